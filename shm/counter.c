@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Latency histograms. Added to by the worker that owns the slot, read by the keeper, the supervisor and the
+ * command line.
+ *
+ * Values below 8 have a bucket each; above, every power of two is cut into 8 equal buckets, so that the
+ * middle of a bucket is within a sixteenth (6.25 %) of what fell into it. 256 buckets reach 2^34 - 1
+ * microseconds, four and a half hours; what is longer counts in the last.
+ *
+ * Killed while adding: one call is not counted.
+ */
+#include "shm/counter.h"
+
+uint32_t histogram_bucket(uint64_t value)
+{
+    if (value < 8)
+        return (uint32_t)value;
+    uint32_t power = 63u - (uint32_t)__builtin_clzll(value); /* at least 3 */
+    uint32_t bucket = 8 * (power - 2) + ((uint32_t)(value >> (power - 3)) & 7);
+    return bucket < SHM_HISTOGRAM_BUCKETS ? bucket : SHM_HISTOGRAM_BUCKETS - 1;
+}
+
+uint64_t histogram_value(uint32_t bucket)
+{
+    if (bucket < 8)
+        return bucket;
+    if (bucket >= SHM_HISTOGRAM_BUCKETS)
+        bucket = SHM_HISTOGRAM_BUCKETS - 1;
+    uint32_t shift = bucket / 8 - 1; /* the bucket is 2^shift wide */
+    return ((uint64_t)(8 + bucket % 8) << shift) + ((UINT64_C(1) << shift) >> 1);
+}
+
+/* Relaxed, and no read-modify-write: there is one writer, and no reader infers anything from a count. */
+void histogram_add(struct shm_histogram *histogram, uint64_t value)
+{
+    _Atomic uint64_t *count = &histogram->buckets[histogram_bucket(value)];
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+void histogram_merge(uint64_t sums[SHM_HISTOGRAM_BUCKETS], const struct shm_histogram *histogram)
+{
+    for (uint32_t i = 0; i < SHM_HISTOGRAM_BUCKETS; i++) /* relaxed: as above */
+        sums[i] += atomic_load_explicit(&histogram->buckets[i], memory_order_relaxed);
+}
+
+uint64_t histogram_quantile(const uint64_t sums[SHM_HISTOGRAM_BUCKETS], uint32_t permille)
+{
+    uint64_t total = 0, below = 0;
+    for (uint32_t i = 0; i < SHM_HISTOGRAM_BUCKETS; i++)
+        total += sums[i];
+    if (total == 0)
+        return 0;
+    if (permille > 1000)
+        permille = 1000;
+    /* The rank, rounded up, at least the first; in two parts so that no total overflows. */
+    uint64_t rank = total / 1000 * permille + (total % 1000 * permille + 999) / 1000;
+    if (rank == 0)
+        rank = 1;
+    uint32_t bucket = 0;
+    while (bucket < SHM_HISTOGRAM_BUCKETS - 1 && (below += sums[bucket]) < rank)
+        bucket++;
+    return histogram_value(bucket);
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rings: the order in which events wait for a stage. Run by every process of the family.
+ *
+ * A position counts all entries ever put in; it stands in word `position % size` in cycle `position / size`.
+ * A word of cycle c goes {c, 0} -> {c, ticket + 1} by a push and {c, ticket + 1} -> {c + 1, 0} by a pop, each
+ * one compare-and-swap. So there is no state between 'not done' and 'done' in which a process could die.
+ *
+ * Invariants
+ *  1. head <= first position not popped <= first position not pushed; tail <= first position not pushed:
+ *     a hint moves from p to p + 1 only by who has seen in the word that p is done. Hints never go back.
+ *  2. A push succeeds only at the first position not pushed, a pop only at the first not popped: strict FIFO.
+ *  3. After a kill a hint is one behind for each direction at most: the next push (pop) needs the hint at its
+ *     own position and helps it there. Whoever needs the true position walks from the hint.
+ *  4. A cycle number comes back after 2^32 rounds; a process would have to be halted that long to mistake it.
+ *
+ * A full ring and an empty ring are answers. Nothing here fails, waits, or makes a system call.
+ */
+#include "shm/ring.h"
+
+static _Atomic uint64_t *ring_words(const struct shm_ring *ring)
+{
+    return (_Atomic uint64_t *)(void *)((char *)(uintptr_t)ring + ring->words_offset);
+}
+
+static _Atomic uint64_t *ring_word(const struct shm_ring *ring, uint64_t position)
+{
+    return &ring_words(ring)[position & (ring->size - 1)];
+}
+
+static uint32_t ring_cycle(const struct shm_ring *ring, uint64_t position)
+{
+    return (uint32_t)(position >> __builtin_ctz(ring->size));
+}
+
+static uint64_t word_empty(uint32_t cycle)
+{
+    return (uint64_t)cycle << 32;
+}
+
+static uint32_t word_cycle(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+
+static uint32_t word_entry(uint64_t word) /* ticket + 1, 0 = empty */
+{
+    return (uint32_t)word;
+}
+
+/* Acquire, with hint_forward's release: who sees a hint at p sees every word at least as far as the positions
+ * before p have brought it. Without that, a word could look a round older than the hint, and an empty ring
+ * full. */
+static uint64_t hint_load(const _Atomic uint64_t *hint)
+{
+    return atomic_load_explicit(hint, memory_order_acquire);
+}
+
+/* Moves a hint that still says `position` to the next one. When it fails, somebody else has helped, and the
+ * value that stands there is not used: relaxed. */
+static void hint_forward(_Atomic uint64_t *hint, uint64_t position)
+{
+    atomic_compare_exchange_strong_explicit(hint, &position, position + 1, memory_order_release,
+                                            memory_order_relaxed);
+}
+
+/* Whether a position's entry was taken out; seq_cst, because wake_room's argument needs these loads in one
+ * order with the pops (wake.c). */
+static bool is_popped(const struct shm_ring *ring, uint64_t position)
+{
+    uint64_t word = atomic_load_explicit(ring_word(ring, position), memory_order_seq_cst);
+    return (int32_t)(word_cycle(word) - ring_cycle(ring, position)) > 0;
+}
+
+/* Whether an entry was ever put in at a position: its word is neither empty nor full from the round before;
+ * seq_cst for the same reason. */
+static bool is_pushed(const struct shm_ring *ring, uint64_t position)
+{
+    uint64_t word = atomic_load_explicit(ring_word(ring, position), memory_order_seq_cst);
+    int32_t ahead = (int32_t)(word_cycle(word) - ring_cycle(ring, position));
+    return ahead > 0 || (ahead == 0 && word_entry(word) != 0);
+}
+
+/*
+ * The first position of which `is_done` is false: exact at the instant of the last load, because the position
+ * before it was done. From a hint that stands still this is one step (a kill's cost); from one that moves it
+ * may be more, and after a whole round it begins again. A hint that stands still with a whole round done
+ * behind it is no ring of ours: the memory is corrupt, and the walk must still end.
+ */
+static uint64_t first_not(const struct shm_ring *ring, const _Atomic uint64_t *hint,
+                          bool (*is_done)(const struct shm_ring *ring, uint64_t position))
+{
+    for (;;) {
+        uint64_t from = hint_load(hint);
+        for (uint64_t position = from; position - from <= ring->size; position++)
+            if (!is_done(ring, position))
+                return position;
+        if (hint_load(hint) == from)
+            return from;
+    }
+}
+
+/*
+ * Whether `limit` entries stand before `tail`. The hint is never ahead of the true head, so when it leaves
+ * room there is room, and the walk is spared. Signed: a stale tail may lie behind the head; the push's
+ * compare-and-swap fails then.
+ */
+static bool reaches(const struct shm_ring *ring, uint64_t tail, uint32_t limit)
+{
+    uint64_t head = hint_load(&ring->head);
+    if ((int64_t)(tail - head) < (int64_t)limit)
+        return false;
+    return (int64_t)(tail - first_not(ring, &ring->head, is_popped)) >= (int64_t)limit;
+}
+
+/*
+ * The limit holds exactly: the swap succeeds only while `tail` is the first position not pushed, and the head
+ * that was compared with it can only have grown.
+ *
+ * Killed before the swap: nothing has happened. Killed after it: the entry is in; the tail hint is one behind
+ * and the next push helps it; nobody was woken, which the supervisor's wake_source after the death makes
+ * good.
+ */
+static enum ring_answer put(struct shm_ring *ring, uint32_t ticket, uint32_t limit)
+{
+    for (;;) {
+        uint64_t tail = hint_load(&ring->tail);
+        uint32_t cycle = ring_cycle(ring, tail);
+        _Atomic uint64_t *word = ring_word(ring, tail);
+        /* seq_cst: it may decide that the ring is full, so it must stand in one order with space_wanted,
+         * which the caller set before, and with the pops (wake.c). */
+        uint64_t seen = atomic_load_explicit(word, memory_order_seq_cst);
+        if ((int32_t)(word_cycle(seen) - cycle) < 0)
+            return RING_FULL; /* the entry of the round before still stands here */
+        if (seen != word_empty(cycle)) {
+            hint_forward(&ring->tail, tail);
+            continue;
+        }
+        if (reaches(ring, tail, limit))
+            return RING_FULL;
+        /* seq_cst: release, so that the popper sees what stands behind the ticket; and in one order with the
+         * wake words, so that a worker about to sleep sees the entry or is seen sleeping (wake.c). */
+        if (atomic_compare_exchange_strong_explicit(word, &seen, word_empty(cycle) | (ticket + 1),
+                                                    memory_order_seq_cst, memory_order_relaxed)) {
+            hint_forward(&ring->tail, tail);
+            return RING_OK;
+        }
+    }
+}
+
+enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket)
+{
+    assert(segment->writable && ticket != SHM_NO_TICKET);
+    return put(ring, ticket, ring->limit);
+}
+
+enum ring_answer ring_push_over(const struct segment *segment, struct shm_ring *ring, uint32_t ticket)
+{
+    assert(segment->writable && ticket != SHM_NO_TICKET);
+    return put(ring, ticket, ring->size);
+}
+
+/*
+ * Killed before the swap: nothing has happened. Killed after it, before ticket_take: the ticket is QUEUED and
+ * stands in no ring, ticket_requeue_lost puts it back; the head hint is one behind and the next pop helps it.
+ */
+enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, uint32_t *ticket)
+{
+    assert(segment->writable);
+    for (;;) {
+        uint64_t head = hint_load(&ring->head);
+        uint32_t cycle = ring_cycle(ring, head);
+        _Atomic uint64_t *word = ring_word(ring, head);
+        /* seq_cst: this load decides that the ring is empty, so it must stand in one order with the wake word
+         * that the caller set before, and with the pushes (wake.c). */
+        uint64_t seen = atomic_load_explicit(word, memory_order_seq_cst);
+        if (word_cycle(seen) != cycle) {
+            hint_forward(&ring->head, head);
+            continue;
+        }
+        if (word_entry(seen) == 0)
+            return RING_EMPTY;
+        /* seq_cst: acquire, to see what the pusher did before; release, so that who reuses the word comes
+         * after; and in one order with space_wanted (wake_room). */
+        if (atomic_compare_exchange_strong_explicit(word, &seen, word_empty(cycle + 1), memory_order_seq_cst,
+                                                    memory_order_relaxed)) {
+            hint_forward(&ring->head, head);
+            *ticket = word_entry(seen) - 1;
+            return RING_OK;
+        }
+    }
+}
+
+/* The tail first: entries that come and go between the two loads make the count too small, never too big, so
+ * 'no room' is always true at the instant of the second load. */
+uint32_t ring_count(const struct shm_ring *ring)
+{
+    uint64_t tail = first_not(ring, &ring->tail, is_pushed);
+    int64_t count = (int64_t)(tail - first_not(ring, &ring->head, is_popped));
+    return count > 0 ? (uint32_t)count : 0;
+}
+
+bool ring_has_room(const struct shm_ring *ring)
+{
+    return ring_count(ring) < ring->limit;
+}
+
+/* An entry never moves from its word, so one pass sees each entry that stays. */
+void ring_each(const struct segment *segment, const struct shm_ring *ring,
+               void (*see)(uint32_t ticket, void *user), void *user)
+{
+    const char *end = (const char *)segment->header + segment->size_bytes;
+    assert((const char *)(ring_words(ring) + ring->size) <= end);
+    for (uint32_t i = 0; i < ring->size; i++) {
+        /* Acquire: what the pusher wrote before it pushed is seen by who looks at the ticket. */
+        uint64_t word = atomic_load_explicit(&ring_words(ring)[i], memory_order_acquire);
+        if (word_entry(word) != 0)
+            see(word_entry(word) - 1, user);
+    }
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* Rings: bounded, lock-free, many producers and many consumers, safe against SIGKILL at any instruction. */
+#ifndef SHM_RING_H
+#define SHM_RING_H
+
+#include "shm/segment.h"
+
+enum ring_answer { RING_OK = 0, RING_FULL = 1, RING_EMPTY = 2 };
+
+/* Puts a ticket in. RING_FULL from `limit` entries on (ring_push), or only when no word is free
+ * (ring_push_over: for recovery, and for whoever has no one to hold back). */
+enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket);
+enum ring_answer ring_push_over(const struct segment *segment, struct shm_ring *ring, uint32_t ticket);
+
+/* Takes the oldest ticket out. It is only a hint until ticket_take succeeds. */
+enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, uint32_t *ticket);
+
+/* How many entries there are; exact when nobody else is at it. */
+uint32_t ring_count(const struct shm_ring *ring);
+bool ring_has_room(const struct shm_ring *ring);
+
+/* Calls see(ticket, user) for each ticket that stands in the ring at some instant of the call. */
+void ring_each(const struct segment *segment, const struct shm_ring *ring,
+               void (*see)(uint32_t ticket, void *user), void *user);
+
+#endif

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The segment, for whoever has it mapped or wants to: the command line attaches it read-only, the family has
+ * it through fork. How it is made is in segment_create.c.
+ *
+ * Invariants
+ *  1. What segment_attach returns lies within the mapping, whatever the file's bytes say.
+ *  2. Attaching, asking for the owner and closing change nothing in it and nothing for its owner.
+ *
+ * A missing, foreign, unfinished or damaged segment is an answer. An index out of range is our own bug:
+ * fatal.
+ */
+#include "shm/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+void segment_name(const char *instance, char *buffer, size_t size)
+{
+    snprintf(buffer, size, "/eventpipe-%s", instance);
+}
+
+int segment_name_check(const char *instance)
+{
+    if (instance == NULL || instance[0] == '\0' || strchr(instance, '/') != NULL)
+        return -EINVAL;
+    return strlen(instance) < SHM_NAME_BYTES ? 0 : -ENAMETOOLONG;
+}
+
+static bool part_fits(const struct shm_header *header, uint64_t offset, uint64_t count, uint64_t each)
+{
+    /* Counts are 32 bits and `each` is small: the product does not overflow. */
+    return offset >= sizeof *header && offset % SHM_LINE == 0 && offset <= header->size_bytes &&
+           count * each <= header->size_bytes - offset;
+}
+
+static bool header_fits(const struct shm_header *header)
+{
+    return part_fits(header, header->source_offset, header->source_count, sizeof(struct shm_source)) &&
+           part_fits(header, header->stage_offset, header->stage_count, sizeof(struct shm_stage)) &&
+           part_fits(header, header->slot_offset, header->slot_count, sizeof(struct shm_slot)) &&
+           part_fits(header, header->ticket_offset, header->ticket_count, sizeof(struct shm_ticket)) &&
+           part_fits(header, header->cause_offset, header->ticket_count, sizeof(struct shm_cause)) &&
+           part_fits(header, header->ring_offset, 0, 1) && header->keeper_slot < header->slot_count &&
+           memchr(header->instance, '\0', sizeof header->instance) != NULL &&
+           memchr(header->version, '\0', sizeof header->version) != NULL &&
+           memchr(header->store_url, '\0', sizeof header->store_url) != NULL;
+}
+
+static bool range_fits(uint32_t first, uint32_t count, uint32_t all)
+{
+    return first <= all && count <= all - first;
+}
+
+static bool ring_fits(const struct segment *segment, const struct shm_ring *ring)
+{
+    uint64_t own = (uint64_t)((const char *)ring - (const char *)segment->header);
+    uint64_t rest = segment->size_bytes - own;
+    return ring->size >= 2 && (ring->size & (ring->size - 1)) == 0 &&
+           ring->words_offset % sizeof(uint64_t) == 0 && ring->words_offset <= rest &&
+           ring->size * sizeof(uint64_t) <= rest - ring->words_offset;
+}
+
+static bool stage_fits(const struct segment *segment, const struct shm_stage *stage)
+{
+    const struct shm_header *header = segment->header;
+    return stage->source < header->source_count &&
+           range_fits(stage->first_slot, stage->concurrency, header->slot_count) &&
+           memchr(stage->name, '\0', sizeof stage->name) != NULL &&
+           memchr(stage->kind, '\0', sizeof stage->kind) != NULL && ring_fits(segment, &stage->ring);
+}
+
+static bool source_fits(const struct shm_header *header, const struct shm_source *source)
+{
+    return range_fits(source->first_stage, source->stage_count, header->stage_count) &&
+           range_fits(source->first_ticket, source->ticket_count, header->ticket_count) &&
+           source->producer_slot < header->slot_count &&
+           memchr(source->id, '\0', sizeof source->id) != NULL &&
+           memchr(source->type, '\0', sizeof source->type) != NULL;
+}
+
+static int mapping_check(const struct segment *segment)
+{
+    const struct shm_header *header = segment->header;
+    /* Acquire: with segment_publish's release, all that follows is whole. Magic and layout stand at the same
+     * place in every layout and may be read before; the rest may not. */
+    uint32_t ready = atomic_load_explicit(&header->ready, memory_order_acquire);
+    if (header->magic != SHM_MAGIC)
+        return header->magic == 0 && ready == 0 ? -EAGAIN : -EBADMSG;
+    if (header->layout != SHM_LAYOUT)
+        return -EPROTO;
+    if (ready != 1)
+        return -EAGAIN;
+    if (header->size_bytes != segment->size_bytes || !header_fits(header))
+        return -EBADMSG;
+    for (uint32_t i = 0; i < header->source_count; i++)
+        if (!source_fits(header, segment_source(segment, i)))
+            return -EBADMSG;
+    for (uint32_t i = 0; i < header->stage_count; i++)
+        if (!stage_fits(segment, segment_stage(segment, i)))
+            return -EBADMSG;
+    return 0;
+}
+
+static int object_map(int fd, struct segment *segment)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return -errno;
+    if (status.st_size < (off_t)sizeof(struct shm_header))
+        return status.st_size == 0 ? -EAGAIN : -EBADMSG; /* empty: its creator has only just opened it */
+    void *mapping = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (mapping == MAP_FAILED)
+        return -errno;
+    segment->header = mapping;
+    segment->size_bytes = (size_t)status.st_size;
+    return mapping_check(segment);
+}
+
+int segment_attach(const char *instance, struct segment *out)
+{
+    int error = segment_name_check(instance);
+    if (error != 0)
+        return error;
+    char name[SHM_NAME_BYTES + 16];
+    segment_name(instance, name, sizeof name);
+    struct segment segment = {.fd = shm_open(name, O_RDONLY, 0)};
+    if (segment.fd < 0)
+        return -errno;
+    error = object_map(segment.fd, &segment);
+    if (error == 0)
+        *out = segment;
+    else
+        segment_close(&segment);
+    return error;
+}
+
+/*
+ * A reader asks for a shared lock for an instant: refused while the creator holds its own. Within the family
+ * the answer is always yes, since nobody there outlives the supervisor; asking would turn the creator's own
+ * lock into a shared one. A reader cannot be in the way of a creator: it gets as far as this only after
+ * `ready`.
+ */
+bool segment_owner_lives(const struct segment *segment)
+{
+    if (segment->writable || segment->fd < 0)
+        return true;
+    if (flock(segment->fd, LOCK_SH | LOCK_NB) != 0)
+        return true;
+    flock(segment->fd, LOCK_UN);
+    return false;
+}
+
+void segment_close(struct segment *segment)
+{
+    if (segment->header != NULL)
+        munmap(segment->header, segment->size_bytes);
+    if (segment->fd >= 0)
+        close(segment->fd);
+    *segment = (struct segment){.fd = -1};
+}
+
+int segment_unlink(const char *instance)
+{
+    int error = segment_name_check(instance);
+    if (error != 0)
+        return error;
+    char name[SHM_NAME_BYTES + 16];
+    segment_name(instance, name, sizeof name);
+    return shm_unlink(name) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+struct shm_source *segment_source(const struct segment *segment, uint32_t index)
+{
+    assert(index < segment->header->source_count);
+    return (struct shm_source *)(void *)((char *)segment->header + segment->header->source_offset) + index;
+}
+
+struct shm_stage *segment_stage(const struct segment *segment, uint32_t index)
+{
+    assert(index < segment->header->stage_count);
+    return (struct shm_stage *)(void *)((char *)segment->header + segment->header->stage_offset) + index;
+}
+
+struct shm_slot *segment_slot(const struct segment *segment, uint32_t index)
+{
+    assert(index < segment->header->slot_count);
+    return (struct shm_slot *)(void *)((char *)segment->header + segment->header->slot_offset) + index;
+}
+
+struct shm_ticket *segment_ticket(const struct segment *segment, uint32_t index)
+{
+    assert(index < segment->header->ticket_count);
+    return (struct shm_ticket *)(void *)((char *)segment->header + segment->header->ticket_offset) + index;
+}
+
+struct shm_cause *segment_cause(const struct segment *segment, uint32_t ticket)
+{
+    assert(ticket < segment->header->ticket_count);
+    return (struct shm_cause *)(void *)((char *)segment->header + segment->header->cause_offset) + ticket;
+}
+
+static const char *const phase_names[] = {
+#define X(name, text) text,
+    SHM_PHASES(X)
+#undef X
+};
+static const char *const kind_names[] = {
+#define X(name, text) text,
+    SHM_KINDS(X)
+#undef X
+};
+static const char *const slot_state_names[] = {
+#define X(name, text) text,
+    SHM_SLOT_STATES(X)
+#undef X
+};
+static const char *const source_state_names[] = {
+#define X(name, text) text,
+    SHM_SOURCE_STATES(X)
+#undef X
+};
+static const char *const cause_names[] = {
+#define X(name, text) text,
+    SHM_CAUSES(X)
+#undef X
+};
+
+static const char *name_of(const char *const *names, size_t count, uint32_t value)
+{
+    return value < count ? names[value] : "unknown";
+}
+
+const char *shm_phase_name(uint32_t phase)
+{
+    return name_of(phase_names, sizeof phase_names / sizeof phase_names[0], phase);
+}
+
+const char *shm_kind_name(uint32_t kind)
+{
+    return name_of(kind_names, sizeof kind_names / sizeof kind_names[0], kind);
+}
+
+const char *shm_slot_state_name(uint32_t state)
+{
+    return name_of(slot_state_names, sizeof slot_state_names / sizeof slot_state_names[0], state);
+}
+
+const char *shm_source_state_name(uint32_t state)
+{
+    return name_of(source_state_names, sizeof source_state_names / sizeof source_state_names[0], state);
+}
+
+const char *shm_cause_name(uint32_t cause)
+{
+    return name_of(cause_names, sizeof cause_names / sizeof cause_names[0], cause);
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making the segment. Run by the supervisor, once, before it forks.
+ *
+ * Order within it: header, sources, stages, slots, tickets, causes, words of the rings; each part begins on a
+ * cache line. A new object is all zero, and zero is the right start for nearly everything: tickets are FREE,
+ * rings empty, slots EMPTY. Only what differs is written.
+ *
+ * Invariants
+ *  1. An object that others may map is never changed in size: a new segment is a new object of the same name.
+ *  2. Its space is allocated before it is mapped, so that no later write can fail.
+ *  3. The creator holds an exclusive flock on it from before `ready` until it dies.
+ *
+ * No space, no memory, a foreign object of that name: an error to the caller, and nothing left behind.
+ */
+#include "shm/segment.h"
+
+#include "shm/gate.h"
+#include "shm/slot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define STAGES_MAX 4095u  /* of a source: a ticket's word has 12 bits for the stage */
+#define SLOTS_MAX 65534u  /* of an instance: it has 16 bits for the slot, and SHM_NO_SLOT is one of them */
+#define BATCH_TICKETS 64u /* a worker may hold a batch of answers that are not yet committed */
+#define TICKETS_MIN 256u  /* small rings must not make claims small: one transaction claims many */
+#define TICKETS_MAX                                                                              \
+    1048576u /* a million events in flight hide any latency; more only make recovery slow, which \
+              * looks at every ticket, and each stage's ring takes 8 bytes for each of them */
+
+/* The counts and offsets of a plan. */
+struct measure {
+    uint32_t stages, slots, tickets;
+    uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, size_bytes;
+};
+
+uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count)
+{
+    uint64_t tickets = 0;
+    for (uint32_t i = 0; i < count; i++)
+        tickets += stages[i].input_buffer + (uint64_t)stages[i].concurrency * BATCH_TICKETS;
+    if (tickets < TICKETS_MIN)
+        return TICKETS_MIN;
+    return tickets < TICKETS_MAX ? (uint32_t)tickets : TICKETS_MAX;
+}
+
+static uint32_t source_tickets(const struct segment_source_plan *source)
+{
+    return source->ticket_count != 0 ? source->ticket_count
+                                     : segment_tickets_for(source->stages, source->stage_count);
+}
+
+/* Every ticket of a source fits into each of its rings, so that recovery nearly always finds room. */
+static uint32_t ring_size(uint32_t tickets)
+{
+    uint32_t size = 2;
+    while (size < tickets)
+        size *= 2;
+    return size;
+}
+
+static int name_check(const char *name)
+{
+    if (name == NULL || name[0] == '\0')
+        return -EINVAL;
+    return strlen(name) < SHM_NAME_BYTES ? 0 : -ENAMETOOLONG;
+}
+
+static int source_check(const struct segment_source_plan *source)
+{
+    int error = name_check(source->id);
+    if (error != 0)
+        return error;
+    if (source->type == NULL || source->stage_count == 0 || source->stages == NULL)
+        return -EINVAL;
+    if (source->stage_count > STAGES_MAX || source_tickets(source) > TICKETS_MAX)
+        return -E2BIG;
+    for (uint32_t i = 0; i < source->stage_count; i++) {
+        const struct segment_stage_plan *stage = &source->stages[i];
+        if ((error = name_check(stage->name)) != 0)
+            return error;
+        if (stage->kind == NULL || stage->concurrency == 0 || stage->input_buffer == 0)
+            return -EINVAL;
+    }
+    return 0;
+}
+
+static uint64_t reserve(uint64_t *end, uint64_t count, uint64_t each)
+{
+    uint64_t offset = *end;
+    *end = (offset + count * each + SHM_LINE - 1) / SHM_LINE * SHM_LINE;
+    return offset;
+}
+
+static int measure_plan(const struct segment_plan *plan, struct measure *measure)
+{
+    uint64_t slots = 1, stages = 0, tickets = 0, words = 0; /* one slot for the keeper */
+    int error = segment_name_check(plan->instance);
+    for (uint32_t i = 0; error == 0 && i < plan->source_count; i++) {
+        const struct segment_source_plan *source = &plan->sources[i];
+        if ((error = source_check(source)) != 0)
+            break;
+        slots++;
+        for (uint32_t s = 0; s < source->stage_count; s++)
+            slots += source->stages[s].concurrency;
+        stages += source->stage_count;
+        tickets += source_tickets(source);
+        words += (uint64_t)source->stage_count * ring_size(source_tickets(source));
+        if (slots > SLOTS_MAX || tickets >= SHM_NO_TICKET)
+            error = -E2BIG;
+    }
+    if (error != 0)
+        return error;
+    uint64_t end = 0;
+    reserve(&end, 1, sizeof(struct shm_header));
+    *measure =
+        (struct measure){.stages = (uint32_t)stages, .slots = (uint32_t)slots, .tickets = (uint32_t)tickets};
+    measure->source_offset = reserve(&end, plan->source_count, sizeof(struct shm_source));
+    measure->stage_offset = reserve(&end, stages, sizeof(struct shm_stage));
+    measure->slot_offset = reserve(&end, slots, sizeof(struct shm_slot));
+    measure->ticket_offset = reserve(&end, tickets, sizeof(struct shm_ticket));
+    measure->cause_offset = reserve(&end, tickets, sizeof(struct shm_cause));
+    measure->ring_offset = reserve(&end, words, sizeof(uint64_t));
+    measure->size_bytes = end;
+    return 0;
+}
+
+static void copy_text(char *to, size_t size, const char *from)
+{
+    snprintf(to, size, "%s", from != NULL ? from : "");
+}
+
+static int fill_header(struct shm_header *header, const struct segment_plan *plan,
+                       const struct measure *measure)
+{
+    header->layout = SHM_LAYOUT;
+    header->size_bytes = measure->size_bytes;
+    header->source_count = plan->source_count;
+    header->stage_count = measure->stages;
+    header->slot_count = measure->slots;
+    header->ticket_count = measure->tickets;
+    header->source_offset = measure->source_offset;
+    header->stage_offset = measure->stage_offset;
+    header->slot_offset = measure->slot_offset;
+    header->ticket_offset = measure->ticket_offset;
+    header->cause_offset = measure->cause_offset;
+    header->ring_offset = measure->ring_offset;
+    copy_text(header->instance, sizeof header->instance, plan->instance);
+    copy_text(header->version, sizeof header->version, plan->version);
+    copy_text(header->store_url, sizeof header->store_url, plan->store_url);
+    header->supervisor_pid = (int32_t)getpid();
+    header->started_realtime_ms = shm_realtime_ms();
+    header->started_ns = shm_now_ns();
+    atomic_init(&header->heartbeat_ns, header->started_ns);
+    header->magic = SHM_MAGIC;
+    return gate_init(&header->gate);
+}
+
+static void fill_slot(struct shm_slot *slot, enum shm_kind kind, uint32_t source, uint32_t stage,
+                      uint32_t index)
+{
+    slot->kind = kind;
+    slot->source = source;
+    slot->stage = stage;
+    slot->index = index;
+    atomic_init(&slot->ticket, SHM_NO_TICKET);
+    atomic_init(&slot->since_ns, shm_now_ns());
+}
+
+/* Where the next source's, stage's, … part begins. */
+struct cursor {
+    uint32_t stage, slot, ticket;
+    uint64_t word_offset;
+};
+
+static void fill_stage(const struct segment *segment, const struct segment_stage_plan *plan,
+                       struct shm_stage *stage, uint32_t tickets, struct cursor *at)
+{
+    copy_text(stage->name, sizeof stage->name, plan->name);
+    copy_text(stage->kind, sizeof stage->kind, plan->kind);
+    stage->first_slot = at->slot;
+    stage->concurrency = plan->concurrency;
+    stage->timeout_ms = plan->timeout_ms;
+    stage->ring.size = ring_size(tickets);
+    stage->ring.limit = plan->input_buffer < stage->ring.size ? plan->input_buffer : stage->ring.size;
+    stage->ring.words_offset = (uint64_t)((char *)segment->header + at->word_offset - (char *)&stage->ring);
+    for (uint32_t i = 0; i < plan->concurrency; i++)
+        fill_slot(segment_slot(segment, at->slot++), SHM_KIND_WORKER, stage->source, at->stage, i);
+    at->word_offset += stage->ring.size * sizeof(uint64_t);
+    at->stage++;
+}
+
+static void fill_source(const struct segment *segment, const struct segment_source_plan *plan, uint32_t index,
+                        struct cursor *at)
+{
+    struct shm_source *source = segment_source(segment, index);
+    copy_text(source->id, sizeof source->id, plan->id);
+    copy_text(source->type, sizeof source->type, plan->type);
+    source->first_stage = at->stage;
+    source->stage_count = plan->stage_count;
+    source->first_ticket = at->ticket;
+    source->ticket_count = source_tickets(plan);
+    source->producer_slot = at->slot;
+    atomic_init(&source->next_due_ms, UINT64_MAX);
+    fill_slot(segment_slot(segment, at->slot++), SHM_KIND_PRODUCER, index, at->stage, 0);
+    at->ticket += source->ticket_count;
+    for (uint32_t i = 0; i < plan->stage_count; i++) {
+        struct shm_stage *stage = segment_stage(segment, at->stage);
+        stage->source = index;
+        stage->position = i;
+        fill_stage(segment, &plan->stages[i], stage, source->ticket_count, at);
+    }
+}
+
+static int fill(struct segment *segment, const struct segment_plan *plan, const struct measure *measure)
+{
+    assert(segment->header != NULL); /* object_make has mapped it */
+    int error = fill_header(segment->header, plan, measure);
+    if (error != 0)
+        return error;
+    struct cursor at = {.word_offset = measure->ring_offset};
+    segment->header->keeper_slot = at.slot;
+    fill_slot(segment_slot(segment, at.slot++), SHM_KIND_KEEPER, 0, 0, 0);
+    for (uint32_t i = 0; i < plan->source_count; i++)
+        fill_source(segment, &plan->sources[i], i, &at);
+    return 0;
+}
+
+/* An empty object of our own, with its space allocated, and mapped. The flock is on an opening of its own:
+ * children inherit the mapping, and a mapping would keep the opening it was made from, with its flock, beyond
+ * our death. */
+static int object_make(int fd, const char *name, uint64_t size_bytes, struct segment *segment)
+{
+    int error;
+    if (size_bytes > (uint64_t)INT64_MAX)
+        return -E2BIG;
+    if (fchmod(fd, 0600) != 0) /* whatever the umask is */
+        return -errno;
+    if ((segment->fd = shm_open(name, O_RDWR, 0)) < 0 || flock(segment->fd, LOCK_EX | LOCK_NB) != 0)
+        return -errno;
+    do
+        error = posix_fallocate(fd, 0, (off_t)size_bytes);
+    while (error == EINTR);
+    if (error != 0)
+        return -error;
+    void *mapping = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapping == MAP_FAILED)
+        return -errno;
+    segment->header = mapping;
+    segment->size_bytes = size_bytes;
+    segment->writable = true;
+    return 0;
+}
+
+int segment_create(const struct segment_plan *plan, struct segment *out)
+{
+    struct measure measure;
+    int error = measure_plan(plan, &measure);
+    if (error != 0)
+        return error;
+    char name[SHM_NAME_BYTES + 16];
+    segment_name(plan->instance, name, sizeof name);
+    if (shm_unlink(name) != 0 && errno != ENOENT)
+        return -errno;
+    int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0)
+        return -errno;
+    struct segment segment = {.fd = -1};
+    error = object_make(fd, name, measure.size_bytes, &segment);
+    close(fd);
+    if (error == 0 && (error = fill(&segment, plan, &measure)) == 0) {
+        *out = segment;
+        return 0;
+    }
+    shm_unlink(name);
+    segment_close(&segment);
+    return error;
+}
+
+/* Release: who sees it sees all that was written before. */
+void segment_publish(struct segment *segment)
+{
+    atomic_store_explicit(&segment->header->ready, 1, memory_order_release);
+}
+
+void segment_inherited(struct segment *segment)
+{
+    if (segment->fd >= 0)
+        close(segment->fd);
+    segment->fd = -1;
+}

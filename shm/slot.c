@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Slots and texts. The supervisor opens and clears a slot, the process that lives in it writes the rest, and
+ * everybody reads.
+ *
+ * Invariants
+ *  1. `ticket` is the event in hand: it is stored last when one is taken and cleared first when it is put
+ * down. So whoever sees a ticket there sees its event's start, and a process killed between the two is blamed
+ * for no event that it had not begun or had already finished.
+ *  2. The counters never decrease, not even when the slot changes hands.
+ *  3. A text's sequence is odd from before its first byte changes until after its last has. A writer killed
+ * in between leaves it odd; readers then take what there is, and the next writer begins anew.
+ */
+#include "shm/slot.h"
+
+#include "shm/counter.h"
+
+#include <string.h>
+#include <time.h>
+
+uint64_t shm_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+uint64_t shm_realtime_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Relaxed: what these fields say to readers is ordered by the stores of `ticket` and `state` around them. */
+#define STORE(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
+#define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)
+
+static void slot_forget(struct shm_slot *slot)
+{
+    /* Release: who sees no event in hand may rely on nothing older. */
+    atomic_store_explicit(&slot->ticket, SHM_NO_TICKET, memory_order_release);
+    STORE(slot->event, 0);
+    STORE(slot->event_crashes, 0);
+    STORE(slot->coprocess, 0);
+    /* A dead sleeper's mark would draw wake-ups meant for the living; the next process sets its own. */
+    STORE(slot->wake, 0);
+}
+
+uint32_t slot_open(struct shm_slot *slot)
+{
+    slot_forget(slot);
+    STORE(slot->pid, 0);
+    STORE(slot->cause_kind, SHM_CAUSE_NONE);
+    STORE(slot->cause_code, 0);
+    text_set(&slot->cause_words, "");
+    /* Relaxed: the supervisor alone writes it, and the child learns it through fork. */
+    uint32_t generation = LOAD(slot->generation) + 1;
+    STORE(slot->generation, generation);
+    slot_state(slot, SHM_SLOT_STARTING);
+    return generation;
+}
+
+/* Runs beside the child, so it touches the supervisor's fields only. */
+void slot_born(struct shm_slot *slot, int32_t pid)
+{
+    STORE(slot->forked_ns, shm_now_ns());
+    /* Release: who sees the pid sees since when. */
+    atomic_store_explicit(&slot->pid, pid, memory_order_release);
+}
+
+void slot_clear(struct shm_slot *slot, enum shm_slot_state state)
+{
+    slot_forget(slot);
+    STORE(slot->pid, 0);
+    slot_state(slot, state);
+}
+
+void slot_state(struct shm_slot *slot, enum shm_slot_state state)
+{
+    STORE(slot->since_ns, shm_now_ns());
+    /* seq_cst: release, so that since_ns goes with it; and BLOCKED must be seen by whoever then sees
+     * space_wanted set (wake_room), which other waiters may have set as well. */
+    atomic_store_explicit(&slot->state, state, memory_order_seq_cst);
+}
+
+void slot_take(struct shm_slot *slot, uint32_t ticket, int64_t event, uint32_t crashes, uint64_t now_ns)
+{
+    STORE(slot->since_ns, now_ns);
+    STORE(slot->event, event);
+    STORE(slot->event_crashes, crashes);
+    /* Release, both: the state goes with its since_ns, and the ticket, last, with all of it. */
+    atomic_store_explicit(&slot->state, SHM_SLOT_BUSY, memory_order_release);
+    atomic_store_explicit(&slot->ticket, ticket, memory_order_release);
+}
+
+/* A reader that saw the ticket before it went may read the later since_ns: the event looks younger than it
+ * was, and nobody is killed for a time-out by mistake. */
+void slot_put(struct shm_slot *slot, uint64_t now_ns)
+{
+    uint64_t started_ns = LOAD(slot->since_ns);
+    uint64_t took_ns = now_ns > started_ns ? now_ns - started_ns : 0;
+    STORE(slot->ticket, SHM_NO_TICKET);
+    /* Release, so that nobody sees the event gone while the ticket still stands. */
+    atomic_store_explicit(&slot->event, 0, memory_order_release);
+    atomic_store_explicit(&slot->since_ns, now_ns, memory_order_release); /* as above */
+    STORE(slot->busy_ns, LOAD(slot->busy_ns) + took_ns); /* one writer: no read-modify-write is needed */
+    histogram_add(&slot->latency, took_ns / 1000);
+    STORE(slot->calls, LOAD(slot->calls) + 1);
+}
+
+/* At most SHM_TEXT_BYTES - 1 bytes, not cut within a UTF-8 character. */
+static size_t text_fitting(const char *words)
+{
+    size_t length = strnlen(words, SHM_TEXT_BYTES);
+    if (length < SHM_TEXT_BYTES)
+        return length;
+    length = SHM_TEXT_BYTES - 1;
+    while (length > 0 && ((unsigned char)words[length] & 0xc0) == 0x80)
+        length--;
+    return length;
+}
+
+/*
+ * Two writers at once (store_error may have them) can mix their words, nothing worse: the sequence is theirs
+ * to move in any order, and each next writer starts from whatever it finds.
+ */
+void text_set(struct shm_text *text, const char *words)
+{
+    size_t length = text_fitting(words);
+    /* Relaxed: one writer; of another it would only be told an older number, and mix as said. */
+    uint32_t before = LOAD(text->sequence);
+    uint32_t writing = (before | 1) + (before & 1) * 2; /* the next odd one, also after a killed writer's */
+    STORE(text->sequence, writing);
+    /* Release at each byte: who sees it sees the odd sequence stored before it. */
+    for (size_t i = 0; i < length; i++)
+        __atomic_store_n(&text->bytes[i], words[i], __ATOMIC_RELEASE);
+    __atomic_store_n(&text->bytes[length], '\0', __ATOMIC_RELEASE);
+    /* Release: who sees the even sequence sees all bytes. */
+    atomic_store_explicit(&text->sequence, writing + 1, memory_order_release);
+}
+
+/* Whether what was copied is whole. */
+static bool text_copy(const struct shm_text *text, char *buffer, size_t size)
+{
+    /* Acquire: the bytes read after it are at least as new as this sequence. */
+    uint32_t before = atomic_load_explicit(&text->sequence, memory_order_acquire);
+    size_t i = 0;
+    /* Acquire at each byte: having read a byte of a later text, it reads a later sequence below. */
+    for (; i + 1 < size && i < SHM_TEXT_BYTES; i++)
+        if ((buffer[i] = __atomic_load_n(&text->bytes[i], __ATOMIC_ACQUIRE)) == '\0')
+            break;
+    buffer[i] = '\0';
+    /* Relaxed: the acquiring loads keep it behind them. */
+    return (before & 1) == 0 && LOAD(text->sequence) == before;
+}
+
+void text_get(const struct shm_text *text, char *buffer, size_t size)
+{
+    if (size == 0)
+        return;
+    for (int tries = 0; tries < 16; tries++)
+        if (text_copy(text, buffer, size))
+            return;
+}

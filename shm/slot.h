@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* Slots: one process each: what it does, since when, with which event. And the texts that stand in the
+ * segment. */
+#ifndef SHM_SLOT_H
+#define SHM_SLOT_H
+
+#include "shm/segment.h"
+
+uint64_t shm_now_ns(void);      /* CLOCK_MONOTONIC */
+uint64_t shm_realtime_ms(void); /* CLOCK_REALTIME */
+
+/* Supervisor: before fork (state STARTING, next generation, cause cleared), after fork, and after the death
+ * was recovered. */
+uint32_t slot_open(struct shm_slot *slot);
+void slot_born(struct shm_slot *slot, int32_t pid);
+void slot_clear(struct shm_slot *slot, enum shm_slot_state state);
+
+/* The process itself: a change of state; an event taken in hand (state BUSY, since now) and put down again.
+ */
+void slot_state(struct shm_slot *slot, enum shm_slot_state state);
+void slot_take(struct shm_slot *slot, uint32_t ticket, int64_t event, uint32_t crashes, uint64_t now_ns);
+void slot_put(struct shm_slot *slot,
+              uint64_t now_ns); /* counts the call, its busy time and latency; state stays BUSY */
+
+/* One writer. `text_get` copies what there is, whole if it can within a few tries, always terminated. */
+void text_set(struct shm_text *text, const char *words);
+void text_get(const struct shm_text *text, char *buffer, size_t size);
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sleep and wake across processes: each process sleeps on its own slot's futex word, so that a killed sleeper
+ * leaves nothing to clear up and a waker wakes exactly whom it means.
+ *
+ *   for (;;) {
+ *       key = wake_prepare(slot);
+ *       if (there is work) {
+ *           wake_cancel(slot);
+ *           break;
+ *       }
+ *       wake_sleep(slot, key, timeout_ns);
+ *   }
+ *
+ * No wake-up is lost: a wake between prepare and sleep makes sleep return at once. What the sleeper looks at
+ * between them must be looked at anew each round. wake_sleep may also return early; look again.
+ *
+ * Changes that wake_slot and wake_source announce may be stored in any order before the call. wake_stage,
+ * wake_room and wake_ticket_freed rest on the seq_cst operations of ring.c and ticket.c.
+ */
+#ifndef SHM_WAKE_H
+#define SHM_WAKE_H
+
+#include "shm/segment.h"
+
+#define WAKE_FOREVER UINT64_MAX
+
+/* Set the slot's state before: in BLOCKED, WAITING or PAUSED the sleeper is not woken for entries of its
+ * ring. */
+uint32_t wake_prepare(struct shm_slot *slot);
+/* The same, to wait for room in a ring (also sets state BLOCKED), and for a FREE ticket; in each round of the
+ * loop, since whoever wakes clears the wish. Look with ring_push or ring_has_room, and with ticket_load. */
+uint32_t wake_prepare_room(struct shm_slot *slot, struct shm_ring *ring);
+uint32_t wake_prepare_ticket(struct shm_slot *slot, struct shm_source *source);
+void wake_cancel(struct shm_slot *slot);
+void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns);
+/* No system call unless the slot sleeps. */
+void wake_slot(struct shm_slot *slot);
+/* Sleeps, or is about to, and nobody has woken it yet. */
+bool wake_sleeping(const struct shm_slot *slot);
+
+/* After `count` pushes into a stage's ring: wakes up to that many of its sleeping workers. */
+void wake_stage(const struct segment *segment, const struct shm_stage *stage, uint32_t count);
+/* A worker that has popped what it will run now (after wake_cancel, before it runs): if entries are left,
+ * wakes one more of the stage's sleepers. Without this an entry may wait although a worker sleeps. */
+void wake_rest(const struct segment *segment, const struct shm_stage *stage);
+/* After a pop, also of a stale entry: wakes those who wait for room in this ring, once it is half empty.
+ * Cheap when nobody does. */
+void wake_room(const struct segment *segment, struct shm_stage *stage);
+/* After a ticket went FREE: wakes the producer if it waits for one. Cheap when it does not. */
+void wake_ticket_freed(const struct segment *segment, struct shm_source *source);
+/* After a death, a change of phase, a pause: everybody of this source looks again. After the death of a
+ * process that wakes others by wake_slot (the keeper), do this for every source; after any death, wake_slot
+ * the keeper. */
+void wake_source(const struct segment *segment, const struct shm_source *source);
+
+#endif

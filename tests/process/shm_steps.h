@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/* What producers and workers of the stress tests do with shm/, step by step, in the order in which the
+ * daemon's do it. Nobody here sleeps with a time-out: a lost wake-up shows as a standstill. */
+#ifndef SHM_STEPS_H
+#define SHM_STEPS_H
+
+#include "shm/ring.h"
+#include "shm/slot.h"
+#include "shm/ticket.h"
+#include "shm/wake.h"
+
+struct steps {
+    const struct segment *segment;
+    struct shm_source *source;
+    struct shm_stage *stage; /* a worker's own, NULL for a producer */
+    uint32_t slot_index;
+    struct shm_slot *slot;
+    uint32_t hint;  /* of ticket_load */
+    uint32_t stale; /* entries that ticket_take refused */
+};
+
+static inline struct steps steps_for(const struct segment *segment, uint32_t slot_index)
+{
+    struct shm_slot *slot = segment_slot(segment, slot_index);
+    return (struct steps){.segment = segment,
+                          .source = segment_source(segment, slot->source),
+                          .stage = slot->kind == SHM_KIND_WORKER ? segment_stage(segment, slot->stage) : NULL,
+                          .slot_index = slot_index,
+                          .slot = slot};
+}
+
+static inline bool steps_stopping(const struct steps *steps)
+{
+    return atomic_load(&steps->segment->header->phase) == SHM_PHASE_STOPPED;
+}
+
+/* Pushes a ticket that is already QUEUED for this stage, waits for room, wakes a worker. */
+static inline void steps_push(struct steps *steps, uint32_t position, uint32_t ticket)
+{
+    struct shm_stage *stage = segment_stage(steps->segment, steps->source->first_stage + position);
+    while (ring_push(steps->segment, &stage->ring, ticket) == RING_FULL) {
+        uint32_t key = wake_prepare_room(steps->slot, &stage->ring);
+        if (ring_has_room(&stage->ring))
+            wake_cancel(steps->slot);
+        else
+            wake_sleep(steps->slot, key, WAKE_FOREVER);
+    }
+    wake_stage(steps->segment, stage, 1);
+}
+
+static inline void steps_hand_on(struct steps *steps, uint32_t ticket, uint32_t position)
+{
+    if (position < steps->source->stage_count) {
+        if (ticket_queue(steps->segment, ticket, steps->slot_index, position))
+            steps_push(steps, position, ticket);
+    } else if (ticket_free(steps->segment, ticket, steps->slot_index)) {
+        wake_ticket_freed(steps->segment, steps->source);
+    }
+}
+
+/* Takes what waits for this worker, `limit` events at most; 0: nothing is there. */
+static inline uint32_t steps_take(struct steps *steps, uint32_t tickets[], struct ticket_view views[],
+                                  uint32_t limit)
+{
+    uint32_t count = 0, popped = 0, ticket;
+    assert(steps->stage != NULL); /* a worker's, never a producer's */
+    while (count < limit && ring_pop(steps->segment, &steps->stage->ring, &ticket) == RING_OK) {
+        popped++;
+        if (ticket_take(steps->segment, ticket, steps->stage->position, steps->slot_index, &views[count]))
+            tickets[count++] = ticket;
+        else
+            steps->stale++;
+    }
+    if (popped > 0) {
+        wake_room(steps->segment, steps->stage);
+        wake_rest(steps->segment, steps->stage);
+    }
+    return count;
+}
+
+static inline void steps_idle(struct steps *steps)
+{
+    slot_state(steps->slot, SHM_SLOT_IDLE);
+    uint32_t key = wake_prepare(steps->slot);
+    if (ring_count(&steps->stage->ring) > 0 || steps_stopping(steps))
+        wake_cancel(steps->slot);
+    else
+        wake_sleep(steps->slot, key, WAKE_FOREVER);
+}
+
+#endif

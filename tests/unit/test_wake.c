@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/* Wake-ups: none is lost, each wakes whom it means. Sleepers are threads or children that sleep without a
+ * time-out, so a lost wake-up hangs the test, and its alarm ends it. */
+#include "shm/ring.h"
+#include "shm/slot.h"
+#include "shm/wake.h"
+#include "tests/unit/shm_fixture.h"
+#include "tests/unit/unit.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#define WATCHDOG_SECONDS 60
+#define PRODUCER 1
+#define WORKER 2
+
+static void test_wake_before_sleep(void)
+{
+    struct segment segment = fixture(1, 1, 4, 4);
+    struct shm_slot *slot = segment_slot(&segment, WORKER);
+    CU_ASSERT_FALSE(wake_sleeping(slot));
+    uint32_t key = wake_prepare(slot);
+    CU_ASSERT_TRUE(wake_sleeping(slot));
+    wake_slot(slot);
+    CU_ASSERT_FALSE(wake_sleeping(slot));
+    wake_sleep(slot, key, WAKE_FOREVER); /* returns at once */
+    wake_slot(slot);                     /* nobody sleeps: kept for nobody */
+    wake_prepare(slot);
+    CU_ASSERT_TRUE(wake_sleeping(slot));
+    wake_cancel(slot);
+    CU_ASSERT_FALSE(wake_sleeping(slot));
+    segment_close(&segment);
+}
+
+static void test_timeout(void)
+{
+    struct segment segment = fixture(1, 1, 4, 4);
+    struct shm_slot *slot = segment_slot(&segment, WORKER);
+    uint64_t before = shm_now_ns();
+    uint32_t key = wake_prepare(slot);
+    wake_sleep(slot, key, 20000000);
+    uint64_t took = shm_now_ns() - before;
+    CU_ASSERT_TRUE(took >= 20000000);
+    CU_ASSERT_FALSE(wake_sleeping(slot));
+    segment_close(&segment);
+}
+
+/* What wake_stage takes: sleepers of this stage that wait for work, `count` of them. */
+static void test_stage(void)
+{
+    struct segment segment = fixture(2, 4, 4, 4);
+    struct shm_stage *first = segment_stage(&segment, 0);
+    struct shm_slot *slots[8];
+    for (uint32_t i = 0; i < 8; i++)
+        slots[i] = segment_slot(&segment, WORKER + i);
+    slot_state(slots[1], SHM_SLOT_BLOCKED); /* an entry in its own ring is not what it waits for */
+    for (uint32_t i = 0; i < 8; i++)
+        if (i != 0)
+            wake_prepare(slots[i]);
+    wake_stage(&segment, first, 1);
+    CU_ASSERT_FALSE(wake_sleeping(slots[2]));
+    CU_ASSERT_TRUE(wake_sleeping(slots[1]));
+    CU_ASSERT_TRUE(wake_sleeping(slots[3]));
+    wake_stage(&segment, first, 1); /* the next wakes the next, though the first has not run yet */
+    CU_ASSERT_FALSE(wake_sleeping(slots[3]));
+    wake_stage(&segment, first, 5);
+    CU_ASSERT_TRUE(wake_sleeping(slots[1]));
+    for (uint32_t i = 4; i < 8; i++)
+        CU_ASSERT_TRUE(wake_sleeping(slots[i]));
+    wake_source(&segment, segment_source(&segment, 0));
+    for (uint32_t i = 0; i < 8; i++)
+        CU_ASSERT_FALSE(wake_sleeping(slots[i]));
+    segment_close(&segment);
+}
+
+static void test_rest(void)
+{
+    struct segment segment = fixture(1, 2, 4, 4);
+    struct shm_stage *stage = segment_stage(&segment, 0);
+    struct shm_slot *slot = segment_slot(&segment, WORKER);
+    wake_prepare(slot);
+    wake_rest(&segment, stage);
+    CU_ASSERT_TRUE(wake_sleeping(slot));
+    ring_push(&segment, &stage->ring, 1);
+    wake_rest(&segment, stage);
+    CU_ASSERT_FALSE(wake_sleeping(slot));
+    segment_close(&segment);
+}
+
+static void test_room(void)
+{
+    struct segment segment = fixture(3, 1, 4, 8);
+    struct shm_stage *last = segment_stage(&segment, 2);
+    struct shm_slot *producer = segment_slot(&segment, PRODUCER), *first = segment_slot(&segment, WORKER),
+                    *second = segment_slot(&segment, WORKER + 1), *third = segment_slot(&segment, WORKER + 2);
+    uint32_t ticket;
+    for (uint32_t i = 0; i < 4; i++)
+        ring_push(&segment, &last->ring, i);
+    wake_prepare_room(second, &last->ring);
+    wake_prepare_room(producer, &last->ring);
+    CU_ASSERT_EQUAL(second->state, SHM_SLOT_BLOCKED);
+    CU_ASSERT_FALSE(ring_has_room(&last->ring));
+    slot_state(first, SHM_SLOT_IDLE);
+    wake_prepare(first);
+    wake_prepare_room(third, &last->ring); /* its own ring: not a stage before */
+    ring_pop(&segment, &last->ring, &ticket);
+    wake_room(&segment, last);
+    CU_ASSERT_TRUE(wake_sleeping(second)); /* three of four: not half empty yet */
+    ring_pop(&segment, &last->ring, &ticket);
+    wake_room(&segment, last);
+    CU_ASSERT_FALSE(wake_sleeping(second));
+    CU_ASSERT_FALSE(wake_sleeping(producer));
+    CU_ASSERT_TRUE(wake_sleeping(first));
+    CU_ASSERT_TRUE(wake_sleeping(third));
+    CU_ASSERT_EQUAL(last->ring.space_wanted, 0);
+    wake_prepare(second);
+    ring_pop(&segment, &last->ring, &ticket);
+    wake_room(&segment, last); /* nobody wants */
+    CU_ASSERT_TRUE(wake_sleeping(second));
+    segment_close(&segment);
+}
+
+static void test_ticket_freed(void)
+{
+    struct segment segment = fixture(1, 1, 4, 4);
+    struct shm_source *source = segment_source(&segment, 0);
+    struct shm_slot *producer = segment_slot(&segment, PRODUCER);
+    wake_prepare(producer);
+    wake_ticket_freed(&segment, source);
+    CU_ASSERT_TRUE(wake_sleeping(producer));
+    wake_prepare_ticket(producer, source);
+    wake_ticket_freed(&segment, source);
+    CU_ASSERT_FALSE(wake_sleeping(producer));
+    CU_ASSERT_EQUAL(source->tickets_wanted, 0);
+    segment_close(&segment);
+}
+
+/* Two threads hand a turn to and fro, each sleeping for ever until the other has had its own. */
+struct turns {
+    struct segment segment;
+    _Atomic uint32_t turn;
+    uint32_t rounds;
+};
+
+static void *take_turns(void *user)
+{
+    struct turns *turns = user;
+    static _Atomic uint32_t numbers;
+    uint32_t mine = atomic_fetch_add(&numbers, 1) % 2;
+    struct shm_slot *own = segment_slot(&turns->segment, WORKER + mine),
+                    *other = segment_slot(&turns->segment, WORKER + 1 - mine);
+    while (atomic_load_explicit(&turns->turn, memory_order_relaxed) < turns->rounds) {
+        for (;;) {
+            uint32_t key = wake_prepare(own);
+            uint32_t turn = atomic_load_explicit(&turns->turn, memory_order_relaxed);
+            if (turn % 2 == mine || turn >= turns->rounds) {
+                wake_cancel(own);
+                break;
+            }
+            wake_sleep(own, key, WAKE_FOREVER);
+        }
+        if (atomic_load_explicit(&turns->turn, memory_order_relaxed) < turns->rounds)
+            atomic_fetch_add_explicit(&turns->turn, 1, memory_order_relaxed);
+        wake_slot(other); /* carries the relaxed change with it */
+    }
+    return NULL;
+}
+
+static void test_ping_pong(void)
+{
+    struct turns turns = {.segment = fixture(1, 2, 4, 4), .rounds = 20000};
+    pthread_t threads[2];
+    alarm(WATCHDOG_SECONDS);
+    for (int i = 0; i < 2; i++)
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, take_turns, &turns), 0);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    alarm(0);
+    CU_ASSERT_EQUAL(turns.turn, turns.rounds);
+    segment_close(&turns.segment);
+}
+
+/* A child sleeps; wakers before us may have been killed between their mark and their call. */
+static void test_killed_waker(void)
+{
+    struct segment segment = fixture(1, 1, 4, 4);
+    struct shm_slot *slot = segment_slot(&segment, WORKER);
+    int status;
+    alarm(WATCHDOG_SECONDS);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(WATCHDOG_SECONDS);
+        uint32_t key = wake_prepare(slot);
+        while (atomic_load(&segment.header->phase) != SHM_PHASE_STOPPED) {
+            wake_sleep(slot, key, WAKE_FOREVER);
+            if (atomic_load(&segment.header->phase) != SHM_PHASE_STOPPED)
+                key = wake_prepare(slot);
+        }
+        _exit(0);
+    }
+    while (!wake_sleeping(slot))
+        sched_yield();
+    char path[64], state = '?'; /* until the kernel says that it sleeps */
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)child);
+    while (state != 'S') {
+        FILE *file = fopen(path, "r");
+        CU_ASSERT_PTR_NOT_NULL_FATAL(file);
+        CU_ASSERT_EQUAL(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
+        fclose(file);
+    }
+    atomic_fetch_or(&slot->wake, 2); /* as the dead waker left it: marked, not called */
+    CU_ASSERT_FALSE(wake_sleeping(slot));
+    atomic_store(&segment.header->phase, SHM_PHASE_STOPPED);
+    wake_source(&segment, segment_source(&segment, 0)); /* the supervisor's, after the death */
+    CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
+    CU_ASSERT_EQUAL(status, 0);
+    alarm(0);
+    segment_close(&segment);
+}
+
+UNIT_MAIN("wake", {"a wake before the sleep ends it", test_wake_before_sleep}, {"time-outs", test_timeout},
+          {"a stage's sleepers, one for each entry", test_stage}, {"what is left wakes one more", test_rest},
+          {"room, when half is empty", test_room}, {"a ticket came free", test_ticket_freed},
+          {"two threads, no wake-up lost", test_ping_pong},
+          {"a waker killed before its call", test_killed_waker})
