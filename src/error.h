@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/* Errors: a negative EP_ code (eventpipe.h) and words that say what, where and what was expected. */
+#ifndef ERROR_H
+#define ERROR_H
+
+#include <stdarg.h>
+
+#include "src/eventpipe.h"
+
+struct error {
+    int code; /* 0 or a negative enum ep_code */
+    char words[1024];
+};
+
+/* Sets both (error may be NULL) and returns code, so that a function can end with `return error_set(...)`. */
+int error_set(struct error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Puts "prefix: " before the words. */
+int error_prefix(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

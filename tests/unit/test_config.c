@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+/* What good configuration files become, and what the library's calls build. */
+#include "tests/unit/config_file.h"
+
+static void a_small_file_gets_all_defaults(void)
+{
+    struct config *config = read_text(FILE_SOURCE STAGES);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(config);
+    CU_ASSERT_STRING_EQUAL(config->path, path);
+    CU_ASSERT_STRING_EQUAL(config->instance, "quakes");
+    CU_ASSERT_STRING_EQUAL(config->storage, "sqlite:/var/lib/eventpipe/quakes.db");
+    CU_ASSERT_STRING_EQUAL(config->control, "/run/eventpipe/quakes.sock");
+    CU_ASSERT_EQUAL(config->control_mode, 0600);
+    CU_ASSERT_EQUAL(config->synchronous, SYNCHRONOUS_FULL);
+    CU_ASSERT_EQUAL(config->drain_timeout_ms, 30000);
+    CU_ASSERT_EQUAL(config->log_level, EP_LOG_INFO);
+    CU_ASSERT_EQUAL_FATAL(config->source_count, 1);
+    const struct source_config *source = &config->sources[0];
+    CU_ASSERT_STRING_EQUAL(source->id, "a");
+    CU_ASSERT_EQUAL(source->type, SOURCE_FILE);
+    CU_ASSERT_EQUAL(source->page, 100);
+    CU_ASSERT_EQUAL(source->retry.min_ms, 1000);
+    CU_ASSERT_EQUAL(source->retry.max_ms, 60000);
+    CU_ASSERT_EQUAL(source->backlog_max_events, 10000000);
+    CU_ASSERT_EQUAL(source->file.from, FILE_FROM_START);
+    CU_ASSERT_EQUAL(source->file.format, FILE_AUTO);
+    CU_ASSERT_EQUAL(source->file.max_line_bytes, 16 << 20);
+    CU_ASSERT_PTR_NULL(source->pointers.uid);
+    CU_ASSERT_EQUAL_FATAL(source->stage_count, 1);
+    const struct stage_config *stage = &source->stages[0];
+    CU_ASSERT_EQUAL(stage->kind, STAGE_EXEC);
+    CU_ASSERT_EQUAL(stage->concurrency, 1);
+    CU_ASSERT_EQUAL(stage->input_buffer, 512);
+    CU_ASSERT_EQUAL(stage->batch, 500);
+    CU_ASSERT_EQUAL(stage->commit_delay_ms, 5);
+    CU_ASSERT_EQUAL(stage->timeout_ms, 60000);
+    CU_ASSERT_EQUAL(stage->retry.min_ms, 1000);
+    CU_ASSERT_EQUAL(stage->retry.max_ms, 300000);
+    CU_ASSERT_EQUAL(stage->max_attempts, 0);
+    CU_ASSERT_EQUAL(stage->max_age_ms, 0);
+    CU_ASSERT_EQUAL(stage->max_crashes, 3);
+    CU_ASSERT_EQUAL(stage->restart_max_ms, 30000);
+    CU_ASSERT_STRING_EQUAL(stage->options, "{}");
+    config_close(&config);
+    CU_ASSERT_PTR_NULL(config);
+    config_close(&config); /* nothing left to do */
+}
+
+static void check_http_source(const struct source_config *http)
+{
+    char expected[5000];
+    CU_ASSERT_STRING_EQUAL(http->http.token, "s3cret");
+    CU_ASSERT_EQUAL(http->http.headers.count, 2);
+    CU_ASSERT_STRING_EQUAL(http->http.headers.at[1], "C: d: e");
+    CU_ASSERT_STRING_EQUAL(http->http.events, "/results");
+    CU_ASSERT_PTR_NULL(http->http.cursor_at);
+    CU_ASSERT_STRING_EQUAL(http->http.cursor_last, "/id");
+    CU_ASSERT_EQUAL(http->http.cursor_plus, -1);
+    CU_ASSERT_STRING_EQUAL(http->http.cursor_first, "0");
+    CU_ASSERT_EQUAL(http->http.connect_timeout_ms, 3000);
+    CU_ASSERT_EQUAL(http->http.max_bytes, 2 << 20);
+    CU_ASSERT_EQUAL(http->http.interval_ms, 10);
+    snprintf(expected, sizeof expected, "%s/ca.pem", directory);
+    CU_ASSERT_STRING_EQUAL(http->http.ca_file, expected);
+    CU_ASSERT_STRING_EQUAL(http->since, "2026-11-23T10:00:00Z");
+    CU_ASSERT_EQUAL(http->long_poll_ms, 5000);
+    CU_ASSERT_EQUAL(http->page, 7);
+    CU_ASSERT_EQUAL(http->retry.min_ms, 2000);
+    CU_ASSERT_EQUAL(http->retry.max_ms, 3000);
+    CU_ASSERT_EQUAL(http->backlog_max_events, 5);
+}
+
+static void every_key_of_a_source_is_read(void)
+{
+    write_file("token", "s3cret\nsecond line\n", 19, 0600);
+    struct config *config =
+        read_text("instance: other\n"
+                  "storage: sqlite:data/x.db\n"
+                  "control: run/x.sock\n"
+                  "control_mode: 0660\n"
+                  "synchronous: normal\n"
+                  "drain_timeout: 1m30s\n"
+                  "log_level: debug\n"
+                  "sources:\n"
+                  "- {id: f, type: file, path: /in, from: end, format: text, max_line: 1KiB,\n"
+                  "   uid: /id, event_type: /t~1x, timestamp: '', device: /d, stages: &s\n"
+                  "     [{name: s, exec: [cat, -n, '']}]}\n"
+                  "- id: h\n"
+                  "  type: http\n"
+                  "  url: https://h/?c={cursor}&n={limit}&t={timeout}&s={since}\n"
+                  "  headers: ['A: b', 'C: d: e']\n"
+                  "  token_file: token\n"
+                  "  events: /results\n"
+                  "  cursor: {last: /id, plus: -1, first: \"0\"}\n"
+                  "  connect_timeout: 3s\n"
+                  "  max_bytes: 2MiB\n"
+                  "  interval: 10ms\n"
+                  "  ca_file: ca.pem\n"
+                  "  since: 2026-11-23T10:00:00Z\n"
+                  "  long_poll: 5s\n"
+                  "  page: 7\n"
+                  "  retry: {min: 2s, max: 3s}\n"
+                  "  backlog: {max_events: 5}\n"
+                  "  stages: *s\n"
+                  "- {id: g, type: generate, count: 9, size: 1k, rate: 0.25, stages: *s}\n");
+    show_all();
+    CU_ASSERT_PTR_NOT_NULL_FATAL(config);
+    char expected[5000];
+    CU_ASSERT_STRING_EQUAL(config->instance, "other");
+    snprintf(expected, sizeof expected, "sqlite:%s/data/x.db", directory);
+    CU_ASSERT_STRING_EQUAL(config->storage, expected);
+    snprintf(expected, sizeof expected, "%s/run/x.sock", directory);
+    CU_ASSERT_STRING_EQUAL(config->control, expected);
+    CU_ASSERT_EQUAL(config->control_mode, 0660);
+    CU_ASSERT_EQUAL(config->synchronous, SYNCHRONOUS_NORMAL);
+    CU_ASSERT_EQUAL(config->drain_timeout_ms, 90000);
+    CU_ASSERT_EQUAL(config->log_level, EP_LOG_DEBUG);
+    CU_ASSERT_EQUAL_FATAL(config->source_count, 3);
+    const struct source_config *file = &config->sources[0], *http = &config->sources[1];
+    CU_ASSERT_STRING_EQUAL(file->file.path, "/in");
+    CU_ASSERT_EQUAL(file->file.from, FILE_FROM_END);
+    CU_ASSERT_EQUAL(file->file.format, FILE_TEXT);
+    CU_ASSERT_EQUAL(file->file.max_line_bytes, 1024);
+    CU_ASSERT_STRING_EQUAL(file->pointers.event_type, "/t~1x");
+    CU_ASSERT_STRING_EQUAL(file->pointers.timestamp, "");
+    CU_ASSERT_PTR_NULL(file->event_type);
+    CU_ASSERT_EQUAL(file->stages[0].exec.count, 3);
+    CU_ASSERT_STRING_EQUAL(file->stages[0].exec.at[2], "");
+    CU_ASSERT_PTR_NULL(file->stages[0].exec.at[3]);
+    check_http_source(http);
+    CU_ASSERT_STRING_EQUAL(http->stages[0].name, "s");
+    CU_ASSERT_EQUAL(config->sources[2].generate.count, 9);
+    CU_ASSERT_EQUAL(config->sources[2].generate.size_bytes, 1000);
+    CU_ASSERT_DOUBLE_EQUAL(config->sources[2].generate.rate, 0.25, 1e-9);
+    config_close(&config);
+}
+
+static void every_key_of_a_stage_is_read(void)
+{
+    setenv("TEST_CONFIG_TOKEN", "from-env", 1);
+    struct config *config = read_text(FILE_SOURCE "  stages:\n"
+                                                  "  - name: e\n"
+                                                  "    exec: [./x]\n"
+                                                  "    directory: work\n"
+                                                  "    environment: {A: 1, B: 'x=y', C: ''}\n"
+                                                  "    concurrency: 1000\n"
+                                                  "    input_buffer: 64\n"
+                                                  "    batch: 10\n"
+                                                  "    commit_delay: 0\n"
+                                                  "    timeout: 0\n"
+                                                  "    retry: {min: 1m, max: 1h}\n"
+                                                  "    max_attempts: 20\n"
+                                                  "    max_age: 7d\n"
+                                                  "    max_crashes: 0\n"
+                                                  "    restart_max: 2m\n"
+                                                  "  - {name: p, plugin: p.so}\n"
+                                                  "  - name: h\n"
+                                                  "    url: http://h\n"
+                                                  "    headers: {A: b, C: 'd: e'}\n"
+                                                  "    token_env: TEST_CONFIG_TOKEN\n"
+                                                  "    ca_file: /ca.pem\n");
+    show_all();
+    CU_ASSERT_PTR_NOT_NULL_FATAL(config);
+    char expected[5000];
+    const struct stage_config *stages = config->sources[0].stages;
+    CU_ASSERT_EQUAL_FATAL(config->sources[0].stage_count, 3);
+    snprintf(expected, sizeof expected, "%s/work", directory);
+    CU_ASSERT_STRING_EQUAL(stages[0].directory, expected);
+    CU_ASSERT_EQUAL(stages[0].environment.count, 3);
+    CU_ASSERT_STRING_EQUAL(stages[0].environment.at[1], "B=x=y");
+    CU_ASSERT_STRING_EQUAL(stages[0].environment.at[2], "C=");
+    CU_ASSERT_EQUAL(stages[0].concurrency, 1000);
+    CU_ASSERT_EQUAL(stages[0].input_buffer, 64);
+    CU_ASSERT_EQUAL(stages[0].batch, 10);
+    CU_ASSERT_EQUAL(stages[0].commit_delay_ms, 0);
+    CU_ASSERT_EQUAL(stages[0].timeout_ms, 0);
+    CU_ASSERT_EQUAL(stages[0].retry.min_ms, 60000);
+    CU_ASSERT_EQUAL(stages[0].retry.max_ms, 3600000);
+    CU_ASSERT_EQUAL(stages[0].max_attempts, 20);
+    CU_ASSERT_EQUAL(stages[0].max_age_ms, 7 * 86400000);
+    CU_ASSERT_EQUAL(stages[0].max_crashes, 0);
+    CU_ASSERT_EQUAL(stages[0].restart_max_ms, 120000);
+    CU_ASSERT_EQUAL(stages[1].kind, STAGE_PLUGIN);
+    snprintf(expected, sizeof expected, "%s/p.so", directory);
+    CU_ASSERT_STRING_EQUAL(stages[1].plugin, expected);
+    CU_ASSERT_EQUAL(stages[2].kind, STAGE_HTTP);
+    CU_ASSERT_STRING_EQUAL(stages[2].headers.at[0], "A: b");
+    CU_ASSERT_STRING_EQUAL(stages[2].headers.at[1], "C: d: e");
+    CU_ASSERT_STRING_EQUAL(stages[2].token, "from-env");
+    CU_ASSERT_STRING_EQUAL(stages[2].ca_file, "/ca.pem");
+    config_close(&config);
+}
+
+static void options_become_json(void)
+{
+    static const struct {
+        const char *yaml, *json;
+    } pairs[] = {
+        {"{n: 9223372036854775807, m: -1, f: 1.50, e: 1e3}",
+         "{\"n\":9223372036854775807,\"m\":-1,\"f\":1.50,\"e\":1e3}"},
+        {"{q: \"12\", r: 'true', s: \"\"}", "{\"q\":\"12\",\"r\":\"true\",\"s\":\"\"}"},
+        {"[007, 0x1f, yes, .5, 1., +1, -, 1e, nan, 1_000]",
+         "[\"007\",\"0x1f\",\"yes\",\".5\",\"1.\",\"+1\",\"-\",\"1e\",\"nan\",\"1_000\"]"},
+        {"[true, False, ~, null, , 0, -0.0]", "[true,false,null,null,null,0,-0.0]"},
+        {"\"a\\\"b\\\\c\\n\\u00e9\"", "\"a\\\"b\\\\c\\n\xc3\xa9\""},
+        {"{a: &x {b: [1]}, c: *x}", "{\"a\":{\"b\":[1]},\"c\":{\"b\":[1]}}"},
+        {"{}", "{}"},
+        {"18446744073709551616123", "18446744073709551616123"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        char text[600];
+        snprintf(text, sizeof text, FILE_SOURCE "  stages: [{name: p, plugin: /p, options: %s}]\n",
+                 pairs[i].yaml);
+        if (strstr(pairs[i].yaml, ", ,") != NULL) /* flow lists have no empty elements; block lists do */
+            snprintf(text, sizeof text,
+                     FILE_SOURCE "  stages:\n  - name: p\n    plugin: /p\n    options:\n    - true\n"
+                                 "    - False\n    - ~\n    - null\n    -\n    - 0\n    - -0.0\n");
+        struct config *config = read_text(text);
+        show_all();
+        CU_ASSERT_PTR_NOT_NULL(config);
+        if (config != NULL)
+            CU_ASSERT_STRING_EQUAL(config->sources[0].stages[0].options, pairs[i].json);
+        config_close(&config);
+    }
+}
+
+static void memory_storage_has_several_spellings(void)
+{
+    static const char *const spellings[] = {"'memory:'", "memory", ":memory", "':memory:'"};
+    for (size_t i = 0; i < sizeof spellings / sizeof spellings[0]; i++) {
+        char text[300];
+        snprintf(text, sizeof text, AT_TOP("storage: %s"), spellings[i]);
+        struct config *config = read_text(text);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(config);
+        CU_ASSERT_STRING_EQUAL(config->storage, "memory:");
+        config_close(&config);
+    }
+}
+
+/* ---- the library's way ---- */
+
+static int get_nothing(void *session, const struct ep_filter *filter, const char *cursor, uint32_t limit,
+                       uint64_t wait_ms, ep_page *page)
+{
+    (void)session, (void)filter, (void)cursor, (void)limit, (void)wait_ms, (void)page;
+    return 0;
+}
+
+static enum ep_answer pass(ep_call *call, void *state)
+{
+    (void)call, (void)state;
+    return EP_PROCESSED;
+}
+
+static void a_built_configuration_obeys_the_same_rules(void)
+{
+    static const struct ep_client client = {.events_get = get_nothing, .needs_scope = 1};
+    static const struct ep_stage function = {.abi = EP_STAGE_ABI, .name = "s", .process = pass};
+    struct stage_config stages[2] = {{.kind = STAGE_FUNCTION, .name = (char[]){"s"}, .function = &function},
+                                     {.kind = STAGE_FUNCTION, .name = (char[]){"t"}, .function = &function}};
+    struct source_config source = {.type = SOURCE_CLIENT,
+                                   .id = (char[]){"a"},
+                                   .stages = stages,
+                                   .stage_count = 2};
+    struct config config = {.instance = (char[]){"i"},
+                            .storage = (char[]){"memory:"},
+                            .sources = &source,
+                            .source_count = 1};
+    config_defaults(&config);
+    source_config_defaults(&source);
+    stage_config_defaults(&stages[0]);
+    stage_config_defaults(&stages[1]);
+    source.client.client = &client;
+    seen_count = 0;
+    CU_ASSERT_EQUAL(config_validate(&config, see, seen), EP_ECONFIG);
+    CU_ASSERT(was_seen(0, "sources[0].domain", "neither domain nor address"));
+    source.address = (char[]){"device"};
+    CU_ASSERT_EQUAL(config_validate(&config, NULL, NULL), EP_OK);
+    stages[1].name = stages[0].name;
+    stages[1].concurrency = 0;
+    stages[1].function = NULL;
+    source.id = NULL;
+    seen_count = 0;
+    CU_ASSERT_EQUAL(config_validate(&config, see, seen), EP_ECONFIG);
+    CU_ASSERT(was_seen(0, "sources[0].id", "is missing"));
+    CU_ASSERT(was_seen(0, "sources[0].stages[1].name", "already the name"));
+    CU_ASSERT(was_seen(0, "sources[0].stages[1].concurrency", "from 1 to 1000, found 0"));
+    CU_ASSERT(was_seen(0, "sources[0].stages[1].function", "process function"));
+    CU_ASSERT_EQUAL(seen_count, 4);
+    free(stages[0].options);
+    free(stages[1].options);
+}
+
+static void names_of_types_and_kinds(void)
+{
+    CU_ASSERT_STRING_EQUAL(source_type_name(SOURCE_IDEFIX), "idefix");
+    CU_ASSERT_STRING_EQUAL(source_type_name(SOURCE_CLIENT), "client");
+    CU_ASSERT_STRING_EQUAL(stage_kind_name(STAGE_FUNCTION), "function");
+    CU_ASSERT_STRING_EQUAL(stage_kind_name(STAGE_HTTP), "http");
+}
+
+int main(void)
+{
+    const struct unit_case cases[] = {
+        {"a small file gets all defaults", a_small_file_gets_all_defaults},
+        {"every key of a source is read", every_key_of_a_source_is_read},
+        {"every key of a stage is read", every_key_of_a_stage_is_read},
+        {"options become JSON", options_become_json},
+        {"memory storage has several spellings", memory_storage_has_several_spellings},
+        {"a built configuration obeys the same rules", a_built_configuration_obeys_the_same_rules},
+        {"names of types and kinds", names_of_types_and_kinds},
+    };
+    return run_in_directory("config", cases, sizeof cases / sizeof cases[0]);
+}
