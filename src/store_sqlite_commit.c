@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SQLite engine: what stages need: read, commit, release. Runs in workers (read, commit) and producers
+ * (release).
+ *
+ * Invariants
+ *  1. An event's row changes only where its token is the one named, and that token is of this start.
+ * Everything else about the event (its data, its end, the tallies) is done only after that row has changed.
+ *  2. `applied` is true only for what is committed.
+ */
+#include "src/store_sqlite.h"
+
+/* ---- steps shared with the operators' changes ---- */
+
+int store_sqlite_delete_event(struct store_sqlite *store, int64_t event)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_DELETE_EVENT);
+    store_sqlite_bind(store, statement, 1, event);
+    return store_sqlite_run(store, statement);
+}
+
+int store_sqlite_park(struct store_sqlite *store, const struct store_sqlite_park *park, bool *moved)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_PARK);
+    const char *words = park->words != NULL ? park->words : "";
+    store_sqlite_bind(store, statement, 1, park->event);
+    store_sqlite_bind(store, statement, 2, park->token);
+    store_sqlite_bind(store, statement, 3, park->source);
+    store_sqlite_bind(store, statement, 4, park->state);
+    store_sqlite_bind(store, statement, 5, park->reason);
+    store_sqlite_bind(store, statement, 6, store_sqlite_signed(park->due_ms));
+    store_sqlite_bind(store, statement, 7, park->more_attempts);
+    store_sqlite_bind(store, statement, 8, park->more_crashes);
+    store_sqlite_bind_text(store, statement, 9, park->context, park->context_bytes);
+    store_sqlite_bind_words(store, statement, 10, park->keep_words ? NULL : words);
+    int code = store_sqlite_run(store, statement);
+    *moved = code == 0 && sqlite3_changes(store->db) == 1;
+    if (!*moved)
+        return code;
+    statement = store_sqlite_use(store, SQL_DELETE_PROGRESS);
+    store_sqlite_bind(store, statement, 1, park->event);
+    return store_sqlite_run(store, statement);
+}
+
+int store_sqlite_unpark(struct store_sqlite *store, int64_t event, bool anew, bool from_first)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_UNPARK);
+    store_sqlite_bind(store, statement, 1, event);
+    store_sqlite_bind(store, statement, 2, anew);
+    store_sqlite_bind(store, statement, 3, from_first);
+    int code = store_sqlite_run(store, statement);
+    if (code != 0)
+        return code;
+    statement = store_sqlite_use(store, SQL_DELETE_PARKED);
+    store_sqlite_bind(store, statement, 1, event);
+    return store_sqlite_run(store, statement);
+}
+
+/* A lease that cannot hold, whatever the rows say: of another source, or of an older start. */
+static bool lease_void(const struct store_sqlite *store, int64_t source, const struct store_lease *lease)
+{
+    return lease->event >> EVENT_SOURCE_SHIFT != source || (int64_t)lease->token < store->void_below ||
+           (int64_t)lease->token <= 0;
+}
+
+/* ---- read ---- */
+
+static int read_one(struct store_sqlite *store, const struct store_lease *lease, size_t index,
+                    store_on_row *on_row, void *user)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_READ);
+    store_sqlite_bind(store, statement, 1, lease->event);
+    store_sqlite_bind(store, statement, 2, (int64_t)lease->token);
+    int code = store_sqlite_step(store, statement);
+    if (code != 1)
+        return code;
+    struct store_row row = {
+        .context = (const char *)sqlite3_column_text(statement, 0),
+        .done = (const char *)sqlite3_column_text(statement, 1),
+        .attempts = (uint32_t)sqlite3_column_int64(statement, 2),
+        .crashes = (uint32_t)sqlite3_column_int64(statement, 3),
+        .uid = (const char *)sqlite3_column_text(statement, 4),
+        .arrival_ms = (uint64_t)sqlite3_column_int64(statement, 5),
+        .data = (const char *)sqlite3_column_text(statement, 6),
+    };
+    row.context_bytes = (size_t)sqlite3_column_bytes(statement, 0);
+    row.data_bytes = (size_t)sqlite3_column_bytes(statement, 6);
+    if (row.context == NULL || row.done == NULL || row.uid == NULL || row.data == NULL)
+        code = store_sqlite_fail(store, SQLITE_NOMEM);
+    else
+        code = on_row(index, &row, user);
+    sqlite3_reset(statement);
+    return code;
+}
+
+int store_sqlite_read(struct store *base, const struct store_lease *leases, size_t count,
+                      store_on_row *on_row, void *user)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    int code = store_sqlite_begin_read(store);
+    if (code != 0)
+        return code;
+    for (size_t i = 0; code == 0 && i < count; i++)
+        if (!lease_void(store, leases[i].event >> EVENT_SOURCE_SHIFT, &leases[i]))
+            code = read_one(store, &leases[i], i, on_row, user);
+    return store_sqlite_end(store, code);
+}
+
+/* ---- commit ---- */
+
+static int advance(struct store_sqlite *store, struct store_answer *answer)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_ADVANCE);
+    store_sqlite_bind(store, statement, 1, answer->lease.event);
+    store_sqlite_bind(store, statement, 2, (int64_t)answer->lease.token);
+    store_sqlite_bind_words(store, statement, 3, answer->done != NULL ? answer->done : "");
+    store_sqlite_bind_text(store, statement, 4, answer->context, answer->context_bytes);
+    int code = store_sqlite_run(store, statement);
+    answer->applied = code == 0 && sqlite3_changes(store->db) == 1;
+    return code;
+}
+
+static int finish(struct store_sqlite *store, struct store_answer *answer)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_FINISH);
+    store_sqlite_bind(store, statement, 1, answer->lease.event);
+    store_sqlite_bind(store, statement, 2, (int64_t)answer->lease.token);
+    int code = store_sqlite_run(store, statement);
+    answer->applied = code == 0 && sqlite3_changes(store->db) == 1;
+    return answer->applied ? store_sqlite_delete_event(store, answer->lease.event) : code;
+}
+
+static int set_aside(struct store_sqlite *store, int64_t source, struct store_answer *answer)
+{
+    bool bury = answer->change == STORE_BURY;
+    struct store_sqlite_park park = {
+        .event = answer->lease.event,
+        .source = source,
+        .token = (int64_t)answer->lease.token,
+        .state = bury ? STORE_DEAD : STORE_DELAYED,
+        .reason = bury ? answer->reason : STORE_REASON_NONE,
+        .due_ms = bury ? 0 : answer->due_ms,
+        .more_attempts = 1,
+        .context = answer->context,
+        .context_bytes = answer->context_bytes,
+        .words = answer->words,
+    };
+    return store_sqlite_park(store, &park, &answer->applied);
+}
+
+static int set_data(struct store_sqlite *store, const struct store_answer *answer)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_SET_DATA);
+    store_sqlite_bind(store, statement, 1, answer->lease.event);
+    store_sqlite_bind_text(store, statement, 2, answer->data, answer->data_bytes);
+    return store_sqlite_run(store, statement);
+}
+
+/* Each applied answer counts once at its stage, and where it changes what the source has. */
+static void count_answer(struct store_sqlite_tally *tally, const struct store_answer *answer)
+{
+    struct store_stage_totals *stage = &tally->stage;
+    switch (answer->change) {
+    case STORE_ADVANCE:
+        stage->processed++;
+        return;
+    case STORE_FINISH:
+        stage->processed++;
+        tally->finished++;
+        tally->live--;
+        return;
+    case STORE_REMOVE:
+        stage->removed++;
+        tally->removed++;
+        tally->live--;
+        return;
+    case STORE_DELAY:
+        tally->delayed++;
+        break;
+    case STORE_BURY:
+        tally->dead++;
+        break;
+    }
+    if (answer->change == STORE_BURY && answer->reason == STORE_REASON_REJECTED)
+        stage->rejected++;
+    else if (answer->change == STORE_BURY && answer->reason == STORE_REASON_CRASHED)
+        stage->crashed++;
+    else if (answer->failed)
+        stage->failed++;
+    else
+        stage->retried++;
+}
+
+static int commit_one(struct store_sqlite *store, int64_t source, struct store_answer *answer,
+                      struct store_sqlite_tally *tally)
+{
+    int code = EP_EINVAL;
+    bool stays = true;
+    switch (answer->change) {
+    case STORE_ADVANCE:
+        code = advance(store, answer);
+        break;
+    case STORE_FINISH:
+    case STORE_REMOVE:
+        code = finish(store, answer);
+        stays = false;
+        break;
+    case STORE_DELAY:
+    case STORE_BURY:
+        code = set_aside(store, source, answer);
+        break;
+    }
+    if (code != 0 || !answer->applied)
+        return code;
+    count_answer(tally, answer);
+    return stays && answer->data != NULL ? set_data(store, answer) : 0;
+}
+
+int store_sqlite_commit(struct store *base, int64_t source, int64_t stage, struct store_answer *answers,
+                        size_t count)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    struct store_sqlite_tally tally = {0};
+    for (size_t i = 0; i < count; i++)
+        answers[i].applied = false;
+    int code = store_sqlite_begin_write(store);
+    if (code != 0)
+        return code;
+    for (size_t i = 0; code == 0 && i < count; i++)
+        if (!lease_void(store, source, &answers[i].lease))
+            code = commit_one(store, source, &answers[i], &tally);
+    if (code == 0)
+        code = store_sqlite_tally(store, source, stage, &tally);
+    code = store_sqlite_end(store, code);
+    for (size_t i = 0; code != 0 && i < count; i++)
+        answers[i].applied = false;
+    return code;
+}
+
+/* ---- release ---- */
+
+static int unlock(struct store_sqlite *store, struct store_release *release)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_UNLOCK);
+    store_sqlite_bind(store, statement, 1, release->lease.event);
+    store_sqlite_bind(store, statement, 2, (int64_t)release->lease.token);
+    int code = store_sqlite_run(store, statement);
+    release->applied = code == 0 && sqlite3_changes(store->db) == 1;
+    return code;
+}
+
+/* What came of a crash or a timeout: tried again later, or dead when that was once too often. */
+static int blame(struct store_sqlite *store, int64_t source, struct store_release *release, bool *dead)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_COUNTS);
+    store_sqlite_bind(store, statement, 1, release->lease.event);
+    store_sqlite_bind(store, statement, 2, (int64_t)release->lease.token);
+    int code = store_sqlite_step(store, statement);
+    if (code != 1)
+        return code; /* no longer theirs */
+    uint64_t attempts = (uint64_t)sqlite3_column_int64(statement, 0) + release->timed_out;
+    uint64_t crashes = (uint64_t)sqlite3_column_int64(statement, 1) + release->crashed;
+    sqlite3_reset(statement);
+    bool crashed_out = release->crashed && release->max_crashes != 0 && crashes >= release->max_crashes;
+    bool exhausted = release->timed_out && release->max_attempts != 0 && attempts >= release->max_attempts;
+    *dead = crashed_out || exhausted || release->expired;
+    struct store_sqlite_park park = {
+        .event = release->lease.event,
+        .source = source,
+        .token = (int64_t)release->lease.token,
+        .state = *dead ? STORE_DEAD : STORE_DELAYED,
+        .reason = crashed_out ? STORE_REASON_CRASHED
+                  : exhausted ? STORE_REASON_EXHAUSTED
+                  : *dead     ? STORE_REASON_EXPIRED
+                              : STORE_REASON_NONE,
+        .due_ms = *dead ? 0 : release->due_ms,
+        .more_attempts = release->timed_out,
+        .more_crashes = release->crashed,
+        .words = release->words,
+    };
+    return store_sqlite_park(store, &park, &release->applied);
+}
+
+static int release_one(struct store_sqlite *store, int64_t source, struct store_release *release)
+{
+    bool dead = false, blamed = release->crashed || release->timed_out;
+    int code = blamed ? blame(store, source, release, &dead) : unlock(store, release);
+    if (code != 0 || !release->applied || !blamed)
+        return code;
+    struct store_sqlite_tally tally = {
+        .delayed = !dead,
+        .dead = dead,
+        .stage.crashed = release->crashed,
+        .stage.failed = !release->crashed,
+    };
+    return store_sqlite_tally(store, source, release->stage, &tally);
+}
+
+int store_sqlite_release(struct store *base, int64_t source, struct store_release *releases, size_t count)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    for (size_t i = 0; i < count; i++)
+        releases[i].applied = false;
+    int code = store_sqlite_begin_write(store);
+    if (code != 0)
+        return code;
+    for (size_t i = 0; code == 0 && i < count; i++)
+        if (!lease_void(store, source, &releases[i].lease))
+            code = release_one(store, source, &releases[i]);
+    code = store_sqlite_end(store, code);
+    for (size_t i = 0; i < count; i++) {
+        if (code != 0)
+            releases[i].applied = false;
+        else if (releases[i].applied)
+            store_sqlite_look_again(store, source, releases[i].lease.event);
+    }
+    return code;
+}

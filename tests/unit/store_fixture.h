@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the tests of the store share: a store of one source with three stages, prepared, held and opened anew
+ * for each test, once per implementation. STORE_MAIN runs the same cases against each of them.
+ */
+#ifndef STORE_FIXTURE_H
+#define STORE_FIXTURE_H
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "src/store.h"
+#include "tests/unit/unit.h"
+
+enum store_kind { KIND_SQLITE, KIND_MEMORY, KINDS };
+
+struct store_fixture {
+    enum store_kind kind; /* which implementation the cases run against */
+    char directory[64], url[128], instance[40];
+    struct store_options options;
+    struct store *store;
+    uint64_t start, claims; /* of this start; claims made so far */
+    int lock;
+    int64_t source, stages[3];
+};
+static struct store_fixture fixture;
+
+static const char *const fixture_stages[] = {"first", "second", "third", NULL};
+
+static inline int fixture_prepare(void)
+{
+    struct error error = {0};
+    struct store_names names = {"quakes", fixture_stages, 3, 0, fixture.stages};
+    int code = store_prepare(&fixture.options, &names, 1, &fixture.start, &error);
+    if (code != 0)
+        fprintf(stderr, "store_prepare: %s\n", error.words);
+    fixture.source = names.source_id;
+    fixture.options.start_number = fixture.start;
+    fixture.claims = 0;
+    return code;
+}
+
+static inline struct store *fixture_open(bool readonly)
+{
+    struct error error = {0};
+    struct store *store = NULL;
+    struct store_options options = fixture.options;
+    options.readonly = readonly;
+    if (store_open(&options, &store, &error) != 0)
+        fprintf(stderr, "store_open: %s\n", error.words);
+    return store;
+}
+
+static inline void fixture_begin(void)
+{
+    static int number;
+    const char *temporary = getenv("TMPDIR");
+    snprintf(fixture.directory, sizeof fixture.directory, "%.40s/storeXXXXXX",
+             temporary != NULL && strlen(temporary) < 40 ? temporary : "/tmp");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(fixture.directory));
+    snprintf(fixture.instance, sizeof fixture.instance, "test-%d-%d", (int)getpid(), number++);
+    if (fixture.kind == KIND_MEMORY)
+        strcpy(fixture.url, "memory:");
+    else
+        snprintf(fixture.url, sizeof fixture.url, "sqlite:%s/a store#1.db", fixture.directory);
+    fixture.options = (struct store_options){.url = fixture.url,
+                                             .instance = fixture.instance,
+                                             .synchronous = SYNCHRONOUS_NORMAL,
+                                             .busy_timeout_ms = 50};
+    struct error error = {0};
+    CU_ASSERT_EQUAL_FATAL(store_hold(&fixture.options, 0, &fixture.lock, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(fixture_prepare(), 0);
+    fixture.store = fixture_open(false);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(fixture.store);
+}
+
+static inline void fixture_fault(const char *words, void *user)
+{
+    fprintf(stderr, "  check: %s\n", words);
+    ++*(int *)user;
+}
+
+/* Every test ends with a store without faults. */
+static inline void fixture_end(void)
+{
+    int faults = 0;
+    CU_ASSERT_EQUAL(store_check(fixture.store, fixture_fault, &faults), 0);
+    CU_ASSERT_EQUAL(faults, 0);
+    store_close(&fixture.store);
+    store_leave(&fixture.options);
+    close(fixture.lock);
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", fixture.directory);
+    CU_ASSERT_EQUAL(system(command), 0);
+}
+
+/* As after a crash of everything: a new start, and a new handle. */
+static inline void fixture_restart(void)
+{
+    store_close(&fixture.store);
+    CU_ASSERT_EQUAL_FATAL(fixture_prepare(), 0);
+    fixture.store = fixture_open(false);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(fixture.store);
+}
+
+/* ---- short forms of the transactions ---- */
+
+struct held { /* what was claimed, in order */
+    struct store_lease at[4096];
+    size_t count, stop_at; /* on_claim refuses once count is stop_at */
+    uint64_t token;
+    char done[256]; /* of the event claimed last */
+};
+
+static inline bool held_add(int64_t event, const char *done, void *user)
+{
+    struct held *held = user;
+    if (held->count == held->stop_at)
+        return false;
+    held->at[held->count++] = (struct store_lease){event, held->token};
+    snprintf(held->done, sizeof held->done, "%s", done);
+    return true;
+}
+
+static inline struct store_claim held_claim(struct held *held, size_t limit)
+{
+    *held = (struct held){.stop_at = 4096, .token = STORE_TOKEN(fixture.start, ++fixture.claims)};
+    return (struct store_claim){held->token, limit, held_add, held};
+}
+
+static inline struct store_claimed claim(struct held *held, size_t limit, uint64_t now_ms)
+{
+    struct store_claim wanted = held_claim(held, limit);
+    struct store_claimed out;
+    CU_ASSERT_EQUAL(store_claim(fixture.store, fixture.source, now_ms, &wanted, &out), 0);
+    CU_ASSERT_EQUAL(out.claimed, held->count);
+    return out;
+}
+
+/* Ingests events with the uids "PREFIX<from>" to "PREFIX<from + count - 1>", whose data is {"n":NUMBER}. */
+static inline struct store_ingested ingest_claiming(const char *prefix, int from, int count,
+                                                    const char *cursor, const struct store_claim *wanted)
+{
+    static struct store_event events[4096];
+    static char uids[4096][32], data[4096][32];
+    for (int i = 0; i < count; i++) {
+        snprintf(uids[i], sizeof uids[i], "%s%d", prefix, from + i);
+        snprintf(data[i], sizeof data[i], "{\"n\":%d}", from + i);
+        events[i] = (struct store_event){.uid = uids[i],
+                                         .device = "device-1",
+                                         .type = "quake",
+                                         .data = data[i],
+                                         .data_bytes = strlen(data[i])};
+    }
+    struct store_page page = {events, (size_t)count, cursor, false, 1000, false, NULL};
+    struct store_ingested out = {0};
+    int code = store_ingest(fixture.store, fixture.source, &page, wanted, &out);
+    if (code != 0)
+        fprintf(stderr, "store_ingest: %s\n", store_words(fixture.store));
+    CU_ASSERT_EQUAL(code, 0);
+    return out;
+}
+
+static inline struct store_ingested ingest(const char *prefix, int from, int count)
+{
+    return ingest_claiming(prefix, from, count, NULL, NULL);
+}
+
+static inline bool answer(struct store_lease lease, struct store_answer wanted)
+{
+    wanted.lease = lease;
+    int code = store_commit(fixture.store, fixture.source, fixture.stages[0], &wanted, 1);
+    if (code != 0)
+        fprintf(stderr, "store_commit: %s\n", store_words(fixture.store));
+    CU_ASSERT_EQUAL(code, 0);
+    return wanted.applied;
+}
+
+static inline bool release(struct store_lease lease, struct store_release wanted)
+{
+    wanted.lease = lease;
+    CU_ASSERT_EQUAL(store_release(fixture.store, fixture.source, &wanted, 1), 0);
+    return wanted.applied;
+}
+
+static inline struct store_totals totals(void)
+{
+    struct store_totals out;
+    CU_ASSERT_EQUAL(store_source_totals(fixture.store, fixture.source, &out), 0);
+    CU_ASSERT_EQUAL(out.fetched, out.finished + out.removed + out.discarded + out.live);
+    return out;
+}
+
+static inline struct store_stage_totals stage_totals(void)
+{
+    struct store_stage_totals out;
+    CU_ASSERT_EQUAL(store_stage_totals(fixture.store, fixture.stages[0], &out), 0);
+    return out;
+}
+
+/* Runs the cases against every implementation. */
+#define STORE_MAIN(suite_name, ...)                                                                     \
+    int main(void)                                                                                      \
+    {                                                                                                   \
+        const struct unit_case cases[] = {__VA_ARGS__};                                                 \
+        int failed = EXIT_SUCCESS;                                                                      \
+        for (fixture.kind = 0; fixture.kind < KINDS; fixture.kind++)                                    \
+            if (unit_run(fixture.kind == KIND_SQLITE ? suite_name ", sqlite:" : suite_name ", memory:", \
+                         cases, sizeof cases / sizeof cases[0]) != EXIT_SUCCESS)                        \
+                failed = EXIT_FAILURE;                                                                  \
+        return failed;                                                                                  \
+    }
+
+#endif
