@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * JSON as text: finds and hands on the very bytes that came, since cJSON keeps numbers as doubles and 64-bit
+ * integers must survive. cJSON parses; this walks the text beside it. Nothing here recurses deeper than
+ * JSON_DEPTH_MAX.
+ */
+#ifndef JSON_H
+#define JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define JSON_DEPTH_MAX 200
+
+struct json_span {
+    const char *at; /* borrowed from the text it was found in */
+    size_t bytes;
+};
+
+/* Whether the text is one JSON value and nothing else but white space; *at_byte tells where it is not (may be
+ * NULL). */
+bool json_valid(const char *text, size_t bytes, size_t *at_byte);
+/* The value a JSON pointer (RFC 6901; "" = the whole) leads to in valid text; false when there is none. */
+bool json_find(struct json_span text, const char *pointer, struct json_span *out);
+/* Calls see for each element of an array / member of an object, in order; see returns 0 to go on. -1: not of
+ * that kind; otherwise what the last call of see returned. A key is the string with its quotes: json_text
+ * decodes it. */
+int json_each_element(struct json_span array, int (*see)(struct json_span element, void *user), void *user);
+int json_each_member(struct json_span object,
+                     int (*see)(struct json_span key, struct json_span value, void *user), void *user);
+char json_kind(struct json_span value); /* '{' '[' '"' '0' (number) 't' 'f' 'n' */
+/* A string's or number's text, decoded, malloc'd: how uid, type, cursor... are taken out. NULL for other
+ * kinds. A NUL in a string becomes U+FFFD. */
+char *json_text(struct json_span value);
+/* Whole number exactly, false when it is not one or does not fit. */
+bool json_int64(struct json_span value, int64_t *out);
+
+/* A growing text. All functions return 0 or EP_ENOMEM and may be chained; the first failure sticks. Free with
+ * json_out_free. */
+struct json_out {
+    char *text; /* always NUL-terminated once something was added */
+    size_t bytes, room;
+    bool failed;
+};
+void json_out_raw(struct json_out *out, const char *text, size_t bytes);
+void json_out_words(struct json_out *out, const char *text); /* as raw, NUL-terminated */
+void json_out_string(struct json_out *out, const char *text,
+                     size_t bytes); /* quoted, escaped; invalid UTF-8 -> U+FFFD */
+void json_out_uint(struct json_out *out, uint64_t value);
+void json_out_int(struct json_out *out, int64_t value);
+/* A value on one line: white space between tokens that holds line breaks is dropped, all else is kept byte
+ * for byte. */
+void json_out_line(struct json_out *out, struct json_span value);
+void json_out_reset(struct json_out *out);
+void json_out_free(struct json_out *out);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* What json.c and json_valid.c share: how to get over text quickly. For these two only. */
+#ifndef JSON_SCAN_H
+#define JSON_SCAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#define JSON_EVERY_BYTE(value) (0x0101010101010101ULL * (value))
+
+static inline const char *skip_white(const char *at, const char *end)
+{
+    while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t'))
+        at++;
+    return at;
+}
+
+static inline bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* Leaps over bytes that need no look: ASCII that is no control character, quote or backslash. Eight at a
+ * time, since strings are most of an event and every event is looked at. */
+static inline const char *skip_plain(const char *at, const char *end)
+{
+    while (end - at >= 8) {
+        uint64_t word;
+        memcpy(&word, at, sizeof word);
+        uint64_t quote = word ^ JSON_EVERY_BYTE('"'), slash = word ^ JSON_EVERY_BYTE('\\');
+        uint64_t special = word | ((word - JSON_EVERY_BYTE(0x20)) & ~word) |
+                           ((quote - JSON_EVERY_BYTE(1)) & ~quote) | ((slash - JSON_EVERY_BYTE(1)) & ~slash);
+        if (special & JSON_EVERY_BYTE(0x80))
+            break;
+        at += 8;
+    }
+    while (at < end && (unsigned char)*at >= 0x20 && (unsigned char)*at < 0x80 && *at != '"' && *at != '\\')
+        at++;
+    return at;
+}
+
+static inline int hex_digit(char c)
+{
+    if (is_digit(c))
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* Which bytes are text: UTF-8 as RFC 3629 has it (no overlong forms, no surrogates, nothing above U+10FFFF).
+ */
+#ifndef UTF8_H
+#define UTF8_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define UTF8_REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+
+/* Bytes of the character that begins at `at` (1 to 4), 0 when none does; at < end. */
+size_t utf8_length(const char *at, const char *end);
+bool utf8_valid(const char *text, size_t bytes);
+/* Writes a code point (1 to 4 bytes) and returns how many bytes it took. */
+size_t utf8_put(uint32_t point, char *at);
+
+#endif

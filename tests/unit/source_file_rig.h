@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/* A file source with its file in a directory of its own, for the tests of the file source. */
+#ifndef SOURCE_FILE_RIG_H
+#define SOURCE_FILE_RIG_H
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "src/source.h"
+#include "tests/unit/unit.h"
+
+struct rig {
+    char directory[256], path[300];
+    struct source_config config;
+    void *state;
+    struct page page;
+    struct source_failure failure;
+    atomic_bool abort;
+    char *cursor;
+    char seen[8192]; /* all payloads so far, each followed by | */
+};
+
+static inline void rig_open_source(struct rig *rig)
+{
+    struct error error = {0};
+
+    CU_ASSERT_EQUAL_FATAL(source_file_ops.open(&rig->config, &rig->state, &error), 0);
+}
+
+static inline void rig_open(struct rig *rig)
+{
+    const char *base = getenv("TMPDIR");
+
+    memset(rig, 0, sizeof *rig);
+    snprintf(rig->directory, sizeof rig->directory, "%s/eventpipe-file-XXXXXX", base == NULL ? "/tmp" : base);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(rig->directory));
+    snprintf(rig->path, sizeof rig->path, "%s/app.log", rig->directory);
+    rig->config = (struct source_config){.id = "test", .type = SOURCE_FILE};
+    rig->config.file.path = rig->path;
+    rig->config.file.format = FILE_TEXT;
+    page_open(&rig->page);
+    rig_open_source(rig);
+}
+
+static inline void rig_close(struct rig *rig)
+{
+    char name[600];
+
+    source_file_ops.close(rig->state);
+    page_clear(&rig->page);
+    free(rig->cursor);
+    DIR *entries = opendir(rig->directory);
+    for (const struct dirent *entry = readdir(entries); entry != NULL; entry = readdir(entries)) {
+        snprintf(name, sizeof name, "%s/%s", rig->directory, entry->d_name);
+        if (entry->d_name[0] != '.')
+            unlink(name);
+    }
+    closedir(entries);
+    rmdir(rig->directory);
+}
+
+/* The daemon is started anew: only the stored cursor is left. */
+static inline void rig_restart(struct rig *rig)
+{
+    source_file_ops.close(rig->state);
+    rig_open_source(rig);
+}
+
+static inline int rig_fetch(struct rig *rig, uint32_t limit, uint64_t wait_ms)
+{
+    struct fetch fetch = {.cursor = rig->cursor, .limit = limit, .wait_ms = wait_ms, .abort = &rig->abort};
+
+    page_clear(&rig->page);
+    rig->failure = (struct source_failure){0};
+    return source_file_ops.fetch(rig->state, &fetch, &rig->page, &rig->failure);
+}
+
+/* What the producer does once a page is stored. */
+static inline void rig_store(struct rig *rig)
+{
+    for (size_t i = 0; i < rig->page.count; i++) {
+        const char *payload = strstr(rig->page.events[i].data, "\"payload\":");
+        size_t room = sizeof rig->seen - strlen(rig->seen);
+        snprintf(rig->seen + strlen(rig->seen), room, "%s|", payload == NULL ? "?" : payload + 10);
+        char *end = strstr(rig->seen + strlen(rig->seen) - 3, "}|");
+        if (end != NULL)
+            memcpy(end, "|", 2);
+    }
+    if (rig->page.cursor != NULL) {
+        free(rig->cursor);
+        rig->cursor = strdup(rig->page.cursor);
+    }
+}
+
+/* Fetches and stores until a fetch brings neither events nor a new cursor. */
+static inline int rig_drain(struct rig *rig)
+{
+    int code = 0;
+
+    for (int round = 0; round < 1000 && code == 0; round++) {
+        code = rig_fetch(rig, 3, 0);
+        if (code == 0 && rig->page.count == 0 && rig->page.cursor == NULL)
+            break;
+        if (code == 0)
+            rig_store(rig);
+    }
+    return code;
+}
+
+/* Everything that was seen since the last such look. */
+static inline void expect_seen(struct rig *rig, const char *expected)
+{
+    CU_ASSERT_STRING_EQUAL(rig->seen, expected);
+    if (strcmp(rig->seen, expected) != 0)
+        printf("\n    seen: %s\n    not:  %s\n", rig->seen, expected);
+    rig->seen[0] = '\0';
+}
+
+static inline void put(const char *path, int flags, const char *text, size_t bytes)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600);
+
+    CU_ASSERT_FATAL(fd >= 0);
+    CU_ASSERT_FATAL(write(fd, text, bytes) == (ssize_t)bytes);
+    close(fd);
+}
+
+static inline void add(const struct rig *rig, const char *text)
+{
+    put(rig->path, O_APPEND, text, strlen(text));
+}
+
+static inline const char *beside(const struct rig *rig, const char *suffix)
+{
+    static char name[400];
+
+    snprintf(name, sizeof name, "%s%s", rig->path, suffix);
+    return name;
+}
+
+/* Gives a file a time of last writing, so that an order does not hang on how fast the test is. */
+static inline void written_at(const char *path, time_t seconds)
+{
+    struct timespec times[2] = {{seconds, 0}, {seconds, 0}};
+
+    CU_ASSERT_EQUAL(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+#endif
