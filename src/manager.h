@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* The library's objects: a configuration that calls build instead of a file. Shared with
+ * supervisor/library.c, which runs it. */
+#ifndef MANAGER_H
+#define MANAGER_H
+
+#include <stdatomic.h>
+
+#include "src/config.h"
+#include "src/error.h"
+
+struct ep_source {
+    ep_manager *manager;
+    size_t index; /* in manager->config->sources, which may move while sources are added */
+};
+
+enum manager_state { MANAGER_IDLE, MANAGER_RUNNING, MANAGER_STOPPING };
+
+struct ep_manager {
+    struct config *config;
+    ep_source **sources; /* config->source_count of them */
+    const struct ep_client *client;
+    void *client_user;
+    ep_log_function *log;
+    void *log_user;
+    enum ep_severity log_least;
+    struct error error;
+    atomic_int state;      /* enum manager_state: one word, so that a late stop never meets the next run */
+    atomic_int supervisor; /* pid while it runs, else 0 */
+};
+
+struct ep_metrics *metrics_new(size_t workers);
+
+#endif

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The control socket, server side (src/control.h has the protocol). Run by the supervisor; owns the socket,
+ * and each client until it is answered or handed on.
+ *
+ * Invariants
+ *  1. Never waits for a client: reads what there is, and gives up one that has not sent its line within 10 s.
+ * The answer is the first thing ever sent to it, so it fits into the socket's buffer.
+ *  2. Never reads beyond the request's line: what follows belongs to whoever carries the request out.
+ *  3. Who may change something is decided here, by the peer's user, before anything is done or handed on.
+ */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "shm/slot.h"
+#include "shm/wake.h"
+#include "src/control.h"
+#include "src/json.h"
+#include "src/log.h"
+#include "supervisor/family.h"
+
+#define DEFAULT_DIRECTORY "/run/eventpipe"
+#define CLIENT_PATIENCE_NS UINT64_C(10000000000)
+
+/* ---- the socket ---- */
+
+/* What an earlier supervisor left is removed; what is in use, or is no socket, is not. */
+static int clear_path(const char *path, struct error *error)
+{
+    struct stat status;
+    if (lstat(path, &status) != 0)
+        return errno == ENOENT ? 0
+                               : error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
+    if (!S_ISSOCK(status.st_mode))
+        return error_set(error, EP_EEXIST,
+                         "control socket %s: there is a file of that name, and it is no socket", path);
+    int other;
+    if (control_connect(path, &other, NULL) == 0) {
+        close(other);
+        return error_set(error, EP_EBUSY, "control socket %s: another daemon listens there", path);
+    }
+    if (unlink(path) != 0 && errno != ENOENT)
+        return error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
+    return 0;
+}
+
+int control_listen(struct supervisor *supervisor, struct error *error)
+{
+    const char *path = supervisor->config->control;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        return error_set(error, EP_EINVAL, "control socket %s: its path is longer than %zu bytes", path,
+                         sizeof address.sun_path - 1);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    if (strncmp(path, DEFAULT_DIRECTORY "/", sizeof DEFAULT_DIRECTORY) == 0)
+        mkdir(DEFAULT_DIRECTORY, 0755); /* there already, or not allowed: bind tells */
+    int result = clear_path(path, error);
+    if (result != 0)
+        return result;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return error_set(error, EP_ESYSTEM, "control socket: %s", strerror(errno));
+    mode_t mask = umask(0177);
+    bool bound = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    umask(mask);
+    /* Its mode is right before anybody can connect. */
+    if (!bound || chmod(path, supervisor->config->control_mode) != 0 || listen(fd, FAMILY_CLIENTS) != 0 ||
+        family_watch(supervisor, fd, EVENT_LISTEN, 0) != 0) {
+        int reason = errno;
+        close(fd);
+        if (bound)
+            unlink(path);
+        return error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(reason));
+    }
+    supervisor->listen_fd = fd;
+    return 0;
+}
+
+static void forget_client(struct supervisor *supervisor, struct client *client)
+{
+    family_unwatch(supervisor, &client->fd);
+    free(client->request);
+    *client = (struct client){.fd = -1};
+}
+
+void control_leave(struct supervisor *supervisor)
+{
+    for (uint32_t i = 0; i < FAMILY_CLIENTS; i++)
+        forget_client(supervisor, &supervisor->clients[i]);
+    if (supervisor->listen_fd < 0)
+        return;
+    unlink(supervisor->config->control);
+    family_unwatch(supervisor, &supervisor->listen_fd);
+}
+
+void control_inherited(struct supervisor *supervisor)
+{
+    for (uint32_t i = 0; i < FAMILY_CLIENTS; i++)
+        if (supervisor->clients[i].fd >= 0)
+            close(supervisor->clients[i].fd);
+    if (supervisor->listen_fd >= 0)
+        close(supervisor->listen_fd);
+}
+
+void control_accept(struct supervisor *supervisor)
+{
+    int fd = accept4(supervisor->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0)
+        return;
+    struct ucred peer;
+    socklen_t bytes = sizeof peer;
+    uint32_t place = 0;
+    while (place < FAMILY_CLIENTS && supervisor->clients[place].fd >= 0)
+        place++;
+    if (place == FAMILY_CLIENTS) {
+        control_end(fd, CONTROL_NO, "too many clients at once, try again");
+        close(fd);
+    } else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0 ||
+               family_watch(supervisor, fd, EVENT_CLIENT, place) != 0) {
+        close(fd);
+    } else {
+        supervisor->clients[place] = (struct client){.fd = fd, .uid = peer.uid, .since_ns = shm_now_ns()};
+    }
+}
+
+void control_turn(struct supervisor *supervisor, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < FAMILY_CLIENTS; i++) {
+        struct client *client = &supervisor->clients[i];
+        if (client->fd < 0 || now_ns - client->since_ns < CLIENT_PATIENCE_NS)
+            continue;
+        control_end(client->fd, CONTROL_USAGE, "no request came within 10 s");
+        forget_client(supervisor, client);
+    }
+}
+
+/* ---- verbs of the supervisor's own ---- */
+
+static const char *text_of(const cJSON *request, const char *member)
+{
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, member));
+}
+
+struct target {
+    struct shm_source *source;
+    struct shm_stage *stage; /* NULL = the whole source */
+    char name[2 * SHM_NAME_BYTES];
+};
+
+/* The source, and the stage, that a request names; answers and returns false when there is none. */
+static bool find_target(struct supervisor *supervisor, const cJSON *request, int fd, struct target *target)
+{
+    const struct segment *segment = &supervisor->segment;
+    const char *source = text_of(request, "source"), *stage = text_of(request, "stage");
+    *target = (struct target){0};
+    if (source == NULL) {
+        control_end(fd, CONTROL_USAGE, "expected a source");
+        return false;
+    }
+    for (uint32_t i = 0; i < segment->header->source_count && target->source == NULL; i++)
+        if (strcmp(segment_source(segment, i)->id, source) == 0)
+            target->source = segment_source(segment, i);
+    if (target->source == NULL) {
+        control_end(fd, CONTROL_NOTHING, "there is no source %s", source);
+        return false;
+    }
+    snprintf(target->name, sizeof target->name, "%s", source);
+    if (stage == NULL)
+        return true;
+    for (uint32_t i = 0; i < target->source->stage_count && target->stage == NULL; i++)
+        if (strcmp(segment_stage(segment, target->source->first_stage + i)->name, stage) == 0)
+            target->stage = segment_stage(segment, target->source->first_stage + i);
+    if (target->stage == NULL) {
+        control_end(fd, CONTROL_NOTHING, "source %s has no stage %s", source, stage);
+        return false;
+    }
+    snprintf(target->name, sizeof target->name, "%s/%s", target->source->id, target->stage->name);
+    return true;
+}
+
+static void pause_or_resume(struct supervisor *supervisor, const cJSON *request, int fd, bool pause,
+                            bool dry_run)
+{
+    struct target target;
+    if (!find_target(supervisor, request, fd, &target))
+        return;
+    _Atomic uint32_t *paused = target.stage != NULL ? &target.stage->paused : &target.source->paused;
+    const char *word = pause ? "paused" : "resumed";
+    if (atomic_load(paused) == (uint32_t)pause) {
+        control_end(fd, CONTROL_DONE, "%s was %s already", target.name, pause ? "paused" : "running");
+        return;
+    }
+    if (dry_run) {
+        control_end(fd, CONTROL_DONE, "would have %s %s", word, target.name);
+        return;
+    }
+    atomic_store(paused, (uint32_t)pause);
+    wake_source(&supervisor->segment, target.source);
+    log_info("%s %s", word, target.name);
+    control_end(fd, CONTROL_DONE, "%s %s", word, target.name);
+}
+
+/* Ends one process so that a fresh one comes; one that waits to be started again need not wait longer. */
+static bool restart_place(struct child *child, bool dry_run)
+{
+    if (child->pid == 0 && child->restart_ns == FAMILY_NEVER)
+        return false;
+    if (dry_run)
+        return true;
+    child->restart.level = 0;
+    if (child->pid == 0)
+        child->restart_ns = 0;
+    else
+        child_kill(child, ORDER_RESTART, SIGTERM, shm_now_ns());
+    return true;
+}
+
+static void restart_target(struct supervisor *supervisor, const cJSON *request, int fd, bool dry_run)
+{
+    struct target target;
+    if (!find_target(supervisor, request, fd, &target))
+        return;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < target.source->stage_count; i++) {
+        const struct shm_stage *stage = segment_stage(&supervisor->segment, target.source->first_stage + i);
+        for (uint32_t w = 0; (target.stage == NULL || target.stage == stage) && w < stage->concurrency; w++)
+            count += restart_place(&supervisor->children[stage->first_slot + w], dry_run);
+        watch_degraded(supervisor, target.source->first_stage + i);
+    }
+    if (target.stage == NULL)
+        count += restart_place(&supervisor->children[target.source->producer_slot], dry_run);
+    if (!dry_run)
+        log_info("restart-asked target=%s processes=%u", target.name, count);
+    control_end(fd, count > 0 ? CONTROL_DONE : CONTROL_NOTHING, "%s %u process%s of %s",
+                dry_run ? "would have restarted" : "restarted", count, count == 1 ? "" : "es", target.name);
+}
+
+static bool anything_paused(const struct supervisor *supervisor)
+{
+    const struct segment *segment = &supervisor->segment;
+    bool paused = false;
+    for (uint32_t i = 0; i < segment->header->source_count; i++)
+        paused |= atomic_load(&segment_source(segment, i)->paused) != 0;
+    for (uint32_t i = 0; i < segment->header->stage_count; i++)
+        paused |= atomic_load(&segment_stage(segment, i)->paused) != 0;
+    return paused;
+}
+
+static void drain(struct supervisor *supervisor, int fd, bool dry_run)
+{
+    uint32_t phase = family_phase(supervisor);
+    if (phase != SHM_PHASE_RUNNING) {
+        control_end(fd, phase == SHM_PHASE_DRAINING ? CONTROL_DONE : CONTROL_NO, "%s is %s",
+                    supervisor->config->instance, shm_phase_name(phase));
+        return;
+    }
+    control_end(fd, CONTROL_DONE, "%s %s%s", dry_run ? "would drain" : "draining",
+                supervisor->config->instance,
+                anything_paused(supervisor) ? "; what is paused holds it up until it is resumed" : "");
+    if (!dry_run)
+        phase_drain(supervisor);
+}
+
+/* A member that is misspelt or mistyped must not make an order wider than it was meant. */
+static bool request_sound(const cJSON *request, int fd)
+{
+    const cJSON *member;
+    cJSON_ArrayForEach(member, request)
+    {
+        const char *name = member->string;
+        bool text = strcmp(name, "verb") == 0 || strcmp(name, "source") == 0 || strcmp(name, "stage") == 0;
+        if (!text && strcmp(name, "dry_run") != 0)
+            control_end(fd, CONTROL_USAGE, "unknown member \"%.60s\"", name);
+        else if (text ? !cJSON_IsString(member) : !cJSON_IsBool(member))
+            control_end(fd, CONTROL_USAGE, "\"%s\" must be %s", name, text ? "a text" : "true or false");
+        else
+            continue;
+        return false;
+    }
+    return true;
+}
+
+static void serve_own(struct supervisor *supervisor, const char *verb, const cJSON *request, int fd)
+{
+    bool dry_run = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "dry_run"));
+    const char *instance = supervisor->config->instance;
+    if (strcmp(verb, "ping") == 0) {
+        control_end(fd, CONTROL_DONE, "%s is %s, process %d", instance,
+                    shm_phase_name(family_phase(supervisor)), (int)supervisor->pid);
+    } else if (strcmp(verb, "pause") == 0) {
+        pause_or_resume(supervisor, request, fd, true, dry_run);
+    } else if (strcmp(verb, "resume") == 0) {
+        pause_or_resume(supervisor, request, fd, false, dry_run);
+    } else if (strcmp(verb, "restart") == 0) {
+        restart_target(supervisor, request, fd, dry_run);
+    } else if (strcmp(verb, "drain") == 0) {
+        drain(supervisor, fd, dry_run);
+    } else {
+        control_end(fd, CONTROL_DONE, "%s %s", dry_run ? "would stop" : "stopping", instance);
+        if (!dry_run)
+            phase_stop(supervisor);
+    }
+}
+
+/* ---- requests ---- */
+
+/* Hands the line and the client on; what the keeper does with them is none of ours. */
+static void hand_on(struct supervisor *supervisor, const struct client *client)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec line = {.iov_base = client->request, .iov_len = client->bytes};
+    struct msghdr message = {.msg_iov = &line,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)),
+                                      .cmsg_level = SOL_SOCKET,
+                                      .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.header), &client->fd, sizeof(int));
+    const struct child *keeper = &supervisor->children[supervisor->segment.header->keeper_slot];
+    ssize_t sent = -1;
+    if (keeper->pid != 0 && keeper->ready && supervisor->keeper_fd >= 0)
+        sent = sendmsg(supervisor->keeper_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0)
+        control_end(client->fd, CONTROL_NO, "the keeper is %s, try again",
+                    keeper->pid != 0 && keeper->ready ? "busy" : "not running");
+}
+
+static void serve(struct supervisor *supervisor, struct client *client)
+{
+    /* cJSON alone takes an object with anything behind it. */
+    cJSON *request = json_valid(client->request, client->bytes, NULL)
+                         ? cJSON_ParseWithLength(client->request, client->bytes)
+                         : NULL;
+    const char *name = cJSON_IsObject(request) ? text_of(request, "verb") : NULL;
+    const struct control_verb *verb = name != NULL ? control_verb_find(name) : NULL;
+    bool changes = verb != NULL && (verb->changes || cJSON_HasObjectItem(request, "set"));
+    if (name == NULL)
+        control_end(client->fd, CONTROL_USAGE, "expected one line, a JSON object with \"verb\"");
+    else if (verb == NULL)
+        control_end(client->fd, CONTROL_USAGE, "unknown verb %s", name);
+    else if (changes && client->uid != geteuid() && client->uid != 0)
+        control_end(client->fd, CONTROL_NO,
+                    "not allowed to %s: only root and the daemon's user may change something", name);
+    else if (verb->keeper)
+        hand_on(supervisor, client);
+    else if (request_sound(request, client->fd))
+        serve_own(supervisor, name, request, client->fd);
+    cJSON_Delete(request);
+}
+
+/* Takes what belongs to the line out of the socket. 1: the line is whole; 0: more is to come; -1: the client
+ * is gone. */
+static int read_line(struct client *client)
+{
+    static char peeked[CONTROL_REQUEST_BYTES];
+    ssize_t there = recv(client->fd, peeked, sizeof peeked - client->bytes, MSG_PEEK | MSG_DONTWAIT);
+    if (there < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    if (there <= 0)
+        return -1;
+    const char *feed = memchr(peeked, '\n', (size_t)there);
+    size_t take = feed != NULL ? (size_t)(feed - peeked) + 1 : (size_t)there;
+    char *request = realloc(client->request, client->bytes + take);
+    if (request == NULL)
+        return -1;
+    client->request = request;
+    ssize_t got = recv(client->fd, request + client->bytes, take, MSG_DONTWAIT);
+    if (got != (ssize_t)take)
+        return -1;
+    client->bytes += take;
+    if (feed != NULL)
+        client->bytes--; /* without its line feed */
+    return feed != NULL;
+}
+
+void control_readable(struct supervisor *supervisor, uint32_t index)
+{
+    struct client *client = &supervisor->clients[index];
+    if (client->fd < 0)
+        return; /* gone since the event was found */
+    int whole = read_line(client);
+    if (whole == 1)
+        serve(supervisor, client);
+    else if (whole == 0 && client->bytes >= CONTROL_REQUEST_BYTES)
+        control_end(client->fd, CONTROL_USAGE, "the request is longer than %d bytes", CONTROL_REQUEST_BYTES);
+    else if (whole == 0)
+        return;
+    forget_client(supervisor, client);
+}

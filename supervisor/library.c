@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The library's runs: a supervisor in a process of its own for one source or for all of a manager's. Runs in
+ * the caller's process, except take_metrics, which the supervisor process calls at its end.
+ *
+ * What a run measured comes back through anonymous shared memory that is made before the fork.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "shm/slot.h"
+#include "src/log.h"
+#include "src/manager.h"
+#include "supervisor/supervisor.h"
+
+struct measured_worker {
+    uint64_t items, stage_ns, work_ns;
+};
+
+struct measured {
+    uint64_t fetched, finished, removed;
+    struct measured_worker workers[];
+};
+
+static size_t count_workers(const struct config *config)
+{
+    size_t workers = 0;
+    for (size_t i = 0; i < config->source_count; i++)
+        for (size_t j = 0; j < config->sources[i].stage_count; j++)
+            workers += config->sources[i].stages[j].concurrency;
+    return workers;
+}
+
+static void take_metrics(const struct segment *segment, void *user)
+{
+    struct measured *measured = user;
+    for (uint32_t i = 0; i < segment->header->source_count; i++) {
+        const struct shm_source_totals *totals = &segment_source(segment, i)->totals;
+        measured->fetched += atomic_load(&totals->fetched) - atomic_load(&totals->fetched_before);
+        measured->finished += atomic_load(&totals->finished) - atomic_load(&totals->finished_before);
+        measured->removed += atomic_load(&totals->removed) - atomic_load(&totals->removed_before);
+    }
+    size_t at = 0;
+    for (uint32_t i = 0; i < segment->header->stage_count; i++) {
+        const struct shm_stage *stage = segment_stage(segment, i);
+        for (uint32_t j = 0; j < stage->concurrency; j++, at++) {
+            const struct shm_slot *slot = segment_slot(segment, stage->first_slot + j);
+            measured->workers[at] =
+                (struct measured_worker){atomic_load(&slot->calls), atomic_load(&slot->busy_ns),
+                                         atomic_load(&slot->work_ns)};
+        }
+    }
+}
+
+struct config_check {
+    struct error *error;
+    bool failed;
+};
+
+static void note_problem(const struct config_problem *problem, void *user)
+{
+    struct config_check *check = user;
+    if (!check->failed)
+        error_set(check->error, EP_EINVAL, "%s%s%s", problem->key, problem->key[0] != '\0' ? ": " : "",
+                  problem->words);
+    check->failed = true;
+}
+
+static void forward_stop(ep_manager *manager)
+{
+    pid_t pid = atomic_load(&manager->supervisor);
+    if (pid > 0)
+        kill(pid, SIGTERM);
+}
+
+static int run(ep_manager *manager, const struct config *config, struct measured *measured)
+{
+    struct error *error = &manager->error;
+    struct config_check check = {.error = error};
+    if (config_validate(config, note_problem, &check) != 0)
+        return error->code;
+    log_open(manager->log_least, manager->log, manager->log_user);
+    const struct supervisor_options options = {.config = config,
+                                               .until_end = true,
+                                               .at_end = measured != NULL ? take_metrics : NULL,
+                                               .user = measured};
+    pid_t pid;
+    int result_fd;
+    int result = supervisor_fork(&options, &pid, &result_fd, error);
+    if (result != 0)
+        return result;
+    atomic_store(&manager->supervisor, pid);
+    if (atomic_load(&manager->state) == MANAGER_STOPPING) /* asked for before the process was known */
+        forward_stop(manager);
+    result = supervisor_wait(pid, result_fd, error);
+    atomic_store(&manager->supervisor, 0);
+    return result;
+}
+
+static int run_once(ep_manager *manager, const struct config *config, struct measured *measured)
+{
+    manager->error = (struct error){0};
+    int idle = MANAGER_IDLE;
+    if (!atomic_compare_exchange_strong(&manager->state, &idle, MANAGER_RUNNING))
+        return error_set(&manager->error, EP_EBUSY, "this manager runs already");
+    int result = run(manager, config, measured);
+    atomic_store(&manager->state, MANAGER_IDLE);
+    return result;
+}
+
+void ep_manager_stop(ep_manager *manager)
+{
+    int running = MANAGER_RUNNING;
+    if (manager != NULL && atomic_compare_exchange_strong(&manager->state, &running, MANAGER_STOPPING))
+        forward_stop(manager); /* not yet forked: run() sees the state */
+}
+
+int ep_manager_run(ep_manager *manager)
+{
+    return manager == NULL ? EP_EINVAL : run_once(manager, manager->config, NULL);
+}
+
+/* The manager's configuration with this source alone: borrows everything. */
+static struct config only(const ep_source *source)
+{
+    struct config config = *source->manager->config;
+    config.sources = &source->manager->config->sources[source->index];
+    config.source_count = 1;
+    return config;
+}
+
+int ep_source_run(ep_source *source)
+{
+    if (source == NULL)
+        return EP_EINVAL;
+    struct config config = only(source);
+    return run_once(source->manager, &config, NULL);
+}
+
+static int give_metrics(const struct config *config, const struct measured *measured, uint64_t wall_ns,
+                        size_t workers, struct ep_metrics **out)
+{
+    struct ep_metrics *metrics = metrics_new(workers);
+    if (metrics == NULL)
+        return EP_ENOMEM;
+    metrics->wall_ns = wall_ns;
+    metrics->fetched = measured->fetched;
+    metrics->finished = measured->finished;
+    metrics->removed = measured->removed;
+    const struct source_config *source = &config->sources[0];
+    size_t at = 0;
+    for (size_t i = 0; i < source->stage_count; i++)
+        for (uint32_t j = 0; j < source->stages[i].concurrency; j++, at++) {
+            const struct measured_worker *worker = &measured->workers[at];
+            metrics->workers[at] =
+                (struct ep_worker_metrics){strdup(source->stages[i].name), j, worker->items, worker->stage_ns,
+                                           worker->work_ns};
+            if (metrics->workers[at].stage == NULL) {
+                ep_metrics_free(&metrics);
+                return EP_ENOMEM;
+            }
+        }
+    *out = metrics;
+    return 0;
+}
+
+int ep_source_run_and_measure(ep_source *source, struct ep_metrics **out)
+{
+    if (source == NULL || out == NULL)
+        return EP_EINVAL;
+    struct config config = only(source);
+    size_t workers = count_workers(&config);
+    size_t bytes = sizeof(struct measured) + workers * sizeof(struct measured_worker);
+    struct measured *measured = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (measured == MAP_FAILED)
+        return error_set(&source->manager->error, EP_ENOMEM, "no memory to measure %zu workers", workers);
+    uint64_t begin = shm_now_ns();
+    int result = run_once(source->manager, &config, measured);
+    if (result == 0)
+        result = give_metrics(&config, measured, shm_now_ns() - begin, workers, out);
+    munmap(measured, bytes);
+    return result;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* Tells the service manager how we are. Run by the supervisor alone; owns one datagram socket. */
+#include "supervisor/notify.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static uint64_t watchdog_from_environment(void)
+{
+    const char *time = getenv("WATCHDOG_USEC"), *whose = getenv("WATCHDOG_PID");
+    char *end;
+    errno = 0;
+    unsigned long long usec = time != NULL ? strtoull(time, &end, 10) : 0;
+    if (time == NULL || errno != 0 || end == time || *end != '\0')
+        return 0;
+    if (whose != NULL && strtoll(whose, NULL, 10) != (long long)getpid())
+        return 0;
+    return usec / 1000;
+}
+
+void notify_open(struct notify *notify)
+{
+    *notify =
+        (struct notify){.fd = -1, .address.sun_family = AF_UNIX, .watchdog_ms = watchdog_from_environment()};
+    const char *path = getenv("NOTIFY_SOCKET");
+    size_t bytes = path != NULL ? strlen(path) : 0;
+    if (bytes > 1 && bytes < sizeof notify->address.sun_path && (path[0] == '/' || path[0] == '@')) {
+        memcpy(notify->address.sun_path, path, bytes);
+        if (path[0] == '@')
+            notify->address.sun_path[0] = '\0'; /* an abstract name: its length tells where it ends */
+        notify->address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + bytes);
+        notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    }
+    if (notify->fd < 0)
+        notify->watchdog_ms = 0;
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_USEC");
+    unsetenv("WATCHDOG_PID");
+}
+
+void notify_say(const struct notify *notify, const char *format, ...)
+{
+    if (notify->fd < 0)
+        return;
+    char message[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    int bytes = vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    if (bytes <= 0)
+        return;
+    if ((size_t)bytes >= sizeof message)
+        bytes = sizeof message - 1;
+    ssize_t sent;
+    do
+        sent = sendto(notify->fd, message, (size_t)bytes, MSG_NOSIGNAL,
+                      (const struct sockaddr *)&notify->address, notify->address_bytes);
+    while (sent < 0 && errno == EINTR);
+}
+
+uint64_t notify_alive(struct notify *notify, uint64_t now_ns)
+{
+    if (notify->watchdog_ms == 0)
+        return UINT64_MAX;
+    uint64_t half_ns = notify->watchdog_ms * UINT64_C(500000);
+    if (notify->said_ns == 0 || now_ns - notify->said_ns >= half_ns) {
+        notify_say(notify, "WATCHDOG=1");
+        notify->said_ns = now_ns;
+    }
+    return notify->said_ns + half_ns;
+}
+
+void notify_close(struct notify *notify)
+{
+    if (notify->fd >= 0)
+        close(notify->fd);
+    notify->fd = -1;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* What the instance needs, as the configuration says: the segment's plan, and descriptors. Run by the
+ * supervisor once. */
+#include "supervisor/plan.h"
+
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#define OTHER_DESCRIPTORS 64
+
+#ifndef PACKAGE_VERSION
+#define PACKAGE_VERSION "unknown"
+#endif
+
+static void plan_source(const struct source_config *config, struct segment_stage_plan *stages,
+                        struct segment_source_plan *source)
+{
+    for (size_t i = 0; i < config->stage_count; i++) {
+        const struct stage_config *stage = &config->stages[i];
+        stages[i] = (struct segment_stage_plan){
+            .name = stage->name,
+            .kind = stage_kind_name(stage->kind),
+            .concurrency = stage->concurrency,
+            .input_buffer = stage->input_buffer,
+            .timeout_ms = stage->timeout_ms,
+        };
+    }
+    *source = (struct segment_source_plan){
+        .id = config->id,
+        .type = source_type_name(config->type),
+        .stages = stages,
+        .stage_count = (uint32_t)config->stage_count,
+    };
+}
+
+int plan_open(struct plan *plan, const struct config *config)
+{
+    size_t stages = 0;
+    for (size_t i = 0; i < config->source_count; i++)
+        stages += config->sources[i].stage_count;
+    struct segment_source_plan *source_plans = calloc(config->source_count + 1, sizeof *source_plans);
+    struct segment_stage_plan *stage_plans = calloc(stages + 1, sizeof *stage_plans);
+    if (source_plans == NULL || stage_plans == NULL) {
+        free(source_plans);
+        free(stage_plans);
+        return EP_ENOMEM;
+    }
+    size_t first = 0;
+    for (size_t i = 0; i < config->source_count; i++) {
+        plan_source(&config->sources[i], stage_plans + first, &source_plans[i]);
+        first += config->sources[i].stage_count;
+    }
+    *plan = (struct plan){
+        .segment = {.instance = config->instance,
+                    .version = PACKAGE_VERSION,
+                    .store_url = config->storage,
+                    .sources = source_plans,
+                    .source_count = (uint32_t)config->source_count},
+        .sources = source_plans,
+        .stages = stage_plans,
+    };
+    return 0;
+}
+
+void plan_close(struct plan *plan)
+{
+    free(plan->sources);
+    free(plan->stages);
+    *plan = (struct plan){0};
+}
+
+int plan_descriptors(uint32_t count, struct error *error)
+{
+    struct rlimit limit;
+    rlim_t wanted = (rlim_t)count + OTHER_DESCRIPTORS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+        return 0; /* RLIM_INFINITY is the largest of all */
+    limit.rlim_cur = wanted;
+    if (limit.rlim_max < wanted || setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return error_set(
+            error, EP_ESYSTEM,
+            "so many workers need %ju open files, the limit is %ju: raise it (ulimit -n, LimitNOFILE)",
+            (uintmax_t)wanted, (uintmax_t)limit.rlim_max);
+    return 0;
+}

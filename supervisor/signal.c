@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Signals of the supervisor: blocked, and read from a descriptor in the loop. Nothing is done in a handler.
+ * The caller's mask and its dispositions of SIGPIPE (clients and logs may go away) and SIGCHLD are put back
+ * at the end.
+ */
+#include <errno.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "src/log.h"
+#include "supervisor/family.h"
+
+static sigset_t signals_handled(void)
+{
+    static const int handled[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+    sigset_t ours;
+    sigemptyset(&ours);
+    for (size_t i = 0; i < sizeof handled / sizeof handled[0]; i++)
+        sigaddset(&ours, handled[i]);
+    return ours;
+}
+
+int signal_open(struct supervisor *supervisor)
+{
+    sigset_t ours = signals_handled();
+    supervisor->signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (supervisor->signal_fd < 0)
+        return -errno;
+    sigprocmask(SIG_BLOCK, &ours, &supervisor->old_mask);
+    const struct sigaction ignore = {.sa_handler = SIG_IGN}, reaped = {.sa_handler = SIG_DFL};
+    sigaction(SIGPIPE, &ignore, &supervisor->old_pipe);
+    /* Whoever started us may have left it ignored: then the kernel would reap our children, and no death
+     * would be seen. */
+    sigaction(SIGCHLD, &reaped, &supervisor->old_child);
+    return 0;
+}
+
+void signal_restore(struct supervisor *supervisor)
+{
+    if (supervisor->signal_fd < 0)
+        return;
+    struct signalfd_siginfo info; /* what is still pending was meant for us, not for our caller's handlers */
+    while (read(supervisor->signal_fd, &info, sizeof info) > 0)
+        continue;
+    close(supervisor->signal_fd);
+    supervisor->signal_fd = -1;
+    sigaction(SIGPIPE, &supervisor->old_pipe, NULL);
+    sigaction(SIGCHLD, &supervisor->old_child, NULL);
+    sigprocmask(SIG_SETMASK, &supervisor->old_mask, NULL);
+}
+
+static void default_dispositions(void)
+{
+    const struct sigaction default_action = {.sa_handler = SIG_DFL};
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &default_action, NULL); /* some cannot be set: they are at their default then */
+}
+
+void signal_default(void)
+{
+    default_dispositions();
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Default dispositions first, all blocked; then only ours, which the loop will read: no stop is lost or
+ * kills. */
+void signal_forked(void)
+{
+    default_dispositions();
+    sigset_t ours = signals_handled();
+    sigprocmask(SIG_SETMASK, &ours, NULL);
+}
+
+static void act(struct supervisor *supervisor, uint32_t number)
+{
+    switch (number) {
+    case SIGCHLD:
+        recover_children(supervisor);
+        break;
+    case SIGTERM:
+    case SIGINT:
+        log_info("stop-asked signal=%s", number == SIGTERM ? "TERM" : "INT");
+        if (family_phase(supervisor) < SHM_PHASE_STOPPING)
+            phase_stop(supervisor);
+        else
+            phase_hurry(supervisor);
+        break;
+    case SIGUSR1:
+        log_info("drain-asked signal=USR1");
+        phase_drain(supervisor);
+        break;
+    default:
+        log_warning("reload-refused signal=HUP reason=\"the configuration is read at start only; restart to "
+                    "change it\"");
+    }
+}
+
+void signal_read(struct supervisor *supervisor)
+{
+    struct signalfd_siginfo info;
+    while (read(supervisor->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+        act(supervisor, info.ssi_signo);
+}

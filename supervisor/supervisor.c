@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The supervisor: takes the store, the control socket and the segment, starts the family, and runs one loop
+ * until it is over. Its process never opens the store, never runs user code, never parses an event, never
+ * waits for a child.
+ *
+ * Owns: the store's family lock, the segment, the control socket, every child. Order of taking: lock, socket,
+ * segment; so whoever holds the lock may replace the other two. Released in the opposite order.
+ *
+ * Fatal: what is missing at the start, a store that is broken or wrong. Survived: everything that happens to
+ * children.
+ */
+#include "supervisor/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "shm/slot.h"
+#include "src/log.h"
+#include "src/store.h"
+#include "supervisor/family.h"
+#include "supervisor/plan.h"
+
+#define HOLD_WAIT_MS 15000
+#define OUTPUT_AT_ONCE (64 << 10) /* of one child, before the others have their turn */
+#define EVENTS 64
+
+int family_watch(struct supervisor *supervisor, int fd, enum family_event event, uint32_t index)
+{
+    struct epoll_event wish = {.events = EPOLLIN, .data.u64 = (uint64_t)event << 32 | index};
+    return epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_ADD, fd, &wish) == 0 ? 0 : -errno;
+}
+
+void family_unwatch(struct supervisor *supervisor, int *fd)
+{
+    if (*fd < 0)
+        return;
+    epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_DEL, *fd, NULL); /* not all are watched: no harm */
+    close(*fd);
+    *fd = -1;
+}
+
+/* ---- set-up ---- */
+
+static struct store_options store_options_of(const struct config *config)
+{
+    return (struct store_options){
+        .url = config->storage,
+        .instance = config->instance,
+        .synchronous = config->synchronous,
+    };
+}
+
+static int open_descriptors(struct supervisor *supervisor)
+{
+    int notices[2];
+    if (signal_open(supervisor) != 0 || (supervisor->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0 ||
+        (supervisor->activity_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0 ||
+        pipe2(notices, O_CLOEXEC) != 0)
+        return -errno;
+    supervisor->notice_read = notices[0];
+    supervisor->notice_write = notices[1];
+    if (fcntl(notices[0], F_SETFL, O_NONBLOCK) != 0)
+        return -errno;
+    int result = family_watch(supervisor, supervisor->signal_fd, EVENT_SIGNAL, 0);
+    return result != 0 ? result : family_watch(supervisor, notices[0], EVENT_NOTICE, 0);
+}
+
+/* Another supervisor of this name, with another store: else the store's lock would have told. */
+static int refuse_namesake(const struct config *config, struct error *error)
+{
+    struct segment other;
+    if (segment_attach(config->instance, &other) != 0)
+        return 0;
+    int result = 0;
+    if (segment_owner_lives(&other))
+        result = error_set(
+            error, EP_EBUSY,
+            "an instance named %s runs already (process %d, storage %s): give this one another name",
+            config->instance, (int)other.header->supervisor_pid, other.header->store_url);
+    segment_close(&other);
+    return result;
+}
+
+static int open_segment(struct supervisor *supervisor, struct error *error)
+{
+    const struct config *config = supervisor->config;
+    struct plan plan;
+    if (plan_open(&plan, config) != 0)
+        return error_set(error, EP_ENOMEM, "out of memory");
+    int result = segment_create(&plan.segment, &supervisor->segment);
+    plan_close(&plan);
+    if (result == -ENOSPC)
+        return error_set(error, EP_ENOMEM,
+                         "no space in /dev/shm for the instance's shared memory: free some, or lower "
+                         "input_buffer and concurrency");
+    if (result == -ENOMEM)
+        return error_set(error, EP_ENOMEM, "not enough memory for the instance's shared memory");
+    if (result != 0)
+        return error_set(error, EP_ESYSTEM, "cannot make the shared memory /eventpipe-%s: %s",
+                         config->instance, strerror(-result));
+    segment_publish(&supervisor->segment);
+    return 0;
+}
+
+static int open_children(struct supervisor *supervisor, struct error *error)
+{
+    const struct shm_header *header = supervisor->segment.header;
+    uint32_t limits = header->stage_count + header->source_count + 1;
+    supervisor->children = calloc(header->slot_count, sizeof *supervisor->children);
+    supervisor->limits = calloc(limits, sizeof *supervisor->limits);
+    supervisor->requeue = calloc(header->source_count + 1, sizeof *supervisor->requeue);
+    if (supervisor->children == NULL || supervisor->limits == NULL || supervisor->requeue == NULL)
+        return error_set(error, EP_ENOMEM, "out of memory");
+    supervisor->child_count = header->slot_count;
+    for (uint32_t i = 0; i < header->slot_count; i++) {
+        struct child *child = &supervisor->children[i];
+        const struct shm_slot *slot = segment_slot(&supervisor->segment, i);
+        uint32_t limit = slot->kind == SHM_KIND_WORKER     ? slot->stage
+                         : slot->kind == SHM_KIND_PRODUCER ? header->stage_count + slot->source
+                                                           : limits - 1;
+        child->slot = i;
+        child->output_fd = -1;
+        child->restart_ns = FAMILY_NEVER;
+        child->limit = &supervisor->limits[limit];
+        child_name(supervisor, child);
+    }
+    return plan_descriptors(header->slot_count + FAMILY_CLIENTS, error);
+}
+
+static int supervisor_open(struct supervisor *supervisor, const struct supervisor_options *options,
+                           struct error *error)
+{
+    const struct config *config = options->config;
+    *supervisor = (struct supervisor){
+        .config = config,
+        .daemon = options->daemon,
+        .until_end = options->until_end,
+        .pid = getpid(),
+        .segment.fd = -1,
+        .epoll_fd = -1,
+        .signal_fd = -1,
+        .notice_read = -1,
+        .notice_write = -1,
+        .activity_fd = -1,
+        .lock_fd = -1,
+        .keeper_fd = -1,
+        .listen_fd = -1,
+        .notify.fd = -1,
+        .drain_deadline = FAMILY_NEVER,
+        .final_deadline = FAMILY_NEVER,
+    };
+    for (uint32_t i = 0; i < FAMILY_CLIENTS; i++)
+        supervisor->clients[i].fd = -1;
+    if (options->daemon)
+        notify_open(&supervisor->notify);
+    notify_say(&supervisor->notify, "STATUS=waiting for the store");
+    const struct store_options store = store_options_of(config);
+    uint64_t wait_ms = options->hold_wait_ms > 0 ? options->hold_wait_ms : HOLD_WAIT_MS;
+    int result = store_hold(&store, wait_ms, &supervisor->lock_fd, error);
+    if (result != 0)
+        return result;
+    if ((result = open_descriptors(supervisor)) != 0)
+        return error_set(error, EP_ESYSTEM, "cannot set up the supervisor: %s", strerror(-result));
+    if ((result = stray_adopt()) != 0)
+        return error_set(error, result, "cannot adopt orphans: %s", strerror(errno));
+    if ((result = refuse_namesake(config, error)) != 0)
+        return result;
+    if (config->control != NULL && (result = control_listen(supervisor, error)) != 0)
+        return result;
+    if ((result = open_segment(supervisor, error)) != 0)
+        return result;
+    return open_children(supervisor, error);
+}
+
+static void supervisor_close(struct supervisor *supervisor)
+{
+    const struct config *config = supervisor->config;
+    if (supervisor->segment.header != NULL) {
+        atomic_store(&supervisor->segment.header->phase, SHM_PHASE_STOPPED);
+        segment_unlink(config->instance);
+        segment_close(&supervisor->segment);
+    }
+    control_leave(supervisor);
+    family_unwatch(supervisor, &supervisor->keeper_fd);
+    family_unwatch(supervisor, &supervisor->notice_read);
+    family_unwatch(supervisor, &supervisor->notice_write);
+    family_unwatch(supervisor, &supervisor->activity_fd);
+    if (supervisor->epoll_fd >= 0)
+        close(supervisor->epoll_fd);
+    if (supervisor->lock_fd >= 0) {
+        const struct store_options store = store_options_of(config);
+        store_leave(&store);
+        close(supervisor->lock_fd);
+    }
+    notify_close(&supervisor->notify);
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
+    signal_restore(supervisor);
+    free(supervisor->children);
+    free(supervisor->limits);
+    free(supervisor->requeue);
+}
+
+/* ---- the loop ---- */
+
+static void dispatch(struct supervisor *supervisor, enum family_event event, uint32_t index)
+{
+    switch (event) {
+    case EVENT_SIGNAL:
+        signal_read(supervisor);
+        break;
+    case EVENT_NOTICE:
+        phase_notices(supervisor);
+        break;
+    case EVENT_OUTPUT:
+        child_output(supervisor, &supervisor->children[index], OUTPUT_AT_ONCE);
+        break;
+    case EVENT_LISTEN:
+        control_accept(supervisor);
+        break;
+    case EVENT_CLIENT:
+        control_readable(supervisor, index);
+        break;
+    }
+}
+
+/* Everything whose time has come; returns when the next thing's will. */
+static uint64_t look_around(struct supervisor *supervisor)
+{
+    uint64_t now_ns = shm_now_ns();
+    uint64_t next[] = {
+        watch_turn(supervisor, now_ns),
+        watch_overruns(supervisor, now_ns),
+        phase_turn(supervisor, now_ns),
+        watch_restarts(supervisor, now_ns),
+    };
+    uint64_t first = FAMILY_NEVER;
+    for (size_t i = 0; i < sizeof next / sizeof next[0]; i++)
+        if (next[i] < first)
+            first = next[i];
+    return first;
+}
+
+static int milliseconds_until(uint64_t time_ns)
+{
+    uint64_t now_ns = shm_now_ns();
+    if (time_ns <= now_ns)
+        return 0;
+    uint64_t left_ms = (time_ns - now_ns + FAMILY_MS_NS - 1) / FAMILY_MS_NS;
+    return left_ms < 1000 ? (int)left_ms : 1000;
+}
+
+static void loop(struct supervisor *supervisor)
+{
+    struct epoll_event events[EVENTS];
+    while (!phase_over(supervisor)) {
+        uint64_t next_ns = look_around(supervisor);
+        int count = epoll_wait(supervisor->epoll_fd, events, EVENTS, milliseconds_until(next_ns));
+        for (int i = 0; i < count; i++)
+            dispatch(supervisor, (enum family_event)(events[i].data.u64 >> 32), (uint32_t)events[i].data.u64);
+    }
+}
+
+int supervisor_run(const struct supervisor_options *options, struct error *error)
+{
+    static struct supervisor supervisor; /* large; one in a process */
+    int result = supervisor_open(&supervisor, options, error);
+    if (result == 0) {
+        log_info("start instance=%s pid=%d storage=\"%s\"", options->config->instance, (int)supervisor.pid,
+                 options->config->storage);
+        phase_begin(&supervisor);
+        loop(&supervisor);
+        result = supervisor.failure.code;
+        if (result != 0)
+            error_set(error, result, "%s", supervisor.failure.words);
+        if (options->at_end != NULL)
+            options->at_end(&supervisor.segment, options->user);
+        log_info("stopped instance=%s", options->config->instance);
+    }
+    supervisor_close(&supervisor);
+    return result;
+}

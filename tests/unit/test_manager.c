@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* The library's calls refuse what cannot be, with words, before anything is started. */
+#include "src/eventpipe.h"
+#include "src/manager.h"
+#include "tests/unit/unit.h"
+
+static enum ep_answer nothing(ep_call *call, void *state)
+{
+    (void)call;
+    (void)state;
+    return EP_PROCESSED;
+}
+
+static int get_nothing(void *session, const struct ep_filter *filter, const char *cursor, uint32_t limit,
+                       uint64_t wait_ms, ep_page *page)
+{
+    (void)session, (void)filter, (void)cursor, (void)limit, (void)wait_ms, (void)page;
+    return EP_END;
+}
+
+static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "first", .process = nothing};
+static const struct ep_client scoped = {.events_get = get_nothing, .needs_scope = 1};
+static ep_manager *manager;
+static ep_source *source;
+
+static void open_all(void)
+{
+    const struct ep_manager_params params = {.instance = "unit"};
+    CU_ASSERT_EQUAL_FATAL(ep_manager_open(&params, &manager), EP_OK);
+    const struct ep_source_params generate = {.id = "g", .type = "generate", .generate_count = 1};
+    CU_ASSERT_EQUAL_FATAL(ep_source_add(manager, &generate, &source), EP_OK);
+}
+
+static bool says(const char *words)
+{
+    return strstr(ep_errmsg(manager), words) != NULL;
+}
+
+static void managers(void)
+{
+    ep_manager *bad = NULL;
+    CU_ASSERT_EQUAL(ep_manager_open(&(struct ep_manager_params){.instance = "a b"}, &bad), EP_EINVAL);
+    CU_ASSERT_EQUAL(ep_manager_open(&(struct ep_manager_params){.storage = "postgres:x"}, &bad), EP_EINVAL);
+    CU_ASSERT_PTR_NULL(bad);
+    CU_ASSERT_EQUAL(ep_manager_open(&(struct ep_manager_params){.storage = ":memory"}, &bad), EP_OK);
+    CU_ASSERT_STRING_EQUAL(bad->config->storage, "memory:");
+    ep_manager_close(&bad);
+    CU_ASSERT_PTR_NULL(bad);
+    ep_manager_close(&bad);
+    ep_manager_close(NULL);
+}
+
+static void sources(void)
+{
+    open_all();
+    ep_source *bad = NULL;
+    CU_ASSERT_EQUAL(ep_source_add(manager, &(struct ep_source_params){.type = "generate"}, &bad), EP_EINVAL);
+    CU_ASSERT_TRUE(says("needs an id"));
+    CU_ASSERT_EQUAL(ep_source_add(manager, &(struct ep_source_params){.id = "g", .type = "generate"}, &bad),
+                    EP_EEXIST);
+    CU_ASSERT_EQUAL(ep_source_add(manager, &(struct ep_source_params){.id = "x", .type = "carrier-pigeon"},
+                                  &bad),
+                    EP_EINVAL);
+    CU_ASSERT_TRUE(says("carrier-pigeon"));
+    CU_ASSERT_EQUAL(ep_source_add(manager, &(struct ep_source_params){.id = "x"}, &bad), EP_EINVAL);
+    CU_ASSERT_TRUE(says("nor a client"));
+    CU_ASSERT_EQUAL(ep_source_add(manager, &(struct ep_source_params){.id = "x", .client = &scoped}, &bad),
+                    EP_EINVAL);
+    CU_ASSERT_TRUE(says("neither domain nor address"));
+    CU_ASSERT_PTR_NULL(bad);
+    CU_ASSERT_EQUAL(ep_source_add(manager,
+                                  &(struct ep_source_params){.id = "x", .client = &scoped, .domain = "d"},
+                                  &bad),
+                    EP_OK);
+    ep_manager_close(&manager);
+}
+
+static void stages(void)
+{
+    open_all();
+    struct ep_stage_options options = EP_STAGE_OPTIONS_INIT;
+    CU_ASSERT_EQUAL(ep_source_push(source, &stage, &options), EP_OK);
+    CU_ASSERT_EQUAL(ep_source_push(source, &stage, &options), EP_EEXIST);
+    CU_ASSERT_TRUE(says("first"));
+    options.name = "second";
+    options.concurrency = 0;
+    CU_ASSERT_EQUAL(ep_source_push(source, &stage, &options), EP_EINVAL);
+    CU_ASSERT_TRUE(says("concurrency 0"));
+    struct ep_stage old = stage;
+    old.abi = 99;
+    CU_ASSERT_EQUAL(ep_source_push(source, &old, NULL), EP_EINVAL);
+    CU_ASSERT_TRUE(says("99"));
+    CU_ASSERT_EQUAL(ep_source_push_exec(source, (const char *const[]){"cat", NULL}, NULL), EP_EINVAL);
+    CU_ASSERT_TRUE(says("needs a name"));
+    CU_ASSERT_EQUAL(manager->config->sources[0].stage_count, 1);
+    ep_manager_close(&manager);
+}
+
+static void a_source_without_stages_does_not_run(void)
+{
+    open_all();
+    CU_ASSERT_EQUAL(ep_source_run(source), EP_EINVAL);
+    CU_ASSERT_TRUE(says("stage"));
+    ep_manager_stop(manager); /* nothing runs: nothing happens */
+    ep_manager_close(&manager);
+}
+
+UNIT_MAIN("manager", {"managers", managers}, {"sources", sources}, {"stages", stages},
+          {"a source without stages does not run", a_source_without_stages_does_not_run})
