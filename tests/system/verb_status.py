@@ -14,7 +14,8 @@ from harness import BUILD, DIRECTORY, Instance, append, check, equal, file_sourc
 PROMISED = """{"instance","version","pid","uptime_s","health","reasons":[],"store":{"url","bytes","wal_bytes"},
 "sources":[{"id","type","state","cursor","error","fetched","duplicates","ready","running","delayed","held","dead",
 "oldest_s","producer":{"pid","restarts"},"stages":[{"name","state","concurrency","queue","in","processed","retried",
-"removed","rejected","failed","crashed","restarts","latency_us":{"p50","p99"},"workers":[{"slot","pid","state","event","since_ms","restarts"}]}]}]}"""
+"removed","rejected","failed","crashed","restarts","latency_us":{"p50","p99"},
+"workers":[{"slot","pid","state","event","since_ms","restarts"}]}]}]}"""
 
 BODY = '''
     kind = event["payload"]["kind"]
