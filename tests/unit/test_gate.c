@@ -10,8 +10,9 @@
 
 #ifdef __SANITIZE_THREAD__
 /* The sanitizer of gcc 12 does not know pthread_mutex_clocklock and takes such a lock's owner for somebody
- * else; and leaving a gate that one does not hold, which is tried here, is what it reports by right. */
-const char *__tsan_default_suppressions(void);
+ * else; and leaving a gate that one does not hold, which is tried here, is what it reports by right. Visible,
+ * since the sanitizer's library looks for it. */
+__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
     return "mutex:gate_leave\n";
