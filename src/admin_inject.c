@@ -25,7 +25,6 @@
 #define PAGE_BYTES (8u << 20)
 #define LINE_BYTES (64u << 20)
 #define UID_BYTES 1024
-#define UID_DIGITS 32 /* of the hash that serves as UID */
 
 struct injection {
     struct admin_request *request;
@@ -93,8 +92,8 @@ static int add_event(struct injection *injection, struct json_span event, const 
 {
     if (uid != NULL)
         return page_add(&injection->page, uid, device, type, event.at, event.bytes);
-    char hash[UID_DIGITS + 1];
-    digest_hex(event.at, event.bytes, hash, UID_DIGITS);
+    char hash[DIGEST_UID_DIGITS + 1];
+    digest_hex(event.at, event.bytes, hash, DIGEST_UID_DIGITS);
     const char *rest = event.at + 1, *end = event.at + event.bytes;
     while (rest < end && strchr(" \t\r\n", *rest) != NULL)
         rest++;

@@ -32,20 +32,6 @@ static void add_done(struct json_out *out, const char *done)
     json_out_words(out, "]");
 }
 
-static void add_base64(struct json_out *out, const char *data, size_t bytes)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; data != NULL && i < bytes; i += 3) {
-        size_t left = bytes - i;
-        uint32_t word = (uint32_t)(unsigned char)data[i] << 16;
-        word |= left > 1 ? (uint32_t)(unsigned char)data[i + 1] << 8 : 0;
-        word |= left > 2 ? (uint32_t)(unsigned char)data[i + 2] : 0;
-        char four[4] = {digits[word >> 18], digits[word >> 12 & 63], left > 1 ? digits[word >> 6 & 63] : '=',
-                        left > 2 ? digits[word & 63] : '='};
-        json_out_raw(out, four, sizeof four);
-    }
-}
-
 /* The event as it came; what is no JSON (a corrupt one) as a text and, byte for byte, in base64. */
 static void add_data(struct json_out *out, const struct store_item *item)
 {
@@ -64,9 +50,8 @@ static void add_data(struct json_out *out, const struct store_item *item)
     }
     json_out_words(out, "null,\"raw\":");
     json_out_string(out, data.at != NULL ? data.at : "", data.bytes);
-    json_out_words(out, ",\"raw:b64\":\"");
-    add_base64(out, data.at, data.bytes);
-    json_out_words(out, "\"");
+    json_out_words(out, ",\"raw:b64\":");
+    json_out_base64(out, data.at, data.bytes);
 }
 
 static const char *filled(const char *text)

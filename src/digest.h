@@ -5,6 +5,8 @@
 
 #include <stddef.h>
 
+#define DIGEST_UID_DIGITS 32 /* of a hash that serves as uid */
+
 #define DIGEST_DIGITS_MAX 64
 
 /* hex: digits + 1 bytes, NUL-terminated; digits <= DIGEST_DIGITS_MAX. */

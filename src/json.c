@@ -252,8 +252,9 @@ static long hex_point(const char *at, const char *end)
     return point;
 }
 
-/* at stands behind \u; returns the code point, U+FFFD for half a pair, and moves at behind it. */
-static uint32_t escaped_point(const char **at, const char *end)
+/* at stands behind \u; returns the code point, U+FFFD for half a pair, nul for a NUL, and moves at behind it.
+ */
+static uint32_t escaped_point(const char **at, const char *end, uint32_t nul)
 {
     long high = hex_point(*at, end);
 
@@ -263,7 +264,7 @@ static uint32_t escaped_point(const char **at, const char *end)
     }
     *at += 4;
     if (high < 0xD800 || high > 0xDFFF)
-        return high == 0 ? 0xFFFD : (uint32_t)high;
+        return high == 0 ? nul : (uint32_t)high;
     if (high < 0xDC00 && end - *at >= 6 && (*at)[0] == '\\' && (*at)[1] == 'u') {
         long low = hex_point(*at + 2, end);
         if (low >= 0xDC00 && low <= 0xDFFF) {
@@ -276,7 +277,7 @@ static uint32_t escaped_point(const char **at, const char *end)
 
 /* Never longer than the text it comes from: the shortest escape, two bytes, gives one; \uXXXX gives at most
  * three. */
-static size_t decode_string(const char *at, const char *end, char *out)
+static size_t decode_string(const char *at, const char *end, char *out, uint32_t nul)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     char *start = out;
@@ -290,7 +291,7 @@ static size_t decode_string(const char *at, const char *end, char *out)
             break;
         char c = *at++;
         if (c == 'u') {
-            out += utf8_put(escaped_point(&at, end), out);
+            out += utf8_put(escaped_point(&at, end, nul), out);
             continue;
         }
         const char *found = c == '\0' ? NULL : strchr(from, c);
@@ -300,19 +301,34 @@ static size_t decode_string(const char *at, const char *end, char *out)
     return (size_t)(out - start);
 }
 
-char *json_text(struct json_span value)
+static char *text_of(struct json_span value, uint32_t nul, size_t *bytes)
 {
     struct json_span inner = whole_value(value);
     char kind = json_kind(inner);
 
-    if (kind == '0')
-        return strndup(inner.at, inner.bytes);
-    if (kind != '"')
+    if (kind != '0' && kind != '"')
         return NULL;
     char *text = malloc(inner.bytes + 1);
-    if (text != NULL)
-        text[decode_string(inner.at + 1, inner.at + inner.bytes, text)] = '\0';
+    if (text == NULL)
+        return NULL;
+    *bytes = inner.bytes;
+    if (kind == '"')
+        *bytes = decode_string(inner.at + 1, inner.at + inner.bytes, text, nul);
+    else
+        memcpy(text, inner.at, inner.bytes);
+    text[*bytes] = '\0';
     return text;
+}
+
+char *json_text(struct json_span value)
+{
+    size_t bytes;
+    return text_of(value, 0xFFFD, &bytes);
+}
+
+char *json_text_exact(struct json_span value, size_t *bytes)
+{
+    return text_of(value, 0, bytes);
 }
 
 bool json_int64(struct json_span value, int64_t *out)

@@ -33,6 +33,8 @@ char json_kind(struct json_span value); /* '{' '[' '"' '0' (number) 't' 'f' 'n' 
 /* A string's or number's text, decoded, malloc'd: how uid, type, cursor... are taken out. NULL for other
  * kinds. A NUL in a string becomes U+FFFD. */
 char *json_text(struct json_span value);
+/* As json_text, but a NUL in a string stays one; *bytes is the text's length, and a NUL follows it. */
+char *json_text_exact(struct json_span value, size_t *bytes);
 /* Whole number exactly, false when it is not one or does not fit. */
 bool json_int64(struct json_span value, int64_t *out);
 
@@ -47,6 +49,7 @@ void json_out_raw(struct json_out *out, const char *text, size_t bytes);
 void json_out_words(struct json_out *out, const char *text); /* as raw, NUL-terminated */
 void json_out_string(struct json_out *out, const char *text,
                      size_t bytes); /* quoted, escaped; invalid UTF-8 -> U+FFFD */
+void json_out_base64(struct json_out *out, const void *data, size_t bytes); /* quoted */
 void json_out_uint(struct json_out *out, uint64_t value);
 void json_out_int(struct json_out *out, int64_t value);
 /* A value on one line: white space between tokens that holds line breaks is dropped, all else is kept byte

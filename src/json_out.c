@@ -91,6 +91,24 @@ void json_out_string(struct json_out *out, const char *text, size_t bytes)
     json_out_raw(out, "\"", 1);
 }
 
+void json_out_base64(struct json_out *out, const void *data, size_t bytes)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *at = data;
+
+    json_out_words(out, "\"");
+    for (size_t left = bytes; left > 0;) {
+        uint32_t three =
+            (uint32_t)at[0] << 16 | (left > 1 ? (uint32_t)at[1] << 8 : 0) | (left > 2 ? at[2] : 0);
+        char four[4] = {digits[three >> 18], digits[three >> 12 & 63],
+                        left > 1 ? digits[three >> 6 & 63] : '=', left > 2 ? digits[three & 63] : '='};
+        json_out_raw(out, four, sizeof four);
+        at += left > 2 ? 3 : left;
+        left -= left > 2 ? 3 : left;
+    }
+    json_out_words(out, "\"");
+}
+
 void json_out_uint(struct json_out *out, uint64_t value)
 {
     char digits[24];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What json.c and json_valid.c share: how to get over text quickly. For these two only. */
+/* What json.c, json_valid.c, json_pieces.c and the simulator share: how to get over text quickly. */
 #ifndef JSON_SCAN_H
 #define JSON_SCAN_H
 

@@ -16,8 +16,6 @@
 #include "src/source.h"
 #include "src/utf8.h"
 
-#define UID_DIGITS 32      /* of a hash that serves as uid */
-#define UID_BYTES_MAX 1024 /* it is an index key: a pointer to a whole text is a mistake */
 #define SECONDS_MAX \
     100000000000 /* a greater number is a time in milliseconds: in seconds it would be past year 5138 */
 
@@ -104,7 +102,7 @@ int page_add(struct page *page, const char *uid, const char *device, const char 
 
 int page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t raw_bytes, const char *words)
 {
-    char hash[UID_DIGITS + 1];
+    char hash[DIGEST_UID_DIGITS + 1];
     struct store_event event = {.uid = uid,
                                 .data = raw == NULL ? "" : raw,
                                 .data_bytes = raw == NULL ? 0 : raw_bytes,
@@ -112,7 +110,7 @@ int page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t
                                 .words = words};
 
     if (uid == NULL || uid[0] == '\0' || strlen(uid) > UID_BYTES_MAX) {
-        digest_hex(event.data, event.data_bytes, hash, UID_DIGITS);
+        digest_hex(event.data, event.data_bytes, hash, DIGEST_UID_DIGITS);
         event.uid = hash;
     }
     return page_put(page, &event);
@@ -165,24 +163,6 @@ static int named_time(struct json_span element, const char *pointer, char **out)
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-static void out_base64(struct json_out *out, struct json_span bytes)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const unsigned char *at = (const unsigned char *)bytes.at;
-
-    json_out_words(out, "\"");
-    for (size_t left = bytes.bytes; left > 0;) {
-        uint32_t three =
-            (uint32_t)at[0] << 16 | (left > 1 ? (uint32_t)at[1] << 8 : 0) | (left > 2 ? at[2] : 0);
-        char four[4] = {digits[three >> 18], digits[three >> 12 & 63],
-                        left > 1 ? digits[three >> 6 & 63] : '=', left > 2 ? digits[three & 63] : '='};
-        json_out_raw(out, four, sizeof four);
-        at += left > 2 ? 3 : left;
-        left -= left > 2 ? 3 : left;
-    }
-    json_out_words(out, "\"");
-}
-
 static void out_member(struct json_out *out, const char *name, const char *text)
 {
     if (text == NULL)
@@ -205,7 +185,7 @@ static void out_payload(struct json_out *out, struct json_span element, bool is_
         json_out_string(out, element.at, element.bytes);
     } else {
         json_out_words(out, ",\"payload:b64\":");
-        out_base64(out, element);
+        json_out_base64(out, element.at, element.bytes);
     }
 }
 
@@ -241,14 +221,14 @@ int page_add_element(struct page *page, const struct event_pointers *pointers, s
 {
     struct element_names names = {0};
     struct json_out out = {0};
-    char hash[UID_DIGITS + 1];
+    char hash[DIGEST_UID_DIGITS + 1];
     const char *fault = NULL;
     int code = is_json ? element_names(pointers, element, &names) : 0;
 
     if (code != 0)
         goto out;
     if (fallback_uid == NULL && (names.uid == NULL || names.uid[0] == '\0')) {
-        digest_hex(element.at, element.bytes, hash, UID_DIGITS);
+        digest_hex(element.at, element.bytes, hash, DIGEST_UID_DIGITS);
         fallback_uid = hash;
     }
     if (is_json)

@@ -13,6 +13,8 @@
 #include "src/json.h"
 #include "src/store.h"
 
+#define UID_BYTES_MAX 1024 /* it is an index key: a pointer to a whole text is a mistake */
+
 /* One fetch's events. Owns all its strings; page_add copies. */
 struct page {
     struct store_event *events;
@@ -66,7 +68,11 @@ struct source_ops {
     void (*close)(void *state);
 };
 const struct source_ops *source_ops_for(enum source_type type); /* NULL: not built in */
+/* Looks at what a producer would only find out when it starts, such as files that are not there. 0 or the
+ * code of open. */
+int source_check(const struct source_config *config, struct error *error);
 
-extern const struct source_ops source_http_ops, source_file_ops, source_generate_ops, source_client_ops;
+extern const struct source_ops source_idefix_ops, source_http_ops, source_file_ops, source_generate_ops,
+    source_client_ops;
 
 #endif

@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT */
+/* Idefix's frames: written in every encoding, read whatever comes. */
+#include <zlib.h>
+
+#include "src/idefix_gzip.h"
+#include "tests/unit/idefix_frames.h"
+#include "tests/unit/packed_fixture.h"
+
+static void reads_encodings(void)
+{
+    static const struct {
+        const char *letters;
+        bool json, packed, gzip;
+    } good[] = {{"mg", false, true, true}, {"m", false, true, false}, {"jg", true, false, true},
+                {"j", true, false, false}, {"jmg", true, true, true}, {"gmj", true, true, true}};
+    static const char *const bad[] = {"", "g", "x", "mm", "mgg", "mj ", "J", "jx"};
+    struct idefix_encoding encoding = {0};
+
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        CU_ASSERT_EQUAL(idefix_encoding_read(good[i].letters, &encoding), 0);
+        CU_ASSERT_TRUE(encoding.json == good[i].json && encoding.packed == good[i].packed &&
+                       encoding.gzip == good[i].gzip);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        encoding = (struct idefix_encoding){.packed = true};
+        CU_ASSERT_EQUAL(idefix_encoding_read(bad[i], &encoding), EP_EINVAL);
+        CU_ASSERT_TRUE(encoding.packed && !encoding.json && !encoding.gzip);
+    }
+}
+
+/* ---- out ---- */
+
+static struct idefix_frame encode(const char *letters, const struct idefix_envelope *envelope)
+{
+    struct idefix_encoding encoding;
+    struct idefix_frame frame = {0};
+
+    CU_ASSERT_EQUAL_FATAL(idefix_encoding_read(letters, &encoding), 0);
+    CU_ASSERT_EQUAL_FATAL(idefix_frame_encode(&encoding, envelope, &frame), 0);
+    return frame;
+}
+
+static void expect_frame(const char *letters, const struct idefix_envelope *envelope, const char *flags,
+                         struct json_span body)
+{
+    struct idefix_frame frame = encode(letters, envelope);
+
+    CU_ASSERT_STRING_EQUAL(frame.flags, flags);
+    CU_ASSERT_EQUAL_FATAL(frame.bytes, body.bytes);
+    CU_ASSERT_EQUAL(memcmp(frame.body, body.at, body.bytes), 0);
+    idefix_frame_free(&frame);
+    CU_ASSERT_PTR_NULL(frame.body);
+}
+
+static void writes_envelopes(void)
+{
+    const struct idefix_envelope call = {"idefix.x", "0123", NULL, span_of("{\"a\": 1}")},
+                                 failure = {"0123", "", "[7] Timeout", {0}};
+    struct packed packed_call = unhex("83 a2746f a8 6964656669782e78 a26474 81 a161 01 a27265 a4 30313233"),
+                  packed_failure = unhex("83 a2746f a4 30313233 a26474 c0 a26572 ab 5b375d2054696d656f7574");
+
+    expect_frame("j", &call, "j", span_of("{\"t\":\"idefix.x\",\"d\":{\"a\": 1},\"r\":\"0123\"}"));
+    expect_frame("jmg", &call, "j", span_of("{\"t\":\"idefix.x\",\"d\":{\"a\": 1},\"r\":\"0123\"}"));
+    expect_frame("j", &failure, "j", span_of("{\"t\":\"0123\",\"d\":null,\"e\":\"[7] Timeout\"}"));
+    expect_frame("m", &call, "m", (struct json_span){packed_call.at, packed_call.bytes});
+    expect_frame("mg", &failure, "m", (struct json_span){packed_failure.at, packed_failure.bytes});
+    unhex_free(packed_call), unhex_free(packed_failure);
+}
+
+static void compresses_where_it_pays(void)
+{
+    static const char *const letters[] = {"j", "jg", "m", "mg"};
+    char data[4000], *json;
+
+    memset(data, 'a', sizeof data);
+    data[0] = '"';
+    memcpy(data + sizeof data - 7, "\\u0000\"", 7);
+    const struct idefix_envelope large = {"t", "r", NULL, {data, sizeof data}};
+    const struct idefix_envelope small = {"t", "r", NULL, span_of("1")};
+    for (size_t i = 0; i < 4; i++) {
+        struct idefix_message message;
+        bool gzip = letters[i][1] == 'g';
+        struct idefix_frame frame = encode(letters[i], &large);
+        CU_ASSERT_STRING_EQUAL(frame.flags, letters[i]);
+        CU_ASSERT_TRUE(gzip ? frame.bytes < 200 : frame.bytes > 3900);
+        CU_ASSERT_EQUAL(idefix_message_decode(frame.flags, frame.body, frame.bytes, FRAME_LIMIT, &message,
+                                              NULL),
+                        0);
+        json = data_json(&message);
+        CU_ASSERT_TRUE(strlen(json) == sizeof data && memcmp(json, data, sizeof data) == 0);
+        free(json);
+        idefix_message_free(&message);
+        idefix_frame_free(&frame);
+        frame = encode(letters[i], &small);
+        CU_ASSERT_EQUAL(strlen(frame.flags), 1);
+        idefix_frame_free(&frame);
+    }
+}
+
+/* ---- in ---- */
+
+static int decode_limited(const char *flags, struct json_span body, size_t limit,
+                          struct idefix_message *message, struct error *error)
+{
+    char *exact = malloc(body.bytes > 0 ? body.bytes : 1);
+
+    memcpy(exact, body.at, body.bytes);
+    int code = idefix_message_decode(flags, exact, body.bytes, limit, message, error);
+    free(exact); /* nothing of it may be needed */
+    return code;
+}
+
+static void expect_message(const char *flags, struct json_span body, const char *to, const char *reply,
+                           const char *error_text, int error_code, const char *data)
+{
+    struct idefix_message message = {0};
+    struct error error = {0};
+
+    CU_ASSERT_EQUAL(decode_limited(flags, body, FRAME_LIMIT, &message, &error), 0);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(message.to);
+    CU_ASSERT_STRING_EQUAL(message.to, to);
+    CU_ASSERT_TRUE(reply == NULL ? message.reply == NULL
+                                 : message.reply != NULL && strcmp(message.reply, reply) == 0);
+    CU_ASSERT_TRUE(error_text == NULL ? message.error == NULL
+                                      : message.error != NULL && strcmp(message.error, error_text) == 0);
+    CU_ASSERT_EQUAL(message.error_code, error_code);
+    char *json = data_json(&message);
+    CU_ASSERT_STRING_EQUAL(json, data);
+    show_difference("data", json, data);
+    free(json);
+    idefix_message_free(&message);
+    CU_ASSERT_TRUE(message.body == NULL && message.to == NULL);
+    idefix_message_free(&message);
+}
+
+static void expect_garbage(const char *flags, struct json_span body, size_t limit, const char *words)
+{
+    struct idefix_message message = {.bytes = 4711};
+    struct error error = {0};
+
+    CU_ASSERT_EQUAL(decode_limited(flags, body, limit, &message, &error), EP_EGARBAGE);
+    CU_ASSERT_STRING_EQUAL(error.words, words);
+    show_difference(flags, error.words, words);
+    CU_ASSERT_EQUAL(decode_limited(flags, body, limit, &message, NULL), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(message.bytes, 4711); /* untouched */
+}
+
+static void expect_json_garbage(const char *body, const char *words)
+{
+    expect_garbage("j", span_of(body), FRAME_LIMIT, words);
+}
+
+static void expect_packed_garbage(const char *hex, const char *words)
+{
+    struct packed body = unhex(hex);
+    expect_garbage("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT, words);
+    unhex_free(body);
+}
+
+static void reads_json_envelopes(void)
+{
+    expect_message("j", span_of("{\"t\":\"a\",\"d\":{\"x\":[1]},\"r\":\"b\"}"), "a", "b", NULL, 0,
+                   "{\"x\":[1]}");
+    expect_message("j", span_of(" { \"d\" : 1 ,\n\"t\" : \"a\" } \n"), "a", NULL, NULL, 0, "1");
+    expect_message("j", span_of("{\"t\":\"a\"}"), "a", NULL, NULL, 0, "null");
+    expect_message("j", span_of("{\"t\":\"\",\"r\":null,\"e\":null,\"d\":null}"), "", NULL, NULL, 0, "null");
+    expect_message("j", span_of("{\"t\":\"a\",\"r\":\"\",\"e\":\"\"}"), "a", NULL, NULL, 0, "null");
+    expect_message("j", span_of("{\"\\u0074\":\"\\u0061\\u0000\",\"x\":[\"t\"],\"t\":5}"), "a\xEF\xBF\xBD",
+                   NULL, NULL, 0, "null");
+    expect_message("j", span_of("{\"T\":1,\"to\":2,\"t\":\"a\",\"e\":\"[201] No\",\"e\":\"\"}"), "a", NULL,
+                   "[201] No", 201, "null");
+}
+
+static void reads_packed_envelopes(void)
+{
+    static const struct {
+        const char *hex, *reply, *error;
+        int code;
+        const char *data;
+    } good[] = {
+        {"81 a2746f a161", NULL, NULL, 0, "null"},
+        {"84 a2746f a161 a26474 92 01 c40100 a27265 a162 a26572 a0", "b", NULL, 0, "[1,\"AA==\"]"},
+        {"84 a26474 c0 a27265 c0 a26572 c0 a2746f a161", NULL, NULL, 0, "null"},
+        {"83 05 06 a26474 81 a161 a1ff d9026572 d9055b375d20ff", NULL, NULL, 0, NULL},
+        {"84 c0 91 c1 a26474 00 a2746f a161 a26572 a4 5b31355d", NULL, "[15]", 15, "0"},
+        {"83 a2746f a161 a26474 c2 a26474 c3", NULL, NULL, 0, "false"},
+    };
+
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        struct packed body = unhex(good[i].hex);
+        if (good[i].data != NULL)
+            expect_message("m", (struct json_span){body.at, body.bytes}, "a", good[i].reply, good[i].error,
+                           good[i].code, good[i].data);
+        else
+            expect_garbage("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT,
+                           "the envelope has no \"to\"");
+        unhex_free(body);
+    }
+    struct packed odd = unhex("82 a2746f a2 6100 a26572 a5 5b375d20ff"); /* NUL and no UTF-8 become U+FFFD */
+    expect_message("m", (struct json_span){odd.at, odd.bytes}, "a\xEF\xBF\xBD", NULL, "[7] \xEF\xBF\xBD", 7,
+                   "null");
+    unhex_free(odd);
+}
+
+static void reads_error_codes(void)
+{
+    static const struct {
+        const char *text;
+        int code;
+    } errors[] = {{"[7] Timeout", 7},
+                  {"[201] Invalid token (extra)", 201},
+                  {"[7]", 7},
+                  {"[007] x", 7},
+                  {"Timeout", 1},
+                  {"[x] y", 1},
+                  {"[]", 1},
+                  {"[7", 1},
+                  {"[-7] x", 1},
+                  {"[+7] x", 1},
+                  {"[ 7] x", 1},
+                  {"[0] x", 1},
+                  {"[7x] y", 1},
+                  {"[2147483647] x", 2147483647},
+                  {"[2147483648] x", 1},
+                  {"[99999999999999999999] x", 1},
+                  {" [7] x", 1},
+                  {"[", 1}};
+
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        char body[200];
+        snprintf(body, sizeof body, "{\"t\":\"a\",\"e\":\"%s\"}", errors[i].text);
+        expect_message("j", span_of(body), "a", NULL, errors[i].text, errors[i].code, "null");
+    }
+}
+
+static void refuses_unknown_flags(void)
+{
+    expect_garbage("x", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"x\"");
+    expect_garbage("", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"\"");
+    expect_garbage("mgg", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"mgg\"");
+    expect_garbage("jm", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"jm\"");
+    expect_garbage("g", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"g\"");
+    expect_garbage("j ", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"j \"");
+    expect_garbage("JJJJJJJJJJJJJJJJJJJJJJJJJJJJ", span_of(""), FRAME_LIMIT,
+                   "unknown flags \"JJJJJJJJJJJJJJJJ\"");
+}
+
+static void refuses_what_is_no_envelope(void)
+{
+    expect_json_garbage("", "no envelope: the JSON is no object");
+    expect_json_garbage("[1]", "no envelope: the JSON is no object");
+    expect_json_garbage("null", "no envelope: the JSON is no object");
+    expect_json_garbage("{\"t\":\"a\"", "no envelope: the JSON object is broken");
+    expect_json_garbage("{\"t\":\"a\"}}", "no envelope: the JSON object is broken");
+    expect_json_garbage("{\"t\":\"a\",\"d\":{\"x\":\"}", "no envelope: the JSON object is broken");
+    expect_json_garbage("{}", "the envelope has no \"t\"");
+    expect_json_garbage("{\"to\":\"a\"}", "the envelope has no \"t\"");
+    expect_json_garbage("{\"t\":5}", "the envelope's \"t\" is no text");
+    expect_json_garbage("{\"t\":null}", "the envelope's \"t\" is no text");
+    expect_json_garbage("{\"t\":\"a\" b}", "the envelope's \"t\" is no text");
+    expect_json_garbage("{\"t\":\"\xFF\"}", "the envelope's \"t\" is no text");
+    expect_json_garbage("{\"t\":\"a\",\"r\":[]}", "the envelope's \"r\" is no text");
+    expect_json_garbage("{\"t\":\"a\",\"e\":7}", "the envelope's \"e\" is no text");
+    expect_json_garbage("{\"t\":\"a\",\"d\":}", "the envelope's \"d\" has no value");
+    expect_packed_garbage("", "MessagePack ends within the value at byte 0 of 0");
+    expect_packed_garbage("90", "no envelope: the MessagePack is no map");
+    expect_packed_garbage("c1", "no envelope: the MessagePack is no map");
+    expect_packed_garbage("80", "the envelope has no \"to\"");
+    expect_packed_garbage("81 a174 a161", "the envelope has no \"to\"");
+    expect_packed_garbage("81 a2746f 05", "the envelope's \"to\" is no text");
+    expect_packed_garbage("81 a2746f c40161", "the envelope's \"to\" is no text");
+    expect_packed_garbage("82 a2746f a161 a26572 07", "the envelope's \"er\" is no text");
+    expect_packed_garbage("82 a2746f a161 a27265 90", "the envelope's \"re\" is no text");
+    expect_packed_garbage("81 a2746f a161 c0", "1 bytes behind the envelope");
+    expect_packed_garbage("82 a2746f a161 a26474 dd ffffffff 00",
+                          "MessagePack: at byte 9 4294967295 values are announced, but 1 bytes are left");
+}
+
+/* Data that cannot be read costs the data, not the envelope: who asks is told. */
+static void keeps_bad_data_to_itself(void)
+{
+    static const char *const bodies[] = {"{\"t\":\"a\",\"d\":nul}", "{\"t\":\"a\",\"d\":[1,,2]}",
+                                         "{\"t\":\"a\",\"d\":[\"\xFF\"]}"};
+    struct packed body = unhex("82 a26474 92 01 c1 a2746f a161");
+    struct idefix_message message;
+    struct json_out out = {0};
+    struct error error;
+
+    for (size_t i = 0; i < 3; i++) {
+        CU_ASSERT_EQUAL(decode_limited("j", span_of(bodies[i]), FRAME_LIMIT, &message, NULL), 0);
+        CU_ASSERT_STRING_EQUAL(message.to, "a");
+        CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EGARBAGE);
+        CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "no JSON that we can take: byte "));
+        idefix_message_free(&message);
+    }
+    CU_ASSERT_EQUAL(decode_limited("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT, &message, NULL),
+                    0);
+    CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EGARBAGE);
+    CU_ASSERT_STRING_EQUAL(error.words, "byte 2 is 0xC1, which means nothing in MessagePack");
+    idefix_message_free(&message);
+    json_out_free(&out);
+    unhex_free(body);
+}
+
+/* ---- gzip ---- */
+
+static struct json_span gzip_of(const char *text, size_t bytes)
+{
+    z_stream stream = {.next_in = (z_const Bytef *)text, .avail_in = (uInt)bytes};
+    size_t room = bytes / 100 + 1000;
+    char *out = malloc(room);
+
+    CU_ASSERT_EQUAL_FATAL(deflateInit2(&stream, 9, Z_DEFLATED, 31, 9, Z_DEFAULT_STRATEGY), Z_OK);
+    stream.next_out = (Bytef *)out;
+    stream.avail_out = (uInt)room;
+    CU_ASSERT_EQUAL_FATAL(deflate(&stream, Z_FINISH), Z_STREAM_END);
+    struct json_span made = {out, stream.total_out};
+    deflateEnd(&stream);
+    return made;
+}
+
+static void inflates_up_to_the_limit(void)
+{
+    enum { BYTES = 100000 };
+    char *body = malloc(BYTES);
+    struct idefix_message message;
+
+    memset(body, ' ', BYTES);
+    memcpy(body, "{\"t\":\"a\"}", 9);
+    struct json_span gzip = gzip_of(body, BYTES);
+    CU_ASSERT_TRUE(gzip.bytes < 500);
+    CU_ASSERT_EQUAL(decode_limited("jg", gzip, BYTES, &message, NULL), 0);
+    CU_ASSERT_TRUE(message.bytes == BYTES && memcmp(message.body, body, BYTES) == 0);
+    idefix_message_free(&message);
+    CU_ASSERT_EQUAL(decode_limited("jg", gzip, SIZE_MAX, &message, NULL), 0);
+    idefix_message_free(&message);
+    expect_garbage("jg", gzip, BYTES - 1, "larger than 99999 bytes when inflated");
+    expect_garbage("jg", gzip, 4096, "larger than 4096 bytes when inflated");
+    expect_garbage("jg", gzip, 0, "larger than 0 bytes when inflated");
+    expect_garbage("j", (struct json_span){body, BYTES}, BYTES - 1,
+                   "a body of 100000 bytes, more than 99999");
+    free((char *)gzip.at);
+    free(body);
+}
+
+/* 64 MiB in 64 KB, and several such in one body: the limit holds for all members together. */
+static void refuses_bombs(void)
+{
+    size_t bytes = (size_t)64 << 20;
+    char *zeros = calloc(1, bytes);
+    struct json_span bomb = gzip_of(zeros, bytes), part = gzip_of(zeros, FRAME_LIMIT);
+    char *many = malloc(3 * part.bytes);
+
+    CU_ASSERT_TRUE(bomb.bytes < 80000);
+    expect_garbage("mg", bomb, FRAME_LIMIT, "larger than 1048576 bytes when inflated");
+    for (size_t i = 0; i < 3; i++)
+        memcpy(many + i * part.bytes, part.at, part.bytes);
+    expect_garbage("mg", (struct json_span){many, 3 * part.bytes}, 2 * FRAME_LIMIT,
+                   "larger than 2097152 bytes when inflated");
+    expect_garbage("mg", (struct json_span){many, 3 * part.bytes}, 3 * FRAME_LIMIT,
+                   "3145727 bytes behind the envelope"); /* a zero, and many more */
+    free(zeros), free(many), free((char *)bomb.at), free((char *)part.at);
+}
+
+static void reads_members_in_a_row(void)
+{
+    struct json_span first = gzip_of("{\"t\":", 5), second = gzip_of("\"a\"}", 4), empty = gzip_of("", 0);
+    size_t bytes = first.bytes + second.bytes + empty.bytes;
+    char *both = malloc(bytes + 1);
+
+    char *end = mempcpy(mempcpy(mempcpy(both, first.at, first.bytes), empty.at, empty.bytes), second.at,
+                        second.bytes);
+    expect_message("jg", (struct json_span){both, bytes}, "a", NULL, NULL, 0, "null");
+    *end = 'x';
+    expect_garbage("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
+                   "1 bytes behind the end of the gzip data");
+    *end = 0x1F;
+    expect_garbage("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
+                   "does not inflate: the gzip data is cut off");
+    expect_garbage("jg", (struct json_span){both, bytes - 1}, FRAME_LIMIT,
+                   "does not inflate: the gzip data is cut off");
+    free(both), free((char *)first.at), free((char *)second.at), free((char *)empty.at);
+}
+
+static void refuses_what_is_no_gzip(void)
+{
+    struct json_span good = gzip_of("{\"t\":\"a\"}", 9);
+    char bad[200] = {0};
+
+    for (size_t cut = 0; cut < good.bytes; cut++)
+        expect_garbage("jg", (struct json_span){good.at, cut}, FRAME_LIMIT,
+                       "does not inflate: the gzip data is cut off");
+    expect_garbage("jg", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "does not inflate: incorrect header check");
+    memcpy(bad, good.at, good.bytes);
+    bad[good.bytes - 8] ^= 1;
+    expect_garbage("jg", (struct json_span){bad, good.bytes}, FRAME_LIMIT,
+                   "does not inflate: incorrect data check");
+    memcpy(bad, good.at, good.bytes);
+    bad[good.bytes - 1] ^= 1;
+    expect_garbage("jg", (struct json_span){bad, good.bytes}, FRAME_LIMIT,
+                   "does not inflate: incorrect length check");
+    free((char *)good.at);
+}
+
+UNIT_MAIN("idefix_frame", {"reads encodings", reads_encodings}, {"writes envelopes", writes_envelopes},
+          {"compresses where it pays", compresses_where_it_pays},
+          {"reads JSON envelopes", reads_json_envelopes},
+          {"reads MessagePack envelopes", reads_packed_envelopes}, {"reads error codes", reads_error_codes},
+          {"refuses unknown flags", refuses_unknown_flags},
+          {"refuses what is no envelope", refuses_what_is_no_envelope},
+          {"keeps bad data to itself", keeps_bad_data_to_itself},
+          {"inflates up to the limit", inflates_up_to_the_limit}, {"refuses bombs", refuses_bombs},
+          {"reads gzip members in a row", reads_members_in_a_row},
+          {"refuses what is no gzip", refuses_what_is_no_gzip})
