@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "src/cli.h"
+#include "src/source.h"
 #include "src/stage.h"
 #include "src/table.h"
 
@@ -45,11 +46,19 @@ static void report(struct cli *cli, unsigned line, const char *key, const char *
     json_out_words(out, "\n");
 }
 
-/* What only a look at the machine tells: is the program there, does the plugin load? */
-static size_t check_stages(struct cli *cli)
+/* What only a look at the machine tells: is the program there, does the plugin load, can the ca_file be read?
+ */
+static size_t check_machine(struct cli *cli)
 {
     size_t problems = 0;
-    for (size_t i = 0; cli->config != NULL && i < cli->config->source_count; i++)
+    for (size_t i = 0; cli->config != NULL && i < cli->config->source_count; i++) {
+        struct error wrong = {0};
+        char source[32];
+        snprintf(source, sizeof source, "sources[%zu]", i);
+        if (source_check(&cli->config->sources[i], &wrong) != EP_OK) {
+            report(cli, 0, source, wrong.words);
+            problems++;
+        }
         for (size_t j = 0; j < cli->config->sources[i].stage_count; j++) {
             struct error error = {0};
             char key[64];
@@ -59,6 +68,7 @@ static size_t check_stages(struct cli *cli)
             report(cli, 0, key, error.words);
             problems++;
         }
+    }
     return problems;
 }
 
@@ -79,7 +89,7 @@ int cli_check(struct cli *cli)
     for (size_t i = 0; i < cli->problem_count; i++)
         report(cli, cli->problems[i].line, cli->problems[i].key != NULL ? cli->problems[i].key : "",
                cli->problems[i].words != NULL ? cli->problems[i].words : "");
-    problems += check_stages(cli);
+    problems += check_machine(cli);
     if (cli->config_path == NULL)
         cli_words("%s: no configuration is known, only the store is checked", cli->instance);
     else if (problems == 0)

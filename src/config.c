@@ -18,7 +18,7 @@
 
 static const char *const source_types[] = {
     [SOURCE_IDEFIX] = "idefix",     [SOURCE_HTTP] = "http",     [SOURCE_FILE] = "file",
-    [SOURCE_GENERATE] = "generate", [SOURCE_CLIENT] = "client",
+    [SOURCE_GENERATE] = "generate", [SOURCE_CLIENT] = "client", [SOURCE_UNKNOWN] = "unknown",
 };
 
 static const char *const stage_kinds[] = {
@@ -63,6 +63,14 @@ void source_config_defaults(struct source_config *source)
     source->retry = (struct retry_config){.min_ms = SECOND_MS, .max_ms = MINUTE_MS};
     source->backlog_max_events = 10000000;
     switch (source->type) {
+    case SOURCE_IDEFIX:
+        source->idefix.encoding = strdup("mg");
+        source->idefix.user = strdup("device");
+        source->idefix.password = strdup("77dev22p1");
+        source->idefix.connect_timeout_ms = 10 * SECOND_MS;
+        source->idefix.answer_timeout_ms = 10 * SECOND_MS;
+        source->idefix.max_bytes = UINT64_C(64) << 20;
+        break;
     case SOURCE_HTTP:
         source->http.events = strdup("");
         source->http.cursor_first = strdup("");
@@ -78,8 +86,8 @@ void source_config_defaults(struct source_config *source)
     case SOURCE_GENERATE:
         source->generate.size_bytes = 220;
         break;
-    case SOURCE_IDEFIX:
     case SOURCE_CLIENT:
+    case SOURCE_UNKNOWN:
         break;
     }
 }
@@ -126,6 +134,20 @@ static void stage_free(struct stage_config *stage)
     free(stage->ca_file);
 }
 
+static void idefix_source_free(struct idefix_source_config *idefix)
+{
+    strings_free(&idefix->groups);
+    wipe(idefix->token);
+    wipe(idefix->password);
+    free(idefix->broker);
+    free(idefix->account);
+    free(idefix->encoding);
+    free(idefix->session);
+    free(idefix->user);
+    free(idefix->ca_file);
+    free(idefix->meta);
+}
+
 static void http_source_free(struct http_source_config *http)
 {
     strings_free(&http->headers);
@@ -143,6 +165,8 @@ static void source_free(struct source_config *source)
     for (size_t i = 0; i < source->stage_count; i++)
         stage_free(&source->stages[i]);
     free(source->stages);
+    if (source->type == SOURCE_IDEFIX)
+        idefix_source_free(&source->idefix);
     if (source->type == SOURCE_HTTP)
         http_source_free(&source->http);
     if (source->type == SOURCE_FILE)
@@ -159,6 +183,12 @@ static void source_free(struct source_config *source)
     free(source->since);
 }
 
+void config_hide_tokens(const struct config *config)
+{
+    for (size_t i = 0; i < config->token_variables.count; i++)
+        unsetenv(config->token_variables.at[i]);
+}
+
 void config_close(struct config **config)
 {
     struct config *gone = *config;
@@ -168,6 +198,7 @@ void config_close(struct config **config)
     for (size_t i = 0; i < gone->source_count; i++)
         source_free(&gone->sources[i]);
     free(gone->sources);
+    strings_free(&gone->token_variables);
     free(gone->path);
     free(gone->instance);
     free(gone->storage);

@@ -26,7 +26,8 @@
 #define CONFIG_CONTROL_BYTES_MAX 107 /* what a socket address holds */
 
 enum synchronous { SYNCHRONOUS_FULL, SYNCHRONOUS_NORMAL };
-enum source_type { SOURCE_IDEFIX, SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_CLIENT };
+/* UNKNOWN: what a file said is no type, or it said nothing; the reader has reported that. */
+enum source_type { SOURCE_IDEFIX, SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_CLIENT, SOURCE_UNKNOWN };
 enum stage_kind { STAGE_FUNCTION, STAGE_PLUGIN, STAGE_EXEC, STAGE_HTTP };
 const char *source_type_name(enum source_type type);
 const char *stage_kind_name(enum stage_kind kind);
@@ -54,6 +55,21 @@ struct http_source_config {
     uint64_t max_bytes;          /* of an answer, 64 MiB */
     uint64_t interval_ms;        /* least pause after an empty answer that came at once, 1 s */
     char *ca_file;
+};
+
+struct idefix_source_config {
+    char *broker;   /* ssl://HOST:PORT, mqtts://, tcp://, mqtt://; the port may be left out */
+    char *account;  /* the address that logs in */
+    char *token;    /* secret: read from token_file or token_env; NULL = "" */
+    char *encoding; /* letters that we accept and send: mg, m, jg, j, jmg... Default "mg" */
+    char *session;  /* MQTT client id and topic; NULL = 16 random hex digits for each connection's owner */
+    char *user, *password;       /* of MQTT: "device" and "77dev22p1" */
+    char *ca_file;               /* NULL = the system's certificates */
+    char *meta;                  /* JSON text of an object sent at login, NULL = null */
+    struct strings groups;       /* sent at login, empty = null */
+    uint64_t connect_timeout_ms; /* TCP, TLS and CONNACK together, 10 s */
+    uint64_t answer_timeout_ms;  /* how much later than asked for an answer may come, 10 s */
+    uint64_t max_bytes;          /* of an answer, inflated, 64 MiB */
 };
 
 struct file_source_config {
@@ -120,6 +136,7 @@ struct source_config {
     struct retry_config retry;   /* of failed fetches: 1 s, 1 min */
     uint64_t backlog_max_events; /* 0 = no limit; default 10 million */
     union {
+        struct idefix_source_config idefix;
         struct http_source_config http;
         struct file_source_config file;
         struct generate_source_config generate;
@@ -138,6 +155,7 @@ struct config {
     enum synchronous synchronous;
     uint64_t drain_timeout_ms; /* 30 s */
     enum ep_severity log_level;
+    struct strings token_variables; /* of the environment; to be taken out of it before anything is run */
     struct source_config *sources;
     size_t source_count;
 };
@@ -168,6 +186,9 @@ void stage_config_defaults(struct stage_config *stage);
  * stage, paths set for their kinds... One report() per problem with line 0; config_read calls it too, with
  * lines. 0 or EP_ECONFIG. Secrets and header values never stand in the words. */
 int config_validate(const struct config *config, config_report *report, void *user);
+/* Takes the variables that tokens were read from out of our environment: what a stage runs is not to see
+ * them. */
+void config_hide_tokens(const struct config *config);
 void config_close(struct config **config);
 
 /* Calls each() with every key that a file may have, once: "storage", "sources",

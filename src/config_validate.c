@@ -15,6 +15,8 @@
 #include <string.h>
 
 #include "src/config.h"
+#include "src/idefix.h"
+#include "src/json.h"
 #include "src/source_http_url.h"
 
 #define NAME_RULE \
@@ -154,12 +156,71 @@ static void check_http_source(struct check *check, const struct http_source_conf
     check_count(check, "interval", http->interval_ms, 1, UNIT_DURATION_MAX_MS);
 }
 
+/* The session is a level of MQTT topics and the client's name at the broker. */
+static void check_session(struct check *check, const struct source_config *source)
+{
+    const char *session = source->idefix.session;
+    if (session == NULL)
+        return;
+    if (!idefix_session_valid(session))
+        problem(check, "session", "expected 1 to 64 letters, digits, '.', '_' or '-', found \"%.80s\"",
+                session);
+    for (const struct source_config *other = check->config->sources; other < source; other++)
+        if (other->type == SOURCE_IDEFIX && other->idefix.session != NULL &&
+            strcmp(other->idefix.session, session) == 0)
+            problem(
+                check, "session",
+                "\"%.80s\" is source %.63s's as well: of two with one session the broker lets in only one",
+                session, other->id != NULL ? other->id : "?");
+}
+
+static void check_broker(struct check *check, const struct idefix_source_config *idefix)
+{
+    struct idefix_broker broker;
+    struct error error;
+    if (idefix->broker == NULL) {
+        problem(check, "broker", "is missing, expected an address such as ssl://idefix.example:8883");
+    } else if (idefix_broker_read(idefix->broker, &broker, &error) != 0) {
+        problem(check, "broker", "%s", error.words);
+    } else {
+        if (!broker.tls && idefix->ca_file != NULL)
+            problem(check, "ca_file", "is for brokers with TLS (ssl:// or mqtts://), this one is %.200s",
+                    idefix->broker);
+        free(broker.host);
+    }
+}
+
+static void check_idefix_source(struct check *check, const struct source_config *source)
+{
+    const struct idefix_source_config *idefix = &source->idefix;
+    struct idefix_encoding encoding;
+    check_broker(check, idefix);
+    if (idefix->account == NULL)
+        problem(check, "account", "is missing, expected the address that logs in, such as user@domain");
+    if (idefix->token == NULL)
+        problem(check, "token_file", "is missing, expected the file with the account's token, or token_env");
+    if (source->domain == NULL && source->address == NULL)
+        problem(check, "domain", "neither domain nor address is given, and the backend needs one of them");
+    if (idefix->encoding == NULL || idefix_encoding_read(idefix->encoding, &encoding) != 0)
+        problem(
+            check, "encoding",
+            "expected m (MessagePack), j (JSON) or both, and g where gzip is taken too, such as mg; found "
+            "\"%.20s\"",
+            idefix->encoding != NULL ? idefix->encoding : "");
+    check_session(check, source);
+    if (idefix->meta != NULL && (!json_valid(idefix->meta, strlen(idefix->meta), NULL) ||
+                                 json_kind((struct json_span){idefix->meta, strlen(idefix->meta)}) != '{'))
+        problem(check, "meta", "expected names and values");
+    check_count(check, "connect_timeout", idefix->connect_timeout_ms, 1, UNIT_DURATION_MAX_MS);
+    check_count(check, "answer_timeout", idefix->answer_timeout_ms, 1, UNIT_DURATION_MAX_MS);
+    check_count(check, "max_bytes", idefix->max_bytes, 1, UINT64_C(4) << 30);
+}
+
 static void check_source_type(struct check *check, const struct source_config *source)
 {
     switch (source->type) {
     case SOURCE_IDEFIX:
-        problem(check, "type",
-                "type idefix is not built into this version; built in are http, file and generate");
+        check_idefix_source(check, source);
         break;
     case SOURCE_HTTP:
         check_http_source(check, &source->http);
@@ -174,6 +235,8 @@ static void check_source_type(struct check *check, const struct source_config *s
         if (!(source->generate.rate >= 0 && source->generate.rate <= 1e9))
             problem(check, "rate", "expected events per second from 0 (no limit) to 1000000000, found %g",
                     source->generate.rate);
+        break;
+    case SOURCE_UNKNOWN:
         break;
     case SOURCE_CLIENT:
         if (source->client.client == NULL || source->client.client->events_get == NULL)

@@ -375,6 +375,8 @@ int config_read(const char *path, config_report *report, void *user, struct conf
     free(bytes);
     tell(&reader, report, user);
     int code = reader.no_memory ? EP_ENOMEM : reader.problem_count > 0 ? EP_ECONFIG : EP_OK;
+    if (config != NULL)
+        config->token_variables = reader.variables; /* empty where memory was out, or none was named */
     reader_free(&reader);
     if (code == EP_OK)
         *out = config;

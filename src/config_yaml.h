@@ -43,7 +43,8 @@ struct reader {
     size_t problem_count, read_count; /* all; those that are the reader's own, not the rules' */
     struct reader_mark *marks;
     size_t mark_count;
-    char **meant; /* keys that an unknown key was probably meant to be */
+    struct strings variables; /* of the environment, that hold tokens */
+    char **meant;             /* keys that an unknown key was probably meant to be */
     size_t meant_count;
     uint64_t budget; /* nodes and bytes that may still be visited: aliases can make a small file huge */
     bool spent;      /* the budget is gone; said once */
@@ -71,7 +72,6 @@ struct schema_variant {
     unsigned bit;             /* 0 = not known: keys that depend on it are passed over */
     const char *noun;         /* "type" -> "is not for type file" */
     const char *const *names; /* by bit number */
-    bool lenient;             /* says nothing about unknown keys */
 };
 
 extern const struct schema_key schema_top[];
@@ -123,8 +123,10 @@ schema_read value_mode;        /* uint32_t */
 schema_read value_choice;      /* any enum */
 schema_read value_severity;    /* enum ep_severity */
 schema_read value_program;     /* struct strings */
+schema_read value_texts;       /* struct strings */
 schema_read value_headers;     /* struct strings, "Name: value" */
 schema_read value_environment; /* struct strings, "NAME=value" */
+schema_read value_secret;      /* char *, never shown */
 schema_read value_token_file;  /* char * */
 schema_read value_token_env;   /* char * */
 

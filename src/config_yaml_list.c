@@ -122,6 +122,16 @@ void value_program(struct reader *reader, const struct schema_key *key, const ya
                        value_found(node, found, sizeof found));
 }
 
+void value_texts(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+{
+    char found[120];
+    if (node->type == YAML_SEQUENCE_NODE)
+        read_texts(reader, node, DESTINATION(struct strings));
+    else
+        reader_problem(reader, "expected a list of texts such as [one, two], found %s",
+                       value_found(node, found, sizeof found));
+}
+
 void value_headers(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
 {
     struct strings *headers = DESTINATION(struct strings);
@@ -149,6 +159,24 @@ void value_environment(struct reader *reader, const struct schema_key *key, cons
 
 /* ---- secrets ---- */
 
+void value_secret(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+{
+    char **secret = DESTINATION(char *);
+    if (node->type != YAML_SCALAR_NODE || value_is_null(node) ||
+        strlen((const char *)node->data.scalar.value) != node->data.scalar.length) {
+        reader_problem(reader, "expected a text (\"\" for an empty one) without a NUL character, found %s",
+                       node->type != YAML_SCALAR_NODE ? "keys or a list"
+                       : value_is_null(node)          ? "nothing"
+                                                      : "one with a NUL");
+        return;
+    }
+    char *copy = strdup((const char *)node->data.scalar.value);
+    if (copy == NULL)
+        reader->no_memory = true;
+    free(*secret);
+    *secret = copy;
+}
+
 void value_token_file(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                       void *base)
 {
@@ -170,17 +198,42 @@ static bool is_variable_name(const char *text)
            strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == length;
 }
 
+static void note_variable(struct reader *reader, const char *name)
+{
+    struct strings *variables = &reader->variables;
+    char **grown = reallocarray(variables->at, variables->count + 2, sizeof *grown);
+    if (grown != NULL)
+        variables->at = grown;
+    char *copy = grown != NULL ? strdup(name) : NULL;
+    if (copy == NULL) {
+        reader->no_memory = true;
+        return;
+    }
+    grown[variables->count++] = copy;
+    grown[variables->count] = NULL;
+}
+
+/* What is wrong here is said here; the rules are not to miss a token_file as well. */
+static void token_is_meant(struct reader *reader)
+{
+    char path[sizeof reader->path + 16];
+    const char *dot = strrchr(reader->path, '.');
+    int bytes = dot != NULL ? (int)(dot + 1 - reader->path) : 0;
+    snprintf(path, sizeof path, "%.*stoken_file", bytes, reader->path);
+    reader_meant(reader, path);
+}
+
 void value_token_env(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
 {
     const char *what = "the name of an environment variable that holds the token";
-    if (node->type != YAML_SCALAR_NODE || value_is_null(node)) {
-        value_scalar(reader, node, what);
-        return;
-    }
-    const char *name = (const char *)node->data.scalar.value;
-    const char *value = strlen(name) == node->data.scalar.length ? getenv(name) : NULL;
+    size_t problems = reader->problem_count;
+    const char *name =
+        node->type == YAML_SCALAR_NODE && !value_is_null(node) ? (const char *)node->data.scalar.value : NULL;
+    const char *value = name != NULL && strlen(name) == node->data.scalar.length ? getenv(name) : NULL;
     char **token = DESTINATION(char *);
-    if (value_beside(reader, "token_file") != NULL)
+    if (name == NULL)
+        value_scalar(reader, node, what);
+    else if (value_beside(reader, "token_file") != NULL)
         reader_problem(reader, "expected one of token_file and token_env, found both");
     else if (value == NULL || value[0] == '\0')
         reader_problem(reader, "expected %s; %s is %s", what,
@@ -191,4 +244,8 @@ void value_token_env(struct reader *reader, const struct schema_key *key, const 
         reader_problem(reader, "expected a token of one line, found a line break in the variable");
     else if (*token == NULL && (*token = strdup(value)) == NULL)
         reader->no_memory = true;
+    else
+        note_variable(reader, name);
+    if (reader->problem_count > problems)
+        token_is_meant(reader);
 }

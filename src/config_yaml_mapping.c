@@ -94,8 +94,7 @@ static void read_entry(struct reader *reader, const struct schema_key *keys,
 {
     const struct schema_key *key = find_key(keys, variant, name);
     if (key == NULL) {
-        if (!variant->lenient)
-            unknown_key(reader, keys, variant, name);
+        unknown_key(reader, keys, variant, name);
     } else if (!is_for(key, variant)) {
         misplaced_key(reader, key, variant);
     } else if (key->only == 0 || variant->bit != 0) {
@@ -270,11 +269,11 @@ static struct schema_variant source_variant(struct reader *reader, const yaml_no
 {
     struct schema_variant variant = {.noun = "type", .names = schema_types};
     const yaml_node_t *value = peek(reader, node, "type");
+    source->type = SOURCE_UNKNOWN;
     for (unsigned i = 0; value != NULL && value->type == YAML_SCALAR_NODE && schema_types[i] != NULL; i++)
         if (strcmp((const char *)value->data.scalar.value, schema_types[i]) == 0) {
             source->type = (enum source_type)i;
             variant.bit = BIT(i);
-            variant.lenient = i == SOURCE_IDEFIX; /* its own keys come with the source itself */
         }
     return variant;
 }
@@ -301,7 +300,7 @@ void schema_sources(struct reader *reader, const struct schema_key *key, const y
         schema_read_mapping(reader, key->children, &variant, item, source);
         if (peek(reader, item, "type") == NULL && item->type == YAML_MAPPING_NODE)
             missing(reader, reader_line(item), (const char *const[]){"type", NULL},
-                    "is missing, expected http, file or generate");
+                    "is missing, expected idefix, http, file or generate");
         reader_leave(reader, outer);
     }
 }

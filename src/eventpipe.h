@@ -88,6 +88,7 @@ typedef void ep_log_function(enum ep_severity severity, const char *line, void *
 typedef struct ep_manager ep_manager;
 typedef struct ep_source ep_source;
 struct ep_client;
+struct ep_idefix_params;
 
 struct ep_manager_params {
     const char *instance;   /* names the shared memory segment: 1 to 63 of [A-Za-z0-9._-]; NULL = "ep-PID" */
@@ -119,9 +120,9 @@ EP_API const char *ep_errmsg(const ep_manager *manager);
 
 struct ep_source_params {
     const char *id;   /* required; 1 to 63 of [A-Za-z0-9._-]; unique in its manager and in its store */
-    const char *type; /* "file", "generate", "http"; NULL = client */
-    const char *domain, *address, *event_type; /* filters for clients; NULL = any */
-    const char *since;                         /* RFC 3339 time for clients; NULL = from the beginning */
+    const char *type; /* "file", "generate", "http", "idefix"; NULL = client */
+    const char *domain, *address, *event_type; /* filters for clients and idefix; NULL = any */
+    const char *since;                         /* RFC 3339 time for them; NULL = from the beginning */
     const char *continuation_id;    /* the cursor to begin with, where the store has none yet; NULL = none */
     uint64_t long_poll_ms;          /* the longest a fetch may wait; 0 = 60,000 */
     uint32_t page;                  /* the most events of one fetch; 0 = the type's default */
@@ -132,14 +133,16 @@ struct ep_source_params {
     const char *events, *cursor_at, *cursor_last; /* http: JSON pointers */
     int64_t cursor_plus;                          /* http */
     uint64_t generate_count,
-        generate_bytes;   /* generate: how many (0 = without end), payload size (0 = 220) */
-    double generate_rate; /* generate: events per second, 0 = as fast as they are taken */
+        generate_bytes;                    /* generate: how many (0 = without end), payload size (0 = 220) */
+    double generate_rate;                  /* generate: events per second, 0 = as fast as they are taken */
+    const struct ep_idefix_params *idefix; /* idefix: required there, like domain or address */
 };
 
 /*
  * Adds a source. params: copied as in ep_manager_open. out: owned by the manager, valid until
  * ep_manager_close. EP_EINVAL: no id, an unknown type, neither type nor client, neither domain nor address
- * for a client that needs one; EP_EEXIST: the id is taken; EP_ESTATE: the manager runs; EP_ENOMEM.
+ * for a client or a type that needs one, no broker or account for idefix; EP_EEXIST: the id is taken;
+ * EP_EACCESS: idefix's token_file cannot be used; EP_ESTATE: the manager runs; EP_ENOMEM.
  */
 EP_API int ep_source_add(ep_manager *manager, const struct ep_source_params *params, ep_source **out);
 
@@ -283,6 +286,116 @@ struct ep_client {
     void (*close)(void *session); /* may be NULL */
     int needs_scope;              /* 1: domain or address must be given */
 };
+
+/* ------------------------------------------------------------------------------------------------- Idefix */
+
+/*
+ * A connection to an Idefix backend, for programs that want its events without stages and store. It connects
+ * and logs in by itself, when it is called and where that is not done, and again after every loss.
+ *
+ *   ep_idefix *idefix;
+ *   struct ep_idefix_page *page;
+ *   char words[200];
+ *   struct ep_idefix_params params = {
+ *       .broker = "ssl://idefix.example", .account = "me@acme", .token_file = "acme.token"};
+ *   struct ep_idefix_query query = {.domain = "acme", .wait_ms = 30000};
+ *   if (ep_idefix_open(&params, &idefix, words, sizeof words) != EP_OK)
+ *       errx(1, "%s", words);
+ *   if (ep_idefix_events_get(idefix, &query, &page) != EP_OK)
+ *       errx(1, "%s", ep_idefix_errmsg(idefix));
+ *   for (size_t i = 0; i < page->count; i++)
+ *       puts(page->events[i].text);
+ *   ep_idefix_page_free(&page);
+ *   ep_idefix_close(&idefix);
+ */
+typedef struct ep_idefix ep_idefix;
+
+/* 0 or NULL = the default. */
+struct ep_idefix_params {
+    const char *broker;  /* required: "ssl://HOST:PORT" (mqtts:, 8883) or "tcp://HOST:PORT" (mqtt:, 1883) */
+    const char *account; /* required: the address that logs in */
+    const char *token;   /* the account's secret; "" */
+    const char *token_file; /* instead of token: a file that none but its owner can read, its first line */
+    const char *encoding;   /* accepted and sent: m MessagePack, j JSON, with g gzip; "mg" */
+    const char *session;    /* the session ID; 16 random digits */
+    const char *user, *password; /* of the broker; those that all Idefix clients send */
+    const char *ca_file;         /* certificates to trust, PEM; the system's */
+    const char *meta;            /* JSON text of an object, sent at login; none */
+    const char *const *groups;   /* sent at login, ends with NULL; none */
+    uint64_t connect_timeout_ms; /* for TCP, TLS and the broker's greeting together; 10,000 */
+    uint64_t answer_timeout_ms;  /* how much later than asked for an answer may come; 10,000 */
+    uint64_t max_bytes; /* of an answer, uncompressed; 64 MiB. A larger page is EP_EGARBAGE: ask for fewer
+                           events at once, or allow more */
+};
+
+/*
+ * Begins a client. Does not connect: that is done by the first call, in a thread of the client's own.
+ * params: copied, with all it points to. out: set on success only; to be closed with ep_idefix_close. words:
+ * set on failure to what is wrong, cut to words_bytes; may be NULL. Does not block. After fork the client
+ * belongs to the process that opened it; a child must not use or close it. With each connection libmosquitto
+ * sets the process's SIGPIPE to "ignored" for a moment; what it was is put back. EP_EINVAL: no broker or no
+ * account; EP_ECONFIG: a value that cannot be; EP_EACCESS: the token_file or the ca_file cannot be used;
+ * EP_ENOMEM, EP_ESYSTEM.
+ */
+EP_API int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char *words,
+                          size_t words_bytes);
+
+struct ep_idefix_query {
+    const char *domain, *address; /* one of them is required */
+    const char *event_type;       /* NULL = all */
+    const char *since;            /* RFC 3339 time; NULL = from the beginning; not used with a cursor */
+    const char *cursor;           /* of the page before; NULL = none */
+    uint32_t limit;               /* the most events; 0 = 100 */
+    uint64_t wait_ms;             /* how long the backend may wait for the first event; 0 = not at all */
+};
+struct ep_idefix_event {
+    const char *uid;            /* of a broken event: a hash of its bytes, where it has none */
+    const char *address, *type; /* NULL = it has none */
+    const char *text;           /* the event's JSON text, NUL-terminated; of a broken event its raw bytes */
+    size_t text_bytes;
+    const char
+        *problem; /* NULL, or why this event could not be decoded; the others are not touched by that */
+};
+struct ep_idefix_page {
+    size_t count;
+    const struct ep_idefix_event *events; /* in the backend's order */
+    const char *cursor;                   /* for the next call; NULL = the one that was given stays good */
+};
+/*
+ * Asks for events ("events.get"), connecting and logging in first where that is not done.
+ * query: borrowed for the call. out: set on success only; to be freed with ep_idefix_page_free, also after
+ * the client is closed. Blocks for up to wait_ms and answer_timeout_ms; with a new connection for up to
+ * connect_timeout_ms (as long again where the name server is slow) and 3 s more. One call at a time on the
+ * same client. EP_OK with no events: nothing yet. EP_EINVAL: neither domain nor address, or text that is not
+ * UTF-8. EP_EBUSY: interrupted. EP_EBACKEND: unreachable, lost, silent, or an error of the backend; call
+ * again after a while. EP_EREFUSED: account, token, MQTT user or certificate; call again when that is mended.
+ * EP_ECONFIG: the backend does not accept domain or address. EP_EGARBAGE: its answer cannot be understood.
+ * EP_ENOMEM, EP_ESYSTEM. ep_idefix_errmsg has words for all of them.
+ */
+EP_API int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
+                                struct ep_idefix_page **out);
+/* Frees a page and all it points to; clears *page. NULL and a pointer to NULL are accepted. Any thread. */
+EP_API void ep_idefix_page_free(struct ep_idefix_page **page);
+/*
+ * Creates an event ("events.create") in the account's name.
+ * event: borrowed for the call; uid is required, address and timestamp are not sent: the backend sets them;
+ * in meta and payload a member whose key ends in ":b64" is sent as bytes. Blocks, threads and failures as
+ * ep_idefix_events_get with wait_ms 0; EP_EINVAL: no uid, text that is not UTF-8, or meta or payload is not
+ * JSON. After EP_EBUSY, EP_EBACKEND or EP_EGARBAGE the event may exist all the same: create it again with the
+ * same uid.
+ */
+EP_API int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event);
+/* The words of the client's last failure, without its token and password. Owned by the client, until its next
+ * call. */
+EP_API const char *ep_idefix_errmsg(const ep_idefix *idefix);
+/*
+ * Ends the call under way with EP_EBUSY, or the next one where none is. The connection stays. Does not block;
+ * any thread, and in a signal handler (async-signal-safe), but not after ep_idefix_close.
+ */
+EP_API void ep_idefix_interrupt(ep_idefix *idefix);
+/* Disconnects and frees the client; clears *idefix. NULL and a pointer to NULL are accepted. Blocks for at
+ * most a second. Not while a call is under way. */
+EP_API void ep_idefix_close(ep_idefix **idefix);
 
 /* ------------------------------------------------------------------------------------------------ running */
 

@@ -143,11 +143,11 @@ static int may_change(ep_manager *manager)
 
 static int source_type(ep_manager *manager, const struct ep_source_params *params, enum source_type *type)
 {
-    static const enum source_type known[] = {SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE};
+    static const enum source_type known[] = {SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_IDEFIX};
     if (params->type == NULL) {
         if (params->client == NULL && manager->client == NULL)
             return error_set(&manager->error, EP_EINVAL,
-                             "source %s: neither a type (file, generate, http) nor a client is given",
+                             "source %s: neither a type (file, generate, http, idefix) nor a client is given",
                              params->id);
         *type = SOURCE_CLIENT;
         return 0;
@@ -158,7 +158,7 @@ static int source_type(ep_manager *manager, const struct ep_source_params *param
             return 0;
         }
     return error_set(&manager->error, EP_EINVAL,
-                     "source %s: expected type file, generate or http, found \"%s\"", params->id,
+                     "source %s: expected type file, generate, http or idefix, found \"%s\"", params->id,
                      params->type);
 }
 
@@ -184,6 +184,7 @@ static bool source_fill_type(const ep_manager *manager, const struct ep_source_p
                copy(params->cursor_at, &config->http.cursor_at) &&
                copy(params->cursor_last, &config->http.cursor_last);
     case SOURCE_IDEFIX:
+    case SOURCE_UNKNOWN:
         return true;
     }
     return true;
@@ -214,6 +215,9 @@ static int source_check(ep_manager *manager, const struct ep_source_params *para
         if (strcmp(manager->config->sources[i].id, params->id) == 0)
             return error_set(&manager->error, EP_EEXIST, "there is a source \"%s\" already", params->id);
     int result = source_type(manager, params, type);
+    if (result == 0 && *type == SOURCE_IDEFIX && params->domain == NULL && params->address == NULL)
+        return error_set(&manager->error, EP_EINVAL,
+                         "source %s: neither domain nor address is given, idefix needs one", params->id);
     if (result != 0 || *type != SOURCE_CLIENT)
         return result;
     const struct ep_client *client = params->client != NULL ? params->client : manager->client;
@@ -225,16 +229,10 @@ static int source_check(ep_manager *manager, const struct ep_source_params *para
     return 0;
 }
 
-int ep_source_add(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
+/* Appends a source that was checked. */
+static int source_append(ep_manager *manager, const struct ep_source_params *params, enum source_type type,
+                         ep_source **out)
 {
-    if (manager == NULL || params == NULL || out == NULL)
-        return EP_EINVAL;
-    enum source_type type = SOURCE_CLIENT;
-    int result = may_change(manager);
-    if (result == 0)
-        result = source_check(manager, params, &type);
-    if (result != 0)
-        return result;
     struct config *config = manager->config;
     size_t count = config->source_count;
     struct source_config *configs = realloc(config->sources, (count + 1) * sizeof *configs);
@@ -260,6 +258,41 @@ int ep_source_add(ep_manager *manager, const struct ep_source_params *params, ep
     }
     *out = source;
     return EP_OK;
+}
+
+/* What idefix has of its own is read apart, since that may fail, and then takes the place of the defaults. */
+static int source_append_idefix(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
+{
+    struct config *idefix = NULL;
+    int result = idefix_library_config(params->idefix, &idefix, &manager->error);
+    if (result != 0) {
+        error_prefix(&manager->error, "source %s", params->id);
+        return result;
+    }
+    result = source_append(manager, params, SOURCE_IDEFIX, out);
+    if (result == EP_OK) {
+        struct idefix_source_config *own =
+            &manager->config->sources[manager->config->source_count - 1].idefix;
+        struct idefix_source_config defaults = *own;
+        *own = idefix->sources[0].idefix;
+        idefix->sources[0].idefix = defaults;
+    }
+    config_close(&idefix);
+    return result;
+}
+
+int ep_source_add(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
+{
+    if (manager == NULL || params == NULL || out == NULL)
+        return EP_EINVAL;
+    enum source_type type = SOURCE_CLIENT;
+    int result = may_change(manager);
+    if (result == 0)
+        result = source_check(manager, params, &type);
+    if (result != 0)
+        return result;
+    return type == SOURCE_IDEFIX ? source_append_idefix(manager, params, out)
+                                 : source_append(manager, params, type, out);
 }
 
 /* ---- stages */

@@ -29,6 +29,10 @@ struct ep_manager {
     atomic_int supervisor; /* pid while it runs, else 0 */
 };
 
+/* A configuration of nothing but one source of type idefix without id or filters, as params say; to be
+ * closed. 0, EP_EINVAL, EP_EACCESS, EP_ENOMEM. */
+int idefix_library_config(const struct ep_idefix_params *params, struct config **out, struct error *error);
+
 struct ep_metrics *metrics_new(size_t workers);
 
 #endif

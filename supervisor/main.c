@@ -20,6 +20,7 @@
 #include "src/config.h"
 #include "src/log.h"
 #include "src/process.h"
+#include "src/source.h"
 #include "src/stage.h"
 #include "supervisor/supervisor.h"
 
@@ -86,11 +87,16 @@ static void report(const struct config_problem *problem, void *user)
     fprintf(stderr, " %s\n", problem->words);
 }
 
-/* Looks at what a worker would only find out when it starts. */
-static bool check_stages(const struct config *config)
+/* Looks at what producers and workers would only find out when they start. */
+static bool check_machine(const struct config *config)
 {
     bool good = true;
-    for (size_t i = 0; i < config->source_count; i++)
+    for (size_t i = 0; i < config->source_count; i++) {
+        struct error wrong = {0};
+        if (source_check(&config->sources[i], &wrong) != 0) {
+            fprintf(stderr, "%s: %s\n", config->path, wrong.words);
+            good = false;
+        }
         for (size_t s = 0; s < config->sources[i].stage_count; s++) {
             const struct stage_config *stage = &config->sources[i].stages[s];
             struct error error = {0};
@@ -99,6 +105,7 @@ static bool check_stages(const struct config *config)
             fprintf(stderr, "%s: %s/%s: %s\n", config->path, config->sources[i].id, stage->name, error.words);
             good = false;
         }
+    }
     return good;
 }
 
@@ -125,13 +132,14 @@ int main(int argc, char **argv)
     if (config_read(arguments.config_path, report, NULL, &config) != 0)
         return arguments.check_only ? FAILED : WRONG_INPUT;
     if (arguments.check_only) {
-        bool good = check_stages(config);
+        bool good = check_machine(config);
         if (good)
             puts("configuration ok");
         config_close(&config);
         return good ? STOPPED_IN_ORDER : FAILED;
     }
 
+    config_hide_tokens(config);
     log_open(config->log_level, NULL, NULL);
     log_name("supervisor");
     struct supervisor_options options = {.config = config, .daemon = true};

@@ -91,12 +91,16 @@ static inline bool only_problem(const char *text, unsigned line, const char *key
 
 #define FILE_SOURCE "sources:\n- id: a\n  type: file\n  path: x\n"
 #define HTTP_SOURCE "sources:\n- id: a\n  type: http\n  url: http://h/\n"
+/* PATH is a variable that every environment has */
+#define IDEFIX_SOURCE \
+    "sources:\n- id: a\n  type: idefix\n  broker: tcp://h\n  account: u\n  token_env: PATH\n  domain: d\n"
 #define STAGES "  stages:\n  - {name: s, exec: [cat]}\n"
 #define STAGE "  stages:\n  - name: s\n"
-/* one line in a file source (line 5), an http source (5), an exec stage (8), an http stage (8), or at the top
- * (7) */
+/* one line in a file source (line 5), an http source (5), an idefix source (8), an exec stage (8), an http
+ * stage (8), or at the top (7) */
 #define IN_FILE(line) FILE_SOURCE line "\n" STAGES
 #define IN_HTTP(line) HTTP_SOURCE line "\n" STAGES
+#define IN_IDEFIX(line) IDEFIX_SOURCE line "\n" STAGES
 #define IN_EXEC(line) FILE_SOURCE STAGE "    exec: [cat]\n" line "\n"
 #define IN_POST(line) FILE_SOURCE STAGE "    url: http://h/\n" line "\n"
 #define AT_TOP(line) FILE_SOURCE STAGES line "\n"

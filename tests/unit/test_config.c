@@ -135,6 +135,70 @@ static void every_key_of_a_source_is_read(void)
     config_close(&config);
 }
 
+static void every_key_of_an_idefix_source_is_read(void)
+{
+    write_file("token", "tok-1\n", 6, 0600);
+    struct config *config = read_text("sources:\n"
+                                      "- id: a\n"
+                                      "  type: idefix\n"
+                                      "  broker: mqtts://h:9\n"
+                                      "  account: u@d\n"
+                                      "  token_file: token\n"
+                                      "  domain: d\n"
+                                      "  address: dev\n"
+                                      "  event_type: temperature\n"
+                                      "  continuation_id: c-1\n"
+                                      "  encoding: jg\n"
+                                      "  session: s-1\n"
+                                      "  user: u1\n"
+                                      "  password: \"\"\n"
+                                      "  ca_file: /ca.pem\n"
+                                      "  meta: {app: x, n: 9007199254740993}\n"
+                                      "  groups: [one, two]\n"
+                                      "  connect_timeout: 1s\n"
+                                      "  answer_timeout: 2s\n"
+                                      "  max_bytes: 1MiB\n"
+                                      "  long_poll: 3s\n" STAGES);
+    show_all();
+    CU_ASSERT_PTR_NOT_NULL_FATAL(config);
+    const struct source_config *source = &config->sources[0];
+    const struct idefix_source_config *idefix = &source->idefix;
+    CU_ASSERT_STRING_EQUAL(idefix->broker, "mqtts://h:9");
+    CU_ASSERT_STRING_EQUAL(idefix->account, "u@d");
+    CU_ASSERT_STRING_EQUAL(idefix->token, "tok-1");
+    CU_ASSERT_STRING_EQUAL(source->domain, "d");
+    CU_ASSERT_STRING_EQUAL(source->address, "dev");
+    CU_ASSERT_STRING_EQUAL(source->event_type, "temperature");
+    CU_ASSERT_STRING_EQUAL(source->continuation_id, "c-1");
+    CU_ASSERT_STRING_EQUAL(idefix->encoding, "jg");
+    CU_ASSERT_STRING_EQUAL(idefix->session, "s-1");
+    CU_ASSERT_STRING_EQUAL(idefix->user, "u1");
+    CU_ASSERT_STRING_EQUAL(idefix->password, "");
+    CU_ASSERT_STRING_EQUAL(idefix->ca_file, "/ca.pem");
+    CU_ASSERT_STRING_EQUAL(idefix->meta, "{\"app\":\"x\",\"n\":9007199254740993}");
+    CU_ASSERT_EQUAL(idefix->groups.count, 2);
+    CU_ASSERT_STRING_EQUAL(idefix->groups.at[1], "two");
+    CU_ASSERT_EQUAL(idefix->connect_timeout_ms, 1000);
+    CU_ASSERT_EQUAL(idefix->answer_timeout_ms, 2000);
+    CU_ASSERT_EQUAL(idefix->max_bytes, 1048576);
+    CU_ASSERT_EQUAL(source->long_poll_ms, 3000);
+    config_close(&config);
+    config = read_text(IN_IDEFIX("  since: 2026-01-01T00:00:00Z"));
+    CU_ASSERT_PTR_NOT_NULL_FATAL(config);
+    idefix = &config->sources[0].idefix;
+    CU_ASSERT_STRING_EQUAL(idefix->encoding, "mg");
+    CU_ASSERT_STRING_EQUAL(idefix->user, "device");
+    CU_ASSERT_STRING_EQUAL(idefix->password, "77dev22p1");
+    CU_ASSERT_PTR_NULL(idefix->session);
+    CU_ASSERT_PTR_NULL(idefix->meta);
+    CU_ASSERT_EQUAL(idefix->groups.count, 0);
+    CU_ASSERT_EQUAL(idefix->connect_timeout_ms, 10000);
+    CU_ASSERT_EQUAL(idefix->answer_timeout_ms, 10000);
+    CU_ASSERT_EQUAL(idefix->max_bytes, 64 << 20);
+    CU_ASSERT_EQUAL(config->sources[0].page, 100);
+    config_close(&config);
+}
+
 static void every_key_of_a_stage_is_read(void)
 {
     setenv("TEST_CONFIG_TOKEN", "from-env", 1);
@@ -304,6 +368,7 @@ int main(void)
     const struct unit_case cases[] = {
         {"a small file gets all defaults", a_small_file_gets_all_defaults},
         {"every key of a source is read", every_key_of_a_source_is_read},
+        {"every key of an idefix source is read", every_key_of_an_idefix_source_is_read},
         {"every key of a stage is read", every_key_of_a_stage_is_read},
         {"options become JSON", options_become_json},
         {"memory storage has several spellings", memory_storage_has_several_spellings},

@@ -43,8 +43,8 @@ static void what_is_missing_is_named(void)
     CU_ASSERT(only_problem("instance: x\n", 0, "sources", "is missing"));
     CU_ASSERT(only_problem("sources: []\n", 1, "sources", "expected a list of 1 to"));
     CU_ASSERT(only_problem("sources:\n- type: file\n  path: x\n" STAGES, 2, "sources[0].id", "is missing"));
-    CU_ASSERT(
-        only_problem("sources:\n- id: x\n" STAGES, 2, "sources[0].type", "is missing, expected http, file"));
+    CU_ASSERT(only_problem("sources:\n- id: x\n" STAGES, 2, "sources[0].type",
+                           "is missing, expected idefix, http, file"));
     CU_ASSERT(only_problem("sources:\n- id: x\n  type: file\n" STAGES, 2, "sources[0].path", "is missing"));
     CU_ASSERT(only_problem("sources:\n- id: x\n  type: http\n" STAGES, 2, "sources[0].url", "is missing"));
     CU_ASSERT(only_problem(FILE_SOURCE, 2, "sources[0].stages", "is missing"));
@@ -153,8 +153,29 @@ static void wrong_values_are_told(void)
          "expected `at` or `last`"},
         {"sources:\n- {id: a, type: generate, rate: fast}\n", 2, "sources[0].rate", "such as 100 or 0.5"},
         {"sources:\n- {id: a, type: generate, rate: -1}\n", 2, "sources[0].rate", "found \"-1\""},
-        {"sources:\n- {id: a, type: idefix, broker: x}\n", 2, "sources[0].type",
-         "idefix is not built into this version"},
+        {"sources:\n- {id: a, type: idefix, broker: h, account: u, token_env: PATH, domain: d}\n", 2,
+         "sources[0].broker", "ssl://"},
+        {"sources:\n- {id: a, type: idefix, account: u, token_env: PATH, domain: d}\n", 2,
+         "sources[0].broker", "is missing"},
+        {"sources:\n- {id: a, type: idefix, broker: 'ssl://h', token_env: PATH, domain: d}\n", 2,
+         "sources[0].account", "is missing"},
+        {"sources:\n- {id: a, type: idefix, broker: 'ssl://h', account: u, domain: d}\n", 2,
+         "sources[0].token_file", "or token_env"},
+        {"sources:\n- {id: a, type: idefix, broker: 'ssl://h', account: u, token_env: PATH}\n", 2,
+         "sources[0].domain", "neither domain nor address"},
+        {IN_IDEFIX("  encoding: mz"), 8, "sources[0].encoding", "found \"mz\""},
+        {IN_IDEFIX("  encoding: g"), 8, "sources[0].encoding", "found \"g\""},
+        {IN_IDEFIX("  session: a/b"), 8, "sources[0].session", "found \"a/b\""},
+        {IN_IDEFIX("  meta: [a]"), 8, "sources[0].meta", "names and values"},
+        {IN_IDEFIX("  groups: a"), 8, "sources[0].groups", "such as [one, two], found \"a\""},
+        {IN_IDEFIX("  password: [a]"), 8, "sources[0].password", "expected a text"},
+        {IN_IDEFIX("  answer_timeout: 0s"), 8, "sources[0].answer_timeout", "at least 1ms"},
+        {IN_IDEFIX("  uid: /a"), 8, "sources[0].uid", "not for type idefix"},
+        {IN_IDEFIX("  ca_file: /ca.pem"), 8, "sources[0].ca_file", "for brokers with TLS"},
+        {IDEFIX_SOURCE "  session: s1\n" STAGES
+                       "- {id: b, type: idefix, broker: 'ssl://h', account: u, token_env: PATH, domain: d, "
+                       "session: s1, stages: [{name: s, exec: [x]}]}\n",
+         11, "sources[1].session", "source a's as well"},
         {"sources:\n- {id: a, type: htp}\n", 2, "sources[0].type", "did you mean http?"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

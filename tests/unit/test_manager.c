@@ -75,6 +75,48 @@ static void sources(void)
     ep_manager_close(&manager);
 }
 
+static void idefix_sources(void)
+{
+    char account[] = "user-1", group[] = "one";
+    const char *const groups[] = {group, NULL};
+    struct ep_idefix_params params = {.broker = "ssl://h", .account = account, .groups = groups};
+    struct ep_source_params wanted = {.id = "x", .type = "idefix", .idefix = &params};
+    open_all();
+    ep_source *bad = NULL;
+    CU_ASSERT_EQUAL(ep_source_add(manager, &wanted, &bad), EP_EINVAL);
+    CU_ASSERT_TRUE(says("neither domain nor address"));
+    wanted.domain = "acme";
+    wanted.idefix = NULL;
+    CU_ASSERT_EQUAL(ep_source_add(manager, &wanted, &bad), EP_EINVAL);
+    CU_ASSERT_TRUE(says("source x: idefix needs a broker and an account"));
+    wanted.idefix = &params;
+    params.token_file = "/nonexistent/token";
+    CU_ASSERT_EQUAL(ep_source_add(manager, &wanted, &bad), EP_EACCESS);
+    CU_ASSERT_TRUE(says("source x: /nonexistent/token"));
+    CU_ASSERT_PTR_NULL(bad);
+    params.token_file = NULL;
+    params.token = "secret";
+    params.max_bytes = 4096;
+    CU_ASSERT_EQUAL_FATAL(ep_source_add(manager, &wanted, &bad), EP_OK);
+    strcpy(account, "gone");
+    strcpy(group, "go"); /* all was copied */
+    const struct source_config *config = &manager->config->sources[1];
+    CU_ASSERT_EQUAL(config->type, SOURCE_IDEFIX);
+    CU_ASSERT_STRING_EQUAL(config->domain, "acme");
+    CU_ASSERT_STRING_EQUAL(config->idefix.broker, "ssl://h");
+    CU_ASSERT_STRING_EQUAL(config->idefix.account, "user-1");
+    CU_ASSERT_STRING_EQUAL(config->idefix.token, "secret");
+    CU_ASSERT_EQUAL(config->idefix.groups.count, 1);
+    CU_ASSERT_STRING_EQUAL(config->idefix.groups.at[0], "one");
+    CU_ASSERT_EQUAL(config->idefix.max_bytes, 4096);
+    CU_ASSERT_STRING_EQUAL(config->idefix.encoding, "mg"); /* defaults */
+    CU_ASSERT_STRING_EQUAL(config->idefix.user, "device");
+    CU_ASSERT_EQUAL(config->idefix.connect_timeout_ms, 10000);
+    CU_ASSERT_EQUAL(config->long_poll_ms, 60000);
+    CU_ASSERT_PTR_NULL(config->idefix.session);
+    ep_manager_close(&manager);
+}
+
 static void stages(void)
 {
     open_all();
@@ -105,5 +147,5 @@ static void a_source_without_stages_does_not_run(void)
     ep_manager_close(&manager);
 }
 
-UNIT_MAIN("manager", {"managers", managers}, {"sources", sources}, {"stages", stages},
-          {"a source without stages does not run", a_source_without_stages_does_not_run})
+UNIT_MAIN("manager", {"managers", managers}, {"sources", sources}, {"sources of type idefix", idefix_sources},
+          {"stages", stages}, {"a source without stages does not run", a_source_without_stages_does_not_run})

@@ -341,7 +341,8 @@ static void every_type_has_its_table(void)
     CU_ASSERT_PTR_EQUAL(source_ops_for(SOURCE_FILE), &source_file_ops);
     CU_ASSERT_PTR_EQUAL(source_ops_for(SOURCE_GENERATE), &source_generate_ops);
     CU_ASSERT_PTR_EQUAL(source_ops_for(SOURCE_CLIENT), &source_client_ops);
-    CU_ASSERT_PTR_NULL(source_ops_for(SOURCE_IDEFIX));
+    CU_ASSERT_PTR_EQUAL(source_ops_for(SOURCE_IDEFIX), &source_idefix_ops);
+    CU_ASSERT_PTR_NULL(source_ops_for(SOURCE_UNKNOWN));
 }
 
 UNIT_MAIN("source_client", {"passes filters, cursor, limit and wait", passes_filters_cursor_limit_and_wait},
