@@ -19,7 +19,7 @@
     X(JSON, "json", 0, NULL, CLI_DATA, "one JSON object a line")                                      \
     X(WATCH, "watch", 0, NULL, CLI_STATUS, "again every second, until q or Ctrl-C")                   \
     X(FIELDS, "fields", 'o', "FIELD,...", CLI_QUEUE, "these fields, separated by tabs")               \
-    X(SOURCE, "source", 0, "SOURCE", CLI_SELECT | CLI_SHOW, "events of this source")                  \
+    X(SOURCE, "source", 0, "SOURCE", CLI_SELECT | CLI_SHOW | CLI_IMPORT, "events of this source")     \
     X(STAGE, "stage", 0, "[SOURCE/]STAGE", CLI_SELECT, "that wait for, or died at, this stage")       \
     X(STATE, "state", 0, "STATE", CLI_SELECT, "ready, running, delayed, held or dead")                \
     X(DEVICE, "device", 0, "DEVICE", CLI_SELECT, "of this device (the event's address)")              \
@@ -29,6 +29,7 @@
     X(LIMIT, "limit", 0, "N", CLI_SELECT, "at most so many, the oldest first")                        \
     X(DRY_RUN, "dry-run", 0, NULL, CLI_WRITE, "change nothing, say what would be changed")            \
     X(SET, "set", 0, "CURSOR", CLI_CURSOR, "fetch from here on")                                      \
+    X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                    \
     X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")
 
 enum cli_group {
@@ -40,7 +41,8 @@ enum cli_group {
     CLI_SHOW = 32,
     CLI_WRITE = 64, /* changes something */
     CLI_CURSOR = 128,
-    CLI_ENDING = 256
+    CLI_ENDING = 256,
+    CLI_IMPORT = 512
 };
 
 enum cli_option_id {
@@ -136,7 +138,7 @@ int cli_out_end(struct cli *cli, int status);
 size_t cli_width(void); /* of the terminal; 0: stdout is none */
 bool cli_colours(void);
 
-/* cli_status.c, cli_queue.c, cli_show.c, cli_change.c, cli_order.c, cli_inject.c, cli_check.c */
+/* cli_status.c, cli_queue.c, cli_show.c, cli_order.c, cli_inject.c, cli_import.c, cli_check.c */
 int cli_status(struct cli *cli);
 int cli_queue(struct cli *cli);
 int cli_show(struct cli *cli);
@@ -145,6 +147,7 @@ int cli_cursor(struct cli *cli);
 int cli_order(struct cli *cli); /* pause, resume, restart */
 int cli_end(struct cli *cli);   /* drain, stop */
 int cli_inject(struct cli *cli);
+int cli_import(struct cli *cli);
 int cli_check(struct cli *cli);
 
 /* A value of a data line as text for people: null and what is missing is "". To be freed. */

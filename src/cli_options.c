@@ -31,6 +31,8 @@ const struct cli_verb cli_verbs[] = {
     {"remove", "SELECTORS", "take events out of the store, for good", CHANGE, 0, -1, cli_change},
     {"inject", "SOURCE [FILE]", "add events: a JSON object a line, - or nothing: stdin",
      CLI_ANY | CLI_DATA | CLI_WRITE, 1, 2, cli_inject},
+    {"import", "FILE", "take over a database of the Go eventpipe",
+     CLI_ANY | CLI_DATA | CLI_WRITE | CLI_IMPORT, 1, 1, cli_import},
     {"pause", "SOURCE[/STAGE]", "stop fetching, or running this stage", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
     {"resume", "SOURCE[/STAGE]", "go on after a pause", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
     {"restart", "SOURCE[/STAGE]", "start its processes afresh", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
@@ -66,10 +68,11 @@ static void option_line(const struct cli_option *option, struct json_out *out)
     json_out_words(out, line);
 }
 
-static void option_lines(unsigned groups, struct json_out *out)
+/* Options of any of these groups, but of none of the others. */
+static void option_lines(unsigned groups, unsigned without, struct json_out *out)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
-        if ((cli_options[i].groups & groups) != 0)
+        if ((cli_options[i].groups & groups) != 0 && (cli_options[i].groups & without) == 0)
             option_line(&cli_options[i], out);
 }
 
@@ -83,9 +86,9 @@ void cli_usage(struct json_out *out)
         json_out_words(out, line);
     }
     json_out_words(out, "\noptions:\n");
-    option_lines(~(unsigned)(CLI_SELECT | CLI_SHOW), out);
+    option_lines(~0u, CLI_SELECT, out);
     json_out_words(out, "\nSELECTORS: UIDs, or ALL for every event, or any of\n");
-    option_lines(CLI_SELECT, out);
+    option_lines(CLI_SELECT, 0, out);
     json_out_words(out, "\nexit status: 0 done, or healthy; 1 not healthy, or no; 2 wrong usage;\n"
                         "  3 the daemon is down; 4 nothing matched\n");
 }
@@ -98,7 +101,7 @@ void cli_usage_verb(const struct cli_verb *verb, struct json_out *out)
     json_out_words(out, line);
     snprintf(line, sizeof line, "%s\n\noptions:\n", verb->help);
     json_out_words(out, line);
-    option_lines(verb->groups, out);
+    option_lines(verb->groups, 0, out);
 }
 
 /* ---- parsing ---- */

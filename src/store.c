@@ -167,6 +167,11 @@ int store_change(struct store *store, const struct store_select *select, enum st
     return store->ops->change(store, select, verb, dry_run, see, user, changed);
 }
 
+int store_import(struct store *store, struct store_import *import)
+{
+    return store->ops->import(store, import);
+}
+
 int store_checkpoint(struct store *store, bool final)
 {
     return store->ops->checkpoint(store, final);

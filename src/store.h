@@ -83,7 +83,8 @@ int store_hold(const struct store_options *options, uint64_t wait_ms, int *lock_
 /* The last to leave (supervisor): for memory:, removes the directory. Harmless otherwise. */
 void store_leave(const struct store_options *options);
 
-/* The first step of a start (keeper): creates or migrates, adds 1 to the start number, registers the names.
+/* The first step of a start (keeper, import): creates or migrates, adds 1 to the start number, registers the
+ * names.
  */
 struct store_names {
     const char *source;
@@ -274,6 +275,36 @@ enum store_verb {
  * left (running ones always). on_item sees each that is changed, or would be under dry_run. */
 int store_change(struct store *store, const struct store_select *select, enum store_verb verb, bool dry_run,
                  store_on_item *see, void *user, uint64_t *changed);
+
+/* ---- import (eventpipe import, while no daemon holds the store): what another program's database holds, all
+ * of it in one transaction. UIDs are remembered for ever: an event that was imported once is known from then
+ * on, also when it is gone since. */
+struct store_import_row {
+    int64_t source; /* rows of one source come together; 0, in a trial only: one that the store has not yet */
+    struct store_event event;
+    const char *done;    /* "a\nb\n" */
+    const char *context; /* "" = none yet */
+    size_t context_bytes;
+};
+struct store_import_cursor {
+    int64_t source;
+    const char *cursor; /* NULL or "": there is none */
+    bool set;           /* out: false where the source keeps its own, or there is none */
+};
+struct store_import {
+    /* The next row, which must stand until the call after it: 1; 0: there are no more; negative: nothing at
+     * all is stored, and store_import returns that very code (the words are the caller's). */
+    int (*next)(struct store_import_row *row, void *user);
+    /* What became of it: stored as ready (or dead), or known: in the store, or imported before. */
+    void (*took)(const struct store_import_row *row, bool stored, void *user);
+    void *user;
+    struct store_import_cursor *cursors; /* only where the source has none */
+    size_t cursor_count;
+    uint64_t now_ms; /* wall clock, the arrival */
+    bool trial;      /* writes nothing (a reader's handle will do), says what would become of the rows */
+};
+/* Stored rows count as fetched and injected, known ones as duplicates. */
+int store_import(struct store *store, struct store_import *import);
 
 /* ---- upkeep (keeper) */
 int store_checkpoint(struct store *store,

@@ -43,6 +43,7 @@ struct store_ops {
                 void *user);
     int (*change)(struct store *store, const struct store_select *select, enum store_verb verb, bool dry_run,
                   store_on_item *see, void *user, uint64_t *changed);
+    int (*import)(struct store *store, struct store_import *import);
     int (*checkpoint)(struct store *store, bool final);
     int (*sizes)(struct store *store, uint64_t *bytes, uint64_t *log_bytes);
     int (*check)(struct store *store, void (*report)(const char *words, void *user), void *user);

@@ -72,6 +72,12 @@ enum store_sqlite_statement {
     SQL_LIST_STATE,
     SQL_HOLD_PARKED,
     SQL_REQUEUE_PROGRESS,
+
+    SQL_REMEMBER,
+    SQL_REMEMBERED,
+    SQL_IMPORT_PROGRESS,
+    SQL_IMPORT_DEAD,
+    SQL_FIRST_CURSOR,
     SQL_STATEMENTS /* how many */
 };
 
@@ -193,6 +199,15 @@ void store_sqlite_rescan(struct store *store, int64_t source);
 /* An event below the frontier can be claimed again. */
 void store_sqlite_look_again(struct store_sqlite *store, int64_t source, int64_t event);
 
+/* Number of the next event to arrive, as the id it will have. */
+int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t *next);
+/* Puts an event's own row in; *stored is false when the source has its uid already. */
+int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
+                              const struct store_event *event, bool *stored);
+
+/* store_sqlite_import.c */
+int store_sqlite_import(struct store *store, struct store_import *import);
+
 /* store_sqlite_commit.c */
 int store_sqlite_read(struct store *store, const struct store_lease *leases, size_t count,
                       store_on_row *on_row, void *user);
@@ -245,7 +260,7 @@ int store_sqlite_check(struct store *store, void (*report)(const char *words, vo
     .release = store_sqlite_release, .cursor = store_sqlite_cursor, .set_cursor = store_sqlite_set_cursor, \
     .source_totals = store_sqlite_source_totals, .stage_totals = store_sqlite_stage_totals,                \
     .each_source = store_sqlite_each_source, .each_stage = store_sqlite_each_stage,                        \
-    .list = store_sqlite_list, .change = store_sqlite_change, .checkpoint = store_sqlite_checkpoint,       \
-    .sizes = store_sqlite_sizes, .check = store_sqlite_check
+    .list = store_sqlite_list, .change = store_sqlite_change, .import = store_sqlite_import,               \
+    .checkpoint = store_sqlite_checkpoint, .sizes = store_sqlite_sizes, .check = store_sqlite_check
 
 #endif

@@ -71,7 +71,7 @@ static int check_claim(struct store_sqlite *store, const struct store_claim *cla
                      (unsigned long long)claim->token, (unsigned long long)store->start_number);
 }
 
-static int next_event(struct store_sqlite *store, int64_t source, int64_t *next)
+int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t *next)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_SOURCE_NEXT);
     store_sqlite_bind(store, statement, 1, source);
@@ -142,19 +142,19 @@ struct ingest {
     int64_t stored, duplicates, dead;
 };
 
-static int insert_event(struct ingest *ingest, const struct store_event *event, bool *stored)
+int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
+                              const struct store_event *event, bool *stored)
 {
-    struct store_sqlite *store = ingest->store;
     if (event->uid == NULL || (event->data == NULL && event->data_bytes != 0))
         return error_set(&store->store.error, EP_EINVAL, "%s: an event without %s", store->path,
                          event->uid == NULL ? "uid" : "data");
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_INSERT_EVENT);
-    store_sqlite_bind(store, statement, 1, ingest->next);
-    store_sqlite_bind(store, statement, 2, ingest->source);
+    store_sqlite_bind(store, statement, 1, id);
+    store_sqlite_bind(store, statement, 2, source);
     store_sqlite_bind_words(store, statement, 3, event->uid);
     store_sqlite_bind_words(store, statement, 4, event->device);
     store_sqlite_bind_words(store, statement, 5, event->type);
-    store_sqlite_bind(store, statement, 6, store_sqlite_signed(ingest->page->now_ms));
+    store_sqlite_bind(store, statement, 6, store_sqlite_signed(now_ms));
     store_sqlite_bind_text(store, statement, 7, event->data != NULL ? event->data : "", event->data_bytes);
     int code = store_sqlite_run(store, statement);
     *stored = code == 0 && sqlite3_changes(store->db) == 1;
@@ -165,7 +165,8 @@ static int ingest_one(struct ingest *ingest, const struct store_event *event)
 {
     struct store_sqlite *store = ingest->store;
     bool stored = false;
-    int code = insert_event(ingest, event, &stored);
+    int code =
+        store_sqlite_insert_event(store, ingest->source, ingest->next, ingest->page->now_ms, event, &stored);
     if (code != 0 || !stored) {
         ingest->duplicates += code == 0;
         return code;
@@ -235,7 +236,7 @@ static int ingest_all(struct ingest *ingest)
 {
     struct store_sqlite *store = ingest->store;
     bool more = false;
-    int code = next_event(store, ingest->source, &ingest->next);
+    int code = store_sqlite_next_event(store, ingest->source, &ingest->next);
     ingest->frontier = frontier_of(store, ingest->source);
     if (code == 0 && ingest->claim != NULL && ingest->claim->limit > 0) {
         code = claim_ready(store, ingest->claim, &ingest->frontier, ingest->next, &ingest->claimed, &more);
@@ -292,7 +293,7 @@ static int look(struct store_sqlite *store, int64_t source, uint64_t now_ms, boo
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
-    code = next_event(store, source, &next);
+    code = store_sqlite_next_event(store, source, &next);
     if (code == 0)
         code = next_due(store, source, due_ms);
     *found = code == 0 && *due_ms <= now_ms;
@@ -381,7 +382,7 @@ int store_sqlite_claim(struct store *base, int64_t source, uint64_t now_ms, cons
         return code;
     int64_t next = 0, frontier = frontier_of(store, source);
     size_t share = 0;
-    code = next_event(store, source, &next);
+    code = store_sqlite_next_event(store, source, &next);
     if (code == 0 && due_ms <= now_ms)
         code = retry_share(store, claim, frontier, next, &share);
     if (code == 0 && share > 0)

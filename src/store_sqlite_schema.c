@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The SQLite engine's tables: made, migrated and recognised here; and the first step of a start. Creating and
- * migrating is the keeper's alone, while its family holds the store; everybody else only checks.
+ * migrating is for who holds the store (the keeper's family, or an import); everybody else only checks.
  *
  * Invariants
  *  1. A file that is not ours is never written to: application_id says whose it is.
@@ -43,8 +43,14 @@ static const char *const steps[] = {
                                    "0, " EVENT_STATE ");"
                                    "CREATE INDEX parked_due ON parked(source, due_ms) WHERE state = 2;"
                                    "CREATE INDEX parked_state ON parked(source, state);",
+    /* 2: the uids that eventpipe import has taken, for ever */
+    "CREATE TABLE imported(source INTEGER NOT NULL, uid TEXT NOT NULL, PRIMARY KEY(source, uid)) WITHOUT "
+    "ROWID;",
 };
 #define VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
+/* The oldest version whose tables a reader finds as they are now: step 2 only adds what none of them reads.
+ * So an operator can look into a store before the daemon that migrates it has started. */
+#define OLDEST_READ ((int64_t)1)
 
 static int read_identity(struct store_sqlite *store, int64_t *application, int64_t *version, int64_t *tables)
 {
@@ -100,7 +106,7 @@ int store_sqlite_schema(struct store_sqlite *store, bool create)
     if (store->fenced || store->readonly) {
         if (empty)
             return error_set(error, EP_ENOENT, "%s: there is no store in this file yet", store->path);
-        if (version < VERSION)
+        if (version < (store->readonly ? OLDEST_READ : VERSION))
             return error_set(
                 error, EP_ESTORE,
                 "%s: of an older eventpipe (store version %lld, this one reads %lld); the daemon "

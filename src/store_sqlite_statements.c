@@ -122,6 +122,14 @@ static const struct text texts[SQL_STATEMENTS] = {
         {"UPDATE progress SET token = 0, attempts = 0, crashes = 0, done = '', context = '', "
          "words = '' WHERE seq = ?1",
          false},
+
+    [SQL_REMEMBER] = {"INSERT INTO imported(source, uid) VALUES(?1, ?2) ON CONFLICT DO NOTHING", false},
+    [SQL_REMEMBERED] = {"SELECT 1 FROM imported WHERE source = ?1 AND uid = ?2", false},
+    [SQL_IMPORT_PROGRESS] = {"INSERT INTO progress(seq, token, done, context) VALUES(?1, 0, ?2, ?3)", false},
+    [SQL_IMPORT_DEAD] = {"INSERT INTO parked(seq, source, state, reason, words, done, context) "
+                         "VALUES(?1, ?2, 4, ?3, ?4, ?5, ?6)",
+                         false},
+    [SQL_FIRST_CURSOR] = {"UPDATE source SET cursor = ?2 WHERE id = ?1 AND ifnull(cursor, '') = ''", false},
 };
 
 /* The numbers 2, 3 and 4 above and in the schema's indexes are these. */
