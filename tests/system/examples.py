@@ -127,6 +127,16 @@ def scripts():
             removed=1, keys=keys)
 
 
+def readings():
+    given = [{"type": "temperature", "station": "device-003", "value": 21.5},
+             {"type": "application/x", "station": "of ours", "value": -3e-2},
+             {"type": "door", "station": "device-004", "open": True, "value": "none"}]
+    noted = [{"device": "device-003", "type": "temperature", "value": 21.5}, {"type": "application/x", "value": -3e-2},
+             {"device": "device-004", "type": "door"}]
+    Example("readings", ["{name: reading, exec: [sh, %s]}" % example("reading.sh")], given, noted,
+            keys=", device: /station, event_type: /type")
+
+
 def dpkg():
     parse = "{name: parse, exec: [%s]}" % example("dpkg_parse.sh")
     parsed = [{"action": "installed", "package": "libc6:amd64"}, {"action": "startup", "package": ""},
@@ -189,7 +199,7 @@ def readme_configuration():
 def main():
     if not has_compiler():
         print("no C compiler or no pkg-config: nothing is built here")
-    for group in (scripts, dpkg, earthquakes, programs, readme):
+    for group in (scripts, readings, dpkg, earthquakes, programs, readme):
         group()
     readme_configuration()
     instance = harness.Instance()

@@ -192,8 +192,10 @@ class Quakes:
 
     def kill_daemon(self):
         """Without a word of warning; all others of the family must follow. What the store then holds adds up."""
-        members = family(self.instance.daemon.pid)
-        check(len(members) >= 13, "a supervisor, a producer, a keeper, 10 workers make %d processes" % len(members))
+        def whole():  # what was killed a moment ago may not be back yet
+            members = family(self.instance.daemon.pid)
+            return members if len(members) >= 13 else None
+        members = wait_for(whole, "a supervisor, a producer, a keeper and 10 workers")
         self.instance.daemon.kill()
         self.instance.daemon.wait()
         wait_for(lambda: not living(members), lambda: "the family to end, alive: %s" % living(members))

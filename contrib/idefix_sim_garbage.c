@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Answers that no server should send, for contrib/idefix-sim. Each kind has some forms, which `variant` takes
+ * in turn. Where a kind allows it the envelope is right, so that the client knows which call it belongs to,
+ * and the harm is inside.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "contrib/idefix_sim.h"
+#include "src/json_pack.h"
+
+#define BOMB_BYTES ((size_t)72 << 20)
+#define DEEP 100000
+#define DEEP_EVENT 250 /* nested deeper than JSON_DEPTH_MAX, but harmless to who only looks for its end */
+#define RANDOM_MAX 4096
+
+static const char *const names[] = {
+#define X(name, words) words,
+    SIM_GARBAGE(X)
+#undef X
+};
+
+const char *sim_garbage_name(enum sim_garbage kind)
+{
+    return names[kind];
+}
+
+enum sim_garbage sim_garbage_read(const char *name)
+{
+    enum sim_garbage kind = SIM_GARBAGE_NONE;
+    while (kind < SIM_GARBAGE_KINDS && strcmp(names[kind], name) != 0)
+        kind++;
+    return kind;
+}
+
+/* ---- how things are put together */
+
+struct maker {
+    unsigned variant;
+    const struct idefix_encoding *encoding;
+    const char *reply;
+    const struct sim_page *page;
+    struct sim_answer *out;
+};
+
+static int take(struct maker *maker, const char *flags, const void *body, size_t bytes)
+{
+    maker->out->body = malloc(bytes + 1);
+    if (maker->out->body == NULL)
+        return EP_ENOMEM;
+    memcpy(maker->out->body, body, bytes);
+    maker->out->bytes = bytes;
+    snprintf(maker->out->flags, sizeof maker->out->flags, "%s", flags);
+    return 0;
+}
+
+/* JSON text as the codec of the session has it. */
+static int take_json(struct maker *maker, const struct json_out *text, const char *suffix)
+{
+    char flags[8];
+    if (text->failed || text->text == NULL)
+        return EP_ENOMEM;
+    snprintf(flags, sizeof flags, "%c%s", maker->encoding->json ? 'j' : 'm', suffix);
+    if (maker->encoding->json)
+        return take(maker, flags, text->text, text->bytes);
+    msgpack_sbuffer buffer;
+    msgpack_packer packer;
+    msgpack_sbuffer_init(&buffer);
+    msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
+    int result = epi_json_pack((struct json_span){text->text, text->bytes}, &packer);
+    if (result == 0)
+        result = take(maker, flags, buffer.data, buffer.size);
+    msgpack_sbuffer_destroy(&buffer);
+    return result;
+}
+
+/* A right answer with the page, not compressed. */
+static int take_page(struct maker *maker, const char *suffix, const char *insert)
+{
+    struct json_out text = {0};
+    json_out_words(&text, maker->encoding->json ? "{\"t\":" : "{\"to\":");
+    json_out_string(&text, maker->reply, strlen(maker->reply));
+    json_out_words(&text, maker->encoding->json ? ",\"d\":" : ",\"dt\":");
+    sim_page_write(maker->page, maker->encoding->json, false, insert, &text);
+    json_out_words(&text, "}");
+    int result = take_json(maker, &text, suffix);
+    json_out_free(&text);
+    return result;
+}
+
+static void repeat(struct json_out *out, const char *text, size_t bytes, size_t times)
+{
+    while (times-- > 0)
+        json_out_raw(out, text, bytes);
+}
+
+/* The head of a MessagePack envelope, up to the data: {"to": reply, "dt": */
+static void head_packed(const struct maker *maker, struct json_out *out)
+{
+    size_t bytes = strlen(maker->reply);
+    const char length = (char)bytes;
+    json_out_raw(out, "\x82\xa2to\xd9", 5);
+    json_out_raw(out, &length, 1);
+    json_out_raw(out, maker->reply, bytes);
+    json_out_raw(out,
+                 "\xa2"
+                 "dt",
+                 3);
+}
+
+static int take_out(struct maker *maker, const char *flags, struct json_out *out)
+{
+    int result = out->failed ? EP_ENOMEM : take(maker, flags, out->text, out->bytes);
+    json_out_free(out);
+    return result;
+}
+
+/* ---- the kinds */
+
+static int make_random(struct maker *maker)
+{
+    static const char *const flags[] = {"", "g"};
+    char bytes[RANDOM_MAX], text[8];
+    uint64_t draw = maker->variant + 1;
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        draw ^= draw << 13;
+        draw ^= draw >> 7;
+        draw ^= draw << 17;
+        bytes[i] = (char)(draw >> 32);
+    }
+    snprintf(text, sizeof text, "%c%s", maker->encoding->json ? 'j' : 'm', flags[maker->variant / 2 % 2]);
+    return take(maker, text, bytes, maker->variant % 2 == 0 ? sizeof bytes : draw % 64);
+}
+
+/* Feeds one piece of text to the compressor. */
+static int bomb_piece(z_stream *stream, struct json_out *out, const void *text, size_t bytes, int flush)
+{
+    char buffer[16384];
+    int result = Z_OK;
+    stream->next_in = (Bytef *)(uintptr_t)text;
+    stream->avail_in = (uInt)bytes;
+    do {
+        stream->next_out = (Bytef *)buffer;
+        stream->avail_out = sizeof buffer;
+        result = deflate(stream, flush);
+        json_out_raw(out, buffer, sizeof buffer - stream->avail_out);
+    } while (stream->avail_out == 0 && result == Z_OK);
+    return result;
+}
+
+/* A right answer, but for its size: a page whose cid is 72 MiB of x. */
+static int make_bomb(struct maker *maker)
+{
+    static char filler[65536];
+    z_stream stream = {0};
+    struct json_out head = {0}, body = {0};
+    const bool json = maker->encoding->json;
+    unsigned char length[5] = {0xdb}; /* str 32 */
+    for (int i = 1; i < 5; i++)
+        length[i] = (unsigned char)(BOMB_BYTES >> (32 - 8 * i));
+    memset(filler, 'x', sizeof filler);
+    if (json) {
+        json_out_words(&head, "{\"t\":");
+        json_out_string(&head, maker->reply, strlen(maker->reply));
+        json_out_words(&head, ",\"d\":{\"events\":[],\"cid\":\"");
+    } else {
+        head_packed(maker, &head);
+        json_out_words(&head, "\x82\xa6"
+                              "events\x90\xa3"
+                              "cid");
+        json_out_raw(&head, (const char *)length, sizeof length);
+    }
+    if (head.failed ||
+        deflateInit2(&stream, Z_BEST_COMPRESSION, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY) != Z_OK) {
+        json_out_free(&head);
+        return EP_ENOMEM;
+    }
+    bomb_piece(&stream, &body, head.text, head.bytes, Z_NO_FLUSH);
+    for (size_t done = 0; done < BOMB_BYTES; done += sizeof filler)
+        bomb_piece(&stream, &body, filler, sizeof filler, Z_NO_FLUSH);
+    bomb_piece(&stream, &body, "\"}}", json ? 3 : 0, Z_FINISH);
+    deflateEnd(&stream);
+    json_out_free(&head);
+    return take_out(maker, json ? "jg" : "mg", &body);
+}
+
+/* Cut off at a place that is another one each time: plain or compressed, as the session takes it. */
+static int make_truncated(struct maker *maker)
+{
+    struct json_out data = {0};
+    struct idefix_frame frame;
+    sim_page_write(maker->page, maker->encoding->json, false, NULL, &data);
+    const struct idefix_envelope envelope = {.to = maker->reply, .data = {data.text, data.bytes}};
+    if (data.failed || idefix_frame_encode(maker->encoding, &envelope, &frame) != 0) {
+        json_out_free(&data);
+        return EP_ENOMEM;
+    }
+    size_t keep = frame.bytes * (1 + maker->variant * 3 % 8) / 9;
+    int result = take(maker, frame.flags, frame.body, keep);
+    idefix_frame_free(&frame);
+    json_out_free(&data);
+    return result;
+}
+
+static int make_deep(struct maker *maker)
+{
+    struct json_out out = {0};
+    if (maker->encoding->json) {
+        json_out_words(&out, "{\"t\":");
+        json_out_string(&out, maker->reply, strlen(maker->reply));
+        json_out_words(&out, ",\"d\":{\"events\":");
+        repeat(&out, "[", 1, DEEP);
+        repeat(&out, "]", 1, DEEP);
+        json_out_words(&out, "}}");
+        return take_out(maker, "j", &out);
+    }
+    head_packed(maker, &out);
+    json_out_words(&out, "\x81\xa6"
+                         "events");
+    repeat(&out, "\x91", 1, DEEP);
+    json_out_raw(&out, "\xc0", 1);
+    return take_out(maker, "m", &out);
+}
+
+/* Lengths and counts far beyond what is there. JSON has none: there it is gzip's trailer that lies. */
+static int make_lying(struct maker *maker)
+{
+    static const char *const lies[] = {"\xdd\xff\xff\xff\xff", "\xdf\xff\xff\xff\xff", "\xc6\xff\xff\xff\xff",
+                                       "\xdb\x7f\xff\xff\xff", "\xc9\xff\xff\xff\xff"};
+    struct json_out out = {0};
+    if (!maker->encoding->json) {
+        head_packed(maker, &out);
+        json_out_words(&out, "\x81\xa6"
+                             "events");
+        json_out_raw(&out, lies[maker->variant % 5], 5);
+        return take_out(maker, "m", &out);
+    }
+    z_stream stream = {0};
+    int result = take_page(maker, "", NULL);
+    if (result != 0)
+        return result;
+    if (deflateInit2(&stream, Z_BEST_COMPRESSION, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+        out.failed = true;
+    else
+        bomb_piece(&stream, &out, maker->out->body, maker->out->bytes, Z_FINISH);
+    deflateEnd(&stream);
+    free(maker->out->body);
+    if (!out.failed && out.bytes >= 8) /* checksum and length are its last eight bytes */
+        out.text[out.bytes - (maker->variant % 2 == 0 ? 8 : 4)] ^= 0x55;
+    return take_out(maker, "jg", &out);
+}
+
+/* In the templates $ is the reply address. First JSON's names of the envelope's members, then MessagePack's.
+ */
+static int make_types(struct maker *maker)
+{
+    static const char *const forms[][2] = {
+        {"{\"t\":$,\"d\":{\"events\":17,\"cid\":\"x\"}}", "{\"to\":$,\"dt\":{\"events\":17,\"cid\":\"x\"}}"},
+        {"{\"t\":$,\"d\":\"text\"}", "{\"to\":$,\"dt\":\"text\"}"},
+        {"{\"t\":$,\"d\":[{\"uid\":\"x\"}]}", "{\"to\":$,\"dt\":[{\"uid\":\"x\"}]}"},
+        {"{\"t\":$,\"d\":{\"events\":{\"uid\":\"x\"},\"cid\":\"x\"}}",
+         "{\"to\":$,\"dt\":{\"events\":{\"uid\":\"x\"},\"cid\":\"x\"}}"},
+        {"{\"t\":$,\"d\":{\"events\":[],\"cid\":17}}", "{\"to\":$,\"dt\":{\"events\":[],\"cid\":17}}"},
+        {"{\"t\":$,\"d\":{\"events\":[],\"cid\":{\"a\":1}}}",
+         "{\"to\":$,\"dt\":{\"events\":[],\"cid\":{\"a\":1}}}"},
+        {"[$,{\"events\":[]}]", "[$,{\"events\":[]}]"},
+        {"{\"t\":17,\"d\":{\"events\":[]}}", "{\"to\":17,\"dt\":{\"events\":[]}}"},
+        {"{\"t\":$,\"d\":null,\"e\":17}", "{\"to\":$,\"dt\":null,\"er\":17}"},
+        {"{\"t\":$,\"d\":true}", "{\"to\":$,\"dt\":true}"},
+        {"null", "null"},
+    };
+    struct json_out text = {0};
+    const char *form =
+        forms[maker->variant % (sizeof forms / sizeof forms[0])][maker->encoding->json ? 0 : 1];
+    for (; *form != '\0'; form++) {
+        if (*form == '$')
+            json_out_string(&text, maker->reply, strlen(maker->reply));
+        else
+            json_out_raw(&text, form, 1);
+    }
+    int result = take_json(maker, &text, "");
+    json_out_free(&text);
+    return result;
+}
+
+static int make_flags(struct maker *maker)
+{
+    static const char *const flags[] = {"x", "jm", "mgg", "gm", "J", "", "m ", "z"};
+    int result = take_page(maker, "", NULL);
+    if (result == 0)
+        snprintf(maker->out->flags, sizeof maker->out->flags, "%s", flags[maker->variant % 8]);
+    return result;
+}
+
+/* ---- pages with an event in them that is none */
+
+static void pack_text(msgpack_packer *packer, const char *text)
+{
+    msgpack_pack_str_with_body(packer, text, strlen(text));
+}
+
+struct repack {
+    msgpack_packer *packer;
+    int64_t at_ns;
+    size_t members;
+};
+
+static int count_member(struct json_span key, struct json_span value, void *user)
+{
+    (void)key;
+    (void)value;
+    ((struct repack *)user)->members++;
+    return 0;
+}
+
+/* {"timestamp": T} is packed alone, and its head, which says 'one member', left out. */
+static int pack_member(struct json_span key, struct json_span value, void *user)
+{
+    struct repack *repack = user;
+    static const char name[] = "\"timestamp\"";
+    if (key.bytes == sizeof name - 1 && memcmp(key.at, name, key.bytes) == 0) {
+        pack_text(repack->packer, "timestamp");
+        const msgpack_timestamp at = {.tv_sec = repack->at_ns / 1000000000,
+                                      .tv_nsec = (uint32_t)(repack->at_ns % 1000000000)};
+        return msgpack_pack_timestamp(repack->packer, &at);
+    }
+    struct json_out alone = {0};
+    msgpack_sbuffer buffer;
+    msgpack_packer packer;
+    msgpack_sbuffer_init(&buffer);
+    msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
+    json_out_words(&alone, "{");
+    json_out_raw(&alone, key.at, key.bytes);
+    json_out_words(&alone, ":");
+    json_out_raw(&alone, value.at, value.bytes);
+    json_out_words(&alone, "}");
+    int result =
+        alone.failed ? EP_ENOMEM : epi_json_pack((struct json_span){alone.text, alone.bytes}, &packer);
+    if (result == 0)
+        result =
+            msgpack_pack_str_body(repack->packer, buffer.data + 1, buffer.size - 1); /* bytes as they are */
+    msgpack_sbuffer_destroy(&buffer);
+    json_out_free(&alone);
+    return result;
+}
+
+/* The page in MessagePack with these bytes as one more event in its middle; or, without, with every timestamp
+ * as the extension -1 instead of text. */
+static int take_packed_page(struct maker *maker, struct json_span insert)
+{
+    msgpack_sbuffer buffer;
+    msgpack_packer packer;
+    int result = 0;
+    msgpack_sbuffer_init(&buffer);
+    msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
+    msgpack_pack_map(&packer, 2);
+    pack_text(&packer, "to");
+    pack_text(&packer, maker->reply);
+    pack_text(&packer, "dt");
+    msgpack_pack_map(&packer, 2);
+    pack_text(&packer, "cid");
+    pack_text(&packer, maker->page->cid);
+    pack_text(&packer, "events");
+    msgpack_pack_array(&packer, maker->page->count + (insert.bytes != 0));
+    for (size_t i = 0; i < maker->page->count && result == 0; i++) {
+        const struct sim_event *event = maker->page->events[i];
+        const struct json_span text = {event->text, event->bytes};
+        struct repack repack = {&packer, event->at_ns, 0};
+        if (insert.bytes != 0) {
+            if (i == maker->page->count / 2)
+                msgpack_pack_str_body(&packer, insert.at, insert.bytes);
+            result = epi_json_pack(text, &packer);
+        } else {
+            json_each_member(text, count_member, &repack);
+            msgpack_pack_map(&packer, repack.members);
+            result = json_each_member(text, pack_member, &repack);
+        }
+    }
+    if (result == 0)
+        result = take(maker, "m", buffer.data, buffer.size);
+    msgpack_sbuffer_destroy(&buffer);
+    return result;
+}
+
+/* No uid, no map, nested too deep; and what only MessagePack can be: an extension that nobody knows. */
+static int make_bad_event(struct maker *maker)
+{
+    static const char *const texts[] = {"{\"type\":\"nameless\",\"payload\":1}", "17"};
+    static const char *const packed[] = {"\x81\xa4type\xa8nameless", "\x11"};
+    static const char extension[] = "\x82\xa3uid\xaa"
+                                    "bad-packed\xa7payload\xd4\x05\x01";
+    const bool json = maker->encoding->json;
+    const unsigned form = maker->variant % (json ? 3 : 4);
+    struct json_out bad = {0};
+    if (form < 2) {
+        json_out_words(&bad, json ? texts[form] : packed[form]);
+    } else if (form == 2) {
+        json_out_words(&bad, json ? "{\"uid\":\"bad-deep\",\"payload\":"
+                                  : "\x82\xa3uid\xa8"
+                                    "bad-deep\xa7payload");
+        repeat(&bad, json ? "[" : "\x91", 1, DEEP_EVENT);
+        repeat(&bad, json ? "]" : "\xc0", 1, json ? DEEP_EVENT : 1);
+        json_out_words(&bad, json ? "}" : "");
+    } else {
+        json_out_raw(&bad, extension, sizeof extension - 1);
+    }
+    int result = EP_ENOMEM;
+    if (!bad.failed)
+        result = json ? take_page(maker, "", bad.text)
+                      : take_packed_page(maker, (struct json_span){bad.text, bad.bytes});
+    json_out_free(&bad);
+    return result;
+}
+
+int sim_garbage_make(enum sim_garbage kind, unsigned variant, const struct idefix_encoding *encoding,
+                     const char *reply, const struct sim_page *page, struct sim_answer *out)
+{
+    struct maker maker = {.variant = variant, .encoding = encoding, .reply = reply, .page = page, .out = out};
+    *out = (struct sim_answer){0};
+    switch (kind) {
+    case SIM_GARBAGE_RANDOM:
+        return make_random(&maker);
+    case SIM_GARBAGE_NOT_GZIP:
+        return take_page(&maker, "g", NULL);
+    case SIM_GARBAGE_GZIP_BOMB:
+        return make_bomb(&maker);
+    case SIM_GARBAGE_TRUNCATED:
+        return make_truncated(&maker);
+    case SIM_GARBAGE_DEEP:
+        return make_deep(&maker);
+    case SIM_GARBAGE_LYING:
+        return make_lying(&maker);
+    case SIM_GARBAGE_TYPES:
+        return make_types(&maker);
+    case SIM_GARBAGE_FLAGS:
+        return make_flags(&maker);
+    case SIM_GARBAGE_BAD_EVENT:
+        return make_bad_event(&maker);
+    case SIM_GARBAGE_TIMESTAMPS:
+        return encoding->json ? take_page(&maker, "", NULL) : take_packed_page(&maker, (struct json_span){0});
+    case SIM_GARBAGE_NONE:
+    case SIM_GARBAGE_KINDS:
+        break;
+    }
+    return take_page(&maker, "", NULL);
+}
