@@ -24,8 +24,8 @@ __attribute__((visibility("default"))) int getaddrinfo(const char *node, const c
         poll(NULL, 0, 3000);
         return EAI_AGAIN;
     }
-    if (node == NULL || strcmp(node, "both.test") != 0)
-        return real(node, service, hints, out);
+    if (node == NULL || strcmp(node, "both.test") != 0) /* small systems have no name "localhost" */
+        return real(node != NULL && strcmp(node, "localhost") == 0 ? "127.0.0.1" : node, service, hints, out);
     int code = real("::1", service, hints, out);
     if (code == 0 && (code = real("127.0.0.1", service, hints, &second)) == 0)
         (*out)->ai_next = second; /* with hints of one socket type each has one */

@@ -96,7 +96,7 @@ class Broker:
         return os.path.join(self.directory, "server-ca.pem")
 
     def url(self, tls=False):
-        return "ssl://localhost:%d" % self.tls_port if tls else "tcp://127.0.0.1:%d" % self.port
+        return "ssl://127.0.0.1:%d" % self.tls_port if tls else "tcp://127.0.0.1:%d" % self.port
 
     def start(self, wait=True):
         with open(os.path.join(self.directory, "log"), "ab") as log:

@@ -96,7 +96,7 @@ def real_refusals(broker, backend, instance):
 
 
 def main():
-    broker = Broker(tls=True, user=("device", "77dev22p1"), subject="DNS:localhost")
+    broker = Broker(tls=True, user=("device", "77dev22p1"), subject="DNS:elsewhere.example")
     backend = Simulator(broker, "--account", "%s:%s" % (ACCOUNT, TOKEN))
     stage, calls = seeing_stage("stage")
     stages = {"name": "stage", "exec": [stage]}

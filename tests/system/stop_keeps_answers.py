@@ -19,7 +19,9 @@ instance.configure(file_source("file", lines, *[
     for name, (script, _) in zip("abc", stages)]))
 for stop in range(1, STOPS + 1):
     instance.start(wait=False)
-    wait_for(lambda: instance.daemon.poll() is None and len(stages[0][1]()) >= stop * EVENTS // (STOPS + 1), "more calls of a")
+    # its signals are its own only once it has begun
+    wait_for(lambda: instance.log_text().count("phase name=running") == stop, "the daemon to run")
+    wait_for(lambda: len(stages[0][1]()) >= stop * EVENTS // (STOPS + 1), "more calls of a")
     instance.stop()
     called = [len(calls()) for _, calls in stages]
     processed = [row[0] for row in instance.query("SELECT processed FROM stage ORDER BY id")]
