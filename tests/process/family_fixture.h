@@ -29,6 +29,7 @@
 #include "src/log.h"
 #include "src/store.h"
 #include "supervisor/supervisor.h"
+#include "tests/process/until.h"
 #include "tests/unit/unit.h"
 
 #define WORLD_EVENTS 2000
@@ -424,16 +425,6 @@ static inline void family_prepare(uint32_t events)
     CU_ASSERT_PTR_NOT_EQUAL_FATAL(world, MAP_FAILED);
     atomic_store(&world->events, events);
 }
-
-/* Waits until a condition holds; false after PATIENCE_MS. */
-#define UNTIL(condition)                                                        \
-    ({                                                                          \
-        uint64_t until_end_ns = shm_now_ns() + PATIENCE_MS * UINT64_C(1000000); \
-        bool until_holds;                                                       \
-        while (!(until_holds = (condition)) && shm_now_ns() < until_end_ns)     \
-            usleep(2000);                                                       \
-        until_holds;                                                            \
-    })
 
 static inline void family_start(void)
 {

@@ -25,6 +25,7 @@
 
 #include "src/eventpipe.h"
 #include "src/idefix_frame.h"
+#include "tests/process/until.h"
 #include "tests/unit/unit.h"
 
 #define PATIENCE_MS 20000
@@ -61,23 +62,6 @@ static struct fixture {
     pid_t broker, backend;
     bool tls;
 } fixture;
-
-static inline uint64_t clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-/* Waits until a condition holds; false after PATIENCE_MS. */
-#define UNTIL(condition)                                                  \
-    ({                                                                    \
-        uint64_t until_end_ms = clock_ms() + PATIENCE_MS;                 \
-        bool until_holds;                                                 \
-        while (!(until_holds = (condition)) && clock_ms() < until_end_ms) \
-            usleep(1000);                                                 \
-        until_holds;                                                      \
-    })
 
 static inline int free_port(void)
 {

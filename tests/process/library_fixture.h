@@ -15,6 +15,7 @@
 
 #include "src/eventpipe.h"
 #include "src/store.h"
+#include "tests/process/until.h"
 #include "tests/unit/unit.h"
 
 #define WORLD_EVENTS 4000
@@ -43,23 +44,6 @@ static struct library {
     ep_manager *manager;
     ep_source *source;
 } library;
-
-static inline uint64_t clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-/* Waits until a condition holds; false after PATIENCE_MS. */
-#define UNTIL(condition)                                                  \
-    ({                                                                    \
-        uint64_t until_end_ms = clock_ms() + PATIENCE_MS;                 \
-        bool until_holds;                                                 \
-        while (!(until_holds = (condition)) && clock_ms() < until_end_ms) \
-            usleep(1000);                                                 \
-        until_holds;                                                      \
-    })
 
 /* In a stage or a client, where CUnit's assertions would be lost with the process. */
 #define EXPECT(condition)                                                                           \
