@@ -5,12 +5,21 @@
  *
  * A holder killed at any instruction, even between being told of its predecessor's death and saying that all
  * is well, makes the kernel mark the mutex and wake the next, who takes it over: nothing stands behind the
- * gate that could be half done. Errors are survived by going on without: the store's busy_timeout is the net.
+ * gate that could be half done. One instruction is left out: killed after the mutex was let go and before the
+ * system call that wakes the next, the holder no longer owns anything, and not every kernel makes that call
+ * in its stead; the same holds for one killed after it was woken and before it took the mutex. So nobody
+ * sleeps longer than SLICE_MS without a look: the free mutex is found then. Errors are survived by going on
+ * without: the store's busy_timeout is the net.
  */
 #include "shm/gate.h"
 
+#include "shm/slot.h"
+
 #include <errno.h>
 #include <time.h>
+
+#define MS_NS UINT64_C(1000000)
+#define SLICE_MS UINT64_C(50)
 
 /* Error-checking besides robust: leaving a gate that one does not hold, or entering twice, is then an answer
  * and neither undefined nor a deadlock. */
@@ -33,20 +42,24 @@ static int gate_taken(pthread_mutex_t *gate, int error)
     return error == EOWNERDEAD ? -pthread_mutex_consistent(gate) : -error;
 }
 
+static int gate_wait(pthread_mutex_t *gate, uint64_t until_ns)
+{
+    struct timespec until = {.tv_sec = (time_t)(until_ns / (1000 * MS_NS)),
+                             .tv_nsec = (long)(until_ns % (1000 * MS_NS))};
+    return pthread_mutex_clocklock(gate, CLOCK_MONOTONIC, &until);
+}
+
 int gate_enter(pthread_mutex_t *gate, uint64_t timeout_ms)
 {
     int error = pthread_mutex_trylock(gate); /* mostly free: no clock is read then */
-    if (error != EBUSY || timeout_ms == 0)
-        return error == EBUSY ? -ETIMEDOUT : gate_taken(gate, error);
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(timeout_ms / 1000);
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
+    if (error == EBUSY && timeout_ms == 0)
+        return -ETIMEDOUT;
+    uint64_t begin_ns = error == EBUSY ? shm_now_ns() : 0, waited_ms = 0;
+    while (error == EBUSY || (error == ETIMEDOUT && waited_ms < timeout_ms)) {
+        waited_ms += timeout_ms - waited_ms < SLICE_MS ? timeout_ms - waited_ms : SLICE_MS;
+        error = gate_wait(gate, begin_ns + waited_ms * MS_NS);
     }
-    return gate_taken(gate, pthread_mutex_clocklock(gate, CLOCK_MONOTONIC, &until));
+    return gate_taken(gate, error);
 }
 
 void gate_leave(pthread_mutex_t *gate)

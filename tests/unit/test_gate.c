@@ -5,8 +5,12 @@
 #include "tests/unit/shm_fixture.h"
 #include "tests/unit/unit.h"
 
+#include <linux/futex.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/wait.h>
+
+#define LONG_WAIT_MS 120000 /* nobody waits for it but where the test fails */
 
 #ifdef __SANITIZE_THREAD__
 /* The sanitizer of gcc 12 does not know pthread_mutex_clocklock and takes such a lock's owner for somebody
@@ -86,6 +90,44 @@ static void test_holder_killed(void)
     segment_close(&segment);
 }
 
+static bool is_asleep(pid_t pid)
+{
+    char path[64], line[256] = "";
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return false;
+    const char *read = fgets(line, sizeof line, file), *name_end = read == NULL ? NULL : strrchr(line, ')');
+    fclose(file);
+    return name_end != NULL && name_end[1] == ' ' && name_end[2] == 'S';
+}
+
+/*
+ * A holder that dies after its unlock and before the call that wakes the next: what is left is a free mutex
+ * with a sleeper. That is made here by hand, in the fields of the C library's mutex: whoever waits finds it
+ * by itself, long before its time is over.
+ */
+static void test_killed_before_waking(void)
+{
+    struct segment segment = fixture(1, 1, 4, 4);
+    pthread_mutex_t *gate = &segment.header->gate;
+    pid_t dying = holder(gate), waiter = fork();
+    if (waiter == 0)
+        _exit(gate_enter(gate, LONG_WAIT_MS) == 0 ? 0 : 1);
+    while ((__atomic_load_n(&gate->__data.__lock, __ATOMIC_SEQ_CST) & (int)FUTEX_WAITERS) == 0 ||
+           !is_asleep(waiter))
+        usleep(1000);
+    gate->__data.__owner = 0;
+    gate->__data.__nusers--;
+    __atomic_store_n(&gate->__data.__lock, 0, __ATOMIC_SEQ_CST);
+    int status;
+    waitpid(waiter, &status, 0); /* the holder still lives: the kernel has nothing to say for it */
+    CU_ASSERT_EQUAL(status, 0);
+    kill(dying, SIGKILL);
+    waitpid(dying, NULL, 0);
+    segment_close(&segment);
+}
+
 /* Four processes count with a plain variable, each inside the gate; now and then one dies inside. */
 static void test_one_at_a_time(void)
 {
@@ -115,4 +157,6 @@ static void test_one_at_a_time(void)
 }
 
 UNIT_MAIN("gate", {"in and out", test_enter_leave}, {"a time-out is an answer", test_timeout},
-          {"a killed holder opens it", test_holder_killed}, {"one at a time", test_one_at_a_time})
+          {"a killed holder opens it", test_holder_killed},
+          {"killed before it wakes the next", test_killed_before_waking},
+          {"one at a time", test_one_at_a_time})
