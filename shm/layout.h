@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define SHM_MAGIC UINT64_C(0x3165706970747665) /* "evtpipe1" in memory on a little-endian machine */
-#define SHM_LAYOUT 1u
+#define SHM_LAYOUT 2u
 #define SHM_LINE 64 /* bytes in a cache line: what different processes write stands in different lines */
 #define SHM_NAME_BYTES 64
 #define SHM_TEXT_BYTES 500
@@ -162,6 +162,7 @@ struct shm_source {
     SHM_ALIGNED _Atomic uint32_t paused; /* S */
     _Atomic uint32_t rescan;  /* K sets (S at its death), P clears: the store was changed behind P's back */
     _Atomic uint32_t orphans; /* S sets, P clears: there are ORPHANED tickets */
+    _Atomic uint32_t fallen;  /* * sets, S clears: a ring was full, a QUEUED ticket may stand in none */
     _Atomic uint32_t tickets_wanted; /* P sets before it sleeps, whoever frees a ticket clears and wakes P */
     _Atomic uint64_t
         next_due_ms; /* *: a delayed event may fall due earlier than P thinks (atomic min), UINT64_MAX = no */
@@ -188,7 +189,7 @@ struct shm_ring {
     SHM_ALIGNED _Atomic uint64_t tail; /* *: hint: the position to put at */
     SHM_ALIGNED _Atomic uint32_t
         space_wanted;      /* *: somebody sleeps until there is room (slot state BLOCKED) */
-    uint32_t size;         /* S, once: a power of two, at least the source's ticket count */
+    uint32_t size;         /* S, once: a power of two, at least twice the source's ticket count */
     uint32_t limit;        /* S, once: input_buffer; ring_push says full from here on */
     uint64_t words_offset; /* S, once: bytes from this struct to its `size` words of 64 bits, {cycle:32,
                               ticket + 1 or 0:32} */

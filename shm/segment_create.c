@@ -57,11 +57,12 @@ static uint32_t source_tickets(const struct segment_source_plan *source)
                                      : segment_tickets_for(source->stages, source->stage_count);
 }
 
-/* Every ticket of a source fits into each of its rings, so that recovery nearly always finds room. */
+/* Every ticket of a source fits into each of its rings, and a stale copy of each, such as recoveries leave
+ * there. More copies than that are possible and hardly likely; see ticket_pass. */
 static uint32_t ring_size(uint32_t tickets)
 {
     uint32_t size = 2;
-    while (size < tickets)
+    while (size < 2 * tickets)
         size *= 2;
     return size;
 }

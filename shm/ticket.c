@@ -151,6 +151,21 @@ bool ticket_queue(const struct segment *segment, uint32_t ticket, uint32_t slot,
     return false;
 }
 
+/*
+ * seq_cst for `fallen`: after the ticket's word became QUEUED, so that the supervisor, which clears it before
+ * it looks for what fell out, finds the ticket. Killed before it: the recovery of that death looks, too.
+ */
+bool ticket_pass(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
+                 uint32_t stage)
+{
+    if (!ticket_queue(segment, ticket, slot, stage))
+        return false;
+    struct shm_ring *ring = &segment_stage(segment, source->first_stage + stage)->ring;
+    if (ring_push_over(segment, ring, ticket) != RING_OK)
+        atomic_store_explicit(&source->fallen, 1, memory_order_seq_cst);
+    return true;
+}
+
 /* Killed after the swap: RUNNING; the supervisor orphans it. */
 bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage, uint32_t slot,
                  struct ticket_view *out)

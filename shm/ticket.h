@@ -40,6 +40,10 @@ void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, 
 /* Owner (LOADING or RUNNING, by `slot`): hands it to a stage. The caller pushes it into that stage's ring
  * next. */
 bool ticket_queue(const struct segment *segment, uint32_t ticket, uint32_t slot, uint32_t stage);
+/* The same and the push, whatever the ring's limit. A ring full of stale copies takes nothing: then `fallen`
+ * tells the supervisor to put the ticket in when there is room. False: it was not the owner's. */
+bool ticket_pass(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
+                 uint32_t stage);
 /* Worker: QUEUED(stage) -> RUNNING(stage, slot). False: the ring's entry was stale, drop it. */
 bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage, uint32_t slot,
                  struct ticket_view *out);

@@ -109,11 +109,8 @@ void claim_publish(struct producer *producer)
             producer->loaded[complete++] = ticket;
             continue;
         }
-        struct shm_stage *stage = segment_stage(segment, producer->source->first_stage + position);
-        if (ticket_queue(segment, ticket, producer->inherit->slot, position)) {
-            ring_push_over(segment, &stage->ring, ticket);
+        if (ticket_pass(segment, producer->source, ticket, producer->inherit->slot, position))
             pushed[position]++;
-        }
     }
     producer->loaded_count = 0;
     for (uint32_t i = 0; i < stages; i++)

@@ -9,8 +9,9 @@
  *  1. An answer is visible to the next stage only after its commit: the ticket is handed over after it.
  *  2. A kill between commit and hand-over leaves a RUNNING ticket of a dead slot: it is orphaned, its event
  * released by token, and it enters again at the stage its committed progress names.
- *  3. Handing over never waits: rings hold all tickets there are. Who is held back by a full ring is held
- * before it takes more (worker.c), so a ring exceeds input_buffer by what workers had in hand at most.
+ *  3. Handing over never waits: rings hold all tickets there are, and copies (ticket_pass). Who is held back
+ * by a full ring is held before it takes more (worker.c), so a ring exceeds input_buffer by what workers had
+ * in hand at most.
  */
 #include <errno.h>
 #include <string.h>
@@ -70,11 +71,8 @@ static void hand_over(struct worker *worker, uint32_t *pushed)
             freed = true;
             continue;
         }
-        struct shm_stage *next = segment_stage(segment, worker->source->first_stage + (uint32_t)extra->next);
-        if (ticket_queue(segment, extra->ticket, slot, (uint32_t)extra->next)) {
-            ring_push_over(segment, &next->ring, extra->ticket);
+        if (ticket_pass(segment, worker->source, extra->ticket, slot, (uint32_t)extra->next))
             pushed[extra->next]++;
-        }
     }
     if (freed)
         wake_ticket_freed(segment, worker->source);

@@ -172,7 +172,8 @@ uint64_t watch_turn(struct supervisor *supervisor, uint64_t now_ns)
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         forgive(supervisor, &supervisor->children[i], now_ns);
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++)
-        if (supervisor->requeue[i])
+        if (atomic_exchange(&segment_source(&supervisor->segment, i)->fallen, 0) != 0 ||
+            supervisor->requeue[i])
             recover_requeue(supervisor, i);
     if (supervisor->stray_hunt)
         supervisor->stray_hunt = stray_kill(supervisor) > 0;

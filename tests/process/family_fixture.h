@@ -37,7 +37,7 @@
 #define WORLD_WORKERS 3 /* of each stage */
 #define WORLD_BATCH 4
 #define WORLD_MAX_CRASHES 3
-#define PATIENCE_MS 20000
+#define PATIENCE_MS 120000
 
 enum doom {
     DOOM_NONE,
@@ -67,6 +67,8 @@ struct world {
     _Atomic uint32_t keeper_busy; /* so many starts of the keeper fail for now */
     _Atomic uint32_t keeper_refuses;
     _Atomic uint32_t fall_out;   /* the next worker to take an entry out of a ring dies over it */
+    _Atomic uint32_t fill_ring;  /* the next worker of stage 0 finds the second ring full of stale entries */
+    _Atomic uint32_t stale;      /* how many it put there */
     _Atomic uint32_t batch;      /* how many events a worker takes at a time, at most WORLD_BATCH; 0 = 1 */
     _Atomic uint32_t call_us;    /* how long each call takes */
     _Atomic uint32_t never_ends; /* the producer does not say that the source has ended */
@@ -209,8 +211,7 @@ static inline bool produce(const struct inherit *inherit, struct shm_source *sou
         if (ticket == SHM_NO_TICKET)
             break;
         ticket_bind(segment, ticket, id, id);
-        ticket_queue(segment, ticket, inherit->slot, 0);
-        ring_push_over(segment, &first->ring, ticket);
+        ticket_pass(segment, source, ticket, inherit->slot, 0);
         wake_stage(segment, first, 1);
     }
     return all;
@@ -305,6 +306,21 @@ static inline void meet_doom(const struct inherit *inherit, struct shm_slot *slo
     (void)inherit;
 }
 
+/* Copies of a ticket that is FREE, as many as there are places, while nobody takes them out: of the last one,
+ * which is not used before all others were. */
+static inline void fill_ring(const struct segment *segment, struct shm_stage *stage,
+                             struct shm_source *source)
+{
+    uint32_t ticket = source->first_ticket + source->ticket_count - 1;
+    atomic_store(&stage->paused, 1);
+    wake_source(segment, source);
+    for (uint32_t i = 0; i < stage->concurrency; i++)
+        while (atomic_load(&segment_slot(segment, stage->first_slot + i)->state) != SHM_SLOT_PAUSED)
+            usleep(1000);
+    while (ring_push_over(segment, &stage->ring, ticket) == RING_OK)
+        atomic_fetch_add(&world->stale, 1);
+}
+
 static inline void work_one(const struct inherit *inherit, struct shm_slot *slot, struct shm_stage *stage,
                             struct shm_source *source, uint32_t ticket)
 {
@@ -316,9 +332,14 @@ static inline void work_one(const struct inherit *inherit, struct shm_slot *slot
     slot_put(slot, shm_now_ns());
     if (stage->position + 1 < source->stage_count) {
         struct shm_stage *next = segment_stage(segment, source->first_stage + stage->position + 1);
-        if (ticket_queue(segment, ticket, inherit->slot, stage->position + 1)) {
-            ring_push_over(segment, &next->ring, ticket);
+        bool full = atomic_exchange(&world->fill_ring, 0) != 0;
+        if (full)
+            fill_ring(segment, next, source);
+        if (ticket_pass(segment, source, ticket, inherit->slot, stage->position + 1))
             wake_stage(segment, next, 1);
+        if (full) {
+            atomic_store(&next->paused, 0);
+            wake_source(segment, source);
         }
     } else {
         atomic_fetch_add(&event->done, 1);

@@ -40,12 +40,12 @@ static void check_stages(const struct segment *segment)
     CU_ASSERT_EQUAL(enrich->timeout_ms, 30000);
     CU_ASSERT_EQUAL(enrich->first_slot, 2);
     CU_ASSERT_EQUAL(enrich->concurrency, 3);
-    CU_ASSERT_EQUAL(enrich->ring.size, 512); /* 271 tickets */
+    CU_ASSERT_EQUAL(enrich->ring.size, 1024); /* twice 271 tickets */
     CU_ASSERT_EQUAL(enrich->ring.limit, 10);
     CU_ASSERT_EQUAL(only->source, 1);
     CU_ASSERT_EQUAL(only->position, 0);
-    CU_ASSERT_EQUAL(only->ring.size, 128);
-    CU_ASSERT_EQUAL(only->ring.limit, 128);
+    CU_ASSERT_EQUAL(only->ring.size, 256);
+    CU_ASSERT_EQUAL(only->ring.limit, 256);
     CU_ASSERT_EQUAL(segment_stage(segment, 1)->position, 1);
     CU_ASSERT_EQUAL(segment_stage(segment, 1)->first_slot, 5);
 }

@@ -199,7 +199,7 @@ static void test_requeue(void)
     CU_ASSERT_EQUAL(ticket, tickets[2]);
     CU_ASSERT_EQUAL(ring_pop(&segment, second, &ticket), RING_OK);
     CU_ASSERT_EQUAL(ticket, tickets[3]);
-    for (int i = 0; i < 5; i++) /* stale entries up to the brim */
+    for (int i = 0; i < 13; i++) /* stale entries up to the brim */
         ring_push_over(&segment, first, tickets[4]);
     ticket_queue(&segment, tickets[4], PRODUCER, 1);
     ring_pop(&segment, first, &ticket);
