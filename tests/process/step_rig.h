@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One process, halted after any of its instructions. A child forked by step_fork does something between two
+ * marks; its parent brings it forward instruction by instruction, or system call by system call, and kills it
+ * where it likes. What cannot be stepped (no ptrace, sanitizers) skips the test with words.
+ */
+#ifndef STEP_RIG_H
+#define STEP_RIG_H
+
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define STEP_SKIP 77
+#define STEP_PATIENCE_MS 120000
+
+enum step_stop { STEP_HALTED, STEP_DONE, STEP_LOST };
+
+/* In the child: the operation begins, and ends, here. */
+static inline void step_mark(void)
+{
+    kill(getpid(), SIGSTOP);
+}
+
+static inline void step_kill(pid_t pid)
+{
+    if (pid > 0) {
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+    }
+}
+
+/* Forks a child that runs body(user) up to its first mark. -1: it did not get there. */
+static inline pid_t step_fork(void (*body)(void *user), void *user)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+            _exit(STEP_SKIP);
+        body(user);
+        _exit(EXIT_SUCCESS);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return -1;
+    if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP ||
+        ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)) != 0) {
+        if (WIFSTOPPED(status))
+            step_kill(pid);
+        return -1;
+    }
+    return pid;
+}
+
+/* What it stopped for. A signal that is none of ours ends the matter: STEP_LOST. */
+static inline enum step_stop step_wait(pid_t pid)
+{
+    int status;
+    if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status))
+        return STEP_LOST;
+    if (WSTOPSIG(status) == SIGSTOP)
+        return STEP_DONE;
+    return WSTOPSIG(status) == SIGTRAP || WSTOPSIG(status) == (SIGTRAP | 0x80) ? STEP_HALTED : STEP_LOST;
+}
+
+/* On by `count` instructions, or to the second mark. */
+static inline enum step_stop step_on(pid_t pid, uint32_t count)
+{
+    enum step_stop stop = STEP_HALTED;
+    while (count-- > 0 && stop == STEP_HALTED) {
+        if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) != 0)
+            return STEP_LOST;
+        stop = step_wait(pid);
+    }
+    return stop;
+}
+
+/* On by `count` halts at system calls (each halts twice: where it begins and where it ends). */
+static inline enum step_stop step_calls(pid_t pid, uint32_t count)
+{
+    enum step_stop stop = STEP_HALTED;
+    while (count-- > 0 && stop == STEP_HALTED) {
+        if (ptrace(PTRACE_SYSCALL, pid, NULL, NULL) != 0)
+            return STEP_LOST;
+        stop = step_wait(pid);
+    }
+    return stop;
+}
+
+/* On to the second mark. */
+static inline enum step_stop step_finish(pid_t pid)
+{
+    return ptrace(PTRACE_CONT, pid, NULL, NULL) == 0 ? step_wait(pid) : STEP_LOST;
+}
+
+static inline void step_nothing(void *user)
+{
+    (void)user;
+    step_mark();
+    step_mark();
+}
+
+/* Ends the test with words where stepping is impossible, or its thirty times as many instructions senseless.
+ */
+static inline void step_or_skip(void)
+{
+    const char *sanitizers = getenv("sanitizers");
+    if (sanitizers != NULL && strstr(sanitizers, "san") != NULL) {
+        printf("skipped: instruction by instruction is for code without sanitizers (%s)\n", sanitizers);
+        exit(STEP_SKIP);
+    }
+    pid_t pid = step_fork(step_nothing, NULL);
+    if (pid < 0 || step_on(pid, 1) != STEP_HALTED) {
+        printf("skipped: no process may be traced here, or not step by step\n");
+        step_kill(pid);
+        exit(STEP_SKIP);
+    }
+    step_kill(pid);
+}
+
+static inline bool step_long(void)
+{
+    return getenv("STEP_LONG") != NULL;
+}
+
+/* Waits until a process sleeps in the kernel. */
+static inline bool step_asleep(pid_t pid)
+{
+    char path[40], line[256];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    for (int tries = 0; tries < STEP_PATIENCE_MS * 10; tries++) {
+        FILE *file = fopen(path, "r");
+        bool read = file != NULL && fgets(line, sizeof line, file) != NULL;
+        if (file != NULL)
+            fclose(file);
+        const char *end = read ? strrchr(line, ')') : NULL;
+        if (end == NULL || end[1] == '\0' || end[2] == 'Z')
+            return false;
+        if (end[2] == 'S')
+            return true;
+        if (tries > 100)
+            usleep(100);
+    }
+    return false;
+}
+
+#endif
