@@ -28,7 +28,8 @@ struct keeper {
     struct process process;
     const struct inherit *inherit;
     uint64_t refreshed_ns;
-    bool stale; /* something changed since the totals were copied */
+    bool stale;     /* something changed since the totals were copied */
+    bool log_waits; /* for a reader to let go of it */
 };
 
 /* ---- the start */
@@ -215,7 +216,7 @@ static void take_request(struct keeper *keeper)
 static int poll_timeout_ms(const struct keeper *keeper)
 {
     if (!keeper->stale)
-        return -1;
+        return keeper->log_waits ? (int)(REFRESH_NS / 1000000) : -1;
     uint64_t age = shm_now_ns() - keeper->refreshed_ns;
     return age >= REFRESH_NS ? 0 : (int)((REFRESH_NS - age) / 1000000) + 1;
 }
@@ -226,7 +227,7 @@ static void take_nudge(struct keeper *keeper)
     if (read(keeper->inherit->activity_fd, &amount, sizeof amount) != sizeof amount)
         return;
     if (amount >= KEEPER_LOG_GROWN)
-        store_checkpoint(keeper->process.store, false); /* what fails here is tried at the next growth */
+        keeper->log_waits = true;
     if (amount % KEEPER_LOG_GROWN != 0)
         keeper->stale = true;
 }
@@ -249,6 +250,8 @@ static void keeper_turn(struct keeper *keeper)
         return;
     if (ready[0].revents != 0)
         take_nudge(keeper);
+    if (keeper->log_waits) /* what fails here is tried at the next growth */
+        keeper->log_waits = store_checkpoint(keeper->process.store, false) == 1;
     if (ready[1].revents != 0)
         take_request(keeper);
     if (keeper->stale && shm_now_ns() - keeper->refreshed_ns >= REFRESH_NS)

@@ -307,8 +307,9 @@ struct store_import {
 int store_import(struct store *store, struct store_import *import);
 
 /* ---- upkeep (keeper) */
-int store_checkpoint(struct store *store,
-                     bool final); /* moves the log into the main file; final: and shortens it */
+/* Moves the log into the main file; final: and shortens it. 1: not all of it, because a reader holds an old
+ * state of the store; call again later. */
+int store_checkpoint(struct store *store, bool final);
 int store_sizes(struct store *store, uint64_t *bytes, uint64_t *log_bytes);
 /* Full check (slow): one call of report per fault found. 0 also when faults were found. */
 int store_check(struct store *store, void (*report)(const char *words, void *user), void *user);

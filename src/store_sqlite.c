@@ -19,8 +19,6 @@
 
 #include "shm/gate.h"
 
-#define VALVE 4 /* a log this many times over its limit is moved by whoever wrote to it last */
-
 struct refusal {
     int result; /* SQLite's primary code */
     int code;
@@ -46,11 +44,13 @@ int store_sqlite_fail(struct store_sqlite *store, int result)
 {
     int primary = result & 0xff;
     int system_errno = store->db != NULL ? sqlite3_system_errno(store->db) : 0;
+    bool no_room = primary == SQLITE_IOERR && (system_errno == ENOSPC || system_errno == EDQUOT);
+    store->disk_full = store->disk_full || no_room || primary == SQLITE_FULL;
     for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
         const struct refusal *refusal = &refusals[i];
         if (refusal->result != primary)
             continue;
-        if (primary == SQLITE_IOERR && (system_errno == ENOSPC || system_errno == EDQUOT))
+        if (no_room)
             return error_set(&store->store.error, EP_ESTOREBUSY, "%s: disk full (%s)", store->path,
                              strerror(system_errno));
         bool cause = (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) && system_errno != 0;
@@ -154,14 +154,19 @@ int store_sqlite_begin_read(struct store_sqlite *store)
     return store_sqlite_run(store, store_sqlite_use(store, SQL_BEGIN_READ));
 }
 
-static void leave_gate(struct store_sqlite *store)
+void store_sqlite_enter_gate(struct store_sqlite *store)
+{
+    store->gated = store->gate != NULL && gate_enter(store->gate, store->busy_timeout_ms) == 0;
+}
+
+void store_sqlite_leave_gate(struct store_sqlite *store)
 {
     if (store->gated)
         gate_leave(store->gate);
     store->gated = false;
 }
 
-static void roll_back(struct store_sqlite *store)
+void store_sqlite_roll_back(struct store_sqlite *store)
 {
     struct error kept = store->store.error; /* why, not how the clearing up went */
     if (!sqlite3_get_autocommit(store->db))
@@ -188,14 +193,17 @@ int store_sqlite_begin_write(struct store_sqlite *store)
 {
     if (store->readonly)
         return error_set(&store->store.error, EP_EINVAL, "%s: opened for reading only", store->path);
-    store->gated = store->gate != NULL && gate_enter(store->gate, store->busy_timeout_ms) == 0;
-    int code = store_sqlite_run(store, store_sqlite_use(store, SQL_BEGIN_WRITE));
+    store->disk_full = false;
+    store_sqlite_enter_gate(store);
+    int code = store->gated || store->gate == NULL ? 0 : store_sqlite_mind_log(store);
+    if (code == 0)
+        code = store_sqlite_run(store, store_sqlite_use(store, SQL_BEGIN_WRITE));
     if (code == 0 && store->fenced)
         code = check_fence(store);
     if (code == 0)
         return 0;
-    roll_back(store);
-    leave_gate(store);
+    store_sqlite_roll_back(store);
+    store_sqlite_leave_gate(store);
     return code;
 }
 
@@ -206,26 +214,18 @@ int store_sqlite_end(struct store_sqlite *store, int code)
     if (code == 0)
         code = store_sqlite_run(store, store_sqlite_use(store, SQL_COMMIT));
     if (code != 0)
-        roll_back(store);
+        store_sqlite_roll_back(store);
     bool wrote = store->log_bytes > 0;
     if (!wrote)
         store->log_bytes = log_before;
-    /* Nobody moves the log away: do it here, still at the gate, so that no writer adds to it meanwhile. What
-     * this checkpoint cannot do is left to the next one: the commit itself stands. */
-    if (wrote && store->log_bytes > VALVE * store->log_limit_bytes)
-        sqlite3_wal_checkpoint_v2(store->db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-    leave_gate(store);
+    /* Nobody moves the log away: do it here, still at the gate, so that no writer adds to it meanwhile. Where
+     * the disk is full, the main file may have room: the next try then finds a log that begins anew. */
+    if (wrote || (code != 0 && store->disk_full))
+        store_sqlite_relieve_log(store);
+    store_sqlite_leave_gate(store);
     if (wrote && store->log_grown != NULL && store->log_bytes > store->log_limit_bytes)
         store->log_grown(store->user);
     return code;
-}
-
-int store_sqlite_count_log(void *handle, sqlite3 *db, const char *name, int pages)
-{
-    struct store_sqlite *store = handle;
-    (void)db, (void)name;
-    store->log_bytes = (uint64_t)pages * store->page_bytes;
-    return SQLITE_OK;
 }
 
 int store_sqlite_tally(struct store_sqlite *store, int64_t source, int64_t stage,

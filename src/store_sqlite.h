@@ -101,11 +101,14 @@ struct store_sqlite_frontier {
 struct store_sqlite {
     struct store store; /* first: a struct store pointer is a pointer to this */
     sqlite3 *db;
+    sqlite3 *mover; /* moves the log; NULL until that is first needed */
     sqlite3_stmt *statements[SQL_STATEMENTS];
     char *path;
     pthread_mutex_t *gate;
     bool gated; /* this handle holds the gate */
     bool readonly;
+    bool disk_full;  /* seen since the transaction began */
+    int synchronous; /* as in struct store_sqlite_place */
     uint32_t busy_timeout_ms;
     uint64_t start_number;
     int64_t void_below; /* a token below this is of an older start: no lock */
@@ -162,6 +165,9 @@ int store_sqlite_pragma(struct store_sqlite *store, const char *sql, int64_t *va
 int store_sqlite_begin_read(struct store_sqlite *store);
 int store_sqlite_begin_write(struct store_sqlite *store);
 int store_sqlite_end(struct store_sqlite *store, int code);
+void store_sqlite_roll_back(struct store_sqlite *store); /* if there is what to roll back; the words stay */
+void store_sqlite_enter_gate(struct store_sqlite *store);
+void store_sqlite_leave_gate(struct store_sqlite *store);
 
 /* A wall-clock time or other unsigned number as SQLite can keep it. */
 static inline int64_t store_sqlite_signed(uint64_t value)
@@ -169,12 +175,18 @@ static inline int64_t store_sqlite_signed(uint64_t value)
     return value > INT64_MAX ? INT64_MAX : (int64_t)value;
 }
 
-/* The hook that SQLite calls after each commit that wrote. */
-int store_sqlite_count_log(void *handle, sqlite3 *db, const char *name, int pages);
-
 /* Adds to the rows of the source and of the stage (0 = none) what is not zero. */
 int store_sqlite_tally(struct store_sqlite *store, int64_t source, int64_t stage,
                        const struct store_sqlite_tally *tally);
+
+/* ---- store_sqlite_log.c ---- */
+/* The hook that SQLite calls after each commit that wrote. */
+int store_sqlite_count_log(void *handle, sqlite3 *db, const char *name, int pages);
+/* After a transaction, at the gate: moves the log if it is much too long, or if the disk was full. */
+void store_sqlite_relieve_log(struct store_sqlite *store);
+/* Before a transaction of one who could not enter the gate: 0, or EP_ESTOREBUSY while the log is too long. */
+int store_sqlite_mind_log(struct store_sqlite *store);
+int store_sqlite_checkpoint(struct store *store, bool final);
 
 /* ---- store_sqlite_schema.c ---- */
 /* Creates or migrates (create), or only checks that the file is ours and of this version. */
@@ -249,7 +261,6 @@ int store_sqlite_change(struct store *store, const struct store_select *select, 
                         bool dry_run, store_on_item *see, void *user, uint64_t *changed);
 
 /* store_sqlite_upkeep.c */
-int store_sqlite_checkpoint(struct store *store, bool final);
 int store_sqlite_sizes(struct store *store, uint64_t *bytes, uint64_t *log_bytes);
 int store_sqlite_check(struct store *store, void (*report)(const char *words, void *user), void *user);
 

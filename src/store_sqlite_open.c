@@ -202,6 +202,7 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
     store->store.ops = ops;
     store->gate = options->gate;
     store->readonly = mode == STORE_SQLITE_READ;
+    store->synchronous = place->synchronous;
     store->fenced = mode == STORE_SQLITE_WRITE;
     store->busy_timeout_ms = options->busy_timeout_ms != 0 ? options->busy_timeout_ms : BUSY_TIMEOUT_MS;
     store->start_number = options->start_number;
@@ -224,6 +225,7 @@ void store_sqlite_close(struct store *base)
     struct store_sqlite *store = store_sqlite_of(base);
     for (size_t i = 0; i < SQL_STATEMENTS; i++)
         sqlite3_finalize(store->statements[i]);
+    sqlite3_close(store->mover);
     sqlite3_close(store->db);
     free(store->frontiers);
     free(store->path);

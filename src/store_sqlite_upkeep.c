@@ -1,43 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: upkeep, for the keeper: moving the log into the main file, sizes, and the full check.
+ * The SQLite engine: upkeep, for the keeper: sizes, and the full check.
  * The check reads everything in one transaction and is slow; nothing else calls it.
  */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "shm/gate.h"
 #include "src/store_sqlite.h"
-
-static int checkpoint(struct store_sqlite *store, int mode, int *pages, int *moved)
-{
-    *pages = *moved = 0;
-    int result = sqlite3_wal_checkpoint_v2(store->db, "main", mode, pages, moved);
-    if (result == SQLITE_OK || (result == SQLITE_BUSY && mode == SQLITE_CHECKPOINT_PASSIVE))
-        return 0; /* busy: another process is at it */
-    return store_sqlite_fail(store, result);
-}
-
-/*
- * A log begins anew only once all of it has been moved, which never comes while others keep adding to it. So:
- * most of it is moved beside the writers, the rest while they queue at the gate.
- */
-int store_sqlite_checkpoint(struct store *base, bool final)
-{
-    struct store_sqlite *store = store_sqlite_of(base);
-    int pages, moved;
-    if (store->readonly)
-        return error_set(&base->error, EP_EINVAL, "%s: opened for reading only", store->path);
-    int code = checkpoint(store, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
-    if (code != 0 || (!final && pages == moved))
-        return code;
-    bool gated = store->gate != NULL && gate_enter(store->gate, store->busy_timeout_ms) == 0;
-    code = checkpoint(store, final ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
-    if (gated)
-        gate_leave(store->gate);
-    return code;
-}
 
 int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *log_bytes)
 {
