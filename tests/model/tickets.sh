@@ -1,0 +1,75 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# The models beside this file, searched exhaustively with Spin; and each step that guards the events left out in turn:
+# Spin must find an error then. MODEL_LONG=1 searches larger scopes.
+set -u
+models=${top_srcdir:-.}/tests/model
+command -v spin >/dev/null 2>&1 || { echo "skipped: spin is not installed"; exit 77; }
+compiler=${MODEL_CC:-cc}
+command -v "$compiler" >/dev/null 2>&1 || { echo "skipped: there is no C compiler to build the checker"; exit 77; }
+folder=$(mktemp -d "${TEST_TMPDIR:-/tmp}/model.XXXXXX") || exit 99
+trap 'rm -rf "$folder"' EXIT
+models=$(cd "$models" && pwd)
+cd "$folder" || exit 99
+failed=0 seen=0 mutants=0 searches=0
+
+# explore MODEL DEFINE...: the checker's words in the file `out`; built with $level of optimization, since for a mutant
+# the building takes longer than the search
+explore() {
+    model=$1
+    shift
+    rm -f pan pan.* ./*.trail out
+    spin "$@" -a "$models/$model.pml" >out 2>&1 || { cat out; return 1; }
+    "$compiler" "$level" -w -DSAFETY -DCOLLAPSE -o pan pan.c >out 2>&1 || { cat out; return 1; }
+    ./pan -m1000000 >out 2>&1
+    grep -q '^State-vector' out || { cat out; return 1; }
+}
+
+# whole MODEL DEFINE...: no error, and nothing left unsearched
+whole() {
+    searches=$((searches + 1)) level=-O1
+    explore "$@" || { echo "FAILED: $*: no search"; failed=1; return; }
+    if grep -q 'errors: 0$' out && ! grep -qiE 'not completed|too small|out of memory|truncated' out; then
+        echo "$*: no error in $(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' out) states"
+    else
+        echo "FAILED: $*"
+        cat out
+        failed=1
+    fi
+}
+
+# mutant MODEL DEFINE...: an error, which the checker must find
+mutant() {
+    mutants=$((mutants + 1)) level=-O0
+    explore "$@" || { echo "FAILED: $*: no search"; failed=1; return; }
+    if grep -qE 'errors: [1-9]' out; then
+        seen=$((seen + 1))
+        echo "$*: seen: $(sed -n 's/^pan:1: //p' out)"
+    else
+        echo "FAILED: $*: not seen"
+        failed=1
+    fi
+}
+
+whole gate
+mutant gate -DONE_LONG_SLEEP
+mutant gate -DNOT_ROBUST
+
+whole tickets -DKILLS=1
+whole tickets -DKILLS=0 -DSTOPS=1
+mutant tickets -DKILLS=1 -DNO_ORPHANS
+mutant tickets -DKILLS=1 -DNO_REQUEUE
+mutant tickets -DKILLS=1 -DTAKE_BLIND
+mutant tickets -DKILLS=1 -DBIND_LATE
+mutant tickets -DKILLS=1 -DORPHAN_ANYBODYS
+mutant tickets -DKILLS=1 -DHAND_OVER_FIRST
+mutant tickets -DKILLS=0 -DSTOPS=1 -DKEEP_LOCKS
+mutant tickets -DKILLS=0 -DSTOPS=1 -DEARLY_START
+if [ "${MODEL_LONG:-0}" != 0 ]; then
+    whole gate -DROUNDS=3 -DKILLS=3
+    whole tickets -DKILLS=1 -DRETRIES=1
+    whole tickets -DKILLS=1 -DSTOPS=1
+    whole tickets -DKILLS=2
+fi
+echo "$searches searches, $seen of $mutants mutants seen"
+exit $failed
