@@ -30,7 +30,12 @@
     X(DRY_RUN, "dry-run", 0, NULL, CLI_WRITE, "change nothing, say what would be changed")            \
     X(SET, "set", 0, "CURSOR", CLI_CURSOR, "fetch from here on")                                      \
     X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                    \
-    X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")
+    X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")                                \
+    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long the storm lasts; else 20")                     \
+    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source; else what goes through")           \
+    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line; else made up")          \
+    X(SEED, "seed", 0, "N", CLI_CHAOS, "the same dice as another storm's")                            \
+    X(YES, "yes", 0, NULL, CLI_CHAOS, "the stages may be run, and killed in the middle")
 
 enum cli_group {
     CLI_ANY = 1,
@@ -42,7 +47,8 @@ enum cli_group {
     CLI_WRITE = 64, /* changes something */
     CLI_CURSOR = 128,
     CLI_ENDING = 256,
-    CLI_IMPORT = 512
+    CLI_IMPORT = 512,
+    CLI_CHAOS = 1024
 };
 
 enum cli_option_id {
@@ -138,7 +144,7 @@ int cli_out_end(struct cli *cli, int status);
 size_t cli_width(void); /* of the terminal; 0: stdout is none */
 bool cli_colours(void);
 
-/* cli_status.c, cli_queue.c, cli_show.c, cli_order.c, cli_inject.c, cli_import.c, cli_check.c */
+/* cli_status.c, cli_queue.c, cli_show.c, cli_order.c, cli_inject.c, cli_import.c, cli_check.c, cli_chaos.c */
 int cli_status(struct cli *cli);
 int cli_queue(struct cli *cli);
 int cli_show(struct cli *cli);
@@ -149,6 +155,7 @@ int cli_end(struct cli *cli);   /* drain, stop */
 int cli_inject(struct cli *cli);
 int cli_import(struct cli *cli);
 int cli_check(struct cli *cli);
+int cli_chaos(struct cli *cli);
 
 /* A value of a data line as text for people: null and what is missing is "". To be freed. */
 char *cli_field(struct json_span line, const char *pointer);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* eventpipe: the command line. Reads what is wanted, finds the instance, runs the verb. */
 #include <stdio.h>
+#include <string.h>
 
 #include "src/cli.h"
+#include "src/cli_chaos.h"
 
 #ifndef PACKAGE_VERSION
 #define PACKAGE_VERSION "unknown"
@@ -56,6 +58,9 @@ static int run(struct cli *cli, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    if (argc == 3 &&
+        strcmp(argv[1], CHAOS_WITNESS_ARGUMENT) == 0) /* a stage of a trial's, by eventpipe itself */
+        return chaos_witness(argv[2]);
     struct cli cli = {.attached = -1};
     int status = run(&cli, argc, argv);
     cli_close(&cli);
