@@ -56,7 +56,7 @@ static int list(struct store_sqlite *store, const struct store_select *select, u
                 bool with_data, store_on_item *see, void *user, uint64_t *seen)
 {
     struct walk walk;
-    int code = walk_open(store, select, states, with_data, &walk);
+    int code = walk_open(store, select, states, with_data, true, &walk);
     if (code != 0)
         return code;
     while (code == 0 && !walk.end && remaining(select, *seen) > 0) {
@@ -64,6 +64,10 @@ static int list(struct store_sqlite *store, const struct store_select *select, u
         if (code == 0)
             code = show(&walk, see, user, seen, true);
     }
+    if (code == 0 && walk.unreadable > 0)
+        code = error_set(&store->store.error, EP_ESTORE,
+                         "%s: the file is damaged: what was stored under %llu event numbers cannot be read",
+                         store->path, (unsigned long long)walk.unreadable);
     walk_close(&walk);
     return code < 0 ? code : 0;
 }
@@ -179,7 +183,7 @@ int store_sqlite_change(struct store *base, const struct store_select *select, e
     if (dry_run)
         return list(store, select, takes(verb), false, see, user, changed);
     struct walk walk;
-    int code = walk_open(store, select, takes(verb), false, &walk);
+    int code = walk_open(store, select, takes(verb), false, false, &walk);
     if (code != 0)
         return code;
     while (code == 0 && !walk.end && remaining(select, *changed) > 0) {

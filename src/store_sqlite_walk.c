@@ -3,6 +3,8 @@
  * The SQLite engine: finding what an operator selects. Runs in the keeper and the command line. With UIDs
  * every event is looked up by the index; otherwise the smallest of the tables that can hold the wanted states
  * is walked in order of arrival, source by source, and the rest of the selection is compared here.
+ *
+ * A damaged page hides nothing but what stands in it: a list reads on around it, number by number.
  */
 #include "src/store_sqlite_walk.h"
 
@@ -107,9 +109,10 @@ static int find_uids(struct walk *walk)
 }
 
 int walk_open(struct store_sqlite *store, const struct store_select *select, unsigned states, bool with_data,
-              struct walk *out)
+              bool around, struct walk *out)
 {
-    *out = (struct walk){.store = store, .select = select, .states = states, .with_data = with_data};
+    *out = (struct walk){
+        .store = store, .select = select, .states = states, .with_data = with_data, .around = around};
     if (select->state >= 0)
         out->states &= STATE(select->state);
     int code = store_sqlite_each_source(&store->store, add_source, out);
@@ -117,6 +120,12 @@ int walk_open(struct store_sqlite *store, const struct store_select *select, uns
         code = store_sqlite_fail(store, SQLITE_NOMEM);
     if (code == 0 && select->uids != NULL)
         code = find_uids(out);
+    if (code == EP_ESTORE && around && out->found != NULL) {
+        free(out->found);
+        out->found = NULL;
+        out->by_uid = true;
+        code = 0;
+    }
     out->end = out->source_count == 0 || out->states == 0;
     out->last = out->end ? 0 : EVENT_FIRST(out->sources[0].id);
     if (code != 0)
@@ -193,11 +202,20 @@ static bool differs(const char *wanted, const char *found)
     return wanted != NULL && strcmp(wanted, found) != 0;
 }
 
+static bool is_named(const struct store_select *select, const char *uid)
+{
+    for (size_t i = 0; i < select->uid_count; i++)
+        if (strcmp(select->uids[i], uid) == 0)
+            return true;
+    return false;
+}
+
 static bool is_wanted(const struct walk *walk, const struct store_item *item)
 {
     const struct store_select *select = walk->select;
-    return (walk->states & STATE(item->state)) != 0 && !differs(select->device, item->device) &&
-           !differs(select->type, item->type) && !differs(select->stage, item->stage) &&
+    return (!walk->by_uid || is_named(select, item->uid)) && (walk->states & STATE(item->state)) != 0 &&
+           !differs(select->device, item->device) && !differs(select->type, item->type) &&
+           !differs(select->stage, item->stage) &&
            (select->older_than_ms == 0 || item->arrival_ms < select->older_than_ms) &&
            (select->error == NULL || strstr(item->words, select->error) != NULL);
 }
@@ -266,6 +284,10 @@ static int next_found(struct walk *walk, size_t limit)
     while (code >= 0 && walk->at < walk->found_count && walk->item_count < limit && bytes < CHUNK_BYTES) {
         struct walk_item *item = &walk->items[walk->item_count];
         code = walk_again(walk, walk->found[walk->at++], item);
+        if (code == EP_ESTORE && walk->around) {
+            walk->unreadable++;
+            code = 0;
+        }
         if (code == 1) {
             walk->item_count++;
             bytes += item->item.data_bytes + item->item.context_bytes;
@@ -296,8 +318,44 @@ static sqlite3_stmt *start_rows(struct walk *walk, const struct walk_source *sou
     return statement;
 }
 
+static void next_source(struct walk *walk)
+{
+    walk->at++;
+    walk->end = walk->at == walk->source_count;
+    if (!walk->end)
+        walk->last = EVENT_FIRST(walk->sources[walk->at].id);
+}
+
+/* Event by event, where a page of them is damaged. */
+static int next_carefully(struct walk *walk, size_t limit)
+{
+    int64_t next;
+    size_t bytes = 0;
+    int code = store_sqlite_next_event(walk->store, walk->sources[walk->at].id, &next);
+    if (code != 0)
+        return code;
+    int64_t until = walk->careful_until < next - 1 ? walk->careful_until : next - 1;
+    while (walk->last < until && walk->item_count < limit && bytes < CHUNK_BYTES) {
+        struct walk_item *item = &walk->items[walk->item_count];
+        code = walk_again(walk, ++walk->last, item);
+        if (code == 1) {
+            walk->item_count++;
+            bytes += item->item.data_bytes + item->item.context_bytes;
+        } else if (code == EP_ESTORE) {
+            walk->unreadable++;
+        } else if (code < 0) {
+            return code;
+        }
+    }
+    if (walk->last >= next - 1)
+        next_source(walk);
+    return 0;
+}
+
 static int next_rows(struct walk *walk, size_t limit)
 {
+    if (walk->last < walk->careful_until)
+        return next_carefully(walk, limit);
     struct walk_source *source = &walk->sources[walk->at];
     size_t bytes = 0, rows = 0;
     sqlite3_stmt *statement = start_rows(walk, source);
@@ -320,13 +378,12 @@ static int next_rows(struct walk *walk, size_t limit)
             return code < 0 ? code : 0;
         }
     }
-    if (code == 0 && rows < WALK_CHUNK) { /* this source has no more */
-        walk->at++;
-        walk->end = walk->at == walk->source_count;
-        if (!walk->end)
-            walk->last = EVENT_FIRST(walk->sources[walk->at].id);
-    }
-    return code;
+    if (code == 0 && rows < WALK_CHUNK) /* this source has no more */
+        next_source(walk);
+    if (code != EP_ESTORE || !walk->around)
+        return code;
+    walk->careful_until = walk->last + WALK_CHUNK;
+    return 0;
 }
 
 int walk_next(struct walk *walk, size_t limit)
@@ -338,8 +395,9 @@ int walk_next(struct walk *walk, size_t limit)
     while (code == 0 && !walk->end && walk->item_count == 0) {
         code = store_sqlite_begin_read(walk->store);
         if (code == 0)
-            code = store_sqlite_end(walk->store,
-                                    walk->found != NULL ? next_found(walk, limit) : next_rows(walk, limit));
+            code = walk->found != NULL ? next_found(walk, limit) : next_rows(walk, limit);
+        store_sqlite_roll_back(
+            walk->store); /* nothing was written; a commit would tell of the damage again */
     }
     return code;
 }

@@ -37,12 +37,16 @@ struct walk {
     int64_t *found; /* with uids: the ids of the events, ascending */
     size_t found_count;
     bool end;
+    bool around;             /* damage: what cannot be read is counted and left out */
+    bool by_uid;             /* the index of uids is damaged: all events are compared */
+    int64_t careful_until;   /* up to this id events are read one by one, because a page of them is damaged */
+    uint64_t unreadable;     /* numbers of events that may have been there */
     struct walk_item *items; /* the chunk */
     size_t item_count;
 };
 
 int walk_open(struct store_sqlite *store, const struct store_select *select, unsigned states, bool with_data,
-              struct walk *out);
+              bool around, struct walk *out);
 void walk_close(struct walk *walk);
 /* Reads the next chunk of at most `limit` items; none and walk->end when there are no more. */
 int walk_next(struct walk *walk, size_t limit);

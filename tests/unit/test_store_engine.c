@@ -107,6 +107,55 @@ static void damage_is_found_and_said(void)
     fixture_end();
 }
 
+static int count_item(const struct store_item *item, void *user)
+{
+    CU_ASSERT_EQUAL(item->data_bytes, strlen(item->data));
+    ++*(int *)user;
+    return 0;
+}
+
+/* The number of the page that holds this text in clear, -1: none does. */
+static long page_with(int fd, const char *text)
+{
+    char page[4096];
+    for (long at = 0; pread(fd, page, sizeof page, at * 4096) == 4096; at++)
+        if (memmem(page, sizeof page, text, strlen(text)) != NULL)
+            return at;
+    return -1;
+}
+
+static void damage_hides_nothing_else(void)
+{
+    fixture_begin();
+    char rubbish[4096];
+    memset(rubbish, 0xa5, sizeof rubbish);
+    for (int i = 0; i < 30; i++)
+        ingest("u", i * 100, 100);
+    CU_ASSERT_EQUAL(store_checkpoint(fixture.store, true), 0);
+    store_close(&fixture.store);
+    int fd = open(database(), O_RDWR);
+    long page = page_with(fd, "{\"n\":1500}"); /* of events, in the middle of them */
+    CU_ASSERT_FATAL(page > 1);
+    CU_ASSERT_EQUAL(pwrite(fd, rubbish, sizeof rubbish, page * 4096), 4096);
+    close(fd);
+    fixture.store = fixture_open(false);
+    const struct store_select all = {.state = -1};
+    int found = 0;
+    CU_ASSERT_EQUAL(store_list(fixture.store, &all, true, count_item, &found), EP_ESTORE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_words(fixture.store), "damaged"));
+    CU_ASSERT(found > 2800 && found < 3000);
+    const char *uids[] = {"u1500", "u2999", "u1"};
+    const struct store_select some = {.state = -1, .uids = uids, .uid_count = 3};
+    found = 0;
+    CU_ASSERT_EQUAL(store_list(fixture.store, &some, true, count_item, &found), EP_ESTORE);
+    CU_ASSERT_EQUAL(found, 2);
+    store_close(&fixture.store);
+    CU_ASSERT_EQUAL(unlink(database()), 0);
+    CU_ASSERT_EQUAL(fixture_prepare(), 0);
+    fixture.store = fixture_open(false);
+    fixture_end();
+}
+
 /* ---- the gate ---- */
 
 static bool gate_is_free(void)
@@ -253,6 +302,7 @@ static void idle_writes_nothing(void)
 STORE_MAIN("store: engine", {"a locked store is tried again later", a_locked_store_is_tried_again_later},
            {"a full disk acknowledges nothing", a_full_disk_acknowledges_nothing},
            {"damage is found and said", damage_is_found_and_said},
+           {"damage hides nothing else", damage_hides_nothing_else},
            {"the gate is held by writers only, and left", the_gate_is_held_by_writers_only},
            {"no statement scans what grows with the backlog", no_statement_scans_what_grows},
            {"the log is kept short", the_log_is_kept_short},
