@@ -132,20 +132,27 @@ static inline bool step_long(void)
     return getenv("STEP_LONG") != NULL;
 }
 
+/* Its state, as ps shows it; 'Z' also when there is none. */
+static inline char step_state(pid_t pid)
+{
+    char path[40], line[256] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return 'Z';
+    const char *end = fgets(line, sizeof line, file) != NULL ? strrchr(line, ')') : NULL;
+    fclose(file);
+    return end != NULL && end[1] == ' ' ? end[2] : 'Z';
+}
+
 /* Waits until a process sleeps in the kernel. */
 static inline bool step_asleep(pid_t pid)
 {
-    char path[40], line[256];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     for (int tries = 0; tries < STEP_PATIENCE_MS * 10; tries++) {
-        FILE *file = fopen(path, "r");
-        bool read = file != NULL && fgets(line, sizeof line, file) != NULL;
-        if (file != NULL)
-            fclose(file);
-        const char *end = read ? strrchr(line, ')') : NULL;
-        if (end == NULL || end[1] == '\0' || end[2] == 'Z')
+        char state = step_state(pid);
+        if (state == 'Z')
             return false;
-        if (end[2] == 'S')
+        if (state == 'S')
             return true;
         if (tries > 100)
             usleep(100);
