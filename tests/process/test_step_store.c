@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * No kill within the store's transactions, or between them and the segment, loses an event, locks it for ever
+ * or undoes a commit. A real process under ptrace ingests, claims, commits, releases or checkpoints, in the
+ * order of the daemon's; it is killed at each of its system calls, before and after it, and after each
+ * instruction that changed the segment. Then the supervisor's recovery runs, and another process (which had
+ * the store open all the while, or every other time opens it anew) does the successors' work to the end of
+ * all events, and looks at the counts and at store_check. STEP_LONG=1: it is killed after every instruction.
+ */
+#include "tests/process/step_store_life.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#define FAULTS_ENOUGH 3
+#define STOPS_MOST 4000
+
+/* --- the operations: who is killed, and what stands before */
+
+static void ready_stored(struct store *store)
+{
+    (void)store;
+}
+static void ready_claimed(struct store *store)
+{
+    do_claim(store, 3);
+}
+static void ready_advanced(struct store *store)
+{
+    do_claim(store, 3);
+    turn(store, WORKER(0), STORE_ADVANCE);
+}
+static void ready_orphans(struct store *store)
+{
+    do_claim(store, 2);
+    turn(store, WORKER(0), STORE_ADVANCE);
+    for (uint32_t i = 0; i < source->ticket_count; i++)
+        ticket_revoke(&segment, i);
+}
+static void do_claim_two(struct store *store)
+{
+    do_claim(store, 2);
+}
+static void do_advance(struct store *store)
+{
+    turn(store, WORKER(0), STORE_ADVANCE);
+}
+static void do_finish(struct store *store)
+{
+    turn(store, WORKER(1), STORE_FINISH);
+}
+static void do_delay(struct store *store)
+{
+    turn(store, WORKER(0), STORE_DELAY);
+}
+static void do_checkpoint(struct store *store)
+{
+    must(store, store_checkpoint(store, false), "store_checkpoint");
+}
+
+struct operation {
+    const char *name;
+    uint32_t slot;
+    void (*ready)(struct store *store);
+    void (*operate)(struct store *store);
+};
+static const struct operation operations[] = {
+    {"ingest, claim, enqueue", PRODUCER, ready_stored, do_ingest},
+    {"claim, enqueue", PRODUCER, ready_stored, do_claim_two},
+    {"dequeue, commit, hand-over", WORKER(0), ready_claimed, do_advance},
+    {"dequeue, commit, clear-up", WORKER(1), ready_advanced, do_finish},
+    {"dequeue, delay, clear-up", WORKER(0), ready_claimed, do_delay},
+    {"release, bury", PRODUCER, ready_orphans, release},
+    {"checkpoint", 0, ready_advanced, do_checkpoint},
+};
+
+static bool note_lease(int64_t event, const char *done, void *user)
+{
+    (void)done;
+    ((struct store_lease *)user)->event = event;
+    return true;
+}
+
+/* One event of the other source lives and ends, so that the statements are compiled: what is stepped through
+ * is what happens from the second time on, a tenth of the first. */
+static void warm_up(struct store *store)
+{
+    struct store_lease lease = {0, STORE_TOKEN(shared->start, UINT32_MAX)};
+    struct store_event event = {.uid = "warm", .data = "{}", .data_bytes = 2};
+    struct store_page page = {.events = &event, .count = 1, .cursor = "warm", .now_ms = 1000};
+    struct store_claim claim = {lease.token, 1, note_lease, &lease};
+    struct store_ingested ingested;
+    struct store_claimed claimed;
+    uint32_t done;
+    must(store, store_ingest(store, shared->other, &page, NULL, &ingested), "store_ingest");
+    for (int i = 0; i < 2; i++) {
+        store_rescan(store, shared->other);
+        must(store, store_claim(store, shared->other, NOW_MS, &claim, &claimed), "store_claim");
+        struct store_release released = {.lease = lease};
+        must(store, store_read(store, &lease, 1, see_done, &done), "store_read");
+        if (i == 0)
+            must(store, store_release(store, shared->other, &released, 1), "store_release");
+    }
+    static const enum store_change changes[] = {STORE_ADVANCE, STORE_DELAY, STORE_FINISH};
+    for (int i = 0; i < 3; i++) {
+        struct store_answer answer = {.lease = lease,
+                                      .change = changes[i],
+                                      .done = done_texts[1],
+                                      .due_ms = 1};
+        must(store, store_commit(store, shared->other, shared->other_stages[0], &answer, 1), "store_commit");
+        if (changes[i] == STORE_DELAY)
+            must(store, store_claim(store, shared->other, NOW_MS, &claim, &claimed), "store_claim");
+    }
+}
+
+static void victim_run(void *user)
+{
+    const struct operation *operation = user;
+    struct store *store = open_store();
+    warm_up(store);
+    step_mark();
+    operation->operate(store);
+    step_mark();
+}
+
+/* --- the successors, to the end of all events */
+
+static void see_fault(const char *words, void *user)
+{
+    (void)user;
+    fault("store_check", words);
+}
+
+static void check_end(struct store *store)
+{
+    struct store_totals totals;
+    must(store, store_source_totals(store, shared->source, &totals), "store_source_totals");
+    if (totals.fetched != EVENTS + PAGE || totals.finished != EVENTS + PAGE || totals.duplicates != 0)
+        fault("the totals", "are not those of six events, each fetched and finished once");
+    if (totals.live + totals.dead + totals.held != 0)
+        fault("events", "are left in the store");
+    if (ticket_count(&segment, source, NULL, NULL) != 0)
+        fault("tickets", "are left");
+    must(store, store_check(store, see_fault, NULL), "store_check");
+}
+
+static void look_at_committed(struct store *store)
+{
+    uint32_t done = UINT32_MAX;
+    for (uint32_t i = 0; i < source->ticket_count; i++) {
+        struct ticket_view view = ticket_look(&segment, i);
+        if (shared->committed == 0 || view.phase == TICKET_FREE || view.event != shared->committed)
+            continue;
+        struct store_lease lease = {view.event, view.token};
+        must(store, store_read(store, &lease, 1, see_done, &done), "store_read");
+        if (done == 0)
+            fault("a commit", "was acknowledged and is gone");
+    }
+}
+
+static void go_on(struct store *store)
+{
+    char *cursor = NULL;
+    look_at_committed(store);
+    release(store);
+    must(store, store_cursor(store, shared->source, &cursor), "store_cursor");
+    bool there = cursor != NULL && strcmp(cursor, "page") == 0;
+    free(cursor);
+    if (shared->paged && !there)
+        fault("a page", "was acknowledged and is gone");
+    if (!there)
+        ingest(store, EVENTS, PAGE, "page", 0);
+    for (uint32_t i = 0; i < source->ticket_count; i++) { /* in the hands of who lives */
+        struct ticket_view view = ticket_look(&segment, i);
+        if (view.phase == TICKET_RUNNING)
+            commit(store, view.slot, i, view.stage == 0 ? STORE_ADVANCE : STORE_FINISH);
+    }
+    for (uint32_t rounds = 0; rounds < 50; rounds++) {
+        store_rescan(store, shared->source);
+        do_claim(store, 2);
+        turn(store, WORKER(0), STORE_ADVANCE);
+        turn(store, WORKER(1), STORE_FINISH);
+    }
+    check_end(store);
+}
+
+struct successor {
+    pid_t pid;
+    int go;
+};
+
+/* With `before`, it has the store open while the other is killed. */
+static struct successor successor_start(bool before)
+{
+    int ready[2], go[2];
+    char byte;
+    struct successor successor;
+    if (pipe(ready) != 0 || pipe(go) != 0 || (successor.pid = fork()) < 0)
+        exit(EXIT_FAILURE);
+    if (successor.pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        struct store *store = before ? open_store() : NULL;
+        struct store_totals totals;
+        if (before)
+            must(store, store_source_totals(store, shared->source, &totals), "store_source_totals");
+        if (write(ready[1], "r", 1) != 1 || read(go[0], &byte, 1) != 1)
+            _exit(EXIT_FAILURE);
+        go_on(before ? store : (store = open_store()));
+        store_close(&store);
+        _exit(EXIT_SUCCESS);
+    }
+    close(ready[1]);
+    close(go[0]);
+    if (read(ready[0], &byte, 1) != 1)
+        fault("a successor", "does not come up");
+    close(ready[0]);
+    successor.go = go[1];
+    return successor;
+}
+
+static void successor_finish(struct successor *successor)
+{
+    int status = 1;
+    if (write(successor->go, "g", 1) != 1 || waitpid(successor->pid, &status, 0) != successor->pid ||
+        status != 0)
+        fault("a successor", "failed");
+    close(successor->go);
+}
+
+/* --- images of all that outlives a process */
+
+static const char *const endings[] = {"", "-wal", "-shm"};
+struct image {
+    void *segment;
+    struct shared shared;
+    struct {
+        char *bytes;
+        ssize_t count; /* -1 = there is none */
+    } files[3];
+};
+
+static void image_take(struct image *image)
+{
+    memcpy(image->segment, segment.header, segment.size_bytes);
+    image->shared = *shared;
+    for (int i = 0; i < 3; i++) {
+        char name[300];
+        struct stat stat;
+        snprintf(name, sizeof name, "%s%s", path, endings[i]);
+        free(image->files[i].bytes);
+        image->files[i].bytes = NULL;
+        image->files[i].count = -1;
+        int fd = open(name, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        if (fstat(fd, &stat) != 0 || (image->files[i].bytes = malloc((size_t)stat.st_size + 1)) == NULL ||
+            (image->files[i].count = read(fd, image->files[i].bytes, (size_t)stat.st_size)) != stat.st_size)
+            exit(EXIT_FAILURE);
+        close(fd);
+    }
+}
+
+static void image_put(const struct image *image)
+{
+    uint32_t faults = shared->faults;
+    memcpy(segment.header, image->segment, segment.size_bytes);
+    *shared = image->shared;
+    shared->faults = faults;
+    for (int i = 0; i < 3; i++) {
+        char name[300];
+        snprintf(name, sizeof name, "%s%s", path, endings[i]);
+        unlink(name);
+        if (image->files[i].count < 0)
+            continue;
+        int fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0 ||
+            write(fd, image->files[i].bytes, (size_t)image->files[i].count) != image->files[i].count)
+            exit(EXIT_FAILURE);
+        close(fd);
+    }
+}
+
+/* --- the kills: `calls` halts at system calls, then `instructions` more */
+
+struct place {
+    uint32_t calls, instructions;
+};
+
+static void recover(uint32_t slot)
+{
+    bool left;
+    if (slot == 0)
+        return;
+    for (uint32_t i = 0; i < source->ticket_count; i++)
+        if (ticket_orphan(&segment, i, slot))
+            atomic_store(&source->orphans, 1);
+    ticket_requeue_lost(&segment, source, &left);
+    if (left)
+        fault("a ring", "has no room for what fell out");
+    slot_clear(segment_slot(&segment, slot), SHM_SLOT_BACKOFF);
+    wake_source(&segment, source);
+    slot_open(segment_slot(&segment, slot));
+}
+
+static enum step_stop one_death(const struct operation *operation, struct place place,
+                                const struct image *start)
+{
+    static uint32_t number;
+    image_put(start);
+    snprintf(where, sizeof where, "%s, killed at halt %u + %u", operation->name, place.calls,
+             place.instructions);
+    struct successor successor = successor_start(number++ % 2 == 0);
+    pid_t pid = step_fork(victim_run, (void *)(uintptr_t)operation);
+    enum step_stop stop = pid > 0 ? step_calls(pid, place.calls) : STEP_LOST;
+    if (stop == STEP_HALTED)
+        stop = step_on(pid, place.instructions);
+    step_kill(pid);
+    if (stop == STEP_LOST)
+        fault("the process", "was lost");
+    if (stop == STEP_HALTED || operation->slot == PRODUCER)
+        recover(operation->slot);
+    successor_finish(&successor);
+    return stop;
+}
+
+struct route {                    /* where its system calls are, from one run */
+    uint64_t pointer[STOPS_MOST]; /* behind the call that begins at this halt; 0: a call ends here */
+    uint32_t halts;
+};
+
+static void find_route(const struct operation *operation, const struct image *start, struct route *route)
+{
+    image_put(start);
+    pid_t pid = step_fork(victim_run, (void *)(uintptr_t)operation);
+    route->halts = 0;
+    while (pid > 0 && route->halts < STOPS_MOST && step_calls(pid, 1) == STEP_HALTED) {
+        struct __ptrace_syscall_info info;
+        ptrace(PTRACE_GET_SYSCALL_INFO, pid, (void *)sizeof info, &info);
+        route->pointer[route->halts++] = info.op == PTRACE_SYSCALL_INFO_ENTRY ? info.instruction_pointer : 0;
+    }
+    step_kill(pid);
+}
+
+/* Steps through the whole, and kills afterwards at each place that was wanted. */
+static uint32_t kill_between_calls(const struct operation *operation, const struct image *start,
+                                   const struct route *route, uint32_t *instructions)
+{
+    static struct place places[200000];
+    uint32_t count = 0, halt = 0;
+    struct place at = {0, 0};
+    void *before = malloc(segment.size_bytes);
+    image_put(start);
+    pid_t pid = step_fork(victim_run, (void *)(uintptr_t)operation);
+    if (before != NULL)
+        memcpy(before, segment.header, segment.size_bytes);
+    for (; pid > 0 && before != NULL && step_on(pid, 1) == STEP_HALTED && count < 200000; ++*instructions) {
+        struct __ptrace_syscall_info info;
+        ptrace(PTRACE_GET_SYSCALL_INFO, pid, (void *)sizeof info, &info);
+        at.instructions++;
+        if (halt < route->halts && info.instruction_pointer == route->pointer[halt]) {
+            at = (struct place){halt + 2, 0}; /* the call and its end are one step */
+            halt += 2;
+        }
+        bool changed = memcmp(before, segment.header, segment.size_bytes) != 0;
+        if (changed || step_long())
+            places[count++] = at;
+        if (changed)
+            memcpy(before, segment.header, segment.size_bytes);
+    }
+    step_kill(pid);
+    free(before);
+    for (uint32_t i = 0; i < count && shared->faults < FAULTS_ENOUGH; i++)
+        one_death(operation, places[i], start);
+    return count;
+}
+
+static void run(const struct operation *operation, struct image *start, uint32_t *calls, uint32_t *changes)
+{
+    static struct route route;
+    struct image ready = {.segment = malloc(segment.size_bytes)};
+    uint32_t halts = 0, instructions = 0;
+    image_put(start);
+    snprintf(where, sizeof where, "%s, made ready", operation->name);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct store *store = open_store();
+        operation->ready(store);
+        _exit(EXIT_SUCCESS); /* as a kill: its log stays */
+    }
+    waitpid(pid, NULL, 0);
+    image_take(&ready);
+    find_route(operation, &ready, &route);
+    while (shared->faults < FAULTS_ENOUGH &&
+           one_death(operation, (struct place){halts, 0}, &ready) == STEP_HALTED)
+        halts++;
+    uint32_t more = 0; /* a checkpoint leaves the segment alone */
+    if (operation->slot != 0)
+        more = kill_between_calls(operation, &ready, &route, &instructions);
+    printf("%-28s %6u instructions: %4u kills at system calls, %5u between\n", operation->name, instructions,
+           halts, more);
+    fflush(stdout);
+    *calls += halts;
+    *changes += more;
+    for (int i = 0; i < 3; i++)
+        free(ready.files[i].bytes);
+    free(ready.segment);
+}
+
+static _Noreturn void prepare(void)
+{
+    struct error error;
+    struct store_names wanted[2] = {{"a", names, STAGES, 0, shared->stages},
+                                    {"b", names, STAGES, 0, shared->other_stages}};
+    if (store_prepare(&options, wanted, 2, &shared->start, &error) != 0) {
+        fprintf(stderr, "store_prepare: %s\n", error.words);
+        _exit(EXIT_FAILURE);
+    }
+    shared->source = wanted[0].source_id;
+    shared->other = wanted[1].source_id;
+    ingest(open_store(), 0, EVENTS, "begun", 0);
+    _exit(EXIT_SUCCESS);
+}
+
+int main(void)
+{
+    const char *temporary = getenv("TMPDIR");
+    char directory[200], url[300], command[320];
+    int lock, status = 1;
+    uint32_t calls = 0, changes = 0;
+    struct error error;
+    step_or_skip();
+    segment = fixture(STAGES, 1, 4, 4);
+    source = segment_source(&segment, 0);
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    snprintf(directory, sizeof directory, "%.150s/stepXXXXXX", temporary != NULL ? temporary : "/tmp");
+    if (shared == MAP_FAILED || mkdtemp(directory) == NULL)
+        return EXIT_FAILURE;
+    snprintf(path, sizeof path, "%s/step.db", directory);
+    snprintf(url, sizeof url, "sqlite:%s", path);
+    options = (struct store_options){.url = url, .instance = "step", .synchronous = SYNCHRONOUS_NORMAL};
+    if (store_hold(&options, 0, &lock, &error) != 0)
+        return EXIT_FAILURE;
+    pid_t pid = fork();
+    if (pid == 0)
+        prepare();
+    if (waitpid(pid, &status, 0) != pid || status != 0)
+        return EXIT_FAILURE;
+    struct image start = {.segment = malloc(segment.size_bytes)};
+    image_take(&start);
+    for (size_t i = 0; i < sizeof operations / sizeof operations[0] && shared->faults < FAULTS_ENOUGH; i++)
+        run(&operations[i], &start, &calls, &changes);
+    printf("%u kills at system calls, %u after other instructions, %u faults\n", calls, changes,
+           shared->faults);
+    snprintf(command, sizeof command, "rm -rf '%s'", directory);
+    return system(command) == 0 && shared->faults == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
