@@ -19,6 +19,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 void segment_name(const char *instance, char *buffer, size_t size)
@@ -155,6 +156,47 @@ bool segment_owner_lives(const struct segment *segment)
         return true;
     flock(segment->fd, LOCK_UN);
     return false;
+}
+
+/* The holder of the flock on this object: a line of /proc/locks is "1: FLOCK ADVISORY WRITE PID
+ * MAJOR:MINOR:INODE 0 EOF". */
+static int lock_holder(int fd)
+{
+    struct stat status;
+    FILE *file = fstat(fd, &status) == 0 ? fopen("/proc/locks", "re") : NULL;
+    char line[256];
+    int holder = 0;
+    while (file != NULL && holder == 0 && fgets(line, sizeof line, file) != NULL) {
+        int pid;
+        unsigned device_major, device_minor;
+        unsigned long long inode;
+        if (sscanf(line, "%*s FLOCK %*s WRITE %d %x:%x:%llu", &pid, &device_major, &device_minor, &inode) ==
+                4 &&
+            inode == status.st_ino && device_major == major(status.st_dev) &&
+            device_minor == minor(status.st_dev))
+            holder = pid;
+    }
+    if (file != NULL)
+        fclose(file);
+    return holder;
+}
+
+bool segment_held(const char *instance, int *pid)
+{
+    *pid = 0;
+    if (segment_name_check(instance) != 0)
+        return false;
+    char name[SHM_NAME_BYTES + 16];
+    segment_name(instance, name, sizeof name);
+    int fd = shm_open(name, O_RDONLY, 0);
+    if (fd < 0)
+        return false;
+    const struct segment segment = {.fd = fd};
+    bool held = segment_owner_lives(&segment);
+    if (held)
+        *pid = lock_holder(fd);
+    close(fd);
+    return held;
 }
 
 void segment_close(struct segment *segment)

@@ -63,6 +63,13 @@ int segment_attach(const char *instance, struct segment *out);
 /* Whether the supervisor that created this segment still lives (its flock is held). */
 bool segment_owner_lives(const struct segment *segment);
 
+/*
+ * Whether a daemon of whatever version lives that owns the instance's segment, asked without reading what
+ * stands in it, since another layout or an unfinished one cannot be read. *pid: its process as /proc/locks has
+ * it, 0 = not known.
+ */
+bool segment_held(const char *instance, int *pid);
+
 void segment_close(struct segment *segment); /* unmaps; the object stays */
 int segment_unlink(const char *instance);    /* 0 also when there is none */
 

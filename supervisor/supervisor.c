@@ -76,9 +76,15 @@ static int open_descriptors(struct supervisor *supervisor)
 static int refuse_namesake(const struct config *config, struct error *error)
 {
     struct segment other;
-    if (segment_attach(config->instance, &other) != 0)
-        return 0;
-    int result = 0;
+    int attached = segment_attach(config->instance, &other), result = 0, holder;
+    if (attached != 0 && !segment_held(config->instance, &holder))
+        return 0; /* none, or what is left of one */
+    if (attached != 0)
+        return error_set(error, EP_EBUSY,
+                         "an instance named %s runs already (process %d, %s): stop it, or give this one "
+                         "another name",
+                         config->instance, holder,
+                         attached == -EPROTO ? "another version of eventpipe" : "its segment cannot be read");
     if (segment_owner_lives(&other))
         result = error_set(
             error, EP_EBUSY,

@@ -42,7 +42,7 @@ done
 includes() {
     grep -nE '^[[:space:]]*#[[:space:]]*include' "$1"/*.[ch] 2>/dev/null | grep -vE "$2"
 }
-libc='assert|ctype|errno|fcntl|inttypes|limits|linux/futex|math|poll|pthread|sched|signal|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|sys/(eventfd|file|mman|stat|statvfs|syscall|types|random|resource|time)|time|unistd'
+libc='assert|ctype|errno|fcntl|inttypes|limits|linux/futex|math|poll|pthread|sched|signal|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|sys/(eventfd|file|mman|stat|statvfs|syscall|sysmacros|types|random|resource|time)|time|unistd'
 found=$(includes shm "include[[:space:]]+(\"shm/|<($libc)\.h>)")
 [ -z "$found" ] || complain "shm/ includes only shm/ and libc:
 $found"
