@@ -24,9 +24,34 @@
 #define POLL_MS 20
 
 struct holder {
-    long pid; /* 0 = not written yet */
+    long pid;                   /* 0 = not written yet */
+    unsigned long long started; /* of that process, as /proc has it; 0 = not known */
     char instance[80], since[40];
 };
+
+/* When a process started, in clock ticks since the machine did; 0 = no such process (a zombie is dead: it was
+ * killed, and whoever started it has not looked yet). -1: there is no /proc to ask. */
+static int process_started(pid_t pid, unsigned long long *started)
+{
+    char path[40], line[1024];
+    *started = 0;
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return -1;
+    const char *name_end = fgets(line, sizeof line, file) != NULL ? strrchr(line, ')') : NULL;
+    fclose(file);
+    char state;
+    if (name_end == NULL ||
+        sscanf(name_end + 1,
+               " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+               "%llu",
+               &state, started) != 2)
+        return -1;
+    if (strchr("ZX", state) != NULL)
+        *started = 0;
+    return 0;
+}
 
 /* ---- hold ---- */
 
@@ -38,7 +63,8 @@ static void read_holder(int fd, struct holder *out)
     if (got <= 0)
         return;
     text[got] = '\0';
-    if (sscanf(text, "pid %ld\ninstance %79s\nsince %39s", &out->pid, out->instance, out->since) != 3)
+    if (sscanf(text, "pid %ld\ninstance %79s\nsince %39s\nstarted %llu", &out->pid, out->instance, out->since,
+               &out->started) < 3)
         out->pid = 0;
 }
 
@@ -48,8 +74,11 @@ static int write_holder(int fd, const char *instance, const char *path, struct e
     time_t now = time(NULL);
     struct tm parts;
     strftime(since, sizeof since, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &parts));
-    int length = snprintf(text, sizeof text, "pid %ld\ninstance %.79s\nsince %s\n", (long)getpid(),
-                          instance != NULL && *instance != '\0' ? instance : "-", since);
+    unsigned long long started;
+    process_started(getpid(), &started);
+    int length =
+        snprintf(text, sizeof text, "pid %ld\ninstance %.79s\nsince %s\nstarted %llu\n", (long)getpid(),
+                 instance != NULL && *instance != '\0' ? instance : "-", since, started);
     if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)length, 0) == length)
         return 0;
     return error_set(error, EP_ESTOREBUSY, "%s: cannot be written: %s", path, strerror(errno));
@@ -83,19 +112,15 @@ static uint64_t clock_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* A zombie is dead: it was killed, and whoever started it has not looked yet. */
-static bool process_lives(pid_t pid)
+/* Its number alone does not tell: it may be somebody else's by now, who started later. */
+static bool holder_lives(const struct holder *holder)
 {
-    char path[40], line[512];
-    if (pid <= 0 || (kill(pid, 0) != 0 && errno != EPERM))
+    unsigned long long started;
+    if (holder->pid <= 0 || (kill((pid_t)holder->pid, 0) != 0 && errno != EPERM))
         return false;
-    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return true; /* no /proc to ask */
-    const char *name_end = fgets(line, sizeof line, file) != NULL ? strrchr(line, ')') : NULL;
-    fclose(file);
-    return name_end == NULL || name_end[1] == '\0' || strchr("ZX", name_end[2]) == NULL;
+    if (process_started((pid_t)holder->pid, &started) != 0)
+        return true;
+    return started != 0 && (holder->started == 0 || started == holder->started);
 }
 
 int store_sqlite_hold_at(const struct store_options *options, const struct store_sqlite_place *place,
@@ -116,7 +141,7 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
         struct holder holder = {0};
         if (!locked) {
             read_holder(fd, &holder);
-            bool lives = process_lives((pid_t)holder.pid);
+            bool lives = holder_lives(&holder);
             locked = lives && flock(fd, LOCK_EX | LOCK_NB) == 0; /* did it let go in between? */
             if (!locked && (lives || clock_ms() >= deadline)) {
                 code = error_set(error, EP_EBUSY, "%s: held by %s pid %ld (instance %s, since %s)%s",
