@@ -124,6 +124,7 @@ int cli_attach(struct cli *cli); /* (again) */
 void cli_close(struct cli *cli);
 
 /* cli_talk.c */
+#define CLI_FIRST_MS 5000 /* a verb that only looks asks the store itself when nothing came by then */
 struct cli_answer {
     control_on_line *see; /* data lines; NULL = printed as they are */
     void *user;

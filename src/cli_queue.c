@@ -162,7 +162,9 @@ static int ask(struct cli *cli, struct list *list, control_on_line *see, bool qu
     if (status != 0) {
         cli_words("%s", error.words);
     } else {
-        struct control_question question = {.line = request.text, .patience_ms = 60000};
+        struct control_question question = {.line = request.text,
+                                            .patience_ms = 60000,
+                                            .first_ms = CLI_FIRST_MS};
         struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : see,
                                     .user = list,
                                     .quiet = quiet};

@@ -183,7 +183,9 @@ int cli_show(struct cli *cli)
     if (status != 0) {
         cli_words("%s", error.words);
     } else {
-        struct control_question question = {.line = request.text, .patience_ms = 60000};
+        struct control_question question = {.line = request.text,
+                                            .patience_ms = 60000,
+                                            .first_ms = CLI_FIRST_MS};
         struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : show_event,
                                     .user = cli,
                                     .quiet = true};

@@ -192,10 +192,16 @@ int cli_ask(struct cli *cli, const struct control_question *question, struct cli
     const struct control_verb *verb = control_verb_find(cli->verb->name);
     bool reads = verb != NULL && verb->keeper && !verb->changes && !cli_given(cli, CLI_OPTION_SET);
     int fd = -1, code = control_connect(cli->control, &fd, &error);
-    if (code == EP_OK) {
+    bool connected = code == EP_OK, aside = code == EP_ENOENT;
+    if (connected) {
         code = control_ask(fd, question, see_line, &asking, &error);
         close(fd);
-    } else if (code == EP_ENOENT) {
+    }
+    if (code == EP_ESTATE && reads && answer->lines == 0 && (!connected || question->first_ms > 0)) {
+        aside = true; /* the supervisor or the keeper stands still: whoever looks must not */
+        error_set(&error, EP_ESTATE, "it does not answer");
+    }
+    if (aside) {
         int status = down(cli, &error, reads);
         if (!reads)
             return status;

@@ -24,6 +24,7 @@
 #include "src/json.h"
 
 #define SAY_MS 5000
+#define CONNECT_S 5
 #define NS_PER_MS UINT64_C(1000000)
 #define READ_BYTES 65536
 
@@ -119,6 +120,10 @@ int control_connect(const char *path, int *fd, struct error *error)
     int made = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (made < 0)
         return error_set(error, EP_ESYSTEM, "cannot make a socket: %s", strerror(errno));
+    /* Only connect() heeds it: all else here asks with poll. Without it a full queue before a stopped daemon
+     * would be waited for without end. */
+    const struct timeval limit = {.tv_sec = CONNECT_S};
+    setsockopt(made, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     if (connect(made, (struct sockaddr *)&address, sizeof address) == 0) {
         *fd = made;
         return EP_OK;
@@ -127,6 +132,8 @@ int control_connect(const char *path, int *fd, struct error *error)
     close(made);
     if (reason == ENOENT || reason == ECONNREFUSED || reason == ENOTDIR)
         return error_set(error, EP_ENOENT, "nobody listens at %s (%s)", path, strerror(reason));
+    if (reason == EAGAIN)
+        return error_set(error, EP_ESTATE, "whoever listens at %s takes no calls", path);
     if (reason == EACCES || reason == EPERM)
         return error_set(error, EP_EACCESS, "not allowed to use %s: run as root or as the daemon's user",
                          path);
@@ -142,7 +149,7 @@ struct conversation {
     control_on_line *see;
     void *user;
     struct error *error;
-    bool ended, shut;
+    bool ended, shut, begun; /* begun: something was heard */
     int code;
 };
 
@@ -222,6 +229,7 @@ static int hear(struct conversation *talk)
     if (got <= 0)
         return error_set(talk->error, EP_ESYSTEM,
                          "the daemon went away before it had answered: what it did until then is not known");
+    talk->begun = true;
     json_out_raw(&talk->heard, buffer, (size_t)got);
     if (talk->heard.failed)
         return error_set(talk->error, EP_ENOMEM, "out of memory");
@@ -238,14 +246,16 @@ int control_ask(int fd, const struct control_question *question, control_on_line
     uint64_t last_ns = shm_now_ns();
     while (result == EP_OK && !talk.ended) {
         struct pollfd socket = {.fd = fd, .events = POLLIN | (talk.shut ? 0 : POLLOUT)};
-        int left = time_left(last_ns, question->patience_ms);
+        uint64_t patience_ms =
+            talk.begun || question->first_ms == 0 ? question->patience_ms : question->first_ms;
+        int left = time_left(last_ns, patience_ms);
         int ready = left == 0 ? 0 : poll(&socket, 1, left);
         if (ready < 0 && errno != EINTR)
             result = error_set(error, EP_ESYSTEM, "poll: %s", strerror(errno));
         if (left == 0)
             result =
                 error_set(error, EP_ESTATE, "no answer within %u s: what was done until then is not known",
-                          (unsigned)(question->patience_ms / 1000));
+                          (unsigned)(patience_ms / 1000));
         if (ready <= 0)
             continue;
         last_ns = shm_now_ns();

@@ -69,7 +69,8 @@ int control_end(int fd, enum control_code code, const char *format, ...)
 
 /* ---- the client's side ---- */
 
-/* The protocol's socket at `path`. EP_ENOENT: nobody listens there; EP_EACCESS; EP_ESYSTEM. */
+/* The protocol's socket at `path`. EP_ENOENT: nobody listens there; EP_ESTATE: somebody does, but has
+ * not taken up the calls that wait already, for 5 s; EP_EACCESS; EP_ESYSTEM. */
 int control_connect(const char *path, int *fd, struct error *error);
 
 struct control_question {
@@ -77,6 +78,7 @@ struct control_question {
     const char *body; /* inject's events, or NULL */
     size_t body_bytes;
     uint64_t patience_ms; /* the longest silence, UINT64_MAX = for ever */
+    uint64_t first_ms;    /* the longest before anything is heard; 0 = no other than patience_ms */
 };
 /* Sees each data line (terminated, without its line feed); returns 0 to go on, or a negative code, which ends
  * it. */

@@ -42,8 +42,10 @@ static int clear_path(const char *path, struct error *error)
         return error_set(error, EP_EEXIST,
                          "control socket %s: there is a file of that name, and it is no socket", path);
     int other;
-    if (control_connect(path, &other, NULL) == 0) {
+    int code = control_connect(path, &other, NULL);
+    if (code == 0)
         close(other);
+    if (code == 0 || code == EP_ESTATE) {
         return error_set(error, EP_EBUSY, "control socket %s: another daemon listens there", path);
     }
     if (unlink(path) != 0 && errno != ENOENT)

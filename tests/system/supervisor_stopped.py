@@ -1,35 +1,79 @@
 # SPDX-License-Identifier: MIT
 """The supervisor stands still (SIGSTOP): `eventpipe status` still answers, and says that it has not been heard of;
-the events go on meanwhile, and afterwards all is well."""
+the events go on meanwhile, and afterwards all is well. `queue` and `show` answer from the store, and say so, while
+the supervisor or the keeper stands still, however many calls wait before it already."""
 import os
 import signal
+import socket
 
 from harness import DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage, wait_for
+
+
+def keeper_of(instance):
+    """The child that is no worker, no producer: by its title."""
+    with open("/proc/%d/task/%d/children" % (instance.daemon.pid, instance.daemon.pid)) as file:
+        for pid in file.read().split():
+            with open("/proc/%s/cmdline" % pid) as title:
+                if "keeper" in title.read():
+                    return int(pid)
+    raise AssertionError("there is no keeper")
+
+
+def answers_from_store(instance):
+    """queue and show, while whoever would answer does not."""
+    for verb, what in (("queue", '"uid":"dead"'), ("show", '"uid":"dead"')):
+        done = instance.run(verb, *(("--json",) if verb == "queue" else ("dead", "--json")))
+        equal(done.returncode, 0, "exit status of %s; it said: %s" % (verb, done.stderr))
+        check(what in done.stdout.replace(" ", ""), "%s finds the event: %s" % (verb, done.stdout))
+        check("does not answer" in done.stderr and "looking into its store" in done.stderr,
+              "%s says where it looks: %s" % (verb, done.stderr))
 
 
 def main():
     instance = Instance()
     lines = os.path.join(DIRECTORY, "lines")
-    stage, _ = python_stage("work")
+    stage, _ = python_stage("work", '    if event["uid"] == "dead": answer = {"reject": "no"}')
     instance.configure(file_source("lines", lines, {"name": "work", "exec": [stage]}))
-    append(lines, {"id": "first"})
+    append(lines, {"id": "first"}, {"id": "dead"})
     instance.start()
-    instance.wait_empty(1)
+    instance.wait_empty(2)
+    keeper = keeper_of(instance)
     os.kill(instance.daemon.pid, signal.SIGSTOP)
+    waiting = []
     try:
         append(lines, *({"id": "e-%d" % i} for i in range(100)))
-        instance.wait_empty(101)
-        status = wait_for(lambda: (lambda s: s if s["health"] == "degraded" else None)(instance.status()),
-                          "status to notice")
-        check(any("not been heard of" in reason for reason in status["reasons"]), "it says so: %s" % status["reasons"])
+        instance.wait_empty(102)
+        status = wait_for(lambda: (lambda s: s if any("not been heard of" in r for r in s["reasons"]) else None)(
+            instance.status()), "status to notice")
+        equal(status["health"], "degraded", "health")
         check(any(str(instance.daemon.pid) in reason for reason in status["reasons"]),
               "it names the process: %s" % status["reasons"])
         done = instance.run("status")
         equal(done.returncode, 1, "exit status")
         check("not been heard of" in done.stdout.split("\n\n")[0], "at its top: " + done.stdout)
+        answers_from_store(instance)
+        while True:  # until no more calls can wait
+            caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            waiting.append(caller)
+            caller.setblocking(False)
+            try:
+                caller.connect(instance.socket)
+            except BlockingIOError:
+                break
+        answers_from_store(instance)
     finally:
         os.kill(instance.daemon.pid, signal.SIGCONT)
-    wait_for(lambda: instance.status()["health"] == "ok", "health ok again")
+    for caller in waiting:
+        caller.close()
+    wait_for(lambda: len(instance.status()["reasons"]) == 1, "only the dead event to be told of again")
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        answers_from_store(instance)
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    done = wait_for(lambda: (lambda d: d if "looking into" not in d.stderr else None)(instance.run("queue", "--json")),
+                    "the keeper to answer again")
+    equal(done.returncode, 0, "exit status of queue afterwards")
     instance.stop()
     finish()
 
