@@ -128,6 +128,8 @@ static void stage_free(struct stage_config *stage)
     wipe(stage->token);
     free(stage->name);
     free(stage->directory);
+    free(stage->user);
+    free(stage->group);
     free(stage->plugin);
     free(stage->options);
     free(stage->url);

@@ -23,6 +23,14 @@
 #define CONFIG_INPUT_BUFFER_MAX 100000
 #define CONFIG_BATCH_MAX 10000
 #define CONFIG_PAGE_MAX 10000
+#define CONFIG_LIMIT_MEMORY_MIN 1000000 /* no program starts in less */
+#define CONFIG_LIMIT_MEMORY_MAX (UINT64_C(1) << 50)
+#define CONFIG_LIMIT_FILES_MIN 8
+#define CONFIG_LIMIT_FILES_MAX (1 << 20) /* the kernel's own, unless an administrator has raised it */
+#define CONFIG_LIMIT_PROCESSES_MAX (1 << 22)
+/* Where the worker itself runs the stage, it needs some of it for the store, the log and its own thread. */
+#define CONFIG_WORKER_MEMORY_MIN (UINT64_C(64) << 20)
+#define CONFIG_WORKER_FILES_MIN 64
 #define CONFIG_CONTROL_BYTES_MAX 107 /* what a socket address holds */
 
 enum synchronous { SYNCHRONOUS_FULL, SYNCHRONOUS_NORMAL };
@@ -98,6 +106,13 @@ struct retry_config {
     uint64_t min_ms, max_ms; /* backoff between attempts: 1 s, 5 min */
 };
 
+struct limits_config {     /* 0 = none but what the daemon has */
+    uint64_t memory_bytes; /* of address space */
+    uint64_t cpu_ms;       /* whole seconds, of one event */
+    uint64_t files;        /* one more than the largest descriptor */
+    uint64_t processes;    /* and threads, of the user that the stage runs as */
+};
+
 struct stage_config {
     char *name;
     enum stage_kind kind;
@@ -112,12 +127,15 @@ struct stage_config {
     uint32_t max_crashes;    /* 3, 0 = never dead from crashes */
     uint64_t restart_max_ms; /* 30 s: longest pause before a crashed worker is started again */
 
-    struct strings exec;        /* exec: argv */
-    char *directory;            /* exec: working directory or NULL */
-    struct strings environment; /* exec: "NAME=value", added to the daemon's */
-    char *plugin;               /* plugin: path */
-    char *options;              /* plugin, function: JSON text of `options`, "{}" if not given */
-    char *url;                  /* http */
+    struct strings exec;                         /* exec: argv */
+    char *directory;                             /* exec: working directory or NULL */
+    struct strings environment;                  /* exec: "NAME=value", added to the daemon's */
+    char *user, *group;                          /* exec: names or numbers, NULL = the daemon's */
+    unsigned user_line, group_line, limits_line; /* in the file, 0 = not given there */
+    struct limits_config limits;
+    char *plugin;  /* plugin: path */
+    char *options; /* plugin, function: JSON text of `options`, "{}" if not given */
+    char *url;     /* http */
     struct strings headers;
     char *token; /* http: secret bearer token */
     char *ca_file;
@@ -186,6 +204,12 @@ void stage_config_defaults(struct stage_config *stage);
  * stage, paths set for their kinds... One report() per problem with line 0; config_read calls it too, with
  * lines. 0 or EP_ECONFIG. Secrets and header values never stand in the words. */
 int config_validate(const struct config *config, config_report *report, void *user);
+/*
+ * Whether this process may start every stage as its user and within its limits: for whoever starts stages,
+ * not for whoever only reads the configuration (an operator's command). Looks users up. Reports as
+ * config_validate does, with lines. 0 or EP_ECONFIG.
+ */
+int config_check_rights(const struct config *config, config_report *report, void *user);
 /* Takes the variables that tokens were read from out of our environment: what a stage runs is not to see
  * them. */
 void config_hide_tokens(const struct config *config);

@@ -281,6 +281,20 @@ static void check_stage_kind(struct check *check, const struct stage_config *sta
     }
 }
 
+/* Where the worker itself runs the stage, it needs some of it, too. */
+static void check_limits(struct check *check, const struct stage_config *stage)
+{
+    const struct limits_config *limits = &stage->limits;
+    bool exec = stage->kind == STAGE_EXEC;
+
+    if (limits->memory_bytes > 0)
+        check_count(check, "limits.memory", limits->memory_bytes,
+                    exec ? CONFIG_LIMIT_MEMORY_MIN : CONFIG_WORKER_MEMORY_MIN, CONFIG_LIMIT_MEMORY_MAX);
+    if (limits->files > 0)
+        check_count(check, "limits.files", limits->files,
+                    exec ? CONFIG_LIMIT_FILES_MIN : CONFIG_WORKER_FILES_MIN, CONFIG_LIMIT_FILES_MAX);
+}
+
 static void check_stage(struct check *check, const struct source_config *source, size_t index)
 {
     const struct stage_config *stage = &source->stages[index];
@@ -292,6 +306,7 @@ static void check_stage(struct check *check, const struct source_config *source,
             break;
         }
     check_stage_kind(check, stage);
+    check_limits(check, stage);
     check_count(check, "concurrency", stage->concurrency, 1, CONFIG_CONCURRENCY_MAX);
     check_count(check, "input_buffer", stage->input_buffer, 1, CONFIG_INPUT_BUFFER_MAX);
     check_count(check, "batch", stage->batch, 1, CONFIG_BATCH_MAX);

@@ -105,6 +105,7 @@ void schema_read_mapping(struct reader *reader, const struct schema_key *keys,
 schema_read schema_mapping; /* the struct of `children` at the destination */
 schema_read schema_sources; /* struct config */
 schema_read schema_stages;  /* struct source_config */
+schema_read schema_limits;  /* struct stage_config */
 
 /* config_yaml_value.c and config_yaml_list.c: each fits schema_read; the destination's type stands behind it
  */
@@ -118,6 +119,7 @@ schema_read value_count64;     /* uint64_t */
 schema_read value_integer;     /* int64_t */
 schema_read value_rate;        /* double */
 schema_read value_duration;    /* uint64_t, ms */
+schema_read value_seconds;     /* uint64_t, ms; whole seconds */
 schema_read value_size;        /* uint64_t, bytes */
 schema_read value_mode;        /* uint32_t */
 schema_read value_choice;      /* any enum */

@@ -215,6 +215,13 @@ static struct schema_variant stage_variant(struct reader *reader, const yaml_nod
     return variant;
 }
 
+/* The line of a key, 0 when the mapping does not have it. */
+static unsigned key_line(struct reader *reader, const yaml_node_t *mapping, const char *name)
+{
+    const yaml_node_t *value = peek(reader, mapping, name);
+    return value != NULL ? reader_line(value) : 0;
+}
+
 /* Says that a key is not there, unless an unknown key was probably meant to be one of `names` (NULL-ended).
  */
 static void missing(struct reader *reader, unsigned line, const char *const *names, const char *words)
@@ -253,12 +260,22 @@ void schema_stages(struct reader *reader, const struct schema_key *key, const ya
         stage_config_defaults(stage);
         struct schema_variant variant = stage_variant(reader, item, stage);
         schema_read_mapping(reader, key->children, &variant, item, stage);
+        stage->user_line = key_line(reader, item, "user");
+        stage->group_line = key_line(reader, item, "group");
+        stage->limits_line = key_line(reader, item, "limits");
         if (stage->kind == STAGE_EXEC && peek(reader, item, "exec") == NULL &&
             item->type == YAML_MAPPING_NODE)
             missing(reader, reader_line(item), (const char *const[]){"exec", "plugin", "url", NULL},
                     "expected exactly one of exec, plugin and url in a stage, found none");
         reader_leave(reader, outer);
     }
+}
+
+void schema_limits(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+{
+    static const struct schema_variant plain = {.bit = 0};
+    struct stage_config *stage = base;
+    schema_read_mapping(reader, key->children, &plain, node, &stage->limits);
 }
 
 /* ---- sources ---- */

@@ -46,6 +46,28 @@ static const struct schema_key cursor_keys[] = {
     {.name = NULL},
 };
 
+#define AT_LIMITS(member) offsetof(struct limits_config, member)
+
+static const struct schema_key limits_keys[] = {
+    {.name = "memory",
+     .read = value_size,
+     .offset = AT_LIMITS(memory_bytes),
+     .least = CONFIG_LIMIT_MEMORY_MIN,
+     .most = CONFIG_LIMIT_MEMORY_MAX},
+    {.name = "cpu", .read = value_seconds, .offset = AT_LIMITS(cpu_ms), .least = 1000},
+    {.name = "files",
+     .read = value_count64,
+     .offset = AT_LIMITS(files),
+     .least = CONFIG_LIMIT_FILES_MIN,
+     .most = CONFIG_LIMIT_FILES_MAX},
+    {.name = "processes",
+     .read = value_count64,
+     .offset = AT_LIMITS(processes),
+     .least = 1,
+     .most = CONFIG_LIMIT_PROCESSES_MAX},
+    {.name = NULL},
+};
+
 #define STAGE_PLUGIN_BIT BIT(STAGE_PLUGIN)
 #define STAGE_EXEC_BIT BIT(STAGE_EXEC)
 #define STAGE_HTTP_BIT BIT(STAGE_HTTP)
@@ -73,6 +95,9 @@ static const struct schema_key stage_keys[] = {
     {.name = "max_age", .read = value_duration, .offset = AT_STAGE(max_age_ms)},
     {.name = "max_crashes", .read = value_count, .offset = AT_STAGE(max_crashes), .most = COUNT_MAX},
     {.name = "restart_max", .read = value_duration, .offset = AT_STAGE(restart_max_ms), .least = 1},
+    {.name = "limits", .read = schema_limits, .children = limits_keys},
+    {.name = "user", .read = value_text, .offset = AT_STAGE(user), .only = STAGE_EXEC_BIT},
+    {.name = "group", .read = value_text, .offset = AT_STAGE(group), .only = STAGE_EXEC_BIT},
     {.name = "directory", .read = value_path, .offset = AT_STAGE(directory), .only = STAGE_EXEC_BIT},
     {.name = "environment",
      .read = value_environment,
@@ -236,7 +261,8 @@ static void each_of(const struct schema_key *keys, const char *prefix,
         each(path, user);
         if (key->children == NULL)
             continue;
-        snprintf(path, sizeof path, "%s%s%s.", prefix, key->name, key->read == schema_mapping ? "" : "[]");
+        snprintf(path, sizeof path, "%s%s%s.", prefix, key->name,
+                 key->read == schema_sources || key->read == schema_stages ? "[]" : "");
         each_of(key->children, path, each, user);
     }
 }

@@ -279,6 +279,18 @@ void value_duration(struct reader *reader, const struct schema_key *key, const y
     }
 }
 
+void value_seconds(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+{
+    const uint64_t before = *DESTINATION(uint64_t);
+    char found[120];
+    value_duration(reader, key, node, base);
+    if (*DESTINATION(uint64_t) % 1000 == 0)
+        return;
+    *DESTINATION(uint64_t) = before;
+    reader_problem(reader, "expected whole seconds such as 1s or 90s, found %s",
+                   value_found(node, found, sizeof found));
+}
+
 void value_size(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
 {
     const char *what = "a size in bytes such as 4096, 10k, 64KiB or 64MiB";

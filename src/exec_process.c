@@ -10,7 +10,9 @@
  * worker's.
  *  3. A start has failed exactly when the child says so through the report pipe, which exec closes: errno is
  * its own.
- *  4. Between fork and exec the child calls only what is safe there, and allocates nothing: argv, environment
+ *  4. no_new_privs is always set. Limits are set as the daemon's user, then the user is changed, then the
+ * folder, so that the program has no more rights to it than its user.
+ *  5. Between fork and exec the child calls only what is safe there, and allocates nothing: argv, environment
  * and texts are made before. Nothing here is fatal.
  */
 #include "src/exec_process.h"
@@ -28,6 +30,8 @@
 #include <unistd.h>
 
 #include "shm/slot.h" /* shm_now_ns */
+#include "src/exec_user.h"
+#include "src/limits.h"
 
 #define TERM_MS 1000 /* between SIGTERM and SIGKILL */
 
@@ -36,8 +40,10 @@
 struct environment {
     char **at; /* NULL-ended; the entries are borrowed */
     size_t count;
-    char *own[4]; /* EVENTPIPE_...: ours to free */
+    char *own[7]; /* EVENTPIPE_..., and whose it is: ours to free */
 };
+
+#define OWN_COUNT 4 /* EVENTPIPE_... */
 
 static char *assignment(const char *name, const char *value)
 {
@@ -66,65 +72,111 @@ static void environment_free(struct environment *environment)
 }
 
 static int environment_make(const struct stage_config *config, const struct stage_env *env,
-                            struct environment *out)
+                            const struct exec_user *user, struct environment *out)
 {
-    size_t inherited = 0;
+    size_t inherited = 0, own = user->name != NULL ? OWN_COUNT + 3 : OWN_COUNT;
+    bool complete = true;
 
     *out = (struct environment){0};
     while (environ != NULL && environ[inherited] != NULL)
         inherited++;
-    out->at = calloc(inherited + config->environment.count + 5, sizeof *out->at);
+    out->at = calloc(inherited + config->environment.count + own + 1, sizeof *out->at);
     char worker[16];
     snprintf(worker, sizeof worker, "%u", env->worker);
     out->own[0] = assignment("EVENTPIPE_INSTANCE", env->instance);
     out->own[1] = assignment("EVENTPIPE_SOURCE", env->source);
     out->own[2] = assignment("EVENTPIPE_STAGE", config->name);
     out->own[3] = assignment("EVENTPIPE_WORKER", worker);
-    if (out->at == NULL || out->own[0] == NULL || out->own[1] == NULL || out->own[2] == NULL ||
-        out->own[3] == NULL) {
+    if (user->name != NULL) {
+        out->own[4] = assignment("USER", user->name);
+        out->own[5] = assignment("LOGNAME", user->name);
+        out->own[6] = assignment("HOME", user->home);
+    }
+    for (size_t i = 0; i < own; i++)
+        complete = complete && out->own[i] != NULL;
+    if (out->at == NULL || !complete) {
         environment_free(out);
         return EP_ENOMEM;
     }
     for (size_t i = 0; i < inherited; i++)
         environment_put(out, environ[i]);
+    for (size_t i = OWN_COUNT; i < own; i++)
+        environment_put(out, out->own[i]);
     for (size_t i = 0; i < config->environment.count; i++)
         environment_put(out, config->environment.at[i]);
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < OWN_COUNT; i++)
         environment_put(out, out->own[i]);
     return 0;
 }
 
 /* ---- the child, between fork and exec ---- */
 
-enum step { STEP_SETUP = 1, STEP_DIRECTORY, STEP_RUN };
+enum step { STEP_SETUP = 1, STEP_LIMITS, STEP_USER, STEP_DIRECTORY, STEP_RUN };
 struct report {
     int step, error;
+    char limit[16]; /* which, where step says so */
 };
 
 struct birth {
     const struct stage_config *config;
+    const struct exec_user *user;
     char **environment;
     pid_t parent;
     int input[2], output[2], report[2];
 };
 
+static void child_tell(const struct birth *birth, const struct report *report) __attribute__((noreturn));
 static void child_fail(const struct birth *birth, enum step step) __attribute__((noreturn));
+
+static void child_tell(const struct birth *birth, const struct report *report)
+{
+    ssize_t written = write(birth->report[1], report, sizeof *report);
+    _exit(written == (ssize_t)sizeof *report ? 127 : 126);
+}
 
 static void child_fail(const struct birth *birth, enum step step)
 {
-    struct report report = {.step = step, .error = errno};
-    ssize_t written = write(birth->report[1], &report, sizeof report);
-    _exit(written == (ssize_t)sizeof report ? 127 : 126);
+    const struct report report = {.step = (int)step, .error = errno};
+    child_tell(birth, &report);
+}
+
+/* It dies with its worker. Asked for again after a change of user, which makes the kernel forget it. */
+static void child_bind(const struct birth *birth)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+        child_fail(birth, STEP_SETUP);
+    if (getppid() != birth->parent)
+        _exit(126); /* the worker died before the line above: nobody is left to tell */
+}
+
+/* Its limits first: they may be above what the user could set. The pipes become the user's, so that a program
+ * can open /dev/stderr and the like. */
+static void child_confine(const struct birth *birth)
+{
+    struct report report = {.step = STEP_LIMITS};
+    const char *limit;
+
+    report.error = limits_set(&birth->config->limits, &limit);
+    if (report.error != 0) {
+        memcpy(report.limit, limit, strlen(limit) + 1);
+        child_tell(birth, &report);
+    }
+    if (!birth->user->changes)
+        return;
+    for (int fd = 0; fd <= 2; fd++)
+        if (fchown(fd, birth->user->uid, birth->user->gid) != 0)
+            continue; /* no pipe: whose it is stays as it is */
+    errno = exec_user_become(birth->user);
+    if (errno != 0)
+        child_fail(birth, STEP_USER);
+    child_bind(birth);
 }
 
 static void child_main(const struct birth *birth) __attribute__((noreturn));
 
 static void child_main(const struct birth *birth)
 {
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
-        child_fail(birth, STEP_SETUP);
-    if (getppid() != birth->parent)
-        _exit(126); /* the worker died before the line above: nobody is left to tell */
+    child_bind(birth);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || dup2(birth->input[0], 0) < 0 ||
         dup2(birth->output[1], 1) < 0)
         child_fail(birth, STEP_SETUP);
@@ -136,6 +188,7 @@ static void child_main(const struct birth *birth)
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    child_confine(birth);
     if (birth->config->directory != NULL && chdir(birth->config->directory) != 0)
         child_fail(birth, STEP_DIRECTORY);
     environ = birth->environment; /* before the search, so that a PATH of the stage's own counts */
@@ -186,10 +239,16 @@ static int start_failed(const struct stage_config *config, const struct report *
     if (report->step == STEP_DIRECTORY)
         return error_set(error, EP_ESYSTEM, "cannot run %s: directory %s: %s", program, config->directory,
                          why);
+    if (report->step == STEP_LIMITS)
+        return error_set(error, EP_ESYSTEM, "cannot run %s: its limit of %s: %s", program, report->limit,
+                         why);
+    if (report->step == STEP_USER)
+        return error_set(error, EP_ESYSTEM, "cannot run %s as another user: %s", program, why);
     if (report->step == STEP_SETUP)
         return error_set(error, EP_ESYSTEM, "cannot run %s: preparing its process: %s", program, why);
-    return error_set(error, report->error == ENOENT ? EP_ENOENT : EP_ESYSTEM, "cannot run %s: %s", program,
-                     why);
+    const char *as = config->user != NULL ? config->user : "";
+    return error_set(error, report->error == ENOENT ? EP_ENOENT : EP_ESYSTEM, "cannot run %s%s%s: %s",
+                     program, as[0] != '\0' ? " as " : "", as, why);
 }
 
 /* All signals are blocked around fork, so that no handler of the worker's ever runs in the child. */
@@ -264,24 +323,32 @@ int exec_process_start(const struct stage_config *config, const struct stage_env
                        struct exec_process *out, struct error *error)
 {
     struct environment environment;
+    struct exec_user user;
 
     if (config->exec.count == 0)
         return error_set(error, EP_EINVAL, "exec: no program is given");
-    if (environment_make(config, env, &environment) != 0)
+    int code = exec_user_find(config, &user, error);
+    if (code != 0)
+        return error_prefix(error, "cannot run %s", config->exec.at[0]);
+    if (environment_make(config, env, &user, &environment) != 0) {
+        exec_user_free(&user);
         return error_set(error, EP_ENOMEM, "cannot run %s: out of memory", config->exec.at[0]);
+    }
     struct birth birth = {
         .config = config,
+        .user = &user,
         .environment = environment.at,
         .parent = getpid(),
         .input = {-1, -1},
         .output = {-1, -1},
         .report = {-1, -1},
     };
-    int code = birth_run(&birth, out, error);
+    code = birth_run(&birth, out, error);
     close_pair(birth.input);
     close_pair(birth.output);
     close_pair(birth.report);
     environment_free(&environment);
+    exec_user_free(&user);
     return code;
 }
 

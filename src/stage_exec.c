@@ -22,6 +22,7 @@
 
 #include "src/exec_answer.h"
 #include "src/exec_process.h"
+#include "src/limits.h"
 
 #define LINE_BYTES_MAX ((size_t)64 << 20)
 #define READ_BYTES ((size_t)64 << 10)
@@ -32,8 +33,9 @@ struct exec_stage {
     struct exec_process process;
     struct exec_death death; /* once process.pid is 0 */
     struct stage_env env;
-    struct json_out line; /* what is sent */
-    char *answer;         /* what came back */
+    const struct limits_config *limits; /* borrowed */
+    struct json_out line;               /* what is sent */
+    char *answer;                       /* what came back */
     size_t answer_bytes, answer_room;
 };
 
@@ -258,6 +260,8 @@ static enum stage_result talk_with(struct exec_stage *stage, struct ep_call *cal
     struct talk talk = {.left = stage->line.text, .left_bytes = stage->line.bytes};
     enum talk_state state = talk_begin(stage, breakage);
 
+    limits_renew_cpu(stage->process.pid,
+                     stage->limits); /* where it has ended just now, that is found below */
     if (state == TALK_GOES_ON)
         talk_write(stage, &talk); /* nearly always fits into the pipe */
     while (state == TALK_GOES_ON)
@@ -343,6 +347,15 @@ static int exec_open(const struct stage_config *config, const struct stage_env *
     if (code != 0) {
         free(stage);
         return code;
+    }
+    stage->limits = &config->limits;
+    code = limits_renew_cpu(stage->process.pid, stage->limits);
+    if (code != 0) {
+        exec_process_kill(&stage->process, &stage->death);
+        exec_process_close(&stage->process);
+        free(stage);
+        return error_set(error, EP_ESYSTEM, "cannot run %s: its limit of cpu: %s", config->exec.at[0],
+                         strerror(code));
     }
     if (env->coprocess != NULL)
         env->coprocess(stage->process.pid, env->user);

@@ -25,6 +25,7 @@
 #include "shm/ticket.h"
 #include "shm/wake.h"
 #include "src/json.h"
+#include "src/limits.h"
 #include "src/log.h"
 
 #define TAKE_MAX 64 /* events taken at a time; segment_tickets_for counts on it */
@@ -42,6 +43,22 @@ static void set_coprocess(pid_t pid, void *user)
 {
     struct worker *worker = user;
     atomic_store(&worker->process.slot->coprocess, pid);
+}
+
+/* What the stage may use, where it runs in this very process; a co-process has its limits from its birth. */
+static void worker_confine(struct worker *worker)
+{
+    const char *limit = "cpu";
+    if (worker->config->kind == STAGE_EXEC)
+        return;
+    int code = limits_renew_cpu(0, &worker->config->limits);
+    if (code == 0)
+        code = limits_set(&worker->config->limits, &limit);
+    if (code == 0)
+        return;
+    char words[128];
+    snprintf(words, sizeof words, "cannot limit %s: %s", limit, strerror(code));
+    process_fail(&worker->process, CHILD_OPEN, words);
 }
 
 static void worker_open(struct worker *worker, const struct inherit *inherit, uint32_t stage)
@@ -73,6 +90,7 @@ static void worker_open(struct worker *worker, const struct inherit *inherit, ui
         .user = worker,
     };
     struct error error = {0};
+    worker_confine(worker);
     worker->ops = stage_ops_for(worker->config->kind);
     if (worker->ops->open(worker->config, &env, &worker->state, &error) != 0)
         process_fail(&worker->process, CHILD_OPEN, error.words);
@@ -206,6 +224,8 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
         worker_arm_committer(worker);
     worker_unlock(worker);
     struct stage_breakage breakage = {0};
+    if (worker->config->kind != STAGE_EXEC)
+        limits_renew_cpu(0, &worker->config->limits); /* it worked at the start */
     if (worker->ops->process(worker->state, &call, &breakage) != STAGE_ANSWERED)
         worker_broken(worker, &breakage);
 

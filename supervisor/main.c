@@ -131,14 +131,19 @@ int main(int argc, char **argv)
     struct config *config;
     if (config_read(arguments.config_path, report, NULL, &config) != 0)
         return arguments.check_only ? FAILED : WRONG_INPUT;
+    bool permitted = config_check_rights(config, report, NULL) == 0;
     if (arguments.check_only) {
-        bool good = check_machine(config);
+        bool good = check_machine(config) && permitted;
         if (good)
             puts("configuration ok");
         config_close(&config);
         return good ? STOPPED_IN_ORDER : FAILED;
     }
 
+    if (!permitted) {
+        config_close(&config);
+        return WRONG_INPUT;
+    }
     config_hide_tokens(config);
     log_open(config->log_level, NULL, NULL);
     log_name("supervisor");

@@ -285,6 +285,24 @@ def alive(pid):
         return False
 
 
+OTHER_USER, OTHER_GROUP = "54321", "54322"  # IDs that nothing else on a machine has
+AS_OTHER = {"user": int(OTHER_USER), "group": int(OTHER_GROUP), "extra_groups": [], "cwd": "/"}  # for subprocess
+
+
+def can_as_other(*command):
+    """Whether OTHER_USER can run it, and we may run anything as others: not every root may, in a container."""
+    try:
+        return os.geteuid() == 0 and subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                                    **AS_OTHER).returncode == 0
+    except OSError:
+        return False
+
+
+def python_as_other():
+    """A Python that OTHER_USER can run, or None."""
+    return next((path for path in (sys.executable, "/usr/bin/python3") if can_as_other(path, "-c", "import json, subprocess")), None)
+
+
 class Gate:
     """Holds stages up until it is opened: its `body` goes into the BODY of a stage."""
 

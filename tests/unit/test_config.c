@@ -41,6 +41,9 @@ static void a_small_file_gets_all_defaults(void)
     CU_ASSERT_EQUAL(stage->max_crashes, 3);
     CU_ASSERT_EQUAL(stage->restart_max_ms, 30000);
     CU_ASSERT_STRING_EQUAL(stage->options, "{}");
+    CU_ASSERT(stage->limits.memory_bytes == 0 && stage->limits.cpu_ms == 0 && stage->limits.files == 0 &&
+              stage->limits.processes == 0);
+    CU_ASSERT(stage->user == NULL && stage->group == NULL);
     config_close(&config);
     CU_ASSERT_PTR_NULL(config);
     config_close(&config); /* nothing left to do */
@@ -355,6 +358,37 @@ static void a_built_configuration_obeys_the_same_rules(void)
     free(stages[1].options);
 }
 
+static void limits_and_users_are_read(void)
+{
+    struct config *config =
+        read_text(FILE_SOURCE STAGE "    exec: [cat]\n"
+                                    "    limits: {memory: 256M, cpu: 60s, files: 64, processes: 32}\n"
+                                    "    user: no such user\n"
+                                    "    group: '54321'\n");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(config); /* who only reads it does not look whether they are there */
+    const struct stage_config *stage = &config->sources[0].stages[0];
+    CU_ASSERT_EQUAL(stage->limits.memory_bytes, 256000000);
+    CU_ASSERT_EQUAL(stage->limits.cpu_ms, 60000);
+    CU_ASSERT_EQUAL(stage->limits.files, 64);
+    CU_ASSERT_EQUAL(stage->limits.processes, 32);
+    CU_ASSERT_STRING_EQUAL(stage->user, "no such user");
+    CU_ASSERT_STRING_EQUAL(stage->group, "54321");
+    CU_ASSERT_EQUAL(config_check_rights(config, see, seen), EP_ECONFIG); /* who starts stages looks */
+    CU_ASSERT(was_seen(9, "sources[0].stages[0].user", "there is no user \"no such user\""));
+    config_close(&config);
+    config = read_text(IN_EXEC("    limits: {files: 64}"));
+    CU_ASSERT_PTR_NOT_NULL_FATAL(config);
+    CU_ASSERT_EQUAL(config_check_rights(config, see, seen), 0);
+    config_close(&config);
+    if (geteuid() != 0)
+        return;
+    config = read_text(IN_EXEC("    limits: {processes: 64}"));
+    CU_ASSERT_PTR_NOT_NULL_FATAL(config);
+    CU_ASSERT_EQUAL(config_check_rights(config, see, seen), EP_ECONFIG);
+    CU_ASSERT(was_seen(8, "sources[0].stages[0].limits.processes", "does not bind root"));
+    config_close(&config);
+}
+
 static void names_of_types_and_kinds(void)
 {
     CU_ASSERT_STRING_EQUAL(source_type_name(SOURCE_IDEFIX), "idefix");
@@ -370,6 +404,7 @@ int main(void)
         {"every key of a source is read", every_key_of_a_source_is_read},
         {"every key of an idefix source is read", every_key_of_an_idefix_source_is_read},
         {"every key of a stage is read", every_key_of_a_stage_is_read},
+        {"limits and users are read", limits_and_users_are_read},
         {"options become JSON", options_become_json},
         {"memory storage has several spellings", memory_storage_has_several_spellings},
         {"a built configuration obeys the same rules", a_built_configuration_obeys_the_same_rules},
