@@ -174,9 +174,11 @@ static int come_up(struct trial *trial, struct error *error)
     return code;
 }
 
-static bool has_felled(const struct chaos *chaos)
+/* Events went in, and the supervisor has died once. */
+static bool has_raged(const struct trial *trial)
 {
-    return chaos->blows[CHAOS_SUPERVISOR] + chaos->blows[CHAOS_FAMILY] > 0;
+    const uint64_t *blows = trial->chaos.blows;
+    return trial->progress.fed > 0 && blows[CHAOS_SUPERVISOR] + blows[CHAOS_FAMILY] > 0;
 }
 
 /* As long as was asked for; on a machine that is busy with other things until the supervisor has died once.
@@ -190,7 +192,7 @@ static int storm(struct trial *trial, struct error *error)
     uint64_t last_ns = trial->storm_until_ns + FELLING_PATIENCE_MS * NS_PER_MS;
     chaos_strike_plan(chaos);
     while (code == EP_OK &&
-           (shm_now_ns() < trial->storm_until_ns || (!has_felled(chaos) && shm_now_ns() < last_ns)))
+           (shm_now_ns() < trial->storm_until_ns || (!has_raged(trial) && shm_now_ns() < last_ns)))
         code = turn(trial, true, error);
     chaos->storm_ms = (shm_now_ns() - chaos->started_ns) / NS_PER_MS;
     return code;
