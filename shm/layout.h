@@ -25,10 +25,12 @@
 #include <stdint.h>
 
 #define SHM_MAGIC UINT64_C(0x3165706970747665) /* "evtpipe1" in memory on a little-endian machine */
-#define SHM_LAYOUT 2u
+#define SHM_LAYOUT 3u
 #define SHM_LINE 64 /* bytes in a cache line: what different processes write stands in different lines */
 #define SHM_NAME_BYTES 64
 #define SHM_TEXT_BYTES 500
+#define SHM_UID_BYTES 128 /* a longer UID is cut in the segment */
+#define SHM_DEATHS 128    /* deaths that wait for the keeper to store them */
 #define SHM_HISTOGRAM_BUCKETS 256
 #define SHM_NO_SLOT 0xffffu /* as an owner: nobody */
 #define SHM_NO_TICKET UINT32_MAX
@@ -118,7 +120,7 @@ struct shm_header {
     _Atomic uint32_t ready; /* S: 1, stored last with release */
     uint64_t size_bytes;
     uint32_t source_count, stage_count, slot_count, ticket_count;
-    uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset;
+    uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, death_offset;
     char instance[SHM_NAME_BYTES];
     char version[32];
     char store_url[256]; /* as configured, without secrets */
@@ -230,7 +232,8 @@ struct shm_slot {
     _Atomic uint32_t ticket;            /* the ticket whose event runs now, SHM_NO_TICKET = none */
     _Atomic int64_t event;              /* that event's id, 0 = none */
     _Atomic uint64_t
-        since_ns; /* CLOCK_MONOTONIC: since when in this state; for an event in hand: its start */
+        since_ns;            /* CLOCK_MONOTONIC: since when in this state; for an event in hand: its start */
+    char uid[SHM_UID_BYTES]; /* the event's, cut to fit; written before `ticket`, read by S after the death */
     _Atomic uint32_t event_crashes; /* how often that event has crashed at this stage before */
     _Atomic int32_t coprocess;      /* pid of the co-process, 0 = none */
     _Atomic uint32_t
@@ -260,6 +263,29 @@ struct shm_cause {
     int32_t code;
     uint32_t stage; /* segment-wide index of the stage the event was at */
     char words[SHM_TEXT_BYTES];
+};
+
+/* How a process ended that was not to end, or the supervisor before this one. */
+struct shm_death {
+    uint64_t died_ms, lived_ms; /* wall clock; 0 = not known */
+    int64_t event;              /* in hand, 0 = none */
+    int32_t pid, code;          /* signal or exit code */
+    uint32_t kind, cause;       /* enum shm_kind, NONE = the daemon itself; enum shm_cause_kind */
+    char process[160];          /* as the log names it */
+    char source[SHM_NAME_BYTES], stage[SHM_NAME_BYTES]; /* "" = none */
+    char uid[SHM_UID_BYTES];                            /* of the event in hand */
+    char how[504], words[400];                          /* in words; the last ones on stderr */
+};
+
+struct shm_death_record {
+    _Atomic uint64_t number; /* S: counts from 1; 0 = none, or just being written */
+    _Atomic uint64_t words[sizeof(struct shm_death) / sizeof(uint64_t)]; /* S: the struct, word by word */
+};
+
+struct shm_deaths {
+    SHM_ALIGNED _Atomic uint64_t written;                    /* S: how many ever */
+    SHM_ALIGNED _Atomic uint64_t stored;                     /* K: up to this number they are in the store */
+    SHM_ALIGNED struct shm_death_record records[SHM_DEATHS]; /* number % SHM_DEATHS */
 };
 
 static_assert(sizeof(_Atomic uint64_t) == 8, "64-bit atomics are plain words");

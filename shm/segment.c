@@ -48,7 +48,9 @@ static bool header_fits(const struct shm_header *header)
            part_fits(header, header->slot_offset, header->slot_count, sizeof(struct shm_slot)) &&
            part_fits(header, header->ticket_offset, header->ticket_count, sizeof(struct shm_ticket)) &&
            part_fits(header, header->cause_offset, header->ticket_count, sizeof(struct shm_cause)) &&
-           part_fits(header, header->ring_offset, 0, 1) && header->keeper_slot < header->slot_count &&
+           part_fits(header, header->ring_offset, 0, 1) &&
+           part_fits(header, header->death_offset, 1, sizeof(struct shm_deaths)) &&
+           header->keeper_slot < header->slot_count &&
            memchr(header->instance, '\0', sizeof header->instance) != NULL &&
            memchr(header->version, '\0', sizeof header->version) != NULL &&
            memchr(header->store_url, '\0', sizeof header->store_url) != NULL;

@@ -2,9 +2,9 @@
 /*
  * Making the segment. Run by the supervisor, once, before it forks.
  *
- * Order within it: header, sources, stages, slots, tickets, causes, words of the rings; each part begins on a
- * cache line. A new object is all zero, and zero is the right start for nearly everything: tickets are FREE,
- * rings empty, slots EMPTY. Only what differs is written.
+ * Order within it: header, sources, stages, slots, tickets, causes, words of the rings, deaths; each part
+ * begins on a cache line. A new object is all zero, and zero is the right start for nearly everything:
+ * tickets are FREE, rings empty, slots EMPTY. Only what differs is written.
  *
  * Invariants
  *  1. An object that others may map is never changed in size: a new segment is a new object of the same name.
@@ -38,7 +38,8 @@
 /* The counts and offsets of a plan. */
 struct measure {
     uint32_t stages, slots, tickets;
-    uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, size_bytes;
+    uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, death_offset,
+        size_bytes;
 };
 
 uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count)
@@ -129,6 +130,7 @@ static int measure_plan(const struct segment_plan *plan, struct measure *measure
     measure->ticket_offset = reserve(&end, tickets, sizeof(struct shm_ticket));
     measure->cause_offset = reserve(&end, tickets, sizeof(struct shm_cause));
     measure->ring_offset = reserve(&end, words, sizeof(uint64_t));
+    measure->death_offset = reserve(&end, 1, sizeof(struct shm_deaths));
     measure->size_bytes = end;
     return 0;
 }
@@ -153,6 +155,7 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     header->ticket_offset = measure->ticket_offset;
     header->cause_offset = measure->cause_offset;
     header->ring_offset = measure->ring_offset;
+    header->death_offset = measure->death_offset;
     copy_text(header->instance, sizeof header->instance, plan->instance);
     copy_text(header->version, sizeof header->version, plan->version);
     copy_text(header->store_url, sizeof header->store_url, plan->store_url);

@@ -84,6 +84,13 @@ void slot_state(struct shm_slot *slot, enum shm_slot_state state)
     atomic_store_explicit(&slot->state, state, memory_order_seq_cst);
 }
 
+void slot_name(struct shm_slot *slot, const char *uid)
+{
+    size_t bytes = strnlen(uid, sizeof slot->uid - 1);
+    memcpy(slot->uid, uid, bytes);
+    slot->uid[bytes] = '\0';
+}
+
 void slot_take(struct shm_slot *slot, uint32_t ticket, int64_t event, uint32_t crashes, uint64_t now_ns)
 {
     STORE(slot->since_ns, now_ns);

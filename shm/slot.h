@@ -18,6 +18,7 @@ void slot_clear(struct shm_slot *slot, enum shm_slot_state state);
 /* The process itself: a change of state; an event taken in hand (state BUSY, since now) and put down again.
  */
 void slot_state(struct shm_slot *slot, enum shm_slot_state state);
+void slot_name(struct shm_slot *slot, const char *uid); /* before slot_take: what people call the event */
 void slot_take(struct shm_slot *slot, uint32_t ticket, int64_t event, uint32_t crashes, uint64_t now_ns);
 void slot_put(struct shm_slot *slot,
               uint64_t now_ns); /* counts the call, its busy time and latency; state stays BUSY */

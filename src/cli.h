@@ -11,30 +11,30 @@
 #include "src/json.h"
 
 /* The only list of options: id, long name, letter, argument, the groups of verbs that take it, help. */
-#define CLI_OPTIONS(X)                                                                                \
-    X(CONFIG, "config", 'c', "FILE", CLI_ANY, "the daemon's configuration")                           \
-    X(INSTANCE, "instance", 'i', "INSTANCE", CLI_ANY, "the instance, by name")                        \
-    X(HELP, "help", 'h', NULL, CLI_ANY, "say what there is, and end")                                 \
-    X(VERSION, "version", 'V', NULL, CLI_ANY, "print the version, and end")                           \
-    X(JSON, "json", 0, NULL, CLI_DATA, "one JSON object a line")                                      \
-    X(WATCH, "watch", 0, NULL, CLI_STATUS, "again every second, until q or Ctrl-C")                   \
-    X(FIELDS, "fields", 'o', "FIELD,...", CLI_QUEUE, "these fields, separated by tabs")               \
-    X(SOURCE, "source", 0, "SOURCE", CLI_SELECT | CLI_SHOW | CLI_IMPORT, "events of this source")     \
-    X(STAGE, "stage", 0, "[SOURCE/]STAGE", CLI_SELECT, "that wait for, or died at, this stage")       \
-    X(STATE, "state", 0, "STATE", CLI_SELECT, "ready, running, delayed, held or dead")                \
-    X(DEVICE, "device", 0, "DEVICE", CLI_SELECT, "of this device (the event's address)")              \
-    X(TYPE, "type", 0, "TYPE", CLI_SELECT, "of this type")                                            \
-    X(OLDER, "older", 0, "DURATION", CLI_SELECT, "that arrived longer ago, such as 90s, 15m, 2h, 7d") \
-    X(ERROR, "error", 0, "TEXT", CLI_SELECT, "whose error contains this text")                        \
-    X(LIMIT, "limit", 0, "N", CLI_SELECT, "at most so many, the oldest first")                        \
-    X(DRY_RUN, "dry-run", 0, NULL, CLI_WRITE, "change nothing, say what would be changed")            \
-    X(SET, "set", 0, "CURSOR", CLI_CURSOR, "fetch from here on")                                      \
-    X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                    \
-    X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")                                \
-    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long the storm lasts; else 20")                     \
-    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source; else what goes through")           \
-    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line; else made up")          \
-    X(SEED, "seed", 0, "N", CLI_CHAOS, "the same dice as another storm's")                            \
+#define CLI_OPTIONS(X)                                                                                  \
+    X(CONFIG, "config", 'c', "FILE", CLI_ANY, "the daemon's configuration")                             \
+    X(INSTANCE, "instance", 'i', "INSTANCE", CLI_ANY, "the instance, by name")                          \
+    X(HELP, "help", 'h', NULL, CLI_ANY, "say what there is, and end")                                   \
+    X(VERSION, "version", 'V', NULL, CLI_ANY, "print the version, and end")                             \
+    X(JSON, "json", 0, NULL, CLI_DATA, "one JSON object a line")                                        \
+    X(WATCH, "watch", 0, NULL, CLI_STATUS, "again every second, until q or Ctrl-C")                     \
+    X(FIELDS, "fields", 'o', "FIELD,...", CLI_QUEUE, "these fields, separated by tabs")                 \
+    X(SOURCE, "source", 0, "SOURCE", CLI_SELECT | CLI_SHOW | CLI_IMPORT, "events of this source")       \
+    X(STAGE, "stage", 0, "[SOURCE/]STAGE", CLI_SELECT, "that wait for, or died at, this stage")         \
+    X(STATE, "state", 0, "STATE", CLI_SELECT, "ready, running, delayed, held or dead")                  \
+    X(DEVICE, "device", 0, "DEVICE", CLI_SELECT, "of this device (the event's address)")                \
+    X(TYPE, "type", 0, "TYPE", CLI_SELECT, "of this type")                                              \
+    X(OLDER, "older", 0, "DURATION", CLI_SELECT, "that arrived longer ago, such as 90s, 15m, 2h, 7d")   \
+    X(ERROR, "error", 0, "TEXT", CLI_SELECT, "whose error contains this text")                          \
+    X(LIMIT, "limit", 0, "N", CLI_SELECT | CLI_DEATHS, "at most so many: oldest events, latest deaths") \
+    X(DRY_RUN, "dry-run", 0, NULL, CLI_WRITE, "change nothing, say what would be changed")              \
+    X(SET, "set", 0, "CURSOR", CLI_CURSOR, "fetch from here on")                                        \
+    X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                      \
+    X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")                                  \
+    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long the storm lasts; else 20")                       \
+    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source; else what goes through")             \
+    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line; else made up")            \
+    X(SEED, "seed", 0, "N", CLI_CHAOS, "the same dice as another storm's")                              \
     X(YES, "yes", 0, NULL, CLI_CHAOS, "the stages may be run, and killed in the middle")
 
 enum cli_group {
@@ -48,7 +48,8 @@ enum cli_group {
     CLI_CURSOR = 128,
     CLI_ENDING = 256,
     CLI_IMPORT = 512,
-    CLI_CHAOS = 1024
+    CLI_CHAOS = 1024,
+    CLI_DEATHS = 2048
 };
 
 enum cli_option_id {
@@ -145,10 +146,12 @@ int cli_out_end(struct cli *cli, int status);
 size_t cli_width(void); /* of the terminal; 0: stdout is none */
 bool cli_colours(void);
 
-/* cli_status.c, cli_queue.c, cli_show.c, cli_order.c, cli_inject.c, cli_import.c, cli_check.c, cli_chaos.c */
+/* cli_status.c, cli_queue.c, cli_show.c, cli_order.c, cli_inject.c, cli_import.c, cli_check.c, cli_chaos.c,
+ * cli_deaths.c */
 int cli_status(struct cli *cli);
 int cli_queue(struct cli *cli);
 int cli_show(struct cli *cli);
+int cli_deaths(struct cli *cli);
 int cli_change(struct cli *cli);
 int cli_cursor(struct cli *cli);
 int cli_order(struct cli *cli); /* pause, resume, restart */

@@ -24,6 +24,8 @@ const struct cli_verb cli_verbs[] = {
      CLI_ANY | CLI_DATA | CLI_QUEUE | CLI_SELECT, 0, -1, cli_queue},
     {"show", "UID...", "all about an event: its data, context, errors", CLI_ANY | CLI_DATA | CLI_SHOW, 1, -1,
      cli_show},
+    {"deaths", "[SOURCE[/STAGE]]", "which processes died, when, how, over which event",
+     CLI_ANY | CLI_DATA | CLI_DEATHS, 0, 1, cli_deaths},
     {"retry", "SELECTORS", "delayed and dead events: due now, counted anew", CHANGE, 0, -1, cli_change},
     {"hold", "SELECTORS", "set events aside", CHANGE, 0, -1, cli_change},
     {"release", "SELECTORS", "held events go on", CHANGE, 0, -1, cli_change},

@@ -16,8 +16,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "shm/deaths.h"
 #include "shm/wake.h"
 #include "src/control.h"
+#include "src/death.h"
 #include "src/keeper.h"
 #include "src/log.h"
 #include "src/process.h"
@@ -90,6 +92,30 @@ static void prepare(struct keeper *keeper)
     free(ids);
 }
 
+/* ---- deaths */
+
+/* What the supervisor saw goes into the store; where that fails it is tried again at the next refresh. */
+static void store_deaths(struct keeper *keeper)
+{
+    static struct shm_death deaths[SHM_DEATHS];
+    struct store_death rows[SHM_DEATHS];
+    const struct segment *segment = &keeper->inherit->segment;
+    uint64_t end = deaths_end(segment), first = deaths_first(segment), stored = deaths_stored_end(segment);
+    if (stored >= end)
+        return;
+    size_t count = 0;
+    for (uint64_t number = first; number < end && count < SHM_DEATHS; number++)
+        if (deaths_read(segment, number, &deaths[count])) {
+            death_row(&deaths[count], &rows[count]);
+            count++;
+        }
+    uint64_t lost = end - stored - count;
+    if (store_add_deaths(keeper->process.store, rows, count, lost) == 0)
+        deaths_stored(segment, end);
+    else
+        keeper->stale = true;
+}
+
 /* ---- totals */
 
 static void refresh_source(struct keeper *keeper, struct shm_source *source)
@@ -136,6 +162,7 @@ static void refresh(struct keeper *keeper)
         refresh_source(keeper, segment_source(segment, i));
     for (uint32_t i = 0; i < segment->header->stage_count; i++)
         refresh_stage(keeper, segment_stage(segment, i));
+    store_deaths(keeper);
     uint64_t bytes, log_bytes;
     if (store_sizes(keeper->process.store, &bytes, &log_bytes) == 0) {
         atomic_store(&segment->header->store_bytes, bytes);

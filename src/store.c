@@ -155,6 +155,16 @@ int store_each_stage(struct store *store, int64_t source, store_on_stage *see, v
     return store->ops->each_stage(store, source, see, user);
 }
 
+int store_add_deaths(struct store *store, const struct store_death *deaths, size_t count, uint64_t lost)
+{
+    return store->ops->add_deaths(store, deaths, count, lost);
+}
+
+int store_each_death(struct store *store, store_on_death *see, void *user, uint64_t *dropped)
+{
+    return store->ops->each_death(store, see, user, dropped);
+}
+
 int store_list(struct store *store, const struct store_select *select, bool with_data, store_on_item *see,
                void *user)
 {

@@ -232,6 +232,19 @@ typedef int store_on_stage(int64_t id, const char *name, void *user);
 int store_each_source(struct store *store, store_on_source *see, void *user);
 int store_each_stage(struct store *store, int64_t source, store_on_stage *see, void *user);
 
+/* ---- deaths of processes: the latest 1,000 are kept */
+struct store_death {
+    uint64_t died_ms, lived_ms;                                              /* wall clock */
+    int32_t pid, code;                                                       /* its signal or exit code */
+    int64_t event;                                                           /* in hand, 0 = none */
+    const char *kind, *cause, *process, *source, *stage, *uid, *how, *words; /* "" = none */
+};
+/* A death that is stored already (same time and pid) is not stored again. lost: so many more there were. */
+int store_add_deaths(struct store *store, const struct store_death *deaths, size_t count, uint64_t lost);
+/* Oldest first; *dropped: how many more there were over the store's life. */
+typedef int store_on_death(const struct store_death *death, void *user);
+int store_each_death(struct store *store, store_on_death *see, void *user, uint64_t *dropped);
+
 /* ---- for operators */
 struct store_select {
     const char *const *uids; /* NULL = any */

@@ -39,6 +39,9 @@ struct store_ops {
     int (*each_source)(struct store *store, store_on_source *see, void *user);
     int (*each_stage)(struct store *store, int64_t source, store_on_stage *see, void *user);
 
+    int (*add_deaths)(struct store *store, const struct store_death *deaths, size_t count, uint64_t lost);
+    int (*each_death)(struct store *store, store_on_death *see, void *user, uint64_t *dropped);
+
     int (*list)(struct store *store, const struct store_select *select, bool with_data, store_on_item *see,
                 void *user);
     int (*change)(struct store *store, const struct store_select *select, enum store_verb verb, bool dry_run,

@@ -64,6 +64,12 @@ enum store_sqlite_statement {
     SQL_EACH_SOURCE,
     SQL_EACH_STAGE,
 
+    SQL_ADD_DEATH,
+    SQL_TRIM_DEATHS,
+    SQL_DROP_DEATHS,
+    SQL_DEATHS_DROPPED,
+    SQL_EACH_DEATH,
+
     SQL_FIND_UID,
     SQL_ITEM,
     SQL_LIST_ALL,
@@ -254,6 +260,11 @@ int store_sqlite_stage_totals(struct store *store, int64_t stage, struct store_s
 int store_sqlite_each_source(struct store *store, store_on_source *see, void *user);
 int store_sqlite_each_stage(struct store *store, int64_t source, store_on_stage *see, void *user);
 
+/* store_sqlite_deaths.c */
+int store_sqlite_add_deaths(struct store *store, const struct store_death *deaths, size_t count,
+                            uint64_t lost);
+int store_sqlite_each_death(struct store *store, store_on_death *see, void *user, uint64_t *dropped);
+
 /* store_sqlite_walk.c, store_sqlite_change.c */
 int store_sqlite_list(struct store *store, const struct store_select *select, bool with_data,
                       store_on_item *see, void *user);
@@ -265,13 +276,14 @@ int store_sqlite_sizes(struct store *store, uint64_t *bytes, uint64_t *log_bytes
 int store_sqlite_check(struct store *store, void (*report)(const char *words, void *user), void *user);
 
 /* What a table of struct store_ops has in common wherever the files are. */
-#define STORE_SQLITE_COMMON_OPS                                                                            \
-    .close = store_sqlite_close, .ingest = store_sqlite_ingest, .claim = store_sqlite_claim,               \
-    .rescan = store_sqlite_rescan, .read = store_sqlite_read, .commit = store_sqlite_commit,               \
-    .release = store_sqlite_release, .cursor = store_sqlite_cursor, .set_cursor = store_sqlite_set_cursor, \
-    .source_totals = store_sqlite_source_totals, .stage_totals = store_sqlite_stage_totals,                \
-    .each_source = store_sqlite_each_source, .each_stage = store_sqlite_each_stage,                        \
-    .list = store_sqlite_list, .change = store_sqlite_change, .import = store_sqlite_import,               \
-    .checkpoint = store_sqlite_checkpoint, .sizes = store_sqlite_sizes, .check = store_sqlite_check
+#define STORE_SQLITE_COMMON_OPS                                                                              \
+    .close = store_sqlite_close, .ingest = store_sqlite_ingest, .claim = store_sqlite_claim,                 \
+    .rescan = store_sqlite_rescan, .read = store_sqlite_read, .commit = store_sqlite_commit,                 \
+    .release = store_sqlite_release, .cursor = store_sqlite_cursor, .set_cursor = store_sqlite_set_cursor,   \
+    .source_totals = store_sqlite_source_totals, .stage_totals = store_sqlite_stage_totals,                  \
+    .each_source = store_sqlite_each_source, .each_stage = store_sqlite_each_stage,                          \
+    .add_deaths = store_sqlite_add_deaths, .each_death = store_sqlite_each_death, .list = store_sqlite_list, \
+    .change = store_sqlite_change, .import = store_sqlite_import, .checkpoint = store_sqlite_checkpoint,     \
+    .sizes = store_sqlite_sizes, .check = store_sqlite_check
 
 #endif

@@ -46,9 +46,16 @@ static const char *const steps[] = {
     /* 2: the uids that eventpipe import has taken, for ever */
     "CREATE TABLE imported(source INTEGER NOT NULL, uid TEXT NOT NULL, PRIMARY KEY(source, uid)) WITHOUT "
     "ROWID;",
+    /* 3: the latest deaths of processes, and how many more there were */
+    "CREATE TABLE death(id INTEGER PRIMARY KEY, died_ms INTEGER NOT NULL, lived_ms INTEGER NOT NULL, "
+    "pid INTEGER NOT NULL, code INTEGER NOT NULL, event INTEGER NOT NULL, kind TEXT NOT NULL, "
+    "cause TEXT NOT NULL, process TEXT NOT NULL, source TEXT NOT NULL, stage TEXT NOT NULL, "
+    "uid TEXT NOT NULL, how TEXT NOT NULL, words TEXT NOT NULL, UNIQUE(died_ms, pid));"
+    "ALTER TABLE settings ADD COLUMN deaths_dropped INTEGER NOT NULL DEFAULT 0;",
 };
 #define VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
-/* The oldest version whose tables a reader finds as they are now: step 2 only adds what none of them reads.
+/* The oldest version whose tables a reader finds as they are now: steps 2 and 3 only add what none of
+ * them reads, or looks for first.
  * So an operator can look into a store before the daemon that migrates it has started. */
 #define OLDEST_READ ((int64_t)1)
 

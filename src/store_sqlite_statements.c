@@ -96,6 +96,19 @@ static const struct text texts[SQL_STATEMENTS] = {
     [SQL_EACH_SOURCE] = {"SELECT id, name FROM source ORDER BY id", true},
     [SQL_EACH_STAGE] = {"SELECT id, name FROM stage WHERE source = ?1 ORDER BY id", true},
 
+    [SQL_ADD_DEATH] =
+        {"INSERT INTO death(died_ms, lived_ms, pid, code, event, kind, cause, process, source, "
+         "stage, uid, how, words) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) "
+         "ON CONFLICT DO NOTHING",
+         false},
+    [SQL_TRIM_DEATHS] = {"DELETE FROM death WHERE id <= (SELECT max(id) FROM death) - ?1", false},
+    [SQL_DROP_DEATHS] = {"UPDATE settings SET deaths_dropped = deaths_dropped + ?1 WHERE id = 1", false},
+    [SQL_DEATHS_DROPPED] = {"SELECT deaths_dropped FROM settings WHERE id = 1", false},
+    [SQL_EACH_DEATH] =
+        {"SELECT died_ms, lived_ms, pid, code, event, kind, cause, process, source, stage, uid, "
+         "how, words FROM death ORDER BY id",
+         true},
+
     [SQL_FIND_UID] = {"SELECT seq FROM event WHERE source = ?1 AND uid = ?2", false},
     [SQL_ITEM] = {"SELECT " ITEM_COLUMNS "FROM event e LEFT JOIN progress p ON p.seq = e.seq "
                   "LEFT JOIN parked k ON k.seq = e.seq WHERE e.seq = ?2",

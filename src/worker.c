@@ -214,6 +214,7 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
     };
     call_open(&call);
     uint64_t begin = shm_now_ns();
+    slot_name(worker->process.slot, row->uid);
     slot_take(worker->process.slot, event->ticket, event->lease.event, row->crashes, begin);
     process_title("%s busy ev %llu", worker->name,
                   (unsigned long long)store_event_number(event->lease.event));

@@ -125,6 +125,18 @@ void recover_children(struct supervisor *supervisor); /* SIGCHLD: reaps all ther
 void recover_place(struct supervisor *supervisor, struct child *child, const struct restart_life *life);
 void recover_requeue(struct supervisor *supervisor, uint32_t source);
 
+/* ---- obituary.c: deaths as operators are told of them */
+struct obituary {
+    int status, code;
+    enum shm_cause_kind cause; /* NONE: as `status` says */
+    int64_t event;             /* in hand, 0 = none */
+    const char *how, *last_words;
+};
+void obituary_add(struct supervisor *supervisor, const struct child *child, const struct obituary *obituary);
+/* Into a new segment: what the one that a dead supervisor left still tells, and that supervisor's own death.
+ */
+void obituary_inherit(const struct segment *segment, const struct segment *before);
+
 /* ---- stray.c: what dead children leave behind */
 int stray_adopt(void); /* 0 or EP_ESYSTEM */
 /* Kills every process that is our child but has no place; how many there were. */

@@ -36,7 +36,7 @@ struct death {
     uint32_t ticket; /* of the event in hand, SHM_NO_TICKET = none */
     enum shm_cause_kind kind;
     int code;
-    char words[SHM_TEXT_BYTES];
+    char words[SHM_TEXT_BYTES], how[SHM_TEXT_BYTES], last[LAST_WORDS_BYTES]; /* words: the other two */
 };
 
 /* The event it died with, if its ticket still says so. */
@@ -124,11 +124,11 @@ static void find_cause(struct supervisor *supervisor, struct child *child, struc
         find_ordered_cause(supervisor, child, death);
     else
         find_own_cause(supervisor, child, death);
-    char last[LAST_WORDS_BYTES];
-    relay_last_words(&child->relay, last, sizeof last);
+    relay_last_words(&child->relay, death->last, sizeof death->last);
+    memcpy(death->how, death->words, sizeof death->how);
     size_t used = strlen(death->words);
-    if (!death->in_order && last[0] != '\0' && used + sizeof "; last words: " < sizeof death->words)
-        snprintf(death->words + used, sizeof death->words - used, "; last words: %s", last);
+    if (!death->in_order && death->last[0] != '\0' && used + sizeof "; last words: " < sizeof death->words)
+        snprintf(death->words + used, sizeof death->words - used, "; last words: %s", death->last);
 }
 
 /* Everything it owned goes to the producer; the cause stands beside a ticket before the ticket changes. */
@@ -213,6 +213,22 @@ static void log_death(const struct supervisor *supervisor, const struct child *c
     log_warning("death process=\"%s\" pid=%d%s how=\"%s\"", child->name, (int)pid, event, death->words);
 }
 
+static void tell_operators(struct supervisor *supervisor, const struct child *child,
+                           const struct death *death)
+{
+    bool in_hand = death->ticket != SHM_NO_TICKET;
+    const struct obituary obituary = {
+        .status = death->status,
+        .code = death->code,
+        .cause =
+            child->order == ORDER_TIMEOUT && death->kind == SHM_CAUSE_NONE ? SHM_CAUSE_TIMEOUT : death->kind,
+        .event = in_hand ? ticket_look(&supervisor->segment, death->ticket).event : 0,
+        .how = death->how,
+        .last_words = death->last,
+    };
+    obituary_add(supervisor, child, &obituary);
+}
+
 static void recover_one(struct supervisor *supervisor, struct child *child, int status)
 {
     if (child->recovered == child->generation)
@@ -225,8 +241,10 @@ static void recover_one(struct supervisor *supervisor, struct child *child, int 
     struct death death = {.status = status};
     find_cause(supervisor, child, &death);
     log_death(supervisor, child, &death, child->pid);
-    if (!death.in_order)
+    if (!death.in_order) {
         text_set(&slot->last_death, death.words);
+        tell_operators(supervisor, child, &death);
+    }
     const struct restart_life life = {
         .born_ns = child->born_ns,
         .now_ns = shm_now_ns(),

@@ -100,8 +100,14 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     struct plan plan;
     if (plan_open(&plan, config) != 0)
         return error_set(error, EP_ENOMEM, "out of memory");
+    struct segment before = {.fd = -1}; /* of this name, left by a supervisor that was killed */
+    bool left = segment_attach(config->instance, &before) == 0;
     int result = segment_create(&plan.segment, &supervisor->segment);
     plan_close(&plan);
+    if (left && result == 0)
+        obituary_inherit(&supervisor->segment, &before);
+    if (left)
+        segment_close(&before);
     if (result == -ENOSPC)
         return error_set(error, EP_ENOMEM,
                          "no space in /dev/shm for the instance's shared memory: free some, or lower "

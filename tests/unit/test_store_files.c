@@ -47,7 +47,7 @@ static void newer_versions_are_refused(void)
     fixture_begin();
     store_close(&fixture.store);
     meddle("PRAGMA user_version = 9");
-    expect_refused("store version 9, this one knows up to 2");
+    expect_refused("store version 9, this one knows up to ");
     fixture_end();
 }
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""`eventpipe deaths`: who died, when, how, over which event, with which last words; also while the keeper stands
+still, while the daemon is down, and after a supervisor that was killed. What ends in order is not in the list."""
+import os
+import signal
+import time
+
+from harness import DIRECTORY, Instance, alive, append, check, equal, file_source, finish, python_stage, wait_for
+
+BODY = '''
+    how, told = event["payload"].get("how"), %r + event["uid"]
+    if how and not os.path.exists(told):
+        open(told, "w").close()
+        sys.stderr.write("alas, " + event["uid"] + "\\n")
+        sys.stderr.flush()
+        if how == "signal":
+            os.kill(os.getppid(), signal.SIGSEGV)
+        if how == "exit":
+            os._exit(7)
+        if how == "nonsense":
+            print("no answer at all", flush=True)
+        time.sleep(600)
+''' % os.path.join(DIRECTORY, "told-")
+RETRY = {"min": "20ms", "max": "50ms"}
+
+
+def main():
+    instance = Instance()
+    lines = os.path.join(DIRECTORY, "lines")
+    work, _ = python_stage("work", BODY)
+    slow, _ = python_stage("slow", BODY)
+    instance.configure("\n".join([
+        file_source("lines", lines, {"name": "work", "exec": [work], "retry": RETRY}),
+        file_source("slow", lines + ".slow", {"name": "slow", "exec": [slow], "retry": RETRY, "timeout": "4s"})]))
+    before_ms = time.time() - 1
+    done = instance.run("deaths")
+    equal(done.returncode, 1, "no store yet: " + done.stderr)
+    instance.start()
+    done = instance.run("deaths")
+    equal((done.returncode, done.stdout), (4, ""), "none has died")
+    check("no process" in done.stderr, "it says so: " + done.stderr)
+
+    append(lines, {"id": "a", "how": "signal"}, {"id": "b", "how": "exit"}, {"id": "c", "how": "nonsense"})
+    append(lines + ".slow", {"id": "d", "how": "hang"})
+    instance.wait_empty(3, "lines")
+    instance.wait_empty(1, "slow")
+    # On a machine so slow that the stage has not begun within its timeout, it dies of that more than once.
+    all_lines = instance.lines("deaths")
+    stored = len(all_lines)
+    found = {line["uid"]: line for line in all_lines if line["uid"] != "d" or line["last_words"]}
+    equal({uid: line["cause"] for uid, line in found.items()},
+          {"a": "signal", "b": "exit", "c": "nonsense", "d": "timeout"}, "who died of what")
+    for uid, line in found.items():
+        source, stage = ("slow", "slow") if uid == "d" else ("lines", "work")
+        equal((line["process"], line["kind"], line["source"], line["stage"]),
+              ("%s/%s[0]" % (source, stage), "worker", source, stage), "who")
+        check("alas, " + uid in line["last_words"], "last words of %s: %s" % (uid, line))
+        check(line["pid"] > 0 and line["lived_ms"] >= 0 and line["number"] > 0, "its numbers: %s" % line)
+        check(line["died"] >= time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(before_ms)), "when: %s" % line)
+    check("signal 11" in found["a"]["how"] and found["a"]["code"] == 11, "in words: %s" % found["a"])
+    check("7" in found["b"]["how"] and found["b"]["code"] == 7, "in words: %s" % found["b"])
+    check("longer than 4s" in found["d"]["how"], "in words: %s" % found["d"])
+
+    equal({line["uid"] for line in instance.lines("deaths", "slow/slow")}, {"d"}, "of one stage")
+    equal(len(instance.lines("deaths", "lines")), 3, "of one source")
+    last = instance.lines("deaths", "--limit", "2")
+    equal(last, instance.lines("deaths")[-2:], "the latest two")
+    equal(instance.run("deaths", "nobody").returncode, 4, "of an unknown source")
+    equal(instance.run("deaths", "--limit", "0").returncode, 2, "a limit of nought")
+    text = instance.run("deaths").stdout
+    check("DIED" in text and "alas, a" in text and "lines/work[0]" in text, "for people: " + text)
+
+    # The keeper stands still, then the supervisor: what is not stored yet is read from the segment.
+    wait_for(lambda: instance.query("SELECT count(*) FROM death") == [(stored,)], "the deaths to be stored")
+    keeper = instance.status()["keeper"]["pid"]
+    os.kill(keeper, signal.SIGSTOP)
+    producer = instance.source("slow")["producer"]["pid"]
+    os.kill(producer, signal.SIGKILL)
+    fifth = wait_for(lambda: instance.lines("deaths")[stored:], "a death that only the segment knows")[0]
+    equal((fifth["kind"], fifth["pid"], fifth["uid"], fifth["stage"]), ("producer", producer, None, None), "the fifth")
+    equal(instance.query("SELECT count(*) FROM death"), [(stored,)], "stored so far")
+
+    # The whole daemon is killed, the keeper still stopped: the next start stores the fifth, and the daemon's own.
+    pid = instance.daemon.pid
+    os.kill(pid, signal.SIGKILL)
+    instance.daemon.wait()
+    wait_for(lambda: not alive(keeper), "the family to be gone")
+    done = instance.run("deaths", "--json")
+    equal((done.returncode, len(done.stdout.splitlines())), (0, stored + 1), "from what the dead left")
+    check("did not end in order" in done.stderr, "it says so: " + done.stderr)
+    instance.start()
+    wait_for(lambda: instance.query("SELECT count(*) FROM death") == [(stored + 2,)], "both to be stored")
+    sixth = instance.lines("deaths")
+    equal(len(sixth), stored + 2, "each once")
+    equal((sixth[-2], sixth[-1]["kind"], sixth[-1]["pid"], sixth[-1]["process"]), (fifth, "daemon", pid, "daemon"), "the sixth")
+
+    # An order to restart, and a stop in order, are no deaths.
+    old = instance.workers()
+    equal(instance.run("restart", "lines").returncode, 0, "restart")
+    wait_for(lambda: len(instance.workers()) == len(old) and not set(old[:1]) & set(instance.workers()), "new workers")
+    instance.stop()
+    done = instance.run("deaths", "--json")
+    equal((done.returncode, len(done.stdout.splitlines())), (0, stored + 2), "with the daemon down: " + done.stderr)
+    finish()
+
+
+main()
