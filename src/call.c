@@ -18,6 +18,7 @@
 
 #include "src/context.h"
 #include "src/stage.h"
+#include "src/utf8.h"
 
 #define HASH_DIGITS 32 /* of SHA-256: enough that no two uids of a source meet */
 
@@ -207,8 +208,11 @@ void ep_call_words(ep_call *call, const char *format, ...)
     char words[sizeof call->words]; /* apart first: an argument may be the call's words themselves */
     va_list arguments;
     va_start(arguments, format);
-    if (vsnprintf(words, sizeof words, format, arguments) < 0)
+    int length = vsnprintf(words, sizeof words, format, arguments);
+    if (length < 0)
         words[0] = '\0';
+    else if ((size_t)length >= sizeof words)
+        utf8_cut(words);
     va_end(arguments);
     memcpy(call->words, words, strlen(words) + 1);
 }

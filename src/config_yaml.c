@@ -56,7 +56,9 @@ void reader_problem_at(struct reader *reader, unsigned line, const char *key, co
         words = "there are more problems than can be shown; mend these first";
     }
     reader->problems = room_for(reader, reader->problems, reader->problem_count, sizeof *reader->problems);
-    struct reader_problem found = {line, reader->problem_count, strdup(key), strdup(words)};
+    char clean[1024]; /* words may hold what stands in the file */
+    log_clean(words, clean, sizeof clean);
+    struct reader_problem found = {line, reader->problem_count, strdup(key), strdup(clean)};
     if (reader->no_memory || found.key == NULL || found.words == NULL) {
         reader->no_memory = true;
         free(found.key);

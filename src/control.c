@@ -22,6 +22,7 @@
 
 #include "shm/slot.h"
 #include "src/json.h"
+#include "src/log.h"
 
 #define SAY_MS 5000
 #define CONNECT_S 5
@@ -188,12 +189,14 @@ static int hear_line(struct conversation *talk, char *line, size_t bytes)
 {
     struct json_span whole = {line, bytes}, value;
     int64_t code;
+    char shown[201];
+    log_clean(line, shown, sizeof shown);
     if (!json_valid(line, bytes, NULL))
-        return error_set(talk->error, EP_EGARBAGE, "the daemon's answer is not JSON: %.200s", line);
+        return error_set(talk->error, EP_EGARBAGE, "the daemon's answer is not JSON: %s", shown);
     if (!json_find(whole, "/end", &value))
         return talk->see != NULL ? talk->see(line, bytes, talk->user) : EP_OK;
     if (!json_find(whole, "/code", &value) || !json_int64(value, &code) || code < 0 || code > CONTROL_NOTHING)
-        return error_set(talk->error, EP_EGARBAGE, "the daemon's answer ends in nonsense: %.200s", line);
+        return error_set(talk->error, EP_EGARBAGE, "the daemon's answer ends in nonsense: %s", shown);
     talk->ended = true;
     talk->code = (int)code;
     char *words = json_find(whole, "/words", &value) ? json_text(value) : NULL;

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "src/utf8.h"
+
 int error_set(struct error *error, int code, const char *format, ...)
 {
     if (error == NULL)
@@ -15,7 +17,8 @@ int error_set(struct error *error, int code, const char *format, ...)
     char words[sizeof error->words]; /* apart first: an argument may be error->words itself */
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof words, format, arguments);
+    if (vsnprintf(words, sizeof words, format, arguments) >= (int)sizeof words)
+        utf8_cut(words);
     va_end(arguments);
     error->code = code;
     memcpy(error->words, words, strlen(words) + 1);

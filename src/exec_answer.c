@@ -22,6 +22,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/log.h"
+
 #define SHOWN_BYTES 160 /* of a line that is shown */
 
 enum answer_member { PROCESSED, REMOVE, REJECT, ERROR, RETRY_AFTER, CONTEXT, EVENT, MEMBER_COUNT };
@@ -100,7 +102,7 @@ static int read_retry_after(struct json_span value, uint64_t *ms)
         code = unit_duration_ms(text, ms);
     } else {
         double seconds = strtod(text, NULL);
-        if (!(seconds >= 0) || seconds > 1e12)
+        if (!(seconds >= 0) || seconds > (double)UNIT_DURATION_MAX_MS / 1000)
             code = EP_EINVAL;
         else
             *ms = (uint64_t)ceil(seconds * 1000);
@@ -199,10 +201,11 @@ int exec_answer_read(const char *line, size_t bytes, struct ep_call *call, char 
     return code;
 }
 
+/* In backquotes; "..." stands for what is cut off. */
 void exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size)
 {
     static const char cut[] = "...";
-    size_t used = 0, shown = 0;
+    char text[SHOWN_BYTES + 4], clean[SHOWN_BYTES + 4];
 
     if (size < sizeof cut + 2) {
         if (size > 0)
@@ -212,20 +215,11 @@ void exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size
     size_t room = size - sizeof cut - 2; /* two backquotes, and the NUL that cut counts */
     if (room > SHOWN_BYTES)
         room = SHOWN_BYTES;
-    buffer[used++] = '`';
-    while (shown < count && shown < room) {
-        unsigned char c = (unsigned char)bytes[shown++];
-        buffer[used++] = c < 0x20 || c == 0x7f ? '?' : (char)c;
-    }
-    if (shown < count) {
-        /* not in the middle of a character */
-        while (used > 1 && ((unsigned char)bytes[shown] & 0xC0) == 0x80) {
-            shown--;
-            used--;
-        }
-        memcpy(buffer + used, cut, sizeof cut - 1);
-        used += sizeof cut - 1;
-    }
-    buffer[used++] = '`';
-    buffer[used] = '\0';
+    /* A little more than there is room for, so that log_clean sees where a character ends. */
+    size_t taken = count < room + 3 ? count : room + 3;
+    for (size_t i = 0; i < taken; i++)
+        text[i] = bytes[i] != '\0' ? bytes[i] : '?';
+    text[taken] = '\0';
+    log_clean(text, clean, room + 1);
+    snprintf(buffer, size, "`%s%s`", clean, strlen(clean) < count ? cut : "");
 }

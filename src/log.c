@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/utf8.h"
+
 #define LINE_BYTES 4096
 #define NOTE_BYTES 64
 #define RELAY_MARK '\x1e' /* tells the supervisor our lines from those that stages print */
@@ -181,19 +183,25 @@ bool log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, 
 
 void log_clean(const char *words, char *buffer, unsigned long size)
 {
+    const char *at = words, *end = words + strlen(words);
     size_t used = 0;
     if (size == 0)
         return;
-    for (; used + 1 < size && words[used] != '\0'; used++) {
-        unsigned char byte = (unsigned char)words[used];
+    while (at < end) {
+        size_t length = utf8_length(at, end);
+        unsigned char first = (unsigned char)at[0];
         /* U+0080 to U+009F, two bytes in UTF-8, are control characters too */
-        bool second = used > 0 && (unsigned char)words[used - 1] == 0xc2 && byte >= 0x80 && byte < 0xa0;
-        if (second)
-            buffer[used - 1] = '?';
-        buffer[used] = byte < 0x20 || byte == 0x7f || second ? '?' : (char)byte;
+        bool control = first < 0x20 || first == 0x7f || (first == 0xc2 && (unsigned char)at[1] < 0xa0);
+        bool shown = length > 0 && !control;
+        size_t bytes = shown ? length : 1;
+        if (used + bytes >= size)
+            break; /* cut between characters */
+        if (shown)
+            memcpy(buffer + used, at, length);
+        else
+            buffer[used] = '?';
+        used += bytes;
+        at += length > 0 ? length : 1;
     }
-    /* cut between characters: bytes that go on with one, and its beginning, are dropped together */
-    for (int i = 0; i < 3 && used > 0 && ((unsigned char)words[used] & 0xc0) == 0x80; i++)
-        used--;
     buffer[used] = '\0';
 }

@@ -39,8 +39,8 @@ struct log_limit {
 };
 bool log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, uint32_t *suppressed);
 
-/* Copies words so that they stand in one log line or JSON-free text: control characters become '?'; quotes
- * are kept. */
+/* Copies words so that they may stand in a log line, on a terminal or in JSON: control characters and what is
+ * no UTF-8 become '?', and what does not fit is cut between characters; quotes are kept. */
 void log_clean(const char *words, char *buffer, unsigned long size);
 
 #endif

@@ -33,10 +33,11 @@ static void excerpt(const struct source_config *config, struct json_span body, c
             memcmp(at, token, token_bytes) == 0) {
             used += (size_t)sprintf(buffer + used, "***");
             at += token_bytes;
-        } else if (length == 0 || (unsigned char)*at <= ' ' || *at == 0x7F) {
+        } else if (length == 0 || (unsigned char)*at <= ' ' || *at == 0x7F ||
+                   (length == 2 && (unsigned char)at[0] == 0xC2 && (unsigned char)at[1] < 0xA0)) {
             if (used > 0 && buffer[used - 1] != ' ')
                 buffer[used++] = length == 0 ? '?' : ' ';
-            at++;
+            at += length > 0 ? length : 1;
         } else {
             memcpy(buffer + used, at, length);
             used += length;
@@ -123,16 +124,19 @@ static bool cursor_named(struct json_span text, const char *pointer, struct json
            !(value->bytes == 2 && value->at[0] == '"'); /* an empty string */
 }
 
-static int cursor_add(char **text, int64_t plus, struct source_failure *failure)
+static int cursor_add(const struct source_config *config, char **text, struct source_failure *failure)
 {
+    const int64_t plus = config->http.cursor_plus;
+    const struct json_span whole = {*text, strlen(*text)};
     int64_t number;
-    char sum[24];
+    char sum[24], said[EXCERPT_ROOM];
 
-    if (!json_int64((struct json_span){*text, strlen(*text)}, &number))
+    excerpt(config, whole, said);
+    if (!json_int64(whole, &number))
         return error_set(&failure->error, EP_EGARBAGE,
-                         "the cursor \"%.60s\" is no whole number: %" PRId64 " cannot be added", *text, plus);
+                         "the cursor \"%s\" is no whole number: %" PRId64 " cannot be added", said, plus);
     if (__builtin_add_overflow(number, plus, &number))
-        return error_set(&failure->error, EP_EGARBAGE, "the cursor %.60s is too large to add %" PRId64, *text,
+        return error_set(&failure->error, EP_EGARBAGE, "the cursor %s is too large to add %" PRId64, said,
                          plus);
     snprintf(sum, sizeof sum, "%" PRId64, number);
     free(*text);
@@ -140,14 +144,14 @@ static int cursor_add(char **text, int64_t plus, struct source_failure *failure)
     return *text == NULL ? error_set(&failure->error, EP_ENOMEM, "no memory for a cursor") : 0;
 }
 
-static int take_cursor(struct json_span value, int64_t plus, struct page *page,
+static int take_cursor(const struct source_config *config, struct json_span value, struct page *page,
                        struct source_failure *failure)
 {
     char *text = cursor_text(value);
     int code = text == NULL ? error_set(&failure->error, EP_ENOMEM, "no memory for a cursor") : 0;
 
-    if (code == 0 && plus != 0)
-        code = cursor_add(&text, plus, failure);
+    if (code == 0 && config->http.cursor_at == NULL && config->http.cursor_plus != 0)
+        code = cursor_add(config, &text, failure);
     if (code == 0 && page_set_cursor(page, text) != 0)
         code = error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
     free(text);
@@ -193,9 +197,9 @@ static int read_body(const struct source_config *config, struct json_span body, 
     if (json_kind(events) == '[' && json_each_element(events, take_element, &reading) != 0)
         return error_set(&failure->error, EP_ENOMEM, "no memory for a page of events");
     if (http->cursor_at != NULL && cursor_named(body, http->cursor_at, &reading.cursor))
-        return take_cursor(reading.cursor, 0, page, failure);
+        return take_cursor(config, reading.cursor, page, failure);
     if (http->cursor_at == NULL && reading.cursor.bytes > 0)
-        return take_cursor(reading.cursor, http->cursor_plus, page, failure);
+        return take_cursor(config, reading.cursor, page, failure);
     return 0;
 }
 

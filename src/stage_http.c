@@ -22,6 +22,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "src/log.h"
+
 #define BODY_SHOWN_BYTES 200
 #define BODY_BYTES_MAX \
     ((uint64_t)1 << 20) /* of an answer that is read at all; then the status alone counts */
@@ -150,13 +152,6 @@ static struct curl_slist *event_headers(const struct http_stage *stage, struct e
 
 /* ---- what comes back ---- */
 
-static void clean(char *text)
-{
-    for (; *text != '\0'; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
-}
-
 /* Keeps the reason of the last status line: "HTTP/1.1 503 Service Unavailable". */
 static size_t header_come(char *bytes, size_t size, size_t count, void *user)
 {
@@ -169,8 +164,9 @@ static size_t header_come(char *bytes, size_t size, size_t count, void *user)
         while (end > bytes && (end[-1] == '\r' || end[-1] == '\n' || end[-1] == ' '))
             end--;
         int shown = at != NULL && at < end ? (int)(end - at) : 0;
-        snprintf(stage->reason, sizeof stage->reason, "%.*s", shown, shown > 0 ? at : "");
-        clean(stage->reason);
+        char reason[sizeof stage->reason];
+        snprintf(reason, sizeof reason, "%.*s", shown, shown > 0 ? at : "");
+        log_clean(reason, stage->reason, sizeof stage->reason);
     }
     return length;
 }
@@ -211,9 +207,10 @@ static void judge_status(struct http_stage *stage, long status, struct ep_call *
         heed_retry_after(stage, call);
     } else if (status >= 400 && status < 500) {
         call->answer = EP_REJECT;
-        clean(stage->body);
-        if (stage->body[0] != '\0')
-            ep_call_words(call, "%ld%s from %s: %s", status, stage->reason, stage->shown_url, stage->body);
+        char body[sizeof stage->body];
+        log_clean(stage->body, body, sizeof body);
+        if (body[0] != '\0')
+            ep_call_words(call, "%ld%s from %s: %s", status, stage->reason, stage->shown_url, body);
     } else {
         call->answer = EP_ERROR;
         if (status >= 300 && status < 400)

@@ -2,6 +2,8 @@
 /* UTF-8, strictly. Pure: any process, any thread. */
 #include "src/utf8.h"
 
+#include <string.h>
+
 static bool continues(unsigned char byte)
 {
     return (byte & 0xC0) == 0x80;
@@ -30,6 +32,17 @@ size_t utf8_length(const char *at, const char *end)
     if ((byte[0] == 0xF0 && byte[1] < 0x90) || (byte[0] == 0xF4 && byte[1] > 0x8F))
         return 0;
     return 4;
+}
+
+void utf8_cut(char *text)
+{
+    char *end = text + strlen(text), *last = end;
+
+    while (last > text && end - last < 4 && continues((unsigned char)last[-1]))
+        last--;
+    /* the first byte of the last character, unless the text is none */
+    if (last > text && (unsigned char)last[-1] >= 0xC2 && utf8_length(last - 1, end) == 0)
+        last[-1] = '\0';
 }
 
 bool utf8_valid(const char *text, size_t bytes)

@@ -12,6 +12,8 @@
 
 /* Bytes of the character that begins at `at` (1 to 4), 0 when none does; at < end. */
 size_t utf8_length(const char *at, const char *end);
+/* Drops what a cut has left of the last character. */
+void utf8_cut(char *text);
 bool utf8_valid(const char *text, size_t bytes);
 /* Writes a code point (1 to 4 bytes) and returns how many bytes it took. */
 size_t utf8_put(uint32_t point, char *at);

@@ -3,32 +3,13 @@
  * Fuzz target: what a backend, or anybody on its broker, can send us. The first byte chooses the topic's
  * flags, the rest is the body. Whatever it is, decoding must neither crash nor take memory it has no bytes
  * for, and what comes out of it must hold what the headers promise; a broken promise aborts.
- *
- * Built by `clang -fsanitize=fuzzer,address,undefined` it is a libFuzzer program. Any compiler makes a
- * program of it and standalone.c that runs files and mutations of them; give it -fsanitize=address,undefined
- * and -fno-sanitize-recover=all, so that what is found ends it.
- *
- * tests/fuzz/corpus.py writes inputs to begin with.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/fuzz/fuzz.h"
 
 #include "src/idefix_events.h"
 #include "src/packed.h"
-#include "src/utf8.h"
 
 #define BYTES_MAX ((size_t)1 << 20)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
-
-#define PROMISE(condition)                                                                  \
-    do {                                                                                    \
-        if (!(condition)) {                                                                 \
-            fprintf(stderr, "%s:%d: broken promise: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                                        \
-        }                                                                                   \
-    } while (0)
 
 static void check_text(const char *text)
 {

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Writes inputs for fuzz_idefix to a directory: the captured frames, where ../shared is there, and hostile ones.
 
-Usage: corpus.py DIRECTORY
+Usage: corpus_idefix.py DIRECTORY
 """
 import gzip
 import os

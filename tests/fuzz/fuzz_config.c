@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Fuzz target: a configuration file. Whatever stands in it, reading it says each problem in words that can be
+ * shown, or gives a configuration that holds its own rules.
+ */
+#include "tests/fuzz/fuzz.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "src/config.h"
+
+static unsigned problems;
+
+static void see(const struct config_problem *problem, void *user)
+{
+    (void)user;
+    problems++;
+    check_words(problem->words);
+    if (problem->key[0] != '\0')
+        check_words(problem->key);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    struct config *config = NULL;
+    char path[64];
+    int file = memfd_create("eventpipe-fuzz", MFD_CLOEXEC);
+
+    PROMISE(file >= 0 && write(file, data, bytes) == (ssize_t)bytes);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    problems = 0;
+    int code = config_read(path, see, NULL, &config);
+    close(file);
+    PROMISE(code == EP_OK || code == EP_ECONFIG);
+    PROMISE((code == EP_OK) == (problems == 0) && (code == EP_OK) == (config != NULL));
+    if (config != NULL) {
+        PROMISE(config_validate(config, see, NULL) == EP_OK && problems == 0);
+        PROMISE(config->source_count > 0 && config->sources[0].stage_count > 0);
+    }
+    config_close(&config);
+    return 0;
+}
