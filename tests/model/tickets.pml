@@ -2,8 +2,8 @@
 /*
  * Tickets, rings and recovery: no kill loses an event, gives it two owners, or keeps it for ever.
  *
- * One source with two stages. Ring 1 has two processes that push (the workers of stage 0) and two that pop
- * (those of stage 1), ring 0 the producer and the workers of stage 0. Any of them, and the supervisor, is killed
+ * One source with two stages of PER_STAGE workers. Ring 1 has two processes that push (the workers of stage 0) and two
+ * that pop (those of stage 1), ring 0 the producer and the workers of stage 0. Any of them, and the supervisor, is killed
  * at any step, KILLS times. A ring's push and pop are one step here; rounds.pml shows that they are.
  *
  *   producer()   src/producer_claim.c: release_orphans, claim_due (load_ticket), claim_publish; producer_open
@@ -14,9 +14,8 @@
  *
  * Each d_step is one instruction of the program that others can see, or one transaction of the store.
  * killer() holds `places` at every instant; `timeout` is the standstill: by then all events must be done.
- * What guards the events is left out by one -D each, and the checker must see it: tickets.sh lists them.
- * BURY_FIRST, NO_OPENING_LOOK, RELEASE_BY_EVENT, ANY_RING and NO_FALLEN need two kills or more, which takes longer
- * than a test may: they are to be tried by hand.
+ * What guards the events is left out by one -D each, and the checker must see it: tickets.sh lists them, each in a
+ * scope in which it shows.
  */
 #ifndef EVENTS
 #define EVENTS 1
@@ -36,12 +35,14 @@
 #ifndef SIZE
 #define SIZE 4 /* words of a ring */
 #endif
-#define WORKERS 4 /* 0, 1 of stage 0; 2, 3 of stage 1 */
-#define PRODUCER 4
-#define PROCESSES 5
+#ifndef PER_STAGE
+#define PER_STAGE 2 /* workers of a stage; 1 or 2 */
+#endif
+#define PRODUCER (2 * PER_STAGE) /* before it the workers, first those of stage 0 */
+#define PROCESSES (PRODUCER + 1)
 #define NOBODY 7
 #define reaped(process) (alive[process] == REAPED)
-#define stage_of(process) (process / 2)
+#define stage_of(process) (process / PER_STAGE)
 
 #define KILLED 0
 #define ALIVE 1
@@ -147,7 +148,7 @@ inline pass(t, stage) /* the copy of its number is all that the process needs af
 inline claim(e, t)
 {
     d_step {
-        state[e] == READY && phase[t] == FREE && !orphans;
+        assert(state[e] == READY && phase[t] == FREE);
         phase[t] = LOADING;
         owner[t] = me
     };
@@ -211,6 +212,7 @@ begin:
 #ifndef NO_OPENING_LOOK
         orphans = true;
 #endif
+        skip;
 end:
         do
         :: d_step { orphans -> orphans = false; t = 0 };
@@ -379,8 +381,11 @@ begin:
 end:
         do
         :: d_step {
-                reaped(0) || reaped(1) || reaped(2) || reaped(3) || reaped(4);
-                p = (reaped(0) -> 0 : (reaped(1) -> 1 : (reaped(2) -> 2 : (reaped(3) -> 3 : 4))))
+                reaped(0) || reaped(1) || reaped(PRODUCER - 2) || reaped(PRODUCER - 1) || reaped(PRODUCER);
+                do
+                :: !reaped(p) -> p++
+                :: else -> break
+                od
             };
             j = 0;
             do
@@ -423,7 +428,7 @@ end:
     } unless { !supervised };
     /* The next one waits for the lock that the family holds until its last process is gone. */
 #ifndef EARLY_START
-    reaped(0) && reaped(1) && reaped(2) && reaped(3) && reaped(4);
+    reaped(0) && reaped(1) && reaped(PRODUCER - 2) && reaped(PRODUCER - 1) && reaped(PRODUCER);
 #endif
     d_step { /* start_anew */
         p = 0;
@@ -462,21 +467,24 @@ end:
     goto begin
 }
 
+#define strike(process) kills > 0 && alive[process] == ALIVE && supervised -> kills--; alive[process] = KILLED; places()
+#define follow(process) !supervised && alive[process] == ALIVE -> alive[process] = KILLED; places()
+
 proctype killer()
 {
 end:
     do
-    :: d_step { kills > 0 && alive[0] == ALIVE && supervised -> kills--; alive[0] = KILLED; places() }
-    :: d_step { kills > 0 && alive[1] == ALIVE && supervised -> kills--; alive[1] = KILLED; places() }
-    :: d_step { kills > 0 && alive[2] == ALIVE && supervised -> kills--; alive[2] = KILLED; places() }
-    :: d_step { kills > 0 && alive[3] == ALIVE && supervised -> kills--; alive[3] = KILLED; places() }
-    :: d_step { kills > 0 && alive[4] == ALIVE && supervised -> kills--; alive[4] = KILLED; places() }
+    :: d_step { strike(0) }
+    :: d_step { strike(1) }
+    :: d_step { strike(PRODUCER - 2) }
+    :: d_step { strike(PRODUCER - 1) }
+    :: d_step { strike(PRODUCER) }
     :: d_step { stops > 0 && supervised -> stops--; supervised = false; places() }
-    :: d_step { !supervised && alive[0] == ALIVE -> alive[0] = KILLED; places() } /* PR_SET_PDEATHSIG, each in its time */
-    :: d_step { !supervised && alive[1] == ALIVE -> alive[1] = KILLED; places() }
-    :: d_step { !supervised && alive[2] == ALIVE -> alive[2] = KILLED; places() }
-    :: d_step { !supervised && alive[3] == ALIVE -> alive[3] = KILLED; places() }
-    :: d_step { !supervised && alive[4] == ALIVE -> alive[4] = KILLED; places() }
+    :: d_step { follow(0) } /* PR_SET_PDEATHSIG, each in its time */
+    :: d_step { follow(1) }
+    :: d_step { follow(PRODUCER - 2) }
+    :: d_step { follow(PRODUCER - 1) }
+    :: d_step { follow(PRODUCER) }
     :: timeout ->
         places();
         i = 0;
@@ -509,8 +517,10 @@ init {
         run producer(PRODUCER);
         run worker(0);
         run worker(1);
+#if PER_STAGE == 2
         run worker(2);
         run worker(3);
+#endif
         run supervisor();
         run killer()
     }

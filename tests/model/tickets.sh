@@ -5,22 +5,23 @@
 set -u
 models=${top_srcdir:-.}/tests/model
 command -v spin >/dev/null 2>&1 || { echo "skipped: spin is not installed"; exit 77; }
-compiler=${MODEL_CC:-cc}
-command -v "$compiler" >/dev/null 2>&1 || { echo "skipped: there is no C compiler to build the checker"; exit 77; }
+compiler=${CC:-cc}
+command -v "${compiler%% *}" >/dev/null 2>&1 || { echo "skipped: there is no C compiler to build the checker"; exit 77; }
 folder=$(mktemp -d "${TEST_TMPDIR:-/tmp}/model.XXXXXX") || exit 99
 trap 'rm -rf "$folder"' EXIT
 models=$(cd "$models" && pwd)
 cd "$folder" || exit 99
-failed=0 seen=0 mutants=0 searches=0
+failed=0 seen=0 mutants=0 searches=0 memory=2000
 
 # explore MODEL DEFINE...: the checker's words in the file `out`; built with $level of optimization, since for a mutant
-# the building takes longer than the search
+# the building takes longer than the search. Memory is bounded (megabytes): what is larger counts as not searched.
 explore() {
     model=$1
     shift
     rm -f pan pan.* ./*.trail out
-    spin "$@" -a "$models/$model.pml" >out 2>&1 || { cat out; return 1; }
-    "$compiler" "$level" -w -DSAFETY -DCOLLAPSE -o pan pan.c >out 2>&1 || { cat out; return 1; }
+    # shellcheck disable=SC2086 # a compiler may be two words
+    { spin "-P$compiler -E -x c" "$@" -a "$models/$model.pml" &&
+        $compiler "$level" -w -DSAFETY -DCOLLAPSE -DMEMLIM="$memory" -o pan pan.c; } >out 2>&1 || { cat out; return 1; }
     ./pan -m1000000 >out 2>&1
     grep -q '^State-vector' out || { cat out; return 1; }
 }
@@ -65,11 +66,26 @@ mutant tickets -DKILLS=1 -DORPHAN_ANYBODYS
 mutant tickets -DKILLS=1 -DHAND_OVER_FIRST
 mutant tickets -DKILLS=0 -DSTOPS=1 -DKEEP_LOCKS
 mutant tickets -DKILLS=0 -DSTOPS=1 -DEARLY_START
+
+# one worker a stage: two kills, a kill and the supervisor's death, a retry, two events
+whole tickets -DPER_STAGE=1 -DKILLS=2
+whole tickets -DPER_STAGE=1 -DKILLS=1 -DSTOPS=1
+whole tickets -DPER_STAGE=1 -DKILLS=2 -DRETRIES=1
+whole tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DSIZE=1
+whole tickets -DPER_STAGE=1 -DKILLS=1 -DEVENTS=2
+mutant tickets -DPER_STAGE=1 -DKILLS=2 -DNO_OPENING_LOOK
+mutant tickets -DPER_STAGE=1 -DKILLS=2 -DANY_RING
+mutant tickets -DPER_STAGE=1 -DKILLS=2 -DBURY_FIRST
+mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DRELEASE_BY_EVENT
+mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DSIZE=1 -DNO_FALLEN
 if [ "${MODEL_LONG:-0}" != 0 ]; then
+    memory=6000
     whole gate -DROUNDS=3 -DKILLS=3
     whole tickets -DKILLS=1 -DRETRIES=1
-    whole tickets -DKILLS=1 -DSTOPS=1
-    whole tickets -DKILLS=2
+    whole tickets -DKILLS=2 -DTICKETS=1 -DSIZE=2
+    whole tickets -DPER_STAGE=1 -DKILLS=3
+    whole tickets -DPER_STAGE=1 -DKILLS=2 -DSTOPS=1
+    whole tickets -DPER_STAGE=1 -DKILLS=2 -DEVENTS=2
 fi
 echo "$searches searches, $seen of $mutants mutants seen"
 exit $failed
