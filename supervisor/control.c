@@ -7,13 +7,16 @@
  *  1. Never waits for a client: reads what there is, and gives up one that has not sent its line within 10 s.
  * The answer is the first thing ever sent to it, so it fits into the socket's buffer.
  *  2. Never reads beyond the request's line: what follows belongs to whoever carries the request out.
- *  3. Who may change something is decided here, by the peer's user, before anything is done or handed on.
+ *  3. A call that cannot be taken (no descriptor, no memory) is not listened for until the next turn: it
+ * would wake us at once, again and again.
+ *  4. Who may change something is decided here, by the peer's user, before anything is done or handed on.
  */
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -111,11 +114,23 @@ void control_inherited(struct supervisor *supervisor)
         close(supervisor->listen_fd);
 }
 
+static void turn_deaf(struct supervisor *supervisor, int reason)
+{
+    supervisor->deaf = epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_DEL, supervisor->listen_fd, NULL) == 0;
+    if (!supervisor->told_deaf)
+        log_warning("control-deaf error=\"%s\"", strerror(reason));
+    supervisor->told_deaf = true;
+}
+
 void control_accept(struct supervisor *supervisor)
 {
     int fd = accept4(supervisor->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+            turn_deaf(supervisor, errno);
         return;
+    }
+    supervisor->told_deaf = false;
     struct ucred peer;
     socklen_t bytes = sizeof peer;
     uint32_t place = 0;
@@ -134,6 +149,8 @@ void control_accept(struct supervisor *supervisor)
 
 void control_turn(struct supervisor *supervisor, uint64_t now_ns)
 {
+    if (supervisor->deaf)
+        supervisor->deaf = family_watch(supervisor, supervisor->listen_fd, EVENT_LISTEN, 0) != 0;
     for (uint32_t i = 0; i < FAMILY_CLIENTS; i++) {
         struct client *client = &supervisor->clients[i];
         if (client->fd < 0 || now_ns - client->since_ns < CLIENT_PATIENCE_NS)

@@ -76,6 +76,8 @@ struct supervisor {
     int epoll_fd, signal_fd, notice_read, notice_write, activity_fd, lock_fd;
     int keeper_fd; /* our end, -1 = no keeper */
     int listen_fd;
+    bool deaf;      /* listen_fd is not watched until the next turn: nobody's call can be taken */
+    bool told_deaf; /* and the log has it, until one is taken again */
     struct client clients[FAMILY_CLIENTS];
     struct notify notify;
     sigset_t old_mask;
@@ -139,8 +141,9 @@ void obituary_inherit(const struct segment *segment, const struct segment *befor
 
 /* ---- stray.c: what dead children leave behind */
 int stray_adopt(void); /* 0 or EP_ESYSTEM */
-/* Kills every process that is our child but has no place; how many there were. */
-uint32_t stray_kill(struct supervisor *supervisor);
+/* Kills every process that is our child but has no place. Whether to look again: there were some, which may
+ * leave children of theirs to us, or it could not be seen. */
+bool stray_kill(struct supervisor *supervisor);
 
 /* ---- watch.c: looks at the living. Each returns when to look again (monotonic ns). */
 uint64_t watch_overruns(struct supervisor *supervisor, uint64_t now_ns);

@@ -311,5 +311,5 @@ void recover_children(struct supervisor *supervisor)
             supervisor->stray_hunt = true; /* an orphan; it may have left some of its own */
     }
     if (supervisor->stray_hunt)
-        supervisor->stray_hunt = stray_kill(supervisor) > 0;
+        supervisor->stray_hunt = stray_kill(supervisor);
 }

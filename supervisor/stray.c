@@ -39,20 +39,32 @@ static uint32_t kill_one(const struct supervisor *supervisor, pid_t pid)
     return 1;
 }
 
+/* Whether /proc could not be looked at just now: without descriptors or memory. Where there is none at all,
+ * there is nothing to wait for. */
+static bool for_now(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
 /* Kernels without the list of children in /proc: looks at every process. */
-static uint32_t scan_all(const struct supervisor *supervisor)
+static bool scan_all(const struct supervisor *supervisor)
 {
     uint32_t found = 0;
     DIR *proc = opendir("/proc");
-    for (struct dirent *entry; proc != NULL && (entry = readdir(proc)) != NULL;) {
+    if (proc == NULL)
+        return for_now(errno);
+    bool unknown = false;
+    for (struct dirent *entry; (entry = readdir(proc)) != NULL;) {
         char path[sizeof entry->d_name + 16], stat[512];
         long pid = strtol(entry->d_name, NULL, 10);
         if (pid <= 1)
             continue;
         snprintf(path, sizeof path, "/proc/%ld/stat", pid);
         FILE *file = fopen(path, "re");
-        if (file == NULL)
+        if (file == NULL) {
+            unknown |= for_now(errno);
             continue;
+        }
         size_t bytes = fread(stat, 1, sizeof stat - 1, file);
         fclose(file);
         stat[bytes] = '\0';
@@ -63,12 +75,11 @@ static uint32_t scan_all(const struct supervisor *supervisor)
             parent == supervisor->pid)
             found += kill_one(supervisor, (pid_t)pid);
     }
-    if (proc != NULL)
-        closedir(proc);
-    return found;
+    closedir(proc);
+    return found > 0 || unknown;
 }
 
-uint32_t stray_kill(struct supervisor *supervisor)
+bool stray_kill(struct supervisor *supervisor)
 {
     FILE *file = fopen("/proc/thread-self/children", "re");
     if (file == NULL)
@@ -77,5 +88,5 @@ uint32_t stray_kill(struct supervisor *supervisor)
     for (int pid; fscanf(file, "%d", &pid) == 1;)
         found += kill_one(supervisor, pid);
     fclose(file);
-    return found;
+    return found > 0;
 }

@@ -176,7 +176,7 @@ uint64_t watch_turn(struct supervisor *supervisor, uint64_t now_ns)
             supervisor->requeue[i])
             recover_requeue(supervisor, i);
     if (supervisor->stray_hunt)
-        supervisor->stray_hunt = stray_kill(supervisor) > 0;
+        supervisor->stray_hunt = stray_kill(supervisor);
     tell_suppressed(supervisor, now_ns);
     tell_manager(supervisor);
     control_turn(supervisor, now_ns);
