@@ -10,7 +10,10 @@
  * read, at the latest at the next call. An answer is taken when the event has been written whole.
  *  3. When it dies, closes its output or talks nonsense it is reaped (killed first where it lives), the slot
  * forgets it, and every later call says STAGE_BROKEN: a new worker starts a new one.
- *  4. No time limit here: the supervisor kills a worker that overruns, and the co-process goes with it.
+ *  4. When it has ended, or nobody has its input any more (it is of no use to a next event), what it has
+ * written is read, and no more is waited for: a child of its own may hold its output open, and without a time
+ * limit that would be for ever.
+ *  5. No time limit here: the supervisor kills a worker that overruns, and the co-process goes with it.
  */
 #include <errno.h>
 #include <poll.h>
@@ -71,7 +74,8 @@ static void say_death(const struct exec_death *death, char *words, size_t words_
         snprintf(words, words_bytes, "co-process was killed by signal %d", death->code);
 }
 
-/* It ended by itself, or is about to. What it had begun to answer stands in the answer buffer. */
+/* It ended by itself, or is about to: a pipe of it was closed. What it had begun to answer stands in the
+ * answer buffer. */
 static void break_ended(struct exec_stage *stage, const char *when, struct stage_breakage *breakage)
 {
     char how[128], half[200] = "";
@@ -81,7 +85,8 @@ static void break_ended(struct exec_stage *stage, const char *when, struct stage
     if (closed_only)
         exec_process_kill(&stage->process, &stage->death);
     if (closed_only)
-        snprintf(how, sizeof how, "co-process closed its output but went on running");
+        snprintf(how, sizeof how, "co-process closed its %s but went on running",
+                 stage->process.input < 0 ? "input" : "output");
     else
         say_death(&stage->death, how, sizeof how);
     if (stage->answer_bytes > 0)
@@ -151,12 +156,11 @@ static const char *line_end(const struct exec_stage *stage, struct talk *talk)
 static enum talk_state talk_begin(struct exec_stage *stage, struct stage_breakage *breakage)
 {
     stage->answer_bytes = 0;
-    switch (read_more(stage)) {
-    case READ_NOTHING:
-        if (stage->process.input >= 0)
-            return TALK_GOES_ON;
-        break_nonsense(stage, "co-process closed its input but went on running", breakage);
-        return TALK_BROKEN;
+    enum reading reading = read_more(stage);
+
+    if (reading == READ_NOTHING && stage->process.input >= 0)
+        return TALK_GOES_ON;
+    switch (reading) {
     case READ_SOME:
         break_stray(stage, "wrote a line without having been asked", stage->answer, stage->answer_bytes,
                     breakage);
@@ -170,7 +174,14 @@ static enum talk_state talk_begin(struct exec_stage *stage, struct stage_breakag
     }
 }
 
-/* It no longer reads when it has ended: then the rest is dropped, and its end is found by reading. */
+/* Nobody has its input any more: the rest is dropped. */
+static void close_input(struct exec_stage *stage, struct talk *talk)
+{
+    close(stage->process.input);
+    stage->process.input = -1;
+    talk->left_bytes = 0;
+}
+
 static void talk_write(struct exec_stage *stage, struct talk *talk)
 {
     ssize_t written = write(stage->process.input, talk->left, talk->left_bytes);
@@ -179,9 +190,7 @@ static void talk_write(struct exec_stage *stage, struct talk *talk)
         talk->left += written;
         talk->left_bytes -= (size_t)written;
     } else if (errno != EAGAIN && errno != EINTR) {
-        close(stage->process.input);
-        stage->process.input = -1;
-        talk->left_bytes = 0;
+        close_input(stage, talk);
     }
 }
 
@@ -217,10 +226,8 @@ static enum talk_state talk_read(struct exec_stage *stage, struct talk *talk, st
     return TALK_GOES_ON;
 }
 
-/* It has ended, while a child of its own may hold its output open: what is there already is read, no more is
- * waited for. */
-static enum talk_state talk_after_death(struct exec_stage *stage, struct talk *talk,
-                                        struct stage_breakage *breakage)
+static enum talk_state talk_finish(struct exec_stage *stage, struct talk *talk,
+                                   struct stage_breakage *breakage)
 {
     size_t before;
     enum talk_state state;
@@ -241,16 +248,18 @@ static enum talk_state talk_step(struct exec_stage *stage, struct talk *talk, st
     struct pollfd watched[3] = {
         {stage->process.output, POLLIN, 0},
         {stage->process.handle, POLLIN, 0},
-        {talk->left_bytes > 0 ? stage->process.input : -1, POLLOUT, 0},
+        {stage->process.input, talk->left_bytes > 0 ? POLLOUT : 0, 0}, /* POLLERR: nobody has it any more */
     };
-    if (poll(watched, 3, -1) < 0)
+    if (poll(watched, 3, stage->process.input >= 0 ? -1 : 0) < 0)
         return TALK_GOES_ON; /* EINTR; nothing else can be wrong with these */
-    if (watched[2].revents != 0)
+    if ((watched[2].revents & POLLERR) != 0)
+        close_input(stage, talk);
+    else if (watched[2].revents != 0)
         talk_write(stage, talk);
+    if (watched[1].revents != 0 || stage->process.input < 0)
+        return talk_finish(stage, talk, breakage);
     if (watched[0].revents != 0 || (stage->answer_bytes > 0 && talk->left_bytes == 0))
         return talk_read(stage, talk, breakage);
-    if (watched[1].revents != 0)
-        return talk_after_death(stage, talk, breakage);
     return TALK_GOES_ON;
 }
 

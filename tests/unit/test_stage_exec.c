@@ -253,6 +253,24 @@ static void ends_are_told_exactly(void)
                      "import os,sys,time\nsys.stdin.readline()\nif os.fork()==0:\n "
                      "os.read(0,1); os._exit(0)\nos._exit(6)",
                      SHM_CAUSE_EXIT, 6, "exited with code 6"));
+    CU_ASSERT(breaks("python3",
+                     "import os,sys,time\nsys.stdin.readline()\nif os.fork()==0:\n "
+                     "os.read(0,1); os._exit(0)\nos.write(1,b'{\"pro')\nos._exit(7)",
+                     SHM_CAUSE_EXIT, 7, "code 7 before it answered, after half a line: `{\"pro`"));
+}
+
+/* Nothing else would end these: there is no time limit here. */
+static void closed_inputs_end_it(void)
+{
+    static const char closed[] = "co-process closed its input but went on running before it answered";
+    CU_ASSERT(breaks("python3", "import os,signal\nos.close(0)\nwhile True: signal.pause()",
+                     SHM_CAUSE_NONSENSE, 0, closed));
+    CU_ASSERT(breaks("python3", "import os,signal\nos.read(0,65536)\nos.close(0)\nwhile True: signal.pause()",
+                     SHM_CAUSE_NONSENSE, 0, closed));
+    CU_ASSERT(breaks("python3",
+                     "import os,signal\nos.read(0,65536)\nos.write(1,b'{\"pro')\nos.close(0)\n"
+                     "while True: signal.pause()",
+                     SHM_CAUSE_NONSENSE, 0, "before it answered, after half a line: `{\"pro`"));
 }
 
 static void nonsense_is_shown(void)
@@ -322,8 +340,8 @@ static void stray_lines_and_silent_ends(void)
     /* it answers, and takes no more events, but lives: with a big event that shows while writing */
     char *event = big_event(1 << 20);
     CU_ASSERT_FATAL(trial_open(&trial, "python3",
-                               "import os,signal\nos.read(0,1)\nos.close(0)\nos.write(1,b'" GOOD
-                               "\\n')\nsignal.pause()"));
+                               "import os,signal\nos.read(0,1)\nos.write(1,b'" GOOD
+                               "\\n')\nos.close(0)\nsignal.pause()"));
     CU_ASSERT_EQUAL(trial_call(&trial, &call, event), STAGE_ANSWERED);
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_BROKEN);
     CU_ASSERT(fixture_contains(trial.breakage.words, "closed its input"));
@@ -481,6 +499,7 @@ static const struct unit_case cases[] = {
     {"big events there and back", big_events_there_and_back},
     {"no deadlock", no_deadlock},
     {"ends are told exactly", ends_are_told_exactly},
+    {"closed inputs end it", closed_inputs_end_it},
     {"nonsense is shown", nonsense_is_shown},
     {"stray lines and silent ends", stray_lines_and_silent_ends},
     {"failed starts say why", failed_starts_say_why},
