@@ -68,6 +68,8 @@ static void read_holder(int fd, struct holder *out)
         out->pid = 0;
 }
 
+/* Over what stands there, which needs no room on a full disk. Where there is none to be had, nobody is named:
+ * the lock is held all the same, and the store is waited for as any other that is on a full disk. */
 static int write_holder(int fd, const char *instance, const char *path, struct error *error)
 {
     char text[256], since[40];
@@ -79,9 +81,13 @@ static int write_holder(int fd, const char *instance, const char *path, struct e
     int length =
         snprintf(text, sizeof text, "pid %ld\ninstance %.79s\nsince %s\nstarted %llu\n", (long)getpid(),
                  instance != NULL && *instance != '\0' ? instance : "-", since, started);
-    if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)length, 0) == length)
+    errno = ENOSPC; /* what a short write means */
+    if (pwrite(fd, text, (size_t)length, 0) == length && ftruncate(fd, length) == 0)
         return 0;
-    return error_set(error, EP_ESTOREBUSY, "%s: cannot be written: %s", path, strerror(errno));
+    int why = errno;
+    if ((why == ENOSPC || why == EDQUOT) && ftruncate(fd, 0) == 0)
+        return 0;
+    return error_set(error, EP_ESTOREBUSY, "%s: cannot be written: %s", path, strerror(why));
 }
 
 static int open_lock(const char *path, struct error *error, int *fd)
@@ -144,9 +150,13 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
             bool lives = holder_lives(&holder);
             locked = lives && flock(fd, LOCK_EX | LOCK_NB) == 0; /* did it let go in between? */
             if (!locked && (lives || clock_ms() >= deadline)) {
-                code = error_set(error, EP_EBUSY, "%s: held by %s pid %ld (instance %s, since %s)%s",
-                                 place->path, lives ? "the process" : "what is left of the family of",
-                                 holder.pid, holder.instance, holder.since, lives ? "" : ", which is gone");
+                code = holder.pid == 0
+                           ? error_set(error, EP_EBUSY, "%s: held by a process that is not named in %s",
+                                       place->path, place->lock)
+                           : error_set(error, EP_EBUSY, "%s: held by %s pid %ld (instance %s, since %s)%s",
+                                       place->path, lives ? "the process" : "what is left of the family of",
+                                       holder.pid, holder.instance, holder.since,
+                                       lives ? "" : ", which is gone");
                 close(fd);
                 return code;
             }
