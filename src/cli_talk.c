@@ -108,7 +108,8 @@ static void serve_from_store(const struct cli *cli, const char *line, int fd)
         return;
     }
     if (store_open(&options, &store, &error) != EP_OK) {
-        control_end(fd, CONTROL_DOWN, "its store cannot be read: %s", error.words);
+        control_end(fd, error.code == EP_ESTORE ? CONTROL_NO : CONTROL_DOWN, "its store cannot be read: %s",
+                    error.words);
         return;
     }
     cJSON *request = cJSON_Parse(line);

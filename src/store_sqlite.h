@@ -62,6 +62,7 @@ enum store_sqlite_statement {
     SQL_OLDEST,
     SQL_STAGE_TOTALS,
     SQL_EACH_SOURCE,
+    SQL_EACH_SOURCE_NAMED,
     SQL_EACH_STAGE,
 
     SQL_ADD_DEATH,
@@ -72,6 +73,8 @@ enum store_sqlite_statement {
 
     SQL_FIND_UID,
     SQL_ITEM,
+    SQL_ITEM_PROGRESS,
+    SQL_ITEM_PARKED,
     SQL_LIST_ALL,
     SQL_LIST_PROGRESS,
     SQL_LIST_PARKED,

@@ -94,6 +94,7 @@ static const struct text texts[SQL_STATEMENTS] = {
     [SQL_STAGE_TOTALS] =
         {"SELECT processed, retried, removed, rejected, failed, crashed FROM stage WHERE id = ?1", false},
     [SQL_EACH_SOURCE] = {"SELECT id, name FROM source ORDER BY id", true},
+    [SQL_EACH_SOURCE_NAMED] = {"SELECT id, name FROM source ORDER BY name", true}, /* from its index */
     [SQL_EACH_STAGE] = {"SELECT id, name FROM stage WHERE source = ?1 ORDER BY id", true},
 
     [SQL_ADD_DEATH] =
@@ -113,6 +114,13 @@ static const struct text texts[SQL_STATEMENTS] = {
     [SQL_ITEM] = {"SELECT " ITEM_COLUMNS "FROM event e LEFT JOIN progress p ON p.seq = e.seq "
                   "LEFT JOIN parked k ON k.seq = e.seq WHERE e.seq = ?2",
                   false},
+    /* The same, and what one of the two tables says only; the other is not looked at. */
+    [SQL_ITEM_PROGRESS] = {"SELECT " ITEM_COLUMNS "FROM progress p CROSS JOIN event e ON e.seq = p.seq "
+                           "LEFT JOIN parked k ON k.seq = NULL WHERE p.seq = ?2",
+                           false},
+    [SQL_ITEM_PARKED] = {"SELECT " ITEM_COLUMNS "FROM parked k CROSS JOIN event e ON e.seq = k.seq "
+                         "LEFT JOIN progress p ON p.seq = NULL WHERE k.seq = ?2",
+                         false},
     [SQL_LIST_ALL] =
         {"SELECT " ITEM_COLUMNS "FROM event e LEFT JOIN progress p ON p.seq = e.seq "
          "LEFT JOIN parked k ON k.seq = e.seq WHERE e.seq > ?2 AND e.seq <= ?3 ORDER BY e.seq LIMIT ?4",

@@ -99,10 +99,12 @@ int store_sqlite_stage_totals(struct store *base, int64_t stage, struct store_st
     return 0;
 }
 
-static int each_name(struct store_sqlite *store, sqlite3_stmt *statement, store_on_source *see, void *user)
+static int each_name(struct store_sqlite *store, sqlite3_stmt *statement, store_on_source *see, void *user,
+                     size_t *seen)
 {
     int code;
     while ((code = store_sqlite_step(store, statement)) == 1) {
+        ++*seen;
         code = see(sqlite3_column_int64(statement, 0), (const char *)sqlite3_column_text(statement, 1), user);
         if (code != 0) {
             sqlite3_reset(statement);
@@ -115,7 +117,11 @@ static int each_name(struct store_sqlite *store, sqlite3_stmt *statement, store_
 int store_sqlite_each_source(struct store *base, store_on_source *see, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    return each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE), see, user);
+    size_t seen = 0;
+    int code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE), see, user, &seen);
+    if (code == EP_ESTORE && seen == 0) /* the table is damaged: the index of its names may be whole */
+        code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE_NAMED), see, user, &seen);
+    return code;
 }
 
 int store_sqlite_each_stage(struct store *base, int64_t source, store_on_stage *see, void *user)
@@ -123,5 +129,6 @@ int store_sqlite_each_stage(struct store *base, int64_t source, store_on_stage *
     struct store_sqlite *store = store_sqlite_of(base);
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_EACH_STAGE);
     store_sqlite_bind(store, statement, 1, source);
-    return each_name(store, statement, see, user);
+    size_t seen = 0;
+    return each_name(store, statement, see, user, &seen);
 }

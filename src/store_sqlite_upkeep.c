@@ -4,6 +4,7 @@
  * The check reads everything in one transaction and is slow; nothing else calls it.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -68,6 +69,21 @@ static const char *const checks[] = {
     "WHERE s.delayed <> d OR s.held <> h OR s.dead <> x",
 };
 
+/* SQLite puts what it found wrong with pages into one row, a line each under a title. */
+static void report_lines(const char *words, void (*report)(const char *words, void *user), void *user)
+{
+    char *copy = strncmp(words, "***", 3) == 0 ? strdup(words) : NULL;
+    if (copy == NULL) {
+        report(words, user);
+        return;
+    }
+    char *rest = copy;
+    for (const char *line = strsep(&rest, "\n"); line != NULL; line = strsep(&rest, "\n"))
+        if (*line != '\0' && strncmp(line, "***", 3) != 0)
+            report(line, user);
+    free(copy);
+}
+
 static int report_rows(struct store_sqlite *store, const char *sql,
                        void (*report)(const char *words, void *user), void *user)
 {
@@ -77,7 +93,7 @@ static int report_rows(struct store_sqlite *store, const char *sql,
         result = sqlite3_step(statement);
         const char *words = result == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
         if (words != NULL && strcmp(words, "ok") != 0) /* what integrity_check says when all is well */
-            report(words, user);
+            report_lines(words, report, user);
     }
     int code = result == SQLITE_DONE ? 0 : store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
     sqlite3_finalize(statement);

@@ -257,13 +257,27 @@ static struct walk_source *source_of(const struct walk *walk, int64_t event)
     return NULL;
 }
 
+static int step_to_item(struct walk *walk, enum store_sqlite_statement which, int64_t event,
+                        sqlite3_stmt **statement)
+{
+    *statement = store_sqlite_use(walk->store, which);
+    store_sqlite_bind(walk->store, *statement, 1, walk->with_data);
+    store_sqlite_bind(walk->store, *statement, 2, event);
+    return store_sqlite_step(walk->store, *statement);
+}
+
 int walk_again(struct walk *walk, int64_t event, struct walk_item *out)
 {
     struct walk_source *source = source_of(walk, event);
-    sqlite3_stmt *statement = store_sqlite_use(walk->store, SQL_ITEM);
-    store_sqlite_bind(walk->store, statement, 1, walk->with_data);
-    store_sqlite_bind(walk->store, statement, 2, event);
-    int code = source == NULL ? 0 : store_sqlite_step(walk->store, statement);
+    sqlite3_stmt *statement;
+    int code = source == NULL ? 0 : step_to_item(walk, SQL_ITEM, event, &statement);
+    if (code == EP_ESTORE && walk->around) { /* damaged may be a table that has nothing of this event */
+        code = step_to_item(walk, SQL_ITEM_PROGRESS, event, &statement);
+        if (code != 1)
+            code = step_to_item(walk, SQL_ITEM_PARKED, event, &statement);
+        if (code == 0)
+            code = EP_ESTORE;
+    }
     if (code != 1)
         return code;
     read_item(walk, statement, source, out);

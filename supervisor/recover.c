@@ -251,6 +251,7 @@ static void recover_one(struct supervisor *supervisor, struct child *child, int 
         .ready = child->ready,
         .worked = atomic_load(&slot->calls) + atomic_load(&slot->commits) != child->work_before,
         .asked = child->order == ORDER_RESTART,
+        .gave_up = WIFEXITED(status) && WEXITSTATUS(status) == CHILD_STORE,
         .event_suspect = death.ticket != SHM_NO_TICKET && death.kind != SHM_CAUSE_NONE &&
                          atomic_load(&slot->event_crashes) > 0,
     };

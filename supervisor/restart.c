@@ -6,7 +6,7 @@
  *  1. The first restart is immediate; then 250 ms, doubled each time up to the longest pause, for ever at
  * that pace: a process is never given up.
  *  2. A process that was of use (answered a call, or stood at work for a minute) starts from the beginning
- * again.
+ * again. One that gave up is of use after a minute only: what comes before a damaged page it does each time.
  *  3. An event that has crashed here before is the suspect, not the process: such a death does not slow
  * restarts.
  */
@@ -29,13 +29,16 @@ static uint64_t pause_ms(uint32_t level, uint64_t longest_ms)
 
 static bool was_of_use(const struct restart_life *life)
 {
-    return life->worked || (life->ready && life->now_ns - life->born_ns >= SETTLED_NS);
+    return (life->worked && !life->gave_up) || (life->ready && life->now_ns - life->born_ns >= SETTLED_NS);
 }
 
 uint64_t restart_after_death(struct restart *restart, const struct restart_life *life, uint64_t longest_ms)
 {
     if (life->asked)
         return 0;
+    if (life->gave_up)
+        restart->level += restart->forgiven;
+    restart->forgiven = 0;
     if (was_of_use(life))
         restart->level = 0;
     if (life->event_suspect)
@@ -50,6 +53,7 @@ bool restart_while_alive(struct restart *restart, const struct restart_life *lif
 {
     if (restart->level == 0 || !was_of_use(life))
         return false;
+    restart->forgiven = restart->level;
     restart->level = 0;
     return true;
 }

@@ -8,7 +8,8 @@
 
 /* One process place. All zero: nothing bad has happened yet. */
 struct restart {
-    uint32_t level; /* deaths in a row of processes that were of no use */
+    uint32_t level;    /* deaths in a row of processes that were of no use */
+    uint32_t forgiven; /* what this was before the living process had it forgotten */
 };
 
 struct restart_life {
@@ -16,6 +17,7 @@ struct restart_life {
     bool ready;         /* it said that it was at work */
     bool worked;        /* it answered at least one call */
     bool asked;         /* an operator ended it */
+    bool gave_up;       /* it ended by itself over a store that is damaged: the next one will do likewise */
     bool event_suspect; /* it died with an event in hand that has crashed here before: not the process' fault
                          */
 };

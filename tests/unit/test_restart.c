@@ -41,6 +41,23 @@ static void test_useful_life_begins_anew(void)
     CU_ASSERT_EQUAL(restart_after_death(&restart, &useless, LONGEST_MS), 250);
 }
 
+static void test_who_gives_up_is_of_no_use(void)
+{
+    struct restart restart = {.level = 3};
+    struct restart_life life = useless;
+    life.worked = life.gave_up = true;
+    CU_ASSERT_EQUAL(restart_after_death(&restart, &life, LONGEST_MS), 1000);
+    CU_ASSERT_TRUE(restart_while_alive(&restart, &(struct restart_life){.ready = true, .worked = true}));
+    CU_ASSERT_FALSE(restart_degraded(&restart));
+    CU_ASSERT_EQUAL(restart_after_death(&restart, &life, LONGEST_MS), 2000); /* it was forgiven too early */
+    life.now_ns = life.born_ns + 60 * SECOND;
+    CU_ASSERT_EQUAL(restart_after_death(&restart, &life, LONGEST_MS), 0);
+    CU_ASSERT_TRUE(restart_while_alive(&restart, &(struct restart_life){.ready = true, .worked = true}));
+    life.gave_up = false;
+    CU_ASSERT_EQUAL(restart_after_death(&restart, &life, LONGEST_MS), 0);
+    CU_ASSERT_EQUAL(restart_after_death(&restart, &useless, LONGEST_MS), 250);
+}
+
 static void test_long_life_begins_anew(void)
 {
     struct restart restart = {.level = 6};
@@ -110,6 +127,7 @@ UNIT_MAIN("restart",
           {"the longest pause holds, whatever it is", test_longest_pause_is_the_stages},
           {"a process that answered a call starts from the beginning", test_useful_life_begins_anew},
           {"so does one that was at work for a minute", test_long_life_begins_anew},
+          {"one that gave up over its store does not", test_who_gives_up_is_of_no_use},
           {"an event that crashed here before is blamed, not the process",
            test_suspect_event_does_not_slow_restarts},
           {"an operator's restart changes nothing", test_operators_restart_is_no_death},
