@@ -41,11 +41,11 @@ int segment_name_check(const char *instance);
 uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count);
 
 /*
- * Replaces any old segment of this name with a fresh one: allocates its space first (a full /dev/shm is
+ * Replaces a dead one's segment of this name with a fresh one: allocates its space first (a full /dev/shm is
  * -ENOSPC here and never SIGBUS later), mode 0600, everything zero or initial, header.ready still 0; takes an
  * exclusive flock on it. Slot order: keeper, then per source its producer, then its stages' workers. Returns
  * 0 or -errno (-E2BIG: more than 4095 stages in a source, 65534 slots, or a million tickets in a source;
- * -EINVAL: a name is missing or a count 0); on error nothing is left behind. Call segment_publish when the
+ * -EINVAL: a name is missing or a count 0; -EBUSY: a living creator's segment has this name); on error nothing is left behind. Call segment_publish when the
  * rest is in place.
  */
 int segment_create(const struct segment_plan *plan, struct segment *out);

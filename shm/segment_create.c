@@ -10,6 +10,8 @@
  *  1. An object that others may map is never changed in size: a new segment is a new object of the same name.
  *  2. Its space is allocated before it is mapped, so that no later write can fail.
  *  3. The creator holds an exclusive flock on it from before `ready` until it dies.
+ *  4. A name is taken from an object by whoever holds the flock on it, and by nobody else: of two that make
+ * one at the same instant, one goes on and the other knows.
  *
  * No space, no memory, a foreign object of that name: an error to the caller, and nothing left behind.
  */
@@ -25,8 +27,11 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#define LOCK_TRIES 50
+#define LOCK_PAUSE_NS 20000000L
 #define STAGES_MAX 4095u  /* of a source: a ticket's word has 12 bits for the stage */
 #define SLOTS_MAX 65534u  /* of an instance: it has 16 bits for the slot, and SHM_NO_SLOT is one of them */
 #define BATCH_TICKETS 64u /* a worker may hold a batch of answers that are not yet committed */
@@ -237,6 +242,66 @@ static int fill(struct segment *segment, const struct segment_plan *plan, const 
     return 0;
 }
 
+static bool same_object(int one, int other)
+{
+    struct stat first, second;
+    return fstat(one, &first) == 0 && fstat(other, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
+/* Opens and locks the object that has the name. A reader may hold its flock for an instant: so it is asked
+ * for again for a while. -EBUSY: it is held. -ENOENT: there is none. */
+static int object_lock(const char *name, int flags, int *out)
+{
+    for (int tries = LOCK_TRIES;;) {
+        int fd = shm_open(name, flags, 0), named;
+        if (fd < 0)
+            return -errno;
+        bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+        int error = locked || errno == EWOULDBLOCK ? 0 : -errno;
+        if (locked && (named = shm_open(name, O_RDONLY, 0)) >= 0) {
+            locked = same_object(fd, named); /* who held it may have taken it away */
+            close(named);
+        } else {
+            locked = false;
+        }
+        if (locked) {
+            *out = fd;
+            return 0;
+        }
+        close(fd);
+        if (error != 0)
+            return error;
+        if (--tries == 0)
+            return -EBUSY;
+        nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_NS}, NULL);
+    }
+}
+
+/* A new object. What a dead creator left under this name is taken away. */
+static int object_new(const char *name, int *out)
+{
+    for (int tries = LOCK_TRIES; tries > 0; tries--) {
+        int old, fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+        if (fd >= 0) {
+            *out = fd;
+            return 0;
+        }
+        if (errno != EEXIST)
+            return -errno;
+        int error = object_lock(name, O_RDONLY, &old);
+        if (error == -ENOENT)
+            continue;
+        if (error != 0)
+            return error;
+        error = shm_unlink(name) == 0 ? 0 : -errno;
+        close(old);
+        if (error != 0)
+            return error;
+    }
+    return -EBUSY;
+}
+
 /* An empty object of our own, with its space allocated, and mapped. The flock is on an opening of its own:
  * children inherit the mapping, and a mapping would keep the opening it was made from, with its flock, beyond
  * our death. */
@@ -247,8 +312,10 @@ static int object_make(int fd, const char *name, uint64_t size_bytes, struct seg
         return -E2BIG;
     if (fchmod(fd, 0600) != 0) /* whatever the umask is */
         return -errno;
-    if ((segment->fd = shm_open(name, O_RDWR, 0)) < 0 || flock(segment->fd, LOCK_EX | LOCK_NB) != 0)
-        return -errno;
+    if ((error = object_lock(name, O_RDWR, &segment->fd)) != 0)
+        return error == -ENOENT ? -EBUSY : error;
+    if (!same_object(fd, segment->fd)) /* taken for a dead one's before it was locked, and replaced */
+        return -EBUSY;
     do
         error = posix_fallocate(fd, 0, (off_t)size_bytes);
     while (error == EINTR);
@@ -271,11 +338,9 @@ int segment_create(const struct segment_plan *plan, struct segment *out)
         return error;
     char name[SHM_NAME_BYTES + 16];
     segment_name(plan->instance, name, sizeof name);
-    if (shm_unlink(name) != 0 && errno != ENOENT)
-        return -errno;
-    int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    if (fd < 0)
-        return -errno;
+    int fd;
+    if ((error = object_new(name, &fd)) != 0)
+        return error;
     struct segment segment = {.fd = -1};
     error = object_make(fd, name, measure.size_bytes, &segment);
     close(fd);
@@ -283,7 +348,8 @@ int segment_create(const struct segment_plan *plan, struct segment *out)
         *out = segment;
         return 0;
     }
-    shm_unlink(name);
+    if (error != -EBUSY) /* else it is another's by now */
+        shm_unlink(name);
     segment_close(&segment);
     return error;
 }

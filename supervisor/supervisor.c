@@ -4,8 +4,9 @@
  * until it is over. Its process never opens the store, never runs user code, never parses an event, never
  * waits for a child.
  *
- * Owns: the store's family lock, the segment, the control socket, every child. Order of taking: lock, socket,
- * segment; so whoever holds the lock may replace the other two. Released in the opposite order.
+ * Owns: the store's family lock, the segment, the control socket, every child. Order of taking: lock,
+ * segment, socket; the lock keeps off others of this store, the segment others of this name, and whoever has
+ * both may replace what is left of the socket.
  *
  * Fatal: what is missing at the start, a store that is broken or wrong. Survived: everything that happens to
  * children.
@@ -19,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shm/slot.h"
@@ -30,6 +32,8 @@
 #define HOLD_WAIT_MS 15000
 #define OUTPUT_AT_ONCE (64 << 10) /* of one child, before the others have their turn */
 #define EVENTS 64
+#define RACER_TRIES 50
+#define RACER_PAUSE_NS 20000000L
 
 int family_watch(struct supervisor *supervisor, int fd, enum family_event event, uint32_t index)
 {
@@ -84,7 +88,9 @@ static int refuse_namesake(const struct config *config, struct error *error)
                          "an instance named %s runs already (process %d, %s): stop it, or give this one "
                          "another name",
                          config->instance, holder,
-                         attached == -EPROTO ? "another version of eventpipe" : "its segment cannot be read");
+                         attached == -EPROTO   ? "another version of eventpipe"
+                         : attached == -EAGAIN ? "which starts just now"
+                                               : "its segment cannot be read");
     if (segment_owner_lives(&other))
         result = error_set(
             error, EP_EBUSY,
@@ -92,6 +98,20 @@ static int refuse_namesake(const struct config *config, struct error *error)
             config->instance, (int)other.header->supervisor_pid, other.header->store_url);
     segment_close(&other);
     return result;
+}
+
+/* Another of this name was faster by an instant; so it may take one more until it can be named. */
+static int refuse_racer(const struct config *config, struct error *error)
+{
+    for (int tries = RACER_TRIES; tries > 0; tries--) {
+        int result = refuse_namesake(config, error);
+        if (result != 0)
+            return result;
+        nanosleep(&(struct timespec){.tv_nsec = RACER_PAUSE_NS}, NULL);
+    }
+    return error_set(error, EP_EBUSY,
+                     "an instance named %s was started at the same instant: give this one another name",
+                     config->instance);
 }
 
 static int open_segment(struct supervisor *supervisor, struct error *error)
@@ -108,6 +128,8 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
         obituary_inherit(&supervisor->segment, &before);
     if (left)
         segment_close(&before);
+    if (result == -EBUSY)
+        return refuse_racer(config, error);
     if (result == -ENOSPC)
         return error_set(error, EP_ENOMEM,
                          "no space in /dev/shm for the instance's shared memory: free some, or lower "
@@ -117,7 +139,6 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     if (result != 0)
         return error_set(error, EP_ESYSTEM, "cannot make the shared memory /eventpipe-%s: %s",
                          config->instance, strerror(-result));
-    segment_publish(&supervisor->segment);
     return 0;
 }
 
@@ -184,10 +205,11 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
         return error_set(error, result, "cannot adopt orphans: %s", strerror(errno));
     if ((result = refuse_namesake(config, error)) != 0)
         return result;
-    if (config->control != NULL && (result = control_listen(supervisor, error)) != 0)
-        return result;
     if ((result = open_segment(supervisor, error)) != 0)
         return result;
+    if (config->control != NULL && (result = control_listen(supervisor, error)) != 0)
+        return result;
+    segment_publish(&supervisor->segment);
     return open_children(supervisor, error);
 }
 

@@ -206,6 +206,8 @@ static void test_replaced(void)
     segment_publish(&old);
     atomic_store(&old.header->recoveries, 42);
     CU_ASSERT_EQUAL_FATAL(segment_attach(name, &reader), 0);
+    CU_ASSERT_EQUAL_FATAL(segment_create(&plan, &fresh), -EBUSY); /* its creator lives */
+    segment_inherited(&old);                                      /* as if it were dead: its flock is gone */
     CU_ASSERT_EQUAL_FATAL(segment_create(&plan, &fresh), 0);
     CU_ASSERT_EQUAL(fresh.header->recoveries, 0);
     CU_ASSERT_EQUAL(reader.header->recoveries, 42); /* who has the old one mapped keeps it */
