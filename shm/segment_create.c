@@ -338,7 +338,7 @@ int segment_create(const struct segment_plan *plan, struct segment *out)
         return error;
     char name[SHM_NAME_BYTES + 16];
     segment_name(plan->instance, name, sizeof name);
-    int fd;
+    int fd = -1;
     if ((error = object_new(name, &fd)) != 0)
         return error;
     struct segment segment = {.fd = -1};

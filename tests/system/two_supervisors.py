@@ -56,8 +56,9 @@ def main():
     for number in range(ROUNDS):
         winner = race(number, (first, second),
                       lambda winner: "an instance named %s runs already (process %d" % (winner.name, winner.daemon.pid))
-        done = winner.run("queue")
-        equal((done.returncode, done.stderr), (0, ""), "exit status and words of a call to the winner: " + done.stdout)
+        done = winner.run("pause", "lines")
+        equal(done.returncode, 0, "exit status of a call to the winner; it said: " + done.stderr)
+        winner.run("resume", "lines")
         winner.stop()
         check(not os.path.exists("/dev/shm/eventpipe-" + winner.name), "no segment is left")
     finish()
