@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A stage that starts processes of its own, in the background, in sessions of their own: nothing of it is left after
-its worker was killed, after a restart, and after a stop."""
+it crashed, after its worker was killed, after a restart, and after a stop."""
 import os
 import signal
 
@@ -25,6 +25,8 @@ BODY = '''
             time.sleep(600)
     os.read(ready, 1)
     os.read(ready, 1)
+    if "crash" in event["uid"]:
+        os._exit(3)
 '''
 
 
@@ -32,7 +34,7 @@ def main():
     instance = Instance()
     lines = os.path.join(DIRECTORY, "lines")
     stage, calls = python_stage("breeder", BODY)
-    instance.configure(file_source("lines", lines, {"name": "breeder", "exec": [stage]}), "drain_timeout: 5s")
+    instance.configure(file_source("lines", lines, {"name": "breeder", "exec": [stage], "max_crashes": 1}), "drain_timeout: 5s")
     instance.start()
     fetched = 0
 
@@ -53,6 +55,13 @@ def main():
         wait_for(lambda: not [pid for pid in pids if alive(pid)],
                  lambda: "%s to be gone after %s" % ([p for p in pids if alive(p)], after))
 
+    fetched += 1
+    append(lines, {"id": "crash"})
+    instance.wait_source(lambda s: s["dead"] == 1, "the crash to be blamed")
+    pids = [call[2] for call in calls() if call[0] == "process"]
+    equal(len(pids), 2, "processes that a crash left running")
+    gone(pids, "a crash")
+    wait_for(lambda: instance.workers(), "another worker")
     pids = bred()
     worker = instance.workers()[0]
     os.kill(worker, signal.SIGKILL)
