@@ -132,6 +132,13 @@ static inline bool step_long(void)
     return getenv("STEP_LONG") != NULL;
 }
 
+/* The long form where there are too many instructions for every one: STEP_LONG=N takes every Nth. */
+static inline bool step_takes(uint32_t instruction)
+{
+    unsigned long every = step_long() ? strtoul(getenv("STEP_LONG"), NULL, 10) : 0;
+    return every > 0 && instruction % every == 0;
+}
+
 /* Its state, as ps shows it; 'Z' also when there is none. */
 static inline char step_state(pid_t pid)
 {

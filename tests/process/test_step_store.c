@@ -5,7 +5,8 @@
  * order of the daemon's; it is killed at each of its system calls, before and after it, and after each
  * instruction that changed the segment. Then the supervisor's recovery runs, and another process (which had
  * the store open all the while, or every other time opens it anew) does the successors' work to the end of
- * all events, and looks at the counts and at store_check. STEP_LONG=1: it is killed after every instruction.
+ * all events, and looks at the counts and at store_check. STEP_LONG=N: it is killed after every
+ * Nth of the other instructions, too (1: hours).
  */
 #include "tests/process/step_store_life.h"
 
@@ -15,6 +16,7 @@
 
 #define FAULTS_ENOUGH 3
 #define STOPS_MOST 4000
+#define PLACES_MOST 200000
 
 /* --- the operations: who is killed, and what stands before */
 
@@ -346,7 +348,7 @@ static void find_route(const struct operation *operation, const struct image *st
 static uint32_t kill_between_calls(const struct operation *operation, const struct image *start,
                                    const struct route *route, uint32_t *instructions)
 {
-    static struct place places[200000];
+    static struct place places[PLACES_MOST];
     uint32_t count = 0, halt = 0;
     struct place at = {0, 0};
     void *before = malloc(segment.size_bytes);
@@ -354,7 +356,8 @@ static uint32_t kill_between_calls(const struct operation *operation, const stru
     pid_t pid = step_fork(victim_run, (void *)(uintptr_t)operation);
     if (before != NULL)
         memcpy(before, segment.header, segment.size_bytes);
-    for (; pid > 0 && before != NULL && step_on(pid, 1) == STEP_HALTED && count < 200000; ++*instructions) {
+    for (; pid > 0 && before != NULL && step_on(pid, 1) == STEP_HALTED && count < PLACES_MOST;
+         ++*instructions) {
         struct __ptrace_syscall_info info;
         ptrace(PTRACE_GET_SYSCALL_INFO, pid, (void *)sizeof info, &info);
         at.instructions++;
@@ -363,7 +366,7 @@ static uint32_t kill_between_calls(const struct operation *operation, const stru
             halt += 2;
         }
         bool changed = memcmp(before, segment.header, segment.size_bytes) != 0;
-        if (changed || step_long())
+        if (changed || step_takes(*instructions))
             places[count++] = at;
         if (changed)
             memcpy(before, segment.header, segment.size_bytes);
