@@ -11,7 +11,7 @@ folder=$(mktemp -d "${TEST_TMPDIR:-/tmp}/model.XXXXXX") || exit 99
 trap 'rm -rf "$folder"' EXIT
 models=$(cd "$models" && pwd)
 cd "$folder" || exit 99
-failed=0 seen=0 mutants=0 searches=0 memory=2000
+failed=0 seen=0 mutants=0 searches=0 memory=2000 kind=-DSAFETY how=
 
 # explore MODEL DEFINE...: the checker's words in the file `out`; built with $level of optimization, since for a mutant
 # the building takes longer than the search. Memory is bounded (megabytes): what is larger counts as not searched.
@@ -21,8 +21,9 @@ explore() {
     rm -f pan pan.* ./*.trail out
     # shellcheck disable=SC2086 # a compiler may be two words
     { spin "-P$compiler -E -x c" "$@" -a "$models/$model.pml" &&
-        $compiler "$level" -w -DSAFETY -DCOLLAPSE -DMEMLIM="$memory" -o pan pan.c; } >out 2>&1 || { cat out; return 1; }
-    ./pan -m1000000 >out 2>&1
+        $compiler "$level" -w $kind -DCOLLAPSE -DMEMLIM="$memory" -o pan pan.c; } >out 2>&1 || { cat out; return 1; }
+    # shellcheck disable=SC2086 # words or none
+    ./pan -m1000000 $how >out 2>&1
     grep -q '^State-vector' out || { cat out; return 1; }
 }
 
@@ -56,6 +57,30 @@ whole gate
 mutant gate -DONE_LONG_SLEEP
 mutant gate -DNOT_ROBUST
 
+# A process that is dead stays where it is, so no state is an invalid end: `timeout` judges.
+how=-E
+whole rounds -DKILLS=1
+mutant rounds -DKILLS=1 -DNO_CYCLE
+mutant rounds -DKILLS=1 -DEMPTY_BY_HINT
+mutant rounds -DKILLS=0 -DSIZE=4 -DLIMIT=2 -DLIMIT_BY_HINT
+mutant rounds -DKILLS=0 -DSIZE=4 -DLIMIT=2 -DNO_LIMIT
+whole waits -DEVENTS=2 -DKILLS=0
+whole waits -DEVENTS=2 -DKILLS=1
+mutant waits -DEVENTS=2 -DKILLS=0 -DNO_WOKEN
+mutant waits -DEVENTS=2 -DKILLS=0 -DLOOK_FIRST
+mutant waits -DEVENTS=2 -DKILLS=0 -DNO_SPACE_WANTED
+mutant waits -DEVENTS=2 -DKILLS=0 -DNO_WAKE_ROOM
+mutant waits -DEVENTS=2 -DKILLS=0 -DTICKETS=1 -DWAKE_FIRST
+mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DPASS_OVER_WOKEN
+mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DNO_WAKE_SOURCE
+mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DNO_TICKET_WAKE
+# nobody turns for ever: no cycle at all
+kind=-DNP how='-E -l'
+whole rounds -DKILLS=0
+mutant rounds -DKILLS=1 -DNO_HELP_TAIL
+mutant rounds -DKILLS=1 -DNO_HELP_HEAD
+kind=-DSAFETY how=
+
 whole tickets -DKILLS=1
 whole tickets -DKILLS=0 -DSTOPS=1
 mutant tickets -DKILLS=1 -DNO_ORPHANS
@@ -79,13 +104,11 @@ mutant tickets -DPER_STAGE=1 -DKILLS=2 -DBURY_FIRST
 mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DRELEASE_BY_EVENT
 mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DSIZE=1 -DNO_FALLEN
 if [ "${MODEL_LONG:-0}" != 0 ]; then
-    memory=6000
-    whole gate -DROUNDS=3 -DKILLS=3
+    how=-E
+    whole rounds -DKILLS=1 -DSIZE=4 -DLIMIT=2
+    how=
     whole tickets -DKILLS=1 -DRETRIES=1
     whole tickets -DKILLS=2 -DTICKETS=1 -DSIZE=2
-    whole tickets -DPER_STAGE=1 -DKILLS=3
-    whole tickets -DPER_STAGE=1 -DKILLS=2 -DSTOPS=1
-    whole tickets -DPER_STAGE=1 -DKILLS=2 -DEVENTS=2
 fi
 echo "$searches searches, $seen of $mutants mutants seen"
 exit $failed

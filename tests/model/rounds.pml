@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A ring by itself: two processes push, two pop, while the ring comes round; any of them is killed at any step.
+ *
+ *   pusher()  shm/ring.c: put (ring_push with LIMIT, ring_push_over where LIMIT is SIZE), reaches
+ *   popper()  shm/ring.c: ring_pop                       forward()  hint_forward
+ *   walk()    shm/ring.c: first_not with is_popped
+ *
+ * Each d_step is one load or one compare-and-swap. `pushed`, `popped` and `order` stand outside: they tell what has
+ * really happened. Checked: what was pushed is popped once, in the order of the pushes; an answer `full` or `empty` is
+ * true at the instant of the load that decides it; the limit holds; by `timeout` nobody who lives is held up by one
+ * who was killed; and, searched for cycles (-DNP), nobody turns for ever, since every wait is a blocking step here.
+ * Cycle numbers do not come back in it (ring.c, invariant 4).
+ */
+#ifndef ITEMS
+#define ITEMS 2 /* that each of the two pushes */
+#endif
+#ifndef KILLS
+#define KILLS 1
+#endif
+#ifndef SIZE
+#define SIZE 2
+#endif
+#ifndef LIMIT
+#define LIMIT SIZE
+#endif
+#define word_of(position) (position % SIZE)
+#define cycle_of(position) (position / SIZE)
+
+byte cycle[SIZE], entry[SIZE], head, tail;
+byte pushed, popped, order[2 * ITEMS], sent[2]; /* what has happened */
+bool dead[4];
+byte kills = KILLS;
+
+#define alive !dead[me] /* a step of who is dead is not taken */
+
+inline forward(hint, position)
+{
+    d_step {
+        alive;
+        if
+        :: hint == position -> hint = position + 1
+        :: else
+        fi
+    }
+}
+
+/* From the first position not popped: `no_room` by who finds LIMIT entries before `at`, true at that instant. */
+inline walk()
+{
+    do
+    :: d_step { alive -> from = head; place = head };
+        do
+        :: d_step {
+                alive && place - from <= SIZE ->
+                found = cycle[word_of(place)] <= cycle_of(place);
+                no_room = found && at - place >= LIMIT;
+                assert(!no_room || pushed - popped >= LIMIT);
+                place = (found -> place : place + 1)
+            };
+            if
+            :: found -> break
+            :: !found
+            fi
+        :: d_step { alive && place - from > SIZE -> assert(head != from) /* "no ring of ours" */ };
+            break
+        od;
+        if
+        :: found -> break
+        :: !found
+        fi
+    od;
+    from = 0;
+    place = 0;
+    found = false
+}
+
+proctype pusher(byte me)
+{
+    byte at, from, place, c, e;
+    bool no_room, found, done;
+    do
+    :: d_step { alive && sent[me] < ITEMS -> at = tail };
+        d_step {
+            alive ->
+            c = cycle[word_of(at)];
+            e = entry[word_of(at)];
+            no_room = c < cycle_of(at);
+            assert(!no_room || pushed - popped == SIZE)
+        };
+        if
+        :: no_room
+        :: !no_room && (c != cycle_of(at) || e != 0) ->
+#ifndef NO_HELP_TAIL
+            forward(tail, at)
+#endif
+        :: !no_room && c == cycle_of(at) && e == 0 ->
+#if LIMIT < SIZE && !defined(NO_LIMIT)
+            if
+#ifdef LIMIT_BY_HINT
+            :: d_step { alive && at - head >= LIMIT -> no_room = true; assert(pushed - popped >= LIMIT) }
+#else
+            :: alive && at - head >= LIMIT -> walk()
+#endif
+            :: alive && at - head < LIMIT
+            fi;
+#endif
+            if
+            :: no_room
+            :: !no_room ->
+                d_step {
+                    alive;
+                    if
+#ifdef NO_CYCLE
+                    :: entry[word_of(at)] == 0 ->
+#else
+                    :: cycle[word_of(at)] == c && entry[word_of(at)] == 0 ->
+#endif
+                        assert(at == pushed && pushed - popped < LIMIT);
+                        entry[word_of(at)] = me * ITEMS + sent[me] + 1;
+                        order[pushed] = me * ITEMS + sent[me] + 1;
+                        pushed++;
+                        sent[me]++;
+                        done = true
+                    :: else
+                    fi
+                };
+                if
+                :: done -> done = false; forward(tail, at)
+                :: !done
+                fi
+            fi
+        fi;
+        alive && (!no_room || pushed - popped < LIMIT);
+        no_room = false
+    od
+}
+
+proctype popper(byte me)
+{
+    byte at, c, e;
+    bool done;
+    do
+    :: d_step { alive -> at = head };
+        d_step {
+            alive ->
+            c = cycle[word_of(at)];
+            e = entry[word_of(at)];
+#ifdef EMPTY_BY_HINT
+            assert(at != tail || pushed == popped);
+#endif
+            assert(c != cycle_of(at) || e != 0 || pushed == popped)
+        };
+        if
+        :: c != cycle_of(at) ->
+#ifndef NO_HELP_HEAD
+            forward(head, at)
+#endif
+        :: c == cycle_of(at) && e == 0 -> alive && pushed > popped
+        :: c == cycle_of(at) && e != 0 ->
+            d_step {
+                alive;
+                if
+                :: cycle[word_of(at)] == c && entry[word_of(at)] == e ->
+                    assert(at == popped && e == order[popped]);
+#ifndef NO_CYCLE
+                    cycle[word_of(at)] = c + 1;
+#endif
+                    entry[word_of(at)] = 0;
+                    popped++;
+                    done = true
+                :: else
+                fi
+            };
+            if
+            :: done -> done = false; forward(head, at)
+            :: !done
+            fi
+        fi
+    od
+}
+
+active proctype killer()
+{
+    do
+    :: d_step { kills > 0 && !dead[0] -> kills--; dead[0] = true }
+    :: d_step { kills > 0 && !dead[1] -> kills--; dead[1] = true }
+    :: d_step { kills > 0 && !dead[2] -> kills--; dead[2] = true }
+    :: d_step { kills > 0 && !dead[3] -> kills--; dead[3] = true }
+    :: timeout ->
+        if
+        :: dead[2] && dead[3] /* nobody is left to make room */
+        :: else ->
+            assert(pushed == popped);
+            assert(dead[0] || sent[0] == ITEMS);
+            assert(dead[1] || sent[1] == ITEMS)
+        fi;
+        break
+    od
+}
+
+init {
+    atomic {
+        run pusher(0);
+        run pusher(1);
+        run popper(2);
+        run popper(3)
+    }
+}
