@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define SHM_MAGIC UINT64_C(0x3165706970747665) /* "evtpipe1" in memory on a little-endian machine */
-#define SHM_LAYOUT 3u
+#define SHM_LAYOUT 4u
 #define SHM_LINE 64 /* bytes in a cache line: what different processes write stands in different lines */
 #define SHM_NAME_BYTES 64
 #define SHM_TEXT_BYTES 500
@@ -262,6 +262,7 @@ struct shm_cause {
     uint32_t kind; /* enum shm_cause_kind */
     int32_t code;
     uint32_t stage; /* segment-wide index of the stage the event was at */
+    int32_t pid;    /* of the process that died, 0 = it ended in order */
     char words[SHM_TEXT_BYTES];
 };
 

@@ -219,6 +219,7 @@ bool ticket_bury(const struct segment *segment, uint32_t ticket)
     struct shm_cause *cause = segment_cause(segment, ticket);
     cause->kind = SHM_CAUSE_NONE;
     cause->code = 0;
+    cause->pid = 0;
     cause->words[0] = '\0';
     return word_swap(it, &seen, word_make(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(seen)));
 }

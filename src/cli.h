@@ -152,6 +152,7 @@ int cli_status(struct cli *cli);
 int cli_queue(struct cli *cli);
 int cli_show(struct cli *cli);
 int cli_deaths(struct cli *cli);
+int cli_trace(struct cli *cli);
 int cli_change(struct cli *cli);
 int cli_cursor(struct cli *cli);
 int cli_order(struct cli *cli); /* pause, resume, restart */

@@ -26,6 +26,8 @@ const struct cli_verb cli_verbs[] = {
      cli_show},
     {"deaths", "[SOURCE[/STAGE]]", "which processes died, when, how, over which event",
      CLI_ANY | CLI_DATA | CLI_DEATHS, 0, 1, cli_deaths},
+    {"trace", "UID", "an event's story: its stages, answers, deaths and retries",
+     CLI_ANY | CLI_DATA | CLI_SHOW, 1, 1, cli_trace},
     {"retry", "SELECTORS", "delayed and dead events: due now, counted anew", CHANGE, 0, -1, cli_change},
     {"hold", "SELECTORS", "set events aside", CHANGE, 0, -1, cli_change},
     {"release", "SELECTORS", "held events go on", CHANGE, 0, -1, cli_change},

@@ -54,6 +54,7 @@ void config_defaults(struct config *config)
     config->synchronous = SYNCHRONOUS_FULL;
     config->drain_timeout_ms = 30 * SECOND_MS;
     config->log_level = EP_LOG_INFO;
+    config->trace = (struct trace_config){.keep_ms = 24 * 3600 * SECOND_MS, .bytes = UINT64_C(64) << 20};
 }
 
 void source_config_defaults(struct source_config *source)

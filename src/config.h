@@ -31,6 +31,8 @@
 /* Where the worker itself runs the stage, it needs some of it for the store, the log and its own thread. */
 #define CONFIG_WORKER_MEMORY_MIN (UINT64_C(64) << 20)
 #define CONFIG_WORKER_FILES_MIN 64
+#define CONFIG_TRACE_BYTES_MIN 1000000
+#define CONFIG_TRACE_BYTES_MAX (UINT64_C(1) << 40)
 #define CONFIG_CONTROL_BYTES_MAX 107 /* what a socket address holds */
 
 enum synchronous { SYNCHRONOUS_FULL, SYNCHRONOUS_NORMAL };
@@ -173,6 +175,9 @@ struct config {
     enum synchronous synchronous;
     uint64_t drain_timeout_ms; /* 30 s */
     enum ep_severity log_level;
+    struct trace_config {
+        uint64_t keep_ms, bytes; /* 1 day, 0 = off; 64 MiB */
+    } trace;
     struct strings token_variables; /* of the environment; to be taken out of it before anything is run */
     struct source_config *sources;
     size_t source_count;

@@ -33,6 +33,16 @@ static const struct schema_key retry_keys[] = {
     {.name = NULL},
 };
 
+static const struct schema_key trace_keys[] = {
+    {.name = "keep", .read = value_duration, .offset = offsetof(struct trace_config, keep_ms)},
+    {.name = "size",
+     .read = value_size,
+     .offset = offsetof(struct trace_config, bytes),
+     .least = CONFIG_TRACE_BYTES_MIN,
+     .most = CONFIG_TRACE_BYTES_MAX},
+    {.name = NULL},
+};
+
 static const struct schema_key backlog_keys[] = {
     {.name = "max_events", .read = value_count64, .most = INT64_MAX},
     {.name = NULL},
@@ -242,6 +252,7 @@ const struct schema_key schema_top[] = {
      .choices = synchronous_words},
     {.name = "drain_timeout", .read = value_duration, .offset = AT_CONFIG(drain_timeout_ms)},
     {.name = "log_level", .read = value_severity, .offset = AT_CONFIG(log_level)},
+    {.name = "trace", .read = schema_mapping, .offset = AT_CONFIG(trace), .children = trace_keys},
     {.name = "sources", .read = schema_sources, .children = source_keys},
     {.name = NULL},
 };

@@ -25,6 +25,7 @@
 #include "src/process.h"
 
 #define REFRESH_NS UINT64_C(1000000000)
+#define TRIM_PIECES 200 /* of the trace, in one refresh */
 
 struct keeper {
     struct process process;
@@ -116,6 +117,20 @@ static void store_deaths(struct keeper *keeper)
         keeper->stale = true;
 }
 
+/* ---- trace */
+
+/* A piece of what is to go, then the pipeline's turn; what is left waits for the next refresh. */
+static void trim_trace(struct keeper *keeper)
+{
+    const struct trace_config *trace = &keeper->inherit->config->trace;
+    uint64_t bytes = trace->keep_ms > 0 ? trace->bytes : 0;
+    int code = 1;
+    for (int piece = 0; piece < TRIM_PIECES && code == 1; piece++)
+        code = store_trim_trace(keeper->process.store, shm_realtime_ms(), trace->keep_ms, bytes);
+    if (code == 1)
+        keeper->stale = true;
+}
+
 /* ---- totals */
 
 static void refresh_source(struct keeper *keeper, struct shm_source *source)
@@ -163,6 +178,7 @@ static void refresh(struct keeper *keeper)
     for (uint32_t i = 0; i < segment->header->stage_count; i++)
         refresh_stage(keeper, segment_stage(segment, i));
     store_deaths(keeper);
+    trim_trace(keeper);
     uint64_t bytes, log_bytes;
     if (store_sizes(keeper->process.store, &bytes, &log_bytes) == 0) {
         atomic_store(&segment->header->store_bytes, bytes);

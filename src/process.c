@@ -150,6 +150,7 @@ void process_open_store(struct process *process)
         .instance = config->instance,
         .synchronous = config->synchronous,
         .gate = &process->header->gate,
+        .trace = config->trace.keep_ms > 0,
         .start_number = atomic_load(&process->header->start_number),
         .log_bytes = LOG_BYTES,
         .log_grown = log_grown,

@@ -188,9 +188,13 @@ static void blame(struct producer *producer, uint32_t ticket, struct store_relea
                   size_t size)
 {
     const struct shm_cause *cause = segment_cause(&producer->inherit->segment, ticket);
-    if (cause->kind == SHM_CAUSE_NONE)
+    release->pid = cause->pid;
+    if (cause->kind == SHM_CAUSE_NONE && cause->pid == 0)
         return;
     const struct shm_stage *stage = segment_stage(&producer->inherit->segment, cause->stage);
+    release->stage = atomic_load(&stage->store_id);
+    if (cause->kind == SHM_CAUSE_NONE)
+        return;
     const struct stage_config *config = &producer->config->stages[stage->position];
     struct counts_read counts = {0};
     store_read(producer->process.store, &release->lease, 1, see_counts, &counts);
@@ -198,7 +202,6 @@ static void blame(struct producer *producer, uint32_t ticket, struct store_relea
     release->crashed = !release->timed_out;
     release->max_crashes = config->max_crashes;
     release->max_attempts = config->max_attempts;
-    release->stage = atomic_load(&stage->store_id);
     uint64_t now_ms = shm_realtime_ms();
     release->due_ms =
         now_ms + retry_delay_ms(&config->retry, counts.attempts + counts.crashes + 1, arc4random());
@@ -273,7 +276,9 @@ void release_all(struct producer *producer)
         enum ticket_phase phase = ticket_look(&producer->inherit->segment, ticket).phase;
         if (phase == TICKET_FREE || phase == TICKET_ORPHANED)
             continue;
-        segment_cause(&producer->inherit->segment, ticket)->kind = SHM_CAUSE_NONE;
+        struct shm_cause *cause = segment_cause(&producer->inherit->segment, ticket);
+        cause->kind = SHM_CAUSE_NONE;
+        cause->pid = 0;
         ticket_revoke(&producer->inherit->segment, ticket);
     }
     uint32_t next = 0;

@@ -48,6 +48,16 @@ const char *store_reason_name(enum store_reason reason)
     return (size_t)reason < sizeof names / sizeof names[0] ? names[reason] : "unknown";
 }
 
+const char *store_step_name(enum store_step_kind kind)
+{
+    static const char *const names[] = {
+#define X(name, text) [STORE_STEP_##name] = text,
+        STORE_STEPS(X)
+#undef X
+    };
+    return (size_t)kind < sizeof names / sizeof names[0] ? names[kind] : "unknown";
+}
+
 int store_hold(const struct store_options *options, uint64_t wait_ms, int *lock_fd, struct error *error)
 {
     const struct store_ops *ops = engine_of(options, error);
@@ -84,6 +94,11 @@ void store_close(struct store **store)
 uint64_t store_event_number(int64_t event)
 {
     return (uint64_t)event & ((UINT64_C(1) << STORE_NUMBER_BITS) - 1);
+}
+
+int64_t store_event_source(int64_t event)
+{
+    return event >> STORE_NUMBER_BITS;
 }
 
 const char *store_words(const struct store *store)
@@ -163,6 +178,17 @@ int store_add_deaths(struct store *store, const struct store_death *deaths, size
 int store_each_death(struct store *store, store_on_death *see, void *user, uint64_t *dropped)
 {
     return store->ops->each_death(store, see, user, dropped);
+}
+
+int store_trace(struct store *store, int64_t source, const char *uid, store_on_step *see, void *user,
+                size_t *live)
+{
+    return store->ops->trace(store, source, uid, see, user, live);
+}
+
+int store_trim_trace(struct store *store, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes)
+{
+    return store->ops->trim_trace(store, now_ms, keep_ms, bytes);
 }
 
 int store_list(struct store *store, const struct store_select *select, bool with_data, store_on_item *see,

@@ -30,6 +30,7 @@
 
 /* An event's id for people: its number in its source's order of arrival. Ids themselves are opaque. */
 uint64_t store_event_number(int64_t event);
+int64_t store_event_source(int64_t event); /* store id of its source */
 
 #define STORE_STATES(X) \
     X(READY, "ready") X(RUNNING, "running") X(DELAYED, "delayed") X(HELD, "held") X(DEAD, "dead")
@@ -52,6 +53,7 @@ enum store_reason {
 #define X(name, text) STORE_REASON_##name,
     STORE_REASONS(X)
 #undef X
+        STORE_REASON_KINDS
 };
 const char *store_reason_name(enum store_reason reason);
 
@@ -61,6 +63,7 @@ struct store_options {
     enum synchronous synchronous;
     bool readonly;
     uint32_t busy_timeout_ms; /* 0 = 5000 */
+    bool trace;               /* writes down what is done to each event, for store_trace */
     pthread_mutex_t *gate;    /* writers queue on it (shm/gate.h); NULL = none */
     uint64_t start_number; /* of this run, to make tokens of older runs void; 0 for a reader when the daemon
                               is down */
@@ -191,7 +194,9 @@ struct store_answer {
     bool failed; /* an error (tally failed), not a plain 'not processed' (tally retried) */
     enum store_reason reason;
     const char *words; /* DELAY, BURY: the error, NULL = none */
-    bool applied;      /* out: false = the lock was no longer ours, nothing was changed */
+    uint32_t attempt;  /* at this stage, from 1; for the trace, as is the next one */
+    uint64_t duration_us;
+    bool applied; /* out: false = the lock was no longer ours, nothing was changed */
 };
 int store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
                  size_t count);
@@ -207,6 +212,7 @@ struct store_release {
     uint64_t due_ms; /* used as is when crashed or timed_out */
     const char *words;
     bool expired; /* when crashed or timed_out: too old to be tried again, dead (EXPIRED) */
+    int32_t pid;  /* of the dead process, for the trace; 0 = none has died */
     bool applied; /* out */
 };
 int store_release(struct store *store, int64_t source, struct store_release *releases, size_t count);
@@ -244,6 +250,56 @@ int store_add_deaths(struct store *store, const struct store_death *deaths, size
 /* Oldest first; *dropped: how many more there were over the store's life. */
 typedef int store_on_death(const struct store_death *death, void *user);
 int store_each_death(struct store *store, store_on_death *see, void *user, uint64_t *dropped);
+
+/* ---- trace: what was done to each event, as far as it is kept */
+#define STORE_STEPS(X)                                                              \
+    X(FETCHED, "fetched")                                                           \
+    X(INJECTED, "injected")                                                         \
+    X(PROCESSED, "processed")                                                       \
+    X(FINISHED, "processed") /* by the last stage: gone */                          \
+    X(REMOVED, "removed")    /* by the stage: gone */                               \
+    X(RETRIED, "retried")    /* it said 'not processed' */                          \
+    X(FAILED, "failed")                                                             \
+    X(REJECTED, "rejected")                                                         \
+    X(CRASHED, "crashed")                                                           \
+    X(TIMEOUT, "timeout")                                                           \
+    X(LOST, "lost")         /* waited in a process that died over something else */ \
+    X(RELEASED, "released") /* waited in a process that ended in order */           \
+    X(RETRY, "retry")       /* from here on: by an operator */                      \
+    X(HELD, "hold")                                                                 \
+    X(FREED, "release")                                                             \
+    X(DISCARDED, "remove")                                                          \
+    X(REQUEUED, "requeue")
+enum store_step_kind {
+#define X(name, text) STORE_STEP_##name,
+    STORE_STEPS(X)
+#undef X
+        STORE_STEP_KINDS
+};
+const char *store_step_name(enum store_step_kind kind);
+struct store_step {
+    uint64_t at_ms; /* wall clock: when it was committed */
+    enum store_step_kind kind;
+    enum store_reason reason; /* not NONE: the event is dead from here on */
+    int64_t event, stage;     /* store ids; stage 0 = none */
+    int32_t pid;              /* of the process that did it, or that died of it; 0 = not known */
+    uint32_t attempt;         /* 0 = none */
+    uint64_t duration_us;     /* of the stage's call, 0 = not known */
+    uint64_t due_ms;          /* tried again then, 0 = is not */
+    uint64_t uid_hash;        /* FETCHED, INJECTED */
+    const char *words;        /* the error, NULL = none; not NUL-terminated */
+    size_t words_bytes;
+};
+/* All steps of the events that have or had this uid; source 0 = of any. Event by event, in order of arrival,
+ * each in order of time. on_step returns 0 to go on, or a code. *live: so many of the events are in the
+ * store. Reads the whole trace. */
+typedef int store_on_step(const struct store_step *step, void *user);
+int store_trace(struct store *store, int64_t source, const char *uid, store_on_step *see, void *user,
+                size_t *live);
+/* Drops what is older than twice keep_ms, and the oldest where all takes more than `bytes`; what still lives
+ * is kept over the first, and as a quarter of what goes over the second. One bounded piece a call: 1 = there
+ * is more to drop. By one handle of a store only. */
+int store_trim_trace(struct store *store, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes);
 
 /* ---- for operators */
 struct store_select {

@@ -42,6 +42,10 @@ struct store_ops {
     int (*add_deaths)(struct store *store, const struct store_death *deaths, size_t count, uint64_t lost);
     int (*each_death)(struct store *store, store_on_death *see, void *user, uint64_t *dropped);
 
+    int (*trace)(struct store *store, int64_t source, const char *uid, store_on_step *see, void *user,
+                 size_t *live);
+    int (*trim_trace)(struct store *store, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes);
+
     int (*list)(struct store *store, const struct store_select *select, bool with_data, store_on_item *see,
                 void *user);
     int (*change)(struct store *store, const struct store_select *select, enum store_verb verb, bool dry_run,

@@ -14,6 +14,7 @@
 #include <sqlite3.h>
 
 #include "src/store_engine.h"
+#include "src/trace_pack.h"
 
 #define EVENT_SOURCE_SHIFT STORE_NUMBER_BITS
 #define EVENT_FIRST(source) ((int64_t)(source) << EVENT_SOURCE_SHIFT)
@@ -70,6 +71,13 @@ enum store_sqlite_statement {
     SQL_DROP_DEATHS,
     SQL_DEATHS_DROPPED,
     SQL_EACH_DEATH,
+
+    SQL_ADD_TRACE,
+    SQL_EACH_TRACE,
+    SQL_TRACE_SIZE,
+    SQL_TRACE_OLDEST,
+    SQL_TRACE_LIVE,
+    SQL_DELETE_TRACE,
 
     SQL_FIND_UID,
     SQL_ITEM,
@@ -129,6 +137,11 @@ struct store_sqlite {
     struct store_sqlite_frontier *frontiers;
     size_t frontier_count;
     int64_t woken[STORE_SQLITE_WAKE_LIMIT];
+    bool trace;
+    int32_t pid;            /* of this process */
+    struct trace_pack pack; /* of the transaction under way */
+    int64_t trace_counted;  /* rows up to this id are counted in trace_bytes */
+    uint64_t trace_bytes;
     bool others_turn; /* of the next claim that serves retries and others, the odd one is for the others */
 };
 
@@ -268,6 +281,16 @@ int store_sqlite_add_deaths(struct store *store, const struct store_death *death
                             uint64_t lost);
 int store_sqlite_each_death(struct store *store, store_on_death *see, void *user, uint64_t *dropped);
 
+/* store_sqlite_trace.c */
+/* In a write transaction: begin, add what is done, and before its end write. All do nothing without the
+ * trace. */
+void store_sqlite_trace_begin(struct store_sqlite *store);
+void store_sqlite_trace_add(struct store_sqlite *store, struct store_step *step); /* fills in the time */
+int store_sqlite_trace_write(struct store_sqlite *store);
+int store_sqlite_trace(struct store *store, int64_t source, const char *uid, store_on_step *see, void *user,
+                       size_t *live);
+int store_sqlite_trim_trace(struct store *store, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes);
+
 /* store_sqlite_walk.c, store_sqlite_change.c */
 int store_sqlite_list(struct store *store, const struct store_select *select, bool with_data,
                       store_on_item *see, void *user);
@@ -279,14 +302,15 @@ int store_sqlite_sizes(struct store *store, uint64_t *bytes, uint64_t *log_bytes
 int store_sqlite_check(struct store *store, void (*report)(const char *words, void *user), void *user);
 
 /* What a table of struct store_ops has in common wherever the files are. */
-#define STORE_SQLITE_COMMON_OPS                                                                              \
-    .close = store_sqlite_close, .ingest = store_sqlite_ingest, .claim = store_sqlite_claim,                 \
-    .rescan = store_sqlite_rescan, .read = store_sqlite_read, .commit = store_sqlite_commit,                 \
-    .release = store_sqlite_release, .cursor = store_sqlite_cursor, .set_cursor = store_sqlite_set_cursor,   \
-    .source_totals = store_sqlite_source_totals, .stage_totals = store_sqlite_stage_totals,                  \
-    .each_source = store_sqlite_each_source, .each_stage = store_sqlite_each_stage,                          \
-    .add_deaths = store_sqlite_add_deaths, .each_death = store_sqlite_each_death, .list = store_sqlite_list, \
-    .change = store_sqlite_change, .import = store_sqlite_import, .checkpoint = store_sqlite_checkpoint,     \
+#define STORE_SQLITE_COMMON_OPS                                                                            \
+    .close = store_sqlite_close, .ingest = store_sqlite_ingest, .claim = store_sqlite_claim,               \
+    .rescan = store_sqlite_rescan, .read = store_sqlite_read, .commit = store_sqlite_commit,               \
+    .release = store_sqlite_release, .cursor = store_sqlite_cursor, .set_cursor = store_sqlite_set_cursor, \
+    .source_totals = store_sqlite_source_totals, .stage_totals = store_sqlite_stage_totals,                \
+    .each_source = store_sqlite_each_source, .each_stage = store_sqlite_each_stage,                        \
+    .add_deaths = store_sqlite_add_deaths, .each_death = store_sqlite_each_death,                          \
+    .trace = store_sqlite_trace, .trim_trace = store_sqlite_trim_trace, .list = store_sqlite_list,         \
+    .change = store_sqlite_change, .import = store_sqlite_import, .checkpoint = store_sqlite_checkpoint,   \
     .sizes = store_sqlite_sizes, .check = store_sqlite_check
 
 #endif

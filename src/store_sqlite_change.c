@@ -141,11 +141,18 @@ static int change_item(struct store_sqlite *store, enum store_verb verb, struct 
     return error_set(&store->store.error, EP_EINVAL, "no such verb");
 }
 
+static const enum store_step_kind step_kinds[] = {
+    [STORE_RETRY] = STORE_STEP_RETRY,      [STORE_HOLD] = STORE_STEP_HELD,
+    [STORE_FREE] = STORE_STEP_FREED,       [STORE_DISCARD] = STORE_STEP_DISCARDED,
+    [STORE_REQUEUE] = STORE_STEP_REQUEUED,
+};
+
 /* Changes what of the chunk is still as it was; what is not leaves the chunk. */
 static int change_items(struct walk *walk, enum store_verb verb)
 {
     size_t kept = 0;
     int code = 0;
+    store_sqlite_trace_begin(walk->store);
     for (size_t i = 0; code >= 0 && i < walk->item_count; i++) {
         struct walk_item now;
         code = walk_again(walk, walk->items[i].item.id, &now);
@@ -154,12 +161,14 @@ static int change_items(struct walk *walk, enum store_verb verb)
             continue;
         walk->items[kept++] = now;
         code = change_item(walk->store, verb, &walk->items[kept - 1]);
+        struct store_step step = {.kind = step_kinds[verb], .event = now.item.id};
+        store_sqlite_trace_add(walk->store, &step);
     }
     if (code >= 0) /* else what is left of the chunk is freed with the walk */
         walk->item_count = kept;
     for (size_t i = 0; code >= 0 && i < walk->source_count; i++)
         code = store_sqlite_tally(walk->store, walk->sources[i].id, 0, &walk->sources[i].tally);
-    return code < 0 ? code : 0;
+    return code < 0 ? code : store_sqlite_trace_write(walk->store);
 }
 
 static int change_chunk(struct walk *walk, enum store_verb verb)

@@ -17,6 +17,7 @@
 #include "src/store_sqlite.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static struct store_sqlite_frontier *find_frontier(struct store_sqlite *store, int64_t source)
 {
@@ -173,6 +174,16 @@ static int ingest_one(struct ingest *ingest, const struct store_event *event)
     }
     int64_t id = ingest->next++;
     ingest->stored++;
+    struct store_step step = {
+        .kind = ingest->page->injected ? STORE_STEP_INJECTED : STORE_STEP_FETCHED,
+        .reason = event->dead,
+        .event = id,
+        .pid = store->pid,
+        .uid_hash = store->trace ? trace_uid_hash(event->uid) : 0,
+        .words = event->dead != STORE_REASON_NONE ? event->words : NULL,
+        .words_bytes = event->words != NULL ? strlen(event->words) : 0,
+    };
+    store_sqlite_trace_add(store, &step);
     sqlite3_stmt *statement;
     if (event->dead != STORE_REASON_NONE) {
         ingest->dead++;
@@ -242,13 +253,16 @@ static int ingest_all(struct ingest *ingest)
         code = claim_ready(store, ingest->claim, &ingest->frontier, ingest->next, &ingest->claimed, &more);
         ingest->claiming = !more;
     }
+    store_sqlite_trace_begin(store);
     for (size_t i = 0; code == 0 && i < ingest->page->count; i++)
         code = ingest_one(ingest, &ingest->page->events[i]);
     if (code == 0 && ingest->next > EVENT_LAST(ingest->source))
         code = error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers", store->path);
     if (ingest->claiming) /* everything up to here is claimed */
         ingest->frontier = ingest->next;
-    return code == 0 ? count_page(ingest) : code;
+    if (code == 0)
+        code = count_page(ingest);
+    return code == 0 ? store_sqlite_trace_write(store) : code;
 }
 
 int store_sqlite_ingest(struct store *base, int64_t source, const struct store_page *page,

@@ -10,6 +10,8 @@
  */
 #include "src/store_sqlite.h"
 
+#include <string.h>
+
 /* ---- steps shared with the operators' changes ---- */
 
 int store_sqlite_delete_event(struct store_sqlite *store, int64_t event)
@@ -191,7 +193,42 @@ static void count_answer(struct store_sqlite_tally *tally, const struct store_an
         stage->retried++;
 }
 
-static int commit_one(struct store_sqlite *store, int64_t source, struct store_answer *answer,
+static enum store_step_kind step_kind(const struct store_answer *answer)
+{
+    switch (answer->change) {
+    case STORE_ADVANCE:
+        return STORE_STEP_PROCESSED;
+    case STORE_FINISH:
+        return STORE_STEP_FINISHED;
+    case STORE_REMOVE:
+        return STORE_STEP_REMOVED;
+    case STORE_DELAY:
+    case STORE_BURY:
+        break;
+    }
+    if (answer->change == STORE_BURY && answer->reason == STORE_REASON_REJECTED)
+        return STORE_STEP_REJECTED;
+    return answer->failed ? STORE_STEP_FAILED : STORE_STEP_RETRIED;
+}
+
+static void trace_answer(struct store_sqlite *store, int64_t stage, const struct store_answer *answer)
+{
+    struct store_step step = {
+        .kind = step_kind(answer),
+        .reason = answer->change == STORE_BURY ? answer->reason : STORE_REASON_NONE,
+        .event = answer->lease.event,
+        .stage = stage,
+        .pid = store->pid,
+        .attempt = answer->attempt,
+        .duration_us = answer->duration_us,
+        .due_ms = answer->change == STORE_DELAY ? answer->due_ms : 0,
+        .words = answer->words,
+        .words_bytes = answer->words != NULL ? strlen(answer->words) : 0,
+    };
+    store_sqlite_trace_add(store, &step);
+}
+
+static int commit_one(struct store_sqlite *store, int64_t source, int64_t stage, struct store_answer *answer,
                       struct store_sqlite_tally *tally)
 {
     int code = EP_EINVAL;
@@ -213,6 +250,7 @@ static int commit_one(struct store_sqlite *store, int64_t source, struct store_a
     if (code != 0 || !answer->applied)
         return code;
     count_answer(tally, answer);
+    trace_answer(store, stage, answer);
     return stays && answer->data != NULL ? set_data(store, answer) : 0;
 }
 
@@ -226,11 +264,14 @@ int store_sqlite_commit(struct store *base, int64_t source, int64_t stage, struc
     int code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
+    store_sqlite_trace_begin(store);
     for (size_t i = 0; code == 0 && i < count; i++)
         if (!lease_void(store, source, &answers[i].lease))
-            code = commit_one(store, source, &answers[i], &tally);
+            code = commit_one(store, source, stage, &answers[i], &tally);
     if (code == 0)
         code = store_sqlite_tally(store, source, stage, &tally);
+    if (code == 0)
+        code = store_sqlite_trace_write(store);
     code = store_sqlite_end(store, code);
     for (size_t i = 0; code != 0 && i < count; i++)
         answers[i].applied = false;
@@ -247,6 +288,27 @@ static int unlock(struct store_sqlite *store, struct store_release *release)
     int code = store_sqlite_run(store, statement);
     release->applied = code == 0 && sqlite3_changes(store->db) == 1;
     return code;
+}
+
+static void trace_release(struct store_sqlite *store, const struct store_release *release,
+                          const struct store_sqlite_park *park, uint64_t attempt)
+{
+    bool plain = park == NULL;
+    struct store_step step = {
+        .kind = release->crashed     ? STORE_STEP_CRASHED
+                : release->timed_out ? STORE_STEP_TIMEOUT
+                : release->pid != 0  ? STORE_STEP_LOST
+                                     : STORE_STEP_RELEASED,
+        .reason = plain ? STORE_REASON_NONE : park->reason,
+        .event = release->lease.event,
+        .stage = release->stage,
+        .pid = release->pid,
+        .attempt = (uint32_t)attempt,
+        .due_ms = plain ? 0 : park->due_ms,
+        .words = plain ? NULL : release->words,
+        .words_bytes = plain || release->words == NULL ? 0 : strlen(release->words),
+    };
+    store_sqlite_trace_add(store, &step);
 }
 
 /* What came of a crash or a timeout: tried again later, or dead when that was once too often. */
@@ -278,13 +340,18 @@ static int blame(struct store_sqlite *store, int64_t source, struct store_releas
         .more_crashes = release->crashed,
         .words = release->words,
     };
-    return store_sqlite_park(store, &park, &release->applied);
+    code = store_sqlite_park(store, &park, &release->applied);
+    if (code == 0 && release->applied)
+        trace_release(store, release, &park, attempts + crashes);
+    return code;
 }
 
 static int release_one(struct store_sqlite *store, int64_t source, struct store_release *release)
 {
     bool dead = false, blamed = release->crashed || release->timed_out;
     int code = blamed ? blame(store, source, release, &dead) : unlock(store, release);
+    if (code == 0 && release->applied && !blamed)
+        trace_release(store, release, NULL, 0);
     if (code != 0 || !release->applied || !blamed)
         return code;
     struct store_sqlite_tally tally = {
@@ -304,9 +371,12 @@ int store_sqlite_release(struct store *base, int64_t source, struct store_releas
     int code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
+    store_sqlite_trace_begin(store);
     for (size_t i = 0; code == 0 && i < count; i++)
         if (!lease_void(store, source, &releases[i].lease))
             code = release_one(store, source, &releases[i]);
+    if (code == 0)
+        code = store_sqlite_trace_write(store);
     code = store_sqlite_end(store, code);
     for (size_t i = 0; i < count; i++) {
         if (code != 0)

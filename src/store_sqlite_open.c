@@ -201,6 +201,8 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
     }
     store->store.ops = ops;
     store->gate = options->gate;
+    store->trace = options->trace;
+    store->pid = (int32_t)getpid();
     store->readonly = mode == STORE_SQLITE_READ;
     store->synchronous = place->synchronous;
     store->fenced = mode == STORE_SQLITE_WRITE;
@@ -227,6 +229,7 @@ void store_sqlite_close(struct store *base)
         sqlite3_finalize(store->statements[i]);
     sqlite3_close(store->mover);
     sqlite3_close(store->db);
+    trace_pack_free(&store->pack);
     free(store->frontiers);
     free(store->path);
     free(store);

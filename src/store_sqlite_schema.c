@@ -52,9 +52,11 @@ static const char *const steps[] = {
     "cause TEXT NOT NULL, process TEXT NOT NULL, source TEXT NOT NULL, stage TEXT NOT NULL, "
     "uid TEXT NOT NULL, how TEXT NOT NULL, words TEXT NOT NULL, UNIQUE(died_ms, pid));"
     "ALTER TABLE settings ADD COLUMN deaths_dropped INTEGER NOT NULL DEFAULT 0;",
+    /* 4: what was done to events, packed (src/trace_pack.h), a row a transaction */
+    "CREATE TABLE trace(id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, bytes BLOB NOT NULL);",
 };
 #define VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
-/* The oldest version whose tables a reader finds as they are now: steps 2 and 3 only add what none of
+/* The oldest version whose tables a reader finds as they are now: steps 2 to 4 only add what none of
  * them reads, or looks for first.
  * So an operator can look into a store before the daemon that migrates it has started. */
 #define OLDEST_READ ((int64_t)1)

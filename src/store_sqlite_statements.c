@@ -110,6 +110,13 @@ static const struct text texts[SQL_STATEMENTS] = {
          "how, words FROM death ORDER BY id",
          true},
 
+    [SQL_ADD_TRACE] = {"INSERT INTO trace(at_ms, bytes) VALUES(?1, ?2)", false},
+    [SQL_EACH_TRACE] = {"SELECT at_ms, bytes FROM trace ORDER BY id", true},
+    [SQL_TRACE_SIZE] = {"SELECT max(id), sum(length(bytes)) + 16 * count(*) FROM trace WHERE id > ?1", false},
+    [SQL_TRACE_OLDEST] = {"SELECT id, at_ms, bytes FROM trace WHERE id < ?1 ORDER BY id LIMIT ?2", false},
+    [SQL_TRACE_LIVE] = {"SELECT 1 FROM event WHERE seq >= ?1 AND seq <= ?2 LIMIT 1", false},
+    [SQL_DELETE_TRACE] = {"DELETE FROM trace WHERE id <= ?1", false},
+
     [SQL_FIND_UID] = {"SELECT seq FROM event WHERE source = ?1 AND uid = ?2", false},
     [SQL_ITEM] = {"SELECT " ITEM_COLUMNS "FROM event e LEFT JOIN progress p ON p.seq = e.seq "
                   "LEFT JOIN parked k ON k.seq = e.seq WHERE e.seq = ?2",

@@ -180,15 +180,18 @@ static void worker_broken(struct worker *worker, const struct stage_breakage *br
 }
 
 static void add_answer(struct worker *worker, const struct batch_event *event, const struct store_row *row,
-                       struct ep_call *call, uint64_t now_ns)
+                       struct ep_call *call, uint64_t begin_ns, uint64_t now_ns)
 {
     struct chain_answer answer;
     int result = call_settle(call);
     if (result == 0)
         result = chain_answer(worker->source_config, worker->stage->position, row, call, shm_realtime_ms(),
                               arc4random(), &answer);
-    if (result == 0)
+    if (result == 0) {
+        answer.store.attempt = call->attempt;
+        answer.store.duration_us = (now_ns - begin_ns) / 1000;
         result = pending_add(&worker->pending, event->ticket, event->lease, &answer, call, now_ns);
+    }
     if (result != 0)
         process_fail(&worker->process, CHILD_MEMORY, "out of memory for an answer");
 }
@@ -234,7 +237,7 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
     slot_put(worker->process.slot, end); /* before the lock: a store that waits is not the stage's time */
     worker_lock(worker);
     worker->calling = false;
-    add_answer(worker, event, row, &call, end);
+    add_answer(worker, event, row, &call, begin, end);
     worker_unlock(worker);
     call_close(&call);
     learn_duration(worker, end - begin);

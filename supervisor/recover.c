@@ -147,6 +147,7 @@ static uint32_t orphan_tickets(struct supervisor *supervisor, struct child *chil
         struct shm_cause *cause = segment_cause(segment, ticket);
         cause->kind = blamed ? death->kind : SHM_CAUSE_NONE;
         cause->code = blamed ? death->code : 0;
+        cause->pid = death->in_order ? 0 : (int32_t)child->pid;
         cause->stage = slot->kind == SHM_KIND_WORKER ? slot->stage : source->first_stage;
         snprintf(cause->words, sizeof cause->words, "%s", blamed ? death->words : "");
         orphans += ticket_orphan(segment, ticket, child->slot);

@@ -81,10 +81,10 @@ static void test_verbs(void)
     for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++) {
         add(&program, verb->name);
         /* what the daemon knows and what the command line offers is the same, but for ping, and for status,
-         * deaths, import and chaos, which do without the daemon */
+         * deaths, trace, import and chaos, which do without the daemon */
         CU_ASSERT(control_verb_find(verb->name) != NULL || strcmp(verb->name, "status") == 0 ||
-                  strcmp(verb->name, "deaths") == 0 || strcmp(verb->name, "import") == 0 ||
-                  strcmp(verb->name, "chaos") == 0);
+                  strcmp(verb->name, "deaths") == 0 || strcmp(verb->name, "trace") == 0 ||
+                  strcmp(verb->name, "import") == 0 || strcmp(verb->name, "chaos") == 0);
     }
     expect_same(&page, &program);
 #define X(name, keeper, changes) CU_ASSERT(cli_verb_find(#name) != NULL || strcmp(#name, "ping") == 0);
