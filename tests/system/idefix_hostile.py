@@ -37,7 +37,7 @@ class Trial:
         self.backend = Simulator(broker, name="sim-" + encoding)
         self.instance = Instance("-" + encoding)
         self.instance.configure(idefix_source("feed", broker, {"name": "stage", "exec": [self.stage]}, encoding=encoding,
-                                              retry={"min": "20ms", "max": "50ms"}))
+                                              answer_timeout="20s", retry={"min": "20ms", "max": "50ms"}))
         self.sent, self.dead, self.logged = [], 0, 0
         self.instance.start()
         self.pid = self.instance.producers()[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An error, or 'not processed': the event is tried again after a pause that grows and varies; retry_after is heeded;
+"""An error, or 'not processed': the event is tried again after a pause that grows; retry_after is heeded;
 max_attempts and max_age end it; a rejected event is dead at once. What waits for a retry stands in nobody's way."""
 import os
 
@@ -54,16 +54,14 @@ def main():
           "the rejected one")
     equal((dead["old"]["reason"], dead["old"]["source"]), ("expired", "aging"), "the one over max_age")
 
-    # Pauses are min * 2^(n-1) up to max, times 0.75 to 1.25; a busy machine makes them longer, never shorter.
-    first_pauses = set()
+    # Pauses are min * 2^(n-1) up to max, times 0.75 to 1.25; a busy machine makes them longer, never shorter. How they vary
+    # is tests/unit/test_retry_delay's: here a worker that comes late evens them out.
     for uid in errors + ["later"]:
         times = times_of(calls, uid)
         equal(len(times), 6, "attempts of " + uid)
         pauses = [later - earlier for earlier, later in zip(times, times[1:])]
         for pause, plain in zip(pauses, (0.1, 0.2, 0.4, 0.8, 0.8)):
             check(pause >= plain * 0.75 - 0.005, "%s came back too soon: %s" % (uid, pauses))
-        first_pauses.add(round(pauses[0], 3))
-    check(len(first_pauses) > 2, "pauses vary: %s" % first_pauses)
     after = times_of(calls, "after")
     equal(len(after), 2, "calls of the one with retry_after")
     check(after[1] - after[0] >= 1.99, "retry_after is heeded: %s" % (after[1] - after[0]))
