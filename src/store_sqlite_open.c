@@ -114,6 +114,21 @@ static int connect_reading(struct store_sqlite *store, const char *query)
     return store_sqlite_fail(store, result);
 }
 
+/* The file cannot be written and nobody has it open. What SQLite would make beside it could not be written
+ * either, and would stay: a daemon that may write the file again could not use it. */
+static bool sealed(const char *path)
+{
+    char beside[PATH_MAX + 8];
+    struct stat status;
+    if (stat(path, &status) != 0 || ((status.st_mode & 0222) != 0 && access(path, W_OK) == 0))
+        return false;
+    snprintf(beside, sizeof beside, "%s-wal", path);
+    if (access(beside, F_OK) == 0)
+        return false;
+    snprintf(beside, sizeof beside, "%s-shm", path);
+    return access(beside, F_OK) != 0;
+}
+
 /*
  * A reader needs the log's index; where it may not make one (a directory it cannot write to, and no daemon
  * that has made it) the file can be read as it stands if there is no log, because then nobody has it open.
@@ -121,6 +136,8 @@ static int connect_reading(struct store_sqlite *store, const char *query)
  */
 static int connect_reader(struct store_sqlite *store)
 {
+    if (sealed(store->path))
+        return connect_reading(store, "?immutable=1");
     int code = connect_reading(store, "?mode=ro");
     if (code == 0 || code == EP_ESTORE)
         return code;

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The store's file may not be written: at the start the daemon refuses it; later it waits and loses nothing, status
-says why, and work goes on by itself once it may. Root may write whatever there is, so root gives that power up
+"""The store's file may not be written: at the start the daemon refuses it, and verbs that read work without it; later it
+waits and loses nothing, status says why, and work goes on by itself once it may. Root may write whatever there is, so root gives that power up
 for the daemon."""
 import os
 import subprocess
 
-from harness import DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage, skip, wait_for
+from harness import BUILD, DIRECTORY, PATIENCE, Instance, append, check, equal, file_source, finish, python_stage, skip, wait_for
 
 POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
@@ -29,6 +29,14 @@ def main():
     equal(instance.start(wait=False, prefix=prefix).wait(60), 1, "exit status of the start")
     check("%s: cannot be opened for writing: Permission denied" % instance.database in instance.log_text(),
           "the log says why: " + instance.log_text()[-1000:])
+    for mode in (0o700, 0o500):  # of its directory
+        os.chmod(instance.directory, mode)
+        for verb, told in (("queue", "the queue is empty"), ("check", "the store is sound")):
+            done = subprocess.run([*prefix, os.path.join(BUILD, "eventpipe"), "-c", instance.config, verb],
+                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+            equal(done.returncode, 0, "exit status of %s: %s" % (verb, done.stderr))
+            check(told in done.stderr, "words of %s: %s" % (verb, done.stderr))
+    os.chmod(instance.directory, 0o700)
     os.chmod(instance.database, 0o600)
     instance.start(prefix=prefix)
     instance.wait_empty(2)
