@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Another program locks the store for a while: nothing is lost or acknowledged meanwhile, status says why, and work
-goes on by itself. Likewise when the daemon starts while the store is locked."""
+goes on by itself. Likewise when the daemon starts while the store is locked. LOCKED_SECONDS (6): how long each of the
+two locks is held."""
 import os
 import sqlite3
+import time
 
 from harness import DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage, wait_for
+
+SECONDS = float(os.environ.get("LOCKED_SECONDS", "6"))
 
 
 def failing(instance):
@@ -27,6 +31,7 @@ def main():
     for number, begin in enumerate(("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE")):
         before = 200 + number * 100
         thief.execute(begin)
+        since = time.monotonic()
         append(lines, *({"id": "%s-%d" % (begin[6:], i)} for i in range(100)))
         status = wait_for(lambda: failing(instance), "status to say that the store fails")
         check("locked by another process" in status["store"]["error"], "the status says why: %s" % status["store"])
@@ -37,6 +42,14 @@ def main():
         text = instance.run("status")
         equal(text.returncode, 1, "exit status of status")
         check("locked by another process" in text.stdout, "the text says it, too: " + text.stdout)
+        looks = 0
+        while looks == 0 or time.monotonic() - since < SECONDS:
+            equal((instance.source()["fetched"], instance.source()["finished"]), (before, before), "fetched and finished")
+            equal(len(calls()), 2 * before, "calls of the stages while nothing can be stored")
+            equal(sorted(instance.workers() + instance.producers()), pids, "nobody ends over it")
+            looks += 1
+            time.sleep(0.05)  # between two looks
+        wait_for(lambda: failing(instance), "status to say it to the end")
         thief.execute("ROLLBACK")
         instance.wait_empty(before + 100)
         wait_for(lambda: instance.status()["health"] == "ok", "health ok again")
