@@ -160,8 +160,10 @@ def start(instance, case, events, lost, seen):
         check("the file is damaged" in words, "the log says so: " + words[-1000:])
         check(words.count("the file is damaged") < 60, "it does not try again and again: %d lines" % len(words.splitlines()))
     if came_to == "told":
-        status = instance.run("status")
-        check(status.returncode == 1 and "the file is damaged" in status.stdout, "status says so: " + status.stdout)
+        # Between two pauses the process is there again for a moment.
+        text = wait_for(lambda: (lambda done: "the file is damaged" in done.stdout and done)(instance.run("status")),
+                        "the text of status to say so")
+        equal(text.returncode, 1, "exit status of status")
     if instance.daemon:
         instance.stop()
     if case.table == "source":
