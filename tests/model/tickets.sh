@@ -90,7 +90,7 @@ mutant tickets -DKILLS=1 -DBIND_LATE
 mutant tickets -DKILLS=1 -DORPHAN_ANYBODYS
 mutant tickets -DKILLS=1 -DHAND_OVER_FIRST
 mutant tickets -DKILLS=0 -DSTOPS=1 -DKEEP_LOCKS
-mutant tickets -DKILLS=0 -DSTOPS=1 -DEARLY_START
+mutant tickets -DPER_STAGE=1 -DKILLS=0 -DSTOPS=1 -DEARLY_START
 
 # one worker a stage: two kills, a kill and the supervisor's death, a retry, two events
 whole tickets -DPER_STAGE=1 -DKILLS=2
