@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define SHM_MAGIC UINT64_C(0x3165706970747665) /* "evtpipe1" in memory on a little-endian machine */
-#define SHM_LAYOUT 4u
+#define SHM_LAYOUT 5u
 #define SHM_LINE 64 /* bytes in a cache line: what different processes write stands in different lines */
 #define SHM_NAME_BYTES 64
 #define SHM_TEXT_BYTES 500
@@ -126,7 +126,8 @@ struct shm_header {
     char store_url[256]; /* as configured, without secrets */
     int32_t supervisor_pid;
     uint32_t keeper_slot;
-    uint64_t started_realtime_ms;
+    uint64_t started_realtime_ms,
+        started_boot_ms; /* CLOCK_REALTIME and CLOCK_BOOTTIME: the instance's clock */
     uint64_t started_ns; /* CLOCK_MONOTONIC */
 
     SHM_ALIGNED _Atomic uint64_t heartbeat_ns; /* S: CLOCK_MONOTONIC of its last turn, about once a second */

@@ -166,6 +166,7 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     copy_text(header->store_url, sizeof header->store_url, plan->store_url);
     header->supervisor_pid = (int32_t)getpid();
     header->started_realtime_ms = shm_realtime_ms();
+    header->started_boot_ms = shm_boot_ms();
     header->started_ns = shm_now_ns();
     atomic_init(&header->heartbeat_ns, header->started_ns);
     header->magic = SHM_MAGIC;

@@ -25,11 +25,33 @@ uint64_t shm_now_ns(void)
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-uint64_t shm_realtime_ms(void)
+static uint64_t clock_ms(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* The instance's clock: set once, before there is another process or thread. CLOCK_BOOTTIME begins at 0 with
+ * the machine, so started_realtime_ms alone tells whether there is one. */
+static uint64_t started_realtime_ms, started_boot_ms;
+
+uint64_t shm_realtime_ms(void)
+{
+    if (started_realtime_ms == 0)
+        return clock_ms(CLOCK_REALTIME);
+    return started_realtime_ms + (clock_ms(CLOCK_BOOTTIME) - started_boot_ms);
+}
+
+uint64_t shm_boot_ms(void)
+{
+    return clock_ms(CLOCK_BOOTTIME);
+}
+
+void shm_clock_follow(const struct shm_header *header)
+{
+    started_realtime_ms = header->started_realtime_ms;
+    started_boot_ms = header->started_boot_ms;
 }
 
 /* Relaxed: what these fields say to readers is ordered by the stores of `ticket` and `state` around them. */

@@ -7,7 +7,16 @@
 #include "shm/segment.h"
 
 uint64_t shm_now_ns(void);      /* CLOCK_MONOTONIC */
-uint64_t shm_realtime_ms(void); /* CLOCK_REALTIME */
+uint64_t shm_realtime_ms(void); /* CLOCK_REALTIME; after shm_clock_follow the instance's own */
+
+uint64_t shm_boot_ms(void); /* CLOCK_BOOTTIME: goes on while the machine is suspended, and is never set */
+
+/*
+ * From here on shm_realtime_ms tells this instance's time, in this process and what it forks: the wall clock
+ * at its start and what has passed since, suspended or not. A wall clock that is set moves no due time, age
+ * or time-out then. The next start takes the wall clock as it is by then.
+ */
+void shm_clock_follow(const struct shm_header *header);
 
 /* Supervisor: before fork (state STARTING, next generation, cause cleared), after fork, and after the death
  * was recovered. */

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shm/slot.h"
 #include "src/cli.h"
 
 #ifndef EVENTPIPED_CONFIG
@@ -172,6 +173,8 @@ int cli_attach(struct cli *cli)
     cli->alive = cli->attached == 0 && segment_owner_lives(&cli->segment);
     if (cli->attached != 0)
         cli->segment = (struct segment){.fd = -1};
+    if (cli->alive)
+        shm_clock_follow(cli->segment.header); /* ages as the daemon counts them */
     return cli->attached;
 }
 

@@ -108,14 +108,14 @@ void fetcher_close(struct fetcher *fetcher, uint64_t wait_ms)
     pthread_cond_signal(&fetcher->asked);
     pthread_mutex_unlock(&fetcher->lock);
     struct timespec deadline;
-    clock_gettime(CLOCK_REALTIME, &deadline);
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
     deadline.tv_sec += (time_t)(wait_ms / 1000);
     deadline.tv_nsec += (long)(wait_ms % 1000) * 1000000;
     if (deadline.tv_nsec >= 1000000000) {
         deadline.tv_sec++;
         deadline.tv_nsec -= 1000000000;
     }
-    if (pthread_timedjoin_np(fetcher->thread, NULL, &deadline) == 0) {
+    if (pthread_clockjoin_np(fetcher->thread, NULL, CLOCK_MONOTONIC, &deadline) == 0) {
         page_clear(&fetcher->page);
         free(fetcher->cursor);
         fetcher->cursor = NULL;

@@ -21,8 +21,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#include "shm/slot.h" /* shm_now_ns, shm_realtime_ms */
+#include "shm/slot.h" /* shm_now_ns */
 #include "src/idefix_events.h"
 #include "src/idefix_link.h"
 
@@ -359,6 +360,14 @@ static void out_text(struct json_out *out, const char *text)
     json_out_string(out, text != NULL ? text : "", text != NULL ? strlen(text) : 0);
 }
 
+/* What the backend compares with its own clock: as the machine has it, not as the instance counts. */
+static uint64_t wall_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 static void login_data(const struct idefix_source_config *config, struct json_out *out)
 {
     json_out_words(out, "{\"address\":");
@@ -373,7 +382,7 @@ static void login_data(const struct idefix_source_config *config, struct json_ou
     json_out_words(out, config->groups.count > 0 ? "],\"meta\":" : "null,\"meta\":");
     json_out_words(out, config->meta != NULL ? config->meta : "null");
     json_out_words(out, ",\"no-create\":false,\"time\":");
-    json_out_uint(out, shm_realtime_ms());
+    json_out_uint(out, wall_ms());
     json_out_words(out, ",\"token\":");
     out_text(out, config->token);
     json_out_words(out, "}");

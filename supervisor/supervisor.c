@@ -139,6 +139,7 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     if (result != 0)
         return error_set(error, EP_ESYSTEM, "cannot make the shared memory /eventpipe-%s: %s",
                          config->instance, strerror(-result));
+    shm_clock_follow(supervisor->segment.header);
     return 0;
 }
 
