@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "src/cli_chaos.h"
+#include "src/stage.h"
 #include "src/table.h"
 
 #define SECONDS_DEFAULT 20
@@ -129,18 +130,38 @@ static int ask_for_leave(const struct cli *cli, const char *only_source)
     return CONTROL_USAGE;
 }
 
+/* A stage that cannot start on this machine would only let its events wait, or crash, for hours. */
+static int check_stages(const struct config *config, const char *only_source)
+{
+    int status = 0;
+    for (size_t i = 0; i < config->source_count; i++) {
+        const struct source_config *source = &config->sources[i];
+        for (size_t j = 0; j < source->stage_count; j++) {
+            struct error error = {0};
+            if ((only_source != NULL && strcmp(only_source, source->id) != 0) ||
+                stage_check(&source->stages[j], &error) == EP_OK)
+                continue;
+            cli_words("%s/%s: %s", source->id, source->stages[j].name, error.words);
+            status = CONTROL_NO;
+        }
+    }
+    return status;
+}
+
 static int check(const struct cli *cli)
 {
+    const char *only_source = cli->arg_count > 0 ? cli->args[0] : NULL;
     if (cli->config == NULL) {
         cli_words(cli->config_path == NULL ? "which configuration? Give -c FILE"
                                            : "the configuration has problems: eventpipe check lists them");
         return CONTROL_USAGE;
     }
-    if (cli->arg_count > 0 && find_source(cli->config, cli->args[0]) == NULL) {
-        cli_words("there is no source \"%s\" in %s", cli->args[0], cli->config_path);
+    if (only_source != NULL && find_source(cli->config, only_source) == NULL) {
+        cli_words("there is no source \"%s\" in %s", only_source, cli->config_path);
         return CONTROL_USAGE;
     }
-    return cli_given(cli, CLI_OPTION_YES) ? 0 : ask_for_leave(cli, cli->arg_count > 0 ? cli->args[0] : NULL);
+    return cli_given(cli, CLI_OPTION_YES) ? check_stages(cli->config, only_source)
+                                          : ask_for_leave(cli, only_source);
 }
 
 /* ---- the folder ---- */

@@ -164,6 +164,19 @@ def what_is_wrong():
     return instance
 
 
+def cannot_start():
+    """Stages that cannot start on this machine are named, and no storm begins, which would last for hours."""
+    instance = Instance("-broken")
+    instance.configure("- " + json.dumps({"id": "none", "type": "generate", "stages": [
+        {"name": "gone", "exec": ["/nonexistent/program"]}, {"name": "away", "plugin": "./nonexistent.so"}]})
+        + "\n- " + json.dumps({"id": "some", "type": "generate", "stages": [{"name": "cat", "exec": ["cat"]}]}))
+    code, out, words = run(instance, "none", "--yes", "--seconds", "1")
+    check(code == 1 and out == "" and "none/gone: cannot run /nonexistent/program" in words
+          and "none/away: cannot load plugin" in words and "a storm" not in words, "cannot start: %r" % ((code, out, words),))
+    code, out, words = run(instance, "some")
+    check(code == 2 and "none/" not in words, "the other source's are not looked at: %r" % ((code, out, words),))
+
+
 def sleepers():
     try:
         with open(os.path.join(DIRECTORY, "sleepers")) as file:
@@ -188,6 +201,7 @@ def ended_early(instance):
 
 
 def main():
+    cannot_start()
     instance = beside_a_live_one()
     so_many(instance)
     ended_early(what_is_wrong())
