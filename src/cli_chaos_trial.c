@@ -228,10 +228,11 @@ static int rest(struct trial *trial, struct error *error)
     while (code == EP_OK && !chaos->settled) {
         code = turn(trial, false, error);
         uint64_t now_ns = shm_now_ns();
-        if (chaos->segment.header == NULL || !chaos->up || trial->looked_ns < began_ns || !all_fed(trial))
+        if (chaos->segment.header == NULL || !chaos->up || trial->looked_ns < began_ns)
             continue;
+        /* Not all may have gone in: what a stage puts off for ever keeps the rest of them out. */
         bool fetched = progress->fetched >= progress->fed;
-        chaos->settled = fetched && progress->live == progress->stuck;
+        chaos->settled = all_fed(trial) && fetched && progress->live == progress->stuck;
         bool put_off = fetched && progress->live == progress->stuck + progress->delayed &&
                        now_ns - trial->last_end_ns > DELAYED_MS * NS_PER_MS;
         bool still = now_ns - trial->last_sign_ns > patience_ms(chaos) * NS_PER_MS ||

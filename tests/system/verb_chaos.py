@@ -136,6 +136,17 @@ def so_many(instance):
           and "lines" not in out, "in words: %r" % ((code, out, words),))
 
 
+def never_all_fed():
+    """A stage that puts all off keeps the rest of the events out, and does not keep the trial from its end."""
+    instance = Instance("-off")
+    put_off = "while read -r x; do echo '{\"processed\":false}'; done"
+    instance.configure("- " + json.dumps({"id": "off", "type": "generate", "stages": [
+        {"name": "later", "exec": ["sh", "-c", put_off]}]}))
+    found = trial(instance, "--seconds", "1", "--events", "3000", code=1)
+    source = found["sources"][0]
+    check(0 < source["fed"] < 3000 and source["lost"] == 0 and source["finished"] == 0, "not all went in: %s" % found)
+
+
 def what_is_wrong():
     """A storm over stages that let nothing through, or leave something running, is not called good."""
     instance = Instance("-wrong")
@@ -204,6 +215,7 @@ def main():
     cannot_start()
     instance = beside_a_live_one()
     so_many(instance)
+    never_all_fed()
     ended_early(what_is_wrong())
     finish()
 
