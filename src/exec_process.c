@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -149,8 +150,17 @@ static void child_bind(const struct birth *birth)
         _exit(126); /* the worker died before the line above: nobody is left to tell */
 }
 
-/* Its limits first: they may be above what the user could set. The pipes become the user's, so that a program
- * can open /dev/stderr and the like. */
+/* The pipes become the user's, so that a program can open /dev/stderr and the like. A file or a terminal,
+ * such as a test's standard error, is not ours to give away. */
+static void child_give_pipes(const struct exec_user *user)
+{
+    struct stat status;
+    for (int fd = 0; fd <= 2; fd++)
+        if (fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && fchown(fd, user->uid, user->gid) != 0)
+            break; /* without the right to: it can use them all the same */
+}
+
+/* Its limits first: they may be above what the user could set. */
 static void child_confine(const struct birth *birth)
 {
     struct report report = {.step = STEP_LIMITS};
@@ -163,9 +173,7 @@ static void child_confine(const struct birth *birth)
     }
     if (!birth->user->changes)
         return;
-    for (int fd = 0; fd <= 2; fd++)
-        if (fchown(fd, birth->user->uid, birth->user->gid) != 0)
-            continue; /* no pipe: whose it is stays as it is */
+    child_give_pipes(birth->user);
     errno = exec_user_become(birth->user);
     if (errno != 0)
         child_fail(birth, STEP_USER);

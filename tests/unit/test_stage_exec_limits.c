@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -169,6 +170,30 @@ static void runs_as_its_user(void)
     stage_exec_ops.close(trial.state, 5000);
 }
 
+/* Only pipes are given away: what else the worker has there may be anybody's. */
+static void files_stay_ours(void)
+{
+    struct trial trial;
+    struct stat status = {.st_uid = 1};
+    if (!may_become_others())
+        return;
+    FILE *file = tmpfile();
+    int kept = dup(STDERR_FILENO);
+    CU_ASSERT_FATAL(file != NULL && kept >= 0);
+    trial_with(&trial, REJECT("os.getuid(), 'runs'"));
+    trial.config.user = trial.config.group = "54321";
+    dup2(fileno(file), STDERR_FILENO);
+    bool open = trial_open(&trial);
+    dup2(kept, STDERR_FILENO);
+    CU_ASSERT_FATAL(open);
+    CU_ASSERT(says(&trial, "54321 runs"));
+    CU_ASSERT_EQUAL(fstat(fileno(file), &status), 0);
+    CU_ASSERT_EQUAL(status.st_uid, 0);
+    stage_exec_ops.close(trial.state, 5000);
+    close(kept);
+    fclose(file);
+}
+
 /* The change of user makes the kernel forget whose death it dies with: it is asked for again. */
 static void dies_with_its_worker_as_its_user(void)
 {
@@ -256,6 +281,7 @@ static const struct unit_case cases[] = {
     {"CPU time is counted from each event", cpu_is_counted_from_each_event},
     {"too much CPU time is a signal", too_much_cpu_is_a_signal},
     {"runs as its user", runs_as_its_user},
+    {"files stay ours", files_stay_ours},
     {"dies with its worker as its user", dies_with_its_worker_as_its_user},
     {"users are looked up", users_are_looked_up},
     {"limits that would not hold are refused", limits_that_would_not_hold_are_refused},
