@@ -45,8 +45,8 @@ uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t c
  * -ENOSPC here and never SIGBUS later), mode 0600, everything zero or initial, header.ready still 0; takes an
  * exclusive flock on it. Slot order: keeper, then per source its producer, then its stages' workers. Returns
  * 0 or -errno (-E2BIG: more than 4095 stages in a source, 65534 slots, or a million tickets in a source;
- * -EINVAL: a name is missing or a count 0; -EBUSY: a living creator's segment has this name); on error nothing is left behind. Call segment_publish when the
- * rest is in place.
+ * -EINVAL: a name is missing or a count 0; -EBUSY: a living creator's segment has this name); on error
+ * nothing is left behind. Call segment_publish when the rest is in place.
  */
 int segment_create(const struct segment_plan *plan, struct segment *out);
 void segment_publish(struct segment *segment);
@@ -65,8 +65,8 @@ bool segment_owner_lives(const struct segment *segment);
 
 /*
  * Whether a daemon of whatever version lives that owns the instance's segment, asked without reading what
- * stands in it, since another layout or an unfinished one cannot be read. *pid: its process as /proc/locks has
- * it, 0 = not known.
+ * stands in it, since another layout or an unfinished one cannot be read. *pid: its process as /proc/locks
+ * has it, 0 = not known.
  */
 bool segment_held(const char *instance, int *pid);
 
