@@ -201,8 +201,8 @@ static void remove_folder(const char *folder)
 static void become_trial(struct cli *cli, const struct chaos_options *options, const char *folder,
                          pid_t parent)
 {
-    prctl(PR_SET_PDEATHSIG, SIGTERM); /* blocked: the trial reads it, and cleans up */
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0); /* blocked: the trial reads it, and cleans up */
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     setsid();
     if (getppid() != parent)
         raise(SIGTERM);
@@ -222,8 +222,13 @@ static int wait_for(pid_t pid, const sigset_t *signals)
 {
     int status;
     for (;;) {
-        if (waitpid(pid, &status, WNOHANG) == pid)
+        pid_t ended = waitpid(pid, &status, WNOHANG);
+        if (ended == pid)
             break;
+        if (ended < 0 && errno == ECHILD) {
+            cli_words("the trial has ended, and how is not known");
+            return CONTROL_NO;
+        }
         int number = sigwaitinfo(signals, NULL);
         if (number > 0 && number != SIGCHLD)
             kill(pid, SIGTERM);
@@ -243,7 +248,9 @@ static int run(struct cli *cli, const struct chaos_options *options, const char 
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, &before);
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    signal(SIGCHLD,
+           SIG_DFL); /* whoever started us may ignore it: the trial would be reaped behind our back */
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     fflush(NULL);
     pid_t self = getpid(), pid = fork();
     if (pid == 0)

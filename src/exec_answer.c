@@ -221,5 +221,5 @@ void exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size
         text[i] = bytes[i] != '\0' ? bytes[i] : '?';
     text[taken] = '\0';
     log_clean(text, clean, room + 1);
-    snprintf(buffer, size, "`%s%s`", clean, strlen(clean) < count ? cut : "");
+    snprintf(buffer, size, "`%s%s`", clean, count > room ? cut : "");
 }

@@ -183,7 +183,7 @@ bool log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, 
 
 void log_clean(const char *words, char *buffer, unsigned long size)
 {
-    const char *at = words, *end = words + strlen(words);
+    const char *at = words, *end = words + strnlen(words, size + 3); /* the last character may reach over */
     size_t used = 0;
     if (size == 0)
         return;

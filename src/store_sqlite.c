@@ -42,8 +42,13 @@ static const struct refusal refusals[] = {
 
 int store_sqlite_fail(struct store_sqlite *store, int result)
 {
+    return store_sqlite_fail_of(store, store->db, result);
+}
+
+int store_sqlite_fail_of(struct store_sqlite *store, sqlite3 *db, int result)
+{
     int primary = result & 0xff;
-    int system_errno = store->db != NULL ? sqlite3_system_errno(store->db) : 0;
+    int system_errno = db != NULL ? sqlite3_system_errno(db) : 0;
     bool no_room = primary == SQLITE_IOERR && (system_errno == ENOSPC || system_errno == EDQUOT);
     store->disk_full = store->disk_full || no_room || primary == SQLITE_FULL;
     for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
@@ -58,7 +63,7 @@ int store_sqlite_fail(struct store_sqlite *store, int result)
                          refusal->name, cause ? ": " : "", cause ? strerror(system_errno) : "");
     }
     return error_set(&store->store.error, EP_ESTORE, "%s: %s", store->path,
-                     store->db != NULL ? sqlite3_errmsg(store->db) : sqlite3_errstr(result));
+                     db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(result));
 }
 
 /* ---- statements ---- */

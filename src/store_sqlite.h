@@ -164,6 +164,8 @@ void store_sqlite_close(struct store *store);
 /* ---- store_sqlite.c: statements, transactions, failures ---- */
 /* Keeps the words of what SQLite just refused, and returns the EP_ code it means. */
 int store_sqlite_fail(struct store_sqlite *store, int result);
+/* The same for a connection that is not the handle's own; NULL = there is none. */
+int store_sqlite_fail_of(struct store_sqlite *store, sqlite3 *db, int result);
 
 /*
  * Statements: use gets one ready (NULL after a failure, which the functions below pass on), bind_*, then run

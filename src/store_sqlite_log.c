@@ -57,7 +57,7 @@ static int open_mover(struct store_sqlite *store)
         sqlite3_busy_timeout(store->mover, 0); /* from here on: what cannot be moved now is moved later */
         return 0;
     }
-    int code = store_sqlite_fail(store, result);
+    int code = store_sqlite_fail_of(store, store->mover, result);
     sqlite3_close(store->mover);
     store->mover = NULL;
     return code;
@@ -82,7 +82,7 @@ static int move(struct store_sqlite *store, enum store_sqlite_statement transact
         int result = sqlite3_wal_checkpoint_v2(store->mover, "main", mode, &pages, &moved);
         *all = result == SQLITE_OK && pages == moved;
         if (result != SQLITE_OK && result != SQLITE_BUSY) /* busy: another process is at it, or reads */
-            code = store_sqlite_fail(store, result);
+            code = store_sqlite_fail_of(store, store->mover, result);
     }
     store_sqlite_roll_back(store);
     return code;

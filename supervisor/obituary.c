@@ -74,7 +74,7 @@ static void add_daemon(const struct segment *segment, const struct segment *befo
     death.died_ms = header->started_realtime_ms + death.lived_ms;
     copy_text(death.process, sizeof death.process, "daemon");
     copy_text(death.how, sizeof death.how,
-              "killed, or the machine went down: it did not end in order; the time is that of its last sign "
+              "killed: it did not end in order; the time is that of its last sign "
               "of life");
     deaths_add(segment, &death);
     log_warning("found-dead process=daemon pid=%d", (int)header->supervisor_pid);
