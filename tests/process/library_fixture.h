@@ -7,6 +7,7 @@
 #ifndef LIBRARY_FIXTURE_H
 #define LIBRARY_FIXTURE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -245,6 +246,31 @@ static inline bool nothing_left(void)
 {
     struct left left = what_is_left();
     return left.ready + left.delayed + left.dead + left.other == 0;
+}
+
+/* A thread beside the runs, which fork: it is at work when this returns. A fork in the middle of a thread's
+ * start can leave the child with locks of a sanitizer that nobody will ever let go. */
+struct beside {
+    void *(*body)(void *);
+    void *user;
+    atomic_bool began;
+};
+
+static inline void *beside_body(void *user)
+{
+    struct beside *beside = user;
+    void *(*body)(void *) = beside->body;
+    void *argument = beside->user;
+    atomic_store(&beside->began, true); /* the last use of it: it is the caller's */
+    return body(argument);
+}
+
+static inline void thread_beside(pthread_t *thread, void *(*body)(void *), void *user)
+{
+    struct beside beside = {.body = body, .user = user};
+    CU_ASSERT_EQUAL_FATAL(pthread_create(thread, NULL, beside_body, &beside), 0);
+    while (!atomic_load(&beside.began))
+        usleep(1000);
 }
 
 #endif

@@ -259,7 +259,7 @@ static void a_pause_without_end(void)
     push(&passers[0], NULL);
     pthread_t thread;
     void *in_time;
-    CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, stop_when_done, world), 0);
+    thread_beside(&thread, stop_when_done, world);
     run();
     pthread_join(thread, &in_time);
     CU_ASSERT_PTR_NOT_NULL(in_time);

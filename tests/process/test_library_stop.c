@@ -62,7 +62,7 @@ static void stop_and_go_on(void *(*stopper)(void *))
     push(&passers[1], &(struct ep_stage_options){.concurrency = 2});
     pthread_t thread;
     void *in_time;
-    CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, stopper, NULL), 0);
+    thread_beside(&thread, stopper, NULL);
     run();
     pthread_join(thread, &in_time);
     CU_ASSERT_PTR_NOT_NULL(in_time);
@@ -118,7 +118,7 @@ static void an_early_stop_is_heard(void)
     push(&stage, NULL);
     pthread_t thread;
     atomic_store(&over, false);
-    CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, stop_all_the_time, NULL), 0);
+    thread_beside(&thread, stop_all_the_time, NULL);
     for (unsigned i = 0; i < 50; i++)
         run();
     atomic_store(&over, true);
@@ -284,9 +284,9 @@ static void a_program_may_have_threads(void)
     push(&stage, &(struct ep_stage_options){.concurrency = 2});
     pthread_t threads[1 + ALLOCATORS];
     atomic_store(&over, false);
-    pthread_create(&threads[0], NULL, read_a_stream, stream);
+    thread_beside(&threads[0], read_a_stream, stream);
     for (int i = 0; i < ALLOCATORS; i++)
-        pthread_create(&threads[1 + i], NULL, allocate_all_the_time, NULL);
+        thread_beside(&threads[1 + i], allocate_all_the_time, NULL);
     CU_ASSERT_TRUE(UNTIL(atomic_load(&world->flag) == 1));
     for (unsigned i = 0; i < 5; i++)
         run();
