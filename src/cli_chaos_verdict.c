@@ -177,29 +177,9 @@ static void say(const struct chaos *chaos, const struct findings *findings, stru
 
 /* ---- as JSON ---- */
 
-static void key(struct json_out *out, const char *name)
-{
-    char last = out->bytes > 0 ? out->text[out->bytes - 1] : '{';
-    json_out_words(out, last == '{' || last == '[' ? "\"" : ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
-}
-
-static void put_uint(struct json_out *out, const char *name, uint64_t value)
-{
-    key(out, name);
-    json_out_uint(out, value);
-}
-
-static void put_text(struct json_out *out, const char *name, const char *text)
-{
-    key(out, name);
-    json_out_string(out, text, strlen(text));
-}
-
 static void put_lines(struct json_out *out, const char *name, const struct json_out *lines)
 {
-    key(out, name);
+    json_out_key(out, name);
     json_out_words(out, "[");
     const char *at = lines->text != NULL ? lines->text : "", *between = "";
     for (const char *stop; (stop = strchr(at, '\n')) != NULL; at = stop + 1, between = ",") {
@@ -211,32 +191,32 @@ static void put_lines(struct json_out *out, const char *name, const struct json_
 
 static void put_stage(struct json_out *out, const struct chaos_stage_count *stage)
 {
-    put_text(out, "name", stage->name);
-    put_uint(out, "calls", stage->calls);
-    put_uint(out, "processed", stage->totals.processed);
-    put_uint(out, "retried", stage->totals.retried);
-    put_uint(out, "failed", stage->totals.failed);
-    put_uint(out, "removed", stage->totals.removed);
-    put_uint(out, "rejected", stage->totals.rejected);
-    put_uint(out, "crashed", stage->totals.crashed);
+    json_out_member_text(out, "name", stage->name);
+    json_out_member_uint(out, "calls", stage->calls);
+    json_out_member_uint(out, "processed", stage->totals.processed);
+    json_out_member_uint(out, "retried", stage->totals.retried);
+    json_out_member_uint(out, "failed", stage->totals.failed);
+    json_out_member_uint(out, "removed", stage->totals.removed);
+    json_out_member_uint(out, "rejected", stage->totals.rejected);
+    json_out_member_uint(out, "crashed", stage->totals.crashed);
 }
 
 static void put_source(struct json_out *out, const struct chaos_count *count)
 {
     struct chaos_sum sum;
     chaos_sum(count, &sum);
-    put_text(out, "id", count->id);
-    put_uint(out, "fed", count->fed);
-    put_uint(out, "finished", count->totals.finished);
-    put_uint(out, "removed", count->totals.removed);
-    put_uint(out, "dead", count->listed[STORE_DEAD]);
-    put_uint(out, "delayed", count->listed[STORE_DELAYED]);
-    put_uint(out, "waiting", sum.waiting);
-    put_uint(out, "lost", sum.lost);
-    put_uint(out, "doubled", sum.doubled);
-    put_uint(out, "locked", sum.locked);
-    put_uint(out, "repeated", sum.repeated);
-    key(out, "stages");
+    json_out_member_text(out, "id", count->id);
+    json_out_member_uint(out, "fed", count->fed);
+    json_out_member_uint(out, "finished", count->totals.finished);
+    json_out_member_uint(out, "removed", count->totals.removed);
+    json_out_member_uint(out, "dead", count->listed[STORE_DEAD]);
+    json_out_member_uint(out, "delayed", count->listed[STORE_DELAYED]);
+    json_out_member_uint(out, "waiting", sum.waiting);
+    json_out_member_uint(out, "lost", sum.lost);
+    json_out_member_uint(out, "doubled", sum.doubled);
+    json_out_member_uint(out, "locked", sum.locked);
+    json_out_member_uint(out, "repeated", sum.repeated);
+    json_out_key(out, "stages");
     json_out_words(out, "[");
     for (size_t i = 0; i < count->stage_count; i++) {
         json_out_words(out, i == 0 ? "{" : ",{");
@@ -252,16 +232,16 @@ static void put_whole(const struct chaos *chaos, const struct findings *findings
     json_out_words(out, findings->wrong_count == 0 ? "true" : "false");
     put_lines(out, "wrong", &findings->wrong);
     put_lines(out, "notes", &findings->notes);
-    put_uint(out, "seed", chaos->options->seed);
-    put_uint(out, "storm_ms", chaos->storm_ms);
-    put_uint(out, "rest_ms", chaos->rest_ms);
-    put_uint(out, "left_running", chaos->left_running);
-    key(out, "blows");
+    json_out_member_uint(out, "seed", chaos->options->seed);
+    json_out_member_uint(out, "storm_ms", chaos->storm_ms);
+    json_out_member_uint(out, "rest_ms", chaos->rest_ms);
+    json_out_member_uint(out, "left_running", chaos->left_running);
+    json_out_key(out, "blows");
     json_out_words(out, "{");
     for (int i = 0; i < CHAOS_BLOW_COUNT; i++)
-        put_uint(out, blow_members[i], chaos->blows[i]);
+        json_out_member_uint(out, blow_members[i], chaos->blows[i]);
     json_out_words(out, "}");
-    key(out, "sources");
+    json_out_key(out, "sources");
     json_out_words(out, "[");
     for (size_t i = 0; i < chaos->source_count; i++) {
         json_out_words(out, i == 0 ? "{" : ",{");

@@ -237,30 +237,10 @@ static void print_part(struct json_out *out, const struct import_part *part, boo
 
 /* ---- the account, for programs ---- */
 
-static void put_text(struct json_out *out, const char *name, const char *text)
-{
-    json_out_words(out, ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
-    if (text != NULL)
-        json_out_string(out, text, strlen(text));
-    else
-        json_out_words(out, "null");
-}
-
-static void put_count(struct json_out *out, const char *name, uint64_t count)
-{
-    json_out_words(out, ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
-    json_out_uint(out, count);
-}
-
 static void put_flag(struct json_out *out, const char *name, bool flag)
 {
-    json_out_words(out, ",\"");
-    json_out_words(out, name);
-    json_out_words(out, flag ? "\":true" : "\":false");
+    json_out_key(out, name);
+    json_out_words(out, flag ? "true" : "false");
 }
 
 static void put_stages(struct json_out *out, const struct import_part *part)
@@ -269,15 +249,15 @@ static void put_stages(struct json_out *out, const struct import_part *part)
     for (size_t i = 0; i < part->source->stage_count; i++) {
         json_out_words(out, i > 0 ? ",{\"name\":" : "{\"name\":");
         json_out_string(out, part->source->stages[i].name, strlen(part->source->stages[i].name));
-        put_count(out, "events", part->at_stage[i]);
+        json_out_member_uint(out, "events", part->at_stage[i]);
         json_out_words(out, "}");
     }
     json_out_words(out, "],\"unknown_stages\":[");
     for (size_t i = 0; i < part->unknown_count; i++) {
         json_out_words(out, i > 0 ? ",{\"name\":" : "{\"name\":");
         json_out_string(out, part->unknown[i].name, strlen(part->unknown[i].name));
-        put_count(out, "done", part->unknown[i].done);
-        put_count(out, "waiting", part->unknown[i].waiting);
+        json_out_member_uint(out, "done", part->unknown[i].done);
+        json_out_member_uint(out, "waiting", part->unknown[i].waiting);
         json_out_words(out, "}");
     }
     json_out_words(out, "]");
@@ -287,17 +267,17 @@ static void json_part(struct json_out *out, const struct import_part *part, bool
 {
     json_out_words(out, "{\"source\":");
     json_out_string(out, part->source->id, strlen(part->source->id));
-    put_text(out, "from", part->from);
+    json_out_member_text(out, "from", part->from);
     put_flag(out, "dry_run", trial);
-    put_count(out, "imported", part->imported);
-    put_count(out, "known", part->known);
-    put_count(out, "corrupt", part->corrupt);
-    put_count(out, "locked", part->locked);
-    put_text(out, "cursor", part->cursor);
+    json_out_member_uint(out, "imported", part->imported);
+    json_out_member_uint(out, "known", part->known);
+    json_out_member_uint(out, "corrupt", part->corrupt);
+    json_out_member_uint(out, "locked", part->locked);
+    json_out_member_text(out, "cursor", part->cursor);
     put_flag(out, "cursor_set", part->cursor_set);
     put_stages(out, part);
-    put_count(out, "complete", part->complete);
-    put_count(out, "other_uids", part->other_uids);
+    json_out_member_uint(out, "complete", part->complete);
+    json_out_member_uint(out, "other_uids", part->other_uids);
     json_out_words(out, "}\n");
 }
 

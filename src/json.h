@@ -52,6 +52,11 @@ void json_out_string(struct json_out *out, const char *text,
 void json_out_base64(struct json_out *out, const void *data, size_t bytes); /* quoted */
 void json_out_uint(struct json_out *out, uint64_t value);
 void json_out_int(struct json_out *out, int64_t value);
+/* A member of an object, its name written as it is: begins with a comma unless it is the first. _key writes
+ * the name alone; the value is to follow. */
+void json_out_key(struct json_out *out, const char *name);
+void json_out_member_uint(struct json_out *out, const char *name, uint64_t value);
+void json_out_member_text(struct json_out *out, const char *name, const char *text); /* NULL: null */
 /* A value on one line: white space between tokens that holds line breaks is dropped, all else is kept byte
  * for byte. */
 void json_out_line(struct json_out *out, struct json_span value);

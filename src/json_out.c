@@ -121,6 +121,29 @@ void json_out_int(struct json_out *out, int64_t value)
     json_out_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)value));
 }
 
+void json_out_key(struct json_out *out, const char *name)
+{
+    char last = out->bytes > 0 ? out->text[out->bytes - 1] : '{';
+    json_out_words(out, last == '{' || last == '[' ? "\"" : ",\"");
+    json_out_words(out, name);
+    json_out_words(out, "\":");
+}
+
+void json_out_member_uint(struct json_out *out, const char *name, uint64_t value)
+{
+    json_out_key(out, name);
+    json_out_uint(out, value);
+}
+
+void json_out_member_text(struct json_out *out, const char *name, const char *text)
+{
+    json_out_key(out, name);
+    if (text == NULL)
+        json_out_words(out, "null");
+    else
+        json_out_string(out, text, strlen(text));
+}
+
 static size_t white_bytes(const char *at, const char *end, bool *breaks)
 {
     const char *start = at;

@@ -305,6 +305,22 @@ static void writes_what_it_can_read(void)
     CU_ASSERT_PTR_NULL(out.text);
 }
 
+static void separates_members(void)
+{
+    struct json_out out = {0};
+
+    json_out_words(&out, "{");
+    json_out_member_text(&out, "a", "b\"");
+    json_out_member_text(&out, "none", NULL);
+    json_out_key(&out, "list");
+    json_out_words(&out, "[{");
+    json_out_member_uint(&out, "n", UINT64_MAX);
+    json_out_words(&out, "}]}");
+    CU_ASSERT_STRING_EQUAL(out.text,
+                           "{\"a\":\"b\\\"\",\"none\":null,\"list\":[{\"n\":18446744073709551615}]}");
+    json_out_free(&out);
+}
+
 static void puts_a_value_on_one_line(void)
 {
     struct json_out out = {0};
@@ -359,6 +375,6 @@ UNIT_MAIN("json", {"accepts what the grammar allows", accepts_what_the_grammar_a
           {"bounds the depth", bounds_the_depth}, {"follows JSON pointers", follows_pointers},
           {"walks elements and members", walks_elements_and_members}, {"decodes text", decodes_text},
           {"keeps 64-bit numbers exact", keeps_64_bit_numbers_exact},
-          {"writes what it can read", writes_what_it_can_read},
+          {"writes what it can read", writes_what_it_can_read}, {"separates members", separates_members},
           {"puts a value on one line", puts_a_value_on_one_line},
           {"survives random changes", survives_random_changes})
