@@ -68,6 +68,7 @@ struct supervisor {
     bool daemon, until_end;
     pid_t pid;
     struct segment segment;
+    uint32_t inherited;     /* deaths 1 to this one were a dead supervisor's to tell */
     struct child *children; /* by slot */
     uint32_t child_count;
     struct relay_limit *limits; /* per stage, then one for each source's producer, then the keeper's */
@@ -135,9 +136,16 @@ struct obituary {
     const char *how, *last_words;
 };
 void obituary_add(struct supervisor *supervisor, const struct child *child, const struct obituary *obituary);
-/* Into a new segment: what the one that a dead supervisor left still tells, and that supervisor's own death.
- */
-void obituary_inherit(const struct segment *segment, const struct segment *before);
+/* What a dead supervisor's segment still tells, that supervisor's own death as the last. */
+struct inheritance {
+    struct shm_death deaths[SHM_DEATHS + 1];
+    uint32_t count;
+    int32_t daemon_pid; /* whose own death is among them, 0 = nobody's */
+};
+void obituary_read(const char *instance, struct inheritance *out);
+void obituary_inherit(const struct segment *segment, const struct inheritance *inheritance);
+/* For the next start, when this one could not make its segment and has taken the old one away. */
+void obituary_keep(const char *instance, const struct inheritance *inheritance);
 
 /* ---- stray.c: what dead children leave behind */
 int stray_adopt(void); /* 0 or EP_ESYSTEM */

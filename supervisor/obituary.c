@@ -4,7 +4,9 @@
  * stores it. Run by the supervisor, which never opens the store.
  *
  * A supervisor that was killed tells nothing any more: the next one of its name finds the segment it left,
- * takes over what the keeper had not stored yet, and adds the death of the daemon itself.
+ * takes over what the keeper had not stored yet, and adds the death of the daemon itself. A start that fails
+ * leaves what it took over to the next one: in its own segment, or, where that could not be made, in one that
+ * holds nothing else.
  */
 #include <stdio.h>
 #include <string.h>
@@ -64,7 +66,7 @@ void obituary_add(struct supervisor *supervisor, const struct child *child, cons
 }
 
 /* The supervisor that left this segment, as far as it can still be told. */
-static void add_daemon(const struct segment *segment, const struct segment *before)
+static struct shm_death daemon_death(const struct segment *before)
 {
     const struct shm_header *header = before->header;
     uint64_t heartbeat_ns = atomic_load(&header->heartbeat_ns);
@@ -76,16 +78,42 @@ static void add_daemon(const struct segment *segment, const struct segment *befo
     copy_text(death.how, sizeof death.how,
               "killed: it did not end in order; the time is that of its last sign "
               "of life");
-    deaths_add(segment, &death);
-    log_warning("found-dead process=daemon pid=%d", (int)header->supervisor_pid);
+    return death;
 }
 
-void obituary_inherit(const struct segment *segment, const struct segment *before)
+void obituary_read(const char *instance, struct inheritance *out)
 {
-    struct shm_death death;
-    for (uint64_t number = deaths_first(before); number < deaths_end(before); number++)
-        if (deaths_read(before, number, &death))
-            deaths_add(segment, &death);
-    if (atomic_load(&before->header->phase) != SHM_PHASE_STOPPED)
-        add_daemon(segment, before);
+    struct segment before;
+    out->count = 0;
+    out->daemon_pid = 0;
+    if (segment_attach(instance, &before) != 0)
+        return;
+    for (uint64_t number = deaths_first(&before); number < deaths_end(&before); number++)
+        if (out->count < SHM_DEATHS && deaths_read(&before, number, &out->deaths[out->count]))
+            out->count++;
+    if (atomic_load(&before.header->phase) != SHM_PHASE_STOPPED) {
+        out->deaths[out->count++] = daemon_death(&before);
+        out->daemon_pid = before.header->supervisor_pid;
+    }
+    segment_close(&before);
+}
+
+void obituary_inherit(const struct segment *segment, const struct inheritance *inheritance)
+{
+    for (uint32_t i = 0; i < inheritance->count; i++)
+        deaths_add(segment, &inheritance->deaths[i]);
+    if (inheritance->daemon_pid != 0)
+        log_warning("found-dead process=daemon pid=%d", (int)inheritance->daemon_pid);
+}
+
+void obituary_keep(const char *instance, const struct inheritance *inheritance)
+{
+    const struct segment_plan plan = {.instance = instance};
+    struct segment segment;
+    if (inheritance->count == 0 || segment_create(&plan, &segment) != 0)
+        return;
+    obituary_inherit(&segment, inheritance);
+    atomic_store(&segment.header->phase, SHM_PHASE_STOPPED);
+    segment_publish(&segment);
+    segment_close(&segment);
 }

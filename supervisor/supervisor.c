@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shm/deaths.h"
 #include "shm/slot.h"
 #include "src/log.h"
 #include "src/store.h"
@@ -120,16 +121,15 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     struct plan plan;
     if (plan_open(&plan, config) != 0)
         return error_set(error, EP_ENOMEM, "out of memory");
-    struct segment before = {.fd = -1}; /* of this name, left by a supervisor that was killed */
-    bool left = segment_attach(config->instance, &before) == 0;
+    static struct inheritance inheritance;
+    obituary_read(config->instance,
+                  &inheritance); /* a copy: the dead one's segment gives its space to ours */
     int result = segment_create(&plan.segment, &supervisor->segment);
     plan_close(&plan);
-    if (left && result == 0)
-        obituary_inherit(&supervisor->segment, &before);
-    if (left)
-        segment_close(&before);
     if (result == -EBUSY)
         return refuse_racer(config, error);
+    if (result != 0)
+        obituary_keep(config->instance, &inheritance);
     if (result == -ENOSPC)
         return error_set(error, EP_ENOMEM,
                          "no space in /dev/shm for the instance's shared memory: free some, or lower "
@@ -139,6 +139,8 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     if (result != 0)
         return error_set(error, EP_ESYSTEM, "cannot make the shared memory /eventpipe-%s: %s",
                          config->instance, strerror(-result));
+    obituary_inherit(&supervisor->segment, &inheritance);
+    supervisor->inherited = inheritance.count;
     shm_clock_follow(supervisor->segment.header);
     return 0;
 }
@@ -214,14 +216,23 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
     return open_children(supervisor, error);
 }
 
+/* It goes, unless it tells of deaths that were found at the start and never came into the store: then the
+ * next start finds it, as this one found its predecessor's. */
+static void leave_segment(struct supervisor *supervisor)
+{
+    atomic_store(&supervisor->segment.header->phase, SHM_PHASE_STOPPED);
+    if (deaths_stored_end(&supervisor->segment) <= supervisor->inherited)
+        segment_publish(&supervisor->segment);
+    else
+        segment_unlink(supervisor->config->instance);
+    segment_close(&supervisor->segment);
+}
+
 static void supervisor_close(struct supervisor *supervisor)
 {
     const struct config *config = supervisor->config;
-    if (supervisor->segment.header != NULL) {
-        atomic_store(&supervisor->segment.header->phase, SHM_PHASE_STOPPED);
-        segment_unlink(config->instance);
-        segment_close(&supervisor->segment);
-    }
+    if (supervisor->segment.header != NULL)
+        leave_segment(supervisor);
     control_leave(supervisor);
     family_unwatch(supervisor, &supervisor->keeper_fd);
     family_unwatch(supervisor, &supervisor->notice_read);

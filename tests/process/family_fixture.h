@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shm/deaths.h"
 #include "shm/ring.h"
 #include "shm/slot.h"
 #include "shm/ticket.h"
@@ -152,6 +153,7 @@ void keeper_main(const struct inherit *inherit)
         if (ready[1].revents != 0)
             keeper_answer(inherit);
     }
+    deaths_stored(&inherit->segment, deaths_end(&inherit->segment));
     atomic_store(&world->keeper_end, atomic_fetch_add(&world->sequence, 1) + 1);
     _exit(CHILD_DONE);
 }

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from harness import DIRECTORY, Instance, alive, append, check, equal, file_source, finish, python_stage, wait_for
+from harness import DIRECTORY, PATIENCE, Instance, alive, append, check, equal, file_source, finish, python_stage, wait_for
 
 BODY = '''
     how, told = event["payload"].get("how"), %r + event["uid"]
@@ -22,6 +22,25 @@ BODY = '''
         time.sleep(600)
 ''' % os.path.join(DIRECTORY, "told-")
 RETRY = {"min": "20ms", "max": "50ms"}
+
+
+def failing_starts(instance, count):
+    """None of them loses what the killed daemon left: neither those that get no segment, nor one that has its own."""
+    blocks = os.stat("/dev/shm/eventpipe-" + instance.name).st_size // 512 - 1
+    no_room = ("sh", "-c", 'trap "" XFSZ; ulimit -f %d; exec "$@"' % blocks, "sh")
+    for words, prefix in (("shared memory", no_room), ("control socket", ()), ("shared memory", no_room)):
+        os.unlink(instance.socket)
+        if not prefix:
+            os.mkdir(instance.socket)
+        before = len(instance.log_text())
+        instance.start(wait=False, prefix=prefix)
+        equal(instance.daemon.wait(PATIENCE), 1, "exit status for want of a " + words)
+        check(words in instance.log_text()[before:], "it says why: " + instance.log_text()[before:])
+        if not prefix:
+            os.rmdir(instance.socket)
+        equal(len(instance.lines("deaths")), count, "deaths after a start without a " + words)
+        open(instance.socket, "w").close()
+    os.unlink(instance.socket)
 
 
 def main():
@@ -88,6 +107,7 @@ def main():
     done = instance.run("deaths", "--json")
     equal((done.returncode, len(done.stdout.splitlines())), (0, stored + 1), "from what the dead left")
     check("did not end in order" in done.stderr, "it says so: " + done.stderr)
+    failing_starts(instance, stored + 2)
     instance.start()
     wait_for(lambda: instance.query("SELECT count(*) FROM death") == [(stored + 2,)], "both to be stored")
     sixth = instance.lines("deaths")
