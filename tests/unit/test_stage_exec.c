@@ -11,55 +11,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/unit/stage_fixture.h"
+#include "tests/unit/exec_trial.h"
 
 #define GOOD "{\"processed\":true}"
 
 static char folder[256];
-static pid_t told; /* what env.coprocess was told last */
-
-static void tell(pid_t pid, void *user)
-{
-    (void)user;
-    told = pid;
-}
-
-/* One stage that runs a program. */
-struct trial {
-    struct stage_config config;
-    struct stage_env env;
-    char *argv[4];
-    char *environment[8];
-    void *state;
-    struct stage_breakage breakage;
-    struct error error;
-};
-
-static void trial_with(struct trial *trial, const char *interpreter, const char *script)
-{
-    memset(trial, 0, sizeof *trial);
-    trial->argv[0] = (char *)interpreter;
-    trial->argv[1] = "-c";
-    trial->argv[2] = (char *)script;
-    trial->config.name = "locate";
-    trial->config.kind = STAGE_EXEC;
-    trial->config.exec = (struct strings){trial->argv, script != NULL ? 3 : 1};
-    if (script == NULL)
-        trial->argv[1] = NULL;
-    trial->config.environment = (struct strings){trial->environment, 0};
-    trial->env = *fixture_env();
-    trial->env.coprocess = tell;
-    trial->env.group = getpgrp();
-    told = 0;
-}
 
 static bool trial_open(struct trial *trial, const char *interpreter, const char *script)
 {
     trial_with(trial, interpreter, script);
-    int code = stage_ops_for(STAGE_EXEC)->open(&trial->config, &trial->env, &trial->state, &trial->error);
-    if (code != 0)
-        fprintf(stderr, "\n%s\n", trial->error.words);
-    return code == 0;
+    return trial_start(trial);
 }
 
 static enum stage_result trial_call(struct trial *trial, struct ep_call *call, const char *event)

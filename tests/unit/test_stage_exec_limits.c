@@ -11,45 +11,7 @@
 
 #include "src/exec_user.h"
 #include "src/limits.h"
-#include "tests/unit/stage_fixture.h"
-
-static pid_t told; /* what env.coprocess was told last */
-
-static void tell(pid_t pid, void *user)
-{
-    (void)user;
-    told = pid;
-}
-
-struct trial {
-    struct stage_config config;
-    struct stage_env env;
-    char *argv[4];
-    void *state;
-    struct error error;
-};
-
-static void trial_with(struct trial *trial, const char *script)
-{
-    memset(trial, 0, sizeof *trial);
-    trial->argv[0] = "python3";
-    trial->argv[1] = "-c";
-    trial->argv[2] = (char *)script;
-    trial->config.name = "locate";
-    trial->config.kind = STAGE_EXEC;
-    trial->config.exec = (struct strings){trial->argv, 3};
-    trial->env = *fixture_env();
-    trial->env.coprocess = tell;
-    trial->env.group = getpgrp();
-}
-
-static bool trial_open(struct trial *trial)
-{
-    int code = stage_exec_ops.open(&trial->config, &trial->env, &trial->state, &trial->error);
-    if (code != 0)
-        fprintf(stderr, "\n%s\n", trial->error.words);
-    return code == 0;
-}
+#include "tests/unit/exec_trial.h"
 
 /* One call whose answer, a rejection, begins with these words. */
 static bool says(struct trial *trial, const char *words)
@@ -73,7 +35,7 @@ static void limits_are_set(void)
 {
     struct trial trial;
     char expected[200];
-    trial_with(&trial,
+    trial_with(&trial, "python3",
                REJECT("[resource.getrlimit(what) for what in (resource.RLIMIT_AS, resource.RLIMIT_NOFILE, "
                       "resource.RLIMIT_NPROC)] + "
                       "[resource.getrlimit(resource.RLIMIT_CPU)[0] < 120]"));
@@ -83,7 +45,7 @@ static void limits_are_set(void)
     struct rlimit now;
     getrlimit(RLIMIT_NPROC, &now);
     trial.config.limits.processes = now.rlim_max < 100000 ? now.rlim_max : 100000;
-    CU_ASSERT_FATAL(trial_open(&trial));
+    CU_ASSERT_FATAL(trial_start(&trial));
     snprintf(expected, sizeof expected, "(629145600, 629145600) (33, 33) (%u, %u) True",
              (unsigned)trial.config.limits.processes, (unsigned)trial.config.limits.processes);
     CU_ASSERT(says(&trial, expected));
@@ -97,9 +59,10 @@ static void none_are_as_ours(void)
     char expected[200];
     getrlimit(RLIMIT_AS, &memory);
     getrlimit(RLIMIT_NOFILE, &files);
-    trial_with(&trial, REJECT("resource.getrlimit(what)[1] & (2 ** 64 - 1) "
-                              "for what in (resource.RLIMIT_AS, resource.RLIMIT_NOFILE)"));
-    CU_ASSERT_FATAL(trial_open(&trial));
+    trial_with(&trial, "python3",
+               REJECT("resource.getrlimit(what)[1] & (2 ** 64 - 1) "
+                      "for what in (resource.RLIMIT_AS, resource.RLIMIT_NOFILE)"));
+    CU_ASSERT_FATAL(trial_start(&trial));
     snprintf(expected, sizeof expected, "%llu %llu", (unsigned long long)memory.rlim_max,
              (unsigned long long)files.rlim_max);
     CU_ASSERT(says(&trial, expected));
@@ -110,13 +73,14 @@ static void none_are_as_ours(void)
 static void cpu_is_counted_from_each_event(void)
 {
     struct trial trial;
-    trial_with(&trial, "import json,resource,sys,time\nbegin=None\nfor line in sys.stdin:\n "
-                       "soft=resource.getrlimit(resource.RLIMIT_CPU)[0]\n begin=begin or soft\n "
-                       "until=time.process_time()+1.2\n "
-                       "while time.process_time()<until: pass\n "
-                       "print(json.dumps({'reject':'moved: %s' % (soft-begin>=1)}),flush=True)");
+    trial_with(&trial, "python3",
+               "import json,resource,sys,time\nbegin=None\nfor line in sys.stdin:\n "
+               "soft=resource.getrlimit(resource.RLIMIT_CPU)[0]\n begin=begin or soft\n "
+               "until=time.process_time()+1.2\n "
+               "while time.process_time()<until: pass\n "
+               "print(json.dumps({'reject':'moved: %s' % (soft-begin>=1)}),flush=True)");
     trial.config.limits.cpu_ms = 30000;
-    CU_ASSERT_FATAL(trial_open(&trial));
+    CU_ASSERT_FATAL(trial_start(&trial));
     CU_ASSERT(says(&trial, "moved: False"));
     CU_ASSERT(says(&trial, "moved: True"));
     stage_exec_ops.close(trial.state, 5000);
@@ -127,9 +91,9 @@ static void too_much_cpu_is_a_signal(void)
     struct trial trial;
     struct ep_call call;
     struct stage_breakage breakage = {0};
-    trial_with(&trial, "import sys\nsys.stdin.readline()\nwhile True: pass");
+    trial_with(&trial, "python3", "import sys\nsys.stdin.readline()\nwhile True: pass");
     trial.config.limits.cpu_ms = 1000;
-    CU_ASSERT_FATAL(trial_open(&trial));
+    CU_ASSERT_FATAL(trial_start(&trial));
     fixture_call(&call, "{}", "{}");
     CU_ASSERT_EQUAL(stage_exec_ops.process(trial.state, &call, &breakage), STAGE_BROKEN);
     CU_ASSERT_EQUAL(breakage.kind, SHM_CAUSE_SIGNAL);
@@ -155,17 +119,17 @@ static void runs_as_its_user(void)
     if (!may_become_others())
         return;
     trial_with(
-        &trial,
+        &trial, "python3",
         REJECT("os.getresuid(), os.getresgid(), os.getgroups(), "
                "[line.split()[1] for line in open('/proc/self/status') if line.startswith('NoNewPrivs')], "
                "open('/dev/stdout', 'w') and 'own'"));
     trial.config.user = "54321";
     trial.config.group = "54322";
-    CU_ASSERT_FATAL(trial_open(&trial));
+    CU_ASSERT_FATAL(trial_start(&trial));
     CU_ASSERT(says(&trial, "(54321, 54321, 54321) (54322, 54322, 54322) [54322] ['1'] own"));
     stage_exec_ops.close(trial.state, 5000);
     trial.config.user = NULL;
-    CU_ASSERT_FATAL(trial_open(&trial));
+    CU_ASSERT_FATAL(trial_start(&trial));
     CU_ASSERT(says(&trial, "(0, 0, 0) (54322, 54322, 54322) [54322] ['1'] own"));
     stage_exec_ops.close(trial.state, 5000);
 }
@@ -180,10 +144,10 @@ static void files_stay_ours(void)
     FILE *file = tmpfile();
     int kept = dup(STDERR_FILENO);
     CU_ASSERT_FATAL(file != NULL && kept >= 0);
-    trial_with(&trial, REJECT("os.getuid(), 'runs'"));
+    trial_with(&trial, "python3", REJECT("os.getuid(), 'runs'"));
     trial.config.user = trial.config.group = "54321";
     dup2(fileno(file), STDERR_FILENO);
-    bool open = trial_open(&trial);
+    bool open = trial_start(&trial);
     dup2(kept, STDERR_FILENO);
     CU_ASSERT_FATAL(open);
     CU_ASSERT(says(&trial, "54321 runs"));
@@ -202,12 +166,11 @@ static void dies_with_its_worker_as_its_user(void)
     if (!may_become_others())
         return;
     CU_ASSERT_EQUAL_FATAL(pipe(pair), 0);
-    trial_with(&trial, "import time\nwhile True: time.sleep(600)");
+    trial_with(&trial, "python3", "import time\nwhile True: time.sleep(600)");
     trial.config.user = trial.config.group = "54321";
-    trial.config.environment = (struct strings){NULL, 0};
     pid_t worker = fork();
     if (worker == 0) {
-        bool open = trial_open(&trial);
+        bool open = trial_start(&trial);
         ssize_t written = write(pair[1], &told, sizeof told);
         raise(SIGKILL);
         _exit(open && written > 0 ? 0 : 1);
