@@ -42,7 +42,7 @@ until_status() {
     tries=0
     until eventpipe status --json 2>/dev/null | jq -e "$1" >/dev/null 2>&1; do
         tries=$((tries + 1))
-        [ $tries -lt 200 ] || { complain "never came true: $1"; eventpipe status; cat daemon.log; exit 1; }
+        [ $tries -lt 1200 ] || { complain "never came true: $1"; eventpipe status; cat daemon.log; exit 1; }
         sleep 0.1
     done
 }

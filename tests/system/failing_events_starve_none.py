@@ -28,7 +28,7 @@ def prove(name, seconds, input_buffer, retry, tries):
              "all bad ones to have failed")
 
     append(lines, *[{"id": "good-%d" % n, "bad": False} for n in range(NEWER)])
-    wait_for(lambda: instance.query("SELECT finished FROM source") == [(NEWER,)], "the newer ones to be done", seconds=60)
+    wait_for(lambda: instance.query("SELECT finished FROM source") == [(NEWER,)], "the newer ones to be done")
     equal({uid: count for uid, count in times_called(calls).items() if uid.startswith("good")},
           {"good-%d" % n: 1 for n in range(NEWER)}, "calls of the newer ones")
 

@@ -52,7 +52,7 @@ program=$!
 tries=0
 until [ "$(wc -l <report)" -gt 1500 ]; do
     tries=$((tries + 1))
-    [ $tries -lt 1000 ] || { complain "nothing was reported"; break; }
+    [ $tries -lt 6000 ] || { complain "nothing was reported"; break; }
     sleep 0.02
 done
 kill -TERM "$program"
@@ -66,7 +66,7 @@ program=$!
 tries=0
 until grep -q 'missing.txt: No such file' words; do
     tries=$((tries + 1))
-    [ $tries -lt 500 ] || { complain "no word on the missing file: $(cat words)"; break; }
+    [ $tries -lt 6000 ] || { complain "no word on the missing file: $(cat words)"; break; }
     sleep 0.02
 done
 kill -INT "$program"

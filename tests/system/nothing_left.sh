@@ -33,7 +33,7 @@ segments() {
 
 # A last process may be on its way out.
 tries=0
-while [ -n "$(survivors)$(segments)" ] && [ $tries -lt 30 ]; do
+while [ -n "$(survivors)$(segments)" ] && [ $tries -lt 300 ]; do
     tries=$((tries + 1))
     sleep 0.1
 done

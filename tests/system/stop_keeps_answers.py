@@ -8,7 +8,7 @@ from harness import DIRECTORY, Instance, append, check, equal, file_source, fini
 
 EVENTS, STOPS = 300, 4
 
-stages = [python_stage(name, "    time.sleep(%g)" % seconds) for name, seconds in (("a", 0.001), ("b", 0.003), ("c", 0.002))]
+stages = [python_stage(name, "    time.sleep(%g)" % seconds) for name, seconds in (("a", 0.001), ("b", 0.01), ("c", 0.002))]
 lines = os.path.join(DIRECTORY, "lines")
 append(lines, *[{"id": str(n)} for n in range(EVENTS)])
 instance = Instance()

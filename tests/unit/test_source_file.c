@@ -263,22 +263,22 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Runs a fetch that waits, does something to the file, and expects it to be over at once, with so many
- * events. */
-static void expect_woken(struct rig *rig, void (*change)(struct rig *), size_t count)
+/* Runs a fetch that waits, does something to the file, and expects it to be over, with so many events. True:
+ * at once, which is sooner than the look once a second would find it. */
+static bool is_woken(struct rig *rig, void (*change)(struct rig *), size_t count)
 {
     pthread_t thread;
     struct timespec while_idle = {0, 100000000};
-    uint64_t start;
 
     CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, run_fetch, rig), 0);
     nanosleep(&while_idle, NULL); /* not waited for: it may or may not wait by now, and both must go well */
-    start = now_ms();
+    uint64_t start = now_ms();
     change(rig);
     pthread_join(thread, NULL);
-    CU_ASSERT_TRUE(now_ms() - start < 900); /* less than the look once a second would take */
+    uint64_t took = now_ms() - start;
     CU_ASSERT_EQUAL(rig->page.count, count);
     rig_store(rig);
+    return took < 700;
 }
 
 static void change_append(struct rig *rig)
@@ -304,7 +304,8 @@ static void change_abort(struct rig *rig)
     source_file_ops.interrupt(rig->state);
 }
 
-static void wakes_for_each_change_and_for_nothing_else(void)
+/* False: something took longer than it should. */
+static bool each_change_wakes(void)
 {
     struct rig rig;
     struct rusage before, after;
@@ -312,18 +313,28 @@ static void wakes_for_each_change_and_for_nothing_else(void)
     rig_open(&rig);
     add(&rig, "one\n");
     CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_woken(&rig, change_append, 1);
-    expect_woken(&rig, change_rotate, 0); /* the next file is entered */
+    bool prompt = is_woken(&rig, change_append, 1);
+    prompt &= is_woken(&rig, change_rotate, 0); /* the next file is entered */
     CU_ASSERT_EQUAL(rig_drain(&rig), 0);
     expect_seen(&rig, "\"one\"|\"two\"|\"three\"|");
-    expect_woken(&rig, change_interrupt, 0);
-    expect_woken(&rig, change_abort, 0);
+    prompt &= is_woken(&rig, change_interrupt, 0);
+    prompt &= is_woken(&rig, change_abort, 0);
     atomic_store(&rig.abort, false);
     getrusage(RUSAGE_THREAD, &before);
     CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 300), 0);
     getrusage(RUSAGE_THREAD, &after);
-    CU_ASSERT_TRUE(after.ru_nvcsw - before.ru_nvcsw <= 3);
     rig_close(&rig);
+    return prompt && after.ru_nvcsw - before.ru_nvcsw <= 3;
+}
+
+/* A busy machine may be late once, and hardly each time. */
+static void wakes_for_each_change_and_for_nothing_else(void)
+{
+    bool prompt = false;
+
+    for (int tries = 0; !prompt && tries < 20; tries++)
+        prompt = each_change_wakes();
+    CU_ASSERT_TRUE(prompt);
 }
 
 UNIT_MAIN("source_file", {"takes whole lines as the file grows", takes_whole_lines_as_the_file_grows},
