@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * check: every problem of the configuration with file, line and key, then the store's own full check, by the
- * keeper or, while the daemon is down, by ourselves. Runs in eventpipe. Changes nothing.
+ * keeper or, while the daemon is down or stands still, by ourselves. Runs in eventpipe. Changes nothing.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,6 +11,7 @@
 #include "src/cli.h"
 #include "src/source.h"
 #include "src/stage.h"
+#include "src/status.h"
 #include "src/table.h"
 
 static void member(struct json_out *out, const char *name, const char *text)
@@ -83,6 +84,30 @@ static int store_line(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
+struct waiting {
+    struct cli *cli;
+    bool told;
+};
+
+/* A check may take long, and says nothing meanwhile: a keeper that is at it is waited for, one that stands
+ * still is not. */
+static bool keeper_works(void *user)
+{
+    struct waiting *waiting = user;
+    struct cli *cli = waiting->cli;
+    if (cli->attached == 0) {
+        const struct shm_header *header = cli->segment.header;
+        const struct shm_slot *keeper = segment_slot(&cli->segment, header->keeper_slot);
+        if (atomic_load(&keeper->state) != SHM_SLOT_BUSY ||
+            status_halted(atomic_load(&keeper->pid), header->supervisor_pid))
+            return false;
+    }
+    if (!waiting->told)
+        cli_words("%s: waiting for the keeper, which is at work", cli->instance);
+    waiting->told = true;
+    return true;
+}
+
 int cli_check(struct cli *cli)
 {
     size_t problems = cli->problem_count;
@@ -96,7 +121,11 @@ int cli_check(struct cli *cli)
         cli_words("%s: no problems", cli->config_path);
     else
         cli_words("%s: %zu problem%s", cli->config_path, problems, problems == 1 ? "" : "s");
-    struct control_question question = {.line = "{\"verb\":\"check\"}", .patience_ms = UINT64_MAX};
+    struct waiting waiting = {.cli = cli};
+    struct control_question question = {.line = "{\"verb\":\"check\"}",
+                                        .patience_ms = CLI_FIRST_MS,
+                                        .works = keeper_works,
+                                        .works_user = &waiting};
     struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : store_line, .user = cli};
     int status = cli_ask(cli, &question, &answer);
     return status == CONTROL_DONE && problems > 0 ? CONTROL_NO : status;

@@ -162,9 +162,7 @@ static int ask(struct cli *cli, struct list *list, control_on_line *see, bool qu
     if (status != 0) {
         cli_words("%s", error.words);
     } else {
-        struct control_question question = {.line = request.text,
-                                            .patience_ms = 60000,
-                                            .first_ms = CLI_FIRST_MS};
+        struct control_question question = {.line = request.text, .patience_ms = 60000};
         struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : see,
                                     .user = list,
                                     .quiet = quiet};

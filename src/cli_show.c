@@ -183,9 +183,7 @@ int cli_show(struct cli *cli)
     if (status != 0) {
         cli_words("%s", error.words);
     } else {
-        struct control_question question = {.line = request.text,
-                                            .patience_ms = 60000,
-                                            .first_ms = CLI_FIRST_MS};
+        struct control_question question = {.line = request.text, .patience_ms = 60000};
         struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : show_event,
                                     .user = cli,
                                     .quiet = true};

@@ -134,6 +134,7 @@ static int ask_store(struct cli *cli, const struct control_question *question, c
     }
     close(ends[1]);
     struct control_question patient = *question;
+    patient.works = NULL;
     patient.patience_ms = UINT64_MAX; /* the child ends by itself: there is nobody to wait for in vain */
     int code = pid < 0 ? error_set(error, EP_ESYSTEM, "cannot fork: %s", strerror(errno))
                        : control_ask(ends[0], &patient, see, user, error);
@@ -194,11 +195,14 @@ int cli_ask(struct cli *cli, const struct control_question *question, struct cli
     bool reads = verb != NULL && verb->keeper && !verb->changes && !cli_given(cli, CLI_OPTION_SET);
     int fd = -1, code = control_connect(cli->control, &fd, &error);
     bool connected = code == EP_OK, aside = code == EP_ENOENT;
+    struct control_question timed = *question;
+    if (reads)
+        timed.first_ms = CLI_FIRST_MS;
     if (connected) {
-        code = control_ask(fd, question, see_line, &asking, &error);
+        code = control_ask(fd, &timed, see_line, &asking, &error);
         close(fd);
     }
-    if (code == EP_ESTATE && reads && answer->lines == 0 && (!connected || question->first_ms > 0)) {
+    if (code == EP_ESTATE && reads && answer->lines == 0) {
         aside = true; /* the supervisor or the keeper stands still: whoever looks must not */
         error_set(&error, EP_ESTATE, "it does not answer");
     }

@@ -255,10 +255,13 @@ int control_ask(int fd, const struct control_question *question, control_on_line
         int ready = left == 0 ? 0 : poll(&socket, 1, left);
         if (ready < 0 && errno != EINTR)
             result = error_set(error, EP_ESYSTEM, "poll: %s", strerror(errno));
-        if (left == 0)
+        bool works = left == 0 && question->works != NULL && question->works(question->works_user);
+        if (left == 0 && !works)
             result =
                 error_set(error, EP_ESTATE, "no answer within %u s: what was done until then is not known",
                           (unsigned)(patience_ms / 1000));
+        if (works)
+            last_ns = shm_now_ns();
         if (ready <= 0)
             continue;
         last_ns = shm_now_ns();

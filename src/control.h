@@ -77,8 +77,11 @@ struct control_question {
     const char *line; /* the request, without its line feed */
     const char *body; /* inject's events, or NULL */
     size_t body_bytes;
-    uint64_t patience_ms; /* the longest silence, UINT64_MAX = for ever */
-    uint64_t first_ms;    /* the longest before anything is heard; 0 = no other than patience_ms */
+    uint64_t patience_ms;      /* the longest silence, UINT64_MAX = for ever */
+    uint64_t first_ms;         /* the longest before anything is heard; 0 = no other than patience_ms */
+    bool (*works)(void *user); /* asked when either is over: true = whoever is to answer is at it, wait once
+                                * more; NULL = never */
+    void *works_user;
 };
 /* Sees each data line (terminated, without its line feed); returns 0 to go on, or a negative code, which ends
  * it. */

@@ -10,6 +10,7 @@
  */
 #include "src/status.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,20 @@
 static uint64_t passed_ms(uint64_t now_ns, uint64_t then_ns)
 {
     return then_ns != 0 && now_ns > then_ns ? (now_ns - then_ns) / NS_PER_MS : 0;
+}
+
+bool status_halted(int32_t pid, int32_t parent)
+{
+    char path[40], line[512], state = '?';
+    int found = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = pid > 0 ? fopen(path, "re") : NULL;
+    if (file == NULL)
+        return false;
+    const char *name_end = fgets(line, sizeof line, file) != NULL ? strrchr(line, ')') : NULL;
+    fclose(file);
+    return name_end != NULL && sscanf(name_end + 1, " %c %d", &state, &found) == 2 && state == 'T' &&
+           found == parent;
 }
 
 static void read_process(const struct shm_slot *slot, uint32_t number, uint64_t now_ns,

@@ -82,6 +82,8 @@ void status_close(struct status *status);
 
 /* status_health.c: fills health and reasons from the rest. The daemon is up; otherwise the health is down. */
 int status_judge(struct status *status, bool alive);
+/* Whether the process is stopped (SIGSTOP) and a child of that parent: else its number is somebody else's. */
+bool status_halted(int32_t pid, int32_t parent);
 int status_reason(struct status *status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* One line, with its line feed. Every member is documented in eventpipe(1). */
