@@ -38,8 +38,8 @@ class Storm:
         self.lines = os.path.join(harness.DIRECTORY, "lines")
         self.written = 0
         self.exec_stage = harness.script("storm_exec.py", rig.EXEC_STAGE)
-        self.starts = self.looks = self.held_off = 0
-        self.seen = self.grown_blows = self.finished_at_start = 0
+        self.looks = self.held_off = 0
+        self.seen = self.grown_blows = 0
 
     # ---- the instance, and what a service manager does for it
 
@@ -68,9 +68,8 @@ class Storm:
         self.instance.configure(sources)
 
     def start(self):
-        self.finished_at_start = self.finished()
-        self.starts += 1
-        self.instance.start(wait=False)
+        self.killer.start += 1
+        self.instance.start(wait=False, environment={rig.START: str(self.killer.start)})
 
     def keep_running(self):
         """Starts the daemon again when it is gone. It may only be gone by a blow, or because the killed family held the
@@ -87,12 +86,9 @@ class Storm:
         self.stopping = False
         self.start()
 
-    def finished(self):
-        return sum(source.finished_bytes() for source in self.sources.values())
-
     def at_work(self):
-        """Whether an event has come through since the start."""
-        return self.finished() > self.finished_at_start
+        """Whether an event has come through since the start: by this family, and not what the last one left."""
+        return any(source.reached_by(self.killer.start) for source in self.sources.values())
 
     # ---- the storm
 
@@ -168,7 +164,7 @@ class Storm:
         fetched = dict(self.instance.query("SELECT name, fetched FROM source"))
         check(fetched["file"] <= self.written, "lines that were fetched")
         self.configure(fetched)
-        self.instance.start(wait=False)
+        self.start()
         counts = dict(fetched, file=self.written)
         for id, count in counts.items():
             self.instance.wait_source(lambda s: s["fetched"] >= count and s["ready"] + s["running"] + s["delayed"] == 0,
@@ -199,7 +195,8 @@ class Storm:
     def deaths(self):
         """Who died according to the log, and not by us."""
         told = re.findall(r'death process="[^"]*" pid=(\d+).*', self.instance.log_text())
-        own = [pid for pid in told if int(pid) not in self.killer.doomed]
+        struck = {pid for _, pid in self.killer.process_kills}
+        own = [pid for pid in told if int(pid) not in struck]
         equal(own, [], "deaths that no blow explains; seed %d" % SEED)
         return len(told)
 
@@ -211,10 +208,10 @@ class Storm:
         print("seed %d, %.0f s: %d blows: %s" % (SEED, SECONDS, dealt.total(), ", ".join(
             "%s %d" % pair for pair in sorted(dealt.items()))))
         print("supervisor: %d starts, %d ended by a blow, %d found the store held; %d deaths in the log; %d looks into the store"
-              % (self.starts, len(self.killer.supervisor_kills), self.held_off, deaths, self.looks))
-        print("%d events, %d calls, %d put off, %d repeated after %d deaths of workers, %d at most after one; %d kills in all"
-              % (tally["events"], tally["calls"], tally["put off"], tally["repeated"], len(reckoning.after_blow),
-                 max(reckoning.after_blow.values(), default=0), self.killer.kills()))
+              % (self.killer.start, len(self.killer.supervisor_kills), self.held_off, deaths, self.looks))
+        print("%d events, %d calls, %d put off, %d repeated after %d deaths of workers, its last %d at most; %d kills in all"
+              % (tally["events"], tally["calls"], tally["put off"], tally["repeated"], len(reckoning.deaths),
+                 reckoning.most, self.killer.kills()))
         print("called up to %.1f ms after their kill; %d calls after a commit by what was dying, %.1f ms at most"
               % (max(0, reckoning.longest_run_on) / 1e6, tally["late"], reckoning.longest_late / 1e6))
         faults = {kind: tally[kind] for kind in ("lost", "after commit", "unexplained", "strange")}

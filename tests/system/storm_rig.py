@@ -3,8 +3,9 @@
 
 Stages leave one record per call (storm_stage.c, EXEC_STAGE) with their own clock's time, before they work. What is
 committed is known by the next stage's first call, and by looks into the store. A repeated call is explained by the death
-of the worker that was called before (a blow on it, on its co-process, or on the supervisor between the two calls), or by
-the answer 'not now' that the stage gives to some events at their first attempt.
+of that very worker which was called before: a blow on it or on its co-process, after the one call and before the other, or
+the end of the supervisor that it belonged to, when another start's worker repeats it; or by the answer 'not now' that the
+stage gives to some events at their first attempt. What a death explains is at most a batch: the last calls of that worker.
 """
 import array
 import bisect
@@ -22,7 +23,9 @@ import time
 
 from harness import PATIENCE, check
 
-RECORD = struct.Struct("<QIIIIII")  # time_ns, number, stage, attempt, path, caller, worker
+RECORD = struct.Struct("<QIHHIIII")
+Call = collections.namedtuple("Call", "time_ns number stage start attempt path caller worker")
+START = "STORM_START"  # a variable of the daemon's environment: which start it is, from 1
 STAGES = 4
 DEFER = 64  # as in storm_stage.c
 # How long after its kill a process may have been seen at work: the signal finds it running on another processor.
@@ -33,12 +36,12 @@ PR_SET_CHILD_SUBREAPER = 36
 EXEC_STAGE = """
 import json, os, struct, sys, time
 witness = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-stage, caller, worker = int(sys.argv[2]), os.getpid(), os.getppid()
+stage, start, caller, worker = int(sys.argv[2]), int(os.environ["STORM_START"]), os.getpid(), os.getppid()
 for line in sys.stdin.buffer:
     call = json.loads(line)
     number = int("".join(c if c.isdigit() else " " for c in call["event"]["uid"]).split()[-1])
     attempt, path = call["attempt"], call["context"].get("path", 0)
-    record = struct.pack("<QIIIIII", time.monotonic_ns(), number, stage, attempt, path, caller, worker)
+    record = struct.pack("<QIHHIIII", time.monotonic_ns(), number, stage, start, attempt, path, caller, worker)
     if os.write(witness, record) != len(record):
         answer = {"reject": "the witness cannot be told"}
     elif attempt == 1 and number % DEFER == stage:
@@ -135,9 +138,9 @@ class Killer:
 
     def __init__(self):
         self.dealt = collections.Counter()
-        self.process_kills = collections.defaultdict(list)  # by its pid: (when struck, when gone, as far as known)
-        self.supervisor_kills = []
-        self.doomed = set()  # pids whose death is our doing
+        self.start = 0  # which start of the daemon the blows fall on
+        self.process_kills = collections.defaultdict(list)  # by start and pid: when struck
+        self.supervisor_kills = {}  # by start: (when struck, when gone)
         self.stopped = []  # (when it goes on, serial, its handle)
         self.serial = 0
 
@@ -188,8 +191,8 @@ class Killer:
             heapq.heappush(self.stopped, (time.monotonic() + length, self.serial, handle))
             return True
         os.close(handle)
-        self.process_kills[pid].append((now, now))
-        self.doomed |= {pid, parent}  # a worker ends with its co-process
+        for dead in (pid, parent):  # a worker ends with its co-process
+            self.process_kills[self.start, dead].append(now)
         return True
 
     def let_go(self, everybody=False):
@@ -217,20 +220,27 @@ class Killer:
         for process in processes:
             self.strike(process, "kill")
         daemon.wait(PATIENCE)
-        self.supervisor_kills.append((struck, time.monotonic_ns()))
+        self.supervisor_kills[self.start] = (struck, time.monotonic_ns())
 
     def kills(self):
         return sum(count for kind, count in self.dealt.items() if kind.startswith("kill"))
 
-    def explains(self, processes, earlier, later):
-        """The kill after which a call at `later` may repeat one at `earlier` by these processes: (when struck, when gone).
-        The first between the two calls, or else the last one that the earlier call outlived."""
-        after, before = [], []
-        for kills in [self.supervisor_kills] + [self.process_kills[pid] for pid in processes if pid in self.process_kills]:
-            place = bisect.bisect_left(kills, earlier, key=lambda kill: kill[1])
-            after += [kill for kill in kills[place:place + 1] if kill[0] <= later]
-            before += [kill for kill in kills[:place][-1:] if kill[1] >= earlier - RUNS_ON_NS]
-        return min(after, default=None) or max(before, default=None)
+    def death(self, call, until):
+        """When the worker of this call was struck, it or its co-process, and before `until`; else None."""
+        for struck in self.process_kills.get((call.start, call.worker), ()):
+            if call.time_ns - RUNS_ON_NS <= struck <= until:
+                return struck
+        return None
+
+    def end(self, call):
+        """When the supervisor of this call's worker was gone, if by a blow that the call may have come before; else None."""
+        struck, gone = self.supervisor_kills.get(call.start, (0, 0))
+        return gone if struck and call.time_ns <= gone + RUNS_ON_NS else None
+
+    def explains(self, earlier, later):
+        """The death after which the call `later` may repeat `earlier`; None when there was none."""
+        death = self.death(earlier, later.time_ns)
+        return death or (self.end(earlier) if later.start > earlier.start else None)
 
 
 # ---- the witness ----
@@ -249,8 +259,12 @@ class Source:
         """Bytes of records so far."""
         return sum(os.path.getsize(path) for path in self.files if os.path.exists(path))
 
-    def finished_bytes(self):
-        return os.path.getsize(self.files[-1]) if os.path.exists(self.files[-1]) else 0
+    def reached_by(self, start):
+        """Whether the last call of the last stage is by a worker of this start of the daemon."""
+        with contextlib.suppress(FileNotFoundError), open(self.files[-1], "rb") as file:
+            last = os.path.getsize(file.fileno()) - RECORD.size
+            return last >= 0 and Call._make(RECORD.unpack(os.pread(file.fileno(), RECORD.size, last))).start == start
+        return False
 
     def learn(self, fetched, progress, now):
         """progress: by number of an event in the store, how many stages it has behind it."""
@@ -297,7 +311,8 @@ class Reckoning:
         self.killer, self.batch = killer, batch
         self.tally = collections.Counter()
         self.faults = []
-        self.after_blow = collections.Counter()  # repeated calls by (blow, worker)
+        self.deaths = set()  # those that a repeated call followed
+        self.most = 0  # repeated after one of them
         self.longest_run_on = self.longest_late = 0
 
     def fault(self, kind, format, *values):
@@ -313,68 +328,64 @@ class Reckoning:
             after = self.stage(source, stage, count, after)
 
     def stage(self, source, stage, count, after):
-        calls = Calls(count)
+        """All calls of a stage; gives back when each event first came to it."""
         with open(source.files[stage - 1], "rb") as file:
             data = file.read()
         check(len(data) % RECORD.size == 0, "%s is no list of records" % source.files[stage - 1])
         seen, path = source.seen[stage - 1], int("0" + "123456789"[:stage - 1])
-        for call in RECORD.iter_unpack(data):
-            time_ns, number = call[:2]
+        first = array.array("Q", bytes(8 * (count + 1)))
+        last = array.array("I", bytes(4 * (count + 1)))  # its last call: the record's number from 1
+        workers = {}
+        for place, call in enumerate(map(Call._make, RECORD.iter_unpack(data)), 1):
+            number = call.number
             self.tally["calls"] += 1
-            if not 0 < number <= count or call[2] != stage or call[4] != path:
-                self.fault("strange", "%s: call %s of stage %d, path %d expected", source.id, call, stage, path)
+            if not 0 < number <= count or call.stage != stage or call.path != path:
+                self.fault("strange", "%s: %s of stage %d, path %d expected", source.id, call, stage, path)
                 continue
             known = [t for t in (after[number] if after else 0, seen[number] if number < len(seen) else 0) if t]
-            if known and time_ns > min(known):
+            if known and call.time_ns > min(known):
                 self.late(source, call, min(known))
-            if calls.first[number]:
-                self.repeated(source, calls.last(number), call)
-            calls.add(call)
+            workers.setdefault((call.start, call.worker), []).append(place)
+            if last[number]:
+                earlier = Call._make(RECORD.unpack_from(data, (last[number] - 1) * RECORD.size))
+                if self.repeated(source, earlier, call):
+                    worker = workers[earlier.start, earlier.worker]
+                    self.within_batch(earlier, len(worker) - bisect.bisect_left(worker, last[number]))
+            if not first[number] or call.time_ns < first[number]:
+                first[number] = call.time_ns
+            last[number] = place
         for number in range(1, count + 1):
-            if not calls.first[number]:
+            if not first[number]:
                 self.fault("lost", "%s-%d never came to stage %d", source.id, number, stage)
-        return calls.first
+        return first
 
     def late(self, source, call, committed):
         """Called after its commit: only what was killed before may have been seen at work so late."""
-        late = call[0] - committed
-        if late <= RUNS_ON_NS and self.killer.explains(call[5:7], call[0], call[0]):
+        late = call.time_ns - committed
+        if late <= RUNS_ON_NS and (self.killer.death(call, call.time_ns) or self.killer.end(call)):
             self.tally["late"] += 1
             self.longest_late = max(self.longest_late, late)
         else:
             self.fault("after commit", "%s: %s came %d us after the commit", source.id, call, late // 1000)
 
-    def repeated(self, source, last, call):
-        time_ns, attempt, caller, worker = last
-        if call[3] < attempt:
-            self.fault("strange", "%s: attempt %d came after attempt %d: %s", source.id, call[3], attempt, call)
-        if attempt == 1 and call[1] % DEFER == call[2] and call[3] > 1:
+    def repeated(self, source, earlier, call):
+        """Whether the call repeats the earlier one after a death of its worker."""
+        if call.attempt < earlier.attempt:
+            self.fault("strange", "%s: attempt %d after attempt %d: %s", source.id, call.attempt, earlier.attempt, call)
+        if earlier.attempt == 1 and call.number % DEFER == call.stage and call.attempt > 1:
             self.tally["put off"] += 1
-            return
+            return False
         self.tally["repeated"] += 1
-        blow = self.killer.explains({caller, worker}, time_ns, call[0])
-        if not blow:
-            self.fault("unexplained", "%s: %s repeats the call of %s", source.id, call, last)
-            return
-        self.longest_run_on = max(self.longest_run_on, time_ns - blow[1])
-        self.after_blow[blow, worker] += 1
-        if self.after_blow[blow, worker] == self.batch + 1:
-            self.fault("unexplained", "more than a batch of %d repeated after one death of %d", self.batch, worker)
+        death = self.killer.explains(earlier, call)
+        if not death:
+            self.fault("unexplained", "%s: %s repeats %s", source.id, call, earlier)
+            return False
+        self.longest_run_on = max(self.longest_run_on, earlier.time_ns - death)
+        self.deaths.add((earlier.start, earlier.worker))
+        return True
 
-
-class Calls:
-    """The calls of one stage: when each event first came, and its last call."""
-
-    def __init__(self, count):
-        self.first = array.array("Q", bytes(8 * (count + 1)))
-        self.time = array.array("Q", bytes(8 * (count + 1)))
-        self.attempt, self.caller, self.worker = (array.array("I", bytes(4 * (count + 1))) for _ in range(3))
-
-    def add(self, call):
-        number = call[1]
-        if not self.first[number] or call[0] < self.first[number]:
-            self.first[number] = call[0]
-        self.time[number], self.attempt[number], self.caller[number], self.worker[number] = call[0], call[3], call[5], call[6]
-
-    def last(self, number):
-        return self.time[number], self.attempt[number], self.caller[number], self.worker[number]
+    def within_batch(self, earlier, length):
+        """A worker commits all its calls but its last ones, a batch at most, before it makes more."""
+        self.most = max(self.most, length)
+        if length > self.batch:
+            self.fault("unexplained", "%s was repeated, and its worker had made %d calls since", earlier, length - 1)

@@ -3,9 +3,9 @@
  * The C stage of storm.py: leaves a record of each call in a witness file before it works, as the exec stage
  * in storm_rig.py does, and answers by the same rules.
  *
- * Options: {"witness": PATH, "stage": POSITION from 1}. The context's `path` has the digits of the stages
- * that are done, 12 for the first two. Some events (their number divided by DEFER leaves the position) are
- * put off at their first attempt.
+ * Options: {"witness": PATH, "stage": POSITION from 1}; the environment's STORM_START says which start of the
+ * daemon it is. The context's `path` has the digits of the stages that are done, 12 for the first two. Some
+ * events (their number divided by DEFER leaves the position) are put off at their first attempt.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -25,14 +25,16 @@
 /* 32 bytes divide a page: a write of one record is done or not, also when its process is killed in it. */
 struct record {
     uint64_t time_ns;
-    uint32_t number, stage, attempt, path;
+    uint32_t number;
+    uint16_t stage, start;
+    uint32_t attempt, path;
     uint32_t caller, worker;
 };
 _Static_assert(sizeof(struct record) == 32, "storm_rig.py reads these");
 
 struct storm {
     int witness;
-    uint32_t stage;
+    uint16_t stage, start;
 };
 
 static int storm_init(const char *options, void **state, char *words, size_t words_bytes)
@@ -41,9 +43,11 @@ static int storm_init(const char *options, void **state, char *words, size_t wor
     cJSON *tree = cJSON_Parse(options);
     const char *witness = cJSON_GetStringValue(cJSON_GetObjectItem(tree, "witness"));
     const cJSON *stage = cJSON_GetObjectItem(tree, "stage");
+    const char *start = getenv("STORM_START");
     int code = EP_EINVAL;
-    if (storm != NULL && witness != NULL && cJSON_IsNumber(stage)) {
-        storm->stage = (uint32_t)stage->valueint;
+    if (storm != NULL && witness != NULL && start != NULL && cJSON_IsNumber(stage)) {
+        storm->stage = (uint16_t)stage->valueint;
+        storm->start = (uint16_t)strtoul(start, NULL, 10);
         storm->witness = open(witness, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
         code = storm->witness >= 0 ? EP_OK : EP_ESYSTEM;
     }
@@ -77,6 +81,7 @@ static enum ep_answer storm_process(ep_call *call, void *state)
         .time_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec,
         .number = event_number(call),
         .stage = storm->stage,
+        .start = storm->start,
         .attempt = ep_call_attempt(call),
         .path = path != NULL ? (uint32_t)path->valueint : 0,
         .caller = (uint32_t)getpid(),
