@@ -28,6 +28,7 @@ struct list {
     struct cli *cli;
     const char *source, *stage; /* only these; NULL = all */
     size_t source_bytes;
+    bool source_known, stage_known;
     struct json_out *lines; /* one JSON text a death that is to be shown */
     size_t count;
     struct fresh *fresh; /* in the segment only, as far as is known yet */
@@ -117,6 +118,75 @@ static int read_segment(struct list *list)
     return EP_OK;
 }
 
+/* ---- is there such a source, and such a stage? */
+
+static bool is_source(const struct list *list, const char *name)
+{
+    return strlen(name) == list->source_bytes && memcmp(name, list->source, list->source_bytes) == 0;
+}
+
+static bool is_stage(const struct list *list, const char *name)
+{
+    return list->stage != NULL && strcmp(name, list->stage) == 0;
+}
+
+static void know_from_config(struct list *list, const struct config *config)
+{
+    for (size_t i = 0; i < config->source_count; i++) {
+        const struct source_config *source = &config->sources[i];
+        if (!is_source(list, source->id))
+            continue;
+        list->source_known = true;
+        for (size_t j = 0; j < source->stage_count; j++)
+            list->stage_known |= is_stage(list, source->stages[j].name);
+    }
+}
+
+struct stored_source {
+    struct list *list;
+    int64_t id; /* of the source that is asked for, 0 = not found */
+};
+
+static int see_source(int64_t id, const char *name, void *user)
+{
+    struct stored_source *found = user;
+    if (is_source(found->list, name))
+        found->id = id;
+    return EP_OK;
+}
+
+static int see_stage(int64_t id, const char *name, void *user)
+{
+    struct list *list = user;
+    (void)id;
+    list->stage_known |= is_stage(list, name);
+    return EP_OK;
+}
+
+/* What the store has ever known counts, too: its dead are listed. */
+static int know_from_store(struct list *list, struct store *store)
+{
+    struct stored_source found = {.list = list};
+    int code = store_each_source(store, see_source, &found);
+    list->source_known |= found.id != 0;
+    return code == EP_OK && found.id != 0 ? store_each_stage(store, found.id, see_stage, list) : code;
+}
+
+/* Why nobody of it has died. */
+static void say_none(const struct list *list)
+{
+    const struct cli *cli = list->cli;
+    if (list->source == NULL)
+        cli_words("%s: no process of it has died that was not to end", cli->instance);
+    else if (!list->source_known)
+        cli_words("%s: there is no source %.*s", cli->instance, (int)list->source_bytes, list->source);
+    else if (list->stage != NULL && !list->stage_known)
+        cli_words("%s: source %.*s has no stage %s", cli->instance, (int)list->source_bytes, list->source,
+                  list->stage);
+    else
+        cli_words("%s: no process of %s has died that was not to end", cli->instance, cli->args[0]);
+}
+
 static int read_store(struct list *list, uint64_t *dropped, struct error *error)
 {
     const struct cli *cli = list->cli;
@@ -128,6 +198,8 @@ static int read_store(struct list *list, uint64_t *dropped, struct error *error)
     if (code != EP_OK)
         return code;
     code = store_each_death(store, see_stored, list, dropped);
+    if (code == EP_OK && list->source != NULL)
+        code = know_from_store(list, store);
     if (code != EP_OK)
         error_set(error, code, "%s", code == EP_ENOMEM ? "out of memory" : store_words(store));
     store_close(&store);
@@ -237,6 +309,8 @@ static int list_deaths(struct list *list, uint64_t limit)
         cli_words("%s: the daemon (pid %d) is gone, and did not end in order: its next start records that",
                   cli->instance, (int)cli->segment.header->supervisor_pid);
     int memory = read_segment(list);
+    if (list->source != NULL && cli->config != NULL)
+        know_from_config(list, cli->config);
     int code = memory == EP_OK ? read_store(list, &dropped, &error) : EP_OK;
     for (size_t i = 0; memory == EP_OK && i < list->fresh_count; i++) {
         struct store_death row;
@@ -252,8 +326,7 @@ static int list_deaths(struct list *list, uint64_t limit)
     if (code != EP_OK)
         status = fail(list, &error);
     else if (list->count == 0)
-        cli_words("%s: no process of %s has died that was not to end", cli->instance,
-                  list->source != NULL ? cli->args[0] : "it");
+        say_none(list);
     if (list->count > 0)
         print(list, limit);
     if (dropped > 0)

@@ -84,7 +84,11 @@ def main():
     equal(len(instance.lines("deaths", "lines")), 3, "of one source")
     last = instance.lines("deaths", "--limit", "2")
     equal(last, instance.lines("deaths")[-2:], "the latest two")
-    equal(instance.run("deaths", "nobody").returncode, 4, "of an unknown source")
+    for target, words in (("nobody", "there is no source nobody"), ("nobody/work", "there is no source nobody"),
+                          ("lines/slow", "source lines has no stage slow")):
+        done = instance.run("deaths", target)
+        equal((done.returncode, done.stdout), (4, ""), "of an unknown " + target)
+        check(words in done.stderr, "it says that it is unknown: " + done.stderr)
     equal(instance.run("deaths", "--limit", "0").returncode, 2, "a limit of nought")
     text = instance.run("deaths").stdout
     check("DIED" in text and "alas, a" in text and "lines/work[0]" in text, "for people: " + text)
