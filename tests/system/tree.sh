@@ -14,7 +14,7 @@ complain() {
 sources() {
     find shm src supervisor tests contrib .ci -type f \( -name '*.[ch]' -o -name '*.sh' -o -name '*.py' \
         -o -name '*.in' -o -name '*.yaml' -o -name '*.json' -o -name '*.jsonl' -o -name '*.sysusers' -o -name '*.md' \
-        -o -name '*.[1-8]' -o -name quickstart -o -name run \) 2>/dev/null | LC_ALL=C sort
+        -o -name '*.[1-8]' -o -name bench -o -name quickstart -o -name run \) 2>/dev/null | LC_ALL=C sort
 }
 
 names=$(tr -s ' \t\\=' '\n\n\n\n' <Makefile.am)
@@ -33,7 +33,7 @@ for file in $(sources | grep '\.[ch]$'); do
     [ "$lines" -le 600 ] || complain "$file has $lines lines, 600 is the most"
     head -n 1 "$file" | grep -Fq 'SPDX-License-Identifier: MIT' || complain "$file: its first line is no SPDX line"
 done
-for file in $(sources | grep -E '\.(sh|py|in)$|/(quickstart|run)$') configure.ac Makefile.am; do
+for file in $(sources | grep -E '\.(sh|py|in)$|/(bench|quickstart|run)$') configure.ac Makefile.am; do
     case $file in src/libeventpipe.pc.in) continue ;; esac
     head -n 3 "$file" | grep -Fq 'SPDX-License-Identifier: MIT' || complain "$file: no SPDX line in its first three"
 done
