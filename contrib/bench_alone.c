@@ -145,7 +145,7 @@ static void run_paced(struct alone *alone)
     free(latencies);
 }
 
-static noreturn void print_versions(void)
+static _Noreturn void print_versions(void)
 {
 #ifdef __OPTIMIZE__
     const char *optimised = "optimised";

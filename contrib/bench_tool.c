@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-noreturn void bench_give_up(const char *what, const char *why)
+_Noreturn void bench_give_up(const char *what, const char *why)
 {
     fprintf(stderr, "bench: %s: %s\n", what, why);
     exit(1);

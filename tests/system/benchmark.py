@@ -32,13 +32,14 @@ def verdicts(text):
     return re.findall(r" (holds|MISSES)$", text, re.MULTILINE)
 
 
-# ---- all figures, and all that can be written
+# ---- all figures, and all that can be written; where each process takes seconds to end, some of the figures
+FIGURES = ["throughput", "exec", "latency"] if "asan" in os.environ.get("sanitizers", "") else list(bench_figures.ALL)
 with open("readme.md", "w") as file:
     file.write("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
-done = bench("--smallest", "--json", "out.json", "--markdown", "out.md", "--readme", "readme.md", "--chart", "out.svg")
+done = bench(*FIGURES, "--smallest", "--json", "out.json", "--markdown", "out.md", "--readme", "readme.md", "--chart", "out.svg")
 with open("out.json") as file:
     result = json.load(file)
-equal(list(result["titles"]), list(bench_figures.ALL), "figures")
+equal(list(result["titles"]), FIGURES, "figures")
 equal([name for name in ("cpu", "cores", "kernel", "filesystem", "disk") if name not in result["machine"]], [], "missing")
 equal(sorted(result["versions"]), ["compiler", "eventpipe", "sqlite"], "versions")
 for row in result["rows"]:
