@@ -8,7 +8,7 @@
 
 #define BENCH_SECOND_NS UINT64_C(1000000000)
 
-_Noreturn void bench_give_up(const char *what, const char *why);
+__attribute__((noreturn)) void bench_give_up(const char *what, const char *why);
 uint64_t bench_now_ns(void); /* CLOCK_MONOTONIC */
 void bench_sleep_until(uint64_t at_ns);
 /* Sleeps until it is due and returns when the event arrived: then, or when it was due, if that is past
