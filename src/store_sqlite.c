@@ -7,7 +7,10 @@
  *  1. Outside a call no transaction is open and the gate is not held.
  *  2. A writer's transaction begins only while the store's start number is the handle's own: a process left
  * over from an older family is refused, whatever it believes to hold.
- *  3. Nothing is reported as done before COMMIT has returned.
+ *  3. Nothing is reported as done before COMMIT has returned, and with synchronous = full not before the log
+ * is on the disk. The log is synced after the transaction, when the next writer is at work already: writers
+ * share the time the disk takes instead of queueing for it. Others can see what was committed by then;
+ * whoever builds on it syncs the same log later.
  *
  * Survived: every refusal of SQLite; the transaction is rolled back and the words say why. Nothing is fatal
  * here.
@@ -214,13 +217,19 @@ int store_sqlite_begin_write(struct store_sqlite *store)
 
 int store_sqlite_end(struct store_sqlite *store, int code)
 {
+    code = store_sqlite_end_lazily(store, code);
+    return code == 0 && store->wrote && store->durable ? store_sqlite_sync_log(store) : code;
+}
+
+int store_sqlite_end_lazily(struct store_sqlite *store, int code)
+{
     uint64_t log_before = store->log_bytes;
     store->log_bytes = 0; /* set anew by store_sqlite_count_log when the commit writes */
     if (code == 0)
         code = store_sqlite_run(store, store_sqlite_use(store, SQL_COMMIT));
     if (code != 0)
         store_sqlite_roll_back(store);
-    bool wrote = store->log_bytes > 0;
+    bool wrote = store->wrote = store->log_bytes > 0;
     if (!wrote)
         store->log_bytes = log_before;
     /* Nobody moves the log away: do it here, still at the gate, so that no writer adds to it meanwhile. Where

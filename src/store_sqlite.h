@@ -126,6 +126,8 @@ struct store_sqlite {
     bool readonly;
     bool disk_full;  /* seen since the transaction began */
     int synchronous; /* as in struct store_sqlite_place */
+    bool durable;    /* what is committed is on the disk before a call returns */
+    bool wrote;      /* the last transaction did */
     uint32_t busy_timeout_ms;
     uint64_t start_number;
     int64_t void_below; /* a token below this is of an older start: no lock */
@@ -189,6 +191,8 @@ int store_sqlite_pragma(struct store_sqlite *store, const char *sql, int64_t *va
 int store_sqlite_begin_read(struct store_sqlite *store);
 int store_sqlite_begin_write(struct store_sqlite *store);
 int store_sqlite_end(struct store_sqlite *store, int code);
+/* The same, where a power failure may undo it. */
+int store_sqlite_end_lazily(struct store_sqlite *store, int code);
 void store_sqlite_roll_back(struct store_sqlite *store); /* if there is what to roll back; the words stay */
 void store_sqlite_enter_gate(struct store_sqlite *store);
 void store_sqlite_leave_gate(struct store_sqlite *store);
@@ -208,6 +212,8 @@ int store_sqlite_tally(struct store_sqlite *store, int64_t source, int64_t stage
 int store_sqlite_count_log(void *handle, sqlite3 *db, const char *name, int pages);
 /* After a transaction, at the gate: moves the log if it is much too long, or if the disk was full. */
 void store_sqlite_relieve_log(struct store_sqlite *store);
+/* After a transaction, away from the gate: the log is on the disk, or (EP_ESTORE) the disk refuses. */
+int store_sqlite_sync_log(struct store_sqlite *store);
 /* Before a transaction of one who could not enter the gate: 0, or EP_ESTOREBUSY while the log is too long. */
 int store_sqlite_mind_log(struct store_sqlite *store);
 int store_sqlite_checkpoint(struct store *store, bool final);
@@ -268,7 +274,7 @@ int store_sqlite_park(struct store_sqlite *store, const struct store_sqlite_park
 /* Moves an event from parked to progress, unlocked; anew: attempts, crashes and words begin anew; from_first:
  * done and context too. */
 int store_sqlite_unpark(struct store_sqlite *store, int64_t event, bool anew, bool from_first);
-int store_sqlite_delete_event(struct store_sqlite *store, int64_t event);
+int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last);
 
 /* store_sqlite_totals.c */
 int store_sqlite_cursor(struct store *store, int64_t source, char **cursor);

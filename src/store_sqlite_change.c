@@ -115,7 +115,7 @@ static int discard_item(struct store_sqlite *store, const struct walk_item *item
 {
     bool parked = item->item.state != STORE_READY;
     int code = run_for(store, parked ? SQL_DELETE_PARKED : SQL_DELETE_PROGRESS, item->item.id);
-    return code == 0 ? store_sqlite_delete_event(store, item->item.id) : code;
+    return code == 0 ? store_sqlite_delete_events(store, item->item.id, item->item.id) : code;
 }
 
 static int change_item(struct store_sqlite *store, enum store_verb verb, struct walk_item *item)

@@ -10,7 +10,8 @@
  * Invariants
  *  1. Claims go in order of arrival: a page's own events only when nothing older is left.
  *  2. on_claim is called before the commit, so no lock is ever stored that its owner does not know of.
- *  3. A claim that finds nothing writes nothing.
+ *  3. A claim that finds nothing writes nothing. One that does need not outlive a power failure: locks hold
+ * for one start, and what was due is due again.
  *  4. Retries get half of a claim while others are ready: what keeps failing starves nothing, even where
  * trying it again takes all the time there is.
  */
@@ -141,6 +142,8 @@ struct ingest {
     bool claiming;    /* the page's own events may be claimed too */
     int64_t frontier; /* to be, once this is committed */
     int64_t stored, duplicates, dead;
+    int64_t run;   /* first of the events whose progress is not stored yet, 0 = none */
+    int64_t token; /* of their lock, 0 = none */
 };
 
 int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
@@ -162,6 +165,47 @@ int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_
     return code;
 }
 
+/* Ends the run of events before `next`: one statement gives all of them their progress. */
+static int store_run(struct ingest *ingest)
+{
+    if (ingest->run == 0)
+        return 0;
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_PROGRESS);
+    store_sqlite_bind(ingest->store, statement, 1, ingest->run);
+    store_sqlite_bind(ingest->store, statement, 2, ingest->next - 1);
+    store_sqlite_bind(ingest->store, statement, 3, ingest->token);
+    ingest->run = 0;
+    return store_sqlite_run(ingest->store, statement);
+}
+
+static int store_dead(struct ingest *ingest, int64_t id, const struct store_event *event)
+{
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_DEAD);
+    store_sqlite_bind(ingest->store, statement, 1, id);
+    store_sqlite_bind(ingest->store, statement, 2, ingest->source);
+    store_sqlite_bind(ingest->store, statement, 3, event->dead);
+    store_sqlite_bind_words(ingest->store, statement, 4, event->words != NULL ? event->words : "");
+    ingest->dead++;
+    return store_sqlite_run(ingest->store, statement);
+}
+
+/* Claims the event just stored, where it may be; it joins the run, or begins another. */
+static int store_ready(struct ingest *ingest, int64_t id)
+{
+    if (ingest->claiming &&
+        (ingest->claimed == ingest->claim->limit || !ingest->claim->on_claim(id, "", ingest->claim->user))) {
+        ingest->claiming = false;
+        ingest->frontier = id;
+    }
+    ingest->claimed += ingest->claiming;
+    int64_t token = ingest->claiming ? (int64_t)ingest->claim->token : 0;
+    int code = token != ingest->token ? store_run(ingest) : 0;
+    if (ingest->run == 0)
+        ingest->run = id;
+    ingest->token = token;
+    return code;
+}
+
 static int ingest_one(struct ingest *ingest, const struct store_event *event)
 {
     struct store_sqlite *store = ingest->store;
@@ -172,8 +216,7 @@ static int ingest_one(struct ingest *ingest, const struct store_event *event)
         ingest->duplicates += code == 0;
         return code;
     }
-    int64_t id = ingest->next++;
-    ingest->stored++;
+    int64_t id = ingest->next;
     struct store_step step = {
         .kind = ingest->page->injected ? STORE_STEP_INJECTED : STORE_STEP_FETCHED,
         .reason = event->dead,
@@ -184,26 +227,16 @@ static int ingest_one(struct ingest *ingest, const struct store_event *event)
         .words_bytes = event->words != NULL ? strlen(event->words) : 0,
     };
     store_sqlite_trace_add(store, &step);
-    sqlite3_stmt *statement;
-    if (event->dead != STORE_REASON_NONE) {
-        ingest->dead++;
-        statement = store_sqlite_use(store, SQL_INSERT_DEAD);
-        store_sqlite_bind(store, statement, 1, id);
-        store_sqlite_bind(store, statement, 2, ingest->source);
-        store_sqlite_bind(store, statement, 3, event->dead);
-        store_sqlite_bind_words(store, statement, 4, event->words != NULL ? event->words : "");
-        return store_sqlite_run(store, statement);
+    if (event->dead == STORE_REASON_NONE) {
+        code = store_ready(ingest, id);
+    } else {
+        code = store_run(ingest);
+        if (code == 0)
+            code = store_dead(ingest, id, event);
     }
-    if (ingest->claiming &&
-        (ingest->claimed == ingest->claim->limit || !ingest->claim->on_claim(id, "", ingest->claim->user))) {
-        ingest->claiming = false;
-        ingest->frontier = id;
-    }
-    ingest->claimed += ingest->claiming;
-    statement = store_sqlite_use(store, SQL_INSERT_PROGRESS);
-    store_sqlite_bind(store, statement, 1, id);
-    store_sqlite_bind(store, statement, 2, ingest->claiming ? (int64_t)ingest->claim->token : 0);
-    return store_sqlite_run(store, statement);
+    ingest->next++;
+    ingest->stored++;
+    return code;
 }
 
 /* Which cursor the page followed, for the statement to compare with the stored one. */
@@ -256,6 +289,8 @@ static int ingest_all(struct ingest *ingest)
     store_sqlite_trace_begin(store);
     for (size_t i = 0; code == 0 && i < ingest->page->count; i++)
         code = ingest_one(ingest, &ingest->page->events[i]);
+    if (code == 0)
+        code = store_run(ingest);
     if (code == 0 && ingest->next > EVENT_LAST(ingest->source))
         code = error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers", store->path);
     if (ingest->claiming) /* everything up to here is claimed */
@@ -405,7 +440,7 @@ int store_sqlite_claim(struct store *base, int64_t source, uint64_t now_ms, cons
         code = claim_ready(store, claim, &frontier, next, &claimed, &more);
     if (code == 0)
         code = next_due(store, source, &due_ms);
-    code = store_sqlite_end(store, code);
+    code = store_sqlite_end_lazily(store, code);
     if (code != 0)
         return code;
     set_frontier(store, source, frontier);

@@ -7,17 +7,25 @@
  *  1. An event's row changes only where its token is the one named, and that token is of this start.
  * Everything else about the event (its data, its end, the tallies) is done only after that row has changed.
  *  2. `applied` is true only for what is committed.
+ *
+ * Events that arrived one after another and were claimed together are mostly read, advanced and finished
+ * together, too: such a run is one statement, whose cursor walks along its rows instead of seeking each. A
+ * statement over a run counts what it changed; where that is not all of it, the transaction is rolled back
+ * and done again event by event, which tells whose lock was lost.
  */
 #include "src/store_sqlite.h"
 
 #include <string.h>
 
+#define RUN_PARTED 1 /* not all of a run was ours: event by event, then */
+
 /* ---- steps shared with the operators' changes ---- */
 
-int store_sqlite_delete_event(struct store_sqlite *store, int64_t event)
+int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_DELETE_EVENT);
-    store_sqlite_bind(store, statement, 1, event);
+    store_sqlite_bind(store, statement, 1, first);
+    store_sqlite_bind(store, statement, 2, last);
     return store_sqlite_run(store, statement);
 }
 
@@ -67,31 +75,54 @@ static bool lease_void(const struct store_sqlite *store, int64_t source, const s
 
 /* ---- read ---- */
 
-static int read_one(struct store_sqlite *store, const struct store_lease *lease, size_t index,
+static bool follows(const struct store_lease *lease, const struct store_lease *before)
+{
+    return lease->event == before->event + 1 && lease->token == before->token;
+}
+
+/* The statement of a run: its first and last event and their token. */
+static sqlite3_stmt *use_run(struct store_sqlite *store, enum store_sqlite_statement which,
+                             const struct store_lease *first, size_t count)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, which);
+    store_sqlite_bind(store, statement, 1, first->event);
+    store_sqlite_bind(store, statement, 2, first->event + (int64_t)count - 1);
+    store_sqlite_bind(store, statement, 3, (int64_t)first->token);
+    return statement;
+}
+
+static int see_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t index, store_on_row *on_row,
+                   void *user)
+{
+    struct store_row row = {
+        .context = (const char *)sqlite3_column_text(statement, 1),
+        .done = (const char *)sqlite3_column_text(statement, 2),
+        .attempts = (uint32_t)sqlite3_column_int64(statement, 3),
+        .crashes = (uint32_t)sqlite3_column_int64(statement, 4),
+        .uid = (const char *)sqlite3_column_text(statement, 5),
+        .arrival_ms = (uint64_t)sqlite3_column_int64(statement, 6),
+        .data = (const char *)sqlite3_column_text(statement, 7),
+    };
+    row.context_bytes = (size_t)sqlite3_column_bytes(statement, 1);
+    row.data_bytes = (size_t)sqlite3_column_bytes(statement, 7);
+    if (row.context == NULL || row.done == NULL || row.uid == NULL || row.data == NULL)
+        return store_sqlite_fail(store, SQLITE_NOMEM);
+    return on_row(index, &row, user);
+}
+
+static int read_run(struct store_sqlite *store, const struct store_lease *leases, size_t count, size_t index,
                     store_on_row *on_row, void *user)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_READ);
-    store_sqlite_bind(store, statement, 1, lease->event);
-    store_sqlite_bind(store, statement, 2, (int64_t)lease->token);
-    int code = store_sqlite_step(store, statement);
-    if (code != 1)
-        return code;
-    struct store_row row = {
-        .context = (const char *)sqlite3_column_text(statement, 0),
-        .done = (const char *)sqlite3_column_text(statement, 1),
-        .attempts = (uint32_t)sqlite3_column_int64(statement, 2),
-        .crashes = (uint32_t)sqlite3_column_int64(statement, 3),
-        .uid = (const char *)sqlite3_column_text(statement, 4),
-        .arrival_ms = (uint64_t)sqlite3_column_int64(statement, 5),
-        .data = (const char *)sqlite3_column_text(statement, 6),
-    };
-    row.context_bytes = (size_t)sqlite3_column_bytes(statement, 0);
-    row.data_bytes = (size_t)sqlite3_column_bytes(statement, 6);
-    if (row.context == NULL || row.done == NULL || row.uid == NULL || row.data == NULL)
-        code = store_sqlite_fail(store, SQLITE_NOMEM);
-    else
-        code = on_row(index, &row, user);
-    sqlite3_reset(statement);
+    sqlite3_stmt *statement = use_run(store, SQL_READ, leases, count);
+    int code;
+    while ((code = store_sqlite_step(store, statement)) == 1) {
+        size_t at = (size_t)(sqlite3_column_int64(statement, 0) - leases[0].event);
+        code = see_row(store, statement, index + at, on_row, user);
+        if (code != 0) {
+            sqlite3_reset(statement);
+            return code;
+        }
+    }
     return code;
 }
 
@@ -102,34 +133,44 @@ int store_sqlite_read(struct store *base, const struct store_lease *leases, size
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
-    for (size_t i = 0; code == 0 && i < count; i++)
+    for (size_t i = 0, run; code == 0 && i < count; i += run) {
+        for (run = 1; i + run < count && follows(&leases[i + run], &leases[i + run - 1]);)
+            run++;
         if (!lease_void(store, leases[i].event >> EVENT_SOURCE_SHIFT, &leases[i]))
-            code = read_one(store, &leases[i], i, on_row, user);
+            code = read_run(store, &leases[i], run, i, on_row, user);
+    }
     return store_sqlite_end(store, code);
 }
 
 /* ---- commit ---- */
 
-static int advance(struct store_sqlite *store, struct store_answer *answer)
+/* Of a run: true when all of it was changed, which makes all of it applied. */
+static bool all_changed(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_ADVANCE);
-    store_sqlite_bind(store, statement, 1, answer->lease.event);
-    store_sqlite_bind(store, statement, 2, (int64_t)answer->lease.token);
-    store_sqlite_bind_words(store, statement, 3, answer->done != NULL ? answer->done : "");
-    store_sqlite_bind_text(store, statement, 4, answer->context, answer->context_bytes);
+    bool all = (size_t)sqlite3_changes(store->db) == count;
+    for (size_t i = 0; i < count; i++)
+        answers[i].applied = all;
+    return all;
+}
+
+static int advance(struct store_sqlite *store, struct store_answer *answers, size_t count)
+{
+    sqlite3_stmt *statement = use_run(store, SQL_ADVANCE, &answers->lease, count);
+    store_sqlite_bind_words(store, statement, 4, answers->done != NULL ? answers->done : "");
+    store_sqlite_bind_text(store, statement, 5, answers->context, answers->context_bytes);
     int code = store_sqlite_run(store, statement);
-    answer->applied = code == 0 && sqlite3_changes(store->db) == 1;
+    if (code == 0)
+        all_changed(store, answers, count);
     return code;
 }
 
-static int finish(struct store_sqlite *store, struct store_answer *answer)
+static int finish(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_FINISH);
-    store_sqlite_bind(store, statement, 1, answer->lease.event);
-    store_sqlite_bind(store, statement, 2, (int64_t)answer->lease.token);
-    int code = store_sqlite_run(store, statement);
-    answer->applied = code == 0 && sqlite3_changes(store->db) == 1;
-    return answer->applied ? store_sqlite_delete_event(store, answer->lease.event) : code;
+    int code = store_sqlite_run(store, use_run(store, SQL_FINISH, &answers->lease, count));
+    if (code != 0 || !all_changed(store, answers, count))
+        return code;
+    int64_t first = answers->lease.event;
+    return store_sqlite_delete_events(store, first, first + (int64_t)count - 1);
 }
 
 static int set_aside(struct store_sqlite *store, int64_t source, struct store_answer *answer)
@@ -228,36 +269,52 @@ static void trace_answer(struct store_sqlite *store, int64_t stage, const struct
     store_sqlite_trace_add(store, &step);
 }
 
-static int commit_one(struct store_sqlite *store, int64_t source, int64_t stage, struct store_answer *answer,
-                      struct store_sqlite_tally *tally)
+/* Whether an answer says of its event what the one before it says of the event before. */
+static bool alike(const struct store_answer *answer, const struct store_answer *before)
+{
+    if (answer->change != before->change || !follows(&answer->lease, &before->lease))
+        return false;
+    if (answer->change == STORE_FINISH || answer->change == STORE_REMOVE)
+        return true;
+    return answer->change == STORE_ADVANCE && answer->context == NULL && answer->data == NULL &&
+           before->context == NULL && before->data == NULL && answer->done != NULL && before->done != NULL &&
+           strcmp(answer->done, before->done) == 0;
+}
+
+/* A run of answers that are alike, most often; one, if it is not like its neighbours. */
+static int commit_run(struct store_sqlite *store, int64_t source, int64_t stage, struct store_answer *answers,
+                      size_t count, struct store_sqlite_tally *tally)
 {
     int code = EP_EINVAL;
     bool stays = true;
-    switch (answer->change) {
+    switch (answers->change) {
     case STORE_ADVANCE:
-        code = advance(store, answer);
+        code = advance(store, answers, count);
         break;
     case STORE_FINISH:
     case STORE_REMOVE:
-        code = finish(store, answer);
+        code = finish(store, answers, count);
         stays = false;
         break;
     case STORE_DELAY:
     case STORE_BURY:
-        code = set_aside(store, source, answer);
+        code = set_aside(store, source, answers);
         break;
     }
-    if (code != 0 || !answer->applied)
+    if (code != 0)
         return code;
-    count_answer(tally, answer);
-    trace_answer(store, stage, answer);
-    return stays && answer->data != NULL ? set_data(store, answer) : 0;
+    if (!answers->applied)
+        return count > 1 ? RUN_PARTED : 0;
+    for (size_t i = 0; i < count; i++) {
+        count_answer(tally, &answers[i]);
+        trace_answer(store, stage, &answers[i]);
+    }
+    return stays && answers->data != NULL ? set_data(store, answers) : 0;
 }
 
-int store_sqlite_commit(struct store *base, int64_t source, int64_t stage, struct store_answer *answers,
-                        size_t count)
+static int commit_all(struct store_sqlite *store, int64_t source, int64_t stage, struct store_answer *answers,
+                      size_t count, bool singly)
 {
-    struct store_sqlite *store = store_sqlite_of(base);
     struct store_sqlite_tally tally = {0};
     for (size_t i = 0; i < count; i++)
         answers[i].applied = false;
@@ -265,14 +322,26 @@ int store_sqlite_commit(struct store *base, int64_t source, int64_t stage, struc
     if (code != 0)
         return code;
     store_sqlite_trace_begin(store);
-    for (size_t i = 0; code == 0 && i < count; i++)
+    for (size_t i = 0, run; code == 0 && i < count; i += run) {
+        for (run = 1; !singly && i + run < count && alike(&answers[i + run], &answers[i + run - 1]);)
+            run++;
         if (!lease_void(store, source, &answers[i].lease))
-            code = commit_one(store, source, stage, &answers[i], &tally);
+            code = commit_run(store, source, stage, &answers[i], run, &tally);
+    }
     if (code == 0)
         code = store_sqlite_tally(store, source, stage, &tally);
     if (code == 0)
         code = store_sqlite_trace_write(store);
-    code = store_sqlite_end(store, code);
+    return store_sqlite_end(store, code);
+}
+
+int store_sqlite_commit(struct store *base, int64_t source, int64_t stage, struct store_answer *answers,
+                        size_t count)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    int code = commit_all(store, source, stage, answers, count, false);
+    if (code == RUN_PARTED)
+        code = commit_all(store, source, stage, answers, count, true);
     for (size_t i = 0; code != 0 && i < count; i++)
         answers[i].applied = false;
     return code;

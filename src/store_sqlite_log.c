@@ -89,6 +89,35 @@ static int move(struct store_sqlite *store, enum store_sqlite_statement transact
 }
 
 /*
+ * A sync that failed may not be tried again: the kernel forgets what it could not write, and the next one
+ * would succeed. So all of the log is moved instead, which writes it anew, and syncs that. If the disk
+ * refuses this too, the process must not go on: it is as if it had been killed after its commit.
+ */
+static int save_by_moving(struct store_sqlite *store, int result)
+{
+    bool all;
+    int code = store_sqlite_fail(store, result);
+    struct error first = store->store.error;
+    store_sqlite_enter_gate(store);
+    code = move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+    store_sqlite_leave_gate(store);
+    if (code == 0 && all)
+        return 0;
+    return error_set(&store->store.error, EP_ESTORE, "committed, but not known to be on the disk: %s",
+                     first.words);
+}
+
+int store_sqlite_sync_log(struct store_sqlite *store)
+{
+    sqlite3_file *log = NULL;
+    int result = sqlite3_file_control(store->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+    if (result == SQLITE_OK)
+        result = log != NULL && log->pMethods != NULL ? log->pMethods->xSync(log, SQLITE_SYNC_NORMAL)
+                                                      : SQLITE_IOERR_FSYNC;
+    return result == SQLITE_OK ? 0 : save_by_moving(store, result);
+}
+
+/*
  * A log begins anew only once all of it has been moved, which never comes while others keep adding to it. So:
  * most of it is moved beside the writers, the rest while none can write.
  */

@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #define BUSY_TIMEOUT_MS 5000
+#define SYNCHRONOUS_NORMAL 1
+#define SYNCHRONOUS_FULL 2
 #define LOG_LIMIT_BYTES (4 << 20) /* where the caller gave none */
 
 /* Sets a pragma and sees that it took. */
@@ -71,8 +73,10 @@ static int set_up(struct store_sqlite *store, const struct store_sqlite_place *p
     if (code != 0 || store->readonly)
         return code;
     code = demand_wal(store);
+    /* In full, SQLite would sync with the log's lock held; see store_sqlite_end. */
+    store->durable = place->synchronous >= SYNCHRONOUS_FULL;
     if (code == 0)
-        code = demand(store, "synchronous", place->synchronous);
+        code = demand(store, "synchronous", store->durable ? SYNCHRONOUS_NORMAL : place->synchronous);
     char sql[64];
     snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->log_limit_bytes);
     if (code == 0)
@@ -208,6 +212,8 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
                          struct error *error)
 {
     struct stat status;
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS,
+                   0); /* nobody asks; too late, and harmless, after the first store */
     if (mode != STORE_SQLITE_CREATE && stat(place->path, &status) != 0)
         return error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
                          place->path, errno == ENOENT ? "there is no store" : strerror(errno));

@@ -28,7 +28,9 @@ static const struct text texts[SQL_STATEMENTS] = {
     [SQL_INSERT_EVENT] = {"INSERT INTO event(seq, source, uid, device, type, arrival_ms, data) "
                           "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT(source, uid) DO NOTHING",
                           false},
-    [SQL_INSERT_PROGRESS] = {"INSERT INTO progress(seq, token) VALUES(?1, ?2)", false},
+    [SQL_INSERT_PROGRESS] = {"INSERT INTO progress(seq, token) SELECT seq, ?3 FROM event "
+                             "WHERE seq BETWEEN ?1 AND ?2",
+                             false},
     [SQL_INSERT_DEAD] = {"INSERT INTO parked(seq, source, state, reason, words) VALUES(?1, ?2, 4, ?3, ?4)",
                          false},
     [SQL_INGESTED] =
@@ -56,15 +58,16 @@ static const struct text texts[SQL_STATEMENTS] = {
                     false},
     [SQL_DELETE_PARKED] = {"DELETE FROM parked WHERE seq = ?1", false},
 
-    [SQL_READ] = {"SELECT p.context, p.done, p.attempts, p.crashes, e.uid, e.arrival_ms, e.data "
-                  "FROM progress p CROSS JOIN event e ON e.seq = p.seq WHERE p.seq = ?1 AND p.token = ?2",
+    [SQL_READ] = {"SELECT p.seq, p.context, p.done, p.attempts, p.crashes, e.uid, e.arrival_ms, e.data "
+                  "FROM progress p CROSS JOIN event e ON e.seq = p.seq "
+                  "WHERE p.seq BETWEEN ?1 AND ?2 AND p.token = ?3",
                   false},
     [SQL_ADVANCE] =
-        {"UPDATE progress SET done = ?3, attempts = 0, crashes = 0, context = ifnull(?4, context), "
-         "words = '' WHERE seq = ?1 AND token = ?2",
+        {"UPDATE progress SET done = ?4, attempts = 0, crashes = 0, context = ifnull(?5, context), "
+         "words = '' WHERE seq BETWEEN ?1 AND ?2 AND token = ?3",
          false},
-    [SQL_FINISH] = {"DELETE FROM progress WHERE seq = ?1 AND token = ?2", false},
-    [SQL_DELETE_EVENT] = {"DELETE FROM event WHERE seq = ?1", false},
+    [SQL_FINISH] = {"DELETE FROM progress WHERE seq BETWEEN ?1 AND ?2 AND token = ?3", false},
+    [SQL_DELETE_EVENT] = {"DELETE FROM event WHERE seq BETWEEN ?1 AND ?2", false},
     [SQL_SET_DATA] = {"UPDATE event SET data = ?2 WHERE seq = ?1", false},
     [SQL_COUNTS] = {"SELECT attempts, crashes FROM progress WHERE seq = ?1 AND token = ?2", false},
     [SQL_PARK] =

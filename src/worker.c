@@ -186,7 +186,7 @@ static void add_answer(struct worker *worker, const struct batch_event *event, c
     int result = call_settle(call);
     if (result == 0)
         result = chain_answer(worker->source_config, worker->stage->position, row, call, shm_realtime_ms(),
-                              arc4random(), &answer);
+                              call->answer == EP_PROCESSED ? 0 : arc4random(), &answer);
     if (result == 0) {
         answer.store.attempt = call->attempt;
         answer.store.duration_us = (now_ns - begin_ns) / 1000;

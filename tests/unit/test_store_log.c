@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The store's log: moved without losing what is committed meanwhile, bounded while a reader holds an old
- * state, and moved when the disk is full.
+ * state, and moved when the disk is full or refuses to sync it.
  *
  * SQLite up to 3.51.2 takes a log that a writer begins anew for the old one when a checkpoint has just looked
  * at it, and then leaves out what is committed next ("WAL-reset bug"). Here that instant is held open:
@@ -23,7 +23,10 @@ static sqlite3_vfs *real;
 static sqlite3_io_methods watched, watched_log;
 static int (*real_unfetch)(sqlite3_file *file, sqlite3_int64 offset, void *page);
 static int (*real_write)(sqlite3_file *file, const void *bytes, int amount, sqlite3_int64 offset);
+static int (*real_sync)(sqlite3_file *file, int flags);
 static sqlite3_int64 log_room;
+static int log_syncs, log_syncs_refused; /* how many there were, how many more fail */
+static bool main_refused;
 static void (*at_the_instant)(void);
 static int instants;
 
@@ -46,6 +49,20 @@ static int watch_write(sqlite3_file *file, const void *bytes, int amount, sqlite
     return real_write(file, bytes, amount, offset);
 }
 
+static int watch_log_sync(sqlite3_file *file, int flags)
+{
+    log_syncs++;
+    if (log_syncs_refused == 0)
+        return real_sync(file, flags);
+    log_syncs_refused--;
+    return SQLITE_IOERR_FSYNC;
+}
+
+static int watch_sync(sqlite3_file *file, int flags)
+{
+    return main_refused ? SQLITE_IOERR_FSYNC : real_sync(file, flags);
+}
+
 static int watch_open(sqlite3_vfs *self, const char *name, sqlite3_file *file, int flags, int *out_flags)
 {
     (void)self;
@@ -54,11 +71,14 @@ static int watch_open(sqlite3_vfs *self, const char *name, sqlite3_file *file, i
         watched = *file->pMethods;
         real_unfetch = watched.xUnfetch;
         watched.xUnfetch = watch_unfetch;
+        real_sync = watched.xSync;
+        watched.xSync = watch_sync;
         file->pMethods = &watched;
     } else if (result == SQLITE_OK && (flags & SQLITE_OPEN_WAL) != 0) {
         watched_log = *file->pMethods;
         real_write = watched_log.xWrite;
         watched_log.xWrite = watch_write;
+        watched_log.xSync = watch_log_sync;
         file->pMethods = &watched_log;
     }
     return result;
@@ -215,7 +235,7 @@ static void a_full_disk_has_it_moved(void)
     end();
 }
 
-/* ---- a reader that holds an old state ---- */
+/* ---- a disk that refuses to sync ---- */
 
 static sqlite3 *hold_state(void)
 {
@@ -224,6 +244,72 @@ static sqlite3 *hold_state(void)
     CU_ASSERT_EQUAL(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM source", NULL, NULL, NULL), SQLITE_OK);
     return reader;
 }
+
+static void begin_full(void)
+{
+    begin(1000000);
+    fixture.options.synchronous = SYNCHRONOUS_FULL;
+    store_close(&other);
+    other = fixture_open(false);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(other);
+    CU_ASSERT_TRUE(write_one());
+    log_syncs = 0;
+}
+
+static void every_answer_is_synced(void)
+{
+    begin_full();
+    CU_ASSERT_TRUE(write_one());
+    CU_ASSERT_TRUE(write_one());
+    CU_ASSERT_EQUAL(log_syncs, fixture.kind == KIND_MEMORY ? 0 : 2);
+    end();
+}
+
+/* The kernel forgets what it could not write: what failed once is written anew, elsewhere. */
+static void a_failed_sync_has_it_moved(void)
+{
+    begin_full();
+    CU_ASSERT_TRUE(write_one());
+    log_syncs_refused = fixture.kind == KIND_MEMORY ? 0 : 1;
+    CU_ASSERT_TRUE(write_one());
+    CU_ASSERT_EQUAL(log_syncs_refused, 0);
+    CU_ASSERT_TRUE(write_one());
+    if (fixture.kind != KIND_MEMORY)
+        CU_ASSERT(log_of(other) < 10 * 4096); /* it began anew */
+    end();
+}
+
+static void a_disk_that_keeps_nothing_is_told_of(void)
+{
+    begin_full();
+    log_syncs_refused = 1;
+    main_refused = true;
+    bool kept = write_one();
+    main_refused = false;
+    log_syncs_refused = 0;
+    CU_ASSERT_EQUAL(kept, fixture.kind == KIND_MEMORY);
+    if (!kept) {
+        CU_ASSERT_PTR_NOT_NULL(strstr(store_words(other), "not known to be on the disk"));
+        written++; /* committed it is: as if the process had been killed just then */
+    }
+    end();
+}
+
+static void a_move_held_up_is_told_of(void)
+{
+    begin_full();
+    sqlite3 *reader = hold_state();
+    CU_ASSERT_TRUE(write_one());
+    log_syncs_refused = 1;
+    bool kept = write_one();
+    log_syncs_refused = 0;
+    CU_ASSERT_EQUAL(kept, fixture.kind == KIND_MEMORY);
+    written += !kept;
+    sqlite3_close(reader);
+    end();
+}
+
+/* ---- a reader that holds an old state ---- */
 
 static void writers_slow_down(void)
 {
@@ -262,4 +348,8 @@ STORE_MAIN("store: log",
            {"nothing is lost when a log begins anew under the keeper", the_keeper_loses_nothing},
            {"nor under the last checkpoint", the_end_loses_nothing},
            {"a full disk has it moved", a_full_disk_has_it_moved},
+           {"with synchronous = full every answer is synced", every_answer_is_synced},
+           {"a log that could not be synced is moved", a_failed_sync_has_it_moved},
+           {"a disk that keeps nothing is told of", a_disk_that_keeps_nothing_is_told_of},
+           {"so is a move that a reader holds up", a_move_held_up_is_told_of},
            {"writers slow down while a reader holds it", writers_slow_down})
