@@ -8,8 +8,9 @@
  *  1. The event in hand stands in the slot from before the stage sees it until the stage has answered:
  * whoever dies in between leaves its name for the supervisor, and only that event is blamed.
  *  2. A worker takes no more events than it is likely to run within commit_delay (by the stage's mean time so
- * far), nor more than its share of what waits: a slow stage takes one at a time, so that no event waits
- * behind a slow one while another worker is idle.
+ * far), nor more than its share of what waits, unless all of it is run in less time than another transaction
+ * takes: a slow stage takes one at a time, so that no event waits behind a slow one while another worker is
+ * idle.
  *  3. At an orderly stop the event in hand is finished and committed; the others stay RUNNING in their
  * tickets, and the supervisor and the producer release them after this process has ended.
  */
@@ -30,6 +31,7 @@
 
 #define TAKE_MAX 64 /* events taken at a time; segment_tickets_for counts on it */
 #define STAGE_CLOSE_MS 2000
+#define ALONE_NS 500000 /* about what a transaction takes: less work than this is not worth sharing out */
 
 /* What C stages print reaches the caller's stdout, or the log: line by line, since a killed process keeps the
  * rest. */
@@ -130,7 +132,8 @@ static size_t worker_appetite(const struct worker *worker, size_t room)
         most = left;
     uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
     size_t likely = worker->mean_ns > 0 ? (size_t)(delay_ns / worker->mean_ns) : 1;
-    size_t share = ring_count(&worker->stage->ring) / worker->config->concurrency;
+    uint32_t waiting = ring_count(&worker->stage->ring);
+    size_t share = waiting * worker->mean_ns < ALONE_NS ? waiting : waiting / worker->config->concurrency;
     if (likely > share)
         likely = share;
     if (likely < 1)
