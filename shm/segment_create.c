@@ -283,7 +283,7 @@ static int object_lock(const char *name, int flags, int *out)
 static int object_new(const char *name, int *out)
 {
     for (int tries = LOCK_TRIES; tries > 0; tries--) {
-        int old, fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+        int old = -1, fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
         if (fd >= 0) {
             *out = fd;
             return 0;

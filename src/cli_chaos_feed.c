@@ -70,8 +70,8 @@ int chaos_sample_read(const char *path, struct chaos_sample *out, struct error *
                 code = error_set(error, CONTROL_USAGE, "%s: line %zu is not JSON", path, line + 1);
             if (lines != NULL)
                 sample.lines = lines;
-            if (code == 0)
-                lines[sample.count++] = (struct json_span){at, text};
+            if (code == 0 && lines != NULL)
+                sample.lines[sample.count++] = (struct json_span){at, text};
         }
         at += bytes + 1;
     }

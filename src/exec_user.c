@@ -85,6 +85,7 @@ static int find_groups(struct exec_user *user, struct error *error)
             user->group_count = 1;
             return 0;
         }
+        // `user` keeps them, for exec_user_free. NOLINTNEXTLINE(clang-analyzer-unix.Malloc)
         if (getgrouplist(user->name, user->gid, groups, &user->group_count) >= 0)
             return 0;
         if (room >= GROUPS_MAX)

@@ -148,9 +148,11 @@ static int take_cursor(const struct source_config *config, struct json_span valu
                        struct source_failure *failure)
 {
     char *text = cursor_text(value);
-    int code = text == NULL ? error_set(&failure->error, EP_ENOMEM, "no memory for a cursor") : 0;
+    int code = 0;
 
-    if (code == 0 && config->http.cursor_at == NULL && config->http.cursor_plus != 0)
+    if (text == NULL)
+        return error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
+    if (config->http.cursor_at == NULL && config->http.cursor_plus != 0)
         code = cursor_add(config, &text, failure);
     if (code == 0 && page_set_cursor(page, text) != 0)
         code = error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");

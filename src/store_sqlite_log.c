@@ -96,10 +96,10 @@ static int move(struct store_sqlite *store, enum store_sqlite_statement transact
 static int save_by_moving(struct store_sqlite *store, int result)
 {
     bool all;
-    int code = store_sqlite_fail(store, result);
+    store_sqlite_fail(store, result);
     struct error first = store->store.error;
     store_sqlite_enter_gate(store);
-    code = move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+    int code = move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
     store_sqlite_leave_gate(store);
     if (code == 0 && all)
         return 0;

@@ -101,7 +101,7 @@ static bool waiter_got_in(struct waiter *waiter)
 
 static void gate_anew(void)
 {
-    memset(gate, 0, sizeof *gate);
+    memset(gate, 0, sizeof(pthread_mutex_t));
     if (gate_init(gate) != 0)
         exit(EXIT_FAILURE);
 }
@@ -193,7 +193,7 @@ int main(void)
     };
     uint32_t kills = 0;
     step_or_skip();
-    gate = mmap(NULL, sizeof *gate, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    gate = mmap(NULL, sizeof(pthread_mutex_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (gate == MAP_FAILED)
         return EXIT_FAILURE;
     for (size_t i = 0; i < sizeof trials / sizeof trials[0]; i++) {

@@ -455,6 +455,7 @@ int main(void)
         run(&operations[i], &start, &calls, &changes);
     printf("%u kills at system calls, %u after other instructions, %u faults\n", calls, changes,
            shared->faults);
+    free(start.segment);
     snprintf(command, sizeof command, "rm -rf '%s'", directory);
     return system(command) == 0 && shared->faults == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

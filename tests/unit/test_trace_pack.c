@@ -132,7 +132,7 @@ static void take_bytes(const unsigned char *bytes, size_t count)
 
 static void test_any_bytes(void)
 {
-    unsigned char bytes[300];
+    unsigned char bytes[300] = {0};
     uint64_t dice = 88172645463325252u;
     struct trace_pack pack = {0};
     for (int round = 0; round < 20000; round++) {
