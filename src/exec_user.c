@@ -78,16 +78,16 @@ static int find_groups(struct exec_user *user, struct error *error)
         gid_t *groups = reallocarray(user->groups, (size_t)room, sizeof *groups);
         if (groups == NULL)
             return error_set(error, EP_ENOMEM, "group: out of memory");
+        int count = room;
         user->groups = groups;
         groups[0] = user->gid;
-        user->group_count = room;
-        if (user->name == NULL) {
-            user->group_count = 1;
+        user->group_count = 1;
+        if (user->name == NULL)
+            return 0;
+        if (getgrouplist(user->name, user->gid, groups, &count) >= 0) {
+            user->group_count = count;
             return 0;
         }
-        // `user` keeps them, for exec_user_free. NOLINTNEXTLINE(clang-analyzer-unix.Malloc)
-        if (getgrouplist(user->name, user->gid, groups, &user->group_count) >= 0)
-            return 0;
         if (room >= GROUPS_MAX)
             return error_set(error, EP_EINVAL, "user: \"%.80s\" is in too many groups", user->name);
         room *= 2;
