@@ -100,6 +100,7 @@ def main():
     # A worker is killed with one event in hand and another that it has finished first's part of, or waits for.
     gate.close()
     append(lines, {"id": "g"})
+    wait_for(lambda: instance.run("trace", "g").returncode == 0, "it to have come")
     wait_for(lambda: told(story(instance, "g"))[1:], "the first stage's answer")
     worker = instance.stage("second", "lines")["workers"][0]["pid"]
     wait_for(lambda: instance.stage("second", "lines")["workers"][0]["state"] == "busy", "the second stage to have it")
