@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 #define BUSY_TIMEOUT_MS 5000
-#define SYNCHRONOUS_NORMAL 1
-#define SYNCHRONOUS_FULL 2
+#define PRAGMA_NORMAL 1 /* what PRAGMA synchronous calls so */
+#define PRAGMA_FULL 2
 #define LOG_LIMIT_BYTES (4 << 20) /* where the caller gave none */
 
 /* Sets a pragma and sees that it took. */
@@ -74,9 +74,9 @@ static int set_up(struct store_sqlite *store, const struct store_sqlite_place *p
         return code;
     code = demand_wal(store);
     /* In full, SQLite would sync with the log's lock held; see store_sqlite_end. */
-    store->durable = place->synchronous >= SYNCHRONOUS_FULL;
+    store->durable = place->synchronous >= PRAGMA_FULL;
     if (code == 0)
-        code = demand(store, "synchronous", store->durable ? SYNCHRONOUS_NORMAL : place->synchronous);
+        code = demand(store, "synchronous", store->durable ? PRAGMA_NORMAL : place->synchronous);
     char sql[64];
     snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->log_limit_bytes);
     if (code == 0)
@@ -197,6 +197,10 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
         code = set_up(store, place);
     if (code == 0 && mode == STORE_SQLITE_CREATE)
         code = store_sqlite_schema(store, true);
+    /* A predecessor may have been killed between its commit and its sync. What is read from here on is acted
+     * on (a cursor tells the backend what it may forget), and so must be on the disk first. */
+    if (code == 0 && mode == STORE_SQLITE_WRITE && store->durable)
+        code = store_sqlite_sync_log(store);
     if (code != 0 || mode != STORE_SQLITE_WRITE || store->start_number != 0)
         return code;
     /* A writer that does not know the start: takes the store's, so that what runs counts as running. */
@@ -212,8 +216,8 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
                          struct error *error)
 {
     struct stat status;
-    sqlite3_config(SQLITE_CONFIG_MEMSTATUS,
-                   0); /* nobody asks; too late, and harmless, after the first store */
+    /* Nobody asks for these statistics. After the first store it is too late for this, and harmless. */
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     if (mode != STORE_SQLITE_CREATE && stat(place->path, &status) != 0)
         return error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
                          place->path, errno == ENOENT ? "there is no store" : strerror(errno));

@@ -265,6 +265,18 @@ static void every_answer_is_synced(void)
     end();
 }
 
+/* Left by a process that was killed after its commit. */
+static void what_others_committed_is_synced_before_it_is_read(void)
+{
+    begin_full();
+    store_close(&other);
+    log_syncs = 0;
+    other = fixture_open(false);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(other);
+    CU_ASSERT_EQUAL(log_syncs, fixture.kind == KIND_MEMORY ? 0 : 1);
+    end();
+}
+
 /* The kernel forgets what it could not write: what failed once is written anew, elsewhere. */
 static void a_failed_sync_has_it_moved(void)
 {
@@ -349,6 +361,8 @@ STORE_MAIN("store: log",
            {"nor under the last checkpoint", the_end_loses_nothing},
            {"a full disk has it moved", a_full_disk_has_it_moved},
            {"with synchronous = full every answer is synced", every_answer_is_synced},
+           {"what others committed is synced before it is read",
+            what_others_committed_is_synced_before_it_is_read},
            {"a log that could not be synced is moved", a_failed_sync_has_it_moved},
            {"a disk that keeps nothing is told of", a_disk_that_keeps_nothing_is_told_of},
            {"so is a move that a reader holds up", a_move_held_up_is_told_of},
