@@ -7,15 +7,15 @@
 #include <sys/mman.h>
 
 #include "contrib/bench_tool.h"
-#include "src/store.h"
+#include "src/group.h"
 
 int __real_store_ingest(struct store *store, int64_t source, const struct store_page *page,
                         const struct store_claim *claim, struct store_ingested *out);
 int __wrap_store_ingest(struct store *store, int64_t source, const struct store_page *page,
                         const struct store_claim *claim, struct store_ingested *out);
-int __real_store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
+int __real_group_commit(struct group *group, int64_t source, int64_t stage, struct store_answer *answers,
                         size_t count);
-int __wrap_store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
+int __wrap_group_commit(struct group *group, int64_t source, int64_t stage, struct store_answer *answers,
                         size_t count);
 
 static struct bench_stamps *stamps;
@@ -93,10 +93,10 @@ static uint64_t count_ends(const struct store_answer *answers, size_t count, uin
     return awaited;
 }
 
-int __wrap_store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
+int __wrap_group_commit(struct group *group, int64_t source, int64_t stage, struct store_answer *answers,
                         size_t count)
 {
-    int code = __real_store_commit(store, source, stage, answers, count);
+    int code = __real_group_commit(group, source, stage, answers, count);
     if (code != 0 || stamps == NULL)
         return code;
     uint64_t now = bench_now_ns(), ends = count_ends(answers, count, now), none = 0;

@@ -49,6 +49,11 @@ static int gate_wait(pthread_mutex_t *gate, uint64_t until_ns)
     return pthread_mutex_clocklock(gate, CLOCK_MONOTONIC, &until);
 }
 
+int gate_try(pthread_mutex_t *gate)
+{
+    return gate_taken(gate, pthread_mutex_trylock(gate));
+}
+
 int gate_enter(pthread_mutex_t *gate, uint64_t timeout_ms)
 {
     int error = pthread_mutex_trylock(gate); /* mostly free: no clock is read then */

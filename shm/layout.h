@@ -25,12 +25,13 @@
 #include <stdint.h>
 
 #define SHM_MAGIC UINT64_C(0x3165706970747665) /* "evtpipe1" in memory on a little-endian machine */
-#define SHM_LAYOUT 5u
+#define SHM_LAYOUT 6u
 #define SHM_LINE 64 /* bytes in a cache line: what different processes write stands in different lines */
 #define SHM_NAME_BYTES 64
 #define SHM_TEXT_BYTES 500
-#define SHM_UID_BYTES 128 /* a longer UID is cut in the segment */
-#define SHM_DEATHS 128    /* deaths that wait for the keeper to store them */
+#define SHM_UID_BYTES 128    /* a longer UID is cut in the segment */
+#define SHM_OFFER_BYTES 1984 /* of a worker's offer to the next who writes */
+#define SHM_DEATHS 128       /* deaths that wait for the keeper to store them */
 #define SHM_HISTOGRAM_BUCKETS 256
 #define SHM_NO_SLOT 0xffffu /* as an owner: nobody */
 #define SHM_NO_TICKET UINT32_MAX
@@ -121,6 +122,7 @@ struct shm_header {
     uint64_t size_bytes;
     uint32_t source_count, stage_count, slot_count, ticket_count;
     uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, death_offset;
+    uint64_t offered_offset, offer_offset;
     char instance[SHM_NAME_BYTES];
     char version[32];
     char store_url[256]; /* as configured, without secrets */
@@ -248,6 +250,13 @@ struct shm_slot {
     struct shm_histogram latency; /* microseconds of each call of the stage */
 
     SHM_ALIGNED _Atomic uint32_t wake; /* *: futex word, see wake.h */
+};
+
+/* One beside each slot. Besides them stands a bit for each slot: it may have an offer. */
+struct shm_offer {
+    SHM_ALIGNED _Atomic uint32_t word; /* *: futex word, see offer.c */
+    uint32_t bytes;                    /* W, before it makes the offer, as the body */
+    SHM_ALIGNED char body[SHM_OFFER_BYTES];
 };
 
 /* {phase:4, stage:12, slot:16, generation:32} from the top; generation counts the uses of the ticket. */

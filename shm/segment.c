@@ -50,6 +50,8 @@ static bool header_fits(const struct shm_header *header)
            part_fits(header, header->cause_offset, header->ticket_count, sizeof(struct shm_cause)) &&
            part_fits(header, header->ring_offset, 0, 1) &&
            part_fits(header, header->death_offset, 1, sizeof(struct shm_deaths)) &&
+           part_fits(header, header->offered_offset, (header->slot_count + 63) / 64, sizeof(uint64_t)) &&
+           part_fits(header, header->offer_offset, header->slot_count, sizeof(struct shm_offer)) &&
            header->keeper_slot < header->slot_count &&
            memchr(header->instance, '\0', sizeof header->instance) != NULL &&
            memchr(header->version, '\0', sizeof header->version) != NULL &&

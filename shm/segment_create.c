@@ -2,7 +2,8 @@
 /*
  * Making the segment. Run by the supervisor, once, before it forks.
  *
- * Order within it: header, sources, stages, slots, tickets, causes, words of the rings, deaths; each part
+ * Order within it: header, sources, stages, slots, tickets, causes, words of the rings, deaths,
+ * offers; each part
  * begins on a cache line. A new object is all zero, and zero is the right start for nearly everything:
  * tickets are FREE, rings empty, slots EMPTY. Only what differs is written.
  *
@@ -44,7 +45,7 @@
 struct measure {
     uint32_t stages, slots, tickets;
     uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, death_offset,
-        size_bytes;
+        offered_offset, offer_offset, size_bytes;
 };
 
 uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count)
@@ -136,6 +137,8 @@ static int measure_plan(const struct segment_plan *plan, struct measure *measure
     measure->cause_offset = reserve(&end, tickets, sizeof(struct shm_cause));
     measure->ring_offset = reserve(&end, words, sizeof(uint64_t));
     measure->death_offset = reserve(&end, 1, sizeof(struct shm_deaths));
+    measure->offered_offset = reserve(&end, (slots + 63) / 64, sizeof(uint64_t));
+    measure->offer_offset = reserve(&end, slots, sizeof(struct shm_offer));
     measure->size_bytes = end;
     return 0;
 }
@@ -161,6 +164,8 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     header->cause_offset = measure->cause_offset;
     header->ring_offset = measure->ring_offset;
     header->death_offset = measure->death_offset;
+    header->offered_offset = measure->offered_offset;
+    header->offer_offset = measure->offer_offset;
     copy_text(header->instance, sizeof header->instance, plan->instance);
     copy_text(header->version, sizeof header->version, plan->version);
     copy_text(header->store_url, sizeof header->store_url, plan->store_url);

@@ -77,19 +77,24 @@ uint32_t wake_prepare_ticket(struct shm_slot *slot, struct shm_source *source)
     return key;
 }
 
+void wake_wait(_Atomic uint32_t *word, uint32_t key, uint64_t timeout_ns)
+{
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / UINT64_C(1000000000)),
+                               .tv_nsec = (long)(timeout_ns % UINT64_C(1000000000))};
+    syscall(SYS_futex, word, FUTEX_WAIT, key, timeout_ns == WAKE_FOREVER ? NULL : &timeout, NULL, 0);
+}
+
+void wake_word(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
 /* The kernel compares the word with the key and queues the sleeper as one step; a waker sets WOKEN before it
  * calls, so it comes before that step and the wait ends at once, or after it and finds the sleeper queued. */
 void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns)
 {
-    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / UINT64_C(1000000000)),
-                               .tv_nsec = (long)(timeout_ns % UINT64_C(1000000000))};
-    syscall(SYS_futex, &slot->wake, FUTEX_WAIT, key, timeout_ns == WAKE_FOREVER ? NULL : &timeout, NULL, 0);
+    wake_wait(&slot->wake, key, timeout_ns);
     wake_cancel(slot);
-}
-
-static void wake_call(struct shm_slot *slot)
-{
-    syscall(SYS_futex, &slot->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 /* Also when WOKEN stands already: who set it may have been killed before its call. seq_cst: see invariant 1;
@@ -97,7 +102,7 @@ static void wake_call(struct shm_slot *slot)
 void wake_slot(struct shm_slot *slot)
 {
     if ((atomic_fetch_or_explicit(&slot->wake, WOKEN, memory_order_seq_cst) & SLEEPING) != 0)
-        wake_call(slot);
+        wake_word(&slot->wake);
 }
 
 bool wake_sleeping(const struct shm_slot *slot)
@@ -115,7 +120,7 @@ static bool wake_claimed(struct shm_slot *slot)
         !atomic_compare_exchange_strong_explicit(&slot->wake, &sleeping, SLEEPING | WOKEN,
                                                  memory_order_seq_cst, memory_order_seq_cst))
         return false;
-    wake_call(slot);
+    wake_word(&slot->wake);
     return true;
 }
 
@@ -146,8 +151,8 @@ static void wake_blocked(struct shm_slot *slot)
  * must follow; that pop's process looks here after it, in the order of all seq_cst operations, and sees
  * space_wanted, unless another has taken it and wakes the waiter instead. The count is never too big
  * (ring_count), so the last pop before a standstill does not take the ring for fuller than it is. Waking at
- * the half spares a waiter a sleep for every entry. All waiters wake: which of them is next is decided by the
- * ring.
+ * the half spares a waiter a sleep for every entry. All who wait for this ring wake: which of them is
+ * next is decided by the ring.
  *
  * Killed after the exchange: those not yet woken are by the supervisor's wake_source, and want again.
  */
@@ -158,13 +163,14 @@ void wake_room(const struct segment *segment, struct shm_stage *stage)
         ring_count(ring) > ring->limit / 2 ||
         atomic_exchange_explicit(&ring->space_wanted, 0, memory_order_seq_cst) == 0)
         return;
-    struct shm_source *source = segment_source(segment, stage->source);
-    wake_blocked(segment_slot(segment, source->producer_slot));
-    for (uint32_t before = 0; before < stage->position; before++) {
-        const struct shm_stage *other = segment_stage(segment, source->first_stage + before);
-        for (uint32_t i = 0; i < other->concurrency; i++)
-            wake_blocked(segment_slot(segment, other->first_slot + i));
+    const struct shm_source *source = segment_source(segment, stage->source);
+    if (stage->position == 0) {
+        wake_blocked(segment_slot(segment, source->producer_slot));
+        return;
     }
+    const struct shm_stage *before = segment_stage(segment, source->first_stage + stage->position - 1);
+    for (uint32_t i = 0; i < before->concurrency; i++)
+        wake_blocked(segment_slot(segment, before->first_slot + i));
 }
 
 /* The producer sets tickets_wanted, finds no FREE ticket, sleeps; who frees one looks here after it (seq_cst,

@@ -34,6 +34,9 @@ uint32_t wake_prepare_room(struct shm_slot *slot, struct shm_ring *ring);
 uint32_t wake_prepare_ticket(struct shm_slot *slot, struct shm_source *source);
 void wake_cancel(struct shm_slot *slot);
 void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns);
+/* The bare futex: sleeps while *word is `key`, at most for so long; wakes one who sleeps on it. */
+void wake_wait(_Atomic uint32_t *word, uint32_t key, uint64_t timeout_ns);
+void wake_word(_Atomic uint32_t *word);
 /* No system call unless the slot sleeps. */
 void wake_slot(struct shm_slot *slot);
 /* Sleeps, or is about to, and nobody has woken it yet. */

@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "shm/offer.h"
 #include "shm/wake.h"
 #include "src/log.h"
 
@@ -90,6 +91,12 @@ static void log_grown(void *user)
     keeper_nudge_log(process->inherit);
 }
 
+static void gate_left(void *user)
+{
+    const struct process *process = user;
+    offer_nudge(&process->inherit->segment, process->inherit->slot);
+}
+
 static void sleep_a_while(struct process *process)
 {
     uint32_t key = wake_prepare(process->slot);
@@ -154,6 +161,7 @@ void process_open_store(struct process *process)
         .start_number = atomic_load(&process->header->start_number),
         .log_bytes = LOG_BYTES,
         .log_grown = log_grown,
+        .gate_left = gate_left,
         .user = process,
     };
     struct error error = {0};

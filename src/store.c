@@ -6,6 +6,7 @@
 #include "src/store.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "src/store_engine.h"
 
@@ -132,7 +133,14 @@ int store_read(struct store *store, const struct store_lease *leases, size_t cou
 int store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
                  size_t count)
 {
-    return store->ops->commit(store, source, stage, answers, count);
+    struct store_groups groups = {.group[0] = {source, stage, (int32_t)getpid(), false, answers, count},
+                                  .count = 1};
+    return store_commit_groups(store, &groups);
+}
+
+int store_commit_groups(struct store *store, struct store_groups *groups)
+{
+    return store->ops->commit(store, groups);
 }
 
 int store_release(struct store *store, int64_t source, struct store_release *releases, size_t count)

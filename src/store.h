@@ -70,6 +70,7 @@ struct store_options {
     /* called after a commit when the log of the engine has grown beyond log_bytes: wakes the keeper */
     uint64_t log_bytes;
     void (*log_grown)(void *user);
+    void (*gate_left)(void *user); /* called each time after leaving the gate; NULL = nobody wants to know */
     void *user;
 };
 
@@ -200,6 +201,29 @@ struct store_answer {
 };
 int store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
                  size_t count);
+
+/* The answers of several workers in one transaction: all of them are committed, or none. */
+struct store_group {
+    int64_t source, stage;
+    int32_t pid; /* of the worker, for the trace */
+    /* It may have been committed already, by another process, in the same words: what was is `applied` and
+     * counts no second time. */
+    bool again;
+    struct store_answer *answers;
+    size_t count;
+};
+#define STORE_GROUPS_MAX 33
+struct store_groups {
+    struct store_group group[STORE_GROUPS_MAX];
+    size_t count;
+    bool at_once; /* EP_EBUSY, and nothing is done, where another is at the gate */
+    /* Called at the gate, before the transaction and again before its end: may add groups. False, before:
+     * EP_EBUSY, nothing is done. NULL = none. */
+    bool (*gather)(struct store_groups *groups, void *user);
+    void *user;
+    bool committed; /* out, of a failure: committed all the same, but not known to be on the disk */
+};
+int store_commit_groups(struct store *store, struct store_groups *groups);
 
 /* ---- release: by token, after a death or at an orderly stop */
 struct store_release {

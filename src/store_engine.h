@@ -28,8 +28,7 @@ struct store_ops {
     void (*rescan)(struct store *store, int64_t source);
     int (*read)(struct store *store, const struct store_lease *leases, size_t count, store_on_row *on_row,
                 void *user);
-    int (*commit)(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
-                  size_t count);
+    int (*commit)(struct store *store, struct store_groups *groups);
     int (*release)(struct store *store, int64_t source, struct store_release *releases, size_t count);
 
     int (*cursor)(struct store *store, int64_t source, char **cursor);

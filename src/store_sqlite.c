@@ -167,11 +167,20 @@ void store_sqlite_enter_gate(struct store_sqlite *store)
     store->gated = store->gate != NULL && gate_enter(store->gate, store->busy_timeout_ms) == 0;
 }
 
+bool store_sqlite_try_gate(struct store_sqlite *store)
+{
+    store->gated = store->gate != NULL && gate_try(store->gate) == 0;
+    return store->gated || store->gate == NULL;
+}
+
 void store_sqlite_leave_gate(struct store_sqlite *store)
 {
-    if (store->gated)
-        gate_leave(store->gate);
+    if (!store->gated)
+        return;
+    gate_leave(store->gate);
     store->gated = false;
+    if (store->gate_left != NULL)
+        store->gate_left(store->user);
 }
 
 void store_sqlite_roll_back(struct store_sqlite *store)
@@ -199,10 +208,16 @@ static int check_fence(struct store_sqlite *store)
 
 int store_sqlite_begin_write(struct store_sqlite *store)
 {
+    if (!store->readonly)
+        store_sqlite_enter_gate(store);
+    return store_sqlite_begin_at_gate(store);
+}
+
+int store_sqlite_begin_at_gate(struct store_sqlite *store)
+{
     if (store->readonly)
         return error_set(&store->store.error, EP_EINVAL, "%s: opened for reading only", store->path);
     store->disk_full = false;
-    store_sqlite_enter_gate(store);
     int code = store->gated || store->gate == NULL ? 0 : store_sqlite_mind_log(store);
     if (code == 0)
         code = store_sqlite_run(store, store_sqlite_use(store, SQL_BEGIN_WRITE));

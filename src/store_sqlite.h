@@ -50,6 +50,7 @@ enum store_sqlite_statement {
     SQL_FINISH,
     SQL_DELETE_EVENT,
     SQL_SET_DATA,
+    SQL_SETTLED,
     SQL_COUNTS,
     SQL_PARK,
     SQL_DELETE_PROGRESS,
@@ -134,6 +135,7 @@ struct store_sqlite {
     bool fenced;        /* write only while the store's start number is still ours */
     uint64_t page_bytes, log_bytes, log_limit_bytes;
     void (*log_grown)(void *user);
+    void (*gate_left)(void *user);
     void *user;
     int bind_code; /* first failure to bind since the last step */
     struct store_sqlite_frontier *frontiers;
@@ -190,11 +192,13 @@ int store_sqlite_pragma(struct store_sqlite *store, const char *sql, int64_t *va
  * it. */
 int store_sqlite_begin_read(struct store_sqlite *store);
 int store_sqlite_begin_write(struct store_sqlite *store);
+int store_sqlite_begin_at_gate(struct store_sqlite *store); /* the same, after the gate */
 int store_sqlite_end(struct store_sqlite *store, int code);
 /* The same, where a power failure may undo it. */
 int store_sqlite_end_lazily(struct store_sqlite *store, int code);
 void store_sqlite_roll_back(struct store_sqlite *store); /* if there is what to roll back; the words stay */
 void store_sqlite_enter_gate(struct store_sqlite *store);
+bool store_sqlite_try_gate(struct store_sqlite *store); /* false: another is there */
 void store_sqlite_leave_gate(struct store_sqlite *store);
 
 /* A wall-clock time or other unsigned number as SQLite can keep it. */
@@ -253,9 +257,14 @@ int store_sqlite_import(struct store *store, struct store_import *import);
 /* store_sqlite_commit.c */
 int store_sqlite_read(struct store *store, const struct store_lease *leases, size_t count,
                       store_on_row *on_row, void *user);
-int store_sqlite_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
-                        size_t count);
+#define STORE_SQLITE_PARTED 1 /* not all of a run was ours: event by event, then */
+/* In a write transaction. singly: event by event; otherwise it may be STORE_SQLITE_PARTED. */
+int store_sqlite_commit_group(struct store_sqlite *store, const struct store_group *group, bool singly,
+                              struct store_sqlite_tally *tally);
 int store_sqlite_release(struct store *store, int64_t source, struct store_release *releases, size_t count);
+
+/* store_sqlite_group.c */
+int store_sqlite_commit(struct store *store, struct store_groups *groups);
 
 /* Moves an event from progress to parked when its token is this one; *moved says whether it was. */
 struct store_sqlite_park {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: what stages need: read, commit, release. Runs in workers (read, commit) and producers
- * (release).
+ * The SQLite engine: what stages need: read, commit (the transaction is in store_sqlite_group.c), release.
+ * Runs in workers (read, commit) and producers (release).
  *
  * Invariants
  *  1. An event's row changes only where its token is the one named, and that token is of this start.
@@ -16,8 +16,6 @@
 #include "src/store_sqlite.h"
 
 #include <string.h>
-
-#define RUN_PARTED 1 /* not all of a run was ours: event by event, then */
 
 /* ---- steps shared with the operators' changes ---- */
 
@@ -252,14 +250,15 @@ static enum store_step_kind step_kind(const struct store_answer *answer)
     return answer->failed ? STORE_STEP_FAILED : STORE_STEP_RETRIED;
 }
 
-static void trace_answer(struct store_sqlite *store, int64_t stage, const struct store_answer *answer)
+static void trace_answer(struct store_sqlite *store, const struct store_group *group,
+                         const struct store_answer *answer)
 {
     struct store_step step = {
         .kind = step_kind(answer),
         .reason = answer->change == STORE_BURY ? answer->reason : STORE_REASON_NONE,
         .event = answer->lease.event,
-        .stage = stage,
-        .pid = store->pid,
+        .stage = group->stage,
+        .pid = group->pid,
         .attempt = answer->attempt,
         .duration_us = answer->duration_us,
         .due_ms = answer->change == STORE_DELAY ? answer->due_ms : 0,
@@ -281,9 +280,42 @@ static bool alike(const struct store_answer *answer, const struct store_answer *
            strcmp(answer->done, before->done) == 0;
 }
 
+/*
+ * Whether this very answer has been committed: while a lock is ours nobody else gives that event the same
+ * list of stages done, ends it or sets it aside. Where an operator has done so since, there is nothing to
+ * commit either.
+ */
+static int find_settled(struct store_sqlite *store, struct store_answer *answer, bool *settled)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_SETTLED);
+    store_sqlite_bind(store, statement, 1, answer->lease.event);
+    store_sqlite_bind(store, statement, 2, (int64_t)answer->lease.token);
+    int code = store_sqlite_step(store, statement);
+    if (code < 0)
+        return code;
+    bool waits = code == 1 && sqlite3_column_int64(statement, 0) != 0, aside = code == 1 && !waits;
+    const char *done = waits ? (const char *)sqlite3_column_text(statement, 1) : NULL;
+    switch (answer->change) {
+    case STORE_ADVANCE:
+        *settled = done != NULL && answer->done != NULL && strcmp(done, answer->done) == 0;
+        break;
+    case STORE_FINISH:
+    case STORE_REMOVE:
+        *settled = !waits && !aside;
+        break;
+    case STORE_DELAY:
+    case STORE_BURY:
+        *settled = !waits && aside;
+        break;
+    }
+    sqlite3_reset(statement);
+    answer->applied = *settled;
+    return 0;
+}
+
 /* A run of answers that are alike, most often; one, if it is not like its neighbours. */
-static int commit_run(struct store_sqlite *store, int64_t source, int64_t stage, struct store_answer *answers,
-                      size_t count, struct store_sqlite_tally *tally)
+static int commit_run(struct store_sqlite *store, const struct store_group *group,
+                      struct store_answer *answers, size_t count, struct store_sqlite_tally *tally)
 {
     int code = EP_EINVAL;
     bool stays = true;
@@ -298,52 +330,35 @@ static int commit_run(struct store_sqlite *store, int64_t source, int64_t stage,
         break;
     case STORE_DELAY:
     case STORE_BURY:
-        code = set_aside(store, source, answers);
+        code = set_aside(store, group->source, answers);
         break;
     }
     if (code != 0)
         return code;
     if (!answers->applied)
-        return count > 1 ? RUN_PARTED : 0;
+        return count > 1 ? STORE_SQLITE_PARTED : 0;
     for (size_t i = 0; i < count; i++) {
         count_answer(tally, &answers[i]);
-        trace_answer(store, stage, &answers[i]);
+        trace_answer(store, group, &answers[i]);
     }
     return stays && answers->data != NULL ? set_data(store, answers) : 0;
 }
 
-static int commit_all(struct store_sqlite *store, int64_t source, int64_t stage, struct store_answer *answers,
-                      size_t count, bool singly)
+int store_sqlite_commit_group(struct store_sqlite *store, const struct store_group *group, bool singly,
+                              struct store_sqlite_tally *tally)
 {
-    struct store_sqlite_tally tally = {0};
-    for (size_t i = 0; i < count; i++)
-        answers[i].applied = false;
-    int code = store_sqlite_begin_write(store);
-    if (code != 0)
-        return code;
-    store_sqlite_trace_begin(store);
-    for (size_t i = 0, run; code == 0 && i < count; i += run) {
-        for (run = 1; !singly && i + run < count && alike(&answers[i + run], &answers[i + run - 1]);)
+    struct store_answer *answers = group->answers;
+    int code = 0;
+    for (size_t i = 0, run; code == 0 && i < group->count; i += run) {
+        for (run = 1; !singly && i + run < group->count && alike(&answers[i + run], &answers[i + run - 1]);)
             run++;
-        if (!lease_void(store, source, &answers[i].lease))
-            code = commit_run(store, source, stage, &answers[i], run, &tally);
+        if (lease_void(store, group->source, &answers[i].lease))
+            continue;
+        bool settled = false;
+        code = group->again ? find_settled(store, &answers[i], &settled) : 0;
+        if (code == 0 && !settled)
+            code = commit_run(store, group, &answers[i], run, tally);
     }
-    if (code == 0)
-        code = store_sqlite_tally(store, source, stage, &tally);
-    if (code == 0)
-        code = store_sqlite_trace_write(store);
-    return store_sqlite_end(store, code);
-}
-
-int store_sqlite_commit(struct store *base, int64_t source, int64_t stage, struct store_answer *answers,
-                        size_t count)
-{
-    struct store_sqlite *store = store_sqlite_of(base);
-    int code = commit_all(store, source, stage, answers, count, false);
-    if (code == RUN_PARTED)
-        code = commit_all(store, source, stage, answers, count, true);
-    for (size_t i = 0; code != 0 && i < count; i++)
-        answers[i].applied = false;
     return code;
 }
 

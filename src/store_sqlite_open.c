@@ -238,6 +238,7 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
     store->void_below = options->start_number != 0 ? (int64_t)(options->start_number << 40) : INT64_MAX;
     store->log_limit_bytes = options->log_bytes != 0 ? options->log_bytes : LOG_LIMIT_BYTES;
     store->log_grown = options->log_grown;
+    store->gate_left = options->gate_left;
     store->user = options->user;
     int code = connect_and_check(store, place, mode);
     if (code != 0) {

@@ -69,6 +69,9 @@ static const struct text texts[SQL_STATEMENTS] = {
     [SQL_FINISH] = {"DELETE FROM progress WHERE seq BETWEEN ?1 AND ?2 AND token = ?3", false},
     [SQL_DELETE_EVENT] = {"DELETE FROM event WHERE seq BETWEEN ?1 AND ?2", false},
     [SQL_SET_DATA] = {"UPDATE event SET data = ?2 WHERE seq = ?1", false},
+    [SQL_SETTLED] = {"SELECT 1, iif(token = ?2, done, NULL) FROM progress WHERE seq = ?1 "
+                     "UNION ALL SELECT 0, NULL FROM parked WHERE seq = ?1",
+                     false},
     [SQL_COUNTS] = {"SELECT attempts, crashes FROM progress WHERE seq = ?1 AND token = ?2", false},
     [SQL_PARK] =
         {"INSERT INTO parked(seq, source, state, reason, due_ms, attempts, crashes, done, context, words) "

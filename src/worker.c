@@ -75,6 +75,9 @@ static void worker_open(struct worker *worker, const struct inherit *inherit, ui
              slot->index);
     process_open(&worker->process, inherit, worker->name);
     process_open_store(&worker->process);
+    worker->group.segment = &inherit->segment;
+    worker->group.slot = inherit->slot;
+    worker->group.store = worker->process.store;
 
     signal(SIGPIPE, SIG_IGN);
     open_output();
@@ -369,7 +372,9 @@ static void worker_turn(struct worker *worker)
     worker_unlock(worker);
     if (appetite == 0) {
         commit_if_due(worker, false);
-        if (!ring_has_room(&next->ring))
+        if (!has_work(worker)) /* who waits for room without an event would be woken for each other's */
+            sleep_until(worker, SHM_SLOT_IDLE, has_work);
+        else if (!ring_has_room(&next->ring))
             sleep_until(worker, SHM_SLOT_BLOCKED, has_room);
         return;
     }

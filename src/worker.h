@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "src/batch.h"
+#include "src/group.h"
 #include "src/process.h"
 
 struct worker {
@@ -21,6 +22,7 @@ struct worker {
     char name[2 * SHM_NAME_BYTES + 8];
 
     struct batch batch;
+    struct group group;
     uint64_t awake_ns; /* since when it has not slept */
     uint64_t mean_ns;  /* of the stage's calls, moving; 0 = none yet */
 

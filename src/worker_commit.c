@@ -87,8 +87,8 @@ void worker_commit(struct worker *worker)
     int64_t stage = atomic_load_explicit(&worker->stage->store_id, memory_order_relaxed);
     if (!worker->calling)
         slot_state(worker->process.slot, SHM_SLOT_COMMITTING);
-    while (!process_store_done(&worker->process, store_commit(worker->process.store, source, stage,
-                                                              pending->answers, pending->count)))
+    while (!process_store_done(&worker->process,
+                               group_commit(&worker->group, source, stage, pending->answers, pending->count)))
         if (process_stopping(&worker->process)) {
             pending_clear(
                 pending); /* not committed: their tickets stay ours and are released after our end */

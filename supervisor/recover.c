@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "shm/offer.h"
 #include "shm/slot.h"
 #include "shm/ticket.h"
 #include "shm/wake.h"
@@ -170,6 +171,7 @@ void recover_requeue(struct supervisor *supervisor, uint32_t source)
 static void recover_events(struct supervisor *supervisor, struct child *child, const struct death *death)
 {
     const struct shm_slot *slot = family_slot(supervisor, child);
+    offer_bury(&supervisor->segment, child->slot);
     if (slot->kind == SHM_KIND_KEEPER) {
         family_unwatch(supervisor, &supervisor->keeper_fd);
         /* It may have died after it changed events for an operator and before it told their producers. */
