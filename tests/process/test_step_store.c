@@ -8,6 +8,7 @@
  * all events, and looks at the counts and at store_check. STEP_LONG=N: it is killed after every
  * Nth of the other instructions, too (1: hours).
  */
+#include "tests/process/step_places.h"
 #include "tests/process/step_store_life.h"
 
 #include <fcntl.h>
@@ -15,7 +16,6 @@
 #include <sys/stat.h>
 
 #define FAULTS_ENOUGH 3
-#define STOPS_MOST 4000
 #define PLACES_MOST 200000
 
 /* --- the operations: who is killed, and what stands before */
@@ -283,11 +283,7 @@ static void image_put(const struct image *image)
     }
 }
 
-/* --- the kills: `calls` halts at system calls, then `instructions` more */
-
-struct place {
-    uint32_t calls, instructions;
-};
+/* --- the kills */
 
 static void recover(uint32_t slot)
 {
@@ -305,7 +301,7 @@ static void recover(uint32_t slot)
     slot_open(segment_slot(&segment, slot));
 }
 
-static enum step_stop one_death(const struct operation *operation, struct place place,
+static enum step_stop one_death(const struct operation *operation, struct step_place place,
                                 const struct image *start)
 {
     static uint32_t number;
@@ -314,9 +310,7 @@ static enum step_stop one_death(const struct operation *operation, struct place 
              place.instructions);
     struct successor successor = successor_start(number++ % 2 == 0);
     pid_t pid = step_fork(victim_run, (void *)(uintptr_t)operation);
-    enum step_stop stop = pid > 0 ? step_calls(pid, place.calls) : STEP_LOST;
-    if (stop == STEP_HALTED)
-        stop = step_on(pid, place.instructions);
+    enum step_stop stop = step_to(pid, place);
     step_kill(pid);
     if (stop == STEP_LOST)
         fault("the process", "was lost");
@@ -326,53 +320,19 @@ static enum step_stop one_death(const struct operation *operation, struct place 
     return stop;
 }
 
-struct route {                    /* where its system calls are, from one run */
-    uint64_t pointer[STOPS_MOST]; /* behind the call that begins at this halt; 0: a call ends here */
-    uint32_t halts;
-};
-
-static void find_route(const struct operation *operation, const struct image *start, struct route *route)
+static pid_t start_victim(const struct operation *operation, const struct image *start)
 {
     image_put(start);
-    pid_t pid = step_fork(victim_run, (void *)(uintptr_t)operation);
-    route->halts = 0;
-    while (pid > 0 && route->halts < STOPS_MOST && step_calls(pid, 1) == STEP_HALTED) {
-        struct __ptrace_syscall_info info;
-        ptrace(PTRACE_GET_SYSCALL_INFO, pid, (void *)sizeof info, &info);
-        route->pointer[route->halts++] = info.op == PTRACE_SYSCALL_INFO_ENTRY ? info.instruction_pointer : 0;
-    }
-    step_kill(pid);
+    return step_fork(victim_run, (void *)(uintptr_t)operation);
 }
 
 /* Steps through the whole, and kills afterwards at each place that was wanted. */
 static uint32_t kill_between_calls(const struct operation *operation, const struct image *start,
-                                   const struct route *route, uint32_t *instructions)
+                                   const struct step_route *route, uint32_t *instructions)
 {
-    static struct place places[PLACES_MOST];
-    uint32_t count = 0, halt = 0;
-    struct place at = {0, 0};
-    void *before = malloc(segment.size_bytes);
-    image_put(start);
-    pid_t pid = step_fork(victim_run, (void *)(uintptr_t)operation);
-    if (before != NULL)
-        memcpy(before, segment.header, segment.size_bytes);
-    for (; pid > 0 && before != NULL && step_on(pid, 1) == STEP_HALTED && count < PLACES_MOST;
-         ++*instructions) {
-        struct __ptrace_syscall_info info;
-        ptrace(PTRACE_GET_SYSCALL_INFO, pid, (void *)sizeof info, &info);
-        at.instructions++;
-        if (halt < route->halts && info.instruction_pointer == route->pointer[halt]) {
-            at = (struct place){halt + 2, 0}; /* the call and its end are one step */
-            halt += 2;
-        }
-        bool changed = memcmp(before, segment.header, segment.size_bytes) != 0;
-        if (changed || step_takes(*instructions))
-            places[count++] = at;
-        if (changed)
-            memcpy(before, segment.header, segment.size_bytes);
-    }
-    step_kill(pid);
-    free(before);
+    static struct step_place places[PLACES_MOST];
+    uint32_t count = step_find_places(start_victim(operation, start), route, segment.header,
+                                      segment.size_bytes, places, PLACES_MOST, instructions);
     for (uint32_t i = 0; i < count && shared->faults < FAULTS_ENOUGH; i++)
         one_death(operation, places[i], start);
     return count;
@@ -380,7 +340,7 @@ static uint32_t kill_between_calls(const struct operation *operation, const stru
 
 static void run(const struct operation *operation, struct image *start, uint32_t *calls, uint32_t *changes)
 {
-    static struct route route;
+    static struct step_route route;
     struct image ready = {.segment = malloc(segment.size_bytes)};
     uint32_t halts = 0, instructions = 0;
     image_put(start);
@@ -393,9 +353,9 @@ static void run(const struct operation *operation, struct image *start, uint32_t
     }
     waitpid(pid, NULL, 0);
     image_take(&ready);
-    find_route(operation, &ready, &route);
+    step_find_route(start_victim(operation, &ready), &route);
     while (shared->faults < FAULTS_ENOUGH &&
-           one_death(operation, (struct place){halts, 0}, &ready) == STEP_HALTED)
+           one_death(operation, (struct step_place){halts, 0}, &ready) == STEP_HALTED)
         halts++;
     uint32_t more = 0; /* a checkpoint leaves the segment alone */
     if (operation->slot != 0)
