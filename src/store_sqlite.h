@@ -48,6 +48,7 @@ enum store_sqlite_statement {
     SQL_READ,
     SQL_ADVANCE,
     SQL_FINISH,
+    SQL_FENCE,
     SQL_DELETE_EVENT,
     SQL_SET_DATA,
     SQL_SETTLED,

@@ -17,14 +17,41 @@
 
 #include <string.h>
 
+#define FENCED_EVENTS 100   /* fewer than these stand in so few leaves that a fence costs what it saves */
+#define FENCE_EVENTS 2      /* one would share its leaf with the rows before it */
+#define FENCE_OVER_BYTES 50 /* two of half a leaf each would just fit into one */
+
 /* ---- steps shared with the operators' changes ---- */
 
-int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last)
+static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_DELETE_EVENT);
     store_sqlite_bind(store, statement, 1, first);
     store_sqlite_bind(store, statement, 2, last);
     return store_sqlite_run(store, statement);
+}
+
+/*
+ * SQLite fills up a leaf that has become two thirds empty with its neighbours' rows. Where a row that stays
+ * stands before a long run, and its leaf is nearly full, the next leaf's rows do not fit into the two: part
+ * of them is moved, and so every leaf of the run is changed, and written to the log, before it is emptied and
+ * free. Where the leaf before has room, all of the next one's rows fit, and a leaf that is free without
+ * having been changed is not written at all: a tenth of the pages. So the first rows of a run are made so
+ * large that each stands in a leaf of its own and leaves it nearly half empty, and go last.
+ */
+int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last)
+{
+    if (last - first + 1 < FENCED_EVENTS)
+        return delete_range(store, first, last);
+    int64_t begin = first + FENCE_EVENTS;
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_FENCE);
+    store_sqlite_bind(store, statement, 1, first);
+    store_sqlite_bind(store, statement, 2, begin - 1);
+    store_sqlite_bind(store, statement, 3, (int64_t)store->page_bytes / 2 + FENCE_OVER_BYTES);
+    int code = store_sqlite_run(store, statement);
+    if (code == 0)
+        code = delete_range(store, begin, last);
+    return code == 0 ? delete_range(store, first, begin - 1) : code;
 }
 
 int store_sqlite_park(struct store_sqlite *store, const struct store_sqlite_park *park, bool *moved)

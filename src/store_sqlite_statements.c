@@ -67,6 +67,7 @@ static const struct text texts[SQL_STATEMENTS] = {
          "words = '' WHERE seq BETWEEN ?1 AND ?2 AND token = ?3",
          false},
     [SQL_FINISH] = {"DELETE FROM progress WHERE seq BETWEEN ?1 AND ?2 AND token = ?3", false},
+    [SQL_FENCE] = {"UPDATE event SET data = zeroblob(?3) WHERE seq BETWEEN ?1 AND ?2", false},
     [SQL_DELETE_EVENT] = {"DELETE FROM event WHERE seq BETWEEN ?1 AND ?2", false},
     [SQL_SET_DATA] = {"UPDATE event SET data = ?2 WHERE seq = ?1", false},
     [SQL_SETTLED] = {"SELECT 1, iif(token = ?2, done, NULL) FROM progress WHERE seq = ?1 "
