@@ -9,8 +9,9 @@
  * happens.
  *
  * Invariants
- *  1. One takes an offer once, and only its taker settles it. A taker settles all it took before it takes
- * again, so its number in the word is enough: it cannot meet an older TAKEN of its own.
+ *  1. One takes an offer once, and only its taker settles it. A taker settles all it took before its next
+ * transaction, and gives back at once what it takes from a slot that it has taken from in this one (whose
+ * owner has died since), so its number in the word is enough: no result meets another offer.
  *  2. Nobody waits for ever. The owner: make the offer, try the gate, sleep. Who was at the gate: leave it,
  * look for offers, nudge one. Either that look sees the offer, or it comes before the offer in the order of
  * all seq_cst operations, and then the owner's try finds the gate free. A nudged owner finds the gate free,
@@ -61,6 +62,17 @@ static bool move(struct shm_offer *offer, uint32_t from, uint32_t to)
     return atomic_compare_exchange_strong(&offer->word, &from, to);
 }
 
+/* From WAITING or NUDGED, whichever it is just now. A try of one and then of the other could miss both while
+ * it changes between them; the bit is forgotten by then, and nobody would find the offer any more. */
+static bool move_waiting(struct shm_offer *offer, uint32_t to)
+{
+    uint32_t word = atomic_load(&offer->word);
+    while (word == word_of(OFFER_WAITING, 0) || word == NUDGED)
+        if (atomic_compare_exchange_strong(&offer->word, &word, to))
+            return true;
+    return false;
+}
+
 /* ---- the owner ---- */
 
 char *offer_body(const struct segment *segment, uint32_t slot)
@@ -96,8 +108,7 @@ void offer_wait(const struct segment *segment, uint32_t slot, uint64_t timeout_n
 
 bool offer_withdraw(const struct segment *segment, uint32_t slot)
 {
-    struct shm_offer *offer = offer_of(segment, slot);
-    if (!move(offer, word_of(OFFER_WAITING, 0), OFFER_NONE) && !move(offer, NUDGED, OFFER_NONE))
+    if (!move_waiting(offer_of(segment, slot), OFFER_NONE))
         return false;
     forget_bit(segment, slot);
     return true;
@@ -114,7 +125,7 @@ static bool take(const struct segment *segment, uint32_t taker, uint32_t slot, c
 {
     struct shm_offer *offer = offer_of(segment, slot);
     uint32_t taken = word_of(OFFER_TAKEN, taker);
-    if (!move(offer, word_of(OFFER_WAITING, 0), taken) && !move(offer, NUDGED, taken))
+    if (!move_waiting(offer, taken))
         return false;
     *bytes = offer->bytes <= SHM_OFFER_BYTES ? offer->bytes : 0;
     memcpy(body, offer->body, *bytes);

@@ -8,7 +8,8 @@
  * Invariants
  *  1. An owner is told only what is committed and, as far as a commit is, on the disk.
  *  2. Who dies at the gate or after it leaves its owners in doubt, never blocked: the supervisor tells them,
- * and they commit again what may have been committed already (`again`), which changes nothing twice.
+ * and they commit again what may have been committed already (`again`), which changes nothing twice; they
+ * stay in doubt until that has succeeded.
  *  3. Answers of others never spoil a worker's own: if the transaction with them fails, all offers go back to
  * their owners, and everybody commits alone.
  *  4. Large groups are never offered: a transaction of their own is cheap enough.
@@ -21,10 +22,20 @@
 #include "shm/slot.h"
 #include "src/group_pack.h"
 
-#define SLICE_NS UINT64_C(50000000) /* an owner looks again: for a wake-up that a kill has swallowed */
+#define SLICE_NS UINT64_C(50000000)      /* an owner looks again: for a wake-up that a kill has swallowed */
 #define PATIENCE_NS UINT64_C(5000000000) /* ... and after so long without a taker queues at the gate */
 
-/* At the gate, before the transaction and before its end: takes what others offer. False: another has taken our own, there is nothing to do here. */
+static bool taken_from(const struct group *group, uint32_t slot)
+{
+    for (size_t i = 0; i < group->taken; i++)
+        if (group->slots[i] == slot)
+            return true;
+    return false;
+}
+
+/* At the gate, before the transaction and before its end: takes what others offer. False: another has taken
+ * our own, there is nothing to do here. From a slot twice: its first owner has died since; the result of that
+ * one's answers must not reach its successor, who does it itself. */
 static bool gather(struct store_groups *groups, void *user)
 {
     struct group *group = user;
@@ -39,7 +50,8 @@ static bool gather(struct store_groups *groups, void *user)
         if (!offer_take(group->segment, group->slot, &step, slot, body, &bytes))
             break;
         struct store_group *other = &groups->group[groups->count];
-        if (!group_unpack(body, bytes, other, &group->answers[group->answer_count], OFFER_RESULTS)) {
+        if (taken_from(group, *slot) ||
+            !group_unpack(body, bytes, other, &group->answers[group->answer_count], OFFER_RESULTS)) {
             offer_settle(group->segment, group->slot, *slot, OFFER_BACK, 0);
             continue;
         }
@@ -100,7 +112,7 @@ static int conclude(struct group *group, struct store_group *own, enum offer_sta
         return 0;
     }
     group->alone = true;
-    own->again = state == OFFER_LOST;
+    own->again = group->again = state == OFFER_LOST;
     return lead(group, own, false);
 }
 
@@ -137,12 +149,19 @@ static bool offer(struct group *group, const struct store_group *own)
 int group_commit(struct group *group, int64_t source, int64_t stage, struct store_answer *answers,
                  size_t count)
 {
-    struct store_group own = {
-        .source = source, .stage = stage, .pid = (int32_t)getpid(), .answers = answers, .count = count};
-    group->offered = group->alone = false;
-    int code = lead(group, &own, true);
-    if (code != EP_EBUSY)
-        return code;
-    group->offered = offer(group, &own);
-    return group->offered ? follow(group, &own) : lead(group, &own, false);
+    struct store_group own = {.source = source,
+                              .stage = stage,
+                              .pid = (int32_t)getpid(),
+                              .again = group->again,
+                              .answers = answers,
+                              .count = count};
+    group->offered = false;
+    group->alone = group->again;
+    int code = lead(group, &own, !group->alone);
+    if (code == EP_EBUSY) {
+        group->offered = offer(group, &own);
+        code = group->offered ? follow(group, &own) : lead(group, &own, false);
+    }
+    group->again = group->again && code != 0;
+    return code;
 }

@@ -17,6 +17,7 @@ struct group {
     struct store *store;
     bool offered; /* what is committed now stands in the slot's offer */
     bool alone;   /* ... and is committed without others */
+    bool again;   /* it may have been committed already; until a commit of it has succeeded */
     struct store_groups groups;
     size_t taken; /* offers of others; groups.group[1 + i] is that of slots[i] */
     uint32_t slots[GROUP_OTHERS];
@@ -25,7 +26,7 @@ struct group {
     _Alignas(8) char bodies[GROUP_OTHERS][SHM_OFFER_BYTES];
 };
 
-/* As store_commit. */
+/* As store_commit. After an error: the same answers once more, or no others ever. */
 int group_commit(struct group *group, int64_t source, int64_t stage, struct store_answer *answers,
                  size_t count);
 

@@ -377,7 +377,8 @@ int store_sqlite_commit_group(struct store_sqlite *store, const struct store_gro
     struct store_answer *answers = group->answers;
     int code = 0;
     for (size_t i = 0, run; code == 0 && i < group->count; i += run) {
-        for (run = 1; !singly && i + run < group->count && alike(&answers[i + run], &answers[i + run - 1]);)
+        bool alone = singly || group->again; /* find_settled looks at one */
+        for (run = 1; !alone && i + run < group->count && alike(&answers[i + run], &answers[i + run - 1]);)
             run++;
         if (lease_void(store, group->source, &answers[i].lease))
             continue;

@@ -165,8 +165,29 @@ static void a_page_claimed_in_part_with_a_dead_event(void)
     fixture_end();
 }
 
+/* By a process that has died before it could say so. */
+static void a_run_committed_already(void)
+{
+    struct held held;
+    begin(&held);
+    commit(&held, &advances);
+    for (size_t i = 0; i < RUN; i++)
+        answers[i].applied = false;
+    struct store_groups groups = {.count = 1};
+    groups.group[0] = (struct store_group){.source = fixture.source,
+                                           .stage = fixture.stages[0],
+                                           .again = true,
+                                           .answers = answers,
+                                           .count = RUN};
+    CU_ASSERT_EQUAL(store_commit_groups(fixture.store, &groups), 0);
+    expect_applied("111111");
+    CU_ASSERT_EQUAL(stage_totals().processed, RUN);
+    fixture_end();
+}
+
 STORE_MAIN("store: runs", {"events that came together are read, advanced and finished together", whole_runs},
            {"a lock lost in the middle loses no other, and nothing twice", a_lock_lost_in_the_middle},
            {"each answer takes what is its own", mixed_answers},
            {"two owners of one claim do not meet", runs_of_two_owners},
+           {"a run that was committed already is told of and counts once", a_run_committed_already},
            {"a page claimed in part, with a dead event", a_page_claimed_in_part_with_a_dead_event})
