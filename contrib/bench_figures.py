@@ -101,7 +101,7 @@ def payload(bench, scale):
 
 def one(bench, scale):
     events = some(scale.events, 0.06)
-    crowd = ("--events", events, "--workers", 16 if scale.events > 1000 else 2, "--input", 1)
+    crowd = ("--events", events, "--workers", 16 if scale.events > 1000 else 2, "--input", 1, "--batch", 1)
     return Figure("one", "Batches of one: one event waits before each stage, 16 workers a stage", {
         "alone-one": lambda: bench.alone("--events", events, "--batch", 1),
         "one": lambda: bench.pipeline(*crowd),

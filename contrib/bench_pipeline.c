@@ -9,6 +9,7 @@
  *     --stages N       3                           --workers N    a stage, 1
  *     --sleep MS       of each stage               --page N       events of one fetch, 500
  *     --input N        events that may wait before a stage
+ *     --batch N        that a worker takes and commits at a time, at most
  *     --pace N         one event at a time, so many a second; the latency of each is noted
  *     --refuse-tenth   every tenth event is not processed at first
  *     PROGRAM          is every stage; otherwise C functions are
@@ -31,7 +32,7 @@
 
 struct setting {
     const char *store;
-    uint64_t events, already, payload, stages, workers, sleep_ms, page, input, pace;
+    uint64_t events, already, payload, stages, workers, sleep_ms, page, input, batch, pace;
     bool normal, refuse_tenth;
     const char *const *program;
 };
@@ -69,6 +70,7 @@ static void push_stages(ep_manager *manager, ep_source *source, const struct set
         options.name = bench_stage_name(i);
         options.concurrency = (uint32_t)setting->workers;
         options.input_buffer = (uint32_t)setting->input;
+        options.batch = (uint32_t)setting->batch;
         options.user = work;
         stages[i] = (struct ep_stage){.abi = EP_STAGE_ABI, .name = options.name, .process = bench_no_op};
         if (setting->sleep_ms > 0)
@@ -169,6 +171,9 @@ static void read_option(struct setting *setting, int option)
     case 'i':
         setting->input = bench_number(optarg, 1, 100000);
         break;
+    case 'b':
+        setting->batch = bench_number(optarg, 1, 10000);
+        break;
     case 'p':
         setting->pace = bench_number(optarg, 1, 100000);
         break;
@@ -194,6 +199,7 @@ int main(int argc, char **argv)
                                             {"sleep", required_argument, NULL, 'z'},
                                             {"page", required_argument, NULL, 'g'},
                                             {"input", required_argument, NULL, 'i'},
+                                            {"batch", required_argument, NULL, 'b'},
                                             {"pace", required_argument, NULL, 'p'},
                                             {"refuse-tenth", no_argument, NULL, 'r'},
                                             {"normal", no_argument, NULL, 'N'},

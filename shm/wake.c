@@ -131,6 +131,15 @@ void wake_stage(const struct segment *segment, const struct shm_stage *stage, ui
             count--;
 }
 
+uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage)
+{
+    uint32_t idle = 0;
+    for (uint32_t i = 0; i < stage->concurrency; i++) /* relaxed: it is a guess about others anyway */
+        idle += atomic_load_explicit(&segment_slot(segment, stage->first_slot + i)->wake,
+                                     memory_order_relaxed) == SLEEPING;
+    return idle;
+}
+
 /* A waker may have claimed a worker that found another entry by itself, between its wake_prepare and its
  * wake_cancel. That wake-up would be spent, and an entry would wait while others sleep. */
 void wake_rest(const struct segment *segment, const struct shm_stage *stage)

@@ -44,6 +44,8 @@ bool wake_sleeping(const struct shm_slot *slot);
 
 /* After `count` pushes into a stage's ring: wakes up to that many of its sleeping workers. */
 void wake_stage(const struct segment *segment, const struct shm_stage *stage, uint32_t count);
+/* How many of a stage's workers sleep for want of entries, and have not been woken for one. */
+uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage);
 /* A worker that has popped what it will run now (after wake_cancel, before it runs): if entries are left,
  * wakes one more of the stage's sleepers. Without this an entry may wait although a worker sleeps. */
 void wake_rest(const struct segment *segment, const struct shm_stage *stage);

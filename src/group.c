@@ -17,7 +17,6 @@
 #include "src/group.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #include "shm/slot.h"
 #include "src/group_pack.h"
@@ -151,7 +150,7 @@ int group_commit(struct group *group, int64_t source, int64_t stage, struct stor
 {
     struct store_group own = {.source = source,
                               .stage = stage,
-                              .pid = (int32_t)getpid(),
+                              .pid = group->pid,
                               .again = group->again,
                               .answers = answers,
                               .count = count};

@@ -14,6 +14,7 @@
 struct group {
     const struct segment *segment;
     uint32_t slot; /* the worker's */
+    int32_t pid;
     struct store *store;
     bool offered; /* what is committed now stands in the slot's offer */
     bool alone;   /* ... and is committed without others */

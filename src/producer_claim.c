@@ -46,7 +46,7 @@ size_t claim_room(struct producer *producer)
     uint32_t unused = total > used ? total - used : 0;
     if (unused < total / 4 && waiting > 0)
         return 0;
-    uint32_t room = limit - waiting;
+    uint32_t room = limit - waiting + wake_idle(&producer->inherit->segment, first);
     return room < unused ? room : unused;
 }
 

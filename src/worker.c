@@ -77,6 +77,7 @@ static void worker_open(struct worker *worker, const struct inherit *inherit, ui
     process_open_store(&worker->process);
     worker->group.segment = &inherit->segment;
     worker->group.slot = inherit->slot;
+    worker->group.pid = (int32_t)getpid();
     worker->group.store = worker->process.store;
 
     signal(SIGPIPE, SIG_IGN);
@@ -112,15 +113,17 @@ static bool worker_paused(const struct worker *worker)
            atomic_load_explicit(&worker->source->paused, memory_order_relaxed) != 0;
 }
 
-/* Room in the next stage's ring: a full ring holds this stage. The last stage is never held. */
+/* Room in the next stage's ring, and with its idle workers: a full ring holds this stage only while nobody is
+ * there to empty it. The last stage is never held. */
 static size_t room_ahead(const struct worker *worker, const struct shm_stage **next)
 {
     *next = NULL;
     if (worker->stage->position + 1 >= worker->source->stage_count)
         return SIZE_MAX;
     *next = worker->stage + 1;
-    uint32_t waiting = ring_count(&(*next)->ring);
-    return waiting < (*next)->ring.limit ? (*next)->ring.limit - waiting : 0;
+    uint32_t waiting = ring_count(&(*next)->ring), limit = (*next)->ring.limit;
+    size_t room = waiting < limit ? limit - waiting : 0;
+    return room < TAKE_MAX ? room + wake_idle(&worker->inherit->segment, *next) : room;
 }
 
 /* How many to take now. */

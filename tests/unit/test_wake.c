@@ -89,6 +89,25 @@ static void test_rest(void)
     segment_close(&segment);
 }
 
+static void test_idle(void)
+{
+    struct segment segment = fixture(1, 3, 4, 8);
+    struct shm_stage *stage = segment_stage(&segment, 0);
+    struct shm_slot *worker = segment_slot(&segment, WORKER), *other = segment_slot(&segment, WORKER + 1);
+    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 0);
+    wake_prepare(worker);
+    wake_prepare(other);
+    slot_state(segment_slot(&segment, WORKER + 2), SHM_SLOT_PAUSED);
+    wake_prepare(segment_slot(&segment, WORKER + 2)); /* entries are not for it */
+    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 2);
+    wake_stage(&segment, stage, 1); /* one has got an entry to fetch */
+    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 1);
+    wake_cancel(worker);
+    wake_cancel(other);
+    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 0);
+    segment_close(&segment);
+}
+
 static void test_room(void)
 {
     struct segment segment = fixture(3, 1, 4, 8);
@@ -224,6 +243,6 @@ static void test_killed_waker(void)
 
 UNIT_MAIN("wake", {"a wake before the sleep ends it", test_wake_before_sleep}, {"time-outs", test_timeout},
           {"a stage's sleepers, one for each entry", test_stage}, {"what is left wakes one more", test_rest},
-          {"room, when half is empty", test_room}, {"a ticket came free", test_ticket_freed},
-          {"two threads, no wake-up lost", test_ping_pong},
+          {"who is idle", test_idle}, {"room, when half is empty", test_room},
+          {"a ticket came free", test_ticket_freed}, {"two threads, no wake-up lost", test_ping_pong},
           {"a waker killed before its call", test_killed_waker})
