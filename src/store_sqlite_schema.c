@@ -54,10 +54,24 @@ static const char *const steps[] = {
     "ALTER TABLE settings ADD COLUMN deaths_dropped INTEGER NOT NULL DEFAULT 0;",
     /* 4: what was done to events, packed (src/trace_pack.h), a row a transaction */
     "CREATE TABLE trace(id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, bytes BLOB NOT NULL);",
+    /* 5: uids in order of their length first. Most of them end in a number that counts up, and as mere text
+     * 1000 stands between 100 and 101: each event that comes or goes beside a large backlog would change
+     * another leaf of the index. Ordered so, they come at its end and go at its beginning. The index that
+     * the table's UNIQUE had made is given a name to be dropped by: made anew, the table would be copied,
+     * which takes minutes and as much room again where millions of events wait. */
+    "PRAGMA writable_schema = 1;"
+    "UPDATE sqlite_schema SET sql = 'CREATE TABLE event(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, "
+    "uid TEXT NOT NULL, device TEXT, type TEXT, arrival_ms INTEGER NOT NULL, data TEXT NOT NULL)' "
+    "WHERE name = 'event';"
+    "UPDATE sqlite_schema SET name = 'event_text', sql = 'CREATE UNIQUE INDEX event_text ON "
+    "event(source, uid)' WHERE name = 'sqlite_autoindex_event_1';"
+    "PRAGMA writable_schema = RESET;"
+    "DROP INDEX event_text;"
+    "CREATE UNIQUE INDEX event_uid ON event(source, length(uid), uid);",
 };
 #define VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
 /* The oldest version whose tables a reader finds as they are now: steps 2 to 4 only add what none of
- * them reads, or looks for first.
+ * them reads, or looks for first, and step 5 changes no column.
  * So an operator can look into a store before the daemon that migrates it has started. */
 #define OLDEST_READ ((int64_t)1)
 
@@ -76,7 +90,10 @@ static int read_identity(struct store_sqlite *store, int64_t *application, int64
 
 static int migrate(struct store_sqlite *store, int64_t version)
 {
-    int code = store_sqlite_begin_write(store);
+    int code =
+        store_sqlite_execute(store, "PRAGMA temp_store = 1"); /* an index of millions is sorted there */
+    if (code == 0)
+        code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
     char sql[96];
@@ -86,7 +103,8 @@ static int migrate(struct store_sqlite *store, int64_t version)
         code = store_sqlite_execute(store, steps[step]);
     if (code == 0)
         code = store_sqlite_execute(store, sql);
-    return store_sqlite_end(store, code);
+    code = store_sqlite_end(store, code);
+    return code == 0 ? store_sqlite_execute(store, "PRAGMA temp_store = 2") : code;
 }
 
 int store_sqlite_schema(struct store_sqlite *store, bool create)

@@ -25,9 +25,10 @@ static const struct text texts[SQL_STATEMENTS] = {
     [SQL_START_NUMBER] = {"SELECT start_number FROM settings WHERE id = 1", false},
 
     [SQL_SOURCE_NEXT] = {"SELECT next_number FROM source WHERE id = ?1", false},
-    [SQL_INSERT_EVENT] = {"INSERT INTO event(seq, source, uid, device, type, arrival_ms, data) "
-                          "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT(source, uid) DO NOTHING",
-                          false},
+    [SQL_INSERT_EVENT] =
+        {"INSERT INTO event(seq, source, uid, device, type, arrival_ms, data) "
+         "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT(source, length(uid), uid) DO NOTHING",
+         false},
     [SQL_INSERT_PROGRESS] = {"INSERT INTO progress(seq, token) SELECT seq, ?3 FROM event "
                              "WHERE seq BETWEEN ?1 AND ?2",
                              false},
@@ -124,7 +125,9 @@ static const struct text texts[SQL_STATEMENTS] = {
     [SQL_TRACE_LIVE] = {"SELECT 1 FROM event WHERE seq >= ?1 AND seq <= ?2 LIMIT 1", false},
     [SQL_DELETE_TRACE] = {"DELETE FROM trace WHERE id <= ?1", false},
 
-    [SQL_FIND_UID] = {"SELECT seq FROM event WHERE source = ?1 AND uid = ?2", false},
+    /* As a row value: of the two alone, SQLite makes uid = ?2 AND length(?2) = length(?2). */
+    [SQL_FIND_UID] = {"SELECT seq FROM event WHERE source = ?1 AND (length(uid), uid) = (length(?2), ?2)",
+                      false},
     [SQL_ITEM] = {"SELECT " ITEM_COLUMNS "FROM event e LEFT JOIN progress p ON p.seq = e.seq "
                   "LEFT JOIN parked k ON k.seq = e.seq WHERE e.seq = ?2",
                   false},

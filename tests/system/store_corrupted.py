@@ -18,7 +18,7 @@ COUNTS = {"new": 120, "passed": 120, "delayed": 150, "held": 120, "dead": 120}
 PLACES = {kind: ("event", "progress" if kind in ("new", "passed") else "parked") for kind in COUNTS}
 STATES = {"new": "ready", "passed": "ready", "delayed": "delayed", "held": "held", "dead": "dead"}
 # What the daemon is started on, too: the pages that its work comes across.
-STARTED = {("event", "first leaf"), ("progress", "leaf"), ("parked", "leaf"), ("sqlite_autoindex_event_1", "leaf"),
+STARTED = {("event", "first leaf"), ("progress", "leaf"), ("parked", "leaf"), ("event_uid", "leaf"),
            ("event", "root"), ("progress", "root"), ("source", "leaf")}
 
 Case = collections.namedtuple("Case", "table kind page events")  # events: the numbers of those that stand on it

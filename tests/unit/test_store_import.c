@@ -368,6 +368,7 @@ static void version_1_is_migrated(void)
     CU_ASSERT_EQUAL(take(fixture.store, &feed, "c", false, NULL), 0);
     CU_ASSERT_EQUAL(feed.stored, 1);
     CU_ASSERT_EQUAL(count_rows("imported"), 2);
+    CU_ASSERT_EQUAL(ingest("old", 2, 5).duplicates, 5);
     struct held held;
     claim(&held, 10, 2000);
     CU_ASSERT_EQUAL(held.count, 3);

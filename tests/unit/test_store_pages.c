@@ -9,6 +9,7 @@
 #include "tests/unit/store_fixture.h"
 
 #define BATCH 500
+#define BACKLOG 20000
 #define DATA_BYTES 260
 
 static uint64_t log_pages(void)
@@ -70,4 +71,21 @@ static void events_that_end_beside_others_that_stay(void)
     }
 }
 
-STORE_MAIN("store: pages", {"what is freed is not written", events_that_end_beside_others_that_stay})
+/* Uids that count up without leading zeros, as most do: 1000 stands between 100 and 101 where mere text is
+ * compared, and what comes and goes is found all over the index of those that wait. */
+static void numbered_events_beside_a_backlog(void)
+{
+    static struct held oldest, held;
+    fixture_begin();
+    uint64_t took = store_batch(1, BATCH, &oldest), most = 0;
+    for (int batch = 1; batch <= BACKLOG / BATCH; batch++) {
+        uint64_t wrote = store_batch(1 + batch * BATCH, BATCH, &held);
+        most = wrote > most ? wrote : most;
+    }
+    CU_ASSERT(most < took + took / 4);
+    CU_ASSERT(finish(&oldest) < took / 2);
+    fixture_end();
+}
+
+STORE_MAIN("store: pages", {"what is freed is not written", events_that_end_beside_others_that_stay},
+           {"uids that count up are neighbours in their index", numbered_events_beside_a_backlog})
