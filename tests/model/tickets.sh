@@ -74,6 +74,19 @@ mutant waits -DEVENTS=2 -DKILLS=0 -DTICKETS=1 -DWAKE_FIRST
 mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DPASS_OVER_WOKEN
 mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DNO_WAKE_SOURCE
 mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DNO_TICKET_WAKE
+whole offers -DKILLS=0 -DROUNDS=2 -DFAULTS=1
+whole offers -DKILLS=0 -DWORKERS=3
+whole offers -DKILLS=1 -DFAULTS=1
+whole offers -DKILLS=1 -DROUNDS=2
+for step in BIT_FIRST SLEEP_UNTRIED NO_NUDGE NUDGE_FIRST NO_WAKE IGNORE_WITHDRAW SETTLE_FIRST; do
+    mutant offers -DKILLS=0 -D$step
+done
+mutant offers -DKILLS=0 -DROUNDS=2 -DTRY_EACH
+mutant offers -DKILLS=0 -DFAULTS=1 -DBACK_AFTER_COMMIT
+mutant offers -DKILLS=0 -DFAULTS=2 -DFORGET_DOUBT
+for step in NO_SLICES NO_SECOND_LOOK TAKE_TWICE NO_BURY NO_LOST NO_AGAIN_CHECK SYNC_WRITTEN; do
+    mutant offers -DKILLS=1 -D$step
+done
 # nobody turns for ever: no cycle at all
 kind=-DNP how='-E -l'
 whole rounds -DKILLS=0
@@ -106,6 +119,8 @@ mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DSIZE=1 -DNO_FALLEN
 if [ "${MODEL_LONG:-0}" != 0 ]; then
     how=-E
     whole rounds -DKILLS=1 -DSIZE=4 -DLIMIT=2
+    whole offers -DKILLS=2 -DFAULTS=1
+    whole offers -DKILLS=2 -DROUNDS=2
     how=
     whole tickets -DKILLS=1 -DRETRIES=1
     whole tickets -DKILLS=2 -DTICKETS=1 -DSIZE=2
