@@ -97,6 +97,8 @@ class Bench:
         if name not in self.filled:
             path = self.fresh()
             filled = self.program("bench-fill", "--file", path, *arguments)
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())  # or the disk would be busy with it while something else is measured
             self.filled[name] = [path, filled["events"]]
         return self.filled[name]
 
