@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define SHM_MAGIC UINT64_C(0x3165706970747665) /* "evtpipe1" in memory on a little-endian machine */
-#define SHM_LAYOUT 6u
+#define SHM_LAYOUT 7u
 #define SHM_LINE 64 /* bytes in a cache line: what different processes write stands in different lines */
 #define SHM_NAME_BYTES 64
 #define SHM_TEXT_BYTES 500
@@ -212,6 +212,8 @@ struct shm_stage {
     SHM_ALIGNED _Atomic uint32_t paused; /* S */
     _Atomic uint32_t degraded;           /* S: 1 while a worker of it is kept in backoff */
     _Atomic int32_t group;               /* S: its process group, 0 = none */
+    _Atomic uint64_t alone_until_ns;     /* S: CLOCK_MONOTONIC; until then it is sent one event at a time */
+    uint64_t alone_ns;                   /* S: how long that was the last time */
     struct shm_ring ring;
     SHM_ALIGNED struct shm_stage_totals totals; /* K */
 };
@@ -237,6 +239,7 @@ struct shm_slot {
     _Atomic uint64_t
         since_ns;            /* CLOCK_MONOTONIC: since when in this state; for an event in hand: its start */
     char uid[SHM_UID_BYTES]; /* the event's, cut to fit; written before `ticket`, read by S after the death */
+    _Atomic uint32_t volley; /* how many events were sent to the co-process together with it */
     _Atomic uint32_t event_crashes; /* how often that event has crashed at this stage before */
     _Atomic int32_t coprocess;      /* pid of the co-process, 0 = none */
     _Atomic uint32_t

@@ -64,6 +64,7 @@ static void slot_forget(struct shm_slot *slot)
     atomic_store_explicit(&slot->ticket, SHM_NO_TICKET, memory_order_release);
     STORE(slot->event, 0);
     STORE(slot->event_crashes, 0);
+    STORE(slot->volley, 0);
     STORE(slot->coprocess, 0);
     /* A dead sleeper's mark would draw wake-ups meant for the living; the next process sets its own. */
     STORE(slot->wake, 0);

@@ -176,16 +176,22 @@ int pending_add(struct pending *pending, uint32_t ticket, struct store_lease lea
     return 0;
 }
 
-void pending_clear(struct pending *pending)
+void pending_cut(struct pending *pending, size_t count)
 {
-    for (size_t i = 0; i < pending->count; i++) {
+    for (size_t i = count; i < pending->count; i++) {
         free(pending->extra[i].done);
         free(pending->extra[i].context);
         free(pending->extra[i].data);
         free(pending->extra[i].words);
     }
-    pending->count = 0;
-    pending->oldest_ns = 0;
+    pending->count = count;
+    if (count == 0)
+        pending->oldest_ns = 0;
+}
+
+void pending_clear(struct pending *pending)
+{
+    pending_cut(pending, 0);
 }
 
 void pending_close(struct pending *pending)

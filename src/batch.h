@@ -56,6 +56,7 @@ int pending_open(struct pending *pending, size_t room);
 /* Takes over the chain answer's and the call's texts. 0 or EP_ENOMEM. */
 int pending_add(struct pending *pending, uint32_t ticket, struct store_lease lease,
                 struct chain_answer *answer, struct ep_call *call, uint64_t now_ns);
+void pending_cut(struct pending *pending, size_t count); /* forgets all after the first `count` */
 void pending_clear(struct pending *pending);
 void pending_close(struct pending *pending);
 

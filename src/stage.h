@@ -68,6 +68,12 @@ struct stage_ops {
     /* Once per worker, before it is ready. exec: starts the co-process. A failure is a bad start. */
     int (*open)(const struct stage_config *config, const struct stage_env *env, void **state,
                 struct error *error);
+    /*
+     * NULL, or sends an event before its turn, together with those it took before: false when it does not
+     * take this one. process() then follows for those taken, in their order, before any other; a volley ends
+     * with its last. When it breaks as nonsense, its earlier answers may have been given to the wrong events.
+     */
+    bool (*ahead)(void *state, struct ep_call *call);
     enum stage_result (*process)(void *state, struct ep_call *call, struct stage_breakage *breakage);
     /* Ends it in order: exec closes the co-process' stdin, waits up to wait_ms, then TERM, then KILL. */
     void (*close)(void *state, uint64_t wait_ms);

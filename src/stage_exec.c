@@ -1,56 +1,43 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Exec stages: any program, one co-process per worker, fed one JSON line per event and answering one JSON
- * line. Runs in workers. Owns the co-process and the buffer for its answers.
+ * line (exec_talk.c). Runs in workers. Owns the co-process.
  *
  * Invariants
- *  1. Writing and reading go on together: a co-process may answer before it has read all, read slowly, or
- * write much before it reads, and nobody waits for nobody.
- *  2. One line per event, and only then: whatever it writes beside that is nonsense, found as soon as it is
- * read, at the latest at the next call. An answer is taken when the event has been written whole.
- *  3. When it dies, closes its output or talks nonsense it is reaped (killed first where it lives), the slot
- * forgets it, and every later call says STAGE_BROKEN: a new worker starts a new one.
- *  4. When it has ended, or nobody has its input any more (it is of no use to a next event), what it has
- * written is read, and no more is waited for: a child of its own may hold its output open, and without a time
- * limit that would be for ever.
- *  5. No time limit here: the supervisor kills a worker that overruns, and the co-process goes with it.
+ *  1. Lines of several events may be sent together (exec_ahead), so that neither side sleeps for each: they
+ * fit into the pipe, and the calls come in the same order. An answer too many after them would be taken for
+ * the next event's; so a volley ends with a moment in which none may come. Whoever runs it believes its
+ * answers only then.
+ *  2. When the co-process dies, closes its output or talks nonsense it is reaped (killed first where it
+ * lives), the slot forgets it, and every later call says STAGE_BROKEN: a new worker starts a new one.
+ *  3. No time limit here: the supervisor kills a worker that overruns, and the co-process goes with it.
+ *  4. With a limit of CPU time, which is set anew for each event, each goes alone.
  */
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "shm/slot.h" /* shm_now_ns */
 #include "src/exec_answer.h"
-#include "src/exec_process.h"
+#include "src/exec_talk.h"
 #include "src/limits.h"
 
-#define LINE_BYTES_MAX ((size_t)64 << 20)
-#define READ_BYTES ((size_t)64 << 10)
-#define KEEP_BYTES ((size_t)1 << 20) /* buffers that a big event made larger than this are given back */
-#define CLOSED_WAIT_MS 1000          /* between the end of its output and its own */
+#define CLOSED_WAIT_MS 1000             /* between the end of its output and its own */
+#define AHEAD_BYTES ((size_t)32 << 10)  /* of lines sent together: half of what a pipe holds */
+#define QUIET_LEAST_NS UINT64_C(50000)  /* a volley's last moment: four times what an event took, */
+#define QUIET_MOST_NS UINT64_C(1000000) /* within these */
 
 struct exec_stage {
-    struct exec_process process;
-    struct exec_death death; /* once process.pid is 0 */
+    struct exec_talk talk;
+    struct exec_death death; /* once the process' pid is 0 */
     struct stage_env env;
     const struct limits_config *limits; /* borrowed */
-    struct json_out line;               /* what is sent */
-    char *answer;                       /* what came back */
-    size_t answer_bytes, answer_room;
+    size_t volley;                      /* events that were sent together */
+    uint64_t begin_ns;                  /* when */
 };
-
-/* One event's way there and back. */
-struct talk {
-    const char *left; /* still to be written */
-    size_t left_bytes;
-    size_t searched; /* bytes of the answer that hold no line feed */
-    bool output_ended;
-};
-
-enum talk_state { TALK_GOES_ON, TALK_ANSWERED, TALK_BROKEN };
 
 /* ---- how it breaks ---- */
 
@@ -75,22 +62,23 @@ static void say_death(const struct exec_death *death, char *words, size_t words_
 }
 
 /* It ended by itself, or is about to: a pipe of it was closed. What it had begun to answer stands in the
- * answer buffer. */
+ * buffer. */
 static void break_ended(struct exec_stage *stage, const char *when, struct stage_breakage *breakage)
 {
     char how[128], half[200] = "";
+    const struct exec_talk *talk = &stage->talk;
 
     forget(stage);
-    bool closed_only = exec_process_wait(&stage->process, CLOSED_WAIT_MS, &stage->death) != 0;
+    bool closed_only = exec_process_wait(&stage->talk.process, CLOSED_WAIT_MS, &stage->death) != 0;
     if (closed_only)
-        exec_process_kill(&stage->process, &stage->death);
+        exec_process_kill(&stage->talk.process, &stage->death);
     if (closed_only)
         snprintf(how, sizeof how, "co-process closed its %s but went on running",
-                 stage->process.input < 0 ? "input" : "output");
+                 talk->process.input < 0 ? "input" : "output");
     else
         say_death(&stage->death, how, sizeof how);
-    if (stage->answer_bytes > 0)
-        exec_answer_show(stage->answer, stage->answer_bytes, half, sizeof half);
+    if (talk->end > talk->tail)
+        exec_answer_show(talk->answers + talk->tail, talk->end - talk->tail, half, sizeof half);
     breakage->kind = closed_only ? SHM_CAUSE_NONSENSE : stage->death.kind;
     breakage->code = closed_only ? 0 : stage->death.code;
     snprintf(breakage->words, sizeof breakage->words, "%s%s%s%s", how, when,
@@ -100,187 +88,131 @@ static void break_ended(struct exec_stage *stage, const char *when, struct stage
 static void break_nonsense(struct exec_stage *stage, const char *words, struct stage_breakage *breakage)
 {
     forget(stage);
-    exec_process_kill(&stage->process, &stage->death);
+    exec_process_kill(&stage->talk.process, &stage->death);
     breakage->kind = SHM_CAUSE_NONSENSE;
     breakage->code = 0;
     snprintf(breakage->words, sizeof breakage->words, "%s", words);
 }
 
-static void break_stray(struct exec_stage *stage, const char *what, const char *bytes, size_t count,
+static void break_shown(struct exec_stage *stage, const char *what, struct json_span line,
                         struct stage_breakage *breakage)
 {
     char shown[200], words[SHM_TEXT_BYTES];
-    const char *feed = memchr(bytes, '\n', count);
 
-    exec_answer_show(bytes, feed != NULL ? (size_t)(feed - bytes) : count, shown, sizeof shown);
+    exec_answer_show(line.at, line.bytes, shown, sizeof shown);
     snprintf(words, sizeof words, "%s: %s", what, shown);
     break_nonsense(stage, words, breakage);
 }
 
-/* ---- reading ---- */
-
-enum reading { READ_SOME, READ_NOTHING, READ_END, READ_NO_MEMORY };
-
-static enum reading read_more(struct exec_stage *stage)
+/* What broke the talk; `stray` and `ended` say when that was. */
+static void break_talk(struct exec_stage *stage, enum exec_talk_state state, const char *stray,
+                       const char *ended, struct stage_breakage *breakage)
 {
-    if (stage->answer_room - stage->answer_bytes < READ_BYTES) {
-        size_t room = stage->answer_room * 2 > READ_BYTES * 2 ? stage->answer_room * 2 : READ_BYTES * 2;
-        char *answer = realloc(stage->answer, room);
-        if (answer == NULL)
-            return READ_NO_MEMORY;
-        stage->answer = answer;
-        stage->answer_room = room;
+    const struct exec_talk *talk = &stage->talk;
+
+    switch (state) {
+    case TALK_STRAY:
+        break_shown(stage, stray, exec_talk_stray(talk), breakage);
+        return;
+    case TALK_TOO_LONG:
+        break_shown(stage, "answered a line of more than 64 MiB",
+                    (struct json_span){talk->answers + talk->tail, talk->end - talk->tail}, breakage);
+        return;
+    case TALK_NO_MEMORY:
+        break_nonsense(stage, "out of memory for an answer", breakage);
+        return;
+    default:
+        break_ended(stage, ended, breakage);
+        return;
     }
-    ssize_t got = read(stage->process.output, stage->answer + stage->answer_bytes, READ_BYTES);
-    if (got > 0) {
-        stage->answer_bytes += (size_t)got;
-        return READ_SOME;
-    }
-    return got == 0 || (errno != EAGAIN && errno != EINTR) ? READ_END : READ_NOTHING;
 }
 
-/* Where the answer's line ends, or NULL; each byte is looked at once. */
-static const char *line_end(const struct exec_stage *stage, struct talk *talk)
+/* ---- events ---- */
+
+/* Adds an event to what is sent. NULL, or why not; then nothing was added. */
+static const char *add_event(struct exec_talk *talk, struct ep_call *call)
 {
-    if (stage->answer_bytes == talk->searched)
+    size_t before = talk->line.bytes;
+    const char *why = NULL;
+    int code = call_document(call, &talk->line);
+
+    /* The store holds only what was valid; but half a line would put the co-process out of step for good. */
+    if (code != 0)
+        why = "out of memory for the event";
+    else if (memchr(talk->line.text + before, '\n', talk->line.bytes - before) != NULL)
+        why = "the event is not valid JSON";
+    json_out_words(&talk->line, "\n");
+    if (why == NULL && talk->line.failed)
+        why = "out of memory for the event";
+    if (why == NULL) {
+        talk->due++;
         return NULL;
-    const char *feed = memchr(stage->answer + talk->searched, '\n', stage->answer_bytes - talk->searched);
-    if (feed == NULL)
-        talk->searched = stage->answer_bytes;
-    return feed;
+    }
+    talk->line.failed = false;
+    talk->line.bytes = before;
+    return why;
 }
 
-/* ---- one event ---- */
-
-/* Before an event is sent there must be nothing from the co-process, not even its end. */
-static enum talk_state talk_begin(struct exec_stage *stage, struct stage_breakage *breakage)
+static bool exec_ahead(void *state, struct ep_call *call)
 {
-    stage->answer_bytes = 0;
-    enum reading reading = read_more(stage);
+    struct exec_stage *stage = state;
+    struct exec_talk *talk = &stage->talk;
 
-    if (reading == READ_NOTHING && stage->process.input >= 0)
-        return TALK_GOES_ON;
-    switch (reading) {
-    case READ_SOME:
-        break_stray(stage, "wrote a line without having been asked", stage->answer, stage->answer_bytes,
-                    breakage);
-        return TALK_BROKEN;
-    case READ_NO_MEMORY:
-        break_nonsense(stage, "out of memory for an answer", breakage);
-        return TALK_BROKEN;
-    default:
-        break_ended(stage, " before the event was sent", breakage);
-        return TALK_BROKEN;
-    }
+    if (talk->process.pid == 0 || talk->begun || stage->limits->cpu_ms > 0)
+        return false;
+    size_t before = talk->line.bytes;
+    if (call->event_bytes + call->context_bytes >= AHEAD_BYTES - before || add_event(talk, call) != NULL)
+        return false;
+    if (talk->line.bytes <= AHEAD_BYTES)
+        return true;
+    talk->line.bytes = before;
+    talk->due--;
+    return false;
 }
 
-/* Nobody has its input any more: the rest is dropped. */
-static void close_input(struct exec_stage *stage, struct talk *talk)
+static enum exec_talk_state begin(struct exec_stage *stage)
 {
-    close(stage->process.input);
-    stage->process.input = -1;
-    talk->left_bytes = 0;
+    enum exec_talk_state state = exec_talk_begin(&stage->talk);
+
+    stage->volley = stage->talk.due;
+    if (stage->volley > 1)
+        stage->begin_ns = shm_now_ns();
+    if (state == TALK_GOES_ON) /* where it has ended just now, that is found later */
+        limits_renew_cpu(stage->talk.process.pid, stage->limits);
+    return state;
 }
 
-static void talk_write(struct exec_stage *stage, struct talk *talk)
+/* The last of a volley is answered: is that all? */
+static enum exec_talk_state end_volley(struct exec_stage *stage)
 {
-    ssize_t written = write(stage->process.input, talk->left, talk->left_bytes);
+    uint64_t wait_ns = (shm_now_ns() - stage->begin_ns) / stage->volley * 4;
 
-    if (written >= 0) {
-        talk->left += written;
-        talk->left_bytes -= (size_t)written;
-    } else if (errno != EAGAIN && errno != EINTR) {
-        close_input(stage, talk);
-    }
-}
-
-static enum talk_state talk_read(struct exec_stage *stage, struct talk *talk, struct stage_breakage *breakage)
-{
-    switch (read_more(stage)) {
-    case READ_NO_MEMORY:
-        break_nonsense(stage, "out of memory for an answer", breakage);
-        return TALK_BROKEN;
-    case READ_END:
-        talk->output_ended = true;
-        break;
-    default:
-        break;
-    }
-    const char *feed = line_end(stage, talk);
-    if (feed != NULL && feed + 1 < stage->answer + stage->answer_bytes) {
-        break_stray(stage, "wrote more than one line for one event", feed + 1,
-                    (size_t)(stage->answer + stage->answer_bytes - feed - 1), breakage);
-        return TALK_BROKEN;
-    }
-    if (feed == NULL && stage->answer_bytes > LINE_BYTES_MAX) {
-        break_stray(stage, "answered a line of more than 64 MiB", stage->answer, stage->answer_bytes,
-                    breakage);
-        return TALK_BROKEN;
-    }
-    if (feed != NULL && (talk->left_bytes == 0 || talk->output_ended))
-        return TALK_ANSWERED; /* where its output ended: the next call finds that */
-    if (talk->output_ended) {
-        break_ended(stage, " before it answered", breakage);
-        return TALK_BROKEN;
-    }
-    return TALK_GOES_ON;
-}
-
-static enum talk_state talk_finish(struct exec_stage *stage, struct talk *talk,
-                                   struct stage_breakage *breakage)
-{
-    size_t before;
-    enum talk_state state;
-
-    talk->left_bytes = 0;
-    do {
-        before = stage->answer_bytes;
-        state = talk_read(stage, talk, breakage);
-    } while (state == TALK_GOES_ON && stage->answer_bytes > before);
-    if (state != TALK_GOES_ON)
-        return state;
-    break_ended(stage, " before it answered", breakage);
-    return TALK_BROKEN;
-}
-
-static enum talk_state talk_step(struct exec_stage *stage, struct talk *talk, struct stage_breakage *breakage)
-{
-    struct pollfd watched[3] = {
-        {stage->process.output, POLLIN, 0},
-        {stage->process.handle, POLLIN, 0},
-        {stage->process.input, talk->left_bytes > 0 ? POLLOUT : 0, 0}, /* POLLERR: nobody has it any more */
-    };
-    if (poll(watched, 3, stage->process.input >= 0 ? -1 : 0) < 0)
-        return TALK_GOES_ON; /* EINTR; nothing else can be wrong with these */
-    if ((watched[2].revents & POLLERR) != 0)
-        close_input(stage, talk);
-    else if (watched[2].revents != 0)
-        talk_write(stage, talk);
-    if (watched[1].revents != 0 || stage->process.input < 0)
-        return talk_finish(stage, talk, breakage);
-    if (watched[0].revents != 0 || (stage->answer_bytes > 0 && talk->left_bytes == 0))
-        return talk_read(stage, talk, breakage);
-    return TALK_GOES_ON;
+    if (wait_ns < QUIET_LEAST_NS)
+        wait_ns = QUIET_LEAST_NS;
+    if (wait_ns > QUIET_MOST_NS)
+        wait_ns = QUIET_MOST_NS;
+    return exec_talk_quiet(&stage->talk, wait_ns);
 }
 
 static enum stage_result talk_with(struct exec_stage *stage, struct ep_call *call,
                                    struct stage_breakage *breakage)
 {
-    struct talk talk = {.left = stage->line.text, .left_bytes = stage->line.bytes};
-    enum talk_state state = talk_begin(stage, breakage);
+    static const char unasked[] = "wrote a line without having been asked";
+    struct exec_talk *talk = &stage->talk;
+    enum exec_talk_state state;
+    struct json_span line;
 
-    limits_renew_cpu(stage->process.pid,
-                     stage->limits); /* where it has ended just now, that is found below */
-    if (state == TALK_GOES_ON)
-        talk_write(stage, &talk); /* nearly always fits into the pipe */
-    while (state == TALK_GOES_ON)
-        state = talk_step(stage, &talk, breakage);
-    if (state == TALK_BROKEN)
+    if (!talk->begun && (state = begin(stage)) != TALK_GOES_ON) {
+        break_talk(stage, state, unasked, " before the event was sent", breakage);
         return STAGE_BROKEN;
-
+    }
+    state = exec_talk_answer(talk, &line);
+    if (state != TALK_ANSWERED) {
+        break_talk(stage, state, "wrote more than one line for one event", " before it answered", breakage);
+        return STAGE_BROKEN;
+    }
     char words[SHM_TEXT_BYTES] = "";
-    size_t bytes = stage->answer_bytes - 1;
-    int code = exec_answer_read(stage->answer, bytes, call, words, sizeof words);
+    int code = exec_answer_read(line.at, line.bytes, call, words, sizeof words);
     if (code == EP_EGARBAGE) {
         break_nonsense(stage, words, breakage);
         return STAGE_BROKEN;
@@ -289,51 +221,35 @@ static enum stage_result talk_with(struct exec_stage *stage, struct ep_call *cal
         call->answer = EP_ERROR;
         ep_call_words(call, "out of memory for the answer");
     }
-    return STAGE_ANSWERED;
-}
-
-static void give_back(struct exec_stage *stage)
-{
-    if (stage->answer_room > KEEP_BYTES) {
-        free(stage->answer);
-        stage->answer = NULL;
-        stage->answer_room = 0;
+    if (talk->due == 0 && stage->volley > 1 && (state = end_volley(stage)) != TALK_GOES_ON) {
+        break_talk(stage, state, unasked, "", breakage);
+        return STAGE_BROKEN;
     }
-    stage->answer_bytes = 0;
-    if (stage->line.room > KEEP_BYTES)
-        json_out_free(&stage->line);
+    return STAGE_ANSWERED;
 }
 
 static enum stage_result exec_process_event(void *state, struct ep_call *call,
                                             struct stage_breakage *breakage)
 {
     struct exec_stage *stage = state;
+    struct exec_talk *talk = &stage->talk;
 
-    if (stage->process.pid == 0) {
+    if (talk->process.pid == 0) {
         breakage->kind = stage->death.kind;
         breakage->code = stage->death.code;
         say_death(&stage->death, breakage->words, sizeof breakage->words);
         return STAGE_BROKEN;
     }
-    json_out_reset(&stage->line);
-    int code = call_document(call, &stage->line);
-    if (code != 0 || memchr(stage->line.text, '\n', stage->line.bytes) != NULL) {
-        /* The store holds only what was valid; but half a line would put the co-process out of step for good.
-         */
+    const char *why = talk->due == 0 ? add_event(talk, call) : NULL;
+    if (why != NULL) {
         call->answer = EP_ERROR;
-        ep_call_words(call, code != 0 ? "out of memory for the event" : "the event is not valid JSON");
-        give_back(stage);
-        return STAGE_ANSWERED;
-    }
-    json_out_words(&stage->line, "\n");
-    if (stage->line.failed) {
-        call->answer = EP_ERROR;
-        ep_call_words(call, "out of memory for the event");
-        give_back(stage);
+        ep_call_words(call, "%s", why);
+        exec_talk_reset(talk);
         return STAGE_ANSWERED;
     }
     enum stage_result result = talk_with(stage, call, breakage);
-    give_back(stage);
+    if (result == STAGE_BROKEN || talk->due == 0)
+        exec_talk_reset(talk);
     return result;
 }
 
@@ -352,22 +268,22 @@ static int exec_open(const struct stage_config *config, const struct stage_env *
     sigemptyset(&pipe_signal);
     sigaddset(&pipe_signal, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &pipe_signal, NULL);
-    int code = exec_process_start(config, env, &stage->process, error);
+    int code = exec_process_start(config, env, &stage->talk.process, error);
     if (code != 0) {
         free(stage);
         return code;
     }
     stage->limits = &config->limits;
-    code = limits_renew_cpu(stage->process.pid, stage->limits);
+    code = limits_renew_cpu(stage->talk.process.pid, stage->limits);
     if (code != 0) {
-        exec_process_kill(&stage->process, &stage->death);
-        exec_process_close(&stage->process);
+        exec_process_kill(&stage->talk.process, &stage->death);
+        exec_process_close(&stage->talk.process);
         free(stage);
         return error_set(error, EP_ESYSTEM, "cannot run %s: its limit of cpu: %s", config->exec.at[0],
                          strerror(code));
     }
     if (env->coprocess != NULL)
-        env->coprocess(stage->process.pid, env->user);
+        env->coprocess(stage->talk.process.pid, env->user);
     *state = stage;
     return 0;
 }
@@ -378,19 +294,18 @@ static void exec_close(void *state, uint64_t wait_ms)
 
     if (stage == NULL)
         return;
-    if (stage->process.pid != 0) {
+    if (stage->talk.process.pid != 0) {
         forget(stage);
-        exec_process_end(&stage->process, wait_ms);
+        exec_process_end(&stage->talk.process, wait_ms);
     }
-    exec_process_close(&stage->process);
-    json_out_free(&stage->line);
-    free(stage->answer);
+    exec_talk_close(&stage->talk);
     free(stage);
 }
 
 const struct stage_ops stage_exec_ops = {
     .kind = "exec",
     .open = exec_open,
+    .ahead = exec_ahead,
     .process = exec_process_event,
     .close = exec_close,
 };

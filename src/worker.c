@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The worker: takes the events that wait for its stage, runs the stage on them one by one, and commits the
- * answers together (worker_commit.c). One process per worker; owns its store handle, its batch, its stage's
- * state.
+ * The worker: takes the events that wait for its stage, runs the stage on them one by one (worker_run.c), and
+ * commits the answers together (worker_commit.c). One process per worker; owns its store handle, its batch,
+ * its stage's state.
  *
  * Invariants
- *  1. The event in hand stands in the slot from before the stage sees it until the stage has answered:
- * whoever dies in between leaves its name for the supervisor, and only that event is blamed.
- *  2. A worker takes no more events than it is likely to run within commit_delay (by the stage's mean time so
+ *  1. A worker takes no more events than it is likely to run within commit_delay (by the stage's mean time so
  * far), nor more than its share of what waits, unless all of it is run in less time than another transaction
  * takes: a slow stage takes one at a time, so that no event waits behind a slow one while another worker is
  * idle.
- *  3. At an orderly stop the event in hand is finished and committed; the others stay RUNNING in their
- * tickets, and the supervisor and the producer release them after this process has ended.
+ *  2. At an orderly stop the event in hand is finished and committed, with those that were sent to a
+ * co-process together with it; the others stay RUNNING in their tickets, and the supervisor and the producer
+ * release them after this process has ended.
  */
 #include "src/worker.h"
 
@@ -162,170 +161,6 @@ static size_t worker_take(struct worker *worker, size_t count)
     return worker->batch.count;
 }
 
-static void read_batch(struct worker *worker)
-{
-    worker_lock(worker);
-    while (!process_store_done(&worker->process, batch_read(&worker->batch, worker->process.store)))
-        if (process_stopping(&worker->process))
-            break;
-    worker_unlock(worker);
-}
-
-static void worker_broken(struct worker *worker, const struct stage_breakage *breakage)
-    __attribute__((noreturn));
-
-/* The co-process is gone or talks nonsense: what is finished is committed, the rest is the supervisor's to
- * sort out. */
-static void worker_broken(struct worker *worker, const struct stage_breakage *breakage)
-{
-    struct shm_slot *slot = worker->process.slot;
-    text_set(&slot->cause_words, breakage->words);
-    atomic_store(&slot->cause_code, breakage->code);
-    atomic_store(&slot->cause_kind, breakage->kind);
-    worker_lock(worker);
-    worker_commit(worker); /* `calling` is still set, so the slot goes on naming the event in hand */
-    log_warning("stage-broken error=\"%s\"", breakage->words);
-    _exit(CHILD_BROKEN);
-}
-
-static void add_answer(struct worker *worker, const struct batch_event *event, const struct store_row *row,
-                       struct ep_call *call, uint64_t begin_ns, uint64_t now_ns)
-{
-    struct chain_answer answer;
-    int result = call_settle(call);
-    if (result == 0)
-        result = chain_answer(worker->source_config, worker->stage->position, row, call, shm_realtime_ms(),
-                              call->answer == EP_PROCESSED ? 0 : arc4random(), &answer);
-    if (result == 0) {
-        answer.store.attempt = call->attempt;
-        answer.store.duration_us = (now_ns - begin_ns) / 1000;
-        result = pending_add(&worker->pending, event->ticket, event->lease, &answer, call, now_ns);
-    }
-    if (result != 0)
-        process_fail(&worker->process, CHILD_MEMORY, "out of memory for an answer");
-}
-
-static void learn_duration(struct worker *worker, uint64_t ns)
-{
-    if (ns == 0)
-        ns = 1;
-    worker->mean_ns = worker->mean_ns == 0 ? ns : (worker->mean_ns * 7 + ns) / 8;
-}
-
-static void run_event(struct worker *worker, const struct batch_event *event, const struct store_row *row)
-{
-    struct ep_call call = {
-        .source = worker->source->id,
-        .stage = worker->stage->name,
-        .uid = row->uid,
-        .event = row->data,
-        .event_bytes = row->data_bytes,
-        .context = row->context_bytes > 0 ? row->context : "{}",
-        .context_bytes = row->context_bytes > 0 ? row->context_bytes : 2,
-        .attempt = row->attempts + row->crashes + 1,
-    };
-    call_open(&call);
-    uint64_t begin = shm_now_ns();
-    slot_name(worker->process.slot, row->uid);
-    slot_take(worker->process.slot, event->ticket, event->lease.event, row->crashes, begin);
-    process_title("%s busy ev %llu", worker->name,
-                  (unsigned long long)store_event_number(event->lease.event));
-
-    worker_lock(worker);
-    worker->calling = true;
-    if (worker->pending.count > 0)
-        worker_arm_committer(worker);
-    worker_unlock(worker);
-    struct stage_breakage breakage = {0};
-    if (worker->config->kind != STAGE_EXEC)
-        limits_renew_cpu(0, &worker->config->limits); /* it worked at the start */
-    if (worker->ops->process(worker->state, &call, &breakage) != STAGE_ANSWERED)
-        worker_broken(worker, &breakage);
-
-    uint64_t end = shm_now_ns();
-    slot_put(worker->process.slot, end); /* before the lock: a store that waits is not the stage's time */
-    worker_lock(worker);
-    worker->calling = false;
-    add_answer(worker, event, row, &call, begin, end);
-    worker_unlock(worker);
-    call_close(&call);
-    learn_duration(worker, end - begin);
-}
-
-/* Rows were valid when they were stored. One that something has spoilt since is set aside by itself: the
- * stage never sees it. */
-static const char *row_fault(const struct store_row *row)
-{
-    if (!json_valid(row->data, row->data_bytes, NULL))
-        return "its data in the store is no longer valid JSON";
-    if (row->context_bytes > 0 && !json_valid(row->context, row->context_bytes, NULL))
-        return "its context in the store is no longer valid JSON";
-    return NULL;
-}
-
-static void bury_corrupt(struct worker *worker, const struct batch_event *event, const char *fault)
-{
-    struct chain_answer answer = {
-        .store = {.change = STORE_BURY, .reason = STORE_REASON_CORRUPT, .words = fault, .failed = true}};
-    struct ep_call call;
-    call_open(&call);
-    worker_lock(worker);
-    int result = pending_add(&worker->pending, event->ticket, event->lease, &answer, &call, shm_now_ns());
-    worker_unlock(worker);
-    if (result != 0)
-        process_fail(&worker->process, CHILD_MEMORY, "out of memory for an answer");
-}
-
-static void drop_lost(struct worker *worker, const struct batch_event *event)
-{
-    log_warning("lock-lost event=%llu", (unsigned long long)store_event_number(event->lease.event));
-    ticket_free(&worker->inherit->segment, event->ticket, worker->inherit->slot);
-    wake_ticket_freed(&worker->inherit->segment, worker->source);
-}
-
-static void judge_event(struct worker *worker, const struct batch_event *event)
-{
-    struct store_row row;
-    batch_row(&worker->batch, event, &row);
-    const char *fault = row_fault(&row);
-    if (fault != NULL)
-        bury_corrupt(worker, event, fault);
-    else
-        run_event(worker, event, &row);
-}
-
-/* With nothing pending or the batch full or old: commits. */
-static void commit_if_due(struct worker *worker, bool more)
-{
-    worker_lock(worker);
-    const struct pending *pending = &worker->pending;
-    uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
-    if (pending->count > 0 &&
-        (!more || pending->count >= worker->config->batch || shm_now_ns() - pending->oldest_ns >= delay_ns))
-        worker_commit(worker);
-    worker_unlock(worker);
-}
-
-static void run_batch(struct worker *worker)
-{
-    struct batch *batch = &worker->batch;
-    while (batch->next < batch->count && !process_stopping(&worker->process)) {
-        struct batch_event *event = &batch->events[batch->next];
-        if (!event->read && !event->lost) {
-            read_batch(worker);
-            continue;
-        }
-        if (event->lost)
-            drop_lost(worker, event);
-        else
-            judge_event(worker, event);
-        batch->next++;
-        commit_if_due(worker, true);
-    }
-    if (batch->next == batch->count)
-        batch_clear(batch);
-}
-
 static void sleep_until(struct worker *worker, enum shm_slot_state state, bool (*due)(struct worker *))
 {
     struct shm_slot *slot = worker->process.slot;
@@ -364,7 +199,7 @@ static bool has_room(struct worker *worker)
 static void worker_turn(struct worker *worker)
 {
     if (worker_paused(worker)) {
-        commit_if_due(worker, false);
+        worker_commit_due(worker, false);
         sleep_until(worker, SHM_SLOT_PAUSED, may_go_on);
         return;
     }
@@ -374,7 +209,7 @@ static void worker_turn(struct worker *worker)
     size_t appetite = worker_appetite(worker, room);
     worker_unlock(worker);
     if (appetite == 0) {
-        commit_if_due(worker, false);
+        worker_commit_due(worker, false);
         if (!has_work(worker)) /* who waits for room without an event would be woken for each other's */
             sleep_until(worker, SHM_SLOT_IDLE, has_work);
         else if (!ring_has_room(&next->ring))
@@ -382,12 +217,12 @@ static void worker_turn(struct worker *worker)
         return;
     }
     if (worker_take(worker, appetite) == 0) {
-        commit_if_due(worker, false);
+        worker_commit_due(worker, false);
         if (!has_work(worker))
             sleep_until(worker, SHM_SLOT_IDLE, has_work);
         return;
     }
-    run_batch(worker);
+    worker_run(worker);
 }
 
 void worker_main(const struct inherit *inherit, uint32_t stage)
@@ -397,7 +232,7 @@ void worker_main(const struct inherit *inherit, uint32_t stage)
     while (!process_stopping(&worker.process))
         worker_turn(&worker);
     slot_state(worker.process.slot, SHM_SLOT_STOPPING);
-    commit_if_due(&worker, false);
+    worker_commit_due(&worker, false);
     worker.ops->close(worker.state, STAGE_CLOSE_MS);
     fflush(stdout);
     store_close(&worker.process.store);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The parts of a worker, shared between worker.c (taking and running) and worker_commit.c (committing,
- * handing over). */
+/* The parts of a worker, shared between worker.c (taking), worker_run.c (running) and worker_commit.c
+ * (committing, handing over). */
 #ifndef WORKER_H
 #define WORKER_H
 
@@ -9,6 +9,12 @@
 #include "src/batch.h"
 #include "src/group.h"
 #include "src/process.h"
+
+/* Events that were sent to the stage together, from the batch's next on. */
+struct volley {
+    size_t size, left; /* left: those without an answer; of one event, or none sent ahead, too */
+    uint64_t spent_ns;
+};
 
 struct worker {
     struct process process;
@@ -23,8 +29,10 @@ struct worker {
 
     struct batch batch;
     struct group group;
-    uint64_t awake_ns; /* since when it has not slept */
-    uint64_t mean_ns;  /* of the stage's calls, moving; 0 = none yet */
+    struct volley volley;
+    uint64_t awake_ns;  /* since when it has not slept */
+    uint64_t run_count; /* events that the stage has answered */
+    uint64_t mean_ns;   /* of the stage's calls, moving; 0 = none yet */
 
     /* Guards the store's handle and what waits for its commit: the committer thread commits while a call
      * runs. */
@@ -34,6 +42,11 @@ struct worker {
     bool calling;  /* a call of the stage runs */
     struct pending pending;
 };
+
+/* Runs the batch, and commits what is due on the way; leaves the rest at a stop. */
+void worker_run(struct worker *worker);
+/* Commits what is pending if the batch is full or old, or if no more events are there. */
+void worker_commit_due(struct worker *worker, bool more);
 
 void worker_lock(struct worker *worker);
 void worker_unlock(struct worker *worker);

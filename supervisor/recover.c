@@ -9,7 +9,7 @@
  *  1. Recovering one (slot, generation) twice does nothing.
  *  2. At most one event is blamed for a death: the one in hand, and only while its ticket agrees. The others
  * of its batch are released without blame, and so is the one in hand when we ended the process for a reason
- * of our own.
+ * of our own, or when its co-process had several: then they come again one by one, and show who it was.
  *  3. Nothing here waits, and nothing touches the store: the producer, or its successor, releases the
  * orphans.
  */
@@ -29,6 +29,8 @@
 #include "supervisor/family.h"
 
 #define LAST_WORDS_BYTES 400
+#define ALONE_FIRST_NS (5000 * FAMILY_MS_NS)
+#define ALONE_MOST_NS (3600000 * FAMILY_MS_NS)
 #define OTHER_RESTART_MAX_MS UINT64_C(30000) /* producers and the keeper */
 
 struct death {
@@ -116,6 +118,12 @@ static void find_own_cause(const struct supervisor *supervisor, const struct chi
     }
 }
 
+/* The worker's co-process was sent several events at once. */
+static bool had_several(const struct shm_slot *slot)
+{
+    return slot->kind == SHM_KIND_WORKER && atomic_load(&slot->volley) > 1;
+}
+
 static void find_cause(struct supervisor *supervisor, struct child *child, struct death *death)
 {
     death->ticket = ticket_in_hand(supervisor, child);
@@ -125,6 +133,11 @@ static void find_cause(struct supervisor *supervisor, struct child *child, struc
         find_ordered_cause(supervisor, child, death);
     else
         find_own_cause(supervisor, child, death);
+    /* Its co-process may have been further than the answers that it had read. One that gave up had read all.
+     */
+    const struct shm_slot *slot = family_slot(supervisor, child);
+    if (!ordered && had_several(slot) && atomic_load(&slot->cause_kind) == SHM_CAUSE_NONE)
+        death->ticket = SHM_NO_TICKET;
     relay_last_words(&child->relay, death->last, sizeof death->last);
     memcpy(death->how, death->words, sizeof death->how);
     size_t used = strlen(death->words);
@@ -232,6 +245,22 @@ static void tell_operators(struct supervisor *supervisor, const struct child *ch
     obituary_add(supervisor, child, &obituary);
 }
 
+/* Something went wrong while a stage had several events at once, and it may be that it cannot have them so,
+ * or that nobody knows which of them it was: it gets them one by one for a while, each time longer. */
+static void send_alone(struct supervisor *supervisor, const struct shm_slot *slot, const struct death *death)
+{
+    if (!had_several(slot) || death->kind == SHM_CAUSE_NONE)
+        return;
+    struct shm_stage *stage = segment_stage(&supervisor->segment, slot->stage);
+    uint64_t now_ns = shm_now_ns();
+    bool forgiven = now_ns > atomic_load(&stage->alone_until_ns) + ALONE_MOST_NS;
+    uint64_t pause_ns = stage->alone_ns == 0 || forgiven ? ALONE_FIRST_NS : stage->alone_ns * 2;
+    stage->alone_ns = pause_ns < ALONE_MOST_NS ? pause_ns : ALONE_MOST_NS;
+    atomic_store(&stage->alone_until_ns, now_ns + stage->alone_ns);
+    log_info("one-by-one stage=%s/%s for_ms=%" PRIu64, segment_source(&supervisor->segment, slot->source)->id,
+             stage->name, stage->alone_ns / FAMILY_MS_NS);
+}
+
 static void recover_one(struct supervisor *supervisor, struct child *child, int status)
 {
     if (child->recovered == child->generation)
@@ -258,6 +287,7 @@ static void recover_one(struct supervisor *supervisor, struct child *child, int 
         .event_suspect = death.ticket != SHM_NO_TICKET && death.kind != SHM_CAUSE_NONE &&
                          atomic_load(&slot->event_crashes) > 0,
     };
+    send_alone(supervisor, slot, &death); /* before its events can come again */
     recover_events(supervisor, child, &death);
     child->pid = 0;
     child->ready = false;

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""A fast exec stage is sent several events at once. Each answer goes to its own event; a death of the program is blamed
+on the first event without an answer; a line too many, and the worker's death, on the event that did it once they go
+alone; a time-out on the event that ran too long; all others are only called again. At a stop, what was sent is answered
+and committed."""
+import json
+import os
+import signal
+
+from harness import DIRECTORY, Gate, Instance, append, check, equal, file_source, finish, script, wait_for
+
+# Reads what there is, and answers line by line.
+STAGE = """#!/usr/bin/env python3
+import json, os, signal, sys, time
+def witness(*words):
+    fd = os.open(%(witness)r, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, (json.dumps(words) + "\\n").encode())
+    os.close(fd)
+unread = b""
+while True:
+    more = os.read(0, 65536)
+    if not more:
+        break
+    *lines, unread = (unread + more).split(b"\\n")
+    witness("together", len(lines))
+    for line in lines:
+        call = json.loads(line)
+        uid, kind = call["event"]["uid"], call["event"]["payload"].get("kind")
+        witness("call", uid, call["attempt"])
+        answer = {"processed": True, "context": {"uid": uid}}
+        if kind in ("gate", "held"):
+            while not os.path.exists(%(gate)r + kind): time.sleep(0.01)
+        if kind == "dies":
+            os._exit(3)
+        if kind == "kills":
+            os.kill(os.getppid(), signal.SIGSEGV)
+        if kind in ("hangs", "kills"):
+            while True: time.sleep(600)
+        if kind == "rests":
+            time.sleep(0.15)
+        text = json.dumps(answer) + "\\n"
+        if kind == "babbles":
+            text += "a word about " + uid + "\\n"
+        os.write(1, text.encode())
+"""
+# Leaves whose context came with which event.
+SECOND = """#!/usr/bin/env python3
+import json, os, sys
+for line in sys.stdin:
+    call = json.loads(line)
+    fd = os.open(%(witness)r, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, (json.dumps(["call", call["event"]["uid"], call["attempt"], call["context"].get("uid")]) + "\\n").encode())
+    os.close(fd)
+    print('{"processed":true}', flush=True)
+"""
+WARM = 300  # events that each process gets one by one, and more
+PLENTY = 24  # events that wait when the first of them is let go
+
+
+class Trial:
+    """One source of events of which one is held until PLENTY of those behind it wait."""
+
+    def __init__(self, name, *events, **keys):
+        self.name, self.events, self.path = name, some(WARM, "warm") + list(events), os.path.join(DIRECTORY, name + ".")
+        self.gate, self.held = Gate(name + ".gate"), Gate(name + ".held")
+        self.witness = os.path.join(DIRECTORY, name + ".witness")
+        self.lines = os.path.join(DIRECTORY, name + ".lines")
+        stage = script(name + ".py", STAGE % {"witness": self.witness, "gate": self.path})
+        second = script(name + "-second.py", SECOND % {"witness": self.witness + "-second"})
+        # With so long a commit_delay no machine is too slow for sending several at once.
+        stages = [dict({"name": "first", "exec": [stage], "commit_delay": "1h"}, **keys),
+                  {"name": "second", "exec": [second], "commit_delay": "1h"}]
+        self.instance = Instance("-" + name)
+        self.instance.configure(file_source("lines", self.lines, *stages), "drain_timeout: 110s")
+        append(self.lines, *self.events[:WARM], {"id": "gate", "kind": "gate"}, *events)
+
+    def begin(self):
+        self.instance.start()
+        wait_for(lambda: self.called("gate"), "the gate in hand")
+        self.instance.wait_source(lambda s: s["stages"][0]["queue"] >= PLENTY, "events behind the gate")
+
+    def told(self, kind, second=False):
+        try:
+            with open(self.witness + ("-second" if second else "")) as file:
+                words = [json.loads(line) for line in file if line.endswith("\n")]
+        except FileNotFoundError:
+            return []
+        return [word[1:] for word in words if word[0] == kind]
+
+    def called(self, uid):
+        return uid in [call[0] for call in self.told("call")]
+
+    def end(self, dead):
+        """All are through but one; the others were never blamed, and had their own answers."""
+        self.instance.wait_source(lambda s: s["dead"] == 1 and s["finished"] == len(self.events), "one dead, the others done")
+        check(max(self.told("together"))[0] >= 8, "several were sent at once")
+        equal({call[1] for call in self.told("call") if call[0] != dead}, {1}, "attempts of the others")
+        calls = self.told("call", second=True)
+        equal([call[0] for call in calls if call[0] != call[2]], [], "events with another's answer")
+        equal(sorted(call[0] for call in calls),
+              sorted(event["id"] for event in ({"id": "gate"}, *self.events) if event["id"] != dead), "events at the second stage")
+        found = self.instance.lines("queue", "--state", "dead")
+        equal([event["uid"] for event in found], [dead], "the dead one")
+        return found[0]
+
+
+def some(count, name, kind=None):
+    return [{"id": "%s-%d" % (name, i), "kind": kind} for i in range(count)]
+
+
+def dies(kind, words, calls):
+    trial = Trial(kind, *some(40, "before"), {"id": "bad", "kind": kind}, *some(40, "after"), max_crashes=2,
+                  retry={"min": "50ms", "max": "50ms"})
+    trial.begin()
+    trial.gate.open()
+    dead = trial.end("bad")
+    equal((dead["reason"], dead["crashes"]), ("crashed", 2), "the one that kills")
+    check(words in dead["error"], dead["error"])
+    check(len([call for call in trial.told("call") if call[0] == "bad"]) in calls, "calls of the one that kills")
+    trial.instance.stop()
+
+
+def babbles():
+    trial = Trial("babbles", *some(40, "before"), {"id": "bad", "kind": "babbles"}, *some(40, "after"), max_crashes=1)
+    trial.begin()
+    trial.gate.open()
+    dead = trial.end("bad")
+    equal((dead["reason"], dead["crashes"]), ("crashed", 1), "the one with two lines")
+    check("more than one line for one event: `a word about bad`" in dead["error"], dead["error"])
+    check("one-by-one stage=lines/first" in trial.instance.log_text(), "the log says that they go alone")
+    trial.instance.stop()
+
+
+def hangs():
+    """All together take longer than the time limit, each alone does not."""
+    trial = Trial("hangs", *some(44, "rests", "rests"), {"id": "bad", "kind": "hangs"}, *some(20, "after"), max_attempts=1,
+                  timeout="5s")
+    trial.gate.open()
+    trial.instance.start()
+    dead = trial.end("bad")
+    equal((dead["reason"], dead["attempts"], dead["crashes"]), ("exhausted", 1, 0), "the one that hangs")
+    check("ran longer than 5s" in dead["error"], dead["error"])
+    trial.instance.stop()
+
+
+def stops():
+    """The one in the midst of those sent together is in hand at a stop."""
+    trial = Trial("stops", *some(10, "early"), {"id": "held", "kind": "held"}, *some(40, "late"))
+    trial.begin()
+    trial.gate.open()
+    wait_for(lambda: trial.called("held"), "the one in the midst in hand")
+    trial.instance.daemon.send_signal(signal.SIGTERM)
+    wait_for(lambda: "phase name=stopping" in trial.instance.log_text(), "the stop to begin")
+    trial.held.open()
+    equal(trial.instance.daemon.wait(120), 0, "exit status")
+    trial.instance.daemon = None
+    check(max(trial.told("together"))[0] >= 8, "several were sent at once")
+    check("death" not in trial.instance.log_text(), "nobody was killed")
+    check(trial.called("late-0"), "those behind it were answered too")
+    trial.instance.start()
+    trial.instance.wait_empty(len(trial.events) + 1)
+    equal(sorted(call[0] for call in trial.told("call")), sorted(["gate"] + [event["id"] for event in trial.events]),
+          "each was called once")
+    trial.instance.stop()
+
+
+def main():
+    dies("dies", "exited with code 3 before it answered", (2,))
+    dies("kills", "signal 11", (2, 3, 4, 5, 6))  # those that it had company in count for nothing
+    babbles()
+    hangs()
+    stops()
+    finish()
+
+
+main()
