@@ -13,7 +13,8 @@
  * WORKERS workers commit ROUNDS answers each. An answer names its event's row and token, and leaves both (STORE_ADVANCE),
  * so that a second commit of it would change the row again. The gate is one step here (gate.pml); a killed holder frees
  * it. A transaction is seen as a whole or not at all, FAULTS of them fail, or the sync after it does. KILLS of the
- * processes die at any step. Only then is a wake-up needed from the end of a slice: else there are no slices.
+ * processes die at any step. Only then, or where one goes on without the gate, may a wake-up be needed from the end of
+ * a slice: else there are no slices.
  */
 #ifndef WORKERS
 #define WORKERS 2
@@ -27,7 +28,7 @@
 #ifndef FAULTS
 #define FAULTS 0
 #endif
-#if KILLS > 0 && !defined(NO_SLICES)
+#if (KILLS > 0 || defined(UNGATED)) && !defined(NO_SLICES)
 #define SLICES
 #endif
 
@@ -130,17 +131,32 @@ inline nudge()
     atomic { s = 0; ok = false }
 }
 
+/* UNGATED: the time for it may be over, and the store's own lock must do. */
+inline enter()
+{
+    if
+    :: d_step { gate == 0 -> gate = me + 1 }
+#ifdef UNGATED
+    :: gate != 0
+#endif
+    fi
+}
+
 inline leave()
 {
+    if
+    :: gate == me + 1 ->
 #ifdef NUDGE_FIRST
-    nudge();
-    gate = 0
+        nudge();
+        gate = 0
 #else
-    gate = 0;
+        gate = 0;
 #ifndef NO_NUDGE
-    nudge()
+        nudge()
 #endif
 #endif
+    :: else
+    fi
 }
 
 /* Ends in ok: a copy that is whole, of an offer that is ours. */
@@ -337,7 +353,7 @@ follow:
             :: seen == NONE -> assert(false)
             fi;
 queue:
-            atomic { gate == 0 -> gate = me + 1 };
+            enter();
 inside:
             if
             :: offered ->
@@ -374,7 +390,6 @@ inside:
 transaction:
             if
             :: d_step {
-                    assert(gate == me + 1);
                     apply(me, current[me], again, result);
                     do
                     :: s < n -> apply(from[s], version[s], false, applied[s]); s++
@@ -398,7 +413,7 @@ transaction:
                 goto told
             :: d_step { faults > 0 -> faults-- }; /* STORE_SQLITE_PARTED: to be done event by event */
                 leave();
-                atomic { gate == 0 -> gate = me + 1 };
+                enter();
                 goto transaction
             :: d_step { faults > 0 -> faults--; alone = n > 0 };
                 leave();

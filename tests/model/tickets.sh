@@ -23,7 +23,7 @@ explore() {
     { spin "-P$compiler -E -x c" "$@" -a "$models/$model.pml" &&
         $compiler "$level" -w $kind -DCOLLAPSE -DMEMLIM="$memory" -o pan pan.c; } >out 2>&1 || { cat out; return 1; }
     # shellcheck disable=SC2086 # words or none
-    ./pan -m1000000 $how >out 2>&1
+    ./pan -m1000000 -w20 $how >out 2>&1
     grep -q '^State-vector' out || { cat out; return 1; }
 }
 
@@ -76,7 +76,7 @@ mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DNO_WAKE_SOURCE
 mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DNO_TICKET_WAKE
 whole offers -DKILLS=0 -DROUNDS=2 -DFAULTS=1
 whole offers -DKILLS=0 -DWORKERS=3
-whole offers -DKILLS=1 -DFAULTS=1
+whole offers -DKILLS=1 -DFAULTS=1 -DUNGATED
 whole offers -DKILLS=1 -DROUNDS=2
 for step in BIT_FIRST SLEEP_UNTRIED NO_NUDGE NUDGE_FIRST NO_WAKE IGNORE_WITHDRAW SETTLE_FIRST; do
     mutant offers -DKILLS=0 -D$step
@@ -119,7 +119,7 @@ mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DSIZE=1 -DNO_FALLEN
 if [ "${MODEL_LONG:-0}" != 0 ]; then
     how=-E
     whole rounds -DKILLS=1 -DSIZE=4 -DLIMIT=2
-    whole offers -DKILLS=2 -DFAULTS=1
+    whole offers -DKILLS=2 -DFAULTS=1 -DUNGATED
     whole offers -DKILLS=2 -DROUNDS=2
     how=
     whole tickets -DKILLS=1 -DRETRIES=1
