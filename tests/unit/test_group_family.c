@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+/* Group commit between processes: who finds the gate shut is taken along by whoever comes through it, or
+ * killed with it in its hands. */
+#include "tests/unit/group_rig.h"
+
+#define TAKER (RIG_WORKER + 30)
+
+/* ---- together ---- */
+
+/* All offer while the gate is shut: the first at it takes all others. */
+static void together(uint32_t workers)
+{
+    rig_begin(6 * workers);
+    for (uint32_t i = 0; i < workers; i++) {
+        rig_tell(RIG_WORKER + i, STORE_ADVANCE, 6 * i, 2);
+        rig_tell(RIG_WORKER + i, STORE_FINISH, 6 * i + 2, 2);
+        rig_tell(RIG_WORKER + i, STORE_DELAY, 6 * i + 4, 1);
+        rig_fork(RIG_WORKER + i, NULL);
+    }
+    rig_open();
+    rig_shut();
+    for (uint32_t i = 0; i < workers; i++)
+        rig_go(RIG_WORKER + i);
+    for (uint32_t i = 0; i < workers; i++)
+        rig_await(RIG_WORKER + i, OFFER_WAITING);
+    CU_ASSERT_EQUAL(atomic_load(&rig->commits), 0);
+    rig_let_go();
+    for (uint32_t i = 0; i < workers; i++)
+        rig_through(RIG_WORKER + i);
+    CU_ASSERT_EQUAL(atomic_load(&rig->commits), 1);
+    struct store_totals t = totals();
+    CU_ASSERT_EQUAL(t.finished, 2 * workers);
+    CU_ASSERT_EQUAL(t.delayed, workers);
+    CU_ASSERT_EQUAL(t.live, 4 * workers);
+    CU_ASSERT_EQUAL(stage_totals().processed, 4 * workers);
+    CU_ASSERT_EQUAL(stage_totals().retried, workers);
+    rig_end();
+}
+
+static void two_go_together(void)
+{
+    together(2);
+}
+
+static void many_go_together(void)
+{
+    together(12);
+}
+
+/* ---- a gate that is free ---- */
+
+static void alone_it_offers_nothing(void)
+{
+    rig_begin(10);
+    rig_tell(RIG_WORKER, STORE_FINISH, 0, 10);
+    rig_fork(RIG_WORKER, NULL);
+    rig_open();
+    rig_go(RIG_WORKER);
+    rig_through(RIG_WORKER);
+    CU_ASSERT_EQUAL(atomic_load(&rig->commits), 1);
+    CU_ASSERT_EQUAL(totals().finished, 10);
+    rig_end();
+}
+
+/* ---- too large to be offered ---- */
+
+static bool somebody_queues(void)
+{
+    return (__atomic_load_n(&segment.header->gate.__data.__lock, __ATOMIC_SEQ_CST) & (int)0x80000000) != 0;
+}
+
+static void go_by_the_gate(const struct rig_worker *worker)
+{
+    rig_fork(RIG_WORKER, NULL);
+    rig_open();
+    rig_shut();
+    rig_go(RIG_WORKER);
+    while (!somebody_queues()) {
+        CU_ASSERT_EQUAL_FATAL(rig_state(RIG_WORKER), OFFER_NONE);
+        rig_nap();
+    }
+    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), OFFER_NONE);
+    rig_let_go();
+    rig_through(RIG_WORKER);
+    CU_ASSERT_EQUAL(totals().finished, worker->count);
+    rig_end();
+}
+
+static void many_answers_go_by_the_gate(void)
+{
+    rig_begin(OFFER_RESULTS + 1);
+    go_by_the_gate(rig_tell(RIG_WORKER, STORE_FINISH, 0, OFFER_RESULTS + 1));
+}
+
+static void long_texts_go_by_the_gate(void)
+{
+    static char text[SHM_OFFER_BYTES];
+    rig_begin(2);
+    memset(text, 'x', sizeof text - 1);
+    struct rig_worker *worker = rig_tell(RIG_WORKER, STORE_FINISH, 0, 2);
+    worker->answers[1].context = text;
+    worker->answers[1].context_bytes = sizeof text - 1;
+    go_by_the_gate(worker);
+}
+
+/* ---- a taker that is killed ---- */
+
+static void stand_still(void)
+{
+    atomic_store(&self->stands, true);
+    for (;;)
+        pause();
+}
+
+/* A log that begins anew is synced within the commit, too: then the gate is shut. */
+static void stand_outside_the_gate(void)
+{
+    if (gate_try(&segment.header->gate) != 0)
+        return;
+    gate_leave(&segment.header->gate);
+    stand_still();
+}
+
+/* Its answers and those of others are committed, and not known to be on the disk. */
+static void stand_after_the_commit(struct store *store)
+{
+    (void)store;
+    at_log_sync = stand_outside_the_gate;
+}
+
+static int stand_in_the_commit(void *user)
+{
+    (void)user;
+    stand_still();
+    return 0;
+}
+
+static void stand_before_the_commit(struct store *store)
+{
+    sqlite3_commit_hook(store_sqlite_of(store)->db, stand_in_the_commit, NULL);
+}
+
+/* An owner's answers are in the hands of one that is killed: it does them itself, as far as they are not
+ * done. */
+static void kill_taker(void stand(struct store *store))
+{
+    rig_begin(20);
+    rig_tell(TAKER, STORE_FINISH, 0, 2);
+    rig_tell(RIG_WORKER, STORE_ADVANCE, 2, 3);
+    rig_tell(RIG_WORKER, STORE_FINISH, 5, 3);
+    rig_tell(RIG_WORKER, STORE_DELAY, 8, 2);
+    rig_tell(RIG_WORKER, STORE_REMOVE, 10, 2);
+    struct rig_worker *worker = rig_tell(RIG_WORKER, STORE_BURY, 12, 1);
+    worker->answers[worker->count - 1].reason = STORE_REASON_REJECTED;
+    rig_fork(RIG_WORKER, NULL);
+    rig_fork(TAKER, stand);
+    rig_shut();
+    rig_go(RIG_WORKER);
+    rig_await(RIG_WORKER, OFFER_WAITING);
+    kill(rig_at(RIG_WORKER)->pid, SIGSTOP); /* so that it is not at the gate first */
+    gate_leave(&segment.header->gate);
+    rig_go(TAKER);
+    while (!atomic_load(&rig_at(TAKER)->stands))
+        rig_nap();
+    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), OFFER_TAKEN);
+    kill(rig_at(RIG_WORKER)->pid, SIGCONT);
+    for (int i = 0; i < 100; i++) { /* it waits as long as the taker lives */
+        CU_ASSERT_EQUAL_FATAL(waitpid(rig_at(RIG_WORKER)->pid, NULL, WNOHANG), 0);
+        CU_ASSERT_EQUAL_FATAL(rig_state(RIG_WORKER), OFFER_TAKEN);
+        rig_nap();
+    }
+    kill(rig_at(TAKER)->pid, SIGKILL);
+    CU_ASSERT_EQUAL(rig_wait(TAKER), SIGKILL);
+    offer_bury(&segment, TAKER);
+    rig_through(RIG_WORKER);
+    rig_open();
+    bool committed = stand == stand_after_the_commit;
+    struct store_totals t = totals();
+    CU_ASSERT_EQUAL(t.finished, committed ? 5 : 3);
+    CU_ASSERT_EQUAL(t.removed, 2);
+    CU_ASSERT_EQUAL(t.delayed, 2);
+    CU_ASSERT_EQUAL(t.dead, 1);
+    struct store_stage_totals s = stage_totals();
+    CU_ASSERT_EQUAL(s.processed, committed ? 8 : 6);
+    CU_ASSERT_EQUAL(s.removed, 2);
+    CU_ASSERT_EQUAL(s.retried, 2);
+    CU_ASSERT_EQUAL(s.rejected, 1);
+    rig_end();
+}
+
+static void killed_after_its_commit(void)
+{
+    kill_taker(stand_after_the_commit);
+}
+
+static void killed_before_its_commit(void)
+{
+    kill_taker(stand_before_the_commit);
+}
+
+/* ---- a taker whose transaction fails ---- */
+
+static int refuse_once(void *user)
+{
+    (void)user;
+    return atomic_fetch_add(&rig->commits, 1) == 0;
+}
+
+static void refuse_the_first(struct store *store)
+{
+    sqlite3_commit_hook(store_sqlite_of(store)->db, refuse_once, NULL);
+}
+
+static void a_failure_with_others_is_tried_alone(void)
+{
+    rig_begin(10);
+    rig_tell(TAKER, STORE_FINISH, 0, 2);
+    rig_tell(RIG_WORKER, STORE_FINISH, 2, 3);
+    rig_fork(RIG_WORKER, NULL);
+    rig_fork(TAKER, refuse_the_first);
+    rig_open();
+    rig_shut();
+    rig_go(RIG_WORKER);
+    rig_await(RIG_WORKER, OFFER_WAITING);
+    kill(rig_at(RIG_WORKER)->pid, SIGSTOP);
+    gate_leave(&segment.header->gate);
+    rig_go(TAKER);
+    rig_through(TAKER);
+    CU_ASSERT_EQUAL(atomic_load(&rig->commits), 2);
+    CU_ASSERT_EQUAL(totals().finished, 2);
+    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), OFFER_BACK);
+    kill(rig_at(RIG_WORKER)->pid, SIGCONT);
+    rig_through(RIG_WORKER);
+    CU_ASSERT_EQUAL(atomic_load(&rig->commits), 3);
+    CU_ASSERT_EQUAL(totals().finished, 5);
+    rig_end();
+}
+
+static void a_failure_alone_is_told(void)
+{
+    rig_begin(10);
+    rig_tell(RIG_WORKER, STORE_FINISH, 2, 3);
+    rig_fork(RIG_WORKER, refuse_the_first);
+    rig_open();
+    rig_go(RIG_WORKER);
+    CU_ASSERT_EQUAL(rig_wait(RIG_WORKER), EP_ESTORE);
+    CU_ASSERT_EQUAL(rig_applied(RIG_WORKER), 0);
+    CU_ASSERT_EQUAL(totals().finished, 0);
+    rig_end();
+}
+
+int main(void)
+{
+    const struct unit_case cases[] = {{"two go together", two_go_together},
+                                      {"many go together", many_go_together},
+                                      {"alone it offers nothing", alone_it_offers_nothing},
+                                      {"many answers go by the gate", many_answers_go_by_the_gate},
+                                      {"so do long texts", long_texts_go_by_the_gate},
+                                      {"a taker is killed after its commit", killed_after_its_commit},
+                                      {"a taker is killed before its commit", killed_before_its_commit},
+                                      {"a failure with others is tried alone",
+                                       a_failure_with_others_is_tried_alone},
+                                      {"a failure alone is told", a_failure_alone_is_told}};
+    alarm(RIG_WATCHDOG_S);
+    return unit_run("group: processes", cases, sizeof cases / sizeof cases[0]);
+}
