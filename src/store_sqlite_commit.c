@@ -105,6 +105,15 @@ static bool follows(const struct store_lease *lease, const struct store_lease *b
     return lease->event == before->event + 1 && lease->token == before->token;
 }
 
+/* How many leases from `first` on are a run. */
+static size_t run_at(const struct store_lease *leases, size_t count, size_t first)
+{
+    size_t run = 1;
+    while (first + run < count && follows(&leases[first + run], &leases[first + run - 1]))
+        run++;
+    return run;
+}
+
 /* The statement of a run: its first and last event and their token. */
 static sqlite3_stmt *use_run(struct store_sqlite *store, enum store_sqlite_statement which,
                              const struct store_lease *first, size_t count)
@@ -138,6 +147,8 @@ static int see_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t i
 static int read_run(struct store_sqlite *store, const struct store_lease *leases, size_t count, size_t index,
                     store_on_row *on_row, void *user)
 {
+    if (lease_void(store, leases->event >> EVENT_SOURCE_SHIFT, leases))
+        return 0;
     sqlite3_stmt *statement = use_run(store, SQL_READ, leases, count);
     int code;
     while ((code = store_sqlite_step(store, statement)) == 1) {
@@ -155,14 +166,14 @@ int store_sqlite_read(struct store *base, const struct store_lease *leases, size
                       store_on_row *on_row, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
+    if (run_at(leases, count, 0) == count) /* one statement is a transaction by itself */
+        return read_run(store, leases, count, 0, on_row, user);
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
     for (size_t i = 0, run; code == 0 && i < count; i += run) {
-        for (run = 1; i + run < count && follows(&leases[i + run], &leases[i + run - 1]);)
-            run++;
-        if (!lease_void(store, leases[i].event >> EVENT_SOURCE_SHIFT, &leases[i]))
-            code = read_run(store, &leases[i], run, i, on_row, user);
+        run = run_at(leases, count, i);
+        code = read_run(store, &leases[i], run, i, on_row, user);
     }
     return store_sqlite_end(store, code);
 }
