@@ -149,8 +149,8 @@ def growth(bench, scale):
 
     def before():
         bench.fill("backlog-0", "--events", 10, "--dead")  # a store that has been used, with nothing that waits
-        for backlog in scale.backlogs:
-            bench.fill("backlog-%d" % backlog, "--events", backlog)
+        for backlog in scale.backlogs:  # with what comes: at 10 million, nothing is fetched (backlog.max_events)
+            bench.fill("backlog-%d" % backlog, "--events", max(1, backlog - events))
 
     def after():
         for backlog in (0,) + scale.backlogs:
