@@ -262,6 +262,33 @@ static void what_was_due_since_is_left_alone(void)
     end();
 }
 
+/* An operator has set aside the event at 0, and the one at 1 has come to its end in other hands. */
+static void what_is_no_longer_at_work_is_left_alone(void)
+{
+    for (enum store_change change = STORE_ADVANCE; change <= STORE_BURY; change++) {
+        struct held other;
+        uint64_t changed;
+        bool ends = change == STORE_FINISH || change == STORE_REMOVE;
+        bool sets_aside = change == STORE_DELAY || change == STORE_BURY;
+        begin(10);
+        CU_ASSERT_TRUE(release(held.at[0], (struct store_release){0}));
+        struct store_select select = {.uids = (const char *const[]){"u0"}, .uid_count = 1, .state = -1};
+        CU_ASSERT_EQUAL(store_change(fixture.store, &select, STORE_HOLD, false, NULL, NULL, &changed), 0);
+        CU_ASSERT_TRUE(release(held.at[1], (struct store_release){0}));
+        store_rescan(fixture.store, fixture.source);
+        CU_ASSERT_EQUAL(claim(&other, 1, 1000).claimed, 1);
+        CU_ASSERT_TRUE(answer(other.at[0], (struct store_answer){.change = STORE_FINISH}));
+        ask_again(change)->again = true;
+        CU_ASSERT_EQUAL(store_commit_groups(fixture.store, &groups), 0);
+        CU_ASSERT_EQUAL(answers[0][0].applied, sets_aside); /* nothing is left to be done */
+        CU_ASSERT_EQUAL(answers[0][1].applied, ends);
+        CU_ASSERT_EQUAL(counted_at(0), 1 + 3);
+        CU_ASSERT_EQUAL(totals().held, 1);
+        CU_ASSERT_EQUAL(told_of(0).last.kind, STORE_STEP_HELD);
+        end();
+    }
+}
+
 static void again_beside_others(void)
 {
     begin(10);
@@ -279,6 +306,12 @@ static void again_beside_others(void)
     CU_ASSERT_EQUAL(log_syncs, synced_once());
     CU_ASSERT_EQUAL(counted_at(0), 6);
     CU_ASSERT_EQUAL(counted_at(1), 3);
+    ask_again(STORE_ADVANCE)->again = true;
+    group_of(1, STORE_FINISH, 7, 1); /* void: nothing is written */
+    log_syncs = 0;
+    CU_ASSERT_EQUAL(store_commit_groups(fixture.store, &groups), 0);
+    CU_ASSERT_EQUAL(applied(), 5);
+    CU_ASSERT_EQUAL(log_syncs, synced_once());
     end();
 }
 
@@ -303,5 +336,6 @@ STORE_MAIN("store: groups again", {"one lost lock spoils nothing else", one_lost
            {"again does what was not done", again_does_what_was_not_done},
            {"what others have is left alone", what_others_have_is_left_alone},
            {"so is what was due since", what_was_due_since_is_left_alone},
+           {"so is what is no longer at work", what_is_no_longer_at_work_is_left_alone},
            {"again beside others", again_beside_others},
            {"locks of an older start are void", locks_of_an_older_start_are_void})
