@@ -29,11 +29,11 @@ static size_t text_bytes(const char *text)
 
 static void measure(const struct store_answer *answer, struct packed_answer *packed, const char *texts[TEXTS])
 {
-    *packed = (struct packed_answer){.answer = *answer,
-                                     .bytes = {text_bytes(answer->done),
-                                               answer->context != NULL ? answer->context_bytes : NO_TEXT,
-                                               answer->data != NULL ? answer->data_bytes : NO_TEXT,
-                                               text_bytes(answer->words)}};
+    packed->answer = *answer; /* as a whole: its padding is the answer's, not what stood here */
+    packed->bytes[0] = text_bytes(answer->done);
+    packed->bytes[1] = answer->context != NULL ? answer->context_bytes : NO_TEXT;
+    packed->bytes[2] = answer->data != NULL ? answer->data_bytes : NO_TEXT;
+    packed->bytes[3] = text_bytes(answer->words);
     texts[0] = answer->done;
     texts[1] = answer->context;
     texts[2] = answer->data;
