@@ -44,8 +44,8 @@ static pid_t owner(uint32_t slot, bool nudges)
     uint32_t result;
     alarm(WATCHDOG_SECONDS);
     offer_make(&segment, slot, 8);
-    enum offer_state state = offer_look(&segment, slot, &result);
-    do {
+    enum offer_state state;
+    do { /* no look before: it would take a nudge for itself */
         offer_wait(&segment, slot, WAKE_FOREVER);
         state = offer_look(&segment, slot, &result);
     } while (!nudges && (state == OFFER_WAITING || state == OFFER_TAKEN));
