@@ -224,7 +224,10 @@ static void answers_own_their_texts(void)
     CU_ASSERT_PTR_NULL(stored[1].words);
     call_close(&call);
 
-    pending_clear(&pending);
+    pending_cut(&pending, 1);
+    CU_ASSERT(pending.count == 1 && pending.oldest_ns == 700);
+    CU_ASSERT_STRING_EQUAL(stored[0].words, "because");
+    pending_cut(&pending, 0);
     CU_ASSERT(pending.count == 0 && pending.oldest_ns == 0);
     struct chain_answer third = advance_to(1);
     call_open(&call);
