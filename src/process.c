@@ -19,7 +19,7 @@
 #include "shm/wake.h"
 #include "src/log.h"
 
-#define LOG_BYTES (UINT64_C(4) << 20)      /* the keeper moves the store's log at this size */
+#define LOG_BYTES (UINT64_C(8) << 20)      /* the keeper moves the store's log at this size */
 #define LOG_NUDGE_NS UINT64_C(20000000)    /* tell it so at most every 20 ms */
 #define STORE_PAUSE_NS UINT64_C(500000000) /* between two tries at a store that cannot be written */
 

@@ -26,10 +26,10 @@
 
 #include "shm/slot.h"
 
-#define VALVE 4 /* a log this many times over its limit is moved by whoever wrote to it last */
-#define BRAKE 8 /* ... and this many times, in vain: writers slow down */
+#define VALVE 3 /* a log this many times over its limit is moved by whoever wrote to it last */
+#define BRAKE 4 /* ... and this many times, in vain: writers slow down */
 
-#define PAUSE_FIRST_MS 25 /* of a writer at the brake; doubled for each half limit more */
+#define PAUSE_FIRST_MS 25 /* of a writer at the brake; doubled for each quarter of the limit more */
 #define PAUSE_MOST_MS 1600
 #define PAUSE_LOOK_MS 20 /* between two tries to move the log meanwhile */
 
@@ -142,7 +142,7 @@ static uint64_t pause_of(uint64_t log_bytes, uint64_t limit_bytes)
 {
     if (log_bytes <= BRAKE * limit_bytes)
         return 0;
-    uint64_t steps = (log_bytes - BRAKE * limit_bytes) / (limit_bytes / 2 + 1);
+    uint64_t steps = (log_bytes - BRAKE * limit_bytes) / (limit_bytes / 4 + 1);
     return steps > 6 || PAUSE_FIRST_MS << steps > PAUSE_MOST_MS ? PAUSE_MOST_MS : PAUSE_FIRST_MS << steps;
 }
 

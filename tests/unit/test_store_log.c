@@ -331,7 +331,7 @@ static void writers_slow_down(void)
     begin(40000);
     CU_ASSERT_TRUE(write_one());
     sqlite3 *reader = hold_state();
-    while (log_of(other) <= 8 * 40000)
+    while (log_of(other) <= 4 * 40000)
         CU_ASSERT_TRUE_FATAL(write_one());
     uint64_t before_ns = shm_now_ns();
     CU_ASSERT_TRUE(write_one());
