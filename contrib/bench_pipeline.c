@@ -190,20 +190,14 @@ static void read_option(struct setting *setting, int option)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"store", required_argument, NULL, 'd'},
-                                            {"events", required_argument, NULL, 'n'},
-                                            {"already", required_argument, NULL, 'a'},
-                                            {"payload", required_argument, NULL, 's'},
-                                            {"stages", required_argument, NULL, 'k'},
-                                            {"workers", required_argument, NULL, 'w'},
-                                            {"sleep", required_argument, NULL, 'z'},
-                                            {"page", required_argument, NULL, 'g'},
-                                            {"input", required_argument, NULL, 'i'},
-                                            {"batch", required_argument, NULL, 'b'},
-                                            {"pace", required_argument, NULL, 'p'},
-                                            {"refuse-tenth", no_argument, NULL, 'r'},
-                                            {"normal", no_argument, NULL, 'N'},
-                                            {0}};
+    static const struct option options[] = {
+        {"store", required_argument, NULL, 'd'},   {"events", required_argument, NULL, 'n'},
+        {"already", required_argument, NULL, 'a'}, {"payload", required_argument, NULL, 's'},
+        {"stages", required_argument, NULL, 'k'},  {"workers", required_argument, NULL, 'w'},
+        {"sleep", required_argument, NULL, 'z'},   {"page", required_argument, NULL, 'g'},
+        {"input", required_argument, NULL, 'i'},   {"batch", required_argument, NULL, 'b'},
+        {"pace", required_argument, NULL, 'p'},    {"refuse-tenth", no_argument, NULL, 'r'},
+        {"normal", no_argument, NULL, 'N'},        {0}};
     struct setting setting = {.events = 50000, .payload = 220, .stages = 3, .workers = 1, .page = 500};
     int option;
     while ((option = getopt_long(argc, argv, "+", options, NULL)) != -1)

@@ -98,6 +98,7 @@ void stage_config_defaults(struct stage_config *stage)
     stage->concurrency = 1;
     stage->input_buffer = 512;
     stage->batch = 500;
+    stage->prefetch = CONFIG_PREFETCH_MAX;
     stage->commit_delay_ms = 5;
     stage->timeout_ms = MINUTE_MS;
     stage->retry = (struct retry_config){.min_ms = SECOND_MS, .max_ms = 5 * MINUTE_MS};

@@ -22,6 +22,7 @@
 #define CONFIG_CONCURRENCY_MAX 1000 /* of one stage */
 #define CONFIG_INPUT_BUFFER_MAX 100000
 #define CONFIG_BATCH_MAX 10000
+#define CONFIG_PREFETCH_MAX 64
 #define CONFIG_PAGE_MAX 10000
 #define CONFIG_LIMIT_MEMORY_MIN 1000000 /* no program starts in less */
 #define CONFIG_LIMIT_MEMORY_MAX (UINT64_C(1) << 50)
@@ -121,6 +122,7 @@ struct stage_config {
     uint32_t concurrency;     /* 1 */
     uint32_t input_buffer;    /* 512 events */
     uint32_t batch;           /* answers committed together at most, 500 */
+    uint32_t prefetch;        /* exec: events sent together at most, 64 */
     uint64_t commit_delay_ms; /* 5 */
     uint64_t timeout_ms;      /* of one call, 0 = none; default 60 s */
     struct retry_config retry;

@@ -310,6 +310,7 @@ static void check_stage(struct check *check, const struct source_config *source,
     check_count(check, "concurrency", stage->concurrency, 1, CONFIG_CONCURRENCY_MAX);
     check_count(check, "input_buffer", stage->input_buffer, 1, CONFIG_INPUT_BUFFER_MAX);
     check_count(check, "batch", stage->batch, 1, CONFIG_BATCH_MAX);
+    check_count(check, "prefetch", stage->prefetch, 1, CONFIG_PREFETCH_MAX);
     /* a file cannot say longer ones, a library's caller can */
     check_count(check, "commit_delay", stage->commit_delay_ms, 0, UNIT_DURATION_MAX_MS);
     check_count(check, "timeout", stage->timeout_ms, 0, UNIT_DURATION_MAX_MS);

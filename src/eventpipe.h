@@ -184,6 +184,7 @@ struct ep_stage_options {
     uint32_t concurrency;     /* worker processes, at least 1 */
     uint32_t input_buffer;    /* events that may wait before this stage; 0 = 512 */
     uint32_t batch;           /* the most answers committed together; 0 = 500 */
+    uint32_t prefetch;        /* a program's events sent together at most, up to 64; 1 = one by one; 0 = 64 */
     uint64_t commit_delay_ms; /* the longest a finished answer waits for its commit, at least 1; 0 = 5 */
     uint64_t timeout_ms;      /* the longest one call may take; 0 = 60,000 */
     uint64_t retry_min_ms,

@@ -304,6 +304,8 @@ static bool stage_fill(const struct ep_stage_options *options, struct stage_conf
         config->input_buffer = options->input_buffer;
     if (options->batch > 0)
         config->batch = options->batch;
+    if (options->prefetch > 0)
+        config->prefetch = options->prefetch;
     if (options->commit_delay_ms > 0)
         config->commit_delay_ms = options->commit_delay_ms;
     if (options->timeout_ms > 0)

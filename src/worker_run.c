@@ -193,6 +193,8 @@ static size_t volley_most(const struct worker *worker)
         shm_now_ns() < atomic_load_explicit(&worker->stage->alone_until_ns, memory_order_relaxed))
         return 0;
     uint64_t most = worker->config->commit_delay_ms * 400000 / worker->mean_ns;
+    if (most > worker->config->prefetch)
+        most = worker->config->prefetch;
     return most < VOLLEY_LEAST ? 0 : (size_t)most;
 }
 

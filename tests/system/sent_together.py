@@ -2,7 +2,7 @@
 """A fast exec stage is sent several events at once. Each answer goes to its own event; a death of the program is blamed
 on the first event without an answer; a line too many, and the worker's death, on the event that did it once they go
 alone; a time-out on the event that ran too long; all others are only called again. At a stop, what was sent is answered
-and committed."""
+and committed. With prefetch: 1 nothing of this happens."""
 import json
 import os
 import signal
@@ -164,12 +164,22 @@ def stops():
     trial.instance.stop()
 
 
+def one_by_one():
+    trial = Trial("alone", *some(40, "after"), prefetch=1)
+    trial.begin()
+    trial.gate.open()
+    trial.instance.wait_empty(len(trial.events) + 1)
+    equal({words[0] for words in trial.told("together")}, {1}, "events sent together")
+    trial.instance.stop()
+
+
 def main():
     dies("dies", "exited with code 3 before it answered", (2,))
     dies("kills", "signal 11", (2, 3, 4, 5, 6))  # those that it had company in count for nothing
     babbles()
     hangs()
     stops()
+    one_by_one()
     finish()
 
 

@@ -32,6 +32,7 @@ static void a_small_file_gets_all_defaults(void)
     CU_ASSERT_EQUAL(stage->concurrency, 1);
     CU_ASSERT_EQUAL(stage->input_buffer, 512);
     CU_ASSERT_EQUAL(stage->batch, 500);
+    CU_ASSERT_EQUAL(stage->prefetch, 64);
     CU_ASSERT_EQUAL(stage->commit_delay_ms, 5);
     CU_ASSERT_EQUAL(stage->timeout_ms, 60000);
     CU_ASSERT_EQUAL(stage->retry.min_ms, 1000);
@@ -213,6 +214,7 @@ static void every_key_of_a_stage_is_read(void)
                                                   "    concurrency: 1000\n"
                                                   "    input_buffer: 64\n"
                                                   "    batch: 10\n"
+                                                  "    prefetch: 1\n"
                                                   "    commit_delay: 0\n"
                                                   "    timeout: 0\n"
                                                   "    retry: {min: 1m, max: 1h}\n"
@@ -239,6 +241,7 @@ static void every_key_of_a_stage_is_read(void)
     CU_ASSERT_EQUAL(stages[0].concurrency, 1000);
     CU_ASSERT_EQUAL(stages[0].input_buffer, 64);
     CU_ASSERT_EQUAL(stages[0].batch, 10);
+    CU_ASSERT_EQUAL(stages[0].prefetch, 1);
     CU_ASSERT_EQUAL(stages[0].commit_delay_ms, 0);
     CU_ASSERT_EQUAL(stages[0].timeout_ms, 0);
     CU_ASSERT_EQUAL(stages[0].retry.min_ms, 60000);

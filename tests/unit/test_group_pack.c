@@ -94,23 +94,23 @@ static void expect_same(const struct store_answer *got, const struct store_answe
 static void round_trip(void)
 {
     char packed[4096];
-    for (size_t count = 1; count <= ANSWERS; count++) {
+    for (size_t made = 1; made <= ANSWERS; made++) {
         struct store_answer answers[ANSWERS];
         struct store_group group = {0};
-        size_t used = pack_all(packed, sizeof packed, count);
-        CU_ASSERT_FATAL(used > 0);
-        char *bytes = block_of(packed, used);
+        size_t packed_bytes = pack_all(packed, sizeof packed, made);
+        CU_ASSERT_FATAL(packed_bytes > 0);
+        char *bytes = block_of(packed, packed_bytes);
         memset(packed, 'x', sizeof packed); /* it lives from its own bytes only */
-        CU_ASSERT_TRUE(group_unpack(bytes, used, &group, answers, count));
+        CU_ASSERT_TRUE(group_unpack(bytes, packed_bytes, &group, answers, made));
         CU_ASSERT_EQUAL(group.source, INT64_MIN + 5);
         CU_ASSERT_EQUAL(group.stage, INT64_MAX - 6);
         CU_ASSERT_EQUAL(group.pid, -7);
         CU_ASSERT_FALSE(group.again);
-        CU_ASSERT_EQUAL_FATAL(group.count, count);
+        CU_ASSERT_EQUAL_FATAL(group.count, made);
         CU_ASSERT_PTR_EQUAL(group.answers, answers);
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; i < made; i++)
             expect_same(&answers[i], &samples[i]);
-        CU_ASSERT_FALSE(group_unpack(bytes, used, &group, answers, count - 1));
+        CU_ASSERT_FALSE(group_unpack(bytes, packed_bytes, &group, answers, made - 1));
         free(bytes);
     }
 }
@@ -204,7 +204,7 @@ static uint32_t roll(uint32_t limit)
 
 static void random_bytes_do_no_harm(void)
 {
-    char packed[4096];
+    char packed[4096] = {0};
     seed = 88172645463325252;
     for (int round = 0; round < 20000; round++) {
         size_t count = roll(1200);
