@@ -115,7 +115,7 @@ void claim_publish(struct producer *producer)
     producer->loaded_count = 0;
     for (uint32_t i = 0; i < stages; i++)
         if (pushed[i] > 0)
-            wake_stage(segment, segment_stage(segment, producer->source->first_stage + i), pushed[i]);
+            wake_stage(segment, segment_stage(segment, producer->source->first_stage + i), 1);
     finish_complete(producer, producer->loaded, complete);
     keeper_nudge(producer->inherit);
 }

@@ -8,7 +8,8 @@
  *  1. A worker takes no more events than it is likely to run within commit_delay (by the stage's mean time so
  * far), nor more than its share of what waits, unless all of it is run in less time than another transaction
  * takes: a slow stage takes one at a time, so that no event waits behind a slow one while another worker is
- * idle.
+ * idle. What little it leaves it takes next time, and wakes nobody for it; where that time does not come
+ * soon, because a call takes long, the committer does.
  *  2. At an orderly stop the event in hand is finished and committed, with those that were sent to a
  * co-process together with it; the others stay RUNNING in their tickets, and the supervisor and the producer
  * release them after this process has ended.
@@ -157,7 +158,13 @@ static size_t worker_take(struct worker *worker, size_t count)
             batch_add(&worker->batch, ticket, view.event, view.token);
     }
     wake_room(segment, worker->stage);
-    wake_rest(segment, worker->stage);
+    worker_lock(worker);
+    worker->rest_ns = shm_now_ns();
+    bool little = worker->mean_ns > 0 && ring_count(&worker->stage->ring) * worker->mean_ns < ALONE_NS;
+    worker->rest_waits = little && ring_count(&worker->stage->ring) > 0;
+    worker_unlock(worker);
+    if (!little)
+        wake_rest(segment, worker->stage);
     return worker->batch.count;
 }
 

@@ -38,8 +38,10 @@ struct worker {
      * runs. */
     pthread_mutex_t lock;
     pthread_cond_t armed;
-    bool watching; /* the committer looks every commit_delay; false: it sleeps until armed */
-    bool calling;  /* a call of the stage runs */
+    bool watching;    /* the committer looks every commit_delay; false: it sleeps until armed */
+    bool calling;     /* a call of the stage runs */
+    bool rest_waits;  /* entries were left in the ring, and nobody has been woken for them */
+    uint64_t rest_ns; /* since when */
     struct pending pending;
 };
 

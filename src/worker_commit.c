@@ -23,6 +23,8 @@
 #include "src/log.h"
 #include "src/worker.h"
 
+#define REST_WAITS_NS UINT64_C(5000000)
+
 void worker_lock(struct worker *worker)
 {
     pthread_mutex_lock(&worker->lock);
@@ -100,24 +102,45 @@ void worker_commit(struct worker *worker)
     tell_delays(worker);
     hand_over(worker, pushed);
     for (uint32_t i = 0; i < worker->source_config->stage_count; i++)
-        if (pushed[i] > 0)
+        if (pushed[i] > 0) /* one, which wakes the next for what it leaves (worker_take) */
             wake_stage(&worker->inherit->segment,
-                       segment_stage(&worker->inherit->segment, worker->source->first_stage + i), pushed[i]);
+                       segment_stage(&worker->inherit->segment, worker->source->first_stage + i), 1);
     pending_clear(pending);
     keeper_nudge(worker->inherit);
 }
 
-/* One look: commits what is due; returns how long until the next look, 0 = nothing waits. */
-static uint64_t committer_look(struct worker *worker)
+static uint64_t commit_old(struct worker *worker)
 {
     uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
-    if (!worker->calling || worker->pending.count == 0)
+    if (worker->pending.count == 0)
         return 0;
     uint64_t age = shm_now_ns() - worker->pending.oldest_ns;
     if (age < delay_ns)
         return delay_ns - age;
     worker_commit(worker);
     return 0;
+}
+
+/* For what the worker left in the ring because it would soon be back. */
+static uint64_t wake_for_rest(struct worker *worker)
+{
+    if (!worker->rest_waits)
+        return 0;
+    uint64_t age = shm_now_ns() - worker->rest_ns;
+    if (age < REST_WAITS_NS)
+        return REST_WAITS_NS - age;
+    worker->rest_waits = false;
+    wake_rest(&worker->inherit->segment, worker->stage);
+    return 0;
+}
+
+/* One look: does what is due; returns how long until the next look, 0 = nothing waits. */
+static uint64_t committer_look(struct worker *worker)
+{
+    if (!worker->calling)
+        return 0;
+    uint64_t rest_ns = wake_for_rest(worker), wait_ns = commit_old(worker);
+    return rest_ns > 0 && (wait_ns == 0 || rest_ns < wait_ns) ? rest_ns : wait_ns;
 }
 
 static void *committer(void *user)

@@ -122,7 +122,7 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
 
     worker_lock(worker);
     worker->calling = true;
-    if (worker->pending.count > 0)
+    if (worker->pending.count > 0 || worker->rest_waits)
         worker_arm_committer(worker);
     worker_unlock(worker);
     struct stage_breakage breakage = {0};

@@ -12,6 +12,8 @@
  * One stage with two workers, and one producer that waits for room in its ring and for tickets. A ring is its count
  * here (rounds.pml), a ticket in nobody's hands a number (tickets.pml). All sleep without a time-out. One event may run
  * so long that it ends only when all others are done: the other worker must do them. By `timeout` all are done.
+ * Where little is left the real worker puts wake_rest off, to its next turn or its committer (wake_for_rest); here it is
+ * a step that may come late anyway.
  * ELSEWHERE is not in it: here nobody waits for two things but the producer, whom wake_stage does not know.
  */
 #ifndef EVENTS

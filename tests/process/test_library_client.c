@@ -96,6 +96,43 @@ static void next_run(const struct ep_client *client)
     push(&passers[0], NULL);
 }
 
+/* ---- 300 events, and when they are through 100 more at once, of which the first takes long */
+
+#define EARLY 300
+#define ALL 400
+#define BATCH_MOST 64 /* events that a worker takes at a time */
+
+static int burst_get(void *session, const struct ep_filter *filter, const char *cursor, uint32_t limit,
+                     uint64_t wait_ms, ep_page *page)
+{
+    (void)session, (void)filter, (void)limit, (void)wait_ms;
+    unsigned at = cursor != NULL ? (unsigned)atoi(cursor) : 0;
+    EXPECT(UNTIL(atomic_load(&world->done[0]) >= at));
+    give_from(page, at + 1, at < EARLY ? EARLY : ALL);
+    return at < EARLY ? EP_OK : EP_END;
+}
+
+/* The slow one ends when all are done that its own worker need not do. */
+static enum ep_answer slow_first(ep_call *call, void *state)
+{
+    (void)state;
+    if (number_of(ep_call_uid(call)) == EARLY + 1)
+        EXPECT(UNTIL(atomic_load(&world->done[0]) >= ALL - BATCH_MOST));
+    return pass(call, 0);
+}
+
+static void a_slow_call_holds_its_own_batch_only(void)
+{
+    static const struct ep_client burst = {.open = feed_open, .events_get = burst_get, .close = feed_close};
+    static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "slow", .process = slow_first};
+    begin_with(NULL);
+    add(&(struct ep_source_params){.id = "burst", .page = 500, .client = &burst, .client_user = world});
+    push(&stage, &(struct ep_stage_options){.concurrency = 2});
+    run();
+    CU_ASSERT_TRUE(each_once(ALL, 1));
+    end();
+}
+
 static void pages_follow_the_cursor(void)
 {
     begin_feed(&feed, 20);
@@ -385,7 +422,8 @@ static void a_client_that_crashes_costs_nothing(void)
     end();
 }
 
-UNIT_MAIN("library client", {"pages follow the cursor", pages_follow_the_cursor},
+UNIT_MAIN("library client", {"a slow call holds its own batch only", a_slow_call_holds_its_own_batch_only},
+          {"pages follow the cursor", pages_follow_the_cursor},
           {"it begins at the continuation id", it_begins_at_the_continuation_id},
           {"events sent again are skipped", events_sent_again_are_skipped},
           {"failures are tried again", failures_are_tried_again},
