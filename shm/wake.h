@@ -47,7 +47,8 @@ void wake_stage(const struct segment *segment, const struct shm_stage *stage, ui
 /* How many of a stage's workers sleep for want of entries, and have not been woken for one. */
 uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage);
 /* A worker that has popped what it will run now (after wake_cancel, before it runs): if entries are left,
- * wakes one more of the stage's sleepers. Without this an entry may wait although a worker sleeps. */
+ * wakes one more of the stage's sleepers. Without this an entry may wait although a worker sleeps: whoever
+ * puts it off, because it will take the rest itself at once, must make it good when that takes longer. */
 void wake_rest(const struct segment *segment, const struct shm_stage *stage);
 /* After a pop, also of a stale entry: wakes those who wait for room in this ring, once it is half empty.
  * Cheap when nobody does. */

@@ -23,7 +23,7 @@
 #include "src/log.h"
 #include "src/worker.h"
 
-#define REST_WAITS_NS UINT64_C(5000000)
+#define REST_WAITS_NS UINT64_C(5000000) /* what a worker left in its ring waits so long for its next turn */
 
 void worker_lock(struct worker *worker)
 {
