@@ -72,12 +72,25 @@ def reap_orphans(but):
         os.waitpid(dead.si_pid, 0)
 
 
-def parent_of(pid):
+def stat_of(pid):
+    """The fields of /proc/PID/stat behind the name: state, parent, ...; none when the process is gone."""
     try:
         with open("/proc/%d/stat" % pid) as file:
-            return int(file.read().rsplit(")", 1)[1].split()[1])
+            return file.read().rsplit(")", 1)[1].split()
     except (OSError, IndexError):
-        return 0
+        return []
+
+
+def parent_of(pid):
+    fields = stat_of(pid)
+    return int(fields[1]) if fields else 0
+
+
+def forked(pid):
+    """Whether its end is told to its parent, as that of all that is forked. LeakSanitizer looks for leaks from a clone of
+    its own, whose end it is not told: it would wait for ever for one that was killed."""
+    fields = stat_of(pid)
+    return bool(fields) and int(fields[35]) == signal.SIGCHLD
 
 
 def children_of(pid):
@@ -88,12 +101,11 @@ def children_of(pid):
             with open("/proc/%d/task/%s/children" % (pid, task)) as file:
                 found += map(int, file.read().split())
     except FileNotFoundError:
-        if os.path.exists("/proc/self/task/%d/children" % os.getpid()):
-            return found
-        return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and parent_of(int(entry)) == pid]
+        if not os.path.exists("/proc/self/task/%d/children" % os.getpid()):
+            found = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and parent_of(int(entry)) == pid]
     except OSError:
         pass
-    return found
+    return [child for child in found if forked(child)]
 
 
 def family_of(pid):
