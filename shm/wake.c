@@ -124,11 +124,11 @@ static bool wake_claimed(struct shm_slot *slot)
     return true;
 }
 
-void wake_stage(const struct segment *segment, const struct shm_stage *stage, uint32_t count)
+void wake_stage(const struct segment *segment, const struct shm_stage *stage)
 {
-    for (uint32_t i = 0; i < stage->concurrency && count > 0; i++)
+    for (uint32_t i = 0; i < stage->concurrency; i++)
         if (wake_claimed(segment_slot(segment, stage->first_slot + i)))
-            count--;
+            return;
 }
 
 uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage)
@@ -145,7 +145,7 @@ uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage)
 void wake_rest(const struct segment *segment, const struct shm_stage *stage)
 {
     if (ring_count(&stage->ring) > 0)
-        wake_stage(segment, stage, 1);
+        wake_stage(segment, stage);
 }
 
 static void wake_blocked(struct shm_slot *slot)

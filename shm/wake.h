@@ -42,8 +42,9 @@ void wake_slot(struct shm_slot *slot);
 /* Sleeps, or is about to, and nobody has woken it yet. */
 bool wake_sleeping(const struct shm_slot *slot);
 
-/* After `count` pushes into a stage's ring: wakes up to that many of its sleeping workers. */
-void wake_stage(const struct segment *segment, const struct shm_stage *stage, uint32_t count);
+/* After pushes into a stage's ring: wakes one of its sleeping workers, which wakes the next for what it
+ * leaves (wake_rest). */
+void wake_stage(const struct segment *segment, const struct shm_stage *stage);
 /* How many of a stage's workers sleep for want of entries, and have not been woken for one. */
 uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage);
 /* A worker that has popped what it will run now (after wake_cancel, before it runs): if entries are left,

@@ -99,7 +99,7 @@ void claim_publish(struct producer *producer)
 {
     const struct segment *segment = &producer->inherit->segment;
     uint32_t stages = producer->source->stage_count, complete = 0;
-    uint32_t pushed[stages];
+    bool pushed[stages];
     memset(pushed, 0, sizeof pushed);
     if (producer->loaded_count > 0 && atomic_load(&producer->source->ended) != 0)
         atomic_store(&producer->source->ended, 0);
@@ -110,12 +110,12 @@ void claim_publish(struct producer *producer)
             continue;
         }
         if (ticket_pass(segment, producer->source, ticket, producer->inherit->slot, position))
-            pushed[position]++;
+            pushed[position] = true;
     }
     producer->loaded_count = 0;
     for (uint32_t i = 0; i < stages; i++)
-        if (pushed[i] > 0)
-            wake_stage(segment, segment_stage(segment, producer->source->first_stage + i), 1);
+        if (pushed[i])
+            wake_stage(segment, segment_stage(segment, producer->source->first_stage + i));
     finish_complete(producer, producer->loaded, complete);
     keeper_nudge(producer->inherit);
 }

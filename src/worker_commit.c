@@ -58,7 +58,7 @@ static void tell_delays(struct worker *worker)
         note_due(worker, earliest_ms);
 }
 
-static void hand_over(struct worker *worker, uint32_t *pushed)
+static void hand_over(struct worker *worker, bool *pushed)
 {
     const struct segment *segment = &worker->inherit->segment;
     uint32_t slot = worker->inherit->slot;
@@ -74,7 +74,7 @@ static void hand_over(struct worker *worker, uint32_t *pushed)
             continue;
         }
         if (ticket_pass(segment, worker->source, extra->ticket, slot, (uint32_t)extra->next))
-            pushed[extra->next]++;
+            pushed[extra->next] = true;
     }
     if (freed)
         wake_ticket_freed(segment, worker->source);
@@ -97,14 +97,14 @@ void worker_commit(struct worker *worker)
             return;
         }
     process_worked(&worker->process);
-    uint32_t pushed[worker->source_config->stage_count];
+    bool pushed[worker->source_config->stage_count];
     memset(pushed, 0, sizeof pushed);
     tell_delays(worker);
     hand_over(worker, pushed);
     for (uint32_t i = 0; i < worker->source_config->stage_count; i++)
-        if (pushed[i] > 0) /* one, which wakes the next for what it leaves (worker_take) */
+        if (pushed[i])
             wake_stage(&worker->inherit->segment,
-                       segment_stage(&worker->inherit->segment, worker->source->first_stage + i), 1);
+                       segment_stage(&worker->inherit->segment, worker->source->first_stage + i));
     pending_clear(pending);
     keeper_nudge(worker->inherit);
 }

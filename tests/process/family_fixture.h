@@ -214,7 +214,7 @@ static inline bool produce(const struct inherit *inherit, struct shm_source *sou
             break;
         ticket_bind(segment, ticket, id, id);
         ticket_pass(segment, source, ticket, inherit->slot, 0);
-        wake_stage(segment, first, 1);
+        wake_stage(segment, first);
     }
     return all;
 }
@@ -338,7 +338,7 @@ static inline void work_one(const struct inherit *inherit, struct shm_slot *slot
         if (full)
             fill_ring(segment, next, source);
         if (ticket_pass(segment, source, ticket, inherit->slot, stage->position + 1))
-            wake_stage(segment, next, 1);
+            wake_stage(segment, next);
         if (full) {
             atomic_store(&next->paused, 0);
             wake_source(segment, source);

@@ -45,7 +45,7 @@ static inline void steps_push(struct steps *steps, uint32_t position, uint32_t t
         else
             wake_sleep(steps->slot, key, WAKE_FOREVER);
     }
-    wake_stage(steps->segment, stage, 1);
+    wake_stage(steps->segment, stage);
 }
 
 static inline void steps_hand_on(struct steps *steps, uint32_t ticket, uint32_t position)

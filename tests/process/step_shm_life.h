@@ -53,7 +53,7 @@ static void life_hand_on(struct steps *steps, uint32_t ticket, uint32_t position
         if (ticket_free(&segment, ticket, steps->slot_index))
             wake_ticket_freed(&segment, source);
     } else if (ticket_pass(&segment, source, ticket, steps->slot_index, position)) {
-        wake_stage(&segment, segment_stage(&segment, source->first_stage + position), 1);
+        wake_stage(&segment, segment_stage(&segment, source->first_stage + position));
     }
 }
 

@@ -91,7 +91,7 @@ static void claim_publish(struct claiming *claiming)
 {
     for (uint32_t i = 0; i < claiming->count; i++)
         if (ticket_pass(&segment, source, claiming->tickets[i], PRODUCER, claiming->positions[i]))
-            wake_stage(&segment, segment_stage(&segment, claiming->positions[i]), 1);
+            wake_stage(&segment, segment_stage(&segment, claiming->positions[i]));
 }
 
 static void do_claim(struct store *store, size_t limit)
@@ -154,7 +154,7 @@ static void commit(struct store *store, uint32_t slot, uint32_t ticket, enum sto
     if (change == STORE_ADVANCE) {
         shared->committed = view.event;
         if (ticket_pass(&segment, source, ticket, slot, stage + 1))
-            wake_stage(&segment, segment_stage(&segment, stage + 1), 1);
+            wake_stage(&segment, segment_stage(&segment, stage + 1));
     } else if (ticket_free(&segment, ticket, slot)) {
         wake_ticket_freed(&segment, source);
     }

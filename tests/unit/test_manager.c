@@ -138,6 +138,59 @@ static void stages(void)
     ep_manager_close(&manager);
 }
 
+static void stage_options(void)
+{
+    open_all();
+    const struct ep_stage_options none = EP_STAGE_OPTIONS_INIT;
+    const struct ep_stage_options all = {.name = "all",
+                                         .concurrency = 3,
+                                         .input_buffer = 7,
+                                         .batch = 11,
+                                         .prefetch = 13,
+                                         .commit_delay_ms = 17,
+                                         .timeout_ms = 19,
+                                         .retry_min_ms = 23,
+                                         .retry_max_ms = 29,
+                                         .max_attempts = 31,
+                                         .max_age_ms = 37,
+                                         .max_crashes = 41,
+                                         .options = "{\"a\":1}"};
+    CU_ASSERT_EQUAL_FATAL(ep_source_push(source, &stage, &none), EP_OK);
+    CU_ASSERT_EQUAL_FATAL(ep_source_push(source, &stage, &all), EP_OK);
+    const struct stage_config *plain = &manager->config->sources[0].stages[0], *set = plain + 1;
+    CU_ASSERT_EQUAL(plain->prefetch, 64);
+    CU_ASSERT_EQUAL(plain->batch, 500);
+    CU_ASSERT_EQUAL(plain->input_buffer, 512);
+    CU_ASSERT_EQUAL(plain->commit_delay_ms, 5);
+    CU_ASSERT_EQUAL(plain->timeout_ms, 60000);
+    CU_ASSERT_EQUAL(plain->max_crashes, 3);
+    CU_ASSERT_STRING_EQUAL(set->name, "all");
+    CU_ASSERT_EQUAL(set->concurrency, 3);
+    CU_ASSERT_EQUAL(set->input_buffer, 7);
+    CU_ASSERT_EQUAL(set->batch, 11);
+    CU_ASSERT_EQUAL(set->prefetch, 13);
+    CU_ASSERT_EQUAL(set->commit_delay_ms, 17);
+    CU_ASSERT_EQUAL(set->timeout_ms, 19);
+    CU_ASSERT_EQUAL(set->retry.min_ms, 23);
+    CU_ASSERT_EQUAL(set->retry.max_ms, 29);
+    CU_ASSERT_EQUAL(set->max_attempts, 31);
+    CU_ASSERT_EQUAL(set->max_age_ms, 37);
+    CU_ASSERT_EQUAL(set->max_crashes, 41);
+    CU_ASSERT_STRING_EQUAL(set->options, "{\"a\":1}");
+    ep_manager_close(&manager);
+}
+
+static void too_much_is_refused_when_it_runs(void)
+{
+    open_all();
+    struct ep_stage_options options = EP_STAGE_OPTIONS_INIT;
+    options.prefetch = 65;
+    CU_ASSERT_EQUAL_FATAL(ep_source_push(source, &stage, &options), EP_OK);
+    CU_ASSERT_EQUAL(ep_source_run(source), EP_EINVAL);
+    CU_ASSERT_TRUE(says("prefetch"));
+    ep_manager_close(&manager);
+}
+
 static void a_source_without_stages_does_not_run(void)
 {
     open_all();
@@ -148,4 +201,6 @@ static void a_source_without_stages_does_not_run(void)
 }
 
 UNIT_MAIN("manager", {"managers", managers}, {"sources", sources}, {"sources of type idefix", idefix_sources},
-          {"stages", stages}, {"a source without stages does not run", a_source_without_stages_does_not_run})
+          {"stages", stages}, {"what a stage's options say", stage_options},
+          {"too much is refused when it runs", too_much_is_refused_when_it_runs},
+          {"a source without stages does not run", a_source_without_stages_does_not_run})

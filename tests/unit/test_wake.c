@@ -47,7 +47,7 @@ static void test_timeout(void)
     segment_close(&segment);
 }
 
-/* What wake_stage takes: sleepers of this stage that wait for work, `count` of them. */
+/* What wake_stage takes: one sleeper of this stage that waits for work. */
 static void test_stage(void)
 {
     struct segment segment = fixture(2, 4, 4, 4);
@@ -59,13 +59,13 @@ static void test_stage(void)
     for (uint32_t i = 0; i < 8; i++)
         if (i != 0)
             wake_prepare(slots[i]);
-    wake_stage(&segment, first, 1);
+    wake_stage(&segment, first);
     CU_ASSERT_FALSE(wake_sleeping(slots[2]));
     CU_ASSERT_TRUE(wake_sleeping(slots[1]));
     CU_ASSERT_TRUE(wake_sleeping(slots[3]));
-    wake_stage(&segment, first, 1); /* the next wakes the next, though the first has not run yet */
+    wake_stage(&segment, first); /* the next wakes the next, though the first has not run yet */
     CU_ASSERT_FALSE(wake_sleeping(slots[3]));
-    wake_stage(&segment, first, 5);
+    wake_stage(&segment, first); /* nobody is left who waits for work */
     CU_ASSERT_TRUE(wake_sleeping(slots[1]));
     for (uint32_t i = 4; i < 8; i++)
         CU_ASSERT_TRUE(wake_sleeping(slots[i]));
@@ -100,7 +100,7 @@ static void test_idle(void)
     slot_state(segment_slot(&segment, WORKER + 2), SHM_SLOT_PAUSED);
     wake_prepare(segment_slot(&segment, WORKER + 2)); /* entries are not for it */
     CU_ASSERT_EQUAL(wake_idle(&segment, stage), 2);
-    wake_stage(&segment, stage, 1); /* one has got an entry to fetch */
+    wake_stage(&segment, stage); /* one has got an entry to fetch */
     CU_ASSERT_EQUAL(wake_idle(&segment, stage), 1);
     wake_cancel(worker);
     wake_cancel(other);
