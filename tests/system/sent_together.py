@@ -2,7 +2,7 @@
 """A fast exec stage is sent several events at once. Each answer goes to its own event; a death of the program is blamed
 on the first event without an answer; a line too many, and the worker's death, on the event that did it once they go
 alone; a time-out on the event that ran too long; all others are only called again. At a stop, what was sent is answered
-and committed. With prefetch: 1 nothing of this happens."""
+and committed. An event that is tried again goes alone. With prefetch: 1, or a limit of cpu, nothing of this happens."""
 import json
 import os
 import signal
@@ -26,10 +26,12 @@ while True:
     for line in lines:
         call = json.loads(line)
         uid, kind = call["event"]["uid"], call["event"]["payload"].get("kind")
-        witness("call", uid, call["attempt"])
+        witness("call", uid, call["attempt"], len(lines))
         answer = {"processed": True, "context": {"uid": uid}}
         if kind in ("gate", "held"):
             while not os.path.exists(%(gate)r + kind): time.sleep(0.01)
+        if kind == "later" and call["attempt"] == 1:
+            answer = {"processed": False, "retry_after": "3s"}
         if kind == "dies":
             os._exit(3)
         if kind == "kills":
@@ -164,8 +166,24 @@ def stops():
     trial.instance.stop()
 
 
-def one_by_one():
-    trial = Trial("alone", *some(40, "after"), prefetch=1)
+def tried():
+    """All that are tried again wait together, when the stage goes on."""
+    trial = Trial("tried", *some(40, "later", "later"), *some(40, "after"))
+    trial.begin()
+    trial.gate.open()
+    trial.instance.wait_source(lambda s: s["delayed"] == 40 and s["ready"] + s["running"] == 0, "those to be tried again")
+    equal(trial.instance.run("pause", "lines/first").returncode, 0, "exit status of pause")
+    trial.instance.wait_source(lambda s: s["stages"][0]["queue"] == 40, "all of them before the stage")
+    equal(trial.instance.run("resume", "lines/first").returncode, 0, "exit status of resume")
+    trial.instance.wait_empty(len(trial.events) + 1)
+    check(max(trial.told("together"))[0] >= 8, "several were sent at once")
+    equal([uid for uid, attempt, company in trial.told("call") if attempt > 1 and company > 1], [], "tried again in company")
+    equal(len([call for call in trial.told("call") if call[1] == 2]), 40, "events that were tried again")
+    trial.instance.stop()
+
+
+def one_by_one(name, **keys):
+    trial = Trial(name, *some(80, "after"), **keys)
     trial.begin()
     trial.gate.open()
     trial.instance.wait_empty(len(trial.events) + 1)
@@ -179,7 +197,9 @@ def main():
     babbles()
     hangs()
     stops()
-    one_by_one()
+    tried()
+    one_by_one("alone", prefetch=1)
+    one_by_one("limited", limits={"cpu": "60s"})
     finish()
 
 
