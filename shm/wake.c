@@ -46,11 +46,21 @@ static bool waits_elsewhere(const struct shm_slot *slot)
 
 /* seq_cst: first in the pair of invariant 1. As a read-modify-write it also acquires from the last waker, so
  * that the look for work sees whatever that one stored before. */
-uint32_t wake_prepare(struct shm_slot *slot)
+static uint32_t prepare(struct shm_slot *slot, bool elsewhere)
 {
-    uint32_t key = SLEEPING | (waits_elsewhere(slot) ? ELSEWHERE : 0);
+    uint32_t key = SLEEPING | (elsewhere ? ELSEWHERE : 0);
     atomic_exchange_explicit(&slot->wake, key, memory_order_seq_cst);
     return key;
+}
+
+uint32_t wake_prepare(struct shm_slot *slot)
+{
+    return prepare(slot, waits_elsewhere(slot));
+}
+
+uint32_t wake_prepare_elsewhere(struct shm_slot *slot)
+{
+    return prepare(slot, true);
 }
 
 /* Acquire: what a waker did meanwhile is seen by what follows, wake_rest above all. */

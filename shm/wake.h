@@ -28,6 +28,8 @@
 /* Set the slot's state before: in BLOCKED, WAITING or PAUSED the sleeper is not woken for entries of its
  * ring. */
 uint32_t wake_prepare(struct shm_slot *slot);
+/* The same in any state, for a thread beside the one that runs its entries. */
+uint32_t wake_prepare_elsewhere(struct shm_slot *slot);
 /* The same, to wait for room in a ring (also sets state BLOCKED), and for a FREE ticket; in each round of the
  * loop, since whoever wakes clears the wish. Look with ring_push or ring_has_room, and with ticket_load. */
 uint32_t wake_prepare_room(struct shm_slot *slot, struct shm_ring *ring);

@@ -99,7 +99,7 @@ static void gate_left(void *user)
 
 static void sleep_a_while(struct process *process)
 {
-    uint32_t key = wake_prepare(process->slot);
+    uint32_t key = wake_prepare_elsewhere(process->slot); /* also a committer's, while a call runs */
     if (process_stopping(process))
         wake_cancel(process->slot);
     else

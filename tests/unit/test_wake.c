@@ -75,6 +75,24 @@ static void test_stage(void)
     segment_close(&segment);
 }
 
+/* A thread beside a call, so in any state: it can do nothing with an entry. */
+static void test_elsewhere(void)
+{
+    struct segment segment = fixture(1, 2, 4, 4);
+    struct shm_stage *stage = segment_stage(&segment, 0);
+    struct shm_slot *busy = segment_slot(&segment, WORKER), *idle = segment_slot(&segment, WORKER + 1);
+    slot_state(busy, SHM_SLOT_BUSY);
+    wake_prepare_elsewhere(busy);
+    wake_prepare(idle);
+    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 1);
+    wake_stage(&segment, stage);
+    CU_ASSERT_TRUE(wake_sleeping(busy));
+    CU_ASSERT_FALSE(wake_sleeping(idle));
+    wake_slot(busy);
+    CU_ASSERT_FALSE(wake_sleeping(busy));
+    segment_close(&segment);
+}
+
 static void test_rest(void)
 {
     struct segment segment = fixture(1, 2, 4, 4);
@@ -243,6 +261,7 @@ static void test_killed_waker(void)
 
 UNIT_MAIN("wake", {"a wake before the sleep ends it", test_wake_before_sleep}, {"time-outs", test_timeout},
           {"a stage's sleepers, one for each entry", test_stage}, {"what is left wakes one more", test_rest},
-          {"who is idle", test_idle}, {"room, when half is empty", test_room},
-          {"a ticket came free", test_ticket_freed}, {"two threads, no wake-up lost", test_ping_pong},
+          {"who is idle", test_idle}, {"who waits elsewhere", test_elsewhere},
+          {"room, when half is empty", test_room}, {"a ticket came free", test_ticket_freed},
+          {"two threads, no wake-up lost", test_ping_pong},
           {"a waker killed before its call", test_killed_waker})
