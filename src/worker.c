@@ -83,7 +83,11 @@ static void worker_open(struct worker *worker, const struct inherit *inherit, ui
     signal(SIGPIPE, SIG_IGN);
     open_output();
     pthread_mutex_init(&worker->lock, NULL);
-    pthread_cond_init(&worker->armed, NULL);
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&worker->armed, &clock);
+    pthread_condattr_destroy(&clock);
     if (batch_open(&worker->batch, TAKE_MAX) != 0 ||
         pending_open(&worker->pending, worker->config->batch) != 0)
         process_fail(&worker->process, CHILD_MEMORY, "out of memory");

@@ -39,6 +39,7 @@ struct worker {
     pthread_mutex_t lock;
     pthread_cond_t armed;
     bool watching;    /* the committer looks every commit_delay; false: it sleeps until armed */
+    uint64_t look_ns; /* when it looks next, while it watches */
     bool calling;     /* a call of the stage runs */
     bool rest_waits;  /* entries were left in the ring, and nobody has been woken for them */
     uint64_t rest_ns; /* since when */

@@ -160,11 +160,10 @@ static void *committer(void *user)
         }
         if (wait_ns == 0)
             wait_ns = worker->config->commit_delay_ms * 1000000 + 1000000;
-        struct timespec pause = {.tv_sec = (time_t)(wait_ns / 1000000000),
-                                 .tv_nsec = (long)(wait_ns % 1000000000)};
-        worker_unlock(worker);
-        clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
-        worker_lock(worker);
+        worker->look_ns = shm_now_ns() + wait_ns;
+        const struct timespec look = {.tv_sec = (time_t)(worker->look_ns / 1000000000),
+                                      .tv_nsec = (long)(worker->look_ns % 1000000000)};
+        pthread_cond_timedwait(&worker->armed, &worker->lock, &look);
     }
     return NULL;
 }
@@ -183,10 +182,13 @@ int worker_start_committer(struct worker *worker)
     return result;
 }
 
+/* What was left in the ring may have to be looked at long before answers are too old. */
 void worker_arm_committer(struct worker *worker)
 {
-    if (!worker->watching) {
+    bool late = worker->rest_waits && worker->look_ns > worker->rest_ns + 2 * REST_WAITS_NS;
+    if (!worker->watching || late) {
         worker->watching = true;
+        worker->look_ns = 0;
         pthread_cond_signal(&worker->armed);
     }
 }

@@ -121,16 +121,27 @@ static enum ep_answer slow_first(ep_call *call, void *state)
     return pass(call, 0);
 }
 
-static void a_slow_call_holds_its_own_batch_only(void)
+static void slow_call_with(uint64_t commit_delay_ms)
 {
     static const struct ep_client burst = {.open = feed_open, .events_get = burst_get, .close = feed_close};
     static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "slow", .process = slow_first};
     begin_with(NULL);
     add(&(struct ep_source_params){.id = "burst", .page = 500, .client = &burst, .client_user = world});
-    push(&stage, &(struct ep_stage_options){.concurrency = 2});
+    push(&stage, &(struct ep_stage_options){.concurrency = 2, .commit_delay_ms = commit_delay_ms});
     run();
     CU_ASSERT_TRUE(each_once(ALL, 1));
     end();
+}
+
+static void a_slow_call_holds_its_own_batch_only(void)
+{
+    slow_call_with(0);
+}
+
+/* Whoever looks after the answers until then looks after what is left in the ring, too. */
+static void however_long_answers_may_wait(void)
+{
+    slow_call_with(3600000);
 }
 
 static void pages_follow_the_cursor(void)
@@ -423,6 +434,7 @@ static void a_client_that_crashes_costs_nothing(void)
 }
 
 UNIT_MAIN("library client", {"a slow call holds its own batch only", a_slow_call_holds_its_own_batch_only},
+          {"... however long answers may wait", however_long_answers_may_wait},
           {"pages follow the cursor", pages_follow_the_cursor},
           {"it begins at the continuation id", it_begins_at_the_continuation_id},
           {"events sent again are skipped", events_sent_again_are_skipped},
