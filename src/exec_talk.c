@@ -124,10 +124,8 @@ static enum exec_talk_state judge(const struct exec_talk *talk)
     return talk->output_ended ? TALK_ENDED : TALK_GOES_ON;
 }
 
-static enum exec_talk_state read_and_judge(struct exec_talk *talk)
+static enum exec_talk_state judge_read(struct exec_talk *talk, enum reading reading)
 {
-    enum reading reading = read_more(talk);
-
     if (reading == READ_NO_MEMORY)
         return TALK_NO_MEMORY;
     talk->output_ended = talk->output_ended || reading == READ_END;
@@ -136,14 +134,14 @@ static enum exec_talk_state read_and_judge(struct exec_talk *talk)
 
 static enum exec_talk_state read_last(struct exec_talk *talk)
 {
-    size_t before;
+    enum reading reading;
     enum exec_talk_state state;
 
     talk->written = talk->line.bytes;
     do {
-        before = talk->end;
-        state = read_and_judge(talk);
-    } while (state == TALK_GOES_ON && talk->end > before);
+        reading = read_more(talk);
+        state = judge_read(talk, reading);
+    } while (state == TALK_GOES_ON && reading == READ_SOME);
     return state != TALK_GOES_ON ? state : TALK_ENDED;
 }
 
@@ -164,7 +162,7 @@ static enum exec_talk_state step(struct exec_talk *talk)
     if (watched[1].revents != 0 || talk->process.input < 0)
         return read_last(talk);
     if (watched[0].revents != 0)
-        return read_and_judge(talk);
+        return judge_read(talk, read_more(talk));
     return judge(talk); /* an answer that came before all was written */
 }
 

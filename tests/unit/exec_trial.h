@@ -4,6 +4,7 @@
 #define EXEC_TRIAL_H
 
 #include <stdio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/unit/stage_fixture.h"
@@ -51,6 +52,13 @@ static bool trial_start(struct trial *trial)
     if (code != 0)
         fprintf(stderr, "\n%s\n", trial->error.words);
     return code == 0;
+}
+
+/* Waits for the end of the program that was told last; its parent still finds how it ended. */
+static inline void wait_for_end(void)
+{
+    siginfo_t end;
+    CU_ASSERT_EQUAL(waitid(P_PID, (id_t)told, &end, WEXITED | WNOWAIT), 0);
 }
 
 #endif

@@ -119,6 +119,26 @@ static void death_meets_the_first_unanswered(void)
     trial_end(&trial);
 }
 
+/* More than one read takes, in a pipe that holds it, of a program that has ended since. */
+static void all_that_it_left_is_read(void)
+{
+    struct trial trial;
+    struct ep_call call;
+    CU_ASSERT_FATAL(trial_python(&trial, "import fcntl,os,sys\nfcntl.fcntl(1,1031,1<<20)\n" /* F_SETPIPE_SZ */
+                                         "sys.stdin.readline(),sys.stdin.readline()\n"
+                                         "for n in (70000,150000):\n"
+                                         " a=b'{\"processed\":true,\"context\":{\"a\":\"'+b'y'*n+b'\"}}\\n'\n"
+                                         " while a: a=a[os.write(1,a):]\n"));
+    CU_ASSERT_EQUAL(volley(&trial, 2), 2);
+    CU_ASSERT_EQUAL(next(&trial, &call), STAGE_ANSWERED);
+    call_close(&call);
+    wait_for_end();
+    CU_ASSERT_EQUAL(next(&trial, &call), STAGE_ANSWERED);
+    CU_ASSERT(call.new_context != NULL && strlen(call.new_context) == 150000 + strlen("{\"a\":\"\"}"));
+    call_close(&call);
+    trial_end(&trial);
+}
+
 /* It takes one line at a time, unbuffered, and closes its input in the midst. */
 static void closed_input_meets_the_first_unanswered(void)
 {
@@ -228,6 +248,7 @@ static const struct unit_case cases[] = {
     {"answers in order", answers_in_order},
     {"alone between volleys", alone_between_volleys},
     {"death meets the first unanswered", death_meets_the_first_unanswered},
+    {"all that it left is read", all_that_it_left_is_read},
     {"closed input meets the first unanswered", closed_input_meets_the_first_unanswered},
     {"a line too many breaks the volley", a_line_too_many_breaks_the_volley},
     {"nonsense in a volley", nonsense_in_a_volley},
