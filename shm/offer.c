@@ -16,7 +16,9 @@
  * look for offers, nudge one. Either that look sees the offer, or it comes before the offer in the order of
  * all seq_cst operations, and then the owner's try finds the gate free. A nudged owner finds the gate free,
  * or held by one who looks after leaving it. A process killed between leaving and looking, or nudged and
- * killed, is made up for by the owner, who looks again after each slice (offer_wait's timeout).
+ * killed, is made up for by the owner, who looks again after each slice (offer_wait's timeout). The one who
+ * can keep an owner is a taker that is halted (SIGSTOP): until it goes on or is killed, since it alone knows
+ * whether it will still commit.
  *  3. A dead owner's successor may write the body anew while a taker copies it. The supervisor has changed
  * the word by then, so the taker looks at the word after copying, and drops what was not its any more.
  *  4. A bit of `offered` is only a hint where to look: set after the word, cleared before it is looked at.

@@ -55,6 +55,7 @@ int call_document(struct ep_call *call, struct json_out *out);
 struct stage_breakage {
     enum shm_cause_kind kind; /* SIGNAL, EXIT, NONSENSE */
     int code;                 /* signal number or exit code */
+    bool unsent;              /* it had ended before it was sent the event */
     char words[SHM_TEXT_BYTES];
 };
 

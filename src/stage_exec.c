@@ -204,6 +204,7 @@ static enum stage_result talk_with(struct exec_stage *stage, struct ep_call *cal
 
     if (!talk->begun && (state = begin(stage)) != TALK_GOES_ON) {
         break_talk(stage, state, unasked, " before the event was sent", breakage);
+        breakage->unsent = state == TALK_ENDED;
         return STAGE_BROKEN;
     }
     state = exec_talk_answer(talk, &line);

@@ -5,7 +5,8 @@
  *
  * Invariants
  *  1. The event in hand stands in the slot from before the stage sees it until the stage has answered:
- * whoever dies in between leaves its name for the supervisor, and only that event is blamed. Of a volley it
+ * whoever dies in between leaves its name for the supervisor, and only that event is blamed; not where a
+ * program that has worked before turns out to have ended without it. Of a volley it
  * is the first that has no answer, from when the answer before it was read; the program may be further when
  * this process is killed, so then nobody is blamed (the supervisor, recover.c).
  *  2. A volley is about two fifths of commit_delay of work at most, so that a stop waits for no more than
@@ -49,12 +50,22 @@ static void drop_volley(struct worker *worker)
     pending_cut(&worker->pending, count > answered ? count - answered : 0);
 }
 
+/* Nonsense in a volley was any event's. A program that ends after it has answered and before it is sent more
+ * did not die of what it never saw; one that has never answered anything is broken, and its events say so. */
+static bool blames_nobody(const struct worker *worker, const struct stage_breakage *breakage)
+{
+    return (worker->volley.size > 1 && breakage->kind == SHM_CAUSE_NONSENSE) ||
+           (breakage->unsent && worker->run_count > 0);
+}
+
 /* The co-process is gone or talks nonsense: what is finished is committed, the rest is the supervisor's to
  * sort out. */
 static void worker_broken(struct worker *worker, const struct stage_breakage *breakage)
 {
     struct shm_slot *slot = worker->process.slot;
-    if (worker->volley.size > 1 && breakage->kind == SHM_CAUSE_NONSENSE)
+    if (breakage->unsent)
+        atomic_store(&slot->volley, 0);
+    if (blames_nobody(worker, breakage))
         atomic_store(&slot->ticket, SHM_NO_TICKET); /* before there is a cause to blame it for */
     text_set(&slot->cause_words, breakage->words);
     atomic_store(&slot->cause_code, breakage->code);
@@ -281,8 +292,8 @@ void worker_run(struct worker *worker)
         else
             judge_event(worker, event);
         batch->next++;
-        if (volley->left > 0)
-            volley->left--;
+        if (volley->left > 0 && --volley->left == 0)
+            atomic_store_explicit(&worker->process.slot->volley, 0, memory_order_relaxed);
         if (volley->left == 0)
             worker_commit_due(worker, true);
     }

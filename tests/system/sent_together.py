@@ -182,6 +182,20 @@ def tried():
     trial.instance.stop()
 
 
+def dies_idle():
+    """Nothing is in hand any more: what happens then has nothing to do with several being sent together."""
+    trial = Trial("idle", *some(80, "after"))
+    trial.begin()
+    trial.gate.open()
+    trial.instance.wait_empty(len(trial.events) + 1)
+    os.kill(trial.instance.source()["stages"][0]["workers"][0]["pid"], signal.SIGKILL)
+    wait_for(lambda: 'death process="lines/first[0]"' in trial.instance.log_text(), "the death of the idle worker")
+    trial.instance.wait_source(lambda s: s["stages"][0]["workers"][0]["state"] == "idle", "its successor")
+    check(max(trial.told("together"))[0] >= 8, "several were sent at once")
+    check("one-by-one" not in trial.instance.log_text(), "the stage goes on as before")
+    trial.instance.stop()
+
+
 def one_by_one(name, **keys):
     trial = Trial(name, *some(80, "after"), **keys)
     trial.begin()
@@ -198,6 +212,7 @@ def main():
     hangs()
     stops()
     tried()
+    dies_idle()
     one_by_one("alone", prefetch=1)
     one_by_one("limited", limits={"cpu": "60s"})
     finish()
