@@ -65,7 +65,7 @@ static inline void count_engine(void)
 static inline void groups_begin(enum synchronous synchronous, int count)
 {
     fixture_begin();
-    gate = mmap(NULL, sizeof *gate, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    gate = mmap(NULL, sizeof(pthread_mutex_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CU_ASSERT_FATAL(gate != MAP_FAILED);
     CU_ASSERT_EQUAL_FATAL(gate_init(gate), 0);
     fixture.options.synchronous = synchronous;
@@ -85,7 +85,7 @@ static inline void groups_end(void)
 {
     CU_ASSERT_TRUE(gate_is_free());
     fixture_end();
-    munmap(gate, sizeof *gate);
+    munmap(gate, sizeof(pthread_mutex_t));
 }
 
 /* A group of no answer yet, at this stage. */
