@@ -260,7 +260,7 @@ static void test_killed_waker(void)
 }
 
 UNIT_MAIN("wake", {"a wake before the sleep ends it", test_wake_before_sleep}, {"time-outs", test_timeout},
-          {"a stage's sleepers, one for each entry", test_stage}, {"what is left wakes one more", test_rest},
+          {"a stage's sleepers, one a push", test_stage}, {"what is left wakes one more", test_rest},
           {"who is idle", test_idle}, {"who waits elsewhere", test_elsewhere},
           {"room, when half is empty", test_room}, {"a ticket came free", test_ticket_freed},
           {"two threads, no wake-up lost", test_ping_pong},
