@@ -18,7 +18,7 @@
 
 #include "contrib/bench_parts.h"
 #include "contrib/bench_tool.h"
-#include "src/store.h"
+#include "src/store/store.h"
 
 #define PAGE 5000
 #define DAYS_MS (UINT64_C(30) * 24 * 3600 * 1000)

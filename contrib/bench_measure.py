@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 
-import bench_family
+import bench_instance
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LOOK_EVERY_S = 0.1
@@ -105,7 +105,7 @@ class Bench:
     def beside(self, name, events, *arguments, watch=False):
         """The pipeline on a store that fill() made: as many events come as go. watch: sizes and memory too."""
         store = self.filled[name]
-        path, memory, wal = store[0], bench_family.Memory(), [0]
+        path, memory, wal = store[0], bench_instance.Memory(), [0]
 
         def look(pid):
             memory.look(pid)
@@ -173,16 +173,16 @@ def size(path):
 
 
 def weigh(root, seconds):
-    pids = bench_family.family(root)
-    before = {pid: bench_family.cpu_and_wakes(pid) for pid in pids}
+    pids = bench_instance.family(root)
+    before = {pid: bench_instance.cpu_and_wakes(pid) for pid in pids}
     begin = time.monotonic()
     time.sleep(seconds)
     took = time.monotonic() - begin
     processes = []
     for pid in pids:
-        cpu, wakes = bench_family.cpu_and_wakes(pid)
-        private = bench_family.private_bytes(pid)
-        processes.append({"process": bench_family.title(pid), "cpu_percent": (cpu - before[pid][0]) / 1e7 / took,
+        cpu, wakes = bench_instance.cpu_and_wakes(pid)
+        private = bench_instance.private_bytes(pid)
+        processes.append({"process": bench_instance.title(pid), "cpu_percent": (cpu - before[pid][0]) / 1e7 / took,
                           "wakes_per_s": (wakes - before[pid][1]) / took, "private_mib": (private or 0) / (1 << 20)})
     found = {name: sum(process[name] for process in processes) for name in ("cpu_percent", "wakes_per_s", "private_mib")}
     return dict(found, largest_mib=max(process["private_mib"] for process in processes), processes=processes)

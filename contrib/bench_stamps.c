@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 
 #include "contrib/bench_tool.h"
-#include "src/group.h"
+#include "src/process/group_commit.h"
 
 int __real_store_ingest(struct store *store, int64_t source, const struct store_page *page,
                         const struct store_claim *claim, struct store_ingested *out);

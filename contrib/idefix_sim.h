@@ -16,7 +16,7 @@
 #include <mosquitto.h>
 #include <stdio.h>
 
-#include "src/idefix_frame.h"
+#include "src/idefix/frame.h"
 
 #define SIM_BODY_MAX ((size_t)64 << 20) /* of a request, inflated */
 

@@ -16,7 +16,7 @@
 #include <time.h>
 
 #include "contrib/idefix_sim.h"
-#include "src/json_scan.h"
+#include "src/json/scan.h"
 
 /* ---- errors */
 

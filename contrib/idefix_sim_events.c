@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "contrib/idefix_sim.h"
-#include "src/json_scan.h"
+#include "src/json/scan.h"
 
 #define GENERATED_DEVICES 10
 #define GENERATED_FROM INT64_C(1767225600) /* 2026-01-01 */

@@ -9,7 +9,7 @@
 #include <zlib.h>
 
 #include "contrib/idefix_sim.h"
-#include "src/json_pack.h"
+#include "src/json/msgpack_write.h"
 
 #define BOMB_BYTES ((size_t)72 << 20)
 #define DEEP 100000

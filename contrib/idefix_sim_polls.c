@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "contrib/idefix_sim.h"
-#include "src/json_scan.h"
+#include "src/json/scan.h"
 
 #define LIMIT_DEFAULT 100
 #define LIMIT_MAX 10000

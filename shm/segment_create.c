@@ -18,7 +18,7 @@
  */
 #include "shm/segment.h"
 
-#include "shm/gate.h"
+#include "shm/write_lock.h"
 #include "shm/slot.h"
 
 #include <errno.h>

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #include "shm/slot.h"
-#include "src/log.h"
+#include "src/base/log.h"
 #include "supervisor/family.h"
 
 #define OUTPUT_BYTES 65536

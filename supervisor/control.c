@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control socket, server side (src/control.h has the protocol). Run by the supervisor; owns the socket,
+ * The control socket, server side (src/control/control.h has the protocol). Run by the supervisor; owns the socket,
  * and each client until it is answered or handed on.
  *
  * Invariants
@@ -24,9 +24,9 @@
 
 #include "shm/slot.h"
 #include "shm/wake.h"
-#include "src/control.h"
-#include "src/json.h"
-#include "src/log.h"
+#include "src/control/control.h"
+#include "src/json/json.h"
+#include "src/base/log.h"
 #include "supervisor/family.h"
 
 #define DEFAULT_DIRECTORY "/run/eventpipe"

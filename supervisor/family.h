@@ -12,8 +12,8 @@
 #include <sys/types.h>
 
 #include "shm/segment.h"
-#include "src/error.h"
-#include "src/inherit.h"
+#include "src/base/error.h"
+#include "src/process/child_context.h"
 #include "supervisor/notify.h"
 #include "supervisor/relay.h"
 #include "supervisor/restart.h"

@@ -13,8 +13,8 @@
 #include <sys/mman.h>
 
 #include "shm/slot.h"
-#include "src/log.h"
-#include "src/manager.h"
+#include "src/base/log.h"
+#include "src/library/manager.h"
 #include "supervisor/supervisor.h"
 
 struct measured_worker {

@@ -3,9 +3,9 @@
  * eventpiped: the command line, the configuration, then the supervisor for the rest of its life.
  *
  *   eventpiped (supervisor.c)   one loop; holds the store's lock, the control socket, the segment
- *    +- keeper (src/keeper.c)   first and last: prepares the store; upkeep, totals, the operators' requests
- *    +- SOURCE/STAGE[0..N-1]    workers (src/worker.c), one process group a stage
- *    +- producer SOURCE         (src/producer.c) fetches, stores, injects into its first stages' rings
+ *    +- keeper (src/process/keeper.c)   first and last: prepares the store; upkeep, totals, the operators' requests
+ *    +- SOURCE/STAGE[0..N-1]    workers (src/process/worker.c), one process group a stage
+ *    +- producer SOURCE         (src/process/producer.c) fetches, stores, injects into its first stages' rings
  *
  *   producer --ring--> stage 1 --ring--> stage 2 ... --ring--> last stage; each worker pushes into the next
  * stage's ring
@@ -17,11 +17,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "src/config.h"
-#include "src/log.h"
-#include "src/process.h"
-#include "src/source.h"
-#include "src/stage.h"
+#include "src/config/config.h"
+#include "src/base/log.h"
+#include "src/process/process.h"
+#include "src/source/source.h"
+#include "src/stage/stage.h"
 #include "supervisor/supervisor.h"
 
 #ifndef PACKAGE_VERSION

@@ -15,8 +15,8 @@
 
 #include "shm/slot.h"
 #include "shm/wake.h"
-#include "src/keeper.h"
-#include "src/log.h"
+#include "src/process/keeper.h"
+#include "src/base/log.h"
 #include "supervisor/family.h"
 
 #define FINAL_GRACE_NS (10000 * FAMILY_MS_NS) /* after the drain deadline, for producers and the keeper */

@@ -4,7 +4,7 @@
 #define PLAN_H
 
 #include "shm/segment.h"
-#include "src/config.h"
+#include "src/config/config.h"
 
 struct plan {
     struct segment_plan segment;

@@ -20,12 +20,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "shm/offer.h"
+#include "shm/commit_request.h"
 #include "shm/slot.h"
 #include "shm/ticket.h"
 #include "shm/wake.h"
-#include "src/log.h"
-#include "src/store.h"
+#include "src/base/log.h"
+#include "src/store/store.h"
 #include "supervisor/family.h"
 
 #define LAST_WORDS_BYTES 400

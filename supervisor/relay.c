@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "src/log.h"
+#include "src/base/log.h"
 
 #define CUT_MARK " [cut]"
 

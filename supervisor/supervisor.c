@@ -23,10 +23,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "shm/deaths.h"
+#include "shm/crash_log.h"
 #include "shm/slot.h"
-#include "src/log.h"
-#include "src/store.h"
+#include "src/base/log.h"
+#include "src/store/store.h"
 #include "supervisor/family.h"
 #include "supervisor/plan.h"
 

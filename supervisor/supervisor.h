@@ -8,8 +8,8 @@
 #include <sys/types.h>
 
 #include "shm/segment.h"
-#include "src/config.h"
-#include "src/error.h"
+#include "src/config/config.h"
+#include "src/base/error.h"
 
 struct supervisor_options {
     const struct config *config; /* valid; borrowed until the end */

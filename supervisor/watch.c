@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "shm/slot.h"
-#include "src/log.h"
+#include "src/base/log.h"
 #include "supervisor/family.h"
 
 #define SHORTEST_TURN_NS (100 * FAMILY_MS_NS)

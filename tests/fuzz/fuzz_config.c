@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "src/config.h"
+#include "src/config/config.h"
 
 static unsigned problems;
 

@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "src/control.h"
-#include "src/json.h"
+#include "src/control/control.h"
+#include "src/json/json.h"
 
 static struct config config;
 static struct stage_config stage;

@@ -5,7 +5,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "src/exec_answer.h"
+#include "src/stage/exec_answer.h"
 
 static void check_show(const char *line, size_t bytes)
 {

@@ -6,7 +6,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "src/source_http_answer.h"
+#include "src/source/http_answer.h"
 
 #define TOKEN "s3cret-t0ken"
 

@@ -6,8 +6,8 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "src/idefix_events.h"
-#include "src/packed.h"
+#include "src/source/idefix_events.h"
+#include "src/json/msgpack.h"
 
 #define BYTES_MAX ((size_t)1 << 20)
 

@@ -6,8 +6,8 @@
  * that pop (those of stage 1), ring 0 the producer and the workers of stage 0. Any of them, and the supervisor, is killed
  * at any step, KILLS times. A ring's push and pop are one step here; rounds.pml shows that they are.
  *
- *   producer()   src/producer_claim.c: release_orphans, claim_due (load_ticket), claim_publish; producer_open
- *   worker()     src/worker.c: worker_take, run_event; src/worker_commit.c: worker_commit, hand_over
+ *   producer()   src/process/producer_claim.c: release_orphans, claim_due (load_ticket), claim_publish; producer_open
+ *   worker()     src/process/worker.c: worker_take, run_event; src/process/worker_commit.c: worker_commit, hand_over
  *   supervisor() supervisor/recover.c: recover_one; shm/ticket.c: ticket_requeue_lost; supervisor/watch.c
  *   start_anew   the next supervisor: a fresh segment, and a store whose locks of before are void
  *

@@ -4,7 +4,7 @@
  * there; each d_step is one instruction of the program that others can see, or one transaction of the store.
  *
  *   push, pop    shm/ring.c: ring_push_over, ring_pop        pass   shm/ticket.c: ticket_pass
- *   claim        src/producer_claim.c: load_ticket, claim_due      release   release_some
+ *   claim        src/process/producer_claim.c: load_ticket, claim_due      release   release_some
  *   places       no function: what must be so at every instant
  */
 #ifndef EVENTS

@@ -2,8 +2,8 @@
 /*
  * Sleep and wake-up: nobody sleeps for ever while there is work for him, whoever is killed.
  *
- *   producer()    src/producer.c: producer_turn, producer_sleep (wishes: space_wanted, tickets_wanted)
- *   worker()      src/worker.c: worker_turn, worker_take, sleep_until; src/worker_commit.c: hand_over
+ *   producer()    src/process/producer.c: producer_turn, producer_sleep (wishes: space_wanted, tickets_wanted)
+ *   worker()      src/process/worker.c: worker_turn, worker_take, sleep_until; src/process/worker_commit.c: hand_over
  *   prepare, nap  shm/wake.c: wake_prepare; wake_sleep (the kernel compares the word and queues the sleeper in one
  *                 step) and wake_cancel
  *   wake_slot, wake_stage (wake_claimed), wake_rest, wake_room (wake_blocked), wake_ticket_freed   shm/wake.c

@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #include "src/eventpipe.h"
-#include "src/idefix_frame.h"
+#include "src/idefix/frame.h"
 #include "tests/process/until.h"
 #include "tests/unit/unit.h"
 

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "src/eventpipe.h"
-#include "src/store.h"
+#include "src/store/store.h"
 #include "tests/process/until.h"
 #include "tests/unit/unit.h"
 

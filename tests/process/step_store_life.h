@@ -6,7 +6,7 @@
 
 #include "tests/process/step_rig.h"
 
-#include "src/store.h"
+#include "src/store/store.h"
 #include "tests/process/shm_steps.h"
 #include "tests/unit/shm_fixture.h"
 

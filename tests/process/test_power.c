@@ -13,7 +13,7 @@
 #include <inttypes.h>
 #include <sys/stat.h>
 
-#include "src/store.h"
+#include "src/store/store.h"
 #include "tests/process/power_disk.h"
 
 #define PAGE 8

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A ring that stale copies have filled to the brim takes no push: what was handed over then is put in later
  * by the supervisor, and lost to nobody. */
-#include "tests/process/family_fixture.h"
+#include "tests/process/supervisor_fixture.h"
 
 static void test_full_ring_loses_nothing(void)
 {

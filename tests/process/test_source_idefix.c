@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The idefix source, as its producer calls it: cursors, pages, pauses, and when it wants to be tried again.
  */
-#include "src/source.h"
+#include "src/source/source.h"
 #include "tests/process/idefix_fixture.h"
 #include "tests/unit/idefix_frames.h"
 

@@ -21,8 +21,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "shm/gate.h"
-#include "src/store.h"
+#include "shm/write_lock.h"
+#include "src/store/store.h"
 
 #define SOURCES 2
 #define WORKERS 6

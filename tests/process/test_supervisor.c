@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The supervisor with a family of stand-in processes: births, deaths of all kinds, recovery, restarts, the
  * end. */
-#include "tests/process/family_fixture.h"
+#include "tests/process/supervisor_fixture.h"
 
 #define CHECK_DONE(n) CU_ASSERT_EQUAL(events_done(), n)
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The supervisor as others see it: the control socket, a second supervisor, the service manager. */
-#include "tests/process/family_fixture.h"
+#include "tests/process/supervisor_fixture.h"
 
 #include <stddef.h>
 #include <sys/un.h>

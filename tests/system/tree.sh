@@ -34,7 +34,7 @@ for file in $(sources | grep '\.[ch]$'); do
     head -n 1 "$file" | grep -Fq 'SPDX-License-Identifier: MIT' || complain "$file: its first line is no SPDX line"
 done
 for file in $(sources | grep -E '\.(sh|py|in)$|/(bench|quickstart|run)$') configure.ac Makefile.am; do
-    case $file in src/libeventpipe.pc.in) continue ;; esac
+    case $file in src/library/libeventpipe.pc.in) continue ;; esac
     head -n 3 "$file" | grep -Fq 'SPDX-License-Identifier: MIT' || complain "$file: no SPDX line in its first three"
 done
 
@@ -54,7 +54,7 @@ found=$(includes supervisor 'include[[:space:]]+("(shm|src|supervisor)/|<)')
 $found"
 found=$(grep -lE '^[[:space:]]*#[[:space:]]*include.*sqlite3\.h' shm/*.[ch] src/*.[ch] supervisor/*.[ch] contrib/examples/*.[ch] \
     2>/dev/null | grep -vE '^src/(store_sqlite[a-z0-9_]*\.[ch]|import_go\.c)$')
-[ -z "$found" ] || complain "sqlite3.h is for src/store_sqlite* and src/import_go.c alone: $found"
+[ -z "$found" ] || complain "sqlite3.h is for src/store_sqlite* and src/import/go_database.c alone: $found"
 found=$(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]+"' src/eventpipe.h)
 [ -z "$found" ] || complain "the public header stands alone: $found"
 

@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "src/control.h"
+#include "src/control/control.h"
 #include "tests/unit/unit.h"
 
 struct answers {

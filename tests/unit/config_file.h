@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/config.h"
+#include "src/config/config.h"
 #include "tests/unit/unit.h"
 
 /* ---- a directory of our own, a file in it, and what was reported about it ---- */

@@ -12,11 +12,11 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#include "shm/gate.h"
-#include "src/group.h"
-#include "src/group_pack.h"
-#include "src/store_sqlite.h"
-#include "tests/unit/log_syncs.h"
+#include "shm/write_lock.h"
+#include "src/process/group_commit.h"
+#include "src/process/group_codec.h"
+#include "src/store/sqlite/sqlite.h"
+#include "tests/unit/wal_syncs.h"
 #include "tests/unit/shm_make.h"
 #include "tests/unit/store_files.h"
 

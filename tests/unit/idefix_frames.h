@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-#include "src/idefix_frame.h"
+#include "src/idefix/frame.h"
 #include "tests/unit/unit.h"
 
 #define FRAME_LIMIT ((size_t)1 << 20)

@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "src/import_go.h"
+#include "src/import/go_database.h"
 #include "tests/unit/unit.h"
 
 static struct {

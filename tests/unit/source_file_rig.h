@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/source.h"
+#include "src/source/source.h"
 #include "tests/unit/unit.h"
 
 struct rig {

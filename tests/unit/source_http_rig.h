@@ -14,8 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/source.h"
-#include "src/source_http_url.h"
+#include "src/source/source.h"
+#include "src/source/http_url.h"
 #include "tests/unit/unit.h"
 
 /* ---- the feed ---- */

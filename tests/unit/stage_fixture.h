@@ -3,7 +3,7 @@
 #ifndef STAGE_FIXTURE_H
 #define STAGE_FIXTURE_H
 
-#include "src/stage.h"
+#include "src/stage/stage.h"
 #include "tests/unit/unit.h"
 
 static inline void fixture_call(struct ep_call *call, const char *event, const char *context)

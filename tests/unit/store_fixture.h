@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "src/store.h"
+#include "src/store/store.h"
 #include "tests/unit/unit.h"
 
 enum store_kind { KIND_SQLITE, KIND_MEMORY, KINDS };

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* A worker's batch, read from a store that stands in here: what is copied, what is lost, how much at a time;
  * and its pending answers, and who owns their texts. */
-#include "src/batch.h"
+#include "src/process/batch.h"
 
 #include <stdio.h>
 
-#include "src/store_engine.h"
+#include "src/store/engine.h"
 #include "tests/unit/unit.h"
 
 #define EVENTS 100

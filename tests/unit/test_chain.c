@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Where an event enters its chain, and what each answer does to it. */
-#include "src/chain.h"
+#include "src/process/chain.h"
 #include "tests/unit/unit.h"
 
 static struct stage_config stages[3];

@@ -3,7 +3,7 @@
  */
 #include <fcntl.h>
 
-#include "src/cli_chaos.h"
+#include "src/cli/chaos/chaos.h"
 #include "tests/unit/config_file.h"
 
 static const char user_file[] =

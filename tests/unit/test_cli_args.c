@@ -2,8 +2,8 @@
 /* The command line's words: what is taken, what is refused, and the request that comes of it. */
 #include <stdio.h>
 
-#include "src/cli.h"
-#include "src/table.h"
+#include "src/cli/cli.h"
+#include "src/cli/table.h"
 #include "tests/unit/unit.h"
 
 #define WORDS_MAX 16

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The manual page and the program say the same: verbs, options, JSON members, fields. Reads src/eventpipe.1
+ * The manual page and the program say the same: verbs, options, JSON members, fields. Reads src/man/eventpipe.1
  * under top_srcdir (the current folder if that is not set).
  */
 #include <cjson/cJSON.h>
 #include <stdio.h>
 
-#include "src/cli.h"
-#include "src/status.h"
+#include "src/cli/cli.h"
+#include "src/cli/status.h"
 #include "tests/unit/answers.h"
 #include "tests/unit/fake_segment.h"
 

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "src/config.h"
+#include "src/config/config.h"
 
 #define KEYS_MAX 200
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* An exec stage's answer line: every form of it, what is no answer, and that no bytes whatever do harm. */
-#include "src/exec_answer.h"
+#include "src/stage/exec_answer.h"
 
 #include <stdio.h>
 

@@ -4,7 +4,7 @@
  * expected is written out here, not worked out by the code under test. Skipped without ../shared, where the
  * frames are.
  */
-#include "src/idefix_events.h"
+#include "src/source/idefix_events.h"
 #include "tests/unit/idefix_frames.h"
 
 #define FRAMES 26

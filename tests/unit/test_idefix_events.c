@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* A page of Idefix's events: what is stored, what is kept as corrupt, and what an error code asks for. */
-#include "src/idefix_events.h"
+#include "src/source/idefix_events.h"
 
-#include "src/digest.h"
+#include "src/base/hash.h"
 #include "tests/unit/idefix_frames.h"
-#include "tests/unit/packed_fixture.h"
+#include "tests/unit/msgpack_fixture.h"
 
 static int read_page(const char *flags, struct json_span body, struct page *page, struct error *error)
 {

@@ -2,9 +2,9 @@
 /* Idefix's frames: written in every encoding, read whatever comes. */
 #include <zlib.h>
 
-#include "src/idefix_gzip.h"
+#include "src/idefix/gzip.h"
 #include "tests/unit/idefix_frames.h"
-#include "tests/unit/packed_fixture.h"
+#include "tests/unit/msgpack_fixture.h"
 
 static void reads_encodings(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What an Idefix client sends, and where to: broker addresses, Go durations, the data of events.get. */
-#include "src/config.h"
-#include "src/idefix.h"
+#include "src/config/config.h"
+#include "src/idefix/client.h"
 #include "tests/unit/idefix_frames.h"
 
 static void expect_broker(const char *text, const char *host, int port, bool tls)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* An import from the file to the store: which source becomes which, where events go on, the account of it,
  * and that nothing comes twice. */
-#include "src/import.h"
+#include "src/import/import.h"
 #include "tests/unit/import_rig.h"
 #include "tests/unit/store_fixture.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A Go eventpipe's database as it is read: values exact, order, what cannot be read, and the file left alone.
  */
-#include "src/digest.h"
+#include "src/base/hash.h"
 #include "tests/unit/import_rig.h"
 
 static struct error error;

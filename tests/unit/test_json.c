@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* JSON as text: what is accepted, what is found, what it says, and what is written. */
-#include "src/json.h"
+#include "src/json/json.h"
 
 #include <stdio.h>
 
-#include "src/error.h"
-#include "src/utf8.h"
+#include "src/base/error.h"
+#include "src/base/utf8.h"
 #include "tests/unit/unit.h"
 
 static struct json_span span_of(const char *text)

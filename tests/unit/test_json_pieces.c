@@ -2,8 +2,8 @@
 /* JSON taken apart by structure: broken pieces stay by themselves, broken structure is refused. */
 #include <stdio.h>
 
-#include "src/error.h"
-#include "src/json_pieces.h"
+#include "src/base/error.h"
+#include "src/json/pieces.h"
 #include "tests/unit/unit.h"
 
 struct seen {

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/log.h"
+#include "src/base/log.h"
 
 /* stderr is a pipe for the time of a test; O_DIRECT makes it keep writes apart, so that a read returns one of
  * them. */

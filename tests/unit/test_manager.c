@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The library's calls refuse what cannot be, with words, before anything is started. */
 #include "src/eventpipe.h"
-#include "src/manager.h"
+#include "src/library/manager.h"
 #include "tests/unit/unit.h"
 
 static enum ep_answer nothing(ep_call *call, void *state)

@@ -3,8 +3,8 @@
  * be. */
 #include <stdio.h>
 
-#include "src/digest.h"
-#include "src/source.h"
+#include "src/base/hash.h"
+#include "src/source/source.h"
 #include "tests/unit/unit.h"
 
 static const struct event_pointers no_pointers;

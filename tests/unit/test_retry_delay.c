@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The backoff between attempts: doubles from min to max, spread by a quarter, and never overflows. */
-#include "src/stage.h"
+#include "src/stage/stage.h"
 #include "tests/unit/unit.h"
 
 #define MIDDLE 0x80000000u /* of the random numbers: factor 1 */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The segment: what a plan becomes, and what is refused: wrong plans, foreign, unfinished and damaged
  * objects. */
-#include "shm/gate.h"
+#include "shm/write_lock.h"
 #include "shm/segment.h"
 #include "tests/unit/shm_fixture.h"
 #include "tests/unit/unit.h"

@@ -2,7 +2,7 @@
 /* A library caller's own client as a source: what it is given, what it may add, how it fails. */
 #include <stdio.h>
 
-#include "src/source.h"
+#include "src/source/source.h"
 #include "tests/unit/unit.h"
 
 /* A client that writes down what it is called with, and does what the test wants. */

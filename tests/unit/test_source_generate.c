@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "src/source.h"
+#include "src/source/source.h"
 #include "tests/unit/unit.h"
 
 struct rig {

@@ -234,7 +234,7 @@ static void closed_inputs_end_it(void)
                      SHM_CAUSE_NONSENSE, 0, "before it answered, after half a line: `{\"pro`"));
 }
 
-static void nonsense_is_shown(void)
+static void malformed_answers_are_shown(void)
 {
     CU_ASSERT(breaks("sh", "read -r line; echo hello; read -r more", SHM_CAUSE_NONSENSE, 0,
                      "answered what is no answer: `hello`"));
@@ -462,7 +462,7 @@ static const struct unit_case cases[] = {
     {"no deadlock", no_deadlock},
     {"ends are told exactly", ends_are_told_exactly},
     {"closed inputs end it", closed_inputs_end_it},
-    {"nonsense is shown", nonsense_is_shown},
+    {"nonsense is shown", malformed_answers_are_shown},
     {"stray lines and silent ends", stray_lines_and_silent_ends},
     {"failed starts say why", failed_starts_say_why},
     {"the check searches as exec does", check_searches_as_exec_does},

@@ -9,8 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "src/exec_user.h"
-#include "src/limits.h"
+#include "src/config/user.h"
+#include "src/config/limits.h"
 #include "tests/unit/exec_trial.h"
 
 /* One call whose answer, a rejection, begins with these words. */

@@ -2,8 +2,8 @@
 /* status: what it makes of a segment and of a store, in text and JSON, and when it calls an instance healthy.
  */
 
-#include "src/status.h"
-#include "src/table.h"
+#include "src/cli/status.h"
+#include "src/cli/table.h"
 #include "tests/unit/fake_segment.h"
 
 #include <cjson/cJSON.h>

@@ -3,8 +3,8 @@
  * gate. */
 #include <fcntl.h>
 
-#include "shm/gate.h"
-#include "src/store_sqlite.h"
+#include "shm/write_lock.h"
+#include "src/store/sqlite/sqlite.h"
 #include "tests/unit/store_files.h"
 
 /* ---- refusals at run time ---- */

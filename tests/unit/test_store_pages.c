@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "src/store_sqlite.h"
+#include "src/store/sqlite/sqlite.h"
 #include "tests/unit/store_fixture.h"
 
 #define BATCH 500

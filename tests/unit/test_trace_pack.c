@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The trace's rows: what is packed comes out again, small; any bytes are taken. */
-#include "src/trace_pack.h"
+#include "src/store/trace_pack.h"
 #include "tests/unit/unit.h"
 
 static void expect_same(const struct store_step *a, const struct store_step *b)

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The log. Every process body writes through it; what log_open set up is inherited over fork, and each child
+ * gives itself a name and, where its stderr is the supervisor's pipe, turns the relay mode on.
+ *
+ * Invariants
+ *  1. One line is one write(2) of at most LINE_BYTES (no more than PIPE_BUF): lines of different processes
+ * never mix.
+ *  2. A line holds no control character but the newline at its end (and the mark at its beginning in relay
+ * mode), so nothing that a backend or a stage says can forge a line or play with a terminal.
+ *  3. errno is what it was before.
+ *
+ * Survived: a stderr that cannot take a line right now (EAGAIN), or at all; such lines are counted, and the
+ * next line that gets through says how many were lost. A blocking stderr blocks.
+ */
+#include "src/base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "src/base/utf8.h"
+
+#define LINE_BYTES 4096
+#define NOTE_BYTES 64
+#define RELAY_MARK '\x1e' /* tells the supervisor our lines from those that stages print */
+
+static_assert(LINE_BYTES <= PIPE_BUF, "a longer write to a pipe may be torn apart");
+
+static struct {
+    enum ep_severity least;
+    ep_log_function *function;
+    void *user;
+    char name[128];
+    bool journal, relay;
+    unsigned long lost;
+} log_state = {.least = EP_LOG_INFO};
+
+/* systemd sets JOURNAL_STREAM to device:inode of the stream it gave us; a shell in between may have
+ * redirected stderr. */
+static bool is_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
+    struct stat about;
+    return stream != NULL && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+           fstat(STDERR_FILENO, &about) == 0 && (unsigned long long)about.st_dev == device &&
+           (unsigned long long)about.st_ino == inode;
+}
+
+void log_open(enum ep_severity least, ep_log_function *function, void *user)
+{
+    log_state.least = least;
+    log_state.function = function;
+    log_state.user = user;
+    log_state.relay = false;
+    log_state.journal = is_journal();
+}
+
+void log_name(const char *format, ...)
+{
+    char name[sizeof log_state.name];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name, sizeof name, format, arguments);
+    va_end(arguments);
+    log_clean(name, log_state.name, sizeof log_state.name);
+}
+
+void log_relay_mode(bool on)
+{
+    log_state.relay = on;
+}
+
+bool log_wanted(enum ep_severity severity)
+{
+    return severity <= log_state.least;
+}
+
+/* What stands before a line, depending on who reads it; returns its length. */
+static size_t put_prefix(char *line, size_t size, enum ep_severity severity)
+{
+    if (log_state.relay)
+        return (size_t)snprintf(line, size, "%c<%d>", RELAY_MARK, (int)severity);
+    if (log_state.journal)
+        return (size_t)snprintf(line, size, "<%d>", (int)severity);
+    struct timespec now;
+    struct tm local;
+    clock_gettime(CLOCK_REALTIME, &now);
+    size_t used = 0;
+    if (localtime_r(&now.tv_sec, &local) != NULL)
+        used = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &local);
+    return used + (size_t)snprintf(line + used, size - used, ".%03d ", (int)(now.tv_nsec / 1000000));
+}
+
+/* Whole or not at all, as far as the descriptor allows it. */
+static bool put_line(const char *line, size_t length)
+{
+    ssize_t written;
+    do
+        written = write(STDERR_FILENO, line, length);
+    while (written < 0 && errno == EINTR);
+    return written == (ssize_t)length;
+}
+
+/* `text` names its speaker already, and is clean. */
+static void put(enum ep_severity severity, const char *text)
+{
+    char line[LINE_BYTES], note[NOTE_BYTES] = "";
+    if (log_state.function != NULL && !log_state.relay) {
+        log_state.function(severity, text, log_state.user);
+        return;
+    }
+    if (log_state.lost > 0)
+        snprintf(note, sizeof note, " (%lu lines before this were lost)", log_state.lost);
+    size_t used = put_prefix(line, sizeof line, severity);
+    log_clean(text, line + used, sizeof line - used - strlen(note));
+    used += strlen(line + used);
+    memcpy(line + used, note, strlen(note));
+    used += strlen(note);
+    line[used++] = '\n';
+    if (put_line(line, used))
+        log_state.lost = 0;
+    else
+        log_state.lost++;
+}
+
+void log_write(enum ep_severity severity, const char *format, ...)
+{
+    if (!log_wanted(severity))
+        return;
+    int error = errno;
+    char words[LINE_BYTES], text[LINE_BYTES];
+    size_t used = 0;
+    if (log_state.name[0] != '\0')
+        used = (size_t)snprintf(words, sizeof words, "%s: ", log_state.name);
+    va_list arguments;
+    va_start(arguments, format);
+    errno = error; /* that "%m" says the caller's */
+    vsnprintf(words + used, sizeof words - used, format, arguments);
+    va_end(arguments);
+    log_clean(words, text, sizeof text);
+    put(severity, text);
+    errno = error;
+}
+
+void log_pass(enum ep_severity severity, const char *line)
+{
+    if (!log_wanted(severity))
+        return;
+    int error = errno;
+    char text[LINE_BYTES];
+    log_clean(line, text, sizeof text);
+    put(severity, text);
+    errno = error;
+}
+
+bool log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, uint32_t *suppressed)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    if (limit->window_ns == 0 || now_ns - limit->window_ns >= interval_ms * 1000000u) {
+        limit->window_ns = now_ns;
+        limit->in_window = 0;
+    }
+    if (limit->in_window >= burst) {
+        limit->suppressed++;
+        return false;
+    }
+    limit->in_window++;
+    *suppressed = limit->suppressed;
+    limit->suppressed = 0;
+    return true;
+}
+
+void log_clean(const char *words, char *buffer, unsigned long size)
+{
+    const char *at = words, *end = words + strnlen(words, size + 3); /* the last character may reach over */
+    size_t used = 0;
+    if (size == 0)
+        return;
+    while (at < end) {
+        size_t length = utf8_length(at, end);
+        // Words end before `end`. NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign)
+        unsigned char first = (unsigned char)at[0];
+        /* U+0080 to U+009F, two bytes in UTF-8, are control characters too */
+        bool control =
+            first < 0x20 || first == 0x7f || (length == 2 && first == 0xc2 && (unsigned char)at[1] < 0xa0);
+        bool shown = length > 0 && !control;
+        size_t bytes = shown ? length : 1;
+        if (used + bytes >= size)
+            break; /* cut between characters */
+        if (shown)
+            memcpy(buffer + used, at, length);
+        else
+            buffer[used] = '?';
+        used += bytes;
+        at += length > 0 ? length : 1;
+    }
+    buffer[used] = '\0';
+}

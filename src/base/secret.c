@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Secrets from files: the first line of a regular file that belongs to us or to root and that nobody else may
+ * touch. Runs in the supervisor while it reads the configuration, and in whatever program uses the library.
+ * The checks are made on the open descriptor, so the file that was checked is the one that is read. Its
+ * content never gets into words.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/config/config.h"
+
+#define SECRET_BYTES_MAX 8192
+
+static int check_file(int fd, const char *path, struct error *error)
+{
+    struct stat about;
+    if (fstat(fd, &about) != 0)
+        return error_set(error, EP_EACCESS, "%s cannot be examined: %s", path, strerror(errno));
+    if (!S_ISREG(about.st_mode))
+        return error_set(error, EP_EACCESS, "%s is not a regular file", path);
+    if (about.st_uid != geteuid() && about.st_uid != 0)
+        return error_set(error, EP_EACCESS,
+                         "%s belongs to user %u, expected user %u (who runs this) or root: chown it", path,
+                         (unsigned)about.st_uid, (unsigned)geteuid());
+    if ((about.st_mode & 077) != 0)
+        return error_set(error, EP_EACCESS,
+                         "%s has mode %04o, so that others than its owner can use it, expected 0600 or 0400: "
+                         "run `chmod 600 %s`",
+                         path, (unsigned)(about.st_mode & 07777), path);
+    return EP_OK;
+}
+
+/* Ends the text after its first line and drops blanks around it; returns where it begins, or NULL if it
+ * cannot be sent. */
+static char *first_line(char *text, size_t length)
+{
+    size_t end = 0;
+    while (end < length && text[end] != '\n')
+        end++;
+    while (end > 0 && strchr(" \t\r", text[end - 1]) != NULL && text[end - 1] != '\0')
+        end--;
+    text[end] = '\0';
+    char *begin = text + strspn(text, " \t");
+    for (const char *at = begin; at < text + end; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            return NULL;
+    return begin;
+}
+
+int secret_read(const char *path, char **out, struct error *error)
+{
+    char text[SECRET_BYTES_MAX + 1];
+    size_t length = 0;
+    int code = EP_OK;
+    /* non-blocking: a FIFO must be refused, not waited for */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return error_set(error, EP_EACCESS, "%s cannot be opened: %s", path, strerror(errno));
+    code = check_file(fd, path, error);
+    while (code == EP_OK && length < SECRET_BYTES_MAX) {
+        ssize_t got = read(fd, text + length, SECRET_BYTES_MAX - length);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            code = error_set(error, EP_EACCESS, "%s cannot be read: %s", path, strerror(errno));
+        if (got <= 0)
+            break;
+        length += (size_t)got;
+    }
+    if (code == EP_OK) {
+        char *line = first_line(text, length);
+        if (line == NULL)
+            code = error_set(error, EP_EACCESS, "the first line of %s holds control characters", path);
+        else if (*line == '\0')
+            code = error_set(error, EP_EACCESS, "the first line of %s is empty, expected the token", path);
+        else if (length == SECRET_BYTES_MAX && memchr(text, '\0', SECRET_BYTES_MAX) == NULL)
+            code = error_set(error, EP_EACCESS, "the first line of %s is longer than %d bytes", path,
+                             SECRET_BYTES_MAX - 1);
+        else if ((line = strdup(line)) == NULL)
+            code = error_set(error, EP_ENOMEM, "out of memory");
+        else
+            *out = line;
+    }
+    explicit_bzero(text, sizeof text);
+    close(fd);
+    return code;
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Durations, sizes and times as people write them. Pure functions, used by every process and by the command
+ * line.
+ *
+ * Invariants
+ *  1. Nothing is read half: a text is a duration to its last byte, or it is refused.
+ *  2. No overflow: a number that does not fit is refused with errno ERANGE, never wrapped.
+ *  3. What unit_duration_text writes, unit_duration_ms reads back to the same value.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/config/config.h"
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+/* From large to small: the order in which the parts of "1m30s" must stand. */
+static const struct unit duration_units[] = {
+    {"d", UINT64_C(86400000)}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1},
+};
+
+#define DURATION_UNITS (sizeof duration_units / sizeof duration_units[0])
+
+static const struct unit size_units[] = {
+    {"", 1},
+    {"B", 1},
+    {"k", 1000},
+    {"kB", 1000},
+    {"K", 1000},
+    {"M", 1000000},
+    {"MB", 1000000},
+    {"G", 1000000000},
+    {"GB", 1000000000},
+    {"T", UINT64_C(1000000000000)},
+    {"TB", UINT64_C(1000000000000)},
+    {"KiB", 1024},
+    {"MiB", UINT64_C(1) << 20},
+    {"GiB", UINT64_C(1) << 30},
+    {"TiB", UINT64_C(1) << 40},
+};
+
+static int refuse(int reason)
+{
+    errno = reason;
+    return EP_EINVAL;
+}
+
+/* Reads the digits at *text and moves it behind them; a number that does not fit becomes UINT64_MAX and
+ * *large. */
+static bool read_digits(const char **text, uint64_t *value, bool *large)
+{
+    const char *at = *text;
+    *value = 0;
+    for (; *at >= '0' && *at <= '9'; at++) {
+        if (__builtin_mul_overflow(*value, 10u, value) ||
+            __builtin_add_overflow(*value, (uint64_t)(*at - '0'), value)) {
+            *large = true;
+            *value = UINT64_MAX;
+        }
+    }
+    bool some = at != *text;
+    *text = at;
+    return some;
+}
+
+int unit_duration_ms(const char *text, uint64_t *ms)
+{
+    if (strcmp(text, "0") == 0) { /* nought is the same in every unit */
+        *ms = 0;
+        return EP_OK;
+    }
+    uint64_t sum = 0;
+    bool large = false;
+    size_t next = 0; /* the units from here on may still come */
+    const char *at = text;
+    do {
+        uint64_t number;
+        if (!read_digits(&at, &number, &large))
+            return refuse(EINVAL);
+        size_t letters = 0;
+        while (isalpha((unsigned char)at[letters]))
+            letters++;
+        while (next < DURATION_UNITS && (strlen(duration_units[next].name) != letters ||
+                                         strncmp(at, duration_units[next].name, letters) != 0))
+            next++;
+        if (next == DURATION_UNITS)
+            return refuse(EINVAL);
+        uint64_t part;
+        if (__builtin_mul_overflow(number, duration_units[next].factor, &part) ||
+            __builtin_add_overflow(sum, part, &sum)) {
+            large = true;
+            sum = 0;
+        }
+        next++;
+        at += letters;
+    } while (*at != '\0');
+    if (large || sum > UNIT_DURATION_MAX_MS)
+        return refuse(ERANGE);
+    *ms = sum;
+    return EP_OK;
+}
+
+int unit_size_bytes(const char *text, uint64_t *bytes)
+{
+    uint64_t number;
+    bool large = false;
+    if (!read_digits(&text, &number, &large))
+        return refuse(EINVAL);
+    for (size_t i = 0; i < sizeof size_units / sizeof size_units[0]; i++) {
+        if (strcmp(text, size_units[i].name) != 0)
+            continue;
+        if (large || __builtin_mul_overflow(number, size_units[i].factor, &number))
+            return refuse(ERANGE);
+        *bytes = number;
+        return EP_OK;
+    }
+    return refuse(EINVAL);
+}
+
+void unit_duration_text(uint64_t ms, char *buffer, size_t size)
+{
+    size_t used = 0;
+    if (size == 0)
+        return;
+    buffer[0] = '\0';
+    for (size_t i = 0; i < DURATION_UNITS && used < size; i++) {
+        uint64_t number = ms / duration_units[i].factor;
+        if (number == 0)
+            continue;
+        ms %= duration_units[i].factor;
+        used += (size_t)snprintf(buffer + used, size - used, "%llu%s", (unsigned long long)number,
+                                 duration_units[i].name);
+    }
+    if (used == 0)
+        snprintf(buffer, size, "0s");
+}
+
+/* A fixed number of digits with a value between two bounds. */
+static bool read_field(const char **text, int digits, int least, int most, int *value)
+{
+    *value = 0;
+    for (int i = 0; i < digits; i++, (*text)++) {
+        if (**text < '0' || **text > '9')
+            return false;
+        *value = *value * 10 + (**text - '0');
+    }
+    return *value >= least && *value <= most;
+}
+
+static bool read_mark(const char **text, const char *allowed)
+{
+    if (**text == '\0' || strchr(allowed, **text) == NULL)
+        return false;
+    (*text)++;
+    return true;
+}
+
+static int days_in_month(int year, int month)
+{
+    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    return month == 2 && leap ? 29 : days[month - 1];
+}
+
+/* Date, time of day, optional fraction, and Z or an offset: all of RFC 3339's form, nothing else of ISO 8601.
+ */
+static bool is_rfc3339(const char *at)
+{
+    int year, month, day, value;
+    if (!read_field(&at, 4, 0, 9999, &year) || !read_mark(&at, "-") || !read_field(&at, 2, 1, 12, &month) ||
+        !read_mark(&at, "-") || !read_field(&at, 2, 1, days_in_month(year, month), &day) ||
+        !read_mark(&at, "Tt ") || !read_field(&at, 2, 0, 23, &value) || !read_mark(&at, ":") ||
+        !read_field(&at, 2, 0, 59, &value) || !read_mark(&at, ":") || !read_field(&at, 2, 0, 60, &value))
+        return false;
+    if (*at == '.') {
+        at++;
+        if (*at < '0' || *at > '9')
+            return false;
+        while (*at >= '0' && *at <= '9')
+            at++;
+    }
+    if (read_mark(&at, "Zz"))
+        return *at == '\0';
+    return read_mark(&at, "+-") && read_field(&at, 2, 0, 23, &value) && read_mark(&at, ":") &&
+           read_field(&at, 2, 0, 59, &value) && *at == '\0';
+}
+
+int unit_since_text(const char *text, int64_t now_ms, char *buffer, size_t size)
+{
+    if (is_rfc3339(text)) {
+        if ((size_t)snprintf(buffer, size, "%s", text) >= size)
+            return refuse(ERANGE);
+        return EP_OK;
+    }
+    uint64_t ms;
+    if (unit_duration_ms(text, &ms) != EP_OK)
+        return EP_EINVAL;
+    if (now_ms < 0 || ms > (uint64_t)now_ms)
+        return refuse(ERANGE); /* before 1970 */
+    uint64_t then_ms = (uint64_t)now_ms - ms;
+    time_t seconds = (time_t)(then_ms / 1000);
+    struct tm utc;
+    char moment[40];
+    if (gmtime_r(&seconds, &utc) == NULL || strftime(moment, sizeof moment, "%Y-%m-%dT%H:%M:%S", &utc) == 0 ||
+        (size_t)snprintf(buffer, size, "%s.%03uZ", moment, (unsigned)(then_ms % 1000)) >= size)
+        return refuse(ERANGE);
+    return EP_OK;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* UTF-8, strictly. Pure: any process, any thread. */
+#include "src/base/utf8.h"
+
+#include <string.h>
+
+static bool continues(unsigned char byte)
+{
+    return (byte & 0xC0) == 0x80;
+}
+
+size_t utf8_length(const char *at, const char *end)
+{
+    const unsigned char *byte = (const unsigned char *)at;
+    size_t left = (size_t)(end - at);
+
+    if (byte[0] < 0x80)
+        return 1;
+    if (byte[0] < 0xC2 || left < 2 || !continues(byte[1]))
+        return 0;
+    if (byte[0] < 0xE0)
+        return 2;
+    if (left < 3 || !continues(byte[2]))
+        return 0;
+    if (byte[0] < 0xF0) {
+        bool overlong = byte[0] == 0xE0 && byte[1] < 0xA0;
+        bool surrogate = byte[0] == 0xED && byte[1] > 0x9F;
+        return overlong || surrogate ? 0 : 3;
+    }
+    if (byte[0] > 0xF4 || left < 4 || !continues(byte[3]))
+        return 0;
+    if ((byte[0] == 0xF0 && byte[1] < 0x90) || (byte[0] == 0xF4 && byte[1] > 0x8F))
+        return 0;
+    return 4;
+}
+
+void utf8_cut(char *text)
+{
+    char *end = text + strlen(text), *last = end;
+
+    while (last > text && end - last < 4 && continues((unsigned char)last[-1]))
+        last--;
+    /* the first byte of the last character, unless the text is none */
+    if (last > text && (unsigned char)last[-1] >= 0xC2 && utf8_length(last - 1, end) == 0)
+        last[-1] = '\0';
+}
+
+bool utf8_valid(const char *text, size_t bytes)
+{
+    const char *end = text + bytes;
+
+    while (text < end) {
+        size_t length = utf8_length(text, end);
+        if (length == 0)
+            return false;
+        text += length;
+    }
+    return true;
+}
+
+size_t utf8_put(uint32_t point, char *at)
+{
+    if (point < 0x80) {
+        at[0] = (char)point;
+        return 1;
+    }
+    if (point < 0x800) {
+        at[0] = (char)(0xC0 | point >> 6);
+        at[1] = (char)(0x80 | (point & 0x3F));
+        return 2;
+    }
+    if (point < 0x10000) {
+        at[0] = (char)(0xE0 | point >> 12);
+        at[1] = (char)(0x80 | (point >> 6 & 0x3F));
+        at[2] = (char)(0x80 | (point & 0x3F));
+        return 3;
+    }
+    at[0] = (char)(0xF0 | point >> 18);
+    at[1] = (char)(0x80 | (point >> 12 & 0x3F));
+    at[2] = (char)(0x80 | (point >> 6 & 0x3F));
+    at[3] = (char)(0x80 | (point & 0x3F));
+    return 4;
+}

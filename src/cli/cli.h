@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/* The command line: its table of verbs and options, and what one run of it knows. Runs in eventpipe alone. */
+#ifndef CLI_H
+#define CLI_H
+
+#include <signal.h>
+
+#include "shm/segment.h"
+#include "src/config/config.h"
+#include "src/control/control.h"
+#include "src/json/json.h"
+
+/* The only list of options: id, long name, letter, argument, the groups of verbs that take it, help. */
+#define CLI_OPTIONS(X)                                                                                  \
+    X(CONFIG, "config", 'c', "FILE", CLI_ANY, "the daemon's configuration")                             \
+    X(INSTANCE, "instance", 'i', "INSTANCE", CLI_ANY, "the instance, by name")                          \
+    X(HELP, "help", 'h', NULL, CLI_ANY, "say what there is, and end")                                   \
+    X(VERSION, "version", 'V', NULL, CLI_ANY, "print the version, and end")                             \
+    X(JSON, "json", 0, NULL, CLI_DATA, "one JSON object a line")                                        \
+    X(WATCH, "watch", 0, NULL, CLI_STATUS, "again every second, until q or Ctrl-C")                     \
+    X(FIELDS, "fields", 'o', "FIELD,...", CLI_QUEUE, "these fields, separated by tabs")                 \
+    X(SOURCE, "source", 0, "SOURCE", CLI_SELECT | CLI_SHOW | CLI_IMPORT, "events of this source")       \
+    X(STAGE, "stage", 0, "[SOURCE/]STAGE", CLI_SELECT, "that wait for, or died at, this stage")         \
+    X(STATE, "state", 0, "STATE", CLI_SELECT, "ready, running, delayed, held or dead")                  \
+    X(DEVICE, "device", 0, "DEVICE", CLI_SELECT, "of this device (the event's address)")                \
+    X(TYPE, "type", 0, "TYPE", CLI_SELECT, "of this type")                                              \
+    X(OLDER, "older", 0, "DURATION", CLI_SELECT, "that arrived longer ago, such as 90s, 15m, 2h, 7d")   \
+    X(ERROR, "error", 0, "TEXT", CLI_SELECT, "whose error contains this text")                          \
+    X(LIMIT, "limit", 0, "N", CLI_SELECT | CLI_DEATHS, "at most so many: oldest events, latest deaths") \
+    X(DRY_RUN, "dry-run", 0, NULL, CLI_WRITE, "change nothing, say what would be changed")              \
+    X(SET, "set", 0, "CURSOR", CLI_CURSOR, "fetch from here on")                                        \
+    X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                      \
+    X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")                                  \
+    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long the storm lasts; else 20")                       \
+    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source; else what goes through")             \
+    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line; else made up")            \
+    X(SEED, "seed", 0, "N", CLI_CHAOS, "the same dice as another storm's")                              \
+    X(YES, "yes", 0, NULL, CLI_CHAOS, "the stages may be run, and killed in the middle")
+
+enum cli_group {
+    CLI_ANY = 1,
+    CLI_DATA = 2, /* prints data */
+    CLI_STATUS = 4,
+    CLI_QUEUE = 8,
+    CLI_SELECT = 16, /* takes selectors */
+    CLI_SHOW = 32,
+    CLI_WRITE = 64, /* changes something */
+    CLI_CURSOR = 128,
+    CLI_ENDING = 256,
+    CLI_IMPORT = 512,
+    CLI_CHAOS = 1024,
+    CLI_DEATHS = 2048
+};
+
+enum cli_option_id {
+#define X(id, ...) CLI_OPTION_##id,
+    CLI_OPTIONS(X)
+#undef X
+        CLI_OPTION_COUNT
+};
+
+struct cli_option {
+    const char *name;
+    char letter;
+    const char *argument; /* NULL: takes none */
+    unsigned groups;
+    const char *help;
+};
+extern const struct cli_option cli_options[CLI_OPTION_COUNT];
+
+struct cli;
+struct cli_verb {
+    const char *name, *arguments, *help;
+    unsigned groups;
+    int least, most;             /* arguments; most -1 = any number */
+    int (*run)(struct cli *cli); /* returns the exit status */
+};
+extern const struct cli_verb cli_verbs[]; /* ends with a NULL name */
+
+#define CLI_PROBLEMS_MAX 200
+
+struct cli_problem {
+    unsigned line;
+    char *key, *words;
+};
+
+struct cli {
+    const struct cli_verb *verb;
+    const char *values[CLI_OPTION_COUNT]; /* NULL = not given; "" for an option without argument */
+    char **args;                          /* of the verb */
+    int arg_count;
+
+    /* the instance (cli_target) */
+    char instance[SHM_NAME_BYTES];
+    char *config_path, *control, *storage; /* NULL = not known */
+    struct config *config;                 /* NULL: none, or it has problems */
+    struct cli_problem *problems;
+    size_t problem_count;
+    struct segment segment;
+    int attached; /* 0, or the negative errno of segment_attach */
+    bool alive;   /* the segment's supervisor lives */
+
+    struct json_out out; /* data not yet written to stdout */
+    bool output_failed;
+    char parting[1200]; /* words to be said once the data is written */
+};
+
+static inline bool cli_given(const struct cli *cli, enum cli_option_id option)
+{
+    return cli->values[option] != NULL;
+}
+
+/* cli_options.c. 0, or CONTROL_USAGE with words. */
+int cli_parse(struct cli *cli, int argc, char **argv, struct error *error);
+void cli_usage(struct json_out *out);                                   /* all of it */
+void cli_usage_verb(const struct cli_verb *verb, struct json_out *out); /* one verb's */
+const struct cli_verb *cli_verb_find(const char *name);
+
+/* cli_select.c: the request for the keeper; 0, or CONTROL_USAGE with words. */
+int cli_request(const struct cli *cli, struct json_out *out, struct error *error);
+
+/* cli_target.c: which instance. 0, or an exit status with words. */
+int cli_target(struct cli *cli, struct error *error);
+int cli_attach(struct cli *cli); /* (again) */
+void cli_close(struct cli *cli);
+
+/* cli_talk.c */
+#define CLI_FIRST_MS 5000 /* a verb that only looks asks the store itself when nothing came by then */
+struct cli_answer {
+    control_on_line *see; /* data lines; NULL = printed as they are */
+    void *user;
+    uint64_t lines;
+    bool quiet; /* words of a good end are not worth a line */
+};
+/* Asks the daemon; a reading verb, when it is down, asks the store. Returns the exit status; the answer's
+ * words are said when the data is written. */
+int cli_ask(struct cli *cli, const struct control_question *question, struct cli_answer *answer);
+void cli_words(const char *format, ...)
+    __attribute__((format(printf, 1, 2))); /* on stderr, "eventpipe: " before them */
+
+/* Writes what stdout takes now; what it does not is kept, so that a pager never holds up the daemon. */
+void cli_out_try(struct cli *cli);
+/* Writes the rest, then says the parting words; CONTROL_NO when it cannot be written, else the status given.
+ */
+int cli_out_end(struct cli *cli, int status);
+size_t cli_width(void); /* of the terminal; 0: stdout is none */
+bool cli_colours(void);
+
+/* cli_status.c, cli_queue.c, cli_show.c, cli_order.c, cli_inject.c, cli_import.c, cli_check.c, cli_chaos.c,
+ * cli_deaths.c */
+int cli_status(struct cli *cli);
+int cli_queue(struct cli *cli);
+int cli_show(struct cli *cli);
+int cli_deaths(struct cli *cli);
+int cli_trace(struct cli *cli);
+int cli_change(struct cli *cli);
+int cli_cursor(struct cli *cli);
+int cli_order(struct cli *cli); /* pause, resume, restart */
+int cli_end(struct cli *cli);   /* drain, stop */
+int cli_inject(struct cli *cli);
+int cli_import(struct cli *cli);
+int cli_check(struct cli *cli);
+int cli_chaos(struct cli *cli);
+
+/* A value of a data line as text for people: null and what is missing is "". To be freed. */
+char *cli_field(struct json_span line, const char *pointer);
+/* An age in whole seconds, as a data line has it. */
+void cli_age(struct json_span line, const char *pointer, char *buffer, size_t size);
+/* Fields that queue -o takes, NULL-ended. */
+extern const char *const cli_queue_fields[];
+/* A value spread over lines, its tokens byte for byte as they are. */
+void cli_pretty(struct json_out *out, struct json_span value, size_t indent);
+
+#endif

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * deaths: which processes died, when, how, after how long a life, over which event, and what they said last.
+ * Runs in eventpipe, needs nobody's help: what the keeper has stored is read from the store, what it has not
+ * from the segment, also from one that a killed daemon left.
+ *
+ * The segment is read first: a death that is stored meanwhile is then seen twice, and shown once.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/crash_log.h"
+#include "src/control/admin.h"
+#include "src/cli/cli.h"
+#include "src/store/crash.h"
+#include "src/cli/status.h"
+#include "src/cli/table.h"
+
+struct fresh {
+    bool stored; /* by now */
+    struct shm_death death;
+};
+
+struct list {
+    struct cli *cli;
+    const char *source, *stage; /* only these; NULL = all */
+    size_t source_bytes;
+    bool source_known, stage_known;
+    struct json_out *lines; /* one JSON text a death that is to be shown */
+    size_t count;
+    struct fresh *fresh; /* in the segment only, as far as is known yet */
+    size_t fresh_count;
+};
+
+static bool wanted(const struct list *list, const struct store_death *death)
+{
+    if (list->source == NULL)
+        return true;
+    return strlen(death->source) == list->source_bytes &&
+           memcmp(death->source, list->source, list->source_bytes) == 0 &&
+           (list->stage == NULL || strcmp(death->stage, list->stage) == 0);
+}
+
+static void number(struct json_out *out, const char *name, int64_t value)
+{
+    json_out_words(out, ",\"");
+    json_out_words(out, name);
+    json_out_words(out, "\":");
+    json_out_int(out, value);
+}
+
+static const char *or_null(const char *text)
+{
+    return text[0] != '\0' ? text : NULL;
+}
+
+static void add_json(const struct store_death *death, struct json_out *out)
+{
+    char time[32];
+    admin_time(death->died_ms, time, sizeof time);
+    json_out_words(out, "{\"died\":");
+    json_out_string(out, time, strlen(time));
+    admin_member(out, "process", death->process);
+    admin_member(out, "kind", death->kind);
+    admin_member(out, "source", or_null(death->source));
+    admin_member(out, "stage", or_null(death->stage));
+    number(out, "pid", death->pid);
+    number(out, "lived_ms", (int64_t)death->lived_ms);
+    admin_member(out, "cause", death->cause);
+    number(out, "code", death->code);
+    admin_member(out, "how", death->how);
+    if (death->event != 0)
+        number(out, "number", (int64_t)store_event_number(death->event));
+    else
+        json_out_words(out, ",\"number\":null");
+    admin_member(out, "uid", or_null(death->uid));
+    admin_member(out, "last_words", or_null(death->words));
+    json_out_words(out, "}");
+}
+
+static int add(struct list *list, const struct store_death *death)
+{
+    if (!wanted(list, death))
+        return EP_OK;
+    struct json_out *lines = reallocarray(list->lines, list->count + 1, sizeof *lines);
+    if (lines == NULL)
+        return EP_ENOMEM;
+    list->lines = lines;
+    lines[list->count] = (struct json_out){0};
+    add_json(death, &lines[list->count]);
+    return lines[list->count++].failed ? EP_ENOMEM : EP_OK;
+}
+
+static int see_stored(const struct store_death *death, void *user)
+{
+    struct list *list = user;
+    for (size_t i = 0; i < list->fresh_count; i++)
+        if (list->fresh[i].death.died_ms == death->died_ms && list->fresh[i].death.pid == death->pid)
+            list->fresh[i].stored = true;
+    return add(list, death);
+}
+
+static int read_segment(struct list *list)
+{
+    const struct segment *segment = &list->cli->segment;
+    if (list->cli->attached != 0)
+        return EP_OK;
+    list->fresh = calloc(SHM_DEATHS, sizeof *list->fresh);
+    if (list->fresh == NULL)
+        return EP_ENOMEM;
+    uint64_t end = deaths_end(segment);
+    for (uint64_t at = deaths_first(segment); at < end && list->fresh_count < SHM_DEATHS; at++)
+        if (deaths_read(segment, at, &list->fresh[list->fresh_count].death))
+            list->fresh_count++;
+    return EP_OK;
+}
+
+/* ---- is there such a source, and such a stage? */
+
+static bool is_source(const struct list *list, const char *name)
+{
+    return strlen(name) == list->source_bytes && memcmp(name, list->source, list->source_bytes) == 0;
+}
+
+static bool is_stage(const struct list *list, const char *name)
+{
+    return list->stage != NULL && strcmp(name, list->stage) == 0;
+}
+
+static void know_from_config(struct list *list, const struct config *config)
+{
+    for (size_t i = 0; i < config->source_count; i++) {
+        const struct source_config *source = &config->sources[i];
+        if (!is_source(list, source->id))
+            continue;
+        list->source_known = true;
+        for (size_t j = 0; j < source->stage_count; j++)
+            list->stage_known |= is_stage(list, source->stages[j].name);
+    }
+}
+
+struct stored_source {
+    struct list *list;
+    int64_t id; /* of the source that is asked for, 0 = not found */
+};
+
+static int see_source(int64_t id, const char *name, void *user)
+{
+    struct stored_source *found = user;
+    if (is_source(found->list, name))
+        found->id = id;
+    return EP_OK;
+}
+
+static int see_stage(int64_t id, const char *name, void *user)
+{
+    struct list *list = user;
+    (void)id;
+    list->stage_known |= is_stage(list, name);
+    return EP_OK;
+}
+
+/* What the store has ever known counts, too: its dead are listed. */
+static int know_from_store(struct list *list, struct store *store)
+{
+    struct stored_source found = {.list = list};
+    int code = store_each_source(store, see_source, &found);
+    list->source_known |= found.id != 0;
+    return code == EP_OK && found.id != 0 ? store_each_stage(store, found.id, see_stage, list) : code;
+}
+
+/* Why nobody of it has died. */
+static void say_none(const struct list *list)
+{
+    const struct cli *cli = list->cli;
+    if (list->source == NULL)
+        cli_words("%s: no process of it has died that was not to end", cli->instance);
+    else if (!list->source_known)
+        cli_words("%s: there is no source %.*s", cli->instance, (int)list->source_bytes, list->source);
+    else if (list->stage != NULL && !list->stage_known)
+        cli_words("%s: source %.*s has no stage %s", cli->instance, (int)list->source_bytes, list->source,
+                  list->stage);
+    else
+        cli_words("%s: no process of %s has died that was not to end", cli->instance, cli->args[0]);
+}
+
+static int read_store(struct list *list, uint64_t *dropped, struct error *error)
+{
+    const struct cli *cli = list->cli;
+    struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
+    struct store *store = NULL;
+    if (cli->storage == NULL)
+        return error_set(error, EP_ENOENT, "where its store is, is not known: give -c FILE");
+    int code = store_open(&options, &store, error);
+    if (code != EP_OK)
+        return code;
+    code = store_each_death(store, see_stored, list, dropped);
+    if (code == EP_OK && list->source != NULL)
+        code = know_from_store(list, store);
+    if (code != EP_OK)
+        error_set(error, code, "%s", code == EP_ENOMEM ? "out of memory" : store_words(store));
+    store_close(&store);
+    return code;
+}
+
+/* ---- for people ---- */
+
+static const struct table_column columns[] = {
+    {"DIED", false, false, false}, {"PROCESS", false, true, false}, {"PID", true, false, false},
+    {"LIVED", true, false, false}, {"EVENT", false, true, false},   {"HOW", false, true, false},
+};
+
+static void cell(struct table *table, struct json_span line, const char *pointer)
+{
+    char *text = cli_field(line, pointer);
+    table_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
+    free(text);
+}
+
+/* The UID, or where it is not known the number that log and status name. */
+static void event_cell(struct table *table, struct json_span line)
+{
+    char *uid = cli_field(line, "/uid");
+    cell(table, line, uid != NULL && uid[0] != '\0' ? "/uid" : "/number");
+    free(uid);
+}
+
+static void how_cell(struct table *table, struct json_span line)
+{
+    char *how = cli_field(line, "/how"), *last = cli_field(line, "/last_words"), all[1024];
+    if (how != NULL && last != NULL) {
+        snprintf(all, sizeof all, "%s%s%s", how, last[0] != '\0' ? "; last words: " : "", last);
+        table_cell(table, all, NULL);
+    } else {
+        table->failed = true;
+    }
+    free(how);
+    free(last);
+}
+
+static void print_table(const struct list *list, size_t first)
+{
+    struct table table = {0};
+    table_open(&table, columns, sizeof columns / sizeof columns[0]);
+    for (size_t i = first; i < list->count; i++) {
+        struct json_span line = {list->lines[i].text, list->lines[i].bytes}, value;
+        int64_t lived_ms = 0;
+        char age[40];
+        cell(&table, line, "/died");
+        cell(&table, line, "/process");
+        cell(&table, line, "/pid");
+        if (json_find(line, "/lived_ms", &value))
+            json_int64(value, &lived_ms);
+        status_age_text((uint64_t)lived_ms, age, sizeof age);
+        table_cell(&table, age, NULL);
+        event_cell(&table, line);
+        how_cell(&table, line);
+    }
+    table_print(&table, &list->cli->out, cli_width(), 0, true);
+    table_close(&table);
+}
+
+static void print(const struct list *list, uint64_t limit)
+{
+    size_t first = list->count > limit ? list->count - (size_t)limit : 0;
+    if (!cli_given(list->cli, CLI_OPTION_JSON)) {
+        print_table(list, first);
+        return;
+    }
+    for (size_t i = first; i < list->count; i++) {
+        json_out_raw(&list->cli->out, list->lines[i].text, list->lines[i].bytes);
+        json_out_words(&list->cli->out, "\n");
+    }
+}
+
+/* ---- the verb ---- */
+
+static int read_limit(const struct cli *cli, uint64_t *limit)
+{
+    const char *text = cli->values[CLI_OPTION_LIMIT];
+    char *end;
+    *limit = UINT64_MAX;
+    if (text == NULL)
+        return 0;
+    errno = 0;
+    *limit = strtoull(text, &end, 10);
+    if (text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && *limit > 0)
+        return 0;
+    cli_words("--limit: expected a number from 1 on, found \"%s\"", text);
+    return CONTROL_USAGE;
+}
+
+static int fail(const struct list *list, const struct error *error)
+{
+    cli_words("%s: its store cannot be read: %s%s", list->cli->instance, error->words,
+              list->count > 0 ? "; what follows stands in shared memory only" : "");
+    return CONTROL_NO;
+}
+
+static int list_deaths(struct list *list, uint64_t limit)
+{
+    struct cli *cli = list->cli;
+    struct error error = {0};
+    uint64_t dropped = 0;
+    if (cli->attached == 0 && !cli->alive)
+        cli_words("%s: the daemon (pid %d) is gone, and did not end in order: its next start records that",
+                  cli->instance, (int)cli->segment.header->supervisor_pid);
+    int memory = read_segment(list);
+    if (list->source != NULL && cli->config != NULL)
+        know_from_config(list, cli->config);
+    int code = memory == EP_OK ? read_store(list, &dropped, &error) : EP_OK;
+    for (size_t i = 0; memory == EP_OK && i < list->fresh_count; i++) {
+        struct store_death row;
+        death_row(&list->fresh[i].death, &row);
+        if (!list->fresh[i].stored)
+            memory = add(list, &row);
+    }
+    if (memory != EP_OK) {
+        cli_words("out of memory");
+        return CONTROL_NO;
+    }
+    int status = list->count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
+    if (code != EP_OK)
+        status = fail(list, &error);
+    else if (list->count == 0)
+        say_none(list);
+    if (list->count > 0)
+        print(list, limit);
+    if (dropped > 0)
+        cli_words("%s: %" PRIu64 " more deaths are no longer kept, or were never written down", cli->instance,
+                  dropped);
+    return status;
+}
+
+int cli_deaths(struct cli *cli)
+{
+    struct list list = {.cli = cli};
+    uint64_t limit;
+    int status = read_limit(cli, &limit);
+    if (cli->arg_count > 0) {
+        const char *slash = strchr(cli->args[0], '/');
+        list.source = cli->args[0];
+        list.source_bytes = slash != NULL ? (size_t)(slash - list.source) : strlen(list.source);
+        list.stage = slash != NULL ? slash + 1 : NULL;
+    }
+    if (status == 0)
+        status = list_deaths(&list, limit);
+    for (size_t i = 0; i < list.count; i++)
+        json_out_free(&list.lines[i]);
+    free(list.lines);
+    free(list.fresh);
+    return status;
+}

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * import: takes over a database of the original eventpipe (Go). Runs in eventpipe, without the daemon: it
+ * holds the store as a daemon would, so that none can start meanwhile, and is refused while one runs.
+ *
+ * A trial (--dry-run) takes the same way, but for the last step: it reads the store, where there is one, and
+ * makes nothing where there is none.
+ */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shm/slot.h"
+#include "src/cli/cli.h"
+#include "src/import/import.h"
+#include "src/cli/table.h"
+
+struct importing {
+    struct cli *cli;
+    struct import_go *file;
+    struct import plan;
+    struct store *store;
+    int lock_fd;
+    bool trial;
+    struct error error;
+};
+
+/* ---- the file ---- */
+
+/* The signals that end us wait while the copy has a name, so that it never stays behind. */
+static void ending_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGHUP);
+    sigaddset(set, SIGPIPE);
+}
+
+static bool told_to_end(void *user)
+{
+    sigset_t pending, wanted;
+    (void)user;
+    ending_signals(&wanted);
+    sigpending(&pending);
+    return sigandset(&pending, &pending, &wanted) == 0 && !sigisemptyset(&pending);
+}
+
+static int open_file(struct importing *importing)
+{
+    sigset_t ending, before;
+    ending_signals(&ending);
+    sigprocmask(SIG_BLOCK, &ending, &before);
+    int code =
+        import_go_open(importing->cli->args[0], told_to_end, NULL, &importing->file, &importing->error);
+    sigprocmask(SIG_SETMASK, &before, NULL); /* here it ends, if it was told to */
+    return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
+}
+
+static int make_plan(struct importing *importing)
+{
+    const struct cli *cli = importing->cli;
+    int code = import_plan(importing->file, cli->config, cli->values[CLI_OPTION_SOURCE],
+                           cli->values[CLI_OPTION_AS], &importing->plan, &importing->error);
+    return code == EP_OK       ? CONTROL_DONE
+           : code == EP_ENOENT ? CONTROL_NOTHING
+           : code == EP_EINVAL ? CONTROL_USAGE
+                               : CONTROL_NO;
+}
+
+/* ---- the store ---- */
+
+static struct store_options store_options(const struct importing *importing)
+{
+    const struct config *config = importing->cli->config;
+    return (struct store_options){.url = config->storage,
+                                  .instance = config->instance,
+                                  .synchronous = config->synchronous,
+                                  .readonly = importing->trial};
+}
+
+static int hold(struct importing *importing)
+{
+    struct store_options options = store_options(importing);
+    int code = store_hold(&options, 0, &importing->lock_fd, &importing->error);
+    if (code == EP_EBUSY)
+        error_prefix(&importing->error, "stop the daemon first");
+    return code;
+}
+
+/* Makes or migrates the store, and registers the sources. */
+static int register_sources(struct importing *importing, struct store_options *options,
+                            struct store_names *names, const char **stages, int64_t *ids)
+{
+    struct import *plan = &importing->plan;
+    for (size_t i = 0; i < plan->part_count; i++) {
+        const struct source_config *source = plan->parts[i].source;
+        names[i] = (struct store_names){source->id, stages, source->stage_count, 0, ids};
+        for (size_t j = 0; j < source->stage_count; j++)
+            stages[j] = source->stages[j].name;
+        stages += source->stage_count;
+        ids += source->stage_count;
+    }
+    int code = store_prepare(options, names, plan->part_count, &options->start_number, &importing->error);
+    for (size_t i = 0; code == EP_OK && i < plan->part_count; i++)
+        plan->parts[i].store_id = names[i].source_id;
+    return code;
+}
+
+static int prepare(struct importing *importing)
+{
+    const struct import *plan = &importing->plan;
+    struct store_options options = store_options(importing);
+    size_t stage_count = 0;
+    for (size_t i = 0; i < plan->part_count; i++)
+        stage_count += plan->parts[i].source->stage_count;
+    struct store_names *names = calloc(plan->part_count + 1, sizeof *names);
+    const char **stages = calloc(stage_count + 1, sizeof *stages);
+    int64_t *ids = calloc(stage_count + 1, sizeof *ids);
+    int code = names == NULL || stages == NULL || ids == NULL
+                   ? error_set(&importing->error, EP_ENOMEM, "out of memory")
+                   : register_sources(importing, &options, names, stages, ids);
+    if (code == EP_OK)
+        code = store_open(&options, &importing->store, &importing->error);
+    free(names);
+    free(stages);
+    free(ids);
+    return code;
+}
+
+static int see_source(int64_t id, const char *name, void *user)
+{
+    struct import *plan = user;
+    for (size_t i = 0; i < plan->part_count; i++)
+        if (strcmp(plan->parts[i].source->id, name) == 0)
+            plan->parts[i].store_id = id;
+    return EP_OK;
+}
+
+static int look(struct importing *importing)
+{
+    struct store_options options = store_options(importing);
+    int code = store_open(&options, &importing->store, &importing->error);
+    if (code == EP_ENOENT)
+        return EP_OK; /* there is none yet: importing->store stays NULL */
+    if (code == EP_OK)
+        code = hold(importing);
+    if (code == EP_OK)
+        code = store_each_source(importing->store, see_source, &importing->plan);
+    return code;
+}
+
+static int take_over(struct importing *importing)
+{
+    int code = importing->trial ? look(importing) : hold(importing);
+    if (code == EP_OK && !importing->trial)
+        code = prepare(importing);
+    if (code == EP_OK)
+        code = import_run(&importing->plan, importing->store, importing->trial, shm_realtime_ms(),
+                          &importing->error);
+    store_close(&importing->store);
+    if (importing->lock_fd >= 0)
+        close(importing->lock_fd);
+    return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
+}
+
+/* ---- the account, for people ---- */
+
+static void line(struct json_out *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void line(struct json_out *out, const char *format, ...)
+{
+    char text[2048];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    text_out(out, text, 0);
+    json_out_words(out, "\n");
+}
+
+static const char *events(uint64_t count)
+{
+    return count == 1 ? "event" : "events";
+}
+
+static void print_stages(struct json_out *out, const struct import_part *part, const char *would)
+{
+    for (size_t i = 0; i < part->source->stage_count; i++)
+        if (part->at_stage[i] > 0)
+            line(out, "  %s: %" PRIu64 " %s %sgo on here", part->source->stages[i].name, part->at_stage[i],
+                 events(part->at_stage[i]), would);
+    if (part->complete > 0)
+        line(out, "  all stages done: %" PRIu64 " %s %sbe finished at once", part->complete,
+             events(part->complete), *would != '\0' ? would : "will ");
+}
+
+static void print_warnings(struct json_out *out, const struct import_part *part)
+{
+    for (size_t i = 0; i < part->unknown_count; i++) {
+        const struct import_unknown *unknown = &part->unknown[i];
+        line(out,
+             "  warning: the configuration has no stage \"%s\", which %" PRIu64 " %s done and %" PRIu64
+             " %s not",
+             unknown->name, unknown->done, unknown->done == 1 ? "event has" : "events have", unknown->waiting,
+             unknown->waiting == 1 ? "has" : "have");
+    }
+    if (part->other_uids > 0)
+        line(out,
+             "  warning: %" PRIu64
+             " %s another uid than the row (first: row \"%s\", event \"%s\"); the row's counts",
+             part->other_uids, part->other_uids == 1 ? "event names" : "events name", part->other_row,
+             part->other_event);
+}
+
+static void print_part(struct json_out *out, const struct import_part *part, bool trial)
+{
+    const char *would = trial ? "would " : "", *be = trial ? "would be " : "";
+    bool renamed = strcmp(part->from, part->source->id) != 0;
+    line(out,
+         "%s%s%s%s: %" PRIu64 " %s %simported, %" PRIu64 " already known, %" PRIu64 " corrupt, %" PRIu64
+         " %s locked",
+         part->source->id, renamed ? " (" : "", renamed ? part->from : "", renamed ? " in the file)" : "",
+         part->imported, events(part->imported), be, part->known, part->corrupt, part->locked,
+         part->locked == 1 ? "was" : "were");
+    if (part->cursor == NULL || part->cursor[0] == '\0')
+        line(out, "  cursor: the file has none");
+    else if (part->cursor_set)
+        line(out, "  cursor: %sset to %s", be, part->cursor);
+    else
+        line(out, "  cursor: %skept, the store has one; in the file it is %s", be, part->cursor);
+    print_stages(out, part, would);
+    print_warnings(out, part);
+}
+
+/* ---- the account, for programs ---- */
+
+static void put_flag(struct json_out *out, const char *name, bool flag)
+{
+    json_out_key(out, name);
+    json_out_words(out, flag ? "true" : "false");
+}
+
+static void put_stages(struct json_out *out, const struct import_part *part)
+{
+    json_out_words(out, ",\"stages\":[");
+    for (size_t i = 0; i < part->source->stage_count; i++) {
+        json_out_words(out, i > 0 ? ",{\"name\":" : "{\"name\":");
+        json_out_string(out, part->source->stages[i].name, strlen(part->source->stages[i].name));
+        json_out_member_uint(out, "events", part->at_stage[i]);
+        json_out_words(out, "}");
+    }
+    json_out_words(out, "],\"unknown_stages\":[");
+    for (size_t i = 0; i < part->unknown_count; i++) {
+        json_out_words(out, i > 0 ? ",{\"name\":" : "{\"name\":");
+        json_out_string(out, part->unknown[i].name, strlen(part->unknown[i].name));
+        json_out_member_uint(out, "done", part->unknown[i].done);
+        json_out_member_uint(out, "waiting", part->unknown[i].waiting);
+        json_out_words(out, "}");
+    }
+    json_out_words(out, "]");
+}
+
+static void json_part(struct json_out *out, const struct import_part *part, bool trial)
+{
+    json_out_words(out, "{\"source\":");
+    json_out_string(out, part->source->id, strlen(part->source->id));
+    json_out_member_text(out, "from", part->from);
+    put_flag(out, "dry_run", trial);
+    json_out_member_uint(out, "imported", part->imported);
+    json_out_member_uint(out, "known", part->known);
+    json_out_member_uint(out, "corrupt", part->corrupt);
+    json_out_member_uint(out, "locked", part->locked);
+    json_out_member_text(out, "cursor", part->cursor);
+    put_flag(out, "cursor_set", part->cursor_set);
+    put_stages(out, part);
+    json_out_member_uint(out, "complete", part->complete);
+    json_out_member_uint(out, "other_uids", part->other_uids);
+    json_out_words(out, "}\n");
+}
+
+/* ---- the verb ---- */
+
+static int check_target(const struct cli *cli, struct error *error)
+{
+    if (cli->config == NULL)
+        return error_set(error, cli->config_path == NULL ? CONTROL_USAGE : CONTROL_NO,
+                         cli->config_path == NULL
+                             ? "import needs the configuration: give -c FILE"
+                             : "import needs a configuration without problems (eventpipe check lists them)");
+    if (strncmp(cli->config->storage, "sqlite:", strlen("sqlite:")) != 0)
+        return error_set(
+            error, CONTROL_NO,
+            "storage %s ends with the daemon: what is imported needs one that stays, sqlite:PATH",
+            cli->config->storage);
+    return CONTROL_DONE;
+}
+
+int cli_import(struct cli *cli)
+{
+    struct importing importing = {.cli = cli, .lock_fd = -1, .trial = cli_given(cli, CLI_OPTION_DRY_RUN)};
+    int status = check_target(cli, &importing.error);
+    if (status == CONTROL_DONE)
+        status = open_file(&importing);
+    if (status == CONTROL_DONE)
+        status = make_plan(&importing);
+    if (status == CONTROL_DONE)
+        status = take_over(&importing);
+    for (size_t i = 0; status == CONTROL_DONE && i < importing.plan.part_count; i++) {
+        if (cli_given(cli, CLI_OPTION_JSON))
+            json_part(&cli->out, &importing.plan.parts[i], importing.trial);
+        else
+            print_part(&cli->out, &importing.plan.parts[i], importing.trial);
+    }
+    if (status != CONTROL_DONE)
+        cli_words("%s", importing.error.words);
+    else if (importing.plan.part_count == 0)
+        cli_words("%s: has no source and no event", cli->args[0]);
+    import_close(&importing.plan);
+    import_go_close(&importing.file);
+    return status;
+}

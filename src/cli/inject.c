@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * inject: reads events, one JSON object a line, and gives them to the daemon. Runs in eventpipe. What is read
+ * is sent in requests of a bounded size, each only when it is whole, so that slow input never makes the
+ * keeper wait: a request goes out when it is full, when the input pauses for a second, or at its end.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/cli/cli.h"
+
+#define CHUNK_BYTES (4u << 20)
+#define PAUSE_MS 1000
+
+struct injecting {
+    struct cli *cli;
+    int fd;
+    struct json_out read; /* whole lines and perhaps the beginning of one more */
+    uint64_t line;        /* number of the first line in `read` */
+    uint64_t injected, duplicates, invalid;
+    int status;
+};
+
+static uint64_t count_of(struct json_span line, const char *pointer)
+{
+    struct json_span value;
+    int64_t count;
+    return json_find(line, pointer, &value) && json_int64(value, &count) && count > 0 ? (uint64_t)count : 0;
+}
+
+/* {"line":N,"error":W}, or the sums of one request. */
+static int see_line(const char *text, size_t bytes, void *user)
+{
+    struct injecting *injecting = user;
+    struct cli *cli = injecting->cli;
+    struct json_span line = {text, bytes}, value;
+    if (json_find(line, "/injected", &value)) {
+        injecting->injected += count_of(line, "/injected");
+        injecting->duplicates += count_of(line, "/duplicates");
+        injecting->invalid += count_of(line, "/invalid");
+    } else if (cli_given(cli, CLI_OPTION_JSON)) {
+        json_out_raw(&cli->out, text, bytes);
+        json_out_words(&cli->out, "\n");
+    } else {
+        char *error = cli_field(line, "/error");
+        cli_words("line %" PRIu64 ": %s", count_of(line, "/line"), error != NULL ? error : "");
+        free(error);
+    }
+    return EP_OK;
+}
+
+/* Sends the first `bytes` of what was read. */
+static void send_lines(struct injecting *injecting, size_t bytes)
+{
+    struct cli *cli = injecting->cli;
+    struct json_out request = {0};
+    struct cli_answer answer = {.see = see_line, .user = injecting, .quiet = true};
+    json_out_words(&request, "{\"verb\":\"inject\",\"source\":");
+    json_out_string(&request, cli->args[0], strlen(cli->args[0]));
+    json_out_words(&request, ",\"line\":");
+    json_out_uint(&request, injecting->line);
+    json_out_words(&request, cli_given(cli, CLI_OPTION_DRY_RUN) ? ",\"dry_run\":true}" : "}");
+    struct control_question question = {.line = request.text,
+                                        .body = injecting->read.text,
+                                        .body_bytes = bytes,
+                                        .patience_ms = 60000};
+    uint64_t invalid = injecting->invalid;
+    int status = request.failed ? CONTROL_NO : cli_ask(cli, &question, &answer);
+    bool only_lines = status == CONTROL_NO && injecting->invalid > invalid;
+    if (status != CONTROL_DONE)
+        injecting->status = only_lines && injecting->status == CONTROL_DONE ? CONTROL_NO : status;
+    if (only_lines)
+        cli->parting[0] = '\0'; /* the sums at the end say it all */
+    if (status != CONTROL_DONE && !only_lines)
+        injecting->fd = -1; /* the daemon cannot take more: the rest is not tried */
+    for (const char *at = injecting->read.text; bytes > 0; injecting->line++) {
+        const char *feed = memchr(at, '\n', (size_t)(injecting->read.text + bytes - at));
+        if (feed == NULL)
+            break;
+        at = feed + 1;
+    }
+    if (bytes > 0) {
+        memmove(injecting->read.text, injecting->read.text + bytes, injecting->read.bytes - bytes);
+        injecting->read.bytes -= bytes;
+    }
+    json_out_free(&request);
+}
+
+/* How many bytes of what was read are whole lines. */
+static size_t whole_lines(const struct json_out *read)
+{
+    const char *feed = read->bytes > 0 ? memrchr(read->text, '\n', read->bytes) : NULL;
+    return feed != NULL ? (size_t)(feed - read->text) + 1 : 0;
+}
+
+/* False at the end of the input. */
+static bool read_more(struct injecting *injecting)
+{
+    char buffer[65536];
+    struct pollfd waiting = {.fd = injecting->fd, .events = POLLIN};
+    size_t whole = whole_lines(&injecting->read);
+    if (whole > 0 && (injecting->read.bytes >= CHUNK_BYTES || poll(&waiting, 1, PAUSE_MS) == 0)) {
+        send_lines(injecting, whole);
+        return injecting->fd >= 0;
+    }
+    ssize_t got = read(injecting->fd, buffer, sizeof buffer);
+    if (got < 0 && errno == EINTR)
+        return true;
+    if (got < 0) {
+        cli_words("cannot read the events: %s", strerror(errno));
+        injecting->status = CONTROL_NO;
+    }
+    if (got > 0)
+        json_out_raw(&injecting->read, buffer, (size_t)got);
+    if (injecting->read.failed) {
+        cli_words("out of memory");
+        injecting->status = CONTROL_NO;
+    }
+    return got > 0 && !injecting->read.failed;
+}
+
+static void print_sums(const struct injecting *injecting)
+{
+    struct cli *cli = injecting->cli;
+    const char *would = cli_given(cli, CLI_OPTION_DRY_RUN) ? "would be " : "";
+    char text[200];
+    if (cli_given(cli, CLI_OPTION_JSON))
+        snprintf(text, sizeof text,
+                 "{\"injected\":%" PRIu64 ",\"duplicates\":%" PRIu64 ",\"invalid\":%" PRIu64 "}\n",
+                 injecting->injected, injecting->duplicates, injecting->invalid);
+    else
+        snprintf(text, sizeof text, "%" PRIu64 " %sinjected, %" PRIu64 " duplicate%s, %" PRIu64 " invalid\n",
+                 injecting->injected, would, injecting->duplicates, injecting->duplicates == 1 ? "" : "s",
+                 injecting->invalid);
+    json_out_words(&cli->out, text);
+}
+
+int cli_inject(struct cli *cli)
+{
+    struct injecting injecting = {.cli = cli, .line = 1, .fd = STDIN_FILENO};
+    const char *path = cli->arg_count > 1 ? cli->args[1] : "-";
+    int opened = -1;
+    if (strcmp(path, "-") != 0) {
+        opened = open(path, O_RDONLY | O_CLOEXEC);
+        if (opened < 0) {
+            cli_words("%s: %s", path, strerror(errno));
+            return CONTROL_NO;
+        }
+        injecting.fd = opened;
+    }
+    while (read_more(&injecting))
+        continue;
+    /* also without a line: an unknown source, or a daemon that is down, is to be said */
+    if (injecting.fd >= 0 && (injecting.read.bytes > 0 || injecting.line == 1) && !injecting.read.failed)
+        send_lines(&injecting, injecting.read.bytes);
+    if (injecting.status == CONTROL_DONE || injecting.injected + injecting.duplicates + injecting.invalid > 0)
+        print_sums(&injecting);
+    if (opened >= 0)
+        close(opened);
+    json_out_free(&injecting.read);
+    return injecting.status;
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which instance the command line is about, and where its control socket, store and segment are. Runs in
+ * eventpipe.
+ *
+ *   -c FILE      what the file says; a file with problems still names its instance, socket and storage
+ *   -i INSTANCE  /etc/eventpipe/INSTANCE.yaml where there is one, else the default socket, and the segment's
+ * word for the store neither      /etc/eventpipe/eventpipe.yaml, else the only instance that has a segment
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shm/slot.h"
+#include "src/cli/cli.h"
+
+#ifndef EVENTPIPED_CONFIG
+#define EVENTPIPED_CONFIG "/etc/eventpipe/eventpipe.yaml"
+#endif
+#define CONFIG_FOLDER "/etc/eventpipe"
+#define SEGMENT_FOLDER "/dev/shm"
+#define SEGMENT_PREFIX "eventpipe-"
+
+static void add_problem(const struct config_problem *problem, void *user)
+{
+    struct cli *cli = user;
+    if (cli->problem_count == CLI_PROBLEMS_MAX)
+        return;
+    struct cli_problem *problems = reallocarray(cli->problems, cli->problem_count + 1, sizeof *problems);
+    if (problems == NULL)
+        return;
+    cli->problems = problems;
+    problems[cli->problem_count++] =
+        (struct cli_problem){problem->line, strdup(problem->key != NULL ? problem->key : ""),
+                             strdup(problem->words)};
+}
+
+/* A plain `key: value` at the left margin: all that is asked of a file which has problems. */
+static char *peek(const char *path, const char *key)
+{
+    FILE *file = fopen(path, "re");
+    char *line = NULL, *found = NULL;
+    size_t room = 0;
+    while (file != NULL && found == NULL && getline(&line, &room, file) > 0) {
+        size_t length = strlen(key);
+        if (strncmp(line, key, length) != 0 || line[length] != ':')
+            continue;
+        char *value = line + length + 1;
+        value += strspn(value, " \t");
+        bool quoted = *value == '"' || *value == '\'';
+        char quote[2] = {*value, '\0'};
+        value += quoted;
+        size_t bytes = quoted ? strcspn(value, quote) : strcspn(value, "#\r\n");
+        while (!quoted && bytes > 0 && (value[bytes - 1] == ' ' || value[bytes - 1] == '\t'))
+            bytes--;
+        found = bytes > 0 ? strndup(value, bytes) : NULL;
+    }
+    free(line);
+    if (file != NULL)
+        fclose(file);
+    return found;
+}
+
+static char *copy_of(const char *text)
+{
+    return text != NULL ? strdup(text) : NULL;
+}
+
+/* Reads the file; with problems in it, what can be had of it. */
+static int read_config(struct cli *cli, const char *path, struct error *error)
+{
+    cli->config_path = strdup(path);
+    if (access(path, R_OK) != 0)
+        return error_set(error, CONTROL_USAGE, "%s: %s", path, strerror(errno));
+    char *instance;
+    if (config_read(path, add_problem, cli, &cli->config) == EP_OK) {
+        instance = copy_of(cli->config->instance);
+        cli->control = copy_of(cli->config->control);
+        cli->storage = copy_of(cli->config->storage);
+    } else {
+        cli->config = NULL;
+        instance = peek(path, "instance");
+        cli->control = peek(path, "control");
+        cli->storage = peek(path, "storage");
+    }
+    if (instance == NULL || !name_valid(instance)) {
+        free(instance);
+        return error_set(error, CONTROL_USAGE,
+                         "%s names no instance (eventpipe -c %s check tells what is wrong with it)", path,
+                         path);
+    }
+    snprintf(cli->instance, sizeof cli->instance, "%s", instance);
+    free(instance);
+    return 0;
+}
+
+/* -i: the unit's file, if it is about this very instance. */
+static int find_instance(struct cli *cli, const char *name, struct error *error)
+{
+    char path[sizeof CONFIG_FOLDER + SHM_NAME_BYTES + 8];
+    if (!name_valid(name))
+        return error_set(error, CONTROL_USAGE, "\"%s\" cannot be the name of an instance", name);
+    snprintf(path, sizeof path, CONFIG_FOLDER "/%s.yaml", name);
+    char *instance = peek(path, "instance");
+    bool its_own = instance != NULL && strcmp(instance, name) == 0;
+    free(instance);
+    if (its_own)
+        return read_config(cli, path, error);
+    snprintf(cli->instance, sizeof cli->instance, "%s", name);
+    return 0;
+}
+
+/* Names of the instances that have a segment; living ones, or, when there is none, dead ones. */
+struct found {
+    char names[512];
+    char only[SHM_NAME_BYTES];
+    unsigned count;
+};
+
+static void add_found(struct found *found, const char *name)
+{
+    size_t used = strlen(found->names);
+    snprintf(found->names + used, sizeof found->names - used, "%s%s", found->count == 0 ? "" : ", ", name);
+    snprintf(found->only, sizeof found->only, "%s", name);
+    found->count++;
+}
+
+static void look_around(struct found *living, struct found *dead)
+{
+    DIR *folder = opendir(SEGMENT_FOLDER);
+    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
+        const char *name = entry->d_name + sizeof SEGMENT_PREFIX - 1;
+        struct segment segment;
+        if (strncmp(entry->d_name, SEGMENT_PREFIX, sizeof SEGMENT_PREFIX - 1) != 0 || !name_valid(name))
+            continue;
+        int code = segment_attach(name, &segment);
+        bool lives = code == -EAGAIN || code == -EPROTO || (code == 0 && segment_owner_lives(&segment));
+        if (code == 0)
+            segment_close(&segment);
+        if (code == 0 || lives)
+            add_found(lives ? living : dead, name);
+    }
+    if (folder != NULL)
+        closedir(folder);
+}
+
+static int find_only(struct cli *cli, struct error *error)
+{
+    struct found living = {0}, dead = {0};
+    if (access(EVENTPIPED_CONFIG, F_OK) == 0)
+        return read_config(cli, EVENTPIPED_CONFIG, error);
+    look_around(&living, &dead);
+    const struct found *found = living.count > 0 ? &living : &dead;
+    if (found->count == 1)
+        return find_instance(cli, found->only, error);
+    if (found->count > 1)
+        return error_set(error, CONTROL_USAGE, "there are several instances (%s): say which with -i",
+                         found->names);
+    return error_set(error, CONTROL_DOWN,
+                     "no instance is running, and there is no %s: say which with -i or -c",
+                     EVENTPIPED_CONFIG);
+}
+
+int cli_attach(struct cli *cli)
+{
+    if (cli->segment.header != NULL)
+        segment_close(&cli->segment);
+    cli->segment = (struct segment){.fd = -1};
+    cli->attached = segment_attach(cli->instance, &cli->segment);
+    cli->alive = cli->attached == 0 && segment_owner_lives(&cli->segment);
+    if (cli->attached != 0)
+        cli->segment = (struct segment){.fd = -1};
+    if (cli->alive)
+        shm_clock_follow(cli->segment.header); /* ages as the daemon counts them */
+    return cli->attached;
+}
+
+int cli_target(struct cli *cli, struct error *error)
+{
+    cli->segment = (struct segment){.fd = -1};
+    int code;
+    if (cli_given(cli, CLI_OPTION_CONFIG))
+        code = read_config(cli, cli->values[CLI_OPTION_CONFIG], error);
+    else if (cli_given(cli, CLI_OPTION_INSTANCE))
+        code = find_instance(cli, cli->values[CLI_OPTION_INSTANCE], error);
+    else
+        code = find_only(cli, error);
+    if (code != 0)
+        return code;
+    cli_attach(cli);
+    if (cli->storage == NULL && cli->segment.header != NULL)
+        cli->storage = strdup(cli->segment.header->store_url);
+    char path[64 + SHM_NAME_BYTES];
+    snprintf(path, sizeof path, "/run/eventpipe/%s.sock", cli->instance);
+    if (cli->control == NULL)
+        cli->control = strdup(path);
+    return cli->control == NULL ? error_set(error, CONTROL_NO, "out of memory") : 0;
+}
+
+void cli_close(struct cli *cli)
+{
+    if (cli->segment.header != NULL)
+        segment_close(&cli->segment);
+    config_close(&cli->config);
+    for (size_t i = 0; i < cli->problem_count; i++) {
+        free(cli->problems[i].key);
+        free(cli->problems[i].words);
+    }
+    free(cli->problems);
+    free(cli->config_path);
+    free(cli->control);
+    free(cli->storage);
+    free(cli->args);
+    json_out_free(&cli->out);
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/* pause, resume, restart, drain, stop, cursor: orders for the supervisor, and where a source fetches from.
+ * Runs in eventpipe. */
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/cli/cli.h"
+
+#define ORDER_MS 15000
+#define LOOK_MS 100
+
+static void put(struct json_out *out, const char *member, const char *text, size_t bytes)
+{
+    json_out_words(out, ",\"");
+    json_out_words(out, member);
+    json_out_words(out, "\":");
+    json_out_string(out, text, bytes);
+}
+
+/* {"verb":V, and {"source":S,"stage":T} from SOURCE[/STAGE]; without its closing bracket. */
+static void begin_request(const struct cli *cli, struct json_out *out)
+{
+    json_out_words(out, "{\"verb\":\"");
+    json_out_words(out, cli->verb->name);
+    json_out_words(out, "\"");
+    if (cli->arg_count > 0) {
+        const char *target = cli->args[0], *slash = strchr(target, '/');
+        put(out, "source", target, slash != NULL ? (size_t)(slash - target) : strlen(target));
+        if (slash != NULL)
+            put(out, "stage", slash + 1, strlen(slash + 1));
+    }
+    if (cli_given(cli, CLI_OPTION_DRY_RUN))
+        json_out_words(out, ",\"dry_run\":true");
+}
+
+static int ask(struct cli *cli, struct json_out *request, struct cli_answer *answer)
+{
+    json_out_words(request, "}");
+    struct control_question question = {.line = request->text, .patience_ms = ORDER_MS};
+    int status = request->failed ? CONTROL_NO : cli_ask(cli, &question, answer);
+    json_out_free(request);
+    return status;
+}
+
+int cli_order(struct cli *cli)
+{
+    struct json_out request = {0};
+    struct cli_answer answer = {0};
+    begin_request(cli, &request);
+    return ask(cli, &request, &answer);
+}
+
+/* Until the daemon that was asked is gone; another one that starts in its place is none of ours. */
+static int wait_for_end(struct cli *cli)
+{
+    cli_out_end(cli, CONTROL_DONE); /* says first what the daemon answered */
+    while (cli->attached == 0 && segment_owner_lives(&cli->segment))
+        poll(NULL, 0, LOOK_MS);
+    cli_words("%s: ended", cli->instance);
+    return CONTROL_DONE;
+}
+
+int cli_end(struct cli *cli)
+{
+    struct json_out request = {0};
+    struct cli_answer answer = {0};
+    begin_request(cli, &request);
+    int status = ask(cli, &request, &answer);
+    bool wait =
+        status == CONTROL_DONE && cli_given(cli, CLI_OPTION_WAIT) && !cli_given(cli, CLI_OPTION_DRY_RUN);
+    return wait ? wait_for_end(cli) : status;
+}
+
+static int cursor_line(const char *text, size_t bytes, void *user)
+{
+    struct cli *cli = user;
+    struct json_span value;
+    char *cursor = NULL;
+    if (json_find((struct json_span){text, bytes}, "/cursor", &value))
+        cursor = json_text(value);
+    if (cursor != NULL) {
+        json_out_words(&cli->out, cursor);
+        json_out_words(&cli->out, "\n");
+    } else {
+        cli_words("%s: no cursor is stored yet", cli->instance);
+    }
+    free(cursor);
+    return EP_OK;
+}
+
+int cli_cursor(struct cli *cli)
+{
+    const char *set = cli->values[CLI_OPTION_SET];
+    if (set == NULL && cli_given(cli, CLI_OPTION_DRY_RUN)) {
+        cli_words("--dry-run is for cursor --set");
+        return CONTROL_USAGE;
+    }
+    struct json_out request = {0};
+    struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : cursor_line,
+                                .user = cli,
+                                .quiet = set == NULL};
+    begin_request(cli, &request);
+    if (set != NULL)
+        put(&request, "set", set, strlen(set));
+    return ask(cli, &request, &answer);
+}

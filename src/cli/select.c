@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From the words of the command line to the request's line for the keeper (control.h): selectors with their
+ * units, UIDs, ALL. Pure. The keeper checks it all again; here the words name the options as they were typed.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/cli/cli.h"
+
+static void put(struct json_out *out, const char *name, const char *text)
+{
+    json_out_words(out, ",\"");
+    json_out_words(out, name);
+    json_out_words(out, "\":");
+    json_out_string(out, text, strlen(text));
+}
+
+static void put_number(struct json_out *out, const char *name, uint64_t value)
+{
+    json_out_words(out, ",\"");
+    json_out_words(out, name);
+    json_out_words(out, "\":");
+    json_out_uint(out, value);
+}
+
+/* UIDs, or ALL. */
+static int put_args(const struct cli *cli, struct json_out *out, struct error *error)
+{
+    if (cli->arg_count == 0)
+        return 0;
+    bool all = false;
+    for (int i = 0; i < cli->arg_count; i++)
+        all = all || strcmp(cli->args[i], "ALL") == 0;
+    if (all && cli->arg_count > 1)
+        return error_set(error, CONTROL_USAGE, "either UIDs or ALL, not both");
+    if (all && (cli->verb->groups & CLI_SELECT) == 0)
+        return error_set(error, CONTROL_USAGE, "%s takes UIDs, not ALL", cli->verb->name);
+    json_out_words(out, all ? ",\"all\":true" : ",\"uids\":[");
+    for (int i = 0; !all && i < cli->arg_count; i++) {
+        json_out_words(out, i == 0 ? "" : ",");
+        if (cli->args[i][0] == '\0')
+            return error_set(error, CONTROL_USAGE, "a UID is not empty");
+        json_out_string(out, cli->args[i], strlen(cli->args[i]));
+    }
+    json_out_words(out, all ? "" : "]");
+    return 0;
+}
+
+/* --stage STAGE or SOURCE/STAGE. */
+static int put_stage(const struct cli *cli, struct json_out *out, struct error *error)
+{
+    const char *stage = cli->values[CLI_OPTION_STAGE];
+    const char *slash = stage != NULL ? strchr(stage, '/') : NULL;
+    if (slash != NULL && cli_given(cli, CLI_OPTION_SOURCE))
+        return error_set(error, CONTROL_USAGE, "--stage %s names its source: --source is one too many",
+                         stage);
+    if (slash != NULL) {
+        json_out_words(out, ",\"source\":");
+        json_out_string(out, stage, (size_t)(slash - stage));
+        stage = slash + 1;
+    }
+    if (stage != NULL)
+        put(out, "stage", stage);
+    return 0;
+}
+
+static int put_numbers(const struct cli *cli, struct json_out *out, struct error *error)
+{
+    const char *older = cli->values[CLI_OPTION_OLDER], *limit = cli->values[CLI_OPTION_LIMIT];
+    uint64_t older_ms;
+    if (older != NULL && unit_duration_ms(older, &older_ms) != EP_OK)
+        return error_set(error, CONTROL_USAGE,
+                         "--older: expected a duration such as 90s, 15m, 2h or 7d, found \"%s\"", older);
+    if (older != NULL)
+        put_number(out, "older_ms", older_ms);
+    if (limit == NULL)
+        return 0;
+    char *end;
+    errno = 0;
+    unsigned long long count = strtoull(limit, &end, 10);
+    if (limit[0] < '0' || limit[0] > '9' || *end != '\0' || errno != 0 || count == 0 || count > (1ULL << 53))
+        return error_set(error, CONTROL_USAGE, "--limit: expected a number from 1 on, found \"%s\"", limit);
+    put_number(out, "limit", count);
+    return 0;
+}
+
+static int check_state(const char *state, struct error *error)
+{
+    for (int i = STORE_READY; state != NULL && i <= STORE_DEAD; i++)
+        if (strcmp(state, store_state_name((enum store_state)i)) == 0)
+            return 0;
+    return state == NULL
+               ? 0
+               : error_set(error, CONTROL_USAGE,
+                           "--state: expected ready, running, delayed, held or dead, found \"%s\"", state);
+}
+
+/* A verb that changes events wants to be told which: not even a limit says that. */
+static int check_told(const struct cli *cli, struct error *error)
+{
+    static const enum cli_option_id selectors[] = {CLI_OPTION_SOURCE, CLI_OPTION_STAGE, CLI_OPTION_STATE,
+                                                   CLI_OPTION_DEVICE, CLI_OPTION_TYPE,  CLI_OPTION_OLDER,
+                                                   CLI_OPTION_ERROR};
+    bool told = cli->arg_count > 0 || (cli->verb->groups & CLI_WRITE) == 0;
+    for (size_t i = 0; i < sizeof selectors / sizeof selectors[0]; i++)
+        told = told || cli_given(cli, selectors[i]);
+    return told ? 0
+                : error_set(error, CONTROL_USAGE,
+                            "%s which events? Give UIDs or selectors, or ALL for every event",
+                            cli->verb->name);
+}
+
+int cli_request(const struct cli *cli, struct json_out *out, struct error *error)
+{
+    static const struct {
+        enum cli_option_id option;
+        const char *member;
+    } texts[] = {
+        {CLI_OPTION_SOURCE, "source"}, {CLI_OPTION_STATE, "state"}, {CLI_OPTION_DEVICE, "device"},
+        {CLI_OPTION_TYPE, "type"},     {CLI_OPTION_ERROR, "error"},
+    };
+    json_out_words(out, "{\"verb\":\"");
+    json_out_words(out, cli->verb->name);
+    json_out_words(out, "\"");
+    int code = check_told(cli, error);
+    if (code == 0)
+        code = check_state(cli->values[CLI_OPTION_STATE], error);
+    if (code == 0)
+        code = put_args(cli, out, error);
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (cli->values[texts[i].option] != NULL)
+            put(out, texts[i].member, cli->values[texts[i].option]);
+    if (code == 0)
+        code = put_stage(cli, out, error);
+    if (code == 0)
+        code = put_numbers(cli, out, error);
+    if (cli_given(cli, CLI_OPTION_DRY_RUN))
+        json_out_words(out, ",\"dry_run\":true");
+    json_out_words(out, "}");
+    if (code == 0 && out->failed)
+        return error_set(error, CONTROL_NO, "out of memory");
+    if (code == 0 && out->bytes >= CONTROL_REQUEST_BYTES)
+        return error_set(error, CONTROL_USAGE,
+                         "too many UIDs at once: %d KiB of them is the most (xargs -n 500 helps)",
+                         CONTROL_REQUEST_BYTES / 1024 - 1);
+    return code;
+}

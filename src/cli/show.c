@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * show: all about an event. Runs in eventpipe. Context and event are spread over lines, but every token
+ * stands there byte for byte as it is stored: nothing is parsed into numbers and printed again.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/cli/cli.h"
+#include "src/cli/table.h"
+
+#define LABEL_COLUMNS 10
+#define INDENT_COLUMNS 2
+
+static void new_line(struct json_out *out, size_t columns)
+{
+    json_out_words(out, "\n");
+    while (columns-- > 0)
+        json_out_words(out, " ");
+}
+
+static bool is_blank(char byte)
+{
+    return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
+}
+
+/* A string's end: behind its closing quote. */
+static const char *string_end(const char *at, const char *end)
+{
+    for (at++; at < end && *at != '"'; at++)
+        at += *at == '\\';
+    return at < end ? at + 1 : end;
+}
+
+/* Byte for byte, but for control characters (DEL and C1 may stand in valid JSON), which a terminal would
+ * obey. */
+static void token(struct json_out *out, const char *at, const char *end)
+{
+    char *copy = strndup(at, (size_t)(end - at));
+    if (copy != NULL)
+        text_out(out, copy, 0);
+    else
+        out->failed = true;
+    free(copy);
+}
+
+static const char *next_token(const char *at, const char *end)
+{
+    while (at < end && is_blank(*at))
+        at++;
+    return at;
+}
+
+void cli_pretty(struct json_out *out, struct json_span value, size_t indent)
+{
+    const char *end = value.at + value.bytes;
+    size_t depth = 0;
+    for (const char *at = next_token(value.at, end); at < end; at = next_token(at, end)) {
+        const char *start = at;
+        if (*at == '"') {
+            at = string_end(at, end);
+            token(out, start, at);
+        } else if (*at == '{' || *at == '[') {
+            const char *next = next_token(at + 1, end);
+            bool empty = next < end && (*next == '}' || *next == ']');
+            json_out_raw(out, at, 1);
+            at = empty ? next : at + 1;
+            depth += !empty;
+            if (empty)
+                json_out_raw(out, at++, 1);
+            else
+                new_line(out, indent + depth * INDENT_COLUMNS);
+        } else if (*at == '}' || *at == ']') {
+            depth -= depth > 0;
+            new_line(out, indent + depth * INDENT_COLUMNS);
+            json_out_raw(out, at++, 1);
+        } else if (*at == ',') {
+            json_out_raw(out, at++, 1);
+            new_line(out, indent + depth * INDENT_COLUMNS);
+        } else if (*at == ':') {
+            json_out_words(out, ": ");
+            at++;
+        } else {
+            while (at < end && !is_blank(*at) && strchr(",:{}[]\"", *at) == NULL)
+                at++;
+            at += at == start; /* nothing that valid JSON has: go on behind it */
+            token(out, start, at);
+        }
+    }
+}
+
+static void label(struct json_out *out, const char *name)
+{
+    char padded[32];
+    snprintf(padded, sizeof padded, "%-*s", LABEL_COLUMNS, name);
+    json_out_words(out, padded);
+}
+
+static void field(struct json_out *out, struct json_span line, const char *name, const char *pointer)
+{
+    char *text = cli_field(line, pointer);
+    if (text != NULL && text[0] != '\0') {
+        label(out, name);
+        text_out(out, text, 0);
+        json_out_words(out, "\n");
+    }
+    free(text);
+}
+
+static void time_field(struct json_out *out, struct json_span line, const char *name, const char *pointer,
+                       const char *seconds, const char *format)
+{
+    char age[40], words[64], *text = cli_field(line, pointer);
+    cli_age(line, seconds, age, sizeof age);
+    snprintf(words, sizeof words, format, age);
+    if (text != NULL && text[0] != '\0') {
+        label(out, name);
+        text_out(out, text, 0);
+        json_out_words(out, words);
+        json_out_words(out, "\n");
+    }
+    free(text);
+}
+
+static int add_stage(struct json_span stage, void *user)
+{
+    struct json_out *out = user;
+    char *text = json_text(stage);
+    if (text != NULL) {
+        text_out(out, text, 0);
+        json_out_words(out, " ");
+    }
+    free(text);
+    return 0;
+}
+
+static void value_field(struct json_out *out, struct json_span line, const char *name, const char *pointer)
+{
+    struct json_span value;
+    if (!json_find(line, pointer, &value) || json_kind(value) == 'n')
+        return;
+    label(out, name);
+    cli_pretty(out, value, LABEL_COLUMNS);
+    json_out_words(out, "\n");
+}
+
+static int show_event(const char *text, size_t bytes, void *user)
+{
+    struct cli *cli = user;
+    struct json_out *out = &cli->out;
+    struct json_span line = {text, bytes}, done;
+    field(out, line, "uid", "/uid");
+    field(out, line, "source", "/source");
+    field(out, line, "stage", "/stage");
+    field(out, line, "state", "/state");
+    field(out, line, "reason", "/reason");
+    field(out, line, "error", "/error");
+    field(out, line, "number", "/number");
+    field(out, line, "device", "/device");
+    field(out, line, "type", "/type");
+    time_field(out, line, "arrived", "/arrived", "/age_s", "  (%s ago)");
+    time_field(out, line, "due", "/due", "/due_in_s", "  (in %s)");
+    field(out, line, "attempts", "/attempts");
+    field(out, line, "crashes", "/crashes");
+    if (json_find(line, "/done", &done) && done.bytes > 2) {
+        label(out, "done");
+        json_each_element(done, add_stage, out);
+        json_out_words(out, "\n");
+    }
+    value_field(out, line, "context", "/context");
+    value_field(out, line, "event", "/event");
+    field(out, line, "raw", "/raw");
+    json_out_words(out, "\n");
+    return EP_OK;
+}
+
+int cli_show(struct cli *cli)
+{
+    struct json_out request = {0};
+    struct error error = {0};
+    int status = cli_request(cli, &request, &error);
+    if (status != 0) {
+        cli_words("%s", error.words);
+    } else {
+        struct control_question question = {.line = request.text, .patience_ms = 60000};
+        struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : show_event,
+                                    .user = cli,
+                                    .quiet = true};
+        status = cli_ask(cli, &question, &answer);
+    }
+    json_out_free(&request);
+    return status;
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The snapshot of a running instance, read from its segment. Runs in the command line, on a read-only
+ * mapping: it takes no lock, needs no answer, and works while the supervisor is stuck. Each value is read
+ * once and is right by itself; the values are not all of one instant, so the sums are made here and are never
+ * negative.
+ *
+ * running = tickets in a worker's or the producer's hands (RUNNING, LOADING); ready = all other events that
+ * are neither delayed, held nor dead, whether they wait in the store or in a stage's ring.
+ */
+#include "src/cli/status.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/counter.h"
+#include "shm/slot.h"
+#include "shm/ticket.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)
+
+static uint64_t passed_ms(uint64_t now_ns, uint64_t then_ns)
+{
+    return then_ns != 0 && now_ns > then_ns ? (now_ns - then_ns) / NS_PER_MS : 0;
+}
+
+bool status_halted(int32_t pid, int32_t parent)
+{
+    char path[40], line[512], state = '?';
+    int found = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = pid > 0 ? fopen(path, "re") : NULL;
+    if (file == NULL)
+        return false;
+    const char *name_end = fgets(line, sizeof line, file) != NULL ? strrchr(line, ')') : NULL;
+    fclose(file);
+    return name_end != NULL && sscanf(name_end + 1, " %c %d", &state, &found) == 2 && state == 'T' &&
+           found == parent;
+}
+
+static void read_process(const struct shm_slot *slot, uint32_t number, uint64_t now_ns,
+                         struct status_process *out)
+{
+    uint64_t restart_ns = LOAD(slot->restart_at_ns);
+    int64_t event = LOAD(slot->event);
+    *out = (struct status_process){
+        .slot = number,
+        .kind = slot->kind,
+        .index = slot->index,
+        .pid = LOAD(slot->pid),
+        .state = LOAD(slot->state),
+        .restarts = LOAD(slot->restarts),
+        .since_ms = passed_ms(now_ns, LOAD(slot->since_ns)),
+    };
+    out->event = event != 0 ? store_event_number(event) : 0;
+    if (out->state == SHM_SLOT_BACKOFF && restart_ns > now_ns)
+        out->restart_in_ms = (restart_ns - now_ns) / NS_PER_MS;
+    text_get(&slot->last_death, out->last_death, sizeof out->last_death);
+}
+
+static bool is_alive(uint32_t state)
+{
+    return state != SHM_SLOT_EMPTY && state != SHM_SLOT_BACKOFF;
+}
+
+/* What the stage as a whole does: the most telling state among its workers. */
+static const char *stage_state(const struct status_stage *stage)
+{
+    static const uint32_t telling[] = {SHM_SLOT_WAITING,  SHM_SLOT_BUSY,     SHM_SLOT_COMMITTING,
+                                       SHM_SLOT_BLOCKED,  SHM_SLOT_STOPPING, SHM_SLOT_IDLE,
+                                       SHM_SLOT_STARTING, SHM_SLOT_PAUSED,   SHM_SLOT_BACKOFF};
+    if (stage->paused)
+        return "paused";
+    if (stage->degraded)
+        return "degraded";
+    for (size_t i = 0; i < sizeof telling / sizeof telling[0]; i++)
+        for (uint32_t j = 0; j < stage->concurrency; j++)
+            if (stage->workers[j].state == telling[i])
+                return telling[i] == SHM_SLOT_COMMITTING ? "busy" : shm_slot_state_name(telling[i]);
+    return "down";
+}
+
+static int read_stage(const struct segment *segment, const struct shm_stage *stage, uint64_t now_ns,
+                      struct status_stage *out)
+{
+    const struct shm_stage_totals *totals = &stage->totals;
+    memcpy(out->name, stage->name, sizeof out->name);
+    memcpy(out->kind, stage->kind, sizeof out->kind);
+    out->timeout_ms = stage->timeout_ms;
+    out->paused = LOAD(stage->paused) != 0;
+    out->degraded = LOAD(stage->degraded) != 0;
+    out->processed = LOAD(totals->processed);
+    out->retried = LOAD(totals->retried);
+    out->removed = LOAD(totals->removed);
+    out->rejected = LOAD(totals->rejected);
+    out->failed = LOAD(totals->failed);
+    out->crashed = LOAD(totals->crashed);
+    out->concurrency = stage->concurrency;
+    out->workers = calloc(stage->concurrency + 1, sizeof *out->workers);
+    if (out->workers == NULL) {
+        out->concurrency = 0;
+        return EP_ENOMEM;
+    }
+    uint64_t sums[SHM_HISTOGRAM_BUCKETS] = {0};
+    for (uint32_t i = 0; i < stage->concurrency; i++) {
+        const struct shm_slot *slot = segment_slot(segment, stage->first_slot + i);
+        struct status_process *worker = &out->workers[i];
+        read_process(slot, stage->first_slot + i, now_ns, worker);
+        histogram_merge(sums, &slot->latency);
+        out->restarts += worker->restarts;
+        out->alive += is_alive(worker->state);
+        out->busy += worker->state == SHM_SLOT_BUSY || worker->state == SHM_SLOT_COMMITTING;
+    }
+    out->p50_us = histogram_quantile(sums, 500);
+    out->p99_us = histogram_quantile(sums, 990);
+    out->state = stage_state(out);
+    return EP_OK;
+}
+
+/* Where the events in flight are. */
+static void read_tickets(const struct segment *segment, const struct shm_source *source,
+                         struct status_source *out)
+{
+    for (uint32_t i = 0; i < source->ticket_count; i++) {
+        struct ticket_view view = ticket_look(segment, source->first_ticket + i);
+        if (view.phase == TICKET_QUEUED && view.stage < out->stage_count)
+            out->stages[view.stage].queue++;
+        out->running += view.phase == TICKET_RUNNING || view.phase == TICKET_LOADING;
+        out->orphaned += view.phase == TICKET_ORPHANED;
+    }
+}
+
+static void read_totals(const struct shm_source *source, struct status_source *out)
+{
+    const struct shm_source_totals *totals = &source->totals;
+    uint64_t now_ms = shm_realtime_ms(), oldest_ms = LOAD(totals->oldest_ms);
+    out->fetched = LOAD(totals->fetched);
+    out->duplicates = LOAD(totals->duplicates);
+    out->injected = LOAD(totals->injected);
+    out->finished = LOAD(totals->finished);
+    out->removed = LOAD(totals->removed);
+    out->discarded = LOAD(totals->discarded);
+    out->delayed = LOAD(totals->delayed);
+    out->held = LOAD(totals->held);
+    out->dead = LOAD(totals->dead);
+    out->live = LOAD(totals->live);
+    out->oldest_s = oldest_ms != 0 && now_ms > oldest_ms ? (now_ms - oldest_ms) / 1000 : 0;
+    uint64_t elsewhere = out->delayed + out->held + out->dead;
+    uint64_t active = out->live > elsewhere ? out->live - elsewhere : 0;
+    if (out->running > active) /* the totals are a little older than the tickets */
+        out->running = active;
+    out->ready = active - out->running;
+}
+
+static int read_source(const struct segment *segment, const struct shm_source *source, uint64_t now_ns,
+                       struct status_source *out)
+{
+    uint64_t now_ms = shm_realtime_ms(), next_ms = LOAD(source->next_try_ms);
+    char cursor[SHM_TEXT_BYTES];
+    memcpy(out->id, source->id, sizeof out->id);
+    memcpy(out->type, source->type, sizeof out->type);
+    out->paused = LOAD(source->paused) != 0;
+    out->state = out->paused ? "paused" : shm_source_state_name(LOAD(source->state));
+    out->failures = LOAD(source->failures);
+    out->next_try_in_ms = next_ms > now_ms ? next_ms - now_ms : 0;
+    text_get(&source->error, out->error, sizeof out->error);
+    text_get(&source->cursor, cursor, sizeof cursor);
+    out->cursor = cursor[0] != '\0' ? strdup(cursor) : NULL;
+    read_process(segment_slot(segment, source->producer_slot), source->producer_slot, now_ns, &out->producer);
+    out->stages = calloc(source->stage_count + 1, sizeof *out->stages);
+    if (out->stages == NULL)
+        return EP_ENOMEM;
+    int code = EP_OK;
+    for (uint32_t i = 0; code == EP_OK && i < source->stage_count; i++) {
+        code = read_stage(segment, segment_stage(segment, source->first_stage + i), now_ns, &out->stages[i]);
+        out->stage_count = i + 1;
+    }
+    read_tickets(segment, source, out);
+    read_totals(source, out);
+    return code;
+}
+
+int status_read_segment(const struct segment *segment, struct status *out)
+{
+    const struct shm_header *header = segment->header;
+    uint64_t now_ns = shm_now_ns();
+    *out = (struct status){.pid = header->supervisor_pid};
+    memcpy(out->instance, header->instance, sizeof out->instance);
+    memcpy(out->version, header->version, sizeof out->version);
+    memcpy(out->store_url, header->store_url, sizeof out->store_url);
+    out->uptime_s = passed_ms(now_ns, header->started_ns) / 1000;
+    out->heartbeat_age_ms = passed_ms(now_ns, LOAD(header->heartbeat_ns));
+    out->phase = shm_phase_name(LOAD(header->phase));
+    out->recoveries = LOAD(header->recoveries);
+    out->stale = LOAD(header->activity) != 0;
+    out->store_bytes = LOAD(header->store_bytes);
+    out->wal_bytes = LOAD(header->wal_bytes);
+    out->store_failing_since_ms = LOAD(header->store_failing_since_ms);
+    if (out->store_failing_since_ms != 0)
+        text_get(&header->store_error, out->store_error, sizeof out->store_error);
+    read_process(segment_slot(segment, header->keeper_slot), header->keeper_slot, now_ns, &out->keeper);
+    out->sources = calloc(header->source_count + 1, sizeof *out->sources);
+    if (out->sources == NULL)
+        return EP_ENOMEM;
+    int code = EP_OK;
+    for (uint32_t i = 0; code == EP_OK && i < header->source_count; i++) {
+        out->source_count = i + 1;
+        code = read_source(segment, segment_source(segment, i), now_ns, &out->sources[i]);
+    }
+    return code == EP_OK ? status_judge(out, segment_owner_lives(segment)) : code;
+}
+
+void status_close(struct status *status)
+{
+    for (size_t i = 0; i < status->source_count; i++) {
+        struct status_source *source = &status->sources[i];
+        for (size_t j = 0; j < source->stage_count; j++)
+            free(source->stages[j].workers);
+        free(source->stages);
+        free(source->cursor);
+    }
+    free(status->sources);
+    for (size_t i = 0; i < status->reason_count; i++)
+        free(status->reasons[i]);
+    free(status->reasons);
+    *status = (struct status){0};
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * status: the snapshot, once or every second. Runs in eventpipe, needs nobody's help: the segment is read as
+ * it is; the store, when the daemon is down.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "shm/slot.h"
+#include "src/cli/cli.h"
+#include "src/cli/status.h"
+
+#define WIDTH_MOST 120
+#define TURN_MS 1000
+#define STARTING_MS 2000
+
+/* The daemon is down: what the store holds, or, where that cannot be read, what the dead daemon left in the
+ * segment. */
+static int read_down(struct cli *cli, const char *why, struct status *status, struct error *error)
+{
+    struct store *store = NULL;
+    struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
+    struct error reason = {0};
+    if (cli->storage == NULL)
+        error_set(&reason, EP_ENOENT, "where its store is, is not known (give -c FILE)");
+    else
+        store_open(&options, &store, &reason);
+    if (store == NULL && cli->attached == 0) {
+        int code = status_read_segment(&cli->segment, status);
+        return code == EP_OK ? EP_OK : error_set(error, code, "out of memory");
+    }
+    const char *url = cli->storage != NULL ? cli->storage : "?";
+    int code = status_read_store(store, cli->config, cli->instance, url, why, status, error);
+    if (code == EP_OK && store == NULL)
+        code = status_reason(status, "its store cannot be read: %s", reason.words);
+    store_close(&store);
+    return code;
+}
+
+/* One that is just being made is waited for. */
+static void attach(struct cli *cli)
+{
+    uint64_t start_ns = shm_now_ns();
+    while (cli_attach(cli) == -EAGAIN && shm_now_ns() - start_ns < STARTING_MS * UINT64_C(1000000))
+        poll(NULL, 0, 20);
+}
+
+static int read_status(struct cli *cli, struct status *status, struct error *error)
+{
+    char why[200] = "the daemon is not running";
+    attach(cli);
+    if (cli->attached == 0 && cli->alive) {
+        int code = status_read_segment(&cli->segment, status);
+        return code == EP_OK ? EP_OK : error_set(error, code, "out of memory");
+    }
+    if (cli->attached == -EACCES)
+        return error_set(error, EP_EACCESS, "not allowed to look at %s: run as root or as the daemon's user",
+                         cli->instance);
+    if (cli->attached == -EPROTO)
+        return error_set(error, EP_ESTATE, "the daemon of %s is of another version than this program",
+                         cli->instance);
+    if (cli->attached == 0)
+        snprintf(why, sizeof why, "the daemon (pid %d) is gone, and did not end in order",
+                 (int)cli->segment.header->supervisor_pid);
+    else if (cli->attached == -EAGAIN)
+        snprintf(why, sizeof why, "the daemon has begun to start, and has not come further");
+    else if (cli->attached != -ENOENT)
+        snprintf(why, sizeof why, "its segment cannot be read: %s", strerror(-cli->attached));
+    return read_down(cli, why, status, error);
+}
+
+static int exit_status(enum status_health health)
+{
+    return health == STATUS_OK ? CONTROL_DONE : health == STATUS_DOWN ? CONTROL_DOWN : CONTROL_NO;
+}
+
+/* One snapshot into cli->out; the exit status. */
+static int show(struct cli *cli)
+{
+    struct status status = {0};
+    struct error error = {0};
+    int code = read_status(cli, &status, &error);
+    size_t width = cli_width();
+    int exit_code = code == EP_OK ? exit_status(status.health) : CONTROL_NO;
+    if (code != EP_OK)
+        cli_words("%s", error.words);
+    else if (cli_given(cli, CLI_OPTION_JSON))
+        status_json(&status, &cli->out);
+    else
+        status_text(&status, width < WIDTH_MOST ? width : WIDTH_MOST, cli_colours(), &cli->out);
+    status_close(&status);
+    return exit_code;
+}
+
+/* ---- watch ---- */
+
+struct watch {
+    int signals;
+    bool keys, redraw; /* stdin gives single keys; stdout is a terminal that can be drawn on */
+    struct termios before;
+};
+
+static int watch_open(struct watch *watch, bool text)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    watch->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    watch->redraw = text && isatty(STDOUT_FILENO);
+    watch->keys = watch->redraw && tcgetattr(STDIN_FILENO, &watch->before) == 0;
+    if (watch->keys) {
+        struct termios raw = watch->before;
+        raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+        tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+    }
+    return watch->signals;
+}
+
+static void watch_close(struct watch *watch)
+{
+    if (watch->keys)
+        tcsetattr(STDIN_FILENO, TCSANOW, &watch->before);
+    close(watch->signals);
+}
+
+/* True: it is to end. Returns after a second, or at once after a change of the window's size. */
+static bool watch_wait(const struct watch *watch)
+{
+    struct pollfd waiting[2] = {{.fd = watch->signals, .events = POLLIN},
+                                {.fd = watch->keys ? STDIN_FILENO : -1, .events = POLLIN}};
+    struct signalfd_siginfo signal;
+    char key;
+    poll(waiting, 2, TURN_MS);
+    if ((waiting[0].revents & POLLIN) != 0 && read(watch->signals, &signal, sizeof signal) == sizeof signal)
+        return signal.ssi_signo != SIGWINCH;
+    if (waiting[1].revents == 0)
+        return false;
+    ssize_t got = read(STDIN_FILENO, &key, 1);
+    return got <= 0 || key == 'q' || key == 'Q' || key == 3;
+}
+
+/* Each line ends by clearing what the frame before left there, the last one all below: nothing flickers. */
+static void frame(struct json_out *out)
+{
+    struct json_out drawn = {0};
+    json_out_words(&drawn, "\033[H");
+    for (size_t at = 0; at < out->bytes;) {
+        const char *feed = memchr(out->text + at, '\n', out->bytes - at);
+        size_t bytes = feed != NULL ? (size_t)(feed - out->text) - at : out->bytes - at;
+        json_out_raw(&drawn, out->text + at, bytes);
+        json_out_words(&drawn, "\033[K\n");
+        at += bytes + 1;
+    }
+    json_out_words(&drawn, "\033[J");
+    json_out_free(out);
+    *out = drawn;
+}
+
+static int watch(struct cli *cli)
+{
+    bool text = !cli_given(cli, CLI_OPTION_JSON);
+    struct watch watch = {0};
+    if (watch_open(&watch, text) < 0) {
+        cli_words("signalfd: %s", strerror(errno));
+        return CONTROL_NO;
+    }
+    json_out_words(&cli->out, watch.redraw ? "\033[2J" : "");
+    cli_out_end(cli, 0);
+    int status;
+    do {
+        status = show(cli);
+        if (watch.redraw)
+            frame(&cli->out);
+        else if (text)
+            json_out_words(&cli->out, "\n");
+        cli_out_end(cli, 0);
+    } while (!cli->output_failed && !watch_wait(&watch));
+    watch_close(&watch);
+    return status;
+}
+
+int cli_status(struct cli *cli)
+{
+    return cli_given(cli, CLI_OPTION_WATCH) ? watch(cli) : show(cli);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The snapshot of an instance that does not run, read from its store. Runs in the command line, on a reader's
+ * handle. What only living processes know (workers, rings, latencies) is empty; what would run is ready.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/slot.h"
+#include "src/cli/status.h"
+
+struct reading {
+    struct status *status;
+    int64_t *ids; /* of the sources, then of the stages being read */
+    struct status_source *source;
+};
+
+static void copy_text(char *to, size_t size, const char *from)
+{
+    size_t bytes = strnlen(from, size - 1);
+    memcpy(to, from, bytes);
+    to[bytes] = '\0';
+}
+
+static int see_source(int64_t id, const char *name, void *user)
+{
+    struct reading *reading = user;
+    struct status *status = reading->status;
+    int64_t *ids = reallocarray(reading->ids, status->source_count + 1, sizeof *ids);
+    if (ids == NULL)
+        return EP_ENOMEM;
+    reading->ids = ids;
+    struct status_source *sources = reallocarray(status->sources, status->source_count + 1, sizeof *sources);
+    if (sources == NULL)
+        return EP_ENOMEM;
+    status->sources = sources;
+    ids[status->source_count] = id;
+    struct status_source *source = &sources[status->source_count++];
+    *source = (struct status_source){.state = "down"};
+    copy_text(source->id, sizeof source->id, name);
+    return EP_OK;
+}
+
+static int see_stage(int64_t id, const char *name, void *user)
+{
+    struct reading *reading = user;
+    struct status_source *source = reading->source;
+    int64_t *ids = reallocarray(reading->ids, source->stage_count + 1, sizeof *ids);
+    if (ids == NULL)
+        return EP_ENOMEM;
+    reading->ids = ids;
+    struct status_stage *stages = reallocarray(source->stages, source->stage_count + 1, sizeof *stages);
+    if (stages == NULL)
+        return EP_ENOMEM;
+    source->stages = stages;
+    ids[source->stage_count] = id;
+    stages[source->stage_count] = (struct status_stage){.state = "down"};
+    copy_text(stages[source->stage_count++].name, sizeof stages->name, name);
+    return EP_OK;
+}
+
+static int read_stages(struct store *store, int64_t id, struct status_source *source)
+{
+    struct reading reading = {.source = source};
+    int code = store_each_stage(store, id, see_stage, &reading);
+    for (size_t i = 0; code == EP_OK && i < source->stage_count; i++) {
+        struct status_stage *stage = &source->stages[i];
+        struct store_stage_totals totals;
+        code = store_stage_totals(store, reading.ids[i], &totals);
+        if (code != EP_OK)
+            break;
+        stage->processed = totals.processed;
+        stage->retried = totals.retried;
+        stage->removed = totals.removed;
+        stage->rejected = totals.rejected;
+        stage->failed = totals.failed;
+        stage->crashed = totals.crashed;
+    }
+    free(reading.ids);
+    return code;
+}
+
+static int read_source(struct store *store, int64_t id, struct status_source *source)
+{
+    struct store_totals totals;
+    int code = store_source_totals(store, id, &totals);
+    if (code == EP_OK)
+        code = store_cursor(store, id, &source->cursor);
+    if (code != EP_OK)
+        return code;
+    uint64_t now_ms = shm_realtime_ms(), elsewhere = totals.delayed + totals.held + totals.dead;
+    source->fetched = totals.fetched;
+    source->duplicates = totals.duplicates;
+    source->injected = totals.injected;
+    source->finished = totals.finished;
+    source->removed = totals.removed;
+    source->discarded = totals.discarded;
+    source->live = totals.live;
+    source->delayed = totals.delayed;
+    source->held = totals.held;
+    source->dead = totals.dead;
+    source->ready = totals.live > elsewhere ? totals.live - elsewhere : 0;
+    source->oldest_s =
+        totals.oldest_ms != 0 && now_ms > totals.oldest_ms ? (now_ms - totals.oldest_ms) / 1000 : 0;
+    return read_stages(store, id, source);
+}
+
+/* Types and kinds, which the store does not know. */
+static void name_kinds(const struct config *config, struct status_source *source)
+{
+    for (size_t i = 0; config != NULL && i < config->source_count; i++) {
+        const struct source_config *known = &config->sources[i];
+        if (strcmp(known->id, source->id) != 0)
+            continue;
+        copy_text(source->type, sizeof source->type, source_type_name(known->type));
+        for (size_t j = 0; j < source->stage_count; j++)
+            for (size_t k = 0; k < known->stage_count; k++)
+                if (strcmp(known->stages[k].name, source->stages[j].name) == 0)
+                    copy_text(source->stages[j].kind, sizeof source->stages[j].kind,
+                              stage_kind_name(known->stages[k].kind));
+    }
+}
+
+int status_read_store(struct store *store, const struct config *config, const char *instance, const char *url,
+                      const char *why, struct status *out, struct error *error)
+{
+    *out = (struct status){.health = STATUS_DOWN, .phase = "stopped"};
+    copy_text(out->instance, sizeof out->instance, instance);
+    copy_text(out->store_url, sizeof out->store_url, url);
+    struct reading reading = {.status = out};
+    int code = status_reason(out, "%s", why);
+    if (code == EP_OK && store != NULL) {
+        code = store_each_source(store, see_source, &reading);
+        for (size_t i = 0; code == EP_OK && i < out->source_count; i++)
+            code = read_source(store, reading.ids[i], &out->sources[i]);
+        if (code == EP_OK)
+            code = store_sizes(store, &out->store_bytes, &out->wal_bytes);
+    }
+    free(reading.ids);
+    for (size_t i = 0; i < out->source_count; i++)
+        name_kinds(config, &out->sources[i]);
+    if (code == EP_OK)
+        return EP_OK;
+    return error_set(error, code, "%s",
+                     code == EP_ENOMEM || store == NULL ? "out of memory" : store_words(store));
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* Aligned columns for a terminal: cells are gathered, widths are those of the widest, and what is too wide is
+ * cut. */
+#ifndef TABLE_H
+#define TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "src/json/json.h"
+
+#define TABLE_COLUMNS_MAX 16
+
+struct table_column {
+    const char *heading;
+    bool right;     /* numbers stand to the right */
+    bool elastic;   /* is cut when the line is too long, the widest first, but not below its heading or 8 */
+    bool droppable; /* is left out when cutting is not enough; the first of them first */
+};
+
+struct table {
+    const struct table_column *columns;
+    size_t column_count;
+    char **cells;         /* row by row */
+    const char **colours; /* per cell, NULL = none */
+    size_t cell_count, room;
+    size_t widths[TABLE_COLUMNS_MAX]; /* at least; grows with what is printed, so that blocks of one list line
+                                         up */
+    size_t gap;                       /* blanks between columns */
+    bool failed;
+};
+void table_open(struct table *table, const struct table_column *columns, size_t count);
+/* The next cell of the row; control characters become '?'. colour: an escape sequence, or NULL. */
+void table_cell(struct table *table, const char *text, const char *colour);
+/* Prints the rows gathered and forgets them. width: of the terminal, 0 = nothing is cut. indent: blanks
+ * before each line. */
+void table_print(struct table *table, struct json_out *out, size_t width, size_t indent, bool headings);
+void table_close(struct table *table);
+
+/* How many columns a text takes: its characters, each counted as one. */
+size_t text_width(const char *text);
+/* Appends text with control characters replaced by '?', cut to `width` columns (0 = whole) with "…" at its
+ * end. */
+void text_out(struct json_out *out, const char *text, size_t width);
+
+#endif

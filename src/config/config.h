@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The configuration in memory: what config_yaml.c reads from a file and what the library's calls build.
+ * Everything in it is owned by the struct config and freed by config_close; after config_finish it is never
+ * changed, so children use it as it was inherited over fork.
+ */
+#ifndef CONFIG_MODEL_H
+#define CONFIG_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "src/base/error.h"
+
+/* Bounds of what a configuration may ask for; config_validate and the reader hold them. */
+#define CONFIG_FILE_BYTES_MAX (1u << 20)
+#define CONFIG_SOURCES_MAX 256
+#define CONFIG_STAGES_MAX 4000      /* in all sources together: a ticket has 12 bits for the stage */
+#define CONFIG_WORKERS_MAX 60000    /* in all stages together: a ticket has 16 bits for the slot */
+#define CONFIG_CONCURRENCY_MAX 1000 /* of one stage */
+#define CONFIG_INPUT_BUFFER_MAX 100000
+#define CONFIG_BATCH_MAX 10000
+#define CONFIG_PREFETCH_MAX 64
+#define CONFIG_PAGE_MAX 10000
+#define CONFIG_LIMIT_MEMORY_MIN 1000000 /* no program starts in less */
+#define CONFIG_LIMIT_MEMORY_MAX (UINT64_C(1) << 50)
+#define CONFIG_LIMIT_FILES_MIN 8
+#define CONFIG_LIMIT_FILES_MAX (1 << 20) /* the kernel's own, unless an administrator has raised it */
+#define CONFIG_LIMIT_PROCESSES_MAX (1 << 22)
+/* Where the worker itself runs the stage, it needs some of it for the store, the log and its own thread. */
+#define CONFIG_WORKER_MEMORY_MIN (UINT64_C(64) << 20)
+#define CONFIG_WORKER_FILES_MIN 64
+#define CONFIG_TRACE_BYTES_MIN 1000000
+#define CONFIG_TRACE_BYTES_MAX (UINT64_C(1) << 40)
+#define CONFIG_CONTROL_BYTES_MAX 107 /* what a socket address holds */
+
+enum synchronous { SYNCHRONOUS_FULL, SYNCHRONOUS_NORMAL };
+/* UNKNOWN: what a file said is no type, or it said nothing; the reader has reported that. */
+enum source_type { SOURCE_IDEFIX, SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_CLIENT, SOURCE_UNKNOWN };
+enum stage_kind { STAGE_FUNCTION, STAGE_PLUGIN, STAGE_EXEC, STAGE_HTTP };
+const char *source_type_name(enum source_type type);
+const char *stage_kind_name(enum stage_kind kind);
+
+struct strings {
+    char **at; /* count of them, then NULL */
+    size_t count;
+};
+
+/* Where an event's members stand in an element (JSON pointers); NULL = not given. */
+struct event_pointers {
+    char *uid, *event_type, *timestamp, *device;
+};
+
+struct http_source_config {
+    char *url;              /* with {cursor} {limit} {timeout} {since} */
+    struct strings headers; /* "Name: value" */
+    char *token;       /* secret: sent as "Authorization: Bearer TOKEN"; read from token_file or token_env */
+    char *events;      /* JSON pointer to the array; "" = the answer itself */
+    char *cursor_at;   /* JSON pointer in the answer, or NULL */
+    char *cursor_last; /* JSON pointer in the last event, or NULL */
+    int64_t cursor_plus;         /* added to an integer cursor_last */
+    char *cursor_first;          /* the cursor to begin with, "" */
+    uint64_t connect_timeout_ms; /* 10 s */
+    uint64_t max_bytes;          /* of an answer, 64 MiB */
+    uint64_t interval_ms;        /* least pause after an empty answer that came at once, 1 s */
+    char *ca_file;
+};
+
+struct idefix_source_config {
+    char *broker;   /* ssl://HOST:PORT, mqtts://, tcp://, mqtt://; the port may be left out */
+    char *account;  /* the address that logs in */
+    char *token;    /* secret: read from token_file or token_env; NULL = "" */
+    char *encoding; /* letters that we accept and send: mg, m, jg, j, jmg... Default "mg" */
+    char *session;  /* MQTT client id and topic; NULL = 16 random hex digits for each connection's owner */
+    char *user, *password;       /* of MQTT: "device" and "77dev22p1" */
+    char *ca_file;               /* NULL = the system's certificates */
+    char *meta;                  /* JSON text of an object sent at login, NULL = null */
+    struct strings groups;       /* sent at login, empty = null */
+    uint64_t connect_timeout_ms; /* TCP, TLS and CONNACK together, 10 s */
+    uint64_t answer_timeout_ms;  /* how much later than asked for an answer may come, 10 s */
+    uint64_t max_bytes;          /* of an answer, inflated, 64 MiB */
+};
+
+struct file_source_config {
+    char *path;
+    enum { FILE_FROM_START, FILE_FROM_END } from; /* without a cursor; default start */
+    enum {
+        FILE_JSON,
+        FILE_TEXT,
+        FILE_AUTO
+    } format;                /* auto: a line that is a JSON object or array is JSON, else text */
+    uint64_t max_line_bytes; /* 16 MiB; a longer line is kept as a dead/corrupt event, cut */
+};
+
+struct generate_source_config {
+    uint64_t count;      /* 0 = without end */
+    uint64_t size_bytes; /* of the payload, 220 */
+    double rate;         /* events per second, 0 = as fast as they are taken */
+};
+
+struct client_source_config {
+    const struct ep_client *client; /* the library caller's */
+    void *state;
+};
+
+struct retry_config {
+    uint64_t min_ms, max_ms; /* backoff between attempts: 1 s, 5 min */
+};
+
+struct limits_config {     /* 0 = none but what the daemon has */
+    uint64_t memory_bytes; /* of address space */
+    uint64_t cpu_ms;       /* whole seconds, of one event */
+    uint64_t files;        /* one more than the largest descriptor */
+    uint64_t processes;    /* and threads, of the user that the stage runs as */
+};
+
+struct stage_config {
+    char *name;
+    enum stage_kind kind;
+    uint32_t concurrency;     /* 1 */
+    uint32_t input_buffer;    /* 512 events */
+    uint32_t batch;           /* answers committed together at most, 500 */
+    uint32_t prefetch;        /* exec: events sent together at most, 64 */
+    uint64_t commit_delay_ms; /* 5 */
+    uint64_t timeout_ms;      /* of one call, 0 = none; default 60 s */
+    struct retry_config retry;
+    uint32_t max_attempts;   /* 0 = never */
+    uint64_t max_age_ms;     /* since arrival, 0 = never */
+    uint32_t max_crashes;    /* 3, 0 = never dead from crashes */
+    uint64_t restart_max_ms; /* 30 s: longest pause before a crashed worker is started again */
+
+    struct strings exec;                         /* exec: argv */
+    char *directory;                             /* exec: working directory or NULL */
+    struct strings environment;                  /* exec: "NAME=value", added to the daemon's */
+    char *user, *group;                          /* exec: names or numbers, NULL = the daemon's */
+    unsigned user_line, group_line, limits_line; /* in the file, 0 = not given there */
+    struct limits_config limits;
+    char *plugin;  /* plugin: path */
+    char *options; /* plugin, function: JSON text of `options`, "{}" if not given */
+    char *url;     /* http */
+    struct strings headers;
+    char *token; /* http: secret bearer token */
+    char *ca_file;
+    const struct ep_stage *function; /* function: the library caller's */
+    void *function_user;
+};
+
+struct source_config {
+    char *id;
+    enum source_type type;
+    char *domain, *address, *event_type, *continuation_id; /* filters; NULL = not given */
+    char *since;           /* RFC 3339 text, or NULL (a duration was turned into a time when read) */
+    uint64_t long_poll_ms; /* how long a fetch may wait, 60 s */
+    uint32_t page;         /* events per fetch, 100 */
+    struct event_pointers pointers;
+    struct retry_config retry;   /* of failed fetches: 1 s, 1 min */
+    uint64_t backlog_max_events; /* 0 = no limit; default 10 million */
+    union {
+        struct idefix_source_config idefix;
+        struct http_source_config http;
+        struct file_source_config file;
+        struct generate_source_config generate;
+        struct client_source_config client;
+    };
+    struct stage_config *stages;
+    size_t stage_count;
+};
+
+struct config {
+    char *path;            /* of the file, NULL from the library */
+    char *instance;        /* [A-Za-z0-9._-]{1,63} */
+    char *storage;         /* "sqlite:/path" or "memory:" */
+    char *control;         /* socket path; /run/eventpipe/INSTANCE.sock; NULL = none (library) */
+    uint32_t control_mode; /* of the socket, 0600 */
+    enum synchronous synchronous;
+    uint64_t drain_timeout_ms; /* 30 s */
+    enum ep_severity log_level;
+    struct trace_config {
+        uint64_t keep_ms, bytes; /* 1 day, 0 = off; 64 MiB */
+    } trace;
+    struct strings token_variables; /* of the environment; to be taken out of it before anything is run */
+    struct source_config *sources;
+    size_t source_count;
+};
+
+/*
+ * Reads a YAML file. Every problem found is reported, one call of report() each, in file order; the words say
+ * what was expected, and for an unknown key suggest a near one. Returns 0 and sets *out when there was none,
+ * otherwise EP_ECONFIG. A file that cannot be read is one problem (line 0).
+ */
+struct config_problem {
+    const char *file;
+    unsigned line;     /* from 1 */
+    const char *key;   /* "sources[0].stages[1].retry.min", or "" */
+    const char *words; /* "expected a duration such as 500ms, 30s or 5m, found \"quick\"" */
+};
+typedef void config_report(const struct config_problem *problem, void *user);
+int config_read(const char *path, config_report *report, void *user, struct config **out);
+
+/*
+ * The defaults documented in eventpipe.yaml(5), put into a struct that is all zero (a source: but for its
+ * type). Call them first, then set what differs: many fields give 0 a meaning of its own. Texts are
+ * allocated.
+ */
+void config_defaults(struct config *config);
+void source_config_defaults(struct source_config *source);
+void stage_config_defaults(struct stage_config *stage);
+/* Rules that hold wherever a configuration comes from: names, duplicates, ranges, at least one source and
+ * stage, paths set for their kinds... One report() per problem with line 0; config_read calls it too, with
+ * lines. 0 or EP_ECONFIG. Secrets and header values never stand in the words. */
+int config_validate(const struct config *config, config_report *report, void *user);
+/*
+ * Whether this process may start every stage as its user and within its limits: for whoever starts stages,
+ * not for whoever only reads the configuration (an operator's command). Looks users up. Reports as
+ * config_validate does, with lines. 0 or EP_ECONFIG.
+ */
+int config_check_rights(const struct config *config, config_report *report, void *user);
+/* Takes the variables that tokens were read from out of our environment: what a stage runs is not to see
+ * them. */
+void config_hide_tokens(const struct config *config);
+void config_close(struct config **config);
+
+/* Calls each() with every key that a file may have, once: "storage", "sources",
+ * "sources[].stages[].retry.min"... */
+void config_each_key(void (*each)(const char *path, void *user), void *user);
+
+/* Units: "30s", "1m30s", "500ms", "24h", "7d", plain number = seconds refused; "64MiB", "10k", "4096". 0 or
+ * EP_EINVAL; errno is then ERANGE where the form is right and only the number is too large (durations end at
+ * UNIT_DURATION_MAX_MS, so that sums and nanoseconds of them cannot overflow), otherwise EINVAL. */
+#define UNIT_DURATION_MAX_MS (UINT64_C(36500) * 24 * 60 * 60 * 1000)
+int unit_duration_ms(const char *text, uint64_t *ms);
+int unit_size_bytes(const char *text, uint64_t *bytes);
+void unit_duration_text(uint64_t ms, char *buffer, size_t size); /* shortest exact form: "1m30s" */
+/* `since`: a duration back from now_ms (wall clock), turned into "2026-11-23T10:02:03.123Z", or an RFC 3339
+ * time, copied as it is. 0 or EP_EINVAL, errno as above. */
+int unit_since_text(const char *text, int64_t now_ms, char *buffer, size_t size);
+/* The nearest of `words` (NULL-ended) to `word`, or NULL when none is near. */
+const char *suggest_near(const char *word, const char *const *words);
+/* Reads a secret: first line of a file that nobody but its owner (us or root) can read. EP_EACCESS with words
+ * otherwise. */
+int secret_read(const char *path, char **out, struct error *error);
+bool name_valid(const char *name); /* of instances, sources, stages: [A-Za-z0-9._-]{1,63}, not "ALL", not
+                                      beginning with '-' or '.' */
+
+#endif

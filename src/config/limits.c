@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Per-stage limits by setrlimit. Runs in co-processes between fork and exec, in workers, and in the
+ * supervisor, which looks whether they can be set before anything is started. Owns nothing.
+ *
+ * Invariants
+ *  1. The limit on CPU time is one event's, not the process' life's: it is set anew, from what was used until
+ * then, before each event. So a process that lives for weeks is not killed for the sum of its work. The hard
+ * limit stays as it was, since without privileges it could not be raised again: SIGXCPU is what an overrun
+ * meets, once a second, and a program that handles that and goes on is left to the stage's timeout.
+ *  2. The others are set once, soft and hard: what they are set for cannot take them back.
+ */
+#include "src/config/limits.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+static int set_both(__rlimit_resource_t resource, uint64_t most)
+{
+    const struct rlimit limit = {most, most};
+    return most == 0 || setrlimit(resource, &limit) == 0 ? 0 : errno;
+}
+
+int limits_set(const struct limits_config *limits, const char **which)
+{
+    int code = set_both(RLIMIT_AS, limits->memory_bytes);
+    *which = "memory";
+    if (code != 0)
+        return code;
+    code = set_both(RLIMIT_NOFILE, limits->files);
+    *which = "files";
+    if (code != 0)
+        return code;
+    *which = "processes";
+    return set_both(RLIMIT_NPROC, limits->processes);
+}
+
+int limits_renew_cpu(pid_t pid, const struct limits_config *limits)
+{
+    clockid_t clock;
+    struct timespec used;
+    struct rlimit limit;
+
+    if (limits->cpu_ms == 0)
+        return 0;
+    int code = clock_getcpuclockid(pid, &clock);
+    if (code != 0)
+        return code;
+    if (clock_gettime(clock, &used) != 0 || prlimit(pid, RLIMIT_CPU, NULL, &limit) != 0)
+        return errno;
+    limit.rlim_cur = (rlim_t)used.tv_sec + (used.tv_nsec > 0) + limits->cpu_ms / 1000;
+    if (limit.rlim_cur > limit.rlim_max)
+        limit.rlim_cur = limit.rlim_max;
+    return prlimit(pid, RLIMIT_CPU, &limit, NULL) == 0 ? 0 : errno;
+}
+
+static int check_hard(const char *key, __rlimit_resource_t resource, uint64_t most, struct error *error)
+{
+    struct rlimit limit;
+
+    if (most == 0 || geteuid() == 0 || getrlimit(resource, &limit) != 0 || most <= limit.rlim_max)
+        return 0;
+    return error_set(error, EP_EACCESS,
+                     "%s: expected at most %" PRIu64 ", the daemon's own limit, which only root may exceed; "
+                     "found %" PRIu64,
+                     key, (uint64_t)limit.rlim_max, most);
+}
+
+int limits_check(const struct limits_config *limits, uid_t runs_as, struct error *error)
+{
+    if (limits->processes > 0 && runs_as == 0)
+        return error_set(
+            error, EP_EACCESS,
+            "processes: this limit does not bind root, and the stage would run as root: give it a "
+            "user (exec stages), or leave the limit out");
+    int code = check_hard("memory", RLIMIT_AS, limits->memory_bytes, error);
+    if (code == 0)
+        code = check_hard("files", RLIMIT_NOFILE, limits->files, error);
+    if (code == 0)
+        code = check_hard("processes", RLIMIT_NPROC, limits->processes, error);
+    return code;
+}

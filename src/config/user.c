@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * As whom the program of an exec stage runs. The look-up runs in the supervisor, before anything is started,
+ * and in each worker before it forks (it allocates, and may ask a directory service); the change runs in the
+ * new process, between fork and exec. Owns what is in a struct exec_user.
+ *
+ * Invariants
+ *  1. With a user, nothing of our own groups stays: supplementary groups are the user's (or, with a group
+ * alone, none).
+ *  2. Real, effective and saved IDs change together: there is no way back.
+ *  3. Whoever is told to run as the user it is already needs no right for that.
+ */
+#include "src/config/user.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NAME_BYTES_MAX 10 /* digits of an ID */
+#define GROUPS_MAX 65536  /* the kernel's own limit */
+
+/* "1000", but not an ID that means none. */
+static bool read_id(const char *text, uint32_t *id)
+{
+    size_t length = strlen(text);
+
+    if (length == 0 || length > NAME_BYTES_MAX || strspn(text, "0123456789") != length)
+        return false;
+    unsigned long long number = strtoull(text, NULL, 10);
+    *id = (uint32_t)number;
+    return number < UINT32_MAX;
+}
+
+static int find_account(const struct stage_config *config, struct exec_user *user, struct error *error)
+{
+    uint32_t id = 0;
+
+    errno = 0;
+    const struct passwd *account = getpwnam(config->user);
+    if (account == NULL && read_id(config->user, &id))
+        account = getpwuid(id);
+    else if (account == NULL)
+        return error_set(error, EP_ENOENT, "user: there is no user \"%.80s\"%s%s", config->user,
+                         errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "");
+    if (account == NULL && config->group == NULL)
+        return error_set(error, EP_ENOENT,
+                         "user: there is no account with the number %.80s, so its group must be given, too",
+                         config->user);
+    user->uid = account != NULL ? account->pw_uid : id;
+    user->gid = account != NULL ? account->pw_gid : 0;
+    if (account == NULL)
+        return 0;
+    user->name = strdup(account->pw_name);
+    user->home = strdup(account->pw_dir);
+    return user->name == NULL || user->home == NULL ? error_set(error, EP_ENOMEM, "user: out of memory") : 0;
+}
+
+static int find_group(const struct stage_config *config, struct exec_user *user, struct error *error)
+{
+    uint32_t id = 0;
+    const struct group *group = getgrnam(config->group);
+
+    if (group == NULL && !read_id(config->group, &id))
+        return error_set(error, EP_ENOENT, "group: there is no group \"%.80s\"", config->group);
+    user->gid = group != NULL ? group->gr_gid : id;
+    return 0;
+}
+
+/* All groups of an account; of a bare number, its group alone. */
+static int find_groups(struct exec_user *user, struct error *error)
+{
+    int room = 64;
+
+    for (;;) {
+        gid_t *groups = reallocarray(user->groups, (size_t)room, sizeof *groups);
+        if (groups == NULL)
+            return error_set(error, EP_ENOMEM, "group: out of memory");
+        int count = room;
+        user->groups = groups;
+        groups[0] = user->gid;
+        user->group_count = 1;
+        if (user->name == NULL)
+            return 0;
+        if (getgrouplist(user->name, user->gid, groups, &count) >= 0) {
+            user->group_count = count;
+            return 0;
+        }
+        if (room >= GROUPS_MAX)
+            return error_set(error, EP_EINVAL, "user: \"%.80s\" is in too many groups", user->name);
+        room *= 2;
+    }
+}
+
+int exec_user_find(const struct stage_config *config, struct exec_user *out, struct error *error)
+{
+    struct exec_user user = {.uid = geteuid(), .gid = getegid()};
+    int code = 0;
+
+    if (config->user != NULL)
+        code = find_account(config, &user, error);
+    if (code == 0 && config->group != NULL)
+        code = find_group(config, &user, error);
+    user.changes = user.uid != geteuid() || user.gid != getegid();
+    if (code == 0 && user.changes && geteuid() != 0)
+        code = error_set(
+            error, EP_EACCESS,
+            "%s: only a daemon that runs as root can run a stage as \"%.80s\"; this one has the user "
+            "ID %u",
+            user.uid != geteuid() ? "user" : "group",
+            user.uid != geteuid() || config->group == NULL ? config->user : config->group,
+            (unsigned)geteuid());
+    if (code == 0 && user.changes)
+        code = find_groups(&user, error);
+    if (code == 0)
+        *out = user;
+    else
+        exec_user_free(&user);
+    return code;
+}
+
+void exec_user_free(struct exec_user *user)
+{
+    free(user->groups);
+    free(user->name);
+    free(user->home);
+    *user = (struct exec_user){.changes = false};
+}
+
+int exec_user_become(const struct exec_user *user)
+{
+    if (!user->changes)
+        return 0;
+    bool done = setgroups((size_t)user->group_count, user->groups) == 0 &&
+                setresgid(user->gid, user->gid, user->gid) == 0 &&
+                setresuid(user->uid, user->uid, user->uid) == 0;
+    return done ? 0 : errno;
+}

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The rules that a configuration obeys wherever it comes from: a file (config_yaml.c adds the lines) or the
+ * library's calls. Runs before the first fork. Looks at nothing outside the struct: whether programs and
+ * files are there is for stage_check and for the sources.
+ *
+ * Invariants
+ *  1. One problem, one report; all of them in one run.
+ *  2. Words never hold a secret: header values, tokens and the environment are not quoted.
+ */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/config/config.h"
+#include "src/idefix/client.h"
+#include "src/json/json.h"
+#include "src/source/http_url.h"
+
+#define NAME_RULE \
+    "a name of 1 to 63 letters, digits, '.', '_' or '-' that does not begin with '.' or '-' and is not ALL"
+
+struct check {
+    const struct config *config;
+    config_report *report;
+    void *user;
+    int code;
+    char place[64]; /* "sources[0].stages[1]", "" at the top */
+};
+
+__attribute__((format(printf, 3, 4))) static void problem(struct check *check, const char *key,
+                                                          const char *format, ...)
+{
+    char path[160], words[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(words, sizeof words, format, arguments);
+    va_end(arguments);
+    snprintf(path, sizeof path, "%s%s%s", check->place, check->place[0] != '\0' ? "." : "", key);
+    struct config_problem found = {.file = check->config->path, .key = path, .words = words};
+    check->code = EP_ECONFIG;
+    if (check->report != NULL)
+        check->report(&found, check->user);
+}
+
+static void check_name(struct check *check, const char *key, const char *name)
+{
+    if (name == NULL)
+        problem(check, key, "is missing, expected " NAME_RULE);
+    else if (!name_valid(name))
+        problem(check, key, "expected " NAME_RULE ", found \"%.80s\"", name);
+}
+
+static void check_count(struct check *check, const char *key, uint64_t value, uint64_t least, uint64_t most)
+{
+    if (value < least || value > most)
+        problem(check, key, "expected a whole number from %" PRIu64 " to %" PRIu64 ", found %" PRIu64, least,
+                most, value);
+}
+
+static void check_retry(struct check *check, const struct retry_config *retry)
+{
+    char least[48], most[48];
+    unit_duration_text(retry->min_ms, least, sizeof least);
+    unit_duration_text(retry->max_ms, most, sizeof most);
+    if (retry->min_ms == 0)
+        problem(check, "retry.min",
+                "expected at least 1ms, found 0: retries without a pause would never let go");
+    else if (retry->min_ms > retry->max_ms)
+        problem(check, "retry", "min (%s) is above max (%s, which is the default where it is not given)",
+                least, most);
+}
+
+static void check_pointer(struct check *check, const char *key, const char *pointer)
+{
+    if (pointer == NULL || pointer[0] == '\0')
+        return;
+    if (pointer[0] != '/') {
+        problem(check, key,
+                "expected a JSON pointer: \"\" or a text that begins with '/', found \"%.80s\"; write /%.80s",
+                pointer, pointer);
+        return;
+    }
+    for (const char *at = pointer; (at = strchr(at, '~')) != NULL; at++)
+        if (at[1] != '0' && at[1] != '1') {
+            problem(
+                check, key,
+                "expected a JSON pointer, where '~' is written ~0 (and '/' in a name ~1), found \"%.80s\"",
+                pointer);
+            return;
+        }
+}
+
+/* Whether it is an http address at all; reports it when it is not. */
+static bool check_url(struct check *check, const char *key, const char *url)
+{
+    if (url == NULL) {
+        problem(check, key, "is missing, expected an address that begins with http:// or https://");
+        return false;
+    }
+    const char *rest = strncmp(url, "http://", 7) == 0    ? url + 7
+                       : strncmp(url, "https://", 8) == 0 ? url + 8
+                                                          : NULL;
+    if (rest == NULL)
+        problem(check, key, "expected an address that begins with http:// or https://, found \"%.40s\"", url);
+    else if (*rest == '\0' || strchr("/?#", *rest) != NULL)
+        problem(check, key, "expected a host after %.*s", (int)(rest - url), url);
+    else if (strpbrk(url, " \t\r\n") != NULL)
+        problem(check, key, "expected an address without blanks; write %%20 for a blank");
+    else
+        return true;
+    return false;
+}
+
+static void check_headers(struct check *check, const struct strings *headers)
+{
+    for (size_t i = 0; i < headers->count; i++) {
+        char key[40];
+        snprintf(key, sizeof key, "headers[%zu]", i);
+        const char *header = headers->at[i];
+        size_t name = strcspn(header, ":");
+        if (header[name] == '\0' || name == 0)
+            problem(check, key, "expected \"Name: value\", found a text without a name and ':'");
+        else if (strcspn(header, " \t\"(),/;<=>?@[\\]{}") < name)
+            problem(check, key,
+                    "expected \"Name: value\", found a character in the name that no header name has");
+        else if (strpbrk(header, "\r\n") != NULL)
+            problem(check, key, "expected one line, found a line break in the value of %.*s", (int)name,
+                    header);
+    }
+}
+
+static void check_http_source(struct check *check, const struct http_source_config *http)
+{
+    struct error error;
+    bool sound = check_url(check, "url", http->url);
+    if (sound && http_url_check(http->url, &error) != 0)
+        problem(check, "url", "%s", error.words);
+    bool has_cursor = sound && strstr(http->url, "{cursor}") != NULL;
+    check_headers(check, &http->headers);
+    check_pointer(check, "events", http->events);
+    check_pointer(check, "cursor.at", http->cursor_at);
+    check_pointer(check, "cursor.last", http->cursor_last);
+    if (http->cursor_at != NULL && http->cursor_last != NULL)
+        problem(check, "cursor",
+                "expected one of `at` (in the answer) and `last` (in the last event), found both");
+    if (http->cursor_plus != 0 && http->cursor_last == NULL)
+        problem(check, "cursor.plus", "is added to the cursor that `last` finds, but `last` is not given");
+    if (has_cursor && http->cursor_at == NULL && http->cursor_last == NULL)
+        problem(check, "cursor",
+                "the url has {cursor}, so expected `at` or `last` here: where the next cursor stands");
+    check_count(check, "connect_timeout", http->connect_timeout_ms, 1, UNIT_DURATION_MAX_MS);
+    check_count(check, "max_bytes", http->max_bytes, 1, UINT64_C(4) << 30);
+    check_count(check, "interval", http->interval_ms, 1, UNIT_DURATION_MAX_MS);
+}
+
+/* The session is a level of MQTT topics and the client's name at the broker. */
+static void check_session(struct check *check, const struct source_config *source)
+{
+    const char *session = source->idefix.session;
+    if (session == NULL)
+        return;
+    if (!idefix_session_valid(session))
+        problem(check, "session", "expected 1 to 64 letters, digits, '.', '_' or '-', found \"%.80s\"",
+                session);
+    for (const struct source_config *other = check->config->sources; other < source; other++)
+        if (other->type == SOURCE_IDEFIX && other->idefix.session != NULL &&
+            strcmp(other->idefix.session, session) == 0)
+            problem(
+                check, "session",
+                "\"%.80s\" is source %.63s's as well: of two with one session the broker lets in only one",
+                session, other->id != NULL ? other->id : "?");
+}
+
+static void check_broker(struct check *check, const struct idefix_source_config *idefix)
+{
+    struct idefix_broker broker;
+    struct error error;
+    if (idefix->broker == NULL) {
+        problem(check, "broker", "is missing, expected an address such as ssl://idefix.example:8883");
+    } else if (idefix_broker_read(idefix->broker, &broker, &error) != 0) {
+        problem(check, "broker", "%s", error.words);
+    } else {
+        if (!broker.tls && idefix->ca_file != NULL)
+            problem(check, "ca_file", "is for brokers with TLS (ssl:// or mqtts://), this one is %.200s",
+                    idefix->broker);
+        free(broker.host);
+    }
+}
+
+static void check_idefix_source(struct check *check, const struct source_config *source)
+{
+    const struct idefix_source_config *idefix = &source->idefix;
+    struct idefix_encoding encoding;
+    check_broker(check, idefix);
+    if (idefix->account == NULL)
+        problem(check, "account", "is missing, expected the address that logs in, such as user@domain");
+    if (idefix->token == NULL)
+        problem(check, "token_file", "is missing, expected the file with the account's token, or token_env");
+    if (source->domain == NULL && source->address == NULL)
+        problem(check, "domain", "neither domain nor address is given, and the backend needs one of them");
+    if (idefix->encoding == NULL || idefix_encoding_read(idefix->encoding, &encoding) != 0)
+        problem(
+            check, "encoding",
+            "expected m (MessagePack), j (JSON) or both, and g where gzip is taken too, such as mg; found "
+            "\"%.20s\"",
+            idefix->encoding != NULL ? idefix->encoding : "");
+    check_session(check, source);
+    if (idefix->meta != NULL && (!json_valid(idefix->meta, strlen(idefix->meta), NULL) ||
+                                 json_kind((struct json_span){idefix->meta, strlen(idefix->meta)}) != '{'))
+        problem(check, "meta", "expected names and values");
+    check_count(check, "connect_timeout", idefix->connect_timeout_ms, 1, UNIT_DURATION_MAX_MS);
+    check_count(check, "answer_timeout", idefix->answer_timeout_ms, 1, UNIT_DURATION_MAX_MS);
+    check_count(check, "max_bytes", idefix->max_bytes, 1, UINT64_C(4) << 30);
+}
+
+static void check_source_type(struct check *check, const struct source_config *source)
+{
+    switch (source->type) {
+    case SOURCE_IDEFIX:
+        check_idefix_source(check, source);
+        break;
+    case SOURCE_HTTP:
+        check_http_source(check, &source->http);
+        break;
+    case SOURCE_FILE:
+        if (source->file.path == NULL || source->file.path[0] == '\0')
+            problem(check, "path", "is missing, expected the file to follow");
+        check_count(check, "max_line", source->file.max_line_bytes, 1, UINT64_C(1) << 30);
+        break;
+    case SOURCE_GENERATE:
+        check_count(check, "size", source->generate.size_bytes, 0, UINT64_C(64) << 20);
+        if (!(source->generate.rate >= 0 && source->generate.rate <= 1e9))
+            problem(check, "rate", "expected events per second from 0 (no limit) to 1000000000, found %g",
+                    source->generate.rate);
+        break;
+    case SOURCE_UNKNOWN:
+        break;
+    case SOURCE_CLIENT:
+        if (source->client.client == NULL || source->client.client->events_get == NULL)
+            problem(check, "type", "expected a client with an events_get function, found none");
+        else if (source->client.client->needs_scope && source->domain == NULL && source->address == NULL)
+            problem(check, "domain",
+                    "neither domain nor address is given, and this client needs one of them");
+        break;
+    }
+}
+
+static void check_exec(struct check *check, const struct stage_config *stage)
+{
+    if (stage->exec.count == 0 || stage->exec.at[0][0] == '\0')
+        problem(check, "exec", "expected a program and its arguments, such as [python3, /opt/enrich.py]");
+    for (size_t i = 0; i < stage->environment.count; i++)
+        if (strcspn(stage->environment.at[i], "=") == 0 || strchr(stage->environment.at[i], '=') == NULL)
+            problem(check, "environment", "expected variables with a name, found one without");
+}
+
+static void check_stage_kind(struct check *check, const struct stage_config *stage)
+{
+    switch (stage->kind) {
+    case STAGE_FUNCTION:
+        if (stage->function == NULL || stage->function->process == NULL)
+            problem(check, "function", "expected a stage with a process function, found none");
+        else if (stage->function->abi != EP_STAGE_ABI)
+            problem(check, "function", "expected a stage of ABI version %d, found %" PRIu32, EP_STAGE_ABI,
+                    stage->function->abi);
+        break;
+    case STAGE_PLUGIN:
+        if (stage->plugin == NULL || stage->plugin[0] == '\0')
+            problem(check, "plugin", "expected the path of a shared object");
+        break;
+    case STAGE_EXEC:
+        check_exec(check, stage);
+        break;
+    case STAGE_HTTP:
+        check_url(check, "url", stage->url);
+        check_headers(check, &stage->headers);
+        break;
+    }
+}
+
+/* Where the worker itself runs the stage, it needs some of it, too. */
+static void check_limits(struct check *check, const struct stage_config *stage)
+{
+    const struct limits_config *limits = &stage->limits;
+    bool exec = stage->kind == STAGE_EXEC;
+
+    if (limits->memory_bytes > 0)
+        check_count(check, "limits.memory", limits->memory_bytes,
+                    exec ? CONFIG_LIMIT_MEMORY_MIN : CONFIG_WORKER_MEMORY_MIN, CONFIG_LIMIT_MEMORY_MAX);
+    if (limits->files > 0)
+        check_count(check, "limits.files", limits->files,
+                    exec ? CONFIG_LIMIT_FILES_MIN : CONFIG_WORKER_FILES_MIN, CONFIG_LIMIT_FILES_MAX);
+}
+
+static void check_stage(struct check *check, const struct source_config *source, size_t index)
+{
+    const struct stage_config *stage = &source->stages[index];
+    check_name(check, "name", stage->name);
+    for (size_t i = 0; i < index && stage->name != NULL; i++)
+        if (source->stages[i].name != NULL && strcmp(source->stages[i].name, stage->name) == 0) {
+            problem(check, "name", "\"%.80s\" is already the name of this source's stage %zu", stage->name,
+                    i + 1);
+            break;
+        }
+    check_stage_kind(check, stage);
+    check_limits(check, stage);
+    check_count(check, "concurrency", stage->concurrency, 1, CONFIG_CONCURRENCY_MAX);
+    check_count(check, "input_buffer", stage->input_buffer, 1, CONFIG_INPUT_BUFFER_MAX);
+    check_count(check, "batch", stage->batch, 1, CONFIG_BATCH_MAX);
+    check_count(check, "prefetch", stage->prefetch, 1, CONFIG_PREFETCH_MAX);
+    /* a file cannot say longer ones, a library's caller can */
+    check_count(check, "commit_delay", stage->commit_delay_ms, 0, UNIT_DURATION_MAX_MS);
+    check_count(check, "timeout", stage->timeout_ms, 0, UNIT_DURATION_MAX_MS);
+    check_count(check, "max_age", stage->max_age_ms, 0, UNIT_DURATION_MAX_MS);
+    check_count(check, "restart_max", stage->restart_max_ms, 0, UNIT_DURATION_MAX_MS);
+    check_retry(check, &stage->retry);
+    if (stage->restart_max_ms == 0)
+        problem(check, "restart_max",
+                "expected at least 1ms, found 0: a broken stage would be restarted without a pause");
+    if (stage->options == NULL)
+        problem(check, "options", "expected JSON text, found none");
+}
+
+static void check_source(struct check *check, size_t index)
+{
+    const struct source_config *source = &check->config->sources[index];
+    snprintf(check->place, sizeof check->place, "sources[%zu]", index);
+    check_name(check, "id", source->id);
+    for (size_t i = 0; i < index && source->id != NULL; i++) {
+        const char *other = check->config->sources[i].id;
+        if (other != NULL && strcmp(other, source->id) == 0) {
+            problem(check, "id", "\"%.80s\" is already the id of source %zu", source->id, i + 1);
+            break;
+        }
+    }
+    check_source_type(check, source);
+    check_count(check, "page", source->page, 1, CONFIG_PAGE_MAX);
+    check_count(check, "long_poll", source->long_poll_ms, 0, UNIT_DURATION_MAX_MS);
+    check_retry(check, &source->retry);
+    check_pointer(check, "uid", source->pointers.uid);
+    check_pointer(check, "event_type", source->pointers.event_type);
+    check_pointer(check, "timestamp", source->pointers.timestamp);
+    check_pointer(check, "device", source->pointers.device);
+    if (source->stage_count == 0)
+        problem(check, "stages", "is missing, expected a list of one stage or more");
+    for (size_t i = 0; i < source->stage_count; i++) {
+        snprintf(check->place, sizeof check->place, "sources[%zu].stages[%zu]", index, i);
+        check_stage(check, source, i);
+    }
+    check->place[0] = '\0';
+}
+
+static void check_storage(struct check *check, const char *storage)
+{
+    if (storage == NULL)
+        problem(check, "storage", "is missing, expected sqlite:/path/to/file.db or memory:");
+    else if (strcmp(storage, "memory:") != 0 && (strncmp(storage, "sqlite:", 7) != 0 || storage[7] == '\0'))
+        problem(check, "storage", "expected sqlite:/path/to/file.db or memory:, found \"%.200s\"%s%.200s",
+                storage, storage[0] == '/' ? "; write sqlite:" : "", storage[0] == '/' ? storage : "");
+}
+
+static void check_totals(struct check *check)
+{
+    size_t stages = 0, processes = 0;
+    for (size_t i = 0; i < check->config->source_count; i++) {
+        const struct source_config *source = &check->config->sources[i];
+        stages += source->stage_count;
+        processes++;
+        for (size_t j = 0; j < source->stage_count; j++)
+            processes += source->stages[j].concurrency;
+    }
+    if (check->config->source_count > CONFIG_SOURCES_MAX)
+        problem(check, "sources", "expected at most %d sources, found %zu", CONFIG_SOURCES_MAX,
+                check->config->source_count);
+    if (stages > CONFIG_STAGES_MAX)
+        problem(check, "sources", "expected at most %d stages in all sources together, found %zu",
+                CONFIG_STAGES_MAX, stages);
+    if (processes > CONFIG_WORKERS_MAX)
+        problem(check, "sources", "expected at most %d processes in all stages together, found %zu",
+                CONFIG_WORKERS_MAX, processes);
+}
+
+int config_validate(const struct config *config, config_report *report, void *user)
+{
+    struct check check = {.config = config, .report = report, .user = user};
+    check_name(&check, "instance", config->instance);
+    check_storage(&check, config->storage);
+    if (config->control != NULL &&
+        (config->control[0] == '\0' || strlen(config->control) > CONFIG_CONTROL_BYTES_MAX))
+        problem(&check, "control", "expected the path of a socket, 1 to %d bytes long, found %zu bytes",
+                CONFIG_CONTROL_BYTES_MAX, strlen(config->control));
+    if ((config->control_mode & ~0777u) != 0)
+        problem(&check, "control_mode", "expected permission bits from 0000 to 0777, found %04" PRIo32,
+                config->control_mode);
+    if (config->source_count == 0)
+        problem(&check, "sources", "is missing, expected a list of one source or more");
+    for (size_t i = 0; i < config->source_count; i++)
+        check_source(&check, i);
+    check_totals(&check);
+    return check.code;
+}

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reads a configuration file: bytes, YAML, the schema's keys, the rules; and reports every problem at once,
+ * in file order. Runs in the supervisor before the first fork, and in the command line.
+ *
+ * Invariants
+ *  1. No input makes it crash, hang or take unbounded memory: the file has a largest size, values a deepest
+ * nesting, and every visit of a node is paid from a budget, so that aliases cannot multiply.
+ *  2. *out is set only when nothing at all was reported.
+ *  3. A cause is reported once: what config_validate says about a key is dropped when the reader has a
+ * problem at that key or above it.
+ *
+ * Survived: everything. A file that cannot be read is a problem like any other.
+ */
+#include "src/config/yaml.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/log.h"
+
+#define BUDGET \
+    (UINT64_C(1) << 20) /* and four times the file's length: twice what it can need without aliases */
+
+/* Room for one more in an array that doubles; the old array when there is no memory. */
+static void *room_for(struct reader *reader, void *array, size_t count, size_t size)
+{
+    if (count > 0 && (count & (count - 1)) != 0)
+        return array;
+    void *larger = reallocarray(array, count == 0 ? 1 : count * 2, size);
+    if (larger != NULL)
+        return larger;
+    reader->no_memory = true;
+    return array;
+}
+
+/* Whether `key` is `above`, or something in it. */
+static bool is_within(const char *key, const char *above)
+{
+    size_t length = strlen(above);
+    return length > 0 && strncmp(key, above, length) == 0 && strchr(".[", key[length]) != NULL; /* or '\0' */
+}
+
+void reader_problem_at(struct reader *reader, unsigned line, const char *key, const char *words)
+{
+    if (reader->problem_count >= READER_PROBLEMS_MAX || reader->no_memory)
+        return;
+    if (reader->problem_count == READER_PROBLEMS_MAX - 1) {
+        line = UINT_MAX; /* sorts last */
+        key = "";
+        words = "there are more problems than can be shown; mend these first";
+    }
+    reader->problems = room_for(reader, reader->problems, reader->problem_count, sizeof *reader->problems);
+    char clean[1024]; /* words may hold what stands in the file */
+    log_clean(words, clean, sizeof clean);
+    struct reader_problem found = {line, reader->problem_count, strdup(key), strdup(clean)};
+    if (reader->no_memory || found.key == NULL || found.words == NULL) {
+        reader->no_memory = true;
+        free(found.key);
+        free(found.words);
+        return;
+    }
+    reader->problems[reader->problem_count++] = found;
+}
+
+void reader_problem(struct reader *reader, const char *format, ...)
+{
+    char words[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(words, sizeof words, format, arguments);
+    va_end(arguments);
+    reader_problem_at(reader, reader->line, reader->path, words);
+}
+
+void reader_meant(struct reader *reader, const char *key)
+{
+    reader->meant = room_for(reader, reader->meant, reader->meant_count, sizeof *reader->meant);
+    char *copy = reader->no_memory ? NULL : strdup(key);
+    if (copy != NULL)
+        reader->meant[reader->meant_count++] = copy;
+    else
+        reader->no_memory = true;
+}
+
+bool reader_is_meant(const struct reader *reader, const char *key)
+{
+    for (size_t i = 0; i < reader->meant_count; i++)
+        if (is_within(key, reader->meant[i]))
+            return true;
+    return false;
+}
+
+size_t reader_enter(struct reader *reader, const char *name, unsigned line)
+{
+    size_t outer = strlen(reader->path);
+    char clean[80];
+    log_clean(name, clean, sizeof clean);
+    snprintf(reader->path + outer, sizeof reader->path - outer, "%s%s",
+             outer > 0 && clean[0] != '[' ? "." : "", clean);
+    reader->line = line;
+    return outer;
+}
+
+size_t reader_enter_marked(struct reader *reader, const char *name, unsigned line)
+{
+    size_t outer = reader_enter(reader, name, line);
+    reader->marks = room_for(reader, reader->marks, reader->mark_count, sizeof *reader->marks);
+    char *key = reader->no_memory ? NULL : strdup(reader->path);
+    if (key != NULL)
+        reader->marks[reader->mark_count++] = (struct reader_mark){line, key};
+    else
+        reader->no_memory = true;
+    return outer;
+}
+
+void reader_leave(struct reader *reader, size_t outer)
+{
+    reader->path[outer] = '\0';
+}
+
+bool reader_visit(struct reader *reader, const yaml_node_t *node)
+{
+    uint64_t cost = 1 + (node->type == YAML_SCALAR_NODE ? node->data.scalar.length : 0);
+    if (reader->spent || reader->no_memory)
+        return false;
+    if (cost <= reader->budget) {
+        reader->budget -= cost;
+        return true;
+    }
+    reader->spent = true;
+    reader_problem(
+        reader, "aliases (*name) repeat so much that the configuration is too large; reading stopped here");
+    return false;
+}
+
+const yaml_node_t *reader_node(struct reader *reader, int number)
+{
+    return yaml_document_get_node(&reader->document, number);
+}
+
+unsigned reader_line(const yaml_node_t *node)
+{
+    return (unsigned)node->start_mark.line + 1;
+}
+
+/* ---- file and document ---- */
+
+/* Returns the malloc'd bytes of the file, or NULL after a problem. */
+static char *read_bytes(struct reader *reader, size_t *length)
+{
+    char words[256];
+    char *bytes = NULL;
+    int fd = open(reader->file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        goto failed;
+    bytes = malloc(CONFIG_FILE_BYTES_MAX + 1);
+    if (bytes == NULL)
+        goto failed;
+    *length = 0;
+    while (*length <= CONFIG_FILE_BYTES_MAX) {
+        ssize_t got = read(fd, bytes + *length, CONFIG_FILE_BYTES_MAX + 1 - *length);
+        if (got == 0)
+            break;
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            goto failed;
+        *length += (size_t)got;
+    }
+    close(fd);
+    if (*length <= CONFIG_FILE_BYTES_MAX)
+        return bytes;
+    free(bytes);
+    reader_problem_at(reader, 0, "", "the file is larger than 1 MiB, which no configuration is");
+    return NULL;
+failed:
+    snprintf(words, sizeof words, "the file cannot be read: %s", strerror(errno));
+    reader_problem_at(reader, 0, "", words);
+    free(bytes);
+    if (fd >= 0)
+        close(fd);
+    return NULL;
+}
+
+static void read_root(struct reader *reader, struct config *config)
+{
+    static const struct schema_variant plain = {.bit = 0};
+    const yaml_node_t *root = yaml_document_get_root_node(&reader->document);
+    if (root == NULL || value_is_null(root)) {
+        reader_problem_at(reader, 0, "", "the file is empty, expected at least `sources:`");
+        return;
+    }
+    reader->line = reader_line(root);
+    schema_read_mapping(reader, schema_top, &plain, root, config);
+}
+
+/* One document, and only one. */
+static void read_document(struct reader *reader, const char *bytes, size_t length, struct config *config)
+{
+    yaml_parser_t parser;
+    if (!reader_check_depth(reader, bytes, length))
+        return;
+    if (!yaml_parser_initialize(&parser)) {
+        reader->no_memory = true;
+        return;
+    }
+    yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
+    if (!yaml_parser_load(&parser, &reader->document)) {
+        reader_syntax_problem(reader, &parser, bytes, length);
+        yaml_parser_delete(&parser);
+        return;
+    }
+    read_root(reader, config);
+    bool empty = yaml_document_get_root_node(&reader->document) == NULL;
+    yaml_document_delete(&reader->document);
+    if (!empty && !yaml_parser_load(&parser, &reader->document)) {
+        reader_syntax_problem(reader, &parser, bytes, length);
+    } else if (!empty) {
+        const yaml_node_t *second = yaml_document_get_root_node(&reader->document);
+        if (second != NULL)
+            reader_problem_at(reader, reader_line(second), "",
+                              "a second YAML document begins, expected only one");
+        yaml_document_delete(&reader->document);
+    }
+    yaml_parser_delete(&parser);
+}
+
+/* ---- rules, and the report ---- */
+
+static int by_key(const void *left, const void *right)
+{
+    const struct reader_mark *a = left, *b = right;
+    return strcmp(a->key, b->key);
+}
+
+/* The line of the key, or of the nearest thing around it that stands in the file. */
+static unsigned line_of(const struct reader *reader, const char *key)
+{
+    char around[256];
+    snprintf(around, sizeof around, "%s", key);
+    for (;;) {
+        struct reader_mark sought = {.key = around};
+        struct reader_mark *mark = NULL;
+        if (reader->mark_count > 0)
+            mark = bsearch(&sought, reader->marks, reader->mark_count, sizeof *reader->marks, by_key);
+        if (mark != NULL)
+            return mark->line;
+        char *dot = strrchr(around, '.'), *bracket = strrchr(around, '[');
+        char *cut = bracket != NULL && (dot == NULL || bracket > dot) ? bracket : dot;
+        if (cut == NULL)
+            return 0;
+        *cut = '\0';
+    }
+}
+
+static void rule_problem(const struct config_problem *problem, void *user)
+{
+    struct reader *reader = user;
+    for (size_t i = 0; i < reader->read_count; i++)
+        if (is_within(problem->key, reader->problems[i].key))
+            return;
+    if (reader_is_meant(reader, problem->key))
+        return;
+    reader_problem_at(reader, line_of(reader, problem->key), problem->key, problem->words);
+}
+
+static void check_rules(struct reader *reader, const struct config *config)
+{
+    reader->read_count = reader->problem_count;
+    if (reader->mark_count > 1)
+        qsort(reader->marks, reader->mark_count, sizeof *reader->marks, by_key);
+    config_validate(config, rule_problem, reader);
+}
+
+static void fill_names(struct reader *reader, struct config *config)
+{
+    if (config->instance == NULL) {
+        const char *slash = strrchr(reader->file, '/');
+        config->instance = strdup(slash != NULL ? slash + 1 : reader->file);
+        char *dot = config->instance != NULL ? strrchr(config->instance, '.') : NULL;
+        if (dot != NULL && dot != config->instance)
+            *dot = '\0';
+    }
+    if (config->instance == NULL ||
+        (config->storage == NULL &&
+         asprintf(&config->storage, "sqlite:/var/lib/eventpipe/%s.db", config->instance) < 0) ||
+        (config->control == NULL &&
+         asprintf(&config->control, "/run/eventpipe/%s.sock", config->instance) < 0))
+        reader->no_memory = true;
+}
+
+static bool find_directory(struct reader *reader)
+{
+    const char *slash = strrchr(reader->file, '/');
+    char *parent = slash == NULL           ? strdup(".")
+                   : slash == reader->file ? strdup("/")
+                                           : strndup(reader->file, (size_t)(slash - reader->file));
+    reader->directory = parent != NULL ? realpath(parent, NULL) : NULL;
+    if (reader->directory == NULL) {
+        char words[512];
+        snprintf(words, sizeof words, "the file's directory cannot be found: %s", strerror(errno));
+        reader_problem_at(reader, 0, "", words);
+    }
+    free(parent);
+    return reader->directory != NULL;
+}
+
+static int by_line(const void *left, const void *right)
+{
+    const struct reader_problem *a = left, *b = right;
+    if (a->line != b->line)
+        return a->line < b->line ? -1 : 1;
+    return a->order < b->order ? -1 : 1;
+}
+
+static void tell(struct reader *reader, config_report *report, void *user)
+{
+    if (reader->problem_count > 1)
+        qsort(reader->problems, reader->problem_count, sizeof *reader->problems, by_line);
+    for (size_t i = 0; i < reader->problem_count && report != NULL; i++) {
+        const struct reader_problem *at = &reader->problems[i];
+        struct config_problem problem = {reader->file, at->line == UINT_MAX ? 0 : at->line, at->key,
+                                         at->words};
+        report(&problem, user);
+    }
+    if (reader->no_memory && report != NULL) {
+        struct config_problem problem = {reader->file, 0, "", "out of memory while reading"};
+        report(&problem, user);
+    }
+}
+
+static void reader_free(struct reader *reader)
+{
+    for (size_t i = 0; i < reader->problem_count; i++) {
+        free(reader->problems[i].key);
+        free(reader->problems[i].words);
+    }
+    for (size_t i = 0; i < reader->mark_count; i++)
+        free(reader->marks[i].key);
+    for (size_t i = 0; i < reader->meant_count; i++)
+        free(reader->meant[i]);
+    free(reader->problems);
+    free(reader->marks);
+    free(reader->meant);
+    free(reader->directory);
+}
+
+int config_read(const char *path, config_report *report, void *user, struct config **out)
+{
+    struct reader reader = {.file = path};
+    struct config *config = calloc(1, sizeof *config);
+    if (config == NULL)
+        reader.no_memory = true;
+    else
+        config_defaults(config);
+    size_t length = 0;
+    char *bytes = config != NULL ? read_bytes(&reader, &length) : NULL;
+    if (bytes != NULL && find_directory(&reader)) {
+        config->path = strdup(path);
+        reader.no_memory = config->path == NULL;
+        reader.budget = BUDGET + 4 * length;
+        read_document(&reader, bytes, length, config);
+        bool readable = true; /* a problem without a key: there is no structure that rules could apply to */
+        for (size_t i = 0; i < reader.problem_count; i++)
+            readable = readable && reader.problems[i].key[0] != '\0';
+        if (readable && !reader.spent && !reader.no_memory)
+            fill_names(&reader, config);
+        if (readable && !reader.spent && !reader.no_memory)
+            check_rules(&reader, config);
+    }
+    free(bytes);
+    tell(&reader, report, user);
+    int code = reader.no_memory ? EP_ENOMEM : reader.problem_count > 0 ? EP_ECONFIG : EP_OK;
+    if (config != NULL)
+        config->token_variables = reader.variables; /* empty where memory was out, or none was named */
+    reader_free(&reader);
+    if (code == EP_OK)
+        *out = config;
+    else
+        config_close(&config);
+    return code;
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * `options`: any YAML, handed to a plugin as JSON text. Runs in the supervisor before the first fork.
+ *
+ * A plain scalar that is a JSON number, true, false or null (also in capitals, or ~ or empty for null)
+ * becomes that, with the very digits that were written, so that 64-bit integers survive; everything else, and
+ * all that stands in quotes, is a string. "007", "yes" and "0x1f" are strings therefore.
+ */
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/config/yaml.h"
+
+static bool is_number(const char *at)
+{
+    at += *at == '-';
+    size_t whole = strspn(at, "0123456789");
+    if (whole == 0 || (at[0] == '0' && whole > 1))
+        return false;
+    at += whole;
+    if (*at == '.') {
+        size_t part = strspn(at + 1, "0123456789");
+        if (part == 0)
+            return false;
+        at += 1 + part;
+    }
+    if (*at == 'e' || *at == 'E') {
+        at++;
+        at += *at == '-' || *at == '+';
+        size_t power = strspn(at, "0123456789");
+        if (power == 0)
+            return false;
+        at += power;
+    }
+    return *at == '\0';
+}
+
+static bool is_one_of(const char *text, const char *small, const char *capital, const char *large)
+{
+    return strcmp(text, small) == 0 || strcmp(text, capital) == 0 || strcmp(text, large) == 0;
+}
+
+static cJSON *scalar_json(const yaml_node_t *node)
+{
+    const char *text = (const char *)node->data.scalar.value;
+    if (value_is_null(node))
+        return cJSON_CreateNull();
+    if (node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
+        return cJSON_CreateString(text);
+    if (is_one_of(text, "true", "True", "TRUE"))
+        return cJSON_CreateTrue();
+    if (is_one_of(text, "false", "False", "FALSE"))
+        return cJSON_CreateFalse();
+    return is_number(text) ? cJSON_CreateRaw(text) : cJSON_CreateString(text);
+}
+
+static cJSON *node_json(struct reader *reader, const yaml_node_t *node, unsigned depth);
+
+static cJSON *list_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
+{
+    cJSON *list = cJSON_CreateArray();
+    const yaml_node_item_t *item = node->data.sequence.items.start;
+    for (; list != NULL && item < node->data.sequence.items.top; item++) {
+        cJSON *json = node_json(reader, reader_node(reader, *item), depth + 1);
+        if (json == NULL || !cJSON_AddItemToArray(list, json)) {
+            cJSON_Delete(json);
+            cJSON_Delete(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static bool add_member(struct reader *reader, cJSON *object, const yaml_node_t *key, const yaml_node_t *value,
+                       unsigned depth)
+{
+    const char *name = NULL;
+    if (reader_visit(reader, key))
+        name = key->type == YAML_SCALAR_NODE && key->data.scalar.length == 0
+                   ? ""
+                   : value_scalar(reader, key, "a name");
+    if (name == NULL)
+        return false;
+    size_t outer = reader_enter(reader, name, reader_line(key));
+    cJSON *json = NULL;
+    if (cJSON_GetObjectItemCaseSensitive(object, name) != NULL)
+        reader_problem(reader, "given twice, expected once");
+    else
+        json = node_json(reader, value, depth + 1);
+    reader_leave(reader, outer);
+    if (json != NULL && cJSON_AddItemToObject(object, name, json))
+        return true;
+    cJSON_Delete(json);
+    return false;
+}
+
+static cJSON *mapping_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
+{
+    const yaml_node_pair_t *pair = node->data.mapping.pairs.start, *top = node->data.mapping.pairs.top;
+    if (top - pair > SCHEMA_PAIRS_MAX) { /* each is compared with all before it */
+        reader_problem(reader, "expected at most %d names in one mapping, found %zu", SCHEMA_PAIRS_MAX,
+                       (size_t)(top - pair));
+        return NULL;
+    }
+    cJSON *object = cJSON_CreateObject();
+    for (; object != NULL && pair < top; pair++)
+        if (!add_member(reader, object, reader_node(reader, pair->key), reader_node(reader, pair->value),
+                        depth)) {
+            cJSON_Delete(object);
+            return NULL;
+        }
+    return object;
+}
+
+/* NULL after a problem, or without memory. */
+static cJSON *node_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
+{
+    if (depth > READER_DEPTH_MAX) {
+        reader_problem(reader,
+                       "expected at most %d levels of lists and mappings, found more (or an alias to itself)",
+                       READER_DEPTH_MAX);
+        return NULL;
+    }
+    if (!reader_visit(reader, node))
+        return NULL;
+    cJSON *json;
+    if (node->type == YAML_SEQUENCE_NODE)
+        json = list_json(reader, node, depth);
+    else if (node->type == YAML_MAPPING_NODE)
+        json = mapping_json(reader, node, depth);
+    else if (strlen((const char *)node->data.scalar.value) == node->data.scalar.length)
+        json = scalar_json(node);
+    else {
+        reader_problem(reader, "expected a text without a NUL character in it");
+        return NULL;
+    }
+    if (json == NULL && reader->problem_count == 0 && !reader->spent)
+        reader->no_memory = true;
+    return json;
+}
+
+void value_options(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+{
+    char **options = (char **)(void *)((char *)base + key->offset);
+    cJSON *json = node_json(reader, node, 0);
+    if (json == NULL)
+        return;
+    char *text = cJSON_PrintUnformatted(json);
+    cJSON_Delete(json);
+    if (text == NULL) {
+        reader->no_memory = true;
+        return;
+    }
+    free(*options);
+    *options = text;
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Goes through the mappings of a configuration file with the schema's tables in hand: known, unknown,
+ * repeated and misplaced keys; sources and stages, whose type or kind decides which keys they have. Runs in
+ * the supervisor before the first fork.
+ *
+ * Invariants
+ *  1. Until a source's type is known, nothing is written that belongs to a type (struct source_config has a
+ * union).
+ *  2. A mapping of SCHEMA_PAIRS_MAX keys at most is looked at, since each key is compared with those before
+ * it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/config/yaml.h"
+
+#define WORDS_MAX 40 /* keys in one table */
+#define BIT(variant) (1u << (variant))
+
+static const char *const kind_keys[] = {NULL, "plugin", "exec", "url"}; /* by enum stage_kind */
+
+/* ---- names ---- */
+
+static bool is_for(const struct schema_key *key, const struct schema_variant *variant)
+{
+    return key->only == 0 || variant->bit == 0 || (key->only & variant->bit) != 0;
+}
+
+/* The entry for this variant; failing that, one of the same name for another; or NULL. */
+static const struct schema_key *find_key(const struct schema_key *keys, const struct schema_variant *variant,
+                                         const char *name)
+{
+    const struct schema_key *other = NULL;
+    for (const struct schema_key *key = keys; key->name != NULL; key++)
+        if (strcmp(key->name, name) == 0) {
+            if (is_for(key, variant))
+                return key;
+            other = key;
+        }
+    return other;
+}
+
+static void unknown_key(struct reader *reader, const struct schema_key *keys,
+                        const struct schema_variant *variant, const char *name)
+{
+    const char *words[WORDS_MAX + 1] = {NULL};
+    size_t count = 0;
+    for (const struct schema_key *key = keys; key->name != NULL && count < WORDS_MAX; key++)
+        if (is_for(key, variant) && find_key(keys, variant, key->name) == key)
+            words[count++] = key->name;
+    if (strcmp(name, "<<") == 0) {
+        reader_problem(reader,
+                       "merge keys (<<) are not understood; write the keys out, or give a whole value an "
+                       "anchor (&name) and use it again (*name)");
+        return;
+    }
+    const char *near = suggest_near(name, words);
+    if (near != NULL) {
+        reader_problem(reader, "unknown key; did you mean `%s`?", near);
+        size_t inner = strlen(reader->path), outer = inner;
+        char meant[256];
+        while (outer > 0 && reader->path[outer] != '.')
+            outer--;
+        snprintf(meant, sizeof meant, "%.*s%s%s", (int)outer, reader->path, outer > 0 ? "." : "", near);
+        reader_meant(reader, meant);
+        return;
+    }
+    char list[800] = "";
+    for (size_t i = 0, used = 0; i < count && used < sizeof list; i++)
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", words[i]);
+    reader_problem(reader, "unknown key; expected one of %s", list);
+}
+
+static void misplaced_key(struct reader *reader, const struct schema_key *key,
+                          const struct schema_variant *variant)
+{
+    char owners[200] = "";
+    for (unsigned i = 0, used = 0; i < 32 && used < sizeof owners; i++)
+        if ((key->only & BIT(i)) != 0)
+            used += (unsigned)snprintf(owners + used, sizeof owners - used, "%s%s %s",
+                                       used > 0 ? " and " : "", variant->noun, variant->names[i]);
+    unsigned own = (unsigned)__builtin_ctz(variant->bit);
+    reader_problem(reader, "`%s` is not for %s %s; it belongs to %s", key->name, variant->noun,
+                   variant->names[own], owners);
+}
+
+/* ---- mappings ---- */
+
+static void read_entry(struct reader *reader, const struct schema_key *keys,
+                       const struct schema_variant *variant, const char *name, const yaml_node_t *value,
+                       void *base)
+{
+    const struct schema_key *key = find_key(keys, variant, name);
+    if (key == NULL) {
+        unknown_key(reader, keys, variant, name);
+    } else if (!is_for(key, variant)) {
+        misplaced_key(reader, key, variant);
+    } else if (key->only == 0 || variant->bit != 0) {
+        key->read(reader, key, value, base);
+    }
+}
+
+/* Whether an earlier entry of the mapping has the same name; says so then. */
+static bool is_repeated(struct reader *reader, const yaml_node_t *mapping, const yaml_node_pair_t *pair,
+                        const char *name)
+{
+    for (const yaml_node_pair_t *at = mapping->data.mapping.pairs.start; at < pair; at++) {
+        const yaml_node_t *other = reader_node(reader, at->key);
+        if (other->type != YAML_SCALAR_NODE || strcmp((const char *)other->data.scalar.value, name) != 0)
+            continue;
+        reader_problem(reader, "given twice, first in line %u; expected once", reader_line(other));
+        return true;
+    }
+    return false;
+}
+
+void schema_read_mapping(struct reader *reader, const struct schema_key *keys,
+                         const struct schema_variant *variant, const yaml_node_t *node, void *base)
+{
+    char found[120];
+    if (node->type != YAML_MAPPING_NODE) {
+        reader_problem(reader, "expected keys with values such as `%s: ...`, found %s", keys[0].name,
+                       value_found(node, found, sizeof found));
+        return;
+    }
+    const yaml_node_t *around = reader->mapping;
+    unsigned line = reader->line;
+    const yaml_node_pair_t *top = node->data.mapping.pairs.top;
+    if (top - node->data.mapping.pairs.start > SCHEMA_PAIRS_MAX) {
+        reader_problem(reader, "expected at most %d keys here", SCHEMA_PAIRS_MAX);
+        return;
+    }
+    for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < top; pair++) {
+        const yaml_node_t *name = reader_node(reader, pair->key), *value = reader_node(reader, pair->value);
+        if (!reader_visit(reader, name) || !reader_visit(reader, value))
+            break;
+        if (name->type != YAML_SCALAR_NODE) {
+            reader->line = reader_line(name);
+            reader_problem(reader, "expected a plain word as key, found %s",
+                           value_found(name, found, sizeof found));
+            continue;
+        }
+        const char *word = (const char *)name->data.scalar.value;
+        size_t outer = reader_enter_marked(reader, word, reader_line(name));
+        reader->mapping = node;
+        if (!is_repeated(reader, node, pair, word))
+            read_entry(reader, keys, variant, word, value, base);
+        reader_leave(reader, outer);
+    }
+    reader->mapping = around;
+    reader->line = line;
+}
+
+void schema_mapping(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+{
+    static const struct schema_variant plain = {.bit = 0};
+    schema_read_mapping(reader, key->children, &plain, node, (char *)base + key->offset);
+}
+
+/* The value of a key in any mapping, before its turn; NULL when it is not there or the node is no mapping. */
+static const yaml_node_t *peek(struct reader *reader, const yaml_node_t *mapping, const char *name)
+{
+    const yaml_node_t *around = reader->mapping;
+    reader->mapping = mapping;
+    const yaml_node_t *value = mapping->type == YAML_MAPPING_NODE ? value_beside(reader, name) : NULL;
+    reader->mapping = around;
+    return value;
+}
+
+/* Length of a list, after a look at its kind and size; 0 and a problem otherwise. */
+static size_t list_length(struct reader *reader, const yaml_node_t *node, const char *what, size_t most)
+{
+    char found[120];
+    if (node->type != YAML_SEQUENCE_NODE) {
+        reader_problem(reader, "expected a list of %s, each beginning with '- ', found %s", what,
+                       value_found(node, found, sizeof found));
+        return 0;
+    }
+    size_t length = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
+    if (length >= 1 && length <= most)
+        return length;
+    reader_problem(reader, "expected a list of 1 to %zu %s, found %zu", most, what, length);
+    return 0;
+}
+
+/* ---- stages ---- */
+
+/* Which of exec, plugin and url is there; tells when it is several. */
+static struct schema_variant stage_variant(struct reader *reader, const yaml_node_t *node,
+                                           struct stage_config *stage)
+{
+    static const enum stage_kind kinds[] = {STAGE_EXEC, STAGE_PLUGIN, STAGE_HTTP};
+    struct schema_variant variant = {.noun = "a stage with", .names = kind_keys};
+    const char *first = NULL;
+    stage->kind = STAGE_EXEC;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        const char *name = kind_keys[kinds[i]];
+        const yaml_node_t *value = peek(reader, node, name);
+        if (value == NULL)
+            continue;
+        if (first == NULL) {
+            first = name;
+            stage->kind = kinds[i];
+            variant.bit = BIT(kinds[i]);
+            continue;
+        }
+        size_t outer = reader_enter(reader, name, reader_line(value));
+        reader_problem(reader, "expected exactly one of exec, plugin and url, found `%s` beside `%s`", name,
+                       first);
+        reader_leave(reader, outer);
+        variant.bit = 0;
+    }
+    return variant;
+}
+
+/* The line of a key, 0 when the mapping does not have it. */
+static unsigned key_line(struct reader *reader, const yaml_node_t *mapping, const char *name)
+{
+    const yaml_node_t *value = peek(reader, mapping, name);
+    return value != NULL ? reader_line(value) : 0;
+}
+
+/* Says that a key is not there, unless an unknown key was probably meant to be one of `names` (NULL-ended).
+ */
+static void missing(struct reader *reader, unsigned line, const char *const *names, const char *words)
+{
+    bool meant = false;
+    for (size_t i = 0; names[i] != NULL; i++) {
+        size_t outer = reader_enter(reader, names[i], line);
+        meant = meant || reader_is_meant(reader, reader->path);
+        reader_leave(reader, outer);
+    }
+    size_t outer = reader_enter(reader, names[0], line);
+    if (meant)
+        reader_meant(reader, reader->path); /* the rules are not to speak of the first either */
+    else
+        reader_problem(reader, "%s", words);
+    reader_leave(reader, outer);
+}
+
+void schema_stages(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+{
+    struct source_config *source = base;
+    size_t length = list_length(reader, node, "stages", 256);
+    source->stages = calloc(length + 1, sizeof *source->stages);
+    if (source->stages == NULL) {
+        reader->no_memory = true;
+        return;
+    }
+    for (size_t i = 0; i < length; i++) {
+        const yaml_node_t *item = reader_node(reader, node->data.sequence.items.start[i]);
+        if (!reader_visit(reader, item))
+            return;
+        char name[24];
+        snprintf(name, sizeof name, "[%zu]", i);
+        size_t outer = reader_enter_marked(reader, name, reader_line(item));
+        struct stage_config *stage = &source->stages[source->stage_count++];
+        stage_config_defaults(stage);
+        struct schema_variant variant = stage_variant(reader, item, stage);
+        schema_read_mapping(reader, key->children, &variant, item, stage);
+        stage->user_line = key_line(reader, item, "user");
+        stage->group_line = key_line(reader, item, "group");
+        stage->limits_line = key_line(reader, item, "limits");
+        if (stage->kind == STAGE_EXEC && peek(reader, item, "exec") == NULL &&
+            item->type == YAML_MAPPING_NODE)
+            missing(reader, reader_line(item), (const char *const[]){"exec", "plugin", "url", NULL},
+                    "expected exactly one of exec, plugin and url in a stage, found none");
+        reader_leave(reader, outer);
+    }
+}
+
+void schema_limits(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+{
+    static const struct schema_variant plain = {.bit = 0};
+    struct stage_config *stage = base;
+    schema_read_mapping(reader, key->children, &plain, node, &stage->limits);
+}
+
+/* ---- sources ---- */
+
+/* The type decides where other keys go, so it is looked for first; read_entry reads (and judges) it again. */
+static struct schema_variant source_variant(struct reader *reader, const yaml_node_t *node,
+                                            struct source_config *source)
+{
+    struct schema_variant variant = {.noun = "type", .names = schema_types};
+    const yaml_node_t *value = peek(reader, node, "type");
+    source->type = SOURCE_UNKNOWN;
+    for (unsigned i = 0; value != NULL && value->type == YAML_SCALAR_NODE && schema_types[i] != NULL; i++)
+        if (strcmp((const char *)value->data.scalar.value, schema_types[i]) == 0) {
+            source->type = (enum source_type)i;
+            variant.bit = BIT(i);
+        }
+    return variant;
+}
+
+void schema_sources(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+{
+    struct config *config = base;
+    size_t length = list_length(reader, node, "sources", CONFIG_SOURCES_MAX);
+    config->sources = calloc(length + 1, sizeof *config->sources);
+    if (config->sources == NULL) {
+        reader->no_memory = true;
+        return;
+    }
+    for (size_t i = 0; i < length; i++) {
+        const yaml_node_t *item = reader_node(reader, node->data.sequence.items.start[i]);
+        if (!reader_visit(reader, item))
+            return;
+        char name[24];
+        snprintf(name, sizeof name, "[%zu]", i);
+        size_t outer = reader_enter_marked(reader, name, reader_line(item));
+        struct source_config *source = &config->sources[config->source_count++];
+        struct schema_variant variant = source_variant(reader, item, source);
+        source_config_defaults(source);
+        schema_read_mapping(reader, key->children, &variant, item, source);
+        if (peek(reader, item, "type") == NULL && item->type == YAML_MAPPING_NODE)
+            missing(reader, reader_line(item), (const char *const[]){"type", NULL},
+                    "is missing, expected idefix, http, file or generate");
+        reader_leave(reader, outer);
+    }
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one list of keys that a configuration file may have: name, how its value is read, where it goes, its
+ * bounds, and for which type of source or kind of stage it is. eventpipe.yaml(5) documents exactly these, and
+ * a test compares the two through config_each_key. Runs in the supervisor before the first fork.
+ *
+ * Invariants
+ *  1. Entries with the same name in one table are for different variants (`only`), and a variant sees one of
+ * them at most.
+ *  2. A key that fills a member of struct source_config's union is for one type only: as long as the type is
+ * not known, such keys are passed over and nothing is written there.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "src/config/yaml.h"
+
+#define COUNT_MAX UINT32_MAX
+
+#define BIT(variant) (1u << (variant))
+#define AT_CONFIG(member) offsetof(struct config, member)
+#define AT_SOURCE(member) offsetof(struct source_config, member)
+#define AT_STAGE(member) offsetof(struct stage_config, member)
+
+static const char *const synchronous_words[] = {"full", "normal", NULL};
+static const char *const from_words[] = {"start", "end", NULL};
+static const char *const format_words[] = {"json", "text", "auto", NULL};
+const char *const schema_types[] = {"idefix", "http", "file", "generate", NULL}; /* as enum source_type */
+
+static const struct schema_key retry_keys[] = {
+    {.name = "min", .read = value_duration, .offset = offsetof(struct retry_config, min_ms), .least = 1},
+    {.name = "max", .read = value_duration, .offset = offsetof(struct retry_config, max_ms), .least = 1},
+    {.name = NULL},
+};
+
+static const struct schema_key trace_keys[] = {
+    {.name = "keep", .read = value_duration, .offset = offsetof(struct trace_config, keep_ms)},
+    {.name = "size",
+     .read = value_size,
+     .offset = offsetof(struct trace_config, bytes),
+     .least = CONFIG_TRACE_BYTES_MIN,
+     .most = CONFIG_TRACE_BYTES_MAX},
+    {.name = NULL},
+};
+
+static const struct schema_key backlog_keys[] = {
+    {.name = "max_events", .read = value_count64, .most = INT64_MAX},
+    {.name = NULL},
+};
+
+static const struct schema_key cursor_keys[] = {
+    {.name = "at", .read = value_pointer, .offset = offsetof(struct http_source_config, cursor_at)},
+    {.name = "last", .read = value_pointer, .offset = offsetof(struct http_source_config, cursor_last)},
+    {.name = "plus", .read = value_integer, .offset = offsetof(struct http_source_config, cursor_plus)},
+    {.name = "first", .read = value_pointer, .offset = offsetof(struct http_source_config, cursor_first)},
+    {.name = NULL},
+};
+
+#define AT_LIMITS(member) offsetof(struct limits_config, member)
+
+static const struct schema_key limits_keys[] = {
+    {.name = "memory",
+     .read = value_size,
+     .offset = AT_LIMITS(memory_bytes),
+     .least = CONFIG_LIMIT_MEMORY_MIN,
+     .most = CONFIG_LIMIT_MEMORY_MAX},
+    {.name = "cpu", .read = value_seconds, .offset = AT_LIMITS(cpu_ms), .least = 1000},
+    {.name = "files",
+     .read = value_count64,
+     .offset = AT_LIMITS(files),
+     .least = CONFIG_LIMIT_FILES_MIN,
+     .most = CONFIG_LIMIT_FILES_MAX},
+    {.name = "processes",
+     .read = value_count64,
+     .offset = AT_LIMITS(processes),
+     .least = 1,
+     .most = CONFIG_LIMIT_PROCESSES_MAX},
+    {.name = NULL},
+};
+
+#define STAGE_PLUGIN_BIT BIT(STAGE_PLUGIN)
+#define STAGE_EXEC_BIT BIT(STAGE_EXEC)
+#define STAGE_HTTP_BIT BIT(STAGE_HTTP)
+
+static const struct schema_key stage_keys[] = {
+    {.name = "name", .read = value_text, .offset = AT_STAGE(name)},
+    {.name = "exec", .read = value_program, .offset = AT_STAGE(exec)},
+    {.name = "plugin", .read = value_path, .offset = AT_STAGE(plugin)},
+    {.name = "url", .read = value_text, .offset = AT_STAGE(url)},
+    {.name = "concurrency",
+     .read = value_count,
+     .offset = AT_STAGE(concurrency),
+     .least = 1,
+     .most = CONFIG_CONCURRENCY_MAX},
+    {.name = "input_buffer",
+     .read = value_count,
+     .offset = AT_STAGE(input_buffer),
+     .least = 1,
+     .most = CONFIG_INPUT_BUFFER_MAX},
+    {.name = "batch", .read = value_count, .offset = AT_STAGE(batch), .least = 1, .most = CONFIG_BATCH_MAX},
+    {.name = "commit_delay", .read = value_duration, .offset = AT_STAGE(commit_delay_ms)},
+    {.name = "timeout", .read = value_duration, .offset = AT_STAGE(timeout_ms)},
+    {.name = "retry", .read = schema_mapping, .offset = AT_STAGE(retry), .children = retry_keys},
+    {.name = "max_attempts", .read = value_count, .offset = AT_STAGE(max_attempts), .most = COUNT_MAX},
+    {.name = "max_age", .read = value_duration, .offset = AT_STAGE(max_age_ms)},
+    {.name = "max_crashes", .read = value_count, .offset = AT_STAGE(max_crashes), .most = COUNT_MAX},
+    {.name = "restart_max", .read = value_duration, .offset = AT_STAGE(restart_max_ms), .least = 1},
+    {.name = "limits", .read = schema_limits, .children = limits_keys},
+    {.name = "user", .read = value_text, .offset = AT_STAGE(user), .only = STAGE_EXEC_BIT},
+    {.name = "group", .read = value_text, .offset = AT_STAGE(group), .only = STAGE_EXEC_BIT},
+    {.name = "prefetch",
+     .read = value_count,
+     .offset = AT_STAGE(prefetch),
+     .least = 1,
+     .most = CONFIG_PREFETCH_MAX,
+     .only = STAGE_EXEC_BIT},
+    {.name = "directory", .read = value_path, .offset = AT_STAGE(directory), .only = STAGE_EXEC_BIT},
+    {.name = "environment",
+     .read = value_environment,
+     .offset = AT_STAGE(environment),
+     .only = STAGE_EXEC_BIT},
+    {.name = "options", .read = value_options, .offset = AT_STAGE(options), .only = STAGE_PLUGIN_BIT},
+    {.name = "headers", .read = value_headers, .offset = AT_STAGE(headers), .only = STAGE_HTTP_BIT},
+    {.name = "token_file", .read = value_token_file, .offset = AT_STAGE(token), .only = STAGE_HTTP_BIT},
+    {.name = "token_env", .read = value_token_env, .offset = AT_STAGE(token), .only = STAGE_HTTP_BIT},
+    {.name = "ca_file", .read = value_path, .offset = AT_STAGE(ca_file), .only = STAGE_HTTP_BIT},
+    {.name = NULL},
+};
+
+#define IDEFIX BIT(SOURCE_IDEFIX)
+#define HTTP BIT(SOURCE_HTTP)
+#define FEED_FILE BIT(SOURCE_FILE)
+#define GENERATE BIT(SOURCE_GENERATE)
+
+static const struct schema_key source_keys[] = {
+    {.name = "id", .read = value_text, .offset = AT_SOURCE(id)},
+    {.name = "type", .read = value_choice, .offset = AT_SOURCE(type), .choices = schema_types},
+    {.name = "page", .read = value_count, .offset = AT_SOURCE(page), .least = 1, .most = CONFIG_PAGE_MAX},
+    {.name = "retry", .read = schema_mapping, .offset = AT_SOURCE(retry), .children = retry_keys},
+    {.name = "backlog",
+     .read = schema_mapping,
+     .offset = AT_SOURCE(backlog_max_events),
+     .children = backlog_keys},
+    {.name = "stages", .read = schema_stages, .children = stage_keys},
+    {.name = "long_poll", .read = value_duration, .offset = AT_SOURCE(long_poll_ms), .only = IDEFIX | HTTP},
+    {.name = "since", .read = value_since, .offset = AT_SOURCE(since), .only = IDEFIX | HTTP},
+    {.name = "domain", .read = value_text, .offset = AT_SOURCE(domain), .only = IDEFIX},
+    {.name = "address", .read = value_text, .offset = AT_SOURCE(address), .only = IDEFIX},
+    {.name = "event_type", .read = value_text, .offset = AT_SOURCE(event_type), .only = IDEFIX},
+    {.name = "continuation_id", .read = value_text, .offset = AT_SOURCE(continuation_id), .only = IDEFIX},
+    {.name = "uid", .read = value_pointer, .offset = AT_SOURCE(pointers.uid), .only = HTTP | FEED_FILE},
+    {.name = "event_type",
+     .read = value_pointer,
+     .offset = AT_SOURCE(pointers.event_type),
+     .only = HTTP | FEED_FILE},
+    {.name = "timestamp",
+     .read = value_pointer,
+     .offset = AT_SOURCE(pointers.timestamp),
+     .only = HTTP | FEED_FILE},
+    {.name = "device", .read = value_pointer, .offset = AT_SOURCE(pointers.device), .only = HTTP | FEED_FILE},
+    {.name = "broker", .read = value_text, .offset = AT_SOURCE(idefix.broker), .only = IDEFIX},
+    {.name = "account", .read = value_text, .offset = AT_SOURCE(idefix.account), .only = IDEFIX},
+    {.name = "token_file", .read = value_token_file, .offset = AT_SOURCE(idefix.token), .only = IDEFIX},
+    {.name = "token_env", .read = value_token_env, .offset = AT_SOURCE(idefix.token), .only = IDEFIX},
+    {.name = "encoding", .read = value_text, .offset = AT_SOURCE(idefix.encoding), .only = IDEFIX},
+    {.name = "session", .read = value_text, .offset = AT_SOURCE(idefix.session), .only = IDEFIX},
+    {.name = "user", .read = value_text, .offset = AT_SOURCE(idefix.user), .only = IDEFIX},
+    {.name = "password", .read = value_secret, .offset = AT_SOURCE(idefix.password), .only = IDEFIX},
+    {.name = "ca_file", .read = value_path, .offset = AT_SOURCE(idefix.ca_file), .only = IDEFIX},
+    {.name = "meta", .read = value_options, .offset = AT_SOURCE(idefix.meta), .only = IDEFIX},
+    {.name = "groups", .read = value_texts, .offset = AT_SOURCE(idefix.groups), .only = IDEFIX},
+    {.name = "connect_timeout",
+     .read = value_duration,
+     .offset = AT_SOURCE(idefix.connect_timeout_ms),
+     .only = IDEFIX,
+     .least = 1},
+    {.name = "answer_timeout",
+     .read = value_duration,
+     .offset = AT_SOURCE(idefix.answer_timeout_ms),
+     .only = IDEFIX,
+     .least = 1},
+    {.name = "max_bytes",
+     .read = value_size,
+     .offset = AT_SOURCE(idefix.max_bytes),
+     .only = IDEFIX,
+     .least = 1,
+     .most = UINT64_C(4) << 30},
+    {.name = "url", .read = value_text, .offset = AT_SOURCE(http.url), .only = HTTP},
+    {.name = "headers", .read = value_headers, .offset = AT_SOURCE(http.headers), .only = HTTP},
+    {.name = "token_file", .read = value_token_file, .offset = AT_SOURCE(http.token), .only = HTTP},
+    {.name = "token_env", .read = value_token_env, .offset = AT_SOURCE(http.token), .only = HTTP},
+    {.name = "events", .read = value_pointer, .offset = AT_SOURCE(http.events), .only = HTTP},
+    {.name = "cursor",
+     .read = schema_mapping,
+     .offset = AT_SOURCE(http),
+     .only = HTTP,
+     .children = cursor_keys},
+    {.name = "connect_timeout",
+     .read = value_duration,
+     .offset = AT_SOURCE(http.connect_timeout_ms),
+     .only = HTTP,
+     .least = 1},
+    {.name = "max_bytes",
+     .read = value_size,
+     .offset = AT_SOURCE(http.max_bytes),
+     .only = HTTP,
+     .least = 1,
+     .most = UINT64_C(4) << 30},
+    {.name = "interval",
+     .read = value_duration,
+     .offset = AT_SOURCE(http.interval_ms),
+     .only = HTTP,
+     .least = 1},
+    {.name = "ca_file", .read = value_path, .offset = AT_SOURCE(http.ca_file), .only = HTTP},
+    {.name = "path", .read = value_path, .offset = AT_SOURCE(file.path), .only = FEED_FILE},
+    {.name = "from",
+     .read = value_choice,
+     .offset = AT_SOURCE(file.from),
+     .only = FEED_FILE,
+     .choices = from_words},
+    {.name = "format",
+     .read = value_choice,
+     .offset = AT_SOURCE(file.format),
+     .only = FEED_FILE,
+     .choices = format_words},
+    {.name = "max_line",
+     .read = value_size,
+     .offset = AT_SOURCE(file.max_line_bytes),
+     .only = FEED_FILE,
+     .least = 1,
+     .most = UINT64_C(1) << 30},
+    {.name = "count",
+     .read = value_count64,
+     .offset = AT_SOURCE(generate.count),
+     .only = GENERATE,
+     .most = INT64_MAX},
+    {.name = "size",
+     .read = value_size,
+     .offset = AT_SOURCE(generate.size_bytes),
+     .only = GENERATE,
+     .most = UINT64_C(64) << 20},
+    {.name = "rate",
+     .read = value_rate,
+     .offset = AT_SOURCE(generate.rate),
+     .only = GENERATE,
+     .most = 1000000000},
+    {.name = NULL},
+};
+
+const struct schema_key schema_top[] = {
+    {.name = "instance", .read = value_text, .offset = AT_CONFIG(instance)},
+    {.name = "storage", .read = value_storage, .offset = AT_CONFIG(storage)},
+    {.name = "control", .read = value_path, .offset = AT_CONFIG(control)},
+    {.name = "control_mode", .read = value_mode, .offset = AT_CONFIG(control_mode)},
+    {.name = "synchronous",
+     .read = value_choice,
+     .offset = AT_CONFIG(synchronous),
+     .choices = synchronous_words},
+    {.name = "drain_timeout", .read = value_duration, .offset = AT_CONFIG(drain_timeout_ms)},
+    {.name = "log_level", .read = value_severity, .offset = AT_CONFIG(log_level)},
+    {.name = "trace", .read = schema_mapping, .offset = AT_CONFIG(trace), .children = trace_keys},
+    {.name = "sources", .read = schema_sources, .children = source_keys},
+    {.name = NULL},
+};
+
+/* For tests: with the second of two entries of one name left out. */
+static void each_of(const struct schema_key *keys, const char *prefix,
+                    void (*each)(const char *path, void *user), void *user)
+{
+    for (const struct schema_key *key = keys; key->name != NULL; key++) {
+        bool seen = false;
+        for (const struct schema_key *earlier = keys; earlier < key; earlier++)
+            seen = seen || strcmp(earlier->name, key->name) == 0;
+        if (seen)
+            continue;
+        char path[160];
+        snprintf(path, sizeof path, "%s%s", prefix, key->name);
+        each(path, user);
+        if (key->children == NULL)
+            continue;
+        snprintf(path, sizeof path, "%s%s%s.", prefix, key->name,
+                 key->read == schema_sources || key->read == schema_stages ? "[]" : "");
+        each_of(key->children, path, each, user);
+    }
+}
+
+void config_each_key(void (*each)(const char *path, void *user), void *user)
+{
+    each_of(schema_top, "", each, user);
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is no YAML, or nested beyond reason, told in words that an operator can act on: libyaml's own, where
+ * they begin, and what usually lies behind them. Runs in the supervisor before the first fork.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "src/config/yaml.h"
+
+#define DEPTH_MAX 100
+
+/* The text of a line from its first character that is no blank, and how long it is. */
+static const char *line_text(const char *bytes, size_t length, unsigned line, size_t *line_length)
+{
+    size_t at = 0, end;
+    for (unsigned i = 1; i < line && at < length; at++)
+        i += bytes[at] == '\n';
+    while (at < length && bytes[at] == ' ')
+        at++;
+    for (end = at; end < length && bytes[end] != '\n'; end++)
+        ;
+    *line_length = end - at;
+    return bytes + at;
+}
+
+/* What usually lies behind a syntax error in this line; "" when nothing is known. */
+static const char *syntax_hint(const char *bytes, size_t length, unsigned line, const char *problem)
+{
+    size_t text_length;
+    const char *text = line_text(bytes, length, line, &text_length);
+    if (text_length > 0 && *text == '\t')
+        return "; this line begins with a tab: YAML is indented with spaces only";
+    if (memmem(text, text_length, "memory:", 7) != NULL)
+        return "; write \"memory:\" in quotes, since a plain text cannot end in ':'";
+    if (strstr(problem, "mapping values are not allowed") != NULL)
+        return "; a text that holds \": \" or ends in ':' must stand in quotes, and keys of one mapping in "
+               "one "
+               "column";
+    if (strstr(problem, "did not find expected key") != NULL)
+        return "; keys of one mapping must stand in one column";
+    if (strstr(problem, "cannot start any token") != NULL)
+        return "; a text that begins with @, `, % or a tab must stand in quotes";
+    return "";
+}
+
+void reader_syntax_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
+                           size_t length)
+{
+    char words[1024], context[256] = "";
+    unsigned line = (unsigned)parser->problem_mark.line + 1;
+    const char *problem = parser->problem != NULL ? parser->problem : "no reason given";
+    if (parser->error == YAML_MEMORY_ERROR) {
+        reader->no_memory = true;
+        return;
+    }
+    if (parser->error == YAML_READER_ERROR) {
+        line = 1;
+        for (size_t i = 0; i < parser->problem_offset && i < length; i++)
+            line += bytes[i] == '\n';
+        if (parser->problem_value != -1)
+            snprintf(context, sizeof context, " (value 0x%02x)", (unsigned)parser->problem_value);
+        snprintf(words, sizeof words, "expected YAML in UTF-8, found at byte %zu: %s%s",
+                 parser->problem_offset + 1, problem, context);
+    } else {
+        if (parser->context != NULL && parser->context_mark.line + 1 < line)
+            snprintf(context, sizeof context, " %s begun in line %zu", parser->context,
+                     parser->context_mark.line + 1);
+        snprintf(words, sizeof words, "not valid YAML at column %zu: %s%s%s", parser->problem_mark.column + 1,
+                 problem, context, syntax_hint(bytes, length, line, problem));
+    }
+    reader_problem_at(reader, line, "", words);
+}
+
+/*
+ * Goes through the file once without keeping anything: libyaml takes time that grows with the square of the
+ * depth, so what is nested too deeply must be found before it is loaded. False after a problem.
+ */
+bool reader_check_depth(struct reader *reader, const char *bytes, size_t length)
+{
+    yaml_parser_t parser;
+    yaml_event_t event;
+    yaml_event_type_t type = YAML_NO_EVENT;
+    unsigned depth = 0;
+    if (!yaml_parser_initialize(&parser)) {
+        reader->no_memory = true;
+        return false;
+    }
+    yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
+    while (type != YAML_STREAM_END_EVENT && depth <= DEPTH_MAX) {
+        if (!yaml_parser_parse(&parser, &event)) {
+            reader_syntax_problem(reader, &parser, bytes, length);
+            break;
+        }
+        type = event.type;
+        if (type == YAML_SEQUENCE_START_EVENT || type == YAML_MAPPING_START_EVENT)
+            depth++;
+        if (type == YAML_SEQUENCE_END_EVENT || type == YAML_MAPPING_END_EVENT)
+            depth--;
+        if (depth > DEPTH_MAX)
+            reader_problem_at(reader, (unsigned)event.start_mark.line + 1, "",
+                              "lists and mappings are nested too deeply here, expected at most 100 levels");
+        yaml_event_delete(&event);
+    }
+    yaml_parser_delete(&parser);
+    return type == YAML_STREAM_END_EVENT;
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * inject: events of an operator's, read as lines from the client's connection, stored a page at a time, each
+ * page one transaction. Runs in the keeper. A line that cannot be an event is reported with its number and
+ * skipped; the others go on. What was stored before the client fell silent, or the store failed, stays, and
+ * the answer says how many.
+ *
+ * The keeper has other work: a client that sends nothing for READ_MS is told so. The command line therefore
+ * sends only what it already has in hand, in requests of a bounded size.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "shm/slot.h"
+#include "src/control/admin.h"
+#include "src/base/hash.h"
+#include "src/source/source.h"
+
+#define READ_MS 5000
+#define PAGE_EVENTS 100
+#define PAGE_BYTES (8u << 20)
+#define LINE_BYTES (64u << 20)
+#define UID_BYTES 1024
+
+struct injection {
+    struct admin_request *request;
+    int64_t source;
+    struct page page;
+    struct answer answer;
+    struct json_out heard; /* what came and is not a whole line yet */
+    bool skipping;         /* a line longer than LINE_BYTES: its rest is dropped */
+    uint64_t line, stored, duplicates, invalid;
+    int code; /* of the store, or EP_ENOMEM: nothing more is stored then */
+};
+
+static void refuse_line(struct injection *injection, const char *words)
+{
+    struct json_out *out = &injection->answer.lines;
+    injection->invalid++;
+    json_out_words(out, "{\"line\":");
+    json_out_uint(out, injection->line);
+    admin_member(out, "error", words);
+    json_out_words(out, "}");
+    answer_line(&injection->answer);
+}
+
+/* Stores what is on the page. */
+static void store_page(struct injection *injection)
+{
+    struct page *page = &injection->page;
+    if (page->count == 0 || injection->code != EP_OK)
+        return;
+    struct store_ingested ingested = {.stored = page->count};
+    if (!injection->request->dry_run) {
+        struct store_page events = {.events = page->events,
+                                    .count = page->count,
+                                    .injected = true,
+                                    .now_ms = shm_realtime_ms()};
+        injection->code =
+            store_ingest(injection->request->admin->store, injection->source, &events, NULL, &ingested);
+    }
+    if (injection->code == EP_OK) {
+        injection->stored += ingested.stored;
+        injection->duplicates += ingested.duplicates;
+        if (ingested.stored > 0 && !injection->request->dry_run)
+            admin_touch(injection->request, injection->request->select.source);
+    }
+    page_clear(page);
+}
+
+/* A member's text, when it is a string or a number; *wrong is set when it is of another kind (null: as if not
+ * there). */
+static char *member_text(struct json_span event, const char *pointer, bool *wrong)
+{
+    struct json_span value;
+    if (!json_find(event, pointer, &value) || json_kind(value) == 'n')
+        return NULL;
+    if (json_kind(value) != '"' && json_kind(value) != '0') {
+        *wrong = true;
+        return NULL;
+    }
+    return json_text(value);
+}
+
+/* The line as an event: as it came, or, where it has no UID, with one put in front of its members. */
+static int add_event(struct injection *injection, struct json_span event, const char *uid, const char *device,
+                     const char *type)
+{
+    if (uid != NULL)
+        return page_add(&injection->page, uid, device, type, event.at, event.bytes);
+    char hash[DIGEST_UID_DIGITS + 1];
+    digest_hex(event.at, event.bytes, hash, DIGEST_UID_DIGITS);
+    const char *rest = event.at + 1, *end = event.at + event.bytes;
+    while (rest < end && strchr(" \t\r\n", *rest) != NULL)
+        rest++;
+    struct json_out out = {0};
+    json_out_words(&out, "{\"uid\":\"");
+    json_out_words(&out, hash);
+    json_out_words(&out, *rest == '}' ? "\"" : "\",");
+    json_out_raw(&out, rest, (size_t)(end - rest));
+    int code = out.failed ? EP_ENOMEM : page_add(&injection->page, hash, device, type, out.text, out.bytes);
+    json_out_free(&out);
+    return code;
+}
+
+static void take_event(struct injection *injection, struct json_span event)
+{
+    bool uid_wrong = false, other_wrong = false;
+    struct json_span value;
+    bool null_uid = json_find(event, "/uid", &value) && json_kind(value) == 'n';
+    char *uid = member_text(event, "/uid", &uid_wrong);
+    char *device = member_text(event, "/address", &other_wrong);
+    char *type = member_text(event, "/type", &other_wrong);
+    if (uid_wrong || null_uid || (uid != NULL && (uid[0] == '\0' || strlen(uid) > UID_BYTES)))
+        refuse_line(injection, "\"uid\" must be a text of 1 to 1024 bytes, or be left out");
+    else if (other_wrong)
+        refuse_line(injection, "\"address\" and \"type\" must be texts");
+    else
+        injection->code = add_event(injection, event, uid, device, type);
+    free(uid);
+    free(device);
+    free(type);
+}
+
+static void take_line(struct injection *injection, const char *text, size_t bytes)
+{
+    while (bytes > 0 && strchr(" \t\r", text[bytes - 1]) != NULL && text[bytes - 1] != '\0')
+        bytes--;
+    while (bytes > 0 && (*text == ' ' || *text == '\t')) {
+        text++;
+        bytes--;
+    }
+    size_t at;
+    char words[128];
+    if (bytes == 0)
+        return;
+    if (!json_valid(text, bytes, &at)) {
+        snprintf(words, sizeof words, "this is not JSON, from byte %zu on", at + 1);
+        refuse_line(injection, words);
+    } else if (*text != '{') {
+        refuse_line(injection, "expected a JSON object, such as {\"uid\":\"a-1\",\"payload\":{}}");
+    } else {
+        take_event(injection, (struct json_span){text, bytes});
+    }
+    if (injection->page.count >= PAGE_EVENTS || injection->page.data_bytes >= PAGE_BYTES)
+        store_page(injection);
+}
+
+static void end_line(struct injection *injection, const char *text, size_t bytes)
+{
+    if (injection->skipping)
+        refuse_line(injection, "the line is too long: 64 MiB is the most");
+    else
+        take_line(injection, text, bytes);
+    injection->skipping = false;
+    injection->line++;
+}
+
+static void take_lines(struct injection *injection)
+{
+    struct json_out *heard = &injection->heard;
+    size_t done = 0;
+    while (injection->code == EP_OK && !injection->answer.lost) {
+        char *feed = memchr(heard->text + done, '\n', heard->bytes - done);
+        if (feed == NULL)
+            break;
+        end_line(injection, heard->text + done, (size_t)(feed - heard->text) - done);
+        done = (size_t)(feed - heard->text) + 1;
+    }
+    memmove(heard->text, heard->text + done, heard->bytes - done);
+    heard->bytes -= done;
+    if (heard->bytes > LINE_BYTES) {
+        injection->skipping = true;
+        json_out_reset(heard);
+    }
+}
+
+/* 1: something came; 0: the client has sent everything; EP_ESYSTEM: it is silent, or gone. */
+static int read_some(struct injection *injection)
+{
+    char buffer[65536];
+    for (;;) {
+        ssize_t got = recv(injection->request->client, buffer, sizeof buffer, MSG_DONTWAIT);
+        if (got > 0) {
+            json_out_raw(&injection->heard, buffer, (size_t)got);
+            return injection->heard.failed ? EP_ENOMEM : 1;
+        }
+        if (got == 0)
+            return 0;
+        if (errno == EINTR)
+            continue;
+        struct pollfd waiting = {.fd = injection->request->client, .events = POLLIN};
+        if (errno != EAGAIN || (poll(&waiting, 1, READ_MS) <= 0 && errno != EINTR))
+            return EP_ESYSTEM;
+    }
+}
+
+static void inject_end(struct injection *injection, int read_code)
+{
+    struct json_out *out = &injection->answer.lines;
+    const char *would = injection->request->dry_run ? "would be " : "";
+    json_out_words(out, "{\"injected\":");
+    json_out_uint(out, injection->stored);
+    json_out_words(out, ",\"duplicates\":");
+    json_out_uint(out, injection->duplicates);
+    json_out_words(out, ",\"invalid\":");
+    json_out_uint(out, injection->invalid);
+    json_out_words(out, ",\"lines\":");
+    json_out_uint(out, injection->line - injection->request->first_line);
+    json_out_words(out, "}");
+    answer_line(&injection->answer);
+    answer_flush(&injection->answer);
+    char done[256];
+    snprintf(done, sizeof done, "%" PRIu64 " %sinjected, %" PRIu64 " duplicate%s, %" PRIu64 " invalid",
+             injection->stored, would, injection->duplicates, injection->duplicates == 1 ? "" : "s",
+             injection->invalid);
+    if (injection->code == EP_ENOMEM || read_code == EP_ENOMEM)
+        control_end(injection->request->client, CONTROL_NO, "out of memory; %s", done);
+    else if (injection->code != EP_OK)
+        admin_store_failed(injection->request, "the store cannot take more", done);
+    else if (read_code != 0)
+        control_end(injection->request->client, CONTROL_NO, "no more events came within %d s; %s",
+                    READ_MS / 1000, done);
+    else
+        control_end(injection->request->client, injection->invalid > 0 ? CONTROL_NO : CONTROL_DONE, "%s",
+                    done);
+}
+
+void admin_inject(struct admin_request *request)
+{
+    struct error error;
+    struct injection injection = {.request = request, .line = request->first_line};
+    int code = admin_source_id(request, request->select.source, &injection.source, &error);
+    if (code != EP_OK) {
+        control_end(request->client, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.words);
+        return;
+    }
+    page_open(&injection.page);
+    answer_begin(&injection.answer, request->client);
+    int got = 1;
+    while (got == 1 && injection.code == EP_OK && !injection.answer.lost) {
+        got = read_some(&injection);
+        if (got == 1)
+            take_lines(&injection);
+    }
+    if (got == 0 && injection.code == EP_OK &&
+        (injection.heard.bytes > 0 || injection.skipping)) /* without line feed */
+        end_line(&injection, injection.heard.text, injection.heard.bytes);
+    store_page(&injection);
+    inject_end(&injection, got == 1 ? 0 : got);
+    page_clear(&injection.page);
+    json_out_free(&injection.heard);
+    answer_close(&injection.answer);
+}

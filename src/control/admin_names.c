@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The names of sources and of their stages in order: the configuration's, or, while the daemon is down and
+ * nobody named a configuration, those the store remembers (in the order in which they first appeared).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/control/admin.h"
+
+/* One more name to a NULL-ended list. */
+static int add_name(char ***list, size_t count, const char *name)
+{
+    char **grown = realloc(*list, (count + 2) * sizeof *grown);
+    if (grown == NULL)
+        return EP_ENOMEM;
+    *list = grown;
+    grown[count] = strdup(name);
+    grown[count + 1] = NULL;
+    return grown[count] == NULL ? EP_ENOMEM : EP_OK;
+}
+
+static int add_source(struct admin_names *names, const char *name)
+{
+    char ***chains = realloc(names->chains, (names->count + 1) * sizeof *chains);
+    if (chains == NULL)
+        return EP_ENOMEM;
+    names->chains = chains;
+    chains[names->count] = calloc(1, sizeof **chains);
+    int code = chains[names->count] == NULL ? EP_ENOMEM : add_name(&names->sources, names->count, name);
+    if (code == EP_OK)
+        names->count++;
+    else
+        free(chains[names->count]);
+    return code;
+}
+
+static int add_stage(struct admin_names *names, const char *name)
+{
+    char ***chain = &names->chains[names->count - 1];
+    size_t count = 0;
+    while ((*chain)[count] != NULL)
+        count++;
+    return add_name(chain, count, name);
+}
+
+static int see_stage(int64_t id, const char *name, void *user)
+{
+    (void)id;
+    return add_stage(user, name);
+}
+
+/* The ids first: the stages are asked for when the list of the sources is done, one statement of the store at
+ * a time. */
+struct store_ids {
+    struct admin_names *names;
+    int64_t *ids;
+};
+
+static int see_source(int64_t id, const char *name, void *user)
+{
+    struct store_ids *seen = user;
+    int64_t *grown = realloc(seen->ids, (seen->names->count + 1) * sizeof *grown);
+    if (grown == NULL)
+        return EP_ENOMEM;
+    seen->ids = grown;
+    grown[seen->names->count] = id;
+    return add_source(seen->names, name);
+}
+
+static int names_of_store(struct store *store, struct admin_names *names, struct error *error)
+{
+    struct store_ids seen = {names, NULL};
+    int code = store_each_source(store, see_source, &seen);
+    size_t count = names->count;
+    for (size_t i = 0; code == EP_OK && i < count; i++) {
+        names->count = i + 1; /* add_stage adds to the last one */
+        code = store_each_stage(store, seen.ids[i], see_stage, names);
+    }
+    names->count = count;
+    free(seen.ids);
+    return code == EP_OK ? EP_OK : error_set(error, code, "%s", store_words(store));
+}
+
+static int names_of_config(const struct config *config, struct admin_names *names)
+{
+    int code = EP_OK;
+    for (size_t i = 0; code == EP_OK && i < config->source_count; i++) {
+        code = add_source(names, config->sources[i].id);
+        for (size_t j = 0; code == EP_OK && j < config->sources[i].stage_count; j++)
+            code = add_stage(names, config->sources[i].stages[j].name);
+    }
+    return code;
+}
+
+int admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error)
+{
+    struct admin_names *names = calloc(1, sizeof *names);
+    int code = names == NULL ? EP_ENOMEM : EP_OK;
+    if (code == EP_OK) {
+        names->sources = calloc(1, sizeof *names->sources);
+        code = names->sources == NULL ? EP_ENOMEM : EP_OK;
+    }
+    if (code == EP_OK && admin->config != NULL)
+        code = names_of_config(admin->config, names);
+    else if (code == EP_OK)
+        code = names_of_store(admin->store, names, error);
+    if (code == EP_OK) {
+        *out = names;
+        return EP_OK;
+    }
+    admin_names_free(names);
+    return code == EP_ENOMEM ? error_set(error, EP_ENOMEM, "out of memory") : code;
+}
+
+static void free_list(char **list)
+{
+    for (size_t i = 0; list != NULL && list[i] != NULL; i++)
+        free(list[i]);
+    free(list);
+}
+
+void admin_names_free(struct admin_names *names)
+{
+    if (names == NULL)
+        return;
+    for (size_t i = 0; i < names->count; i++)
+        free_list(names->chains[i]);
+    free(names->chains);
+    free_list(names->sources);
+    free(names);
+}
+
+/* Whether any chain has the stage; the nearest name of one otherwise. */
+static bool find_stage(const struct admin_names *names, const char *stage, const char **near)
+{
+    *near = NULL;
+    for (size_t i = 0; i < names->count; i++) {
+        for (char **name = names->chains[i]; *name != NULL; name++)
+            if (strcmp(*name, stage) == 0)
+                return true;
+        if (*near == NULL)
+            *near = suggest_near(stage, (const char *const *)names->chains[i]);
+    }
+    return false;
+}
+
+void admin_unknown_name(const struct admin_request *request, char *buffer, size_t size)
+{
+    const struct admin_names *names = request->names;
+    const char *source = request->select.source, *stage = request->select.stage, *near = NULL;
+    bool known = source == NULL;
+    for (size_t i = 0; i < names->count && !known; i++)
+        known = strcmp(names->sources[i], source) == 0;
+    buffer[0] = '\0';
+    if (!known)
+        near = suggest_near(source, (const char *const *)names->sources);
+    else if (stage == NULL || find_stage(names, stage, &near))
+        return;
+    snprintf(buffer, size, "; there is no %s \"%s\"%s%s%s", known ? "stage" : "source",
+             known ? stage : source, near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
+             near != NULL ? "\"?" : "");
+}

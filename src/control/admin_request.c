@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A request to the keeper, checked member by member before anything is done: the types, the ranges, that no
+ * member is there which the verb does not know, and that a verb which changes events was told which. Pure but
+ * for the names, which come from the configuration or from the store.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/slot.h"
+#include "src/control/admin.h"
+
+#define NUMBER_MAX 9007199254740992.0 /* 2^53: beyond it JSON numbers, read as doubles, are not exact */
+
+/* Which verbs know a member. */
+enum { FOR_SELECT = 1, FOR_SHOW = 2, FOR_CURSOR = 4, FOR_INJECT = 8, FOR_CHECK = 16, FOR_CHANGE = 32 };
+
+static int read_text(const cJSON *member, const char **out, struct error *error)
+{
+    if (!cJSON_IsString(member))
+        return error_set(error, EP_EINVAL, "\"%s\" must be a text", member->string);
+    *out = member->valuestring;
+    return EP_OK;
+}
+
+static int read_bool(const cJSON *member, bool *out, struct error *error)
+{
+    if (!cJSON_IsBool(member))
+        return error_set(error, EP_EINVAL, "\"%s\" must be true or false", member->string);
+    *out = cJSON_IsTrue(member);
+    return EP_OK;
+}
+
+static int read_number(const cJSON *member, double least, uint64_t *out, struct error *error)
+{
+    double value = cJSON_IsNumber(member) ? member->valuedouble : NAN;
+    if (!(value >= least && value <= NUMBER_MAX) || value != floor(value))
+        return error_set(error, EP_EINVAL, "\"%s\" must be a whole number from %.0f on", member->string,
+                         least);
+    *out = (uint64_t)value;
+    return EP_OK;
+}
+
+static int read_uids(struct admin_request *request, const cJSON *member, struct error *error)
+{
+    int count = cJSON_IsArray(member) ? cJSON_GetArraySize(member) : 0;
+    if (count < 1 || count > ADMIN_UIDS_MAX || request->uids != NULL)
+        return error_set(error, EP_EINVAL, "\"uids\" must be a list of 1 to %d UIDs", ADMIN_UIDS_MAX);
+    request->uids = calloc((size_t)count, sizeof *request->uids);
+    if (request->uids == NULL)
+        return error_set(error, EP_ENOMEM, "out of memory");
+    const cJSON *uid;
+    size_t at = 0;
+    cJSON_ArrayForEach(uid, member)
+    {
+        if (!cJSON_IsString(uid) || uid->valuestring[0] == '\0')
+            return error_set(error, EP_EINVAL, "each of \"uids\" must be a text, and not empty");
+        request->uids[at++] = uid->valuestring;
+    }
+    request->select.uids = request->uids;
+    request->select.uid_count = at;
+    return EP_OK;
+}
+
+static int read_state(struct admin_request *request, const cJSON *member, struct error *error)
+{
+    const char *name = "";
+    int code = read_text(member, &name, error);
+    if (code != EP_OK)
+        return code;
+    for (int state = STORE_READY; state <= STORE_DEAD; state++)
+        if (strcmp(store_state_name((enum store_state)state), name) == 0) {
+            request->select.state = state;
+            return EP_OK;
+        }
+    return error_set(error, EP_EINVAL,
+                     "there is no state \"%s\": it is one of ready, running, delayed, held, dead", name);
+}
+
+static int read_older(struct admin_request *request, const cJSON *member, struct error *error)
+{
+    uint64_t older_ms = 0, now_ms = shm_realtime_ms();
+    int code = read_number(member, 0, &older_ms, error);
+    if (code == EP_OK) /* 1, not 0, which means any: nothing arrived before 1970 */
+        request->select.older_than_ms = older_ms < now_ms ? now_ms - older_ms : 1;
+    return code;
+}
+
+enum member_kind {
+    TEXT_SOURCE,
+    TEXT_STAGE,
+    TEXT_DEVICE,
+    TEXT_TYPE,
+    TEXT_ERROR,
+    TEXT_SET,
+    STATE,
+    UIDS,
+    ALL,
+    DRY_RUN,
+    OLDER,
+    LIMIT,
+    LINE
+};
+
+static const struct member {
+    const char *name;
+    enum member_kind kind;
+    unsigned verbs;
+    bool selects;
+} members[] = {
+    {"uids", UIDS, FOR_SELECT | FOR_SHOW, true},
+    {"all", ALL, FOR_SELECT, true},
+    {"source", TEXT_SOURCE, FOR_SELECT | FOR_SHOW | FOR_CURSOR | FOR_INJECT, true},
+    {"stage", TEXT_STAGE, FOR_SELECT, true},
+    {"state", STATE, FOR_SELECT, true},
+    {"device", TEXT_DEVICE, FOR_SELECT, true},
+    {"type", TEXT_TYPE, FOR_SELECT, true},
+    {"older_ms", OLDER, FOR_SELECT, true},
+    {"error", TEXT_ERROR, FOR_SELECT, true},
+    {"limit", LIMIT, FOR_SELECT, false},
+    {"dry_run", DRY_RUN, FOR_CHANGE | FOR_CURSOR | FOR_INJECT, false},
+    {"set", TEXT_SET, FOR_CURSOR, false},
+    {"line", LINE, FOR_INJECT, false},
+};
+
+static int read_member(struct admin_request *request, const cJSON *member, enum member_kind kind,
+                       struct error *error)
+{
+    struct store_select *select = &request->select;
+    switch (kind) {
+    case TEXT_SOURCE:
+        return read_text(member, &select->source, error);
+    case TEXT_STAGE:
+        return read_text(member, &select->stage, error);
+    case TEXT_DEVICE:
+        return read_text(member, &select->device, error);
+    case TEXT_TYPE:
+        return read_text(member, &select->type, error);
+    case TEXT_ERROR:
+        return read_text(member, &select->error, error);
+    case TEXT_SET:
+        return read_text(member, &request->set, error);
+    case STATE:
+        return read_state(request, member, error);
+    case UIDS:
+        return read_uids(request, member, error);
+    case ALL:
+        return read_bool(member, &request->all, error);
+    case DRY_RUN:
+        return read_bool(member, &request->dry_run, error);
+    case OLDER:
+        return read_older(request, member, error);
+    case LIMIT:
+        return read_number(member, 1, &select->limit, error);
+    case LINE:
+        return read_number(member, 1, &request->first_line, error);
+    }
+    return EP_OK;
+}
+
+static unsigned verb_group(const char *verb)
+{
+    if (strcmp(verb, "queue") == 0)
+        return FOR_SELECT;
+    if (strcmp(verb, "show") == 0)
+        return FOR_SHOW;
+    if (strcmp(verb, "cursor") == 0)
+        return FOR_CURSOR;
+    if (strcmp(verb, "inject") == 0)
+        return FOR_INJECT;
+    return strcmp(verb, "check") == 0 ? FOR_CHECK : FOR_SELECT | FOR_CHANGE;
+}
+
+/* What a verb cannot do without, once each member by itself is right. */
+static int check_whole(const struct admin_request *request, unsigned group, struct error *error)
+{
+    if ((group & FOR_CHANGE) != 0 && !request->selective)
+        return error_set(error, EP_EINVAL, "which events? Give UIDs or selectors, or ALL for every event");
+    if (group == FOR_SHOW && request->uids == NULL)
+        return error_set(error, EP_EINVAL, "which event? Give its UID");
+    if ((group & (FOR_CURSOR | FOR_INJECT)) != 0 && request->select.source == NULL)
+        return error_set(error, EP_EINVAL, "which source?");
+    if (request->all && request->uids != NULL)
+        return error_set(error, EP_EINVAL, "either UIDs or ALL, not both");
+    return EP_OK;
+}
+
+static int read_members(struct admin_request *request, const cJSON *json, struct error *error)
+{
+    unsigned group = verb_group(request->verb->name);
+    const cJSON *member;
+    cJSON_ArrayForEach(member, json)
+    {
+        size_t i = 0;
+        while (i < sizeof members / sizeof members[0] &&
+               (strcmp(members[i].name, member->string) != 0 || (members[i].verbs & group) == 0))
+            i++;
+        if (strcmp(member->string, "verb") == 0)
+            continue;
+        if (i == sizeof members / sizeof members[0])
+            return error_set(error, EP_EINVAL, "%s knows no member \"%.64s\"", request->verb->name,
+                             member->string);
+        int code = read_member(request, member, members[i].kind, error);
+        if (code != EP_OK)
+            return code;
+        if (members[i].selects && (members[i].kind != ALL || request->all))
+            request->selective = true;
+    }
+    return check_whole(request, group, error);
+}
+
+int admin_request_read(struct admin_request *request, const cJSON *json, struct error *error)
+{
+    request->select.state = -1;
+    request->first_line = 1;
+    const cJSON *verb = cJSON_IsObject(json) ? cJSON_GetObjectItemCaseSensitive(json, "verb") : NULL;
+    if (verb == NULL || !cJSON_IsString(verb))
+        return error_set(error, EP_EINVAL, "a request is a JSON object with the member \"verb\"");
+    request->verb = control_verb_find(verb->valuestring);
+    if (request->verb == NULL || !request->verb->keeper)
+        return error_set(error, EP_EINVAL, "the keeper does not know the verb \"%.64s\"", verb->valuestring);
+    int code = read_members(request, json, error);
+    if (code == EP_OK)
+        code = admin_names_read(request->admin, &request->names, error);
+    if (code == EP_OK) {
+        request->select.chain_sources = (const char *const *)request->names->sources;
+        request->select.chains = (const char *const *const *)request->names->chains;
+        request->select.chain_count = request->names->count;
+    }
+    return code;
+}
+
+void admin_request_close(struct admin_request *request)
+{
+    free(request->uids);
+    admin_names_free(request->names);
+    request->uids = NULL;
+    request->names = NULL;
+}

@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Calls to an Idefix backend: connect, log in, ask, wait for the answer. Runs in the thread of its caller, a
+ * producer's fetch thread or a program that uses the library; the connection is in a thread of its own
+ * (idefix_link.c), so that every wait here ends at once when the caller is interrupted.
+ *
+ * Owns the link. The configuration is borrowed.
+ * 1. A request has a reply address of its own, made of random bytes. Only its answer ends the wait: one to an
+ * earlier request, which came too late, is to nobody and ignored. Frames are kept only while a call waits.
+ * One that cannot be read may be the answer, or nobody's: what it is called is the failure, if no answer
+ * comes soon after it.
+ * 2. The login belongs to a connection. It is sent again after 300 ms and 1 s, each time with a fresh
+ * address, the older ones staying good: a backend that starts together with its broker misses what was
+ * published before it subscribed. It is forgotten on error 102 and when an answer is missing, and then made
+ * again by the next call.
+ * 3. One missing answer leaves the connection alone, the second in a row ends it.
+ * Survived: every failure, as words and a code. Nothing is fatal.
+ */
+#include "src/idefix/client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "shm/slot.h" /* shm_now_ns */
+#include "src/source/idefix_events.h"
+#include "src/idefix/link.h"
+
+#define MS UINT64_C(1000000)
+#define LOGIN_WAIT_MS 3000
+#define CONNECT_GRACE_MS 500 /* so that the link's own words come first */
+#define SENDINGS_MAX 3
+#define MISSING_MAX 2
+#define GARBAGE_GRACE_MS 500 /* invariant 1 */
+#define DIGITS 16
+#define SESSION_BYTES_MAX 64
+#define CODE_TIMEOUT 7
+#define ENVELOPE_BYTES 4096 /* of a message, beside what max_bytes is for */
+
+struct idefix {
+    const struct idefix_source_config *config;
+    struct idefix_encoding encoding;
+    struct idefix_link *link;
+    char *address;    /* of the broker, for words */
+    uint64_t login;   /* the connection that is logged in, 0 = none */
+    unsigned missing; /* answers in a row */
+};
+
+/* A request and its answer: what `await` needs. */
+struct request {
+    const char *command;
+    struct json_span data;
+    uint64_t connection;
+    uint64_t wait_ms;  /* for the answer, from the first sending */
+    unsigned sendings; /* how often at most, and when */
+    const unsigned *sending_ms;
+    char addresses[SENDINGS_MAX][DIGITS + 1];
+    unsigned sent;
+};
+
+static void random_digits(char out[DIGITS + 1])
+{
+    unsigned char bytes[DIGITS / 2];
+
+    arc4random_buf(bytes, sizeof bytes);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static int interrupted(struct idefix_failure *failure)
+{
+    return error_set(&failure->error, EP_EBUSY, "interrupted");
+}
+
+static bool aborted(const atomic_bool *abort)
+{
+    return abort != NULL && atomic_load(abort);
+}
+
+/* ---- opening and closing */
+
+bool idefix_session_valid(const char *session)
+{
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t bytes = strlen(session);
+
+    return bytes >= 1 && bytes <= SESSION_BYTES_MAX && strspn(session, letters) == bytes;
+}
+
+static int check(const struct idefix_source_config *config, struct idefix_encoding *encoding,
+                 struct error *error)
+{
+    if (config->broker == NULL)
+        return error_set(error, EP_ECONFIG, "no broker is given");
+    if (config->account == NULL || config->account[0] == '\0')
+        return error_set(error, EP_ECONFIG, "no account is given");
+    if (idefix_encoding_read(config->encoding != NULL ? config->encoding : "mg", encoding) != 0)
+        return error_set(error, EP_ECONFIG,
+                         "encoding \"%.20s\": expected m or j or both, and g for compression",
+                         config->encoding);
+    if (config->meta != NULL && (!json_valid(config->meta, strlen(config->meta), NULL) ||
+                                 json_kind((struct json_span){config->meta, strlen(config->meta)}) != '{'))
+        return error_set(error, EP_ECONFIG, "meta is no JSON object");
+    if (config->session != NULL && !idefix_session_valid(config->session))
+        return error_set(error, EP_ECONFIG,
+                         "session \"%.80s\": expected 1 to %d letters, digits, '.', '_' or '-'",
+                         config->session, SESSION_BYTES_MAX);
+    return 0;
+}
+
+static char *address_text(const struct idefix_broker *broker)
+{
+    bool brackets = strchr(broker->host, ':') != NULL;
+    char *text;
+    int bytes = asprintf(&text, "%s://%s%s%s:%d", broker->tls ? "ssl" : "tcp", brackets ? "[" : "",
+                         broker->host, brackets ? "]" : "", broker->port);
+
+    return bytes < 0 ? NULL : text;
+}
+
+int idefix_open(const struct idefix_source_config *config, struct idefix **out, struct error *error)
+{
+    struct idefix *idefix = calloc(1, sizeof *idefix);
+    struct idefix_mqtt_params params = {.connect_timeout_ms = config->connect_timeout_ms};
+    char session[DIGITS + 1];
+
+    if (idefix == NULL)
+        return error_set(error, EP_ENOMEM, "no memory for an Idefix client");
+    idefix->config = config;
+    random_digits(session);
+    int code = check(config, &idefix->encoding, error);
+    if (code == 0)
+        code = idefix_broker_read(config->broker, &params.broker, error);
+    if (code == 0) {
+        idefix->address = params.address = address_text(&params.broker);
+        params.session = config->session != NULL ? config->session : session;
+        params.user = config->user;
+        params.password = config->password;
+        params.ca_file = config->ca_file;
+        code = params.address == NULL
+                   ? error_set(error, EP_ENOMEM, "no memory for an Idefix client")
+                   : idefix_link_open(&params, config->max_bytes + ENVELOPE_BYTES, &idefix->link, error);
+    }
+    free(params.broker.host);
+    if (code != 0) {
+        idefix_close(&idefix);
+        return code;
+    }
+    *out = idefix;
+    return 0;
+}
+
+void idefix_close(struct idefix **idefix)
+{
+    struct idefix *old = *idefix;
+
+    if (old == NULL)
+        return;
+    *idefix = NULL;
+    idefix_link_close(&old->link);
+    free(old->address);
+    free(old);
+}
+
+void idefix_interrupt(struct idefix *idefix)
+{
+    idefix_link_wake(idefix->link);
+}
+
+bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *abort)
+{
+    while (!aborted(abort)) {
+        if (shm_now_ns() >= until_ns)
+            return true;
+        idefix_link_wait(idefix->link, until_ns);
+    }
+    return false;
+}
+
+/* ---- one request */
+
+static int request_send(struct idefix *idefix, struct request *request, struct idefix_failure *failure)
+{
+    char to[64], *address = request->addresses[request->sent++];
+    struct idefix_frame frame = {0};
+
+    random_digits(address);
+    snprintf(to, sizeof to, "idefix.%s", request->command);
+    const struct idefix_envelope envelope = {.to = to, .reply = address, .data = request->data};
+    int code = idefix_frame_encode(&idefix->encoding, &envelope, &frame);
+    if (code == 0)
+        code = idefix_link_send(idefix->link, &frame);
+    idefix_frame_free(&frame);
+    return code == 0 ? 0 : error_set(&failure->error, code, "no memory for a request");
+}
+
+/* Looks at the frames that came. 1: the answer is in message. 0: there is none yet; garbage then tells of a
+ * frame that could not be read, if one came. */
+static int answer_find(struct idefix *idefix, const struct request *request, struct idefix_message *message,
+                       struct error *garbage)
+{
+    struct idefix_link_frame *frame;
+    struct error why;
+
+    while ((frame = idefix_link_take(idefix->link)) != NULL) {
+        int code = EP_EGARBAGE;
+        if (frame->too_large)
+            error_set(&why, code, "it is larger than max_bytes: %zu bytes", frame->bytes);
+        else
+            code = idefix_message_decode(frame->flags, frame->body, frame->bytes,
+                                         (size_t)idefix->config->max_bytes, message, &why);
+        free(frame);
+        if (code != 0) {
+            error_set(garbage, code, "%s: the backend's answer to %s cannot be read: %s", idefix->address,
+                      request->command, why.words);
+            continue;
+        }
+        for (unsigned i = 0; i < request->sent; i++)
+            if (strcmp(message->to, request->addresses[i]) == 0)
+                return 1;
+        idefix_message_free(message);
+        *message = (struct idefix_message){0};
+    }
+    return 0;
+}
+
+static int answer_missing(struct idefix *idefix, const struct request *request,
+                          struct idefix_failure *failure)
+{
+    idefix->login = 0;
+    if (++idefix->missing >= MISSING_MAX) {
+        idefix->missing = 0;
+        idefix_link_drop(idefix->link);
+    }
+    return error_set(
+        &failure->error, EP_EBACKEND,
+        "%s: connected, but nothing answers %s within %g s (does the backend run, and is it at this "
+        "broker?)",
+        idefix->address, request->command, (double)request->wait_ms / 1000);
+}
+
+/* The next time at which `await` has something to do. */
+static uint64_t await_until(const struct request *request, uint64_t begin, uint64_t end)
+{
+    if (request->sent == request->sendings)
+        return end;
+    uint64_t sending = begin + request->sending_ms[request->sent] * MS;
+    return sending < end ? sending : end;
+}
+
+/* Why the connection on which the request was sent is not there any more; 0: it is. */
+static int await_lost(struct idefix *idefix, const struct request *request, struct idefix_failure *failure)
+{
+    struct idefix_link_view view;
+
+    idefix_link_look(idefix->link, &view);
+    if (view.state == IDEFIX_LINK_UP && view.connection == request->connection)
+        return 0;
+    *failure = view.failure;
+    if (failure->error.code == 0)
+        error_set(&failure->error, EP_EBACKEND, "connection to %s lost", idefix->address);
+    return failure->error.code;
+}
+
+/* Sends the request and waits for its answer, which may be an error. */
+static int await(struct idefix *idefix, struct request *request, const atomic_bool *abort,
+                 struct idefix_message *message, struct idefix_failure *failure)
+{
+    uint64_t begin = shm_now_ns(), end = begin + request->wait_ms * MS;
+    struct error garbage = {0};
+
+    for (;;) {
+        if (answer_find(idefix, request, message, &garbage) == 1)
+            return 0;
+        int code = await_lost(idefix, request, failure);
+        if (code != 0)
+            return code;
+        if (aborted(abort))
+            return interrupted(failure);
+        uint64_t now = shm_now_ns();
+        if (garbage.code != 0 && end > now + GARBAGE_GRACE_MS * MS)
+            end = now + GARBAGE_GRACE_MS * MS;
+        if (now >= end && garbage.code != 0) {
+            failure->error = garbage;
+            return garbage.code;
+        }
+        if (now >= end)
+            return answer_missing(idefix, request, failure);
+        if (request->sent < request->sendings && now >= begin + request->sending_ms[request->sent] * MS)
+            code = request_send(idefix, request, failure);
+        if (code != 0)
+            return code;
+        idefix_link_wait(idefix->link, await_until(request, begin, end));
+    }
+}
+
+/* The same; an error is a failure. */
+static int ask(struct idefix *idefix, struct request *request, const atomic_bool *abort,
+               struct idefix_message *message, struct idefix_failure *failure)
+{
+    idefix_link_listen(idefix->link, true);
+    int code = await(idefix, request, abort, message, failure);
+    idefix_link_listen(idefix->link, false);
+    if (code != 0)
+        return code;
+    idefix->missing = 0;
+    if (message->error == NULL)
+        return 0;
+    code = idefix_words_answer(idefix->config, request->command, message, failure);
+    const char *setting;
+    if (idefix_error_verdict(message->error_code, &setting) == IDEFIX_SESSION)
+        idefix->login = 0;
+    idefix_message_free(message);
+    *message = (struct idefix_message){0};
+    return code;
+}
+
+/* ---- connection and login */
+
+static int connect_to(struct idefix *idefix, const atomic_bool *abort, uint64_t *connection,
+                      struct idefix_failure *failure)
+{
+    uint64_t end = shm_now_ns() + (idefix->config->connect_timeout_ms + CONNECT_GRACE_MS) * MS;
+    struct idefix_link_view view;
+    bool begun = false;
+    int code = idefix_link_connect(idefix->link, &failure->error);
+
+    if (code != 0)
+        return code;
+    for (;;) {
+        idefix_link_look(idefix->link, &view);
+        *connection = view.connection;
+        if (view.state == IDEFIX_LINK_UP)
+            return 0;
+        if (view.state == IDEFIX_LINK_DOWN) {
+            *failure = view.failure;
+            return failure->error.code;
+        }
+        if (aborted(abort))
+            return interrupted(failure);
+        /* Once it is begun the link keeps the time, but for a resolver that it has to ask again. */
+        if (view.begun && !begun)
+            end += idefix->config->connect_timeout_ms * MS;
+        begun = view.begun;
+        if (shm_now_ns() >= end) {
+            failure->unreachable = true;
+            return error_set(
+                &failure->error, EP_EBACKEND,
+                "no connection to %s within %g s: it could not even be begun (does the name server "
+                "answer?)",
+                idefix->address, (double)idefix->config->connect_timeout_ms / 1000);
+        }
+        idefix_link_wait(idefix->link, end);
+    }
+}
+
+static void out_text(struct json_out *out, const char *text)
+{
+    json_out_string(out, text != NULL ? text : "", text != NULL ? strlen(text) : 0);
+}
+
+/* What the backend compares with its own clock: as the machine has it, not as the instance counts. */
+static uint64_t wall_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void login_data(const struct idefix_source_config *config, struct json_out *out)
+{
+    json_out_words(out, "{\"address\":");
+    out_text(out, config->account);
+    json_out_words(out, ",\"encoding\":");
+    out_text(out, config->encoding != NULL ? config->encoding : "mg");
+    json_out_words(out, ",\"groups\":");
+    for (size_t i = 0; i < config->groups.count; i++) {
+        json_out_words(out, i == 0 ? "[" : ",");
+        out_text(out, config->groups.at[i]);
+    }
+    json_out_words(out, config->groups.count > 0 ? "],\"meta\":" : "null,\"meta\":");
+    json_out_words(out, config->meta != NULL ? config->meta : "null");
+    json_out_words(out, ",\"no-create\":false,\"time\":");
+    json_out_uint(out, wall_ms());
+    json_out_words(out, ",\"token\":");
+    out_text(out, config->token);
+    json_out_words(out, "}");
+}
+
+static int log_in(struct idefix *idefix, uint64_t connection, const atomic_bool *abort,
+                  struct idefix_failure *failure)
+{
+    static const unsigned sending_ms[SENDINGS_MAX] = {0, 300, 1000};
+    struct json_out data = {0};
+    struct idefix_message message = {0};
+
+    login_data(idefix->config, &data);
+    if (data.failed) {
+        json_out_free(&data);
+        return error_set(&failure->error, EP_ENOMEM, "no memory for a login");
+    }
+    struct request request = {
+        .command = "login",
+        .data = {data.text, data.bytes},
+        .connection = connection,
+        .wait_ms = LOGIN_WAIT_MS,
+        .sendings = SENDINGS_MAX,
+        .sending_ms = sending_ms,
+    };
+    int code = ask(idefix, &request, abort, &message, failure);
+    explicit_bzero(data.text, data.bytes);
+    json_out_free(&data);
+    idefix_message_free(&message);
+    if (code == 0)
+        idefix->login = connection;
+    else if (failure->backend_code == CODE_TIMEOUT)
+        failure->backend_code = 0; /* 'nothing yet' is what it means of a poll, not of a login */
+    return code;
+}
+
+int idefix_call(struct idefix *idefix, const char *command, struct json_span data, uint64_t wait_ms,
+                const atomic_bool *abort, struct idefix_message *message, struct idefix_failure *failure)
+{
+    static const unsigned once[] = {0};
+
+    uint64_t connection = 0;
+
+    *message = (struct idefix_message){0};
+    *failure = (struct idefix_failure){0};
+    if (aborted(abort))
+        return interrupted(failure);
+    int code = connect_to(idefix, abort, &connection, failure);
+    if (code == 0 && idefix->login != connection)
+        code = log_in(idefix, connection, abort, failure);
+    if (code != 0)
+        return code;
+    struct request request = {
+        .command = command,
+        .data = data,
+        .connection = connection,
+        .wait_ms = wait_ms + idefix->config->answer_timeout_ms,
+        .sendings = 1,
+        .sending_ms = once,
+    };
+    return ask(idefix, &request, abort, message, failure);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* What Idefix's error codes ask for: one table. Pure: any process, any thread. */
+#include "src/source/idefix_events.h"
+
+static const struct {
+    int code;
+    enum idefix_verdict verdict;
+    const char *setting;
+} codes[] = {
+    {4, IDEFIX_REFUSED, NULL},                                         /* not authorized */
+    {5, IDEFIX_REFUSED, NULL},                                         /* permission denied */
+    {7, IDEFIX_NOTHING_YET, NULL},                                     /* timeout */
+    {102, IDEFIX_SESSION, NULL},                                       /* invalid session */
+    {201, IDEFIX_REFUSED, NULL},                                       /* invalid token */
+    {203, IDEFIX_SETTING, "domain"},                                   /* missing domain */
+    {204, IDEFIX_SETTING, "address"},                                  /* missing address */
+    {205, IDEFIX_SETTING, "address"},                                  /* invalid address */
+    {206, IDEFIX_SETTING, NULL},                                       /* of this range, but unknown to us */
+    {207, IDEFIX_SETTING, NULL},      {208, IDEFIX_SETTING, "domain"}, /* domain not found */
+    {209, IDEFIX_SETTING, "address"},                                  /* address not found */
+};
+
+enum idefix_verdict idefix_error_verdict(int code, const char **setting)
+{
+    *setting = NULL;
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (codes[i].code == code) {
+            *setting = codes[i].setting;
+            return codes[i].verdict;
+        }
+    return IDEFIX_FAILED;
+}

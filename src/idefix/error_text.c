@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An Idefix client's failures in words: which broker, what happened, and what to look at. Pure; used by the
+ * link's thread (connections) and by the caller's (answers).
+ *
+ * The token and the MQTT password never stand in words, not even where a backend repeats them. What a backend
+ * says is cut, and cleaned of what a terminal or a log line would take amiss.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <mosquitto.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/source/idefix_events.h"
+#include "src/idefix/mqtt.h"
+#include "src/base/utf8.h"
+
+#define SAID_BYTES 300
+
+static double seconds(uint64_t ms)
+{
+    return (double)ms / 1000;
+}
+
+int idefix_words_resolver(const struct idefix_mqtt_params *params, int gai_code,
+                          struct idefix_failure *failure)
+{
+    failure->unreachable = true;
+    return error_set(&failure->error, EP_EBACKEND,
+                     "no connection to %s: the name \"%s\" cannot be resolved: %s", params->address,
+                     params->broker.host, gai_strerror(gai_code));
+}
+
+static int end_of_tcp(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                      struct idefix_failure *failure)
+{
+    failure->unreachable = true;
+    if (end->timed_out)
+        return error_set(&failure->error, EP_EBACKEND,
+                         "no connection to %s: timed out after %g s, nothing answers there", params->address,
+                         seconds(params->connect_timeout_ms));
+    bool known =
+        end->errnum > 0 && end->errnum != EAGAIN && end->errnum != EINPROGRESS && end->errnum != ENOTCONN;
+    return error_set(&failure->error, EP_EBACKEND, "no connection to %s: %s", params->address,
+                     known ? strerror(end->errnum) : "it could not be made");
+}
+
+static int end_of_trust(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                        struct idefix_failure *failure)
+{
+    const char *said = end->said[0] != '\0' ? end->said : "certificate verify failed";
+
+    if (end->wrong_name)
+        return error_set(&failure->error, EP_EREFUSED,
+                         "%s: the broker's certificate is refused: it is not for the name \"%s\"",
+                         params->address, params->broker.host);
+    if (params->ca_file != NULL)
+        return error_set(
+            &failure->error, EP_EREFUSED,
+            "%s: the broker's certificate is refused: %s (ca_file is %s: is it of the authority that "
+            "signed it?)",
+            params->address, said, params->ca_file);
+    return error_set(
+        &failure->error, EP_EREFUSED,
+        "%s: the broker's certificate is refused: %s (an authority that this system does not know "
+        "can be given as ca_file)",
+        params->address, said);
+}
+
+static int end_of_account(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                          struct idefix_failure *failure)
+{
+    int code = end->connack == 2 || end->connack == 4 || end->connack == 5 ? EP_EREFUSED : EP_EBACKEND;
+
+    if (end->connack == 2)
+        return error_set(&failure->error, code, "%s: the broker refuses the session ID \"%s\"",
+                         params->address, params->session);
+    if (code == EP_EREFUSED)
+        return error_set(&failure->error, code,
+                         "%s: the broker refuses the MQTT user \"%s\" or its password (%s)", params->address,
+                         params->user, mosquitto_connack_string(end->connack));
+    return error_set(&failure->error, code, "%s: the broker refuses the connection: %s", params->address,
+                     mosquitto_connack_string(end->connack));
+}
+
+static const char *reason(const struct idefix_end *end)
+{
+    switch (end->rc) {
+    case MOSQ_ERR_CONN_LOST:
+        return end->errnum == ECONNRESET ? "the broker reset it" : "the broker closed it";
+    case MOSQ_ERR_KEEPALIVE:
+        return "the broker does not answer any more";
+    case MOSQ_ERR_PROTOCOL:
+    case MOSQ_ERR_MALFORMED_PACKET:
+    case MOSQ_ERR_MALFORMED_UTF8:
+        return "what came is not MQTT";
+    case MOSQ_ERR_TLS:
+        return end->said[0] != '\0' ? end->said : "TLS failed";
+    case MOSQ_ERR_ERRNO:
+        return end->errnum > 0 ? strerror(end->errnum) : "it broke";
+    default:
+        return mosquitto_strerror(end->rc);
+    }
+}
+
+static int end_of_hello(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                        struct idefix_failure *failure)
+{
+    bool tls = params->broker.tls;
+
+    if (end->timed_out)
+        return error_set(&failure->error, EP_EBACKEND,
+                         "%s accepts connections but stays silent: no %s within %g s", params->address,
+                         tls ? "TLS handshake and MQTT greeting (CONNACK)" : "MQTT greeting (CONNACK)",
+                         seconds(params->connect_timeout_ms));
+    failure->unreachable = end->rc == MOSQ_ERR_CONN_LOST; /* a proxy's way of saying that nobody is there */
+    if (tls)
+        return error_set(
+            &failure->error, EP_EBACKEND,
+            "%s: the connection failed before the broker's greeting: %s (does that port speak TLS?)",
+            params->address, reason(end));
+    return error_set(&failure->error, EP_EBACKEND,
+                     "%s: the connection failed before the broker's greeting: %s (is it an MQTT broker, and "
+                     "without TLS?)",
+                     params->address, reason(end));
+}
+
+int idefix_words_end(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                     struct idefix_failure *failure)
+{
+    if (end->rc == MOSQ_ERR_NOMEM)
+        return error_set(&failure->error, EP_ENOMEM, "no memory for the connection to %s", params->address);
+    if (end->certificate && end->phase <= IDEFIX_HELLO)
+        return end_of_trust(params, end, failure);
+    if (end->phase == IDEFIX_TCP)
+        return end_of_tcp(params, end, failure);
+    if (end->connack > 0)
+        return end_of_account(params, end, failure);
+    if (end->phase == IDEFIX_HELLO)
+        return end_of_hello(params, end, failure);
+    if (end->timed_out)
+        return error_set(&failure->error, EP_EBACKEND,
+                         "%s: the broker does not confirm the subscription to ifx/%s/r/+ within %g s",
+                         params->address, params->session, seconds(params->connect_timeout_ms));
+    failure->lost = true;
+    return error_set(&failure->error, EP_EBACKEND, "connection to %s lost: %s", params->address, reason(end));
+}
+
+/* ---- what a backend says */
+
+/* How many bytes of a secret the text begins with. */
+static size_t begins_with(const char *text, const char *secret)
+{
+    size_t bytes = secret == NULL ? 0 : strlen(secret);
+    return bytes > 0 && strncmp(text, secret, bytes) == 0 ? bytes : 0;
+}
+
+static void clean(const struct idefix_source_config *config, const char *text, char *out, size_t room)
+{
+    const char *end = text + strlen(text);
+    size_t used = 0;
+
+    while (text < end && used + 8 < room) {
+        size_t length = utf8_length(text, end), secret = begins_with(text, config->token);
+        if (secret == 0)
+            secret = begins_with(text, config->password);
+        if (secret > 0) {
+            used += (size_t)sprintf(out + used, "***");
+            text += secret;
+        } else if (length == 0 || (unsigned char)*text < ' ' || *text == 0x7F) {
+            out[used++] = length == 0 ? '?' : ' ';
+            text++;
+        } else {
+            memcpy(out + used, text, length);
+            used += length;
+            text += length;
+        }
+    }
+    out[used] = '\0';
+}
+
+int idefix_words_answer(const struct idefix_source_config *config, const char *command,
+                        const struct idefix_message *message, struct idefix_failure *failure)
+{
+    const char *setting = NULL, *account = config->account != NULL ? config->account : "";
+    char said[SAID_BYTES];
+
+    clean(config, message->error, said, sizeof said);
+    failure->backend_code = message->error_code;
+    switch (idefix_error_verdict(message->error_code, &setting)) {
+    case IDEFIX_REFUSED:
+        if (message->error_code == 201)
+            return error_set(&failure->error, EP_EREFUSED,
+                             "the backend refuses the token of account %s (%s): %s", account, command, said);
+        return error_set(&failure->error, EP_EREFUSED, "the backend refuses account %s (%s): %s", account,
+                         command, said);
+    case IDEFIX_SETTING:
+        if (strcmp(command, "login") == 0)
+            setting = "account"; /* the only address, and domain, that a login has */
+        if (setting == NULL)
+            return error_set(&failure->error, EP_ECONFIG, "the backend does not accept a setting (%s): %s",
+                             command, said);
+        return error_set(&failure->error, EP_ECONFIG, "the backend does not accept the setting `%s` (%s): %s",
+                         setting, command, said);
+    case IDEFIX_SESSION:
+        return error_set(&failure->error, EP_EBACKEND, "the backend has forgotten our login (%s): %s",
+                         command, said);
+    case IDEFIX_NOTHING_YET:
+    case IDEFIX_FAILED:
+        break;
+    }
+    return error_set(&failure->error, EP_EBACKEND, "the backend answers %s with an error: %s", command, said);
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Idefix's frames: an envelope with destination, data, reply address and error text, as JSON or MessagePack,
+ * perhaps in gzip. Pure but for memory: any process, any thread.
+ *
+ * What comes is untrusted. Invariants:
+ * 1. Memory is bounded by max_bytes and what came, never by what a length claims.
+ * 2. The envelope is found by its structure. What data holds is not looked at, so that one event which cannot
+ * be read does not cost the page it came in.
+ * 3. idefix_message_decode sets its result on success only. Its texts are UTF-8 without NUL.
+ */
+#include "src/idefix/frame.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/idefix/gzip.h"
+#include "src/json/msgpack_write.h"
+#include "src/json/pieces.h"
+#include "src/json/msgpack.h"
+
+#define CODE_UNKNOWN 1 /* Idefix's own */
+
+enum member { MEMBER_TO, MEMBER_DATA, MEMBER_REPLY, MEMBER_ERROR, MEMBERS };
+static const char *const json_names[MEMBERS] = {"t", "d", "r", "e"};
+static const char *const packed_names[MEMBERS] = {"to", "dt", "re", "er"};
+
+int idefix_encoding_read(const char *letters, struct idefix_encoding *out)
+{
+    struct idefix_encoding encoding = {0};
+
+    for (; *letters != '\0'; letters++) {
+        bool *flag = *letters == 'j'   ? &encoding.json
+                     : *letters == 'm' ? &encoding.packed
+                     : *letters == 'g' ? &encoding.gzip
+                                       : NULL;
+        if (flag == NULL || *flag)
+            return EP_EINVAL;
+        *flag = true;
+    }
+    if (!encoding.json && !encoding.packed)
+        return EP_EINVAL;
+    *out = encoding;
+    return 0;
+}
+
+/* ---- out ---- */
+
+static bool is_given(const char *text)
+{
+    return text != NULL && text[0] != '\0';
+}
+
+static void json_member(struct json_out *out, enum member member, const char *text)
+{
+    if (!is_given(text))
+        return;
+    json_out_words(out, ",\"");
+    json_out_words(out, json_names[member]);
+    json_out_words(out, "\":");
+    json_out_string(out, text, strlen(text));
+}
+
+static int encode_json(const struct idefix_envelope *envelope, struct idefix_frame *out)
+{
+    struct json_out body = {0};
+
+    json_out_words(&body, "{\"t\":");
+    json_out_string(&body, envelope->to, strlen(envelope->to));
+    json_out_words(&body, ",\"d\":");
+    if (envelope->data.bytes > 0)
+        json_out_raw(&body, envelope->data.at, envelope->data.bytes);
+    else
+        json_out_words(&body, "null");
+    json_member(&body, MEMBER_REPLY, envelope->reply);
+    json_member(&body, MEMBER_ERROR, envelope->error);
+    json_out_words(&body, "}");
+    if (body.failed) {
+        json_out_free(&body);
+        return EP_ENOMEM;
+    }
+    out->body = body.text;
+    out->bytes = body.bytes;
+    return 0;
+}
+
+static bool pack_text(msgpack_packer *packer, const char *text)
+{
+    size_t bytes = strlen(text);
+    return msgpack_pack_str(packer, bytes) == 0 && msgpack_pack_str_body(packer, text, bytes) == 0;
+}
+
+static bool pack_member(msgpack_packer *packer, enum member member, const char *text)
+{
+    return !is_given(text) || (pack_text(packer, packed_names[member]) && pack_text(packer, text));
+}
+
+static int encode_packed(const struct idefix_envelope *envelope, struct idefix_frame *out)
+{
+    msgpack_sbuffer buffer;
+    msgpack_packer packer;
+
+    msgpack_sbuffer_init(&buffer);
+    msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
+    size_t members = 2U + (is_given(envelope->reply) ? 1 : 0) + (is_given(envelope->error) ? 1 : 0);
+    bool packed = msgpack_pack_map(&packer, members) == 0 && pack_text(&packer, packed_names[MEMBER_TO]) &&
+                  pack_text(&packer, envelope->to) && pack_text(&packer, packed_names[MEMBER_DATA]) &&
+                  (envelope->data.bytes > 0 ? epi_json_pack(envelope->data, &packer) == 0
+                                            : msgpack_pack_nil(&packer) == 0) &&
+                  pack_member(&packer, MEMBER_REPLY, envelope->reply) &&
+                  pack_member(&packer, MEMBER_ERROR, envelope->error);
+    if (!packed) {
+        msgpack_sbuffer_destroy(&buffer);
+        return EP_ENOMEM;
+    }
+    out->bytes = buffer.size;
+    out->body = msgpack_sbuffer_release(&buffer);
+    return 0;
+}
+
+int idefix_frame_encode(const struct idefix_encoding *encoding, const struct idefix_envelope *envelope,
+                        struct idefix_frame *out)
+{
+    struct idefix_frame frame = {.flags = {encoding->json ? 'j' : 'm'}};
+    char *small = NULL;
+    size_t small_bytes = 0;
+    int code = encoding->json ? encode_json(envelope, &frame) : encode_packed(envelope, &frame);
+
+    if (code == 0 && encoding->gzip)
+        code = idefix_gzip_deflate(frame.body, frame.bytes, &small, &small_bytes);
+    if (code != 0) {
+        idefix_frame_free(&frame);
+        return code;
+    }
+    if (small != NULL) {
+        explicit_bzero(frame.body, frame.bytes);
+        free(frame.body);
+        frame.body = small;
+        frame.bytes = small_bytes;
+        frame.flags[1] = 'g';
+    }
+    *out = frame;
+    return 0;
+}
+
+void idefix_frame_free(struct idefix_frame *frame)
+{
+    if (frame->body != NULL)
+        explicit_bzero(frame->body, frame->bytes); /* it may be a login */
+    free(frame->body);
+    *frame = (struct idefix_frame){0};
+}
+
+/* ---- in ---- */
+
+struct reading {
+    struct idefix_message *message;
+    struct error *error;
+    bool seen[MEMBERS]; /* of two members of one name the first counts */
+};
+
+static char **text_place(struct idefix_message *message, enum member member)
+{
+    return member == MEMBER_TO ? &message->to : member == MEMBER_REPLY ? &message->reply : &message->error;
+}
+
+/* The text, NULL being none: left out where it is empty, but for the destination. */
+static int take_text(struct reading *reading, enum member member, char *text)
+{
+    if (text == NULL)
+        return error_set(reading->error, EP_ENOMEM, "out of memory for a frame");
+    if (text[0] == '\0' && member != MEMBER_TO)
+        free(text);
+    else
+        *text_place(reading->message, member) = text;
+    return 0;
+}
+
+static int wrong_type(struct reading *reading, const char *name)
+{
+    return error_set(reading->error, EP_EGARBAGE, "the envelope's \"%s\" is no text", name);
+}
+
+static int see_json(struct json_span key, struct json_span piece, void *user)
+{
+    struct reading *reading = user;
+    unsigned member = 0;
+
+    while (member < MEMBERS && !json_pieces_key_is(key, json_names[member]))
+        member++;
+    if (member == MEMBERS || reading->seen[member])
+        return 0;
+    reading->seen[member] = true;
+    bool null = piece.bytes == 4 && memcmp(piece.at, "null", 4) == 0;
+    if (null && member != MEMBER_TO)
+        return 0;
+    if (member == MEMBER_DATA) {
+        reading->message->data = piece;
+        if (piece.bytes == 0)
+            return error_set(reading->error, EP_EGARBAGE, "the envelope's \"d\" has no value");
+        return 0;
+    }
+    if (json_kind(piece) != '"' || !json_valid(piece.at, piece.bytes, NULL))
+        return wrong_type(reading, json_names[member]);
+    return take_text(reading, (enum member)member, json_text(piece));
+}
+
+static bool packed_key_is(struct packed key, const char *name)
+{
+    struct json_span text;
+    return packed_kind(key) == PACKED_TEXT && packed_content(key, &text) && text.bytes == strlen(name) &&
+           memcmp(text.at, name, text.bytes) == 0;
+}
+
+static int see_packed(struct packed key, struct packed value, void *user)
+{
+    struct reading *reading = user;
+    unsigned member = 0;
+
+    while (member < MEMBERS && !packed_key_is(key, packed_names[member]))
+        member++;
+    if (member == MEMBERS || reading->seen[member])
+        return 0;
+    reading->seen[member] = true;
+    enum packed_kind kind = packed_kind(value);
+    if (kind == PACKED_NIL && member != MEMBER_TO)
+        return 0;
+    if (member == MEMBER_DATA) {
+        reading->message->data = (struct json_span){value.at, value.bytes};
+        return 0;
+    }
+    if (kind != PACKED_TEXT)
+        return wrong_type(reading, packed_names[member]);
+    return take_text(reading, (enum member)member, packed_text(value));
+}
+
+/* The number in "[CODE] words". */
+static int error_code(const char *text)
+{
+    char *end;
+
+    if (text == NULL)
+        return 0;
+    if (text[0] != '[' || text[1] < '0' || text[1] > '9')
+        return CODE_UNKNOWN;
+    unsigned long code = strtoul(text + 1, &end, 10);
+    return *end != ']' || code == 0 || code > INT_MAX ? CODE_UNKNOWN : (int)code;
+}
+
+static int read_json(struct reading *reading, struct json_span body)
+{
+    int code = json_pieces_members(body, see_json, reading);
+
+    if (code == EP_EINVAL)
+        return error_set(reading->error, EP_EGARBAGE, "no envelope: the JSON is no object");
+    if (code == EP_EGARBAGE && reading->error != NULL && reading->error->code == 0)
+        return error_set(reading->error, EP_EGARBAGE, "no envelope: the JSON object is broken");
+    return code;
+}
+
+static int read_packed(struct reading *reading, struct packed body)
+{
+    struct packed value;
+    int code = packed_first(body, &value, reading->error);
+
+    if (code != 0)
+        return code;
+    if (value.bytes < body.bytes)
+        return error_set(reading->error, EP_EGARBAGE, "%zu bytes behind the envelope",
+                         body.bytes - value.bytes);
+    code = packed_each_member(value, see_packed, reading);
+    return code == EP_EINVAL
+               ? error_set(reading->error, EP_EGARBAGE, "no envelope: the MessagePack is no map")
+               : code;
+}
+
+static int read_body(const char *flags, const void *body, size_t bytes, size_t max_bytes,
+                     struct idefix_message *message, struct error *error)
+{
+    if ((flags[0] != 'j' && flags[0] != 'm') || (flags[1] != '\0' && strcmp(flags + 1, "g") != 0))
+        return error_set(error, EP_EGARBAGE, "unknown flags \"%.16s\"", flags);
+    message->packed = flags[0] == 'm';
+    if (flags[1] == 'g')
+        return idefix_gzip_inflate(body, bytes, max_bytes, &message->body, &message->bytes, error);
+    if (bytes > max_bytes)
+        return error_set(error, EP_EGARBAGE, "a body of %zu bytes, more than %zu", bytes, max_bytes);
+    message->body = malloc(bytes + 1);
+    if (message->body == NULL)
+        return error_set(error, EP_ENOMEM, "out of memory for a frame of %zu bytes", bytes);
+    if (bytes > 0)
+        memcpy(message->body, body, bytes);
+    message->bytes = bytes;
+    return 0;
+}
+
+int idefix_message_decode(const char *flags, const void *body, size_t bytes, size_t max_bytes,
+                          struct idefix_message *out, struct error *error)
+{
+    struct idefix_message message = {0};
+    struct error own = {0}; /* read_json tells by its code who found the fault */
+    struct reading reading = {.message = &message, .error = error != NULL ? error : &own};
+
+    reading.error->code = 0;
+    int code = read_body(flags, body, bytes, max_bytes, &message, reading.error);
+    if (code == 0)
+        code = message.packed ? read_packed(&reading, (struct packed){message.body, message.bytes})
+                              : read_json(&reading, (struct json_span){message.body, message.bytes});
+    if (code == 0 && message.to == NULL)
+        code = error_set(reading.error, EP_EGARBAGE, "the envelope has no \"%s\"",
+                         (message.packed ? packed_names : json_names)[MEMBER_TO]);
+    if (code != 0) {
+        idefix_message_free(&message);
+        return code;
+    }
+    message.error_code = error_code(message.error);
+    *out = message;
+    return 0;
+}
+
+void idefix_message_free(struct idefix_message *message)
+{
+    free(message->body);
+    free(message->to);
+    free(message->reply);
+    free(message->error);
+    *message = (struct idefix_message){0};
+}
+
+int idefix_message_json(const struct idefix_message *message, struct json_out *out, struct error *error)
+{
+    struct json_span data = message->data;
+    size_t at;
+
+    if (data.bytes == 0)
+        json_out_words(out, "null");
+    else if (message->packed)
+        return packed_json((struct packed){data.at, data.bytes}, out, error);
+    else if (!json_valid(data.at, data.bytes, &at))
+        return error_set(error, EP_EGARBAGE, "the data is no JSON that we can take: byte %zu", at);
+    else
+        json_out_raw(out, data.at, data.bytes);
+    return out->failed ? error_set(error, EP_ENOMEM, "out of memory") : 0;
+}

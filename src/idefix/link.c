@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The thread that keeps an Idefix client's MQTT connection. Runs in producers and in programs that use the
+ * library; it begins with the first connection asked for, and stays until the link is closed. All signals are
+ * blocked in it.
+ *
+ * Everything between the two threads is under `lock`, which is never held while anything is waited for; each
+ * wakes the other by an eventfd.
+ * 1. Owner and thread hold a reference each: the thread may be in the resolver, which nothing can end, when
+ * the owner goes. So it uses nothing of the owner's, and frees the link when it comes out last.
+ * 2. An attempt has a number; only while it is still `connection` may the thread change the state. What the
+ *    owner dropped cannot come back.
+ * 3. What waits is bounded: frames beyond FRAMES_MAX, or twice max_bytes, are dropped as if the network had
+ * lost them, and calls have deadlines. Survived: all failures; they are in the view when the state has become
+ * DOWN.
+ */
+#include "src/idefix/link.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shm/slot.h" /* shm_now_ns */
+
+#define FRAMES_MAX 64
+#define CLOSE_MS 1000
+#define MS UINT64_C(1000000)
+
+struct outgoing {
+    struct outgoing *next;
+    struct idefix_frame frame;
+};
+
+struct idefix_link {
+    struct idefix_mqtt_params params;
+    size_t max_bytes;
+    int thread_fd, owner_fd; /* eventfds */
+    pthread_t thread;        /* owner's */
+    bool started;            /* owner's */
+
+    pthread_mutex_t lock; /* all that follows */
+    int references;
+    bool quit, ended, listening;
+    bool begun; /* this attempt: the thread came out of the resolver */
+    enum idefix_link_state state;
+    uint64_t connection;
+    struct idefix_failure failure;
+    struct idefix_link_frame *first, **last;
+    size_t count, bytes;
+    struct outgoing *out, **out_last;
+};
+
+/* ---- waking each other */
+
+static void wake(int fd)
+{
+    int errnum = errno;
+    ssize_t done = write(fd, &(uint64_t){1}, sizeof(uint64_t)); /* full: it is readable anyway */
+    (void)done;
+    errno = errnum;
+}
+
+static void drain(int fd)
+{
+    uint64_t count;
+    ssize_t done = read(fd, &count, sizeof count);
+    (void)done;
+}
+
+void idefix_link_wake(struct idefix_link *link)
+{
+    wake(link->owner_fd);
+}
+
+void idefix_link_wait(struct idefix_link *link, uint64_t until_ns)
+{
+    uint64_t now = shm_now_ns(), left = until_ns > now ? until_ns - now : 0;
+    struct pollfd polled = {.fd = link->owner_fd, .events = POLLIN};
+    struct timespec timeout = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
+
+    if (ppoll(&polled, 1, &timeout, NULL) > 0)
+        drain(link->owner_fd);
+}
+
+/* ---- memory */
+
+static void frames_free(struct idefix_link *link)
+{
+    while (link->first != NULL) {
+        struct idefix_link_frame *frame = link->first;
+        link->first = frame->next;
+        free(frame);
+    }
+    link->last = &link->first;
+    link->count = link->bytes = 0;
+}
+
+static void outgoing_free(struct outgoing *out)
+{
+    while (out != NULL) {
+        struct outgoing *next = out->next;
+        idefix_frame_free(&out->frame);
+        free(out);
+        out = next;
+    }
+}
+
+static void out_clear(struct idefix_link *link)
+{
+    outgoing_free(link->out);
+    link->out = NULL;
+    link->out_last = &link->out;
+}
+
+static void link_free(struct idefix_link *link)
+{
+    frames_free(link);
+    out_clear(link);
+    if (link->params.password != NULL)
+        explicit_bzero(link->params.password, strlen(link->params.password));
+    free(link->params.broker.host);
+    free(link->params.address);
+    free(link->params.session);
+    free(link->params.user);
+    free(link->params.password);
+    free(link->params.ca_file);
+    if (link->thread_fd >= 0)
+        close(link->thread_fd);
+    if (link->owner_fd >= 0)
+        close(link->owner_fd);
+    pthread_mutex_destroy(&link->lock);
+    free(link);
+}
+
+static void link_release(struct idefix_link *link)
+{
+    pthread_mutex_lock(&link->lock);
+    bool last = --link->references == 0;
+    pthread_mutex_unlock(&link->lock);
+    if (last)
+        link_free(link);
+}
+
+static bool copy(const char *from, char **to)
+{
+    *to = from == NULL ? NULL : strdup(from);
+    return from == NULL || *to != NULL;
+}
+
+int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, struct idefix_link **out,
+                     struct error *error)
+{
+    struct idefix_link *link = calloc(1, sizeof *link);
+    struct idefix_mqtt_params *own;
+
+    if (link == NULL)
+        return error_set(error, EP_ENOMEM, "no memory for a connection");
+    *link = (struct idefix_link){.params = *params, .max_bytes = max_bytes, .references = 1};
+    link->last = &link->first;
+    link->out_last = &link->out;
+    pthread_mutex_init(&link->lock, NULL);
+    link->thread_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    link->owner_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int errnum = link->thread_fd < 0 || link->owner_fd < 0 ? errno : 0;
+    own = &link->params;
+    bool copied = copy(params->broker.host, &own->broker.host);
+    copied = copy(params->address, &own->address) && copied;
+    copied = copy(params->session, &own->session) && copied;
+    copied = copy(params->user, &own->user) && copied;
+    copied = copy(params->password, &own->password) && copied;
+    copied = copy(params->ca_file, &own->ca_file) && copied;
+    if (errnum != 0 || !copied) {
+        link_free(link);
+        if (errnum != 0)
+            return error_set(error, EP_ESYSTEM, "no descriptor for a connection: %s", strerror(errnum));
+        return error_set(error, EP_ENOMEM, "no memory for a connection");
+    }
+    *out = link;
+    return 0;
+}
+
+/* ---- the thread's side */
+
+/* A frame that came: in idefix_mqtt_step, so without the lock. */
+static void on_frame(const char *flags, const void *body, size_t bytes, void *user)
+{
+    struct idefix_link *link = user;
+    bool too_large = bytes > link->max_bytes;
+    size_t kept = too_large ? 0 : bytes;
+
+    pthread_mutex_lock(&link->lock);
+    bool room = link->listening && link->count < FRAMES_MAX &&
+                (link->count == 0 || kept <= 2 * link->max_bytes - link->bytes);
+    struct idefix_link_frame *frame = room ? malloc(sizeof *frame + kept) : NULL;
+    if (frame != NULL) {
+        *frame = (struct idefix_link_frame){.bytes = bytes, .too_large = too_large};
+        snprintf(frame->flags, sizeof frame->flags, "%s", flags);
+        if (kept > 0)
+            memcpy(frame->body, body, kept);
+        *link->last = frame;
+        link->last = &frame->next;
+        link->count++;
+        link->bytes += kept;
+    }
+    pthread_mutex_unlock(&link->lock);
+    if (frame != NULL)
+        wake(link->owner_fd);
+}
+
+/* The attempt's new state, unless the owner has gone on without it. */
+static void settle(struct idefix_link *link, uint64_t connection, enum idefix_link_state state,
+                   const struct idefix_failure *failure)
+{
+    pthread_mutex_lock(&link->lock);
+    if (link->connection == connection && link->state != IDEFIX_LINK_DOWN) {
+        link->state = state;
+        if (state == IDEFIX_LINK_DOWN) {
+            link->failure = *failure;
+            out_clear(link);
+        }
+    }
+    pthread_mutex_unlock(&link->lock);
+    wake(link->owner_fd);
+}
+
+/* What is to be sent, to *out; false: the attempt is not wanted any more. */
+static bool collect(struct idefix_link *link, uint64_t connection, struct outgoing **out)
+{
+    *out = NULL;
+    pthread_mutex_lock(&link->lock);
+    bool wanted = !link->quit && link->connection == connection && link->state != IDEFIX_LINK_DOWN;
+    if (wanted && link->state == IDEFIX_LINK_UP) {
+        *out = link->out;
+        link->out = NULL;
+        link->out_last = &link->out;
+    }
+    pthread_mutex_unlock(&link->lock);
+    return wanted;
+}
+
+static int send_all(struct idefix_mqtt *mqtt, const struct outgoing *out, struct idefix_failure *failure)
+{
+    int code = 0;
+
+    for (; out != NULL && code == 0; out = out->next)
+        code = idefix_mqtt_publish(mqtt, out->frame.flags, out->frame.body, out->frame.bytes, failure);
+    return code;
+}
+
+/* One attempt, until its connection ends or is not wanted any more. */
+static void serve(struct idefix_link *link, uint64_t connection)
+{
+    struct idefix_mqtt *mqtt = NULL;
+    struct idefix_failure failure;
+    struct outgoing *out;
+    bool up = false;
+    int code = idefix_mqtt_open(&link->params, on_frame, link, &mqtt, &failure);
+
+    pthread_mutex_lock(&link->lock);
+    link->begun = link->connection == connection;
+    pthread_mutex_unlock(&link->lock);
+    while (code == 0 && collect(link, connection, &out)) {
+        code = send_all(mqtt, out, &failure);
+        outgoing_free(out);
+        if (code == 0)
+            code = idefix_mqtt_step(mqtt, link->thread_fd, &failure);
+        drain(link->thread_fd);
+        if (code == 0 && !up && idefix_mqtt_ready(mqtt)) {
+            up = true;
+            settle(link, connection, IDEFIX_LINK_UP, NULL);
+        }
+    }
+    if (code != 0)
+        settle(link, connection, IDEFIX_LINK_DOWN, &failure);
+    idefix_mqtt_close(&mqtt);
+}
+
+static void *link_thread(void *user)
+{
+    struct idefix_link *link = user;
+    uint64_t served = 0;
+
+    for (;;) {
+        pthread_mutex_lock(&link->lock);
+        bool quit = link->quit, wanted = link->state == IDEFIX_LINK_CONNECTING && link->connection != served;
+        uint64_t connection = link->connection;
+        pthread_mutex_unlock(&link->lock);
+        if (quit)
+            break;
+        if (wanted) {
+            served = connection;
+            serve(link, connection);
+            continue;
+        }
+        struct pollfd polled = {.fd = link->thread_fd, .events = POLLIN};
+        poll(&polled, 1, -1);
+        drain(link->thread_fd);
+    }
+    pthread_mutex_lock(&link->lock);
+    link->ended = true;
+    pthread_mutex_unlock(&link->lock);
+    wake(link->owner_fd);
+    link_release(link);
+    return NULL;
+}
+
+/* ---- the owner's side */
+
+static int thread_start(struct idefix_link *link)
+{
+    sigset_t all, before;
+
+    link->references = 2; /* there is no thread yet that could look */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int errnum = pthread_create(&link->thread, NULL, link_thread, link);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    link->started = errnum == 0;
+    if (errnum != 0)
+        link->references = 1;
+    return errnum;
+}
+
+int idefix_link_connect(struct idefix_link *link, struct error *error)
+{
+    pthread_mutex_lock(&link->lock);
+    bool begins = link->state == IDEFIX_LINK_DOWN;
+    if (begins) {
+        link->state = IDEFIX_LINK_CONNECTING;
+        link->connection++;
+        link->begun = false;
+        link->failure = (struct idefix_failure){0};
+    }
+    pthread_mutex_unlock(&link->lock);
+    if (!begins)
+        return 0;
+    int errnum = link->started ? 0 : thread_start(link);
+    if (errnum == 0) {
+        wake(link->thread_fd);
+        return 0;
+    }
+    link->state = IDEFIX_LINK_DOWN;
+    return error_set(error, EP_ESYSTEM, "no thread for a connection: %s", strerror(errnum));
+}
+
+void idefix_link_drop(struct idefix_link *link)
+{
+    pthread_mutex_lock(&link->lock);
+    link->state = IDEFIX_LINK_DOWN;
+    link->failure = (struct idefix_failure){0};
+    out_clear(link);
+    pthread_mutex_unlock(&link->lock);
+    wake(link->thread_fd);
+}
+
+void idefix_link_look(struct idefix_link *link, struct idefix_link_view *view)
+{
+    pthread_mutex_lock(&link->lock);
+    *view = (struct idefix_link_view){link->state, link->connection, link->begun, link->failure};
+    pthread_mutex_unlock(&link->lock);
+}
+
+int idefix_link_send(struct idefix_link *link, struct idefix_frame *frame)
+{
+    struct outgoing *out = malloc(sizeof *out);
+
+    if (out == NULL)
+        return EP_ENOMEM;
+    *out = (struct outgoing){.frame = *frame};
+    *frame = (struct idefix_frame){0};
+    pthread_mutex_lock(&link->lock);
+    bool up = link->state == IDEFIX_LINK_UP;
+    if (up) {
+        *link->out_last = out;
+        link->out_last = &out->next;
+    }
+    pthread_mutex_unlock(&link->lock);
+    if (up)
+        wake(link->thread_fd);
+    else
+        outgoing_free(out);
+    return 0;
+}
+
+void idefix_link_listen(struct idefix_link *link, bool listen)
+{
+    pthread_mutex_lock(&link->lock);
+    link->listening = listen;
+    frames_free(link);
+    pthread_mutex_unlock(&link->lock);
+}
+
+struct idefix_link_frame *idefix_link_take(struct idefix_link *link)
+{
+    pthread_mutex_lock(&link->lock);
+    struct idefix_link_frame *frame = link->first;
+    if (frame != NULL) {
+        link->first = frame->next;
+        if (link->first == NULL)
+            link->last = &link->first;
+        link->count--;
+        link->bytes -= frame->too_large ? 0 : frame->bytes;
+    }
+    pthread_mutex_unlock(&link->lock);
+    return frame;
+}
+
+static bool thread_ended(struct idefix_link *link)
+{
+    pthread_mutex_lock(&link->lock);
+    bool ended = link->ended;
+    pthread_mutex_unlock(&link->lock);
+    return ended;
+}
+
+void idefix_link_close(struct idefix_link **link)
+{
+    struct idefix_link *old = *link;
+
+    if (old == NULL)
+        return;
+    *link = NULL;
+    pthread_mutex_lock(&old->lock);
+    old->quit = true;
+    old->listening = false;
+    pthread_mutex_unlock(&old->lock);
+    wake(old->thread_fd);
+    if (old->started) {
+        uint64_t end = shm_now_ns() + CLOSE_MS * MS;
+        while (!thread_ended(old) && shm_now_ns() < end)
+            idefix_link_wait(old, end);
+        if (thread_ended(old))
+            pthread_join(old->thread, NULL);
+        else
+            pthread_detach(old->thread);
+    }
+    link_release(old);
+}

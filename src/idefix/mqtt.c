@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One MQTT connection over libmosquitto, whose own loops are not used: they wait with select(), reconnect by
+ * themselves, and repeat old calls after it. Runs in the link's thread of a producer or of a library caller's
+ * process, with all signals blocked there (a broken pipe is an error code here, not SIGPIPE).
+ *
+ * Owns the struct mosquitto; each connection has a new one, so that nothing of an old one is sent again.
+ * 1. What may block: resolving the broker's name (getaddrinfo inside mosquitto_connect_bind_async), nothing
+ * else.
+ * 2. No busy loop. While the TLS handshake waits for the peer its socket is always writable, and
+ * mosquitto_want_write is no help there in some versions: until CONNACK only readability is waited for, and a
+ * quarter of a second (what we send till then fits any socket's buffer). A handshake's steps are made by
+ * mosquitto_loop_read in one version, by mosquitto_loop_write in others: both are called.
+ * 3. SSL_ERROR_SYSCALL in a handshake is 'go on' to libmosquitto 2.0, for ever: whether TCP is connected, and
+ * still is, is looked at here before libmosquitto is asked.
+ * 4. libmosquitto takes the first address of a name that a connect() begins for, and stays with it. Where
+ * that comes to nothing the other family, IPv4 or IPv6, is tried once: it is chosen by binding to its "any"
+ * address.
+ * 5. The socket gets close-on-exec. libmosquitto's internal socket pair has no handle and stays without it.
+ * Survived: every failure, as words (idefix_words.c).
+ */
+#include "src/idefix/mqtt.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <mosquitto.h>
+#include <mqtt_protocol.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "shm/slot.h" /* shm_now_ns */
+
+#define MS UINT64_C(1000000)
+#define TICK_MS 1000      /* mosquitto_loop_misc wants to be called about once a second */
+#define HELLO_TICK_MS 250 /* invariant 2 */
+#define GOODBYE_MS 500
+#define REFUSED_QOS 128
+
+struct idefix_mqtt {
+    const struct idefix_mqtt_params *params;
+    struct mosquitto *mosquitto;
+    idefix_mqtt_frame *frame;
+    void *user;
+    enum idefix_phase phase;
+    uint64_t end_ns, tcp_end_ns; /* of connecting in all, of this family's turn */
+    int family;                  /* of the socket */
+    bool last_try;               /* there is no other family to try */
+    int subscription;            /* message id */
+    int granted;                 /* -1 = no SUBACK yet */
+    struct idefix_end end;
+};
+
+static void library_init(void)
+{
+    mosquitto_lib_init();
+}
+
+/* ---- callbacks, called by libmosquitto in the functions below */
+
+/* Why OpenSSL refuses a certificate stands in no log line. libssl comes with libmosquitto, so its two
+ * functions are there to be found, without being needed. */
+static const char *verify_reason(struct mosquitto *mosquitto)
+{
+    void *ssl = mosquitto_ssl_get(mosquitto);
+    long (*result)(const void *) = (long (*)(const void *))dlsym(RTLD_DEFAULT, "SSL_get_verify_result");
+    const char *(*words)(long) = (const char *(*)(long))dlsym(RTLD_DEFAULT, "X509_verify_cert_error_string");
+    if (ssl == NULL || result == NULL || words == NULL || result(ssl) == 0)
+        return NULL;
+    return words(result(ssl));
+}
+
+static void on_log(struct mosquitto *mosquitto, void *user, int level, const char *text)
+{
+    struct idefix_end *end = &((struct idefix_mqtt *)user)->end;
+    if (level != MOSQ_LOG_ERR && level != MOSQ_LOG_WARNING)
+        return;
+    if (strstr(text, "host name verification failed") != NULL)
+        end->certificate = end->wrong_name = true;
+    const char *reason = NULL;
+    if (strstr(text, "certificate verify failed") != NULL) {
+        end->certificate = true;
+        reason = verify_reason(mosquitto);
+    }
+    const char *detail = strrchr(text, ':'); /* of "OpenSSL Error[0]: error:0A000086:SSL routines::words" */
+    if (reason == NULL)
+        reason = strstr(text, "OpenSSL") != NULL && detail != NULL && detail[1] != '\0' ? detail + 1 : text;
+    if (strstr(reason, "hostname mismatch") != NULL || strstr(reason, "IP address mismatch") != NULL)
+        end->wrong_name = true;
+    if (end->said[0] == '\0')
+        snprintf(end->said, sizeof end->said, "%s", reason);
+}
+
+static void on_connect(struct mosquitto *mosquitto, void *user, int code)
+{
+    (void)mosquitto;
+    ((struct idefix_mqtt *)user)->end.connack = code;
+}
+
+static void on_subscribe(struct mosquitto *mosquitto, void *user, int id, int count, const int *granted)
+{
+    struct idefix_mqtt *mqtt = user;
+    (void)mosquitto;
+    if (id == mqtt->subscription && count > 0)
+        mqtt->granted = granted[0];
+}
+
+static void on_message(struct mosquitto *mosquitto, void *user, const struct mosquitto_message *message)
+{
+    struct idefix_mqtt *mqtt = user;
+    const char *flags = strrchr(message->topic, '/');
+    (void)mosquitto;
+    if (flags != NULL && message->payloadlen >= 0)
+        mqtt->frame(flags + 1, message->payload, (size_t)message->payloadlen, mqtt->user);
+}
+
+/* ---- libmosquitto's client */
+
+static int configure(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+{
+    const struct idefix_mqtt_params *params = mqtt->params;
+    struct mosquitto *mosquitto = mqtt->mosquitto;
+
+    mosquitto_log_callback_set(mosquitto, on_log);
+    mosquitto_connect_callback_set(mosquitto, on_connect);
+    mosquitto_subscribe_callback_set(mosquitto, on_subscribe);
+    mosquitto_message_callback_set(mosquitto, on_message);
+    int rc = mosquitto_int_option(mosquitto, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V311);
+    if (rc == MOSQ_ERR_SUCCESS)
+        rc = mosquitto_int_option(mosquitto, MOSQ_OPT_TCP_NODELAY, 1);
+    if (rc == MOSQ_ERR_SUCCESS)
+        rc = mosquitto_username_pw_set(mosquitto, params->user, params->password);
+    if (rc == MOSQ_ERR_SUCCESS && params->broker.tls && params->ca_file == NULL)
+        rc = mosquitto_int_option(mosquitto, MOSQ_OPT_TLS_USE_OS_CERTS, 1);
+    if (rc == MOSQ_ERR_SUCCESS && params->broker.tls && params->ca_file != NULL &&
+        mosquitto_tls_set(mosquitto, params->ca_file, NULL, NULL, NULL, NULL) != MOSQ_ERR_SUCCESS)
+        return error_set(&failure->error, EP_ECONFIG, "%s: ca_file %s cannot be read", params->address,
+                         params->ca_file);
+    if (rc == MOSQ_ERR_NOMEM)
+        return error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
+    if (rc != MOSQ_ERR_SUCCESS)
+        return error_set(&failure->error, EP_ESYSTEM, "libmosquitto does not take its options: %s",
+                         mosquitto_strerror(rc));
+    return 0;
+}
+
+/* libmosquitto makes the whole process ignore SIGPIPE with each client; that is not ours to decide. */
+static struct mosquitto *client_new(const char *session, void *user)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct sigaction before;
+
+    pthread_once(&once, library_init);
+    bool known = sigaction(SIGPIPE, NULL, &before) == 0;
+    struct mosquitto *mosquitto = mosquitto_new(session, true, user);
+    int errnum = errno;
+    if (known)
+        sigaction(SIGPIPE, &before, NULL);
+    errno = errnum;
+    return mosquitto;
+}
+
+/* A client for one dialling: a second connect() of the same one fails where TLS is set up (libmosquitto 2.0).
+ */
+static int client_make(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+{
+    const char *session = mqtt->params->session;
+
+    if (mqtt->mosquitto != NULL)
+        mosquitto_destroy(mqtt->mosquitto);
+    mqtt->mosquitto = client_new(session, mqtt);
+    if (mqtt->mosquitto == NULL)
+        return error_set(&failure->error, errno == ENOMEM ? EP_ENOMEM : EP_ECONFIG,
+                         "no MQTT client of the name \"%s\": %s", session, strerror(errno));
+    return configure(mqtt, failure);
+}
+
+/* ---- TCP */
+
+/* Begins to connect, to an address of the family that bind_address is of (NULL: any). 0, or libmosquitto's
+ * code. */
+static int dial(struct idefix_mqtt *mqtt, const char *bind_address)
+{
+    const struct idefix_broker *broker = &mqtt->params->broker;
+    struct sockaddr_storage own = {.ss_family = AF_UNSPEC};
+    socklen_t bytes = sizeof own;
+
+    errno = 0;
+    int rc = mosquitto_connect_bind_async(mqtt->mosquitto, broker->host, broker->port, IDEFIX_KEEPALIVE_S,
+                                          bind_address);
+    /* Where the handshake was begun on a connection that is refused already, only errno has it now. */
+    mqtt->end.errnum = errno;
+    mqtt->end.rc = rc;
+    int fd = mosquitto_socket(mqtt->mosquitto);
+    if (rc != MOSQ_ERR_SUCCESS || fd < 0)
+        return rc != MOSQ_ERR_SUCCESS ? rc : MOSQ_ERR_NO_CONN;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (getsockname(fd, (struct sockaddr *)&own, &bytes) == 0)
+        mqtt->family = own.ss_family;
+    else
+        mqtt->family = AF_UNSPEC;
+    return 0;
+}
+
+/* The other family's turn, if it had none. What is kept of a failure is the first family's. */
+static bool dial_other(struct idefix_mqtt *mqtt)
+{
+    const struct idefix_end first = mqtt->end;
+    const char *any = mqtt->family == AF_INET6 ? "0.0.0.0" : "::";
+    struct idefix_failure unused = {0};
+    bool begun = false;
+
+    if (!mqtt->last_try && mqtt->family != AF_UNSPEC)
+        begun = client_make(mqtt, &unused) == 0 && dial(mqtt, any) == 0;
+    mqtt->last_try = true;
+    if (!begun)
+        mqtt->end = first;
+    mqtt->tcp_end_ns = mqtt->end_ns;
+    return begun;
+}
+
+static int give_up(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+{
+    mqtt->end.phase = mqtt->phase;
+    return idefix_words_end(mqtt->params, &mqtt->end, failure);
+}
+
+/* In phase TCP, when the socket is ready or time is up. */
+static int tcp_settle(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
+{
+    struct sockaddr_storage peer;
+    socklen_t bytes = sizeof peer;
+    int fd = mosquitto_socket(mqtt->mosquitto), errnum = 0;
+
+    if (ready && getpeername(fd, (struct sockaddr *)&peer, &bytes) == 0) {
+        mqtt->phase = IDEFIX_HELLO;
+        return 0;
+    }
+    if (!ready && shm_now_ns() < mqtt->tcp_end_ns)
+        return 0;
+    mqtt->end.timed_out = !ready;
+    bytes = sizeof errnum;
+    if (ready && getsockopt(fd, SOL_SOCKET, SO_ERROR, &errnum, &bytes) == 0 && errnum != 0)
+        mqtt->end.errnum = errnum;
+    if (ready && (mqtt->end.errnum == ECONNRESET || mqtt->end.errnum == EPIPE)) {
+        /* It was there, and is gone already. */
+        mqtt->phase = IDEFIX_HELLO;
+        mqtt->end.rc = MOSQ_ERR_CONN_LOST;
+        return give_up(mqtt, failure);
+    }
+    if (dial_other(mqtt)) {
+        mqtt->end.timed_out = false;
+        return 0;
+    }
+    return give_up(mqtt, failure);
+}
+
+/* ---- the connection's life */
+
+static int begin(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+{
+    uint64_t timeout_ns = mqtt->params->connect_timeout_ms * MS;
+    int rc = dial(mqtt, NULL);
+
+    /* Counted from here: a name that took long to resolve must not take the connection's time. */
+    mqtt->end_ns = shm_now_ns() + timeout_ns;
+    mqtt->tcp_end_ns = mqtt->end_ns - timeout_ns / 2;
+    if (rc == 0)
+        return 0;
+    if (rc == MOSQ_ERR_EAI)
+        return idefix_words_resolver(mqtt->params, mqtt->end.errnum, failure);
+    if (rc == MOSQ_ERR_TLS && strstr(mqtt->end.said, "Unable to load CA") != NULL)
+        return error_set(&failure->error, EP_ECONFIG,
+                         "%s: TLS cannot be set up: ca_file %s holds no certificate", mqtt->params->address,
+                         mqtt->params->ca_file);
+    if (rc == MOSQ_ERR_TLS) { /* a peer so near that its answer was there at once */
+        mqtt->phase = IDEFIX_HELLO;
+        return give_up(mqtt, failure);
+    }
+    /* Refused before we could ask of which family it was: on this machine only, "localhost" say. */
+    mqtt->family = AF_INET6;
+    if (rc == MOSQ_ERR_ERRNO && dial_other(mqtt))
+        return 0;
+    return give_up(mqtt, failure);
+}
+
+int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame *frame, void *user,
+                     struct idefix_mqtt **out, struct idefix_failure *failure)
+{
+    struct idefix_mqtt *mqtt = calloc(1, sizeof *mqtt);
+    int code;
+
+    *failure = (struct idefix_failure){0};
+    if (mqtt == NULL)
+        return error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
+    *mqtt = (struct idefix_mqtt){.params = params, .frame = frame, .user = user, .granted = -1};
+    mqtt->end.connack = -1;
+    code = client_make(mqtt, failure);
+    if (code == 0)
+        code = begin(mqtt, failure);
+    if (code != 0) {
+        idefix_mqtt_close(&mqtt);
+        return code;
+    }
+    *out = mqtt;
+    return 0;
+}
+
+/* Whether the peer is gone, though libmosquitto would go on (invariant 3). Bytes that wait are still to be
+ * read. */
+static bool peer_gone(struct idefix_mqtt *mqtt)
+{
+    char byte;
+    ssize_t got =
+        recv(mosquitto_socket(mqtt->mosquitto), &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)))
+        return false;
+    mqtt->end.rc = MOSQ_ERR_CONN_LOST;
+    mqtt->end.errnum = got < 0 ? errno : 0;
+    return true;
+}
+
+/* A broker that sends us a PUBACK holds the answer back until TCP has acknowledged that (Nagle), which the
+ * kernel puts off for 40 ms, unless told each time: so many milliseconds for every page of a backlog. */
+static void acknowledge(int fd)
+{
+    setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
+}
+
+/* Lets libmosquitto read, write and ping. */
+static int exchange(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
+{
+    struct mosquitto *mosquitto = mqtt->mosquitto;
+    int rc = MOSQ_ERR_SUCCESS;
+
+    if (mqtt->phase == IDEFIX_HELLO && peer_gone(mqtt))
+        return give_up(mqtt, failure);
+    errno = 0;
+    if (ready || mqtt->phase == IDEFIX_HELLO)
+        rc = mosquitto_loop_read(mosquitto, 1);
+    if (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0 && mosquitto_want_write(mosquitto))
+        rc = mosquitto_loop_write(mosquitto, 1);
+    if (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0)
+        rc = mosquitto_loop_misc(mosquitto);
+    int errnum = errno;
+    if (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0) {
+        if (ready)
+            acknowledge(mosquitto_socket(mosquitto));
+        return 0;
+    }
+    mqtt->end.rc = rc == MOSQ_ERR_SUCCESS ? MOSQ_ERR_CONN_LOST : rc;
+    mqtt->end.errnum = errnum;
+    return give_up(mqtt, failure);
+}
+
+/* From CONNACK to SUBACK. */
+static int advance(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+{
+    char topic[256];
+
+    if (mqtt->phase == IDEFIX_HELLO && mqtt->end.connack == 0) {
+        snprintf(topic, sizeof topic, "ifx/%s/r/+", mqtt->params->session);
+        mqtt->phase = IDEFIX_SUBSCRIBING;
+        mqtt->end.rc = mosquitto_subscribe(mqtt->mosquitto, &mqtt->subscription, topic, 1);
+        if (mqtt->end.rc != MOSQ_ERR_SUCCESS)
+            return give_up(mqtt, failure);
+    }
+    if (mqtt->phase == IDEFIX_SUBSCRIBING && mqtt->granted >= REFUSED_QOS)
+        return error_set(
+            &failure->error, EP_EREFUSED,
+            "%s: the broker refuses the subscription to ifx/%s/r/+ (do its access rules allow it to "
+            "this MQTT user?)",
+            mqtt->params->address, mqtt->params->session);
+    if (mqtt->phase == IDEFIX_SUBSCRIBING && mqtt->granted >= 0)
+        mqtt->phase = IDEFIX_READY;
+    return 0;
+}
+
+static int wait_ms(const struct idefix_mqtt *mqtt)
+{
+    uint64_t now = shm_now_ns(), until = now + (mqtt->phase == IDEFIX_HELLO ? HELLO_TICK_MS : TICK_MS) * MS;
+
+    if (mqtt->phase != IDEFIX_READY && until > mqtt->end_ns)
+        until = mqtt->end_ns;
+    if (mqtt->phase == IDEFIX_TCP && until > mqtt->tcp_end_ns)
+        until = mqtt->tcp_end_ns;
+    return until <= now ? 0 : (int)((until - now + MS - 1) / MS);
+}
+
+int idefix_mqtt_step(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failure *failure)
+{
+    bool writes = mqtt->phase == IDEFIX_TCP ||
+                  (mqtt->phase >= IDEFIX_SUBSCRIBING && mosquitto_want_write(mqtt->mosquitto));
+    struct pollfd polled[] = {
+        {.fd = mosquitto_socket(mqtt->mosquitto), .events = (short)(POLLIN | (writes ? POLLOUT : 0))},
+        {.fd = wake_fd, .events = POLLIN},
+    };
+    int code = 0;
+
+    *failure = (struct idefix_failure){0};
+    if (poll(polled, 2, wait_ms(mqtt)) < 0)
+        polled[0].revents = 0; /* EINTR, or no memory: as if time had passed */
+    bool ready = polled[0].revents != 0;
+    if (mqtt->phase == IDEFIX_TCP)
+        code = tcp_settle(mqtt, ready, failure);
+    if (code == 0 && mqtt->phase != IDEFIX_TCP)
+        code = exchange(mqtt, ready, failure);
+    if (code == 0)
+        code = advance(mqtt, failure);
+    if (code == 0 && mqtt->phase != IDEFIX_READY && shm_now_ns() >= mqtt->end_ns) {
+        mqtt->end.timed_out = true;
+        code = give_up(mqtt, failure);
+    }
+    return code;
+}
+
+bool idefix_mqtt_ready(const struct idefix_mqtt *mqtt)
+{
+    return mqtt->phase == IDEFIX_READY;
+}
+
+int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void *body, size_t bytes,
+                        struct idefix_failure *failure)
+{
+    char topic[256];
+
+    snprintf(topic, sizeof topic, "ifx/%s/t/%s", mqtt->params->session, flags);
+    errno = 0;
+    mqtt->end.rc = bytes > MQTT_MAX_PAYLOAD
+                       ? MOSQ_ERR_PAYLOAD_SIZE
+                       : mosquitto_publish(mqtt->mosquitto, NULL, topic, (int)bytes, body, 1, false);
+    mqtt->end.errnum = errno;
+    return mqtt->end.rc == MOSQ_ERR_SUCCESS ? 0 : give_up(mqtt, failure);
+}
+
+void idefix_mqtt_close(struct idefix_mqtt **mqtt)
+{
+    struct idefix_mqtt *old = *mqtt;
+
+    if (old == NULL)
+        return;
+    *mqtt = NULL;
+    if (old->mosquitto != NULL && old->phase >= IDEFIX_SUBSCRIBING && mosquitto_socket(old->mosquitto) >= 0) {
+        uint64_t end = shm_now_ns() + GOODBYE_MS * MS;
+        int rc = mosquitto_disconnect(old->mosquitto);
+        while (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(old->mosquitto) >= 0 &&
+               mosquitto_want_write(old->mosquitto) && shm_now_ns() < end) {
+            struct pollfd polled = {.fd = mosquitto_socket(old->mosquitto), .events = POLLOUT};
+            poll(&polled, 1, 50);
+            rc = mosquitto_loop_write(old->mosquitto, 1);
+        }
+    }
+    if (old->mosquitto != NULL)
+        mosquitto_destroy(old->mosquitto);
+    free(old);
+}

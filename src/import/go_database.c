@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A database of the original eventpipe (Go). Runs in the command line. Owns the private copy it reads, and
+ * the one transaction in which it does.
+ *
+ * The copy is opened for writing, so that SQLite can roll a hot journal back and read a log; from then on it
+ * is only read. Its name is removed as soon as it is open. (In exclusive mode SQLite keeps the log's index in
+ * memory, and needs no file for it that would have to be found by name.)
+ *
+ * Which rows were locked does not matter: whoever held the locks is gone, or the file would not have been
+ * taken.
+ */
+#include "src/import/go_database.h"
+
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VERSION 1 /* PRAGMA user_version of the tables this knows */
+
+struct import_go {
+    char *path; /* for words */
+    sqlite3 *db;
+    sqlite3_stmt *rows;
+    struct import_go_source *sources;
+    size_t source_count;
+};
+
+static int fail(const struct import_go *file, struct error *error)
+{
+    int result = sqlite3_extended_errcode(file->db), primary = result & 0xff;
+    if (primary == SQLITE_NOMEM)
+        return error_set(error, EP_ENOMEM, "out of memory");
+    if (primary == SQLITE_NOTADB)
+        return error_set(error, EP_EINVAL, "%s: not an SQLite database; expected one of the Go eventpipe",
+                         file->path);
+    if (primary == SQLITE_CORRUPT)
+        return error_set(error, EP_EINVAL, "%s: the database is damaged (%s)", file->path,
+                         sqlite3_errmsg(file->db));
+    return error_set(error, primary == SQLITE_FULL || primary == SQLITE_IOERR ? EP_ESYSTEM : EP_EINVAL,
+                     "%s: its copy cannot be read: %s", file->path, sqlite3_errmsg(file->db));
+}
+
+static int run(const struct import_go *file, const char *sql, struct error *error)
+{
+    return sqlite3_exec(file->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(file, error);
+}
+
+/* ---- is it what it should be? ---- */
+
+/* The number that a statement gives; `text` for its parameter, or NULL. */
+static int ask(const struct import_go *file, const char *sql, const char *text, int64_t *out,
+               struct error *error)
+{
+    sqlite3_stmt *statement = NULL;
+    *out = 0;
+    int result = sqlite3_prepare_v2(file->db, sql, -1, &statement, NULL);
+    if (result == SQLITE_OK && text != NULL)
+        result = sqlite3_bind_text(statement, 1, text, -1, SQLITE_STATIC);
+    if (result == SQLITE_OK)
+        result = sqlite3_step(statement);
+    if (result == SQLITE_ROW)
+        *out = sqlite3_column_int64(statement, 0);
+    int code = result == SQLITE_ROW || result == SQLITE_DONE ? 0 : fail(file, error);
+    sqlite3_finalize(statement);
+    return code;
+}
+
+static int check_columns(const struct import_go *file, struct error *error)
+{
+    static const struct {
+        const char *table, *sql, *columns[7];
+    } wanted[] = {
+        {"sources", "SELECT 1 FROM pragma_table_info('sources') WHERE name = ?1", {"id", "cursor"}},
+        {"items",
+         "SELECT 1 FROM pragma_table_info('items') WHERE name = ?1",
+         {"source_id", "id", "data", "context", "locked", "order_index"}},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        int64_t there;
+        int code = ask(file, "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1",
+                       wanted[i].table, &there, error);
+        if (code == 0 && there == 0)
+            code =
+                error_set(error, EP_EINVAL,
+                          "%s: there is no table \"%s\"; expected a database of the Go eventpipe, with the "
+                          "tables \"sources\" and \"items\"",
+                          file->path, wanted[i].table);
+        for (size_t j = 0; code == 0 && wanted[i].columns[j] != NULL; j++) {
+            code = ask(file, wanted[i].sql, wanted[i].columns[j], &there, error);
+            if (code == 0 && there == 0)
+                code = error_set(error, EP_EINVAL,
+                                 "%s: table \"%s\" has no column \"%s\", which that of the Go eventpipe has",
+                                 file->path, wanted[i].table, wanted[i].columns[j]);
+        }
+        if (code != 0)
+            return code;
+    }
+    return 0;
+}
+
+/* A damaged index would hide events from a walk along it, and a damaged table would lose them. */
+static int check_whole(const struct import_go *file, struct error *error)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = 0;
+    int result = sqlite3_prepare_v2(file->db, "PRAGMA integrity_check(1)", -1, &statement, NULL);
+    if (result == SQLITE_OK)
+        result = sqlite3_step(statement);
+    if (result != SQLITE_ROW)
+        code = fail(file, error);
+    else if (strcmp((const char *)sqlite3_column_text(statement, 0), "ok") != 0)
+        code = error_set(
+            error, EP_EINVAL,
+            "%s: the database is damaged: %s; nothing was imported (`sqlite3 FILE .recover` makes a new "
+            "one of what can be read)",
+            file->path, (const char *)sqlite3_column_text(statement, 0));
+    sqlite3_finalize(statement);
+    return code;
+}
+
+static int check(const struct import_go *file, struct error *error)
+{
+    int64_t version, application, twice = 0;
+    int code = ask(file, "PRAGMA user_version", NULL, &version, error);
+    if (code == 0)
+        code = ask(file, "PRAGMA application_id", NULL, &application, error);
+    if (code == 0 && application != 0)
+        return error_set(
+            error, EP_EINVAL,
+            "%s: a database of another program (application id %lld); expected one of the Go eventpipe",
+            file->path, (long long)application);
+    if (code == 0 && version != VERSION)
+        return error_set(error, EP_EINVAL,
+                         "%s: PRAGMA user_version is %lld; expected %d, as in a database of the Go eventpipe",
+                         file->path, (long long)version, VERSION);
+    if (code == 0)
+        code = check_whole(file, error);
+    if (code == 0)
+        code = check_columns(file, error);
+    /* The original's key: without it an event could come twice. With it, this is a walk along its index. */
+    if (code == 0)
+        code = ask(file, "SELECT 1 FROM items GROUP BY source_id, id HAVING count(*) > 1 LIMIT 1", NULL,
+                   &twice, error);
+    if (code == 0 && twice != 0)
+        code = error_set(
+            error, EP_EINVAL,
+            "%s: table \"items\" has two rows of one source and id, which the Go eventpipe never writes",
+            file->path);
+    return code;
+}
+
+/* ---- sources ---- */
+
+static int add_source(struct import_go *file, sqlite3_stmt *statement)
+{
+    const char *id = (const char *)sqlite3_column_text(statement, 0);
+    bool has_cursor = sqlite3_column_type(statement, 1) != SQLITE_NULL;
+    const char *cursor = has_cursor ? (const char *)sqlite3_column_text(statement, 1) : NULL;
+    struct import_go_source *sources =
+        reallocarray(file->sources, file->source_count + 1, sizeof *file->sources);
+    if (sources == NULL || id == NULL || (has_cursor && cursor == NULL))
+        return EP_ENOMEM;
+    file->sources = sources;
+    struct import_go_source *source = &sources[file->source_count];
+    *source = (struct import_go_source){.id = strdup(id), .cursor = has_cursor ? strdup(cursor) : NULL};
+    file->source_count++;
+    return source->id == NULL || (has_cursor && source->cursor == NULL) ? EP_ENOMEM : 0;
+}
+
+/* DISTINCT along the index of order_index, of which every source's rows are one stretch. */
+static int read_sources(struct import_go *file, struct error *error)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = 0;
+    int result = sqlite3_prepare_v2(file->db,
+                                    "SELECT id, cursor FROM sources WHERE id IS NOT NULL UNION ALL SELECT * "
+                                    "FROM (SELECT DISTINCT source_id, NULL "
+                                    "FROM items WHERE source_id IS NOT NULL) WHERE source_id NOT IN (SELECT "
+                                    "id FROM sources WHERE id IS NOT NULL) "
+                                    "ORDER BY 1",
+                                    -1, &statement, NULL);
+    while (code == 0 && result == SQLITE_OK) {
+        int step = sqlite3_step(statement);
+        if (step == SQLITE_DONE)
+            break;
+        if (step == SQLITE_ROW)
+            code = add_source(file, statement);
+        else
+            result = step;
+    }
+    if (code != 0)
+        error_set(error, code, "out of memory");
+    if (code == 0 && result != SQLITE_OK)
+        code = fail(file, error);
+    sqlite3_finalize(statement);
+    return code;
+}
+
+size_t import_go_sources(const struct import_go *file, const struct import_go_source **out)
+{
+    *out = file->sources;
+    return file->source_count;
+}
+
+/* ---- rows ---- */
+
+int import_go_start(struct import_go *file, const char *source, struct error *error)
+{
+    static const char sql[] = "SELECT id, data, context, locked FROM items WHERE source_id = ?1 "
+                              "ORDER BY order_index, rowid";
+    int result = SQLITE_OK;
+    if (file->rows == NULL)
+        result = sqlite3_prepare_v2(file->db, sql, -1, &file->rows, NULL);
+    else
+        sqlite3_reset(file->rows);
+    if (result == SQLITE_OK) /* copied: the caller's text may go */
+        result = sqlite3_bind_text(file->rows, 1, source, -1, SQLITE_TRANSIENT);
+    return result == SQLITE_OK ? 0 : fail(file, error);
+}
+
+int import_go_next(struct import_go *file, struct import_row *row, bool *locked, struct error *error)
+{
+    int result = sqlite3_step(file->rows);
+    if (result == SQLITE_DONE)
+        return 0;
+    if (result != SQLITE_ROW)
+        return fail(file, error);
+    /* A blob before its bytes, a text before its bytes: SQLite converts at the first question. */
+    const char *id = (const char *)sqlite3_column_text(file->rows, 0);
+    struct json_span uid = {id != NULL ? id : "", (size_t)sqlite3_column_bytes(file->rows, 0)};
+    struct packed data = {sqlite3_column_blob(file->rows, 1), (size_t)sqlite3_column_bytes(file->rows, 1)};
+    struct packed context = {sqlite3_column_blob(file->rows, 2), (size_t)sqlite3_column_bytes(file->rows, 2)};
+    if (data.at == NULL) { /* NULL, or no bytes */
+        if (sqlite3_errcode(file->db) == SQLITE_NOMEM)
+            return fail(file, error);
+        data = (struct packed){"", 0};
+    }
+    *locked = sqlite3_column_int(file->rows, 3) != 0;
+    int code = import_row_read(row, uid, data, context);
+    return code == 0 ? 1 : error_set(error, code, "out of memory");
+}
+
+/* ---- open and close ---- */
+
+static int connect_copy(struct import_go *file, const struct import_copy *copy, struct error *error)
+{
+    int result = sqlite3_open_v2(copy->path, &file->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (result != SQLITE_OK)
+        return fail(file, error);
+    sqlite3_extended_result_codes(file->db, 1);
+    sqlite3_db_config(file->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    sqlite3_db_config(file->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL); /* the file is somebody else's */
+    int code = run(file, "PRAGMA locking_mode = EXCLUSIVE", error);
+    if (code == 0)
+        code = run(file, "BEGIN", error);
+    if (code == 0)
+        code = check(file, error);
+    return code == 0 ? read_sources(file, error) : code;
+}
+
+int import_go_open(const char *path, import_stop *stop, void *user, struct import_go **out,
+                   struct error *error)
+{
+    struct import_copy copy = {0};
+    struct import_go *file = calloc(1, sizeof *file);
+    if (file == NULL || (file->path = strdup(path)) == NULL) {
+        free(file);
+        return error_set(error, EP_ENOMEM, "out of memory");
+    }
+    int code = import_copy_make(path, stop, user, &copy, error);
+    if (code == 0)
+        code = connect_copy(file, &copy, error);
+    import_copy_remove(&copy);
+    if (code == 0)
+        *out = file;
+    else
+        import_go_close(&file);
+    return code;
+}
+
+void import_go_close(struct import_go **file)
+{
+    struct import_go *it = *file;
+    *file = NULL;
+    if (it == NULL)
+        return;
+    sqlite3_finalize(it->rows);
+    sqlite3_close(it->db);
+    for (size_t i = 0; i < it->source_count; i++) {
+        free(it->sources[i].id);
+        free(it->sources[i].cursor);
+    }
+    free(it->sources);
+    free(it->path);
+    free(it);
+}

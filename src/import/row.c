@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A row of the Go eventpipe's table `items` as an event of ours. Pure; runs in the command line, during an
+ * import.
+ *
+ * Invariants
+ *  1. The row's id is the event's uid, whatever the event says; a hash of it where it cannot be one.
+ *  2. No stage runs with a context or marks that are not what the original left: where those cannot be read,
+ * the event is dead, with its JSON kept; where the event itself cannot, with its raw bytes.
+ *
+ * The original's nil for a map means an empty one: no context yet, no stage done.
+ */
+#include "src/import/row.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/hash.h"
+#include "src/source/source.h"
+#include "src/base/utf8.h"
+
+static const char *const kinds[] = {
+    [PACKED_NIL] = "nil",        [PACKED_BOOL] = "a boolean", [PACKED_INTEGER] = "an integer",
+    [PACKED_FLOAT] = "a float",  [PACKED_TEXT] = "text",      [PACKED_BYTES] = "bytes",
+    [PACKED_ARRAY] = "an array", [PACKED_MAP] = "a map",      [PACKED_EXTENSION] = "an extension",
+};
+
+/* ---- parts ---- */
+
+/* The row's id as a uid. What cannot be one (not UTF-8, a NUL in it, none, too long) gets a hash of its bytes
+ * instead, so that two of them never become one. NULL without memory. */
+static char *uid_of(struct json_span id)
+{
+    char hash[DIGEST_UID_DIGITS + 1];
+
+    if (id.bytes > 0 && id.bytes <= UID_BYTES_MAX && utf8_valid(id.at, id.bytes) &&
+        memchr(id.at, '\0', id.bytes) == NULL)
+        return strndup(id.at, id.bytes);
+    digest_hex(id.at, id.bytes, hash, DIGEST_UID_DIGITS);
+    return strdup(hash);
+}
+
+/* The one value that the bytes are. */
+static int whole_value(struct packed bytes, struct packed *value, struct error *error)
+{
+    int code = packed_first(bytes, value, error);
+    if (code == 0 && value->bytes != bytes.bytes)
+        code = error_set(error, EP_EGARBAGE, "%zu bytes follow its end", bytes.bytes - value->bytes);
+    return code;
+}
+
+static int expect_map(const char *what, struct packed value, struct error *error)
+{
+    if (packed_kind(value) == PACKED_MAP)
+        return 0;
+    return error_set(error, EP_EGARBAGE, "%sexpected a map, found %s", what, kinds[packed_kind(value)]);
+}
+
+/* ---- the event ---- */
+
+/* Puts the uid in front of the members. */
+static void add_uid(struct import_row *row)
+{
+    struct json_out *out = &row->spare;
+    json_out_words(out, "{\"uid\":");
+    json_out_string(out, row->uid, strlen(row->uid));
+    json_out_words(out, row->data.bytes > 2 ? "," : ""); /* of {} nothing but the bracket is left */
+    json_out_raw(out, row->data.text + 1, row->data.bytes - 1);
+    struct json_out swap = row->data;
+    row->data = *out;
+    *out = swap;
+}
+
+/* A member as text; NULL when it is not there, or neither text nor number. */
+static int take_member(struct json_span event, const char *pointer, char **out)
+{
+    struct json_span value;
+    *out = NULL;
+    if (!json_find(event, pointer, &value) || (json_kind(value) != '"' && json_kind(value) != '0'))
+        return 0;
+    *out = json_text(value);
+    return *out != NULL ? 0 : EP_ENOMEM;
+}
+
+static int read_event(struct import_row *row, struct packed data)
+{
+    struct packed value;
+    struct json_span found;
+    int code = whole_value(data, &value, &row->error);
+    if (code == 0)
+        code = expect_map("", value, &row->error);
+    if (code == 0)
+        code = packed_json(value, &row->data, &row->error);
+    struct json_span event = {row->data.text, row->data.bytes};
+    if (code == 0)
+        code = take_member(event, "/uid", &row->other_uid);
+    if (code == 0)
+        code = take_member(event, "/address", &row->device);
+    if (code == 0)
+        code = take_member(event, "/type", &row->type);
+    if (code != 0)
+        return code;
+    if (row->other_uid != NULL && strcmp(row->other_uid, row->uid) == 0) {
+        free(row->other_uid);
+        row->other_uid = NULL;
+    }
+    if (!json_find(event, "/uid", &found))
+        add_uid(row);
+    row->event.device = row->device;
+    row->event.type = row->type;
+    row->event.data = row->data.text;
+    row->event.data_bytes = row->data.bytes;
+    return row->data.failed ? EP_ENOMEM : 0;
+}
+
+/* ---- the context ---- */
+
+/* Names are gathered in one text, each with its NUL; their pointers are set once it grows no more. */
+static int see_mark(struct packed key, struct packed value, void *user)
+{
+    struct import_row *row = user;
+    struct json_span name;
+    if (packed_kind(key) != PACKED_TEXT || !packed_content(key, &name))
+        return error_set(&row->error, EP_EGARBAGE, "processedStages: a stage's name is %s, expected text",
+                         kinds[packed_kind(key)]);
+    if (memchr(name.at, '\0', name.bytes) != NULL || memchr(name.at, '\n', name.bytes) != NULL)
+        return error_set(&row->error, EP_EGARBAGE,
+                         "processedStages: a stage's name has a line feed or NUL in it, and cannot be kept");
+    if (packed_kind(value) != PACKED_BOOL)
+        return error_set(&row->error, EP_EGARBAGE, "processedStages: %.*s: expected true or false, found %s",
+                         (int)(name.bytes < 200 ? name.bytes : 200), name.at, kinds[packed_kind(value)]);
+    if (row->mark_count == row->mark_room) {
+        size_t room = row->mark_room == 0 ? 16 : 2 * row->mark_room;
+        struct import_mark *marks = reallocarray(row->marks, room, sizeof *marks);
+        if (marks == NULL)
+            return EP_ENOMEM;
+        row->marks = marks;
+        row->mark_room = room;
+    }
+    row->marks[row->mark_count++].done = packed_bool(value);
+    json_out_raw(&row->names, name.at, name.bytes);
+    json_out_raw(&row->names, "", 1);
+    return row->names.failed ? EP_ENOMEM : 0;
+}
+
+/* As the original reads a map: of a name that comes twice the last one counts. */
+static void name_marks(struct import_row *row)
+{
+    const char *name = row->names.text;
+    size_t kept = 0;
+    for (size_t i = 0; i < row->mark_count; i++, name += strlen(name) + 1) {
+        size_t at = 0;
+        while (at < kept && strcmp(row->marks[at].stage, name) != 0)
+            at++;
+        row->marks[at] = (struct import_mark){name, row->marks[i].done};
+        kept += at == kept;
+    }
+    row->mark_count = kept;
+}
+
+static int read_marks(struct import_row *row, struct packed context)
+{
+    struct packed stages;
+    if (!packed_find(context, "processedStages", &stages) || packed_kind(stages) == PACKED_NIL)
+        return 0;
+    int code = expect_map("processedStages: ", stages, &row->error);
+    if (code == 0)
+        code = packed_each_member(stages, see_mark, row);
+    if (code == 0)
+        name_marks(row);
+    else
+        row->mark_count = 0;
+    return code;
+}
+
+static int read_context(struct import_row *row, struct packed bytes)
+{
+    struct packed context, map;
+    if (bytes.at == NULL || bytes.bytes == 0)
+        return 0;
+    int code = whole_value(bytes, &context, &row->error);
+    if (code == 0 && packed_kind(context) == PACKED_NIL)
+        return 0;
+    if (code == 0)
+        code = expect_map("", context, &row->error);
+    if (code == 0)
+        code = read_marks(row, context);
+    if (code != 0 || !packed_find(context, "pipelineContext", &map) || packed_kind(map) == PACKED_NIL)
+        return code;
+    code = expect_map("pipelineContext: ", map, &row->error);
+    if (code == 0)
+        code = packed_json(map, &row->context, &row->error);
+    if (code == EP_EGARBAGE)
+        json_out_reset(&row->context);
+    return code;
+}
+
+/* ---- the row ---- */
+
+static void forget(struct import_row *row)
+{
+    free(row->uid);
+    free(row->device);
+    free(row->type);
+    free(row->other_uid);
+    row->uid = row->device = row->type = row->other_uid = NULL;
+    row->event = (struct store_event){0};
+    row->mark_count = 0;
+    json_out_reset(&row->context);
+    json_out_reset(&row->data);
+    json_out_reset(&row->spare);
+    json_out_reset(&row->names);
+}
+
+int import_row_read(struct import_row *row, struct json_span id, struct packed data, struct packed context)
+{
+    forget(row);
+    row->uid = uid_of(id);
+    if (row->uid == NULL)
+        return EP_ENOMEM;
+    row->event.uid = row->uid;
+    int code = read_event(row, data);
+    if (code == EP_EGARBAGE) {
+        row->event.dead = STORE_REASON_CORRUPT;
+        row->event.data = data.at != NULL ? data.at : "";
+        row->event.data_bytes = data.bytes;
+        error_prefix(&row->error, "its data in the database of the Go eventpipe cannot be read");
+    } else if (code != 0) {
+        return code;
+    }
+    struct error first = row->error;
+    code = read_context(row, context);
+    if (code == EP_EGARBAGE) {
+        error_prefix(&row->error, "its context in the database of the Go eventpipe cannot be read");
+        code = 0;
+        if (row->event.dead != STORE_REASON_NONE)
+            row->error = first;
+        row->event.dead = STORE_REASON_CORRUPT;
+    }
+    row->event.words = row->event.dead != STORE_REASON_NONE ? row->error.words : NULL;
+    return code;
+}
+
+void import_row_free(struct import_row *row)
+{
+    forget(row);
+    free(row->marks);
+    json_out_free(&row->context);
+    json_out_free(&row->data);
+    json_out_free(&row->spare);
+    json_out_free(&row->names);
+    *row = (struct import_row){0};
+}

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * JSON as text: where a value stands, and what it says. Pure: any process, any thread, no state.
+ *
+ * Why our own, beside cJSON: cJSON keeps numbers as doubles, so that 64-bit ids would be lost, and builds a
+ * tree where we want to hand on the very bytes that came.
+ *
+ * Invariants: the finders expect text that json_valid accepts, but never read outside the span, whatever it
+ * holds. Nothing recurses. Of two members of one name the first counts, as in cJSON.
+ */
+#include "src/json/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/error.h"
+#include "src/json/scan.h"
+#include "src/base/utf8.h"
+
+/* ---- finding ---- */
+
+/* at stands on the opening quote; behind the closing one, or at end. */
+static const char *string_end(const char *at, const char *end)
+{
+    for (at++; at < end;) {
+        at = skip_plain(at, end);
+        if (at == end)
+            break;
+        if (*at == '"')
+            return at + 1;
+        at += *at == '\\' && end - at > 1 ? 2 : 1;
+    }
+    return end;
+}
+
+static const char *value_end(const char *at, const char *end)
+{
+    size_t depth = 0;
+
+    while (at < end) {
+        switch (*at) {
+        case '"':
+            at = string_end(at, end);
+            break;
+        case '{':
+        case '[':
+            depth++;
+            at++;
+            break;
+        case '}':
+        case ']':
+            if (depth == 0)
+                return at;
+            depth--;
+            at++;
+            break;
+        case ',':
+        case ':':
+        case ' ':
+        case '\t':
+        case '\n':
+        case '\r':
+            if (depth == 0)
+                return at;
+            at++;
+            continue;
+        default:
+            at++;
+            continue;
+        }
+        if (depth == 0)
+            return at;
+    }
+    return end;
+}
+
+static struct json_span whole_value(struct json_span text)
+{
+    const char *end = text.at + text.bytes;
+    const char *at = skip_white(text.at, end);
+    return (struct json_span){at, (size_t)(value_end(at, end) - at)};
+}
+
+/* Walks the values of a container; each element or member goes to see. */
+struct walk {
+    const char *at, *end;
+    bool object;
+};
+
+static bool walk_open(struct walk *walk, struct json_span value, char open)
+{
+    walk->end = value.at + value.bytes;
+    walk->at = skip_white(value.at, walk->end);
+    walk->object = open == '{';
+    if (walk->at == walk->end || *walk->at != open)
+        return false;
+    walk->at++;
+    return true;
+}
+
+static bool walk_next(struct walk *walk, struct json_span *key, struct json_span *value)
+{
+    const char *at = skip_white(walk->at, walk->end);
+
+    if (at < walk->end && *at == ',')
+        at = skip_white(at + 1, walk->end);
+    if (at == walk->end || *at == ']' || *at == '}')
+        return false;
+    if (walk->object) {
+        if (*at != '"')
+            return false;
+        key->at = at;
+        at = string_end(at, walk->end);
+        key->bytes = (size_t)(at - key->at);
+        at = skip_white(at, walk->end);
+        if (at == walk->end || *at != ':')
+            return false;
+        at = skip_white(at + 1, walk->end);
+    }
+    value->at = at;
+    at = value_end(at, walk->end);
+    value->bytes = (size_t)(at - value->at);
+    walk->at = at;
+    return value->bytes > 0;
+}
+
+int json_each_element(struct json_span array, int (*see)(struct json_span element, void *user), void *user)
+{
+    struct walk walk;
+    struct json_span element;
+    int result = 0;
+
+    if (!walk_open(&walk, array, '['))
+        return EP_EINVAL;
+    while (result == 0 && walk_next(&walk, NULL, &element))
+        result = see(element, user);
+    return result;
+}
+
+int json_each_member(struct json_span object,
+                     int (*see)(struct json_span key, struct json_span value, void *user), void *user)
+{
+    struct walk walk;
+    struct json_span key, value;
+    int result = 0;
+
+    if (!walk_open(&walk, object, '{'))
+        return EP_EINVAL;
+    while (result == 0 && walk_next(&walk, &key, &value))
+        result = see(key, value, user);
+    return result;
+}
+
+/* Compares decoded text with one step of a pointer, in which ~1 stands for / and ~0 for ~. */
+static bool step_is(const char *step, const char *step_end, const char *text, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (step == step_end)
+            return false;
+        char c = *step++;
+        if (c == '~' && step < step_end && (*step == '0' || *step == '1'))
+            c = *step++ == '1' ? '/' : '~';
+        // All `bytes` of text are there. NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult)
+        if (c != text[i])
+            return false;
+    }
+    return step == step_end;
+}
+
+static bool key_is(struct json_span key, const char *step, const char *step_end)
+{
+    if (key.bytes < 2)
+        return false;
+    if (memchr(key.at, '\\', key.bytes) == NULL)
+        return step_is(step, step_end, key.at + 1, key.bytes - 2);
+    char *text = json_text(key);
+    bool same = text != NULL && step_is(step, step_end, text, strlen(text));
+    free(text);
+    return same;
+}
+
+static bool find_step(struct json_span *value, const char *step, const char *step_end)
+{
+    struct walk walk;
+    struct json_span key = {0}, member = {0};
+
+    if (walk_open(&walk, *value, '{')) {
+        while (walk_next(&walk, &key, &member))
+            if (key_is(key, step, step_end)) {
+                *value = member;
+                return true;
+            }
+        return false;
+    }
+    if (!walk_open(&walk, *value, '[') || step == step_end || (step[0] == '0' && step_end - step > 1))
+        return false;
+    size_t index = 0;
+    for (; step < step_end; step++) {
+        if (!is_digit(*step) || index > SIZE_MAX / 16)
+            return false;
+        index = index * 10 + (size_t)(*step - '0');
+    }
+    while (walk_next(&walk, NULL, &member))
+        if (index-- == 0) {
+            *value = member;
+            return true;
+        }
+    return false;
+}
+
+bool json_find(struct json_span text, const char *pointer, struct json_span *out)
+{
+    struct json_span value = whole_value(text);
+
+    while (*pointer == '/') {
+        const char *step = pointer + 1;
+        pointer = step + strcspn(step, "/");
+        if (!find_step(&value, step, pointer))
+            return false;
+    }
+    if (*pointer != '\0' || value.bytes == 0)
+        return false;
+    *out = value;
+    return true;
+}
+
+/* ---- what a value says ---- */
+
+char json_kind(struct json_span value)
+{
+    const char *end = value.at + value.bytes;
+    const char *at = skip_white(value.at, end);
+
+    if (at == end)
+        return '\0';
+    return *at == '-' || is_digit(*at) ? '0' : *at;
+}
+
+/* Four hex digits, or -1. */
+static long hex_point(const char *at, const char *end)
+{
+    long point = 0;
+
+    if (end - at < 4)
+        return -1;
+    for (int i = 0; i < 4; i++) {
+        int digit = hex_digit(at[i]);
+        if (digit < 0)
+            return -1;
+        point = point * 16 + digit;
+    }
+    return point;
+}
+
+/* at stands behind \u; returns the code point, U+FFFD for half a pair, nul for a NUL, and moves at behind it.
+ */
+static uint32_t escaped_point(const char **at, const char *end, uint32_t nul)
+{
+    long high = hex_point(*at, end);
+
+    if (high < 0) {
+        *at = end;
+        return 0xFFFD;
+    }
+    *at += 4;
+    if (high < 0xD800 || high > 0xDFFF)
+        return high == 0 ? nul : (uint32_t)high;
+    if (high < 0xDC00 && end - *at >= 6 && (*at)[0] == '\\' && (*at)[1] == 'u') {
+        long low = hex_point(*at + 2, end);
+        if (low >= 0xDC00 && low <= 0xDFFF) {
+            *at += 6;
+            return 0x10000 + ((uint32_t)(high - 0xD800) << 10) + (uint32_t)(low - 0xDC00);
+        }
+    }
+    return 0xFFFD;
+}
+
+/* Never longer than the text it comes from: the shortest escape, two bytes, gives one; \uXXXX gives at most
+ * three. */
+static size_t decode_string(const char *at, const char *end, char *out, uint32_t nul)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    char *start = out;
+
+    while (at < end && *at != '"') {
+        if (*at != '\\') {
+            *out++ = *at++;
+            continue;
+        }
+        if (++at == end)
+            break;
+        char c = *at++;
+        if (c == 'u') {
+            out += utf8_put(escaped_point(&at, end, nul), out);
+            continue;
+        }
+        const char *found = c == '\0' ? NULL : strchr(from, c);
+        if (found != NULL)
+            *out++ = to[found - from];
+    }
+    return (size_t)(out - start);
+}
+
+static char *text_of(struct json_span value, uint32_t nul, size_t *bytes)
+{
+    struct json_span inner = whole_value(value);
+    char kind = json_kind(inner);
+
+    if (kind != '0' && kind != '"')
+        return NULL;
+    char *text = malloc(inner.bytes + 1);
+    if (text == NULL)
+        return NULL;
+    *bytes = inner.bytes;
+    if (kind == '"')
+        *bytes = decode_string(inner.at + 1, inner.at + inner.bytes, text, nul);
+    else
+        memcpy(text, inner.at, inner.bytes);
+    text[*bytes] = '\0';
+    return text;
+}
+
+char *json_text(struct json_span value)
+{
+    size_t bytes;
+    return text_of(value, 0xFFFD, &bytes);
+}
+
+char *json_text_exact(struct json_span value, size_t *bytes)
+{
+    return text_of(value, 0, bytes);
+}
+
+bool json_int64(struct json_span value, int64_t *out)
+{
+    struct json_span inner = whole_value(value);
+    const char *at = inner.at, *end = inner.at + inner.bytes;
+    bool negative = at < end && *at == '-';
+    int64_t number = 0;
+
+    if (negative)
+        at++;
+    if (at == end || !is_digit(*at))
+        return false;
+    /* gathered below zero, where there is room for one more */
+    for (; at < end && is_digit(*at); at++)
+        if (__builtin_mul_overflow(number, 10, &number) || __builtin_sub_overflow(number, *at - '0', &number))
+            return false;
+    if (at < end && *at == '.') /* 12.0 is whole; 1e3 is left alone: who writes it means a measurement */
+        for (at++; at < end && *at == '0'; at++)
+            ;
+    if (at != end || (!negative && number == INT64_MIN))
+        return false;
+    *out = negative ? number : -number;
+    return true;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * JSON text to MessagePack (msgpack-c), exactly: integers keep their 64 bits. A member whose key ends in
+ * ":b64" is packed as bytes under the key without it, ":string:b64" as text; where the text is no base64 the
+ * member stays as it is. The reverse of packed_json.
+ */
+#ifndef JSON_PACK_H
+#define JSON_PACK_H
+
+#include <msgpack.h>
+
+#include "src/json/json.h"
+
+/* value: valid JSON text (json_valid). 0 or EP_ENOMEM. Numbers: whole ones that fit 64 bits as integers,
+ * others as 64-bit floats. */
+int epi_json_pack(struct json_span value, msgpack_packer *packer);
+
+#endif

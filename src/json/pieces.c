@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * JSON taken apart by its structure alone. Pure but for json_pieces_key_is, which may allocate: any process,
+ * any thread.
+ *
+ * Invariants: nothing is read outside the span, whatever it holds; nothing recurses; each byte is looked at
+ * once. Inside a piece { and [ are not told apart, so that a piece in which they are mixed up still ends
+ * where it seems to.
+ */
+#include "src/json/pieces.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/error.h"
+#include "src/json/scan.h"
+
+/* at stands on the opening quote; behind the closing one, or NULL when there is none. */
+static const char *string_end(const char *at, const char *end)
+{
+    for (at++;;) {
+        at = skip_plain(at, end);
+        if (end - at < 1)
+            return NULL;
+        if (*at == '"')
+            return at + 1;
+        if (*at == '\\')
+            at++;
+        if (at < end)
+            at++;
+    }
+}
+
+/* Where the piece that begins here ends: on a comma or a closing bracket outside of it; NULL when it does
+ * not. */
+static const char *piece_end(const char *at, const char *end)
+{
+    size_t depth = 0;
+
+    while (at != NULL && at < end) {
+        switch (*at) {
+        case '"':
+            at = string_end(at, end);
+            continue;
+        case '{':
+        case '[':
+            depth++;
+            break;
+        case '}':
+        case ']':
+            if (depth == 0)
+                return at;
+            depth--;
+            break;
+        case ',':
+            if (depth == 0)
+                return at;
+            break;
+        default:
+            break;
+        }
+        at++;
+    }
+    return NULL;
+}
+
+static const char *read_key(const char *at, const char *end, struct json_span *key)
+{
+    at = skip_white(at, end);
+    if (at == end || *at != '"')
+        return NULL;
+    key->at = at;
+    at = string_end(at, end);
+    if (at == NULL)
+        return NULL;
+    key->bytes = (size_t)(at - key->at);
+    at = skip_white(at, end);
+    return at < end && *at == ':' ? at + 1 : NULL;
+}
+
+static struct json_span without_white(const char *at, const char *end)
+{
+    while (end > at && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\n' || end[-1] == '\r'))
+        end--;
+    return (struct json_span){at, (size_t)(end - at)};
+}
+
+typedef int see_member(struct json_span key, struct json_span piece, void *user);
+
+static int each_piece(struct json_span text, bool object, see_member *see, void *user)
+{
+    const char *end = text.at + text.bytes, *at = skip_white(text.at, end);
+    char close = object ? '}' : ']';
+    struct json_span key = {"", 0};
+
+    if (at == end || *at != (object ? '{' : '['))
+        return EP_EINVAL;
+    at = skip_white(at + 1, end);
+    if (at < end && *at == close)
+        return skip_white(at + 1, end) == end ? 0 : EP_EGARBAGE;
+    for (;;) {
+        if (object && (at = read_key(at, end, &key)) == NULL)
+            return EP_EGARBAGE;
+        at = skip_white(at, end);
+        const char *stop = piece_end(at, end);
+        if (stop == NULL || (*stop != ',' && *stop != close))
+            return EP_EGARBAGE;
+        int code = see(key, without_white(at, stop), user);
+        if (code != 0)
+            return code;
+        at = stop + 1;
+        if (*stop == close)
+            return skip_white(at, end) == end ? 0 : EP_EGARBAGE;
+    }
+}
+
+struct list {
+    int (*see)(struct json_span piece, void *user);
+    void *user;
+};
+
+static int see_element(struct json_span key, struct json_span piece, void *user)
+{
+    struct list *list = user;
+
+    (void)key;
+    return list->see(piece, list->user);
+}
+
+int json_pieces_elements(struct json_span array, int (*see)(struct json_span piece, void *user), void *user)
+{
+    return each_piece(array, false, see_element, &(struct list){see, user});
+}
+
+int json_pieces_members(struct json_span object,
+                        int (*see)(struct json_span key, struct json_span piece, void *user), void *user)
+{
+    return each_piece(object, true, see, user);
+}
+
+bool json_pieces_key_is(struct json_span key, const char *name)
+{
+    size_t bytes = strlen(name);
+
+    if (memchr(key.at, '\\', key.bytes) == NULL)
+        return key.bytes == bytes + 2 && memcmp(key.at + 1, name, bytes) == 0;
+    char *text = json_valid(key.at, key.bytes, NULL) ? json_text_exact(key, &bytes) : NULL;
+    bool same = text != NULL && bytes == strlen(name) && memcmp(text, name, bytes) == 0;
+    free(text);
+    return same;
+}
+
+bool json_pieces_deeper(struct json_span text, size_t depth)
+{
+    const char *end = text.at + text.bytes;
+    size_t open = 0;
+
+    for (const char *at = text.at; at != NULL && at < end;) {
+        if (*at == '"') {
+            at = string_end(at, end);
+            continue;
+        }
+        if ((*at == '{' || *at == '[') && ++open > depth)
+            return true;
+        if ((*at == '}' || *at == ']') && open > 0)
+            open--;
+        at++;
+    }
+    return false;
+}

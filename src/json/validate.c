@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Is it JSON? Pure: any process, any thread, no state.
+ *
+ * Why our own, beside cJSON: cJSON builds a tree where we only want to know, and takes texts that are not
+ * JSON (raw control characters and broken UTF-8 in strings, numbers such as 01). An event is handed to an
+ * exec stage inside one JSON line, so a text that we call valid must be valid for every parser there is.
+ *
+ * Invariants:
+ * 1. Accepted is exactly RFC 8259 in UTF-8, nested at most JSON_DEPTH_MAX deep. An escaped lone surrogate is
+ * within the grammar, and so accepted; json_text makes U+FFFD of it.
+ * 2. Nothing here recurses; nesting costs one byte a level.
+ * 3. Each check_ function moves *at behind what it found, or to the byte that is wrong and returns false.
+ */
+#include "src/json/json.h"
+
+#include <string.h>
+
+#include "src/json/scan.h"
+#include "src/base/utf8.h"
+
+static bool check_escape(const char **at, const char *end)
+{
+    if (++*at == end)
+        return false;
+    if (**at != 'u') {
+        if (**at == '\0' || strchr("\"\\/bfnrt", **at) == NULL)
+            return false;
+        (*at)++;
+        return true;
+    }
+    (*at)++;
+    for (int i = 0; i < 4; i++, (*at)++)
+        if (*at == end || hex_digit(**at) < 0)
+            return false;
+    return true;
+}
+
+static bool check_string(const char **at, const char *end)
+{
+    for ((*at)++;;) {
+        *at = skip_plain(*at, end);
+        if (*at == end)
+            return false;
+        if (**at == '"') {
+            (*at)++;
+            return true;
+        }
+        if (**at == '\\') {
+            if (!check_escape(at, end))
+                return false;
+            continue;
+        }
+        size_t length = (unsigned char)**at < 0x20 ? 0 : utf8_length(*at, end);
+        if (length == 0)
+            return false;
+        *at += length;
+    }
+}
+
+static bool check_digits(const char **at, const char *end)
+{
+    if (*at == end || !is_digit(**at))
+        return false;
+    while (*at < end && is_digit(**at))
+        (*at)++;
+    return true;
+}
+
+static bool check_number(const char **at, const char *end)
+{
+    if (**at == '-')
+        (*at)++;
+    if (*at < end && **at == '0')
+        (*at)++;
+    else if (!check_digits(at, end))
+        return false;
+    if (*at < end && **at == '.') {
+        (*at)++;
+        if (!check_digits(at, end))
+            return false;
+    }
+    if (*at < end && (**at == 'e' || **at == 'E')) {
+        (*at)++;
+        if (*at < end && (**at == '+' || **at == '-'))
+            (*at)++;
+        if (!check_digits(at, end))
+            return false;
+    }
+    return true;
+}
+
+static bool check_literal(const char **at, const char *end, const char *literal)
+{
+    for (; *literal != '\0'; literal++, (*at)++)
+        if (*at == end || **at != *literal)
+            return false;
+    return true;
+}
+
+static bool check_scalar(const char **at, const char *end)
+{
+    switch (**at) {
+    case '"':
+        return check_string(at, end);
+    case 't':
+        return check_literal(at, end, "true");
+    case 'f':
+        return check_literal(at, end, "false");
+    case 'n':
+        return check_literal(at, end, "null");
+    default:
+        return (**at == '-' || is_digit(**at)) && check_number(at, end);
+    }
+}
+
+static bool check_key(const char **at, const char *end)
+{
+    *at = skip_white(*at, end);
+    if (*at == end || **at != '"' || !check_string(at, end))
+        return false;
+    *at = skip_white(*at, end);
+    if (*at == end || **at != ':')
+        return false;
+    (*at)++;
+    return true;
+}
+
+/* The containers that are open around the place that is looked at. */
+struct nesting {
+    char close[JSON_DEPTH_MAX]; /* what ends each: ] or } */
+    size_t depth;
+};
+
+/* Behind a value: ends what ends here; stops before the next value (true) or, at depth 0, behind the last. */
+static bool check_after(struct nesting *nesting, const char **at, const char *end)
+{
+    while (nesting->depth > 0) {
+        char close = nesting->close[nesting->depth - 1];
+        *at = skip_white(*at, end);
+        if (*at == end)
+            return false;
+        if (**at == ',') {
+            (*at)++;
+            return close == ']' || check_key(at, end);
+        }
+        if (**at != close)
+            return false;
+        (*at)++;
+        nesting->depth--;
+    }
+    return true;
+}
+
+static bool check_value(const char **at, const char *end)
+{
+    struct nesting nesting = {.depth = 0};
+
+    do {
+        *at = skip_white(*at, end);
+        if (*at == end)
+            return false;
+        if (**at == '{' || **at == '[') {
+            char close = **at == '{' ? '}' : ']';
+            if (nesting.depth == JSON_DEPTH_MAX)
+                return false;
+            nesting.close[nesting.depth++] = close;
+            *at = skip_white(*at + 1, end);
+            if (*at == end)
+                return false;
+            if (**at != close) {
+                if (close == '}' && !check_key(at, end))
+                    return false;
+                continue;
+            }
+        } else if (!check_scalar(at, end)) {
+            return false;
+        }
+        if (!check_after(&nesting, at, end))
+            return false;
+    } while (nesting.depth > 0);
+    return true;
+}
+
+bool json_valid(const char *text, size_t bytes, size_t *at_byte)
+{
+    const char *at = text, *end = text + bytes;
+    bool valid = check_value(&at, end);
+
+    if (valid) {
+        at = skip_white(at, end);
+        valid = at == end;
+    }
+    if (!valid && at_byte != NULL)
+        *at_byte = (size_t)(at - text);
+    return valid;
+}

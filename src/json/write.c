@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * JSON that is written: a growing text. Pure but for memory: any process; one thread at a time per text.
+ *
+ * Invariants: once an addition failed for want of memory, `failed` stays set and nothing more is added until
+ * json_out_reset, so that a caller may chain and look once; the text is always NUL-terminated once something
+ * was added.
+ */
+#include "src/json/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/utf8.h"
+
+static bool out_room(struct json_out *out, size_t more)
+{
+    if (out->failed)
+        return false;
+    if (more < out->room - out->bytes)
+        return true;
+    if (more >= SIZE_MAX / 4 || out->bytes >= SIZE_MAX / 4) {
+        out->failed = true;
+        return false;
+    }
+    size_t room = out->room < 128 ? 128 : out->room;
+    while (room <= out->bytes + more)
+        room += room / 2;
+    char *text = realloc(out->text, room);
+    if (text == NULL) {
+        out->failed = true;
+        return false;
+    }
+    out->text = text;
+    out->room = room;
+    return true;
+}
+
+void json_out_raw(struct json_out *out, const char *text, size_t bytes)
+{
+    if (!out_room(out, bytes))
+        return;
+    if (bytes > 0)
+        memcpy(out->text + out->bytes, text, bytes);
+    out->bytes += bytes;
+    out->text[out->bytes] = '\0';
+}
+
+void json_out_words(struct json_out *out, const char *text)
+{
+    json_out_raw(out, text, strlen(text));
+}
+
+static void out_control(struct json_out *out, unsigned char c)
+{
+    static const char from[] = "\b\f\n\r\t", to[] = "bfnrt";
+    char escape[8];
+    const char *found = c == 0 ? NULL : strchr(from, c);
+
+    if (found != NULL)
+        snprintf(escape, sizeof escape, "\\%c", to[found - from]);
+    else
+        snprintf(escape, sizeof escape, "\\u%04x", c);
+    json_out_words(out, escape);
+}
+
+void json_out_string(struct json_out *out, const char *text, size_t bytes)
+{
+    const char *at = text, *end = text + bytes,
+               *plain = text; /* plain: what is not yet written, and needs no escape */
+
+    json_out_raw(out, "\"", 1);
+    while (at < end) {
+        unsigned char c = (unsigned char)*at;
+        size_t length = c < 0x20 || c == '"' || c == '\\' ? 0 : utf8_length(at, end);
+        if (length > 0) {
+            at += length;
+            continue;
+        }
+        json_out_raw(out, plain, (size_t)(at - plain));
+        if (c < 0x20)
+            out_control(out, c);
+        else if (c == '"' || c == '\\')
+            json_out_raw(out, (const char[]){'\\', (char)c}, 2);
+        else
+            json_out_words(out, UTF8_REPLACEMENT);
+        plain = ++at;
+    }
+    json_out_raw(out, plain, (size_t)(end - plain));
+    json_out_raw(out, "\"", 1);
+}
+
+void json_out_base64(struct json_out *out, const void *data, size_t bytes)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *at = data;
+
+    json_out_words(out, "\"");
+    for (size_t left = bytes; left > 0;) {
+        uint32_t three =
+            (uint32_t)at[0] << 16 | (left > 1 ? (uint32_t)at[1] << 8 : 0) | (left > 2 ? at[2] : 0);
+        char four[4] = {digits[three >> 18], digits[three >> 12 & 63],
+                        left > 1 ? digits[three >> 6 & 63] : '=', left > 2 ? digits[three & 63] : '='};
+        json_out_raw(out, four, sizeof four);
+        at += left > 2 ? 3 : left;
+        left -= left > 2 ? 3 : left;
+    }
+    json_out_words(out, "\"");
+}
+
+void json_out_uint(struct json_out *out, uint64_t value)
+{
+    char digits[24];
+    json_out_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)value));
+}
+
+void json_out_int(struct json_out *out, int64_t value)
+{
+    char digits[24];
+    json_out_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)value));
+}
+
+void json_out_key(struct json_out *out, const char *name)
+{
+    char last = out->bytes > 0 ? out->text[out->bytes - 1] : '{';
+    json_out_words(out, last == '{' || last == '[' ? "\"" : ",\"");
+    json_out_words(out, name);
+    json_out_words(out, "\":");
+}
+
+void json_out_member_uint(struct json_out *out, const char *name, uint64_t value)
+{
+    json_out_key(out, name);
+    json_out_uint(out, value);
+}
+
+void json_out_member_text(struct json_out *out, const char *name, const char *text)
+{
+    json_out_key(out, name);
+    if (text == NULL)
+        json_out_words(out, "null");
+    else
+        json_out_string(out, text, strlen(text));
+}
+
+static size_t white_bytes(const char *at, const char *end, bool *breaks)
+{
+    const char *start = at;
+
+    *breaks = false;
+    for (; at < end && (*at == ' ' || *at == '\t' || *at == '\n' || *at == '\r'); at++)
+        if (*at == '\n' || *at == '\r')
+            *breaks = true;
+    return (size_t)(at - start);
+}
+
+void json_out_line(struct json_out *out, struct json_span value)
+{
+    const char *at = value.at, *end = value.at + value.bytes, *kept = at;
+    bool in_string = false;
+
+    while (at < end) {
+        if (in_string) {
+            if (*at == '\\' && end - at > 1)
+                at++;
+            else if (*at == '"')
+                in_string = false;
+            at++;
+            continue;
+        }
+        bool breaks;
+        size_t white = white_bytes(at, end, &breaks);
+        if (breaks) {
+            json_out_raw(out, kept, (size_t)(at - kept));
+            kept = at + white;
+        }
+        if (white > 0) {
+            at += white;
+            continue;
+        }
+        in_string = *at == '"';
+        at++;
+    }
+    json_out_raw(out, kept, (size_t)(end - kept));
+}
+
+void json_out_reset(struct json_out *out)
+{
+    out->bytes = 0;
+    out->failed = false;
+    if (out->text != NULL)
+        out->text[0] = '\0';
+}
+
+void json_out_free(struct json_out *out)
+{
+    free(out->text);
+    *out = (struct json_out){0};
+}

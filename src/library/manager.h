@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* The library's objects: a configuration that calls build instead of a file. Shared with
+ * supervisor/library.c, which runs it. */
+#ifndef MANAGER_H
+#define MANAGER_H
+
+#include <stdatomic.h>
+
+#include "src/config/config.h"
+#include "src/base/error.h"
+
+struct ep_source {
+    ep_manager *manager;
+    size_t index; /* in manager->config->sources, which may move while sources are added */
+};
+
+enum manager_state { MANAGER_IDLE, MANAGER_RUNNING, MANAGER_STOPPING };
+
+struct ep_manager {
+    struct config *config;
+    ep_source **sources; /* config->source_count of them */
+    const struct ep_client *client;
+    void *client_user;
+    ep_log_function *log;
+    void *log_user;
+    enum ep_severity log_least;
+    struct error error;
+    atomic_int state;      /* enum manager_state: one word, so that a late stop never meets the next run */
+    atomic_int supervisor; /* pid while it runs, else 0 */
+};
+
+/* A configuration of nothing but one source of type idefix without id or filters, as params say; to be
+ * closed. 0, EP_EINVAL, EP_EACCESS, EP_ENOMEM. */
+int idefix_library_config(const struct ep_idefix_params *params, struct config **out, struct error *error);
+
+struct ep_metrics *metrics_new(size_t workers);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* What a run did, as a value that outlives it. Runs in the library caller's process. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "src/library/manager.h"
+
+struct ep_metrics *metrics_new(size_t workers)
+{
+    struct ep_metrics *metrics = calloc(1, sizeof *metrics);
+    if (metrics == NULL)
+        return NULL;
+    metrics->workers = calloc(workers > 0 ? workers : 1, sizeof *metrics->workers);
+    if (metrics->workers == NULL) {
+        free(metrics);
+        return NULL;
+    }
+    metrics->worker_count = workers;
+    return metrics;
+}
+
+void ep_metrics_free(struct ep_metrics **metrics)
+{
+    if (metrics == NULL || *metrics == NULL)
+        return;
+    for (size_t i = 0; i < (*metrics)->worker_count; i++)
+        free((char *)(*metrics)->workers[i].stage);
+    free((*metrics)->workers);
+    free(*metrics);
+    *metrics = NULL;
+}
+
+int ep_metrics_print(const struct ep_metrics *metrics, FILE *stream)
+{
+    double seconds = (double)metrics->wall_ns / 1e9;
+    uint64_t through = metrics->finished + metrics->removed;
+    fprintf(stream,
+            "wall %.3f s, fetched %" PRIu64 ", finished %" PRIu64 ", removed %" PRIu64 ", %.0f events/s\n",
+            seconds, metrics->fetched, metrics->finished, metrics->removed,
+            seconds > 0 ? (double)through / seconds : 0.0);
+    fprintf(stream, "%-24s %6s %10s %12s %12s %10s %10s\n", "STAGE", "WORKER", "ITEMS", "STAGE ms", "WORK ms",
+            "us/ITEM", "WORK us");
+    for (size_t i = 0; i < metrics->worker_count; i++) {
+        const struct ep_worker_metrics *worker = &metrics->workers[i];
+        double items = worker->items > 0 ? (double)worker->items : 1.0;
+        fprintf(stream, "%-24s %6" PRIu32 " %10" PRIu64 " %12.1f %12.1f %10.1f %10.1f\n", worker->stage,
+                worker->worker, worker->items, (double)worker->stage_ns / 1e6, (double)worker->work_ns / 1e6,
+                (double)worker->stage_ns / 1e3 / items, (double)worker->work_ns / 1e3 / items);
+    }
+    return ferror(stream) ? EP_ESYSTEM : EP_OK;
+}

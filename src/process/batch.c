@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A worker's batch and its pending answers. Runs in workers; touches neither segment nor clock.
+ *
+ * Invariants
+ *  1. Texts of events are copied out of the store, so no read transaction stays open while a stage runs.
+ *  2. Memory is bounded by BATCH_ARENA_BYTES plus one event: a batch of huge events is read a few at a time.
+ * The event at `next` always finds room, so a read never comes back without it.
+ */
+#include "src/process/batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int batch_open(struct batch *batch, size_t room)
+{
+    *batch = (struct batch){.room = room};
+    batch->events = calloc(room, sizeof *batch->events);
+    return batch->events == NULL ? EP_ENOMEM : 0;
+}
+
+void batch_clear(struct batch *batch)
+{
+    batch->count = batch->next = batch->arena_used = 0;
+    if (batch->arena_room > BATCH_ARENA_BYTES) {
+        free(batch->arena);
+        batch->arena = NULL;
+        batch->arena_room = 0;
+    }
+}
+
+void batch_close(struct batch *batch)
+{
+    free(batch->events);
+    free(batch->arena);
+    *batch = (struct batch){0};
+}
+
+void batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint64_t token)
+{
+    batch->events[batch->count++] =
+        (struct batch_event){.ticket = ticket, .lease = {.event = event, .token = token}};
+}
+
+static bool arena_reserve(struct batch *batch, size_t bytes)
+{
+    size_t room = batch->arena_room > 0 ? batch->arena_room : 4096;
+    while (room - batch->arena_used < bytes)
+        room *= 2;
+    if (room == batch->arena_room)
+        return true;
+    char *arena = realloc(batch->arena, room);
+    if (arena == NULL)
+        return false;
+    batch->arena = arena;
+    batch->arena_room = room;
+    return true;
+}
+
+/* Each text is followed by a NUL. */
+static size_t arena_put(struct batch *batch, const char *text, size_t bytes)
+{
+    size_t at = batch->arena_used;
+    memcpy(batch->arena + at, text, bytes);
+    batch->arena[at + bytes] = '\0';
+    batch->arena_used += bytes + 1;
+    return at;
+}
+
+struct reading {
+    struct batch *batch;
+    size_t first;
+    size_t full; /* index of the first that found no room, SIZE_MAX = none */
+};
+
+static int copy_row(size_t index, const struct store_row *row, void *user)
+{
+    struct reading *reading = user;
+    struct batch *batch = reading->batch;
+    struct batch_event *event = &batch->events[reading->first + index];
+    if (batch->arena_used > BATCH_ARENA_BYTES) {
+        if (reading->full == SIZE_MAX)
+            reading->full = index;
+        return 0;
+    }
+    size_t uid_bytes = strlen(row->uid), done_bytes = strlen(row->done);
+    if (!arena_reserve(batch, uid_bytes + done_bytes + row->data_bytes + row->context_bytes + 4))
+        return EP_ENOMEM;
+    event->uid = arena_put(batch, row->uid, uid_bytes);
+    event->done = arena_put(batch, row->done, done_bytes);
+    event->data = arena_put(batch, row->data, row->data_bytes);
+    event->context = arena_put(batch, row->context, row->context_bytes);
+    event->data_bytes = row->data_bytes;
+    event->context_bytes = row->context_bytes;
+    event->attempts = row->attempts;
+    event->crashes = row->crashes;
+    event->arrival_ms = row->arrival_ms;
+    event->read = true;
+    return 0;
+}
+
+int batch_read(struct batch *batch, struct store *store)
+{
+    size_t first = batch->next;
+    while (first < batch->count && batch->events[first].read)
+        first++;
+    if (first == batch->next)
+        batch->arena_used = 0; /* those read before have been run: nobody needs their texts */
+    struct store_lease leases[64];
+    while (first < batch->count) {
+        size_t count = 0;
+        while (count < 64 && first + count < batch->count) {
+            leases[count] = batch->events[first + count].lease;
+            count++;
+        }
+        struct reading reading = {.batch = batch, .first = first, .full = SIZE_MAX};
+        int result = store_read(store, leases, count, copy_row, &reading);
+        if (result != 0)
+            return result;
+        bool full = reading.full != SIZE_MAX;
+        size_t seen = full ? reading.full : count; /* what the store passed over before that is not ours */
+        for (size_t i = first; i < first + seen; i++)
+            batch->events[i].lost = !batch->events[i].read;
+        if (full)
+            return 0;
+        first += count;
+    }
+    return 0;
+}
+
+void batch_row(const struct batch *batch, const struct batch_event *event, struct store_row *row)
+{
+    *row = (struct store_row){
+        .uid = batch->arena + event->uid,
+        .data = batch->arena + event->data,
+        .data_bytes = event->data_bytes,
+        .context = batch->arena + event->context,
+        .context_bytes = event->context_bytes,
+        .done = batch->arena + event->done,
+        .attempts = event->attempts,
+        .crashes = event->crashes,
+        .arrival_ms = event->arrival_ms,
+    };
+}
+
+int pending_open(struct pending *pending, size_t room)
+{
+    *pending = (struct pending){.room = room};
+    pending->answers = calloc(room, sizeof *pending->answers);
+    pending->extra = calloc(room, sizeof *pending->extra);
+    return pending->answers == NULL || pending->extra == NULL ? EP_ENOMEM : 0;
+}
+
+int pending_add(struct pending *pending, uint32_t ticket, struct store_lease lease,
+                struct chain_answer *answer, struct ep_call *call, uint64_t now_ns)
+{
+    struct store_answer *stored = &pending->answers[pending->count];
+    struct pending_answer *extra = &pending->extra[pending->count];
+    *stored = answer->store;
+    stored->lease = lease;
+    *extra = (struct pending_answer){.ticket = ticket,
+                                     .next = answer->next,
+                                     .done = answer->done,
+                                     .context = call->new_context,
+                                     .data = call->new_event};
+    if (stored->words != NULL) {
+        extra->words = strdup(stored->words);
+        if (extra->words == NULL)
+            return EP_ENOMEM;
+        stored->words = extra->words;
+    }
+    call->new_context = call->new_event = NULL;
+    answer->done = NULL;
+    if (pending->count++ == 0)
+        pending->oldest_ns = now_ns;
+    return 0;
+}
+
+void pending_cut(struct pending *pending, size_t count)
+{
+    for (size_t i = count; i < pending->count; i++) {
+        free(pending->extra[i].done);
+        free(pending->extra[i].context);
+        free(pending->extra[i].data);
+        free(pending->extra[i].words);
+    }
+    pending->count = count;
+    if (count == 0)
+        pending->oldest_ns = 0;
+}
+
+void pending_clear(struct pending *pending)
+{
+    pending_cut(pending, 0);
+}
+
+void pending_close(struct pending *pending)
+{
+    if (pending->extra != NULL)
+        pending_clear(pending);
+    free(pending->answers);
+    free(pending->extra);
+    *pending = (struct pending){0};
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Chains of stages, pure: no store, no segment, no clock. Runs in producers (where does an event enter?) and
+ * workers (what does an answer do?).
+ *
+ * Progress is kept by name, so that stages can be added, dropped and reordered between restarts: an event
+ * enters at the first stage of the chain that it has not done, wherever that stands.
+ */
+#include "src/process/chain.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LONGEST_DELAY_MS \
+    UINT64_C(3155760000000) /* a hundred years: more is as good as never, and would overflow */
+
+bool chain_done(const char *done, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *line = done; *line != '\0';) {
+        const char *end = strchrnul(line, '\n');
+        if ((size_t)(end - line) == length && memcmp(line, name, length) == 0)
+            return true;
+        line = *end == '\n' ? end + 1 : end;
+    }
+    return false;
+}
+
+size_t chain_next(const struct source_config *source, const char *done)
+{
+    size_t position = 0;
+    while (position < source->stage_count && chain_done(done, source->stages[position].name))
+        position++;
+    return position;
+}
+
+static char *done_with(const char *done, const char *name)
+{
+    size_t old = strlen(done), added = strlen(name);
+    char *text = malloc(old + added + 2);
+    if (text == NULL)
+        return NULL;
+    memcpy(text, done, old);
+    memcpy(text + old, name, added);
+    memcpy(text + old + added, "\n", 2);
+    return text;
+}
+
+static int answer_processed(const struct source_config *source, const struct stage_config *stage,
+                            const struct store_row *row, struct chain_answer *out)
+{
+    char *done = done_with(row->done, stage->name);
+    if (done == NULL)
+        return EP_ENOMEM;
+    out->next = chain_next(source, done);
+    if (out->next == source->stage_count) {
+        free(done);
+        out->store.change = STORE_FINISH;
+        return 0;
+    }
+    out->done = done;
+    out->store.done = done;
+    out->store.change = STORE_ADVANCE;
+    return 0;
+}
+
+static void answer_not_processed(const struct stage_config *stage, const struct store_row *row,
+                                 const struct ep_call *call, uint64_t now_ms, uint32_t random,
+                                 struct store_answer *answer)
+{
+    uint32_t attempts = row->attempts + 1;
+    answer->failed = call->answer == EP_ERROR;
+    answer->words = call->words[0] != '\0' ? call->words : NULL;
+    if (stage->max_attempts > 0 && attempts >= stage->max_attempts) {
+        answer->change = STORE_BURY;
+        answer->reason = STORE_REASON_EXHAUSTED;
+        return;
+    }
+    if (stage->max_age_ms > 0 && now_ms >= row->arrival_ms + stage->max_age_ms) {
+        answer->change = STORE_BURY;
+        answer->reason = STORE_REASON_EXPIRED;
+        return;
+    }
+    uint64_t delay_ms =
+        call->retry_after_ms > 0 ? call->retry_after_ms : retry_delay_ms(&stage->retry, attempts, random);
+    answer->change = STORE_DELAY;
+    answer->due_ms = now_ms + (delay_ms < LONGEST_DELAY_MS ? delay_ms : LONGEST_DELAY_MS);
+}
+
+int chain_answer(const struct source_config *source, size_t position, const struct store_row *row,
+                 const struct ep_call *call, uint64_t now_ms, uint32_t random, struct chain_answer *out)
+{
+    const struct stage_config *stage = &source->stages[position];
+    *out = (struct chain_answer){0};
+    if (call->new_context != NULL) {
+        out->store.context = call->new_context;
+        out->store.context_bytes = strlen(call->new_context);
+    }
+    if (call->new_event != NULL) {
+        out->store.data = call->new_event;
+        out->store.data_bytes = strlen(call->new_event);
+    }
+    switch (call->answer) {
+    case EP_PROCESSED:
+        return answer_processed(source, stage, row, out);
+    case EP_REMOVE:
+        out->store.change = STORE_REMOVE;
+        return 0;
+    case EP_REJECT:
+        out->store.change = STORE_BURY;
+        out->store.reason = STORE_REASON_REJECTED;
+        out->store.words = call->words[0] != '\0' ? call->words : "rejected without a reason";
+        return 0;
+    case EP_NOT_PROCESSED:
+    case EP_ERROR:
+        answer_not_processed(stage, row, call, now_ms, random, &out->store);
+        return 0;
+    }
+    return EP_EINVAL;
+}

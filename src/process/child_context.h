@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * All that a child receives from the supervisor, and all that it may tell it.
+ *
+ * The supervisor forks; the child gets this struct by value and its stderr already on its pipe; it has its
+ * slot (state STARTING, pid and generation set by the supervisor), its process group, PR_SET_PDEATHSIG =
+ * SIGKILL (checked), default signal dispositions and an empty signal mask. It opens its own store. It never
+ * returns: it ends by _exit with one of the codes below.
+ *
+ * Orders come through the segment (header.phase, paused, the slot's wake word), never by signal. A child in
+ * phase DRAINING goes on; in STOPPING it ends in order: a worker finishes and commits the event in hand,
+ * gives the others up and exits 0; the producer, told after all workers of its source are gone
+ * (`stop_producer`), revokes and releases every ticket, stores nothing more and exits 0; the keeper goes
+ * last: final checkpoint, exit 0. SIGTERM to a single child is not a way to stop it in order: it simply dies,
+ * and is restarted.
+ */
+#ifndef INHERIT_H
+#define INHERIT_H
+
+#include "shm/segment.h"
+#include "src/config/config.h"
+
+enum child_exit {
+    CHILD_DONE = 0,
+    CHILD_STORE = 70,  /* the store is broken or wrong (not merely busy) */
+    CHILD_OPEN = 71,   /* the stage could not be opened */
+    CHILD_BROKEN = 72, /* the co-process broke: the slot's cause fields tell */
+    CHILD_MEMORY = 73
+};
+
+enum notice_kind {
+    NOTICE_READY = 1,  /* open, and at work */
+    NOTICE_FAILED = 2, /* cannot start: words tell; sent before a CHILD_STORE or CHILD_OPEN exit */
+    NOTICE_ENDED = 3   /* producer: shm_source.ended became 1; or, in DRAINING, it ran dry */
+};
+
+/* What a child writes to notice_fd: one write, atomic (shorter than PIPE_BUF). */
+struct notice {
+    uint32_t slot, generation;
+    uint32_t kind;
+    char words[SHM_TEXT_BYTES];
+};
+
+struct inherit {
+    struct segment segment;
+    const struct config *config;
+    uint32_t slot, generation;
+    int notice_fd;   /* write end of a pipe shared by all children */
+    int activity_fd; /* eventfd, non-blocking: keeper_nudge writes it, the keeper polls it */
+    int keeper_fd;   /* keeper only: its end of a SOCK_SEQPACKET socketpair: admin requests with the client's
+                        descriptor */
+    int lock_fd;     /* the store's lock, held by inheritance; close-on-exec; nothing to do with it */
+    bool prepare; /* keeper only: this is the first one: run store_prepare and publish start_number and ids */
+    bool until_end; /* library: sources that end make the instance end */
+};
+
+void producer_main(const struct inherit *inherit, uint32_t source) __attribute__((noreturn));
+void worker_main(const struct inherit *inherit, uint32_t stage)
+    __attribute__((noreturn)); /* segment-wide stage index */
+void keeper_main(const struct inherit *inherit) __attribute__((noreturn));
+
+/* Tells the keeper that something changed (at most one system call until it has looked). */
+void keeper_nudge(const struct inherit *inherit);
+/* Tells it that the store's log has grown and wants moving now. */
+void keeper_nudge_log(const struct inherit *inherit);
+int notice_send(const struct inherit *inherit, enum notice_kind kind, const char *words);
+
+#endif

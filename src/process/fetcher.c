@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The fetcher's thread. Runs in producers; owns the source's state. It touches neither the store nor the
+ * segment, except that it wakes the producer's slot when an answer is there.
+ *
+ * The page and the failure belong to the thread in ASKED and FETCHING, to the producer's main thread in
+ * ANSWERED and IDLE; `state` is stored with release and read with acquire, so what was written before is seen
+ * after.
+ */
+#include "src/process/fetcher.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static int open_source(struct fetcher *fetcher)
+{
+    void *source;
+    int result = fetcher->ops->open(fetcher->config, &source, &fetcher->failure.error);
+    if (result != 0)
+        return result;
+    pthread_mutex_lock(&fetcher->lock);
+    fetcher->source = source;
+    fetcher->source_open = true;
+    pthread_mutex_unlock(&fetcher->lock);
+    return 0;
+}
+
+static void run_fetch(struct fetcher *fetcher)
+{
+    page_clear(&fetcher->page);
+    fetcher->failure = (struct source_failure){0};
+    fetcher->result = fetcher->source_open ? 0 : open_source(fetcher);
+    if (fetcher->result == 0) {
+        const struct fetch fetch = {
+            .cursor = fetcher->cursor,
+            .limit = fetcher->config->page,
+            .wait_ms = fetcher->config->long_poll_ms,
+            .abort = &fetcher->abort,
+        };
+        fetcher->result = fetcher->ops->fetch(fetcher->source, &fetch, &fetcher->page, &fetcher->failure);
+    }
+}
+
+static void *fetcher_thread(void *user)
+{
+    struct fetcher *fetcher = user;
+    for (;;) {
+        pthread_mutex_lock(&fetcher->lock);
+        while (atomic_load(&fetcher->state) != FETCHER_ASKED && !atomic_load(&fetcher->quit))
+            pthread_cond_wait(&fetcher->asked, &fetcher->lock);
+        pthread_mutex_unlock(&fetcher->lock);
+        if (atomic_load(&fetcher->quit))
+            break;
+        atomic_store_explicit(&fetcher->state, FETCHER_FETCHING, memory_order_release);
+        run_fetch(fetcher);
+        atomic_store_explicit(&fetcher->state, FETCHER_ANSWERED, memory_order_release);
+        wake_slot(fetcher->slot);
+    }
+    if (fetcher->source_open)
+        fetcher->ops->close(fetcher->source);
+    return NULL;
+}
+
+int fetcher_open(struct fetcher *fetcher, const struct source_config *config, struct shm_slot *slot)
+{
+    *fetcher = (struct fetcher){.config = config, .ops = source_ops_for(config->type), .slot = slot};
+    page_open(&fetcher->page);
+    pthread_mutex_init(&fetcher->lock, NULL);
+    pthread_cond_init(&fetcher->asked, NULL);
+    return pthread_create(&fetcher->thread, NULL, fetcher_thread, fetcher);
+}
+
+int fetcher_ask(struct fetcher *fetcher, const char *cursor)
+{
+    free(fetcher->cursor);
+    fetcher->cursor = NULL;
+    if (cursor != NULL && (fetcher->cursor = strdup(cursor)) == NULL)
+        return EP_ENOMEM;
+    pthread_mutex_lock(&fetcher->lock);
+    atomic_store(&fetcher->abort, false);
+    atomic_store_explicit(&fetcher->state, FETCHER_ASKED, memory_order_release);
+    pthread_cond_signal(&fetcher->asked);
+    pthread_mutex_unlock(&fetcher->lock);
+    return 0;
+}
+
+void fetcher_interrupt(struct fetcher *fetcher)
+{
+    pthread_mutex_lock(&fetcher->lock);
+    atomic_store(&fetcher->abort, true);
+    if (fetcher->source_open && fetcher->ops->interrupt != NULL)
+        fetcher->ops->interrupt(fetcher->source);
+    pthread_mutex_unlock(&fetcher->lock);
+}
+
+void fetcher_done(struct fetcher *fetcher)
+{
+    page_clear(&fetcher->page);
+    atomic_store_explicit(&fetcher->state, FETCHER_IDLE, memory_order_release);
+}
+
+void fetcher_close(struct fetcher *fetcher, uint64_t wait_ms)
+{
+    fetcher_interrupt(fetcher);
+    pthread_mutex_lock(&fetcher->lock);
+    atomic_store(&fetcher->quit, true);
+    pthread_cond_signal(&fetcher->asked);
+    pthread_mutex_unlock(&fetcher->lock);
+    struct timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += (time_t)(wait_ms / 1000);
+    deadline.tv_nsec += (long)(wait_ms % 1000) * 1000000;
+    if (deadline.tv_nsec >= 1000000000) {
+        deadline.tv_sec++;
+        deadline.tv_nsec -= 1000000000;
+    }
+    if (pthread_clockjoin_np(fetcher->thread, NULL, CLOCK_MONOTONIC, &deadline) == 0) {
+        page_clear(&fetcher->page);
+        free(fetcher->cursor);
+        fetcher->cursor = NULL;
+    }
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The fetcher: a thread of the producer that runs its source's functions, so that a fetch that waits for the
+ * backend holds up nothing else. One fetch at a time; the page goes to the producer's main thread, which owns
+ * it from then on.
+ */
+#ifndef FETCHER_H
+#define FETCHER_H
+
+#include <pthread.h>
+
+#include "shm/wake.h"
+#include "src/source/source.h"
+
+enum fetcher_state { FETCHER_IDLE, FETCHER_ASKED, FETCHER_FETCHING, FETCHER_ANSWERED };
+
+struct fetcher {
+    const struct source_config *config;
+    const struct source_ops *ops;
+    struct shm_slot *slot; /* whom to wake with an answer */
+    void *source;          /* the source's state, NULL = not open; fetcher's thread only */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t asked;
+    atomic_int state; /* enum fetcher_state */
+    atomic_bool abort, quit;
+    bool source_open; /* under lock: `interrupt` may be called */
+
+    char *cursor; /* of the fetch under way */
+    struct page page;
+    struct source_failure failure;
+    int result;
+};
+
+/* 0 or an errno. The source itself is opened by the thread before its first fetch, and again after it failed
+ * to open. */
+int fetcher_open(struct fetcher *fetcher, const struct source_config *config, struct shm_slot *slot);
+/* In state IDLE: begins a fetch. cursor is copied. 0 or EP_ENOMEM. */
+int fetcher_ask(struct fetcher *fetcher, const char *cursor);
+/* Makes a fetch under way end soon; its answer is to be thrown away. */
+void fetcher_interrupt(struct fetcher *fetcher);
+/* In state ANSWERED: the answer has been used; back to IDLE. */
+void fetcher_done(struct fetcher *fetcher);
+/* Ends the thread and closes the source, if that is done within wait_ms; otherwise the process's end does. */
+void fetcher_close(struct fetcher *fetcher, uint64_t wait_ms);
+
+#endif

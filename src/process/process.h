@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/* What producer, worker and keeper have in common: their slot, their store, and how they wait when it cannot
+ * be written. */
+#ifndef PROCESS_H
+#define PROCESS_H
+
+#include "shm/slot.h"
+#include "src/process/child_context.h"
+#include "src/store/store.h"
+
+struct process {
+    const struct inherit *inherit;
+    struct shm_header *header;
+    struct shm_slot *slot;
+    struct store *store;
+    bool store_failed;      /* this process has told of a failing store and has not seen it work since */
+    uint64_t log_nudged_ns; /* when it last told the keeper that the log has grown */
+};
+
+/* First thing in a child: log, title ("eventpiped: NAME"), slot. */
+void process_open(struct process *process, const struct inherit *inherit, const char *name);
+/* Opens the store, waiting while it is busy. Ends the process when it is broken, or the instance stops. */
+void process_open_store(struct process *process);
+/* Tells the supervisor that this child is at work. */
+void process_ready(const struct process *process);
+/* Cannot go on: logs, tells the supervisor, ends with code. */
+void process_fail(const struct process *process, enum child_exit code, const char *words)
+    __attribute__((noreturn));
+
+/*
+ * After every call of the store: true = it worked, or nothing is to be done. False = the store cannot take it
+ * now: it has been said (status, log), a pause has passed, do the same again. A broken store ends the
+ * process.
+ */
+bool process_store_done(struct process *process, int result);
+
+/* Says (status, log) that the store cannot be used now, and why; then pauses. */
+void process_store_waits(struct process *process, const char *words);
+
+/* It did something useful: a process that dies after that is started again at once. */
+void process_worked(const struct process *process);
+
+bool process_stopping(const struct process *process);
+uint32_t process_phase(const struct process *process);
+/* For a main whose arguments nobody needs any more once processes are forked: their titles are written over
+ * them. Without it, titles are not shown: a library's caller may still look at its arguments in stages and
+ * clients. */
+void process_titles(int argc, char **argv);
+void process_title(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The producer: one process per source. It fetches, stores, injects into the first stage's ring, brings back
+ * what is due again, and releases what dead processes held. It sleeps on its slot until there is something to
+ * do.
+ *
+ * Invariants
+ *  1. Nothing here waits for the backend: the fetcher's thread does.
+ *  2. Whatever it knows can be lost: its successor finds cursor and events in the store, tickets in the
+ * segment.
+ *  3. At an orderly stop it goes after all workers of its source, and leaves no event locked.
+ */
+#include "src/process/producer.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shm/ring.h"
+#include "src/base/log.h"
+
+static void load_cursor(struct producer *producer)
+{
+    while (!process_store_done(&producer->process,
+                               store_cursor(producer->process.store, producer->store_id, &producer->cursor)))
+        if (process_stopping(&producer->process))
+            _exit(CHILD_DONE);
+    text_set(&producer->source->cursor, producer->cursor != NULL ? producer->cursor : "");
+    backlog_count(producer);
+}
+
+static void producer_open(struct producer *producer, const struct inherit *inherit, uint32_t source)
+{
+    *producer = (struct producer){.inherit = inherit, .waiting = true, .due_ms = UINT64_MAX};
+    producer->source = segment_source(&inherit->segment, source);
+    producer->config = &inherit->config->sources[source];
+    snprintf(producer->name, sizeof producer->name, "%s producer", producer->source->id);
+    process_open(&producer->process, inherit, producer->name);
+    signal(SIGPIPE, SIG_IGN);
+    process_open_store(&producer->process);
+    producer->store_id = atomic_load(&producer->source->store_id);
+    load_cursor(producer);
+    /* What a predecessor left: the supervisor has orphaned its tickets. */
+    atomic_store(&producer->source->orphans, 1);
+    int result = claims_open(producer);
+    if (result != 0)
+        process_fail(&producer->process, CHILD_MEMORY, "out of memory");
+    result = fetcher_open(&producer->fetcher, producer->config, producer->process.slot);
+    if (result != 0)
+        process_fail(&producer->process, CHILD_MEMORY, strerror(result));
+    process_ready(&producer->process);
+}
+
+static void look_again(struct producer *producer)
+{
+    if (atomic_exchange(&producer->source->rescan, 0) == 0)
+        return;
+    store_rescan(producer->process.store, producer->store_id);
+    producer->waiting = true;
+    fetch_look_again(producer);
+}
+
+/* Ran dry: nothing will come, nothing waits, nothing is under way (in a drain, what is delayed stays). */
+static bool ran_dry(const struct producer *producer)
+{
+    bool draining = process_phase(&producer->process) == SHM_PHASE_DRAINING;
+    bool no_more = draining ? atomic_load(&producer->fetcher.state) != FETCHER_ANSWERED : producer->ended;
+    return no_more && !producer->waiting && (draining || producer->due_ms == UINT64_MAX) &&
+           nothing_in_flight(producer) && atomic_load(&producer->source->orphans) == 0 &&
+           atomic_load(&producer->source->rescan) == 0 &&
+           /* a worker tells of a delay before it frees the ticket: so look at this after the tickets */
+           atomic_load(&producer->source->next_due_ms) == UINT64_MAX;
+}
+
+/* Whether it is to tell when it has run dry: the source has ended, or a drain is on, and it has not told yet.
+ */
+static bool watches_for_dry(const struct producer *producer)
+{
+    return atomic_load(&producer->source->ended) == 0 &&
+           (producer->ended || process_phase(&producer->process) == SHM_PHASE_DRAINING);
+}
+
+static void tell_when_dry(struct producer *producer)
+{
+    if (!watches_for_dry(producer) || !ran_dry(producer))
+        return;
+    atomic_store(&producer->source->ended, 1);
+    notice_send(producer->inherit, NOTICE_ENDED, "");
+}
+
+/* True: there was something to do, look again. */
+static bool producer_turn(struct producer *producer)
+{
+    look_again(producer);
+    bool paused = atomic_load(&producer->source->paused) != 0;
+    bool did = release_orphans(producer);
+    if (!paused && claim_overdue(producer)) /* before a new page, which takes all the room there is */
+        did |= claim_due(producer);
+    did |= fetch_take(producer);
+    if (!paused)
+        did |= claim_due(producer);
+    did |= fetch_ask(producer);
+    tell_when_dry(producer);
+    return did;
+}
+
+static bool wants_room(const struct producer *producer)
+{
+    return producer->waiting || producer->page_since_ns != 0 || producer->due_ms <= shm_realtime_ms();
+}
+
+/* blocked: room is waited for, and will wake us. What falls due after that was decided is a time to wake. */
+static uint64_t sleep_ns(const struct producer *producer, bool blocked)
+{
+    uint64_t now = shm_now_ns(), next = fetch_next_ns(producer);
+    uint64_t wait = next == UINT64_MAX ? WAKE_FOREVER : next > now ? next - now : 0;
+    if (producer->due_ms != UINT64_MAX && !blocked && atomic_load(&producer->source->paused) == 0) {
+        /* At most a minute at a time: the wall clock may be set. */
+        uint64_t now_ms = shm_realtime_ms();
+        uint64_t due_ms = producer->due_ms > now_ms ? producer->due_ms - now_ms : 0;
+        uint64_t due_ns = (due_ms < 60000 ? due_ms : 60000) * 1000000 + 500000;
+        wait = due_ns < wait ? due_ns : wait;
+    }
+    return wait;
+}
+
+static bool something_to_do(struct producer *producer)
+{
+    const struct shm_source *source = producer->source;
+    if (atomic_load(&source->orphans) != 0 || atomic_load(&source->rescan) != 0 ||
+        (atomic_load(&producer->fetcher.state) == FETCHER_ANSWERED && producer->page_since_ns == 0) ||
+        (watches_for_dry(producer) && ran_dry(producer)))
+        return true;
+    if (atomic_load(&source->paused) != 0)
+        return false;
+    return atomic_load(&source->next_due_ms) != UINT64_MAX ||
+           (wants_room(producer) && claim_room(producer) > 0);
+}
+
+/* What a turn goes by. It is looked at before the turn and again before the sleep: a change in between may
+ * have come too late for the turn, and its wake-up too early for the sleep. */
+struct orders {
+    uint32_t phase;
+    bool paused;
+};
+
+static struct orders read_orders(const struct producer *producer)
+{
+    return (struct orders){process_phase(&producer->process), atomic_load(&producer->source->paused) != 0};
+}
+
+static void producer_sleep(struct producer *producer, struct orders before)
+{
+    struct shm_slot *slot = producer->process.slot;
+    struct shm_stage *first = segment_stage(&producer->inherit->segment, producer->source->first_stage);
+    bool blocked = wants_room(producer);
+    slot_state(slot, before.paused ? SHM_SLOT_PAUSED : blocked ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
+    uint32_t key = wake_prepare(slot);
+    if (blocked)
+        atomic_store(&first->ring.space_wanted, 1);
+    if (blocked || watches_for_dry(producer))
+        atomic_store(&producer->source->tickets_wanted, 1);
+    struct orders now = read_orders(producer);
+    if (something_to_do(producer) || now.phase != before.phase || now.paused != before.paused)
+        wake_cancel(slot);
+    else
+        wake_sleep(slot, key, sleep_ns(producer, blocked));
+    slot_state(slot, SHM_SLOT_BUSY);
+}
+
+static bool workers_gone(const struct producer *producer)
+{
+    const struct segment *segment = &producer->inherit->segment;
+    for (uint32_t i = 0; i < producer->source->stage_count; i++) {
+        const struct shm_stage *stage = segment_stage(segment, producer->source->first_stage + i);
+        for (uint32_t j = 0; j < stage->concurrency; j++)
+            if (atomic_load(&segment_slot(segment, stage->first_slot + j)->state) != SHM_SLOT_EMPTY)
+                return false;
+    }
+    return true;
+}
+
+static void wait_for_workers(struct producer *producer)
+{
+    for (;;) {
+        uint32_t key = wake_prepare(producer->process.slot);
+        if (workers_gone(producer)) {
+            wake_cancel(producer->process.slot);
+            return;
+        }
+        wake_sleep(producer->process.slot, key, WAKE_FOREVER);
+    }
+}
+
+void producer_main(const struct inherit *inherit, uint32_t source)
+{
+    static struct producer producer;
+    producer_open(&producer, inherit, source);
+    while (!process_stopping(&producer.process)) {
+        process_title("%s %s", producer.name, shm_source_state_name(atomic_load(&producer.source->state)));
+        struct orders orders = read_orders(&producer);
+        if (!producer_turn(&producer))
+            producer_sleep(&producer, orders);
+    }
+    slot_state(producer.process.slot, SHM_SLOT_STOPPING);
+    fetcher_close(&producer.fetcher, 1000);
+    wait_for_workers(&producer);
+    release_all(&producer);
+    producer_state(&producer, SHM_SOURCE_STOPPED);
+    store_close(&producer.process.store);
+    _exit(CHILD_DONE);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pages in: asks the source through the fetcher, stores what came with the cursor that follows it, in one
+ * transaction, and claims it in the same one when there is room. Runs in producers.
+ *
+ * Survived: any failure of the backend (backoff with jitter, for ever), a store that cannot be written (the
+ * page is kept and nothing is acknowledged: the cursor moves only with the page).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/log.h"
+#include "src/process/producer.h"
+#include "src/stage/stage.h"
+
+#define ROOM_PATIENCE_NS \
+    UINT64_C(50000000) /* a page waits that long for room, to be claimed in its own transaction */
+#define LONGEST_PAUSE_MS \
+    UINT64_C(3155760000000) /* a hundred years: more is as good as never, and would overflow */
+
+void producer_state(struct producer *producer, enum shm_source_state state)
+{
+    uint32_t old = atomic_exchange(&producer->source->state, state);
+    if (old != (uint32_t)state)
+        log_info("source state=%s was=%s", shm_source_state_name(state), shm_source_state_name(old));
+}
+
+bool fetch_may(const struct producer *producer)
+{
+    return process_phase(&producer->process) == SHM_PHASE_RUNNING &&
+           atomic_load(&producer->source->paused) == 0 && !producer->ended;
+}
+
+static void set_cursor(struct producer *producer, const char *cursor)
+{
+    char *copy = strdup(cursor);
+    if (copy == NULL)
+        process_fail(&producer->process, CHILD_MEMORY, "out of memory for the cursor");
+    free(producer->cursor);
+    producer->cursor = copy;
+    text_set(&producer->source->cursor, cursor);
+}
+
+static void fetch_failed(struct producer *producer)
+{
+    const struct source_failure *failure = &producer->fetcher.failure;
+    uint32_t failures = atomic_fetch_add(&producer->source->failures, 1) + 1;
+    uint64_t delay_ms = failure->retry_after_ms;
+    if (delay_ms == 0)
+        delay_ms = retry_delay_ms(&producer->config->retry, failures, arc4random());
+    if (delay_ms > LONGEST_PAUSE_MS)
+        delay_ms = LONGEST_PAUSE_MS;
+    char before[SHM_TEXT_BYTES];
+    text_get(&producer->source->error, before, sizeof before);
+    if (strncmp(before, failure->error.words, sizeof before - 1) != 0) {
+        log_warning("fetch-failed error=\"%s\" next_try_ms=%llu", failure->error.words,
+                    (unsigned long long)delay_ms);
+        text_set(&producer->source->error, failure->error.words);
+    }
+    atomic_store(&producer->source->next_try_ms, shm_realtime_ms() + delay_ms);
+    producer->next_try_ns = shm_now_ns() + delay_ms * 1000000;
+    producer_state(producer, SHM_SOURCE_BACKOFF);
+    keeper_nudge(producer->inherit);
+}
+
+static void fetch_worked(struct producer *producer)
+{
+    uint32_t failures = atomic_exchange(&producer->source->failures, 0);
+    if (failures > 0) {
+        log_info("fetch-works after_failures=%u", failures);
+        text_set(&producer->source->error, "");
+        atomic_store(&producer->source->next_try_ms, 0);
+    }
+    atomic_store(&producer->source->fetched_ms, shm_realtime_ms());
+    process_worked(&producer->process);
+}
+
+static void page_stored(struct producer *producer, const struct page *page,
+                        const struct store_ingested *ingested)
+{
+    if (page->cursor != NULL)
+        set_cursor(producer, page->cursor);
+    producer->backlog += ingested->stored;
+    if (ingested->claimed < ingested->stored)
+        producer->waiting = true;
+    if (ingested->stored > 0 || ingested->duplicates > 0)
+        log_debug("page stored=%zu duplicates=%zu claimed=%zu", ingested->stored, ingested->duplicates,
+                  ingested->claimed);
+}
+
+static bool page_is_news(const struct producer *producer, const struct page *page)
+{
+    return page->count > 0 || (page->cursor != NULL &&
+                               (producer->cursor == NULL || strcmp(page->cursor, producer->cursor) != 0));
+}
+
+/* False: the store could not take it; the page is kept. */
+static bool ingest(struct producer *producer, size_t room)
+{
+    const struct page *page = &producer->fetcher.page;
+    if (!page_is_news(producer, page))
+        return true;
+    const struct store_page stored = {.events = page->events,
+                                      .count = page->count,
+                                      .cursor = page->cursor,
+                                      .now_ms = shm_realtime_ms(),
+                                      .follows = true,
+                                      .after = producer->fetcher.cursor};
+    struct store_claim claim;
+    struct store_ingested ingested;
+    claim_begin(producer, &claim, room);
+    if (!process_store_done(&producer->process, store_ingest(producer->process.store, producer->store_id,
+                                                             &stored, &claim, &ingested))) {
+        claim_undo(producer);
+        return false;
+    }
+    claim_publish(producer);
+    page_stored(producer, page, &ingested);
+    return true;
+}
+
+static bool page_waits_for_room(struct producer *producer, size_t room)
+{
+    if (room > 0 || producer->fetcher.page.count == 0) {
+        producer->page_since_ns = 0;
+        return false;
+    }
+    uint64_t now = shm_now_ns();
+    if (producer->page_since_ns == 0)
+        producer->page_since_ns = now;
+    if (now - producer->page_since_ns < ROOM_PATIENCE_NS)
+        return true;
+    producer->page_since_ns = 0;
+    return false;
+}
+
+bool fetch_take(struct producer *producer)
+{
+    struct fetcher *fetcher = &producer->fetcher;
+    if (atomic_load_explicit(&fetcher->state, memory_order_acquire) != FETCHER_ANSWERED)
+        return false;
+    if (producer->discard || atomic_load(&fetcher->abort)) {
+        producer->discard = false;
+        fetcher_done(fetcher);
+        return true;
+    }
+    if (fetcher->result != 0) {
+        fetch_failed(producer);
+        fetcher_done(fetcher);
+        return true;
+    }
+    size_t room = claim_room(producer);
+    if (page_waits_for_room(producer, room))
+        return false;
+    if (!ingest(producer, room))
+        return true;
+    fetch_worked(producer);
+    if (fetcher->page.end) {
+        producer->ended = true;
+        producer_state(producer, SHM_SOURCE_ENDED);
+    }
+    fetcher_done(fetcher);
+    return true;
+}
+
+void backlog_count(struct producer *producer)
+{
+    struct store_totals totals;
+    if (store_source_totals(producer->process.store, producer->store_id, &totals) == 0)
+        producer->backlog = totals.live - totals.held - totals.dead; /* those wait for a person, not for us */
+}
+
+/* Counting the backlog costs a read, so it is done when the count kept here says that the limit may be
+ * reached. */
+static bool backlog_is_full(struct producer *producer)
+{
+    uint64_t limit = producer->config->backlog_max_events;
+    if (limit == 0 || (!producer->full && producer->backlog < limit))
+        return false;
+    backlog_count(producer);
+    producer->full = producer->backlog >= limit;
+    return producer->full;
+}
+
+bool fetch_ask(struct producer *producer)
+{
+    if (!fetch_may(producer)) {
+        if (!producer->ended)
+            producer_state(producer, atomic_load(&producer->source->paused) != 0 ? SHM_SOURCE_PAUSED
+                                                                                 : SHM_SOURCE_STOPPED);
+        int state = atomic_load(&producer->fetcher.state);
+        if ((state == FETCHER_ASKED || state == FETCHER_FETCHING) && !atomic_load(&producer->fetcher.abort))
+            fetcher_interrupt(&producer->fetcher);
+        return false;
+    }
+    if (atomic_load(&producer->fetcher.state) != FETCHER_IDLE || shm_now_ns() < producer->next_try_ns)
+        return false;
+    if (backlog_is_full(producer)) {
+        producer_state(producer, SHM_SOURCE_FULL);
+        producer->next_try_ns = shm_now_ns() + UINT64_C(1000000000);
+        return false;
+    }
+    producer->next_try_ns = 0;
+    if (atomic_load(&producer->source->failures) == 0)
+        producer_state(producer, SHM_SOURCE_FETCHING);
+    if (fetcher_ask(&producer->fetcher, producer->cursor) != 0)
+        process_fail(&producer->process, CHILD_MEMORY, "out of memory for a fetch");
+    return true;
+}
+
+void fetch_look_again(struct producer *producer)
+{
+    char *cursor;
+    if (!process_store_done(&producer->process,
+                            store_cursor(producer->process.store, producer->store_id, &cursor))) {
+        atomic_store(&producer->source->rescan, 1); /* what was told is not to be lost: again next turn */
+        return;
+    }
+    bool same = cursor == NULL ? producer->cursor == NULL
+                               : producer->cursor != NULL && strcmp(cursor, producer->cursor) == 0;
+    if (!same) {
+        log_info("cursor-set cursor=\"%s\"", cursor != NULL ? cursor : "");
+        set_cursor(producer, cursor != NULL ? cursor : "");
+        int state = atomic_load(&producer->fetcher.state);
+        if (state != FETCHER_IDLE) {
+            producer->discard = true;
+            fetcher_interrupt(&producer->fetcher);
+        }
+        producer->ended = false;
+        atomic_store(&producer->source->ended, 0);
+    }
+    free(cursor);
+    backlog_count(producer);
+}
+
+uint64_t fetch_next_ns(const struct producer *producer)
+{
+    if (producer->page_since_ns != 0)
+        return producer->page_since_ns + ROOM_PATIENCE_NS;
+    if (fetch_may(producer) && producer->next_try_ns != 0 &&
+        atomic_load(&producer->fetcher.state) == FETCHER_IDLE)
+        return producer->next_try_ns;
+    return UINT64_MAX;
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The worker: takes the events that wait for its stage, runs the stage on them one by one (worker_run.c), and
+ * commits the answers together (worker_commit.c). One process per worker; owns its store handle, its batch,
+ * its stage's state.
+ *
+ * Invariants
+ *  1. A worker takes no more events than it is likely to run within commit_delay (by the stage's mean time so
+ * far), nor more than its share of what waits, unless all of it is run in less time than another transaction
+ * takes: a slow stage takes one at a time, so that no event waits behind a slow one while another worker is
+ * idle. What little it leaves it takes next time, and wakes nobody for it; where that time does not come
+ * soon, because a call takes long, the committer does.
+ *  2. At an orderly stop the event in hand is finished and committed, with those that were sent to a
+ * co-process together with it; the others stay RUNNING in their tickets, and the supervisor and the producer
+ * release them after this process has ended.
+ */
+#include "src/process/worker.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shm/ring.h"
+#include "shm/ticket.h"
+#include "shm/wake.h"
+#include "src/json/json.h"
+#include "src/config/limits.h"
+#include "src/base/log.h"
+
+#define TAKE_MAX 64 /* events taken at a time; segment_tickets_for counts on it */
+#define STAGE_CLOSE_MS 2000
+#define ALONE_NS 500000 /* about what a transaction takes: less work than this is not worth sharing out */
+
+/* What C stages print reaches the caller's stdout, or the log: line by line, since a killed process keeps the
+ * rest. */
+static void open_output(void)
+{
+    static char buffer[BUFSIZ];
+    setvbuf(stdout, buffer, _IOLBF, sizeof buffer);
+}
+
+static void set_coprocess(pid_t pid, void *user)
+{
+    struct worker *worker = user;
+    atomic_store(&worker->process.slot->coprocess, pid);
+}
+
+/* What the stage may use, where it runs in this very process; a co-process has its limits from its birth. */
+static void worker_confine(struct worker *worker)
+{
+    const char *limit = "cpu";
+    if (worker->config->kind == STAGE_EXEC)
+        return;
+    int code = limits_renew_cpu(0, &worker->config->limits);
+    if (code == 0)
+        code = limits_set(&worker->config->limits, &limit);
+    if (code == 0)
+        return;
+    char words[128];
+    snprintf(words, sizeof words, "cannot limit %s: %s", limit, strerror(code));
+    process_fail(&worker->process, CHILD_OPEN, words);
+}
+
+static void worker_open(struct worker *worker, const struct inherit *inherit, uint32_t stage)
+{
+    *worker = (struct worker){.inherit = inherit};
+    worker->stage = segment_stage(&inherit->segment, stage);
+    worker->source = segment_source(&inherit->segment, worker->stage->source);
+    worker->source_config = &inherit->config->sources[worker->stage->source];
+    worker->config = &worker->source_config->stages[worker->stage->position];
+    const struct shm_slot *slot = segment_slot(&inherit->segment, inherit->slot);
+    snprintf(worker->name, sizeof worker->name, "%s/%s[%u]", worker->source->id, worker->stage->name,
+             slot->index);
+    process_open(&worker->process, inherit, worker->name);
+    process_open_store(&worker->process);
+    worker->group.segment = &inherit->segment;
+    worker->group.slot = inherit->slot;
+    worker->group.pid = (int32_t)getpid();
+    worker->group.store = worker->process.store;
+
+    signal(SIGPIPE, SIG_IGN);
+    open_output();
+    pthread_mutex_init(&worker->lock, NULL);
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&worker->armed, &clock);
+    pthread_condattr_destroy(&clock);
+    if (batch_open(&worker->batch, TAKE_MAX) != 0 ||
+        pending_open(&worker->pending, worker->config->batch) != 0)
+        process_fail(&worker->process, CHILD_MEMORY, "out of memory");
+    const struct stage_env env = {
+        .instance = inherit->config->instance,
+        .source = worker->source->id,
+        .worker = slot->index,
+        .group = getpgrp(),
+        .coprocess = set_coprocess,
+        .user = worker,
+    };
+    struct error error = {0};
+    worker_confine(worker);
+    worker->ops = stage_ops_for(worker->config->kind);
+    if (worker->ops->open(worker->config, &env, &worker->state, &error) != 0)
+        process_fail(&worker->process, CHILD_OPEN, error.words);
+    int result = worker_start_committer(worker);
+    if (result != 0)
+        process_fail(&worker->process, CHILD_MEMORY, strerror(result));
+    worker->awake_ns = shm_now_ns();
+    process_ready(&worker->process);
+}
+
+static bool worker_paused(const struct worker *worker)
+{
+    return atomic_load_explicit(&worker->stage->paused, memory_order_relaxed) != 0 ||
+           atomic_load_explicit(&worker->source->paused, memory_order_relaxed) != 0;
+}
+
+/* Room in the next stage's ring, and with its idle workers: a full ring holds this stage only while nobody is
+ * there to empty it. The last stage is never held. */
+static size_t room_ahead(const struct worker *worker, const struct shm_stage **next)
+{
+    *next = NULL;
+    if (worker->stage->position + 1 >= worker->source->stage_count)
+        return SIZE_MAX;
+    *next = worker->stage + 1;
+    uint32_t waiting = ring_count(&(*next)->ring), limit = (*next)->ring.limit;
+    size_t room = waiting < limit ? limit - waiting : 0;
+    return room < TAKE_MAX ? room + wake_idle(&worker->inherit->segment, *next) : room;
+}
+
+/* How many to take now. */
+static size_t worker_appetite(const struct worker *worker, size_t room)
+{
+    size_t pending = worker->pending.count;
+    size_t most = worker->config->batch - pending;
+    if (most > TAKE_MAX)
+        most = TAKE_MAX;
+    size_t left = room > pending ? room - pending : 0; /* what is pending will stand there too */
+    if (most > left)
+        most = left;
+    uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
+    size_t likely = worker->mean_ns > 0 ? (size_t)(delay_ns / worker->mean_ns) : 1;
+    uint32_t waiting = ring_count(&worker->stage->ring);
+    size_t share = waiting * worker->mean_ns < ALONE_NS ? waiting : waiting / worker->config->concurrency;
+    if (likely > share)
+        likely = share;
+    if (likely < 1)
+        likely = 1;
+    return most < likely ? most : likely;
+}
+
+/* Takes what it can from the ring into the batch. */
+static size_t worker_take(struct worker *worker, size_t count)
+{
+    const struct segment *segment = &worker->inherit->segment;
+    uint32_t ticket;
+    while (worker->batch.count < count && ring_pop(segment, &worker->stage->ring, &ticket) == RING_OK) {
+        struct ticket_view view;
+        if (ticket_take(segment, ticket, worker->stage->position, worker->inherit->slot, &view))
+            batch_add(&worker->batch, ticket, view.event, view.token);
+    }
+    wake_room(segment, worker->stage);
+    worker_lock(worker);
+    worker->rest_ns = shm_now_ns();
+    bool little = worker->mean_ns > 0 && ring_count(&worker->stage->ring) * worker->mean_ns < ALONE_NS;
+    worker->rest_waits = little && ring_count(&worker->stage->ring) > 0;
+    worker_unlock(worker);
+    if (!little)
+        wake_rest(segment, worker->stage);
+    return worker->batch.count;
+}
+
+static void sleep_until(struct worker *worker, enum shm_slot_state state, bool (*due)(struct worker *))
+{
+    struct shm_slot *slot = worker->process.slot;
+    process_title("%s %s", worker->name, shm_slot_state_name(state));
+    slot_state(slot, state);
+    atomic_fetch_add_explicit(&slot->work_ns, shm_now_ns() - worker->awake_ns, memory_order_relaxed);
+    for (;;) {
+        uint32_t key = wake_prepare(slot);
+        if (due(worker) || process_stopping(&worker->process)) {
+            wake_cancel(slot);
+            break;
+        }
+        wake_sleep(slot, key, WAKE_FOREVER);
+    }
+    worker->awake_ns = shm_now_ns();
+}
+
+static bool may_go_on(struct worker *worker)
+{
+    return !worker_paused(worker);
+}
+
+static bool has_work(struct worker *worker)
+{
+    return worker_paused(worker) || ring_count(&worker->stage->ring) > 0;
+}
+
+static bool has_room(struct worker *worker)
+{
+    struct shm_stage *next = worker->stage + 1;
+    atomic_store(&next->ring.space_wanted, 1);
+    return worker_paused(worker) || ring_has_room(&next->ring);
+}
+
+/* One turn: takes and runs, or commits and sleeps. */
+static void worker_turn(struct worker *worker)
+{
+    if (worker_paused(worker)) {
+        worker_commit_due(worker, false);
+        sleep_until(worker, SHM_SLOT_PAUSED, may_go_on);
+        return;
+    }
+    const struct shm_stage *next;
+    size_t room = room_ahead(worker, &next);
+    worker_lock(worker);
+    size_t appetite = worker_appetite(worker, room);
+    worker_unlock(worker);
+    if (appetite == 0) {
+        worker_commit_due(worker, false);
+        if (!has_work(worker)) /* who waits for room without an event would be woken for each other's */
+            sleep_until(worker, SHM_SLOT_IDLE, has_work);
+        else if (!ring_has_room(&next->ring))
+            sleep_until(worker, SHM_SLOT_BLOCKED, has_room);
+        return;
+    }
+    if (worker_take(worker, appetite) == 0) {
+        worker_commit_due(worker, false);
+        if (!has_work(worker))
+            sleep_until(worker, SHM_SLOT_IDLE, has_work);
+        return;
+    }
+    worker_run(worker);
+}
+
+void worker_main(const struct inherit *inherit, uint32_t stage)
+{
+    static struct worker worker;
+    worker_open(&worker, inherit, stage);
+    while (!process_stopping(&worker.process))
+        worker_turn(&worker);
+    slot_state(worker.process.slot, SHM_SLOT_STOPPING);
+    worker_commit_due(&worker, false);
+    worker.ops->close(worker.state, STAGE_CLOSE_MS);
+    fflush(stdout);
+    store_close(&worker.process.store);
+    _exit(CHILD_DONE);
+}

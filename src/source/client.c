@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A library caller's own client (struct ep_client) as a source. Runs in the producer's fetch thread: the
+ * caller's functions are called there, one at a time, in a process forked from the caller's.
+ *
+ * Owns the client's session. ep_page is the caller's view of the page: what it adds is copied. An event that
+ * cannot be decoded (no uid, text that is not JSON) is kept as dead/corrupt with the reason, and the call
+ * succeeds: the rest of the page goes on. Without a stored cursor the source's continuation_id is given.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "shm/slot.h" /* shm_now_ns */
+#include "src/source/source.h"
+
+#define EMPTY_ANSWER_NS UINT64_C(100000000) /* from one empty answer to the next, at least */
+
+struct ep_page {
+    struct page *page;
+    struct source_failure *failure;
+    bool failed;
+};
+
+struct client {
+    const struct source_config *config;
+    const struct ep_client *table;
+    struct ep_filter filter;
+    void *session;
+};
+
+/* ---- the caller's side ---- */
+
+static void out_named(struct json_out *out, const char *name, const char *text, bool is_json)
+{
+    if (text == NULL)
+        return;
+    json_out_words(out, out->bytes > 1 ? ",\"" : "\"");
+    json_out_words(out, name);
+    json_out_words(out, "\":");
+    if (is_json)
+        json_out_words(out, text);
+    else
+        json_out_string(out, text, strlen(text));
+}
+
+static bool broken_json(const char *text)
+{
+    return text != NULL && !json_valid(text, strlen(text), NULL);
+}
+
+static int add_broken(ep_page *page, const struct ep_event *event, const char *raw, const char *words)
+{
+    return page_add_corrupt(page->page, event->uid, raw, strlen(raw), words);
+}
+
+int ep_page_add(ep_page *page, const struct ep_event *event)
+{
+    struct json_out out = {0};
+    int code = EP_ENOMEM;
+
+    if (page == NULL || event == NULL)
+        return EP_EINVAL;
+    if (broken_json(event->payload))
+        return add_broken(page, event, event->payload, "its payload is not valid JSON");
+    if (broken_json(event->meta))
+        return add_broken(page, event, event->meta, "its meta is not valid JSON");
+    json_out_words(&out, "{");
+    out_named(&out, "uid", event->uid, false);
+    out_named(&out, "sourceId", event->source_id, false);
+    out_named(&out, "domain", event->domain, false);
+    out_named(&out, "address", event->address, false);
+    out_named(&out, "type", event->type, false);
+    out_named(&out, "timestamp", event->timestamp, false);
+    out_named(&out, "meta", event->meta, true);
+    out_named(&out, "payload", event->payload, true);
+    json_out_words(&out, "}");
+    if (!out.failed && (event->uid == NULL || event->uid[0] == '\0'))
+        code = page_add_corrupt(page->page, NULL, out.text, out.bytes, "the event has no uid");
+    else if (!out.failed)
+        code = page_add(page->page, event->uid, event->address, event->type, out.text, out.bytes);
+    json_out_free(&out);
+    return code;
+}
+
+/* The member's text, NULL when it is not there or neither string nor number. */
+static char *member_text(struct json_span object, const char *pointer)
+{
+    struct json_span value;
+
+    return json_find(object, pointer, &value) ? json_text(value) : NULL;
+}
+
+int ep_page_add_text(ep_page *page, const char *uid, const char *event_json)
+{
+    if (page == NULL || event_json == NULL)
+        return EP_EINVAL;
+
+    struct json_span text = {event_json, strlen(event_json)};
+    size_t at_byte;
+    if (!json_valid(text.at, text.bytes, &at_byte)) {
+        char words[100];
+        snprintf(words, sizeof words, "the event is not valid JSON at byte %zu", at_byte);
+        return page_add_corrupt(page->page, uid, text.at, text.bytes, words);
+    }
+    if (json_kind(text) != '{')
+        return page_add_corrupt(page->page, uid, text.at, text.bytes, "the event is not a JSON object");
+    char *own_uid = uid == NULL || uid[0] == '\0' ? member_text(text, "/uid") : NULL;
+    char *device = member_text(text, "/address"), *type = member_text(text, "/type");
+    const char *name = own_uid != NULL ? own_uid : uid;
+    int code;
+    if (name == NULL || name[0] == '\0')
+        code = page_add_corrupt(page->page, NULL, text.at, text.bytes, "the event has no uid");
+    else
+        code = page_add(page->page, name, device, type, text.at, text.bytes);
+    free(own_uid);
+    free(device);
+    free(type);
+    return code;
+}
+
+int ep_page_cursor(ep_page *page, const char *cursor)
+{
+    if (page == NULL || cursor == NULL)
+        return EP_EINVAL;
+    return page_set_cursor(page->page, cursor);
+}
+
+int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *format, ...)
+{
+    va_list arguments;
+
+    if (page == NULL || format == NULL)
+        return EP_EINVAL;
+    page->failed = true;
+    page->failure->retry_after_ms = retry_after_ms;
+    page->failure->error.code = EP_EBACKEND;
+    va_start(arguments, format);
+    vsnprintf(page->failure->error.words, sizeof page->failure->error.words, format, arguments);
+    va_end(arguments);
+    return EP_EBACKEND;
+}
+
+/* ---- the producer's side ---- */
+
+static int client_open(const struct source_config *config, void **state, struct error *error)
+{
+    const struct ep_client *table = config->client.client;
+
+    if (table == NULL || table->events_get == NULL)
+        return error_set(error, EP_ECONFIG, "source %s: its client has no events_get function", config->id);
+    if (table->needs_scope && config->domain == NULL && config->address == NULL)
+        return error_set(error, EP_ECONFIG,
+                         "source %s: neither domain nor address is set, and its client needs one of them",
+                         config->id);
+    struct client *client = calloc(1, sizeof *client);
+    if (client == NULL)
+        return error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+    client->config = config;
+    client->table = table;
+    client->filter = (struct ep_filter){config->domain, config->address, config->event_type, config->since};
+    client->session = config->client.state;
+    if (table->open != NULL) {
+        char words[512] = "";
+        int code = table->open(config->client.state, &client->filter, &client->session, words, sizeof words);
+        if (code != 0) {
+            words[sizeof words - 1] = '\0';
+            free(client);
+            return error_set(error, code < 0 ? code : EP_EBACKEND,
+                             "source %s: its client cannot be opened: %s", config->id,
+                             words[0] != '\0' ? words : "it does not say why");
+        }
+    }
+    *state = client;
+    return 0;
+}
+
+/* A client that does not wait when there is nothing would be called as fast as a processor can. */
+static void pace_empty_answer(uint64_t begin_ns)
+{
+    uint64_t took_ns = shm_now_ns() - begin_ns;
+    if (took_ns >= EMPTY_ANSWER_NS)
+        return;
+    nanosleep(&(struct timespec){.tv_nsec = (long)(EMPTY_ANSWER_NS - took_ns)}, NULL);
+}
+
+static int client_fetch(void *state, const struct fetch *fetch, struct page *page,
+                        struct source_failure *failure)
+{
+    struct client *client = state;
+    uint64_t begin_ns = shm_now_ns();
+    struct ep_page view = {.page = page, .failure = failure};
+    const char *cursor = fetch->cursor != NULL ? fetch->cursor : client->config->continuation_id;
+    int code = client->table->events_get(client->session, &client->filter, cursor, fetch->limit,
+                                         fetch->wait_ms, &view);
+
+    if (code == EP_END && !view.failed) {
+        page->end = true;
+        return 0;
+    }
+    if (code == 0 && !view.failed) {
+        page->more = page->count > 0 && page->count >= fetch->limit;
+        bool moved = page->cursor != NULL && (cursor == NULL || strcmp(page->cursor, cursor) != 0);
+        if (page->count == 0 && !moved)
+            pace_empty_answer(begin_ns);
+        return 0;
+    }
+    if (!view.failed)
+        error_set(&failure->error, code < 0 ? code : EP_EBACKEND,
+                  "the client's events_get returned %d and did not say why", code);
+    else if (code < 0)
+        failure->error.code = code;
+    return failure->error.code;
+}
+
+static void client_close(void *state)
+{
+    struct client *client = state;
+
+    if (client->table->close != NULL)
+        client->table->close(client->session);
+    free(client);
+}
+
+const struct source_ops source_client_ops = {
+    .type = "client",
+    .open = client_open,
+    .fetch = client_fetch,
+    .interrupt =
+        NULL, /* the caller's function gets wait_ms and keeps to it: it has no other way to be stopped */
+    .close = client_close,
+};

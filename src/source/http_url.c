@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * URL templates: checked, filled in, and made fit to be shown. Pure: any process, any thread.
+ *
+ * Values are percent-encoded but for the unreserved characters, so that a cursor such as 12-g1AAA==[1,2]
+ * arrives as it is. What is shown leaves out whatever may be a secret: userinfo, the query, and long mixed
+ * path segments (Telegram puts the bot's token there).
+ */
+#include "src/source/http_url.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "src/config/config.h"
+#include "src/json/json.h"
+
+#define TOKEN_LENGTH 24 /* a path segment as long as this, of digits and letters mixed, may be a token */
+
+enum placeholder { CURSOR, LIMIT, TIMEOUT, TIMEOUT_MS, SINCE, PLACEHOLDERS };
+static const char *const placeholder_names[] = {"cursor", "limit", "timeout", "timeout_ms", "since", NULL};
+_Static_assert(sizeof placeholder_names / sizeof placeholder_names[0] == PLACEHOLDERS + 1, "one name each");
+
+/* The placeholder named in `bytes` of text, or PLACEHOLDERS. */
+static enum placeholder placeholder_find(const char *text, size_t bytes)
+{
+    size_t i = 0;
+
+    while (i < PLACEHOLDERS &&
+           (strlen(placeholder_names[i]) != bytes || memcmp(placeholder_names[i], text, bytes) != 0))
+        i++;
+    return (enum placeholder)i;
+}
+
+/* Behind "http://" or "https://"; NULL when it is neither. */
+static const char *behind_scheme(const char *url)
+{
+    if (strncasecmp(url, "http://", 7) == 0)
+        return url + 7;
+    return strncasecmp(url, "https://", 8) == 0 ? url + 8 : NULL;
+}
+
+static int refuse_placeholder(const char *text, size_t bytes, struct error *error)
+{
+    char word[100];
+    snprintf(word, sizeof word, "%.*s", (int)(bytes < sizeof word ? bytes : sizeof word - 1), text);
+    const char *near = suggest_near(word, placeholder_names);
+    return error_set(
+        error, EP_ECONFIG,
+        "unknown placeholder {%s} in the URL: expected {cursor}, {limit}, {timeout}, {timeout_ms} or "
+        "{since}%s%s%s",
+        word, near != NULL ? "; did you mean {" : "", near != NULL ? near : "", near != NULL ? "}?" : "");
+}
+
+int http_url_check(const char *url, struct error *error)
+{
+    const char *host = behind_scheme(url);
+
+    if (host == NULL)
+        return error_set(error, EP_ECONFIG, "expected a URL that begins with http:// or https://");
+    if (strcspn(host, "/?#") == 0)
+        return error_set(error, EP_ECONFIG, "the URL names no host");
+    for (const char *at = url; *at != '\0'; at++) {
+        if ((unsigned char)*at <= ' ' || *at == 0x7F)
+            return error_set(error, EP_ECONFIG,
+                             "the URL holds a space or control character: write it as %%%02X",
+                             (unsigned char)*at);
+        if (*at == '}')
+            return error_set(error, EP_ECONFIG, "the URL has a } without a { (a plain one is written %%7D)");
+        if (*at != '{')
+            continue;
+        size_t length = strcspn(at + 1, "{}");
+        if (at[1 + length] != '}')
+            return error_set(error, EP_ECONFIG,
+                             "the URL has a { without its } (a plain one is written %%7B)");
+        if (placeholder_find(at + 1, length) == PLACEHOLDERS)
+            return refuse_placeholder(at + 1, length, error);
+        at += length + 1;
+    }
+    return 0;
+}
+
+static void out_encoded(struct json_out *out, const char *text)
+{
+    for (; text != NULL && *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+        char escape[4];
+        if (c < 0x80 && (isalnum(c) || strchr("-._~", c) != NULL)) {
+            json_out_raw(out, text, 1);
+        } else {
+            snprintf(escape, sizeof escape, "%%%02X", c);
+            json_out_raw(out, escape, 3);
+        }
+    }
+}
+
+char *http_url_fill(const char *url, const struct http_url_values *values)
+{
+    struct json_out out = {0};
+
+    while (*url != '\0') {
+        size_t plain = strcspn(url, "{");
+        json_out_raw(&out, url, plain);
+        url += plain;
+        if (*url == '\0')
+            break;
+        size_t length = strcspn(url + 1, "}");
+        switch (placeholder_find(url + 1, length)) {
+        case CURSOR:
+            out_encoded(&out, values->cursor);
+            break;
+        case SINCE:
+            out_encoded(&out, values->since);
+            break;
+        case LIMIT:
+            json_out_uint(&out, values->limit);
+            break;
+        case TIMEOUT: /* rounded up: 0 would make a long poll a short one */
+            json_out_uint(&out, (values->timeout_ms + 999) / 1000);
+            break;
+        case TIMEOUT_MS:
+            json_out_uint(&out, values->timeout_ms);
+            break;
+        case PLACEHOLDERS:
+            break;
+        }
+        url += length + 1 + (url[length + 1] == '}');
+    }
+    if (out.failed) {
+        json_out_free(&out);
+        return NULL;
+    }
+    return out.text;
+}
+
+static bool may_be_token(const char *segment, size_t bytes)
+{
+    bool digit = false, letter = false;
+
+    for (size_t i = 0; i < bytes; i++) {
+        digit = digit || isdigit((unsigned char)segment[i]);
+        letter = letter || isalpha((unsigned char)segment[i]);
+    }
+    return bytes >= TOKEN_LENGTH && digit && letter;
+}
+
+void http_url_public(const char *url, char *buffer, size_t size)
+{
+    struct json_out out = {0};
+    const char *host = behind_scheme(url);
+
+    if (host == NULL)
+        host = url;
+    json_out_raw(&out, url, (size_t)(host - url));
+    size_t authority = strcspn(host, "/?#");
+    for (size_t i = authority; i-- > 0;)
+        if (host[i] == '@') {
+            authority -= i + 1;
+            host += i + 1;
+            break;
+        }
+    json_out_raw(&out, host, authority);
+    for (const char *at = host + authority; *at == '/';) {
+        size_t length = strcspn(at + 1, "/?#");
+        json_out_words(&out, "/");
+        if (may_be_token(at + 1, length))
+            json_out_words(&out, "***");
+        else
+            json_out_raw(&out, at + 1, length);
+        at += length + 1;
+    }
+    snprintf(buffer, size, "%s", out.text == NULL ? "" : out.text);
+    json_out_free(&out);
+}

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The idefix source: events from an Idefix backend, by long polls (idefix.h). Runs in the producer's fetch
+ * thread; only `interrupt` is called from another.
+ *
+ * One fetch is one events.get, with a connection and a login before it where there is none.
+ * 1. The stored cursor wins over continuation_id, which wins over since.
+ * 2. Error 7, an empty page and an interrupted fetch are 'nothing yet'. What comes empty, or whose cursor did
+ * not move, at once, is not asked for more often than once a second; the pause is at the beginning of the
+ * next fetch.
+ * 3. A full page whose cursor did not move is handed on (the store skips what it knows), a second one in a
+ * row is garbage: nothing new would ever come.
+ * 4. When to try again: soon, with jitter, where no TCP connection could be had (it costs one connect, and
+ * the broker's return must be noticed within a second), and after the first loss of a connection or of a
+ * login; with growing pauses after more of them, since two clients of one session ID would throw each other
+ * out for ever; at retry.max where account or token are refused; otherwise by the producer's backoff.
+ * 5. After a failure the next poll is a short one: its answer ends the failure that is shown, which otherwise
+ * would stand there for as long as a long poll waits.
+ * 6. After a page that cannot be read, half as many events are asked for, down to one: so the readable ones
+ * before the culprit are not held up by it, and a page that is too large becomes small enough.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "shm/slot.h" /* shm_now_ns */
+#include "src/idefix/client.h"
+#include "src/source/idefix_events.h"
+#include "src/source/source.h"
+#include "src/stage/stage.h" /* retry_delay_ms */
+
+#define PACE_NS UINT64_C(1000000000)
+#define SOON_MIN_MS 300
+#define SOON_MAX_MS 700
+#define PROBE_MS 300 /* invariant 5 */
+
+struct idefix_source {
+    const struct source_config *config;
+    struct idefix *idefix;
+    uint64_t next_ns; /* the next call not before this */
+    bool stuck;       /* the last page was full and its cursor had not moved */
+    uint32_t losses;  /* of connection or login, since the last call that was no short poll and went well */
+    bool failed;      /* the last call did */
+    uint32_t limit;   /* events to ask for at most, halved by each page that cannot be read */
+};
+
+static int source_idefix_open(const struct source_config *config, void **state, struct error *error)
+{
+    const char *ca_file = config->idefix.ca_file;
+    struct stat status;
+
+    if (config->domain == NULL && config->address == NULL)
+        return error_set(error, EP_ECONFIG,
+                         "source %s: neither domain nor address is set, and idefix needs one", config->id);
+    if (ca_file != NULL && access(ca_file, R_OK) != 0)
+        return error_set(error, EP_ECONFIG, "source %s: its ca_file %s cannot be read", config->id, ca_file);
+    if (ca_file != NULL && (stat(ca_file, &status) != 0 || !S_ISREG(status.st_mode)))
+        return error_set(error, EP_ECONFIG, "source %s: its ca_file %s is no regular file", config->id,
+                         ca_file);
+    struct idefix_source *source = calloc(1, sizeof *source);
+    if (source == NULL)
+        return error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+    source->config = config;
+    source->limit = config->page;
+    int code = idefix_open(&config->idefix, &source->idefix, error);
+    if (code != 0) {
+        error_prefix(error, "source %s", config->id);
+        free(source);
+        return code;
+    }
+    *state = source;
+    return 0;
+}
+
+static uint64_t soon_ms(void)
+{
+    return SOON_MIN_MS + arc4random_uniform(SOON_MAX_MS - SOON_MIN_MS + 1);
+}
+
+/* The connection or the login is gone. From the second time on the pauses grow here, since polls that go well
+ * in between let the producer begin anew. */
+static void settle_loss(struct idefix_source *source, struct source_failure *failure)
+{
+    const struct source_config *config = source->config;
+
+    if (++source->losses == 1) {
+        failure->retry_after_ms = soon_ms();
+        return;
+    }
+    failure->retry_after_ms = retry_delay_ms(&config->retry, source->losses - 1, arc4random());
+    size_t used = strlen(failure->error.words);
+    if (config->idefix.session != NULL && used < sizeof failure->error.words)
+        snprintf(failure->error.words + used, sizeof failure->error.words - used,
+                 " (is there another client with session %s?)", config->idefix.session);
+}
+
+/* When to try again after a failed call; 0: it was none. */
+static int settle_failure(struct idefix_source *source, const struct idefix_failure *failed,
+                          struct source_failure *failure)
+{
+    const char *setting = NULL;
+    enum idefix_verdict verdict =
+        failed->backend_code != 0 ? idefix_error_verdict(failed->backend_code, &setting) : IDEFIX_FAILED;
+
+    if (verdict == IDEFIX_NOTHING_YET)
+        return 0;
+    failure->error = failed->error;
+    if (failed->unreachable)
+        failure->retry_after_ms = soon_ms();
+    else if (failed->lost || verdict == IDEFIX_SESSION)
+        settle_loss(source, failure);
+    else if (failed->error.code == EP_EREFUSED)
+        failure->retry_after_ms = source->config->retry.max_ms;
+    return failure->error.code;
+}
+
+/* What the page means for the next call. */
+static int settle_page(struct idefix_source *source, const struct idefix_query *query, uint64_t start,
+                       struct page *page, struct source_failure *failure)
+{
+    const char *cursor = query->cursor;
+    bool moved = page->cursor != NULL && (cursor == NULL || strcmp(page->cursor, cursor) != 0);
+    bool full = page->count > 0 && page->count >= query->limit;
+
+    if ((!moved || page->count == 0) &&
+        !source->failed) /* else it was a short poll, which is to end at once */
+        source->next_ns = start + PACE_NS;
+    page->more = full && moved;
+    if (full && !moved && source->stuck) {
+        source->stuck = false;
+        page_clear(page);
+        return error_set(
+            &failure->error, EP_EGARBAGE,
+            "two full pages, and the backend's cid is still \"%.100s\": nothing new would ever come",
+            cursor != NULL ? cursor : "");
+    }
+    source->stuck = full && !moved;
+    return 0;
+}
+
+static int events_get(struct idefix_source *source, const struct idefix_query *query,
+                      const atomic_bool *abort, struct idefix_message *message, struct idefix_failure *failed)
+{
+    struct json_out data = {0};
+    int code = idefix_query_data(query, &data);
+
+    if (code == 0)
+        code = idefix_call(source->idefix, "events.get", (struct json_span){data.text, data.bytes},
+                           query->timeout_ms, abort, message, failed);
+    else
+        error_set(&failed->error, code, "no memory for a request");
+    json_out_free(&data);
+    return code;
+}
+
+static struct idefix_query query_of(const struct idefix_source *source, const struct fetch *fetch)
+{
+    const struct source_config *config = source->config;
+
+    return (struct idefix_query){
+        .domain = config->domain,
+        .address = config->address,
+        .event_type = config->event_type,
+        .since = config->since,
+        .cursor = fetch->cursor != NULL ? fetch->cursor : config->continuation_id,
+        .limit = source->limit < fetch->limit ? source->limit : fetch->limit,
+        .timeout_ms = source->failed && fetch->wait_ms > PROBE_MS ? PROBE_MS : fetch->wait_ms,
+    };
+}
+
+static int source_idefix_fetch(void *state, const struct fetch *fetch, struct page *page,
+                               struct source_failure *failure)
+{
+    struct idefix_source *source = state;
+    struct idefix_message message = {0};
+    struct idefix_failure failed = {0};
+
+    if (!idefix_pause(source->idefix, source->next_ns, fetch->abort))
+        return 0;
+    const struct idefix_query query = query_of(source, fetch);
+    uint64_t start = shm_now_ns();
+    int code = events_get(source, &query, fetch->abort, &message, &failed);
+    source->next_ns = 0;
+    if (failed.error.code == EP_EBUSY)
+        return 0;
+    if (code != 0)
+        code = settle_failure(source, &failed, failure);
+    else
+        code = idefix_events_read(&message, page, &failure->error);
+    idefix_message_free(&message);
+    if (code == 0)
+        code = settle_page(source, &query, start, page, failure);
+    if (code == 0 && (!source->failed || page->count > 0))
+        source->losses = 0;
+    source->failed = code != 0;
+    if (code == EP_EGARBAGE)
+        source->limit = query.limit > 1 ? query.limit / 2 : 1;
+    else if (code == 0 && source->limit < fetch->limit)
+        source->limit *= 2;
+    return code;
+}
+
+static void source_idefix_interrupt(void *state)
+{
+    idefix_interrupt(((struct idefix_source *)state)->idefix);
+}
+
+static void source_idefix_close(void *state)
+{
+    struct idefix_source *source = state;
+
+    idefix_close(&source->idefix);
+    free(source);
+}
+
+const struct source_ops source_idefix_ops = {
+    .type = "idefix",
+    .open = source_idefix_open,
+    .fetch = source_idefix_fetch,
+    .interrupt = source_idefix_interrupt,
+    .close = source_idefix_close,
+};

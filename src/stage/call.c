@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The call: one event in a stage's hands, and the functions by which a C stage reads it and answers. Runs in
+ * workers, and in the code of plugins and of library callers that a worker calls.
+ *
+ * Invariants
+ *  1. What a stage reads stays as it was when the call began, until the call ends: what it sets is kept apart
+ * and read by nobody but the worker. So no pointer given out goes stale while the stage runs.
+ *  2. Text that is set is a JSON object, checked before it is taken: nothing else ever reaches the store from
+ * here.
+ *  3. A context that the stage gave as text wins over changes in the tree.
+ */
+#include <sha2.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/stage/context.h"
+#include "src/stage/stage.h"
+#include "src/base/utf8.h"
+
+#define HASH_DIGITS 32 /* of SHA-256: enough that no two uids of a source meet */
+
+void call_open(struct ep_call *call)
+{
+    call->answer = EP_PROCESSED;
+    call->retry_after_ms = 0;
+    call->new_event = NULL;
+    call->new_context = NULL;
+    call->words[0] = '\0';
+    call->event_tree = NULL;
+    call->context_tree = NULL;
+    call->context_print = NULL;
+    call->key[0] = '\0';
+}
+
+void call_close(struct ep_call *call)
+{
+    free(call->new_event);
+    free(call->new_context);
+    free(call->context_print);
+    cJSON_Delete(call->event_tree);
+    cJSON_Delete(call->context_tree);
+    call_open(call);
+}
+
+/* A key goes into an HTTP header. */
+static bool fits_a_header(const char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            return false;
+    return true;
+}
+
+const char *call_key(struct ep_call *call)
+{
+    if (call->key[0] != '\0')
+        return call->key;
+    int length = snprintf(call->key, sizeof call->key, "%s/%s/%s", call->source, call->uid, call->stage);
+    if (length > 0 && (size_t)length < sizeof call->key && fits_a_header(call->key))
+        return call->key;
+    char hash[SHA256_DIGEST_STRING_LENGTH];
+    SHA256Data((const uint8_t *)call->uid, strlen(call->uid), hash);
+    snprintf(call->key, sizeof call->key, "%.63s/sha256:%.*s/%.63s", call->source, HASH_DIGITS, hash,
+             call->stage);
+    return call->key;
+}
+
+int call_document(struct ep_call *call, struct json_out *out)
+{
+    const char *key = call_key(call);
+
+    json_out_words(out, "{\"event\":");
+    json_out_line(out, (struct json_span){call->event, call->event_bytes});
+    json_out_words(out, ",\"context\":");
+    json_out_line(out, (struct json_span){call->context, call->context_bytes});
+    json_out_words(out, ",\"attempt\":");
+    json_out_uint(out, call->attempt);
+    json_out_words(out, ",\"key\":");
+    json_out_string(out, key, strlen(key));
+    json_out_words(out, "}");
+    return out->failed ? EP_ENOMEM : 0;
+}
+
+int call_settle(struct ep_call *call)
+{
+    if (call->context_tree == NULL || call->new_context != NULL)
+        return 0;
+    struct json_out now = {0}, merged = {0};
+    context_print(&now, call->context_tree, (struct json_span){0});
+    if (now.failed) {
+        json_out_free(&now);
+        return EP_ENOMEM;
+    }
+    bool changed = strcmp(now.text, call->context_print) != 0;
+    json_out_free(&now);
+    if (!changed)
+        return 0;
+    context_print(&merged, call->context_tree, (struct json_span){call->context, call->context_bytes});
+    if (merged.failed) {
+        json_out_free(&merged);
+        return EP_ENOMEM;
+    }
+    /* A tree can be made that is no JSON: nested too deep, raw items. It must not reach the store. */
+    if (json_valid(merged.text, merged.bytes, NULL)) {
+        call->new_context = merged.text;
+        return 0;
+    }
+    json_out_free(&merged);
+    call->answer = EP_ERROR;
+    ep_call_words(call, "the stage left a context that is not valid JSON");
+    return 0;
+}
+
+/* ---- what a stage reads ---- */
+
+const char *ep_call_event_text(const ep_call *call, size_t *bytes)
+{
+    if (bytes != NULL)
+        *bytes = call->event_bytes;
+    return call->event;
+}
+
+const cJSON *ep_call_event(ep_call *call)
+{
+    if (call->event_tree == NULL)
+        call->event_tree = cJSON_ParseWithLength(call->event, call->event_bytes);
+    return call->event_tree;
+}
+
+const char *ep_call_context_text(const ep_call *call, size_t *bytes)
+{
+    if (bytes != NULL)
+        *bytes = call->context_bytes;
+    return call->context;
+}
+
+cJSON *ep_call_context(ep_call *call)
+{
+    if (call->context_tree != NULL)
+        return call->context_tree;
+    cJSON *tree = cJSON_ParseWithLength(call->context, call->context_bytes);
+    struct json_out print = {0};
+    if (tree != NULL)
+        context_print(&print, tree, (struct json_span){0});
+    if (!cJSON_IsObject(tree) || print.failed) {
+        cJSON_Delete(tree);
+        json_out_free(&print);
+        return NULL;
+    }
+    call->context_tree = tree;
+    call->context_print = print.text;
+    return tree;
+}
+
+uint32_t ep_call_attempt(const ep_call *call)
+{
+    return call->attempt;
+}
+
+const char *ep_call_key(const ep_call *call)
+{
+    /* Built on demand: the caller sees a call that does not change. */
+    return call_key((ep_call *)call);
+}
+
+const char *ep_call_uid(const ep_call *call)
+{
+    return call->uid;
+}
+
+/* ---- what it answers ---- */
+
+static int set_object(char **out, const char *text)
+{
+    if (text == NULL)
+        return EP_EINVAL;
+    size_t bytes = strlen(text);
+    if (json_kind((struct json_span){text, bytes}) != '{' || !json_valid(text, bytes, NULL))
+        return EP_EINVAL;
+    char *copy = strdup(text);
+    if (copy == NULL)
+        return EP_ENOMEM;
+    free(*out);
+    *out = copy;
+    return 0;
+}
+
+int ep_call_set_event(ep_call *call, const char *text)
+{
+    return set_object(&call->new_event, text);
+}
+
+int ep_call_set_context(ep_call *call, const char *text)
+{
+    return set_object(&call->new_context, text);
+}
+
+void ep_call_retry_after(ep_call *call, uint64_t ms)
+{
+    call->retry_after_ms = ms;
+}
+
+void ep_call_words(ep_call *call, const char *format, ...)
+{
+    char words[sizeof call->words]; /* apart first: an argument may be the call's words themselves */
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(words, sizeof words, format, arguments);
+    if (length < 0)
+        words[0] = '\0';
+    else if ((size_t)length >= sizeof words)
+        utf8_cut(words);
+    va_end(arguments);
+    memcpy(call->words, words, strlen(words) + 1);
+}

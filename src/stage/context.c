@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A cJSON tree as text, without loss. Pure: any process; owns nothing beyond a call.
+ *
+ * Invariants
+ *  1. A member of an object whose value did not change is written with the bytes it had: so a 64-bit number
+ * survives a stage that changes another member, at any depth of objects.
+ *  2. Numbers are the same only when their doubles are equal to the last bit; what is printed reads back to
+ * that double.
+ *  3. Arrays are kept whole or printed whole: their elements have no names by which to find the old one.
+ */
+#include "src/stage/context.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool same(const cJSON *a, const cJSON *b)
+{
+    if ((a->type & 0xff) != (b->type & 0xff))
+        return false;
+    switch (a->type & 0xff) {
+    case cJSON_Number:
+        return a->valuedouble == b->valuedouble && signbit(a->valuedouble) == signbit(b->valuedouble);
+    case cJSON_String:
+    case cJSON_Raw:
+        return a->valuestring != NULL && b->valuestring != NULL &&
+               strcmp(a->valuestring, b->valuestring) == 0;
+    case cJSON_Array:
+    case cJSON_Object:
+        a = a->child;
+        b = b->child;
+        for (; a != NULL && b != NULL; a = a->next, b = b->next)
+            if ((a->string != NULL && b->string != NULL && strcmp(a->string, b->string) != 0) || !same(a, b))
+                return false;
+        return a == NULL && b == NULL;
+    default:
+        return true;
+    }
+}
+
+static void print_number(struct json_out *out, double number)
+{
+    char digits[32];
+
+    if (!isfinite(number)) {
+        json_out_words(out, "null");
+        return;
+    }
+    if (number == trunc(number) && fabs(number) < 9e15 && !(number == 0 && signbit(number))) {
+        json_out_int(out, (int64_t)number);
+        return;
+    }
+    for (int precision = 15; precision <= 17; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, number);
+        if (strtod(digits, NULL) == number)
+            break;
+    }
+    char *comma = strchr(digits, ','); /* a library caller may have set a locale */
+    if (comma != NULL)
+        *comma = '.';
+    json_out_words(out, digits);
+}
+
+/* The members of the old object beside their bytes; cJSON keeps them in the order of the text. */
+struct old_members {
+    const cJSON *item; /* while gathering: the next one */
+    struct old_member {
+        const cJSON *item;
+        struct json_span raw;
+    } * at;
+    size_t count, next; /* next: where the search begins, since most trees keep their order */
+};
+
+static int old_member_add(struct json_span key, struct json_span value, void *user)
+{
+    struct old_members *old = user;
+
+    (void)key;
+    if (old->item == NULL)
+        return 1;
+    old->at[old->count++] = (struct old_member){old->item, value};
+    old->item = old->item->next;
+    return 0;
+}
+
+static const struct old_member *old_member_find(struct old_members *old, const char *name)
+{
+    for (size_t i = 0; name != NULL && i < old->count; i++) {
+        struct old_member *member = &old->at[(old->next + i) % old->count];
+        if (member->item->string != NULL && strcmp(member->item->string, name) == 0) {
+            old->next = (size_t)(member - old->at) + 1;
+            return member;
+        }
+    }
+    return NULL;
+}
+
+static void print_value(struct json_out *out, const cJSON *item, const cJSON *old, struct json_span raw);
+
+static void print_object(struct json_out *out, const cJSON *object, const cJSON *old, struct json_span raw)
+{
+    struct old_members members = {0};
+
+    if (old != NULL) {
+        members.item = old->child;
+        members.at = calloc((size_t)cJSON_GetArraySize(old) + 1, sizeof *members.at);
+        if (members.at == NULL) {
+            out->failed = true;
+            return;
+        }
+        json_each_member(raw, old_member_add, &members);
+    }
+    json_out_words(out, "{");
+    for (const cJSON *item = object->child; item != NULL; item = item->next) {
+        const char *name = item->string != NULL ? item->string : "";
+        if (item != object->child)
+            json_out_words(out, ",");
+        json_out_string(out, name, strlen(name));
+        json_out_words(out, ":");
+        const struct old_member *found = old_member_find(&members, item->string);
+        if (found != NULL)
+            print_value(out, item, found->item, found->raw);
+        else
+            print_value(out, item, NULL, (struct json_span){0});
+    }
+    json_out_words(out, "}");
+    free(members.at);
+}
+
+static void print_array(struct json_out *out, const cJSON *array)
+{
+    json_out_words(out, "[");
+    for (const cJSON *item = array->child; item != NULL; item = item->next) {
+        if (item != array->child)
+            json_out_words(out, ",");
+        print_value(out, item, NULL, (struct json_span){0});
+    }
+    json_out_words(out, "]");
+}
+
+static void print_value(struct json_out *out, const cJSON *item, const cJSON *old, struct json_span raw)
+{
+    if (old != NULL && same(item, old)) {
+        json_out_raw(out, raw.at, raw.bytes);
+        return;
+    }
+    switch (item->type & 0xff) {
+    case cJSON_False:
+        json_out_words(out, "false");
+        break;
+    case cJSON_True:
+        json_out_words(out, "true");
+        break;
+    case cJSON_Number:
+        print_number(out, item->valuedouble);
+        break;
+    case cJSON_String:
+        json_out_string(out, item->valuestring, strlen(item->valuestring));
+        break;
+    case cJSON_Raw:
+        json_out_words(out, item->valuestring != NULL ? item->valuestring : "null");
+        break;
+    case cJSON_Array:
+        print_array(out, item);
+        break;
+    case cJSON_Object:
+        print_object(out, item, cJSON_IsObject(old) ? old : NULL, raw);
+        break;
+    default:
+        json_out_words(out, "null");
+    }
+}
+
+void context_print(struct json_out *out, const cJSON *tree, struct json_span kept)
+{
+    cJSON *old = kept.at != NULL ? cJSON_ParseWithLength(kept.at, kept.bytes) : NULL;
+
+    print_value(out, tree, old, kept);
+    cJSON_Delete(old);
+}

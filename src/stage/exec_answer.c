@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An exec stage's answer: one line of JSON, read into the call. Pure but for memory; runs in workers.
+ *
+ *   {"processed":true} | {"processed":false,"retry_after":"30s"} | {"remove":true} | {"reject":"why"} |
+ * {"error":"why"}
+ *
+ * each with "context":{...} and "event":{...} or without.
+ *
+ * Invariants
+ *  1. Context and event are kept as the bytes that came, so that 64-bit integers stay exact.
+ *  2. A line is an answer as a whole or not at all: where one member is wrong, nothing of it is taken.
+ *  3. Where a line says several things, remove goes before reject, reject before error, error before
+ * processed. null and
+ *     `"remove":false` say nothing; members of other names are passed over; of two with one name the first
+ * counts.
+ */
+#include "src/stage/exec_answer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/log.h"
+
+#define SHOWN_BYTES 160 /* of a line that is shown */
+
+enum answer_member { PROCESSED, REMOVE, REJECT, ERROR, RETRY_AFTER, CONTEXT, EVENT, MEMBER_COUNT };
+static const char *const member_names[MEMBER_COUNT] = {
+    [PROCESSED] = "processed",     [REMOVE] = "remove",   [REJECT] = "reject", [ERROR] = "error",
+    [RETRY_AFTER] = "retry_after", [CONTEXT] = "context", [EVENT] = "event",
+};
+
+struct members {
+    struct json_span at[MEMBER_COUNT]; /* .at is NULL where the line does not have it, or has null */
+    bool seen[MEMBER_COUNT];
+    bool no_memory;
+};
+
+static int member_see(struct json_span key, struct json_span value, void *user)
+{
+    struct members *members = user;
+    char *name = json_text(key);
+
+    if (name == NULL) {
+        members->no_memory = true;
+        return 1;
+    }
+    for (int i = 0; i < MEMBER_COUNT; i++)
+        if (!members->seen[i] && strcmp(name, member_names[i]) == 0) {
+            members->seen[i] = true;
+            if (json_kind(value) != 'n')
+                members->at[i] = value;
+        }
+    free(name);
+    return 0;
+}
+
+static bool has(const struct members *members, enum answer_member member)
+{
+    return members->at[member].at != NULL;
+}
+
+static bool is_true(const struct members *members, enum answer_member member)
+{
+    return has(members, member) && json_kind(members->at[member]) == 't';
+}
+
+/* Each member is of the kind it must be; otherwise the words say which is not. */
+static bool kinds_fit(const struct members *members, char *words, size_t words_bytes)
+{
+    static const struct {
+        const char *kinds, *expected;
+    } rules[MEMBER_COUNT] = {
+        [PROCESSED] = {"tf", "true or false"},
+        [REMOVE] = {"tf", "true or false"},
+        [REJECT] = {"\"", "a string that says why"},
+        [ERROR] = {"\"", "a string that says why"},
+        [RETRY_AFTER] = {"\"0", "a duration such as \"30s\", or a number of seconds"},
+        [CONTEXT] = {"{", "an object"},
+        [EVENT] = {"{", "an object"},
+    };
+    for (int i = 0; i < MEMBER_COUNT; i++)
+        if (has(members, (enum answer_member)i) &&
+            strchr(rules[i].kinds, json_kind(members->at[i])) == NULL) {
+            snprintf(words, words_bytes, "\"%s\" must be %s", member_names[i], rules[i].expected);
+            return false;
+        }
+    return true;
+}
+
+/* A duration text or a number of seconds. At once is 1 ms, since 0 means: by the stage's own backoff. */
+static int read_retry_after(struct json_span value, uint64_t *ms)
+{
+    char *text = json_text(value);
+    int code = 0;
+
+    if (text == NULL)
+        return EP_ENOMEM;
+    if (json_kind(value) == '"') {
+        code = unit_duration_ms(text, ms);
+    } else {
+        double seconds = strtod(text, NULL);
+        if (!(seconds >= 0) || seconds > (double)UNIT_DURATION_MAX_MS / 1000)
+            code = EP_EINVAL;
+        else
+            *ms = (uint64_t)ceil(seconds * 1000);
+    }
+    free(text);
+    if (code == 0 && *ms == 0)
+        *ms = 1;
+    return code == 0 ? 0 : EP_EGARBAGE;
+}
+
+static int copy_span(const struct members *members, enum answer_member member, char **out)
+{
+    if (!has(members, member))
+        return 0;
+    *out = strndup(members->at[member].at, members->at[member].bytes);
+    return *out == NULL ? EP_ENOMEM : 0;
+}
+
+static int read_why(const struct members *members, enum answer_member member, struct ep_call *call)
+{
+    char *why = json_text(members->at[member]);
+
+    if (why == NULL)
+        return EP_ENOMEM;
+    ep_call_words(call, "%s", why);
+    free(why);
+    return 0;
+}
+
+static int take(const struct members *members, struct ep_call *call)
+{
+    char *event = NULL, *context = NULL;
+    int code = copy_span(members, EVENT, &event);
+
+    if (code == 0)
+        code = copy_span(members, CONTEXT, &context);
+    enum ep_answer answer = is_true(members, PROCESSED) ? EP_PROCESSED : EP_NOT_PROCESSED;
+    if (is_true(members, REMOVE)) {
+        answer = EP_REMOVE;
+    } else if (has(members, REJECT)) {
+        answer = EP_REJECT;
+        code = code == 0 ? read_why(members, REJECT, call) : code;
+    } else if (has(members, ERROR)) {
+        answer = EP_ERROR;
+        code = code == 0 ? read_why(members, ERROR, call) : code;
+    }
+    if (code != 0) {
+        free(event);
+        free(context);
+        return code;
+    }
+    call->answer = answer;
+    call->new_event = event;
+    call->new_context = context;
+    return 0;
+}
+
+static int no_answer(const char *line, size_t bytes, const char *why, char *words, size_t words_bytes)
+{
+    char shown[SHOWN_BYTES + 16];
+
+    exec_answer_show(line, bytes, shown, sizeof shown);
+    snprintf(words, words_bytes, "answered what is no answer: %s%s%s%s", shown, why[0] != '\0' ? " (" : "",
+             why, why[0] != '\0' ? ")" : "");
+    return EP_EGARBAGE;
+}
+
+int exec_answer_read(const char *line, size_t bytes, struct ep_call *call, char *words, size_t words_bytes)
+{
+    struct members members = {0};
+    struct json_span span = {line, bytes};
+    uint64_t retry_after_ms = 0;
+    char why[128] = "";
+
+    if (!json_valid(line, bytes, NULL) || json_kind(span) != '{')
+        return no_answer(line, bytes, "", words, words_bytes);
+    json_each_member(span, member_see, &members);
+    if (members.no_memory)
+        return EP_ENOMEM;
+    if (!kinds_fit(&members, why, sizeof why))
+        return no_answer(line, bytes, why, words, words_bytes);
+    if (!has(&members, PROCESSED) && !is_true(&members, REMOVE) && !has(&members, REJECT) &&
+        !has(&members, ERROR))
+        return no_answer(line, bytes, "expected processed, remove, reject or error", words, words_bytes);
+    if (has(&members, RETRY_AFTER)) {
+        int code = read_retry_after(members.at[RETRY_AFTER], &retry_after_ms);
+        if (code == EP_EGARBAGE)
+            return no_answer(line, bytes, "\"retry_after\" is no duration such as \"30s\"", words,
+                             words_bytes);
+        if (code != 0)
+            return code;
+    }
+    int code = take(&members, call);
+    if (code == 0)
+        call->retry_after_ms = retry_after_ms;
+    return code;
+}
+
+/* In backquotes; "..." stands for what is cut off. */
+void exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size)
+{
+    static const char cut[] = "...";
+    char text[SHOWN_BYTES + 4], clean[SHOWN_BYTES + 4];
+
+    if (size < sizeof cut + 2) {
+        if (size > 0)
+            buffer[0] = '\0';
+        return;
+    }
+    size_t room = size - sizeof cut - 2; /* two backquotes, and the NUL that cut counts */
+    if (room > SHOWN_BYTES)
+        room = SHOWN_BYTES;
+    /* A little more than there is room for, so that log_clean sees where a character ends. */
+    size_t taken = count < room + 3 ? count : room + 3;
+    for (size_t i = 0; i < taken; i++)
+        text[i] = bytes[i] != '\0' ? bytes[i] : '?';
+    text[taken] = '\0';
+    log_clean(text, clean, room + 1);
+    snprintf(buffer, size, "`%s%s`", clean, count > room ? cut : "");
+}

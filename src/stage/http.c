@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HTTP stages: POST each event to a URL. Runs in workers, one keep-alive handle each; owns the handle and its
+ * lists.
+ *
+ *   2xx  processed; the body is not read as an answer
+ *   429  not processed, 5xx an error: both tried again, at the time that Retry-After names or else by the
+ * backoff 4xx  rejected for good, with the beginning of the body 3xx  an error: a redirect is not followed,
+ * since a POST that moves would be sent twice or become a GET none (no connection, timeout, cut off): an
+ * error, tried again
+ *
+ * libcurl is initialised here and nowhere else among the stages, so that a worker of another kind pays
+ * nothing for it. Passwords and queries of the URL never get into words.
+ */
+#include "src/stage/http.h"
+
+#include <curl/curl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "src/base/log.h"
+
+#define BODY_SHOWN_BYTES 200
+#define BODY_BYTES_MAX \
+    ((uint64_t)1 << 20) /* of an answer that is read at all; then the status alone counts */
+#define RETRY_AFTER_S_MAX ((curl_off_t)24 * 60 * 60) /* whatever a server says */
+#define CONNECT_TIMEOUT_MS 10000
+#define KEEP_BYTES ((size_t)1 << 20)
+
+struct http_stage {
+    CURL *handle;
+    char *shown_url;          /* without user, password, query */
+    struct curl_slist *fixed; /* headers that every request has */
+    struct json_out document;
+    /* the answer to the request that runs */
+    char reason[64];
+    char body[BODY_SHOWN_BYTES + 1];
+    size_t body_shown;
+    uint64_t body_bytes;
+    char curl_words[CURL_ERROR_SIZE];
+};
+
+/* ---- the URL ---- */
+
+/* The URL as it may be shown; NULL with words when it is none for us. */
+static char *shown_url(const char *url, struct error *error)
+{
+    char *scheme = NULL, *shown = NULL, *copy = NULL;
+    CURLU *parts = curl_url();
+
+    if (parts == NULL) {
+        error_set(error, EP_ENOMEM, "out of memory");
+        return NULL;
+    }
+    CURLUcode code = curl_url_set(parts, CURLUPART_URL, url, 0);
+    if (code == CURLUE_OK)
+        code = curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0);
+    if (code != CURLUE_OK) {
+        error_set(error, EP_EINVAL, "url: %s", curl_url_strerror(code));
+    } else if (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0) {
+        error_set(error, EP_EINVAL, "url: expected http:// or https://, found %s://", scheme);
+    } else {
+        curl_url_set(parts, CURLUPART_USER, NULL, 0);
+        curl_url_set(parts, CURLUPART_PASSWORD, NULL, 0);
+        curl_url_set(parts, CURLUPART_QUERY, NULL, 0);
+        curl_url_set(parts, CURLUPART_FRAGMENT, NULL, 0);
+        if (curl_url_get(parts, CURLUPART_URL, &shown, 0) == CURLUE_OK)
+            copy = strdup(shown);
+        if (copy == NULL)
+            error_set(error, EP_ENOMEM, "out of memory");
+    }
+    curl_free(scheme);
+    curl_free(shown);
+    curl_url_cleanup(parts);
+    return copy;
+}
+
+int http_check(const struct stage_config *config, struct error *error)
+{
+    if (config->url == NULL || config->url[0] == '\0')
+        return error_set(error, EP_EINVAL, "http: no url is given");
+    struct error found = {0};
+    char *shown = shown_url(config->url, &found);
+    if (shown == NULL)
+        return error_set(error, found.code, "%s", found.words);
+    free(shown);
+    if (config->ca_file != NULL && access(config->ca_file, R_OK) != 0)
+        return error_set(error, EP_ENOENT, "ca_file %s: cannot be read", config->ca_file);
+    return 0;
+}
+
+/* ---- headers ---- */
+
+static int add_header(struct curl_slist **list, const char *header)
+{
+    struct curl_slist *longer = curl_slist_append(*list, header);
+    if (longer == NULL)
+        return EP_ENOMEM;
+    *list = longer;
+    return 0;
+}
+
+static bool names_header(const struct strings *headers, const char *name)
+{
+    size_t length = strlen(name);
+    for (size_t i = 0; i < headers->count; i++)
+        if (strncasecmp(headers->at[i], name, length) == 0 && headers->at[i][length] == ':')
+            return true;
+    return false;
+}
+
+/* The configured ones win over ours. */
+static int fixed_headers(const struct stage_config *config, struct curl_slist **list)
+{
+    int code = add_header(list, "Expect:"); /* no pause before a large body */
+
+    if (code == 0 && !names_header(&config->headers, "Content-Type"))
+        code = add_header(list, "Content-Type: application/json");
+    if (code == 0 && config->token != NULL && !names_header(&config->headers, "Authorization")) {
+        char *header;
+        if (asprintf(&header, "Authorization: Bearer %s", config->token) < 0)
+            return EP_ENOMEM;
+        code = add_header(list, header);
+        explicit_bzero(header, strlen(header));
+        free(header);
+    }
+    for (size_t i = 0; code == 0 && i < config->headers.count; i++)
+        code = add_header(list, config->headers.at[i]);
+    return code;
+}
+
+/* The fixed ones and the event's key. */
+static struct curl_slist *event_headers(const struct http_stage *stage, struct ep_call *call)
+{
+    struct curl_slist *list = NULL;
+    char key[sizeof call->key + 32];
+
+    snprintf(key, sizeof key, "Idempotency-Key: %s", call_key(call));
+    int code = add_header(&list, key);
+    for (const struct curl_slist *header = stage->fixed; code == 0 && header != NULL; header = header->next)
+        code = add_header(&list, header->data);
+    if (code != 0) {
+        curl_slist_free_all(list);
+        return NULL;
+    }
+    return list;
+}
+
+/* ---- what comes back ---- */
+
+/* Keeps the reason of the last status line: "HTTP/1.1 503 Service Unavailable". */
+static size_t header_come(char *bytes, size_t size, size_t count, void *user)
+{
+    struct http_stage *stage = user;
+    size_t length = size * count;
+
+    if (length > 5 && strncmp(bytes, "HTTP/", 5) == 0) {
+        const char *end = bytes + length, *at = memchr(bytes, ' ', length);
+        at = at != NULL ? memchr(at + 1, ' ', (size_t)(end - at - 1)) : NULL;
+        while (end > bytes && (end[-1] == '\r' || end[-1] == '\n' || end[-1] == ' '))
+            end--;
+        int shown = at != NULL && at < end ? (int)(end - at) : 0;
+        char reason[sizeof stage->reason];
+        snprintf(reason, sizeof reason, "%.*s", shown, shown > 0 ? at : "");
+        log_clean(reason, stage->reason, sizeof stage->reason);
+    }
+    return length;
+}
+
+static size_t body_come(char *bytes, size_t size, size_t count, void *user)
+{
+    struct http_stage *stage = user;
+    size_t length = size * count, room = BODY_SHOWN_BYTES - stage->body_shown;
+    size_t kept = length < room ? length : room;
+
+    memcpy(stage->body + stage->body_shown, bytes, kept);
+    stage->body_shown += kept;
+    stage->body[stage->body_shown] = '\0';
+    stage->body_bytes += length;
+    return stage->body_bytes > BODY_BYTES_MAX ? 0 : length;
+}
+
+static void heed_retry_after(struct http_stage *stage, struct ep_call *call)
+{
+    curl_off_t seconds = 0;
+
+    if (curl_easy_getinfo(stage->handle, CURLINFO_RETRY_AFTER, &seconds) != CURLE_OK || seconds <= 0)
+        return;
+    if (seconds > RETRY_AFTER_S_MAX)
+        seconds = RETRY_AFTER_S_MAX;
+    call->retry_after_ms = (uint64_t)seconds * 1000;
+}
+
+static void judge_status(struct http_stage *stage, long status, struct ep_call *call)
+{
+    if (status >= 200 && status < 300) {
+        call->answer = EP_PROCESSED;
+        return;
+    }
+    ep_call_words(call, "%ld%s from %s", status, stage->reason, stage->shown_url);
+    if (status == 429 || (status >= 500 && status < 600)) {
+        call->answer = status == 429 ? EP_NOT_PROCESSED : EP_ERROR;
+        heed_retry_after(stage, call);
+    } else if (status >= 400 && status < 500) {
+        call->answer = EP_REJECT;
+        char body[sizeof stage->body];
+        log_clean(stage->body, body, sizeof body);
+        if (body[0] != '\0')
+            ep_call_words(call, "%ld%s from %s: %s", status, stage->reason, stage->shown_url, body);
+    } else {
+        call->answer = EP_ERROR;
+        if (status >= 300 && status < 400)
+            ep_call_words(call, "%ld%s from %s: redirects are not followed", status, stage->reason,
+                          stage->shown_url);
+    }
+}
+
+static void request(struct http_stage *stage, struct ep_call *call)
+{
+    long status = 0;
+
+    stage->reason[0] = stage->body[0] = stage->curl_words[0] = '\0';
+    stage->body_shown = 0;
+    stage->body_bytes = 0;
+    curl_easy_setopt(stage->handle, CURLOPT_POSTFIELDS, stage->document.text);
+    curl_easy_setopt(stage->handle, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)stage->document.bytes);
+    CURLcode code = curl_easy_perform(stage->handle);
+    curl_easy_getinfo(stage->handle, CURLINFO_RESPONSE_CODE, &status);
+    bool cut_by_us = code == CURLE_WRITE_ERROR && stage->body_bytes > BODY_BYTES_MAX;
+    if (code == CURLE_OK || cut_by_us) {
+        judge_status(stage, status, call);
+        return;
+    }
+    const char *words = stage->curl_words[0] != '\0' ? stage->curl_words : curl_easy_strerror(code);
+    call->answer = EP_ERROR;
+    ep_call_words(call, "%s: %s", stage->shown_url, words);
+}
+
+/* ---- the table ---- */
+
+static enum stage_result http_process(void *state, struct ep_call *call, struct stage_breakage *breakage)
+{
+    struct http_stage *stage = state;
+
+    (void)breakage;
+    json_out_reset(&stage->document);
+    struct curl_slist *headers = NULL;
+    if (call_document(call, &stage->document) == 0)
+        headers = event_headers(stage, call);
+    if (headers == NULL) {
+        call->answer = EP_ERROR;
+        ep_call_words(call, "out of memory for the request");
+    } else {
+        curl_easy_setopt(stage->handle, CURLOPT_HTTPHEADER, headers);
+        request(stage, call);
+        curl_easy_setopt(stage->handle, CURLOPT_HTTPHEADER, NULL);
+        curl_slist_free_all(headers);
+    }
+    if (stage->document.room > KEEP_BYTES)
+        json_out_free(&stage->document);
+    return STAGE_ANSWERED;
+}
+
+/*
+ * The supervisor kills a worker that overruns the stage's timeout. The request ends a little before, so that
+ * a slow server costs an attempt and not a process.
+ */
+static long request_timeout_ms(uint64_t timeout_ms)
+{
+    if (timeout_ms == 0)
+        return 0;
+    uint64_t margin = timeout_ms / 10 < 1000 ? timeout_ms / 10 : 1000;
+    uint64_t request_ms = timeout_ms - margin;
+    return request_ms > INT32_MAX ? INT32_MAX : request_ms < 1 ? 1 : (long)request_ms;
+}
+
+static void set_options(struct http_stage *stage, const struct stage_config *config)
+{
+    CURL *handle = stage->handle;
+    long timeout_ms = request_timeout_ms(config->timeout_ms);
+
+    curl_easy_setopt(handle, CURLOPT_URL, config->url);
+    curl_easy_setopt(handle, CURLOPT_POST, 1L);
+    curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(handle, CURLOPT_USERAGENT, "eventpipe");
+    curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, timeout_ms);
+    curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS,
+                     timeout_ms > 0 && timeout_ms < CONNECT_TIMEOUT_MS ? timeout_ms
+                                                                       : (long)CONNECT_TIMEOUT_MS);
+    curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, stage->curl_words);
+    curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, header_come);
+    curl_easy_setopt(handle, CURLOPT_HEADERDATA, stage);
+    curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, body_come);
+    curl_easy_setopt(handle, CURLOPT_WRITEDATA, stage);
+    if (config->ca_file != NULL)
+        curl_easy_setopt(handle, CURLOPT_CAINFO, config->ca_file);
+}
+
+static void http_close(void *state, uint64_t wait_ms)
+{
+    struct http_stage *stage = state;
+
+    (void)wait_ms;
+    if (stage == NULL)
+        return;
+    if (stage->handle != NULL)
+        curl_easy_cleanup(stage->handle);
+    curl_slist_free_all(stage->fixed);
+    json_out_free(&stage->document);
+    free(stage->shown_url);
+    free(stage);
+    curl_global_cleanup();
+}
+
+static int http_open(const struct stage_config *config, const struct stage_env *env, void **state,
+                     struct error *error)
+{
+    (void)env;
+    int code = http_check(config, error);
+    if (code != 0)
+        return code;
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return error_set(error, EP_ESYSTEM, "http: libcurl cannot be initialised");
+    /* A TLS library writes to sockets by plain write. */
+    sigset_t pipe_signal;
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_signal, NULL);
+    struct http_stage *stage = calloc(1, sizeof *stage);
+    if (stage == NULL) {
+        curl_global_cleanup();
+        return error_set(error, EP_ENOMEM, "out of memory");
+    }
+    stage->handle = curl_easy_init();
+    stage->shown_url = shown_url(config->url, error);
+    if (stage->handle == NULL || stage->shown_url == NULL || fixed_headers(config, &stage->fixed) != 0) {
+        http_close(stage, 0);
+        return error_set(error, EP_ENOMEM, "out of memory");
+    }
+    set_options(stage, config);
+    *state = stage;
+    return 0;
+}
+
+const struct stage_ops stage_http_ops = {
+    .kind = "http",
+    .open = http_open,
+    .process = http_process,
+    .close = http_close,
+};

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* HTTP stages: what stage_check asks of them. */
+#ifndef STAGE_HTTP_H
+#define STAGE_HTTP_H
+
+#include "src/stage/stage.h"
+
+/* Looks at the URL and the files that are named; asks nobody. */
+int http_check(const struct stage_config *config, struct error *error);
+
+#endif

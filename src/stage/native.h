@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* A stage that is C code in the worker itself: what function stages and plugins have in common. */
+#ifndef STAGE_NATIVE_H
+#define STAGE_NATIVE_H
+
+#include "src/stage/stage.h"
+
+struct native {
+    const struct ep_stage *stage; /* borrowed */
+    void *state;                  /* the stage's own */
+    void *library;                /* plugin: from dlopen, NULL for a function */
+};
+
+/* Whether the description can be used here; `what` begins the words, "plugin /x.so". */
+int native_check(const struct ep_stage *stage, const char *what, struct error *error);
+/* Checks, and calls init; before it, state is `user`. */
+int native_open(struct native *native, const struct stage_config *config, const char *what, void *user,
+                struct error *error);
+enum stage_result native_process(void *native, struct ep_call *call, struct stage_breakage *breakage);
+void native_close(struct native *native); /* calls fini; frees nothing else */
+
+#endif

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* Plugin stages: what stage_check asks of them. */
+#ifndef STAGE_PLUGIN_H
+#define STAGE_PLUGIN_H
+
+#include "src/stage/stage.h"
+
+/* Loads the plugin and looks at its description, without calling init. */
+int plugin_check(const struct stage_config *config, struct error *error);
+
+#endif

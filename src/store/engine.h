@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What an engine of the store implements: one function for each of src/store/store.h, with the meaning written
+ * there. The engine's own handle begins with a struct store. A new engine is one more row in the table of
+ * store.c.
+ */
+#ifndef STORE_ENGINE_H
+#define STORE_ENGINE_H
+
+#include "src/store/store.h"
+
+/* An event's id is its source's number above, its number in the source's order of arrival below: in every
+ * engine. */
+#define STORE_NUMBER_BITS 44
+
+struct store_ops {
+    int (*hold)(const struct store_options *options, uint64_t wait_ms, int *lock_fd, struct error *error);
+    void (*leave)(const struct store_options *options);
+    int (*prepare)(const struct store_options *options, struct store_names *names, size_t count,
+                   uint64_t *start_number, struct error *error);
+    int (*open)(const struct store_options *options, struct store **out, struct error *error);
+    void (*close)(struct store *store);
+
+    int (*ingest)(struct store *store, int64_t source, const struct store_page *page,
+                  const struct store_claim *claim, struct store_ingested *out);
+    int (*claim)(struct store *store, int64_t source, uint64_t now_ms, const struct store_claim *claim,
+                 struct store_claimed *out);
+    void (*rescan)(struct store *store, int64_t source);
+    int (*read)(struct store *store, const struct store_lease *leases, size_t count, store_on_row *on_row,
+                void *user);
+    int (*commit)(struct store *store, struct store_groups *groups);
+    int (*release)(struct store *store, int64_t source, struct store_release *releases, size_t count);
+
+    int (*cursor)(struct store *store, int64_t source, char **cursor);
+    int (*set_cursor)(struct store *store, int64_t source, const char *cursor);
+    int (*source_totals)(struct store *store, int64_t source, struct store_totals *out);
+    int (*stage_totals)(struct store *store, int64_t stage, struct store_stage_totals *out);
+    int (*each_source)(struct store *store, store_on_source *see, void *user);
+    int (*each_stage)(struct store *store, int64_t source, store_on_stage *see, void *user);
+
+    int (*add_deaths)(struct store *store, const struct store_death *deaths, size_t count, uint64_t lost);
+    int (*each_death)(struct store *store, store_on_death *see, void *user, uint64_t *dropped);
+
+    int (*trace)(struct store *store, int64_t source, const char *uid, store_on_step *see, void *user,
+                 size_t *live);
+    int (*trim_trace)(struct store *store, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes);
+
+    int (*list)(struct store *store, const struct store_select *select, bool with_data, store_on_item *see,
+                void *user);
+    int (*change)(struct store *store, const struct store_select *select, enum store_verb verb, bool dry_run,
+                  store_on_item *see, void *user, uint64_t *changed);
+    int (*import)(struct store *store, struct store_import *import);
+    int (*checkpoint)(struct store *store, bool final);
+    int (*sizes)(struct store *store, uint64_t *bytes, uint64_t *log_bytes);
+    int (*check)(struct store *store, void (*report)(const char *words, void *user), void *user);
+};
+
+struct store {
+    const struct store_ops *ops;
+    struct error error; /* the last failure: what store_words gives */
+};
+
+extern const struct store_ops store_sqlite_ops;
+extern const struct store_ops store_memory_ops;
+
+#endif

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SQLite engine: listing and changing events for an operator. Runs in the keeper and the command line,
+ * while workers run: a change first finds its events, then, in a short write transaction, looks at each again
+ * and changes it only if it still is what was selected. What is reported has been committed.
+ */
+#include "src/store/sqlite/select.h"
+
+#define STATE(state) (1u << (state))
+
+static const unsigned all_states =
+    STATE(STORE_READY) | STATE(STORE_RUNNING) | STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD);
+
+/* The states that a verb takes; it leaves the others, and always what runs. */
+static unsigned takes(enum store_verb verb)
+{
+    switch (verb) {
+    case STORE_RETRY:
+        return STATE(STORE_DELAYED) | STATE(STORE_DEAD);
+    case STORE_HOLD:
+        return STATE(STORE_READY) | STATE(STORE_DELAYED) | STATE(STORE_DEAD);
+    case STORE_FREE:
+        return STATE(STORE_HELD);
+    case STORE_DISCARD:
+    case STORE_REQUEUE:
+        return all_states & ~STATE(STORE_RUNNING);
+    }
+    return 0;
+}
+
+/* How many more the caller wants to see; a selection without a limit never runs out. */
+static size_t remaining(const struct store_select *select, uint64_t seen)
+{
+    if (select->limit == 0)
+        return WALK_CHUNK;
+    uint64_t left = select->limit - seen;
+    return left < WALK_CHUNK ? (size_t)left : WALK_CHUNK;
+}
+
+/* Shows the chunk; 0 to go on, 1 to stop, or the caller's negative code. */
+static int show(const struct walk *walk, store_on_item *see, void *user, uint64_t *seen, bool stop_at_once)
+{
+    int answer = 0;
+    for (size_t i = 0; i < walk->item_count; i++) {
+        ++*seen;
+        int now = see != NULL ? see(&walk->items[i].item, user) : 0;
+        if (now != 0 && answer == 0)
+            answer = now;
+        if (answer != 0 && stop_at_once)
+            break;
+    }
+    return answer;
+}
+
+static int list(struct store_sqlite *store, const struct store_select *select, unsigned states,
+                bool with_data, store_on_item *see, void *user, uint64_t *seen)
+{
+    struct walk walk;
+    int code = walk_open(store, select, states, with_data, true, &walk);
+    if (code != 0)
+        return code;
+    while (code == 0 && !walk.end && remaining(select, *seen) > 0) {
+        code = walk_next(&walk, remaining(select, *seen));
+        if (code == 0)
+            code = show(&walk, see, user, seen, true);
+    }
+    if (code == 0 && walk.unreadable > 0)
+        code = error_set(&store->store.error, EP_ESTORE,
+                         "%s: the file is damaged: what was stored under %llu event numbers cannot be read",
+                         store->path, (unsigned long long)walk.unreadable);
+    walk_close(&walk);
+    return code < 0 ? code : 0;
+}
+
+int store_sqlite_list(struct store *base, const struct store_select *select, bool with_data,
+                      store_on_item *see, void *user)
+{
+    uint64_t seen = 0;
+    return list(store_sqlite_of(base), select, all_states, with_data, see, user, &seen);
+}
+
+/* ---- change ---- */
+
+/* The event leaves its state: the count that the source keeps of it. */
+static void count_out(struct store_sqlite_tally *tally, enum store_state state)
+{
+    tally->delayed -= state == STORE_DELAYED;
+    tally->held -= state == STORE_HELD;
+    tally->dead -= state == STORE_DEAD;
+}
+
+static int run_for(struct store_sqlite *store, enum store_sqlite_statement which, int64_t event)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, which);
+    store_sqlite_bind(store, statement, 1, event);
+    return store_sqlite_run(store, statement);
+}
+
+static int hold_item(struct store_sqlite *store, const struct walk_item *item)
+{
+    if (item->item.state != STORE_READY)
+        return run_for(store, SQL_HOLD_PARKED, item->item.id);
+    bool moved;
+    struct store_sqlite_park park = {
+        .event = item->item.id,
+        .source = item->source->id,
+        .token = item->token,
+        .state = STORE_HELD,
+        .keep_words = true,
+    };
+    return store_sqlite_park(store, &park, &moved);
+}
+
+static int discard_item(struct store_sqlite *store, const struct walk_item *item)
+{
+    bool parked = item->item.state != STORE_READY;
+    int code = run_for(store, parked ? SQL_DELETE_PARKED : SQL_DELETE_PROGRESS, item->item.id);
+    return code == 0 ? store_sqlite_delete_events(store, item->item.id, item->item.id) : code;
+}
+
+static int change_item(struct store_sqlite *store, enum store_verb verb, struct walk_item *item)
+{
+    struct store_sqlite_tally *tally = &item->source->tally;
+    count_out(tally, item->item.state);
+    switch (verb) {
+    case STORE_RETRY:
+        return store_sqlite_unpark(store, item->item.id, true, false);
+    case STORE_HOLD:
+        tally->held++;
+        return hold_item(store, item);
+    case STORE_FREE:
+        return store_sqlite_unpark(store, item->item.id, false, false);
+    case STORE_DISCARD:
+        tally->discarded++;
+        tally->live--;
+        return discard_item(store, item);
+    case STORE_REQUEUE:
+        return item->item.state == STORE_READY ? run_for(store, SQL_REQUEUE_PROGRESS, item->item.id)
+                                               : store_sqlite_unpark(store, item->item.id, true, true);
+    }
+    return error_set(&store->store.error, EP_EINVAL, "no such verb");
+}
+
+static const enum store_step_kind step_kinds[] = {
+    [STORE_RETRY] = STORE_STEP_RETRY,      [STORE_HOLD] = STORE_STEP_HELD,
+    [STORE_FREE] = STORE_STEP_FREED,       [STORE_DISCARD] = STORE_STEP_DISCARDED,
+    [STORE_REQUEUE] = STORE_STEP_REQUEUED,
+};
+
+/* Changes what of the chunk is still as it was; what is not leaves the chunk. */
+static int change_items(struct walk *walk, enum store_verb verb)
+{
+    size_t kept = 0;
+    int code = 0;
+    store_sqlite_trace_begin(walk->store);
+    for (size_t i = 0; code >= 0 && i < walk->item_count; i++) {
+        struct walk_item now;
+        code = walk_again(walk, walk->items[i].item.id, &now);
+        walk_forget(&walk->items[i]);
+        if (code != 1)
+            continue;
+        walk->items[kept++] = now;
+        code = change_item(walk->store, verb, &walk->items[kept - 1]);
+        struct store_step step = {.kind = step_kinds[verb], .event = now.item.id};
+        store_sqlite_trace_add(walk->store, &step);
+    }
+    if (code >= 0) /* else what is left of the chunk is freed with the walk */
+        walk->item_count = kept;
+    for (size_t i = 0; code >= 0 && i < walk->source_count; i++)
+        code = store_sqlite_tally(walk->store, walk->sources[i].id, 0, &walk->sources[i].tally);
+    return code < 0 ? code : store_sqlite_trace_write(walk->store);
+}
+
+static int change_chunk(struct walk *walk, enum store_verb verb)
+{
+    for (size_t i = 0; i < walk->source_count; i++)
+        walk->sources[i].tally = (struct store_sqlite_tally){0};
+    int code = store_sqlite_begin_write(walk->store);
+    if (code != 0)
+        return code;
+    code = store_sqlite_end(walk->store, change_items(walk, verb));
+    for (size_t i = 0; code == 0 && i < walk->item_count; i++)
+        store_sqlite_look_again(walk->store, walk->items[i].source->id, walk->items[i].item.id);
+    return code;
+}
+
+int store_sqlite_change(struct store *base, const struct store_select *select, enum store_verb verb,
+                        bool dry_run, store_on_item *see, void *user, uint64_t *changed)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    *changed = 0;
+    if (dry_run)
+        return list(store, select, takes(verb), false, see, user, changed);
+    struct walk walk;
+    int code = walk_open(store, select, takes(verb), false, false, &walk);
+    if (code != 0)
+        return code;
+    while (code == 0 && !walk.end && remaining(select, *changed) > 0) {
+        code = walk_next(&walk, remaining(select, *changed));
+        if (code == 0 && walk.item_count > 0)
+            code = change_chunk(&walk, verb);
+        if (code == 0)
+            code = show(&walk, see, user, changed, false);
+    }
+    walk_close(&walk);
+    return code < 0 ? code : 0;
+}

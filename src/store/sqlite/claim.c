@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SQLite engine: ingest and claim, the transactions of a source's producer.
+ *
+ * Each handle remembers, per source, a frontier: below it stands nothing that can be claimed, so what runs is
+ * not looked at again with every claim. It only ever errs downwards: it moves up after the commit of a
+ * transaction that saw everything below, and down when this handle makes an older event ready or the caller
+ * asks for a rescan.
+ *
+ * Invariants
+ *  1. Claims go in order of arrival: a page's own events only when nothing older is left.
+ *  2. on_claim is called before the commit, so no lock is ever stored that its owner does not know of.
+ *  3. A claim that finds nothing writes nothing. One that does need not outlive a power failure: locks hold
+ * for one start, and what was due is due again.
+ *  4. Retries get half of a claim while others are ready: what keeps failing starves nothing, even where
+ * trying it again takes all the time there is.
+ */
+#include "src/store/sqlite/sqlite.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct store_sqlite_frontier *find_frontier(struct store_sqlite *store, int64_t source)
+{
+    for (size_t i = 0; i < store->frontier_count; i++)
+        if (store->frontiers[i].source == source)
+            return &store->frontiers[i];
+    return NULL;
+}
+
+static int64_t frontier_of(const struct store_sqlite *store, int64_t source)
+{
+    for (size_t i = 0; i < store->frontier_count; i++)
+        if (store->frontiers[i].source == source)
+            return store->frontiers[i].event;
+    return EVENT_FIRST(source);
+}
+
+/* Without memory for it the frontier stays at the beginning: slower, and as right. */
+static void set_frontier(struct store_sqlite *store, int64_t source, int64_t event)
+{
+    struct store_sqlite_frontier *frontier = find_frontier(store, source);
+    if (frontier == NULL) {
+        frontier = realloc(store->frontiers, (store->frontier_count + 1) * sizeof *frontier);
+        if (frontier == NULL)
+            return;
+        store->frontiers = frontier;
+        frontier += store->frontier_count++;
+        frontier->source = source;
+    }
+    frontier->event = event;
+}
+
+void store_sqlite_look_again(struct store_sqlite *store, int64_t source, int64_t event)
+{
+    if (event < frontier_of(store, source))
+        set_frontier(store, source, event);
+}
+
+void store_sqlite_rescan(struct store *store, int64_t source)
+{
+    set_frontier(store_sqlite_of(store), source, EVENT_FIRST(source));
+}
+
+static int check_claim(struct store_sqlite *store, const struct store_claim *claim)
+{
+    if (claim == NULL || claim->limit == 0)
+        return 0;
+    if ((int64_t)claim->token >= store->void_below && (int64_t)claim->token > 0 &&
+        (claim->token >> 40) == store->start_number)
+        return 0;
+    return error_set(&store->store.error, EP_EINVAL, "%s: token %llx is not of start %llu", store->path,
+                     (unsigned long long)claim->token, (unsigned long long)store->start_number);
+}
+
+int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t *next)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_SOURCE_NEXT);
+    store_sqlite_bind(store, statement, 1, source);
+    int code = store_sqlite_step(store, statement);
+    if (code < 0)
+        return code;
+    if (code == 0)
+        return error_set(&store->store.error, EP_ENOENT, "%s: no source has the number %lld", store->path,
+                         (long long)source);
+    *next = EVENT_FIRST(source) + sqlite3_column_int64(statement, 0);
+    sqlite3_reset(statement);
+    return 0;
+}
+
+/*
+ * Claims what is ready in [*from, to), oldest first; *from moves behind what was seen. *more: something ready
+ * is left.
+ */
+static int claim_ready(struct store_sqlite *store, const struct store_claim *claim, int64_t *from, int64_t to,
+                       size_t *claimed, bool *more)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_CLAIM_SCAN);
+    store_sqlite_bind(store, statement, 1, *from);
+    store_sqlite_bind(store, statement, 2, to);
+    store_sqlite_bind(store, statement, 3, store->void_below);
+    store_sqlite_bind(store, statement, 4, store_sqlite_signed((uint64_t)claim->limit + 1));
+    int64_t first = 0, last = 0;
+    int code;
+    *claimed = 0;
+    *more = false;
+    while ((code = store_sqlite_step(store, statement)) == 1) {
+        int64_t event = sqlite3_column_int64(statement, 0);
+        if (*claimed == claim->limit ||
+            !claim->on_claim(event, (const char *)sqlite3_column_text(statement, 1), claim->user)) {
+            *more = true;
+            *from = event;
+            sqlite3_reset(statement);
+            break;
+        }
+        if (++*claimed == 1)
+            first = event;
+        last = event;
+    }
+    if (code < 0)
+        return code;
+    if (!*more)
+        *from = to;
+    if (*claimed == 0)
+        return 0;
+    statement = store_sqlite_use(store, SQL_CLAIM_TAKE);
+    store_sqlite_bind(store, statement, 1, (int64_t)claim->token);
+    store_sqlite_bind(store, statement, 2, first);
+    store_sqlite_bind(store, statement, 3, last);
+    store_sqlite_bind(store, statement, 4, store->void_below);
+    return store_sqlite_run(store, statement);
+}
+
+/* ---- ingest ---- */
+
+struct ingest {
+    struct store_sqlite *store;
+    int64_t source, next;
+    const struct store_page *page;
+    const struct store_claim *claim;
+    size_t claimed;   /* of older events and of this page */
+    bool claiming;    /* the page's own events may be claimed too */
+    int64_t frontier; /* to be, once this is committed */
+    int64_t stored, duplicates, dead;
+    int64_t run;   /* first of the events whose progress is not stored yet, 0 = none */
+    int64_t token; /* of their lock, 0 = none */
+};
+
+int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
+                              const struct store_event *event, bool *stored)
+{
+    if (event->uid == NULL || (event->data == NULL && event->data_bytes != 0))
+        return error_set(&store->store.error, EP_EINVAL, "%s: an event without %s", store->path,
+                         event->uid == NULL ? "uid" : "data");
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_INSERT_EVENT);
+    store_sqlite_bind(store, statement, 1, id);
+    store_sqlite_bind(store, statement, 2, source);
+    store_sqlite_bind_words(store, statement, 3, event->uid);
+    store_sqlite_bind_words(store, statement, 4, event->device);
+    store_sqlite_bind_words(store, statement, 5, event->type);
+    store_sqlite_bind(store, statement, 6, store_sqlite_signed(now_ms));
+    store_sqlite_bind_text(store, statement, 7, event->data != NULL ? event->data : "", event->data_bytes);
+    int code = store_sqlite_run(store, statement);
+    *stored = code == 0 && sqlite3_changes(store->db) == 1;
+    return code;
+}
+
+/* Ends the run of events before `next`: one statement gives all of them their progress. */
+static int store_run(struct ingest *ingest)
+{
+    if (ingest->run == 0)
+        return 0;
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_PROGRESS);
+    store_sqlite_bind(ingest->store, statement, 1, ingest->run);
+    store_sqlite_bind(ingest->store, statement, 2, ingest->next - 1);
+    store_sqlite_bind(ingest->store, statement, 3, ingest->token);
+    ingest->run = 0;
+    return store_sqlite_run(ingest->store, statement);
+}
+
+static int store_dead(struct ingest *ingest, int64_t id, const struct store_event *event)
+{
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_DEAD);
+    store_sqlite_bind(ingest->store, statement, 1, id);
+    store_sqlite_bind(ingest->store, statement, 2, ingest->source);
+    store_sqlite_bind(ingest->store, statement, 3, event->dead);
+    store_sqlite_bind_words(ingest->store, statement, 4, event->words != NULL ? event->words : "");
+    ingest->dead++;
+    return store_sqlite_run(ingest->store, statement);
+}
+
+/* Claims the event just stored, where it may be; it joins the run, or begins another. */
+static int store_ready(struct ingest *ingest, int64_t id)
+{
+    if (ingest->claiming &&
+        (ingest->claimed == ingest->claim->limit || !ingest->claim->on_claim(id, "", ingest->claim->user))) {
+        ingest->claiming = false;
+        ingest->frontier = id;
+    }
+    ingest->claimed += ingest->claiming;
+    int64_t token = ingest->claiming ? (int64_t)ingest->claim->token : 0;
+    int code = token != ingest->token ? store_run(ingest) : 0;
+    if (ingest->run == 0)
+        ingest->run = id;
+    ingest->token = token;
+    return code;
+}
+
+static int ingest_one(struct ingest *ingest, const struct store_event *event)
+{
+    struct store_sqlite *store = ingest->store;
+    bool stored = false;
+    int code =
+        store_sqlite_insert_event(store, ingest->source, ingest->next, ingest->page->now_ms, event, &stored);
+    if (code != 0 || !stored) {
+        ingest->duplicates += code == 0;
+        return code;
+    }
+    int64_t id = ingest->next;
+    struct store_step step = {
+        .kind = ingest->page->injected ? STORE_STEP_INJECTED : STORE_STEP_FETCHED,
+        .reason = event->dead,
+        .event = id,
+        .pid = store->pid,
+        .uid_hash = store->trace ? trace_uid_hash(event->uid) : 0,
+        .words = event->dead != STORE_REASON_NONE ? event->words : NULL,
+        .words_bytes = event->words != NULL ? strlen(event->words) : 0,
+    };
+    store_sqlite_trace_add(store, &step);
+    if (event->dead == STORE_REASON_NONE) {
+        code = store_ready(ingest, id);
+    } else {
+        code = store_run(ingest);
+        if (code == 0)
+            code = store_dead(ingest, id, event);
+    }
+    ingest->next++;
+    ingest->stored++;
+    return code;
+}
+
+/* Which cursor the page followed, for the statement to compare with the stored one. */
+static void bind_after(struct ingest *ingest, sqlite3_stmt *statement, int at)
+{
+    store_sqlite_bind(ingest->store, statement, at, ingest->page->follows);
+    store_sqlite_bind_words(ingest->store, statement, at + 1,
+                            ingest->page->after != NULL ? ingest->page->after : "");
+}
+
+/* A page without events: its cursor is stored where it is another, so that an idle backend's answers write
+ * nothing. */
+static int move_cursor(struct ingest *ingest)
+{
+    if (ingest->page->cursor == NULL)
+        return 0;
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_MOVE_CURSOR);
+    store_sqlite_bind(ingest->store, statement, 1, ingest->source);
+    store_sqlite_bind_words(ingest->store, statement, 2, ingest->page->cursor);
+    bind_after(ingest, statement, 3);
+    return store_sqlite_run(ingest->store, statement);
+}
+
+static int count_page(struct ingest *ingest)
+{
+    if (ingest->page->count == 0)
+        return move_cursor(ingest);
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INGESTED);
+    store_sqlite_bind(ingest->store, statement, 1, ingest->source);
+    store_sqlite_bind(ingest->store, statement, 2, ingest->next - EVENT_FIRST(ingest->source));
+    store_sqlite_bind_words(ingest->store, statement, 3, ingest->page->cursor);
+    store_sqlite_bind(ingest->store, statement, 4, ingest->stored);
+    store_sqlite_bind(ingest->store, statement, 5, ingest->duplicates);
+    store_sqlite_bind(ingest->store, statement, 6, ingest->page->injected ? ingest->stored : 0);
+    store_sqlite_bind(ingest->store, statement, 7, ingest->dead);
+    bind_after(ingest, statement, 8);
+    return store_sqlite_run(ingest->store, statement);
+}
+
+static int ingest_all(struct ingest *ingest)
+{
+    struct store_sqlite *store = ingest->store;
+    bool more = false;
+    int code = store_sqlite_next_event(store, ingest->source, &ingest->next);
+    ingest->frontier = frontier_of(store, ingest->source);
+    if (code == 0 && ingest->claim != NULL && ingest->claim->limit > 0) {
+        code = claim_ready(store, ingest->claim, &ingest->frontier, ingest->next, &ingest->claimed, &more);
+        ingest->claiming = !more;
+    }
+    store_sqlite_trace_begin(store);
+    for (size_t i = 0; code == 0 && i < ingest->page->count; i++)
+        code = ingest_one(ingest, &ingest->page->events[i]);
+    if (code == 0)
+        code = store_run(ingest);
+    if (code == 0 && ingest->next > EVENT_LAST(ingest->source))
+        code = error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers", store->path);
+    if (ingest->claiming) /* everything up to here is claimed */
+        ingest->frontier = ingest->next;
+    if (code == 0)
+        code = count_page(ingest);
+    return code == 0 ? store_sqlite_trace_write(store) : code;
+}
+
+int store_sqlite_ingest(struct store *base, int64_t source, const struct store_page *page,
+                        const struct store_claim *claim, struct store_ingested *out)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    struct ingest ingest = {.store = store, .source = source, .page = page, .claim = claim};
+    *out = (struct store_ingested){0};
+    int code = check_claim(store, claim);
+    if (code == 0)
+        code = store_sqlite_begin_write(store);
+    if (code != 0)
+        return code;
+    code = store_sqlite_end(store, ingest_all(&ingest));
+    if (code != 0)
+        return code;
+    set_frontier(store, source, ingest.frontier);
+    *out = (struct store_ingested){(size_t)ingest.stored, (size_t)ingest.duplicates, ingest.claimed};
+    return 0;
+}
+
+/* ---- claim ---- */
+
+static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_NEXT_DUE);
+    store_sqlite_bind(store, statement, 1, source);
+    int code = store_sqlite_step(store, statement);
+    *due_ms = UINT64_MAX;
+    if (code == 1) {
+        *due_ms = (uint64_t)sqlite3_column_int64(statement, 0);
+        sqlite3_reset(statement);
+        code = 0;
+    }
+    return code;
+}
+
+/* Whether a claim would find something; in a read transaction, because the answer is mostly no. */
+static int look(struct store_sqlite *store, int64_t source, uint64_t now_ms, bool *found, uint64_t *due_ms)
+{
+    int64_t next = 0, from = frontier_of(store, source);
+    int code = store_sqlite_begin_read(store);
+    if (code != 0)
+        return code;
+    code = store_sqlite_next_event(store, source, &next);
+    if (code == 0)
+        code = next_due(store, source, due_ms);
+    *found = code == 0 && *due_ms <= now_ms;
+    if (code == 0 && !*found) {
+        sqlite3_stmt *statement = store_sqlite_use(store, SQL_CLAIM_SCAN);
+        store_sqlite_bind(store, statement, 1, from);
+        store_sqlite_bind(store, statement, 2, next);
+        store_sqlite_bind(store, statement, 3, store->void_below);
+        store_sqlite_bind(store, statement, 4, 1);
+        code = store_sqlite_step(store, statement);
+        *found = code == 1;
+        if (code == 1) {
+            next = sqlite3_column_int64(statement, 0);
+            sqlite3_reset(statement);
+            code = 0;
+        }
+    }
+    bool scanned = code == 0 && *due_ms > now_ms;
+    code = store_sqlite_end(store, code);
+    if (code == 0 && scanned)
+        set_frontier(store, source, next);
+    return code;
+}
+
+/* How many retries a claim may make ready. A claim of one serves them and the others in turns. */
+static int retry_share(struct store_sqlite *store, const struct store_claim *claim, int64_t from, int64_t to,
+                       size_t *share)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_CLAIM_SCAN);
+    store_sqlite_bind(store, statement, 1, from);
+    store_sqlite_bind(store, statement, 2, to);
+    store_sqlite_bind(store, statement, 3, store->void_below);
+    store_sqlite_bind(store, statement, 4, 1);
+    int code = store_sqlite_step(store, statement);
+    *share = claim->limit;
+    if (code != 1)
+        return code;
+    sqlite3_reset(statement);
+    *share = (claim->limit + !store->others_turn) / 2;
+    store->others_turn = !store->others_turn;
+    return 0;
+}
+
+/* Delayed events whose time has come are ready again, in their place of arrival. */
+static int wake_due(struct store_sqlite *store, int64_t source, uint64_t now_ms, size_t limit,
+                    int64_t *frontier)
+{
+    if (limit > STORE_SQLITE_WAKE_LIMIT)
+        limit = STORE_SQLITE_WAKE_LIMIT;
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_DUE_SCAN);
+    store_sqlite_bind(store, statement, 1, source);
+    store_sqlite_bind(store, statement, 2, store_sqlite_signed(now_ms));
+    store_sqlite_bind(store, statement, 3, (int64_t)limit);
+    size_t count = 0;
+    int code;
+    while ((code = store_sqlite_step(store, statement)) == 1)
+        store->woken[count++] = sqlite3_column_int64(statement, 0);
+    for (size_t i = 0; code == 0 && i < count; i++) {
+        if (store->woken[i] < *frontier)
+            *frontier = store->woken[i];
+        code = store_sqlite_unpark(store, store->woken[i], false, false);
+    }
+    if (code != 0 || count == 0)
+        return code;
+    return store_sqlite_tally(store, source, 0, &(struct store_sqlite_tally){.delayed = -(int64_t)count});
+}
+
+int store_sqlite_claim(struct store *base, int64_t source, uint64_t now_ms, const struct store_claim *claim,
+                       struct store_claimed *out)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    bool found = false, more = false;
+    size_t claimed = 0;
+    uint64_t due_ms = UINT64_MAX;
+    *out = (struct store_claimed){.next_due_ms = UINT64_MAX};
+    int code = check_claim(store, claim);
+    if (code == 0)
+        code = look(store, source, now_ms, &found, &due_ms);
+    if (code != 0 || !found || claim == NULL || claim->limit == 0) {
+        if (code == 0)
+            *out = (struct store_claimed){.more = found, .next_due_ms = due_ms};
+        return code;
+    }
+    code = store_sqlite_begin_write(store);
+    if (code != 0)
+        return code;
+    int64_t next = 0, frontier = frontier_of(store, source);
+    size_t share = 0;
+    code = store_sqlite_next_event(store, source, &next);
+    if (code == 0 && due_ms <= now_ms)
+        code = retry_share(store, claim, frontier, next, &share);
+    if (code == 0 && share > 0)
+        code = wake_due(store, source, now_ms, share, &frontier);
+    if (code == 0)
+        code = claim_ready(store, claim, &frontier, next, &claimed, &more);
+    if (code == 0)
+        code = next_due(store, source, &due_ms);
+    code = store_sqlite_end_lazily(store, code);
+    if (code != 0)
+        return code;
+    set_frontier(store, source, frontier);
+    *out = (struct store_claimed){claimed, more || due_ms <= now_ms, due_ms};
+    return 0;
+}

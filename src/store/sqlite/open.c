@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening and closing the SQLite engine's handle: the connection and its settings. Runs in any process that
+ * uses the store, after fork. Owns the connection.
+ *
+ * A reader changes nothing and creates nothing but, where the daemon is down, the index that SQLite needs to
+ * read a log. Every setting is read back: SQLite answers one it does not know, or refuses, with silence.
+ */
+#include "src/store/sqlite/sqlite.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BUSY_TIMEOUT_MS 5000
+#define PRAGMA_NORMAL 1 /* what PRAGMA synchronous calls so */
+#define PRAGMA_FULL 2
+#define LOG_LIMIT_BYTES (4 << 20) /* where the caller gave none */
+
+/* Sets a pragma and sees that it took. */
+static int demand(struct store_sqlite *store, const char *name, int64_t value)
+{
+    char sql[128];
+    int64_t now;
+    snprintf(sql, sizeof sql, "PRAGMA %s = %lld", name, (long long)value);
+    int code = store_sqlite_execute(store, sql);
+    snprintf(sql, sizeof sql, "PRAGMA %s", name);
+    if (code == 0)
+        code = store_sqlite_pragma(store, sql, &now);
+    if (code == 0 && now != value)
+        code =
+            error_set(&store->store.error, EP_ESTORE, "%s: SQLite refuses PRAGMA %s = %lld (it stays %lld)",
+                      store->path, name, (long long)value, (long long)now);
+    return code;
+}
+
+static int demand_wal(struct store_sqlite *store)
+{
+    sqlite3_stmt *statement = NULL;
+    int result = sqlite3_prepare_v2(store->db, "PRAGMA journal_mode = WAL", -1, &statement, NULL);
+    if (result == SQLITE_OK)
+        result = sqlite3_step(statement);
+    int code = 0;
+    if (result != SQLITE_ROW)
+        code = store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
+    else if (strcmp((const char *)sqlite3_column_text(statement, 0), "wal") != 0)
+        code =
+            error_set(&store->store.error, EP_ESTORE,
+                      "%s: SQLite cannot use its write-ahead log here (a network file system?)", store->path);
+    sqlite3_finalize(statement);
+    return code;
+}
+
+/* Debian builds SQLite so that it overwrites what is deleted: that would double what a finished event writes.
+ */
+static int set_up(struct store_sqlite *store, const struct store_sqlite_place *place)
+{
+    int64_t page_bytes = 0;
+    int code = demand(store, "cache_size", -2000);
+    if (code == 0)
+        code = demand(store, "temp_store", 2);
+    if (code == 0)
+        code = demand(store, "foreign_keys", 0);
+    if (code == 0)
+        code = demand(store, "secure_delete", 0);
+    if (code == 0)
+        code = store_sqlite_pragma(store, "PRAGMA page_size", &page_bytes);
+    store->page_bytes = (uint64_t)page_bytes;
+    if (code != 0 || store->readonly)
+        return code;
+    code = demand_wal(store);
+    /* In full, SQLite would sync with the log's lock held; see store_sqlite_end. */
+    store->durable = place->synchronous >= PRAGMA_FULL;
+    if (code == 0)
+        code = demand(store, "synchronous", store->durable ? PRAGMA_NORMAL : place->synchronous);
+    char sql[64];
+    snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->log_limit_bytes);
+    if (code == 0)
+        code = store_sqlite_execute(store, sql);
+    sqlite3_wal_hook(store->db, store_sqlite_count_log,
+                     store); /* also ends SQLite's own checkpoints at every 1,000 pages */
+    return code;
+}
+
+/* path as "file:..." with what would mean something in a URI escaped. */
+static char *file_uri(const char *path, const char *query)
+{
+    char *uri = malloc(3 * strlen(path) + strlen(query) + 6);
+    if (uri == NULL)
+        return NULL;
+    char *end = stpcpy(uri, "file:");
+    for (; *path != '\0'; path++)
+        if (strchr("?#% ", *path) != NULL)
+            end += sprintf(end, "%%%02X", (unsigned char)*path);
+        else
+            *end++ = *path;
+    strcpy(end, query);
+    return uri;
+}
+
+static int connect_reading(struct store_sqlite *store, const char *query)
+{
+    char *uri = file_uri(store->path, query);
+    if (uri == NULL)
+        return error_set(&store->store.error, EP_ENOMEM, "out of memory");
+    int result =
+        sqlite3_open_v2(uri, &store->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, NULL);
+    free(uri);
+    if (result == SQLITE_OK) {
+        sqlite3_busy_timeout(store->db, (int)store->busy_timeout_ms);
+        int64_t version;
+        return store_sqlite_pragma(store, "PRAGMA user_version", &version); /* the first look into the file */
+    }
+    return store_sqlite_fail(store, result);
+}
+
+/* The file cannot be written and nobody has it open. What SQLite would make beside it could not be written
+ * either, and would stay: a daemon that may write the file again could not use it. */
+static bool sealed(const char *path)
+{
+    char beside[PATH_MAX + 8];
+    struct stat status;
+    if (stat(path, &status) != 0 || ((status.st_mode & 0222) != 0 && access(path, W_OK) == 0))
+        return false;
+    snprintf(beside, sizeof beside, "%s-wal", path);
+    if (access(beside, F_OK) == 0)
+        return false;
+    snprintf(beside, sizeof beside, "%s-shm", path);
+    return access(beside, F_OK) != 0;
+}
+
+/*
+ * A reader needs the log's index; where it may not make one (a directory it cannot write to, and no daemon
+ * that has made it) the file can be read as it stands if there is no log, because then nobody has it open.
+ * With a log left by a crash it cannot: what was committed last is in there.
+ */
+static int connect_reader(struct store_sqlite *store)
+{
+    if (sealed(store->path))
+        return connect_reading(store, "?immutable=1");
+    int code = connect_reading(store, "?mode=ro");
+    if (code == 0 || code == EP_ESTORE)
+        return code;
+    char log[PATH_MAX + 8];
+    struct stat status;
+    snprintf(log, sizeof log, "%s-wal", store->path);
+    struct error first = store->store.error;
+    bool has_log = stat(log, &status) == 0 && status.st_size > 0;
+    sqlite3_close(store->db);
+    store->db = NULL;
+    if (has_log) {
+        store->store.error = first;
+        error_prefix(
+            &store->store.error,
+            "a log of %lld bytes, left by a crash, stands beside the store and cannot be read from here: "
+            "run this as the user who owns the store, or start the daemon",
+            (long long)status.st_size);
+        return code;
+    }
+    return connect_reading(store, "?immutable=1");
+}
+
+static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mode)
+{
+    if (mode ==
+        STORE_SQLITE_CREATE) { /* made here first, for its mode: SQLite gives the same one to its log */
+        int fd = open(store->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return error_set(&store->store.error,
+                             errno == EACCES || errno == EPERM ? EP_EACCESS : EP_ESTOREBUSY,
+                             "%s: cannot be opened for writing: %s", store->path, strerror(errno));
+        close(fd);
+    }
+    int result = sqlite3_open_v2(store->path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (result != SQLITE_OK)
+        return store_sqlite_fail(store, result);
+    sqlite3_busy_timeout(store->db, (int)store->busy_timeout_ms);
+    if (sqlite3_db_readonly(store->db, "main") == 1) /* SQLite opens what it may not write without a word */
+        return error_set(&store->store.error, EP_ESTOREBUSY, "%s: not writable for this user", store->path);
+    return 0;
+}
+
+static int connect_and_check(struct store_sqlite *store, const struct store_sqlite_place *place,
+                             enum store_sqlite_mode mode)
+{
+    int code = mode == STORE_SQLITE_READ ? connect_reader(store) : connect_writer(store, mode);
+    if (code != 0)
+        return code;
+    sqlite3_extended_result_codes(store->db, 1);
+    /* Whose file it is comes first: a foreign one must not be changed, not even to another journal. */
+    code = store_sqlite_schema(store, false);
+    if (code == 0)
+        code = set_up(store, place);
+    if (code == 0 && mode == STORE_SQLITE_CREATE)
+        code = store_sqlite_schema(store, true);
+    /* A predecessor may have been killed between its commit and its sync. What is read from here on is acted
+     * on (a cursor tells the backend what it may forget), and so must be on the disk first. */
+    if (code == 0 && mode == STORE_SQLITE_WRITE && store->durable)
+        code = store_sqlite_sync_log(store);
+    if (code != 0 || mode != STORE_SQLITE_WRITE || store->start_number != 0)
+        return code;
+    /* A writer that does not know the start: takes the store's, so that what runs counts as running. */
+    int64_t number;
+    code = store_sqlite_pragma(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
+    store->start_number = (uint64_t)number;
+    store->void_below = number << 40;
+    return code;
+}
+
+int store_sqlite_open_at(const struct store_options *options, const struct store_sqlite_place *place,
+                         enum store_sqlite_mode mode, const struct store_ops *ops, struct store_sqlite **out,
+                         struct error *error)
+{
+    struct stat status;
+    /* Nobody asks for these statistics. After the first store it is too late for this, and harmless. */
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    if (mode != STORE_SQLITE_CREATE && stat(place->path, &status) != 0)
+        return error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
+                         place->path, errno == ENOENT ? "there is no store" : strerror(errno));
+    struct store_sqlite *store = calloc(1, sizeof *store);
+    if (store == NULL || (store->path = strdup(place->path)) == NULL) {
+        free(store);
+        return error_set(error, EP_ENOMEM, "out of memory");
+    }
+    store->store.ops = ops;
+    store->gate = options->gate;
+    store->trace = options->trace;
+    store->pid = (int32_t)getpid();
+    store->readonly = mode == STORE_SQLITE_READ;
+    store->synchronous = place->synchronous;
+    store->fenced = mode == STORE_SQLITE_WRITE;
+    store->busy_timeout_ms = options->busy_timeout_ms != 0 ? options->busy_timeout_ms : BUSY_TIMEOUT_MS;
+    store->start_number = options->start_number;
+    store->void_below = options->start_number != 0 ? (int64_t)(options->start_number << 40) : INT64_MAX;
+    store->log_limit_bytes = options->log_bytes != 0 ? options->log_bytes : LOG_LIMIT_BYTES;
+    store->log_grown = options->log_grown;
+    store->gate_left = options->gate_left;
+    store->user = options->user;
+    int code = connect_and_check(store, place, mode);
+    if (code != 0) {
+        error_set(error, code, "%s", store->store.error.words);
+        store_sqlite_close(&store->store);
+        return code;
+    }
+    *out = store;
+    return 0;
+}
+
+void store_sqlite_close(struct store *base)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    for (size_t i = 0; i < SQL_STATEMENTS; i++)
+        sqlite3_finalize(store->statements[i]);
+    sqlite3_close(store->mover);
+    sqlite3_close(store->db);
+    trace_pack_free(&store->pack);
+    free(store->frontiers);
+    free(store->path);
+    free(store);
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SQLite engine's tables: made, migrated and recognised here; and the first step of a start. Creating and
+ * migrating is for who holds the store (the keeper's family, or an import); everybody else only checks.
+ *
+ * Invariants
+ *  1. A file that is not ours is never written to: application_id says whose it is.
+ *  2. PRAGMA user_version counts the steps taken. All steps that are missing are taken in one transaction.
+ *  3. A step that was ever released is never edited; a change of the tables is a new step at the end.
+ */
+#include "src/store/sqlite/sqlite.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "src/eventpipe.h"
+
+#define COUNT(name) #name " INTEGER NOT NULL DEFAULT 0, "
+#define EVENT_STATE                                                             \
+    "attempts INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0, " \
+    "done TEXT NOT NULL DEFAULT '', context TEXT NOT NULL DEFAULT '', words TEXT NOT NULL DEFAULT ''"
+
+/* Large, rarely wanted columns stand last: SQLite reads a row only as far as it must. */
+static const char *const steps[] = {
+    /* 1 */
+    "CREATE TABLE settings(id INTEGER PRIMARY KEY CHECK (id = 1), start_number INTEGER NOT NULL);"
+    "INSERT INTO settings VALUES(1, 0);"
+    "CREATE TABLE source(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next_number INTEGER NOT NULL "
+    "DEFAULT 1, " COUNT(fetched) COUNT(duplicates) COUNT(injected) COUNT(finished) COUNT(removed)
+        COUNT(discarded) COUNT(live) COUNT(delayed) COUNT(held) COUNT(
+            dead) "cursor TEXT);"
+                  "CREATE TABLE stage(id INTEGER PRIMARY KEY, source INTEGER NOT NULL, " COUNT(processed)
+                      COUNT(retried) COUNT(removed) COUNT(rejected) COUNT(failed) COUNT(
+                          crashed) "name TEXT NOT NULL, UNIQUE(source, name));"
+                                   "CREATE TABLE event(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, uid "
+                                   "TEXT NOT NULL, device TEXT, type TEXT, "
+                                   "arrival_ms INTEGER NOT NULL, data TEXT NOT NULL, UNIQUE(source, uid));"
+                                   "CREATE TABLE progress(seq INTEGER PRIMARY KEY, token INTEGER NOT "
+                                   "NULL, " EVENT_STATE ");"
+                                   "CREATE TABLE parked(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, "
+                                   "state INTEGER NOT NULL, "
+                                   "reason INTEGER NOT NULL DEFAULT 0, due_ms INTEGER NOT NULL DEFAULT "
+                                   "0, " EVENT_STATE ");"
+                                   "CREATE INDEX parked_due ON parked(source, due_ms) WHERE state = 2;"
+                                   "CREATE INDEX parked_state ON parked(source, state);",
+    /* 2: the uids that eventpipe import has taken, for ever */
+    "CREATE TABLE imported(source INTEGER NOT NULL, uid TEXT NOT NULL, PRIMARY KEY(source, uid)) WITHOUT "
+    "ROWID;",
+    /* 3: the latest deaths of processes, and how many more there were */
+    "CREATE TABLE death(id INTEGER PRIMARY KEY, died_ms INTEGER NOT NULL, lived_ms INTEGER NOT NULL, "
+    "pid INTEGER NOT NULL, code INTEGER NOT NULL, event INTEGER NOT NULL, kind TEXT NOT NULL, "
+    "cause TEXT NOT NULL, process TEXT NOT NULL, source TEXT NOT NULL, stage TEXT NOT NULL, "
+    "uid TEXT NOT NULL, how TEXT NOT NULL, words TEXT NOT NULL, UNIQUE(died_ms, pid));"
+    "ALTER TABLE settings ADD COLUMN deaths_dropped INTEGER NOT NULL DEFAULT 0;",
+    /* 4: what was done to events, packed (src/store/trace_pack.h), a row a transaction */
+    "CREATE TABLE trace(id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, bytes BLOB NOT NULL);",
+    /* 5: uids in order of their length first. Most of them end in a number that counts up, and as mere text
+     * 1000 stands between 100 and 101: each event that comes or goes beside a large backlog would change
+     * another leaf of the index. Ordered so, they come at its end and go at its beginning. The index that
+     * the table's UNIQUE had made is given a name to be dropped by: made anew, the table would be copied,
+     * which takes minutes and as much room again where millions of events wait. */
+    "PRAGMA writable_schema = 1;"
+    "UPDATE sqlite_schema SET sql = 'CREATE TABLE event(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, "
+    "uid TEXT NOT NULL, device TEXT, type TEXT, arrival_ms INTEGER NOT NULL, data TEXT NOT NULL)' "
+    "WHERE name = 'event';"
+    "UPDATE sqlite_schema SET name = 'event_text', sql = 'CREATE UNIQUE INDEX event_text ON "
+    "event(source, uid)' WHERE name = 'sqlite_autoindex_event_1';"
+    "PRAGMA writable_schema = RESET;"
+    "DROP INDEX event_text;"
+    "CREATE UNIQUE INDEX event_uid ON event(source, length(uid), uid);",
+};
+#define VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
+/* The oldest version whose tables a reader finds as they are now: steps 2 to 4 only add what none of
+ * them reads, or looks for first, and step 5 changes no column.
+ * So an operator can look into a store before the daemon that migrates it has started. */
+#define OLDEST_READ ((int64_t)1)
+
+static int read_identity(struct store_sqlite *store, int64_t *application, int64_t *version, int64_t *tables)
+{
+    int code = store_sqlite_pragma(store, "PRAGMA application_id", application);
+    if (code == 0)
+        code = store_sqlite_pragma(store, "PRAGMA user_version", version);
+    if (code == 0)
+        code = store_sqlite_pragma(store, "SELECT count(*) FROM sqlite_schema", tables);
+    if (code == EP_ESTORE && (sqlite3_errcode(store->db) & 0xff) == SQLITE_NOTADB)
+        error_set(&store->store.error, code,
+                  "%s: not an SQLite database; expected a store of eventpipe, or no file", store->path);
+    return code;
+}
+
+static int migrate(struct store_sqlite *store, int64_t version)
+{
+    int code =
+        store_sqlite_execute(store, "PRAGMA temp_store = 1"); /* an index of millions is sorted there */
+    if (code == 0)
+        code = store_sqlite_begin_write(store);
+    if (code != 0)
+        return code;
+    char sql[96];
+    snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %lld",
+             STORE_SQLITE_APPLICATION, (long long)VERSION);
+    for (int64_t step = version; code == 0 && step < VERSION; step++)
+        code = store_sqlite_execute(store, steps[step]);
+    if (code == 0)
+        code = store_sqlite_execute(store, sql);
+    code = store_sqlite_end(store, code);
+    return code == 0 ? store_sqlite_execute(store, "PRAGMA temp_store = 2") : code;
+}
+
+int store_sqlite_schema(struct store_sqlite *store, bool create)
+{
+    int64_t application, version, tables;
+    struct error *error = &store->store.error;
+    int code = read_identity(store, &application, &version, &tables);
+    if (code != 0)
+        return code;
+    bool empty = application == 0 && version == 0 && tables == 0;
+    if (!empty && application != STORE_SQLITE_APPLICATION)
+        return error_set(
+            error, EP_ESTORE,
+            "%s: a database of another program (application id %lld, %lld tables and indexes); expected "
+            "a store of eventpipe, or no file",
+            store->path, (long long)application, (long long)tables);
+    if (version > VERSION)
+        return error_set(error, EP_ESTORE,
+                         "%s: written by a newer eventpipe (store version %lld, this one knows up to %lld)",
+                         store->path, (long long)version, (long long)VERSION);
+    if (!empty && version < 1)
+        return error_set(error, EP_ESTORE, "%s: store version %lld, which no eventpipe ever wrote",
+                         store->path, (long long)version);
+    if (create)
+        return version < VERSION ? migrate(store, version) : 0;
+    if (store->fenced || store->readonly) {
+        if (empty)
+            return error_set(error, EP_ENOENT, "%s: there is no store in this file yet", store->path);
+        if (version < (store->readonly ? OLDEST_READ : VERSION))
+            return error_set(
+                error, EP_ESTORE,
+                "%s: of an older eventpipe (store version %lld, this one reads %lld); the daemon "
+                "migrates it when it starts",
+                store->path, (long long)version, (long long)VERSION);
+    }
+    return 0;
+}
+
+/* Finds the id of a name, or gives it one. */
+static int register_name(struct store_sqlite *store, const char *insert, const char *select, int64_t source,
+                         const char *name, int64_t *id)
+{
+    sqlite3_stmt *statement = NULL;
+    int result = SQLITE_OK;
+    for (int round = 0; round < 2 && (result == SQLITE_OK || result == SQLITE_DONE); round++) {
+        result = sqlite3_prepare_v2(store->db, round == 0 ? insert : select, -1, &statement, NULL);
+        if (result == SQLITE_OK)
+            result = sqlite3_bind_text(statement, 1, name, -1, SQLITE_STATIC);
+        if (result == SQLITE_OK && sqlite3_bind_parameter_count(statement) == 2)
+            result = sqlite3_bind_int64(statement, 2, source);
+        if (result == SQLITE_OK)
+            result = sqlite3_step(statement);
+        if (result == SQLITE_ROW)
+            *id = sqlite3_column_int64(statement, 0);
+        sqlite3_finalize(statement);
+    }
+    return result == SQLITE_ROW ? 0 : store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
+}
+
+static int register_names(struct store_sqlite *store, struct store_names *names)
+{
+    int code = register_name(store, "INSERT INTO source(name) VALUES(?1) ON CONFLICT(name) DO NOTHING",
+                             "SELECT id FROM source WHERE name = ?1", 0, names->source, &names->source_id);
+    for (size_t i = 0; code == 0 && i < names->stage_count; i++)
+        code = register_name(
+            store, "INSERT INTO stage(name, source) VALUES(?1, ?2) ON CONFLICT(source, name) DO NOTHING",
+            "SELECT id FROM stage WHERE name = ?1 AND source = ?2", names->source_id, names->stages[i],
+            &names->stage_ids[i]);
+    return code;
+}
+
+int store_sqlite_prepare_at(const struct store_options *options, const struct store_sqlite_place *place,
+                            const struct store_ops *ops, struct store_names *names, size_t count,
+                            uint64_t *start_number, struct error *error)
+{
+    struct store_sqlite *store;
+    int64_t number = 0;
+    int code = store_sqlite_open_at(options, place, STORE_SQLITE_CREATE, ops, &store, error);
+    if (code != 0)
+        return code;
+    code = store_sqlite_begin_write(store);
+    if (code == 0) {
+        code =
+            store_sqlite_execute(store, "UPDATE settings SET start_number = start_number + 1 WHERE id = 1");
+        if (code == 0)
+            code = store_sqlite_pragma(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
+        if (code == 0 && (number < 1 || number >= 1 << 23)) /* a token has 23 bits for it */
+            code = error_set(&store->store.error, EP_ESTORE, "%s: its start number %lld is out of range",
+                             place->path, (long long)number);
+        for (size_t i = 0; code == 0 && i < count; i++)
+            code = register_names(store, &names[i]);
+        code = store_sqlite_end(store, code);
+    }
+    if (code != 0)
+        error_set(error, code, "%s", store->store.error.words);
+    else
+        *start_number = (uint64_t)number;
+    store_sqlite_close(&store->store);
+    return code;
+}

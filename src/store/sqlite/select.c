@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SQLite engine: finding what an operator selects. Runs in the keeper and the command line. With UIDs
+ * every event is looked up by the index; otherwise the smallest of the tables that can hold the wanted states
+ * is walked in order of arrival, source by source, and the rest of the selection is compared here.
+ *
+ * A damaged page hides nothing but what stands in it: a list reads on around it, number by number.
+ */
+#include "src/store/sqlite/select.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK_BYTES (4 << 20) /* of copied data, so that long events do not fill the memory */
+#define STATE(state) (1u << (state))
+#define PARKED (STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD))
+
+/* ---- the chain ---- */
+
+static bool is_done(const char *done, const char *stage)
+{
+    size_t length = strlen(stage);
+    for (const char *line = done; line != NULL && *line != '\0';) {
+        const char *end = strchrnul(line, '\n');
+        if ((size_t)(end - line) == length && memcmp(line, stage, length) == 0)
+            return true;
+        line = *end == '\0' ? end : end + 1;
+    }
+    return false;
+}
+
+static const char *stage_of(const struct walk_source *source, const char *done)
+{
+    for (size_t i = 0; source->chain != NULL && source->chain[i] != NULL; i++)
+        if (!is_done(done, source->chain[i]))
+            return source->chain[i];
+    return "";
+}
+
+static const char *const *chain_of(const struct store_select *select, const char *source)
+{
+    for (size_t i = 0; i < select->chain_count; i++)
+        if (strcmp(select->chain_sources[i], source) == 0)
+            return select->chains[i];
+    return NULL;
+}
+
+/* ---- open ---- */
+
+static int add_source(int64_t id, const char *name, void *user)
+{
+    struct walk *walk = user;
+    if (walk->select->source != NULL && strcmp(walk->select->source, name) != 0)
+        return 0;
+    struct walk_source *grown = realloc(walk->sources, (walk->source_count + 1) * sizeof *grown);
+    if (grown == NULL)
+        return store_sqlite_fail(walk->store, SQLITE_NOMEM);
+    walk->sources = grown;
+    struct walk_source *source = &grown[walk->source_count];
+    *source = (struct walk_source){.id = id, .name = strdup(name), .chain = chain_of(walk->select, name)};
+    if (source->name == NULL)
+        return store_sqlite_fail(walk->store, SQLITE_NOMEM);
+    walk->source_count++;
+    return 0;
+}
+
+static int compare_ids(const void *left, const void *right)
+{
+    int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
+    return (a > b) - (a < b);
+}
+
+static int find_uid(struct walk *walk, const char *uid)
+{
+    for (size_t i = 0; i < walk->source_count; i++) {
+        sqlite3_stmt *statement = store_sqlite_use(walk->store, SQL_FIND_UID);
+        store_sqlite_bind(walk->store, statement, 1, walk->sources[i].id);
+        store_sqlite_bind_words(walk->store, statement, 2, uid);
+        int code = store_sqlite_step(walk->store, statement);
+        if (code < 0)
+            return code;
+        if (code == 0)
+            continue;
+        walk->found[walk->found_count++] = sqlite3_column_int64(statement, 0);
+        sqlite3_reset(statement);
+    }
+    return 0;
+}
+
+static int find_uids(struct walk *walk)
+{
+    const struct store_select *select = walk->select;
+    walk->found = calloc(select->uid_count * walk->source_count + 1, sizeof *walk->found);
+    if (walk->found == NULL)
+        return store_sqlite_fail(walk->store, SQLITE_NOMEM);
+    int code = store_sqlite_begin_read(walk->store);
+    if (code != 0)
+        return code;
+    for (size_t i = 0; code == 0 && i < select->uid_count; i++)
+        code = find_uid(walk, select->uids[i]);
+    code = store_sqlite_end(walk->store, code);
+    qsort(walk->found, walk->found_count, sizeof *walk->found, compare_ids);
+    size_t kept = 0; /* a UID named twice is one event */
+    for (size_t i = 0; i < walk->found_count; i++)
+        if (i == 0 || walk->found[i] != walk->found[kept - 1])
+            walk->found[kept++] = walk->found[i];
+    walk->found_count = kept;
+    return code;
+}
+
+int walk_open(struct store_sqlite *store, const struct store_select *select, unsigned states, bool with_data,
+              bool around, struct walk *out)
+{
+    *out = (struct walk){
+        .store = store, .select = select, .states = states, .with_data = with_data, .around = around};
+    if (select->state >= 0)
+        out->states &= STATE(select->state);
+    int code = store_sqlite_each_source(&store->store, add_source, out);
+    if (code == 0 && (out->items = calloc(WALK_CHUNK, sizeof *out->items)) == NULL)
+        code = store_sqlite_fail(store, SQLITE_NOMEM);
+    if (code == 0 && select->uids != NULL)
+        code = find_uids(out);
+    if (code == EP_ESTORE && around && out->found != NULL) {
+        free(out->found);
+        out->found = NULL;
+        out->by_uid = true;
+        code = 0;
+    }
+    out->end = out->source_count == 0 || out->states == 0;
+    out->last = out->end ? 0 : EVENT_FIRST(out->sources[0].id);
+    if (code != 0)
+        walk_close(out);
+    return code;
+}
+
+void walk_forget(struct walk_item *item)
+{
+    free(item->block);
+    item->block = NULL;
+}
+
+static void forget_chunk(struct walk *walk)
+{
+    for (size_t i = 0; i < walk->item_count; i++)
+        walk_forget(&walk->items[i]);
+    walk->item_count = 0;
+}
+
+void walk_close(struct walk *walk)
+{
+    forget_chunk(walk);
+    for (size_t i = 0; i < walk->source_count; i++)
+        free(walk->sources[i].name);
+    free(walk->sources);
+    free(walk->found);
+    free(walk->items);
+    *walk = (struct walk){.end = true};
+}
+
+/* ---- one event ---- */
+
+static const char *column(sqlite3_stmt *statement, int at)
+{
+    const char *text = (const char *)sqlite3_column_text(statement, at);
+    return text != NULL ? text : "";
+}
+
+/* What the row says, its texts borrowed from the statement. */
+static void read_item(const struct walk *walk, sqlite3_stmt *statement, struct walk_source *source,
+                      struct walk_item *out)
+{
+    bool parked = sqlite3_column_type(statement, 6) == SQLITE_NULL;
+    *out = (struct walk_item){.source = source, .token = parked ? -1 : sqlite3_column_int64(statement, 6)};
+    out->item = (struct store_item){
+        .id = sqlite3_column_int64(statement, 0),
+        .source = source->name,
+        .uid = column(statement, 1),
+        .device = column(statement, 2),
+        .type = column(statement, 3),
+        .arrival_ms = (uint64_t)sqlite3_column_int64(statement, 4),
+        .state = parked ? (enum store_state)sqlite3_column_int64(statement, 7)
+                 : out->token >= walk->store->void_below ? STORE_RUNNING
+                                                         : STORE_READY,
+        .reason = (enum store_reason)sqlite3_column_int64(statement, 8),
+        .due_ms = (uint64_t)sqlite3_column_int64(statement, 9),
+        .attempts = (uint32_t)sqlite3_column_int64(statement, 10),
+        .crashes = (uint32_t)sqlite3_column_int64(statement, 11),
+        .done = column(statement, 12),
+        .words = column(statement, 14),
+    };
+    out->item.stage = stage_of(source, out->item.done);
+    if (!walk->with_data)
+        return;
+    out->item.data = column(statement, 5);
+    out->item.data_bytes = (size_t)sqlite3_column_bytes(statement, 5);
+    out->item.context = column(statement, 13);
+    out->item.context_bytes = (size_t)sqlite3_column_bytes(statement, 13);
+}
+
+static bool differs(const char *wanted, const char *found)
+{
+    return wanted != NULL && strcmp(wanted, found) != 0;
+}
+
+static bool is_named(const struct store_select *select, const char *uid)
+{
+    for (size_t i = 0; i < select->uid_count; i++)
+        if (strcmp(select->uids[i], uid) == 0)
+            return true;
+    return false;
+}
+
+static bool is_wanted(const struct walk *walk, const struct store_item *item)
+{
+    const struct store_select *select = walk->select;
+    return (!walk->by_uid || is_named(select, item->uid)) && (walk->states & STATE(item->state)) != 0 &&
+           !differs(select->device, item->device) && !differs(select->type, item->type) &&
+           !differs(select->stage, item->stage) &&
+           (select->older_than_ms == 0 || item->arrival_ms < select->older_than_ms) &&
+           (select->error == NULL || strstr(item->words, select->error) != NULL);
+}
+
+/* Puts one text at *end and points at it there. */
+static void move_text(char **end, const char **text, size_t bytes)
+{
+    memcpy(*end, *text, bytes);
+    (*end)[bytes] = '\0';
+    *text = *end;
+    *end += bytes + 1;
+}
+
+/* Copies what read_item borrowed into a block of the item's own. Returns its size, 0 without memory. */
+static size_t keep_item(struct walk_item *item)
+{
+    struct store_item *view = &item->item;
+    const char **texts[] = {&view->uid, &view->device, &view->type, &view->done, &view->words};
+    size_t total = view->data_bytes + view->context_bytes + 2;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        total += strlen(*texts[i]) + 1;
+    char *end = item->block = malloc(total);
+    if (end == NULL)
+        return 0;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        move_text(&end, texts[i], strlen(*texts[i]));
+    if (view->data != NULL)
+        move_text(&end, &view->data, view->data_bytes);
+    if (view->context != NULL)
+        move_text(&end, &view->context, view->context_bytes);
+    return total;
+}
+
+static struct walk_source *source_of(const struct walk *walk, int64_t event)
+{
+    for (size_t i = 0; i < walk->source_count; i++)
+        if (walk->sources[i].id == event >> EVENT_SOURCE_SHIFT)
+            return &walk->sources[i];
+    return NULL;
+}
+
+static int step_to_item(struct walk *walk, enum store_sqlite_statement which, int64_t event,
+                        sqlite3_stmt **statement)
+{
+    *statement = store_sqlite_use(walk->store, which);
+    store_sqlite_bind(walk->store, *statement, 1, walk->with_data);
+    store_sqlite_bind(walk->store, *statement, 2, event);
+    return store_sqlite_step(walk->store, *statement);
+}
+
+int walk_again(struct walk *walk, int64_t event, struct walk_item *out)
+{
+    struct walk_source *source = source_of(walk, event);
+    sqlite3_stmt *statement;
+    int code = source == NULL ? 0 : step_to_item(walk, SQL_ITEM, event, &statement);
+    if (code == EP_ESTORE && walk->around) { /* damaged may be a table that has nothing of this event */
+        code = step_to_item(walk, SQL_ITEM_PROGRESS, event, &statement);
+        if (code != 1)
+            code = step_to_item(walk, SQL_ITEM_PARKED, event, &statement);
+        if (code == 0)
+            code = EP_ESTORE;
+    }
+    if (code != 1)
+        return code;
+    read_item(walk, statement, source, out);
+    if (!is_wanted(walk, &out->item))
+        code = 0;
+    else if (keep_item(out) == 0)
+        code = store_sqlite_fail(walk->store, SQLITE_NOMEM);
+    sqlite3_reset(statement);
+    return code;
+}
+
+/* ---- a chunk ---- */
+
+static int next_found(struct walk *walk, size_t limit)
+{
+    size_t bytes = 0;
+    int code = 0;
+    while (code >= 0 && walk->at < walk->found_count && walk->item_count < limit && bytes < CHUNK_BYTES) {
+        struct walk_item *item = &walk->items[walk->item_count];
+        code = walk_again(walk, walk->found[walk->at++], item);
+        if (code == EP_ESTORE && walk->around) {
+            walk->unreadable++;
+            code = 0;
+        }
+        if (code == 1) {
+            walk->item_count++;
+            bytes += item->item.data_bytes + item->item.context_bytes;
+        }
+    }
+    walk->end = walk->at == walk->found_count;
+    return code < 0 ? code : 0;
+}
+
+static sqlite3_stmt *start_rows(struct walk *walk, const struct walk_source *source)
+{
+    struct store_sqlite *store = walk->store;
+    bool one_state = (walk->states & (walk->states - 1)) == 0;
+    enum store_sqlite_statement which = SQL_LIST_ALL;
+    if ((walk->states & PARKED) == 0)
+        which = SQL_LIST_PROGRESS;
+    else if ((walk->states & ~PARKED) == 0)
+        which = one_state ? SQL_LIST_STATE : SQL_LIST_PARKED;
+    sqlite3_stmt *statement = store_sqlite_use(store, which);
+    store_sqlite_bind(store, statement, 1, walk->with_data);
+    store_sqlite_bind(store, statement, 2, walk->last);
+    store_sqlite_bind(store, statement, 3, EVENT_LAST(source->id));
+    store_sqlite_bind(store, statement, 4, WALK_CHUNK);
+    if (which == SQL_LIST_STATE) {
+        store_sqlite_bind(store, statement, 5, source->id);
+        store_sqlite_bind(store, statement, 6, __builtin_ctz(walk->states));
+    }
+    return statement;
+}
+
+static void next_source(struct walk *walk)
+{
+    walk->at++;
+    walk->end = walk->at == walk->source_count;
+    if (!walk->end)
+        walk->last = EVENT_FIRST(walk->sources[walk->at].id);
+}
+
+/* Event by event, where a page of them is damaged. */
+static int next_carefully(struct walk *walk, size_t limit)
+{
+    int64_t next;
+    size_t bytes = 0;
+    int code = store_sqlite_next_event(walk->store, walk->sources[walk->at].id, &next);
+    if (code != 0)
+        return code;
+    int64_t until = walk->careful_until < next - 1 ? walk->careful_until : next - 1;
+    while (walk->last < until && walk->item_count < limit && bytes < CHUNK_BYTES) {
+        struct walk_item *item = &walk->items[walk->item_count];
+        code = walk_again(walk, ++walk->last, item);
+        if (code == 1) {
+            walk->item_count++;
+            bytes += item->item.data_bytes + item->item.context_bytes;
+        } else if (code == EP_ESTORE) {
+            walk->unreadable++;
+        } else if (code < 0) {
+            return code;
+        }
+    }
+    if (walk->last >= next - 1)
+        next_source(walk);
+    return 0;
+}
+
+static int next_rows(struct walk *walk, size_t limit)
+{
+    if (walk->last < walk->careful_until)
+        return next_carefully(walk, limit);
+    struct walk_source *source = &walk->sources[walk->at];
+    size_t bytes = 0, rows = 0;
+    sqlite3_stmt *statement = start_rows(walk, source);
+    int code;
+    while ((code = store_sqlite_step(walk->store, statement)) == 1) {
+        struct walk_item *item = &walk->items[walk->item_count];
+        read_item(walk, statement, source, item);
+        walk->last = item->item.id;
+        rows++;
+        if (!is_wanted(walk, &item->item))
+            continue;
+        size_t kept = keep_item(item);
+        if (kept == 0)
+            code = store_sqlite_fail(walk->store, SQLITE_NOMEM);
+        else
+            walk->item_count++;
+        bytes += kept;
+        if (kept == 0 || walk->item_count == limit || bytes >= CHUNK_BYTES) {
+            sqlite3_reset(statement);
+            return code < 0 ? code : 0;
+        }
+    }
+    if (code == 0 && rows < WALK_CHUNK) /* this source has no more */
+        next_source(walk);
+    if (code != EP_ESTORE || !walk->around)
+        return code;
+    walk->careful_until = walk->last + WALK_CHUNK;
+    return 0;
+}
+
+int walk_next(struct walk *walk, size_t limit)
+{
+    forget_chunk(walk);
+    if (limit > WALK_CHUNK)
+        limit = WALK_CHUNK;
+    int code = 0;
+    while (code == 0 && !walk->end && walk->item_count == 0) {
+        code = store_sqlite_begin_read(walk->store);
+        if (code == 0)
+            code = walk->found != NULL ? next_found(walk, limit) : next_rows(walk, limit);
+        store_sqlite_roll_back(
+            walk->store); /* nothing was written; a commit would tell of the damage again */
+    }
+    return code;
+}

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SQLite engine: the trace, from which an event's story is told. Each transaction that does something to
+ * events adds one row of what it did (src/store/trace_pack.h); the keeper drops old ones; readers look through all
+ * of them.
+ *
+ * Invariants
+ *  1. A row is written in the very transaction that does what it tells: the trace is never ahead of the
+ * truth, nor behind it. Only for want of memory is it left out: a story is not worth an event.
+ *  2. The last row is never dropped, so that ids only grow.
+ *  3. Dropping ends: what is kept of live events is written anew with the present time, and where the size is
+ * to go down it is a quarter of what is dropped at most.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/store/sqlite/sqlite.h"
+
+#define TRIM_ROWS 256
+#define TRIM_BYTES ((size_t)1 << 20)
+#define ROW_COST 16     /* as SQL_TRACE_SIZE counts it */
+#define EVENTS_MAX 1000 /* of one uid that a story tells of */
+
+/* ---- writing ---- */
+
+static uint64_t wall_clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void store_sqlite_trace_begin(struct store_sqlite *store)
+{
+    if (store->trace)
+        trace_pack_begin(&store->pack, wall_clock_ms());
+}
+
+void store_sqlite_trace_add(struct store_sqlite *store, struct store_step *step)
+{
+    if (!store->trace)
+        return;
+    step->at_ms = store->pack.at_ms;
+    trace_pack_add(&store->pack, step);
+}
+
+static int write_row(struct store_sqlite *store, const struct trace_pack *pack)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_ADD_TRACE);
+    store_sqlite_bind(store, statement, 1, store_sqlite_signed(pack->at_ms));
+    if (statement != NULL && store->bind_code == SQLITE_OK)
+        store->bind_code = sqlite3_bind_blob64(statement, 2, pack->bytes, pack->used, SQLITE_STATIC);
+    return store_sqlite_run(store, statement);
+}
+
+int store_sqlite_trace_write(struct store_sqlite *store)
+{
+    return store->trace && trace_pack_any(&store->pack) ? write_row(store, &store->pack) : 0;
+}
+
+/* ---- trimming ---- */
+
+struct trim {
+    struct store_sqlite *store;
+    uint64_t before_ms, over; /* what is older goes; over: so many bytes are too many */
+    bool keeps;               /* what lives */
+    struct trace_pack kept;   /* what lives of the rows that go */
+    int64_t last;             /* row that goes, 0 = none */
+    uint64_t dropped_bytes;
+};
+
+static int lives(struct store_sqlite *store, int64_t first, int64_t last, bool *any)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_LIVE);
+    store_sqlite_bind(store, statement, 1, first);
+    store_sqlite_bind(store, statement, 2, last);
+    int code = store_sqlite_step(store, statement);
+    *any = code == 1;
+    if (code == 1)
+        sqlite3_reset(statement);
+    return code < 0 ? code : 0;
+}
+
+/* Mostly nothing of a row lives any more, and one look tells. */
+static int keep_live(struct trim *trim, uint64_t at_ms, const void *bytes, size_t count)
+{
+    struct trace_unpack unpack;
+    struct store_step step;
+    int64_t first = INT64_MAX, last = 0;
+    bool any = false;
+    trace_unpack_begin(&unpack, at_ms, bytes, count);
+    while (trace_unpack_next(&unpack, &step)) {
+        first = step.event < first ? step.event : first;
+        last = step.event > last ? step.event : last;
+    }
+    int code = lives(trim->store, first, last, &any);
+    if (code != 0 || !any)
+        return code;
+    trace_unpack_begin(&unpack, at_ms, bytes, count);
+    while (code == 0 && trace_unpack_next(&unpack, &step)) {
+        if (trim->over > 0 && trim->kept.used > trim->dropped_bytes / 4)
+            break;
+        code = lives(trim->store, step.event, step.event, &any);
+        if (code == 0 && any)
+            trace_pack_add(&trim->kept, &step);
+    }
+    return code;
+}
+
+/* The row goes, unless what is too much has gone already and it is not old. */
+static int judge_row(struct trim *trim, sqlite3_stmt *statement, bool *goes)
+{
+    uint64_t at_ms = (uint64_t)sqlite3_column_int64(statement, 1);
+    const void *bytes = sqlite3_column_blob(statement, 2);
+    size_t count = (size_t)sqlite3_column_bytes(statement, 2);
+    *goes = at_ms < trim->before_ms || trim->dropped_bytes < trim->over;
+    if (!*goes)
+        return 0;
+    trim->last = sqlite3_column_int64(statement, 0);
+    trim->dropped_bytes += count + ROW_COST;
+    return bytes != NULL && trim->keeps ? keep_live(trim, at_ms, bytes, count) : 0;
+}
+
+static int drop_rows(struct trim *trim, bool *more)
+{
+    struct store_sqlite *store = trim->store;
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_OLDEST);
+    store_sqlite_bind(store, statement, 1, store->trace_counted);
+    store_sqlite_bind(store, statement, 2, TRIM_ROWS);
+    int code, rows = 0;
+    bool goes = true;
+    while ((code = store_sqlite_step(store, statement)) == 1) {
+        rows++;
+        code = judge_row(trim, statement, &goes);
+        if (code != 0 || !goes || trim->dropped_bytes > TRIM_BYTES)
+            break;
+    }
+    sqlite3_reset(statement);
+    if (code < 0 || trim->last == 0)
+        return code < 0 ? code : 0;
+    *more = goes && (rows == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
+    statement = store_sqlite_use(store, SQL_DELETE_TRACE);
+    store_sqlite_bind(store, statement, 1, trim->last);
+    code = store_sqlite_run(store, statement);
+    return code == 0 && trace_pack_any(&trim->kept) ? write_row(store, &trim->kept) : code;
+}
+
+/* Counts the rows that came since the last look. */
+static int count_rows(struct store_sqlite *store)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_SIZE);
+    store_sqlite_bind(store, statement, 1, store->trace_counted);
+    int code = store_sqlite_step(store, statement);
+    if (code != 1)
+        return code;
+    if (sqlite3_column_type(statement, 0) != SQLITE_NULL) {
+        store->trace_counted = sqlite3_column_int64(statement, 0);
+        store->trace_bytes += (uint64_t)sqlite3_column_int64(statement, 1);
+    }
+    sqlite3_reset(statement);
+    return 0;
+}
+
+static int oldest_is_old(struct store_sqlite *store, uint64_t before_ms, bool *old)
+{
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_OLDEST);
+    store_sqlite_bind(store, statement, 1, store->trace_counted);
+    store_sqlite_bind(store, statement, 2, 1);
+    int code = store_sqlite_step(store, statement);
+    *old = code == 1 && (uint64_t)sqlite3_column_int64(statement, 1) < before_ms;
+    if (code == 1)
+        sqlite3_reset(statement);
+    return code < 0 ? code : 0;
+}
+
+int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    struct trim trim = {.store = store,
+                        .before_ms = now_ms > 2 * keep_ms ? now_ms - 2 * keep_ms : 0,
+                        .keeps = keep_ms > 0};
+    bool old = false, more = false;
+    int code = store_sqlite_begin_read(store);
+    if (code != 0)
+        return code;
+    code = count_rows(store);
+    if (code == 0)
+        code = oldest_is_old(store, trim.before_ms, &old);
+    code = store_sqlite_end(store, code);
+    trim.over = store->trace_bytes > bytes ? store->trace_bytes - bytes : 0;
+    if (code != 0 || (!old && trim.over == 0))
+        return code;
+    code = store_sqlite_begin_write(store);
+    if (code != 0)
+        return code;
+    trace_pack_begin(&trim.kept, now_ms);
+    code = store_sqlite_end(store, drop_rows(&trim, &more));
+    trace_pack_free(&trim.kept);
+    if (code != 0)
+        return code;
+    store->trace_bytes -= trim.dropped_bytes < store->trace_bytes ? trim.dropped_bytes : store->trace_bytes;
+    return more ? 1 : 0;
+}
+
+/* ---- telling ---- */
+
+struct told {
+    struct store_step step;
+    bool moved;
+    size_t number; /* in the order of rows */
+};
+
+struct tale {
+    struct store_sqlite *store;
+    int64_t source;
+    uint64_t hash;
+    int64_t events[EVENTS_MAX];
+    size_t event_count, live;
+    struct told *told;
+    size_t count, room;
+};
+
+static bool is_of(const struct tale *tale, int64_t event)
+{
+    for (size_t i = 0; i < tale->event_count; i++)
+        if (tale->events[i] == event)
+            return true;
+    return false;
+}
+
+static void add_event(struct tale *tale, int64_t event)
+{
+    if (tale->event_count < EVENTS_MAX && !is_of(tale, event))
+        tale->events[tale->event_count++] = event;
+}
+
+static int find_arrival(struct tale *tale, const struct trace_unpack *unpack, const struct store_step *step)
+{
+    (void)unpack;
+    bool arrives = step->kind == STORE_STEP_FETCHED || step->kind == STORE_STEP_INJECTED;
+    if (arrives && step->uid_hash == tale->hash &&
+        (tale->source == 0 || step->event >> EVENT_SOURCE_SHIFT == tale->source))
+        add_event(tale, step->event);
+    return 0;
+}
+
+static int no_memory(struct tale *tale)
+{
+    return error_set(&tale->store->store.error, EP_ENOMEM, "out of memory");
+}
+
+static int take_step(struct tale *tale, const struct trace_unpack *unpack, const struct store_step *step)
+{
+    if (!is_of(tale, step->event))
+        return 0;
+    if (tale->count == tale->room) {
+        size_t room = tale->room * 2 + 64;
+        struct told *told = reallocarray(tale->told, room, sizeof *told);
+        if (told == NULL)
+            return no_memory(tale);
+        tale->told = told;
+        tale->room = room;
+    }
+    struct told *told = &tale->told[tale->count];
+    *told = (struct told){.step = *step, .moved = unpack->moved, .number = tale->count};
+    if (step->words != NULL && (told->step.words = strndup(step->words, step->words_bytes)) == NULL)
+        return no_memory(tale);
+    tale->count++;
+    return 0;
+}
+
+static int each_step(struct tale *tale, int (*see)(struct tale *tale, const struct trace_unpack *unpack,
+                                                   const struct store_step *step))
+{
+    sqlite3_stmt *statement = store_sqlite_use(tale->store, SQL_EACH_TRACE);
+    int code;
+    while ((code = store_sqlite_step(tale->store, statement)) == 1) {
+        struct trace_unpack unpack;
+        struct store_step step;
+        const void *bytes = sqlite3_column_blob(statement, 1);
+        code = 0;
+        if (bytes != NULL)
+            trace_unpack_begin(&unpack, (uint64_t)sqlite3_column_int64(statement, 0), bytes,
+                               (size_t)sqlite3_column_bytes(statement, 1));
+        while (bytes != NULL && code == 0 && trace_unpack_next(&unpack, &step))
+            code = see(tale, &unpack, &step);
+        if (code != 0) {
+            sqlite3_reset(statement);
+            return code;
+        }
+    }
+    return code;
+}
+
+static int find_in_source(struct tale *tale, int64_t source, const char *uid)
+{
+    sqlite3_stmt *statement = store_sqlite_use(tale->store, SQL_FIND_UID);
+    store_sqlite_bind(tale->store, statement, 1, source);
+    store_sqlite_bind_words(tale->store, statement, 2, uid);
+    int code = store_sqlite_step(tale->store, statement);
+    if (code != 1)
+        return code;
+    add_event(tale, sqlite3_column_int64(statement, 0));
+    tale->live++;
+    sqlite3_reset(statement);
+    return 0;
+}
+
+static int find_live(struct tale *tale, const char *uid)
+{
+    if (tale->source != 0)
+        return find_in_source(tale, tale->source, uid);
+    sqlite3_stmt *statement = store_sqlite_use(tale->store, SQL_EACH_SOURCE);
+    int code;
+    while ((code = store_sqlite_step(tale->store, statement)) == 1)
+        if ((code = find_in_source(tale, sqlite3_column_int64(statement, 0), uid)) != 0) {
+            sqlite3_reset(statement);
+            return code;
+        }
+    return code;
+}
+
+static int gather(struct tale *tale, const char *uid)
+{
+    int64_t tables;
+    int code =
+        store_sqlite_pragma(tale->store, "SELECT count(*) FROM sqlite_schema WHERE name = 'trace'", &tables);
+    if (code == 0)
+        code = find_live(tale, uid);
+    if (code != 0 || tables == 0) /* a store of an older version: it knows of none */
+        return code;
+    code = each_step(tale, find_arrival);
+    return code == 0 && tale->event_count > 0 ? each_step(tale, take_step) : code;
+}
+
+/* What was moved comes first where times are equal: it was there before all that was not. */
+static int in_order(const void *left, const void *right)
+{
+    const struct told *a = left, *b = right;
+    if (a->step.event != b->step.event)
+        return a->step.event < b->step.event ? -1 : 1;
+    if (a->step.at_ms != b->step.at_ms)
+        return a->step.at_ms < b->step.at_ms ? -1 : 1;
+    if (a->moved != b->moved)
+        return a->moved ? -1 : 1;
+    return a->number < b->number ? -1 : a->number > b->number;
+}
+
+int store_sqlite_trace(struct store *base, int64_t source, const char *uid, store_on_step *see, void *user,
+                       size_t *live)
+{
+    struct tale tale = {.store = store_sqlite_of(base), .source = source, .hash = trace_uid_hash(uid)};
+    int code = store_sqlite_begin_read(tale.store);
+    if (code == 0)
+        code = store_sqlite_end(tale.store, gather(&tale, uid));
+    if (code == 0 && tale.count > 0)
+        qsort(tale.told, tale.count, sizeof *tale.told, in_order);
+    for (size_t i = 0; code == 0 && i < tale.count; i++)
+        code = see(&tale.told[i].step, user);
+    for (size_t i = 0; i < tale.count; i++)
+        free((char *)tale.told[i].step.words);
+    free(tale.told);
+    *live = tale.live;
+    return code;
+}

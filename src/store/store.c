@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The store's front: finds the engine that a URL names and passes every call on to it. Runs wherever a store
+ * is used. Owns nothing; a handle remembers its engine.
+ */
+#include "src/store/store.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "src/store/engine.h"
+
+static const struct {
+    const char *prefix;
+    const struct store_ops *ops;
+} engines[] = {
+    {"sqlite:", &store_sqlite_ops},
+    {"memory:", &store_memory_ops},
+    {":memory", &store_memory_ops}, /* as the original writes it */
+};
+
+static const struct store_ops *engine_of(const struct store_options *options, struct error *error)
+{
+    const char *url = options->url != NULL ? options->url : "";
+    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
+        if (strncmp(url, engines[i].prefix, strlen(engines[i].prefix)) == 0)
+            return engines[i].ops;
+    error_set(error, EP_EINVAL, "storage \"%s\": expected sqlite:PATH or memory:", url);
+    return NULL;
+}
+
+const char *store_state_name(enum store_state state)
+{
+    static const char *const names[] = {
+#define X(name, text) [STORE_##name] = text,
+        STORE_STATES(X)
+#undef X
+    };
+    return (size_t)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
+}
+
+const char *store_reason_name(enum store_reason reason)
+{
+    static const char *const names[] = {
+#define X(name, text) [STORE_REASON_##name] = text,
+        STORE_REASONS(X)
+#undef X
+    };
+    return (size_t)reason < sizeof names / sizeof names[0] ? names[reason] : "unknown";
+}
+
+const char *store_step_name(enum store_step_kind kind)
+{
+    static const char *const names[] = {
+#define X(name, text) [STORE_STEP_##name] = text,
+        STORE_STEPS(X)
+#undef X
+    };
+    return (size_t)kind < sizeof names / sizeof names[0] ? names[kind] : "unknown";
+}
+
+int store_hold(const struct store_options *options, uint64_t wait_ms, int *lock_fd, struct error *error)
+{
+    const struct store_ops *ops = engine_of(options, error);
+    return ops == NULL ? EP_EINVAL : ops->hold(options, wait_ms, lock_fd, error);
+}
+
+void store_leave(const struct store_options *options)
+{
+    const struct store_ops *ops = engine_of(options, NULL);
+    if (ops != NULL)
+        ops->leave(options);
+}
+
+int store_prepare(const struct store_options *options, struct store_names *names, size_t count,
+                  uint64_t *start_number, struct error *error)
+{
+    const struct store_ops *ops = engine_of(options, error);
+    return ops == NULL ? EP_EINVAL : ops->prepare(options, names, count, start_number, error);
+}
+
+int store_open(const struct store_options *options, struct store **out, struct error *error)
+{
+    const struct store_ops *ops = engine_of(options, error);
+    return ops == NULL ? EP_EINVAL : ops->open(options, out, error);
+}
+
+void store_close(struct store **store)
+{
+    if (*store != NULL)
+        (*store)->ops->close(*store);
+    *store = NULL;
+}
+
+uint64_t store_event_number(int64_t event)
+{
+    return (uint64_t)event & ((UINT64_C(1) << STORE_NUMBER_BITS) - 1);
+}
+
+int64_t store_event_source(int64_t event)
+{
+    return event >> STORE_NUMBER_BITS;
+}
+
+const char *store_words(const struct store *store)
+{
+    return store->error.words;
+}
+
+int store_ingest(struct store *store, int64_t source, const struct store_page *page,
+                 const struct store_claim *claim, struct store_ingested *out)
+{
+    return store->ops->ingest(store, source, page, claim, out);
+}
+
+int store_claim(struct store *store, int64_t source, uint64_t now_ms, const struct store_claim *claim,
+                struct store_claimed *out)
+{
+    return store->ops->claim(store, source, now_ms, claim, out);
+}
+
+void store_rescan(struct store *store, int64_t source)
+{
+    store->ops->rescan(store, source);
+}
+
+int store_read(struct store *store, const struct store_lease *leases, size_t count, store_on_row *on_row,
+               void *user)
+{
+    return store->ops->read(store, leases, count, on_row, user);
+}
+
+int store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
+                 size_t count)
+{
+    struct store_groups groups = {.group[0] = {source, stage, (int32_t)getpid(), false, answers, count},
+                                  .count = 1};
+    return store_commit_groups(store, &groups);
+}
+
+int store_commit_groups(struct store *store, struct store_groups *groups)
+{
+    return store->ops->commit(store, groups);
+}
+
+int store_release(struct store *store, int64_t source, struct store_release *releases, size_t count)
+{
+    return store->ops->release(store, source, releases, count);
+}
+
+int store_cursor(struct store *store, int64_t source, char **cursor)
+{
+    return store->ops->cursor(store, source, cursor);
+}
+
+int store_set_cursor(struct store *store, int64_t source, const char *cursor)
+{
+    return store->ops->set_cursor(store, source, cursor);
+}
+
+int store_source_totals(struct store *store, int64_t source, struct store_totals *out)
+{
+    return store->ops->source_totals(store, source, out);
+}
+
+int store_stage_totals(struct store *store, int64_t stage, struct store_stage_totals *out)
+{
+    return store->ops->stage_totals(store, stage, out);
+}
+
+int store_each_source(struct store *store, store_on_source *see, void *user)
+{
+    return store->ops->each_source(store, see, user);
+}
+
+int store_each_stage(struct store *store, int64_t source, store_on_stage *see, void *user)
+{
+    return store->ops->each_stage(store, source, see, user);
+}
+
+int store_add_deaths(struct store *store, const struct store_death *deaths, size_t count, uint64_t lost)
+{
+    return store->ops->add_deaths(store, deaths, count, lost);
+}
+
+int store_each_death(struct store *store, store_on_death *see, void *user, uint64_t *dropped)
+{
+    return store->ops->each_death(store, see, user, dropped);
+}
+
+int store_trace(struct store *store, int64_t source, const char *uid, store_on_step *see, void *user,
+                size_t *live)
+{
+    return store->ops->trace(store, source, uid, see, user, live);
+}
+
+int store_trim_trace(struct store *store, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes)
+{
+    return store->ops->trim_trace(store, now_ms, keep_ms, bytes);
+}
+
+int store_list(struct store *store, const struct store_select *select, bool with_data, store_on_item *see,
+               void *user)
+{
+    return store->ops->list(store, select, with_data, see, user);
+}
+
+int store_change(struct store *store, const struct store_select *select, enum store_verb verb, bool dry_run,
+                 store_on_item *see, void *user, uint64_t *changed)
+{
+    return store->ops->change(store, select, verb, dry_run, see, user, changed);
+}
+
+int store_import(struct store *store, struct store_import *import)
+{
+    return store->ops->import(store, import);
+}
+
+int store_checkpoint(struct store *store, bool final)
+{
+    return store->ops->checkpoint(store, final);
+}
+
+int store_sizes(struct store *store, uint64_t *bytes, uint64_t *log_bytes)
+{
+    return store->ops->sizes(store, bytes, log_bytes);
+}
+
+int store_check(struct store *store, void (*report)(const char *words, void *user), void *user)
+{
+    return store->ops->check(store, report, user);
+}

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Whoever commits for others may be killed at any instruction, and so may whoever lets others commit: each
+ * answer is committed, counted once, and nobody waits for ever. A leader with another's offer before it, or
+ * an owner before a gate that is shut, is killed at each of its system calls and after each instruction that
+ * changed the segment. Then the supervisor's part is done (offer_bury), the living does what is left to it,
+ * and a successor what the dead one left.
+ */
+#include "tests/process/step_places.h"
+
+#include "shm/write_lock.h"
+#include "src/process/group_commit.h"
+#include "src/process/group_codec.h"
+#include "tests/unit/shm_fixture.h"
+
+#include <sys/mman.h>
+
+#define LEADER 2
+#define OWNER 3
+#define EVENTS 8000 /* two a trial */
+#define PAGE 500
+#define PLACES_MOST 3000
+#define FAULTS_ENOUGH 3
+#define DONE "first\n"
+
+static struct shared { /* what outlives the processes beside segment and store */
+    uint64_t start, token;
+    int64_t source, stage;
+    int64_t events[EVENTS];
+    uint32_t count, next; /* events there are; the next pair */
+    uint32_t faults;
+} * shared;
+static struct segment segment;
+static struct store_options options;
+static char where[96];
+
+static void fault(const char *what, const char *words)
+{
+    fprintf(stderr, "FAULT in %s: %s: %s\n", where, what, words);
+    shared->faults++;
+}
+
+static void must(struct store *store, int code, const char *what)
+{
+    if (code != 0) {
+        fault(what, store_words(store));
+        _exit(EXIT_FAILURE);
+    }
+}
+
+static struct store *open_store(void)
+{
+    struct store *store;
+    struct error error;
+    options.start_number = shared->start;
+    if (store_open(&options, &store, &error) != 0) {
+        fault("store_open", error.words);
+        _exit(EXIT_FAILURE);
+    }
+    return store;
+}
+
+/* Events 2n and 2n + 1 are the leader's and the owner's of trial n. */
+static int64_t event_of(uint32_t slot)
+{
+    return shared->events[shared->next + (slot == OWNER)];
+}
+
+static struct store_answer answer_of(uint32_t slot)
+{
+    return (struct store_answer){.lease = {event_of(slot), shared->token},
+                                 .change = STORE_ADVANCE,
+                                 .done = DONE,
+                                 .context = "{}",
+                                 .context_bytes = 2,
+                                 .attempt = 1};
+}
+
+static void group_begin(struct group *group, uint32_t slot, struct store *store)
+{
+    group->segment = &segment;
+    group->slot = slot;
+    group->store = store;
+}
+
+static void nudge(void *user)
+{
+    offer_nudge(&segment, (uint32_t)(uintptr_t)user);
+}
+
+/* --- who is killed */
+
+static struct group group;
+
+/* The statements are compiled: what is stepped through is what happens from the second time on. The lock is
+ * nobody's, so nothing is changed. */
+static void warm_up(struct store *store)
+{
+    struct store_answer answer = answer_of(LEADER);
+    answer.lease.token++;
+    must(store, store_commit(store, shared->source, shared->stage, &answer, 1), "store_commit");
+}
+
+static void commits(void *user)
+{
+    uint32_t slot = (uint32_t)(uintptr_t)user;
+    options.gate_left = nudge;
+    options.user = user;
+    struct store *store = open_store();
+    if (slot == LEADER)
+        warm_up(store);
+    group_begin(&group, slot, store);
+    struct store_answer answer = answer_of(slot);
+    step_mark();
+    must(store, group_commit(&group, shared->source, shared->stage, &answer, 1), "group_commit");
+    if (!answer.applied)
+        fault("an answer", "was refused though the lock is ours");
+    step_mark();
+}
+
+/* --- what is left to others, in a process of their own */
+
+static int see_done(size_t index, const struct store_row *row, void *user)
+{
+    (void)index;
+    *(bool *)user = strcmp(row->done, DONE) == 0;
+    return 0;
+}
+
+static bool committed(struct store *store, uint32_t slot)
+{
+    bool done = false;
+    struct store_lease lease = {event_of(slot), shared->token};
+    must(store, store_read(store, &lease, 1, see_done, &done), "store_read");
+    return done;
+}
+
+static void commit_oneself(struct store *store, uint32_t slot, bool again)
+{
+    struct store_answer answer = answer_of(slot);
+    struct store_groups groups = {.group[0] = {shared->source, shared->stage, getpid(), again, &answer, 1},
+                                  .count = 1};
+    must(store, store_commit_groups(store, &groups), "store_commit_groups");
+    if (!answer.applied)
+        fault("an answer", "was refused though the lock is ours");
+}
+
+static void owner_goes_on(struct store *store)
+{
+    uint32_t result;
+    enum offer_state state = offer_look(&segment, OWNER, &result);
+    if (state == OFFER_TAKEN)
+        fault("an owner", "waits for a dead process");
+    else if (state == OFFER_DONE && (result != 1 || !committed(store, OWNER)))
+        fault("an owner", "was told what is not so");
+    else if (state == OFFER_LOST)
+        commit_oneself(store, OWNER, true);
+    else if (state == OFFER_WAITING && offer_withdraw(&segment, OWNER))
+        commit_oneself(store, OWNER, false);
+    else if (state != OFFER_DONE)
+        fault("an owner", "does not know what became of its offer");
+}
+
+/* The dead one's successor looks first, as all do who take an event up again. */
+static void successor_goes_on(struct store *store, uint32_t slot)
+{
+    if (!committed(store, slot))
+        commit_oneself(store, slot, false);
+}
+
+static _Noreturn void go_on(uint32_t dead)
+{
+    struct store *store = open_store();
+    struct store_stage_totals totals;
+    if (dead == LEADER)
+        owner_goes_on(store);
+    else /* a leader comes by: what the dead one offered is gone */
+        commit_oneself(store, LEADER, false);
+    successor_goes_on(store, dead);
+    if (!committed(store, LEADER) || !committed(store, OWNER))
+        fault("an answer", "is lost");
+    must(store, store_stage_totals(store, shared->stage, &totals), "store_stage_totals");
+    if (totals.processed != shared->next + 2)
+        fault("an answer", "counts twice, or not at all");
+    _exit(EXIT_SUCCESS);
+}
+
+/* --- the trials */
+
+static void offer_made(void)
+{
+    struct store_answer answer = answer_of(OWNER);
+    struct store_group own = {shared->source, shared->stage, getpid(), false, &answer, 1};
+    size_t bytes = group_pack(&own, offer_body(&segment, OWNER), SHM_OFFER_BYTES);
+    offer_make(&segment, OWNER, (uint32_t)bytes);
+}
+
+static pid_t start_victim(uint32_t slot)
+{
+    offer_bury(&segment, LEADER);
+    offer_bury(&segment, OWNER);
+    if (slot == LEADER)
+        offer_made();
+    else if (gate_enter(&segment.header->gate, 1000) != 0)
+        fault("the gate", "is shut");
+    return step_fork(commits, (void *)(uintptr_t)slot);
+}
+
+static void finish_trial(uint32_t slot)
+{
+    int status = 1;
+    if (slot == OWNER)
+        gate_leave(&segment.header->gate);
+    offer_bury(&segment, slot);
+    pid_t pid = fork();
+    if (pid == 0)
+        go_on(slot);
+    if (waitpid(pid, &status, 0) != pid || status != 0)
+        fault("who goes on", "failed");
+    shared->next += 2;
+}
+
+static enum step_stop one_death(uint32_t slot, struct step_place place)
+{
+    snprintf(where, sizeof where, "%s, killed at halt %u + %u", slot == LEADER ? "a leader" : "an owner",
+             place.calls, place.instructions);
+    pid_t pid = start_victim(slot);
+    enum step_stop stop = step_to(pid, place);
+    step_kill(pid);
+    if (stop == STEP_LOST)
+        fault("the process", "was lost");
+    finish_trial(slot);
+    return stop;
+}
+
+static uint32_t trials_left(void)
+{
+    return shared->faults < FAULTS_ENOUGH ? (shared->count - shared->next) / 2 : 0;
+}
+
+static void kill_leader(uint32_t *calls, uint32_t *changes, uint32_t *instructions)
+{
+    static struct step_route route;
+    static struct step_place places[PLACES_MOST];
+    step_find_route(start_victim(LEADER), &route);
+    finish_trial(LEADER);
+    uint32_t count = step_find_places(start_victim(LEADER), &route, segment.header, segment.size_bytes,
+                                      places, PLACES_MOST, instructions);
+    finish_trial(LEADER);
+    while (trials_left() > 0 && one_death(LEADER, (struct step_place){*calls, 0}) == STEP_HALTED)
+        ++*calls;
+    for (; *changes < count && trials_left() > 0; ++*changes)
+        one_death(LEADER, places[*changes]);
+    if (*changes < count && shared->faults == 0)
+        fault("the test", "has too few events for so many places");
+}
+
+/* Before a gate that stays shut it never comes to its end: it looks again and again. */
+static uint32_t kill_owner(void)
+{
+    uint32_t instructions = 0;
+    for (bool waits = false; trials_left() > 0 && instructions < 20000; instructions += waits ? 1 : 7) {
+        one_death(OWNER, (struct step_place){0, instructions});
+        pid_t pid = start_victim(OWNER); /* where is it by then? */
+        uint32_t result;
+        step_on(pid, instructions + 1);
+        waits = offer_look(&segment, OWNER, &result) == OFFER_WAITING;
+        step_kill(pid);
+        finish_trial(OWNER);
+        if (waits && instructions % 100 == 99)
+            break;
+    }
+    return instructions;
+}
+
+static bool note_event(int64_t event, const char *done, void *user)
+{
+    (void)done, (void)user;
+    shared->events[shared->count++] = event;
+    return true;
+}
+
+static _Noreturn void prepare(void)
+{
+    static const char *const names[] = {"first", "second"};
+    struct error error;
+    int64_t stages[2];
+    struct store_names wanted = {"a", names, 2, 0, stages};
+    struct store_event events[PAGE];
+    char uids[PAGE][16];
+    if (store_prepare(&options, &wanted, 1, &shared->start, &error) != 0)
+        _exit(EXIT_FAILURE);
+    shared->source = wanted.source_id;
+    shared->stage = stages[0];
+    shared->token = STORE_TOKEN(shared->start, 1);
+    struct store *store = open_store();
+    for (uint32_t first = 0; first < EVENTS; first += PAGE) {
+        struct store_claim claim = {shared->token, PAGE, note_event, NULL};
+        struct store_ingested out;
+        for (uint32_t i = 0; i < PAGE; i++) {
+            snprintf(uids[i], sizeof uids[i], "%u", first + i);
+            events[i] = (struct store_event){.uid = uids[i], .data = "{}", .data_bytes = 2};
+        }
+        struct store_page page = {.events = events, .count = PAGE, .now_ms = 1000};
+        must(store, store_ingest(store, shared->source, &page, &claim, &out), "store_ingest");
+    }
+    store_close(&store);
+    _exit(EXIT_SUCCESS);
+}
+
+int main(void)
+{
+    const char *temporary = getenv("TMPDIR");
+    char directory[200], url[300], command[320];
+    int lock, status = 1;
+    uint32_t calls = 0, changes = 0, instructions = 0;
+    struct error error;
+    step_or_skip();
+    segment = fixture(1, 2, 4, 4);
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    snprintf(directory, sizeof directory, "%.150s/stepXXXXXX", temporary != NULL ? temporary : "/tmp");
+    if (shared == MAP_FAILED || mkdtemp(directory) == NULL)
+        return EXIT_FAILURE;
+    snprintf(url, sizeof url, "sqlite:%s/group.db", directory);
+    options = (struct store_options){.url = url,
+                                     .instance = "step",
+                                     .synchronous = SYNCHRONOUS_FULL,
+                                     .gate = &segment.header->gate};
+    if (store_hold(&options, 0, &lock, &error) != 0)
+        return EXIT_FAILURE;
+    pid_t pid = fork();
+    if (pid == 0)
+        prepare();
+    if (waitpid(pid, &status, 0) != pid || status != 0 || shared->count != EVENTS)
+        return EXIT_FAILURE;
+    kill_leader(&calls, &changes, &instructions);
+    printf("a leader: %u instructions, %u kills at system calls, %u between\n", instructions, calls, changes);
+    printf("an owner: kills up to instruction %u\n", kill_owner());
+    printf("%u trials, %u faults\n", shared->next / 2, shared->faults);
+    snprintf(command, sizeof command, "rm -rf '%s'", directory);
+    return system(command) == 0 && shared->faults == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

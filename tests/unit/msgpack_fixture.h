@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* For tests of MessagePack: bytes written as hex, and what becomes of them. */
+#ifndef PACKED_FIXTURE_H
+#define PACKED_FIXTURE_H
+
+#include <stdio.h>
+
+#include "src/json/msgpack.h"
+#include "tests/unit/unit.h"
+
+/* Exactly as many bytes as there are: a tool that watches memory sees the first byte read behind them. */
+static inline struct packed unhex(const char *hex)
+{
+    size_t bytes = 0;
+    char *at = malloc(strlen(hex) / 2 + 1);
+
+    for (; *hex != '\0'; hex++) {
+        unsigned byte;
+        if (*hex == ' ')
+            continue;
+        CU_ASSERT_EQUAL_FATAL(sscanf(hex++, "%2x", &byte), 1);
+        at[bytes++] = (char)byte;
+    }
+    char *exact = malloc(bytes > 0 ? bytes : 1);
+    memcpy(exact, at, bytes);
+    free(at);
+    return (struct packed){exact, bytes};
+}
+
+static inline void unhex_free(struct packed bytes)
+{
+    free((char *)bytes.at);
+}
+
+static inline void show_difference(const char *what, const char *is, const char *expected)
+{
+    if (is == NULL || strcmp(is, expected) != 0)
+        printf("\n    %s\n    is       %s\n    expected %s\n", what, is != NULL ? is : "(nothing)", expected);
+}
+
+static inline void expect_json(const char *hex, const char *expected)
+{
+    struct packed text = unhex(hex), value;
+    struct json_out out = {0};
+    struct error error = {0};
+
+    CU_ASSERT_EQUAL_FATAL(packed_first(text, &value, &error), 0);
+    CU_ASSERT_EQUAL(value.bytes, text.bytes);
+    CU_ASSERT_EQUAL(packed_json(value, &out, &error), 0);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(out.text);
+    CU_ASSERT_STRING_EQUAL(out.text, expected);
+    show_difference(hex, out.text, expected);
+    CU_ASSERT_TRUE(json_valid(out.text, out.bytes, NULL));
+    json_out_free(&out);
+    unhex_free(text);
+}
+
+/* packed_first finds its end, packed_json says why it cannot be written. */
+static inline void expect_refused(const char *hex, const char *words)
+{
+    struct packed text = unhex(hex), value;
+    struct json_out out = {0};
+    struct error error = {0};
+
+    CU_ASSERT_EQUAL_FATAL(packed_first(text, &value, &error), 0);
+    CU_ASSERT_EQUAL(value.bytes, text.bytes);
+    CU_ASSERT_EQUAL(packed_json(value, &out, &error), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(error.code, EP_EGARBAGE);
+    CU_ASSERT_STRING_EQUAL(error.words, words);
+    show_difference(hex, error.words, words);
+    CU_ASSERT_EQUAL(packed_json(value, &out, NULL), EP_EGARBAGE);
+    json_out_free(&out);
+    unhex_free(text);
+}
+
+#endif

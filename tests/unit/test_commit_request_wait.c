@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT */
+/* Offers between threads and between processes: of two moves one happens, who waits is woken. Most sleep
+ * without a time-out, so a lost wake-up hangs the test, and its alarm ends it. */
+#include "shm/write_lock.h"
+#include "shm/commit_request.h"
+#include "shm/wake.h"
+#include "tests/unit/shm_fixture.h"
+#include "tests/unit/unit.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#define WATCHDOG_SECONDS 240
+#define KEEPER 0
+#define WORKER 2
+#define OWNERS 4
+#define ROUNDS 2000
+
+static struct segment segment;
+
+static bool is_asleep(pid_t pid)
+{
+    char path[64], line[256] = "";
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return false;
+    const char *read = fgets(line, sizeof line, file), *name_end = read == NULL ? NULL : strrchr(line, ')');
+    fclose(file);
+    return name_end != NULL && name_end[1] == ' ' && name_end[2] == 'S';
+}
+
+/* ---- one owner in a process of its own ---- */
+
+/* Ends with the state that ended its waiting. With `nudges`, a nudge does, too. */
+static pid_t owner(uint32_t slot, bool nudges)
+{
+    pid_t child = fork();
+    if (child != 0)
+        return child;
+    uint32_t result;
+    alarm(WATCHDOG_SECONDS);
+    offer_make(&segment, slot, 8);
+    enum offer_state state;
+    do { /* no look before: it would take a nudge for itself */
+        offer_wait(&segment, slot, WAKE_FOREVER);
+        state = offer_look(&segment, slot, &result);
+    } while (!nudges && (state == OFFER_WAITING || state == OFFER_TAKEN));
+    _exit((int)state);
+}
+
+static int state_of(pid_t child)
+{
+    int status;
+    CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void wait_for_sleep(uint32_t slot, pid_t child)
+{
+    struct shm_offer *offer =
+        (struct shm_offer *)(void *)((char *)segment.header + segment.header->offer_offset) + slot;
+    while (atomic_load(&offer->word) == OFFER_NONE || !is_asleep(child))
+        usleep(1000);
+}
+
+static bool take(uint32_t taker)
+{
+    char body[SHM_OFFER_BYTES];
+    uint32_t step = 1, slot, bytes;
+    return offer_take(&segment, taker, &step, &slot, body, &bytes);
+}
+
+static void test_wait_ends(void)
+{
+    segment = fixture(1, OWNERS, 4, 4);
+    for (enum offer_state end = OFFER_DONE; end <= OFFER_LOST; end++) {
+        pid_t child = owner(WORKER, false);
+        wait_for_sleep(WORKER, child);
+        CU_ASSERT_TRUE(take(KEEPER));
+        usleep(1000);
+        CU_ASSERT_EQUAL(kill(child, 0), 0); /* taken: nothing to wake for */
+        if (end == OFFER_LOST)
+            offer_bury(&segment, KEEPER);
+        else
+            offer_settle(&segment, KEEPER, WORKER, end, 1);
+        CU_ASSERT_EQUAL(state_of(child), (int)end);
+        offer_end(&segment, WORKER);
+    }
+    segment_close(&segment);
+}
+
+static void test_nudge_wakes_one(void)
+{
+    segment = fixture(1, OWNERS, 4, 4);
+    pid_t children[OWNERS];
+    for (uint32_t i = 0; i < OWNERS; i++)
+        children[i] = owner(WORKER + i, true);
+    for (uint32_t i = 0; i < OWNERS; i++)
+        wait_for_sleep(WORKER + i, children[i]);
+    for (uint32_t i = 0; i < OWNERS; i++) {
+        offer_nudge(&segment, KEEPER); /* the first that is left */
+        CU_ASSERT_EQUAL(state_of(children[i]), OFFER_WAITING);
+        for (uint32_t other = i + 1; other < OWNERS; other++)
+            CU_ASSERT_EQUAL(waitpid(children[other], NULL, WNOHANG), 0);
+        CU_ASSERT_TRUE(offer_withdraw(&segment, WORKER + i));
+    }
+    segment_close(&segment);
+}
+
+static void test_wait_times_out(void)
+{
+    segment = fixture(1, OWNERS, 4, 4);
+    uint32_t result;
+    offer_make(&segment, WORKER, 8);
+    offer_wait(&segment, WORKER, 1000000);
+    CU_ASSERT_EQUAL(offer_look(&segment, WORKER, &result), OFFER_WAITING);
+    CU_ASSERT_TRUE(take(KEEPER));
+    offer_wait(&segment, WORKER, 1000000);
+    CU_ASSERT_EQUAL(offer_look(&segment, WORKER, &result), OFFER_TAKEN);
+    segment_close(&segment);
+}
+
+/* ---- threads, for the thread sanitizer to see ---- */
+
+static _Atomic int takes;
+
+static void *taker_of_one(void *user)
+{
+    char body[SHM_OFFER_BYTES];
+    const _Atomic bool *over = user;
+    while (!atomic_load(over)) {
+        uint32_t step = 1, slot, bytes;
+        if (!offer_take(&segment, KEEPER, &step, &slot, body, &bytes)) {
+            sched_yield();
+            continue;
+        }
+        atomic_fetch_add(&takes, 1);
+        offer_settle(&segment, KEEPER, slot, OFFER_DONE, (uint32_t)(unsigned char)body[0]);
+    }
+    return NULL;
+}
+
+static void test_withdraw_or_take(void)
+{
+    segment = fixture(1, OWNERS, 4, 4);
+    _Atomic bool over = false;
+    pthread_t thread;
+    int withdrawn = 0, done = 0, wrong = 0;
+    atomic_store(&takes, 0);
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, taker_of_one, &over), 0);
+    for (int i = 0; withdrawn + done < ROUNDS || (atomic_load(&takes) == 0 && wrong == 0); i++) {
+        uint32_t result;
+        memset(offer_body(&segment, WORKER), i, 8);
+        offer_make(&segment, WORKER, 8);
+        if (i % 3 == 0)
+            sched_yield();
+        if (offer_withdraw(&segment, WORKER)) {
+            withdrawn++;
+            continue;
+        }
+        enum offer_state state;
+        while ((state = offer_look(&segment, WORKER, &result)) == OFFER_TAKEN)
+            offer_wait(&segment, WORKER, WAKE_FOREVER);
+        wrong += state != OFFER_DONE || result != (uint32_t)(unsigned char)i;
+        done++;
+        offer_end(&segment, WORKER);
+    }
+    atomic_store(&over, true);
+    pthread_join(thread, NULL);
+    CU_ASSERT_EQUAL(wrong, 0);
+    CU_ASSERT_EQUAL(atomic_load(&takes), done);
+    segment_close(&segment);
+}
+
+/* ---- as workers do it: who finds the gate free takes what others offer ---- */
+
+struct sums { /* written at the gate */
+    uint64_t sum, turns, takes;
+};
+static struct sums *sums;
+
+/* At the gate: in the first turns, not before another offers. */
+static void meet_others(void)
+{
+    const _Atomic uint64_t *bits =
+        (_Atomic uint64_t *)(void *)((char *)segment.header + segment.header->offered_offset);
+    while (sums->turns < 100 && atomic_load(bits) == 0)
+        sched_yield();
+}
+
+/* At the gate, which is left here. False: our own has been taken. */
+static bool lead(uint32_t slot, bool offered, uint32_t number)
+{
+    uint32_t slots[OWNERS], results[OWNERS], count = 0, step = 1, bytes;
+    char body[SHM_OFFER_BYTES];
+    bool ours = !offered || offer_withdraw(&segment, slot);
+    if (ours)
+        meet_others();
+    sums->turns++;
+    sums->sum += ours ? number : 0;
+    while (ours && offer_take(&segment, slot, &step, &slots[count], body, &bytes)) {
+        memcpy(&results[count], body, sizeof results[0]);
+        sums->sum += results[count++];
+        sums->takes++;
+    }
+    gate_leave(&segment.header->gate);
+    offer_nudge(&segment, slot);
+    for (uint32_t i = 0; i < count; i++)
+        offer_settle(&segment, slot, slots[i], OFFER_DONE, results[i] & 0xffff);
+    return ours;
+}
+
+/* As group_commit, but it never looks again by itself. False: a wrong end. */
+static bool bring(uint32_t slot, uint32_t number)
+{
+    if (gate_try(&segment.header->gate) == 0)
+        return lead(slot, false, number);
+    memcpy(offer_body(&segment, slot), &number, sizeof number);
+    offer_make(&segment, slot, sizeof number);
+    for (;;) {
+        uint32_t result;
+        enum offer_state state = offer_look(&segment, slot, &result);
+        if (state == OFFER_DONE) {
+            offer_end(&segment, slot);
+            return result == (number & 0xffff);
+        }
+        if (state != OFFER_WAITING && state != OFFER_TAKEN)
+            return false;
+        if (state == OFFER_WAITING && gate_try(&segment.header->gate) == 0 && lead(slot, true, number))
+            return true;
+        offer_wait(&segment, slot, WAKE_FOREVER);
+    }
+}
+
+static void *bring_all(void *user)
+{
+    uint32_t slot = *(uint32_t *)user;
+    for (uint32_t i = 0; i < ROUNDS; i++)
+        if (!bring(slot, slot * ROUNDS + i))
+            return user;
+    return NULL;
+}
+
+static void begin_sums(void)
+{
+    segment = fixture(1, OWNERS, 4, 4);
+    sums = (struct sums *)(void *)segment_cause(&segment, 0); /* shared, and of no use here otherwise */
+}
+
+static void end_sums(void)
+{
+    uint64_t wanted = 0;
+    for (uint64_t i = WORKER * ROUNDS; i < (WORKER + OWNERS) * ROUNDS; i++)
+        wanted += i;
+    CU_ASSERT_EQUAL(sums->sum, wanted);
+    CU_ASSERT(sums->takes >= 50);
+    CU_ASSERT(sums->turns + sums->takes >= OWNERS * ROUNDS);
+    for (uint32_t i = 0; i < OWNERS; i++) {
+        uint32_t result;
+        CU_ASSERT_EQUAL(offer_look(&segment, WORKER + i, &result), OFFER_NONE);
+    }
+    segment_close(&segment);
+}
+
+static void test_threads(void)
+{
+    begin_sums();
+    pthread_t threads[OWNERS];
+    uint32_t slots[OWNERS];
+    for (uint32_t i = 0; i < OWNERS; i++) {
+        slots[i] = WORKER + i;
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, bring_all, &slots[i]), 0);
+    }
+    for (uint32_t i = 0; i < OWNERS; i++) {
+        void *failed;
+        pthread_join(threads[i], &failed);
+        CU_ASSERT_PTR_NULL(failed);
+    }
+    end_sums();
+}
+
+static void test_processes(void)
+{
+    begin_sums();
+    pid_t children[OWNERS];
+    for (uint32_t i = 0; i < OWNERS; i++)
+        if ((children[i] = fork()) == 0) {
+            uint32_t slot = WORKER + i;
+            alarm(WATCHDOG_SECONDS);
+            _exit(bring_all(&slot) == NULL ? 0 : 1);
+        }
+    for (uint32_t i = 0; i < OWNERS; i++)
+        CU_ASSERT_EQUAL(state_of(children[i]), 0);
+    end_sums();
+}
+
+int main(void)
+{
+    const struct unit_case cases[] = {{"waiting ends", test_wait_ends},
+                                      {"a nudge wakes one", test_nudge_wakes_one},
+                                      {"waiting has an end of its own", test_wait_times_out},
+                                      {"withdrawn or taken", test_withdraw_or_take},
+                                      {"threads at a gate", test_threads},
+                                      {"processes at a gate", test_processes}};
+    alarm(WATCHDOG_SECONDS);
+    return unit_run("offer: waiting", cases, sizeof cases / sizeof cases[0]);
+}

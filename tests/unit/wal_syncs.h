@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* A VFS that counts the syncs of the store's log, can do something at one, and can refuse all syncs. For
+ * stores that are opened between log_syncs_begin and log_syncs_end. */
+#ifndef LOG_SYNCS_H
+#define LOG_SYNCS_H
+
+#include <sqlite3.h>
+
+#include "tests/unit/unit.h"
+
+static sqlite3_vfs sync_vfs;
+static sqlite3_vfs *sync_real;
+static sqlite3_io_methods sync_main_methods, sync_log_methods;
+static int (*sync_real_main)(sqlite3_file *file, int flags);
+static int (*sync_real_log)(sqlite3_file *file, int flags);
+static int wal_syncs, log_syncs_refused; /* how many there were, how many more fail */
+static bool main_syncs_refused;
+static void (*at_log_sync)(void); /* before it */
+
+static inline int sync_main(sqlite3_file *file, int flags)
+{
+    return main_syncs_refused ? SQLITE_IOERR_FSYNC : sync_real_main(file, flags);
+}
+
+static inline int sync_log(sqlite3_file *file, int flags)
+{
+    wal_syncs++;
+    if (at_log_sync != NULL)
+        at_log_sync();
+    if (log_syncs_refused == 0)
+        return sync_real_log(file, flags);
+    log_syncs_refused--;
+    return SQLITE_IOERR_FSYNC;
+}
+
+static inline int sync_open(sqlite3_vfs *self, const char *name, sqlite3_file *file, int flags,
+                            int *out_flags)
+{
+    (void)self;
+    int result = sync_real->xOpen(sync_real, name, file, flags, out_flags);
+    if (result == SQLITE_OK && (flags & SQLITE_OPEN_MAIN_DB) != 0) {
+        sync_main_methods = *file->pMethods;
+        sync_real_main = sync_main_methods.xSync;
+        sync_main_methods.xSync = sync_main;
+        file->pMethods = &sync_main_methods;
+    } else if (result == SQLITE_OK && (flags & SQLITE_OPEN_WAL) != 0) {
+        sync_log_methods = *file->pMethods;
+        sync_real_log = sync_log_methods.xSync;
+        sync_log_methods.xSync = sync_log;
+        file->pMethods = &sync_log_methods;
+    }
+    return result;
+}
+
+static inline void log_syncs_begin(void)
+{
+    sync_real = sqlite3_vfs_find(NULL);
+    sync_vfs = *sync_real;
+    sync_vfs.zName = "syncs";
+    sync_vfs.pNext = NULL;
+    sync_vfs.xOpen = sync_open;
+    CU_ASSERT_EQUAL_FATAL(sqlite3_vfs_register(&sync_vfs, 1), SQLITE_OK);
+}
+
+static inline void log_syncs_end(void)
+{
+    at_log_sync = NULL;
+    CU_ASSERT_EQUAL(sqlite3_vfs_register(sync_real, 1), SQLITE_OK);
+    CU_ASSERT_EQUAL(sqlite3_vfs_unregister(&sync_vfs), SQLITE_OK);
+}
+
+#endif
