@@ -188,7 +188,7 @@ static void take_login(struct sim *sim, struct sim_call *call)
     struct idefix_encoding encoding;
     const bool texts = sim_take_text(call, "/address", &address) && sim_take_text(call, "/token", &token) &&
                        sim_take_text(call, "/encoding", &letters);
-    if (!texts || letters == NULL || idefix_encoding_read(letters, &encoding) != 0) {
+    if (!texts || letters == NULL || config_idefix_encoding_read(letters, &encoding) != 0) {
         sim_answer_error(sim, call, 6, "encoding");
     } else if (address == NULL) {
         sim_answer_error(sim, call, 204, NULL);

@@ -5,6 +5,8 @@
  * The checks are made on the open descriptor, so the file that was checked is the one that is read. Its
  * content never gets into words.
  */
+#include "src/base/secret.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -12,7 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/config/config.h"
 
 #define SECRET_BYTES_MAX 8192
 

@@ -5,12 +5,13 @@
  * when about a third of it differs at most; failing that, when one of the two begins with the other ("token":
  * "token_file").
  */
+#include "src/base/suggest.h"
+
 #include <ctype.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
-#include "src/config/config.h"
 
 #define WORD_MAX 64 /* longer ones are no mistyped key */
 #define PREFIX_LEAST 4

@@ -8,6 +8,8 @@
  *  2. No overflow: a number that does not fit is refused with errno ERANGE, never wrapped.
  *  3. What unit_duration_text writes, unit_duration_ms reads back to the same value.
  */
+#include "src/base/units.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
@@ -15,7 +17,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "src/config/config.h"
+#include "src/base/error.h"
+
 
 struct unit {
     const char *name;

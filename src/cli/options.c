@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/suggest.h"
 #include "src/cli/cli.h"
 
 const struct cli_option cli_options[CLI_OPTION_COUNT] = {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/suggest.h"
 #include "src/cli/cli.h"
 #include "src/cli/status.h"
 #include "src/cli/table.h"

@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "src/base/error.h"
+#include "src/base/units.h"
 
 /* Bounds of what a configuration may ask for; config_validate and the reader hold them. */
 #define CONFIG_FILE_BYTES_MAX (1u << 20)
@@ -226,21 +227,6 @@ void config_close(struct config **config);
  * "sources[].stages[].retry.min"... */
 void config_each_key(void (*each)(const char *path, void *user), void *user);
 
-/* Units: "30s", "1m30s", "500ms", "24h", "7d", plain number = seconds refused; "64MiB", "10k", "4096". 0 or
- * EP_EINVAL; errno is then ERANGE where the form is right and only the number is too large (durations end at
- * UNIT_DURATION_MAX_MS, so that sums and nanoseconds of them cannot overflow), otherwise EINVAL. */
-#define UNIT_DURATION_MAX_MS (UINT64_C(36500) * 24 * 60 * 60 * 1000)
-int unit_duration_ms(const char *text, uint64_t *ms);
-int unit_size_bytes(const char *text, uint64_t *bytes);
-void unit_duration_text(uint64_t ms, char *buffer, size_t size); /* shortest exact form: "1m30s" */
-/* `since`: a duration back from now_ms (wall clock), turned into "2026-11-23T10:02:03.123Z", or an RFC 3339
- * time, copied as it is. 0 or EP_EINVAL, errno as above. */
-int unit_since_text(const char *text, int64_t now_ms, char *buffer, size_t size);
-/* The nearest of `words` (NULL-ended) to `word`, or NULL when none is near. */
-const char *suggest_near(const char *word, const char *const *words);
-/* Reads a secret: first line of a file that nobody but its owner (us or root) can read. EP_EACCESS with words
- * otherwise. */
-int secret_read(const char *path, char **out, struct error *error);
 bool name_valid(const char *name); /* of instances, sources, stages: [A-Za-z0-9._-]{1,63}, not "ALL", not
                                       beginning with '-' or '.' */
 

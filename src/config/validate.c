@@ -15,9 +15,9 @@
 #include <string.h>
 
 #include "src/config/config.h"
-#include "src/idefix/client.h"
+#include "src/config/idefix_syntax.h"
 #include "src/json/json.h"
-#include "src/source/http_url.h"
+#include "src/config/url.h"
 
 #define NAME_RULE \
     "a name of 1 to 63 letters, digits, '.', '_' or '-' that does not begin with '.' or '-' and is not ALL"
@@ -162,7 +162,7 @@ static void check_session(struct check *check, const struct source_config *sourc
     const char *session = source->idefix.session;
     if (session == NULL)
         return;
-    if (!idefix_session_valid(session))
+    if (!config_idefix_session_valid(session))
         problem(check, "session", "expected 1 to 64 letters, digits, '.', '_' or '-', found \"%.80s\"",
                 session);
     for (const struct source_config *other = check->config->sources; other < source; other++)
@@ -180,7 +180,7 @@ static void check_broker(struct check *check, const struct idefix_source_config 
     struct error error;
     if (idefix->broker == NULL) {
         problem(check, "broker", "is missing, expected an address such as ssl://idefix.example:8883");
-    } else if (idefix_broker_read(idefix->broker, &broker, &error) != 0) {
+    } else if (config_idefix_broker_read(idefix->broker, &broker, &error) != 0) {
         problem(check, "broker", "%s", error.words);
     } else {
         if (!broker.tls && idefix->ca_file != NULL)
@@ -201,7 +201,7 @@ static void check_idefix_source(struct check *check, const struct source_config 
         problem(check, "token_file", "is missing, expected the file with the account's token, or token_env");
     if (source->domain == NULL && source->address == NULL)
         problem(check, "domain", "neither domain nor address is given, and the backend needs one of them");
-    if (idefix->encoding == NULL || idefix_encoding_read(idefix->encoding, &encoding) != 0)
+    if (idefix->encoding == NULL || config_idefix_encoding_read(idefix->encoding, &encoding) != 0)
         problem(
             check, "encoding",
             "expected m (MessagePack), j (JSON) or both, and g where gzip is taken too, such as mg; found "

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/secret.h"
 #include "src/config/yaml.h"
 
 #define DESTINATION(type) ((type *)(void *)((char *)base + key->offset))

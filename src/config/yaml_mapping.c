@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/suggest.h"
 #include "src/config/yaml.h"
 
 #define WORDS_MAX 40 /* keys in one table */

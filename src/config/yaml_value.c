@@ -16,6 +16,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "src/base/suggest.h"
 #include "src/config/yaml.h"
 #include "src/base/log.h"
 

@@ -11,6 +11,7 @@
  *  3. A client that is slow or gone costs its own answer only: what was committed until then stays, nothing
  * more is begun.
  */
+#include "src/base/suggest.h"
 #include "src/control/admin.h"
 
 #include <inttypes.h>

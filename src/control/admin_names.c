@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/suggest.h"
 #include "src/control/admin.h"
 
 /* One more name to a NULL-ended list. */

@@ -24,7 +24,6 @@
 #include <time.h>
 
 #include "shm/slot.h" /* shm_now_ns */
-#include "src/source/idefix_events.h"
 #include "src/idefix/link.h"
 
 #define MS UINT64_C(1000000)
@@ -34,7 +33,6 @@
 #define MISSING_MAX 2
 #define GARBAGE_GRACE_MS 500 /* invariant 1 */
 #define DIGITS 16
-#define SESSION_BYTES_MAX 64
 #define CODE_TIMEOUT 7
 #define ENVELOPE_BYTES 4096 /* of a message, beside what max_bytes is for */
 
@@ -80,14 +78,6 @@ static bool aborted(const atomic_bool *abort)
 
 /* ---- opening and closing */
 
-bool idefix_session_valid(const char *session)
-{
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    size_t bytes = strlen(session);
-
-    return bytes >= 1 && bytes <= SESSION_BYTES_MAX && strspn(session, letters) == bytes;
-}
-
 static int check(const struct idefix_source_config *config, struct idefix_encoding *encoding,
                  struct error *error)
 {
@@ -95,17 +85,17 @@ static int check(const struct idefix_source_config *config, struct idefix_encodi
         return error_set(error, EP_ECONFIG, "no broker is given");
     if (config->account == NULL || config->account[0] == '\0')
         return error_set(error, EP_ECONFIG, "no account is given");
-    if (idefix_encoding_read(config->encoding != NULL ? config->encoding : "mg", encoding) != 0)
+    if (config_idefix_encoding_read(config->encoding != NULL ? config->encoding : "mg", encoding) != 0)
         return error_set(error, EP_ECONFIG,
                          "encoding \"%.20s\": expected m or j or both, and g for compression",
                          config->encoding);
     if (config->meta != NULL && (!json_valid(config->meta, strlen(config->meta), NULL) ||
                                  json_kind((struct json_span){config->meta, strlen(config->meta)}) != '{'))
         return error_set(error, EP_ECONFIG, "meta is no JSON object");
-    if (config->session != NULL && !idefix_session_valid(config->session))
+    if (config->session != NULL && !config_idefix_session_valid(config->session))
         return error_set(error, EP_ECONFIG,
                          "session \"%.80s\": expected 1 to %d letters, digits, '.', '_' or '-'",
-                         config->session, SESSION_BYTES_MAX);
+                         config->session, CONFIG_IDEFIX_SESSION_BYTES_MAX);
     return 0;
 }
 
@@ -131,7 +121,7 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
     random_digits(session);
     int code = check(config, &idefix->encoding, error);
     if (code == 0)
-        code = idefix_broker_read(config->broker, &params.broker, error);
+        code = config_idefix_broker_read(config->broker, &params.broker, error);
     if (code == 0) {
         idefix->address = params.address = address_text(&params.broker);
         params.session = config->session != NULL ? config->session : session;

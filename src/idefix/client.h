@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "src/config/config.h"
+#include "src/config/idefix_syntax.h"
 #include "src/idefix/frame.h"
 
 struct idefix;
@@ -44,17 +45,6 @@ bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *a
 /* Disconnects; waits at most a second for the goodbye. Clears *idefix; NULL accepted. */
 void idefix_close(struct idefix **idefix);
 
-/* Whether it can be a session ID: a level of topics, and the MQTT client's name. */
-bool idefix_session_valid(const char *session);
-/* The address a broker setting means. host is malloc'd; port 8883 or 1883 where it is left out; IPv6 in
- * brackets. 0, EP_ENOMEM, or EP_ECONFIG with words. */
-struct idefix_broker {
-    char *host;
-    int port;
-    bool tls;
-};
-int idefix_broker_read(const char *text, struct idefix_broker *out, struct error *error);
-
 /* The data of events.get and events.create as JSON text. 0 or EP_ENOMEM. cursor NULL or "" = from `since`. */
 struct idefix_query {
     const char *domain, *address, *event_type, *since, *cursor; /* NULL = not given */
@@ -62,5 +52,16 @@ struct idefix_query {
     uint64_t timeout_ms;
 };
 int idefix_query_data(const struct idefix_query *query, struct json_out *out);
+
+/* What an error code asks for. */
+enum idefix_verdict {
+    IDEFIX_NOTHING_YET, /* 7 in answer to a poll: no failure */
+    IDEFIX_REFUSED,     /* 4, 5, 201: account or token */
+    IDEFIX_SETTING,     /* 203 to 209: a setting is wrong, `setting` names it, as far as that is known */
+    IDEFIX_SESSION,     /* 102: log in again */
+    IDEFIX_FAILED       /* any other */
+};
+/* *setting: "domain", "address" or NULL; static. */
+enum idefix_verdict idefix_error_verdict(int code, const char **setting);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What Idefix's error codes ask for: one table. Pure: any process, any thread. */
-#include "src/source/idefix_events.h"
+#include "src/idefix/client.h"
 
 static const struct {
     int code;

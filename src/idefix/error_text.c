@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "src/source/idefix_events.h"
+#include "src/idefix/client.h"
 #include "src/idefix/mqtt.h"
 #include "src/base/utf8.h"
 

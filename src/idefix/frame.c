@@ -26,25 +26,6 @@ enum member { MEMBER_TO, MEMBER_DATA, MEMBER_REPLY, MEMBER_ERROR, MEMBERS };
 static const char *const json_names[MEMBERS] = {"t", "d", "r", "e"};
 static const char *const packed_names[MEMBERS] = {"to", "dt", "re", "er"};
 
-int idefix_encoding_read(const char *letters, struct idefix_encoding *out)
-{
-    struct idefix_encoding encoding = {0};
-
-    for (; *letters != '\0'; letters++) {
-        bool *flag = *letters == 'j'   ? &encoding.json
-                     : *letters == 'm' ? &encoding.packed
-                     : *letters == 'g' ? &encoding.gzip
-                                       : NULL;
-        if (flag == NULL || *flag)
-            return EP_EINVAL;
-        *flag = true;
-    }
-    if (!encoding.json && !encoding.packed)
-        return EP_EINVAL;
-    *out = encoding;
-    return 0;
-}
-
 /* ---- out ---- */
 
 static bool is_given(const char *text)

@@ -7,14 +7,8 @@
 #define IDEFIX_FRAME_H
 
 #include "src/base/error.h"
+#include "src/config/idefix_syntax.h"
 #include "src/json/json.h"
-
-/* What a party accepts: the letters it named at login. */
-struct idefix_encoding {
-    bool json, packed, gzip;
-};
-/* "mg", "j", "jmg"...: j or m or both, and g. EP_EINVAL for anything else. */
-int idefix_encoding_read(const char *letters, struct idefix_encoding *out);
 
 struct idefix_envelope {
     const char *to;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/base/secret.h"
 #include "src/idefix/client.h"
 #include "src/source/idefix_events.h"
 #include "src/library/manager.h"

@@ -6,6 +6,7 @@
  * Progress is kept by name, so that stages can be added, dropped and reordered between restarts: an event
  * enters at the first stage of the chain that it has not done, wherever that stands.
  */
+#include "src/base/backoff.h"
 #include "src/process/chain.h"
 
 #include <stdlib.h>
@@ -82,7 +83,7 @@ static void answer_not_processed(const struct stage_config *stage, const struct 
         return;
     }
     uint64_t delay_ms =
-        call->retry_after_ms > 0 ? call->retry_after_ms : retry_delay_ms(&stage->retry, attempts, random);
+        call->retry_after_ms > 0 ? call->retry_after_ms : base_backoff_ms(stage->retry.min_ms, stage->retry.max_ms, attempts, random);
     answer->change = STORE_DELAY;
     answer->due_ms = now_ms + (delay_ms < LONGEST_DELAY_MS ? delay_ms : LONGEST_DELAY_MS);
 }

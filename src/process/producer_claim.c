@@ -15,6 +15,7 @@
 
 #include "shm/ring.h"
 #include "shm/ticket.h"
+#include "src/base/backoff.h"
 #include "src/process/chain.h"
 #include "src/base/log.h"
 #include "src/process/producer.h"
@@ -204,7 +205,7 @@ static void blame(struct producer *producer, uint32_t ticket, struct store_relea
     release->max_attempts = config->max_attempts;
     uint64_t now_ms = shm_realtime_ms();
     release->due_ms =
-        now_ms + retry_delay_ms(&config->retry, counts.attempts + counts.crashes + 1, arc4random());
+        now_ms + base_backoff_ms(config->retry.min_ms, config->retry.max_ms, counts.attempts + counts.crashes + 1, arc4random());
     release->expired =
         config->max_age_ms > 0 && counts.arrival_ms > 0 && now_ms >= counts.arrival_ms + config->max_age_ms;
     cause_words(cause, words, size);

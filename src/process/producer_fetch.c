@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/backoff.h"
 #include "src/base/log.h"
 #include "src/process/producer.h"
 #include "src/stage/stage.h"
@@ -47,7 +48,7 @@ static void fetch_failed(struct producer *producer)
     uint32_t failures = atomic_fetch_add(&producer->source->failures, 1) + 1;
     uint64_t delay_ms = failure->retry_after_ms;
     if (delay_ms == 0)
-        delay_ms = retry_delay_ms(&producer->config->retry, failures, arc4random());
+        delay_ms = base_backoff_ms(producer->config->retry.min_ms, producer->config->retry.max_ms, failures, arc4random());
     if (delay_ms > LONGEST_PAUSE_MS)
         delay_ms = LONGEST_PAUSE_MS;
     char before[SHM_TEXT_BYTES];

@@ -21,7 +21,7 @@
 #include "src/source/source.h"
 #include "src/source/http_answer.h"
 #include "src/source/http_exchange.h"
-#include "src/source/http_url.h"
+#include "src/config/url.h"
 
 struct http_source {
     const struct source_config *config;

@@ -26,10 +26,10 @@
 #include <unistd.h>
 
 #include "shm/slot.h" /* shm_now_ns */
+#include "src/base/backoff.h"
 #include "src/idefix/client.h"
 #include "src/source/idefix_events.h"
 #include "src/source/source.h"
-#include "src/stage/stage.h" /* retry_delay_ms */
 
 #define PACE_NS UINT64_C(1000000000)
 #define SOON_MIN_MS 300
@@ -89,7 +89,7 @@ static void settle_loss(struct idefix_source *source, struct source_failure *fai
         failure->retry_after_ms = soon_ms();
         return;
     }
-    failure->retry_after_ms = retry_delay_ms(&config->retry, source->losses - 1, arc4random());
+    failure->retry_after_ms = base_backoff_ms(config->retry.min_ms, config->retry.max_ms, source->losses - 1, arc4random());
     size_t used = strlen(failure->error.words);
     if (config->idefix.session != NULL && used < sizeof failure->error.words)
         snprintf(failure->error.words + used, sizeof failure->error.words - used,

@@ -16,15 +16,4 @@
  */
 int idefix_events_read(const struct idefix_message *message, struct page *page, struct error *error);
 
-/* What an error code asks for. */
-enum idefix_verdict {
-    IDEFIX_NOTHING_YET, /* 7 in answer to a poll: no failure */
-    IDEFIX_REFUSED,     /* 4, 5, 201: account or token */
-    IDEFIX_SETTING,     /* 203 to 209: a setting is wrong, `setting` names it, as far as that is known */
-    IDEFIX_SESSION,     /* 102: log in again */
-    IDEFIX_FAILED       /* any other */
-};
-/* *setting: "domain", "address" or NULL; static. */
-enum idefix_verdict idefix_error_verdict(int code, const char **setting);
-
 #endif

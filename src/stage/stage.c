@@ -40,20 +40,3 @@ int stage_check(const struct stage_config *config, struct error *error)
         return error_set(error, EP_EINVAL, "no kind of stage has the number %d", (int)config->kind);
     return kinds[config->kind].check(config, error);
 }
-
-uint64_t retry_delay_ms(const struct retry_config *retry, uint32_t attempt, uint32_t random)
-{
-    uint64_t delay = retry->min_ms;
-    uint32_t doublings = attempt > 1 ? attempt - 1 : 0;
-
-    if (delay == 0)
-        return 0;
-    if (doublings >= 63 || delay > retry->max_ms >> doublings)
-        delay = retry->max_ms;
-    else
-        delay <<= doublings;
-    if (delay > UINT64_MAX / 2)
-        delay = UINT64_MAX / 2; /* room for the factor */
-    unsigned __int128 half = (unsigned __int128)(delay / 2);
-    return delay - delay / 4 + (uint64_t)(half * random >> 32);
-}

@@ -86,8 +86,4 @@ extern const struct stage_ops stage_function_ops, stage_plugin_ops, stage_exec_o
  */
 int stage_check(const struct stage_config *config, struct error *error);
 
-/* Backoff between attempts: min * 2^(n-1) up to max, times a factor in [0.75, 1.25] from `random` (any 32
- * bits). Pure. */
-uint64_t retry_delay_ms(const struct retry_config *retry, uint32_t attempt, uint32_t random);
-
 #endif

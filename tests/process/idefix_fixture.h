@@ -98,7 +98,7 @@ static inline void answer(struct mosquitto *mosquitto, const char *session, cons
     char topic[200];
     const struct idefix_envelope envelope = {.to = to, .error = error, .data = {data, strlen(data)}};
 
-    if (idefix_encoding_read(world->flags, &encoding) != 0 ||
+    if (config_idefix_encoding_read(world->flags, &encoding) != 0 ||
         idefix_frame_encode(&encoding, &envelope, &frame) != 0)
         _exit(9);
     snprintf(topic, sizeof topic, "ifx/%s/r/%s", session, frame.flags);

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "src/source/source.h"
-#include "src/source/http_url.h"
+#include "src/config/url.h"
 #include "tests/unit/unit.h"
 
 /* ---- the feed ---- */

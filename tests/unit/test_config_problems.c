@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What is said about every kind of bad configuration file: line, key, what was expected, what was found. */
+#include "src/base/secret.h"
 #include "tests/unit/config_file.h"
 
 static void all_problems_are_reported_in_file_order(void)

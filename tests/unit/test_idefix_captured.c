@@ -234,7 +234,7 @@ static void comes_back_in_each_encoding(void)
         for (size_t e = 0; e < 4; e++) {
             struct idefix_encoding encoding;
             struct idefix_frame frame;
-            CU_ASSERT_EQUAL(idefix_encoding_read(encodings[e], &encoding), 0);
+            CU_ASSERT_EQUAL(config_idefix_encoding_read(encodings[e], &encoding), 0);
             struct idefix_envelope envelope = {message.to, message.reply, message.error, span_of(json)};
             CU_ASSERT_EQUAL_FATAL(idefix_frame_encode(&encoding, &envelope, &frame), 0);
             CU_ASSERT_EQUAL(idefix_message_decode(frame.flags, frame.body, frame.bytes, FRAME_LIMIT, &again,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A page of Idefix's events: what is stored, what is kept as corrupt, and what an error code asks for. */
+#include "src/idefix/client.h"
 #include "src/source/idefix_events.h"
 
 #include "src/base/hash.h"

@@ -17,13 +17,13 @@ static void reads_encodings(void)
     struct idefix_encoding encoding = {0};
 
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        CU_ASSERT_EQUAL(idefix_encoding_read(good[i].letters, &encoding), 0);
+        CU_ASSERT_EQUAL(config_idefix_encoding_read(good[i].letters, &encoding), 0);
         CU_ASSERT_TRUE(encoding.json == good[i].json && encoding.packed == good[i].packed &&
                        encoding.gzip == good[i].gzip);
     }
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         encoding = (struct idefix_encoding){.packed = true};
-        CU_ASSERT_EQUAL(idefix_encoding_read(bad[i], &encoding), EP_EINVAL);
+        CU_ASSERT_EQUAL(config_idefix_encoding_read(bad[i], &encoding), EP_EINVAL);
         CU_ASSERT_TRUE(encoding.packed && !encoding.json && !encoding.gzip);
     }
 }
@@ -35,7 +35,7 @@ static struct idefix_frame encode(const char *letters, const struct idefix_envel
     struct idefix_encoding encoding;
     struct idefix_frame frame = {0};
 
-    CU_ASSERT_EQUAL_FATAL(idefix_encoding_read(letters, &encoding), 0);
+    CU_ASSERT_EQUAL_FATAL(config_idefix_encoding_read(letters, &encoding), 0);
     CU_ASSERT_EQUAL_FATAL(idefix_frame_encode(&encoding, envelope, &frame), 0);
     return frame;
 }

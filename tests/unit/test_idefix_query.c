@@ -9,7 +9,7 @@ static void expect_broker(const char *text, const char *host, int port, bool tls
     struct idefix_broker broker = {0};
     struct error error = {0};
 
-    CU_ASSERT_EQUAL_FATAL(idefix_broker_read(text, &broker, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(config_idefix_broker_read(text, &broker, &error), 0);
     CU_ASSERT_STRING_EQUAL(broker.host, host);
     CU_ASSERT_EQUAL(broker.port, port);
     CU_ASSERT_EQUAL(broker.tls, tls);
@@ -62,7 +62,7 @@ static void test_addresses_refused(void)
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         struct idefix_broker broker = {0};
         struct error error = {0};
-        CU_ASSERT_EQUAL(idefix_broker_read(wrong[i], &broker, &error), EP_ECONFIG);
+        CU_ASSERT_EQUAL(config_idefix_broker_read(wrong[i], &broker, &error), EP_ECONFIG);
         CU_ASSERT_PTR_NULL(broker.host);
         CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "expected"));
         CU_ASSERT_PTR_NULL(strstr(error.words, "hush"));

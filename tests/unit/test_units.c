@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "src/base/suggest.h"
 #include "src/config/config.h"
 
 #define HOUR_MS UINT64_C(3600000)

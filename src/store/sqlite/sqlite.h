@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Inside the SQLite engine: what its files share. Nobody outside src/store_sqlite*.c and src/store/memory.c
+ * Inside the SQLite engine: what its files share. Nobody outside src/store_sqlite*.c and src/store/sqlite/memory.c
  * includes this, except tests that look at its statements.
  *
  * An event's id is its source's id and its number of arrival in one: so ids of a source stand next to each

@@ -6,7 +6,8 @@
  * arrives as it is. What is shown leaves out whatever may be a secret: userinfo, the query, and long mixed
  * path segments (Telegram puts the bot's token there).
  */
-#include "src/source/http_url.h"
+#include "src/base/suggest.h"
+#include "src/config/url.h"
 
 #include <ctype.h>
 #include <inttypes.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The http source's URL: a template with {cursor}, {limit}, {timeout} (whole seconds), {timeout_ms} and
  * {since}. Pure. */
-#ifndef SOURCE_HTTP_URL_H
-#define SOURCE_HTTP_URL_H
+#ifndef CONFIG_URL_H
+#define CONFIG_URL_H
 
 #include <stddef.h>
 #include <stdint.h>
