@@ -58,6 +58,21 @@ noinst_DATA += $(plugins)
 $(plugins): src/eventpipe.h
 CLEANFILES += $(plugins)
 
+# --- the helper program of `eventpipe chaos`; tests/system/storm.py uses its modules, too
+chaosdir = $(pkglibexecdir)/chaos
+dist_chaos_DATA = \
+	%D%/chaos/accounting.py \
+	%D%/chaos/daemon.py \
+	%D%/chaos/faults.py \
+	%D%/chaos/feed.py \
+	%D%/chaos/main.py \
+	%D%/chaos/processes.py \
+	%D%/chaos/recorder.py \
+	%D%/chaos/report.py \
+	%D%/chaos/run.py \
+	%D%/chaos/run_config.py \
+	%D%/chaos/store.py
+
 # --- systemd
 if SYSTEMD
 systemdsystemunit_DATA = %D%/eventpiped@.service

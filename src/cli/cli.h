@@ -31,11 +31,11 @@
     X(SET, "set", 0, "CURSOR", CLI_CURSOR, "fetch from here on")                                        \
     X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                      \
     X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")                                  \
-    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long the storm lasts; else 20")                       \
-    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source; else what goes through")             \
-    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line; else made up")            \
-    X(SEED, "seed", 0, "N", CLI_CHAOS, "the same dice as another storm's")                              \
-    X(YES, "yes", 0, NULL, CLI_CHAOS, "the stages may be run, and killed in the middle")
+    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long processes are killed (default 20)")              \
+    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source (default: as many as they process)")  \
+    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line (default: made up)")       \
+    X(SEED, "seed", 0, "N", CLI_CHAOS, "seed of the faults, to repeat a run")                           \
+    X(YES, "yes", 0, NULL, CLI_CHAOS, "run the stages and kill them in the middle")
 
 enum cli_group {
     CLI_ANY = 1,

@@ -1,16 +1,7 @@
 # SPDX-License-Identifier: MIT
+%C%_libcli_la_CPPFLAGS = $(AM_CPPFLAGS) -DCHAOS_HELPER='"$(chaosdir)/main.py"'
 %C%_libcli_la_SOURCES = \
-	%D%/chaos/chaos.c \
-	%D%/chaos/chaos.h \
-	%D%/chaos/config.c \
-	%D%/chaos/count.c \
-	%D%/chaos/daemon.c \
-	%D%/chaos/faults.c \
-	%D%/chaos/feed.c \
-	%D%/chaos/leftovers.c \
-	%D%/chaos/report.c \
-	%D%/chaos/trial.c \
-	%D%/chaos/witness.c \
+	%D%/chaos.c \
 	%D%/check.c \
 	%D%/cli.h \
 	%D%/client.c \

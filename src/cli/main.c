@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "src/cli/cli.h"
-#include "src/cli/chaos/chaos.h"
 
 #ifndef PACKAGE_VERSION
 #define PACKAGE_VERSION "unknown"
@@ -58,9 +57,6 @@ static int run(struct cli *cli, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    if (argc == 3 &&
-        strcmp(argv[1], CHAOS_WITNESS_ARGUMENT) == 0) /* a stage of a trial's, by eventpipe itself */
-        return chaos_witness(argv[2]);
     struct cli cli = {.attached = -1};
     int status = run(&cli, argc, argv);
     cli_close(&cli);

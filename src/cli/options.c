@@ -46,7 +46,7 @@ const struct cli_verb cli_verbs[] = {
     {"stop", "", "stop in order: events in hand are finished", CLI_ANY | CLI_WRITE | CLI_ENDING, 0, 0,
      cli_end},
     {"check", "", "look for faults in configuration and store", CLI_ANY | CLI_DATA, 0, 0, cli_check},
-    {"chaos", "[SOURCE]", "your stages in a storm of kills, on a throw-away store",
+    {"chaos", "[SOURCE]", "try your stages while processes are killed, on a throw-away store",
      CLI_ANY | CLI_DATA | CLI_CHAOS, 0, 1, cli_chaos},
     {"cursor", "SOURCE", "where a source fetches from", CLI_ANY | CLI_DATA | CLI_WRITE | CLI_CURSOR, 1, 1,
      cli_cursor},

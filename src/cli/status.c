@@ -53,6 +53,7 @@ static void read_process(const struct shm_slot *slot, uint32_t number, uint64_t 
         .state = LOAD(slot->state),
         .restarts = LOAD(slot->restarts),
         .since_ms = passed_ms(now_ns, LOAD(slot->since_ns)),
+        .calls = LOAD(slot->calls),
     };
     out->event = event != 0 ? store_event_number(event) : 0;
     if (out->state == SHM_SLOT_BACKOFF && restart_ns > now_ns)

@@ -25,6 +25,7 @@ struct status_process {
     uint64_t restart_in_ms; /* BACKOFF */
     uint64_t event;         /* in hand, by its number of arrival (store_event_number); 0 = none */
     uint64_t since_ms;      /* in this state; with an event in hand: in hand for */
+    uint64_t calls;         /* of the stage, answered in this slot since the daemon started */
     char last_death[SHM_TEXT_BYTES];
 };
 

@@ -58,6 +58,7 @@ static void put_worker(struct json_out *out, const struct status_process *worker
     else
         json_out_words(out, "null");
     json_out_member_uint(out, "since_ms", worker->since_ms);
+    json_out_member_uint(out, "calls", worker->calls);
     json_out_member_uint(out, "restarts", worker->restarts);
     json_out_member_uint(out, "restart_in_ms", worker->restart_in_ms);
     put_words(out, "last_death", worker->last_death);

@@ -201,6 +201,13 @@ typedef void config_report(const struct config_problem *problem, void *user);
 int config_read(const char *path, config_report *report, void *user, struct config **out);
 
 /*
+ * The file as one JSON object: every key and value as it is written there, relative paths made absolute.
+ * `eventpipe chaos` calls it for its helper program, after config_read found no problem. Sets *out to text
+ * that the caller frees. 0, or a negative code with a message.
+ */
+int config_json(const char *path, char **out, struct error *error);
+
+/*
  * The defaults documented in eventpipe.yaml(5), put into a struct that is all zero (a source: but for its
  * type). Call them first, then set what differs: many fields give 0 a meaning of its own. Texts are
  * allocated.

@@ -386,3 +386,27 @@ int config_read(const char *path, config_report *report, void *user, struct conf
         config_close(&config);
     return code;
 }
+
+const yaml_node_t *reader_load(struct reader *reader)
+{
+    yaml_parser_t parser;
+    size_t length = 0;
+    bool loaded = false;
+    char *bytes = read_bytes(reader, &length);
+    if (bytes != NULL && find_directory(reader) && reader_check_depth(reader, bytes, length) &&
+        yaml_parser_initialize(&parser)) {
+        reader->budget = BUDGET + 4 * length;
+        yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
+        loaded = yaml_parser_load(&parser, &reader->document) != 0;
+        yaml_parser_delete(&parser);
+    }
+    free(bytes);
+    return loaded ? yaml_document_get_root_node(&reader->document) : NULL;
+}
+
+void reader_unload(struct reader *reader, const yaml_node_t *root)
+{
+    if (root != NULL)
+        yaml_document_delete(&reader->document);
+    reader_free(reader);
+}

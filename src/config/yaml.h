@@ -88,6 +88,10 @@ void reader_leave(struct reader *reader, size_t outer);
 /* This key was meant by an unknown one: what the rules say about it is not told as well. */
 void reader_meant(struct reader *reader, const char *key);
 bool reader_is_meant(const struct reader *reader, const char *key);
+/* The root of reader->file as YAML, without a look at what the keys mean; NULL after a problem. reader_unload
+ * takes what it returned and frees all that the reader has. */
+const yaml_node_t *reader_load(struct reader *reader);
+void reader_unload(struct reader *reader, const yaml_node_t *root);
 /* Counts a visit to the node; false when so much was visited that only aliases can be the cause. */
 bool reader_visit(struct reader *reader, const yaml_node_t *node);
 const yaml_node_t *reader_node(struct reader *reader, int number);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `options`: any YAML, handed to a plugin as JSON text. Runs in the supervisor before the first fork.
+ * YAML as JSON text: `options`, any YAML that is handed to a plugin, in the supervisor before the first fork;
+ * and a whole file, for `eventpipe chaos`.
  *
  * A plain scalar that is a JSON number, true, false or null (also in capitals, or ~ or empty for null)
  * becomes that, with the very digits that were written, so that 64-bit integers survive; everything else, and
@@ -154,4 +155,87 @@ void value_options(struct reader *reader, const struct schema_key *key, const ya
     }
     free(*options);
     *options = text;
+}
+
+/* ---- a whole file ---- */
+
+static const struct schema_key *key_named(const struct schema_key *keys, const char *name)
+{
+    for (const struct schema_key *key = keys; key != NULL && key->name != NULL; key++)
+        if (strcmp(key->name, name) == 0)
+            return key;
+    return NULL;
+}
+
+/* The text itself, so that True stays True: only `options` knows numbers and booleans. */
+static cJSON *text_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key)
+{
+    if (value_is_null(node))
+        return cJSON_CreateNull();
+    bool path = key != NULL && (key->read == value_path || key->read == value_token_file);
+    char *absolute = path ? value_absolute(reader, node) : NULL;
+    cJSON *json = cJSON_CreateString(absolute != NULL ? absolute : (const char *)node->data.scalar.value);
+    free(absolute);
+    return json;
+}
+
+static cJSON *file_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
+                        unsigned depth);
+
+/* A child that is NULL, after a problem, cannot be added: the whole fails. */
+static cJSON *file_list_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
+                             unsigned depth)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (const yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top;
+         item++)
+        if (!cJSON_AddItemToArray(list, file_json(reader, reader_node(reader, *item), key, depth + 1)))
+            reader->no_memory = true;
+    return list;
+}
+
+static cJSON *file_mapping_json(struct reader *reader, const yaml_node_t *node,
+                                const struct schema_key *children, unsigned depth)
+{
+    cJSON *object = cJSON_CreateObject();
+    for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
+         pair++) {
+        const char *name = value_scalar(reader, reader_node(reader, pair->key), "a name");
+        const struct schema_key *key = name != NULL ? key_named(children, name) : NULL;
+        cJSON *value = file_json(reader, reader_node(reader, pair->value), key, depth + 1);
+        if (name == NULL || !cJSON_AddItemToObject(object, name, value))
+            reader->no_memory = true;
+    }
+    return object;
+}
+
+/* `key` says what the value means; NULL: it is a text, or made of texts. */
+static cJSON *file_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
+                        unsigned depth)
+{
+    if (key != NULL && key->read == value_options)
+        return node_json(reader, node, depth);
+    if (depth > READER_DEPTH_MAX || !reader_visit(reader, node))
+        return NULL;
+    if (node->type == YAML_SEQUENCE_NODE)
+        return file_list_json(reader, node, key, depth);
+    if (node->type == YAML_MAPPING_NODE)
+        return file_mapping_json(reader, node, key != NULL ? key->children : NULL, depth);
+    return text_json(reader, node, key);
+}
+
+int config_json(const char *path, char **out, struct error *error)
+{
+    static const struct schema_key whole = {.children = schema_top};
+    struct reader reader = {.file = path};
+    const yaml_node_t *root = reader_load(&reader);
+    cJSON *json = root != NULL ? file_json(&reader, root, &whole, 0) : NULL;
+    char *text = reader.no_memory || reader.spent ? NULL : cJSON_PrintUnformatted(json);
+    cJSON_Delete(json);
+    reader_unload(&reader, root);
+    if (text == NULL)
+        return error_set(error, EP_ECONFIG, "%s: it changed while it was read, or memory is out: try again",
+                         path);
+    *out = text;
+    return EP_OK;
 }

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""`eventpipe chaos`: the user's stages (exec, plugin, http) under a storm, beside a live instance of the same
-configuration that is looked at afterwards. Everything that went in has come to one end; what is wrong is told: nothing
-that came through, something left running, a store that loses. However it ends, nothing of it is left."""
+"""`eventpipe chaos`: the user's stages (exec, plugin, http) while their processes are killed, beside a live instance of the
+same configuration that is looked at afterwards. Everything that went in has come to one end. What is wrong is reported:
+nothing that came through, something left running, an event that the store or the recorder has lost. However the run ends,
+nothing of it is left."""
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 
-from harness import (BUILD, DIRECTORY, PATIENCE, PLUGINS, Helper, Instance, alive, append, check, equal, file_source,
-                     finish, python_stage, wait_for)
+from harness import (BUILD, CHAOS, DIRECTORY, PLUGINS, Helper, Instance, alive, append, check, equal, file_source, finish,
+                     python_stage, wait_for)
 
 SECONDS = os.environ.get("CHAOS_SECONDS", "2")
+HELPER = "EVENTPIPE_CHAOS_HELPER"
 
 
 def segments():
-    """Those of trials that no process has any more: other trials may run on this machine."""
+    """Those of runs that no process has any more: other runs may go on on this machine."""
     held = set()
     for process in os.listdir("/proc"):
         if process.isdigit():
@@ -35,7 +37,7 @@ def folders():
 def start(instance, *arguments, **environment):
     return subprocess.Popen([os.path.join(BUILD, "eventpipe"), "-c", instance.config, "chaos", *arguments],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=dict(os.environ, TMPDIR=DIRECTORY, **environment))
+                            env={**os.environ, "TMPDIR": DIRECTORY, HELPER: os.path.join(CHAOS, "main.py"), **environment})
 
 
 def run(instance, *arguments, **environment):
@@ -46,14 +48,14 @@ def run(instance, *arguments, **environment):
     return process.returncode, out, words
 
 
-def trial(instance, *arguments, code=0, **environment):
+def run_json(instance, *arguments, code=0, **environment):
     done, out, words = run(instance, "--json", "--yes", *arguments, **environment)
     check(done == code, "chaos %s: exit %d, expected %d: %s%s" % (arguments, done, code, out, words))
     return json.loads(out)
 
 
-def of_trial(calls, live):
-    """The calls of a stage by the trial, not by the live instance."""
+def of_run(calls, live):
+    """The calls of a stage by the run, not by the live instance."""
     return [call for call in calls() if call[1] not in live]
 
 
@@ -61,7 +63,7 @@ def beside_a_live_one():
     collector = Helper("collector.py", os.path.join(DIRECTORY, "posts"))
     stage, calls = python_stage("sieve", '''
     kind = event["payload"].get("kind")
-    if os.environ.get("EVENTPIPE_CHAOS") != "1" and kind != "live": answer = {"error": "no trial, and no live event"}
+    if os.environ.get("EVENTPIPE_CHAOS") != "1" and kind != "live": answer = {"error": "no run of chaos, and no live event"}
     elif "SOURCE_TOKEN" in os.environ or "NOTIFY_SOCKET" in os.environ: answer = {"error": "sees too much"}
     elif kind == "away": answer = {"remove": True}
     elif kind == "bad": answer = {"reject": "is bad"}
@@ -95,29 +97,29 @@ def beside_a_live_one():
                   [[w["pid"], w["restarts"]] for stage in s["stages"] for w in stage["workers"]]] for s in status["sources"]]]
 
     before, segments_before = family(), segments()
-    found = trial(instance, "--seconds", SECONDS, "--sample", sample, "--seed", "4711",
+    found = run_json(instance, "--seconds", SECONDS, "--sample", sample, "--seed", "4711",
                   NOTIFY_SOCKET=os.path.join(DIRECTORY, "manager"))
     equal(found["wrong"], [], "what is wrong")
-    check(found["good"] is True and found["seed"] == 4711 and sum(found["blows"].values()) > 0, "the verdict: %s" % found)
+    check(found["good"] is True and found["seed"] == 4711 and sum(found["faults"].values()) > 0, "the report: %s" % found)
     equal([source["id"] for source in found["sources"]], ["lines", "other"], "sources")
     for source in found["sources"]:
-        check(source["fed"] >= 4 and source["fed"] == source["finished"] + source["removed"] + source["dead"],
+        check(source["fed"] >= 4 and source["fed"] == source["completed"] + source["removed"] + source["dead"],
               "every event has its end: %s" % source)
         equal([source[name] for name in ("lost", "doubled", "locked", "waiting", "delayed")], [0] * 5, source["id"])
     first = found["sources"][0]
-    check(first["removed"] > 0 and first["dead"] > 0 and first["finished"] > 0, "all ends were there: %s" % first)
+    check(first["removed"] > 0 and first["dead"] > 0 and first["completed"] > 0, "all ends were there: %s" % first)
     live = {"live-%d" % i for i in range(5)}
-    called = of_trial(calls, live)
+    called = of_run(calls, live)
     equal(len({call[1] for call in called}), first["fed"], "different events the stage saw")
     check(first["stages"][0]["calls"] <= len(called), "no more answers than calls: %s, %d" % (first, len(called)))
     with open(os.path.join(DIRECTORY, "posts")) as file:
         posted = {json.loads(line)["event"]["uid"] for line in file}
-    equal(len(posted), first["finished"], "different events that the last stage saw")
+    equal(len(posted), first["completed"], "different events that the last stage saw")
 
-    # nobody but the trial has noticed
+    # the live instance and the service manager have not noticed
     equal(family(), before, "the live instance")
     equal(len([call for call in calls() if call[1] in live]), 5, "calls of the live instance's stage")
-    wait_for(lambda: not segments() - segments_before, "the trial's segment to go")
+    wait_for(lambda: not segments() - segments_before, "the run's segment to go")
     manager.setblocking(False)
     try:
         check(False, "the service manager was told %r" % manager.recv(4096))
@@ -125,13 +127,13 @@ def beside_a_live_one():
         pass
     instance.stop()
 
-    # without leave nothing is run; what would be is told
+    # without consent nothing is run, and the command says what would be
     seen = len(calls())
     code, out, words = run(instance, "lines")
     check(code == 2 and out == "" and "--yes" in words, "without --yes: %r" % ((code, out, words),))
     check("lines/sieve: exec ./sieve.py" in words and "lines/post: http " in words and "other/" not in words,
           "what would be run: %s" % words)
-    equal(len(calls()), seen, "calls without leave")
+    equal(len(calls()), seen, "calls without consent")
     for wrong in (["nowhere", "--yes"], ["--yes", "--seconds", "0"], ["--yes", "--seconds", "x"],
                   ["--yes", "--sample", instance.config]):
         equal(run(instance, *wrong)[0], 2, "exit status of %s" % wrong)
@@ -139,25 +141,25 @@ def beside_a_live_one():
 
 
 def so_many(instance):
-    """As many as were asked for, in words; one source alone."""
+    """As many as were asked for, as text; one source alone."""
     code, out, words = run(instance, "other", "--yes", "--seconds", "1", "--events", "50")
-    check(code == 0 and "other: 50 events went in; 50 were processed to the end" in out and "all is well" in out
+    check(code == 0 and "other: 50 events went in; 50 were completed" in out and "all is well" in out
           and "lines" not in out, "in words: %r" % ((code, out, words),))
 
 
 def never_all_fed():
-    """A stage that puts all off keeps the rest of the events out, and does not keep the trial from its end."""
+    """A stage that puts all off keeps the rest of the events out, and does not keep the run from its end."""
     instance = Instance("-off")
     put_off = "while read -r x; do echo '{\"processed\":false}'; done"
     instance.configure("- " + json.dumps({"id": "off", "type": "generate", "stages": [
         {"name": "later", "exec": ["sh", "-c", put_off]}]}))
-    found = trial(instance, "--seconds", "1", "--events", "3000", code=1)
+    found = run_json(instance, "--seconds", "1", "--events", "3000", code=1)
     source = found["sources"][0]
-    check(0 < source["fed"] < 3000 and source["lost"] == 0 and source["finished"] == 0, "not all went in: %s" % found)
+    check(0 < source["fed"] < 3000 and source["lost"] == 0 and source["completed"] == 0, "not all went in: %s" % found)
 
 
 def what_is_wrong():
-    """A storm over stages that let nothing through, or leave something running, is not called good."""
+    """A run of stages that let nothing through, or leave something running, is not called good."""
     instance = Instance("-wrong")
     reject = "while read -r x; do echo '{\"reject\":\"never\"}'; done"
     leave = "setsid sleep 600 & echo $! >>%s; while read -r x; do echo '{\"processed\":true}'; done" % os.path.join(
@@ -165,7 +167,7 @@ def what_is_wrong():
     instance.configure("- " + json.dumps({"id": "none", "type": "generate", "stages": [
         {"name": "no", "exec": ["sh", "-c", reject]}]}) + "\n- " + json.dumps({"id": "some", "type": "generate", "stages": [
             {"name": "leaves", "exec": ["sh", "-c", leave]}]}))
-    found = trial(instance, "none", "--seconds", "1", code=1)
+    found = run_json(instance, "none", "--seconds", "1", code=1)
     check(found["good"] is False and "none: nothing came through" in found["wrong"][0] and len(found["wrong"]) == 1
           and found["sources"][0]["dead"] == found["sources"][0]["fed"], "nothing came through: %s" % found)
     # What a stage leaves the supervisor ends; unless it is killed before that job is there to be seen.
@@ -185,16 +187,77 @@ def what_is_wrong():
 
 
 def cannot_start():
-    """Stages that cannot start on this machine are named, and no storm begins, which would last for hours."""
+    """Stages that cannot start on this machine are named, and no run begins, which would last for hours."""
     instance = Instance("-broken")
     instance.configure("- " + json.dumps({"id": "none", "type": "generate", "stages": [
         {"name": "gone", "exec": ["/nonexistent/program"]}, {"name": "away", "plugin": "./nonexistent.so"}]})
         + "\n- " + json.dumps({"id": "some", "type": "generate", "stages": [{"name": "cat", "exec": ["cat"]}]}))
     code, out, words = run(instance, "none", "--yes", "--seconds", "1")
     check(code == 1 and out == "" and "none/gone: cannot run /nonexistent/program" in words
-          and "none/away: cannot load plugin" in words and "a storm" not in words, "cannot start: %r" % ((code, out, words),))
+          and "none/away: cannot load plugin" in words and "injecting" not in words, "cannot start: %r" % ((code, out, words),))
     code, out, words = run(instance, "some")
     check(code == 2 and "none/" not in words, "the other source's are not looked at: %r" % ((code, out, words),))
+
+
+def copy_of_helper(name, module, old, new):
+    """The helper with one of its modules changed."""
+    folder = os.path.join(DIRECTORY, name)
+    shutil.copytree(CHAOS, folder)
+    path = os.path.join(folder, module)
+    with open(path) as file:
+        text = file.read()
+    equal(text.count(old), 1, "places to change in " + module)
+    with open(path, "w") as file:
+        file.write(text.replace(old, new))
+    return os.path.join(folder, "main.py")
+
+
+def losses_are_found():
+    """An event that never comes to the recorder, one that vanishes from the store, and one that was never sent."""
+    instance = Instance("-loss")
+    # With their line feeds, events are 220 bytes apart: -220- is in the uid of the second.
+    instance.configure("- " + json.dumps({"id": "some", "type": "generate", "size": 219, "stages": [
+        {"name": "pass", "exec": ["sh", "-c", "while read -r x; do echo '{\"processed\":true}'; done"]}]}))
+
+    def wrong(environment):
+        found = run_json(instance, "--seconds", "1", "--events", "200", code=1, **environment)
+        return found["wrong"], found["sources"][0]
+    problems, source = wrong({HELPER: copy_of_helper(
+        "forgetful", "recorder.py", "if os.write(file, entry) != len(entry):",
+        "if not b'-220-' in entry and os.write(file, entry) != len(entry):")})
+    check("some: 1 of 200 events are lost" in problems and source["lost"] == 1, "not recorded: %s %s" % (problems, source))
+    # A store that loses: while the daemon is up, an event on its way is deleted behind its back.
+    loses = """
+        if not getattr(self, "lost", False) and self.daemon.was_up:
+            import sqlite3
+            try:
+                with sqlite3.connect(self.places.store, timeout=0.1) as database:
+                    seq = database.execute("SELECT max(seq) FROM progress").fetchone()[0]
+                    if seq is not None:
+                        for table in ("progress", "event"):
+                            database.execute("DELETE FROM %s WHERE seq = ?" % table, (seq,))
+                        database.execute("UPDATE source SET live = live - 1")
+                        self.lost = True
+                database.close()
+            except sqlite3.OperationalError:
+                pass
+"""
+    marker = "        processes.reap(but=self.daemon.pid)\n"
+    problems, source = wrong({HELPER: copy_of_helper("thief", "run.py", marker, marker + loses.lstrip("\n"))})
+    check("some: 1 of 200 events are lost" in problems and source["lost"] == 1, "lost by the store: %s %s" % (problems, source))
+    problems, source = wrong({HELPER: copy_of_helper(
+        "liar", "recorder.py", "    for line in sys.stdin.buffer:\n",
+        "    os.write(file, b'never-sent\\n')\n    for line in sys.stdin.buffer:\n")})
+    check(source["lost"] == 0 and source["doubled"] > 0 and "never sent" in problems[0], "unknown: %s %s" % (problems, source))
+    return instance
+
+
+def helper_missing(instance):
+    """Without the helper, or without Python, the command says what to install."""
+    code, out, words = run(instance, "--yes", **{HELPER: "/nonexistent/main.py"})
+    check(code == 1 and out == "" and "/nonexistent/main.py cannot be read" in words, "no helper: %r" % ((code, out, words),))
+    code, out, words = run(instance, PATH="/nonexistent")
+    check(code == 1 and out == "" and "install python3" in words, "no python3: %r" % ((code, out, words),))
 
 
 def sleepers():
@@ -210,7 +273,7 @@ def ended_early(instance):
     for number in (signal.SIGTERM, signal.SIGKILL):
         before, seen = segments(), len(sleepers())
         process = start(instance, "some", "--yes", "--seconds", "600")
-        wait_for(lambda: len(sleepers()) > seen + 1, "the storm to rage")
+        wait_for(lambda: len(sleepers()) > seen + 1, "the run to inject faults")
         process.send_signal(number)
         words = process.communicate()[1]
         if number == signal.SIGTERM:
@@ -225,6 +288,7 @@ def main():
     instance = beside_a_live_one()
     so_many(instance)
     never_all_fed()
+    helper_missing(losses_are_found())
     ended_early(what_is_wrong())
     finish()
 

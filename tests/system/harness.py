@@ -22,6 +22,7 @@ DIRECTORY = os.environ.get("TEST_TMPDIR") or os.getcwd()
 NAME = os.environ.get("TEST_INSTANCE", "test-%d" % os.getpid())
 SHARED = os.path.join(SOURCE, "..", "shared")
 EXAMPLES = os.path.join(SOURCE, "contrib", "examples")
+CHAOS = os.path.join(SOURCE, "contrib", "chaos")  # the helper program of `eventpipe chaos`, and its modules
 PLUGINS = os.path.join(BUILD, "contrib", "examples")
 SKIP = 77  # automake's word for a test that could not run here
 # Seconds for a condition that must come; only a broken program waits so long.

@@ -5,6 +5,7 @@ system_tests = \
 	%D%/backlog_pauses_fetching.py \
 	%D%/benchmark.py \
 	%D%/changed_stages.py \
+	%D%/chaos_parts.py \
 	%D%/cli.sh \
 	%D%/clock_set.py \
 	%D%/command_chaos.py \
@@ -100,7 +101,7 @@ EXTRA_DIST += $(system_tests) $(last_tests) \
 	%D%/idefix.py \
 	%D%/idefix_quakes.py \
 	%D%/quakes.py \
-	%D%/storm_rig.py
+	%D%/storm_calls.py
 
 # it starts some forty pipelines
 %D%/benchmark.log: export TEST_TIMEOUT = 1800

@@ -1,96 +1,105 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The storm: three sources of four stages with four workers each, programs and plugins mixed, at full speed, while a
-killer kills or stops workers, co-processes, producers and the keeper every 5 to 50 ms, and now and then the supervisor or
-the whole family, which is then started again as a service manager would. In the end every event came out, none came to a
-stage after its commit, no more calls were repeated than the kills explain, and nothing is left over.
+"""The storm: the engine of `eventpipe chaos` on stages that prove what it only counts. Three sources of four stages with
+four workers each, programs and plugins mixed, at full speed, while workers, their programs, producers and the keeper are
+killed or stopped every 5 to 50 ms, and now and then the supervisor or all processes at once; the daemon is then started
+again as a service manager would. In the end every event came out, none came to a stage after its commit, no more calls were
+repeated than the kills explain, and nothing is left over.
 
-STORM_SECONDS is how long (20; 300 is the long form, with TEST_TIMEOUT=0), STORM_SEED decides which blows fall.
+STORM_SECONDS is how long (20; 300 is the long form, with TEST_TIMEOUT=0), STORM_SEED decides which faults are injected.
 """
 import fcntl
 import json
 import os
 import random
 import re
-import signal
 import sys
 import time
 
 import harness
-import storm_rig as rig
+import storm_calls as calls
 from harness import check, equal, finish, wait_for
+
+sys.path.insert(0, harness.CHAOS)
+import accounting  # noqa: E402
+import faults  # noqa: E402
+import processes  # noqa: E402
+import recorder  # noqa: E402
+import report  # noqa: E402
+import store  # noqa: E402
+from daemon import Daemon  # noqa: E402
 
 SECONDS = float(os.environ.get("STORM_SECONDS", "20"))
 SEED = int(os.environ.get("STORM_SEED", "1"))
+PROFILE = faults.Profile({"kill worker": 34, "stop worker": 14, "kill program": 20, "stop program": 8, "kill producer": 6,
+                          "stop producer": 4, "kill keeper": 4, "stop keeper": 3, "stop supervisor": 1, "kill newborn": 6},
+                         (0.005, 0.050), (0.005, 0.400))
+HARD = ("supervisor", "supervisor", "instance", "shutdown")  # in turn
 BATCH = 50
 BACKLOG = 2000
 AHEAD = 3000  # lines that the file has more than are fetched
-# Who is beaten so often without a pause may stand still; once the blows pause, it must go on.
-PATIENT_BLOWS = 60
+# After so many faults without a pause a stage may have made no progress; once they pause, it must go on.
+PATIENT_FAULTS = 60
 CHAINS = {"north": "cpcc", "south": "pccp", "file": "ccpc"}  # c: plugin, p: program
+# Words of the daemon's log
+LOG_DEATH = re.compile(r'death process="[^"]*" pid=(\d+).*')
 
 
 class Storm:
     def __init__(self):
         self.instance = harness.Instance()
-        self.killer = rig.Killer()
-        self.sources = {id: rig.Source(id, harness.DIRECTORY) for id in CHAINS}
+        self.injector = faults.Injector()
+        self.daemon = Daemon([os.path.join(harness.BUILD, "eventpiped"), "-c", self.instance.config], self.instance.log,
+                             self.injector, lambda start: {calls.START: str(start)})
+        self.sources = {id: calls.Source(id, harness.DIRECTORY) for id in CHAINS}
         self.lines = os.path.join(harness.DIRECTORY, "lines")
         self.written = 0
-        self.exec_stage = harness.script("storm_exec.py", rig.EXEC_STAGE)
-        self.looks = self.held_off = 0
-        self.seen = self.grown_blows = 0
+        self.exec_stage = harness.script("storm_exec.py", calls.EXEC_STAGE)
+        self.looks = self.drain_ms = 0
+        self.seen = self.faults_then = 0
 
     # ---- the instance, and what a service manager does for it
 
     def stage(self, id, position, kind):
-        stage = {"name": "stage-%d" % position, "concurrency": 4, "input_buffer": 64, "batch": BATCH, "timeout": "0",
-                 "retry": {"min": "1ms", "max": "50ms"}, "max_crashes": 0, "restart_max": "100ms"}
-        witness = self.sources[id].files[position - 1]
+        records = self.sources[id].files[position - 1]
         if kind == "c":
-            stage["plugin"] = os.path.join(harness.BUILD, "tests", "system", "storm_stage.so")
-            stage["options"] = {"witness": witness, "stage": position}
-        else:
-            stage["exec"] = [sys.executable, "-I", "-S", "-B", self.exec_stage, witness, str(position)]
-        return stage
+            return self.keys("stage-%d" % position, 4, {
+                "plugin": os.path.join(harness.BUILD, "tests", "system", "storm_stage.so"),
+                "options": {"records": records, "stage": position}})
+        return self.keys("stage-%d" % position, 4, {
+            "exec": [sys.executable, "-I", "-S", "-B", self.exec_stage, records, str(position)]})
+
+    @staticmethod
+    def keys(name, concurrency, what):
+        return {"name": name, "concurrency": concurrency, "input_buffer": 64, "batch": BATCH, "timeout": "0",
+                "retry": {"min": "1ms", "max": "50ms"}, "max_crashes": 0, "restart_max": "100ms", **what}
 
     def configure(self, counts=None):
         """counts: events in all, by generating source; None: without end."""
-        sources = ""
+        text = ""
         for id, chain in CHAINS.items():
             stages = [self.stage(id, number + 1, kind) for number, kind in enumerate(chain)]
+            stages.append(self.keys(recorder.STAGE_NAME, 1, {"exec": recorder.command(self.sources[id].recorded)}))
             if id == "file":
-                sources += harness.file_source(id, self.lines, *stages, backlog={"max_events": BACKLOG}) + "\n"
+                text += harness.file_source(id, self.lines, *stages, backlog={"max_events": BACKLOG}) + "\n"
             else:
-                sources += "- " + json.dumps({
+                text += "- " + json.dumps({
                     "id": id, "type": "generate", "size": 60, "count": counts[id] if counts else 0, "stages": stages,
                     "backlog": {"max_events": 0 if counts else BACKLOG}}) + "\n"
-        self.instance.configure(sources)
-
-    def start(self):
-        self.killer.start += 1
-        self.instance.start(wait=False, environment={rig.START: str(self.killer.start)})
+        self.instance.configure(text)
 
     def keep_running(self):
-        """Starts the daemon again when it is gone. It may only be gone by a blow, or because the killed family held the
-        store for longer than it waited."""
-        status = self.instance.daemon.poll()
-        if status is None:
-            return
-        if status == 1 and "held by" in self.instance.log_text()[-1000:]:
-            self.held_off += 1
-        elif self.stopping:
-            equal(status, 0, "exit status after SIGTERM; the log: " + self.instance.log_text()[-2000:])
-        else:
-            equal(status, -signal.SIGKILL, "how the daemon ended; its log: " + self.instance.log_text()[-2000:])
-        self.stopping = False
-        self.start()
+        """Starts the daemon again when it is gone, which only a fault may explain."""
+        self.daemon.was_up = self.daemon.was_up or self.at_work()
+        self.daemon.watch()
+        self.instance.daemon = self.daemon.process
+        equal(self.daemon.unexpected, [], "ends of the daemon that no fault explains; seed %d" % SEED)
 
     def at_work(self):
-        """Whether an event has come through since the start: by this family, and not what the last one left."""
-        return any(source.reached_by(self.killer.start) for source in self.sources.values())
+        """Whether an event has come through since the start: by this start, and not what the last one left."""
+        return any(source.reached_by(self.injector.start) for source in self.sources.values())
 
-    # ---- the storm
+    # ---- the faults
 
     def feed(self):
         ahead = self.sources["file"].fetched + AHEAD
@@ -98,140 +107,157 @@ class Storm:
             harness.append(self.lines, *({"id": "line-%d" % n} for n in range(self.written + 1, ahead + 1)))
             self.written = ahead
 
-    def witness(self):
-        if rig.look(self.instance.database, self.sources):
+    def look(self):
+        if calls.look(self.instance.database, self.sources):
             self.looks += 1
             self.feed()
 
+    def size(self):
+        return sum(source.size() for source in self.sources.values())
+
     def breathe(self):
-        """Lets those who stood still under many blows show that they go on."""
-        seen = sum(source.witnessed() for source in self.sources.values())
+        """Lets stages that stood still under many faults show that they go on."""
+        seen = self.size()
         if seen > self.seen:
-            self.seen, self.grown_blows = seen, self.killer.dealt.total()
-        elif self.killer.dealt.total() - self.grown_blows > PATIENT_BLOWS:
-            self.pause(lambda: sum(source.witnessed() for source in self.sources.values()) > seen, "a call between blows")
+            self.seen, self.faults_then = seen, self.injector.injected.total()
+        elif self.injector.injected.total() - self.faults_then > PATIENT_FAULTS:
+            self.pause(lambda: self.size() > seen, "a call between faults")
 
     def pause(self, condition, what):
-        """Waits without blows."""
-        def look():
-            self.killer.let_go()
+        """Waits without faults."""
+        def turn():
+            self.injector.resume()
             self.keep_running()
-            rig.reap_orphans(self.instance.daemon.pid)
+            processes.reap(but=self.daemon.pid)
             return condition()
-        wait_for(look, lambda: "%s; seed %d, log: %s" % (what, SEED, self.instance.log_text()[-3000:]))
+        wait_for(turn, lambda: "%s; seed %d, log: %s" % (what, SEED, self.instance.log_text()[-3000:]))
 
-    def hard_blow(self, kind, choice):
-        """A blow to the supervisor or to all, once the last one is got over."""
-        if kind == "supervisor":
-            self.killer.kill_supervisor(self.instance.daemon)
-        elif kind == "family":
-            self.killer.kill_family(self.instance.daemon, choice)
+    def hard_fault(self, kind, choice):
+        """A fault that ends the whole daemon, once it has recovered from the last one."""
+        if kind == "shutdown":
+            self.daemon.ask_to_stop()  # other faults go on meanwhile
+            self.injector.injected["shutdown"] += 1
         else:
-            self.instance.daemon.send_signal(signal.SIGTERM)
-            self.killer.dealt["stop in order"] += 1
-            self.stopping = True
-            return  # the blows go on meanwhile
-        self.keep_running()
+            self.daemon.kill(kind == "instance", choice)
+            self.keep_running()
 
-    def rage(self):
-        blows, hard = rig.plan_of(SEED), random.Random(SEED + 1)
+    def inject_faults(self):
+        plan, hard = faults.plan(SEED, PROFILE), random.Random(SEED + 1)
         end = time.monotonic() + SECONDS
         look_at, hard_at, kinds = 0, time.monotonic() + 1, 0
-        while time.monotonic() < end or kinds < len(rig.HARD):
-            blow = next(blows)
-            time.sleep(blow.pause)  # the storm's own pace
-            self.killer.let_go()
+        while time.monotonic() < end or kinds < len(HARD):
+            fault = next(plan)
+            time.sleep(fault.pause_s)  # the storm's own pace
+            self.injector.resume()
             self.keep_running()
-            rig.reap_orphans(self.instance.daemon.pid)
+            processes.reap(but=self.daemon.pid)
             now = time.monotonic()
-            if now >= hard_at and not self.stopping and self.at_work():
-                self.hard_blow(rig.HARD[kinds % len(rig.HARD)], hard.random())
+            if now >= hard_at and not self.daemon.stopping and self.at_work():
+                self.hard_fault(HARD[kinds % len(HARD)], hard.random())
                 kinds += 1
                 hard_at = now + hard.uniform(2, 6) * min(1, SECONDS / 20)
                 continue
-            self.killer.deal(blow, self.instance.daemon.pid)
+            self.injector.inject(fault, self.daemon.pid)
             if now >= look_at:
-                self.witness()
+                self.look()
                 self.breathe()
                 look_at = now + 0.3
 
     def drain(self):
-        """No blows any more: stopped in order, started with an end to the sources, and waited for."""
-        self.killer.let_go(everybody=True)
-        self.pause(lambda: not self.stopping and self.at_work(), "the family to be at work after the storm")
-        self.instance.stop()
-        rig.reap_orphans(0)
+        """No faults any more: stopped gracefully, started with an end to the sources, and waited for."""
+        began = time.monotonic()
+        self.injector.resume(everything=True)
+        self.pause(lambda: not self.daemon.stopping and self.at_work(), "an event to come through after the faults")
+        self.stop()
         fetched = dict(self.instance.query("SELECT name, fetched FROM source"))
         check(fetched["file"] <= self.written, "lines that were fetched")
         self.configure(fetched)
-        self.start()
+        self.daemon.start()
+        self.instance.daemon = self.daemon.process
         counts = dict(fetched, file=self.written)
         for id, count in counts.items():
             self.instance.wait_source(lambda s: s["fetched"] >= count and s["ready"] + s["running"] + s["delayed"] == 0,
                                       "%s to be drained; seed %d" % (id, SEED), id)
-        self.instance.stop()
+        self.drain_ms = int(1000 * (time.monotonic() - began))
+        self.stop()
         return counts
+
+    def stop(self):
+        self.daemon.stop(harness.PATIENCE)
+        check(self.daemon.ended_cleanly, "a graceful shutdown; the log: " + self.daemon.log_tail())
+        self.instance.daemon = None
 
     # ---- in the end
 
     def nothing_left(self):
-        wait_for(lambda: not rig.reap_orphans(0), lambda: "every process to be gone: %s" % rig.family_of(os.getpid())[1:])
-        check(not os.path.exists("/dev/shm/eventpipe-" + self.instance.name), "the segment is gone")
-        # The lock's file stays, and is nobody's.
+        wait_for(lambda: not processes.reap(), lambda: "every process to be gone: %s" % processes.names_of_descendants())
+        # The lock's file stays, and no process holds it.
         equal(sorted(os.listdir(self.instance.directory)), ["config.yaml", "log", "store.db", "store.db.lock"], "files left")
         with open(self.instance.database + ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def all_came_through(self, counts):
-        equal(self.instance.query("SELECT uid, state, reason, crashes, words FROM event JOIN parked USING (seq)"), [],
-              "events set aside; seed %d" % SEED)
+    def count(self, counts):
+        """By the accounting of `eventpipe chaos`."""
+        snapshot = store.read(self.instance.database, with_events=True)
+        equal(snapshot.events, [], "events left in the store; seed %d" % SEED)
+        found = []
         for id, count in counts.items():
-            equal(self.instance.query("SELECT fetched, finished, live, delayed, held, dead, duplicates FROM source "
-                                      "WHERE name = ?", id), [(count, count, 0, 0, 0, 0, 0)], "the store's tally of " + id)
+            equal(snapshot.sources[id], store.SourceTotals(fetched=count, completed=count), "the store's totals of " + id)
+            source = accounting.SourceCount(id, count, snapshot.sources[id])
+            accounting.count(source, calls.number_of, snapshot.events, recorder.read(self.sources[id].recorded))
+            equal((source.recorded, source.unknown), (count, 0), "events that came to the recorder of " + id)
+            found.append(source)
         for table in ("event", "progress", "parked"):
             equal(self.instance.query("SELECT count(*) FROM " + table), [(0,)], "rows left in " + table)
-        equal(self.instance.run("check").returncode, 0, "exit status of check")
+        equal(self.instance.query("SELECT sum(duplicates) FROM source"), [(0,)], "events that were fetched twice")
+        return found
+
+    def report(self, found):
+        """The report of `eventpipe chaos`, which must find nothing wrong."""
+        result = report.Result(
+            SEED, int(SECONDS * 1000), self.drain_ms, self.injector.injected, found, self.daemon.unexpected, self.daemon.ended_cleanly,
+            processes.names_of_descendants(), os.path.exists("/dev/shm/eventpipe-" + self.instance.name),
+            os.path.exists(self.instance.socket), [line["problem"] for line in self.instance.lines("check")])
+        print(report.as_text(result))
+        equal(report.problems(result), [], "what the report finds wrong; seed %d" % SEED)
 
     def deaths(self):
-        """Who died according to the log, and not by us."""
-        told = re.findall(r'death process="[^"]*" pid=(\d+).*', self.instance.log_text())
-        struck = {pid for _, pid in self.killer.process_kills}
-        own = [pid for pid in told if int(pid) not in struck]
-        equal(own, [], "deaths that no blow explains; seed %d" % SEED)
-        return len(told)
+        """How many processes ended by themselves or were killed, according to the log: none that we did not kill."""
+        logged = LOG_DEATH.findall(self.instance.log_text())
+        killed = {pid for _, pid in self.injector.process_kills}
+        equal([pid for pid in logged if int(pid) not in killed], [], "deaths that no fault explains; seed %d" % SEED)
+        return len(logged)
 
-    def reckon(self, counts, deaths):
-        reckoning = rig.Reckoning(self.killer, BATCH)
+    def prove(self, counts, deaths):
+        proof = calls.Proof(self.injector, BATCH)
         for id, count in counts.items():
-            reckoning.source(self.sources[id], count)
-        dealt, tally = self.killer.dealt, reckoning.tally
-        print("seed %d, %.0f s: %d blows: %s" % (SEED, SECONDS, dealt.total(), ", ".join(
-            "%s %d" % pair for pair in sorted(dealt.items()))))
-        print("supervisor: %d starts, %d ended by a blow, %d found the store held; %d deaths in the log; %d looks into the store"
-              % (self.killer.start, len(self.killer.supervisor_kills), self.held_off, deaths, self.looks))
+            proof.source(self.sources[id], count)
+        tally = proof.tally
+        print("supervisor: %d starts, %d ended by a kill, %d found the store held; %d deaths in the log; %d looks into the store"
+              % (self.injector.start, len(self.injector.supervisor_kills), self.daemon.found_held, deaths, self.looks))
         print("%d events, %d calls, %d put off, %d repeated after %d deaths of workers, its last %d at most; %d kills in all"
-              % (tally["events"], tally["calls"], tally["put off"], tally["repeated"], len(reckoning.deaths),
-                 reckoning.most, self.killer.kills()))
+              % (tally["events"], tally["calls"], tally["put off"], tally["repeated"], len(proof.deaths),
+                 proof.most, self.injector.kills()))
         print("called up to %.1f ms after their kill; %d calls after a commit by what was dying, %.1f ms at most"
-              % (max(0, reckoning.longest_run_on) / 1e6, tally["late"], reckoning.longest_late / 1e6))
-        faults = {kind: tally[kind] for kind in ("lost", "after commit", "unexplained", "strange")}
-        print("faults: %s" % faults)
-        equal(sum(faults.values()), 0, "faults, seed %d: %s\n%s" % (SEED, faults, "\n".join(reckoning.faults)))
+              % (max(0, proof.longest_run_on) / 1e6, tally["late"], proof.longest_late / 1e6))
+        wrong = {kind: tally[kind] for kind in ("lost", "after commit", "unexplained", "unknown")}
+        print("wrong: %s" % wrong)
+        equal(sum(wrong.values()), 0, "wrong calls, seed %d: %s\n%s" % (SEED, wrong, "\n".join(proof.faults)))
 
     def run(self):
         print("seed %d" % SEED, flush=True)
-        rig.adopt_orphans()
-        self.stopping = False
+        processes.adopt_orphans()
         self.configure()
         self.feed()
-        self.start()
+        self.daemon.start()
+        self.instance.daemon = self.daemon.process
         self.pause(self.at_work, "the first event to come through")
-        self.rage()
+        self.inject_faults()
         counts = self.drain()
         self.nothing_left()
         deaths = self.deaths()
-        self.all_came_through(counts)
-        self.reckon(counts, deaths)
+        self.report(self.count(counts))
+        self.prove(counts, deaths)
 
 
 Storm().run()

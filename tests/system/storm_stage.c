@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The C stage of storm.py: leaves a record of each call in a witness file before it works, as the exec stage
- * in storm_rig.py does, and answers by the same rules.
+ * The C stage of storm.py: leaves a record of each call in a file of records before it works, as the exec
+ * stage in storm_calls.py does, and answers by the same rules.
  *
- * Options: {"witness": PATH, "stage": POSITION from 1}; the environment's STORM_START says which start of the
+ * Options: {"records": PATH, "stage": POSITION from 1}; the environment's STORM_START says which start of the
  * daemon it is. The context's `path` has the digits of the stages that are done, 12 for the first two. Some
  * events (their number divided by DEFER leaves the position) are put off at their first attempt.
  */
@@ -30,10 +30,10 @@ struct record {
     uint32_t attempt, path;
     uint32_t caller, worker;
 };
-_Static_assert(sizeof(struct record) == 32, "storm_rig.py reads these");
+_Static_assert(sizeof(struct record) == 32, "storm_calls.py reads these");
 
 struct storm {
-    int witness;
+    int records;
     uint16_t stage, start;
 };
 
@@ -41,15 +41,15 @@ static int storm_init(const char *options, void **state, char *words, size_t wor
 {
     struct storm *storm = calloc(1, sizeof *storm);
     cJSON *tree = cJSON_Parse(options);
-    const char *witness = cJSON_GetStringValue(cJSON_GetObjectItem(tree, "witness"));
+    const char *records = cJSON_GetStringValue(cJSON_GetObjectItem(tree, "records"));
     const cJSON *stage = cJSON_GetObjectItem(tree, "stage");
     const char *start = getenv("STORM_START");
     int code = EP_EINVAL;
-    if (storm != NULL && witness != NULL && start != NULL && cJSON_IsNumber(stage)) {
+    if (storm != NULL && records != NULL && start != NULL && cJSON_IsNumber(stage)) {
         storm->stage = (uint16_t)stage->valueint;
         storm->start = (uint16_t)strtoul(start, NULL, 10);
-        storm->witness = open(witness, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-        code = storm->witness >= 0 ? EP_OK : EP_ESYSTEM;
+        storm->records = open(records, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+        code = storm->records >= 0 ? EP_OK : EP_ESYSTEM;
     }
     cJSON_Delete(tree);
     if (code == EP_OK) {
@@ -87,8 +87,8 @@ static enum ep_answer storm_process(ep_call *call, void *state)
         .caller = (uint32_t)getpid(),
         .worker = (uint32_t)getpid(),
     };
-    if (write(storm->witness, &record, sizeof record) != (ssize_t)sizeof record) {
-        ep_call_words(call, "the witness cannot be told");
+    if (write(storm->records, &record, sizeof record) != (ssize_t)sizeof record) {
+        ep_call_words(call, "the call cannot be recorded");
         return EP_REJECT;
     }
     if (record.attempt == 1 && record.number % DEFER == storm->stage) {
@@ -103,7 +103,7 @@ static enum ep_answer storm_process(ep_call *call, void *state)
 static void storm_fini(void *state)
 {
     struct storm *storm = state;
-    close(storm->witness);
+    close(storm->records);
     free(storm);
 }
 

@@ -17,7 +17,6 @@ unit_tests = \
 	%D%/test_batch \
 	%D%/test_call \
 	%D%/test_chain \
-	%D%/test_chaos \
 	%D%/test_cli_args \
 	%D%/test_cli_docs \
 	%D%/test_config \

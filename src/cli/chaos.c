@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * chaos: tries the configuration's stages while their processes are killed. The work is done by a helper
+ * program in Python (contrib/chaos/); this file checks that a run can begin and becomes the helper. Runs in
+ * eventpipe.
+ *
+ * The helper gets the command's options as they are, and on its stdin one JSON object: the paths of this
+ * program and of the configuration, the configuration itself, and what only its parsed form tells.
+ */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "src/cli/cli.h"
+#include "src/stage/stage.h"
+
+#ifndef CHAOS_HELPER
+#define CHAOS_HELPER "/usr/local/libexec/eventpipe/chaos/main.py"
+#endif
+#define HELPER_VARIABLE "EVENTPIPE_CHAOS_HELPER" /* names the helper of a build that is not installed */
+#define ARGUMENTS_MAX (9 + CLI_OPTION_COUNT)     /* python3 and its options, ours, --, SOURCE, NULL */
+
+/* Whether the run is to use this source. */
+static bool is_wanted(const struct cli *cli, const struct source_config *source)
+{
+    return cli->arg_count == 0 || strcmp(cli->args[0], source->id) == 0;
+}
+
+static int check_config(const struct cli *cli)
+{
+    if (cli->config == NULL) {
+        cli_words(cli->config_path == NULL ? "no configuration given: use -c FILE"
+                                           : "the configuration has problems: eventpipe check lists them");
+        return CONTROL_USAGE;
+    }
+    for (size_t i = 0; i < cli->config->source_count; i++)
+        if (is_wanted(cli, &cli->config->sources[i]))
+            return CONTROL_DONE;
+    cli_words("there is no source \"%s\" in %s", cli->args[0], cli->config_path);
+    return CONTROL_USAGE;
+}
+
+/* A stage that cannot start on this machine would only let its events wait for the whole run. */
+static int check_stages(const struct cli *cli)
+{
+    int status = CONTROL_DONE;
+    for (size_t i = 0; i < cli->config->source_count; i++) {
+        const struct source_config *source = &cli->config->sources[i];
+        for (size_t j = 0; is_wanted(cli, source) && j < source->stage_count; j++) {
+            struct error error = {0};
+            if (stage_check(&source->stages[j], &error) == EP_OK)
+                continue;
+            cli_words("%s/%s: %s", source->id, source->stages[j].name, error.words);
+            status = CONTROL_NO;
+        }
+    }
+    return status;
+}
+
+/* ---- what the helper is told ---- */
+
+static cJSON *parsed_values(const struct config *config)
+{
+    cJSON *values = cJSON_CreateObject(), *sizes = cJSON_AddObjectToObject(values, "payload_bytes");
+    uint64_t timeout_ms = 0;
+    for (size_t i = 0; i < config->source_count; i++) {
+        const struct source_config *source = &config->sources[i];
+        if (source->type == SOURCE_GENERATE)
+            cJSON_AddNumberToObject(sizes, source->id, (double)source->generate.size_bytes);
+        for (size_t j = 0; j < source->stage_count; j++)
+            if (source->stages[j].timeout_ms > timeout_ms)
+                timeout_ms = source->stages[j].timeout_ms;
+    }
+    cJSON_AddNumberToObject(values, "longest_timeout_ms", (double)timeout_ms);
+    cJSON_AddNumberToObject(values, "drain_timeout_ms", (double)config->drain_timeout_ms);
+    return values;
+}
+
+/* The JSON object for the helper's stdin, or NULL. */
+static char *describe(const struct cli *cli, struct error *error)
+{
+    char program[4096], *config = NULL, *text;
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (config_json(cli->config_path, &config, error) != EP_OK)
+        return NULL;
+    program[length > 0 ? length : 0] = '\0';
+    cJSON *plan = parsed_values(cli->config);
+    cJSON_AddStringToObject(plan, "eventpipe", program);
+    cJSON_AddStringToObject(plan, "config_path", cli->config_path);
+    cJSON_AddRawToObject(plan, "config", config);
+    text = cJSON_PrintUnformatted(plan);
+    cJSON_Delete(plan);
+    free(config);
+    if (text == NULL)
+        error_set(error, EP_ENOMEM, "out of memory");
+    return text;
+}
+
+/* Makes the text our stdin, which the helper inherits. */
+static int put_on_stdin(const char *text, struct error *error)
+{
+    size_t bytes = strlen(text);
+    int fd = memfd_create("chaos", MFD_CLOEXEC);
+    if (fd < 0 || write(fd, text, bytes) != (ssize_t)bytes || lseek(fd, 0, SEEK_SET) != 0 ||
+        dup2(fd, STDIN_FILENO) < 0)
+        error_set(error, EP_ESYSTEM, "cannot hand the configuration to the helper: %s", strerror(errno));
+    if (fd > STDERR_FILENO)
+        close(fd);
+    return error->code;
+}
+
+/* ---- the helper ---- */
+
+/* Returns only when it cannot be run. */
+static void become_helper(const struct cli *cli, const char *helper)
+{
+    /* Nothing but the helper's own folder and the standard library is imported, and no file is written. */
+    char *arguments[ARGUMENTS_MAX] = {"python3", "-E", "-s", "-S", "-B", (char *)(uintptr_t)helper};
+    size_t count = 6;
+    for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
+        const struct cli_option *option = &cli_options[i];
+        const char *value = option->argument != NULL ? cli->values[i] : "";
+        if (cli->values[i] == NULL || (option->groups & (CLI_CHAOS | CLI_DATA)) == 0)
+            continue;
+        if (asprintf(&arguments[count++], "--%s%s%s", option->name, option->argument != NULL ? "=" : "",
+                     value) < 0)
+            return;
+    }
+    arguments[count++] = "--";
+    if (cli->arg_count > 0)
+        arguments[count++] = cli->args[0];
+    execvp(arguments[0], arguments);
+}
+
+int cli_chaos(struct cli *cli)
+{
+    struct error error = {0};
+    const char *helper = getenv(HELPER_VARIABLE);
+    if (helper == NULL || helper[0] == '\0')
+        helper = CHAOS_HELPER;
+    int code = check_config(cli);
+    if (code == CONTROL_DONE && cli_given(cli, CLI_OPTION_YES))
+        code = check_stages(cli);
+    if (code != CONTROL_DONE)
+        return code;
+    if (access(helper, R_OK) != 0) {
+        cli_words("the helper program %s cannot be read (%s): install eventpipe again, or name the helper "
+                  "in " HELPER_VARIABLE,
+                  helper, strerror(errno));
+        return CONTROL_NO;
+    }
+    char *plan = describe(cli, &error);
+    if (plan != NULL && put_on_stdin(plan, &error) == EP_OK) {
+        become_helper(cli, helper);
+        error_set(&error, EP_ESYSTEM, "cannot run python3 (%s): chaos needs it, install python3",
+                  strerror(errno));
+    }
+    cli_words("%s", error.words);
+    free(plan);
+    return CONTROL_NO;
+}
