@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The limit that the pipeline is measured against: one process alone that does the same durable row
- * operations on one SQLite table: insert locked; for each stage but the last read and update a 120-byte
- * context; for the last read and delete. A transaction for each batch and step; each is on disk when it
- * returns, unless --normal is given.
+ * operations on one SQLite table. It inserts each event locked, with a unique UID as the store keeps one; for
+ * each stage but the last it reads the event and updates a context of 120 bytes; for the last it reads and
+ * deletes the event. Each batch is one transaction per step, and is on disk when the commit returns, unless
+ * --normal is given.
  *
- *   bench-alone --file PATH [--events N] [--batch N] [--payload BYTES] [--stages N] [--normal] [--pace
- * PER_SECOND]
+ *   bench-alone --file PATH [OPTION...]
+ *     --events N       to be carried, 50000
+ *     --batch N        events in one transaction, 500
+ *     --payload BYTES  of each, 220
+ *     --stages N       3
+ *     --normal         synchronous=NORMAL
+ *     --pace N         one event at a time, so many a second; the latency of each is noted
  *
- * With --pace, one event after the other arrives at that pace, and the time from its arrival to the end of
- * its last transaction is noted. Prints one JSON line: events, seconds, per_s, and with --pace latency_us, a
- * number an event. The file must not be there yet, and stays.
+ * Prints one JSON line: events; seconds; per_s; with --pace latency_us, a number an event: from its arrival
+ * to the end of its last transaction. The file must not exist yet, and is left behind.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -54,15 +59,19 @@ static void open_table(struct alone *alone)
 {
     static const char full[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;";
     static const char normal[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;";
+    /* The same index as in src/store/sqlite/schema.c: each event enters it once and leaves it once. */
     static const char table[] =
-        "CREATE TABLE event(id INTEGER PRIMARY KEY, data BLOB, context TEXT, locked INTEGER)";
+        "CREATE TABLE event(id INTEGER PRIMARY KEY, source INTEGER NOT NULL, uid TEXT NOT NULL, data BLOB, "
+        "context TEXT, locked INTEGER);"
+        "CREATE UNIQUE INDEX event_uid ON event(source, length(uid), uid);";
     if (sqlite3_open(alone->path, &alone->database) != SQLITE_OK ||
         sqlite3_exec(alone->database, alone->normal ? normal : full, NULL, NULL, NULL) != SQLITE_OK ||
         sqlite3_exec(alone->database, table, NULL, NULL, NULL) != SQLITE_OK)
         bench_give_up(alone->path, sqlite3_errmsg(alone->database));
     alone->begin = prepare(alone->database, "BEGIN IMMEDIATE");
     alone->commit = prepare(alone->database, "COMMIT");
-    alone->insert = prepare(alone->database, "INSERT INTO event VALUES(?1, ?2, '', 1)");
+    alone->insert = prepare(alone->database, "INSERT INTO event VALUES(?1, 1, ?3, ?2, '', 1) "
+                                             "ON CONFLICT(source, length(uid), uid) DO NOTHING");
     alone->read = prepare(alone->database, "SELECT data, context, locked FROM event WHERE id = ?1");
     alone->update = prepare(alone->database, "UPDATE event SET context = ?2 WHERE id = ?1");
     alone->delete = prepare(alone->database, "DELETE FROM event WHERE id = ?1");
@@ -79,9 +88,12 @@ static void close_table(struct alone *alone)
 
 static void insert(struct alone *alone, uint64_t first, uint64_t count)
 {
+    char uid[32];
     step(alone, alone->begin);
     for (uint64_t i = first; i < first + count; i++) {
+        int length = snprintf(uid, sizeof uid, "bench-%" PRIu64, i); /* like those of bench-pipeline */
         sqlite3_bind_int64(alone->insert, 1, (sqlite3_int64)i);
+        sqlite3_bind_text(alone->insert, 3, uid, length, SQLITE_STATIC);
         sqlite3_bind_blob64(alone->insert, 2, alone->data, alone->payload, SQLITE_STATIC);
         step(alone, alone->insert);
     }
@@ -200,14 +212,14 @@ static void read_options(struct alone *alone, int argc, char **argv)
     if (alone->path == NULL || optind < argc) {
         fprintf(stderr,
                 "usage: bench-alone --file PATH [--events N] [--batch N] [--payload BYTES] [--stages N] "
-                "[--normal] [--pace PER_SECOND]\n");
+                "[--normal] [--pace N]\n");
         exit(2);
     }
 }
 
 int main(int argc, char **argv)
 {
-    struct alone alone = {.events = 50000, .batch = 100, .payload = 220, .stages = 3};
+    struct alone alone = {.events = 50000, .batch = 500, .payload = 220, .stages = 3};
     read_options(&alone, argc, argv);
     memset(alone.context, 'c', sizeof alone.context);
     alone.data = malloc(alone.payload);

@@ -160,7 +160,8 @@ def rates(result):
     """Rows of the panel of rates: all that are events a second beside one process alone."""
     short = {"synchronous: normal": "normal", "memory:, beside a table in /dev/shm": "memory:",
              "3 exec stages in C": "exec, C", "3 exec stages in Python": "exec, Python",
-             "3 C stages, beside one process alone": "3 C stages", "beside a transaction per event and step": "one by one"}
+             "batches of up to 500, beside one process with 100": "beside 100", "both in batches of up to 500": "both 500",
+             "both in batches of 100": "both 100", "beside a transaction per event and step": "one by one"}
     rows = []
     for row in result["rows"]:
         if row["figure"] in ("throughput", "synchronous", "exec", "stages", "workers", "payload") and "limit" in row \

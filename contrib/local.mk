@@ -4,7 +4,7 @@
 
 # --- make bench measures beside what the machine can do at all, on the disk of the build folder or of
 # BENCH_FLAGS=--directory=...; contrib/bench --help names the figures and options. make bench-check says which targets
-# hold. make bench-readme is bench, and writes the result into README.md and its chart.
+# hold. make bench-document is bench, and writes the result into benchmark.md and its chart.
 noinst_PROGRAMS += \
 	%D%/bench-alone \
 	%D%/bench-append \
@@ -32,9 +32,9 @@ bench: all
 	$(BENCH) --json bench.json --chart bench.svg $(BENCH_FLAGS)
 bench-check: all
 	$(BENCH) --check --json bench-check.json $(BENCH_FLAGS)
-bench-readme: all
-	$(BENCH) --json bench.json --chart $(srcdir)/%D%/bench.svg --readme $(srcdir)/README.md $(BENCH_FLAGS)
-.PHONY: bench bench-check bench-readme
+bench-document: all
+	$(BENCH) --json bench.json --chart $(srcdir)/%D%/bench.svg --document $(srcdir)/%D%/benchmark.md $(BENCH_FLAGS)
+.PHONY: bench bench-check bench-document
 CLEANFILES += bench.json bench.svg bench-check.json
 
 # --- an Idefix backend to try things against
@@ -89,7 +89,6 @@ CLEANFILES += %D%/eventpiped@.service
 
 EXTRA_DIST += $(plugin_sources) \
 	%D%/bench \
-	%D%/bench.svg \
 	%D%/bench_figures.py \
 	%D%/bench_instance.py \
 	%D%/bench_machine.py \
@@ -98,12 +97,19 @@ EXTRA_DIST += $(plugin_sources) \
 	%D%/bench_stage.py \
 	%D%/eventpipe.sysusers \
 	%D%/eventpiped@.service.in \
+	%D%/quickstart
+nobase_dist_doc_DATA += \
+	%D%/bench.svg \
+	%D%/benchmark.md \
+	%D%/eventpipe.sample.yaml \
 	%D%/examples/append.sh \
 	%D%/examples/dpkg_parse.sh \
 	%D%/examples/enrich.py \
 	%D%/examples/filter.sh \
+	%D%/examples/library.c \
+	%D%/examples/plugin_classify.c \
+	%D%/examples/plugin_count.c \
 	%D%/examples/quakes_filter.sh \
 	%D%/examples/quakes_locate.py \
 	%D%/examples/reading.sh \
-	%D%/examples/upper.c \
-	%D%/quickstart
+	%D%/examples/upper.c

@@ -133,7 +133,8 @@ int main(int argc, char **argv)
         return arguments.check_only ? FAILED : WRONG_INPUT;
     bool permitted = config_check_rights(config, report, NULL) == 0;
     if (arguments.check_only) {
-        bool good = check_machine(config) && permitted;
+        bool stored = config_check_storage(config, report, NULL) == 0;
+        bool good = check_machine(config) && permitted && stored;
         if (good)
             puts("configuration ok");
         config_close(&config);

@@ -3,6 +3,7 @@
 # (for --enable-tsan), check-program all that run the program (for sanitizers). tests/run gives each test its own folder,
 # process group and time limit.
 test_plugin_sources =
+nobase_dist_doc_DATA += %D%/README.md
 include %D%/unit/local.mk
 include %D%/process/local.mk
 include %D%/system/local.mk

@@ -225,6 +225,9 @@ int config_validate(const struct config *config, config_report *report, void *us
  * config_validate does, with lines. 0 or EP_ECONFIG.
  */
 int config_check_rights(const struct config *config, config_report *report, void *user);
+/* Whether the directory of the store exists and this process may write to it: for eventpiped -t. Reports as
+ * config_validate does. 0 or EP_ECONFIG. */
+int config_check_storage(const struct config *config, config_report *report, void *user);
 /* Takes the variables that tokens were read from out of our environment: what a stage runs is not to see
  * them. */
 void config_hide_tokens(const struct config *config);

@@ -1,15 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whether this process may do what the configuration asks for: run stages as other users, and within limits
- * that hold. Runs in the supervisor, before anything is started; an operator's command reads the same file
- * without these rights, so this is no part of config_validate.
+ * Whether this process may do what the configuration asks for: run stages as other users, within limits that
+ * hold, and keep the store where it is to be. Runs in the supervisor, before anything is started; an
+ * operator's command reads the same file without these rights, so this is no part of config_validate.
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "src/config/config.h"
-#include "src/config/user.h"
 #include "src/config/limits.h"
+#include "src/config/user.h"
 
 /* The words begin with the key, which may be one within `within`. */
 static void tell(const struct config *config, size_t source, size_t stage, const char *within,
@@ -54,4 +62,57 @@ int config_check_rights(const struct config *config, config_report *report, void
             exec_user_free(&as);
         }
     return result;
+}
+
+#define SERVICE_USER "eventpipe" /* that eventpiped@.service runs as */
+
+/* The command that makes the directory: as root for the service's user, where there is one. */
+static void make_command(const char *directory, char *command, size_t size)
+{
+    if (geteuid() == 0 && getpwnam(SERVICE_USER) != NULL)
+        snprintf(command, size, "install -d -m 750 -o " SERVICE_USER " -g " SERVICE_USER " '%s'", directory);
+    else
+        snprintf(command, size, "mkdir -p '%s'", directory);
+}
+
+/* What is wrong with the directory, for the user; false when nothing is. */
+static bool directory_fault(const char *directory, char *text, size_t size)
+{
+    struct stat status;
+    char command[PATH_MAX + 64];
+
+    if (stat(directory, &status) != 0 && errno == ENOENT) {
+        make_command(directory, command, sizeof command);
+        snprintf(text, size, "%s does not exist; make it: %s", directory, command);
+    } else if (stat(directory, &status) != 0) {
+        snprintf(text, size, "cannot use %s: %s", directory, strerror(errno));
+    } else if (!S_ISDIR(status.st_mode)) {
+        snprintf(text, size, "%s is not a directory", directory);
+    } else if (faccessat(AT_FDCWD, directory, W_OK | X_OK, AT_EACCESS) != 0) {
+        snprintf(text, size, "user %ju cannot write to %s: %s", (uintmax_t)geteuid(), directory,
+                 strerror(errno));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+int config_check_storage(const struct config *config, config_report *report, void *user)
+{
+    static const char scheme[] = "sqlite:";
+    char path[PATH_MAX], text[2 * PATH_MAX + 128];
+
+    if (strncmp(config->storage, scheme, sizeof scheme - 1) != 0)
+        return 0;
+    snprintf(path, sizeof path, "%s", config->storage + sizeof scheme - 1);
+    if (!directory_fault(dirname(path), text, sizeof text))
+        return 0;
+    const struct config_problem problem = {
+        .file = config->path != NULL ? config->path : "",
+        .key = "storage",
+        .words = text,
+    };
+    if (report != NULL)
+        report(&problem, user);
+    return EP_ECONFIG;
 }

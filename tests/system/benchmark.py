@@ -34,9 +34,9 @@ def verdicts(text):
 
 # ---- all figures, and all that can be written; where each process takes seconds to end, some of the figures
 FIGURES = ["throughput", "exec", "latency"] if "asan" in os.environ.get("sanitizers", "") else list(bench_figures.ALL)
-with open("readme.md", "w") as file:
+with open("document.md", "w") as file:
     file.write("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
-done = bench(*FIGURES, "--smallest", "--json", "out.json", "--markdown", "out.md", "--readme", "readme.md", "--chart", "out.svg")
+done = bench(*FIGURES, "--smallest", "--json", "out.json", "--markdown", "out.md", "--document", "document.md", "--chart", "out.svg")
 with open("out.json") as file:
     result = json.load(file)
 equal(list(result["titles"]), FIGURES, "figures")
@@ -50,8 +50,8 @@ for name, title in result["titles"].items():
 judged = [row["holds"] for row in result["rows"] if "holds" in row]
 equal([word == "holds" for word in verdicts(done.stdout)], judged, "verdicts in the table")
 check("%d of %d targets hold" % (sum(judged), len(judged)) in done.stdout, "the sum is said")
-with open("readme.md") as file, open("out.md") as markdown:
-    equal(file.read(), "before\n<!-- benchmark -->\n%s<!-- /benchmark -->\nafter\n" % markdown.read(), "the README")
+with open("document.md") as file, open("out.md") as markdown:
+    equal(file.read(), "before\n<!-- benchmark -->\n%s<!-- /benchmark -->\nafter\n" % markdown.read(), "the document")
 if shutil.which("gnuplot"):
     with open("out.svg") as file:
         check("</svg>" in file.read(), "a chart")

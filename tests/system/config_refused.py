@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """A configuration with mistakes: refused as a whole, each mistake with file, line, key, what was expected and what is
 near; the same from the daemon, from its -t, and from `eventpipe check`. Nothing is started or made."""
+import json
 import os
 import re
+import shutil
 import subprocess
 
 from harness import BUILD, DIRECTORY, Instance, check, equal, finish, python_stage, script
 
+NOBODY = 65534
 # Per line of the configuration, what must be said about it.
 MISTAKES = """
 instance: {name}                #
@@ -35,10 +38,41 @@ sources:                        #
 """
 
 
-def daemon(*arguments):
-    return subprocess.run([os.path.join(BUILD, "eventpiped"), *arguments], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, timeout=60)
+def daemon(*arguments, **options):
+    return subprocess.run([os.path.join(BUILD, "eventpiped"), *arguments], stdin=subprocess.DEVNULL, text=True, timeout=60,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def missing_directory():
+    """-t names the directory that the store needs, and the command that makes it."""
+    directory = os.path.join(DIRECTORY, "state", "of one")
+    config = os.path.join(DIRECTORY, "directory.yaml")
+    with open(config, "w") as file:
+        file.write("storage: %s\nsources: [{id: s, type: generate, stages: [{name: x, exec: [cat]}]}]\n"
+                   % json.dumps("sqlite:" + os.path.join(directory, "store.db")))
+
+    def refused(words, **options):
+        done = daemon("-t", "-c", config, **options)
+        equal(done.returncode, 1, "exit status of -t: " + done.stderr)
+        found = re.fullmatch(re.escape(config) + r": storage: (.*)\n", done.stderr)
+        check(found and words in found[1], "expected one line with %r, found: %s" % (words, done.stderr))
+        return found[1]
+
+    made = refused("does not exist").split("; make it: ")[1]
+    subprocess.run(["sh", "-c", made], check=True)
+    equal(daemon("-t", "-c", config).stdout, "configuration ok\n", "-t once the directory is there")
+    check(os.listdir(directory) == [], "-t writes nothing: %s" % os.listdir(directory))
+    os.chmod(directory, 0o555)
+    if os.geteuid() != 0:
+        refused("cannot write to")
+    else:  # which may write everywhere: another user asks, with a copy of the program that this one can reach
+        os.chmod(os.path.dirname(directory), 0o755)
+        program = shutil.copy(os.path.join(BUILD, "eventpiped"), DIRECTORY)
+        refused("cannot write to", executable=program, user=NOBODY, group=NOBODY, extra_groups=[])
+    os.rmdir(directory)
+    with open(directory, "w"):
+        pass
+    refused("is not a directory")
 
 
 def main():
@@ -86,6 +120,8 @@ def main():
     script("missing", "#!/bin/sh\nwhile read -r line; do echo '{\"processed\":true}'; done\n")
     done = daemon("-t", "-c", instance.config)
     equal((done.returncode, done.stdout, done.stderr), (0, "configuration ok\n", ""), "-t of a good configuration")
+    # A directory of the store that is missing, that is a file, or where this user may not write.
+    missing_directory()
     # A secret that others may read.
     token = os.path.join(DIRECTORY, "token")
     with open(token, "w") as file:

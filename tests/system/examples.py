@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Every example in contrib/examples, and every stage that README.md shows, is built and run as its own words say.
+"""Every example in contrib/examples, and every stage that README.md shows, is built and run as its own words say. The
+sample configuration, and the sources that README.md shows, are right.
 
 Each example is the first stage of a source of its own; append.sh, itself an example, writes down what it answered. An
 example that no source here uses fails the test.
@@ -172,28 +173,51 @@ def readme():
     python = harness.script("readme.py", readme_block("python", "import json, sys"))
     Example("readme-python", ["{name: length, exec: [python3, %s]}" % python], READINGS,
             [{"length": len(json.dumps(reading))} for reading in READINGS])
-    shell = harness.script("readme.sh", readme_block("sh", "exec jq"))
-    Example("readme-shell", ["{name: debug, exec: [sh, %s]}" % shell], READINGS, [{}, {}], removed=2)
     if has_compiler():
         with open(README) as file:
             command = re.search(r"`(cc -shared [^`]*)`", file.read()).group(1)
         count = build("count.c", readme_block("c", "ep_plugin_stage"), command)
-        Example("readme-c", ["{name: count, plugin: %s}" % count], READINGS[:3] + ["text"],
-                [{"members": 3}] * 3 + [{"members": 0}])
+        Example("readme-c", ["{name: count, plugin: %s}" % count], READINGS[:3] + ["text"], [{"members": 3}] * 3, rejected=1)
 
 
-def readme_configuration():
-    """The first pipeline of README.md is a right configuration, once its files are there."""
-    text = readme_block("yaml", "instance: readings").replace("/opt/enrich.py", example("enrich.py"))
-    path = os.path.join(harness.DIRECTORY, "readings.yaml")
+def accepted(name, text):
+    """eventpiped -t accepts this configuration."""
+    path = os.path.join(harness.DIRECTORY, name)
     with open(path, "w") as file:
-        file.write(text.replace("/var/lib/eventpipe/", harness.DIRECTORY + "/"))
-    for program, arguments in (("eventpiped", ["-c", path, "-t"]), ("eventpipe", ["-c", path, "check"])):
-        done = subprocess.run([os.path.join(harness.BUILD, program), *arguments], stdin=subprocess.DEVNULL, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if program == "eventpiped":
-            equal(done.returncode, 0, "exit status of eventpiped -t: " + done.stdout)
-        check("expected" not in done.stdout, "%s finds fault: %s" % (program, done.stdout))
+        file.write(text)
+    done = subprocess.run([os.path.join(harness.BUILD, "eventpiped"), "-c", path, "-t"], stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    equal((done.returncode, done.stdout), (0, "configuration ok\n"), "eventpiped -t of " + name)
+
+
+def token_file():
+    path = os.path.join(harness.DIRECTORY, "token")
+    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write("secret\n")
+    return path
+
+
+def readme_sources():
+    """The sources that README.md shows are right, once they have stages and a token."""
+    text = readme_block("yaml", "type: http").replace("[...]", "[{name: x, exec: [cat]}]")
+    storage = "storage: sqlite:%s/readme.db\nsources:\n" % harness.DIRECTORY
+    accepted("readme.yaml", storage + text.replace("/etc/eventpipe/acme.token", token_file()))
+
+
+def sample():
+    """The sample configuration, as it is and with each key that is commented out. Of those, the daemon's user and a plugin
+    that is not there must be left out."""
+    with open(os.path.join(harness.SOURCE, "contrib", "eventpipe.sample.yaml")) as file:
+        text = file.read()
+    for folder in ("/var/lib/eventpipe", "/run/eventpipe"):
+        text = text.replace(folder, harness.DIRECTORY)
+    accepted("sample.yaml", text.replace("\nsources:", "\nstorage: sqlite:%s/sample.db\nsources:" % harness.DIRECTORY))
+    full = re.sub(r"^( *)#(?=[^ ]|  )", r"\1", text, flags=re.M)  # prose has one blank behind its #
+    check(full.count("\n#") < text.count("\n#") and "\ninstance: sample\n" in full, "keys are commented out in the sample")
+    full = re.sub(r"^ *(user|group): no.*\n", "", full, flags=re.M) if os.geteuid() != 0 else full
+    full = full.replace("/etc/eventpipe/account.token", token_file())
+    full = full.replace("/usr/lib/eventpipe/count.so", os.path.join(harness.PLUGINS, "plugin_count.so"))
+    accepted("sample_full.yaml", full)
 
 
 def main():
@@ -201,7 +225,8 @@ def main():
         print("no C compiler or no pkg-config: nothing is built here")
     for group in (scripts, readings, dpkg, earthquakes, programs, readme):
         group()
-    readme_configuration()
+    readme_sources()
+    sample()
     instance = harness.Instance()
     instance.configure("".join(each.source for each in Example.all))
     instance.start()

@@ -55,6 +55,7 @@ system_tests = \
 	%D%/process_titles.py \
 	%D%/quakes_file.py \
 	%D%/quakes_http.py \
+	%D%/readme_first_pipeline.py \
 	%D%/restarts_slow_down.py \
 	%D%/retries_back_off.py \
 	%D%/retry_beside_flood.py \
