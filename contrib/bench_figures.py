@@ -10,10 +10,10 @@ import os
 
 import bench_measure
 
-# sense: "least" or "most"; aim: better still, said but not judged
+# sense: "least" or "most"; aim: better still, said but not rated
 Target = collections.namedtuple("Target", "sense number aim", defaults=(None,))
 # limit: (key, value), a number, or None
-Row = collections.namedtuple("Row", "words key value unit limit target", defaults=(None, None))
+Row = collections.namedtuple("Row", "label key value unit limit target", defaults=(None, None))
 # measures: {key: function()}; before, after: called once; single: keys of what is measured in one round only
 Figure = collections.namedtuple("Figure", "name title measures rows before after single", defaults=(None, None, ()))
 # events: of a run of no-op stages; the rest follows from it
@@ -99,11 +99,11 @@ def workers(bench, scale):
 
 def payload(bench, scale):
     measures, rows = {}, []
-    for size, words, share in ((220, "220 B", 1), (4096, "4 KiB", 0.4), (65536, "64 KiB", 0.04)):
+    for size, label, share in ((220, "220 B", 1), (4096, "4 KiB", 0.4), (65536, "64 KiB", 0.04)):
         sized = ("--events", some(scale.events, share), "--payload", size)
         measures["alone-%d" % size] = lambda sized=sized: bench.alone(*sized)
         measures["payload-%d" % size] = lambda sized=sized: bench.pipeline(*sized)
-        rows.append(Row("payload of " + words, "payload-%d" % size, PER_S, "/s", ("alone-%d" % size, PER_S)))
+        rows.append(Row("payload of " + label, "payload-%d" % size, PER_S, "/s", ("alone-%d" % size, PER_S)))
     return Figure("payload", "The same with larger events", measures, rows)
 
 
@@ -113,9 +113,9 @@ def one(bench, scale):
     return Figure("one", "Batches of one: one event waits before each stage, 16 workers a stage", {
         "alone-one": lambda: bench.alone("--events", events, "--batch", 1),
         "one": lambda: bench.pipeline(*crowd),
-        "one-by-one": lambda: bench.pipeline(*crowd, "--page", 1)}, [
+        "single-fetch": lambda: bench.pipeline(*crowd, "--page", 1)}, [
             Row("beside a transaction per event and step", "one", PER_S, "/s", ("alone-one", PER_S), Target("least", 1.5)),
-            Row("the same, and fetched one by one", "one-by-one", PER_S, "/s", ("alone-one", PER_S))])
+            Row("the same, and fetched one by one", "single-fetch", PER_S, "/s", ("alone-one", PER_S))])
 
 
 def latency(bench, scale):
@@ -143,17 +143,17 @@ def growth(bench, scale):
         name = "backlog-%d" % backlog
         measures[name] = lambda name=name: bench.beside(name, events)
         measures[name + "-watched"] = lambda name=name: bench.beside(name, events, watch=True)
-        words = count_words(backlog) if backlog else "nothing"
+        label = count_words(backlog) if backlog else "nothing"
         most = backlog == max(scale.backlogs)
         if backlog:
-            rows.append(Row(words + " waiting, beside an empty store", name, PER_S, "/s", ("backlog-0", PER_S),
+            rows.append(Row(label + " waiting, beside an empty store", name, PER_S, "/s", ("backlog-0", PER_S),
                             Target("least", 0.9) if most else None))
-        rows.append(Row(words + " waiting: from the start to the first event through", name, "start_ms", "ms", None,
+        rows.append(Row(label + " waiting: from the start to the first event through", name, "start_ms", "ms", None,
                         Target("most", 1000) if most else None))
-        rows.append(Row(words + " waiting: the largest process's private memory", name + "-watched", "private_mib", "MiB",
+        rows.append(Row(label + " waiting: the largest process's private memory", name + "-watched", "private_mib", "MiB",
                         None, Target("most", 16) if most else None))
-        rows.append(Row(words + " waiting: store", name + "-watched", "store_mib", "MiB"))
-        rows.append(Row(words + " waiting: WAL, at most", name + "-watched", "wal_mib", "MiB"))
+        rows.append(Row(label + " waiting: store", name + "-watched", "store_mib", "MiB"))
+        rows.append(Row(label + " waiting: WAL, at most", name + "-watched", "wal_mib", "MiB"))
 
     def before():
         bench.fill("backlog-0", "--events", 10, "--dead")  # a store that has been used, with nothing that waits
@@ -189,7 +189,7 @@ def idle(bench, scale):
 
 def retry(bench, scale):
     events, standing = some(scale.events, 1), scale.standing
-    words = "{:,}".format(standing)
+    label = "{:,}".format(standing)
 
     def tenth(found):
         """As if the refused ones counted: the others' time alone is what is looked at."""
@@ -209,10 +209,10 @@ def retry(bench, scale):
         "dead": lambda: bench.beside("dead", events),
         "tenth": lambda: tenth(bench.beside("tenth", events, "--refuse-tenth")),
         "tenth-delayed": lambda: tenth(bench.beside("tenth-delayed", events, "--refuse-tenth"))}, [
-            Row(words + " delayed events standing by", "delayed", PER_S, "/s", ("none", PER_S), Target("least", 0.95)),
-            Row(words + " dead events standing by", "dead", PER_S, "/s", ("none", PER_S), Target("least", 0.95)),
+            Row(label + " delayed events standing by", "delayed", PER_S, "/s", ("none", PER_S), Target("least", 0.95)),
+            Row(label + " dead events standing by", "dead", PER_S, "/s", ("none", PER_S), Target("least", 0.95)),
             Row("every tenth event not processed at first", "tenth", PER_S, "/s", ("none", PER_S)),
-            Row("the same, with %s delayed" % words, "tenth-delayed", PER_S, "/s", ("none", PER_S))],
+            Row("the same, with %s delayed" % label, "tenth-delayed", PER_S, "/s", ("none", PER_S))],
                   before, after)
 
 

@@ -61,10 +61,10 @@ static void open_store(struct fill *fill)
     int lock_fd;
     if (store_hold(&options, 0, &lock_fd, &error) != 0 ||
         store_prepare(&options, &names, 1, &fill->start_number, &error) != 0)
-        bench_give_up(fill->url, error.words);
+        bench_give_up(fill->url, error.message);
     options.start_number = fill->start_number;
     if (store_open(&options, &fill->store, &error) != 0)
-        bench_give_up(fill->url, error.words);
+        bench_give_up(fill->url, error.message);
     fill->source = names.source_id;
     fill->stage = stage_ids[0];
 }
@@ -83,7 +83,7 @@ static void write_event(struct fill *fill, size_t at, uint64_t number)
                                           .data = text,
                                           .data_bytes = (size_t)head + pad_bytes + 3,
                                           .dead = fill->dead ? STORE_REASON_CORRUPT : STORE_REASON_NONE,
-                                          .words = fill->dead ? "made up" : NULL};
+                                          .error = fill->dead ? "made up" : NULL};
 }
 
 static bool on_claim(int64_t event, const char *done, void *user)
@@ -91,7 +91,7 @@ static bool on_claim(int64_t event, const char *done, void *user)
     struct fill *fill = user;
     (void)done;
     fill->answers[fill->answer_count++] =
-        (struct store_answer){.lease = {event, STORE_TOKEN(fill->start_number, fill->claims)},
+        (struct store_answer){.lock = {event, STORE_TOKEN(fill->start_number, fill->claims)},
                               .change = STORE_DELAY,
                               .due_ms = wall_ms() + DAYS_MS,
                               .attempt = 1};
@@ -115,11 +115,11 @@ static void store_page(struct fill *fill, uint64_t first, size_t count)
     struct store_ingested ingested;
     fill->answer_count = 0;
     if (store_ingest(fill->store, fill->source, &page, &claim, &ingested) != 0 || ingested.stored != count)
-        bench_give_up(fill->url, store_words(fill->store));
+        bench_give_up(fill->url, store_errmsg(fill->store));
     if (fill->delayed &&
         (fill->answer_count != count ||
          store_commit(fill->store, fill->source, fill->stage, fill->answers, fill->answer_count) != 0))
-        bench_give_up(fill->url, store_words(fill->store));
+        bench_give_up(fill->url, store_errmsg(fill->store));
 }
 
 static void read_options(struct fill *fill, int argc, char **argv)

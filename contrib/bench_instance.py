@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What a family of processes costs: CPU, wake-ups and private memory of each. Reads /proc only."""
+"""What an instance costs: CPU, wake-ups and private memory of each. Reads /proc only."""
 import os
 
 
-def family(root):
+def process_tree(root):
     """The process and all its descendants, those that live."""
     children = {}
     for entry in os.listdir("/proc"):
@@ -50,13 +50,13 @@ def private_bytes(pid):
 
 
 class Memory:
-    """The most private memory of each process of a family, by title, as often as it is asked to look."""
+    """The most private memory of each process of an instance, by title, as often as it is asked to look."""
 
     def __init__(self):
         self.most = {}
 
     def look(self, root):
-        for pid in family(root):
+        for pid in process_tree(root):
             found = private_bytes(pid)
             if found is not None:
                 self.most[pid] = max(found, self.most.get(pid, 0))

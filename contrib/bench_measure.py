@@ -18,7 +18,7 @@ START_PATIENCE_S = 120
 
 
 class Failed(Exception):
-    """A program of the benchmark failed: the words say which, and what it said."""
+    """A program of the benchmark failed: the message says which, and what it said."""
 
 
 class Bench:
@@ -47,13 +47,13 @@ class Bench:
             while watch is not None and process.poll() is None:
                 watch(process.pid)
                 time.sleep(LOOK_EVERY_S)
-            out, words = process.communicate()
+            out, messages = process.communicate()
         finally:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
         if process.returncode != 0:
-            raise Failed("%s %s: exit %d: %s" % (name, " ".join(map(str, arguments)), process.returncode, words.strip()))
+            raise Failed("%s %s: exit %d: %s" % (name, " ".join(map(str, arguments)), process.returncode, messages.strip()))
         return json.loads(out)
 
     def fresh(self, quick=False):
@@ -125,7 +125,7 @@ class Bench:
     # ---- the daemon with nothing to do
 
     def idle(self, seconds):
-        """CPU in per cent of a core, wake-ups a second and private MiB of a family that waits for a file to grow."""
+        """CPU in per cent of a core, wake-ups a second and private MiB of an instance that waits for a file to grow."""
         path = self.fresh()
         directory = os.path.dirname(path)
         lines, config = os.path.join(directory, "lines"), os.path.join(directory, "config.yaml")
@@ -173,7 +173,7 @@ def size(path):
 
 
 def weigh(root, seconds):
-    pids = bench_instance.family(root)
+    pids = bench_instance.process_tree(root)
     before = {pid: bench_instance.cpu_and_wakes(pid) for pid in pids}
     begin = time.monotonic()
     time.sleep(seconds)

@@ -43,7 +43,7 @@ enum ep_answer bench_refuse_tenth(ep_call *call, void *state)
     if (ep_call_attempt(call) > 1 || number == NULL ||
         !bench_stamps_refused(work->stamps, strtoull(number + 1, NULL, 10)))
         return EP_PROCESSED;
-    ep_call_retry_after(call, RETRY_AFTER_MS);
+    ep_call_set_retry_after(call, RETRY_AFTER_MS);
     return EP_NOT_PROCESSED;
 }
 
@@ -72,7 +72,7 @@ static int paced_get(void *session, const struct ep_filter *filter, const char *
         bench_arrival(pace->begin_ns + (number + 1) * BENCH_SECOND_NS / pace->per_second);
     int code = ep_page_add(page, &(struct ep_event){.uid = uid, .payload = payload});
     if (code == EP_OK)
-        code = ep_page_cursor(page, next);
+        code = ep_page_set_cursor(page, next);
     free(payload);
     return code;
 }

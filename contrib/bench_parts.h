@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a measured pipeline is put together from: its stages and its paced source. */
-#ifndef BENCH_PARTS_H
-#define BENCH_PARTS_H
+#ifndef CONTRIB_BENCH_PARTS_H
+#define CONTRIB_BENCH_PARTS_H
 
 #include "contrib/bench_stamps.h"
 #include "src/eventpipe.h"

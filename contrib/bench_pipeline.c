@@ -48,7 +48,7 @@ static void all_through(int number)
 static void add_source(ep_manager *manager, const struct setting *setting, struct bench_pace *pace,
                        ep_source **out)
 {
-    struct ep_source_params params = {.id = BENCH_SOURCE, .page = (uint32_t)setting->page};
+    struct ep_source_params params = {.id = BENCH_SOURCE, .page_size = (uint32_t)setting->page};
     if (setting->pace > 0) {
         params.client = &bench_paced_client;
         params.client_user = pace;
@@ -96,9 +96,9 @@ static void report(const struct setting *setting, struct bench_stamps *stamps, u
     double seconds = since(begin_ns, stamps->all_ns), steady_s = since(stamps->early_ns, stamps->late_ns);
     uint64_t steady = stamps->late_count - stamps->early_count;
     printf("{\"events\":%" PRIu64 ",\"seconds\":%.6f,\"per_s\":%.2f,\"start_ms\":%.3f,\"steady_per_s\":%.2f,"
-           "\"wall_s\":%.6f,\"finished\":%" PRIu64,
+           "\"wall_s\":%.6f,\"completed\":%" PRIu64,
            awaited, seconds, (double)awaited / seconds, since(begin_ns, stamps->first_ns) * 1e3,
-           steady > 0 ? (double)steady / steady_s : 0, since(begin_ns, end_ns), stamps->finished);
+           steady > 0 ? (double)steady / steady_s : 0, since(begin_ns, end_ns), stamps->completed);
     if (setting->pace > 0) {
         for (uint64_t i = 0; i < setting->events; i++)
             stamps->finish_ns[i] -= stamps->arrival_ns[i];
@@ -123,7 +123,8 @@ static void measure(const struct setting *setting)
     snprintf(instance, sizeof instance, "bench-%d", (int)getpid());
     const struct ep_manager_params params = {.instance = instance,
                                              .storage = setting->store,
-                                             .synchronous_normal = setting->normal};
+                                             .durability =
+                                                 setting->normal ? EP_DURABILITY_NORMAL : EP_DURABILITY_FULL};
     ep_source *source;
     if (ep_manager_open(&params, &running) != EP_OK)
         bench_give_up(setting->store, "expected sqlite:PATH or memory:");

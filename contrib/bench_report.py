@@ -19,15 +19,15 @@ def taken(rounds, value):
     return [percentile(found[name], part) for found in rounds], percentile([x for found in rounds for x in found[name]], part)
 
 
-def judge(target, number):
+def classify(target, number):
     return number >= target.number if target.sense == "least" else number <= target.number
 
 
 def make_row(figure, row, rounds):
     """One line of the table, as JSON has it."""
     each, middle = taken(rounds[row.key], row.value)
-    out = {"figure": figure.name, "what": row.words, "unit": row.unit, "median": middle, "min": min(each), "max": max(each)}
-    judged = middle
+    out = {"figure": figure.name, "what": row.label, "unit": row.unit, "median": middle, "min": min(each), "max": max(each)}
+    rated = middle
     if row.limit is not None:
         if isinstance(row.limit, tuple):
             limits, out["limit"] = taken(rounds[row.limit[0]], row.limit[1])
@@ -35,11 +35,11 @@ def make_row(figure, row, rounds):
             limits, out["limit"] = [row.limit] * len(each), row.limit
         ratios = [value / limit for value, limit in zip(each, limits)]
         # of the same round, so that what slows both down cancels out; percentiles need all rounds
-        judged = statistics.median(ratios) if isinstance(row.value, str) else middle / out["limit"]
-        out.update(ratio=judged, ratio_min=min(ratios), ratio_max=max(ratios))
+        rated = statistics.median(ratios) if isinstance(row.value, str) else middle / out["limit"]
+        out.update(ratio=rated, ratio_min=min(ratios), ratio_max=max(ratios))
     if row.target:
         out["target"] = {"sense": row.target.sense, "number": row.target.number, "aim": row.target.aim}
-        out["holds"] = judge(row.target, judged)
+        out["holds"] = classify(row.target, rated)
     return out
 
 
@@ -50,7 +50,7 @@ def number(value, unit=""):
 
 
 def cells(row):
-    """The row's words for the columns: value, limit, ratio, target, verdict."""
+    """The row's texts for the columns: value, limit, ratio, target, verdict."""
     value = number(row["median"], row["unit"])
     limit = number(row["limit"], row["unit"]) if "limit" in row else ""
     if "ratio" in row:
@@ -91,9 +91,9 @@ def table(result):
             figure = row["figure"]
             lines.append(result["titles"][figure])
         lines.append((form % ("  " + row["what"], *texts)).rstrip())
-    judged = [row for row in result["rows"] if "holds" in row]
-    if judged:
-        lines += ["", "%d of %d targets hold on this machine" % (sum(row["holds"] for row in judged), len(judged))]
+    rated = [row for row in result["rows"] if "holds" in row]
+    if rated:
+        lines += ["", "%d of %d targets hold on this machine" % (sum(row["holds"] for row in rated), len(rated))]
     return "\n".join(lines)
 
 
@@ -152,8 +152,8 @@ def bars(rows, scale):
     return "\n".join(lines)
 
 
-def find(result, figure, *words):
-    return [row for row in result["rows"] if row["figure"] == figure and row["what"] in words]
+def find(result, figure, *labels):
+    return [row for row in result["rows"] if row["figure"] == figure and row["what"] in labels]
 
 
 def rates(result):
@@ -195,8 +195,8 @@ def ratios(result):
 
 def panel(name, title, unit, rows, scale, names):
     columns = ["'$%s' using 2:3:4:xtic(1) title '%s'" % (name, names[0])]
-    for i, words in enumerate(names[1:]):
-        columns.append("'' using %d:%d:%d title '%s'" % (5 + 3 * i, 6 + 3 * i, 7 + 3 * i, words))
+    for i, label in enumerate(names[1:]):
+        columns.append("'' using %d:%d:%d title '%s'" % (5 + 3 * i, 6 + 3 * i, 7 + 3 * i, label))
     return "$%s << EOD\n%s\nEOD\nset title '%s'\nset ylabel '%s'\nplot %s\n" % (
         name, bars(rows, scale), title, unit, ", ".join(columns))
 

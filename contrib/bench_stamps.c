@@ -13,10 +13,10 @@ int __real_store_ingest(struct store *store, int64_t source, const struct store_
                         const struct store_claim *claim, struct store_ingested *out);
 int __wrap_store_ingest(struct store *store, int64_t source, const struct store_page *page,
                         const struct store_claim *claim, struct store_ingested *out);
-int __real_group_commit(struct group *group, int64_t source, int64_t stage, struct store_answer *answers,
-                        size_t count);
-int __wrap_group_commit(struct group *group, int64_t source, int64_t stage, struct store_answer *answers,
-                        size_t count);
+int __real_process_group_commit(struct process_group_commit *group_commit, int64_t source, int64_t stage,
+                                struct store_answer *answers, size_t count);
+int __wrap_process_group_commit(struct process_group_commit *group_commit, int64_t source, int64_t stage,
+                                struct store_answer *answers, size_t count);
 
 static struct bench_stamps *stamps;
 
@@ -76,27 +76,27 @@ int __wrap_store_ingest(struct store *store, int64_t source, const struct store_
 /* How many of these answers end an event that is waited for. */
 static uint64_t count_ends(const struct store_answer *answers, size_t count, uint64_t now)
 {
-    uint64_t awaited = 0, finished = 0;
+    uint64_t awaited = 0, completed = 0;
     for (size_t i = 0; i < count; i++) {
-        if (!answers[i].applied || answers[i].change != STORE_FINISH)
+        if (!answers[i].applied || answers[i].change != STORE_COMPLETE)
             continue;
-        uint64_t number = store_event_number(answers[i].lease.event);
-        finished++;
+        uint64_t number = store_event_number(answers[i].lock.event);
+        completed++;
         if (!bench_stamps_refused(stamps, number))
             awaited++;
         if (stamps->finish_ns != NULL && number > stamps->already &&
             number <= stamps->already + stamps->events)
             stamps->finish_ns[number - stamps->already - 1] = now;
     }
-    if (finished > 0)
-        atomic_fetch_add(&stamps->finished, finished);
+    if (completed > 0)
+        atomic_fetch_add(&stamps->completed, completed);
     return awaited;
 }
 
-int __wrap_group_commit(struct group *group, int64_t source, int64_t stage, struct store_answer *answers,
-                        size_t count)
+int __wrap_process_group_commit(struct process_group_commit *group_commit, int64_t source, int64_t stage,
+                                struct store_answer *answers, size_t count)
 {
-    int code = __real_group_commit(group, source, stage, answers, count);
+    int code = __real_process_group_commit(group_commit, source, stage, answers, count);
     if (code != 0 || stamps == NULL)
         return code;
     uint64_t now = bench_now_ns(), ends = count_ends(answers, count, now), none = 0;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the processes of a measured pipeline write down while it runs, in memory that they share. The program
- * is linked so that each call of store_ingest and group_commit comes by here (ld's --wrap): the product
- * itself is as always.
+ * is linked so that each call of store_ingest and process_group_commit comes by here (ld's --wrap): the
+ * product itself is as always.
  *
  * Everything is counted from the run's start on; events are told by their number in the source, `already`
  * being those that stood in the store before.
  */
-#ifndef BENCH_STAMPS_H
-#define BENCH_STAMPS_H
+#ifndef CONTRIB_BENCH_STAMPS_H
+#define CONTRIB_BENCH_STAMPS_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -22,8 +22,8 @@ struct bench_stamps {
     bool refuse_tenth;        /* every tenth event is not processed at first, and not waited for */
     pid_t whom;               /* gets a SIGUSR1 when all that is waited for is through */
     /* written while it runs; times on CLOCK_MONOTONIC */
-    _Atomic uint64_t ingested, finished, awaited; /* awaited: finished ones that are waited for */
-    _Atomic uint64_t first_ns, last_ns;           /* of the commits that end awaited events */
+    _Atomic uint64_t ingested, completed, awaited; /* awaited: completed ones that are waited for */
+    _Atomic uint64_t first_ns, last_ns;            /* of the commits that end awaited events */
     _Atomic uint64_t early_ns, early_count, late_ns,
         late_count;                   /* when a tenth, and nine tenths, were through */
     _Atomic uint64_t all_ns;          /* all ingested and through */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What the programs of the benchmark share: time, numbers, giving up. Each is one process and prints one JSON
  * line. */
-#ifndef BENCH_TOOL_H
-#define BENCH_TOOL_H
+#ifndef CONTRIB_BENCH_TOOL_H
+#define CONTRIB_BENCH_TOOL_H
 
 #include <stdint.h>
 
@@ -14,7 +14,7 @@ void bench_sleep_until(uint64_t at_ns);
 /* Sleeps until it is due and returns when the event arrived: then, or when it was due, if that is past
  * already. */
 uint64_t bench_arrival(uint64_t due_ns);
-/* A whole number from least to most, or the program ends with words. */
+/* A whole number from least to most, or the program ends with a message. */
 uint64_t bench_number(const char *text, uint64_t least, uint64_t most);
 /* "name":[1.5,...]: the times in microseconds, in order of size. */
 void bench_print_us(const char *name, uint64_t *times_ns, uint64_t count);

@@ -46,7 +46,8 @@ static const char usage[] =
     "\n"
     "Standard output: ready once it listens, lost when the broker is gone, then ready again. Standard input "
     "takes\n"
-    "orders, one a line, each answered by a line `ok` or `error WORDS`. COUNT is 1 if left out, 0 is without "
+    "orders, one a line, each answered by a line `ok` or `error MESSAGE`. COUNT is 1 if left out, 0 is "
+    "without "
     "end.\n"
     "\n"
     "  drop-every N           every Nth answer is not sent (0: all are)\n"
@@ -199,7 +200,7 @@ static void input_take(struct sim *sim, char *line)
     else if (sim_order(sim, line, &error) == 0)
         puts("ok");
     else
-        printf("error %s\n", error.words);
+        printf("error %s\n", error.message);
 }
 
 /* Reads what is there and takes each whole line as an order. */
@@ -334,7 +335,7 @@ static void take_order(struct sim *sim, const char *name, const char *value)
     char line[4096];
     snprintf(line, sizeof line, "%s%s%s", name, value != NULL ? " " : "", value != NULL ? value : "");
     if (sim_order(sim, line, &error) != 0)
-        give_up(name, error.words);
+        give_up(name, error.message);
 }
 
 struct options {

@@ -10,8 +10,8 @@
  *   idefix_sim_events.c   the events, which of them a poll wants, the text of a page
  *   idefix_sim_garbage.c  answers that nobody should send
  */
-#ifndef IDEFIX_SIM_H
-#define IDEFIX_SIM_H
+#ifndef CONTRIB_IDEFIX_SIM_H
+#define CONTRIB_IDEFIX_SIM_H
 
 #include <mosquitto.h>
 #include <stdio.h>
@@ -48,7 +48,7 @@ struct sim_page {
     char cid[32];
 };
 
-/* 0, EP_EINVAL (no event: words), EP_ENOMEM. */
+/* 0, EP_EINVAL (no event: a message), EP_ENOMEM. */
 int sim_events_add(struct sim_events *events, const char *text, size_t bytes, struct error *error);
 /* How many lines were added, or negative. */
 long sim_events_load(struct sim_events *events, const char *path, struct error *error);
@@ -89,7 +89,7 @@ struct sim_answer {
     X(BAD_EVENT, "bad-event") \
     X(TIMESTAMPS, "timestamps")
 enum sim_garbage {
-#define X(name, words) SIM_GARBAGE_##name,
+#define X(name, text) SIM_GARBAGE_##name,
     SIM_GARBAGE(X)
 #undef X
         SIM_GARBAGE_KINDS
@@ -202,7 +202,7 @@ size_t sim_polls_held(const struct sim *sim);
 
 /* Connects with the session's client id, so that the broker puts out who had it. */
 void sim_kick(struct sim *sim, const char *session);
-/* One order, which is spoilt by reading it. 0, or negative with words. */
+/* One order, which is spoilt by reading it. 0, or negative with a message. */
 int sim_order(struct sim *sim, char *line, struct error *error);
 void sim_print_stats(const struct sim *sim);
 

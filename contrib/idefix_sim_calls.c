@@ -22,7 +22,7 @@
 
 static const struct {
     int code;
-    const char *words;
+    const char *text;
 } errors[] = {
     {1, "Unknown"},
     {2, "Internal error"},
@@ -42,11 +42,11 @@ static const struct {
     {209, "Address not found"},
 };
 
-static const char *error_words(int code)
+static const char *error_text(int code)
 {
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
         if (errors[i].code == code)
-            return errors[i].words;
+            return errors[i].text;
     return "Unknown";
 }
 
@@ -138,12 +138,12 @@ void sim_answer_text(struct sim *sim, const struct sim_call *call, const char *e
 
 void sim_answer_error(struct sim *sim, const struct sim_call *call, int code, const char *extra)
 {
-    char words[300];
-    snprintf(words, sizeof words, "[%d] %s%s%s%s", code, error_words(code), extra ? " (" : "",
+    char text[300];
+    snprintf(text, sizeof text, "[%d] %s%s%s%s", code, error_text(code), extra ? " (" : "",
              extra ? extra : "", extra ? ")" : "");
     sim->stats.errors++;
-    sim_say(sim, "error session=%s command=%s words=\"%s\"", call->session->id, call->command, words);
-    sim_answer_text(sim, call, words, (struct json_span){0}, 0);
+    sim_say(sim, "error session=%s command=%s message=\"%s\"", call->session->id, call->command, text);
+    sim_answer_text(sim, call, text, (struct json_span){0}, 0);
 }
 
 static void answer_ok(struct sim *sim, const struct sim_call *call)
@@ -221,10 +221,10 @@ static int copy_member(struct json_span key, struct json_span value, void *user)
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
         if (key.bytes == strlen(own[i]) && memcmp(key.at, own[i], key.bytes) == 0)
             return 0;
-    json_out_words(out, ",");
-    json_out_raw(out, key.at, key.bytes);
-    json_out_words(out, ":");
-    json_out_raw(out, value.at, value.bytes);
+    json_write_text(out, ",");
+    json_write_raw(out, key.at, key.bytes);
+    json_write_text(out, ":");
+    json_write_raw(out, value.at, value.bytes);
     return 0;
 }
 
@@ -241,16 +241,16 @@ static int store_created(struct sim *sim, const struct sim_call *call, const cha
     snprintf(stamp, sizeof stamp, "%s.%03ldZ", when, now.tv_nsec / 1000000);
     if (domain == NULL)
         domain = sim->domain_count != 0 ? sim->domains[0] : "acme";
-    json_out_words(&event, "{\"domain\":");
-    json_out_string(&event, domain, strlen(domain));
-    json_out_words(&event, ",\"address\":");
-    json_out_string(&event, call->session->account, strlen(call->session->account));
-    json_out_words(&event, ",\"timestamp\":");
-    json_out_string(&event, stamp, strlen(stamp));
+    json_write_text(&event, "{\"domain\":");
+    json_write_string(&event, domain, strlen(domain));
+    json_write_text(&event, ",\"address\":");
+    json_write_string(&event, call->session->account, strlen(call->session->account));
+    json_write_text(&event, ",\"timestamp\":");
+    json_write_string(&event, stamp, strlen(stamp));
     json_each_member(call->data, copy_member, &event);
-    json_out_words(&event, "}");
+    json_write_text(&event, "}");
     int result = event.failed ? EP_ENOMEM : sim_events_add(&sim->events, event.text, event.bytes, NULL);
-    json_out_free(&event);
+    json_write_free(&event);
     return result;
 }
 
@@ -314,35 +314,35 @@ static void note_request(struct sim *sim, const char *session, const char *flags
     if (sim->requests == NULL)
         return;
     struct json_out line = {0};
-    json_out_words(&line, "{\"at_ms\":");
-    json_out_uint(&line, sim_now_ms());
+    json_write_text(&line, "{\"at_ms\":");
+    json_write_uint(&line, sim_now_ms());
     const char *const members[][2] = {{",\"session\":", session},
                                       {",\"flags\":", flags},
                                       {",\"to\":", message->to},
                                       {",\"reply\":", message->reply}};
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
-        json_out_words(&line, members[i][0]);
+        json_write_text(&line, members[i][0]);
         if (members[i][1] != NULL)
-            json_out_string(&line, members[i][1], strlen(members[i][1]));
+            json_write_string(&line, members[i][1], strlen(members[i][1]));
         else
-            json_out_words(&line, "null");
+            json_write_text(&line, "null");
     }
-    json_out_words(&line, ",\"data\":");
-    json_out_line(&line, data);
-    json_out_words(&line, "}\n");
+    json_write_text(&line, ",\"data\":");
+    json_write_line(&line, data);
+    json_write_text(&line, "}\n");
     if (!line.failed)
         fwrite(line.text, 1, line.bytes, sim->requests);
     fflush(sim->requests);
-    json_out_free(&line);
+    json_write_free(&line);
 }
 
-/* With a login's token in its words: a client must not show them as they are. */
+/* With a login's token in its message: a client must not show it as it is. */
 static void answer_ordered(struct sim *sim, const struct sim_call *call)
 {
-    char *token = NULL, words[200];
+    char *token = NULL, text[200];
     sim_take_text(call, "/token", &token);
-    snprintf(words, sizeof words, "as ordered%s%s", token != NULL ? ": " : "", token != NULL ? token : "");
-    sim_answer_error(sim, call, sim->error_code, words);
+    snprintf(text, sizeof text, "as ordered%s%s", token != NULL ? ": " : "", token != NULL ? token : "");
+    sim_answer_error(sim, call, sim->error_code, text);
     free(token);
 }
 
@@ -377,7 +377,7 @@ void sim_calls_take(struct sim *sim, const char *session, const char *flags, con
     if (idefix_message_decode(flags, body, bytes, SIM_BODY_MAX, &message, &error) != 0 ||
         idefix_message_json(&message, &data, &error) != 0 || data.failed) {
         sim->stats.undecodable++;
-        sim_say(sim, "undecodable session=%s flags=%s reason=\"%s\"", session, flags, error.words);
+        sim_say(sim, "undecodable session=%s flags=%s reason=\"%s\"", session, flags, error.message);
     } else {
         sim->stats.requests++;
         call.data = (struct json_span){data.text, data.bytes};
@@ -387,13 +387,13 @@ void sim_calls_take(struct sim *sim, const char *session, const char *flags, con
         call.reply = message.reply;
         call.encoding = call.session->encoding;
         if (!call.session->logged_in) /* no more is known of who asks than how it wrote */
-            call.encoding = (struct idefix_encoding){.json = !message.packed, .packed = message.packed};
+            call.encoding = (struct idefix_encoding){.json = !message.msgpack, .msgpack = message.msgpack};
         if (sim->silent || call.reply == NULL)
             sim->stats.ignored++;
         else
             take_call(sim, &call);
     }
-    json_out_free(&data);
+    json_write_free(&data);
     idefix_message_free(&message);
 }
 

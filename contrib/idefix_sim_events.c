@@ -39,14 +39,14 @@ int sim_events_add(struct sim_events *events, const char *text, size_t bytes, st
 {
     size_t bad = 0;
     if (!json_valid(text, bytes, &bad))
-        return error_set(error, EP_EINVAL, "no JSON from byte %zu on", bad);
+        return base_error_set(error, EP_EINVAL, "no JSON from byte %zu on", bad);
     struct json_span span = {text, bytes};
     if (json_kind(span) != '{')
-        return error_set(error, EP_EINVAL, "an event is an object");
+        return base_error_set(error, EP_EINVAL, "an event is an object");
     struct json_out line = {0};
-    json_out_line(&line, span);
+    json_write_line(&line, span);
     if (line.failed)
-        return error_set(error, EP_ENOMEM, "no memory");
+        return base_error_set(error, EP_ENOMEM, "no memory");
     span = (struct json_span){line.text, line.bytes};
     char *timestamp = member_text(span, "/timestamp");
     struct sim_event event = {.text = line.text,
@@ -68,7 +68,7 @@ int sim_events_add(struct sim_events *events, const char *text, size_t bytes, st
     }
     if (events->count == events->room || !event.uid || !event.domain || !event.address || !event.type) {
         event_free(&event);
-        return error_set(error, EP_ENOMEM, "no memory");
+        return base_error_set(error, EP_ENOMEM, "no memory");
     }
     events->list[events->count++] = event;
     return 0;
@@ -78,7 +78,7 @@ long sim_events_load(struct sim_events *events, const char *path, struct error *
 {
     FILE *file = fopen(path, "r");
     if (file == NULL)
-        return error_set(error, EP_ESYSTEM, "%s: %s", path, strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "%s: %s", path, strerror(errno));
     char *line = NULL;
     size_t room = 0;
     ssize_t bytes;
@@ -92,9 +92,9 @@ long sim_events_load(struct sim_events *events, const char *path, struct error *
         added += result == 0;
     }
     if (result == 0 && ferror(file) != 0)
-        result = error_set(error, EP_ESYSTEM, "%s", strerror(errno));
+        result = base_error_set(error, EP_ESYSTEM, "%s", strerror(errno));
     if (result != 0)
-        error_prefix(error, "%s, line %ld", path, number);
+        base_error_prefix(error, "%s, line %ld", path, number);
     free(line);
     fclose(file);
     return result != 0 ? result : added;
@@ -189,7 +189,7 @@ bool sim_time_read(const char *text, int64_t *ns)
     int64_t fraction = 0;
     if (*text == '.') {
         int64_t unit = 100000000;
-        for (text++; is_digit(*text); text++, unit /= 10)
+        for (text++; json_scan_is_digit(*text); text++, unit /= 10)
             fraction += unit * (*text - '0');
     }
     if (*text == '+' || *text == '-') {
@@ -256,16 +256,16 @@ static void write_bare(struct json_span text, struct json_out *out)
         while (at < end && *at != '"')
             at += *at == '\\' ? 2 : 1;
         at++; /* behind the quote that ends it: the text is valid */
-        const char *next = skip_white(at, end);
+        const char *next = json_scan_white(at, end);
         size_t bytes = (size_t)(at - open);
         bool marked =
             next < end && *next == ':' && bytes > length && memcmp(at - length, suffix, length) == 0;
         if (marked && !(bytes > text_length && memcmp(at - text_length, text_suffix, text_length) == 0)) {
-            json_out_raw(out, copied, (size_t)(at - length - copied));
+            json_write_raw(out, copied, (size_t)(at - length - copied));
             copied = at - 1;
         }
     }
-    json_out_raw(out, copied, (size_t)(end - copied));
+    json_write_raw(out, copied, (size_t)(end - copied));
 }
 
 struct without_payload {
@@ -278,10 +278,10 @@ static int write_unless_payload(struct json_span key, struct json_span value, vo
     struct without_payload *walk = user;
     if (strncmp(key.at, "\"payload\"", 9) == 0 || strncmp(key.at, "\"payload:", 9) == 0)
         return 0;
-    json_out_words(walk->out, walk->some ? "," : "");
-    json_out_raw(walk->out, key.at, key.bytes);
-    json_out_words(walk->out, ":");
-    json_out_raw(walk->out, value.at, value.bytes);
+    json_write_text(walk->out, walk->some ? "," : "");
+    json_write_raw(walk->out, key.at, key.bytes);
+    json_write_text(walk->out, ":");
+    json_write_raw(walk->out, value.at, value.bytes);
     walk->some = true;
     return 0;
 }
@@ -292,34 +292,34 @@ void sim_event_write(const struct sim_event *event, bool bare, bool no_payload, 
     struct json_out rest = {0};
     if (no_payload) {
         struct without_payload walk = {&rest, false};
-        json_out_words(&rest, "{");
+        json_write_text(&rest, "{");
         json_each_member(text, write_unless_payload, &walk);
-        json_out_words(&rest, "}");
+        json_write_text(&rest, "}");
         text = (struct json_span){rest.text, rest.bytes};
         out->failed |= rest.failed;
     }
     if (!out->failed && bare)
         write_bare(text, out);
     else if (!out->failed)
-        json_out_raw(out, text.at, text.bytes);
-    json_out_free(&rest);
+        json_write_raw(out, text.at, text.bytes);
+    json_write_free(&rest);
 }
 
 void sim_page_write(const struct sim_page *page, bool bare, bool no_payload, const char *insert,
                     struct json_out *out)
 {
-    json_out_words(out, "{\"events\":[");
+    json_write_text(out, "{\"events\":[");
     for (size_t i = 0; i <= page->count; i++) {
         if (insert != NULL && i == page->count / 2) {
-            json_out_words(out, insert);
-            json_out_words(out, i < page->count ? "," : "");
+            json_write_text(out, insert);
+            json_write_text(out, i < page->count ? "," : "");
         }
         if (i < page->count) {
             sim_event_write(page->events[i], bare, no_payload, out);
-            json_out_words(out, i + 1 < page->count ? "," : "");
+            json_write_text(out, i + 1 < page->count ? "," : "");
         }
     }
-    json_out_words(out, "],\"cid\":");
-    json_out_string(out, page->cid, strlen(page->cid));
-    json_out_words(out, "}");
+    json_write_text(out, "],\"cid\":");
+    json_write_string(out, page->cid, strlen(page->cid));
+    json_write_text(out, "}");
 }

@@ -17,7 +17,7 @@
 #define RANDOM_MAX 4096
 
 static const char *const names[] = {
-#define X(name, words) words,
+#define X(name, text) text,
     SIM_GARBAGE(X)
 #undef X
 };
@@ -69,7 +69,7 @@ static int take_json(struct maker *maker, const struct json_out *text, const cha
     msgpack_packer packer;
     msgpack_sbuffer_init(&buffer);
     msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-    int result = epi_json_pack((struct json_span){text->text, text->bytes}, &packer);
+    int result = json_msgpack_write((struct json_span){text->text, text->bytes}, &packer);
     if (result == 0)
         result = take(maker, flags, buffer.data, buffer.size);
     msgpack_sbuffer_destroy(&buffer);
@@ -80,40 +80,40 @@ static int take_json(struct maker *maker, const struct json_out *text, const cha
 static int take_page(struct maker *maker, const char *suffix, const char *insert)
 {
     struct json_out text = {0};
-    json_out_words(&text, maker->encoding->json ? "{\"t\":" : "{\"to\":");
-    json_out_string(&text, maker->reply, strlen(maker->reply));
-    json_out_words(&text, maker->encoding->json ? ",\"d\":" : ",\"dt\":");
+    json_write_text(&text, maker->encoding->json ? "{\"t\":" : "{\"to\":");
+    json_write_string(&text, maker->reply, strlen(maker->reply));
+    json_write_text(&text, maker->encoding->json ? ",\"d\":" : ",\"dt\":");
     sim_page_write(maker->page, maker->encoding->json, false, insert, &text);
-    json_out_words(&text, "}");
+    json_write_text(&text, "}");
     int result = take_json(maker, &text, suffix);
-    json_out_free(&text);
+    json_write_free(&text);
     return result;
 }
 
 static void repeat(struct json_out *out, const char *text, size_t bytes, size_t times)
 {
     while (times-- > 0)
-        json_out_raw(out, text, bytes);
+        json_write_raw(out, text, bytes);
 }
 
 /* The head of a MessagePack envelope, up to the data: {"to": reply, "dt": */
-static void head_packed(const struct maker *maker, struct json_out *out)
+static void head_msgpack(const struct maker *maker, struct json_out *out)
 {
     size_t bytes = strlen(maker->reply);
     const char length = (char)bytes;
-    json_out_raw(out, "\x82\xa2to\xd9", 5);
-    json_out_raw(out, &length, 1);
-    json_out_raw(out, maker->reply, bytes);
-    json_out_raw(out,
-                 "\xa2"
-                 "dt",
-                 3);
+    json_write_raw(out, "\x82\xa2to\xd9", 5);
+    json_write_raw(out, &length, 1);
+    json_write_raw(out, maker->reply, bytes);
+    json_write_raw(out,
+                   "\xa2"
+                   "dt",
+                   3);
 }
 
 static int take_out(struct maker *maker, const char *flags, struct json_out *out)
 {
     int result = out->failed ? EP_ENOMEM : take(maker, flags, out->text, out->bytes);
-    json_out_free(out);
+    json_write_free(out);
     return result;
 }
 
@@ -145,7 +145,7 @@ static int bomb_piece(z_stream *stream, struct json_out *out, const void *text, 
         stream->next_out = (Bytef *)buffer;
         stream->avail_out = sizeof buffer;
         result = deflate(stream, flush);
-        json_out_raw(out, buffer, sizeof buffer - stream->avail_out);
+        json_write_raw(out, buffer, sizeof buffer - stream->avail_out);
     } while (stream->avail_out == 0 && result == Z_OK);
     return result;
 }
@@ -162,19 +162,19 @@ static int make_bomb(struct maker *maker)
         length[i] = (unsigned char)(BOMB_BYTES >> (32 - 8 * i));
     memset(filler, 'x', sizeof filler);
     if (json) {
-        json_out_words(&head, "{\"t\":");
-        json_out_string(&head, maker->reply, strlen(maker->reply));
-        json_out_words(&head, ",\"d\":{\"events\":[],\"cid\":\"");
+        json_write_text(&head, "{\"t\":");
+        json_write_string(&head, maker->reply, strlen(maker->reply));
+        json_write_text(&head, ",\"d\":{\"events\":[],\"cid\":\"");
     } else {
-        head_packed(maker, &head);
-        json_out_words(&head, "\x82\xa6"
-                              "events\x90\xa3"
-                              "cid");
-        json_out_raw(&head, (const char *)length, sizeof length);
+        head_msgpack(maker, &head);
+        json_write_text(&head, "\x82\xa6"
+                               "events\x90\xa3"
+                               "cid");
+        json_write_raw(&head, (const char *)length, sizeof length);
     }
     if (head.failed ||
         deflateInit2(&stream, Z_BEST_COMPRESSION, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY) != Z_OK) {
-        json_out_free(&head);
+        json_write_free(&head);
         return EP_ENOMEM;
     }
     bomb_piece(&stream, &body, head.text, head.bytes, Z_NO_FLUSH);
@@ -182,7 +182,7 @@ static int make_bomb(struct maker *maker)
         bomb_piece(&stream, &body, filler, sizeof filler, Z_NO_FLUSH);
     bomb_piece(&stream, &body, "\"}}", json ? 3 : 0, Z_FINISH);
     deflateEnd(&stream);
-    json_out_free(&head);
+    json_write_free(&head);
     return take_out(maker, json ? "jg" : "mg", &body);
 }
 
@@ -194,13 +194,13 @@ static int make_truncated(struct maker *maker)
     sim_page_write(maker->page, maker->encoding->json, false, NULL, &data);
     const struct idefix_envelope envelope = {.to = maker->reply, .data = {data.text, data.bytes}};
     if (data.failed || idefix_frame_encode(maker->encoding, &envelope, &frame) != 0) {
-        json_out_free(&data);
+        json_write_free(&data);
         return EP_ENOMEM;
     }
     size_t keep = frame.bytes * (1 + maker->variant * 3 % 8) / 9;
     int result = take(maker, frame.flags, frame.body, keep);
     idefix_frame_free(&frame);
-    json_out_free(&data);
+    json_write_free(&data);
     return result;
 }
 
@@ -208,19 +208,19 @@ static int make_deep(struct maker *maker)
 {
     struct json_out out = {0};
     if (maker->encoding->json) {
-        json_out_words(&out, "{\"t\":");
-        json_out_string(&out, maker->reply, strlen(maker->reply));
-        json_out_words(&out, ",\"d\":{\"events\":");
+        json_write_text(&out, "{\"t\":");
+        json_write_string(&out, maker->reply, strlen(maker->reply));
+        json_write_text(&out, ",\"d\":{\"events\":");
         repeat(&out, "[", 1, DEEP);
         repeat(&out, "]", 1, DEEP);
-        json_out_words(&out, "}}");
+        json_write_text(&out, "}}");
         return take_out(maker, "j", &out);
     }
-    head_packed(maker, &out);
-    json_out_words(&out, "\x81\xa6"
-                         "events");
+    head_msgpack(maker, &out);
+    json_write_text(&out, "\x81\xa6"
+                          "events");
     repeat(&out, "\x91", 1, DEEP);
-    json_out_raw(&out, "\xc0", 1);
+    json_write_raw(&out, "\xc0", 1);
     return take_out(maker, "m", &out);
 }
 
@@ -231,10 +231,10 @@ static int make_lying(struct maker *maker)
                                        "\xdb\x7f\xff\xff\xff", "\xc9\xff\xff\xff\xff"};
     struct json_out out = {0};
     if (!maker->encoding->json) {
-        head_packed(maker, &out);
-        json_out_words(&out, "\x81\xa6"
-                             "events");
-        json_out_raw(&out, lies[maker->variant % 5], 5);
+        head_msgpack(maker, &out);
+        json_write_text(&out, "\x81\xa6"
+                              "events");
+        json_write_raw(&out, lies[maker->variant % 5], 5);
         return take_out(maker, "m", &out);
     }
     z_stream stream = {0};
@@ -276,12 +276,12 @@ static int make_types(struct maker *maker)
         forms[maker->variant % (sizeof forms / sizeof forms[0])][maker->encoding->json ? 0 : 1];
     for (; *form != '\0'; form++) {
         if (*form == '$')
-            json_out_string(&text, maker->reply, strlen(maker->reply));
+            json_write_string(&text, maker->reply, strlen(maker->reply));
         else
-            json_out_raw(&text, form, 1);
+            json_write_raw(&text, form, 1);
     }
     int result = take_json(maker, &text, "");
-    json_out_free(&text);
+    json_write_free(&text);
     return result;
 }
 
@@ -331,24 +331,24 @@ static int pack_member(struct json_span key, struct json_span value, void *user)
     msgpack_packer packer;
     msgpack_sbuffer_init(&buffer);
     msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-    json_out_words(&alone, "{");
-    json_out_raw(&alone, key.at, key.bytes);
-    json_out_words(&alone, ":");
-    json_out_raw(&alone, value.at, value.bytes);
-    json_out_words(&alone, "}");
+    json_write_text(&alone, "{");
+    json_write_raw(&alone, key.at, key.bytes);
+    json_write_text(&alone, ":");
+    json_write_raw(&alone, value.at, value.bytes);
+    json_write_text(&alone, "}");
     int result =
-        alone.failed ? EP_ENOMEM : epi_json_pack((struct json_span){alone.text, alone.bytes}, &packer);
+        alone.failed ? EP_ENOMEM : json_msgpack_write((struct json_span){alone.text, alone.bytes}, &packer);
     if (result == 0)
         result =
             msgpack_pack_str_body(repack->packer, buffer.data + 1, buffer.size - 1); /* bytes as they are */
     msgpack_sbuffer_destroy(&buffer);
-    json_out_free(&alone);
+    json_write_free(&alone);
     return result;
 }
 
 /* The page in MessagePack with these bytes as one more event in its middle; or, without, with every timestamp
  * as the extension -1 instead of text. */
-static int take_packed_page(struct maker *maker, struct json_span insert)
+static int take_msgpack_page(struct maker *maker, struct json_span insert)
 {
     msgpack_sbuffer buffer;
     msgpack_packer packer;
@@ -371,7 +371,7 @@ static int take_packed_page(struct maker *maker, struct json_span insert)
         if (insert.bytes != 0) {
             if (i == maker->page->count / 2)
                 msgpack_pack_str_body(&packer, insert.at, insert.bytes);
-            result = epi_json_pack(text, &packer);
+            result = json_msgpack_write(text, &packer);
         } else {
             json_each_member(text, count_member, &repack);
             msgpack_pack_map(&packer, repack.members);
@@ -388,29 +388,29 @@ static int take_packed_page(struct maker *maker, struct json_span insert)
 static int make_bad_event(struct maker *maker)
 {
     static const char *const texts[] = {"{\"type\":\"nameless\",\"payload\":1}", "17"};
-    static const char *const packed[] = {"\x81\xa4type\xa8nameless", "\x11"};
+    static const char *const msgpack[] = {"\x81\xa4type\xa8nameless", "\x11"};
     static const char extension[] = "\x82\xa3uid\xaa"
                                     "bad-packed\xa7payload\xd4\x05\x01";
     const bool json = maker->encoding->json;
     const unsigned form = maker->variant % (json ? 3 : 4);
     struct json_out bad = {0};
     if (form < 2) {
-        json_out_words(&bad, json ? texts[form] : packed[form]);
+        json_write_text(&bad, json ? texts[form] : msgpack[form]);
     } else if (form == 2) {
-        json_out_words(&bad, json ? "{\"uid\":\"bad-deep\",\"payload\":"
-                                  : "\x82\xa3uid\xa8"
-                                    "bad-deep\xa7payload");
+        json_write_text(&bad, json ? "{\"uid\":\"bad-deep\",\"payload\":"
+                                   : "\x82\xa3uid\xa8"
+                                     "bad-deep\xa7payload");
         repeat(&bad, json ? "[" : "\x91", 1, DEEP_EVENT);
         repeat(&bad, json ? "]" : "\xc0", 1, json ? DEEP_EVENT : 1);
-        json_out_words(&bad, json ? "}" : "");
+        json_write_text(&bad, json ? "}" : "");
     } else {
-        json_out_raw(&bad, extension, sizeof extension - 1);
+        json_write_raw(&bad, extension, sizeof extension - 1);
     }
     int result = EP_ENOMEM;
     if (!bad.failed)
         result = json ? take_page(maker, "", bad.text)
-                      : take_packed_page(maker, (struct json_span){bad.text, bad.bytes});
-    json_out_free(&bad);
+                      : take_msgpack_page(maker, (struct json_span){bad.text, bad.bytes});
+    json_write_free(&bad);
     return result;
 }
 
@@ -439,7 +439,8 @@ int sim_garbage_make(enum sim_garbage kind, unsigned variant, const struct idefi
     case SIM_GARBAGE_BAD_EVENT:
         return make_bad_event(&maker);
     case SIM_GARBAGE_TIMESTAMPS:
-        return encoding->json ? take_page(&maker, "", NULL) : take_packed_page(&maker, (struct json_span){0});
+        return encoding->json ? take_page(&maker, "", NULL)
+                              : take_msgpack_page(&maker, (struct json_span){0});
     case SIM_GARBAGE_NONE:
     case SIM_GARBAGE_KINDS:
         break;

@@ -46,11 +46,11 @@ static bool read_count(const char *text, uint64_t *count)
     return true;
 }
 
-/* ---- the orders: 0, or negative with words */
+/* ---- the orders: 0, or negative with a message */
 
 static int order_number(uint64_t *number, char *rest, struct error *error)
 {
-    return read_number(word(&rest), number) ? 0 : error_set(error, EP_EINVAL, "a number was expected");
+    return read_number(word(&rest), number) ? 0 : base_error_set(error, EP_EINVAL, "a number was expected");
 }
 
 static int order_drop(struct sim *sim, char *rest, struct error *error)
@@ -79,11 +79,11 @@ static int order_garbage(struct sim *sim, char *rest, struct error *error)
     enum sim_garbage kind = name != NULL ? sim_garbage_read(name) : SIM_GARBAGE_KINDS;
     uint64_t count;
     if (kind == SIM_GARBAGE_KINDS)
-        return error_set(
+        return base_error_set(
             error, EP_EINVAL,
             "kinds: random not-gzip gzip-bomb truncated deep lying types flags bad-event timestamps off");
     if (!read_count(word(&rest), &count))
-        return error_set(error, EP_EINVAL, "COUNT is a number, 0 = without end");
+        return base_error_set(error, EP_EINVAL, "COUNT is a number, 0 = without end");
     sim->garbage = kind;
     sim->garbage_count = count;
     sim->garbage_variant = 0;
@@ -101,9 +101,9 @@ static int order_error(struct sim *sim, char *rest, struct error *error)
         return 0;
     }
     if (!read_number(name, &code) || code == 0 || code > 999)
-        return error_set(error, EP_EINVAL, "a code from 1 to 999 was expected, or off");
+        return base_error_set(error, EP_EINVAL, "a code from 1 to 999 was expected, or off");
     if (!read_count(word(&rest), &count))
-        return error_set(error, EP_EINVAL, "COUNT is a number, 0 = without end");
+        return base_error_set(error, EP_EINVAL, "COUNT is a number, 0 = without end");
     command = word(&rest);
     sim->error_code = (int)code;
     sim->error_count = count;
@@ -115,7 +115,7 @@ static int order_silent(struct sim *sim, char *rest, struct error *error)
 {
     const char *how = word(&rest);
     if (how == NULL || (strcmp(how, "on") != 0 && strcmp(how, "off") != 0))
-        return error_set(error, EP_EINVAL, "on or off was expected");
+        return base_error_set(error, EP_EINVAL, "on or off was expected");
     sim->silent = strcmp(how, "on") == 0;
     return 0;
 }
@@ -125,7 +125,7 @@ static int order_late(struct sim *sim, char *rest, struct error *error)
     const char *ms = word(&rest);
     uint64_t late_ms = 11000; /* a second beyond what the original client waits */
     if ((ms != NULL && !read_number(ms, &late_ms)) || !read_count(word(&rest), &sim->late_count))
-        return error_set(error, EP_EINVAL, "late [MS [COUNT]]");
+        return base_error_set(error, EP_EINVAL, "late [MS [COUNT]]");
     sim->late_ms = late_ms;
     return 0;
 }
@@ -133,7 +133,7 @@ static int order_late(struct sim *sim, char *rest, struct error *error)
 static int order_event(struct sim *sim, char *rest, struct error *error)
 {
     if (rest == NULL || sim_events_add(&sim->events, rest, strlen(rest), error) != 0)
-        return rest == NULL ? error_set(error, EP_EINVAL, "event JSON") : EP_EINVAL;
+        return rest == NULL ? base_error_set(error, EP_EINVAL, "event JSON") : EP_EINVAL;
     sim_polls_events_added(sim);
     return 0;
 }
@@ -141,7 +141,7 @@ static int order_event(struct sim *sim, char *rest, struct error *error)
 static int order_events(struct sim *sim, char *rest, struct error *error)
 {
     if (rest == NULL)
-        return error_set(error, EP_EINVAL, "events FILE");
+        return base_error_set(error, EP_EINVAL, "events FILE");
     long added = sim_events_load(&sim->events, rest, error);
     sim_polls_events_added(sim); /* those before a bad line, too */
     return added >= 0 ? 0 : EP_EINVAL;
@@ -153,7 +153,7 @@ static int order_generate(struct sim *sim, char *rest, struct error *error)
     if (order_number(&count, rest, error) != 0)
         return EP_EINVAL;
     if (sim_events_generate(&sim->events, count) != 0)
-        return error_set(error, EP_ENOMEM, "no memory");
+        return base_error_set(error, EP_ENOMEM, "no memory");
     sim_polls_events_added(sim);
     return 0;
 }
@@ -162,7 +162,7 @@ static int order_requests(struct sim *sim, char *rest, struct error *error)
 {
     FILE *file = rest != NULL ? fopen(rest, "ae") : NULL;
     if (file == NULL)
-        return error_set(error, EP_EINVAL, "%s", rest != NULL ? strerror(errno) : "requests FILE");
+        return base_error_set(error, EP_EINVAL, "%s", rest != NULL ? strerror(errno) : "requests FILE");
     if (sim->requests != NULL)
         fclose(sim->requests);
     sim->requests = file;
@@ -246,5 +246,5 @@ int sim_order(struct sim *sim, char *line, struct error *error)
     for (size_t i = 0; name != NULL && i < sizeof orders / sizeof orders[0]; i++)
         if (strcmp(orders[i].name, name) == 0)
             return orders[i].take(sim, rest, error);
-    return error_set(error, EP_EINVAL, "unknown order: %s", name != NULL ? name : "");
+    return base_error_set(error, EP_EINVAL, "unknown order: %s", name != NULL ? name : "");
 }

@@ -49,7 +49,7 @@ static void send_page(struct sim *sim, const struct sim_call *call, const struct
     sim_page_write(page, call->encoding.json, no_payload, NULL, &data);
     if (!data.failed)
         sim_answer_text(sim, call, NULL, (struct json_span){data.text, data.bytes}, due_ms);
-    json_out_free(&data);
+    json_write_free(&data);
 }
 
 static void send_garbage(struct sim *sim, const struct sim_call *call, const struct sim_page *page)
@@ -118,7 +118,7 @@ static bool read_go_duration(const char *text, uint64_t *ms)
     }
     do {
         char *end;
-        if (!is_digit(*text) && *text != '.')
+        if (!json_scan_is_digit(*text) && *text != '.')
             return false;
         double number = strtod(text, &end);
         size_t i = 0;

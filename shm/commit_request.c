@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Offers. Made, waited for and ended by the worker whose slot it is; taken and settled by another worker.
+ * Commit requests. Made, waited for and ended by the worker whose slot it is; taken and completed by another worker.
  *
- * The word: {taker or result:16, state:16}. The owner moves it NONE -> WAITING and back to NONE; who is at
- * the gate WAITING -> TAKEN, and then, wherever, TAKEN -> DONE or BACK; who left the gate WAITING -> NUDGED,
- * which the owner makes WAITING again before it tries the gate; the supervisor TAKEN -> LOST, and anything of
- * a dead owner's -> NONE. Every move but the owner's ends is a compare-and-swap, so of two exactly one
+ * The word: {taker or result:16, state:16}. The owner moves it NONE -> WAITING and back to NONE; the holder of the write
+ * lock WAITING -> TAKEN, and then, wherever, TAKEN -> DONE or RETURNED; who released the write lock WAITING -> NOTIFIED,
+ * which the owner makes WAITING again before it tries the write lock; the supervisor TAKEN -> LOST, and anything of
+ * a crashed owner's -> NONE. Every move but the owner's ends is a compare-and-swap, so of two exactly one
  * happens.
  *
  * Invariants
- *  1. One takes an offer once, and only its taker settles it. A taker settles all it took before its next
+ *  1. One takes a commit request once, and only its taker completes it. A taker completes all it took before its next
  * transaction, and gives back at once what it takes from a slot that it has taken from in this one (whose
- * owner has died since), so its number in the word is enough: no result meets another offer.
- *  2. Nobody waits for ever. The owner: make the offer, try the gate, sleep. Who was at the gate: leave it,
- * look for offers, nudge one. Either that look sees the offer, or it comes before the offer in the order of
- * all seq_cst operations, and then the owner's try finds the gate free. A nudged owner finds the gate free,
- * or held by one who looks after leaving it. A process killed between leaving and looking, or nudged and
- * killed, is made up for by the owner, who looks again after each slice (offer_wait's timeout). The one who
+ * owner has crashed since), so its number in the word is enough: no result meets another commit request.
+ *  2. Nobody waits for ever. The owner: make the commit request, try the write lock, sleep. The former holder of the write lock: leave it,
+ * look for commit requests, notify one. Either that look sees the commit request, or it comes before the commit request in the order of
+ * all seq_cst operations, and then the owner's try finds the write lock free. A notified owner finds the write lock free,
+ * or held by one who looks after leaving it. A process killed between leaving and looking, or notified and
+ * killed, is made up for by the owner, who looks again after each slice (commit_request_wait's timeout). The one who
  * can keep an owner is a taker that is halted (SIGSTOP): until it goes on or is killed, since it alone knows
  * whether it will still commit.
- *  3. A dead owner's successor may write the body anew while a taker copies it. The supervisor has changed
+ *  3. A crashed owner's successor may write the body again while a taker copies it. The supervisor has changed
  * the word by then, so the taker looks at the word after copying, and drops what was not its any more.
- *  4. A bit of `offered` is only a hint where to look: set after the word, cleared before it is looked at.
+ *  4. A bit of `commit_request_bits` is only a hint where to look: set after the word, cleared before it is looked at.
  */
 #include "shm/commit_request.h"
 
@@ -29,26 +29,29 @@
 
 #include "shm/wake.h"
 
-#define NUDGED 15u /* WAITING, and told to try the gate */
+#define NOTIFIED 15u /* WAITING, and told to try the write lock */
 
-static struct shm_offer *offer_of(const struct segment *segment, uint32_t slot)
+static struct shm_commit_request *request_of(const struct segment *segment, uint32_t slot)
 {
     assert(slot < segment->header->slot_count);
-    return (struct shm_offer *)(void *)((char *)segment->header + segment->header->offer_offset) + slot;
+    return (struct shm_commit_request *)(void *)((char *)segment->header +
+                                                 segment->header->commit_request_offset) +
+           slot;
 }
 
-static _Atomic uint64_t *offered_word(const struct segment *segment, uint32_t slot)
+static _Atomic uint64_t *bits_word(const struct segment *segment, uint32_t slot)
 {
-    return (_Atomic uint64_t *)(void *)((char *)segment->header + segment->header->offered_offset) +
+    return (_Atomic uint64_t *)(void *)((char *)segment->header +
+                                        segment->header->commit_request_bits_offset) +
            slot / 64;
 }
 
-static void forget_bit(const struct segment *segment, uint32_t slot)
+static void clear_bit(const struct segment *segment, uint32_t slot)
 {
-    atomic_fetch_and(offered_word(segment, slot), ~(UINT64_C(1) << slot % 64));
+    atomic_fetch_and(bits_word(segment, slot), ~(UINT64_C(1) << slot % 64));
 }
 
-static uint32_t word_of(enum offer_state state, uint32_t half)
+static uint32_t word_of(enum commit_request_state state, uint32_t half)
 {
     return half << 16 | (uint32_t)state;
 }
@@ -59,88 +62,88 @@ static uint32_t state_in(uint32_t word)
 }
 
 /* All moves are seq_cst: invariant 2 needs it of most, and none is hot. */
-static bool move(struct shm_offer *offer, uint32_t from, uint32_t to)
+static bool move(struct shm_commit_request *request, uint32_t from, uint32_t to)
 {
-    return atomic_compare_exchange_strong(&offer->word, &from, to);
+    return atomic_compare_exchange_strong(&request->word, &from, to);
 }
 
-/* From WAITING or NUDGED, whichever it is just now. A try of one and then of the other could miss both while
- * it changes between them; the bit is forgotten by then, and nobody would find the offer any more. */
-static bool move_waiting(struct shm_offer *offer, uint32_t to)
+/* From WAITING or NOTIFIED, whichever it is just now. A try of one and then of the other could miss both while
+ * it changes between them; the bit is clear by then, and nobody would find the commit request any more. */
+static bool move_waiting(struct shm_commit_request *request, uint32_t to)
 {
-    uint32_t word = atomic_load(&offer->word);
-    while (word == word_of(OFFER_WAITING, 0) || word == NUDGED)
-        if (atomic_compare_exchange_strong(&offer->word, &word, to))
+    uint32_t word = atomic_load(&request->word);
+    while (word == word_of(COMMIT_REQUEST_WAITING, 0) || word == NOTIFIED)
+        if (atomic_compare_exchange_strong(&request->word, &word, to))
             return true;
     return false;
 }
 
 /* ---- the owner ---- */
 
-char *offer_body(const struct segment *segment, uint32_t slot)
+char *commit_request_body(const struct segment *segment, uint32_t slot)
 {
-    return offer_of(segment, slot)->body;
+    return request_of(segment, slot)->body;
 }
 
-void offer_make(const struct segment *segment, uint32_t slot, uint32_t bytes)
+void commit_request_submit(const struct segment *segment, uint32_t slot, uint32_t bytes)
 {
-    struct shm_offer *offer = offer_of(segment, slot);
-    offer->bytes = bytes;
-    atomic_store(&offer->word, word_of(OFFER_WAITING, 0));
-    atomic_fetch_or(offered_word(segment, slot), UINT64_C(1) << slot % 64);
+    struct shm_commit_request *request = request_of(segment, slot);
+    request->bytes = bytes;
+    atomic_store(&request->word, word_of(COMMIT_REQUEST_WAITING, 0));
+    atomic_fetch_or(bits_word(segment, slot), UINT64_C(1) << slot % 64);
 }
 
-enum offer_state offer_look(const struct segment *segment, uint32_t slot, uint32_t *result)
+enum commit_request_state commit_request_poll(const struct segment *segment, uint32_t slot, uint32_t *result)
 {
-    struct shm_offer *offer = offer_of(segment, slot);
-    move(offer, NUDGED, word_of(OFFER_WAITING, 0));
-    uint32_t word = atomic_load(&offer->word);
+    struct shm_commit_request *request = request_of(segment, slot);
+    move(request, NOTIFIED, word_of(COMMIT_REQUEST_WAITING, 0));
+    uint32_t word = atomic_load(&request->word);
     *result = word >> 16;
-    return state_in(word) == NUDGED ? OFFER_WAITING : (enum offer_state)state_in(word);
+    return state_in(word) == NOTIFIED ? COMMIT_REQUEST_WAITING : (enum commit_request_state)state_in(word);
 }
 
-/* A nudge since offer_look makes the word another than is waited on: the wait ends at once. */
-void offer_wait(const struct segment *segment, uint32_t slot, uint64_t timeout_ns)
+/* A notification since commit_request_poll makes the word another than is waited on: the wait ends at once. */
+void commit_request_wait(const struct segment *segment, uint32_t slot, uint64_t timeout_ns)
 {
-    struct shm_offer *offer = offer_of(segment, slot);
-    uint32_t word = atomic_load(&offer->word);
-    if (word == word_of(OFFER_WAITING, 0) || state_in(word) == OFFER_TAKEN)
-        wake_wait(&offer->word, word, timeout_ns);
+    struct shm_commit_request *request = request_of(segment, slot);
+    uint32_t word = atomic_load(&request->word);
+    if (word == word_of(COMMIT_REQUEST_WAITING, 0) || state_in(word) == COMMIT_REQUEST_TAKEN)
+        wake_wait(&request->word, word, timeout_ns);
 }
 
-bool offer_withdraw(const struct segment *segment, uint32_t slot)
+bool commit_request_withdraw(const struct segment *segment, uint32_t slot)
 {
-    if (!move_waiting(offer_of(segment, slot), OFFER_NONE))
+    if (!move_waiting(request_of(segment, slot), COMMIT_REQUEST_NONE))
         return false;
-    forget_bit(segment, slot);
+    clear_bit(segment, slot);
     return true;
 }
 
-void offer_end(const struct segment *segment, uint32_t slot)
+void commit_request_clear(const struct segment *segment, uint32_t slot)
 {
-    atomic_store(&offer_of(segment, slot)->word, OFFER_NONE);
+    atomic_store(&request_of(segment, slot)->word, COMMIT_REQUEST_NONE);
 }
 
-/* ---- who is at the gate ---- */
+/* ---- the holder of the write lock ---- */
 
 static bool take(const struct segment *segment, uint32_t taker, uint32_t slot, char *body, uint32_t *bytes)
 {
-    struct shm_offer *offer = offer_of(segment, slot);
-    uint32_t taken = word_of(OFFER_TAKEN, taker);
-    if (!move_waiting(offer, taken))
+    struct shm_commit_request *request = request_of(segment, slot);
+    uint32_t taken = word_of(COMMIT_REQUEST_TAKEN, taker);
+    if (!move_waiting(request, taken))
         return false;
-    *bytes = offer->bytes <= SHM_OFFER_BYTES ? offer->bytes : 0;
-    memcpy(body, offer->body, *bytes);
+    *bytes = request->bytes <= SHM_COMMIT_REQUEST_BYTES ? request->bytes : 0;
+    memcpy(body, request->body, *bytes);
     /* Acquire fence: the copy is made before the word is looked at again. */
     atomic_thread_fence(memory_order_acquire);
-    return atomic_load(&offer->word) == taken;
+    return atomic_load(&request->word) == taken;
 }
 
 /* The next bit that is set at or after `slot`, below `end`; `end`: none. */
-static uint32_t next_offered(const struct segment *segment, uint32_t slot, uint32_t end)
+static uint32_t next_bit(const struct segment *segment, uint32_t slot, uint32_t end)
 {
     while (slot < end) {
-        uint64_t bits = atomic_load(offered_word(segment, slot)) >> slot % 64;
+        uint64_t bits = atomic_load(bits_word(segment, slot)) >> slot % 64;
         if (bits != 0) {
             slot += (uint32_t)__builtin_ctzll(bits);
             return slot < end ? slot : end;
@@ -156,7 +159,7 @@ static bool next_round(const struct segment *segment, uint32_t from, uint32_t *s
     uint32_t count = segment->header->slot_count;
     while (*step < count) {
         uint32_t begin = (from + *step) % count, end = begin > from ? count : from;
-        *slot = next_offered(segment, begin, end);
+        *slot = next_bit(segment, begin, end);
         *step += *slot - begin + (*slot < end);
         if (*slot < end)
             return true;
@@ -164,49 +167,50 @@ static bool next_round(const struct segment *segment, uint32_t from, uint32_t *s
     return false;
 }
 
-bool offer_take(const struct segment *segment, uint32_t taker, uint32_t *step, uint32_t *slot, char *body,
-                uint32_t *bytes)
+bool commit_request_take(const struct segment *segment, uint32_t taker, uint32_t *step, uint32_t *slot,
+                         char *body, uint32_t *bytes)
 {
     while (next_round(segment, taker, step, slot)) {
-        forget_bit(segment, *slot);
+        clear_bit(segment, *slot);
         if (take(segment, taker, *slot, body, bytes))
             return true;
     }
     return false;
 }
 
-void offer_settle(const struct segment *segment, uint32_t taker, uint32_t slot, enum offer_state state,
-                  uint32_t result)
+void commit_request_complete(const struct segment *segment, uint32_t taker, uint32_t slot,
+                             enum commit_request_state state, uint32_t result)
 {
-    struct shm_offer *offer = offer_of(segment, slot);
-    if (move(offer, word_of(OFFER_TAKEN, taker), word_of(state, result)))
-        wake_word(&offer->word);
+    struct shm_commit_request *request = request_of(segment, slot);
+    if (move(request, word_of(COMMIT_REQUEST_TAKEN, taker), word_of(state, result)))
+        wake_word(&request->word);
 }
 
-/* ---- who has left the gate ---- */
+/* ---- who has released the write lock ---- */
 
-void offer_nudge(const struct segment *segment, uint32_t from)
+void commit_request_notify(const struct segment *segment, uint32_t from)
 {
     uint32_t slot;
     for (uint32_t step = 1; next_round(segment, from, &step, &slot);) {
-        struct shm_offer *offer = offer_of(segment, slot);
-        bool nudged = move(offer, word_of(OFFER_WAITING, 0), NUDGED);
-        if (nudged)
-            wake_word(&offer->word);
-        if (nudged || state_in(atomic_load(&offer->word)) == NUDGED) /* one is enough: it takes all others */
+        struct shm_commit_request *request = request_of(segment, slot);
+        bool notified = move(request, word_of(COMMIT_REQUEST_WAITING, 0), NOTIFIED);
+        if (notified)
+            wake_word(&request->word);
+        if (notified ||
+            state_in(atomic_load(&request->word)) == NOTIFIED) /* one is enough: it takes all others */
             return;
     }
 }
 
 /* ---- the supervisor ---- */
 
-void offer_bury(const struct segment *segment, uint32_t slot)
+void commit_request_recover(const struct segment *segment, uint32_t slot)
 {
-    forget_bit(segment, slot);
-    atomic_store(&offer_of(segment, slot)->word, OFFER_NONE);
+    clear_bit(segment, slot);
+    atomic_store(&request_of(segment, slot)->word, COMMIT_REQUEST_NONE);
     for (uint32_t other = 0; other < segment->header->slot_count; other++) {
-        struct shm_offer *offer = offer_of(segment, other);
-        if (move(offer, word_of(OFFER_TAKEN, slot), OFFER_LOST))
-            wake_word(&offer->word);
+        struct shm_commit_request *request = request_of(segment, other);
+        if (move(request, word_of(COMMIT_REQUEST_TAKEN, slot), COMMIT_REQUEST_LOST))
+            wake_word(&request->word);
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The ring of deaths. The supervisor adds, the keeper and the command line read, the keeper says what it has
+ * The crash log. The supervisor adds, the keeper and the command line read, the keeper says what it has
  * stored. Nobody waits for anybody: a keeper that stands still costs the oldest records, never the
  * supervisor.
  *
@@ -14,48 +14,48 @@
 
 #include <string.h>
 
-#define WORDS (sizeof(struct shm_death) / sizeof(uint64_t))
-static_assert(sizeof(struct shm_death) % sizeof(uint64_t) == 0, "a death is whole words");
+#define WORDS (sizeof(struct shm_crash) / sizeof(uint64_t))
+static_assert(sizeof(struct shm_crash) % sizeof(uint64_t) == 0, "a crash is whole words");
 
-static struct shm_deaths *deaths_of(const struct segment *segment)
+static struct shm_crashes *crash_log_of(const struct segment *segment)
 {
-    return (struct shm_deaths *)(void *)((char *)segment->header + segment->header->death_offset);
+    return (struct shm_crashes *)(void *)((char *)segment->header + segment->header->crash_offset);
 }
 
-void deaths_add(const struct segment *segment, const struct shm_death *death)
+void crash_log_add(const struct segment *segment, const struct shm_crash *crash)
 {
-    struct shm_deaths *deaths = deaths_of(segment);
+    struct shm_crashes *crashes = crash_log_of(segment);
     /* Relaxed: the supervisor alone writes it. */
-    uint64_t number = atomic_load_explicit(&deaths->written, memory_order_relaxed) + 1;
-    struct shm_death_record *record = &deaths->records[number % SHM_DEATHS];
+    uint64_t number = atomic_load_explicit(&crashes->written, memory_order_relaxed) + 1;
+    struct shm_crash_record *record = &crashes->records[number % SHM_CRASHES];
     uint64_t words[WORDS];
-    memcpy(words, death, sizeof words);
+    memcpy(words, crash, sizeof words);
     atomic_store_explicit(&record->number, 0, memory_order_relaxed);
-    /* Release: who sees a word of this death sees that the number is gone. */
+    /* Release: who sees a word of this crash sees that the number is gone. */
     for (size_t i = 0; i < WORDS; i++)
         atomic_store_explicit(&record->words[i], words[i], memory_order_release);
     /* Release: who sees the number sees every word. */
     atomic_store_explicit(&record->number, number, memory_order_release);
-    atomic_store_explicit(&deaths->written, number, memory_order_release);
+    atomic_store_explicit(&crashes->written, number, memory_order_release);
 }
 
-uint64_t deaths_end(const struct segment *segment)
+uint64_t crash_log_end(const struct segment *segment)
 {
     /* Acquire: the records below stand. */
-    return atomic_load_explicit(&deaths_of(segment)->written, memory_order_acquire) + 1;
+    return atomic_load_explicit(&crash_log_of(segment)->written, memory_order_acquire) + 1;
 }
 
-uint64_t deaths_stored_end(const struct segment *segment)
+uint64_t crash_log_stored_end(const struct segment *segment)
 {
     /* Acquire: those below are found in the store from now on. */
-    return atomic_load_explicit(&deaths_of(segment)->stored, memory_order_acquire) + 1;
+    return atomic_load_explicit(&crash_log_of(segment)->stored, memory_order_acquire) + 1;
 }
 
-uint64_t deaths_first(const struct segment *segment)
+uint64_t crash_log_first(const struct segment *segment)
 {
-    uint64_t end = deaths_end(segment);
-    uint64_t first = deaths_stored_end(segment);
-    uint64_t oldest = end > SHM_DEATHS ? end - SHM_DEATHS : 1;
+    uint64_t end = crash_log_end(segment);
+    uint64_t first = crash_log_stored_end(segment);
+    uint64_t oldest = end > SHM_CRASHES ? end - SHM_CRASHES : 1;
     if (first > end) /* only in a damaged segment */
         first = end;
     return first < oldest ? oldest : first;
@@ -66,14 +66,14 @@ static void end_text(char *text, size_t size)
     text[size - 1] = '\0';
 }
 
-bool deaths_read(const struct segment *segment, uint64_t number, struct shm_death *out)
+bool crash_log_read(const struct segment *segment, uint64_t number, struct shm_crash *out)
 {
-    const struct shm_death_record *record = &deaths_of(segment)->records[number % SHM_DEATHS];
+    const struct shm_crash_record *record = &crash_log_of(segment)->records[number % SHM_CRASHES];
     uint64_t words[WORDS];
     /* Acquire: the words of this number, or later ones. */
     if (number == 0 || atomic_load_explicit(&record->number, memory_order_acquire) != number)
         return false;
-    /* Acquire: having read a word of a later death, it reads another number below. */
+    /* Acquire: having read a word of a later crash, it reads another number below. */
     for (size_t i = 0; i < WORDS; i++)
         words[i] = atomic_load_explicit(&record->words[i], memory_order_acquire);
     if (atomic_load_explicit(&record->number, memory_order_relaxed) != number)
@@ -84,12 +84,12 @@ bool deaths_read(const struct segment *segment, uint64_t number, struct shm_deat
     end_text(out->stage, sizeof out->stage);
     end_text(out->uid, sizeof out->uid);
     end_text(out->how, sizeof out->how);
-    end_text(out->words, sizeof out->words);
+    end_text(out->last_output, sizeof out->last_output);
     return true;
 }
 
-void deaths_stored(const struct segment *segment, uint64_t end)
+void crash_log_stored(const struct segment *segment, uint64_t end)
 {
     /* Release: readers that no longer look here find them in the store. */
-    atomic_store_explicit(&deaths_of(segment)->stored, end - 1, memory_order_release);
+    atomic_store_explicit(&crash_log_of(segment)->stored, end - 1, memory_order_release);
 }

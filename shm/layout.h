@@ -2,7 +2,7 @@
 /*
  * What stands in the shared memory segment of one instance: the specification.
  *
- * Every process of the family maps it; the supervisor creates it. A reader (the command line) maps it
+ * Every process of the instance maps it; the supervisor creates it. A reader (the command line) maps it
  * read-only. Only offsets and fixed-width types stand here, never pointers. Each field names its writer:
  *   S supervisor, P the source's producer, W the worker that owns the slot or ticket, K keeper, * anybody.
  *
@@ -29,16 +29,16 @@
 #define SHM_LINE 64 /* bytes in a cache line: what different processes write stands in different lines */
 #define SHM_NAME_BYTES 64
 #define SHM_TEXT_BYTES 500
-#define SHM_UID_BYTES 128    /* a longer UID is cut in the segment */
-#define SHM_OFFER_BYTES 1984 /* of a worker's offer to the next who writes */
-#define SHM_DEATHS 128       /* deaths that wait for the keeper to store them */
+#define SHM_UID_BYTES 128             /* a longer UID is cut in the segment */
+#define SHM_COMMIT_REQUEST_BYTES 1984 /* of a worker's commit request to the next who writes */
+#define SHM_CRASHES 128               /* crashes that wait for the keeper to store them */
 #define SHM_HISTOGRAM_BUCKETS 256
 #define SHM_NO_SLOT 0xffffu /* as an owner: nobody */
 #define SHM_NO_TICKET UINT32_MAX
 
 #define SHM_ALIGNED _Alignas(SHM_LINE)
 
-/* Words for people: one writer at a time, any number of readers (text_set, text_get in slot.h). */
+/* Text for people: one writer at a time, any number of readers (text_set, text_get in slot.h). */
 struct shm_text {
     _Atomic uint32_t sequence; /* odd while being written, also for ever if its writer was killed then */
     char bytes[SHM_TEXT_BYTES];
@@ -69,16 +69,16 @@ enum shm_kind {
 };
 
 /* What a process does now. EMPTY: no process; STARTING: forked, not yet ready. */
-#define SHM_SLOT_STATES(X)                                                          \
-    X(EMPTY, "down")                                                                \
-    X(STARTING, "starting")                                                         \
-    X(IDLE, "idle")         /* sleeps until there is work */                        \
-    X(BUSY, "busy")         /* runs a stage, or fetches */                          \
-    X(COMMITTING, "commit") /* in a transaction of the store */                     \
-    X(BLOCKED, "blocked")   /* the next stage's ring is full */                     \
-    X(WAITING, "waiting")   /* the store cannot take it: full, locked, read-only */ \
-    X(PAUSED, "paused")                                                             \
-    X(BACKOFF, "backoff") /* dead, to be started again at restart_at_ns */          \
+#define SHM_SLOT_STATES(X)                                                              \
+    X(EMPTY, "down")                                                                    \
+    X(STARTING, "starting")                                                             \
+    X(IDLE, "idle")             /* sleeps until there is work */                        \
+    X(BUSY, "busy")             /* runs a stage, or fetches */                          \
+    X(COMMITTING, "committing") /* in a transaction of the store */                     \
+    X(BLOCKED, "blocked")       /* the next stage's ring is full */                     \
+    X(WAITING, "waiting")       /* the store cannot take it: full, locked, read-only */ \
+    X(PAUSED, "paused")                                                                 \
+    X(BACKOFF, "backoff") /* dead, to be started again at restart_at_ns */              \
     X(STOPPING, "stopping")
 enum shm_slot_state {
 #define X(name, text) SHM_SLOT_##name,
@@ -101,13 +101,13 @@ enum shm_source_state {
 #undef X
 };
 
-/* Why a ticket was orphaned: what the death of its owner means for the event. */
-#define SHM_CAUSES(X)                                                                    \
-    X(NONE, "released")     /* not in hand, or an orderly end: no blame */               \
-    X(SIGNAL, "signal")     /* worker ended by signal `code` with this event in hand */  \
-    X(EXIT, "exit")         /* worker, or its co-process, ended with exit code `code` */ \
-    X(NONSENSE, "nonsense") /* the co-process answered what is no answer */              \
-    X(TIMEOUT, "timeout")   /* killed by the supervisor: it ran longer than the stage's timeout */
+/* Why a ticket was orphaned: what the exit of its owner means for the event. */
+#define SHM_CAUSES(X)                                                                            \
+    X(NONE, "released")              /* not in hand, or an orderly end: no blame */              \
+    X(SIGNAL, "signal")              /* worker ended by signal `code` with this event in hand */ \
+    X(EXIT, "exit")                  /* worker, or its program, ended with exit code `code` */   \
+    X(MALFORMED, "malformed-answer") /* the program answered what is no answer */                \
+    X(TIMEOUT, "timeout")            /* killed by the supervisor: the event ran past the stage's timeout */
 enum shm_cause_kind {
 #define X(name, text) SHM_CAUSE_##name,
     SHM_CAUSES(X)
@@ -121,8 +121,8 @@ struct shm_header {
     _Atomic uint32_t ready; /* S: 1, stored last with release */
     uint64_t size_bytes;
     uint32_t source_count, stage_count, slot_count, ticket_count;
-    uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, death_offset;
-    uint64_t offered_offset, offer_offset;
+    uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, crash_offset;
+    uint64_t commit_request_bits_offset, commit_request_offset;
     char instance[SHM_NAME_BYTES];
     char version[32];
     char store_url[256]; /* as configured, without secrets */
@@ -134,7 +134,7 @@ struct shm_header {
 
     SHM_ALIGNED _Atomic uint64_t heartbeat_ns; /* S: CLOCK_MONOTONIC of its last turn, about once a second */
     _Atomic uint32_t phase;                    /* S: enum shm_phase */
-    _Atomic uint32_t recoveries;               /* S: deaths recovered so far */
+    _Atomic uint32_t recoveries;               /* S: exits recovered so far */
 
     SHM_ALIGNED _Atomic uint64_t start_number; /* K: the store's start counter, before anybody claims */
     _Atomic uint32_t prepared;                 /* K: 1 when the store can be used */
@@ -143,16 +143,18 @@ struct shm_header {
     _Atomic uint64_t store_failing_since_ms; /* *: wall clock, 0 = the store works */
     struct shm_text store_error; /* *: why the store cannot be written, while failing_since != 0 */
 
-    SHM_ALIGNED pthread_mutex_t gate; /* robust, process-shared: writers of the store queue here (gate.h) */
+    SHM_ALIGNED pthread_mutex_t
+        write_lock; /* robust, process-shared: writers of the store queue here (write_lock.h) */
 };
 
 /* Lifetime totals of a source, copied from the store by K after they change. */
 struct shm_source_totals {
-    _Atomic uint64_t fetched, duplicates, injected, finished, removed, discarded;
+    _Atomic uint64_t fetched, duplicates, injected, completed, removed_by_stage, removed_by_operator;
     _Atomic uint64_t delayed, held, dead; /* how many there are now */
     _Atomic uint64_t live;      /* all events in the store: ready + running + delayed + held + dead */
     _Atomic uint64_t oldest_ms; /* wall clock of the oldest live event's arrival, 0 = none */
-    _Atomic uint64_t fetched_before, finished_before, removed_before; /* as they stood at this start */
+    _Atomic uint64_t fetched_before, completed_before,
+        removed_by_stage_before; /* as they stood at this start */
 };
 
 struct shm_source {
@@ -165,7 +167,7 @@ struct shm_source {
     _Atomic int64_t store_id; /* K, before prepared */
 
     SHM_ALIGNED _Atomic uint32_t paused; /* S */
-    _Atomic uint32_t rescan;  /* K sets (S at its death), P clears: the store was changed behind P's back */
+    _Atomic uint32_t rescan;  /* K sets (S at its exit), P clears: the store was changed behind P's back */
     _Atomic uint32_t orphans; /* S sets, P clears: there are ORPHANED tickets */
     _Atomic uint32_t fallen;  /* * sets, S clears: a ring was full, a QUEUED ticket may stand in none */
     _Atomic uint32_t tickets_wanted; /* P sets before it sleeps, whoever frees a ticket clears and wakes P */
@@ -203,7 +205,7 @@ struct shm_ring {
 struct shm_stage {
     /* S, once */
     char name[SHM_NAME_BYTES];
-    char kind[16];             /* function, plugin, exec, http */
+    char type[16];             /* function, plugin, exec, http */
     uint32_t source, position; /* its source's index; its place in the chain, from 0 */
     uint32_t first_slot, concurrency;
     uint64_t timeout_ms;      /* 0 = none */
@@ -211,7 +213,7 @@ struct shm_stage {
 
     SHM_ALIGNED _Atomic uint32_t paused; /* S */
     _Atomic uint32_t degraded;           /* S: 1 while a worker of it is kept in backoff */
-    _Atomic int32_t group;               /* S: its process group, 0 = none */
+    _Atomic int32_t process_group;       /* S: its process group, 0 = none */
     _Atomic uint64_t alone_until_ns;     /* S: CLOCK_MONOTONIC; until then it is sent one event at a time */
     uint64_t alone_ns;                   /* S: how long that was the last time */
     struct shm_ring ring;
@@ -230,7 +232,7 @@ struct shm_slot {
     _Atomic uint32_t restarts;
     _Atomic uint64_t restart_at_ns; /* CLOCK_MONOTONIC, while BACKOFF */
     _Atomic uint64_t forked_ns;
-    struct shm_text last_death; /* how the process before this one ended, in words */
+    struct shm_text last_exit; /* how the process before this one ended, as text */
 
     /* the process that lives here (W) */
     SHM_ALIGNED _Atomic uint32_t state; /* enum shm_slot_state */
@@ -238,14 +240,14 @@ struct shm_slot {
     _Atomic int64_t event;              /* that event's id, 0 = none */
     _Atomic uint64_t
         since_ns;            /* CLOCK_MONOTONIC: since when in this state; for an event in hand: its start */
-    char uid[SHM_UID_BYTES]; /* the event's, cut to fit; written before `ticket`, read by S after the death */
-    _Atomic uint32_t volley; /* how many events were sent to the co-process together with it */
+    char uid[SHM_UID_BYTES]; /* the event's, cut to fit; written before `ticket`, read by S after the exit */
+    _Atomic uint32_t pipeline;      /* how many events were sent to the program together with it */
     _Atomic uint32_t event_crashes; /* how often that event has crashed at this stage before */
-    _Atomic int32_t coprocess;      /* pid of the co-process, 0 = none */
+    _Atomic int32_t program_pid;    /* pid of the program, 0 = none */
     _Atomic uint32_t
-        cause_kind; /* enum shm_cause_kind: W fills it before it gives up over a broken co-process */
+        cause_kind; /* enum shm_cause_kind: W fills it before it gives up over a broken program */
     _Atomic int32_t cause_code;
-    struct shm_text cause_words;
+    struct shm_text cause_message;
     _Atomic uint64_t calls;   /* answers the stage gave in this slot, over all generations; never decreases */
     _Atomic uint64_t busy_ns; /* time spent in the stage, over all generations */
     _Atomic uint64_t work_ns; /* time not asleep: reading, the stage, committing, over all generations */
@@ -255,11 +257,11 @@ struct shm_slot {
     SHM_ALIGNED _Atomic uint32_t wake; /* *: futex word, see wake.h */
 };
 
-/* One beside each slot. Besides them stands a bit for each slot: it may have an offer. */
-struct shm_offer {
-    SHM_ALIGNED _Atomic uint32_t word; /* *: futex word, see offer.c */
-    uint32_t bytes;                    /* W, before it makes the offer, as the body */
-    SHM_ALIGNED char body[SHM_OFFER_BYTES];
+/* One beside each slot. Besides them stands a bit for each slot: it may have a commit request. */
+struct shm_commit_request {
+    SHM_ALIGNED _Atomic uint32_t word; /* *: futex word, see commit_request.c */
+    uint32_t bytes;                    /* W, before it makes the commit request, as the body */
+    SHM_ALIGNED char body[SHM_COMMIT_REQUEST_BYTES];
 };
 
 /* {phase:4, stage:12, slot:16, generation:32} from the top; generation counts the uses of the ticket. */
@@ -270,36 +272,36 @@ struct shm_ticket {
     uint64_t spare;
 };
 
-/* Beside each ticket; written by S before it orphans the ticket, read by P, cleared by P (ticket_bury). */
+/* Beside each ticket; written by S before it orphans the ticket, read by P, cleared by P (ticket_free_orphan). */
 struct shm_cause {
     uint32_t kind; /* enum shm_cause_kind */
     int32_t code;
     uint32_t stage; /* segment-wide index of the stage the event was at */
-    int32_t pid;    /* of the process that died, 0 = it ended in order */
-    char words[SHM_TEXT_BYTES];
+    int32_t pid;    /* of the process that crashed, 0 = it ended cleanly */
+    char message[SHM_TEXT_BYTES];
 };
 
 /* How a process ended that was not to end, or the supervisor before this one. */
-struct shm_death {
-    uint64_t died_ms, lived_ms; /* wall clock; 0 = not known */
-    int64_t event;              /* in hand, 0 = none */
-    int32_t pid, code;          /* signal or exit code */
-    uint32_t kind, cause;       /* enum shm_kind, NONE = the daemon itself; enum shm_cause_kind */
-    char process[160];          /* as the log names it */
+struct shm_crash {
+    uint64_t crashed_ms, uptime_ms; /* wall clock; 0 = not known */
+    int64_t event;                  /* in hand, 0 = none */
+    int32_t pid, code;              /* signal or exit code */
+    uint32_t kind, cause;           /* enum shm_kind, NONE = the daemon itself; enum shm_cause_kind */
+    char process[160];              /* as the log names it */
     char source[SHM_NAME_BYTES], stage[SHM_NAME_BYTES]; /* "" = none */
     char uid[SHM_UID_BYTES];                            /* of the event in hand */
-    char how[504], words[400];                          /* in words; the last ones on stderr */
+    char how[504], last_output[400];                    /* as text; the last lines on stderr */
 };
 
-struct shm_death_record {
+struct shm_crash_record {
     _Atomic uint64_t number; /* S: counts from 1; 0 = none, or just being written */
-    _Atomic uint64_t words[sizeof(struct shm_death) / sizeof(uint64_t)]; /* S: the struct, word by word */
+    _Atomic uint64_t words[sizeof(struct shm_crash) / sizeof(uint64_t)]; /* S: the struct, word by word */
 };
 
-struct shm_deaths {
-    SHM_ALIGNED _Atomic uint64_t written;                    /* S: how many ever */
-    SHM_ALIGNED _Atomic uint64_t stored;                     /* K: up to this number they are in the store */
-    SHM_ALIGNED struct shm_death_record records[SHM_DEATHS]; /* number % SHM_DEATHS */
+struct shm_crashes {
+    SHM_ALIGNED _Atomic uint64_t written;                     /* S: how many ever */
+    SHM_ALIGNED _Atomic uint64_t stored;                      /* K: up to this number they are in the store */
+    SHM_ALIGNED struct shm_crash_record records[SHM_CRASHES]; /* number % SHM_CRASHES */
 };
 
 static_assert(sizeof(_Atomic uint64_t) == 8, "64-bit atomics are plain words");

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Rings: the order in which events wait for a stage. Run by every process of the family.
+ * Rings: the order in which events wait for a stage. Run by every process of the instance.
  *
  * A position counts all entries ever put in; it stands in word `position % size` in cycle `position / size`.
  * A word of cycle c goes {c, 0} -> {c, ticket + 1} by a push and {c, ticket + 1} -> {c + 1, 0} by a pop, each
- * one compare-and-swap. So there is no state between 'not done' and 'done' in which a process could die.
+ * one compare-and-swap. So there is no state between 'not done' and 'done' in which a process could crash.
  *
  * Invariants
  *  1. head <= first position not popped <= first position not pushed; tail <= first position not pushed:
@@ -118,7 +118,7 @@ static bool reaches(const struct shm_ring *ring, uint64_t tail, uint32_t limit)
  * that was compared with it can only have grown.
  *
  * Killed before the swap: nothing has happened. Killed after it: the entry is in; the tail hint is one behind
- * and the next push helps it; nobody was woken, which the supervisor's wake_source after the death makes
+ * and the next push helps it; nobody was woken, which the supervisor's wake_source after the exit makes
  * good.
  */
 static enum ring_answer put(struct shm_ring *ring, uint32_t ticket, uint32_t limit)
@@ -207,7 +207,7 @@ bool ring_has_room(const struct shm_ring *ring)
 
 /* An entry never moves from its word, so one pass sees each entry that stays. */
 void ring_each(const struct segment *segment, const struct shm_ring *ring,
-               void (*see)(uint32_t ticket, void *user), void *user)
+               void (*on_ticket)(uint32_t ticket, void *user), void *user)
 {
     const char *end = (const char *)segment->header + segment->size_bytes;
     assert((const char *)(ring_words(ring) + ring->size) <= end);
@@ -215,6 +215,6 @@ void ring_each(const struct segment *segment, const struct shm_ring *ring,
         /* Acquire: what the pusher wrote before it pushed is seen by who looks at the ticket. */
         uint64_t word = atomic_load_explicit(&ring_words(ring)[i], memory_order_acquire);
         if (word_entry(word) != 0)
-            see(word_entry(word) - 1, user);
+            on_ticket(word_entry(word) - 1, user);
     }
 }

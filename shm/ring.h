@@ -19,8 +19,8 @@ enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, 
 uint32_t ring_count(const struct shm_ring *ring);
 bool ring_has_room(const struct shm_ring *ring);
 
-/* Calls see(ticket, user) for each ticket that stands in the ring at some instant of the call. */
+/* Calls on_ticket(ticket, user) for each ticket that stands in the ring at some instant of the call. */
 void ring_each(const struct segment *segment, const struct shm_ring *ring,
-               void (*see)(uint32_t ticket, void *user), void *user);
+               void (*on_ticket)(uint32_t ticket, void *user), void *user);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The segment, for whoever has it mapped or wants to: the command line attaches it read-only, the family has
+ * The segment, for whoever has it mapped or wants to: the command line attaches it read-only, the instance has
  * it through fork. How it is made is in segment_create.c.
  *
  * Invariants
@@ -49,9 +49,11 @@ static bool header_fits(const struct shm_header *header)
            part_fits(header, header->ticket_offset, header->ticket_count, sizeof(struct shm_ticket)) &&
            part_fits(header, header->cause_offset, header->ticket_count, sizeof(struct shm_cause)) &&
            part_fits(header, header->ring_offset, 0, 1) &&
-           part_fits(header, header->death_offset, 1, sizeof(struct shm_deaths)) &&
-           part_fits(header, header->offered_offset, (header->slot_count + 63) / 64, sizeof(uint64_t)) &&
-           part_fits(header, header->offer_offset, header->slot_count, sizeof(struct shm_offer)) &&
+           part_fits(header, header->crash_offset, 1, sizeof(struct shm_crashes)) &&
+           part_fits(header, header->commit_request_bits_offset, (header->slot_count + 63) / 64,
+                     sizeof(uint64_t)) &&
+           part_fits(header, header->commit_request_offset, header->slot_count,
+                     sizeof(struct shm_commit_request)) &&
            header->keeper_slot < header->slot_count &&
            memchr(header->instance, '\0', sizeof header->instance) != NULL &&
            memchr(header->version, '\0', sizeof header->version) != NULL &&
@@ -78,7 +80,7 @@ static bool stage_fits(const struct segment *segment, const struct shm_stage *st
     return stage->source < header->source_count &&
            range_fits(stage->first_slot, stage->concurrency, header->slot_count) &&
            memchr(stage->name, '\0', sizeof stage->name) != NULL &&
-           memchr(stage->kind, '\0', sizeof stage->kind) != NULL && ring_fits(segment, &stage->ring);
+           memchr(stage->type, '\0', sizeof stage->type) != NULL && ring_fits(segment, &stage->ring);
 }
 
 static bool source_fits(const struct shm_header *header, const struct shm_source *source)
@@ -147,7 +149,7 @@ int segment_attach(const char *instance, struct segment *out)
 }
 
 /*
- * A reader asks for a shared lock for an instant: refused while the creator holds its own. Within the family
+ * A reader asks for a shared lock for an instant: refused while the creator holds its own. Within the instance
  * the answer is always yes, since nobody there outlives the supervisor; asking would turn the creator's own
  * lock into a shared one. A reader cannot be in the way of a creator: it gets as far as this only after
  * `ready`.

@@ -7,7 +7,7 @@
 #include "shm/layout.h"
 
 struct segment_stage_plan {
-    const char *name, *kind;
+    const char *name, *type;
     uint32_t concurrency, input_buffer;
     uint64_t timeout_ms;
 };
@@ -41,7 +41,7 @@ int segment_name_check(const char *instance);
 uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count);
 
 /*
- * Replaces a dead one's segment of this name with a fresh one: allocates its space first (a full /dev/shm is
+ * Replaces a crashed one's segment of this name with a fresh one: allocates its space first (a full /dev/shm is
  * -ENOSPC here and never SIGBUS later), mode 0600, everything zero or initial, header.ready still 0; takes an
  * exclusive flock on it. Slot order: keeper, then per source its producer, then its stages' workers. Returns
  * 0 or -errno (-E2BIG: more than 4095 stages in a source, 65534 slots, or a million tickets in a source;

@@ -2,15 +2,15 @@
 /*
  * Making the segment. Run by the supervisor, once, before it forks.
  *
- * Order within it: header, sources, stages, slots, tickets, causes, words of the rings, deaths,
- * offers; each part
+ * Order within it: header, sources, stages, slots, tickets, causes, words of the rings, crashes,
+ * commit requests; each part
  * begins on a cache line. A new object is all zero, and zero is the right start for nearly everything:
  * tickets are FREE, rings empty, slots EMPTY. Only what differs is written.
  *
  * Invariants
  *  1. An object that others may map is never changed in size: a new segment is a new object of the same name.
  *  2. Its space is allocated before it is mapped, so that no later write can fail.
- *  3. The creator holds an exclusive flock on it from before `ready` until it dies.
+ *  3. The creator holds an exclusive flock on it from before `ready` until it exits.
  *  4. A name is taken from an object by whoever holds the flock on it, and by nobody else: of two that make
  * one at the same instant, one goes on and the other knows.
  *
@@ -18,8 +18,8 @@
  */
 #include "shm/segment.h"
 
-#include "shm/write_lock.h"
 #include "shm/slot.h"
+#include "shm/write_lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,15 +37,15 @@
 #define SLOTS_MAX 65534u  /* of an instance: it has 16 bits for the slot, and SHM_NO_SLOT is one of them */
 #define BATCH_TICKETS 64u /* a worker may hold a batch of answers that are not yet committed */
 #define TICKETS_MIN 256u  /* small rings must not make claims small: one transaction claims many */
-#define TICKETS_MAX                                                                              \
+#define TICKETS_MAX \
     1048576u /* a million events in flight hide any latency; more only make recovery slow, which \
               * looks at every ticket, and each stage's ring takes 8 bytes for each of them */
 
 /* The counts and offsets of a plan. */
 struct measure {
     uint32_t stages, slots, tickets;
-    uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, death_offset,
-        offered_offset, offer_offset, size_bytes;
+    uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, crash_offset,
+        commit_request_bits_offset, commit_request_offset, size_bytes;
 };
 
 uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count)
@@ -94,7 +94,7 @@ static int source_check(const struct segment_source_plan *source)
         const struct segment_stage_plan *stage = &source->stages[i];
         if ((error = name_check(stage->name)) != 0)
             return error;
-        if (stage->kind == NULL || stage->concurrency == 0 || stage->input_buffer == 0)
+        if (stage->type == NULL || stage->concurrency == 0 || stage->input_buffer == 0)
             return -EINVAL;
     }
     return 0;
@@ -136,9 +136,9 @@ static int measure_plan(const struct segment_plan *plan, struct measure *measure
     measure->ticket_offset = reserve(&end, tickets, sizeof(struct shm_ticket));
     measure->cause_offset = reserve(&end, tickets, sizeof(struct shm_cause));
     measure->ring_offset = reserve(&end, words, sizeof(uint64_t));
-    measure->death_offset = reserve(&end, 1, sizeof(struct shm_deaths));
-    measure->offered_offset = reserve(&end, (slots + 63) / 64, sizeof(uint64_t));
-    measure->offer_offset = reserve(&end, slots, sizeof(struct shm_offer));
+    measure->crash_offset = reserve(&end, 1, sizeof(struct shm_crashes));
+    measure->commit_request_bits_offset = reserve(&end, (slots + 63) / 64, sizeof(uint64_t));
+    measure->commit_request_offset = reserve(&end, slots, sizeof(struct shm_commit_request));
     measure->size_bytes = end;
     return 0;
 }
@@ -163,9 +163,9 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     header->ticket_offset = measure->ticket_offset;
     header->cause_offset = measure->cause_offset;
     header->ring_offset = measure->ring_offset;
-    header->death_offset = measure->death_offset;
-    header->offered_offset = measure->offered_offset;
-    header->offer_offset = measure->offer_offset;
+    header->crash_offset = measure->crash_offset;
+    header->commit_request_bits_offset = measure->commit_request_bits_offset;
+    header->commit_request_offset = measure->commit_request_offset;
     copy_text(header->instance, sizeof header->instance, plan->instance);
     copy_text(header->version, sizeof header->version, plan->version);
     copy_text(header->store_url, sizeof header->store_url, plan->store_url);
@@ -175,7 +175,7 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     header->started_ns = shm_now_ns();
     atomic_init(&header->heartbeat_ns, header->started_ns);
     header->magic = SHM_MAGIC;
-    return gate_init(&header->gate);
+    return write_lock_init(&header->write_lock);
 }
 
 static void fill_slot(struct shm_slot *slot, enum shm_kind kind, uint32_t source, uint32_t stage,
@@ -199,7 +199,7 @@ static void fill_stage(const struct segment *segment, const struct segment_stage
                        struct shm_stage *stage, uint32_t tickets, struct cursor *at)
 {
     copy_text(stage->name, sizeof stage->name, plan->name);
-    copy_text(stage->kind, sizeof stage->kind, plan->kind);
+    copy_text(stage->type, sizeof stage->type, plan->type);
     stage->first_slot = at->slot;
     stage->concurrency = plan->concurrency;
     stage->timeout_ms = plan->timeout_ms;
@@ -310,7 +310,7 @@ static int object_new(const char *name, int *out)
 
 /* An empty object of our own, with its space allocated, and mapped. The flock is on an opening of its own:
  * children inherit the mapping, and a mapping would keep the opening it was made from, with its flock, beyond
- * our death. */
+ * our crash. */
 static int object_make(int fd, const char *name, uint64_t size_bytes, struct segment *segment)
 {
     int error;
@@ -320,7 +320,7 @@ static int object_make(int fd, const char *name, uint64_t size_bytes, struct seg
         return -errno;
     if ((error = object_lock(name, O_RDWR, &segment->fd)) != 0)
         return error == -ENOENT ? -EBUSY : error;
-    if (!same_object(fd, segment->fd)) /* taken for a dead one's before it was locked, and replaced */
+    if (!same_object(fd, segment->fd)) /* taken for a crashed one's before it was locked, and replaced */
         return -EBUSY;
     do
         error = posix_fallocate(fd, 0, (off_t)size_bytes);

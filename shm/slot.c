@@ -9,7 +9,7 @@
  * for no event that it had not begun or had already finished.
  *  2. The counters never decrease, not even when the slot changes hands.
  *  3. A text's sequence is odd from before its first byte changes until after its last has. A writer killed
- * in between leaves it odd; readers then take what there is, and the next writer begins anew.
+ * in between leaves it odd; readers then take what there is, and the next writer begins again.
  */
 #include "shm/slot.h"
 
@@ -64,9 +64,9 @@ static void slot_forget(struct shm_slot *slot)
     atomic_store_explicit(&slot->ticket, SHM_NO_TICKET, memory_order_release);
     STORE(slot->event, 0);
     STORE(slot->event_crashes, 0);
-    STORE(slot->volley, 0);
-    STORE(slot->coprocess, 0);
-    /* A dead sleeper's mark would draw wake-ups meant for the living; the next process sets its own. */
+    STORE(slot->pipeline, 0);
+    STORE(slot->program_pid, 0);
+    /* A crashed sleeper's mark would draw wake-ups meant for the living; the next process sets its own. */
     STORE(slot->wake, 0);
 }
 
@@ -76,7 +76,7 @@ uint32_t slot_open(struct shm_slot *slot)
     STORE(slot->pid, 0);
     STORE(slot->cause_kind, SHM_CAUSE_NONE);
     STORE(slot->cause_code, 0);
-    text_set(&slot->cause_words, "");
+    text_set(&slot->cause_message, "");
     /* Relaxed: the supervisor alone writes it, and the child learns it through fork. */
     uint32_t generation = LOAD(slot->generation) + 1;
     STORE(slot->generation, generation);
@@ -140,31 +140,31 @@ void slot_put(struct shm_slot *slot, uint64_t now_ns)
 }
 
 /* At most SHM_TEXT_BYTES - 1 bytes, not cut within a UTF-8 character. */
-static size_t text_fitting(const char *words)
+static size_t text_fitting(const char *message)
 {
-    size_t length = strnlen(words, SHM_TEXT_BYTES);
+    size_t length = strnlen(message, SHM_TEXT_BYTES);
     if (length < SHM_TEXT_BYTES)
         return length;
     length = SHM_TEXT_BYTES - 1;
-    while (length > 0 && ((unsigned char)words[length] & 0xc0) == 0x80)
+    while (length > 0 && ((unsigned char)message[length] & 0xc0) == 0x80)
         length--;
     return length;
 }
 
 /*
- * Two writers at once (store_error may have them) can mix their words, nothing worse: the sequence is theirs
+ * Two writers at once (store_error may have them) can mix their text, nothing worse: the sequence is theirs
  * to move in any order, and each next writer starts from whatever it finds.
  */
-void text_set(struct shm_text *text, const char *words)
+void text_set(struct shm_text *text, const char *message)
 {
-    size_t length = text_fitting(words);
+    size_t length = text_fitting(message);
     /* Relaxed: one writer; of another it would only be told an older number, and mix as said. */
     uint32_t before = LOAD(text->sequence);
     uint32_t writing = (before | 1) + (before & 1) * 2; /* the next odd one, also after a killed writer's */
     STORE(text->sequence, writing);
     /* Release at each byte: who sees it sees the odd sequence stored before it. */
     for (size_t i = 0; i < length; i++)
-        __atomic_store_n(&text->bytes[i], words[i], __ATOMIC_RELEASE);
+        __atomic_store_n(&text->bytes[i], message[i], __ATOMIC_RELEASE);
     __atomic_store_n(&text->bytes[length], '\0', __ATOMIC_RELEASE);
     /* Release: who sees the even sequence sees all bytes. */
     atomic_store_explicit(&text->sequence, writing + 1, memory_order_release);

@@ -18,7 +18,7 @@ uint64_t shm_boot_ms(void); /* CLOCK_BOOTTIME: goes on while the machine is susp
  */
 void shm_clock_follow(const struct shm_header *header);
 
-/* Supervisor: before fork (state STARTING, next generation, cause cleared), after fork, and after the death
+/* Supervisor: before fork (state STARTING, next generation, cause cleared), after fork, and after the exit
  * was recovered. */
 uint32_t slot_open(struct shm_slot *slot);
 void slot_born(struct shm_slot *slot, int32_t pid);
@@ -33,7 +33,7 @@ void slot_put(struct shm_slot *slot,
               uint64_t now_ns); /* counts the call, its busy time and latency; state stays BUSY */
 
 /* One writer. `text_get` copies what there is, whole if it can within a few tries, always terminated. */
-void text_set(struct shm_text *text, const char *words);
+void text_set(struct shm_text *text, const char *message);
 void text_get(const struct shm_text *text, char *buffer, size_t size);
 
 #endif

@@ -5,7 +5,7 @@
  *
  * Invariants
  *  1. A ticket's word is changed by compare-and-swap only, and by nobody but who may: the owner that the word
- *     names; for QUEUED any worker of that stage; for a dead owner's the supervisor; for ORPHANED the
+ *     names; for QUEUED any worker of that stage; for a crashed owner's the supervisor; for ORPHANED the
  *     producer. So an event has at most one owner at every instant.
  *  2. Event and token are written by the owner of a LOADING ticket only, and hold until it is FREE again.
  *  3. The generation grows with each use, so a swap prepared for one use never succeeds in another.
@@ -73,7 +73,7 @@ static uint64_t word_load(const struct shm_ticket *ticket)
 }
 
 /* The one instruction that changes a ticket; its order is explained at the top. On failure *seen is what
- * stands there, and acquire lets the caller judge that as if it had loaded it. */
+ * stands there, and acquire lets the caller treat that as if it had loaded it. */
 static bool word_swap(struct shm_ticket *ticket, uint64_t *seen, uint64_t next)
 {
     return atomic_compare_exchange_strong_explicit(&ticket->word, seen, next, memory_order_seq_cst,
@@ -153,7 +153,7 @@ bool ticket_queue(const struct segment *segment, uint32_t ticket, uint32_t slot,
 
 /*
  * seq_cst for `fallen`: after the ticket's word became QUEUED, so that the supervisor, which clears it before
- * it looks for what fell out, finds the ticket. Killed before it: the recovery of that death looks, too.
+ * it looks for what fell out, finds the ticket. Killed before it: the recovery of that exit looks, too.
  */
 bool ticket_pass(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
                  uint32_t stage)
@@ -210,7 +210,7 @@ bool ticket_orphan(const struct segment *segment, uint32_t ticket, uint32_t slot
  * touches it while the ticket is ORPHANED. Killed after that: the store has released the event, blame and
  * all, and the successor's second release by the same token changes nothing.
  */
-bool ticket_bury(const struct segment *segment, uint32_t ticket)
+bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
 {
     struct shm_ticket *it = segment_ticket(segment, ticket);
     uint64_t seen = word_load(it);
@@ -220,7 +220,7 @@ bool ticket_bury(const struct segment *segment, uint32_t ticket)
     cause->kind = SHM_CAUSE_NONE;
     cause->code = 0;
     cause->pid = 0;
-    cause->words[0] = '\0';
+    cause->message[0] = '\0';
     return word_swap(it, &seen, word_make(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(seen)));
 }
 
@@ -257,7 +257,7 @@ uint32_t ticket_count(const struct segment *segment, const struct shm_source *so
     return count;
 }
 
-#define PART_TICKETS                                                                       \
+#define PART_TICKETS \
     65536u /* tickets looked at in one pass: 8 KiB of stack, and no malloc that could fail \
             */
 
@@ -268,7 +268,7 @@ struct part {
     uint8_t in_ring[PART_TICKETS / 8];
 };
 
-static void part_see(uint32_t ticket, void *user)
+static void on_queued_ticket(uint32_t ticket, void *user)
 {
     struct part *part = user;
     uint32_t place = ticket - part->first; /* a smaller ticket wraps to a huge place */
@@ -296,7 +296,7 @@ static uint32_t part_push_lost(const struct part *part, const struct shm_source 
 }
 
 /*
- * Rings first, tickets after: what the dead process had made QUEUED was so before this began, so it is seen
+ * Rings first, tickets after: what the exited process had made QUEUED was so before this began, so it is seen
  * in a ring or put there. A living process between its ticket_queue and its push, or between its pop and its
  * ticket_take, looks like a loss too; the copy that it gets here is stale by the time somebody pops it.
  */
@@ -308,8 +308,8 @@ uint32_t ticket_requeue_lost(const struct segment *segment, const struct shm_sou
         struct part part = {.segment = segment, .first = source->first_ticket + done};
         part.count = source->ticket_count - done < PART_TICKETS ? source->ticket_count - done : PART_TICKETS;
         for (part.stage = 0; part.stage < source->stage_count; part.stage++)
-            ring_each(segment, &segment_stage(segment, source->first_stage + part.stage)->ring, part_see,
-                      &part);
+            ring_each(segment, &segment_stage(segment, source->first_stage + part.stage)->ring,
+                      on_queued_ticket, &part);
         pushed += part_push_lost(&part, source, left);
     }
     return pushed;

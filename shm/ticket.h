@@ -49,11 +49,11 @@ bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage,
                  struct ticket_view *out);
 /* Owner (LOADING or RUNNING by `slot`): -> FREE. Then wakes nobody: see wake_ticket_freed. */
 bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t slot);
-/* Supervisor, after slot's death: LOADING or RUNNING of that slot -> ORPHANED. The cause is written before.
+/* Supervisor, after slot's exit: LOADING or RUNNING of that slot -> ORPHANED. The cause is written before.
  */
 bool ticket_orphan(const struct segment *segment, uint32_t ticket, uint32_t slot);
 /* Producer, when the store has released it: ORPHANED -> FREE. Also clears the ticket's cause. */
-bool ticket_bury(const struct segment *segment, uint32_t ticket);
+bool ticket_free_orphan(const struct segment *segment, uint32_t ticket);
 /* Producer's final clear-up when all workers are gone: whatever it was -> ORPHANED, except FREE. True: it is
  * ORPHANED now, or was before. */
 bool ticket_revoke(const struct segment *segment, uint32_t ticket);

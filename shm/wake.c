@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sleep and wake across processes. Run by every process of the family; each sleeps on its own slot's word
+ * Sleep and wake across processes. Run by every process of the instance; each sleeps on its own slot's word
  * only.
  *
  * SLEEPING and ELSEWHERE are set by the sleeper in wake_prepare and cleared by it in wake_cancel and after
@@ -15,9 +15,9 @@
  * ticket's word, or (wake_slot, whose look is a read-modify-write of the sleeper's word) anything stored
  * before it.
  *  2. A waker killed between setting WOKEN and the system call leaves SLEEPING standing. wake_stage passes
- * over such a sleeper, wake_slot does not: the supervisor calls wake_source after every death (and wake_slot
+ * over such a sleeper, wake_slot does not: the supervisor calls wake_source after every exit (and wake_slot
  * for the keeper), and all look again. That also covers a worker killed after it was woken and before it took
- * the event, and whoever died between its change and its look at who waits.
+ * the event, and whoever crashed between its change and its look at who waits.
  *  3. A sleeper killed leaves its bits; slot_clear and slot_open wipe them.
  *
  * The futex calls are not of the private kind: the word is found by the page, not by the process's address.
@@ -63,7 +63,7 @@ uint32_t wake_prepare_elsewhere(struct shm_slot *slot)
     return prepare(slot, true);
 }
 
-/* Acquire: what a waker did meanwhile is seen by what follows, wake_rest above all. */
+/* Acquire: what a waker did meanwhile is seen by what follows, wake_for_leftover above all. */
 void wake_cancel(struct shm_slot *slot)
 {
     atomic_exchange_explicit(&slot->wake, 0, memory_order_acquire);
@@ -121,7 +121,7 @@ bool wake_sleeping(const struct shm_slot *slot)
     return (atomic_load_explicit(&slot->wake, memory_order_seq_cst) & (SLEEPING | WOKEN)) == SLEEPING;
 }
 
-/* For one entry one sleeper: who sets WOKEN first has claimed this one, and the next waker goes to the next.
+/* For one entry one sleeper: who sets WOKEN first has picked this one, and the next waker goes to the next.
  * seq_cst, the load and both outcomes of the swap: invariant 1. */
 static bool wake_claimed(struct shm_slot *slot)
 {
@@ -150,9 +150,9 @@ uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage)
     return idle;
 }
 
-/* A waker may have claimed a worker that found another entry by itself, between its wake_prepare and its
+/* A waker may have picked a worker that found another entry by itself, between its wake_prepare and its
  * wake_cancel. That wake-up would be spent, and an entry would wait while others sleep. */
-void wake_rest(const struct segment *segment, const struct shm_stage *stage)
+void wake_for_leftover(const struct segment *segment, const struct shm_stage *stage)
 {
     if (ring_count(&stage->ring) > 0)
         wake_stage(segment, stage);

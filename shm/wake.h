@@ -13,7 +13,7 @@
  *   }
  *
  * No wake-up is lost: a wake between prepare and sleep makes sleep return at once. What the sleeper looks at
- * between them must be looked at anew each round. wake_sleep may also return early; look again.
+ * between them must be looked at again each round. wake_sleep may also return early; look again.
  *
  * Changes that wake_slot and wake_source announce may be stored in any order before the call. wake_stage,
  * wake_room and wake_ticket_freed rest on the seq_cst operations of ring.c and ticket.c.
@@ -45,21 +45,21 @@ void wake_slot(struct shm_slot *slot);
 bool wake_sleeping(const struct shm_slot *slot);
 
 /* After pushes into a stage's ring: wakes one of its sleeping workers, which wakes the next for what it
- * leaves (wake_rest). */
+ * leaves (wake_for_leftover). */
 void wake_stage(const struct segment *segment, const struct shm_stage *stage);
 /* How many of a stage's workers sleep for want of entries, and have not been woken for one. */
 uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage);
 /* A worker that has popped what it will run now (after wake_cancel, before it runs): if entries are left,
  * wakes one more of the stage's sleepers. Without this an entry may wait although a worker sleeps: whoever
  * puts it off, because it will take the rest itself at once, must make it good when that takes longer. */
-void wake_rest(const struct segment *segment, const struct shm_stage *stage);
+void wake_for_leftover(const struct segment *segment, const struct shm_stage *stage);
 /* After a pop, also of a stale entry: wakes those who wait for room in this ring, once it is half empty.
  * Cheap when nobody does. */
 void wake_room(const struct segment *segment, struct shm_stage *stage);
 /* After a ticket went FREE: wakes the producer if it waits for one. Cheap when it does not. */
 void wake_ticket_freed(const struct segment *segment, struct shm_source *source);
-/* After a death, a change of phase, a pause: everybody of this source looks again. After the death of a
- * process that wakes others by wake_slot (the keeper), do this for every source; after any death, wake_slot
+/* After an exit, a change of phase, a pause: everybody of this source looks again. After the exit of a
+ * process that wakes others by wake_slot (the keeper), do this for every source; after any exit, wake_slot
  * the keeper. */
 void wake_source(const struct segment *segment, const struct shm_source *source);
 

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* The gate: the robust, process-shared mutex on which the store's writers queue. It orders them, it protects
- * nothing: the store's own locks do. So a holder's death costs nothing but the wake-up of the next. */
-#ifndef SHM_GATE_H
-#define SHM_GATE_H
+/* The write lock: the robust, process-shared mutex on which the store's writers queue. It orders them, it protects
+ * nothing: the store's own locks do. So a holder's crash costs nothing but the wake-up of the next. */
+#ifndef SHM_WRITE_LOCK_H
+#define SHM_WRITE_LOCK_H
 
 #include "shm/layout.h"
 
-int gate_init(pthread_mutex_t *gate);
+int write_lock_init(pthread_mutex_t *write_lock);
 /* Waits at most timeout_ms; 0, or -ETIMEDOUT (go on without: busy_timeout is the safety net). */
-int gate_enter(pthread_mutex_t *gate, uint64_t timeout_ms);
+int write_lock_acquire(pthread_mutex_t *write_lock, uint64_t timeout_ms);
 /* Only if it is free: 0, or -EBUSY. */
-int gate_try(pthread_mutex_t *gate);
-void gate_leave(pthread_mutex_t *gate);
+int write_lock_try(pthread_mutex_t *write_lock);
+void write_lock_release(pthread_mutex_t *write_lock);
 
 #endif

@@ -56,19 +56,19 @@ extern "C" {
 enum ep_code {
     EP_OK = 0,
     EP_END = 1,     /* a client's answer: nothing will ever come again */
-    EP_EINVAL = -1, /* an argument is wrong: mend the call */
+    EP_EINVAL = -1, /* an argument is wrong: fix the call */
     EP_ENOMEM = -2,
-    EP_EEXIST = -3, /* a name is taken: of a source, or of a stage in its source */
-    EP_ENOENT = -4, /* there is no such thing */
-    EP_EBUSY = -5,  /* another family of processes holds the store, or this manager runs: the words name it */
+    EP_EEXIST = -3,      /* a name is taken: of a source, or of a stage in its source */
+    EP_ENOENT = -4,      /* there is no such thing */
+    EP_EBUSY = -5,       /* another instance holds the store, or this manager runs: the message names it */
     EP_EACCESS = -6,     /* permission denied, or a secret that others can read */
-    EP_ESYSTEM = -7,     /* the operating system refused: the words say what */
-    EP_ECONFIG = -8,     /* the configuration is wrong: the words say where and what was expected */
+    EP_ESYSTEM = -7,     /* the operating system refused: the message says what */
+    EP_ECONFIG = -8,     /* the configuration is wrong: the message says where and what was expected */
     EP_ESTORE = -9,      /* the store is broken, foreign, or of a newer version */
     EP_ESTOREBUSY = -10, /* the store cannot be written now: full, locked, read-only; try again later */
     EP_EBACKEND = -11,   /* the backend is unreachable, slow, or failed */
-    EP_EREFUSED = -12,   /* the backend refuses the account or token */
-    EP_EGARBAGE = -13,   /* the backend's answer cannot be understood */
+    EP_EAUTH = -12,      /* the backend refuses the account or token */
+    EP_EPROTO = -13,     /* the backend's answer cannot be understood */
     EP_ESTATE = -14      /* not now: for example a push while the manager runs */
 };
 
@@ -90,29 +90,35 @@ typedef struct ep_source ep_source;
 struct ep_client;
 struct ep_idefix_params;
 
+/* What a commit survives, as the key `synchronous` of eventpipe.yaml(5). */
+enum ep_durability {
+    EP_DURABILITY_DEFAULT = 0, /* EP_DURABILITY_FULL */
+    EP_DURABILITY_FULL = 1,    /* crashes and power loss */
+    EP_DURABILITY_NORMAL = 2   /* crashes; power loss may take the latest commits. Faster. */
+};
+
 struct ep_manager_params {
-    const char *instance;   /* names the shared memory segment: 1 to 63 of [A-Za-z0-9._-]; NULL = "ep-PID" */
-    const char *storage;    /* "sqlite:PATH", "memory:" or ":memory"; NULL = "memory:" */
-    int synchronous_normal; /* 0: a commit survives power loss; 1: it survives crashes, power loss may take
-                               the latest */
-    const char *control;    /* path of a control socket for eventpipe(1); NULL = none */
+    const char *instance; /* names the shared memory segment: 1 to 63 of [A-Za-z0-9._-]; NULL = "ep-PID" */
+    const char *storage;  /* "sqlite:PATH", "memory:" or ":memory"; NULL = "memory:" */
+    enum ep_durability durability;  /* what a commit survives; 0 = EP_DURABILITY_FULL */
+    const char *control;            /* path of a control socket for eventpipe(1); NULL = none */
     const struct ep_client *client; /* default of sources that give neither type nor client; NULL = none */
     void *client_user;
     ep_log_function *log; /* NULL = lines go to stderr */
     void *log_user;
-    int log_least; /* the least important enum ep_severity that is logged; 0 = EP_LOG_WARNING */
+    int log_level; /* the least important enum ep_severity that is logged; 0 = EP_LOG_WARNING */
 };
 
 /*
  * Begins a manager. It starts nothing and opens no store.
  * params: copied; strings and structs it points to are copied too, except client, client_user and log_user,
  * which must live until ep_manager_close. out:    set on success only; to be closed with ep_manager_close.
- * Does not block. EP_EINVAL: a name or storage that cannot be; EP_ENOMEM.
+ * Does not block. EP_EINVAL: a name, storage or durability that cannot be; EP_ENOMEM.
  */
 EP_API int ep_manager_open(const struct ep_manager_params *params, ep_manager **out);
 /* Ends it and its sources; clears *manager. NULL and a pointer to NULL are accepted. Not while it runs. */
 EP_API void ep_manager_close(ep_manager **manager);
-/* The words of the manager's last failure: what, where, what was expected. Owned by the manager, until its
+/* The message of the manager's last failure: what, where, what was expected. Owned by the manager, until its
  * next call. */
 EP_API const char *ep_errmsg(const ep_manager *manager);
 
@@ -125,13 +131,13 @@ struct ep_source_params {
     const char *since;                         /* RFC 3339 time for them; NULL = from the beginning */
     const char *continuation_id;    /* the cursor to begin with, where the store has none yet; NULL = none */
     uint64_t long_poll_ms;          /* the longest a fetch may wait; 0 = 60,000 */
-    uint32_t page;                  /* the most events of one fetch; 0 = the type's default */
+    uint32_t page_size;             /* the most events of one fetch; 0 = the type's default */
     const struct ep_client *client; /* NULL = the manager's; lives until ep_manager_close */
     void *client_user;
-    const char *path;                             /* file: the file */
-    const char *url;                              /* http: the template, see eventpipe.yaml(5) */
-    const char *events, *cursor_at, *cursor_last; /* http: JSON pointers */
-    int64_t cursor_plus;                          /* http */
+    const char *path;                                          /* file: the file */
+    const char *url;                                           /* http: the template, see eventpipe.yaml(5) */
+    const char *events, *cursor_path, *cursor_last_event_path; /* http: JSON pointers */
+    int64_t cursor_increment;                                  /* http */
     uint64_t generate_count,
         generate_bytes;                    /* generate: how many (0 = without end), payload size (0 = 220) */
     double generate_rate;                  /* generate: events per second, 0 = as fast as they are taken */
@@ -154,11 +160,11 @@ EP_API int ep_source_add(ep_manager *manager, const struct ep_source_params *par
 typedef struct ep_call ep_call;
 
 enum ep_answer {
-    EP_PROCESSED = 0,     /* goes on to the next stage, or is finished; never comes here again */
-    EP_NOT_PROCESSED = 1, /* comes again when due: after ep_call_retry_after, or the stage's backoff */
+    EP_PROCESSED = 0,     /* goes on to the next stage, or is completed; never comes here again */
+    EP_NOT_PROCESSED = 1, /* comes again when due: after ep_call_set_retry_after, or the stage's backoff */
     EP_REMOVE = 2,        /* is removed */
-    EP_REJECT = 3,        /* is dead, with the words of ep_call_words, until an operator decides */
-    EP_ERROR = 4          /* as EP_NOT_PROCESSED, and counted and shown as a failure, with the words */
+    EP_REJECT = 3,        /* is dead, with the reason of ep_call_set_reason, until an operator decides */
+    EP_ERROR = 4          /* as EP_NOT_PROCESSED, and counted and shown as a failure, with the reason */
 };
 
 /* A stage as C code: given to ep_source_push, or exported by a plugin as `const struct ep_stage
@@ -168,13 +174,13 @@ struct ep_stage {
     const char *name;
     /* Once in each worker process, before its first event. options: JSON text of the configuration's
      * `options`, "{}" if it has none. Returns 0 and sets *state, or anything else and puts the reason into
-     * words. May be NULL. */
-    int (*init)(const char *options, void **state, char *words, size_t words_bytes);
+     * errbuf. May be NULL. */
+    int (*init)(const char *options, void **state, char *errbuf, size_t errbuf_size);
     /* One event. state: what init set, or ep_stage_options.user. Runs in the worker's only thread that calls
      * stages; it may block, up to the stage's timeout. A crash here costs the worker, and counts against this
      * event only. */
     enum ep_answer (*process)(ep_call *call, void *state);
-    /* When the worker ends in order; not after a kill. May be NULL. */
+    /* When the worker ends cleanly; not after a kill. May be NULL. */
     void (*fini)(void *state);
 };
 #define EP_PLUGIN_SYMBOL "ep_plugin_stage"
@@ -239,9 +245,9 @@ EP_API const char *ep_call_uid(const ep_call *call);
 EP_API int ep_call_set_event(ep_call *call, const char *text);
 EP_API int ep_call_set_context(ep_call *call, const char *text);
 /* With EP_NOT_PROCESSED or EP_ERROR: come again after so long, in milliseconds. */
-EP_API void ep_call_retry_after(ep_call *call, uint64_t ms);
+EP_API void ep_call_set_retry_after(ep_call *call, uint64_t ms);
 /* The reason that operators will see; cut to 499 bytes. */
-EP_API void ep_call_words(ep_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
+EP_API void ep_call_set_reason(ep_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ------------------------------------------------------------------------------------------------ clients */
 
@@ -265,7 +271,7 @@ EP_API int ep_page_add(ep_page *page, const struct ep_event *event);
 EP_API int ep_page_add_text(ep_page *page, const char *uid, const char *event_json);
 /* The cursor that follows these events (copied): stored with them in one transaction, and given to the next
  * call. */
-EP_API int ep_page_cursor(ep_page *page, const char *cursor);
+EP_API int ep_page_set_cursor(ep_page *page, const char *cursor);
 /* Says why the call fails; retry_after_ms: 0 = by backoff. Returns EP_EBACKEND, for `return
  * ep_page_fail(...)`. */
 EP_API int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *format, ...)
@@ -274,18 +280,18 @@ EP_API int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *form
 /* A backend client of the caller's own. Its functions run in the producer process, in a thread of its own. */
 struct ep_client {
     /* Before the first call, and again after it failed. user: ep_source_params.client_user. 0 and *session,
-     * or a negative code and the reason in words. May be NULL: session is then user. */
-    int (*open)(void *user, const struct ep_filter *filter, void **session, char *words, size_t words_bytes);
+     * or a negative code and the reason in errbuf. May be NULL: session is then user. */
+    int (*open)(void *user, const struct ep_filter *filter, void **session, char *errbuf, size_t errbuf_size);
     /*
      * One fetch: at most `limit` events after `cursor` (NULL = none yet), waiting at most wait_ms for the
      * first. EP_OK: the page is filled, perhaps with nothing (nothing yet: it is called again, at most ten
      * times a second). EP_END: as EP_OK, and nothing will ever come again. Negative: a failure; ep_page_fail
-     * gives words; it is tried again after a backoff, for ever.
+     * gives a reason; it is tried again after a backoff, for ever.
      */
     int (*events_get)(void *session, const struct ep_filter *filter, const char *cursor, uint32_t limit,
                       uint64_t wait_ms, ep_page *page);
     void (*close)(void *session); /* may be NULL */
-    int needs_scope;              /* 1: domain or address must be given */
+    int requires_filter;          /* 1: domain or address must be given */
 };
 
 /* ------------------------------------------------------------------------------------------------- Idefix */
@@ -296,12 +302,12 @@ struct ep_client {
  *
  *   ep_idefix *idefix;
  *   struct ep_idefix_page *page;
- *   char words[200];
+ *   char errbuf[200];
  *   struct ep_idefix_params params = {
  *       .broker = "ssl://idefix.example", .account = "me@acme", .token_file = "acme.token"};
  *   struct ep_idefix_query query = {.domain = "acme", .wait_ms = 30000};
- *   if (ep_idefix_open(&params, &idefix, words, sizeof words) != EP_OK)
- *       errx(1, "%s", words);
+ *   if (ep_idefix_open(&params, &idefix, errbuf, sizeof errbuf) != EP_OK)
+ *       errx(1, "%s", errbuf);
  *   if (ep_idefix_events_get(idefix, &query, &page) != EP_OK)
  *       errx(1, "%s", ep_idefix_errmsg(idefix));
  *   for (size_t i = 0; i < page->count; i++)
@@ -319,27 +325,27 @@ struct ep_idefix_params {
     const char *token_file; /* instead of token: a file that none but its owner can read, its first line */
     const char *encoding;   /* accepted and sent: m MessagePack, j JSON, with g gzip; "mg" */
     const char *session;    /* the session ID; 16 random digits */
-    const char *user, *password; /* of the broker; those that all Idefix clients send */
-    const char *ca_file;         /* certificates to trust, PEM; the system's */
-    const char *meta;            /* JSON text of an object, sent at login; none */
-    const char *const *groups;   /* sent at login, ends with NULL; none */
-    uint64_t connect_timeout_ms; /* for TCP, TLS and the broker's greeting together; 10,000 */
-    uint64_t answer_timeout_ms;  /* how much later than asked for an answer may come; 10,000 */
-    uint64_t max_bytes; /* of an answer, uncompressed; 64 MiB. A larger page is EP_EGARBAGE: ask for fewer
+    const char *user, *password;  /* of the broker; those that all Idefix clients send */
+    const char *ca_file;          /* certificates to trust, PEM; the system's */
+    const char *meta;             /* JSON text of an object, sent at login; none */
+    const char *const *groups;    /* sent at login, ends with NULL; none */
+    uint64_t connect_timeout_ms;  /* for TCP, TLS and the broker's greeting together; 10,000 */
+    uint64_t response_timeout_ms; /* how much later than asked for an answer may come; 10,000 */
+    uint64_t max_bytes; /* of an answer, uncompressed; 64 MiB. A larger page is EP_EPROTO: ask for fewer
                            events at once, or allow more */
 };
 
 /*
  * Begins a client. Does not connect: that is done by the first call, in a thread of the client's own.
- * params: copied, with all it points to. out: set on success only; to be closed with ep_idefix_close. words:
- * set on failure to what is wrong, cut to words_bytes; may be NULL. Does not block. After fork the client
+ * params: copied, with all it points to. out: set on success only; to be closed with ep_idefix_close. errbuf:
+ * set on failure to what is wrong, cut to errbuf_size; may be NULL. Does not block. After fork the client
  * belongs to the process that opened it; a child must not use or close it. With each connection libmosquitto
  * sets the process's SIGPIPE to "ignored" for a moment; what it was is put back. EP_EINVAL: no broker or no
  * account; EP_ECONFIG: a value that cannot be; EP_EACCESS: the token_file or the ca_file cannot be used;
  * EP_ENOMEM, EP_ESYSTEM.
  */
-EP_API int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char *words,
-                          size_t words_bytes);
+EP_API int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char *errbuf,
+                          size_t errbuf_size);
 
 struct ep_idefix_query {
     const char *domain, *address; /* one of them is required */
@@ -365,13 +371,13 @@ struct ep_idefix_page {
 /*
  * Asks for events ("events.get"), connecting and logging in first where that is not done.
  * query: borrowed for the call. out: set on success only; to be freed with ep_idefix_page_free, also after
- * the client is closed. Blocks for up to wait_ms and answer_timeout_ms; with a new connection for up to
+ * the client is closed. Blocks for up to wait_ms and response_timeout_ms; with a new connection for up to
  * connect_timeout_ms (as long again where the name server is slow) and 3 s more. One call at a time on the
  * same client. EP_OK with no events: nothing yet. EP_EINVAL: neither domain nor address, or text that is not
  * UTF-8. EP_EBUSY: interrupted. EP_EBACKEND: unreachable, lost, silent, or an error of the backend; call
- * again after a while. EP_EREFUSED: account, token, MQTT user or certificate; call again when that is mended.
- * EP_ECONFIG: the backend does not accept domain or address. EP_EGARBAGE: its answer cannot be understood.
- * EP_ENOMEM, EP_ESYSTEM. ep_idefix_errmsg has words for all of them.
+ * again after a while. EP_EAUTH: account, token, MQTT user or certificate; call again once that is fixed.
+ * EP_ECONFIG: the backend does not accept domain or address. EP_EPROTO: its answer cannot be understood.
+ * EP_ENOMEM, EP_ESYSTEM. ep_idefix_errmsg has a message for all of them.
  */
 EP_API int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
                                 struct ep_idefix_page **out);
@@ -382,11 +388,11 @@ EP_API void ep_idefix_page_free(struct ep_idefix_page **page);
  * event: borrowed for the call; uid is required, address and timestamp are not sent: the backend sets them;
  * in meta and payload a member whose key ends in ":b64" is sent as bytes. Blocks, threads and failures as
  * ep_idefix_events_get with wait_ms 0; EP_EINVAL: no uid, text that is not UTF-8, or meta or payload is not
- * JSON. After EP_EBUSY, EP_EBACKEND or EP_EGARBAGE the event may exist all the same: create it again with the
+ * JSON. After EP_EBUSY, EP_EBACKEND or EP_EPROTO the event may exist all the same: create it again with the
  * same uid.
  */
 EP_API int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event);
-/* The words of the client's last failure, without its token and password. Owned by the client, until its next
+/* The message of the client's last failure, without its token and password. Owned by the client, until its next
  * call. */
 EP_API const char *ep_idefix_errmsg(const ep_idefix *idefix);
 /*
@@ -404,8 +410,8 @@ EP_API void ep_idefix_close(ep_idefix **idefix);
  * Runs one source, or all of a manager's, in processes of their own, under a supervisor process. Blocks until
  * the sources have ended (a client's EP_END, a finished `generate`) and all their events are through, or
  * ep_manager_stop. Events that are held or dead stay in the store. The calling program may have threads; what
- * they hold when it forks is not touched in the children. EP_OK: ended or stopped in order. EP_EINVAL: a
- * source without stages. EP_EBUSY: the store is held by another family, or this manager runs already.
+ * they hold when it forks is not touched in the children. EP_OK: ended or stopped gracefully. EP_EINVAL: a
+ * source without stages. EP_EBUSY: the store is held by another instance, or this manager runs already.
  * EP_ESTORE, EP_ESYSTEM, EP_ECONFIG: it could not start, or not go on; see ep_errmsg.
  */
 EP_API int ep_source_run(ep_source *source);
@@ -426,7 +432,7 @@ struct ep_worker_metrics {
 };
 struct ep_metrics {
     uint64_t wall_ns;
-    uint64_t fetched, finished, removed; /* of this run */
+    uint64_t fetched, completed, removed_by_stage; /* of this run */
     size_t worker_count;
     struct ep_worker_metrics *workers;
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Birth and death of one process: fork, what a child keeps and what it must not have, process groups, the
+ * Start and exit of one process: fork, what a child keeps and what it must not have, process groups, the
  * pipe its stderr goes to, signals sent. Run by the supervisor; child_become and what it calls run in the new
  * process.
  *
@@ -9,8 +9,8 @@
  * older.
  *  2. No child outlives the supervisor: PR_SET_PDEATHSIG, then the parent is checked again.
  *  3. setpgid on both sides of fork: whoever comes first, the group is right from then on.
- *  4. A child holds no descriptor of the supervisor's but those that inherit.h names.
- * A process that cannot be started (no memory, too many processes) is tried again like one that died.
+ *  4. A child holds no descriptor of the supervisor's but those that child_context.h names.
+ * A process that cannot be started (no memory, too many processes) is tried again like one that crashed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +29,7 @@
 
 void child_name(const struct supervisor *supervisor, struct child *child)
 {
-    const struct shm_slot *slot = family_slot(supervisor, child);
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
     if (slot->kind == SHM_KIND_KEEPER) {
         snprintf(child->name, sizeof child->name, "keeper");
         return;
@@ -79,13 +79,13 @@ static void redirect(const struct supervisor *supervisor, int output)
     close(output);
 }
 
-static void join_group(const struct supervisor *supervisor, const struct child *child, pid_t pid)
+static void join_process_group(const struct supervisor *supervisor, const struct child *child, pid_t pid)
 {
-    const struct shm_slot *slot = family_slot(supervisor, child);
-    pid_t group = 0;
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
+    pid_t process_group = 0;
     if (slot->kind == SHM_KIND_WORKER)
-        group = atomic_load(&segment_stage(&supervisor->segment, slot->stage)->group);
-    if (setpgid(pid, group) != 0 && group != 0)
+        process_group = atomic_load(&segment_stage(&supervisor->segment, slot->stage)->process_group);
+    if (setpgid(pid, process_group) != 0 && process_group != 0)
         setpgid(pid, 0); /* that group is gone: this one leads a new one */
 }
 
@@ -98,16 +98,16 @@ static void child_become(struct supervisor *supervisor, const struct child *chil
     if (getppid() != supervisor->pid)
         _exit(CHILD_DONE);
     signal_default();
-    struct shm_slot *slot = family_slot(supervisor, child);
-    join_group(supervisor, child, 0);
+    struct shm_slot *slot = supervisor_slot(supervisor, child);
+    join_process_group(supervisor, child, 0);
     slot_born(slot, getpid()); /* the supervisor does the same: whoever is first */
     close_ours(supervisor);
     close(birth->output[0]);
     if (birth->keeper[0] >= 0)
         close(birth->keeper[0]);
     redirect(supervisor, birth->output[1]);
-    log_relay_mode(true);
-    const struct inherit inherit = {
+    base_log_relay_mode(true);
+    const struct child_context context = {
         .segment = supervisor->segment,
         .config = supervisor->config,
         .slot = child->slot,
@@ -120,10 +120,10 @@ static void child_become(struct supervisor *supervisor, const struct child *chil
         .until_end = supervisor->until_end,
     };
     if (slot->kind == SHM_KIND_KEEPER)
-        keeper_main(&inherit);
+        process_keeper_main(&context);
     if (slot->kind == SHM_KIND_PRODUCER)
-        producer_main(&inherit, slot->source);
-    worker_main(&inherit, slot->stage);
+        process_producer_main(&context, slot->source);
+    process_worker_main(&context, slot->stage);
 }
 
 /* ---- in the supervisor ---- */
@@ -144,38 +144,38 @@ static int birth_prepare(struct supervisor *supervisor, struct child *child, str
     if (fcntl(birth->output[0], F_SETFL, O_NONBLOCK) !=
         0) /* our end only: the child's prints may wait for us */
         return -errno;
-    if (family_slot(supervisor, child)->kind == SHM_KIND_KEEPER &&
+    if (supervisor_slot(supervisor, child)->kind == SHM_KIND_KEEPER &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, birth->keeper) != 0)
         return -errno;
-    return family_watch(supervisor, birth->output[0], EVENT_OUTPUT, child->slot);
+    return supervisor_watch_fd(supervisor, birth->output[0], EVENT_OUTPUT, child->slot);
 }
 
 static void birth_failed(struct supervisor *supervisor, struct child *child, int error)
 {
-    char words[128];
-    snprintf(words, sizeof words, "cannot start a process: %s", strerror(-error));
-    text_set(&family_slot(supervisor, child)->last_death, words);
-    log_error("start-failed process=\"%s\" error=\"%s\"", child->name, words);
+    char message[128];
+    snprintf(message, sizeof message, "cannot start a process: %s", strerror(-error));
+    text_set(&supervisor_slot(supervisor, child)->last_exit, message);
+    base_log_error("start-failed process=\"%s\" error=\"%s\"", child->name, message);
     uint64_t now_ns = shm_now_ns();
     const struct restart_life life = {.born_ns = now_ns, .now_ns = now_ns};
-    recover_place(supervisor, child, &life);
+    recover_slot(supervisor, child, &life);
 }
 
 /* Remembers the group that a stage's workers share. */
-static void note_group(const struct supervisor *supervisor, const struct child *child)
+static void note_process_group(const struct supervisor *supervisor, const struct child *child)
 {
-    const struct shm_slot *slot = family_slot(supervisor, child);
-    join_group(supervisor, child, child->pid);
-    pid_t group = getpgid(child->pid);
-    if (slot->kind == SHM_KIND_WORKER && group > 0)
-        atomic_store(&segment_stage(&supervisor->segment, slot->stage)->group, group);
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
+    join_process_group(supervisor, child, child->pid);
+    pid_t process_group = getpgid(child->pid);
+    if (slot->kind == SHM_KIND_WORKER && process_group > 0)
+        atomic_store(&segment_stage(&supervisor->segment, slot->stage)->process_group, process_group);
 }
 
 void child_start(struct supervisor *supervisor, struct child *child)
 {
-    struct shm_slot *slot = family_slot(supervisor, child);
+    struct shm_slot *slot = supervisor_slot(supervisor, child);
     atomic_store(&slot->restart_at_ns, 0);
-    child->restart_ns = FAMILY_NEVER;
+    child->restart_ns = SUPERVISOR_NEVER;
     if (child->generation > 0)
         atomic_fetch_add(&slot->restarts, 1);
     child->generation = slot_open(slot);
@@ -207,9 +207,9 @@ void child_start(struct supervisor *supervisor, struct child *child)
         close(birth.keeper[1]);
         supervisor->keeper_fd = birth.keeper[0];
     }
-    note_group(supervisor, child);
+    note_process_group(supervisor, child);
     slot_born(slot, pid);
-    log_debug("start process=\"%s\" pid=%d generation=%u", child->name, (int)pid, child->generation);
+    base_log_debug("start process=\"%s\" pid=%d generation=%u", child->name, (int)pid, child->generation);
 }
 
 void child_kill(struct child *child, enum child_order order, int signal, uint64_t now_ns)
@@ -225,7 +225,7 @@ void child_kill(struct child *child, enum child_order order, int signal, uint64_
 static void write_log(enum ep_severity severity, const char *line, void *user)
 {
     (void)user;
-    log_pass(severity, line);
+    base_log_pass(severity, line);
 }
 
 void child_output(struct supervisor *supervisor, struct child *child, size_t most)
@@ -237,8 +237,8 @@ void child_output(struct supervisor *supervisor, struct child *child, size_t mos
             continue;
         if (got < 0 && errno == EAGAIN)
             return;
-        if (got <= 0) { /* every writer is gone; what it said last is read, its death comes by SIGCHLD */
-            family_unwatch(supervisor, &child->output_fd);
+        if (got <= 0) { /* every writer is gone; what it said last is read, its exit comes by SIGCHLD */
+            supervisor_unwatch_fd(supervisor, &child->output_fd);
             return;
         }
         relay_feed(&child->relay, buffer, (size_t)got, shm_now_ns(), write_log, NULL);
@@ -251,5 +251,5 @@ void child_output_close(struct supervisor *supervisor, struct child *child)
     child_output(supervisor, child,
                  1 << 20); /* bounded: an orphan may hold the other end and go on printing */
     relay_end(&child->relay, shm_now_ns(), write_log, NULL);
-    family_unwatch(supervisor, &child->output_fd);
+    supervisor_unwatch_fd(supervisor, &child->output_fd);
 }

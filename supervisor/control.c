@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control socket, server side (src/control/control.h has the protocol). Run by the supervisor; owns the socket,
- * and each client until it is answered or handed on.
+ * The control socket, server side (src/control/control.h has the protocol). Run by the supervisor; owns the
+ * socket, and each client until it is answered or handed on.
  *
  * Invariants
  *  1. Never waits for a client: reads what there is, and gives up one that has not sent its line within 10 s.
@@ -24,9 +24,9 @@
 
 #include "shm/slot.h"
 #include "shm/wake.h"
+#include "src/base/log.h"
 #include "src/control/control.h"
 #include "src/json/json.h"
-#include "src/base/log.h"
 #include "supervisor/family.h"
 
 #define DEFAULT_DIRECTORY "/run/eventpipe"
@@ -39,20 +39,21 @@ static int clear_path(const char *path, struct error *error)
 {
     struct stat status;
     if (lstat(path, &status) != 0)
-        return errno == ENOENT ? 0
-                               : error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
+        return errno == ENOENT
+                   ? 0
+                   : base_error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
     if (!S_ISSOCK(status.st_mode))
-        return error_set(error, EP_EEXIST,
-                         "control socket %s: there is a file of that name, and it is no socket", path);
+        return base_error_set(error, EP_EEXIST,
+                              "control socket %s: there is a file of that name, and it is no socket", path);
     int other;
     int code = control_connect(path, &other, NULL);
     if (code == 0)
         close(other);
     if (code == 0 || code == EP_ESTATE) {
-        return error_set(error, EP_EBUSY, "control socket %s: another daemon listens there", path);
+        return base_error_set(error, EP_EBUSY, "control socket %s: another daemon listens there", path);
     }
     if (unlink(path) != 0 && errno != ENOENT)
-        return error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
     return 0;
 }
 
@@ -61,8 +62,8 @@ int control_listen(struct supervisor *supervisor, struct error *error)
     const char *path = supervisor->config->control;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address.sun_path)
-        return error_set(error, EP_EINVAL, "control socket %s: its path is longer than %zu bytes", path,
-                         sizeof address.sun_path - 1);
+        return base_error_set(error, EP_EINVAL, "control socket %s: its path is longer than %zu bytes", path,
+                              sizeof address.sun_path - 1);
     memcpy(address.sun_path, path, strlen(path) + 1);
     if (strncmp(path, DEFAULT_DIRECTORY "/", sizeof DEFAULT_DIRECTORY) == 0)
         mkdir(DEFAULT_DIRECTORY, 0755); /* there already, or not allowed: bind tells */
@@ -71,18 +72,18 @@ int control_listen(struct supervisor *supervisor, struct error *error)
         return result;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return error_set(error, EP_ESYSTEM, "control socket: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "control socket: %s", strerror(errno));
     mode_t mask = umask(0177);
     bool bound = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
     umask(mask);
     /* Its mode is right before anybody can connect. */
-    if (!bound || chmod(path, supervisor->config->control_mode) != 0 || listen(fd, FAMILY_CLIENTS) != 0 ||
-        family_watch(supervisor, fd, EVENT_LISTEN, 0) != 0) {
+    if (!bound || chmod(path, supervisor->config->control_mode) != 0 || listen(fd, SUPERVISOR_CLIENTS) != 0 ||
+        supervisor_watch_fd(supervisor, fd, EVENT_LISTEN, 0) != 0) {
         int reason = errno;
         close(fd);
         if (bound)
             unlink(path);
-        return error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(reason));
+        return base_error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(reason));
     }
     supervisor->listen_fd = fd;
     return 0;
@@ -90,36 +91,37 @@ int control_listen(struct supervisor *supervisor, struct error *error)
 
 static void forget_client(struct supervisor *supervisor, struct client *client)
 {
-    family_unwatch(supervisor, &client->fd);
+    supervisor_unwatch_fd(supervisor, &client->fd);
     free(client->request);
     *client = (struct client){.fd = -1};
 }
 
 void control_leave(struct supervisor *supervisor)
 {
-    for (uint32_t i = 0; i < FAMILY_CLIENTS; i++)
+    for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++)
         forget_client(supervisor, &supervisor->clients[i]);
     if (supervisor->listen_fd < 0)
         return;
     unlink(supervisor->config->control);
-    family_unwatch(supervisor, &supervisor->listen_fd);
+    supervisor_unwatch_fd(supervisor, &supervisor->listen_fd);
 }
 
 void control_inherited(struct supervisor *supervisor)
 {
-    for (uint32_t i = 0; i < FAMILY_CLIENTS; i++)
+    for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++)
         if (supervisor->clients[i].fd >= 0)
             close(supervisor->clients[i].fd);
     if (supervisor->listen_fd >= 0)
         close(supervisor->listen_fd);
 }
 
-static void turn_deaf(struct supervisor *supervisor, int reason)
+static void pause_accept(struct supervisor *supervisor, int reason)
 {
-    supervisor->deaf = epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_DEL, supervisor->listen_fd, NULL) == 0;
-    if (!supervisor->told_deaf)
-        log_warning("control-deaf error=\"%s\"", strerror(reason));
-    supervisor->told_deaf = true;
+    supervisor->accept_paused =
+        epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_DEL, supervisor->listen_fd, NULL) == 0;
+    if (!supervisor->accept_pause_reported)
+        base_log_warning("control-accept-paused error=\"%s\"", strerror(reason));
+    supervisor->accept_pause_reported = true;
 }
 
 void control_accept(struct supervisor *supervisor)
@@ -127,31 +129,32 @@ void control_accept(struct supervisor *supervisor)
     int fd = accept4(supervisor->listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-            turn_deaf(supervisor, errno);
+            pause_accept(supervisor, errno);
         return;
     }
-    supervisor->told_deaf = false;
+    supervisor->accept_pause_reported = false;
     struct ucred peer;
     socklen_t bytes = sizeof peer;
-    uint32_t place = 0;
-    while (place < FAMILY_CLIENTS && supervisor->clients[place].fd >= 0)
-        place++;
-    if (place == FAMILY_CLIENTS) {
+    uint32_t index = 0;
+    while (index < SUPERVISOR_CLIENTS && supervisor->clients[index].fd >= 0)
+        index++;
+    if (index == SUPERVISOR_CLIENTS) {
         control_end(fd, CONTROL_NO, "too many clients at once, try again");
         close(fd);
     } else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0 ||
-               family_watch(supervisor, fd, EVENT_CLIENT, place) != 0) {
+               supervisor_watch_fd(supervisor, fd, EVENT_CLIENT, index) != 0) {
         close(fd);
     } else {
-        supervisor->clients[place] = (struct client){.fd = fd, .uid = peer.uid, .since_ns = shm_now_ns()};
+        supervisor->clients[index] = (struct client){.fd = fd, .uid = peer.uid, .since_ns = shm_now_ns()};
     }
 }
 
 void control_turn(struct supervisor *supervisor, uint64_t now_ns)
 {
-    if (supervisor->deaf)
-        supervisor->deaf = family_watch(supervisor, supervisor->listen_fd, EVENT_LISTEN, 0) != 0;
-    for (uint32_t i = 0; i < FAMILY_CLIENTS; i++) {
+    if (supervisor->accept_paused)
+        supervisor->accept_paused =
+            supervisor_watch_fd(supervisor, supervisor->listen_fd, EVENT_LISTEN, 0) != 0;
+    for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++) {
         struct client *client = &supervisor->clients[i];
         if (client->fd < 0 || now_ns - client->since_ns < CLIENT_PATIENCE_NS)
             continue;
@@ -160,7 +163,7 @@ void control_turn(struct supervisor *supervisor, uint64_t now_ns)
     }
 }
 
-/* ---- verbs of the supervisor's own ---- */
+/* ---- commands of the supervisor's own ---- */
 
 static const char *text_of(const cJSON *request, const char *member)
 {
@@ -222,14 +225,14 @@ static void pause_or_resume(struct supervisor *supervisor, const cJSON *request,
     }
     atomic_store(paused, (uint32_t)pause);
     wake_source(&supervisor->segment, target.source);
-    log_info("%s %s", word, target.name);
+    base_log_info("%s %s", word, target.name);
     control_end(fd, CONTROL_DONE, "%s %s", word, target.name);
 }
 
 /* Ends one process so that a fresh one comes; one that waits to be started again need not wait longer. */
-static bool restart_place(struct child *child, bool dry_run)
+static bool restart_slot(struct child *child, bool dry_run)
 {
-    if (child->pid == 0 && child->restart_ns == FAMILY_NEVER)
+    if (child->pid == 0 && child->restart_ns == SUPERVISOR_NEVER)
         return false;
     if (dry_run)
         return true;
@@ -250,13 +253,13 @@ static void restart_target(struct supervisor *supervisor, const cJSON *request, 
     for (uint32_t i = 0; i < target.source->stage_count; i++) {
         const struct shm_stage *stage = segment_stage(&supervisor->segment, target.source->first_stage + i);
         for (uint32_t w = 0; (target.stage == NULL || target.stage == stage) && w < stage->concurrency; w++)
-            count += restart_place(&supervisor->children[stage->first_slot + w], dry_run);
+            count += restart_slot(&supervisor->children[stage->first_slot + w], dry_run);
         watch_degraded(supervisor, target.source->first_stage + i);
     }
     if (target.stage == NULL)
-        count += restart_place(&supervisor->children[target.source->producer_slot], dry_run);
+        count += restart_slot(&supervisor->children[target.source->producer_slot], dry_run);
     if (!dry_run)
-        log_info("restart-asked target=%s processes=%u", target.name, count);
+        base_log_info("restart-requested target=%s processes=%u", target.name, count);
     control_end(fd, count > 0 ? CONTROL_DONE : CONTROL_NOTHING, "%s %u process%s of %s",
                 dry_run ? "would have restarted" : "restarted", count, count == 1 ? "" : "es", target.name);
 }
@@ -274,7 +277,7 @@ static bool anything_paused(const struct supervisor *supervisor)
 
 static void drain(struct supervisor *supervisor, int fd, bool dry_run)
 {
-    uint32_t phase = family_phase(supervisor);
+    uint32_t phase = supervisor_phase(supervisor);
     if (phase != SHM_PHASE_RUNNING) {
         control_end(fd, phase == SHM_PHASE_DRAINING ? CONTROL_DONE : CONTROL_NO, "%s is %s",
                     supervisor->config->instance, shm_phase_name(phase));
@@ -294,7 +297,7 @@ static bool request_sound(const cJSON *request, int fd)
     cJSON_ArrayForEach(member, request)
     {
         const char *name = member->string;
-        bool text = strcmp(name, "verb") == 0 || strcmp(name, "source") == 0 || strcmp(name, "stage") == 0;
+        bool text = strcmp(name, "command") == 0 || strcmp(name, "source") == 0 || strcmp(name, "stage") == 0;
         if (!text && strcmp(name, "dry_run") != 0)
             control_end(fd, CONTROL_USAGE, "unknown member \"%.60s\"", name);
         else if (text ? !cJSON_IsString(member) : !cJSON_IsBool(member))
@@ -306,20 +309,20 @@ static bool request_sound(const cJSON *request, int fd)
     return true;
 }
 
-static void serve_own(struct supervisor *supervisor, const char *verb, const cJSON *request, int fd)
+static void serve_own(struct supervisor *supervisor, const char *command, const cJSON *request, int fd)
 {
     bool dry_run = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "dry_run"));
     const char *instance = supervisor->config->instance;
-    if (strcmp(verb, "ping") == 0) {
+    if (strcmp(command, "ping") == 0) {
         control_end(fd, CONTROL_DONE, "%s is %s, process %d", instance,
-                    shm_phase_name(family_phase(supervisor)), (int)supervisor->pid);
-    } else if (strcmp(verb, "pause") == 0) {
+                    shm_phase_name(supervisor_phase(supervisor)), (int)supervisor->pid);
+    } else if (strcmp(command, "pause") == 0) {
         pause_or_resume(supervisor, request, fd, true, dry_run);
-    } else if (strcmp(verb, "resume") == 0) {
+    } else if (strcmp(command, "resume") == 0) {
         pause_or_resume(supervisor, request, fd, false, dry_run);
-    } else if (strcmp(verb, "restart") == 0) {
+    } else if (strcmp(command, "restart") == 0) {
         restart_target(supervisor, request, fd, dry_run);
-    } else if (strcmp(verb, "drain") == 0) {
+    } else if (strcmp(command, "drain") == 0) {
         drain(supervisor, fd, dry_run);
     } else {
         control_end(fd, CONTROL_DONE, "%s %s", dry_run ? "would stop" : "stopping", instance);
@@ -361,17 +364,17 @@ static void serve(struct supervisor *supervisor, struct client *client)
     cJSON *request = json_valid(client->request, client->bytes, NULL)
                          ? cJSON_ParseWithLength(client->request, client->bytes)
                          : NULL;
-    const char *name = cJSON_IsObject(request) ? text_of(request, "verb") : NULL;
-    const struct control_verb *verb = name != NULL ? control_verb_find(name) : NULL;
-    bool changes = verb != NULL && (verb->changes || cJSON_HasObjectItem(request, "set"));
+    const char *name = cJSON_IsObject(request) ? text_of(request, "command") : NULL;
+    const struct control_command *command = name != NULL ? control_command_find(name) : NULL;
+    bool changes = command != NULL && (command->changes || cJSON_HasObjectItem(request, "set"));
     if (name == NULL)
-        control_end(client->fd, CONTROL_USAGE, "expected one line, a JSON object with \"verb\"");
-    else if (verb == NULL)
-        control_end(client->fd, CONTROL_USAGE, "unknown verb %s", name);
+        control_end(client->fd, CONTROL_USAGE, "expected one line, a JSON object with \"command\"");
+    else if (command == NULL)
+        control_end(client->fd, CONTROL_USAGE, "unknown command %s", name);
     else if (changes && client->uid != geteuid() && client->uid != 0)
         control_end(client->fd, CONTROL_NO,
                     "not allowed to %s: only root and the daemon's user may change something", name);
-    else if (verb->keeper)
+    else if (command->keeper)
         hand_on(supervisor, client);
     else if (request_sound(request, client->fd))
         serve_own(supervisor, name, request, client->fd);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deaths as operators are told of them: each goes into the segment's ring of deaths, from where the keeper
+ * Crashes as operators are told of them: each goes into the segment's crash log, from where the keeper
  * stores it. Run by the supervisor, which never opens the store.
  *
  * A supervisor that was killed tells nothing any more: the next one of its name finds the segment it left,
- * takes over what the keeper had not stored yet, and adds the death of the daemon itself. A start that fails
+ * takes over what the keeper had not stored yet, and adds the crash of the daemon itself. A start that fails
  * leaves what it took over to the next one: in its own segment, or, where that could not be made, in one that
  * holds nothing else.
  */
@@ -28,91 +28,91 @@ static void copy_text(char *to, size_t size, const char *from)
     to[bytes] = '\0';
 }
 
-void obituary_add(struct supervisor *supervisor, const struct child *child, const struct obituary *obituary)
+void crash_report_add(struct supervisor *supervisor, const struct child *child,
+                      const struct crash_report *report)
 {
     const struct segment *segment = &supervisor->segment;
-    const struct shm_slot *slot = family_slot(supervisor, child);
-    bool exited = WIFEXITED(obituary->status);
-    struct shm_death death = {
-        .died_ms = shm_realtime_ms(),
-        .lived_ms = (shm_now_ns() - child->born_ns) / FAMILY_MS_NS,
-        .event = obituary->event,
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
+    bool exited = WIFEXITED(report->status);
+    struct shm_crash crash = {
+        .crashed_ms = shm_realtime_ms(),
+        .uptime_ms = (shm_now_ns() - child->born_ns) / SUPERVISOR_MS_NS,
+        .event = report->event,
         .pid = child->pid,
-        .code = obituary->code,
+        .code = report->code,
         .kind = slot->kind,
-        .cause = obituary->cause,
+        .cause = report->cause,
     };
-    if (obituary->cause ==
-        SHM_CAUSE_NONE) { /* nobody is to blame for it: how it ended is told all the same */
-        death.cause = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
-        death.code = exited ? WEXITSTATUS(obituary->status) : WTERMSIG(obituary->status);
+    if (report->cause == SHM_CAUSE_NONE) { /* nobody is to blame for it: how it ended is told all the same */
+        crash.cause = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
+        crash.code = exited ? WEXITSTATUS(report->status) : WTERMSIG(report->status);
     }
-    copy_text(death.process, sizeof death.process, child->name);
+    copy_text(crash.process, sizeof crash.process, child->name);
     if (slot->kind != SHM_KIND_KEEPER)
-        copy_text(death.source, sizeof death.source, segment_source(segment, slot->source)->id);
+        copy_text(crash.source, sizeof crash.source, segment_source(segment, slot->source)->id);
     if (slot->kind == SHM_KIND_WORKER)
-        copy_text(death.stage, sizeof death.stage, segment_stage(segment, slot->stage)->name);
-    if (obituary->event != 0) {
+        copy_text(crash.stage, sizeof crash.stage, segment_stage(segment, slot->stage)->name);
+    if (report->event != 0) {
         char uid[SHM_UID_BYTES];
         memcpy(uid, slot->uid, sizeof uid);
-        uid[sizeof uid - 1] = '\0'; /* its writer may have died in the middle */
-        copy_text(death.uid, sizeof death.uid, uid);
+        uid[sizeof uid - 1] = '\0'; /* its writer may have crashed in the middle */
+        copy_text(crash.uid, sizeof crash.uid, uid);
     }
-    copy_text(death.how, sizeof death.how, obituary->how);
-    copy_text(death.words, sizeof death.words, obituary->last_words);
-    deaths_add(segment, &death);
-    const struct inherit inherit = {.segment = *segment, .activity_fd = supervisor->activity_fd};
-    keeper_nudge(&inherit);
+    copy_text(crash.how, sizeof crash.how, report->how);
+    copy_text(crash.last_output, sizeof crash.last_output, report->last_output);
+    crash_log_add(segment, &crash);
+    const struct child_context context = {.segment = *segment, .activity_fd = supervisor->activity_fd};
+    process_notify_keeper(&context);
 }
 
 /* The supervisor that left this segment, as far as it can still be told. */
-static struct shm_death daemon_death(const struct segment *before)
+static struct shm_crash daemon_crash(const struct segment *before)
 {
     const struct shm_header *header = before->header;
     uint64_t heartbeat_ns = atomic_load(&header->heartbeat_ns);
-    struct shm_death death = {.pid = header->supervisor_pid, .kind = SHM_KIND_NONE, .cause = SHM_CAUSE_NONE};
+    struct shm_crash crash = {.pid = header->supervisor_pid, .kind = SHM_KIND_NONE, .cause = SHM_CAUSE_NONE};
     if (heartbeat_ns >= header->started_ns)
-        death.lived_ms = (heartbeat_ns - header->started_ns) / FAMILY_MS_NS;
-    death.died_ms = header->started_realtime_ms + death.lived_ms;
-    copy_text(death.process, sizeof death.process, "daemon");
-    copy_text(death.how, sizeof death.how,
-              "killed: it did not end in order; the time is that of its last sign "
+        crash.uptime_ms = (heartbeat_ns - header->started_ns) / SUPERVISOR_MS_NS;
+    crash.crashed_ms = header->started_realtime_ms + crash.uptime_ms;
+    copy_text(crash.process, sizeof crash.process, "daemon");
+    copy_text(crash.how, sizeof crash.how,
+              "killed: it did not end cleanly; the time is that of its last sign "
               "of life");
-    return death;
+    return crash;
 }
 
-void obituary_read(const char *instance, struct inheritance *out)
+void crash_backlog_read(const char *instance, struct crash_backlog *out)
 {
     struct segment before;
     out->count = 0;
     out->daemon_pid = 0;
     if (segment_attach(instance, &before) != 0)
         return;
-    for (uint64_t number = deaths_first(&before); number < deaths_end(&before); number++)
-        if (out->count < SHM_DEATHS && deaths_read(&before, number, &out->deaths[out->count]))
+    for (uint64_t number = crash_log_first(&before); number < crash_log_end(&before); number++)
+        if (out->count < SHM_CRASHES && crash_log_read(&before, number, &out->crashes[out->count]))
             out->count++;
     if (atomic_load(&before.header->phase) != SHM_PHASE_STOPPED) {
-        out->deaths[out->count++] = daemon_death(&before);
+        out->crashes[out->count++] = daemon_crash(&before);
         out->daemon_pid = before.header->supervisor_pid;
     }
     segment_close(&before);
 }
 
-void obituary_inherit(const struct segment *segment, const struct inheritance *inheritance)
+void crash_backlog_add(const struct segment *segment, const struct crash_backlog *backlog)
 {
-    for (uint32_t i = 0; i < inheritance->count; i++)
-        deaths_add(segment, &inheritance->deaths[i]);
-    if (inheritance->daemon_pid != 0)
-        log_warning("found-dead process=daemon pid=%d", (int)inheritance->daemon_pid);
+    for (uint32_t i = 0; i < backlog->count; i++)
+        crash_log_add(segment, &backlog->crashes[i]);
+    if (backlog->daemon_pid != 0)
+        base_log_warning("previous-supervisor-killed process=daemon pid=%d", (int)backlog->daemon_pid);
 }
 
-void obituary_keep(const char *instance, const struct inheritance *inheritance)
+void crash_backlog_keep(const char *instance, const struct crash_backlog *backlog)
 {
     const struct segment_plan plan = {.instance = instance};
     struct segment segment;
-    if (inheritance->count == 0 || segment_create(&plan, &segment) != 0)
+    if (backlog->count == 0 || segment_create(&plan, &segment) != 0)
         return;
-    obituary_inherit(&segment, inheritance);
+    crash_backlog_add(&segment, backlog);
     atomic_store(&segment.header->phase, SHM_PHASE_STOPPED);
     segment_publish(&segment);
     segment_close(&segment);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the supervisor's own files share: its state, one struct child per process place, and who does what.
- * Lives in the supervisor only; what children may see stands in the segment and in inherit.h.
+ * What the supervisor's own files share: its state, one struct child per process slot, and who does what.
+ * Lives in the supervisor only; what children may see stands in the segment and in child_context.h.
  */
-#ifndef FAMILY_H
-#define FAMILY_H
+#ifndef SUPERVISOR_FAMILY_H
+#define SUPERVISOR_FAMILY_H
 
 #include <signal.h>
 #include <stdbool.h>
@@ -19,10 +19,10 @@
 #include "supervisor/restart.h"
 #include "supervisor/supervisor.h"
 
-#define FAMILY_CLIENTS 32
-#define FAMILY_NEVER UINT64_MAX
-#define FAMILY_TURN_NS UINT64_C(1000000000) /* a turn about once a second, even when nothing happens */
-#define FAMILY_MS_NS UINT64_C(1000000)
+#define SUPERVISOR_CLIENTS 32
+#define SUPERVISOR_NEVER UINT64_MAX
+#define SUPERVISOR_TURN_NS UINT64_C(1000000000) /* a turn about once a second, even when nothing happens */
+#define SUPERVISOR_MS_NS UINT64_C(1000000)
 
 /* Why we sent a process its end. */
 enum child_order {
@@ -36,19 +36,19 @@ struct child {
     uint32_t slot;
     pid_t pid; /* 0 = none */
     uint32_t generation;
-    uint32_t recovered; /* the last generation whose death was recovered */
+    uint32_t recovered; /* the last generation whose exit was recovered */
     bool ready;         /* this generation said that it is at work */
     bool seen;          /* some generation was ready, or has failed */
     bool dry;           /* producer: nothing more to come, since the drain began */
     struct restart restart;
     uint64_t born_ns, work_before;
-    uint64_t restart_ns; /* dead: when it is started again; FAMILY_NEVER = it lives, or is not to be */
+    uint64_t restart_ns; /* exited: when it is started again; SUPERVISOR_NEVER = it lives, or is not to be */
     enum child_order order;
     int order_signal;
     uint64_t order_ns;
     uint32_t order_ticket; /* TIMEOUT: the ticket in hand, and since when */
     uint64_t order_since_ns;
-    char failed[SHM_TEXT_BYTES]; /* words of its NOTICE_FAILED */
+    char failed[SHM_TEXT_BYTES]; /* message of its NOTICE_FAILED */
     int output_fd;               /* read end of its stderr's pipe, -1 = none */
     struct relay relay;
     struct relay_limit *limit;
@@ -68,7 +68,7 @@ struct supervisor {
     bool daemon, until_end;
     pid_t pid;
     struct segment segment;
-    uint32_t inherited;     /* deaths 1 to this one were a dead supervisor's to tell */
+    uint32_t crash_backlog; /* crashes 1 to this one were a crashed supervisor's to tell */
     struct child *children; /* by slot */
     uint32_t child_count;
     struct relay_limit *limits; /* per stage, then one for each source's producer, then the keeper's */
@@ -77,81 +77,82 @@ struct supervisor {
     int epoll_fd, signal_fd, notice_read, notice_write, activity_fd, lock_fd;
     int keeper_fd; /* our end, -1 = no keeper */
     int listen_fd;
-    bool deaf;      /* listen_fd is not watched until the next turn: nobody's call can be taken */
-    bool told_deaf; /* and the log has it, until one is taken again */
-    struct client clients[FAMILY_CLIENTS];
+    bool accept_paused;         /* listen_fd is not watched until the next turn: nobody's call can be taken */
+    bool accept_pause_reported; /* and the log has it, until one is taken again */
+    struct client clients[SUPERVISOR_CLIENTS];
     struct notify notify;
     sigset_t old_mask;
     struct sigaction old_pipe, old_child;
 
-    bool stray_hunt;         /* orphans of the dead may still be about */
-    bool told_ready;         /* the service manager knows that we are up */
+    bool orphans_pending;    /* orphans of exited processes may still run */
+    bool ready_reported;     /* the service manager knows that we are up */
     uint64_t turn_ns;        /* when the next turn is due */
     uint64_t running_ns;     /* since when all children are started, 0 = not yet */
     char status[128];        /* what the service manager was told last */
     uint64_t stop_ns;        /* STOPPING: since when */
-    uint64_t drain_deadline; /* STOPPING: when workers are killed; FAMILY_NEVER otherwise */
+    uint64_t drain_deadline; /* STOPPING: when workers are killed; SUPERVISOR_NEVER otherwise */
     uint64_t final_deadline; /* STOPPING: when everything is */
-    struct error failure;    /* why the instance ends, code 0 = in order */
+    struct error failure;    /* why the instance ends, code 0 = cleanly */
 };
 
 /* ---- supervisor.c: set-up, the loop */
-enum family_event { EVENT_SIGNAL, EVENT_NOTICE, EVENT_OUTPUT, EVENT_LISTEN, EVENT_CLIENT };
-int family_watch(struct supervisor *supervisor, int fd, enum family_event event,
-                 uint32_t index); /* 0 or -errno */
+enum supervisor_event { EVENT_SIGNAL, EVENT_NOTICE, EVENT_OUTPUT, EVENT_LISTEN, EVENT_CLIENT };
+int supervisor_watch_fd(struct supervisor *supervisor, int fd, enum supervisor_event event,
+                        uint32_t index); /* 0 or -errno */
 /* No longer watched, closed, set to -1; -1 is fine. (Closing alone is not enough: another process may have a
  * copy.) */
-void family_unwatch(struct supervisor *supervisor, int *fd);
+void supervisor_unwatch_fd(struct supervisor *supervisor, int *fd);
 
-static inline struct shm_slot *family_slot(const struct supervisor *supervisor, const struct child *child)
+static inline struct shm_slot *supervisor_slot(const struct supervisor *supervisor, const struct child *child)
 {
     return segment_slot(&supervisor->segment, child->slot);
 }
 
-static inline uint32_t family_phase(const struct supervisor *supervisor)
+static inline uint32_t supervisor_phase(const struct supervisor *supervisor)
 {
     return atomic_load_explicit(&supervisor->segment.header->phase, memory_order_relaxed);
 }
 
-/* ---- child.c: birth and death of one process */
+/* ---- child.c: start and exit of one process */
 void child_name(const struct supervisor *supervisor, struct child *child);
-/* Starts the process of this place; when it cannot be started, that counts as a death of it. */
+/* Starts the process of this slot; when it cannot be started, that counts as a crash of it. */
 void child_start(struct supervisor *supervisor, struct child *child);
 void child_kill(struct child *child, enum child_order order, int signal, uint64_t now_ns);
 /* Reads what it printed, at most `most` bytes, and hands it to the log. */
 void child_output(struct supervisor *supervisor, struct child *child, size_t most);
 void child_output_close(struct supervisor *supervisor, struct child *child);
 
-/* ---- recover.c: after a death */
+/* ---- recover.c: after an exit */
 void recover_children(struct supervisor *supervisor); /* SIGCHLD: reaps all there is, and recovers each */
-/* A process of this place is gone (or could not be born): decides when the next one starts. */
-void recover_place(struct supervisor *supervisor, struct child *child, const struct restart_life *life);
+/* A process of this slot is gone (or could not be born): decides when the next one starts. */
+void recover_slot(struct supervisor *supervisor, struct child *child, const struct restart_life *life);
 void recover_requeue(struct supervisor *supervisor, uint32_t source);
 
-/* ---- obituary.c: deaths as operators are told of them */
-struct obituary {
+/* ---- crash_report.c: crashes as operators are told of them */
+struct crash_report {
     int status, code;
     enum shm_cause_kind cause; /* NONE: as `status` says */
     int64_t event;             /* in hand, 0 = none */
-    const char *how, *last_words;
+    const char *how, *last_output;
 };
-void obituary_add(struct supervisor *supervisor, const struct child *child, const struct obituary *obituary);
-/* What a dead supervisor's segment still tells, that supervisor's own death as the last. */
-struct inheritance {
-    struct shm_death deaths[SHM_DEATHS + 1];
+void crash_report_add(struct supervisor *supervisor, const struct child *child,
+                      const struct crash_report *report);
+/* What a crashed supervisor's segment still tells, that supervisor's own crash as the last. */
+struct crash_backlog {
+    struct shm_crash crashes[SHM_CRASHES + 1];
     uint32_t count;
-    int32_t daemon_pid; /* whose own death is among them, 0 = nobody's */
+    int32_t daemon_pid; /* whose own crash is among them, 0 = nobody's */
 };
-void obituary_read(const char *instance, struct inheritance *out);
-void obituary_inherit(const struct segment *segment, const struct inheritance *inheritance);
+void crash_backlog_read(const char *instance, struct crash_backlog *out);
+void crash_backlog_add(const struct segment *segment, const struct crash_backlog *backlog);
 /* For the next start, when this one could not make its segment and has taken the old one away. */
-void obituary_keep(const char *instance, const struct inheritance *inheritance);
+void crash_backlog_keep(const char *instance, const struct crash_backlog *backlog);
 
-/* ---- stray.c: what dead children leave behind */
-int stray_adopt(void); /* 0 or EP_ESYSTEM */
-/* Kills every process that is our child but has no place. Whether to look again: there were some, which may
+/* ---- orphan.c: what exited children leave behind */
+int orphan_adopt(void); /* 0 or EP_ESYSTEM */
+/* Kills every process that is our child but has no slot. Whether to look again: there were some, which may
  * leave children of theirs to us, or it could not be seen. */
-bool stray_kill(struct supervisor *supervisor);
+bool orphan_kill(struct supervisor *supervisor);
 
 /* ---- watch.c: looks at the living. Each returns when to look again (monotonic ns). */
 uint64_t watch_overruns(struct supervisor *supervisor, uint64_t now_ns);
@@ -163,11 +164,11 @@ void watch_degraded(struct supervisor *supervisor, uint32_t stage);
 void phase_begin(struct supervisor *supervisor); /* starts the keeper; all else follows when it is ready */
 void phase_notices(struct supervisor *supervisor);
 void phase_drain(struct supervisor *supervisor);
-void phase_stop(struct supervisor *supervisor);  /* in order; harmless when it is stopping already */
+void phase_stop(struct supervisor *supervisor);  /* gracefully; harmless when it is stopping already */
 void phase_hurry(struct supervisor *supervisor); /* now; unless the order to stop is only a moment old */
 void phase_fail(struct supervisor *supervisor, int code,
-                const char *words);              /* stops, and is remembered as the result */
-void phase_death(struct supervisor *supervisor); /* someone is gone: is it another's turn to go? */
+                const char *message);                   /* stops, and is remembered as the result */
+void phase_child_exited(struct supervisor *supervisor); /* someone is gone: is it another's turn to go? */
 uint64_t phase_turn(struct supervisor *supervisor, uint64_t now_ns);
 bool phase_over(struct supervisor *supervisor); /* nobody is left */
 

@@ -22,7 +22,7 @@ struct measured_worker {
 };
 
 struct measured {
-    uint64_t fetched, finished, removed;
+    uint64_t fetched, completed, removed_by_stage;
     struct measured_worker workers[];
 };
 
@@ -41,8 +41,9 @@ static void take_metrics(const struct segment *segment, void *user)
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
         const struct shm_source_totals *totals = &segment_source(segment, i)->totals;
         measured->fetched += atomic_load(&totals->fetched) - atomic_load(&totals->fetched_before);
-        measured->finished += atomic_load(&totals->finished) - atomic_load(&totals->finished_before);
-        measured->removed += atomic_load(&totals->removed) - atomic_load(&totals->removed_before);
+        measured->completed += atomic_load(&totals->completed) - atomic_load(&totals->completed_before);
+        measured->removed_by_stage +=
+            atomic_load(&totals->removed_by_stage) - atomic_load(&totals->removed_by_stage_before);
     }
     size_t at = 0;
     for (uint32_t i = 0; i < segment->header->stage_count; i++) {
@@ -65,8 +66,8 @@ static void note_problem(const struct config_problem *problem, void *user)
 {
     struct config_check *check = user;
     if (!check->failed)
-        error_set(check->error, EP_EINVAL, "%s%s%s", problem->key, problem->key[0] != '\0' ? ": " : "",
-                  problem->words);
+        base_error_set(check->error, EP_EINVAL, "%s%s%s", problem->key, problem->key[0] != '\0' ? ": " : "",
+                       problem->message);
     check->failed = true;
 }
 
@@ -83,7 +84,7 @@ static int run(ep_manager *manager, const struct config *config, struct measured
     struct config_check check = {.error = error};
     if (config_validate(config, note_problem, &check) != 0)
         return error->code;
-    log_open(manager->log_least, manager->log, manager->log_user);
+    base_log_open(manager->log_level, manager->log, manager->log_user);
     const struct supervisor_options options = {.config = config,
                                                .until_end = true,
                                                .at_end = measured != NULL ? take_metrics : NULL,
@@ -106,7 +107,7 @@ static int run_once(ep_manager *manager, const struct config *config, struct mea
     manager->error = (struct error){0};
     int idle = MANAGER_IDLE;
     if (!atomic_compare_exchange_strong(&manager->state, &idle, MANAGER_RUNNING))
-        return error_set(&manager->error, EP_EBUSY, "this manager runs already");
+        return base_error_set(&manager->error, EP_EBUSY, "this manager runs already");
     int result = run(manager, config, measured);
     atomic_store(&manager->state, MANAGER_IDLE);
     return result;
@@ -144,13 +145,13 @@ int ep_source_run(ep_source *source)
 static int give_metrics(const struct config *config, const struct measured *measured, uint64_t wall_ns,
                         size_t workers, struct ep_metrics **out)
 {
-    struct ep_metrics *metrics = metrics_new(workers);
+    struct ep_metrics *metrics = library_metrics_new(workers);
     if (metrics == NULL)
         return EP_ENOMEM;
     metrics->wall_ns = wall_ns;
     metrics->fetched = measured->fetched;
-    metrics->finished = measured->finished;
-    metrics->removed = measured->removed;
+    metrics->completed = measured->completed;
+    metrics->removed_by_stage = measured->removed_by_stage;
     const struct source_config *source = &config->sources[0];
     size_t at = 0;
     for (size_t i = 0; i < source->stage_count; i++)
@@ -177,7 +178,8 @@ int ep_source_run_and_measure(ep_source *source, struct ep_metrics **out)
     size_t bytes = sizeof(struct measured) + workers * sizeof(struct measured_worker);
     struct measured *measured = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (measured == MAP_FAILED)
-        return error_set(&source->manager->error, EP_ENOMEM, "no memory to measure %zu workers", workers);
+        return base_error_set(&source->manager->error, EP_ENOMEM, "no memory to measure %zu workers",
+                              workers);
     uint64_t begin = shm_now_ns();
     int result = run_once(source->manager, &config, measured);
     if (result == 0)

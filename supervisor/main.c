@@ -3,9 +3,10 @@
  * eventpiped: the command line, the configuration, then the supervisor for the rest of its life.
  *
  *   eventpiped (supervisor.c)   one loop; holds the store's lock, the control socket, the segment
- *    +- keeper (src/process/keeper.c)   first and last: prepares the store; upkeep, totals, the operators' requests
- *    +- SOURCE/STAGE[0..N-1]    workers (src/process/worker.c), one process group a stage
- *    +- producer SOURCE         (src/process/producer.c) fetches, stores, injects into its first stages' rings
+ *    +- keeper (src/process/keeper.c)   first and last: prepares the store; upkeep, totals, the operators'
+ *    requests +- SOURCE/STAGE[0..N-1]    workers (src/process/worker.c), one process group a stage
+ *    +- producer SOURCE         (src/process/producer.c) fetches, stores, injects into its first stages'
+ *    rings
  *
  *   producer --ring--> stage 1 --ring--> stage 2 ... --ring--> last stage; each worker pushes into the next
  * stage's ring
@@ -17,8 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "src/config/config.h"
 #include "src/base/log.h"
+#include "src/config/config.h"
 #include "src/process/process.h"
 #include "src/source/source.h"
 #include "src/stage/stage.h"
@@ -75,7 +76,7 @@ static int arguments_read(int argc, char **argv, struct arguments *arguments)
     return WRONG_INPUT;
 }
 
-/* file:line: key: words, as compilers do */
+/* file:line: key: message, as compilers do */
 static void report(const struct config_problem *problem, void *user)
 {
     (void)user;
@@ -84,7 +85,7 @@ static void report(const struct config_problem *problem, void *user)
         fprintf(stderr, "%u:", problem->line);
     if (problem->key[0] != '\0')
         fprintf(stderr, " %s:", problem->key);
-    fprintf(stderr, " %s\n", problem->words);
+    fprintf(stderr, " %s\n", problem->message);
 }
 
 /* Looks at what producers and workers would only find out when they start. */
@@ -94,7 +95,7 @@ static bool check_machine(const struct config *config)
     for (size_t i = 0; i < config->source_count; i++) {
         struct error wrong = {0};
         if (source_check(&config->sources[i], &wrong) != 0) {
-            fprintf(stderr, "%s: %s\n", config->path, wrong.words);
+            fprintf(stderr, "%s: %s\n", config->path, wrong.message);
             good = false;
         }
         for (size_t s = 0; s < config->sources[i].stage_count; s++) {
@@ -102,7 +103,8 @@ static bool check_machine(const struct config *config)
             struct error error = {0};
             if (stage_check(stage, &error) == 0)
                 continue;
-            fprintf(stderr, "%s: %s/%s: %s\n", config->path, config->sources[i].id, stage->name, error.words);
+            fprintf(stderr, "%s: %s/%s: %s\n", config->path, config->sources[i].id, stage->name,
+                    error.message);
             good = false;
         }
     }
@@ -131,7 +133,7 @@ int main(int argc, char **argv)
     struct config *config;
     if (config_read(arguments.config_path, report, NULL, &config) != 0)
         return arguments.check_only ? FAILED : WRONG_INPUT;
-    bool permitted = config_check_rights(config, report, NULL) == 0;
+    bool permitted = config_rights_check(config, report, NULL) == 0;
     if (arguments.check_only) {
         bool stored = config_check_storage(config, report, NULL) == 0;
         bool good = check_machine(config) && permitted && stored;
@@ -146,13 +148,13 @@ int main(int argc, char **argv)
         return WRONG_INPUT;
     }
     config_hide_tokens(config);
-    log_open(config->log_level, NULL, NULL);
-    log_name("supervisor");
+    base_log_open(config->log_level, NULL, NULL);
+    base_log_name("supervisor");
     struct supervisor_options options = {.config = config, .daemon = true};
     struct error error = {0};
     int result = supervisor_run(&options, &error);
     if (result != 0)
-        log_error("failed error=\"%s\"", error.words);
+        base_log_error("failed error=\"%s\"", error.message);
     config_close(&config);
     return result == 0 ? STOPPED_IN_ORDER : FAILED;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Tells the service manager how we are: the datagrams that systemd's sd_notify(3) documents. */
-#ifndef NOTIFY_H
-#define NOTIFY_H
+#ifndef SUPERVISOR_NOTIFY_H
+#define SUPERVISOR_NOTIFY_H
 
 #include <stdint.h>
 #include <sys/socket.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What dead children leave behind: co-processes and whatever they started. Run by the supervisor, which is
- * their subreaper: an orphan becomes its child. So what is a child of ours and has no place is an orphan, and
+ * What exited children leave behind: programs and whatever they started. Run by the supervisor, which is
+ * their subreaper: an orphan becomes its child. So what is a child of ours and has no slot is an orphan, and
  * is killed; it leaves its own children to us in turn, until none is left. A process of a living worker is
  * never touched: its parent is the worker.
  */
@@ -17,12 +17,12 @@
 #include "src/base/log.h"
 #include "supervisor/family.h"
 
-int stray_adopt(void)
+int orphan_adopt(void)
 {
     return prctl(PR_SET_CHILD_SUBREAPER, 1) == 0 ? 0 : EP_ESYSTEM;
 }
 
-static bool has_place(const struct supervisor *supervisor, pid_t pid)
+static bool has_slot(const struct supervisor *supervisor, pid_t pid)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         if (supervisor->children[i].pid == pid)
@@ -32,9 +32,9 @@ static bool has_place(const struct supervisor *supervisor, pid_t pid)
 
 static uint32_t kill_one(const struct supervisor *supervisor, pid_t pid)
 {
-    if (pid <= 1 || has_place(supervisor, pid))
+    if (pid <= 1 || has_slot(supervisor, pid))
         return 0;
-    log_debug("kill-orphan pid=%d", (int)pid);
+    base_log_debug("kill-orphan pid=%d", (int)pid);
     kill(pid, SIGKILL); /* a zombie by now: no harm, it is reaped with the others */
     return 1;
 }
@@ -79,7 +79,7 @@ static bool scan_all(const struct supervisor *supervisor)
     return found > 0 || unknown;
 }
 
-bool stray_kill(struct supervisor *supervisor)
+bool orphan_kill(struct supervisor *supervisor)
 {
     FILE *file = fopen("/proc/thread-self/children", "re");
     if (file == NULL)

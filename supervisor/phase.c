@@ -15,30 +15,30 @@
 
 #include "shm/slot.h"
 #include "shm/wake.h"
-#include "src/process/keeper.h"
 #include "src/base/log.h"
+#include "src/process/keeper.h"
 #include "supervisor/family.h"
 
-#define FINAL_GRACE_NS (10000 * FAMILY_MS_NS) /* after the drain deadline, for producers and the keeper */
-#define GIVE_UP_NS (10000 * FAMILY_MS_NS)     /* after that, for what not even SIGKILL has ended */
+#define FINAL_GRACE_NS (10000 * SUPERVISOR_MS_NS) /* after the drain deadline, for producers and the keeper */
+#define GIVE_UP_NS (10000 * SUPERVISOR_MS_NS)     /* after that, for what not even SIGKILL has ended */
 #define SAME_ORDER_NS \
-    (200 * FAMILY_MS_NS) /* timeout(1) and others signal a process and its group: that is one order */
+    (200 * SUPERVISOR_MS_NS) /* timeout(1) and others signal a process and its group: that is one order */
 #define READY_PATIENCE_NS \
-    (30000 * FAMILY_MS_NS) /* a stage that takes longer to open does not make the daemon late */
+    (30000 * SUPERVISOR_MS_NS) /* a stage that takes longer to open does not make the daemon late */
 
 static void set_phase(struct supervisor *supervisor, enum shm_phase phase)
 {
     const struct segment *segment = &supervisor->segment;
     atomic_store(&segment->header->phase, phase);
-    log_info("phase name=%s", shm_phase_name(phase));
+    base_log_info("phase name=%s", shm_phase_name(phase));
     for (uint32_t i = 0; i < segment->header->source_count; i++)
         wake_source(segment, segment_source(segment, i));
-    phase_death(supervisor);
+    phase_child_exited(supervisor);
 }
 
 static enum shm_kind kind_of(const struct supervisor *supervisor, const struct child *child)
 {
-    return family_slot(supervisor, child)->kind;
+    return supervisor_slot(supervisor, child)->kind;
 }
 
 void phase_begin(struct supervisor *supervisor)
@@ -59,28 +59,29 @@ static void start_all(struct supervisor *supervisor)
                 child_start(supervisor, &supervisor->children[i]);
 }
 
-static void hear(struct supervisor *supervisor, struct notice *notice)
+static void receive_notice(struct supervisor *supervisor, struct notice *notice)
 {
     if (notice->slot >= supervisor->child_count)
         return;
     struct child *child = &supervisor->children[notice->slot];
     if (child->pid == 0 || child->generation != notice->generation)
         return; /* of one that is dead and recovered */
-    notice->words[sizeof notice->words - 1] = '\0';
+    notice->message[sizeof notice->message - 1] = '\0';
     switch (notice->kind) {
     case NOTICE_READY:
         child->ready = child->seen = true;
-        log_debug("ready process=\"%s\" pid=%d", child->name, (int)child->pid);
-        if (kind_of(supervisor, child) == SHM_KIND_KEEPER && family_phase(supervisor) == SHM_PHASE_STARTING &&
+        base_log_debug("ready process=\"%s\" pid=%d", child->name, (int)child->pid);
+        if (kind_of(supervisor, child) == SHM_KIND_KEEPER &&
+            supervisor_phase(supervisor) == SHM_PHASE_STARTING &&
             atomic_load(&supervisor->segment.header->prepared) != 0)
             start_all(supervisor);
         break;
     case NOTICE_FAILED:
         child->seen = true;
-        memcpy(child->failed, notice->words, sizeof child->failed);
+        memcpy(child->failed, notice->message, sizeof child->failed);
         break;
     case NOTICE_ENDED:
-        child->dry = family_phase(supervisor) == SHM_PHASE_DRAINING;
+        child->dry = supervisor_phase(supervisor) == SHM_PHASE_DRAINING;
         break;
     }
 }
@@ -92,12 +93,12 @@ void phase_notices(struct supervisor *supervisor)
     while ((got = read(supervisor->notice_read, &notice, sizeof notice)) == (ssize_t)sizeof notice ||
            (got < 0 && errno == EINTR))
         if (got > 0)
-            hear(supervisor, &notice);
+            receive_notice(supervisor, &notice);
 }
 
 void phase_drain(struct supervisor *supervisor)
 {
-    if (family_phase(supervisor) != SHM_PHASE_RUNNING)
+    if (supervisor_phase(supervisor) != SHM_PHASE_RUNNING)
         return;
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         supervisor->children[i].dry = false;
@@ -106,18 +107,18 @@ void phase_drain(struct supervisor *supervisor)
 
 void phase_stop(struct supervisor *supervisor)
 {
-    if (family_phase(supervisor) >= SHM_PHASE_STOPPING)
+    if (supervisor_phase(supervisor) >= SHM_PHASE_STOPPING)
         return;
     uint64_t now_ns = shm_now_ns();
     supervisor->stop_ns = now_ns;
-    supervisor->drain_deadline = now_ns + supervisor->config->drain_timeout_ms * FAMILY_MS_NS;
+    supervisor->drain_deadline = now_ns + supervisor->config->drain_timeout_ms * SUPERVISOR_MS_NS;
     supervisor->final_deadline = supervisor->drain_deadline + FINAL_GRACE_NS;
     notify_say(&supervisor->notify, "STOPPING=1\nSTATUS=stopping");
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
-        child->restart_ns = FAMILY_NEVER;
+        child->restart_ns = SUPERVISOR_NEVER;
         if (child->pid == 0)
-            slot_clear(family_slot(supervisor, child), SHM_SLOT_EMPTY);
+            slot_clear(supervisor_slot(supervisor, child), SHM_SLOT_EMPTY);
         else if (atomic_load(&supervisor->segment.header->prepared) == 0)
             child_kill(child, ORDER_STOP, SIGTERM,
                        now_ns); /* nobody holds anything yet: no need to wait for it */
@@ -125,10 +126,10 @@ void phase_stop(struct supervisor *supervisor)
     set_phase(supervisor, SHM_PHASE_STOPPING);
 }
 
-void phase_fail(struct supervisor *supervisor, int code, const char *words)
+void phase_fail(struct supervisor *supervisor, int code, const char *message)
 {
     if (supervisor->failure.code == 0)
-        error_set(&supervisor->failure, code, "%s", words);
+        base_error_set(&supervisor->failure, code, "%s", message);
     phase_stop(supervisor);
 }
 
@@ -139,7 +140,7 @@ static void kill_kind(struct supervisor *supervisor, bool all, const char *reaso
         if (child->pid == 0 || (child->order == ORDER_STOP && child->order_signal == SIGKILL) ||
             (!all && kind_of(supervisor, child) != SHM_KIND_WORKER))
             continue;
-        log_warning("kill process=\"%s\" pid=%d reason=\"%s\"", child->name, (int)child->pid, reason);
+        base_log_warning("kill process=\"%s\" pid=%d reason=\"%s\"", child->name, (int)child->pid, reason);
         child_kill(child, ORDER_STOP, SIGKILL, now_ns);
     }
 }
@@ -164,13 +165,13 @@ static bool workers_gone(const struct supervisor *supervisor, const struct shm_s
     return true;
 }
 
-void phase_death(struct supervisor *supervisor)
+void phase_child_exited(struct supervisor *supervisor)
 {
-    /* The keeper also counts what changed by a death. EAGAIN: it has been told often enough. */
+    /* The keeper also counts what changed by an exit. EAGAIN: it has been told often enough. */
     const uint64_t one = KEEPER_ACTIVITY;
     ssize_t ignored = write(supervisor->activity_fd, &one, sizeof one);
     (void)ignored;
-    if (family_phase(supervisor) < SHM_PHASE_STOPPING)
+    if (supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
         return;
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++) {
         const struct shm_source *source = segment_source(&supervisor->segment, i);
@@ -191,14 +192,14 @@ static bool sources_done(const struct supervisor *supervisor, bool draining)
     return true;
 }
 
-static void tell_ready(struct supervisor *supervisor, uint64_t now_ns)
+static void report_ready(struct supervisor *supervisor, uint64_t now_ns)
 {
     bool waiting = now_ns - supervisor->running_ns < READY_PATIENCE_NS;
     for (uint32_t i = 0; waiting && i < supervisor->child_count; i++)
         if (!supervisor->children[i].seen)
             return;
-    supervisor->told_ready = true;
-    log_info("ready processes=%" PRIu32, supervisor->child_count);
+    supervisor->ready_reported = true;
+    base_log_info("ready processes=%" PRIu32, supervisor->child_count);
     notify_say(&supervisor->notify, "READY=1\nMAINPID=%d", (int)supervisor->pid);
 }
 
@@ -218,27 +219,28 @@ static uint64_t turn_stopping(struct supervisor *supervisor, uint64_t now_ns)
 
 uint64_t phase_turn(struct supervisor *supervisor, uint64_t now_ns)
 {
-    uint32_t phase = family_phase(supervisor);
-    if (!supervisor->told_ready && phase == SHM_PHASE_RUNNING)
-        tell_ready(supervisor, now_ns);
+    uint32_t phase = supervisor_phase(supervisor);
+    if (!supervisor->ready_reported && phase == SHM_PHASE_RUNNING)
+        report_ready(supervisor, now_ns);
     bool may_end = phase == SHM_PHASE_DRAINING || (phase == SHM_PHASE_RUNNING && supervisor->until_end);
     if (may_end && sources_done(supervisor, phase == SHM_PHASE_DRAINING)) {
-        log_info("all-done phase=%s", shm_phase_name(phase));
+        base_log_info("sources-ended phase=%s", shm_phase_name(phase));
         phase_stop(supervisor);
     }
-    return family_phase(supervisor) >= SHM_PHASE_STOPPING ? turn_stopping(supervisor, now_ns) : FAMILY_NEVER;
+    return supervisor_phase(supervisor) >= SHM_PHASE_STOPPING ? turn_stopping(supervisor, now_ns)
+                                                              : SUPERVISOR_NEVER;
 }
 
 bool phase_over(struct supervisor *supervisor)
 {
-    if (family_phase(supervisor) < SHM_PHASE_STOPPING)
+    if (supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
         return false;
-    bool anybody = supervisor->stray_hunt;
+    bool anybody = supervisor->orphans_pending;
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         anybody |= supervisor->children[i].pid != 0;
     if (anybody && shm_now_ns() >= supervisor->final_deadline + GIVE_UP_NS) {
         phase_fail(supervisor, EP_ESYSTEM,
-                   "a process did not die when it was killed: is it stuck in the kernel?");
+                   "a process did not exit when it was killed: is it stuck in the kernel?");
         anybody = false;
     }
     return !anybody;

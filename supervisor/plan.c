@@ -19,7 +19,7 @@ static void plan_source(const struct source_config *config, struct segment_stage
         const struct stage_config *stage = &config->stages[i];
         stages[i] = (struct segment_stage_plan){
             .name = stage->name,
-            .kind = stage_kind_name(stage->kind),
+            .type = config_stage_type_name(stage->type),
             .concurrency = stage->concurrency,
             .input_buffer = stage->input_buffer,
             .timeout_ms = stage->timeout_ms,
@@ -27,7 +27,7 @@ static void plan_source(const struct source_config *config, struct segment_stage
     }
     *source = (struct segment_source_plan){
         .id = config->id,
-        .type = source_type_name(config->type),
+        .type = config_source_type_name(config->type),
         .stages = stages,
         .stage_count = (uint32_t)config->stage_count,
     };
@@ -77,7 +77,7 @@ int plan_descriptors(uint32_t count, struct error *error)
         return 0; /* RLIM_INFINITY is the largest of all */
     limit.rlim_cur = wanted;
     if (limit.rlim_max < wanted || setrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return error_set(
+        return base_error_set(
             error, EP_ESYSTEM,
             "so many workers need %ju open files, the limit is %ju: raise it (ulimit -n, LimitNOFILE)",
             (uintmax_t)wanted, (uintmax_t)limit.rlim_max);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What the segment is to hold, as the configuration says. */
-#ifndef PLAN_H
-#define PLAN_H
+#ifndef SUPERVISOR_PLAN_H
+#define SUPERVISOR_PLAN_H
 
 #include "shm/segment.h"
 #include "src/config/config.h"
@@ -16,7 +16,7 @@ struct plan {
 int plan_open(struct plan *plan, const struct config *config);
 void plan_close(struct plan *plan);
 
-/* Makes room for so many descriptors besides our own few. 0 or EP_ESYSTEM with words. */
+/* Makes room for so many descriptors besides our own few. 0 or EP_ESYSTEM with a message. */
 int plan_descriptors(uint32_t count, struct error *error);
 
 #endif

@@ -5,7 +5,7 @@
  * Invariants
  *  1. Whatever a child prints - no line feeds, zero bytes, a flood - costs bounded memory and bounded log
  * lines; nothing is dropped without being counted or marked.
- *  2. Lines that carry the mark of our own log are neither limited nor kept as last words.
+ *  2. Lines that carry the mark of our own log are neither limited nor kept as last stderr output.
  */
 #include "supervisor/relay.h"
 
@@ -100,7 +100,7 @@ static void finish_line(struct relay *relay, uint64_t now_ns, relay_write *write
     if (bytes == 0 || pass_own(relay->line, write, user))
         return;
     char clean[RELAY_LINE_BYTES];
-    log_clean(relay->line, clean, sizeof clean);
+    base_log_clean(relay->line, clean, sizeof clean);
     keep_tail(relay, clean, strlen(clean));
     if (!limit_allows(relay, now_ns, write, user))
         return;
@@ -134,7 +134,7 @@ void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *u
         finish_line(relay, now_ns, write, user);
 }
 
-void relay_last_words(const struct relay *relay, char *buffer, size_t size)
+void relay_last_output(const struct relay *relay, char *buffer, size_t size)
 {
     /* Every line feed becomes " | ", but for the last: so count backwards what whole lines cost. */
     size_t end = relay->tail_used > 0 ? relay->tail_used - 1 : 0; /* without its last line feed */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What children print: cut into lines, tagged, handed on. A child's own log lines carry a mark
- * (log_relay_mode) and pass as they are; all else is what a stage printed. The caller reads the pipe and
+ * (base_log_relay_mode) and pass as they are; all else is what a stage printed. The caller reads the pipe and
  * tells the time.
  */
-#ifndef RELAY_H
-#define RELAY_H
+#ifndef SUPERVISOR_RELAY_H
+#define SUPERVISOR_RELAY_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,7 +13,7 @@
 
 #include "src/eventpipe.h" /* enum ep_severity */
 
-#define RELAY_MARK '\x1e' /* log_relay_mode begins its lines with it */
+#define RELAY_MARK '\x1e' /* base_log_relay_mode begins its lines with it */
 #define RELAY_LINE_BYTES 4096
 #define RELAY_TAIL_BYTES 1024
 #define RELAY_NAME_BYTES 160
@@ -45,7 +45,7 @@ void relay_feed(struct relay *relay, const char *bytes, size_t count, uint64_t n
 /* The process is gone: a line without line feed is a line, too. */
 void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *user);
 /* The last lines, whole as far as they fit, oldest first, joined by " | ". Empty when it printed nothing. */
-void relay_last_words(const struct relay *relay, char *buffer, size_t size);
+void relay_last_output(const struct relay *relay, char *buffer, size_t size);
 /* Says how many lines a window that is over has swallowed; name: "quakes/locate". */
 void relay_limit_turn(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
                       void *user);

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * When a dead process is started again. Pure: called by the supervisor, tested without a process.
+ * When an exited process is started again. Pure: called by the supervisor, tested without a process.
  *
  * Invariants
  *  1. The first restart is immediate; then 250 ms, doubled each time up to the longest pause, for ever at
  * that pace: a process is never given up.
- *  2. A process that was of use (answered a call, or stood at work for a minute) starts from the beginning
- * again. One that gave up is of use after a minute only: what comes before a damaged page it does each time.
- *  3. An event that has crashed here before is the suspect, not the process: such a death does not slow
+ *  2. A process that was useful (answered a call, or stood at work for a minute) starts from the beginning
+ * again. One that gave up is useful after a minute only: what comes before a damaged page it does each time.
+ *  3. An event that has crashed here before is the suspect, not the process: such a crash does not slow
  * restarts.
  */
 #include "supervisor/restart.h"
 
 #define FIRST_PAUSE_MS UINT64_C(250)
-#define SETTLED_NS UINT64_C(60000000000)
+#define STABLE_NS UINT64_C(60000000000)
 #define DEGRADED_LEVEL 2
 #define LEVEL_MAX 64 /* beyond any doubling that fits; stops the count, not the restarts */
 
@@ -29,16 +29,17 @@ static uint64_t pause_ms(uint32_t level, uint64_t longest_ms)
 
 static bool was_of_use(const struct restart_life *life)
 {
-    return (life->worked && !life->gave_up) || (life->ready && life->now_ns - life->born_ns >= SETTLED_NS);
+    return (life->made_progress && !life->gave_up) ||
+           (life->ready && life->now_ns - life->born_ns >= STABLE_NS);
 }
 
-uint64_t restart_after_death(struct restart *restart, const struct restart_life *life, uint64_t longest_ms)
+uint64_t restart_after_exit(struct restart *restart, const struct restart_life *life, uint64_t longest_ms)
 {
     if (life->asked)
         return 0;
     if (life->gave_up)
-        restart->level += restart->forgiven;
-    restart->forgiven = 0;
+        restart->level += restart->level_before_reset;
+    restart->level_before_reset = 0;
     if (was_of_use(life))
         restart->level = 0;
     if (life->event_suspect)
@@ -53,7 +54,7 @@ bool restart_while_alive(struct restart *restart, const struct restart_life *lif
 {
     if (restart->level == 0 || !was_of_use(life))
         return false;
-    restart->forgiven = restart->level;
+    restart->level_before_reset = restart->level;
     restart->level = 0;
     return true;
 }

@@ -3,7 +3,7 @@
  * The supervisor in a process of its own, for the library: forked from the caller, which waits for it. The
  * new process keeps the caller's descriptors and memory (its stages and clients are functions of the
  * caller's) and gives up its signal handlers. It has a process group of its own, so that a terminal's Ctrl-C
- * reaches the caller alone, which decides; and it stops in order when the caller dies.
+ * reaches the caller alone, which decides; and it stops gracefully when the caller exits.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +30,7 @@ static void run_here(const struct supervisor_options *options, pid_t parent, int
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
         _exit(1);
-    log_name("supervisor");
+    base_log_name("supervisor");
     struct error error = {0};
     error.code = supervisor_run(options, &error);
     ssize_t ignored = write(result_fd, &error, sizeof error); /* smaller than a pipe: never waits */
@@ -55,7 +55,7 @@ int supervisor_fork(const struct supervisor_options *options, pid_t *pid, int *r
 {
     int result[2];
     if (pipe2(result, O_CLOEXEC) != 0)
-        return error_set(error, EP_ESYSTEM, "cannot make a pipe: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot make a pipe: %s", strerror(errno));
     flush_stdout();
     /* A stop may come as soon as the new process exists: neither the caller's handler nor the default may
      * have it. */
@@ -72,7 +72,7 @@ int supervisor_fork(const struct supervisor_options *options, pid_t *pid, int *r
     close(result[1]);
     if (child < 0) {
         close(result[0]);
-        return error_set(error, EP_ESYSTEM, "cannot start a process: %s", strerror(reason));
+        return base_error_set(error, EP_ESYSTEM, "cannot start a process: %s", strerror(reason));
     }
     *pid = child;
     *result_fd = result[0];
@@ -87,17 +87,17 @@ int supervisor_wait(pid_t pid, int result_fd, struct error *error)
         ended = waitpid(pid, &status, 0);
     while (ended < 0 && errno == EINTR);
     /* Its children may hold the other end for a moment longer: what it had to say is in the pipe by now. */
-    struct error told;
+    struct error reported;
     fcntl(result_fd, F_SETFL, O_NONBLOCK);
-    ssize_t got = read(result_fd, &told, sizeof told);
+    ssize_t got = read(result_fd, &reported, sizeof reported);
     close(result_fd);
-    if (got == (ssize_t)sizeof told)
-        return told.code == 0 ? 0 : error_set(error, told.code, "%s", told.words);
+    if (got == (ssize_t)sizeof reported)
+        return reported.code == 0 ? 0 : base_error_set(error, reported.code, "%s", reported.message);
     if (ended < 0)
-        return error_set(error, EP_ESYSTEM, "the supervisor was waited for by somebody else: %s",
-                         strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "the supervisor was waited for by somebody else: %s",
+                              strerror(errno));
     if (WIFSIGNALED(status))
-        return error_set(error, EP_ESYSTEM, "the supervisor was killed by signal %d", WTERMSIG(status));
-    return error_set(error, EP_ESYSTEM, "the supervisor ended without a word, exit code %d",
-                     WEXITSTATUS(status));
+        return base_error_set(error, EP_ESYSTEM, "the supervisor was killed by signal %d", WTERMSIG(status));
+    return base_error_set(error, EP_ESYSTEM, "the supervisor ended without a word, exit code %d",
+                          WEXITSTATUS(status));
 }

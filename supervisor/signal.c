@@ -30,7 +30,7 @@ int signal_open(struct supervisor *supervisor)
     sigprocmask(SIG_BLOCK, &ours, &supervisor->old_mask);
     const struct sigaction ignore = {.sa_handler = SIG_IGN}, reaped = {.sa_handler = SIG_DFL};
     sigaction(SIGPIPE, &ignore, &supervisor->old_pipe);
-    /* Whoever started us may have left it ignored: then the kernel would reap our children, and no death
+    /* Whoever started us may have left it ignored: then the kernel would reap our children, and no exit
      * would be seen. */
     sigaction(SIGCHLD, &reaped, &supervisor->old_child);
     return 0;
@@ -82,19 +82,20 @@ static void act(struct supervisor *supervisor, uint32_t number)
         break;
     case SIGTERM:
     case SIGINT:
-        log_info("stop-asked signal=%s", number == SIGTERM ? "TERM" : "INT");
-        if (family_phase(supervisor) < SHM_PHASE_STOPPING)
+        base_log_info("stop-requested signal=%s", number == SIGTERM ? "TERM" : "INT");
+        if (supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
             phase_stop(supervisor);
         else
             phase_hurry(supervisor);
         break;
     case SIGUSR1:
-        log_info("drain-asked signal=USR1");
+        base_log_info("drain-requested signal=USR1");
         phase_drain(supervisor);
         break;
     default:
-        log_warning("reload-refused signal=HUP reason=\"the configuration is read at start only; restart to "
-                    "change it\"");
+        base_log_warning(
+            "reload-refused signal=HUP reason=\"the configuration is read at start only; restart to "
+            "change it\"");
     }
 }
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The supervisor: takes the store, the control socket and the segment, starts the family, and runs one loop
+ * The supervisor: takes the store, the control socket and the segment, starts the instance, and runs one loop
  * until it is over. Its process never opens the store, never runs user code, never parses an event, never
  * waits for a child.
  *
- * Owns: the store's family lock, the segment, the control socket, every child. Order of taking: lock,
+ * Owns: the store's instance lock, the segment, the control socket, every child. Order of taking: lock,
  * segment, socket; the lock keeps off others of this store, the segment others of this name, and whoever has
  * both may replace what is left of the socket.
  *
@@ -36,13 +36,13 @@
 #define RACER_TRIES 50
 #define RACER_PAUSE_NS 20000000L
 
-int family_watch(struct supervisor *supervisor, int fd, enum family_event event, uint32_t index)
+int supervisor_watch_fd(struct supervisor *supervisor, int fd, enum supervisor_event event, uint32_t index)
 {
     struct epoll_event wish = {.events = EPOLLIN, .data.u64 = (uint64_t)event << 32 | index};
     return epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_ADD, fd, &wish) == 0 ? 0 : -errno;
 }
 
-void family_unwatch(struct supervisor *supervisor, int *fd)
+void supervisor_unwatch_fd(struct supervisor *supervisor, int *fd)
 {
     if (*fd < 0)
         return;
@@ -73,8 +73,8 @@ static int open_descriptors(struct supervisor *supervisor)
     supervisor->notice_write = notices[1];
     if (fcntl(notices[0], F_SETFL, O_NONBLOCK) != 0)
         return -errno;
-    int result = family_watch(supervisor, supervisor->signal_fd, EVENT_SIGNAL, 0);
-    return result != 0 ? result : family_watch(supervisor, notices[0], EVENT_NOTICE, 0);
+    int result = supervisor_watch_fd(supervisor, supervisor->signal_fd, EVENT_SIGNAL, 0);
+    return result != 0 ? result : supervisor_watch_fd(supervisor, notices[0], EVENT_NOTICE, 0);
 }
 
 /* Another supervisor of this name, with another store: else the store's lock would have told. */
@@ -85,15 +85,15 @@ static int refuse_namesake(const struct config *config, struct error *error)
     if (attached != 0 && !segment_held(config->instance, &holder))
         return 0; /* none, or what is left of one */
     if (attached != 0)
-        return error_set(error, EP_EBUSY,
-                         "an instance named %s runs already (process %d, %s): stop it, or give this one "
-                         "another name",
-                         config->instance, holder,
-                         attached == -EPROTO   ? "another version of eventpipe"
-                         : attached == -EAGAIN ? "which starts just now"
-                                               : "its segment cannot be read");
+        return base_error_set(error, EP_EBUSY,
+                              "an instance named %s runs already (process %d, %s): stop it, or give this one "
+                              "another name",
+                              config->instance, holder,
+                              attached == -EPROTO   ? "another version of eventpipe"
+                              : attached == -EAGAIN ? "which starts just now"
+                                                    : "its segment cannot be read");
     if (segment_owner_lives(&other))
-        result = error_set(
+        result = base_error_set(
             error, EP_EBUSY,
             "an instance named %s runs already (process %d, storage %s): give this one another name",
             config->instance, (int)other.header->supervisor_pid, other.header->store_url);
@@ -110,9 +110,9 @@ static int refuse_racer(const struct config *config, struct error *error)
             return result;
         nanosleep(&(struct timespec){.tv_nsec = RACER_PAUSE_NS}, NULL);
     }
-    return error_set(error, EP_EBUSY,
-                     "an instance named %s was started at the same instant: give this one another name",
-                     config->instance);
+    return base_error_set(error, EP_EBUSY,
+                          "an instance named %s was started at the same instant: give this one another name",
+                          config->instance);
 }
 
 static int open_segment(struct supervisor *supervisor, struct error *error)
@@ -120,27 +120,27 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     const struct config *config = supervisor->config;
     struct plan plan;
     if (plan_open(&plan, config) != 0)
-        return error_set(error, EP_ENOMEM, "out of memory");
-    static struct inheritance inheritance;
-    obituary_read(config->instance,
-                  &inheritance); /* a copy: the dead one's segment gives its space to ours */
+        return base_error_set(error, EP_ENOMEM, "out of memory");
+    static struct crash_backlog backlog;
+    crash_backlog_read(config->instance,
+                       &backlog); /* a copy: the crashed one's segment gives its space to ours */
     int result = segment_create(&plan.segment, &supervisor->segment);
     plan_close(&plan);
     if (result == -EBUSY)
         return refuse_racer(config, error);
     if (result != 0)
-        obituary_keep(config->instance, &inheritance);
+        crash_backlog_keep(config->instance, &backlog);
     if (result == -ENOSPC)
-        return error_set(error, EP_ENOMEM,
-                         "no space in /dev/shm for the instance's shared memory: free some, or lower "
-                         "input_buffer and concurrency");
+        return base_error_set(error, EP_ENOMEM,
+                              "no space in /dev/shm for the instance's shared memory: free some, or lower "
+                              "input_buffer and concurrency");
     if (result == -ENOMEM)
-        return error_set(error, EP_ENOMEM, "not enough memory for the instance's shared memory");
+        return base_error_set(error, EP_ENOMEM, "not enough memory for the instance's shared memory");
     if (result != 0)
-        return error_set(error, EP_ESYSTEM, "cannot make the shared memory /eventpipe-%s: %s",
-                         config->instance, strerror(-result));
-    obituary_inherit(&supervisor->segment, &inheritance);
-    supervisor->inherited = inheritance.count;
+        return base_error_set(error, EP_ESYSTEM, "cannot make the shared memory /eventpipe-%s: %s",
+                              config->instance, strerror(-result));
+    crash_backlog_add(&supervisor->segment, &backlog);
+    supervisor->crash_backlog = backlog.count;
     shm_clock_follow(supervisor->segment.header);
     return 0;
 }
@@ -153,7 +153,7 @@ static int open_children(struct supervisor *supervisor, struct error *error)
     supervisor->limits = calloc(limits, sizeof *supervisor->limits);
     supervisor->requeue = calloc(header->source_count + 1, sizeof *supervisor->requeue);
     if (supervisor->children == NULL || supervisor->limits == NULL || supervisor->requeue == NULL)
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     supervisor->child_count = header->slot_count;
     for (uint32_t i = 0; i < header->slot_count; i++) {
         struct child *child = &supervisor->children[i];
@@ -163,11 +163,11 @@ static int open_children(struct supervisor *supervisor, struct error *error)
                                                            : limits - 1;
         child->slot = i;
         child->output_fd = -1;
-        child->restart_ns = FAMILY_NEVER;
+        child->restart_ns = SUPERVISOR_NEVER;
         child->limit = &supervisor->limits[limit];
         child_name(supervisor, child);
     }
-    return plan_descriptors(header->slot_count + FAMILY_CLIENTS, error);
+    return plan_descriptors(header->slot_count + SUPERVISOR_CLIENTS, error);
 }
 
 static int supervisor_open(struct supervisor *supervisor, const struct supervisor_options *options,
@@ -189,10 +189,10 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
         .keeper_fd = -1,
         .listen_fd = -1,
         .notify.fd = -1,
-        .drain_deadline = FAMILY_NEVER,
-        .final_deadline = FAMILY_NEVER,
+        .drain_deadline = SUPERVISOR_NEVER,
+        .final_deadline = SUPERVISOR_NEVER,
     };
-    for (uint32_t i = 0; i < FAMILY_CLIENTS; i++)
+    for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++)
         supervisor->clients[i].fd = -1;
     if (options->daemon)
         notify_open(&supervisor->notify);
@@ -203,9 +203,9 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
     if (result != 0)
         return result;
     if ((result = open_descriptors(supervisor)) != 0)
-        return error_set(error, EP_ESYSTEM, "cannot set up the supervisor: %s", strerror(-result));
-    if ((result = stray_adopt()) != 0)
-        return error_set(error, result, "cannot adopt orphans: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot set up the supervisor: %s", strerror(-result));
+    if ((result = orphan_adopt()) != 0)
+        return base_error_set(error, result, "cannot adopt orphans: %s", strerror(errno));
     if ((result = refuse_namesake(config, error)) != 0)
         return result;
     if ((result = open_segment(supervisor, error)) != 0)
@@ -216,12 +216,12 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
     return open_children(supervisor, error);
 }
 
-/* It goes, unless it tells of deaths that were found at the start and never came into the store: then the
+/* It goes, unless it tells of crashes that were found at the start and never came into the store: then the
  * next start finds it, as this one found its predecessor's. */
 static void leave_segment(struct supervisor *supervisor)
 {
     atomic_store(&supervisor->segment.header->phase, SHM_PHASE_STOPPED);
-    if (deaths_stored_end(&supervisor->segment) <= supervisor->inherited)
+    if (crash_log_stored_end(&supervisor->segment) <= supervisor->crash_backlog)
         segment_publish(&supervisor->segment);
     else
         segment_unlink(supervisor->config->instance);
@@ -234,10 +234,10 @@ static void supervisor_close(struct supervisor *supervisor)
     if (supervisor->segment.header != NULL)
         leave_segment(supervisor);
     control_leave(supervisor);
-    family_unwatch(supervisor, &supervisor->keeper_fd);
-    family_unwatch(supervisor, &supervisor->notice_read);
-    family_unwatch(supervisor, &supervisor->notice_write);
-    family_unwatch(supervisor, &supervisor->activity_fd);
+    supervisor_unwatch_fd(supervisor, &supervisor->keeper_fd);
+    supervisor_unwatch_fd(supervisor, &supervisor->notice_read);
+    supervisor_unwatch_fd(supervisor, &supervisor->notice_write);
+    supervisor_unwatch_fd(supervisor, &supervisor->activity_fd);
     if (supervisor->epoll_fd >= 0)
         close(supervisor->epoll_fd);
     if (supervisor->lock_fd >= 0) {
@@ -255,7 +255,7 @@ static void supervisor_close(struct supervisor *supervisor)
 
 /* ---- the loop ---- */
 
-static void dispatch(struct supervisor *supervisor, enum family_event event, uint32_t index)
+static void dispatch(struct supervisor *supervisor, enum supervisor_event event, uint32_t index)
 {
     switch (event) {
     case EVENT_SIGNAL:
@@ -277,7 +277,7 @@ static void dispatch(struct supervisor *supervisor, enum family_event event, uin
 }
 
 /* Everything whose time has come; returns when the next thing's will. */
-static uint64_t look_around(struct supervisor *supervisor)
+static uint64_t run_timers(struct supervisor *supervisor)
 {
     uint64_t now_ns = shm_now_ns();
     uint64_t next[] = {
@@ -286,7 +286,7 @@ static uint64_t look_around(struct supervisor *supervisor)
         phase_turn(supervisor, now_ns),
         watch_restarts(supervisor, now_ns),
     };
-    uint64_t first = FAMILY_NEVER;
+    uint64_t first = SUPERVISOR_NEVER;
     for (size_t i = 0; i < sizeof next / sizeof next[0]; i++)
         if (next[i] < first)
             first = next[i];
@@ -298,7 +298,7 @@ static int milliseconds_until(uint64_t time_ns)
     uint64_t now_ns = shm_now_ns();
     if (time_ns <= now_ns)
         return 0;
-    uint64_t left_ms = (time_ns - now_ns + FAMILY_MS_NS - 1) / FAMILY_MS_NS;
+    uint64_t left_ms = (time_ns - now_ns + SUPERVISOR_MS_NS - 1) / SUPERVISOR_MS_NS;
     return left_ms < 1000 ? (int)left_ms : 1000;
 }
 
@@ -306,10 +306,11 @@ static void loop(struct supervisor *supervisor)
 {
     struct epoll_event events[EVENTS];
     while (!phase_over(supervisor)) {
-        uint64_t next_ns = look_around(supervisor);
+        uint64_t next_ns = run_timers(supervisor);
         int count = epoll_wait(supervisor->epoll_fd, events, EVENTS, milliseconds_until(next_ns));
         for (int i = 0; i < count; i++)
-            dispatch(supervisor, (enum family_event)(events[i].data.u64 >> 32), (uint32_t)events[i].data.u64);
+            dispatch(supervisor, (enum supervisor_event)(events[i].data.u64 >> 32),
+                     (uint32_t)events[i].data.u64);
     }
 }
 
@@ -318,16 +319,16 @@ int supervisor_run(const struct supervisor_options *options, struct error *error
     static struct supervisor supervisor; /* large; one in a process */
     int result = supervisor_open(&supervisor, options, error);
     if (result == 0) {
-        log_info("start instance=%s pid=%d storage=\"%s\"", options->config->instance, (int)supervisor.pid,
-                 options->config->storage);
+        base_log_info("start instance=%s pid=%d storage=\"%s\"", options->config->instance,
+                      (int)supervisor.pid, options->config->storage);
         phase_begin(&supervisor);
         loop(&supervisor);
         result = supervisor.failure.code;
         if (result != 0)
-            error_set(error, result, "%s", supervisor.failure.words);
+            base_error_set(error, result, "%s", supervisor.failure.message);
         if (options->at_end != NULL)
             options->at_end(&supervisor.segment, options->user);
-        log_info("stopped instance=%s", options->config->instance);
+        base_log_info("stopped instance=%s", options->config->instance);
     }
     supervisor_close(&supervisor);
     return result;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks at the living: the turn about once a second, events that run too long, places whose time to start has
+ * Looks at the living: the turn about once a second, events that run too long, slots whose time to start has
  * come. Run by the supervisor; reads the slots, owns nothing.
  *
  * Invariants
  *  1. A worker is killed for an event only when, looked at again right before the kill, it is still the same
- * event since the same time; and at its death the cause is checked once more (recover.c).
+ * event since the same time; and at its exit the cause is checked once more (recover.c).
  *  2. Between two turns passes at most the shortest timeout of all stages (but 100 ms at least), so that each
  * overrun is seen in time: once an event was seen in hand, its deadline is met to the millisecond.
  */
@@ -17,45 +17,45 @@
 #include "src/base/log.h"
 #include "supervisor/family.h"
 
-#define SHORTEST_TURN_NS (100 * FAMILY_MS_NS)
-#define RESTART_PATIENCE_NS (5000 * FAMILY_MS_NS) /* who does not die from TERM by then gets KILL */
+#define SHORTEST_TURN_NS (100 * SUPERVISOR_MS_NS)
+#define RESTART_PATIENCE_NS (5000 * SUPERVISOR_MS_NS) /* whoever does not exit on TERM by then gets KILL */
 
 static uint64_t earlier(uint64_t one, uint64_t other)
 {
     return one < other ? one : other;
 }
 
-/* FAMILY_NEVER: nothing in hand, or no limit. */
+/* SUPERVISOR_NEVER: nothing in hand, or no limit. */
 static uint64_t overrun_deadline(const struct supervisor *supervisor, const struct child *child,
                                  uint32_t *ticket, uint64_t *since_ns)
 {
-    const struct shm_slot *slot = family_slot(supervisor, child);
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
     if (child->pid == 0 || slot->kind != SHM_KIND_WORKER || child->order != ORDER_NONE)
-        return FAMILY_NEVER;
+        return SUPERVISOR_NEVER;
     uint64_t timeout_ms = segment_stage(&supervisor->segment, slot->stage)->timeout_ms;
     *ticket = atomic_load(&slot->ticket);
     *since_ns = atomic_load(&slot->since_ns);
-    /* A worker that gives up over its co-process keeps the event in hand while it commits the others. */
+    /* A worker that gives up over its program keeps the event in hand while it commits the others. */
     if (timeout_ms == 0 || *ticket == SHM_NO_TICKET || atomic_load(&slot->cause_kind) != SHM_CAUSE_NONE)
-        return FAMILY_NEVER;
-    return *since_ns + timeout_ms * FAMILY_MS_NS;
+        return SUPERVISOR_NEVER;
+    return *since_ns + timeout_ms * SUPERVISOR_MS_NS;
 }
 
 static void kill_overrun(struct supervisor *supervisor, struct child *child, uint32_t ticket,
                          uint64_t since_ns, uint64_t now_ns)
 {
-    const struct shm_slot *slot = family_slot(supervisor, child);
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
     if (atomic_load(&slot->ticket) != ticket || atomic_load(&slot->since_ns) != since_ns)
         return;
     child->order_ticket = ticket;
     child->order_since_ns = since_ns;
     child_kill(child, ORDER_TIMEOUT, SIGKILL,
-               now_ns); /* its co-process is orphaned by that, and killed (stray.c) */
+               now_ns); /* its program is orphaned by that, and killed (orphan.c) */
 }
 
 uint64_t watch_overruns(struct supervisor *supervisor, uint64_t now_ns)
 {
-    uint64_t next = FAMILY_NEVER;
+    uint64_t next = SUPERVISOR_NEVER;
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         uint32_t ticket = SHM_NO_TICKET;
@@ -78,10 +78,10 @@ uint64_t watch_overruns(struct supervisor *supervisor, uint64_t now_ns)
 
 uint64_t watch_restarts(struct supervisor *supervisor, uint64_t now_ns)
 {
-    uint64_t next = FAMILY_NEVER;
+    uint64_t next = SUPERVISOR_NEVER;
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
-        if (child->restart_ns <= now_ns && family_phase(supervisor) < SHM_PHASE_STOPPING)
+        if (child->restart_ns <= now_ns && supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
             child_start(supervisor, child);
         next = earlier(next, child->restart_ns);
     }
@@ -99,20 +99,20 @@ void watch_degraded(struct supervisor *supervisor, uint32_t stage)
         return;
     const char *source = segment_source(&supervisor->segment, shared->source)->id;
     if (degraded != 0)
-        log_warning("degraded stage=%s/%s", source, shared->name);
+        base_log_warning("degraded stage=%s/%s", source, shared->name);
     else
-        log_info("recovered stage=%s/%s", source, shared->name);
+        base_log_info("recovered stage=%s/%s", source, shared->name);
 }
 
-/* Who is of use again is forgiven. */
-static void forgive(struct supervisor *supervisor, struct child *child, uint64_t now_ns)
+/* Who is useful again gets its backoff reset. */
+static void reset_backoff(struct supervisor *supervisor, struct child *child, uint64_t now_ns)
 {
-    const struct shm_slot *slot = family_slot(supervisor, child);
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
     const struct restart_life life = {
         .born_ns = child->born_ns,
         .now_ns = now_ns,
         .ready = child->ready,
-        .worked = atomic_load(&slot->calls) + atomic_load(&slot->commits) != child->work_before,
+        .made_progress = atomic_load(&slot->calls) + atomic_load(&slot->commits) != child->work_before,
     };
     if (child->pid != 0 && restart_while_alive(&child->restart, &life) && slot->kind == SHM_KIND_WORKER)
         watch_degraded(supervisor, slot->stage);
@@ -121,11 +121,11 @@ static void forgive(struct supervisor *supervisor, struct child *child, uint64_t
 static void write_log(enum ep_severity severity, const char *line, void *user)
 {
     (void)user;
-    log_pass(severity, line);
+    base_log_pass(severity, line);
 }
 
 /* Says how much a flood of lines was cut, once the flood is over. */
-static void tell_suppressed(struct supervisor *supervisor, uint64_t now_ns)
+static void report_suppressed(struct supervisor *supervisor, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
@@ -134,7 +134,7 @@ static void tell_suppressed(struct supervisor *supervisor, uint64_t now_ns)
     }
 }
 
-static void tell_manager(struct supervisor *supervisor)
+static void report_to_manager(struct supervisor *supervisor)
 {
     uint32_t degraded = 0, stages = supervisor->segment.header->stage_count;
     for (uint32_t i = 0; i < stages; i++)
@@ -142,9 +142,9 @@ static void tell_manager(struct supervisor *supervisor)
     char status[sizeof supervisor->status];
     if (degraded > 0)
         snprintf(status, sizeof status, "%s; %u of %u stages degraded",
-                 shm_phase_name(family_phase(supervisor)), degraded, stages);
+                 shm_phase_name(supervisor_phase(supervisor)), degraded, stages);
     else
-        snprintf(status, sizeof status, "%s", shm_phase_name(family_phase(supervisor)));
+        snprintf(status, sizeof status, "%s", shm_phase_name(supervisor_phase(supervisor)));
     if (strcmp(status, supervisor->status) == 0)
         return;
     memcpy(supervisor->status, status, sizeof status);
@@ -153,11 +153,11 @@ static void tell_manager(struct supervisor *supervisor)
 
 static uint64_t turn_length(const struct supervisor *supervisor)
 {
-    uint64_t length = FAMILY_TURN_NS;
+    uint64_t length = SUPERVISOR_TURN_NS;
     for (uint32_t i = 0; i < supervisor->segment.header->stage_count; i++) {
         uint64_t timeout_ms = segment_stage(&supervisor->segment, i)->timeout_ms;
         if (timeout_ms > 0)
-            length = earlier(length, timeout_ms * FAMILY_MS_NS);
+            length = earlier(length, timeout_ms * SUPERVISOR_MS_NS);
     }
     return length > SHORTEST_TURN_NS ? length : SHORTEST_TURN_NS;
 }
@@ -170,15 +170,15 @@ uint64_t watch_turn(struct supervisor *supervisor, uint64_t now_ns)
     supervisor->turn_ns = now_ns + turn_length(supervisor);
     atomic_store(&supervisor->segment.header->heartbeat_ns, now_ns);
     for (uint32_t i = 0; i < supervisor->child_count; i++)
-        forgive(supervisor, &supervisor->children[i], now_ns);
+        reset_backoff(supervisor, &supervisor->children[i], now_ns);
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++)
         if (atomic_exchange(&segment_source(&supervisor->segment, i)->fallen, 0) != 0 ||
             supervisor->requeue[i])
             recover_requeue(supervisor, i);
-    if (supervisor->stray_hunt)
-        supervisor->stray_hunt = stray_kill(supervisor);
-    tell_suppressed(supervisor, now_ns);
-    tell_manager(supervisor);
+    if (supervisor->orphans_pending)
+        supervisor->orphans_pending = orphan_kill(supervisor);
+    report_suppressed(supervisor, now_ns);
+    report_to_manager(supervisor);
     control_turn(supervisor, now_ns);
     return earlier(supervisor->turn_ns, alive);
 }

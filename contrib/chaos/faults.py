@@ -156,7 +156,7 @@ class Injector:
         self.injected["kill instance"] += 1
 
     def kill_all(self, supervisor: int, targets: list[tuple[int, int]], wait: Callable[[], None]) -> None:
-        """The supervisor's children learn of its death when it is gone, and not when it is killed."""
+        """The supervisor's children learn of its crash when it is gone, and not when it is killed."""
         killed = time.monotonic_ns()
         for target in targets + [(supervisor, 0)]:
             self.send(target, "kill")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 STATES = ("ready", "running", "delayed", "held", "dead")  # by number
 REASONS = ("", "exhausted", "expired", "rejected", "crashed", "corrupt")  # by number: why an event is dead
 
-SOURCES = "SELECT name, fetched, finished, removed, discarded, live, delayed, held, dead FROM source"
+SOURCES = "SELECT name, fetched, completed, removed_by_stage, removed_by_operator, live, delayed, held, dead FROM source"
 STAGES = ("SELECT source.name, stage.name, processed, retried, stage.removed, rejected, failed, crashed "
           "FROM stage JOIN source ON source.id = stage.source")
 # An event is locked while its token is one of the last start; a token of an older start is void.
@@ -16,7 +16,7 @@ SELECT source.name, uid, token >= (SELECT start_number FROM settings) << 40, 0, 
     FROM progress JOIN event USING (seq) JOIN source ON source.id = event.source
 UNION ALL
 SELECT source.name, uid, state, reason, done
-    FROM parked JOIN event USING (seq) JOIN source ON source.id = event.source"""
+    FROM suspended JOIN event USING (seq) JOIN source ON source.id = event.source"""
 
 
 class SourceTotals(NamedTuple):

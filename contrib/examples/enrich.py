@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The smallest useful exec stage in Python: adds to each event's context how often its device was seen by this worker.
+"""The smallest useful exec stage in Python: adds to each event's context how often its address was seen by this worker.
 
     exec: [python3, /opt/enrich.py]
     concurrency: 1        # the count is this process's own
@@ -15,7 +15,7 @@ seen = {}
 
 for line in sys.stdin:
     call = json.loads(line)
-    device = call["event"].get("address", "")
-    seen[device] = seen.get(device, 0) + 1
-    context = {**call["context"], "device": device, "seen": seen[device]}
+    address = call["event"].get("address", "")
+    seen[address] = seen.get(address, 0) + 1
+    context = {**call["context"], "address": address, "seen": seen[address]}
     print(json.dumps({"processed": True, "context": context}), flush=True)  # without flush nothing arrives

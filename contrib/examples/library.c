@@ -6,7 +6,7 @@
  *     library FILE STORE REPORT
  *
  * It ends at the end of the file. Run again on the same store, it takes only the lines that have been added
- * since. SIGINT and SIGTERM stop it in order: what is not done then is done by the next run.
+ * since. SIGINT and SIGTERM stop it gracefully: what is not done then is done by the next run.
  *
  * Build: cc -o library library.c $(pkg-config --cflags --libs libeventpipe)
  */
@@ -20,15 +20,15 @@
 
 /* ---- the client: a page is up to `limit` lines, the cursor that follows it is their end in the file. */
 
-static int lines_open(void *user, const struct ep_filter *filter, void **session, char *words,
-                      size_t words_bytes)
+static int lines_open(void *user, const struct ep_filter *filter, void **session, char *errbuf,
+                      size_t errbuf_size)
 {
     const char *path = user;
     FILE *file = fopen(path, "r");
 
     (void)filter;
     if (file == NULL) {
-        snprintf(words, words_bytes, "%s: %s", path, strerror(errno));
+        snprintf(errbuf, errbuf_size, "%s: %s", path, strerror(errno));
         return EP_EBACKEND;
     }
     *session = file;
@@ -78,7 +78,7 @@ static int lines_get(void *session, const struct ep_filter *filter, const char *
         return ep_page_fail(page, 0, "cannot read: %s", strerror(errno));
     snprintf(end, sizeof end, "%lld", at);
     if (result == EP_OK)
-        result = ep_page_cursor(page, end);
+        result = ep_page_set_cursor(page, end);
     return result == EP_OK && over ? EP_END : result;
 }
 
@@ -108,14 +108,14 @@ static enum ep_answer weigh(ep_call *call, void *state)
 }
 
 /* The report, opened once in the worker. Its path is in the stage's options, JSON text. */
-static int report_open(const char *options, void **state, char *words, size_t words_bytes)
+static int report_open(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
     cJSON *tree = cJSON_Parse(options);
     const char *path = cJSON_GetStringValue(cJSON_GetObjectItem(tree, "path"));
     FILE *report = path != NULL ? fopen(path, "a") : NULL;
 
     if (report == NULL)
-        snprintf(words, words_bytes, "%s: %s", path != NULL ? path : "no path", strerror(errno));
+        snprintf(errbuf, errbuf_size, "%s: %s", path != NULL ? path : "no path", strerror(errno));
     else
         setvbuf(report, NULL, _IOLBF, BUFSIZ);
     cJSON_Delete(tree);
@@ -131,7 +131,7 @@ static enum ep_answer report(ep_call *call, void *state)
     if (fprintf(state, "%s\t%.0f\n", ep_call_key(call), words) > 0)
         return EP_PROCESSED;
     clearerr(state);
-    ep_call_words(call, "cannot write the report: %s", strerror(errno));
+    ep_call_set_reason(call, "cannot write the report: %s", strerror(errno));
     return EP_ERROR; /* the disk is full, perhaps: again in a while */
 }
 
@@ -169,7 +169,7 @@ static int run(const char *path, const char *report_path)
     struct ep_source_params params = {.id = "lines",
                                       .client = &lines,
                                       .client_user = (void *)path,
-                                      .page = 200};
+                                      .page_size = 200};
     struct ep_stage_options four = EP_STAGE_OPTIONS_INIT, one = EP_STAGE_OPTIONS_INIT;
     struct ep_metrics *metrics = NULL;
     ep_source *source;

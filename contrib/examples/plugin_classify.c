@@ -10,7 +10,7 @@
  * count.
  *
  * A worker loads the plugin and calls init once, process for each event, fini at its end, all in one thread.
- * When process crashes, only that worker dies: eventpipe starts another and tries the event again.
+ * When process crashes, only that worker crashes: eventpipe starts another and tries the event again.
  *
  * Build: cc -shared -fPIC -o plugin_classify.so plugin_classify.c $(pkg-config --cflags libeventpipe)
  */
@@ -49,13 +49,13 @@ static int read_thresholds(const cJSON *thresholds, struct classify *classify)
     return count > 0;
 }
 
-/* The words of a failed init are shown to whoever starts eventpipe: they say what was expected, and what was
+/* The message of a failed init is shown to whoever starts eventpipe: it says what was expected, and what was
  * found. */
-static int classify_init(const char *options, void **state, char *words, size_t words_bytes)
+static int classify_init(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
     struct classify *classify = calloc(1, sizeof *classify);
     if (classify == NULL) {
-        snprintf(words, words_bytes, "out of memory");
+        snprintf(errbuf, errbuf_size, "out of memory");
         return EP_ENOMEM;
     }
     cJSON *tree = cJSON_Parse(options);
@@ -70,7 +70,7 @@ static int classify_init(const char *options, void **state, char *words, size_t 
     }
     cJSON_Delete(tree);
     if (!fine) {
-        snprintf(words, words_bytes, "options.thresholds: expected 1 to %d rising numbers, found %s",
+        snprintf(errbuf, errbuf_size, "options.thresholds: expected 1 to %d rising numbers, found %s",
                  THRESHOLDS_MAX, options);
         free(classify);
         return EP_EINVAL;
@@ -84,7 +84,7 @@ static enum ep_answer classify_process(ep_call *call, void *state)
     const struct classify *classify = state;
     cJSON *context = ep_call_context(call); /* changes in it are stored with the answer */
     if (context == NULL) {
-        ep_call_words(call, "the context cannot be read");
+        ep_call_set_reason(call, "the context cannot be read");
         return EP_ERROR; /* tried again later */
     }
     const cJSON *magnitude = cJSON_GetObjectItemCaseSensitive(context, "magnitude");
@@ -98,7 +98,7 @@ static enum ep_answer classify_process(ep_call *call, void *state)
     /* A second attempt may find the answer of the first: put, do not add. */
     cJSON_DeleteItemFromObjectCaseSensitive(context, "class");
     if (cJSON_AddStringToObject(context, "class", name) == NULL) {
-        ep_call_words(call, "out of memory");
+        ep_call_set_reason(call, "out of memory");
         return EP_ERROR;
     }
     return EP_PROCESSED;

@@ -44,16 +44,16 @@ struct count {
     uint64_t seen[CLASS_COUNT]; /* the first line of a class counts for all of it */
 };
 
-static int count_init(const char *options, void **state, char *words, size_t words_bytes)
+static int count_init(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
     struct count *count = calloc(1, sizeof *count);
     cJSON *tree = cJSON_Parse(options);
     const cJSON *member = cJSON_GetObjectItemCaseSensitive(tree, "member");
     int code = EP_EINVAL;
     if (count == NULL)
-        snprintf(words, words_bytes, "out of memory");
+        snprintf(errbuf, errbuf_size, "out of memory");
     else if (!cJSON_IsString(member) || strlen(member->valuestring) >= sizeof count->member)
-        snprintf(words, words_bytes, "options: expected {\"member\": \"NAME\"}, found %s", options);
+        snprintf(errbuf, errbuf_size, "options: expected {\"member\": \"NAME\"}, found %s", options);
     else
         code = EP_OK;
     if (code == EP_OK) {
@@ -82,7 +82,7 @@ static enum ep_answer count_process(ep_call *call, void *state)
     struct count *count = state;
     cJSON *context = ep_call_context(call);
     if (context == NULL) {
-        ep_call_words(call, "out of memory");
+        ep_call_set_reason(call, "out of memory");
         return EP_ERROR;
     }
     const cJSON *action = cJSON_GetObjectItemCaseSensitive(context, count->member);

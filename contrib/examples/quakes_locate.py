@@ -28,6 +28,6 @@ for line in sys.stdin:
     try:
         answer = locate(json.loads(line))
     except (KeyError, TypeError, AttributeError) as problem:
-        # Trying again would not help: this is no earthquake. It goes to the dead events, with these words.
+        # Trying again would not help: this is no earthquake. It goes to the dead events, with this reason.
         answer = {"reject": f"not an earthquake: {type(problem).__name__} {problem}"}
     print(json.dumps(answer), flush=True)

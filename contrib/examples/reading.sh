@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# An exec stage in plain sh: notes device, type and value of a reading in the event's context, such as
-#   {"device":"device-003","type":"temperature","value":21.4}
+# An exec stage in plain sh: notes address, type and value of a reading in the event's context, such as
+#   {"address":"device-003","type":"temperature","value":21.4}
 #
 # The event is JSON; only members whose value is the same in JSON and in plain text are taken. (A stage that wants more
 # uses jq, or a language that reads JSON.)
@@ -21,7 +21,6 @@ while IFS= read -r line; do
         text=${rest#\"}
         text=${text%%\"*}
         case $text in '' | *[!A-Za-z0-9/.:_@-]*) continue ;; esac
-        [ "$name" = type ] || name=device
         context="$context${context:+,}\"$name\":\"$text\""
     done
     member value

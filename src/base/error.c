@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Error words. Any process, any layer above shm/. Owns nothing: the caller's struct error takes the words,
- * cut to fit.
+ * Error messages. Any process, any layer above shm/. Owns nothing: the caller's struct error takes the
+ * message, cut to fit.
  */
 #include "src/base/error.h"
 
@@ -10,36 +10,36 @@
 
 #include "src/base/utf8.h"
 
-int error_set(struct error *error, int code, const char *format, ...)
+int base_error_set(struct error *error, int code, const char *format, ...)
 {
     if (error == NULL)
         return code;
-    char words[sizeof error->words]; /* apart first: an argument may be error->words itself */
+    char message[sizeof error->message]; /* apart first: an argument may be error->message itself */
     va_list arguments;
     va_start(arguments, format);
-    if (vsnprintf(words, sizeof words, format, arguments) >= (int)sizeof words)
-        utf8_cut(words);
+    if (vsnprintf(message, sizeof message, format, arguments) >= (int)sizeof message)
+        base_utf8_cut(message);
     va_end(arguments);
     error->code = code;
-    memcpy(error->words, words, strlen(words) + 1);
+    memcpy(error->message, message, strlen(message) + 1);
     return code;
 }
 
-int error_prefix(struct error *error, const char *format, ...)
+int base_error_prefix(struct error *error, const char *format, ...)
 {
     if (error == NULL)
         return 0;
-    char words[sizeof error->words];
+    char message[sizeof error->message];
     va_list arguments;
     va_start(arguments, format);
-    int length = vsnprintf(words, sizeof words, format, arguments);
+    int length = vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     if (length < 0)
         return error->code;
-    size_t used = strlen(words);
-    int room = (int)(sizeof words - used) - 3; /* for ": " and the end */
+    size_t used = strlen(message);
+    int room = (int)(sizeof message - used) - 3; /* for ": " and the end */
     if (room > 0)
-        snprintf(words + used, sizeof words - used, ": %.*s", room, error->words);
-    memcpy(error->words, words, strlen(words) + 1);
+        snprintf(message + used, sizeof message - used, ": %.*s", room, error->message);
+    memcpy(error->message, message, strlen(message) + 1);
     return error->code;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Errors: a negative EP_ code (eventpipe.h) and words that say what, where and what was expected. */
-#ifndef ERROR_H
-#define ERROR_H
+/* Errors: a negative EP_ code (eventpipe.h) and a message that says what, where and what was expected. */
+#ifndef BASE_ERROR_H
+#define BASE_ERROR_H
 
 #include <stdarg.h>
 
@@ -9,12 +9,14 @@
 
 struct error {
     int code; /* 0 or a negative enum ep_code */
-    char words[1024];
+    char message[1024];
 };
 
-/* Sets both (error may be NULL) and returns code, so that a function can end with `return error_set(...)`. */
-int error_set(struct error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* Puts "prefix: " before the words. */
-int error_prefix(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Sets both (error may be NULL) and returns code, so that a function can end with `return
+ * base_error_set(...)`. */
+int base_error_set(struct error *error, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Puts "prefix: " before the message. */
+int base_error_prefix(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -6,11 +6,11 @@
 #include <sha2.h>
 #include <string.h>
 
-void digest_hex(const void *data, size_t bytes, char *hex, size_t digits)
+void base_hash_hex(const void *data, size_t bytes, char *hex, size_t digits)
 {
     char all[SHA256_DIGEST_STRING_LENGTH];
 
-    assert(digits <= DIGEST_DIGITS_MAX);
+    assert(digits <= HASH_DIGITS_MAX);
     SHA256Data(data, bytes, all);
     memcpy(hex, all, digits);
     hex[digits] = '\0';

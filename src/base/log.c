@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The log. Every process body writes through it; what log_open set up is inherited over fork, and each child
- * gives itself a name and, where its stderr is the supervisor's pipe, turns the relay mode on.
+ * The log. Every process body writes through it; what base_log_open set up is inherited over fork, and each
+ * child gives itself a name and, where its stderr is the supervisor's pipe, turns the relay mode on.
  *
  * Invariants
  *  1. One line is one write(2) of at most LINE_BYTES (no more than PIPE_BUF): lines of different processes
@@ -55,7 +55,7 @@ static bool is_journal(void)
            (unsigned long long)about.st_ino == inode;
 }
 
-void log_open(enum ep_severity least, ep_log_function *function, void *user)
+void base_log_open(enum ep_severity least, ep_log_function *function, void *user)
 {
     log_state.least = least;
     log_state.function = function;
@@ -64,22 +64,22 @@ void log_open(enum ep_severity least, ep_log_function *function, void *user)
     log_state.journal = is_journal();
 }
 
-void log_name(const char *format, ...)
+void base_log_name(const char *format, ...)
 {
     char name[sizeof log_state.name];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(name, sizeof name, format, arguments);
     va_end(arguments);
-    log_clean(name, log_state.name, sizeof log_state.name);
+    base_log_clean(name, log_state.name, sizeof log_state.name);
 }
 
-void log_relay_mode(bool on)
+void base_log_relay_mode(bool on)
 {
     log_state.relay = on;
 }
 
-bool log_wanted(enum ep_severity severity)
+bool base_log_wanted(enum ep_severity severity)
 {
     return severity <= log_state.least;
 }
@@ -121,7 +121,7 @@ static void put(enum ep_severity severity, const char *text)
     if (log_state.lost > 0)
         snprintf(note, sizeof note, " (%lu lines before this were lost)", log_state.lost);
     size_t used = put_prefix(line, sizeof line, severity);
-    log_clean(text, line + used, sizeof line - used - strlen(note));
+    base_log_clean(text, line + used, sizeof line - used - strlen(note));
     used += strlen(line + used);
     memcpy(line + used, note, strlen(note));
     used += strlen(note);
@@ -132,37 +132,37 @@ static void put(enum ep_severity severity, const char *text)
         log_state.lost++;
 }
 
-void log_write(enum ep_severity severity, const char *format, ...)
+void base_log_write(enum ep_severity severity, const char *format, ...)
 {
-    if (!log_wanted(severity))
+    if (!base_log_wanted(severity))
         return;
     int error = errno;
-    char words[LINE_BYTES], text[LINE_BYTES];
+    char message[LINE_BYTES], text[LINE_BYTES];
     size_t used = 0;
     if (log_state.name[0] != '\0')
-        used = (size_t)snprintf(words, sizeof words, "%s: ", log_state.name);
+        used = (size_t)snprintf(message, sizeof message, "%s: ", log_state.name);
     va_list arguments;
     va_start(arguments, format);
     errno = error; /* that "%m" says the caller's */
-    vsnprintf(words + used, sizeof words - used, format, arguments);
+    vsnprintf(message + used, sizeof message - used, format, arguments);
     va_end(arguments);
-    log_clean(words, text, sizeof text);
+    base_log_clean(message, text, sizeof text);
     put(severity, text);
     errno = error;
 }
 
-void log_pass(enum ep_severity severity, const char *line)
+void base_log_pass(enum ep_severity severity, const char *line)
 {
-    if (!log_wanted(severity))
+    if (!base_log_wanted(severity))
         return;
     int error = errno;
     char text[LINE_BYTES];
-    log_clean(line, text, sizeof text);
+    base_log_clean(line, text, sizeof text);
     put(severity, text);
     errno = error;
 }
 
-bool log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, uint32_t *suppressed)
+bool base_log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, uint32_t *suppressed)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -181,15 +181,16 @@ bool log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, 
     return true;
 }
 
-void log_clean(const char *words, char *buffer, unsigned long size)
+void base_log_clean(const char *message, char *buffer, unsigned long size)
 {
-    const char *at = words, *end = words + strnlen(words, size + 3); /* the last character may reach over */
+    /* the last character may reach over */
+    const char *at = message, *end = message + strnlen(message, size + 3);
     size_t used = 0;
     if (size == 0)
         return;
     while (at < end) {
-        size_t length = utf8_length(at, end);
-        // Words end before `end`. NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign)
+        size_t length = base_utf8_length(at, end);
+        // The text ends before `end`. NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign)
         unsigned char first = (unsigned char)at[0];
         /* U+0080 to U+009F, two bytes in UTF-8, are control characters too */
         bool control =

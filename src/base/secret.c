@@ -3,7 +3,7 @@
  * Secrets from files: the first line of a regular file that belongs to us or to root and that nobody else may
  * touch. Runs in the supervisor while it reads the configuration, and in whatever program uses the library.
  * The checks are made on the open descriptor, so the file that was checked is the one that is read. Its
- * content never gets into words.
+ * content never gets into a message.
  */
 #include "src/base/secret.h"
 
@@ -14,25 +14,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-
 #define SECRET_BYTES_MAX 8192
 
 static int check_file(int fd, const char *path, struct error *error)
 {
     struct stat about;
     if (fstat(fd, &about) != 0)
-        return error_set(error, EP_EACCESS, "%s cannot be examined: %s", path, strerror(errno));
+        return base_error_set(error, EP_EACCESS, "%s cannot be examined: %s", path, strerror(errno));
     if (!S_ISREG(about.st_mode))
-        return error_set(error, EP_EACCESS, "%s is not a regular file", path);
+        return base_error_set(error, EP_EACCESS, "%s is not a regular file", path);
     if (about.st_uid != geteuid() && about.st_uid != 0)
-        return error_set(error, EP_EACCESS,
-                         "%s belongs to user %u, expected user %u (who runs this) or root: chown it", path,
-                         (unsigned)about.st_uid, (unsigned)geteuid());
+        return base_error_set(error, EP_EACCESS,
+                              "%s belongs to user %u, expected user %u (who runs this) or root: chown it",
+                              path, (unsigned)about.st_uid, (unsigned)geteuid());
     if ((about.st_mode & 077) != 0)
-        return error_set(error, EP_EACCESS,
-                         "%s has mode %04o, so that others than its owner can use it, expected 0600 or 0400: "
-                         "run `chmod 600 %s`",
-                         path, (unsigned)(about.st_mode & 07777), path);
+        return base_error_set(
+            error, EP_EACCESS,
+            "%s has mode %04o, so that others than its owner can use it, expected 0600 or 0400: "
+            "run `chmod 600 %s`",
+            path, (unsigned)(about.st_mode & 07777), path);
     return EP_OK;
 }
 
@@ -53,7 +53,7 @@ static char *first_line(char *text, size_t length)
     return begin;
 }
 
-int secret_read(const char *path, char **out, struct error *error)
+int base_secret_read(const char *path, char **out, struct error *error)
 {
     char text[SECRET_BYTES_MAX + 1];
     size_t length = 0;
@@ -61,14 +61,14 @@ int secret_read(const char *path, char **out, struct error *error)
     /* non-blocking: a FIFO must be refused, not waited for */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
-        return error_set(error, EP_EACCESS, "%s cannot be opened: %s", path, strerror(errno));
+        return base_error_set(error, EP_EACCESS, "%s cannot be opened: %s", path, strerror(errno));
     code = check_file(fd, path, error);
     while (code == EP_OK && length < SECRET_BYTES_MAX) {
         ssize_t got = read(fd, text + length, SECRET_BYTES_MAX - length);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            code = error_set(error, EP_EACCESS, "%s cannot be read: %s", path, strerror(errno));
+            code = base_error_set(error, EP_EACCESS, "%s cannot be read: %s", path, strerror(errno));
         if (got <= 0)
             break;
         length += (size_t)got;
@@ -76,14 +76,15 @@ int secret_read(const char *path, char **out, struct error *error)
     if (code == EP_OK) {
         char *line = first_line(text, length);
         if (line == NULL)
-            code = error_set(error, EP_EACCESS, "the first line of %s holds control characters", path);
+            code = base_error_set(error, EP_EACCESS, "the first line of %s holds control characters", path);
         else if (*line == '\0')
-            code = error_set(error, EP_EACCESS, "the first line of %s is empty, expected the token", path);
+            code =
+                base_error_set(error, EP_EACCESS, "the first line of %s is empty, expected the token", path);
         else if (length == SECRET_BYTES_MAX && memchr(text, '\0', SECRET_BYTES_MAX) == NULL)
-            code = error_set(error, EP_EACCESS, "the first line of %s is longer than %d bytes", path,
-                             SECRET_BYTES_MAX - 1);
+            code = base_error_set(error, EP_EACCESS, "the first line of %s is longer than %d bytes", path,
+                                  SECRET_BYTES_MAX - 1);
         else if ((line = strdup(line)) == NULL)
-            code = error_set(error, EP_ENOMEM, "out of memory");
+            code = base_error_set(error, EP_ENOMEM, "out of memory");
         else
             *out = line;
     }

@@ -5,8 +5,8 @@
 
 #include "src/base/error.h"
 
-/* Reads a secret: first line of a file that nobody but its owner (us or root) can read. EP_EACCESS with words
- * otherwise. */
-int secret_read(const char *path, char **out, struct error *error);
+/* Reads a secret: first line of a file that nobody but its owner (us or root) can read. EP_EACCESS with a
+ * message otherwise. */
+int base_secret_read(const char *path, char **out, struct error *error);
 
 #endif

@@ -12,7 +12,6 @@
 #include <stdint.h>
 #include <string.h>
 
-
 #define WORD_MAX 64 /* longer ones are no mistyped key */
 #define PREFIX_LEAST 4
 
@@ -62,7 +61,7 @@ static bool begins_alike(const char *one, const char *other)
     return true;
 }
 
-const char *suggest_near(const char *word, const char *const *words)
+const char *base_suggest_near(const char *word, const char *const *words)
 {
     size_t length = strlen(word);
     if (length == 0 || length > WORD_MAX)

@@ -3,8 +3,7 @@
 #ifndef BASE_SUGGEST_H
 #define BASE_SUGGEST_H
 
-
 /* The nearest of `words` (NULL-ended) to `word`, or NULL when none is near. */
-const char *suggest_near(const char *word, const char *const *words);
+const char *base_suggest_near(const char *word, const char *const *message);
 
 #endif

@@ -6,7 +6,7 @@
  * Invariants
  *  1. Nothing is read half: a text is a duration to its last byte, or it is refused.
  *  2. No overflow: a number that does not fit is refused with errno ERANGE, never wrapped.
- *  3. What unit_duration_text writes, unit_duration_ms reads back to the same value.
+ *  3. What base_units_duration_text writes, base_units_duration_ms reads back to the same value.
  */
 #include "src/base/units.h"
 
@@ -18,7 +18,6 @@
 #include <time.h>
 
 #include "src/base/error.h"
-
 
 struct unit {
     const char *name;
@@ -74,9 +73,9 @@ static bool read_digits(const char **text, uint64_t *value, bool *large)
     return some;
 }
 
-int unit_duration_ms(const char *text, uint64_t *ms)
+int base_units_duration_ms(const char *text, uint64_t *ms)
 {
-    if (strcmp(text, "0") == 0) { /* nought is the same in every unit */
+    if (strcmp(text, "0") == 0) { /* zero is the same in every unit */
         *ms = 0;
         return EP_OK;
     }
@@ -105,13 +104,13 @@ int unit_duration_ms(const char *text, uint64_t *ms)
         next++;
         at += letters;
     } while (*at != '\0');
-    if (large || sum > UNIT_DURATION_MAX_MS)
+    if (large || sum > UNITS_DURATION_MAX_MS)
         return refuse(ERANGE);
     *ms = sum;
     return EP_OK;
 }
 
-int unit_size_bytes(const char *text, uint64_t *bytes)
+int base_units_size_bytes(const char *text, uint64_t *bytes)
 {
     uint64_t number;
     bool large = false;
@@ -128,7 +127,7 @@ int unit_size_bytes(const char *text, uint64_t *bytes)
     return refuse(EINVAL);
 }
 
-void unit_duration_text(uint64_t ms, char *buffer, size_t size)
+void base_units_duration_text(uint64_t ms, char *buffer, size_t size)
 {
     size_t used = 0;
     if (size == 0)
@@ -196,7 +195,7 @@ static bool is_rfc3339(const char *at)
            read_field(&at, 2, 0, 59, &value) && *at == '\0';
 }
 
-int unit_since_text(const char *text, int64_t now_ms, char *buffer, size_t size)
+int base_units_since_text(const char *text, int64_t now_ms, char *buffer, size_t size)
 {
     if (is_rfc3339(text)) {
         if ((size_t)snprintf(buffer, size, "%s", text) >= size)
@@ -204,7 +203,7 @@ int unit_since_text(const char *text, int64_t now_ms, char *buffer, size_t size)
         return EP_OK;
     }
     uint64_t ms;
-    if (unit_duration_ms(text, &ms) != EP_OK)
+    if (base_units_duration_ms(text, &ms) != EP_OK)
         return EP_EINVAL;
     if (now_ms < 0 || ms > (uint64_t)now_ms)
         return refuse(ERANGE); /* before 1970 */

@@ -9,7 +9,7 @@ static bool continues(unsigned char byte)
     return (byte & 0xC0) == 0x80;
 }
 
-size_t utf8_length(const char *at, const char *end)
+size_t base_utf8_length(const char *at, const char *end)
 {
     const unsigned char *byte = (const unsigned char *)at;
     size_t left = (size_t)(end - at);
@@ -34,23 +34,23 @@ size_t utf8_length(const char *at, const char *end)
     return 4;
 }
 
-void utf8_cut(char *text)
+void base_utf8_cut(char *text)
 {
     char *end = text + strlen(text), *last = end;
 
     while (last > text && end - last < 4 && continues((unsigned char)last[-1]))
         last--;
     /* the first byte of the last character, unless the text is none */
-    if (last > text && (unsigned char)last[-1] >= 0xC2 && utf8_length(last - 1, end) == 0)
+    if (last > text && (unsigned char)last[-1] >= 0xC2 && base_utf8_length(last - 1, end) == 0)
         last[-1] = '\0';
 }
 
-bool utf8_valid(const char *text, size_t bytes)
+bool base_utf8_valid(const char *text, size_t bytes)
 {
     const char *end = text + bytes;
 
     while (text < end) {
-        size_t length = utf8_length(text, end);
+        size_t length = base_utf8_length(text, end);
         if (length == 0)
             return false;
         text += length;
@@ -58,7 +58,7 @@ bool utf8_valid(const char *text, size_t bytes)
     return true;
 }
 
-size_t utf8_put(uint32_t point, char *at)
+size_t base_utf8_put(uint32_t point, char *at)
 {
     if (point < 0x80) {
         at[0] = (char)point;

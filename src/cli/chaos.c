@@ -33,14 +33,14 @@ static bool is_wanted(const struct cli *cli, const struct source_config *source)
 static int check_config(const struct cli *cli)
 {
     if (cli->config == NULL) {
-        cli_words(cli->config_path == NULL ? "no configuration given: use -c FILE"
-                                           : "the configuration has problems: eventpipe check lists them");
+        cli_message(cli->config_path == NULL ? "no configuration given: use -c FILE"
+                                             : "the configuration has problems: eventpipe check lists them");
         return CONTROL_USAGE;
     }
     for (size_t i = 0; i < cli->config->source_count; i++)
         if (is_wanted(cli, &cli->config->sources[i]))
             return CONTROL_DONE;
-    cli_words("there is no source \"%s\" in %s", cli->args[0], cli->config_path);
+    cli_message("there is no source \"%s\" in %s", cli->args[0], cli->config_path);
     return CONTROL_USAGE;
 }
 
@@ -54,7 +54,7 @@ static int check_stages(const struct cli *cli)
             struct error error = {0};
             if (stage_check(&source->stages[j], &error) == EP_OK)
                 continue;
-            cli_words("%s/%s: %s", source->id, source->stages[j].name, error.words);
+            cli_message("%s/%s: %s", source->id, source->stages[j].name, error.message);
             status = CONTROL_NO;
         }
     }
@@ -96,7 +96,7 @@ static char *describe(const struct cli *cli, struct error *error)
     cJSON_Delete(plan);
     free(config);
     if (text == NULL)
-        error_set(error, EP_ENOMEM, "out of memory");
+        base_error_set(error, EP_ENOMEM, "out of memory");
     return text;
 }
 
@@ -107,7 +107,7 @@ static int put_on_stdin(const char *text, struct error *error)
     int fd = memfd_create("chaos", MFD_CLOEXEC);
     if (fd < 0 || write(fd, text, bytes) != (ssize_t)bytes || lseek(fd, 0, SEEK_SET) != 0 ||
         dup2(fd, STDIN_FILENO) < 0)
-        error_set(error, EP_ESYSTEM, "cannot hand the configuration to the helper: %s", strerror(errno));
+        base_error_set(error, EP_ESYSTEM, "cannot hand the configuration to the helper: %s", strerror(errno));
     if (fd > STDERR_FILENO)
         close(fd);
     return error->code;
@@ -148,18 +148,18 @@ int cli_chaos(struct cli *cli)
     if (code != CONTROL_DONE)
         return code;
     if (access(helper, R_OK) != 0) {
-        cli_words("the helper program %s cannot be read (%s): install eventpipe again, or name the helper "
-                  "in " HELPER_VARIABLE,
-                  helper, strerror(errno));
+        cli_message("the helper program %s cannot be read (%s): install eventpipe again, or name the helper "
+                    "in " HELPER_VARIABLE,
+                    helper, strerror(errno));
         return CONTROL_NO;
     }
     char *plan = describe(cli, &error);
     if (plan != NULL && put_on_stdin(plan, &error) == EP_OK) {
         become_helper(cli, helper);
-        error_set(&error, EP_ESYSTEM, "cannot run python3 (%s): chaos needs it, install python3",
-                  strerror(errno));
+        base_error_set(&error, EP_ESYSTEM, "cannot run python3 (%s): chaos needs it, install python3",
+                       strerror(errno));
     }
-    cli_words("%s", error.words);
+    cli_message("%s", error.message);
     free(plan);
     return CONTROL_NO;
 }

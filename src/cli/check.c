@@ -9,42 +9,42 @@
 #include <string.h>
 
 #include "src/cli/cli.h"
-#include "src/source/source.h"
-#include "src/stage/stage.h"
 #include "src/cli/status.h"
 #include "src/cli/table.h"
+#include "src/source/source.h"
+#include "src/stage/stage.h"
 
 static void member(struct json_out *out, const char *name, const char *text)
 {
-    json_out_words(out, ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
-    json_out_string(out, text, strlen(text));
+    json_write_text(out, ",\"");
+    json_write_text(out, name);
+    json_write_text(out, "\":");
+    json_write_string(out, text, strlen(text));
 }
 
-static void report(struct cli *cli, unsigned line, const char *key, const char *words)
+static void report(struct cli *cli, unsigned line, const char *key, const char *message)
 {
     struct json_out *out = &cli->out;
     char number[16];
     snprintf(number, sizeof number, "%u", line);
     if (cli_given(cli, CLI_OPTION_JSON)) {
-        json_out_words(out, "{\"where\":\"config\"");
+        json_write_text(out, "{\"where\":\"config\"");
         member(out, "file", cli->config_path);
-        json_out_words(out, ",\"line\":");
-        json_out_words(out, line > 0 ? number : "null");
+        json_write_text(out, ",\"line\":");
+        json_write_text(out, line > 0 ? number : "null");
         member(out, "key", key);
-        member(out, "problem", words);
-        json_out_words(out, "}\n");
+        member(out, "problem", message);
+        json_write_text(out, "}\n");
         return;
     }
-    text_out(out, cli->config_path, 0);
-    json_out_words(out, ":");
-    json_out_words(out, line > 0 ? number : "");
-    json_out_words(out, line > 0 ? ": " : " ");
-    text_out(out, key, 0);
-    json_out_words(out, key[0] != '\0' ? ": " : "");
-    text_out(out, words, 0);
-    json_out_words(out, "\n");
+    cli_table_text_out(out, cli->config_path, 0);
+    json_write_text(out, ":");
+    json_write_text(out, line > 0 ? number : "");
+    json_write_text(out, line > 0 ? ": " : " ");
+    cli_table_text_out(out, key, 0);
+    json_write_text(out, key[0] != '\0' ? ": " : "");
+    cli_table_text_out(out, message, 0);
+    json_write_text(out, "\n");
 }
 
 /* What only a look at the machine tells: is the program there, does the plugin load, can the ca_file be read?
@@ -57,7 +57,7 @@ static size_t check_machine(struct cli *cli)
         char source[32];
         snprintf(source, sizeof source, "sources[%zu]", i);
         if (source_check(&cli->config->sources[i], &wrong) != EP_OK) {
-            report(cli, 0, source, wrong.words);
+            report(cli, 0, source, wrong.message);
             problems++;
         }
         for (size_t j = 0; j < cli->config->sources[i].stage_count; j++) {
@@ -66,7 +66,7 @@ static size_t check_machine(struct cli *cli)
             if (stage_check(&cli->config->sources[i].stages[j], &error) == EP_OK)
                 continue;
             snprintf(key, sizeof key, "sources[%zu].stages[%zu]", i, j);
-            report(cli, 0, key, error.words);
+            report(cli, 0, key, error.message);
             problems++;
         }
     }
@@ -76,17 +76,17 @@ static size_t check_machine(struct cli *cli)
 static int store_line(const char *text, size_t bytes, void *user)
 {
     struct cli *cli = user;
-    char *problem = cli_field((struct json_span){text, bytes}, "/problem");
-    json_out_words(&cli->out, "store: ");
-    text_out(&cli->out, problem != NULL ? problem : "", 0);
-    json_out_words(&cli->out, "\n");
+    char *problem = cli_queue_field((struct json_span){text, bytes}, "/problem");
+    json_write_text(&cli->out, "store: ");
+    cli_table_text_out(&cli->out, problem != NULL ? problem : "", 0);
+    json_write_text(&cli->out, "\n");
     free(problem);
     return EP_OK;
 }
 
 struct waiting {
     struct cli *cli;
-    bool told;
+    bool reported;
 };
 
 /* A check may take long, and says nothing meanwhile: a keeper that is at it is waited for, one that stands
@@ -99,12 +99,12 @@ static bool keeper_works(void *user)
         const struct shm_header *header = cli->segment.header;
         const struct shm_slot *keeper = segment_slot(&cli->segment, header->keeper_slot);
         if (atomic_load(&keeper->state) != SHM_SLOT_BUSY ||
-            status_halted(atomic_load(&keeper->pid), header->supervisor_pid))
+            cli_status_halted(atomic_load(&keeper->pid), header->supervisor_pid))
             return false;
     }
-    if (!waiting->told)
-        cli_words("%s: waiting for the keeper, which is at work", cli->instance);
-    waiting->told = true;
+    if (!waiting->reported)
+        cli_message("%s: waiting for the keeper, which is at work", cli->instance);
+    waiting->reported = true;
     return true;
 }
 
@@ -113,20 +113,20 @@ int cli_check(struct cli *cli)
     size_t problems = cli->problem_count;
     for (size_t i = 0; i < cli->problem_count; i++)
         report(cli, cli->problems[i].line, cli->problems[i].key != NULL ? cli->problems[i].key : "",
-               cli->problems[i].words != NULL ? cli->problems[i].words : "");
+               cli->problems[i].message != NULL ? cli->problems[i].message : "");
     problems += check_machine(cli);
     if (cli->config_path == NULL)
-        cli_words("%s: no configuration is known, only the store is checked", cli->instance);
+        cli_message("%s: no configuration is known, only the store is checked", cli->instance);
     else if (problems == 0)
-        cli_words("%s: no problems", cli->config_path);
+        cli_message("%s: no problems", cli->config_path);
     else
-        cli_words("%s: %zu problem%s", cli->config_path, problems, problems == 1 ? "" : "s");
+        cli_message("%s: %zu problem%s", cli->config_path, problems, problems == 1 ? "" : "s");
     struct waiting waiting = {.cli = cli};
-    struct control_question question = {.line = "{\"verb\":\"check\"}",
+    struct control_question question = {.line = "{\"command\":\"check\"}",
                                         .patience_ms = CLI_FIRST_MS,
                                         .works = keeper_works,
                                         .works_user = &waiting};
-    struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : store_line, .user = cli};
-    int status = cli_ask(cli, &question, &answer);
+    struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : store_line, .user = cli};
+    int status = cli_client_ask(cli, &question, &answer);
     return status == CONTROL_DONE && problems > 0 ? CONTROL_NO : status;
 }

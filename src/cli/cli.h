@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The command line: its table of verbs and options, and what one run of it knows. Runs in eventpipe alone. */
+/* The command line: its table of commands and options, and what one run of it knows. Runs in eventpipe
+ * alone. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -10,31 +11,31 @@
 #include "src/control/control.h"
 #include "src/json/json.h"
 
-/* The only list of options: id, long name, letter, argument, the groups of verbs that take it, help. */
-#define CLI_OPTIONS(X)                                                                                  \
-    X(CONFIG, "config", 'c', "FILE", CLI_ANY, "the daemon's configuration")                             \
-    X(INSTANCE, "instance", 'i', "INSTANCE", CLI_ANY, "the instance, by name")                          \
-    X(HELP, "help", 'h', NULL, CLI_ANY, "say what there is, and end")                                   \
-    X(VERSION, "version", 'V', NULL, CLI_ANY, "print the version, and end")                             \
-    X(JSON, "json", 0, NULL, CLI_DATA, "one JSON object a line")                                        \
-    X(WATCH, "watch", 0, NULL, CLI_STATUS, "again every second, until q or Ctrl-C")                     \
-    X(FIELDS, "fields", 'o', "FIELD,...", CLI_QUEUE, "these fields, separated by tabs")                 \
-    X(SOURCE, "source", 0, "SOURCE", CLI_SELECT | CLI_SHOW | CLI_IMPORT, "events of this source")       \
-    X(STAGE, "stage", 0, "[SOURCE/]STAGE", CLI_SELECT, "that wait for, or died at, this stage")         \
-    X(STATE, "state", 0, "STATE", CLI_SELECT, "ready, running, delayed, held or dead")                  \
-    X(DEVICE, "device", 0, "DEVICE", CLI_SELECT, "of this device (the event's address)")                \
-    X(TYPE, "type", 0, "TYPE", CLI_SELECT, "of this type")                                              \
-    X(OLDER, "older", 0, "DURATION", CLI_SELECT, "that arrived longer ago, such as 90s, 15m, 2h, 7d")   \
-    X(ERROR, "error", 0, "TEXT", CLI_SELECT, "whose error contains this text")                          \
-    X(LIMIT, "limit", 0, "N", CLI_SELECT | CLI_DEATHS, "at most so many: oldest events, latest deaths") \
-    X(DRY_RUN, "dry-run", 0, NULL, CLI_WRITE, "change nothing, say what would be changed")              \
-    X(SET, "set", 0, "CURSOR", CLI_CURSOR, "fetch from here on")                                        \
-    X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                      \
-    X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")                                  \
-    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long processes are killed (default 20)")              \
-    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source (default: as many as they process)")  \
-    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line (default: made up)")       \
-    X(SEED, "seed", 0, "N", CLI_CHAOS, "seed of the faults, to repeat a run")                           \
+/* The only list of options: id, long name, letter, argument, the groups of commands that take it, help. */
+#define CLI_OPTIONS(X)                                                                                    \
+    X(CONFIG, "config", 'c', "FILE", CLI_ANY, "the daemon's configuration")                               \
+    X(INSTANCE, "instance", 'i', "INSTANCE", CLI_ANY, "the instance, by name")                            \
+    X(HELP, "help", 'h', NULL, CLI_ANY, "show this help and exit")                                        \
+    X(VERSION, "version", 'V', NULL, CLI_ANY, "show version and exit")                                    \
+    X(JSON, "json", 0, NULL, CLI_DATA, "one JSON object a line")                                          \
+    X(WATCH, "watch", 0, NULL, CLI_STATUS, "again every second, until q or Ctrl-C")                       \
+    X(FIELDS, "fields", 'o', "FIELD,...", CLI_QUEUE, "these fields, separated by tabs")                   \
+    X(SOURCE, "source", 0, "SOURCE", CLI_SELECT | CLI_SHOW | CLI_IMPORT, "events of this source")         \
+    X(STAGE, "stage", 0, "[SOURCE/]STAGE", CLI_SELECT, "that wait for, or died at, this stage")           \
+    X(STATE, "state", 0, "STATE", CLI_SELECT, "ready, running, delayed, held or dead")                    \
+    X(ADDRESS, "address", 0, "ADDRESS", CLI_SELECT, "of this address")                                    \
+    X(TYPE, "type", 0, "TYPE", CLI_SELECT, "of this type")                                                \
+    X(OLDER, "older", 0, "DURATION", CLI_SELECT, "that arrived longer ago, such as 90s, 15m, 2h, 7d")     \
+    X(ERROR, "error", 0, "TEXT", CLI_SELECT, "whose error contains this text")                            \
+    X(LIMIT, "limit", 0, "N", CLI_SELECT | CLI_CRASHES, "at most so many: oldest events, latest crashes") \
+    X(DRY_RUN, "dry-run", 0, NULL, CLI_WRITE, "change nothing, say what would be changed")                \
+    X(SET, "set", 0, "CURSOR", CLI_CURSOR, "fetch from here on")                                          \
+    X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                        \
+    X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")                                    \
+    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long processes are killed (default 20)")                \
+    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source (default: as many as they process)")    \
+    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line (default: made up)")         \
+    X(SEED, "seed", 0, "N", CLI_CHAOS, "seed of the faults, to repeat a run")                             \
     X(YES, "yes", 0, NULL, CLI_CHAOS, "run the stages and kill them in the middle")
 
 enum cli_group {
@@ -49,7 +50,7 @@ enum cli_group {
     CLI_ENDING = 256,
     CLI_IMPORT = 512,
     CLI_CHAOS = 1024,
-    CLI_DEATHS = 2048
+    CLI_CRASHES = 2048
 };
 
 enum cli_option_id {
@@ -69,28 +70,28 @@ struct cli_option {
 extern const struct cli_option cli_options[CLI_OPTION_COUNT];
 
 struct cli;
-struct cli_verb {
+struct cli_command {
     const char *name, *arguments, *help;
     unsigned groups;
     int least, most;             /* arguments; most -1 = any number */
     int (*run)(struct cli *cli); /* returns the exit status */
 };
-extern const struct cli_verb cli_verbs[]; /* ends with a NULL name */
+extern const struct cli_command cli_commands[]; /* ends with a NULL name */
 
 #define CLI_PROBLEMS_MAX 200
 
 struct cli_problem {
     unsigned line;
-    char *key, *words;
+    char *key, *message;
 };
 
 struct cli {
-    const struct cli_verb *verb;
+    const struct cli_command *command;
     const char *values[CLI_OPTION_COUNT]; /* NULL = not given; "" for an option without argument */
-    char **args;                          /* of the verb */
+    char **args;                          /* of the command */
     int arg_count;
 
-    /* the instance (cli_target) */
+    /* the instance (cli_instance_target) */
     char instance[SHM_NAME_BYTES];
     char *config_path, *control, *storage; /* NULL = not known */
     struct config *config;                 /* NULL: none, or it has problems */
@@ -102,7 +103,7 @@ struct cli {
 
     struct json_out out; /* data not yet written to stdout */
     bool output_failed;
-    char parting[1200]; /* words to be said once the data is written */
+    char final_message[1200]; /* message to be printed once the data is written */
 };
 
 static inline bool cli_given(const struct cli *cli, enum cli_option_id option)
@@ -110,48 +111,48 @@ static inline bool cli_given(const struct cli *cli, enum cli_option_id option)
     return cli->values[option] != NULL;
 }
 
-/* cli_options.c. 0, or CONTROL_USAGE with words. */
-int cli_parse(struct cli *cli, int argc, char **argv, struct error *error);
-void cli_usage(struct json_out *out);                                   /* all of it */
-void cli_usage_verb(const struct cli_verb *verb, struct json_out *out); /* one verb's */
-const struct cli_verb *cli_verb_find(const char *name);
+/* cli_options.c. 0, or CONTROL_USAGE with a message. */
+int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *error);
+void cli_options_usage(struct json_out *out);                                            /* all of it */
+void cli_options_usage_command(const struct cli_command *command, struct json_out *out); /* one command's */
+const struct cli_command *cli_command_find(const char *name);
 
-/* cli_select.c: the request for the keeper; 0, or CONTROL_USAGE with words. */
-int cli_request(const struct cli *cli, struct json_out *out, struct error *error);
+/* cli_select.c: the request for the keeper; 0, or CONTROL_USAGE with a message. */
+int cli_select_request(const struct cli *cli, struct json_out *out, struct error *error);
 
-/* cli_target.c: which instance. 0, or an exit status with words. */
-int cli_target(struct cli *cli, struct error *error);
-int cli_attach(struct cli *cli); /* (again) */
-void cli_close(struct cli *cli);
+/* cli_target.c: which instance. 0, or an exit status with a message. */
+int cli_instance_target(struct cli *cli, struct error *error);
+int cli_instance_attach(struct cli *cli); /* (again) */
+void cli_instance_close(struct cli *cli);
 
-/* cli_talk.c */
-#define CLI_FIRST_MS 5000 /* a verb that only looks asks the store itself when nothing came by then */
+/* client.c */
+#define CLI_FIRST_MS 5000 /* a command that only looks asks the store itself when nothing came by then */
 struct cli_answer {
-    control_on_line *see; /* data lines; NULL = printed as they are */
+    control_on_line *on_line; /* data lines; NULL = printed as they are */
     void *user;
     uint64_t lines;
-    bool quiet; /* words of a good end are not worth a line */
+    bool quiet; /* the message of a good end is not worth a line */
 };
-/* Asks the daemon; a reading verb, when it is down, asks the store. Returns the exit status; the answer's
- * words are said when the data is written. */
-int cli_ask(struct cli *cli, const struct control_question *question, struct cli_answer *answer);
-void cli_words(const char *format, ...)
+/* Asks the daemon; a reading command, when it is down, asks the store. Returns the exit status; the answer's
+ * the message is printed when the data is written. */
+int cli_client_ask(struct cli *cli, const struct control_question *question, struct cli_answer *answer);
+void cli_message(const char *format, ...)
     __attribute__((format(printf, 1, 2))); /* on stderr, "eventpipe: " before them */
 
 /* Writes what stdout takes now; what it does not is kept, so that a pager never holds up the daemon. */
 void cli_out_try(struct cli *cli);
-/* Writes the rest, then says the parting words; CONTROL_NO when it cannot be written, else the status given.
+/* Writes the rest, then says the final message; CONTROL_NO when it cannot be written, else the status given.
  */
 int cli_out_end(struct cli *cli, int status);
 size_t cli_width(void); /* of the terminal; 0: stdout is none */
 bool cli_colours(void);
 
 /* cli_status.c, cli_queue.c, cli_show.c, cli_order.c, cli_inject.c, cli_import.c, cli_check.c, cli_chaos.c,
- * cli_deaths.c */
+ * cli_crashes.c */
 int cli_status(struct cli *cli);
 int cli_queue(struct cli *cli);
 int cli_show(struct cli *cli);
-int cli_deaths(struct cli *cli);
+int cli_crashes(struct cli *cli);
 int cli_trace(struct cli *cli);
 int cli_change(struct cli *cli);
 int cli_cursor(struct cli *cli);
@@ -163,12 +164,12 @@ int cli_check(struct cli *cli);
 int cli_chaos(struct cli *cli);
 
 /* A value of a data line as text for people: null and what is missing is "". To be freed. */
-char *cli_field(struct json_span line, const char *pointer);
+char *cli_queue_field(struct json_span line, const char *pointer);
 /* An age in whole seconds, as a data line has it. */
-void cli_age(struct json_span line, const char *pointer, char *buffer, size_t size);
+void cli_queue_age(struct json_span line, const char *pointer, char *buffer, size_t size);
 /* Fields that queue -o takes, NULL-ended. */
 extern const char *const cli_queue_fields[];
 /* A value spread over lines, its tokens byte for byte as they are. */
-void cli_pretty(struct json_out *out, struct json_span value, size_t indent);
+void cli_show_pretty(struct json_out *out, struct json_span value, size_t indent);
 
 #endif

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One question to the daemon, and what comes of it: the connection, the answer's lines, the words at its end.
- * While the daemon is down a reading verb is answered from the store: by the keeper's own verb engine, in a
- * child of ours, over a socket pair, so that there is one way to ask and one way to answer.
+ * One question to the daemon, and what comes of it: the connection, the answer's lines, the message at its
+ * end. While the daemon is down a reading command is answered from the store: by the keeper's own command
+ * engine, in a child of ours, over a socket pair, so that there is one way to ask and one way to answer.
  *
  * Invariants
- *  1. Data goes to stdout, words go to stderr.
+ *  1. Data goes to stdout, messages go to stderr.
  *  2. The daemon's answer is taken in as fast as it comes, whatever stdout does: a pager delays nobody but
  * its user.
  */
@@ -24,17 +24,17 @@
 
 #define PIPE_PIECE 4096 /* a pipe that poll calls writable takes as much without blocking */
 
-void cli_words(const char *format, ...)
+void cli_message(const char *format, ...)
 {
-    char words[4096];
+    char message[4096];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof words, format, arguments);
+    vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     struct json_out clean = {0};
-    text_out(&clean, words, 0);
+    cli_table_text_out(&clean, message, 0);
     fprintf(stderr, "eventpipe: %s\n", clean.text != NULL ? clean.text : "");
-    json_out_free(&clean);
+    json_write_free(&clean);
 }
 
 size_t cli_width(void)
@@ -59,7 +59,7 @@ static void write_out(struct cli *cli, bool wait)
     size_t done = 0;
     if (cli->out.failed && !cli->output_failed) {
         cli->output_failed = true;
-        cli_words("out of memory");
+        cli_message("out of memory");
     }
     while (done < cli->out.bytes && !cli->output_failed) {
         struct pollfd outlet = {.fd = STDOUT_FILENO, .events = POLLOUT};
@@ -68,7 +68,7 @@ static void write_out(struct cli *cli, bool wait)
         size_t piece = cli->out.bytes - done < PIPE_PIECE ? cli->out.bytes - done : PIPE_PIECE;
         ssize_t written = write(STDOUT_FILENO, cli->out.text + done, piece);
         if (written < 0 && errno != EINTR && errno != EAGAIN) {
-            cli_words("cannot write the output: %s", strerror(errno));
+            cli_message("cannot write the output: %s", strerror(errno));
             cli->output_failed = true;
         }
         done += written > 0 ? (size_t)written : 0;
@@ -88,9 +88,9 @@ void cli_out_try(struct cli *cli)
 int cli_out_end(struct cli *cli, int status)
 {
     write_out(cli, true);
-    if (cli->parting[0] != '\0')
-        cli_words("%s", cli->parting);
-    cli->parting[0] = '\0';
+    if (cli->final_message[0] != '\0')
+        cli_message("%s", cli->final_message);
+    cli->final_message[0] = '\0';
     return cli->output_failed ? CONTROL_NO : status;
 }
 
@@ -109,22 +109,22 @@ static void serve_from_store(const struct cli *cli, const char *line, int fd)
     }
     if (store_open(&options, &store, &error) != EP_OK) {
         control_end(fd, error.code == EP_ESTORE ? CONTROL_NO : CONTROL_DOWN, "its store cannot be read: %s",
-                    error.words);
+                    error.message);
         return;
     }
     cJSON *request = cJSON_Parse(line);
     const struct admin admin = {.store = store, .config = cli->config, .daemon_up = false};
-    admin_serve(&admin, request, fd, NULL);
+    control_admin_serve(&admin, request, fd, NULL);
     cJSON_Delete(request);
     store_close(&store);
 }
 
-static int ask_store(struct cli *cli, const struct control_question *question, control_on_line *see,
+static int ask_store(struct cli *cli, const struct control_question *question, control_on_line *on_line,
                      void *user, struct error *error)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
-        return error_set(error, EP_ESYSTEM, "cannot make a socket: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot make a socket: %s", strerror(errno));
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
@@ -136,32 +136,32 @@ static int ask_store(struct cli *cli, const struct control_question *question, c
     struct control_question patient = *question;
     patient.works = NULL;
     patient.patience_ms = UINT64_MAX; /* the child ends by itself: there is nobody to wait for in vain */
-    int code = pid < 0 ? error_set(error, EP_ESYSTEM, "cannot fork: %s", strerror(errno))
-                       : control_ask(ends[0], &patient, see, user, error);
+    int code = pid < 0 ? base_error_set(error, EP_ESYSTEM, "cannot fork: %s", strerror(errno))
+                       : control_ask(ends[0], &patient, on_line, user, error);
     close(ends[0]);
     while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         continue;
     return code;
 }
 
-/* ---- asking ---- */
+/* ---- exchange ---- */
 
-struct asking {
+struct exchange {
     struct cli *cli;
     struct cli_answer *answer;
 };
 
-static int see_line(const char *line, size_t bytes, void *user)
+static int forward_line(const char *line, size_t bytes, void *user)
 {
-    struct asking *asking = user;
-    struct cli *cli = asking->cli;
+    struct exchange *exchange = user;
+    struct cli *cli = exchange->cli;
     int code = EP_OK;
-    asking->answer->lines++;
-    if (asking->answer->see != NULL) {
-        code = asking->answer->see(line, bytes, asking->answer->user);
+    exchange->answer->lines++;
+    if (exchange->answer->on_line != NULL) {
+        code = exchange->answer->on_line(line, bytes, exchange->answer->user);
     } else {
-        json_out_raw(&cli->out, line, bytes);
-        json_out_words(&cli->out, "\n");
+        json_write_raw(&cli->out, line, bytes);
+        json_write_text(&cli->out, "\n");
     }
     cli_out_try(cli);
     return code != EP_OK ? code : cli->output_failed ? EP_ESYSTEM : EP_OK;
@@ -170,51 +170,51 @@ static int see_line(const char *line, size_t bytes, void *user)
 static int down(const struct cli *cli, const struct error *reason, bool reads)
 {
     if (cli->alive)
-        cli_words("%s: the daemon runs (pid %d), but %s%s", cli->instance,
-                  (int)cli->segment.header->supervisor_pid, reason->words,
-                  reads ? "; looking into its store" : "");
+        cli_message("%s: the daemon runs (pid %d), but %s%s", cli->instance,
+                    (int)cli->segment.header->supervisor_pid, reason->message,
+                    reads ? "; looking into its store" : "");
     else
-        cli_words("%s: the daemon is down%s", cli->instance,
-                  reads ? "; looking into its store" : ": nothing was changed, since only the daemon can");
+        cli_message("%s: the daemon is down%s", cli->instance,
+                    reads ? "; looking into its store" : ": nothing was changed, since only the daemon can");
     return CONTROL_DOWN;
 }
 
-/* Keeps the answer's words for the end; those of an earlier answer are said now. */
-static void part(struct cli *cli, const char *words)
+/* Keeps the answer's message for the end; that of an earlier answer is printed now. */
+static void part(struct cli *cli, const char *message)
 {
-    if (cli->parting[0] != '\0')
-        cli_words("%s", cli->parting);
-    snprintf(cli->parting, sizeof cli->parting, "%s: %s", cli->instance, words);
+    if (cli->final_message[0] != '\0')
+        cli_message("%s", cli->final_message);
+    snprintf(cli->final_message, sizeof cli->final_message, "%s: %s", cli->instance, message);
 }
 
-int cli_ask(struct cli *cli, const struct control_question *question, struct cli_answer *answer)
+int cli_client_ask(struct cli *cli, const struct control_question *question, struct cli_answer *answer)
 {
     struct error error = {0};
-    struct asking asking = {cli, answer};
-    const struct control_verb *verb = control_verb_find(cli->verb->name);
-    bool reads = verb != NULL && verb->keeper && !verb->changes && !cli_given(cli, CLI_OPTION_SET);
+    struct exchange exchange = {cli, answer};
+    const struct control_command *command = control_command_find(cli->command->name);
+    bool reads = command != NULL && command->keeper && !command->changes && !cli_given(cli, CLI_OPTION_SET);
     int fd = -1, code = control_connect(cli->control, &fd, &error);
     bool connected = code == EP_OK, aside = code == EP_ENOENT;
     struct control_question timed = *question;
     if (reads)
         timed.first_ms = CLI_FIRST_MS;
     if (connected) {
-        code = control_ask(fd, &timed, see_line, &asking, &error);
+        code = control_ask(fd, &timed, forward_line, &exchange, &error);
         close(fd);
     }
     if (code == EP_ESTATE && reads && answer->lines == 0) {
         aside = true; /* the supervisor or the keeper stands still: whoever looks must not */
-        error_set(&error, EP_ESTATE, "it does not answer");
+        base_error_set(&error, EP_ESTATE, "it does not answer");
     }
     if (aside) {
         int status = down(cli, &error, reads);
         if (!reads)
             return status;
-        code = ask_store(cli, question, see_line, &asking, &error);
+        code = ask_store(cli, question, forward_line, &exchange, &error);
     }
     if (cli->output_failed)
         return CONTROL_NO;
-    if (error.words[0] != '\0' && !(code == CONTROL_DONE && answer->quiet && answer->lines > 0))
-        part(cli, error.words);
+    if (error.message[0] != '\0' && !(code == CONTROL_DONE && answer->quiet && answer->lines > 0))
+        part(cli, error.message);
     return code < 0 ? CONTROL_NO : code;
 }

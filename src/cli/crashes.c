@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * deaths: which processes died, when, how, after how long a life, over which event, and what they said last.
+ * crashes: which processes crashed, when, how, after what uptime, over which event, and what they said last.
  * Runs in eventpipe, needs nobody's help: what the keeper has stored is read from the store, what it has not
  * from the segment, also from one that a killed daemon left.
  *
- * The segment is read first: a death that is stored meanwhile is then seen twice, and shown once.
+ * The segment is read first: a crash that is stored meanwhile is then seen twice, and shown once.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -13,15 +13,15 @@
 #include <string.h>
 
 #include "shm/crash_log.h"
-#include "src/control/admin.h"
 #include "src/cli/cli.h"
-#include "src/store/crash.h"
 #include "src/cli/status.h"
 #include "src/cli/table.h"
+#include "src/control/admin.h"
+#include "src/store/crash.h"
 
 struct fresh {
     bool stored; /* by now */
-    struct shm_death death;
+    struct shm_crash crash;
 };
 
 struct list {
@@ -29,27 +29,27 @@ struct list {
     const char *source, *stage; /* only these; NULL = all */
     size_t source_bytes;
     bool source_known, stage_known;
-    struct json_out *lines; /* one JSON text a death that is to be shown */
+    struct json_out *lines; /* one JSON text a crash that is to be shown */
     size_t count;
     struct fresh *fresh; /* in the segment only, as far as is known yet */
     size_t fresh_count;
 };
 
-static bool wanted(const struct list *list, const struct store_death *death)
+static bool wanted(const struct list *list, const struct store_crash *crash)
 {
     if (list->source == NULL)
         return true;
-    return strlen(death->source) == list->source_bytes &&
-           memcmp(death->source, list->source, list->source_bytes) == 0 &&
-           (list->stage == NULL || strcmp(death->stage, list->stage) == 0);
+    return strlen(crash->source) == list->source_bytes &&
+           memcmp(crash->source, list->source, list->source_bytes) == 0 &&
+           (list->stage == NULL || strcmp(crash->stage, list->stage) == 0);
 }
 
 static void number(struct json_out *out, const char *name, int64_t value)
 {
-    json_out_words(out, ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
-    json_out_int(out, value);
+    json_write_text(out, ",\"");
+    json_write_text(out, name);
+    json_write_text(out, "\":");
+    json_write_int(out, value);
 }
 
 static const char *or_null(const char *text)
@@ -57,50 +57,50 @@ static const char *or_null(const char *text)
     return text[0] != '\0' ? text : NULL;
 }
 
-static void add_json(const struct store_death *death, struct json_out *out)
+static void add_json(const struct store_crash *crash, struct json_out *out)
 {
     char time[32];
-    admin_time(death->died_ms, time, sizeof time);
-    json_out_words(out, "{\"died\":");
-    json_out_string(out, time, strlen(time));
-    admin_member(out, "process", death->process);
-    admin_member(out, "kind", death->kind);
-    admin_member(out, "source", or_null(death->source));
-    admin_member(out, "stage", or_null(death->stage));
-    number(out, "pid", death->pid);
-    number(out, "lived_ms", (int64_t)death->lived_ms);
-    admin_member(out, "cause", death->cause);
-    number(out, "code", death->code);
-    admin_member(out, "how", death->how);
-    if (death->event != 0)
-        number(out, "number", (int64_t)store_event_number(death->event));
+    control_admin_time(crash->crashed_ms, time, sizeof time);
+    json_write_text(out, "{\"crashed\":");
+    json_write_string(out, time, strlen(time));
+    control_admin_member(out, "process", crash->process);
+    control_admin_member(out, "kind", crash->kind);
+    control_admin_member(out, "source", or_null(crash->source));
+    control_admin_member(out, "stage", or_null(crash->stage));
+    number(out, "pid", crash->pid);
+    number(out, "uptime_ms", (int64_t)crash->uptime_ms);
+    control_admin_member(out, "cause", crash->cause);
+    number(out, "code", crash->code);
+    control_admin_member(out, "how", crash->how);
+    if (crash->event != 0)
+        number(out, "number", (int64_t)store_event_number(crash->event));
     else
-        json_out_words(out, ",\"number\":null");
-    admin_member(out, "uid", or_null(death->uid));
-    admin_member(out, "last_words", or_null(death->words));
-    json_out_words(out, "}");
+        json_write_text(out, ",\"number\":null");
+    control_admin_member(out, "uid", or_null(crash->uid));
+    control_admin_member(out, "last_output", or_null(crash->last_output));
+    json_write_text(out, "}");
 }
 
-static int add(struct list *list, const struct store_death *death)
+static int add(struct list *list, const struct store_crash *crash)
 {
-    if (!wanted(list, death))
+    if (!wanted(list, crash))
         return EP_OK;
     struct json_out *lines = reallocarray(list->lines, list->count + 1, sizeof *lines);
     if (lines == NULL)
         return EP_ENOMEM;
     list->lines = lines;
     lines[list->count] = (struct json_out){0};
-    add_json(death, &lines[list->count]);
+    add_json(crash, &lines[list->count]);
     return lines[list->count++].failed ? EP_ENOMEM : EP_OK;
 }
 
-static int see_stored(const struct store_death *death, void *user)
+static int on_stored_crash(const struct store_crash *crash, void *user)
 {
     struct list *list = user;
     for (size_t i = 0; i < list->fresh_count; i++)
-        if (list->fresh[i].death.died_ms == death->died_ms && list->fresh[i].death.pid == death->pid)
+        if (list->fresh[i].crash.crashed_ms == crash->crashed_ms && list->fresh[i].crash.pid == crash->pid)
             list->fresh[i].stored = true;
-    return add(list, death);
+    return add(list, crash);
 }
 
 static int read_segment(struct list *list)
@@ -108,12 +108,12 @@ static int read_segment(struct list *list)
     const struct segment *segment = &list->cli->segment;
     if (list->cli->attached != 0)
         return EP_OK;
-    list->fresh = calloc(SHM_DEATHS, sizeof *list->fresh);
+    list->fresh = calloc(SHM_CRASHES, sizeof *list->fresh);
     if (list->fresh == NULL)
         return EP_ENOMEM;
-    uint64_t end = deaths_end(segment);
-    for (uint64_t at = deaths_first(segment); at < end && list->fresh_count < SHM_DEATHS; at++)
-        if (deaths_read(segment, at, &list->fresh[list->fresh_count].death))
+    uint64_t end = crash_log_end(segment);
+    for (uint64_t at = crash_log_first(segment); at < end && list->fresh_count < SHM_CRASHES; at++)
+        if (crash_log_read(segment, at, &list->fresh[list->fresh_count].crash))
             list->fresh_count++;
     return EP_OK;
 }
@@ -147,7 +147,7 @@ struct stored_source {
     int64_t id; /* of the source that is asked for, 0 = not found */
 };
 
-static int see_source(int64_t id, const char *name, void *user)
+static int on_source(int64_t id, const char *name, void *user)
 {
     struct stored_source *found = user;
     if (is_source(found->list, name))
@@ -155,7 +155,7 @@ static int see_source(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-static int see_stage(int64_t id, const char *name, void *user)
+static int on_stage(int64_t id, const char *name, void *user)
 {
     struct list *list = user;
     (void)id;
@@ -167,24 +167,24 @@ static int see_stage(int64_t id, const char *name, void *user)
 static int know_from_store(struct list *list, struct store *store)
 {
     struct stored_source found = {.list = list};
-    int code = store_each_source(store, see_source, &found);
+    int code = store_each_source(store, on_source, &found);
     list->source_known |= found.id != 0;
-    return code == EP_OK && found.id != 0 ? store_each_stage(store, found.id, see_stage, list) : code;
+    return code == EP_OK && found.id != 0 ? store_each_stage(store, found.id, on_stage, list) : code;
 }
 
-/* Why nobody of it has died. */
+/* Why no process of it has crashed. */
 static void say_none(const struct list *list)
 {
     const struct cli *cli = list->cli;
     if (list->source == NULL)
-        cli_words("%s: no process of it has died that was not to end", cli->instance);
+        cli_message("%s: no process of this instance has crashed", cli->instance);
     else if (!list->source_known)
-        cli_words("%s: there is no source %.*s", cli->instance, (int)list->source_bytes, list->source);
+        cli_message("%s: there is no source %.*s", cli->instance, (int)list->source_bytes, list->source);
     else if (list->stage != NULL && !list->stage_known)
-        cli_words("%s: source %.*s has no stage %s", cli->instance, (int)list->source_bytes, list->source,
-                  list->stage);
+        cli_message("%s: source %.*s has no stage %s", cli->instance, (int)list->source_bytes, list->source,
+                    list->stage);
     else
-        cli_words("%s: no process of %s has died that was not to end", cli->instance, cli->args[0]);
+        cli_message("%s: no process of %s has crashed", cli->instance, cli->args[0]);
 }
 
 static int read_store(struct list *list, uint64_t *dropped, struct error *error)
@@ -193,15 +193,15 @@ static int read_store(struct list *list, uint64_t *dropped, struct error *error)
     struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
     struct store *store = NULL;
     if (cli->storage == NULL)
-        return error_set(error, EP_ENOENT, "where its store is, is not known: give -c FILE");
+        return base_error_set(error, EP_ENOENT, "where its store is, is not known: give -c FILE");
     int code = store_open(&options, &store, error);
     if (code != EP_OK)
         return code;
-    code = store_each_death(store, see_stored, list, dropped);
+    code = store_each_crash(store, on_stored_crash, list, dropped);
     if (code == EP_OK && list->source != NULL)
         code = know_from_store(list, store);
     if (code != EP_OK)
-        error_set(error, code, "%s", code == EP_ENOMEM ? "out of memory" : store_words(store));
+        base_error_set(error, code, "%s", code == EP_ENOMEM ? "out of memory" : store_errmsg(store));
     store_close(&store);
     return code;
 }
@@ -209,31 +209,31 @@ static int read_store(struct list *list, uint64_t *dropped, struct error *error)
 /* ---- for people ---- */
 
 static const struct table_column columns[] = {
-    {"DIED", false, false, false}, {"PROCESS", false, true, false}, {"PID", true, false, false},
-    {"LIVED", true, false, false}, {"EVENT", false, true, false},   {"HOW", false, true, false},
+    {"CRASHED", false, false, false}, {"PROCESS", false, true, false}, {"PID", true, false, false},
+    {"UPTIME", true, false, false},   {"EVENT", false, true, false},   {"HOW", false, true, false},
 };
 
 static void cell(struct table *table, struct json_span line, const char *pointer)
 {
-    char *text = cli_field(line, pointer);
-    table_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
+    char *text = cli_queue_field(line, pointer);
+    cli_table_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
     free(text);
 }
 
 /* The UID, or where it is not known the number that log and status name. */
 static void event_cell(struct table *table, struct json_span line)
 {
-    char *uid = cli_field(line, "/uid");
+    char *uid = cli_queue_field(line, "/uid");
     cell(table, line, uid != NULL && uid[0] != '\0' ? "/uid" : "/number");
     free(uid);
 }
 
 static void how_cell(struct table *table, struct json_span line)
 {
-    char *how = cli_field(line, "/how"), *last = cli_field(line, "/last_words"), all[1024];
+    char *how = cli_queue_field(line, "/how"), *last = cli_queue_field(line, "/last_output"), all[1024];
     if (how != NULL && last != NULL) {
-        snprintf(all, sizeof all, "%s%s%s", how, last[0] != '\0' ? "; last words: " : "", last);
-        table_cell(table, all, NULL);
+        snprintf(all, sizeof all, "%s%s%s", how, last[0] != '\0' ? "; last stderr output: " : "", last);
+        cli_table_cell(table, all, NULL);
     } else {
         table->failed = true;
     }
@@ -244,23 +244,23 @@ static void how_cell(struct table *table, struct json_span line)
 static void print_table(const struct list *list, size_t first)
 {
     struct table table = {0};
-    table_open(&table, columns, sizeof columns / sizeof columns[0]);
+    cli_table_open(&table, columns, sizeof columns / sizeof columns[0]);
     for (size_t i = first; i < list->count; i++) {
         struct json_span line = {list->lines[i].text, list->lines[i].bytes}, value;
-        int64_t lived_ms = 0;
+        int64_t uptime_ms = 0;
         char age[40];
-        cell(&table, line, "/died");
+        cell(&table, line, "/crashed");
         cell(&table, line, "/process");
         cell(&table, line, "/pid");
-        if (json_find(line, "/lived_ms", &value))
-            json_int64(value, &lived_ms);
-        status_age_text((uint64_t)lived_ms, age, sizeof age);
-        table_cell(&table, age, NULL);
+        if (json_find(line, "/uptime_ms", &value))
+            json_int64(value, &uptime_ms);
+        cli_status_age_text((uint64_t)uptime_ms, age, sizeof age);
+        cli_table_cell(&table, age, NULL);
         event_cell(&table, line);
         how_cell(&table, line);
     }
-    table_print(&table, &list->cli->out, cli_width(), 0, true);
-    table_close(&table);
+    cli_table_print(&table, &list->cli->out, cli_width(), 0, true);
+    cli_table_close(&table);
 }
 
 static void print(const struct list *list, uint64_t limit)
@@ -271,12 +271,12 @@ static void print(const struct list *list, uint64_t limit)
         return;
     }
     for (size_t i = first; i < list->count; i++) {
-        json_out_raw(&list->cli->out, list->lines[i].text, list->lines[i].bytes);
-        json_out_words(&list->cli->out, "\n");
+        json_write_raw(&list->cli->out, list->lines[i].text, list->lines[i].bytes);
+        json_write_text(&list->cli->out, "\n");
     }
 }
 
-/* ---- the verb ---- */
+/* ---- the command ---- */
 
 static int read_limit(const struct cli *cli, uint64_t *limit)
 {
@@ -289,37 +289,37 @@ static int read_limit(const struct cli *cli, uint64_t *limit)
     *limit = strtoull(text, &end, 10);
     if (text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && *limit > 0)
         return 0;
-    cli_words("--limit: expected a number from 1 on, found \"%s\"", text);
+    cli_message("--limit: expected a number from 1 on, found \"%s\"", text);
     return CONTROL_USAGE;
 }
 
 static int fail(const struct list *list, const struct error *error)
 {
-    cli_words("%s: its store cannot be read: %s%s", list->cli->instance, error->words,
-              list->count > 0 ? "; what follows stands in shared memory only" : "");
+    cli_message("%s: its store cannot be read: %s%s", list->cli->instance, error->message,
+                list->count > 0 ? "; what follows stands in shared memory only" : "");
     return CONTROL_NO;
 }
 
-static int list_deaths(struct list *list, uint64_t limit)
+static int list_crashes(struct list *list, uint64_t limit)
 {
     struct cli *cli = list->cli;
     struct error error = {0};
     uint64_t dropped = 0;
     if (cli->attached == 0 && !cli->alive)
-        cli_words("%s: the daemon (pid %d) is gone, and did not end in order: its next start records that",
-                  cli->instance, (int)cli->segment.header->supervisor_pid);
+        cli_message("%s: the daemon (pid %d) is gone, and did not end cleanly: its next start records that",
+                    cli->instance, (int)cli->segment.header->supervisor_pid);
     int memory = read_segment(list);
     if (list->source != NULL && cli->config != NULL)
         know_from_config(list, cli->config);
     int code = memory == EP_OK ? read_store(list, &dropped, &error) : EP_OK;
     for (size_t i = 0; memory == EP_OK && i < list->fresh_count; i++) {
-        struct store_death row;
-        death_row(&list->fresh[i].death, &row);
+        struct store_crash row;
+        store_crash_row(&list->fresh[i].crash, &row);
         if (!list->fresh[i].stored)
             memory = add(list, &row);
     }
     if (memory != EP_OK) {
-        cli_words("out of memory");
+        cli_message("out of memory");
         return CONTROL_NO;
     }
     int status = list->count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
@@ -330,12 +330,12 @@ static int list_deaths(struct list *list, uint64_t limit)
     if (list->count > 0)
         print(list, limit);
     if (dropped > 0)
-        cli_words("%s: %" PRIu64 " more deaths are no longer kept, or were never written down", cli->instance,
-                  dropped);
+        cli_message("%s: %" PRIu64 " more crashes are no longer kept, or were never written down",
+                    cli->instance, dropped);
     return status;
 }
 
-int cli_deaths(struct cli *cli)
+int cli_crashes(struct cli *cli)
 {
     struct list list = {.cli = cli};
     uint64_t limit;
@@ -347,9 +347,9 @@ int cli_deaths(struct cli *cli)
         list.stage = slash != NULL ? slash + 1 : NULL;
     }
     if (status == 0)
-        status = list_deaths(&list, limit);
+        status = list_crashes(&list, limit);
     for (size_t i = 0; i < list.count; i++)
-        json_out_free(&list.lines[i]);
+        json_write_free(&list.lines[i]);
     free(list.lines);
     free(list.fresh);
     return status;

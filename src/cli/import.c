@@ -15,8 +15,8 @@
 
 #include "shm/slot.h"
 #include "src/cli/cli.h"
-#include "src/import/import.h"
 #include "src/cli/table.h"
+#include "src/import/import.h"
 
 struct importing {
     struct cli *cli;
@@ -40,7 +40,7 @@ static void ending_signals(sigset_t *set)
     sigaddset(set, SIGPIPE);
 }
 
-static bool told_to_end(void *user)
+static bool end_requested(void *user)
 {
     sigset_t pending, wanted;
     (void)user;
@@ -55,7 +55,7 @@ static int open_file(struct importing *importing)
     ending_signals(&ending);
     sigprocmask(SIG_BLOCK, &ending, &before);
     int code =
-        import_go_open(importing->cli->args[0], told_to_end, NULL, &importing->file, &importing->error);
+        import_go_open(importing->cli->args[0], end_requested, NULL, &importing->file, &importing->error);
     sigprocmask(SIG_SETMASK, &before, NULL); /* here it ends, if it was told to */
     return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
 }
@@ -87,7 +87,7 @@ static int hold(struct importing *importing)
     struct store_options options = store_options(importing);
     int code = store_hold(&options, 0, &importing->lock_fd, &importing->error);
     if (code == EP_EBUSY)
-        error_prefix(&importing->error, "stop the daemon first");
+        base_error_prefix(&importing->error, "stop the daemon first");
     return code;
 }
 
@@ -121,7 +121,7 @@ static int prepare(struct importing *importing)
     const char **stages = calloc(stage_count + 1, sizeof *stages);
     int64_t *ids = calloc(stage_count + 1, sizeof *ids);
     int code = names == NULL || stages == NULL || ids == NULL
-                   ? error_set(&importing->error, EP_ENOMEM, "out of memory")
+                   ? base_error_set(&importing->error, EP_ENOMEM, "out of memory")
                    : register_sources(importing, &options, names, stages, ids);
     if (code == EP_OK)
         code = store_open(&options, &importing->store, &importing->error);
@@ -131,7 +131,7 @@ static int prepare(struct importing *importing)
     return code;
 }
 
-static int see_source(int64_t id, const char *name, void *user)
+static int on_source(int64_t id, const char *name, void *user)
 {
     struct import *plan = user;
     for (size_t i = 0; i < plan->part_count; i++)
@@ -149,7 +149,7 @@ static int look(struct importing *importing)
     if (code == EP_OK)
         code = hold(importing);
     if (code == EP_OK)
-        code = store_each_source(importing->store, see_source, &importing->plan);
+        code = store_each_source(importing->store, on_source, &importing->plan);
     return code;
 }
 
@@ -177,8 +177,8 @@ static void line(struct json_out *out, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    text_out(out, text, 0);
-    json_out_words(out, "\n");
+    cli_table_text_out(out, text, 0);
+    json_write_text(out, "\n");
 }
 
 static const char *events(uint64_t count)
@@ -193,7 +193,7 @@ static void print_stages(struct json_out *out, const struct import_part *part, c
             line(out, "  %s: %" PRIu64 " %s %sgo on here", part->source->stages[i].name, part->at_stage[i],
                  events(part->at_stage[i]), would);
     if (part->complete > 0)
-        line(out, "  all stages done: %" PRIu64 " %s %sbe finished at once", part->complete,
+        line(out, "  all stages done: %" PRIu64 " %s %sbe completed at once", part->complete,
              events(part->complete), *would != '\0' ? would : "will ");
 }
 
@@ -239,59 +239,60 @@ static void print_part(struct json_out *out, const struct import_part *part, boo
 
 static void put_flag(struct json_out *out, const char *name, bool flag)
 {
-    json_out_key(out, name);
-    json_out_words(out, flag ? "true" : "false");
+    json_write_key(out, name);
+    json_write_text(out, flag ? "true" : "false");
 }
 
 static void put_stages(struct json_out *out, const struct import_part *part)
 {
-    json_out_words(out, ",\"stages\":[");
+    json_write_text(out, ",\"stages\":[");
     for (size_t i = 0; i < part->source->stage_count; i++) {
-        json_out_words(out, i > 0 ? ",{\"name\":" : "{\"name\":");
-        json_out_string(out, part->source->stages[i].name, strlen(part->source->stages[i].name));
-        json_out_member_uint(out, "events", part->at_stage[i]);
-        json_out_words(out, "}");
+        json_write_text(out, i > 0 ? ",{\"name\":" : "{\"name\":");
+        json_write_string(out, part->source->stages[i].name, strlen(part->source->stages[i].name));
+        json_write_member_uint(out, "events", part->at_stage[i]);
+        json_write_text(out, "}");
     }
-    json_out_words(out, "],\"unknown_stages\":[");
+    json_write_text(out, "],\"unknown_stages\":[");
     for (size_t i = 0; i < part->unknown_count; i++) {
-        json_out_words(out, i > 0 ? ",{\"name\":" : "{\"name\":");
-        json_out_string(out, part->unknown[i].name, strlen(part->unknown[i].name));
-        json_out_member_uint(out, "done", part->unknown[i].done);
-        json_out_member_uint(out, "waiting", part->unknown[i].waiting);
-        json_out_words(out, "}");
+        json_write_text(out, i > 0 ? ",{\"name\":" : "{\"name\":");
+        json_write_string(out, part->unknown[i].name, strlen(part->unknown[i].name));
+        json_write_member_uint(out, "done", part->unknown[i].done);
+        json_write_member_uint(out, "waiting", part->unknown[i].waiting);
+        json_write_text(out, "}");
     }
-    json_out_words(out, "]");
+    json_write_text(out, "]");
 }
 
 static void json_part(struct json_out *out, const struct import_part *part, bool trial)
 {
-    json_out_words(out, "{\"source\":");
-    json_out_string(out, part->source->id, strlen(part->source->id));
-    json_out_member_text(out, "from", part->from);
+    json_write_text(out, "{\"source\":");
+    json_write_string(out, part->source->id, strlen(part->source->id));
+    json_write_member_text(out, "from", part->from);
     put_flag(out, "dry_run", trial);
-    json_out_member_uint(out, "imported", part->imported);
-    json_out_member_uint(out, "known", part->known);
-    json_out_member_uint(out, "corrupt", part->corrupt);
-    json_out_member_uint(out, "locked", part->locked);
-    json_out_member_text(out, "cursor", part->cursor);
+    json_write_member_uint(out, "imported", part->imported);
+    json_write_member_uint(out, "known", part->known);
+    json_write_member_uint(out, "corrupt", part->corrupt);
+    json_write_member_uint(out, "locked", part->locked);
+    json_write_member_text(out, "cursor", part->cursor);
     put_flag(out, "cursor_set", part->cursor_set);
     put_stages(out, part);
-    json_out_member_uint(out, "complete", part->complete);
-    json_out_member_uint(out, "other_uids", part->other_uids);
-    json_out_words(out, "}\n");
+    json_write_member_uint(out, "complete", part->complete);
+    json_write_member_uint(out, "other_uids", part->other_uids);
+    json_write_text(out, "}\n");
 }
 
-/* ---- the verb ---- */
+/* ---- the command ---- */
 
 static int check_target(const struct cli *cli, struct error *error)
 {
     if (cli->config == NULL)
-        return error_set(error, cli->config_path == NULL ? CONTROL_USAGE : CONTROL_NO,
-                         cli->config_path == NULL
-                             ? "import needs the configuration: give -c FILE"
-                             : "import needs a configuration without problems (eventpipe check lists them)");
+        return base_error_set(
+            error, cli->config_path == NULL ? CONTROL_USAGE : CONTROL_NO,
+            cli->config_path == NULL
+                ? "import needs the configuration: give -c FILE"
+                : "import needs a configuration without problems (eventpipe check lists them)");
     if (strncmp(cli->config->storage, "sqlite:", strlen("sqlite:")) != 0)
-        return error_set(
+        return base_error_set(
             error, CONTROL_NO,
             "storage %s ends with the daemon: what is imported needs one that stays, sqlite:PATH",
             cli->config->storage);
@@ -315,9 +316,9 @@ int cli_import(struct cli *cli)
             print_part(&cli->out, &importing.plan.parts[i], importing.trial);
     }
     if (status != CONTROL_DONE)
-        cli_words("%s", importing.error.words);
+        cli_message("%s", importing.error.message);
     else if (importing.plan.part_count == 0)
-        cli_words("%s: has no source and no event", cli->args[0]);
+        cli_message("%s: has no source and no event", cli->args[0]);
     import_close(&importing.plan);
     import_go_close(&importing.file);
     return status;

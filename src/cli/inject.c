@@ -35,7 +35,7 @@ static uint64_t count_of(struct json_span line, const char *pointer)
 }
 
 /* {"line":N,"error":W}, or the sums of one request. */
-static int see_line(const char *text, size_t bytes, void *user)
+static int on_line(const char *text, size_t bytes, void *user)
 {
     struct injecting *injecting = user;
     struct cli *cli = injecting->cli;
@@ -45,11 +45,11 @@ static int see_line(const char *text, size_t bytes, void *user)
         injecting->duplicates += count_of(line, "/duplicates");
         injecting->invalid += count_of(line, "/invalid");
     } else if (cli_given(cli, CLI_OPTION_JSON)) {
-        json_out_raw(&cli->out, text, bytes);
-        json_out_words(&cli->out, "\n");
+        json_write_raw(&cli->out, text, bytes);
+        json_write_text(&cli->out, "\n");
     } else {
-        char *error = cli_field(line, "/error");
-        cli_words("line %" PRIu64 ": %s", count_of(line, "/line"), error != NULL ? error : "");
+        char *error = cli_queue_field(line, "/error");
+        cli_message("line %" PRIu64 ": %s", count_of(line, "/line"), error != NULL ? error : "");
         free(error);
     }
     return EP_OK;
@@ -60,23 +60,23 @@ static void send_lines(struct injecting *injecting, size_t bytes)
 {
     struct cli *cli = injecting->cli;
     struct json_out request = {0};
-    struct cli_answer answer = {.see = see_line, .user = injecting, .quiet = true};
-    json_out_words(&request, "{\"verb\":\"inject\",\"source\":");
-    json_out_string(&request, cli->args[0], strlen(cli->args[0]));
-    json_out_words(&request, ",\"line\":");
-    json_out_uint(&request, injecting->line);
-    json_out_words(&request, cli_given(cli, CLI_OPTION_DRY_RUN) ? ",\"dry_run\":true}" : "}");
+    struct cli_answer answer = {.on_line = on_line, .user = injecting, .quiet = true};
+    json_write_text(&request, "{\"command\":\"inject\",\"source\":");
+    json_write_string(&request, cli->args[0], strlen(cli->args[0]));
+    json_write_text(&request, ",\"line\":");
+    json_write_uint(&request, injecting->line);
+    json_write_text(&request, cli_given(cli, CLI_OPTION_DRY_RUN) ? ",\"dry_run\":true}" : "}");
     struct control_question question = {.line = request.text,
                                         .body = injecting->read.text,
                                         .body_bytes = bytes,
                                         .patience_ms = 60000};
     uint64_t invalid = injecting->invalid;
-    int status = request.failed ? CONTROL_NO : cli_ask(cli, &question, &answer);
+    int status = request.failed ? CONTROL_NO : cli_client_ask(cli, &question, &answer);
     bool only_lines = status == CONTROL_NO && injecting->invalid > invalid;
     if (status != CONTROL_DONE)
         injecting->status = only_lines && injecting->status == CONTROL_DONE ? CONTROL_NO : status;
     if (only_lines)
-        cli->parting[0] = '\0'; /* the sums at the end say it all */
+        cli->final_message[0] = '\0'; /* the sums at the end say it all */
     if (status != CONTROL_DONE && !only_lines)
         injecting->fd = -1; /* the daemon cannot take more: the rest is not tried */
     for (const char *at = injecting->read.text; bytes > 0; injecting->line++) {
@@ -89,7 +89,7 @@ static void send_lines(struct injecting *injecting, size_t bytes)
         memmove(injecting->read.text, injecting->read.text + bytes, injecting->read.bytes - bytes);
         injecting->read.bytes -= bytes;
     }
-    json_out_free(&request);
+    json_write_free(&request);
 }
 
 /* How many bytes of what was read are whole lines. */
@@ -113,13 +113,13 @@ static bool read_more(struct injecting *injecting)
     if (got < 0 && errno == EINTR)
         return true;
     if (got < 0) {
-        cli_words("cannot read the events: %s", strerror(errno));
+        cli_message("cannot read the events: %s", strerror(errno));
         injecting->status = CONTROL_NO;
     }
     if (got > 0)
-        json_out_raw(&injecting->read, buffer, (size_t)got);
+        json_write_raw(&injecting->read, buffer, (size_t)got);
     if (injecting->read.failed) {
-        cli_words("out of memory");
+        cli_message("out of memory");
         injecting->status = CONTROL_NO;
     }
     return got > 0 && !injecting->read.failed;
@@ -138,7 +138,7 @@ static void print_sums(const struct injecting *injecting)
         snprintf(text, sizeof text, "%" PRIu64 " %sinjected, %" PRIu64 " duplicate%s, %" PRIu64 " invalid\n",
                  injecting->injected, would, injecting->duplicates, injecting->duplicates == 1 ? "" : "s",
                  injecting->invalid);
-    json_out_words(&cli->out, text);
+    json_write_text(&cli->out, text);
 }
 
 int cli_inject(struct cli *cli)
@@ -149,7 +149,7 @@ int cli_inject(struct cli *cli)
     if (strcmp(path, "-") != 0) {
         opened = open(path, O_RDONLY | O_CLOEXEC);
         if (opened < 0) {
-            cli_words("%s: %s", path, strerror(errno));
+            cli_message("%s: %s", path, strerror(errno));
             return CONTROL_NO;
         }
         injecting.fd = opened;
@@ -163,6 +163,6 @@ int cli_inject(struct cli *cli)
         print_sums(&injecting);
     if (opened >= 0)
         close(opened);
-    json_out_free(&injecting.read);
+    json_write_free(&injecting.read);
     return injecting.status;
 }

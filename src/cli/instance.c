@@ -35,7 +35,7 @@ static void add_problem(const struct config_problem *problem, void *user)
     cli->problems = problems;
     problems[cli->problem_count++] =
         (struct cli_problem){problem->line, strdup(problem->key != NULL ? problem->key : ""),
-                             strdup(problem->words)};
+                             strdup(problem->message)};
 }
 
 /* A plain `key: value` at the left margin: all that is asked of a file which has problems. */
@@ -74,7 +74,7 @@ static int read_config(struct cli *cli, const char *path, struct error *error)
 {
     cli->config_path = strdup(path);
     if (access(path, R_OK) != 0)
-        return error_set(error, CONTROL_USAGE, "%s: %s", path, strerror(errno));
+        return base_error_set(error, CONTROL_USAGE, "%s: %s", path, strerror(errno));
     char *instance;
     if (config_read(path, add_problem, cli, &cli->config) == EP_OK) {
         instance = copy_of(cli->config->instance);
@@ -86,11 +86,11 @@ static int read_config(struct cli *cli, const char *path, struct error *error)
         cli->control = peek(path, "control");
         cli->storage = peek(path, "storage");
     }
-    if (instance == NULL || !name_valid(instance)) {
+    if (instance == NULL || !config_name_valid(instance)) {
         free(instance);
-        return error_set(error, CONTROL_USAGE,
-                         "%s names no instance (eventpipe -c %s check tells what is wrong with it)", path,
-                         path);
+        return base_error_set(error, CONTROL_USAGE,
+                              "%s names no instance (eventpipe -c %s check tells what is wrong with it)",
+                              path, path);
     }
     snprintf(cli->instance, sizeof cli->instance, "%s", instance);
     free(instance);
@@ -101,8 +101,8 @@ static int read_config(struct cli *cli, const char *path, struct error *error)
 static int find_instance(struct cli *cli, const char *name, struct error *error)
 {
     char path[sizeof CONFIG_FOLDER + SHM_NAME_BYTES + 8];
-    if (!name_valid(name))
-        return error_set(error, CONTROL_USAGE, "\"%s\" cannot be the name of an instance", name);
+    if (!config_name_valid(name))
+        return base_error_set(error, CONTROL_USAGE, "\"%s\" cannot be the name of an instance", name);
     snprintf(path, sizeof path, CONFIG_FOLDER "/%s.yaml", name);
     char *instance = peek(path, "instance");
     bool its_own = instance != NULL && strcmp(instance, name) == 0;
@@ -128,13 +128,14 @@ static void add_found(struct found *found, const char *name)
     found->count++;
 }
 
-static void look_around(struct found *living, struct found *dead)
+static void find_instances(struct found *living, struct found *dead)
 {
     DIR *folder = opendir(SEGMENT_FOLDER);
     for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
         const char *name = entry->d_name + sizeof SEGMENT_PREFIX - 1;
         struct segment segment;
-        if (strncmp(entry->d_name, SEGMENT_PREFIX, sizeof SEGMENT_PREFIX - 1) != 0 || !name_valid(name))
+        if (strncmp(entry->d_name, SEGMENT_PREFIX, sizeof SEGMENT_PREFIX - 1) != 0 ||
+            !config_name_valid(name))
             continue;
         int code = segment_attach(name, &segment);
         bool lives = code == -EAGAIN || code == -EPROTO || (code == 0 && segment_owner_lives(&segment));
@@ -152,19 +153,19 @@ static int find_only(struct cli *cli, struct error *error)
     struct found living = {0}, dead = {0};
     if (access(EVENTPIPED_CONFIG, F_OK) == 0)
         return read_config(cli, EVENTPIPED_CONFIG, error);
-    look_around(&living, &dead);
+    find_instances(&living, &dead);
     const struct found *found = living.count > 0 ? &living : &dead;
     if (found->count == 1)
         return find_instance(cli, found->only, error);
     if (found->count > 1)
-        return error_set(error, CONTROL_USAGE, "there are several instances (%s): say which with -i",
-                         found->names);
-    return error_set(error, CONTROL_DOWN,
-                     "no instance is running, and there is no %s: say which with -i or -c",
-                     EVENTPIPED_CONFIG);
+        return base_error_set(error, CONTROL_USAGE, "there are several instances (%s): say which with -i",
+                              found->names);
+    return base_error_set(error, CONTROL_DOWN,
+                          "no instance is running, and there is no %s: say which with -i or -c",
+                          EVENTPIPED_CONFIG);
 }
 
-int cli_attach(struct cli *cli)
+int cli_instance_attach(struct cli *cli)
 {
     if (cli->segment.header != NULL)
         segment_close(&cli->segment);
@@ -178,7 +179,7 @@ int cli_attach(struct cli *cli)
     return cli->attached;
 }
 
-int cli_target(struct cli *cli, struct error *error)
+int cli_instance_target(struct cli *cli, struct error *error)
 {
     cli->segment = (struct segment){.fd = -1};
     int code;
@@ -190,29 +191,29 @@ int cli_target(struct cli *cli, struct error *error)
         code = find_only(cli, error);
     if (code != 0)
         return code;
-    cli_attach(cli);
+    cli_instance_attach(cli);
     if (cli->storage == NULL && cli->segment.header != NULL)
         cli->storage = strdup(cli->segment.header->store_url);
     char path[64 + SHM_NAME_BYTES];
     snprintf(path, sizeof path, "/run/eventpipe/%s.sock", cli->instance);
     if (cli->control == NULL)
         cli->control = strdup(path);
-    return cli->control == NULL ? error_set(error, CONTROL_NO, "out of memory") : 0;
+    return cli->control == NULL ? base_error_set(error, CONTROL_NO, "out of memory") : 0;
 }
 
-void cli_close(struct cli *cli)
+void cli_instance_close(struct cli *cli)
 {
     if (cli->segment.header != NULL)
         segment_close(&cli->segment);
     config_close(&cli->config);
     for (size_t i = 0; i < cli->problem_count; i++) {
         free(cli->problems[i].key);
-        free(cli->problems[i].words);
+        free(cli->problems[i].message);
     }
     free(cli->problems);
     free(cli->config_path);
     free(cli->control);
     free(cli->storage);
     free(cli->args);
-    json_out_free(&cli->out);
+    json_write_free(&cli->out);
 }

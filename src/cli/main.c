@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* eventpipe: the command line. Reads what is wanted, finds the instance, runs the verb. */
+/* eventpipe: the command line. Reads what is wanted, finds the instance, runs the command. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,54 +11,55 @@
 
 static int help(struct cli *cli)
 {
-    if (cli->verb != NULL)
-        cli_usage_verb(cli->verb, &cli->out);
+    if (cli->command != NULL)
+        cli_options_usage_command(cli->command, &cli->out);
     else
-        cli_usage(&cli->out);
+        cli_options_usage(&cli->out);
     return cli_out_end(cli, CONTROL_DONE);
 }
 
 static int wrong(const struct cli *cli, const struct error *error)
 {
-    cli_words("%s", error->words);
-    if (cli->verb != NULL)
-        fprintf(stderr, "usage: eventpipe [-c FILE | -i INSTANCE] %s [OPTIONS]%s%s\n", cli->verb->name,
-                cli->verb->arguments[0] != '\0' ? " " : "", cli->verb->arguments);
+    cli_message("%s", error->message);
+    if (cli->command != NULL)
+        fprintf(stderr, "usage: eventpipe [-c FILE | -i INSTANCE] %s [OPTIONS]%s%s\n", cli->command->name,
+                cli->command->arguments[0] != '\0' ? " " : "", cli->command->arguments);
     else
-        fputs("usage: eventpipe [-c FILE | -i INSTANCE] VERB [OPTIONS] [ARGUMENTS]; eventpipe --help lists "
-              "them\n",
-              stderr);
+        fputs(
+            "usage: eventpipe [-c FILE | -i INSTANCE] COMMAND [OPTIONS] [ARGUMENTS]; eventpipe --help lists "
+            "them\n",
+            stderr);
     return error->code;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct error error = {0};
-    int code = cli_parse(cli, argc, argv, &error);
+    int code = cli_options_parse(cli, argc, argv, &error);
     if (code != 0)
         return wrong(cli, &error);
     if (cli_given(cli, CLI_OPTION_HELP))
         return help(cli);
     if (cli_given(cli, CLI_OPTION_VERSION)) {
-        json_out_words(&cli->out, "eventpipe " PACKAGE_VERSION "\n");
+        json_write_text(&cli->out, "eventpipe " PACKAGE_VERSION "\n");
         return cli_out_end(cli, CONTROL_DONE);
     }
-    code = cli_target(cli, &error);
+    code = cli_instance_target(cli, &error);
     if (code != 0) {
-        cli_words("%s", error.words);
+        cli_message("%s", error.message);
         return code;
     }
-    if (cli->problem_count > 0 && cli->verb->run != cli_check)
-        cli_words("%s has %zu problem%s (eventpipe check lists %s): going on with instance %s",
-                  cli->config_path, cli->problem_count, cli->problem_count == 1 ? "" : "s",
-                  cli->problem_count == 1 ? "it" : "them", cli->instance);
-    return cli_out_end(cli, cli->verb->run(cli));
+    if (cli->problem_count > 0 && cli->command->run != cli_check)
+        cli_message("%s has %zu problem%s (eventpipe check lists %s): going on with instance %s",
+                    cli->config_path, cli->problem_count, cli->problem_count == 1 ? "" : "s",
+                    cli->problem_count == 1 ? "it" : "them", cli->instance);
+    return cli_out_end(cli, cli->command->run(cli));
 }
 
 int main(int argc, char **argv)
 {
     struct cli cli = {.attached = -1};
     int status = run(&cli, argc, argv);
-    cli_close(&cli);
+    cli_instance_close(&cli);
     return status;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the command line takes: one table of verbs, one of options; usage text, checks and a test of the
+ * What the command line takes: one table of commands, one of options; usage text, checks and a test of the
  * manual page all come from them. Pure but for pointers into argv.
  */
 #include <stdio.h>
@@ -18,33 +18,32 @@ const struct cli_option cli_options[CLI_OPTION_COUNT] = {
 };
 
 #define CHANGE (CLI_ANY | CLI_DATA | CLI_SELECT | CLI_WRITE)
-const struct cli_verb cli_verbs[] = {
-    {"status", "", "is all well, and if not, why; sources and stages", CLI_ANY | CLI_DATA | CLI_STATUS, 0, 0,
-     cli_status},
-    {"queue", "[SELECTORS]", "the events in the store, oldest first",
+const struct cli_command cli_commands[] = {
+    {"status", "", "show health, sources and stages", CLI_ANY | CLI_DATA | CLI_STATUS, 0, 0, cli_status},
+    {"queue", "[FILTERS]", "the events in the store, oldest first",
      CLI_ANY | CLI_DATA | CLI_QUEUE | CLI_SELECT, 0, -1, cli_queue},
     {"show", "UID...", "all about an event: its data, context, errors", CLI_ANY | CLI_DATA | CLI_SHOW, 1, -1,
      cli_show},
-    {"deaths", "[SOURCE[/STAGE]]", "which processes died, when, how, over which event",
-     CLI_ANY | CLI_DATA | CLI_DEATHS, 0, 1, cli_deaths},
-    {"trace", "UID", "an event's story: stages, answers, deaths, retries", CLI_ANY | CLI_DATA | CLI_SHOW, 1,
+    {"crashes", "[SOURCE[/STAGE]]", "which processes crashed, when, how, over which event",
+     CLI_ANY | CLI_DATA | CLI_CRASHES, 0, 1, cli_crashes},
+    {"trace", "UID", "an event's story: stages, answers, crashes, retries", CLI_ANY | CLI_DATA | CLI_SHOW, 1,
      1, cli_trace},
-    {"retry", "SELECTORS", "delayed and dead events: due now, counted anew", CHANGE, 0, -1, cli_change},
-    {"hold", "SELECTORS", "set events aside", CHANGE, 0, -1, cli_change},
-    {"release", "SELECTORS", "held events go on", CHANGE, 0, -1, cli_change},
-    {"requeue", "SELECTORS", "back to the first stage, without context", CHANGE, 0, -1, cli_change},
-    {"remove", "SELECTORS", "take events out of the store, for good", CHANGE, 0, -1, cli_change},
+    {"retry", "FILTERS", "delayed and dead events: retry now and reset counters", CHANGE, 0, -1, cli_change},
+    {"hold", "FILTERS", "set events aside", CHANGE, 0, -1, cli_change},
+    {"release", "FILTERS", "release held events", CHANGE, 0, -1, cli_change},
+    {"requeue", "FILTERS", "send back to the first stage, with an empty context", CHANGE, 0, -1, cli_change},
+    {"remove", "FILTERS", "take events out of the store, for good", CHANGE, 0, -1, cli_change},
     {"inject", "SOURCE [FILE]", "add events: a JSON object a line, - or nothing: stdin",
      CLI_ANY | CLI_DATA | CLI_WRITE, 1, 2, cli_inject},
     {"import", "FILE", "take over a database of the Go eventpipe",
      CLI_ANY | CLI_DATA | CLI_WRITE | CLI_IMPORT, 1, 1, cli_import},
     {"pause", "SOURCE[/STAGE]", "stop fetching, or running this stage", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
     {"resume", "SOURCE[/STAGE]", "go on after a pause", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
-    {"restart", "SOURCE[/STAGE]", "start its processes afresh", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
+    {"restart", "SOURCE[/STAGE]", "restart its processes", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
     {"drain", "", "fetch no more, finish what is ready, then stop", CLI_ANY | CLI_WRITE | CLI_ENDING, 0, 0,
      cli_end},
-    {"stop", "", "stop in order: events in hand are finished", CLI_ANY | CLI_WRITE | CLI_ENDING, 0, 0,
-     cli_end},
+    {"stop", "", "stop gracefully: events being processed are finished", CLI_ANY | CLI_WRITE | CLI_ENDING, 0,
+     0, cli_end},
     {"check", "", "look for faults in configuration and store", CLI_ANY | CLI_DATA, 0, 0, cli_check},
     {"chaos", "[SOURCE]", "try your stages while processes are killed, on a throw-away store",
      CLI_ANY | CLI_DATA | CLI_CHAOS, 0, 1, cli_chaos},
@@ -53,11 +52,11 @@ const struct cli_verb cli_verbs[] = {
     {0},
 };
 
-const struct cli_verb *cli_verb_find(const char *name)
+const struct cli_command *cli_command_find(const char *name)
 {
-    for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++)
-        if (strcmp(verb->name, name) == 0)
-            return verb;
+    for (const struct cli_command *command = cli_commands; command->name != NULL; command++)
+        if (strcmp(command->name, name) == 0)
+            return command;
     return NULL;
 }
 
@@ -72,7 +71,7 @@ static void option_line(const struct cli_option *option, struct json_out *out)
     snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, option->argument != NULL ? " " : "",
              option->argument != NULL ? option->argument : "");
     snprintf(line, sizeof line, "  %-28s %s\n", left, option->help);
-    json_out_words(out, line);
+    json_write_text(out, line);
 }
 
 /* Options of any of these groups, but of none of the others. */
@@ -83,32 +82,33 @@ static void option_lines(unsigned groups, unsigned without, struct json_out *out
             option_line(&cli_options[i], out);
 }
 
-void cli_usage(struct json_out *out)
+void cli_options_usage(struct json_out *out)
 {
-    json_out_words(out, "usage: eventpipe [-c FILE | -i INSTANCE] VERB [OPTIONS] [ARGUMENTS]\n\nverbs:\n");
-    for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++) {
+    json_write_text(out,
+                    "usage: eventpipe [-c FILE | -i INSTANCE] COMMAND [OPTIONS] [ARGUMENTS]\n\ncommands:\n");
+    for (const struct cli_command *command = cli_commands; command->name != NULL; command++) {
         char left[64], line[200];
-        snprintf(left, sizeof left, "%s %s", verb->name, verb->arguments);
-        snprintf(line, sizeof line, "  %-22s %s\n", left, verb->help);
-        json_out_words(out, line);
+        snprintf(left, sizeof left, "%s %s", command->name, command->arguments);
+        snprintf(line, sizeof line, "  %-22s %s\n", left, command->help);
+        json_write_text(out, line);
     }
-    json_out_words(out, "\noptions:\n");
+    json_write_text(out, "\noptions:\n");
     option_lines(~0u, CLI_SELECT, out);
-    json_out_words(out, "\nSELECTORS: UIDs, or ALL for every event, or any of\n");
+    json_write_text(out, "\nSELECTORS: UIDs, or ALL for every event, or any of\n");
     option_lines(CLI_SELECT, 0, out);
-    json_out_words(out, "\nexit status: 0 done, or healthy; 1 not healthy, or no; 2 wrong usage;\n"
-                        "  3 the daemon is down; 4 nothing matched\n");
+    json_write_text(out, "\nexit status: 0 done, or healthy; 1 not healthy, or no; 2 wrong usage;\n"
+                         "  3 the daemon is down; 4 nothing matched\n");
 }
 
-void cli_usage_verb(const struct cli_verb *verb, struct json_out *out)
+void cli_options_usage_command(const struct cli_command *command, struct json_out *out)
 {
     char line[200];
-    snprintf(line, sizeof line, "usage: eventpipe [-c FILE | -i INSTANCE] %s [OPTIONS]%s%s\n", verb->name,
-             verb->arguments[0] != '\0' ? " " : "", verb->arguments);
-    json_out_words(out, line);
-    snprintf(line, sizeof line, "%s\n\noptions:\n", verb->help);
-    json_out_words(out, line);
-    option_lines(verb->groups, 0, out);
+    snprintf(line, sizeof line, "usage: eventpipe [-c FILE | -i INSTANCE] %s [OPTIONS]%s%s\n", command->name,
+             command->arguments[0] != '\0' ? " " : "", command->arguments);
+    json_write_text(out, line);
+    snprintf(line, sizeof line, "%s\n\noptions:\n", command->help);
+    json_write_text(out, line);
+    option_lines(command->groups, 0, out);
 }
 
 /* ---- parsing ---- */
@@ -118,21 +118,21 @@ static const char *near_option(const char *name)
     static const char *names[CLI_OPTION_COUNT + 1];
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
         names[i] = cli_options[i].name;
-    return suggest_near(name, names);
+    return base_suggest_near(name, names);
 }
 
-static const char *near_verb(const char *name)
+static const char *near_command(const char *name)
 {
-    const char *names[sizeof cli_verbs / sizeof cli_verbs[0]];
+    const char *names[sizeof cli_commands / sizeof cli_commands[0]];
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        names[i] = cli_verbs[i].name;
-    return suggest_near(name, names);
+        names[i] = cli_commands[i].name;
+    return base_suggest_near(name, names);
 }
 
 static int take_value(struct cli *cli, size_t option, const char *value, struct error *error)
 {
     if (cli->values[option] != NULL)
-        return error_set(error, CONTROL_USAGE, "--%s is given twice", cli_options[option].name);
+        return base_error_set(error, CONTROL_USAGE, "--%s is given twice", cli_options[option].name);
     cli->values[option] = value;
     return 0;
 }
@@ -147,19 +147,20 @@ static int parse_long(struct cli *cli, const char *text, const char *next, int *
         if (strcmp(cli_options[i].name, name) != 0)
             continue;
         if (cli_options[i].argument == NULL)
-            return text[length] == '\0' ? take_value(cli, i, "", error)
-                                        : error_set(error, CONTROL_USAGE, "--%s takes no argument", name);
+            return text[length] == '\0'
+                       ? take_value(cli, i, "", error)
+                       : base_error_set(error, CONTROL_USAGE, "--%s takes no argument", name);
         if (text[length] == '=')
             return take_value(cli, i, text + length + 1, error);
         if (next == NULL)
-            return error_set(error, CONTROL_USAGE, "--%s: %s is missing", name, cli_options[i].argument);
+            return base_error_set(error, CONTROL_USAGE, "--%s: %s is missing", name, cli_options[i].argument);
         *used = 1;
         return take_value(cli, i, next, error);
     }
     const char *near = near_option(name);
-    return error_set(error, CONTROL_USAGE, "there is no option --%s%s%s%s", name,
-                     near != NULL ? ": did you mean --" : "", near != NULL ? near : "",
-                     near != NULL ? "?" : "");
+    return base_error_set(error, CONTROL_USAGE, "there is no option --%s%s%s%s", name,
+                          near != NULL ? ": did you mean --" : "", near != NULL ? near : "",
+                          near != NULL ? "?" : "");
 }
 
 /* -c FILE, -cFILE. */
@@ -170,56 +171,57 @@ static int parse_letter(struct cli *cli, const char *text, const char *next, int
             continue;
         if (cli_options[i].argument == NULL)
             return text[1] == '\0' ? take_value(cli, i, "", error)
-                                   : error_set(error, CONTROL_USAGE, "-%c takes no argument", *text);
+                                   : base_error_set(error, CONTROL_USAGE, "-%c takes no argument", *text);
         if (text[1] != '\0')
             return take_value(cli, i, text + 1, error);
         if (next == NULL)
-            return error_set(error, CONTROL_USAGE, "-%c: %s is missing", *text, cli_options[i].argument);
+            return base_error_set(error, CONTROL_USAGE, "-%c: %s is missing", *text, cli_options[i].argument);
         *used = 1;
         return take_value(cli, i, next, error);
     }
-    return error_set(error, CONTROL_USAGE, "there is no option -%s", text);
+    return base_error_set(error, CONTROL_USAGE, "there is no option -%s", text);
 }
 
 static int take_word(struct cli *cli, char *word, struct error *error)
 {
-    if (cli->verb != NULL) {
+    if (cli->command != NULL) {
         cli->args[cli->arg_count++] = word;
         return 0;
     }
-    cli->verb = cli_verb_find(word);
-    if (cli->verb != NULL)
+    cli->command = cli_command_find(word);
+    if (cli->command != NULL)
         return 0;
-    const char *near = near_verb(word);
-    return error_set(error, CONTROL_USAGE, "there is no verb \"%s\"%s%s%s", word,
-                     near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
-                     near != NULL ? "\"?" : "");
+    const char *near = near_command(word);
+    return base_error_set(error, CONTROL_USAGE, "there is no command \"%s\"%s%s%s", word,
+                          near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
+                          near != NULL ? "\"?" : "");
 }
 
 /* What is right word by word, but not together. */
 static int check_whole(const struct cli *cli, struct error *error)
 {
     if (cli_given(cli, CLI_OPTION_CONFIG) && cli_given(cli, CLI_OPTION_INSTANCE))
-        return error_set(error, CONTROL_USAGE, "-c or -i, not both");
-    if (cli->verb == NULL)
-        return error_set(error, CONTROL_USAGE, "what is to be done? A verb is missing");
+        return base_error_set(error, CONTROL_USAGE, "-c or -i, not both");
+    if (cli->command == NULL)
+        return base_error_set(error, CONTROL_USAGE, "no command given (see eventpipe --help)");
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
-        if (cli->values[i] != NULL && (cli_options[i].groups & cli->verb->groups) == 0)
-            return error_set(error, CONTROL_USAGE, "%s does not take --%s", cli->verb->name,
-                             cli_options[i].name);
-    if (cli->arg_count < cli->verb->least)
-        return error_set(error, CONTROL_USAGE, "%s: expected %s", cli->verb->name, cli->verb->arguments);
-    if (cli->verb->most >= 0 && cli->arg_count > cli->verb->most)
-        return error_set(error, CONTROL_USAGE, "%s: \"%s\" is one argument too many", cli->verb->name,
-                         cli->args[cli->verb->most]);
+        if (cli->values[i] != NULL && (cli_options[i].groups & cli->command->groups) == 0)
+            return base_error_set(error, CONTROL_USAGE, "%s does not take --%s", cli->command->name,
+                                  cli_options[i].name);
+    if (cli->arg_count < cli->command->least)
+        return base_error_set(error, CONTROL_USAGE, "%s: expected %s", cli->command->name,
+                              cli->command->arguments);
+    if (cli->command->most >= 0 && cli->arg_count > cli->command->most)
+        return base_error_set(error, CONTROL_USAGE, "%s: \"%s\" is one argument too many", cli->command->name,
+                              cli->args[cli->command->most]);
     return 0;
 }
 
-int cli_parse(struct cli *cli, int argc, char **argv, struct error *error)
+int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *error)
 {
     cli->args = calloc((size_t)argc + 1, sizeof *cli->args);
     if (cli->args == NULL)
-        return error_set(error, CONTROL_NO, "out of memory");
+        return base_error_set(error, CONTROL_NO, "out of memory");
     bool options = true;
     int code = 0;
     for (int i = 1; code == 0 && i < argc; i++) {

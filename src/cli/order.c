@@ -12,18 +12,18 @@
 
 static void put(struct json_out *out, const char *member, const char *text, size_t bytes)
 {
-    json_out_words(out, ",\"");
-    json_out_words(out, member);
-    json_out_words(out, "\":");
-    json_out_string(out, text, bytes);
+    json_write_text(out, ",\"");
+    json_write_text(out, member);
+    json_write_text(out, "\":");
+    json_write_string(out, text, bytes);
 }
 
-/* {"verb":V, and {"source":S,"stage":T} from SOURCE[/STAGE]; without its closing bracket. */
+/* {"command":V, and {"source":S,"stage":T} from SOURCE[/STAGE]; without its closing bracket. */
 static void begin_request(const struct cli *cli, struct json_out *out)
 {
-    json_out_words(out, "{\"verb\":\"");
-    json_out_words(out, cli->verb->name);
-    json_out_words(out, "\"");
+    json_write_text(out, "{\"command\":\"");
+    json_write_text(out, cli->command->name);
+    json_write_text(out, "\"");
     if (cli->arg_count > 0) {
         const char *target = cli->args[0], *slash = strchr(target, '/');
         put(out, "source", target, slash != NULL ? (size_t)(slash - target) : strlen(target));
@@ -31,15 +31,15 @@ static void begin_request(const struct cli *cli, struct json_out *out)
             put(out, "stage", slash + 1, strlen(slash + 1));
     }
     if (cli_given(cli, CLI_OPTION_DRY_RUN))
-        json_out_words(out, ",\"dry_run\":true");
+        json_write_text(out, ",\"dry_run\":true");
 }
 
 static int ask(struct cli *cli, struct json_out *request, struct cli_answer *answer)
 {
-    json_out_words(request, "}");
+    json_write_text(request, "}");
     struct control_question question = {.line = request->text, .patience_ms = ORDER_MS};
-    int status = request->failed ? CONTROL_NO : cli_ask(cli, &question, answer);
-    json_out_free(request);
+    int status = request->failed ? CONTROL_NO : cli_client_ask(cli, &question, answer);
+    json_write_free(request);
     return status;
 }
 
@@ -57,7 +57,7 @@ static int wait_for_end(struct cli *cli)
     cli_out_end(cli, CONTROL_DONE); /* says first what the daemon answered */
     while (cli->attached == 0 && segment_owner_lives(&cli->segment))
         poll(NULL, 0, LOOK_MS);
-    cli_words("%s: ended", cli->instance);
+    cli_message("%s: ended", cli->instance);
     return CONTROL_DONE;
 }
 
@@ -80,10 +80,10 @@ static int cursor_line(const char *text, size_t bytes, void *user)
     if (json_find((struct json_span){text, bytes}, "/cursor", &value))
         cursor = json_text(value);
     if (cursor != NULL) {
-        json_out_words(&cli->out, cursor);
-        json_out_words(&cli->out, "\n");
+        json_write_text(&cli->out, cursor);
+        json_write_text(&cli->out, "\n");
     } else {
-        cli_words("%s: no cursor is stored yet", cli->instance);
+        cli_message("%s: no cursor is stored yet", cli->instance);
     }
     free(cursor);
     return EP_OK;
@@ -93,11 +93,11 @@ int cli_cursor(struct cli *cli)
 {
     const char *set = cli->values[CLI_OPTION_SET];
     if (set == NULL && cli_given(cli, CLI_OPTION_DRY_RUN)) {
-        cli_words("--dry-run is for cursor --set");
+        cli_message("--dry-run is for cursor --set");
         return CONTROL_USAGE;
     }
     struct json_out request = {0};
-    struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : cursor_line,
+    struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : cursor_line,
                                 .user = cli,
                                 .quiet = set == NULL};
     begin_request(cli, &request);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * queue, and the verbs that change events: what the data lines of their answers look like to people and
+ * queue, and the commands that change events: what the data lines of their answers look like to people and
  * scripts. Runs in eventpipe. Rows are printed in blocks, so that a long queue begins at once and never fills
  * the memory.
  */
@@ -17,7 +17,7 @@
 #define BLOCK_ROWS 200
 #define FIELDS_MAX 32
 
-const char *const cli_queue_fields[] = {"uid",     "source",  "stage", "state", "number",   "device",
+const char *const cli_queue_fields[] = {"uid",     "source",  "stage", "state", "number",   "address",
                                         "type",    "arrived", "age_s", "due",   "due_in_s", "attempts",
                                         "crashes", "reason",  "error", NULL};
 
@@ -31,19 +31,19 @@ struct list {
     char *field_text;
 };
 
-char *cli_field(struct json_span line, const char *pointer)
+char *cli_queue_field(struct json_span line, const char *pointer)
 {
     struct json_span value;
     char *text = json_find(line, pointer, &value) ? json_text(value) : NULL;
     return text != NULL ? text : strdup("");
 }
 
-void cli_age(struct json_span line, const char *pointer, char *buffer, size_t size)
+void cli_queue_age(struct json_span line, const char *pointer, char *buffer, size_t size)
 {
     struct json_span value;
     int64_t seconds;
     if (json_find(line, pointer, &value) && json_int64(value, &seconds) && seconds >= 0)
-        status_age_text((uint64_t)seconds * 1000, buffer, size);
+        cli_status_age_text((uint64_t)seconds * 1000, buffer, size);
     else
         snprintf(buffer, size, "-");
     if (strcmp(buffer, "0 ms") == 0)
@@ -53,15 +53,15 @@ void cli_age(struct json_span line, const char *pointer, char *buffer, size_t si
 static void print_block(struct list *list)
 {
     if (list->rows > 0)
-        table_print(&list->table, &list->cli->out, cli_width(), 0, !list->begun);
+        cli_table_print(&list->table, &list->cli->out, cli_width(), 0, !list->begun);
     list->begun = list->begun || list->rows > 0;
     list->rows = 0;
 }
 
 static void cell(struct list *list, struct json_span line, const char *pointer)
 {
-    char *text = cli_field(line, pointer);
-    table_cell(&list->table, text != NULL && text[0] != '\0' ? text : "-", NULL);
+    char *text = cli_queue_field(line, pointer);
+    cli_table_cell(&list->table, text != NULL && text[0] != '\0' ? text : "-", NULL);
     free(text);
 }
 
@@ -74,18 +74,18 @@ static void end_row(struct list *list)
 /* ---- queue ---- */
 
 static const struct table_column queue_columns[] = {
-    {"UID", false, true, false},    {"SOURCE", false, true, false}, {"STAGE", false, true, false},
-    {"STATE", false, false, false}, {"AGE", true, false, false},    {"DUE IN", true, false, false},
-    {"TRIES", true, false, false},  {"REASON", false, true, true},
+    {"UID", false, true, false},      {"SOURCE", false, true, false}, {"STAGE", false, true, false},
+    {"STATE", false, false, false},   {"AGE", true, false, false},    {"DUE IN", true, false, false},
+    {"ATTEMPTS", true, false, false}, {"REASON", false, true, true},
 };
 
 /* `crashed: signal 11`, or what there is of it. */
 static void reason_cell(struct list *list, struct json_span line)
 {
-    char *reason = cli_field(line, "/reason"), *error = cli_field(line, "/error"), all[2048];
+    char *reason = cli_queue_field(line, "/reason"), *error = cli_queue_field(line, "/error"), all[2048];
     if (reason != NULL && error != NULL) {
         snprintf(all, sizeof all, "%s%s%s", reason, reason[0] != '\0' && error[0] != '\0' ? ": " : "", error);
-        table_cell(&list->table, all, NULL);
+        cli_table_cell(&list->table, all, NULL);
     } else {
         list->table.failed = true;
     }
@@ -102,10 +102,10 @@ static int queue_row(const char *text, size_t bytes, void *user)
     cell(list, line, "/source");
     cell(list, line, "/stage");
     cell(list, line, "/state");
-    cli_age(line, "/age_s", age, sizeof age);
-    table_cell(&list->table, age, NULL);
-    cli_age(line, "/due_in_s", age, sizeof age);
-    table_cell(&list->table, age, NULL);
+    cli_queue_age(line, "/age_s", age, sizeof age);
+    cli_table_cell(&list->table, age, NULL);
+    cli_queue_age(line, "/due_in_s", age, sizeof age);
+    cli_table_cell(&list->table, age, NULL);
     cell(list, line, "/attempts");
     reason_cell(list, line);
     end_row(list);
@@ -119,17 +119,17 @@ static int field_row(const char *text, size_t bytes, void *user)
     for (size_t i = 0; i < list->field_count; i++) {
         char pointer[40];
         snprintf(pointer, sizeof pointer, "/%s", list->fields[i]);
-        char *value = cli_field((struct json_span){text, bytes}, pointer);
+        char *value = cli_queue_field((struct json_span){text, bytes}, pointer);
         if (value == NULL)
             return EP_ENOMEM;
         for (char *at = value; *at != '\0'; at++)
             if ((unsigned char)*at < 0x20 || *at == 0x7f)
                 *at = ' ';
-        json_out_words(&list->cli->out, i == 0 ? "" : "\t");
-        json_out_words(&list->cli->out, value);
+        json_write_text(&list->cli->out, i == 0 ? "" : "\t");
+        json_write_text(&list->cli->out, value);
         free(value);
     }
-    json_out_words(&list->cli->out, "\n");
+    json_write_text(&list->cli->out, "\n");
     return EP_OK;
 }
 
@@ -144,9 +144,9 @@ static int read_fields(struct list *list, const char *text)
         while (cli_queue_fields[i] != NULL && strcmp(cli_queue_fields[i], field) != 0)
             i++;
         if (cli_queue_fields[i] == NULL || list->field_count == FIELDS_MAX) {
-            const char *near = suggest_near(field, cli_queue_fields);
-            cli_words("-o: there is no field \"%s\"%s%s%s", field, near != NULL ? ": did you mean \"" : "",
-                      near != NULL ? near : "", near != NULL ? "\"?" : "");
+            const char *near = base_suggest_near(field, cli_queue_fields);
+            cli_message("-o: there is no field \"%s\"%s%s%s", field, near != NULL ? ": did you mean \"" : "",
+                        near != NULL ? near : "", near != NULL ? "\"?" : "");
             return CONTROL_USAGE;
         }
         list->fields[list->field_count++] = cli_queue_fields[i];
@@ -155,22 +155,22 @@ static int read_fields(struct list *list, const char *text)
 }
 
 /* Asks with the selectors given; each data line goes to `see`, or is printed as it is. */
-static int ask(struct cli *cli, struct list *list, control_on_line *see, bool quiet)
+static int ask(struct cli *cli, struct list *list, control_on_line *on_line, bool quiet)
 {
     struct json_out request = {0};
     struct error error = {0};
-    int status = cli_request(cli, &request, &error);
+    int status = cli_select_request(cli, &request, &error);
     if (status != 0) {
-        cli_words("%s", error.words);
+        cli_message("%s", error.message);
     } else {
         struct control_question question = {.line = request.text, .patience_ms = 60000};
-        struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : see,
+        struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : on_line,
                                     .user = list,
                                     .quiet = quiet};
-        status = cli_ask(cli, &question, &answer);
+        status = cli_client_ask(cli, &question, &answer);
         print_block(list);
     }
-    json_out_free(&request);
+    json_write_free(&request);
     return status;
 }
 
@@ -180,13 +180,13 @@ int cli_queue(struct cli *cli)
     const char *fields = cli->values[CLI_OPTION_FIELDS];
     int status = fields != NULL ? read_fields(&list, fields) : 0;
     if (fields != NULL && cli_given(cli, CLI_OPTION_JSON)) {
-        cli_words("-o or --json, not both");
+        cli_message("-o or --json, not both");
         status = CONTROL_USAGE;
     }
-    table_open(&list.table, queue_columns, sizeof queue_columns / sizeof queue_columns[0]);
+    cli_table_open(&list.table, queue_columns, sizeof queue_columns / sizeof queue_columns[0]);
     if (status == 0)
         status = ask(cli, &list, fields != NULL ? field_row : queue_row, true);
-    table_close(&list.table);
+    cli_table_close(&list.table);
     free(list.field_text);
     return status;
 }
@@ -214,8 +214,8 @@ static int change_row(const char *text, size_t bytes, void *user)
 int cli_change(struct cli *cli)
 {
     struct list list = {.cli = cli};
-    table_open(&list.table, change_columns, sizeof change_columns / sizeof change_columns[0]);
+    cli_table_open(&list.table, change_columns, sizeof change_columns / sizeof change_columns[0]);
     int status = ask(cli, &list, change_row, false);
-    table_close(&list.table);
+    cli_table_close(&list.table);
     return status;
 }

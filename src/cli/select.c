@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * From the words of the command line to the request's line for the keeper (control.h): selectors with their
- * units, UIDs, ALL. Pure. The keeper checks it all again; here the words name the options as they were typed.
+ * units, UIDs, ALL. Pure. The keeper checks it all again; here the message names the options as they were
+ * typed.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -12,18 +13,18 @@
 
 static void put(struct json_out *out, const char *name, const char *text)
 {
-    json_out_words(out, ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
-    json_out_string(out, text, strlen(text));
+    json_write_text(out, ",\"");
+    json_write_text(out, name);
+    json_write_text(out, "\":");
+    json_write_string(out, text, strlen(text));
 }
 
 static void put_number(struct json_out *out, const char *name, uint64_t value)
 {
-    json_out_words(out, ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
-    json_out_uint(out, value);
+    json_write_text(out, ",\"");
+    json_write_text(out, name);
+    json_write_text(out, "\":");
+    json_write_uint(out, value);
 }
 
 /* UIDs, or ALL. */
@@ -35,17 +36,17 @@ static int put_args(const struct cli *cli, struct json_out *out, struct error *e
     for (int i = 0; i < cli->arg_count; i++)
         all = all || strcmp(cli->args[i], "ALL") == 0;
     if (all && cli->arg_count > 1)
-        return error_set(error, CONTROL_USAGE, "either UIDs or ALL, not both");
-    if (all && (cli->verb->groups & CLI_SELECT) == 0)
-        return error_set(error, CONTROL_USAGE, "%s takes UIDs, not ALL", cli->verb->name);
-    json_out_words(out, all ? ",\"all\":true" : ",\"uids\":[");
+        return base_error_set(error, CONTROL_USAGE, "either UIDs or ALL, not both");
+    if (all && (cli->command->groups & CLI_SELECT) == 0)
+        return base_error_set(error, CONTROL_USAGE, "%s takes UIDs, not ALL", cli->command->name);
+    json_write_text(out, all ? ",\"all\":true" : ",\"uids\":[");
     for (int i = 0; !all && i < cli->arg_count; i++) {
-        json_out_words(out, i == 0 ? "" : ",");
+        json_write_text(out, i == 0 ? "" : ",");
         if (cli->args[i][0] == '\0')
-            return error_set(error, CONTROL_USAGE, "a UID is not empty");
-        json_out_string(out, cli->args[i], strlen(cli->args[i]));
+            return base_error_set(error, CONTROL_USAGE, "a UID is not empty");
+        json_write_string(out, cli->args[i], strlen(cli->args[i]));
     }
-    json_out_words(out, all ? "" : "]");
+    json_write_text(out, all ? "" : "]");
     return 0;
 }
 
@@ -55,11 +56,11 @@ static int put_stage(const struct cli *cli, struct json_out *out, struct error *
     const char *stage = cli->values[CLI_OPTION_STAGE];
     const char *slash = stage != NULL ? strchr(stage, '/') : NULL;
     if (slash != NULL && cli_given(cli, CLI_OPTION_SOURCE))
-        return error_set(error, CONTROL_USAGE, "--stage %s names its source: --source is one too many",
-                         stage);
+        return base_error_set(error, CONTROL_USAGE, "--stage %s names its source: --source is one too many",
+                              stage);
     if (slash != NULL) {
-        json_out_words(out, ",\"source\":");
-        json_out_string(out, stage, (size_t)(slash - stage));
+        json_write_text(out, ",\"source\":");
+        json_write_string(out, stage, (size_t)(slash - stage));
         stage = slash + 1;
     }
     if (stage != NULL)
@@ -71,9 +72,9 @@ static int put_numbers(const struct cli *cli, struct json_out *out, struct error
 {
     const char *older = cli->values[CLI_OPTION_OLDER], *limit = cli->values[CLI_OPTION_LIMIT];
     uint64_t older_ms;
-    if (older != NULL && unit_duration_ms(older, &older_ms) != EP_OK)
-        return error_set(error, CONTROL_USAGE,
-                         "--older: expected a duration such as 90s, 15m, 2h or 7d, found \"%s\"", older);
+    if (older != NULL && base_units_duration_ms(older, &older_ms) != EP_OK)
+        return base_error_set(error, CONTROL_USAGE,
+                              "--older: expected a duration such as 90s, 15m, 2h or 7d, found \"%s\"", older);
     if (older != NULL)
         put_number(out, "older_ms", older_ms);
     if (limit == NULL)
@@ -82,7 +83,8 @@ static int put_numbers(const struct cli *cli, struct json_out *out, struct error
     errno = 0;
     unsigned long long count = strtoull(limit, &end, 10);
     if (limit[0] < '0' || limit[0] > '9' || *end != '\0' || errno != 0 || count == 0 || count > (1ULL << 53))
-        return error_set(error, CONTROL_USAGE, "--limit: expected a number from 1 on, found \"%s\"", limit);
+        return base_error_set(error, CONTROL_USAGE, "--limit: expected a number from 1 on, found \"%s\"",
+                              limit);
     put_number(out, "limit", count);
     return 0;
 }
@@ -94,38 +96,39 @@ static int check_state(const char *state, struct error *error)
             return 0;
     return state == NULL
                ? 0
-               : error_set(error, CONTROL_USAGE,
-                           "--state: expected ready, running, delayed, held or dead, found \"%s\"", state);
+               : base_error_set(error, CONTROL_USAGE,
+                                "--state: expected ready, running, delayed, held or dead, found \"%s\"",
+                                state);
 }
 
-/* A verb that changes events wants to be told which: not even a limit says that. */
-static int check_told(const struct cli *cli, struct error *error)
+/* A command that changes events wants to be told which: not even a limit says that. */
+static int check_selected(const struct cli *cli, struct error *error)
 {
-    static const enum cli_option_id selectors[] = {CLI_OPTION_SOURCE, CLI_OPTION_STAGE, CLI_OPTION_STATE,
-                                                   CLI_OPTION_DEVICE, CLI_OPTION_TYPE,  CLI_OPTION_OLDER,
+    static const enum cli_option_id selectors[] = {CLI_OPTION_SOURCE,  CLI_OPTION_STAGE, CLI_OPTION_STATE,
+                                                   CLI_OPTION_ADDRESS, CLI_OPTION_TYPE,  CLI_OPTION_OLDER,
                                                    CLI_OPTION_ERROR};
-    bool told = cli->arg_count > 0 || (cli->verb->groups & CLI_WRITE) == 0;
+    bool selected = cli->arg_count > 0 || (cli->command->groups & CLI_WRITE) == 0;
     for (size_t i = 0; i < sizeof selectors / sizeof selectors[0]; i++)
-        told = told || cli_given(cli, selectors[i]);
-    return told ? 0
-                : error_set(error, CONTROL_USAGE,
-                            "%s which events? Give UIDs or selectors, or ALL for every event",
-                            cli->verb->name);
+        selected = selected || cli_given(cli, selectors[i]);
+    return selected ? 0
+                    : base_error_set(error, CONTROL_USAGE,
+                                     "%s which events? Give UIDs or selectors, or ALL for every event",
+                                     cli->command->name);
 }
 
-int cli_request(const struct cli *cli, struct json_out *out, struct error *error)
+int cli_select_request(const struct cli *cli, struct json_out *out, struct error *error)
 {
     static const struct {
         enum cli_option_id option;
         const char *member;
     } texts[] = {
-        {CLI_OPTION_SOURCE, "source"}, {CLI_OPTION_STATE, "state"}, {CLI_OPTION_DEVICE, "device"},
+        {CLI_OPTION_SOURCE, "source"}, {CLI_OPTION_STATE, "state"}, {CLI_OPTION_ADDRESS, "address"},
         {CLI_OPTION_TYPE, "type"},     {CLI_OPTION_ERROR, "error"},
     };
-    json_out_words(out, "{\"verb\":\"");
-    json_out_words(out, cli->verb->name);
-    json_out_words(out, "\"");
-    int code = check_told(cli, error);
+    json_write_text(out, "{\"command\":\"");
+    json_write_text(out, cli->command->name);
+    json_write_text(out, "\"");
+    int code = check_selected(cli, error);
     if (code == 0)
         code = check_state(cli->values[CLI_OPTION_STATE], error);
     if (code == 0)
@@ -138,13 +141,13 @@ int cli_request(const struct cli *cli, struct json_out *out, struct error *error
     if (code == 0)
         code = put_numbers(cli, out, error);
     if (cli_given(cli, CLI_OPTION_DRY_RUN))
-        json_out_words(out, ",\"dry_run\":true");
-    json_out_words(out, "}");
+        json_write_text(out, ",\"dry_run\":true");
+    json_write_text(out, "}");
     if (code == 0 && out->failed)
-        return error_set(error, CONTROL_NO, "out of memory");
+        return base_error_set(error, CONTROL_NO, "out of memory");
     if (code == 0 && out->bytes >= CONTROL_REQUEST_BYTES)
-        return error_set(error, CONTROL_USAGE,
-                         "too many UIDs at once: %d KiB of them is the most (xargs -n 500 helps)",
-                         CONTROL_REQUEST_BYTES / 1024 - 1);
+        return base_error_set(error, CONTROL_USAGE,
+                              "too many UIDs at once: %d KiB of them is the most (xargs -n 500 helps)",
+                              CONTROL_REQUEST_BYTES / 1024 - 1);
     return code;
 }

@@ -15,9 +15,9 @@
 
 static void new_line(struct json_out *out, size_t columns)
 {
-    json_out_words(out, "\n");
+    json_write_text(out, "\n");
     while (columns-- > 0)
-        json_out_words(out, " ");
+        json_write_text(out, " ");
 }
 
 static bool is_blank(char byte)
@@ -39,7 +39,7 @@ static void token(struct json_out *out, const char *at, const char *end)
 {
     char *copy = strndup(at, (size_t)(end - at));
     if (copy != NULL)
-        text_out(out, copy, 0);
+        cli_table_text_out(out, copy, 0);
     else
         out->failed = true;
     free(copy);
@@ -52,7 +52,7 @@ static const char *next_token(const char *at, const char *end)
     return at;
 }
 
-void cli_pretty(struct json_out *out, struct json_span value, size_t indent)
+void cli_show_pretty(struct json_out *out, struct json_span value, size_t indent)
 {
     const char *end = value.at + value.bytes;
     size_t depth = 0;
@@ -64,22 +64,22 @@ void cli_pretty(struct json_out *out, struct json_span value, size_t indent)
         } else if (*at == '{' || *at == '[') {
             const char *next = next_token(at + 1, end);
             bool empty = next < end && (*next == '}' || *next == ']');
-            json_out_raw(out, at, 1);
+            json_write_raw(out, at, 1);
             at = empty ? next : at + 1;
             depth += !empty;
             if (empty)
-                json_out_raw(out, at++, 1);
+                json_write_raw(out, at++, 1);
             else
                 new_line(out, indent + depth * INDENT_COLUMNS);
         } else if (*at == '}' || *at == ']') {
             depth -= depth > 0;
             new_line(out, indent + depth * INDENT_COLUMNS);
-            json_out_raw(out, at++, 1);
+            json_write_raw(out, at++, 1);
         } else if (*at == ',') {
-            json_out_raw(out, at++, 1);
+            json_write_raw(out, at++, 1);
             new_line(out, indent + depth * INDENT_COLUMNS);
         } else if (*at == ':') {
-            json_out_words(out, ": ");
+            json_write_text(out, ": ");
             at++;
         } else {
             while (at < end && !is_blank(*at) && strchr(",:{}[]\"", *at) == NULL)
@@ -94,16 +94,16 @@ static void label(struct json_out *out, const char *name)
 {
     char padded[32];
     snprintf(padded, sizeof padded, "%-*s", LABEL_COLUMNS, name);
-    json_out_words(out, padded);
+    json_write_text(out, padded);
 }
 
 static void field(struct json_out *out, struct json_span line, const char *name, const char *pointer)
 {
-    char *text = cli_field(line, pointer);
+    char *text = cli_queue_field(line, pointer);
     if (text != NULL && text[0] != '\0') {
         label(out, name);
-        text_out(out, text, 0);
-        json_out_words(out, "\n");
+        cli_table_text_out(out, text, 0);
+        json_write_text(out, "\n");
     }
     free(text);
 }
@@ -111,14 +111,14 @@ static void field(struct json_out *out, struct json_span line, const char *name,
 static void time_field(struct json_out *out, struct json_span line, const char *name, const char *pointer,
                        const char *seconds, const char *format)
 {
-    char age[40], words[64], *text = cli_field(line, pointer);
-    cli_age(line, seconds, age, sizeof age);
-    snprintf(words, sizeof words, format, age);
+    char age[40], shown[64], *text = cli_queue_field(line, pointer);
+    cli_queue_age(line, seconds, age, sizeof age);
+    snprintf(shown, sizeof shown, format, age);
     if (text != NULL && text[0] != '\0') {
         label(out, name);
-        text_out(out, text, 0);
-        json_out_words(out, words);
-        json_out_words(out, "\n");
+        cli_table_text_out(out, text, 0);
+        json_write_text(out, shown);
+        json_write_text(out, "\n");
     }
     free(text);
 }
@@ -128,8 +128,8 @@ static int add_stage(struct json_span stage, void *user)
     struct json_out *out = user;
     char *text = json_text(stage);
     if (text != NULL) {
-        text_out(out, text, 0);
-        json_out_words(out, " ");
+        cli_table_text_out(out, text, 0);
+        json_write_text(out, " ");
     }
     free(text);
     return 0;
@@ -141,8 +141,8 @@ static void value_field(struct json_out *out, struct json_span line, const char 
     if (!json_find(line, pointer, &value) || json_kind(value) == 'n')
         return;
     label(out, name);
-    cli_pretty(out, value, LABEL_COLUMNS);
-    json_out_words(out, "\n");
+    cli_show_pretty(out, value, LABEL_COLUMNS);
+    json_write_text(out, "\n");
 }
 
 static int show_event(const char *text, size_t bytes, void *user)
@@ -157,7 +157,7 @@ static int show_event(const char *text, size_t bytes, void *user)
     field(out, line, "reason", "/reason");
     field(out, line, "error", "/error");
     field(out, line, "number", "/number");
-    field(out, line, "device", "/device");
+    field(out, line, "address", "/address");
     field(out, line, "type", "/type");
     time_field(out, line, "arrived", "/arrived", "/age_s", "  (%s ago)");
     time_field(out, line, "due", "/due", "/due_in_s", "  (in %s)");
@@ -166,12 +166,12 @@ static int show_event(const char *text, size_t bytes, void *user)
     if (json_find(line, "/done", &done) && done.bytes > 2) {
         label(out, "done");
         json_each_element(done, add_stage, out);
-        json_out_words(out, "\n");
+        json_write_text(out, "\n");
     }
     value_field(out, line, "context", "/context");
     value_field(out, line, "event", "/event");
     field(out, line, "raw", "/raw");
-    json_out_words(out, "\n");
+    json_write_text(out, "\n");
     return EP_OK;
 }
 
@@ -179,16 +179,16 @@ int cli_show(struct cli *cli)
 {
     struct json_out request = {0};
     struct error error = {0};
-    int status = cli_request(cli, &request, &error);
+    int status = cli_select_request(cli, &request, &error);
     if (status != 0) {
-        cli_words("%s", error.words);
+        cli_message("%s", error.message);
     } else {
         struct control_question question = {.line = request.text, .patience_ms = 60000};
-        struct cli_answer answer = {.see = cli_given(cli, CLI_OPTION_JSON) ? NULL : show_event,
+        struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : show_event,
                                     .user = cli,
                                     .quiet = true};
-        status = cli_ask(cli, &question, &answer);
+        status = cli_client_ask(cli, &question, &answer);
     }
-    json_out_free(&request);
+    json_write_free(&request);
     return status;
 }

@@ -26,7 +26,7 @@ static uint64_t passed_ms(uint64_t now_ns, uint64_t then_ns)
     return then_ns != 0 && now_ns > then_ns ? (now_ns - then_ns) / NS_PER_MS : 0;
 }
 
-bool status_halted(int32_t pid, int32_t parent)
+bool cli_status_halted(int32_t pid, int32_t parent)
 {
     char path[40], line[512], state = '?';
     int found = 0;
@@ -58,7 +58,7 @@ static void read_process(const struct shm_slot *slot, uint32_t number, uint64_t 
     out->event = event != 0 ? store_event_number(event) : 0;
     if (out->state == SHM_SLOT_BACKOFF && restart_ns > now_ns)
         out->restart_in_ms = (restart_ns - now_ns) / NS_PER_MS;
-    text_get(&slot->last_death, out->last_death, sizeof out->last_death);
+    text_get(&slot->last_exit, out->last_exit, sizeof out->last_exit);
 }
 
 static bool is_alive(uint32_t state)
@@ -69,17 +69,18 @@ static bool is_alive(uint32_t state)
 /* What the stage as a whole does: the most telling state among its workers. */
 static const char *stage_state(const struct status_stage *stage)
 {
-    static const uint32_t telling[] = {SHM_SLOT_WAITING,  SHM_SLOT_BUSY,     SHM_SLOT_COMMITTING,
-                                       SHM_SLOT_BLOCKED,  SHM_SLOT_STOPPING, SHM_SLOT_IDLE,
-                                       SHM_SLOT_STARTING, SHM_SLOT_PAUSED,   SHM_SLOT_BACKOFF};
+    static const uint32_t by_importance[] = {SHM_SLOT_WAITING,  SHM_SLOT_BUSY,     SHM_SLOT_COMMITTING,
+                                             SHM_SLOT_BLOCKED,  SHM_SLOT_STOPPING, SHM_SLOT_IDLE,
+                                             SHM_SLOT_STARTING, SHM_SLOT_PAUSED,   SHM_SLOT_BACKOFF};
     if (stage->paused)
         return "paused";
     if (stage->degraded)
         return "degraded";
-    for (size_t i = 0; i < sizeof telling / sizeof telling[0]; i++)
+    for (size_t i = 0; i < sizeof by_importance / sizeof by_importance[0]; i++)
         for (uint32_t j = 0; j < stage->concurrency; j++)
-            if (stage->workers[j].state == telling[i])
-                return telling[i] == SHM_SLOT_COMMITTING ? "busy" : shm_slot_state_name(telling[i]);
+            if (stage->workers[j].state == by_importance[i])
+                return by_importance[i] == SHM_SLOT_COMMITTING ? "busy"
+                                                               : shm_slot_state_name(by_importance[i]);
     return "down";
 }
 
@@ -88,7 +89,7 @@ static int read_stage(const struct segment *segment, const struct shm_stage *sta
 {
     const struct shm_stage_totals *totals = &stage->totals;
     memcpy(out->name, stage->name, sizeof out->name);
-    memcpy(out->kind, stage->kind, sizeof out->kind);
+    memcpy(out->type, stage->type, sizeof out->type);
     out->timeout_ms = stage->timeout_ms;
     out->paused = LOAD(stage->paused) != 0;
     out->degraded = LOAD(stage->degraded) != 0;
@@ -140,9 +141,9 @@ static void read_totals(const struct shm_source *source, struct status_source *o
     out->fetched = LOAD(totals->fetched);
     out->duplicates = LOAD(totals->duplicates);
     out->injected = LOAD(totals->injected);
-    out->finished = LOAD(totals->finished);
-    out->removed = LOAD(totals->removed);
-    out->discarded = LOAD(totals->discarded);
+    out->completed = LOAD(totals->completed);
+    out->removed_by_stage = LOAD(totals->removed_by_stage);
+    out->removed_by_operator = LOAD(totals->removed_by_operator);
     out->delayed = LOAD(totals->delayed);
     out->held = LOAD(totals->held);
     out->dead = LOAD(totals->dead);
@@ -183,7 +184,7 @@ static int read_source(const struct segment *segment, const struct shm_source *s
     return code;
 }
 
-int status_read_segment(const struct segment *segment, struct status *out)
+int cli_status_read_segment(const struct segment *segment, struct status *out)
 {
     const struct shm_header *header = segment->header;
     uint64_t now_ns = shm_now_ns();
@@ -210,10 +211,10 @@ int status_read_segment(const struct segment *segment, struct status *out)
         out->source_count = i + 1;
         code = read_source(segment, segment_source(segment, i), now_ns, &out->sources[i]);
     }
-    return code == EP_OK ? status_judge(out, segment_owner_lives(segment)) : code;
+    return code == EP_OK ? cli_status_classify(out, segment_owner_lives(segment)) : code;
 }
 
-void status_close(struct status *status)
+void cli_status_close(struct status *status)
 {
     for (size_t i = 0; i < status->source_count; i++) {
         struct status_source *source = &status->sources[i];

@@ -3,8 +3,8 @@
  * The state of an instance at one instant, as `eventpipe status` shows it: a copy that outlives what it was
  * read from. Read from the segment, with nobody's help; or from the store while the daemon is down..
  */
-#ifndef STATUS_H
-#define STATUS_H
+#ifndef CLI_STATUS_H
+#define CLI_STATUS_H
 
 #include "shm/segment.h"
 #include "src/config/config.h"
@@ -15,7 +15,7 @@
 #define STATUS_IN_HAND_MS 1000 /* an event in hand for longer is worth a line */
 
 enum status_health { STATUS_OK, STATUS_DEGRADED, STATUS_DOWN };
-const char *status_health_name(enum status_health health);
+const char *cli_status_health_name(enum status_health health);
 
 struct status_process {
     uint32_t slot, kind, index;
@@ -26,11 +26,11 @@ struct status_process {
     uint64_t event;         /* in hand, by its number of arrival (store_event_number); 0 = none */
     uint64_t since_ms;      /* in this state; with an event in hand: in hand for */
     uint64_t calls;         /* of the stage, answered in this slot since the daemon started */
-    char last_death[SHM_TEXT_BYTES];
+    char last_exit[SHM_TEXT_BYTES];
 };
 
 struct status_stage {
-    char name[SHM_NAME_BYTES], kind[16];
+    char name[SHM_NAME_BYTES], type[16];
     const char *state;
     bool paused, degraded;
     uint32_t concurrency, busy, alive;
@@ -48,7 +48,7 @@ struct status_source {
     char error[SHM_TEXT_BYTES];
     uint64_t next_try_in_ms, failures;
     bool paused;
-    uint64_t fetched, duplicates, injected, finished, removed, discarded;
+    uint64_t fetched, duplicates, injected, completed, removed_by_stage, removed_by_operator;
     uint64_t live, ready, running, delayed, held, dead, orphaned;
     uint64_t oldest_s; /* age of the oldest event there is; 0 = none */
     struct status_process producer;
@@ -74,28 +74,28 @@ struct status {
     size_t source_count;
 };
 
-/* Reads the segment and judges. 0 or EP_ENOMEM; to be closed in any case. */
-int status_read_segment(const struct segment *segment, struct status *out);
+/* Reads the segment and checks. 0 or EP_ENOMEM; to be closed in any case. */
+int cli_status_read_segment(const struct segment *segment, struct status *out);
 /* The same from the store of an instance that is down; `why` becomes the first reason. config may be NULL. */
-int status_read_store(struct store *store, const struct config *config, const char *instance, const char *url,
-                      const char *why, struct status *out, struct error *error);
-void status_close(struct status *status);
+int cli_status_read_store(struct store *store, const struct config *config, const char *instance,
+                          const char *url, const char *why, struct status *out, struct error *error);
+void cli_status_close(struct status *status);
 
 /* status_health.c: fills health and reasons from the rest. The daemon is up; otherwise the health is down. */
-int status_judge(struct status *status, bool alive);
+int cli_status_classify(struct status *status, bool alive);
 /* Whether the process is stopped (SIGSTOP) and a child of that parent: else its number is somebody else's. */
-bool status_halted(int32_t pid, int32_t parent);
-int status_reason(struct status *status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool cli_status_halted(int32_t pid, int32_t parent);
+int cli_status_reason(struct status *status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* One line, with its line feed. Every member is documented in eventpipe(1). */
-void status_json(const struct status *status, struct json_out *out);
+void cli_status_json(const struct status *status, struct json_out *out);
 /* For people: `width` columns; colours only on a terminal. */
-void status_text(const struct status *status, size_t width, bool colours, struct json_out *out);
+void cli_status_text(const struct status *status, size_t width, bool colours, struct json_out *out);
 
 /* "850us", "1.2ms"; "3d 4h", "12 s"; "1.3M"; "12.3 MiB". */
-void status_latency_text(uint64_t us, char *buffer, size_t size);
-void status_age_text(uint64_t ms, char *buffer, size_t size);
-void status_count_text(uint64_t count, bool brief, char *buffer, size_t size);
-void status_bytes_text(uint64_t bytes, char *buffer, size_t size);
+void cli_status_latency_text(uint64_t us, char *buffer, size_t size);
+void cli_status_age_text(uint64_t ms, char *buffer, size_t size);
+void cli_status_count_text(uint64_t count, bool brief, char *buffer, size_t size);
+void cli_status_bytes_text(uint64_t bytes, char *buffer, size_t size);
 
 #endif

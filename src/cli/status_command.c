@@ -19,25 +19,25 @@
 #define TURN_MS 1000
 #define STARTING_MS 2000
 
-/* The daemon is down: what the store holds, or, where that cannot be read, what the dead daemon left in the
- * segment. */
+/* The daemon is down: what the store holds, or, where that cannot be read, what the crashed daemon left in
+ * the segment. */
 static int read_down(struct cli *cli, const char *why, struct status *status, struct error *error)
 {
     struct store *store = NULL;
     struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
     struct error reason = {0};
     if (cli->storage == NULL)
-        error_set(&reason, EP_ENOENT, "where its store is, is not known (give -c FILE)");
+        base_error_set(&reason, EP_ENOENT, "where its store is, is not known (give -c FILE)");
     else
         store_open(&options, &store, &reason);
     if (store == NULL && cli->attached == 0) {
-        int code = status_read_segment(&cli->segment, status);
-        return code == EP_OK ? EP_OK : error_set(error, code, "out of memory");
+        int code = cli_status_read_segment(&cli->segment, status);
+        return code == EP_OK ? EP_OK : base_error_set(error, code, "out of memory");
     }
     const char *url = cli->storage != NULL ? cli->storage : "?";
-    int code = status_read_store(store, cli->config, cli->instance, url, why, status, error);
+    int code = cli_status_read_store(store, cli->config, cli->instance, url, why, status, error);
     if (code == EP_OK && store == NULL)
-        code = status_reason(status, "its store cannot be read: %s", reason.words);
+        code = cli_status_reason(status, "its store cannot be read: %s", reason.message);
     store_close(&store);
     return code;
 }
@@ -46,7 +46,7 @@ static int read_down(struct cli *cli, const char *why, struct status *status, st
 static void attach(struct cli *cli)
 {
     uint64_t start_ns = shm_now_ns();
-    while (cli_attach(cli) == -EAGAIN && shm_now_ns() - start_ns < STARTING_MS * UINT64_C(1000000))
+    while (cli_instance_attach(cli) == -EAGAIN && shm_now_ns() - start_ns < STARTING_MS * UINT64_C(1000000))
         poll(NULL, 0, 20);
 }
 
@@ -55,17 +55,18 @@ static int read_status(struct cli *cli, struct status *status, struct error *err
     char why[200] = "the daemon is not running";
     attach(cli);
     if (cli->attached == 0 && cli->alive) {
-        int code = status_read_segment(&cli->segment, status);
-        return code == EP_OK ? EP_OK : error_set(error, code, "out of memory");
+        int code = cli_status_read_segment(&cli->segment, status);
+        return code == EP_OK ? EP_OK : base_error_set(error, code, "out of memory");
     }
     if (cli->attached == -EACCES)
-        return error_set(error, EP_EACCESS, "not allowed to look at %s: run as root or as the daemon's user",
-                         cli->instance);
+        return base_error_set(error, EP_EACCESS,
+                              "not allowed to look at %s: run as root or as the daemon's user",
+                              cli->instance);
     if (cli->attached == -EPROTO)
-        return error_set(error, EP_ESTATE, "the daemon of %s is of another version than this program",
-                         cli->instance);
+        return base_error_set(error, EP_ESTATE, "the daemon of %s is of another version than this program",
+                              cli->instance);
     if (cli->attached == 0)
-        snprintf(why, sizeof why, "the daemon (pid %d) is gone, and did not end in order",
+        snprintf(why, sizeof why, "the daemon (pid %d) is gone, and did not end cleanly",
                  (int)cli->segment.header->supervisor_pid);
     else if (cli->attached == -EAGAIN)
         snprintf(why, sizeof why, "the daemon has begun to start, and has not come further");
@@ -88,12 +89,12 @@ static int show(struct cli *cli)
     size_t width = cli_width();
     int exit_code = code == EP_OK ? exit_status(status.health) : CONTROL_NO;
     if (code != EP_OK)
-        cli_words("%s", error.words);
+        cli_message("%s", error.message);
     else if (cli_given(cli, CLI_OPTION_JSON))
-        status_json(&status, &cli->out);
+        cli_status_json(&status, &cli->out);
     else
-        status_text(&status, width < WIDTH_MOST ? width : WIDTH_MOST, cli_colours(), &cli->out);
-    status_close(&status);
+        cli_status_text(&status, width < WIDTH_MOST ? width : WIDTH_MOST, cli_colours(), &cli->out);
+    cli_status_close(&status);
     return exit_code;
 }
 
@@ -152,16 +153,16 @@ static bool watch_wait(const struct watch *watch)
 static void frame(struct json_out *out)
 {
     struct json_out drawn = {0};
-    json_out_words(&drawn, "\033[H");
+    json_write_text(&drawn, "\033[H");
     for (size_t at = 0; at < out->bytes;) {
         const char *feed = memchr(out->text + at, '\n', out->bytes - at);
         size_t bytes = feed != NULL ? (size_t)(feed - out->text) - at : out->bytes - at;
-        json_out_raw(&drawn, out->text + at, bytes);
-        json_out_words(&drawn, "\033[K\n");
+        json_write_raw(&drawn, out->text + at, bytes);
+        json_write_text(&drawn, "\033[K\n");
         at += bytes + 1;
     }
-    json_out_words(&drawn, "\033[J");
-    json_out_free(out);
+    json_write_text(&drawn, "\033[J");
+    json_write_free(out);
     *out = drawn;
 }
 
@@ -170,10 +171,10 @@ static int watch(struct cli *cli)
     bool text = !cli_given(cli, CLI_OPTION_JSON);
     struct watch watch = {0};
     if (watch_open(&watch, text) < 0) {
-        cli_words("signalfd: %s", strerror(errno));
+        cli_message("signalfd: %s", strerror(errno));
         return CONTROL_NO;
     }
-    json_out_words(&cli->out, watch.redraw ? "\033[2J" : "");
+    json_write_text(&cli->out, watch.redraw ? "\033[2J" : "");
     cli_out_end(cli, 0);
     int status;
     do {
@@ -181,7 +182,7 @@ static int watch(struct cli *cli)
         if (watch.redraw)
             frame(&cli->out);
         else if (text)
-            json_out_words(&cli->out, "\n");
+            json_write_text(&cli->out, "\n");
         cli_out_end(cli, 0);
     } while (!cli->output_failed && !watch_wait(&watch));
     watch_close(&watch);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whether all is well, and if not, why: one reason for each thing that needs a person, the gravest first.
+ * The health and the reasons for it: one reason for each thing that needs a person, the gravest first.
  * Runs in the command line. Pure: looks only at the snapshot.
  *
  *   down      the daemon does not run
@@ -17,29 +17,29 @@
 #include "src/cli/status.h"
 
 #define REASON_BYTES 1024
-#define OVERRUN_MS                                                                           \
+#define OVERRUN_MS \
     2000 /* an event this long past its stage's timeout: the supervisor should have ended it \
           */
 
-const char *status_health_name(enum status_health health)
+const char *cli_status_health_name(enum status_health health)
 {
     static const char *const names[] = {
         [STATUS_OK] = "ok", [STATUS_DEGRADED] = "degraded", [STATUS_DOWN] = "down"};
     return names[health];
 }
 
-int status_reason(struct status *status, const char *format, ...)
+int cli_status_reason(struct status *status, const char *format, ...)
 {
-    char words[REASON_BYTES];
+    char message[REASON_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof words, format, arguments);
+    vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     char **reasons = reallocarray(status->reasons, status->reason_count + 1, sizeof *reasons);
     if (reasons == NULL)
         return EP_ENOMEM;
     status->reasons = reasons;
-    reasons[status->reason_count] = strdup(words);
+    reasons[status->reason_count] = strdup(message);
     if (reasons[status->reason_count] == NULL)
         return EP_ENOMEM;
     status->reason_count++;
@@ -49,87 +49,88 @@ int status_reason(struct status *status, const char *format, ...)
 }
 
 /* `name crashed 5 times, next start in 12 s (signal 11)`. */
-static int judge_process(struct status *status, const char *name, const struct status_process *process)
+static int classify_process(struct status *status, const char *name, const struct status_process *process)
 {
     char next[40];
     if (process->state != SHM_SLOT_BACKOFF)
         return EP_OK;
-    status_age_text(process->restart_in_ms, next, sizeof next);
-    bool told = process->last_death[0] != '\0';
-    return status_reason(status, "%s died and was restarted %" PRIu32 " time%s, next start in %s%s%s%s", name,
-                         process->restarts, process->restarts == 1 ? "" : "s", next, told ? " (" : "",
-                         told ? process->last_death : "", told ? ")" : "");
+    cli_status_age_text(process->restart_in_ms, next, sizeof next);
+    bool has_exit = process->last_exit[0] != '\0';
+    return cli_status_reason(status,
+                             "%s crashed and was restarted %" PRIu32 " time%s, next start in %s%s%s%s", name,
+                             process->restarts, process->restarts == 1 ? "" : "s", next, has_exit ? " (" : "",
+                             has_exit ? process->last_exit : "", has_exit ? ")" : "");
 }
 
-static int judge_worker(struct status *status, const char *stage_name, const struct status_stage *stage,
-                        const struct status_process *worker)
+static int classify_worker(struct status *status, const char *stage_name, const struct status_stage *stage,
+                           const struct status_process *worker)
 {
     char name[3 * SHM_NAME_BYTES], since[40], limit[40];
     snprintf(name, sizeof name, "%s: worker %" PRIu32, stage_name, worker->index);
     if (worker->event != 0 && stage->timeout_ms > 0 && worker->since_ms > stage->timeout_ms + OVERRUN_MS) {
-        status_age_text(worker->since_ms, since, sizeof since);
-        status_age_text(stage->timeout_ms, limit, sizeof limit);
-        return status_reason(status, "%s has had event %" PRIu64 " in hand for %s, its timeout is %s", name,
-                             worker->event, since, limit);
+        cli_status_age_text(worker->since_ms, since, sizeof since);
+        cli_status_age_text(stage->timeout_ms, limit, sizeof limit);
+        return cli_status_reason(status, "%s has been processing event %" PRIu64 " for %s; its timeout is %s",
+                                 name, worker->event, since, limit);
     }
-    return judge_process(status, name, worker);
+    return classify_process(status, name, worker);
 }
 
-static int judge_stage(struct status *status, const struct status_source *source,
-                       const struct status_stage *stage)
+static int classify_stage(struct status *status, const struct status_source *source,
+                          const struct status_stage *stage)
 {
     char name[2 * SHM_NAME_BYTES + 2];
     snprintf(name, sizeof name, "%s/%s", source->id, stage->name);
     size_t before = status->reason_count;
     int code = EP_OK;
     for (uint32_t i = 0; code == EP_OK && i < stage->concurrency; i++)
-        code = judge_worker(status, name, stage, &stage->workers[i]);
+        code = classify_worker(status, name, stage, &stage->workers[i]);
     if (code == EP_OK && stage->degraded && status->reason_count == before)
-        code = status_reason(status, "%s: its workers keep dying", name);
+        code = cli_status_reason(status, "%s: workers are crash-looping", name);
     if (code == EP_OK && stage->paused)
-        code = status_reason(status, "%s is paused (eventpipe resume %s)", name, name);
+        code = cli_status_reason(status, "%s is paused (eventpipe resume %s)", name, name);
     return code;
 }
 
 /* What the backend does, or refuses to do. */
-static int judge_fetching(struct status *status, const struct status_source *source)
+static int classify_fetching(struct status *status, const struct status_source *source)
 {
     char next[60] = "";
     bool failing =
         source->error[0] != '\0' || strcmp(source->state, shm_source_state_name(SHM_SOURCE_BACKOFF)) == 0;
     if (source->paused)
-        return status_reason(status, "%s is paused (eventpipe resume %s)", source->id, source->id);
+        return cli_status_reason(status, "%s is paused (eventpipe resume %s)", source->id, source->id);
     if (strcmp(source->state, shm_source_state_name(SHM_SOURCE_FULL)) == 0)
-        return status_reason(status, "%s: its backlog is full (%" PRIu64 " events), fetching waits",
-                             source->id, source->live);
+        return cli_status_reason(status, "%s: its backlog is full (%" PRIu64 " events), fetching waits",
+                                 source->id, source->live);
     if (!failing)
         return EP_OK;
     if (source->next_try_in_ms > 0) {
         char age[40];
-        status_age_text(source->next_try_in_ms, age, sizeof age);
+        cli_status_age_text(source->next_try_in_ms, age, sizeof age);
         snprintf(next, sizeof next, ", next try in %s", age);
     }
-    return status_reason(status, "%s: %s%s", source->id,
-                         source->error[0] != '\0' ? source->error : "the last fetch failed", next);
+    return cli_status_reason(status, "%s: %s%s", source->id,
+                             source->error[0] != '\0' ? source->error : "the last fetch failed", next);
 }
 
-static int judge_source(struct status *status, const struct status_source *source)
+static int classify_source(struct status *status, const struct status_source *source)
 {
     char name[SHM_NAME_BYTES + 16];
     snprintf(name, sizeof name, "%s: producer", source->id);
-    int code = judge_process(status, name, &source->producer);
+    int code = classify_process(status, name, &source->producer);
     if (code == EP_OK)
-        code = judge_fetching(status, source);
+        code = classify_fetching(status, source);
     for (size_t i = 0; code == EP_OK && i < source->stage_count; i++)
-        code = judge_stage(status, source, &source->stages[i]);
+        code = classify_stage(status, source, &source->stages[i]);
     if (code == EP_OK && source->dead > 0)
-        code =
-            status_reason(status, "%s: %" PRIu64 " dead event%s (eventpipe queue --source %s --state dead)",
-                          source->id, source->dead, source->dead == 1 ? "" : "s", source->id);
+        code = cli_status_reason(status,
+                                 "%s: %" PRIu64 " dead event%s (eventpipe queue --source %s --state dead)",
+                                 source->id, source->dead, source->dead == 1 ? "" : "s", source->id);
     return code;
 }
 
-static int judge_store(struct status *status)
+static int classify_store(struct status *status)
 {
     char since[32] = "";
     time_t seconds = (time_t)(status->store_failing_since_ms / 1000);
@@ -138,34 +139,33 @@ static int judge_store(struct status *status)
         return EP_OK;
     if (localtime_r(&seconds, &parts) != NULL)
         strftime(since, sizeof since, "%Y-%m-%d %H:%M:%S", &parts);
-    return status_reason(status, "the store cannot be written since %s: %s", since, status->store_error);
+    return cli_status_reason(status, "the store cannot be written since %s: %s", since, status->store_error);
 }
 
-int status_judge(struct status *status, bool alive)
+int cli_status_classify(struct status *status, bool alive)
 {
     char silence[40];
     int code = EP_OK;
     if (!alive) {
         status->health = STATUS_DOWN;
-        code =
-            status_reason(status,
-                          "the daemon (pid %d) is gone, and did not end in order: what follows is how it was",
-                          (int)status->pid);
+        code = cli_status_reason(
+            status, "the daemon (pid %d) is gone, and did not end cleanly: what follows is how it was",
+            (int)status->pid);
         status->pid = 0;
         return code;
     }
     if (status->heartbeat_age_ms > STATUS_SILENCE_MS) {
-        status_age_text(status->heartbeat_age_ms, silence, sizeof silence);
-        code = status_reason(status, "the supervisor (pid %d) has not been heard of for %s", (int)status->pid,
-                             silence);
+        cli_status_age_text(status->heartbeat_age_ms, silence, sizeof silence);
+        code = cli_status_reason(status, "the supervisor (pid %d) has not been heard of for %s",
+                                 (int)status->pid, silence);
     }
     if (code == EP_OK)
-        code = judge_store(status);
+        code = classify_store(status);
     if (code == EP_OK && strcmp(status->phase, shm_phase_name(SHM_PHASE_RUNNING)) != 0)
-        code = status_reason(status, "the instance is %s", status->phase);
+        code = cli_status_reason(status, "the instance is %s", status->phase);
     if (code == EP_OK)
-        code = judge_process(status, "keeper", &status->keeper);
+        code = classify_process(status, "keeper", &status->keeper);
     for (size_t i = 0; code == EP_OK && i < status->source_count; i++)
-        code = judge_source(status, &status->sources[i]);
+        code = classify_source(status, &status->sources[i]);
     return code;
 }

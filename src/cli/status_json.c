@@ -8,163 +8,163 @@
 #include "src/cli/status.h"
 
 /* Empty is null. */
-static void put_words(struct json_out *out, const char *name, const char *text)
+static void put_text(struct json_out *out, const char *name, const char *text)
 {
-    json_out_member_text(out, name, text != NULL && text[0] != '\0' ? text : NULL);
+    json_write_member_text(out, name, text != NULL && text[0] != '\0' ? text : NULL);
 }
 
 static void put_bool(struct json_out *out, const char *name, bool value)
 {
-    json_out_key(out, name);
-    json_out_words(out, value ? "true" : "false");
+    json_write_key(out, name);
+    json_write_text(out, value ? "true" : "false");
 }
 
 /* No process is null. */
 static void put_pid(struct json_out *out, int32_t pid)
 {
-    json_out_key(out, "pid");
+    json_write_key(out, "pid");
     if (pid > 0)
-        json_out_int(out, pid);
+        json_write_int(out, pid);
     else
-        json_out_words(out, "null");
+        json_write_text(out, "null");
 }
 
 static void next_in_list(struct json_out *out, size_t index)
 {
-    json_out_words(out, index == 0 ? "{" : ",{");
+    json_write_text(out, index == 0 ? "{" : ",{");
 }
 
 /* Producer and keeper. */
 static void put_process(struct json_out *out, const char *name, const struct status_process *process)
 {
-    json_out_key(out, name);
-    json_out_words(out, "{");
+    json_write_key(out, name);
+    json_write_text(out, "{");
     put_pid(out, process->pid);
-    json_out_member_text(out, "state", shm_slot_state_name(process->state));
-    json_out_member_uint(out, "restarts", process->restarts);
-    put_words(out, "last_death", process->last_death);
-    json_out_words(out, "}");
+    json_write_member_text(out, "state", shm_slot_state_name(process->state));
+    json_write_member_uint(out, "restarts", process->restarts);
+    put_text(out, "last_exit", process->last_exit);
+    json_write_text(out, "}");
 }
 
 static void put_worker(struct json_out *out, const struct status_process *worker)
 {
-    json_out_member_uint(out, "slot", worker->slot);
-    json_out_member_uint(out, "worker", worker->index);
+    json_write_member_uint(out, "slot", worker->slot);
+    json_write_member_uint(out, "worker", worker->index);
     put_pid(out, worker->pid);
-    json_out_member_text(out, "state", shm_slot_state_name(worker->state));
-    json_out_key(out, "event");
+    json_write_member_text(out, "state", shm_slot_state_name(worker->state));
+    json_write_key(out, "event");
     if (worker->event != 0)
-        json_out_uint(out, worker->event);
+        json_write_uint(out, worker->event);
     else
-        json_out_words(out, "null");
-    json_out_member_uint(out, "since_ms", worker->since_ms);
-    json_out_member_uint(out, "calls", worker->calls);
-    json_out_member_uint(out, "restarts", worker->restarts);
-    json_out_member_uint(out, "restart_in_ms", worker->restart_in_ms);
-    put_words(out, "last_death", worker->last_death);
+        json_write_text(out, "null");
+    json_write_member_uint(out, "since_ms", worker->since_ms);
+    json_write_member_uint(out, "calls", worker->calls);
+    json_write_member_uint(out, "restarts", worker->restarts);
+    json_write_member_uint(out, "restart_in_ms", worker->restart_in_ms);
+    put_text(out, "last_exit", worker->last_exit);
 }
 
 static void put_stage(struct json_out *out, const struct status_stage *stage)
 {
-    json_out_member_text(out, "name", stage->name);
-    put_words(out, "kind", stage->kind);
-    json_out_member_text(out, "state", stage->state);
+    json_write_member_text(out, "name", stage->name);
+    put_text(out, "type", stage->type);
+    json_write_member_text(out, "state", stage->state);
     put_bool(out, "paused", stage->paused);
-    json_out_member_uint(out, "concurrency", stage->concurrency);
-    json_out_member_uint(out, "busy", stage->busy);
-    json_out_member_uint(out, "queue", stage->queue);
-    json_out_member_uint(out, "in",
-                         stage->processed + stage->retried + stage->removed + stage->rejected +
-                             stage->failed + stage->crashed);
-    json_out_member_uint(out, "processed", stage->processed);
-    json_out_member_uint(out, "retried", stage->retried);
-    json_out_member_uint(out, "removed", stage->removed);
-    json_out_member_uint(out, "rejected", stage->rejected);
-    json_out_member_uint(out, "failed", stage->failed);
-    json_out_member_uint(out, "crashed", stage->crashed);
-    json_out_member_uint(out, "restarts", stage->restarts);
-    json_out_key(out, "latency_us");
-    json_out_words(out, "{");
-    json_out_member_uint(out, "p50", stage->p50_us);
-    json_out_member_uint(out, "p99", stage->p99_us);
-    json_out_words(out, "}");
-    json_out_key(out, "workers");
-    json_out_words(out, "[");
+    json_write_member_uint(out, "concurrency", stage->concurrency);
+    json_write_member_uint(out, "busy", stage->busy);
+    json_write_member_uint(out, "queue", stage->queue);
+    json_write_member_uint(out, "answers",
+                           stage->processed + stage->retried + stage->removed + stage->rejected +
+                               stage->failed + stage->crashed);
+    json_write_member_uint(out, "processed", stage->processed);
+    json_write_member_uint(out, "retried", stage->retried);
+    json_write_member_uint(out, "removed", stage->removed);
+    json_write_member_uint(out, "rejected", stage->rejected);
+    json_write_member_uint(out, "failed", stage->failed);
+    json_write_member_uint(out, "crashed", stage->crashed);
+    json_write_member_uint(out, "restarts", stage->restarts);
+    json_write_key(out, "latency_us");
+    json_write_text(out, "{");
+    json_write_member_uint(out, "p50", stage->p50_us);
+    json_write_member_uint(out, "p99", stage->p99_us);
+    json_write_text(out, "}");
+    json_write_key(out, "workers");
+    json_write_text(out, "[");
     for (uint32_t i = 0; stage->workers != NULL && i < stage->concurrency; i++) {
         next_in_list(out, i);
         put_worker(out, &stage->workers[i]);
-        json_out_words(out, "}");
+        json_write_text(out, "}");
     }
-    json_out_words(out, "]");
+    json_write_text(out, "]");
 }
 
 static void put_source(struct json_out *out, const struct status_source *source)
 {
-    json_out_member_text(out, "id", source->id);
-    put_words(out, "type", source->type);
-    json_out_member_text(out, "state", source->state);
+    json_write_member_text(out, "id", source->id);
+    put_text(out, "type", source->type);
+    json_write_member_text(out, "state", source->state);
     put_bool(out, "paused", source->paused);
-    json_out_member_text(out, "cursor", source->cursor);
-    put_words(out, "error", source->error);
-    json_out_member_uint(out, "failures", source->failures);
-    json_out_member_uint(out, "next_try_in_ms", source->next_try_in_ms);
-    json_out_member_uint(out, "fetched", source->fetched);
-    json_out_member_uint(out, "duplicates", source->duplicates);
-    json_out_member_uint(out, "injected", source->injected);
-    json_out_member_uint(out, "finished", source->finished);
-    json_out_member_uint(out, "removed", source->removed);
-    json_out_member_uint(out, "discarded", source->discarded);
-    json_out_member_uint(out, "live", source->live);
-    json_out_member_uint(out, "ready", source->ready);
-    json_out_member_uint(out, "running", source->running);
-    json_out_member_uint(out, "delayed", source->delayed);
-    json_out_member_uint(out, "held", source->held);
-    json_out_member_uint(out, "dead", source->dead);
-    json_out_member_uint(out, "orphaned", source->orphaned);
-    json_out_member_uint(out, "oldest_s", source->oldest_s);
+    json_write_member_text(out, "cursor", source->cursor);
+    put_text(out, "error", source->error);
+    json_write_member_uint(out, "failures", source->failures);
+    json_write_member_uint(out, "next_try_in_ms", source->next_try_in_ms);
+    json_write_member_uint(out, "fetched", source->fetched);
+    json_write_member_uint(out, "duplicates", source->duplicates);
+    json_write_member_uint(out, "injected", source->injected);
+    json_write_member_uint(out, "completed", source->completed);
+    json_write_member_uint(out, "removed_by_stage", source->removed_by_stage);
+    json_write_member_uint(out, "removed_by_operator", source->removed_by_operator);
+    json_write_member_uint(out, "live", source->live);
+    json_write_member_uint(out, "ready", source->ready);
+    json_write_member_uint(out, "running", source->running);
+    json_write_member_uint(out, "delayed", source->delayed);
+    json_write_member_uint(out, "held", source->held);
+    json_write_member_uint(out, "dead", source->dead);
+    json_write_member_uint(out, "orphaned", source->orphaned);
+    json_write_member_uint(out, "oldest_s", source->oldest_s);
     put_process(out, "producer", &source->producer);
-    json_out_key(out, "stages");
-    json_out_words(out, "[");
+    json_write_key(out, "stages");
+    json_write_text(out, "[");
     for (size_t i = 0; i < source->stage_count; i++) {
         next_in_list(out, i);
         put_stage(out, &source->stages[i]);
-        json_out_words(out, "}");
+        json_write_text(out, "}");
     }
-    json_out_words(out, "]");
+    json_write_text(out, "]");
 }
 
-void status_json(const struct status *status, struct json_out *out)
+void cli_status_json(const struct status *status, struct json_out *out)
 {
-    json_out_words(out, "{");
-    json_out_member_text(out, "instance", status->instance);
-    put_words(out, "version", status->version);
+    json_write_text(out, "{");
+    json_write_member_text(out, "instance", status->instance);
+    put_text(out, "version", status->version);
     put_pid(out, status->pid);
-    json_out_member_uint(out, "uptime_s", status->health == STATUS_DOWN ? 0 : status->uptime_s);
-    json_out_member_text(out, "health", status_health_name(status->health));
-    json_out_key(out, "reasons");
-    json_out_words(out, "[");
+    json_write_member_uint(out, "uptime_s", status->health == STATUS_DOWN ? 0 : status->uptime_s);
+    json_write_member_text(out, "health", cli_status_health_name(status->health));
+    json_write_key(out, "reasons");
+    json_write_text(out, "[");
     for (size_t i = 0; i < status->reason_count; i++) {
-        json_out_words(out, i == 0 ? "" : ",");
-        json_out_string(out, status->reasons[i], strlen(status->reasons[i]));
+        json_write_text(out, i == 0 ? "" : ",");
+        json_write_string(out, status->reasons[i], strlen(status->reasons[i]));
     }
-    json_out_words(out, "]");
-    json_out_member_text(out, "phase", status->phase);
+    json_write_text(out, "]");
+    json_write_member_text(out, "phase", status->phase);
     put_bool(out, "stale", status->stale);
-    json_out_member_uint(out, "recoveries", status->recoveries);
-    json_out_key(out, "store");
-    json_out_words(out, "{");
-    json_out_member_text(out, "url", status->store_url);
-    json_out_member_uint(out, "bytes", status->store_bytes);
-    json_out_member_uint(out, "wal_bytes", status->wal_bytes);
-    put_words(out, "error", status->store_error);
-    json_out_words(out, "}");
+    json_write_member_uint(out, "recoveries", status->recoveries);
+    json_write_key(out, "store");
+    json_write_text(out, "{");
+    json_write_member_text(out, "url", status->store_url);
+    json_write_member_uint(out, "bytes", status->store_bytes);
+    json_write_member_uint(out, "wal_bytes", status->wal_bytes);
+    put_text(out, "error", status->store_error);
+    json_write_text(out, "}");
     put_process(out, "keeper", &status->keeper);
-    json_out_key(out, "sources");
-    json_out_words(out, "[");
+    json_write_key(out, "sources");
+    json_write_text(out, "[");
     for (size_t i = 0; i < status->source_count; i++) {
         next_in_list(out, i);
         put_source(out, &status->sources[i]);
-        json_out_words(out, "}");
+        json_write_text(out, "}");
     }
-    json_out_words(out, "]}\n");
+    json_write_text(out, "]}\n");
 }

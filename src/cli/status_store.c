@@ -9,7 +9,7 @@
 #include "shm/slot.h"
 #include "src/cli/status.h"
 
-struct reading {
+struct store_reader {
     struct status *status;
     int64_t *ids; /* of the sources, then of the stages being read */
     struct status_source *source;
@@ -22,14 +22,14 @@ static void copy_text(char *to, size_t size, const char *from)
     to[bytes] = '\0';
 }
 
-static int see_source(int64_t id, const char *name, void *user)
+static int on_source(int64_t id, const char *name, void *user)
 {
-    struct reading *reading = user;
-    struct status *status = reading->status;
-    int64_t *ids = reallocarray(reading->ids, status->source_count + 1, sizeof *ids);
+    struct store_reader *reader = user;
+    struct status *status = reader->status;
+    int64_t *ids = reallocarray(reader->ids, status->source_count + 1, sizeof *ids);
     if (ids == NULL)
         return EP_ENOMEM;
-    reading->ids = ids;
+    reader->ids = ids;
     struct status_source *sources = reallocarray(status->sources, status->source_count + 1, sizeof *sources);
     if (sources == NULL)
         return EP_ENOMEM;
@@ -41,14 +41,14 @@ static int see_source(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-static int see_stage(int64_t id, const char *name, void *user)
+static int on_stage(int64_t id, const char *name, void *user)
 {
-    struct reading *reading = user;
-    struct status_source *source = reading->source;
-    int64_t *ids = reallocarray(reading->ids, source->stage_count + 1, sizeof *ids);
+    struct store_reader *reader = user;
+    struct status_source *source = reader->source;
+    int64_t *ids = reallocarray(reader->ids, source->stage_count + 1, sizeof *ids);
     if (ids == NULL)
         return EP_ENOMEM;
-    reading->ids = ids;
+    reader->ids = ids;
     struct status_stage *stages = reallocarray(source->stages, source->stage_count + 1, sizeof *stages);
     if (stages == NULL)
         return EP_ENOMEM;
@@ -61,12 +61,12 @@ static int see_stage(int64_t id, const char *name, void *user)
 
 static int read_stages(struct store *store, int64_t id, struct status_source *source)
 {
-    struct reading reading = {.source = source};
-    int code = store_each_stage(store, id, see_stage, &reading);
+    struct store_reader reader = {.source = source};
+    int code = store_each_stage(store, id, on_stage, &reader);
     for (size_t i = 0; code == EP_OK && i < source->stage_count; i++) {
         struct status_stage *stage = &source->stages[i];
         struct store_stage_totals totals;
-        code = store_stage_totals(store, reading.ids[i], &totals);
+        code = store_stage_totals(store, reader.ids[i], &totals);
         if (code != EP_OK)
             break;
         stage->processed = totals.processed;
@@ -76,7 +76,7 @@ static int read_stages(struct store *store, int64_t id, struct status_source *so
         stage->failed = totals.failed;
         stage->crashed = totals.crashed;
     }
-    free(reading.ids);
+    free(reader.ids);
     return code;
 }
 
@@ -92,9 +92,9 @@ static int read_source(struct store *store, int64_t id, struct status_source *so
     source->fetched = totals.fetched;
     source->duplicates = totals.duplicates;
     source->injected = totals.injected;
-    source->finished = totals.finished;
-    source->removed = totals.removed;
-    source->discarded = totals.discarded;
+    source->completed = totals.completed;
+    source->removed_by_stage = totals.removed_by_stage;
+    source->removed_by_operator = totals.removed_by_operator;
     source->live = totals.live;
     source->delayed = totals.delayed;
     source->held = totals.held;
@@ -105,42 +105,42 @@ static int read_source(struct store *store, int64_t id, struct status_source *so
     return read_stages(store, id, source);
 }
 
-/* Types and kinds, which the store does not know. */
-static void name_kinds(const struct config *config, struct status_source *source)
+/* Types, which the store does not know. */
+static void name_types(const struct config *config, struct status_source *source)
 {
     for (size_t i = 0; config != NULL && i < config->source_count; i++) {
         const struct source_config *known = &config->sources[i];
         if (strcmp(known->id, source->id) != 0)
             continue;
-        copy_text(source->type, sizeof source->type, source_type_name(known->type));
+        copy_text(source->type, sizeof source->type, config_source_type_name(known->type));
         for (size_t j = 0; j < source->stage_count; j++)
             for (size_t k = 0; k < known->stage_count; k++)
                 if (strcmp(known->stages[k].name, source->stages[j].name) == 0)
-                    copy_text(source->stages[j].kind, sizeof source->stages[j].kind,
-                              stage_kind_name(known->stages[k].kind));
+                    copy_text(source->stages[j].type, sizeof source->stages[j].type,
+                              config_stage_type_name(known->stages[k].type));
     }
 }
 
-int status_read_store(struct store *store, const struct config *config, const char *instance, const char *url,
-                      const char *why, struct status *out, struct error *error)
+int cli_status_read_store(struct store *store, const struct config *config, const char *instance,
+                          const char *url, const char *why, struct status *out, struct error *error)
 {
     *out = (struct status){.health = STATUS_DOWN, .phase = "stopped"};
     copy_text(out->instance, sizeof out->instance, instance);
     copy_text(out->store_url, sizeof out->store_url, url);
-    struct reading reading = {.status = out};
-    int code = status_reason(out, "%s", why);
+    struct store_reader reader = {.status = out};
+    int code = cli_status_reason(out, "%s", why);
     if (code == EP_OK && store != NULL) {
-        code = store_each_source(store, see_source, &reading);
+        code = store_each_source(store, on_source, &reader);
         for (size_t i = 0; code == EP_OK && i < out->source_count; i++)
-            code = read_source(store, reading.ids[i], &out->sources[i]);
+            code = read_source(store, reader.ids[i], &out->sources[i]);
         if (code == EP_OK)
             code = store_sizes(store, &out->store_bytes, &out->wal_bytes);
     }
-    free(reading.ids);
+    free(reader.ids);
     for (size_t i = 0; i < out->source_count; i++)
-        name_kinds(config, &out->sources[i]);
+        name_types(config, &out->sources[i]);
     if (code == EP_OK)
         return EP_OK;
-    return error_set(error, code, "%s",
-                     code == EP_ENOMEM || store == NULL ? "out of memory" : store_words(store));
+    return base_error_set(error, code, "%s",
+                          code == EP_ENOMEM || store == NULL ? "out of memory" : store_errmsg(store));
 }

@@ -5,7 +5,7 @@
 
 #include "src/cli/status.h"
 
-void status_latency_text(uint64_t us, char *buffer, size_t size)
+void cli_status_latency_text(uint64_t us, char *buffer, size_t size)
 {
     if (us == 0)
         snprintf(buffer, size, "-");
@@ -21,7 +21,7 @@ void status_latency_text(uint64_t us, char *buffer, size_t size)
         snprintf(buffer, size, "%" PRIu64 "s", us / 1000000);
 }
 
-void status_age_text(uint64_t ms, char *buffer, size_t size)
+void cli_status_age_text(uint64_t ms, char *buffer, size_t size)
 {
     uint64_t seconds = ms / 1000, minutes = seconds / 60, hours = minutes / 60, days = hours / 24;
     if (ms < 1000)
@@ -36,7 +36,7 @@ void status_age_text(uint64_t ms, char *buffer, size_t size)
         snprintf(buffer, size, "%" PRIu64 "d %" PRIu64 "h", days, hours % 24);
 }
 
-void status_count_text(uint64_t count, bool brief, char *buffer, size_t size)
+void cli_status_count_text(uint64_t count, bool brief, char *buffer, size_t size)
 {
     static const char units[] = {'k', 'M', 'G', 'T', 'P', 'E'};
     if (!brief || count < 10000) {
@@ -50,7 +50,7 @@ void status_count_text(uint64_t count, bool brief, char *buffer, size_t size)
     snprintf(buffer, size, value < 99.95 ? "%.1f%c" : "%.0f%c", value, units[unit]);
 }
 
-void status_bytes_text(uint64_t bytes, char *buffer, size_t size)
+void cli_status_bytes_text(uint64_t bytes, char *buffer, size_t size)
 {
     static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
     if (bytes < 1024) {

@@ -13,44 +13,44 @@
 #define GAP 2
 #define ELASTIC_LEAST 8
 
-size_t text_width(const char *text)
+size_t cli_table_text_width(const char *text)
 {
     size_t width = 0;
     const char *end = text + strlen(text);
     while (text < end) {
-        size_t length = utf8_length(text, end);
+        size_t length = base_utf8_length(text, end);
         text += length > 0 ? length : 1;
         width++;
     }
     return width;
 }
 
-void text_out(struct json_out *out, const char *text, size_t width)
+void cli_table_text_out(struct json_out *out, const char *text, size_t width)
 {
     const char *end = text + strlen(text);
-    bool cut = width > 0 && text_width(text) > width;
+    bool cut = width > 0 && cli_table_text_width(text) > width;
     for (size_t at = 0; text < end && (!cut || at + 1 < width); at++) {
-        size_t length = utf8_length(text, end);
+        size_t length = base_utf8_length(text, end);
         unsigned char first = (unsigned char)*text;
         bool c1 = length == 2 && first == 0xc2 && (unsigned char)text[1] < 0xa0; /* U+0080 to U+009F */
         if (length == 0 || first < 0x20 || first == 0x7f || c1)
-            json_out_words(out, "?");
+            json_write_text(out, "?");
         else
-            json_out_raw(out, text, length);
+            json_write_raw(out, text, length);
         text += length > 0 ? length : 1;
     }
     if (cut)
-        json_out_words(out, "…");
+        json_write_text(out, "…");
 }
 
-void table_open(struct table *table, const struct table_column *columns, size_t count)
+void cli_table_open(struct table *table, const struct table_column *columns, size_t count)
 {
     *table = (struct table){.columns = columns, .column_count = count, .gap = GAP};
     for (size_t i = 0; i < count; i++)
-        table->widths[i] = text_width(columns[i].heading);
+        table->widths[i] = cli_table_text_width(columns[i].heading);
 }
 
-void table_cell(struct table *table, const char *text, const char *colour)
+void cli_table_cell(struct table *table, const char *text, const char *colour)
 {
     if (table->cell_count == table->room) {
         size_t room = table->room == 0 ? 64 : 2 * table->room;
@@ -90,7 +90,7 @@ static bool shrink(const struct table *table, size_t *widths)
 {
     size_t widest = table->column_count;
     for (size_t i = 0; i < table->column_count; i++) {
-        size_t least = text_width(table->columns[i].heading);
+        size_t least = cli_table_text_width(table->columns[i].heading);
         least = least > ELASTIC_LEAST ? least : ELASTIC_LEAST;
         if (table->columns[i].elastic && widths[i] > least &&
             (widest == table->column_count || widths[i] > widths[widest]))
@@ -116,7 +116,7 @@ static bool drop(const struct table *table, size_t *widths)
 static void fit(struct table *table, size_t *widths, size_t width)
 {
     for (size_t i = 0; i < table->cell_count; i++) {
-        size_t cell = text_width(table->cells[i]), *most = &table->widths[i % table->column_count];
+        size_t cell = cli_table_text_width(table->cells[i]), *most = &table->widths[i % table->column_count];
         *most = cell > *most ? cell : *most;
     }
     memcpy(widths, table->widths, table->column_count * sizeof *widths);
@@ -134,7 +134,7 @@ static void fit(struct table *table, size_t *widths, size_t width)
 static void blanks(struct json_out *out, size_t count)
 {
     while (count-- > 0)
-        json_out_words(out, " ");
+        json_write_text(out, " ");
 }
 
 /* One line; blanks are written only before a cell, so that no line ends in them. */
@@ -148,19 +148,19 @@ static void print_row(const struct table *table, char *const *cells, const char 
             continue;
         const char *text = cells != NULL ? cells[i] : table->columns[i].heading;
         const char *colour = colours != NULL && cells != NULL ? colours[i] : NULL;
-        size_t width = text_width(text) < widths[i] ? text_width(text) : widths[i];
+        size_t width = cli_table_text_width(text) < widths[i] ? cli_table_text_width(text) : widths[i];
         pending += (first ? 0 : table->gap) + (table->columns[i].right ? widths[i] - width : 0);
         first = false;
         if (width > 0) {
             blanks(out, pending);
             pending = 0;
-            json_out_words(out, colour != NULL ? colour : "");
-            text_out(out, text, widths[i]);
-            json_out_words(out, colour != NULL ? "\033[0m" : "");
+            json_write_text(out, colour != NULL ? colour : "");
+            cli_table_text_out(out, text, widths[i]);
+            json_write_text(out, colour != NULL ? "\033[0m" : "");
         }
         pending += table->columns[i].right ? 0 : widths[i] - width;
     }
-    json_out_words(out, "\n");
+    json_write_text(out, "\n");
 }
 
 static void forget(struct table *table)
@@ -170,7 +170,7 @@ static void forget(struct table *table)
     table->cell_count = 0;
 }
 
-void table_print(struct table *table, struct json_out *out, size_t width, size_t indent, bool headings)
+void cli_table_print(struct table *table, struct json_out *out, size_t width, size_t indent, bool headings)
 {
     size_t widths[TABLE_COLUMNS_MAX];
     fit(table, widths, width > indent ? width - indent : width);
@@ -182,7 +182,7 @@ void table_print(struct table *table, struct json_out *out, size_t width, size_t
     forget(table);
 }
 
-void table_close(struct table *table)
+void cli_table_close(struct table *table)
 {
     forget(table);
     free(table->cells);

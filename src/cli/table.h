@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Aligned columns for a terminal: cells are gathered, widths are those of the widest, and what is too wide is
- * cut. */
-#ifndef TABLE_H
-#define TABLE_H
+/* Aligned columns for a terminal: cells are collected, widths are those of the widest, and what is too wide
+ * is cut. */
+#ifndef CLI_TABLE_H
+#define CLI_TABLE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,18 +29,18 @@ struct table {
     size_t gap;                       /* blanks between columns */
     bool failed;
 };
-void table_open(struct table *table, const struct table_column *columns, size_t count);
+void cli_table_open(struct table *table, const struct table_column *columns, size_t count);
 /* The next cell of the row; control characters become '?'. colour: an escape sequence, or NULL. */
-void table_cell(struct table *table, const char *text, const char *colour);
-/* Prints the rows gathered and forgets them. width: of the terminal, 0 = nothing is cut. indent: blanks
+void cli_table_cell(struct table *table, const char *text, const char *colour);
+/* Prints the rows collected and forgets them. width: of the terminal, 0 = nothing is cut. indent: blanks
  * before each line. */
-void table_print(struct table *table, struct json_out *out, size_t width, size_t indent, bool headings);
-void table_close(struct table *table);
+void cli_table_print(struct table *table, struct json_out *out, size_t width, size_t indent, bool headings);
+void cli_table_close(struct table *table);
 
 /* How many columns a text takes: its characters, each counted as one. */
-size_t text_width(const char *text);
+size_t cli_table_text_width(const char *text);
 /* Appends text with control characters replaced by '?', cut to `width` columns (0 = whole) with "…" at its
  * end. */
-void text_out(struct json_out *out, const char *text, size_t width);
+void cli_table_text_out(struct json_out *out, const char *text, size_t width);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * trace: one event's story, as far as it is kept: when it came, each stage's answer, deaths and retries, its
+ * trace: one event's story, as far as it is kept: when it came, each stage's answer, crashes and retries, its
  * end. Runs in eventpipe and asks nobody: it reads the store, whether the daemon is up, stuck or down.
  *
  * An UID whose events are gone can have been several events, one after the other, or in several sources: each
@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/control/admin.h"
 #include "src/cli/cli.h"
 #include "src/cli/status.h"
 #include "src/cli/table.h"
+#include "src/control/admin.h"
 
 struct name {
     int64_t id;
@@ -45,7 +45,7 @@ static int add_name(struct story *story, int64_t id, const char *text)
     return names[story->name_count].text != NULL ? (story->name_count++, 0) : EP_ENOMEM;
 }
 
-static int see_source(int64_t id, const char *name, void *user)
+static int on_source(int64_t id, const char *name, void *user)
 {
     struct story *story = user;
     const char *wanted = story->cli->values[CLI_OPTION_SOURCE];
@@ -55,16 +55,16 @@ static int see_source(int64_t id, const char *name, void *user)
     return add_name(story, id, name);
 }
 
-static int see_stage(int64_t id, const char *name, void *user)
+static int on_stage(int64_t id, const char *name, void *user)
 {
     return add_name(user, id, name);
 }
 
 static int read_names(struct story *story)
 {
-    int code = store_each_source(story->store, see_source, story);
+    int code = store_each_source(story->store, on_source, story);
     for (size_t i = 0; code == 0 && i < story->source_count; i++)
-        code = store_each_stage(story->store, story->names[i].id, see_stage, story);
+        code = store_each_stage(story->store, story->names[i].id, on_stage, story);
     return code;
 }
 
@@ -87,21 +87,21 @@ static const char *stage_name(const struct story *story, int64_t id)
 
 /* ---- a step ---- */
 
-static bool arrives(const struct store_step *step)
+static bool arrives(const struct store_trace_step *step)
 {
-    return step->kind == STORE_STEP_FETCHED || step->kind == STORE_STEP_INJECTED;
+    return step->kind == STORE_TRACE_STEP_FETCHED || step->kind == STORE_TRACE_STEP_INJECTED;
 }
 
 /* What the event came to with this step; NULL: it went on. */
-static const char *end_of(const struct store_step *step)
+static const char *end_of(const struct store_trace_step *step)
 {
     if (step->reason != STORE_REASON_NONE)
         return "dead";
     switch (step->kind) {
-    case STORE_STEP_FINISHED:
-        return "finished";
-    case STORE_STEP_REMOVED:
-    case STORE_STEP_DISCARDED:
+    case STORE_TRACE_STEP_COMPLETED:
+        return "completed";
+    case STORE_TRACE_STEP_REMOVED_BY_STAGE:
+    case STORE_TRACE_STEP_REMOVED_BY_OPERATOR:
         return "removed";
     default:
         return NULL;
@@ -110,54 +110,51 @@ static const char *end_of(const struct store_step *step)
 
 static void number(struct json_out *out, const char *name, bool known, uint64_t value)
 {
-    json_out_words(out, ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
+    json_write_text(out, ",\"");
+    json_write_text(out, name);
+    json_write_text(out, "\":");
     if (known)
-        json_out_uint(out, value);
+        json_write_uint(out, value);
     else
-        json_out_words(out, "null");
+        json_write_text(out, "null");
 }
 
-static void print_json(const struct story *story, const struct store_step *step)
+static void print_json(const struct story *story, const struct store_trace_step *step)
 {
     struct json_out *out = &story->cli->out;
     const char *uid = story->cli->args[0];
     char at[32], due[32];
-    admin_time(step->at_ms, at, sizeof at);
-    admin_time(step->due_ms, due, sizeof due);
-    json_out_words(out, "{\"at\":");
-    json_out_string(out, at, strlen(at));
-    admin_member(out, "step", store_step_name(step->kind));
-    admin_member(out, "source", source_name(story, store_event_source(step->event)));
+    control_admin_time(step->at_ms, at, sizeof at);
+    control_admin_time(step->due_ms, due, sizeof due);
+    json_write_text(out, "{\"at\":");
+    json_write_string(out, at, strlen(at));
+    control_admin_member(out, "step", store_trace_step_name(step->kind));
+    control_admin_member(out, "source", source_name(story, store_event_source(step->event)));
     number(out, "number", true, store_event_number(step->event));
-    admin_member(out, "uid", uid);
-    admin_member(out, "stage", stage_name(story, step->stage));
+    control_admin_member(out, "uid", uid);
+    control_admin_member(out, "stage", stage_name(story, step->stage));
     number(out, "pid", step->pid != 0, (uint64_t)step->pid);
     number(out, "attempt", step->attempt != 0, step->attempt);
     number(out, "duration_us", step->duration_us != 0, step->duration_us);
-    admin_member(out, "due", step->due_ms != 0 ? due : NULL);
-    admin_member(out, "end", end_of(step));
-    admin_member(out, "reason", step->reason != STORE_REASON_NONE ? store_reason_name(step->reason) : NULL);
-    admin_member(out, "error", step->words);
-    json_out_words(out, "}\n");
+    control_admin_member(out, "due", step->due_ms != 0 ? due : NULL);
+    control_admin_member(out, "end", end_of(step));
+    control_admin_member(out, "reason",
+                         step->reason != STORE_REASON_NONE ? store_reason_name(step->reason) : NULL);
+    control_admin_member(out, "error", step->error);
+    json_write_text(out, "}\n");
 }
 
 /* ---- for people ---- */
 
 static const struct table_column columns[] = {
-    {"AT", false, false, false},
-    {"STEP", false, false, false},
-    {"STAGE", false, true, false},
-    {"PID", true, false, false},
-    {"ATTEMPT", true, false, false},
-    {"TOOK", true, false, false},
-    {"WHAT CAME OF IT", false, true, false},
+    {"AT", false, false, false},    {"STEP", false, false, false},   {"STAGE", false, true, false},
+    {"PID", true, false, false},    {"ATTEMPT", true, false, false}, {"DURATION", true, false, false},
+    {"RESULT", false, true, false},
 };
 
 static void cell(struct table *table, const char *text)
 {
-    table_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
+    cli_table_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
 }
 
 static void number_cell(struct table *table, uint64_t value)
@@ -168,27 +165,27 @@ static void number_cell(struct table *table, uint64_t value)
     cell(table, text);
 }
 
-static void outcome_cell(struct table *table, const struct store_step *step)
+static void outcome_cell(struct table *table, const struct store_trace_step *step)
 {
     char due[32], text[512];
-    const char *end = end_of(step), *words = step->words != NULL ? step->words : "";
-    admin_time(step->due_ms, due, sizeof due);
+    const char *end = end_of(step), *error = step->error != NULL ? step->error : "";
+    control_admin_time(step->due_ms, due, sizeof due);
     snprintf(text, sizeof text, "%s%s%s%s%s%s%s", end != NULL ? end : "",
              step->reason != STORE_REASON_NONE ? ", " : "", store_reason_name(step->reason),
              step->due_ms != 0 ? "again at " : "", step->due_ms != 0 ? due : "",
-             words[0] != '\0' && (end != NULL || step->due_ms != 0) ? ": " : "", words);
+             error[0] != '\0' && (end != NULL || step->due_ms != 0) ? ": " : "", error);
     cell(table, text);
 }
 
-static void add_row(struct story *story, const struct store_step *step)
+static void add_row(struct story *story, const struct store_trace_step *step)
 {
     struct table *table = &story->table;
     char at[32], took[40] = "";
-    admin_time(step->at_ms, at, sizeof at);
+    control_admin_time(step->at_ms, at, sizeof at);
     if (step->duration_us != 0)
-        status_latency_text(step->duration_us, took, sizeof took);
+        cli_status_latency_text(step->duration_us, took, sizeof took);
     cell(table, at);
-    cell(table, store_step_name(step->kind));
+    cell(table, store_trace_step_name(step->kind));
     cell(table, stage_name(story, step->stage));
     number_cell(table, (uint64_t)step->pid);
     number_cell(table, step->attempt);
@@ -199,24 +196,24 @@ static void add_row(struct story *story, const struct store_step *step)
 static void print_rows(struct story *story)
 {
     if (story->table.cell_count > 0)
-        table_print(&story->table, &story->cli->out, cli_width(), 2, true);
+        cli_table_print(&story->table, &story->cli->out, cli_width(), 2, true);
 }
 
-static void print_head(struct story *story, const struct store_step *step)
+static void print_head(struct story *story, const struct store_trace_step *step)
 {
     struct json_out *out = &story->cli->out;
     const char *source = source_name(story, store_event_source(step->event));
     char number[64];
     snprintf(number, sizeof number, ", event %" PRIu64, store_event_number(step->event));
-    json_out_words(out, story->events > 1 ? "\n" : "");
-    text_out(out, story->cli->args[0], 0);
-    json_out_words(out, " of ");
-    text_out(out, source != NULL ? source : "a source that is gone", 0);
-    json_out_words(out, number);
-    json_out_words(out, arrives(step) ? "\n" : "; its beginning is no longer kept\n");
+    json_write_text(out, story->events > 1 ? "\n" : "");
+    cli_table_text_out(out, story->cli->args[0], 0);
+    json_write_text(out, " of ");
+    cli_table_text_out(out, source != NULL ? source : "a source that is gone", 0);
+    json_write_text(out, number);
+    json_write_text(out, arrives(step) ? "\n" : "; its beginning is no longer kept\n");
 }
 
-static int see_step(const struct store_step *step, void *user)
+static int on_step(const struct store_trace_step *step, void *user)
 {
     struct story *story = user;
     bool json = cli_given(story->cli, CLI_OPTION_JSON);
@@ -237,35 +234,36 @@ static int see_step(const struct store_step *step, void *user)
     return story->cli->out.failed || story->table.failed ? EP_ENOMEM : 0;
 }
 
-/* ---- the verb ---- */
+/* ---- the command ---- */
 
-static int tell(struct story *story)
+static int print_story(struct story *story)
 {
     struct cli *cli = story->cli;
     const char *source = cli->values[CLI_OPTION_SOURCE];
     size_t live = 0;
     int code = read_names(story);
     if (code == 0 && source != NULL && story->only == 0) {
-        cli_words("%s: its store knows no source \"%s\"", cli->instance, source);
+        cli_message("%s: its store knows no source \"%s\"", cli->instance, source);
         return CONTROL_NOTHING;
     }
-    table_open(&story->table, columns, sizeof columns / sizeof columns[0]);
+    cli_table_open(&story->table, columns, sizeof columns / sizeof columns[0]);
     if (code == 0)
-        code = store_trace(story->store, story->only, cli->args[0], see_step, story, &live);
+        code = store_trace(story->store, story->only, cli->args[0], on_step, story, &live);
     if (code == 0)
         print_rows(story);
-    table_close(&story->table);
+    cli_table_close(&story->table);
     if (code != 0) {
-        cli_words("%s: its store cannot be read: %s", cli->instance,
-                  code == EP_ENOMEM ? "out of memory" : store_words(story->store));
+        cli_message("%s: its store cannot be read: %s", cli->instance,
+                    code == EP_ENOMEM ? "out of memory" : store_errmsg(story->store));
         return CONTROL_NO;
     }
     if (story->steps == 0)
-        cli_words(live > 0 ? "%s: nothing is kept of what was done to \"%s\", which is in the store: see show"
-                           : "%s: nothing is known of \"%s\"",
-                  cli->instance, cli->args[0]);
+        cli_message(live > 0
+                        ? "%s: nothing is kept of what was done to \"%s\", which is in the store: see show"
+                        : "%s: nothing is known of \"%s\"",
+                    cli->instance, cli->args[0]);
     else if (story->headless > 0 && cli_given(cli, CLI_OPTION_JSON))
-        cli_words("%s: the beginning is no longer kept", cli->instance);
+        cli_message("%s: the beginning is no longer kept", cli->instance);
     return story->steps > 0 ? CONTROL_DONE : CONTROL_NOTHING;
 }
 
@@ -275,14 +273,14 @@ int cli_trace(struct cli *cli)
     struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
     struct error error = {0};
     if (cli->storage == NULL) {
-        cli_words("%s: where its store is, is not known: give -c FILE", cli->instance);
+        cli_message("%s: where its store is, is not known: give -c FILE", cli->instance);
         return CONTROL_NO;
     }
     if (store_open(&options, &story.store, &error) != 0) {
-        cli_words("%s: its store cannot be read: %s", cli->instance, error.words);
+        cli_message("%s: its store cannot be read: %s", cli->instance, error.message);
         return CONTROL_NO;
     }
-    int status = tell(&story);
+    int status = print_story(&story);
     for (size_t i = 0; i < story.name_count; i++)
         free(story.names[i].text);
     free(story.names);

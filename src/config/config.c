@@ -21,26 +21,26 @@ static const char *const source_types[] = {
     [SOURCE_GENERATE] = "generate", [SOURCE_CLIENT] = "client", [SOURCE_UNKNOWN] = "unknown",
 };
 
-static const char *const stage_kinds[] = {
+static const char *const stage_types[] = {
     [STAGE_FUNCTION] = "function",
     [STAGE_PLUGIN] = "plugin",
     [STAGE_EXEC] = "exec",
     [STAGE_HTTP] = "http",
 };
 
-const char *source_type_name(enum source_type type)
+const char *config_source_type_name(enum source_type type)
 {
     return source_types[type];
 }
 
-const char *stage_kind_name(enum stage_kind kind)
+const char *config_stage_type_name(enum stage_type type)
 {
-    return stage_kinds[kind];
+    return stage_types[type];
 }
 
 /* The name becomes part of file and shared memory names, and a word on command lines: nothing in it may mean
  * more there. */
-bool name_valid(const char *name)
+bool config_name_valid(const char *name)
 {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
     size_t length = strlen(name);
@@ -57,10 +57,10 @@ void config_defaults(struct config *config)
     config->trace = (struct trace_config){.keep_ms = 24 * 3600 * SECOND_MS, .bytes = UINT64_C(64) << 20};
 }
 
-void source_config_defaults(struct source_config *source)
+void config_source_defaults(struct source_config *source)
 {
     source->long_poll_ms = 60 * SECOND_MS;
-    source->page = 100;
+    source->page_size = 100;
     source->retry = (struct retry_config){.min_ms = SECOND_MS, .max_ms = MINUTE_MS};
     source->backlog_max_events = 10000000;
     switch (source->type) {
@@ -69,12 +69,12 @@ void source_config_defaults(struct source_config *source)
         source->idefix.user = strdup("device");
         source->idefix.password = strdup("77dev22p1");
         source->idefix.connect_timeout_ms = 10 * SECOND_MS;
-        source->idefix.answer_timeout_ms = 10 * SECOND_MS;
+        source->idefix.response_timeout_ms = 10 * SECOND_MS;
         source->idefix.max_bytes = UINT64_C(64) << 20;
         break;
     case SOURCE_HTTP:
         source->http.events = strdup("");
-        source->http.cursor_first = strdup("");
+        source->http.cursor_initial = strdup("");
         source->http.connect_timeout_ms = 10 * SECOND_MS;
         source->http.max_bytes = UINT64_C(64) << 20;
         source->http.interval_ms = SECOND_MS;
@@ -93,7 +93,7 @@ void source_config_defaults(struct source_config *source)
     }
 }
 
-void stage_config_defaults(struct stage_config *stage)
+void config_stage_defaults(struct stage_config *stage)
 {
     stage->concurrency = 1;
     stage->input_buffer = 512;
@@ -103,7 +103,7 @@ void stage_config_defaults(struct stage_config *stage)
     stage->timeout_ms = MINUTE_MS;
     stage->retry = (struct retry_config){.min_ms = SECOND_MS, .max_ms = 5 * MINUTE_MS};
     stage->max_crashes = 3;
-    stage->restart_max_ms = 30 * SECOND_MS;
+    stage->restart_max_backoff_ms = 30 * SECOND_MS;
     stage->options = strdup("{}");
 }
 
@@ -158,9 +158,9 @@ static void http_source_free(struct http_source_config *http)
     wipe(http->token);
     free(http->url);
     free(http->events);
-    free(http->cursor_at);
-    free(http->cursor_last);
-    free(http->cursor_first);
+    free(http->cursor_path);
+    free(http->cursor_last_event_path);
+    free(http->cursor_initial);
     free(http->ca_file);
 }
 
@@ -178,7 +178,7 @@ static void source_free(struct source_config *source)
     free(source->pointers.uid);
     free(source->pointers.event_type);
     free(source->pointers.timestamp);
-    free(source->pointers.device);
+    free(source->pointers.address);
     free(source->id);
     free(source->domain);
     free(source->address);

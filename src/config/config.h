@@ -4,8 +4,8 @@
  * Everything in it is owned by the struct config and freed by config_close; after config_finish it is never
  * changed, so children use it as it was inherited over fork.
  */
-#ifndef CONFIG_MODEL_H
-#define CONFIG_MODEL_H
+#ifndef CONFIG_H
+#define CONFIG_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,9 +40,9 @@
 enum synchronous { SYNCHRONOUS_FULL, SYNCHRONOUS_NORMAL };
 /* UNKNOWN: what a file said is no type, or it said nothing; the reader has reported that. */
 enum source_type { SOURCE_IDEFIX, SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_CLIENT, SOURCE_UNKNOWN };
-enum stage_kind { STAGE_FUNCTION, STAGE_PLUGIN, STAGE_EXEC, STAGE_HTTP };
-const char *source_type_name(enum source_type type);
-const char *stage_kind_name(enum stage_kind kind);
+enum stage_type { STAGE_FUNCTION, STAGE_PLUGIN, STAGE_EXEC, STAGE_HTTP };
+const char *config_source_type_name(enum source_type type);
+const char *config_stage_type_name(enum stage_type type);
 
 struct strings {
     char **at; /* count of them, then NULL */
@@ -51,7 +51,7 @@ struct strings {
 
 /* Where an event's members stand in an element (JSON pointers); NULL = not given. */
 struct event_pointers {
-    char *uid, *event_type, *timestamp, *device;
+    char *uid, *event_type, *timestamp, *address;
 };
 
 struct http_source_config {
@@ -59,13 +59,13 @@ struct http_source_config {
     struct strings headers; /* "Name: value" */
     char *token;       /* secret: sent as "Authorization: Bearer TOKEN"; read from token_file or token_env */
     char *events;      /* JSON pointer to the array; "" = the answer itself */
-    char *cursor_at;   /* JSON pointer in the answer, or NULL */
-    char *cursor_last; /* JSON pointer in the last event, or NULL */
-    int64_t cursor_plus;         /* added to an integer cursor_last */
-    char *cursor_first;          /* the cursor to begin with, "" */
-    uint64_t connect_timeout_ms; /* 10 s */
-    uint64_t max_bytes;          /* of an answer, 64 MiB */
-    uint64_t interval_ms;        /* least pause after an empty answer that came at once, 1 s */
+    char *cursor_path; /* JSON pointer in the answer, or NULL */
+    char *cursor_last_event_path; /* JSON pointer in the last event, or NULL */
+    int64_t cursor_increment;     /* added to an integer cursor_last_event_path */
+    char *cursor_initial;         /* the cursor to begin with, "" */
+    uint64_t connect_timeout_ms;  /* 10 s */
+    uint64_t max_bytes;           /* of an answer, 64 MiB */
+    uint64_t interval_ms;         /* least pause after an empty answer that came at once, 1 s */
     char *ca_file;
 };
 
@@ -75,13 +75,13 @@ struct idefix_source_config {
     char *token;    /* secret: read from token_file or token_env; NULL = "" */
     char *encoding; /* letters that we accept and send: mg, m, jg, j, jmg... Default "mg" */
     char *session;  /* MQTT client id and topic; NULL = 16 random hex digits for each connection's owner */
-    char *user, *password;       /* of MQTT: "device" and "77dev22p1" */
-    char *ca_file;               /* NULL = the system's certificates */
-    char *meta;                  /* JSON text of an object sent at login, NULL = null */
-    struct strings groups;       /* sent at login, empty = null */
-    uint64_t connect_timeout_ms; /* TCP, TLS and CONNACK together, 10 s */
-    uint64_t answer_timeout_ms;  /* how much later than asked for an answer may come, 10 s */
-    uint64_t max_bytes;          /* of an answer, inflated, 64 MiB */
+    char *user, *password;        /* of MQTT: "device" and "77dev22p1" */
+    char *ca_file;                /* NULL = the system's certificates */
+    char *meta;                   /* JSON text of an object sent at login, NULL = null */
+    struct strings groups;        /* sent at login, empty = null */
+    uint64_t connect_timeout_ms;  /* TCP, TLS and CONNACK together, 10 s */
+    uint64_t response_timeout_ms; /* how much later than asked for an answer may come, 10 s */
+    uint64_t max_bytes;           /* of an answer, inflated, 64 MiB */
 };
 
 struct file_source_config {
@@ -119,7 +119,7 @@ struct limits_config {     /* 0 = none but what the daemon has */
 
 struct stage_config {
     char *name;
-    enum stage_kind kind;
+    enum stage_type type;
     uint32_t concurrency;     /* 1 */
     uint32_t input_buffer;    /* 512 events */
     uint32_t batch;           /* answers committed together at most, 500 */
@@ -127,10 +127,10 @@ struct stage_config {
     uint64_t commit_delay_ms; /* 5 */
     uint64_t timeout_ms;      /* of one call, 0 = none; default 60 s */
     struct retry_config retry;
-    uint32_t max_attempts;   /* 0 = never */
-    uint64_t max_age_ms;     /* since arrival, 0 = never */
-    uint32_t max_crashes;    /* 3, 0 = never dead from crashes */
-    uint64_t restart_max_ms; /* 30 s: longest pause before a crashed worker is started again */
+    uint32_t max_attempts;           /* 0 = never */
+    uint64_t max_age_ms;             /* since arrival, 0 = never */
+    uint32_t max_crashes;            /* 3, 0 = never dead from crashes */
+    uint64_t restart_max_backoff_ms; /* 30 s: longest pause before a crashed worker is started again */
 
     struct strings exec;                         /* exec: argv */
     char *directory;                             /* exec: working directory or NULL */
@@ -154,7 +154,7 @@ struct source_config {
     char *domain, *address, *event_type, *continuation_id; /* filters; NULL = not given */
     char *since;           /* RFC 3339 text, or NULL (a duration was turned into a time when read) */
     uint64_t long_poll_ms; /* how long a fetch may wait, 60 s */
-    uint32_t page;         /* events per fetch, 100 */
+    uint32_t page_size;    /* events per fetch, 100 */
     struct event_pointers pointers;
     struct retry_config retry;   /* of failed fetches: 1 s, 1 min */
     uint64_t backlog_max_events; /* 0 = no limit; default 10 million */
@@ -187,15 +187,15 @@ struct config {
 };
 
 /*
- * Reads a YAML file. Every problem found is reported, one call of report() each, in file order; the words say
- * what was expected, and for an unknown key suggest a near one. Returns 0 and sets *out when there was none,
- * otherwise EP_ECONFIG. A file that cannot be read is one problem (line 0).
+ * Reads a YAML file. Every problem found is reported, one call of report() each, in file order; the message
+ * says what was expected, and for an unknown key suggest a near one. Returns 0 and sets *out when there was
+ * none, otherwise EP_ECONFIG. A file that cannot be read is one problem (line 0).
  */
 struct config_problem {
     const char *file;
-    unsigned line;     /* from 1 */
-    const char *key;   /* "sources[0].stages[1].retry.min", or "" */
-    const char *words; /* "expected a duration such as 500ms, 30s or 5m, found \"quick\"" */
+    unsigned line;       /* from 1 */
+    const char *key;     /* "sources[0].stages[1].retry.min", or "" */
+    const char *message; /* "expected a duration such as 500ms, 30s or 5m, found \"quick\"" */
 };
 typedef void config_report(const struct config_problem *problem, void *user);
 int config_read(const char *path, config_report *report, void *user, struct config **out);
@@ -213,18 +213,18 @@ int config_json(const char *path, char **out, struct error *error);
  * allocated.
  */
 void config_defaults(struct config *config);
-void source_config_defaults(struct source_config *source);
-void stage_config_defaults(struct stage_config *stage);
+void config_source_defaults(struct source_config *source);
+void config_stage_defaults(struct stage_config *stage);
 /* Rules that hold wherever a configuration comes from: names, duplicates, ranges, at least one source and
- * stage, paths set for their kinds... One report() per problem with line 0; config_read calls it too, with
- * lines. 0 or EP_ECONFIG. Secrets and header values never stand in the words. */
+ * stage, paths set for their types... One report() per problem with line 0; config_read calls it too, with
+ * lines. 0 or EP_ECONFIG. Secrets and header values never stand in the message. */
 int config_validate(const struct config *config, config_report *report, void *user);
 /*
  * Whether this process may start every stage as its user and within its limits: for whoever starts stages,
  * not for whoever only reads the configuration (an operator's command). Looks users up. Reports as
  * config_validate does, with lines. 0 or EP_ECONFIG.
  */
-int config_check_rights(const struct config *config, config_report *report, void *user);
+int config_rights_check(const struct config *config, config_report *report, void *user);
 /* Whether the directory of the store exists and this process may write to it: for eventpiped -t. Reports as
  * config_validate does. 0 or EP_ECONFIG. */
 int config_check_storage(const struct config *config, config_report *report, void *user);
@@ -237,7 +237,8 @@ void config_close(struct config **config);
  * "sources[].stages[].retry.min"... */
 void config_each_key(void (*each)(const char *path, void *user), void *user);
 
-bool name_valid(const char *name); /* of instances, sources, stages: [A-Za-z0-9._-]{1,63}, not "ALL", not
+bool config_name_valid(
+    const char *name); /* of instances, sources, stages: [A-Za-z0-9._-]{1,63}, not "ALL", not
                                       beginning with '-' or '.' */
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The syntax of an Idefix source's settings: the broker's address, the session ID, and the encodings. Pure: config_validate
- * uses it, and so does the client, which also gets settings from library callers.
+ * The syntax of an Idefix source's settings: the broker's address, the session ID, and the encodings. Pure:
+ * config_validate uses it, and so does the client, which also gets settings from library callers.
  */
 #include "src/config/idefix_syntax.h"
 
@@ -26,14 +26,14 @@ int config_idefix_encoding_read(const char *letters, struct idefix_encoding *out
 
     for (; *letters != '\0'; letters++) {
         bool *flag = *letters == 'j'   ? &encoding.json
-                     : *letters == 'm' ? &encoding.packed
+                     : *letters == 'm' ? &encoding.msgpack
                      : *letters == 'g' ? &encoding.gzip
                                        : NULL;
         if (flag == NULL || *flag)
             return EP_EINVAL;
         *flag = true;
     }
-    if (!encoding.json && !encoding.packed)
+    if (!encoding.json && !encoding.msgpack)
         return EP_EINVAL;
     *out = encoding;
     return 0;
@@ -43,10 +43,10 @@ static int refuse(struct error *error, const char *text, const char *expected)
 {
     /* Somebody may have written user:password@ there. */
     if (strchr(text, '@') != NULL)
-        return error_set(error, EP_ECONFIG,
-                         "the broker's address has a user in it: expected ssl://HOST:PORT, and "
-                         "`user` and `password` apart");
-    return error_set(error, EP_ECONFIG, "%s, found \"%.200s\"", expected, text);
+        return base_error_set(error, EP_ECONFIG,
+                              "the broker's address has a user in it: expected ssl://HOST:PORT, and "
+                              "`user` and `password` apart");
+    return base_error_set(error, EP_ECONFIG, "%s, found \"%.200s\"", expected, text);
 }
 
 static bool scheme_read(const char **at, bool *tls)
@@ -111,7 +111,7 @@ int config_idefix_broker_read(const char *text, struct idefix_broker *out, struc
                       "expected a port from 1 to 65535, and nothing after it, in the broker's address");
     broker.host = strndup(at, bytes);
     if (broker.host == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for the broker's address");
+        return base_error_set(error, EP_ENOMEM, "no memory for the broker's address");
     *out = broker;
     return 0;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Per-stage limits by setrlimit. Runs in co-processes between fork and exec, in workers, and in the
+ * Per-stage limits by setrlimit. Runs in programs between fork and exec, in workers, and in the
  * supervisor, which looks whether they can be set before anything is started. Owns nothing.
  *
  * Invariants
- *  1. The limit on CPU time is one event's, not the process' life's: it is set anew, from what was used until
+ *  1. The limit on CPU time is one event's, not the process' life's: it is set again, from what was used
+ *  until
  * then, before each event. So a process that lives for weeks is not killed for the sum of its work. The hard
  * limit stays as it was, since without privileges it could not be raised again: SIGXCPU is what an overrun
  * meets, once a second, and a program that handles that and goes on is left to the stage's timeout.
@@ -25,7 +26,7 @@ static int set_both(__rlimit_resource_t resource, uint64_t most)
     return most == 0 || setrlimit(resource, &limit) == 0 ? 0 : errno;
 }
 
-int limits_set(const struct limits_config *limits, const char **which)
+int config_limits_set(const struct limits_config *limits, const char **which)
 {
     int code = set_both(RLIMIT_AS, limits->memory_bytes);
     *which = "memory";
@@ -39,7 +40,7 @@ int limits_set(const struct limits_config *limits, const char **which)
     return set_both(RLIMIT_NPROC, limits->processes);
 }
 
-int limits_renew_cpu(pid_t pid, const struct limits_config *limits)
+int config_limits_renew_cpu(pid_t pid, const struct limits_config *limits)
 {
     clockid_t clock;
     struct timespec used;
@@ -64,16 +65,17 @@ static int check_hard(const char *key, __rlimit_resource_t resource, uint64_t mo
 
     if (most == 0 || geteuid() == 0 || getrlimit(resource, &limit) != 0 || most <= limit.rlim_max)
         return 0;
-    return error_set(error, EP_EACCESS,
-                     "%s: expected at most %" PRIu64 ", the daemon's own limit, which only root may exceed; "
-                     "found %" PRIu64,
-                     key, (uint64_t)limit.rlim_max, most);
+    return base_error_set(error, EP_EACCESS,
+                          "%s: expected at most %" PRIu64
+                          ", the daemon's own limit, which only root may exceed; "
+                          "found %" PRIu64,
+                          key, (uint64_t)limit.rlim_max, most);
 }
 
-int limits_check(const struct limits_config *limits, uid_t runs_as, struct error *error)
+int config_limits_check(const struct limits_config *limits, uid_t runs_as, struct error *error)
 {
     if (limits->processes > 0 && runs_as == 0)
-        return error_set(
+        return base_error_set(
             error, EP_EACCESS,
             "processes: this limit does not bind root, and the stage would run as root: give it a "
             "user (exec stages), or leave the limit out");

@@ -19,47 +19,47 @@
 #include "src/config/limits.h"
 #include "src/config/user.h"
 
-/* The words begin with the key, which may be one within `within`. */
-static void tell(const struct config *config, size_t source, size_t stage, const char *within,
-                 const char *words, config_report *report, void *user)
+/* The message begins with the key, which may be one within `within`. */
+static void report_problem(const struct config *config, size_t source, size_t stage, const char *within,
+                           const char *message, config_report *report, void *user)
 {
     const struct stage_config *found = &config->sources[source].stages[stage];
-    const char *colon = strchr(words, ':');
+    const char *colon = strchr(message, ':');
     char key[160];
 
-    snprintf(key, sizeof key, "sources[%zu].stages[%zu].%s%.*s", source, stage, within, (int)(colon - words),
-             words);
+    snprintf(key, sizeof key, "sources[%zu].stages[%zu].%s%.*s", source, stage, within,
+             (int)(colon - message), message);
     const struct config_problem problem = {
         .file = config->path != NULL ? config->path : "",
-        .line = within[0] != '\0'                ? found->limits_line
-                : strncmp(words, "user", 4) == 0 ? found->user_line
-                                                 : found->group_line,
+        .line = within[0] != '\0'                  ? found->limits_line
+                : strncmp(message, "user", 4) == 0 ? found->user_line
+                                                   : found->group_line,
         .key = key,
-        .words = colon + 2,
+        .message = colon + 2,
     };
     if (report != NULL)
         report(&problem, user);
 }
 
-int config_check_rights(const struct config *config, config_report *report, void *user)
+int config_rights_check(const struct config *config, config_report *report, void *user)
 {
     int result = 0;
 
     for (size_t i = 0; i < config->source_count; i++)
         for (size_t j = 0; j < config->sources[i].stage_count; j++) {
             const struct stage_config *stage = &config->sources[i].stages[j];
-            struct exec_user as = {.changes = false};
+            struct config_user as = {.changes = false};
             struct error error = {0};
-            if (exec_user_find(stage, &as, &error) != 0) {
-                tell(config, i, j, "", error.words, report, user);
+            if (config_user_find(stage, &as, &error) != 0) {
+                report_problem(config, i, j, "", error.message, report, user);
                 result = EP_ECONFIG;
                 continue;
             }
-            if (limits_check(&stage->limits, as.uid, &error) != 0) {
-                tell(config, i, j, "limits.", error.words, report, user);
+            if (config_limits_check(&stage->limits, as.uid, &error) != 0) {
+                report_problem(config, i, j, "limits.", error.message, report, user);
                 result = EP_ECONFIG;
             }
-            exec_user_free(&as);
+            config_user_free(&as);
         }
     return result;
 }
@@ -110,7 +110,7 @@ int config_check_storage(const struct config *config, config_report *report, voi
     const struct config_problem problem = {
         .file = config->path != NULL ? config->path : "",
         .key = "storage",
-        .words = text,
+        .message = text,
     };
     if (report != NULL)
         report(&problem, user);

@@ -6,8 +6,8 @@
  * arrives as it is. What is shown leaves out whatever may be a secret: userinfo, the query, and long mixed
  * path segments (Telegram puts the bot's token there).
  */
-#include "src/base/suggest.h"
 #include "src/config/url.h"
+#include "src/base/suggest.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -49,35 +49,36 @@ static int refuse_placeholder(const char *text, size_t bytes, struct error *erro
 {
     char word[100];
     snprintf(word, sizeof word, "%.*s", (int)(bytes < sizeof word ? bytes : sizeof word - 1), text);
-    const char *near = suggest_near(word, placeholder_names);
-    return error_set(
+    const char *near = base_suggest_near(word, placeholder_names);
+    return base_error_set(
         error, EP_ECONFIG,
         "unknown placeholder {%s} in the URL: expected {cursor}, {limit}, {timeout}, {timeout_ms} or "
         "{since}%s%s%s",
         word, near != NULL ? "; did you mean {" : "", near != NULL ? near : "", near != NULL ? "}?" : "");
 }
 
-int http_url_check(const char *url, struct error *error)
+int config_url_http_url_check(const char *url, struct error *error)
 {
     const char *host = behind_scheme(url);
 
     if (host == NULL)
-        return error_set(error, EP_ECONFIG, "expected a URL that begins with http:// or https://");
+        return base_error_set(error, EP_ECONFIG, "expected a URL that begins with http:// or https://");
     if (strcspn(host, "/?#") == 0)
-        return error_set(error, EP_ECONFIG, "the URL names no host");
+        return base_error_set(error, EP_ECONFIG, "the URL names no host");
     for (const char *at = url; *at != '\0'; at++) {
         if ((unsigned char)*at <= ' ' || *at == 0x7F)
-            return error_set(error, EP_ECONFIG,
-                             "the URL holds a space or control character: write it as %%%02X",
-                             (unsigned char)*at);
+            return base_error_set(error, EP_ECONFIG,
+                                  "the URL holds a space or control character: write it as %%%02X",
+                                  (unsigned char)*at);
         if (*at == '}')
-            return error_set(error, EP_ECONFIG, "the URL has a } without a { (a plain one is written %%7D)");
+            return base_error_set(error, EP_ECONFIG,
+                                  "the URL has a } without a { (a plain one is written %%7D)");
         if (*at != '{')
             continue;
         size_t length = strcspn(at + 1, "{}");
         if (at[1 + length] != '}')
-            return error_set(error, EP_ECONFIG,
-                             "the URL has a { without its } (a plain one is written %%7B)");
+            return base_error_set(error, EP_ECONFIG,
+                                  "the URL has a { without its } (a plain one is written %%7B)");
         if (placeholder_find(at + 1, length) == PLACEHOLDERS)
             return refuse_placeholder(at + 1, length, error);
         at += length + 1;
@@ -91,21 +92,21 @@ static void out_encoded(struct json_out *out, const char *text)
         unsigned char c = (unsigned char)*text;
         char escape[4];
         if (c < 0x80 && (isalnum(c) || strchr("-._~", c) != NULL)) {
-            json_out_raw(out, text, 1);
+            json_write_raw(out, text, 1);
         } else {
             snprintf(escape, sizeof escape, "%%%02X", c);
-            json_out_raw(out, escape, 3);
+            json_write_raw(out, escape, 3);
         }
     }
 }
 
-char *http_url_fill(const char *url, const struct http_url_values *values)
+char *config_url_http_url_fill(const char *url, const struct http_url_values *values)
 {
     struct json_out out = {0};
 
     while (*url != '\0') {
         size_t plain = strcspn(url, "{");
-        json_out_raw(&out, url, plain);
+        json_write_raw(&out, url, plain);
         url += plain;
         if (*url == '\0')
             break;
@@ -118,13 +119,13 @@ char *http_url_fill(const char *url, const struct http_url_values *values)
             out_encoded(&out, values->since);
             break;
         case LIMIT:
-            json_out_uint(&out, values->limit);
+            json_write_uint(&out, values->limit);
             break;
         case TIMEOUT: /* rounded up: 0 would make a long poll a short one */
-            json_out_uint(&out, (values->timeout_ms + 999) / 1000);
+            json_write_uint(&out, (values->timeout_ms + 999) / 1000);
             break;
         case TIMEOUT_MS:
-            json_out_uint(&out, values->timeout_ms);
+            json_write_uint(&out, values->timeout_ms);
             break;
         case PLACEHOLDERS:
             break;
@@ -132,7 +133,7 @@ char *http_url_fill(const char *url, const struct http_url_values *values)
         url += length + 1 + (url[length + 1] == '}');
     }
     if (out.failed) {
-        json_out_free(&out);
+        json_write_free(&out);
         return NULL;
     }
     return out.text;
@@ -149,14 +150,14 @@ static bool may_be_token(const char *segment, size_t bytes)
     return bytes >= TOKEN_LENGTH && digit && letter;
 }
 
-void http_url_public(const char *url, char *buffer, size_t size)
+void config_url_http_url_public(const char *url, char *buffer, size_t size)
 {
     struct json_out out = {0};
     const char *host = behind_scheme(url);
 
     if (host == NULL)
         host = url;
-    json_out_raw(&out, url, (size_t)(host - url));
+    json_write_raw(&out, url, (size_t)(host - url));
     size_t authority = strcspn(host, "/?#");
     for (size_t i = authority; i-- > 0;)
         if (host[i] == '@') {
@@ -164,16 +165,16 @@ void http_url_public(const char *url, char *buffer, size_t size)
             host += i + 1;
             break;
         }
-    json_out_raw(&out, host, authority);
+    json_write_raw(&out, host, authority);
     for (const char *at = host + authority; *at == '/';) {
         size_t length = strcspn(at + 1, "/?#");
-        json_out_words(&out, "/");
+        json_write_text(&out, "/");
         if (may_be_token(at + 1, length))
-            json_out_words(&out, "***");
+            json_write_text(&out, "***");
         else
-            json_out_raw(&out, at + 1, length);
+            json_write_raw(&out, at + 1, length);
         at += length + 1;
     }
     snprintf(buffer, size, "%s", out.text == NULL ? "" : out.text);
-    json_out_free(&out);
+    json_write_free(&out);
 }

@@ -2,7 +2,7 @@
 /*
  * As whom the program of an exec stage runs. The look-up runs in the supervisor, before anything is started,
  * and in each worker before it forks (it allocates, and may ask a directory service); the change runs in the
- * new process, between fork and exec. Owns what is in a struct exec_user.
+ * new process, between fork and exec. Owns what is in a struct config_user.
  *
  * Invariants
  *  1. With a user, nothing of our own groups stays: supplementary groups are the user's (or, with a group
@@ -34,7 +34,7 @@ static bool read_id(const char *text, uint32_t *id)
     return number < UINT32_MAX;
 }
 
-static int find_account(const struct stage_config *config, struct exec_user *user, struct error *error)
+static int find_account(const struct stage_config *config, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
 
@@ -43,41 +43,42 @@ static int find_account(const struct stage_config *config, struct exec_user *use
     if (account == NULL && read_id(config->user, &id))
         account = getpwuid(id);
     else if (account == NULL)
-        return error_set(error, EP_ENOENT, "user: there is no user \"%.80s\"%s%s", config->user,
-                         errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "");
+        return base_error_set(error, EP_ENOENT, "user: there is no user \"%.80s\"%s%s", config->user,
+                              errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "");
     if (account == NULL && config->group == NULL)
-        return error_set(error, EP_ENOENT,
-                         "user: there is no account with the number %.80s, so its group must be given, too",
-                         config->user);
+        return base_error_set(
+            error, EP_ENOENT,
+            "user: there is no account with the number %.80s, so its group must be given, too", config->user);
     user->uid = account != NULL ? account->pw_uid : id;
     user->gid = account != NULL ? account->pw_gid : 0;
     if (account == NULL)
         return 0;
     user->name = strdup(account->pw_name);
     user->home = strdup(account->pw_dir);
-    return user->name == NULL || user->home == NULL ? error_set(error, EP_ENOMEM, "user: out of memory") : 0;
+    return user->name == NULL || user->home == NULL ? base_error_set(error, EP_ENOMEM, "user: out of memory")
+                                                    : 0;
 }
 
-static int find_group(const struct stage_config *config, struct exec_user *user, struct error *error)
+static int find_group(const struct stage_config *config, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
     const struct group *group = getgrnam(config->group);
 
     if (group == NULL && !read_id(config->group, &id))
-        return error_set(error, EP_ENOENT, "group: there is no group \"%.80s\"", config->group);
+        return base_error_set(error, EP_ENOENT, "group: there is no group \"%.80s\"", config->group);
     user->gid = group != NULL ? group->gr_gid : id;
     return 0;
 }
 
 /* All groups of an account; of a bare number, its group alone. */
-static int find_groups(struct exec_user *user, struct error *error)
+static int find_groups(struct config_user *user, struct error *error)
 {
     int room = 64;
 
     for (;;) {
         gid_t *groups = reallocarray(user->groups, (size_t)room, sizeof *groups);
         if (groups == NULL)
-            return error_set(error, EP_ENOMEM, "group: out of memory");
+            return base_error_set(error, EP_ENOMEM, "group: out of memory");
         int count = room;
         user->groups = groups;
         groups[0] = user->gid;
@@ -89,14 +90,14 @@ static int find_groups(struct exec_user *user, struct error *error)
             return 0;
         }
         if (room >= GROUPS_MAX)
-            return error_set(error, EP_EINVAL, "user: \"%.80s\" is in too many groups", user->name);
+            return base_error_set(error, EP_EINVAL, "user: \"%.80s\" is in too many groups", user->name);
         room *= 2;
     }
 }
 
-int exec_user_find(const struct stage_config *config, struct exec_user *out, struct error *error)
+int config_user_find(const struct stage_config *config, struct config_user *out, struct error *error)
 {
-    struct exec_user user = {.uid = geteuid(), .gid = getegid()};
+    struct config_user user = {.uid = geteuid(), .gid = getegid()};
     int code = 0;
 
     if (config->user != NULL)
@@ -105,7 +106,7 @@ int exec_user_find(const struct stage_config *config, struct exec_user *out, str
         code = find_group(config, &user, error);
     user.changes = user.uid != geteuid() || user.gid != getegid();
     if (code == 0 && user.changes && geteuid() != 0)
-        code = error_set(
+        code = base_error_set(
             error, EP_EACCESS,
             "%s: only a daemon that runs as root can run a stage as \"%.80s\"; this one has the user "
             "ID %u",
@@ -117,19 +118,19 @@ int exec_user_find(const struct stage_config *config, struct exec_user *out, str
     if (code == 0)
         *out = user;
     else
-        exec_user_free(&user);
+        config_user_free(&user);
     return code;
 }
 
-void exec_user_free(struct exec_user *user)
+void config_user_free(struct config_user *user)
 {
     free(user->groups);
     free(user->name);
     free(user->home);
-    *user = (struct exec_user){.changes = false};
+    *user = (struct config_user){.changes = false};
 }
 
-int exec_user_become(const struct exec_user *user)
+int config_user_become(const struct config_user *user)
 {
     if (!user->changes)
         return 0;

@@ -6,7 +6,7 @@
  *
  * Invariants
  *  1. One problem, one report; all of them in one run.
- *  2. Words never hold a secret: header values, tokens and the environment are not quoted.
+ *  2. Messages never hold a secret: header values, tokens and the environment are not quoted.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -16,8 +16,8 @@
 
 #include "src/config/config.h"
 #include "src/config/idefix_syntax.h"
-#include "src/json/json.h"
 #include "src/config/url.h"
+#include "src/json/json.h"
 
 #define NAME_RULE \
     "a name of 1 to 63 letters, digits, '.', '_' or '-' that does not begin with '.' or '-' and is not ALL"
@@ -33,13 +33,13 @@ struct check {
 __attribute__((format(printf, 3, 4))) static void problem(struct check *check, const char *key,
                                                           const char *format, ...)
 {
-    char path[160], words[1024];
+    char path[160], message[1024];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof words, format, arguments);
+    vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     snprintf(path, sizeof path, "%s%s%s", check->place, check->place[0] != '\0' ? "." : "", key);
-    struct config_problem found = {.file = check->config->path, .key = path, .words = words};
+    struct config_problem found = {.file = check->config->path, .key = path, .message = message};
     check->code = EP_ECONFIG;
     if (check->report != NULL)
         check->report(&found, check->user);
@@ -49,7 +49,7 @@ static void check_name(struct check *check, const char *key, const char *name)
 {
     if (name == NULL)
         problem(check, key, "is missing, expected " NAME_RULE);
-    else if (!name_valid(name))
+    else if (!config_name_valid(name))
         problem(check, key, "expected " NAME_RULE ", found \"%.80s\"", name);
 }
 
@@ -63,8 +63,8 @@ static void check_count(struct check *check, const char *key, uint64_t value, ui
 static void check_retry(struct check *check, const struct retry_config *retry)
 {
     char least[48], most[48];
-    unit_duration_text(retry->min_ms, least, sizeof least);
-    unit_duration_text(retry->max_ms, most, sizeof most);
+    base_units_duration_text(retry->min_ms, least, sizeof least);
+    base_units_duration_text(retry->max_ms, most, sizeof most);
     if (retry->min_ms == 0)
         problem(check, "retry.min",
                 "expected at least 1ms, found 0: retries without a pause would never let go");
@@ -136,24 +136,27 @@ static void check_http_source(struct check *check, const struct http_source_conf
 {
     struct error error;
     bool sound = check_url(check, "url", http->url);
-    if (sound && http_url_check(http->url, &error) != 0)
-        problem(check, "url", "%s", error.words);
+    if (sound && config_url_http_url_check(http->url, &error) != 0)
+        problem(check, "url", "%s", error.message);
     bool has_cursor = sound && strstr(http->url, "{cursor}") != NULL;
     check_headers(check, &http->headers);
     check_pointer(check, "events", http->events);
-    check_pointer(check, "cursor.at", http->cursor_at);
-    check_pointer(check, "cursor.last", http->cursor_last);
-    if (http->cursor_at != NULL && http->cursor_last != NULL)
+    check_pointer(check, "cursor.path", http->cursor_path);
+    check_pointer(check, "cursor.last_event_path", http->cursor_last_event_path);
+    if (http->cursor_path != NULL && http->cursor_last_event_path != NULL)
+        problem(
+            check, "cursor",
+            "expected one of `path` (in the answer) and `last_event_path` (in the last event), found both");
+    if (http->cursor_increment != 0 && http->cursor_last_event_path == NULL)
+        problem(check, "cursor.increment",
+                "is added to the cursor that `last_event_path` finds, but `last_event_path` is not given");
+    if (has_cursor && http->cursor_path == NULL && http->cursor_last_event_path == NULL)
         problem(check, "cursor",
-                "expected one of `at` (in the answer) and `last` (in the last event), found both");
-    if (http->cursor_plus != 0 && http->cursor_last == NULL)
-        problem(check, "cursor.plus", "is added to the cursor that `last` finds, but `last` is not given");
-    if (has_cursor && http->cursor_at == NULL && http->cursor_last == NULL)
-        problem(check, "cursor",
-                "the url has {cursor}, so expected `at` or `last` here: where the next cursor stands");
-    check_count(check, "connect_timeout", http->connect_timeout_ms, 1, UNIT_DURATION_MAX_MS);
+                "the url has {cursor}, so expected `path` or `last_event_path` here: where the next cursor "
+                "stands");
+    check_count(check, "connect_timeout", http->connect_timeout_ms, 1, UNITS_DURATION_MAX_MS);
     check_count(check, "max_bytes", http->max_bytes, 1, UINT64_C(4) << 30);
-    check_count(check, "interval", http->interval_ms, 1, UNIT_DURATION_MAX_MS);
+    check_count(check, "interval", http->interval_ms, 1, UNITS_DURATION_MAX_MS);
 }
 
 /* The session is a level of MQTT topics and the client's name at the broker. */
@@ -181,7 +184,7 @@ static void check_broker(struct check *check, const struct idefix_source_config 
     if (idefix->broker == NULL) {
         problem(check, "broker", "is missing, expected an address such as ssl://idefix.example:8883");
     } else if (config_idefix_broker_read(idefix->broker, &broker, &error) != 0) {
-        problem(check, "broker", "%s", error.words);
+        problem(check, "broker", "%s", error.message);
     } else {
         if (!broker.tls && idefix->ca_file != NULL)
             problem(check, "ca_file", "is for brokers with TLS (ssl:// or mqtts://), this one is %.200s",
@@ -211,8 +214,8 @@ static void check_idefix_source(struct check *check, const struct source_config 
     if (idefix->meta != NULL && (!json_valid(idefix->meta, strlen(idefix->meta), NULL) ||
                                  json_kind((struct json_span){idefix->meta, strlen(idefix->meta)}) != '{'))
         problem(check, "meta", "expected names and values");
-    check_count(check, "connect_timeout", idefix->connect_timeout_ms, 1, UNIT_DURATION_MAX_MS);
-    check_count(check, "answer_timeout", idefix->answer_timeout_ms, 1, UNIT_DURATION_MAX_MS);
+    check_count(check, "connect_timeout", idefix->connect_timeout_ms, 1, UNITS_DURATION_MAX_MS);
+    check_count(check, "response_timeout", idefix->response_timeout_ms, 1, UNITS_DURATION_MAX_MS);
     check_count(check, "max_bytes", idefix->max_bytes, 1, UINT64_C(4) << 30);
 }
 
@@ -241,7 +244,7 @@ static void check_source_type(struct check *check, const struct source_config *s
     case SOURCE_CLIENT:
         if (source->client.client == NULL || source->client.client->events_get == NULL)
             problem(check, "type", "expected a client with an events_get function, found none");
-        else if (source->client.client->needs_scope && source->domain == NULL && source->address == NULL)
+        else if (source->client.client->requires_filter && source->domain == NULL && source->address == NULL)
             problem(check, "domain",
                     "neither domain nor address is given, and this client needs one of them");
         break;
@@ -257,9 +260,9 @@ static void check_exec(struct check *check, const struct stage_config *stage)
             problem(check, "environment", "expected variables with a name, found one without");
 }
 
-static void check_stage_kind(struct check *check, const struct stage_config *stage)
+static void check_stage_type(struct check *check, const struct stage_config *stage)
 {
-    switch (stage->kind) {
+    switch (stage->type) {
     case STAGE_FUNCTION:
         if (stage->function == NULL || stage->function->process == NULL)
             problem(check, "function", "expected a stage with a process function, found none");
@@ -285,7 +288,7 @@ static void check_stage_kind(struct check *check, const struct stage_config *sta
 static void check_limits(struct check *check, const struct stage_config *stage)
 {
     const struct limits_config *limits = &stage->limits;
-    bool exec = stage->kind == STAGE_EXEC;
+    bool exec = stage->type == STAGE_EXEC;
 
     if (limits->memory_bytes > 0)
         check_count(check, "limits.memory", limits->memory_bytes,
@@ -305,20 +308,20 @@ static void check_stage(struct check *check, const struct source_config *source,
                     i + 1);
             break;
         }
-    check_stage_kind(check, stage);
+    check_stage_type(check, stage);
     check_limits(check, stage);
     check_count(check, "concurrency", stage->concurrency, 1, CONFIG_CONCURRENCY_MAX);
     check_count(check, "input_buffer", stage->input_buffer, 1, CONFIG_INPUT_BUFFER_MAX);
     check_count(check, "batch", stage->batch, 1, CONFIG_BATCH_MAX);
     check_count(check, "prefetch", stage->prefetch, 1, CONFIG_PREFETCH_MAX);
     /* a file cannot say longer ones, a library's caller can */
-    check_count(check, "commit_delay", stage->commit_delay_ms, 0, UNIT_DURATION_MAX_MS);
-    check_count(check, "timeout", stage->timeout_ms, 0, UNIT_DURATION_MAX_MS);
-    check_count(check, "max_age", stage->max_age_ms, 0, UNIT_DURATION_MAX_MS);
-    check_count(check, "restart_max", stage->restart_max_ms, 0, UNIT_DURATION_MAX_MS);
+    check_count(check, "commit_delay", stage->commit_delay_ms, 0, UNITS_DURATION_MAX_MS);
+    check_count(check, "timeout", stage->timeout_ms, 0, UNITS_DURATION_MAX_MS);
+    check_count(check, "max_age", stage->max_age_ms, 0, UNITS_DURATION_MAX_MS);
+    check_count(check, "restart.max_backoff", stage->restart_max_backoff_ms, 0, UNITS_DURATION_MAX_MS);
     check_retry(check, &stage->retry);
-    if (stage->restart_max_ms == 0)
-        problem(check, "restart_max",
+    if (stage->restart_max_backoff_ms == 0)
+        problem(check, "restart.max_backoff",
                 "expected at least 1ms, found 0: a broken stage would be restarted without a pause");
     if (stage->options == NULL)
         problem(check, "options", "expected JSON text, found none");
@@ -337,13 +340,13 @@ static void check_source(struct check *check, size_t index)
         }
     }
     check_source_type(check, source);
-    check_count(check, "page", source->page, 1, CONFIG_PAGE_MAX);
-    check_count(check, "long_poll", source->long_poll_ms, 0, UNIT_DURATION_MAX_MS);
+    check_count(check, "page_size", source->page_size, 1, CONFIG_PAGE_MAX);
+    check_count(check, "long_poll", source->long_poll_ms, 0, UNITS_DURATION_MAX_MS);
     check_retry(check, &source->retry);
     check_pointer(check, "uid", source->pointers.uid);
     check_pointer(check, "event_type", source->pointers.event_type);
     check_pointer(check, "timestamp", source->pointers.timestamp);
-    check_pointer(check, "device", source->pointers.device);
+    check_pointer(check, "address", source->pointers.address);
     if (source->stage_count == 0)
         problem(check, "stages", "is missing, expected a list of one stage or more");
     for (size_t i = 0; i < source->stage_count; i++) {

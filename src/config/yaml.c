@@ -46,39 +46,39 @@ static bool is_within(const char *key, const char *above)
     return length > 0 && strncmp(key, above, length) == 0 && strchr(".[", key[length]) != NULL; /* or '\0' */
 }
 
-void reader_problem_at(struct reader *reader, unsigned line, const char *key, const char *words)
+void config_yaml_problem_at(struct reader *reader, unsigned line, const char *key, const char *message)
 {
     if (reader->problem_count >= READER_PROBLEMS_MAX || reader->no_memory)
         return;
     if (reader->problem_count == READER_PROBLEMS_MAX - 1) {
         line = UINT_MAX; /* sorts last */
         key = "";
-        words = "there are more problems than can be shown; mend these first";
+        message = "there are more problems than can be shown; fix these first";
     }
     reader->problems = room_for(reader, reader->problems, reader->problem_count, sizeof *reader->problems);
-    char clean[1024]; /* words may hold what stands in the file */
-    log_clean(words, clean, sizeof clean);
+    char clean[1024]; /* the message may hold what stands in the file */
+    base_log_clean(message, clean, sizeof clean);
     struct reader_problem found = {line, reader->problem_count, strdup(key), strdup(clean)};
-    if (reader->no_memory || found.key == NULL || found.words == NULL) {
+    if (reader->no_memory || found.key == NULL || found.message == NULL) {
         reader->no_memory = true;
         free(found.key);
-        free(found.words);
+        free(found.message);
         return;
     }
     reader->problems[reader->problem_count++] = found;
 }
 
-void reader_problem(struct reader *reader, const char *format, ...)
+void config_yaml_problem(struct reader *reader, const char *format, ...)
 {
-    char words[1024];
+    char message[1024];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(words, sizeof words, format, arguments);
+    vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    reader_problem_at(reader, reader->line, reader->path, words);
+    config_yaml_problem_at(reader, reader->line, reader->path, message);
 }
 
-void reader_meant(struct reader *reader, const char *key)
+void config_yaml_meant(struct reader *reader, const char *key)
 {
     reader->meant = room_for(reader, reader->meant, reader->meant_count, sizeof *reader->meant);
     char *copy = reader->no_memory ? NULL : strdup(key);
@@ -88,7 +88,7 @@ void reader_meant(struct reader *reader, const char *key)
         reader->no_memory = true;
 }
 
-bool reader_is_meant(const struct reader *reader, const char *key)
+bool config_yaml_is_meant(const struct reader *reader, const char *key)
 {
     for (size_t i = 0; i < reader->meant_count; i++)
         if (is_within(key, reader->meant[i]))
@@ -96,20 +96,20 @@ bool reader_is_meant(const struct reader *reader, const char *key)
     return false;
 }
 
-size_t reader_enter(struct reader *reader, const char *name, unsigned line)
+size_t config_yaml_enter(struct reader *reader, const char *name, unsigned line)
 {
     size_t outer = strlen(reader->path);
     char clean[80];
-    log_clean(name, clean, sizeof clean);
+    base_log_clean(name, clean, sizeof clean);
     snprintf(reader->path + outer, sizeof reader->path - outer, "%s%s",
              outer > 0 && clean[0] != '[' ? "." : "", clean);
     reader->line = line;
     return outer;
 }
 
-size_t reader_enter_marked(struct reader *reader, const char *name, unsigned line)
+size_t config_yaml_enter_marked(struct reader *reader, const char *name, unsigned line)
 {
-    size_t outer = reader_enter(reader, name, line);
+    size_t outer = config_yaml_enter(reader, name, line);
     reader->marks = room_for(reader, reader->marks, reader->mark_count, sizeof *reader->marks);
     char *key = reader->no_memory ? NULL : strdup(reader->path);
     if (key != NULL)
@@ -119,12 +119,12 @@ size_t reader_enter_marked(struct reader *reader, const char *name, unsigned lin
     return outer;
 }
 
-void reader_leave(struct reader *reader, size_t outer)
+void config_yaml_leave(struct reader *reader, size_t outer)
 {
     reader->path[outer] = '\0';
 }
 
-bool reader_visit(struct reader *reader, const yaml_node_t *node)
+bool config_yaml_visit(struct reader *reader, const yaml_node_t *node)
 {
     uint64_t cost = 1 + (node->type == YAML_SCALAR_NODE ? node->data.scalar.length : 0);
     if (reader->spent || reader->no_memory)
@@ -134,17 +134,17 @@ bool reader_visit(struct reader *reader, const yaml_node_t *node)
         return true;
     }
     reader->spent = true;
-    reader_problem(
+    config_yaml_problem(
         reader, "aliases (*name) repeat so much that the configuration is too large; reading stopped here");
     return false;
 }
 
-const yaml_node_t *reader_node(struct reader *reader, int number)
+const yaml_node_t *config_yaml_node(struct reader *reader, int number)
 {
     return yaml_document_get_node(&reader->document, number);
 }
 
-unsigned reader_line(const yaml_node_t *node)
+unsigned config_yaml_line(const yaml_node_t *node)
 {
     return (unsigned)node->start_mark.line + 1;
 }
@@ -154,7 +154,7 @@ unsigned reader_line(const yaml_node_t *node)
 /* Returns the malloc'd bytes of the file, or NULL after a problem. */
 static char *read_bytes(struct reader *reader, size_t *length)
 {
-    char words[256];
+    char message[256];
     char *bytes = NULL;
     int fd = open(reader->file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
@@ -177,11 +177,11 @@ static char *read_bytes(struct reader *reader, size_t *length)
     if (*length <= CONFIG_FILE_BYTES_MAX)
         return bytes;
     free(bytes);
-    reader_problem_at(reader, 0, "", "the file is larger than 1 MiB, which no configuration is");
+    config_yaml_problem_at(reader, 0, "", "the file is larger than 1 MiB, which no configuration is");
     return NULL;
 failed:
-    snprintf(words, sizeof words, "the file cannot be read: %s", strerror(errno));
-    reader_problem_at(reader, 0, "", words);
+    snprintf(message, sizeof message, "the file cannot be read: %s", strerror(errno));
+    config_yaml_problem_at(reader, 0, "", message);
     free(bytes);
     if (fd >= 0)
         close(fd);
@@ -192,19 +192,19 @@ static void read_root(struct reader *reader, struct config *config)
 {
     static const struct schema_variant plain = {.bit = 0};
     const yaml_node_t *root = yaml_document_get_root_node(&reader->document);
-    if (root == NULL || value_is_null(root)) {
-        reader_problem_at(reader, 0, "", "the file is empty, expected at least `sources:`");
+    if (root == NULL || config_yaml_value_is_null(root)) {
+        config_yaml_problem_at(reader, 0, "", "the file is empty, expected at least `sources:`");
         return;
     }
-    reader->line = reader_line(root);
-    schema_read_mapping(reader, schema_top, &plain, root, config);
+    reader->line = config_yaml_line(root);
+    config_yaml_mapping_read(reader, config_yaml_schema_top, &plain, root, config);
 }
 
 /* One document, and only one. */
 static void read_document(struct reader *reader, const char *bytes, size_t length, struct config *config)
 {
     yaml_parser_t parser;
-    if (!reader_check_depth(reader, bytes, length))
+    if (!config_yaml_syntax_check_depth(reader, bytes, length))
         return;
     if (!yaml_parser_initialize(&parser)) {
         reader->no_memory = true;
@@ -212,7 +212,7 @@ static void read_document(struct reader *reader, const char *bytes, size_t lengt
     }
     yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
     if (!yaml_parser_load(&parser, &reader->document)) {
-        reader_syntax_problem(reader, &parser, bytes, length);
+        config_yaml_syntax_problem(reader, &parser, bytes, length);
         yaml_parser_delete(&parser);
         return;
     }
@@ -220,12 +220,12 @@ static void read_document(struct reader *reader, const char *bytes, size_t lengt
     bool empty = yaml_document_get_root_node(&reader->document) == NULL;
     yaml_document_delete(&reader->document);
     if (!empty && !yaml_parser_load(&parser, &reader->document)) {
-        reader_syntax_problem(reader, &parser, bytes, length);
+        config_yaml_syntax_problem(reader, &parser, bytes, length);
     } else if (!empty) {
         const yaml_node_t *second = yaml_document_get_root_node(&reader->document);
         if (second != NULL)
-            reader_problem_at(reader, reader_line(second), "",
-                              "a second YAML document begins, expected only one");
+            config_yaml_problem_at(reader, config_yaml_line(second), "",
+                                   "a second YAML document begins, expected only one");
         yaml_document_delete(&reader->document);
     }
     yaml_parser_delete(&parser);
@@ -265,9 +265,9 @@ static void rule_problem(const struct config_problem *problem, void *user)
     for (size_t i = 0; i < reader->read_count; i++)
         if (is_within(problem->key, reader->problems[i].key))
             return;
-    if (reader_is_meant(reader, problem->key))
+    if (config_yaml_is_meant(reader, problem->key))
         return;
-    reader_problem_at(reader, line_of(reader, problem->key), problem->key, problem->words);
+    config_yaml_problem_at(reader, line_of(reader, problem->key), problem->key, problem->message);
 }
 
 static void check_rules(struct reader *reader, const struct config *config)
@@ -303,9 +303,9 @@ static bool find_directory(struct reader *reader)
                                            : strndup(reader->file, (size_t)(slash - reader->file));
     reader->directory = parent != NULL ? realpath(parent, NULL) : NULL;
     if (reader->directory == NULL) {
-        char words[512];
-        snprintf(words, sizeof words, "the file's directory cannot be found: %s", strerror(errno));
-        reader_problem_at(reader, 0, "", words);
+        char message[512];
+        snprintf(message, sizeof message, "the file's directory cannot be found: %s", strerror(errno));
+        config_yaml_problem_at(reader, 0, "", message);
     }
     free(parent);
     return reader->directory != NULL;
@@ -319,14 +319,14 @@ static int by_line(const void *left, const void *right)
     return a->order < b->order ? -1 : 1;
 }
 
-static void tell(struct reader *reader, config_report *report, void *user)
+static void report_problems(struct reader *reader, config_report *report, void *user)
 {
     if (reader->problem_count > 1)
         qsort(reader->problems, reader->problem_count, sizeof *reader->problems, by_line);
     for (size_t i = 0; i < reader->problem_count && report != NULL; i++) {
         const struct reader_problem *at = &reader->problems[i];
         struct config_problem problem = {reader->file, at->line == UINT_MAX ? 0 : at->line, at->key,
-                                         at->words};
+                                         at->message};
         report(&problem, user);
     }
     if (reader->no_memory && report != NULL) {
@@ -339,7 +339,7 @@ static void reader_free(struct reader *reader)
 {
     for (size_t i = 0; i < reader->problem_count; i++) {
         free(reader->problems[i].key);
-        free(reader->problems[i].words);
+        free(reader->problems[i].message);
     }
     for (size_t i = 0; i < reader->mark_count; i++)
         free(reader->marks[i].key);
@@ -375,7 +375,7 @@ int config_read(const char *path, config_report *report, void *user, struct conf
             check_rules(&reader, config);
     }
     free(bytes);
-    tell(&reader, report, user);
+    report_problems(&reader, report, user);
     int code = reader.no_memory ? EP_ENOMEM : reader.problem_count > 0 ? EP_ECONFIG : EP_OK;
     if (config != NULL)
         config->token_variables = reader.variables; /* empty where memory was out, or none was named */
@@ -387,13 +387,13 @@ int config_read(const char *path, config_report *report, void *user, struct conf
     return code;
 }
 
-const yaml_node_t *reader_load(struct reader *reader)
+const yaml_node_t *config_yaml_load(struct reader *reader)
 {
     yaml_parser_t parser;
     size_t length = 0;
     bool loaded = false;
     char *bytes = read_bytes(reader, &length);
-    if (bytes != NULL && find_directory(reader) && reader_check_depth(reader, bytes, length) &&
+    if (bytes != NULL && find_directory(reader) && config_yaml_syntax_check_depth(reader, bytes, length) &&
         yaml_parser_initialize(&parser)) {
         reader->budget = BUDGET + 4 * length;
         yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
@@ -404,7 +404,7 @@ const yaml_node_t *reader_load(struct reader *reader)
     return loaded ? yaml_document_get_root_node(&reader->document) : NULL;
 }
 
-void reader_unload(struct reader *reader, const yaml_node_t *root)
+void config_yaml_unload(struct reader *reader, const yaml_node_t *root)
 {
     if (root != NULL)
         yaml_document_delete(&reader->document);

@@ -23,7 +23,7 @@
 struct reader_problem {
     unsigned line;
     size_t order; /* as found; keeps problems of one line in order */
-    char *key, *words;
+    char *key, *message;
 };
 
 /* Where a key stands, so that what config_validate finds gets a line. */
@@ -61,94 +61,97 @@ struct schema_key {
     const char *name;
     schema_read *read;
     size_t offset;                     /* of what it fills, in the mapping's struct */
-    unsigned only;                     /* bits of the source types or stage kinds it is for; 0 = all */
+    unsigned only;                     /* bits of the source types or stage types it is for; 0 = all */
     uint64_t least, most;              /* numbers, sizes, durations in ms */
     const char *const *choices;        /* words, in the order of the enum's values */
     const struct schema_key *children; /* mapping, or list of mappings; ended by a NULL name */
 };
 
-/* What kind of source or stage the mapping describes, when its keys depend on that. */
+/* What type of source or stage the mapping describes, when its keys depend on that. */
 struct schema_variant {
     unsigned bit;             /* 0 = not known: keys that depend on it are passed over */
     const char *noun;         /* "type" -> "is not for type file" */
     const char *const *names; /* by bit number */
 };
 
-extern const struct schema_key schema_top[];
-extern const char *const schema_types[]; /* of sources, in the order of enum source_type, NULL-ended */
+extern const struct schema_key config_yaml_schema_top[];
+/* of sources, in the order of enum source_type, NULL-ended */
+extern const char *const config_yaml_schema_types[];
 
 /* config_yaml.c */
-__attribute__((format(printf, 2, 3))) void reader_problem(struct reader *reader, const char *format, ...);
-void reader_problem_at(struct reader *reader, unsigned line, const char *key, const char *words);
-/* Goes down to a member of what is being read ("key" or "[3]") at a line; returns what reader_leave needs. */
-size_t reader_enter(struct reader *reader, const char *name, unsigned line);
+__attribute__((format(printf, 2, 3))) void config_yaml_problem(struct reader *reader, const char *format,
+                                                               ...);
+void config_yaml_problem_at(struct reader *reader, unsigned line, const char *key, const char *message);
+/* Goes down to a member of what is being read ("key" or "[3]") at a line; returns what config_yaml_leave
+ * needs. */
+size_t config_yaml_enter(struct reader *reader, const char *name, unsigned line);
 /* The same for keys that the rules may speak of: remembers the line. */
-size_t reader_enter_marked(struct reader *reader, const char *name, unsigned line);
-void reader_leave(struct reader *reader, size_t outer);
+size_t config_yaml_enter_marked(struct reader *reader, const char *name, unsigned line);
+void config_yaml_leave(struct reader *reader, size_t outer);
 /* This key was meant by an unknown one: what the rules say about it is not told as well. */
-void reader_meant(struct reader *reader, const char *key);
-bool reader_is_meant(const struct reader *reader, const char *key);
-/* The root of reader->file as YAML, without a look at what the keys mean; NULL after a problem. reader_unload
- * takes what it returned and frees all that the reader has. */
-const yaml_node_t *reader_load(struct reader *reader);
-void reader_unload(struct reader *reader, const yaml_node_t *root);
+void config_yaml_meant(struct reader *reader, const char *key);
+bool config_yaml_is_meant(const struct reader *reader, const char *key);
+/* The root of reader->file as YAML, without a look at what the keys mean; NULL after a problem.
+ * config_yaml_unload takes what it returned and frees all that the reader has. */
+const yaml_node_t *config_yaml_load(struct reader *reader);
+void config_yaml_unload(struct reader *reader, const yaml_node_t *root);
 /* Counts a visit to the node; false when so much was visited that only aliases can be the cause. */
-bool reader_visit(struct reader *reader, const yaml_node_t *node);
-const yaml_node_t *reader_node(struct reader *reader, int number);
-unsigned reader_line(const yaml_node_t *node);
+bool config_yaml_visit(struct reader *reader, const yaml_node_t *node);
+const yaml_node_t *config_yaml_node(struct reader *reader, int number);
+unsigned config_yaml_line(const yaml_node_t *node);
 
 /* config_yaml_syntax.c */
-void reader_syntax_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
-                           size_t length);
-bool reader_check_depth(struct reader *reader, const char *bytes, size_t length);
+void config_yaml_syntax_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
+                                size_t length);
+bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, size_t length);
 
 /* config_yaml_mapping.c */
-void schema_read_mapping(struct reader *reader, const struct schema_key *keys,
-                         const struct schema_variant *variant, const yaml_node_t *node, void *base);
+void config_yaml_mapping_read(struct reader *reader, const struct schema_key *keys,
+                              const struct schema_variant *variant, const yaml_node_t *node, void *base);
 
-schema_read schema_mapping; /* the struct of `children` at the destination */
-schema_read schema_sources; /* struct config */
-schema_read schema_stages;  /* struct source_config */
-schema_read schema_limits;  /* struct stage_config */
+schema_read config_yaml_mapping;         /* the struct of `children` at the destination */
+schema_read config_yaml_mapping_sources; /* struct config */
+schema_read config_yaml_mapping_stages;  /* struct source_config */
+schema_read config_yaml_mapping_limits;  /* struct stage_config */
 
 /* config_yaml_value.c and config_yaml_list.c: each fits schema_read; the destination's type stands behind it
  */
-schema_read value_text;        /* char * */
-schema_read value_pointer;     /* char *, may be empty */
-schema_read value_path;        /* char *, absolute */
-schema_read value_storage;     /* char * */
-schema_read value_since;       /* char *, RFC 3339 */
-schema_read value_count;       /* uint32_t */
-schema_read value_count64;     /* uint64_t */
-schema_read value_integer;     /* int64_t */
-schema_read value_rate;        /* double */
-schema_read value_duration;    /* uint64_t, ms */
-schema_read value_seconds;     /* uint64_t, ms; whole seconds */
-schema_read value_size;        /* uint64_t, bytes */
-schema_read value_mode;        /* uint32_t */
-schema_read value_choice;      /* any enum */
-schema_read value_severity;    /* enum ep_severity */
-schema_read value_program;     /* struct strings */
-schema_read value_texts;       /* struct strings */
-schema_read value_headers;     /* struct strings, "Name: value" */
-schema_read value_environment; /* struct strings, "NAME=value" */
-schema_read value_secret;      /* char *, never shown */
-schema_read value_token_file;  /* char * */
-schema_read value_token_env;   /* char * */
+schema_read config_yaml_value_text;       /* char * */
+schema_read config_yaml_value_pointer;    /* char *, may be empty */
+schema_read config_yaml_value_path;       /* char *, absolute */
+schema_read config_yaml_value_storage;    /* char * */
+schema_read config_yaml_value_since;      /* char *, RFC 3339 */
+schema_read config_yaml_value_count;      /* uint32_t */
+schema_read config_yaml_value_count64;    /* uint64_t */
+schema_read config_yaml_value_integer;    /* int64_t */
+schema_read config_yaml_value_rate;       /* double */
+schema_read config_yaml_value_duration;   /* uint64_t, ms */
+schema_read config_yaml_value_seconds;    /* uint64_t, ms; whole seconds */
+schema_read config_yaml_value_size;       /* uint64_t, bytes */
+schema_read config_yaml_value_mode;       /* uint32_t */
+schema_read config_yaml_value_choice;     /* any enum */
+schema_read config_yaml_value_severity;   /* enum ep_severity */
+schema_read config_yaml_list_program;     /* struct strings */
+schema_read config_yaml_list_texts;       /* struct strings */
+schema_read config_yaml_list_headers;     /* struct strings, "Name: value" */
+schema_read config_yaml_list_environment; /* struct strings, "NAME=value" */
+schema_read config_yaml_secret;           /* char *, never shown */
+schema_read config_yaml_token_file;       /* char * */
+schema_read config_yaml_token_env;        /* char * */
 
 /* Text of a scalar that is not null and holds no NUL; NULL and a problem ("expected WHAT, found ...")
  * otherwise. */
-const char *value_scalar(struct reader *reader, const yaml_node_t *node, const char *what);
-bool value_is_null(const yaml_node_t *node);
-/* The node in words: "a list", "nothing", "\"quick\"" (cut, and without control characters). */
-const char *value_found(const yaml_node_t *node, char *buffer, size_t size);
+const char *config_yaml_value_scalar(struct reader *reader, const yaml_node_t *node, const char *what);
+bool config_yaml_value_is_null(const yaml_node_t *node);
+/* The node as text: "a list", "nothing", "\"quick\"" (cut, and without control characters). */
+const char *config_yaml_value_found(const yaml_node_t *node, char *buffer, size_t size);
 /* The value of a key in the mapping that is being read, or NULL. */
-const yaml_node_t *value_beside(struct reader *reader, const char *key);
+const yaml_node_t *config_yaml_value_beside(struct reader *reader, const char *key);
 
 /* An absolute path, malloc'd, or NULL after a problem. */
-char *value_absolute(struct reader *reader, const yaml_node_t *node);
+char *config_yaml_value_absolute(struct reader *reader, const yaml_node_t *node);
 
 /* config_yaml_json.c */
-schema_read value_options; /* char *, JSON text */
+schema_read config_yaml_json_options; /* char *, JSON text */
 
 #endif

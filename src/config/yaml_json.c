@@ -45,7 +45,7 @@ static bool is_one_of(const char *text, const char *small, const char *capital, 
 static cJSON *scalar_json(const yaml_node_t *node)
 {
     const char *text = (const char *)node->data.scalar.value;
-    if (value_is_null(node))
+    if (config_yaml_value_is_null(node))
         return cJSON_CreateNull();
     if (node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
         return cJSON_CreateString(text);
@@ -63,7 +63,7 @@ static cJSON *list_json(struct reader *reader, const yaml_node_t *node, unsigned
     cJSON *list = cJSON_CreateArray();
     const yaml_node_item_t *item = node->data.sequence.items.start;
     for (; list != NULL && item < node->data.sequence.items.top; item++) {
-        cJSON *json = node_json(reader, reader_node(reader, *item), depth + 1);
+        cJSON *json = node_json(reader, config_yaml_node(reader, *item), depth + 1);
         if (json == NULL || !cJSON_AddItemToArray(list, json)) {
             cJSON_Delete(json);
             cJSON_Delete(list);
@@ -77,19 +77,19 @@ static bool add_member(struct reader *reader, cJSON *object, const yaml_node_t *
                        unsigned depth)
 {
     const char *name = NULL;
-    if (reader_visit(reader, key))
+    if (config_yaml_visit(reader, key))
         name = key->type == YAML_SCALAR_NODE && key->data.scalar.length == 0
                    ? ""
-                   : value_scalar(reader, key, "a name");
+                   : config_yaml_value_scalar(reader, key, "a name");
     if (name == NULL)
         return false;
-    size_t outer = reader_enter(reader, name, reader_line(key));
+    size_t outer = config_yaml_enter(reader, name, config_yaml_line(key));
     cJSON *json = NULL;
     if (cJSON_GetObjectItemCaseSensitive(object, name) != NULL)
-        reader_problem(reader, "given twice, expected once");
+        config_yaml_problem(reader, "given twice, expected once");
     else
         json = node_json(reader, value, depth + 1);
-    reader_leave(reader, outer);
+    config_yaml_leave(reader, outer);
     if (json != NULL && cJSON_AddItemToObject(object, name, json))
         return true;
     cJSON_Delete(json);
@@ -100,14 +100,14 @@ static cJSON *mapping_json(struct reader *reader, const yaml_node_t *node, unsig
 {
     const yaml_node_pair_t *pair = node->data.mapping.pairs.start, *top = node->data.mapping.pairs.top;
     if (top - pair > SCHEMA_PAIRS_MAX) { /* each is compared with all before it */
-        reader_problem(reader, "expected at most %d names in one mapping, found %zu", SCHEMA_PAIRS_MAX,
-                       (size_t)(top - pair));
+        config_yaml_problem(reader, "expected at most %d names in one mapping, found %zu", SCHEMA_PAIRS_MAX,
+                            (size_t)(top - pair));
         return NULL;
     }
     cJSON *object = cJSON_CreateObject();
     for (; object != NULL && pair < top; pair++)
-        if (!add_member(reader, object, reader_node(reader, pair->key), reader_node(reader, pair->value),
-                        depth)) {
+        if (!add_member(reader, object, config_yaml_node(reader, pair->key),
+                        config_yaml_node(reader, pair->value), depth)) {
             cJSON_Delete(object);
             return NULL;
         }
@@ -118,12 +118,12 @@ static cJSON *mapping_json(struct reader *reader, const yaml_node_t *node, unsig
 static cJSON *node_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     if (depth > READER_DEPTH_MAX) {
-        reader_problem(reader,
-                       "expected at most %d levels of lists and mappings, found more (or an alias to itself)",
-                       READER_DEPTH_MAX);
+        config_yaml_problem(
+            reader, "expected at most %d levels of lists and mappings, found more (or an alias to itself)",
+            READER_DEPTH_MAX);
         return NULL;
     }
-    if (!reader_visit(reader, node))
+    if (!config_yaml_visit(reader, node))
         return NULL;
     cJSON *json;
     if (node->type == YAML_SEQUENCE_NODE)
@@ -133,7 +133,7 @@ static cJSON *node_json(struct reader *reader, const yaml_node_t *node, unsigned
     else if (strlen((const char *)node->data.scalar.value) == node->data.scalar.length)
         json = scalar_json(node);
     else {
-        reader_problem(reader, "expected a text without a NUL character in it");
+        config_yaml_problem(reader, "expected a text without a NUL character in it");
         return NULL;
     }
     if (json == NULL && reader->problem_count == 0 && !reader->spent)
@@ -141,7 +141,8 @@ static cJSON *node_json(struct reader *reader, const yaml_node_t *node, unsigned
     return json;
 }
 
-void value_options(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_json_options(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                              void *base)
 {
     char **options = (char **)(void *)((char *)base + key->offset);
     cJSON *json = node_json(reader, node, 0);
@@ -170,10 +171,10 @@ static const struct schema_key *key_named(const struct schema_key *keys, const c
 /* The text itself, so that True stays True: only `options` knows numbers and booleans. */
 static cJSON *text_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key)
 {
-    if (value_is_null(node))
+    if (config_yaml_value_is_null(node))
         return cJSON_CreateNull();
-    bool path = key != NULL && (key->read == value_path || key->read == value_token_file);
-    char *absolute = path ? value_absolute(reader, node) : NULL;
+    bool path = key != NULL && (key->read == config_yaml_value_path || key->read == config_yaml_token_file);
+    char *absolute = path ? config_yaml_value_absolute(reader, node) : NULL;
     cJSON *json = cJSON_CreateString(absolute != NULL ? absolute : (const char *)node->data.scalar.value);
     free(absolute);
     return json;
@@ -189,7 +190,7 @@ static cJSON *file_list_json(struct reader *reader, const yaml_node_t *node, con
     cJSON *list = cJSON_CreateArray();
     for (const yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top;
          item++)
-        if (!cJSON_AddItemToArray(list, file_json(reader, reader_node(reader, *item), key, depth + 1)))
+        if (!cJSON_AddItemToArray(list, file_json(reader, config_yaml_node(reader, *item), key, depth + 1)))
             reader->no_memory = true;
     return list;
 }
@@ -200,9 +201,9 @@ static cJSON *file_mapping_json(struct reader *reader, const yaml_node_t *node,
     cJSON *object = cJSON_CreateObject();
     for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
          pair++) {
-        const char *name = value_scalar(reader, reader_node(reader, pair->key), "a name");
+        const char *name = config_yaml_value_scalar(reader, config_yaml_node(reader, pair->key), "a name");
         const struct schema_key *key = name != NULL ? key_named(children, name) : NULL;
-        cJSON *value = file_json(reader, reader_node(reader, pair->value), key, depth + 1);
+        cJSON *value = file_json(reader, config_yaml_node(reader, pair->value), key, depth + 1);
         if (name == NULL || !cJSON_AddItemToObject(object, name, value))
             reader->no_memory = true;
     }
@@ -213,9 +214,9 @@ static cJSON *file_mapping_json(struct reader *reader, const yaml_node_t *node,
 static cJSON *file_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
                         unsigned depth)
 {
-    if (key != NULL && key->read == value_options)
+    if (key != NULL && key->read == config_yaml_json_options)
         return node_json(reader, node, depth);
-    if (depth > READER_DEPTH_MAX || !reader_visit(reader, node))
+    if (depth > READER_DEPTH_MAX || !config_yaml_visit(reader, node))
         return NULL;
     if (node->type == YAML_SEQUENCE_NODE)
         return file_list_json(reader, node, key, depth);
@@ -226,16 +227,16 @@ static cJSON *file_json(struct reader *reader, const yaml_node_t *node, const st
 
 int config_json(const char *path, char **out, struct error *error)
 {
-    static const struct schema_key whole = {.children = schema_top};
+    static const struct schema_key whole = {.children = config_yaml_schema_top};
     struct reader reader = {.file = path};
-    const yaml_node_t *root = reader_load(&reader);
+    const yaml_node_t *root = config_yaml_load(&reader);
     cJSON *json = root != NULL ? file_json(&reader, root, &whole, 0) : NULL;
     char *text = reader.no_memory || reader.spent ? NULL : cJSON_PrintUnformatted(json);
     cJSON_Delete(json);
-    reader_unload(&reader, root);
+    config_yaml_unload(&reader, root);
     if (text == NULL)
-        return error_set(error, EP_ECONFIG, "%s: it changed while it was read, or memory is out: try again",
-                         path);
+        return base_error_set(error, EP_ECONFIG,
+                              "%s: it changed while it was read, or memory is out: try again", path);
     *out = text;
     return EP_OK;
 }

@@ -37,28 +37,30 @@ static void strings_add(struct reader *reader, struct strings *strings, const ch
         strings->at[strings->count++] = text;
 }
 
-/* Each text of a list; the words of a problem say only that it is no text, not what it is. */
+/* Each text of a list; the message of a problem says only that it is no text, not what it is. */
 static void read_texts(struct reader *reader, const yaml_node_t *node, struct strings *strings)
 {
     size_t length = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
     unsigned line = reader->line;
     if (length > SCHEMA_PAIRS_MAX) {
-        reader_problem(reader, "expected at most %d texts in the list, found %zu", SCHEMA_PAIRS_MAX, length);
+        config_yaml_problem(reader, "expected at most %d texts in the list, found %zu", SCHEMA_PAIRS_MAX,
+                            length);
         return;
     }
     if (!strings_room(reader, strings, length))
         return;
     for (size_t i = 0; i < length; i++) {
-        const yaml_node_t *item = reader_node(reader, node->data.sequence.items.start[i]);
-        if (!reader_visit(reader, item))
+        const yaml_node_t *item = config_yaml_node(reader, node->data.sequence.items.start[i]);
+        if (!config_yaml_visit(reader, item))
             return;
         char name[24];
         snprintf(name, sizeof name, "[%zu]", i);
-        size_t outer = reader_enter_marked(reader, name, reader_line(item));
-        const char *text = value_scalar(reader, item, "a text (in quotes if it is to be \"\" or null)");
+        size_t outer = config_yaml_enter_marked(reader, name, config_yaml_line(item));
+        const char *text =
+            config_yaml_value_scalar(reader, item, "a text (in quotes if it is to be \"\" or null)");
         if (text != NULL)
             strings_add(reader, strings, text, "", "");
-        reader_leave(reader, outer);
+        config_yaml_leave(reader, outer);
     }
     reader->line = line;
 }
@@ -79,61 +81,65 @@ static void read_pairs(struct reader *reader, const yaml_node_t *node, const cha
     const yaml_node_pair_t *start = node->data.mapping.pairs.start, *top = node->data.mapping.pairs.top;
     unsigned line = reader->line;
     if (top - start > SCHEMA_PAIRS_MAX) {
-        reader_problem(reader, "expected at most %d names, found %zu", SCHEMA_PAIRS_MAX,
-                       (size_t)(top - start));
+        config_yaml_problem(reader, "expected at most %d names, found %zu", SCHEMA_PAIRS_MAX,
+                            (size_t)(top - start));
         return;
     }
     if (!strings_room(reader, strings, (size_t)(top - start)))
         return;
     for (const yaml_node_pair_t *pair = start; pair < top; pair++) {
-        const yaml_node_t *key = reader_node(reader, pair->key), *value = reader_node(reader, pair->value);
-        if (!reader_visit(reader, key) || !reader_visit(reader, value))
+        const yaml_node_t *key = config_yaml_node(reader, pair->key),
+                          *value = config_yaml_node(reader, pair->value);
+        if (!config_yaml_visit(reader, key) || !config_yaml_visit(reader, value))
             return;
-        const char *name = value_scalar(reader, key, "a name");
+        const char *name = config_yaml_value_scalar(reader, key, "a name");
         if (name == NULL)
             continue;
-        size_t outer = reader_enter(reader, name, reader_line(key));
+        size_t outer = config_yaml_enter(reader, name, config_yaml_line(key));
         size_t length = strlen(name);
         bool repeated = strings_have(strings, name, between[0]);
-        const char *text = value_scalar(reader, value, "a text (\"\" for an empty one)");
+        const char *text = config_yaml_value_scalar(reader, value, "a text (\"\" for an empty one)");
         if (repeated)
-            reader_problem(reader, "given twice, expected once");
+            config_yaml_problem(reader, "given twice, expected once");
         else if (length == 0 || strpbrk(name, forbidden) != NULL)
-            reader_problem(reader, "expected a name without any of \"%s\"", forbidden);
+            config_yaml_problem(reader, "expected a name without any of \"%s\"", forbidden);
         else if (text != NULL)
             strings_add(reader, strings, name, between, text);
-        reader_leave(reader, outer);
+        config_yaml_leave(reader, outer);
     }
     reader->line = line;
 }
 
-void value_program(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_list_program(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                              void *base)
 {
     char found[120];
     if (node->type == YAML_SEQUENCE_NODE)
         read_texts(reader, node, DESTINATION(struct strings));
-    else if (node->type == YAML_SCALAR_NODE && !value_is_null(node))
-        reader_problem(
+    else if (node->type == YAML_SCALAR_NODE && !config_yaml_value_is_null(node))
+        config_yaml_problem(
             reader,
             "expected a list: the program and each of its arguments, such as [python3, /opt/enrich.py], "
             "found one text, %s; if it is a shell command, write [\"sh\", \"-c\", \"...\"]",
-            value_found(node, found, sizeof found));
+            config_yaml_value_found(node, found, sizeof found));
     else
-        reader_problem(reader, "expected a list such as [python3, /opt/enrich.py], found %s",
-                       value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected a list such as [python3, /opt/enrich.py], found %s",
+                            config_yaml_value_found(node, found, sizeof found));
 }
 
-void value_texts(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_list_texts(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                            void *base)
 {
     char found[120];
     if (node->type == YAML_SEQUENCE_NODE)
         read_texts(reader, node, DESTINATION(struct strings));
     else
-        reader_problem(reader, "expected a list of texts such as [one, two], found %s",
-                       value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected a list of texts such as [one, two], found %s",
+                            config_yaml_value_found(node, found, sizeof found));
 }
 
-void value_headers(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_list_headers(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                              void *base)
 {
     struct strings *headers = DESTINATION(struct strings);
     if (node->type == YAML_SEQUENCE_NODE)
@@ -141,34 +147,36 @@ void value_headers(struct reader *reader, const struct schema_key *key, const ya
     else if (node->type == YAML_MAPPING_NODE)
         read_pairs(reader, node, ": ", ": ", headers);
     else
-        reader_problem(reader,
-                       "expected `Name: value` lines below, or a list of \"Name: value\" texts, found %s",
-                       value_is_null(node) ? "nothing" : "one text");
+        config_yaml_problem(
+            reader, "expected `Name: value` lines below, or a list of \"Name: value\" texts, found %s",
+            config_yaml_value_is_null(node) ? "nothing" : "one text");
 }
 
-void value_environment(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                       void *base)
+void config_yaml_list_environment(struct reader *reader, const struct schema_key *key,
+                                  const yaml_node_t *node, void *base)
 {
     if (node->type == YAML_MAPPING_NODE)
         read_pairs(reader, node, "=", "= ", DESTINATION(struct strings));
     else
-        reader_problem(reader, "expected `NAME: value` lines below, found %s",
-                       node->type == YAML_SEQUENCE_NODE ? "a list"
-                       : value_is_null(node)            ? "nothing"
-                                                        : "one text");
+        config_yaml_problem(reader, "expected `NAME: value` lines below, found %s",
+                            node->type == YAML_SEQUENCE_NODE  ? "a list"
+                            : config_yaml_value_is_null(node) ? "nothing"
+                                                              : "one text");
 }
 
 /* ---- secrets ---- */
 
-void value_secret(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_secret(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                        void *base)
 {
     char **secret = DESTINATION(char *);
-    if (node->type != YAML_SCALAR_NODE || value_is_null(node) ||
+    if (node->type != YAML_SCALAR_NODE || config_yaml_value_is_null(node) ||
         strlen((const char *)node->data.scalar.value) != node->data.scalar.length) {
-        reader_problem(reader, "expected a text (\"\" for an empty one) without a NUL character, found %s",
-                       node->type != YAML_SCALAR_NODE ? "keys or a list"
-                       : value_is_null(node)          ? "nothing"
-                                                      : "one with a NUL");
+        config_yaml_problem(reader,
+                            "expected a text (\"\" for an empty one) without a NUL character, found %s",
+                            node->type != YAML_SCALAR_NODE    ? "keys or a list"
+                            : config_yaml_value_is_null(node) ? "nothing"
+                                                              : "one with a NUL");
         return;
     }
     char *copy = strdup((const char *)node->data.scalar.value);
@@ -178,16 +186,16 @@ void value_secret(struct reader *reader, const struct schema_key *key, const yam
     *secret = copy;
 }
 
-void value_token_file(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                      void *base)
+void config_yaml_token_file(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                            void *base)
 {
     struct error error;
     char **token = DESTINATION(char *);
-    char *path = value_absolute(reader, node);
+    char *path = config_yaml_value_absolute(reader, node);
     if (path == NULL)
         return;
-    if (*token == NULL && secret_read(path, token, &error) != EP_OK)
-        reader_problem(reader, "%s", error.words);
+    if (*token == NULL && base_secret_read(path, token, &error) != EP_OK)
+        config_yaml_problem(reader, "%s", error.message);
     free(path);
 }
 
@@ -221,28 +229,31 @@ static void token_is_meant(struct reader *reader)
     const char *dot = strrchr(reader->path, '.');
     int bytes = dot != NULL ? (int)(dot + 1 - reader->path) : 0;
     snprintf(path, sizeof path, "%.*stoken_file", bytes, reader->path);
-    reader_meant(reader, path);
+    config_yaml_meant(reader, path);
 }
 
-void value_token_env(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_token_env(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                           void *base)
 {
     const char *what = "the name of an environment variable that holds the token";
     size_t problems = reader->problem_count;
-    const char *name =
-        node->type == YAML_SCALAR_NODE && !value_is_null(node) ? (const char *)node->data.scalar.value : NULL;
+    const char *name = node->type == YAML_SCALAR_NODE && !config_yaml_value_is_null(node)
+                           ? (const char *)node->data.scalar.value
+                           : NULL;
     const char *value = name != NULL && strlen(name) == node->data.scalar.length ? getenv(name) : NULL;
     char **token = DESTINATION(char *);
     if (name == NULL)
-        value_scalar(reader, node, what);
-    else if (value_beside(reader, "token_file") != NULL)
-        reader_problem(reader, "expected one of token_file and token_env, found both");
+        config_yaml_value_scalar(reader, node, what);
+    else if (config_yaml_value_beside(reader, "token_file") != NULL)
+        config_yaml_problem(reader, "expected one of token_file and token_env, found both");
     else if (value == NULL || value[0] == '\0')
-        reader_problem(reader, "expected %s; %s is %s", what,
-                       is_variable_name(name) ? name
-                                              : "the one named here (not shown, lest it be the token itself)",
-                       value == NULL ? "not set" : "empty");
+        config_yaml_problem(reader, "expected %s; %s is %s", what,
+                            is_variable_name(name)
+                                ? name
+                                : "the one named here (not shown, lest it be the token itself)",
+                            value == NULL ? "not set" : "empty");
     else if (strpbrk(value, "\r\n") != NULL)
-        reader_problem(reader, "expected a token of one line, found a line break in the variable");
+        config_yaml_problem(reader, "expected a token of one line, found a line break in the variable");
     else if (*token == NULL && (*token = strdup(value)) == NULL)
         reader->no_memory = true;
     else

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Goes through the mappings of a configuration file with the schema's tables in hand: known, unknown,
- * repeated and misplaced keys; sources and stages, whose type or kind decides which keys they have. Runs in
+ * repeated and misplaced keys; sources and stages, whose type decides which keys they have. Runs in
  * the supervisor before the first fork.
  *
  * Invariants
@@ -20,7 +20,7 @@
 #define WORDS_MAX 40 /* keys in one table */
 #define BIT(variant) (1u << (variant))
 
-static const char *const kind_keys[] = {NULL, "plugin", "exec", "url"}; /* by enum stage_kind */
+static const char *const type_keys[] = {NULL, "plugin", "exec", "url"}; /* by enum stage_type */
 
 /* ---- names ---- */
 
@@ -52,26 +52,26 @@ static void unknown_key(struct reader *reader, const struct schema_key *keys,
         if (is_for(key, variant) && find_key(keys, variant, key->name) == key)
             words[count++] = key->name;
     if (strcmp(name, "<<") == 0) {
-        reader_problem(reader,
-                       "merge keys (<<) are not understood; write the keys out, or give a whole value an "
-                       "anchor (&name) and use it again (*name)");
+        config_yaml_problem(
+            reader, "merge keys (<<) are not understood; write the keys out, or give a whole value an "
+                    "anchor (&name) and use it again (*name)");
         return;
     }
-    const char *near = suggest_near(name, words);
+    const char *near = base_suggest_near(name, words);
     if (near != NULL) {
-        reader_problem(reader, "unknown key; did you mean `%s`?", near);
+        config_yaml_problem(reader, "unknown key; did you mean `%s`?", near);
         size_t inner = strlen(reader->path), outer = inner;
         char meant[256];
         while (outer > 0 && reader->path[outer] != '.')
             outer--;
         snprintf(meant, sizeof meant, "%.*s%s%s", (int)outer, reader->path, outer > 0 ? "." : "", near);
-        reader_meant(reader, meant);
+        config_yaml_meant(reader, meant);
         return;
     }
     char list[800] = "";
     for (size_t i = 0, used = 0; i < count && used < sizeof list; i++)
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", words[i]);
-    reader_problem(reader, "unknown key; expected one of %s", list);
+    config_yaml_problem(reader, "unknown key; expected one of %s", list);
 }
 
 static void misplaced_key(struct reader *reader, const struct schema_key *key,
@@ -83,8 +83,8 @@ static void misplaced_key(struct reader *reader, const struct schema_key *key,
             used += (unsigned)snprintf(owners + used, sizeof owners - used, "%s%s %s",
                                        used > 0 ? " and " : "", variant->noun, variant->names[i]);
     unsigned own = (unsigned)__builtin_ctz(variant->bit);
-    reader_problem(reader, "`%s` is not for %s %s; it belongs to %s", key->name, variant->noun,
-                   variant->names[own], owners);
+    config_yaml_problem(reader, "`%s` is not for %s %s; it belongs to %s", key->name, variant->noun,
+                        variant->names[own], owners);
 }
 
 /* ---- mappings ---- */
@@ -108,56 +108,58 @@ static bool is_repeated(struct reader *reader, const yaml_node_t *mapping, const
                         const char *name)
 {
     for (const yaml_node_pair_t *at = mapping->data.mapping.pairs.start; at < pair; at++) {
-        const yaml_node_t *other = reader_node(reader, at->key);
+        const yaml_node_t *other = config_yaml_node(reader, at->key);
         if (other->type != YAML_SCALAR_NODE || strcmp((const char *)other->data.scalar.value, name) != 0)
             continue;
-        reader_problem(reader, "given twice, first in line %u; expected once", reader_line(other));
+        config_yaml_problem(reader, "given twice, first in line %u; expected once", config_yaml_line(other));
         return true;
     }
     return false;
 }
 
-void schema_read_mapping(struct reader *reader, const struct schema_key *keys,
-                         const struct schema_variant *variant, const yaml_node_t *node, void *base)
+void config_yaml_mapping_read(struct reader *reader, const struct schema_key *keys,
+                              const struct schema_variant *variant, const yaml_node_t *node, void *base)
 {
     char found[120];
     if (node->type != YAML_MAPPING_NODE) {
-        reader_problem(reader, "expected keys with values such as `%s: ...`, found %s", keys[0].name,
-                       value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected keys with values such as `%s: ...`, found %s", keys[0].name,
+                            config_yaml_value_found(node, found, sizeof found));
         return;
     }
     const yaml_node_t *around = reader->mapping;
     unsigned line = reader->line;
     const yaml_node_pair_t *top = node->data.mapping.pairs.top;
     if (top - node->data.mapping.pairs.start > SCHEMA_PAIRS_MAX) {
-        reader_problem(reader, "expected at most %d keys here", SCHEMA_PAIRS_MAX);
+        config_yaml_problem(reader, "expected at most %d keys here", SCHEMA_PAIRS_MAX);
         return;
     }
     for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < top; pair++) {
-        const yaml_node_t *name = reader_node(reader, pair->key), *value = reader_node(reader, pair->value);
-        if (!reader_visit(reader, name) || !reader_visit(reader, value))
+        const yaml_node_t *name = config_yaml_node(reader, pair->key),
+                          *value = config_yaml_node(reader, pair->value);
+        if (!config_yaml_visit(reader, name) || !config_yaml_visit(reader, value))
             break;
         if (name->type != YAML_SCALAR_NODE) {
-            reader->line = reader_line(name);
-            reader_problem(reader, "expected a plain word as key, found %s",
-                           value_found(name, found, sizeof found));
+            reader->line = config_yaml_line(name);
+            config_yaml_problem(reader, "expected a plain word as key, found %s",
+                                config_yaml_value_found(name, found, sizeof found));
             continue;
         }
         const char *word = (const char *)name->data.scalar.value;
-        size_t outer = reader_enter_marked(reader, word, reader_line(name));
+        size_t outer = config_yaml_enter_marked(reader, word, config_yaml_line(name));
         reader->mapping = node;
         if (!is_repeated(reader, node, pair, word))
             read_entry(reader, keys, variant, word, value, base);
-        reader_leave(reader, outer);
+        config_yaml_leave(reader, outer);
     }
     reader->mapping = around;
     reader->line = line;
 }
 
-void schema_mapping(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_mapping(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                         void *base)
 {
     static const struct schema_variant plain = {.bit = 0};
-    schema_read_mapping(reader, key->children, &plain, node, (char *)base + key->offset);
+    config_yaml_mapping_read(reader, key->children, &plain, node, (char *)base + key->offset);
 }
 
 /* The value of a key in any mapping, before its turn; NULL when it is not there or the node is no mapping. */
@@ -165,7 +167,8 @@ static const yaml_node_t *peek(struct reader *reader, const yaml_node_t *mapping
 {
     const yaml_node_t *around = reader->mapping;
     reader->mapping = mapping;
-    const yaml_node_t *value = mapping->type == YAML_MAPPING_NODE ? value_beside(reader, name) : NULL;
+    const yaml_node_t *value =
+        mapping->type == YAML_MAPPING_NODE ? config_yaml_value_beside(reader, name) : NULL;
     reader->mapping = around;
     return value;
 }
@@ -175,14 +178,14 @@ static size_t list_length(struct reader *reader, const yaml_node_t *node, const 
 {
     char found[120];
     if (node->type != YAML_SEQUENCE_NODE) {
-        reader_problem(reader, "expected a list of %s, each beginning with '- ', found %s", what,
-                       value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected a list of %s, each beginning with '- ', found %s", what,
+                            config_yaml_value_found(node, found, sizeof found));
         return 0;
     }
     size_t length = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
     if (length >= 1 && length <= most)
         return length;
-    reader_problem(reader, "expected a list of 1 to %zu %s, found %zu", most, what, length);
+    config_yaml_problem(reader, "expected a list of 1 to %zu %s, found %zu", most, what, length);
     return 0;
 }
 
@@ -192,25 +195,25 @@ static size_t list_length(struct reader *reader, const yaml_node_t *node, const 
 static struct schema_variant stage_variant(struct reader *reader, const yaml_node_t *node,
                                            struct stage_config *stage)
 {
-    static const enum stage_kind kinds[] = {STAGE_EXEC, STAGE_PLUGIN, STAGE_HTTP};
-    struct schema_variant variant = {.noun = "a stage with", .names = kind_keys};
+    static const enum stage_type types[] = {STAGE_EXEC, STAGE_PLUGIN, STAGE_HTTP};
+    struct schema_variant variant = {.noun = "a stage with", .names = type_keys};
     const char *first = NULL;
-    stage->kind = STAGE_EXEC;
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        const char *name = kind_keys[kinds[i]];
+    stage->type = STAGE_EXEC;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        const char *name = type_keys[types[i]];
         const yaml_node_t *value = peek(reader, node, name);
         if (value == NULL)
             continue;
         if (first == NULL) {
             first = name;
-            stage->kind = kinds[i];
-            variant.bit = BIT(kinds[i]);
+            stage->type = types[i];
+            variant.bit = BIT(types[i]);
             continue;
         }
-        size_t outer = reader_enter(reader, name, reader_line(value));
-        reader_problem(reader, "expected exactly one of exec, plugin and url, found `%s` beside `%s`", name,
-                       first);
-        reader_leave(reader, outer);
+        size_t outer = config_yaml_enter(reader, name, config_yaml_line(value));
+        config_yaml_problem(reader, "expected exactly one of exec, plugin and url, found `%s` beside `%s`",
+                            name, first);
+        config_yaml_leave(reader, outer);
         variant.bit = 0;
     }
     return variant;
@@ -220,28 +223,29 @@ static struct schema_variant stage_variant(struct reader *reader, const yaml_nod
 static unsigned key_line(struct reader *reader, const yaml_node_t *mapping, const char *name)
 {
     const yaml_node_t *value = peek(reader, mapping, name);
-    return value != NULL ? reader_line(value) : 0;
+    return value != NULL ? config_yaml_line(value) : 0;
 }
 
 /* Says that a key is not there, unless an unknown key was probably meant to be one of `names` (NULL-ended).
  */
-static void missing(struct reader *reader, unsigned line, const char *const *names, const char *words)
+static void missing(struct reader *reader, unsigned line, const char *const *names, const char *message)
 {
     bool meant = false;
     for (size_t i = 0; names[i] != NULL; i++) {
-        size_t outer = reader_enter(reader, names[i], line);
-        meant = meant || reader_is_meant(reader, reader->path);
-        reader_leave(reader, outer);
+        size_t outer = config_yaml_enter(reader, names[i], line);
+        meant = meant || config_yaml_is_meant(reader, reader->path);
+        config_yaml_leave(reader, outer);
     }
-    size_t outer = reader_enter(reader, names[0], line);
+    size_t outer = config_yaml_enter(reader, names[0], line);
     if (meant)
-        reader_meant(reader, reader->path); /* the rules are not to speak of the first either */
+        config_yaml_meant(reader, reader->path); /* the rules are not to speak of the first either */
     else
-        reader_problem(reader, "%s", words);
-    reader_leave(reader, outer);
+        config_yaml_problem(reader, "%s", message);
+    config_yaml_leave(reader, outer);
 }
 
-void schema_stages(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_mapping_stages(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                void *base)
 {
     struct source_config *source = base;
     size_t length = list_length(reader, node, "stages", 256);
@@ -251,52 +255,55 @@ void schema_stages(struct reader *reader, const struct schema_key *key, const ya
         return;
     }
     for (size_t i = 0; i < length; i++) {
-        const yaml_node_t *item = reader_node(reader, node->data.sequence.items.start[i]);
-        if (!reader_visit(reader, item))
+        const yaml_node_t *item = config_yaml_node(reader, node->data.sequence.items.start[i]);
+        if (!config_yaml_visit(reader, item))
             return;
         char name[24];
         snprintf(name, sizeof name, "[%zu]", i);
-        size_t outer = reader_enter_marked(reader, name, reader_line(item));
+        size_t outer = config_yaml_enter_marked(reader, name, config_yaml_line(item));
         struct stage_config *stage = &source->stages[source->stage_count++];
-        stage_config_defaults(stage);
+        config_stage_defaults(stage);
         struct schema_variant variant = stage_variant(reader, item, stage);
-        schema_read_mapping(reader, key->children, &variant, item, stage);
+        config_yaml_mapping_read(reader, key->children, &variant, item, stage);
         stage->user_line = key_line(reader, item, "user");
         stage->group_line = key_line(reader, item, "group");
         stage->limits_line = key_line(reader, item, "limits");
-        if (stage->kind == STAGE_EXEC && peek(reader, item, "exec") == NULL &&
+        if (stage->type == STAGE_EXEC && peek(reader, item, "exec") == NULL &&
             item->type == YAML_MAPPING_NODE)
-            missing(reader, reader_line(item), (const char *const[]){"exec", "plugin", "url", NULL},
+            missing(reader, config_yaml_line(item), (const char *const[]){"exec", "plugin", "url", NULL},
                     "expected exactly one of exec, plugin and url in a stage, found none");
-        reader_leave(reader, outer);
+        config_yaml_leave(reader, outer);
     }
 }
 
-void schema_limits(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_mapping_limits(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                void *base)
 {
     static const struct schema_variant plain = {.bit = 0};
     struct stage_config *stage = base;
-    schema_read_mapping(reader, key->children, &plain, node, &stage->limits);
+    config_yaml_mapping_read(reader, key->children, &plain, node, &stage->limits);
 }
 
 /* ---- sources ---- */
 
-/* The type decides where other keys go, so it is looked for first; read_entry reads (and judges) it again. */
+/* The type decides where other keys go, so it is looked for first; read_entry reads (and checks) it again. */
 static struct schema_variant source_variant(struct reader *reader, const yaml_node_t *node,
                                             struct source_config *source)
 {
-    struct schema_variant variant = {.noun = "type", .names = schema_types};
+    struct schema_variant variant = {.noun = "type", .names = config_yaml_schema_types};
     const yaml_node_t *value = peek(reader, node, "type");
     source->type = SOURCE_UNKNOWN;
-    for (unsigned i = 0; value != NULL && value->type == YAML_SCALAR_NODE && schema_types[i] != NULL; i++)
-        if (strcmp((const char *)value->data.scalar.value, schema_types[i]) == 0) {
+    for (unsigned i = 0;
+         value != NULL && value->type == YAML_SCALAR_NODE && config_yaml_schema_types[i] != NULL; i++)
+        if (strcmp((const char *)value->data.scalar.value, config_yaml_schema_types[i]) == 0) {
             source->type = (enum source_type)i;
             variant.bit = BIT(i);
         }
     return variant;
 }
 
-void schema_sources(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_mapping_sources(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                 void *base)
 {
     struct config *config = base;
     size_t length = list_length(reader, node, "sources", CONFIG_SOURCES_MAX);
@@ -306,19 +313,19 @@ void schema_sources(struct reader *reader, const struct schema_key *key, const y
         return;
     }
     for (size_t i = 0; i < length; i++) {
-        const yaml_node_t *item = reader_node(reader, node->data.sequence.items.start[i]);
-        if (!reader_visit(reader, item))
+        const yaml_node_t *item = config_yaml_node(reader, node->data.sequence.items.start[i]);
+        if (!config_yaml_visit(reader, item))
             return;
         char name[24];
         snprintf(name, sizeof name, "[%zu]", i);
-        size_t outer = reader_enter_marked(reader, name, reader_line(item));
+        size_t outer = config_yaml_enter_marked(reader, name, config_yaml_line(item));
         struct source_config *source = &config->sources[config->source_count++];
         struct schema_variant variant = source_variant(reader, item, source);
-        source_config_defaults(source);
-        schema_read_mapping(reader, key->children, &variant, item, source);
+        config_source_defaults(source);
+        config_yaml_mapping_read(reader, key->children, &variant, item, source);
         if (peek(reader, item, "type") == NULL && item->type == YAML_MAPPING_NODE)
-            missing(reader, reader_line(item), (const char *const[]){"type", NULL},
+            missing(reader, config_yaml_line(item), (const char *const[]){"type", NULL},
                     "is missing, expected idefix, http, file or generate");
-        reader_leave(reader, outer);
+        config_yaml_leave(reader, outer);
     }
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is no YAML, or nested beyond reason, told in words that an operator can act on: libyaml's own, where
- * they begin, and what usually lies behind them. Runs in the supervisor before the first fork.
+ * What is no YAML, or nested beyond reason, told in a message that an operator can act on: libyaml's own,
+ * where they begin, and what usually lies behind them. Runs in the supervisor before the first fork.
  */
 #include <stdio.h>
 #include <string.h>
@@ -44,10 +44,10 @@ static const char *syntax_hint(const char *bytes, size_t length, unsigned line, 
     return "";
 }
 
-void reader_syntax_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
-                           size_t length)
+void config_yaml_syntax_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
+                                size_t length)
 {
-    char words[1024], context[256] = "";
+    char message[1024], context[256] = "";
     unsigned line = (unsigned)parser->problem_mark.line + 1;
     const char *problem = parser->problem != NULL ? parser->problem : "no reason given";
     if (parser->error == YAML_MEMORY_ERROR) {
@@ -60,23 +60,24 @@ void reader_syntax_problem(struct reader *reader, const yaml_parser_t *parser, c
             line += bytes[i] == '\n';
         if (parser->problem_value != -1)
             snprintf(context, sizeof context, " (value 0x%02x)", (unsigned)parser->problem_value);
-        snprintf(words, sizeof words, "expected YAML in UTF-8, found at byte %zu: %s%s",
+        snprintf(message, sizeof message, "expected YAML in UTF-8, found at byte %zu: %s%s",
                  parser->problem_offset + 1, problem, context);
     } else {
         if (parser->context != NULL && parser->context_mark.line + 1 < line)
             snprintf(context, sizeof context, " %s begun in line %zu", parser->context,
                      parser->context_mark.line + 1);
-        snprintf(words, sizeof words, "not valid YAML at column %zu: %s%s%s", parser->problem_mark.column + 1,
-                 problem, context, syntax_hint(bytes, length, line, problem));
+        snprintf(message, sizeof message, "not valid YAML at column %zu: %s%s%s",
+                 parser->problem_mark.column + 1, problem, context,
+                 syntax_hint(bytes, length, line, problem));
     }
-    reader_problem_at(reader, line, "", words);
+    config_yaml_problem_at(reader, line, "", message);
 }
 
 /*
  * Goes through the file once without keeping anything: libyaml takes time that grows with the square of the
  * depth, so what is nested too deeply must be found before it is loaded. False after a problem.
  */
-bool reader_check_depth(struct reader *reader, const char *bytes, size_t length)
+bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, size_t length)
 {
     yaml_parser_t parser;
     yaml_event_t event;
@@ -89,7 +90,7 @@ bool reader_check_depth(struct reader *reader, const char *bytes, size_t length)
     yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
     while (type != YAML_STREAM_END_EVENT && depth <= DEPTH_MAX) {
         if (!yaml_parser_parse(&parser, &event)) {
-            reader_syntax_problem(reader, &parser, bytes, length);
+            config_yaml_syntax_problem(reader, &parser, bytes, length);
             break;
         }
         type = event.type;
@@ -98,8 +99,9 @@ bool reader_check_depth(struct reader *reader, const char *bytes, size_t length)
         if (type == YAML_SEQUENCE_END_EVENT || type == YAML_MAPPING_END_EVENT)
             depth--;
         if (depth > DEPTH_MAX)
-            reader_problem_at(reader, (unsigned)event.start_mark.line + 1, "",
-                              "lists and mappings are nested too deeply here, expected at most 100 levels");
+            config_yaml_problem_at(
+                reader, (unsigned)event.start_mark.line + 1, "",
+                "lists and mappings are nested too deeply here, expected at most 100 levels");
         yaml_event_delete(&event);
     }
     yaml_parser_delete(&parser);

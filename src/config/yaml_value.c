@@ -16,16 +16,16 @@
 #include <string.h>
 #include <time.h>
 
+#include "src/base/log.h"
 #include "src/base/suggest.h"
 #include "src/config/yaml.h"
-#include "src/base/log.h"
 
 #define DURATION_FORM "a duration such as 500ms, 30s, 5m, 1h30m or 7d"
 
 /* The destination of a key, as its type. */
 #define DESTINATION(type) ((type *)(void *)((char *)base + key->offset))
 
-bool value_is_null(const yaml_node_t *node)
+bool config_yaml_value_is_null(const yaml_node_t *node)
 {
     if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
         return false;
@@ -36,42 +36,43 @@ bool value_is_null(const yaml_node_t *node)
     return false;
 }
 
-const char *value_found(const yaml_node_t *node, char *buffer, size_t size)
+const char *config_yaml_value_found(const yaml_node_t *node, char *buffer, size_t size)
 {
     if (node->type == YAML_SEQUENCE_NODE)
         return "a list";
     if (node->type == YAML_MAPPING_NODE)
         return "keys with values";
-    if (value_is_null(node))
+    if (config_yaml_value_is_null(node))
         return "nothing";
     char clean[80];
-    log_clean((const char *)node->data.scalar.value, clean, sizeof clean);
+    base_log_clean((const char *)node->data.scalar.value, clean, sizeof clean);
     snprintf(buffer, size, "\"%s%s\"", clean, strlen(clean) < node->data.scalar.length ? "..." : "");
     return buffer;
 }
 
-const yaml_node_t *value_beside(struct reader *reader, const char *key)
+const yaml_node_t *config_yaml_value_beside(struct reader *reader, const char *key)
 {
     const yaml_node_pair_t *at = reader->mapping->data.mapping.pairs.start;
     for (; at < reader->mapping->data.mapping.pairs.top; at++) {
-        const yaml_node_t *name = reader_node(reader, at->key);
+        const yaml_node_t *name = config_yaml_node(reader, at->key);
         if (name->type == YAML_SCALAR_NODE && strcmp((const char *)name->data.scalar.value, key) == 0)
-            return reader_node(reader, at->value);
+            return config_yaml_node(reader, at->value);
     }
     return NULL;
 }
 
-const char *value_scalar(struct reader *reader, const yaml_node_t *node, const char *what)
+const char *config_yaml_value_scalar(struct reader *reader, const yaml_node_t *node, const char *what)
 {
     char found[120];
-    if (node->type != YAML_SCALAR_NODE || value_is_null(node)) {
-        reader_problem(reader, "expected %s, found %s", what, value_found(node, found, sizeof found));
+    if (node->type != YAML_SCALAR_NODE || config_yaml_value_is_null(node)) {
+        config_yaml_problem(reader, "expected %s, found %s", what,
+                            config_yaml_value_found(node, found, sizeof found));
         return NULL;
     }
     const char *text = (const char *)node->data.scalar.value;
     if (strlen(text) == node->data.scalar.length)
         return text;
-    reader_problem(reader, "expected %s, found a text with a NUL character in it", what);
+    config_yaml_problem(reader, "expected %s, found a text with a NUL character in it", what);
     return NULL;
 }
 
@@ -87,21 +88,23 @@ static void store_text(struct reader *reader, char **destination, const char *te
     *destination = copy;
 }
 
-void value_text(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_text(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                            void *base)
 {
-    const char *text = value_scalar(reader, node, "a text");
+    const char *text = config_yaml_value_scalar(reader, node, "a text");
     if (text != NULL && text[0] == '\0')
-        reader_problem(reader, "expected a text, found \"\"; leave the key out if you mean none");
+        config_yaml_problem(reader, "expected a text, found \"\"; leave the key out if you mean none");
     else if (text != NULL)
         store_text(reader, DESTINATION(char *), text);
 }
 
-void value_pointer(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_pointer(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                               void *base)
 {
     const char *what = strcmp(key->name, "first") == 0
                            ? "a text (\"\" for an empty one)"
                            : "a JSON pointer such as /data/id (\"\" for the whole)";
-    const char *text = value_scalar(reader, node, what);
+    const char *text = config_yaml_value_scalar(reader, node, what);
     if (text != NULL)
         store_text(reader, DESTINATION(char *), text);
 }
@@ -120,30 +123,32 @@ static char *absolute(struct reader *reader, const char *path)
     return whole;
 }
 
-char *value_absolute(struct reader *reader, const yaml_node_t *node)
+char *config_yaml_value_absolute(struct reader *reader, const yaml_node_t *node)
 {
-    const char *path = value_scalar(reader, node, "a path");
+    const char *path = config_yaml_value_scalar(reader, node, "a path");
     if (path == NULL)
         return NULL;
     if (path[0] != '\0')
         return absolute(reader, path);
-    reader_problem(reader, "expected a path, found \"\"");
+    config_yaml_problem(reader, "expected a path, found \"\"");
     return NULL;
 }
 
-void value_path(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_path(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                            void *base)
 {
-    char *path = value_absolute(reader, node);
+    char *path = config_yaml_value_absolute(reader, node);
     if (path == NULL)
         return;
     free(*DESTINATION(char *));
     *DESTINATION(char *) = path;
 }
 
-void value_storage(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_storage(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                               void *base)
 {
     char **destination = DESTINATION(char *);
-    const char *text = value_scalar(reader, node, "sqlite:/path/to/file.db or memory:");
+    const char *text = config_yaml_value_scalar(reader, node, "sqlite:/path/to/file.db or memory:");
     if (text == NULL)
         return;
     /* "memory:" alone is not valid YAML without quotes, so the forms without the colon at the end are taken
@@ -158,25 +163,27 @@ void value_storage(struct reader *reader, const struct schema_key *key, const ya
             *destination = whole;
         free(path);
     } else {
-        store_text(reader, destination, text); /* config_validate judges it */
+        store_text(reader, destination, text); /* config_validate checks it */
     }
 }
 
-void value_since(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_since(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                             void *base)
 {
     const char *what = "a duration back from now such as 24h, or a time such as 2026-11-23T10:00:00Z";
-    const char *text = value_scalar(reader, node, what);
+    const char *text = config_yaml_value_scalar(reader, node, what);
     char moment[64], found[120];
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     if (text == NULL)
         return;
-    if (unit_since_text(text, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, moment, sizeof moment) ==
-        EP_OK)
+    if (base_units_since_text(text, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, moment,
+                              sizeof moment) == EP_OK)
         store_text(reader, DESTINATION(char *), moment);
     else
-        reader_problem(reader, "expected %s, found %s%s", what, value_found(node, found, sizeof found),
-                       errno == ERANGE ? ", which is before 1970 or too long" : "");
+        config_yaml_problem(reader, "expected %s, found %s%s", what,
+                            config_yaml_value_found(node, found, sizeof found),
+                            errno == ERANGE ? ", which is before 1970 or too long" : "");
 }
 
 /* ---- numbers ---- */
@@ -187,7 +194,7 @@ static bool read_count(struct reader *reader, const struct schema_key *key, cons
 {
     char what[80], found[120];
     snprintf(what, sizeof what, "a whole number from %" PRIu64 " to %" PRIu64, key->least, key->most);
-    const char *text = value_scalar(reader, node, what);
+    const char *text = config_yaml_value_scalar(reader, node, what);
     if (text == NULL)
         return false;
     uint64_t number = 0;
@@ -196,31 +203,35 @@ static bool read_count(struct reader *reader, const struct schema_key *key, cons
         fits = *at >= '0' && *at <= '9' && !__builtin_mul_overflow(number, 10u, &number) &&
                !__builtin_add_overflow(number, (uint64_t)(*at - '0'), &number);
     if (!fits || number < key->least || number > key->most) {
-        reader_problem(reader, "expected %s, found %s", what, value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected %s, found %s", what,
+                            config_yaml_value_found(node, found, sizeof found));
         return false;
     }
     *value = number;
     return true;
 }
 
-void value_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                             void *base)
 {
     uint64_t number;
     if (read_count(reader, key, node, &number))
         *DESTINATION(uint32_t) = (uint32_t)number;
 }
 
-void value_count64(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_count64(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                               void *base)
 {
     uint64_t number;
     if (read_count(reader, key, node, &number))
         *DESTINATION(uint64_t) = number;
 }
 
-void value_integer(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_integer(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                               void *base)
 {
     const char *what = "a whole number of at most 64 bits, such as 1 or -1";
-    const char *text = value_scalar(reader, node, what);
+    const char *text = config_yaml_value_scalar(reader, node, what);
     char found[120];
     if (text == NULL)
         return;
@@ -230,14 +241,16 @@ void value_integer(struct reader *reader, const struct schema_key *key, const ya
     if (digits[0] != '\0' && strspn(digits, "0123456789") == strlen(digits) && errno == 0)
         *DESTINATION(int64_t) = number;
     else
-        reader_problem(reader, "expected %s, found %s", what, value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected %s, found %s", what,
+                            config_yaml_value_found(node, found, sizeof found));
 }
 
 /* Digits, perhaps a point and more digits: read by hand, since strtod follows the program's locale. */
-void value_rate(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_rate(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                            void *base)
 {
     const char *what = "events per second such as 100 or 0.5 (0 = no limit)";
-    const char *text = value_scalar(reader, node, what);
+    const char *text = config_yaml_value_scalar(reader, node, what);
     char found[120];
     if (text == NULL)
         return;
@@ -251,76 +264,82 @@ void value_rate(struct reader *reader, const struct schema_key *key, const yaml_
         number += (text[whole + 1 + i] - '0') * (place /= 10);
     if (whole == 0 || (point > 0 && part == 0) || text[whole + point + part] != '\0' ||
         number > (double)key->most)
-        reader_problem(reader, "expected %s of at most %" PRIu64 ", found %s", what, key->most,
-                       value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected %s of at most %" PRIu64 ", found %s", what, key->most,
+                            config_yaml_value_found(node, found, sizeof found));
     else
         *DESTINATION(double) = number;
 }
 
-void value_duration(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_duration(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                void *base)
 {
-    const char *text = value_scalar(reader, node, DURATION_FORM);
+    const char *text = config_yaml_value_scalar(reader, node, DURATION_FORM);
     char found[120];
     uint64_t ms;
     if (text == NULL)
         return;
-    if (unit_duration_ms(text, &ms) != EP_OK) {
+    if (base_units_duration_ms(text, &ms) != EP_OK) {
         bool large = errno == ERANGE;
         bool bare = text[0] != '\0' && strspn(text, "0123456789") == strlen(text);
-        reader_problem(reader, "expected " DURATION_FORM ", found %s%s",
-                       value_found(node, found, sizeof found),
-                       large  ? ", which is longer than 100 years"
-                       : bare ? ", a number without a unit"
-                              : "");
+        config_yaml_problem(reader, "expected " DURATION_FORM ", found %s%s",
+                            config_yaml_value_found(node, found, sizeof found),
+                            large  ? ", which is longer than 100 years"
+                            : bare ? ", a number without a unit"
+                                   : "");
     } else if (ms < key->least) {
-        reader_problem(reader, "expected a duration of at least %" PRIu64 "ms, found %s", key->least,
-                       value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected a duration of at least %" PRIu64 "ms, found %s", key->least,
+                            config_yaml_value_found(node, found, sizeof found));
     } else {
         *DESTINATION(uint64_t) = ms;
     }
 }
 
-void value_seconds(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_seconds(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                               void *base)
 {
     const uint64_t before = *DESTINATION(uint64_t);
     char found[120];
-    value_duration(reader, key, node, base);
+    config_yaml_value_duration(reader, key, node, base);
     if (*DESTINATION(uint64_t) % 1000 == 0)
         return;
     *DESTINATION(uint64_t) = before;
-    reader_problem(reader, "expected whole seconds such as 1s or 90s, found %s",
-                   value_found(node, found, sizeof found));
+    config_yaml_problem(reader, "expected whole seconds such as 1s or 90s, found %s",
+                        config_yaml_value_found(node, found, sizeof found));
 }
 
-void value_size(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_size(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                            void *base)
 {
     const char *what = "a size in bytes such as 4096, 10k, 64KiB or 64MiB";
-    const char *text = value_scalar(reader, node, what);
+    const char *text = config_yaml_value_scalar(reader, node, what);
     char found[120];
     uint64_t bytes = 0;
     if (text == NULL)
         return;
-    int code = unit_size_bytes(text, &bytes);
+    int code = base_units_size_bytes(text, &bytes);
     bool large = code != EP_OK && errno == ERANGE;
     if (code != EP_OK && !large)
-        reader_problem(reader, "expected %s, found %s", what, value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected %s, found %s", what,
+                            config_yaml_value_found(node, found, sizeof found));
     else if (large || bytes < key->least || bytes > key->most)
-        reader_problem(reader, "expected a size from %" PRIu64 " to %" PRIu64 " bytes, found %s", key->least,
-                       key->most, value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected a size from %" PRIu64 " to %" PRIu64 " bytes, found %s",
+                            key->least, key->most, config_yaml_value_found(node, found, sizeof found));
     else
         *DESTINATION(uint64_t) = bytes;
 }
 
-void value_mode(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_mode(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                            void *base)
 {
     const char *what = "permission bits in octal such as 0600 or 0660";
-    const char *text = value_scalar(reader, node, what);
+    const char *text = config_yaml_value_scalar(reader, node, what);
     char found[120];
     if (text == NULL)
         return;
     size_t length = strlen(text);
     if (length < 3 || length > 4 || strspn(text, "01234567") != length || (length == 4 && text[0] != '0'))
-        reader_problem(reader, "expected %s, found %s", what, value_found(node, found, sizeof found));
+        config_yaml_problem(reader, "expected %s, found %s", what,
+                            config_yaml_value_found(node, found, sizeof found));
     else
         *DESTINATION(uint32_t) = (uint32_t)strtoul(text, NULL, 8);
 }
@@ -337,19 +356,22 @@ static int read_choice(struct reader *reader, const yaml_node_t *node, const cha
                                  : choices[i + 1] == NULL ? " or "
                                                           : ", ",
                                  choices[i]);
-    const char *text = value_scalar(reader, node, list);
+    const char *text = config_yaml_value_scalar(reader, node, list);
     if (text == NULL)
         return -1;
     for (int i = 0; choices[i] != NULL; i++)
         if (strcmp(choices[i], text) == 0)
             return i;
-    const char *near = suggest_near(text, choices);
-    reader_problem(reader, "expected %s, found %s%s%s%s", list, value_found(node, found, sizeof found),
-                   near != NULL ? "; did you mean " : "", near != NULL ? near : "", near != NULL ? "?" : "");
+    const char *near = base_suggest_near(text, choices);
+    config_yaml_problem(reader, "expected %s, found %s%s%s%s", list,
+                        config_yaml_value_found(node, found, sizeof found),
+                        near != NULL ? "; did you mean " : "", near != NULL ? near : "",
+                        near != NULL ? "?" : "");
     return -1;
 }
 
-void value_choice(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_choice(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                              void *base)
 {
     int choice = read_choice(reader, node, key->choices);
     if (choice < 0)
@@ -359,7 +381,8 @@ void value_choice(struct reader *reader, const struct schema_key *key, const yam
     memcpy(DESTINATION(char), &value, sizeof value);
 }
 
-void value_severity(struct reader *reader, const struct schema_key *key, const yaml_node_t *node, void *base)
+void config_yaml_value_severity(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                void *base)
 {
     static const char *const words[] = {"error", "warning", "info", "debug", NULL};
     static const enum ep_severity severities[] = {EP_LOG_ERROR, EP_LOG_WARNING, EP_LOG_INFO, EP_LOG_DEBUG};

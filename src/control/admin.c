@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The keeper's verb engine: takes a request that came over the control socket, carries it out on the store
+ * The keeper's command engine: takes a request that came over the control socket, carries it out on the store
  * and writes the whole answer. Runs in the keeper; and in the command line, on a reader's handle, while the
  * daemon is down. Owns nothing but the answer under way: store, configuration and connection are the
  * caller's.
@@ -11,57 +11,57 @@
  *  3. A client that is slow or gone costs its own answer only: what was committed until then stays, nothing
  * more is begun.
  */
-#include "src/base/suggest.h"
 #include "src/control/admin.h"
+#include "src/base/suggest.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define ANSWER_BYTES 32768 /* lines are gathered up to here */
+#define ANSWER_BYTES 32768 /* lines are collected up to here */
 
-void answer_begin(struct answer *answer, int client)
+void control_answer_begin(struct answer *answer, int client)
 {
     *answer = (struct answer){.client = client};
 }
 
-int answer_flush(struct answer *answer)
+int control_answer_flush(struct answer *answer)
 {
     if (answer->lines.failed)
         answer->lost = true;
     if (!answer->lost && answer->lines.bytes > 0) /* control_say adds the last line feed itself */
         answer->lost = control_say(answer->client, answer->lines.text, answer->lines.bytes - 1) != EP_OK;
-    json_out_reset(&answer->lines);
+    json_write_reset(&answer->lines);
     return answer->lost ? EP_ESYSTEM : EP_OK;
 }
 
-int answer_line(struct answer *answer)
+int control_answer_line(struct answer *answer)
 {
-    json_out_words(&answer->lines, "\n");
+    json_write_text(&answer->lines, "\n");
     answer->line_count++;
     if (answer->lines.failed || answer->lines.bytes >= ANSWER_BYTES)
-        return answer_flush(answer);
+        return control_answer_flush(answer);
     return answer->lost ? EP_ESYSTEM : EP_OK;
 }
 
-void answer_close(struct answer *answer)
+void control_answer_close(struct answer *answer)
 {
-    json_out_free(&answer->lines);
+    json_write_free(&answer->lines);
 }
 
-void admin_member(struct json_out *out, const char *name, const char *value)
+void control_admin_member(struct json_out *out, const char *name, const char *value)
 {
-    json_out_words(out, ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
+    json_write_text(out, ",\"");
+    json_write_text(out, name);
+    json_write_text(out, "\":");
     if (value == NULL)
-        json_out_words(out, "null");
+        json_write_text(out, "null");
     else
-        json_out_string(out, value, strlen(value));
+        json_write_string(out, value, strlen(value));
 }
 
-void admin_time(uint64_t ms, char *buffer, size_t size)
+void control_admin_time(uint64_t ms, char *buffer, size_t size)
 {
     time_t seconds = (time_t)(ms / 1000);
     struct tm parts;
@@ -73,13 +73,13 @@ void admin_time(uint64_t ms, char *buffer, size_t size)
     snprintf(buffer, size, "%s.%03uZ", date, (unsigned)(ms % 1000));
 }
 
-void admin_store_failed(const struct admin_request *request, const char *what, const char *done)
+void control_admin_store_failed(const struct admin_request *request, const char *what, const char *done)
 {
-    control_end(request->client, CONTROL_NO, "%s: %s%s%s", what, store_words(request->admin->store),
+    control_end(request->client, CONTROL_NO, "%s: %s%s%s", what, store_errmsg(request->admin->store),
                 *done != '\0' ? "; " : "", done);
 }
 
-void admin_touch(struct admin_request *request, const char *source)
+void control_admin_touch(struct admin_request *request, const char *source)
 {
     const struct config *config = request->admin->config;
     size_t index = 63;
@@ -102,63 +102,64 @@ static int match_source(int64_t id, const char *name, void *user)
     return 0;
 }
 
-int admin_source_id(const struct admin_request *request, const char *name, int64_t *id, struct error *error)
+int control_admin_source_id(const struct admin_request *request, const char *name, int64_t *id,
+                            struct error *error)
 {
     struct wanted_source wanted = {name, 0};
     bool known = false;
     for (size_t i = 0; i < request->names->count; i++)
         known = known || strcmp(request->names->sources[i], name) == 0;
     if (!known) {
-        const char *near = suggest_near(name, (const char *const *)request->names->sources);
-        return error_set(error, EP_ENOENT, "there is no source \"%s\"%s%s%s", name,
-                         near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
-                         near != NULL ? "\"?" : "");
+        const char *near = base_suggest_near(name, (const char *const *)request->names->sources);
+        return base_error_set(error, EP_ENOENT, "there is no source \"%s\"%s%s%s", name,
+                              near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
+                              near != NULL ? "\"?" : "");
     }
     int code = store_each_source(request->admin->store, match_source, &wanted);
     if (code != EP_OK)
-        return error_set(error, code, "%s", store_words(request->admin->store));
+        return base_error_set(error, code, "%s", store_errmsg(request->admin->store));
     if (wanted.id == 0)
-        return error_set(error, EP_ENOENT, "source \"%s\" is configured, but the store does not know it yet",
-                         name);
+        return base_error_set(error, EP_ENOENT,
+                              "source \"%s\" is configured, but the store does not know it yet", name);
     *id = wanted.id;
     return EP_OK;
 }
 
-void admin_cursor(struct admin_request *request)
+void control_admin_cursor(struct admin_request *request)
 {
     struct error error;
     int64_t id = 0;
     const char *source = request->select.source;
-    int code = admin_source_id(request, source, &id, &error);
+    int code = control_admin_source_id(request, source, &id, &error);
     if (code != EP_OK) {
-        control_end(request->client, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.words);
+        control_end(request->client, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
         return;
     }
     struct store *store = request->admin->store;
     char *cursor = NULL;
     if (store_cursor(store, id, &cursor) != EP_OK) {
-        admin_store_failed(request, "cannot read the cursor", "");
+        control_admin_store_failed(request, "cannot read the cursor", "");
         return;
     }
     if (request->set != NULL && !request->dry_run) {
         if (store_set_cursor(store, id, request->set) != EP_OK) {
             free(cursor);
-            admin_store_failed(request, "cannot set the cursor", "");
+            control_admin_store_failed(request, "cannot set the cursor", "");
             return;
         }
-        admin_touch(request, source);
+        control_admin_touch(request, source);
     }
     struct answer answer;
-    answer_begin(&answer, request->client);
-    json_out_words(&answer.lines, "{\"source\":");
-    json_out_string(&answer.lines, source, strlen(source));
-    admin_member(&answer.lines, "cursor", request->set != NULL ? request->set : cursor);
+    control_answer_begin(&answer, request->client);
+    json_write_text(&answer.lines, "{\"source\":");
+    json_write_string(&answer.lines, source, strlen(source));
+    control_admin_member(&answer.lines, "cursor", request->set != NULL ? request->set : cursor);
     if (request->set != NULL)
-        admin_member(&answer.lines, "was", cursor);
-    json_out_words(&answer.lines, "}");
-    answer_line(&answer);
-    answer_flush(&answer);
-    answer_close(&answer);
+        control_admin_member(&answer.lines, "was", cursor);
+    json_write_text(&answer.lines, "}");
+    control_answer_line(&answer);
+    control_answer_flush(&answer);
+    control_answer_close(&answer);
     free(cursor);
     if (request->set == NULL)
         control_end(request->client, CONTROL_DONE, "%s", "");
@@ -167,63 +168,64 @@ void admin_cursor(struct admin_request *request)
                     request->dry_run ? "the cursor would be set" : "the cursor is set");
 }
 
-static void report_fault(const char *words, void *user)
+static void report_fault(const char *message, void *user)
 {
     struct answer *answer = user;
-    json_out_words(&answer->lines, "{\"where\":\"store\"");
-    admin_member(&answer->lines, "problem", words);
-    json_out_words(&answer->lines, "}");
-    answer_line(answer);
-    answer_flush(answer);
+    json_write_text(&answer->lines, "{\"where\":\"store\"");
+    control_admin_member(&answer->lines, "problem", message);
+    json_write_text(&answer->lines, "}");
+    control_answer_line(answer);
+    control_answer_flush(answer);
 }
 
-void admin_check(struct admin_request *request)
+void control_admin_check(struct admin_request *request)
 {
     struct answer answer;
-    answer_begin(&answer, request->client);
+    control_answer_begin(&answer, request->client);
     int code = store_check(request->admin->store, report_fault, &answer);
-    answer_flush(&answer);
+    control_answer_flush(&answer);
     if (code != EP_OK)
-        admin_store_failed(request, "cannot check the store", "");
+        control_admin_store_failed(request, "cannot check the store", "");
     else if (answer.line_count > 0)
         control_end(request->client, CONTROL_NO, "the store has %" PRIu64 " fault%s", answer.line_count,
                     answer.line_count == 1 ? "" : "s");
     else
         control_end(request->client, CONTROL_DONE, "the store is sound");
-    answer_close(&answer);
+    control_answer_close(&answer);
 }
 
 static void dispatch(struct admin_request *request)
 {
     static const struct {
-        const char *verb;
+        const char *command;
         void (*run)(struct admin_request *request);
     } runs[] = {
-        {"queue", admin_list},     {"show", admin_list},      {"retry", admin_change},
-        {"hold", admin_change},    {"release", admin_change}, {"remove", admin_change},
-        {"requeue", admin_change}, {"cursor", admin_cursor},  {"check", admin_check},
-        {"inject", admin_inject},
+        {"queue", control_admin_list},     {"show", control_admin_list},
+        {"retry", control_admin_change},   {"hold", control_admin_change},
+        {"release", control_admin_change}, {"remove", control_admin_change},
+        {"requeue", control_admin_change}, {"cursor", control_admin_cursor},
+        {"check", control_admin_check},    {"inject", control_admin_inject},
     };
     for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++)
-        if (strcmp(runs[i].verb, request->verb->name) == 0) {
+        if (strcmp(runs[i].command, request->command->name) == 0) {
             runs[i].run(request);
             return;
         }
-    control_end(request->client, CONTROL_USAGE, "the keeper does not know the verb \"%s\"",
-                request->verb->name);
+    control_end(request->client, CONTROL_USAGE, "the keeper does not know the command \"%s\"",
+                request->command->name);
 }
 
-void admin_serve(const struct admin *admin, const cJSON *json, int client, uint64_t *changed_sources)
+void control_admin_serve(const struct admin *admin, const cJSON *json, int client, uint64_t *changed_sources)
 {
     struct error error = {0};
     uint64_t touched = 0;
     struct admin_request request = {.admin = admin, .client = client, .changed_sources = &touched};
-    int code = admin_request_read(&request, json, &error);
+    int code = control_admin_request_read(&request, json, &error);
     if (code == EP_OK)
         dispatch(&request);
     else
-        control_end(client, code == EP_EINVAL ? CONTROL_USAGE : CONTROL_NO, "%s", error.words);
-    admin_request_close(&request);
+        control_end(client, code == EP_EINVAL ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
+    control_admin_request_close(&request);
     if (changed_sources != NULL)
         *changed_sources = touched;
 }

@@ -16,8 +16,8 @@
 #include <sys/socket.h>
 
 #include "shm/slot.h"
-#include "src/control/admin.h"
 #include "src/base/hash.h"
+#include "src/control/admin.h"
 #include "src/source/source.h"
 
 #define READ_MS 5000
@@ -31,21 +31,21 @@ struct injection {
     int64_t source;
     struct page page;
     struct answer answer;
-    struct json_out heard; /* what came and is not a whole line yet */
-    bool skipping;         /* a line longer than LINE_BYTES: its rest is dropped */
+    struct json_out received; /* what came and is not a whole line yet */
+    bool skipping;            /* a line longer than LINE_BYTES: its rest is dropped */
     uint64_t line, stored, duplicates, invalid;
     int code; /* of the store, or EP_ENOMEM: nothing more is stored then */
 };
 
-static void refuse_line(struct injection *injection, const char *words)
+static void refuse_line(struct injection *injection, const char *message)
 {
     struct json_out *out = &injection->answer.lines;
     injection->invalid++;
-    json_out_words(out, "{\"line\":");
-    json_out_uint(out, injection->line);
-    admin_member(out, "error", words);
-    json_out_words(out, "}");
-    answer_line(&injection->answer);
+    json_write_text(out, "{\"line\":");
+    json_write_uint(out, injection->line);
+    control_admin_member(out, "error", message);
+    json_write_text(out, "}");
+    control_answer_line(&injection->answer);
 }
 
 /* Stores what is on the page. */
@@ -67,9 +67,9 @@ static void store_page(struct injection *injection)
         injection->stored += ingested.stored;
         injection->duplicates += ingested.duplicates;
         if (ingested.stored > 0 && !injection->request->dry_run)
-            admin_touch(injection->request, injection->request->select.source);
+            control_admin_touch(injection->request, injection->request->select.source);
     }
-    page_clear(page);
+    source_page_clear(page);
 }
 
 /* A member's text, when it is a string or a number; *wrong is set when it is of another kind (null: as if not
@@ -87,23 +87,24 @@ static char *member_text(struct json_span event, const char *pointer, bool *wron
 }
 
 /* The line as an event: as it came, or, where it has no UID, with one put in front of its members. */
-static int add_event(struct injection *injection, struct json_span event, const char *uid, const char *device,
-                     const char *type)
+static int add_event(struct injection *injection, struct json_span event, const char *uid,
+                     const char *address, const char *type)
 {
     if (uid != NULL)
-        return page_add(&injection->page, uid, device, type, event.at, event.bytes);
-    char hash[DIGEST_UID_DIGITS + 1];
-    digest_hex(event.at, event.bytes, hash, DIGEST_UID_DIGITS);
+        return source_page_add(&injection->page, uid, address, type, event.at, event.bytes);
+    char hash[HASH_UID_DIGITS + 1];
+    base_hash_hex(event.at, event.bytes, hash, HASH_UID_DIGITS);
     const char *rest = event.at + 1, *end = event.at + event.bytes;
     while (rest < end && strchr(" \t\r\n", *rest) != NULL)
         rest++;
     struct json_out out = {0};
-    json_out_words(&out, "{\"uid\":\"");
-    json_out_words(&out, hash);
-    json_out_words(&out, *rest == '}' ? "\"" : "\",");
-    json_out_raw(&out, rest, (size_t)(end - rest));
-    int code = out.failed ? EP_ENOMEM : page_add(&injection->page, hash, device, type, out.text, out.bytes);
-    json_out_free(&out);
+    json_write_text(&out, "{\"uid\":\"");
+    json_write_text(&out, hash);
+    json_write_text(&out, *rest == '}' ? "\"" : "\",");
+    json_write_raw(&out, rest, (size_t)(end - rest));
+    int code =
+        out.failed ? EP_ENOMEM : source_page_add(&injection->page, hash, address, type, out.text, out.bytes);
+    json_write_free(&out);
     return code;
 }
 
@@ -113,16 +114,16 @@ static void take_event(struct injection *injection, struct json_span event)
     struct json_span value;
     bool null_uid = json_find(event, "/uid", &value) && json_kind(value) == 'n';
     char *uid = member_text(event, "/uid", &uid_wrong);
-    char *device = member_text(event, "/address", &other_wrong);
+    char *address = member_text(event, "/address", &other_wrong);
     char *type = member_text(event, "/type", &other_wrong);
     if (uid_wrong || null_uid || (uid != NULL && (uid[0] == '\0' || strlen(uid) > UID_BYTES)))
         refuse_line(injection, "\"uid\" must be a text of 1 to 1024 bytes, or be left out");
     else if (other_wrong)
         refuse_line(injection, "\"address\" and \"type\" must be texts");
     else
-        injection->code = add_event(injection, event, uid, device, type);
+        injection->code = add_event(injection, event, uid, address, type);
     free(uid);
-    free(device);
+    free(address);
     free(type);
 }
 
@@ -135,12 +136,12 @@ static void take_line(struct injection *injection, const char *text, size_t byte
         bytes--;
     }
     size_t at;
-    char words[128];
+    char message[128];
     if (bytes == 0)
         return;
     if (!json_valid(text, bytes, &at)) {
-        snprintf(words, sizeof words, "this is not JSON, from byte %zu on", at + 1);
-        refuse_line(injection, words);
+        snprintf(message, sizeof message, "this is not JSON, from byte %zu on", at + 1);
+        refuse_line(injection, message);
     } else if (*text != '{') {
         refuse_line(injection, "expected a JSON object, such as {\"uid\":\"a-1\",\"payload\":{}}");
     } else {
@@ -162,20 +163,20 @@ static void end_line(struct injection *injection, const char *text, size_t bytes
 
 static void take_lines(struct injection *injection)
 {
-    struct json_out *heard = &injection->heard;
+    struct json_out *received = &injection->received;
     size_t done = 0;
     while (injection->code == EP_OK && !injection->answer.lost) {
-        char *feed = memchr(heard->text + done, '\n', heard->bytes - done);
+        char *feed = memchr(received->text + done, '\n', received->bytes - done);
         if (feed == NULL)
             break;
-        end_line(injection, heard->text + done, (size_t)(feed - heard->text) - done);
-        done = (size_t)(feed - heard->text) + 1;
+        end_line(injection, received->text + done, (size_t)(feed - received->text) - done);
+        done = (size_t)(feed - received->text) + 1;
     }
-    memmove(heard->text, heard->text + done, heard->bytes - done);
-    heard->bytes -= done;
-    if (heard->bytes > LINE_BYTES) {
+    memmove(received->text, received->text + done, received->bytes - done);
+    received->bytes -= done;
+    if (received->bytes > LINE_BYTES) {
         injection->skipping = true;
-        json_out_reset(heard);
+        json_write_reset(received);
     }
 }
 
@@ -186,8 +187,8 @@ static int read_some(struct injection *injection)
     for (;;) {
         ssize_t got = recv(injection->request->client, buffer, sizeof buffer, MSG_DONTWAIT);
         if (got > 0) {
-            json_out_raw(&injection->heard, buffer, (size_t)got);
-            return injection->heard.failed ? EP_ENOMEM : 1;
+            json_write_raw(&injection->received, buffer, (size_t)got);
+            return injection->received.failed ? EP_ENOMEM : 1;
         }
         if (got == 0)
             return 0;
@@ -203,17 +204,17 @@ static void inject_end(struct injection *injection, int read_code)
 {
     struct json_out *out = &injection->answer.lines;
     const char *would = injection->request->dry_run ? "would be " : "";
-    json_out_words(out, "{\"injected\":");
-    json_out_uint(out, injection->stored);
-    json_out_words(out, ",\"duplicates\":");
-    json_out_uint(out, injection->duplicates);
-    json_out_words(out, ",\"invalid\":");
-    json_out_uint(out, injection->invalid);
-    json_out_words(out, ",\"lines\":");
-    json_out_uint(out, injection->line - injection->request->first_line);
-    json_out_words(out, "}");
-    answer_line(&injection->answer);
-    answer_flush(&injection->answer);
+    json_write_text(out, "{\"injected\":");
+    json_write_uint(out, injection->stored);
+    json_write_text(out, ",\"duplicates\":");
+    json_write_uint(out, injection->duplicates);
+    json_write_text(out, ",\"invalid\":");
+    json_write_uint(out, injection->invalid);
+    json_write_text(out, ",\"lines\":");
+    json_write_uint(out, injection->line - injection->request->first_line);
+    json_write_text(out, "}");
+    control_answer_line(&injection->answer);
+    control_answer_flush(&injection->answer);
     char done[256];
     snprintf(done, sizeof done, "%" PRIu64 " %sinjected, %" PRIu64 " duplicate%s, %" PRIu64 " invalid",
              injection->stored, would, injection->duplicates, injection->duplicates == 1 ? "" : "s",
@@ -221,7 +222,7 @@ static void inject_end(struct injection *injection, int read_code)
     if (injection->code == EP_ENOMEM || read_code == EP_ENOMEM)
         control_end(injection->request->client, CONTROL_NO, "out of memory; %s", done);
     else if (injection->code != EP_OK)
-        admin_store_failed(injection->request, "the store cannot take more", done);
+        control_admin_store_failed(injection->request, "the store cannot take more", done);
     else if (read_code != 0)
         control_end(injection->request->client, CONTROL_NO, "no more events came within %d s; %s",
                     READ_MS / 1000, done);
@@ -230,17 +231,17 @@ static void inject_end(struct injection *injection, int read_code)
                     done);
 }
 
-void admin_inject(struct admin_request *request)
+void control_admin_inject(struct admin_request *request)
 {
     struct error error;
     struct injection injection = {.request = request, .line = request->first_line};
-    int code = admin_source_id(request, request->select.source, &injection.source, &error);
+    int code = control_admin_source_id(request, request->select.source, &injection.source, &error);
     if (code != EP_OK) {
-        control_end(request->client, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.words);
+        control_end(request->client, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
         return;
     }
-    page_open(&injection.page);
-    answer_begin(&injection.answer, request->client);
+    source_page_open(&injection.page);
+    control_answer_begin(&injection.answer, request->client);
     int got = 1;
     while (got == 1 && injection.code == EP_OK && !injection.answer.lost) {
         got = read_some(&injection);
@@ -248,11 +249,11 @@ void admin_inject(struct admin_request *request)
             take_lines(&injection);
     }
     if (got == 0 && injection.code == EP_OK &&
-        (injection.heard.bytes > 0 || injection.skipping)) /* without line feed */
-        end_line(&injection, injection.heard.text, injection.heard.bytes);
+        (injection.received.bytes > 0 || injection.skipping)) /* without line feed */
+        end_line(&injection, injection.received.text, injection.received.bytes);
     store_page(&injection);
     inject_end(&injection, got == 1 ? 0 : got);
-    page_clear(&injection.page);
-    json_out_free(&injection.heard);
-    answer_close(&injection.answer);
+    source_page_clear(&injection.page);
+    json_write_free(&injection.received);
+    control_answer_close(&injection.answer);
 }

@@ -45,7 +45,7 @@ static int add_stage(struct admin_names *names, const char *name)
     return add_name(chain, count, name);
 }
 
-static int see_stage(int64_t id, const char *name, void *user)
+static int on_stage(int64_t id, const char *name, void *user)
 {
     (void)id;
     return add_stage(user, name);
@@ -58,7 +58,7 @@ struct store_ids {
     int64_t *ids;
 };
 
-static int see_source(int64_t id, const char *name, void *user)
+static int on_source(int64_t id, const char *name, void *user)
 {
     struct store_ids *seen = user;
     int64_t *grown = realloc(seen->ids, (seen->names->count + 1) * sizeof *grown);
@@ -72,15 +72,15 @@ static int see_source(int64_t id, const char *name, void *user)
 static int names_of_store(struct store *store, struct admin_names *names, struct error *error)
 {
     struct store_ids seen = {names, NULL};
-    int code = store_each_source(store, see_source, &seen);
+    int code = store_each_source(store, on_source, &seen);
     size_t count = names->count;
     for (size_t i = 0; code == EP_OK && i < count; i++) {
         names->count = i + 1; /* add_stage adds to the last one */
-        code = store_each_stage(store, seen.ids[i], see_stage, names);
+        code = store_each_stage(store, seen.ids[i], on_stage, names);
     }
     names->count = count;
     free(seen.ids);
-    return code == EP_OK ? EP_OK : error_set(error, code, "%s", store_words(store));
+    return code == EP_OK ? EP_OK : base_error_set(error, code, "%s", store_errmsg(store));
 }
 
 static int names_of_config(const struct config *config, struct admin_names *names)
@@ -94,7 +94,7 @@ static int names_of_config(const struct config *config, struct admin_names *name
     return code;
 }
 
-int admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error)
+int control_admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error)
 {
     struct admin_names *names = calloc(1, sizeof *names);
     int code = names == NULL ? EP_ENOMEM : EP_OK;
@@ -110,8 +110,8 @@ int admin_names_read(const struct admin *admin, struct admin_names **out, struct
         *out = names;
         return EP_OK;
     }
-    admin_names_free(names);
-    return code == EP_ENOMEM ? error_set(error, EP_ENOMEM, "out of memory") : code;
+    control_admin_names_free(names);
+    return code == EP_ENOMEM ? base_error_set(error, EP_ENOMEM, "out of memory") : code;
 }
 
 static void free_list(char **list)
@@ -121,7 +121,7 @@ static void free_list(char **list)
     free(list);
 }
 
-void admin_names_free(struct admin_names *names)
+void control_admin_names_free(struct admin_names *names)
 {
     if (names == NULL)
         return;
@@ -141,12 +141,12 @@ static bool find_stage(const struct admin_names *names, const char *stage, const
             if (strcmp(*name, stage) == 0)
                 return true;
         if (*near == NULL)
-            *near = suggest_near(stage, (const char *const *)names->chains[i]);
+            *near = base_suggest_near(stage, (const char *const *)names->chains[i]);
     }
     return false;
 }
 
-void admin_unknown_name(const struct admin_request *request, char *buffer, size_t size)
+void control_admin_unknown_name(const struct admin_request *request, char *buffer, size_t size)
 {
     const struct admin_names *names = request->names;
     const char *source = request->select.source, *stage = request->select.stage, *near = NULL;
@@ -155,7 +155,7 @@ void admin_unknown_name(const struct admin_request *request, char *buffer, size_
         known = strcmp(names->sources[i], source) == 0;
     buffer[0] = '\0';
     if (!known)
-        near = suggest_near(source, (const char *const *)names->sources);
+        near = base_suggest_near(source, (const char *const *)names->sources);
     else if (stage == NULL || find_stage(names, stage, &near))
         return;
     snprintf(buffer, size, "; there is no %s \"%s\"%s%s%s", known ? "stage" : "source",

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A request to the keeper, checked member by member before anything is done: the types, the ranges, that no
- * member is there which the verb does not know, and that a verb which changes events was told which. Pure but
- * for the names, which come from the configuration or from the store.
+ * member is there which the command does not know, and that a command which changes events was told which.
+ * Pure but for the names, which come from the configuration or from the store.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -13,13 +13,13 @@
 
 #define NUMBER_MAX 9007199254740992.0 /* 2^53: beyond it JSON numbers, read as doubles, are not exact */
 
-/* Which verbs know a member. */
+/* Which commands know a member. */
 enum { FOR_SELECT = 1, FOR_SHOW = 2, FOR_CURSOR = 4, FOR_INJECT = 8, FOR_CHECK = 16, FOR_CHANGE = 32 };
 
 static int read_text(const cJSON *member, const char **out, struct error *error)
 {
     if (!cJSON_IsString(member))
-        return error_set(error, EP_EINVAL, "\"%s\" must be a text", member->string);
+        return base_error_set(error, EP_EINVAL, "\"%s\" must be a text", member->string);
     *out = member->valuestring;
     return EP_OK;
 }
@@ -27,7 +27,7 @@ static int read_text(const cJSON *member, const char **out, struct error *error)
 static int read_bool(const cJSON *member, bool *out, struct error *error)
 {
     if (!cJSON_IsBool(member))
-        return error_set(error, EP_EINVAL, "\"%s\" must be true or false", member->string);
+        return base_error_set(error, EP_EINVAL, "\"%s\" must be true or false", member->string);
     *out = cJSON_IsTrue(member);
     return EP_OK;
 }
@@ -36,8 +36,8 @@ static int read_number(const cJSON *member, double least, uint64_t *out, struct 
 {
     double value = cJSON_IsNumber(member) ? member->valuedouble : NAN;
     if (!(value >= least && value <= NUMBER_MAX) || value != floor(value))
-        return error_set(error, EP_EINVAL, "\"%s\" must be a whole number from %.0f on", member->string,
-                         least);
+        return base_error_set(error, EP_EINVAL, "\"%s\" must be a whole number from %.0f on", member->string,
+                              least);
     *out = (uint64_t)value;
     return EP_OK;
 }
@@ -46,16 +46,16 @@ static int read_uids(struct admin_request *request, const cJSON *member, struct 
 {
     int count = cJSON_IsArray(member) ? cJSON_GetArraySize(member) : 0;
     if (count < 1 || count > ADMIN_UIDS_MAX || request->uids != NULL)
-        return error_set(error, EP_EINVAL, "\"uids\" must be a list of 1 to %d UIDs", ADMIN_UIDS_MAX);
+        return base_error_set(error, EP_EINVAL, "\"uids\" must be a list of 1 to %d UIDs", ADMIN_UIDS_MAX);
     request->uids = calloc((size_t)count, sizeof *request->uids);
     if (request->uids == NULL)
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     const cJSON *uid;
     size_t at = 0;
     cJSON_ArrayForEach(uid, member)
     {
         if (!cJSON_IsString(uid) || uid->valuestring[0] == '\0')
-            return error_set(error, EP_EINVAL, "each of \"uids\" must be a text, and not empty");
+            return base_error_set(error, EP_EINVAL, "each of \"uids\" must be a text, and not empty");
         request->uids[at++] = uid->valuestring;
     }
     request->select.uids = request->uids;
@@ -74,8 +74,8 @@ static int read_state(struct admin_request *request, const cJSON *member, struct
             request->select.state = state;
             return EP_OK;
         }
-    return error_set(error, EP_EINVAL,
-                     "there is no state \"%s\": it is one of ready, running, delayed, held, dead", name);
+    return base_error_set(error, EP_EINVAL,
+                          "there is no state \"%s\": it is one of ready, running, delayed, held, dead", name);
 }
 
 static int read_older(struct admin_request *request, const cJSON *member, struct error *error)
@@ -90,7 +90,7 @@ static int read_older(struct admin_request *request, const cJSON *member, struct
 enum member_kind {
     TEXT_SOURCE,
     TEXT_STAGE,
-    TEXT_DEVICE,
+    TEXT_ADDRESS,
     TEXT_TYPE,
     TEXT_ERROR,
     TEXT_SET,
@@ -106,7 +106,7 @@ enum member_kind {
 static const struct member {
     const char *name;
     enum member_kind kind;
-    unsigned verbs;
+    unsigned commands;
     bool selects;
 } members[] = {
     {"uids", UIDS, FOR_SELECT | FOR_SHOW, true},
@@ -114,7 +114,7 @@ static const struct member {
     {"source", TEXT_SOURCE, FOR_SELECT | FOR_SHOW | FOR_CURSOR | FOR_INJECT, true},
     {"stage", TEXT_STAGE, FOR_SELECT, true},
     {"state", STATE, FOR_SELECT, true},
-    {"device", TEXT_DEVICE, FOR_SELECT, true},
+    {"address", TEXT_ADDRESS, FOR_SELECT, true},
     {"type", TEXT_TYPE, FOR_SELECT, true},
     {"older_ms", OLDER, FOR_SELECT, true},
     {"error", TEXT_ERROR, FOR_SELECT, true},
@@ -133,8 +133,8 @@ static int read_member(struct admin_request *request, const cJSON *member, enum 
         return read_text(member, &select->source, error);
     case TEXT_STAGE:
         return read_text(member, &select->stage, error);
-    case TEXT_DEVICE:
-        return read_text(member, &select->device, error);
+    case TEXT_ADDRESS:
+        return read_text(member, &select->address, error);
     case TEXT_TYPE:
         return read_text(member, &select->type, error);
     case TEXT_ERROR:
@@ -159,48 +159,49 @@ static int read_member(struct admin_request *request, const cJSON *member, enum 
     return EP_OK;
 }
 
-static unsigned verb_group(const char *verb)
+static unsigned command_group(const char *command)
 {
-    if (strcmp(verb, "queue") == 0)
+    if (strcmp(command, "queue") == 0)
         return FOR_SELECT;
-    if (strcmp(verb, "show") == 0)
+    if (strcmp(command, "show") == 0)
         return FOR_SHOW;
-    if (strcmp(verb, "cursor") == 0)
+    if (strcmp(command, "cursor") == 0)
         return FOR_CURSOR;
-    if (strcmp(verb, "inject") == 0)
+    if (strcmp(command, "inject") == 0)
         return FOR_INJECT;
-    return strcmp(verb, "check") == 0 ? FOR_CHECK : FOR_SELECT | FOR_CHANGE;
+    return strcmp(command, "check") == 0 ? FOR_CHECK : FOR_SELECT | FOR_CHANGE;
 }
 
-/* What a verb cannot do without, once each member by itself is right. */
+/* What a command cannot do without, once each member by itself is right. */
 static int check_whole(const struct admin_request *request, unsigned group, struct error *error)
 {
     if ((group & FOR_CHANGE) != 0 && !request->selective)
-        return error_set(error, EP_EINVAL, "which events? Give UIDs or selectors, or ALL for every event");
+        return base_error_set(error, EP_EINVAL,
+                              "which events? Give UIDs or selectors, or ALL for every event");
     if (group == FOR_SHOW && request->uids == NULL)
-        return error_set(error, EP_EINVAL, "which event? Give its UID");
+        return base_error_set(error, EP_EINVAL, "which event? Give its UID");
     if ((group & (FOR_CURSOR | FOR_INJECT)) != 0 && request->select.source == NULL)
-        return error_set(error, EP_EINVAL, "which source?");
+        return base_error_set(error, EP_EINVAL, "which source?");
     if (request->all && request->uids != NULL)
-        return error_set(error, EP_EINVAL, "either UIDs or ALL, not both");
+        return base_error_set(error, EP_EINVAL, "either UIDs or ALL, not both");
     return EP_OK;
 }
 
 static int read_members(struct admin_request *request, const cJSON *json, struct error *error)
 {
-    unsigned group = verb_group(request->verb->name);
+    unsigned group = command_group(request->command->name);
     const cJSON *member;
     cJSON_ArrayForEach(member, json)
     {
         size_t i = 0;
         while (i < sizeof members / sizeof members[0] &&
-               (strcmp(members[i].name, member->string) != 0 || (members[i].verbs & group) == 0))
+               (strcmp(members[i].name, member->string) != 0 || (members[i].commands & group) == 0))
             i++;
-        if (strcmp(member->string, "verb") == 0)
+        if (strcmp(member->string, "command") == 0)
             continue;
         if (i == sizeof members / sizeof members[0])
-            return error_set(error, EP_EINVAL, "%s knows no member \"%.64s\"", request->verb->name,
-                             member->string);
+            return base_error_set(error, EP_EINVAL, "%s knows no member \"%.64s\"", request->command->name,
+                                  member->string);
         int code = read_member(request, member, members[i].kind, error);
         if (code != EP_OK)
             return code;
@@ -210,19 +211,20 @@ static int read_members(struct admin_request *request, const cJSON *json, struct
     return check_whole(request, group, error);
 }
 
-int admin_request_read(struct admin_request *request, const cJSON *json, struct error *error)
+int control_admin_request_read(struct admin_request *request, const cJSON *json, struct error *error)
 {
     request->select.state = -1;
     request->first_line = 1;
-    const cJSON *verb = cJSON_IsObject(json) ? cJSON_GetObjectItemCaseSensitive(json, "verb") : NULL;
-    if (verb == NULL || !cJSON_IsString(verb))
-        return error_set(error, EP_EINVAL, "a request is a JSON object with the member \"verb\"");
-    request->verb = control_verb_find(verb->valuestring);
-    if (request->verb == NULL || !request->verb->keeper)
-        return error_set(error, EP_EINVAL, "the keeper does not know the verb \"%.64s\"", verb->valuestring);
+    const cJSON *command = cJSON_IsObject(json) ? cJSON_GetObjectItemCaseSensitive(json, "command") : NULL;
+    if (command == NULL || !cJSON_IsString(command))
+        return base_error_set(error, EP_EINVAL, "a request is a JSON object with the member \"command\"");
+    request->command = control_command_find(command->valuestring);
+    if (request->command == NULL || !request->command->keeper)
+        return base_error_set(error, EP_EINVAL, "the keeper does not know the command \"%.64s\"",
+                              command->valuestring);
     int code = read_members(request, json, error);
     if (code == EP_OK)
-        code = admin_names_read(request->admin, &request->names, error);
+        code = control_admin_names_read(request->admin, &request->names, error);
     if (code == EP_OK) {
         request->select.chain_sources = (const char *const *)request->names->sources;
         request->select.chains = (const char *const *const *)request->names->chains;
@@ -231,10 +233,10 @@ int admin_request_read(struct admin_request *request, const cJSON *json, struct 
     return code;
 }
 
-void admin_request_close(struct admin_request *request)
+void control_admin_request_close(struct admin_request *request)
 {
     free(request->uids);
-    admin_names_free(request->names);
+    control_admin_names_free(request->names);
     request->uids = NULL;
     request->names = NULL;
 }

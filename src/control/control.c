@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control protocol: its table of verbs, the answering side's way to write a line, and the asking side
+ * The control protocol: its table of commands, the answering side's way to write a line, and the asking side
  * whole. Runs in the supervisor and the keeper (answers) and in the command line (asks). Owns no descriptor:
  * whoever calls does.
  *
@@ -21,25 +21,25 @@
 #include <unistd.h>
 
 #include "shm/slot.h"
-#include "src/json/json.h"
 #include "src/base/log.h"
+#include "src/json/json.h"
 
 #define SAY_MS 5000
 #define CONNECT_S 5
 #define NS_PER_MS UINT64_C(1000000)
 #define READ_BYTES 65536
 
-static const struct control_verb verbs[] = {
+static const struct control_command commands[] = {
 #define X(name, keeper, changes) {#name, keeper, changes},
-    CONTROL_VERBS(X)
+    CONTROL_COMMANDS(X)
 #undef X
 };
 
-const struct control_verb *control_verb_find(const char *name)
+const struct control_command *control_command_find(const char *name)
 {
-    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
-        if (strcmp(verbs[i].name, name) == 0)
-            return &verbs[i];
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
     return NULL;
 }
 
@@ -94,19 +94,19 @@ int control_say(int fd, const char *json, size_t bytes)
 
 int control_end(int fd, enum control_code code, const char *format, ...)
 {
-    char words[2048];
+    char message[2048];
     va_list list;
     va_start(list, format);
-    vsnprintf(words, sizeof words, format, list);
+    vsnprintf(message, sizeof message, format, list);
     va_end(list);
     struct json_out out = {0};
-    json_out_words(&out, "{\"end\":true,\"code\":");
-    json_out_uint(&out, (uint64_t)code);
-    json_out_words(&out, ",\"words\":");
-    json_out_string(&out, words, strlen(words));
-    json_out_words(&out, "}");
+    json_write_text(&out, "{\"end\":true,\"code\":");
+    json_write_uint(&out, (uint64_t)code);
+    json_write_text(&out, ",\"message\":");
+    json_write_string(&out, message, strlen(message));
+    json_write_text(&out, "}");
     int result = out.failed ? EP_ESYSTEM : control_say(fd, out.text, out.bytes);
-    json_out_free(&out);
+    json_write_free(&out);
     return result;
 }
 
@@ -116,11 +116,11 @@ int control_connect(const char *path, int *fd, struct error *error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address.sun_path)
-        return error_set(error, EP_EINVAL, "the path of the control socket is too long: %s", path);
+        return base_error_set(error, EP_EINVAL, "the path of the control socket is too long: %s", path);
     memcpy(address.sun_path, path, strlen(path) + 1);
     int made = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (made < 0)
-        return error_set(error, EP_ESYSTEM, "cannot make a socket: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot make a socket: %s", strerror(errno));
     /* Only connect() heeds it: all else here asks with poll. Without it a full queue before a stopped daemon
      * would be waited for without end. */
     const struct timeval limit = {.tv_sec = CONNECT_S};
@@ -132,145 +132,149 @@ int control_connect(const char *path, int *fd, struct error *error)
     int reason = errno;
     close(made);
     if (reason == ENOENT || reason == ECONNREFUSED || reason == ENOTDIR)
-        return error_set(error, EP_ENOENT, "nobody listens at %s (%s)", path, strerror(reason));
+        return base_error_set(error, EP_ENOENT, "nobody listens at %s (%s)", path, strerror(reason));
     if (reason == EAGAIN)
-        return error_set(error, EP_ESTATE, "whoever listens at %s takes no calls", path);
+        return base_error_set(error, EP_ESTATE, "whoever listens at %s takes no calls", path);
     if (reason == EACCES || reason == EPERM)
-        return error_set(error, EP_EACCESS, "not allowed to use %s: run as root or as the daemon's user",
-                         path);
-    return error_set(error, EP_ESYSTEM, "%s: %s", path, strerror(reason));
+        return base_error_set(error, EP_EACCESS, "not allowed to use %s: run as root or as the daemon's user",
+                              path);
+    return base_error_set(error, EP_ESYSTEM, "%s: %s", path, strerror(reason));
 }
 
 struct conversation {
     int fd;
     const struct control_question *question;
-    struct json_out sending; /* the request line with its line feed */
-    size_t sent;             /* of the line and the body together */
-    struct json_out heard;   /* what came and is not a whole line yet */
-    control_on_line *see;
+    struct json_out sending;  /* the request line with its line feed */
+    size_t sent;              /* of the line and the body together */
+    struct json_out received; /* what came and is not a whole line yet */
+    control_on_line *on_line;
     void *user;
     struct error *error;
-    bool ended, shut, begun; /* begun: something was heard */
+    bool ended, shut, begun; /* begun: something was received */
     int code;
 };
 
-static size_t bytes_to_send(const struct conversation *talk)
+static size_t bytes_to_send(const struct conversation *client)
 {
-    return talk->sending.bytes + talk->question->body_bytes;
+    return client->sending.bytes + client->question->body_bytes;
 }
 
 /* Sends what the socket takes now. A daemon that does not want to read on will say why: that is no failure
  * here. */
-static void speak(struct conversation *talk)
+static void send_question(struct conversation *client)
 {
-    while (talk->sent < bytes_to_send(talk)) {
-        bool line = talk->sent < talk->sending.bytes;
-        size_t at = line ? talk->sent : talk->sent - talk->sending.bytes;
-        const char *from = line ? talk->sending.text : talk->question->body;
-        size_t count = (line ? talk->sending.bytes : talk->question->body_bytes) - at;
-        ssize_t sent = send(talk->fd, from + at, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (client->sent < bytes_to_send(client)) {
+        bool line = client->sent < client->sending.bytes;
+        size_t at = line ? client->sent : client->sent - client->sending.bytes;
+        const char *from = line ? client->sending.text : client->question->body;
+        size_t count = (line ? client->sending.bytes : client->question->body_bytes) - at;
+        ssize_t sent = send(client->fd, from + at, count, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0 && errno == EAGAIN)
             return;
         if (sent <= 0) {
-            talk->sent = bytes_to_send(talk);
+            client->sent = bytes_to_send(client);
             break;
         }
-        talk->sent += (size_t)sent;
+        client->sent += (size_t)sent;
     }
-    if (!talk->shut)
-        shutdown(talk->fd, SHUT_WR);
-    talk->shut = true;
+    if (!client->shut)
+        shutdown(client->fd, SHUT_WR);
+    client->shut = true;
 }
 
 /* One line of the answer: data for the caller, or the end. */
-static int hear_line(struct conversation *talk, char *line, size_t bytes)
+static int receive_line(struct conversation *client, char *line, size_t bytes)
 {
     struct json_span whole = {line, bytes}, value;
     int64_t code;
     char shown[201];
-    log_clean(line, shown, sizeof shown);
+    base_log_clean(line, shown, sizeof shown);
     if (!json_valid(line, bytes, NULL))
-        return error_set(talk->error, EP_EGARBAGE, "the daemon's answer is not JSON: %s", shown);
+        return base_error_set(client->error, EP_EPROTO, "the daemon's answer is not JSON: %s", shown);
     if (!json_find(whole, "/end", &value))
-        return talk->see != NULL ? talk->see(line, bytes, talk->user) : EP_OK;
+        return client->on_line != NULL ? client->on_line(line, bytes, client->user) : EP_OK;
     if (!json_find(whole, "/code", &value) || !json_int64(value, &code) || code < 0 || code > CONTROL_NOTHING)
-        return error_set(talk->error, EP_EGARBAGE, "the daemon's answer ends in nonsense: %s", shown);
-    talk->ended = true;
-    talk->code = (int)code;
-    char *words = json_find(whole, "/words", &value) ? json_text(value) : NULL;
-    error_set(talk->error, EP_OK, "%s", words != NULL ? words : "");
-    free(words);
+        return base_error_set(client->error, EP_EPROTO, "the daemon's answer ends in a malformed line: %s",
+                              shown);
+    client->ended = true;
+    client->code = (int)code;
+    char *message = json_find(whole, "/message", &value) ? json_text(value) : NULL;
+    base_error_set(client->error, EP_OK, "%s", message != NULL ? message : "");
+    free(message);
     return EP_OK;
 }
 
-/* Every whole line heard so far; the rest stays for the next time. */
-static int hear_lines(struct conversation *talk)
+/* Every whole line received so far; the rest stays for the next time. */
+static int receive_lines(struct conversation *client)
 {
     size_t done = 0;
     int result = EP_OK;
-    while (result == EP_OK && !talk->ended) {
-        char *feed = memchr(talk->heard.text + done, '\n', talk->heard.bytes - done);
+    while (result == EP_OK && !client->ended) {
+        char *feed = memchr(client->received.text + done, '\n', client->received.bytes - done);
         if (feed == NULL)
             break;
         *feed = '\0';
-        result = hear_line(talk, talk->heard.text + done, (size_t)(feed - talk->heard.text) - done);
-        done = (size_t)(feed - talk->heard.text) + 1;
+        result =
+            receive_line(client, client->received.text + done, (size_t)(feed - client->received.text) - done);
+        done = (size_t)(feed - client->received.text) + 1;
     }
-    memmove(talk->heard.text, talk->heard.text + done, talk->heard.bytes - done);
-    talk->heard.bytes -= done;
+    memmove(client->received.text, client->received.text + done, client->received.bytes - done);
+    client->received.bytes -= done;
     return result;
 }
 
-static int hear(struct conversation *talk)
+static int receive(struct conversation *client)
 {
     char buffer[READ_BYTES];
-    ssize_t got = recv(talk->fd, buffer, sizeof buffer, MSG_DONTWAIT);
+    ssize_t got = recv(client->fd, buffer, sizeof buffer, MSG_DONTWAIT);
     if (got < 0 && (errno == EINTR || errno == EAGAIN))
         return EP_OK;
     if (got <= 0)
-        return error_set(talk->error, EP_ESYSTEM,
-                         "the daemon went away before it had answered: what it did until then is not known");
-    talk->begun = true;
-    json_out_raw(&talk->heard, buffer, (size_t)got);
-    if (talk->heard.failed)
-        return error_set(talk->error, EP_ENOMEM, "out of memory");
-    return hear_lines(talk);
+        return base_error_set(
+            client->error, EP_ESYSTEM,
+            "the daemon went away before it had answered: what it did until then is not known");
+    client->begun = true;
+    json_write_raw(&client->received, buffer, (size_t)got);
+    if (client->received.failed)
+        return base_error_set(client->error, EP_ENOMEM, "out of memory");
+    return receive_lines(client);
 }
 
-int control_ask(int fd, const struct control_question *question, control_on_line *see, void *user,
+int control_ask(int fd, const struct control_question *question, control_on_line *on_line, void *user,
                 struct error *error)
 {
-    struct conversation talk = {.fd = fd, .question = question, .see = see, .user = user, .error = error};
-    json_out_words(&talk.sending, question->line);
-    json_out_words(&talk.sending, "\n");
-    int result = talk.sending.failed ? error_set(error, EP_ENOMEM, "out of memory") : EP_OK;
+    struct conversation client = {
+        .fd = fd, .question = question, .on_line = on_line, .user = user, .error = error};
+    json_write_text(&client.sending, question->line);
+    json_write_text(&client.sending, "\n");
+    int result = client.sending.failed ? base_error_set(error, EP_ENOMEM, "out of memory") : EP_OK;
     uint64_t last_ns = shm_now_ns();
-    while (result == EP_OK && !talk.ended) {
-        struct pollfd socket = {.fd = fd, .events = POLLIN | (talk.shut ? 0 : POLLOUT)};
+    while (result == EP_OK && !client.ended) {
+        struct pollfd socket = {.fd = fd, .events = POLLIN | (client.shut ? 0 : POLLOUT)};
         uint64_t patience_ms =
-            talk.begun || question->first_ms == 0 ? question->patience_ms : question->first_ms;
+            client.begun || question->first_ms == 0 ? question->patience_ms : question->first_ms;
         int left = time_left(last_ns, patience_ms);
         int ready = left == 0 ? 0 : poll(&socket, 1, left);
         if (ready < 0 && errno != EINTR)
-            result = error_set(error, EP_ESYSTEM, "poll: %s", strerror(errno));
+            result = base_error_set(error, EP_ESYSTEM, "poll: %s", strerror(errno));
         bool works = left == 0 && question->works != NULL && question->works(question->works_user);
         if (left == 0 && !works)
-            result =
-                error_set(error, EP_ESTATE, "no answer within %u s: what was done until then is not known",
-                          (unsigned)(patience_ms / 1000));
+            result = base_error_set(error, EP_ESTATE,
+                                    "no answer within %u s: what was done until then is not known",
+                                    (unsigned)(patience_ms / 1000));
         if (works)
             last_ns = shm_now_ns();
         if (ready <= 0)
             continue;
         last_ns = shm_now_ns();
         if ((socket.revents & POLLOUT) != 0)
-            speak(&talk);
+            send_question(&client);
         if ((socket.revents & (POLLIN | POLLHUP | POLLERR)) != 0)
-            result = hear(&talk);
+            result = receive(&client);
     }
-    json_out_free(&talk.sending);
-    json_out_free(&talk.heard);
-    return result == EP_OK ? talk.code : result;
+    json_write_free(&client.sending);
+    json_write_free(&client.received);
+    return result == EP_OK ? client.code : result;
 }

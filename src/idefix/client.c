@@ -14,7 +14,7 @@
  * published before it subscribed. It is forgotten on error 102 and when an answer is missing, and then made
  * again by the next call.
  * 3. One missing answer leaves the connection alone, the second in a row ends it.
- * Survived: every failure, as words and a code. Nothing is fatal.
+ * Survived: every failure, as a message and a code. Nothing is fatal.
  */
 #include "src/idefix/client.h"
 
@@ -28,10 +28,10 @@
 
 #define MS UINT64_C(1000000)
 #define LOGIN_WAIT_MS 3000
-#define CONNECT_GRACE_MS 500 /* so that the link's own words come first */
+#define CONNECT_GRACE_MS 500 /* so that the link's own message comes first */
 #define SENDINGS_MAX 3
 #define MISSING_MAX 2
-#define GARBAGE_GRACE_MS 500 /* invariant 1 */
+#define MALFORMED_GRACE_MS 500 /* invariant 1 */
 #define DIGITS 16
 #define CODE_TIMEOUT 7
 #define ENVELOPE_BYTES 4096 /* of a message, beside what max_bytes is for */
@@ -40,7 +40,7 @@ struct idefix {
     const struct idefix_source_config *config;
     struct idefix_encoding encoding;
     struct idefix_link *link;
-    char *address;    /* of the broker, for words */
+    char *address;    /* of the broker, for messages */
     uint64_t login;   /* the connection that is logged in, 0 = none */
     unsigned missing; /* answers in a row */
 };
@@ -68,7 +68,7 @@ static void random_digits(char out[DIGITS + 1])
 
 static int interrupted(struct idefix_failure *failure)
 {
-    return error_set(&failure->error, EP_EBUSY, "interrupted");
+    return base_error_set(&failure->error, EP_EBUSY, "interrupted");
 }
 
 static bool aborted(const atomic_bool *abort)
@@ -82,20 +82,20 @@ static int check(const struct idefix_source_config *config, struct idefix_encodi
                  struct error *error)
 {
     if (config->broker == NULL)
-        return error_set(error, EP_ECONFIG, "no broker is given");
+        return base_error_set(error, EP_ECONFIG, "no broker is given");
     if (config->account == NULL || config->account[0] == '\0')
-        return error_set(error, EP_ECONFIG, "no account is given");
+        return base_error_set(error, EP_ECONFIG, "no account is given");
     if (config_idefix_encoding_read(config->encoding != NULL ? config->encoding : "mg", encoding) != 0)
-        return error_set(error, EP_ECONFIG,
-                         "encoding \"%.20s\": expected m or j or both, and g for compression",
-                         config->encoding);
+        return base_error_set(error, EP_ECONFIG,
+                              "encoding \"%.20s\": expected m or j or both, and g for compression",
+                              config->encoding);
     if (config->meta != NULL && (!json_valid(config->meta, strlen(config->meta), NULL) ||
                                  json_kind((struct json_span){config->meta, strlen(config->meta)}) != '{'))
-        return error_set(error, EP_ECONFIG, "meta is no JSON object");
+        return base_error_set(error, EP_ECONFIG, "meta is no JSON object");
     if (config->session != NULL && !config_idefix_session_valid(config->session))
-        return error_set(error, EP_ECONFIG,
-                         "session \"%.80s\": expected 1 to %d letters, digits, '.', '_' or '-'",
-                         config->session, CONFIG_IDEFIX_SESSION_BYTES_MAX);
+        return base_error_set(error, EP_ECONFIG,
+                              "session \"%.80s\": expected 1 to %d letters, digits, '.', '_' or '-'",
+                              config->session, CONFIG_IDEFIX_SESSION_BYTES_MAX);
     return 0;
 }
 
@@ -116,7 +116,7 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
     char session[DIGITS + 1];
 
     if (idefix == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for an Idefix client");
+        return base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
     idefix->config = config;
     random_digits(session);
     int code = check(config, &idefix->encoding, error);
@@ -129,7 +129,7 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
         params.password = config->password;
         params.ca_file = config->ca_file;
         code = params.address == NULL
-                   ? error_set(error, EP_ENOMEM, "no memory for an Idefix client")
+                   ? base_error_set(error, EP_ENOMEM, "no memory for an Idefix client")
                    : idefix_link_open(&params, config->max_bytes + ENVELOPE_BYTES, &idefix->link, error);
     }
     free(params.broker.host);
@@ -182,28 +182,28 @@ static int request_send(struct idefix *idefix, struct request *request, struct i
     if (code == 0)
         code = idefix_link_send(idefix->link, &frame);
     idefix_frame_free(&frame);
-    return code == 0 ? 0 : error_set(&failure->error, code, "no memory for a request");
+    return code == 0 ? 0 : base_error_set(&failure->error, code, "no memory for a request");
 }
 
-/* Looks at the frames that came. 1: the answer is in message. 0: there is none yet; garbage then tells of a
+/* Looks at the frames that came. 1: the answer is in message. 0: there is none yet; malformed then tells of a
  * frame that could not be read, if one came. */
 static int answer_find(struct idefix *idefix, const struct request *request, struct idefix_message *message,
-                       struct error *garbage)
+                       struct error *malformed)
 {
     struct idefix_link_frame *frame;
     struct error why;
 
     while ((frame = idefix_link_take(idefix->link)) != NULL) {
-        int code = EP_EGARBAGE;
+        int code = EP_EPROTO;
         if (frame->too_large)
-            error_set(&why, code, "it is larger than max_bytes: %zu bytes", frame->bytes);
+            base_error_set(&why, code, "it is larger than max_bytes: %zu bytes", frame->bytes);
         else
             code = idefix_message_decode(frame->flags, frame->body, frame->bytes,
                                          (size_t)idefix->config->max_bytes, message, &why);
         free(frame);
         if (code != 0) {
-            error_set(garbage, code, "%s: the backend's answer to %s cannot be read: %s", idefix->address,
-                      request->command, why.words);
+            base_error_set(malformed, code, "%s: the backend's answer to %s cannot be read: %s",
+                           idefix->address, request->command, why.message);
             continue;
         }
         for (unsigned i = 0; i < request->sent; i++)
@@ -223,7 +223,7 @@ static int answer_missing(struct idefix *idefix, const struct request *request,
         idefix->missing = 0;
         idefix_link_drop(idefix->link);
     }
-    return error_set(
+    return base_error_set(
         &failure->error, EP_EBACKEND,
         "%s: connected, but nothing answers %s within %g s (does the backend run, and is it at this "
         "broker?)",
@@ -249,7 +249,7 @@ static int await_lost(struct idefix *idefix, const struct request *request, stru
         return 0;
     *failure = view.failure;
     if (failure->error.code == 0)
-        error_set(&failure->error, EP_EBACKEND, "connection to %s lost", idefix->address);
+        base_error_set(&failure->error, EP_EBACKEND, "connection to %s lost", idefix->address);
     return failure->error.code;
 }
 
@@ -258,10 +258,10 @@ static int await(struct idefix *idefix, struct request *request, const atomic_bo
                  struct idefix_message *message, struct idefix_failure *failure)
 {
     uint64_t begin = shm_now_ns(), end = begin + request->wait_ms * MS;
-    struct error garbage = {0};
+    struct error malformed = {0};
 
     for (;;) {
-        if (answer_find(idefix, request, message, &garbage) == 1)
+        if (answer_find(idefix, request, message, &malformed) == 1)
             return 0;
         int code = await_lost(idefix, request, failure);
         if (code != 0)
@@ -269,11 +269,11 @@ static int await(struct idefix *idefix, struct request *request, const atomic_bo
         if (aborted(abort))
             return interrupted(failure);
         uint64_t now = shm_now_ns();
-        if (garbage.code != 0 && end > now + GARBAGE_GRACE_MS * MS)
-            end = now + GARBAGE_GRACE_MS * MS;
-        if (now >= end && garbage.code != 0) {
-            failure->error = garbage;
-            return garbage.code;
+        if (malformed.code != 0 && end > now + MALFORMED_GRACE_MS * MS)
+            end = now + MALFORMED_GRACE_MS * MS;
+        if (now >= end && malformed.code != 0) {
+            failure->error = malformed;
+            return malformed.code;
         }
         if (now >= end)
             return answer_missing(idefix, request, failure);
@@ -297,7 +297,7 @@ static int ask(struct idefix *idefix, struct request *request, const atomic_bool
     idefix->missing = 0;
     if (message->error == NULL)
         return 0;
-    code = idefix_words_answer(idefix->config, request->command, message, failure);
+    code = idefix_error_text_answer(idefix->config, request->command, message, failure);
     const char *setting;
     if (idefix_error_verdict(message->error_code, &setting) == IDEFIX_SESSION)
         idefix->login = 0;
@@ -335,7 +335,7 @@ static int connect_to(struct idefix *idefix, const atomic_bool *abort, uint64_t 
         begun = view.begun;
         if (shm_now_ns() >= end) {
             failure->unreachable = true;
-            return error_set(
+            return base_error_set(
                 &failure->error, EP_EBACKEND,
                 "no connection to %s within %g s: it could not even be begun (does the name server "
                 "answer?)",
@@ -347,7 +347,7 @@ static int connect_to(struct idefix *idefix, const atomic_bool *abort, uint64_t 
 
 static void out_text(struct json_out *out, const char *text)
 {
-    json_out_string(out, text != NULL ? text : "", text != NULL ? strlen(text) : 0);
+    json_write_string(out, text != NULL ? text : "", text != NULL ? strlen(text) : 0);
 }
 
 /* What the backend compares with its own clock: as the machine has it, not as the instance counts. */
@@ -360,22 +360,22 @@ static uint64_t wall_ms(void)
 
 static void login_data(const struct idefix_source_config *config, struct json_out *out)
 {
-    json_out_words(out, "{\"address\":");
+    json_write_text(out, "{\"address\":");
     out_text(out, config->account);
-    json_out_words(out, ",\"encoding\":");
+    json_write_text(out, ",\"encoding\":");
     out_text(out, config->encoding != NULL ? config->encoding : "mg");
-    json_out_words(out, ",\"groups\":");
+    json_write_text(out, ",\"groups\":");
     for (size_t i = 0; i < config->groups.count; i++) {
-        json_out_words(out, i == 0 ? "[" : ",");
+        json_write_text(out, i == 0 ? "[" : ",");
         out_text(out, config->groups.at[i]);
     }
-    json_out_words(out, config->groups.count > 0 ? "],\"meta\":" : "null,\"meta\":");
-    json_out_words(out, config->meta != NULL ? config->meta : "null");
-    json_out_words(out, ",\"no-create\":false,\"time\":");
-    json_out_uint(out, wall_ms());
-    json_out_words(out, ",\"token\":");
+    json_write_text(out, config->groups.count > 0 ? "],\"meta\":" : "null,\"meta\":");
+    json_write_text(out, config->meta != NULL ? config->meta : "null");
+    json_write_text(out, ",\"no-create\":false,\"time\":");
+    json_write_uint(out, wall_ms());
+    json_write_text(out, ",\"token\":");
     out_text(out, config->token);
-    json_out_words(out, "}");
+    json_write_text(out, "}");
 }
 
 static int log_in(struct idefix *idefix, uint64_t connection, const atomic_bool *abort,
@@ -387,8 +387,8 @@ static int log_in(struct idefix *idefix, uint64_t connection, const atomic_bool 
 
     login_data(idefix->config, &data);
     if (data.failed) {
-        json_out_free(&data);
-        return error_set(&failure->error, EP_ENOMEM, "no memory for a login");
+        json_write_free(&data);
+        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a login");
     }
     struct request request = {
         .command = "login",
@@ -400,7 +400,7 @@ static int log_in(struct idefix *idefix, uint64_t connection, const atomic_bool 
     };
     int code = ask(idefix, &request, abort, &message, failure);
     explicit_bzero(data.text, data.bytes);
-    json_out_free(&data);
+    json_write_free(&data);
     idefix_message_free(&message);
     if (code == 0)
         idefix->login = connection;
@@ -429,7 +429,7 @@ int idefix_call(struct idefix *idefix, const char *command, struct json_span dat
         .command = command,
         .data = data,
         .connection = connection,
-        .wait_ms = wait_ms + idefix->config->answer_timeout_ms,
+        .wait_ms = wait_ms + idefix->config->response_timeout_ms,
         .sendings = 1,
         .sending_ms = once,
     };

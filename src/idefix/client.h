@@ -4,8 +4,8 @@
  * before the first call. Connecting happens in a thread of its own, so that any call can be given up at any
  * time. After a fork a client belongs to the process that opened it.
  */
-#ifndef IDEFIX_H
-#define IDEFIX_H
+#ifndef IDEFIX_CLIENT_H
+#define IDEFIX_CLIENT_H
 
 #include <stdatomic.h>
 
@@ -17,8 +17,8 @@ struct idefix;
 
 struct idefix_failure {
     struct error
-        error; /* EP_EBACKEND: unreachable, slow, lost, its error codes; EP_EREFUSED: account, token, MQTT
-                  user, certificate; EP_EGARBAGE; EP_EBUSY: interrupted; EP_ENOMEM, EP_ESYSTEM, EP_ECONFIG */
+        error;        /* EP_EBACKEND: unreachable, slow, lost, its error codes; EP_EAUTH: account, token, MQTT
+                  user, certificate; EP_EPROTO; EP_EBUSY: interrupted; EP_ENOMEM, EP_ESYSTEM, EP_ECONFIG */
     bool unreachable; /* no TCP connection, or one that was closed at once: it costs little to try again soon
                        */
     bool lost;        /* the connection ended while the call waited */
@@ -31,7 +31,7 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
 
 /*
  * Calls a command ("events.get") with data (JSON text) and waits for its answer: at most wait_ms, which the
- * backend may hold it, and answer_timeout_ms more. Connects and logs in first, where that is not done:
+ * backend may hold it, and response_timeout_ms more. Connects and logs in first, where that is not done:
  * connect_timeout_ms, and 3 s for the login. One call at a time. *abort becoming true (then idefix_interrupt)
  * ends it with EP_EBUSY. 0: message is the answer, without error, to be freed. Otherwise failure is filled;
  * an error code of the backend is a failure too.

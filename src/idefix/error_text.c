@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An Idefix client's failures in words: which broker, what happened, and what to look at. Pure; used by the
- * link's thread (connections) and by the caller's (answers).
+ * An Idefix client's failures as messages: which broker, what happened, and what to look at. Pure; used by
+ * the link's thread (connections) and by the caller's (answers).
  *
- * The token and the MQTT password never stand in words, not even where a backend repeats them. What a backend
- * says is cut, and cleaned of what a terminal or a log line would take amiss.
+ * The token and the MQTT password never stand in messages, not even where a backend repeats them. What a
+ * backend says is cut, and cleaned of what a terminal or a log line would take amiss.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -13,9 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "src/base/utf8.h"
 #include "src/idefix/client.h"
 #include "src/idefix/mqtt.h"
-#include "src/base/utf8.h"
 
 #define SAID_BYTES 300
 
@@ -24,13 +24,13 @@ static double seconds(uint64_t ms)
     return (double)ms / 1000;
 }
 
-int idefix_words_resolver(const struct idefix_mqtt_params *params, int gai_code,
-                          struct idefix_failure *failure)
+int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_code,
+                               struct idefix_failure *failure)
 {
     failure->unreachable = true;
-    return error_set(&failure->error, EP_EBACKEND,
-                     "no connection to %s: the name \"%s\" cannot be resolved: %s", params->address,
-                     params->broker.host, gai_strerror(gai_code));
+    return base_error_set(&failure->error, EP_EBACKEND,
+                          "no connection to %s: the name \"%s\" cannot be resolved: %s", params->address,
+                          params->broker.host, gai_strerror(gai_code));
 }
 
 static int end_of_tcp(const struct idefix_mqtt_params *params, const struct idefix_end *end,
@@ -38,13 +38,13 @@ static int end_of_tcp(const struct idefix_mqtt_params *params, const struct idef
 {
     failure->unreachable = true;
     if (end->timed_out)
-        return error_set(&failure->error, EP_EBACKEND,
-                         "no connection to %s: timed out after %g s, nothing answers there", params->address,
-                         seconds(params->connect_timeout_ms));
+        return base_error_set(&failure->error, EP_EBACKEND,
+                              "no connection to %s: timed out after %g s, nothing answers there",
+                              params->address, seconds(params->connect_timeout_ms));
     bool known =
         end->errnum > 0 && end->errnum != EAGAIN && end->errnum != EINPROGRESS && end->errnum != ENOTCONN;
-    return error_set(&failure->error, EP_EBACKEND, "no connection to %s: %s", params->address,
-                     known ? strerror(end->errnum) : "it could not be made");
+    return base_error_set(&failure->error, EP_EBACKEND, "no connection to %s: %s", params->address,
+                          known ? strerror(end->errnum) : "it could not be made");
 }
 
 static int end_of_trust(const struct idefix_mqtt_params *params, const struct idefix_end *end,
@@ -53,17 +53,17 @@ static int end_of_trust(const struct idefix_mqtt_params *params, const struct id
     const char *said = end->said[0] != '\0' ? end->said : "certificate verify failed";
 
     if (end->wrong_name)
-        return error_set(&failure->error, EP_EREFUSED,
-                         "%s: the broker's certificate is refused: it is not for the name \"%s\"",
-                         params->address, params->broker.host);
+        return base_error_set(&failure->error, EP_EAUTH,
+                              "%s: the broker's certificate is refused: it is not for the name \"%s\"",
+                              params->address, params->broker.host);
     if (params->ca_file != NULL)
-        return error_set(
-            &failure->error, EP_EREFUSED,
+        return base_error_set(
+            &failure->error, EP_EAUTH,
             "%s: the broker's certificate is refused: %s (ca_file is %s: is it of the authority that "
             "signed it?)",
             params->address, said, params->ca_file);
-    return error_set(
-        &failure->error, EP_EREFUSED,
+    return base_error_set(
+        &failure->error, EP_EAUTH,
         "%s: the broker's certificate is refused: %s (an authority that this system does not know "
         "can be given as ca_file)",
         params->address, said);
@@ -72,17 +72,17 @@ static int end_of_trust(const struct idefix_mqtt_params *params, const struct id
 static int end_of_account(const struct idefix_mqtt_params *params, const struct idefix_end *end,
                           struct idefix_failure *failure)
 {
-    int code = end->connack == 2 || end->connack == 4 || end->connack == 5 ? EP_EREFUSED : EP_EBACKEND;
+    int code = end->connack == 2 || end->connack == 4 || end->connack == 5 ? EP_EAUTH : EP_EBACKEND;
 
     if (end->connack == 2)
-        return error_set(&failure->error, code, "%s: the broker refuses the session ID \"%s\"",
-                         params->address, params->session);
-    if (code == EP_EREFUSED)
-        return error_set(&failure->error, code,
-                         "%s: the broker refuses the MQTT user \"%s\" or its password (%s)", params->address,
-                         params->user, mosquitto_connack_string(end->connack));
-    return error_set(&failure->error, code, "%s: the broker refuses the connection: %s", params->address,
-                     mosquitto_connack_string(end->connack));
+        return base_error_set(&failure->error, code, "%s: the broker refuses the session ID \"%s\"",
+                              params->address, params->session);
+    if (code == EP_EAUTH)
+        return base_error_set(&failure->error, code,
+                              "%s: the broker refuses the MQTT user \"%s\" or its password (%s)",
+                              params->address, params->user, mosquitto_connack_string(end->connack));
+    return base_error_set(&failure->error, code, "%s: the broker refuses the connection: %s", params->address,
+                          mosquitto_connack_string(end->connack));
 }
 
 static const char *reason(const struct idefix_end *end)
@@ -111,27 +111,29 @@ static int end_of_hello(const struct idefix_mqtt_params *params, const struct id
     bool tls = params->broker.tls;
 
     if (end->timed_out)
-        return error_set(&failure->error, EP_EBACKEND,
-                         "%s accepts connections but stays silent: no %s within %g s", params->address,
-                         tls ? "TLS handshake and MQTT greeting (CONNACK)" : "MQTT greeting (CONNACK)",
-                         seconds(params->connect_timeout_ms));
+        return base_error_set(&failure->error, EP_EBACKEND,
+                              "%s accepts connections but stays silent: no %s within %g s", params->address,
+                              tls ? "TLS handshake and MQTT greeting (CONNACK)" : "MQTT greeting (CONNACK)",
+                              seconds(params->connect_timeout_ms));
     failure->unreachable = end->rc == MOSQ_ERR_CONN_LOST; /* a proxy's way of saying that nobody is there */
     if (tls)
-        return error_set(
+        return base_error_set(
             &failure->error, EP_EBACKEND,
             "%s: the connection failed before the broker's greeting: %s (does that port speak TLS?)",
             params->address, reason(end));
-    return error_set(&failure->error, EP_EBACKEND,
-                     "%s: the connection failed before the broker's greeting: %s (is it an MQTT broker, and "
-                     "without TLS?)",
-                     params->address, reason(end));
+    return base_error_set(
+        &failure->error, EP_EBACKEND,
+        "%s: the connection failed before the broker's greeting: %s (is it an MQTT broker, and "
+        "without TLS?)",
+        params->address, reason(end));
 }
 
-int idefix_words_end(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                     struct idefix_failure *failure)
+int idefix_error_text_end(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                          struct idefix_failure *failure)
 {
     if (end->rc == MOSQ_ERR_NOMEM)
-        return error_set(&failure->error, EP_ENOMEM, "no memory for the connection to %s", params->address);
+        return base_error_set(&failure->error, EP_ENOMEM, "no memory for the connection to %s",
+                              params->address);
     if (end->certificate && end->phase <= IDEFIX_HELLO)
         return end_of_trust(params, end, failure);
     if (end->phase == IDEFIX_TCP)
@@ -141,11 +143,12 @@ int idefix_words_end(const struct idefix_mqtt_params *params, const struct idefi
     if (end->phase == IDEFIX_HELLO)
         return end_of_hello(params, end, failure);
     if (end->timed_out)
-        return error_set(&failure->error, EP_EBACKEND,
-                         "%s: the broker does not confirm the subscription to ifx/%s/r/+ within %g s",
-                         params->address, params->session, seconds(params->connect_timeout_ms));
+        return base_error_set(&failure->error, EP_EBACKEND,
+                              "%s: the broker does not confirm the subscription to ifx/%s/r/+ within %g s",
+                              params->address, params->session, seconds(params->connect_timeout_ms));
     failure->lost = true;
-    return error_set(&failure->error, EP_EBACKEND, "connection to %s lost: %s", params->address, reason(end));
+    return base_error_set(&failure->error, EP_EBACKEND, "connection to %s lost: %s", params->address,
+                          reason(end));
 }
 
 /* ---- what a backend says */
@@ -163,7 +166,7 @@ static void clean(const struct idefix_source_config *config, const char *text, c
     size_t used = 0;
 
     while (text < end && used + 8 < room) {
-        size_t length = utf8_length(text, end), secret = begins_with(text, config->token);
+        size_t length = base_utf8_length(text, end), secret = begins_with(text, config->token);
         if (secret == 0)
             secret = begins_with(text, config->password);
         if (secret > 0) {
@@ -181,8 +184,8 @@ static void clean(const struct idefix_source_config *config, const char *text, c
     out[used] = '\0';
 }
 
-int idefix_words_answer(const struct idefix_source_config *config, const char *command,
-                        const struct idefix_message *message, struct idefix_failure *failure)
+int idefix_error_text_answer(const struct idefix_source_config *config, const char *command,
+                             const struct idefix_message *message, struct idefix_failure *failure)
 {
     const char *setting = NULL, *account = config->account != NULL ? config->account : "";
     char said[SAID_BYTES];
@@ -192,24 +195,27 @@ int idefix_words_answer(const struct idefix_source_config *config, const char *c
     switch (idefix_error_verdict(message->error_code, &setting)) {
     case IDEFIX_REFUSED:
         if (message->error_code == 201)
-            return error_set(&failure->error, EP_EREFUSED,
-                             "the backend refuses the token of account %s (%s): %s", account, command, said);
-        return error_set(&failure->error, EP_EREFUSED, "the backend refuses account %s (%s): %s", account,
-                         command, said);
+            return base_error_set(&failure->error, EP_EAUTH,
+                                  "the backend refuses the token of account %s (%s): %s", account, command,
+                                  said);
+        return base_error_set(&failure->error, EP_EAUTH, "the backend refuses account %s (%s): %s", account,
+                              command, said);
     case IDEFIX_SETTING:
         if (strcmp(command, "login") == 0)
             setting = "account"; /* the only address, and domain, that a login has */
         if (setting == NULL)
-            return error_set(&failure->error, EP_ECONFIG, "the backend does not accept a setting (%s): %s",
-                             command, said);
-        return error_set(&failure->error, EP_ECONFIG, "the backend does not accept the setting `%s` (%s): %s",
-                         setting, command, said);
+            return base_error_set(&failure->error, EP_ECONFIG,
+                                  "the backend does not accept a setting (%s): %s", command, said);
+        return base_error_set(&failure->error, EP_ECONFIG,
+                              "the backend does not accept the setting `%s` (%s): %s", setting, command,
+                              said);
     case IDEFIX_SESSION:
-        return error_set(&failure->error, EP_EBACKEND, "the backend has forgotten our login (%s): %s",
-                         command, said);
+        return base_error_set(&failure->error, EP_EBACKEND, "the backend has forgotten our login (%s): %s",
+                              command, said);
     case IDEFIX_NOTHING_YET:
     case IDEFIX_FAILED:
         break;
     }
-    return error_set(&failure->error, EP_EBACKEND, "the backend answers %s with an error: %s", command, said);
+    return base_error_set(&failure->error, EP_EBACKEND, "the backend answers %s with an error: %s", command,
+                          said);
 }

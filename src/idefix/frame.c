@@ -16,15 +16,15 @@
 #include <string.h>
 
 #include "src/idefix/gzip.h"
-#include "src/json/msgpack_write.h"
-#include "src/json/pieces.h"
 #include "src/json/msgpack.h"
+#include "src/json/msgpack_write.h"
+#include "src/json/split.h"
 
 #define CODE_UNKNOWN 1 /* Idefix's own */
 
 enum member { MEMBER_TO, MEMBER_DATA, MEMBER_REPLY, MEMBER_ERROR, MEMBERS };
 static const char *const json_names[MEMBERS] = {"t", "d", "r", "e"};
-static const char *const packed_names[MEMBERS] = {"to", "dt", "re", "er"};
+static const char *const msgpack_names[MEMBERS] = {"to", "dt", "re", "er"};
 
 /* ---- out ---- */
 
@@ -37,28 +37,28 @@ static void json_member(struct json_out *out, enum member member, const char *te
 {
     if (!is_given(text))
         return;
-    json_out_words(out, ",\"");
-    json_out_words(out, json_names[member]);
-    json_out_words(out, "\":");
-    json_out_string(out, text, strlen(text));
+    json_write_text(out, ",\"");
+    json_write_text(out, json_names[member]);
+    json_write_text(out, "\":");
+    json_write_string(out, text, strlen(text));
 }
 
 static int encode_json(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     struct json_out body = {0};
 
-    json_out_words(&body, "{\"t\":");
-    json_out_string(&body, envelope->to, strlen(envelope->to));
-    json_out_words(&body, ",\"d\":");
+    json_write_text(&body, "{\"t\":");
+    json_write_string(&body, envelope->to, strlen(envelope->to));
+    json_write_text(&body, ",\"d\":");
     if (envelope->data.bytes > 0)
-        json_out_raw(&body, envelope->data.at, envelope->data.bytes);
+        json_write_raw(&body, envelope->data.at, envelope->data.bytes);
     else
-        json_out_words(&body, "null");
+        json_write_text(&body, "null");
     json_member(&body, MEMBER_REPLY, envelope->reply);
     json_member(&body, MEMBER_ERROR, envelope->error);
-    json_out_words(&body, "}");
+    json_write_text(&body, "}");
     if (body.failed) {
-        json_out_free(&body);
+        json_write_free(&body);
         return EP_ENOMEM;
     }
     out->body = body.text;
@@ -74,10 +74,10 @@ static bool pack_text(msgpack_packer *packer, const char *text)
 
 static bool pack_member(msgpack_packer *packer, enum member member, const char *text)
 {
-    return !is_given(text) || (pack_text(packer, packed_names[member]) && pack_text(packer, text));
+    return !is_given(text) || (pack_text(packer, msgpack_names[member]) && pack_text(packer, text));
 }
 
-static int encode_packed(const struct idefix_envelope *envelope, struct idefix_frame *out)
+static int encode_msgpack(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     msgpack_sbuffer buffer;
     msgpack_packer packer;
@@ -85,13 +85,13 @@ static int encode_packed(const struct idefix_envelope *envelope, struct idefix_f
     msgpack_sbuffer_init(&buffer);
     msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
     size_t members = 2U + (is_given(envelope->reply) ? 1 : 0) + (is_given(envelope->error) ? 1 : 0);
-    bool packed = msgpack_pack_map(&packer, members) == 0 && pack_text(&packer, packed_names[MEMBER_TO]) &&
-                  pack_text(&packer, envelope->to) && pack_text(&packer, packed_names[MEMBER_DATA]) &&
-                  (envelope->data.bytes > 0 ? epi_json_pack(envelope->data, &packer) == 0
-                                            : msgpack_pack_nil(&packer) == 0) &&
-                  pack_member(&packer, MEMBER_REPLY, envelope->reply) &&
-                  pack_member(&packer, MEMBER_ERROR, envelope->error);
-    if (!packed) {
+    bool encoded = msgpack_pack_map(&packer, members) == 0 && pack_text(&packer, msgpack_names[MEMBER_TO]) &&
+                   pack_text(&packer, envelope->to) && pack_text(&packer, msgpack_names[MEMBER_DATA]) &&
+                   (envelope->data.bytes > 0 ? json_msgpack_write(envelope->data, &packer) == 0
+                                             : msgpack_pack_nil(&packer) == 0) &&
+                   pack_member(&packer, MEMBER_REPLY, envelope->reply) &&
+                   pack_member(&packer, MEMBER_ERROR, envelope->error);
+    if (!encoded) {
         msgpack_sbuffer_destroy(&buffer);
         return EP_ENOMEM;
     }
@@ -106,7 +106,7 @@ int idefix_frame_encode(const struct idefix_encoding *encoding, const struct ide
     struct idefix_frame frame = {.flags = {encoding->json ? 'j' : 'm'}};
     char *small = NULL;
     size_t small_bytes = 0;
-    int code = encoding->json ? encode_json(envelope, &frame) : encode_packed(envelope, &frame);
+    int code = encoding->json ? encode_json(envelope, &frame) : encode_msgpack(envelope, &frame);
 
     if (code == 0 && encoding->gzip)
         code = idefix_gzip_deflate(frame.body, frame.bytes, &small, &small_bytes);
@@ -135,7 +135,7 @@ void idefix_frame_free(struct idefix_frame *frame)
 
 /* ---- in ---- */
 
-struct reading {
+struct envelope_reader {
     struct idefix_message *message;
     struct error *error;
     bool seen[MEMBERS]; /* of two members of one name the first counts */
@@ -147,76 +147,76 @@ static char **text_place(struct idefix_message *message, enum member member)
 }
 
 /* The text, NULL being none: left out where it is empty, but for the destination. */
-static int take_text(struct reading *reading, enum member member, char *text)
+static int take_text(struct envelope_reader *reader, enum member member, char *text)
 {
     if (text == NULL)
-        return error_set(reading->error, EP_ENOMEM, "out of memory for a frame");
+        return base_error_set(reader->error, EP_ENOMEM, "out of memory for a frame");
     if (text[0] == '\0' && member != MEMBER_TO)
         free(text);
     else
-        *text_place(reading->message, member) = text;
+        *text_place(reader->message, member) = text;
     return 0;
 }
 
-static int wrong_type(struct reading *reading, const char *name)
+static int wrong_type(struct envelope_reader *reader, const char *name)
 {
-    return error_set(reading->error, EP_EGARBAGE, "the envelope's \"%s\" is no text", name);
+    return base_error_set(reader->error, EP_EPROTO, "the envelope's \"%s\" is no text", name);
 }
 
-static int see_json(struct json_span key, struct json_span piece, void *user)
+static int on_json_member(struct json_span key, struct json_span piece, void *user)
 {
-    struct reading *reading = user;
+    struct envelope_reader *reader = user;
     unsigned member = 0;
 
-    while (member < MEMBERS && !json_pieces_key_is(key, json_names[member]))
+    while (member < MEMBERS && !json_split_key_is(key, json_names[member]))
         member++;
-    if (member == MEMBERS || reading->seen[member])
+    if (member == MEMBERS || reader->seen[member])
         return 0;
-    reading->seen[member] = true;
+    reader->seen[member] = true;
     bool null = piece.bytes == 4 && memcmp(piece.at, "null", 4) == 0;
     if (null && member != MEMBER_TO)
         return 0;
     if (member == MEMBER_DATA) {
-        reading->message->data = piece;
+        reader->message->data = piece;
         if (piece.bytes == 0)
-            return error_set(reading->error, EP_EGARBAGE, "the envelope's \"d\" has no value");
+            return base_error_set(reader->error, EP_EPROTO, "the envelope's \"d\" has no value");
         return 0;
     }
     if (json_kind(piece) != '"' || !json_valid(piece.at, piece.bytes, NULL))
-        return wrong_type(reading, json_names[member]);
-    return take_text(reading, (enum member)member, json_text(piece));
+        return wrong_type(reader, json_names[member]);
+    return take_text(reader, (enum member)member, json_text(piece));
 }
 
-static bool packed_key_is(struct packed key, const char *name)
+static bool msgpack_key_is(struct msgpack key, const char *name)
 {
     struct json_span text;
-    return packed_kind(key) == PACKED_TEXT && packed_content(key, &text) && text.bytes == strlen(name) &&
-           memcmp(text.at, name, text.bytes) == 0;
+    return json_msgpack_kind(key) == MSGPACK_TEXT && json_msgpack_content(key, &text) &&
+           text.bytes == strlen(name) && memcmp(text.at, name, text.bytes) == 0;
 }
 
-static int see_packed(struct packed key, struct packed value, void *user)
+static int on_msgpack_member(struct msgpack key, struct msgpack value, void *user)
 {
-    struct reading *reading = user;
+    struct envelope_reader *reader = user;
     unsigned member = 0;
 
-    while (member < MEMBERS && !packed_key_is(key, packed_names[member]))
+    while (member < MEMBERS && !msgpack_key_is(key, msgpack_names[member]))
         member++;
-    if (member == MEMBERS || reading->seen[member])
+    if (member == MEMBERS || reader->seen[member])
         return 0;
-    reading->seen[member] = true;
-    enum packed_kind kind = packed_kind(value);
-    if (kind == PACKED_NIL && member != MEMBER_TO)
+    reader->seen[member] = true;
+    enum msgpack_kind kind = json_msgpack_kind(value);
+    if (kind == MSGPACK_NIL && member != MEMBER_TO)
         return 0;
     if (member == MEMBER_DATA) {
-        reading->message->data = (struct json_span){value.at, value.bytes};
+        reader->message->data = (struct json_span){value.at, value.bytes};
         return 0;
     }
-    if (kind != PACKED_TEXT)
-        return wrong_type(reading, packed_names[member]);
-    return take_text(reading, (enum member)member, packed_text(value));
+    if (kind != MSGPACK_TEXT)
+        return wrong_type(reader, msgpack_names[member]);
+    return take_text(reader, (enum member)member, json_msgpack_text(value));
 }
 
-/* The number in "[CODE] words". */
+/* The number in "[CODE] text". */
 static int error_code(const char *text)
 {
     char *end;
@@ -229,30 +229,30 @@ static int error_code(const char *text)
     return *end != ']' || code == 0 || code > INT_MAX ? CODE_UNKNOWN : (int)code;
 }
 
-static int read_json(struct reading *reading, struct json_span body)
+static int read_json(struct envelope_reader *reader, struct json_span body)
 {
-    int code = json_pieces_members(body, see_json, reading);
+    int code = json_split_members(body, on_json_member, reader);
 
     if (code == EP_EINVAL)
-        return error_set(reading->error, EP_EGARBAGE, "no envelope: the JSON is no object");
-    if (code == EP_EGARBAGE && reading->error != NULL && reading->error->code == 0)
-        return error_set(reading->error, EP_EGARBAGE, "no envelope: the JSON object is broken");
+        return base_error_set(reader->error, EP_EPROTO, "no envelope: the JSON is no object");
+    if (code == EP_EPROTO && reader->error != NULL && reader->error->code == 0)
+        return base_error_set(reader->error, EP_EPROTO, "no envelope: the JSON object is broken");
     return code;
 }
 
-static int read_packed(struct reading *reading, struct packed body)
+static int read_msgpack(struct envelope_reader *reader, struct msgpack body)
 {
-    struct packed value;
-    int code = packed_first(body, &value, reading->error);
+    struct msgpack value;
+    int code = json_msgpack_first(body, &value, reader->error);
 
     if (code != 0)
         return code;
     if (value.bytes < body.bytes)
-        return error_set(reading->error, EP_EGARBAGE, "%zu bytes behind the envelope",
-                         body.bytes - value.bytes);
-    code = packed_each_member(value, see_packed, reading);
+        return base_error_set(reader->error, EP_EPROTO, "%zu bytes behind the envelope",
+                              body.bytes - value.bytes);
+    code = json_msgpack_each_member(value, on_msgpack_member, reader);
     return code == EP_EINVAL
-               ? error_set(reading->error, EP_EGARBAGE, "no envelope: the MessagePack is no map")
+               ? base_error_set(reader->error, EP_EPROTO, "no envelope: the MessagePack is no map")
                : code;
 }
 
@@ -260,15 +260,15 @@ static int read_body(const char *flags, const void *body, size_t bytes, size_t m
                      struct idefix_message *message, struct error *error)
 {
     if ((flags[0] != 'j' && flags[0] != 'm') || (flags[1] != '\0' && strcmp(flags + 1, "g") != 0))
-        return error_set(error, EP_EGARBAGE, "unknown flags \"%.16s\"", flags);
-    message->packed = flags[0] == 'm';
+        return base_error_set(error, EP_EPROTO, "unknown flags \"%.16s\"", flags);
+    message->msgpack = flags[0] == 'm';
     if (flags[1] == 'g')
         return idefix_gzip_inflate(body, bytes, max_bytes, &message->body, &message->bytes, error);
     if (bytes > max_bytes)
-        return error_set(error, EP_EGARBAGE, "a body of %zu bytes, more than %zu", bytes, max_bytes);
+        return base_error_set(error, EP_EPROTO, "a body of %zu bytes, more than %zu", bytes, max_bytes);
     message->body = malloc(bytes + 1);
     if (message->body == NULL)
-        return error_set(error, EP_ENOMEM, "out of memory for a frame of %zu bytes", bytes);
+        return base_error_set(error, EP_ENOMEM, "out of memory for a frame of %zu bytes", bytes);
     if (bytes > 0)
         memcpy(message->body, body, bytes);
     message->bytes = bytes;
@@ -280,16 +280,16 @@ int idefix_message_decode(const char *flags, const void *body, size_t bytes, siz
 {
     struct idefix_message message = {0};
     struct error own = {0}; /* read_json tells by its code who found the fault */
-    struct reading reading = {.message = &message, .error = error != NULL ? error : &own};
+    struct envelope_reader reader = {.message = &message, .error = error != NULL ? error : &own};
 
-    reading.error->code = 0;
-    int code = read_body(flags, body, bytes, max_bytes, &message, reading.error);
+    reader.error->code = 0;
+    int code = read_body(flags, body, bytes, max_bytes, &message, reader.error);
     if (code == 0)
-        code = message.packed ? read_packed(&reading, (struct packed){message.body, message.bytes})
-                              : read_json(&reading, (struct json_span){message.body, message.bytes});
+        code = message.msgpack ? read_msgpack(&reader, (struct msgpack){message.body, message.bytes})
+                               : read_json(&reader, (struct json_span){message.body, message.bytes});
     if (code == 0 && message.to == NULL)
-        code = error_set(reading.error, EP_EGARBAGE, "the envelope has no \"%s\"",
-                         (message.packed ? packed_names : json_names)[MEMBER_TO]);
+        code = base_error_set(reader.error, EP_EPROTO, "the envelope has no \"%s\"",
+                              (message.msgpack ? msgpack_names : json_names)[MEMBER_TO]);
     if (code != 0) {
         idefix_message_free(&message);
         return code;
@@ -314,12 +314,12 @@ int idefix_message_json(const struct idefix_message *message, struct json_out *o
     size_t at;
 
     if (data.bytes == 0)
-        json_out_words(out, "null");
-    else if (message->packed)
-        return packed_json((struct packed){data.at, data.bytes}, out, error);
+        json_write_text(out, "null");
+    else if (message->msgpack)
+        return json_msgpack_json((struct msgpack){data.at, data.bytes}, out, error);
     else if (!json_valid(data.at, data.bytes, &at))
-        return error_set(error, EP_EGARBAGE, "the data is no JSON that we can take: byte %zu", at);
+        return base_error_set(error, EP_EPROTO, "the data is no JSON that we can take: byte %zu", at);
     else
-        json_out_raw(out, data.at, data.bytes);
-    return out->failed ? error_set(error, EP_ENOMEM, "out of memory") : 0;
+        json_write_raw(out, data.at, data.bytes);
+    return out->failed ? base_error_set(error, EP_ENOMEM, "out of memory") : 0;
 }

@@ -32,23 +32,23 @@ void idefix_frame_free(struct idefix_frame *frame);
 struct idefix_message {
     char *body; /* owned; inflated */
     size_t bytes;
-    bool packed;           /* MessagePack, otherwise JSON */
+    bool msgpack;          /* MessagePack, otherwise JSON */
     char *to;              /* owned, never NULL */
     char *reply;           /* owned, NULL = none */
     char *error;           /* owned, NULL = none: the call succeeded */
-    int error_code;        /* of "[CODE] words"; 1 (unknown) where an error text has none; 0 without error */
+    int error_code;        /* of "[CODE] text"; 1 (unknown) where an error text has none; 0 without error */
     struct json_span data; /* in body, JSON or MessagePack; bytes 0 = null or missing */
 };
 /*
  * flags: the topic's last level. Reads the envelope only: data is found, not decoded, so that one bad event
  * in it spoils nothing else; its structure is checked as far as is needed to know where it ends. 0;
- * EP_ENOMEM; EP_EGARBAGE with words: unknown flags, does not inflate, larger than max_bytes when inflated, no
- * envelope, wrong types of its members.
+ * EP_ENOMEM; EP_EPROTO with a message: unknown flags, does not inflate, larger than max_bytes when inflated,
+ * no envelope, wrong types of its members.
  */
 int idefix_message_decode(const char *flags, const void *body, size_t bytes, size_t max_bytes,
                           struct idefix_message *out, struct error *error);
 void idefix_message_free(struct idefix_message *message); /* all NULL is accepted */
-/* The data as JSON text appended to out ("null" if there is none). 0, EP_ENOMEM, EP_EGARBAGE. */
+/* The data as JSON text appended to out ("null" if there is none). 0, EP_ENOMEM, EP_EPROTO. */
 int idefix_message_json(const struct idefix_message *message, struct json_out *out, struct error *error);
 
 #endif

@@ -35,7 +35,7 @@ static int make_room(struct inflating *inflating)
     room = room > most / 2 ? most : 2 * room;
     char *text = realloc(inflating->text, room);
     if (text == NULL)
-        return error_set(inflating->error, EP_ENOMEM, "out of memory for an inflated frame");
+        return base_error_set(inflating->error, EP_ENOMEM, "out of memory for an inflated frame");
     inflating->text = text;
     inflating->room = room;
     return 0;
@@ -57,17 +57,17 @@ static int inflate_member(struct inflating *inflating)
         int result = inflate(stream, Z_NO_FLUSH);
         inflating->bytes += before - stream->avail_out;
         if (inflating->bytes > inflating->max_bytes)
-            return error_set(inflating->error, EP_EGARBAGE, "larger than %zu bytes when inflated",
-                             inflating->max_bytes);
+            return base_error_set(inflating->error, EP_EPROTO, "larger than %zu bytes when inflated",
+                                  inflating->max_bytes);
         if (result == Z_STREAM_END)
             return 0;
         if (result == Z_MEM_ERROR)
-            return error_set(inflating->error, EP_ENOMEM, "out of memory for an inflated frame");
+            return base_error_set(inflating->error, EP_ENOMEM, "out of memory for an inflated frame");
         if (result != Z_OK && result != Z_BUF_ERROR)
-            return error_set(inflating->error, EP_EGARBAGE, "does not inflate: %s",
-                             stream->msg != NULL ? stream->msg : "no gzip");
+            return base_error_set(inflating->error, EP_EPROTO, "does not inflate: %s",
+                                  stream->msg != NULL ? stream->msg : "no gzip");
         if (stream->avail_in == 0 && stream->avail_out > 0)
-            return error_set(inflating->error, EP_EGARBAGE, "does not inflate: the gzip data is cut off");
+            return base_error_set(inflating->error, EP_EPROTO, "does not inflate: the gzip data is cut off");
     }
 }
 
@@ -81,8 +81,8 @@ static int inflate_all(struct inflating *inflating)
         if (stream->avail_in == 0)
             return 0;
         if (stream->next_in[0] != 0x1F || inflateReset(&inflating->stream) != Z_OK)
-            return error_set(inflating->error, EP_EGARBAGE, "%u bytes behind the end of the gzip data",
-                             stream->avail_in);
+            return base_error_set(inflating->error, EP_EPROTO, "%u bytes behind the end of the gzip data",
+                                  stream->avail_in);
     }
 }
 
@@ -92,9 +92,9 @@ int idefix_gzip_inflate(const void *body, size_t bytes, size_t max_bytes, char *
     struct inflating inflating = {.max_bytes = max_bytes, .error = error};
 
     if (bytes > UINT_MAX)
-        return error_set(error, EP_EGARBAGE, "a gzip body of %zu bytes is too large", bytes);
+        return base_error_set(error, EP_EPROTO, "a gzip body of %zu bytes is too large", bytes);
     if (inflateInit2(&inflating.stream, WINDOW_GZIP) != Z_OK)
-        return error_set(error, EP_ENOMEM, "out of memory for inflating");
+        return base_error_set(error, EP_ENOMEM, "out of memory for inflating");
     inflating.stream.next_in = (z_const Bytef *)body;
     inflating.stream.avail_in = (uInt)bytes;
     int code = inflate_all(&inflating);

@@ -7,7 +7,7 @@
 
 #include "src/base/error.h"
 
-/* *out is malloc'd, *out_bytes <= max_bytes. 0; EP_ENOMEM; EP_EGARBAGE with words: no gzip, cut off, followed
+/* *out is malloc'd, *out_bytes <= max_bytes. 0; EP_ENOMEM; EP_EPROTO with a message: no gzip, cut off, followed
  * by something else, or larger than max_bytes when inflated. */
 int idefix_gzip_inflate(const void *body, size_t bytes, size_t max_bytes, char **out, size_t *out_bytes,
                         struct error *error);

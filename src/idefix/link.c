@@ -161,7 +161,7 @@ int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, 
     struct idefix_mqtt_params *own;
 
     if (link == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for a connection");
+        return base_error_set(error, EP_ENOMEM, "no memory for a connection");
     *link = (struct idefix_link){.params = *params, .max_bytes = max_bytes, .references = 1};
     link->last = &link->first;
     link->out_last = &link->out;
@@ -179,8 +179,8 @@ int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, 
     if (errnum != 0 || !copied) {
         link_free(link);
         if (errnum != 0)
-            return error_set(error, EP_ESYSTEM, "no descriptor for a connection: %s", strerror(errnum));
-        return error_set(error, EP_ENOMEM, "no memory for a connection");
+            return base_error_set(error, EP_ESYSTEM, "no descriptor for a connection: %s", strerror(errnum));
+        return base_error_set(error, EP_ENOMEM, "no memory for a connection");
     }
     *out = link;
     return 0;
@@ -215,8 +215,8 @@ static void on_frame(const char *flags, const void *body, size_t bytes, void *us
 }
 
 /* The attempt's new state, unless the owner has gone on without it. */
-static void settle(struct idefix_link *link, uint64_t connection, enum idefix_link_state state,
-                   const struct idefix_failure *failure)
+static void complete(struct idefix_link *link, uint64_t connection, enum idefix_link_state state,
+                     const struct idefix_failure *failure)
 {
     pthread_mutex_lock(&link->lock);
     if (link->connection == connection && link->state != IDEFIX_LINK_DOWN) {
@@ -274,11 +274,11 @@ static void serve(struct idefix_link *link, uint64_t connection)
         drain(link->thread_fd);
         if (code == 0 && !up && idefix_mqtt_ready(mqtt)) {
             up = true;
-            settle(link, connection, IDEFIX_LINK_UP, NULL);
+            complete(link, connection, IDEFIX_LINK_UP, NULL);
         }
     }
     if (code != 0)
-        settle(link, connection, IDEFIX_LINK_DOWN, &failure);
+        complete(link, connection, IDEFIX_LINK_DOWN, &failure);
     idefix_mqtt_close(&mqtt);
 }
 
@@ -347,7 +347,7 @@ int idefix_link_connect(struct idefix_link *link, struct error *error)
         return 0;
     }
     link->state = IDEFIX_LINK_DOWN;
-    return error_set(error, EP_ESYSTEM, "no thread for a connection: %s", strerror(errnum));
+    return base_error_set(error, EP_ESYSTEM, "no thread for a connection: %s", strerror(errnum));
 }
 
 void idefix_link_drop(struct idefix_link *link)

@@ -17,7 +17,7 @@
  * that comes to nothing the other family, IPv4 or IPv6, is tried once: it is chosen by binding to its "any"
  * address.
  * 5. The socket gets close-on-exec. libmosquitto's internal socket pair has no handle and stays without it.
- * Survived: every failure, as words (idefix_words.c).
+ * Survived: every failure, as a message (error_text.c).
  */
 #include "src/idefix/mqtt.h"
 
@@ -71,10 +71,11 @@ static const char *verify_reason(struct mosquitto *mosquitto)
 {
     void *ssl = mosquitto_ssl_get(mosquitto);
     long (*result)(const void *) = (long (*)(const void *))dlsym(RTLD_DEFAULT, "SSL_get_verify_result");
-    const char *(*words)(long) = (const char *(*)(long))dlsym(RTLD_DEFAULT, "X509_verify_cert_error_string");
-    if (ssl == NULL || result == NULL || words == NULL || result(ssl) == 0)
+    const char *(*describe)(long) =
+        (const char *(*)(long))dlsym(RTLD_DEFAULT, "X509_verify_cert_error_string");
+    if (ssl == NULL || result == NULL || describe == NULL || result(ssl) == 0)
         return NULL;
-    return words(result(ssl));
+    return describe(result(ssl));
 }
 
 static void on_log(struct mosquitto *mosquitto, void *user, int level, const char *text)
@@ -89,7 +90,7 @@ static void on_log(struct mosquitto *mosquitto, void *user, int level, const cha
         end->certificate = true;
         reason = verify_reason(mosquitto);
     }
-    const char *detail = strrchr(text, ':'); /* of "OpenSSL Error[0]: error:0A000086:SSL routines::words" */
+    const char *detail = strrchr(text, ':'); /* of "OpenSSL Error[0]: error:0A000086:SSL routines::text" */
     if (reason == NULL)
         reason = strstr(text, "OpenSSL") != NULL && detail != NULL && detail[1] != '\0' ? detail + 1 : text;
     if (strstr(reason, "hostname mismatch") != NULL || strstr(reason, "IP address mismatch") != NULL)
@@ -141,13 +142,13 @@ static int configure(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
         rc = mosquitto_int_option(mosquitto, MOSQ_OPT_TLS_USE_OS_CERTS, 1);
     if (rc == MOSQ_ERR_SUCCESS && params->broker.tls && params->ca_file != NULL &&
         mosquitto_tls_set(mosquitto, params->ca_file, NULL, NULL, NULL, NULL) != MOSQ_ERR_SUCCESS)
-        return error_set(&failure->error, EP_ECONFIG, "%s: ca_file %s cannot be read", params->address,
-                         params->ca_file);
+        return base_error_set(&failure->error, EP_ECONFIG, "%s: ca_file %s cannot be read", params->address,
+                              params->ca_file);
     if (rc == MOSQ_ERR_NOMEM)
-        return error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
+        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
     if (rc != MOSQ_ERR_SUCCESS)
-        return error_set(&failure->error, EP_ESYSTEM, "libmosquitto does not take its options: %s",
-                         mosquitto_strerror(rc));
+        return base_error_set(&failure->error, EP_ESYSTEM, "libmosquitto does not take its options: %s",
+                              mosquitto_strerror(rc));
     return 0;
 }
 
@@ -177,8 +178,8 @@ static int client_make(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
         mosquitto_destroy(mqtt->mosquitto);
     mqtt->mosquitto = client_new(session, mqtt);
     if (mqtt->mosquitto == NULL)
-        return error_set(&failure->error, errno == ENOMEM ? EP_ENOMEM : EP_ECONFIG,
-                         "no MQTT client of the name \"%s\": %s", session, strerror(errno));
+        return base_error_set(&failure->error, errno == ENOMEM ? EP_ENOMEM : EP_ECONFIG,
+                              "no MQTT client of the name \"%s\": %s", session, strerror(errno));
     return configure(mqtt, failure);
 }
 
@@ -229,11 +230,11 @@ static bool dial_other(struct idefix_mqtt *mqtt)
 static int give_up(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     mqtt->end.phase = mqtt->phase;
-    return idefix_words_end(mqtt->params, &mqtt->end, failure);
+    return idefix_error_text_end(mqtt->params, &mqtt->end, failure);
 }
 
 /* In phase TCP, when the socket is ready or time is up. */
-static int tcp_settle(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
+static int tcp_complete(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
 {
     struct sockaddr_storage peer;
     socklen_t bytes = sizeof peer;
@@ -275,11 +276,11 @@ static int begin(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
     if (rc == 0)
         return 0;
     if (rc == MOSQ_ERR_EAI)
-        return idefix_words_resolver(mqtt->params, mqtt->end.errnum, failure);
+        return idefix_error_text_resolver(mqtt->params, mqtt->end.errnum, failure);
     if (rc == MOSQ_ERR_TLS && strstr(mqtt->end.said, "Unable to load CA") != NULL)
-        return error_set(&failure->error, EP_ECONFIG,
-                         "%s: TLS cannot be set up: ca_file %s holds no certificate", mqtt->params->address,
-                         mqtt->params->ca_file);
+        return base_error_set(&failure->error, EP_ECONFIG,
+                              "%s: TLS cannot be set up: ca_file %s holds no certificate",
+                              mqtt->params->address, mqtt->params->ca_file);
     if (rc == MOSQ_ERR_TLS) { /* a peer so near that its answer was there at once */
         mqtt->phase = IDEFIX_HELLO;
         return give_up(mqtt, failure);
@@ -299,7 +300,7 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame 
 
     *failure = (struct idefix_failure){0};
     if (mqtt == NULL)
-        return error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
+        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
     *mqtt = (struct idefix_mqtt){.params = params, .frame = frame, .user = user, .granted = -1};
     mqtt->end.connack = -1;
     code = client_make(mqtt, failure);
@@ -374,8 +375,8 @@ static int advance(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
             return give_up(mqtt, failure);
     }
     if (mqtt->phase == IDEFIX_SUBSCRIBING && mqtt->granted >= REFUSED_QOS)
-        return error_set(
-            &failure->error, EP_EREFUSED,
+        return base_error_set(
+            &failure->error, EP_EAUTH,
             "%s: the broker refuses the subscription to ifx/%s/r/+ (do its access rules allow it to "
             "this MQTT user?)",
             mqtt->params->address, mqtt->params->session);
@@ -410,7 +411,7 @@ int idefix_mqtt_step(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failur
         polled[0].revents = 0; /* EINTR, or no memory: as if time had passed */
     bool ready = polled[0].revents != 0;
     if (mqtt->phase == IDEFIX_TCP)
-        code = tcp_settle(mqtt, ready, failure);
+        code = tcp_complete(mqtt, ready, failure);
     if (code == 0 && mqtt->phase != IDEFIX_TCP)
         code = exchange(mqtt, ready, failure);
     if (code == 0)

@@ -12,7 +12,7 @@
 
 struct idefix_mqtt_params {
     struct idefix_broker broker;
-    char *address; /* of the broker, as it stands in words: "ssl://HOST:PORT" */
+    char *address; /* of the broker, as it stands in messages: "ssl://HOST:PORT" */
     char *session, *user, *password;
     char *ca_file; /* NULL = the system's certificates */
     uint64_t connect_timeout_ms;
@@ -39,7 +39,7 @@ int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void 
  * accepted. */
 void idefix_mqtt_close(struct idefix_mqtt **mqtt);
 
-/* Why a connection is not, or no more, in words for the night: idefix_words.c. */
+/* Why there is no connection, or no longer one, as a message for operators: error_text.c. */
 enum idefix_phase { IDEFIX_TCP, IDEFIX_HELLO, IDEFIX_SUBSCRIBING, IDEFIX_READY };
 struct idefix_end {
     enum idefix_phase phase;
@@ -48,14 +48,14 @@ struct idefix_end {
     bool timed_out;
     bool certificate; /* its verification failed */
     bool wrong_name;  /* it is not for this host */
-    char said[256];   /* libmosquitto's, or OpenSSL's, own last words of an error */
+    char said[256];   /* what libmosquitto or OpenSSL says last of an error */
 };
-int idefix_words_end(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                     struct idefix_failure *failure);
-int idefix_words_resolver(const struct idefix_mqtt_params *params, int gai_code,
+int idefix_error_text_end(const struct idefix_mqtt_params *params, const struct idefix_end *end,
                           struct idefix_failure *failure);
+int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_code,
+                               struct idefix_failure *failure);
 /* The same for the answer of a backend that is an error. */
-int idefix_words_answer(const struct idefix_source_config *config, const char *command,
-                        const struct idefix_message *message, struct idefix_failure *failure);
+int idefix_error_text_answer(const struct idefix_source_config *config, const char *command,
+                             const struct idefix_message *message, struct idefix_failure *failure);
 
 #endif

@@ -22,7 +22,7 @@ static void out_duration(struct json_out *out, uint64_t ms)
 
     if (ms > 0 && ms < 1000) {
         snprintf(text, sizeof text, "\"%" PRIu64 "ms\"", ms);
-        json_out_words(out, text);
+        json_write_text(out, text);
         return;
     }
     if (ms % 1000 != 0) {
@@ -36,19 +36,19 @@ static void out_duration(struct json_out *out, uint64_t ms)
     if (seconds >= 60)
         used += snprintf(text + used, sizeof text - (size_t)used, "%um", (unsigned)(seconds / 60 % 60));
     snprintf(text + used, sizeof text - (size_t)used, "%u%ss", (unsigned)(seconds % 60), fraction);
-    json_out_words(out, "\"");
-    json_out_words(out, text);
-    json_out_words(out, "\"");
+    json_write_text(out, "\"");
+    json_write_text(out, text);
+    json_write_text(out, "\"");
 }
 
 static void out_member(struct json_out *out, const char *key, const char *text)
 {
     if (text == NULL || text[0] == '\0')
         return;
-    json_out_string(out, key, strlen(key));
-    json_out_words(out, ":");
-    json_out_string(out, text, strlen(text));
-    json_out_words(out, ",");
+    json_write_string(out, key, strlen(key));
+    json_write_text(out, ":");
+    json_write_string(out, text, strlen(text));
+    json_write_text(out, ",");
 }
 
 int idefix_query_data(const struct idefix_query *query, struct json_out *out)
@@ -56,17 +56,17 @@ int idefix_query_data(const struct idefix_query *query, struct json_out *out)
     bool goes_on = query->cursor != NULL && query->cursor[0] != '\0';
     bool since = !goes_on && query->since != NULL && query->since[0] != '\0';
 
-    json_out_words(out, "{");
+    json_write_text(out, "{");
     out_member(out, "domain", query->domain);
     out_member(out, "address", query->address);
     out_member(out, "type", query->event_type);
     out_member(out, "since", since ? query->since : SINCE_DEFAULT);
-    json_out_words(out, "\"limit\":");
-    json_out_uint(out, query->limit);
-    json_out_words(out, ",");
+    json_write_text(out, "\"limit\":");
+    json_write_uint(out, query->limit);
+    json_write_text(out, ",");
     out_member(out, "cid", query->cursor);
-    json_out_words(out, "\"timeout\":");
+    json_write_text(out, "\"timeout\":");
     out_duration(out, query->timeout_ms);
-    json_out_words(out, "}");
+    json_write_text(out, "}");
     return out->failed ? EP_ENOMEM : 0;
 }

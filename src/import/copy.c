@@ -51,8 +51,8 @@ static int look_at(const struct original *original, struct stat *status, struct 
         if (stat(path, &status[i]) == 0)
             continue;
         if (errno != ENOENT || i == 0)
-            return error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "%s: %s", path,
-                             strerror(errno));
+            return base_error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "%s: %s", path,
+                                  strerror(errno));
         status[i] = (struct stat){0};
     }
     return 0;
@@ -66,15 +66,15 @@ static int check_files(const struct copying *copying)
     uint64_t bytes = 0;
     for (size_t i = 0; i < FILES; i++) {
         if (i == 0 ? !S_ISREG(status[i].st_mode) : status[i].st_mode != 0 && !S_ISREG(status[i].st_mode))
-            return error_set(copying->error, EP_EINVAL, "%s%s: expected the file of a database",
-                             copying->original.path, suffixes[i]);
+            return base_error_set(copying->error, EP_EINVAL, "%s%s: expected the file of a database",
+                                  copying->original.path, suffixes[i]);
         bytes += (uint64_t)status[i].st_size;
     }
     if (statvfs(copying->copy->directory, &room) == 0 && bytes / room.f_frsize >= room.f_bavail)
-        return error_set(copying->error, EP_ESYSTEM,
-                         "%s: no room for the copy that is read: %" PRIu64 " bytes are needed, %" PRIu64
-                         " are there (TMPDIR says where it is made)",
-                         copying->copy->directory, bytes, (uint64_t)room.f_bavail * room.f_frsize);
+        return base_error_set(copying->error, EP_ESYSTEM,
+                              "%s: no room for the copy that is read: %" PRIu64 " bytes are needed, %" PRIu64
+                              " are there (TMPDIR says where it is made)",
+                              copying->copy->directory, bytes, (uint64_t)room.f_bavail * room.f_frsize);
     return 0;
 }
 
@@ -94,8 +94,8 @@ static int check_closed(const struct original *original, struct error *error)
 {
     int fd = open(original->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "%s: %s", original->path,
-                         strerror(errno));
+        return base_error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "%s: %s", original->path,
+                              strerror(errno));
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_FIRST, .l_len = LOCK_BYTES};
     int result = fcntl(fd, F_GETLK, &lock);
     close(fd);
@@ -108,7 +108,7 @@ static int check_closed(const struct original *original, struct error *error)
         name[strcspn(name, "\n")] = '\0';
     if (file != NULL)
         fclose(file);
-    return error_set(
+    return base_error_set(
         error, EP_EBUSY,
         "%s: process %ld (%s) has it open: if that is the Go eventpipe, it still runs; stop it first",
         original->path, (long)lock.l_pid, name);
@@ -123,7 +123,7 @@ static int write_piece(struct copying *copying, int fd, const char *path, size_t
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0)
-            return error_set(
+            return base_error_set(
                 copying->error, EP_ESYSTEM,
                 "%s: %s (the copy that is read needs as much room as the original; TMPDIR says where "
                 "it is made)",
@@ -137,13 +137,13 @@ static int copy_bytes(struct copying *copying, int from, const char *from_path, 
 {
     for (;;) {
         if (copying->stop != NULL && copying->stop(copying->user))
-            return error_set(copying->error, EP_ESTATE, "told to stop while %s was copied", from_path);
+            return base_error_set(copying->error, EP_ESTATE, "told to stop while %s was copied", from_path);
         ssize_t got = read(from, copying->piece, PIECE_BYTES);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return error_set(copying->error, EP_ESYSTEM, "%s: cannot be read: %s", from_path,
-                             strerror(errno));
+            return base_error_set(copying->error, EP_ESYSTEM, "%s: cannot be read: %s", from_path,
+                                  strerror(errno));
         if (got == 0)
             return 0;
         int code = write_piece(copying, to, to_path, (size_t)got);
@@ -159,16 +159,16 @@ static int copy_file(struct copying *copying, size_t which)
     snprintf(from_path, sizeof from_path, "%s%s", copying->original.path, suffixes[which]);
     snprintf(to_path, sizeof to_path, "%s%s", copying->copy->path, suffixes[which]);
     if (unlink(to_path) != 0 && errno != ENOENT) /* of the first round */
-        return error_set(copying->error, EP_ESYSTEM, "%s: %s", to_path, strerror(errno));
+        return base_error_set(copying->error, EP_ESYSTEM, "%s: %s", to_path, strerror(errno));
     if (copying->original.status[which].st_mode == 0)
         return 0;
     int from = open(from_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (from < 0 && errno == ENOENT && which > 0)
         return 0; /* gone since: that is a change, and will be seen */
     if (from < 0)
-        return error_set(copying->error, EP_EACCESS, "%s: %s", from_path, strerror(errno));
+        return base_error_set(copying->error, EP_EACCESS, "%s: %s", from_path, strerror(errno));
     int to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int code = to < 0 ? error_set(copying->error, EP_ESYSTEM, "%s: %s", to_path, strerror(errno))
+    int code = to < 0 ? base_error_set(copying->error, EP_ESYSTEM, "%s: %s", to_path, strerror(errno))
                       : copy_bytes(copying, from, from_path, to, to_path);
     close(from);
     if (to >= 0)
@@ -199,11 +199,11 @@ static int copy_unchanged(struct copying *copying)
     if (code == 0) /* it may have been started meanwhile */
         code = check_closed(&copying->original, copying->error);
     if (code == 0 && changed)
-        code =
-            error_set(copying->error, EP_EBUSY,
-                      "%s: it changed while it was copied, twice: the Go eventpipe still runs on it; stop it "
-                      "first",
-                      copying->original.path);
+        code = base_error_set(
+            copying->error, EP_EBUSY,
+            "%s: it changed while it was copied, twice: the Go eventpipe still runs on it; stop it "
+            "first",
+            copying->original.path);
     return code;
 }
 
@@ -215,12 +215,12 @@ static int make_directory(struct import_copy *copy, struct error *error)
     if (snprintf(copy->directory, sizeof copy->directory, "%s/eventpipe-import.XXXXXX", base) >=
         (int)sizeof copy->directory) {
         copy->directory[0] = '\0';
-        return error_set(error, EP_EINVAL, "TMPDIR %s: the path is too long", base);
+        return base_error_set(error, EP_EINVAL, "TMPDIR %s: the path is too long", base);
     }
     if (mkdtemp(copy->directory) == NULL) { /* mode 0700 */
         copy->directory[0] = '\0';
-        return error_set(error, EP_ESYSTEM, "TMPDIR %s: no directory can be made there: %s", base,
-                         strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "TMPDIR %s: no directory can be made there: %s", base,
+                              strerror(errno));
     }
     snprintf(copy->path, sizeof copy->path, "%s/copy.db", copy->directory);
     return 0;
@@ -232,11 +232,11 @@ int import_copy_make(const char *path, import_stop *stop, void *user, struct imp
     struct import_copy copy = {0};
     struct copying copying = {.copy = &copy, .stop = stop, .user = user, .error = error};
     if (realpath(path, copying.original.path) == NULL)
-        return error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s", path,
-                         strerror(errno));
+        return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
+                              path, strerror(errno));
     copying.piece = malloc(PIECE_BYTES);
     if (copying.piece == NULL)
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     int code = make_directory(&copy, error);
     if (code == 0)
         code = copy_unchanged(&copying);

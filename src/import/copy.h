@@ -21,7 +21,7 @@ typedef bool import_stop(void *user);
 
 /*
  * Copies path under TMPDIR (default /tmp). EP_EBUSY: another process has it open, or it changed while it was
- * copied, twice; EP_ESTATE: told to stop; EP_ENOENT, EP_EACCESS, EP_ESYSTEM (no room: the words name TMPDIR).
+ * copied, twice; EP_ESTATE: told to stop; EP_ENOENT, EP_EACCESS, EP_ESYSTEM (no room: the message names TMPDIR).
  * After a failure nothing is left.
  */
 int import_copy_make(const char *path, import_stop *stop, void *user, struct import_copy *out,

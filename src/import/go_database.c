@@ -19,7 +19,7 @@
 #define VERSION 1 /* PRAGMA user_version of the tables this knows */
 
 struct import_go {
-    char *path; /* for words */
+    char *path; /* for messages */
     sqlite3 *db;
     sqlite3_stmt *rows;
     struct import_go_source *sources;
@@ -30,15 +30,15 @@ static int fail(const struct import_go *file, struct error *error)
 {
     int result = sqlite3_extended_errcode(file->db), primary = result & 0xff;
     if (primary == SQLITE_NOMEM)
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     if (primary == SQLITE_NOTADB)
-        return error_set(error, EP_EINVAL, "%s: not an SQLite database; expected one of the Go eventpipe",
-                         file->path);
+        return base_error_set(error, EP_EINVAL,
+                              "%s: not an SQLite database; expected one of the Go eventpipe", file->path);
     if (primary == SQLITE_CORRUPT)
-        return error_set(error, EP_EINVAL, "%s: the database is damaged (%s)", file->path,
-                         sqlite3_errmsg(file->db));
-    return error_set(error, primary == SQLITE_FULL || primary == SQLITE_IOERR ? EP_ESYSTEM : EP_EINVAL,
-                     "%s: its copy cannot be read: %s", file->path, sqlite3_errmsg(file->db));
+        return base_error_set(error, EP_EINVAL, "%s: the database is damaged (%s)", file->path,
+                              sqlite3_errmsg(file->db));
+    return base_error_set(error, primary == SQLITE_FULL || primary == SQLITE_IOERR ? EP_ESYSTEM : EP_EINVAL,
+                          "%s: its copy cannot be read: %s", file->path, sqlite3_errmsg(file->db));
 }
 
 static int run(const struct import_go *file, const char *sql, struct error *error)
@@ -81,17 +81,18 @@ static int check_columns(const struct import_go *file, struct error *error)
         int code = ask(file, "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1",
                        wanted[i].table, &there, error);
         if (code == 0 && there == 0)
-            code =
-                error_set(error, EP_EINVAL,
-                          "%s: there is no table \"%s\"; expected a database of the Go eventpipe, with the "
-                          "tables \"sources\" and \"items\"",
-                          file->path, wanted[i].table);
+            code = base_error_set(
+                error, EP_EINVAL,
+                "%s: there is no table \"%s\"; expected a database of the Go eventpipe, with the "
+                "tables \"sources\" and \"items\"",
+                file->path, wanted[i].table);
         for (size_t j = 0; code == 0 && wanted[i].columns[j] != NULL; j++) {
             code = ask(file, wanted[i].sql, wanted[i].columns[j], &there, error);
             if (code == 0 && there == 0)
-                code = error_set(error, EP_EINVAL,
-                                 "%s: table \"%s\" has no column \"%s\", which that of the Go eventpipe has",
-                                 file->path, wanted[i].table, wanted[i].columns[j]);
+                code = base_error_set(
+                    error, EP_EINVAL,
+                    "%s: table \"%s\" has no column \"%s\", which that of the Go eventpipe has", file->path,
+                    wanted[i].table, wanted[i].columns[j]);
         }
         if (code != 0)
             return code;
@@ -110,7 +111,7 @@ static int check_whole(const struct import_go *file, struct error *error)
     if (result != SQLITE_ROW)
         code = fail(file, error);
     else if (strcmp((const char *)sqlite3_column_text(statement, 0), "ok") != 0)
-        code = error_set(
+        code = base_error_set(
             error, EP_EINVAL,
             "%s: the database is damaged: %s; nothing was imported (`sqlite3 FILE .recover` makes a new "
             "one of what can be read)",
@@ -126,14 +127,15 @@ static int check(const struct import_go *file, struct error *error)
     if (code == 0)
         code = ask(file, "PRAGMA application_id", NULL, &application, error);
     if (code == 0 && application != 0)
-        return error_set(
+        return base_error_set(
             error, EP_EINVAL,
             "%s: a database of another program (application id %lld); expected one of the Go eventpipe",
             file->path, (long long)application);
     if (code == 0 && version != VERSION)
-        return error_set(error, EP_EINVAL,
-                         "%s: PRAGMA user_version is %lld; expected %d, as in a database of the Go eventpipe",
-                         file->path, (long long)version, VERSION);
+        return base_error_set(
+            error, EP_EINVAL,
+            "%s: PRAGMA user_version is %lld; expected %d, as in a database of the Go eventpipe", file->path,
+            (long long)version, VERSION);
     if (code == 0)
         code = check_whole(file, error);
     if (code == 0)
@@ -143,7 +145,7 @@ static int check(const struct import_go *file, struct error *error)
         code = ask(file, "SELECT 1 FROM items GROUP BY source_id, id HAVING count(*) > 1 LIMIT 1", NULL,
                    &twice, error);
     if (code == 0 && twice != 0)
-        code = error_set(
+        code = base_error_set(
             error, EP_EINVAL,
             "%s: table \"items\" has two rows of one source and id, which the Go eventpipe never writes",
             file->path);
@@ -190,7 +192,7 @@ static int read_sources(struct import_go *file, struct error *error)
             result = step;
     }
     if (code != 0)
-        error_set(error, code, "out of memory");
+        base_error_set(error, code, "out of memory");
     if (code == 0 && result != SQLITE_OK)
         code = fail(file, error);
     sqlite3_finalize(statement);
@@ -229,16 +231,17 @@ int import_go_next(struct import_go *file, struct import_row *row, bool *locked,
     /* A blob before its bytes, a text before its bytes: SQLite converts at the first question. */
     const char *id = (const char *)sqlite3_column_text(file->rows, 0);
     struct json_span uid = {id != NULL ? id : "", (size_t)sqlite3_column_bytes(file->rows, 0)};
-    struct packed data = {sqlite3_column_blob(file->rows, 1), (size_t)sqlite3_column_bytes(file->rows, 1)};
-    struct packed context = {sqlite3_column_blob(file->rows, 2), (size_t)sqlite3_column_bytes(file->rows, 2)};
+    struct msgpack data = {sqlite3_column_blob(file->rows, 1), (size_t)sqlite3_column_bytes(file->rows, 1)};
+    struct msgpack context = {sqlite3_column_blob(file->rows, 2),
+                              (size_t)sqlite3_column_bytes(file->rows, 2)};
     if (data.at == NULL) { /* NULL, or no bytes */
         if (sqlite3_errcode(file->db) == SQLITE_NOMEM)
             return fail(file, error);
-        data = (struct packed){"", 0};
+        data = (struct msgpack){"", 0};
     }
     *locked = sqlite3_column_int(file->rows, 3) != 0;
     int code = import_row_read(row, uid, data, context);
-    return code == 0 ? 1 : error_set(error, code, "out of memory");
+    return code == 0 ? 1 : base_error_set(error, code, "out of memory");
 }
 
 /* ---- open and close ---- */
@@ -266,7 +269,7 @@ int import_go_open(const char *path, import_stop *stop, void *user, struct impor
     struct import_go *file = calloc(1, sizeof *file);
     if (file == NULL || (file->path = strdup(path)) == NULL) {
         free(file);
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     int code = import_copy_make(path, stop, user, &copy, error);
     if (code == 0)

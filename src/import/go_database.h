@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A database that the original eventpipe, a Go package, has written: opened as a private copy, read row by
  * row. */
-#ifndef IMPORT_GO_H
-#define IMPORT_GO_H
+#ifndef IMPORT_GO_DATABASE_H
+#define IMPORT_GO_DATABASE_H
 
 #include "src/import/copy.h"
 #include "src/import/row.h"
@@ -17,7 +17,7 @@ struct import_go_source {
 /*
  * Never writes to the file nor beside it; a log or journal beside it is taken in. stop is asked while it is
  * copied; when this returns, the copy has no name any more, so it is gone with the process at the latest.
- * EP_EBUSY: it is in use; EP_ESTATE: told to stop; EP_EINVAL: not such a database (the words: what was
+ * EP_EBUSY: it is in use; EP_ESTATE: told to stop; EP_EINVAL: not such a database (the message: what was
  * expected); others as import_copy_make.
  */
 int import_go_open(const char *path, import_stop *stop, void *user, struct import_go **out,

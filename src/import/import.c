@@ -27,7 +27,7 @@ static int add_part(struct import *import, const struct import_go_source *from,
         import->parts = parts;
     if (parts == NULL || at_stage == NULL) {
         free(at_stage);
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     parts[import->part_count++] = (struct import_part){.from = from->id,
                                                        .cursor = from->cursor,
@@ -46,8 +46,8 @@ static const struct source_config *find_source(const struct config *config, cons
 
 static void add_name(struct json_out *names, const char *name)
 {
-    json_out_words(names, names->bytes > 0 ? ", " : "");
-    json_out_words(names, name);
+    json_write_text(names, names->bytes > 0 ? ", " : "");
+    json_write_text(names, name);
 }
 
 static int lacks_source(const struct config *config, const char *id, bool renamed, struct error *error)
@@ -55,10 +55,11 @@ static int lacks_source(const struct config *config, const char *id, bool rename
     struct json_out names = {0};
     for (size_t i = 0; i < config->source_count; i++)
         add_name(&names, config->sources[i].id);
-    error_set(error, EP_ECONFIG, "the configuration has no source \"%s\"; it has %s%s. Nothing was imported",
-              id, names.text != NULL ? names.text : "none",
-              renamed ? "" : " (--source ID imports one source of the file, --as ID under another id)");
-    json_out_free(&names);
+    base_error_set(error, EP_ECONFIG,
+                   "the configuration has no source \"%s\"; it has %s%s. Nothing was imported", id,
+                   names.text != NULL ? names.text : "none",
+                   renamed ? "" : " (--source ID imports one source of the file, --as ID under another id)");
+    json_write_free(&names);
     return error->code;
 }
 
@@ -68,9 +69,9 @@ static int lacks_part(const struct import_go_source *sources, size_t count, cons
     struct json_out names = {0};
     for (size_t i = 0; i < count; i++)
         add_name(&names, sources[i].id);
-    error_set(error, EP_ENOENT, "the file has no source \"%s\"; it has %s", only,
-              names.text != NULL ? names.text : "none");
-    json_out_free(&names);
+    base_error_set(error, EP_ENOENT, "the file has no source \"%s\"; it has %s", only,
+                   names.text != NULL ? names.text : "none");
+    json_write_free(&names);
     return error->code;
 }
 
@@ -82,8 +83,8 @@ int import_plan(struct import_go *file, const struct config *config, const char 
     struct import import = {.file = file};
     int code = 0;
     if (as != NULL && only == NULL && count > 1)
-        return error_set(error, EP_EINVAL, "--as: the file has %zu sources; say with --source which is meant",
-                         count);
+        return base_error_set(error, EP_EINVAL,
+                              "--as: the file has %zu sources; say with --source which is meant", count);
     for (size_t i = 0; code == 0 && i < count; i++) {
         if (only != NULL && strcmp(only, sources[i].id) != 0)
             continue;
@@ -118,15 +119,15 @@ static int by_name(const void *left, const void *right)
 
 static void put_done(struct json_out *done, const char *stage)
 {
-    json_out_words(done, stage);
-    json_out_words(done, "\n");
+    json_write_text(done, stage);
+    json_write_text(done, "\n");
 }
 
 /* The list of stages done as the store keeps it. */
 static int put_marks(const struct source_config *source, struct import_row *row, struct json_out *done)
 {
-    json_out_reset(done);
-    json_out_words(done, "");
+    json_write_reset(done);
+    json_write_text(done, "");
     if (row->mark_count > 1)
         qsort(row->marks, row->mark_count, sizeof *row->marks, by_name);
     for (size_t i = 0; i < source->stage_count; i++)
@@ -171,7 +172,7 @@ static int next_row(struct store_import_row *out, void *user)
     struct import *import = user;
     int code = 0;
     if (import->failed) {
-        error_set(import->error, EP_ENOMEM, "out of memory");
+        base_error_set(import->error, EP_ENOMEM, "out of memory");
         return EP_ENOMEM;
     }
     while (code == 0 && import->at < import->part_count) {
@@ -191,7 +192,7 @@ static int next_row(struct store_import_row *out, void *user)
         return code;
     struct import_part *part = &import->parts[import->at];
     if (put_marks(part->source, &import->row, &import->done) != 0) {
-        error_set(import->error, EP_ENOMEM, "out of memory");
+        base_error_set(import->error, EP_ENOMEM, "out of memory");
         return EP_ENOMEM;
     }
     *out = (struct store_import_row){
@@ -213,7 +214,7 @@ static void took_row(const struct store_import_row *stored, bool is_new, void *u
         part->known++;
         return;
     }
-    size_t position = chain_next(part->source, stored->done);
+    size_t position = process_chain_next(part->source, stored->done);
     part->imported++;
     part->locked += import->locked;
     if (stored->event.dead != STORE_REASON_NONE)
@@ -254,7 +255,7 @@ int import_run(struct import *import, struct store *store, bool trial, uint64_t 
         return run_without_store(import);
     struct store_import_cursor *cursors = calloc(import->part_count + 1, sizeof *cursors);
     if (cursors == NULL)
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     for (size_t i = 0; i < import->part_count; i++)
         cursors[i] = (struct store_import_cursor){.source = import->parts[i].store_id,
                                                   .cursor = import->parts[i].cursor};
@@ -269,7 +270,7 @@ int import_run(struct import *import, struct store *store, bool trial, uint64_t 
     };
     int code = store_import(store, &all);
     if (code != 0 && error->code == 0) /* else the file's reader has said why */
-        error_set(error, code, "%s", store_words(store));
+        base_error_set(error, code, "%s", store_errmsg(store));
     for (size_t i = 0; i < import->part_count; i++)
         import->parts[i].cursor_set = code == 0 && cursors[i].set;
     free(cursors);
@@ -289,6 +290,6 @@ void import_close(struct import *import)
     }
     free(import->parts);
     import_row_free(&import->row);
-    json_out_free(&import->done);
+    json_write_free(&import->done);
     *import = (struct import){0};
 }

@@ -17,13 +17,13 @@
 #include <string.h>
 
 #include "src/base/hash.h"
-#include "src/source/source.h"
 #include "src/base/utf8.h"
+#include "src/source/source.h"
 
 static const char *const kinds[] = {
-    [PACKED_NIL] = "nil",        [PACKED_BOOL] = "a boolean", [PACKED_INTEGER] = "an integer",
-    [PACKED_FLOAT] = "a float",  [PACKED_TEXT] = "text",      [PACKED_BYTES] = "bytes",
-    [PACKED_ARRAY] = "an array", [PACKED_MAP] = "a map",      [PACKED_EXTENSION] = "an extension",
+    [MSGPACK_NIL] = "nil",        [MSGPACK_BOOL] = "a boolean", [MSGPACK_INTEGER] = "an integer",
+    [MSGPACK_FLOAT] = "a float",  [MSGPACK_TEXT] = "text",      [MSGPACK_BYTES] = "bytes",
+    [MSGPACK_ARRAY] = "an array", [MSGPACK_MAP] = "a map",      [MSGPACK_EXTENSION] = "an extension",
 };
 
 /* ---- parts ---- */
@@ -32,29 +32,30 @@ static const char *const kinds[] = {
  * instead, so that two of them never become one. NULL without memory. */
 static char *uid_of(struct json_span id)
 {
-    char hash[DIGEST_UID_DIGITS + 1];
+    char hash[HASH_UID_DIGITS + 1];
 
-    if (id.bytes > 0 && id.bytes <= UID_BYTES_MAX && utf8_valid(id.at, id.bytes) &&
+    if (id.bytes > 0 && id.bytes <= UID_BYTES_MAX && base_utf8_valid(id.at, id.bytes) &&
         memchr(id.at, '\0', id.bytes) == NULL)
         return strndup(id.at, id.bytes);
-    digest_hex(id.at, id.bytes, hash, DIGEST_UID_DIGITS);
+    base_hash_hex(id.at, id.bytes, hash, HASH_UID_DIGITS);
     return strdup(hash);
 }
 
 /* The one value that the bytes are. */
-static int whole_value(struct packed bytes, struct packed *value, struct error *error)
+static int whole_value(struct msgpack bytes, struct msgpack *value, struct error *error)
 {
-    int code = packed_first(bytes, value, error);
+    int code = json_msgpack_first(bytes, value, error);
     if (code == 0 && value->bytes != bytes.bytes)
-        code = error_set(error, EP_EGARBAGE, "%zu bytes follow its end", bytes.bytes - value->bytes);
+        code = base_error_set(error, EP_EPROTO, "%zu bytes follow its end", bytes.bytes - value->bytes);
     return code;
 }
 
-static int expect_map(const char *what, struct packed value, struct error *error)
+static int expect_map(const char *what, struct msgpack value, struct error *error)
 {
-    if (packed_kind(value) == PACKED_MAP)
+    if (json_msgpack_kind(value) == MSGPACK_MAP)
         return 0;
-    return error_set(error, EP_EGARBAGE, "%sexpected a map, found %s", what, kinds[packed_kind(value)]);
+    return base_error_set(error, EP_EPROTO, "%sexpected a map, found %s", what,
+                          kinds[json_msgpack_kind(value)]);
 }
 
 /* ---- the event ---- */
@@ -63,10 +64,10 @@ static int expect_map(const char *what, struct packed value, struct error *error
 static void add_uid(struct import_row *row)
 {
     struct json_out *out = &row->spare;
-    json_out_words(out, "{\"uid\":");
-    json_out_string(out, row->uid, strlen(row->uid));
-    json_out_words(out, row->data.bytes > 2 ? "," : ""); /* of {} nothing but the bracket is left */
-    json_out_raw(out, row->data.text + 1, row->data.bytes - 1);
+    json_write_text(out, "{\"uid\":");
+    json_write_string(out, row->uid, strlen(row->uid));
+    json_write_text(out, row->data.bytes > 2 ? "," : ""); /* of {} nothing but the bracket is left */
+    json_write_raw(out, row->data.text + 1, row->data.bytes - 1);
     struct json_out swap = row->data;
     row->data = *out;
     *out = swap;
@@ -83,20 +84,20 @@ static int take_member(struct json_span event, const char *pointer, char **out)
     return *out != NULL ? 0 : EP_ENOMEM;
 }
 
-static int read_event(struct import_row *row, struct packed data)
+static int read_event(struct import_row *row, struct msgpack data)
 {
-    struct packed value;
+    struct msgpack value;
     struct json_span found;
     int code = whole_value(data, &value, &row->error);
     if (code == 0)
         code = expect_map("", value, &row->error);
     if (code == 0)
-        code = packed_json(value, &row->data, &row->error);
+        code = json_msgpack_json(value, &row->data, &row->error);
     struct json_span event = {row->data.text, row->data.bytes};
     if (code == 0)
         code = take_member(event, "/uid", &row->other_uid);
     if (code == 0)
-        code = take_member(event, "/address", &row->device);
+        code = take_member(event, "/address", &row->address);
     if (code == 0)
         code = take_member(event, "/type", &row->type);
     if (code != 0)
@@ -107,7 +108,7 @@ static int read_event(struct import_row *row, struct packed data)
     }
     if (!json_find(event, "/uid", &found))
         add_uid(row);
-    row->event.device = row->device;
+    row->event.address = row->address;
     row->event.type = row->type;
     row->event.data = row->data.text;
     row->event.data_bytes = row->data.bytes;
@@ -116,20 +117,23 @@ static int read_event(struct import_row *row, struct packed data)
 
 /* ---- the context ---- */
 
-/* Names are gathered in one text, each with its NUL; their pointers are set once it grows no more. */
-static int see_mark(struct packed key, struct packed value, void *user)
+/* Names are collected in one text, each with its NUL; their pointers are set once it grows no more. */
+static int on_mark(struct msgpack key, struct msgpack value, void *user)
 {
     struct import_row *row = user;
     struct json_span name;
-    if (packed_kind(key) != PACKED_TEXT || !packed_content(key, &name))
-        return error_set(&row->error, EP_EGARBAGE, "processedStages: a stage's name is %s, expected text",
-                         kinds[packed_kind(key)]);
+    if (json_msgpack_kind(key) != MSGPACK_TEXT || !json_msgpack_content(key, &name))
+        return base_error_set(&row->error, EP_EPROTO, "processedStages: a stage's name is %s, expected text",
+                              kinds[json_msgpack_kind(key)]);
     if (memchr(name.at, '\0', name.bytes) != NULL || memchr(name.at, '\n', name.bytes) != NULL)
-        return error_set(&row->error, EP_EGARBAGE,
-                         "processedStages: a stage's name has a line feed or NUL in it, and cannot be kept");
-    if (packed_kind(value) != PACKED_BOOL)
-        return error_set(&row->error, EP_EGARBAGE, "processedStages: %.*s: expected true or false, found %s",
-                         (int)(name.bytes < 200 ? name.bytes : 200), name.at, kinds[packed_kind(value)]);
+        return base_error_set(
+            &row->error, EP_EPROTO,
+            "processedStages: a stage's name has a line feed or NUL in it, and cannot be kept");
+    if (json_msgpack_kind(value) != MSGPACK_BOOL)
+        return base_error_set(&row->error, EP_EPROTO,
+                              "processedStages: %.*s: expected true or false, found %s",
+                              (int)(name.bytes < 200 ? name.bytes : 200), name.at,
+                              kinds[json_msgpack_kind(value)]);
     if (row->mark_count == row->mark_room) {
         size_t room = row->mark_room == 0 ? 16 : 2 * row->mark_room;
         struct import_mark *marks = reallocarray(row->marks, room, sizeof *marks);
@@ -138,9 +142,9 @@ static int see_mark(struct packed key, struct packed value, void *user)
         row->marks = marks;
         row->mark_room = room;
     }
-    row->marks[row->mark_count++].done = packed_bool(value);
-    json_out_raw(&row->names, name.at, name.bytes);
-    json_out_raw(&row->names, "", 1);
+    row->marks[row->mark_count++].done = json_msgpack_bool(value);
+    json_write_raw(&row->names, name.at, name.bytes);
+    json_write_raw(&row->names, "", 1);
     return row->names.failed ? EP_ENOMEM : 0;
 }
 
@@ -159,14 +163,14 @@ static void name_marks(struct import_row *row)
     row->mark_count = kept;
 }
 
-static int read_marks(struct import_row *row, struct packed context)
+static int read_marks(struct import_row *row, struct msgpack context)
 {
-    struct packed stages;
-    if (!packed_find(context, "processedStages", &stages) || packed_kind(stages) == PACKED_NIL)
+    struct msgpack stages;
+    if (!json_msgpack_find(context, "processedStages", &stages) || json_msgpack_kind(stages) == MSGPACK_NIL)
         return 0;
     int code = expect_map("processedStages: ", stages, &row->error);
     if (code == 0)
-        code = packed_each_member(stages, see_mark, row);
+        code = json_msgpack_each_member(stages, on_mark, row);
     if (code == 0)
         name_marks(row);
     else
@@ -174,25 +178,26 @@ static int read_marks(struct import_row *row, struct packed context)
     return code;
 }
 
-static int read_context(struct import_row *row, struct packed bytes)
+static int read_context(struct import_row *row, struct msgpack bytes)
 {
-    struct packed context, map;
+    struct msgpack context, map;
     if (bytes.at == NULL || bytes.bytes == 0)
         return 0;
     int code = whole_value(bytes, &context, &row->error);
-    if (code == 0 && packed_kind(context) == PACKED_NIL)
+    if (code == 0 && json_msgpack_kind(context) == MSGPACK_NIL)
         return 0;
     if (code == 0)
         code = expect_map("", context, &row->error);
     if (code == 0)
         code = read_marks(row, context);
-    if (code != 0 || !packed_find(context, "pipelineContext", &map) || packed_kind(map) == PACKED_NIL)
+    if (code != 0 || !json_msgpack_find(context, "pipelineContext", &map) ||
+        json_msgpack_kind(map) == MSGPACK_NIL)
         return code;
     code = expect_map("pipelineContext: ", map, &row->error);
     if (code == 0)
-        code = packed_json(map, &row->context, &row->error);
-    if (code == EP_EGARBAGE)
-        json_out_reset(&row->context);
+        code = json_msgpack_json(map, &row->context, &row->error);
+    if (code == EP_EPROTO)
+        json_write_reset(&row->context);
     return code;
 }
 
@@ -201,19 +206,19 @@ static int read_context(struct import_row *row, struct packed bytes)
 static void forget(struct import_row *row)
 {
     free(row->uid);
-    free(row->device);
+    free(row->address);
     free(row->type);
     free(row->other_uid);
-    row->uid = row->device = row->type = row->other_uid = NULL;
+    row->uid = row->address = row->type = row->other_uid = NULL;
     row->event = (struct store_event){0};
     row->mark_count = 0;
-    json_out_reset(&row->context);
-    json_out_reset(&row->data);
-    json_out_reset(&row->spare);
-    json_out_reset(&row->names);
+    json_write_reset(&row->context);
+    json_write_reset(&row->data);
+    json_write_reset(&row->spare);
+    json_write_reset(&row->names);
 }
 
-int import_row_read(struct import_row *row, struct json_span id, struct packed data, struct packed context)
+int import_row_read(struct import_row *row, struct json_span id, struct msgpack data, struct msgpack context)
 {
     forget(row);
     row->uid = uid_of(id);
@@ -221,24 +226,24 @@ int import_row_read(struct import_row *row, struct json_span id, struct packed d
         return EP_ENOMEM;
     row->event.uid = row->uid;
     int code = read_event(row, data);
-    if (code == EP_EGARBAGE) {
+    if (code == EP_EPROTO) {
         row->event.dead = STORE_REASON_CORRUPT;
         row->event.data = data.at != NULL ? data.at : "";
         row->event.data_bytes = data.bytes;
-        error_prefix(&row->error, "its data in the database of the Go eventpipe cannot be read");
+        base_error_prefix(&row->error, "its data in the database of the Go eventpipe cannot be read");
     } else if (code != 0) {
         return code;
     }
     struct error first = row->error;
     code = read_context(row, context);
-    if (code == EP_EGARBAGE) {
-        error_prefix(&row->error, "its context in the database of the Go eventpipe cannot be read");
+    if (code == EP_EPROTO) {
+        base_error_prefix(&row->error, "its context in the database of the Go eventpipe cannot be read");
         code = 0;
         if (row->event.dead != STORE_REASON_NONE)
             row->error = first;
         row->event.dead = STORE_REASON_CORRUPT;
     }
-    row->event.words = row->event.dead != STORE_REASON_NONE ? row->error.words : NULL;
+    row->event.error = row->event.dead != STORE_REASON_NONE ? row->error.message : NULL;
     return code;
 }
 
@@ -246,9 +251,9 @@ void import_row_free(struct import_row *row)
 {
     forget(row);
     free(row->marks);
-    json_out_free(&row->context);
-    json_out_free(&row->data);
-    json_out_free(&row->spare);
-    json_out_free(&row->names);
+    json_write_free(&row->context);
+    json_write_free(&row->data);
+    json_write_free(&row->spare);
+    json_write_free(&row->names);
     *row = (struct import_row){0};
 }

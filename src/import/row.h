@@ -21,14 +21,14 @@ struct import_row {
     size_t mark_count;
     char *other_uid; /* the event itself names another uid than the row */
 
-    char *uid, *device, *type;
+    char *uid, *address, *type;
     struct json_out data, spare, names;
     size_t mark_room;
     struct error error;
 };
 
 /* What stands in the row; context.at NULL = it is NULL. 0 or EP_ENOMEM: all else is said in row->event. */
-int import_row_read(struct import_row *row, struct json_span id, struct packed data, struct packed context);
+int import_row_read(struct import_row *row, struct json_span id, struct msgpack data, struct msgpack context);
 void import_row_free(struct import_row *row);
 
 #endif

@@ -14,8 +14,8 @@
 #include <string.h>
 
 #include "src/base/error.h"
-#include "src/json/scan.h"
 #include "src/base/utf8.h"
+#include "src/json/scan.h"
 
 /* ---- finding ---- */
 
@@ -23,7 +23,7 @@
 static const char *string_end(const char *at, const char *end)
 {
     for (at++; at < end;) {
-        at = skip_plain(at, end);
+        at = json_scan_plain(at, end);
         if (at == end)
             break;
         if (*at == '"')
@@ -77,7 +77,7 @@ static const char *value_end(const char *at, const char *end)
 static struct json_span whole_value(struct json_span text)
 {
     const char *end = text.at + text.bytes;
-    const char *at = skip_white(text.at, end);
+    const char *at = json_scan_white(text.at, end);
     return (struct json_span){at, (size_t)(value_end(at, end) - at)};
 }
 
@@ -90,7 +90,7 @@ struct walk {
 static bool walk_open(struct walk *walk, struct json_span value, char open)
 {
     walk->end = value.at + value.bytes;
-    walk->at = skip_white(value.at, walk->end);
+    walk->at = json_scan_white(value.at, walk->end);
     walk->object = open == '{';
     if (walk->at == walk->end || *walk->at != open)
         return false;
@@ -100,10 +100,10 @@ static bool walk_open(struct walk *walk, struct json_span value, char open)
 
 static bool walk_next(struct walk *walk, struct json_span *key, struct json_span *value)
 {
-    const char *at = skip_white(walk->at, walk->end);
+    const char *at = json_scan_white(walk->at, walk->end);
 
     if (at < walk->end && *at == ',')
-        at = skip_white(at + 1, walk->end);
+        at = json_scan_white(at + 1, walk->end);
     if (at == walk->end || *at == ']' || *at == '}')
         return false;
     if (walk->object) {
@@ -112,10 +112,10 @@ static bool walk_next(struct walk *walk, struct json_span *key, struct json_span
         key->at = at;
         at = string_end(at, walk->end);
         key->bytes = (size_t)(at - key->at);
-        at = skip_white(at, walk->end);
+        at = json_scan_white(at, walk->end);
         if (at == walk->end || *at != ':')
             return false;
-        at = skip_white(at + 1, walk->end);
+        at = json_scan_white(at + 1, walk->end);
     }
     value->at = at;
     at = value_end(at, walk->end);
@@ -124,7 +124,8 @@ static bool walk_next(struct walk *walk, struct json_span *key, struct json_span
     return value->bytes > 0;
 }
 
-int json_each_element(struct json_span array, int (*see)(struct json_span element, void *user), void *user)
+int json_each_element(struct json_span array, int (*on_element)(struct json_span element, void *user),
+                      void *user)
 {
     struct walk walk;
     struct json_span element;
@@ -133,12 +134,12 @@ int json_each_element(struct json_span array, int (*see)(struct json_span elemen
     if (!walk_open(&walk, array, '['))
         return EP_EINVAL;
     while (result == 0 && walk_next(&walk, NULL, &element))
-        result = see(element, user);
+        result = on_element(element, user);
     return result;
 }
 
 int json_each_member(struct json_span object,
-                     int (*see)(struct json_span key, struct json_span value, void *user), void *user)
+                     int (*on_member)(struct json_span key, struct json_span value, void *user), void *user)
 {
     struct walk walk;
     struct json_span key, value;
@@ -147,7 +148,7 @@ int json_each_member(struct json_span object,
     if (!walk_open(&walk, object, '{'))
         return EP_EINVAL;
     while (result == 0 && walk_next(&walk, &key, &value))
-        result = see(key, value, user);
+        result = on_member(key, value, user);
     return result;
 }
 
@@ -196,7 +197,7 @@ static bool find_step(struct json_span *value, const char *step, const char *ste
         return false;
     size_t index = 0;
     for (; step < step_end; step++) {
-        if (!is_digit(*step) || index > SIZE_MAX / 16)
+        if (!json_scan_is_digit(*step) || index > SIZE_MAX / 16)
             return false;
         index = index * 10 + (size_t)(*step - '0');
     }
@@ -229,11 +230,11 @@ bool json_find(struct json_span text, const char *pointer, struct json_span *out
 char json_kind(struct json_span value)
 {
     const char *end = value.at + value.bytes;
-    const char *at = skip_white(value.at, end);
+    const char *at = json_scan_white(value.at, end);
 
     if (at == end)
         return '\0';
-    return *at == '-' || is_digit(*at) ? '0' : *at;
+    return *at == '-' || json_scan_is_digit(*at) ? '0' : *at;
 }
 
 /* Four hex digits, or -1. */
@@ -244,7 +245,7 @@ static long hex_point(const char *at, const char *end)
     if (end - at < 4)
         return -1;
     for (int i = 0; i < 4; i++) {
-        int digit = hex_digit(at[i]);
+        int digit = json_scan_hex_digit(at[i]);
         if (digit < 0)
             return -1;
         point = point * 16 + digit;
@@ -291,7 +292,7 @@ static size_t decode_string(const char *at, const char *end, char *out, uint32_t
             break;
         char c = *at++;
         if (c == 'u') {
-            out += utf8_put(escaped_point(&at, end, nul), out);
+            out += base_utf8_put(escaped_point(&at, end, nul), out);
             continue;
         }
         const char *found = c == '\0' ? NULL : strchr(from, c);
@@ -340,10 +341,10 @@ bool json_int64(struct json_span value, int64_t *out)
 
     if (negative)
         at++;
-    if (at == end || !is_digit(*at))
+    if (at == end || !json_scan_is_digit(*at))
         return false;
-    /* gathered below zero, where there is room for one more */
-    for (; at < end && is_digit(*at); at++)
+    /* collected below zero, where there is room for one more */
+    for (; at < end && json_scan_is_digit(*at); at++)
         if (__builtin_mul_overflow(number, 10, &number) || __builtin_sub_overflow(number, *at - '0', &number))
             return false;
     if (at < end && *at == '.') /* 12.0 is whole; 1e3 is left alone: who writes it means a measurement */

@@ -26,9 +26,10 @@ bool json_find(struct json_span text, const char *pointer, struct json_span *out
 /* Calls see for each element of an array / member of an object, in order; see returns 0 to go on. -1: not of
  * that kind; otherwise what the last call of see returned. A key is the string with its quotes: json_text
  * decodes it. */
-int json_each_element(struct json_span array, int (*see)(struct json_span element, void *user), void *user);
+int json_each_element(struct json_span array, int (*on_element)(struct json_span element, void *user),
+                      void *user);
 int json_each_member(struct json_span object,
-                     int (*see)(struct json_span key, struct json_span value, void *user), void *user);
+                     int (*on_member)(struct json_span key, struct json_span value, void *user), void *user);
 char json_kind(struct json_span value); /* '{' '[' '"' '0' (number) 't' 'f' 'n' */
 /* A string's or number's text, decoded, malloc'd: how uid, type, cursor... are taken out. NULL for other
  * kinds. A NUL in a string becomes U+FFFD. */
@@ -39,28 +40,28 @@ char *json_text_exact(struct json_span value, size_t *bytes);
 bool json_int64(struct json_span value, int64_t *out);
 
 /* A growing text. All functions return 0 or EP_ENOMEM and may be chained; the first failure sticks. Free with
- * json_out_free. */
+ * json_write_free. */
 struct json_out {
     char *text; /* always NUL-terminated once something was added */
     size_t bytes, room;
     bool failed;
 };
-void json_out_raw(struct json_out *out, const char *text, size_t bytes);
-void json_out_words(struct json_out *out, const char *text); /* as raw, NUL-terminated */
-void json_out_string(struct json_out *out, const char *text,
-                     size_t bytes); /* quoted, escaped; invalid UTF-8 -> U+FFFD */
-void json_out_base64(struct json_out *out, const void *data, size_t bytes); /* quoted */
-void json_out_uint(struct json_out *out, uint64_t value);
-void json_out_int(struct json_out *out, int64_t value);
+void json_write_raw(struct json_out *out, const char *text, size_t bytes);
+void json_write_text(struct json_out *out, const char *text); /* as raw, NUL-terminated */
+void json_write_string(struct json_out *out, const char *text,
+                       size_t bytes); /* quoted, escaped; invalid UTF-8 -> U+FFFD */
+void json_write_base64(struct json_out *out, const void *data, size_t bytes); /* quoted */
+void json_write_uint(struct json_out *out, uint64_t value);
+void json_write_int(struct json_out *out, int64_t value);
 /* A member of an object, its name written as it is: begins with a comma unless it is the first. _key writes
  * the name alone; the value is to follow. */
-void json_out_key(struct json_out *out, const char *name);
-void json_out_member_uint(struct json_out *out, const char *name, uint64_t value);
-void json_out_member_text(struct json_out *out, const char *name, const char *text); /* NULL: null */
+void json_write_key(struct json_out *out, const char *name);
+void json_write_member_uint(struct json_out *out, const char *name, uint64_t value);
+void json_write_member_text(struct json_out *out, const char *name, const char *text); /* NULL: null */
 /* A value on one line: white space between tokens that holds line breaks is dropped, all else is kept byte
  * for byte. */
-void json_out_line(struct json_out *out, struct json_span value);
-void json_out_reset(struct json_out *out);
-void json_out_free(struct json_out *out);
+void json_write_line(struct json_out *out, struct json_span value);
+void json_write_reset(struct json_out *out);
+void json_write_free(struct json_out *out);
 
 #endif

@@ -8,8 +8,8 @@
 	%D%/msgpack_json.c \
 	%D%/msgpack_write.c \
 	%D%/msgpack_write.h \
-	%D%/pieces.c \
-	%D%/pieces.h \
+	%D%/split.c \
+	%D%/split.h \
 	%D%/scan.h \
 	%D%/validate.c \
 	%D%/write.c

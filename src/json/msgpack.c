@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * MessagePack, read in place. Pure: any process, any thread, no state; only packed_text takes memory.
+ * MessagePack, read in place. Pure: any process, any thread, no state; only json_msgpack_text takes memory.
  *
  * Invariants:
- * 1. Nothing is read outside the span, whatever it holds, so that a span that packed_first never saw does no
- * harm.
+ * 1. Nothing is read outside the span, whatever it holds, so that a span that json_msgpack_first never saw
+ * does no harm.
  * 2. Nothing recurses. To know where a value ends it is enough to count the values that are still to come; as
  * each takes a byte at least, a count above the bytes that are left is a lie, found out before anything is
  * done for it. So the work is bounded by the bytes that came, never by what they claim.
  * 3. Of two members of one name the first counts, as in json.c.
  *
  * 0xC1, which MessagePack leaves unused, is taken for a value of one byte: where it stands in an event, the
- * event is unreadable (packed_json says so), but the end of the event, and so the next one, is still found.
+ * event is unreadable (json_msgpack_json says so), but the end of the event, and so the next one, is still
+ * found.
  */
 #include "src/json/msgpack.h"
 
@@ -19,10 +20,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/json/msgpack_head.h"
 #include "src/base/utf8.h"
+#include "src/json/msgpack_head.h"
 
-uint64_t packed_big_endian(const char *at, size_t size)
+uint64_t json_msgpack_big_endian(const char *at, size_t size)
 {
     uint64_t number = 0;
 
@@ -40,36 +41,39 @@ struct layout {
 
 #define LAYOUT_FIRST 0xC0
 static const struct layout layouts[] = {
-    {PACKED_NIL, 0, 0},        {PACKED_EXTENSION, 0, 0}, {PACKED_BOOL, 0, 0},      {PACKED_BOOL, 0, 0},
-    {PACKED_BYTES, 1, 0},      {PACKED_BYTES, 2, 0},     {PACKED_BYTES, 4, 0},     {PACKED_EXTENSION, 1, 1},
-    {PACKED_EXTENSION, 2, 1},  {PACKED_EXTENSION, 4, 1}, {PACKED_FLOAT, 0, 4},     {PACKED_FLOAT, 0, 8},
-    {PACKED_INTEGER, 0, 1},    {PACKED_INTEGER, 0, 2},   {PACKED_INTEGER, 0, 4},   {PACKED_INTEGER, 0, 8},
-    {PACKED_INTEGER, 0, 1},    {PACKED_INTEGER, 0, 2},   {PACKED_INTEGER, 0, 4},   {PACKED_INTEGER, 0, 8},
-    {PACKED_EXTENSION, 0, 2},  {PACKED_EXTENSION, 0, 3}, {PACKED_EXTENSION, 0, 5}, {PACKED_EXTENSION, 0, 9},
-    {PACKED_EXTENSION, 0, 17}, {PACKED_TEXT, 1, 0},      {PACKED_TEXT, 2, 0},      {PACKED_TEXT, 4, 0},
-    {PACKED_ARRAY, 2, 0},      {PACKED_ARRAY, 4, 0},     {PACKED_MAP, 2, 0},       {PACKED_MAP, 4, 0},
+    {MSGPACK_NIL, 0, 0},        {MSGPACK_EXTENSION, 0, 0}, {MSGPACK_BOOL, 0, 0},
+    {MSGPACK_BOOL, 0, 0},       {MSGPACK_BYTES, 1, 0},     {MSGPACK_BYTES, 2, 0},
+    {MSGPACK_BYTES, 4, 0},      {MSGPACK_EXTENSION, 1, 1}, {MSGPACK_EXTENSION, 2, 1},
+    {MSGPACK_EXTENSION, 4, 1},  {MSGPACK_FLOAT, 0, 4},     {MSGPACK_FLOAT, 0, 8},
+    {MSGPACK_INTEGER, 0, 1},    {MSGPACK_INTEGER, 0, 2},   {MSGPACK_INTEGER, 0, 4},
+    {MSGPACK_INTEGER, 0, 8},    {MSGPACK_INTEGER, 0, 1},   {MSGPACK_INTEGER, 0, 2},
+    {MSGPACK_INTEGER, 0, 4},    {MSGPACK_INTEGER, 0, 8},   {MSGPACK_EXTENSION, 0, 2},
+    {MSGPACK_EXTENSION, 0, 3},  {MSGPACK_EXTENSION, 0, 5}, {MSGPACK_EXTENSION, 0, 9},
+    {MSGPACK_EXTENSION, 0, 17}, {MSGPACK_TEXT, 1, 0},      {MSGPACK_TEXT, 2, 0},
+    {MSGPACK_TEXT, 4, 0},       {MSGPACK_ARRAY, 2, 0},     {MSGPACK_ARRAY, 4, 0},
+    {MSGPACK_MAP, 2, 0},        {MSGPACK_MAP, 4, 0},
 };
 static_assert(sizeof layouts / sizeof layouts[0] == 0xE0 - LAYOUT_FIRST,
               "one layout for each of 0xC0 to 0xDF");
 
 /* Formats that hold a small number, length or count in their own bits. */
-static void read_short(unsigned char format, struct packed_head *head, uint64_t *content)
+static void read_short(unsigned char format, struct msgpack_head *head, uint64_t *content)
 {
     if (format < 0x80 || format >= 0xE0) {
-        head->kind = PACKED_INTEGER;
+        head->kind = MSGPACK_INTEGER;
     } else if (format < 0x90) {
-        head->kind = PACKED_MAP;
+        head->kind = MSGPACK_MAP;
         head->values = 2 * (uint64_t)(format & 0x0F);
     } else if (format < 0xA0) {
-        head->kind = PACKED_ARRAY;
+        head->kind = MSGPACK_ARRAY;
         head->values = format & 0x0F;
     } else {
-        head->kind = PACKED_TEXT;
+        head->kind = MSGPACK_TEXT;
         *content = format & 0x1F;
     }
 }
 
-bool packed_head_read(struct packed text, struct packed_head *head)
+bool json_msgpack_head_read(struct msgpack text, struct msgpack_head *head)
 {
     uint64_t content = 0, length = 0;
     size_t before = 1; /* bytes before the content */
@@ -77,7 +81,7 @@ bool packed_head_read(struct packed text, struct packed_head *head)
     if (text.bytes == 0)
         return false;
     unsigned char format = (unsigned char)text.at[0];
-    *head = (struct packed_head){.format = format};
+    *head = (struct msgpack_head){.format = format};
     if (format < LAYOUT_FIRST || format >= 0xE0) {
         read_short(format, head, &content);
     } else {
@@ -85,11 +89,11 @@ bool packed_head_read(struct packed text, struct packed_head *head)
         before += layout->length_bytes;
         if (text.bytes < before)
             return false;
-        length = packed_big_endian(text.at + 1, layout->length_bytes);
-        head->kind = (enum packed_kind)layout->kind;
+        length = json_msgpack_big_endian(text.at + 1, layout->length_bytes);
+        head->kind = (enum msgpack_kind)layout->kind;
         content = layout->fixed_bytes;
-        if (head->kind == PACKED_ARRAY || head->kind == PACKED_MAP)
-            head->values = head->kind == PACKED_MAP ? 2 * length : length;
+        if (head->kind == MSGPACK_ARRAY || head->kind == MSGPACK_MAP)
+            head->values = head->kind == MSGPACK_MAP ? 2 * length : length;
         else
             content += length;
     }
@@ -98,7 +102,7 @@ bool packed_head_read(struct packed text, struct packed_head *head)
     head->content = text.at + before;
     head->content_bytes = (size_t)content;
     head->bytes = before + (size_t)content;
-    if (head->kind == PACKED_EXTENSION && content > 0) { /* its first byte is its type */
+    if (head->kind == MSGPACK_EXTENSION && content > 0) { /* its first byte is its type */
         head->extension = (signed char)head->content[0];
         head->content++;
         head->content_bytes--;
@@ -106,10 +110,10 @@ bool packed_head_read(struct packed text, struct packed_head *head)
     return true;
 }
 
-uint64_t packed_head_integer(const struct packed_head *head, bool *negative)
+uint64_t json_msgpack_head_integer(const struct msgpack_head *head, bool *negative)
 {
     size_t bits = 8 * head->content_bytes;
-    uint64_t number = packed_big_endian(head->content, head->content_bytes);
+    uint64_t number = json_msgpack_big_endian(head->content, head->content_bytes);
 
     if (bits == 0)
         number = (uint64_t)(int64_t)(signed char)head->format;
@@ -120,62 +124,63 @@ uint64_t packed_head_integer(const struct packed_head *head, bool *negative)
     return number;
 }
 
-int packed_first(struct packed text, struct packed *value, struct error *error)
+int json_msgpack_first(struct msgpack text, struct msgpack *value, struct error *error)
 {
     size_t at = 0;
     uint64_t pending = 1; /* values that are still to come; never more than bytes that are left */
 
     while (pending > 0) {
-        struct packed_head head;
-        if (!packed_head_read((struct packed){text.at + at, text.bytes - at}, &head))
-            return error_set(error, EP_EGARBAGE, "MessagePack ends within the value at byte %zu of %zu", at,
-                             text.bytes);
+        struct msgpack_head head;
+        if (!json_msgpack_head_read((struct msgpack){text.at + at, text.bytes - at}, &head))
+            return base_error_set(error, EP_EPROTO, "MessagePack ends within the value at byte %zu of %zu",
+                                  at, text.bytes);
         pending--;
         size_t left = text.bytes - at - head.bytes;
         if (head.values > left || pending > left - head.values) {
             unsigned long long announced = pending + head.values;
-            return error_set(error, EP_EGARBAGE,
-                             "MessagePack: at byte %zu %llu values are announced, but %zu bytes are left", at,
-                             announced, left);
+            return base_error_set(
+                error, EP_EPROTO,
+                "MessagePack: at byte %zu %llu values are announced, but %zu bytes are left", at, announced,
+                left);
         }
         pending += head.values;
         at += head.bytes;
     }
-    *value = (struct packed){text.at, at};
+    *value = (struct msgpack){text.at, at};
     return 0;
 }
 
-enum packed_kind packed_kind(struct packed value)
+enum msgpack_kind json_msgpack_kind(struct msgpack value)
 {
-    struct packed_head head;
-    return packed_head_read(value, &head) ? head.kind : PACKED_NIL;
+    struct msgpack_head head;
+    return json_msgpack_head_read(value, &head) ? head.kind : MSGPACK_NIL;
 }
 
-bool packed_bool(struct packed value)
+bool json_msgpack_bool(struct msgpack value)
 {
     return value.bytes > 0 && (unsigned char)value.at[0] == 0xC3;
 }
 
-bool packed_content(struct packed value, struct json_span *content)
+bool json_msgpack_content(struct msgpack value, struct json_span *content)
 {
-    struct packed_head head;
+    struct msgpack_head head;
 
-    if (!packed_head_read(value, &head) || (head.kind != PACKED_TEXT && head.kind != PACKED_BYTES))
+    if (!json_msgpack_head_read(value, &head) || (head.kind != MSGPACK_TEXT && head.kind != MSGPACK_BYTES))
         return false;
     *content = (struct json_span){head.content, head.content_bytes};
     return true;
 }
 
-char *packed_text(struct packed value)
+char *json_msgpack_text(struct msgpack value)
 {
-    struct packed_head head;
+    struct msgpack_head head;
 
-    if (!packed_head_read(value, &head) || head.kind != PACKED_TEXT)
+    if (!json_msgpack_head_read(value, &head) || head.kind != MSGPACK_TEXT)
         return NULL;
     char *text = malloc(head.content_bytes * strlen(UTF8_REPLACEMENT) + 1), *to = text;
     const char *at = head.content, *end = at + head.content_bytes;
     while (text != NULL && at < end) {
-        size_t length = *at == '\0' ? 0 : utf8_length(at, end);
+        size_t length = *at == '\0' ? 0 : base_utf8_length(at, end);
         to = length > 0 ? mempcpy(to, at, length) : stpcpy(to, UTF8_REPLACEMENT);
         at += length > 0 ? length : 1;
     }
@@ -185,75 +190,78 @@ char *packed_text(struct packed value)
 }
 
 /* Takes the first value off the rest. */
-static bool take(struct packed *rest, struct packed *value)
+static bool take(struct msgpack *rest, struct msgpack *value)
 {
-    if (packed_first(*rest, value, NULL) != 0)
+    if (json_msgpack_first(*rest, value, NULL) != 0)
         return false;
     rest->at += value->bytes;
     rest->bytes -= value->bytes;
     return true;
 }
 
-static bool open_container(struct packed value, enum packed_kind kind, struct packed *rest, uint64_t *values)
+static bool open_container(struct msgpack value, enum msgpack_kind kind, struct msgpack *rest,
+                           uint64_t *values)
 {
-    struct packed_head head;
+    struct msgpack_head head;
 
-    if (!packed_head_read(value, &head) || head.kind != kind)
+    if (!json_msgpack_head_read(value, &head) || head.kind != kind)
         return false;
-    *rest = (struct packed){value.at + head.bytes, value.bytes - head.bytes};
+    *rest = (struct msgpack){value.at + head.bytes, value.bytes - head.bytes};
     *values = head.values;
     return true;
 }
 
-int packed_each_element(struct packed array, int (*see)(struct packed element, void *user), void *user)
+int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msgpack element, void *user),
+                              void *user)
 {
-    struct packed rest, element;
+    struct msgpack rest, element;
     uint64_t left;
     int result = 0;
 
-    if (!open_container(array, PACKED_ARRAY, &rest, &left))
+    if (!open_container(array, MSGPACK_ARRAY, &rest, &left))
         return EP_EINVAL;
     for (; result == 0 && left > 0 && take(&rest, &element); left--)
-        result = see(element, user);
+        result = on_element(element, user);
     return result;
 }
 
-int packed_each_member(struct packed map, int (*see)(struct packed key, struct packed value, void *user),
-                       void *user)
+int json_msgpack_each_member(struct msgpack map,
+                             int (*on_member)(struct msgpack key, struct msgpack value, void *user),
+                             void *user)
 {
-    struct packed rest, key, value;
+    struct msgpack rest, key, value;
     uint64_t left;
     int result = 0;
 
-    if (!open_container(map, PACKED_MAP, &rest, &left))
+    if (!open_container(map, MSGPACK_MAP, &rest, &left))
         return EP_EINVAL;
     for (; result == 0 && left > 0 && take(&rest, &key) && take(&rest, &value); left -= 2)
-        result = see(key, value, user);
+        result = on_member(key, value, user);
     return result;
 }
 
 struct search {
     const char *key;
-    struct packed value;
+    struct msgpack value;
 };
 
-static int compare_key(struct packed key, struct packed value, void *user)
+static int compare_key(struct msgpack key, struct msgpack value, void *user)
 {
     struct search *search = user;
     struct json_span text;
 
-    if (packed_kind(key) != PACKED_TEXT || !packed_content(key, &text) || text.bytes != strlen(search->key) ||
-        memcmp(text.at, search->key, text.bytes) != 0)
+    if (json_msgpack_kind(key) != MSGPACK_TEXT || !json_msgpack_content(key, &text) ||
+        text.bytes != strlen(search->key) || memcmp(text.at, search->key, text.bytes) != 0)
         return 0;
     search->value = value;
     return 1;
 }
 
-bool packed_find(struct packed map, const char *key, struct packed *value)
+bool json_msgpack_find(struct msgpack map, const char *key, struct msgpack *value)
 {
     struct search search = {.key = key};
 
-    if (packed_each_member(map, compare_key, &search) != 1)
+    if (json_msgpack_each_member(map, compare_key, &search) != 1)
         return false;
     *value = search.value;
     return true;

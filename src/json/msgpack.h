@@ -6,49 +6,51 @@
  * header claims before it has seen one element, knows no values nested deeper than 32, and cannot say which
  * bytes a value that it refuses took. It packs what we send: json_pack.h.)
  */
-#ifndef PACKED_H
-#define PACKED_H
+#ifndef JSON_MSGPACK_H
+#define JSON_MSGPACK_H
 
 #include "src/base/error.h"
 #include "src/json/json.h"
 
-struct packed {
+struct msgpack {
     const char *at; /* borrowed from the bytes it was found in */
     size_t bytes;
 };
 
-enum packed_kind {
-    PACKED_NIL,
-    PACKED_BOOL,
-    PACKED_INTEGER, /* of 64 bits, signed or unsigned */
-    PACKED_FLOAT,
-    PACKED_TEXT,
-    PACKED_BYTES,
-    PACKED_ARRAY,
-    PACKED_MAP,
-    PACKED_EXTENSION
+enum msgpack_kind {
+    MSGPACK_NIL,
+    MSGPACK_BOOL,
+    MSGPACK_INTEGER, /* of 64 bits, signed or unsigned */
+    MSGPACK_FLOAT,
+    MSGPACK_TEXT,
+    MSGPACK_BYTES,
+    MSGPACK_ARRAY,
+    MSGPACK_MAP,
+    MSGPACK_EXTENSION
 };
 
 /*
  * The value that the bytes begin with: value->bytes is how many it takes. All lengths and counts in it are
- * checked against the bytes that are there, at any depth. 0, or EP_EGARBAGE with words that name the byte.
+ * checked against the bytes that are there, at any depth. 0, or EP_EPROTO with a message that names the byte.
  */
-int packed_first(struct packed text, struct packed *value, struct error *error);
+int json_msgpack_first(struct msgpack text, struct msgpack *value, struct error *error);
 
-/* The following take a value that packed_first, or one of them, gave. */
-enum packed_kind packed_kind(struct packed value);
-bool packed_bool(struct packed value); /* of a PACKED_BOOL */
-/* Of PACKED_TEXT and PACKED_BYTES: what it holds; false for other kinds. Text need not be UTF-8. */
-bool packed_content(struct packed value, struct json_span *content);
+/* The following take a value that json_msgpack_first, or one of them, gave. */
+enum msgpack_kind json_msgpack_kind(struct msgpack value);
+bool json_msgpack_bool(struct msgpack value); /* of a MSGPACK_BOOL */
+/* Of MSGPACK_TEXT and MSGPACK_BYTES: what it holds; false for other kinds. Text need not be UTF-8. */
+bool json_msgpack_content(struct msgpack value, struct json_span *content);
 /* Text as a C string, malloc'd: what is no UTF-8, and NUL, becomes U+FFFD. NULL for other kinds and out of
  * memory. */
-char *packed_text(struct packed value);
+char *json_msgpack_text(struct msgpack value);
 /* As json_each_element and json_each_member. */
-int packed_each_element(struct packed array, int (*see)(struct packed element, void *user), void *user);
-int packed_each_member(struct packed map, int (*see)(struct packed key, struct packed value, void *user),
-                       void *user);
+int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msgpack element, void *user),
+                              void *user);
+int json_msgpack_each_member(struct msgpack map,
+                             int (*on_member)(struct msgpack key, struct msgpack value, void *user),
+                             void *user);
 /* The first member whose key is this text; false when there is none, or it is no map. */
-bool packed_find(struct packed map, const char *key, struct packed *value);
+bool json_msgpack_find(struct msgpack map, const char *key, struct msgpack *value);
 
 /*
  * Appends the value as JSON text.
@@ -58,10 +60,10 @@ bool packed_find(struct packed map, const char *key, struct packed *value);
  *   text         a string; text that is no UTF-8, as a member's value: key:string:b64 and base64 of its
  * bytes; in a list U+FFFD stands for what is no UTF-8 timestamps   (extension -1, 4, 8 or 12 bytes) an RFC
  * 3339 string in UTC, with as many digits of a second as needed; years 0000 to 9999 keys         text;
- * integers in decimal; nothing else 0, EP_ENOMEM, or EP_EGARBAGE with words that say what stands in the way:
- * nested deeper than JSON_DEPTH_MAX, another extension, a key of another kind, a timestamp out of range. What
- * was appended before a failure stays.
+ * integers in decimal; nothing else 0, EP_ENOMEM, or EP_EPROTO with a message that says what stands in the
+ * way: nested deeper than JSON_DEPTH_MAX, another extension, a key of another kind, a timestamp out of range.
+ * What was appended before a failure stays.
  */
-int packed_json(struct packed value, struct json_out *out, struct error *error);
+int json_msgpack_json(struct msgpack value, struct json_out *out, struct error *error);
 
 #endif

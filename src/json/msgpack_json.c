@@ -17,16 +17,16 @@
 #include <string.h>
 #include <time.h>
 
+#include "src/base/utf8.h"
 #include "src/json/msgpack.h"
 #include "src/json/msgpack_head.h"
-#include "src/base/utf8.h"
 
 #define SECONDS_FIRST (-62167219200LL) /* 0000-01-01T00:00:00Z */
 #define SECONDS_LAST 253402300799LL    /* 9999-12-31T23:59:59Z */
 #define NANOSECONDS 1000000000U
 
 struct writer {
-    struct packed rest; /* what is not yet written */
+    struct msgpack rest; /* what is not yet written */
     const char *start;
     struct json_out *out;
     struct error *error;
@@ -39,29 +39,29 @@ static size_t place(const struct writer *writer)
     return (size_t)(writer->rest.at - writer->start);
 }
 
-static void move_on(struct writer *writer, const struct packed_head *head)
+static void move_on(struct writer *writer, const struct msgpack_head *head)
 {
     writer->rest.at += head->bytes;
     writer->rest.bytes -= head->bytes;
 }
 
-static int peek(const struct writer *writer, struct packed_head *head)
+static int peek(const struct writer *writer, struct msgpack_head *head)
 {
-    if (packed_head_read(writer->rest, head))
+    if (json_msgpack_head_read(writer->rest, head))
         return 0;
-    return error_set(writer->error, EP_EGARBAGE, "MessagePack ends within the value at byte %zu",
-                     place(writer));
+    return base_error_set(writer->error, EP_EPROTO, "MessagePack ends within the value at byte %zu",
+                          place(writer));
 }
 
-static void write_integer(struct writer *writer, const struct packed_head *head)
+static void write_integer(struct writer *writer, const struct msgpack_head *head)
 {
     bool negative;
-    uint64_t number = packed_head_integer(head, &negative);
+    uint64_t number = json_msgpack_head_integer(head, &negative);
 
     if (negative)
-        json_out_int(writer->out, (int64_t)number);
+        json_write_int(writer->out, (int64_t)number);
     else
-        json_out_uint(writer->out, number);
+        json_write_uint(writer->out, number);
 }
 
 /* The point of the locale, whatever it is, becomes '.'. */
@@ -70,25 +70,25 @@ static void write_digits(struct json_out *out, const char *digits)
     size_t plain = strspn(digits, "-0123456789");
     bool whole = digits[plain] == '\0';
 
-    json_out_raw(out, digits, plain);
+    json_write_raw(out, digits, plain);
     digits += plain;
     if (whole) {
-        json_out_words(out, ".0");
+        json_write_text(out, ".0");
         return;
     }
     size_t point = strcspn(digits, "0123456789eE");
     if (point > 0)
-        json_out_words(out, ".");
-    json_out_words(out, digits + point);
+        json_write_text(out, ".");
+    json_write_text(out, digits + point);
 }
 
 /* A float of 32 bits is written as the double that is the same number: readers take JSON numbers for doubles.
  */
-static void write_float(struct writer *writer, const struct packed_head *head)
+static void write_float(struct writer *writer, const struct msgpack_head *head)
 {
     char digits[64];
     double number;
-    uint64_t bits = packed_big_endian(head->content, head->content_bytes);
+    uint64_t bits = json_msgpack_big_endian(head->content, head->content_bytes);
 
     if (head->content_bytes == sizeof(float)) {
         uint32_t short_bits = (uint32_t)bits;
@@ -99,9 +99,9 @@ static void write_float(struct writer *writer, const struct packed_head *head)
         memcpy(&number, &bits, sizeof number);
     }
     if (!isfinite(number)) {
-        json_out_words(writer->out, isnan(number) ? "\"NaN\""
-                                    : number < 0  ? "\"-Infinity\""
-                                                  : "\"Infinity\"");
+        json_write_text(writer->out, isnan(number) ? "\"NaN\""
+                                     : number < 0  ? "\"-Infinity\""
+                                                   : "\"Infinity\"");
         return;
     }
     /* 15 digits always come back if they were written with so many; numbers below DBL_MIN have fewer */
@@ -115,30 +115,30 @@ static void write_float(struct writer *writer, const struct packed_head *head)
 
 /* Extension -1: seconds in 32 bits; or 30 bits of nanoseconds above 34 of seconds; or 32 of nanoseconds,
  * then 64. */
-static int write_time(struct writer *writer, const struct packed_head *head)
+static int write_time(struct writer *writer, const struct msgpack_head *head)
 {
     uint64_t seconds, nanoseconds = 0;
 
     if (head->content_bytes == 4) {
-        seconds = packed_big_endian(head->content, 4);
+        seconds = json_msgpack_big_endian(head->content, 4);
     } else if (head->content_bytes == 8) {
-        uint64_t both = packed_big_endian(head->content, 8);
+        uint64_t both = json_msgpack_big_endian(head->content, 8);
         seconds = both & 0x3FFFFFFFFU;
         nanoseconds = both >> 34;
     } else if (head->content_bytes == 12) {
-        nanoseconds = packed_big_endian(head->content, 4);
-        seconds = packed_big_endian(head->content + 4, 8);
+        nanoseconds = json_msgpack_big_endian(head->content, 4);
+        seconds = json_msgpack_big_endian(head->content + 4, 8);
     } else {
-        return error_set(writer->error, EP_EGARBAGE,
-                         "a timestamp of %zu bytes at byte %zu, not of 4, 8 or 12", head->content_bytes,
-                         place(writer));
+        return base_error_set(writer->error, EP_EPROTO,
+                              "a timestamp of %zu bytes at byte %zu, not of 4, 8 or 12", head->content_bytes,
+                              place(writer));
     }
     time_t when = (time_t)(int64_t)seconds;
     struct tm parts;
     if (nanoseconds >= NANOSECONDS || when < SECONDS_FIRST || when > SECONDS_LAST ||
         gmtime_r(&when, &parts) == NULL)
-        return error_set(writer->error, EP_EGARBAGE, "the timestamp at byte %zu is out of range",
-                         place(writer));
+        return base_error_set(writer->error, EP_EPROTO, "the timestamp at byte %zu is out of range",
+                              place(writer));
     char text[128];
     int length = snprintf(text, sizeof text, "\"%04d-%02d-%02dT%02d:%02d:%02d", parts.tm_year + 1900,
                           parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
@@ -148,43 +148,43 @@ static int write_time(struct writer *writer, const struct packed_head *head)
         while (text[length - 1] == '0')
             length--;
     }
-    json_out_raw(writer->out, text, (size_t)length);
-    json_out_words(writer->out, "Z\"");
+    json_write_raw(writer->out, text, (size_t)length);
+    json_write_text(writer->out, "Z\"");
     return 0;
 }
 
-static int write_extension(struct writer *writer, const struct packed_head *head)
+static int write_extension(struct writer *writer, const struct msgpack_head *head)
 {
-    if (head->format == PACKED_UNUSED)
-        return error_set(writer->error, EP_EGARBAGE, "byte %zu is 0xC1, which means nothing in MessagePack",
-                         place(writer));
+    if (head->format == MSGPACK_UNUSED)
+        return base_error_set(writer->error, EP_EPROTO,
+                              "byte %zu is 0xC1, which means nothing in MessagePack", place(writer));
     if (head->extension != -1)
-        return error_set(writer->error, EP_EGARBAGE, "an extension of unknown type %d at byte %zu",
-                         head->extension, place(writer));
+        return base_error_set(writer->error, EP_EPROTO, "an extension of unknown type %d at byte %zu",
+                              head->extension, place(writer));
     return write_time(writer, head);
 }
 
 /* The suffix goes within the quotes. */
 static void write_key_text(struct json_out *out, const char *text, size_t bytes, const char *suffix)
 {
-    json_out_string(out, text, bytes);
+    json_write_string(out, text, bytes);
     if (suffix[0] == '\0' || out->failed)
         return;
     out->text[--out->bytes] = '\0'; /* the closing quote */
-    json_out_words(out, suffix);
-    json_out_words(out, "\"");
+    json_write_text(out, suffix);
+    json_write_text(out, "\"");
 }
 
-static void write_key(struct writer *writer, const struct packed_head *key, const char *suffix)
+static void write_key(struct writer *writer, const struct msgpack_head *key, const char *suffix)
 {
     char digits[24];
     bool negative;
 
-    if (key->kind == PACKED_TEXT) {
+    if (key->kind == MSGPACK_TEXT) {
         write_key_text(writer->out, key->content, key->content_bytes, suffix);
         return;
     }
-    uint64_t number = packed_head_integer(key, &negative);
+    uint64_t number = json_msgpack_head_integer(key, &negative);
     int length = negative ? snprintf(digits, sizeof digits, "%lld", (long long)number)
                           : snprintf(digits, sizeof digits, "%llu", (unsigned long long)number);
     write_key_text(writer->out, digits, (size_t)length, suffix);
@@ -193,81 +193,82 @@ static void write_key(struct writer *writer, const struct packed_head *key, cons
 /* A member's value decides how its key is written. */
 static int write_member(struct writer *writer, int depth)
 {
-    struct packed_head key, value;
+    struct msgpack_head key, value;
 
     if (peek(writer, &key) != 0)
-        return EP_EGARBAGE;
-    if (key.kind != PACKED_TEXT && key.kind != PACKED_INTEGER)
-        return error_set(writer->error, EP_EGARBAGE, "the key at byte %zu is neither text nor an integer",
-                         place(writer));
+        return EP_EPROTO;
+    if (key.kind != MSGPACK_TEXT && key.kind != MSGPACK_INTEGER)
+        return base_error_set(writer->error, EP_EPROTO, "the key at byte %zu is neither text nor an integer",
+                              place(writer));
     move_on(writer, &key);
     if (peek(writer, &value) != 0)
-        return EP_EGARBAGE;
-    bool text = value.kind == PACKED_TEXT;
-    if (!(text || value.kind == PACKED_BYTES) || (text && utf8_valid(value.content, value.content_bytes))) {
+        return EP_EPROTO;
+    bool text = value.kind == MSGPACK_TEXT;
+    if (!(text || value.kind == MSGPACK_BYTES) ||
+        (text && base_utf8_valid(value.content, value.content_bytes))) {
         write_key(writer, &key, "");
-        json_out_words(writer->out, ":");
+        json_write_text(writer->out, ":");
         return write_value(writer, depth);
     }
     write_key(writer, &key, text ? ":string:b64" : ":b64");
-    json_out_words(writer->out, ":");
-    json_out_base64(writer->out, value.content, value.content_bytes);
+    json_write_text(writer->out, ":");
+    json_write_base64(writer->out, value.content, value.content_bytes);
     move_on(writer, &value);
     return 0;
 }
 
-static int write_container(struct writer *writer, const struct packed_head *head, int depth)
+static int write_container(struct writer *writer, const struct msgpack_head *head, int depth)
 {
-    bool map = head->kind == PACKED_MAP;
+    bool map = head->kind == MSGPACK_MAP;
     uint64_t count = map ? head->values / 2 : head->values;
 
     if (depth == JSON_DEPTH_MAX)
-        return error_set(writer->error, EP_EGARBAGE, "nested deeper than %d at byte %zu", JSON_DEPTH_MAX,
-                         place(writer));
+        return base_error_set(writer->error, EP_EPROTO, "nested deeper than %d at byte %zu", JSON_DEPTH_MAX,
+                              place(writer));
     move_on(writer, head);
-    json_out_words(writer->out, map ? "{" : "[");
+    json_write_text(writer->out, map ? "{" : "[");
     for (uint64_t i = 0; i < count; i++) {
         if (i > 0)
-            json_out_words(writer->out, ",");
+            json_write_text(writer->out, ",");
         int code = map ? write_member(writer, depth + 1) : write_value(writer, depth + 1);
         if (code != 0)
             return code;
     }
-    json_out_words(writer->out, map ? "}" : "]");
+    json_write_text(writer->out, map ? "}" : "]");
     return writer->out->failed ? EP_ENOMEM : 0;
 }
 
 /* Writes the value that the rest begins with, and takes it off the rest. */
 static int write_value(struct writer *writer, int depth)
 {
-    struct packed_head head;
+    struct msgpack_head head;
     int code = 0;
 
     if (peek(writer, &head) != 0)
-        return EP_EGARBAGE;
+        return EP_EPROTO;
     switch (head.kind) {
-    case PACKED_ARRAY:
-    case PACKED_MAP:
+    case MSGPACK_ARRAY:
+    case MSGPACK_MAP:
         return write_container(writer, &head, depth);
-    case PACKED_NIL:
-        json_out_words(writer->out, "null");
+    case MSGPACK_NIL:
+        json_write_text(writer->out, "null");
         break;
-    case PACKED_BOOL:
-        json_out_words(writer->out, packed_bool(writer->rest) ? "true" : "false");
+    case MSGPACK_BOOL:
+        json_write_text(writer->out, json_msgpack_bool(writer->rest) ? "true" : "false");
         break;
-    case PACKED_INTEGER:
+    case MSGPACK_INTEGER:
         write_integer(writer, &head);
         break;
-    case PACKED_FLOAT:
+    case MSGPACK_FLOAT:
         write_float(writer, &head);
         break;
-    case PACKED_TEXT:
-        json_out_string(writer->out, head.content, head.content_bytes);
+    case MSGPACK_TEXT:
+        json_write_string(writer->out, head.content, head.content_bytes);
         break;
-    case PACKED_BYTES:
-        json_out_base64(writer->out, head.content, head.content_bytes);
+    case MSGPACK_BYTES:
+        json_write_base64(writer->out, head.content, head.content_bytes);
         break;
-    case PACKED_EXTENSION:
+    case MSGPACK_EXTENSION:
         code = write_extension(writer, &head);
         break;
     }
@@ -276,12 +277,12 @@ static int write_value(struct writer *writer, int depth)
     return code;
 }
 
-int packed_json(struct packed value, struct json_out *out, struct error *error)
+int json_msgpack_json(struct msgpack value, struct json_out *out, struct error *error)
 {
     struct writer writer = {.rest = value, .start = value.at, .out = out, .error = error};
     int code = write_value(&writer, 0);
 
     if (code != 0)
         return code;
-    return out->failed ? error_set(error, EP_ENOMEM, "out of memory") : 0;
+    return out->failed ? base_error_set(error, EP_ENOMEM, "out of memory") : 0;
 }

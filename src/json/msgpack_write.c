@@ -2,8 +2,8 @@
 /*
  * JSON text packed as MessagePack: what we send. Pure but for memory: any process, any thread.
  *
- * The reverse of packed_json: what that writes packs into the same values again. msgpack-c writes the bytes;
- * the text is walked by json.h, since a tree of doubles would lose 64-bit integers and NULs.
+ * The reverse of json_msgpack_json: what that writes packs into the same values again. msgpack-c writes the
+ * bytes; the text is walked by json.h, since a tree of doubles would lose 64-bit integers and NULs.
  *
  * Recurses with the text's depth, which valid text limits to JSON_DEPTH_MAX. A container's head needs the
  * count of what follows, so each is walked twice.
@@ -80,7 +80,8 @@ static bool decode_base64(char *text, size_t *bytes)
 
 /* ---- numbers and strings ---- */
 
-/* What has a point or an exponent is a float, even if it is whole: it was one when packed_json wrote it. */
+/* What has a point or an exponent is a float, even if it is whole: it was one when json_msgpack_json wrote
+ * it. */
 static int pack_number(struct packing *packing, struct json_span value)
 {
     size_t bytes;
@@ -219,7 +220,7 @@ static int pack_value(struct packing *packing, struct json_span value)
     }
 }
 
-int epi_json_pack(struct json_span value, msgpack_packer *packer)
+int json_msgpack_write(struct json_span value, msgpack_packer *packer)
 {
     struct packing packing = {packer, newlocale(LC_ALL_MASK, "C", (locale_t)0)};
 

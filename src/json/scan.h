@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What json.c, json_valid.c, json_pieces.c and the simulator share: how to get over text quickly. */
+/* What json.c, json_valid.c, json_split.c and the simulator share: how to get over text quickly. */
 #ifndef JSON_SCAN_H
 #define JSON_SCAN_H
 
@@ -9,21 +9,21 @@
 
 #define JSON_EVERY_BYTE(value) (0x0101010101010101ULL * (value))
 
-static inline const char *skip_white(const char *at, const char *end)
+static inline const char *json_scan_white(const char *at, const char *end)
 {
     while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t'))
         at++;
     return at;
 }
 
-static inline bool is_digit(char c)
+static inline bool json_scan_is_digit(char c)
 {
     return c >= '0' && c <= '9';
 }
 
 /* Leaps over bytes that need no look: ASCII that is no control character, quote or backslash. Eight at a
  * time, since strings are most of an event and every event is looked at. */
-static inline const char *skip_plain(const char *at, const char *end)
+static inline const char *json_scan_plain(const char *at, const char *end)
 {
     while (end - at >= 8) {
         uint64_t word;
@@ -40,9 +40,9 @@ static inline const char *skip_plain(const char *at, const char *end)
     return at;
 }
 
-static inline int hex_digit(char c)
+static inline int json_scan_hex_digit(char c)
 {
-    if (is_digit(c))
+    if (json_scan_is_digit(c))
         return c - '0';
     if (c >= 'a' && c <= 'f')
         return c - 'a' + 10;

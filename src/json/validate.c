@@ -16,8 +16,8 @@
 
 #include <string.h>
 
-#include "src/json/scan.h"
 #include "src/base/utf8.h"
+#include "src/json/scan.h"
 
 static bool check_escape(const char **at, const char *end)
 {
@@ -31,7 +31,7 @@ static bool check_escape(const char **at, const char *end)
     }
     (*at)++;
     for (int i = 0; i < 4; i++, (*at)++)
-        if (*at == end || hex_digit(**at) < 0)
+        if (*at == end || json_scan_hex_digit(**at) < 0)
             return false;
     return true;
 }
@@ -39,7 +39,7 @@ static bool check_escape(const char **at, const char *end)
 static bool check_string(const char **at, const char *end)
 {
     for ((*at)++;;) {
-        *at = skip_plain(*at, end);
+        *at = json_scan_plain(*at, end);
         if (*at == end)
             return false;
         if (**at == '"') {
@@ -51,7 +51,7 @@ static bool check_string(const char **at, const char *end)
                 return false;
             continue;
         }
-        size_t length = (unsigned char)**at < 0x20 ? 0 : utf8_length(*at, end);
+        size_t length = (unsigned char)**at < 0x20 ? 0 : base_utf8_length(*at, end);
         if (length == 0)
             return false;
         *at += length;
@@ -60,9 +60,9 @@ static bool check_string(const char **at, const char *end)
 
 static bool check_digits(const char **at, const char *end)
 {
-    if (*at == end || !is_digit(**at))
+    if (*at == end || !json_scan_is_digit(**at))
         return false;
-    while (*at < end && is_digit(**at))
+    while (*at < end && json_scan_is_digit(**at))
         (*at)++;
     return true;
 }
@@ -110,16 +110,16 @@ static bool check_scalar(const char **at, const char *end)
     case 'n':
         return check_literal(at, end, "null");
     default:
-        return (**at == '-' || is_digit(**at)) && check_number(at, end);
+        return (**at == '-' || json_scan_is_digit(**at)) && check_number(at, end);
     }
 }
 
 static bool check_key(const char **at, const char *end)
 {
-    *at = skip_white(*at, end);
+    *at = json_scan_white(*at, end);
     if (*at == end || **at != '"' || !check_string(at, end))
         return false;
-    *at = skip_white(*at, end);
+    *at = json_scan_white(*at, end);
     if (*at == end || **at != ':')
         return false;
     (*at)++;
@@ -137,7 +137,7 @@ static bool check_after(struct nesting *nesting, const char **at, const char *en
 {
     while (nesting->depth > 0) {
         char close = nesting->close[nesting->depth - 1];
-        *at = skip_white(*at, end);
+        *at = json_scan_white(*at, end);
         if (*at == end)
             return false;
         if (**at == ',') {
@@ -157,7 +157,7 @@ static bool check_value(const char **at, const char *end)
     struct nesting nesting = {.depth = 0};
 
     do {
-        *at = skip_white(*at, end);
+        *at = json_scan_white(*at, end);
         if (*at == end)
             return false;
         if (**at == '{' || **at == '[') {
@@ -165,7 +165,7 @@ static bool check_value(const char **at, const char *end)
             if (nesting.depth == JSON_DEPTH_MAX)
                 return false;
             nesting.close[nesting.depth++] = close;
-            *at = skip_white(*at + 1, end);
+            *at = json_scan_white(*at + 1, end);
             if (*at == end)
                 return false;
             if (**at != close) {
@@ -188,7 +188,7 @@ bool json_valid(const char *text, size_t bytes, size_t *at_byte)
     bool valid = check_value(&at, end);
 
     if (valid) {
-        at = skip_white(at, end);
+        at = json_scan_white(at, end);
         valid = at == end;
     }
     if (!valid && at_byte != NULL)

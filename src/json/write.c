@@ -3,8 +3,8 @@
  * JSON that is written: a growing text. Pure but for memory: any process; one thread at a time per text.
  *
  * Invariants: once an addition failed for want of memory, `failed` stays set and nothing more is added until
- * json_out_reset, so that a caller may chain and look once; the text is always NUL-terminated once something
- * was added.
+ * json_write_reset, so that a caller may chain and look once; the text is always NUL-terminated once
+ * something was added.
  */
 #include "src/json/json.h"
 
@@ -37,7 +37,7 @@ static bool out_room(struct json_out *out, size_t more)
     return true;
 }
 
-void json_out_raw(struct json_out *out, const char *text, size_t bytes)
+void json_write_raw(struct json_out *out, const char *text, size_t bytes)
 {
     if (!out_room(out, bytes))
         return;
@@ -47,9 +47,9 @@ void json_out_raw(struct json_out *out, const char *text, size_t bytes)
     out->text[out->bytes] = '\0';
 }
 
-void json_out_words(struct json_out *out, const char *text)
+void json_write_text(struct json_out *out, const char *text)
 {
-    json_out_raw(out, text, strlen(text));
+    json_write_raw(out, text, strlen(text));
 }
 
 static void out_control(struct json_out *out, unsigned char c)
@@ -62,86 +62,86 @@ static void out_control(struct json_out *out, unsigned char c)
         snprintf(escape, sizeof escape, "\\%c", to[found - from]);
     else
         snprintf(escape, sizeof escape, "\\u%04x", c);
-    json_out_words(out, escape);
+    json_write_text(out, escape);
 }
 
-void json_out_string(struct json_out *out, const char *text, size_t bytes)
+void json_write_string(struct json_out *out, const char *text, size_t bytes)
 {
     const char *at = text, *end = text + bytes,
                *plain = text; /* plain: what is not yet written, and needs no escape */
 
-    json_out_raw(out, "\"", 1);
+    json_write_raw(out, "\"", 1);
     while (at < end) {
         unsigned char c = (unsigned char)*at;
-        size_t length = c < 0x20 || c == '"' || c == '\\' ? 0 : utf8_length(at, end);
+        size_t length = c < 0x20 || c == '"' || c == '\\' ? 0 : base_utf8_length(at, end);
         if (length > 0) {
             at += length;
             continue;
         }
-        json_out_raw(out, plain, (size_t)(at - plain));
+        json_write_raw(out, plain, (size_t)(at - plain));
         if (c < 0x20)
             out_control(out, c);
         else if (c == '"' || c == '\\')
-            json_out_raw(out, (const char[]){'\\', (char)c}, 2);
+            json_write_raw(out, (const char[]){'\\', (char)c}, 2);
         else
-            json_out_words(out, UTF8_REPLACEMENT);
+            json_write_text(out, UTF8_REPLACEMENT);
         plain = ++at;
     }
-    json_out_raw(out, plain, (size_t)(end - plain));
-    json_out_raw(out, "\"", 1);
+    json_write_raw(out, plain, (size_t)(end - plain));
+    json_write_raw(out, "\"", 1);
 }
 
-void json_out_base64(struct json_out *out, const void *data, size_t bytes)
+void json_write_base64(struct json_out *out, const void *data, size_t bytes)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const unsigned char *at = data;
 
-    json_out_words(out, "\"");
+    json_write_text(out, "\"");
     for (size_t left = bytes; left > 0;) {
         uint32_t three =
             (uint32_t)at[0] << 16 | (left > 1 ? (uint32_t)at[1] << 8 : 0) | (left > 2 ? at[2] : 0);
         char four[4] = {digits[three >> 18], digits[three >> 12 & 63],
                         left > 1 ? digits[three >> 6 & 63] : '=', left > 2 ? digits[three & 63] : '='};
-        json_out_raw(out, four, sizeof four);
+        json_write_raw(out, four, sizeof four);
         at += left > 2 ? 3 : left;
         left -= left > 2 ? 3 : left;
     }
-    json_out_words(out, "\"");
+    json_write_text(out, "\"");
 }
 
-void json_out_uint(struct json_out *out, uint64_t value)
+void json_write_uint(struct json_out *out, uint64_t value)
 {
     char digits[24];
-    json_out_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)value));
+    json_write_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)value));
 }
 
-void json_out_int(struct json_out *out, int64_t value)
+void json_write_int(struct json_out *out, int64_t value)
 {
     char digits[24];
-    json_out_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)value));
+    json_write_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)value));
 }
 
-void json_out_key(struct json_out *out, const char *name)
+void json_write_key(struct json_out *out, const char *name)
 {
     char last = out->bytes > 0 ? out->text[out->bytes - 1] : '{';
-    json_out_words(out, last == '{' || last == '[' ? "\"" : ",\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
+    json_write_text(out, last == '{' || last == '[' ? "\"" : ",\"");
+    json_write_text(out, name);
+    json_write_text(out, "\":");
 }
 
-void json_out_member_uint(struct json_out *out, const char *name, uint64_t value)
+void json_write_member_uint(struct json_out *out, const char *name, uint64_t value)
 {
-    json_out_key(out, name);
-    json_out_uint(out, value);
+    json_write_key(out, name);
+    json_write_uint(out, value);
 }
 
-void json_out_member_text(struct json_out *out, const char *name, const char *text)
+void json_write_member_text(struct json_out *out, const char *name, const char *text)
 {
-    json_out_key(out, name);
+    json_write_key(out, name);
     if (text == NULL)
-        json_out_words(out, "null");
+        json_write_text(out, "null");
     else
-        json_out_string(out, text, strlen(text));
+        json_write_string(out, text, strlen(text));
 }
 
 static size_t white_bytes(const char *at, const char *end, bool *breaks)
@@ -155,7 +155,7 @@ static size_t white_bytes(const char *at, const char *end, bool *breaks)
     return (size_t)(at - start);
 }
 
-void json_out_line(struct json_out *out, struct json_span value)
+void json_write_line(struct json_out *out, struct json_span value)
 {
     const char *at = value.at, *end = value.at + value.bytes, *kept = at;
     bool in_string = false;
@@ -172,7 +172,7 @@ void json_out_line(struct json_out *out, struct json_span value)
         bool breaks;
         size_t white = white_bytes(at, end, &breaks);
         if (breaks) {
-            json_out_raw(out, kept, (size_t)(at - kept));
+            json_write_raw(out, kept, (size_t)(at - kept));
             kept = at + white;
         }
         if (white > 0) {
@@ -182,10 +182,10 @@ void json_out_line(struct json_out *out, struct json_span value)
         in_string = *at == '"';
         at++;
     }
-    json_out_raw(out, kept, (size_t)(end - kept));
+    json_write_raw(out, kept, (size_t)(end - kept));
 }
 
-void json_out_reset(struct json_out *out)
+void json_write_reset(struct json_out *out)
 {
     out->bytes = 0;
     out->failed = false;
@@ -193,7 +193,7 @@ void json_out_reset(struct json_out *out)
         out->text[0] = '\0';
 }
 
-void json_out_free(struct json_out *out)
+void json_write_free(struct json_out *out)
 {
     free(out->text);
     *out = (struct json_out){0};

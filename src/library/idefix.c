@@ -12,10 +12,10 @@
 #include <unistd.h>
 
 #include "src/base/secret.h"
-#include "src/idefix/client.h"
-#include "src/source/idefix_events.h"
-#include "src/library/manager.h"
 #include "src/base/utf8.h"
+#include "src/idefix/client.h"
+#include "src/library/manager.h"
+#include "src/source/idefix_events.h"
 
 #define LIMIT_DEFAULT 100
 #define BYTES_MAX (UINT64_C(4) << 30)
@@ -73,9 +73,9 @@ static uint64_t at_most(uint64_t value, uint64_t most)
 static bool params_copy(const struct ep_idefix_params *params, struct idefix_source_config *to)
 {
     if (params->connect_timeout_ms > 0)
-        to->connect_timeout_ms = at_most(params->connect_timeout_ms, UNIT_DURATION_MAX_MS);
-    if (params->answer_timeout_ms > 0)
-        to->answer_timeout_ms = at_most(params->answer_timeout_ms, UNIT_DURATION_MAX_MS);
+        to->connect_timeout_ms = at_most(params->connect_timeout_ms, UNITS_DURATION_MAX_MS);
+    if (params->response_timeout_ms > 0)
+        to->response_timeout_ms = at_most(params->response_timeout_ms, UNITS_DURATION_MAX_MS);
     if (params->max_bytes > 0)
         to->max_bytes = at_most(params->max_bytes, BYTES_MAX);
     return replace(params->broker, &to->broker) && replace(params->account, &to->account) &&
@@ -86,26 +86,26 @@ static bool params_copy(const struct ep_idefix_params *params, struct idefix_sou
            groups_copy(params->groups, &to->groups);
 }
 
-int idefix_library_config(const struct ep_idefix_params *params, struct config **out, struct error *error)
+int library_idefix_config(const struct ep_idefix_params *params, struct config **out, struct error *error)
 {
     if (params == NULL || params->broker == NULL || params->account == NULL)
-        return error_set(error, EP_EINVAL, "idefix needs a broker and an account");
+        return base_error_set(error, EP_EINVAL, "idefix needs a broker and an account");
     if (params->token != NULL && params->token_file != NULL)
-        return error_set(error, EP_EINVAL, "both token and token_file are given");
+        return base_error_set(error, EP_EINVAL, "both token and token_file are given");
     struct config *config = calloc(1, sizeof *config);
     if (config != NULL)
         config->sources = calloc(1, sizeof *config->sources);
     if (config == NULL || config->sources == NULL) {
         free(config);
-        return error_set(error, EP_ENOMEM, "no memory for an Idefix client");
+        return base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
     }
     config->source_count = 1;
     config->sources[0].type = SOURCE_IDEFIX;
-    source_config_defaults(&config->sources[0]);
+    config_source_defaults(&config->sources[0]);
     struct idefix_source_config *idefix = &config->sources[0].idefix;
-    int code = params->token_file != NULL ? secret_read(params->token_file, &idefix->token, error) : 0;
+    int code = params->token_file != NULL ? base_secret_read(params->token_file, &idefix->token, error) : 0;
     if (code == 0 && !params_copy(params, idefix))
-        code = error_set(error, EP_ENOMEM, "no memory for an Idefix client");
+        code = base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
     if (code != 0) {
         config_close(&config);
         return code;
@@ -121,13 +121,13 @@ static int client_open(const struct ep_idefix_params *params, ep_idefix **out, s
     ep_idefix *idefix = calloc(1, sizeof *idefix);
 
     if (idefix == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for an Idefix client");
-    int code = idefix_library_config(params, &idefix->config, error);
+        return base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
+    int code = library_idefix_config(params, &idefix->config, error);
     if (idefix->config != NULL) {
         idefix->source = &idefix->config->sources[0];
         const char *ca_file = idefix->source->idefix.ca_file;
         if (ca_file != NULL && access(ca_file, R_OK) != 0)
-            code = error_set(error, EP_EACCESS, "ca_file %s cannot be read", ca_file);
+            code = base_error_set(error, EP_EACCESS, "ca_file %s cannot be read", ca_file);
     }
     if (code == 0)
         code = idefix_open(&idefix->source->idefix, &idefix->idefix, error);
@@ -139,14 +139,14 @@ static int client_open(const struct ep_idefix_params *params, ep_idefix **out, s
     return 0;
 }
 
-int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char *words, size_t words_bytes)
+int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char *errbuf, size_t errbuf_size)
 {
     struct error error = {0};
-    int code = out == NULL ? error_set(&error, EP_EINVAL, "there is no place for the client")
+    int code = out == NULL ? base_error_set(&error, EP_EINVAL, "there is no place for the client")
                            : client_open(params, out, &error);
 
-    if (code != 0 && words != NULL && words_bytes > 0)
-        snprintf(words, words_bytes, "%s", error.words[0] != '\0' ? error.words : ep_strerror(code));
+    if (code != 0 && errbuf != NULL && errbuf_size > 0)
+        snprintf(errbuf, errbuf_size, "%s", error.message[0] != '\0' ? error.message : ep_strerror(code));
     return code;
 }
 
@@ -166,7 +166,7 @@ const char *ep_idefix_errmsg(const ep_idefix *idefix)
 {
     if (idefix == NULL)
         return "no client";
-    return idefix->error.words[0] != '\0' ? idefix->error.words : ep_strerror(idefix->error.code);
+    return idefix->error.message[0] != '\0' ? idefix->error.message : ep_strerror(idefix->error.code);
 }
 
 void ep_idefix_interrupt(ep_idefix *idefix)
@@ -181,11 +181,11 @@ static int call(ep_idefix *idefix, const char *command, struct json_out *data, u
                 struct idefix_message *message, struct idefix_failure *failure)
 {
     int code = data->failed
-                   ? error_set(&failure->error, EP_ENOMEM, "no memory for a request")
+                   ? base_error_set(&failure->error, EP_ENOMEM, "no memory for a request")
                    : idefix_call(idefix->idefix, command, (struct json_span){data->text, data->bytes},
                                  wait_ms, &idefix->interrupted, message, failure);
 
-    json_out_free(data);
+    json_write_free(data);
     if (code == EP_EBUSY)
         atomic_store(&idefix->interrupted, false);
     idefix->error = failure->error;
@@ -200,7 +200,7 @@ void ep_idefix_page_free(struct ep_idefix_page **page)
         return;
     struct library_page *gone = (struct library_page *)*page;
     *page = NULL;
-    page_clear(&gone->page);
+    source_page_clear(&gone->page);
     free(gone);
 }
 
@@ -217,11 +217,11 @@ static int page_show(struct page *page, struct ep_idefix_page **out)
         const struct store_event *event = &page->events[i];
         shown->events[i] = (struct ep_idefix_event){
             .uid = event->uid,
-            .address = event->device,
+            .address = event->address,
             .type = event->type,
             .text = event->data,
             .text_bytes = event->data_bytes,
-            .problem = event->dead == STORE_REASON_CORRUPT ? event->words : NULL,
+            .problem = event->dead == STORE_REASON_CORRUPT ? event->error : NULL,
         };
     }
     *out = &shown->seen;
@@ -239,15 +239,15 @@ static bool nothing_yet(const struct idefix_failure *failure)
 /* Text goes out as it is or not at all: what is no UTF-8 would arrive as something else. */
 static int check_text(ep_idefix *idefix, const char *name, const char *text)
 {
-    if (text == NULL || utf8_valid(text, strlen(text)))
+    if (text == NULL || base_utf8_valid(text, strlen(text)))
         return 0;
-    return error_set(&idefix->error, EP_EINVAL, "%s is not UTF-8", name);
+    return base_error_set(&idefix->error, EP_EINVAL, "%s is not UTF-8", name);
 }
 
 static int check_query(ep_idefix *idefix, const struct ep_idefix_query *query)
 {
     if (query->domain == NULL && query->address == NULL)
-        return error_set(&idefix->error, EP_EINVAL, "neither domain nor address is given");
+        return base_error_set(&idefix->error, EP_EINVAL, "neither domain nor address is given");
     int code = check_text(idefix, "domain", query->domain);
     if (code == 0)
         code = check_text(idefix, "address", query->address);
@@ -277,20 +277,20 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
         .since = query->since,
         .cursor = query->cursor,
         .limit = query->limit != 0 ? query->limit : LIMIT_DEFAULT,
-        .timeout_ms = at_most(query->wait_ms, UNIT_DURATION_MAX_MS),
+        .timeout_ms = at_most(query->wait_ms, UNITS_DURATION_MAX_MS),
     };
-    page_open(&page);
+    source_page_open(&page);
     idefix_query_data(&asked, &data); /* a failure sticks to data */
     code = call(idefix, "events.get", &data, asked.timeout_ms, &message, &failure);
     if (code == 0)
-        code = idefix_events_read(&message, &page, &idefix->error);
+        code = source_idefix_events_read(&message, &page, &idefix->error);
     else if (nothing_yet(&failure))
         code = 0;
     idefix_message_free(&message);
     if (code == 0 && page_show(&page, out) != 0)
-        code = error_set(&idefix->error, EP_ENOMEM, "no memory for a page of events");
+        code = base_error_set(&idefix->error, EP_ENOMEM, "no memory for a page of events");
     if (code != 0)
-        page_clear(&page);
+        source_page_clear(&page);
     else
         idefix->error = (struct error){0};
     return code;
@@ -298,13 +298,13 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
 
 static void out_named(struct json_out *out, const char *name, const char *text, bool is_json)
 {
-    json_out_words(out, out->bytes > 1 ? ",\"" : "\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
+    json_write_text(out, out->bytes > 1 ? ",\"" : "\"");
+    json_write_text(out, name);
+    json_write_text(out, "\":");
     if (is_json)
-        json_out_words(out, text != NULL ? text : "null");
+        json_write_text(out, text != NULL ? text : "null");
     else
-        json_out_string(out, text, strlen(text));
+        json_write_string(out, text, strlen(text));
 }
 
 static bool broken_json(const char *text)
@@ -315,7 +315,7 @@ static bool broken_json(const char *text)
 static int check_event(ep_idefix *idefix, const struct ep_event *event)
 {
     if (event->uid == NULL || event->uid[0] == '\0')
-        return error_set(&idefix->error, EP_EINVAL, "the event has no uid");
+        return base_error_set(&idefix->error, EP_EINVAL, "the event has no uid");
     int code = check_text(idefix, "uid", event->uid);
     if (code == 0)
         code = check_text(idefix, "type", event->type);
@@ -324,8 +324,8 @@ static int check_event(ep_idefix *idefix, const struct ep_event *event)
     if (code == 0)
         code = check_text(idefix, "domain", event->domain);
     if (code == 0 && (broken_json(event->payload) || broken_json(event->meta)))
-        code = error_set(&idefix->error, EP_EINVAL, "the %s of event %.100s is not valid JSON",
-                         broken_json(event->meta) ? "meta" : "payload", event->uid);
+        code = base_error_set(&idefix->error, EP_EINVAL, "the %s of event %.100s is not valid JSON",
+                              broken_json(event->meta) ? "meta" : "payload", event->uid);
     return code;
 }
 
@@ -340,7 +340,7 @@ int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event)
     int code = check_event(idefix, event);
     if (code != 0)
         return code;
-    json_out_words(&data, "{");
+    json_write_text(&data, "{");
     out_named(&data, "uid", event->uid, false);
     if (event->domain != NULL)
         out_named(&data, "domain", event->domain, false);
@@ -349,7 +349,7 @@ int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event)
     out_named(&data, "type", event->type != NULL ? event->type : "", false);
     out_named(&data, "meta", event->meta, true);
     out_named(&data, "payload", event->payload, true);
-    json_out_words(&data, "}");
+    json_write_text(&data, "}");
     code = call(idefix, "events.create", &data, 0, &message, &failure);
     idefix_message_free(&message);
     return code;

@@ -46,9 +46,9 @@ const char *ep_strerror(int code)
         return "the store cannot be written now";
     case EP_EBACKEND:
         return "the backend failed";
-    case EP_EREFUSED:
+    case EP_EAUTH:
         return "the backend refuses the account";
-    case EP_EGARBAGE:
+    case EP_EPROTO:
         return "the backend's answer cannot be understood";
     case EP_ESTATE:
         return "not possible now";
@@ -60,7 +60,7 @@ const char *ep_errmsg(const ep_manager *manager)
 {
     if (manager == NULL)
         return "no manager";
-    return manager->error.words[0] != '\0' ? manager->error.words : ep_strerror(manager->error.code);
+    return manager->error.message[0] != '\0' ? manager->error.message : ep_strerror(manager->error.code);
 }
 
 /* Copies a text that may be NULL; false when memory is out. */
@@ -86,9 +86,9 @@ static bool manager_fill(ep_manager *manager, const struct ep_manager_params *pa
     manager->client_user = params->client_user;
     manager->log = params->log;
     manager->log_user = params->log_user;
-    manager->log_least = params->log_least != 0 ? (enum ep_severity)params->log_least : EP_LOG_WARNING;
-    config->log_level = manager->log_least;
-    config->synchronous = params->synchronous_normal ? SYNCHRONOUS_NORMAL : SYNCHRONOUS_FULL;
+    manager->log_level = params->log_level != 0 ? (enum ep_severity)params->log_level : EP_LOG_WARNING;
+    config->log_level = manager->log_level;
+    config->synchronous = params->durability == EP_DURABILITY_NORMAL ? SYNCHRONOUS_NORMAL : SYNCHRONOUS_FULL;
     char instance[32];
     snprintf(instance, sizeof instance, "ep-%d", (int)getpid());
     const char *storage =
@@ -99,11 +99,13 @@ static bool manager_fill(ep_manager *manager, const struct ep_manager_params *pa
 
 int ep_manager_open(const struct ep_manager_params *params, ep_manager **out)
 {
-    if (params == NULL || out == NULL || (params->instance != NULL && !name_valid(params->instance)))
+    if (params == NULL || out == NULL || (params->instance != NULL && !config_name_valid(params->instance)))
         return EP_EINVAL;
     if (params->storage != NULL && strcmp(params->storage, ":memory") != 0 &&
         strcmp(params->storage, "memory:") != 0 &&
         (strncmp(params->storage, "sqlite:", 7) != 0 || params->storage[7] == '\0'))
+        return EP_EINVAL;
+    if ((unsigned)params->durability > EP_DURABILITY_NORMAL)
         return EP_EINVAL;
     ep_manager *manager = calloc(1, sizeof *manager);
     if (manager == NULL)
@@ -134,8 +136,8 @@ static int may_change(ep_manager *manager)
 {
     manager->error = (struct error){0};
     if (atomic_load(&manager->state) != MANAGER_IDLE)
-        return error_set(&manager->error, EP_ESTATE,
-                         "the manager runs: add sources and stages before or after");
+        return base_error_set(&manager->error, EP_ESTATE,
+                              "the manager runs: add sources and stages before or after");
     return 0;
 }
 
@@ -146,20 +148,20 @@ static int source_type(ep_manager *manager, const struct ep_source_params *param
     static const enum source_type known[] = {SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_IDEFIX};
     if (params->type == NULL) {
         if (params->client == NULL && manager->client == NULL)
-            return error_set(&manager->error, EP_EINVAL,
-                             "source %s: neither a type (file, generate, http, idefix) nor a client is given",
-                             params->id);
+            return base_error_set(
+                &manager->error, EP_EINVAL,
+                "source %s: neither a type (file, generate, http, idefix) nor a client is given", params->id);
         *type = SOURCE_CLIENT;
         return 0;
     }
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(params->type, source_type_name(known[i])) == 0) {
+        if (strcmp(params->type, config_source_type_name(known[i])) == 0) {
             *type = known[i];
             return 0;
         }
-    return error_set(&manager->error, EP_EINVAL,
-                     "source %s: expected type file, generate, http or idefix, found \"%s\"", params->id,
-                     params->type);
+    return base_error_set(&manager->error, EP_EINVAL,
+                          "source %s: expected type file, generate, http or idefix, found \"%s\"", params->id,
+                          params->type);
 }
 
 static bool source_fill_type(const ep_manager *manager, const struct ep_source_params *params,
@@ -179,10 +181,10 @@ static bool source_fill_type(const ep_manager *manager, const struct ep_source_p
             config->generate.size_bytes = params->generate_bytes;
         return true;
     case SOURCE_HTTP:
-        config->http.cursor_plus = params->cursor_plus;
+        config->http.cursor_increment = params->cursor_increment;
         return copy(params->url, &config->http.url) && copy(params->events, &config->http.events) &&
-               copy(params->cursor_at, &config->http.cursor_at) &&
-               copy(params->cursor_last, &config->http.cursor_last);
+               copy(params->cursor_path, &config->http.cursor_path) &&
+               copy(params->cursor_last_event_path, &config->http.cursor_last_event_path);
     case SOURCE_IDEFIX:
     case SOURCE_UNKNOWN:
         return true;
@@ -193,11 +195,11 @@ static bool source_fill_type(const ep_manager *manager, const struct ep_source_p
 static bool source_fill(const ep_manager *manager, const struct ep_source_params *params,
                         struct source_config *config)
 {
-    source_config_defaults(config);
+    config_source_defaults(config);
     if (params->long_poll_ms > 0)
         config->long_poll_ms = params->long_poll_ms;
-    if (params->page > 0)
-        config->page = params->page;
+    if (params->page_size > 0)
+        config->page_size = params->page_size;
     return source_fill_type(manager, params, config) && copy(params->id, &config->id) &&
            copy(params->domain, &config->domain) && copy(params->address, &config->address) &&
            copy(params->event_type, &config->event_type) && copy(params->since, &config->since) &&
@@ -207,25 +209,27 @@ static bool source_fill(const ep_manager *manager, const struct ep_source_params
 static int source_check(ep_manager *manager, const struct ep_source_params *params, enum source_type *type)
 {
     if (params->id == NULL || params->id[0] == '\0')
-        return error_set(&manager->error, EP_EINVAL, "a source needs an id");
-    if (!name_valid(params->id))
-        return error_set(&manager->error, EP_EINVAL,
-                         "source id \"%s\": expected 1 to 63 of A-Z a-z 0-9 . _ -", params->id);
+        return base_error_set(&manager->error, EP_EINVAL, "a source needs an id");
+    if (!config_name_valid(params->id))
+        return base_error_set(&manager->error, EP_EINVAL,
+                              "source id \"%s\": expected 1 to 63 of A-Z a-z 0-9 . _ -", params->id);
     for (size_t i = 0; i < manager->config->source_count; i++)
         if (strcmp(manager->config->sources[i].id, params->id) == 0)
-            return error_set(&manager->error, EP_EEXIST, "there is a source \"%s\" already", params->id);
+            return base_error_set(&manager->error, EP_EEXIST, "there is a source \"%s\" already", params->id);
     int result = source_type(manager, params, type);
     if (result == 0 && *type == SOURCE_IDEFIX && params->domain == NULL && params->address == NULL)
-        return error_set(&manager->error, EP_EINVAL,
-                         "source %s: neither domain nor address is given, idefix needs one", params->id);
+        return base_error_set(&manager->error, EP_EINVAL,
+                              "source %s: neither domain nor address is given, idefix needs one", params->id);
     if (result != 0 || *type != SOURCE_CLIENT)
         return result;
     const struct ep_client *client = params->client != NULL ? params->client : manager->client;
     if (client->events_get == NULL)
-        return error_set(&manager->error, EP_EINVAL, "source %s: its client has no events_get", params->id);
-    if (client->needs_scope && params->domain == NULL && params->address == NULL)
-        return error_set(&manager->error, EP_EINVAL,
-                         "source %s: neither domain nor address is given, its client needs one", params->id);
+        return base_error_set(&manager->error, EP_EINVAL, "source %s: its client has no events_get",
+                              params->id);
+    if (client->requires_filter && params->domain == NULL && params->address == NULL)
+        return base_error_set(&manager->error, EP_EINVAL,
+                              "source %s: neither domain nor address is given, its client needs one",
+                              params->id);
     return 0;
 }
 
@@ -245,7 +249,7 @@ static int source_append(ep_manager *manager, const struct ep_source_params *par
     ep_source *source = malloc(sizeof *source);
     if (configs == NULL || sources == NULL || source == NULL) {
         free(source);
-        return error_set(&manager->error, EP_ENOMEM, "no memory for source %s", params->id);
+        return base_error_set(&manager->error, EP_ENOMEM, "no memory for source %s", params->id);
     }
     configs[count] = (struct source_config){.type = type};
     *source = (ep_source){.manager = manager, .index = count};
@@ -254,7 +258,7 @@ static int source_append(ep_manager *manager, const struct ep_source_params *par
     if (!source_fill(manager, params, &configs[count])) {
         config->source_count = count;
         free(source);
-        return error_set(&manager->error, EP_ENOMEM, "no memory for source %s", params->id);
+        return base_error_set(&manager->error, EP_ENOMEM, "no memory for source %s", params->id);
     }
     *out = source;
     return EP_OK;
@@ -264,9 +268,9 @@ static int source_append(ep_manager *manager, const struct ep_source_params *par
 static int source_append_idefix(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
 {
     struct config *idefix = NULL;
-    int result = idefix_library_config(params->idefix, &idefix, &manager->error);
+    int result = library_idefix_config(params->idefix, &idefix, &manager->error);
     if (result != 0) {
-        error_prefix(&manager->error, "source %s", params->id);
+        base_error_prefix(&manager->error, "source %s", params->id);
         return result;
     }
     result = source_append(manager, params, SOURCE_IDEFIX, out);
@@ -329,23 +333,24 @@ static int stage_check_push(ep_source *source, const char *name, const struct ep
     struct error *error = &source->manager->error;
     const struct source_config *config = &source->manager->config->sources[source->index];
     if (name == NULL || name[0] == '\0')
-        return error_set(error, EP_EINVAL, "source %s: a stage needs a name", config->id);
-    if (!name_valid(name))
-        return error_set(error, EP_EINVAL,
-                         "source %s: stage name \"%s\": expected 1 to 63 of A-Z a-z 0-9 . _ -", config->id,
-                         name);
+        return base_error_set(error, EP_EINVAL, "source %s: a stage needs a name", config->id);
+    if (!config_name_valid(name))
+        return base_error_set(error, EP_EINVAL,
+                              "source %s: stage name \"%s\": expected 1 to 63 of A-Z a-z 0-9 . _ -",
+                              config->id, name);
     if (options->concurrency == 0)
-        return error_set(error, EP_EINVAL, "source %s: stage %s: concurrency 0: expected at least 1 worker",
-                         config->id, name);
+        return base_error_set(error, EP_EINVAL,
+                              "source %s: stage %s: concurrency 0: expected at least 1 worker", config->id,
+                              name);
     for (size_t i = 0; i < config->stage_count; i++)
         if (strcmp(config->stages[i].name, name) == 0)
-            return error_set(error, EP_EEXIST, "source %s: there is a stage \"%s\" already", config->id,
-                             name);
+            return base_error_set(error, EP_EEXIST, "source %s: there is a stage \"%s\" already", config->id,
+                                  name);
     return 0;
 }
 
-/* Appends a stage of that name; what its kind needs is set by the caller. NULL: the manager's error tells. */
-static struct stage_config *stage_push(ep_source *source, const char *name, enum stage_kind kind,
+/* Appends a stage of that name; what its type needs is set by the caller. NULL: the manager's error tells. */
+static struct stage_config *stage_push(ep_source *source, const char *name, enum stage_type type,
                                        const struct ep_stage_options *options)
 {
     struct error *error = &source->manager->error;
@@ -354,17 +359,17 @@ static struct stage_config *stage_push(ep_source *source, const char *name, enum
     struct source_config *config = &source->manager->config->sources[source->index];
     struct stage_config *stages = realloc(config->stages, (config->stage_count + 1) * sizeof *stages);
     if (stages == NULL) {
-        error_set(error, EP_ENOMEM, "no memory for stage %s", name);
+        base_error_set(error, EP_ENOMEM, "no memory for stage %s", name);
         return NULL;
     }
     config->stages = stages;
     struct stage_config *stage = &stages[config->stage_count];
-    *stage = (struct stage_config){.kind = kind};
-    stage_config_defaults(stage);
+    *stage = (struct stage_config){.type = type};
+    config_stage_defaults(stage);
     config->stage_count++; /* owned from here on; a run refuses a stage that is not whole */
     if (!copy(name, &stage->name) || !stage_fill(options, stage)) {
         config->stage_count--;
-        error_set(error, EP_ENOMEM, "no memory for stage %s", name);
+        base_error_set(error, EP_ENOMEM, "no memory for stage %s", name);
         return NULL;
     }
     return stage;
@@ -380,10 +385,11 @@ int ep_source_push(ep_source *source, const struct ep_stage *stage, const struct
     const char *name = options->name != NULL ? options->name : stage->name;
     struct error *error = &source->manager->error;
     if (stage->abi != EP_STAGE_ABI)
-        return error_set(error, EP_EINVAL, "stage %s: expected ABI %d, found %u", name != NULL ? name : "?",
-                         EP_STAGE_ABI, stage->abi);
+        return base_error_set(error, EP_EINVAL, "stage %s: expected ABI %d, found %u",
+                              name != NULL ? name : "?", EP_STAGE_ABI, stage->abi);
     if (stage->process == NULL)
-        return error_set(error, EP_EINVAL, "stage %s: it has no process function", name != NULL ? name : "?");
+        return base_error_set(error, EP_EINVAL, "stage %s: it has no process function",
+                              name != NULL ? name : "?");
     struct stage_config *config = stage_push(source, name, STAGE_FUNCTION, options);
     if (config == NULL)
         return error->code;
@@ -407,7 +413,7 @@ int ep_source_push_exec(ep_source *source, const char *const *argv, const struct
            copy(argv[config->exec.count], &config->exec.at[config->exec.count]))
         config->exec.count++;
     if (config->exec.at == NULL || config->exec.count < count)
-        return error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
+        return base_error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
     return EP_OK;
 }
 
@@ -418,7 +424,7 @@ int ep_source_push_plugin(ep_source *source, const char *path, const struct ep_s
     options = options != NULL ? options : &default_options;
     struct stage_config *config = stage_push(source, options->name, STAGE_PLUGIN, options);
     if (config != NULL && !copy(path, &config->plugin))
-        error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
+        base_error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
     return source->manager->error.code;
 }
 
@@ -429,6 +435,6 @@ int ep_source_push_http(ep_source *source, const char *url, const struct ep_stag
     options = options != NULL ? options : &default_options;
     struct stage_config *config = stage_push(source, options->name, STAGE_HTTP, options);
     if (config != NULL && !copy(url, &config->url))
-        error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
+        base_error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
     return source->manager->error.code;
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The library's objects: a configuration that calls build instead of a file. Shared with
  * supervisor/library.c, which runs it. */
-#ifndef MANAGER_H
-#define MANAGER_H
+#ifndef LIBRARY_MANAGER_H
+#define LIBRARY_MANAGER_H
 
 #include <stdatomic.h>
 
-#include "src/config/config.h"
 #include "src/base/error.h"
+#include "src/config/config.h"
 
 struct ep_source {
     ep_manager *manager;
@@ -23,7 +23,7 @@ struct ep_manager {
     void *client_user;
     ep_log_function *log;
     void *log_user;
-    enum ep_severity log_least;
+    enum ep_severity log_level;
     struct error error;
     atomic_int state;      /* enum manager_state: one word, so that a late stop never meets the next run */
     atomic_int supervisor; /* pid while it runs, else 0 */
@@ -31,8 +31,8 @@ struct ep_manager {
 
 /* A configuration of nothing but one source of type idefix without id or filters, as params say; to be
  * closed. 0, EP_EINVAL, EP_EACCESS, EP_ENOMEM. */
-int idefix_library_config(const struct ep_idefix_params *params, struct config **out, struct error *error);
+int library_idefix_config(const struct ep_idefix_params *params, struct config **out, struct error *error);
 
-struct ep_metrics *metrics_new(size_t workers);
+struct ep_metrics *library_metrics_new(size_t workers);
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "src/library/manager.h"
 
-struct ep_metrics *metrics_new(size_t workers)
+struct ep_metrics *library_metrics_new(size_t workers)
 {
     struct ep_metrics *metrics = calloc(1, sizeof *metrics);
     if (metrics == NULL)
@@ -34,10 +34,10 @@ void ep_metrics_free(struct ep_metrics **metrics)
 int ep_metrics_print(const struct ep_metrics *metrics, FILE *stream)
 {
     double seconds = (double)metrics->wall_ns / 1e9;
-    uint64_t through = metrics->finished + metrics->removed;
+    uint64_t through = metrics->completed + metrics->removed_by_stage;
     fprintf(stream,
-            "wall %.3f s, fetched %" PRIu64 ", finished %" PRIu64 ", removed %" PRIu64 ", %.0f events/s\n",
-            seconds, metrics->fetched, metrics->finished, metrics->removed,
+            "wall %.3f s, fetched %" PRIu64 ", completed %" PRIu64 ", removed %" PRIu64 ", %.0f events/s\n",
+            seconds, metrics->fetched, metrics->completed, metrics->removed_by_stage,
             seconds > 0 ? (double)through / seconds : 0.0);
     fprintf(stream, "%-24s %6s %10s %12s %12s %10s %10s\n", "STAGE", "WORKER", "ITEMS", "STAGE ms", "WORK ms",
             "us/ITEM", "WORK us");

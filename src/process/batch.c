@@ -12,14 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-int batch_open(struct batch *batch, size_t room)
+int process_batch_open(struct batch *batch, size_t room)
 {
     *batch = (struct batch){.room = room};
     batch->events = calloc(room, sizeof *batch->events);
     return batch->events == NULL ? EP_ENOMEM : 0;
 }
 
-void batch_clear(struct batch *batch)
+void process_batch_clear(struct batch *batch)
 {
     batch->count = batch->next = batch->arena_used = 0;
     if (batch->arena_room > BATCH_ARENA_BYTES) {
@@ -29,17 +29,17 @@ void batch_clear(struct batch *batch)
     }
 }
 
-void batch_close(struct batch *batch)
+void process_batch_close(struct batch *batch)
 {
     free(batch->events);
     free(batch->arena);
     *batch = (struct batch){0};
 }
 
-void batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint64_t token)
+void process_batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint64_t token)
 {
     batch->events[batch->count++] =
-        (struct batch_event){.ticket = ticket, .lease = {.event = event, .token = token}};
+        (struct batch_event){.ticket = ticket, .lock = {.event = event, .token = token}};
 }
 
 static bool arena_reserve(struct batch *batch, size_t bytes)
@@ -67,7 +67,7 @@ static size_t arena_put(struct batch *batch, const char *text, size_t bytes)
     return at;
 }
 
-struct reading {
+struct batch_reader {
     struct batch *batch;
     size_t first;
     size_t full; /* index of the first that found no room, SIZE_MAX = none */
@@ -75,12 +75,12 @@ struct reading {
 
 static int copy_row(size_t index, const struct store_row *row, void *user)
 {
-    struct reading *reading = user;
-    struct batch *batch = reading->batch;
-    struct batch_event *event = &batch->events[reading->first + index];
+    struct batch_reader *reader = user;
+    struct batch *batch = reader->batch;
+    struct batch_event *event = &batch->events[reader->first + index];
     if (batch->arena_used > BATCH_ARENA_BYTES) {
-        if (reading->full == SIZE_MAX)
-            reading->full = index;
+        if (reader->full == SIZE_MAX)
+            reader->full = index;
         return 0;
     }
     size_t uid_bytes = strlen(row->uid), done_bytes = strlen(row->done);
@@ -99,26 +99,26 @@ static int copy_row(size_t index, const struct store_row *row, void *user)
     return 0;
 }
 
-int batch_read(struct batch *batch, struct store *store)
+int process_batch_read(struct batch *batch, struct store *store)
 {
     size_t first = batch->next;
     while (first < batch->count && batch->events[first].read)
         first++;
     if (first == batch->next)
         batch->arena_used = 0; /* those read before have been run: nobody needs their texts */
-    struct store_lease leases[64];
+    struct store_event_lock locks[64];
     while (first < batch->count) {
         size_t count = 0;
         while (count < 64 && first + count < batch->count) {
-            leases[count] = batch->events[first + count].lease;
+            locks[count] = batch->events[first + count].lock;
             count++;
         }
-        struct reading reading = {.batch = batch, .first = first, .full = SIZE_MAX};
-        int result = store_read(store, leases, count, copy_row, &reading);
+        struct batch_reader reader = {.batch = batch, .first = first, .full = SIZE_MAX};
+        int result = store_read(store, locks, count, copy_row, &reader);
         if (result != 0)
             return result;
-        bool full = reading.full != SIZE_MAX;
-        size_t seen = full ? reading.full : count; /* what the store passed over before that is not ours */
+        bool full = reader.full != SIZE_MAX;
+        size_t seen = full ? reader.full : count; /* what the store passed over before that is not ours */
         for (size_t i = first; i < first + seen; i++)
             batch->events[i].lost = !batch->events[i].read;
         if (full)
@@ -128,7 +128,7 @@ int batch_read(struct batch *batch, struct store *store)
     return 0;
 }
 
-void batch_row(const struct batch *batch, const struct batch_event *event, struct store_row *row)
+void process_batch_row(const struct batch *batch, const struct batch_event *event, struct store_row *row)
 {
     *row = (struct store_row){
         .uid = batch->arena + event->uid,
@@ -143,7 +143,7 @@ void batch_row(const struct batch *batch, const struct batch_event *event, struc
     };
 }
 
-int pending_open(struct pending *pending, size_t room)
+int process_pending_open(struct pending *pending, size_t room)
 {
     *pending = (struct pending){.room = room};
     pending->answers = calloc(room, sizeof *pending->answers);
@@ -151,23 +151,23 @@ int pending_open(struct pending *pending, size_t room)
     return pending->answers == NULL || pending->extra == NULL ? EP_ENOMEM : 0;
 }
 
-int pending_add(struct pending *pending, uint32_t ticket, struct store_lease lease,
-                struct chain_answer *answer, struct ep_call *call, uint64_t now_ns)
+int process_pending_add(struct pending *pending, uint32_t ticket, struct store_event_lock lock,
+                        struct chain_answer *answer, struct ep_call *call, uint64_t now_ns)
 {
     struct store_answer *stored = &pending->answers[pending->count];
     struct pending_answer *extra = &pending->extra[pending->count];
     *stored = answer->store;
-    stored->lease = lease;
+    stored->lock = lock;
     *extra = (struct pending_answer){.ticket = ticket,
                                      .next = answer->next,
                                      .done = answer->done,
                                      .context = call->new_context,
                                      .data = call->new_event};
-    if (stored->words != NULL) {
-        extra->words = strdup(stored->words);
-        if (extra->words == NULL)
+    if (stored->error != NULL) {
+        extra->error = strdup(stored->error);
+        if (extra->error == NULL)
             return EP_ENOMEM;
-        stored->words = extra->words;
+        stored->error = extra->error;
     }
     call->new_context = call->new_event = NULL;
     answer->done = NULL;
@@ -176,28 +176,28 @@ int pending_add(struct pending *pending, uint32_t ticket, struct store_lease lea
     return 0;
 }
 
-void pending_cut(struct pending *pending, size_t count)
+void process_pending_cut(struct pending *pending, size_t count)
 {
     for (size_t i = count; i < pending->count; i++) {
         free(pending->extra[i].done);
         free(pending->extra[i].context);
         free(pending->extra[i].data);
-        free(pending->extra[i].words);
+        free(pending->extra[i].error);
     }
     pending->count = count;
     if (count == 0)
         pending->oldest_ns = 0;
 }
 
-void pending_clear(struct pending *pending)
+void process_pending_clear(struct pending *pending)
 {
-    pending_cut(pending, 0);
+    process_pending_cut(pending, 0);
 }
 
-void pending_close(struct pending *pending)
+void process_pending_close(struct pending *pending)
 {
     if (pending->extra != NULL)
-        pending_clear(pending);
+        process_pending_clear(pending);
     free(pending->answers);
     free(pending->extra);
     *pending = (struct pending){0};

@@ -3,8 +3,8 @@
  * A worker's batch: the events it has taken and read, and the answers that wait for their commit. Memory is
  * reused from batch to batch; one thread at a time (the worker's lock).
  */
-#ifndef BATCH_H
-#define BATCH_H
+#ifndef PROCESS_BATCH_H
+#define PROCESS_BATCH_H
 
 #include "src/process/chain.h"
 #include "src/store/store.h"
@@ -13,7 +13,7 @@
  * grows. */
 struct batch_event {
     uint32_t ticket;
-    struct store_lease lease;
+    struct store_event_lock lock;
     bool read; /* the texts are there */
     bool lost; /* the store says that it is not ours (any more) */
     size_t uid, data, context, done;
@@ -32,19 +32,20 @@ struct batch {
 #define BATCH_ARENA_BYTES \
     ((size_t)8 << 20) /* beyond this no further event of the batch is read before these have run */
 
-int batch_open(struct batch *batch, size_t room);
-void batch_clear(struct batch *batch); /* forgets the events; gives back memory that one huge event needed */
-void batch_close(struct batch *batch);
-void batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint64_t token);
+int process_batch_open(struct batch *batch, size_t room);
+/* forgets the events; gives back memory that one huge event needed */
+void process_batch_clear(struct batch *batch);
+void process_batch_close(struct batch *batch);
+void process_batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint64_t token);
 /* Reads the texts of the events from `next` on that are not read yet. 0 or the store's code. */
-int batch_read(struct batch *batch, struct store *store);
-void batch_row(const struct batch *batch, const struct batch_event *event, struct store_row *row);
+int process_batch_read(struct batch *batch, struct store *store);
+void process_batch_row(const struct batch *batch, const struct batch_event *event, struct store_row *row);
 
 /* Answers that wait for their commit; each owns its texts. */
 struct pending_answer {
     uint32_t ticket;
     size_t next;
-    char *done, *context, *data, *words;
+    char *done, *context, *data, *error;
 };
 struct pending {
     struct store_answer *answers;
@@ -52,12 +53,12 @@ struct pending {
     size_t count, room;
     uint64_t oldest_ns; /* when the oldest answer was given; 0 = none waits */
 };
-int pending_open(struct pending *pending, size_t room);
+int process_pending_open(struct pending *pending, size_t room);
 /* Takes over the chain answer's and the call's texts. 0 or EP_ENOMEM. */
-int pending_add(struct pending *pending, uint32_t ticket, struct store_lease lease,
-                struct chain_answer *answer, struct ep_call *call, uint64_t now_ns);
-void pending_cut(struct pending *pending, size_t count); /* forgets all after the first `count` */
-void pending_clear(struct pending *pending);
-void pending_close(struct pending *pending);
+int process_pending_add(struct pending *pending, uint32_t ticket, struct store_event_lock lock,
+                        struct chain_answer *answer, struct ep_call *call, uint64_t now_ns);
+void process_pending_cut(struct pending *pending, size_t count); /* forgets all after the first `count` */
+void process_pending_clear(struct pending *pending);
+void process_pending_close(struct pending *pending);
 
 #endif

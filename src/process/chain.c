@@ -6,8 +6,8 @@
  * Progress is kept by name, so that stages can be added, dropped and reordered between restarts: an event
  * enters at the first stage of the chain that it has not done, wherever that stands.
  */
-#include "src/base/backoff.h"
 #include "src/process/chain.h"
+#include "src/base/backoff.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,7 @@
 #define LONGEST_DELAY_MS \
     UINT64_C(3155760000000) /* a hundred years: more is as good as never, and would overflow */
 
-bool chain_done(const char *done, const char *name)
+bool process_chain_done(const char *done, const char *name)
 {
     size_t length = strlen(name);
     for (const char *line = done; *line != '\0';) {
@@ -27,10 +27,10 @@ bool chain_done(const char *done, const char *name)
     return false;
 }
 
-size_t chain_next(const struct source_config *source, const char *done)
+size_t process_chain_next(const struct source_config *source, const char *done)
 {
     size_t position = 0;
-    while (position < source->stage_count && chain_done(done, source->stages[position].name))
+    while (position < source->stage_count && process_chain_done(done, source->stages[position].name))
         position++;
     return position;
 }
@@ -53,10 +53,10 @@ static int answer_processed(const struct source_config *source, const struct sta
     char *done = done_with(row->done, stage->name);
     if (done == NULL)
         return EP_ENOMEM;
-    out->next = chain_next(source, done);
+    out->next = process_chain_next(source, done);
     if (out->next == source->stage_count) {
         free(done);
-        out->store.change = STORE_FINISH;
+        out->store.change = STORE_COMPLETE;
         return 0;
     }
     out->done = done;
@@ -71,25 +71,27 @@ static void answer_not_processed(const struct stage_config *stage, const struct 
 {
     uint32_t attempts = row->attempts + 1;
     answer->failed = call->answer == EP_ERROR;
-    answer->words = call->words[0] != '\0' ? call->words : NULL;
+    answer->error = call->reason[0] != '\0' ? call->reason : NULL;
     if (stage->max_attempts > 0 && attempts >= stage->max_attempts) {
-        answer->change = STORE_BURY;
+        answer->change = STORE_DEAD_LETTER;
         answer->reason = STORE_REASON_EXHAUSTED;
         return;
     }
     if (stage->max_age_ms > 0 && now_ms >= row->arrival_ms + stage->max_age_ms) {
-        answer->change = STORE_BURY;
+        answer->change = STORE_DEAD_LETTER;
         answer->reason = STORE_REASON_EXPIRED;
         return;
     }
-    uint64_t delay_ms =
-        call->retry_after_ms > 0 ? call->retry_after_ms : base_backoff_ms(stage->retry.min_ms, stage->retry.max_ms, attempts, random);
+    uint64_t delay_ms = call->retry_after_ms > 0
+                            ? call->retry_after_ms
+                            : base_backoff_ms(stage->retry.min_ms, stage->retry.max_ms, attempts, random);
     answer->change = STORE_DELAY;
     answer->due_ms = now_ms + (delay_ms < LONGEST_DELAY_MS ? delay_ms : LONGEST_DELAY_MS);
 }
 
-int chain_answer(const struct source_config *source, size_t position, const struct store_row *row,
-                 const struct ep_call *call, uint64_t now_ms, uint32_t random, struct chain_answer *out)
+int process_chain_answer(const struct source_config *source, size_t position, const struct store_row *row,
+                         const struct ep_call *call, uint64_t now_ms, uint32_t random,
+                         struct chain_answer *out)
 {
     const struct stage_config *stage = &source->stages[position];
     *out = (struct chain_answer){0};
@@ -105,12 +107,12 @@ int chain_answer(const struct source_config *source, size_t position, const stru
     case EP_PROCESSED:
         return answer_processed(source, stage, row, out);
     case EP_REMOVE:
-        out->store.change = STORE_REMOVE;
+        out->store.change = STORE_REMOVE_BY_STAGE;
         return 0;
     case EP_REJECT:
-        out->store.change = STORE_BURY;
+        out->store.change = STORE_DEAD_LETTER;
         out->store.reason = STORE_REASON_REJECTED;
-        out->store.words = call->words[0] != '\0' ? call->words : "rejected without a reason";
+        out->store.error = call->reason[0] != '\0' ? call->reason : "rejected without a reason";
         return 0;
     case EP_NOT_PROCESSED:
     case EP_ERROR:

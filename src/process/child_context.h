@@ -8,14 +8,14 @@
  * returns: it ends by _exit with one of the codes below.
  *
  * Orders come through the segment (header.phase, paused, the slot's wake word), never by signal. A child in
- * phase DRAINING goes on; in STOPPING it ends in order: a worker finishes and commits the event in hand,
+ * phase DRAINING goes on; in STOPPING it ends cleanly: a worker finishes and commits the event in hand,
  * gives the others up and exits 0; the producer, told after all workers of its source are gone
  * (`stop_producer`), revokes and releases every ticket, stores nothing more and exits 0; the keeper goes
- * last: final checkpoint, exit 0. SIGTERM to a single child is not a way to stop it in order: it simply dies,
- * and is restarted.
+ * last: final checkpoint, exit 0. SIGTERM to a single child is not a way to stop it gracefully: it simply
+ * ends, and is restarted.
  */
-#ifndef INHERIT_H
-#define INHERIT_H
+#ifndef PROCESS_CHILD_CONTEXT_H
+#define PROCESS_CHILD_CONTEXT_H
 
 #include "shm/segment.h"
 #include "src/config/config.h"
@@ -24,13 +24,13 @@ enum child_exit {
     CHILD_DONE = 0,
     CHILD_STORE = 70,  /* the store is broken or wrong (not merely busy) */
     CHILD_OPEN = 71,   /* the stage could not be opened */
-    CHILD_BROKEN = 72, /* the co-process broke: the slot's cause fields tell */
+    CHILD_BROKEN = 72, /* the program broke: the slot's cause fields tell */
     CHILD_MEMORY = 73
 };
 
 enum notice_kind {
     NOTICE_READY = 1,  /* open, and at work */
-    NOTICE_FAILED = 2, /* cannot start: words tell; sent before a CHILD_STORE or CHILD_OPEN exit */
+    NOTICE_FAILED = 2, /* cannot start: the message tells; sent before a CHILD_STORE or CHILD_OPEN exit */
     NOTICE_ENDED = 3   /* producer: shm_source.ended became 1; or, in DRAINING, it ran dry */
 };
 
@@ -38,15 +38,15 @@ enum notice_kind {
 struct notice {
     uint32_t slot, generation;
     uint32_t kind;
-    char words[SHM_TEXT_BYTES];
+    char message[SHM_TEXT_BYTES];
 };
 
-struct inherit {
+struct child_context {
     struct segment segment;
     const struct config *config;
     uint32_t slot, generation;
     int notice_fd;   /* write end of a pipe shared by all children */
-    int activity_fd; /* eventfd, non-blocking: keeper_nudge writes it, the keeper polls it */
+    int activity_fd; /* eventfd, non-blocking: process_notify_keeper writes it, the keeper polls it */
     int keeper_fd;   /* keeper only: its end of a SOCK_SEQPACKET socketpair: admin requests with the client's
                         descriptor */
     int lock_fd;     /* the store's lock, held by inheritance; close-on-exec; nothing to do with it */
@@ -54,15 +54,15 @@ struct inherit {
     bool until_end; /* library: sources that end make the instance end */
 };
 
-void producer_main(const struct inherit *inherit, uint32_t source) __attribute__((noreturn));
-void worker_main(const struct inherit *inherit, uint32_t stage)
+void process_producer_main(const struct child_context *child, uint32_t source) __attribute__((noreturn));
+void process_worker_main(const struct child_context *child, uint32_t stage)
     __attribute__((noreturn)); /* segment-wide stage index */
-void keeper_main(const struct inherit *inherit) __attribute__((noreturn));
+void process_keeper_main(const struct child_context *child) __attribute__((noreturn));
 
 /* Tells the keeper that something changed (at most one system call until it has looked). */
-void keeper_nudge(const struct inherit *inherit);
-/* Tells it that the store's log has grown and wants moving now. */
-void keeper_nudge_log(const struct inherit *inherit);
-int notice_send(const struct inherit *inherit, enum notice_kind kind, const char *words);
+void process_notify_keeper(const struct child_context *child);
+/* Tells it that the store's WAL has grown and wants moving now. */
+void process_notify_keeper_wal(const struct child_context *child);
+int process_notice_send(const struct child_context *child, enum notice_kind kind, const char *message);
 
 #endif

@@ -28,13 +28,13 @@ static int open_source(struct fetcher *fetcher)
 
 static void run_fetch(struct fetcher *fetcher)
 {
-    page_clear(&fetcher->page);
+    source_page_clear(&fetcher->page);
     fetcher->failure = (struct source_failure){0};
     fetcher->result = fetcher->source_open ? 0 : open_source(fetcher);
     if (fetcher->result == 0) {
         const struct fetch fetch = {
             .cursor = fetcher->cursor,
-            .limit = fetcher->config->page,
+            .limit = fetcher->config->page_size,
             .wait_ms = fetcher->config->long_poll_ms,
             .abort = &fetcher->abort,
         };
@@ -62,16 +62,16 @@ static void *fetcher_thread(void *user)
     return NULL;
 }
 
-int fetcher_open(struct fetcher *fetcher, const struct source_config *config, struct shm_slot *slot)
+int process_fetcher_open(struct fetcher *fetcher, const struct source_config *config, struct shm_slot *slot)
 {
     *fetcher = (struct fetcher){.config = config, .ops = source_ops_for(config->type), .slot = slot};
-    page_open(&fetcher->page);
+    source_page_open(&fetcher->page);
     pthread_mutex_init(&fetcher->lock, NULL);
     pthread_cond_init(&fetcher->asked, NULL);
     return pthread_create(&fetcher->thread, NULL, fetcher_thread, fetcher);
 }
 
-int fetcher_ask(struct fetcher *fetcher, const char *cursor)
+int process_fetcher_ask(struct fetcher *fetcher, const char *cursor)
 {
     free(fetcher->cursor);
     fetcher->cursor = NULL;
@@ -85,7 +85,7 @@ int fetcher_ask(struct fetcher *fetcher, const char *cursor)
     return 0;
 }
 
-void fetcher_interrupt(struct fetcher *fetcher)
+void process_fetcher_interrupt(struct fetcher *fetcher)
 {
     pthread_mutex_lock(&fetcher->lock);
     atomic_store(&fetcher->abort, true);
@@ -94,15 +94,15 @@ void fetcher_interrupt(struct fetcher *fetcher)
     pthread_mutex_unlock(&fetcher->lock);
 }
 
-void fetcher_done(struct fetcher *fetcher)
+void process_fetcher_done(struct fetcher *fetcher)
 {
-    page_clear(&fetcher->page);
+    source_page_clear(&fetcher->page);
     atomic_store_explicit(&fetcher->state, FETCHER_IDLE, memory_order_release);
 }
 
-void fetcher_close(struct fetcher *fetcher, uint64_t wait_ms)
+void process_fetcher_close(struct fetcher *fetcher, uint64_t wait_ms)
 {
-    fetcher_interrupt(fetcher);
+    process_fetcher_interrupt(fetcher);
     pthread_mutex_lock(&fetcher->lock);
     atomic_store(&fetcher->quit, true);
     pthread_cond_signal(&fetcher->asked);
@@ -116,7 +116,7 @@ void fetcher_close(struct fetcher *fetcher, uint64_t wait_ms)
         deadline.tv_nsec -= 1000000000;
     }
     if (pthread_clockjoin_np(fetcher->thread, NULL, CLOCK_MONOTONIC, &deadline) == 0) {
-        page_clear(&fetcher->page);
+        source_page_clear(&fetcher->page);
         free(fetcher->cursor);
         fetcher->cursor = NULL;
     }

@@ -4,8 +4,8 @@
  * backend holds up nothing else. One fetch at a time; the page goes to the producer's main thread, which owns
  * it from then on.
  */
-#ifndef FETCHER_H
-#define FETCHER_H
+#ifndef PROCESS_FETCHER_H
+#define PROCESS_FETCHER_H
 
 #include <pthread.h>
 
@@ -34,14 +34,14 @@ struct fetcher {
 
 /* 0 or an errno. The source itself is opened by the thread before its first fetch, and again after it failed
  * to open. */
-int fetcher_open(struct fetcher *fetcher, const struct source_config *config, struct shm_slot *slot);
+int process_fetcher_open(struct fetcher *fetcher, const struct source_config *config, struct shm_slot *slot);
 /* In state IDLE: begins a fetch. cursor is copied. 0 or EP_ENOMEM. */
-int fetcher_ask(struct fetcher *fetcher, const char *cursor);
+int process_fetcher_ask(struct fetcher *fetcher, const char *cursor);
 /* Makes a fetch under way end soon; its answer is to be thrown away. */
-void fetcher_interrupt(struct fetcher *fetcher);
+void process_fetcher_interrupt(struct fetcher *fetcher);
 /* In state ANSWERED: the answer has been used; back to IDLE. */
-void fetcher_done(struct fetcher *fetcher);
+void process_fetcher_done(struct fetcher *fetcher);
 /* Ends the thread and closes the source, if that is done within wait_ms; otherwise the process's end does. */
-void fetcher_close(struct fetcher *fetcher, uint64_t wait_ms);
+void process_fetcher_close(struct fetcher *fetcher, uint64_t wait_ms);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A group as bytes: its head, each answer with the lengths of its texts, then the texts, each terminated. Run
+ * One member of a group commit as bytes: its head, each answer with the lengths of its texts, then the texts, each terminated. Run
  * by workers, which are forks of one program: structs are copied as they are, only their pointers are made
- * anew.
+ * again.
  */
 #include "src/process/group_codec.h"
 
@@ -11,15 +11,15 @@
 #define TEXTS 4
 #define NO_TEXT SIZE_MAX
 
-struct packed_group {
+struct encoded_member {
     int64_t source, stage;
     int32_t pid;
     uint32_t count;
 };
 
-struct packed_answer {
+struct encoded_answer {
     struct store_answer answer; /* its pointers mean nothing */
-    size_t bytes[TEXTS];        /* of done, context, data, words */
+    size_t bytes[TEXTS];        /* of done, context, data, error */
 };
 
 static size_t text_bytes(const char *text)
@@ -27,38 +27,39 @@ static size_t text_bytes(const char *text)
     return text != NULL ? strlen(text) : NO_TEXT;
 }
 
-static void measure(const struct store_answer *answer, struct packed_answer *packed, const char *texts[TEXTS])
+static void measure(const struct store_answer *answer, struct encoded_answer *encoded,
+                    const char *texts[TEXTS])
 {
-    packed->answer = *answer; /* as a whole: its padding is the answer's, not what stood here */
-    packed->bytes[0] = text_bytes(answer->done);
-    packed->bytes[1] = answer->context != NULL ? answer->context_bytes : NO_TEXT;
-    packed->bytes[2] = answer->data != NULL ? answer->data_bytes : NO_TEXT;
-    packed->bytes[3] = text_bytes(answer->words);
+    encoded->answer = *answer; /* as a whole: its padding is the answer's, not what stood here */
+    encoded->bytes[0] = text_bytes(answer->done);
+    encoded->bytes[1] = answer->context != NULL ? answer->context_bytes : NO_TEXT;
+    encoded->bytes[2] = answer->data != NULL ? answer->data_bytes : NO_TEXT;
+    encoded->bytes[3] = text_bytes(answer->error);
     texts[0] = answer->done;
     texts[1] = answer->context;
     texts[2] = answer->data;
-    texts[3] = answer->words;
+    texts[3] = answer->error;
 }
 
-size_t group_pack(const struct store_group *group, char *to, size_t room)
+size_t process_group_codec_encode(const struct store_group_member *member, char *to, size_t room)
 {
-    const struct packed_group head = {group->source, group->stage, group->pid, (uint32_t)group->count};
-    size_t used = sizeof head + group->count * sizeof(struct packed_answer);
+    const struct encoded_member head = {member->source, member->stage, member->pid, (uint32_t)member->count};
+    size_t used = sizeof head + member->count * sizeof(struct encoded_answer);
     if (used > room)
         return 0;
     memcpy(to, &head, sizeof head);
-    for (size_t i = 0; i < group->count; i++) {
-        struct packed_answer packed;
+    for (size_t i = 0; i < member->count; i++) {
+        struct encoded_answer encoded;
         const char *texts[TEXTS];
-        measure(&group->answers[i], &packed, texts);
-        memcpy(to + sizeof head + i * sizeof packed, &packed, sizeof packed);
+        measure(&member->answers[i], &encoded, texts);
+        memcpy(to + sizeof head + i * sizeof encoded, &encoded, sizeof encoded);
         for (size_t text = 0; text < TEXTS; text++) {
-            if (packed.bytes[text] == NO_TEXT)
+            if (encoded.bytes[text] == NO_TEXT)
                 continue;
-            if (packed.bytes[text] >= room - used)
+            if (encoded.bytes[text] >= room - used)
                 return 0;
-            memcpy(to + used, texts[text], packed.bytes[text]);
-            used += packed.bytes[text];
+            memcpy(to + used, texts[text], encoded.bytes[text]);
+            used += encoded.bytes[text];
             to[used++] = '\0';
         }
     }
@@ -66,7 +67,7 @@ size_t group_pack(const struct store_group *group, char *to, size_t room)
 }
 
 /* NULL where there was no text; *good becomes false where it goes beyond the bytes. */
-static const char *unpack_text(const char *bytes, size_t count, size_t *used, size_t text, bool *good)
+static const char *decode_text(const char *bytes, size_t count, size_t *used, size_t text, bool *good)
 {
     if (text == NO_TEXT || !*good)
         return NULL;
@@ -76,28 +77,28 @@ static const char *unpack_text(const char *bytes, size_t count, size_t *used, si
     return begin;
 }
 
-bool group_unpack(char *bytes, size_t count, struct store_group *group, struct store_answer *answers,
-                  size_t room)
+bool process_group_codec_decode(char *bytes, size_t count, struct store_group_member *member,
+                                struct store_answer *answers, size_t room)
 {
-    struct packed_group head;
+    struct encoded_member head;
     if (count < sizeof head)
         return false;
     memcpy(&head, bytes, sizeof head);
     if (head.count == 0 || head.count > room ||
-        head.count > (count - sizeof head) / sizeof(struct packed_answer))
+        head.count > (count - sizeof head) / sizeof(struct encoded_answer))
         return false;
-    size_t used = sizeof head + head.count * sizeof(struct packed_answer);
+    size_t used = sizeof head + head.count * sizeof(struct encoded_answer);
     bool good = true;
     for (size_t i = 0; i < head.count; i++) {
-        struct packed_answer packed;
-        memcpy(&packed, bytes + sizeof head + i * sizeof packed, sizeof packed);
-        answers[i] = packed.answer;
-        answers[i].done = unpack_text(bytes, count, &used, packed.bytes[0], &good);
-        answers[i].context = unpack_text(bytes, count, &used, packed.bytes[1], &good);
-        answers[i].data = unpack_text(bytes, count, &used, packed.bytes[2], &good);
-        answers[i].words = unpack_text(bytes, count, &used, packed.bytes[3], &good);
+        struct encoded_answer encoded;
+        memcpy(&encoded, bytes + sizeof head + i * sizeof encoded, sizeof encoded);
+        answers[i] = encoded.answer;
+        answers[i].done = decode_text(bytes, count, &used, encoded.bytes[0], &good);
+        answers[i].context = decode_text(bytes, count, &used, encoded.bytes[1], &good);
+        answers[i].data = decode_text(bytes, count, &used, encoded.bytes[2], &good);
+        answers[i].error = decode_text(bytes, count, &used, encoded.bytes[3], &good);
     }
-    *group = (struct store_group){
+    *member = (struct store_group_member){
         .source = head.source, .stage = head.stage, .pid = head.pid, .answers = answers, .count = head.count};
     return good;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The keeper: prepares the store at a start, copies its totals into the segment for status, moves the store's
- * log into its main file, and serves the operators' verbs that read or change the store. Loses nothing when
- * it dies.
+ * WAL into its main file, and serves the operators' commands that read or change the store. Loses nothing
+ * when it crashes.
  *
- * It sleeps in poll(2) on its eventfd (nudges) and on the supervisor's socket (requests). Totals are copied
- * at most once a second, and only after somebody has said that something changed: an idle instance costs it
- * nothing.
+ * It sleeps in poll(2) on its eventfd (notifications) and on the supervisor's socket (requests). Totals are
+ * copied at most once a second, and only after somebody has said that something changed: an idle instance
+ * costs it nothing.
  */
 #include <errno.h>
 #include <poll.h>
@@ -18,21 +18,21 @@
 
 #include "shm/crash_log.h"
 #include "shm/wake.h"
-#include "src/control/control.h"
-#include "src/store/crash.h"
-#include "src/process/keeper.h"
 #include "src/base/log.h"
+#include "src/control/control.h"
+#include "src/process/keeper.h"
 #include "src/process/process.h"
+#include "src/store/crash.h"
 
 #define REFRESH_NS UINT64_C(1000000000)
 #define TRIM_PIECES 200 /* of the trace, in one refresh */
 
 struct keeper {
     struct process process;
-    const struct inherit *inherit;
+    const struct child_context *child;
     uint64_t refreshed_ns;
-    bool stale;     /* something changed since the totals were copied */
-    bool log_waits; /* for a reader to let go of it */
+    bool stale;       /* something changed since the totals were copied */
+    bool wal_pending; /* for a reader to let go of it */
 };
 
 /* ---- the start */
@@ -48,9 +48,9 @@ static void name_stages(const struct source_config *source, struct store_names *
                                   .stage_ids = ids};
 }
 
-static void publish_ids(const struct inherit *inherit, const struct store_names *names)
+static void publish_ids(const struct child_context *child, const struct store_names *names)
 {
-    const struct segment *segment = &inherit->segment;
+    const struct segment *segment = &child->segment;
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
         struct shm_source *source = segment_source(segment, i);
         atomic_store(&source->store_id, names[i].source_id);
@@ -62,9 +62,9 @@ static void publish_ids(const struct inherit *inherit, const struct store_names 
 /* The supervisor refuses to start on CHILD_STORE; EP_ESTOREBUSY is tried again until the store can be had. */
 static void prepare(struct keeper *keeper)
 {
-    const struct inherit *inherit = keeper->inherit;
-    const struct config *config = inherit->config;
-    uint32_t stage_count = inherit->segment.header->stage_count;
+    const struct child_context *child = keeper->child;
+    const struct config *config = child->config;
+    uint32_t stage_count = child->segment.header->stage_count;
     struct store_names *names = calloc(config->source_count, sizeof *names);
     const char **stages = calloc(stage_count, sizeof *stages);
     int64_t *ids = calloc(stage_count, sizeof *ids);
@@ -79,40 +79,41 @@ static void prepare(struct keeper *keeper)
     uint64_t start;
     while (store_prepare(&options, names, config->source_count, &start, &error) != 0) {
         if (error.code != EP_ESTOREBUSY)
-            process_fail(&keeper->process, CHILD_STORE, error.words);
-        process_store_waits(&keeper->process, error.words);
+            process_fail(&keeper->process, CHILD_STORE, error.message);
+        process_store_backoff(&keeper->process, error.message);
         if (process_stopping(&keeper->process))
             _exit(CHILD_DONE);
     }
-    publish_ids(inherit, names);
-    atomic_store(&inherit->segment.header->start_number, start);
-    atomic_store_explicit(&inherit->segment.header->prepared, 1, memory_order_release);
-    log_info("store-ready url=\"%s\" start=%llu", config->storage, (unsigned long long)start);
+    publish_ids(child, names);
+    atomic_store(&child->segment.header->start_number, start);
+    atomic_store_explicit(&child->segment.header->prepared, 1, memory_order_release);
+    base_log_info("store-ready url=\"%s\" start=%llu", config->storage, (unsigned long long)start);
     free(names);
     free(stages);
     free(ids);
 }
 
-/* ---- deaths */
+/* ---- crashes */
 
 /* What the supervisor saw goes into the store; where that fails it is tried again at the next refresh. */
-static void store_deaths(struct keeper *keeper)
+static void store_crashes(struct keeper *keeper)
 {
-    static struct shm_death deaths[SHM_DEATHS];
-    struct store_death rows[SHM_DEATHS];
-    const struct segment *segment = &keeper->inherit->segment;
-    uint64_t end = deaths_end(segment), first = deaths_first(segment), stored = deaths_stored_end(segment);
+    static struct shm_crash crashes[SHM_CRASHES];
+    struct store_crash rows[SHM_CRASHES];
+    const struct segment *segment = &keeper->child->segment;
+    uint64_t end = crash_log_end(segment), first = crash_log_first(segment),
+             stored = crash_log_stored_end(segment);
     if (stored >= end)
         return;
     size_t count = 0;
-    for (uint64_t number = first; number < end && count < SHM_DEATHS; number++)
-        if (deaths_read(segment, number, &deaths[count])) {
-            death_row(&deaths[count], &rows[count]);
+    for (uint64_t number = first; number < end && count < SHM_CRASHES; number++)
+        if (crash_log_read(segment, number, &crashes[count])) {
+            store_crash_row(&crashes[count], &rows[count]);
             count++;
         }
     uint64_t lost = end - stored - count;
-    if (store_add_deaths(keeper->process.store, rows, count, lost) == 0)
-        deaths_stored(segment, end);
+    if (store_add_crashes(keeper->process.store, rows, count, lost) == 0)
+        crash_log_stored(segment, end);
     else
         keeper->stale = true;
 }
@@ -122,7 +123,7 @@ static void store_deaths(struct keeper *keeper)
 /* A piece of what is to go, then the pipeline's turn; what is left waits for the next refresh. */
 static void trim_trace(struct keeper *keeper)
 {
-    const struct trace_config *trace = &keeper->inherit->config->trace;
+    const struct trace_config *trace = &keeper->child->config->trace;
     uint64_t bytes = trace->keep_ms > 0 ? trace->bytes : 0;
     int code = 1;
     for (int piece = 0; piece < TRIM_PIECES && code == 1; piece++)
@@ -142,9 +143,9 @@ static void refresh_source(struct keeper *keeper, struct shm_source *source)
     atomic_store_explicit(&shown->fetched, totals.fetched, memory_order_relaxed);
     atomic_store_explicit(&shown->duplicates, totals.duplicates, memory_order_relaxed);
     atomic_store_explicit(&shown->injected, totals.injected, memory_order_relaxed);
-    atomic_store_explicit(&shown->finished, totals.finished, memory_order_relaxed);
-    atomic_store_explicit(&shown->removed, totals.removed, memory_order_relaxed);
-    atomic_store_explicit(&shown->discarded, totals.discarded, memory_order_relaxed);
+    atomic_store_explicit(&shown->completed, totals.completed, memory_order_relaxed);
+    atomic_store_explicit(&shown->removed_by_stage, totals.removed_by_stage, memory_order_relaxed);
+    atomic_store_explicit(&shown->removed_by_operator, totals.removed_by_operator, memory_order_relaxed);
     atomic_store_explicit(&shown->delayed, totals.delayed, memory_order_relaxed);
     atomic_store_explicit(&shown->held, totals.held, memory_order_relaxed);
     atomic_store_explicit(&shown->dead, totals.dead, memory_order_relaxed);
@@ -168,41 +169,41 @@ static void refresh_stage(struct keeper *keeper, struct shm_stage *stage)
 
 static void refresh(struct keeper *keeper)
 {
-    const struct segment *segment = &keeper->inherit->segment;
+    const struct segment *segment = &keeper->child->segment;
     atomic_store(&segment->header->activity, 0); /* first: what changes from here on is told again */
     keeper->stale = false;
     keeper->refreshed_ns = shm_now_ns();
-    process_worked(&keeper->process);
+    process_mark_progress(&keeper->process);
     for (uint32_t i = 0; i < segment->header->source_count; i++)
         refresh_source(keeper, segment_source(segment, i));
     for (uint32_t i = 0; i < segment->header->stage_count; i++)
         refresh_stage(keeper, segment_stage(segment, i));
-    store_deaths(keeper);
+    store_crashes(keeper);
     trim_trace(keeper);
-    uint64_t bytes, log_bytes;
-    if (store_sizes(keeper->process.store, &bytes, &log_bytes) == 0) {
+    uint64_t bytes, wal_bytes;
+    if (store_sizes(keeper->process.store, &bytes, &wal_bytes) == 0) {
         atomic_store(&segment->header->store_bytes, bytes);
-        atomic_store(&segment->header->wal_bytes, log_bytes);
+        atomic_store(&segment->header->wal_bytes, wal_bytes);
     }
 }
 
 /* What this start found: a run's own figures are counted from here. */
 static void note_beginning(struct keeper *keeper)
 {
-    const struct segment *segment = &keeper->inherit->segment;
+    const struct segment *segment = &keeper->child->segment;
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
         struct shm_source_totals *totals = &segment_source(segment, i)->totals;
         atomic_store(&totals->fetched_before, atomic_load(&totals->fetched));
-        atomic_store(&totals->finished_before, atomic_load(&totals->finished));
-        atomic_store(&totals->removed_before, atomic_load(&totals->removed));
+        atomic_store(&totals->completed_before, atomic_load(&totals->completed));
+        atomic_store(&totals->removed_by_stage_before, atomic_load(&totals->removed_by_stage));
     }
 }
 
 /* ---- operators' requests */
 
-static void tell_producers(struct keeper *keeper, uint64_t changed)
+static void report_to_producers(struct keeper *keeper, uint64_t changed)
 {
-    const struct segment *segment = &keeper->inherit->segment;
+    const struct segment *segment = &keeper->child->segment;
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
         if ((changed >> (i < 63 ? i : 63) & 1) == 0)
             continue;
@@ -218,12 +219,12 @@ static void serve(struct keeper *keeper, const char *line, size_t bytes, int cli
     uint64_t changed = 0;
     slot_state(keeper->process.slot, SHM_SLOT_BUSY);
     const struct admin admin = {.store = keeper->process.store,
-                                .config = keeper->inherit->config,
+                                .config = keeper->child->config,
                                 .daemon_up = true};
-    admin_serve(&admin, request, client, &changed);
+    control_admin_serve(&admin, request, client, &changed);
     cJSON_Delete(request);
     if (changed != 0) {
-        tell_producers(keeper, changed);
+        report_to_producers(keeper, changed);
         keeper->stale = true;
     }
 }
@@ -240,7 +241,7 @@ static void take_request(struct keeper *keeper)
                              .msg_iovlen = 1,
                              .msg_control = &control,
                              .msg_controllen = sizeof control};
-    ssize_t bytes = recvmsg(keeper->inherit->keeper_fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    ssize_t bytes = recvmsg(keeper->child->keeper_fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (bytes == 0)
         _exit(CHILD_DONE); /* the supervisor is gone, and with it whoever would want us */
     if (bytes < 0)
@@ -259,59 +260,59 @@ static void take_request(struct keeper *keeper)
 static int poll_timeout_ms(const struct keeper *keeper)
 {
     if (!keeper->stale)
-        return keeper->log_waits ? (int)(REFRESH_NS / 1000000) : -1;
+        return keeper->wal_pending ? (int)(REFRESH_NS / 1000000) : -1;
     uint64_t age = shm_now_ns() - keeper->refreshed_ns;
     return age >= REFRESH_NS ? 0 : (int)((REFRESH_NS - age) / 1000000) + 1;
 }
 
-static void take_nudge(struct keeper *keeper)
+static void take_notification(struct keeper *keeper)
 {
     uint64_t amount;
-    if (read(keeper->inherit->activity_fd, &amount, sizeof amount) != sizeof amount)
+    if (read(keeper->child->activity_fd, &amount, sizeof amount) != sizeof amount)
         return;
-    if (amount >= KEEPER_LOG_GROWN)
-        keeper->log_waits = true;
-    if (amount % KEEPER_LOG_GROWN != 0)
+    if (amount >= KEEPER_WAL_GROWN)
+        keeper->wal_pending = true;
+    if (amount % KEEPER_WAL_GROWN != 0)
         keeper->stale = true;
 }
 
 static bool others_gone(const struct keeper *keeper)
 {
-    const struct segment *segment = &keeper->inherit->segment;
+    const struct segment *segment = &keeper->child->segment;
     for (uint32_t i = 0; i < segment->header->slot_count; i++)
-        if (i != keeper->inherit->slot && atomic_load(&segment_slot(segment, i)->state) != SHM_SLOT_EMPTY)
+        if (i != keeper->child->slot && atomic_load(&segment_slot(segment, i)->state) != SHM_SLOT_EMPTY)
             return false;
     return true;
 }
 
 static void keeper_turn(struct keeper *keeper)
 {
-    struct pollfd ready[2] = {{.fd = keeper->inherit->activity_fd, .events = POLLIN},
-                              {.fd = keeper->inherit->keeper_fd, .events = POLLIN}};
+    struct pollfd ready[2] = {{.fd = keeper->child->activity_fd, .events = POLLIN},
+                              {.fd = keeper->child->keeper_fd, .events = POLLIN}};
     slot_state(keeper->process.slot, SHM_SLOT_IDLE);
     if (poll(ready, 2, poll_timeout_ms(keeper)) < 0)
         return;
     if (ready[0].revents != 0)
-        take_nudge(keeper);
-    if (keeper->log_waits) /* what fails here is tried at the next growth */
-        keeper->log_waits = store_checkpoint(keeper->process.store, false) == 1;
+        take_notification(keeper);
+    if (keeper->wal_pending) /* what fails here is tried at the next growth */
+        keeper->wal_pending = store_checkpoint(keeper->process.store, false) == 1;
     if (ready[1].revents != 0)
         take_request(keeper);
     if (keeper->stale && shm_now_ns() - keeper->refreshed_ns >= REFRESH_NS)
         refresh(keeper);
 }
 
-void keeper_main(const struct inherit *inherit)
+void process_keeper_main(const struct child_context *child)
 {
     static struct keeper keeper;
-    keeper.inherit = inherit;
-    process_open(&keeper.process, inherit, "keeper");
+    keeper.child = child;
+    process_open(&keeper.process, child, "keeper");
     signal(SIGPIPE, SIG_IGN);
-    if (inherit->prepare)
+    if (child->prepare)
         prepare(&keeper);
     process_open_store(&keeper.process);
     refresh(&keeper);
-    if (inherit->prepare)
+    if (child->prepare)
         note_beginning(&keeper);
     process_title("keeper");
     process_ready(&keeper.process);

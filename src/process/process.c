@@ -5,7 +5,7 @@
  * Invariants
  *  1. A store that cannot be written (full, locked, read-only) never ends a process and never loses what it
  * holds: the process waits and tries again, and the segment says why.
- *  2. A store that is broken ends the process with words; the supervisor backs off.
+ *  2. A store that is broken ends the process with a message; the supervisor backs off.
  */
 #include "src/process/process.h"
 
@@ -19,8 +19,8 @@
 #include "shm/wake.h"
 #include "src/base/log.h"
 
-#define LOG_BYTES (UINT64_C(8) << 20)      /* the keeper moves the store's log at this size */
-#define LOG_NUDGE_NS UINT64_C(20000000)    /* tell it so at most every 20 ms */
+#define WAL_BYTES (UINT64_C(8) << 20)      /* the keeper moves the store's WAL at this size */
+#define WAL_NOTIFY_NS UINT64_C(20000000)   /* tell it so at most every 20 ms */
 #define STORE_PAUSE_NS UINT64_C(500000000) /* between two tries at a store that cannot be written */
 
 static bool titled;
@@ -45,11 +45,11 @@ void process_title(const char *format, ...)
     setproctitle("-eventpiped: %-*s", title_width - (int)strlen("eventpiped: "), title);
 }
 
-void process_open(struct process *process, const struct inherit *inherit, const char *name)
+void process_open(struct process *process, const struct child_context *child, const char *name)
 {
-    *process = (struct process){.inherit = inherit, .header = inherit->segment.header};
-    process->slot = segment_slot(&inherit->segment, inherit->slot);
-    log_name("%s", name);
+    *process = (struct process){.child = child, .header = child->segment.header};
+    process->slot = segment_slot(&child->segment, child->slot);
+    base_log_name("%s", name);
     process_title("%s starting", name);
     prctl(PR_SET_NAME, "eventpiped");
 }
@@ -64,37 +64,37 @@ bool process_stopping(const struct process *process)
     return process_phase(process) >= SHM_PHASE_STOPPING;
 }
 
-void process_worked(const struct process *process)
+void process_mark_progress(const struct process *process)
 {
     atomic_fetch_add_explicit(&process->slot->commits, 1, memory_order_relaxed);
 }
 
-void process_fail(const struct process *process, enum child_exit code, const char *words)
+void process_fail(const struct process *process, enum child_exit code, const char *message)
 {
-    log_error("fail code=%d error=\"%s\"", code, words);
-    notice_send(process->inherit, NOTICE_FAILED, words);
+    base_log_error("process-failed code=%d error=\"%s\"", code, message);
+    process_notice_send(process->child, NOTICE_FAILED, message);
     _exit(code);
 }
 
 void process_ready(const struct process *process)
 {
-    notice_send(process->inherit, NOTICE_READY, "");
+    process_notice_send(process->child, NOTICE_READY, "");
 }
 
-static void log_grown(void *user)
+static void wal_grown(void *user)
 {
     struct process *process = user;
     uint64_t now = shm_now_ns();
-    if (now - process->log_nudged_ns < LOG_NUDGE_NS)
+    if (now - process->wal_notified_ns < WAL_NOTIFY_NS)
         return;
-    process->log_nudged_ns = now;
-    keeper_nudge_log(process->inherit);
+    process->wal_notified_ns = now;
+    process_notify_keeper_wal(process->child);
 }
 
-static void gate_left(void *user)
+static void write_lock_released(void *user)
 {
     const struct process *process = user;
-    offer_nudge(&process->inherit->segment, process->inherit->slot);
+    commit_request_notify(&process->child->segment, process->child->slot);
 }
 
 static void sleep_a_while(struct process *process)
@@ -106,71 +106,71 @@ static void sleep_a_while(struct process *process)
         wake_sleep(process->slot, key, STORE_PAUSE_NS);
 }
 
-/* The words of a store that fails stand in the segment from the first process that sees it to the first that
- * sees it work. */
-static void tell_store_failing(struct process *process, const char *words)
+/* The message of a store that fails stands in the segment from the first process that sees it to the first
+ * that sees it work. */
+static void report_store_failing(struct process *process, const char *message)
 {
     uint64_t never = 0;
     bool first =
         atomic_compare_exchange_strong(&process->header->store_failing_since_ms, &never, shm_realtime_ms());
     if (first)
-        text_set(&process->header->store_error, words);
+        text_set(&process->header->store_error, message);
     if (!process->store_failed)
-        log_warning("store-waits error=\"%s\"", words);
+        base_log_warning("store-unavailable error=\"%s\"", message);
     process->store_failed = true;
     if (atomic_load(&process->slot->event) == 0) /* a worker's committer meets this while a call runs */
         slot_state(process->slot, SHM_SLOT_WAITING);
 }
 
-static void tell_store_works(struct process *process)
+static void report_store_recovered(struct process *process)
 {
     if (process->store_failed)
-        log_info("store-works");
+        base_log_info("store-recovered");
     process->store_failed = false;
     if (atomic_load_explicit(&process->header->store_failing_since_ms, memory_order_relaxed) != 0)
         atomic_store(&process->header->store_failing_since_ms, 0);
 }
 
-void process_store_waits(struct process *process, const char *words)
+void process_store_backoff(struct process *process, const char *message)
 {
-    tell_store_failing(process, words);
+    report_store_failing(process, message);
     sleep_a_while(process);
 }
 
 bool process_store_done(struct process *process, int result)
 {
     if (result == 0) {
-        tell_store_works(process);
+        report_store_recovered(process);
         return true;
     }
     if (result != EP_ESTOREBUSY)
-        process_fail(process, CHILD_STORE, store_words(process->store));
-    process_store_waits(process, store_words(process->store));
+        process_fail(process, CHILD_STORE, store_errmsg(process->store));
+    process_store_backoff(process, store_errmsg(process->store));
     return false;
 }
 
 void process_open_store(struct process *process)
 {
-    const struct config *config = process->inherit->config;
+    const struct config *config = process->child->config;
     const struct store_options options = {
         .url = config->storage,
         .instance = config->instance,
         .synchronous = config->synchronous,
-        .gate = &process->header->gate,
+        .write_lock = &process->header->write_lock,
         .trace = config->trace.keep_ms > 0,
         .start_number = atomic_load(&process->header->start_number),
-        .log_bytes = LOG_BYTES,
-        .log_grown = log_grown,
-        .gate_left = gate_left,
+        .wal_bytes = WAL_BYTES,
+        .wal_grown = wal_grown,
+        .write_lock_released = write_lock_released,
         .user = process,
     };
     struct error error = {0};
     while (store_open(&options, &process->store, &error) != 0) {
         if (error.code != EP_ESTOREBUSY)
-            process_fail(process, CHILD_STORE, error.words);
-        process_store_waits(process, error.words);
+            process_fail(process, CHILD_STORE, error.message);
+        process_store_backoff(process, error.message);
         if (process_stopping(process))
             _exit(CHILD_DONE);
     }
-    tell_store_works(process);
+    report_store_recovered(process);
 }

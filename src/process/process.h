@@ -9,22 +9,22 @@
 #include "src/store/store.h"
 
 struct process {
-    const struct inherit *inherit;
+    const struct child_context *child;
     struct shm_header *header;
     struct shm_slot *slot;
     struct store *store;
-    bool store_failed;      /* this process has told of a failing store and has not seen it work since */
-    uint64_t log_nudged_ns; /* when it last told the keeper that the log has grown */
+    bool store_failed;        /* this process has told of a failing store and has not seen it work since */
+    uint64_t wal_notified_ns; /* when it last told the keeper that the WAL has grown */
 };
 
 /* First thing in a child: log, title ("eventpiped: NAME"), slot. */
-void process_open(struct process *process, const struct inherit *inherit, const char *name);
+void process_open(struct process *process, const struct child_context *child, const char *name);
 /* Opens the store, waiting while it is busy. Ends the process when it is broken, or the instance stops. */
 void process_open_store(struct process *process);
 /* Tells the supervisor that this child is at work. */
 void process_ready(const struct process *process);
 /* Cannot go on: logs, tells the supervisor, ends with code. */
-void process_fail(const struct process *process, enum child_exit code, const char *words)
+void process_fail(const struct process *process, enum child_exit code, const char *message)
     __attribute__((noreturn));
 
 /*
@@ -35,10 +35,10 @@ void process_fail(const struct process *process, enum child_exit code, const cha
 bool process_store_done(struct process *process, int result);
 
 /* Says (status, log) that the store cannot be used now, and why; then pauses. */
-void process_store_waits(struct process *process, const char *words);
+void process_store_backoff(struct process *process, const char *message);
 
-/* It did something useful: a process that dies after that is started again at once. */
-void process_worked(const struct process *process);
+/* It did something useful: a process that exits after that is started again at once. */
+void process_mark_progress(const struct process *process);
 
 bool process_stopping(const struct process *process);
 uint32_t process_phase(const struct process *process);

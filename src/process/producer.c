@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The producer: one process per source. It fetches, stores, injects into the first stage's ring, brings back
- * what is due again, and releases what dead processes held. It sleeps on its slot until there is something to
- * do.
+ * what is due again, and releases what exited processes held. It sleeps on its slot until there is something
+ * to do.
  *
  * Invariants
  *  1. Nothing here waits for the backend: the fetcher's thread does.
@@ -27,38 +27,38 @@ static void load_cursor(struct producer *producer)
         if (process_stopping(&producer->process))
             _exit(CHILD_DONE);
     text_set(&producer->source->cursor, producer->cursor != NULL ? producer->cursor : "");
-    backlog_count(producer);
+    process_producer_count_backlog(producer);
 }
 
-static void producer_open(struct producer *producer, const struct inherit *inherit, uint32_t source)
+static void producer_open(struct producer *producer, const struct child_context *child, uint32_t source)
 {
-    *producer = (struct producer){.inherit = inherit, .waiting = true, .due_ms = UINT64_MAX};
-    producer->source = segment_source(&inherit->segment, source);
-    producer->config = &inherit->config->sources[source];
+    *producer = (struct producer){.child = child, .waiting = true, .due_ms = UINT64_MAX};
+    producer->source = segment_source(&child->segment, source);
+    producer->config = &child->config->sources[source];
     snprintf(producer->name, sizeof producer->name, "%s producer", producer->source->id);
-    process_open(&producer->process, inherit, producer->name);
+    process_open(&producer->process, child, producer->name);
     signal(SIGPIPE, SIG_IGN);
     process_open_store(&producer->process);
     producer->store_id = atomic_load(&producer->source->store_id);
     load_cursor(producer);
     /* What a predecessor left: the supervisor has orphaned its tickets. */
     atomic_store(&producer->source->orphans, 1);
-    int result = claims_open(producer);
+    int result = process_producer_claim_open(producer);
     if (result != 0)
         process_fail(&producer->process, CHILD_MEMORY, "out of memory");
-    result = fetcher_open(&producer->fetcher, producer->config, producer->process.slot);
+    result = process_fetcher_open(&producer->fetcher, producer->config, producer->process.slot);
     if (result != 0)
         process_fail(&producer->process, CHILD_MEMORY, strerror(result));
     process_ready(&producer->process);
 }
 
-static void look_again(struct producer *producer)
+static void rescan_store(struct producer *producer)
 {
     if (atomic_exchange(&producer->source->rescan, 0) == 0)
         return;
     store_rescan(producer->process.store, producer->store_id);
     producer->waiting = true;
-    fetch_look_again(producer);
+    process_producer_fetch_rescan(producer);
 }
 
 /* Ran dry: nothing will come, nothing waits, nothing is under way (in a drain, what is delayed stays). */
@@ -67,7 +67,7 @@ static bool ran_dry(const struct producer *producer)
     bool draining = process_phase(&producer->process) == SHM_PHASE_DRAINING;
     bool no_more = draining ? atomic_load(&producer->fetcher.state) != FETCHER_ANSWERED : producer->ended;
     return no_more && !producer->waiting && (draining || producer->due_ms == UINT64_MAX) &&
-           nothing_in_flight(producer) && atomic_load(&producer->source->orphans) == 0 &&
+           process_producer_nothing_in_flight(producer) && atomic_load(&producer->source->orphans) == 0 &&
            atomic_load(&producer->source->rescan) == 0 &&
            /* a worker tells of a delay before it frees the ticket: so look at this after the tickets */
            atomic_load(&producer->source->next_due_ms) == UINT64_MAX;
@@ -81,27 +81,28 @@ static bool watches_for_dry(const struct producer *producer)
            (producer->ended || process_phase(&producer->process) == SHM_PHASE_DRAINING);
 }
 
-static void tell_when_dry(struct producer *producer)
+static void report_when_dry(struct producer *producer)
 {
     if (!watches_for_dry(producer) || !ran_dry(producer))
         return;
     atomic_store(&producer->source->ended, 1);
-    notice_send(producer->inherit, NOTICE_ENDED, "");
+    process_notice_send(producer->child, NOTICE_ENDED, "");
 }
 
 /* True: there was something to do, look again. */
 static bool producer_turn(struct producer *producer)
 {
-    look_again(producer);
+    rescan_store(producer);
     bool paused = atomic_load(&producer->source->paused) != 0;
-    bool did = release_orphans(producer);
-    if (!paused && claim_overdue(producer)) /* before a new page, which takes all the room there is */
-        did |= claim_due(producer);
-    did |= fetch_take(producer);
+    bool did = process_producer_claim_unlock_orphans(producer);
+    if (!paused &&
+        process_producer_claim_overdue(producer)) /* before a new page, which takes all the room there is */
+        did |= process_producer_claim_due(producer);
+    did |= process_producer_fetch_take(producer);
     if (!paused)
-        did |= claim_due(producer);
-    did |= fetch_ask(producer);
-    tell_when_dry(producer);
+        did |= process_producer_claim_due(producer);
+    did |= process_producer_fetch_ask(producer);
+    report_when_dry(producer);
     return did;
 }
 
@@ -113,7 +114,7 @@ static bool wants_room(const struct producer *producer)
 /* blocked: room is waited for, and will wake us. What falls due after that was decided is a time to wake. */
 static uint64_t sleep_ns(const struct producer *producer, bool blocked)
 {
-    uint64_t now = shm_now_ns(), next = fetch_next_ns(producer);
+    uint64_t now = shm_now_ns(), next = process_producer_fetch_next_ns(producer);
     uint64_t wait = next == UINT64_MAX ? WAKE_FOREVER : next > now ? next - now : 0;
     if (producer->due_ms != UINT64_MAX && !blocked && atomic_load(&producer->source->paused) == 0) {
         /* At most a minute at a time: the wall clock may be set. */
@@ -135,7 +136,7 @@ static bool something_to_do(struct producer *producer)
     if (atomic_load(&source->paused) != 0)
         return false;
     return atomic_load(&source->next_due_ms) != UINT64_MAX ||
-           (wants_room(producer) && claim_room(producer) > 0);
+           (wants_room(producer) && process_producer_claim_room(producer) > 0);
 }
 
 /* What a turn goes by. It is looked at before the turn and again before the sleep: a change in between may
@@ -153,7 +154,7 @@ static struct orders read_orders(const struct producer *producer)
 static void producer_sleep(struct producer *producer, struct orders before)
 {
     struct shm_slot *slot = producer->process.slot;
-    struct shm_stage *first = segment_stage(&producer->inherit->segment, producer->source->first_stage);
+    struct shm_stage *first = segment_stage(&producer->child->segment, producer->source->first_stage);
     bool blocked = wants_room(producer);
     slot_state(slot, before.paused ? SHM_SLOT_PAUSED : blocked ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
     uint32_t key = wake_prepare(slot);
@@ -171,7 +172,7 @@ static void producer_sleep(struct producer *producer, struct orders before)
 
 static bool workers_gone(const struct producer *producer)
 {
-    const struct segment *segment = &producer->inherit->segment;
+    const struct segment *segment = &producer->child->segment;
     for (uint32_t i = 0; i < producer->source->stage_count; i++) {
         const struct shm_stage *stage = segment_stage(segment, producer->source->first_stage + i);
         for (uint32_t j = 0; j < stage->concurrency; j++)
@@ -193,10 +194,10 @@ static void wait_for_workers(struct producer *producer)
     }
 }
 
-void producer_main(const struct inherit *inherit, uint32_t source)
+void process_producer_main(const struct child_context *child, uint32_t source)
 {
     static struct producer producer;
-    producer_open(&producer, inherit, source);
+    producer_open(&producer, child, source);
     while (!process_stopping(&producer.process)) {
         process_title("%s %s", producer.name, shm_source_state_name(atomic_load(&producer.source->state)));
         struct orders orders = read_orders(&producer);
@@ -204,10 +205,10 @@ void producer_main(const struct inherit *inherit, uint32_t source)
             producer_sleep(&producer, orders);
     }
     slot_state(producer.process.slot, SHM_SLOT_STOPPING);
-    fetcher_close(&producer.fetcher, 1000);
+    process_fetcher_close(&producer.fetcher, 1000);
     wait_for_workers(&producer);
-    release_all(&producer);
-    producer_state(&producer, SHM_SOURCE_STOPPED);
+    process_producer_claim_unlock_all(&producer);
+    process_producer_set_state(&producer, SHM_SOURCE_STOPPED);
     store_close(&producer.process.store);
     _exit(CHILD_DONE);
 }

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* The parts of a producer: producer.c (its loop), producer_fetch.c (pages in), producer_claim.c (tickets out
  * and back). */
-#ifndef PRODUCER_H
-#define PRODUCER_H
+#ifndef PROCESS_PRODUCER_H
+#define PROCESS_PRODUCER_H
 
 #include "src/process/fetcher.h"
 #include "src/process/process.h"
 
 struct producer {
     struct process process;
-    const struct inherit *inherit;
+    const struct child_context *child;
     const struct source_config *config;
     struct shm_source *source;
     int64_t store_id;
@@ -36,37 +36,37 @@ struct producer {
 };
 
 /* ---- producer_claim.c */
-int claims_open(struct producer *producer);
+int process_producer_claim_open(struct producer *producer);
 /* How many events may be claimed now: room in the first ring and free tickets, 0 while a useful number is not
  * there. */
-size_t claim_room(struct producer *producer);
+size_t process_producer_claim_room(struct producer *producer);
 /* Ready the claim of a transaction; afterwards hand its tickets to their stages, or take them back when it
  * failed. */
-void claim_begin(struct producer *producer, struct store_claim *claim, size_t limit);
-void claim_publish(struct producer *producer);
-void claim_undo(struct producer *producer);
+void process_producer_claim_begin(struct producer *producer, struct store_claim *claim, size_t limit);
+void process_producer_claim_publish(struct producer *producer);
+void process_producer_claim_undo(struct producer *producer);
 /* Whether an event's delay is over. */
-bool claim_overdue(struct producer *producer);
+bool process_producer_claim_overdue(struct producer *producer);
 /* Claims what is due, if there is room. True: did something. */
-bool claim_due(struct producer *producer);
-/* Releases in the store what dead processes held, by token, and buries their tickets. True: did something. */
-bool release_orphans(struct producer *producer);
+bool process_producer_claim_due(struct producer *producer);
+/* Unlocks in the store what exited processes held, by token, and frees their tickets. True: did something. */
+bool process_producer_claim_unlock_orphans(struct producer *producer);
 /* At an orderly stop, when the workers are gone: gives back every event in flight. */
-void release_all(struct producer *producer);
-bool nothing_in_flight(const struct producer *producer);
+void process_producer_claim_unlock_all(struct producer *producer);
+bool process_producer_nothing_in_flight(const struct producer *producer);
 
 /* ---- producer_fetch.c */
 /* Takes a finished fetch: stores the page with its cursor. True: did something. */
-bool fetch_take(struct producer *producer);
+bool process_producer_fetch_take(struct producer *producer);
 /* Begins the next fetch when it may. True: did something. */
-bool fetch_ask(struct producer *producer);
+bool process_producer_fetch_ask(struct producer *producer);
 /* Others changed the store: the cursor may be another now. */
-void fetch_look_again(struct producer *producer);
+void process_producer_fetch_rescan(struct producer *producer);
 /* Reads how many events there are to be worked on. */
-void backlog_count(struct producer *producer);
+void process_producer_count_backlog(struct producer *producer);
 /* CLOCK_MONOTONIC of the next thing to do here, UINT64_MAX = none. */
-uint64_t fetch_next_ns(const struct producer *producer);
-bool fetch_may(const struct producer *producer);
-void producer_state(struct producer *producer, enum shm_source_state state);
+uint64_t process_producer_fetch_next_ns(const struct producer *producer);
+bool process_producer_fetch_may(const struct producer *producer);
+void process_producer_set_state(struct producer *producer, enum shm_source_state state);
 
 #endif

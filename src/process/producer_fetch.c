@@ -19,14 +19,14 @@
 #define LONGEST_PAUSE_MS \
     UINT64_C(3155760000000) /* a hundred years: more is as good as never, and would overflow */
 
-void producer_state(struct producer *producer, enum shm_source_state state)
+void process_producer_set_state(struct producer *producer, enum shm_source_state state)
 {
     uint32_t old = atomic_exchange(&producer->source->state, state);
     if (old != (uint32_t)state)
-        log_info("source state=%s was=%s", shm_source_state_name(state), shm_source_state_name(old));
+        base_log_info("source state=%s was=%s", shm_source_state_name(state), shm_source_state_name(old));
 }
 
-bool fetch_may(const struct producer *producer)
+bool process_producer_fetch_may(const struct producer *producer)
 {
     return process_phase(&producer->process) == SHM_PHASE_RUNNING &&
            atomic_load(&producer->source->paused) == 0 && !producer->ended;
@@ -48,32 +48,33 @@ static void fetch_failed(struct producer *producer)
     uint32_t failures = atomic_fetch_add(&producer->source->failures, 1) + 1;
     uint64_t delay_ms = failure->retry_after_ms;
     if (delay_ms == 0)
-        delay_ms = base_backoff_ms(producer->config->retry.min_ms, producer->config->retry.max_ms, failures, arc4random());
+        delay_ms = base_backoff_ms(producer->config->retry.min_ms, producer->config->retry.max_ms, failures,
+                                   arc4random());
     if (delay_ms > LONGEST_PAUSE_MS)
         delay_ms = LONGEST_PAUSE_MS;
     char before[SHM_TEXT_BYTES];
     text_get(&producer->source->error, before, sizeof before);
-    if (strncmp(before, failure->error.words, sizeof before - 1) != 0) {
-        log_warning("fetch-failed error=\"%s\" next_try_ms=%llu", failure->error.words,
-                    (unsigned long long)delay_ms);
-        text_set(&producer->source->error, failure->error.words);
+    if (strncmp(before, failure->error.message, sizeof before - 1) != 0) {
+        base_log_warning("fetch-failed error=\"%s\" next_try_ms=%llu", failure->error.message,
+                         (unsigned long long)delay_ms);
+        text_set(&producer->source->error, failure->error.message);
     }
     atomic_store(&producer->source->next_try_ms, shm_realtime_ms() + delay_ms);
     producer->next_try_ns = shm_now_ns() + delay_ms * 1000000;
-    producer_state(producer, SHM_SOURCE_BACKOFF);
-    keeper_nudge(producer->inherit);
+    process_producer_set_state(producer, SHM_SOURCE_BACKOFF);
+    process_notify_keeper(producer->child);
 }
 
-static void fetch_worked(struct producer *producer)
+static void fetch_recovered(struct producer *producer)
 {
     uint32_t failures = atomic_exchange(&producer->source->failures, 0);
     if (failures > 0) {
-        log_info("fetch-works after_failures=%u", failures);
+        base_log_info("fetch-recovered after_failures=%u", failures);
         text_set(&producer->source->error, "");
         atomic_store(&producer->source->next_try_ms, 0);
     }
     atomic_store(&producer->source->fetched_ms, shm_realtime_ms());
-    process_worked(&producer->process);
+    process_mark_progress(&producer->process);
 }
 
 static void page_stored(struct producer *producer, const struct page *page,
@@ -85,8 +86,8 @@ static void page_stored(struct producer *producer, const struct page *page,
     if (ingested->claimed < ingested->stored)
         producer->waiting = true;
     if (ingested->stored > 0 || ingested->duplicates > 0)
-        log_debug("page stored=%zu duplicates=%zu claimed=%zu", ingested->stored, ingested->duplicates,
-                  ingested->claimed);
+        base_log_debug("page stored=%zu duplicates=%zu claimed=%zu", ingested->stored, ingested->duplicates,
+                       ingested->claimed);
 }
 
 static bool page_is_news(const struct producer *producer, const struct page *page)
@@ -109,13 +110,13 @@ static bool ingest(struct producer *producer, size_t room)
                                       .after = producer->fetcher.cursor};
     struct store_claim claim;
     struct store_ingested ingested;
-    claim_begin(producer, &claim, room);
+    process_producer_claim_begin(producer, &claim, room);
     if (!process_store_done(&producer->process, store_ingest(producer->process.store, producer->store_id,
                                                              &stored, &claim, &ingested))) {
-        claim_undo(producer);
+        process_producer_claim_undo(producer);
         return false;
     }
-    claim_publish(producer);
+    process_producer_claim_publish(producer);
     page_stored(producer, page, &ingested);
     return true;
 }
@@ -135,36 +136,36 @@ static bool page_waits_for_room(struct producer *producer, size_t room)
     return false;
 }
 
-bool fetch_take(struct producer *producer)
+bool process_producer_fetch_take(struct producer *producer)
 {
     struct fetcher *fetcher = &producer->fetcher;
     if (atomic_load_explicit(&fetcher->state, memory_order_acquire) != FETCHER_ANSWERED)
         return false;
     if (producer->discard || atomic_load(&fetcher->abort)) {
         producer->discard = false;
-        fetcher_done(fetcher);
+        process_fetcher_done(fetcher);
         return true;
     }
     if (fetcher->result != 0) {
         fetch_failed(producer);
-        fetcher_done(fetcher);
+        process_fetcher_done(fetcher);
         return true;
     }
-    size_t room = claim_room(producer);
+    size_t room = process_producer_claim_room(producer);
     if (page_waits_for_room(producer, room))
         return false;
     if (!ingest(producer, room))
         return true;
-    fetch_worked(producer);
+    fetch_recovered(producer);
     if (fetcher->page.end) {
         producer->ended = true;
-        producer_state(producer, SHM_SOURCE_ENDED);
+        process_producer_set_state(producer, SHM_SOURCE_ENDED);
     }
-    fetcher_done(fetcher);
+    process_fetcher_done(fetcher);
     return true;
 }
 
-void backlog_count(struct producer *producer)
+void process_producer_count_backlog(struct producer *producer)
 {
     struct store_totals totals;
     if (store_source_totals(producer->process.store, producer->store_id, &totals) == 0)
@@ -178,38 +179,39 @@ static bool backlog_is_full(struct producer *producer)
     uint64_t limit = producer->config->backlog_max_events;
     if (limit == 0 || (!producer->full && producer->backlog < limit))
         return false;
-    backlog_count(producer);
+    process_producer_count_backlog(producer);
     producer->full = producer->backlog >= limit;
     return producer->full;
 }
 
-bool fetch_ask(struct producer *producer)
+bool process_producer_fetch_ask(struct producer *producer)
 {
-    if (!fetch_may(producer)) {
+    if (!process_producer_fetch_may(producer)) {
         if (!producer->ended)
-            producer_state(producer, atomic_load(&producer->source->paused) != 0 ? SHM_SOURCE_PAUSED
-                                                                                 : SHM_SOURCE_STOPPED);
+            process_producer_set_state(producer, atomic_load(&producer->source->paused) != 0
+                                                     ? SHM_SOURCE_PAUSED
+                                                     : SHM_SOURCE_STOPPED);
         int state = atomic_load(&producer->fetcher.state);
         if ((state == FETCHER_ASKED || state == FETCHER_FETCHING) && !atomic_load(&producer->fetcher.abort))
-            fetcher_interrupt(&producer->fetcher);
+            process_fetcher_interrupt(&producer->fetcher);
         return false;
     }
     if (atomic_load(&producer->fetcher.state) != FETCHER_IDLE || shm_now_ns() < producer->next_try_ns)
         return false;
     if (backlog_is_full(producer)) {
-        producer_state(producer, SHM_SOURCE_FULL);
+        process_producer_set_state(producer, SHM_SOURCE_FULL);
         producer->next_try_ns = shm_now_ns() + UINT64_C(1000000000);
         return false;
     }
     producer->next_try_ns = 0;
     if (atomic_load(&producer->source->failures) == 0)
-        producer_state(producer, SHM_SOURCE_FETCHING);
-    if (fetcher_ask(&producer->fetcher, producer->cursor) != 0)
+        process_producer_set_state(producer, SHM_SOURCE_FETCHING);
+    if (process_fetcher_ask(&producer->fetcher, producer->cursor) != 0)
         process_fail(&producer->process, CHILD_MEMORY, "out of memory for a fetch");
     return true;
 }
 
-void fetch_look_again(struct producer *producer)
+void process_producer_fetch_rescan(struct producer *producer)
 {
     char *cursor;
     if (!process_store_done(&producer->process,
@@ -220,25 +222,25 @@ void fetch_look_again(struct producer *producer)
     bool same = cursor == NULL ? producer->cursor == NULL
                                : producer->cursor != NULL && strcmp(cursor, producer->cursor) == 0;
     if (!same) {
-        log_info("cursor-set cursor=\"%s\"", cursor != NULL ? cursor : "");
+        base_log_info("cursor-set cursor=\"%s\"", cursor != NULL ? cursor : "");
         set_cursor(producer, cursor != NULL ? cursor : "");
         int state = atomic_load(&producer->fetcher.state);
         if (state != FETCHER_IDLE) {
             producer->discard = true;
-            fetcher_interrupt(&producer->fetcher);
+            process_fetcher_interrupt(&producer->fetcher);
         }
         producer->ended = false;
         atomic_store(&producer->source->ended, 0);
     }
     free(cursor);
-    backlog_count(producer);
+    process_producer_count_backlog(producer);
 }
 
-uint64_t fetch_next_ns(const struct producer *producer)
+uint64_t process_producer_fetch_next_ns(const struct producer *producer)
 {
     if (producer->page_since_ns != 0)
         return producer->page_since_ns + ROOM_PATIENCE_NS;
-    if (fetch_may(producer) && producer->next_try_ns != 0 &&
+    if (process_producer_fetch_may(producer) && producer->next_try_ns != 0 &&
         atomic_load(&producer->fetcher.state) == FETCHER_IDLE)
         return producer->next_try_ns;
     return UINT64_MAX;

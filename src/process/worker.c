@@ -11,7 +11,7 @@
  * idle. What little it leaves it takes next time, and wakes nobody for it; where that time does not come
  * soon, because a call takes long, the committer does.
  *  2. At an orderly stop the event in hand is finished and committed, with those that were sent to a
- * co-process together with it; the others stay RUNNING in their tickets, and the supervisor and the producer
+ * program together with it; the others stay RUNNING in their tickets, and the supervisor and the producer
  * release them after this process has ended.
  */
 #include "src/process/worker.h"
@@ -25,9 +25,9 @@
 #include "shm/ring.h"
 #include "shm/ticket.h"
 #include "shm/wake.h"
-#include "src/json/json.h"
-#include "src/config/limits.h"
 #include "src/base/log.h"
+#include "src/config/limits.h"
+#include "src/json/json.h"
 
 #define TAKE_MAX 64 /* events taken at a time; segment_tickets_for counts on it */
 #define STAGE_CLOSE_MS 2000
@@ -41,44 +41,44 @@ static void open_output(void)
     setvbuf(stdout, buffer, _IOLBF, sizeof buffer);
 }
 
-static void set_coprocess(pid_t pid, void *user)
+static void set_program(pid_t pid, void *user)
 {
     struct worker *worker = user;
-    atomic_store(&worker->process.slot->coprocess, pid);
+    atomic_store(&worker->process.slot->program_pid, pid);
 }
 
-/* What the stage may use, where it runs in this very process; a co-process has its limits from its birth. */
+/* What the stage may use, where it runs in this very process; a program has its limits from its birth. */
 static void worker_confine(struct worker *worker)
 {
     const char *limit = "cpu";
-    if (worker->config->kind == STAGE_EXEC)
+    if (worker->config->type == STAGE_EXEC)
         return;
-    int code = limits_renew_cpu(0, &worker->config->limits);
+    int code = config_limits_renew_cpu(0, &worker->config->limits);
     if (code == 0)
-        code = limits_set(&worker->config->limits, &limit);
+        code = config_limits_set(&worker->config->limits, &limit);
     if (code == 0)
         return;
-    char words[128];
-    snprintf(words, sizeof words, "cannot limit %s: %s", limit, strerror(code));
-    process_fail(&worker->process, CHILD_OPEN, words);
+    char message[128];
+    snprintf(message, sizeof message, "cannot limit %s: %s", limit, strerror(code));
+    process_fail(&worker->process, CHILD_OPEN, message);
 }
 
-static void worker_open(struct worker *worker, const struct inherit *inherit, uint32_t stage)
+static void worker_open(struct worker *worker, const struct child_context *child, uint32_t stage)
 {
-    *worker = (struct worker){.inherit = inherit};
-    worker->stage = segment_stage(&inherit->segment, stage);
-    worker->source = segment_source(&inherit->segment, worker->stage->source);
-    worker->source_config = &inherit->config->sources[worker->stage->source];
+    *worker = (struct worker){.child = child};
+    worker->stage = segment_stage(&child->segment, stage);
+    worker->source = segment_source(&child->segment, worker->stage->source);
+    worker->source_config = &child->config->sources[worker->stage->source];
     worker->config = &worker->source_config->stages[worker->stage->position];
-    const struct shm_slot *slot = segment_slot(&inherit->segment, inherit->slot);
+    const struct shm_slot *slot = segment_slot(&child->segment, child->slot);
     snprintf(worker->name, sizeof worker->name, "%s/%s[%u]", worker->source->id, worker->stage->name,
              slot->index);
-    process_open(&worker->process, inherit, worker->name);
+    process_open(&worker->process, child, worker->name);
     process_open_store(&worker->process);
-    worker->group.segment = &inherit->segment;
-    worker->group.slot = inherit->slot;
-    worker->group.pid = (int32_t)getpid();
-    worker->group.store = worker->process.store;
+    worker->group_commit.segment = &child->segment;
+    worker->group_commit.slot = child->slot;
+    worker->group_commit.pid = (int32_t)getpid();
+    worker->group_commit.store = worker->process.store;
 
     signal(SIGPIPE, SIG_IGN);
     open_output();
@@ -86,25 +86,25 @@ static void worker_open(struct worker *worker, const struct inherit *inherit, ui
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&worker->armed, &clock);
+    pthread_cond_init(&worker->flush_timer_started, &clock);
     pthread_condattr_destroy(&clock);
-    if (batch_open(&worker->batch, TAKE_MAX) != 0 ||
-        pending_open(&worker->pending, worker->config->batch) != 0)
+    if (process_batch_open(&worker->batch, TAKE_MAX) != 0 ||
+        process_pending_open(&worker->pending, worker->config->batch) != 0)
         process_fail(&worker->process, CHILD_MEMORY, "out of memory");
     const struct stage_env env = {
-        .instance = inherit->config->instance,
+        .instance = child->config->instance,
         .source = worker->source->id,
         .worker = slot->index,
-        .group = getpgrp(),
-        .coprocess = set_coprocess,
+        .process_group = getpgrp(),
+        .on_program = set_program,
         .user = worker,
     };
     struct error error = {0};
     worker_confine(worker);
-    worker->ops = stage_ops_for(worker->config->kind);
+    worker->ops = stage_ops_for(worker->config->type);
     if (worker->ops->open(worker->config, &env, &worker->state, &error) != 0)
-        process_fail(&worker->process, CHILD_OPEN, error.words);
-    int result = worker_start_committer(worker);
+        process_fail(&worker->process, CHILD_OPEN, error.message);
+    int result = process_worker_start_committer(worker);
     if (result != 0)
         process_fail(&worker->process, CHILD_MEMORY, strerror(result));
     worker->awake_ns = shm_now_ns();
@@ -127,11 +127,11 @@ static size_t room_ahead(const struct worker *worker, const struct shm_stage **n
     *next = worker->stage + 1;
     uint32_t waiting = ring_count(&(*next)->ring), limit = (*next)->ring.limit;
     size_t room = waiting < limit ? limit - waiting : 0;
-    return room < TAKE_MAX ? room + wake_idle(&worker->inherit->segment, *next) : room;
+    return room < TAKE_MAX ? room + wake_idle(&worker->child->segment, *next) : room;
 }
 
 /* How many to take now. */
-static size_t worker_appetite(const struct worker *worker, size_t room)
+static size_t worker_batch_limit(const struct worker *worker, size_t room)
 {
     size_t pending = worker->pending.count;
     size_t most = worker->config->batch - pending;
@@ -154,21 +154,21 @@ static size_t worker_appetite(const struct worker *worker, size_t room)
 /* Takes what it can from the ring into the batch. */
 static size_t worker_take(struct worker *worker, size_t count)
 {
-    const struct segment *segment = &worker->inherit->segment;
+    const struct segment *segment = &worker->child->segment;
     uint32_t ticket;
     while (worker->batch.count < count && ring_pop(segment, &worker->stage->ring, &ticket) == RING_OK) {
         struct ticket_view view;
-        if (ticket_take(segment, ticket, worker->stage->position, worker->inherit->slot, &view))
-            batch_add(&worker->batch, ticket, view.event, view.token);
+        if (ticket_take(segment, ticket, worker->stage->position, worker->child->slot, &view))
+            process_batch_add(&worker->batch, ticket, view.event, view.token);
     }
     wake_room(segment, worker->stage);
-    worker_lock(worker);
-    worker->rest_ns = shm_now_ns();
+    process_worker_lock(worker);
+    worker->leftover_ns = shm_now_ns();
     bool little = worker->mean_ns > 0 && ring_count(&worker->stage->ring) * worker->mean_ns < ALONE_NS;
-    worker->rest_waits = little && ring_count(&worker->stage->ring) > 0;
-    worker_unlock(worker);
+    worker->leftover_pending = little && ring_count(&worker->stage->ring) > 0;
+    process_worker_unlock(worker);
     if (!little)
-        wake_rest(segment, worker->stage);
+        wake_for_leftover(segment, worker->stage);
     return worker->batch.count;
 }
 
@@ -210,40 +210,40 @@ static bool has_room(struct worker *worker)
 static void worker_turn(struct worker *worker)
 {
     if (worker_paused(worker)) {
-        worker_commit_due(worker, false);
+        process_worker_commit_due(worker, false);
         sleep_until(worker, SHM_SLOT_PAUSED, may_go_on);
         return;
     }
     const struct shm_stage *next;
     size_t room = room_ahead(worker, &next);
-    worker_lock(worker);
-    size_t appetite = worker_appetite(worker, room);
-    worker_unlock(worker);
-    if (appetite == 0) {
-        worker_commit_due(worker, false);
+    process_worker_lock(worker);
+    size_t batch_limit = worker_batch_limit(worker, room);
+    process_worker_unlock(worker);
+    if (batch_limit == 0) {
+        process_worker_commit_due(worker, false);
         if (!has_work(worker)) /* who waits for room without an event would be woken for each other's */
             sleep_until(worker, SHM_SLOT_IDLE, has_work);
         else if (!ring_has_room(&next->ring))
             sleep_until(worker, SHM_SLOT_BLOCKED, has_room);
         return;
     }
-    if (worker_take(worker, appetite) == 0) {
-        worker_commit_due(worker, false);
+    if (worker_take(worker, batch_limit) == 0) {
+        process_worker_commit_due(worker, false);
         if (!has_work(worker))
             sleep_until(worker, SHM_SLOT_IDLE, has_work);
         return;
     }
-    worker_run(worker);
+    process_worker_run(worker);
 }
 
-void worker_main(const struct inherit *inherit, uint32_t stage)
+void process_worker_main(const struct child_context *child, uint32_t stage)
 {
     static struct worker worker;
-    worker_open(&worker, inherit, stage);
+    worker_open(&worker, child, stage);
     while (!process_stopping(&worker.process))
         worker_turn(&worker);
     slot_state(worker.process.slot, SHM_SLOT_STOPPING);
-    worker_commit_due(&worker, false);
+    process_worker_commit_due(&worker, false);
     worker.ops->close(worker.state, STAGE_CLOSE_MS);
     fflush(stdout);
     store_close(&worker.process.store);

@@ -23,14 +23,15 @@
 #include "src/base/log.h"
 #include "src/process/worker.h"
 
-#define REST_WAITS_NS UINT64_C(5000000) /* what a worker left in its ring waits so long for its next turn */
+#define LEFTOVER_WAIT_NS \
+    UINT64_C(5000000) /* what a worker left in its ring waits so long for its next turn */
 
-void worker_lock(struct worker *worker)
+void process_worker_lock(struct worker *worker)
 {
     pthread_mutex_lock(&worker->lock);
 }
 
-void worker_unlock(struct worker *worker)
+void process_worker_unlock(struct worker *worker)
 {
     pthread_mutex_unlock(&worker->lock);
 }
@@ -40,13 +41,13 @@ static void note_due(struct worker *worker, uint64_t due_ms)
     uint64_t known = atomic_load(&worker->source->next_due_ms);
     while (due_ms < known)
         if (atomic_compare_exchange_weak(&worker->source->next_due_ms, &known, due_ms)) {
-            wake_slot(segment_slot(&worker->inherit->segment, worker->source->producer_slot));
+            wake_slot(segment_slot(&worker->child->segment, worker->source->producer_slot));
             return;
         }
 }
 
 /* Before any ticket is freed: a producer that finds no ticket in use must have been told of every delay. */
-static void tell_delays(struct worker *worker)
+static void report_delays(struct worker *worker)
 {
     uint64_t earliest_ms = UINT64_MAX;
     for (size_t i = 0; i < worker->pending.count; i++) {
@@ -60,14 +61,15 @@ static void tell_delays(struct worker *worker)
 
 static void hand_over(struct worker *worker, bool *pushed)
 {
-    const struct segment *segment = &worker->inherit->segment;
-    uint32_t slot = worker->inherit->slot;
+    const struct segment *segment = &worker->child->segment;
+    uint32_t slot = worker->child->slot;
     bool freed = false;
     for (size_t i = 0; i < worker->pending.count; i++) {
         const struct store_answer *answer = &worker->pending.answers[i];
         const struct pending_answer *extra = &worker->pending.extra[i];
         if (!answer->applied)
-            log_warning("lock-lost event=%llu", (unsigned long long)store_event_number(answer->lease.event));
+            base_log_warning("lease-lost event=%llu",
+                             (unsigned long long)store_event_number(answer->lock.event));
         if (!answer->applied || answer->change != STORE_ADVANCE) {
             ticket_free(segment, extra->ticket, slot);
             freed = true;
@@ -80,7 +82,7 @@ static void hand_over(struct worker *worker, bool *pushed)
         wake_ticket_freed(segment, worker->source);
 }
 
-void worker_commit(struct worker *worker)
+void process_worker_commit(struct worker *worker)
 {
     struct pending *pending = &worker->pending;
     if (pending->count == 0)
@@ -89,24 +91,24 @@ void worker_commit(struct worker *worker)
     int64_t stage = atomic_load_explicit(&worker->stage->store_id, memory_order_relaxed);
     if (!worker->calling)
         slot_state(worker->process.slot, SHM_SLOT_COMMITTING);
-    while (!process_store_done(&worker->process,
-                               group_commit(&worker->group, source, stage, pending->answers, pending->count)))
+    while (!process_store_done(&worker->process, process_group_commit(&worker->group_commit, source, stage,
+                                                                      pending->answers, pending->count)))
         if (process_stopping(&worker->process)) {
-            pending_clear(
+            process_pending_clear(
                 pending); /* not committed: their tickets stay ours and are released after our end */
             return;
         }
-    process_worked(&worker->process);
+    process_mark_progress(&worker->process);
     bool pushed[worker->source_config->stage_count];
     memset(pushed, 0, sizeof pushed);
-    tell_delays(worker);
+    report_delays(worker);
     hand_over(worker, pushed);
     for (uint32_t i = 0; i < worker->source_config->stage_count; i++)
         if (pushed[i])
-            wake_stage(&worker->inherit->segment,
-                       segment_stage(&worker->inherit->segment, worker->source->first_stage + i));
-    pending_clear(pending);
-    keeper_nudge(worker->inherit);
+            wake_stage(&worker->child->segment,
+                       segment_stage(&worker->child->segment, worker->source->first_stage + i));
+    process_pending_clear(pending);
+    process_notify_keeper(worker->child);
 }
 
 static uint64_t commit_old(struct worker *worker)
@@ -117,58 +119,58 @@ static uint64_t commit_old(struct worker *worker)
     uint64_t age = shm_now_ns() - worker->pending.oldest_ns;
     if (age < delay_ns)
         return delay_ns - age;
-    worker_commit(worker);
+    process_worker_commit(worker);
     return 0;
 }
 
 /* For what the worker left in the ring because it would soon be back. */
-static uint64_t wake_for_rest(struct worker *worker)
+static uint64_t wake_if_leftover_waits(struct worker *worker)
 {
-    if (!worker->rest_waits)
+    if (!worker->leftover_pending)
         return 0;
-    uint64_t age = shm_now_ns() - worker->rest_ns;
-    if (age < REST_WAITS_NS)
-        return REST_WAITS_NS - age;
-    worker->rest_waits = false;
-    wake_rest(&worker->inherit->segment, worker->stage);
+    uint64_t age = shm_now_ns() - worker->leftover_ns;
+    if (age < LEFTOVER_WAIT_NS)
+        return LEFTOVER_WAIT_NS - age;
+    worker->leftover_pending = false;
+    wake_for_leftover(&worker->child->segment, worker->stage);
     return 0;
 }
 
 /* One look: does what is due; returns how long until the next look, 0 = nothing waits. */
-static uint64_t committer_look(struct worker *worker)
+static uint64_t flush_due(struct worker *worker)
 {
     if (!worker->calling)
         return 0;
-    uint64_t rest_ns = wake_for_rest(worker), wait_ns = commit_old(worker);
-    return rest_ns > 0 && (wait_ns == 0 || rest_ns < wait_ns) ? rest_ns : wait_ns;
+    uint64_t leftover_ns = wake_if_leftover_waits(worker), wait_ns = commit_old(worker);
+    return leftover_ns > 0 && (wait_ns == 0 || leftover_ns < wait_ns) ? leftover_ns : wait_ns;
 }
 
 static void *committer(void *user)
 {
     struct worker *worker = user;
-    uint32_t idle_looks = 0;
-    worker_lock(worker);
+    uint32_t idle_rounds = 0;
+    process_worker_lock(worker);
     for (;;) {
-        uint64_t wait_ns = committer_look(worker);
-        idle_looks = wait_ns == 0 ? idle_looks + 1 : 0;
-        if (idle_looks > 2) {
-            worker->watching = false;
-            while (!worker->watching)
-                pthread_cond_wait(&worker->armed, &worker->lock);
-            idle_looks = 0;
+        uint64_t wait_ns = flush_due(worker);
+        idle_rounds = wait_ns == 0 ? idle_rounds + 1 : 0;
+        if (idle_rounds > 2) {
+            worker->flush_timer_running = false;
+            while (!worker->flush_timer_running)
+                pthread_cond_wait(&worker->flush_timer_started, &worker->lock);
+            idle_rounds = 0;
             continue;
         }
         if (wait_ns == 0)
             wait_ns = worker->config->commit_delay_ms * 1000000 + 1000000;
-        worker->look_ns = shm_now_ns() + wait_ns;
-        const struct timespec look = {.tv_sec = (time_t)(worker->look_ns / 1000000000),
-                                      .tv_nsec = (long)(worker->look_ns % 1000000000)};
-        pthread_cond_timedwait(&worker->armed, &worker->lock, &look);
+        worker->flush_deadline_ns = shm_now_ns() + wait_ns;
+        const struct timespec look = {.tv_sec = (time_t)(worker->flush_deadline_ns / 1000000000),
+                                      .tv_nsec = (long)(worker->flush_deadline_ns % 1000000000)};
+        pthread_cond_timedwait(&worker->flush_timer_started, &worker->lock, &look);
     }
     return NULL;
 }
 
-int worker_start_committer(struct worker *worker)
+int process_worker_start_committer(struct worker *worker)
 {
     pthread_attr_t attributes;
     pthread_t thread;
@@ -183,12 +185,13 @@ int worker_start_committer(struct worker *worker)
 }
 
 /* What was left in the ring may have to be looked at long before answers are too old. */
-void worker_arm_committer(struct worker *worker)
+void process_worker_flush_timer_start(struct worker *worker)
 {
-    bool late = worker->rest_waits && worker->look_ns > worker->rest_ns + 2 * REST_WAITS_NS;
-    if (!worker->watching || late) {
-        worker->watching = true;
-        worker->look_ns = 0;
-        pthread_cond_signal(&worker->armed);
+    bool late =
+        worker->leftover_pending && worker->flush_deadline_ns > worker->leftover_ns + 2 * LEFTOVER_WAIT_NS;
+    if (!worker->flush_timer_running || late) {
+        worker->flush_timer_running = true;
+        worker->flush_deadline_ns = 0;
+        pthread_cond_signal(&worker->flush_timer_started);
     }
 }

@@ -37,13 +37,13 @@ static void out_named(struct json_out *out, const char *name, const char *text, 
 {
     if (text == NULL)
         return;
-    json_out_words(out, out->bytes > 1 ? ",\"" : "\"");
-    json_out_words(out, name);
-    json_out_words(out, "\":");
+    json_write_text(out, out->bytes > 1 ? ",\"" : "\"");
+    json_write_text(out, name);
+    json_write_text(out, "\":");
     if (is_json)
-        json_out_words(out, text);
+        json_write_text(out, text);
     else
-        json_out_string(out, text, strlen(text));
+        json_write_string(out, text, strlen(text));
 }
 
 static bool broken_json(const char *text)
@@ -51,9 +51,9 @@ static bool broken_json(const char *text)
     return text != NULL && !json_valid(text, strlen(text), NULL);
 }
 
-static int add_broken(ep_page *page, const struct ep_event *event, const char *raw, const char *words)
+static int add_broken(ep_page *page, const struct ep_event *event, const char *raw, const char *reason)
 {
-    return page_add_corrupt(page->page, event->uid, raw, strlen(raw), words);
+    return source_page_add_corrupt(page->page, event->uid, raw, strlen(raw), reason);
 }
 
 int ep_page_add(ep_page *page, const struct ep_event *event)
@@ -67,7 +67,7 @@ int ep_page_add(ep_page *page, const struct ep_event *event)
         return add_broken(page, event, event->payload, "its payload is not valid JSON");
     if (broken_json(event->meta))
         return add_broken(page, event, event->meta, "its meta is not valid JSON");
-    json_out_words(&out, "{");
+    json_write_text(&out, "{");
     out_named(&out, "uid", event->uid, false);
     out_named(&out, "sourceId", event->source_id, false);
     out_named(&out, "domain", event->domain, false);
@@ -76,12 +76,12 @@ int ep_page_add(ep_page *page, const struct ep_event *event)
     out_named(&out, "timestamp", event->timestamp, false);
     out_named(&out, "meta", event->meta, true);
     out_named(&out, "payload", event->payload, true);
-    json_out_words(&out, "}");
+    json_write_text(&out, "}");
     if (!out.failed && (event->uid == NULL || event->uid[0] == '\0'))
-        code = page_add_corrupt(page->page, NULL, out.text, out.bytes, "the event has no uid");
+        code = source_page_add_corrupt(page->page, NULL, out.text, out.bytes, "the event has no uid");
     else if (!out.failed)
-        code = page_add(page->page, event->uid, event->address, event->type, out.text, out.bytes);
-    json_out_free(&out);
+        code = source_page_add(page->page, event->uid, event->address, event->type, out.text, out.bytes);
+    json_write_free(&out);
     return code;
 }
 
@@ -101,31 +101,32 @@ int ep_page_add_text(ep_page *page, const char *uid, const char *event_json)
     struct json_span text = {event_json, strlen(event_json)};
     size_t at_byte;
     if (!json_valid(text.at, text.bytes, &at_byte)) {
-        char words[100];
-        snprintf(words, sizeof words, "the event is not valid JSON at byte %zu", at_byte);
-        return page_add_corrupt(page->page, uid, text.at, text.bytes, words);
+        char reason[100];
+        snprintf(reason, sizeof reason, "the event is not valid JSON at byte %zu", at_byte);
+        return source_page_add_corrupt(page->page, uid, text.at, text.bytes, reason);
     }
     if (json_kind(text) != '{')
-        return page_add_corrupt(page->page, uid, text.at, text.bytes, "the event is not a JSON object");
+        return source_page_add_corrupt(page->page, uid, text.at, text.bytes,
+                                       "the event is not a JSON object");
     char *own_uid = uid == NULL || uid[0] == '\0' ? member_text(text, "/uid") : NULL;
-    char *device = member_text(text, "/address"), *type = member_text(text, "/type");
+    char *address = member_text(text, "/address"), *type = member_text(text, "/type");
     const char *name = own_uid != NULL ? own_uid : uid;
     int code;
     if (name == NULL || name[0] == '\0')
-        code = page_add_corrupt(page->page, NULL, text.at, text.bytes, "the event has no uid");
+        code = source_page_add_corrupt(page->page, NULL, text.at, text.bytes, "the event has no uid");
     else
-        code = page_add(page->page, name, device, type, text.at, text.bytes);
+        code = source_page_add(page->page, name, address, type, text.at, text.bytes);
     free(own_uid);
-    free(device);
+    free(address);
     free(type);
     return code;
 }
 
-int ep_page_cursor(ep_page *page, const char *cursor)
+int ep_page_set_cursor(ep_page *page, const char *cursor)
 {
     if (page == NULL || cursor == NULL)
         return EP_EINVAL;
-    return page_set_cursor(page->page, cursor);
+    return source_page_set_cursor(page->page, cursor);
 }
 
 int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *format, ...)
@@ -138,7 +139,7 @@ int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *format, ...
     page->failure->retry_after_ms = retry_after_ms;
     page->failure->error.code = EP_EBACKEND;
     va_start(arguments, format);
-    vsnprintf(page->failure->error.words, sizeof page->failure->error.words, format, arguments);
+    vsnprintf(page->failure->error.message, sizeof page->failure->error.message, format, arguments);
     va_end(arguments);
     return EP_EBACKEND;
 }
@@ -150,27 +151,29 @@ static int client_open(const struct source_config *config, void **state, struct 
     const struct ep_client *table = config->client.client;
 
     if (table == NULL || table->events_get == NULL)
-        return error_set(error, EP_ECONFIG, "source %s: its client has no events_get function", config->id);
-    if (table->needs_scope && config->domain == NULL && config->address == NULL)
-        return error_set(error, EP_ECONFIG,
-                         "source %s: neither domain nor address is set, and its client needs one of them",
-                         config->id);
+        return base_error_set(error, EP_ECONFIG, "source %s: its client has no events_get function",
+                              config->id);
+    if (table->requires_filter && config->domain == NULL && config->address == NULL)
+        return base_error_set(
+            error, EP_ECONFIG,
+            "source %s: neither domain nor address is set, and its client needs one of them", config->id);
     struct client *client = calloc(1, sizeof *client);
     if (client == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+        return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
     client->config = config;
     client->table = table;
     client->filter = (struct ep_filter){config->domain, config->address, config->event_type, config->since};
     client->session = config->client.state;
     if (table->open != NULL) {
-        char words[512] = "";
-        int code = table->open(config->client.state, &client->filter, &client->session, words, sizeof words);
+        char errbuf[512] = "";
+        int code =
+            table->open(config->client.state, &client->filter, &client->session, errbuf, sizeof errbuf);
         if (code != 0) {
-            words[sizeof words - 1] = '\0';
+            errbuf[sizeof errbuf - 1] = '\0';
             free(client);
-            return error_set(error, code < 0 ? code : EP_EBACKEND,
-                             "source %s: its client cannot be opened: %s", config->id,
-                             words[0] != '\0' ? words : "it does not say why");
+            return base_error_set(error, code < 0 ? code : EP_EBACKEND,
+                                  "source %s: its client cannot be opened: %s", config->id,
+                                  errbuf[0] != '\0' ? errbuf : "it does not say why");
         }
     }
     *state = client;
@@ -208,8 +211,8 @@ static int client_fetch(void *state, const struct fetch *fetch, struct page *pag
         return 0;
     }
     if (!view.failed)
-        error_set(&failure->error, code < 0 ? code : EP_EBACKEND,
-                  "the client's events_get returned %d and did not say why", code);
+        base_error_set(&failure->error, code < 0 ? code : EP_EBACKEND,
+                       "the client's events_get returned %d and did not say why", code);
     else if (code < 0)
         failure->error.code = code;
     return failure->error.code;

@@ -7,7 +7,7 @@
  * stands in its place and has something in it (its writer has switched), or it is deleted.
  * 2. A file is finished before the next is begun: those rotated between the two come in their order.
  * 3. When the bytes before our position are no longer what they were, the file was truncated: we look for
- * where they went (a copy beside it), and else begin the file anew.
+ * where they went (a copy beside it), and else begin the file again.
  * 4. The cursor given is always believed: if it is not where we stand (a page was not stored), we go there.
  * Waiting is inotify and an eventfd; where inotify cannot see (network and layered file systems, a symbolic
  * link) we look once a second as well. A missing file is a failure, so that the producer backs off and status
@@ -27,9 +27,9 @@
 #include <unistd.h>
 
 #include "src/base/hash.h"
-#include "src/source/source.h"
 #include "src/source/file_lines.h"
 #include "src/source/file_position.h"
+#include "src/source/source.h"
 
 #define LOOK_MS 1000
 #define PAGE_BYTES_MAX (8 << 20)
@@ -65,18 +65,18 @@ static int file_source_open(const struct source_config *config, void **state, st
     struct stat info;
 
     if (config->file.path == NULL || config->file.path[0] == '\0')
-        return error_set(error, EP_ECONFIG, "source %s: it has no path", config->id);
+        return base_error_set(error, EP_ECONFIG, "source %s: it has no path", config->id);
     if (stat(config->file.path, &info) == 0 && !S_ISREG(info.st_mode))
-        return error_set(error, EP_ECONFIG, "source %s: %s is not a regular file", config->id,
-                         config->file.path);
+        return base_error_set(error, EP_ECONFIG, "source %s: %s is not a regular file", config->id,
+                              config->file.path);
     struct file_source *file = calloc(1, sizeof *file);
     if (file == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+        return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
     file->config = config;
     file->lines.fd = file->inotify_fd = -1;
     file->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (file->wake_fd < 0) {
-        int code = error_set(error, EP_ESYSTEM, "eventfd: %s", strerror(errno));
+        int code = base_error_set(error, EP_ESYSTEM, "eventfd: %s", strerror(errno));
         free(file);
         return code;
     }
@@ -86,7 +86,7 @@ static int file_source_open(const struct source_config *config, void **state, st
 
 static void leave_file(struct file_source *file)
 {
-    file_lines_close(&file->lines);
+    source_file_lines_close(&file->lines);
     if (file->inotify_fd >= 0)
         close(file->inotify_fd);
     file->inotify_fd = -1;
@@ -151,13 +151,14 @@ static int enter_file(struct file_source *file, int fd, uint64_t offset, uint64_
                       struct error *error)
 {
     leave_file(file);
-    file_lines_open(&file->lines, fd, offset, max_line(file));
+    source_file_lines_open(&file->lines, fd, offset, max_line(file));
     watch_file(file); /* before it is read for the first time, so that nothing written later goes unnoticed */
     file->position.generation = generation;
-    if (file_position_take(fd, offset, &file->position) == 0)
+    if (source_file_position_take(fd, offset, &file->position) == 0)
         return 0;
     leave_file(file);
-    return error_set(error, EP_EBACKEND, "%s cannot be read at %" PRIu64, file->config->file.path, offset);
+    return base_error_set(error, EP_EBACKEND, "%s cannot be read at %" PRIu64, file->config->file.path,
+                          offset);
 }
 
 /* Opens the file a cursor is in, or path itself. */
@@ -172,13 +173,13 @@ static int go_to(struct file_source *file, const char *cursor, struct error *err
     if (cursor == NULL)
         cursor = file->config->continuation_id;
     if (cursor != NULL) {
-        if (file_position_parse(cursor, &position) != 0)
-            return error_set(error, EP_EGARBAGE, "%s: the cursor \"%.60s\" is not device:inode:offset", path,
-                             cursor);
-        if (file_position_find(path, &position, &fd))
+        if (source_file_position_parse(cursor, &position) != 0)
+            return base_error_set(error, EP_EPROTO, "%s: the cursor \"%.60s\" is not device:inode:offset",
+                                  path, cursor);
+        if (source_file_position_find(path, &position, &fd))
             return enter_file(file, fd, position.offset, position.generation, error);
     }
-    code = file_open(path, &fd, error);
+    code = source_file_position_open(path, &fd, error);
     if (code != 0) {
         file->was_missing = true;
         return code;
@@ -187,7 +188,7 @@ static int go_to(struct file_source *file, const char *cursor, struct error *err
     if (cursor != NULL)
         position.generation++;
     else if (file->config->file.from == FILE_FROM_END && !file->was_missing)
-        offset = file_end_of_lines(fd, max_line(file));
+        offset = source_file_end_of_lines(fd, max_line(file));
     return enter_file(file, fd, offset, position.generation, error);
 }
 
@@ -198,12 +199,12 @@ static int stand(struct file_source *file, const char *cursor, struct error *err
 
     if (file->lines.fd < 0 || !known)
         return go_to(file, cursor, error);
-    if (file_position_holds(file->lines.fd, &file->position)) {
-        file_lines_check(&file->lines);
+    if (source_file_position_holds(file->lines.fd, &file->position)) {
+        source_file_lines_check(&file->lines);
         return 0;
     }
     char own[FILE_CURSOR_BYTES];
-    file_position_text(&file->position, own); /* even without a stored cursor we know where we were */
+    source_file_position_text(&file->position, own); /* even without a stored cursor we know where we were */
     int code = go_to(file, own, error);
     snprintf(file->cursor, sizeof file->cursor, "%s", cursor == NULL ? "" : cursor);
     return code;
@@ -214,11 +215,11 @@ static int stand(struct file_source *file, const char *cursor, struct error *err
 static int add_corrupt(struct file_source *file, struct page *page, const char *uid,
                        const struct file_line *line, const char *why)
 {
-    char words[512];
+    char reason[512];
 
-    snprintf(words, sizeof words, "line at byte %" PRIu64 " of %.300s %s", line->offset,
+    snprintf(reason, sizeof reason, "line at byte %" PRIu64 " of %.300s %s", line->offset,
              file->config->file.path, why);
-    return page_add_corrupt(page, uid, line->at, line->bytes, words);
+    return source_page_add_corrupt(page, uid, line->at, line->bytes, reason);
 }
 
 /* White space only. Zero bytes, as a power failure leaves them in a file, are not: such a line is corrupt. */
@@ -244,7 +245,7 @@ static int add_line(struct file_source *file, struct page *page, const struct fi
         text.bytes--;
     if (text.bytes == 0 || (config->file.format == FILE_JSON && is_blank(text)))
         return 0;
-    digest_hex(text.at, text.bytes, hash, UID_HASH_DIGITS);
+    base_hash_hex(text.at, text.bytes, hash, UID_HASH_DIGITS);
     snprintf(uid, sizeof uid, "%" PRIu64 "-%" PRIu64 "-%" PRIu64 "-%s", file->position.inode,
              file->position.generation, line->offset, hash);
     if (cut) {
@@ -260,35 +261,35 @@ static int add_line(struct file_source *file, struct page *page, const struct fi
         snprintf(why, sizeof why, "is not valid JSON at its byte %zu", at_byte);
         return add_corrupt(file, page, uid, line, why);
     }
-    return page_add_element(page, &config->pointers, text, is_json, uid);
+    return source_page_add_element(page, &config->pointers, text, is_json, uid);
 }
 
 static int cannot_read(const struct file_source *file, int code, struct error *error)
 {
     if (code == EP_ENOMEM)
-        return error_set(error, code, "%s: no memory for its lines", file->config->file.path);
-    return error_set(error, code, "%s cannot be read: %s", file->config->file.path, strerror(errno));
+        return base_error_set(error, code, "%s: no memory for its lines", file->config->file.path);
+    return base_error_set(error, code, "%s cannot be read: %s", file->config->file.path, strerror(errno));
 }
 
 /* Takes lines until the page is full or there are no more. */
-static int gather(struct file_source *file, const struct fetch *fetch, bool rest_counts, struct page *page,
-                  struct error *error)
+static int collect(struct file_source *file, const struct fetch *fetch, bool rest_counts, struct page *page,
+                   struct error *error)
 {
     size_t limit = fetch->limit == 0 ? 1 : fetch->limit;
     struct file_line line;
     int found = 1;
 
     while (found == 1 && page->count < limit && page->data_bytes < PAGE_BYTES_MAX) {
-        found = file_lines_find(&file->lines, rest_counts, &line);
+        found = source_file_lines_find(&file->lines, rest_counts, &line);
         if (found == 1) {
             int code = add_line(file, page, &line);
             if (code != 0)
                 return cannot_read(file, code, error);
-            file_lines_take(&file->lines, &line);
+            source_file_lines_take(&file->lines, &line);
         }
     }
     if (found == 1)
-        found = file_lines_find(&file->lines, rest_counts, &line);
+        found = source_file_lines_find(&file->lines, rest_counts, &line);
     page->more = found == 1;
     return found < 0 ? cannot_read(file, found, error) : 0;
 }
@@ -317,7 +318,7 @@ static int look_finished(struct file_source *file, bool *finished, struct error 
     if (now.st_dev == own.st_dev && now.st_ino == own.st_ino) {
         int fd;
         /* a layered file system has copied the file up: our descriptor still shows the layer below */
-        if (now.st_size > own.st_size && file_open(path, &fd, NULL) == 0)
+        if (now.st_size > own.st_size && source_file_position_open(path, &fd, NULL) == 0)
             return enter_file(file, fd, file->lines.offset, file->position.generation, error);
         return 0;
     }
@@ -336,7 +337,7 @@ static int next_file(struct file_source *file, struct error *error)
 {
     struct file_position position = file->position;
     bool is_path;
-    int fd, code = file_position_next(file->config->file.path, file->lines.fd, &fd, &is_path, error);
+    int fd, code = source_file_position_next(file->config->file.path, file->lines.fd, &fd, &is_path, error);
 
     if (code != 0) { /* only when it is deleted and no other is there */
         leave_file(file);
@@ -344,7 +345,8 @@ static int next_file(struct file_source *file, struct error *error)
         return code;
     }
     /* the same content in a new file (an editor, a restored copy): go on in it */
-    bool same = is_path && position.offset >= FILE_COPY_BYTES_MIN && file_position_holds(fd, &position);
+    bool same =
+        is_path && position.offset >= FILE_COPY_BYTES_MIN && source_file_position_holds(fd, &position);
     return enter_file(file, fd, same ? position.offset : 0, position.generation + !same, error);
 }
 
@@ -383,14 +385,14 @@ static bool wait_for_change(struct file_source *file, const struct fetch *fetch,
 static int look(struct file_source *file, const struct fetch *fetch, struct page *page, struct error *error)
 {
     bool finished = false;
-    int code = gather(file, fetch, false, page, error);
+    int code = collect(file, fetch, false, page, error);
 
     if (code != 0 || advanced(file))
         return code;
     code = look_finished(file, &finished, error);
     if (code != 0 || !finished)
         return code;
-    code = gather(file, fetch, true, page, error); /* once more: the last it wrote before it switched */
+    code = collect(file, fetch, true, page, error); /* once more: the last it wrote before it switched */
     if (code != 0 || advanced(file))
         return code;
     return next_file(file, error);
@@ -412,19 +414,20 @@ static int file_source_fetch(void *state, const struct fetch *fetch, struct page
             code = look(file, fetch, page, &failure->error);
         if (code != 0)
             return code;
-        if (advanced(file) && file_position_take(file->lines.fd, file->lines.offset, &file->position) != 0) {
+        if (advanced(file) &&
+            source_file_position_take(file->lines.fd, file->lines.offset, &file->position) != 0) {
             leave_file(file); /* truncated this very moment: begin again from the stored cursor */
-            return error_set(&failure->error, EP_EBACKEND, "%s changed while it was read",
-                             file->config->file.path);
+            return base_error_set(&failure->error, EP_EBACKEND, "%s changed while it was read",
+                                  file->config->file.path);
         }
         if (file->position.generation != generation)
             page->more = true;
-        file_position_text(&file->position, text);
+        source_file_position_text(&file->position, text);
         if (strcmp(text, file->cursor) != 0) {
             memcpy(file->cursor, text, sizeof text);
-            return page_set_cursor(page, text) == 0
+            return source_page_set_cursor(page, text) == 0
                        ? 0
-                       : error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
+                       : base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
         }
     } while (wait_for_change(file, fetch, end_ms));
     return 0;

@@ -20,12 +20,12 @@
 #define KEPT_BYTES (64 << 10)
 #define IDLE_ROOM (1 << 20) /* a larger buffer is given back once it is empty */
 
-void file_lines_open(struct file_lines *lines, int fd, uint64_t offset, uint64_t max_line_bytes)
+void source_file_lines_open(struct file_lines *lines, int fd, uint64_t offset, uint64_t max_line_bytes)
 {
     *lines = (struct file_lines){.fd = fd, .offset = offset, .max_line_bytes = max_line_bytes};
 }
 
-void file_lines_close(struct file_lines *lines)
+void source_file_lines_close(struct file_lines *lines)
 {
     if (lines->fd >= 0)
         close(lines->fd);
@@ -93,7 +93,7 @@ static int found(const struct file_lines *lines, size_t bytes, size_t end_bytes,
     return 1;
 }
 
-int file_lines_find(struct file_lines *lines, bool rest_counts, struct file_line *line)
+int source_file_lines_find(struct file_lines *lines, bool rest_counts, struct file_line *line)
 {
     for (;;) {
         const char *from = lines->buffer + lines->start;
@@ -116,7 +116,7 @@ int file_lines_find(struct file_lines *lines, bool rest_counts, struct file_line
     }
 }
 
-void file_lines_take(struct file_lines *lines, const struct file_line *line)
+void source_file_lines_take(struct file_lines *lines, const struct file_line *line)
 {
     size_t in_buffer = (size_t)(line->step - lines->dropped);
 
@@ -127,7 +127,7 @@ void file_lines_take(struct file_lines *lines, const struct file_line *line)
     lines->dropped = 0;
 }
 
-void file_lines_check(struct file_lines *lines)
+void source_file_lines_check(struct file_lines *lines)
 {
     struct stat info;
 

@@ -25,13 +25,14 @@ struct file_line {
     uint64_t step;        /* to the next line */
 };
 
-void file_lines_open(struct file_lines *lines, int fd, uint64_t offset, uint64_t max_line_bytes);
-void file_lines_close(struct file_lines *lines); /* closes the file too */
-/* The next line, which stays the next until file_lines_take. 1, 0 (no complete one yet), EP_EBACKEND (errno
- * tells) or EP_ENOMEM. rest_counts: what stands at the end of the file without a line end is a line too. */
-int file_lines_find(struct file_lines *lines, bool rest_counts, struct file_line *line);
+void source_file_lines_open(struct file_lines *lines, int fd, uint64_t offset, uint64_t max_line_bytes);
+void source_file_lines_close(struct file_lines *lines); /* closes the file too */
+/* The next line, which stays the next until source_file_lines_take. 1, 0 (no complete one yet), EP_EBACKEND
+ * (errno tells) or EP_ENOMEM. rest_counts: what stands at the end of the file without a line end is a line
+ * too. */
+int source_file_lines_find(struct file_lines *lines, bool rest_counts, struct file_line *line);
 /* Forgets the beginning of a line that was read, when the file has become shorter than that. */
-void file_lines_check(struct file_lines *lines);
-void file_lines_take(struct file_lines *lines, const struct file_line *line);
+void source_file_lines_check(struct file_lines *lines);
+void source_file_lines_take(struct file_lines *lines, const struct file_line *line);
 
 #endif

@@ -27,7 +27,7 @@
 
 #define AROUND_BYTES 256
 
-int file_position_parse(const char *text, struct file_position *position)
+int source_file_position_parse(const char *text, struct file_position *position)
 {
     uint64_t *const numbers[] = {&position->device, &position->inode, &position->offset};
     char *end;
@@ -58,7 +58,7 @@ int file_position_parse(const char *text, struct file_position *position)
     return errno == 0 && *end == '\0' ? 0 : EP_EINVAL;
 }
 
-void file_position_text(const struct file_position *position, char text[FILE_CURSOR_BYTES])
+void source_file_position_text(const struct file_position *position, char text[FILE_CURSOR_BYTES])
 {
     snprintf(text, FILE_CURSOR_BYTES, "%" PRIu64 ":%" PRIu64 ":%" PRIu64 ":%s:%" PRIu64, position->device,
              position->inode, position->offset, position->hash, position->generation);
@@ -86,11 +86,11 @@ static bool around_hash(int fd, uint64_t offset, char hash[FILE_HASH_DIGITS + 1]
 
     if (!read_all(fd, around, part, 0) || !read_all(fd, around + part, part, offset - part))
         return false;
-    digest_hex(around, 2 * part, hash, FILE_HASH_DIGITS);
+    base_hash_hex(around, 2 * part, hash, FILE_HASH_DIGITS);
     return true;
 }
 
-int file_position_take(int fd, uint64_t offset, struct file_position *position)
+int source_file_position_take(int fd, uint64_t offset, struct file_position *position)
 {
     struct stat info;
 
@@ -102,7 +102,7 @@ int file_position_take(int fd, uint64_t offset, struct file_position *position)
     return 0;
 }
 
-bool file_position_holds(int fd, const struct file_position *position)
+bool source_file_position_holds(int fd, const struct file_position *position)
 {
     struct stat info;
     char hash[FILE_HASH_DIGITS + 1];
@@ -120,10 +120,10 @@ static int not_regular(const char *path, mode_t mode, struct error *error)
                        : S_ISSOCK(mode) ? "a socket"
                                         : "a device";
 
-    return error_set(error, EP_ECONFIG, "%s is %s: expected a regular file", path, kind);
+    return base_error_set(error, EP_ECONFIG, "%s is %s: expected a regular file", path, kind);
 }
 
-int file_open(const char *path, int *fd, struct error *error)
+int source_file_position_open(const char *path, int *fd, struct error *error)
 {
     struct stat info;
 
@@ -132,9 +132,10 @@ int file_open(const char *path, int *fd, struct error *error)
         return not_regular(path, info.st_mode, error);
     int opened = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (opened < 0 || fstat(opened, &info) != 0) {
-        int code = errno == EACCES || errno == EPERM ? EP_EREFUSED : EP_EBACKEND;
-        code = errno == ENOENT ? error_set(error, code, "%s: no such file", path)
-                               : error_set(error, code, "%s cannot be opened: %s", path, strerror(errno));
+        int code = errno == EACCES || errno == EPERM ? EP_EAUTH : EP_EBACKEND;
+        code = errno == ENOENT
+                   ? base_error_set(error, code, "%s: no such file", path)
+                   : base_error_set(error, code, "%s cannot be opened: %s", path, strerror(errno));
         if (opened >= 0)
             close(opened);
         return code;
@@ -178,9 +179,9 @@ struct sibling {
 };
 
 /* Opens each uncompressed regular sibling and shows it; see says whether it keeps the descriptor. */
-typedef bool see_sibling(int fd, const struct sibling *sibling, void *user);
+typedef bool sibling_handler(int fd, const struct sibling *sibling, void *user);
 
-static void each_sibling(const char *path, see_sibling *see, void *user)
+static void each_sibling(const char *path, sibling_handler *on_sibling, void *user)
 {
     const char *slash = strrchr(path, '/'), *base = slash == NULL ? path : slash + 1;
     char directory[PATH_MAX];
@@ -198,7 +199,8 @@ static void each_sibling(const char *path, see_sibling *see, void *user)
         int fd = openat(dirfd(entries), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
         if (fd < 0)
             continue;
-        if (fstat(fd, &sibling.info) != 0 || !S_ISREG(sibling.info.st_mode) || !see(fd, &sibling, user))
+        if (fstat(fd, &sibling.info) != 0 || !S_ISREG(sibling.info.st_mode) ||
+            !on_sibling(fd, &sibling, user))
             close(fd);
     }
     closedir(entries);
@@ -218,7 +220,7 @@ static int likeness(int fd, const struct stat *info, const struct file_position 
         return 0;
     if (!same_inode && position->offset < FILE_COPY_BYTES_MIN)
         return 0;
-    if (!file_position_holds(fd, position))
+    if (!source_file_position_holds(fd, position))
         return 0;
     return same ? 3 : same_inode ? 2 : 1;
 }
@@ -229,7 +231,7 @@ struct search {
     int64_t written_ns;
 };
 
-static bool see_match(int fd, const struct sibling *sibling, void *user)
+static bool on_possible_match(int fd, const struct sibling *sibling, void *user)
 {
     struct search *search = user;
     int like = likeness(fd, &sibling->info, search->position);
@@ -245,13 +247,13 @@ static bool see_match(int fd, const struct sibling *sibling, void *user)
     return true;
 }
 
-bool file_position_find(const char *path, const struct file_position *position, int *fd)
+bool source_file_position_find(const char *path, const struct file_position *position, int *fd)
 {
     struct search search = {.position = position, .fd = -1};
     struct stat info;
     int own;
 
-    if (file_open(path, &own, NULL) == 0) {
+    if (source_file_position_open(path, &own, NULL) == 0) {
         search.likeness = fstat(own, &info) == 0 ? likeness(own, &info, position) : 0;
         if (search.likeness == 0)
             close(own);
@@ -262,7 +264,7 @@ bool file_position_find(const char *path, const struct file_position *position, 
     if (search.likeness < 3) {
         if (search.likeness == 0)
             search.written_ns = INT64_MIN;
-        each_sibling(path, see_match, &search);
+        each_sibling(path, on_possible_match, &search);
     }
     if (search.fd < 0)
         return false;
@@ -298,7 +300,7 @@ struct succession {
     char suffix[NAME_MAX + 1];
 };
 
-static bool see_finished(int fd, const struct sibling *sibling, void *user)
+static bool on_possibly_finished(int fd, const struct sibling *sibling, void *user)
 {
     struct succession *succession = user;
 
@@ -309,7 +311,7 @@ static bool see_finished(int fd, const struct sibling *sibling, void *user)
     return false;
 }
 
-static bool see_successor(int fd, const struct sibling *sibling, void *user)
+static bool on_possible_successor(int fd, const struct sibling *sibling, void *user)
 {
     struct succession *succession = user;
     int64_t written = written_ns(&sibling->info), finished = written_ns(&succession->finished);
@@ -334,22 +336,22 @@ static bool see_successor(int fd, const struct sibling *sibling, void *user)
     return true;
 }
 
-int file_position_next(const char *path, int finished, int *fd, bool *is_path, struct error *error)
+int source_file_position_next(const char *path, int finished, int *fd, bool *is_path, struct error *error)
 {
     struct succession succession = {.fd = -1};
 
     if (fstat(finished, &succession.finished) != 0)
-        return error_set(error, EP_EBACKEND, "%s: %s", path, strerror(errno));
-    each_sibling(path, see_finished, &succession);
-    each_sibling(path, see_successor, &succession);
+        return base_error_set(error, EP_EBACKEND, "%s: %s", path, strerror(errno));
+    each_sibling(path, on_possibly_finished, &succession);
+    each_sibling(path, on_possible_successor, &succession);
     *is_path = succession.fd < 0;
     if (*is_path)
-        return file_open(path, fd, error);
+        return source_file_position_open(path, fd, error);
     *fd = succession.fd;
     return 0;
 }
 
-uint64_t file_end_of_lines(int fd, uint64_t max_line_bytes)
+uint64_t source_file_end_of_lines(int fd, uint64_t max_line_bytes)
 {
     struct stat info;
     char block[4096];

@@ -25,25 +25,25 @@ struct file_position {
     char hash[FILE_HASH_DIGITS + 1]; /* "" = not known */
 };
 
-int file_position_parse(const char *text, struct file_position *position); /* 0 or EP_EINVAL */
-void file_position_text(const struct file_position *position, char text[FILE_CURSOR_BYTES]);
+int source_file_position_parse(const char *text, struct file_position *position); /* 0 or EP_EINVAL */
+void source_file_position_text(const struct file_position *position, char text[FILE_CURSOR_BYTES]);
 /* Fills device, inode and hash for an offset in an open file. 0, or EP_EBACKEND when it cannot be read. */
-int file_position_take(int fd, uint64_t offset, struct file_position *position);
+int source_file_position_take(int fd, uint64_t offset, struct file_position *position);
 /* Whether the open file still holds, before the offset, what it held when the position was taken. */
-bool file_position_holds(int fd, const struct file_position *position);
+bool source_file_position_holds(int fd, const struct file_position *position);
 
-/* Opens a regular file for reading. Failures: EP_EBACKEND (none there), EP_EREFUSED (no permission),
+/* Opens a regular file for reading. Failures: EP_EBACKEND (none there), EP_EAUTH (no permission),
  * EP_ECONFIG (no regular file). */
-int file_open(const char *path, int *fd, struct error *error);
+int source_file_position_open(const char *path, int *fd, struct error *error);
 /* Finds and opens the file a position is in: path, or one it was rotated to beside it. false: there is none.
  */
-bool file_position_find(const char *path, const struct file_position *position, int *fd);
+bool source_file_position_find(const char *path, const struct file_position *position, int *fd);
 /*
  * The file to go on with after a finished one: the next younger of those that path was rotated to, or else
- * path itself. *is_path tells which. 0 or as file_open.
+ * path itself. *is_path tells which. 0 or as source_file_position_open.
  */
-int file_position_next(const char *path, int finished, int *fd, bool *is_path, struct error *error);
+int source_file_position_next(const char *path, int finished, int *fd, bool *is_path, struct error *error);
 /* Where the last line of an open file that is not yet complete begins: to begin at a file's end. */
-uint64_t file_end_of_lines(int fd, uint64_t max_line_bytes);
+uint64_t source_file_end_of_lines(int fd, uint64_t max_line_bytes);
 
 #endif

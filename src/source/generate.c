@@ -5,7 +5,7 @@
  *
  * The cursor is the number of the last event, so that a restart goes on where it stopped. Each event is
  * {"uid":"SOURCE-N","payload":{"n":N,"pad":"xxx"}} with a payload of `size` bytes (or what n alone takes, if
- * that is more). With a rate, events come in groups of at most a fiftieth of a second's, so that a high rate
+ * that is more). With a rate, events come in bursts of at most a fiftieth of a second's, so that a high rate
  * does not cost a wake-up per event; when nobody fetched for longer than a second (a full backlog), what was
  * missed is not made up for.
  */
@@ -22,7 +22,7 @@
 #include "src/source/source.h"
 
 #define SECOND_NS 1000000000ULL
-#define GROUPS_PER_SECOND 50
+#define BURSTS_PER_SECOND 50
 #define PAGE_BYTES_MAX (8 << 20)
 
 struct generate {
@@ -44,11 +44,11 @@ static int generate_open(const struct source_config *config, void **state, struc
     struct generate *generate = calloc(1, sizeof *generate);
 
     if (generate == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+        return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
     generate->config = config;
     generate->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (generate->wake_fd < 0) {
-        int code = error_set(error, EP_ESYSTEM, "eventfd: %s", strerror(errno));
+        int code = base_error_set(error, EP_ESYSTEM, "eventfd: %s", strerror(errno));
         free(generate);
         return code;
     }
@@ -89,9 +89,9 @@ static uint64_t due_count(struct generate *generate, uint64_t most, const struct
         generate->next_ns = now;
     else if (generate->next_ns + SECOND_NS + each_ns < now)
         generate->next_ns = now - SECOND_NS;
-    uint64_t group = (uint64_t)(rate / GROUPS_PER_SECOND);
-    group = group < 1 ? 1 : group > most ? most : group;
-    uint64_t ready = generate->next_ns + (group - 1) * each_ns;
+    uint64_t burst = (uint64_t)(rate / BURSTS_PER_SECOND);
+    burst = burst < 1 ? 1 : burst > most ? most : burst;
+    uint64_t ready = generate->next_ns + (burst - 1) * each_ns;
     if (ready > now && !wait_until(generate, ready, now + fetch->wait_ms * 1000000, fetch->abort))
         return 0;
     uint64_t due = (now_ns() - generate->next_ns) / each_ns + 1;
@@ -110,25 +110,25 @@ static int add_event(const struct generate *generate, uint64_t number, struct js
     static const char pad_open[] = ",\"pad\":\"", pad_close[] = "\"}";
 
     snprintf(uid, sizeof uid, "%s-%" PRIu64, generate->config->id, number);
-    json_out_reset(out);
-    json_out_words(out, "{\"uid\":");
-    json_out_string(out, uid, strlen(uid));
-    json_out_words(out, ",\"payload\":");
-    json_out_raw(out, head, head_bytes);
+    json_write_reset(out);
+    json_write_text(out, "{\"uid\":");
+    json_write_string(out, uid, strlen(uid));
+    json_write_text(out, ",\"payload\":");
+    json_write_raw(out, head, head_bytes);
     if (size < head_bytes + sizeof pad_open - 1 + sizeof pad_close - 1) {
-        json_out_words(out, "}");
+        json_write_text(out, "}");
     } else {
         static const char pad[] = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
-        json_out_words(out, pad_open);
+        json_write_text(out, pad_open);
         for (size_t left = size - head_bytes - (sizeof pad_open - 1) - (sizeof pad_close - 1), part; left > 0;
              left -= part) {
             part = left < sizeof pad - 1 ? left : sizeof pad - 1;
-            json_out_raw(out, pad, part);
+            json_write_raw(out, pad, part);
         }
-        json_out_words(out, pad_close);
+        json_write_text(out, pad_close);
     }
-    json_out_words(out, "}");
-    return out->failed ? EP_ENOMEM : page_add(page, uid, NULL, NULL, out->text, out->bytes);
+    json_write_text(out, "}");
+    return out->failed ? EP_ENOMEM : source_page_add(page, uid, NULL, NULL, out->text, out->bytes);
 }
 
 static int generate_fetch(void *state, const struct fetch *fetch, struct page *page,
@@ -144,8 +144,8 @@ static int generate_fetch(void *state, const struct fetch *fetch, struct page *p
         errno = 0;
         number = strtoull(fetch->cursor, &end, 10);
         if (errno != 0 || *end != '\0' || fetch->cursor[0] < '0' || fetch->cursor[0] > '9')
-            return error_set(&failure->error, EP_EGARBAGE, "the cursor \"%s\" is not the number of an event",
-                             fetch->cursor);
+            return base_error_set(&failure->error, EP_EPROTO,
+                                  "the cursor \"%s\" is not the number of an event", fetch->cursor);
     }
     uint64_t left = count == 0 ? UINT64_MAX - number : count > number ? count - number : 0;
     uint64_t due = left == 0 ? 0 : due_count(generate, left < fetch->limit ? left : fetch->limit, fetch);
@@ -155,11 +155,11 @@ static int generate_fetch(void *state, const struct fetch *fetch, struct page *p
     if (code == 0 && last > number) {
         char cursor[24];
         snprintf(cursor, sizeof cursor, "%" PRIu64, last);
-        code = page_set_cursor(page, cursor);
+        code = source_page_set_cursor(page, cursor);
     }
-    json_out_free(&out);
+    json_write_free(&out);
     if (code != 0)
-        return error_set(&failure->error, code, "no memory for a page of %" PRIu64 " events", due);
+        return base_error_set(&failure->error, code, "no memory for a page of %" PRIu64 " events", due);
     page->more = last > number && generate->config->generate.rate <= 0;
     page->end = count != 0 && last >= count;
     return 0;

@@ -8,9 +8,9 @@
  * 1. A backend that answers at once is not asked more often than every `interval`, unless events came and the
  * cursor moved; the wait is at the beginning of the next fetch, and ends at once when interrupted.
  * 2. Events whose cursor did not move are handed on (those already known are ignored by the store), but a
- * second full page of the kind is reported as garbage, since nothing new would ever come: so each second one
- * is shown, and none is lost.
- * 3. Words never hold the token, the headers, or the URL's userinfo and query.
+ * second full page of the kind is reported as malformed, since nothing new would ever come: so each second
+ * one is shown, and none is lost.
+ * 3. Messages never hold the token, the headers, or the URL's userinfo and query.
  * An interrupted fetch is an empty page: 'nothing yet'.
  */
 #include <inttypes.h>
@@ -18,10 +18,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "src/source/source.h"
+#include "src/config/url.h"
 #include "src/source/http_answer.h"
 #include "src/source/http_exchange.h"
-#include "src/config/url.h"
+#include "src/source/source.h"
 
 struct http_source {
     const struct source_config *config;
@@ -35,34 +35,34 @@ static int headers_check(const struct source_config *config, struct error *error
     for (size_t i = 0; i < config->http.headers.count; i++) {
         const char *header = config->http.headers.at[i], *colon = strchr(header, ':');
         if (colon == NULL || colon == header || strpbrk(header, "\r\n") != NULL)
-            return error_set(error, EP_ECONFIG, "source %s: header %zu is not one line \"Name: value\"",
-                             config->id, i + 1);
+            return base_error_set(error, EP_ECONFIG, "source %s: header %zu is not one line \"Name: value\"",
+                                  config->id, i + 1);
     }
     if (config->http.token != NULL && strpbrk(config->http.token, "\r\n") != NULL)
-        return error_set(error, EP_ECONFIG, "source %s: its token holds a line break", config->id);
+        return base_error_set(error, EP_ECONFIG, "source %s: its token holds a line break", config->id);
     return 0;
 }
 
 static int http_open(const struct source_config *config, void **state, struct error *error)
 {
-    int code = config->http.url == NULL ? error_set(error, EP_ECONFIG, "it has no url")
-                                        : http_url_check(config->http.url, error);
+    int code = config->http.url == NULL ? base_error_set(error, EP_ECONFIG, "it has no url")
+                                        : config_url_http_url_check(config->http.url, error);
 
     if (code != 0) {
-        error_prefix(error, "source %s", config->id);
+        base_error_prefix(error, "source %s", config->id);
         return code;
     }
     code = headers_check(config, error);
     if (code != 0)
         return code;
     if (config->http.ca_file != NULL && access(config->http.ca_file, R_OK) != 0)
-        return error_set(error, EP_ECONFIG, "source %s: its ca_file %s cannot be read", config->id,
-                         config->http.ca_file);
+        return base_error_set(error, EP_ECONFIG, "source %s: its ca_file %s cannot be read", config->id,
+                              config->http.ca_file);
     struct http_source *http = calloc(1, sizeof *http);
     if (http == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+        return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
     http->config = config;
-    code = http_exchange_open(&config->http, &http->exchange, error);
+    code = source_http_exchange_open(&config->http, &http->exchange, error);
     if (code != 0) {
         free(http);
         return code;
@@ -75,26 +75,26 @@ static const char *first_cursor(const struct source_config *config)
 {
     if (config->continuation_id != NULL)
         return config->continuation_id;
-    return config->http.cursor_first == NULL ? "" : config->http.cursor_first;
+    return config->http.cursor_initial == NULL ? "" : config->http.cursor_initial;
 }
 
 /* What the page means for the next request. */
-static int settle(struct http_source *http, const struct fetch *fetch, const char *cursor, uint64_t start,
-                  struct page *page, struct source_failure *failure)
+static int complete(struct http_source *http, const struct fetch *fetch, const char *cursor, uint64_t start,
+                    struct page *page, struct source_failure *failure)
 {
     const struct http_source_config *config = &http->config->http;
     bool moved = page->cursor != NULL && strcmp(page->cursor, cursor) != 0;
     bool full = page->count > 0 && page->count >= fetch->limit;
-    bool stuck = full && !moved && (config->cursor_at != NULL || config->cursor_last != NULL);
+    bool stuck = full && !moved && (config->cursor_path != NULL || config->cursor_last_event_path != NULL);
 
     if (!moved || page->count == 0)
         http->next_ns = start + config->interval_ms * 1000000;
     page->more = full && moved;
     if (stuck && http->stuck) {
         http->stuck = false;
-        page_clear(page);
-        return error_set(
-            &failure->error, EP_EGARBAGE,
+        source_page_clear(page);
+        return base_error_set(
+            &failure->error, EP_EPROTO,
             "two full pages, and the cursor is still \"%.100s\": does `cursor` point to the right member?",
             cursor);
     }
@@ -110,16 +110,18 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
     const char *cursor = fetch->cursor != NULL ? fetch->cursor : first_cursor(config);
     struct http_answer answer;
 
-    if (!http_exchange_wait(http->exchange, http->next_ns, fetch->abort))
+    if (!source_http_exchange_wait(http->exchange, http->next_ns, fetch->abort))
         return 0;
-    char *url = http_url_fill(config->http.url, &(struct http_url_values){.cursor = cursor,
-                                                                          .since = config->since,
-                                                                          .limit = fetch->limit,
-                                                                          .timeout_ms = fetch->wait_ms});
+    char *url =
+        config_url_http_url_fill(config->http.url, &(struct http_url_values){.cursor = cursor,
+                                                                             .since = config->since,
+                                                                             .limit = fetch->limit,
+                                                                             .timeout_ms = fetch->wait_ms});
     if (url == NULL)
-        return error_set(&failure->error, EP_ENOMEM, "no memory for a URL");
-    uint64_t start = http_exchange_now_ns();
-    int code = http_exchange_get(http->exchange, url, fetch->wait_ms, fetch->abort, &answer, &failure->error);
+        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a URL");
+    uint64_t start = source_http_exchange_now_ns();
+    int code =
+        source_http_exchange_get(http->exchange, url, fetch->wait_ms, fetch->abort, &answer, &failure->error);
     free(url);
     if (code == EP_EBUSY) {
         failure->error = (struct error){0};
@@ -127,27 +129,27 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
     }
     http->next_ns = 0;
     if (code == 0)
-        code = http_answer_read(config, &answer, page, failure);
+        code = source_http_answer_read(config, &answer, page, failure);
     if (code == 0)
-        code = settle(http, fetch, cursor, start, page, failure);
+        code = complete(http, fetch, cursor, start, page, failure);
     if (code != 0) {
         char address[256];
-        http_url_public(config->http.url, address, sizeof address);
-        error_prefix(&failure->error, "%s", address);
+        config_url_http_url_public(config->http.url, address, sizeof address);
+        base_error_prefix(&failure->error, "%s", address);
     }
     return code;
 }
 
 static void http_interrupt(void *state)
 {
-    http_exchange_interrupt(((struct http_source *)state)->exchange);
+    source_http_exchange_interrupt(((struct http_source *)state)->exchange);
 }
 
 static void http_close(void *state)
 {
     struct http_source *http = state;
 
-    http_exchange_close(&http->exchange);
+    source_http_exchange_close(&http->exchange);
     free(http);
 }
 

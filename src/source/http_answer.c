@@ -28,7 +28,7 @@ static void excerpt(const struct source_config *config, struct json_span body, c
     size_t used = 0, token_bytes = token == NULL ? 0 : strlen(token);
 
     while (at < end) {
-        size_t length = utf8_length(at, body.at + body.bytes);
+        size_t length = base_utf8_length(at, body.at + body.bytes);
         if (token_bytes > 0 && (size_t)(body.at + body.bytes - at) >= token_bytes &&
             memcmp(at, token, token_bytes) == 0) {
             used += (size_t)sprintf(buffer + used, "***");
@@ -95,13 +95,14 @@ static int refuse_status(const struct source_config *config, const struct http_a
     excerpt(config, answer->body, said);
     failure->retry_after_ms = answer->retry_after_ms;
     if (number == 401 || number == 403 || number == 407)
-        return error_set(&failure->error, EP_EREFUSED, "the backend refuses the login: %s", status);
+        return base_error_set(&failure->error, EP_EAUTH, "the backend refuses the login: %s", status);
     bool passing = number == 408 || number == 421 || number == 425 || number == 429;
-    const char *words = number >= 500   ? "the backend has failed"
-                        : number >= 400 ? "the backend refuses the request"
-                                        : "unexpected status";
-    int code = number >= 400 && number < 500 && !passing ? EP_EREFUSED : EP_EBACKEND;
-    return error_set(&failure->error, code, "%s: %s%s%s", words, status, said[0] == '\0' ? "" : ": ", said);
+    const char *message = number >= 500   ? "the backend has failed"
+                          : number >= 400 ? "the backend refuses the request"
+                                          : "unexpected status";
+    int code = number >= 400 && number < 500 && !passing ? EP_EAUTH : EP_EBACKEND;
+    return base_error_set(&failure->error, code, "%s: %s%s%s", message, status, said[0] == '\0' ? "" : ": ",
+                          said);
 }
 
 /* ---- the cursor ---- */
@@ -114,7 +115,7 @@ static char *cursor_text(struct json_span value)
 
     if (json_kind(value) == '"' || json_kind(value) == '0')
         return json_text(value);
-    json_out_line(&out, value);
+    json_write_line(&out, value);
     return out.text;
 }
 
@@ -126,22 +127,23 @@ static bool cursor_named(struct json_span text, const char *pointer, struct json
 
 static int cursor_add(const struct source_config *config, char **text, struct source_failure *failure)
 {
-    const int64_t plus = config->http.cursor_plus;
+    const int64_t plus = config->http.cursor_increment;
     const struct json_span whole = {*text, strlen(*text)};
     int64_t number;
     char sum[24], said[EXCERPT_ROOM];
 
     excerpt(config, whole, said);
     if (!json_int64(whole, &number))
-        return error_set(&failure->error, EP_EGARBAGE,
-                         "the cursor \"%s\" is no whole number: %" PRId64 " cannot be added", said, plus);
+        return base_error_set(&failure->error, EP_EPROTO,
+                              "the cursor \"%s\" is no whole number: %" PRId64 " cannot be added", said,
+                              plus);
     if (__builtin_add_overflow(number, plus, &number))
-        return error_set(&failure->error, EP_EGARBAGE, "the cursor %s is too large to add %" PRId64, said,
-                         plus);
+        return base_error_set(&failure->error, EP_EPROTO, "the cursor %s is too large to add %" PRId64, said,
+                              plus);
     snprintf(sum, sizeof sum, "%" PRId64, number);
     free(*text);
     *text = strdup(sum);
-    return *text == NULL ? error_set(&failure->error, EP_ENOMEM, "no memory for a cursor") : 0;
+    return *text == NULL ? base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor") : 0;
 }
 
 static int take_cursor(const struct source_config *config, struct json_span value, struct page *page,
@@ -151,18 +153,18 @@ static int take_cursor(const struct source_config *config, struct json_span valu
     int code = 0;
 
     if (text == NULL)
-        return error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
-    if (config->http.cursor_at == NULL && config->http.cursor_plus != 0)
+        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
+    if (config->http.cursor_path == NULL && config->http.cursor_increment != 0)
         code = cursor_add(config, &text, failure);
-    if (code == 0 && page_set_cursor(page, text) != 0)
-        code = error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
+    if (code == 0 && source_page_set_cursor(page, text) != 0)
+        code = base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
     free(text);
     return code;
 }
 
 /* ---- the events ---- */
 
-struct reading {
+struct answer_reader {
     const struct source_config *config;
     struct page *page;
     struct json_span cursor; /* of the last element that has one; bytes 0 = none has */
@@ -170,13 +172,13 @@ struct reading {
 
 static int take_element(struct json_span element, void *user)
 {
-    struct reading *reading = user;
-    const char *last = reading->config->http.cursor_last;
+    struct answer_reader *reader = user;
+    const char *last = reader->config->http.cursor_last_event_path;
     struct json_span value;
 
     if (last != NULL && cursor_named(element, last, &value))
-        reading->cursor = value;
-    return page_add_element(reading->page, &reading->config->pointers, element, true, NULL);
+        reader->cursor = value;
+    return source_page_add_element(reader->page, &reader->config->pointers, element, true, NULL);
 }
 
 static const char *shown(const char *pointer)
@@ -189,24 +191,25 @@ static int read_body(const struct source_config *config, struct json_span body, 
 {
     const struct http_source_config *http = &config->http;
     const char *pointer = http->events == NULL ? "" : http->events;
-    struct reading reading = {.config = config, .page = page};
+    struct answer_reader reader = {.config = config, .page = page};
     struct json_span events;
     char said[EXCERPT_ROOM];
 
     excerpt(config, body, said);
     if (!json_find(body, pointer, &events) || (json_kind(events) != '[' && json_kind(events) != 'n'))
-        return error_set(&failure->error, EP_EGARBAGE, "no array of events at %s: %s", shown(pointer), said);
-    if (json_kind(events) == '[' && json_each_element(events, take_element, &reading) != 0)
-        return error_set(&failure->error, EP_ENOMEM, "no memory for a page of events");
-    if (http->cursor_at != NULL && cursor_named(body, http->cursor_at, &reading.cursor))
-        return take_cursor(config, reading.cursor, page, failure);
-    if (http->cursor_at == NULL && reading.cursor.bytes > 0)
-        return take_cursor(config, reading.cursor, page, failure);
+        return base_error_set(&failure->error, EP_EPROTO, "no array of events at %s: %s", shown(pointer),
+                              said);
+    if (json_kind(events) == '[' && json_each_element(events, take_element, &reader) != 0)
+        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a page of events");
+    if (http->cursor_path != NULL && cursor_named(body, http->cursor_path, &reader.cursor))
+        return take_cursor(config, reader.cursor, page, failure);
+    if (http->cursor_path == NULL && reader.cursor.bytes > 0)
+        return take_cursor(config, reader.cursor, page, failure);
     return 0;
 }
 
-int http_answer_read(const struct source_config *config, const struct http_answer *answer, struct page *page,
-                     struct source_failure *failure)
+int source_http_answer_read(const struct source_config *config, const struct http_answer *answer,
+                            struct page *page, struct source_failure *failure)
 {
     static const char mark[] = "\xEF\xBB\xBF";
     struct json_span body = answer->body;
@@ -224,10 +227,10 @@ int http_answer_read(const struct source_config *config, const struct http_answe
     at_byte += (size_t)(body.at - answer->body.at);
     excerpt(config, body, said);
     if (answer->body.bytes == 0)
-        return error_set(&failure->error, EP_EGARBAGE, "the answer is empty, where JSON was expected");
+        return base_error_set(&failure->error, EP_EPROTO, "the answer is empty, where JSON was expected");
     if (at_byte == answer->body.bytes)
-        return error_set(&failure->error, EP_EGARBAGE, "the answer is cut off after byte %zu: %s", at_byte,
-                         said);
-    return error_set(&failure->error, EP_EGARBAGE, "the answer is not JSON at byte %zu of %zu: %s", at_byte,
-                     answer->body.bytes, said);
+        return base_error_set(&failure->error, EP_EPROTO, "the answer is cut off after byte %zu: %s", at_byte,
+                              said);
+    return base_error_set(&failure->error, EP_EPROTO, "the answer is not JSON at byte %zu of %zu: %s",
+                          at_byte, answer->body.bytes, said);
 }

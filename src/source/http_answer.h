@@ -4,15 +4,15 @@
 #ifndef SOURCE_HTTP_ANSWER_H
 #define SOURCE_HTTP_ANSWER_H
 
-#include "src/source/source.h"
 #include "src/source/http_exchange.h"
+#include "src/source/source.h"
 
 /*
  * Fills the page with the answer's events and, where there is one, the cursor that follows. 0, EP_ENOMEM, or
- * a failure: EP_EREFUSED (401, 403, most 4xx), EP_EBACKEND (408, 429, 5xx), EP_EGARBAGE (not what the
+ * a failure: EP_EAUTH (401, 403, most 4xx), EP_EBACKEND (408, 429, 5xx), EP_EPROTO (not what the
  * configuration says).
  */
-int http_answer_read(const struct source_config *config, const struct http_answer *answer, struct page *page,
-                     struct source_failure *failure);
+int source_http_answer_read(const struct source_config *config, const struct http_answer *answer,
+                            struct page *page, struct source_failure *failure);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The http source's way to the backend. Runs in the producer's fetch thread; only http_exchange_interrupt is
- * called from another.
+ * The http source's way to the backend. Runs in the producer's fetch thread; only
+ * source_http_exchange_interrupt is called from another.
  *
  * Owns one easy handle (its connection is kept between polls) inside one multi handle, used for two things an
  * easy handle alone cannot do: a waiting poll costs no wake-up, and curl_multi_wakeup ends it at once.
@@ -9,7 +9,7 @@
  * How long it may take, with slack = connect_timeout: connecting takes at most slack; silence lasts at most
  * wait + slack; the whole answer is there within wait + 30 slack, so that a backend that trickles cannot hold
  * us for ever. Configured headers and the token are secrets: they go to the origin that was configured, not
- * to one it redirects to. Nothing is fatal; every failure is words and a code.
+ * to one it redirects to. Nothing is fatal; every failure is a message and a code.
  */
 #include "src/source/http_exchange.h"
 
@@ -33,13 +33,13 @@ struct http_exchange {
     CURL *easy;
     struct curl_slist *headers;
     struct json_out body;
-    uint64_t heard_ns; /* when the last byte came */
+    uint64_t received_ns; /* when the last byte came */
     bool too_large;
     atomic_bool interrupted;
-    char words[CURL_ERROR_SIZE];
+    char curl_error[CURL_ERROR_SIZE];
 };
 
-uint64_t http_exchange_now_ns(void)
+uint64_t source_http_exchange_now_ns(void)
 {
     struct timespec now;
 
@@ -67,17 +67,17 @@ static bool headers_add(struct http_exchange *exchange, const char *header)
     return longer != NULL;
 }
 
-int http_exchange_open(const struct http_source_config *config, struct http_exchange **out,
-                       struct error *error)
+int source_http_exchange_open(const struct http_source_config *config, struct http_exchange **out,
+                              struct error *error)
 {
     struct http_exchange *exchange = calloc(1, sizeof *exchange);
 
     if (exchange == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for an HTTP connection");
+        return base_error_set(error, EP_ENOMEM, "no memory for an HTTP connection");
     exchange->config = config;
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
         free(exchange);
-        return error_set(error, EP_EBACKEND, "libcurl cannot be initialised");
+        return base_error_set(error, EP_EBACKEND, "libcurl cannot be initialised");
     }
     exchange->multi = curl_multi_init();
     exchange->easy = curl_easy_init();
@@ -86,14 +86,14 @@ int http_exchange_open(const struct http_source_config *config, struct http_exch
     for (size_t i = 0; ready && i < config->headers.count; i++)
         ready = headers_add(exchange, config->headers.at[i]);
     if (!ready) {
-        http_exchange_close(&exchange);
-        return error_set(error, EP_ENOMEM, "no memory for an HTTP connection");
+        source_http_exchange_close(&exchange);
+        return base_error_set(error, EP_ENOMEM, "no memory for an HTTP connection");
     }
     *out = exchange;
     return 0;
 }
 
-void http_exchange_close(struct http_exchange **exchange)
+void source_http_exchange_close(struct http_exchange **exchange)
 {
     struct http_exchange *old = *exchange;
 
@@ -102,13 +102,13 @@ void http_exchange_close(struct http_exchange **exchange)
     curl_easy_cleanup(old->easy);
     curl_multi_cleanup(old->multi);
     curl_slist_free_all(old->headers);
-    json_out_free(&old->body);
+    json_write_free(&old->body);
     free(old);
     curl_global_cleanup();
     *exchange = NULL;
 }
 
-void http_exchange_interrupt(struct http_exchange *exchange)
+void source_http_exchange_interrupt(struct http_exchange *exchange)
 {
     atomic_store(&exchange->interrupted, true);
     curl_multi_wakeup(exchange->multi);
@@ -128,12 +128,12 @@ static void poll_until(struct http_exchange *exchange, uint64_t now, uint64_t un
     curl_multi_poll(exchange->multi, NULL, 0, left_ms > INT_MAX ? INT_MAX : (int)left_ms, NULL);
 }
 
-bool http_exchange_wait(struct http_exchange *exchange, uint64_t until_ns, const atomic_bool *abort)
+bool source_http_exchange_wait(struct http_exchange *exchange, uint64_t until_ns, const atomic_bool *abort)
 {
     for (;;) {
         if (stopped(exchange, abort))
             return false;
-        uint64_t now = http_exchange_now_ns();
+        uint64_t now = source_http_exchange_now_ns();
         if (now >= until_ns)
             return true;
         poll_until(exchange, now, until_ns);
@@ -147,7 +147,7 @@ static size_t on_header(char *data, size_t size, size_t count, void *user)
     struct http_exchange *exchange = user;
 
     (void)data;
-    exchange->heard_ns = http_exchange_now_ns();
+    exchange->received_ns = source_http_exchange_now_ns();
     return size * count;
 }
 
@@ -156,12 +156,12 @@ static size_t on_body(char *data, size_t size, size_t count, void *user)
     struct http_exchange *exchange = user;
     size_t bytes = size * count;
 
-    exchange->heard_ns = http_exchange_now_ns();
+    exchange->received_ns = source_http_exchange_now_ns();
     if (bytes > max_bytes(exchange) - exchange->body.bytes) {
         exchange->too_large = true;
         return 0;
     }
-    json_out_raw(&exchange->body, data, bytes);
+    json_write_raw(&exchange->body, data, bytes);
     return exchange->body.failed ? 0 : bytes;
 }
 
@@ -192,36 +192,37 @@ static bool easy_prepare(struct http_exchange *exchange, const char *url, bool w
                      1L); /* do not wait for a resolver's thread when we are stopped */
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)slack_ms(exchange));
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->words);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->curl_error);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, exchange);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
-    exchange->words[0] = '\0';
+    exchange->curl_error[0] = '\0';
     exchange->too_large = false;
     if (exchange->body.room > BODY_KEPT)
-        json_out_free(&exchange->body);
-    json_out_reset(&exchange->body);
+        json_write_free(&exchange->body);
+    json_write_reset(&exchange->body);
     return code == CURLE_OK;
 }
 
 static int failed(const struct http_exchange *exchange, CURLcode code, struct error *error)
 {
-    const char *words = exchange->words[0] != '\0' ? exchange->words : curl_easy_strerror(code);
+    const char *message = exchange->curl_error[0] != '\0' ? exchange->curl_error : curl_easy_strerror(code);
 
     if (exchange->too_large && max_bytes(exchange) % (1 << 20) == 0)
-        return error_set(error, EP_EGARBAGE, "answer larger than %" PRIu64 " MiB", max_bytes(exchange) >> 20);
+        return base_error_set(error, EP_EPROTO, "answer larger than %" PRIu64 " MiB",
+                              max_bytes(exchange) >> 20);
     if (exchange->too_large)
-        return error_set(error, EP_EGARBAGE, "answer larger than %" PRIu64 " bytes", max_bytes(exchange));
+        return base_error_set(error, EP_EPROTO, "answer larger than %" PRIu64 " bytes", max_bytes(exchange));
     if (exchange->body.failed || code == CURLE_OUT_OF_MEMORY)
-        return error_set(error, EP_ENOMEM, "no memory for the answer");
+        return base_error_set(error, EP_ENOMEM, "no memory for the answer");
     if (code == CURLE_PARTIAL_FILE)
-        return error_set(error, EP_EGARBAGE, "the answer was cut off after %zu bytes: %s",
-                         exchange->body.bytes, words);
+        return base_error_set(error, EP_EPROTO, "the answer was cut off after %zu bytes: %s",
+                              exchange->body.bytes, message);
     if (code == CURLE_BAD_CONTENT_ENCODING || code == CURLE_WEIRD_SERVER_REPLY ||
         code == CURLE_UNSUPPORTED_PROTOCOL)
-        return error_set(error, EP_EGARBAGE, "%s", words);
-    return error_set(error, EP_EBACKEND, "%s", words);
+        return base_error_set(error, EP_EPROTO, "%s", message);
+    return base_error_set(error, EP_EBACKEND, "%s", message);
 }
 
 /* How the transfer ended, once nothing runs any more. */
@@ -236,28 +237,30 @@ static CURLcode transfer_result(struct http_exchange *exchange)
 static int transfer(struct http_exchange *exchange, uint64_t wait_ms, const atomic_bool *abort,
                     struct error *error)
 {
-    uint64_t start = http_exchange_now_ns(), slack = slack_ms(exchange);
+    uint64_t start = source_http_exchange_now_ns(), slack = slack_ms(exchange);
     uint64_t whole_end = start + (wait_ms + WHOLE_SLACKS * slack) * 1000000;
     int running = 1;
 
-    exchange->heard_ns = start;
+    exchange->received_ns = start;
     for (;;) {
         if (stopped(exchange, abort))
-            return error_set(error, EP_EBUSY, "interrupted");
+            return base_error_set(error, EP_EBUSY, "interrupted");
         CURLMcode code = curl_multi_perform(exchange->multi, &running);
         if (code != CURLM_OK)
-            return error_set(error, EP_EBACKEND, "%s", curl_multi_strerror(code));
+            return base_error_set(error, EP_EBACKEND, "%s", curl_multi_strerror(code));
         if (running == 0) {
             CURLcode result = transfer_result(exchange);
             return result == CURLE_OK ? 0 : failed(exchange, result, error);
         }
-        uint64_t now = http_exchange_now_ns(), silence_end = exchange->heard_ns + (wait_ms + slack) * 1000000;
+        uint64_t now = source_http_exchange_now_ns(),
+                 silence_end = exchange->received_ns + (wait_ms + slack) * 1000000;
         if (now >= silence_end)
-            return error_set(error, EP_EBACKEND, "the backend has been silent for %.1f s (%zu bytes came)",
-                             (double)(now - exchange->heard_ns) / 1e9, exchange->body.bytes);
+            return base_error_set(error, EP_EBACKEND,
+                                  "the backend has been silent for %.1f s (%zu bytes came)",
+                                  (double)(now - exchange->received_ns) / 1e9, exchange->body.bytes);
         if (now >= whole_end)
-            return error_set(error, EP_EBACKEND, "the answer is too slow: %zu bytes in %.1f s",
-                             exchange->body.bytes, (double)(now - start) / 1e9);
+            return base_error_set(error, EP_EBACKEND, "the answer is too slow: %zu bytes in %.1f s",
+                                  exchange->body.bytes, (double)(now - start) / 1e9);
         poll_until(exchange, now, silence_end < whole_end ? silence_end : whole_end);
     }
 }
@@ -287,25 +290,25 @@ static bool same_origin(const char *one, const char *other)
     return same;
 }
 
-int http_exchange_get(struct http_exchange *exchange, const char *url, uint64_t wait_ms,
-                      const atomic_bool *abort, struct http_answer *answer, struct error *error)
+int source_http_exchange_get(struct http_exchange *exchange, const char *url, uint64_t wait_ms,
+                             const atomic_bool *abort, struct http_answer *answer, struct error *error)
 {
     char *hop = strdup(url);
-    int code = hop == NULL ? error_set(error, EP_ENOMEM, "no memory for a request") : 0;
+    int code = hop == NULL ? base_error_set(error, EP_ENOMEM, "no memory for a request") : 0;
 
     for (int redirects = 0; code == 0; redirects++) {
         char *next = NULL;
         if (redirects > REDIRECTS_MAX) {
-            code = error_set(error, EP_EBACKEND, "more than %d redirects", REDIRECTS_MAX);
+            code = base_error_set(error, EP_EBACKEND, "more than %d redirects", REDIRECTS_MAX);
             break;
         }
         if (!easy_prepare(exchange, hop, same_origin(url, hop))) {
-            code = error_set(error, EP_EBACKEND, "the request cannot be prepared");
+            code = base_error_set(error, EP_EBACKEND, "the request cannot be prepared");
             break;
         }
         CURLMcode added = curl_multi_add_handle(exchange->multi, exchange->easy);
         code = added == CURLM_OK ? transfer(exchange, wait_ms, abort, error)
-                                 : error_set(error, EP_EBACKEND, "%s", curl_multi_strerror(added));
+                                 : base_error_set(error, EP_EBACKEND, "%s", curl_multi_strerror(added));
         curl_multi_remove_handle(exchange->multi, exchange->easy);
         if (code != 0 || curl_easy_getinfo(exchange->easy, CURLINFO_REDIRECT_URL, &next) != CURLE_OK ||
             next == NULL)
@@ -313,7 +316,7 @@ int http_exchange_get(struct http_exchange *exchange, const char *url, uint64_t 
         free(hop);
         hop = strdup(next);
         if (hop == NULL)
-            code = error_set(error, EP_ENOMEM, "no memory for a request");
+            code = base_error_set(error, EP_ENOMEM, "no memory for a request");
     }
     free(hop);
     if (code != 0)

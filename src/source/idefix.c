@@ -9,7 +9,7 @@
  * not move, at once, is not asked for more often than once a second; the pause is at the beginning of the
  * next fetch.
  * 3. A full page whose cursor did not move is handed on (the store skips what it knows), a second one in a
- * row is garbage: nothing new would ever come.
+ * row is malformed: nothing new would ever come.
  * 4. When to try again: soon, with jitter, where no TCP connection could be had (it costs one connect, and
  * the broker's return must be noticed within a second), and after the first loss of a connection or of a
  * login; with growing pauses after more of them, since two clients of one session ID would throw each other
@@ -52,21 +52,23 @@ static int source_idefix_open(const struct source_config *config, void **state, 
     struct stat status;
 
     if (config->domain == NULL && config->address == NULL)
-        return error_set(error, EP_ECONFIG,
-                         "source %s: neither domain nor address is set, and idefix needs one", config->id);
+        return base_error_set(error, EP_ECONFIG,
+                              "source %s: neither domain nor address is set, and idefix needs one",
+                              config->id);
     if (ca_file != NULL && access(ca_file, R_OK) != 0)
-        return error_set(error, EP_ECONFIG, "source %s: its ca_file %s cannot be read", config->id, ca_file);
+        return base_error_set(error, EP_ECONFIG, "source %s: its ca_file %s cannot be read", config->id,
+                              ca_file);
     if (ca_file != NULL && (stat(ca_file, &status) != 0 || !S_ISREG(status.st_mode)))
-        return error_set(error, EP_ECONFIG, "source %s: its ca_file %s is no regular file", config->id,
-                         ca_file);
+        return base_error_set(error, EP_ECONFIG, "source %s: its ca_file %s is no regular file", config->id,
+                              ca_file);
     struct idefix_source *source = calloc(1, sizeof *source);
     if (source == NULL)
-        return error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+        return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
     source->config = config;
-    source->limit = config->page;
+    source->limit = config->page_size;
     int code = idefix_open(&config->idefix, &source->idefix, error);
     if (code != 0) {
-        error_prefix(error, "source %s", config->id);
+        base_error_prefix(error, "source %s", config->id);
         free(source);
         return code;
     }
@@ -80,8 +82,8 @@ static uint64_t soon_ms(void)
 }
 
 /* The connection or the login is gone. From the second time on the pauses grow here, since polls that go well
- * in between let the producer begin anew. */
-static void settle_loss(struct idefix_source *source, struct source_failure *failure)
+ * in between let the producer begin again. */
+static void complete_lost(struct idefix_source *source, struct source_failure *failure)
 {
     const struct source_config *config = source->config;
 
@@ -89,16 +91,17 @@ static void settle_loss(struct idefix_source *source, struct source_failure *fai
         failure->retry_after_ms = soon_ms();
         return;
     }
-    failure->retry_after_ms = base_backoff_ms(config->retry.min_ms, config->retry.max_ms, source->losses - 1, arc4random());
-    size_t used = strlen(failure->error.words);
-    if (config->idefix.session != NULL && used < sizeof failure->error.words)
-        snprintf(failure->error.words + used, sizeof failure->error.words - used,
+    failure->retry_after_ms =
+        base_backoff_ms(config->retry.min_ms, config->retry.max_ms, source->losses - 1, arc4random());
+    size_t used = strlen(failure->error.message);
+    if (config->idefix.session != NULL && used < sizeof failure->error.message)
+        snprintf(failure->error.message + used, sizeof failure->error.message - used,
                  " (is there another client with session %s?)", config->idefix.session);
 }
 
 /* When to try again after a failed call; 0: it was none. */
-static int settle_failure(struct idefix_source *source, const struct idefix_failure *failed,
-                          struct source_failure *failure)
+static int complete_failed(struct idefix_source *source, const struct idefix_failure *failed,
+                           struct source_failure *failure)
 {
     const char *setting = NULL;
     enum idefix_verdict verdict =
@@ -110,15 +113,15 @@ static int settle_failure(struct idefix_source *source, const struct idefix_fail
     if (failed->unreachable)
         failure->retry_after_ms = soon_ms();
     else if (failed->lost || verdict == IDEFIX_SESSION)
-        settle_loss(source, failure);
-    else if (failed->error.code == EP_EREFUSED)
+        complete_lost(source, failure);
+    else if (failed->error.code == EP_EAUTH)
         failure->retry_after_ms = source->config->retry.max_ms;
     return failure->error.code;
 }
 
 /* What the page means for the next call. */
-static int settle_page(struct idefix_source *source, const struct idefix_query *query, uint64_t start,
-                       struct page *page, struct source_failure *failure)
+static int complete_page(struct idefix_source *source, const struct idefix_query *query, uint64_t start,
+                         struct page *page, struct source_failure *failure)
 {
     const char *cursor = query->cursor;
     bool moved = page->cursor != NULL && (cursor == NULL || strcmp(page->cursor, cursor) != 0);
@@ -130,9 +133,9 @@ static int settle_page(struct idefix_source *source, const struct idefix_query *
     page->more = full && moved;
     if (full && !moved && source->stuck) {
         source->stuck = false;
-        page_clear(page);
-        return error_set(
-            &failure->error, EP_EGARBAGE,
+        source_page_clear(page);
+        return base_error_set(
+            &failure->error, EP_EPROTO,
             "two full pages, and the backend's cid is still \"%.100s\": nothing new would ever come",
             cursor != NULL ? cursor : "");
     }
@@ -150,8 +153,8 @@ static int events_get(struct idefix_source *source, const struct idefix_query *q
         code = idefix_call(source->idefix, "events.get", (struct json_span){data.text, data.bytes},
                            query->timeout_ms, abort, message, failed);
     else
-        error_set(&failed->error, code, "no memory for a request");
-    json_out_free(&data);
+        base_error_set(&failed->error, code, "no memory for a request");
+    json_write_free(&data);
     return code;
 }
 
@@ -186,16 +189,16 @@ static int source_idefix_fetch(void *state, const struct fetch *fetch, struct pa
     if (failed.error.code == EP_EBUSY)
         return 0;
     if (code != 0)
-        code = settle_failure(source, &failed, failure);
+        code = complete_failed(source, &failed, failure);
     else
-        code = idefix_events_read(&message, page, &failure->error);
+        code = source_idefix_events_read(&message, page, &failure->error);
     idefix_message_free(&message);
     if (code == 0)
-        code = settle_page(source, &query, start, page, failure);
+        code = complete_page(source, &query, start, page, failure);
     if (code == 0 && (!source->failed || page->count > 0))
         source->losses = 0;
     source->failed = code != 0;
-    if (code == EP_EGARBAGE)
+    if (code == EP_EPROTO)
         source->limit = query.limit > 1 ? query.limit / 2 : 1;
     else if (code == 0 && source->limit < fetch->limit)
         source->limit *= 2;

@@ -7,8 +7,8 @@
  * the cursor that follows it counts all the same. Otherwise a single bad event would hold the feed for ever.
  * 2. Nothing is added before the whole answer's structure was seen to be sound: an answer that is refused
  * leaves the page as it was.
- * 3. A JSON event is stored byte for byte; a MessagePack event as packed_json writes it.
- * 4. A uid is exact, or the event is corrupt: were two uids made the same by mending them, the store would
+ * 3. A JSON event is stored byte for byte; a MessagePack event as json_msgpack_json writes it.
+ * 4. A uid is exact, or the event is corrupt: were two uids made the same by repairing them, the store would
  * take the second event for a copy of the first.
  */
 #include "src/source/idefix_events.h"
@@ -16,9 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/json/pieces.h"
-#include "src/json/msgpack.h"
 #include "src/base/utf8.h"
+#include "src/json/msgpack.h"
+#include "src/json/split.h"
 
 /* A hundred times the largest page that can be asked for. A body of nothing but tiny values, each kept as a
  * corrupt event, would cost a hundred times its size in memory. */
@@ -29,28 +29,28 @@
 
 struct event {
     struct json_span raw;
-    char *uid, *device, *type; /* owned; NULL = it has none */
-    const char *fault;         /* why it is corrupt, NULL: it is not */
-    struct error words;        /* room for a fault's words */
-    struct json_out json;      /* of a MessagePack event */
-    struct json_span data;     /* what is stored */
+    char *uid, *address, *type; /* owned; NULL = it has none */
+    const char *fault;          /* why it is corrupt, NULL: it is not */
+    struct error problem;       /* room for a fault's message */
+    struct json_out json;       /* of a MessagePack event */
+    struct json_span data;      /* what is stored */
 };
 
 static void event_free(struct event *event)
 {
     free(event->uid);
-    free(event->device);
+    free(event->address);
     free(event->type);
-    json_out_free(&event->json);
+    json_write_free(&event->json);
 }
 
 static void fault_in(struct event *event)
 {
     if (event->fault == NULL)
-        event->fault = event->words.words;
+        event->fault = event->problem.message;
 }
 
-/* Judges the uid. A uid that cannot be one is dropped, and its event named by a hash of its bytes. */
+/* Checks the uid. A uid that cannot be one is dropped, and its event named by a hash of its bytes. */
 static void check_uid(struct event *event, bool is_there, bool is_exact)
 {
     const char *fault = event->uid == NULL && is_there              ? "its uid is no text"
@@ -69,8 +69,8 @@ static void check_uid(struct event *event, bool is_there, bool is_exact)
 static int event_store(struct page *page, const struct event *event)
 {
     if (event->fault != NULL)
-        return page_add_corrupt(page, event->uid, event->raw.at, event->raw.bytes, event->fault);
-    return page_add(page, event->uid, event->device, event->type, event->data.at, event->data.bytes);
+        return source_page_add_corrupt(page, event->uid, event->raw.at, event->raw.bytes, event->fault);
+    return source_page_add(page, event->uid, event->address, event->type, event->data.at, event->data.bytes);
 }
 
 /* ---- JSON ---- */
@@ -103,10 +103,10 @@ static void check_json(struct event *event)
     size_t at;
 
     if (!json_valid(raw.at, raw.bytes, &at)) {
-        if (json_pieces_deeper(raw, JSON_DEPTH_MAX))
-            error_set(&event->words, EP_EGARBAGE, "it is nested deeper than %d", JSON_DEPTH_MAX);
+        if (json_split_deeper(raw, JSON_DEPTH_MAX))
+            base_error_set(&event->problem, EP_EPROTO, "it is nested deeper than %d", JSON_DEPTH_MAX);
         else
-            error_set(&event->words, EP_EGARBAGE, "it is no JSON: byte %zu", at);
+            base_error_set(&event->problem, EP_EPROTO, "it is no JSON: byte %zu", at);
         fault_in(event);
     } else if (json_kind(raw) != '{') {
         event->fault = "it is no object";
@@ -124,7 +124,7 @@ static int take_json(struct json_span piece, void *user)
     if (code == 0)
         check_uid(&event, is_there, is_exact);
     if (code == 0 && event.fault == NULL)
-        code = json_member(piece, "/address", &event.device, &unused, &unused);
+        code = json_member(piece, "/address", &event.address, &unused, &unused);
     if (code == 0 && event.fault == NULL)
         code = json_member(piece, "/type", &event.type, &unused, &unused);
     if (code == 0)
@@ -135,29 +135,29 @@ static int take_json(struct json_span piece, void *user)
 
 /* ---- MessagePack ---- */
 
-static int packed_member(struct packed map, const char *key, char **out, bool *is_there, bool *is_exact)
+static int msgpack_member(struct msgpack map, const char *key, char **out, bool *is_there, bool *is_exact)
 {
-    struct packed value = {0};
+    struct msgpack value = {0};
     struct json_span content;
 
     *out = NULL;
     *is_exact = true;
-    *is_there = packed_find(map, key, &value) && packed_kind(value) != PACKED_NIL;
-    if (!*is_there || packed_kind(value) != PACKED_TEXT || !packed_content(value, &content))
+    *is_there = json_msgpack_find(map, key, &value) && json_msgpack_kind(value) != MSGPACK_NIL;
+    if (!*is_there || json_msgpack_kind(value) != MSGPACK_TEXT || !json_msgpack_content(value, &content))
         return 0;
-    *is_exact = memchr(content.at, '\0', content.bytes) == NULL && utf8_valid(content.at, content.bytes);
-    *out = packed_text(value);
+    *is_exact = memchr(content.at, '\0', content.bytes) == NULL && base_utf8_valid(content.at, content.bytes);
+    *out = json_msgpack_text(value);
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-static int check_packed(struct event *event, struct packed value)
+static int check_msgpack(struct event *event, struct msgpack value)
 {
-    if (packed_kind(value) != PACKED_MAP) {
+    if (json_msgpack_kind(value) != MSGPACK_MAP) {
         event->fault = "it is no map";
         return 0;
     }
-    int code = packed_json(value, &event->json, &event->words);
-    if (code == EP_EGARBAGE) {
+    int code = json_msgpack_json(value, &event->json, &event->problem);
+    if (code == EP_EPROTO) {
         fault_in(event);
         return 0;
     }
@@ -165,21 +165,21 @@ static int check_packed(struct event *event, struct packed value)
     return code;
 }
 
-static int take_packed(struct packed element, void *user)
+static int take_msgpack(struct msgpack element, void *user)
 {
     struct page *page = user;
     struct event event = {.raw = {element.at, element.bytes}};
     bool is_there, is_exact, unused;
 
-    int code = check_packed(&event, element);
+    int code = check_msgpack(&event, element);
     if (code == 0)
-        code = packed_member(element, "uid", &event.uid, &is_there, &is_exact);
+        code = msgpack_member(element, "uid", &event.uid, &is_there, &is_exact);
     if (code == 0)
         check_uid(&event, is_there, is_exact);
     if (code == 0 && event.fault == NULL)
-        code = packed_member(element, "address", &event.device, &unused, &unused);
+        code = msgpack_member(element, "address", &event.address, &unused, &unused);
     if (code == 0 && event.fault == NULL)
-        code = packed_member(element, "type", &event.type, &unused, &unused);
+        code = msgpack_member(element, "type", &event.type, &unused, &unused);
     if (code == 0)
         code = event_store(page, &event);
     event_free(&event);
@@ -196,16 +196,16 @@ struct answer {
 
 static int cursor_fault(struct error *error)
 {
-    return error_set(error, EP_EGARBAGE, "the answer's cid is no text");
+    return base_error_set(error, EP_EPROTO, "the answer's cid is no text");
 }
 
 static int find_in_json(struct json_span key, struct json_span piece, void *user)
 {
     struct json_span *found = user;
 
-    if (found[0].at == NULL && json_pieces_key_is(key, "events"))
+    if (found[0].at == NULL && json_split_key_is(key, "events"))
         found[0] = piece;
-    else if (found[1].at == NULL && json_pieces_key_is(key, "cid"))
+    else if (found[1].at == NULL && json_split_key_is(key, "cid"))
         found[1] = piece;
     return 0;
 }
@@ -227,12 +227,12 @@ static int read_json(struct json_span data, struct answer *answer, struct error 
     struct json_span found[2] = {{0}, {0}}, cid;
     bool is_there, is_exact;
 
-    if (json_pieces_members(data, find_in_json, found) != 0)
-        return error_set(error, EP_EGARBAGE, "the answer's data is no object");
+    if (json_split_members(data, find_in_json, found) != 0)
+        return base_error_set(error, EP_EPROTO, "the answer's data is no object");
     if (!is_null(found[0]))
         answer->events = found[0];
-    if (answer->events.at != NULL && json_pieces_elements(answer->events, count_piece, &answer->count) != 0)
-        return error_set(error, EP_EGARBAGE, "the answer's events are no list");
+    if (answer->events.at != NULL && json_split_elements(answer->events, count_piece, &answer->count) != 0)
+        return base_error_set(error, EP_EPROTO, "the answer's events are no list");
     cid = found[1];
     if (is_null(cid))
         return 0;
@@ -240,32 +240,32 @@ static int read_json(struct json_span data, struct answer *answer, struct error 
         return cursor_fault(error);
     int code = json_member(cid, "", &answer->cursor, &is_there, &is_exact);
     if (code != 0)
-        return error_set(error, code, "out of memory");
+        return base_error_set(error, code, "out of memory");
     return is_exact ? 0 : cursor_fault(error);
 }
 
-static int count_element(struct packed element, void *user)
+static int count_element(struct msgpack element, void *user)
 {
     (void)element;
     (*(size_t *)user)++;
     return 0;
 }
 
-static int read_packed(struct packed data, struct answer *answer, struct error *error)
+static int read_msgpack(struct msgpack data, struct answer *answer, struct error *error)
 {
-    struct packed events = {0};
+    struct msgpack events = {0};
     bool is_there, is_exact;
 
-    if (packed_kind(data) != PACKED_MAP)
-        return error_set(error, EP_EGARBAGE, "the answer's data is no map");
-    if (packed_find(data, "events", &events) && packed_kind(events) != PACKED_NIL) {
-        if (packed_each_element(events, count_element, &answer->count) != 0)
-            return error_set(error, EP_EGARBAGE, "the answer's events are no list");
+    if (json_msgpack_kind(data) != MSGPACK_MAP)
+        return base_error_set(error, EP_EPROTO, "the answer's data is no map");
+    if (json_msgpack_find(data, "events", &events) && json_msgpack_kind(events) != MSGPACK_NIL) {
+        if (json_msgpack_each_element(events, count_element, &answer->count) != 0)
+            return base_error_set(error, EP_EPROTO, "the answer's events are no list");
         answer->events = (struct json_span){events.at, events.bytes};
     }
-    int code = packed_member(data, "cid", &answer->cursor, &is_there, &is_exact);
+    int code = msgpack_member(data, "cid", &answer->cursor, &is_there, &is_exact);
     if (code != 0)
-        return error_set(error, code, "out of memory");
+        return base_error_set(error, code, "out of memory");
     return (is_there && answer->cursor == NULL) || !is_exact ? cursor_fault(error) : 0;
 }
 
@@ -276,29 +276,30 @@ static int store(const struct idefix_message *message, const struct answer *answ
     int code = 0;
 
     if (answer->cursor != NULL && strlen(answer->cursor) > CURSOR_BYTES_MAX)
-        return error_set(error, EP_EGARBAGE, "the answer's cid is %zu bytes long, more than %d",
-                         strlen(answer->cursor), CURSOR_BYTES_MAX);
+        return base_error_set(error, EP_EPROTO, "the answer's cid is %zu bytes long, more than %d",
+                              strlen(answer->cursor), CURSOR_BYTES_MAX);
     if (answer->count > EVENTS_MAX)
-        return error_set(error, EP_EGARBAGE, "the answer holds %zu events, more than %zu", answer->count,
-                         EVENTS_MAX);
+        return base_error_set(error, EP_EPROTO, "the answer holds %zu events, more than %zu", answer->count,
+                              EVENTS_MAX);
     if (answer->count > 0)
-        code = message->packed
-                   ? packed_each_element((struct packed){events.at, events.bytes}, take_packed, page)
-                   : json_pieces_elements(events, take_json, page);
+        code = message->msgpack
+                   ? json_msgpack_each_element((struct msgpack){events.at, events.bytes}, take_msgpack, page)
+                   : json_split_elements(events, take_json, page);
     if (code == 0 && answer->cursor != NULL && answer->cursor[0] != '\0')
-        code = page_set_cursor(page, answer->cursor);
-    return code == 0 ? 0 : error_set(error, code, "out of memory for a page of %zu events", answer->count);
+        code = source_page_set_cursor(page, answer->cursor);
+    return code == 0 ? 0
+                     : base_error_set(error, code, "out of memory for a page of %zu events", answer->count);
 }
 
-int idefix_events_read(const struct idefix_message *message, struct page *page, struct error *error)
+int source_idefix_events_read(const struct idefix_message *message, struct page *page, struct error *error)
 {
     struct json_span data = message->data;
     struct answer answer = {0};
 
     if (data.bytes == 0)
         return 0;
-    int code = message->packed ? read_packed((struct packed){data.at, data.bytes}, &answer, error)
-                               : read_json(data, &answer, error);
+    int code = message->msgpack ? read_msgpack((struct msgpack){data.at, data.bytes}, &answer, error)
+                                : read_json(data, &answer, error);
     if (code == 0)
         code = store(message, &answer, page, error);
     free(answer.cursor);

@@ -13,27 +13,27 @@
 #include <time.h>
 
 #include "src/base/hash.h"
-#include "src/source/source.h"
 #include "src/base/utf8.h"
+#include "src/source/source.h"
 
 #define SECONDS_MAX \
     100000000000 /* a greater number is a time in milliseconds: in seconds it would be past year 5138 */
 
-void page_open(struct page *page)
+void source_page_open(struct page *page)
 {
     *page = (struct page){0};
 }
 
-void page_clear(struct page *page)
+void source_page_clear(struct page *page)
 {
     for (size_t i = 0; i < page->count; i++)
         free((char *)page->events[i].uid);
     free(page->events);
     free(page->cursor);
-    page_open(page);
+    source_page_open(page);
 }
 
-int page_set_cursor(struct page *page, const char *cursor)
+int source_page_set_cursor(struct page *page, const char *cursor)
 {
     char *copy = strdup(cursor);
 
@@ -71,17 +71,17 @@ static int page_put(struct page *page, const struct store_event *event)
         page->events = events;
         page->room = room;
     }
-    size_t uid_room = text_room(event->uid), device_room = text_room(event->device);
-    size_t type_room = text_room(event->type), words_room = text_room(event->words);
-    char *at = malloc(uid_room + device_room + type_room + words_room + event->data_bytes + 1);
+    size_t uid_room = text_room(event->uid), address_room = text_room(event->address);
+    size_t type_room = text_room(event->type), error_room = text_room(event->error);
+    char *at = malloc(uid_room + address_room + type_room + error_room + event->data_bytes + 1);
     if (at == NULL)
         return EP_ENOMEM;
     struct store_event *copy = &page->events[page->count++];
     *copy = (struct store_event){.data_bytes = event->data_bytes, .dead = event->dead};
     copy->uid = text_into(&at, event->uid, uid_room);
-    copy->device = text_into(&at, event->device, device_room);
+    copy->address = text_into(&at, event->address, address_room);
     copy->type = text_into(&at, event->type, type_room);
-    copy->words = text_into(&at, event->words, words_room);
+    copy->error = text_into(&at, event->error, error_room);
     if (event->data_bytes > 0)
         memcpy(at, event->data, event->data_bytes);
     at[event->data_bytes] = '\0';
@@ -90,27 +90,28 @@ static int page_put(struct page *page, const struct store_event *event)
     return 0;
 }
 
-int page_add(struct page *page, const char *uid, const char *device, const char *type, const char *data,
-             size_t data_bytes)
+int source_page_add(struct page *page, const char *uid, const char *address, const char *type,
+                    const char *data, size_t data_bytes)
 {
     if (uid == NULL || uid[0] == '\0' || data == NULL)
         return EP_EINVAL;
     struct store_event event = {
-        .uid = uid, .device = device, .type = type, .data = data, .data_bytes = data_bytes};
+        .uid = uid, .address = address, .type = type, .data = data, .data_bytes = data_bytes};
     return page_put(page, &event);
 }
 
-int page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t raw_bytes, const char *words)
+int source_page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t raw_bytes,
+                            const char *reason)
 {
-    char hash[DIGEST_UID_DIGITS + 1];
+    char hash[HASH_UID_DIGITS + 1];
     struct store_event event = {.uid = uid,
                                 .data = raw == NULL ? "" : raw,
                                 .data_bytes = raw == NULL ? 0 : raw_bytes,
                                 .dead = STORE_REASON_CORRUPT,
-                                .words = words};
+                                .error = reason};
 
     if (uid == NULL || uid[0] == '\0' || strlen(uid) > UID_BYTES_MAX) {
-        digest_hex(event.data, event.data_bytes, hash, DIGEST_UID_DIGITS);
+        base_hash_hex(event.data, event.data_bytes, hash, HASH_UID_DIGITS);
         event.uid = hash;
     }
     return page_put(page, &event);
@@ -167,10 +168,10 @@ static void out_member(struct json_out *out, const char *name, const char *text)
 {
     if (text == NULL)
         return;
-    json_out_words(out, out->bytes > 1 ? "," : "");
-    json_out_string(out, name, strlen(name));
-    json_out_words(out, ":");
-    json_out_string(out, text, strlen(text));
+    json_write_text(out, out->bytes > 1 ? "," : "");
+    json_write_string(out, name, strlen(name));
+    json_write_text(out, ":");
+    json_write_string(out, text, strlen(text));
 }
 
 /* Text is a string; what is not text (or holds a NUL, which many parsers end a string at) is bytes, in
@@ -178,19 +179,20 @@ static void out_member(struct json_out *out, const char *name, const char *text)
 static void out_payload(struct json_out *out, struct json_span element, bool is_json)
 {
     if (is_json) {
-        json_out_words(out, ",\"payload\":");
-        json_out_raw(out, element.at, element.bytes);
-    } else if (memchr(element.at, '\0', element.bytes) == NULL && utf8_valid(element.at, element.bytes)) {
-        json_out_words(out, ",\"payload\":");
-        json_out_string(out, element.at, element.bytes);
+        json_write_text(out, ",\"payload\":");
+        json_write_raw(out, element.at, element.bytes);
+    } else if (memchr(element.at, '\0', element.bytes) == NULL &&
+               base_utf8_valid(element.at, element.bytes)) {
+        json_write_text(out, ",\"payload\":");
+        json_write_string(out, element.at, element.bytes);
     } else {
-        json_out_words(out, ",\"payload:b64\":");
-        json_out_base64(out, element.at, element.bytes);
+        json_write_text(out, ",\"payload:b64\":");
+        json_write_base64(out, element.at, element.bytes);
     }
 }
 
 struct element_names {
-    char *uid, *device, *type, *timestamp;
+    char *uid, *address, *type, *timestamp;
 };
 
 static int element_names(const struct event_pointers *pointers, struct json_span element,
@@ -198,7 +200,7 @@ static int element_names(const struct event_pointers *pointers, struct json_span
 {
     int code = named_text(element, pointers->uid, &names->uid);
     if (code == 0)
-        code = named_text(element, pointers->device, &names->device);
+        code = named_text(element, pointers->address, &names->address);
     if (code == 0)
         code = named_text(element, pointers->event_type, &names->type);
     return code == 0 ? named_time(element, pointers->timestamp, &names->timestamp) : code;
@@ -216,40 +218,41 @@ static const char *uid_fault(const struct event_pointers *pointers, struct json_
     return "its uid is neither a string nor a number";
 }
 
-int page_add_element(struct page *page, const struct event_pointers *pointers, struct json_span element,
-                     bool is_json, const char *fallback_uid)
+int source_page_add_element(struct page *page, const struct event_pointers *pointers,
+                            struct json_span element, bool is_json, const char *fallback_uid)
 {
     struct element_names names = {0};
     struct json_out out = {0};
-    char hash[DIGEST_UID_DIGITS + 1];
+    char hash[HASH_UID_DIGITS + 1];
     const char *fault = NULL;
     int code = is_json ? element_names(pointers, element, &names) : 0;
 
     if (code != 0)
         goto out;
     if (fallback_uid == NULL && (names.uid == NULL || names.uid[0] == '\0')) {
-        digest_hex(element.at, element.bytes, hash, DIGEST_UID_DIGITS);
+        base_hash_hex(element.at, element.bytes, hash, HASH_UID_DIGITS);
         fallback_uid = hash;
     }
     if (is_json)
         fault = uid_fault(pointers, element, names.uid);
     if (fault != NULL) {
-        code = page_add_corrupt(page, fallback_uid, element.at, element.bytes, fault);
+        code = source_page_add_corrupt(page, fallback_uid, element.at, element.bytes, fault);
         goto out;
     }
     const char *uid = names.uid != NULL && names.uid[0] != '\0' ? names.uid : fallback_uid;
-    json_out_words(&out, "{");
+    json_write_text(&out, "{");
     out_member(&out, "uid", uid);
-    out_member(&out, "address", names.device);
+    out_member(&out, "address", names.address);
     out_member(&out, "type", names.type);
     out_member(&out, "timestamp", names.timestamp);
     out_payload(&out, element, is_json);
-    json_out_words(&out, "}");
-    code = out.failed ? EP_ENOMEM : page_add(page, uid, names.device, names.type, out.text, out.bytes);
+    json_write_text(&out, "}");
+    code =
+        out.failed ? EP_ENOMEM : source_page_add(page, uid, names.address, names.type, out.text, out.bytes);
 out:
-    json_out_free(&out);
+    json_write_free(&out);
     free(names.uid);
-    free(names.device);
+    free(names.address);
     free(names.type);
     free(names.timestamp);
     return code;

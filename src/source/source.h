@@ -8,14 +8,14 @@
 
 #include <stdatomic.h>
 
-#include "src/config/config.h"
 #include "src/base/error.h"
+#include "src/config/config.h"
 #include "src/json/json.h"
 #include "src/store/store.h"
 
 #define UID_BYTES_MAX 1024 /* it is an index key: a pointer to a whole text is a mistake */
 
-/* One fetch's events. Owns all its strings; page_add copies. */
+/* One fetch's events. Owns all its strings; source_page_add copies. */
 struct page {
     struct store_event *events;
     size_t count, room;
@@ -24,27 +24,27 @@ struct page {
     bool more;         /* ask again at once: there is more now */
     bool end;          /* nothing will ever come again */
 };
-void page_open(struct page *page);
-void page_clear(struct page *page); /* frees everything, leaves it open and empty */
+void source_page_open(struct page *page);
+void source_page_clear(struct page *page); /* frees everything, leaves it open and empty */
 /* data is the whole event's JSON. uid must not be empty. 0 or EP_ENOMEM / EP_EINVAL. */
-int page_add(struct page *page, const char *uid, const char *device, const char *type, const char *data,
-             size_t data_bytes);
-/* An event that cannot be decoded: kept as dead/corrupt with its raw bytes and the words. */
-int page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t raw_bytes,
-                     const char *words);
-int page_set_cursor(struct page *page, const char *cursor);
+int source_page_add(struct page *page, const char *uid, const char *address, const char *type,
+                    const char *data, size_t data_bytes);
+/* An event that cannot be decoded: kept as dead/corrupt with its raw bytes and the reason. */
+int source_page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t raw_bytes,
+                            const char *reason);
+int source_page_set_cursor(struct page *page, const char *cursor);
 /*
  * Builds an event {"uid","address"?,"type"?,"timestamp"?,"payload"} around an element whose members the
  * pointers name (http, file), and adds it. Without `uid` pointer, or where it leads nowhere: fallback_uid, or
  * when that is NULL a hash of the element (SHA-256, first 32 hex digits). is_json false: the payload is
  * written as a JSON string.
  */
-int page_add_element(struct page *page, const struct event_pointers *pointers, struct json_span element,
-                     bool is_json, const char *fallback_uid);
+int source_page_add_element(struct page *page, const struct event_pointers *pointers,
+                            struct json_span element, bool is_json, const char *fallback_uid);
 
 struct source_failure {
     uint64_t retry_after_ms; /* the backend named a time; 0 = it did not */
-    struct error error; /* EP_EBACKEND: unreachable, slow, 5xx; EP_EREFUSED: account, 401, 403; EP_EGARBAGE:
+    struct error error;      /* EP_EBACKEND: unreachable, slow, 5xx; EP_EAUTH: account, 401, 403; EP_EPROTO:
                            no answer we can read */
 };
 

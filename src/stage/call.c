@@ -16,33 +16,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/utf8.h"
 #include "src/stage/context.h"
 #include "src/stage/stage.h"
-#include "src/base/utf8.h"
 
 #define HASH_DIGITS 32 /* of SHA-256: enough that no two uids of a source meet */
 
-void call_open(struct ep_call *call)
+void stage_call_open(struct ep_call *call)
 {
     call->answer = EP_PROCESSED;
     call->retry_after_ms = 0;
     call->new_event = NULL;
     call->new_context = NULL;
-    call->words[0] = '\0';
+    call->reason[0] = '\0';
     call->event_tree = NULL;
     call->context_tree = NULL;
     call->context_print = NULL;
     call->key[0] = '\0';
 }
 
-void call_close(struct ep_call *call)
+void stage_call_close(struct ep_call *call)
 {
     free(call->new_event);
     free(call->new_context);
     free(call->context_print);
     cJSON_Delete(call->event_tree);
     cJSON_Delete(call->context_tree);
-    call_open(call);
+    stage_call_open(call);
 }
 
 /* A key goes into an HTTP header. */
@@ -54,7 +54,7 @@ static bool fits_a_header(const char *text)
     return true;
 }
 
-const char *call_key(struct ep_call *call)
+const char *stage_call_key(struct ep_call *call)
 {
     if (call->key[0] != '\0')
         return call->key;
@@ -68,39 +68,39 @@ const char *call_key(struct ep_call *call)
     return call->key;
 }
 
-int call_document(struct ep_call *call, struct json_out *out)
+int stage_call_document(struct ep_call *call, struct json_out *out)
 {
-    const char *key = call_key(call);
+    const char *key = stage_call_key(call);
 
-    json_out_words(out, "{\"event\":");
-    json_out_line(out, (struct json_span){call->event, call->event_bytes});
-    json_out_words(out, ",\"context\":");
-    json_out_line(out, (struct json_span){call->context, call->context_bytes});
-    json_out_words(out, ",\"attempt\":");
-    json_out_uint(out, call->attempt);
-    json_out_words(out, ",\"key\":");
-    json_out_string(out, key, strlen(key));
-    json_out_words(out, "}");
+    json_write_text(out, "{\"event\":");
+    json_write_line(out, (struct json_span){call->event, call->event_bytes});
+    json_write_text(out, ",\"context\":");
+    json_write_line(out, (struct json_span){call->context, call->context_bytes});
+    json_write_text(out, ",\"attempt\":");
+    json_write_uint(out, call->attempt);
+    json_write_text(out, ",\"key\":");
+    json_write_string(out, key, strlen(key));
+    json_write_text(out, "}");
     return out->failed ? EP_ENOMEM : 0;
 }
 
-int call_settle(struct ep_call *call)
+int stage_call_complete(struct ep_call *call)
 {
     if (call->context_tree == NULL || call->new_context != NULL)
         return 0;
     struct json_out now = {0}, merged = {0};
-    context_print(&now, call->context_tree, (struct json_span){0});
+    stage_context_print(&now, call->context_tree, (struct json_span){0});
     if (now.failed) {
-        json_out_free(&now);
+        json_write_free(&now);
         return EP_ENOMEM;
     }
     bool changed = strcmp(now.text, call->context_print) != 0;
-    json_out_free(&now);
+    json_write_free(&now);
     if (!changed)
         return 0;
-    context_print(&merged, call->context_tree, (struct json_span){call->context, call->context_bytes});
+    stage_context_print(&merged, call->context_tree, (struct json_span){call->context, call->context_bytes});
     if (merged.failed) {
-        json_out_free(&merged);
+        json_write_free(&merged);
         return EP_ENOMEM;
     }
     /* A tree can be made that is no JSON: nested too deep, raw items. It must not reach the store. */
@@ -108,9 +108,9 @@ int call_settle(struct ep_call *call)
         call->new_context = merged.text;
         return 0;
     }
-    json_out_free(&merged);
+    json_write_free(&merged);
     call->answer = EP_ERROR;
-    ep_call_words(call, "the stage left a context that is not valid JSON");
+    ep_call_set_reason(call, "the stage left a context that is not valid JSON");
     return 0;
 }
 
@@ -144,10 +144,10 @@ cJSON *ep_call_context(ep_call *call)
     cJSON *tree = cJSON_ParseWithLength(call->context, call->context_bytes);
     struct json_out print = {0};
     if (tree != NULL)
-        context_print(&print, tree, (struct json_span){0});
+        stage_context_print(&print, tree, (struct json_span){0});
     if (!cJSON_IsObject(tree) || print.failed) {
         cJSON_Delete(tree);
-        json_out_free(&print);
+        json_write_free(&print);
         return NULL;
     }
     call->context_tree = tree;
@@ -163,7 +163,7 @@ uint32_t ep_call_attempt(const ep_call *call)
 const char *ep_call_key(const ep_call *call)
 {
     /* Built on demand: the caller sees a call that does not change. */
-    return call_key((ep_call *)call);
+    return stage_call_key((ep_call *)call);
 }
 
 const char *ep_call_uid(const ep_call *call)
@@ -198,21 +198,21 @@ int ep_call_set_context(ep_call *call, const char *text)
     return set_object(&call->new_context, text);
 }
 
-void ep_call_retry_after(ep_call *call, uint64_t ms)
+void ep_call_set_retry_after(ep_call *call, uint64_t ms)
 {
     call->retry_after_ms = ms;
 }
 
-void ep_call_words(ep_call *call, const char *format, ...)
+void ep_call_set_reason(ep_call *call, const char *format, ...)
 {
-    char words[sizeof call->words]; /* apart first: an argument may be the call's words themselves */
+    char reason[sizeof call->reason]; /* apart first: an argument may be the call's reason itself */
     va_list arguments;
     va_start(arguments, format);
-    int length = vsnprintf(words, sizeof words, format, arguments);
+    int length = vsnprintf(reason, sizeof reason, format, arguments);
     if (length < 0)
-        words[0] = '\0';
-    else if ((size_t)length >= sizeof words)
-        utf8_cut(words);
+        reason[0] = '\0';
+    else if ((size_t)length >= sizeof reason)
+        base_utf8_cut(reason);
     va_end(arguments);
-    memcpy(call->words, words, strlen(words) + 1);
+    memcpy(call->reason, reason, strlen(reason) + 1);
 }

@@ -45,11 +45,11 @@ static void print_number(struct json_out *out, double number)
     char digits[32];
 
     if (!isfinite(number)) {
-        json_out_words(out, "null");
+        json_write_text(out, "null");
         return;
     }
     if (number == trunc(number) && fabs(number) < 9e15 && !(number == 0 && signbit(number))) {
-        json_out_int(out, (int64_t)number);
+        json_write_int(out, (int64_t)number);
         return;
     }
     for (int precision = 15; precision <= 17; precision++) {
@@ -60,12 +60,12 @@ static void print_number(struct json_out *out, double number)
     char *comma = strchr(digits, ','); /* a library caller may have set a locale */
     if (comma != NULL)
         *comma = '.';
-    json_out_words(out, digits);
+    json_write_text(out, digits);
 }
 
 /* The members of the old object beside their bytes; cJSON keeps them in the order of the text. */
 struct old_members {
-    const cJSON *item; /* while gathering: the next one */
+    const cJSON *item; /* while collecting: the next one */
     struct old_member {
         const cJSON *item;
         struct json_span raw;
@@ -112,55 +112,55 @@ static void print_object(struct json_out *out, const cJSON *object, const cJSON 
         }
         json_each_member(raw, old_member_add, &members);
     }
-    json_out_words(out, "{");
+    json_write_text(out, "{");
     for (const cJSON *item = object->child; item != NULL; item = item->next) {
         const char *name = item->string != NULL ? item->string : "";
         if (item != object->child)
-            json_out_words(out, ",");
-        json_out_string(out, name, strlen(name));
-        json_out_words(out, ":");
+            json_write_text(out, ",");
+        json_write_string(out, name, strlen(name));
+        json_write_text(out, ":");
         const struct old_member *found = old_member_find(&members, item->string);
         if (found != NULL)
             print_value(out, item, found->item, found->raw);
         else
             print_value(out, item, NULL, (struct json_span){0});
     }
-    json_out_words(out, "}");
+    json_write_text(out, "}");
     free(members.at);
 }
 
 static void print_array(struct json_out *out, const cJSON *array)
 {
-    json_out_words(out, "[");
+    json_write_text(out, "[");
     for (const cJSON *item = array->child; item != NULL; item = item->next) {
         if (item != array->child)
-            json_out_words(out, ",");
+            json_write_text(out, ",");
         print_value(out, item, NULL, (struct json_span){0});
     }
-    json_out_words(out, "]");
+    json_write_text(out, "]");
 }
 
 static void print_value(struct json_out *out, const cJSON *item, const cJSON *old, struct json_span raw)
 {
     if (old != NULL && same(item, old)) {
-        json_out_raw(out, raw.at, raw.bytes);
+        json_write_raw(out, raw.at, raw.bytes);
         return;
     }
     switch (item->type & 0xff) {
     case cJSON_False:
-        json_out_words(out, "false");
+        json_write_text(out, "false");
         break;
     case cJSON_True:
-        json_out_words(out, "true");
+        json_write_text(out, "true");
         break;
     case cJSON_Number:
         print_number(out, item->valuedouble);
         break;
     case cJSON_String:
-        json_out_string(out, item->valuestring, strlen(item->valuestring));
+        json_write_string(out, item->valuestring, strlen(item->valuestring));
         break;
     case cJSON_Raw:
-        json_out_words(out, item->valuestring != NULL ? item->valuestring : "null");
+        json_write_text(out, item->valuestring != NULL ? item->valuestring : "null");
         break;
     case cJSON_Array:
         print_array(out, item);
@@ -169,11 +169,11 @@ static void print_value(struct json_out *out, const cJSON *item, const cJSON *ol
         print_object(out, item, cJSON_IsObject(old) ? old : NULL, raw);
         break;
     default:
-        json_out_words(out, "null");
+        json_write_text(out, "null");
     }
 }
 
-void context_print(struct json_out *out, const cJSON *tree, struct json_span kept)
+void stage_context_print(struct json_out *out, const cJSON *tree, struct json_span kept)
 {
     cJSON *old = kept.at != NULL ? cJSON_ParseWithLength(kept.at, kept.bytes) : NULL;
 

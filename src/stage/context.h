@@ -4,8 +4,8 @@
  * context passes through many stages, and what one of them does not touch must reach the next as the very
  * bytes that came.
  */
-#ifndef CONTEXT_H
-#define CONTEXT_H
+#ifndef STAGE_CONTEXT_H
+#define STAGE_CONTEXT_H
 
 #include <cjson/cJSON.h>
 
@@ -15,6 +15,6 @@
  * Adds the tree to out. `kept` is the text the tree was parsed from, or {NULL, 0}: every member that still
  * has the value it had there is written with its bytes of then. Failure for want of memory: out->failed.
  */
-void context_print(struct json_out *out, const cJSON *tree, struct json_span kept);
+void stage_context_print(struct json_out *out, const cJSON *tree, struct json_span kept);
 
 #endif

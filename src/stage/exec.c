@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Exec stages: any program, one co-process per worker, fed one JSON line per event and answering one JSON
- * line (exec_talk.c). Runs in workers. Owns the co-process.
+ * Exec stages: any program, one child process per worker, fed one JSON line per event and answering one JSON
+ * line (exec_pipe.c). Runs in workers. Owns the program.
  *
  * Invariants
- *  1. Lines of several events may be sent together (exec_ahead), so that neither side sleeps for each: they
+ *  1. Lines of several events may be sent together (exec_send_ahead), so that neither side sleeps for each:
+ *  they
  * fit into the pipe, and the calls come in the same order. An answer too many after them would be taken for
- * the next event's; so a volley ends with a moment in which none may come. Whoever runs it believes its
+ * the next event's; so a pipeline ends with a moment in which none may come. Whoever runs it believes its
  * answers only then.
- *  2. When the co-process dies, closes its output or talks nonsense it is reaped (killed first where it
+ *  2. When the program crashes, closes its output or malformed answer it is reaped (killed first where it
  * lives), the slot forgets it, and every later call says STAGE_BROKEN: a new worker starts a new one.
- *  3. No time limit here: the supervisor kills a worker that overruns, and the co-process goes with it.
- *  4. With a limit of CPU time, which is set anew for each event, each goes alone.
+ *  3. No time limit here: the supervisor kills a worker that overruns, and the program goes with it.
+ *  4. With a limit of CPU time, which is set again for each event, each goes alone.
  */
 #include <errno.h>
 #include <signal.h>
@@ -21,21 +22,21 @@
 #include <unistd.h>
 
 #include "shm/slot.h" /* shm_now_ns */
+#include "src/config/limits.h"
 #include "src/stage/exec_answer.h"
 #include "src/stage/exec_pipe.h"
-#include "src/config/limits.h"
 
-#define CLOSED_WAIT_MS 1000             /* between the end of its output and its own */
-#define AHEAD_BYTES ((size_t)32 << 10)  /* of lines sent together: half of what a pipe holds */
-#define QUIET_LEAST_NS UINT64_C(50000)  /* a volley's last moment: four times what an event took, */
-#define QUIET_MOST_NS UINT64_C(1000000) /* within these */
+#define CLOSED_WAIT_MS 1000                 /* between the end of its output and its own */
+#define SEND_AHEAD_BYTES ((size_t)32 << 10) /* of lines sent together: half of what a pipe holds */
+#define QUIET_LEAST_NS UINT64_C(50000)      /* a pipeline's last moment: four times what an event took, */
+#define QUIET_MOST_NS UINT64_C(1000000)     /* within these */
 
 struct exec_stage {
-    struct exec_talk talk;
-    struct exec_death death; /* once the process' pid is 0 */
+    struct exec_pipe pipe;
+    struct exec_exit exit_status; /* once the process' pid is 0 */
     struct stage_env env;
     const struct limits_config *limits; /* borrowed */
-    size_t volley;                      /* events that were sent together */
+    size_t pipeline;                    /* events that were sent together */
     uint64_t begin_ns;                  /* when */
 };
 
@@ -45,84 +46,85 @@ struct exec_stage {
  * that. */
 static void forget(struct exec_stage *stage)
 {
-    if (stage->env.coprocess != NULL)
-        stage->env.coprocess(0, stage->env.user);
+    if (stage->env.on_program != NULL)
+        stage->env.on_program(0, stage->env.user);
 }
 
-static void say_death(const struct exec_death *death, char *words, size_t words_bytes)
+static void describe_exit(const struct exec_exit *exit_status, char *errbuf, size_t errbuf_size)
 {
-    const char *name = death->kind == SHM_CAUSE_SIGNAL ? sigabbrev_np(death->code) : NULL;
+    const char *name = exit_status->kind == SHM_CAUSE_SIGNAL ? sigabbrev_np(exit_status->code) : NULL;
 
-    if (death->kind == SHM_CAUSE_EXIT)
-        snprintf(words, words_bytes, "co-process exited with code %d", death->code);
+    if (exit_status->kind == SHM_CAUSE_EXIT)
+        snprintf(errbuf, errbuf_size, "program exited with code %d", exit_status->code);
     else if (name != NULL)
-        snprintf(words, words_bytes, "co-process was killed by signal %d (SIG%s)", death->code, name);
+        snprintf(errbuf, errbuf_size, "program was killed by signal %d (SIG%s)", exit_status->code, name);
     else
-        snprintf(words, words_bytes, "co-process was killed by signal %d", death->code);
+        snprintf(errbuf, errbuf_size, "program was killed by signal %d", exit_status->code);
 }
 
 /* It ended by itself, or is about to: a pipe of it was closed. What it had begun to answer stands in the
  * buffer. */
-static void break_ended(struct exec_stage *stage, const char *when, struct stage_breakage *breakage)
+static void break_ended(struct exec_stage *stage, const char *when, struct stage_failure *failure)
 {
     char how[128], half[200] = "";
-    const struct exec_talk *talk = &stage->talk;
+    const struct exec_pipe *pipe = &stage->pipe;
 
     forget(stage);
-    bool closed_only = exec_process_wait(&stage->talk.process, CLOSED_WAIT_MS, &stage->death) != 0;
+    bool closed_only =
+        stage_exec_process_wait(&stage->pipe.process, CLOSED_WAIT_MS, &stage->exit_status) != 0;
     if (closed_only)
-        exec_process_kill(&stage->talk.process, &stage->death);
+        stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
     if (closed_only)
-        snprintf(how, sizeof how, "co-process closed its %s but went on running",
-                 talk->process.input < 0 ? "input" : "output");
+        snprintf(how, sizeof how, "program closed its %s but went on running",
+                 pipe->process.input < 0 ? "input" : "output");
     else
-        say_death(&stage->death, how, sizeof how);
-    if (talk->end > talk->tail)
-        exec_answer_show(talk->answers + talk->tail, talk->end - talk->tail, half, sizeof half);
-    breakage->kind = closed_only ? SHM_CAUSE_NONSENSE : stage->death.kind;
-    breakage->code = closed_only ? 0 : stage->death.code;
-    snprintf(breakage->words, sizeof breakage->words, "%s%s%s%s", how, when,
+        describe_exit(&stage->exit_status, how, sizeof how);
+    if (pipe->end > pipe->tail)
+        stage_exec_answer_show(pipe->answers + pipe->tail, pipe->end - pipe->tail, half, sizeof half);
+    failure->kind = closed_only ? SHM_CAUSE_MALFORMED : stage->exit_status.kind;
+    failure->code = closed_only ? 0 : stage->exit_status.code;
+    snprintf(failure->message, sizeof failure->message, "%s%s%s%s", how, when,
              half[0] != '\0' ? ", after half a line: " : "", half);
 }
 
-static void break_nonsense(struct exec_stage *stage, const char *words, struct stage_breakage *breakage)
+static void break_malformed(struct exec_stage *stage, const char *message, struct stage_failure *failure)
 {
     forget(stage);
-    exec_process_kill(&stage->talk.process, &stage->death);
-    breakage->kind = SHM_CAUSE_NONSENSE;
-    breakage->code = 0;
-    snprintf(breakage->words, sizeof breakage->words, "%s", words);
+    stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
+    failure->kind = SHM_CAUSE_MALFORMED;
+    failure->code = 0;
+    snprintf(failure->message, sizeof failure->message, "%s", message);
 }
 
 static void break_shown(struct exec_stage *stage, const char *what, struct json_span line,
-                        struct stage_breakage *breakage)
+                        struct stage_failure *failure)
 {
-    char shown[200], words[SHM_TEXT_BYTES];
+    char shown[200], message[SHM_TEXT_BYTES];
 
-    exec_answer_show(line.at, line.bytes, shown, sizeof shown);
-    snprintf(words, sizeof words, "%s: %s", what, shown);
-    break_nonsense(stage, words, breakage);
+    stage_exec_answer_show(line.at, line.bytes, shown, sizeof shown);
+    snprintf(message, sizeof message, "%s: %s", what, shown);
+    break_malformed(stage, message, failure);
 }
 
-/* What broke the talk; `stray` and `ended` say when that was. */
-static void break_talk(struct exec_stage *stage, enum exec_talk_state state, const char *stray,
-                       const char *ended, struct stage_breakage *breakage)
+/* What broke the pipe; `unexpected` and `ended` say when that was. */
+static void break_pipe(struct exec_stage *stage, enum exec_pipe_state state, const char *unexpected,
+                       const char *ended, struct stage_failure *failure)
 {
-    const struct exec_talk *talk = &stage->talk;
+    const struct exec_pipe *pipe = &stage->pipe;
 
     switch (state) {
-    case TALK_STRAY:
-        break_shown(stage, stray, exec_talk_stray(talk), breakage);
+    case EXEC_PIPE_UNEXPECTED:
+        break_shown(stage, unexpected, stage_exec_pipe_unexpected(pipe), failure);
         return;
-    case TALK_TOO_LONG:
+    case EXEC_PIPE_TOO_LONG:
         break_shown(stage, "answered a line of more than 64 MiB",
-                    (struct json_span){talk->answers + talk->tail, talk->end - talk->tail}, breakage);
+                    (struct json_span){pipe->answers + pipe->tail, pipe->end - pipe->tail}, failure);
         return;
-    case TALK_NO_MEMORY:
-        break_nonsense(stage, "out of memory for an answer", breakage);
+    case EXEC_PIPE_NO_MEMORY:
+        break_malformed(stage, "out of memory for an answer", failure);
         return;
     default:
-        break_ended(stage, ended, breakage);
+        break_ended(stage, ended, failure);
         return;
     }
 }
@@ -130,127 +132,126 @@ static void break_talk(struct exec_stage *stage, enum exec_talk_state state, con
 /* ---- events ---- */
 
 /* Adds an event to what is sent. NULL, or why not; then nothing was added. */
-static const char *add_event(struct exec_talk *talk, struct ep_call *call)
+static const char *add_event(struct exec_pipe *pipe, struct ep_call *call)
 {
-    size_t before = talk->line.bytes;
+    size_t before = pipe->line.bytes;
     const char *why = NULL;
-    int code = call_document(call, &talk->line);
+    int code = stage_call_document(call, &pipe->line);
 
-    /* The store holds only what was valid; but half a line would put the co-process out of step for good. */
+    /* The store holds only what was valid; but half a line would put the program out of step for good. */
     if (code != 0)
         why = "out of memory for the event";
-    else if (memchr(talk->line.text + before, '\n', talk->line.bytes - before) != NULL)
+    else if (memchr(pipe->line.text + before, '\n', pipe->line.bytes - before) != NULL)
         why = "the event is not valid JSON";
-    json_out_words(&talk->line, "\n");
-    if (why == NULL && talk->line.failed)
+    json_write_text(&pipe->line, "\n");
+    if (why == NULL && pipe->line.failed)
         why = "out of memory for the event";
     if (why == NULL) {
-        talk->due++;
+        pipe->due++;
         return NULL;
     }
-    talk->line.failed = false;
-    talk->line.bytes = before;
+    pipe->line.failed = false;
+    pipe->line.bytes = before;
     return why;
 }
 
-static bool exec_ahead(void *state, struct ep_call *call)
+static bool exec_send_ahead(void *state, struct ep_call *call)
 {
     struct exec_stage *stage = state;
-    struct exec_talk *talk = &stage->talk;
+    struct exec_pipe *pipe = &stage->pipe;
 
-    if (talk->process.pid == 0 || talk->begun || stage->limits->cpu_ms > 0)
+    if (pipe->process.pid == 0 || pipe->begun || stage->limits->cpu_ms > 0)
         return false;
-    size_t before = talk->line.bytes;
-    if (call->event_bytes + call->context_bytes >= AHEAD_BYTES - before || add_event(talk, call) != NULL)
+    size_t before = pipe->line.bytes;
+    if (call->event_bytes + call->context_bytes >= SEND_AHEAD_BYTES - before || add_event(pipe, call) != NULL)
         return false;
-    if (talk->line.bytes <= AHEAD_BYTES)
+    if (pipe->line.bytes <= SEND_AHEAD_BYTES)
         return true;
-    talk->line.bytes = before;
-    talk->due--;
+    pipe->line.bytes = before;
+    pipe->due--;
     return false;
 }
 
-static enum exec_talk_state begin(struct exec_stage *stage)
+static enum exec_pipe_state begin(struct exec_stage *stage)
 {
-    enum exec_talk_state state = exec_talk_begin(&stage->talk);
+    enum exec_pipe_state state = stage_exec_pipe_begin(&stage->pipe);
 
-    stage->volley = stage->talk.due;
-    if (stage->volley > 1)
+    stage->pipeline = stage->pipe.due;
+    if (stage->pipeline > 1)
         stage->begin_ns = shm_now_ns();
-    if (state == TALK_GOES_ON) /* where it has ended just now, that is found later */
-        limits_renew_cpu(stage->talk.process.pid, stage->limits);
+    if (state == EXEC_PIPE_GOES_ON) /* where it has ended just now, that is found later */
+        config_limits_renew_cpu(stage->pipe.process.pid, stage->limits);
     return state;
 }
 
-/* The last of a volley is answered: is that all? */
-static enum exec_talk_state end_volley(struct exec_stage *stage)
+/* The last of a pipeline is answered: is that all? */
+static enum exec_pipe_state end_pipeline(struct exec_stage *stage)
 {
-    uint64_t wait_ns = (shm_now_ns() - stage->begin_ns) / stage->volley * 4;
+    uint64_t wait_ns = (shm_now_ns() - stage->begin_ns) / stage->pipeline * 4;
 
     if (wait_ns < QUIET_LEAST_NS)
         wait_ns = QUIET_LEAST_NS;
     if (wait_ns > QUIET_MOST_NS)
         wait_ns = QUIET_MOST_NS;
-    return exec_talk_quiet(&stage->talk, wait_ns);
+    return stage_exec_pipe_check_silent(&stage->pipe, wait_ns);
 }
 
-static enum stage_result talk_with(struct exec_stage *stage, struct ep_call *call,
-                                   struct stage_breakage *breakage)
+static enum stage_result exchange_with(struct exec_stage *stage, struct ep_call *call,
+                                       struct stage_failure *failure)
 {
     static const char unasked[] = "wrote a line without having been asked";
-    struct exec_talk *talk = &stage->talk;
-    enum exec_talk_state state;
+    struct exec_pipe *pipe = &stage->pipe;
+    enum exec_pipe_state state;
     struct json_span line;
 
-    if (!talk->begun && (state = begin(stage)) != TALK_GOES_ON) {
-        break_talk(stage, state, unasked, " before the event was sent", breakage);
-        breakage->unsent = state == TALK_ENDED;
+    if (!pipe->begun && (state = begin(stage)) != EXEC_PIPE_GOES_ON) {
+        break_pipe(stage, state, unasked, " before the event was sent", failure);
+        failure->unsent = state == EXEC_PIPE_ENDED;
         return STAGE_BROKEN;
     }
-    state = exec_talk_answer(talk, &line);
-    if (state != TALK_ANSWERED) {
-        break_talk(stage, state, "wrote more than one line for one event", " before it answered", breakage);
+    state = stage_exec_pipe_answer(pipe, &line);
+    if (state != EXEC_PIPE_ANSWERED) {
+        break_pipe(stage, state, "wrote more than one line for one event", " before it answered", failure);
         return STAGE_BROKEN;
     }
-    char words[SHM_TEXT_BYTES] = "";
-    int code = exec_answer_read(line.at, line.bytes, call, words, sizeof words);
-    if (code == EP_EGARBAGE) {
-        break_nonsense(stage, words, breakage);
+    char message[SHM_TEXT_BYTES] = "";
+    int code = stage_exec_answer_read(line.at, line.bytes, call, message, sizeof message);
+    if (code == EP_EPROTO) {
+        break_malformed(stage, message, failure);
         return STAGE_BROKEN;
     }
     if (code != 0) {
         call->answer = EP_ERROR;
-        ep_call_words(call, "out of memory for the answer");
+        ep_call_set_reason(call, "out of memory for the answer");
     }
-    if (talk->due == 0 && stage->volley > 1 && (state = end_volley(stage)) != TALK_GOES_ON) {
-        break_talk(stage, state, unasked, "", breakage);
+    if (pipe->due == 0 && stage->pipeline > 1 && (state = end_pipeline(stage)) != EXEC_PIPE_GOES_ON) {
+        break_pipe(stage, state, unasked, "", failure);
         return STAGE_BROKEN;
     }
     return STAGE_ANSWERED;
 }
 
-static enum stage_result exec_process_event(void *state, struct ep_call *call,
-                                            struct stage_breakage *breakage)
+static enum stage_result exec_process_event(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct exec_stage *stage = state;
-    struct exec_talk *talk = &stage->talk;
+    struct exec_pipe *pipe = &stage->pipe;
 
-    if (talk->process.pid == 0) {
-        breakage->kind = stage->death.kind;
-        breakage->code = stage->death.code;
-        say_death(&stage->death, breakage->words, sizeof breakage->words);
+    if (pipe->process.pid == 0) {
+        failure->kind = stage->exit_status.kind;
+        failure->code = stage->exit_status.code;
+        describe_exit(&stage->exit_status, failure->message, sizeof failure->message);
         return STAGE_BROKEN;
     }
-    const char *why = talk->due == 0 ? add_event(talk, call) : NULL;
+    const char *why = pipe->due == 0 ? add_event(pipe, call) : NULL;
     if (why != NULL) {
         call->answer = EP_ERROR;
-        ep_call_words(call, "%s", why);
-        exec_talk_reset(talk);
+        ep_call_set_reason(call, "%s", why);
+        stage_exec_pipe_reset(pipe);
         return STAGE_ANSWERED;
     }
-    enum stage_result result = talk_with(stage, call, breakage);
-    if (result == STAGE_BROKEN || talk->due == 0)
-        exec_talk_reset(talk);
+    enum stage_result result = exchange_with(stage, call, failure);
+    if (result == STAGE_BROKEN || pipe->due == 0)
+        stage_exec_pipe_reset(pipe);
     return result;
 }
 
@@ -262,29 +263,29 @@ static int exec_open(const struct stage_config *config, const struct stage_env *
     struct exec_stage *stage = calloc(1, sizeof *stage);
 
     if (stage == NULL)
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     stage->env = *env;
-    /* A co-process that ends while it is written to is an error of write, not the worker's death. */
+    /* A program that ends while it is written to is an error of write, not a crash of the worker. */
     sigset_t pipe_signal;
     sigemptyset(&pipe_signal);
     sigaddset(&pipe_signal, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &pipe_signal, NULL);
-    int code = exec_process_start(config, env, &stage->talk.process, error);
+    int code = stage_exec_process_start(config, env, &stage->pipe.process, error);
     if (code != 0) {
         free(stage);
         return code;
     }
     stage->limits = &config->limits;
-    code = limits_renew_cpu(stage->talk.process.pid, stage->limits);
+    code = config_limits_renew_cpu(stage->pipe.process.pid, stage->limits);
     if (code != 0) {
-        exec_process_kill(&stage->talk.process, &stage->death);
-        exec_process_close(&stage->talk.process);
+        stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
+        stage_exec_process_close(&stage->pipe.process);
         free(stage);
-        return error_set(error, EP_ESYSTEM, "cannot run %s: its limit of cpu: %s", config->exec.at[0],
-                         strerror(code));
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: its limit of cpu: %s", config->exec.at[0],
+                              strerror(code));
     }
-    if (env->coprocess != NULL)
-        env->coprocess(stage->talk.process.pid, env->user);
+    if (env->on_program != NULL)
+        env->on_program(stage->pipe.process.pid, env->user);
     *state = stage;
     return 0;
 }
@@ -295,18 +296,18 @@ static void exec_close(void *state, uint64_t wait_ms)
 
     if (stage == NULL)
         return;
-    if (stage->talk.process.pid != 0) {
+    if (stage->pipe.process.pid != 0) {
         forget(stage);
-        exec_process_end(&stage->talk.process, wait_ms);
+        stage_exec_process_end(&stage->pipe.process, wait_ms);
     }
-    exec_talk_close(&stage->talk);
+    stage_exec_pipe_close(&stage->pipe);
     free(stage);
 }
 
 const struct stage_ops stage_exec_ops = {
-    .kind = "exec",
+    .type = "exec",
     .open = exec_open,
-    .ahead = exec_ahead,
+    .send_ahead = exec_send_ahead,
     .process = exec_process_event,
     .close = exec_close,
 };

@@ -38,7 +38,7 @@ struct members {
     bool no_memory;
 };
 
-static int member_see(struct json_span key, struct json_span value, void *user)
+static int on_answer_member(struct json_span key, struct json_span value, void *user)
 {
     struct members *members = user;
     char *name = json_text(key);
@@ -67,8 +67,8 @@ static bool is_true(const struct members *members, enum answer_member member)
     return has(members, member) && json_kind(members->at[member]) == 't';
 }
 
-/* Each member is of the kind it must be; otherwise the words say which is not. */
-static bool kinds_fit(const struct members *members, char *words, size_t words_bytes)
+/* Each member is of the kind it must be; otherwise the message says which is not. */
+static bool kinds_fit(const struct members *members, char *errbuf, size_t errbuf_size)
 {
     static const struct {
         const char *kinds, *expected;
@@ -84,7 +84,7 @@ static bool kinds_fit(const struct members *members, char *words, size_t words_b
     for (int i = 0; i < MEMBER_COUNT; i++)
         if (has(members, (enum answer_member)i) &&
             strchr(rules[i].kinds, json_kind(members->at[i])) == NULL) {
-            snprintf(words, words_bytes, "\"%s\" must be %s", member_names[i], rules[i].expected);
+            snprintf(errbuf, errbuf_size, "\"%s\" must be %s", member_names[i], rules[i].expected);
             return false;
         }
     return true;
@@ -99,10 +99,10 @@ static int read_retry_after(struct json_span value, uint64_t *ms)
     if (text == NULL)
         return EP_ENOMEM;
     if (json_kind(value) == '"') {
-        code = unit_duration_ms(text, ms);
+        code = base_units_duration_ms(text, ms);
     } else {
         double seconds = strtod(text, NULL);
-        if (!(seconds >= 0) || seconds > (double)UNIT_DURATION_MAX_MS / 1000)
+        if (!(seconds >= 0) || seconds > (double)UNITS_DURATION_MAX_MS / 1000)
             code = EP_EINVAL;
         else
             *ms = (uint64_t)ceil(seconds * 1000);
@@ -110,7 +110,7 @@ static int read_retry_after(struct json_span value, uint64_t *ms)
     free(text);
     if (code == 0 && *ms == 0)
         *ms = 1;
-    return code == 0 ? 0 : EP_EGARBAGE;
+    return code == 0 ? 0 : EP_EPROTO;
 }
 
 static int copy_span(const struct members *members, enum answer_member member, char **out)
@@ -127,7 +127,7 @@ static int read_why(const struct members *members, enum answer_member member, st
 
     if (why == NULL)
         return EP_ENOMEM;
-    ep_call_words(call, "%s", why);
+    ep_call_set_reason(call, "%s", why);
     free(why);
     return 0;
 }
@@ -160,17 +160,18 @@ static int take(const struct members *members, struct ep_call *call)
     return 0;
 }
 
-static int no_answer(const char *line, size_t bytes, const char *why, char *words, size_t words_bytes)
+static int no_answer(const char *line, size_t bytes, const char *why, char *errbuf, size_t errbuf_size)
 {
     char shown[SHOWN_BYTES + 16];
 
-    exec_answer_show(line, bytes, shown, sizeof shown);
-    snprintf(words, words_bytes, "answered what is no answer: %s%s%s%s", shown, why[0] != '\0' ? " (" : "",
-             why, why[0] != '\0' ? ")" : "");
-    return EP_EGARBAGE;
+    stage_exec_answer_show(line, bytes, shown, sizeof shown);
+    snprintf(errbuf, errbuf_size, "malformed answer: %s%s%s%s", shown, why[0] != '\0' ? " (" : "", why,
+             why[0] != '\0' ? ")" : "");
+    return EP_EPROTO;
 }
 
-int exec_answer_read(const char *line, size_t bytes, struct ep_call *call, char *words, size_t words_bytes)
+int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call, char *errbuf,
+                           size_t errbuf_size)
 {
     struct members members = {0};
     struct json_span span = {line, bytes};
@@ -178,20 +179,20 @@ int exec_answer_read(const char *line, size_t bytes, struct ep_call *call, char 
     char why[128] = "";
 
     if (!json_valid(line, bytes, NULL) || json_kind(span) != '{')
-        return no_answer(line, bytes, "", words, words_bytes);
-    json_each_member(span, member_see, &members);
+        return no_answer(line, bytes, "", errbuf, errbuf_size);
+    json_each_member(span, on_answer_member, &members);
     if (members.no_memory)
         return EP_ENOMEM;
     if (!kinds_fit(&members, why, sizeof why))
-        return no_answer(line, bytes, why, words, words_bytes);
+        return no_answer(line, bytes, why, errbuf, errbuf_size);
     if (!has(&members, PROCESSED) && !is_true(&members, REMOVE) && !has(&members, REJECT) &&
         !has(&members, ERROR))
-        return no_answer(line, bytes, "expected processed, remove, reject or error", words, words_bytes);
+        return no_answer(line, bytes, "expected processed, remove, reject or error", errbuf, errbuf_size);
     if (has(&members, RETRY_AFTER)) {
         int code = read_retry_after(members.at[RETRY_AFTER], &retry_after_ms);
-        if (code == EP_EGARBAGE)
-            return no_answer(line, bytes, "\"retry_after\" is no duration such as \"30s\"", words,
-                             words_bytes);
+        if (code == EP_EPROTO)
+            return no_answer(line, bytes, "\"retry_after\" is no duration such as \"30s\"", errbuf,
+                             errbuf_size);
         if (code != 0)
             return code;
     }
@@ -202,7 +203,7 @@ int exec_answer_read(const char *line, size_t bytes, struct ep_call *call, char 
 }
 
 /* In backquotes; "..." stands for what is cut off. */
-void exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size)
+void stage_exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size)
 {
     static const char cut[] = "...";
     char text[SHOWN_BYTES + 4], clean[SHOWN_BYTES + 4];
@@ -215,11 +216,11 @@ void exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size
     size_t room = size - sizeof cut - 2; /* two backquotes, and the NUL that cut counts */
     if (room > SHOWN_BYTES)
         room = SHOWN_BYTES;
-    /* A little more than there is room for, so that log_clean sees where a character ends. */
+    /* A little more than there is room for, so that base_log_clean sees where a character ends. */
     size_t taken = count < room + 3 ? count : room + 3;
     for (size_t i = 0; i < taken; i++)
         text[i] = bytes[i] != '\0' ? bytes[i] : '?';
     text[taken] = '\0';
-    log_clean(text, clean, room + 1);
+    base_log_clean(text, clean, room + 1);
     snprintf(buffer, size, "`%s%s`", clean, count > room ? cut : "");
 }

@@ -65,21 +65,21 @@ static int find_program(const struct stage_config *config)
     }
 }
 
-int exec_process_check(const struct stage_config *config, struct error *error)
+int stage_exec_check(const struct stage_config *config, struct error *error)
 {
     struct stat stat_;
 
     if (config->exec.count == 0 || config->exec.at[0][0] == '\0')
-        return error_set(error, EP_EINVAL, "exec: no program is given");
+        return base_error_set(error, EP_EINVAL, "exec: no program is given");
     if (config->directory != NULL) {
         int code = stat(config->directory, &stat_) != 0 ? errno : S_ISDIR(stat_.st_mode) ? 0 : ENOTDIR;
         if (code != 0)
-            return error_set(error, EP_ESYSTEM, "cannot run %s: directory %s: %s", config->exec.at[0],
-                             config->directory, strerror(code));
+            return base_error_set(error, EP_ESYSTEM, "cannot run %s: directory %s: %s", config->exec.at[0],
+                                  config->directory, strerror(code));
     }
     int code = find_program(config);
     if (code != 0)
-        return error_set(error, code == ENOENT ? EP_ENOENT : EP_ESYSTEM, "cannot run %s: %s",
-                         config->exec.at[0], strerror(code));
+        return base_error_set(error, code == ENOENT ? EP_ENOENT : EP_ESYSTEM, "cannot run %s: %s",
+                              config->exec.at[0], strerror(code));
     return 0;
 }

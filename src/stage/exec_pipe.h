@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* What goes between an exec stage and its co-process: lines of events one way, lines of answers the other. */
-#ifndef EXEC_TALK_H
-#define EXEC_TALK_H
+/* What goes between an exec stage and its program: lines of events one way, lines of answers the other. */
+#ifndef STAGE_EXEC_PIPE_H
+#define STAGE_EXEC_PIPE_H
 
-#include "src/stage/exec_process.h"
 #include "src/json/json.h"
+#include "src/stage/exec_process.h"
 
-struct exec_talk {
+struct exec_pipe {
     struct exec_process process;
     struct json_out line; /* what is sent: the line of one event, or of several */
     size_t written;       /* of it */
@@ -20,30 +20,30 @@ struct exec_talk {
     bool output_ended;
 };
 
-enum exec_talk_state {
-    TALK_GOES_ON,
-    TALK_ANSWERED,
-    TALK_ENDED,    /* it ended, or closed a pipe */
-    TALK_STRAY,    /* it wrote what nobody asked for: exec_talk_stray */
-    TALK_TOO_LONG, /* a line without an end */
-    TALK_NO_MEMORY,
+enum exec_pipe_state {
+    EXEC_PIPE_GOES_ON,
+    EXEC_PIPE_ANSWERED,
+    EXEC_PIPE_ENDED,      /* it ended, or closed a pipe */
+    EXEC_PIPE_UNEXPECTED, /* it wrote what nobody asked for: stage_exec_pipe_unexpected */
+    EXEC_PIPE_TOO_LONG,   /* a line without an end */
+    EXEC_PIPE_NO_MEMORY,
 };
 
-/* Before events are sent: there must be nothing from the co-process, not even its end. TALK_GOES_ON: so it
+/* Before events are sent: there must be nothing from the program, not even its end. EXEC_PIPE_GOES_ON: so it
  * is. */
-enum exec_talk_state exec_talk_begin(struct exec_talk *talk);
+enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe);
 
 /* Waits for the answer to the first event that has none, and takes it: *line is good until the next call. */
-enum exec_talk_state exec_talk_answer(struct exec_talk *talk, struct json_span *line);
+enum exec_pipe_state stage_exec_pipe_answer(struct exec_pipe *pipe, struct json_span *line);
 
-/* Once all are answered: waits this long for a line too many. TALK_GOES_ON: none came. */
-enum exec_talk_state exec_talk_quiet(struct exec_talk *talk, uint64_t wait_ns);
+/* Once all are answered: waits this long for a line too many. EXEC_PIPE_GOES_ON: none came. */
+enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64_t wait_ns);
 
-/* After TALK_STRAY: the first line too many, or what there is of it. */
-struct json_span exec_talk_stray(const struct exec_talk *talk);
+/* After EXEC_PIPE_UNEXPECTED: the first line too many, or what there is of it. */
+struct json_span stage_exec_pipe_unexpected(const struct exec_pipe *pipe);
 
 /* Once all are answered: forgets what was sent, and gives back memory that a big event needed. */
-void exec_talk_reset(struct exec_talk *talk);
-void exec_talk_close(struct exec_talk *talk);
+void stage_exec_pipe_reset(struct exec_pipe *pipe);
+void stage_exec_pipe_close(struct exec_pipe *pipe);
 
 #endif

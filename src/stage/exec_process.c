@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The co-process of an exec stage: its birth and its death. Runs in the stage's worker, whose child it is;
+ * The program of an exec stage: its start and its exit. Runs in the stage's worker, whose child it is;
  * owns the pid until it is reaped, its pidfd, and the worker's ends of two pipes.
  *
  * Invariants
- *  1. The co-process never outlives its worker: PR_SET_PDEATHSIG, and the parent is looked at again after it
+ *  1. The program never outlives its worker: PR_SET_PDEATHSIG, and the parent is looked at again after it
  * is set.
  *  2. It begins with default signal dispositions, an empty mask, and no descriptor but 0, 1 and 2; 2 is the
  * worker's.
@@ -31,8 +31,8 @@
 #include <unistd.h>
 
 #include "shm/slot.h" /* shm_now_ns */
-#include "src/config/user.h"
 #include "src/config/limits.h"
+#include "src/config/user.h"
 
 #define TERM_MS 1000 /* between SIGTERM and SIGKILL */
 
@@ -73,7 +73,7 @@ static void environment_free(struct environment *environment)
 }
 
 static int environment_make(const struct stage_config *config, const struct stage_env *env,
-                            const struct exec_user *user, struct environment *out)
+                            const struct config_user *user, struct environment *out)
 {
     size_t inherited = 0, own = user->name != NULL ? OWN_COUNT + 3 : OWN_COUNT;
     bool complete = true;
@@ -120,16 +120,16 @@ struct report {
 
 struct birth {
     const struct stage_config *config;
-    const struct exec_user *user;
+    const struct config_user *user;
     char **environment;
     pid_t parent;
     int input[2], output[2], report[2];
 };
 
-static void child_tell(const struct birth *birth, const struct report *report) __attribute__((noreturn));
+static void child_report(const struct birth *birth, const struct report *report) __attribute__((noreturn));
 static void child_fail(const struct birth *birth, enum step step) __attribute__((noreturn));
 
-static void child_tell(const struct birth *birth, const struct report *report)
+static void child_report(const struct birth *birth, const struct report *report)
 {
     ssize_t written = write(birth->report[1], report, sizeof *report);
     _exit(written == (ssize_t)sizeof *report ? 127 : 126);
@@ -138,21 +138,21 @@ static void child_tell(const struct birth *birth, const struct report *report)
 static void child_fail(const struct birth *birth, enum step step)
 {
     const struct report report = {.step = (int)step, .error = errno};
-    child_tell(birth, &report);
+    child_report(birth, &report);
 }
 
-/* It dies with its worker. Asked for again after a change of user, which makes the kernel forget it. */
+/* It exits with its worker. Asked for again after a change of user, which makes the kernel forget it. */
 static void child_bind(const struct birth *birth)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
         child_fail(birth, STEP_SETUP);
     if (getppid() != birth->parent)
-        _exit(126); /* the worker died before the line above: nobody is left to tell */
+        _exit(126); /* the worker crashed before the line above: nobody is left to tell */
 }
 
 /* The pipes become the user's, so that a program can open /dev/stderr and the like. A file or a terminal,
  * such as a test's standard error, is not ours to give away. */
-static void child_give_pipes(const struct exec_user *user)
+static void child_give_pipes(const struct config_user *user)
 {
     struct stat status;
     for (int fd = 0; fd <= 2; fd++)
@@ -166,15 +166,15 @@ static void child_confine(const struct birth *birth)
     struct report report = {.step = STEP_LIMITS};
     const char *limit;
 
-    report.error = limits_set(&birth->config->limits, &limit);
+    report.error = config_limits_set(&birth->config->limits, &limit);
     if (report.error != 0) {
         memcpy(report.limit, limit, strlen(limit) + 1);
-        child_tell(birth, &report);
+        child_report(birth, &report);
     }
     if (!birth->user->changes)
         return;
     child_give_pipes(birth->user);
-    errno = exec_user_become(birth->user);
+    errno = config_user_become(birth->user);
     if (errno != 0)
         child_fail(birth, STEP_USER);
     child_bind(birth);
@@ -245,18 +245,18 @@ static int start_failed(const struct stage_config *config, const struct report *
     const char *why = strerror(report->error);
 
     if (report->step == STEP_DIRECTORY)
-        return error_set(error, EP_ESYSTEM, "cannot run %s: directory %s: %s", program, config->directory,
-                         why);
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: directory %s: %s", program,
+                              config->directory, why);
     if (report->step == STEP_LIMITS)
-        return error_set(error, EP_ESYSTEM, "cannot run %s: its limit of %s: %s", program, report->limit,
-                         why);
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: its limit of %s: %s", program, report->limit,
+                              why);
     if (report->step == STEP_USER)
-        return error_set(error, EP_ESYSTEM, "cannot run %s as another user: %s", program, why);
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s as another user: %s", program, why);
     if (report->step == STEP_SETUP)
-        return error_set(error, EP_ESYSTEM, "cannot run %s: preparing its process: %s", program, why);
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: preparing its process: %s", program, why);
     const char *as = config->user != NULL ? config->user : "";
-    return error_set(error, report->error == ENOENT ? EP_ENOENT : EP_ESYSTEM, "cannot run %s%s%s: %s",
-                     program, as[0] != '\0' ? " as " : "", as, why);
+    return base_error_set(error, report->error == ENOENT ? EP_ENOENT : EP_ESYSTEM, "cannot run %s%s%s: %s",
+                          program, as[0] != '\0' ? " as " : "", as, why);
 }
 
 /* All signals are blocked around fork, so that no handler of the worker's ever runs in the child. */
@@ -295,11 +295,13 @@ static int birth_run(struct birth *birth, struct exec_process *out, struct error
     if (code == 0)
         code = set_nonblocking(birth->output[0]);
     if (code != 0)
-        return error_set(error, EP_ESYSTEM, "cannot run %s: pipe: %s", config->exec.at[0], strerror(-code));
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: pipe: %s", config->exec.at[0],
+                              strerror(-code));
 
     pid_t pid = fork_child(birth);
     if (pid < 0)
-        return error_set(error, EP_ESYSTEM, "cannot run %s: fork: %s", config->exec.at[0], strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: fork: %s", config->exec.at[0],
+                              strerror(errno));
     close(birth->report[1]);
     birth->report[1] = -1;
 
@@ -317,7 +319,8 @@ static int birth_run(struct birth *birth, struct exec_process *out, struct error
         code = errno;
         kill(pid, SIGKILL);
         reap(pid);
-        return error_set(error, EP_ESYSTEM, "cannot run %s: pidfd: %s", config->exec.at[0], strerror(code));
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: pidfd: %s", config->exec.at[0],
+                              strerror(code));
     }
     *out = (struct exec_process){.pid = pid,
                                  .handle = handle,
@@ -327,20 +330,20 @@ static int birth_run(struct birth *birth, struct exec_process *out, struct error
     return 0;
 }
 
-int exec_process_start(const struct stage_config *config, const struct stage_env *env,
-                       struct exec_process *out, struct error *error)
+int stage_exec_process_start(const struct stage_config *config, const struct stage_env *env,
+                             struct exec_process *out, struct error *error)
 {
     struct environment environment;
-    struct exec_user user;
+    struct config_user user;
 
     if (config->exec.count == 0)
-        return error_set(error, EP_EINVAL, "exec: no program is given");
-    int code = exec_user_find(config, &user, error);
+        return base_error_set(error, EP_EINVAL, "exec: no program is given");
+    int code = config_user_find(config, &user, error);
     if (code != 0)
-        return error_prefix(error, "cannot run %s", config->exec.at[0]);
+        return base_error_prefix(error, "cannot run %s", config->exec.at[0]);
     if (environment_make(config, env, &user, &environment) != 0) {
-        exec_user_free(&user);
-        return error_set(error, EP_ENOMEM, "cannot run %s: out of memory", config->exec.at[0]);
+        config_user_free(&user);
+        return base_error_set(error, EP_ENOMEM, "cannot run %s: out of memory", config->exec.at[0]);
     }
     struct birth birth = {
         .config = config,
@@ -356,21 +359,21 @@ int exec_process_start(const struct stage_config *config, const struct stage_env
     close_pair(birth.output);
     close_pair(birth.report);
     environment_free(&environment);
-    exec_user_free(&user);
+    config_user_free(&user);
     return code;
 }
 
-/* ---- death ---- */
+/* ---- exit ---- */
 
-static void note_death(int status, struct exec_death *death)
+static void note_exit(int status, struct exec_exit *exit_status)
 {
     if (WIFSIGNALED(status))
-        *death = (struct exec_death){SHM_CAUSE_SIGNAL, WTERMSIG(status)};
+        *exit_status = (struct exec_exit){SHM_CAUSE_SIGNAL, WTERMSIG(status)};
     else
-        *death = (struct exec_death){SHM_CAUSE_EXIT, WEXITSTATUS(status)};
+        *exit_status = (struct exec_exit){SHM_CAUSE_EXIT, WEXITSTATUS(status)};
 }
 
-static void reap_process(struct exec_process *process, struct exec_death *death)
+static void reap_process(struct exec_process *process, struct exec_exit *exit_status)
 {
     int status = 0;
     pid_t pid;
@@ -380,7 +383,7 @@ static void reap_process(struct exec_process *process, struct exec_death *death)
     while (pid < 0 && errno == EINTR);
     if (pid < 0)
         status = 0; /* somebody set SIGCHLD to be ignored: all that is known is that it is gone */
-    note_death(status, death);
+    note_exit(status, exit_status);
     process->pid = 0;
 }
 
@@ -392,7 +395,7 @@ static bool discard_output(const struct exec_process *process)
     return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
-int exec_process_wait(struct exec_process *process, uint64_t wait_ms, struct exec_death *death)
+int stage_exec_process_wait(struct exec_process *process, uint64_t wait_ms, struct exec_exit *exit_status)
 {
     uint64_t begin = shm_now_ns();
     struct pollfd watched[2] = {{process->handle, POLLIN, 0}, {process->output, POLLIN, 0}};
@@ -402,7 +405,7 @@ int exec_process_wait(struct exec_process *process, uint64_t wait_ms, struct exe
         uint64_t left_ms = spent_ms >= wait_ms ? 0 : wait_ms - spent_ms;
         int ready = poll(watched, 2, left_ms > 60000 ? 60000 : (int)left_ms);
         if (ready > 0 && watched[0].revents != 0) {
-            reap_process(process, death);
+            reap_process(process, exit_status);
             return 0;
         }
         if (left_ms == 0)
@@ -412,29 +415,29 @@ int exec_process_wait(struct exec_process *process, uint64_t wait_ms, struct exe
     }
 }
 
-void exec_process_kill(struct exec_process *process, struct exec_death *death)
+void stage_exec_process_kill(struct exec_process *process, struct exec_exit *exit_status)
 {
     kill(process->pid, SIGKILL);
-    reap_process(process, death);
+    reap_process(process, exit_status);
 }
 
-void exec_process_end(struct exec_process *process, uint64_t wait_ms)
+void stage_exec_process_end(struct exec_process *process, uint64_t wait_ms)
 {
-    struct exec_death death;
+    struct exec_exit exit_status;
 
     if (process->pid == 0)
         return;
     if (process->input >= 0)
         close(process->input);
     process->input = -1;
-    if (exec_process_wait(process, wait_ms, &death) == 0)
+    if (stage_exec_process_wait(process, wait_ms, &exit_status) == 0)
         return;
     kill(process->pid, SIGTERM);
-    if (exec_process_wait(process, TERM_MS, &death) != 0)
-        exec_process_kill(process, &death);
+    if (stage_exec_process_wait(process, TERM_MS, &exit_status) != 0)
+        stage_exec_process_kill(process, &exit_status);
 }
 
-void exec_process_close(struct exec_process *process)
+void stage_exec_process_close(struct exec_process *process)
 {
     if (process->input >= 0)
         close(process->input);

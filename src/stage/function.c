@@ -3,63 +3,64 @@
  * Stages that are C code in the worker itself: a library caller's function; and what plugins share with it.
  * Runs in workers. Owns the struct native; the stage's own state belongs to the stage, from init to fini.
  *
- * Such code can take its worker down; that is the worker's to die of and the supervisor's to handle. What is
+ * Such code can take its worker down; that is a crash of the worker, which the supervisor handles. What is
  * survived here: an init that fails, and an answer that is none.
  */
 #include "src/stage/native.h"
 
 #include <stdlib.h>
 
-int native_check(const struct ep_stage *stage, const char *what, struct error *error)
+int stage_native_check(const struct ep_stage *stage, const char *what, struct error *error)
 {
     if (stage == NULL)
-        return error_set(error, EP_EINVAL, "%s: there is no stage description", what);
+        return base_error_set(error, EP_EINVAL, "%s: there is no stage description", what);
     if (stage->abi != EP_STAGE_ABI)
-        return error_set(error, EP_EINVAL,
-                         "%s: made for stage ABI %u, but this eventpipe has ABI %u: build it again with the "
-                         "eventpipe.h of this version",
-                         what, stage->abi, EP_STAGE_ABI);
+        return base_error_set(
+            error, EP_EINVAL,
+            "%s: made for stage ABI %u, but this eventpipe has ABI %u: build it again with the "
+            "eventpipe.h of this version",
+            what, stage->abi, EP_STAGE_ABI);
     if (stage->process == NULL)
-        return error_set(error, EP_EINVAL, "%s: its stage description has no process function", what);
+        return base_error_set(error, EP_EINVAL, "%s: its stage description has no process function", what);
     return 0;
 }
 
-int native_open(struct native *native, const struct stage_config *config, const char *what, void *user,
-                struct error *error)
+int stage_native_open(struct native *native, const struct stage_config *config, const char *what, void *user,
+                      struct error *error)
 {
-    int code = native_check(native->stage, what, error);
+    int code = stage_native_check(native->stage, what, error);
     if (code != 0)
         return code;
     native->state = user;
     if (native->stage->init == NULL)
         return 0;
-    char words[512] = "";
-    code = native->stage->init(config->options != NULL ? config->options : "{}", &native->state, words,
-                               sizeof words);
+    char errbuf[512] = "";
+    code = native->stage->init(config->options != NULL ? config->options : "{}", &native->state, errbuf,
+                               sizeof errbuf);
     if (code == 0)
         return 0;
-    words[sizeof words - 1] = '\0';
-    if (words[0] == '\0')
-        return error_set(error, code < 0 ? code : EP_EINVAL,
-                         "%s: its init failed with code %d and said nothing", what, code);
-    return error_set(error, code < 0 ? code : EP_EINVAL, "%s: %s", what, words);
+    errbuf[sizeof errbuf - 1] = '\0';
+    if (errbuf[0] == '\0')
+        return base_error_set(error, code < 0 ? code : EP_EINVAL,
+                              "%s: its init failed with code %d and said nothing", what, code);
+    return base_error_set(error, code < 0 ? code : EP_EINVAL, "%s: %s", what, errbuf);
 }
 
-enum stage_result native_process(void *state, struct ep_call *call, struct stage_breakage *breakage)
+enum stage_result stage_native_process(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct native *native = state;
 
-    (void)breakage;
+    (void)failure;
     int answer = (int)native->stage->process(call, native->state);
     if (answer < EP_PROCESSED || answer > EP_ERROR) {
-        ep_call_words(call, "the stage returned %d, which is no answer", answer);
+        ep_call_set_reason(call, "the stage returned %d, which is not an answer", answer);
         answer = EP_ERROR;
     }
     call->answer = (enum ep_answer)answer;
     return STAGE_ANSWERED;
 }
 
-void native_close(struct native *native)
+void stage_native_close(struct native *native)
 {
     if (native->stage->fini != NULL)
         native->stage->fini(native->state);
@@ -72,9 +73,9 @@ static int function_open(const struct stage_config *config, const struct stage_e
 
     (void)env;
     if (native == NULL)
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     native->stage = config->function;
-    int code = native_open(native, config, "function", config->function_user, error);
+    int code = stage_native_open(native, config, "function", config->function_user, error);
     if (code != 0) {
         free(native);
         return code;
@@ -87,13 +88,13 @@ static void function_close(void *state, uint64_t wait_ms)
 {
     (void)wait_ms;
     if (state != NULL)
-        native_close(state);
+        stage_native_close(state);
     free(state);
 }
 
 const struct stage_ops stage_function_ops = {
-    .kind = "function",
+    .type = "function",
     .open = function_open,
-    .process = native_process,
+    .process = stage_native_process,
     .close = function_close,
 };

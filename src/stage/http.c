@@ -10,7 +10,7 @@
  * error, tried again
  *
  * libcurl is initialised here and nowhere else among the stages, so that a worker of another kind pays
- * nothing for it. Passwords and queries of the URL never get into words.
+ * nothing for it. Passwords and queries of the URL never get into messages.
  */
 #include "src/stage/http.h"
 
@@ -41,28 +41,28 @@ struct http_stage {
     char body[BODY_SHOWN_BYTES + 1];
     size_t body_shown;
     uint64_t body_bytes;
-    char curl_words[CURL_ERROR_SIZE];
+    char curl_error[CURL_ERROR_SIZE];
 };
 
 /* ---- the URL ---- */
 
-/* The URL as it may be shown; NULL with words when it is none for us. */
+/* The URL as it may be shown; NULL with a message when it is none for us. */
 static char *shown_url(const char *url, struct error *error)
 {
     char *scheme = NULL, *shown = NULL, *copy = NULL;
     CURLU *parts = curl_url();
 
     if (parts == NULL) {
-        error_set(error, EP_ENOMEM, "out of memory");
+        base_error_set(error, EP_ENOMEM, "out of memory");
         return NULL;
     }
     CURLUcode code = curl_url_set(parts, CURLUPART_URL, url, 0);
     if (code == CURLUE_OK)
         code = curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0);
     if (code != CURLUE_OK) {
-        error_set(error, EP_EINVAL, "url: %s", curl_url_strerror(code));
+        base_error_set(error, EP_EINVAL, "url: %s", curl_url_strerror(code));
     } else if (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0) {
-        error_set(error, EP_EINVAL, "url: expected http:// or https://, found %s://", scheme);
+        base_error_set(error, EP_EINVAL, "url: expected http:// or https://, found %s://", scheme);
     } else {
         curl_url_set(parts, CURLUPART_USER, NULL, 0);
         curl_url_set(parts, CURLUPART_PASSWORD, NULL, 0);
@@ -71,7 +71,7 @@ static char *shown_url(const char *url, struct error *error)
         if (curl_url_get(parts, CURLUPART_URL, &shown, 0) == CURLUE_OK)
             copy = strdup(shown);
         if (copy == NULL)
-            error_set(error, EP_ENOMEM, "out of memory");
+            base_error_set(error, EP_ENOMEM, "out of memory");
     }
     curl_free(scheme);
     curl_free(shown);
@@ -79,17 +79,17 @@ static char *shown_url(const char *url, struct error *error)
     return copy;
 }
 
-int http_check(const struct stage_config *config, struct error *error)
+int stage_http_check(const struct stage_config *config, struct error *error)
 {
     if (config->url == NULL || config->url[0] == '\0')
-        return error_set(error, EP_EINVAL, "http: no url is given");
+        return base_error_set(error, EP_EINVAL, "http: no url is given");
     struct error found = {0};
     char *shown = shown_url(config->url, &found);
     if (shown == NULL)
-        return error_set(error, found.code, "%s", found.words);
+        return base_error_set(error, found.code, "%s", found.message);
     free(shown);
     if (config->ca_file != NULL && access(config->ca_file, R_OK) != 0)
-        return error_set(error, EP_ENOENT, "ca_file %s: cannot be read", config->ca_file);
+        return base_error_set(error, EP_ENOENT, "ca_file %s: cannot be read", config->ca_file);
     return 0;
 }
 
@@ -139,7 +139,7 @@ static struct curl_slist *event_headers(const struct http_stage *stage, struct e
     struct curl_slist *list = NULL;
     char key[sizeof call->key + 32];
 
-    snprintf(key, sizeof key, "Idempotency-Key: %s", call_key(call));
+    snprintf(key, sizeof key, "Idempotency-Key: %s", stage_call_key(call));
     int code = add_header(&list, key);
     for (const struct curl_slist *header = stage->fixed; code == 0 && header != NULL; header = header->next)
         code = add_header(&list, header->data);
@@ -166,7 +166,7 @@ static size_t header_come(char *bytes, size_t size, size_t count, void *user)
         int shown = at != NULL && at < end ? (int)(end - at) : 0;
         char reason[sizeof stage->reason];
         snprintf(reason, sizeof reason, "%.*s", shown, shown > 0 ? at : "");
-        log_clean(reason, stage->reason, sizeof stage->reason);
+        base_log_clean(reason, stage->reason, sizeof stage->reason);
     }
     return length;
 }
@@ -195,27 +195,27 @@ static void heed_retry_after(struct http_stage *stage, struct ep_call *call)
     call->retry_after_ms = (uint64_t)seconds * 1000;
 }
 
-static void judge_status(struct http_stage *stage, long status, struct ep_call *call)
+static void classify_status(struct http_stage *stage, long status, struct ep_call *call)
 {
     if (status >= 200 && status < 300) {
         call->answer = EP_PROCESSED;
         return;
     }
-    ep_call_words(call, "%ld%s from %s", status, stage->reason, stage->shown_url);
+    ep_call_set_reason(call, "%ld%s from %s", status, stage->reason, stage->shown_url);
     if (status == 429 || (status >= 500 && status < 600)) {
         call->answer = status == 429 ? EP_NOT_PROCESSED : EP_ERROR;
         heed_retry_after(stage, call);
     } else if (status >= 400 && status < 500) {
         call->answer = EP_REJECT;
         char body[sizeof stage->body];
-        log_clean(stage->body, body, sizeof body);
+        base_log_clean(stage->body, body, sizeof body);
         if (body[0] != '\0')
-            ep_call_words(call, "%ld%s from %s: %s", status, stage->reason, stage->shown_url, body);
+            ep_call_set_reason(call, "%ld%s from %s: %s", status, stage->reason, stage->shown_url, body);
     } else {
         call->answer = EP_ERROR;
         if (status >= 300 && status < 400)
-            ep_call_words(call, "%ld%s from %s: redirects are not followed", status, stage->reason,
-                          stage->shown_url);
+            ep_call_set_reason(call, "%ld%s from %s: redirects are not followed", status, stage->reason,
+                               stage->shown_url);
     }
 }
 
@@ -223,7 +223,7 @@ static void request(struct http_stage *stage, struct ep_call *call)
 {
     long status = 0;
 
-    stage->reason[0] = stage->body[0] = stage->curl_words[0] = '\0';
+    stage->reason[0] = stage->body[0] = stage->curl_error[0] = '\0';
     stage->body_shown = 0;
     stage->body_bytes = 0;
     curl_easy_setopt(stage->handle, CURLOPT_POSTFIELDS, stage->document.text);
@@ -232,28 +232,28 @@ static void request(struct http_stage *stage, struct ep_call *call)
     curl_easy_getinfo(stage->handle, CURLINFO_RESPONSE_CODE, &status);
     bool cut_by_us = code == CURLE_WRITE_ERROR && stage->body_bytes > BODY_BYTES_MAX;
     if (code == CURLE_OK || cut_by_us) {
-        judge_status(stage, status, call);
+        classify_status(stage, status, call);
         return;
     }
-    const char *words = stage->curl_words[0] != '\0' ? stage->curl_words : curl_easy_strerror(code);
+    const char *message = stage->curl_error[0] != '\0' ? stage->curl_error : curl_easy_strerror(code);
     call->answer = EP_ERROR;
-    ep_call_words(call, "%s: %s", stage->shown_url, words);
+    ep_call_set_reason(call, "%s: %s", stage->shown_url, message);
 }
 
 /* ---- the table ---- */
 
-static enum stage_result http_process(void *state, struct ep_call *call, struct stage_breakage *breakage)
+static enum stage_result http_process(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct http_stage *stage = state;
 
-    (void)breakage;
-    json_out_reset(&stage->document);
+    (void)failure;
+    json_write_reset(&stage->document);
     struct curl_slist *headers = NULL;
-    if (call_document(call, &stage->document) == 0)
+    if (stage_call_document(call, &stage->document) == 0)
         headers = event_headers(stage, call);
     if (headers == NULL) {
         call->answer = EP_ERROR;
-        ep_call_words(call, "out of memory for the request");
+        ep_call_set_reason(call, "out of memory for the request");
     } else {
         curl_easy_setopt(stage->handle, CURLOPT_HTTPHEADER, headers);
         request(stage, call);
@@ -261,7 +261,7 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
         curl_slist_free_all(headers);
     }
     if (stage->document.room > KEEP_BYTES)
-        json_out_free(&stage->document);
+        json_write_free(&stage->document);
     return STAGE_ANSWERED;
 }
 
@@ -294,7 +294,7 @@ static void set_options(struct http_stage *stage, const struct stage_config *con
     curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS,
                      timeout_ms > 0 && timeout_ms < CONNECT_TIMEOUT_MS ? timeout_ms
                                                                        : (long)CONNECT_TIMEOUT_MS);
-    curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, stage->curl_words);
+    curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, stage->curl_error);
     curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, header_come);
     curl_easy_setopt(handle, CURLOPT_HEADERDATA, stage);
     curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, body_come);
@@ -313,7 +313,7 @@ static void http_close(void *state, uint64_t wait_ms)
     if (stage->handle != NULL)
         curl_easy_cleanup(stage->handle);
     curl_slist_free_all(stage->fixed);
-    json_out_free(&stage->document);
+    json_write_free(&stage->document);
     free(stage->shown_url);
     free(stage);
     curl_global_cleanup();
@@ -323,11 +323,11 @@ static int http_open(const struct stage_config *config, const struct stage_env *
                      struct error *error)
 {
     (void)env;
-    int code = http_check(config, error);
+    int code = stage_http_check(config, error);
     if (code != 0)
         return code;
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        return error_set(error, EP_ESYSTEM, "http: libcurl cannot be initialised");
+        return base_error_set(error, EP_ESYSTEM, "http: libcurl cannot be initialised");
     /* A TLS library writes to sockets by plain write. */
     sigset_t pipe_signal;
     sigemptyset(&pipe_signal);
@@ -336,13 +336,13 @@ static int http_open(const struct stage_config *config, const struct stage_env *
     struct http_stage *stage = calloc(1, sizeof *stage);
     if (stage == NULL) {
         curl_global_cleanup();
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     stage->handle = curl_easy_init();
     stage->shown_url = shown_url(config->url, error);
     if (stage->handle == NULL || stage->shown_url == NULL || fixed_headers(config, &stage->fixed) != 0) {
         http_close(stage, 0);
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     set_options(stage, config);
     *state = stage;
@@ -350,7 +350,7 @@ static int http_open(const struct stage_config *config, const struct stage_env *
 }
 
 const struct stage_ops stage_http_ops = {
-    .kind = "http",
+    .type = "http",
     .open = http_open,
     .process = http_process,
     .close = http_close,

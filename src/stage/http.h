@@ -6,6 +6,6 @@
 #include "src/stage/stage.h"
 
 /* Looks at the URL and the files that are named; asks nobody. */
-int http_check(const struct stage_config *config, struct error *error);
+int stage_http_check(const struct stage_config *config, struct error *error);
 
 #endif

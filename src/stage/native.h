@@ -11,12 +11,12 @@ struct native {
     void *library;                /* plugin: from dlopen, NULL for a function */
 };
 
-/* Whether the description can be used here; `what` begins the words, "plugin /x.so". */
-int native_check(const struct ep_stage *stage, const char *what, struct error *error);
+/* Whether the description can be used here; `what` begins the message, "plugin /x.so". */
+int stage_native_check(const struct ep_stage *stage, const char *what, struct error *error);
 /* Checks, and calls init; before it, state is `user`. */
-int native_open(struct native *native, const struct stage_config *config, const char *what, void *user,
-                struct error *error);
-enum stage_result native_process(void *native, struct ep_call *call, struct stage_breakage *breakage);
-void native_close(struct native *native); /* calls fini; frees nothing else */
+int stage_native_open(struct native *native, const struct stage_config *config, const char *what, void *user,
+                      struct error *error);
+enum stage_result stage_native_process(void *native, struct ep_call *call, struct stage_failure *failure);
+void stage_native_close(struct native *native); /* calls fini; frees nothing else */
 
 #endif

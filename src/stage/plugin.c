@@ -3,8 +3,8 @@
  * Plugin stages: a shared object that exports one stage description. Runs in workers; stage_check also in
  * whoever checks a configuration. Owns the library's handle, from open to close.
  *
- * The library is loaded with all its symbols bound at once, so that what is missing is a bad start with words
- * and not a death at the first event; and locally, so that two plugins never see each other's names.
+ * The library is loaded with all its symbols bound at once, so that what is missing is a bad start with a
+ * message and not a crash at the first event; and locally, so that two plugins never see each other's names.
  */
 #include "src/stage/plugin.h"
 
@@ -15,17 +15,17 @@
 
 #include "src/stage/native.h"
 
-/* The words of a failed dlopen begin with the path most of the time; what is said already is left out. */
-static const char *loader_words(const char *path)
+/* The message of a failed dlopen begins with the path most of the time; what is said already is left out. */
+static const char *loader_message(const char *path)
 {
-    const char *words = dlerror();
+    const char *message = dlerror();
     size_t length = strlen(path);
 
-    if (words == NULL)
+    if (message == NULL)
         return "the loader gives no reason";
-    if (strncmp(words, path, length) == 0 && strncmp(words + length, ": ", 2) == 0)
-        return words + length + 2;
-    return words;
+    if (strncmp(message, path, length) == 0 && strncmp(message + length, ": ", 2) == 0)
+        return message + length + 2;
+    return message;
 }
 
 static void unload(void *library)
@@ -38,25 +38,26 @@ static int plugin_load(const struct stage_config *config, struct native *native,
                        size_t what_bytes, struct error *error)
 {
     if (config->plugin == NULL || config->plugin[0] == '\0')
-        return error_set(error, EP_EINVAL, "plugin: no path is given");
+        return base_error_set(error, EP_EINVAL, "plugin: no path is given");
     /* A name without a slash would be searched among the system's libraries. */
     char path[4096];
     int length =
         snprintf(path, sizeof path, "%s%s", strchr(config->plugin, '/') == NULL ? "./" : "", config->plugin);
     if (length < 0 || (size_t)length >= sizeof path)
-        return error_set(error, EP_EINVAL, "plugin: its path is too long");
+        return base_error_set(error, EP_EINVAL, "plugin: its path is too long");
     snprintf(what, what_bytes, "plugin %s", config->plugin);
 
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL)
-        return error_set(error, EP_ENOENT, "cannot load %s: %s", what, loader_words(path));
+        return base_error_set(error, EP_ENOENT, "cannot load %s: %s", what, loader_message(path));
     const struct ep_stage *stage = dlsym(library, EP_PLUGIN_SYMBOL);
     if (stage == NULL) {
         dlclose(library);
-        return error_set(error, EP_EINVAL, "%s exports no %s: a plugin defines `const struct ep_stage %s`",
-                         what, EP_PLUGIN_SYMBOL, EP_PLUGIN_SYMBOL);
+        return base_error_set(error, EP_EINVAL,
+                              "%s exports no %s: a plugin defines `const struct ep_stage %s`", what,
+                              EP_PLUGIN_SYMBOL, EP_PLUGIN_SYMBOL);
     }
-    int code = native_check(stage, what, error);
+    int code = stage_native_check(stage, what, error);
     if (code != 0) {
         dlclose(library);
         return code;
@@ -65,7 +66,7 @@ static int plugin_load(const struct stage_config *config, struct native *native,
     return 0;
 }
 
-int plugin_check(const struct stage_config *config, struct error *error)
+int stage_plugin_check(const struct stage_config *config, struct error *error)
 {
     struct native native = {0};
     char what[512];
@@ -87,10 +88,10 @@ static int plugin_open(const struct stage_config *config, const struct stage_env
     struct native *native = malloc(sizeof *native);
     if (native == NULL) {
         unload(loaded.library);
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     *native = loaded;
-    code = native_open(native, config, what, NULL, error);
+    code = stage_native_open(native, config, what, NULL, error);
     if (code != 0) {
         unload(native->library);
         free(native);
@@ -107,14 +108,14 @@ static void plugin_close(void *state, uint64_t wait_ms)
     (void)wait_ms;
     if (native == NULL)
         return;
-    native_close(native);
+    stage_native_close(native);
     unload(native->library);
     free(native);
 }
 
 const struct stage_ops stage_plugin_ops = {
-    .kind = "plugin",
+    .type = "plugin",
     .open = plugin_open,
-    .process = native_process,
+    .process = stage_native_process,
     .close = plugin_close,
 };

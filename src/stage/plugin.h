@@ -6,6 +6,6 @@
 #include "src/stage/stage.h"
 
 /* Loads the plugin and looks at its description, without calling init. */
-int plugin_check(const struct stage_config *config, struct error *error);
+int stage_plugin_check(const struct stage_config *config, struct error *error);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kinds of stages in one table; a look at a stage before it is started; and the backoff between attempts.
+ * The types of stages in one table; a look at a stage before it is started; and the backoff between attempts.
  * Any process; owns nothing.
  */
 #include "src/stage/stage.h"
@@ -15,28 +15,28 @@
 
 static int function_check(const struct stage_config *config, struct error *error)
 {
-    return native_check(config->function, "function", error);
+    return stage_native_check(config->function, "function", error);
 }
 
 static const struct {
     const struct stage_ops *ops;
     int (*check)(const struct stage_config *config, struct error *error);
-} kinds[] = {
+} types[] = {
     [STAGE_FUNCTION] = {&stage_function_ops, function_check},
-    [STAGE_PLUGIN] = {&stage_plugin_ops, plugin_check},
-    [STAGE_EXEC] = {&stage_exec_ops, exec_process_check},
-    [STAGE_HTTP] = {&stage_http_ops, http_check},
+    [STAGE_PLUGIN] = {&stage_plugin_ops, stage_plugin_check},
+    [STAGE_EXEC] = {&stage_exec_ops, stage_exec_check},
+    [STAGE_HTTP] = {&stage_http_ops, stage_http_check},
 };
-static_assert(sizeof kinds / sizeof kinds[0] == STAGE_HTTP + 1, "every kind has its line");
+static_assert(sizeof types / sizeof types[0] == STAGE_HTTP + 1, "every type has its line");
 
-const struct stage_ops *stage_ops_for(enum stage_kind kind)
+const struct stage_ops *stage_ops_for(enum stage_type type)
 {
-    return (size_t)kind < sizeof kinds / sizeof kinds[0] ? kinds[kind].ops : NULL;
+    return (size_t)type < sizeof types / sizeof types[0] ? types[type].ops : NULL;
 }
 
 int stage_check(const struct stage_config *config, struct error *error)
 {
-    if ((size_t)config->kind >= sizeof kinds / sizeof kinds[0])
-        return error_set(error, EP_EINVAL, "no kind of stage has the number %d", (int)config->kind);
-    return kinds[config->kind].check(config, error);
+    if ((size_t)config->type >= sizeof types / sizeof types[0])
+        return base_error_set(error, EP_EINVAL, "no type of stage has the number %d", (int)config->type);
+    return types[config->type].check(config, error);
 }

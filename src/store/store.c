@@ -15,8 +15,8 @@ static const struct {
     const struct store_ops *ops;
 } engines[] = {
     {"sqlite:", &store_sqlite_ops},
-    {"memory:", &store_memory_ops},
-    {":memory", &store_memory_ops}, /* as the original writes it */
+    {"memory:", &store_sqlite_memory_store_memory_ops},
+    {":memory", &store_sqlite_memory_store_memory_ops}, /* as the original writes it */
 };
 
 static const struct store_ops *engine_of(const struct store_options *options, struct error *error)
@@ -25,7 +25,7 @@ static const struct store_ops *engine_of(const struct store_options *options, st
     for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
         if (strncmp(url, engines[i].prefix, strlen(engines[i].prefix)) == 0)
             return engines[i].ops;
-    error_set(error, EP_EINVAL, "storage \"%s\": expected sqlite:PATH or memory:", url);
+    base_error_set(error, EP_EINVAL, "storage \"%s\": expected sqlite:PATH or memory:", url);
     return NULL;
 }
 
@@ -49,11 +49,11 @@ const char *store_reason_name(enum store_reason reason)
     return (size_t)reason < sizeof names / sizeof names[0] ? names[reason] : "unknown";
 }
 
-const char *store_step_name(enum store_step_kind kind)
+const char *store_trace_step_name(enum store_trace_step_kind kind)
 {
     static const char *const names[] = {
-#define X(name, text) [STORE_STEP_##name] = text,
-        STORE_STEPS(X)
+#define X(name, text) [STORE_TRACE_STEP_##name] = text,
+        STORE_TRACE_STEPS(X)
 #undef X
     };
     return (size_t)kind < sizeof names / sizeof names[0] ? names[kind] : "unknown";
@@ -102,9 +102,9 @@ int64_t store_event_source(int64_t event)
     return event >> STORE_NUMBER_BITS;
 }
 
-const char *store_words(const struct store *store)
+const char *store_errmsg(const struct store *store)
 {
-    return store->error.words;
+    return store->error.message;
 }
 
 int store_ingest(struct store *store, int64_t source, const struct store_page *page,
@@ -124,28 +124,29 @@ void store_rescan(struct store *store, int64_t source)
     store->ops->rescan(store, source);
 }
 
-int store_read(struct store *store, const struct store_lease *leases, size_t count, store_on_row *on_row,
+int store_read(struct store *store, const struct store_event_lock *locks, size_t count, store_on_row *on_row,
                void *user)
 {
-    return store->ops->read(store, leases, count, on_row, user);
+    return store->ops->read(store, locks, count, on_row, user);
 }
 
 int store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
                  size_t count)
 {
-    struct store_groups groups = {.group[0] = {source, stage, (int32_t)getpid(), false, answers, count},
-                                  .count = 1};
-    return store_commit_groups(store, &groups);
+    struct store_group_commit group_commit = {.member[0] = {source, stage, (int32_t)getpid(), false, answers,
+                                                            count},
+                                              .count = 1};
+    return store_group_commit(store, &group_commit);
 }
 
-int store_commit_groups(struct store *store, struct store_groups *groups)
+int store_group_commit(struct store *store, struct store_group_commit *group_commit)
 {
-    return store->ops->commit(store, groups);
+    return store->ops->commit(store, group_commit);
 }
 
-int store_release(struct store *store, int64_t source, struct store_release *releases, size_t count)
+int store_unlock(struct store *store, int64_t source, struct store_unlock *unlocks, size_t count)
 {
-    return store->ops->release(store, source, releases, count);
+    return store->ops->unlock(store, source, unlocks, count);
 }
 
 int store_cursor(struct store *store, int64_t source, char **cursor)
@@ -168,30 +169,30 @@ int store_stage_totals(struct store *store, int64_t stage, struct store_stage_to
     return store->ops->stage_totals(store, stage, out);
 }
 
-int store_each_source(struct store *store, store_on_source *see, void *user)
+int store_each_source(struct store *store, store_on_source *on_source, void *user)
 {
-    return store->ops->each_source(store, see, user);
+    return store->ops->each_source(store, on_source, user);
 }
 
-int store_each_stage(struct store *store, int64_t source, store_on_stage *see, void *user)
+int store_each_stage(struct store *store, int64_t source, store_on_stage *on_stage, void *user)
 {
-    return store->ops->each_stage(store, source, see, user);
+    return store->ops->each_stage(store, source, on_stage, user);
 }
 
-int store_add_deaths(struct store *store, const struct store_death *deaths, size_t count, uint64_t lost)
+int store_add_crashes(struct store *store, const struct store_crash *crashes, size_t count, uint64_t lost)
 {
-    return store->ops->add_deaths(store, deaths, count, lost);
+    return store->ops->add_crashes(store, crashes, count, lost);
 }
 
-int store_each_death(struct store *store, store_on_death *see, void *user, uint64_t *dropped)
+int store_each_crash(struct store *store, store_on_crash *on_crash, void *user, uint64_t *dropped)
 {
-    return store->ops->each_death(store, see, user, dropped);
+    return store->ops->each_crash(store, on_crash, user, dropped);
 }
 
-int store_trace(struct store *store, int64_t source, const char *uid, store_on_step *see, void *user,
-                size_t *live)
+int store_trace(struct store *store, int64_t source, const char *uid, store_on_trace_step *on_step,
+                void *user, size_t *live)
 {
-    return store->ops->trace(store, source, uid, see, user, live);
+    return store->ops->trace(store, source, uid, on_step, user, live);
 }
 
 int store_trim_trace(struct store *store, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes)
@@ -199,16 +200,16 @@ int store_trim_trace(struct store *store, uint64_t now_ms, uint64_t keep_ms, uin
     return store->ops->trim_trace(store, now_ms, keep_ms, bytes);
 }
 
-int store_list(struct store *store, const struct store_select *select, bool with_data, store_on_item *see,
+int store_list(struct store *store, const struct store_select *select, bool with_data, store_on_item *on_item,
                void *user)
 {
-    return store->ops->list(store, select, with_data, see, user);
+    return store->ops->list(store, select, with_data, on_item, user);
 }
 
-int store_change(struct store *store, const struct store_select *select, enum store_verb verb, bool dry_run,
-                 store_on_item *see, void *user, uint64_t *changed)
+int store_change(struct store *store, const struct store_select *select, enum store_command command,
+                 bool dry_run, store_on_item *on_item, void *user, uint64_t *changed)
 {
-    return store->ops->change(store, select, verb, dry_run, see, user, changed);
+    return store->ops->change(store, select, command, dry_run, on_item, user, changed);
 }
 
 int store_import(struct store *store, struct store_import *import)
@@ -221,12 +222,12 @@ int store_checkpoint(struct store *store, bool final)
     return store->ops->checkpoint(store, final);
 }
 
-int store_sizes(struct store *store, uint64_t *bytes, uint64_t *log_bytes)
+int store_sizes(struct store *store, uint64_t *bytes, uint64_t *wal_bytes)
 {
-    return store->ops->sizes(store, bytes, log_bytes);
+    return store->ops->sizes(store, bytes, wal_bytes);
 }
 
-int store_check(struct store *store, void (*report)(const char *words, void *user), void *user)
+int store_check(struct store *store, void (*report)(const char *message, void *user), void *user)
 {
     return store->ops->check(store, report, user);
 }

@@ -9,7 +9,7 @@
 
 #define FORMAT 1
 #define KIND_MASK 0x1fu
-#define STEP_BYTES_MAX (128 + TRACE_WORDS_MAX) /* more than ten varints and the words */
+#define STEP_BYTES_MAX (128 + TRACE_ERROR_MAX) /* more than ten varints and the error */
 
 enum {
     HAS_DURATION = 1 << 5,
@@ -19,14 +19,14 @@ enum {
     HAS_ATTEMPT = 1 << 9,
     HAS_DUE = 1 << 10,
     HAS_REASON = 1 << 11,
-    HAS_WORDS = 1 << 12,
+    HAS_ERROR = 1 << 12,
     HAS_AGE = 1 << 13,
     HAS_END = 1 << 14
 };
 
-_Static_assert(STORE_STEP_KINDS <= KIND_MASK + 1, "kinds have five bits");
+_Static_assert(STORE_TRACE_STEP_KINDS <= KIND_MASK + 1, "kinds have five bits");
 
-uint64_t trace_uid_hash(const char *uid)
+uint64_t store_trace_uid_hash(const char *uid)
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
     for (; *uid != '\0'; uid++)
@@ -34,30 +34,30 @@ uint64_t trace_uid_hash(const char *uid)
     return hash;
 }
 
-static bool arrives(enum store_step_kind kind)
+static bool arrives(enum store_trace_step_kind kind)
 {
-    return kind == STORE_STEP_FETCHED || kind == STORE_STEP_INJECTED;
+    return kind == STORE_TRACE_STEP_FETCHED || kind == STORE_TRACE_STEP_INJECTED;
 }
 
 /* What is left out: the first attempt at a stage. */
-static uint32_t usual_attempt(enum store_step_kind kind)
+static uint32_t usual_attempt(enum store_trace_step_kind kind)
 {
-    return kind >= STORE_STEP_PROCESSED && kind <= STORE_STEP_TIMEOUT;
+    return kind >= STORE_TRACE_STEP_PROCESSED && kind <= STORE_TRACE_STEP_TIMEOUT;
 }
 
 /* ---- packing ---- */
 
-void trace_pack_begin(struct trace_pack *pack, uint64_t at_ms)
+void store_trace_pack_begin(struct trace_pack *pack, uint64_t at_ms)
 {
     *pack = (struct trace_pack){.bytes = pack->bytes, .room = pack->room, .at_ms = at_ms};
 }
 
-bool trace_pack_any(const struct trace_pack *pack)
+bool store_trace_pack_any(const struct trace_pack *pack)
 {
     return pack->used > 0 && !pack->failed;
 }
 
-void trace_pack_free(struct trace_pack *pack)
+void store_trace_pack_free(struct trace_pack *pack)
 {
     free(pack->bytes);
     *pack = (struct trace_pack){0};
@@ -96,18 +96,18 @@ static uint64_t unzigzag(uint64_t value)
 }
 
 /* Not in the middle of a character. */
-static size_t words_bytes(const struct store_step *step)
+static size_t error_bytes(const struct store_trace_step *step)
 {
-    size_t bytes = step->words != NULL ? step->words_bytes : 0;
-    if (bytes <= TRACE_WORDS_MAX)
+    size_t bytes = step->error != NULL ? step->error_bytes : 0;
+    if (bytes <= TRACE_ERROR_MAX)
         return bytes;
-    bytes = TRACE_WORDS_MAX;
-    while (bytes > 0 && ((unsigned char)step->words[bytes] & 0xc0) == 0x80)
+    bytes = TRACE_ERROR_MAX;
+    while (bytes > 0 && ((unsigned char)step->error[bytes] & 0xc0) == 0x80)
         bytes--;
     return bytes;
 }
 
-static unsigned what_follows(const struct trace_pack *pack, const struct store_step *step, size_t words)
+static unsigned what_follows(const struct trace_pack *pack, const struct store_trace_step *step, size_t bytes)
 {
     unsigned has = (unsigned)step->kind & KIND_MASK;
     has |= step->duration_us != 0 ? HAS_DURATION : 0;
@@ -117,17 +117,17 @@ static unsigned what_follows(const struct trace_pack *pack, const struct store_s
     has |= step->attempt != usual_attempt(step->kind) ? HAS_ATTEMPT : 0;
     has |= step->due_ms != 0 ? HAS_DUE : 0;
     has |= step->reason != STORE_REASON_NONE ? HAS_REASON : 0;
-    has |= words > 0 ? HAS_WORDS : 0;
+    has |= bytes > 0 ? HAS_ERROR : 0;
     has |= step->at_ms != pack->at_ms ? HAS_AGE : 0;
     return has;
 }
 
-void trace_pack_add(struct trace_pack *pack, const struct store_step *step)
+void store_trace_pack_add(struct trace_pack *pack, const struct store_trace_step *step)
 {
     if (!make_room(pack))
         return;
-    size_t words = words_bytes(step);
-    unsigned has = what_follows(pack, step, words);
+    size_t bytes = error_bytes(step);
+    unsigned has = what_follows(pack, step, bytes);
     if (pack->used == 0)
         pack->bytes[pack->used++] = FORMAT;
     put(pack, has);
@@ -147,10 +147,10 @@ void trace_pack_add(struct trace_pack *pack, const struct store_step *step)
         put(pack, step->reason);
     if (has & HAS_AGE)
         put(pack, zigzag(pack->at_ms - step->at_ms));
-    if (has & HAS_WORDS) {
-        put(pack, words);
-        memcpy(pack->bytes + pack->used, step->words, words);
-        pack->used += words;
+    if (has & HAS_ERROR) {
+        put(pack, bytes);
+        memcpy(pack->bytes + pack->used, step->error, bytes);
+        pack->used += bytes;
     }
     if (arrives(step->kind))
         for (int shift = 0; shift < 64; shift += 8)
@@ -162,7 +162,7 @@ void trace_pack_add(struct trace_pack *pack, const struct store_step *step)
 
 /* ---- unpacking ---- */
 
-void trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes, size_t count)
+void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes, size_t count)
 {
     *unpack = (struct trace_unpack){.at = bytes, .at_ms = at_ms};
     bool ours = count > 0 && *unpack->at == FORMAT;
@@ -188,20 +188,20 @@ static bool get_if(struct trace_unpack *unpack, bool has, uint64_t most, uint64_
     return !has || get(unpack, most, value);
 }
 
-static bool get_words(struct trace_unpack *unpack, bool has, struct store_step *step)
+static bool get_error(struct trace_unpack *unpack, bool has, struct store_trace_step *step)
 {
     uint64_t count;
     if (!has)
         return true;
-    if (!get(unpack, TRACE_WORDS_MAX, &count) || count > (uint64_t)(unpack->end - unpack->at))
+    if (!get(unpack, TRACE_ERROR_MAX, &count) || count > (uint64_t)(unpack->end - unpack->at))
         return false;
-    step->words = (const char *)unpack->at;
-    step->words_bytes = (size_t)count;
+    step->error = (const char *)unpack->at;
+    step->error_bytes = (size_t)count;
     unpack->at += count;
     return true;
 }
 
-static bool get_hash(struct trace_unpack *unpack, struct store_step *step)
+static bool get_hash(struct trace_unpack *unpack, struct store_trace_step *step)
 {
     if (unpack->end - unpack->at < 8)
         return false;
@@ -210,20 +210,21 @@ static bool get_hash(struct trace_unpack *unpack, struct store_step *step)
     return true;
 }
 
-bool trace_unpack_next(struct trace_unpack *unpack, struct store_step *step)
+bool store_trace_unpack_next(struct trace_unpack *unpack, struct store_trace_step *step)
 {
     uint64_t has, delta, stage, pid, duration, attempt, due, reason, age;
-    *step = (struct store_step){0};
+    *step = (struct store_trace_step){0};
     bool good = get(unpack, HAS_END - 1, &has);
-    step->kind = (enum store_step_kind)(has & KIND_MASK);
-    good = good && step->kind < STORE_STEP_KINDS && get_if(unpack, has & HAS_DELTA, UINT64_MAX, 2, &delta) &&
+    step->kind = (enum store_trace_step_kind)(has & KIND_MASK);
+    good = good && step->kind < STORE_TRACE_STEP_KINDS &&
+           get_if(unpack, has & HAS_DELTA, UINT64_MAX, 2, &delta) &&
            get_if(unpack, has & HAS_STAGE, INT64_MAX, (uint64_t)unpack->stage, &stage) &&
            get_if(unpack, has & HAS_PID, INT32_MAX, (uint64_t)unpack->pid, &pid) &&
            get_if(unpack, has & HAS_DURATION, INT64_MAX, 0, &duration) &&
            get_if(unpack, has & HAS_ATTEMPT, UINT32_MAX, usual_attempt(step->kind), &attempt) &&
            get_if(unpack, has & HAS_DUE, UINT64_MAX, 0, &due) &&
            get_if(unpack, has & HAS_REASON, STORE_REASON_KINDS - 1, STORE_REASON_NONE, &reason) &&
-           get_if(unpack, has & HAS_AGE, UINT64_MAX, 0, &age) && get_words(unpack, has & HAS_WORDS, step) &&
+           get_if(unpack, has & HAS_AGE, UINT64_MAX, 0, &age) && get_error(unpack, has & HAS_ERROR, step) &&
            (!arrives(step->kind) || get_hash(unpack, step));
     if (!good) {
         unpack->at = unpack->end;

@@ -7,12 +7,12 @@
  * follows: what is as before (stage, pid, the event after the last one) or usual is left out. Numbers are
  * varints, signed ones in zigzag.
  */
-#ifndef TRACE_PACK_H
-#define TRACE_PACK_H
+#ifndef STORE_TRACE_PACK_H
+#define STORE_TRACE_PACK_H
 
 #include "src/store/store.h"
 
-#define TRACE_WORDS_MAX 160 /* bytes kept of an error */
+#define TRACE_ERROR_MAX 160 /* bytes kept of an error */
 
 struct trace_pack {
     unsigned char *bytes; /* owned; reused from row to row */
@@ -24,11 +24,11 @@ struct trace_pack {
 };
 
 /* A new row, of this time. */
-void trace_pack_begin(struct trace_pack *pack, uint64_t at_ms);
+void store_trace_pack_begin(struct trace_pack *pack, uint64_t at_ms);
 /* A step of another time than the row's (one that was moved from an older row) is told apart by that. */
-void trace_pack_add(struct trace_pack *pack, const struct store_step *step);
-bool trace_pack_any(const struct trace_pack *pack); /* there is a step, and all of them are there */
-void trace_pack_free(struct trace_pack *pack);
+void store_trace_pack_add(struct trace_pack *pack, const struct store_trace_step *step);
+bool store_trace_pack_any(const struct trace_pack *pack); /* there is a step, and all of them are there */
+void store_trace_pack_free(struct trace_pack *pack);
 
 struct trace_unpack {
     const unsigned char *at, *end;
@@ -38,12 +38,12 @@ struct trace_unpack {
     bool moved; /* the last step came from an older row */
 };
 
-void trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes, size_t count);
-/* True: *step is the next one (its words lie in the row's bytes, without an end). False: there are no more,
+void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes, size_t count);
+/* True: *step is the next one (its error lies in the row's bytes, without an end). False: there are no more,
  * or the rest is nothing that this version wrote. */
-bool trace_unpack_next(struct trace_unpack *unpack, struct store_step *step);
+bool store_trace_unpack_next(struct trace_unpack *unpack, struct store_trace_step *step);
 
 /* What stands in the trace for a UID. */
-uint64_t trace_uid_hash(const char *uid);
+uint64_t store_trace_uid_hash(const char *uid);
 
 #endif

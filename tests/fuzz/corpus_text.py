@@ -35,7 +35,7 @@ sources:
     """storage: "memory:"
 sources:
 - {id: couch, type: http, url: "http://db/_changes?since={cursor}", events: /results,
-   cursor: {at: /last_seq, first: "0"}, stages: [{name: s, exec: [cat]}]}
+   cursor: {path: /last_seq, initial: "0"}, stages: [{name: s, exec: [cat]}]}
 - &b {id: made, type: generate, count: 10k, size: 4KiB, rate: 10, stages: [{name: t, plugin: x.so, options: {a: [1, 2]}}]}
 - *b
 - <<: *b
@@ -64,13 +64,13 @@ HTTP_BODIES = [
 ]
 
 CONTROL = [
-    '{"verb":"queue","state":"dead","limit":5}', '{"verb":"show","uids":["u1","u2"]}', '{"verb":"retry","all":true,"dry_run":true}',
-    '{"verb":"hold","uids":["u1"],"source":"quakes","stage":"locate"}', '{"verb":"release","device":"d","type":"t","older_ms":1000}',
-    '{"verb":"remove","error":"timed out"}', '{"verb":"requeue","state":"held"}', '{"verb":"cursor","source":"quakes"}',
-    '{"verb":"cursor","source":"quakes","set":"c-5"}', '{"verb":"cursor","source":"qakes"}', '{"verb":"ping"}', '{"verb":5}',
-    '{"verb":"queue","limit":1e400}', '{"verb":"queue","uids":[]}', '{"uid":"u1"}\n{"end":true,"code":0,"words":"1 event"}\n',
-    '{"end":true,"code":4,"words":null}\n', '{"end":true,"code":-1}\n', '{"end":1}\nx\n', "garbage\x1b[31m\n",
-    '{"verb":"\\u001b[31m"}', '{"verb":"queue","\\u001b[31m":1}',
+    '{"command":"queue","state":"dead","limit":5}', '{"command":"show","uids":["u1","u2"]}', '{"command":"retry","all":true,"dry_run":true}',
+    '{"command":"hold","uids":["u1"],"source":"quakes","stage":"locate"}', '{"command":"release","address":"d","type":"t","older_ms":1000}',
+    '{"command":"remove","error":"timed out"}', '{"command":"requeue","state":"held"}', '{"command":"cursor","source":"quakes"}',
+    '{"command":"cursor","source":"quakes","set":"c-5"}', '{"command":"cursor","source":"qakes"}', '{"command":"ping"}', '{"command":5}',
+    '{"command":"queue","limit":1e400}', '{"command":"queue","uids":[]}', '{"uid":"u1"}\n{"end":true,"code":0,"message":"1 event"}\n',
+    '{"end":true,"code":4,"message":null}\n', '{"end":true,"code":-1}\n', '{"end":1}\nx\n', "garbage\x1b[31m\n",
+    '{"command":"\\u001b[31m"}', '{"command":"queue","\\u001b[31m":1}',
 ]
 
 

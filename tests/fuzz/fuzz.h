@@ -23,16 +23,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
         }                                                                                   \
     } while (0)
 
-/* Words go to terminals and logs: there are some, they are text, and no control character is among them. */
-static inline void check_words(const char *words)
+/* Messages go to terminals and logs: a message is not empty, it is text, and it has no control character. */
+static inline void check_message(const char *message)
 {
-    size_t bytes = strlen(words);
+    size_t bytes = strlen(message);
 
-    PROMISE(bytes > 0 && utf8_valid(words, bytes));
+    PROMISE(bytes > 0 && base_utf8_valid(message, bytes));
     for (size_t i = 0; i < bytes; i++) {
-        unsigned char byte = (unsigned char)words[i];
+        unsigned char byte = (unsigned char)message[i];
         PROMISE(byte >= 0x20 && byte != 0x7f);
-        PROMISE(byte != 0xc2 || (unsigned char)words[i + 1] >= 0xa0); /* U+0080 to U+009F */
+        PROMISE(byte != 0xc2 || (unsigned char)message[i + 1] >= 0xa0); /* U+0080 to U+009F */
     }
 }
 

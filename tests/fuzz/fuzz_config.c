@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: a configuration file. Whatever stands in it, reading it says each problem in words that can be
+ * Fuzz target: a configuration file. Whatever stands in it, reading it describes each problem with a message that can be
  * shown, or gives a configuration that holds its own rules.
  */
 #include "tests/fuzz/fuzz.h"
@@ -13,13 +13,13 @@
 
 static unsigned problems;
 
-static void see(const struct config_problem *problem, void *user)
+static void on_problem(const struct config_problem *problem, void *user)
 {
     (void)user;
     problems++;
-    check_words(problem->words);
+    check_message(problem->message);
     if (problem->key[0] != '\0')
-        check_words(problem->key);
+        check_message(problem->key);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
@@ -31,12 +31,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     PROMISE(file >= 0 && write(file, data, bytes) == (ssize_t)bytes);
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     problems = 0;
-    int code = config_read(path, see, NULL, &config);
+    int code = config_read(path, on_problem, NULL, &config);
     close(file);
     PROMISE(code == EP_OK || code == EP_ECONFIG);
     PROMISE((code == EP_OK) == (problems == 0) && (code == EP_OK) == (config != NULL));
     if (config != NULL) {
-        PROMISE(config_validate(config, see, NULL) == EP_OK && problems == 0);
+        PROMISE(config_validate(config, on_problem, NULL) == EP_OK && problems == 0);
         PROMISE(config->source_count > 0 && config->sources[0].stage_count > 0);
     }
     config_close(&config);

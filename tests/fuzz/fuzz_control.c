@@ -46,10 +46,10 @@ static void prepare(void)
     atexit(leave);
 }
 
-static int see_line(const char *line, size_t bytes, void *user)
+static int on_line(const char *line, size_t bytes, void *user)
 {
     ++*(unsigned *)user;
-    return json_valid(line, bytes, NULL) ? 0 : EP_EGARBAGE;
+    return json_valid(line, bytes, NULL) ? 0 : EP_EPROTO;
 }
 
 /* What the engine writes fits into the socket's buffer: the store is empty. */
@@ -67,15 +67,15 @@ static void as_request(const char *line, size_t bytes)
     cJSON *request = cJSON_ParseWithLength(line, bytes);
     if (request == NULL)
         return;
-    const cJSON *verb = cJSON_GetObjectItemCaseSensitive(request, "verb");
+    const cJSON *command = cJSON_GetObjectItemCaseSensitive(request, "command");
     /* check reads the whole store, and inject's events would stay in it */
-    if (!cJSON_IsString(verb) ||
-        (strcmp(verb->valuestring, "check") != 0 && strcmp(verb->valuestring, "inject") != 0)) {
+    if (!cJSON_IsString(command) ||
+        (strcmp(command->valuestring, "check") != 0 && strcmp(command->valuestring, "inject") != 0)) {
         PROMISE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
-        admin_serve(&admin, request, ends[0], &changed);
-        int code = control_ask(ends[1], &question, see_line, &lines, &error);
+        control_admin_serve(&admin, request, ends[0], &changed);
+        int code = control_ask(ends[1], &question, on_line, &lines, &error);
         PROMISE(code >= CONTROL_DONE && code <= CONTROL_NOTHING);
-        PROMISE(utf8_valid(error.words, strlen(error.words)));
+        PROMISE(base_utf8_valid(error.message, strlen(error.message)));
         close(ends[0]);
         close(ends[1]);
     }
@@ -93,9 +93,9 @@ static void as_answer(const char *answer, size_t bytes)
     ssize_t sent = bytes > 0 ? send(ends[0], answer, bytes, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
     PROMISE(sent == (ssize_t)bytes);
     shutdown(ends[0], SHUT_WR);
-    int code = control_ask(ends[1], &question, see_line, &lines, &error);
-    PROMISE(code >= 0 ? code <= CONTROL_NOTHING : error.words[0] != '\0' || code == EP_EGARBAGE);
-    PROMISE(utf8_valid(error.words, strlen(error.words)));
+    int code = control_ask(ends[1], &question, on_line, &lines, &error);
+    PROMISE(code >= 0 ? code <= CONTROL_NOTHING : error.message[0] != '\0' || code == EP_EPROTO);
+    PROMISE(base_utf8_valid(error.message, strlen(error.message)));
     close(ends[0]);
     close(ends[1]);
 }

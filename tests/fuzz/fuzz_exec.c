@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: the line that a stage's program answers. It is an answer as a whole, or none, with words that
- * can be shown and a call left as it was.
+ * Fuzz target: the line that a stage's program answers. It is an answer as a whole, or none, with a message
+ * that can be shown and a call left as it was.
  */
 #include "tests/fuzz/fuzz.h"
 
@@ -12,17 +12,17 @@ static void check_show(const char *line, size_t bytes)
     char shown[64];
 
     for (size_t size = 0; size <= sizeof shown; size += 7) {
-        exec_answer_show(line, bytes, shown, size);
+        stage_exec_answer_show(line, bytes, shown, size);
         PROMISE(size == 0 || strlen(shown) < size);
         if (size > 8)
-            check_words(shown);
+            check_message(shown);
     }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     const char *line = (const char *)data;
-    char words[SHM_TEXT_BYTES] = "";
+    char errbuf[SHM_TEXT_BYTES] = "";
     struct ep_call call = {.source = "source",
                            .stage = "stage",
                            .uid = "u1",
@@ -33,28 +33,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
                            .attempt = 1};
 
     check_show(line, bytes);
-    call_open(&call);
-    int code = exec_answer_read(line, bytes, &call, words, sizeof words);
-    PROMISE(code == 0 || code == EP_EGARBAGE);
+    stage_call_open(&call);
+    int code = stage_exec_answer_read(line, bytes, &call, errbuf, sizeof errbuf);
+    PROMISE(code == 0 || code == EP_EPROTO);
     if (code != 0) {
-        check_words(words);
+        check_message(errbuf);
         PROMISE(call.new_event == NULL && call.new_context == NULL && call.retry_after_ms == 0);
-        call_close(&call);
+        stage_call_close(&call);
         return 0;
     }
     PROMISE(json_valid(line, bytes, NULL));
-    PROMISE(call.retry_after_ms <= UNIT_DURATION_MAX_MS);
+    PROMISE(call.retry_after_ms <= UNITS_DURATION_MAX_MS);
     const char *texts[] = {call.new_event, call.new_context};
     for (size_t i = 0; i < 2; i++)
         if (texts[i] != NULL) {
             struct json_span span = {texts[i], strlen(texts[i])};
             PROMISE(json_valid(span.at, span.bytes, NULL) && json_kind(span) == '{');
         }
-    PROMISE(utf8_valid(call.words, strlen(call.words)));
+    PROMISE(base_utf8_valid(call.reason, strlen(call.reason)));
     struct json_out document = {0};
-    PROMISE(call_document(&call, &document) == 0 && json_valid(document.text, document.bytes, NULL));
-    json_out_free(&document);
-    PROMISE(call_settle(&call) == 0);
-    call_close(&call);
+    PROMISE(stage_call_document(&call, &document) == 0 && json_valid(document.text, document.bytes, NULL));
+    json_write_free(&document);
+    PROMISE(stage_call_complete(&call) == 0);
+    stage_call_close(&call);
     return 0;
 }

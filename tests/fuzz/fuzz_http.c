@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fuzz target: what an HTTP backend answers. The first byte chooses the shape that the configuration expects,
- * the second the status, the rest is the body. Events and cursor come of it, or a failure in words that can
- * be shown; the token that we sent never stands in them.
+ * the second the status, the rest is the body. Events and cursor come of it, or a failure with a message that
+ * can be shown; the token that we sent never stands in them.
  */
 #include "tests/fuzz/fuzz.h"
 
@@ -15,18 +15,18 @@ static void check_page(const struct page *page)
     for (size_t i = 0; i < page->count; i++) {
         const struct store_event *event = &page->events[i];
         PROMISE(event->uid != NULL && event->uid[0] != '\0' && strlen(event->uid) <= UID_BYTES_MAX);
-        PROMISE(utf8_valid(event->uid, strlen(event->uid)));
+        PROMISE(base_utf8_valid(event->uid, strlen(event->uid)));
         if (event->dead == STORE_REASON_NONE)
             PROMISE(json_valid(event->data, event->data_bytes, NULL));
         else
-            PROMISE(event->dead == STORE_REASON_CORRUPT && event->words != NULL && event->words[0] != '\0');
+            PROMISE(event->dead == STORE_REASON_CORRUPT && event->error != NULL && event->error[0] != '\0');
     }
-    PROMISE(page->cursor == NULL || utf8_valid(page->cursor, strlen(page->cursor)));
+    PROMISE(page->cursor == NULL || base_utf8_valid(page->cursor, strlen(page->cursor)));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-    static char uid[] = "/id", device[] = "/station", results[] = "/results", whole[] = "",
+    static char uid[] = "/id", address[] = "/station", results[] = "/results", whole[] = "",
                 at[] = "/last_seq", last[] = "/id", token[] = TOKEN;
     static const long statuses[] = {200, 204, 304, 400, 401, 403, 429, 500,
                                     200, 200, 200, 200, 200, 200, 200, 200};
@@ -36,26 +36,26 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
     if (bytes < 2)
         return 0;
-    source_config_defaults(&config);
+    config_source_defaults(&config);
     struct http_source_config http = config.http;
     config.http.events = (data[0] & 1) != 0 ? results : whole;
-    config.http.cursor_at = (data[0] & 2) != 0 ? at : NULL;
-    config.http.cursor_last = (data[0] & 2) != 0 ? NULL : last;
-    config.http.cursor_plus = (data[0] & 4) != 0 ? 1 : 0;
+    config.http.cursor_path = (data[0] & 2) != 0 ? at : NULL;
+    config.http.cursor_last_event_path = (data[0] & 2) != 0 ? NULL : last;
+    config.http.cursor_increment = (data[0] & 4) != 0 ? 1 : 0;
     config.http.token = (data[0] & 8) != 0 ? token : NULL;
-    config.pointers = (struct event_pointers){.uid = (data[0] & 16) != 0 ? uid : NULL, .device = device};
+    config.pointers = (struct event_pointers){.uid = (data[0] & 16) != 0 ? uid : NULL, .address = address};
     const struct http_answer answer = {.status = statuses[data[1] % 16],
                                        .body = {(const char *)data + 2, bytes - 2}};
-    page_open(&page);
-    int code = http_answer_read(&config, &answer, &page, &failure);
-    PROMISE(code == 0 || code == EP_EREFUSED || code == EP_EBACKEND || code == EP_EGARBAGE);
+    source_page_open(&page);
+    int code = source_http_answer_read(&config, &answer, &page, &failure);
+    PROMISE(code == 0 || code == EP_EAUTH || code == EP_EBACKEND || code == EP_EPROTO);
     if (code == 0)
         check_page(&page);
     else
-        check_words(failure.error.words);
-    PROMISE(code == 0 || config.http.token == NULL || strstr(failure.error.words, TOKEN) == NULL);
-    page_clear(&page);
-    free(http.cursor_first);
+        check_message(failure.error.message);
+    PROMISE(code == 0 || config.http.token == NULL || strstr(failure.error.message, TOKEN) == NULL);
+    source_page_clear(&page);
+    free(http.cursor_initial);
     free(http.url);
     free(http.events);
     return 0;

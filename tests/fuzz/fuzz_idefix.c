@@ -6,14 +6,14 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "src/source/idefix_events.h"
 #include "src/json/msgpack.h"
+#include "src/source/idefix_events.h"
 
 #define BYTES_MAX ((size_t)1 << 20)
 
 static void check_text(const char *text)
 {
-    PROMISE(text == NULL || utf8_valid(text, strlen(text)));
+    PROMISE(text == NULL || base_utf8_valid(text, strlen(text)));
 }
 
 /* Sent by us in each encoding and decoded again, JSON data is what it was; by way of MessagePack, which may
@@ -22,8 +22,8 @@ static void check_round_trip(const struct idefix_message *message, struct json_s
 {
     static const struct idefix_encoding encodings[] = {{.json = true},
                                                        {.json = true, .gzip = true},
-                                                       {.packed = true},
-                                                       {.packed = true, .gzip = true}};
+                                                       {.msgpack = true},
+                                                       {.msgpack = true, .gzip = true}};
     struct json_out first = {0};
 
     for (size_t i = 0; i < 4; i++) {
@@ -43,14 +43,14 @@ static void check_round_trip(const struct idefix_message *message, struct json_s
         if (encodings[i].json)
             PROMISE(json.bytes == data.bytes && memcmp(json.text, data.at, json.bytes) == 0);
         else if (first.text == NULL)
-            json_out_raw(&first, json.text, json.bytes);
+            json_write_raw(&first, json.text, json.bytes);
         else
             PROMISE(json.bytes == first.bytes && memcmp(json.text, first.text, first.bytes) == 0);
-        json_out_free(&json);
+        json_write_free(&json);
         idefix_message_free(&again);
         idefix_frame_free(&frame);
     }
-    json_out_free(&first);
+    json_write_free(&first);
 }
 
 static void check_data(const struct idefix_message *message)
@@ -59,14 +59,14 @@ static void check_data(const struct idefix_message *message)
     struct error error = {0};
     int code = idefix_message_json(message, &out, &error);
 
-    PROMISE(code == 0 || code == EP_EGARBAGE);
+    PROMISE(code == 0 || code == EP_EPROTO);
     if (code == 0) {
         PROMISE(json_valid(out.text, out.bytes, NULL));
         check_round_trip(message, (struct json_span){out.text, out.bytes});
     } else {
-        PROMISE(error.words[0] != '\0');
+        PROMISE(error.message[0] != '\0');
     }
-    json_out_free(&out);
+    json_write_free(&out);
 }
 
 static void check_event(const struct idefix_message *message, const struct store_event *event)
@@ -74,7 +74,7 @@ static void check_event(const struct idefix_message *message, const struct store
     PROMISE(event->uid != NULL && event->uid[0] != '\0' && strlen(event->uid) <= UID_BYTES_MAX);
     check_text(event->uid);
     if (event->dead != STORE_REASON_NONE) {
-        PROMISE(event->dead == STORE_REASON_CORRUPT && event->words != NULL && event->words[0] != '\0');
+        PROMISE(event->dead == STORE_REASON_CORRUPT && event->error != NULL && event->error[0] != '\0');
         PROMISE(event->data_bytes <= message->bytes);
         return;
     }
@@ -84,7 +84,7 @@ static void check_event(const struct idefix_message *message, const struct store
     char *text = json_text(uid);
     PROMISE(text != NULL && strcmp(text, event->uid) == 0);
     free(text);
-    check_text(event->device);
+    check_text(event->address);
     check_text(event->type);
 }
 
@@ -93,31 +93,31 @@ static void check_events(const struct idefix_message *message)
     struct page page;
     struct error error = {0};
 
-    page_open(&page);
-    int code = idefix_events_read(message, &page, &error);
-    PROMISE(code == 0 || code == EP_EGARBAGE);
-    PROMISE(code == 0 || (page.count == 0 && page.cursor == NULL && error.words[0] != '\0'));
+    source_page_open(&page);
+    int code = source_idefix_events_read(message, &page, &error);
+    PROMISE(code == 0 || code == EP_EPROTO);
+    PROMISE(code == 0 || (page.count == 0 && page.cursor == NULL && error.message[0] != '\0'));
     for (size_t i = 0; i < page.count; i++)
         check_event(message, &page.events[i]);
     check_text(page.cursor);
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 /* The body taken for MessagePack by itself, whatever the flags are. */
-static void check_packed(const char *body, size_t bytes)
+static void check_msgpack(const char *body, size_t bytes)
 {
-    struct packed value;
+    struct msgpack value;
     struct json_out out = {0};
     struct error error = {0};
 
-    if (packed_first((struct packed){body, bytes}, &value, &error) != 0) {
-        PROMISE(error.code == EP_EGARBAGE && error.words[0] != '\0');
+    if (json_msgpack_first((struct msgpack){body, bytes}, &value, &error) != 0) {
+        PROMISE(error.code == EP_EPROTO && error.message[0] != '\0');
         return;
     }
     PROMISE(value.at == body && value.bytes > 0 && value.bytes <= bytes);
-    int code = packed_json(value, &out, &error);
-    PROMISE(code == EP_EGARBAGE || (code == 0 && json_valid(out.text, out.bytes, NULL)));
-    json_out_free(&out);
+    int code = json_msgpack_json(value, &out, &error);
+    PROMISE(code == EP_EPROTO || (code == 0 && json_valid(out.text, out.bytes, NULL)));
+    json_write_free(&out);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
@@ -129,10 +129,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     if (bytes == 0)
         return 0;
     const char *body = (const char *)data + 1;
-    check_packed(body, bytes - 1);
+    check_msgpack(body, bytes - 1);
     int code = idefix_message_decode(flags[data[0] % 8], body, bytes - 1, BYTES_MAX, &message, &error);
     if (code != 0) {
-        PROMISE(code == EP_EGARBAGE && error.words[0] != '\0');
+        PROMISE(code == EP_EPROTO && error.message[0] != '\0');
         return 0;
     }
     PROMISE(message.to != NULL && message.bytes <= BYTES_MAX);

@@ -3,17 +3,17 @@
  * Group commit: whoever is killed, each answer is committed once, its owner is told only of what is on the disk, and
  * nobody sleeps for ever.
  *
- *   worker()             src/process/group_commit.c: group_commit, follow, conclude, lead, settle; worker_commit, which tries again
- *   make, look, doze     shm/commit_request.c: offer_make, offer_look, offer_wait (the kernel compares and queues in one step)
- *   gather, take         src/process/group_commit.c: gather; shm/commit_request.c: offer_withdraw, offer_take
- *   leave                src/store/sqlite/sqlite.c: store_sqlite_leave_gate; shm/commit_request.c: offer_nudge
- *   apply                one group in a transaction; `again`: find_settled
- *   supervisor()         supervisor/recover.c: offer_bury; then the producer's release by token, and a new start
+ *   worker()             src/process/group_commit.c: group_commit, wait_for_leader, finish_wait, commit_as_leader, complete; process_worker_commit, which tries again
+ *   make, look, doze     shm/commit_request.c: commit_request_submit, commit_request_poll, commit_request_wait (the kernel compares and queues in one step)
+ *   collect, take         src/process/group_commit.c: collect; shm/commit_request.c: commit_request_withdraw, commit_request_take
+ *   leave                src/store/sqlite/sqlite.c: store_sqlite_release_write_lock; shm/commit_request.c: commit_request_notify
+ *   apply                one group in a transaction; `again`: find_completed
+ *   supervisor()         supervisor/recover.c: commit_request_recover; then the producer's release by token, and a new start
  *
  * WORKERS workers commit ROUNDS answers each. An answer names its event's row and token, and leaves both (STORE_ADVANCE),
- * so that a second commit of it would change the row again. The gate is one step here (gate.pml); a killed holder frees
+ * so that a second commit of it would change the row again. The write lock is one step here (write_lock.pml); a killed holder frees
  * it. A transaction is seen as a whole or not at all, FAULTS of them fail, or the sync after it does. KILLS of the
- * processes die at any step. Only then, or where one goes on without the gate, may a wake-up be needed from the end of
+ * processes crash at any step. Only then, or where one goes on without the write lock, may a wake-up be needed from the end of
  * a slice: else there are no slices.
  */
 #ifndef WORKERS
@@ -28,30 +28,30 @@
 #ifndef FAULTS
 #define FAULTS 0
 #endif
-#if (KILLS > 0 || defined(UNGATED)) && !defined(NO_SLICES)
+#if (KILLS > 0 || defined(NO_WRITE_LOCK)) && !defined(NO_SLICES)
 #define SLICES
 #endif
 
 #define NONE 0
 #define WAITING 1
-#define NUDGED 2
+#define NOTIFIED 2
 #define TAKEN 3
 #define DONE 4
-#define BACK 5
+#define RETURNED 5
 #define LOST 6
 
-#define TAKES 2 /* offers of others in one transaction */
+#define TAKES 2 /* commit requests of others in one transaction */
 
 /* A version is a row's token and its number among the worker's rows. */
 #define version_of(worker) (token[worker * ROUNDS + round[worker]] * ROUNDS + round[worker] + 1)
 #define row_of(worker, version) (worker * ROUNDS + (version - 1) % ROUNDS)
-#define waits(worker) (state[worker] == WAITING || state[worker] == NUDGED)
+#define waits(worker) (state[worker] == WAITING || state[worker] == NOTIFIED)
 
 /* the segment: a word is its state and its half (taker or result) */
 byte state[WORKERS], half[WORKERS], head[WORKERS], tail[WORKERS]; /* a body has two ends */
 bool bit_of[WORKERS];
 /* the kernel */
-byte gate = 0; /* worker + 1 */
+byte write_lock = 0; /* worker + 1 */
 bool asleep[WORKERS], killed[WORKERS], dead[WORKERS];
 /* the store */
 byte token[WORKERS * ROUNDS], tally[WORKERS * ROUNDS];
@@ -80,11 +80,11 @@ inline look()
 {
     d_step {
         if
-        :: state[me] == NUDGED -> state[me] = WAITING
+        :: state[me] == NOTIFIED -> state[me] = WAITING
         :: else
         fi
     };
-    d_step { seen = (state[me] == NUDGED -> WAITING : state[me]); result = half[me] }
+    d_step { seen = (state[me] == NOTIFIED -> WAITING : state[me]); result = half[me] }
 }
 
 inline doze()
@@ -97,7 +97,7 @@ inline doze()
         :: !asleep[me]
 #ifdef SLICES
         /* the slice is over; shown only where there is something new to see */
-        :: d_step { asleep[me] && (state[me] != seen || (seen == WAITING && gate == 0)) -> asleep[me] = false }
+        :: d_step { asleep[me] && (state[me] != seen || (seen == WAITING && write_lock == 0)) -> asleep[me] = false }
 #endif
         fi
     :: else
@@ -105,9 +105,9 @@ inline doze()
     seen = NONE
 }
 
-/* ---- who is at the gate, and who has left it ---- */
+/* ---- the holder of the write lock, and who has left it ---- */
 
-inline nudge()
+inline notify()
 {
     s = (me + 1) % WORKERS;
     do
@@ -116,12 +116,12 @@ inline nudge()
         :: bit_of[s] ->
             d_step {
                 ok = state[s] == WAITING;
-                state[s] = (ok -> NUDGED : state[s])
+                state[s] = (ok -> NOTIFIED : state[s])
             };
             if
             :: ok -> asleep[s] = false; break
-            :: !ok && state[s] == NUDGED -> break
-            :: !ok && state[s] != NUDGED
+            :: !ok && state[s] == NOTIFIED -> break
+            :: !ok && state[s] != NOTIFIED
             fi
         :: else
         fi;
@@ -131,13 +131,13 @@ inline nudge()
     atomic { s = 0; ok = false }
 }
 
-/* UNGATED: the time for it may be over, and the store's own lock must do. */
+/* NO_WRITE_LOCK: the time for it may be over, and the store's own lock must do. */
 inline enter()
 {
     if
-    :: d_step { gate == 0 -> gate = me + 1 }
-#ifdef UNGATED
-    :: gate != 0
+    :: d_step { write_lock == 0 -> write_lock = me + 1 }
+#ifdef NO_WRITE_LOCK
+    :: write_lock != 0
 #endif
     fi
 }
@@ -145,21 +145,21 @@ inline enter()
 inline leave()
 {
     if
-    :: gate == me + 1 ->
-#ifdef NUDGE_FIRST
-        nudge();
-        gate = 0
+    :: write_lock == me + 1 ->
+#ifdef NOTIFY_FIRST
+        notify();
+        write_lock = 0
 #else
-        gate = 0;
-#ifndef NO_NUDGE
-        nudge()
+        write_lock = 0;
+#ifndef NO_NOTIFY
+        notify()
 #endif
 #endif
     :: else
     fi
 }
 
-/* Ends in ok: a copy that is whole, of an offer that is ours. */
+/* Ends in ok: a copy that is whole, of a commit request that is ours. */
 inline take()
 {
     bit_of[s] = false;
@@ -174,7 +174,7 @@ inline take()
     if
     :: !ok ->
         d_step {
-            ok = state[s] == NUDGED;
+            ok = state[s] == NOTIFIED;
             if
             :: ok -> state[s] = TAKEN; half[s] = me
             :: else
@@ -206,7 +206,7 @@ inline take()
     fi
 }
 
-inline settle_one(owner, as, value)
+inline complete_one(owner, as, value)
 {
     d_step {
         ok = state[owner] == TAKEN && half[owner] == me;
@@ -225,7 +225,7 @@ inline settle_one(owner, as, value)
     fi
 }
 
-inline gather()
+inline collect()
 {
     s = (me + 1) % WORKERS;
     do
@@ -235,7 +235,7 @@ inline gather()
             take();
             if
 #ifndef TAKE_TWICE
-            :: ok && n > 0 && from[0] == s -> settle_one(s, BACK, 0)
+            :: ok && n > 0 && from[0] == s -> complete_one(s, RETURNED, 0)
             :: ok && (n == 0 || from[0] != s) -> d_step { from[n] = s; version[n] = copy; n++ }
 #else
             :: ok -> d_step { from[n] = s; version[n] = copy; n++ }
@@ -258,7 +258,7 @@ inline apply(owner, what, once_more, changed)
     changed = token[w] == (what - 1) / ROUNDS;
     if
 #ifndef NO_AGAIN_CHECK
-    :: changed && once_more && tally[w] > 0 /* find_settled */
+    :: changed && once_more && tally[w] > 0 /* find_completed */
     :: changed && !(once_more && tally[w] > 0) ->
 #else
     :: changed ->
@@ -289,7 +289,7 @@ inline sync()
 }
 
 /* An owner is told only of its own answer, and only of what is committed and on the disk. */
-inline settle(as)
+inline complete(as)
 {
     do
     :: s < n ->
@@ -302,7 +302,7 @@ inline settle(as)
             :: else
             fi
         };
-        settle_one(from[s], as, applied[s]);
+        complete_one(from[s], as, applied[s]);
         d_step { from[s] = 0; version[s] = 0; applied[s] = false; s++ }
     :: else -> n = 0; break
     od;
@@ -312,7 +312,7 @@ inline settle(as)
 proctype worker(byte me)
 {
     byte s, seen, copy, n, from[TAKES], version[TAKES];
-    bool applied[TAKES], ok, again, alone, offered, wrote, result;
+    bool applied[TAKES], ok, again, alone, submitted, wrote, result;
 begin:
     {
         skip;
@@ -322,32 +322,32 @@ start: /* group_commit */
             alone = again;
             if
             :: alone -> goto queue
-            :: d_step { !alone && gate == 0 -> gate = me + 1 }; goto inside
-            :: !alone && gate != 0
+            :: d_step { !alone && write_lock == 0 -> write_lock = me + 1 }; goto inside
+            :: !alone && write_lock != 0
             fi;
             make();
-            offered = true;
+            submitted = true;
 #ifdef SLEEP_UNTRIED
             doze();
 #endif
-follow:
+wait_for_leader:
             look();
             if
             :: seen == WAITING ->
                 if
-                :: d_step { gate == 0 -> gate = me + 1; seen = NONE }; goto inside
-                :: gate != 0 -> doze(); goto follow
+                :: d_step { write_lock == 0 -> write_lock = me + 1; seen = NONE }; goto inside
+                :: write_lock != 0 -> doze(); goto wait_for_leader
 #ifdef SLICES
-                :: d_step { gate != 0 -> seen = NONE }; goto queue /* out of patience */
+                :: d_step { write_lock != 0 -> seen = NONE }; goto queue /* out of patience */
 #endif
                 fi
-            :: seen == TAKEN -> doze(); goto follow
+            :: seen == TAKEN -> doze(); goto wait_for_leader
             :: seen == DONE ->
-                d_step { state[me] = NONE; half[me] = 0; offered = false; seen = NONE };
+                d_step { state[me] = NONE; half[me] = 0; submitted = false; seen = NONE };
                 goto told
-            :: seen == BACK || seen == LOST ->
+            :: seen == RETURNED || seen == LOST ->
                 d_step {
-                    state[me] = NONE; half[me] = 0; offered = false; alone = true;
+                    state[me] = NONE; half[me] = 0; submitted = false; alone = true;
                     again = seen == LOST; seen = NONE
                 }
             :: seen == NONE -> assert(false)
@@ -356,7 +356,7 @@ queue:
             enter();
 inside:
             if
-            :: offered ->
+            :: submitted ->
                 d_step {
                     ok = waits(me);
                     if
@@ -372,17 +372,17 @@ inside:
                 :: !ok ->
                     leave();
                     doze();
-                    goto follow
+                    goto wait_for_leader
 #endif
                 fi;
-                d_step { ok = false; offered = false }
+                d_step { ok = false; submitted = false }
             :: else
             fi;
             if
             :: !alone ->
-                gather();
+                collect();
                 if
-                :: gather() /* before the end of the transaction */
+                :: collect() /* before the end of the transaction */
                 :: true
                 fi
             :: else
@@ -398,18 +398,18 @@ transaction:
                     s = 0
                 };
                 leave();
-#ifdef SETTLE_FIRST
-                settle(DONE);
+#ifdef COMPLETE_FIRST
+                complete(DONE);
 #endif
                 if
                 :: sync()
                 :: d_step { faults > 0 -> faults-- };
-#ifdef BACK_AFTER_COMMIT
-                    settle(BACK);
+#ifdef RETURN_AFTER_COMMIT
+                    complete(RETURNED);
 #endif
                     killed[me] = true /* the process ends by itself */
                 fi;
-                settle(DONE);
+                complete(DONE);
                 goto told
             :: d_step { faults > 0 -> faults-- }; /* STORE_SQLITE_PARTED: to be done event by event */
                 leave();
@@ -417,7 +417,7 @@ transaction:
                 goto transaction
             :: d_step { faults > 0 -> faults--; alone = n > 0 };
                 leave();
-                settle(BACK);
+                complete(RETURNED);
                 if
                 :: alone -> goto queue
                 :: else ->
@@ -445,13 +445,13 @@ told:
         :: through[me]
         :: else ->
             if
-            :: gate == me + 1 -> gate = 0
+            :: write_lock == me + 1 -> write_lock = 0
             :: else
             fi;
             asleep[me] = false;
             s = 0; seen = NONE; copy = 0; n = 0;
             from[0] = 0; from[1] = 0; version[0] = 0; version[1] = 0; applied[0] = false; applied[1] = false;
-            ok = false; again = false; alone = false; offered = false; wrote = false; result = false;
+            ok = false; again = false; alone = false; submitted = false; wrote = false; result = false;
             dead[me] = true
         fi
     };
@@ -467,7 +467,7 @@ proctype supervisor()
     do
     :: d_step { dead[0] || dead[1] || dead[WORKERS - 1] -> p = (dead[0] -> 0 : (dead[1] -> 1 : WORKERS - 1)) };
         bit_of[p] = false;
-#ifndef NO_BURY
+#ifndef NO_RECOVER
         d_step { state[p] = NONE; half[p] = 0 };
 #endif
         do

@@ -6,10 +6,10 @@
  * that pop (those of stage 1), ring 0 the producer and the workers of stage 0. Any of them, and the supervisor, is killed
  * at any step, KILLS times. A ring's push and pop are one step here; rounds.pml shows that they are.
  *
- *   producer()   src/process/producer_claim.c: release_orphans, claim_due (load_ticket), claim_publish; producer_open
- *   worker()     src/process/worker.c: worker_take, run_event; src/process/worker_commit.c: worker_commit, hand_over
+ *   producer()   src/process/producer_claim.c: process_producer_claim_unlock_orphans, process_producer_claim_due (load_ticket), process_producer_claim_publish; producer_open
+ *   worker()     src/process/worker.c: worker_take, run_event; src/process/worker_commit.c: process_worker_commit, hand_over
  *   supervisor() supervisor/recover.c: recover_one; shm/ticket.c: ticket_requeue_lost; supervisor/watch.c
- *   start_anew   the next supervisor: a fresh segment, and a store whose locks of before are void
+ *   start_again   the next supervisor: a fresh segment, and a store whose locks of before are void
  *
  * Each d_step is one instruction of the program that others can see, or one transaction of the store.
  * killer() holds `places` at every instant; `timeout` is the standstill: by then all events must be done.
@@ -22,7 +22,7 @@
 
 proctype producer(byte me)
 {
-    byte t, e, s; /* s: the stage at which the event goes on (chain_next) */
+    byte t, e, s; /* s: the stage at which the event goes on (process_chain_next) */
     bool ok;
 begin:
     {
@@ -243,11 +243,11 @@ end:
             requeue_lost()
         od
     } unless { !supervised };
-    /* The next one waits for the lock that the family holds until its last process is gone. */
+    /* The next one waits for the lock that the instance holds until its last process is gone. */
 #ifndef EARLY_START
     reaped(0) && reaped(1) && reaped(PRODUCER - 2) && reaped(PRODUCER - 1) && reaped(PRODUCER);
 #endif
-    d_step { /* start_anew */
+    d_step { /* start_again */
         p = 0;
         do
         :: p < TICKETS -> phase[p] = FREE; at[p] = 0; owner[p] = NOBODY; event[p] = 0; token[p] = 0; seen[p] = false; p++

@@ -53,11 +53,11 @@ mutant() {
     fi
 }
 
-whole gate
-mutant gate -DONE_LONG_SLEEP
-mutant gate -DNOT_ROBUST
+whole write_lock
+mutant write_lock -DONE_LONG_SLEEP
+mutant write_lock -DNOT_ROBUST
 
-# A process that is dead stays where it is, so no state is an invalid end: `timeout` judges.
+# A process that is dead stays where it is, so no state is an invalid end: `timeout` decides.
 how=-E
 whole rounds -DKILLS=1
 mutant rounds -DKILLS=1 -DNO_CYCLE
@@ -74,18 +74,18 @@ mutant waits -DEVENTS=2 -DKILLS=0 -DTICKETS=1 -DWAKE_FIRST
 mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DPASS_OVER_WOKEN
 mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DNO_WAKE_SOURCE
 mutant waits -DEVENTS=2 -DKILLS=1 -DTICKETS=1 -DNO_TICKET_WAKE
-whole offers -DKILLS=0 -DROUNDS=2 -DFAULTS=1
-whole offers -DKILLS=0 -DWORKERS=3
-whole offers -DKILLS=1 -DFAULTS=1 -DUNGATED
-whole offers -DKILLS=1 -DROUNDS=2
-for step in BIT_FIRST SLEEP_UNTRIED NO_NUDGE NUDGE_FIRST NO_WAKE IGNORE_WITHDRAW SETTLE_FIRST; do
-    mutant offers -DKILLS=0 -D$step
+whole commit_requests -DKILLS=0 -DROUNDS=2 -DFAULTS=1
+whole commit_requests -DKILLS=0 -DWORKERS=3
+whole commit_requests -DKILLS=1 -DFAULTS=1 -DNO_WRITE_LOCK
+whole commit_requests -DKILLS=1 -DROUNDS=2
+for step in BIT_FIRST SLEEP_UNTRIED NO_NOTIFY NOTIFY_FIRST NO_WAKE IGNORE_WITHDRAW COMPLETE_FIRST; do
+    mutant commit_requests -DKILLS=0 -D$step
 done
-mutant offers -DKILLS=0 -DROUNDS=2 -DTRY_EACH
-mutant offers -DKILLS=0 -DFAULTS=1 -DBACK_AFTER_COMMIT
-mutant offers -DKILLS=0 -DFAULTS=2 -DFORGET_DOUBT
-for step in NO_SLICES NO_SECOND_LOOK TAKE_TWICE NO_BURY NO_LOST NO_AGAIN_CHECK SYNC_WRITTEN; do
-    mutant offers -DKILLS=1 -D$step
+mutant commit_requests -DKILLS=0 -DROUNDS=2 -DTRY_EACH
+mutant commit_requests -DKILLS=0 -DFAULTS=1 -DRETURN_AFTER_COMMIT
+mutant commit_requests -DKILLS=0 -DFAULTS=2 -DFORGET_DOUBT
+for step in NO_SLICES NO_SECOND_LOOK TAKE_TWICE NO_RECOVER NO_LOST NO_AGAIN_CHECK SYNC_WRITTEN; do
+    mutant commit_requests -DKILLS=1 -D$step
 done
 # nobody turns for ever: no cycle at all
 kind=-DNP how='-E -l'
@@ -105,7 +105,7 @@ mutant tickets -DKILLS=1 -DHAND_OVER_FIRST
 mutant tickets -DKILLS=0 -DSTOPS=1 -DKEEP_LOCKS
 mutant tickets -DPER_STAGE=1 -DKILLS=0 -DSTOPS=1 -DEARLY_START
 
-# one worker a stage: two kills, a kill and the supervisor's death, a retry, two events
+# one worker a stage: two kills, a kill and the supervisor's crash, a retry, two events
 whole tickets -DPER_STAGE=1 -DKILLS=2
 whole tickets -DPER_STAGE=1 -DKILLS=1 -DSTOPS=1
 whole tickets -DPER_STAGE=1 -DKILLS=2 -DRETRIES=1
@@ -113,14 +113,14 @@ whole tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DSIZE=1
 whole tickets -DPER_STAGE=1 -DKILLS=1 -DEVENTS=2
 mutant tickets -DPER_STAGE=1 -DKILLS=2 -DNO_OPENING_LOOK
 mutant tickets -DPER_STAGE=1 -DKILLS=2 -DANY_RING
-mutant tickets -DPER_STAGE=1 -DKILLS=2 -DBURY_FIRST
+mutant tickets -DPER_STAGE=1 -DKILLS=2 -DFREE_FIRST
 mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DRELEASE_BY_EVENT
 mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DSIZE=1 -DNO_FALLEN
 if [ "${MODEL_LONG:-0}" != 0 ]; then
     how=-E
     whole rounds -DKILLS=1 -DSIZE=4 -DLIMIT=2
-    whole offers -DKILLS=2 -DFAULTS=1 -DUNGATED
-    whole offers -DKILLS=2 -DROUNDS=2
+    whole commit_requests -DKILLS=2 -DFAULTS=1 -DNO_WRITE_LOCK
+    whole commit_requests -DKILLS=2 -DROUNDS=2
     how=
     whole tickets -DKILLS=1 -DRETRIES=1
     whole tickets -DKILLS=2 -DTICKETS=1 -DSIZE=2

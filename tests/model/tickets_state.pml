@@ -4,7 +4,7 @@
  * there; each d_step is one instruction of the program that others can see, or one transaction of the store.
  *
  *   push, pop    shm/ring.c: ring_push_over, ring_pop        pass   shm/ticket.c: ticket_pass
- *   claim        src/process/producer_claim.c: load_ticket, claim_due      release   release_some
+ *   claim        src/process/producer_claim.c: load_ticket, process_producer_claim_due  release   unlock_some
  *   places       no function: what must be so at every instant
  */
 #ifndef EVENTS
@@ -17,7 +17,7 @@
 #define RETRIES 0
 #endif
 #ifndef STOPS
-#define STOPS 0 /* deaths of the supervisor */
+#define STOPS 0 /* crashes of the supervisor */
 #endif
 #ifndef TICKETS
 #define TICKETS 2
@@ -165,7 +165,7 @@ inline claim(e, t)
 
 inline release(t)
 {
-#ifdef BURY_FIRST
+#ifdef FREE_FIRST
     d_step {
         phase[t] == ORPHANED;
         phase[t] = FREE;
@@ -183,7 +183,7 @@ inline release(t)
         :: else
         fi
     };
-#ifndef BURY_FIRST
+#ifndef FREE_FIRST
     d_step {
         phase[t] = FREE;
         owner[t] = NOBODY;

@@ -6,13 +6,13 @@
  *   worker()      src/process/worker.c: worker_turn, worker_take, sleep_until; src/process/worker_commit.c: hand_over
  *   prepare, nap  shm/wake.c: wake_prepare; wake_sleep (the kernel compares the word and queues the sleeper in one
  *                 step) and wake_cancel
- *   wake_slot, wake_stage (wake_claimed), wake_rest, wake_room (wake_blocked), wake_ticket_freed   shm/wake.c
+ *   wake_slot, wake_stage (wake_claimed), wake_for_leftover, wake_room (wake_blocked), wake_ticket_freed   shm/wake.c
  *   supervisor()  supervisor/recover.c: recover_events, with wake_source, then slot_clear and a new start
  *
  * One stage with two workers, and one producer that waits for room in its ring and for tickets. A ring is its count
  * here (rounds.pml), a ticket in nobody's hands a number (tickets.pml). All sleep without a time-out. One event may run
  * so long that it ends only when all others are done: the other worker must do them. By `timeout` all are done.
- * Where little is left the real worker puts wake_rest off, to its next turn or its committer (wake_for_rest); here it is
+ * Where little is left the real worker puts wake_for_leftover off, to its next turn or its committer (wake_if_leftover_waits); here it is
  * a step that may come late anyway.
  * ELSEWHERE is not in it: here nobody waits for two things but the producer, whom wake_stage does not know.
  */
@@ -204,7 +204,7 @@ begin:
                 wake_room();
 #endif
                 if
-                :: count > 0 -> wake_stage() /* wake_rest */
+                :: count > 0 -> wake_stage() /* wake_for_leftover */
                 :: else
                 fi;
                 if

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The writers' gate: no kill leaves it shut, and nobody sleeps before a gate that is free.
+ * The write lock: no kill leaves it held, and nobody sleeps waiting for a write lock that is free.
  *
- *   writer()  shm/write_lock.c: gate_enter (trylock, then gate_wait in slices), gate_leave; inside it the C library's
+ *   writer()  shm/write_lock.c: write_lock_acquire (trylock, then write_lock_wait in slices), write_lock_release; inside it the C library's
  *             robust mutex: the word holds the owner and a bit that says somebody sleeps
- *   killed    the kernel: a dead owner's mutex is marked and one sleeper woken; nothing is done for one who has
+ *   killed    the kernel: a crashed owner's mutex is marked and one sleeper woken; nothing is done for one who has
  *             let go and not yet made the call that wakes the next
  *   look      the end of a slice, SLICE_MS: the sleeper tries again
  *
- * WRITERS processes enter ROUNDS times each; KILLS of them die at any step. By `timeout` each is through or dead.
+ * WRITERS processes enter ROUNDS times each; KILLS of them crash at any step. By `timeout` each is through or dead.
  */
 #ifndef WRITERS
 #define WRITERS 3
@@ -21,7 +21,7 @@
 #endif
 
 byte holder = 0; /* process + 1 */
-bool sleepers = false, died = false;
+bool sleepers = false, crashed = false;
 bool asleep[WRITERS], killed[WRITERS], through[WRITERS];
 byte kills = KILLS, inside = 0, w;
 
@@ -44,7 +44,7 @@ proctype writer(byte me)
         do
         :: round < ROUNDS ->
             do
-            :: d_step { holder == 0 -> holder = me + 1; sleepers = sleepers || woke; died = false; inside++; assert(inside == 1) };
+            :: d_step { holder == 0 -> holder = me + 1; sleepers = sleepers || woke; crashed = false; inside++; assert(inside == 1) };
                 break
             :: d_step { holder != 0 -> sleepers = true };
                 d_step { /* the kernel compares the word and queues the sleeper in one step */
@@ -77,7 +77,7 @@ proctype writer(byte me)
 #ifdef NOT_ROBUST
         :: false
 #else
-        :: holder == me + 1 -> inside--; holder = 0; died = true; sleepers = false; wake_one()
+        :: holder == me + 1 -> inside--; holder = 0; crashed = true; sleepers = false; wake_one()
 #endif
         :: else
         fi

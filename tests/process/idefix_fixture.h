@@ -2,7 +2,7 @@
 /*
  * A broker and a backend of a test's own: mosquitto on a free port, with its files in the test's directory,
  * and a child process that answers as Idefix does, or as `world->login` and `world->get` tell it to. What it
- * saw is in `world`, memory that both share. Children die with the test.
+ * saw is in `world`, memory that both share. Children exit with the test.
  */
 #ifndef IDEFIX_FIXTURE_H
 #define IDEFIX_FIXTURE_H
@@ -143,17 +143,17 @@ static inline void answer_full(struct mosquitto *mosquitto, const char *session,
 
     if (json_find(data, "/limit", &value))
         json_int64(value, &limit);
-    json_out_words(&out, "{\"cid\":");
-    json_out_string(&out, cid, strlen(cid));
-    json_out_words(&out, ",\"events\":[");
+    json_write_text(&out, "{\"cid\":");
+    json_write_string(&out, cid, strlen(cid));
+    json_write_text(&out, ",\"events\":[");
     for (int64_t i = 0; atomic_load(&world->get) == GET_FULL && i < limit; i++) {
-        json_out_words(&out, i > 0 ? ",{\"uid\":\"f-" : "{\"uid\":\"f-");
-        json_out_int(&out, i);
-        json_out_words(&out, "\"}");
+        json_write_text(&out, i > 0 ? ",{\"uid\":\"f-" : "{\"uid\":\"f-");
+        json_write_int(&out, i);
+        json_write_text(&out, "\"}");
     }
-    json_out_words(&out, "]}");
+    json_write_text(&out, "]}");
     answer(mosquitto, session, reply, NULL, out.text);
-    json_out_free(&out);
+    json_write_free(&out);
     free(cid);
 }
 
@@ -161,12 +161,12 @@ static inline void answer_huge(struct mosquitto *mosquitto, const char *session,
 {
     struct json_out out = {0};
 
-    json_out_words(&out, "{\"events\":[{\"uid\":\"h\",\"payload\":\"");
+    json_write_text(&out, "{\"events\":[{\"uid\":\"h\",\"payload\":\"");
     for (int i = 0; i < 100000; i++)
-        json_out_words(&out, "0123456789");
-    json_out_words(&out, "\"}]}");
+        json_write_text(&out, "0123456789");
+    json_write_text(&out, "\"}]}");
     answer(mosquitto, session, reply, NULL, out.text);
-    json_out_free(&out);
+    json_write_free(&out);
 }
 
 static inline void answer_get(struct mosquitto *mosquitto, const char *session, const char *reply)
@@ -219,7 +219,7 @@ static inline void keep_data(const struct idefix_message *message, char *to, siz
     if (idefix_message_json(message, &out, &error) != 0)
         _exit(8);
     snprintf(to, room, "%s", out.text);
-    json_out_free(&out);
+    json_write_free(&out);
 }
 
 static inline void backend_message(struct mosquitto *mosquitto, void *user,
@@ -416,7 +416,7 @@ static inline const char *broker_url(const char *scheme, const char *host, int p
 static inline ep_idefix *client_open(struct ep_idefix_params params)
 {
     ep_idefix *client = NULL;
-    char words[500] = "";
+    char errbuf[500] = "";
 
     if (params.broker == NULL)
         params.broker = broker_url("tcp", "127.0.0.1", fixture.port);
@@ -424,8 +424,8 @@ static inline ep_idefix *client_open(struct ep_idefix_params params)
         params.account = "user-1";
     if (params.token == NULL)
         params.token = "tok";
-    if (ep_idefix_open(&params, &client, words, sizeof words) != EP_OK)
-        printf("\n    %s\n", words);
+    if (ep_idefix_open(&params, &client, errbuf, sizeof errbuf) != EP_OK)
+        printf("\n    %s\n", errbuf);
     CU_ASSERT_PTR_NOT_NULL_FATAL(client);
     return client;
 }
@@ -456,11 +456,11 @@ static inline size_t entries(const char *path)
     return count;
 }
 
-static inline bool says(ep_idefix *client, const char *words)
+static inline bool says(ep_idefix *client, const char *errbuf)
 {
-    bool found = strstr(ep_idefix_errmsg(client), words) != NULL;
+    bool found = strstr(ep_idefix_errmsg(client), errbuf) != NULL;
     if (!found)
-        printf("\n    expected \"%s\" in: %s\n", words, ep_idefix_errmsg(client));
+        printf("\n    expected \"%s\" in: %s\n", errbuf, ep_idefix_errmsg(client));
     return found;
 }
 

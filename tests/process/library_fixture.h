@@ -122,10 +122,10 @@ static inline void keep_line(enum ep_severity severity, const char *line, void *
     atomic_store(&world->lines, at + 1);
 }
 
-static inline bool log_has(const char *words)
+static inline bool log_has(const char *message)
 {
     for (unsigned i = 0; i < 16; i++)
-        if (strstr(world->line[i], words) != NULL)
+        if (strstr(world->line[i], message) != NULL)
             return true;
     return false;
 }
@@ -209,10 +209,10 @@ static inline bool each_once(unsigned last, unsigned stages)
 struct left {
     unsigned ready, delayed, dead, other;
     struct store_item one; /* of the last dead one: state, reason, counts */
-    char uid[100], words[600], context[600];
+    char uid[100], error[600], context[600];
 };
 
-static inline int see_left(const struct store_item *item, void *user)
+static inline int on_item(const struct store_item *item, void *user)
 {
     struct left *left = user;
     unsigned *count = item->state == STORE_READY     ? &left->ready
@@ -224,7 +224,7 @@ static inline int see_left(const struct store_item *item, void *user)
         return 0;
     left->one = *item;
     snprintf(left->uid, sizeof left->uid, "%s", item->uid);
-    snprintf(left->words, sizeof left->words, "%s", item->words);
+    snprintf(left->error, sizeof left->error, "%s", item->error);
     snprintf(left->context, sizeof left->context, "%s", item->context != NULL ? item->context : "");
     return 0;
 }
@@ -237,7 +237,7 @@ static inline struct left what_is_left(void)
     const struct store_options options = {.url = library.storage, .readonly = true};
     const struct store_select all = {.state = -1};
     CU_ASSERT_EQUAL_FATAL(store_open(&options, &store, &error), 0);
-    CU_ASSERT_EQUAL(store_list(store, &all, true, see_left, &left), 0);
+    CU_ASSERT_EQUAL(store_list(store, &all, true, on_item, &left), 0);
     store_close(&store);
     return left;
 }

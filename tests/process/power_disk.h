@@ -19,7 +19,7 @@
 
 #define DISK_SECTOR 512
 
-enum disk_file { DISK_MAIN, DISK_LOG, DISK_FILES };
+enum disk_file { DISK_MAIN, DISK_WAL, DISK_FILES };
 enum disk_kind { DISK_WRITE, DISK_CUT, DISK_SYNC };
 
 struct disk_note {
@@ -59,7 +59,7 @@ static inline void disk_note(enum disk_file file, enum disk_kind kind, int64_t o
 
 static inline enum disk_file disk_which(const sqlite3_file *file)
 {
-    return file->pMethods == &disk.methods[DISK_LOG] ? DISK_LOG : DISK_MAIN;
+    return file->pMethods == &disk.methods[DISK_WAL] ? DISK_WAL : DISK_MAIN;
 }
 
 static inline int disk_write(sqlite3_file *file, const void *data, int bytes, sqlite3_int64 offset)
@@ -87,7 +87,7 @@ static inline int disk_open(sqlite3_vfs *self, const char *name, sqlite3_file *f
     int result = disk.real->xOpen(disk.real, name, file, flags, out);
     if (result != SQLITE_OK || (flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL)) == 0)
         return result;
-    enum disk_file which = (flags & SQLITE_OPEN_WAL) != 0 ? DISK_LOG : DISK_MAIN;
+    enum disk_file which = (flags & SQLITE_OPEN_WAL) != 0 ? DISK_WAL : DISK_MAIN;
     sqlite3_io_methods *methods = &disk.methods[which];
     disk.below[which] = *file->pMethods;
     *methods = *file->pMethods;
@@ -104,7 +104,7 @@ static inline int disk_delete(sqlite3_vfs *self, const char *name, int sync)
     (void)self;
     size_t length = strlen(name);
     if (length > 4 && strcmp(name + length - 4, "-wal") == 0)
-        disk_note(DISK_LOG, DISK_CUT, 0, NULL, 0);
+        disk_note(DISK_WAL, DISK_CUT, 0, NULL, 0);
     return disk.real->xDelete(disk.real, name, sync);
 }
 
@@ -170,7 +170,7 @@ static inline void disk_make(const char *path, size_t until, enum disk_loss loss
     char name[512];
     int fds[DISK_FILES];
     for (int i = 0; i < DISK_FILES; i++) {
-        snprintf(name, sizeof name, "%s%s", path, i == DISK_LOG ? "-wal" : "");
+        snprintf(name, sizeof name, "%s%s", path, i == DISK_WAL ? "-wal" : "");
         fds[i] = open(name, O_RDWR | O_CREAT | O_TRUNC, 0600);
     }
     snprintf(name, sizeof name, "%s-shm", path);

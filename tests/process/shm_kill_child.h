@@ -45,16 +45,16 @@ static void claims_add(struct claims *claims, int64_t event)
         violation("more events released than can be in flight", event, claims->count);
 }
 
-static void bury_orphans(struct claims *claims)
+static void free_orphans(struct claims *claims)
 {
     atomic_store(&source->orphans, 0);
     for (uint32_t i = 0; i < source->ticket_count; i++) {
         struct ticket_view view = ticket_look(&segment, i);
         if (view.phase != TICKET_ORPHANED)
             continue;
-        if (store_release_row(store, view.event, view.token) && claims != NULL)
+        if (store_unlock_row(store, view.event, view.token) && claims != NULL)
             claims_add(claims, view.event);
-        ticket_bury(&segment, i);
+        ticket_free_orphan(&segment, i);
     }
 }
 
@@ -120,11 +120,11 @@ static void producer_run(struct steps *steps)
 {
     struct claims claims = {.count = 0};
     bool no_ticket;
-    bury_orphans(NULL);
+    free_orphans(NULL);
     claims_find(&claims);
     while (!steps_stopping(steps)) {
         if (atomic_load(&source->orphans) != 0)
-            bury_orphans(&claims);
+            free_orphans(&claims);
         slot_state(steps->slot, SHM_SLOT_BUSY);
         if (produce_batch(steps, &claims, &no_ticket))
             continue;
@@ -171,7 +171,7 @@ static void work_batch(struct steps *steps, const uint32_t tickets[], const stru
     }
 }
 
-static void worker_run(struct steps *steps)
+static void process_worker_run(struct steps *steps)
 {
     while (!steps_stopping(steps)) {
         uint32_t tickets[BATCH];

@@ -73,7 +73,7 @@ static inline uint32_t steps_take(struct steps *steps, uint32_t tickets[], struc
     }
     if (popped > 0) {
         wake_room(steps->segment, steps->stage);
-        wake_rest(steps->segment, steps->stage);
+        wake_for_leftover(steps->segment, steps->stage);
     }
     return count;
 }

@@ -99,7 +99,7 @@ static inline bool store_commit_row(struct store *store, int64_t event, uint64_t
 }
 
 /* Clears the lock if it is this token's. */
-static inline bool store_release_row(struct store *store, int64_t event, uint64_t token)
+static inline bool store_unlock_row(struct store *store, int64_t event, uint64_t token)
 {
     uint64_t seen = atomic_load(&store->rows[event].word);
     return row_state(seen) == ROW_LOCKED && row_token(seen) == token &&

@@ -2,7 +2,7 @@
 /*
  * One process, halted after any of its instructions. A child forked by step_fork does something between two
  * marks; its parent brings it forward instruction by instruction, or system call by system call, and kills it
- * where it likes. What cannot be stepped (no ptrace, sanitizers) skips the test with words.
+ * where it likes. What cannot be stepped (no ptrace, sanitizers) skips the test with a message.
  */
 #ifndef STEP_RIG_H
 #define STEP_RIG_H
@@ -109,7 +109,7 @@ static inline void step_nothing(void *user)
     step_mark();
 }
 
-/* Ends the test with words where stepping is impossible, or its thirty times as many instructions senseless.
+/* Ends the test with a message where stepping is impossible, or its thirty times as many instructions senseless.
  */
 static inline void step_or_skip(void)
 {

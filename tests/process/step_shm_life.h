@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The small world of test_step_shm: a source, two stages of two workers, the store of shm_store.h; what each
- * of its processes does, in the order in which the daemon's do it; what the supervisor does after a death;
+ * of its processes does, in the order in which the daemon's do it; what the supervisor does after an exit;
  * and what must hold then. Processes are known to shm/ by their slots only, so the parent goes on in the name
- * of whoever lives or was started anew.
+ * of whoever lives or was started again.
  */
 #ifndef STEP_SHM_LIFE_H
 #define STEP_SHM_LIFE_H
@@ -28,7 +28,7 @@
 static struct segment segment;
 static struct shm_source *source;
 static struct store *store;
-static const char *where = "";    /* what is tried now, for the words of a fault */
+static const char *where = "";    /* what is tried now, for the message of a fault */
 static uint32_t where_k, where_j; /* after how many instructions */
 static uint32_t faults;
 
@@ -46,7 +46,7 @@ static void fault(const char *format, ...)
 
 /* --- what the processes do */
 
-/* As claim_publish and hand_over. */
+/* As process_producer_claim_publish and hand_over. */
 static void life_hand_on(struct steps *steps, uint32_t ticket, uint32_t position)
 {
     if (position >= STAGES) {
@@ -78,7 +78,7 @@ static bool life_claim(struct steps *steps, uint32_t *ticket, uint32_t *position
     return true;
 }
 
-static void life_bury(struct steps *steps)
+static void life_free_orphans(struct steps *steps)
 {
     (void)steps;
     if (atomic_exchange(&source->orphans, 0) == 0)
@@ -87,8 +87,8 @@ static void life_bury(struct steps *steps)
         struct ticket_view view = ticket_look(&segment, i);
         if (view.phase != TICKET_ORPHANED)
             continue;
-        store_release_row(store, view.event, view.token);
-        ticket_bury(&segment, i);
+        store_unlock_row(store, view.event, view.token);
+        ticket_free_orphan(&segment, i);
     }
 }
 
@@ -146,7 +146,7 @@ struct entries {
     uint32_t of[TICKETS];
 };
 
-static void entries_see(uint32_t ticket, void *user)
+static void on_entry(uint32_t ticket, void *user)
 {
     ((struct entries *)user)->of[ticket]++;
 }
@@ -168,13 +168,13 @@ static void check_ticket(uint32_t ticket, const struct entries in_ring[STAGES], 
         fault("ticket %u is queued for stage %u, the store says %" PRIx64, ticket, view.stage, row);
 }
 
-/* Each event is in exactly one place; none belongs to the dead. `dead`: SLOTS = nobody died. */
+/* Each event is in exactly one place; none belongs to the dead. `dead`: SLOTS = no process crashed. */
 static void check_places(uint32_t dead)
 {
     struct entries in_ring[STAGES] = {0};
     uint32_t owners[ROWS] = {0};
     for (uint32_t i = 0; i < STAGES; i++)
-        ring_each(&segment, &segment_stage(&segment, i)->ring, entries_see, &in_ring[i]);
+        ring_each(&segment, &segment_stage(&segment, i)->ring, on_entry, &in_ring[i]);
     for (uint32_t i = 0; i < TICKETS; i++) {
         struct ticket_view view = ticket_look(&segment, i);
         check_ticket(i, in_ring, owners);
@@ -199,7 +199,7 @@ static bool play_producer(void)
     struct steps steps = steps_for(&segment, PRODUCER);
     uint32_t ticket, position;
     bool any = atomic_load(&source->orphans) != 0;
-    life_bury(&steps);
+    life_free_orphans(&steps);
     for (uint32_t i = 0; i < TICKETS; i++) {
         struct ticket_view view = ticket_look(&segment, i);
         if (view.phase == TICKET_LOADING) { /* of a claim that was complete */

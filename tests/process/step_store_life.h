@@ -35,16 +35,16 @@ static struct store_options options;
 static char path[256];
 static char where[96];
 
-static void fault(const char *what, const char *words)
+static void fault(const char *what, const char *message)
 {
-    fprintf(stderr, "FAULT in %s: %s: %s\n", where, what, words);
+    fprintf(stderr, "FAULT in %s: %s: %s\n", where, what, message);
     shared->faults++;
 }
 
 static void must(struct store *store, int result, const char *what)
 {
     if (result != 0) {
-        fault(what, store_words(store));
+        fault(what, store_errmsg(store));
         _exit(EXIT_FAILURE);
     }
 }
@@ -53,10 +53,10 @@ static struct store *open_store(void)
 {
     struct store *store;
     struct error error;
-    options.gate = &segment.header->gate;
+    options.write_lock = &segment.header->write_lock;
     options.start_number = shared->start;
     if (store_open(&options, &store, &error) != 0) {
-        fault("store_open", error.words);
+        fault("store_open", error.message);
         _exit(EXIT_FAILURE);
     }
     return store;
@@ -81,13 +81,13 @@ static bool load_ticket(int64_t event, const char *done, void *user)
     return true;
 }
 
-static struct store_claim claim_begin(struct claiming *claiming, size_t limit)
+static struct store_claim process_producer_claim_begin(struct claiming *claiming, size_t limit)
 {
     claiming->token = STORE_TOKEN(shared->start, atomic_fetch_add(&source->claims, 1) + 1);
     return (struct store_claim){claiming->token, limit, load_ticket, claiming};
 }
 
-static void claim_publish(struct claiming *claiming)
+static void process_producer_claim_publish(struct claiming *claiming)
 {
     for (uint32_t i = 0; i < claiming->count; i++)
         if (ticket_pass(&segment, source, claiming->tickets[i], PRODUCER, claiming->positions[i]))
@@ -97,10 +97,10 @@ static void claim_publish(struct claiming *claiming)
 static void do_claim(struct store *store, size_t limit)
 {
     struct claiming claiming = {0};
-    struct store_claim claim = claim_begin(&claiming, limit);
+    struct store_claim claim = process_producer_claim_begin(&claiming, limit);
     struct store_claimed out;
     must(store, store_claim(store, shared->source, NOW_MS, &claim, &out), "store_claim");
-    claim_publish(&claiming);
+    process_producer_claim_publish(&claiming);
 }
 
 static void ingest(struct store *store, uint32_t first, uint32_t count, const char *cursor, size_t limit)
@@ -108,7 +108,7 @@ static void ingest(struct store *store, uint32_t first, uint32_t count, const ch
     struct store_event events[EVENTS];
     char uids[EVENTS][16];
     struct claiming claiming = {0};
-    struct store_claim claim = claim_begin(&claiming, limit);
+    struct store_claim claim = process_producer_claim_begin(&claiming, limit);
     struct store_ingested out;
     for (uint32_t i = 0; i < count; i++) {
         snprintf(uids[i], sizeof uids[i], "uid-%u", first + i);
@@ -118,7 +118,7 @@ static void ingest(struct store *store, uint32_t first, uint32_t count, const ch
     must(store, store_ingest(store, shared->source, &page, &claim, &out), "store_ingest");
     if (out.stored != count)
         fault("store_ingest", "a page was known already, or in part");
-    claim_publish(&claiming);
+    process_producer_claim_publish(&claiming);
 }
 
 static void do_ingest(struct store *store)
@@ -127,7 +127,7 @@ static void do_ingest(struct store *store)
     shared->paged = true;
 }
 
-static int see_done(size_t index, const struct store_row *row, void *user)
+static int on_row(size_t index, const struct store_row *row, void *user)
 {
     (void)index;
     for (uint32_t i = 0; i <= STAGES; i++)
@@ -140,14 +140,11 @@ static void commit(struct store *store, uint32_t slot, uint32_t ticket, enum sto
 {
     struct ticket_view view = ticket_look(&segment, ticket);
     uint32_t stage = slot - WORKER(0), done = UINT32_MAX;
-    struct store_lease lease = {view.event, view.token};
-    must(store, store_read(store, &lease, 1, see_done, &done), "store_read");
+    struct store_event_lock lock = {view.event, view.token};
+    must(store, store_read(store, &lock, 1, on_row, &done), "store_read");
     if (done != stage)
         fault("a worker", "has an event that is not its own, or was done by its stage before");
-    struct store_answer answer = {.lease = lease,
-                                  .change = change,
-                                  .done = done_texts[stage + 1],
-                                  .due_ms = 1};
+    struct store_answer answer = {.lock = lock, .change = change, .done = done_texts[stage + 1], .due_ms = 1};
     must(store, store_commit(store, shared->source, shared->stages[stage], &answer, 1), "store_commit");
     if (!answer.applied)
         fault("an answer", "was refused though the lock is ours");
@@ -171,21 +168,21 @@ static bool turn(struct store *store, uint32_t slot, enum store_change change)
     return true;
 }
 
-static void release(struct store *store)
+static void unlock(struct store *store)
 {
-    struct store_release releases[EVENTS + PAGE] = {0};
+    struct store_unlock unlocks[EVENTS + PAGE] = {0};
     uint32_t tickets[EVENTS + PAGE], count = 0;
     atomic_store(&source->orphans, 0);
     for (uint32_t i = 0; i < source->ticket_count; i++) {
         struct ticket_view view = ticket_look(&segment, i);
         if (view.phase != TICKET_ORPHANED)
             continue;
-        releases[count].lease = (struct store_lease){view.event, view.token};
+        unlocks[count].lock = (struct store_event_lock){view.event, view.token};
         tickets[count++] = i;
     }
-    must(store, store_release(store, shared->source, releases, count), "store_release");
+    must(store, store_unlock(store, shared->source, unlocks, count), "store_unlock");
     for (uint32_t i = 0; i < count; i++)
-        ticket_bury(&segment, tickets[i]);
+        ticket_free_orphan(&segment, tickets[i]);
     store_rescan(store, shared->source);
 }
 

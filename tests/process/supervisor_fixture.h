@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A family for the tests of the supervisor: the real supervisor, segment, tickets and rings; bodies of our
+ * An instance for the tests of the supervisor: the real supervisor, segment, tickets and rings; bodies of our
  * own in place of producer, worker and keeper; and, in place of the store, a world in shared memory that
  * outlives every process but the test. An event's number tells what happens when a stage gets it (enum doom).
  */
-#ifndef FAMILY_FIXTURE_H
-#define FAMILY_FIXTURE_H
+#ifndef SUPERVISOR_FIXTURE_H
+#define SUPERVISOR_FIXTURE_H
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,9 +25,9 @@
 #include "shm/slot.h"
 #include "shm/ticket.h"
 #include "shm/wake.h"
+#include "src/base/log.h"
 #include "src/control/control.h"
 #include "src/process/child_context.h"
-#include "src/base/log.h"
 #include "src/store/store.h"
 #include "supervisor/supervisor.h"
 #include "tests/process/until.h"
@@ -42,10 +42,10 @@
 
 enum doom {
     DOOM_NONE,
-    DOOM_SEGV,      /* dies at every try, with words on its stderr */
+    DOOM_SEGV,      /* crashes at every try, with output on its stderr */
     DOOM_SEGV_ONCE, /* only at the first */
     DOOM_EXIT,      /* exits with 3 */
-    DOOM_BROKEN,    /* the worker gives up over its co-process, and says why */
+    DOOM_BROKEN,    /* the worker gives up over its program, and says why */
     DOOM_HANG,      /* never comes back; has a child of its own */
     DOOM_WAIT,      /* waits until the world lets it go */
     DOOM_FLOOD      /* prints without end for a while */
@@ -57,7 +57,7 @@ struct world_event {
     _Atomic uint32_t tries[WORLD_STAGES];
     _Atomic uint32_t cause_kind;
     _Atomic int32_t cause_code;
-    char cause_words[SHM_TEXT_BYTES];
+    char cause_message[SHM_TEXT_BYTES];
 };
 
 struct world {
@@ -67,7 +67,7 @@ struct world {
     _Atomic uint32_t open_fails;  /* workers of stage 0 cannot be opened */
     _Atomic uint32_t keeper_busy; /* so many starts of the keeper fail for now */
     _Atomic uint32_t keeper_refuses;
-    _Atomic uint32_t fall_out;   /* the next worker to take an entry out of a ring dies over it */
+    _Atomic uint32_t fall_out;   /* the next worker to take an entry out of a ring crashes over it */
     _Atomic uint32_t fill_ring;  /* the next worker of stage 0 finds the second ring full of stale entries */
     _Atomic uint32_t stale;      /* how many it put there */
     _Atomic uint32_t batch;      /* how many events a worker takes at a time, at most WORLD_BATCH; 0 = 1 */
@@ -83,25 +83,25 @@ static struct world *world;
 
 /* ---- bodies ---- */
 
-static inline void body_notice(const struct inherit *inherit, enum notice_kind kind, const char *words)
+static inline void body_notice(const struct child_context *child, enum notice_kind kind, const char *message)
 {
-    notice_send(inherit, kind, words);
+    process_notice_send(child, kind, message);
 }
 
-static inline bool body_stopping(const struct inherit *inherit)
+static inline bool body_stopping(const struct child_context *child)
 {
-    return atomic_load(&inherit->segment.header->phase) >= SHM_PHASE_STOPPING;
+    return atomic_load(&child->segment.header->phase) >= SHM_PHASE_STOPPING;
 }
 
-static inline bool others_empty(const struct inherit *inherit)
+static inline bool others_empty(const struct child_context *child)
 {
-    for (uint32_t i = 0; i < inherit->segment.header->slot_count; i++)
-        if (i != inherit->slot && atomic_load(&segment_slot(&inherit->segment, i)->state) != SHM_SLOT_EMPTY)
+    for (uint32_t i = 0; i < child->segment.header->slot_count; i++)
+        if (i != child->slot && atomic_load(&segment_slot(&child->segment, i)->state) != SHM_SLOT_EMPTY)
             return false;
     return true;
 }
 
-static inline void keeper_answer(const struct inherit *inherit)
+static inline void keeper_answer(const struct child_context *child)
 {
     char line[CONTROL_REQUEST_BYTES];
     union {
@@ -113,7 +113,7 @@ static inline void keeper_answer(const struct inherit *inherit)
                              .msg_iovlen = 1,
                              .msg_control = &control,
                              .msg_controllen = sizeof control};
-    ssize_t bytes = recvmsg(inherit->keeper_fd, &message, MSG_DONTWAIT);
+    ssize_t bytes = recvmsg(child->keeper_fd, &message, MSG_DONTWAIT);
     if (bytes < 0 || CMSG_FIRSTHDR(&message) == NULL)
         return;
     line[bytes] = '\0';
@@ -126,40 +126,40 @@ static inline void keeper_answer(const struct inherit *inherit)
     close(client);
 }
 
-void keeper_main(const struct inherit *inherit)
+void process_keeper_main(const struct child_context *child)
 {
     atomic_fetch_add(&world->keeper_starts, 1);
-    log_name("keeper");
+    base_log_name("keeper");
     if (atomic_load(&world->keeper_refuses)) {
-        body_notice(inherit, NOTICE_FAILED, "the store is of another age");
+        body_notice(child, NOTICE_FAILED, "the store is of another age");
         _exit(CHILD_STORE);
     }
     if (atomic_load(&world->keeper_busy) > 0) {
         atomic_fetch_sub(&world->keeper_busy, 1);
-        body_notice(inherit, NOTICE_FAILED, "the store is locked");
+        body_notice(child, NOTICE_FAILED, "the store is locked");
         _exit(1);
     }
-    if (inherit->prepare)
-        atomic_store(&inherit->segment.header->prepared, 1);
-    slot_state(segment_slot(&inherit->segment, inherit->slot), SHM_SLOT_IDLE);
-    body_notice(inherit, NOTICE_READY, "");
-    while (!body_stopping(inherit) || !others_empty(inherit)) {
-        struct pollfd ready[2] = {{.fd = inherit->activity_fd, .events = POLLIN},
-                                  {.fd = inherit->keeper_fd, .events = POLLIN}};
+    if (child->prepare)
+        atomic_store(&child->segment.header->prepared, 1);
+    slot_state(segment_slot(&child->segment, child->slot), SHM_SLOT_IDLE);
+    body_notice(child, NOTICE_READY, "");
+    while (!body_stopping(child) || !others_empty(child)) {
+        struct pollfd ready[2] = {{.fd = child->activity_fd, .events = POLLIN},
+                                  {.fd = child->keeper_fd, .events = POLLIN}};
         poll(ready, 2, -1);
         uint64_t count;
-        if (ready[0].revents != 0 && read(inherit->activity_fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        if (ready[0].revents != 0 && read(child->activity_fd, &count, sizeof count) < 0 && errno != EAGAIN)
             _exit(1);
         if (ready[1].revents != 0)
-            keeper_answer(inherit);
+            keeper_answer(child);
     }
-    deaths_stored(&inherit->segment, deaths_end(&inherit->segment));
+    crash_log_stored(&child->segment, crash_log_end(&child->segment));
     atomic_store(&world->keeper_end, atomic_fetch_add(&world->sequence, 1) + 1);
     _exit(CHILD_DONE);
 }
 
-/* The store's part after a death: what the tickets' causes say goes into the world. */
-static inline void bury_one(const struct segment *segment, uint32_t ticket)
+/* The store's part after an exit: what the tickets' causes say goes into the world. */
+static inline void free_one_orphan(const struct segment *segment, uint32_t ticket)
 {
     const struct ticket_view view = ticket_look(segment, ticket);
     const struct shm_cause *cause = segment_cause(segment, ticket);
@@ -168,7 +168,7 @@ static inline void bury_one(const struct segment *segment, uint32_t ticket)
         if (cause->kind == SHM_CAUSE_NONE) {
             atomic_fetch_add(&event->released, 1);
         } else {
-            snprintf(event->cause_words, sizeof event->cause_words, "%s", cause->words);
+            snprintf(event->cause_message, sizeof event->cause_message, "%s", cause->message);
             atomic_store(&event->cause_code, cause->code);
             atomic_store(&event->cause_kind, cause->kind);
             if (cause->kind == SHM_CAUSE_TIMEOUT)
@@ -177,7 +177,7 @@ static inline void bury_one(const struct segment *segment, uint32_t ticket)
                 atomic_store(&event->dead, 1);
         }
     }
-    ticket_bury(segment, ticket);
+    ticket_free_orphan(segment, ticket);
 }
 
 static inline bool in_flight(const struct segment *segment, const struct shm_source *source, int64_t event)
@@ -190,15 +190,15 @@ static inline bool in_flight(const struct segment *segment, const struct shm_sou
     return false;
 }
 
-/* One round: buries orphans, loads what is neither done, dead nor under way; true when all is done. */
-static inline bool produce(const struct inherit *inherit, struct shm_source *source, uint32_t *hint)
+/* One round: frees orphans, loads what is neither done, dead nor under way; true when all is done. */
+static inline bool produce(const struct child_context *child, struct shm_source *source, uint32_t *hint)
 {
-    const struct segment *segment = &inherit->segment;
+    const struct segment *segment = &child->segment;
     struct shm_stage *first = segment_stage(segment, source->first_stage);
     if (atomic_exchange(&source->orphans, 0) != 0)
         for (uint32_t i = 0; i < source->ticket_count; i++)
             if (ticket_look(segment, source->first_ticket + i).phase == TICKET_ORPHANED)
-                bury_one(segment, source->first_ticket + i);
+                free_one_orphan(segment, source->first_ticket + i);
     bool all = true;
     for (uint32_t id = 1; id <= atomic_load(&world->events); id++) {
         if (atomic_load(&world->event[id].done) > 0 || atomic_load(&world->event[id].dead) > 0)
@@ -209,34 +209,34 @@ static inline bool produce(const struct inherit *inherit, struct shm_source *sou
         /* it may have ended between the two looks */
         if (atomic_load(&world->event[id].done) > 0)
             continue;
-        uint32_t ticket = ticket_load(segment, source, inherit->slot, hint);
+        uint32_t ticket = ticket_load(segment, source, child->slot, hint);
         if (ticket == SHM_NO_TICKET)
             break;
         ticket_bind(segment, ticket, id, id);
-        ticket_pass(segment, source, ticket, inherit->slot, 0);
+        ticket_pass(segment, source, ticket, child->slot, 0);
         wake_stage(segment, first);
     }
     return all;
 }
 
-void producer_main(const struct inherit *inherit, uint32_t source_index)
+void process_producer_main(const struct child_context *child, uint32_t source_index)
 {
-    struct shm_source *source = segment_source(&inherit->segment, source_index);
-    struct shm_slot *slot = segment_slot(&inherit->segment, inherit->slot);
+    struct shm_source *source = segment_source(&child->segment, source_index);
+    struct shm_slot *slot = segment_slot(&child->segment, child->slot);
     uint32_t hint = 0;
-    log_name("producer %s", source->id);
+    base_log_name("producer %s", source->id);
     /* A producer begins with what its predecessor left, as the real one does. */
     atomic_store(&source->orphans, 1);
-    body_notice(inherit, NOTICE_READY, "");
-    while (!body_stopping(inherit)) {
+    body_notice(child, NOTICE_READY, "");
+    while (!body_stopping(child)) {
         slot_state(slot, SHM_SLOT_BUSY);
-        bool all = produce(inherit, source, &hint);
-        bool draining = atomic_load(&inherit->segment.header->phase) == SHM_PHASE_DRAINING;
+        bool all = produce(child, source, &hint);
+        bool draining = atomic_load(&child->segment.header->phase) == SHM_PHASE_DRAINING;
         if (all && (draining || !atomic_load(&world->never_ends)) && atomic_exchange(&source->ended, 1) == 0)
-            body_notice(inherit, NOTICE_ENDED, "");
+            body_notice(child, NOTICE_ENDED, "");
         slot_state(slot, SHM_SLOT_IDLE);
         uint32_t key = wake_prepare(slot);
-        if (body_stopping(inherit) || atomic_load(&source->orphans) != 0)
+        if (body_stopping(child) || atomic_load(&source->orphans) != 0)
             wake_cancel(slot);
         else
             wake_sleep(slot, key, 5000000); /* the world wakes nobody */
@@ -244,8 +244,8 @@ void producer_main(const struct inherit *inherit, uint32_t source_index)
     for (;;) {
         uint32_t key = wake_prepare(slot);
         bool gone = true;
-        for (uint32_t i = 0; i < inherit->segment.header->slot_count; i++) {
-            const struct shm_slot *other = segment_slot(&inherit->segment, i);
+        for (uint32_t i = 0; i < child->segment.header->slot_count; i++) {
+            const struct shm_slot *other = segment_slot(&child->segment, i);
             gone &= other->kind != SHM_KIND_WORKER || atomic_load(&other->state) == SHM_SLOT_EMPTY;
         }
         if (gone)
@@ -254,14 +254,14 @@ void producer_main(const struct inherit *inherit, uint32_t source_index)
     }
     wake_cancel(slot);
     for (uint32_t i = 0; i < source->ticket_count; i++)
-        if (ticket_revoke(&inherit->segment, source->first_ticket + i))
-            bury_one(&inherit->segment, source->first_ticket + i);
+        if (ticket_revoke(&child->segment, source->first_ticket + i))
+            free_one_orphan(&child->segment, source->first_ticket + i);
     atomic_store(&world->producer_end, atomic_fetch_add(&world->sequence, 1) + 1);
     _exit(CHILD_DONE);
 }
 
-static inline void meet_doom(const struct inherit *inherit, struct shm_slot *slot, struct world_event *event,
-                             uint32_t stage)
+static inline void meet_doom(const struct child_context *child, struct shm_slot *slot,
+                             struct world_event *event, uint32_t stage)
 {
     uint32_t tried = atomic_fetch_add(&event->tries[stage], 1);
     if (atomic_load(&world->call_us) > 0)
@@ -279,9 +279,9 @@ static inline void meet_doom(const struct inherit *inherit, struct shm_slot *slo
     case DOOM_EXIT:
         _exit(3);
     case DOOM_BROKEN:
-        text_set(&slot->cause_words, "its co-process answered nonsense");
+        text_set(&slot->cause_message, "its program gave a malformed answer");
         atomic_store(&slot->cause_code, 0);
-        atomic_store(&slot->cause_kind, SHM_CAUSE_NONSENSE);
+        atomic_store(&slot->cause_kind, SHM_CAUSE_MALFORMED);
         _exit(CHILD_BROKEN);
     case DOOM_HANG: {
         pid_t grandchild = fork();
@@ -305,7 +305,7 @@ static inline void meet_doom(const struct inherit *inherit, struct shm_slot *slo
     default:
         break;
     }
-    (void)inherit;
+    (void)child;
 }
 
 /* Copies of a ticket that is FREE, as many as there are places, while nobody takes them out: of the last one,
@@ -323,21 +323,21 @@ static inline void fill_ring(const struct segment *segment, struct shm_stage *st
         atomic_fetch_add(&world->stale, 1);
 }
 
-static inline void work_one(const struct inherit *inherit, struct shm_slot *slot, struct shm_stage *stage,
+static inline void work_one(const struct child_context *child, struct shm_slot *slot, struct shm_stage *stage,
                             struct shm_source *source, uint32_t ticket)
 {
-    const struct segment *segment = &inherit->segment;
+    const struct segment *segment = &child->segment;
     int64_t id = ticket_look(segment, ticket).event;
     struct world_event *event = &world->event[id];
     slot_take(slot, ticket, id, atomic_load(&event->crashes), shm_now_ns());
-    meet_doom(inherit, slot, event, stage->position);
+    meet_doom(child, slot, event, stage->position);
     slot_put(slot, shm_now_ns());
     if (stage->position + 1 < source->stage_count) {
         struct shm_stage *next = segment_stage(segment, source->first_stage + stage->position + 1);
         bool full = atomic_exchange(&world->fill_ring, 0) != 0;
         if (full)
             fill_ring(segment, next, source);
-        if (ticket_pass(segment, source, ticket, inherit->slot, stage->position + 1))
+        if (ticket_pass(segment, source, ticket, child->slot, stage->position + 1))
             wake_stage(segment, next);
         if (full) {
             atomic_store(&next->paused, 0);
@@ -345,12 +345,12 @@ static inline void work_one(const struct inherit *inherit, struct shm_slot *slot
         }
     } else {
         atomic_fetch_add(&event->done, 1);
-        ticket_free(segment, ticket, inherit->slot);
+        ticket_free(segment, ticket, child->slot);
         wake_ticket_freed(segment, source);
     }
 }
 
-/* Those at the end of it are only held when a worker dies over the first. */
+/* Those at the end of it are only held when a worker crashes over the first. */
 static inline uint32_t take_batch(const struct segment *segment, struct shm_stage *stage, uint32_t slot,
                                   uint32_t *batch)
 {
@@ -365,31 +365,31 @@ static inline uint32_t take_batch(const struct segment *segment, struct shm_stag
     return count;
 }
 
-void worker_main(const struct inherit *inherit, uint32_t stage_index)
+void process_worker_main(const struct child_context *child, uint32_t stage_index)
 {
-    const struct segment *segment = &inherit->segment;
+    const struct segment *segment = &child->segment;
     struct shm_stage *stage = segment_stage(segment, stage_index);
     struct shm_source *source = segment_source(segment, stage->source);
-    struct shm_slot *slot = segment_slot(segment, inherit->slot);
-    log_name("%s/%s[%u]", source->id, stage->name, slot->index);
+    struct shm_slot *slot = segment_slot(segment, child->slot);
+    base_log_name("%s/%s[%u]", source->id, stage->name, slot->index);
     if (stage->position == 0 && atomic_load(&world->open_fails)) {
-        body_notice(inherit, NOTICE_FAILED, "no such program");
+        body_notice(child, NOTICE_FAILED, "no such program");
         _exit(CHILD_OPEN);
     }
-    body_notice(inherit, NOTICE_READY, "");
-    while (!body_stopping(inherit)) {
+    body_notice(child, NOTICE_READY, "");
+    while (!body_stopping(child)) {
         uint32_t batch[WORLD_BATCH], key = wake_prepare(slot);
         bool paused = atomic_load(&stage->paused) || atomic_load(&source->paused);
-        uint32_t count = paused ? 0 : take_batch(segment, stage, inherit->slot, batch);
+        uint32_t count = paused ? 0 : take_batch(segment, stage, child->slot, batch);
         if (count > 0) {
             wake_cancel(slot);
             wake_room(segment, stage);
-            for (uint32_t i = 0; i < count && !body_stopping(inherit); i++)
-                work_one(inherit, slot, stage, source, batch[i]);
+            for (uint32_t i = 0; i < count && !body_stopping(child); i++)
+                work_one(child, slot, stage, source, batch[i]);
             continue;
         }
         slot_state(slot, paused ? SHM_SLOT_PAUSED : SHM_SLOT_IDLE);
-        if (body_stopping(inherit))
+        if (body_stopping(child))
             wake_cancel(slot);
         else
             wake_sleep(slot, key, WAKE_FOREVER);
@@ -398,10 +398,10 @@ void worker_main(const struct inherit *inherit, uint32_t stage_index)
     _exit(CHILD_DONE);
 }
 
-/* ---- the family ---- */
+/* ---- the instance ---- */
 
 static struct {
-    char directory[80], storage[128], control[128], log_path[128], instance[48];
+    char directory[80], storage[128], control[128], log_path[128], name[48];
     struct stage_config stages[WORLD_STAGES];
     struct source_config source;
     struct config config;
@@ -409,54 +409,54 @@ static struct {
     pid_t pid;
     int result_fd;
     struct segment segment; /* as a reader sees it */
-} family;
+} instance;
 
-static inline void family_prepare(uint32_t events)
+static inline void instance_prepare(uint32_t events)
 {
     static int number;
     const char *temporary = getenv("TMPDIR");
-    memset(&family, 0, sizeof family);
-    snprintf(family.directory, sizeof family.directory, "%.40s/familyXXXXXX",
+    memset(&instance, 0, sizeof instance);
+    snprintf(instance.directory, sizeof instance.directory, "%.40s/instanceXXXXXX",
              temporary != NULL && strlen(temporary) < 40 ? temporary : "/tmp");
-    CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(family.directory));
-    snprintf(family.storage, sizeof family.storage, "sqlite:%s/store.db", family.directory);
-    snprintf(family.control, sizeof family.control, "%s/control", family.directory);
-    snprintf(family.log_path, sizeof family.log_path, "%s/log", family.directory);
-    snprintf(family.instance, sizeof family.instance, "family-%d-%d", (int)getpid(), ++number);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(instance.directory));
+    snprintf(instance.storage, sizeof instance.storage, "sqlite:%s/store.db", instance.directory);
+    snprintf(instance.control, sizeof instance.control, "%s/control", instance.directory);
+    snprintf(instance.log_path, sizeof instance.log_path, "%s/log", instance.directory);
+    snprintf(instance.name, sizeof instance.name, "instance-%d-%d", (int)getpid(), ++number);
     static char *const names[WORLD_STAGES] = {"first", "second"};
     for (int i = 0; i < WORLD_STAGES; i++) {
-        stage_config_defaults(&family.stages[i]);
-        family.stages[i].name = names[i];
-        family.stages[i].concurrency = WORLD_WORKERS;
-        family.stages[i].input_buffer = 16;
+        config_stage_defaults(&instance.stages[i]);
+        instance.stages[i].name = names[i];
+        instance.stages[i].concurrency = WORLD_WORKERS;
+        instance.stages[i].input_buffer = 16;
     }
-    family.source = (struct source_config){.id = "quakes",
-                                           .type = SOURCE_GENERATE,
-                                           .stages = family.stages,
-                                           .stage_count = WORLD_STAGES};
-    family.config = (struct config){.instance = family.instance,
-                                    .storage = family.storage,
-                                    .control = family.control,
-                                    .control_mode = 0600,
-                                    .drain_timeout_ms = 10000,
-                                    .log_level = EP_LOG_DEBUG,
-                                    .sources = &family.source,
-                                    .source_count = 1};
-    family.options =
-        (struct supervisor_options){.config = &family.config, .until_end = true, .hold_wait_ms = 5000};
+    instance.source = (struct source_config){.id = "quakes",
+                                             .type = SOURCE_GENERATE,
+                                             .stages = instance.stages,
+                                             .stage_count = WORLD_STAGES};
+    instance.config = (struct config){.instance = instance.name,
+                                      .storage = instance.storage,
+                                      .control = instance.control,
+                                      .control_mode = 0600,
+                                      .drain_timeout_ms = 10000,
+                                      .log_level = EP_LOG_DEBUG,
+                                      .sources = &instance.source,
+                                      .source_count = 1};
+    instance.options =
+        (struct supervisor_options){.config = &instance.config, .until_end = true, .hold_wait_ms = 5000};
     world = mmap(NULL, sizeof *world, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CU_ASSERT_PTR_NOT_EQUAL_FATAL(world, MAP_FAILED);
     atomic_store(&world->events, events);
 }
 
-static inline void family_start(void)
+static inline void instance_start(void)
 {
-    int log = open(family.log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int log = open(instance.log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     int mine = dup(STDERR_FILENO);
     dup2(log, STDERR_FILENO); /* the supervisor's process has our standard error */
-    log_open(EP_LOG_DEBUG, NULL, NULL);
+    base_log_open(EP_LOG_DEBUG, NULL, NULL);
     struct error error = {0};
-    int result = supervisor_fork(&family.options, &family.pid, &family.result_fd, &error);
+    int result = supervisor_fork(&instance.options, &instance.pid, &instance.result_fd, &error);
     dup2(mine, STDERR_FILENO);
     close(mine);
     close(log);
@@ -464,35 +464,35 @@ static inline void family_start(void)
 }
 
 /* Waits for its end; one that does not come to an end is killed, and that is a failure. */
-static inline int family_wait(struct error *error)
+static inline int instance_wait(struct error *error)
 {
     *error = (struct error){0};
     siginfo_t ended = {0};
-    if (!UNTIL(waitid(P_PID, (id_t)family.pid, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+    if (!UNTIL(waitid(P_PID, (id_t)instance.pid, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
                ended.si_pid != 0)) {
-        CU_FAIL("the family does not end");
-        kill(family.pid, SIGKILL);
+        CU_FAIL("the instance does not end");
+        kill(instance.pid, SIGKILL);
     }
-    int result = supervisor_wait(family.pid, family.result_fd, error);
-    family.pid = 0;
+    int result = supervisor_wait(instance.pid, instance.result_fd, error);
+    instance.pid = 0;
     return result;
 }
 
-static inline bool family_attached(void)
+static inline bool instance_attached(void)
 {
-    if (family.segment.header != NULL)
+    if (instance.segment.header != NULL)
         return true;
-    return segment_attach(family.instance, &family.segment) == 0;
+    return segment_attach(instance.name, &instance.segment) == 0;
 }
 
-static inline bool family_runs(void)
+static inline bool instance_runs(void)
 {
-    return UNTIL(family_attached() && atomic_load(&family.segment.header->phase) == SHM_PHASE_RUNNING);
+    return UNTIL(instance_attached() && atomic_load(&instance.segment.header->phase) == SHM_PHASE_RUNNING);
 }
 
 static inline const struct shm_slot *worker_slot(uint32_t stage, uint32_t index)
 {
-    return segment_slot(&family.segment, segment_stage(&family.segment, stage)->first_slot + index);
+    return segment_slot(&instance.segment, segment_stage(&instance.segment, stage)->first_slot + index);
 }
 
 static inline bool process_exists(pid_t pid)
@@ -500,15 +500,15 @@ static inline bool process_exists(pid_t pid)
     return pid > 0 && kill(pid, 0) == 0;
 }
 
-static inline bool log_has(const char *words)
+static inline bool log_has(const char *message)
 {
     static char text[1 << 22];
-    int fd = open(family.log_path, O_RDONLY | O_CLOEXEC);
+    int fd = open(instance.log_path, O_RDONLY | O_CLOEXEC);
     ssize_t bytes = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
     if (fd >= 0)
         close(fd);
     text[bytes > 0 ? bytes : 0] = '\0';
-    return strstr(text, words) != NULL;
+    return strstr(text, message) != NULL;
 }
 
 static inline uint32_t events_done(void)
@@ -520,20 +520,20 @@ static inline uint32_t events_done(void)
 }
 
 /* Whatever happened, nothing is left of it. */
-static inline void family_end(void)
+static inline void instance_end(void)
 {
-    if (family.pid > 0) {
-        kill(family.pid, SIGKILL);
+    if (instance.pid > 0) {
+        kill(instance.pid, SIGKILL);
         struct error error;
-        family_wait(&error);
+        instance_wait(&error);
     }
-    if (family.segment.header != NULL)
-        segment_close(&family.segment);
-    segment_unlink(family.instance);
+    if (instance.segment.header != NULL)
+        segment_close(&instance.segment);
+    segment_unlink(instance.name);
     for (int i = 0; i < WORLD_STAGES; i++)
-        free(family.stages[i].options);
+        free(instance.stages[i].options);
     char command[256];
-    snprintf(command, sizeof command, "rm -rf '%s'", family.directory);
+    snprintf(command, sizeof command, "rm -rf '%s'", instance.directory);
     if (system(command) != 0)
         CU_FAIL("the test's directory is left");
     munmap(world, sizeof *world);
@@ -546,7 +546,7 @@ static inline const char *ask(const char *request)
     answer[0] = '\0';
     int fd;
     struct error error = {0};
-    if (control_connect(family.control, &fd, &error) != 0)
+    if (control_connect(instance.control, &fd, &error) != 0)
         return "";
     if (send(fd, request, strlen(request), MSG_NOSIGNAL) < 0)
         answer[0] = '\0';

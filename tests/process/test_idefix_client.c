@@ -210,12 +210,12 @@ static void test_create(void)
     ep_idefix_close(&client);
 }
 
-static void expect_error(ep_idefix *client, const char *error, int code, const char *words)
+static void expect_error(ep_idefix *client, const char *error, int code, const char *errbuf)
 {
     atomic_store(&world->get, GET_ERROR);
     strcpy(world->error, error);
     CU_ASSERT_EQUAL(get(client, 0, NULL), code);
-    CU_ASSERT_TRUE(says(client, words));
+    CU_ASSERT_TRUE(says(client, errbuf));
     CU_ASSERT_TRUE(says(client, error));
 }
 
@@ -223,8 +223,8 @@ static void test_errors(void)
 {
     begin();
     ep_idefix *client = client_open((struct ep_idefix_params){.token = "hush-hush"});
-    expect_error(client, "[4] Not authorized", EP_EREFUSED, "refuses account user-1");
-    expect_error(client, "[201] Invalid token", EP_EREFUSED, "refuses the token of account user-1");
+    expect_error(client, "[4] Not authorized", EP_EAUTH, "refuses account user-1");
+    expect_error(client, "[201] Invalid token", EP_EAUTH, "refuses the token of account user-1");
     expect_error(client, "[208] Domain not found (acme)", EP_ECONFIG, "setting `domain`");
     expect_error(client, "[209] Address not found", EP_ECONFIG, "setting `address`");
     expect_error(client, "[15] Try again", EP_EBACKEND, "answers events.get with an error");
@@ -243,7 +243,7 @@ static void test_login_refused(void)
     begin();
     atomic_store(&world->login, LOGIN_REFUSED);
     ep_idefix *client = client_open((struct ep_idefix_params){.token = "hush-hush"});
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EREFUSED);
+    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EAUTH);
     CU_ASSERT_TRUE(says(client, "refuses the token of account user-1 (login): [201] Invalid token (***)"));
     CU_ASSERT_EQUAL(atomic_load(&world->gets), 0);
     atomic_store(&world->login, LOGIN_OK);
@@ -256,7 +256,7 @@ static void test_strange_answers(void)
     size_t count = 0;
     begin();
     atomic_store(&world->login, LOGIN_TWICE);
-    ep_idefix *client = client_open((struct ep_idefix_params){.answer_timeout_ms = 300});
+    ep_idefix *client = client_open((struct ep_idefix_params){.response_timeout_ms = 300});
     atomic_store(&world->get, GET_TWICE);
     for (int i = 0; i < 3; i++) {
         CU_ASSERT_EQUAL(get(client, 0, &count), EP_OK);
@@ -276,20 +276,20 @@ static void test_strange_answers(void)
     ep_idefix_close(&client);
 }
 
-static void test_garbage(void)
+static void test_malformed(void)
 {
     begin();
     ep_idefix *client = client_open((struct ep_idefix_params){.max_bytes = 100000});
     atomic_store(&world->get, GET_GARBAGE);
     uint64_t begin_ms = clock_ms();
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EPROTO);
     CU_ASSERT_TRUE(says(client, "answer to events.get cannot be read"));
     atomic_store(&world->get, GET_HUGE);
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EPROTO);
     CU_ASSERT_TRUE(clock_ms() - begin_ms < 5000);
     ep_idefix_close(&client);
     client = client_open((struct ep_idefix_params){.max_bytes = 100000, .encoding = "j"});
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EGARBAGE); /* not compressed: too large as it came */
+    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EPROTO); /* not compressed: too large as it came */
     CU_ASSERT_TRUE(says(client, "larger than max_bytes"));
     atomic_store(&world->get, GET_PAGE);
     CU_ASSERT_EQUAL(get(client, 0, NULL), EP_OK);
@@ -329,7 +329,7 @@ static void test_login_unanswered(void)
 static void test_silence_reconnects(void)
 {
     begin();
-    ep_idefix *client = client_open((struct ep_idefix_params){.answer_timeout_ms = 100});
+    ep_idefix *client = client_open((struct ep_idefix_params){.response_timeout_ms = 100});
     CU_ASSERT_EQUAL(get(client, 0, NULL), EP_OK);
     atomic_store(&world->get, GET_KEEP);
     CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EBACKEND);
@@ -343,37 +343,37 @@ static void test_silence_reconnects(void)
 static void test_parameters(void)
 {
     ep_idefix *client = NULL;
-    char words[200];
+    char errbuf[200];
     const struct ep_idefix_params good = {.broker = "tcp://h", .account = "a"};
     struct ep_idefix_params params = {.account = "a"};
 
-    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, words, sizeof words), EP_EINVAL);
-    CU_ASSERT_EQUAL(ep_idefix_open(NULL, &client, words, sizeof words), EP_EINVAL);
+    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, errbuf, sizeof errbuf), EP_EINVAL);
+    CU_ASSERT_EQUAL(ep_idefix_open(NULL, &client, errbuf, sizeof errbuf), EP_EINVAL);
     CU_ASSERT_EQUAL(ep_idefix_open(&good, NULL, NULL, 0), EP_EINVAL);
     params = good;
     params.broker = "http://h";
-    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, words, sizeof words), EP_ECONFIG);
-    CU_ASSERT_PTR_NOT_NULL(strstr(words, "expected a broker"));
+    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, errbuf, sizeof errbuf), EP_ECONFIG);
+    CU_ASSERT_PTR_NOT_NULL(strstr(errbuf, "expected a broker"));
     params = good;
     params.encoding = "x";
     CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, NULL, 0), EP_ECONFIG);
     params = good;
     params.session = "a/b";
-    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, words, 3), EP_ECONFIG);
-    CU_ASSERT_EQUAL(strlen(words), 2);
+    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, errbuf, 3), EP_ECONFIG);
+    CU_ASSERT_EQUAL(strlen(errbuf), 2);
     params = good;
     params.meta = "[]";
     CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, NULL, 0), EP_ECONFIG);
     params = good;
     params.token_file = "/nonexistent";
-    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, words, sizeof words), EP_EACCESS);
+    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, errbuf, sizeof errbuf), EP_EACCESS);
     params = good;
     params.ca_file = "/nonexistent";
-    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, words, sizeof words), EP_EACCESS);
+    CU_ASSERT_EQUAL(ep_idefix_open(&params, &client, errbuf, sizeof errbuf), EP_EACCESS);
     CU_ASSERT_PTR_NULL(client);
     ep_idefix_close(&client);
     ep_idefix_close(NULL);
-    CU_ASSERT_EQUAL_FATAL(ep_idefix_open(&good, &client, words, sizeof words), EP_OK);
+    CU_ASSERT_EQUAL_FATAL(ep_idefix_open(&good, &client, errbuf, sizeof errbuf), EP_OK);
     struct ep_idefix_page *page = NULL;
     CU_ASSERT_EQUAL(ep_idefix_events_get(client, &(struct ep_idefix_query){0}, &page), EP_EINVAL);
     CU_ASSERT_TRUE(says(client, "neither domain nor address"));
@@ -385,6 +385,6 @@ IDEFIX_MAIN("idefix_client", {"parameters", test_parameters}, {"requests are tho
             {"options of the login", test_login_options}, {"a page of events", test_page},
             {"nothing yet", test_nothing_yet}, {"creating an event", test_create},
             {"errors of the backend", test_errors}, {"login refused", test_login_refused},
-            {"late, doubled and strange answers", test_strange_answers}, {"garbage", test_garbage},
-            {"login answered at the second try", test_login_repeated},
+            {"late, doubled and strange answers", test_strange_answers},
+            {"malformed answers", test_malformed}, {"login answered at the second try", test_login_repeated},
             {"login never answered", test_login_unanswered}, {"silence reconnects", test_silence_reconnects})

@@ -34,7 +34,7 @@ __attribute__((visibility("default"))) int getaddrinfo(const char *node, const c
 
 /* ---- a listener that is no broker */
 
-enum listener_mode { ACCEPT_SILENT, ACCEPT_CLOSE, ACCEPT_RESET, ACCEPT_NONSENSE };
+enum listener_mode { ACCEPT_SILENT, ACCEPT_CLOSE, ACCEPT_RESET, ACCEPT_MALFORMED };
 static struct listener {
     pid_t pid;
     int port;
@@ -62,7 +62,7 @@ static void listener_start(enum listener_mode mode, bool tells)
         int peer = accept(fd, NULL, NULL);
         char some[256];
         if (mode != ACCEPT_SILENT && read(peer, some, sizeof some) > 0) {
-            if (mode == ACCEPT_NONSENSE && write(peer, "HTTP/1.1 400 Bad Request\r\n\r\n", 28) != 28)
+            if (mode == ACCEPT_MALFORMED && write(peer, "HTTP/1.1 400 Bad Request\r\n\r\n", 28) != 28)
                 _exit(1);
             poll(NULL, 0, 100); /* it takes its time: they wait for its part of the handshake */
             if (mode == ACCEPT_RESET)
@@ -165,13 +165,13 @@ static void test_interrupt_connecting(void)
 
 /* ---- brokers that are none */
 
-static void expect_failure(struct ep_idefix_params params, int code, const char *words, const char *more)
+static void expect_failure(struct ep_idefix_params params, int code, const char *message, const char *more)
 {
     ep_idefix *client = client_open(params);
     uint64_t begin_ms = clock_ms();
 
     CU_ASSERT_EQUAL(get(client, 60000, NULL), code);
-    CU_ASSERT_TRUE(says(client, words));
+    CU_ASSERT_TRUE(says(client, message));
     CU_ASSERT_TRUE(more == NULL || says(client, more));
     CU_ASSERT_PTR_NULL(strstr(ep_idefix_errmsg(client), "77dev"));
     CU_ASSERT_TRUE(clock_ms() - begin_ms < 5000);
@@ -254,7 +254,7 @@ static void test_strangers(void)
                    EP_EBACKEND, "failed before the broker's greeting: the broker reset it",
                    "does that port speak TLS?");
     stop(&listener.pid);
-    listener_start(ACCEPT_NONSENSE, false);
+    listener_start(ACCEPT_MALFORMED, false);
     expect_failure((struct ep_idefix_params){.broker = broker_url("tcp", "127.0.0.1", listener.port)},
                    EP_EBACKEND, "failed before the broker's greeting", NULL);
     expect_failure((struct ep_idefix_params){.broker = broker_url("ssl", "127.0.0.1", listener.port)},
@@ -264,7 +264,7 @@ static void test_strangers(void)
                    EP_EBACKEND, "failed before the broker's greeting", "does that port speak TLS?");
     expect_failure((struct ep_idefix_params){.broker = broker_url("tcp", "127.0.0.1", fixture.closed_port),
                                              .user = "mallory"},
-                   EP_EREFUSED, "refuses the MQTT user \"mallory\"", NULL);
+                   EP_EAUTH, "refuses the MQTT user \"mallory\"", NULL);
 }
 
 /* ---- losses */
@@ -370,13 +370,13 @@ static void test_trust(void)
         ep_idefix_close(&client);
     }
     const char *address = broker_url("ssl", "localhost", fixture.tls_port);
-    expect_failure((struct ep_idefix_params){.broker = address}, EP_EREFUSED,
+    expect_failure((struct ep_idefix_params){.broker = address}, EP_EAUTH,
                    "certificate is refused: unable to", "can be given as ca_file");
-    expect_failure((struct ep_idefix_params){.broker = address, .ca_file = certificate("other")}, EP_EREFUSED,
+    expect_failure((struct ep_idefix_params){.broker = address, .ca_file = certificate("other")}, EP_EAUTH,
                    "certificate is refused", "is it of the authority that signed it?");
     expect_failure((struct ep_idefix_params){.broker = broker_url("ssl", "localhost", fixture.wrong_port),
                                              .ca_file = certificate("ca")},
-                   EP_EREFUSED, "it is not for the name \"localhost\"", NULL);
+                   EP_EAUTH, "it is not for the name \"localhost\"", NULL);
     /* A file that holds no certificate. */
     char path[300];
     snprintf(path, sizeof path, "%s/good.ext", fixture.directory);

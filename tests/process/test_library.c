@@ -13,7 +13,7 @@ static void all_go_through_three_stages(void)
     CU_ASSERT_TRUE(each_once(3000, 3));
     CU_ASSERT_STRING_EQUAL(world->event[17].key[1], "gen/gen-17/second");
     CU_ASSERT_PTR_NOT_NULL_FATAL(metrics);
-    CU_ASSERT(metrics->fetched == 3000 && metrics->finished == 3000 && metrics->removed == 0);
+    CU_ASSERT(metrics->fetched == 3000 && metrics->completed == 3000 && metrics->removed_by_stage == 0);
     CU_ASSERT_EQUAL(metrics->worker_count, 6);
     uint64_t items[WORLD_STAGES] = {0};
     for (size_t i = 0; i < metrics->worker_count; i++) {
@@ -32,7 +32,7 @@ static void all_go_through_three_stages(void)
     FILE *stream = open_memstream(&text, &bytes);
     CU_ASSERT_EQUAL(ep_metrics_print(metrics, stream), EP_OK);
     fclose(stream);
-    CU_ASSERT_PTR_NOT_NULL(strstr(text, "fetched 3000, finished 3000, removed 0"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "fetched 3000, completed 3000, removed 0"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "second "));
     free(text);
     stream = fopen("/dev/full", "w");
@@ -45,7 +45,7 @@ static void all_go_through_three_stages(void)
     end();
 }
 
-/* The same manager again: a source goes on where it stood, and its figures begin anew. */
+/* The same manager again: a source goes on where it stood, and its figures begin again. */
 static void a_manager_runs_again(void)
 {
     begin_with(NULL);
@@ -54,7 +54,7 @@ static void a_manager_runs_again(void)
     run();
     struct ep_metrics *metrics = NULL;
     CU_ASSERT_EQUAL(ep_source_run_and_measure(library.source, &metrics), EP_OK);
-    CU_ASSERT(metrics != NULL && metrics->fetched == 0 && metrics->finished == 0 &&
+    CU_ASSERT(metrics != NULL && metrics->fetched == 0 && metrics->completed == 0 &&
               metrics->workers[0].items == 0);
     ep_metrics_free(&metrics);
     CU_ASSERT_TRUE(each_once(40, 1));
@@ -90,13 +90,13 @@ static enum ep_answer change_context(ep_call *call, void *state)
         EXPECT(ep_call_set_context(call, "{\"all\": \"new\"}") == EP_OK);
     else if (number == 5)
         EXPECT(ep_call_set_context(call, "[1]") == EP_EINVAL &&
-               ep_call_set_event(call, "nonsense") == EP_EINVAL);
+               ep_call_set_event(call, "rubbish") == EP_EINVAL);
     else if (number == 7)
         EXPECT(ep_call_set_event(call, "{\"uid\":\"gen-7\",\"id\":18446744073709551615}") == EP_OK);
     return EP_PROCESSED;
 }
 
-static enum ep_answer see_context(ep_call *call, void *state)
+static enum ep_answer note_context(ep_call *call, void *state)
 {
     (void)state;
     unsigned number = note_call(call, 2);
@@ -112,7 +112,7 @@ static enum ep_answer see_context(ep_call *call, void *state)
     EXPECT(strcmp(cJSON_GetStringValue(cJSON_GetObjectItem(ep_call_event(call), "uid")), expected) == 0);
     if (number != 8)
         return EP_PROCESSED;
-    ep_call_words(call, "%s is %u", "number", number);
+    ep_call_set_reason(call, "%s is %u", "number", number);
     return EP_REJECT;
 }
 
@@ -121,7 +121,7 @@ static void context_and_event_pass_from_stage_to_stage(void)
     static const struct ep_stage stages[] = {
         {.abi = EP_STAGE_ABI, .name = "writes", .process = write_context},
         {.abi = EP_STAGE_ABI, .name = "changes", .process = change_context},
-        {.abi = EP_STAGE_ABI, .name = "sees", .process = see_context}};
+        {.abi = EP_STAGE_ABI, .name = "sees", .process = note_context}};
     begin_with(NULL);
     add_generate("gen", 50);
     for (unsigned i = 0; i < 3; i++)
@@ -131,7 +131,7 @@ static void context_and_event_pass_from_stage_to_stage(void)
     struct left left = what_is_left(); /* the dead one, with all that it had */
     CU_ASSERT(left.dead == 1 && left.ready + left.delayed + left.other == 0);
     CU_ASSERT_STRING_EQUAL(left.uid, "gen-8");
-    CU_ASSERT_STRING_EQUAL(left.words, "number is 8");
+    CU_ASSERT_STRING_EQUAL(left.error, "number is 8");
     CU_ASSERT_STRING_EQUAL(left.context,
                            "{\"number\":8,\"big\":9007199254740993,\"even\":\"\xc3\xa4\xe2\x82\xac\\n\"}");
     end();
@@ -145,14 +145,14 @@ static enum ep_answer answer_all(ep_call *call, void *state)
     unsigned number = note_call(call, 0), attempt = ep_call_attempt(call);
     switch (number % 10) {
     case 1:
-        ep_call_retry_after(call, 20);
+        ep_call_set_retry_after(call, 20);
         return attempt < 3 ? EP_NOT_PROCESSED : EP_PROCESSED;
     case 2:
         return EP_REMOVE;
     case 3:
         return EP_REJECT;
     case 4:
-        ep_call_words(call, "attempt %u failed", attempt);
+        ep_call_set_reason(call, "attempt %u failed", attempt);
         return EP_ERROR; /* by the stage's own backoff, up to max_attempts */
     case 5:
         return attempt == 1 ? (enum ep_answer)77 : EP_PROCESSED;
@@ -176,7 +176,7 @@ static void answers(void)
     push(&passers[1], NULL);
     struct ep_metrics *metrics = NULL;
     CU_ASSERT_EQUAL_FATAL(ep_source_run_and_measure(library.source, &metrics), EP_OK);
-    CU_ASSERT(metrics->fetched == 30 && metrics->removed == 3 && metrics->finished == 21);
+    CU_ASSERT(metrics->fetched == 30 && metrics->removed_by_stage == 3 && metrics->completed == 21);
     ep_metrics_free(&metrics);
     for (unsigned number = 1; number <= 30; number++) {
         static const unsigned calls[] = {1, 3, 1, 1, 4, 2, 2, 1, 1, 1},
@@ -185,14 +185,14 @@ static void answers(void)
         CU_ASSERT_EQUAL(event->calls[0], calls[number % 10]);
         CU_ASSERT_EQUAL(event->attempts[0], calls[number % 10]); /* counted from 1, without a gap */
         CU_ASSERT_EQUAL(event->calls[1], through[number % 10]);
-        CU_ASSERT_EQUAL(event->attempts[1], through[number % 10]); /* anew at each stage */
+        CU_ASSERT_EQUAL(event->attempts[1], through[number % 10]); /* again at each stage */
         CU_ASSERT_EQUAL(event->other_keys, 0);
     }
     struct left left = what_is_left();
     CU_ASSERT(left.dead == 6 && left.ready + left.delayed + left.other == 0);
     CU_ASSERT_STRING_EQUAL(left.uid, "gen-24");
     CU_ASSERT_EQUAL(left.one.reason, STORE_REASON_EXHAUSTED);
-    CU_ASSERT_STRING_EQUAL(left.words, "attempt 4 failed");
+    CU_ASSERT_STRING_EQUAL(left.error, "attempt 4 failed");
     run(); /* the dead stay dead */
     CU_ASSERT_EQUAL(what_is_left().dead, 6);
     CU_ASSERT(world->event[3].calls[0] == 1 && world->event[4].calls[0] == 4);
@@ -205,7 +205,7 @@ static enum ep_answer much_later(ep_call *call, void *state)
     unsigned number = note_call(call, 0);
     if (number == 6 && ep_call_attempt(call) == 2)
         return pass(call, 1); /* whatever was due before has had its turn */
-    ep_call_retry_after(call, number == 6 ? 100 : UINT64_MAX);
+    ep_call_set_retry_after(call, number == 6 ? 100 : UINT64_MAX);
     return EP_NOT_PROCESSED;
 }
 

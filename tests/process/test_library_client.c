@@ -7,10 +7,10 @@
 
 /* ---- a backend of numbered events: e-1 to e-N, N = world->flag. The cursor is the last number given. */
 
-static int feed_open(void *user, const struct ep_filter *filter, void **session, char *words,
-                     size_t words_bytes)
+static int feed_open(void *user, const struct ep_filter *filter, void **session, char *errbuf,
+                     size_t errbuf_size)
 {
-    (void)filter, (void)words, (void)words_bytes;
+    (void)filter, (void)errbuf, (void)errbuf_size;
     EXPECT(user == (void *)world);
     atomic_fetch_add(&world->opens, 1);
     *session = &world->opens;
@@ -38,7 +38,7 @@ static int give_from(ep_page *page, unsigned first, unsigned last)
     for (unsigned number = first; number <= last; number++)
         EXPECT(give(page, number) == EP_OK);
     snprintf(cursor, sizeof cursor, "%u", last);
-    EXPECT(ep_page_cursor(page, cursor) == EP_OK);
+    EXPECT(ep_page_set_cursor(page, cursor) == EP_OK);
     return EP_OK;
 }
 
@@ -61,7 +61,7 @@ static int feed_get(void *session, const struct ep_filter *filter, const char *c
 static const struct ep_client feed = {.open = feed_open,
                                       .events_get = feed_get,
                                       .close = feed_close,
-                                      .needs_scope = 1};
+                                      .requires_filter = 1};
 
 static void add_feed(const struct ep_client *client)
 {
@@ -69,7 +69,7 @@ static void add_feed(const struct ep_client *client)
                                    .domain = "d",
                                    .address = "a",
                                    .since = "2026-01-01T00:00:00Z",
-                                   .page = 7,
+                                   .page_size = 7,
                                    .long_poll_ms = 1234,
                                    .client = client,
                                    .client_user = world});
@@ -126,7 +126,7 @@ static void slow_call_with(uint64_t commit_delay_ms)
     static const struct ep_client burst = {.open = feed_open, .events_get = burst_get, .close = feed_close};
     static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "slow", .process = slow_first};
     begin_with(NULL);
-    add(&(struct ep_source_params){.id = "burst", .page = 500, .client = &burst, .client_user = world});
+    add(&(struct ep_source_params){.id = "burst", .page_size = 500, .client = &burst, .client_user = world});
     push(&stage, &(struct ep_stage_options){.concurrency = 2, .commit_delay_ms = commit_delay_ms});
     run();
     CU_ASSERT_TRUE(each_once(ALL, 1));
@@ -180,7 +180,7 @@ static void it_begins_at_the_continuation_id(void)
                                    .domain = "d",
                                    .address = "a",
                                    .since = "2026-01-01T00:00:00Z",
-                                   .page = 7,
+                                   .page_size = 7,
                                    .long_poll_ms = 1234,
                                    .continuation_id = "10"});
     push(&passers[0], NULL);
@@ -223,7 +223,7 @@ static void events_sent_again_are_skipped(void)
     push(&stage, &(struct ep_stage_options){.concurrency = 2});
     struct ep_metrics *metrics = NULL;
     CU_ASSERT_EQUAL(ep_source_run_and_measure(library.source, &metrics), EP_OK);
-    CU_ASSERT(metrics != NULL && metrics->fetched == 60 && metrics->finished == 54);
+    CU_ASSERT(metrics != NULL && metrics->fetched == 60 && metrics->completed == 54);
     ep_metrics_free(&metrics);
     CU_ASSERT_TRUE(each_once(60, 1));
     CU_ASSERT_EQUAL(what_is_left().dead, 6);
@@ -232,15 +232,15 @@ static void events_sent_again_are_skipped(void)
 
 /* ---- failures */
 
-static int failing_open(void *user, const struct ep_filter *filter, void **session, char *words,
-                        size_t words_bytes)
+static int failing_open(void *user, const struct ep_filter *filter, void **session, char *errbuf,
+                        size_t errbuf_size)
 {
     (void)filter;
     *session = user;
     if (atomic_fetch_add(&world->opens, 1) > 0)
         return 0;
-    snprintf(words, words_bytes, "the key is lost");
-    return EP_EREFUSED;
+    snprintf(errbuf, errbuf_size, "the key is lost");
+    return EP_EAUTH;
 }
 
 static int failing_get(void *session, const struct ep_filter *filter, const char *cursor, uint32_t limit,
@@ -255,7 +255,7 @@ static int failing_get(void *session, const struct ep_filter *filter, const char
     case 1:
         return give_from(page, 1, 9);
     case 2:
-        return EP_EGARBAGE;
+        return EP_EPROTO;
     case 3:
         ep_page_fail(page, 5, "it is full");
         return EP_OK; /* said is said */
@@ -337,7 +337,7 @@ static int text_get(void *session, const struct ep_filter *filter, const char *c
     return EP_END;
 }
 
-static enum ep_answer see_text(ep_call *call, void *state)
+static enum ep_answer note_text(ep_call *call, void *state)
 {
     unsigned number = number_of(ep_call_uid(call));
     size_t bytes;
@@ -357,7 +357,7 @@ static enum ep_answer see_text(ep_call *call, void *state)
 static void texts_survive_byte_for_byte(void)
 {
     static const struct ep_client client = {.events_get = text_get};
-    static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "sees", .process = see_text};
+    static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "sees", .process = note_text};
     begin_feed(&client, 0);
     push(&stage, &(struct ep_stage_options){.concurrency = 2, .retry_min_ms = 1, .retry_max_ms = 2});
     push(&stage, &(struct ep_stage_options){.concurrency = 2, .name = "sees-again", .user = world});
@@ -366,7 +366,7 @@ static void texts_survive_byte_for_byte(void)
     CU_ASSERT_EQUAL(world->event[6].calls[1], 1); /* the given uid goes before the text's */
     struct left left = what_is_left();
     CU_ASSERT(left.dead == 2 && left.one.reason == STORE_REASON_CORRUPT);
-    CU_ASSERT_STRING_EQUAL(left.words, "the event has no uid");
+    CU_ASSERT_STRING_EQUAL(left.error, "the event has no uid");
     end();
 }
 
@@ -406,8 +406,8 @@ static void retries_do_not_wait_for_the_long_poll(void)
 
 /* ---- a client that takes its process down */
 
-static int dying_get(void *session, const struct ep_filter *filter, const char *cursor, uint32_t limit,
-                     uint64_t wait_ms, ep_page *page)
+static int crashing_get(void *session, const struct ep_filter *filter, const char *cursor, uint32_t limit,
+                        uint64_t wait_ms, ep_page *page)
 {
     (void)session, (void)filter, (void)limit, (void)wait_ms;
     unsigned at = cursor != NULL ? (unsigned)atoi(cursor) : 0, fetch = atomic_fetch_add(&world->fetches, 1);
@@ -421,7 +421,7 @@ static int dying_get(void *session, const struct ep_filter *filter, const char *
 
 static void a_client_that_crashes_costs_nothing(void)
 {
-    static const struct ep_client client = {.events_get = dying_get};
+    static const struct ep_client client = {.events_get = crashing_get};
     begin_feed(&client, 0);
     push(&passers[0], &(struct ep_stage_options){.concurrency = 2});
     push(&passers[1], NULL);

@@ -33,13 +33,13 @@ static void only_the_event_in_hand_is_blamed(void)
     push(&passers[1], NULL);
     run();
     for (unsigned number = 1; number <= 200; number++) {
-        bool dies = number == 5 || number == 9;
-        CU_ASSERT_EQUAL(world->event[number].calls[1], dies ? 0 : 1);
-        if (dies || number == 13) {
+        bool crashes = number == 5 || number == 9;
+        CU_ASSERT_EQUAL(world->event[number].calls[1], crashes ? 0 : 1);
+        if (crashes || number == 13) {
             CU_ASSERT_EQUAL(world->event[number].calls[0], 2);
             CU_ASSERT_EQUAL(world->event[number].attempts[0], 2);
             CU_ASSERT_EQUAL(world->event[number].other_keys, 0);
-        } else { /* once, or again where it was in the dead one's last batch: but without blame */
+        } else { /* once, or again where it was in the crashed one's last batch: but without blame */
             CU_ASSERT_EQUAL(world->event[number].attempts[0], 1);
         }
     }
@@ -47,8 +47,8 @@ static void only_the_event_in_hand_is_blamed(void)
     CU_ASSERT(left.dead == 2 && left.ready + left.delayed + left.other == 0);
     CU_ASSERT(left.one.reason == STORE_REASON_CRASHED && left.one.crashes == 2);
     CU_ASSERT_STRING_EQUAL(left.uid, "gen-9");
-    CU_ASSERT_STRING_EQUAL(left.words, "exit code 3");
-    CU_ASSERT_TRUE(log_has("signal 11 (Segmentation fault); last words: it was gen-5"));
+    CU_ASSERT_STRING_EQUAL(left.error, "exit code 3");
+    CU_ASSERT_TRUE(log_has("signal 11 (Segmentation fault); last stderr output: it was gen-5"));
     end();
 }
 
@@ -83,15 +83,15 @@ static void a_call_that_hangs_is_ended(void)
     CU_ASSERT(left.dead == 1 && left.ready + left.delayed + left.other == 0);
     CU_ASSERT(left.one.reason == STORE_REASON_EXHAUSTED && left.one.crashes == 0 && left.one.attempts == 2);
     CU_ASSERT_STRING_EQUAL(left.uid, "gen-4");
-    CU_ASSERT_STRING_EQUAL(left.words, "ran longer than 100ms");
+    CU_ASSERT_STRING_EQUAL(left.error, "timed out after 100ms");
     end();
 }
 
 /* ---- init and fini */
 
-static int count_init(const char *options, void **state, char *words, size_t words_bytes)
+static int count_init(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
-    (void)words, (void)words_bytes;
+    (void)errbuf, (void)errbuf_size;
     EXPECT(strcmp(options, "{\"a\": [1, 2]}") == 0);
     atomic_fetch_add(&world->inits, 1);
     *state = malloc(1);
@@ -127,13 +127,13 @@ static void init_and_fini_once_in_each_worker(void)
     end();
 }
 
-static int failing_init(const char *options, void **state, char *words, size_t words_bytes)
+static int failing_init(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
     EXPECT(strcmp(options, "{}") == 0);
     *state = NULL;
     switch (atomic_fetch_add(&world->inits, 1)) {
     case 0:
-        snprintf(words, words_bytes, "the table is not there");
+        snprintf(errbuf, errbuf_size, "the table is not there");
         return 17;
     case 1:
         abort();
@@ -177,14 +177,14 @@ static void a_supervisor_that_is_killed(void)
     push(&stage, NULL);
     CU_ASSERT_EQUAL(ep_manager_run(library.manager), EP_ESYSTEM);
     CU_ASSERT_PTR_NOT_NULL(strstr(ep_errmsg(library.manager), "killed by signal 9"));
-    run(); /* waits for the last of the dead one's children, and goes on */
+    run(); /* waits for the last of the crashed one's children, and goes on */
     for (unsigned number = 1; number <= 30; number++)
         CU_ASSERT(world->event[number].calls[0] >= 1);
     CU_ASSERT_TRUE(nothing_left());
     end();
 }
 
-static int run_on(const char *storage, char *words, size_t words_bytes)
+static int run_on(const char *storage, char *errbuf, size_t errbuf_size)
 {
     struct ep_metrics *metrics = NULL;
     ep_manager *manager;
@@ -196,7 +196,7 @@ static int run_on(const char *storage, char *words, size_t words_bytes)
     CU_ASSERT_EQUAL(ep_source_push(source, &passers[0], NULL), EP_OK);
     int result = ep_source_run_and_measure(source, &metrics);
     CU_ASSERT_PTR_NULL(metrics); /* set when it ran only */
-    snprintf(words, words_bytes, "%s", ep_errmsg(manager));
+    snprintf(errbuf, errbuf_size, "%s", ep_errmsg(manager));
     CU_ASSERT_EQUAL(ep_source_run_and_measure(source, NULL), EP_EINVAL);
     ep_manager_close(&manager);
     return result;
@@ -205,18 +205,18 @@ static int run_on(const char *storage, char *words, size_t words_bytes)
 static void stores_that_cannot_be_used(void)
 {
     begin();
-    char words[600], storage[300];
+    char errbuf[600], storage[300];
     snprintf(storage, sizeof storage, "sqlite:%s/not-there/store.db", library.directory);
-    CU_ASSERT_EQUAL(run_on(storage, words, sizeof words), EP_ENOENT);
-    CU_ASSERT_PTR_NOT_NULL(strstr(words, "not-there"));
+    CU_ASSERT_EQUAL(run_on(storage, errbuf, sizeof errbuf), EP_ENOENT);
+    CU_ASSERT_PTR_NOT_NULL(strstr(errbuf, "not-there"));
 
     FILE *file = fopen(strchr(library.storage, ':') + 1, "w");
     CU_ASSERT_PTR_NOT_NULL_FATAL(file);
     for (unsigned i = 0; i < 2000; i++)
         fputs("this is no store\n", file);
     fclose(file);
-    CU_ASSERT_EQUAL(run_on(library.storage, words, sizeof words), EP_ESTORE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(words, "store.db"));
+    CU_ASSERT_EQUAL(run_on(library.storage, errbuf, sizeof errbuf), EP_ESTORE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(errbuf, "store.db"));
 
     CU_ASSERT_EQUAL(ep_manager_run(NULL), EP_EINVAL);
     CU_ASSERT_EQUAL(ep_source_run(NULL), EP_EINVAL);

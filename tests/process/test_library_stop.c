@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Runs beside other things: stops from outside, two managers, several sources, programs with threads, a
- * caller's death. */
+ * caller's exit. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -107,7 +107,7 @@ static enum ep_answer let_pass(ep_call *call, void *state)
 
 /* However early it comes; also when the caller has a handler of its own for the signal that is used inside.
  */
-static void an_early_stop_is_heard(void)
+static void an_early_stop_is_obeyed(void)
 {
     static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "any", .process = let_pass};
     const struct sigaction action = {.sa_handler = stop_handler};
@@ -290,7 +290,7 @@ static void a_program_may_have_threads(void)
     CU_ASSERT_TRUE(UNTIL(atomic_load(&world->flag) == 1));
     for (unsigned i = 0; i < 5; i++)
         run();
-    CU_ASSERT_TRUE(world->done[0] == 1500); /* memory: begins anew each time */
+    CU_ASSERT_TRUE(world->done[0] == 1500); /* memory: begins again each time */
     atomic_store(&over, true);
     close(input[1]);
     for (int i = 0; i < 1 + ALLOCATORS; i++)
@@ -299,7 +299,7 @@ static void a_program_may_have_threads(void)
     end();
 }
 
-/* ---- the caller's death */
+/* ---- the caller's exit */
 
 static void it_ends_with_its_caller(void)
 {
@@ -313,8 +313,8 @@ static void it_ends_with_its_caller(void)
     CU_ASSERT_TRUE(UNTIL(atomic_load(&world->waiting) == 2));
     kill(caller, SIGKILL);
     waitpid(caller, NULL, 0);
-    atomic_store(&world->let_go, 1); /* those in hand end in order */
-    int result = EP_EBUSY;           /* as long as the other family is on its way out */
+    atomic_store(&world->let_go, 1); /* those in hand end cleanly */
+    int result = EP_EBUSY;           /* as long as the other instance is on its way out */
     CU_ASSERT_TRUE(UNTIL((result = ep_manager_run(library.manager)) != EP_EBUSY));
     CU_ASSERT_EQUAL(result, EP_OK);
     CU_ASSERT_TRUE(each_once(20, 1));
@@ -324,7 +324,7 @@ static void it_ends_with_its_caller(void)
 
 UNIT_MAIN("library stop", {"four workers run at once", four_workers_run_at_once},
           {"a thread stops it", a_thread_stops_it}, {"a signal handler stops it", a_signal_handler_stops_it},
-          {"an early stop is heard", an_early_stop_is_heard},
+          {"an early stop is obeyed", an_early_stop_is_obeyed},
           {"a store has one manager at a time", a_store_has_one_manager_at_a_time},
           {"one source ends and the other goes on", one_source_ends_and_the_other_goes_on},
           {"a program may have threads", a_program_may_have_threads},

@@ -7,7 +7,7 @@
  *   synchronous: full    what was acknowledged before that instant, and at most the transaction in the making
  *   synchronous: normal  the state after some number of whole transactions, none from between
  *
- * The state after each transaction is written down as a digest of all events, so "whole" is compared, not
+ * The state after each transaction is written down as a hash of all events, so "whole" is compared, not
  * guessed. POWER_SEED repeats a run; POWER_LONG=1 makes it twenty times as long.
  */
 #include <inttypes.h>
@@ -38,9 +38,9 @@ static unsigned roll(unsigned limit)
     return (unsigned)(seed >> 33) % limit;
 }
 
-static void fail(const char *what, const char *words)
+static void fail(const char *what, const char *message)
 {
-    fprintf(stderr, "FAILED: %s: %s\n", what, words);
+    fprintf(stderr, "FAILED: %s: %s\n", what, message);
     failures++;
 }
 
@@ -48,7 +48,7 @@ static void must(struct store *store, int code, const char *what)
 {
     if (code >= 0)
         return;
-    fail(what, store_words(store));
+    fail(what, store_errmsg(store));
     exit(1);
 }
 
@@ -69,8 +69,8 @@ static int add_item(const struct store_item *item, void *user)
     *hash = mix(*hash, item->context, item->context_bytes);
     *hash = mix(*hash, item->done, strlen(item->done) + 1);
     *hash = mix(*hash, &item->attempts, sizeof item->attempts);
-    bool parked = item->state == STORE_DELAYED; /* ready or running depends on who looks */
-    *hash = mix(*hash, &parked, sizeof parked);
+    bool suspended = item->state == STORE_DELAYED; /* ready or running depends on who looks */
+    *hash = mix(*hash, &suspended, sizeof suspended);
     return 0;
 }
 
@@ -117,15 +117,15 @@ static void ingest(struct store *store)
     write_down();
 }
 
-static struct store_lease leases[PAGE];
-static size_t leased;
+static struct store_event_lock locks[PAGE];
+static size_t locked;
 
 static bool take(int64_t event, const char *done, void *user)
 {
     (void)done;
-    if (leased == PAGE)
+    if (locked == PAGE)
         return false;
-    leases[leased++] = (struct store_lease){event, *(uint64_t *)user};
+    locks[locked++] = (struct store_event_lock){event, *(uint64_t *)user};
     return true;
 }
 
@@ -134,27 +134,27 @@ static void answer(struct store *store)
     uint64_t token = STORE_TOKEN(options.start_number, ++claims);
     struct store_claim claim = {token, 1 + roll(PAGE), take, &token};
     struct store_claimed out;
-    leased = 0;
+    locked = 0;
     store_rescan(store, source);
     must(store, store_claim(store, source, 1000, &claim, &out), "store_claim");
     if (out.claimed == 0)
         return;
     write_down();
     struct store_answer answers[PAGE] = {0};
-    for (size_t i = 0; i < leased; i++) {
-        answers[i].lease = leases[i];
-        answers[i].change = roll(3) == 0 ? STORE_ADVANCE : roll(6) == 0 ? STORE_DELAY : STORE_FINISH;
+    for (size_t i = 0; i < locked; i++) {
+        answers[i].lock = locks[i];
+        answers[i].change = roll(3) == 0 ? STORE_ADVANCE : roll(6) == 0 ? STORE_DELAY : STORE_COMPLETE;
         answers[i].done = "first\n";
         answers[i].due_ms = 2000;
         answers[i].context = "{\"seen\":true}";
         answers[i].context_bytes = strlen(answers[i].context);
     }
-    must(store, store_commit(store, source, stages[0], answers, leased), "store_commit");
+    must(store, store_commit(store, source, stages[0], answers, locked), "store_commit");
     write_down();
-    struct store_release releases[PAGE] = {0};
-    for (size_t i = 0; i < leased; i++)
-        releases[i].lease = leases[i];
-    must(store, store_release(store, source, releases, leased), "store_release");
+    struct store_unlock unlocks[PAGE] = {0};
+    for (size_t i = 0; i < locked; i++)
+        unlocks[i].lock = locks[i];
+    must(store, store_unlock(store, source, unlocks, locked), "store_unlock");
     write_down();
 }
 
@@ -175,9 +175,9 @@ static void work(int turns)
 
 /* ---- power losses ---- */
 
-static void report(const char *words, void *user)
+static void report(const char *message, void *user)
 {
-    fprintf(stderr, "  check: %s\n", words);
+    fprintf(stderr, "  check: %s\n", message);
     ++*(int *)user;
 }
 
@@ -192,8 +192,8 @@ static int last_of(uint64_t state, int most)
 
 static void lose_power(size_t at, enum disk_loss loss, bool full)
 {
-    char words[160], url[360];
-    snprintf(words, sizeof words, "power lost at note %zu, what was not synced %d", at, loss);
+    char message[160], url[360];
+    snprintf(message, sizeof message, "power lost at note %zu, what was not synced %d", at, loss);
     snprintf(url, sizeof url, "sqlite:%s", copy);
     int promised = -1;
     while (promised + 1 < history && acknowledged[promised + 1] <= at)
@@ -202,25 +202,25 @@ static void lose_power(size_t at, enum disk_loss loss, bool full)
     disk_make(copy, at, loss, roll);
     struct store_options opened = options;
     opened.url = url;
-    opened.gate = NULL;
+    opened.write_lock = NULL;
     struct store *store = NULL;
     struct error error = {0};
     uint64_t state;
     int faults = 0;
     losses++;
     if (store_open(&opened, &store, &error) != 0)
-        fail(words, error.words);
+        fail(message, error.message);
     else if (store_check(store, report, &faults) != 0 || faults != 0)
-        fail(words, "the check found faults");
+        fail(message, "the check found faults");
     else if (state_of(store, &state) != 0)
-        fail(words, store_words(store));
+        fail(message, store_errmsg(store));
     else {
         int last = last_of(state, promised + 1 < history ? promised + 1 : promised);
         if (last < 0)
-            fail(words, "the state is of no transaction's end");
+            fail(message, "the state is of no transaction's end");
         lost_acknowledged += last < promised;
         if (full && last < promised)
-            fail(words, "what was acknowledged is gone");
+            fail(message, "what was acknowledged is gone");
     }
     store_close(&store);
     disk.off = false;
@@ -247,12 +247,12 @@ static void open_handles(bool full)
     options = (struct store_options){.url = strdup(url),
                                      .instance = "power",
                                      .synchronous = full ? SYNCHRONOUS_FULL : SYNCHRONOUS_NORMAL,
-                                     .log_bytes = 60000};
+                                     .wal_bytes = 60000};
     int code = store_prepare(&options, &names, 1, &options.start_number, &error);
     for (int i = 0; code == 0 && i < 2; i++)
         code = store_open(&options, &handles[i], &error);
     if (code != 0) {
-        fail("the store", error.words);
+        fail("the store", error.message);
         exit(1);
     }
     source = names.source_id;

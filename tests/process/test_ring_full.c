@@ -5,22 +5,22 @@
 
 static void test_full_ring_loses_nothing(void)
 {
-    family_prepare(40);
+    instance_prepare(40);
     atomic_store(&world->never_ends, 1);
     atomic_store(&world->fill_ring, 1);
-    family_start();
+    instance_start();
     CU_ASSERT(UNTIL(events_done() == 40));
     CU_ASSERT(atomic_load(&world->stale) > 0);
     CU_ASSERT(log_has("requeue source=quakes"));
-    CU_ASSERT_FALSE(log_has("death process"));
-    kill(family.pid, SIGTERM);
+    CU_ASSERT_FALSE(log_has("crash process"));
+    kill(instance.pid, SIGTERM);
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), 0);
+    CU_ASSERT_EQUAL(instance_wait(&error), 0);
     for (uint32_t id = 1; id <= 40; id++) {
         CU_ASSERT_EQUAL(world->event[id].done, 1);
         CU_ASSERT_EQUAL(world->event[id].tries[1], 1);
     }
-    family_end();
+    instance_end();
 }
 
 UNIT_MAIN("ring full", {"a full ring loses nothing", test_full_ring_loses_nothing})

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stress of shm/ with real processes, killed at random. The parent is the supervisor: it forks a producer and
- * three workers for each of three stages, lets events flow, sends SIGKILL, reaps, recovers, forks anew. The
+ * three workers for each of three stages, lets events flow, sends SIGKILL, reaps, recovers, forks again. The
  * store is in shm_store.h; children sleep without time-outs.
  *
  * It shows that no kill blocks, loses or doubles an event:
@@ -81,7 +81,7 @@ static _Noreturn void child_run(uint32_t index)
     if (index == PRODUCER)
         producer_run(&steps);
     else
-        worker_run(&steps);
+        process_worker_run(&steps);
     _exit(EXIT_SUCCESS);
 }
 
@@ -193,7 +193,7 @@ struct ring_walk {
     uint32_t *in_ring;
 };
 
-static void see_entry(uint32_t ticket, void *user)
+static void on_entry(uint32_t ticket, void *user)
 {
     if (ticket < TICKETS)
         ((struct ring_walk *)user)->in_ring[ticket]++;
@@ -229,7 +229,7 @@ static void check_rows(void)
         if (row_state(word) == ROW_NONE || (row_state(word) == ROW_LOCKED && owners != 1))
             violation("an event in no place, or in two", event, word);
         if (atomic_load(&store->rows[event].holder) != 0)
-            violation("an event in a dead worker's hands", event, word);
+            violation("an event in a crashed worker's hands", event, word);
     }
 }
 
@@ -240,7 +240,7 @@ static uint32_t check_places(void)
     uint32_t used = 0;
     for (uint32_t i = 0; i < STAGES; i++) {
         struct ring_walk walk = {places.in_ring[i]};
-        ring_each(&segment, &segment_stage(&segment, i)->ring, see_entry, &walk);
+        ring_each(&segment, &segment_stage(&segment, i)->ring, on_entry, &walk);
     }
     for (uint32_t i = 0; i < TICKETS; i++)
         used += !check_ticket(&places, i);

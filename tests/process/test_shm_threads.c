@@ -171,7 +171,7 @@ static void *work(void *user)
             steps_idle(&steps);
     }
     if (steps.stale != 0)
-        fail("chain: %u stale entries, though nobody died", steps.stale);
+        fail("chain: %u stale entries, though no process crashed", steps.stale);
     return NULL;
 }
 

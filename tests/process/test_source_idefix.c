@@ -25,19 +25,19 @@ static void rig_open(void)
     struct error error = {0};
 
     rig = (struct rig){.config = {.type = SOURCE_IDEFIX, .id = "trial", .domain = "acme"}};
-    source_config_defaults(&rig.config);
+    config_source_defaults(&rig.config);
     rig.config.retry.max_ms = RETRY_MAX_MS;
     rig.config.idefix.broker = (char *)broker_url("tcp", "127.0.0.1", fixture.port);
     rig.config.idefix.account = "user-1";
     rig.config.idefix.token = "hush-hush";
-    page_open(&rig.page);
+    source_page_open(&rig.page);
     CU_ASSERT_EQUAL_FATAL(ops()->open(&rig.config, &rig.state, &error), 0);
 }
 
 static void rig_close(void)
 {
     ops()->close(rig.state);
-    page_clear(&rig.page);
+    source_page_clear(&rig.page);
     free(rig.config.idefix.encoding);
     free(rig.config.idefix.user);
     free(rig.config.idefix.password);
@@ -47,7 +47,7 @@ static int fetch(const char *cursor, uint32_t limit, uint64_t wait_ms)
 {
     const struct fetch asked = {.cursor = cursor, .limit = limit, .wait_ms = wait_ms, .abort = &rig.abort};
 
-    page_clear(&rig.page);
+    source_page_clear(&rig.page);
     rig.failure = (struct source_failure){0};
     return ops()->fetch(rig.state, &asked, &rig.page, &rig.failure);
 }
@@ -60,7 +60,7 @@ static bool fails(int code, uint64_t retry_least_ms, uint64_t retry_most_ms)
 
     if (!right)
         printf("\n    %d, again in %u ms: %s\n", result, (unsigned)rig.failure.retry_after_ms,
-               rig.failure.error.words);
+               rig.failure.error.message);
     return right;
 }
 
@@ -84,7 +84,7 @@ static void test_open(void)
     rig.config.address = "device-001";
     rig.config.idefix.ca_file = "/nonexistent";
     CU_ASSERT_EQUAL(ops()->open(&rig.config, &state, &error), EP_ECONFIG);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "source trial: its ca_file /nonexistent cannot be read"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "source trial: its ca_file /nonexistent cannot be read"));
     rig.config.idefix.ca_file = NULL;
     rig.config.idefix.broker = "ssl://:1";
     CU_ASSERT_EQUAL(ops()->open(&rig.config, &state, &error), EP_ECONFIG);
@@ -153,9 +153,9 @@ static void test_stuck(void)
     CU_ASSERT_EQUAL(fetch("start", 5, 60000), 0);
     CU_ASSERT_EQUAL(rig.page.count, 5); /* handed on, this once */
     CU_ASSERT_FALSE(rig.page.more);
-    CU_ASSERT_EQUAL(fetch("start", 5, 60000), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(fetch("start", 5, 60000), EP_EPROTO);
     CU_ASSERT_EQUAL(rig.page.count, 0);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "still \"start\""));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "still \"start\""));
     rig_close();
 }
 
@@ -170,12 +170,12 @@ static void test_retry(void)
     begin();
     rig_open();
     atomic_store(&world->login, LOGIN_REFUSED);
-    CU_ASSERT_TRUE(fails(EP_EREFUSED, RETRY_MAX_MS, RETRY_MAX_MS));
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "token of account user-1"));
-    CU_ASSERT_PTR_NULL(strstr(rig.failure.error.words, "hush"));
+    CU_ASSERT_TRUE(fails(EP_EAUTH, RETRY_MAX_MS, RETRY_MAX_MS));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "token of account user-1"));
+    CU_ASSERT_PTR_NULL(strstr(rig.failure.error.message, "hush"));
     atomic_store(&world->login, LOGIN_OK);
     refuse_with("[5] Permission denied");
-    CU_ASSERT_TRUE(fails(EP_EREFUSED, RETRY_MAX_MS, RETRY_MAX_MS));
+    CU_ASSERT_TRUE(fails(EP_EAUTH, RETRY_MAX_MS, RETRY_MAX_MS));
     refuse_with("[208] Domain not found");
     CU_ASSERT_TRUE(fails(EP_ECONFIG, 0, 0));
     refuse_with("[2] Internal");
@@ -196,7 +196,7 @@ static void test_halving(void)
     rig_open();
     atomic_store(&world->get, GET_GARBAGE);
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
-        CU_ASSERT_TRUE(fails(EP_EGARBAGE, 0, 0));
+        CU_ASSERT_TRUE(fails(EP_EPROTO, 0, 0));
         expect_member(world->get_data, "/limit", limits[i]);
     }
     atomic_store(&world->get, GET_PAGE);
@@ -215,7 +215,7 @@ static void test_outage(void)
     CU_ASSERT_EQUAL(fetch(NULL, 100, 0), 0);
     atomic_store(&world->get, GET_CUT);
     CU_ASSERT_TRUE(fails(EP_EBACKEND, 300, 700));
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "lost"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "lost"));
     stop(&fixture.broker);
     stop(&fixture.backend);
     for (int i = 0; i < 5; i++)

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Whoever commits for others may be killed at any instruction, and so may whoever lets others commit: each
- * answer is committed, counted once, and nobody waits for ever. A leader with another's offer before it, or
- * an owner before a gate that is shut, is killed at each of its system calls and after each instruction that
- * changed the segment. Then the supervisor's part is done (offer_bury), the living does what is left to it,
- * and a successor what the dead one left.
+ * answer is committed, counted once, and nobody waits for ever. A leader with another's commit request before it, or
+ * an owner waiting for a write lock that is held, is killed at each of its system calls and after each instruction that
+ * changed the segment. Then the supervisor's part is done (commit_request_recover), the living does what is left to it,
+ * and a successor what the crashed one left.
  */
 #include "tests/process/step_places.h"
 
 #include "shm/write_lock.h"
-#include "src/process/group_commit.h"
 #include "src/process/group_codec.h"
+#include "src/process/group_commit.h"
 #include "tests/unit/shm_fixture.h"
 
 #include <sys/mman.h>
@@ -34,16 +34,16 @@ static struct segment segment;
 static struct store_options options;
 static char where[96];
 
-static void fault(const char *what, const char *words)
+static void fault(const char *what, const char *message)
 {
-    fprintf(stderr, "FAULT in %s: %s: %s\n", where, what, words);
+    fprintf(stderr, "FAULT in %s: %s: %s\n", where, what, message);
     shared->faults++;
 }
 
 static void must(struct store *store, int code, const char *what)
 {
     if (code != 0) {
-        fault(what, store_words(store));
+        fault(what, store_errmsg(store));
         _exit(EXIT_FAILURE);
     }
 }
@@ -54,7 +54,7 @@ static struct store *open_store(void)
     struct error error;
     options.start_number = shared->start;
     if (store_open(&options, &store, &error) != 0) {
-        fault("store_open", error.words);
+        fault("store_open", error.message);
         _exit(EXIT_FAILURE);
     }
     return store;
@@ -68,7 +68,7 @@ static int64_t event_of(uint32_t slot)
 
 static struct store_answer answer_of(uint32_t slot)
 {
-    return (struct store_answer){.lease = {event_of(slot), shared->token},
+    return (struct store_answer){.lock = {event_of(slot), shared->token},
                                  .change = STORE_ADVANCE,
                                  .done = DONE,
                                  .context = "{}",
@@ -76,43 +76,44 @@ static struct store_answer answer_of(uint32_t slot)
                                  .attempt = 1};
 }
 
-static void group_begin(struct group *group, uint32_t slot, struct store *store)
+static void group_commit_begin(struct process_group_commit *group_commit, uint32_t slot, struct store *store)
 {
-    group->segment = &segment;
-    group->slot = slot;
-    group->store = store;
+    group_commit->segment = &segment;
+    group_commit->slot = slot;
+    group_commit->store = store;
 }
 
-static void nudge(void *user)
+static void notify(void *user)
 {
-    offer_nudge(&segment, (uint32_t)(uintptr_t)user);
+    commit_request_notify(&segment, (uint32_t)(uintptr_t)user);
 }
 
 /* --- who is killed */
 
-static struct group group;
+static struct process_group_commit group_commit;
 
 /* The statements are compiled: what is stepped through is what happens from the second time on. The lock is
  * nobody's, so nothing is changed. */
 static void warm_up(struct store *store)
 {
     struct store_answer answer = answer_of(LEADER);
-    answer.lease.token++;
+    answer.lock.token++;
     must(store, store_commit(store, shared->source, shared->stage, &answer, 1), "store_commit");
 }
 
 static void commits(void *user)
 {
     uint32_t slot = (uint32_t)(uintptr_t)user;
-    options.gate_left = nudge;
+    options.write_lock_released = notify;
     options.user = user;
     struct store *store = open_store();
     if (slot == LEADER)
         warm_up(store);
-    group_begin(&group, slot, store);
+    group_commit_begin(&group_commit, slot, store);
     struct store_answer answer = answer_of(slot);
     step_mark();
-    must(store, group_commit(&group, shared->source, shared->stage, &answer, 1), "group_commit");
+    must(store, process_group_commit(&group_commit, shared->source, shared->stage, &answer, 1),
+         "process_group_commit");
     if (!answer.applied)
         fault("an answer", "was refused though the lock is ours");
     step_mark();
@@ -120,7 +121,7 @@ static void commits(void *user)
 
 /* --- what is left to others, in a process of their own */
 
-static int see_done(size_t index, const struct store_row *row, void *user)
+static int on_row(size_t index, const struct store_row *row, void *user)
 {
     (void)index;
     *(bool *)user = strcmp(row->done, DONE) == 0;
@@ -130,17 +131,18 @@ static int see_done(size_t index, const struct store_row *row, void *user)
 static bool committed(struct store *store, uint32_t slot)
 {
     bool done = false;
-    struct store_lease lease = {event_of(slot), shared->token};
-    must(store, store_read(store, &lease, 1, see_done, &done), "store_read");
+    struct store_event_lock lock = {event_of(slot), shared->token};
+    must(store, store_read(store, &lock, 1, on_row, &done), "store_read");
     return done;
 }
 
 static void commit_oneself(struct store *store, uint32_t slot, bool again)
 {
     struct store_answer answer = answer_of(slot);
-    struct store_groups groups = {.group[0] = {shared->source, shared->stage, getpid(), again, &answer, 1},
-                                  .count = 1};
-    must(store, store_commit_groups(store, &groups), "store_commit_groups");
+    struct store_group_commit transaction = {.member[0] = {shared->source, shared->stage, getpid(), again,
+                                                           &answer, 1},
+                                             .count = 1};
+    must(store, store_group_commit(store, &transaction), "store_group_commit");
     if (!answer.applied)
         fault("an answer", "was refused though the lock is ours");
 }
@@ -148,20 +150,20 @@ static void commit_oneself(struct store *store, uint32_t slot, bool again)
 static void owner_goes_on(struct store *store)
 {
     uint32_t result;
-    enum offer_state state = offer_look(&segment, OWNER, &result);
-    if (state == OFFER_TAKEN)
-        fault("an owner", "waits for a dead process");
-    else if (state == OFFER_DONE && (result != 1 || !committed(store, OWNER)))
+    enum commit_request_state state = commit_request_poll(&segment, OWNER, &result);
+    if (state == COMMIT_REQUEST_TAKEN)
+        fault("an owner", "waits for an exited process");
+    else if (state == COMMIT_REQUEST_DONE && (result != 1 || !committed(store, OWNER)))
         fault("an owner", "was told what is not so");
-    else if (state == OFFER_LOST)
+    else if (state == COMMIT_REQUEST_LOST)
         commit_oneself(store, OWNER, true);
-    else if (state == OFFER_WAITING && offer_withdraw(&segment, OWNER))
+    else if (state == COMMIT_REQUEST_WAITING && commit_request_withdraw(&segment, OWNER))
         commit_oneself(store, OWNER, false);
-    else if (state != OFFER_DONE)
-        fault("an owner", "does not know what became of its offer");
+    else if (state != COMMIT_REQUEST_DONE)
+        fault("an owner", "does not know what became of its commit request");
 }
 
-/* The dead one's successor looks first, as all do who take an event up again. */
+/* The crashed one's successor looks first, as all do who take an event up again. */
 static void successor_goes_on(struct store *store, uint32_t slot)
 {
     if (!committed(store, slot))
@@ -174,7 +176,7 @@ static _Noreturn void go_on(uint32_t dead)
     struct store_stage_totals totals;
     if (dead == LEADER)
         owner_goes_on(store);
-    else /* a leader comes by: what the dead one offered is gone */
+    else /* a leader comes by: what the crashed one offered is gone */
         commit_oneself(store, LEADER, false);
     successor_goes_on(store, dead);
     if (!committed(store, LEADER) || !committed(store, OWNER))
@@ -187,22 +189,23 @@ static _Noreturn void go_on(uint32_t dead)
 
 /* --- the trials */
 
-static void offer_made(void)
+static void request_submitted(void)
 {
     struct store_answer answer = answer_of(OWNER);
-    struct store_group own = {shared->source, shared->stage, getpid(), false, &answer, 1};
-    size_t bytes = group_pack(&own, offer_body(&segment, OWNER), SHM_OFFER_BYTES);
-    offer_make(&segment, OWNER, (uint32_t)bytes);
+    struct store_group_member own = {shared->source, shared->stage, getpid(), false, &answer, 1};
+    size_t bytes =
+        process_group_codec_encode(&own, commit_request_body(&segment, OWNER), SHM_COMMIT_REQUEST_BYTES);
+    commit_request_submit(&segment, OWNER, (uint32_t)bytes);
 }
 
 static pid_t start_victim(uint32_t slot)
 {
-    offer_bury(&segment, LEADER);
-    offer_bury(&segment, OWNER);
+    commit_request_recover(&segment, LEADER);
+    commit_request_recover(&segment, OWNER);
     if (slot == LEADER)
-        offer_made();
-    else if (gate_enter(&segment.header->gate, 1000) != 0)
-        fault("the gate", "is shut");
+        request_submitted();
+    else if (write_lock_acquire(&segment.header->write_lock, 1000) != 0)
+        fault("the write lock", "is held");
     return step_fork(commits, (void *)(uintptr_t)slot);
 }
 
@@ -210,8 +213,8 @@ static void finish_trial(uint32_t slot)
 {
     int status = 1;
     if (slot == OWNER)
-        gate_leave(&segment.header->gate);
-    offer_bury(&segment, slot);
+        write_lock_release(&segment.header->write_lock);
+    commit_request_recover(&segment, slot);
     pid_t pid = fork();
     if (pid == 0)
         go_on(slot);
@@ -220,7 +223,7 @@ static void finish_trial(uint32_t slot)
     shared->next += 2;
 }
 
-static enum step_stop one_death(uint32_t slot, struct step_place place)
+static enum step_stop one_kill(uint32_t slot, struct step_place place)
 {
     snprintf(where, sizeof where, "%s, killed at halt %u + %u", slot == LEADER ? "a leader" : "an owner",
              place.calls, place.instructions);
@@ -247,24 +250,24 @@ static void kill_leader(uint32_t *calls, uint32_t *changes, uint32_t *instructio
     uint32_t count = step_find_places(start_victim(LEADER), &route, segment.header, segment.size_bytes,
                                       places, PLACES_MOST, instructions);
     finish_trial(LEADER);
-    while (trials_left() > 0 && one_death(LEADER, (struct step_place){*calls, 0}) == STEP_HALTED)
+    while (trials_left() > 0 && one_kill(LEADER, (struct step_place){*calls, 0}) == STEP_HALTED)
         ++*calls;
     for (; *changes < count && trials_left() > 0; ++*changes)
-        one_death(LEADER, places[*changes]);
+        one_kill(LEADER, places[*changes]);
     if (*changes < count && shared->faults == 0)
         fault("the test", "has too few events for so many places");
 }
 
-/* Before a gate that stays shut it never comes to its end: it looks again and again. */
+/* Waiting for a write lock that stays held it never comes to its end: it looks again and again. */
 static uint32_t kill_owner(void)
 {
     uint32_t instructions = 0;
     for (bool waits = false; trials_left() > 0 && instructions < 20000; instructions += waits ? 1 : 7) {
-        one_death(OWNER, (struct step_place){0, instructions});
+        one_kill(OWNER, (struct step_place){0, instructions});
         pid_t pid = start_victim(OWNER); /* where is it by then? */
         uint32_t result;
         step_on(pid, instructions + 1);
-        waits = offer_look(&segment, OWNER, &result) == OFFER_WAITING;
+        waits = commit_request_poll(&segment, OWNER, &result) == COMMIT_REQUEST_WAITING;
         step_kill(pid);
         finish_trial(OWNER);
         if (waits && instructions % 100 == 99)
@@ -325,7 +328,7 @@ int main(void)
     options = (struct store_options){.url = url,
                                      .instance = "step",
                                      .synchronous = SYNCHRONOUS_FULL,
-                                     .gate = &segment.header->gate};
+                                     .write_lock = &segment.header->write_lock};
     if (store_hold(&options, 0, &lock, &error) != 0)
         return EXIT_FAILURE;
     pid_t pid = fork();

@@ -6,8 +6,8 @@
  * what step_shm_life.h checks must hold. After each instruction that changed the segment it is killed for
  * real, while another process sleeps for what the operation brings: that one must wake.
  *
- * Then the same with a second process halted half-way, which goes on after the first one's death and
- * recovery. Of a dead process nothing but the segment remains, so the first is killed wherever it has changed
+ * Then the same with a second process halted half-way, which goes on after the first one's crash and
+ * recovery. Of an exited process nothing but the segment remains, so the first is killed wherever it has changed
  * that.
  *
  * By default the second halts at some places before and after its own changes. STEP_LONG=1: it halts after
@@ -201,7 +201,7 @@ static const struct operation operations[] = {
     {"dequeue, room", ready_full, operate_take, B0, A0, SLEEPS_ROOM, B1, operate_take},
     {"commit, hand-over", ready_taken, operate_commit, A0, B1, SLEEPS_WORK, A1, operate_commit},
     {"commit, clear-up", ready_last, operate_commit, B0, PRODUCER, SLEEPS_TICKET, B1, operate_commit},
-    {"release", ready_orphans, life_bury, PRODUCER, 0, 0, A0, operate_turn},
+    {"unlock", ready_orphans, life_free_orphans, PRODUCER, 0, 0, A0, operate_turn},
     {"a whole turn", ready_fed, operate_turn, A0, B1, SLEEPS_WORK, A1, operate_turn},
     {"look for work", ready_fed, operate_look, A0, 0, 0, A1, operate_take},
     {"want room", ready_full, operate_want, A0, 0, 0, B0, operate_take},
@@ -336,10 +336,10 @@ static void part_run(void *user)
     step_mark();
 }
 
-/* One death after k instructions; with `other`, that one halted after j before, and gone on after. Returns
+/* One kill after k instructions; with `other`, that one halted after j before, and gone on after. Returns
  * what became of the first. */
-static enum step_stop one_death(const struct operation *operation, const struct sleeper *sleeper, uint32_t k,
-                                pid_t other)
+static enum step_stop one_kill(const struct operation *operation, const struct sleeper *sleeper, uint32_t k,
+                               pid_t other)
 {
     struct part part = {operation->slot, operation->operate};
     where_k = k;
@@ -369,10 +369,10 @@ struct changes {
 };
 
 /*
- * Brings a process through the operation once, halting after each instruction; with `judge`, what a kill
+ * Brings a process through the operation once, halting after each instruction; with `classify`, what a kill
  * there would leave is recovered and checked, and put back.
  */
-static void halt_everywhere(const struct part *part, bool judge, struct changes *changes)
+static void halt_everywhere(const struct part *part, bool classify, struct changes *changes)
 {
     struct part copy = *part;
     pid_t pid = step_fork(part_run, &copy);
@@ -384,7 +384,7 @@ static void halt_everywhere(const struct part *part, bool judge, struct changes 
             changes->at[changes->count++] = k;
         image_take(&now);
         where_k = k;
-        if (judge) {
+        if (classify) {
             life_recover(part->slot);
             check_places(part->slot);
             play_to_the_end();
@@ -415,7 +415,7 @@ static void every_instruction(const struct operation *operation, struct figures 
         image_put(&start);
         sleeper_send(&sleeper);
         k = step_long() ? i : i < changes.count ? changes.at[i] : MOST_INSTRUCTIONS; /* at last: to its end */
-        stop = one_death(operation, &sleeper, k, 0);
+        stop = one_kill(operation, &sleeper, k, 0);
         figures->kills += stop == STEP_HALTED;
     }
     sleeper_end(&sleeper);
@@ -446,7 +446,7 @@ static bool beside_halted(const struct operation *operation, uint32_t j, uint32_
                 return false;
             }
         }
-        *pairs += one_death(operation, &nobody, changes.at[i], other) == STEP_HALTED;
+        *pairs += one_kill(operation, &nobody, changes.at[i], other) == STEP_HALTED;
     }
     return true;
 }

@@ -4,7 +4,7 @@
  * or undoes a commit. A real process under ptrace ingests, claims, commits, releases or checkpoints, in the
  * order of the daemon's; it is killed at each of its system calls, before and after it, and after each
  * instruction that changed the segment. Then the supervisor's recovery runs, and another process (which had
- * the store open all the while, or every other time opens it anew) does the successors' work to the end of
+ * the store open all the while, or every other time opens it again) does the successors' work to the end of
  * all events, and looks at the counts and at store_check. STEP_LONG=N: it is killed after every
  * Nth of the other instructions, too (1: hours).
  */
@@ -50,7 +50,7 @@ static void do_advance(struct store *store)
 }
 static void do_finish(struct store *store)
 {
-    turn(store, WORKER(1), STORE_FINISH);
+    turn(store, WORKER(1), STORE_COMPLETE);
 }
 static void do_delay(struct store *store)
 {
@@ -73,14 +73,14 @@ static const struct operation operations[] = {
     {"dequeue, commit, hand-over", WORKER(0), ready_claimed, do_advance},
     {"dequeue, commit, clear-up", WORKER(1), ready_advanced, do_finish},
     {"dequeue, delay, clear-up", WORKER(0), ready_claimed, do_delay},
-    {"release, bury", PRODUCER, ready_orphans, release},
+    {"unlock, free", PRODUCER, ready_orphans, unlock},
     {"checkpoint", 0, ready_advanced, do_checkpoint},
 };
 
-static bool note_lease(int64_t event, const char *done, void *user)
+static bool note_lock(int64_t event, const char *done, void *user)
 {
     (void)done;
-    ((struct store_lease *)user)->event = event;
+    ((struct store_event_lock *)user)->event = event;
     return true;
 }
 
@@ -88,10 +88,10 @@ static bool note_lease(int64_t event, const char *done, void *user)
  * is what happens from the second time on, a tenth of the first. */
 static void warm_up(struct store *store)
 {
-    struct store_lease lease = {0, STORE_TOKEN(shared->start, UINT32_MAX)};
+    struct store_event_lock lock = {0, STORE_TOKEN(shared->start, UINT32_MAX)};
     struct store_event event = {.uid = "warm", .data = "{}", .data_bytes = 2};
     struct store_page page = {.events = &event, .count = 1, .cursor = "warm", .now_ms = 1000};
-    struct store_claim claim = {lease.token, 1, note_lease, &lease};
+    struct store_claim claim = {lock.token, 1, note_lock, &lock};
     struct store_ingested ingested;
     struct store_claimed claimed;
     uint32_t done;
@@ -99,17 +99,14 @@ static void warm_up(struct store *store)
     for (int i = 0; i < 2; i++) {
         store_rescan(store, shared->other);
         must(store, store_claim(store, shared->other, NOW_MS, &claim, &claimed), "store_claim");
-        struct store_release released = {.lease = lease};
-        must(store, store_read(store, &lease, 1, see_done, &done), "store_read");
+        struct store_unlock unlocked = {.lock = lock};
+        must(store, store_read(store, &lock, 1, on_row, &done), "store_read");
         if (i == 0)
-            must(store, store_release(store, shared->other, &released, 1), "store_release");
+            must(store, store_unlock(store, shared->other, &unlocked, 1), "store_unlock");
     }
-    static const enum store_change changes[] = {STORE_ADVANCE, STORE_DELAY, STORE_FINISH};
+    static const enum store_change changes[] = {STORE_ADVANCE, STORE_DELAY, STORE_COMPLETE};
     for (int i = 0; i < 3; i++) {
-        struct store_answer answer = {.lease = lease,
-                                      .change = changes[i],
-                                      .done = done_texts[1],
-                                      .due_ms = 1};
+        struct store_answer answer = {.lock = lock, .change = changes[i], .done = done_texts[1], .due_ms = 1};
         must(store, store_commit(store, shared->other, shared->other_stages[0], &answer, 1), "store_commit");
         if (changes[i] == STORE_DELAY)
             must(store, store_claim(store, shared->other, NOW_MS, &claim, &claimed), "store_claim");
@@ -128,23 +125,23 @@ static void victim_run(void *user)
 
 /* --- the successors, to the end of all events */
 
-static void see_fault(const char *words, void *user)
+static void on_fault(const char *message, void *user)
 {
     (void)user;
-    fault("store_check", words);
+    fault("store_check", message);
 }
 
 static void check_end(struct store *store)
 {
     struct store_totals totals;
     must(store, store_source_totals(store, shared->source, &totals), "store_source_totals");
-    if (totals.fetched != EVENTS + PAGE || totals.finished != EVENTS + PAGE || totals.duplicates != 0)
+    if (totals.fetched != EVENTS + PAGE || totals.completed != EVENTS + PAGE || totals.duplicates != 0)
         fault("the totals", "are not those of six events, each fetched and finished once");
     if (totals.live + totals.dead + totals.held != 0)
         fault("events", "are left in the store");
     if (ticket_count(&segment, source, NULL, NULL) != 0)
         fault("tickets", "are left");
-    must(store, store_check(store, see_fault, NULL), "store_check");
+    must(store, store_check(store, on_fault, NULL), "store_check");
 }
 
 static void look_at_committed(struct store *store)
@@ -154,8 +151,8 @@ static void look_at_committed(struct store *store)
         struct ticket_view view = ticket_look(&segment, i);
         if (shared->committed == 0 || view.phase == TICKET_FREE || view.event != shared->committed)
             continue;
-        struct store_lease lease = {view.event, view.token};
-        must(store, store_read(store, &lease, 1, see_done, &done), "store_read");
+        struct store_event_lock lock = {view.event, view.token};
+        must(store, store_read(store, &lock, 1, on_row, &done), "store_read");
         if (done == 0)
             fault("a commit", "was acknowledged and is gone");
     }
@@ -165,7 +162,7 @@ static void go_on(struct store *store)
 {
     char *cursor = NULL;
     look_at_committed(store);
-    release(store);
+    unlock(store);
     must(store, store_cursor(store, shared->source, &cursor), "store_cursor");
     bool there = cursor != NULL && strcmp(cursor, "page") == 0;
     free(cursor);
@@ -176,13 +173,13 @@ static void go_on(struct store *store)
     for (uint32_t i = 0; i < source->ticket_count; i++) { /* in the hands of who lives */
         struct ticket_view view = ticket_look(&segment, i);
         if (view.phase == TICKET_RUNNING)
-            commit(store, view.slot, i, view.stage == 0 ? STORE_ADVANCE : STORE_FINISH);
+            commit(store, view.slot, i, view.stage == 0 ? STORE_ADVANCE : STORE_COMPLETE);
     }
     for (uint32_t rounds = 0; rounds < 50; rounds++) {
         store_rescan(store, shared->source);
         do_claim(store, 2);
         turn(store, WORKER(0), STORE_ADVANCE);
-        turn(store, WORKER(1), STORE_FINISH);
+        turn(store, WORKER(1), STORE_COMPLETE);
     }
     check_end(store);
 }
@@ -301,8 +298,8 @@ static void recover(uint32_t slot)
     slot_open(segment_slot(&segment, slot));
 }
 
-static enum step_stop one_death(const struct operation *operation, struct step_place place,
-                                const struct image *start)
+static enum step_stop one_kill(const struct operation *operation, struct step_place place,
+                               const struct image *start)
 {
     static uint32_t number;
     image_put(start);
@@ -334,7 +331,7 @@ static uint32_t kill_between_calls(const struct operation *operation, const stru
     uint32_t count = step_find_places(start_victim(operation, start), route, segment.header,
                                       segment.size_bytes, places, PLACES_MOST, instructions);
     for (uint32_t i = 0; i < count && shared->faults < FAULTS_ENOUGH; i++)
-        one_death(operation, places[i], start);
+        one_kill(operation, places[i], start);
     return count;
 }
 
@@ -355,7 +352,7 @@ static void run(const struct operation *operation, struct image *start, uint32_t
     image_take(&ready);
     step_find_route(start_victim(operation, &ready), &route);
     while (shared->faults < FAULTS_ENOUGH &&
-           one_death(operation, (struct step_place){halts, 0}, &ready) == STEP_HALTED)
+           one_kill(operation, (struct step_place){halts, 0}, &ready) == STEP_HALTED)
         halts++;
     uint32_t more = 0; /* a checkpoint leaves the segment alone */
     if (operation->slot != 0)
@@ -376,7 +373,7 @@ static _Noreturn void prepare(void)
     struct store_names wanted[2] = {{"a", names, STAGES, 0, shared->stages},
                                     {"b", names, STAGES, 0, shared->other_stages}};
     if (store_prepare(&options, wanted, 2, &shared->start, &error) != 0) {
-        fprintf(stderr, "store_prepare: %s\n", error.words);
+        fprintf(stderr, "store_prepare: %s\n", error.message);
         _exit(EXIT_FAILURE);
     }
     shared->source = wanted[0].source_id;

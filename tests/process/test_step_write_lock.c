@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whoever holds the gate may be killed at any instruction: the next gets in all the same. A holder under
+ * Whoever holds the write lock may be killed at any instruction: the next gets in all the same. A holder under
  * ptrace enters, or leaves, or waits for its turn, and is killed after k instructions, for every k until it
  * is through; another process waits behind it for real, or comes afterwards. That one must get in by itself
  * and not by its time-out, also when the kill came between the mutex let go and the system call that wakes
@@ -17,12 +17,12 @@
 #define MOST_INSTRUCTIONS 20000
 #define FAULTS_ENOUGH 2
 
-static pthread_mutex_t *gate;
+static pthread_mutex_t *write_lock;
 static uint32_t faults;
 
-static void fault(const char *what, uint32_t k, const char *words)
+static void fault(const char *what, uint32_t k, const char *message)
 {
-    fprintf(stderr, "FAULT in %s, killed after %u: %s\n", what, k, words);
+    fprintf(stderr, "FAULT in %s, killed after %u: %s\n", what, k, message);
     faults++;
 }
 
@@ -32,17 +32,17 @@ static void enters(void *user)
 {
     (void)user;
     step_mark();
-    gate_enter(gate, TIMEOUT_MS);
+    write_lock_acquire(write_lock, TIMEOUT_MS);
     step_mark();
 }
 
 static void leaves(void *user)
 {
     (void)user;
-    if (gate_enter(gate, TIMEOUT_MS) != 0)
+    if (write_lock_acquire(write_lock, TIMEOUT_MS) != 0)
         _exit(EXIT_FAILURE);
     step_mark();
-    gate_leave(gate);
+    write_lock_release(write_lock);
     step_mark();
 }
 
@@ -50,8 +50,8 @@ static void passes(void *user)
 {
     (void)user;
     step_mark();
-    gate_enter(gate, TIMEOUT_MS);
-    gate_leave(gate);
+    write_lock_acquire(write_lock, TIMEOUT_MS);
+    write_lock_release(write_lock);
     step_mark();
 }
 
@@ -75,9 +75,9 @@ static struct waiter waiter_start(void)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (write(answers[1], "b", 1) != 1)
             _exit(EXIT_FAILURE);
-        int result = gate_enter(gate, TIMEOUT_MS);
+        int result = write_lock_acquire(write_lock, TIMEOUT_MS);
         if (result == 0)
-            gate_leave(gate);
+            write_lock_release(write_lock);
         _exit(write(answers[1], result == 0 ? "i" : "o", 1) != 1);
     }
     close(answers[1]);
@@ -99,10 +99,10 @@ static bool waiter_got_in(struct waiter *waiter)
 
 /* --- the runs */
 
-static void gate_anew(void)
+static void fresh_write_lock(void)
 {
-    memset(gate, 0, sizeof(pthread_mutex_t));
-    if (gate_init(gate) != 0)
+    memset(write_lock, 0, sizeof(pthread_mutex_t));
+    if (write_lock_init(write_lock) != 0)
         exit(EXIT_FAILURE);
 }
 
@@ -110,9 +110,9 @@ static void gate_anew(void)
 static void check_open(const char *what, uint32_t k)
 {
     for (int i = 0; i < 2; i++) {
-        if (gate_enter(gate, TIMEOUT_MS) != 0)
-            fault(what, k, "it stays shut for who comes afterwards");
-        gate_leave(gate);
+        if (write_lock_acquire(write_lock, TIMEOUT_MS) != 0)
+            fault(what, k, "it stays held for who comes afterwards");
+        write_lock_release(write_lock);
     }
 }
 
@@ -122,10 +122,10 @@ struct trial {
     bool waits; /* another process waits while it is killed */
 };
 
-static enum step_stop one_death(const struct trial *trial, uint32_t k)
+static enum step_stop one_kill(const struct trial *trial, uint32_t k)
 {
     struct waiter waiter = {-1, -1};
-    gate_anew();
+    fresh_write_lock();
     pid_t pid = step_fork(trial->body, NULL);
     if (trial->waits) {
         waiter = waiter_start();
@@ -160,17 +160,17 @@ static bool step_to_sleep(pid_t pid)
 }
 
 /* It sleeps until its turn comes, another behind it; we leave, and it is killed k instructions later. */
-static enum step_stop one_death_in_line(const char *what, uint32_t k)
+static enum step_stop one_kill_in_line(const char *what, uint32_t k)
 {
-    gate_anew();
-    if (gate_enter(gate, TIMEOUT_MS) != 0)
+    fresh_write_lock();
+    if (write_lock_acquire(write_lock, TIMEOUT_MS) != 0)
         fault(what, k, "we do not get in");
     pid_t pid = step_fork(passes, NULL);
     bool sleeps = pid > 0 && step_to_sleep(pid);
     struct waiter waiter = waiter_start();
     if (!sleeps || !step_asleep(waiter.pid))
         fault(what, k, "nobody waits"); /* the rig's own failing */
-    gate_leave(gate);
+    write_lock_release(write_lock);
     enum step_stop stop = sleeps && k > 0 ? step_wait(pid) : STEP_HALTED;
     if (stop == STEP_HALTED && k > 1)
         stop = step_on(pid, k - 1);
@@ -193,19 +193,20 @@ int main(void)
     };
     uint32_t kills = 0;
     step_or_skip();
-    gate = mmap(NULL, sizeof(pthread_mutex_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (gate == MAP_FAILED)
+    write_lock =
+        mmap(NULL, sizeof(pthread_mutex_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (write_lock == MAP_FAILED)
         return EXIT_FAILURE;
     for (size_t i = 0; i < sizeof trials / sizeof trials[0]; i++) {
         uint32_t k = 0;
-        while (faults < FAULTS_ENOUGH && k < MOST_INSTRUCTIONS && one_death(&trials[i], k) == STEP_HALTED)
+        while (faults < FAULTS_ENOUGH && k < MOST_INSTRUCTIONS && one_kill(&trials[i], k) == STEP_HALTED)
             k++;
         printf("%-32s %5u kills\n", trials[i].what, k);
         fflush(stdout);
         kills += k;
     }
     uint32_t k = 0;
-    while (faults < FAULTS_ENOUGH && k < MOST_INSTRUCTIONS && one_death_in_line("in line", k) == STEP_HALTED)
+    while (faults < FAULTS_ENOUGH && k < MOST_INSTRUCTIONS && one_kill_in_line("in line", k) == STEP_HALTED)
         k++;
     kills += k;
     printf("%-32s %5u kills\n%u kills, %u faults\n", "in line", k, kills, faults);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Real processes on one store, killed at random: two sources with a producer each that ingests numbered
- * pages, and six workers that claim, read, commit and release. Each killed process has a successor that
+ * pages, and six workers that claim, read, commit and unlock. Each killed process has a successor that
  * releases, by token, what its predecessor wrote down at its claims; now and then everything is killed and
- * started anew (store_prepare), which makes all older locks void. After each such end, and at the last one,
+ * started again (store_prepare), which makes all older locks void. After each such end, and at the last one,
  * the counts must be exact: nothing lost, nothing finished twice, no page acknowledged and gone, no fault in
  * the store. Each implementation has its turn.
  *
@@ -29,13 +29,13 @@
 #define CHILDREN (SOURCES + WORKERS)
 #define PAGE 25
 #define PAGES_MOST 4000
-#define LEASES 40
+#define LOCKS 40
 
 static const char *const stages[] = {"one", "two", "three"};
 static const char *const done_texts[] = {"", "one\n", "one\ntwo\n", "one\ntwo\nthree\n"};
 
 struct shared { /* what outlives a kill */
-    pthread_mutex_t gate;
+    pthread_mutex_t write_lock;
     _Atomic uint64_t claims;
     uint64_t start;
     int64_t sources[SOURCES], stages[SOURCES][3];
@@ -43,8 +43,8 @@ struct shared { /* what outlives a kill */
     _Atomic int finishes[SOURCES][PAGES_MOST * PAGE]; /* acknowledged ends, per event */
     _Atomic int ends[SOURCES];
     struct {
-        struct store_lease leases[LEASES];
-        _Atomic int count; /* counted up after the lease is written */
+        struct store_event_lock locks[LOCKS];
+        _Atomic int count; /* counted up after the lock is written */
         _Atomic int source;
     } notes[CHILDREN];
     _Atomic int failures;
@@ -60,9 +60,9 @@ static unsigned roll(unsigned limit)
     return (unsigned)(seed >> 33) % limit;
 }
 
-static _Noreturn void fail(const char *what, const char *words)
+static _Noreturn void fail(const char *what, const char *message)
 {
-    fprintf(stderr, "FAILED: %s: %s\n", what, words);
+    fprintf(stderr, "FAILED: %s: %s\n", what, message);
     shared->failures++;
     _exit(1);
 }
@@ -70,7 +70,7 @@ static _Noreturn void fail(const char *what, const char *words)
 static void must(struct store *store, int code, const char *what)
 {
     if (code != 0)
-        fail(what, store_words(store));
+        fail(what, store_errmsg(store));
 }
 
 static struct store *open_store(void)
@@ -78,7 +78,7 @@ static struct store *open_store(void)
     struct store *store;
     struct error error;
     if (store_open(&options, &store, &error) != 0)
-        fail("store_open", error.words);
+        fail("store_open", error.message);
     return store;
 }
 
@@ -129,17 +129,17 @@ static bool write_down(int64_t event, const char *done, void *user)
     struct claiming *claiming = user;
     int count = shared->notes[claiming->number].count;
     (void)done;
-    if (count == LEASES)
+    if (count == LOCKS)
         return false;
-    shared->notes[claiming->number].leases[count] = (struct store_lease){event, claiming->token};
+    shared->notes[claiming->number].locks[count] = (struct store_event_lock){event, claiming->token};
     shared->notes[claiming->number].count = count + 1;
     return true;
 }
 
 struct work {
-    struct store_answer answers[LEASES];
+    struct store_answer answers[LOCKS];
     size_t count;
-    int events[LEASES]; /* their numbers */
+    int events[LOCKS]; /* their numbers */
 };
 
 static int take_row(size_t index, const struct store_row *row, void *user)
@@ -153,9 +153,9 @@ static int take_row(size_t index, const struct store_row *row, void *user)
     work->events[work->count++] = atoi(row->data);
     answer->done = done_texts[done + 1 < 3 ? done + 1 : 3];
     unsigned fate = roll(20);
-    answer->change = fate == 0 ? STORE_DELAY : done >= 2 ? STORE_FINISH : STORE_ADVANCE;
+    answer->change = fate == 0 ? STORE_DELAY : done >= 2 ? STORE_COMPLETE : STORE_ADVANCE;
     if (fate == 1 && done == 1)
-        answer->change = STORE_REMOVE;
+        answer->change = STORE_REMOVE_BY_STAGE;
     answer->context = "{}";
     answer->context_bytes = 2;
     return 0;
@@ -164,15 +164,15 @@ static int take_row(size_t index, const struct store_row *row, void *user)
 /* Releases what stands in the notes, this worker's or its dead predecessor's, and forgets it. */
 static void release_notes(struct store *store, int number, bool crashed)
 {
-    struct store_release releases[LEASES] = {0};
+    struct store_unlock unlocks[LOCKS] = {0};
     int count = shared->notes[number].count;
     for (int i = 0; i < count; i++) {
-        releases[i].lease = shared->notes[number].leases[i];
-        releases[i].crashed = crashed && i == 0;
-        releases[i].due_ms = 1;
+        unlocks[i].lock = shared->notes[number].locks[i];
+        unlocks[i].crashed = crashed && i == 0;
+        unlocks[i].due_ms = 1;
     }
     int source = shared->notes[number].source;
-    must(store, store_release(store, shared->sources[source], releases, (size_t)count), "store_release");
+    must(store, store_unlock(store, shared->sources[source], unlocks, (size_t)count), "store_unlock");
     shared->notes[number].count = 0;
 }
 
@@ -183,17 +183,18 @@ static void run_stages(struct store *store, int number)
         struct work work = {0};
         size_t at = 0;
         for (int i = 0; i < shared->notes[number].count; i++) {
-            struct store_lease lease = shared->notes[number].leases[i];
-            must(store, store_read(store, &lease, 1, take_row, &work), "store_read");
+            struct store_event_lock lock = shared->notes[number].locks[i];
+            must(store, store_read(store, &lock, 1, take_row, &work), "store_read");
             if (work.count > at)
-                work.answers[at++].lease = lease;
+                work.answers[at++].lock = lock;
         }
         must(store,
              store_commit(store, shared->sources[source], shared->stages[source][round % 3], work.answers,
                           at),
              "store_commit");
         for (size_t i = 0; i < at; i++) {
-            bool end = work.answers[i].change == STORE_FINISH || work.answers[i].change == STORE_REMOVE;
+            bool end =
+                work.answers[i].change == STORE_COMPLETE || work.answers[i].change == STORE_REMOVE_BY_STAGE;
             if (!work.answers[i].applied)
                 fail("an answer", "was refused though the lock is ours");
             if (end && ++shared->finishes[source][work.events[i]] > 1)
@@ -214,7 +215,7 @@ static _Noreturn void work(int number)
         int source = (int)roll(SOURCES);
         shared->notes[number].source = source;
         struct claiming claiming = {number, STORE_TOKEN(shared->start, ++shared->claims)};
-        struct store_claim claim = {claiming.token, 1 + roll(LEASES), write_down, &claiming};
+        struct store_claim claim = {claiming.token, 1 + roll(LOCKS), write_down, &claiming};
         struct store_claimed out;
         store_rescan(store, shared->sources[source]); /* many claim here, where a source has one producer */
         must(store, store_claim(store, shared->sources[source], 1000, &claim, &out), "store_claim");
@@ -237,9 +238,9 @@ static _Noreturn void work(int number)
 
 /* ---- starts, ends and what must hold ---- */
 
-static void report(const char *words, void *user)
+static void report(const char *message, void *user)
 {
-    fprintf(stderr, "check: %s\n", words);
+    fprintf(stderr, "check: %s\n", message);
     ++*(int *)user;
 }
 
@@ -259,9 +260,10 @@ static _Noreturn void inspect(bool last)
         free(cursor);
         if (t.fetched != (uint64_t)page * PAGE || page < shared->acknowledged[i] || t.duplicates != 0)
             fail("pages", "are not what the cursor says");
-        if (t.fetched != t.finished + t.removed + t.live || t.dead + t.held != 0)
+        if (t.fetched != t.completed + t.removed_by_stage + t.live || t.dead + t.held != 0)
             fail("totals", "do not add up");
-        if (t.finished + t.removed < (uint64_t)shared->ends[i]) /* more: killed between commit and count */
+        if (t.completed + t.removed_by_stage <
+            (uint64_t)shared->ends[i]) /* more: killed between commit and count */
             fail("an acknowledged end", "was lost");
         if (last && (t.live != 0 || page != pages))
             fail("at the end", "events are left");
@@ -275,7 +277,7 @@ static _Noreturn void prepare(void)
     struct store_names names[SOURCES] = {{"left", stages, 3, 0, shared->stages[0]},
                                          {"right", stages, 3, 0, shared->stages[1]}};
     if (store_prepare(&options, names, SOURCES, &shared->start, &error) != 0)
-        fail("store_prepare", error.words);
+        fail("store_prepare", error.message);
     for (int i = 0; i < SOURCES; i++)
         shared->sources[i] = names[i].source_id;
     for (int i = 0; i < CHILDREN; i++)
@@ -341,7 +343,7 @@ static int living(void)
     return count;
 }
 
-static bool start_anew(void)
+static bool start_again(void)
 {
     options.start_number = 0;
     if (!in_child(run_prepare, false))
@@ -368,13 +370,13 @@ static void kill_all(void)
 
 static bool storm(int *kills, int *starts)
 {
-    bool good = start_anew();
+    bool good = start_again();
     while (good && shared->failures == 0 && living() > 0) {
         poll(NULL, 0, (int)roll(15)); /* the moment of the kill is what is random here */
         if (roll(15) == 0) {
             kill_all();
             ++*starts;
-            good = in_child(run_inspect, false) && start_anew();
+            good = in_child(run_inspect, false) && start_again();
             continue;
         }
         int number = (int)roll(CHILDREN);
@@ -392,15 +394,15 @@ static bool run(const char *url, const char *instance)
     struct error error;
     int lock, kills = 0, starts = 1;
     memset(shared, 0, sizeof *shared);
-    if (gate_init(&shared->gate) != 0)
+    if (write_lock_init(&shared->write_lock) != 0)
         return false;
     options = (struct store_options){.url = url,
                                      .instance = instance,
                                      .synchronous = SYNCHRONOUS_NORMAL,
-                                     .gate = &shared->gate,
-                                     .log_bytes = 200000};
+                                     .write_lock = &shared->write_lock,
+                                     .wal_bytes = 200000};
     if (store_hold(&options, 0, &lock, &error) != 0) {
-        fprintf(stderr, "store_hold: %s\n", error.words);
+        fprintf(stderr, "store_hold: %s\n", error.message);
         return false;
     }
     bool good = storm(&kills, &starts);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The supervisor with a family of stand-in processes: births, deaths of all kinds, recovery, restarts, the
+/* The supervisor with an instance of stand-in processes: starts, exits of all kinds, recovery, restarts, the
  * end. */
 #include "tests/process/supervisor_fixture.h"
 
@@ -7,13 +7,13 @@
 
 static int run_to_end(struct error *error)
 {
-    family_start();
-    return family_wait(error);
+    instance_start();
+    return instance_wait(error);
 }
 
 static void test_runs_until_all_have_ended(void)
 {
-    family_prepare(200);
+    instance_prepare(200);
     struct error error;
     CU_ASSERT_EQUAL(run_to_end(&error), 0);
     CHECK_DONE(200);
@@ -21,18 +21,18 @@ static void test_runs_until_all_have_ended(void)
         CU_ASSERT_EQUAL(world->event[id].done, 1);
         CU_ASSERT_EQUAL(world->event[id].tries[0], 1);
     }
-    CU_ASSERT_EQUAL(segment_attach(family.instance, &family.segment), -ENOENT);
-    CU_ASSERT_NOT_EQUAL(access(family.control, F_OK), 0);
+    CU_ASSERT_EQUAL(segment_attach(instance.name, &instance.segment), -ENOENT);
+    CU_ASSERT_NOT_EQUAL(access(instance.control, F_OK), 0);
     CU_ASSERT_EQUAL(world->keeper_starts, 1);
     /* the order of going: workers, producer, keeper */
     CU_ASSERT(world->worker_end < world->producer_end);
     CU_ASSERT(world->producer_end < world->keeper_end);
-    family_end();
+    instance_end();
 }
 
 static void test_crash_is_blamed_on_the_event_in_hand(void)
 {
-    family_prepare(100);
+    instance_prepare(100);
     atomic_store(&world->batch, WORLD_BATCH);
     atomic_store(&world->event[7].doom, DOOM_SEGV);
     atomic_store(&world->event[8].doom, DOOM_EXIT);
@@ -46,13 +46,13 @@ static void test_crash_is_blamed_on_the_event_in_hand(void)
     CU_ASSERT_EQUAL(event[7].cause_kind, SHM_CAUSE_SIGNAL);
     CU_ASSERT_EQUAL(event[7].cause_code, SIGSEGV);
     CU_ASSERT_STRING_EQUAL(
-        event[7].cause_words,
-        "signal 11 (Segmentation fault); last words: about to fail | null pointer, of course");
+        event[7].cause_message,
+        "signal 11 (Segmentation fault); last stderr output: about to fail | null pointer, of course");
     CU_ASSERT_EQUAL(event[8].cause_kind, SHM_CAUSE_EXIT);
     CU_ASSERT_EQUAL(event[8].cause_code, 3);
-    CU_ASSERT_STRING_EQUAL(event[8].cause_words, "exit code 3");
-    CU_ASSERT_EQUAL(event[9].cause_kind, SHM_CAUSE_NONSENSE);
-    CU_ASSERT_STRING_EQUAL(event[9].cause_words, "its co-process answered nonsense");
+    CU_ASSERT_STRING_EQUAL(event[8].cause_message, "exit code 3");
+    CU_ASSERT_EQUAL(event[9].cause_kind, SHM_CAUSE_MALFORMED);
+    CU_ASSERT_STRING_EQUAL(event[9].cause_message, "its program gave a malformed answer");
     CU_ASSERT_EQUAL(event[50].crashes, 1);
     CU_ASSERT_EQUAL(event[50].done, 1);
     uint32_t released = 0;
@@ -66,36 +66,36 @@ static void test_crash_is_blamed_on_the_event_in_hand(void)
         }
     CU_ASSERT(log_has("quakes/first["));
     CU_ASSERT(log_has("]: about to fail"));
-    family_end();
+    instance_end();
 }
 
 static void test_overrun_is_killed_with_all_its_children(void)
 {
-    family_prepare(30);
-    family.stages[0].timeout_ms = 200;
+    instance_prepare(30);
+    instance.stages[0].timeout_ms = 200;
     atomic_store(&world->event[5].doom, DOOM_HANG);
     uint64_t begin = shm_now_ns();
-    family_start();
+    instance_start();
     CU_ASSERT(UNTIL(atomic_load(&world->grandchild) != 0));
     CU_ASSERT(UNTIL(atomic_load(&world->event[5].timeouts) == 1));
     CU_ASSERT(shm_now_ns() - begin >= UINT64_C(200000000));
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), 0);
+    CU_ASSERT_EQUAL(instance_wait(&error), 0);
     CHECK_DONE(29);
     CU_ASSERT_EQUAL(world->event[5].cause_kind, SHM_CAUSE_TIMEOUT);
-    CU_ASSERT_STRING_EQUAL(world->event[5].cause_words, "ran longer than 200ms");
+    CU_ASSERT_STRING_EQUAL(world->event[5].cause_message, "timed out after 200ms");
     CU_ASSERT_FALSE(process_exists(world->grandchild));
-    family_end();
+    instance_end();
 }
 
-static void test_producer_dies(void)
+static void test_producer_crashes(void)
 {
-    family_prepare(50);
+    instance_prepare(50);
     atomic_store(&world->event[50].doom, DOOM_WAIT);
-    family_start();
-    CU_ASSERT_FATAL(family_runs());
+    instance_start();
+    CU_ASSERT_FATAL(instance_runs());
     const struct shm_slot *slot =
-        segment_slot(&family.segment, segment_source(&family.segment, 0)->producer_slot);
+        segment_slot(&instance.segment, segment_source(&instance.segment, 0)->producer_slot);
     for (int i = 0; i < 2; i++) {
         CU_ASSERT(UNTIL(atomic_load(&slot->pid) > 0));
         pid_t pid = atomic_load(&slot->pid);
@@ -104,19 +104,19 @@ static void test_producer_dies(void)
         CU_ASSERT(UNTIL(atomic_load(&slot->generation) == generation + 1 && atomic_load(&slot->pid) > 0));
     }
     CU_ASSERT_EQUAL(slot->restarts, 2);
-    char words[SHM_TEXT_BYTES];
-    text_get(&slot->last_death, words, sizeof words);
-    CU_ASSERT_STRING_EQUAL(words, "signal 9 (Killed)");
+    char message[SHM_TEXT_BYTES];
+    text_get(&slot->last_exit, message, sizeof message);
+    CU_ASSERT_STRING_EQUAL(message, "signal 9 (Killed)");
     atomic_store(&world->let_go, 1);
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), 0);
+    CU_ASSERT_EQUAL(instance_wait(&error), 0);
     CHECK_DONE(50);
-    family_end();
+    instance_end();
 }
 
 static void test_what_fell_out_of_a_ring_comes_back(void)
 {
-    family_prepare(20);
+    instance_prepare(20);
     atomic_store(&world->fall_out, 1);
     struct error error;
     CU_ASSERT_EQUAL(run_to_end(&error), 0);
@@ -125,81 +125,81 @@ static void test_what_fell_out_of_a_ring_comes_back(void)
     CU_ASSERT(log_has("requeue source=quakes events=")); /* and maybe one that another had just taken out */
     for (uint32_t id = 1; id <= 20; id++)
         CU_ASSERT_EQUAL(world->event[id].crashes, 0);
-    family_end();
+    instance_end();
 }
 
 static void test_random_kills_lose_nothing(void)
 {
-    family_prepare(1500);
+    instance_prepare(1500);
     atomic_store(&world->call_us, 1000);
     atomic_store(&world->batch, 2);
-    family_start();
-    CU_ASSERT_FATAL(family_runs());
-    uint32_t slots = family.segment.header->slot_count, seed = 4711, kills = 0;
+    instance_start();
+    CU_ASSERT_FATAL(instance_runs());
+    uint32_t slots = instance.segment.header->slot_count, seed = 4711, kills = 0;
     while (kills < 40 && events_done() < 1500) {
         uint32_t before = events_done();
         seed = seed * 1103515245 + 12345;
-        pid_t pid = atomic_load(&segment_slot(&family.segment, (seed >> 16) % slots)->pid);
+        pid_t pid = atomic_load(&segment_slot(&instance.segment, (seed >> 16) % slots)->pid);
         if (pid > 0 && kill(pid, SIGKILL) == 0)
             kills++;
         CU_ASSERT(UNTIL(events_done() >= 1500 || events_done() > before));
     }
     CU_ASSERT(kills >= 20);
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), 0);
+    CU_ASSERT_EQUAL(instance_wait(&error), 0);
     uint32_t dead = 0;
     for (uint32_t id = 1; id <= 1500; id++) {
         dead += atomic_load(&world->event[id].dead);
         CU_ASSERT(world->event[id].done > 0 || world->event[id].dead > 0);
     }
     CU_ASSERT(dead <= kills / WORLD_MAX_CRASHES);
-    family_end();
+    instance_end();
 }
 
-static void test_supervisor_dies(void)
+static void test_supervisor_crashes(void)
 {
-    family_prepare(10);
+    instance_prepare(10);
     atomic_store(&world->never_ends, 1);
     atomic_store(&world->event[1].doom, DOOM_HANG);
-    family_start();
-    CU_ASSERT_FATAL(family_runs());
+    instance_start();
+    CU_ASSERT_FATAL(instance_runs());
     CU_ASSERT(UNTIL(events_done() == 9 && atomic_load(&world->grandchild) != 0));
     pid_t pids[16];
-    uint32_t slots = family.segment.header->slot_count;
+    uint32_t slots = instance.segment.header->slot_count;
     for (uint32_t i = 0; i < slots; i++)
-        pids[i] = atomic_load(&segment_slot(&family.segment, i)->pid);
-    kill(family.pid, SIGKILL);
+        pids[i] = atomic_load(&segment_slot(&instance.segment, i)->pid);
+    kill(instance.pid, SIGKILL);
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), EP_ESYSTEM);
-    CU_ASSERT_STRING_EQUAL(error.words, "the supervisor was killed by signal 9");
+    CU_ASSERT_EQUAL(instance_wait(&error), EP_ESYSTEM);
+    CU_ASSERT_STRING_EQUAL(error.message, "the supervisor was killed by signal 9");
     for (uint32_t i = 0; i < slots; i++)
         CU_ASSERT(UNTIL(!process_exists(pids[i])));
     /* nobody was left to do it; without exec, it holds what its parent held */
     kill(atomic_load(&world->grandchild), SIGKILL);
-    CU_ASSERT(UNTIL(!segment_owner_lives(&family.segment)));
-    segment_close(&family.segment);
+    CU_ASSERT(UNTIL(!segment_owner_lives(&instance.segment)));
+    segment_close(&instance.segment);
     /* its successor takes over what it left: segment, socket, lock */
     atomic_store(&world->never_ends, 0);
     atomic_store(&world->event[1].doom, DOOM_NONE);
     CU_ASSERT_EQUAL(run_to_end(&error), 0);
     CHECK_DONE(10);
-    family_end();
+    instance_end();
 }
 
 static void test_stop_finishes_the_event_in_hand(void)
 {
-    family_prepare(100);
+    instance_prepare(100);
     atomic_store(&world->never_ends, 1);
     for (uint32_t id = 1; id <= 100; id++)
         atomic_store(&world->event[id].doom, DOOM_WAIT);
-    family_start();
-    CU_ASSERT_FATAL(family_runs());
+    instance_start();
+    CU_ASSERT_FATAL(instance_runs());
     CU_ASSERT(UNTIL(atomic_load(&world->waiting) == WORLD_WORKERS));
-    kill(family.pid, SIGTERM);
-    CU_ASSERT(UNTIL(atomic_load(&family.segment.header->phase) == SHM_PHASE_STOPPING));
+    kill(instance.pid, SIGTERM);
+    CU_ASSERT(UNTIL(atomic_load(&instance.segment.header->phase) == SHM_PHASE_STOPPING));
     atomic_store(&world->let_go, 1);
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), 0);
+    CU_ASSERT_EQUAL(instance_wait(&error), 0);
     uint32_t begun = 0, blamed = 0;
     for (uint32_t id = 1; id <= 100; id++) {
         begun += atomic_load(&world->event[id].tries[0]);
@@ -209,30 +209,31 @@ static void test_stop_finishes_the_event_in_hand(void)
     CU_ASSERT_EQUAL(blamed, 0);
     CU_ASSERT(world->keeper_end > world->producer_end);
     CU_ASSERT(world->producer_end > world->worker_end);
-    family_end();
+    instance_end();
 }
 
 static void hang_and_stop(bool twice)
 {
-    family_prepare(3);
+    instance_prepare(3);
     atomic_store(&world->never_ends, 1);
     atomic_store(&world->event[2].doom, DOOM_HANG);
-    family.stages[0].timeout_ms = 0;
-    family.config.drain_timeout_ms = twice ? 3600000 : 300;
-    family_start();
-    CU_ASSERT_FATAL(family_runs());
+    instance.stages[0].timeout_ms = 0;
+    instance.config.drain_timeout_ms = twice ? 3600000 : 300;
+    instance_start();
+    CU_ASSERT_FATAL(instance_runs());
     CU_ASSERT(UNTIL(atomic_load(&world->waiting) == 1 && events_done() == 2));
-    kill(family.pid, SIGTERM);
+    kill(instance.pid, SIGTERM);
     if (twice) {
-        CU_ASSERT(UNTIL(atomic_load(&family.segment.header->phase) == SHM_PHASE_STOPPING));
-        kill(family.pid, SIGTERM); /* at once: the same order told twice, as timeout(1) does */
-        CU_ASSERT(UNTIL(kill(family.pid, SIGTERM) != 0 || !process_exists(atomic_load(&world->grandchild))));
+        CU_ASSERT(UNTIL(atomic_load(&instance.segment.header->phase) == SHM_PHASE_STOPPING));
+        kill(instance.pid, SIGTERM); /* at once: the same order told twice, as timeout(1) does */
+        CU_ASSERT(
+            UNTIL(kill(instance.pid, SIGTERM) != 0 || !process_exists(atomic_load(&world->grandchild))));
     }
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), 0);
+    CU_ASSERT_EQUAL(instance_wait(&error), 0);
     CU_ASSERT_EQUAL(world->event[2].crashes, 0); /* our doing, not its */
     CU_ASSERT_FALSE(process_exists(world->grandchild));
-    family_end();
+    instance_end();
 }
 
 static void test_drain_deadline(void)
@@ -247,105 +248,107 @@ static void test_second_signal_ends_it_now(void)
 
 static void test_bad_starts_back_off(void)
 {
-    family_prepare(20);
-    family.stages[0].restart_max_ms = 300;
+    instance_prepare(20);
+    instance.stages[0].restart_max_backoff_ms = 300;
     atomic_store(&world->open_fails, 1);
-    family_start();
-    CU_ASSERT_FATAL(family_runs());
-    const struct shm_stage *stage = segment_stage(&family.segment, 0);
+    instance_start();
+    CU_ASSERT_FATAL(instance_runs());
+    const struct shm_stage *stage = segment_stage(&instance.segment, 0);
     CU_ASSERT(UNTIL(atomic_load(&stage->degraded) == 1));
     CU_ASSERT(UNTIL(atomic_load(&worker_slot(0, 0)->restarts) >= 3));
     CU_ASSERT(UNTIL(atomic_load(&worker_slot(0, 0)->state) == SHM_SLOT_BACKOFF));
     CU_ASSERT(atomic_load(&worker_slot(0, 0)->restart_at_ns) > 0);
-    char words[SHM_TEXT_BYTES];
-    text_get(&worker_slot(0, 0)->last_death, words, sizeof words);
-    CU_ASSERT_STRING_EQUAL(words, "no such program");
+    char message[SHM_TEXT_BYTES];
+    text_get(&worker_slot(0, 0)->last_exit, message, sizeof message);
+    CU_ASSERT_STRING_EQUAL(message, "no such program");
     CU_ASSERT(UNTIL(log_has("ready processes="))); /* degraded is started, too */
     atomic_store(&world->never_ends, 1);
     atomic_store(&world->open_fails, 0);
     CU_ASSERT(UNTIL(events_done() == 20));
-    /* who has answered calls is forgiven at the next turn; a worker that got no event keeps its past */
-    kill(family.pid, SIGTERM);
+    /* who has answered calls gets its backoff reset at the next turn; a worker that got no event keeps its past */
+    kill(instance.pid, SIGTERM);
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), 0);
+    CU_ASSERT_EQUAL(instance_wait(&error), 0);
     CU_ASSERT(log_has("degraded stage=quakes/first"));
-    family_end();
+    instance_end();
 }
 
 static void test_store_that_cannot_be_had(void)
 {
-    family_prepare(5);
+    instance_prepare(5);
     atomic_store(&world->keeper_refuses, 1);
     struct error error;
     CU_ASSERT_EQUAL(run_to_end(&error), EP_ESTORE);
-    CU_ASSERT_STRING_EQUAL(error.words, "the store is of another age");
+    CU_ASSERT_STRING_EQUAL(error.message, "the store is of another age");
     CU_ASSERT_EQUAL(world->keeper_starts, 1);
     CHECK_DONE(0);
-    family_end();
+    instance_end();
 
-    family_prepare(5); /* for now only: tried again */
+    instance_prepare(5); /* for now only: tried again */
     atomic_store(&world->keeper_busy, 2);
     CU_ASSERT_EQUAL(run_to_end(&error), 0);
     CU_ASSERT_EQUAL(world->keeper_starts, 3);
     CU_ASSERT(log_has("the store is locked"));
     CHECK_DONE(5);
-    family_end();
+    instance_end();
 }
 
-static void test_keeper_dies(void)
+static void test_keeper_crashes(void)
 {
-    family_prepare(5);
+    instance_prepare(5);
     atomic_store(&world->never_ends, 1);
-    family_start();
-    CU_ASSERT_FATAL(family_runs());
-    const struct shm_slot *keeper = segment_slot(&family.segment, family.segment.header->keeper_slot);
+    instance_start();
+    CU_ASSERT_FATAL(instance_runs());
+    const struct shm_slot *keeper = segment_slot(&instance.segment, instance.segment.header->keeper_slot);
     kill(atomic_load(&keeper->pid), SIGKILL);
     CU_ASSERT(UNTIL(atomic_load(&world->keeper_starts) == 2 && atomic_load(&keeper->state) == SHM_SLOT_IDLE));
-    /* it may have died between a change of an operator's and telling the producers of it */
-    for (uint32_t i = 0; i < family.segment.header->source_count; i++)
-        CU_ASSERT_EQUAL(atomic_load(&segment_source(&family.segment, i)->rescan), 1);
-    CU_ASSERT(UNTIL(strstr(ask("{\"verb\":\"queue\"}\n"), "keeper read") != NULL));
-    kill(family.pid, SIGTERM);
+    /* it may have crashed between a change of an operator's and telling the producers of it */
+    for (uint32_t i = 0; i < instance.segment.header->source_count; i++)
+        CU_ASSERT_EQUAL(atomic_load(&segment_source(&instance.segment, i)->rescan), 1);
+    CU_ASSERT(UNTIL(strstr(ask("{\"command\":\"queue\"}\n"), "keeper read") != NULL));
+    kill(instance.pid, SIGTERM);
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), 0);
-    family_end();
+    CU_ASSERT_EQUAL(instance_wait(&error), 0);
+    instance_end();
 }
 
-static void test_groups(void)
+static void test_process_groups(void)
 {
-    family_prepare(3);
+    instance_prepare(3);
     atomic_store(&world->never_ends, 1);
-    family_start();
-    CU_ASSERT_FATAL(family_runs());
+    instance_start();
+    CU_ASSERT_FATAL(instance_runs());
     CU_ASSERT(UNTIL(atomic_load(&worker_slot(1, WORLD_WORKERS - 1)->state) == SHM_SLOT_IDLE));
     CU_ASSERT(UNTIL(atomic_load(&worker_slot(0, WORLD_WORKERS - 1)->state) == SHM_SLOT_IDLE));
     for (uint32_t stage = 0; stage < WORLD_STAGES; stage++)
         for (uint32_t i = 0; i < WORLD_WORKERS; i++)
             CU_ASSERT_EQUAL(getpgid(worker_slot(stage, i)->pid),
-                            segment_stage(&family.segment, stage)->group);
-    CU_ASSERT_NOT_EQUAL(segment_stage(&family.segment, 0)->group, segment_stage(&family.segment, 1)->group);
-    CU_ASSERT_NOT_EQUAL(getpgid(worker_slot(0, 0)->pid), getpgid(family.pid));
-    CU_ASSERT_NOT_EQUAL(getpgid(family.pid), getpgrp());
+                            segment_stage(&instance.segment, stage)->process_group);
+    CU_ASSERT_NOT_EQUAL(segment_stage(&instance.segment, 0)->process_group,
+                        segment_stage(&instance.segment, 1)->process_group);
+    CU_ASSERT_NOT_EQUAL(getpgid(worker_slot(0, 0)->pid), getpgid(instance.pid));
+    CU_ASSERT_NOT_EQUAL(getpgid(instance.pid), getpgrp());
     /* a stage killed whole: a new group; the other stage has not noticed */
-    int32_t old = segment_stage(&family.segment, 0)->group, other = segment_stage(&family.segment, 1)->group;
+    int32_t old = segment_stage(&instance.segment, 0)->process_group,
+            other = segment_stage(&instance.segment, 1)->process_group;
     kill(-old, SIGKILL);
     for (uint32_t i = 0; i < WORLD_WORKERS; i++)
         CU_ASSERT(UNTIL(atomic_load(&worker_slot(0, i)->generation) == 2 &&
                         atomic_load(&worker_slot(0, i)->state) == SHM_SLOT_IDLE));
-    CU_ASSERT_EQUAL(segment_stage(&family.segment, 1)->group, other);
+    CU_ASSERT_EQUAL(segment_stage(&instance.segment, 1)->process_group, other);
     for (uint32_t i = 0; i < WORLD_WORKERS; i++) {
-        CU_ASSERT_EQUAL(getpgid(worker_slot(0, i)->pid), segment_stage(&family.segment, 0)->group);
+        CU_ASSERT_EQUAL(getpgid(worker_slot(0, i)->pid), segment_stage(&instance.segment, 0)->process_group);
         CU_ASSERT_EQUAL(worker_slot(1, i)->generation, 1);
     }
-    kill(family.pid, SIGINT);
+    kill(instance.pid, SIGINT);
     struct error error;
-    CU_ASSERT_EQUAL(family_wait(&error), 0);
-    family_end();
+    CU_ASSERT_EQUAL(instance_wait(&error), 0);
+    instance_end();
 }
 
 static void test_flood_of_output(void)
 {
-    family_prepare(30);
+    instance_prepare(30);
     atomic_store(&world->event[3].doom, DOOM_FLOOD);
     struct error error;
     CU_ASSERT_EQUAL(run_to_end(&error), 0);
@@ -353,25 +356,26 @@ static void test_flood_of_output(void)
     CU_ASSERT(log_has("water water water 0"));
     CU_ASSERT_FALSE(log_has("water water water 19999"));
     struct stat status;
-    CU_ASSERT(stat(family.log_path, &status) == 0 && status.st_size < 200000);
-    family_end();
+    CU_ASSERT(stat(instance.log_path, &status) == 0 && status.st_size < 200000);
+    instance_end();
 }
 
 UNIT_MAIN("supervisor",
-          {"all events go through, then all go in order, and nothing is left",
+          {"all events go through, then all end cleanly, and nothing is left",
            test_runs_until_all_have_ended},
-          {"a crash is blamed on the event in hand, with its last words",
+          {"a crash is blamed on the event in hand, with its last stderr output",
            test_crash_is_blamed_on_the_event_in_hand},
           {"an event that runs too long is killed, with its worker's children",
            test_overrun_is_killed_with_all_its_children},
-          {"a dead producer's successor goes on", test_producer_dies},
+          {"a crashed producer's successor goes on", test_producer_crashes},
           {"what fell out of a ring comes back", test_what_fell_out_of_a_ring_comes_back},
           {"random kills lose nothing", test_random_kills_lose_nothing},
-          {"a dead supervisor's children die, and its successor goes on", test_supervisor_dies},
+          {"a crashed supervisor's children exit, and its successor goes on", test_supervisor_crashes},
           {"a stop finishes the events in hand, and begins no other", test_stop_finishes_the_event_in_hand},
           {"the drain deadline ends who does not stop, without blame", test_drain_deadline},
           {"so does a second signal, at once", test_second_signal_ends_it_now},
           {"a stage that cannot be opened is tried again at a slower pace", test_bad_starts_back_off},
           {"a store of another age is refused, a locked one waited for", test_store_that_cannot_be_had},
-          {"a dead keeper comes again", test_keeper_dies}, {"one process group a stage", test_groups},
+          {"a crashed keeper comes again", test_keeper_crashes},
+          {"one process group a stage", test_process_groups},
           {"a flood of output is cut and stops nobody", test_flood_of_output})

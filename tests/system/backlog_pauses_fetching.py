@@ -29,7 +29,7 @@ def main():
     equal(instance.lines("inject", "lines", stdin='{"uid":"by-hand"}\n')[-1]["injected"], 1, "injected by hand")
     open(stage + ".open", "w").close()
     source = instance.wait_empty(251)
-    equal((source["fetched"], source["finished"], source["dead"]), (251, 251, 0), "in the end")
+    equal((source["fetched"], source["completed"], source["dead"]), (251, 251, 0), "in the end")
     instance.wait_source(lambda s: s["state"] == "fetching", "it to fetch again")
     uids = [call[1] for call in calls()]
     equal(sorted(uids), sorted(["e-%d" % i for i in range(250)] + ["by-hand"]), "each event was seen once")

@@ -47,9 +47,9 @@ for row in result["rows"]:
     check(("ratio" in row) == ("limit" in row) and ("holds" in row) == ("target" in row), "a row: %r" % row)
 for name, title in result["titles"].items():
     check(title in done.stdout and any(row["figure"] == name for row in result["rows"]), "the table has " + title)
-judged = [row["holds"] for row in result["rows"] if "holds" in row]
-equal([word == "holds" for word in verdicts(done.stdout)], judged, "verdicts in the table")
-check("%d of %d targets hold" % (sum(judged), len(judged)) in done.stdout, "the sum is said")
+rated = [row["holds"] for row in result["rows"] if "holds" in row]
+equal([word == "holds" for word in verdicts(done.stdout)], rated, "verdicts in the table")
+check("%d of %d targets hold" % (sum(rated), len(rated)) in done.stdout, "the sum is said")
 with open("document.md") as file, open("out.md") as markdown:
     equal(file.read(), "before\n<!-- benchmark -->\n%s<!-- /benchmark -->\nafter\n" % markdown.read(), "the document")
 if shutil.which("gnuplot"):
@@ -65,9 +65,9 @@ for row in result["rows"]:
     row.update({"holds": True} if "holds" in row else {})
 for holds in (True, False):
     next(row for row in result["rows"] if "holds" in row)["holds"] = holds
-    with open("judged.json", "w") as file:
+    with open("rated.json", "w") as file:
         json.dump(result, file)
-    equal("MISSES" in bench("--from", "judged.json", "--check", code=0 if holds else 1).stdout, not holds, "a miss is shown")
+    equal("MISSES" in bench("--from", "rated.json", "--check", code=0 if holds else 1).stdout, not holds, "a miss is shown")
 
 # ---- how a row is made
 limit, target = ("limit", "per_s"), bench_figures.Target("least", 1.0)

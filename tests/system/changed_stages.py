@@ -52,7 +52,7 @@ class Chain:
         killed: calls of each stage before the daemon was killed, and the answers that were stored then. Others may have
         come again.
         """
-        wait_for(lambda: self.instance.query("SELECT finished, live FROM source") == [(EVENTS, 0)],
+        wait_for(lambda: self.instance.query("SELECT completed, live FROM source") == [(EVENTS, 0)],
                  lambda: "all events to be done: %s" % self.instance.query("SELECT * FROM source"))
         equal(self.instance.query("SELECT count(*) FROM progress") + self.instance.query("SELECT count(*) FROM event"),
               [(0,), (0,)], "rows left")
@@ -67,7 +67,7 @@ class Chain:
         self.instance.stop()
 
 
-# The last stage is dropped while events are in its hands and wait for it, and the daemon is killed, or stops in order.
+# The last stage is dropped while events are in its hands and wait for it, and the daemon is killed, or stops gracefully.
 for way in ("killed", "stopped"):
     chain = Chain("drop-" + way, "abc")
     chain.start("abc", open="ab")

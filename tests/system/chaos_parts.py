@@ -28,9 +28,9 @@ sources:
   type: http
   url: http://h/{cursor}
   token_env: PATH
-  cursor: {last: /id}
-  device: /where
-  page: 7
+  cursor: {last_event_path: /id}
+  address: /where
+  page_size: 7
   stages: &stages
   - name: one
     exec: [python3, 'a b.py', "", '5', '~', "two\nlines\x7f", True]
@@ -69,9 +69,9 @@ def the_stages_stay_as_they_are():
           ("sqlite:/tmp/eventpipe-chaos.x1/store.db", "/tmp/eventpipe-chaos.x1/control", "chaos-x1-%d" % os.getuid()), "places")
     equal((found["synchronous"], found["drain_timeout"]), ("normal", "7s"), "other keys")
     first, second = found["sources"]
-    equal((first["type"], first["path"], first["page"], first["device"]),
+    equal((first["type"], first["path"], first["page"], first["address"]),
           ("file", "/tmp/eventpipe-chaos.x1/feed.0", "7", "/where"), "the file that stands for a source")
-    check(not {"token_env", "url", "cursor"} & set(first) and "device" not in second, "nothing else of a source: %s" % first)
+    check(not {"token_env", "url", "cursor"} & set(first) and "address" not in second, "nothing else of a source: %s" % first)
     for index, source in enumerate(found["sources"]):
         one, two, three, last = source["stages"]
         equal(one["exec"], ["python3", "a b.py", "", "5", "~", "two\nlines\x7f", "True"], "the program")

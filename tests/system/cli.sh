@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The command line on a living daemon, then on a killed one: each verb, its data, its words and its exit status.
+# The command line on a living daemon, then on a killed one: each command, its data, its messages and its exit status.
 set -u
 : "${top_builddir:?}" "${TEST_TMPDIR:?}" "${TEST_INSTANCE:?}"
 cd "$TEST_TMPDIR" || exit 99
@@ -21,17 +21,17 @@ trap finish EXIT
 eventpipe() {
     "$top_builddir/eventpipe" -c config.yaml "$@"
 }
-# expect STATUS VERB...: runs it; stdout and stderr stay in the files out and words
+# expect STATUS COMMAND...: runs it; stdout and stderr stay in the files out and messages
 expect() {
     wanted=$1
     shift
-    eventpipe "$@" >out 2>words
+    eventpipe "$@" >out 2>messages
     got=$?
-    [ $got -eq "$wanted" ] || complain "eventpipe $*: exit status $got, not $wanted: $(cat words)"
+    [ $got -eq "$wanted" ] || complain "eventpipe $*: exit status $got, not $wanted: $(cat messages)"
 }
-# says WORDS: they stand in what was said last
+# says TEXT: it stands in what was said last
 says() {
-    grep -Fq -- "$1" words || complain "expected the words \"$1\", found: $(cat words)"
+    grep -Fq -- "$1" messages || complain "expected the message \"$1\", found: $(cat messages)"
 }
 # lines N: of data
 lines() {
@@ -56,15 +56,15 @@ sources:
     type: file
     path: $TEST_TMPDIR/lines.jsonl
     uid: /uid
-    device: /device
+    address: /address
     stages:
-      - name: judge
-        exec: [sh, $TEST_TMPDIR/judge.sh]
+      - name: classify
+        exec: [sh, $TEST_TMPDIR/classify.sh]
         retry: {min: 1h, max: 2h}
       - name: keep
-        exec: [sh, $TEST_TMPDIR/judge.sh]
+        exec: [sh, $TEST_TMPDIR/classify.sh]
 EOF
-cat >judge.sh <<'EOF'
+cat >classify.sh <<'EOF'
 while IFS= read -r line; do
     case $line in
     *refuse-me*) echo '{"reject":"not wanted here"}' ;;
@@ -82,34 +82,34 @@ says "the daemon is down"
 expect 3 remove ALL
 says "the daemon is down"
 expect 2 remove
-expect 2 nonsense
+expect 2 rubbish
 
 "$top_builddir/eventpiped" -c config.yaml >daemon.log 2>&1 &
 daemon=$!
 until_status '.health == "ok"'
 expect 0 status
 grep -q "^$TEST_INSTANCE: ok   up " out || complain "status begins with: $(head -n 1 out)"
-[ ! -s words ] || complain "status said: $(cat words)"
+[ ! -s messages ] || complain "status said: $(cat messages)"
 "$top_builddir/eventpipe" -i "$TEST_INSTANCE" status >out || complain "status by instance: $?"
 
 # --- events that end in each way
-for i in 1 2 3; do echo "{\"uid\":\"dead-$i\",\"device\":\"d$i\",\"what\":\"refuse-me\"}"; done >>lines.jsonl
-for i in 1 2; do echo "{\"uid\":\"slow-$i\",\"device\":\"d1\",\"what\":\"later\"}"; done >>lines.jsonl
+for i in 1 2 3; do echo "{\"uid\":\"dead-$i\",\"address\":\"d$i\",\"what\":\"refuse-me\"}"; done >>lines.jsonl
+for i in 1 2; do echo "{\"uid\":\"slow-$i\",\"address\":\"d1\",\"what\":\"later\"}"; done >>lines.jsonl
 for i in 1 2 3 4; do echo "{\"uid\":\"good-$i\"}"; done >>lines.jsonl
-until_status '.sources[0] | .fetched == 9 and .finished == 4 and .dead == 3 and .delayed == 2'
+until_status '.sources[0] | .fetched == 9 and .completed == 4 and .dead == 3 and .delayed == 2'
 expect 1 status
 grep -q DEGRADED out || complain "three dead events, and status says: $(head -n 1 out)"
 eventpipe status --json >out
 jq -e '.reasons | length == 1 and (.[0] | contains("3 dead events"))' out >/dev/null || complain "reasons: $(jq -c .reasons out)"
-jq -e '.sources[0].stages[0] | .in == 9 and .processed == 4 and .rejected == 3 and .failed == 2' out >/dev/null ||
+jq -e '.sources[0].stages[0] | .answers == 9 and .processed == 4 and .rejected == 3 and .failed == 2' out >/dev/null ||
     complain "the stage's figures: $(jq -c '.sources[0].stages[0] | del(.workers)' out)"
 
 expect 0 queue
 lines 6
 expect 0 queue --json --state dead
 lines 3
-jq -e '.reason == "rejected" and .error == "not wanted here" and .stage == "judge"' out >/dev/null || complain "a dead event: $(cat out)"
-expect 0 queue -o uid,device,reason --device d1
+jq -e '.reason == "rejected" and .error == "not wanted here" and .stage == "classify"' out >/dev/null || complain "a dead event: $(cat out)"
+expect 0 queue -o uid,address,reason --address d1
 printf 'dead-1\td1\trejected\nslow-1\td1\t\nslow-2\td1\t\n' | cmp -s - out || complain "fields: $(cat out)"
 expect 4 queue --source line
 says 'did you mean "lines"'
@@ -128,7 +128,7 @@ expect 4 hold --state delayed
 expect 0 release slow-2 --json
 jq -e '.uid == "slow-2" and .state == "ready" and .was == "held"' out >/dev/null || complain "release: $(cat out)"
 expect 0 remove dead-1 dead-2
-until_status '.sources[0] | .dead == 1 and .discarded == 2'
+until_status '.sources[0] | .dead == 1 and .removed_by_operator == 2'
 expect 2 remove --limit 1
 
 # --- pauses
@@ -140,11 +140,11 @@ expect 0 restart lines
 until_status '[.sources[0].stages[].workers[].state] | all(. == "idle")'
 
 # --- injected events run like others; bad lines are named and skipped
-printf '%s\n' '{"uid":"i-1"}' 'nonsense' '{"payload":1}' '{"payload":1}' >inject.jsonl
+printf '%s\n' '{"uid":"i-1"}' 'rubbish' '{"payload":1}' '{"payload":1}' >inject.jsonl
 expect 1 inject lines inject.jsonl
 says "line 2: this is not JSON"
 grep -q '^2 injected, 1 duplicate, 1 invalid$' out || complain "inject: $(cat out)"
-until_status '.sources[0] | .injected == 2 and .finished == 6'
+until_status '.sources[0] | .injected == 2 and .completed == 6'
 expect 2 inject line inject.jsonl
 says 'did you mean "lines"'
 
@@ -167,21 +167,21 @@ expect 0 queue --state held
 exec 3<&-
 wait $reader || complain "a slow reader failed"
 "$top_builddir/eventpipe" -c config.yaml queue | head -n 1 | grep -q UID || complain "a reader that leaves early"
-eventpipe queue >/dev/full 2>words && complain "a full disk went unnoticed"
+eventpipe queue >/dev/full 2>messages && complain "a full disk went unnoticed"
 
 # --- a configuration with problems keeps nobody from looking
 sed 's/exec:/exce:/' config.yaml >broken.yaml
-"$top_builddir/eventpipe" -c broken.yaml status --json 2>words | jq -e '.pid > 0' >/dev/null || complain "status with a broken configuration"
+"$top_builddir/eventpipe" -c broken.yaml status --json 2>messages | jq -e '.pid > 0' >/dev/null || complain "status with a broken configuration"
 says "problem"
-"$top_builddir/eventpipe" -c broken.yaml check >out 2>words
+"$top_builddir/eventpipe" -c broken.yaml check >out 2>messages
 [ $? -eq 1 ] || complain "check of a broken configuration"
 grep -q 'broken.yaml:[0-9]*: .*exce' out || complain "check: $(cat out)"
 
-# --- killed: reading verbs go on, the others say so
+# --- killed: reading commands go on, the others say so
 kill -KILL "$daemon"
 wait "$daemon" 2>/dev/null
 daemon=
-until_status '.health == "down"' # its children, which share its mark of life, die a moment after it
+until_status '.health == "down"' # its children, which share its mark of life, exit a moment after it
 expect 3 status
 grep -q "$TEST_INSTANCE: DOWN" out || complain "status of a killed daemon: $(head -n 1 out)"
 expect 3 status --json

@@ -37,7 +37,7 @@ def main():
     append(lines, {"id": "tomorrow"})
     instance.start()
     instance.wait_source(lambda s: s["delayed"] == 1, "the first to be put off")
-    before = wait_for(lambda: instance.query("SELECT max(due_ms) FROM parked"), "its due time")
+    before = wait_for(lambda: instance.query("SELECT max(due_ms) FROM suspended"), "its due time")
     total = 0
     # Steps that are seen by events which wait for a retry just then, and by those that come after them.
     for hours in (-30, 30, 24 * 400, -24 * 400):
@@ -46,14 +46,14 @@ def main():
         wait_for(lambda: any(call[:2] == ["call", uids[0]] for call in calls()), "the events to be tried")
         set_clock(hours * HOUR)
         total += len(uids)
-        instance.wait_source(lambda s: s["finished"] == total, "all to be done with the clock %+d h off" % hours)
+        instance.wait_source(lambda s: s["completed"] == total, "all to be done with the clock %+d h off" % hours)
         source = instance.source()
         equal((source["delayed"], source["dead"]), (1, 0), "put off and dead with the clock %+d h off" % hours)
         check(source["oldest_s"] < 4 * HOUR, "the age of the oldest: %d s" % source["oldest_s"])
         event, = instance.lines("queue")
         check(0 <= event["age_s"] < 4 * HOUR and 20 * HOUR < event["due_in_s"] <= 24 * HOUR,
               "age and due time in the queue with the clock %+d h off: %s" % (hours, event))
-    equal(instance.query("SELECT max(due_ms) FROM parked"), before, "when the one put off is due")
+    equal(instance.query("SELECT max(due_ms) FROM suspended"), before, "when the one put off is due")
     tries = [call[1] for call in calls() if call[0] == "call"]
     equal(tries.count("tomorrow"), 1, "tries of the one put off")
     equal({uid: tries.count(uid) for uid in set(tries) - {"tomorrow"}},
@@ -64,7 +64,7 @@ def main():
     instance.stop()
     append(lines, {"id": "last"})
     instance.start()
-    instance.wait_source(lambda s: s["finished"] == total + 1, "the last to be done")
+    instance.wait_source(lambda s: s["completed"] == total + 1, "the last to be done")
     equal(instance.source()["delayed"], 1, "still put off after a restart")
     instance.stop()
     finish()

@@ -43,14 +43,14 @@ def start(instance, *arguments, **environment):
 def run(instance, *arguments, **environment):
     """Its exit status, what it printed and what it said. It takes as long as the machine needs."""
     process = start(instance, *arguments, **environment)
-    out, words = process.communicate()
+    out, messages = process.communicate()
     equal(folders(), [], "folders left by chaos %s" % (arguments,))
-    return process.returncode, out, words
+    return process.returncode, out, messages
 
 
 def run_json(instance, *arguments, code=0, **environment):
-    done, out, words = run(instance, "--json", "--yes", *arguments, **environment)
-    check(done == code, "chaos %s: exit %d, expected %d: %s%s" % (arguments, done, code, out, words))
+    done, out, messages = run(instance, "--json", "--yes", *arguments, **environment)
+    check(done == code, "chaos %s: exit %d, expected %d: %s%s" % (arguments, done, code, out, messages))
     return json.loads(out)
 
 
@@ -129,10 +129,10 @@ def beside_a_live_one():
 
     # without consent nothing is run, and the command says what would be
     seen = len(calls())
-    code, out, words = run(instance, "lines")
-    check(code == 2 and out == "" and "--yes" in words, "without --yes: %r" % ((code, out, words),))
-    check("lines/sieve: exec ./sieve.py" in words and "lines/post: http " in words and "other/" not in words,
-          "what would be run: %s" % words)
+    code, out, messages = run(instance, "lines")
+    check(code == 2 and out == "" and "--yes" in messages, "without --yes: %r" % ((code, out, messages),))
+    check("lines/sieve: exec ./sieve.py" in messages and "lines/post: http " in messages and "other/" not in messages,
+          "what would be run: %s" % messages)
     equal(len(calls()), seen, "calls without consent")
     for wrong in (["nowhere", "--yes"], ["--yes", "--seconds", "0"], ["--yes", "--seconds", "x"],
                   ["--yes", "--sample", instance.config]):
@@ -142,9 +142,9 @@ def beside_a_live_one():
 
 def so_many(instance):
     """As many as were asked for, as text; one source alone."""
-    code, out, words = run(instance, "other", "--yes", "--seconds", "1", "--events", "50")
+    code, out, messages = run(instance, "other", "--yes", "--seconds", "1", "--events", "50")
     check(code == 0 and "other: 50 events went in; 50 were completed" in out and "all is well" in out
-          and "lines" not in out, "in words: %r" % ((code, out, words),))
+          and "lines" not in out, "as text: %r" % ((code, out, messages),))
 
 
 def never_all_fed():
@@ -172,9 +172,9 @@ def what_is_wrong():
           and found["sources"][0]["dead"] == found["sources"][0]["fed"], "nothing came through: %s" % found)
     # What a stage leaves the supervisor ends; unless it is killed before that job is there to be seen.
     for _ in range(6):
-        code, out, words = run(instance, "some", "--json", "--yes", "--seconds", "1")
+        code, out, messages = run(instance, "some", "--json", "--yes", "--seconds", "1")
         found = json.loads(out)
-        equal(code, 0 if found["good"] else 1, "exit status: %s%s" % (out, words))
+        equal(code, 0 if found["good"] else 1, "exit status: %s%s" % (out, messages))
         if not found["good"]:
             break
     if found["good"]:
@@ -192,11 +192,11 @@ def cannot_start():
     instance.configure("- " + json.dumps({"id": "none", "type": "generate", "stages": [
         {"name": "gone", "exec": ["/nonexistent/program"]}, {"name": "away", "plugin": "./nonexistent.so"}]})
         + "\n- " + json.dumps({"id": "some", "type": "generate", "stages": [{"name": "cat", "exec": ["cat"]}]}))
-    code, out, words = run(instance, "none", "--yes", "--seconds", "1")
-    check(code == 1 and out == "" and "none/gone: cannot run /nonexistent/program" in words
-          and "none/away: cannot load plugin" in words and "injecting" not in words, "cannot start: %r" % ((code, out, words),))
-    code, out, words = run(instance, "some")
-    check(code == 2 and "none/" not in words, "the other source's are not looked at: %r" % ((code, out, words),))
+    code, out, messages = run(instance, "none", "--yes", "--seconds", "1")
+    check(code == 1 and out == "" and "none/gone: cannot run /nonexistent/program" in messages
+          and "none/away: cannot load plugin" in messages and "injecting" not in messages, "cannot start: %r" % ((code, out, messages),))
+    code, out, messages = run(instance, "some")
+    check(code == 2 and "none/" not in messages, "the other source's are not looked at: %r" % ((code, out, messages),))
 
 
 def copy_of_helper(name, module, old, new):
@@ -254,10 +254,10 @@ def losses_are_found():
 
 def helper_missing(instance):
     """Without the helper, or without Python, the command says what to install."""
-    code, out, words = run(instance, "--yes", **{HELPER: "/nonexistent/main.py"})
-    check(code == 1 and out == "" and "/nonexistent/main.py cannot be read" in words, "no helper: %r" % ((code, out, words),))
-    code, out, words = run(instance, PATH="/nonexistent")
-    check(code == 1 and out == "" and "install python3" in words, "no python3: %r" % ((code, out, words),))
+    code, out, messages = run(instance, "--yes", **{HELPER: "/nonexistent/main.py"})
+    check(code == 1 and out == "" and "/nonexistent/main.py cannot be read" in messages, "no helper: %r" % ((code, out, messages),))
+    code, out, messages = run(instance, PATH="/nonexistent")
+    check(code == 1 and out == "" and "install python3" in messages, "no python3: %r" % ((code, out, messages),))
 
 
 def sleepers():
@@ -275,9 +275,9 @@ def ended_early(instance):
         process = start(instance, "some", "--yes", "--seconds", "600")
         wait_for(lambda: len(sleepers()) > seen + 1, "the run to inject faults")
         process.send_signal(number)
-        words = process.communicate()[1]
+        messages = process.communicate()[1]
         if number == signal.SIGTERM:
-            check(process.returncode == 1 and "interrupted" in words, "told to stop: %d %s" % (process.returncode, words))
+            check(process.returncode == 1 and "interrupted" in messages, "told to stop: %d %s" % (process.returncode, messages))
         wait_for(lambda: not any(alive(pid) for pid in sleepers()), "all of its processes to go")
         wait_for(lambda: not folders(), lambda: "its folder to go: %s" % folders())
         wait_for(lambda: not segments() - before, "its segment to go")

@@ -16,7 +16,7 @@ def main():
     stage, calls = python_stage("work", '    witness("n", event["payload"]["event"]["n"])')
     instance.configure("- " + json.dumps({
         "id": "feed", "type": "http", "url": feed.url("/array?since={cursor}&limit={limit}&timeout={timeout}"),
-        "cursor": {"last": "/id", "first": "0"}, "uid": "/id", "long_poll": "10m",
+        "cursor": {"last_event_path": "/id", "initial": "0"}, "uid": "/id", "long_poll": "10m",
         "stages": [{"name": "work", "exec": [stage]}]}))
     instance.start()
 

@@ -41,7 +41,7 @@ def main():
     check(all(answer["error"] for answer in answers[:-1]), "why")
     done = instance.run("inject", "lines", path)
     equal(done.returncode, 1, "exit status with bad lines")
-    check("line 2: this is not JSON" in done.stderr, "words on stderr: " + done.stderr)
+    check("line 2: this is not JSON" in done.stderr, "messages on stderr: " + done.stderr)
     # They have been done by now and gone, so their UIDs are free again; while an event is stored its UID is taken.
     equal(instance.run("pause", "lines/see").returncode, 0, "pause")
     done = instance.lines("inject", "lines", "-",
@@ -73,14 +73,14 @@ def main():
     equal(slow.wait(60), 0, "exit status of the slow one")
     slow.stdout.close()
     slow.stderr.close()
-    instance.wait_source(lambda s: s["live"] == 0 and s["injected"] == s["finished"] == len(events()),
+    instance.wait_source(lambda s: s["live"] == 0 and s["injected"] == s["completed"] == len(events()),
                          "all done and counted")
 
-    for arguments, words, code in ((("nosource",), "nosource", 2), (("line",), 'did you mean "lines"', 2),
+    for arguments, message, code in ((("nosource",), "nosource", 2), (("line",), 'did you mean "lines"', 2),
                                    ((), "usage", 2),
                                    (("lines", "/nowhere"), "/nowhere", 1)):
         done = instance.run("inject", *arguments, stdin=good)
-        check(done.returncode == code and words in done.stderr, "inject %s: %r" % (arguments, done))
+        check(done.returncode == code and message in done.stderr, "inject %s: %r" % (arguments, done))
     instance.stop()
     finish()
 

@@ -16,7 +16,7 @@ BODY = '''
     elif what == "done":
         answer["context"] = {"first": [1, {"deep": None}]}
 '''
-# uid, device, type, what happens to it
+# uid, address, type, what happens to it
 EVENTS = (("a-1", "d1", "hot", "reject"), ("a-2", "d1", "cold", "error"), ("a-3", "d2", "hot", "error"),
           ("a-4", "d2", "cold", "done"), ("a-5", "d1", "hot", "done"), ("a-6", "d3", "cold", "reject"))
 
@@ -27,8 +27,8 @@ def main():
     stage, _ = python_stage("work", BODY)
     chain = ({"name": "one", "exec": [stage]}, {"name": "two", "exec": [stage]})
     instance.configure(file_source("lines", lines, *chain) + "\n" + file_source("other", lines + "-other", *chain))
-    big = '{"id":"b-1","do":"error","device":"d1","n":12345678901234567890,"float":1.10,"esc":"\\u00e9\\/"}'
-    append(lines, *({"id": uid, "device": device, "type": type, "do": what} for uid, device, type, what in EVENTS))
+    big = '{"id":"b-1","do":"error","address":"d1","n":12345678901234567890,"float":1.10,"esc":"\\u00e9\\/"}'
+    append(lines, *({"id": uid, "address": address, "type": type, "do": what} for uid, address, type, what in EVENTS))
     append(lines + "-other", big)
     instance.start()
     instance.wait_source(lambda s: s["dead"] == 2 and s["delayed"] == 4, "all set aside", "lines")
@@ -43,19 +43,19 @@ def main():
             (("--source", "lines"), ours), (("--source", "other"), ["b-1"]),
             (("--state", "dead"), ["a-1", "a-6"]), (("--state", "delayed"), ["a-2", "a-4", "a-5", "b-1"]),
             (("--state", "held"), ["a-3"]),
-            (("--device", "d1"), ["a-1", "a-2", "a-5", "b-1"]), (("--type", "cold"), ["a-2", "a-4", "a-6"]),
+            (("--address", "d1"), ["a-1", "a-2", "a-5", "b-1"]), (("--type", "cold"), ["a-2", "a-4", "a-6"]),
             (("--stage", "two"), ["a-4", "a-5"]), (("--stage", "lines/one"), ["a-1", "a-2", "a-3", "a-6"]),
             (("--error", "too small"), ["a-1", "a-6"]), (("--error", "away"), ["a-2", "a-3", "b-1"]),
             (("--older", "0"), ours + ["b-1"]), (("a-2", "a-6", "a-2"), ["a-2", "a-6"]),
             (("--limit", "2"), ours[:2]), (("--limit", "1", "--state", "dead"), ["a-1"]),
-            (("--device", "d1", "--type", "hot", "--state", "delayed"), ["a-5"]),
-            (("a-1", "--device", "d1"), ["a-1"])):
+            (("--address", "d1", "--type", "hot", "--state", "delayed"), ["a-5"]),
+            (("a-1", "--address", "d1"), ["a-1"])):
         equal(sorted(selected(*selectors)), sorted(uids), "queue " + " ".join(selectors))
     equal(selected("--source", "lines", "--limit", "4"), ours[:4], "oldest first")
-    for selectors in (("--older", "1h"), ("--device", "d9"), ("nobody",), ("--state", "running"), ("--error", "%"),
-                      ("--source", "nowhere"), ("--stage", "three"), ("a-1", "--device", "d2")):
+    for selectors in (("--older", "1h"), ("--address", "d9"), ("nobody",), ("--state", "running"), ("--error", "%"),
+                      ("--source", "nowhere"), ("--stage", "three"), ("a-1", "--address", "d2")):
         equal(selected(*selectors, code=4), [], "queue " + " ".join(selectors))
-    for wrong, words in ((("--state", "sick"), "found \"sick\""), (("--older", "5"), "duration"),
+    for wrong, message in ((("--state", "sick"), "found \"sick\""), (("--older", "5"), "duration"),
                          (("--limit", "0"), "--limit"),
                          (("--limit", "-1"), "--limit"), (("a-1", "ALL"), "not both"),
                          (("--colour", "red"), "--colour"),
@@ -63,10 +63,10 @@ def main():
                          (("--source",), "--source"), (("-o", "uid", "--json"), "not both"), (("",), "UID")):
         done = instance.run("queue", *wrong)
         equal((done.returncode, done.stdout), (2, ""), "queue " + " ".join(wrong))
-        check(words in done.stderr, "queue %s: expected %r in %r" % (" ".join(wrong), words, done.stderr))
+        check(message in done.stderr, "queue %s: expected %r in %r" % (" ".join(wrong), message, done.stderr))
 
     one = instance.lines("queue", "a-1")[0]
-    for member, value in (("source", "lines"), ("stage", "one"), ("state", "dead"), ("device", "d1"), ("type", "hot"),
+    for member, value in (("source", "lines"), ("stage", "one"), ("state", "dead"), ("address", "d1"), ("type", "hot"),
                           ("reason", "rejected"), ("attempts", 1), ("crashes", 0), ("due", None), ("due_in_s", None),
                           ("error", "the a-1 is\ttoo small")):
         equal(one[member], value, member)

@@ -13,7 +13,7 @@ from harness import BUILD, DIRECTORY, Instance, append, check, equal, file_sourc
 # The members of the design, in its own words.
 PROMISED = """{"instance","version","pid","uptime_s","health","reasons":[],"store":{"url","bytes","wal_bytes"},
 "sources":[{"id","type","state","cursor","error","fetched","duplicates","ready","running","delayed","held","dead",
-"oldest_s","producer":{"pid","restarts"},"stages":[{"name","state","concurrency","queue","in","processed","retried",
+"oldest_s","producer":{"pid","restarts"},"stages":[{"name","state","concurrency","queue","answers","processed","retried",
 "removed","rejected","failed","crashed","restarts","latency_us":{"p50","p99"},
 "workers":[{"slot","pid","state","event","since_ms","restarts"}]}]}]}"""
 
@@ -64,11 +64,11 @@ def main():
     kinds = ["good"] * 20 + ["remove"] * 3 + ["reject"] * 2 + ["later"] * 4 + ["held"]
     append(lines, *({"id": "%s-%d" % (kind, i), "kind": kind} for i, kind in enumerate(kinds)))
     instance.start()
-    instance.wait_source(lambda s: s["fetched"] == 30 and s["delayed"] == 5 and s["finished"] == 20,
+    instance.wait_source(lambda s: s["fetched"] == 30 and s["delayed"] == 5 and s["completed"] == 20,
                          "all as it shall be")
     equal(instance.run("hold", "held-29").returncode, 0, "hold")
     append(lines, {"id": "busy", "kind": "busy"}, {"id": "good-31", "kind": "good"}, {"id": "good-30", "kind": "good"})
-    source = instance.wait_source(lambda s: s["held"] == 1 and s["running"] == 1 and s["finished"] == 22,
+    source = instance.wait_source(lambda s: s["held"] == 1 and s["running"] == 1 and s["completed"] == 22,
                                   "one held, one running")
     status = instance.status()
     equal(missing(promised(), status), [], "members that the design promises and status has not")
@@ -77,13 +77,13 @@ def main():
     check(status["store"]["bytes"] > 0, "size of the store")
     equal((source["ready"], source["running"], source["delayed"], source["held"], source["dead"]), (0, 1, 4, 1, 2),
           "where events are")
-    equal(source["fetched"], source["finished"] + source["removed"] + source["discarded"] + source["live"],
+    equal(source["fetched"], source["completed"] + source["removed_by_stage"] + source["removed_by_operator"] + source["live"],
           "fetched adds up")
     equal(source["live"], source["ready"] + source["running"] + source["delayed"] + source["held"] + source["dead"],
           "live adds up")
     first = source["stages"][0]
     equal(len(first["workers"]), 2, "workers shown")
-    equal((first["in"], first["processed"], first["removed"], first["rejected"], first["retried"]), (32, 22, 3, 2, 5),
+    equal((first["answers"], first["processed"], first["removed"], first["rejected"], first["retried"]), (32, 22, 3, 2, 5),
           "stage")
     check(0 < first["latency_us"]["p50"] <= first["latency_us"]["p99"], "latency: %s" % first["latency_us"])
     busy = [worker for worker in first["workers"] if worker["event"]]
@@ -102,7 +102,7 @@ def main():
     equal(instance.run("remove", "--state", "dead").returncode, 0, "remove")
     wait_for(lambda: instance.status()["health"] == "ok", "health ok without dead events")
     done = instance.run("status")
-    equal((done.returncode, done.stderr), (0, ""), "exit status and words while all is well")
+    equal((done.returncode, done.stderr), (0, ""), "exit status and messages while all is well")
     check(done.stdout.startswith(instance.name + ": ok"), "the first line: " + done.stdout)
     by_name = subprocess.run([os.path.join(BUILD, "eventpipe"), "status", "-i", instance.name, "--json"],
                              stdout=subprocess.PIPE, text=True)
@@ -113,30 +113,30 @@ def main():
                              stdout=subprocess.PIPE, text=True)
     append(lines, {"id": "good-41", "kind": "good"})
     seen = []
-    while not seen or seen[-1]["sources"][0]["finished"] < 23:
+    while not seen or seen[-1]["sources"][0]["completed"] < 23:
         seen.append(json.loads(watch.stdout.readline()))
     check(len(seen) > 1, "watch saw the change: %d objects" % len(seen))
     watch.send_signal(signal.SIGINT)
     equal(watch.wait(60), 0, "exit status of watch")
     watch.stdout.close()
 
-    # Killed, with an event in hand; then stopped in order.
+    # Killed, with an event in hand; then stopped gracefully.
     pids = instance.workers()
     instance.daemon.kill()
     instance.daemon.wait(60)
     status = wait_for(lambda: (lambda s: s if s["health"] == "down" else None)(instance.status()), "status to say down")
-    equal((status["pid"], status["uptime_s"]), (None, 0), "pid and uptime of a dead daemon")
-    check(any("did not end in order" in reason for reason in status["reasons"]), "how it ended: %s" % status["reasons"])
+    equal((status["pid"], status["uptime_s"]), (None, 0), "pid and uptime of a crashed daemon")
+    check(any("did not end cleanly" in reason for reason in status["reasons"]), "how it ended: %s" % status["reasons"])
     equal(missing(promised(), status), [], "members that are missing while the daemon is down")
     found = status["sources"][0]
-    equal((found["delayed"], found["held"], found["dead"], found["finished"]), (4, 1, 0, 23), "what the store holds")
+    equal((found["delayed"], found["held"], found["dead"], found["completed"]), (4, 1, 0, 23), "what the store holds")
     equal(found["ready"] + found["running"], 1, "the one that was in hand")
     check(all(worker["pid"] is None for stage in found["stages"] for worker in stage["workers"]),
           "no worker runs: %s" % pids)
     equal(instance.run("status").returncode, 3, "exit status while down")
     open(stage + ".finish", "w").close()
     instance.start()
-    instance.wait_source(lambda s: s["finished"] == 24, "the last one done")
+    instance.wait_source(lambda s: s["completed"] == 24, "the last one done")
     instance.stop()
     status = instance.status()
     equal(status["health"], "down", "health after a stop")

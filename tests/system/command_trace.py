@@ -60,13 +60,13 @@ def main():
     gate.open()
     append(lines, {"id": "a"}, {"id": "b", "how": "fail"}, {"id": "c", "how": "remove"}, {"id": "d", "how": "reject"})
     append(lines + ".slow", {"id": "f", "how": "hang"})
-    instance.wait_source(lambda s: s["finished"] + s["removed"] + s["dead"] == 4, "all to have ended", "lines")
+    instance.wait_source(lambda s: s["completed"] + s["removed_by_stage"] + s["dead"] == 4, "all to have ended", "lines")
     append(lines, {"id": "e", "how": "signal"})  # alone: a crash takes the answers along that are not committed yet
-    instance.wait_source(lambda s: s["finished"] + s["removed"] + s["dead"] == 5, "that one, too", "lines")
+    instance.wait_source(lambda s: s["completed"] + s["removed_by_stage"] + s["dead"] == 5, "that one, too", "lines")
     instance.wait_empty(1, "slow")
 
     steps = story(instance, "a")
-    equal(told(steps), [("fetched", None, None, None), ("processed", "first", 1, None), ("processed", "second", 1, "finished")],
+    equal(told(steps), [("fetched", None, None, None), ("processed", "first", 1, None), ("completed", "second", 1, "completed")],
           "what passed")
     equal({step["source"] for step in steps}, {"lines"}, "its source")
     check(all(step["duration_us"] > 0 for step in steps[1:]), "the stages' durations: %s" % steps)
@@ -83,18 +83,18 @@ def main():
     check("never heard of it" in last["error"], "why: %s" % last)
 
     crash = next(step for step in story(instance, "e") if step["step"] == "crashed")
-    dead = {line["uid"]: line["pid"] for line in instance.lines("deaths", "lines")}
+    dead = {line["uid"]: line["pid"] for line in instance.lines("crashes", "lines")}
     equal((crash["stage"], crash["pid"], crash["attempt"], crash["end"]), ("first", dead["e"], 1, None), "the crash")
     check(crash["due"] and "signal 11" in crash["error"], "due when, and how: %s" % crash)
-    equal(told(story(instance, "e"))[-2:], [("processed", "first", 2, None), ("processed", "second", 1, "finished")], "and then")
+    equal(told(story(instance, "e"))[-2:], [("processed", "first", 2, None), ("completed", "second", 1, "completed")], "and then")
     steps = story(instance, "f", "--source", "slow")
     equal(told(steps)[:2], [("fetched", None, None, None), ("timeout", "slow", 1, None)], "what ran too long")
-    check("longer than 4s" in steps[1]["error"], "how long: %s" % steps[1])
-    equal(told(steps)[-1][0::3], ("processed", "finished"), "and then")
+    check("timed out after 4s" in steps[1]["error"], "how long: %s" % steps[1])
+    equal(told(steps)[-1][0::3], ("completed", "completed"), "and then")
     equal(instance.run("trace", "f", "--source", "lines").returncode, 4, "of the other source")
     equal(instance.run("trace", "f", "--source", "nobody").returncode, 4, "of no source")
     text = instance.run("trace", "e").stdout
-    check("e of lines, event" in text and "crashed" in text and str(dead["e"]) in text and "finished" in text,
+    check("e of lines, event" in text and "crashed" in text and str(dead["e"]) in text and "completed" in text,
           "for people: " + text)
 
     # A worker is killed with one event in hand and another that it has finished first's part of, or waits for.
@@ -105,7 +105,7 @@ def main():
     worker = instance.stage("second", "lines")["workers"][0]["pid"]
     wait_for(lambda: instance.stage("second", "lines")["workers"][0]["state"] == "busy", "the second stage to have it")
     os.kill(worker, signal.SIGKILL)
-    killed = wait_for(lambda: story(instance, "g")[2:], "the death to be told")[0]
+    killed = wait_for(lambda: story(instance, "g")[2:], "the crash to be told")[0]
     equal((killed["step"], killed["stage"], killed["pid"]), ("crashed", "second", worker), "the killed worker")
     kept = {uid: story(instance, uid) for uid in "abcdef"}
 
@@ -114,10 +114,10 @@ def main():
     equal(story(instance, "a"), kept["a"], "with the daemon stopped")
     os.kill(instance.daemon.pid, signal.SIGCONT)
     gate.open()
-    instance.wait_source(lambda s: s["finished"] == 4, "the last one to have passed", "lines")
+    instance.wait_source(lambda s: s["completed"] == 4, "the last one to have passed", "lines")
     instance.stop()
     equal({uid: story(instance, uid) for uid in "abcdef"}, kept, "with the daemon down")
-    equal(told(story(instance, "g"))[-1], ("processed", "second", 2, "finished"), "and what came after")
+    equal(told(story(instance, "g"))[-1], ("completed", "second", 2, "completed"), "and what came after")
 
     instance.start()
     done = instance.run("inject", "lines", stdin='{"uid": "h", "payload": {}}\n')
@@ -133,7 +133,7 @@ def main():
     instance.configure(sources, "trace: {keep: 0s}")
     instance.start()
     append(lines, {"id": "i"})
-    instance.wait_source(lambda s: s["finished"] == 6, "one more", "lines")
+    instance.wait_source(lambda s: s["completed"] == 6, "one more", "lines")
     equal(instance.run("trace", "i").returncode, 4, "off: nothing is kept")
     wait_for(lambda: instance.query("SELECT count(*) FROM trace") in ([(0,)], [(1,)]), "what was kept to go")
     instance.stop()

@@ -27,7 +27,7 @@ def main():
     instance.configure(file_source("lines", lines,
                                    {"name": "one", "exec": [stage], "concurrency": 2, "input_buffer": 4},
                                    {"name": "two", "exec": [stage]}))
-    append(lines, *({"id": "dead-%d" % i, "do": "reject", "device": "d"} for i in range(3)),
+    append(lines, *({"id": "dead-%d" % i, "do": "reject", "address": "d"} for i in range(3)),
            *({"id": "late-%d" % i, "do": "later"} for i in range(3)),
            *({"id": "half-%d" % i, "do": "half"} for i in range(3)),
            {"id": "busy", "do": "busy"})
@@ -37,26 +37,26 @@ def main():
     def state_of(uid):
         return instance.lines("show", uid)[0]
 
-    def change(verb, *selectors, code=0):
-        return {event["uid"]: (event["was"], event["state"]) for event in instance.lines(verb, *selectors, code=code)}
+    def change(command, *selectors, code=0):
+        return {event["uid"]: (event["was"], event["state"]) for event in instance.lines(command, *selectors, code=code)}
 
     # What is not said is not meant; what would be done is told, and not done.
-    for verb in ("retry", "hold", "release", "requeue", "remove"):
-        done = instance.run(verb)
-        check(done.returncode == 2 and "which events?" in done.stderr, "%s without a selector: %r" % (verb, done))
-        equal(instance.run(verb, "--limit", "3").returncode, 2, verb + " with a limit alone")
-        equal(instance.run(verb, "all").returncode, 4, verb + " all is a UID")
+    for command in ("retry", "hold", "release", "requeue", "remove"):
+        done = instance.run(command)
+        check(done.returncode == 2 and "which events?" in done.stderr, "%s without a selector: %r" % (command, done))
+        equal(instance.run(command, "--limit", "3").returncode, 2, command + " with a limit alone")
+        equal(instance.run(command, "all").returncode, 4, command + " all is a UID")
     everything = [(event["uid"], event["state"]) for event in instance.lines("queue")]
-    for verb, count in (("retry", 9), ("hold", 9), ("requeue", 9), ("remove", 9)):
-        done = instance.run(verb, "ALL", "--dry-run")
-        equal(done.returncode, 0, verb + " --dry-run")
-        equal(len(done.stdout.splitlines()) - 1, count, verb + " --dry-run: events")
-        check("9 events would be" in done.stderr, "%s --dry-run says: %s" % (verb, done.stderr))
+    for command, count in (("retry", 9), ("hold", 9), ("requeue", 9), ("remove", 9)):
+        done = instance.run(command, "ALL", "--dry-run")
+        equal(done.returncode, 0, command + " --dry-run")
+        equal(len(done.stdout.splitlines()) - 1, count, command + " --dry-run: events")
+        check("9 events would be" in done.stderr, "%s --dry-run says: %s" % (command, done.stderr))
     equal(change("release", "ALL", "--dry-run", code=4), {}, "release --dry-run of nothing held")
     equal([(event["uid"], event["state"]) for event in instance.lines("queue")], everything, "nothing was changed")
 
     # hold and release
-    equal(change("hold", "--device", "d", "--limit", "2"), {"dead-0": ("dead", "held"), "dead-1": ("dead", "held")},
+    equal(change("hold", "--address", "d", "--limit", "2"), {"dead-0": ("dead", "held"), "dead-1": ("dead", "held")},
           "hold")
     equal(change("hold", "late-0", "busy"), {"late-0": ("delayed", "held")}, "hold leaves alone what runs")
     equal(change("hold", "busy", code=4), {}, "hold of what runs")
@@ -67,7 +67,7 @@ def main():
     check("1 event" in done.stderr and "released" in done.stderr, "what it says: " + done.stderr)
     wait_for(lambda: state_of("dead-0")["state"] == "dead", "it is rejected again")
 
-    # retry: attempts from nought; what is held stays.
+    # retry: attempts from zero; what is held stays.
     equal(change("retry", "dead-1", code=4), {}, "retry of what is held")
     equal(change("retry", "late-1", "dead-2"), {"late-1": ("delayed", "ready"), "dead-2": ("dead", "ready")}, "retry")
     wait_for(lambda: state_of("late-1")["state"] == "delayed" and state_of("dead-2")["state"] == "dead",
@@ -81,7 +81,7 @@ def main():
     equal(instance.run("pause", "lines/one").returncode, 0, "pause")
     equal(change("requeue", "--stage", "two", "half-0"), {"half-0": ("delayed", "ready")}, "requeue")
     shown = state_of("half-0")
-    equal((shown["stage"], shown["done"], shown["context"], shown["attempts"]), ("one", [], {}, 0), "it begins anew")
+    equal((shown["stage"], shown["done"], shown["context"], shown["attempts"]), ("one", [], {}, 0), "it begins again")
     equal(instance.run("resume", "lines/one").returncode, 0, "resume")
     wait_for(lambda: len([call for call in calls() if call[1] == "half-0"]) == before + 2, "both stages again")
 
@@ -89,7 +89,7 @@ def main():
     equal(change("remove", "--state", "dead"), {"dead-0": ("dead", "removed"), "dead-2": ("dead", "removed")}, "remove")
     equal(instance.lines("show", "dead-0", code=4), [], "it is gone")
     equal(change("remove", "busy", code=4), {}, "remove leaves alone what runs")
-    instance.wait_source(lambda s: s["discarded"] == 2 and s["dead"] == 0 and s["held"] == 1, "status has it")
+    instance.wait_source(lambda s: s["removed_by_operator"] == 2 and s["dead"] == 0 and s["held"] == 1, "status has it")
 
     # All to its end.
     for name in (".relief", ".finish"):
@@ -97,7 +97,7 @@ def main():
     instance.run("release", "ALL")
     instance.run("retry", "ALL")
     source = instance.wait_empty(10)
-    equal((source["finished"], source["discarded"], source["dead"], source["live"]), (8, 2, 0, 0), "in the end")
+    equal((source["completed"], source["removed_by_operator"], source["dead"], source["live"]), (8, 2, 0, 0), "in the end")
     equal(instance.lines("remove", "ALL", code=4), [], "nothing is left to remove")
     instance.stop()
     finish()

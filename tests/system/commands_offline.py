@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""With the daemon down, after a kill and after a stop: reading verbs work from the store and say so, writing verbs
+"""With the daemon down, after a kill and after a stop: reading commands work from the store and say so, writing commands
 end with 3 and change nothing; nothing they do disturbs the next start."""
 import os
 
 from harness import DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage, wait_for
 
-TABLES = ("event", "progress", "parked", "source")
+TABLES = ("event", "progress", "suspended", "source")
 BODY = '''
     if event["payload"]["do"] == "hang":
         if os.path.exists(__file__ + ".relief"):
@@ -26,10 +26,10 @@ def main():
     lines = os.path.join(DIRECTORY, "lines")
     stage, calls = python_stage("work", BODY)
     instance.configure(file_source("lines", lines, {"name": "work", "exec": [stage]}))
-    for verb in ("queue", "cursor"):
-        done = instance.run(verb, *(("lines",) if verb == "cursor" else ()))
+    for command in ("queue", "cursor"):
+        done = instance.run(command, *(("lines",) if command == "cursor" else ()))
         check(done.returncode == 3 and "there is no store" in done.stderr,
-              "%s before the first start: %r" % (verb, done))
+              "%s before the first start: %r" % (command, done))
     append(lines, {"id": "dead", "do": "reject"}, {"id": "late", "do": "later"}, {"id": "hang", "do": "hang"},
            {"id": "waits", "do": "later"})
     instance.start()
@@ -75,7 +75,7 @@ def main():
         equal([instance.query("SELECT * FROM " + table) for table in TABLES], before, "the store is as it was")
         open(stage + ".relief", "w").close()
         instance.start()
-        instance.wait_source(lambda s: s["removed"] == 1 and s["delayed"] == 2 and s["dead"] == 1, "all to go on")
+        instance.wait_source(lambda s: s["removed_by_stage"] == 1 and s["delayed"] == 2 and s["dead"] == 1, "all to go on")
     # Neither configuration nor socket is needed where the segment tells.
     instance.stop()
     done = instance.run("status")

@@ -46,7 +46,7 @@ def main():
     append(lines, *({"id": "e-%d" % i} for i in range(10)))
     append(lines + "-b", {"id": "b-1"})
     wait_for(lambda: len([call for call in calls() if call[1].startswith("e-")]) == 10, "the stage before it to go on")
-    instance.wait_source(lambda s: s["finished"] == 1, "the other source to go on", "b")
+    instance.wait_source(lambda s: s["completed"] == 1, "the other source to go on", "b")
     status = instance.wait_source(lambda s: s["stages"][1]["queue"] == 10, "ten to wait before the paused stage", "a")
     equal((status["stages"][1]["state"], status["stages"][1]["paused"], status["paused"], status["ready"]),
           ("paused", True, False, 10), "it")
@@ -63,9 +63,9 @@ def main():
     append(lines, {"id": "f-1"})
     append(lines + "-b", {"id": "b-2"})
     instance.lines("inject", "a", stdin='{"uid":"f-2"}\n')
-    instance.wait_source(lambda s: s["finished"] == 2, "the other source to go on", "b")
+    instance.wait_source(lambda s: s["completed"] == 2, "the other source to go on", "b")
     status = instance.wait_source(lambda s: s["injected"] == 1, "the injected one to be counted", "a")
-    equal((status["fetched"], status["finished"], status["ready"]), (12, 11, 1), "what the paused source has done")
+    equal((status["fetched"], status["completed"], status["ready"]), (12, 11, 1), "what the paused source has done")
     equal([call for call in calls() if call[1].startswith("f-")], [], "calls while it is paused")
     # A pause outlives nobody: producer and workers that are started afresh know of it.
     order("restart", "a")
@@ -100,7 +100,7 @@ def main():
         equal(done.returncode, code, " ".join(words) + ": " + done.stderr)
         check(done.stderr and not done.stdout, " ".join(words) + " says why on stderr")
     check('did you mean' in instance.run("paus", "a").stderr,
-          "a near verb is suggested: " + instance.run("paus", "a").stderr)
+          "a near command is suggested: " + instance.run("paus", "a").stderr)
 
     # drain, then stop.
     append(lines, {"id": "slow-1"}, *({"id": "g-%d" % i} for i in range(5)))
@@ -113,9 +113,9 @@ def main():
     open(stage + ".finish", "w").close()
     equal(instance.daemon.wait(60), 0, "exit status after a drain")
     equal(instance.query("SELECT count(*) FROM event"), [(0,)], "events in the store after the drain")
-    for verb in ("stop", "drain", "pause", "resume", "restart"):
-        check("down" in order(verb, *(() if verb in ("stop", "drain") else ("a",)), code=3),
-              verb + " without a daemon says so")
+    for command in ("stop", "drain", "pause", "resume", "restart"):
+        check("down" in order(command, *(() if command in ("stop", "drain") else ("a",)), code=3),
+              command + " without a daemon says so")
     instance.start()
     order("stop", "--dry-run")
     equal(instance.status()["phase"], "running", "a dry run stops nothing")

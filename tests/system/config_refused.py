@@ -21,7 +21,7 @@ sources:                        #
   - id: one                     #
     type: fiel                  # did you mean file?
     path: {directory}/lines     #
-    page: many                  # expected
+    page_size: many                  # expected
     stages:                     #
       - name: a                 #
         exec: [{stage}]         #
@@ -51,11 +51,11 @@ def missing_directory():
         file.write("storage: %s\nsources: [{id: s, type: generate, stages: [{name: x, exec: [cat]}]}]\n"
                    % json.dumps("sqlite:" + os.path.join(directory, "store.db")))
 
-    def refused(words, **options):
+    def refused(message, **options):
         done = daemon("-t", "-c", config, **options)
         equal(done.returncode, 1, "exit status of -t: " + done.stderr)
         found = re.fullmatch(re.escape(config) + r": storage: (.*)\n", done.stderr)
-        check(found and words in found[1], "expected one line with %r, found: %s" % (words, done.stderr))
+        check(found and message in found[1], "expected one line with %r, found: %s" % (message, done.stderr))
         return found[1]
 
     made = refused("does not exist").split("; make it: ")[1]
@@ -82,21 +82,21 @@ def main():
     expected = {}
     with open(instance.config, "w") as file:
         for number, line in enumerate(MISTAKES.strip("\n").split("\n"), 1):
-            text, words = line.split("#", 1)
+            text, message = line.split("#", 1)
             file.write(text.format(**values).rstrip() + "\n")
-            if words.strip():
-                expected[number] = words.strip()
+            if message.strip():
+                expected[number] = message.strip()
     for arguments, code in ((("-t", "-c", instance.config), 1), (("-c", instance.config), 2)):
         done = daemon(*arguments)
         equal(done.returncode, code, "exit status of eventpiped " + " ".join(arguments[:1]))
         told = {}
         for line in done.stderr.splitlines():
             found = re.match(re.escape(instance.config) + r":(\d+): (\S+): (.+)", line)
-            check(found, "a problem is file:line: key: words, found " + line)
+            check(found, "a problem is file:line: key: message, found " + line)
             told.setdefault(int(found[1]), []).append(found[2] + ": " + found[3])
-        for number, words in expected.items():
-            check(any(words in text for text in told.get(number, [])),
-                  "line %d: expected %r, found %s" % (number, words, told.get(number)))
+        for number, message in expected.items():
+            check(any(message in text for text in told.get(number, [])),
+                  "line %d: expected %r, found %s" % (number, message, told.get(number)))
         # `stages: []`, and what follows from a type that is none, may be said of a neighbouring line; no other may.
         equal(sorted(set(told) - set(expected)), [], "lines without a mistake")
     done = daemon("-c", os.path.join(DIRECTORY, "nowhere.yaml"))

@@ -9,14 +9,14 @@ import stat
 from harness import DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage, skip
 
 NOBODY = 65534
-WRITING = ({"verb": "retry", "all": True}, {"verb": "hold", "all": True}, {"verb": "release", "all": True},
-           {"verb": "requeue", "all": True},
-           {"verb": "remove", "all": True}, {"verb": "inject", "source": "lines"}, {"verb": "pause", "source": "lines"},
-           {"verb": "resume", "source": "lines"}, {"verb": "restart", "source": "lines"}, {"verb": "drain"},
-           {"verb": "stop"},
-           {"verb": "cursor", "source": "lines", "set": "0"}, {"verb": "remove", "all": True, "dry_run": True})
-READING = ({"verb": "ping"}, {"verb": "queue", "all": True}, {"verb": "show", "uids": ["dead"]},
-           {"verb": "cursor", "source": "lines"})
+WRITING = ({"command": "retry", "all": True}, {"command": "hold", "all": True}, {"command": "release", "all": True},
+           {"command": "requeue", "all": True},
+           {"command": "remove", "all": True}, {"command": "inject", "source": "lines"}, {"command": "pause", "source": "lines"},
+           {"command": "resume", "source": "lines"}, {"command": "restart", "source": "lines"}, {"command": "drain"},
+           {"command": "stop"},
+           {"command": "cursor", "source": "lines", "set": "0"}, {"command": "remove", "all": True, "dry_run": True})
+READING = ({"command": "ping"}, {"command": "queue", "all": True}, {"command": "show", "uids": ["dead"]},
+           {"command": "cursor", "source": "lines"})
 
 
 def ask(path, line, body=b""):
@@ -81,7 +81,7 @@ def main():
                 if mode != 0o666:
                     equal(end, None, "connection of another user to a socket of mode %s" % mode)
                 elif request in WRITING:
-                    check(end["code"] == 1 and "not allowed" in end["words"], "%s by another user: %s" % (request, end))
+                    check(end["code"] == 1 and "not allowed" in end["message"], "%s by another user: %s" % (request, end))
                 else:
                     equal(end["code"], 0, "%s by another user: %s" % (request, end))
             status = instance.status()
@@ -91,15 +91,15 @@ def main():
             instance.stop()
 
     # Rubbish on the socket is answered, or dropped, and harms nobody.
-    for rubbish in (b"\n", b"hello\n", b"[]\n", b'{"verb":7}\n', b'{"verb":"fly"}\n', b'{"verb":"queue","sauce":"x"}\n',
-                    b'{"verb":"queue"',
-                    b"\xff\x00\xfe\n", b'{"verb":"remove"}\n', b'{"verb":"pause","source":["lines"]}\n',
+    for rubbish in (b"\n", b"hello\n", b"[]\n", b'{"command":7}\n', b'{"command":"fly"}\n', b'{"command":"queue","sauce":"x"}\n',
+                    b'{"command":"queue"',
+                    b"\xff\x00\xfe\n", b'{"command":"remove"}\n', b'{"command":"pause","source":["lines"]}\n',
                     b"x" * 70000 + b"\n"):
         end = ask(instance.socket, rubbish)
         check(end == {} or end["code"] == 2, "%r: %s" % (rubbish[:40], end))
-    end = ask(instance.socket, b'{"verb":"inject","source":"lines"}\n', b'{"uid":"x"}\n{"uid"')
+    end = ask(instance.socket, b'{"command":"inject","source":"lines"}\n', b'{"uid":"x"}\n{"uid"')
     check(end["code"] == 1, "an injection that is cut off: %s" % end)
-    equal(ask(instance.socket, b'{"verb":"ping"}\n')["code"], 0, "it still answers")
+    equal(ask(instance.socket, b'{"command":"ping"}\n')["code"], 0, "it still answers")
     instance.wait_source(lambda s: s["dead"] == 2, "the whole line of the cut injection to be an event")
     instance.stop()
     if os.geteuid() != 0:

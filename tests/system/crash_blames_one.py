@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A worker dies with an event in hand: that one is blamed, the others of its batch are released without blame.
+"""A worker crashes with an event in hand: that one is blamed, the others of its batch are released without blame.
 
 A worker answers a whole batch of events quickly and commits nothing yet; then one event kills it, each time it
-comes. After max_crashes that event is dead, with the signal and the last words; all others have been done, at
-attempt 1. In a second stage the co-process dies instead of its worker.
+comes. After max_crashes that event is dead, with the signal and the last stderr output; all others have been done, at
+attempt 1. In a second stage the program crashes instead of its worker.
 """
 import os
 
@@ -36,7 +36,7 @@ def main():
     lines = os.path.join(DIRECTORY, "lines")
     first, first_calls = python_stage("first", KILLS_WORKER)
     second, second_calls = python_stage("second", KILLS_ITSELF)
-    # A commit_delay this long: what the worker has answered before it dies is not yet committed.
+    # A commit_delay this long: what the worker has answered before it crashes is not yet committed.
     instance.configure(file_source(
         "lines", lines,
         {"name": "first", "exec": [first], "commit_delay": "1h", "retry": RETRY},
@@ -48,18 +48,18 @@ def main():
     events.append({"id": "exits", "kills": "itself", "how": "exit"})
     append(lines, *events)
     instance.start()
-    instance.wait_source(lambda s: s["dead"] == 3 and s["finished"] == 30, "three dead, thirty done")
+    instance.wait_source(lambda s: s["dead"] == 3 and s["completed"] == 30, "three dead, thirty done")
 
     dead = {event["uid"]: event for event in instance.lines("queue", "--state", "dead")}
     equal(sorted(dead), ["aborts", "exits", "fatal"], "the dead")
     fatal = dead["fatal"]
     equal((fatal["reason"], fatal["crashes"], fatal["stage"]), ("crashed", 3, "first"), "the event that kills workers")
     check("signal 11" in fatal["error"] and "about to fail over fatal" in fatal["error"],
-          "its reason has the signal and the last words: " + fatal["error"])
+          "its reason has the signal and the last stderr output: " + fatal["error"])
     equal(attempts_of(first_calls, "fatal"), [1, 2, 3], "its attempts")
     aborts = dead["aborts"]
     equal((aborts["reason"], aborts["crashes"], aborts["stage"]), ("crashed", 2, "second"),
-          "the event that kills co-processes")
+          "the event that kills programs")
     check("signal 6" in aborts["error"] and "no way on with aborts" in aborts["error"],
           "its reason: " + aborts["error"])
     check("code 7" in dead["exits"]["error"] and "no way on with exits" in dead["exits"]["error"],
@@ -80,7 +80,7 @@ def main():
     equal(status["health"], "degraded", "health with dead events")
     check(any("3 dead events" in reason for reason in status["reasons"]), "the status says so: %s" % status["reasons"])
     log = instance.log_text()
-    check('how="signal 11' in log, "the log tells the death")
+    check('how="signal 11' in log, "the log tells the crash")
     check("about to fail over fatal" in log, "the log has the stage's stderr")
     instance.stop()
     finish()

@@ -112,8 +112,8 @@ class Pipe:
             equal(len(times), self.count, "events seen by the %s stage" % stage)
             if not repeated:
                 equal(sum(times.values()), self.count, "calls of the %s stage" % stage)
-        equal(self.instance.query("SELECT fetched, duplicates, finished, live, dead FROM source"),
-              [(self.count, 0, self.count, 0, 0)], "fetched, duplicates, finished, live, dead")
+        equal(self.instance.query("SELECT fetched, duplicates, completed, live, dead FROM source"),
+              [(self.count, 0, self.count, 0, 0)], "fetched, duplicates, completed, live, dead")
         self.instance.stop()
         done = self.instance.run("check")
         equal((done.returncode, done.stdout), (0, ""), "check: " + done.stderr)
@@ -144,8 +144,8 @@ def while_fetching():
     instance.wait_source(lambda s: s["fetched"] == pipe.count, "fetching to go on by itself")
     pipe.gate.open()
     instance.wait_empty(pipe.count)
-    equal(pipe.pids(), pids, "no process died of it")
-    check("store-waits" in instance.log_text() and "store-works" in instance.log_text(), "the log tells both")
+    equal(pipe.pids(), pids, "no process crashed over it")
+    check("store-unavailable" in instance.log_text() and "store-recovered" in instance.log_text(), "the log tells both")
     pipe.end()
 
 
@@ -163,11 +163,11 @@ def while_committing():
     check(len(pipe.calls_again()) <= done, "no event goes on before its answer is stored")
     free()
     instance.wait_empty(pipe.count)
-    equal(pipe.pids(), pids, "no process died of it")
+    equal(pipe.pids(), pids, "no process crashed over it")
     pipe.end()
 
 
-def while_moving_the_log():
+def while_moving_the_wal():
     """What is committed stands in the log only; it cannot be moved. A kill of all does not change that."""
     pipe = Pipe("moving")
     instance = pipe.started()
@@ -180,9 +180,9 @@ def while_moving_the_log():
         size = os.path.getsize(instance.database)
         fill()
     pipe.add(3000, 3000)  # so that somebody wants to write, and to move
-    wait_full(instance, "while moving the log")
+    wait_full(instance, "while moving the WAL")
     instance.kill()
-    check(os.path.getsize(instance.database) < size + 9 * MEGABYTE, "the log was not moved")
+    check(os.path.getsize(instance.database) < size + 9 * MEGABYTE, "the WAL was not moved")
     equal(instance.query("SELECT fetched, (SELECT count(*) FROM event) FROM source"), [(3000, 3000)],
           "what was acknowledged is there")
     pipe.gate.open()
@@ -231,29 +231,29 @@ def at_the_first_start():
 
 
 def beside_room_in_the_store():
-    """The disk is full, the store's own file has room: a log too short to be moved is moved all the same, and work
+    """The disk is full, the store's own file has room: a WAL too short to be moved is moved all the same, and work
     goes on."""
     pipe = Pipe("inside")
     pipe.gate.open()
     pipe.add(4000, 3000)
     instance = pipe.started()
     instance.wait_empty(pipe.count)
-    instance.stop()  # now all is in the main file, most of which is free, and there is no log
+    instance.stop()  # now all is in the main file, most of which is free, and there is no WAL
     instance.start()
     pipe.add(300, 100)
     instance.wait_empty(pipe.count)
-    log = os.path.getsize(instance.database + "-wal")
+    wal = os.path.getsize(instance.database + "-wal")
     fill()
     pipe.add(3000, 300)
     instance.wait_empty(pipe.count)
-    check(os.path.getsize(instance.database + "-wal") < log + 4096, "the log took no more of the disk")
+    check(os.path.getsize(instance.database + "-wal") < wal + 4096, "the WAL took no more of the disk")
     free()
     pipe.end()
 
 
 def main():
     subprocess.run(MOUNT, check=True)
-    for part in (while_fetching, while_committing, while_moving_the_log, at_the_stop, at_the_first_start,
+    for part in (while_fetching, while_committing, while_moving_the_wal, at_the_stop, at_the_first_start,
                  beside_room_in_the_store):
         part()
         print(part.__name__.replace("_", " "))

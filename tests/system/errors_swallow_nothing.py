@@ -9,7 +9,7 @@ import os
 from harness import DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage, times_called, wait_for
 
 EVENTS, WORKERS = 60, 3
-KINDS = {0: "dies", 1: "errs", 2: "not yet", 3: "talks nonsense"}
+KINDS = {0: "crashes", 1: "errs", 2: "not yet", 3: "malformed answer"}
 
 script, calls = python_stage("moody", """
     kind = event["payload"]["n"] % 6
@@ -35,7 +35,7 @@ instance.configure(file_source("file", lines,
                                {"name": "last", "exec": [last_script]}))
 instance.start()
 instance.wait_empty(EVENTS)
-equal(instance.query("SELECT finished, dead FROM source"), [(EVENTS, 0)], "finished, dead")
+equal(instance.query("SELECT completed, dead FROM source"), [(EVENTS, 0)], "completed, dead")
 equal(times_called(calls), {str(n): 2 if n % 6 in KINDS else 1 for n in range(EVENTS)}, "calls of the moody stage")
 equal(times_called(last_calls), {str(n): 1 for n in range(EVENTS)}, "calls of the last stage")
 each = EVENTS // 6
@@ -50,7 +50,7 @@ while len(pids) < WORKERS:
              lambda: "all workers to wait for more: %s" % instance.stage("moody"))
     append(lines, *[{"id": "%d" % n, "n": 4} for n in range(shown, shown + 5 * WORKERS)])
     shown += 5 * WORKERS
-    wait_for(lambda: instance.query("SELECT finished FROM source") == [(shown,)], "%d events to be done" % shown)
+    wait_for(lambda: instance.query("SELECT completed FROM source") == [(shown,)], "%d events to be done" % shown)
     pids |= {call[3] for call in calls() if int(call[1]) >= EVENTS}
 wait_for(lambda: instance.stage("moody")["state"] == "idle", lambda: "the stage to be well: %s" % instance.stage("moody"))
 stage = instance.stage("moody")

@@ -92,9 +92,9 @@ class Example:
     def verify(self, instance):
         count = len(self.events)
         source = instance.wait_empty(count, self.id)
-        equal([source["fetched"], source["finished"], source["removed"], source["dead"]],
+        equal([source["fetched"], source["completed"], source["removed_by_stage"], source["dead"]],
               [count, count - self.removed - self.rejected, self.removed, self.rejected],
-              self.id + ": fetched, finished, removed, dead")
+              self.id + ": fetched, completed, removed, dead")
         with open(self.results) as file:
             found = [json.loads(line) for line in file]
         for result in found:
@@ -118,13 +118,13 @@ def plugin(name):
 
 
 def scripts():
-    keys = ", device: /station, event_type: /type"
-    seen = [{"device": "roof", "seen": 1}, {"device": "roof", "seen": 2}, {"device": "cellar", "seen": 1},
-            {"device": "roof", "seen": 3}]
+    keys = ", address: /station, event_type: /type"
+    seen = [{"address": "roof", "seen": 1}, {"address": "roof", "seen": 2}, {"address": "cellar", "seen": 1},
+            {"address": "roof", "seen": 3}]
     enrich = "{name: enrich, exec: [python3, %s]}" % example("enrich.py")
     Example("enrich", [enrich], READINGS, seen, keys=keys)
     Example("filter", ["{name: filter, exec: [%s, temperature]}" % example("filter.sh"), enrich], READINGS,
-            [{"device": "roof", "seen": 1}, {"device": "roof", "seen": 2}, {"device": "cellar", "seen": 1}],
+            [{"address": "roof", "seen": 1}, {"address": "roof", "seen": 2}, {"address": "cellar", "seen": 1}],
             removed=1, keys=keys)
 
 
@@ -132,10 +132,10 @@ def readings():
     given = [{"type": "temperature", "station": "device-003", "value": 21.5},
              {"type": "application/x", "station": "of ours", "value": -3e-2},
              {"type": "door", "station": "device-004", "open": True, "value": "none"}]
-    noted = [{"device": "device-003", "type": "temperature", "value": 21.5}, {"type": "application/x", "value": -3e-2},
-             {"device": "device-004", "type": "door"}]
+    noted = [{"address": "device-003", "type": "temperature", "value": 21.5}, {"type": "application/x", "value": -3e-2},
+             {"address": "device-004", "type": "door"}]
     Example("readings", ["{name: reading, exec: [sh, %s]}" % example("reading.sh")], given, noted,
-            keys=", device: /station, event_type: /type")
+            keys=", address: /station, event_type: /type")
 
 
 def dpkg():

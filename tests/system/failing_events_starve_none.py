@@ -28,7 +28,7 @@ def prove(name, seconds, input_buffer, retry, tries):
              "all bad ones to have failed")
 
     append(lines, *[{"id": "good-%d" % n, "bad": False} for n in range(NEWER)])
-    wait_for(lambda: instance.query("SELECT finished FROM source") == [(NEWER,)], "the newer ones to be done")
+    wait_for(lambda: instance.query("SELECT completed FROM source") == [(NEWER,)], "the newer ones to be done")
     equal({uid: count for uid, count in times_called(calls).items() if uid.startswith("good")},
           {"good-%d" % n: 1 for n in range(NEWER)}, "calls of the newer ones")
 
@@ -36,7 +36,7 @@ def prove(name, seconds, input_buffer, retry, tries):
     before = times_called(calls)
     wait_for(lambda: all(count > before[uid] for uid, count in times_called(calls).items() if uid.startswith("bad")),
              "all bad ones to be tried again")
-    equal(instance.query("SELECT live, dead, finished FROM source"), [(FAILING, 0, NEWER)], "live, dead, finished")
+    equal(instance.query("SELECT live, dead, completed FROM source"), [(FAILING, 0, NEWER)], "live, dead, completed")
     instance.wait_source(lambda s: s["stages"][0]["failed"] > tries * FAILING and s["live"] == FAILING,
                          "the status to show them")
     instance.stop()

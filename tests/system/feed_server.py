@@ -5,7 +5,7 @@
 usage: feed_server.py [--page N] [--shown N] [--mode MODE [--count N]] [--port N] [--no-stdin] [FILE]
 
 FILE holds one JSON value a line; line N is event N (from 1). Prints its port on stdout, and ends when its stdin closes
-(not with --no-stdin) or its parent dies. --shown: only so many events exist at first.
+(not with --no-stdin) or its parent exits. --shown: only so many events exist at first.
 
   /couchdb/_changes?since=&limit=&timeout=MS   {"results":[{"seq":N,"id":"doc-N","changes":[..],"doc":LINE}],"last_seq":N}
         &form=string or array: the seq of newer and of clustered CouchDBs

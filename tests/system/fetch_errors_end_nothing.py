@@ -32,20 +32,20 @@ def add():
 
 
 def done():
-    return instance.query("SELECT fetched, finished, duplicates FROM source")[0] == (shown, shown, 0)
+    return instance.query("SELECT fetched, completed, duplicates FROM source")[0] == (shown, shown, 0)
 
 
-def wait_failing(words):
+def wait_failing(message):
     """Until the status shows the error and when it is tried again, and that is the only thing amiss."""
     seen = {}
 
     def look():
         seen["status"] = status = instance.status()
         source = status["sources"][0]
-        return status if source["error"] and words in source["error"] and source["next_try_in_ms"] > 0 else None
-    status = wait_for(look, lambda: "an error with %r and the next try; status: %s" % (words, seen["status"]))
+        return status if source["error"] and message in source["error"] and source["next_try_in_ms"] > 0 else None
+    status = wait_for(look, lambda: "an error with %r and the next try; status: %s" % (message, seen["status"]))
     source = status["sources"][0]
-    equal((status["health"], source["state"]), ("degraded", "backoff"), "health, state with " + words)
+    equal((status["health"], source["state"]), ("degraded", "backoff"), "health, state with " + message)
     check(len(status["reasons"]) == 1 and source["error"] in status["reasons"][0] and "next try" in status["reasons"][0],
           "reasons: %s" % status["reasons"])
     return source
@@ -59,12 +59,12 @@ def wait_well():
 
 add()
 wait_well()
-for mode, value, words in ERRORS:
+for mode, value, message in ERRORS:
     feed.ask("/control?mode=%s&value=%s&count=0" % (mode, value))
     add()  # comes with the poll that is held now; the next one fails
     wait_for(done, "the event to be done")
     add()
-    source = wait_failing(words)
+    source = wait_failing(message)
     if mode == "limit":
         check(LONGEST_MS < source["next_try_in_ms"] <= 3000, "Retry-After is heeded: %d ms" % source["next_try_in_ms"])
         check("401" not in source["error"], source["error"])

@@ -28,7 +28,7 @@ def ended(instance):
     instance.daemon = None
     check(not os.path.exists(instance.socket) and not os.path.exists("/dev/shm/eventpipe-" + instance.name),
           "nothing is left")
-    return instance.log_text().rsplit("stop-asked", 1)[-1]
+    return instance.log_text().rsplit("stop-requested", 1)[-1]
 
 
 def in_hand(calls, uid):
@@ -42,7 +42,7 @@ def main():
     source = file_source("lines", lines, {"name": "work", "exec": [stage]}, {"name": "then", "exec": [stage]})
     instance.configure(source)
 
-    # In order: the event in hand is finished and committed at its stage; those behind it wait in the store.
+    # A graceful stop: the event in hand is finished and committed at its stage; those behind it wait in the store.
     append(lines, {"id": "slow-1"}, *({"id": "e-%d" % i} for i in range(30)))
     instance.start()
     wait_for(lambda: in_hand(calls, "slow-1"), "the slow event in hand")
@@ -53,7 +53,7 @@ def main():
     check(any("stopping" in reason for reason in status["reasons"]), "the status says so: %s" % status["reasons"])
     open(stage + ".finish", "w").close()
     log = ended(instance)
-    check("death" not in log, "nobody was killed: " + log)
+    check("crash process=" not in log, "nobody was killed: " + log)
     equal(instance.query("SELECT count(*) FROM event"), [(31,)], "events in the store")
     shown = instance.lines("show", "slow-1", code=0)[0]
     equal((shown["state"], shown["done"], shown["stage"]), ("ready", ["work"], "then"), "the answer was committed")
@@ -74,7 +74,7 @@ def main():
     log = ended(instance)
     check(time.monotonic() - asked >= 0.99, "not before the deadline")
     check("it did not stop in time" in log, "the log says why it was killed: " + log)
-    wait_for(lambda: not alive(deaf[0]), "the deaf co-process to be gone")
+    wait_for(lambda: not alive(deaf[0]), "the deaf program to be gone")
     shown = instance.lines("show", "deaf-1")[0]
     equal((shown["state"], shown["attempts"], shown["crashes"]), ("ready", 0, 0), "the deaf event is not blamed")
 
@@ -91,7 +91,7 @@ def main():
     log = ended(instance)
     check("asked to stop at once" in log, "the log says why they were killed: " + log)
     deaf = [call[1] for call in calls() if call[0] == "deaf"]
-    wait_for(lambda: not [pid for pid in deaf if alive(pid)], "the deaf co-process to be gone")
+    wait_for(lambda: not [pid for pid in deaf if alive(pid)], "the deaf program to be gone")
     shown = instance.lines("show", "deaf-1")[0]
     equal((shown["state"], shown["attempts"], shown["crashes"]), ("ready", 0, 0), "the deaf event is not blamed")
 

@@ -39,7 +39,7 @@ def main():
     fetched = 0
 
     def bred():
-        """One event more: all that its call has left running, and its co-process."""
+        """One event more: all that its call has left running, and its program."""
         nonlocal fetched
         fetched += 1
         seen = len(calls())
@@ -78,7 +78,7 @@ def main():
     pids = bred()
     instance.daemon.kill()
     instance.daemon.wait(60)
-    wait_for(lambda: not alive(pids[2]), "the co-process to be gone after the supervisor's kill")
+    wait_for(lambda: not alive(pids[2]), "the program to be gone after the supervisor's kill")
     # What that had started outlives the kill of a supervisor that is no unit of a service manager.
     for pid in pids:
         if alive(pid):

@@ -41,20 +41,20 @@ def told_to_stop(*_):
 signal.signal(signal.SIGTERM, told_to_stop)
 
 
-def check(condition, words):
+def check(condition, message):
     """One thing that must be so."""
     global checks
     checks += 1
     if not condition:
-        raise AssertionError(words)
+        raise AssertionError(message)
 
 
 def equal(found, expected, what):
     check(found == expected, "%s: expected %r, found %r" % (what, expected, found))
 
 
-def skip(words):
-    print("skipped: " + words)
+def skip(message):
+    print("skipped: " + message)
     sys.exit(SKIP)
 
 
@@ -133,7 +133,7 @@ class Instance:
                               stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
 
     def lines(self, *arguments, code=0, stdin=None):
-        """The JSON lines a verb prints."""
+        """The JSON lines a command prints."""
         done = self.run(*arguments, "--json", stdin=stdin)
         check(done.returncode == code, "%s: exit %d, expected %d: %s" % (arguments, done.returncode, code, done.stderr))
         return [json.loads(line) for line in done.stdout.splitlines()]
@@ -178,14 +178,14 @@ class Instance:
                                 "%d events fetched and none left" % fetched, id, seconds)
 
     def stop(self, code=0):
-        """Ends the daemon in order."""
+        """Ends the daemon gracefully."""
         self.daemon.send_signal(signal.SIGTERM)
         self.daemon.wait(PATIENCE)
         equal(self.daemon.returncode, code, "exit status of the daemon")
         self.daemon = None
 
     def kill(self):
-        """Kills the daemon; its family goes with it."""
+        """Kills the daemon; its instance goes with it."""
         if self.daemon and self.daemon.poll() is None:
             self.daemon.kill()
             self.daemon.wait(PATIENCE)
@@ -259,14 +259,14 @@ for line in sys.stdin:
 # ---- configurations made of Python values: JSON is YAML, too ----
 
 def file_source(id, path, *stages, **keys):
-    """A file source as YAML; its lines are JSON with the event's `id`, and maybe `device` and `type`."""
-    return "- " + json.dumps(dict({"id": id, "type": "file", "path": path, "uid": "/id", "device": "/device",
+    """A file source as YAML; its lines are JSON with the event's `id`, and maybe `address` and `type`."""
+    return "- " + json.dumps(dict({"id": id, "type": "file", "path": path, "uid": "/id", "address": "/address",
                                    "event_type": "/type", "stages": list(stages)}, **keys))
 
 
 def feed_source(id, feed, *stages, **keys):
     """An http source as YAML that reads feed_server.py: uid and cursor are the numbers of its events, from 1."""
-    return "- " + json.dumps(dict({"id": id, "type": "http", "cursor": {"last": "/id", "first": "0"}, "uid": "/id",
+    return "- " + json.dumps(dict({"id": id, "type": "http", "cursor": {"last_event_path": "/id", "initial": "0"}, "uid": "/id",
                                    "url": feed.url("/array?since={cursor}&limit={limit}&timeout={timeout}"),
                                    "stages": list(stages)}, **keys))
 

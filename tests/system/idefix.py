@@ -235,7 +235,7 @@ def token_file(token=TOKEN, name="token"):
 def idefix_source(id, broker, *stages, tls=False, **keys):
     """An idefix source as YAML. None takes a key out. Times are short, so that what is amiss shows soon."""
     source = {"id": id, "type": "idefix", "broker": broker.url(tls) if isinstance(broker, Broker) else broker,
-              "account": ACCOUNT, "token_file": token_file(), "domain": DOMAIN, "long_poll": "2s", "answer_timeout": "1s",
+              "account": ACCOUNT, "token_file": token_file(), "domain": DOMAIN, "long_poll": "2s", "response_timeout": "1s",
               "connect_timeout": "2s", "retry": {"min": "100ms", "max": "500ms"}, "stages": list(stages)}
     if tls:
         source["ca_file"] = broker.ca_file

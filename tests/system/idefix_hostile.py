@@ -37,7 +37,7 @@ class Trial:
         self.backend = Simulator(broker, name="sim-" + encoding)
         self.instance = Instance("-" + encoding)
         self.instance.configure(idefix_source("feed", broker, {"name": "stage", "exec": [self.stage]}, encoding=encoding,
-                                              answer_timeout="20s", retry={"min": "20ms", "max": "50ms"}))
+                                              response_timeout="20s", retry={"min": "20ms", "max": "50ms"}))
         self.sent, self.dead, self.logged = [], 0, 0
         self.instance.start()
         self.pid = self.instance.producers()[0]
@@ -49,7 +49,7 @@ class Trial:
 
     def well(self):
         """All that was sent is through, each event once."""
-        wait_for(lambda: self.instance.query("SELECT finished, duplicates FROM source") == [(len(self.sent), 0)],
+        wait_for(lambda: self.instance.query("SELECT completed, duplicates FROM source") == [(len(self.sent), 0)],
                  lambda: "%d events to be done: %s" % (len(self.sent), self.instance.status()))
         uids_once(seen(self.calls), self.sent, "the stage")
 
@@ -59,7 +59,7 @@ class Trial:
         new, self.logged = text[self.logged:], len(text)
         return new
 
-    def garbage(self, kind, count, words):
+    def garbage(self, kind, count, message):
         self.backend.wait_held()
         self.new_log()
         before = self.backend.stats()["garbage"]
@@ -68,8 +68,8 @@ class Trial:
                                 "%d times %s" % (count, kind))
         self.go_on()
         log = self.new_log()
-        check("fetch-works after_failures=%d" % count in log, "each of %d times %s is a failure: %s" % (count, kind, log))
-        check(words in log, "%s is not among the reasons for %s: %s" % (words, kind, log))
+        check("fetch-recovered after_failures=%d" % count in log, "each of %d times %s is a failure: %s" % (count, kind, log))
+        check(message in log, "%s is not among the reasons for %s: %s" % (message, kind, log))
 
     def deep(self):
         """A page whose one event is nested 100,000 deep."""
@@ -80,7 +80,7 @@ class Trial:
 
     def bad_events(self):
         """A page with a bad event in its middle, one for each form."""
-        for number, (words, begin) in enumerate(BAD[self.packed]):
+        for number, (message, begin) in enumerate(BAD[self.packed]):
             if number == 0:
                 self.backend.command("garbage bad-event %d" % len(BAD[self.packed]))
             self.backend.wait_held()
@@ -95,7 +95,7 @@ class Trial:
             self.well()
             dead = next(event for event in self.instance.lines("queue", "--state", "dead") if event["uid"] not in known)
             equal(dead["reason"], "corrupt", "reason")
-            check(words in dead["error"], "%s, expected %s" % (dead["error"], words))
+            check(message in dead["error"], "%s, expected %s" % (dead["error"], message))
             if b"bad-" in begin:  # a uid that can be read is kept
                 equal(dead["uid"], "bad-packed" if b"packed" in begin else "bad-deep", "uid of a bad event")
             event = self.instance.lines("show", dead["uid"])[0]
@@ -110,7 +110,7 @@ class Trial:
         self.deep()
         self.bad_events()
         done, dead = len(self.sent), self.dead
-        source = self.instance.wait_source(lambda s: (s["finished"], s["dead"], s["error"]) == (done, dead, None),
+        source = self.instance.wait_source(lambda s: (s["completed"], s["dead"], s["error"]) == (done, dead, None),
                                            "%d events done, %d dead, no error" % (done, dead))
         equal((source["fetched"], source["producer"]["pid"]), (done + dead, self.pid), "fetched, the producer's pid")
         cursors = [poll["data"].get("cid", "") for poll in self.backend.requests("events.get")]
@@ -118,7 +118,7 @@ class Trial:
         check(cursors[-1] > cursors[0], "they went on")
         equal(self.backend.stats()["logins"], 1, "logins: the connection was none the worse for it")
         self.instance.stop()
-        check("death process=producer" not in self.instance.log_text(), "a death: " + self.instance.log_text()[-4000:])
+        check("crash process=producer" not in self.instance.log_text(), "a crash: " + self.instance.log_text()[-4000:])
         self.backend.close()
         check_logs(self.backend, self.instance)
         print("%s: %d events, %d dead" % (self.encoding, len(self.sent), self.dead), flush=True)

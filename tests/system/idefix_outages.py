@@ -15,7 +15,7 @@ from idefix import Broker, Simulator, check_logs, idefix_source, seeing_stage, s
 
 AWAY_S = [2.5, 2.5, 7]  # so long that a pause which grows from try to try would be noticed
 RESUME_S = 1.0
-DEFAULTS = {"retry": None, "long_poll": "3s", "answer_timeout": None, "connect_timeout": None}
+DEFAULTS = {"retry": None, "long_poll": "3s", "response_timeout": None, "connect_timeout": None}
 
 
 class Feed:
@@ -29,15 +29,15 @@ class Feed:
         self.instance.start()
         self.pid = self.instance.producers()[0]
 
-    def show_failing(self, *words):
-        """Until the status shows the source failing with these words, as the only thing amiss."""
+    def show_failing(self, *texts):
+        """Until the status shows the source failing with this message, as the only thing amiss."""
         last = {}
 
         def look():
             last["status"] = status = self.instance.status()
             source = status["sources"][0]
-            return status if source["error"] and all(word in source["error"] for word in words) else None
-        status = wait_for(look, lambda: "an error with %s; status: %s" % (words, last["status"]))
+            return status if source["error"] and all(word in source["error"] for word in texts) else None
+        status = wait_for(look, lambda: "an error with %s; status: %s" % (texts, last["status"]))
         source = status["sources"][0]
         equal(status["health"], "degraded", "health with " + source["error"])
         check(len(status["reasons"]) == 1 and source["error"] in status["reasons"][0], "reasons: %s" % status["reasons"])
@@ -60,7 +60,7 @@ class Feed:
     def go_on(self):
         """A new event arrives, and all is well; nothing came twice, and the polls go on from the cursor."""
         self.wait_at(self.add())
-        source = self.instance.wait_source(lambda s: s["finished"] == len(self.sent) and not s["error"]
+        source = self.instance.wait_source(lambda s: s["completed"] == len(self.sent) and not s["error"]
                                            and s["state"] == "fetching", "all is well")
         equal((source["fetched"], source["duplicates"]), (len(self.sent), 0), "fetched, duplicates")
         equal(self.instance.status()["health"], "ok", "health")
@@ -176,7 +176,7 @@ def main():
     broker = Broker()
     broker.stop()
     feeds = [Feed("defaults", broker, **DEFAULTS),
-             Feed("quick", broker, long_poll="1s", answer_timeout="500ms", connect_timeout="1s")]
+             Feed("quick", broker, long_poll="1s", response_timeout="500ms", connect_timeout="1s")]
     for feed in feeds:
         feed.show_failing("no connection to " + broker.url(), "refused")
     broker.start()

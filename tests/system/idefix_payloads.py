@@ -126,7 +126,7 @@ def check_filters(broker, backend):
               "by-time": ({"domain": "other", "since": "2026-03-09T23:00:00Z"}, [9, 10, 11]),
               "by-all": ({"domain": "other", "address": "device-0", "event_type": "a",
                           "since": "2026-03-05T00:00:00Z"}, [6]),
-              "in-pages": ({"domain": "other", "page": 5}, list(range(12)))}
+              "in-pages": ({"domain": "other", "page_size": 5}, list(range(12)))}
     instance = Instance("-filters")
     calls, sources = {}, ""
     for id, (keys, _) in wanted.items():

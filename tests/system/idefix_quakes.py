@@ -37,11 +37,11 @@ class Run:
     def source(self, encoding, tls):
         script, self.delivered[encoding] = idefix.seeing_stage(
             "deliver-" + encoding, '    witness("context", event["uid"], context)')
-        retry = {"retry": {"min": "100ms", "max": "500ms"}, "restart_max": "1s"}
+        retry = {"retry": {"min": "100ms", "max": "500ms"}, "restart": {"max_backoff": "1s"}}
         locate = {"name": "locate", "exec": ["python3", os.path.join(harness.EXAMPLES, "quakes_locate.py")], **retry}
         classify = {"name": "classify", "plugin": os.path.join(harness.PLUGINS, "plugin_classify.so"), **retry}
         return idefix.idefix_source(encoding, self.broker, locate, classify, {"name": "deliver", "exec": [script], **retry},
-                                    tls=tls, encoding=encoding, page=PAGE, long_poll="1s", answer_timeout="500ms")
+                                    tls=tls, encoding=encoding, page_size=PAGE, long_poll="1s", response_timeout="500ms")
 
     def show(self, count):
         """So many events exist from now on."""
@@ -74,7 +74,7 @@ class Run:
         for source in status["sources"]:
             check(any(source["id"] in reason and source["error"] in reason for reason in status["reasons"]),
                   "%s is among the reasons: %s" % (source["id"], status["reasons"]))
-        # Between two looks the words may change from `lost` to `no connection`; both name the broker.
+        # Between two looks the message may change from `lost` to `no connection`; both name the broker.
         text = self.instance.run("status")
         equal(text.returncode, 1, "exit status of `status` during an outage: " + text.stdout)
         check(text.stdout.count("onnection to ") >= 4, "the text names the reason for each source: " + text.stdout)
@@ -107,8 +107,8 @@ class Run:
         source = self.instance.source(encoding)
         # A killed producer may have been given a page that it did not store: it comes again. What is stored is stored with
         # its cursor, so nothing ever comes twice.
-        equal([source[name] for name in ("fetched", "duplicates", "dead", "finished", "removed")], [total, 0, 0, total, 0],
-              encoding + ": fetched, duplicates, dead, finished, removed")
+        equal([source[name] for name in ("fetched", "duplicates", "dead", "completed", "removed_by_stage")], [total, 0, 0, total, 0],
+              encoding + ": fetched, duplicates, dead, completed, removed")
         equal([stage["processed"] for stage in source["stages"]], [total] * 3, encoding + ": processed by the stages")
         notes = self.delivered[encoding]()
         events = [call[1] for call in notes if call[0] == "event"]

@@ -29,9 +29,9 @@ CODES = [
 shown_texts = []
 
 
-def show_failing(instance, words, id=None):
-    source = instance.wait_source(lambda s: s["error"] and all(word in s["error"] for word in words) and s["next_try_in_ms"],
-                                  "an error with %s, and its next try" % (words,), id)
+def show_failing(instance, texts, id=None):
+    source = instance.wait_source(lambda s: s["error"] and all(word in s["error"] for word in texts) and s["next_try_in_ms"],
+                                  "an error with %s, and its next try" % (texts,), id)
     equal(source["state"], "backoff", "state with " + source["error"])
     shown_texts.append(instance.run("status").stdout)
     print(source["error"], flush=True)
@@ -44,19 +44,19 @@ def by_code(backend, instance, calls):
     def go_on():
         sent.append("event-%d" % len(sent))
         backend.event(sent[-1])
-        source = instance.wait_source(lambda s: s["finished"] == len(sent) and not s["error"], "the event to be done")
+        source = instance.wait_source(lambda s: s["completed"] == len(sent) and not s["error"], "the event to be done")
         equal((source["fetched"], source["duplicates"], source["dead"]), (len(sent), 0, 0), "fetched, duplicates, dead")
         uids_once(seen(calls), sent, "the stage")
 
     go_on()
-    for code, command, words, slow in CODES:
+    for code, command, texts, slow in CODES:
         backend.wait_held()
         backend.command("error %d 0 %s" % (code, command))
         if command == "login":
             backend.command("kick")
         sent.append("meanwhile-%d" % len(sent))  # comes with the poll that is held, or when the trouble is over
         backend.event(sent[-1])
-        source = show_failing(instance, words)
+        source = show_failing(instance, texts)
         if slow:
             check(source["next_try_in_ms"] > SLOW_MS // 2, "tried again slowly: in %d ms" % source["next_try_in_ms"])
             check(source["next_try_in_ms"] <= SLOW_MS * 5 // 4, "but soon enough: in %d ms" % source["next_try_in_ms"])
@@ -92,7 +92,7 @@ def real_refusals(broker, backend, instance):
     show_failing(instance, ("certificate is refused", "127.0.0.1"), "name")
     backend.event("late", domain="nowhere", address="device-nine")
     for id in ("domain", "address"):  # they exist now
-        instance.wait_source(lambda s: s["finished"] == 1 and not s["error"], "the event of what was not found", id)
+        instance.wait_source(lambda s: s["completed"] == 1 and not s["error"], "the event of what was not found", id)
 
 
 def main():

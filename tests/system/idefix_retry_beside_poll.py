@@ -19,14 +19,14 @@ broker = Broker()
 backend = Simulator(broker)
 instance = Instance()
 instance.configure(idefix_source("quiet", broker, {"name": "stage", "exec": [script]}, long_poll="60s",
-                                 answer_timeout="10s"))
+                                 response_timeout="10s"))
 instance.start()
 late = []
 for number in range(1, 6):
     backend.wait_held()
     backend.event("event-%d" % number)
     backend.wait_stats(lambda stats: stats["held"] == 1 and stats["polls"] == number + 1, "the next poll to be held")
-    wait_for(lambda: instance.query("SELECT finished FROM source") == [(number,)], "the event to be done", seconds=30)
+    wait_for(lambda: instance.query("SELECT completed FROM source") == [(number,)], "the event to be done", seconds=30)
     stats = backend.stats()
     equal((stats["polls"], stats["held"]), (number + 1, 1), "polls, and those held: it is the same one all the time")
     times = [call[2] for call in calls() if call[0] == "at" and call[1] == "event-%d" % number]

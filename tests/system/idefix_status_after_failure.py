@@ -12,8 +12,8 @@ SOON = 20  # seconds; a poll waits for 60
 stage, calls = seeing_stage("stage", "    pass")
 
 
-def failing(instance, *words):
-    return instance.wait_source(lambda s: s["error"] and all(word in s["error"] for word in words), "an error: %s" % (words,))
+def failing(instance, *texts):
+    return instance.wait_source(lambda s: s["error"] and all(word in s["error"] for word in texts), "an error: %s" % (texts,))
 
 
 def well(instance):
@@ -26,7 +26,7 @@ def main():
     backend = Simulator(broker, "--domain", "acme")
     instance = Instance()
     instance.configure(idefix_source("feed", broker, {"name": "stage", "exec": [stage]}, domain="acme", long_poll="60s",
-                                     answer_timeout="500ms", retry={"min": "50ms", "max": "1s"}))
+                                     response_timeout="500ms", retry={"min": "50ms", "max": "1s"}))
     instance.start()
     backend.wait_held()
     well(instance)
@@ -43,15 +43,15 @@ def main():
     wait_for(lambda: "[2]" in instance.log_text(), "the error in the log")
     well(instance)
 
-    for order, words in (("error 102 0", "102"), ("garbage random 0", "cannot be read")):
+    for order, texts in (("error 102 0", "102"), ("garbage random 0", "cannot be read")):
         backend.wait_held()
         backend.command(order)
         backend.command("kick")
-        failing(instance, words)
-        works = instance.log_text().count("fetch-works")
+        failing(instance, texts)
+        works = instance.log_text().count("fetch-recovered")
         logins = backend.stats()["logins"]
         source = instance.wait_source(lambda s: s["failures"] >= 5, "failures in a row with " + order)
-        equal(instance.log_text().count("fetch-works"), works, "a fetch that works with " + order)
+        equal(instance.log_text().count("fetch-recovered"), works, "a fetch that works with " + order)
         check(backend.stats()["logins"] - logins <= source["failures"], "logins: %s" % backend.stats())
         equal(instance.status()["health"], "degraded", "health with " + order)
         backend.command(order.split()[0] + " off")

@@ -29,10 +29,10 @@ def one_that_worked():
     wait_for(lambda: state_of(program) in ("Z", "gone"), "the program's end")
     append(lines, {"id": "second"})
     status = instance.wait_empty(2)
-    equal((status["finished"], status["dead"]), (2, 0), "finished and dead")
+    equal((status["completed"], status["dead"]), (2, 0), "completed and dead")
     equal([call[1:3] for call in calls()], [["first", 1], ["second", 1]], "events and attempts")
-    deaths = instance.lines("deaths")
-    equal([("event" in death, "killed by signal 9" in death["how"]) for death in deaths], [(False, True)], "deaths: %r" % deaths)
+    crashes = instance.lines("crashes")
+    equal([("event" in crash, "killed by signal 9" in crash["how"]) for crash in crashes], [(False, True)], "crashes: %r" % crashes)
     instance.stop()
 
 

@@ -123,7 +123,7 @@ def scenario(name, path, locked):
     equal(done.stdout, "acme-events: 30 events would be imported, 0 already known, 0 corrupt, %d were locked\n"
                        "  cursor: would be set to cursor-40\n"
                        "  route: 20 events would go on here\n"
-                       "  deliver: 10 events would go on here\n" % locked, "dry run, in words")
+                       "  deliver: 10 events would go on here\n" % locked, "dry run, as text")
     equal(sorted(os.listdir(instance.directory)), own, "files of the instance after a dry run")
 
     done = instance.run("import", path)
@@ -131,7 +131,7 @@ def scenario(name, path, locked):
     equal(done.stdout, "acme-events: 30 events imported, 0 already known, 0 corrupt, %d were locked\n"
                        "  cursor: set to cursor-40\n"
                        "  route: 20 events go on here\n"
-                       "  deliver: 10 events go on here\n" % locked, "import, in words")
+                       "  deliver: 10 events go on here\n" % locked, "import, as text")
     equal(instance.run("cursor", "acme-events").stdout, "cursor-40\n", "cursor")
     queue = instance.lines("queue")
     equal([event["uid"] for event in queue], [uid(n) for n in NUMBERS], "events in the original's order")
@@ -155,7 +155,7 @@ def scenario(name, path, locked):
     for word in ("stop the daemon first", "pid %d" % instance.daemon.pid, instance.name, instance.database):
         check(word in done.stderr, "%r is not said: %s" % (word, done.stderr))
     equal(instance.run("import", path, "--dry-run").returncode, 1, "dry run while the daemon runs")
-    wait_for(lambda: instance.query("SELECT finished, live FROM source") == [(30, 0)], "all events to be done")
+    wait_for(lambda: instance.query("SELECT completed, live FROM source") == [(30, 0)], "all events to be done")
     equal(instance.run("cursor", "acme-events").stdout, "cursor-40\n", "cursor afterwards")
     instance.stop()
     entered = {"enrich": [], "route": [n for n in NUMBERS if n % 4 != 3], "deliver": NUMBERS}
@@ -171,7 +171,7 @@ def scenario(name, path, locked):
                   "context and payload of %s at %s" % (uid(n), stage))
 
     # They are gone; still none comes again.
-    equal(instance.query("SELECT fetched, injected, finished, live FROM source"), [(30, 30, 30, 0)], "totals")
+    equal(instance.query("SELECT fetched, injected, completed, live FROM source"), [(30, 30, 30, 0)], "totals")
     equal(instance.lines("import", path), [dict(again, dry_run=False)], "an import after all is done")
     equal(instance.query("SELECT fetched, live FROM source"), [(30, 0)], "totals after it")
     equal(fingerprint(path), before, "the original and its directory")
@@ -199,13 +199,13 @@ def stopped(instance, temporary):
 
 
 def refused(instance, path):
-    """What cannot be imported is not, and said in words with the exit status of the manual page."""
+    """What cannot be imported is not, and said in a message with the exit status of the manual page."""
     rows = instance.query("SELECT * FROM event")
 
-    def expect(code, words, *arguments):
+    def expect(code, message, *arguments):
         done = instance.run("import", *arguments)
         equal((done.returncode, done.stdout), (code, ""), "import %s: %s" % (arguments, done.stderr))
-        check(words in done.stderr, "%r is not said: %s" % (words, done.stderr))
+        check(message in done.stderr, "%r is not said: %s" % (message, done.stderr))
     expect(1, "No such file", path + ".no")
     expect(1, "not an SQLite database", instance.config)
     expect(1, "a database of another program", instance.database)
@@ -225,10 +225,10 @@ def refused(instance, path):
     check(not os.path.exists(other.database), "no store is made for it")
     done = other.run("import", path, "--as", "mine")
     equal(done.returncode, 0, "import --as: " + done.stderr)
-    for words in ("mine (acme-events in the file): 30 events imported", "route: 20 events", "all stages done: 10 events",
+    for message in ("mine (acme-events in the file): 30 events imported", "route: 20 events", "all stages done: 10 events",
                   'no stage "enrich", which 30 events have done and 0 have not',
                   'no stage "deliver", which 0 events have done and 10 have not'):
-        check(words in done.stdout, "%r is not said: %s" % (words, done.stdout))
+        check(message in done.stdout, "%r is not said: %s" % (message, done.stdout))
 
 
 def main():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Keeper and producer are killed again and again while events go through: both are restarted, every event comes
-exactly once to its end, and verbs work again."""
+exactly once to its end, and commands work again."""
 import os
 import signal
 
@@ -41,15 +41,15 @@ def main():
         equal(instance.run("queue", "--limit", "1").returncode in (0, 4), True, "queue with the new keeper")
     total = KILLS * EVENTS
     source = instance.wait_empty(total)
-    equal((source["fetched"], source["finished"], source["dead"], source["duplicates"]), (total, total, 0, 0),
+    equal((source["fetched"], source["completed"], source["dead"], source["duplicates"]), (total, total, 0, 0),
           "in the end")
     status = instance.status()
     equal(status["keeper"]["restarts"], KILLS, "restarts of the keeper")
     equal(status["sources"][0]["producer"]["restarts"], KILLS, "restarts of the producer")
     equal(sorted(instance.workers()), workers, "no worker was touched")
-    # 90 of each hundred are called once by each stage, ten twice: no call was for nothing, since no worker died.
+    # 90 of each hundred are called once by each stage, ten twice: no call was for nothing, since no worker crashed.
     equal(len(calls()), KILLS * (90 * 2 + 10 * 4), "calls")
-    check("how=\"signal 9" in instance.log_text(), "the log tells the deaths")
+    check("how=\"signal 9" in instance.log_text(), "the log tells the crashes")
     wait_for(lambda: instance.status()["health"] == "ok", "health ok")
     instance.stop()
     finish()

@@ -32,9 +32,9 @@ upward() {
         BEGIN {
             count = split(ENVIRON["layers"], line, "\n")
             for (i = 1; i <= count; i++) {
-                words = split(line[i], folder, " ")
+                messages = split(line[i], folder, " ")
                 known[folder[1]] = 1
-                for (j = 1; j <= words; j++)
+                for (j = 1; j <= messages; j++)
                     may[folder[1], folder[j]] = 1
             }
             count = split(ENVIRON["libc"], name)

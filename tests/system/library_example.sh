@@ -26,8 +26,8 @@ reported() {
     sort report | diff expected - >difference || complain "$1: $(head -5 difference)"
 }
 
-"$library" 2>words && complain "without arguments it ends well"
-grep -q '^usage: ' words || complain "no word on how it is used: $(cat words)"
+"$library" 2>messages && complain "without arguments it ends well"
+grep -q '^usage: ' messages || complain "no word on how it is used: $(cat messages)"
 
 # a line that is not ended yet is left for later; empty lines are removed
 { numbers 1 1000; echo; echo; } >text.txt
@@ -36,16 +36,16 @@ printf 'half a' >>text.txt
 "$library" text.txt store report >table || complain "exit status $?"
 cp whole.txt text.txt
 reported "first run"
-grep -q 'fetched 1002, finished 1000, removed 2' table || complain "no such figures in: $(cat table)"
+grep -q 'fetched 1002, completed 1000, removed 2' table || complain "no such figures in: $(cat table)"
 grep -Eq '^weigh +3 ' table || complain "no fourth worker in: $(cat table)"
 
 # only what was added
 { cat whole.txt; echo "half a line"; numbers 1001 1100; } >text.txt
 "$library" text.txt store report >table || complain "exit status $?"
 reported "second run"
-grep -q 'fetched 101, finished 101, removed 0' table || complain "no such figures in: $(cat table)"
+grep -q 'fetched 101, completed 101, removed 0' table || complain "no such figures in: $(cat table)"
 
-# stopped in between, in order: the next run does the rest, and nothing twice
+# stopped in between, gracefully: the next run does the rest, and nothing twice
 numbers 1101 30000 >>text.txt
 "$library" text.txt store report >table &
 program=$!
@@ -61,18 +61,18 @@ wait "$program" || complain "stopped, exit status $?"
 "$library" text.txt store report >table || complain "exit status $?"
 reported "after a stop"
 
-"$library" missing.txt store report >table 2>words &
+"$library" missing.txt store report >table 2>messages &
 program=$!
 tries=0
-until grep -q 'missing.txt: No such file' words; do
+until grep -q 'missing.txt: No such file' messages; do
     tries=$((tries + 1))
-    [ $tries -lt 6000 ] || { complain "no word on the missing file: $(cat words)"; break; }
+    [ $tries -lt 6000 ] || { complain "no word on the missing file: $(cat messages)"; break; }
     sleep 0.02
 done
 kill -INT "$program"
 kill -TERM "$program"
 wait "$program" || complain "stopped while it waits for its file, exit status $?"
 
-"$library" text.txt no/store report 2>words && complain "ends well without a store"
-grep -q 'library: .*no' words || complain "no word on the store: $(cat words)"
+"$library" text.txt no/store report 2>messages && complain "ends well without a store"
+grep -q 'library: .*no' messages || complain "no word on the store: $(cat messages)"
 exit $failed

@@ -50,7 +50,7 @@ def call(path):
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(PATIENCE)
     client.connect(path)
-    client.sendall(b'{"verb":"ping"}\n')
+    client.sendall(b'{"command":"ping"}\n')
     return client
 
 
@@ -62,10 +62,10 @@ def descriptors(instance, lines, calls):
     before = limit(daemon, "nofile", 3, {})  # those it has stay
     try:
         with call(instance.socket) as client:
-            wait_for(lambda: "control-deaf" in instance.log_text(), "the call not to be taken")
+            wait_for(lambda: "control-accept-paused" in instance.log_text(), "the call not to be taken")
             start = sleeps(daemon)
             wait_for(lambda: sleeps(daemon) >= start + SLEEPS, "the daemon to sleep while nobody's call can be taken")
-            equal(instance.log_text().count("control-deaf"), 1, "how often the log tells that")
+            equal(instance.log_text().count("control-accept-paused"), 1, "how often the log tells that")
             os.kill(worker, signal.SIGKILL)
             wait_for(lambda: "start-failed" in instance.log_text(), "the worker's successor not to be started")
             start = sleeps(daemon)
@@ -74,7 +74,7 @@ def descriptors(instance, lines, calls):
             check("Too many open files" in json.dumps(instance.status()), "status says why")
 
             limit(daemon, "nofile", before, {})
-            check("is running" in json.loads(client.recv(4096).splitlines()[-1])["words"], "the call is answered")
+            check("is running" in json.loads(client.recv(4096).splitlines()[-1])["message"], "the call is answered")
     finally:
         limit(daemon, "nofile", before, {})
     wait_for(lambda: not alive(child), "what the worker left to be ended")
@@ -91,7 +91,7 @@ def processes(instance, lines, fetched, whom):
     try:
         os.kill(worker, signal.SIGKILL)
         pauses = wait_for(lambda: (lambda found: found if len(found) >= 3 else None)(
-            re.findall(r"restart-later .*pause_ms=(\d+)", instance.log_text()[told:])), "three starts to fail")
+            re.findall(r"restart-delayed .*pause_ms=(\d+)", instance.log_text()[told:])), "three starts to fail")
         check("Resource temporarily unavailable" in instance.log_text()[told:], "why: " + instance.log_text()[told:])
         equal([int(pause) for pause in pauses[:3]], [250, 500, 1000], "pauses between the starts")
         append(lines, *({"id": "p-%d" % i} for i in range(50)))

@@ -80,12 +80,14 @@ system_tests = \
 	%D%/storm.py \
 	%D%/supervisor_killed.py \
 	%D%/supervisor_stopped.py \
+	%D%/symbols.sh \
 	%D%/timeout_kills_all.py \
 	%D%/tokens_stay_inside.py \
 	%D%/tree.sh \
 	%D%/two_supervisors.py \
 	%D%/undecodable_event.py \
 	%D%/undecodable_input.py \
+	%D%/vocabulary.sh \
 	%D%/wal_bounded.py
 
 last_tests = %D%/nothing_left.sh

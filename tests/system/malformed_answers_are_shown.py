@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""An exec stage writes nonsense, two lines, half a line and ends, closes its pipe, speaks unasked, or is no program:
-a crash of the co-process, its line shown in the log and in the event's reason; a new one is started for the
+"""An exec stage writes a malformed line, two lines, half a line and ends, closes its pipe, speaks unasked, or is no program:
+a crash of the program, its line shown in the log and in the event's reason; a new one is started for the
 others."""
 import os
 
@@ -8,7 +8,7 @@ from harness import DIRECTORY, Instance, append, check, equal, file_source, fini
 
 BODY = '''
     kind = event["payload"].get("kind")
-    if kind == "nonsense":
+    if kind == "rubbish":
         print("Hello, I am no JSON (%s)" % event["uid"], flush=True)
         continue
     if kind == "wrong":
@@ -31,13 +31,13 @@ BODY = '''
         continue
 '''
 EXPECTED = {
-    "nonsense": "answered what is no answer: `Hello, I am no JSON (nonsense)`",
+    "rubbish": "malformed answer: `Hello, I am no JSON (rubbish)`",
     "wrong": '"processed" must be true or false',
     "two": 'wrote more than one line for one event: `{"second":"of two"}`',
-    "half": 'co-process exited with code 3 before it answered, after half a line: `{"processed":tr`',
-    "closes": "co-process closed its output but went on running",
-    "silent": "co-process exited with code 0 before it answered",
-    "binary": "answered what is no answer: ",
+    "half": 'program exited with code 3 before it answered, after half a line: `{"processed":tr`',
+    "closes": "program closed its output but went on running",
+    "silent": "program exited with code 0 before it answered",
+    "binary": "malformed answer: ",
 }
 
 
@@ -51,17 +51,17 @@ def main():
     events = [event for bad in events for event in (bad, {"id": "good-after-" + bad["id"]})]
     append(lines, *events)
     instance.start()
-    instance.wait_source(lambda s: s["dead"] == len(EXPECTED) and s["finished"] == len(EXPECTED),
+    instance.wait_source(lambda s: s["dead"] == len(EXPECTED) and s["completed"] == len(EXPECTED),
                          "all bad ones dead, all good ones done")
 
     log = instance.log_text()
     dead = {event["uid"]: event for event in instance.lines("queue", "--state", "dead")}
-    for uid, words in EXPECTED.items():
+    for uid, message in EXPECTED.items():
         equal((dead[uid]["reason"], dead[uid]["crashes"], dead[uid]["attempts"]), ("crashed", 1, 0), uid)
-        check(words in dead[uid]["error"], "reason of %s: expected %r in %r" % (uid, words, dead[uid]["error"]))
-        check(words.split("`")[0].replace('"', "") in log.replace("\\\"", "").replace('"', ""),
-              "the log shows %r" % words)
-    check("Hello, I am no JSON (nonsense)" in log, "the log shows the line")
+        check(message in dead[uid]["error"], "reason of %s: expected %r in %r" % (uid, message, dead[uid]["error"]))
+        check(message.split("`")[0].replace('"', "") in log.replace("\\\"", "").replace('"', ""),
+              "the log shows %r" % message)
+    check("Hello, I am no JSON (rubbish)" in log, "the log shows the line")
     check("\x1b" not in dead["binary"]["error"] and "\x1b" not in log, "no control character gets through")
     for call in calls():
         check(call[2] == 1, "%s was called again" % call[1])
@@ -72,11 +72,11 @@ def main():
     append(lines, {"id": "patient"})
     instance.start(wait=False)
     status = instance.wait_source(lambda s: s["stages"][0]["state"] == "degraded", "the stage to be degraded")
-    check(any(os.path.basename(stage) in (w["last_death"] or "") for w in status["stages"][0]["workers"]),
+    check(any(os.path.basename(stage) in (w["last_exit"] or "") for w in status["stages"][0]["workers"]),
           "the program is named: %s" % status)
     os.rename(stage + ".away", stage)
     equal(instance.run("restart", "lines/babbler").returncode, 0, "restart of the stage")
-    instance.wait_source(lambda s: s["finished"] == len(EXPECTED) + 1, "the patient event done")
+    instance.wait_source(lambda s: s["completed"] == len(EXPECTED) + 1, "the patient event done")
     equal([call[2] for call in calls() if call[1] == "patient"], [1], "attempt of the patient event")
     instance.stop()
     finish()

@@ -33,10 +33,10 @@ compile() {
 # --- the header's: ten greetings
 sed -n '/^ \*   #include <eventpipe.h>$/,/^ \* Link with/s/^ \*\(   \)\{0,1\}//p' "$header" | sed '/^ Link with/d' >greet.c
 compile greet
-./greet >greetings 2>words || complain "the header's example: exit status $?: $(cat words)"
+./greet >greetings 2>messages || complain "the header's example: exit status $?: $(cat messages)"
 for i in 1 2 3 4 5 6 7 8 9 10; do echo "hello trial-$i"; done | sort >expected
 sort greetings | diff expected - || complain "the header's example: not the ten greetings above"
-[ ! -s words ] || complain "the header's example said: $(cat words)"
+[ ! -s messages ] || complain "the header's example said: $(cat messages)"
 
 # --- the manual's: ten reports, every third at the second attempt; nothing more in a second run
 sed -n '/^\.Sh EXAMPLES/,/^\.Ed/p' "$manual" | sed '1,/^\.Bd/d; /^\.Ed/d; s/\\e/\\/g' >report.c
@@ -48,10 +48,10 @@ for i in 1 2 3 4 5 6 7 8 9 10; do
     grep -Eqx "trial-$i at attempt $attempt: \{\"bytes\":2[0-9][0-9]\}" reports || complain "no report of trial-$i"
 done
 [ "$(wc -l <reports)" -eq 10 ] || complain "expected 10 reports, found: $(cat reports)"
-grep -q 'fetched 10, finished 10, removed 0' table || complain "no such figures in: $(cat table)"
+grep -q 'fetched 10, completed 10, removed 0' table || complain "no such figures in: $(cat table)"
 ./report >reports 2>table || complain "the manual's example, again: exit status $?: $(cat table)"
 [ ! -s reports ] || complain "the second run reported again: $(cat reports)"
-grep -q 'fetched 0, finished 0, removed 0' table || complain "no such figures in: $(cat table)"
+grep -q 'fetched 0, completed 0, removed 0' table || complain "no such figures in: $(cat table)"
 
 # --- what the header declares: functions, constants, structs and their members
 sed 's|/\*.*\*/||; /\/\*/,/\*\//d' "$header" >declarations

@@ -7,7 +7,7 @@ stamp=$top_builddir/tests/started
 failed=0
 
 # Of this build: its programs, or a process that inherited a test's environment (the process titles hide that of the
-# daemon's family, and its program tells).
+# daemon's instance, and its program tells).
 survivors() {
     for process in /proc/[0-9]*; do
         pid=${process#/proc/}

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""A page and the cursor behind it are stored together: kills in between leave nothing that a later start dies of.
+"""A page and the cursor behind it are stored together: kills in between leave nothing that a later start fails on.
 
-(The original stores them one after the other; a stop in between makes each later start die of a duplicate UID.)
+(The original stores them one after the other; a stop in between makes each later start fail on a duplicate UID.)
 """
 import os
 import random
@@ -19,7 +19,7 @@ instance = Instance()
 instance.configure(feed_source("feed", feed, {"name": "count", "exec": [script]}, page=1))
 instance.start()
 
-# The producer dies while it stores pages, again and again.
+# The producer crashes while it stores pages, again and again.
 shown = 0
 for kill in range(KILLS):
     pid = wait_for(lambda: next(iter(instance.producers()), None), "a producer")
@@ -30,19 +30,19 @@ for kill in range(KILLS):
     wait_for(lambda: instance.query("SELECT fetched FROM source")[0][0] >= amid, "%d events to be stored" % amid)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: instance.producers() not in ([], [pid]), "the producer to be started again")
-wait_for(lambda: instance.query("SELECT finished FROM source")[0][0] == shown, "all events to be done")
-equal(instance.query("SELECT fetched, finished, live, duplicates, cursor FROM source"), [(shown, shown, 0, 0, str(shown))],
-      "fetched, finished, live, duplicates, cursor")
+wait_for(lambda: instance.query("SELECT completed FROM source")[0][0] == shown, "all events to be done")
+equal(instance.query("SELECT fetched, completed, live, duplicates, cursor FROM source"), [(shown, shown, 0, 0, str(shown))],
+      "fetched, completed, live, duplicates, cursor")
 check(instance.source()["producer"]["restarts"] == KILLS, "restarts of the producer: %s" % instance.source()["producer"])
 equal(times_called(calls), {str(n): 1 for n in range(1, shown + 1)}, "calls of each event")
 
-# The daemon dies while pages are stored, and starts again.
+# The daemon crashes while pages are stored, and starts again.
 feed.ask("/add", feed_line * BURST * 5)
 wait_for(lambda: instance.query("SELECT fetched FROM source")[0][0] > shown + BURST, "more events")
 shown += BURST * 5
 instance.kill()
 instance.start()
-wait_for(lambda: instance.query("SELECT finished FROM source")[0][0] == shown, "all events to be done after the restart")
+wait_for(lambda: instance.query("SELECT completed FROM source")[0][0] == shown, "all events to be done after the restart")
 equal(instance.query("SELECT fetched, live, duplicates FROM source"), [(shown, 0, 0)], "fetched, live, duplicates")
 equal(set(times_called(calls)), {str(n) for n in range(1, shown + 1)}, "the events that were called")
 instance.stop()

@@ -22,11 +22,11 @@ instance = Instance()
 instance.configure("\n".join((
     feed_source("feed", feed, stage, page=1),
     file_source("file", lines, stage, page=1),
-    '- {id: made, type: generate, count: %d, page: 1, stages: [{name: stage, exec: [%s]}]}' % (PAGES, script))))
+    '- {id: made, type: generate, count: %d, page_size: 1, stages: [{name: stage, exec: [%s]}]}' % (PAGES, script))))
 begin = time.monotonic()
 instance.start()
-wait_for(lambda: instance.query("SELECT count(*) FROM source WHERE finished = ?", PAGES) == [(3,)],
-         lambda: "three sources to be done: %s" % instance.query("SELECT name, fetched, finished FROM source"))
+wait_for(lambda: instance.query("SELECT count(*) FROM source WHERE completed = ?", PAGES) == [(3,)],
+         lambda: "three sources to be done: %s" % instance.query("SELECT name, fetched, completed FROM source"))
 took = time.monotonic() - begin
 check(took < BOUND, "%d pages of one event took %.1f s" % (PAGES, took))
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The process that a store's lock file names is gone, and its number has come back as somebody else's, while what is
-left of its family still holds the lock: the next daemon waits for the family's end instead of taking that somebody
+left of its instance still holds the lock: the next daemon waits for the instance's end instead of taking that somebody
 for a living holder. Its number is made to come back by writing this test's own into the file."""
 import fcntl
 import os
@@ -33,11 +33,11 @@ def main():
     check(re.search(r"^started [1-9]\d*$", text, re.M), "and when that was started: " + text)
     instance.stop()
 
-    with open(path, "r+") as family:  # what is left of the family
-        fcntl.flock(family, fcntl.LOCK_EX)
-        family.write(re.sub(r"^pid \d+$", "pid %d" % os.getpid(), text, flags=re.M))
-        family.truncate()
-        family.flush()
+    with open(path, "r+") as lock_file:  # what is left of the instance
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        lock_file.write(re.sub(r"^pid \d+$", "pid %d" % os.getpid(), text, flags=re.M))
+        lock_file.truncate()
+        lock_file.flush()
         append(lines, {"id": "b"})
         instance.start(wait=False)
         wait_for(lambda: instance.daemon.poll() is not None or rounds(instance.daemon.pid) > ROUNDS,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A fast exec stage is sent several events at once. Each answer goes to its own event; a death of the program is blamed
-on the first event without an answer; a line too many, and the worker's death, on the event that did it once they go
+"""A fast exec stage is sent several events at once. Each answer goes to its own event; a crash of the program is blamed
+on the first event without an answer; a line too many, and the worker's crash, on the event that did it once they go
 alone; a time-out on the event that ran too long; all others are only called again. At a stop, what was sent is answered
 and committed. An event that is tried again goes alone. With prefetch: 1, or a limit of cpu, nothing of this happens."""
 import json
@@ -32,7 +32,7 @@ while True:
             while not os.path.exists(%(gate)r + kind): time.sleep(0.01)
         if kind == "later" and call["attempt"] == 1:
             answer = {"processed": False, "retry_after": "3s"}
-        if kind == "dies":
+        if kind == "crashes":
             os._exit(3)
         if kind == "kills":
             os.kill(os.getppid(), signal.SIGSEGV)
@@ -94,7 +94,7 @@ class Trial:
 
     def end(self, dead):
         """All are through but one; the others were never blamed, and had their own answers."""
-        self.instance.wait_source(lambda s: s["dead"] == 1 and s["finished"] == len(self.events), "one dead, the others done")
+        self.instance.wait_source(lambda s: s["dead"] == 1 and s["completed"] == len(self.events), "one dead, the others done")
         check(max(self.told("together"))[0] >= 8, "several were sent at once")
         equal({call[1] for call in self.told("call") if call[0] != dead}, {1}, "attempts of the others")
         calls = self.told("call", second=True)
@@ -110,14 +110,14 @@ def some(count, name, kind=None):
     return [{"id": "%s-%d" % (name, i), "kind": kind} for i in range(count)]
 
 
-def dies(kind, words, calls):
+def crashes(kind, message, calls):
     trial = Trial(kind, *some(40, "before"), {"id": "bad", "kind": kind}, *some(40, "after"), max_crashes=2,
                   retry={"min": "50ms", "max": "50ms"})
     trial.begin()
     trial.gate.open()
     dead = trial.end("bad")
     equal((dead["reason"], dead["crashes"]), ("crashed", 2), "the one that kills")
-    check(words in dead["error"], dead["error"])
+    check(message in dead["error"], dead["error"])
     check(len([call for call in trial.told("call") if call[0] == "bad"]) in calls, "calls of the one that kills")
     trial.instance.stop()
 
@@ -129,7 +129,7 @@ def babbles():
     dead = trial.end("bad")
     equal((dead["reason"], dead["crashes"]), ("crashed", 1), "the one with two lines")
     check("more than one line for one event: `a word about bad`" in dead["error"], dead["error"])
-    check("one-by-one stage=lines/first" in trial.instance.log_text(), "the log says that they go alone")
+    check("pipelining-off stage=lines/first" in trial.instance.log_text(), "the log says that they go alone")
     trial.instance.stop()
 
 
@@ -141,7 +141,7 @@ def hangs():
     trial.instance.start()
     dead = trial.end("bad")
     equal((dead["reason"], dead["attempts"], dead["crashes"]), ("exhausted", 1, 0), "the one that hangs")
-    check("ran longer than 5s" in dead["error"], dead["error"])
+    check("timed out after 5s" in dead["error"], dead["error"])
     trial.instance.stop()
 
 
@@ -157,7 +157,7 @@ def stops():
     equal(trial.instance.daemon.wait(120), 0, "exit status")
     trial.instance.daemon = None
     check(max(trial.told("together"))[0] >= 8, "several were sent at once")
-    check("death" not in trial.instance.log_text(), "nobody was killed")
+    check("crash process=" not in trial.instance.log_text(), "nobody was killed")
     check(trial.called("late-0"), "those behind it were answered too")
     trial.instance.start()
     trial.instance.wait_empty(len(trial.events) + 1)
@@ -182,17 +182,17 @@ def tried():
     trial.instance.stop()
 
 
-def dies_idle():
+def crashes_idle():
     """Nothing is in hand any more: what happens then has nothing to do with several being sent together."""
     trial = Trial("idle", *some(80, "after"))
     trial.begin()
     trial.gate.open()
     trial.instance.wait_empty(len(trial.events) + 1)
     os.kill(trial.instance.source()["stages"][0]["workers"][0]["pid"], signal.SIGKILL)
-    wait_for(lambda: 'death process="lines/first[0]"' in trial.instance.log_text(), "the death of the idle worker")
+    wait_for(lambda: 'crash process="lines/first[0]"' in trial.instance.log_text(), "the crash of the idle worker")
     trial.instance.wait_source(lambda s: s["stages"][0]["workers"][0]["state"] == "idle", "its successor")
     check(max(trial.told("together"))[0] >= 8, "several were sent at once")
-    check("one-by-one" not in trial.instance.log_text(), "the stage goes on as before")
+    check("pipelining-off" not in trial.instance.log_text(), "the stage goes on as before")
     trial.instance.stop()
 
 
@@ -206,13 +206,13 @@ def one_by_one(name, **keys):
 
 
 def main():
-    dies("dies", "exited with code 3 before it answered", (2,))
-    dies("kills", "signal 11", (2, 3, 4, 5, 6))  # those that it had company in count for nothing
+    crashes("crashes", "exited with code 3 before it answered", (2,))
+    crashes("kills", "signal 11", (2, 3, 4, 5, 6))  # those that it had company in count for nothing
     babbles()
     hangs()
     stops()
     tried()
-    dies_idle()
+    crashes_idle()
     one_by_one("alone", prefetch=1)
     one_by_one("limited", limits={"cpu": "60s"})
     finish()

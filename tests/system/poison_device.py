@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""One device out of ten crashes its stage with every event: those events end dead, reason `crashed`, with the signal and
-the last words on stderr, after exactly max_crashes crashes each; all others are done. Once with a program that ends by
+"""One device out of ten crashes its stage with every event: those events end dead, reason `crashed`, with the
+signal and the last stderr output, after exactly max_crashes crashes each; all others are done. Once with a program that ends by
 SIGSEGV, once with a plugin that aborts inside its worker (where there is a C compiler).
 """
 import collections
@@ -86,12 +86,12 @@ class Case:
   type: file
   path: %s
   uid: /id
-  device: /station
+  address: /station
   stages:
     - name: check
       %s
       max_crashes: %d
-      restart_max: 1s
+      restart: {max_backoff: 1s}
       retry: {min: 50ms, max: 200ms}
       concurrency: 2
     - name: pass
@@ -102,8 +102,8 @@ class Case:
         wanted = {uid for uid, device in DEVICE.items() if device != POISONED}
         poisoned = set(DEVICE) - wanted
         source = self.instance.wait_empty(EVENTS, self.name)
-        equal([source[k] for k in ("fetched", "finished", "removed", "dead")], [EVENTS, len(wanted), 0, len(poisoned)],
-              self.name + ": fetched, finished, removed, dead")
+        equal([source[k] for k in ("fetched", "completed", "removed_by_stage", "dead")], [EVENTS, len(wanted), 0, len(poisoned)],
+              self.name + ": fetched, completed, removed, dead")
         equal({call[1] for call in self.passed()}, wanted, self.name + ": what came through")
         stage = source["stages"][0]
         equal([stage[k] for k in ("processed", "crashed")], [len(wanted), MAX_CRASHES * len(poisoned)],
@@ -115,18 +115,18 @@ class Case:
         dead = {event["uid"]: event for event in self.instance.lines("queue", "--source", self.name)}
         equal(set(dead), poisoned, self.name + ": what is left")
         for uid, event in dead.items():
-            equal([event[k] for k in ("state", "reason", "crashes", "stage", "device")],
+            equal([event[k] for k in ("state", "reason", "crashes", "stage", "address")],
                   ["dead", "crashed", MAX_CRASHES, "check", POISONED], "%s: event %s" % (self.name, uid))
-            self.verify_words(uid, event["error"])
+            self.verify_error(uid, event["error"])
         uid = min(poisoned)
         shown = self.instance.run("show", "--source", self.name, uid)
         equal(shown.returncode, 0, "exit status of show: " + shown.stderr)
         check("crashed" in shown.stdout, "show %s does not say crashed: %s" % (uid, shown.stdout))
-        self.verify_words(uid, shown.stdout)
+        self.verify_error(uid, shown.stdout)
 
-    def verify_words(self, uid, words):
+    def verify_error(self, uid, message):
         for part in (self.signal, "reading %s out of range" % uid, "about to fall over"):
-            check(part in words, "%s: expected %r in the words of %s: %s" % (self.name, part, uid, words))
+            check(part in message, "%s: expected %r in the error of %s: %s" % (self.name, part, uid, message))
 
 
 def others_go_on(instance, names):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What ps shows: each process of the family says what it is and what it does; each stage has a process group of its
-own, with its co-processes in it; supervisor, keeper and producer share theirs with nobody."""
+"""What ps shows: each process of the instance says what it is and what it does; each stage has a process group of its
+own, with its programs in it; supervisor, keeper and producer share theirs with nobody."""
 import os
 import re
 
@@ -50,7 +50,7 @@ def main():
 
     groups = {stage["name"]: {os.getpgid(w["pid"]) for w in stage["workers"]} for stage in (locate, then)}
     equal(len(groups["locate"]), 1, "process groups of a stage")
-    equal({group}, groups["locate"], "the co-process is in its stage's group")
+    equal({group}, groups["locate"], "the program is in its stage's group")
     others = [os.getpgid(pid) for pid in (instance.daemon.pid, status["keeper"]["pid"],
                                           producer)] + list(groups["other"])
     check(group not in others and len(set(others)) == 4, "each has a group of its own: %s and %s" % (group, others))

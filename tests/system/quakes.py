@@ -31,24 +31,24 @@ STAGES = """
       exec: [python3, {examples}/quakes_locate.py]
       concurrency: 4
       retry: {{min: 100ms, max: 500ms}}
-      restart_max: 1s
+      restart: {max_backoff: 1s}
       max_crashes: 20
     - name: classify
       plugin: {plugins}/plugin_classify.so
       retry: {{min: 100ms, max: 500ms}}
-      restart_max: 1s
+      restart: {max_backoff: 1s}
       max_crashes: 20
     - name: filter
       exec: [{examples}/quakes_filter.sh]
       retry: {{min: 100ms, max: 500ms}}
-      restart_max: 1s
+      restart: {max_backoff: 1s}
       max_crashes: 20
     - name: deliver
       url: {collector}
       concurrency: 4
       batch: {batch}
       retry: {{min: 200ms, max: 2s}}
-      restart_max: 1s
+      restart: {max_backoff: 1s}
       max_crashes: 20
 """
 STAGE_NAMES = ["locate", "classify", "filter", "deliver"]
@@ -129,7 +129,7 @@ def living(pids):
     return [pid for pid in pids if pid in table and table[pid][0] not in "ZX"]
 
 
-def family(daemon):
+def process_tree(daemon):
     """The daemon, its children, and all that is in a child's process group."""
     table = process_table()
     children = {pid for pid, (_, parent, _) in table.items() if parent == daemon}
@@ -163,7 +163,7 @@ class Quakes:
         self.collector = Collector()
         self.instance = harness.Instance()
         self.killed = []  # (place, pid)
-        self.daemon_deaths = 0
+        self.daemon_crashes = 0
 
     def configure(self, source):
         self.instance.configure(source + STAGES.format(examples=harness.EXAMPLES, plugins=harness.PLUGINS, batch=BATCH,
@@ -191,15 +191,15 @@ class Quakes:
         return {place: [pid for pid in pids if pid] for place, pids in found.items()}
 
     def kill_daemon(self):
-        """Without a word of warning; all others of the family must follow. What the store then holds adds up."""
+        """Without a word of warning; all others of the instance must follow. What the store then holds adds up."""
         def whole():  # what was killed a moment ago may not be back yet
-            members = family(self.instance.daemon.pid)
+            members = process_tree(self.instance.daemon.pid)
             return members if len(members) >= 13 else None
         members = wait_for(whole, "a supervisor, a producer, a keeper and 10 workers")
         self.instance.daemon.kill()
         self.instance.daemon.wait()
-        wait_for(lambda: not living(members), lambda: "the family to end, alive: %s" % living(members))
-        self.daemon_deaths += 1
+        wait_for(lambda: not living(members), lambda: "the instance to end, alive: %s" % living(members))
+        self.daemon_crashes += 1
         done = self.instance.run("status", "--json")
         equal(done.returncode, 3, "exit status of `status` while the daemon is down")
         status = json.loads(done.stdout)
@@ -209,11 +209,11 @@ class Quakes:
     def adds_up(self, source, when):
         waiting = source["ready"] + source["running"] + source["delayed"] + source["held"]
         removed = sum(stage["removed"] for stage in source["stages"])
-        words = "%s: %s" % (when, harness.unreadable({k: v for k, v in source.items() if k != "stages"}))
-        finished = source["stages"][-1]["processed"]
-        equal(source["fetched"], finished + removed + source["dead"] + waiting, "fetched " + words)
-        equal(source["finished"], finished, "finished " + words)
-        equal(source["removed"], removed, "removed " + words)
+        message = "%s: %s" % (when, harness.unreadable({k: v for k, v in source.items() if k != "stages"}))
+        completed = source["stages"][-1]["processed"]
+        equal(source["fetched"], completed + removed + source["dead"] + waiting, "fetched " + message)
+        equal(source["completed"], completed, "completed " + message)
+        equal(source["removed_by_stage"], removed, "removed " + message)
         return waiting
 
     def progress(self, place):
@@ -278,8 +278,8 @@ class Quakes:
         total, low = len(self.lines), len(self.lines) - len(wanted)
         source = self.instance.source()
         equal(self.adds_up(source, "at the end"), 0, "waiting events")
-        equal([source[name] for name in ("fetched", "duplicates", "dead", "finished", "removed")],
-              [total, 0, 0, len(wanted), low], "fetched, duplicates, dead, finished, removed")
+        equal([source[name] for name in ("fetched", "duplicates", "dead", "completed", "removed_by_stage")],
+              [total, 0, 0, len(wanted), low], "fetched, duplicates, dead, completed, removed")
         answers = {stage["name"]: (stage["processed"], stage["removed"]) for stage in source["stages"]}
         equal(answers, {"locate": (total, 0), "classify": (total, 0), "filter": (len(wanted), low),
                         "deliver": (len(wanted), 0)}, "processed, removed by the stages")
@@ -302,48 +302,48 @@ class Quakes:
             equal(call["context"], context, "context of " + uid)
             check(line in text, "the payload of %s is not what was fetched, byte for byte: %s" % (uid, text))
             equal(call["key"], "quakes/%s/deliver" % uid, "key of " + uid)
-            equal(call["event"]["address"], json.loads(line)["properties"]["net"], "device of " + uid)
+            equal(call["event"]["address"], json.loads(line)["properties"]["net"], "address of " + uid)
         last = self.collector.control()["last"]
         equal(last["headers"]["Idempotency-Key"], json.loads(last["body"])["key"], "Idempotency-Key")
         # Only who was killed after its POST was answered and before its commit can have posted twice.
         doubled = sum(uids.values()) - len(uids)
-        blamed = sum(place == "deliver" for place, _ in self.killed) + 4 * self.daemon_deaths
-        check(doubled <= blamed * BATCH, "%d doubled POSTs, but only %d deaths with at most %d open answers each"
+        blamed = sum(place == "deliver" for place, _ in self.killed) + 4 * self.daemon_crashes
+        check(doubled <= blamed * BATCH, "%d doubled POSTs, but only %d crashes with at most %d open answers each"
               % (doubled, blamed, BATCH))
-        print("%d POSTs doubled by %d deaths in deliver" % (doubled, blamed))
+        print("%d POSTs doubled by %d crashes in deliver" % (doubled, blamed))
 
     def check_store(self):
-        for verb in (["queue"], ["queue", "--json"]):
-            done = self.instance.run(*verb)
-            equal((done.stdout, done.returncode), ("", 0), "what %s prints, and its exit status" % " ".join(verb))
+        for command in (["queue"], ["queue", "--json"]):
+            done = self.instance.run(*command)
+            equal((done.stdout, done.returncode), ("", 0), "what %s prints, and its exit status" % " ".join(command))
         done = self.instance.run("queue", "ALL")
         equal((done.stdout, done.returncode), ("", 4), "what `queue ALL` prints, and its exit status")
         equal(self.instance.run("check").returncode, 0, "exit status of `check`")
-        for table in ("event", "progress", "parked"):
+        for table in ("event", "progress", "suspended"):
             equal(self.instance.query("SELECT count(*) FROM " + table), [(0,)], "rows in the table " + table)
 
     def check_stopped(self):
-        members = family(self.instance.daemon.pid)
+        members = process_tree(self.instance.daemon.pid)
         segment = "/dev/shm/eventpipe-" + self.instance.name
         check(os.path.exists(segment), "no segment at %s" % segment)
         self.instance.stop()
-        wait_for(lambda: not living(members), lambda: "the family to end, alive: %s" % living(members))
+        wait_for(lambda: not living(members), lambda: "the instance to end, alive: %s" % living(members))
         for path in (segment, self.instance.socket, self.instance.database + "-wal"):
             check(not os.path.exists(path), "left behind: " + path)
 
     def check_log(self):
-        """Nobody died but those that were killed, and no sanitizer had anything to say."""
+        """No process crashed but those that were killed, and no sanitizer had anything to say."""
         log = self.instance.log_text()
-        died = set(map(int, re.findall(r" death process=.* pid=(\d+) ", log)))
-        check(died and died <= {pid for _, pid in self.killed}, "deaths that were no kills: %s"
-              % sorted(died - {pid for _, pid in self.killed}))
+        crashed = set(map(int, re.findall(r" crash process=.* pid=(\d+) ", log)))
+        check(crashed and crashed <= {pid for _, pid in self.killed}, "crashes that were no kills: %s"
+              % sorted(crashed - {pid for _, pid in self.killed}))
         check("Sanitizer" not in log and "runtime error" not in log, "a sanitizer's report in the log")
 
     def finish(self):
         wanted = expected(self.lines)
         check(0 < len(wanted) < len(self.lines), "some events are removed, some are not")
         kills = collections.Counter(place for place, _ in self.killed)
-        check(sum(kills.values()) >= 20 and len(kills) == 5 and self.daemon_deaths == 1, "kills: %s" % kills)
+        check(sum(kills.values()) >= 20 and len(kills) == 5 and self.daemon_crashes == 1, "kills: %s" % kills)
         print("killed: %s, the daemon 1" % ", ".join("%s %d" % kill for kill in sorted(kills.items())))
         self.check_status(wanted)
         self.check_collected(wanted)

@@ -18,7 +18,7 @@ class FileFeed:
         self.rng = rng
         self.written = self.rotations = self.count = 0
         self.path = os.path.join(harness.DIRECTORY, "quakes.jsonl")
-        self.source = "- id: quakes\n  type: file\n  path: %s\n  uid: /id\n  device: /properties/net\n" % self.path
+        self.source = "- id: quakes\n  type: file\n  path: %s\n  uid: /id\n  address: /properties/net\n" % self.path
         self.source += "  event_type: /properties/type"
         self.append(0)
 

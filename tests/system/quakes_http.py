@@ -15,10 +15,10 @@ class HttpFeed:
             file.writelines(line + "\n" for line in lines)
         self.server = harness.Helper("feed_server.py", "--page", "100", "--shown", "0", path)
         self.count = 0
-        self.source = "- id: quakes\n  type: http\n  page: 100\n  long_poll: 20s\n"
+        self.source = "- id: quakes\n  type: http\n  page_size: 100\n  long_poll: 20s\n"
         self.source += "  url: %s?after={cursor}&limit={limit}&timeout={timeout}\n" % self.server.url("/object")
-        self.source += "  events: /data/events\n  cursor: {at: /meta/next}\n  retry: {min: 100ms, max: 500ms}\n"
-        self.source += "  uid: /id\n  device: /properties/net\n  event_type: /properties/type"
+        self.source += "  events: /data/events\n  cursor: {path: /meta/next}\n  retry: {min: 100ms, max: 500ms}\n"
+        self.source += "  uid: /id\n  address: /properties/net\n  event_type: /properties/type"
 
     def show(self, count, _piece):
         if count > self.count:

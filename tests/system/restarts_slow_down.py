@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A worker that dies before it is of use is restarted: at once the first time, then with growing pauses; status says
+"""A worker that crashes before it is useful is restarted: at once the first time, then with growing pauses; status says
 degraded and why; a stage that works again is well again at once."""
 import json
 import os
@@ -24,7 +24,7 @@ def main():
     stage = script("ill.py", STAGE.format(starts=starts, cure=cure))
     # There are more events than starts: none comes a second time, so none is the suspect instead of the process.
     instance.configure(file_source("lines", lines,
-                                   {"name": "ill", "exec": [stage], "max_crashes": 0, "restart_max": "1s",
+                                   {"name": "ill", "exec": [stage], "max_crashes": 0, "restart": {"max_backoff": "1s"},
                                                     "retry": {"min": "10ms", "max": "10ms"}}))
     append(lines, *({"id": "e-%d" % i} for i in range(40)))
     instance.start(wait=False)
@@ -41,7 +41,7 @@ def main():
     # At once, 250 ms, 500 ms, 1 s, and 1 s for ever: each no shorter than that.
     check(pauses[0] < pauses[1], "the first restart is the quickest: %s" % pauses)
     for pause, least in zip(pauses, (0.0, 0.25, 0.5, 1.0, 1.0)):
-        check(pause >= least - 0.01, "pauses grow up to restart_max: %s" % pauses)
+        check(pause >= least - 0.01, "pauses grow up to restart.max_backoff: %s" % pauses)
 
     status = wait_for(lambda: (lambda s: s if s and s["sources"][0]["stages"][0]["state"] == "degraded" and s["reasons"]
                                and s["sources"][0]["stages"][0]["workers"][0]["state"] == "backoff"

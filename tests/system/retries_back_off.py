@@ -41,14 +41,14 @@ def main():
            *({"id": "good-%d" % i, "kind": "good"} for i in range(200)))
     append(lines + "-old", {"id": "old", "kind": "old"})
     instance.start()
-    source = instance.wait_source(lambda s: s["dead"] == 8 and s["finished"] == 201 and s["removed"] == 1,
+    source = instance.wait_source(lambda s: s["dead"] == 8 and s["completed"] == 201 and s["removed_by_stage"] == 1,
                                   "eight dead, one removed, the rest done", "lines")
     instance.wait_source(lambda s: s["dead"] == 1, "the old one to be dead", "aging")
 
     dead = {event["uid"]: event for event in instance.lines("queue", "--state", "dead")}
     for uid in errors + ["later"]:
         equal((dead[uid]["reason"], dead[uid]["attempts"], dead[uid]["crashes"]), ("exhausted", 6, 0), uid)
-    equal(dead["error-3"]["error"], "the disk of error-3 is away", "the words of the error")
+    equal(dead["error-3"]["error"], "the disk of error-3 is away", "the message of the error")
     equal((dead["reject"]["reason"], dead["reject"]["error"], dead["reject"]["attempts"]),
           ("rejected", "no such region", 1),
           "the rejected one")
@@ -74,8 +74,8 @@ def main():
     stage_status = source["stages"][0]
     equal((stage_status["failed"], stage_status["retried"], stage_status["rejected"], stage_status["removed"]),
           (36, 7, 1, 1), "failed, retried, rejected and removed of the stage")
-    equal(stage_status["in"], 36 + 7 + 1 + 1 + 201, "answers of all kinds")
-    equal(stage_status["restarts"], 0, "no worker died")
+    equal(stage_status["answers"], 36 + 7 + 1 + 1 + 201, "answers of all kinds")
+    equal(stage_status["restarts"], 0, "no worker crashed")
     status = wait_for(instance.status, "a status")
     check(any("8 dead events" in reason for reason in status["reasons"]),
           "the status names the dead: %s" % status["reasons"])

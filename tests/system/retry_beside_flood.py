@@ -17,9 +17,9 @@ instance.configure("- {id: made, type: generate, stages: [{name: stage, exec: [%
 instance.start()
 wait_for(lambda: len([call for call in calls() if call[0] == "again"]) == 4, "three retries")
 wait_for(lambda: instance.source()["state"] == "fetching", "the flood to go on")
-[(fetched, finished, live)] = wait_for(lambda: instance.query("SELECT fetched, finished, live FROM source WHERE fetched > finished + 64"),
+[(fetched, completed, live)] = wait_for(lambda: instance.query("SELECT fetched, completed, live FROM source WHERE fetched > completed + 64"),
                                        "more to be fetched than done")
-equal(fetched, finished + live, "fetched")
+equal(fetched, completed + live, "fetched")
 kinds = [call[0] for call in calls()]
 others = kinds[:len(kinds) - kinds[::-1].index("again")].count("call") - 4
 check(3 < others < 2000, "the others are done, too, and not thousands of them before the retries: %d" % others)

@@ -20,7 +20,7 @@ for number in (1, 2):
     feed.ask("/add", '{"some":"thing"}\n')
     wait_for(lambda: feed.ask("/stats")["held"] == 1 and feed.ask("/stats")["polls"] == number + 1,
              "the next poll to be held")
-    wait_for(lambda: instance.query("SELECT finished FROM source") == [(number,)], "the event to be done", seconds=30)
+    wait_for(lambda: instance.query("SELECT completed FROM source") == [(number,)], "the event to be done", seconds=30)
     stats = feed.ask("/stats")
     equal((stats["polls"], stats["held"]), (number + 1, 1), "polls, and those held: it is the same one all the time")
     times = [call[2] for call in calls() if call[0] == "at" and call[1] == str(number)]

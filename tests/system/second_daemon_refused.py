@@ -26,7 +26,7 @@ pids = first.workers()
 
 
 def refused(config, told):
-    """Starts a second daemon: it must end at once, with words that name the holder."""
+    """Starts a second daemon: it must end at once, with a message that names the holder."""
     second = subprocess.run([os.path.join(BUILD, "eventpiped"), "-c", config], stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE)
     equal(second.returncode, 1, "exit status of the second daemon; it said: " + second.stdout)
@@ -54,14 +54,14 @@ equal(first.run("status").returncode, 0, "exit status of eventpipe status of the
 
 # The first one's events finish, once each.
 gate.open()
-wait_for(lambda: first.query("SELECT finished, live FROM source") == [(EVENTS, 0)], "all events to be done")
+wait_for(lambda: first.query("SELECT completed, live FROM source") == [(EVENTS, 0)], "all events to be done")
 equal(times_called(calls), {str(n): 1 for n in range(EVENTS)}, "calls of each event")
 first.stop()
 
 # Nobody holds it now: the other one may.
 append(lines, {"id": "last"})
 other.start()
-wait_for(lambda: first.query("SELECT finished FROM source") == [(EVENTS + 1,)], "the other's event to be done")
+wait_for(lambda: first.query("SELECT completed FROM source") == [(EVENTS + 1,)], "the other's event to be done")
 other.stop()
 equal(times_called(calls)["last"], 1, "calls of the other's event")
 finish()

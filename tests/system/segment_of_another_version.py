@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A segment of another layout: left by a dead daemon, it is replaced; a living daemon's is refused, by name, and its
+"""A segment of another layout: left by a crashed daemon, it is replaced; a living daemon's is refused, by name, and its
 daemon goes on as if nothing had been; the command line says that the daemon is of another version."""
 import os
 import struct
@@ -48,7 +48,7 @@ def main():
     first.wait_empty(2)
     equal(first.daemon.pid, pid, "the first daemon")
 
-    # What a dead one left is replaced.
+    # What a crashed one left is replaced.
     first.daemon.kill()
     first.daemon.wait(PATIENCE)
     first.daemon = None

@@ -22,7 +22,7 @@ def main():
         manager.settimeout(60)
         told = []
 
-        def hear(wanted):
+        def receive(wanted):
             """Takes messages until the one wanted has come."""
             while wanted not in [line for _, line in told]:
                 data, ancillary, _, _ = manager.recvmsg(4096, 256)
@@ -32,18 +32,18 @@ def main():
         instance.configure(file_source("lines", lines, {"name": "work", "exec": [stage]}))
         append(lines, {"id": "for " + name})
         instance.start(wait=False, environment={"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "600000"})
-        hear("READY=1")
+        receive("READY=1")
         # Ready means that all have been at work.
         status = instance.up()
         check(status, "all processes are up when READY=1 comes")
         check("MAINPID=%d" % instance.daemon.pid in [line for _, line in told], "it says which process is the main one")
-        hear("STATUS=running")
+        receive("STATUS=running")
         for _ in range(4):
             del told[:]
-            hear("WATCHDOG=1")
+            receive("WATCHDOG=1")
         del told[:]
         instance.daemon.terminate()
-        hear("STOPPING=1")
+        receive("STOPPING=1")
         equal(instance.daemon.wait(60), 0, "exit status")
         manager.setblocking(False)
         try:

@@ -20,24 +20,24 @@ FIRST, THEN, LATER = 130, 5, 3  # events: at first (more than a page), while a p
 # id, URL behind the feed's address, configuration, what is asked for behind event N, an event's payload, its uid
 SHAPES = [
     ("couchdb", "/couchdb/_changes?feed=longpoll&include_docs=true&since={cursor}&limit={limit}&timeout={timeout_ms}",
-     'events: /results\n  cursor: {at: /last_seq, first: "0"}\n  uid: /seq',
+     'events: /results\n  cursor: {path: /last_seq, initial: "0"}\n  uid: /seq',
      lambda n: ("since", str(n)),
      lambda n, line: {"seq": n, "id": "doc-%d" % n, "changes": [{"rev": "1-%x" % n}], "doc": line}, str),
     ("couchdb-cluster", "/couchdb/_changes?feed=longpoll&form=string&since={cursor}&limit={limit}&timeout={timeout_ms}",
-     'events: /results\n  cursor: {at: /last_seq, first: "0"}\n  uid: /id',
+     'events: /results\n  cursor: {path: /last_seq, initial: "0"}\n  uid: /id',
      lambda n: ("since", "%d-g1AAA/+==" % n),
      lambda n, line: {"seq": "%d-g1AAA/+==" % n, "id": "doc-%d" % n, "changes": [{"rev": "1-%x" % n}], "doc": line},
      lambda n: "doc-%d" % n),
     ("telegram", "/telegram/getUpdates?offset={cursor}&limit={limit}&timeout={timeout}",
-     'events: /result\n  cursor: {last: /update_id, plus: 1, first: "0"}\n  uid: /update_id',
+     'events: /result\n  cursor: {last_event_path: /update_id, increment: 1, initial: "0"}\n  uid: /update_id',
      lambda n: ("offset", str(n + 1)),
      lambda n, line: {"update_id": n, "message": line}, str),
     ("array", "/array?since={cursor}&limit={limit}&timeout={timeout}",
-     'events: ""\n  cursor: {last: /id, first: "0"}\n  uid: /id',
+     'events: ""\n  cursor: {last_event_path: /id, initial: "0"}\n  uid: /id',
      lambda n: ("since", str(n)),
      lambda n, line: {"id": n, "event": line}, str),
     ("object", "/object?after={cursor}&limit={limit}&timeout={timeout}",
-     'events: /data/events\n  cursor: {at: /meta/next}\n  uid: /name',
+     'events: /data/events\n  cursor: {path: /meta/next}\n  uid: /name',
      lambda n: ("after", "c:%d" % n),
      lambda n, line: line, lambda n: "line-%d" % n),
 ]
@@ -58,7 +58,7 @@ class Shape:
                                "    with open(%r, 'a') as seen:\n"
                                "        print(json.dumps(json.loads(line)['event']), file=seen)\n"
                                "    print('{\"processed\":true}', flush=True)\n" % self.seen_path)
-        self.source = "- id: %s\n  type: http\n  page: 100\n  long_poll: %ds\n  url: \"%s\"\n  %s\n" % (
+        self.source = "- id: %s\n  type: http\n  page_size: 100\n  long_poll: %ds\n  url: \"%s\"\n  %s\n" % (
             id, LONG_POLL, self.server.url(url), configuration)
         self.source += "  stages:\n    - {name: note, exec: [python3, %s]}\n" % stage
 
@@ -126,8 +126,8 @@ def main():
     show(shapes, FIRST + THEN, LATER)
     for shape in shapes:
         source = instance.wait_empty(len(lines), shape.id)
-        equal([source[k] for k in ("fetched", "duplicates", "finished", "dead", "error")],
-              [len(lines), 0, len(lines), 0, None], shape.id + ": fetched, duplicates, finished, dead, error")
+        equal([source[k] for k in ("fetched", "duplicates", "completed", "dead", "error")],
+              [len(lines), 0, len(lines), 0, None], shape.id + ": fetched, duplicates, completed, dead, error")
         shape.verify(lines)
     wait_for(lambda: instance.status()["health"] == "ok", lambda: "health ok: %s" % instance.status()["reasons"])
     instance.stop()

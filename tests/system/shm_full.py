@@ -43,10 +43,10 @@ def main():
                             text=True, timeout=PATIENCE)
     check("No space left" in filled.stderr, "/dev/shm is full: " + filled.stderr)
     append(lines, *({"id": "e-%d" % i} for i in range(EVENTS)))
-    wait_for(lambda: instance.query("SELECT finished FROM source") == [(EVENTS,)],
+    wait_for(lambda: instance.query("SELECT completed FROM source") == [(EVENTS,)],
              lambda: "all events to be done; the log: " + instance.log_text()[-2000:])
     equal(len({call[1] for call in calls()}), EVENTS, "events that the stage has seen")
-    check("signal" not in instance.log_text(), "nobody died of it: " + instance.log_text())
+    check("signal" not in instance.log_text(), "no process crashed over it: " + instance.log_text())
     instance.stop()
     finish()
 

@@ -23,18 +23,18 @@ with socket.socket() as nobody:
         file_source("missing", missing, stage),
         file_source("good", lines, stage))))
     instance.start()
-    instance.wait_source(lambda s: s["state"] == "ended" and s["finished"] == 5, "the end of the first source", "ended")
+    instance.wait_source(lambda s: s["state"] == "ended" and s["completed"] == 5, "the end of the first source", "ended")
     instance.wait_source(lambda s: s["state"] == "backoff" and s["failures"] >= 2, "the refused one to back off", "closed")
     instance.wait_source(lambda s: s["state"] == "ended" and s["dead"] == 3, "the crashing ones to be dead", "crashing")
-    instance.wait_source(lambda s: s["finished"] == 1, "the first event of the good one", "good")
+    instance.wait_source(lambda s: s["completed"] == 1, "the first event of the good one", "good")
     for round in range(1, 6):
         append(lines, {"id": str(round)})
-        wait_for(lambda: instance.query("SELECT finished FROM source WHERE name = 'good'") == [(round + 1,)],
+        wait_for(lambda: instance.query("SELECT completed FROM source WHERE name = 'good'") == [(round + 1,)],
                  "event %d of the good one" % round)
 
     # What failed for good so far begins when it can.
     append(missing, {"id": "found"})
-    instance.wait_source(lambda s: s["finished"] == 1, "the file that was missing", "missing")
+    instance.wait_source(lambda s: s["completed"] == 1, "the file that was missing", "missing")
     source = instance.source("closed")
     equal((source["state"], source["fetched"]), ("backoff", 0), "state of the refused one")
     check(source["error"] and source["producer"]["pid"], "its error is shown, its producer lives: %s" % source)
@@ -44,9 +44,9 @@ with socket.socket() as nobody:
     instance.stop()
     append(lines, {"id": "after"})
     instance.start()
-    instance.wait_source(lambda s: s["finished"] == 7, "the event after the restart", "good")
+    instance.wait_source(lambda s: s["completed"] == 7, "the event after the restart", "good")
     instance.wait_source(lambda s: s["state"] == "ended", "the end", "ended")
-    equal(instance.query("SELECT name, fetched, finished FROM source WHERE name != 'crashing' ORDER BY name"),
+    equal(instance.query("SELECT name, fetched, completed FROM source WHERE name != 'crashing' ORDER BY name"),
           [("closed", 0, 0), ("ended", 5, 5), ("good", 7, 7), ("missing", 1, 1)], "totals")
     instance.stop()
 finish()

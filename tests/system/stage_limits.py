@@ -90,15 +90,15 @@ def programs():
             continue
         calm += 10
         append(lines["calm"], *({"id": "calm-%d" % n} for n in range(calm - 10, calm)))
-        instance.wait_source(lambda s: s["dead"] == 1 and s["finished"] == 1, "%s: one dead, one done" % name, name)
+        instance.wait_source(lambda s: s["dead"] == 1 and s["completed"] == 1, "%s: one dead, one done" % name, name)
     instance.wait_empty(calm, "calm")
 
-    for name, cause in (("bomb", "co-process exited with code 1 before it answered; last words:"),
-                        ("spin", "co-process was killed by signal 24 (SIGXCPU) before it answered")):
+    for name, cause in (("bomb", "program exited with code 1 before it answered; last stderr output:"),
+                        ("spin", "program was killed by signal 24 (SIGXCPU) before it answered")):
         found = dead(instance, name)
         equal((found["reason"], found["crashes"], found["attempts"]), ("crashed", 1, 0), name)
         check(cause in found["error"], "%s: its reason: %s" % (name, found["error"]))
-    check("MemoryError" in dead(instance, "bomb")["error"], "the bomb's last words")
+    check("MemoryError" in dead(instance, "bomb")["error"], "the bomb's last stderr output")
     equal(json.loads(dead(instance, "files")["error"]), [24, 19], "EMFILE, and the largest descriptor")
     if "processes" in limits:
         # itself is one of them
@@ -119,7 +119,7 @@ def workers():
                                                      "options": {"member": "type"}, "limits": limits}))
     append(lines, {"id": "1", "type": "a"}, {"id": "2", "type": "b"})
     instance.start()
-    instance.wait_source(lambda s: s["finished"] == 2, "both done")
+    instance.wait_source(lambda s: s["completed"] == 2, "both done")
     worker = wait_for(instance.workers, "the worker")[0]
     equal(limit(worker, "Max open files"), "70", "the worker's files")
     check(5 <= int(limit(worker, "Max cpu time")) < 120, "the worker's CPU time: " + limit(worker, "Max cpu time"))

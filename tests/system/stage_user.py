@@ -22,12 +22,12 @@ for line in sys.stdin:
 '''
 
 
-def refused(instance, key, words, **whom):
+def refused(instance, key, message, **whom):
     for arguments in ((), ("-t",)):
         done = subprocess.run([os.path.join(BUILD, "eventpiped"), "-c", instance.config, *arguments],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **whom)
         equal(done.returncode, 1 if arguments else 2, "exit status: " + done.stderr)
-        check("config.yaml:6: sources[0].stages[0].%s: %s" % (key, words) in done.stderr, "why: " + done.stderr)
+        check("config.yaml:6: sources[0].stages[0].%s: %s" % (key, message) in done.stderr, "why: " + done.stderr)
 
 
 def configure_one(instance, **stage):
@@ -70,7 +70,7 @@ def main():
         wait_for(lambda: not any(alive(pid) for pid in which), "all of it to be gone after " + after)
 
     mine = pids()
-    wait_for(lambda: "hello from " + OTHER_USER in instance.log_text(), "its words in the log")
+    wait_for(lambda: "hello from " + OTHER_USER in instance.log_text(), "its message in the log")
     os.kill(instance.workers()[0], signal.SIGKILL)
     gone(mine, "the worker's kill")
     wait_for(instance.workers, "another worker")

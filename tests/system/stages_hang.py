@@ -37,16 +37,16 @@ def main():
     wait_for(hung, "it to hang")
     since = wait_for(lambda: held(0), "its worker to be busy")["since_ms"]
     wait_for(lambda: held(since + 500), "the status to say for how long")
-    equal(instance.source("lines")["finished"], 0, "finished")
+    equal(instance.source("lines")["completed"], 0, "completed")
     instance.stop()
     wait_for(lambda: not any(alive(pid) for pid in hung()), "all that hung to be gone after a stop")
 
     configure("3s")  # a slow machine starts Python, too, in that time
     instance.start()
-    instance.wait_source(lambda s: s["dead"] == 1 and s["finished"] == 1, "the time limit to end it")
+    instance.wait_source(lambda s: s["dead"] == 1 and s["completed"] == 1, "the time limit to end it")
     found = instance.lines("queue", "--state", "dead")[0]
     equal((found["uid"], found["reason"], found["attempts"]), ("hang", "exhausted", 2), "the event that hung")
-    check("ran longer than 3s" in found["error"], "its reason: " + found["error"])
+    check("timed out after 3s" in found["error"], "its reason: " + found["error"])
     wait_for(lambda: not any(alive(pid) for pid in hung()), "all that hung to be gone after the time limit")
     instance.stop()
     finish()

@@ -45,20 +45,20 @@ BODIES = {
 ''',
     "escapes": '''
     if "good" not in event["uid"]:
-        sys.stderr.buffer.write(b"\\x1b[2J\\xff\\x00\\xc2\\x9b last words\\n")
+        sys.stderr.buffer.write(b"\\x1b[2J\\xff\\x00\\xc2\\x9b last stderr output\\n")
         sys.stderr.flush()
         os.write(1, b"\\x1b[31m\\xff\\xc2\\x9b\\x00\\n")
         continue
 ''',
 }
 # What is said of each event that goes dead.
-WORDS = {
+MESSAGES = {
     "huge": "answered a line of more than 64 MiB: `{\"processed\":true,",
-    "deaf": "co-process closed its input but went on running before it answered",
-    "mute": "co-process closed its output but went on running before it answered",
-    "exits": "co-process exited with code 0 before it answered",
+    "deaf": "program closed its input but went on running before it answered",
+    "mute": "program closed its output but went on running before it answered",
+    "exits": "program exited with code 0 before it answered",
     "later": "\"retry_after\" is no duration",
-    "escapes": "answered what is no answer: `?[31m",
+    "escapes": "malformed answer: `?[31m",
 }
 MEMORY = 512 << 20  # of the supervisor, and of the worker that reads 64 MiB of an answer
 
@@ -102,7 +102,7 @@ def main():
 
     def done(source):
         peaks["worker"] = max(peaks.get("worker", 0), peak_bytes(reader))
-        return source["dead"] + source["finished"] == 3
+        return source["dead"] + source["completed"] == 3
 
     for name in BODIES:
         append(lines[name], {"id": name}, {"id": name + "-good-2"})
@@ -117,12 +117,12 @@ def main():
         check(peak < MEMORY, "memory of the %s: %d bytes" % (who, peak))
 
     dead = {event["uid"]: event for event in instance.lines("queue", "--state", "dead")}
-    equal(set(dead), set(WORDS), "dead events")
-    for uid, words in WORDS.items():
+    equal(set(dead), set(MESSAGES), "dead events")
+    for uid, message in MESSAGES.items():
         equal((dead[uid]["reason"], dead[uid]["crashes"], dead[uid]["attempts"]), ("crashed", 1, 0), uid)
-        check(words in dead[uid]["error"], "reason of %s: expected %r in %r" % (uid, words, dead[uid]["error"]))
-    shown = [instance.run(*verb).stdout for verb in (("show", "escapes"), ("queue", "--state", "dead"), ("status",), ("deaths",))]
-    check("last words" in instance.log_text(), "the last words are in the log")
+        check(message in dead[uid]["error"], "reason of %s: expected %r in %r" % (uid, message, dead[uid]["error"]))
+    shown = [instance.run(*command).stdout for command in (("show", "escapes"), ("queue", "--state", "dead"), ("status",), ("crashes",))]
+    check("last stderr output" in instance.log_text(), "the last stderr output is in the log")
     for text in [*shown, instance.log_text(), dead["escapes"]["error"]]:
         for bad in "\x1b\x00\x9b\ufffd":
             check(bad not in text, "%r got through: %r" % (bad, text))

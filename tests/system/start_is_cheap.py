@@ -14,7 +14,7 @@ later_script, _ = python_stage("later", '    answer = {"processed": False, "retr
 lines = os.path.join(DIRECTORY, "lines")
 append(lines)
 instance = Instance()
-instance.configure("- {id: many, type: generate, count: %d, size: %d, page: 500, stages: [{name: later, exec: [%s]}]}\n" %
+instance.configure("- {id: many, type: generate, count: %d, size: %d, page_size: 500, stages: [{name: later, exec: [%s]}]}\n" %
                    (EVENTS, BYTES, later_script) + file_source("file", lines, {"name": "stage", "exec": [script]}))
 
 

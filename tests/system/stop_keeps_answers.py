@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""A stop in order throws no finished answer away: no event comes again to a stage that has answered it. (In the original,
+"""A graceful stop throws no finished answer away: no event comes again to a stage that has answered it. (In the original,
 a graceful stop does.)"""
 import os
 
@@ -32,6 +32,6 @@ instance.wait_empty(EVENTS)
 for name, (_, calls) in zip("abc", stages):
     equal(times_called(calls), {str(n): 1 for n in range(EVENTS)}, "calls of " + name)
     check(all(call[2] == 1 for call in calls()), "no attempt was counted at " + name)
-equal(instance.query("SELECT fetched, finished, live FROM source"), [(EVENTS, EVENTS, 0)], "fetched, finished, live")
+equal(instance.query("SELECT fetched, completed, live FROM source"), [(EVENTS, EVENTS, 0)], "fetched, completed, live")
 instance.stop()
 finish()

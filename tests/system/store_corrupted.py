@@ -15,10 +15,10 @@ from harness import (DIRECTORY, Instance, append, check, equal, file_source, fin
 PAGE = 4096
 RUBBISH = b"\xa5" * PAGE
 COUNTS = {"new": 120, "passed": 120, "delayed": 150, "held": 120, "dead": 120}
-PLACES = {kind: ("event", "progress" if kind in ("new", "passed") else "parked") for kind in COUNTS}
+PLACES = {kind: ("event", "progress" if kind in ("new", "passed") else "suspended") for kind in COUNTS}
 STATES = {"new": "ready", "passed": "ready", "delayed": "delayed", "held": "held", "dead": "dead"}
 # What the daemon is started on, too: the pages that its work comes across.
-STARTED = {("event", "first leaf"), ("progress", "leaf"), ("parked", "leaf"), ("event_uid", "leaf"),
+STARTED = {("event", "first leaf"), ("progress", "leaf"), ("suspended", "leaf"), ("event_uid", "leaf"),
            ("event", "root"), ("progress", "root"), ("source", "leaf")}
 
 Case = collections.namedtuple("Case", "table kind page events")  # events: the numbers of those that stand on it
@@ -65,7 +65,7 @@ def cases_of(path):
         for kind, page in (("first leaf", leaves[0]), ("leaf", leaves[len(leaves) // 2])):
             content = data[(page - 1) * PAGE:page * PAGE]
             if kind == "leaf" or name == "event":
-                yield Case(name, kind, page, set(rows_of(content)) if name in ("event", "progress", "parked") else set())
+                yield Case(name, kind, page, set(rows_of(content)) if name in ("event", "progress", "suspended") else set())
         root = next(number for place, number, _ in found if place == "/")
         if root not in leaves:
             yield Case(name, "root", root, set())
@@ -79,7 +79,7 @@ def make_store(instance, lines):
         append(lines, *({"id": "%s-%03d-%s" % (kind, i, "u" * 60), "type": kind, "text": "x" * 300}
                         for i in range(COUNTS[kind])))
     asked = sum(COUNTS.values()) - COUNTS["new"]
-    instance.wait_source(lambda s: s["fetched"] == asked and s["stages"][0]["in"] == asked and
+    instance.wait_source(lambda s: s["fetched"] == asked and s["stages"][0]["answers"] == asked and
                          s["delayed"] == COUNTS["delayed"] + COUNTS["held"] and s["dead"] == COUNTS["dead"],
                          "the first stage to have answered all")
     equal(instance.run("hold", "--type", "held").returncode, 0, "hold")
@@ -105,16 +105,16 @@ def look(instance, case, events):
     done = instance.run("check")
     equal(done.returncode, 1, "check, with a damaged %s: %s" % (what, done.stderr))
     if case.table == "sqlite_schema":  # nothing is left to go by
-        for verb in ("check", "queue", "show"):
-            done = instance.run(verb, *(["e"] if verb == "show" else []))
-            equal(done.returncode, 1, "%s, with a damaged %s" % (verb, what))
-            check("store cannot be read: %s: not a database" % instance.database in done.stderr, "words: " + done.stderr)
+        for command in ("check", "queue", "show"):
+            done = instance.run(command, *(["e"] if command == "show" else []))
+            equal(done.returncode, 1, "%s, with a damaged %s" % (command, what))
+            check("store cannot be read: %s: not a database" % instance.database in done.stderr, "message: " + done.stderr)
         return set(events)
     check(all(line.startswith("store: ") for line in done.stdout.splitlines()) and
           any("age %d" % case.page in line for line in done.stdout.splitlines()), "what check says: " + done.stdout)
     lost = {uid for uid, event in events.items() if case.table in PLACES[event["type"]] and
             (case.kind == "root" or event["seq"] in case.events)}
-    if case.kind != "root" and case.table in ("event", "progress", "parked"):
+    if case.kind != "root" and case.table in ("event", "progress", "suspended"):
         check(0 < len(lost) < 40, "what stands on the %s: %d" % (what, len(lost)))
     for selectors, wanted in (((), set(events)), (("--state", "dead"), {u for u in events if u.startswith("dead")})):
         done = instance.run("queue", "--json", *selectors)
@@ -124,7 +124,7 @@ def look(instance, case, events):
         if wanted & lost or not lost:  # else: whether what it could not read was wanted, it may not know
             equal(done.returncode, 1 if lost else 0, "exit status of queue %s: %s" % (selectors, done.stderr))
         if wanted & lost:
-            check("the file is damaged" in done.stderr and "cannot be read" in done.stderr, "words: " + done.stderr)
+            check("the file is damaged" in done.stderr and "cannot be read" in done.stderr, "message: " + done.stderr)
     for kind in COUNTS:
         uid = next((u for u in events if u.startswith(kind) and u not in lost), None)
         if uid:
@@ -152,13 +152,13 @@ def start(instance, case, events, lost, seen):
         return source and status["phase"] == "running" and source["fetched"] and source["ready"] + source["running"] == 0
     instance.start(wait=False)
     came_to = wait_for(decided, lambda: "the daemon to say what is wrong; status: %s" % instance.status())
-    words = instance.log_text()[before:]
+    message = instance.log_text()[before:]
     if came_to == "ended":
         equal(instance.daemon.returncode, 1, "exit status on a damaged %s" % case.table)
         instance.daemon = None
     if came_to is not True:
-        check("the file is damaged" in words, "the log says so: " + words[-1000:])
-        check(words.count("the file is damaged") < 60, "it does not try again and again: %d lines" % len(words.splitlines()))
+        check("the file is damaged" in message, "the log says so: " + message[-1000:])
+        check(message.count("the file is damaged") < 60, "it does not try again and again: %d lines" % len(message.splitlines()))
     if came_to == "told":
         # Between two pauses the process is there again for a moment.
         text = wait_for(lambda: (lambda done: "the file is damaged" in done.stdout and done)(instance.run("status")),

@@ -44,7 +44,7 @@ def main():
         check("locked by another process" in text.stdout, "the text says it, too: " + text.stdout)
         looks = 0
         while looks == 0 or time.monotonic() - since < SECONDS:
-            equal((instance.source()["fetched"], instance.source()["finished"]), (before, before), "fetched and finished")
+            equal((instance.source()["fetched"], instance.source()["completed"]), (before, before), "fetched and completed")
             equal(len(calls()), 2 * before, "calls of the stages while nothing can be stored")
             equal(sorted(instance.workers() + instance.producers()), pids, "nobody ends over it")
             looks += 1
@@ -54,7 +54,7 @@ def main():
         instance.wait_empty(before + 100)
         wait_for(lambda: instance.status()["health"] == "ok", "health ok again")
     thief.close()
-    equal(sorted(instance.workers() + instance.producers()), pids, "no process died of it")
+    equal(sorted(instance.workers() + instance.producers()), pids, "no process crashed over it")
     instance.stop()
 
     # Locked at the start.
@@ -68,8 +68,8 @@ def main():
     thief.close()
     instance.wait_empty(401)
     equal(len({call[1] for call in calls()}), 401, "events seen by the stages")
-    check("store-waits" in instance.log_text() and "store-works" in instance.log_text(), "the log tells both")
-    # A worker whose answer waited for the lock may have been asked once only: nobody died, so nothing ran twice.
+    check("store-unavailable" in instance.log_text() and "store-recovered" in instance.log_text(), "the log tells both")
+    # A worker whose answer waited for the lock may have been asked once only: no process crashed, so nothing ran twice.
     equal(len(calls()), 2 * 401, "calls in both stages")
     instance.stop()
     finish()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The store's file may not be written: at the start the daemon refuses it, and verbs that read work without it; later it
+"""The store's file may not be written: at the start the daemon refuses it, and commands that read work without it; later it
 waits and loses nothing, status says why, and work goes on by itself once it may. Root may write whatever there is, so root gives that power up
 for the daemon."""
 import os
@@ -31,11 +31,11 @@ def main():
           "the log says why: " + instance.log_text()[-1000:])
     for mode in (0o700, 0o500):  # of its directory
         os.chmod(instance.directory, mode)
-        for verb, told in (("queue", "the queue is empty"), ("check", "the store is sound")):
-            done = subprocess.run([*prefix, os.path.join(BUILD, "eventpipe"), "-c", instance.config, verb],
+        for command, told in (("queue", "the queue is empty"), ("check", "the store is sound")):
+            done = subprocess.run([*prefix, os.path.join(BUILD, "eventpipe"), "-c", instance.config, command],
                                   stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
-            equal(done.returncode, 0, "exit status of %s: %s" % (verb, done.stderr))
-            check(told in done.stderr, "words of %s: %s" % (verb, done.stderr))
+            equal(done.returncode, 0, "exit status of %s: %s" % (command, done.stderr))
+            check(told in done.stderr, "messages of %s: %s" % (command, done.stderr))
     os.chmod(instance.directory, 0o700)
     os.chmod(instance.database, 0o600)
     instance.start(prefix=prefix)

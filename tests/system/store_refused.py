@@ -9,20 +9,20 @@ import sqlite3
 from harness import DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage
 
 
-def refused(instance, *words):
+def refused(instance, *message):
     """It ends with 1 and its log's last lines say so."""
     before = len(instance.log_text())
     daemon = instance.start(wait=False)
     equal(daemon.wait(60), 1, "exit status of a daemon that cannot start")
     log = instance.log_text()[before:]
-    for word in words:
+    for word in message:
         check(word in log, "expected %r in the log: %s" % (word, log))
     check(not os.path.exists("/dev/shm/eventpipe-" + instance.name), "no segment is left")
     check(not os.path.exists(instance.socket), "no control socket is left")
     return log
 
 
-def digest(path):
+def hash_of(path):
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
 
@@ -70,14 +70,14 @@ def main():
     second.storage = "sqlite:" + second.database
     second.configure(source)
     shutil.copy(first.database, second.database)
-    for version, words in ((99, "written by a newer eventpipe (store version 99"),
+    for version, message in ((99, "written by a newer eventpipe (store version 99"),
                            (-3, "store version -3, which no eventpipe ever wrote"), (0, "store version 0,")):
         with sqlite3.connect(second.database) as database:
             database.execute("PRAGMA user_version = %d" % version)
         database.close()
-        before = digest(second.database)
-        refused(second, words, second.database)
-        equal(digest(second.database), before, "the file of version %d is as it was" % version)
+        before = hash_of(second.database)
+        refused(second, message, second.database)
+        equal(hash_of(second.database), before, "the file of version %d is as it was" % version)
     with sqlite3.connect(second.database) as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
@@ -90,14 +90,14 @@ def main():
         database.execute("CREATE TABLE recipes(name TEXT)")
         database.execute("INSERT INTO recipes VALUES('soup')")
     database.close()
-    before = digest(second.database)
+    before = hash_of(second.database)
     refused(second, "a database of another program", second.database)
-    equal(digest(second.database), before, "the foreign database is as it was")
+    equal(hash_of(second.database), before, "the foreign database is as it was")
     with open(second.database, "w") as file:
         file.write("Dear diary, this is no database.\n" * 100)
-    before = digest(second.database)
+    before = hash_of(second.database)
     refused(second, second.database)
-    equal(digest(second.database), before, "the diary is as it was")
+    equal(hash_of(second.database), before, "the diary is as it was")
     os.unlink(second.database)
     second.storage = "sqlite:" + os.path.join(second.directory, "nowhere", "store.db")
     second.configure(source)

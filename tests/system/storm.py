@@ -42,7 +42,7 @@ AHEAD = 3000  # lines that the file has more than are fetched
 PATIENT_FAULTS = 60
 CHAINS = {"north": "cpcc", "south": "pccp", "file": "ccpc"}  # c: plugin, p: program
 # Words of the daemon's log
-LOG_DEATH = re.compile(r'death process="[^"]*" pid=(\d+).*')
+LOG_DEATH = re.compile(r'crash process="[^"]*" pid=(\d+).*')
 
 
 class Storm:
@@ -72,7 +72,7 @@ class Storm:
     @staticmethod
     def keys(name, concurrency, what):
         return {"name": name, "concurrency": concurrency, "input_buffer": 64, "batch": BATCH, "timeout": "0",
-                "retry": {"min": "1ms", "max": "50ms"}, "max_crashes": 0, "restart_max": "100ms", **what}
+                "retry": {"min": "1ms", "max": "50ms"}, "max_crashes": 0, "restart": {"max_backoff": "100ms"}, **what}
 
     def configure(self, counts=None):
         """counts: events in all, by generating source; None: without end."""
@@ -207,7 +207,7 @@ class Storm:
             accounting.count(source, calls.number_of, snapshot.events, recorder.read(self.sources[id].recorded))
             equal((source.recorded, source.unknown), (count, 0), "events that came to the recorder of " + id)
             found.append(source)
-        for table in ("event", "progress", "parked"):
+        for table in ("event", "progress", "suspended"):
             equal(self.instance.query("SELECT count(*) FROM " + table), [(0,)], "rows left in " + table)
         equal(self.instance.query("SELECT sum(duplicates) FROM source"), [(0,)], "events that were fetched twice")
         return found

@@ -37,7 +37,7 @@ struct storm {
     uint16_t stage, start;
 };
 
-static int storm_init(const char *options, void **state, char *words, size_t words_bytes)
+static int storm_init(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
     struct storm *storm = calloc(1, sizeof *storm);
     cJSON *tree = cJSON_Parse(options);
@@ -55,7 +55,7 @@ static int storm_init(const char *options, void **state, char *words, size_t wor
     if (code == EP_OK) {
         *state = storm;
     } else {
-        snprintf(words, words_bytes, "cannot use the options %s", options);
+        snprintf(errbuf, errbuf_size, "cannot use the options %s", options);
         free(storm);
     }
     return code;
@@ -88,11 +88,11 @@ static enum ep_answer storm_process(ep_call *call, void *state)
         .worker = (uint32_t)getpid(),
     };
     if (write(storm->records, &record, sizeof record) != (ssize_t)sizeof record) {
-        ep_call_words(call, "the call cannot be recorded");
+        ep_call_set_reason(call, "the call cannot be recorded");
         return EP_REJECT;
     }
     if (record.attempt == 1 && record.number % DEFER == storm->stage) {
-        ep_call_retry_after(call, DEFER_MS);
+        ep_call_set_retry_after(call, DEFER_MS);
         return EP_NOT_PROCESSED;
     }
     cJSON_DeleteItemFromObject(context, "path");

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SIGKILL of the supervisor: the whole family ends with it, co-processes and theirs; the next start waits for the
+"""SIGKILL of the supervisor: the whole instance ends with it, programs and theirs; the next start waits for the
 last of them, makes every lock void and goes on; what the killed one left in /dev/shm and on its socket does not
 stop it."""
 import fcntl
@@ -30,11 +30,11 @@ def children_of(pid):
     return found
 
 
-def family_of(pid):
-    family = [pid]
-    for member in family:
-        family += children_of(member)
-    return family
+def process_tree(pid):
+    processes = [pid]
+    for member in processes:
+        processes += children_of(member)
+    return processes
 
 
 def main():
@@ -46,33 +46,33 @@ def main():
     append(lines, *({"id": "hang-%d" % i} for i in range(3)), *({"id": "e-%d" % i} for i in range(50)))
     instance.start()
     wait_for(lambda: len([call for call in calls() if call[0] == "process"]) == 3, "three events in hand")
-    family = family_of(instance.daemon.pid)
-    check(len(family) >= 1 + 1 + 1 + 4 + 4, "supervisor, keeper, producer, workers and co-processes: %d" % len(family))
+    processes = process_tree(instance.daemon.pid)
+    check(len(processes) >= 1 + 1 + 1 + 4 + 4, "supervisor, keeper, producer, workers and programs: %d" % len(processes))
 
     os.kill(instance.daemon.pid, signal.SIGKILL)
     instance.daemon.wait(60)
     check(os.path.exists("/dev/shm/eventpipe-" + instance.name), "the killed one left its segment")
     check(os.path.exists(instance.socket), "and its socket")
-    wait_for(lambda: not [pid for pid in family if alive(pid)], "the whole family to be gone")
+    wait_for(lambda: not [pid for pid in processes if alive(pid)], "the whole instance to be gone")
     status = instance.status()
     equal(status["health"], "down", "health")
-    check(any("did not end in order" in reason for reason in status["reasons"]),
+    check(any("did not end cleanly" in reason for reason in status["reasons"]),
           "status says that it was killed: %s" % status["reasons"])
 
     open(stage + ".relief", "w").close()
     instance.start()
     source = instance.wait_empty(53)
-    equal((source["fetched"], source["finished"], source["duplicates"], source["dead"]), (53, 53, 0, 0), "in the end")
+    equal((source["fetched"], source["completed"], source["duplicates"], source["dead"]), (53, 53, 0, 0), "in the end")
     # A killed daemon is nobody's fault: none is blamed, each attempt is the first.
     equal({call[2] for call in calls() if call[0] == "call"}, {1}, "attempts")
     equal(instance.status()["sources"][0]["stages"][0]["crashed"], 0, "crashes counted")
 
-    # A start while the last of the old family is still there: a process with the lock, which is none of the daemon's
+    # A start while the last of the old instance is still there: a process with the lock, which is none of the daemon's
     # to kill, holds it off until it is gone.
     holder = os.open(instance.database + ".lock", os.O_RDWR)
     instance.daemon.kill()
     instance.daemon.wait(60)
-    wait_for(lambda: try_lock(holder), "the family's lock to be free")
+    wait_for(lambda: try_lock(holder), "the instance's lock to be free")
     append(lines, {"id": "late"})
     before = len(instance.log_text())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The supervisor stands still (SIGSTOP): `eventpipe status` still answers, and says that it has not been heard of;
-the events go on meanwhile, and afterwards all is well. The verbs that look answer from the store, and say so, while
+the events go on meanwhile, and afterwards all is well. The commands that look answer from the store, and say so, while
 the supervisor or the keeper stands still, however many calls wait before it already."""
 import concurrent.futures
 import os
@@ -21,17 +21,17 @@ def keeper_of(instance):
 
 
 def answers_from_store(instance):
-    """The verbs that only look, all at once, while whoever would answer does not."""
-    verbs = {("queue", "--json"): '"uid":"dead"', ("show", "dead", "--json"): '"uid":"dead"',
+    """The commands that only look, all at once, while whoever would answer does not."""
+    commands = {("queue", "--json"): '"uid":"dead"', ("show", "dead", "--json"): '"uid":"dead"',
              ("cursor", "lines"): ":", ("check",): ""}
-    with concurrent.futures.ThreadPoolExecutor(len(verbs)) as pool:
-        asked = {verb: pool.submit(instance.run, *verb) for verb in verbs}
-    for verb, what in verbs.items():
-        done = asked[verb].result()
-        equal(done.returncode, 0, "exit status of %s; it said: %s" % (verb, done.stderr))
-        check(what in done.stdout.replace(" ", ""), "%s finds it: %s" % (verb, done.stdout))
+    with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:
+        asked = {command: pool.submit(instance.run, *command) for command in commands}
+    for command, what in commands.items():
+        done = asked[command].result()
+        equal(done.returncode, 0, "exit status of %s; it said: %s" % (command, done.stderr))
+        check(what in done.stdout.replace(" ", ""), "%s finds it: %s" % (command, done.stdout))
         check("does not answer" in done.stderr and "looking into its store" in done.stderr,
-              "%s says where it looks: %s" % (verb, done.stderr))
+              "%s says where it looks: %s" % (command, done.stderr))
     check("the store is sound" in asked[("check",)].result().stderr, "check has looked at the store")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An event runs longer than its stage's timeout: worker, co-process and what that has started are killed; it counts
+"""An event runs longer than its stage's timeout: worker, program and what that has started are killed; it counts
 as an attempt; after max_attempts the event is dead, exhausted. The events beside it are not blamed."""
 import os
 
@@ -32,22 +32,22 @@ def main():
                                                     "retry": {"min": "50ms", "max": "50ms"}}))
     append(lines, {"id": "before"}, {"id": "hangs", "hangs": True}, *({"id": "after-%d" % i} for i in range(5)))
     instance.start()
-    instance.wait_source(lambda s: s["dead"] == 1 and s["finished"] == 6, "one dead, six done")
+    instance.wait_source(lambda s: s["dead"] == 1 and s["completed"] == 6, "one dead, six done")
 
     dead = instance.lines("queue", "--state", "dead")[0]
     equal((dead["uid"], dead["reason"], dead["attempts"], dead["crashes"]), ("hangs", "exhausted", 2, 0),
           "the event that hangs")
-    check("ran longer than 1.5s" in dead["error"] or "ran longer than 1500ms" in dead["error"]
-          or "ran longer than 1s500ms"
+    check("timed out after 1.5s" in dead["error"] or "timed out after 1500ms" in dead["error"]
+          or "timed out after 1s500ms"
           in dead["error"], "its reason: " + dead["error"])
     equal([call[2] for call in calls() if call[:2] == ["call", "hangs"]], [1, 2], "its attempts")
     for call in calls():
         check(call[0] != "call" or call[1] == "hangs" or call[2] == 1, "another event was blamed: %s" % call)
 
-    family = [pid for call in calls() if call[0] == "process" for pid in call[2:]]
-    family += [call[3] for call in calls() if call[:2] == ["call", "hangs"]]
-    check(len(family) >= 8, "both times all of them ran: %s" % family)
-    wait_for(lambda: not [pid for pid in set(family) if alive(pid) and pid not in instance.workers()],
+    processes = [pid for call in calls() if call[0] == "process" for pid in call[2:]]
+    processes += [call[3] for call in calls() if call[:2] == ["call", "hangs"]]
+    check(len(processes) >= 8, "both times all of them ran: %s" % processes)
+    wait_for(lambda: not [pid for pid in set(processes) if alive(pid) and pid not in instance.workers()],
              "all of what hung to be killed")
     stage_status = instance.stage("slow")
     equal((stage_status["failed"], stage_status["crashed"]), (2, 0), "failed and crashed of the stage")

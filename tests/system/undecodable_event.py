@@ -22,7 +22,7 @@ def main():
             if i == 20:
                 file.write(b'{"id":"long","text":"' + b"x" * 5000 + b'"}\n')
     instance.start()
-    instance.wait_source(lambda s: s["finished"] == 60 and s["dead"] == len(BAD) + 1, "sixty done, the bad ones dead")
+    instance.wait_source(lambda s: s["completed"] == 60 and s["dead"] == len(BAD) + 1, "sixty done, the bad ones dead")
     dead = instance.lines("queue", "--state", "dead")
     equal({event["reason"] for event in dead}, {"corrupt"}, "their reason")
     check(all(event["error"] for event in dead), "each says what is wrong: %s" % [event["error"] for event in dead])

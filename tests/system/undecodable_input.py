@@ -32,7 +32,7 @@ for start in range(3):
         good += 1
     bad += len(CORRUPT)
     instance.start()
-    wait_for(lambda: instance.query("SELECT finished FROM source ORDER BY name") == [(good,), (good,)],
+    wait_for(lambda: instance.query("SELECT completed FROM source ORDER BY name") == [(good,), (good,)],
              lambda: "%d good ones of each source to be done: %s" % (good, instance.query("SELECT * FROM source")))
     instance.wait_source(lambda s: s["state"] == "fetching" and not s["error"], "the file to be followed on", "file")
     instance.wait_source(lambda s: s["state"] == "fetching" and not s["error"], "the feed to be asked on", "feed")

@@ -58,7 +58,7 @@ static inline uint64_t answers_ask(const struct store_options *options, const st
         struct admin admin = {.config = config, .daemon_up = !options->readonly};
         if (store_open(options, &admin.store, NULL) != EP_OK || admin.store == NULL)
             _exit(2);
-        admin_serve(&admin, json, ends[1], &changed);
+        control_admin_serve(&admin, json, ends[1], &changed);
         store_close(&admin.store);
         cJSON_Delete(json);
         bool told = write(done[1], &changed, sizeof changed) == sizeof changed;

@@ -18,20 +18,20 @@ static char path[5000];
 
 struct seen {
     unsigned line;
-    char key[200], words[1024];
+    char key[200], message[1024];
 };
 static struct seen seen[1100];
 static size_t seen_count;
 
-static inline void see(const struct config_problem *problem, void *user)
+static inline void on_problem(const struct config_problem *problem, void *user)
 {
     CU_ASSERT_PTR_EQUAL(user, seen);
-    CU_ASSERT_PTR_NOT_NULL(problem->words);
+    CU_ASSERT_PTR_NOT_NULL(problem->message);
     CU_ASSERT_FATAL(seen_count < sizeof seen / sizeof seen[0]);
     struct seen *next = &seen[seen_count++];
     next->line = problem->line;
     snprintf(next->key, sizeof next->key, "%s", problem->key);
-    snprintf(next->words, sizeof next->words, "%s", problem->words);
+    snprintf(next->message, sizeof next->message, "%s", problem->message);
 }
 
 static inline const char *write_file(const char *name, const char *bytes, size_t length, mode_t mode)
@@ -51,7 +51,7 @@ static inline struct config *read_bytes(const char *bytes, size_t length)
     struct config *config = NULL;
     snprintf(path, sizeof path, "%s", write_file("quakes.yaml", bytes, length, 0644));
     seen_count = 0;
-    int code = config_read(path, see, seen, &config);
+    int code = config_read(path, on_problem, seen, &config);
     CU_ASSERT_EQUAL(code, seen_count > 0 ? EP_ECONFIG : EP_OK);
     CU_ASSERT_EQUAL(config != NULL, seen_count == 0);
     return config;
@@ -65,28 +65,28 @@ static inline struct config *read_text(const char *text)
 static inline void show_all(void)
 {
     for (size_t i = 0; i < seen_count; i++)
-        fprintf(stderr, "\n  %u: %s: %s", seen[i].line, seen[i].key, seen[i].words);
+        fprintf(stderr, "\n  %u: %s: %s", seen[i].line, seen[i].key, seen[i].message);
 }
 
-/* A problem was reported at this line and key, with these words in it. */
-static inline bool was_seen(unsigned line, const char *key, const char *words)
+/* A problem was reported at this line and key, with this text in its message. */
+static inline bool was_seen(unsigned line, const char *key, const char *message)
 {
     for (size_t i = 0; i < seen_count; i++)
-        if (seen[i].line == line && strcmp(seen[i].key, key) == 0 && strstr(seen[i].words, words) != NULL)
+        if (seen[i].line == line && strcmp(seen[i].key, key) == 0 && strstr(seen[i].message, message) != NULL)
             return true;
-    fprintf(stderr, "\n  not reported: %u: %s: %s", line, key, words);
+    fprintf(stderr, "\n  not reported: %u: %s: %s", line, key, message);
     show_all();
     return false;
 }
 
 /* The text has exactly one problem: this one. */
-static inline bool only_problem(const char *text, unsigned line, const char *key, const char *words)
+static inline bool only_problem(const char *text, unsigned line, const char *key, const char *message)
 {
     struct config *config = read_text(text);
     config_close(&config);
     if (seen_count != 1)
         show_all();
-    return was_seen(line, key, words) && seen_count == 1;
+    return was_seen(line, key, message) && seen_count == 1;
 }
 
 #define FILE_SOURCE "sources:\n- id: a\n  type: file\n  path: x\n"

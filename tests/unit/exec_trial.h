@@ -9,12 +9,12 @@
 
 #include "tests/unit/stage_fixture.h"
 
-static pid_t told; /* what env.coprocess was told last */
+static pid_t program_reported; /* what env.on_program was told last */
 
-static void tell(pid_t pid, void *user)
+static void on_program(pid_t pid, void *user)
 {
     (void)user;
-    told = pid;
+    program_reported = pid;
 }
 
 struct trial {
@@ -23,7 +23,7 @@ struct trial {
     char *argv[4];
     char *environment[8];
     void *state;
-    struct stage_breakage breakage;
+    struct stage_failure failure;
     struct error error;
 };
 
@@ -35,22 +35,22 @@ static void trial_with(struct trial *trial, const char *interpreter, const char 
     trial->argv[1] = "-c";
     trial->argv[2] = (char *)script;
     trial->config.name = "locate";
-    trial->config.kind = STAGE_EXEC;
+    trial->config.type = STAGE_EXEC;
     trial->config.exec = (struct strings){trial->argv, script != NULL ? 3 : 1};
     if (script == NULL)
         trial->argv[1] = NULL;
     trial->config.environment = (struct strings){trial->environment, 0};
     trial->env = *fixture_env();
-    trial->env.coprocess = tell;
-    trial->env.group = getpgrp();
-    told = 0;
+    trial->env.on_program = on_program;
+    trial->env.process_group = getpgrp();
+    program_reported = 0;
 }
 
 static bool trial_start(struct trial *trial)
 {
     int code = stage_ops_for(STAGE_EXEC)->open(&trial->config, &trial->env, &trial->state, &trial->error);
     if (code != 0)
-        fprintf(stderr, "\n%s\n", trial->error.words);
+        fprintf(stderr, "\n%s\n", trial->error.message);
     return code == 0;
 }
 
@@ -58,7 +58,7 @@ static bool trial_start(struct trial *trial)
 static inline void wait_for_end(void)
 {
     siginfo_t end;
-    CU_ASSERT_EQUAL(waitid(P_PID, (id_t)told, &end, WEXITED | WNOWAIT), 0);
+    CU_ASSERT_EQUAL(waitid(P_PID, (id_t)program_reported, &end, WEXITED | WNOWAIT), 0);
 }
 
 #endif

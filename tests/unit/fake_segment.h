@@ -32,11 +32,11 @@ static inline void fake_process(struct shm_slot *slot, int32_t pid, enum shm_slo
 static inline void fake_create(struct segment *segment)
 {
     static const struct segment_stage_plan quakes[] = {
-        {.name = "locate", .kind = "exec", .concurrency = 2, .input_buffer = 8, .timeout_ms = 30000},
-        {.name = "keep", .kind = "plugin", .concurrency = 1, .input_buffer = 8},
+        {.name = "locate", .type = "exec", .concurrency = 2, .input_buffer = 8, .timeout_ms = 30000},
+        {.name = "keep", .type = "plugin", .concurrency = 1, .input_buffer = 8},
     };
     static const struct segment_stage_plan web[] = {
-        {.name = "only", .kind = "http", .concurrency = 1, .input_buffer = 8}};
+        {.name = "only", .type = "http", .concurrency = 1, .input_buffer = 8}};
     static const struct segment_source_plan sources[] = {
         {.id = "quakes", .type = "file", .stages = quakes, .stage_count = 2},
         {.id = "web", .type = "http", .stages = web, .stage_count = 1},

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the tests of group commit share: a store of held events, a segment, and workers in processes of their
- * own that commit what they are told to. The test itself is whoever else there is: it holds the gate, takes
- * offers, buries.
+ * own that commit what they are told to. The test itself is whoever else there is: it holds the write lock,
+ * takes commit requests, recovers.
  */
 #ifndef GROUP_RIG_H
 #define GROUP_RIG_H
@@ -13,12 +13,12 @@
 #include <sys/wait.h>
 
 #include "shm/write_lock.h"
-#include "src/process/group_commit.h"
 #include "src/process/group_codec.h"
+#include "src/process/group_commit.h"
 #include "src/store/sqlite/sqlite.h"
-#include "tests/unit/wal_syncs.h"
 #include "tests/unit/shm_make.h"
 #include "tests/unit/store_files.h"
+#include "tests/unit/wal_syncs.h"
 
 #define RIG_WORKERS 40
 #define RIG_WORKER 2       /* slot of the first of them; 0 is the keeper's, 1 the producer's */
@@ -31,7 +31,7 @@ struct rig_worker { /* what a worker is told, and tells */
     size_t count;
     _Atomic bool open; /* it has its store */
     _Atomic bool go;
-    _Atomic bool stands;  /* it does what its at_log_sync or at_commit said, and stays there */
+    _Atomic bool stands;  /* it does what its at_wal_sync or at_commit said, and stays there */
     _Atomic int refusals; /* EP_ESTOREBUSY that it got */
     bool applied[RIG_ANSWERS];
     int code;
@@ -59,10 +59,10 @@ static inline void rig_nap(void)
     usleep(1000);
 }
 
-static inline void rig_gate_left(void *user)
+static inline void rig_write_lock_released(void *user)
 {
     (void)user;
-    offer_nudge(&segment, self_slot);
+    commit_request_notify(&segment, self_slot);
 }
 
 static inline int rig_count_commit(void *user)
@@ -75,7 +75,7 @@ static inline int rig_count_commit(void *user)
 /* A store of `count` events, all held, and nobody at work yet. The test has no handle: workers are forked. */
 static inline void rig_begin(size_t count)
 {
-    log_syncs_begin();
+    wal_syncs_begin();
     fixture_begin();
     CU_ASSERT_EQUAL_FATAL(fixture_make(&segment, 1, 1, RIG_WORKERS, 4, 4), 0);
     rig = mmap(NULL, sizeof *rig, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -83,8 +83,8 @@ static inline void rig_begin(size_t count)
     fixture.options.synchronous = SYNCHRONOUS_FULL;
     fixture.options.trace = true;
     fixture.options.busy_timeout_ms = 120000;
-    fixture.options.gate = &segment.header->gate;
-    fixture.options.gate_left = rig_gate_left;
+    fixture.options.write_lock = &segment.header->write_lock;
+    fixture.options.write_lock_released = rig_write_lock_released;
     self_slot = RIG_TEST_SLOT;
     fixture_restart();
     ingest("u", 0, (int)count);
@@ -105,17 +105,18 @@ static inline void rig_end(void)
     fixture_end();
     munmap(rig, sizeof *rig);
     segment_close(&segment);
-    log_syncs_end();
+    wal_syncs_end();
 }
 
 /* ---- workers ---- */
 
 /* Told before it is forked: `count` answers from this event on. */
-static inline struct rig_worker *rig_tell(uint32_t slot, enum store_change change, size_t first, size_t count)
+static inline struct rig_worker *rig_report(uint32_t slot, enum store_change change, size_t first,
+                                            size_t count)
 {
     struct rig_worker *worker = rig_at(slot);
     for (size_t i = 0; i < count; i++)
-        worker->answers[worker->count++] = (struct store_answer){.lease = rig_held.at[first + i],
+        worker->answers[worker->count++] = (struct store_answer){.lock = rig_held.at[first + i],
                                                                  .change = change,
                                                                  .done = "first\n",
                                                                  .due_ms = 5000,
@@ -123,11 +124,11 @@ static inline struct rig_worker *rig_tell(uint32_t slot, enum store_change chang
     return worker;
 }
 
-static inline int rig_commit(struct group *group, struct rig_worker *worker)
+static inline int rig_commit(struct process_group_commit *group_commit, struct rig_worker *worker)
 {
     int code;
-    while ((code = group_commit(group, fixture.source, fixture.stages[0], worker->answers, worker->count)) ==
-           EP_ESTOREBUSY) {
+    while ((code = process_group_commit(group_commit, fixture.source, fixture.stages[0], worker->answers,
+                                        worker->count)) == EP_ESTOREBUSY) {
         atomic_fetch_add(&worker->refusals, 1);
         rig_nap();
     }
@@ -136,7 +137,7 @@ static inline int rig_commit(struct group *group, struct rig_worker *worker)
 
 static inline void rig_work(uint32_t slot, void prepare(struct store *store))
 {
-    static struct group group;
+    static struct process_group_commit group_commit;
     alarm(RIG_WATCHDOG_S);
     self = rig_at(slot);
     self_slot = slot;
@@ -146,14 +147,14 @@ static inline void rig_work(uint32_t slot, void prepare(struct store *store))
     sqlite3_commit_hook(store_sqlite_of(store)->db, rig_count_commit, NULL);
     if (prepare != NULL)
         prepare(store);
-    group.segment = &segment;
-    group.slot = slot;
-    group.pid = (int32_t)getpid();
-    group.store = store;
+    group_commit.segment = &segment;
+    group_commit.slot = slot;
+    group_commit.pid = (int32_t)getpid();
+    group_commit.store = store;
     atomic_store(&self->open, true);
     while (!atomic_load(&self->go))
         rig_nap();
-    self->code = rig_commit(&group, self);
+    self->code = rig_commit(&group_commit, self);
     for (size_t i = 0; i < self->count; i++)
         self->applied[i] = self->answers[i].applied;
     _exit(EXIT_SUCCESS);
@@ -180,16 +181,18 @@ static inline void rig_go(uint32_t slot)
     atomic_store(&rig_at(slot)->go, true);
 }
 
-/* The state of its offer, without touching it. */
-static inline enum offer_state rig_state(uint32_t slot)
+/* The state of its commit request, without touching it. */
+static inline enum commit_request_state rig_state(uint32_t slot)
 {
-    const struct shm_offer *offer =
-        (struct shm_offer *)(void *)((char *)segment.header + segment.header->offer_offset) + slot;
-    uint32_t state = atomic_load(&offer->word) & 0xffff;
-    return state > OFFER_LOST ? OFFER_WAITING : (enum offer_state)state;
+    const struct shm_commit_request *request =
+        (struct shm_commit_request *)(void *)((char *)segment.header +
+                                              segment.header->commit_request_offset) +
+        slot;
+    uint32_t state = atomic_load(&request->word) & 0xffff;
+    return state > COMMIT_REQUEST_LOST ? COMMIT_REQUEST_WAITING : (enum commit_request_state)state;
 }
 
-static inline void rig_await(uint32_t slot, enum offer_state state)
+static inline void rig_await(uint32_t slot, enum commit_request_state state)
 {
     while (rig_state(slot) != state)
         rig_nap();
@@ -216,20 +219,20 @@ static inline void rig_through(uint32_t slot)
 {
     CU_ASSERT_EQUAL(rig_wait(slot), 0);
     CU_ASSERT_EQUAL(rig_applied(slot), rig_at(slot)->count);
-    CU_ASSERT_EQUAL(rig_state(slot), OFFER_NONE);
+    CU_ASSERT_EQUAL(rig_state(slot), COMMIT_REQUEST_NONE);
 }
 
 /* ---- the test's part ---- */
 
 static inline void rig_shut(void)
 {
-    CU_ASSERT_EQUAL_FATAL(gate_enter(&segment.header->gate, 120000), 0);
+    CU_ASSERT_EQUAL_FATAL(write_lock_acquire(&segment.header->write_lock, 120000), 0);
 }
 
 static inline void rig_let_go(void)
 {
-    gate_leave(&segment.header->gate);
-    offer_nudge(&segment, RIG_TEST_SLOT);
+    write_lock_release(&segment.header->write_lock);
+    commit_request_notify(&segment, RIG_TEST_SLOT);
 }
 
 #endif

@@ -71,11 +71,11 @@ static const char rig_schema[] = "CREATE TABLE sources (id TEXT PRIMARY KEY, cur
 
 static inline void rig_run(sqlite3 *db, const char *sql)
 {
-    char *words = NULL;
-    if (sqlite3_exec(db, sql, NULL, NULL, &words) != SQLITE_OK)
-        fprintf(stderr, "%s\n", words);
-    CU_ASSERT_PTR_NULL(words);
-    sqlite3_free(words);
+    char *message = NULL;
+    if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK)
+        fprintf(stderr, "%s\n", message);
+    CU_ASSERT_PTR_NULL(message);
+    sqlite3_free(message);
 }
 
 static inline sqlite3 *rig_open(void)
@@ -85,7 +85,7 @@ static inline sqlite3 *rig_open(void)
     return db;
 }
 
-/* Begins a database anew, with these sources: "INSERT INTO ..." or "". */
+/* Begins a database again, with these sources: "INSERT INTO ..." or "". */
 static inline sqlite3 *rig_create(const char *sql)
 {
     unlink(rig.path);

@@ -34,7 +34,7 @@ unit_tests = \
 	%D%/test_import_copy \
 	%D%/test_import_go \
 	%D%/test_json \
-	%D%/test_json_pieces \
+	%D%/test_json_split \
 	%D%/test_log \
 	%D%/test_manager \
 	%D%/test_msgpack \

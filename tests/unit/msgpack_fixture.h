@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* For tests of MessagePack: bytes written as hex, and what becomes of them. */
-#ifndef PACKED_FIXTURE_H
-#define PACKED_FIXTURE_H
+#ifndef MSGPACK_FIXTURE_H
+#define MSGPACK_FIXTURE_H
 
 #include <stdio.h>
 
@@ -9,7 +9,7 @@
 #include "tests/unit/unit.h"
 
 /* Exactly as many bytes as there are: a tool that watches memory sees the first byte read behind them. */
-static inline struct packed unhex(const char *hex)
+static inline struct msgpack unhex(const char *hex)
 {
     size_t bytes = 0;
     char *at = malloc(strlen(hex) / 2 + 1);
@@ -24,10 +24,10 @@ static inline struct packed unhex(const char *hex)
     char *exact = malloc(bytes > 0 ? bytes : 1);
     memcpy(exact, at, bytes);
     free(at);
-    return (struct packed){exact, bytes};
+    return (struct msgpack){exact, bytes};
 }
 
-static inline void unhex_free(struct packed bytes)
+static inline void unhex_free(struct msgpack bytes)
 {
     free((char *)bytes.at);
 }
@@ -40,36 +40,36 @@ static inline void show_difference(const char *what, const char *is, const char 
 
 static inline void expect_json(const char *hex, const char *expected)
 {
-    struct packed text = unhex(hex), value;
+    struct msgpack text = unhex(hex), value;
     struct json_out out = {0};
     struct error error = {0};
 
-    CU_ASSERT_EQUAL_FATAL(packed_first(text, &value, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_first(text, &value, &error), 0);
     CU_ASSERT_EQUAL(value.bytes, text.bytes);
-    CU_ASSERT_EQUAL(packed_json(value, &out, &error), 0);
+    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), 0);
     CU_ASSERT_PTR_NOT_NULL_FATAL(out.text);
     CU_ASSERT_STRING_EQUAL(out.text, expected);
     show_difference(hex, out.text, expected);
     CU_ASSERT_TRUE(json_valid(out.text, out.bytes, NULL));
-    json_out_free(&out);
+    json_write_free(&out);
     unhex_free(text);
 }
 
-/* packed_first finds its end, packed_json says why it cannot be written. */
-static inline void expect_refused(const char *hex, const char *words)
+/* json_msgpack_first finds its end, json_msgpack_json says why it cannot be written. */
+static inline void expect_refused(const char *hex, const char *message)
 {
-    struct packed text = unhex(hex), value;
+    struct msgpack text = unhex(hex), value;
     struct json_out out = {0};
     struct error error = {0};
 
-    CU_ASSERT_EQUAL_FATAL(packed_first(text, &value, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_first(text, &value, &error), 0);
     CU_ASSERT_EQUAL(value.bytes, text.bytes);
-    CU_ASSERT_EQUAL(packed_json(value, &out, &error), EP_EGARBAGE);
-    CU_ASSERT_EQUAL(error.code, EP_EGARBAGE);
-    CU_ASSERT_STRING_EQUAL(error.words, words);
-    show_difference(hex, error.words, words);
-    CU_ASSERT_EQUAL(packed_json(value, &out, NULL), EP_EGARBAGE);
-    json_out_free(&out);
+    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), EP_EPROTO);
+    CU_ASSERT_EQUAL(error.code, EP_EPROTO);
+    CU_ASSERT_STRING_EQUAL(error.message, message);
+    show_difference(hex, error.message, message);
+    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, NULL), EP_EPROTO);
+    json_write_free(&out);
     unhex_free(text);
 }
 

@@ -11,12 +11,12 @@ struct trial {
     cJSON *options;
 };
 
-static int trial_init(const char *options, void **state, char *words, size_t words_bytes)
+static int trial_init(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
     cJSON *tree = cJSON_Parse(options);
     const cJSON *fail = cJSON_GetObjectItem(tree, "fail");
     if (cJSON_IsString(fail)) {
-        snprintf(words, words_bytes, "%s", fail->valuestring);
+        snprintf(errbuf, errbuf_size, "%s", fail->valuestring);
         cJSON_Delete(tree);
         return 17;
     }
@@ -35,8 +35,8 @@ static enum ep_answer trial_process(ep_call *call, void *state)
     struct trial *trial = state;
     const cJSON *answer = cJSON_GetObjectItem(trial->options, "answer");
     cJSON_AddNumberToObject(ep_call_context(call), "calls", ++trial->calls);
-    ep_call_words(call, "said by %s", ep_call_key(call));
-    ep_call_retry_after(call, 250);
+    ep_call_set_reason(call, "said by %s", ep_call_key(call));
+    ep_call_set_retry_after(call, 250);
     return (enum ep_answer)(cJSON_IsNumber(answer) ? answer->valueint : EP_PROCESSED);
 }
 

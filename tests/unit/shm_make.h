@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Makes a small segment of a test's own: one source "s", `stages` stages of `concurrency` workers, `limit` as
- * input buffer. The name goes as soon as it is mapped, so that a test that dies leaves nothing in /dev/shm.
+ * input buffer. The name goes as soon as it is mapped, so that a test that crashes leaves nothing in /dev/shm.
  */
 #ifndef SHM_MAKE_H
 #define SHM_MAKE_H
@@ -31,7 +31,7 @@ static inline int fixture_make(struct segment *segment, uint32_t sources, uint32
         return -E2BIG;
     for (uint32_t i = 0; i < stages; i++)
         stage_plans[i] = (struct segment_stage_plan){.name = names[i],
-                                                     .kind = "function",
+                                                     .type = "function",
                                                      .concurrency = concurrency,
                                                      .input_buffer = limit};
     for (uint32_t i = 0; i < sources; i++)

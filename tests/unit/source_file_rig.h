@@ -45,7 +45,7 @@ static inline void rig_open(struct rig *rig)
     rig->config = (struct source_config){.id = "test", .type = SOURCE_FILE};
     rig->config.file.path = rig->path;
     rig->config.file.format = FILE_TEXT;
-    page_open(&rig->page);
+    source_page_open(&rig->page);
     rig_open_source(rig);
 }
 
@@ -54,7 +54,7 @@ static inline void rig_close(struct rig *rig)
     char name[600];
 
     source_file_ops.close(rig->state);
-    page_clear(&rig->page);
+    source_page_clear(&rig->page);
     free(rig->cursor);
     DIR *entries = opendir(rig->directory);
     for (const struct dirent *entry = readdir(entries); entry != NULL; entry = readdir(entries)) {
@@ -66,7 +66,7 @@ static inline void rig_close(struct rig *rig)
     rmdir(rig->directory);
 }
 
-/* The daemon is started anew: only the stored cursor is left. */
+/* The daemon is started again: only the stored cursor is left. */
 static inline void rig_restart(struct rig *rig)
 {
     source_file_ops.close(rig->state);
@@ -77,7 +77,7 @@ static inline int rig_fetch(struct rig *rig, uint32_t limit, uint64_t wait_ms)
 {
     struct fetch fetch = {.cursor = rig->cursor, .limit = limit, .wait_ms = wait_ms, .abort = &rig->abort};
 
-    page_clear(&rig->page);
+    source_page_clear(&rig->page);
     rig->failure = (struct source_failure){0};
     return source_file_ops.fetch(rig->state, &fetch, &rig->page, &rig->failure);
 }

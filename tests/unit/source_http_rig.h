@@ -14,8 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "src/source/source.h"
 #include "src/config/url.h"
+#include "src/source/source.h"
 #include "tests/unit/unit.h"
 
 /* ---- the feed ---- */
@@ -70,12 +70,12 @@ static inline void feed_stop(struct feed *feed)
 
 static inline size_t keep(char *data, size_t size, size_t count, void *user)
 {
-    json_out_raw(user, data, size * count);
+    json_write_raw(user, data, size * count);
     return size * count;
 }
 
 /* One request beside the source: control, stats, add. */
-static inline void feed_tell(const struct feed *feed, const char *request, const char *post,
+static inline void feed_send(const struct feed *feed, const char *request, const char *post,
                              struct json_out *said)
 {
     char url[512];
@@ -83,7 +83,7 @@ static inline void feed_tell(const struct feed *feed, const char *request, const
     CURL *easy = curl_easy_init();
 
     snprintf(url, sizeof url, "http://127.0.0.1:%d/%s", feed->port, request);
-    json_out_reset(said == NULL ? &ignored : said);
+    json_write_reset(said == NULL ? &ignored : said);
     curl_easy_setopt(easy, CURLOPT_URL, url);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, keep);
@@ -92,7 +92,7 @@ static inline void feed_tell(const struct feed *feed, const char *request, const
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, post);
     CU_ASSERT_EQUAL_FATAL(curl_easy_perform(easy), CURLE_OK);
     curl_easy_cleanup(easy);
-    json_out_free(&ignored);
+    json_write_free(&ignored);
 }
 
 static inline int64_t feed_number(const struct feed *feed, const char *pointer)
@@ -101,10 +101,10 @@ static inline int64_t feed_number(const struct feed *feed, const char *pointer)
     struct json_span value;
     int64_t number = -1;
 
-    feed_tell(feed, "stats", NULL, &said);
+    feed_send(feed, "stats", NULL, &said);
     if (json_find((struct json_span){said.text, said.bytes}, pointer, &value))
         json_int64(value, &number);
-    json_out_free(&said);
+    json_write_free(&said);
     return number;
 }
 
@@ -112,9 +112,9 @@ static inline bool feed_saw(const struct feed *feed, const char *text)
 {
     struct json_out said = {0};
 
-    feed_tell(feed, "stats", NULL, &said);
+    feed_send(feed, "stats", NULL, &said);
     bool seen = strstr(said.text, text) != NULL;
-    json_out_free(&said);
+    json_write_free(&said);
     return seen;
 }
 
@@ -149,7 +149,7 @@ static inline void rig_open(struct rig *rig, const char *url)
         (struct source_config){.id = "test", .type = SOURCE_HTTP, .since = "2026-01-02T03:04:05+01:00"};
     rig->config.http = (struct http_source_config){
         .url = rig->url, .events = "", .connect_timeout_ms = 10000, .max_bytes = 1 << 20, .interval_ms = 50};
-    page_open(&rig->page);
+    source_page_open(&rig->page);
     rig->failure = (struct source_failure){0};
     rig->cursor = NULL;
     atomic_init(&rig->abort, false);
@@ -159,7 +159,7 @@ static inline void rig_open(struct rig *rig, const char *url)
 static inline void rig_close(struct rig *rig)
 {
     source_http_ops.close(rig->state);
-    page_clear(&rig->page);
+    source_page_clear(&rig->page);
     free(rig->cursor);
     feed_stop(&rig->feed);
 }
@@ -168,7 +168,7 @@ static inline int rig_fetch(struct rig *rig, uint32_t limit, uint64_t wait_ms)
 {
     struct fetch fetch = {.cursor = rig->cursor, .limit = limit, .wait_ms = wait_ms, .abort = &rig->abort};
 
-    page_clear(&rig->page);
+    source_page_clear(&rig->page);
     rig->failure = (struct source_failure){0};
     int code = source_http_ops.fetch(rig->state, &fetch, &rig->page, &rig->failure);
     if (code == 0 && rig->page.cursor != NULL) {
@@ -190,12 +190,12 @@ static inline bool event_holds(const struct rig *rig, size_t index, const char *
     return index < rig->page.count && strstr(rig->page.events[index].data, text) != NULL;
 }
 
-static inline void control(const struct rig *rig, const char *words)
+static inline void control(const struct rig *rig, const char *message)
 {
     char request[256];
 
-    snprintf(request, sizeof request, "control?%s", words);
-    feed_tell(&rig->feed, request, NULL, NULL);
+    snprintf(request, sizeof request, "control?%s", message);
+    feed_send(&rig->feed, request, NULL, NULL);
 }
 
 static inline uint64_t now_ms(clockid_t clock)

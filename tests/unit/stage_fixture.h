@@ -17,7 +17,7 @@ static inline void fixture_call(struct ep_call *call, const char *event, const c
     call->context = context;
     call->context_bytes = strlen(context);
     call->attempt = 1;
-    call_open(call);
+    stage_call_open(call);
 }
 
 static inline const struct stage_env *fixture_env(void)

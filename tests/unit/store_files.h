@@ -22,12 +22,12 @@ static inline void meddle(const char *sql)
 {
     sqlite3 *db;
     CU_ASSERT_EQUAL_FATAL(sqlite3_open(database(), &db), SQLITE_OK);
-    char *words = NULL;
-    int result = sqlite3_exec(db, sql, NULL, NULL, &words);
+    char *message = NULL;
+    int result = sqlite3_exec(db, sql, NULL, NULL, &message);
     if (result != SQLITE_OK)
-        fprintf(stderr, "%s\n", words);
+        fprintf(stderr, "%s\n", message);
     CU_ASSERT_EQUAL(result, SQLITE_OK);
-    sqlite3_free(words);
+    sqlite3_free(message);
     sqlite3_close(db);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the tests of the store share: a store of one source with three stages, prepared, held and opened anew
+ * What the tests of the store share: a store of one source with three stages, prepared, held and opened again
  * for each test, once per implementation. STORE_MAIN runs the same cases against each of them.
  */
 #ifndef STORE_FIXTURE_H
@@ -34,7 +34,7 @@ static inline int fixture_prepare(void)
     struct store_names names = {"quakes", fixture_stages, 3, 0, fixture.stages};
     int code = store_prepare(&fixture.options, &names, 1, &fixture.start, &error);
     if (code != 0)
-        fprintf(stderr, "store_prepare: %s\n", error.words);
+        fprintf(stderr, "store_prepare: %s\n", error.message);
     fixture.source = names.source_id;
     fixture.options.start_number = fixture.start;
     fixture.claims = 0;
@@ -48,7 +48,7 @@ static inline struct store *fixture_open(bool readonly)
     struct store_options options = fixture.options;
     options.readonly = readonly;
     if (store_open(&options, &store, &error) != 0)
-        fprintf(stderr, "store_open: %s\n", error.words);
+        fprintf(stderr, "store_open: %s\n", error.message);
     return store;
 }
 
@@ -75,9 +75,9 @@ static inline void fixture_begin(void)
     CU_ASSERT_PTR_NOT_NULL_FATAL(fixture.store);
 }
 
-static inline void fixture_fault(const char *words, void *user)
+static inline void fixture_fault(const char *message, void *user)
 {
-    fprintf(stderr, "  check: %s\n", words);
+    fprintf(stderr, "  check: %s\n", message);
     ++*(int *)user;
 }
 
@@ -107,7 +107,7 @@ static inline void fixture_restart(void)
 /* ---- short forms of the transactions ---- */
 
 struct held { /* what was claimed, in order */
-    struct store_lease at[4096];
+    struct store_event_lock at[4096];
     size_t count, stop_at; /* on_claim refuses once count is stop_at */
     uint64_t token;
     char done[256]; /* of the event claimed last */
@@ -118,7 +118,7 @@ static inline bool held_add(int64_t event, const char *done, void *user)
     struct held *held = user;
     if (held->count == held->stop_at)
         return false;
-    held->at[held->count++] = (struct store_lease){event, held->token};
+    held->at[held->count++] = (struct store_event_lock){event, held->token};
     snprintf(held->done, sizeof held->done, "%s", done);
     return true;
 }
@@ -148,7 +148,7 @@ static inline struct store_ingested ingest_claiming(const char *prefix, int from
         snprintf(uids[i], sizeof uids[i], "%s%d", prefix, from + i);
         snprintf(data[i], sizeof data[i], "{\"n\":%d}", from + i);
         events[i] = (struct store_event){.uid = uids[i],
-                                         .device = "device-1",
+                                         .address = "device-1",
                                          .type = "quake",
                                          .data = data[i],
                                          .data_bytes = strlen(data[i])};
@@ -157,7 +157,7 @@ static inline struct store_ingested ingest_claiming(const char *prefix, int from
     struct store_ingested out = {0};
     int code = store_ingest(fixture.store, fixture.source, &page, wanted, &out);
     if (code != 0)
-        fprintf(stderr, "store_ingest: %s\n", store_words(fixture.store));
+        fprintf(stderr, "store_ingest: %s\n", store_errmsg(fixture.store));
     CU_ASSERT_EQUAL(code, 0);
     return out;
 }
@@ -167,20 +167,20 @@ static inline struct store_ingested ingest(const char *prefix, int from, int cou
     return ingest_claiming(prefix, from, count, NULL, NULL);
 }
 
-static inline bool answer(struct store_lease lease, struct store_answer wanted)
+static inline bool answer(struct store_event_lock lock, struct store_answer wanted)
 {
-    wanted.lease = lease;
+    wanted.lock = lock;
     int code = store_commit(fixture.store, fixture.source, fixture.stages[0], &wanted, 1);
     if (code != 0)
-        fprintf(stderr, "store_commit: %s\n", store_words(fixture.store));
+        fprintf(stderr, "store_commit: %s\n", store_errmsg(fixture.store));
     CU_ASSERT_EQUAL(code, 0);
     return wanted.applied;
 }
 
-static inline bool release(struct store_lease lease, struct store_release wanted)
+static inline bool unlock(struct store_event_lock lock, struct store_unlock wanted)
 {
-    wanted.lease = lease;
-    CU_ASSERT_EQUAL(store_release(fixture.store, fixture.source, &wanted, 1), 0);
+    wanted.lock = lock;
+    CU_ASSERT_EQUAL(store_unlock(fixture.store, fixture.source, &wanted, 1), 0);
     return wanted.applied;
 }
 
@@ -188,7 +188,7 @@ static inline struct store_totals totals(void)
 {
     struct store_totals out;
     CU_ASSERT_EQUAL(store_source_totals(fixture.store, fixture.source, &out), 0);
-    CU_ASSERT_EQUAL(out.fetched, out.finished + out.removed + out.discarded + out.live);
+    CU_ASSERT_EQUAL(out.fetched, out.completed + out.removed_by_stage + out.removed_by_operator + out.live);
     return out;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the tests of groups in one transaction share: a traced store behind a gate, what its engine did, and
- * short forms of groups. */
-#ifndef STORE_GROUPS_RIG_H
-#define STORE_GROUPS_RIG_H
+/* What the tests of group commit in the store share: a traced store with a write lock, what its engine did, and
+ * short forms of members. */
+#ifndef STORE_GROUP_COMMIT_RIG_H
+#define STORE_GROUP_COMMIT_RIG_H
 
 #include <signal.h>
 #include <sys/mman.h>
@@ -12,19 +12,19 @@
 #include "src/store/sqlite/sqlite.h"
 #include "tests/unit/store_files.h"
 
-#define GROUP_PID 101 /* of the first group's worker */
+#define MEMBER_PID 101 /* of the first member's worker */
 
-static pthread_mutex_t *gate;        /* shared with children */
-static int commits, rollbacks, left; /* of the fixture's handle since groups_begin, or the last reset */
-static struct store_groups groups;
-static struct store_answer answers[STORE_GROUPS_MAX][16];
+static pthread_mutex_t *write_lock;  /* shared with children */
+static int commits, rollbacks, left; /* of the fixture's handle since group_commit_begin, or the last reset */
+static struct store_group_commit group_commit;
+static struct store_answer answers[STORE_GROUP_COMMIT_MAX][16];
 static struct held held;
 
-static inline bool gate_is_free(void)
+static inline bool write_lock_is_free(void)
 {
-    if (gate_try(gate) != 0)
+    if (write_lock_try(write_lock) != 0)
         return false;
-    gate_leave(gate);
+    write_lock_release(write_lock);
     return true;
 }
 
@@ -32,7 +32,7 @@ static inline void count_left(void *user)
 {
     (void)user;
     left++;
-    CU_ASSERT_TRUE(gate_is_free());
+    CU_ASSERT_TRUE(write_lock_is_free());
 }
 
 static inline int count_commit(void *user)
@@ -62,77 +62,79 @@ static inline void count_engine(void)
 }
 
 /* `count` events u0, u1 ..., all held. */
-static inline void groups_begin(enum synchronous synchronous, int count)
+static inline void group_commit_begin(enum synchronous synchronous, int count)
 {
     fixture_begin();
-    gate = mmap(NULL, sizeof(pthread_mutex_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CU_ASSERT_FATAL(gate != MAP_FAILED);
-    CU_ASSERT_EQUAL_FATAL(gate_init(gate), 0);
+    write_lock =
+        mmap(NULL, sizeof(pthread_mutex_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CU_ASSERT_FATAL(write_lock != MAP_FAILED);
+    CU_ASSERT_EQUAL_FATAL(write_lock_init(write_lock), 0);
     fixture.options.synchronous = synchronous;
     fixture.options.trace = true;
-    fixture.options.gate = gate;
-    fixture.options.gate_left = count_left;
+    fixture.options.write_lock = write_lock;
+    fixture.options.write_lock_released = count_left;
     fixture_restart();
     ingest("u", 0, count);
     claim(&held, (size_t)count, 1000);
     CU_ASSERT_EQUAL_FATAL(held.count, (size_t)count);
-    memset(&groups, 0, sizeof groups);
+    memset(&group_commit, 0, sizeof group_commit);
     memset(answers, 0, sizeof answers);
     count_engine();
 }
 
-static inline void groups_end(void)
+static inline void group_commit_end(void)
 {
-    CU_ASSERT_TRUE(gate_is_free());
+    CU_ASSERT_TRUE(write_lock_is_free());
     fixture_end();
-    munmap(gate, sizeof(pthread_mutex_t));
+    munmap(write_lock, sizeof(pthread_mutex_t));
 }
 
-/* A group of no answer yet, at this stage. */
-static inline struct store_group *group_add(int stage)
+/* A member of no answer yet, at this stage. */
+static inline struct store_group_member *member_add(int stage)
 {
-    size_t at = groups.count++;
-    groups.group[at] = (struct store_group){.source = fixture.source,
-                                            .stage = fixture.stages[stage],
-                                            .pid = GROUP_PID + (int32_t)at,
-                                            .answers = answers[at]};
-    return &groups.group[at];
+    size_t at = group_commit.count++;
+    group_commit.member[at] = (struct store_group_member){.source = fixture.source,
+                                                          .stage = fixture.stages[stage],
+                                                          .pid = MEMBER_PID + (int32_t)at,
+                                                          .answers = answers[at]};
+    return &group_commit.member[at];
 }
 
-static inline struct store_answer *answer_add(struct store_group *group, size_t event,
+static inline struct store_answer *answer_add(struct store_group_member *member, size_t event,
                                               enum store_change change)
 {
-    struct store_answer *answer = &group->answers[group->count++];
+    struct store_answer *answer = &member->answers[member->count++];
     *answer = (struct store_answer){
-        .lease = held.at[event], .change = change, .attempt = 1, .done = "first\n", .applied = true};
+        .lock = held.at[event], .change = change, .attempt = 1, .done = "first\n", .applied = true};
     if (change == STORE_DELAY)
         answer->due_ms = 5000;
-    if (change == STORE_BURY)
+    if (change == STORE_DEAD_LETTER)
         answer->reason = STORE_REASON_REJECTED;
     return answer;
 }
 
-static inline struct store_group *group_of(int stage, enum store_change change, size_t first, size_t count)
+static inline struct store_group_member *member_of(int stage, enum store_change change, size_t first,
+                                                   size_t count)
 {
-    struct store_group *group = group_add(stage);
+    struct store_group_member *member = member_add(stage);
     for (size_t i = 0; i < count; i++)
-        answer_add(group, first + i, change);
-    return group;
+        answer_add(member, first + i, change);
+    return member;
 }
 
-static inline size_t applied_in(const struct store_group *group)
+static inline size_t applied_in(const struct store_group_member *member)
 {
     size_t count = 0;
-    for (size_t i = 0; i < group->count; i++)
-        count += group->answers[i].applied;
+    for (size_t i = 0; i < member->count; i++)
+        count += member->answers[i].applied;
     return count;
 }
 
 static inline size_t applied(void)
 {
     size_t count = 0;
-    for (size_t i = 0; i < groups.count; i++)
-        count += applied_in(&groups.group[i]);
+    for (size_t i = 0; i < group_commit.count; i++)
+        count += applied_in(&group_commit.member[i]);
     return count;
 }
 
@@ -150,37 +152,37 @@ static inline uint64_t counted_at(int stage)
     return t.processed + t.retried + t.removed + t.rejected + t.failed + t.crashed;
 }
 
-struct told { /* of one event, the step told last */
+struct trace_found { /* of one event, the step told last */
     size_t count;
-    struct store_step last;
+    struct store_trace_step last;
 };
 
-static inline int note_step(const struct store_step *step, void *user)
+static inline int note_step(const struct store_trace_step *step, void *user)
 {
-    struct told *told = user;
-    told->count++;
-    told->last = *step;
+    struct trace_found *found = user;
+    found->count++;
+    found->last = *step;
     return 0;
 }
 
-static inline struct told told_of(size_t event)
+static inline struct trace_found trace_of(size_t event)
 {
-    struct told told = {0};
+    struct trace_found found = {0};
     char uid[32];
     size_t live;
     snprintf(uid, sizeof uid, "u%zu", event);
-    CU_ASSERT_EQUAL(store_trace(fixture.store, fixture.source, uid, note_step, &told, &live), 0);
-    return told;
+    CU_ASSERT_EQUAL(store_trace(fixture.store, fixture.source, uid, note_step, &found, &live), 0);
+    return found;
 }
 
 /* It was fetched, and this is all that was done to it since. */
-static inline void expect_told(size_t event, enum store_step_kind kind, int stage, size_t group)
+static inline void expect_trace(size_t event, enum store_trace_step_kind kind, int stage, size_t member)
 {
-    struct told told = told_of(event);
-    CU_ASSERT_EQUAL(told.count, 2);
-    CU_ASSERT_EQUAL(told.last.kind, kind);
-    CU_ASSERT_EQUAL(told.last.stage, fixture.stages[stage]);
-    CU_ASSERT_EQUAL(told.last.pid, GROUP_PID + (int32_t)group);
+    struct trace_found found = trace_of(event);
+    CU_ASSERT_EQUAL(found.count, 2);
+    CU_ASSERT_EQUAL(found.last.kind, kind);
+    CU_ASSERT_EQUAL(found.last.stage, fixture.stages[stage]);
+    CU_ASSERT_EQUAL(found.last.pid, MEMBER_PID + (int32_t)member);
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The keeper's verb engine on a real store, over real sockets: verbs, selectors, hostile requests, vanished
- * clients. */
+/* The keeper's command engine on a real store, over real sockets: commands, selectors, hostile requests,
+ * vanished clients. */
 #include "shm/slot.h"
 #include "tests/unit/answers.h"
 
@@ -25,7 +25,7 @@ static void ingest(struct store *store, int64_t source, const struct store_event
     CU_ASSERT_EQUAL(ingested.stored, count);
 }
 
-/* quakes: a, b (device d1, type t1, an hour old), c (a big number), bad (dead, corrupt). other: a. */
+/* quakes: a, b (address d1, type t1, an hour old), c (a big number), bad (dead, corrupt). other: a. */
 static void set_up(void)
 {
     static const char *const quake_names[] = {"enrich", "keep"}, *const other_names[] = {"only"};
@@ -46,17 +46,17 @@ static void set_up(void)
     struct store *store = NULL;
     CU_ASSERT_EQUAL_FATAL(store_open(&options, &store, &error), EP_OK);
     const struct store_event old[] = {
-        {.uid = "a", .device = "d1", .type = "t1", .data = "{\"uid\":\"a\"}", .data_bytes = 11},
-        {.uid = "b", .device = "d1", .type = "t1", .data = "{\"uid\":\"b\"}", .data_bytes = 11},
+        {.uid = "a", .address = "d1", .type = "t1", .data = "{\"uid\":\"a\"}", .data_bytes = 11},
+        {.uid = "b", .address = "d1", .type = "t1", .data = "{\"uid\":\"b\"}", .data_bytes = 11},
     };
     static const char exact[] = "{\"uid\":\"c\", \"n\":12345678901234567890,\"f\":1.50}";
     const struct store_event new[] = {
-        {.uid = "c", .device = "d2", .type = "t2", .data = exact, .data_bytes = sizeof exact - 1},
+        {.uid = "c", .address = "d2", .type = "t2", .data = exact, .data_bytes = sizeof exact - 1},
         {.uid = "bad",
          .data = "\xff{no",
          .data_bytes = 4,
          .dead = STORE_REASON_CORRUPT,
-         .words = "cannot be read"},
+         .error = "cannot be read"},
     };
     ingest(store, names[0].source_id, old, 2, now_ms - 3600000);
     ingest(store, names[0].source_id, new, 2, now_ms);
@@ -85,7 +85,7 @@ static uint64_t ask(const char *request)
 static size_t events_in(const char *state)
 {
     char request[128];
-    snprintf(request, sizeof request, "{\"verb\":\"queue\",\"state\":\"%s\"}", state);
+    snprintf(request, sizeof request, "{\"command\":\"queue\",\"state\":\"%s\"}", state);
     ask(request);
     return answers.count;
 }
@@ -93,14 +93,14 @@ static size_t events_in(const char *state)
 static void test_queue(void)
 {
     set_up();
-    ask("{\"verb\":\"queue\"}");
+    ask("{\"command\":\"queue\"}");
     CU_ASSERT_EQUAL(answers.code, CONTROL_DONE);
     CU_ASSERT_EQUAL(answers.count, 5);
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "uid"), "a");
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "source"), "quakes");
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "stage"), "enrich");
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "state"), "ready");
-    CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "device"), "d1");
+    CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "address"), "d1");
     CU_ASSERT(answers_number(&answers, 0, "age_s") >= 3600 && answers_number(&answers, 0, "age_s") < 3660);
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 3, "reason"), "corrupt");
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 3, "error"), "cannot be read");
@@ -108,28 +108,28 @@ static void test_queue(void)
         const char *request;
         size_t count;
     } selections[] = {
-        {"{\"verb\":\"queue\",\"uids\":[\"a\"]}", 2},
-        {"{\"verb\":\"queue\",\"uids\":[\"a\",\"c\"],\"source\":\"quakes\"}", 2},
-        {"{\"verb\":\"queue\",\"source\":\"other\"}", 1},
-        {"{\"verb\":\"queue\",\"stage\":\"enrich\"}", 4},
-        {"{\"verb\":\"queue\",\"device\":\"d1\",\"source\":\"quakes\"}", 2},
-        {"{\"verb\":\"queue\",\"type\":\"t2\"}", 1},
-        {"{\"verb\":\"queue\",\"older_ms\":1800000}", 2},
-        {"{\"verb\":\"queue\",\"error\":\"be read\"}", 1},
-        {"{\"verb\":\"queue\",\"limit\":3}", 3},
-        {"{\"verb\":\"queue\",\"all\":true}", 5},
-        {"{\"verb\":\"queue\",\"state\":\"dead\"}", 1},
+        {"{\"command\":\"queue\",\"uids\":[\"a\"]}", 2},
+        {"{\"command\":\"queue\",\"uids\":[\"a\",\"c\"],\"source\":\"quakes\"}", 2},
+        {"{\"command\":\"queue\",\"source\":\"other\"}", 1},
+        {"{\"command\":\"queue\",\"stage\":\"enrich\"}", 4},
+        {"{\"command\":\"queue\",\"address\":\"d1\",\"source\":\"quakes\"}", 2},
+        {"{\"command\":\"queue\",\"type\":\"t2\"}", 1},
+        {"{\"command\":\"queue\",\"older_ms\":1800000}", 2},
+        {"{\"command\":\"queue\",\"error\":\"be read\"}", 1},
+        {"{\"command\":\"queue\",\"limit\":3}", 3},
+        {"{\"command\":\"queue\",\"all\":true}", 5},
+        {"{\"command\":\"queue\",\"state\":\"dead\"}", 1},
     };
     for (size_t i = 0; i < sizeof selections / sizeof selections[0]; i++) {
         ask(selections[i].request);
         CU_ASSERT_EQUAL(answers.count, selections[i].count);
         CU_ASSERT_EQUAL(answers.code, CONTROL_DONE);
     }
-    ask("{\"verb\":\"queue\",\"older_ms\":9007199254740992}"); /* before 1970: nothing, not everything */
+    ask("{\"command\":\"queue\",\"older_ms\":9007199254740992}"); /* before 1970: nothing, not everything */
     CU_ASSERT_EQUAL(answers.code, CONTROL_NOTHING);
-    ask("{\"verb\":\"queue\",\"source\":\"quaks\"}");
+    ask("{\"command\":\"queue\",\"source\":\"quaks\"}");
     CU_ASSERT_EQUAL(answers.code, CONTROL_NOTHING);
-    CU_ASSERT_PTR_NOT_NULL(strstr(answers.error.words, "did you mean \"quakes\""));
+    CU_ASSERT_PTR_NOT_NULL(strstr(answers.error.message, "did you mean \"quakes\""));
     tear_down();
 }
 
@@ -141,8 +141,8 @@ static void test_show(void)
     CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
     struct admin admin = {.config = &config, .daemon_up = true};
     CU_ASSERT_EQUAL_FATAL(store_open(&options, &admin.store, NULL), EP_OK);
-    cJSON *request = cJSON_Parse("{\"verb\":\"show\",\"uids\":[\"c\",\"bad\"]}");
-    admin_serve(&admin, request, ends[1], NULL);
+    cJSON *request = cJSON_Parse("{\"command\":\"show\",\"uids\":[\"c\",\"bad\"]}");
+    control_admin_serve(&admin, request, ends[1], NULL);
     cJSON_Delete(request);
     store_close(&admin.store);
     close(ends[1]);
@@ -156,7 +156,7 @@ static void test_show(void)
     CU_ASSERT_PTR_NOT_NULL(
         strstr(text, "\"event\":null,\"raw\":\"\xEF\xBF\xBD{no\",\"raw:b64\":\"/3tubw==\""));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "{\"end\":true,\"code\":0,"));
-    ask("{\"verb\":\"show\",\"uids\":[\"nobody\"]}");
+    ask("{\"command\":\"show\",\"uids\":[\"nobody\"]}");
     CU_ASSERT_EQUAL(answers.code, CONTROL_NOTHING);
     tear_down();
 }
@@ -164,33 +164,33 @@ static void test_show(void)
 static void test_changes(void)
 {
     set_up();
-    CU_ASSERT_EQUAL(ask("{\"verb\":\"hold\",\"device\":\"d1\",\"dry_run\":true}"), 0);
+    CU_ASSERT_EQUAL(ask("{\"command\":\"hold\",\"address\":\"d1\",\"dry_run\":true}"), 0);
     CU_ASSERT_EQUAL(answers.count, 3);
     CU_ASSERT_EQUAL(events_in("held"), 0);
-    CU_ASSERT_EQUAL(ask("{\"verb\":\"hold\",\"device\":\"d1\",\"source\":\"quakes\"}"),
+    CU_ASSERT_EQUAL(ask("{\"command\":\"hold\",\"address\":\"d1\",\"source\":\"quakes\"}"),
                     1); /* bit of quakes */
     CU_ASSERT_EQUAL(answers.count, 2);
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "uid"), "a");
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "state"), "held");
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "was"), "ready");
-    CU_ASSERT_STRING_EQUAL(answers.error.words, "2 events held");
+    CU_ASSERT_STRING_EQUAL(answers.error.message, "2 events held");
     CU_ASSERT_EQUAL(events_in("held"), 2);
-    ask("{\"verb\":\"hold\",\"device\":\"d1\",\"source\":\"quakes\"}");
+    ask("{\"command\":\"hold\",\"address\":\"d1\",\"source\":\"quakes\"}");
     CU_ASSERT_EQUAL(answers.code, CONTROL_NOTHING);
-    CU_ASSERT_EQUAL(ask("{\"verb\":\"release\",\"all\":true,\"limit\":1}"), 1);
+    CU_ASSERT_EQUAL(ask("{\"command\":\"release\",\"all\":true,\"limit\":1}"), 1);
     CU_ASSERT_EQUAL(events_in("held"), 1);
-    CU_ASSERT_EQUAL(ask("{\"verb\":\"retry\",\"state\":\"dead\"}"), 1);
+    CU_ASSERT_EQUAL(ask("{\"command\":\"retry\",\"state\":\"dead\"}"), 1);
     CU_ASSERT_EQUAL(events_in("dead"), 0);
-    CU_ASSERT_EQUAL(ask("{\"verb\":\"remove\",\"all\":true}"), 3); /* both sources */
+    CU_ASSERT_EQUAL(ask("{\"command\":\"remove\",\"all\":true}"), 3); /* both sources */
     CU_ASSERT_EQUAL(answers.count, 5);
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "state"), "removed");
-    ask("{\"verb\":\"queue\"}");
+    ask("{\"command\":\"queue\"}");
     CU_ASSERT_EQUAL(answers.count, 0);
     CU_ASSERT_EQUAL(answers.code, CONTROL_DONE); /* nothing was selected: an empty queue is no failure */
     tear_down();
 }
 
-/* Each is refused, with words, and changes nothing. */
+/* Each is refused, with a message, and changes nothing. */
 static void test_hostile(void)
 {
     static const char *const requests[] = {
@@ -198,53 +198,53 @@ static void test_hostile(void)
         "[]",
         "7",
         "{}",
-        "{\"verb\":7}",
-        "{\"verb\":\"\"}",
-        "{\"verb\":\"drop\"}",
-        "{\"verb\":\"pause\",\"source\":\"quakes\"}",
-        "{\"verb\":\"remove\"}",
-        "{\"verb\":\"remove\",\"limit\":5}",
-        "{\"verb\":\"remove\",\"all\":false}",
-        "{\"verb\":\"remove\",\"all\":1}",
-        "{\"verb\":\"remove\",\"all\":true,\"uids\":[\"a\"]}",
-        "{\"verb\":\"remove\",\"all\":true,\"sourze\":\"other\"}",
-        "{\"verb\":\"remove\",\"all\":true,\"set\":\"x\"}",
-        "{\"verb\":\"remove\",\"uids\":[]}",
-        "{\"verb\":\"remove\",\"uids\":\"a\"}",
-        "{\"verb\":\"remove\",\"uids\":[\"a\",7]}",
-        "{\"verb\":\"remove\",\"uids\":[\"a\",\"\"]}",
-        "{\"verb\":\"remove\",\"uids\":[\"a\"],\"uids\":[\"b\"]}",
-        "{\"verb\":\"remove\",\"source\":{}}",
-        "{\"verb\":\"remove\",\"state\":\"gone\"}",
-        "{\"verb\":\"remove\",\"state\":4}",
-        "{\"verb\":\"remove\",\"all\":true,\"limit\":0}",
-        "{\"verb\":\"remove\",\"all\":true,\"limit\":-1}",
-        "{\"verb\":\"remove\",\"all\":true,\"limit\":1.5}",
-        "{\"verb\":\"remove\",\"all\":true,\"limit\":1e300}",
-        "{\"verb\":\"remove\",\"all\":true,\"limit\":\"9\"}",
-        "{\"verb\":\"remove\",\"older_ms\":-5}",
-        "{\"verb\":\"remove\",\"older_ms\":null}",
-        "{\"verb\":\"remove\",\"all\":true,\"dry_run\":\"yes\"}",
-        "{\"verb\":\"show\"}",
-        "{\"verb\":\"show\",\"all\":true}",
-        "{\"verb\":\"cursor\"}",
-        "{\"verb\":\"cursor\",\"source\":\"none\"}",
-        "{\"verb\":\"cursor\",\"source\":\"quakes\",\"set\":5}",
-        "{\"verb\":\"inject\"}",
-        "{\"verb\":\"inject\",\"source\":\"quaks\"}",
-        "{\"verb\":\"inject\",\"source\":\"quakes\",\"line\":0}",
-        "{\"verb\":\"check\",\"source\":\"quakes\"}",
+        "{\"command\":7}",
+        "{\"command\":\"\"}",
+        "{\"command\":\"drop\"}",
+        "{\"command\":\"pause\",\"source\":\"quakes\"}",
+        "{\"command\":\"remove\"}",
+        "{\"command\":\"remove\",\"limit\":5}",
+        "{\"command\":\"remove\",\"all\":false}",
+        "{\"command\":\"remove\",\"all\":1}",
+        "{\"command\":\"remove\",\"all\":true,\"uids\":[\"a\"]}",
+        "{\"command\":\"remove\",\"all\":true,\"sourze\":\"other\"}",
+        "{\"command\":\"remove\",\"all\":true,\"set\":\"x\"}",
+        "{\"command\":\"remove\",\"uids\":[]}",
+        "{\"command\":\"remove\",\"uids\":\"a\"}",
+        "{\"command\":\"remove\",\"uids\":[\"a\",7]}",
+        "{\"command\":\"remove\",\"uids\":[\"a\",\"\"]}",
+        "{\"command\":\"remove\",\"uids\":[\"a\"],\"uids\":[\"b\"]}",
+        "{\"command\":\"remove\",\"source\":{}}",
+        "{\"command\":\"remove\",\"state\":\"gone\"}",
+        "{\"command\":\"remove\",\"state\":4}",
+        "{\"command\":\"remove\",\"all\":true,\"limit\":0}",
+        "{\"command\":\"remove\",\"all\":true,\"limit\":-1}",
+        "{\"command\":\"remove\",\"all\":true,\"limit\":1.5}",
+        "{\"command\":\"remove\",\"all\":true,\"limit\":1e300}",
+        "{\"command\":\"remove\",\"all\":true,\"limit\":\"9\"}",
+        "{\"command\":\"remove\",\"older_ms\":-5}",
+        "{\"command\":\"remove\",\"older_ms\":null}",
+        "{\"command\":\"remove\",\"all\":true,\"dry_run\":\"yes\"}",
+        "{\"command\":\"show\"}",
+        "{\"command\":\"show\",\"all\":true}",
+        "{\"command\":\"cursor\"}",
+        "{\"command\":\"cursor\",\"source\":\"none\"}",
+        "{\"command\":\"cursor\",\"source\":\"quakes\",\"set\":5}",
+        "{\"command\":\"inject\"}",
+        "{\"command\":\"inject\",\"source\":\"quaks\"}",
+        "{\"command\":\"inject\",\"source\":\"quakes\",\"line\":0}",
+        "{\"command\":\"check\",\"source\":\"quakes\"}",
     };
     set_up();
     for (size_t i = 0; i < sizeof requests / sizeof requests[0]; i++) {
         CU_ASSERT_EQUAL(ask(requests[i]), 0);
         CU_ASSERT_EQUAL(answers.code, CONTROL_USAGE);
         CU_ASSERT_EQUAL(answers.count, 0);
-        CU_ASSERT(answers.error.words[0] != '\0');
+        CU_ASSERT(answers.error.message[0] != '\0');
         if (answers.code != CONTROL_USAGE)
             printf("\n    not refused: %s", requests[i]);
     }
-    ask("{\"verb\":\"queue\"}");
+    ask("{\"command\":\"queue\"}");
     CU_ASSERT_EQUAL(answers.count, 5);
     tear_down();
 }
@@ -253,7 +253,7 @@ static void test_inject(void)
 {
     static const char body[] = "{\"uid\":\"n1\",\"address\":\"d9\",\"type\":\"t9\",\"payload\":1}\n"
                                "  {\"payload\":12345678901234567890}  \r\n"
-                               "nonsense\n"
+                               "rubbish\n"
                                "\n"
                                "[1]\n"
                                "{\"uid\":{}}\n"
@@ -265,13 +265,13 @@ static void test_inject(void)
                                "{\"payload\":12345678901234567890}";
     set_up();
     uint64_t changed =
-        answers_ask(&options, &config, "{\"verb\":\"inject\",\"source\":\"quakes\",\"dry_run\":true}", body,
-                    sizeof body - 1, &answers);
+        answers_ask(&options, &config, "{\"command\":\"inject\",\"source\":\"quakes\",\"dry_run\":true}",
+                    body, sizeof body - 1, &answers);
     CU_ASSERT_EQUAL(changed, 0);
-    ask("{\"verb\":\"queue\"}");
+    ask("{\"command\":\"queue\"}");
     CU_ASSERT_EQUAL(answers.count, 5);
-    changed = answers_ask(&options, &config, "{\"verb\":\"inject\",\"source\":\"quakes\",\"line\":101}", body,
-                          sizeof body - 1, &answers);
+    changed = answers_ask(&options, &config, "{\"command\":\"inject\",\"source\":\"quakes\",\"line\":101}",
+                          body, sizeof body - 1, &answers);
     CU_ASSERT_EQUAL(changed, 1);
     CU_ASSERT_EQUAL(answers.code, CONTROL_NO);
     CU_ASSERT_EQUAL_FATAL(answers.count, 7);
@@ -288,10 +288,10 @@ static void test_inject(void)
     CU_ASSERT_EQUAL(store_source_totals(store, quakes_id, &totals), EP_OK);
     CU_ASSERT(totals.injected == 3 && totals.duplicates == 2 && totals.live == 7);
     store_close(&store);
-    ask("{\"verb\":\"show\",\"uids\":[\"n1\"]}");
-    CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "device"), "d9");
+    ask("{\"command\":\"show\",\"uids\":[\"n1\"]}");
+    CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "address"), "d9");
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "type"), "t9");
-    ask("{\"verb\":\"queue\",\"uids\":[\"17\"]}");
+    ask("{\"command\":\"queue\",\"uids\":[\"17\"]}");
     CU_ASSERT_EQUAL(answers.count, 1);
     tear_down();
 }
@@ -311,14 +311,14 @@ static void test_inject_much(void)
                             i % 2 != 0 ? "bad %060u\n" : "{\"uid\":\"u%u\",\"payload\":\"%01u\"}\n", i, i);
     set_up();
     static struct answers many;
-    answers_ask(&options, &config, "{\"verb\":\"inject\",\"source\":\"other\"}", body.text, body.bytes,
+    answers_ask(&options, &config, "{\"command\":\"inject\",\"source\":\"other\"}", body.text, body.bytes,
                 &many);
     CU_ASSERT_EQUAL(many.code, CONTROL_NO);
     CU_ASSERT_EQUAL_FATAL(many.count, 4001);
     CU_ASSERT_EQUAL(answers_number(&many, 4000, "injected"), 4000);
     CU_ASSERT_EQUAL(answers_number(&many, 3999, "line"), 8000);
     answers_clear(&many);
-    ask("{\"verb\":\"queue\",\"source\":\"other\"}");
+    ask("{\"command\":\"queue\",\"source\":\"other\"}");
     CU_ASSERT_EQUAL(answers.count, 4001);
     free(body.text);
     tear_down();
@@ -327,16 +327,17 @@ static void test_inject_much(void)
 static void test_cursor(void)
 {
     set_up();
-    CU_ASSERT_EQUAL(ask("{\"verb\":\"cursor\",\"source\":\"quakes\"}"), 0);
+    CU_ASSERT_EQUAL(ask("{\"command\":\"cursor\",\"source\":\"quakes\"}"), 0);
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "cursor"), "c-1");
-    CU_ASSERT_EQUAL(ask("{\"verb\":\"cursor\",\"source\":\"quakes\",\"set\":\"c-9\",\"dry_run\":true}"), 0);
-    CU_ASSERT_EQUAL(ask("{\"verb\":\"cursor\",\"source\":\"other\",\"set\":\"c-9\"}"), 2);
+    CU_ASSERT_EQUAL(ask("{\"command\":\"cursor\",\"source\":\"quakes\",\"set\":\"c-9\",\"dry_run\":true}"),
+                    0);
+    CU_ASSERT_EQUAL(ask("{\"command\":\"cursor\",\"source\":\"other\",\"set\":\"c-9\"}"), 2);
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "was"), "c-1");
-    ask("{\"verb\":\"cursor\",\"source\":\"other\"}");
+    ask("{\"command\":\"cursor\",\"source\":\"other\"}");
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "cursor"), "c-9");
-    ask("{\"verb\":\"cursor\",\"source\":\"quaks\"}");
-    CU_ASSERT_PTR_NOT_NULL(strstr(answers.error.words, "did you mean \"quakes\""));
-    ask("{\"verb\":\"check\"}");
+    ask("{\"command\":\"cursor\",\"source\":\"quaks\"}");
+    CU_ASSERT_PTR_NOT_NULL(strstr(answers.error.message, "did you mean \"quakes\""));
+    ask("{\"command\":\"check\"}");
     CU_ASSERT_EQUAL(answers.code, CONTROL_DONE);
     tear_down();
 }
@@ -348,12 +349,13 @@ static void test_without_config(void)
     struct store_options reader = options;
     reader.readonly = true;
     reader.start_number = 0;
-    answers_ask(&reader, NULL, "{\"verb\":\"queue\"}", NULL, 0, &answers);
+    answers_ask(&reader, NULL, "{\"command\":\"queue\"}", NULL, 0, &answers);
     CU_ASSERT_EQUAL(answers.count, 5);
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "stage"), "enrich");
-    answers_ask(&reader, NULL, "{\"verb\":\"cursor\",\"source\":\"quakes\"}", NULL, 0, &answers);
+    answers_ask(&reader, NULL, "{\"command\":\"cursor\",\"source\":\"quakes\"}", NULL, 0, &answers);
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "cursor"), "c-1");
-    CU_ASSERT_EQUAL(answers_ask(&reader, NULL, "{\"verb\":\"remove\",\"all\":true}", NULL, 0, &answers), 0);
+    CU_ASSERT_EQUAL(answers_ask(&reader, NULL, "{\"command\":\"remove\",\"all\":true}", NULL, 0, &answers),
+                    0);
     CU_ASSERT_EQUAL(answers.code, CONTROL_NO);
     tear_down();
 }
@@ -367,12 +369,12 @@ static void test_gone(void)
     struct admin admin = {.config = &config, .daemon_up = true};
     CU_ASSERT_EQUAL_FATAL(store_open(&options, &admin.store, NULL), EP_OK);
     close(ends[0]);
-    static const char *const requests[] = {"{\"verb\":\"queue\"}", "{\"verb\":\"remove\"}",
-                                           "{\"verb\":\"hold\",\"all\":true}",
-                                           "{\"verb\":\"inject\",\"source\":\"quakes\"}"};
+    static const char *const requests[] = {"{\"command\":\"queue\"}", "{\"command\":\"remove\"}",
+                                           "{\"command\":\"hold\",\"all\":true}",
+                                           "{\"command\":\"inject\",\"source\":\"quakes\"}"};
     for (size_t i = 0; i < 4; i++) {
         cJSON *request = cJSON_Parse(requests[i]);
-        admin_serve(&admin, request, ends[1], NULL);
+        control_admin_serve(&admin, request, ends[1], NULL);
         cJSON_Delete(request);
     }
     close(ends[1]);
@@ -390,7 +392,7 @@ static int ask_server(const char *answer, uint64_t patience_ms, bool hang)
     CU_ASSERT_EQUAL(write(ends[1], answer, strlen(answer)), (ssize_t)strlen(answer));
     if (!hang)
         shutdown(ends[1], SHUT_WR);
-    struct control_question question = {.line = "{\"verb\":\"ping\"}", .patience_ms = patience_ms};
+    struct control_question question = {.line = "{\"command\":\"ping\"}", .patience_ms = patience_ms};
     answers_clear(&answers);
     answers.code = control_ask(ends[0], &question, answers_take, &answers, &answers.error);
     close(ends[0]);
@@ -400,24 +402,24 @@ static int ask_server(const char *answer, uint64_t patience_ms, bool hang)
 
 static void test_client(void)
 {
-    CU_ASSERT_EQUAL(ask_server("{\"a\":1}\n{\"end\":true,\"code\":4,\"words\":\"no\"}\n", 10000, false),
+    CU_ASSERT_EQUAL(ask_server("{\"a\":1}\n{\"end\":true,\"code\":4,\"message\":\"no\"}\n", 10000, false),
                     CONTROL_NOTHING);
     CU_ASSERT_EQUAL(answers.count, 1);
-    CU_ASSERT_STRING_EQUAL(answers.error.words, "no");
-    CU_ASSERT_EQUAL(ask_server("{\"a\":1}\n", 10000, false), EP_ESYSTEM); /* died before it had answered */
+    CU_ASSERT_STRING_EQUAL(answers.error.message, "no");
+    CU_ASSERT_EQUAL(ask_server("{\"a\":1}\n", 10000, false), EP_ESYSTEM); /* crashed before it had answered */
     CU_ASSERT_EQUAL(ask_server("{\"end\":true,\"code\":0", 10000, false), EP_ESYSTEM);
-    CU_ASSERT_EQUAL(ask_server("nonsense\n", 10000, false), EP_EGARBAGE);
-    CU_ASSERT_EQUAL(ask_server("{\"end\":true,\"code\":99}\n", 10000, false), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(ask_server("rubbish\n", 10000, false), EP_EPROTO);
+    CU_ASSERT_EQUAL(ask_server("{\"end\":true,\"code\":99}\n", 10000, false), EP_EPROTO);
     CU_ASSERT_EQUAL(ask_server("{\"a\":1}\n", 50, true), EP_ESTATE); /* no end in time */
     int fd;
     struct error error;
     CU_ASSERT_EQUAL(control_connect("/nowhere/at/all.sock", &fd, &error), EP_ENOENT);
-    CU_ASSERT_PTR_NULL(control_verb_find("import"));
-    CU_ASSERT(control_verb_find("remove")->changes && control_verb_find("remove")->keeper);
+    CU_ASSERT_PTR_NULL(control_command_find("import"));
+    CU_ASSERT(control_command_find("remove")->changes && control_command_find("remove")->keeper);
 }
 
 UNIT_MAIN("admin", {"queue lists what is selected", test_queue}, {"show hands on the very bytes", test_show},
-          {"verbs change what is selected, and say so", test_changes},
+          {"commands change what is selected, and say so", test_changes},
           {"hostile requests are refused and change nothing", test_hostile},
           {"inject stores events, reports bad lines", test_inject},
           {"inject of more than a socket holds", test_inject_much}, {"cursor and check", test_cursor},

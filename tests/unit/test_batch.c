@@ -19,7 +19,7 @@ static struct {
     unsigned reads, rows;
 } fake;
 
-static int fake_read(struct store *store, const struct store_lease *leases, size_t count,
+static int fake_read(struct store *store, const struct store_event_lock *locks, size_t count,
                      store_on_row *on_row, void *user)
 {
     (void)store;
@@ -27,8 +27,8 @@ static int fake_read(struct store *store, const struct store_lease *leases, size
     if (fake.fail != 0)
         return fake.fail;
     for (size_t i = 0; i < count; i++) {
-        unsigned number = (unsigned)leases[i].event;
-        if (number > EVENTS || fake.lost[number] || leases[i].token != 1000 + number)
+        unsigned number = (unsigned)locks[i].event;
+        if (number > EVENTS || fake.lost[number] || locks[i].token != 1000 + number)
             continue;
         char uid[16], context[32], *data = malloc(fake.bytes + 1);
         snprintf(uid, sizeof uid, "u%u", number);
@@ -61,9 +61,9 @@ static void set_up(size_t bytes, unsigned count)
     memset(&fake, 0, sizeof fake);
     fake.base.ops = &ops;
     fake.bytes = bytes;
-    CU_ASSERT_EQUAL_FATAL(batch_open(&batch, EVENTS), 0);
+    CU_ASSERT_EQUAL_FATAL(process_batch_open(&batch, EVENTS), 0);
     for (unsigned number = 1; number <= count; number++)
-        batch_add(&batch, 7 * number, number, 1000 + number);
+        process_batch_add(&batch, 7 * number, number, 1000 + number);
 }
 
 /* Event `number` stands where it was added, whole. */
@@ -74,7 +74,7 @@ static bool is_whole(unsigned number)
     char uid[16], context[32];
     snprintf(uid, sizeof uid, "u%u", number);
     snprintf(context, sizeof context, "{\"c\":%u}", number);
-    batch_row(&batch, event, &row);
+    process_batch_row(&batch, event, &row);
     bool same = event->ticket == 7 * number && strcmp(row.uid, uid) == 0 &&
                 strcmp(row.context, context) == 0 && row.context_bytes == strlen(context) &&
                 strcmp(row.done, "first\n") == 0 && row.attempts == number && row.crashes == number + 1 &&
@@ -88,44 +88,44 @@ static bool is_whole(unsigned number)
 static void all_texts_are_read_at_once(void)
 {
     set_up(200, EVENTS);
-    CU_ASSERT_EQUAL(batch_read(&batch, &fake.base), 0);
+    CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
     CU_ASSERT_EQUAL(fake.reads, 2); /* 64 at a time */
     for (unsigned number = 1; number <= EVENTS; number++) {
         CU_ASSERT_TRUE(batch.events[number - 1].read);
         CU_ASSERT_FALSE(batch.events[number - 1].lost);
         CU_ASSERT_TRUE(is_whole(number));
     }
-    batch_clear(&batch);
+    process_batch_clear(&batch);
     CU_ASSERT_EQUAL(batch.count, 0);
-    batch_add(&batch, 7, 1, 1001);
+    process_batch_add(&batch, 7, 1, 1001);
     CU_ASSERT_FALSE(batch.events[0].read);
-    CU_ASSERT_EQUAL(batch_read(&batch, &fake.base), 0);
+    CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
     CU_ASSERT_TRUE(is_whole(1));
-    batch_close(&batch);
+    process_batch_close(&batch);
 }
 
 static void events_of_others_are_lost(void)
 {
     set_up(50, 70);
     fake.lost[1] = fake.lost[64] = fake.lost[65] = fake.lost[70] = true;
-    CU_ASSERT_EQUAL(batch_read(&batch, &fake.base), 0);
+    CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
     for (unsigned number = 1; number <= 70; number++) {
         CU_ASSERT_EQUAL(batch.events[number - 1].lost, fake.lost[number]);
         CU_ASSERT_EQUAL(batch.events[number - 1].read, !fake.lost[number]);
     }
-    batch_close(&batch);
+    process_batch_close(&batch);
 }
 
 static void a_failing_store_changes_nothing(void)
 {
     set_up(50, 3);
     fake.fail = EP_ESTOREBUSY;
-    CU_ASSERT_EQUAL(batch_read(&batch, &fake.base), EP_ESTOREBUSY);
+    CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), EP_ESTOREBUSY);
     CU_ASSERT_FALSE(batch.events[0].read || batch.events[0].lost);
     fake.fail = 0;
-    CU_ASSERT_EQUAL(batch_read(&batch, &fake.base), 0);
+    CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
     CU_ASSERT_TRUE(is_whole(1) && is_whole(2) && is_whole(3));
-    batch_close(&batch);
+    process_batch_close(&batch);
 }
 
 /* As a worker does it: reads when the next event is not there, runs it, goes on. */
@@ -135,7 +135,7 @@ static void run_all(unsigned count)
     while (batch.next < batch.count && fruitless < 2) {
         const struct batch_event *event = &batch.events[batch.next];
         if (!event->read && !event->lost) {
-            CU_ASSERT_EQUAL(batch_read(&batch, &fake.base), 0);
+            CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
             fruitless = event->read || event->lost ? 0 : fruitless + 1;
             continue;
         }
@@ -152,14 +152,14 @@ static void run_all(unsigned count)
 static void huge_events_are_read_a_few_at_a_time(void)
 {
     set_up((size_t)1 << 20, 40);
-    CU_ASSERT_EQUAL(batch_read(&batch, &fake.base), 0);
+    CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
     CU_ASSERT_TRUE(batch.events[7].read);
     CU_ASSERT_FALSE(batch.events[9].read || batch.events[9].lost || batch.events[39].lost);
     run_all(40);
     CU_ASSERT(batch.arena_room <= 2 * BATCH_ARENA_BYTES);
-    batch_clear(&batch);
+    process_batch_clear(&batch);
     CU_ASSERT(batch.arena_room <= BATCH_ARENA_BYTES);
-    batch_close(&batch);
+    process_batch_close(&batch);
 }
 
 static void lost_ones_among_huge_ones(void)
@@ -167,7 +167,7 @@ static void lost_ones_among_huge_ones(void)
     set_up((size_t)1 << 20, 40);
     fake.lost[1] = fake.lost[9] = fake.lost[10] = fake.lost[11] = fake.lost[20] = fake.lost[40] = true;
     run_all(40);
-    batch_close(&batch);
+    process_batch_close(&batch);
 }
 
 static void one_event_larger_than_the_limit(void)
@@ -175,9 +175,9 @@ static void one_event_larger_than_the_limit(void)
     set_up(BATCH_ARENA_BYTES + 5000, 3);
     run_all(3);
     CU_ASSERT_EQUAL(fake.reads, 3);
-    batch_clear(&batch);
+    process_batch_clear(&batch);
     CU_ASSERT_PTR_NULL(batch.arena); /* given back */
-    batch_close(&batch);
+    process_batch_close(&batch);
 }
 
 /* ---- pending answers */
@@ -194,46 +194,48 @@ static struct chain_answer advance_to(size_t next)
 static void answers_own_their_texts(void)
 {
     struct pending pending;
-    CU_ASSERT_EQUAL_FATAL(pending_open(&pending, 4), 0);
+    CU_ASSERT_EQUAL_FATAL(process_pending_open(&pending, 4), 0);
     struct ep_call call = {.source = "s", .stage = "first", .uid = "u", .event = "{}", .event_bytes = 2};
-    call_open(&call);
+    stage_call_open(&call);
     CU_ASSERT_EQUAL(ep_call_set_context(&call, "{\"a\":1}"), 0);
     CU_ASSERT_EQUAL(ep_call_set_event(&call, "{\"b\":2}"), 0);
-    ep_call_words(&call, "because");
+    ep_call_set_reason(&call, "because");
     struct chain_answer answer = advance_to(1);
     answer.store.context = call.new_context;
     answer.store.data = call.new_event;
-    answer.store.words = call.words;
-    CU_ASSERT_EQUAL(pending_add(&pending, 3, (struct store_lease){8, 9}, &answer, &call, 700), 0);
-    call_close(&call);
-    memset(call.words, 'x', sizeof call.words);
+    answer.store.error = call.reason;
+    CU_ASSERT_EQUAL(process_pending_add(&pending, 3, (struct store_event_lock){8, 9}, &answer, &call, 700),
+                    0);
+    stage_call_close(&call);
+    memset(call.reason, 'x', sizeof call.reason);
 
     struct chain_answer second = advance_to(2);
-    call_open(&call);
-    CU_ASSERT_EQUAL(pending_add(&pending, 4, (struct store_lease){10, 11}, &second, &call, 800), 0);
+    stage_call_open(&call);
+    CU_ASSERT_EQUAL(process_pending_add(&pending, 4, (struct store_event_lock){10, 11}, &second, &call, 800),
+                    0);
     CU_ASSERT_EQUAL(pending.count, 2);
     CU_ASSERT_EQUAL(pending.oldest_ns, 700);
     const struct store_answer *stored = pending.answers;
     CU_ASSERT_STRING_EQUAL(stored[0].context, "{\"a\":1}");
     CU_ASSERT_STRING_EQUAL(stored[0].data, "{\"b\":2}");
-    CU_ASSERT_STRING_EQUAL(stored[0].words, "because");
+    CU_ASSERT_STRING_EQUAL(stored[0].error, "because");
     CU_ASSERT_STRING_EQUAL(stored[0].done, "first\n");
-    CU_ASSERT(stored[0].lease.event == 8 && stored[0].lease.token == 9);
+    CU_ASSERT(stored[0].lock.event == 8 && stored[0].lock.token == 9);
     CU_ASSERT(pending.extra[0].ticket == 3 && pending.extra[0].next == 1);
     CU_ASSERT(pending.extra[1].ticket == 4 && pending.extra[1].next == 2);
-    CU_ASSERT_PTR_NULL(stored[1].words);
-    call_close(&call);
+    CU_ASSERT_PTR_NULL(stored[1].error);
+    stage_call_close(&call);
 
-    pending_cut(&pending, 1);
+    process_pending_cut(&pending, 1);
     CU_ASSERT(pending.count == 1 && pending.oldest_ns == 700);
-    CU_ASSERT_STRING_EQUAL(stored[0].words, "because");
-    pending_cut(&pending, 0);
+    CU_ASSERT_STRING_EQUAL(stored[0].error, "because");
+    process_pending_cut(&pending, 0);
     CU_ASSERT(pending.count == 0 && pending.oldest_ns == 0);
     struct chain_answer third = advance_to(1);
-    call_open(&call);
-    CU_ASSERT_EQUAL(pending_add(&pending, 5, (struct store_lease){1, 1}, &third, &call, 900), 0);
+    stage_call_open(&call);
+    CU_ASSERT_EQUAL(process_pending_add(&pending, 5, (struct store_event_lock){1, 1}, &third, &call, 900), 0);
     CU_ASSERT_EQUAL(pending.oldest_ns, 900);
-    pending_close(&pending);
+    process_pending_close(&pending);
     CU_ASSERT_PTR_NULL(pending.answers);
 }
 

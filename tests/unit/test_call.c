@@ -21,11 +21,11 @@ static void reads_what_came(void)
     CU_ASSERT_EQUAL(ep_call_attempt(&call), 4);
     CU_ASSERT(fixture_same(ep_call_uid(&call), "u-1"));
     CU_ASSERT(fixture_same(ep_call_key(&call), "quakes/u-1/locate"));
-    call_close(&call);
+    stage_call_close(&call);
 
     fixture_call(&call, "not json", "{}");
     CU_ASSERT_PTR_NULL(ep_call_event(&call));
-    call_close(&call);
+    stage_call_close(&call);
 }
 
 static void keys_fit(void)
@@ -69,31 +69,31 @@ static void document_is_one_line(void)
     struct json_out out = {0};
     fixture_call(&call, "{\n  \"uid\": \"u-1\",\r\n  \"n\": 9007199254740993\n}\n", "{\"a\" : 1}");
     call.uid = "say \"hi\"";
-    CU_ASSERT_EQUAL(call_document(&call, &out), 0);
+    CU_ASSERT_EQUAL(stage_call_document(&call, &out), 0);
     CU_ASSERT_PTR_NULL(strpbrk(out.text, "\r\n"));
     CU_ASSERT(json_valid(out.text, out.bytes, NULL));
     CU_ASSERT(fixture_contains(out.text, "9007199254740993"));
     CU_ASSERT(
         fixture_contains(out.text,
                          ",\"context\":{\"a\" : 1},\"attempt\":1,\"key\":\"quakes/say \\\"hi\\\"/locate\"}"));
-    json_out_free(&out);
+    json_write_free(&out);
 }
 
 static void untouched_context_is_not_stored(void)
 {
     struct ep_call call;
     fixture_call(&call, "{}", "{ \"big\": 9007199254740993, \"f\": 1.50, \"t\":1528363343200123 }");
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT_PTR_NULL(call.new_context);
     CU_ASSERT_PTR_NOT_NULL(ep_call_context(&call));
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT_PTR_NULL(call.new_context);
     /* there and back again */
     cJSON_AddTrueToObject(ep_call_context(&call), "x");
     cJSON_DeleteItemFromObject(ep_call_context(&call), "x");
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT_PTR_NULL(call.new_context);
-    call_close(&call);
+    stage_call_close(&call);
 }
 
 static void change_keeps_other_bytes(void)
@@ -108,12 +108,12 @@ static void change_keeps_other_bytes(void)
     cJSON_AddNumberToObject(cJSON_GetObjectItem(context, "deep"), "new", 4.45);
     cJSON_DeleteItemFromObject(context, "gone");
     cJSON_AddStringToObject(context, "class", "li\"ght");
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT(fixture_same(call.new_context,
                            "{\"big\":9007199254740993,\"deep\":{\"id\":18446744073709551615,\"kéy\":"
                            "[1.50, 12345678901234567890],\"new\":4.45},\"f\":1e2,\"text\":\"\\u0041\","
                            "\"class\":\"li\\\"ght\"}"));
-    call_close(&call);
+    stage_call_close(&call);
 }
 
 /* cJSON itself takes numbers for equal that differ in their last bits. */
@@ -124,9 +124,9 @@ static void smallest_change_is_a_change(void)
     cJSON *context = ep_call_context(&call);
     cJSON_SetNumberValue(cJSON_GetObjectItem(context, "t"), 1528363343200124.0);
     cJSON_SetNumberValue(cJSON_GetObjectItem(context, "r"), nextafter(0.1, 1));
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT(fixture_same(call.new_context, "{\"t\":1528363343200124,\"r\":0.10000000000000002}"));
-    call_close(&call);
+    stage_call_close(&call);
 }
 
 static void numbers_read_back(void)
@@ -137,19 +137,19 @@ static void numbers_read_back(void)
         struct ep_call call;
         fixture_call(&call, "{}", "{}");
         cJSON_AddNumberToObject(ep_call_context(&call), "n", numbers[i]);
-        CU_ASSERT_EQUAL(call_settle(&call), 0);
+        CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
         CU_ASSERT_PTR_NOT_NULL_FATAL(call.new_context);
         double back = strtod(call.new_context + strlen("{\"n\":"), NULL);
         CU_ASSERT(back == numbers[i] && signbit(back) == signbit(numbers[i]));
         CU_ASSERT(json_valid(call.new_context, strlen(call.new_context), NULL));
-        call_close(&call);
+        stage_call_close(&call);
     }
     struct ep_call call;
     fixture_call(&call, "{}", "{}");
     cJSON_AddNumberToObject(ep_call_context(&call), "n", NAN);
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT(fixture_same(call.new_context, "{\"n\":null}"));
-    call_close(&call);
+    stage_call_close(&call);
 }
 
 static void text_wins_over_tree(void)
@@ -158,10 +158,10 @@ static void text_wins_over_tree(void)
     fixture_call(&call, "{}", "{\"a\":1}");
     cJSON_AddTrueToObject(ep_call_context(&call), "x");
     CU_ASSERT_EQUAL(ep_call_set_context(&call, "{\"b\": 2}"), 0);
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT(fixture_same(call.new_context, "{\"b\": 2}"));
     CU_ASSERT(fixture_same(ep_call_context_text(&call, NULL), "{\"a\":1}"));
-    call_close(&call);
+    stage_call_close(&call);
 }
 
 static void only_objects_are_taken(void)
@@ -177,9 +177,9 @@ static void only_objects_are_taken(void)
     CU_ASSERT_PTR_NULL(call.new_event);
     CU_ASSERT_EQUAL(ep_call_set_event(&call, "{\"uid\":\"x\"}"), 0);
     CU_ASSERT_EQUAL(ep_call_set_event(&call, "{\"uid\":\"y\"}"), 0);
-    CU_ASSERT_EQUAL(ep_call_set_event(&call, "nonsense"), EP_EINVAL);
+    CU_ASSERT_EQUAL(ep_call_set_event(&call, "rubbish"), EP_EINVAL);
     CU_ASSERT(fixture_same(call.new_event, "{\"uid\":\"y\"}"));
-    call_close(&call);
+    stage_call_close(&call);
 }
 
 static void tree_that_is_no_json_is_an_error(void)
@@ -187,11 +187,11 @@ static void tree_that_is_no_json_is_an_error(void)
     struct ep_call call;
     fixture_call(&call, "{}", "{}");
     cJSON_AddRawToObject(ep_call_context(&call), "raw", "{oops");
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT_EQUAL(call.answer, EP_ERROR);
     CU_ASSERT_PTR_NULL(call.new_context);
-    CU_ASSERT(fixture_contains(call.words, "not valid JSON"));
-    call_close(&call);
+    CU_ASSERT(fixture_contains(call.reason, "not valid JSON"));
+    stage_call_close(&call);
 }
 
 static void context_that_is_no_object(void)
@@ -199,27 +199,27 @@ static void context_that_is_no_object(void)
     struct ep_call call;
     fixture_call(&call, "{}", "[1]");
     CU_ASSERT_PTR_NULL(ep_call_context(&call));
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT_PTR_NULL(call.new_context);
-    call_close(&call);
+    stage_call_close(&call);
 }
 
-static void words_and_delay(void)
+static void reason_and_delay(void)
 {
     struct ep_call call;
     char big[2 * SHM_TEXT_BYTES];
     memset(big, 'w', sizeof big - 1);
     big[sizeof big - 1] = '\0';
     fixture_call(&call, "{}", "{}");
-    ep_call_words(&call, "no %s at %d", "device", 7);
-    CU_ASSERT(fixture_same(call.words, "no device at 7"));
-    ep_call_words(&call, "again: %s", call.words);
-    CU_ASSERT(fixture_same(call.words, "again: no device at 7"));
-    ep_call_words(&call, "%s", big);
-    CU_ASSERT_EQUAL(strlen(call.words), SHM_TEXT_BYTES - 1);
-    ep_call_retry_after(&call, 1500);
+    ep_call_set_reason(&call, "no %s at %d", "device", 7);
+    CU_ASSERT(fixture_same(call.reason, "no device at 7"));
+    ep_call_set_reason(&call, "again: %s", call.reason);
+    CU_ASSERT(fixture_same(call.reason, "again: no device at 7"));
+    ep_call_set_reason(&call, "%s", big);
+    CU_ASSERT_EQUAL(strlen(call.reason), SHM_TEXT_BYTES - 1);
+    ep_call_set_retry_after(&call, 1500);
     CU_ASSERT_EQUAL(call.retry_after_ms, 1500);
-    call_close(&call);
+    stage_call_close(&call);
 }
 
 /* Many members, all kept but one. */
@@ -227,21 +227,21 @@ static void large_context(void)
 {
     struct json_out text = {0};
     struct ep_call call;
-    json_out_words(&text, "{");
+    json_write_text(&text, "{");
     for (unsigned i = 0; i < 20000; i++) {
         char member[64];
         snprintf(member, sizeof member, "%s\"m%u\":90071992547409%02u", i > 0 ? "," : "", i, i % 100);
-        json_out_words(&text, member);
+        json_write_text(&text, member);
     }
-    json_out_words(&text, "}");
+    json_write_text(&text, "}");
     fixture_call(&call, "{}", text.text);
     cJSON_AddTrueToObject(ep_call_context(&call), "x");
-    CU_ASSERT_EQUAL(call_settle(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
     CU_ASSERT_PTR_NOT_NULL_FATAL(call.new_context);
     CU_ASSERT_EQUAL(strlen(call.new_context), text.bytes + strlen(",\"x\":true"));
     CU_ASSERT(strncmp(call.new_context, text.text, text.bytes - 1) == 0);
-    call_close(&call);
-    json_out_free(&text);
+    stage_call_close(&call);
+    json_write_free(&text);
 }
 
 UNIT_MAIN("call", {"reads what came", reads_what_came}, {"keys fit", keys_fit},
@@ -252,5 +252,5 @@ UNIT_MAIN("call", {"reads what came", reads_what_came}, {"keys fit", keys_fit},
           {"numbers read back", numbers_read_back}, {"text wins over the tree", text_wins_over_tree},
           {"only objects are taken", only_objects_are_taken},
           {"a tree that is no JSON is an error", tree_that_is_no_json_is_an_error},
-          {"a context that is no object", context_that_is_no_object}, {"words and delay", words_and_delay},
+          {"a context that is no object", context_that_is_no_object}, {"reason and delay", reason_and_delay},
           {"a large context", large_context})

@@ -26,33 +26,33 @@ static struct chain_answer answer(size_t position, const char *done, uint32_t at
         .uid = "u", .data = "{}", .context = "", .done = done, .attempts = attempts, .arrival_ms = 1000};
     struct ep_call call = {
         .source = "s", .stage = stages[position].name, .uid = "u", .event = "{}", .event_bytes = 2};
-    call_open(&call);
+    stage_call_open(&call);
     call.answer = given;
     call.retry_after_ms = retry_after_ms;
     struct chain_answer out;
-    CU_ASSERT_EQUAL(chain_answer(&source, position, &row, &call, 500000, 0, &out), 0);
+    CU_ASSERT_EQUAL(process_chain_answer(&source, position, &row, &call, 500000, 0, &out), 0);
     return out;
 }
 
 static void names_are_whole_lines(void)
 {
-    CU_ASSERT_TRUE(chain_done("a\nbc\n", "a"));
-    CU_ASSERT_TRUE(chain_done("a\nbc\n", "bc"));
-    CU_ASSERT_FALSE(chain_done("a\nbc\n", "b"));
-    CU_ASSERT_FALSE(chain_done("a\nbc\n", "c"));
-    CU_ASSERT_FALSE(chain_done("", "a"));
+    CU_ASSERT_TRUE(process_chain_done("a\nbc\n", "a"));
+    CU_ASSERT_TRUE(process_chain_done("a\nbc\n", "bc"));
+    CU_ASSERT_FALSE(process_chain_done("a\nbc\n", "b"));
+    CU_ASSERT_FALSE(process_chain_done("a\nbc\n", "c"));
+    CU_ASSERT_FALSE(process_chain_done("", "a"));
 }
 
 static void an_event_enters_at_the_first_stage_not_done(void)
 {
     set_up("a", "b", "c");
-    CU_ASSERT_EQUAL(chain_next(&source, ""), 0);
-    CU_ASSERT_EQUAL(chain_next(&source, "a\n"), 1);
-    CU_ASSERT_EQUAL(chain_next(&source, "b\na\n"), 2);
-    CU_ASSERT_EQUAL(chain_next(&source, "a\nb\nc\n"), 3);
+    CU_ASSERT_EQUAL(process_chain_next(&source, ""), 0);
+    CU_ASSERT_EQUAL(process_chain_next(&source, "a\n"), 1);
+    CU_ASSERT_EQUAL(process_chain_next(&source, "b\na\n"), 2);
+    CU_ASSERT_EQUAL(process_chain_next(&source, "a\nb\nc\n"), 3);
     set_up("new", "b", NULL); /* a was dropped, new was added in front */
-    CU_ASSERT_EQUAL(chain_next(&source, "a\nb\n"), 0);
-    CU_ASSERT_EQUAL(chain_next(&source, "new\nb\n"), 2);
+    CU_ASSERT_EQUAL(process_chain_next(&source, "a\nb\n"), 0);
+    CU_ASSERT_EQUAL(process_chain_next(&source, "new\nb\n"), 2);
 }
 
 static void processed_goes_on_and_the_last_finishes(void)
@@ -68,9 +68,9 @@ static void processed_goes_on_and_the_last_finishes(void)
     CU_ASSERT_STRING_EQUAL(out.store.done, "b\na\n");
     free(out.done);
     out = answer(2, "a\nb\n", 0, EP_PROCESSED, 0);
-    CU_ASSERT_EQUAL(out.store.change, STORE_FINISH);
+    CU_ASSERT_EQUAL(out.store.change, STORE_COMPLETE);
     out = answer(1, "a\n", 0, EP_REMOVE, 0);
-    CU_ASSERT_EQUAL(out.store.change, STORE_REMOVE);
+    CU_ASSERT_EQUAL(out.store.change, STORE_REMOVE_BY_STAGE);
 }
 
 static void not_processed_waits_longer_each_time(void)
@@ -93,7 +93,7 @@ static void limits_make_it_dead(void)
     stages[0].max_attempts = 3;
     CU_ASSERT_EQUAL(answer(0, "", 1, EP_ERROR, 0).store.change, STORE_DELAY);
     struct chain_answer out = answer(0, "", 2, EP_ERROR, 0);
-    CU_ASSERT_EQUAL(out.store.change, STORE_BURY);
+    CU_ASSERT_EQUAL(out.store.change, STORE_DEAD_LETTER);
     CU_ASSERT_EQUAL(out.store.reason, STORE_REASON_EXHAUSTED);
     stages[0].max_attempts = 0;
     stages[0].max_age_ms = 400000;
@@ -102,9 +102,9 @@ static void limits_make_it_dead(void)
     stages[0].max_age_ms = 600000;
     CU_ASSERT_EQUAL(answer(0, "", 2, EP_NOT_PROCESSED, 0).store.change, STORE_DELAY);
     out = answer(0, "", 0, EP_REJECT, 0);
-    CU_ASSERT_EQUAL(out.store.change, STORE_BURY);
+    CU_ASSERT_EQUAL(out.store.change, STORE_DEAD_LETTER);
     CU_ASSERT_EQUAL(out.store.reason, STORE_REASON_REJECTED);
-    CU_ASSERT_PTR_NOT_NULL(out.store.words);
+    CU_ASSERT_PTR_NOT_NULL(out.store.error);
 }
 
 UNIT_MAIN("chain", {"names are whole lines", names_are_whole_lines},

@@ -11,7 +11,8 @@
 static struct error error;
 static struct json_out request;
 
-/* Parses words separated by blanks; _ stands for an empty word. Returns cli_parse's code, then cli_request's.
+/* Parses words separated by blanks; _ stands for an empty word. Returns cli_options_parse's code, then
+ * cli_select_request's.
  */
 static int parse(const char *line, struct cli *cli)
 {
@@ -25,14 +26,14 @@ static int parse(const char *line, struct cli *cli)
     argv[argc] = NULL;
     *cli = (struct cli){0};
     error = (struct error){0};
-    json_out_reset(&request);
-    return cli_parse(cli, argc, argv, &error);
+    json_write_reset(&request);
+    return cli_options_parse(cli, argc, argv, &error);
 }
 
 static int parse_request(const char *line, struct cli *cli)
 {
     int code = parse(line, cli);
-    return code != 0 ? code : cli_request(cli, &request, &error);
+    return code != 0 ? code : cli_select_request(cli, &request, &error);
 }
 
 static void test_requests(void)
@@ -40,35 +41,36 @@ static void test_requests(void)
     static const struct {
         const char *line, *request;
     } cases[] = {
-        {"queue", "{\"verb\":\"queue\"}"},
-        {"queue --json --state dead", "{\"verb\":\"queue\",\"state\":\"dead\"}"},
-        {"--state=dead -c x queue", "{\"verb\":\"queue\",\"state\":\"dead\"}"},
-        {"-cx queue --source s --limit 5", "{\"verb\":\"queue\",\"source\":\"s\",\"limit\":5}"},
-        {"retry a b\"c", "{\"verb\":\"retry\",\"uids\":[\"a\",\"b\\\"c\"]}"},
-        {"remove ALL --dry-run", "{\"verb\":\"remove\",\"all\":true,\"dry_run\":true}"},
-        {"remove -- --limit", "{\"verb\":\"remove\",\"uids\":[\"--limit\"]}"},
-        {"hold --stage s/t", "{\"verb\":\"hold\",\"source\":\"s\",\"stage\":\"t\"}"},
-        {"hold --older 1h30m --error x", "{\"verb\":\"hold\",\"error\":\"x\",\"older_ms\":5400000}"},
-        {"requeue --device d --type t", "{\"verb\":\"requeue\",\"device\":\"d\",\"type\":\"t\"}"},
-        {"show a --source s", "{\"verb\":\"show\",\"uids\":[\"a\"],\"source\":\"s\"}"},
+        {"queue", "{\"command\":\"queue\"}"},
+        {"queue --json --state dead", "{\"command\":\"queue\",\"state\":\"dead\"}"},
+        {"--state=dead -c x queue", "{\"command\":\"queue\",\"state\":\"dead\"}"},
+        {"-cx queue --source s --limit 5", "{\"command\":\"queue\",\"source\":\"s\",\"limit\":5}"},
+        {"retry a b\"c", "{\"command\":\"retry\",\"uids\":[\"a\",\"b\\\"c\"]}"},
+        {"remove ALL --dry-run", "{\"command\":\"remove\",\"all\":true,\"dry_run\":true}"},
+        {"remove -- --limit", "{\"command\":\"remove\",\"uids\":[\"--limit\"]}"},
+        {"hold --stage s/t", "{\"command\":\"hold\",\"source\":\"s\",\"stage\":\"t\"}"},
+        {"hold --older 1h30m --error x", "{\"command\":\"hold\",\"error\":\"x\",\"older_ms\":5400000}"},
+        {"requeue --address d --type t", "{\"command\":\"requeue\",\"address\":\"d\",\"type\":\"t\"}"},
+        {"show a --source s", "{\"command\":\"show\",\"uids\":[\"a\"],\"source\":\"s\"}"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct cli cli;
         CU_ASSERT_EQUAL(parse_request(cases[i].line, &cli), 0);
         CU_ASSERT_STRING_EQUAL(request.text != NULL ? request.text : "", cases[i].request);
-        cli_close(&cli);
+        cli_instance_close(&cli);
     }
 }
 
-/* Refused before anything is asked of anybody, with the status for wrong usage and words that name the fault.
+/* Refused before anything is asked of anybody, with the status for wrong usage and a message that names the
+ * fault.
  */
 static void test_refused(void)
 {
     static const struct {
-        const char *line, *words;
+        const char *line, *message;
     } cases[] = {
-        {"_", "no verb"},
-        {"--json", "verb is missing"},
+        {"_", "no command"},
+        {"--json", "no command given"},
         {"remve ALL", "did you mean \"remove\""},
         {"emport x", "did you mean \"import\""},
         {"import", "expected FILE"},
@@ -106,13 +108,13 @@ static void test_refused(void)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct cli cli;
-        bool right = cases[i].words[0] == '\0';
+        bool right = cases[i].message[0] == '\0';
         int code = parse_request(cases[i].line, &cli);
         CU_ASSERT_EQUAL(code, right ? 0 : CONTROL_USAGE);
-        CU_ASSERT_PTR_NOT_NULL(strstr(error.words, cases[i].words));
-        if ((code != CONTROL_USAGE) != right || strstr(error.words, cases[i].words) == NULL)
-            printf("\n    %s: %d, %s", cases[i].line, code, error.words);
-        cli_close(&cli);
+        CU_ASSERT_PTR_NOT_NULL(strstr(error.message, cases[i].message));
+        if ((code != CONTROL_USAGE) != right || strstr(error.message, cases[i].message) == NULL)
+            printf("\n    %s: %d, %s", cases[i].line, code, error.message);
+        cli_instance_close(&cli);
     }
 }
 
@@ -124,27 +126,27 @@ static void test_too_many_uids(void)
     argv[1] = (char *)"remove";
     for (size_t i = 2; i < 20002; i++)
         argv[i] = (char *)"some-uid";
-    json_out_reset(&request);
-    CU_ASSERT_EQUAL(cli_parse(&cli, 20002, argv, &error), 0);
-    CU_ASSERT_EQUAL(cli_request(&cli, &request, &error), CONTROL_USAGE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "too many UIDs"));
-    cli_close(&cli);
-    json_out_free(&request);
+    json_write_reset(&request);
+    CU_ASSERT_EQUAL(cli_options_parse(&cli, 20002, argv, &error), 0);
+    CU_ASSERT_EQUAL(cli_select_request(&cli, &request, &error), CONTROL_USAGE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "too many UIDs"));
+    cli_instance_close(&cli);
+    json_write_free(&request);
 }
 
 static void test_help(void)
 {
     struct cli cli;
-    CU_ASSERT_EQUAL(parse("--help", &cli), 0); /* needs no verb */
+    CU_ASSERT_EQUAL(parse("--help", &cli), 0); /* needs no command */
     CU_ASSERT(cli_given(&cli, CLI_OPTION_HELP));
-    cli_close(&cli);
-    CU_ASSERT_EQUAL(parse("remove -h", &cli), 0); /* nor anything else that the verb needs */
-    cli_close(&cli);
+    cli_instance_close(&cli);
+    CU_ASSERT_EQUAL(parse("remove -h", &cli), 0); /* nor anything else that the command needs */
+    cli_instance_close(&cli);
     struct json_out usage = {0};
-    cli_usage(&usage);
+    cli_options_usage(&usage);
     for (const char *line = usage.text; line != NULL && *line != '\0'; line = strchr(line, '\n') + 1)
         CU_ASSERT(strcspn(line, "\n") <= 80);
-    json_out_free(&usage);
+    json_write_free(&usage);
 }
 
 /* Byte for byte, but for white space between the tokens. */
@@ -156,12 +158,12 @@ static void test_pretty(void)
         "{\n  \"a\": [\n    1.50,\n    12345678901234567890,\n    -0.0e+1\n  ],\n  \"b\": {},\n"
         "  \"c\": [],\n  \"d\": \"x\\\"{,}\",\n  \"e\": null\n}";
     struct json_out out = {0};
-    cli_pretty(&out, (struct json_span){text, sizeof text - 1}, 0);
+    cli_show_pretty(&out, (struct json_span){text, sizeof text - 1}, 0);
     CU_ASSERT_STRING_EQUAL(out.text, expected);
-    json_out_free(&out);
+    json_write_free(&out);
     for (size_t cut = 1; cut < sizeof text; cut++) { /* what is no JSON does not run away either */
-        cli_pretty(&out, (struct json_span){text, cut}, 0);
-        json_out_free(&out);
+        cli_show_pretty(&out, (struct json_span){text, cut}, 0);
+        json_write_free(&out);
     }
 }
 
@@ -172,20 +174,20 @@ static void test_table(void)
                                                   {"WORDS", false, true, true}};
     struct table table;
     struct json_out out = {0};
-    table_open(&table, columns, 3);
+    cli_table_open(&table, columns, 3);
     const char *const cells[] = {"a", "1", "first\033[31m", "b\xc3\xa4", "22", "a second, longer, cell \xff"};
     for (size_t i = 0; i < 6; i++)
-        table_cell(&table, cells[i], NULL);
-    table_print(&table, &out, 30, 0, true);
+        cli_table_cell(&table, cells[i], NULL);
+    cli_table_print(&table, &out, 30, 0, true);
     CU_ASSERT_STRING_EQUAL(out.text,
                            "NAME   N  WORDS\na      1  first?[31m\nb\xc3\xa4    22  a second, longer, c…\n");
-    json_out_free(&out);
+    json_write_free(&out);
     for (size_t i = 0; i < 6; i++)
-        table_cell(&table, cells[i], NULL);
-    table_print(&table, &out, 12, 0, false); /* too narrow even when cut: the last column goes */
+        cli_table_cell(&table, cells[i], NULL);
+    cli_table_print(&table, &out, 12, 0, false); /* too narrow even when cut: the last column goes */
     CU_ASSERT_STRING_EQUAL(out.text, "a     1\nb\xc3\xa4   22\n");
-    json_out_free(&out);
-    table_close(&table);
+    json_write_free(&out);
+    cli_table_close(&table);
 }
 
 UNIT_MAIN("cli_args", {"words become requests", test_requests}, {"wrong usage is refused", test_refused},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The manual page and the program say the same: verbs, options, JSON members, fields. Reads src/man/eventpipe.1
- * under top_srcdir (the current folder if that is not set).
+ * The manual page and the program say the same: commands, options, JSON members, fields. Reads
+ * src/man/eventpipe.1 under top_srcdir (the current folder if that is not set).
  */
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ static void read_page(const char *section, const char *item, struct items *items
 {
     char path[512], line[512], title[200] = "";
     const char *base = getenv("top_srcdir");
-    snprintf(path, sizeof path, "%s/src/eventpipe.1", base != NULL ? base : ".");
+    snprintf(path, sizeof path, "%s/src/man/eventpipe.1", base != NULL ? base : ".");
     FILE *file = fopen(path, "re");
     CU_ASSERT_PTR_NOT_NULL_FATAL(file);
     *items = (struct items){0};
@@ -73,22 +73,22 @@ static void read_page(const char *section, const char *item, struct items *items
     fclose(file);
 }
 
-static void test_verbs(void)
+static void test_commands(void)
 {
     static struct items page, program;
     program = (struct items){0};
-    read_page("VERBS", ".It Cm ", &page);
-    for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++) {
-        add(&program, verb->name);
+    read_page("COMMANDS", ".It Cm ", &page);
+    for (const struct cli_command *command = cli_commands; command->name != NULL; command++) {
+        add(&program, command->name);
         /* what the daemon knows and what the command line offers is the same, but for ping, and for status,
-         * deaths, trace, import and chaos, which do without the daemon */
-        CU_ASSERT(control_verb_find(verb->name) != NULL || strcmp(verb->name, "status") == 0 ||
-                  strcmp(verb->name, "deaths") == 0 || strcmp(verb->name, "trace") == 0 ||
-                  strcmp(verb->name, "import") == 0 || strcmp(verb->name, "chaos") == 0);
+         * crashes, trace, import and chaos, which do without the daemon */
+        CU_ASSERT(control_command_find(command->name) != NULL || strcmp(command->name, "status") == 0 ||
+                  strcmp(command->name, "crashes") == 0 || strcmp(command->name, "trace") == 0 ||
+                  strcmp(command->name, "import") == 0 || strcmp(command->name, "chaos") == 0);
     }
     expect_same(&page, &program);
-#define X(name, keeper, changes) CU_ASSERT(cli_verb_find(#name) != NULL || strcmp(#name, "ping") == 0);
-    CONTROL_VERBS(X)
+#define X(name, keeper, changes) CU_ASSERT(cli_command_find(#name) != NULL || strcmp(#name, "ping") == 0);
+    CONTROL_COMMANDS(X)
 #undef X
 }
 
@@ -99,7 +99,7 @@ static void test_options(void)
     static struct items page, program;
     page = program = (struct items){0};
     const char *base = getenv("top_srcdir");
-    snprintf(path, sizeof path, "%s/src/eventpipe.1", base != NULL ? base : ".");
+    snprintf(path, sizeof path, "%s/src/man/eventpipe.1", base != NULL ? base : ".");
     FILE *file = fopen(path, "re");
     CU_ASSERT_PTR_NOT_NULL_FATAL(file);
     while (fgets(line, sizeof line, file) != NULL) {
@@ -114,7 +114,7 @@ static void test_options(void)
     }
     fclose(file);
     struct json_out usage = {0};
-    cli_usage(&usage);
+    cli_options_usage(&usage);
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
         char both[80];
         if (cli_options[i].letter != 0)
@@ -125,12 +125,12 @@ static void test_options(void)
         snprintf(both, sizeof both, "--%s ", cli_options[i].name);
         CU_ASSERT_PTR_NOT_NULL(strstr(usage.text, both)); /* in the usage text, too */
     }
-    for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++) {
+    for (const struct cli_command *command = cli_commands; command->name != NULL; command++) {
         char both[80];
-        snprintf(both, sizeof both, "\n  %s ", verb->name);
+        snprintf(both, sizeof both, "\n  %s ", command->name);
         CU_ASSERT_PTR_NOT_NULL(strstr(usage.text, both));
     }
-    json_out_free(&usage);
+    json_write_free(&usage);
     expect_same(&page, &program);
 }
 
@@ -165,19 +165,19 @@ static void test_status_members(void)
     struct json_out out = {0};
     program = (struct items){0};
     fake_create(&segment);
-    CU_ASSERT_EQUAL(status_read_segment(&segment, &status), EP_OK);
-    status_json(&status, &out);
+    CU_ASSERT_EQUAL(cli_status_read_segment(&segment, &status), EP_OK);
+    cli_status_json(&status, &out);
     cJSON *json = cJSON_Parse(out.text);
     add_paths(json, "", &program, true);
     cJSON_Delete(json);
-    json_out_free(&out);
-    status_close(&status);
+    json_write_free(&out);
+    cli_status_close(&status);
     fake_destroy(&segment);
     read_page("Status members", ".It Va ", &page);
     expect_same(&page, &program);
 }
 
-/* An event that shows all its members, and a change of it, from the keeper's verb engine itself. */
+/* An event that shows all its members, and a change of it, from the keeper's command engine itself. */
 static void test_event_members(void)
 {
     static struct items page, program;
@@ -196,14 +196,14 @@ static void test_event_members(void)
     struct store *store;
     CU_ASSERT_EQUAL_FATAL(store_open(&options, &store, NULL), EP_OK);
     const struct store_event bad = {
-        .uid = "u", .data = "{no", .data_bytes = 3, .dead = STORE_REASON_CORRUPT, .words = "w"};
+        .uid = "u", .data = "{no", .data_bytes = 3, .dead = STORE_REASON_CORRUPT, .error = "w"};
     struct store_page ingest = {.events = &bad, .count = 1, .now_ms = 1};
     struct store_ingested ingested;
     CU_ASSERT_EQUAL_FATAL(store_ingest(store, names.source_id, &ingest, NULL, &ingested), EP_OK);
     store_close(&store);
 
     program = (struct items){0};
-    answers_ask(&options, NULL, "{\"verb\":\"queue\"}", NULL, 0, &answers);
+    answers_ask(&options, NULL, "{\"command\":\"queue\"}", NULL, 0, &answers);
     CU_ASSERT_EQUAL_FATAL(answers.count, 1);
     add_paths(answers.lines[0], "", &program, false);
     read_page("Event members", ".It Va ", &page);
@@ -217,12 +217,12 @@ static void test_event_members(void)
     for (size_t i = 0; i < extra.count; i++)
         add(&page, extra.text[i]);
     program = (struct items){0};
-    answers_ask(&options, NULL, "{\"verb\":\"show\",\"uids\":[\"u\"]}", NULL, 0, &answers);
+    answers_ask(&options, NULL, "{\"command\":\"show\",\"uids\":[\"u\"]}", NULL, 0, &answers);
     add_paths(answers.lines[0], "", &program, false);
     expect_same(&page, &program);
 
     program = (struct items){0};
-    answers_ask(&options, NULL, "{\"verb\":\"hold\",\"all\":true}", NULL, 0, &answers);
+    answers_ask(&options, NULL, "{\"command\":\"hold\",\"all\":true}", NULL, 0, &answers);
     add_paths(answers.lines[0], "", &program, false);
     read_page("Members of a change", ".It Va ", &page);
     expect_same(&page, &program);
@@ -235,5 +235,5 @@ static void test_event_members(void)
     CU_ASSERT_EQUAL(rmdir(folder), 0);
 }
 
-UNIT_MAIN("cli_docs", {"verbs", test_verbs}, {"options, in the page and the usage text", test_options},
+UNIT_MAIN("cli_docs", {"commands", test_commands}, {"options, in the page and the usage text", test_options},
           {"members of status --json", test_status_members}, {"members of events", test_event_members})

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Offers: each state and move, in what order they are taken, what a death leaves of them. */
+/* Commit requests: each state and move, in what order they are taken, what a crash leaves of them. */
 #include "shm/commit_request.h"
 #include "shm/wake.h"
 #include "tests/unit/shm_fixture.h"
@@ -14,16 +14,19 @@
 #define WORKER 2
 
 static struct segment segment;
-static _Alignas(8) char body[SHM_OFFER_BYTES];
+static _Alignas(8) char body[SHM_COMMIT_REQUEST_BYTES];
 
-static struct shm_offer *offer_at(uint32_t slot)
+static struct shm_commit_request *request_at(uint32_t slot)
 {
-    return (struct shm_offer *)(void *)((char *)segment.header + segment.header->offer_offset) + slot;
+    return (struct shm_commit_request *)(void *)((char *)segment.header +
+                                                 segment.header->commit_request_offset) +
+           slot;
 }
 
 static _Atomic uint64_t *bits_of(uint32_t slot)
 {
-    return (_Atomic uint64_t *)(void *)((char *)segment.header + segment.header->offered_offset) + slot / 64;
+    return (_Atomic uint64_t *)(void *)((char *)segment.header + segment.header->commit_request_bits_offset) +
+           slot / 64;
 }
 
 static bool has_bit(uint32_t slot)
@@ -31,33 +34,33 @@ static bool has_bit(uint32_t slot)
     return (atomic_load(bits_of(slot)) >> slot % 64 & 1) != 0;
 }
 
-static enum offer_state look(uint32_t slot)
+static enum commit_request_state look(uint32_t slot)
 {
     uint32_t result;
-    return offer_look(&segment, slot, &result);
+    return commit_request_poll(&segment, slot, &result);
 }
 
-/* Told to try the gate, and not come to it yet. */
-static bool nudged(uint32_t slot)
+/* Told to try the write lock, and not come to it yet. */
+static bool notified(uint32_t slot)
 {
-    uint32_t word = atomic_load(&offer_at(slot)->word);
-    return word != OFFER_WAITING && look(slot) == OFFER_WAITING;
+    uint32_t word = atomic_load(&request_at(slot)->word);
+    return word != COMMIT_REQUEST_WAITING && look(slot) == COMMIT_REQUEST_WAITING;
 }
 
-/* An offer whose bytes all tell whose it is. */
+/* A commit request whose bytes all tell whose it is. */
 static void make(uint32_t slot, uint32_t bytes)
 {
-    memset(offer_body(&segment, slot), (int)slot + 1, bytes);
-    offer_make(&segment, slot, bytes);
+    memset(commit_request_body(&segment, slot), (int)slot + 1, bytes);
+    commit_request_submit(&segment, slot, bytes);
 }
 
-/* The slot of the next offer; SHM_NO_SLOT: there is none. */
+/* The slot of the next commit request; SHM_NO_SLOT: there is none. */
 static uint32_t take(uint32_t taker, uint32_t *step)
 {
     uint32_t slot, bytes;
-    if (!offer_take(&segment, taker, step, &slot, body, &bytes))
+    if (!commit_request_take(&segment, taker, step, &slot, body, &bytes))
         return SHM_NO_SLOT;
-    CU_ASSERT(bytes > 0 && bytes <= SHM_OFFER_BYTES);
+    CU_ASSERT(bytes > 0 && bytes <= SHM_COMMIT_REQUEST_BYTES);
     for (uint32_t i = 0; i < bytes; i++)
         CU_ASSERT_EQUAL(body[i], (char)(slot + 1));
     return slot;
@@ -71,32 +74,32 @@ static uint32_t take_one(uint32_t taker)
 
 /* ---- states ---- */
 
-static void test_settled(void)
+static void test_completed(void)
 {
     segment = fixture(1, 4, 4, 4);
     uint32_t result;
-    CU_ASSERT_EQUAL(look(WORKER), OFFER_NONE);
-    for (enum offer_state end = OFFER_DONE; end <= OFFER_BACK; end++) {
+    CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_NONE);
+    for (enum commit_request_state end = COMMIT_REQUEST_DONE; end <= COMMIT_REQUEST_RETURNED; end++) {
         make(WORKER, 100);
-        CU_ASSERT_EQUAL(look(WORKER), OFFER_WAITING);
+        CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_WAITING);
         CU_ASSERT_EQUAL(take_one(WORKER + 1), WORKER);
-        CU_ASSERT_EQUAL(look(WORKER), OFFER_TAKEN);
+        CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_TAKEN);
         CU_ASSERT_EQUAL(take_one(WORKER + 2), SHM_NO_SLOT); /* once */
-        CU_ASSERT_FALSE(offer_withdraw(&segment, WORKER));
-        offer_settle(&segment, WORKER + 2, WORKER, end, 1); /* not theirs */
-        CU_ASSERT_EQUAL(look(WORKER), OFFER_TAKEN);
-        uint32_t wanted = end == OFFER_DONE ? 0xa5a5 : 0;
-        offer_settle(&segment, WORKER + 1, WORKER, end, wanted);
-        CU_ASSERT_EQUAL(offer_look(&segment, WORKER, &result), end);
+        CU_ASSERT_FALSE(commit_request_withdraw(&segment, WORKER));
+        commit_request_complete(&segment, WORKER + 2, WORKER, end, 1); /* not theirs */
+        CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_TAKEN);
+        uint32_t wanted = end == COMMIT_REQUEST_DONE ? 0xa5a5 : 0;
+        commit_request_complete(&segment, WORKER + 1, WORKER, end, wanted);
+        CU_ASSERT_EQUAL(commit_request_poll(&segment, WORKER, &result), end);
         CU_ASSERT_EQUAL(result, wanted);
-        offer_settle(&segment, WORKER + 1, WORKER, OFFER_DONE, 3); /* once */
-        CU_ASSERT_EQUAL(offer_look(&segment, WORKER, &result), end);
+        commit_request_complete(&segment, WORKER + 1, WORKER, COMMIT_REQUEST_DONE, 3); /* once */
+        CU_ASSERT_EQUAL(commit_request_poll(&segment, WORKER, &result), end);
         CU_ASSERT_EQUAL(result, wanted);
-        CU_ASSERT_FALSE(offer_withdraw(&segment, WORKER));
-        offer_wait(&segment, WORKER, WAKE_FOREVER); /* nothing to wait for */
-        offer_end(&segment, WORKER);
-        CU_ASSERT_EQUAL(look(WORKER), OFFER_NONE);
-        offer_wait(&segment, WORKER, WAKE_FOREVER);
+        CU_ASSERT_FALSE(commit_request_withdraw(&segment, WORKER));
+        commit_request_wait(&segment, WORKER, WAKE_FOREVER); /* nothing to wait for */
+        commit_request_clear(&segment, WORKER);
+        CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_NONE);
+        commit_request_wait(&segment, WORKER, WAKE_FOREVER);
     }
     segment_close(&segment);
 }
@@ -104,14 +107,14 @@ static void test_settled(void)
 static void test_every_result(void)
 {
     segment = fixture(1, 4, 4, 4);
-    for (uint32_t wanted = 0; wanted < 1 << OFFER_RESULTS; wanted = wanted * 2 + (wanted % 3 == 0)) {
+    for (uint32_t wanted = 0; wanted < 1 << COMMIT_REQUEST_RESULTS; wanted = wanted * 2 + (wanted % 3 == 0)) {
         uint32_t result;
         make(WORKER, 1);
         CU_ASSERT_EQUAL(take_one(WORKER + 3), WORKER);
-        offer_settle(&segment, WORKER + 3, WORKER, OFFER_DONE, wanted);
-        CU_ASSERT_EQUAL(offer_look(&segment, WORKER, &result), OFFER_DONE);
+        commit_request_complete(&segment, WORKER + 3, WORKER, COMMIT_REQUEST_DONE, wanted);
+        CU_ASSERT_EQUAL(commit_request_poll(&segment, WORKER, &result), COMMIT_REQUEST_DONE);
         CU_ASSERT_EQUAL(result, wanted);
-        offer_end(&segment, WORKER);
+        commit_request_clear(&segment, WORKER);
         if (wanted == 0xffff)
             break;
     }
@@ -121,18 +124,18 @@ static void test_every_result(void)
 static void test_withdrawn(void)
 {
     segment = fixture(1, 4, 4, 4);
-    CU_ASSERT_FALSE(offer_withdraw(&segment, WORKER));
+    CU_ASSERT_FALSE(commit_request_withdraw(&segment, WORKER));
     make(WORKER, 100);
     CU_ASSERT_TRUE(has_bit(WORKER));
-    CU_ASSERT_TRUE(offer_withdraw(&segment, WORKER));
+    CU_ASSERT_TRUE(commit_request_withdraw(&segment, WORKER));
     CU_ASSERT_FALSE(has_bit(WORKER));
-    CU_ASSERT_EQUAL(look(WORKER), OFFER_NONE);
+    CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_NONE);
     CU_ASSERT_EQUAL(take_one(KEEPER), SHM_NO_SLOT);
-    CU_ASSERT_FALSE(offer_withdraw(&segment, WORKER));
+    CU_ASSERT_FALSE(commit_request_withdraw(&segment, WORKER));
     make(WORKER, 100);
-    offer_nudge(&segment, KEEPER);
-    CU_ASSERT_TRUE(offer_withdraw(&segment, WORKER)); /* nudged or not */
-    CU_ASSERT_EQUAL(look(WORKER), OFFER_NONE);
+    commit_request_notify(&segment, KEEPER);
+    CU_ASSERT_TRUE(commit_request_withdraw(&segment, WORKER)); /* notified or not */
+    CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_NONE);
     segment_close(&segment);
 }
 
@@ -151,12 +154,12 @@ static void test_order(void)
     CU_ASSERT_EQUAL(take(WORKER, &step), PRODUCER);
     CU_ASSERT_EQUAL(take(WORKER, &step), SHM_NO_SLOT); /* never one's own */
     CU_ASSERT_EQUAL(take(WORKER, &step), SHM_NO_SLOT);
-    CU_ASSERT_EQUAL(look(WORKER), OFFER_WAITING);
+    CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_WAITING);
     CU_ASSERT_EQUAL(take_one(KEEPER), WORKER);
     segment_close(&segment);
 }
 
-/* Of `count` slots every `each`th offers: all but the taker's are taken, in the order round to it. */
+/* Of `count` slots every `each`th submits: all but the taker's are taken, in the order round to it. */
 static void take_round(uint32_t count, uint32_t taker, uint32_t each)
 {
     uint32_t step = 1;
@@ -167,12 +170,12 @@ static void take_round(uint32_t count, uint32_t taker, uint32_t each)
         if (slot % each != 0)
             continue;
         CU_ASSERT_EQUAL(take(taker, &step), slot);
-        offer_settle(&segment, taker, slot, OFFER_DONE, 0);
-        offer_end(&segment, slot);
+        commit_request_complete(&segment, taker, slot, COMMIT_REQUEST_DONE, 0);
+        commit_request_clear(&segment, slot);
     }
     CU_ASSERT_EQUAL(take(taker, &step), SHM_NO_SLOT);
     if (taker % each == 0)
-        CU_ASSERT_TRUE(offer_withdraw(&segment, taker));
+        CU_ASSERT_TRUE(commit_request_withdraw(&segment, taker));
     for (uint32_t slot = 0; slot < count; slot++)
         CU_ASSERT_FALSE(has_bit(slot));
 }
@@ -208,13 +211,13 @@ static void test_stale_bits(void)
     CU_ASSERT_EQUAL(take_one(KEEPER), SHM_NO_SLOT);
     for (uint32_t slot = 1; slot < 100; slot++)
         CU_ASSERT_FALSE(has_bit(slot));
-    offer_settle(&segment, KEEPER, 10, OFFER_DONE, 7);
-    CU_ASSERT_EQUAL(look(10), OFFER_DONE);
+    commit_request_complete(&segment, KEEPER, 10, COMMIT_REQUEST_DONE, 7);
+    CU_ASSERT_EQUAL(look(10), COMMIT_REQUEST_DONE);
     atomic_store(bits_of(64), UINT64_MAX);
     make(80, 5);
-    offer_nudge(&segment, KEEPER);
-    CU_ASSERT_TRUE(nudged(80));
-    CU_ASSERT_EQUAL(look(70), OFFER_TAKEN);
+    commit_request_notify(&segment, KEEPER);
+    CU_ASSERT_TRUE(notified(80));
+    CU_ASSERT_EQUAL(look(70), COMMIT_REQUEST_TAKEN);
     segment_close(&segment);
 }
 
@@ -222,69 +225,69 @@ static void test_bytes_out_of_bounds(void)
 {
     segment = fixture(1, 4, 4, 4);
     uint32_t step = 1, slot, bytes = 1;
-    offer_make(&segment, WORKER, SHM_OFFER_BYTES + 1);
-    CU_ASSERT_TRUE(offer_take(&segment, KEEPER, &step, &slot, body, &bytes));
+    commit_request_submit(&segment, WORKER, SHM_COMMIT_REQUEST_BYTES + 1);
+    CU_ASSERT_TRUE(commit_request_take(&segment, KEEPER, &step, &slot, body, &bytes));
     CU_ASSERT_EQUAL(bytes, 0);
-    offer_settle(&segment, KEEPER, WORKER, OFFER_BACK, 0);
-    make(WORKER, SHM_OFFER_BYTES);
+    commit_request_complete(&segment, KEEPER, WORKER, COMMIT_REQUEST_RETURNED, 0);
+    make(WORKER, SHM_COMMIT_REQUEST_BYTES);
     CU_ASSERT_EQUAL(take_one(KEEPER), WORKER);
     segment_close(&segment);
 }
 
-/* ---- nudges ---- */
+/* ---- notifications ---- */
 
-static void test_nudge(void)
+static void test_notify(void)
 {
     segment = fixture(1, 6, 4, 4);
-    offer_nudge(&segment, WORKER); /* nobody waits */
+    commit_request_notify(&segment, WORKER); /* nobody waits */
     for (uint32_t i = 0; i < 5; i++)
         make(WORKER + i, 10);
     CU_ASSERT_EQUAL(take_one(WORKER), WORKER + 1);
-    offer_nudge(&segment, WORKER); /* the next that waits */
-    offer_nudge(&segment, WORKER); /* one is enough */
-    const uint32_t waiting = atomic_load(&offer_at(WORKER)->word);
-    CU_ASSERT_EQUAL(waiting, OFFER_WAITING); /* not who has left */
-    CU_ASSERT_EQUAL(atomic_load(&offer_at(WORKER + 3)->word), waiting);
-    CU_ASSERT_EQUAL(atomic_load(&offer_at(WORKER + 4)->word), waiting);
-    CU_ASSERT_NOT_EQUAL(atomic_load(&offer_at(WORKER + 2)->word), waiting);
-    offer_wait(&segment, WORKER + 2, WAKE_FOREVER); /* at once */
-    CU_ASSERT_TRUE(nudged(WORKER + 2));             /* looks, and goes to the gate */
-    CU_ASSERT_EQUAL(atomic_load(&offer_at(WORKER + 2)->word), waiting);
-    offer_nudge(&segment, WORKER + 2); /* it has left the gate: the one behind it */
-    CU_ASSERT_EQUAL(atomic_load(&offer_at(WORKER + 2)->word), waiting);
-    CU_ASSERT_NOT_EQUAL(atomic_load(&offer_at(WORKER + 3)->word), waiting);
-    CU_ASSERT_EQUAL(take_one(WORKER + 2), WORKER + 3); /* a nudged one can be taken */
-    CU_ASSERT_EQUAL(look(WORKER + 3), OFFER_TAKEN);
-    offer_nudge(&segment, WORKER + 4); /* round the end */
-    CU_ASSERT_TRUE(nudged(WORKER));
+    commit_request_notify(&segment, WORKER); /* the next that waits */
+    commit_request_notify(&segment, WORKER); /* one is enough */
+    const uint32_t waiting = atomic_load(&request_at(WORKER)->word);
+    CU_ASSERT_EQUAL(waiting, COMMIT_REQUEST_WAITING); /* not who has left */
+    CU_ASSERT_EQUAL(atomic_load(&request_at(WORKER + 3)->word), waiting);
+    CU_ASSERT_EQUAL(atomic_load(&request_at(WORKER + 4)->word), waiting);
+    CU_ASSERT_NOT_EQUAL(atomic_load(&request_at(WORKER + 2)->word), waiting);
+    commit_request_wait(&segment, WORKER + 2, WAKE_FOREVER); /* at once */
+    CU_ASSERT_TRUE(notified(WORKER + 2));                    /* looks, and tries for the write lock */
+    CU_ASSERT_EQUAL(atomic_load(&request_at(WORKER + 2)->word), waiting);
+    commit_request_notify(&segment, WORKER + 2); /* it has released the write lock: the one behind it */
+    CU_ASSERT_EQUAL(atomic_load(&request_at(WORKER + 2)->word), waiting);
+    CU_ASSERT_NOT_EQUAL(atomic_load(&request_at(WORKER + 3)->word), waiting);
+    CU_ASSERT_EQUAL(take_one(WORKER + 2), WORKER + 3); /* a notified one can be taken */
+    CU_ASSERT_EQUAL(look(WORKER + 3), COMMIT_REQUEST_TAKEN);
+    commit_request_notify(&segment, WORKER + 4); /* round the end */
+    CU_ASSERT_TRUE(notified(WORKER));
     segment_close(&segment);
 }
 
-/* ---- deaths ---- */
+/* ---- crashes ---- */
 
-static void test_owner_buried(void)
+static void test_owner_recovered(void)
 {
     segment = fixture(1, 4, 4, 4);
     make(WORKER, 10);
-    offer_bury(&segment, WORKER); /* nobody had taken it */
-    CU_ASSERT_EQUAL(look(WORKER), OFFER_NONE);
+    commit_request_recover(&segment, WORKER); /* nobody had taken it */
+    CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_NONE);
     CU_ASSERT_FALSE(has_bit(WORKER));
     CU_ASSERT_EQUAL(take_one(KEEPER), SHM_NO_SLOT);
     make(WORKER, 10);
     CU_ASSERT_EQUAL(take_one(WORKER + 1), WORKER);
-    offer_bury(&segment, WORKER);
-    offer_settle(&segment, WORKER + 1, WORKER, OFFER_DONE, 1);
-    CU_ASSERT_EQUAL(look(WORKER), OFFER_NONE);
+    commit_request_recover(&segment, WORKER);
+    commit_request_complete(&segment, WORKER + 1, WORKER, COMMIT_REQUEST_DONE, 1);
+    CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_NONE);
     make(WORKER, 20); /* its successor's */
-    offer_settle(&segment, WORKER + 1, WORKER, OFFER_DONE, 1);
-    CU_ASSERT_EQUAL(look(WORKER), OFFER_WAITING);
+    commit_request_complete(&segment, WORKER + 1, WORKER, COMMIT_REQUEST_DONE, 1);
+    CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_WAITING);
     CU_ASSERT_EQUAL(take_one(WORKER + 2), WORKER);
-    offer_settle(&segment, WORKER + 1, WORKER, OFFER_DONE, 1);
-    CU_ASSERT_EQUAL(look(WORKER), OFFER_TAKEN);
+    commit_request_complete(&segment, WORKER + 1, WORKER, COMMIT_REQUEST_DONE, 1);
+    CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_TAKEN);
     segment_close(&segment);
 }
 
-static void test_taker_buried(void)
+static void test_taker_recovered(void)
 {
     segment = fixture(1, 98, 4, 4);
     uint32_t step = 1, others = 1;
@@ -293,63 +296,64 @@ static void test_taker_buried(void)
     for (int i = 0; i < 4; i++)
         take(50, &step); /* 52 62 72 82 */
     take(51, &others);   /* 92 */
-    offer_settle(&segment, 50, 62, OFFER_DONE, 5);
-    make(50, 10); /* the dead one's own goes with it */
-    offer_bury(&segment, 50);
-    offer_bury(&segment, 50); /* twice does no harm */
+    commit_request_complete(&segment, 50, 62, COMMIT_REQUEST_DONE, 5);
+    make(50, 10); /* the crashed one's own goes with it */
+    commit_request_recover(&segment, 50);
+    commit_request_recover(&segment, 50); /* twice does no harm */
     uint32_t result;
-    CU_ASSERT_EQUAL(look(50), OFFER_NONE);
-    CU_ASSERT_EQUAL(look(52), OFFER_LOST);
-    CU_ASSERT_EQUAL(offer_look(&segment, 62, &result), OFFER_DONE);
+    CU_ASSERT_EQUAL(look(50), COMMIT_REQUEST_NONE);
+    CU_ASSERT_EQUAL(look(52), COMMIT_REQUEST_LOST);
+    CU_ASSERT_EQUAL(commit_request_poll(&segment, 62, &result), COMMIT_REQUEST_DONE);
     CU_ASSERT_EQUAL(result, 5);
-    CU_ASSERT_EQUAL(look(72), OFFER_LOST);
-    CU_ASSERT_EQUAL(look(82), OFFER_LOST);
-    CU_ASSERT_EQUAL(look(92), OFFER_TAKEN);
-    CU_ASSERT_EQUAL(look(2), OFFER_WAITING);
-    offer_settle(&segment, 50, 52, OFFER_DONE, 1); /* its successor has nothing to do with it */
-    CU_ASSERT_EQUAL(look(52), OFFER_LOST);
-    CU_ASSERT_FALSE(offer_withdraw(&segment, 52));
-    offer_end(&segment, 52);
+    CU_ASSERT_EQUAL(look(72), COMMIT_REQUEST_LOST);
+    CU_ASSERT_EQUAL(look(82), COMMIT_REQUEST_LOST);
+    CU_ASSERT_EQUAL(look(92), COMMIT_REQUEST_TAKEN);
+    CU_ASSERT_EQUAL(look(2), COMMIT_REQUEST_WAITING);
+    commit_request_complete(&segment, 50, 52, COMMIT_REQUEST_DONE,
+                            1); /* its successor has nothing to do with it */
+    CU_ASSERT_EQUAL(look(52), COMMIT_REQUEST_LOST);
+    CU_ASSERT_FALSE(commit_request_withdraw(&segment, 52));
+    commit_request_clear(&segment, 52);
     make(52, 10);
     CU_ASSERT_EQUAL(take_one(51), 52);
     segment_close(&segment);
 }
 
-/* ---- an owner that dies while its bytes are copied: they go to a page that cannot be written yet ---- */
+/* ---- an owner that crashes while its bytes are copied: they go to a page that cannot be written yet ---- */
 
 static char *pages;
 static int faults;
 
-static void successor_offers(int signal)
+static void successor_submits(int signal)
 {
     (void)signal;
     faults++;
-    offer_bury(&segment, WORKER);
-    memset(offer_body(&segment, WORKER), 'b', 1000);
-    offer_make(&segment, WORKER, 1000);
+    commit_request_recover(&segment, WORKER);
+    memset(commit_request_body(&segment, WORKER), 'b', 1000);
+    commit_request_submit(&segment, WORKER, 1000);
     if (mprotect(pages + 4096, 4096, PROT_READ | PROT_WRITE) != 0)
         _exit(EXIT_FAILURE);
 }
 
-static void test_buried_under_the_copy(void)
+static void test_recovered_under_the_copy(void)
 {
     segment = fixture(1, 4, 4, 4);
-    struct sigaction before, action = {.sa_handler = successor_offers};
+    struct sigaction before, action = {.sa_handler = successor_submits};
     pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CU_ASSERT_FATAL(pages != MAP_FAILED);
     CU_ASSERT_EQUAL(mprotect(pages + 4096, 4096, PROT_NONE), 0);
-    memset(offer_body(&segment, WORKER), 'a', 1000);
-    offer_make(&segment, WORKER, 1000);
+    memset(commit_request_body(&segment, WORKER), 'a', 1000);
+    commit_request_submit(&segment, WORKER, 1000);
     CU_ASSERT_EQUAL(sigaction(SIGSEGV, &action, &before), 0);
     uint32_t step = 1, slot, bytes;
     char *to = pages + 4096 - 504;
     CU_ASSERT_FALSE(
-        offer_take(&segment, KEEPER, &step, &slot, to, &bytes)); /* neither the one nor the other */
+        commit_request_take(&segment, KEEPER, &step, &slot, to, &bytes)); /* neither the one nor the other */
     CU_ASSERT_EQUAL(sigaction(SIGSEGV, &before, NULL), 0);
     CU_ASSERT_EQUAL(faults, 1);
-    CU_ASSERT_EQUAL(look(WORKER), OFFER_WAITING);
+    CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_WAITING);
     step = 1;
-    CU_ASSERT_TRUE(offer_take(&segment, KEEPER, &step, &slot, to, &bytes));
+    CU_ASSERT_TRUE(commit_request_take(&segment, KEEPER, &step, &slot, to, &bytes));
     CU_ASSERT_EQUAL(bytes, 1000);
     for (uint32_t i = 0; i < 1000; i++)
         CU_ASSERT_EQUAL(to[i], 'b');
@@ -357,9 +361,9 @@ static void test_buried_under_the_copy(void)
     segment_close(&segment);
 }
 
-UNIT_MAIN("offer", {"taken and settled", test_settled}, {"every result", test_every_result},
+UNIT_MAIN("commit request", {"taken and completed", test_completed}, {"every result", test_every_result},
           {"withdrawn", test_withdrawn}, {"taken in the order round", test_order},
           {"so are many", test_order_of_many}, {"stale bits", test_stale_bits},
-          {"bytes out of bounds", test_bytes_out_of_bounds}, {"a nudge wakes one", test_nudge},
-          {"an owner dies", test_owner_buried}, {"a taker dies", test_taker_buried},
-          {"an owner dies under the copy", test_buried_under_the_copy})
+          {"bytes out of bounds", test_bytes_out_of_bounds}, {"a notification wakes one", test_notify},
+          {"an owner crashes", test_owner_recovered}, {"a taker crashes", test_taker_recovered},
+          {"an owner crashes under the copy", test_recovered_under_the_copy})

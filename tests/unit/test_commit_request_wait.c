@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Offers between threads and between processes: of two moves one happens, who waits is woken. Most sleep
+/* Commit requests between threads and between processes: of two moves one happens, who waits is woken. Most sleep
  * without a time-out, so a lost wake-up hangs the test, and its alarm ends it. */
-#include "shm/write_lock.h"
 #include "shm/commit_request.h"
 #include "shm/wake.h"
+#include "shm/write_lock.h"
 #include "tests/unit/shm_fixture.h"
 #include "tests/unit/unit.h"
 
@@ -35,20 +35,20 @@ static bool is_asleep(pid_t pid)
 
 /* ---- one owner in a process of its own ---- */
 
-/* Ends with the state that ended its waiting. With `nudges`, a nudge does, too. */
-static pid_t owner(uint32_t slot, bool nudges)
+/* Ends with the state that ended its waiting. With `notified_too`, a notification does, too. */
+static pid_t owner(uint32_t slot, bool notified_too)
 {
     pid_t child = fork();
     if (child != 0)
         return child;
     uint32_t result;
     alarm(WATCHDOG_SECONDS);
-    offer_make(&segment, slot, 8);
-    enum offer_state state;
-    do { /* no look before: it would take a nudge for itself */
-        offer_wait(&segment, slot, WAKE_FOREVER);
-        state = offer_look(&segment, slot, &result);
-    } while (!nudges && (state == OFFER_WAITING || state == OFFER_TAKEN));
+    commit_request_submit(&segment, slot, 8);
+    enum commit_request_state state;
+    do { /* no look before: it would take a notification for itself */
+        commit_request_wait(&segment, slot, WAKE_FOREVER);
+        state = commit_request_poll(&segment, slot, &result);
+    } while (!notified_too && (state == COMMIT_REQUEST_WAITING || state == COMMIT_REQUEST_TAKEN));
     _exit((int)state);
 }
 
@@ -61,39 +61,41 @@ static int state_of(pid_t child)
 
 static void wait_for_sleep(uint32_t slot, pid_t child)
 {
-    struct shm_offer *offer =
-        (struct shm_offer *)(void *)((char *)segment.header + segment.header->offer_offset) + slot;
-    while (atomic_load(&offer->word) == OFFER_NONE || !is_asleep(child))
+    struct shm_commit_request *request =
+        (struct shm_commit_request *)(void *)((char *)segment.header +
+                                              segment.header->commit_request_offset) +
+        slot;
+    while (atomic_load(&request->word) == COMMIT_REQUEST_NONE || !is_asleep(child))
         usleep(1000);
 }
 
 static bool take(uint32_t taker)
 {
-    char body[SHM_OFFER_BYTES];
+    char body[SHM_COMMIT_REQUEST_BYTES];
     uint32_t step = 1, slot, bytes;
-    return offer_take(&segment, taker, &step, &slot, body, &bytes);
+    return commit_request_take(&segment, taker, &step, &slot, body, &bytes);
 }
 
 static void test_wait_ends(void)
 {
     segment = fixture(1, OWNERS, 4, 4);
-    for (enum offer_state end = OFFER_DONE; end <= OFFER_LOST; end++) {
+    for (enum commit_request_state end = COMMIT_REQUEST_DONE; end <= COMMIT_REQUEST_LOST; end++) {
         pid_t child = owner(WORKER, false);
         wait_for_sleep(WORKER, child);
         CU_ASSERT_TRUE(take(KEEPER));
         usleep(1000);
         CU_ASSERT_EQUAL(kill(child, 0), 0); /* taken: nothing to wake for */
-        if (end == OFFER_LOST)
-            offer_bury(&segment, KEEPER);
+        if (end == COMMIT_REQUEST_LOST)
+            commit_request_recover(&segment, KEEPER);
         else
-            offer_settle(&segment, KEEPER, WORKER, end, 1);
+            commit_request_complete(&segment, KEEPER, WORKER, end, 1);
         CU_ASSERT_EQUAL(state_of(child), (int)end);
-        offer_end(&segment, WORKER);
+        commit_request_clear(&segment, WORKER);
     }
     segment_close(&segment);
 }
 
-static void test_nudge_wakes_one(void)
+static void test_notify_wakes_one(void)
 {
     segment = fixture(1, OWNERS, 4, 4);
     pid_t children[OWNERS];
@@ -102,11 +104,11 @@ static void test_nudge_wakes_one(void)
     for (uint32_t i = 0; i < OWNERS; i++)
         wait_for_sleep(WORKER + i, children[i]);
     for (uint32_t i = 0; i < OWNERS; i++) {
-        offer_nudge(&segment, KEEPER); /* the first that is left */
-        CU_ASSERT_EQUAL(state_of(children[i]), OFFER_WAITING);
+        commit_request_notify(&segment, KEEPER); /* the first that is left */
+        CU_ASSERT_EQUAL(state_of(children[i]), COMMIT_REQUEST_WAITING);
         for (uint32_t other = i + 1; other < OWNERS; other++)
             CU_ASSERT_EQUAL(waitpid(children[other], NULL, WNOHANG), 0);
-        CU_ASSERT_TRUE(offer_withdraw(&segment, WORKER + i));
+        CU_ASSERT_TRUE(commit_request_withdraw(&segment, WORKER + i));
     }
     segment_close(&segment);
 }
@@ -115,12 +117,12 @@ static void test_wait_times_out(void)
 {
     segment = fixture(1, OWNERS, 4, 4);
     uint32_t result;
-    offer_make(&segment, WORKER, 8);
-    offer_wait(&segment, WORKER, 1000000);
-    CU_ASSERT_EQUAL(offer_look(&segment, WORKER, &result), OFFER_WAITING);
+    commit_request_submit(&segment, WORKER, 8);
+    commit_request_wait(&segment, WORKER, 1000000);
+    CU_ASSERT_EQUAL(commit_request_poll(&segment, WORKER, &result), COMMIT_REQUEST_WAITING);
     CU_ASSERT_TRUE(take(KEEPER));
-    offer_wait(&segment, WORKER, 1000000);
-    CU_ASSERT_EQUAL(offer_look(&segment, WORKER, &result), OFFER_TAKEN);
+    commit_request_wait(&segment, WORKER, 1000000);
+    CU_ASSERT_EQUAL(commit_request_poll(&segment, WORKER, &result), COMMIT_REQUEST_TAKEN);
     segment_close(&segment);
 }
 
@@ -130,16 +132,17 @@ static _Atomic int takes;
 
 static void *taker_of_one(void *user)
 {
-    char body[SHM_OFFER_BYTES];
+    char body[SHM_COMMIT_REQUEST_BYTES];
     const _Atomic bool *over = user;
     while (!atomic_load(over)) {
         uint32_t step = 1, slot, bytes;
-        if (!offer_take(&segment, KEEPER, &step, &slot, body, &bytes)) {
+        if (!commit_request_take(&segment, KEEPER, &step, &slot, body, &bytes)) {
             sched_yield();
             continue;
         }
         atomic_fetch_add(&takes, 1);
-        offer_settle(&segment, KEEPER, slot, OFFER_DONE, (uint32_t)(unsigned char)body[0]);
+        commit_request_complete(&segment, KEEPER, slot, COMMIT_REQUEST_DONE,
+                                (uint32_t)(unsigned char)body[0]);
     }
     return NULL;
 }
@@ -154,20 +157,20 @@ static void test_withdraw_or_take(void)
     CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, taker_of_one, &over), 0);
     for (int i = 0; withdrawn + done < ROUNDS || (atomic_load(&takes) == 0 && wrong == 0); i++) {
         uint32_t result;
-        memset(offer_body(&segment, WORKER), i, 8);
-        offer_make(&segment, WORKER, 8);
+        memset(commit_request_body(&segment, WORKER), i, 8);
+        commit_request_submit(&segment, WORKER, 8);
         if (i % 3 == 0)
             sched_yield();
-        if (offer_withdraw(&segment, WORKER)) {
+        if (commit_request_withdraw(&segment, WORKER)) {
             withdrawn++;
             continue;
         }
-        enum offer_state state;
-        while ((state = offer_look(&segment, WORKER, &result)) == OFFER_TAKEN)
-            offer_wait(&segment, WORKER, WAKE_FOREVER);
-        wrong += state != OFFER_DONE || result != (uint32_t)(unsigned char)i;
+        enum commit_request_state state;
+        while ((state = commit_request_poll(&segment, WORKER, &result)) == COMMIT_REQUEST_TAKEN)
+            commit_request_wait(&segment, WORKER, WAKE_FOREVER);
+        wrong += state != COMMIT_REQUEST_DONE || result != (uint32_t)(unsigned char)i;
         done++;
-        offer_end(&segment, WORKER);
+        commit_request_clear(&segment, WORKER);
     }
     atomic_store(&over, true);
     pthread_join(thread, NULL);
@@ -176,63 +179,64 @@ static void test_withdraw_or_take(void)
     segment_close(&segment);
 }
 
-/* ---- as workers do it: who finds the gate free takes what others offer ---- */
+/* ---- as workers do it: who finds the write lock free takes what others request ---- */
 
-struct sums { /* written at the gate */
+struct sums { /* written holding the write lock */
     uint64_t sum, turns, takes;
 };
 static struct sums *sums;
 
-/* At the gate: in the first turns, not before another offers. */
+/* Holding the write lock: in the first turns, not before another requests. */
 static void meet_others(void)
 {
     const _Atomic uint64_t *bits =
-        (_Atomic uint64_t *)(void *)((char *)segment.header + segment.header->offered_offset);
+        (_Atomic uint64_t *)(void *)((char *)segment.header + segment.header->commit_request_bits_offset);
     while (sums->turns < 100 && atomic_load(bits) == 0)
         sched_yield();
 }
 
-/* At the gate, which is left here. False: our own has been taken. */
-static bool lead(uint32_t slot, bool offered, uint32_t number)
+/* Holding the write lock, which is left here. False: our own has been taken. */
+static bool commit_as_leader(uint32_t slot, bool submitted, uint32_t number)
 {
     uint32_t slots[OWNERS], results[OWNERS], count = 0, step = 1, bytes;
-    char body[SHM_OFFER_BYTES];
-    bool ours = !offered || offer_withdraw(&segment, slot);
+    char body[SHM_COMMIT_REQUEST_BYTES];
+    bool ours = !submitted || commit_request_withdraw(&segment, slot);
     if (ours)
         meet_others();
     sums->turns++;
     sums->sum += ours ? number : 0;
-    while (ours && offer_take(&segment, slot, &step, &slots[count], body, &bytes)) {
+    while (ours && commit_request_take(&segment, slot, &step, &slots[count], body, &bytes)) {
         memcpy(&results[count], body, sizeof results[0]);
         sums->sum += results[count++];
         sums->takes++;
     }
-    gate_leave(&segment.header->gate);
-    offer_nudge(&segment, slot);
+    write_lock_release(&segment.header->write_lock);
+    commit_request_notify(&segment, slot);
     for (uint32_t i = 0; i < count; i++)
-        offer_settle(&segment, slot, slots[i], OFFER_DONE, results[i] & 0xffff);
+        commit_request_complete(&segment, slot, slots[i], COMMIT_REQUEST_DONE, results[i] & 0xffff);
     return ours;
 }
 
-/* As group_commit, but it never looks again by itself. False: a wrong end. */
+/* As process_group_commit, but it never looks again by itself. False: a wrong end. */
 static bool bring(uint32_t slot, uint32_t number)
 {
-    if (gate_try(&segment.header->gate) == 0)
-        return lead(slot, false, number);
-    memcpy(offer_body(&segment, slot), &number, sizeof number);
-    offer_make(&segment, slot, sizeof number);
+    if (write_lock_try(&segment.header->write_lock) == 0)
+        return commit_as_leader(slot, false, number);
+    memcpy(commit_request_body(&segment, slot), &number, sizeof number);
+    commit_request_submit(&segment, slot, sizeof number);
     for (;;) {
         uint32_t result;
-        enum offer_state state = offer_look(&segment, slot, &result);
-        if (state == OFFER_DONE) {
-            offer_end(&segment, slot);
+        enum commit_request_state state = commit_request_poll(&segment, slot, &result);
+        if (state == COMMIT_REQUEST_DONE) {
+            commit_request_clear(&segment, slot);
             return result == (number & 0xffff);
         }
-        if (state != OFFER_WAITING && state != OFFER_TAKEN)
+        if (state != COMMIT_REQUEST_WAITING && state != COMMIT_REQUEST_TAKEN)
             return false;
-        if (state == OFFER_WAITING && gate_try(&segment.header->gate) == 0 && lead(slot, true, number))
+        if (state == COMMIT_REQUEST_WAITING && write_lock_try(&segment.header->write_lock) == 0 &&
+            commit_as_leader(slot, true, number))
             return true;
-        offer_wait(&segment, slot, WAKE_FOREVER);
+        commit_request_wait(&segment, slot, WAKE_FOREVER);
     }
 }
 
@@ -261,7 +265,7 @@ static void end_sums(void)
     CU_ASSERT(sums->turns + sums->takes >= OWNERS * ROUNDS);
     for (uint32_t i = 0; i < OWNERS; i++) {
         uint32_t result;
-        CU_ASSERT_EQUAL(offer_look(&segment, WORKER + i, &result), OFFER_NONE);
+        CU_ASSERT_EQUAL(commit_request_poll(&segment, WORKER + i, &result), COMMIT_REQUEST_NONE);
     }
     segment_close(&segment);
 }
@@ -301,11 +305,11 @@ static void test_processes(void)
 int main(void)
 {
     const struct unit_case cases[] = {{"waiting ends", test_wait_ends},
-                                      {"a nudge wakes one", test_nudge_wakes_one},
+                                      {"a notification wakes one", test_notify_wakes_one},
                                       {"waiting has an end of its own", test_wait_times_out},
                                       {"withdrawn or taken", test_withdraw_or_take},
-                                      {"threads at a gate", test_threads},
-                                      {"processes at a gate", test_processes}};
+                                      {"threads at a write lock", test_threads},
+                                      {"processes at a write lock", test_processes}};
     alarm(WATCHDOG_SECONDS);
-    return unit_run("offer: waiting", cases, sizeof cases / sizeof cases[0]);
+    return unit_run("commit request: waiting", cases, sizeof cases / sizeof cases[0]);
 }

@@ -18,7 +18,7 @@ static void a_small_file_gets_all_defaults(void)
     const struct source_config *source = &config->sources[0];
     CU_ASSERT_STRING_EQUAL(source->id, "a");
     CU_ASSERT_EQUAL(source->type, SOURCE_FILE);
-    CU_ASSERT_EQUAL(source->page, 100);
+    CU_ASSERT_EQUAL(source->page_size, 100);
     CU_ASSERT_EQUAL(source->retry.min_ms, 1000);
     CU_ASSERT_EQUAL(source->retry.max_ms, 60000);
     CU_ASSERT_EQUAL(source->backlog_max_events, 10000000);
@@ -28,7 +28,7 @@ static void a_small_file_gets_all_defaults(void)
     CU_ASSERT_PTR_NULL(source->pointers.uid);
     CU_ASSERT_EQUAL_FATAL(source->stage_count, 1);
     const struct stage_config *stage = &source->stages[0];
-    CU_ASSERT_EQUAL(stage->kind, STAGE_EXEC);
+    CU_ASSERT_EQUAL(stage->type, STAGE_EXEC);
     CU_ASSERT_EQUAL(stage->concurrency, 1);
     CU_ASSERT_EQUAL(stage->input_buffer, 512);
     CU_ASSERT_EQUAL(stage->batch, 500);
@@ -40,7 +40,7 @@ static void a_small_file_gets_all_defaults(void)
     CU_ASSERT_EQUAL(stage->max_attempts, 0);
     CU_ASSERT_EQUAL(stage->max_age_ms, 0);
     CU_ASSERT_EQUAL(stage->max_crashes, 3);
-    CU_ASSERT_EQUAL(stage->restart_max_ms, 30000);
+    CU_ASSERT_EQUAL(stage->restart_max_backoff_ms, 30000);
     CU_ASSERT_STRING_EQUAL(stage->options, "{}");
     CU_ASSERT(stage->limits.memory_bytes == 0 && stage->limits.cpu_ms == 0 && stage->limits.files == 0 &&
               stage->limits.processes == 0);
@@ -57,10 +57,10 @@ static void check_http_source(const struct source_config *http)
     CU_ASSERT_EQUAL(http->http.headers.count, 2);
     CU_ASSERT_STRING_EQUAL(http->http.headers.at[1], "C: d: e");
     CU_ASSERT_STRING_EQUAL(http->http.events, "/results");
-    CU_ASSERT_PTR_NULL(http->http.cursor_at);
-    CU_ASSERT_STRING_EQUAL(http->http.cursor_last, "/id");
-    CU_ASSERT_EQUAL(http->http.cursor_plus, -1);
-    CU_ASSERT_STRING_EQUAL(http->http.cursor_first, "0");
+    CU_ASSERT_PTR_NULL(http->http.cursor_path);
+    CU_ASSERT_STRING_EQUAL(http->http.cursor_last_event_path, "/id");
+    CU_ASSERT_EQUAL(http->http.cursor_increment, -1);
+    CU_ASSERT_STRING_EQUAL(http->http.cursor_initial, "0");
     CU_ASSERT_EQUAL(http->http.connect_timeout_ms, 3000);
     CU_ASSERT_EQUAL(http->http.max_bytes, 2 << 20);
     CU_ASSERT_EQUAL(http->http.interval_ms, 10);
@@ -68,7 +68,7 @@ static void check_http_source(const struct source_config *http)
     CU_ASSERT_STRING_EQUAL(http->http.ca_file, expected);
     CU_ASSERT_STRING_EQUAL(http->since, "2026-11-23T10:00:00Z");
     CU_ASSERT_EQUAL(http->long_poll_ms, 5000);
-    CU_ASSERT_EQUAL(http->page, 7);
+    CU_ASSERT_EQUAL(http->page_size, 7);
     CU_ASSERT_EQUAL(http->retry.min_ms, 2000);
     CU_ASSERT_EQUAL(http->retry.max_ms, 3000);
     CU_ASSERT_EQUAL(http->backlog_max_events, 5);
@@ -87,7 +87,7 @@ static void every_key_of_a_source_is_read(void)
                   "log_level: debug\n"
                   "sources:\n"
                   "- {id: f, type: file, path: /in, from: end, format: text, max_line: 1KiB,\n"
-                  "   uid: /id, event_type: /t~1x, timestamp: '', device: /d, stages: &s\n"
+                  "   uid: /id, event_type: /t~1x, timestamp: '', address: /d, stages: &s\n"
                   "     [{name: s, exec: [cat, -n, '']}]}\n"
                   "- id: h\n"
                   "  type: http\n"
@@ -95,14 +95,14 @@ static void every_key_of_a_source_is_read(void)
                   "  headers: ['A: b', 'C: d: e']\n"
                   "  token_file: token\n"
                   "  events: /results\n"
-                  "  cursor: {last: /id, plus: -1, first: \"0\"}\n"
+                  "  cursor: {last_event_path: /id, increment: -1, initial: \"0\"}\n"
                   "  connect_timeout: 3s\n"
                   "  max_bytes: 2MiB\n"
                   "  interval: 10ms\n"
                   "  ca_file: ca.pem\n"
                   "  since: 2026-11-23T10:00:00Z\n"
                   "  long_poll: 5s\n"
-                  "  page: 7\n"
+                  "  page_size: 7\n"
                   "  retry: {min: 2s, max: 3s}\n"
                   "  backlog: {max_events: 5}\n"
                   "  stages: *s\n"
@@ -160,7 +160,7 @@ static void every_key_of_an_idefix_source_is_read(void)
                                       "  meta: {app: x, n: 9007199254740993}\n"
                                       "  groups: [one, two]\n"
                                       "  connect_timeout: 1s\n"
-                                      "  answer_timeout: 2s\n"
+                                      "  response_timeout: 2s\n"
                                       "  max_bytes: 1MiB\n"
                                       "  long_poll: 3s\n" STAGES);
     show_all();
@@ -183,7 +183,7 @@ static void every_key_of_an_idefix_source_is_read(void)
     CU_ASSERT_EQUAL(idefix->groups.count, 2);
     CU_ASSERT_STRING_EQUAL(idefix->groups.at[1], "two");
     CU_ASSERT_EQUAL(idefix->connect_timeout_ms, 1000);
-    CU_ASSERT_EQUAL(idefix->answer_timeout_ms, 2000);
+    CU_ASSERT_EQUAL(idefix->response_timeout_ms, 2000);
     CU_ASSERT_EQUAL(idefix->max_bytes, 1048576);
     CU_ASSERT_EQUAL(source->long_poll_ms, 3000);
     config_close(&config);
@@ -197,9 +197,9 @@ static void every_key_of_an_idefix_source_is_read(void)
     CU_ASSERT_PTR_NULL(idefix->meta);
     CU_ASSERT_EQUAL(idefix->groups.count, 0);
     CU_ASSERT_EQUAL(idefix->connect_timeout_ms, 10000);
-    CU_ASSERT_EQUAL(idefix->answer_timeout_ms, 10000);
+    CU_ASSERT_EQUAL(idefix->response_timeout_ms, 10000);
     CU_ASSERT_EQUAL(idefix->max_bytes, 64 << 20);
-    CU_ASSERT_EQUAL(config->sources[0].page, 100);
+    CU_ASSERT_EQUAL(config->sources[0].page_size, 100);
     config_close(&config);
 }
 
@@ -221,7 +221,7 @@ static void every_key_of_a_stage_is_read(void)
                                                   "    max_attempts: 20\n"
                                                   "    max_age: 7d\n"
                                                   "    max_crashes: 0\n"
-                                                  "    restart_max: 2m\n"
+                                                  "    restart: {max_backoff: 2m}\n"
                                                   "  - {name: p, plugin: p.so}\n"
                                                   "  - name: h\n"
                                                   "    url: http://h\n"
@@ -249,11 +249,11 @@ static void every_key_of_a_stage_is_read(void)
     CU_ASSERT_EQUAL(stages[0].max_attempts, 20);
     CU_ASSERT_EQUAL(stages[0].max_age_ms, 7 * 86400000);
     CU_ASSERT_EQUAL(stages[0].max_crashes, 0);
-    CU_ASSERT_EQUAL(stages[0].restart_max_ms, 120000);
-    CU_ASSERT_EQUAL(stages[1].kind, STAGE_PLUGIN);
+    CU_ASSERT_EQUAL(stages[0].restart_max_backoff_ms, 120000);
+    CU_ASSERT_EQUAL(stages[1].type, STAGE_PLUGIN);
     snprintf(expected, sizeof expected, "%s/p.so", directory);
     CU_ASSERT_STRING_EQUAL(stages[1].plugin, expected);
-    CU_ASSERT_EQUAL(stages[2].kind, STAGE_HTTP);
+    CU_ASSERT_EQUAL(stages[2].type, STAGE_HTTP);
     CU_ASSERT_STRING_EQUAL(stages[2].headers.at[0], "A: b");
     CU_ASSERT_STRING_EQUAL(stages[2].headers.at[1], "C: d: e");
     CU_ASSERT_STRING_EQUAL(stages[2].token, "from-env");
@@ -324,10 +324,10 @@ static enum ep_answer pass(ep_call *call, void *state)
 
 static void a_built_configuration_obeys_the_same_rules(void)
 {
-    static const struct ep_client client = {.events_get = get_nothing, .needs_scope = 1};
+    static const struct ep_client client = {.events_get = get_nothing, .requires_filter = 1};
     static const struct ep_stage function = {.abi = EP_STAGE_ABI, .name = "s", .process = pass};
-    struct stage_config stages[2] = {{.kind = STAGE_FUNCTION, .name = (char[]){"s"}, .function = &function},
-                                     {.kind = STAGE_FUNCTION, .name = (char[]){"t"}, .function = &function}};
+    struct stage_config stages[2] = {{.type = STAGE_FUNCTION, .name = (char[]){"s"}, .function = &function},
+                                     {.type = STAGE_FUNCTION, .name = (char[]){"t"}, .function = &function}};
     struct source_config source = {.type = SOURCE_CLIENT,
                                    .id = (char[]){"a"},
                                    .stages = stages,
@@ -337,21 +337,21 @@ static void a_built_configuration_obeys_the_same_rules(void)
                             .sources = &source,
                             .source_count = 1};
     config_defaults(&config);
-    source_config_defaults(&source);
-    stage_config_defaults(&stages[0]);
-    stage_config_defaults(&stages[1]);
+    config_source_defaults(&source);
+    config_stage_defaults(&stages[0]);
+    config_stage_defaults(&stages[1]);
     source.client.client = &client;
     seen_count = 0;
-    CU_ASSERT_EQUAL(config_validate(&config, see, seen), EP_ECONFIG);
+    CU_ASSERT_EQUAL(config_validate(&config, on_problem, seen), EP_ECONFIG);
     CU_ASSERT(was_seen(0, "sources[0].domain", "neither domain nor address"));
-    source.address = (char[]){"device"};
+    source.address = (char[]){"address"};
     CU_ASSERT_EQUAL(config_validate(&config, NULL, NULL), EP_OK);
     stages[1].name = stages[0].name;
     stages[1].concurrency = 0;
     stages[1].function = NULL;
     source.id = NULL;
     seen_count = 0;
-    CU_ASSERT_EQUAL(config_validate(&config, see, seen), EP_ECONFIG);
+    CU_ASSERT_EQUAL(config_validate(&config, on_problem, seen), EP_ECONFIG);
     CU_ASSERT(was_seen(0, "sources[0].id", "is missing"));
     CU_ASSERT(was_seen(0, "sources[0].stages[1].name", "already the name"));
     CU_ASSERT(was_seen(0, "sources[0].stages[1].concurrency", "from 1 to 1000, found 0"));
@@ -376,28 +376,28 @@ static void limits_and_users_are_read(void)
     CU_ASSERT_EQUAL(stage->limits.processes, 32);
     CU_ASSERT_STRING_EQUAL(stage->user, "no such user");
     CU_ASSERT_STRING_EQUAL(stage->group, "54321");
-    CU_ASSERT_EQUAL(config_check_rights(config, see, seen), EP_ECONFIG); /* who starts stages looks */
+    CU_ASSERT_EQUAL(config_rights_check(config, on_problem, seen), EP_ECONFIG); /* who starts stages looks */
     CU_ASSERT(was_seen(9, "sources[0].stages[0].user", "there is no user \"no such user\""));
     config_close(&config);
     config = read_text(IN_EXEC("    limits: {files: 64}"));
     CU_ASSERT_PTR_NOT_NULL_FATAL(config);
-    CU_ASSERT_EQUAL(config_check_rights(config, see, seen), 0);
+    CU_ASSERT_EQUAL(config_rights_check(config, on_problem, seen), 0);
     config_close(&config);
     if (geteuid() != 0)
         return;
     config = read_text(IN_EXEC("    limits: {processes: 64}"));
     CU_ASSERT_PTR_NOT_NULL_FATAL(config);
-    CU_ASSERT_EQUAL(config_check_rights(config, see, seen), EP_ECONFIG);
+    CU_ASSERT_EQUAL(config_rights_check(config, on_problem, seen), EP_ECONFIG);
     CU_ASSERT(was_seen(8, "sources[0].stages[0].limits.processes", "does not bind root"));
     config_close(&config);
 }
 
-static void names_of_types_and_kinds(void)
+static void names_of_types(void)
 {
-    CU_ASSERT_STRING_EQUAL(source_type_name(SOURCE_IDEFIX), "idefix");
-    CU_ASSERT_STRING_EQUAL(source_type_name(SOURCE_CLIENT), "client");
-    CU_ASSERT_STRING_EQUAL(stage_kind_name(STAGE_FUNCTION), "function");
-    CU_ASSERT_STRING_EQUAL(stage_kind_name(STAGE_HTTP), "http");
+    CU_ASSERT_STRING_EQUAL(config_source_type_name(SOURCE_IDEFIX), "idefix");
+    CU_ASSERT_STRING_EQUAL(config_source_type_name(SOURCE_CLIENT), "client");
+    CU_ASSERT_STRING_EQUAL(config_stage_type_name(STAGE_FUNCTION), "function");
+    CU_ASSERT_STRING_EQUAL(config_stage_type_name(STAGE_HTTP), "http");
 }
 
 int main(void)
@@ -411,7 +411,7 @@ int main(void)
         {"options become JSON", options_become_json},
         {"memory storage has several spellings", memory_storage_has_several_spellings},
         {"a built configuration obeys the same rules", a_built_configuration_obeys_the_same_rules},
-        {"names of types and kinds", names_of_types_and_kinds},
+        {"names of types", names_of_types},
     };
     return run_in_directory("config", cases, sizeof cases / sizeof cases[0]);
 }

@@ -46,7 +46,7 @@ static FILE *open_manual(void)
 {
     const char *top = getenv("srcdir");
     char path[4096];
-    snprintf(path, sizeof path, "%s/src/eventpipe.yaml.5", top != NULL ? top : ".");
+    snprintf(path, sizeof path, "%s/src/man/eventpipe.yaml.5", top != NULL ? top : ".");
     FILE *manual = fopen(path, "r");
     CU_ASSERT_PTR_NOT_NULL_FATAL(manual);
     return manual;
@@ -106,7 +106,7 @@ static void each_key_comes_once(void)
     config_each_key(count_one, &calls);
     CU_ASSERT_EQUAL(calls, once.count);
     CU_ASSERT(keys_contain(&once, "sources[].stages[].retry.min"));
-    CU_ASSERT(keys_contain(&once, "sources[].cursor.first"));
+    CU_ASSERT(keys_contain(&once, "sources[].cursor.initial"));
     CU_ASSERT(keys_contain(&once, "sources"));
     keys_free(&once);
 }
@@ -114,7 +114,7 @@ static void each_key_comes_once(void)
 static void show(const struct config_problem *problem, void *user)
 {
     (void)user;
-    fprintf(stderr, "\n%s:%u: %s: %s\n", problem->file, problem->line, problem->key, problem->words);
+    fprintf(stderr, "\n%s:%u: %s: %s\n", problem->file, problem->line, problem->key, problem->message);
 }
 
 /* Blocks of the EXAMPLES section, as a reader would copy them from the screen. */

@@ -99,7 +99,7 @@ static void wrong_kinds_are_told(void)
 static const struct {
     const char *text;
     unsigned line;
-    const char *key, *words;
+    const char *key, *message;
 } wrong_values[] = {
     {AT_TOP("instance: a/b"), 7, "instance", "found \"a/b\""},
     {AT_TOP("storage: /x.db"), 7, "storage", "found \"/x.db\"; write sqlite:/x.db"},
@@ -109,9 +109,9 @@ static const struct {
     {AT_TOP("drain_timeout: 30"), 7, "drain_timeout", "found \"30\", a number without a unit"},
     {AT_TOP("drain_timeout: 99999999999999999999d"), 7, "drain_timeout", "longer than 100 years"},
     {AT_TOP("log_level: verbose"), 7, "log_level", "expected error, warning, info or debug"},
-    {IN_FILE("  page: 10001"), 5, "sources[0].page", "from 1 to 10000, found \"10001\""},
-    {IN_FILE("  page: 1.5"), 5, "sources[0].page", "from 1 to 10000, found \"1.5\""},
-    {IN_FILE("  page: 18446744073709551617"), 5, "sources[0].page", "from 1 to 10000"},
+    {IN_FILE("  page_size: 10001"), 5, "sources[0].page_size", "from 1 to 10000, found \"10001\""},
+    {IN_FILE("  page_size: 1.5"), 5, "sources[0].page_size", "from 1 to 10000, found \"1.5\""},
+    {IN_FILE("  page_size: 18446744073709551617"), 5, "sources[0].page_size", "from 1 to 10000"},
     {IN_FILE("  backlog: {max_events: -1}"), 5, "sources[0].backlog.max_events", "found \"-1\""},
     {IN_FILE("  retry: {min: 0}"), 5, "sources[0].retry.min", "at least 1ms, found \"0\""},
     {IN_FILE("  retry: {min: 2m}"), 5, "sources[0].retry", "min (2m) is above max (1m, which is the default"},
@@ -123,12 +123,13 @@ static const struct {
     {IN_FILE("  domain: d"), 5, "sources[0].domain", "not for type file; it belongs to type idefix"},
     {IN_HTTP("  since: yesterday"), 5, "sources[0].since", "found \"yesterday\""},
     {IN_HTTP("  since: 36500d"), 5, "sources[0].since", "before 1970"},
-    {IN_HTTP("  cursor: {at: /a, last: /b}"), 5, "sources[0].cursor", "found both"},
-    {IN_HTTP("  cursor: {at: a}"), 5, "sources[0].cursor.at", "write /a"},
-    {IN_HTTP("  cursor: {plus: 1}"), 5, "sources[0].cursor.plus", "`last` is not given"},
-    {IN_HTTP("  cursor: {last: /a, plus: one}"), 5, "sources[0].cursor.plus", "found \"one\""},
-    {IN_HTTP("  cursor: {last: /a, plus: 9223372036854775808}"), 5, "sources[0].cursor.plus",
-     "of at most 64 bits"},
+    {IN_HTTP("  cursor: {path: /a, last_event_path: /b}"), 5, "sources[0].cursor", "found both"},
+    {IN_HTTP("  cursor: {path: a}"), 5, "sources[0].cursor.path", "write /a"},
+    {IN_HTTP("  cursor: {increment: 1}"), 5, "sources[0].cursor.increment", "`last_event_path` is not given"},
+    {IN_HTTP("  cursor: {last_event_path: /a, increment: one}"), 5, "sources[0].cursor.increment",
+     "found \"one\""},
+    {IN_HTTP("  cursor: {last_event_path: /a, increment: 9223372036854775808}"), 5,
+     "sources[0].cursor.increment", "of at most 64 bits"},
     {IN_HTTP("  headers: [X]"), 5, "sources[0].headers[0]", "without a name and ':'"},
     {IN_HTTP("  headers: {'X Y': z}"), 5, "sources[0].headers.X Y", "expected a name"},
     {IN_HTTP("  headers: {X: \"a\\r\\nB: c\"}"), 5, "sources[0].headers[0]", "line break in the value of X"},
@@ -136,7 +137,8 @@ static const struct {
     {IN_POST("    concurrency: 1001"), 8, "sources[0].stages[0].concurrency",
      "from 1 to 1000, found \"1001\""},
     {IN_POST("    input_buffer: 0"), 8, "sources[0].stages[0].input_buffer", "found \"0\""},
-    {IN_POST("    restart_max: 0s"), 8, "sources[0].stages[0].restart_max", "at least 1ms"},
+    {IN_POST("    restart: {max_backoff: 0s}"), 8, "sources[0].stages[0].restart.max_backoff",
+     "at least 1ms"},
     {IN_EXEC("    limits: 256M"), 8, "sources[0].stages[0].limits", "such as `memory: ...`, found \"256M\""},
     {IN_EXEC("    limits:\n      memry: 1G"), 9, "sources[0].stages[0].limits.memry", "mean `memory`?"},
     {IN_EXEC("    limits: {memory: lots}"), 8, "sources[0].stages[0].limits.memory", "found \"lots\""},
@@ -161,7 +163,7 @@ static const struct {
      "did you mean {cursor}?"},
     {"sources:\n- {id: a, type: http, url: 'http://h/{cursor'}\n", 2, "sources[0].url", "without its }"},
     {"sources:\n- {id: a, type: http, url: 'http://h/{cursor}'}\n", 2, "sources[0].cursor",
-     "expected `at` or `last`"},
+     "expected `path` or `last_event_path`"},
     {"sources:\n- {id: a, type: generate, rate: fast}\n", 2, "sources[0].rate", "such as 100 or 0.5"},
     {"sources:\n- {id: a, type: generate, rate: -1}\n", 2, "sources[0].rate", "found \"-1\""},
     {"sources:\n- {id: a, type: idefix, broker: h, account: u, token_env: PATH, domain: d}\n", 2,
@@ -180,7 +182,7 @@ static const struct {
     {IN_IDEFIX("  meta: [a]"), 8, "sources[0].meta", "names and values"},
     {IN_IDEFIX("  groups: a"), 8, "sources[0].groups", "such as [one, two], found \"a\""},
     {IN_IDEFIX("  password: [a]"), 8, "sources[0].password", "expected a text"},
-    {IN_IDEFIX("  answer_timeout: 0s"), 8, "sources[0].answer_timeout", "at least 1ms"},
+    {IN_IDEFIX("  response_timeout: 0s"), 8, "sources[0].response_timeout", "at least 1ms"},
     {IN_IDEFIX("  uid: /a"), 8, "sources[0].uid", "not for type idefix"},
     {IN_IDEFIX("  ca_file: /ca.pem"), 8, "sources[0].ca_file", "for brokers with TLS"},
     {IDEFIX_SOURCE "  session: s1\n" STAGES
@@ -199,7 +201,7 @@ static void wrong_values_are_told(void)
         if (strstr(text, "stages:") == NULL) { /* a source in one line: its stages go inside the braces */
             snprintf(brace, sizeof text - (size_t)(brace - text), ", stages: [{name: s, exec: [x]}]}\n");
         }
-        CU_ASSERT(only_problem(text, wrong_values[i].line, wrong_values[i].key, wrong_values[i].words));
+        CU_ASSERT(only_problem(text, wrong_values[i].line, wrong_values[i].key, wrong_values[i].message));
     }
 }
 
@@ -227,10 +229,10 @@ static void a_file_that_cannot_be_read_is_a_problem(void)
     char missing[5000];
     snprintf(missing, sizeof missing, "%s/none.yaml", directory);
     seen_count = 0;
-    CU_ASSERT_EQUAL(config_read(missing, see, seen, &config), EP_ECONFIG);
+    CU_ASSERT_EQUAL(config_read(missing, on_problem, seen, &config), EP_ECONFIG);
     CU_ASSERT(was_seen(0, "", "cannot be read: No such file"));
     seen_count = 0;
-    CU_ASSERT_EQUAL(config_read(directory, see, seen, &config), EP_ECONFIG);
+    CU_ASSERT_EQUAL(config_read(directory, on_problem, seen, &config), EP_ECONFIG);
     CU_ASSERT(was_seen(0, "", "cannot be read: Is a directory"));
     CU_ASSERT_EQUAL(config_read(missing, NULL, NULL, &config), EP_ECONFIG); /* nobody wants to know */
     CU_ASSERT_PTR_NULL(config);
@@ -247,18 +249,18 @@ static void a_file_that_cannot_be_read_is_a_problem(void)
 
 /* ---- secrets ---- */
 
-static bool token_problem(const char *name, const char *words)
+static bool token_problem(const char *name, const char *message)
 {
     char text[5000];
     snprintf(text, sizeof text, IN_POST("    token_file: %s"), name);
-    return only_problem(text, 8, "sources[0].stages[0].token_file", words);
+    return only_problem(text, 8, "sources[0].stages[0].token_file", message);
 }
 
 static void secrets_that_others_can_read_are_refused(void)
 {
     write_file("open", "abc\n", 4, 0640);
     CU_ASSERT(token_problem("open", "has mode 0640"));
-    CU_ASSERT_PTR_NOT_NULL(strstr(seen[0].words, "run `chmod 600 /"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(seen[0].message, "run `chmod 600 /"));
     write_file("open", "abc\n", 4, 0602);
     CU_ASSERT(token_problem("open", "has mode 0602"));
     CU_ASSERT(token_problem("none", "cannot be opened: No such file"));
@@ -278,13 +280,13 @@ static void secrets_that_others_can_read_are_refused(void)
     char *token = NULL;
     struct error error;
     const char *good = write_file("good", "  top secret \r\nrest", 19, 0400);
-    CU_ASSERT_EQUAL(secret_read(good, &token, &error), EP_OK);
+    CU_ASSERT_EQUAL(base_secret_read(good, &token, &error), EP_OK);
     CU_ASSERT_STRING_EQUAL(token, "top secret");
     free(token);
     if (geteuid() == 0) { /* somebody else's file: only root can make one */
         CU_ASSERT_EQUAL(chown(good, 12345, 0), 0);
-        CU_ASSERT_EQUAL(secret_read(good, &token, &error), EP_EACCESS);
-        CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "belongs to user 12345"));
+        CU_ASSERT_EQUAL(base_secret_read(good, &token, &error), EP_EACCESS);
+        CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "belongs to user 12345"));
     }
 }
 
@@ -312,7 +314,7 @@ static void secrets_are_not_shown(void)
     config_close(&config);
     CU_ASSERT(seen_count >= 4);
     for (size_t i = 0; i < seen_count; i++)
-        CU_ASSERT_PTR_NULL(strstr(seen[i].words, "hunter2"));
+        CU_ASSERT_PTR_NULL(strstr(seen[i].message, "hunter2"));
 }
 
 /* ---- sizes ---- */
@@ -330,7 +332,7 @@ static void aliases_cannot_multiply(void)
     struct config *config = read_text(text);
     CU_ASSERT_PTR_NULL(config);
     CU_ASSERT_EQUAL(seen_count, 1);
-    CU_ASSERT_PTR_NOT_NULL(strstr(seen[0].words, "aliases"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(seen[0].message, "aliases"));
     CU_ASSERT(only_problem(FILE_SOURCE "  stages: [{name: p, plugin: p, options: &a [*a]}]\n", 5,
                            "sources[0].stages[0].options", "at most 64 levels"));
 }
@@ -351,7 +353,7 @@ static void depth_and_counts_are_bounded(void)
     struct config *config = read_text(text);
     CU_ASSERT_PTR_NULL(config);
     CU_ASSERT_EQUAL(seen_count, 1000);
-    CU_ASSERT_PTR_NOT_NULL(strstr(seen[999].words, "more problems than can be shown"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(seen[999].message, "more problems than can be shown"));
     used = (size_t)sprintf(text, "sources:\n");
     for (int i = 0; i < 61; i++)
         used += (size_t)sprintf(text + used,

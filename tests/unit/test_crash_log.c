@@ -1,87 +1,87 @@
 /* SPDX-License-Identifier: MIT */
-/* The ring of deaths: numbers, what a slow keeper loses, a writer that was killed, bytes of a damaged
+/* The crash log: numbers, what a slow keeper loses, a writer that was killed, bytes of a damaged
  * segment.
  */
 #include "shm/crash_log.h"
 #include "tests/unit/shm_fixture.h"
 #include "tests/unit/unit.h"
 
-static struct shm_death death_of(int32_t pid)
+static struct shm_crash crash_of(int32_t pid)
 {
-    struct shm_death death = {.died_ms = 1000 + (uint64_t)pid, .pid = pid, .kind = SHM_KIND_WORKER};
-    snprintf(death.how, sizeof death.how, "signal %d", pid);
-    return death;
+    struct shm_crash crash = {.crashed_ms = 1000 + (uint64_t)pid, .pid = pid, .kind = SHM_KIND_WORKER};
+    snprintf(crash.how, sizeof crash.how, "signal %d", pid);
+    return crash;
 }
 
-static struct shm_deaths *ring_of(const struct segment *segment)
+static struct shm_crashes *ring_of(const struct segment *segment)
 {
-    return (struct shm_deaths *)(void *)((char *)segment->header + segment->header->death_offset);
+    return (struct shm_crashes *)(void *)((char *)segment->header + segment->header->crash_offset);
 }
 
 static void test_in_turn(void)
 {
     struct segment segment = fixture(1, 1, 4, 4);
-    struct shm_death out;
-    CU_ASSERT_EQUAL(deaths_first(&segment), 1);
-    CU_ASSERT_EQUAL(deaths_end(&segment), 1);
-    CU_ASSERT_FALSE(deaths_read(&segment, 0, &out));
-    CU_ASSERT_FALSE(deaths_read(&segment, 1, &out));
+    struct shm_crash out;
+    CU_ASSERT_EQUAL(crash_log_first(&segment), 1);
+    CU_ASSERT_EQUAL(crash_log_end(&segment), 1);
+    CU_ASSERT_FALSE(crash_log_read(&segment, 0, &out));
+    CU_ASSERT_FALSE(crash_log_read(&segment, 1, &out));
     for (int32_t pid = 1; pid <= 3; pid++) {
-        struct shm_death death = death_of(pid);
-        deaths_add(&segment, &death);
+        struct shm_crash crash = crash_of(pid);
+        crash_log_add(&segment, &crash);
     }
-    CU_ASSERT_EQUAL(deaths_end(&segment), 4);
+    CU_ASSERT_EQUAL(crash_log_end(&segment), 4);
     for (uint64_t number = 1; number <= 3; number++) {
-        CU_ASSERT_TRUE(deaths_read(&segment, number, &out));
+        CU_ASSERT_TRUE(crash_log_read(&segment, number, &out));
         CU_ASSERT_EQUAL(out.pid, number);
-        CU_ASSERT_EQUAL(out.died_ms, 1000 + number);
+        CU_ASSERT_EQUAL(out.crashed_ms, 1000 + number);
     }
     CU_ASSERT_STRING_EQUAL(out.how, "signal 3");
-    deaths_stored(&segment, 3);
-    CU_ASSERT_EQUAL(deaths_first(&segment), 3);
-    CU_ASSERT_EQUAL(deaths_stored_end(&segment), 3);
+    crash_log_stored(&segment, 3);
+    CU_ASSERT_EQUAL(crash_log_first(&segment), 3);
+    CU_ASSERT_EQUAL(crash_log_stored_end(&segment), 3);
     segment_close(&segment);
 }
 
 static void test_too_many(void)
 {
     struct segment segment = fixture(1, 1, 4, 4);
-    struct shm_death out;
-    for (int32_t pid = 1; pid <= SHM_DEATHS + 10; pid++) {
-        struct shm_death death = death_of(pid);
-        deaths_add(&segment, &death);
+    struct shm_crash out;
+    for (int32_t pid = 1; pid <= SHM_CRASHES + 10; pid++) {
+        struct shm_crash crash = crash_of(pid);
+        crash_log_add(&segment, &crash);
     }
-    CU_ASSERT_EQUAL(deaths_end(&segment), SHM_DEATHS + 11);
-    CU_ASSERT_EQUAL(deaths_first(&segment), 11);
-    CU_ASSERT_EQUAL(deaths_stored_end(&segment), 1);
-    CU_ASSERT_FALSE(deaths_read(&segment, 10, &out));
-    for (uint64_t number = 11; number < SHM_DEATHS + 11; number++)
-        CU_ASSERT_TRUE(deaths_read(&segment, number, &out) && out.pid == (int32_t)number);
+    CU_ASSERT_EQUAL(crash_log_end(&segment), SHM_CRASHES + 11);
+    CU_ASSERT_EQUAL(crash_log_first(&segment), 11);
+    CU_ASSERT_EQUAL(crash_log_stored_end(&segment), 1);
+    CU_ASSERT_FALSE(crash_log_read(&segment, 10, &out));
+    for (uint64_t number = 11; number < SHM_CRASHES + 11; number++)
+        CU_ASSERT_TRUE(crash_log_read(&segment, number, &out) && out.pid == (int32_t)number);
     segment_close(&segment);
 }
 
 static void test_damage(void)
 {
     struct segment segment = fixture(1, 1, 4, 4);
-    struct shm_deaths *deaths = ring_of(&segment);
-    struct shm_death out, death = death_of(1);
-    deaths_add(&segment, &death);
-    atomic_store(&deaths->records[1].number, 0); /* killed while it wrote */
-    CU_ASSERT_FALSE(deaths_read(&segment, 1, &out));
-    atomic_store(&deaths->records[1].number, 1);
-    for (size_t i = 0; i < sizeof death / sizeof(uint64_t); i++)
-        atomic_store(&deaths->records[1].words[i], UINT64_MAX);
-    CU_ASSERT_TRUE(deaths_read(&segment, 1, &out));
+    struct shm_crashes *crashes = ring_of(&segment);
+    struct shm_crash out, crash = crash_of(1);
+    crash_log_add(&segment, &crash);
+    atomic_store(&crashes->records[1].number, 0); /* killed while it wrote */
+    CU_ASSERT_FALSE(crash_log_read(&segment, 1, &out));
+    atomic_store(&crashes->records[1].number, 1);
+    for (size_t i = 0; i < sizeof crash / sizeof(uint64_t); i++)
+        atomic_store(&crashes->records[1].words[i], UINT64_MAX);
+    CU_ASSERT_TRUE(crash_log_read(&segment, 1, &out));
     CU_ASSERT_EQUAL(strlen(out.how), sizeof out.how - 1);
     CU_ASSERT_EQUAL(strlen(out.uid), sizeof out.uid - 1);
     CU_ASSERT_EQUAL(strlen(out.process), sizeof out.process - 1);
     CU_ASSERT_EQUAL(strlen(out.source), sizeof out.source - 1);
     CU_ASSERT_EQUAL(strlen(out.stage), sizeof out.stage - 1);
-    CU_ASSERT_EQUAL(strlen(out.words), sizeof out.words - 1);
-    atomic_store(&deaths->stored, 1000);
-    CU_ASSERT_EQUAL(deaths_first(&segment), deaths_end(&segment));
+    CU_ASSERT_EQUAL(strlen(out.last_output), sizeof out.last_output - 1);
+    atomic_store(&crashes->stored, 1000);
+    CU_ASSERT_EQUAL(crash_log_first(&segment), crash_log_end(&segment));
     segment_close(&segment);
 }
 
-UNIT_MAIN("deaths", {"numbers from 1 on", test_in_turn}, {"a keeper that stands still", test_too_many},
+UNIT_MAIN("crashes", {"numbers from 1 on", test_in_turn}, {"a keeper that stands still", test_too_many},
           {"killed while writing, damaged bytes", test_damage})

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* An exec stage's answer line: every form of it, what is no answer, and that no bytes whatever do harm. */
+/* An exec stage's answer line: every form of it, malformed answers, and that no bytes whatever do harm. */
 #include "src/stage/exec_answer.h"
 
 #include <stdio.h>
 
 #include "tests/unit/stage_fixture.h"
 
-static int read_line(const char *line, struct ep_call *call, char *words)
+static int read_line(const char *line, struct ep_call *call, char *errbuf)
 {
     fixture_call(call, "{}", "{}");
-    words[0] = '\0';
-    return exec_answer_read(line, strlen(line), call, words, SHM_TEXT_BYTES);
+    errbuf[0] = '\0';
+    return stage_exec_answer_read(line, strlen(line), call, errbuf, SHM_TEXT_BYTES);
 }
 
 static void each_form(void)
@@ -19,7 +19,7 @@ static void each_form(void)
         const char *line;
         enum ep_answer answer;
         uint64_t retry_after_ms;
-        const char *words, *context, *event;
+        const char *reason, *context, *event;
     } forms[] = {
         {"{\"processed\":true}", EP_PROCESSED, 0, "", NULL, NULL},
         {" {\"processed\" : true } \r", EP_PROCESSED, 0, "", NULL, NULL},
@@ -53,32 +53,32 @@ static void each_form(void)
     };
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         struct ep_call call;
-        char words[SHM_TEXT_BYTES];
-        int code = read_line(forms[i].line, &call, words);
+        char errbuf[SHM_TEXT_BYTES];
+        int code = read_line(forms[i].line, &call, errbuf);
         if (code != 0 || call.answer != forms[i].answer || call.retry_after_ms != forms[i].retry_after_ms)
             fprintf(stderr, "\n%s: code %d, answer %d, %lu ms, %s\n", forms[i].line, code, (int)call.answer,
-                    (unsigned long)call.retry_after_ms, words);
+                    (unsigned long)call.retry_after_ms, errbuf);
         CU_ASSERT_EQUAL(code, 0);
         CU_ASSERT_EQUAL(call.answer, forms[i].answer);
         CU_ASSERT_EQUAL(call.retry_after_ms, forms[i].retry_after_ms);
-        CU_ASSERT(fixture_same(call.words, forms[i].words));
+        CU_ASSERT(fixture_same(call.reason, forms[i].reason));
         CU_ASSERT((call.new_context == NULL) == (forms[i].context == NULL));
         CU_ASSERT((call.new_event == NULL) == (forms[i].event == NULL));
         if (forms[i].context != NULL)
             CU_ASSERT(fixture_same(call.new_context, forms[i].context));
         if (forms[i].event != NULL)
             CU_ASSERT(fixture_same(call.new_event, forms[i].event));
-        call_close(&call);
+        stage_call_close(&call);
     }
 }
 
-static void what_is_no_answer(void)
+static void malformed_answers(void)
 {
     static const struct {
         const char *line, *part;
     } wrongs[] = {
-        {"hello", "answered what is no answer: `hello`"},
-        {"", "answered what is no answer: ``"},
+        {"hello", "malformed answer: `hello`"},
+        {"", "malformed answer: ``"},
         {"true", "`true`"},
         {"[{\"processed\":true}]", "no answer"},
         {"{}", "expected processed, remove, reject or error"},
@@ -102,14 +102,14 @@ static void what_is_no_answer(void)
     };
     for (size_t i = 0; i < sizeof wrongs / sizeof wrongs[0]; i++) {
         struct ep_call call;
-        char words[SHM_TEXT_BYTES];
-        int code = read_line(wrongs[i].line, &call, words);
-        CU_ASSERT_EQUAL(code, EP_EGARBAGE);
-        CU_ASSERT(fixture_contains(words, wrongs[i].part));
+        char errbuf[SHM_TEXT_BYTES];
+        int code = read_line(wrongs[i].line, &call, errbuf);
+        CU_ASSERT_EQUAL(code, EP_EPROTO);
+        CU_ASSERT(fixture_contains(errbuf, wrongs[i].part));
         CU_ASSERT_PTR_NULL(call.new_context);
         CU_ASSERT_PTR_NULL(call.new_event);
-        CU_ASSERT_STRING_EQUAL(call.words, "");
-        call_close(&call);
+        CU_ASSERT_STRING_EQUAL(call.reason, "");
+        stage_call_close(&call);
     }
 }
 
@@ -117,30 +117,30 @@ static void nul_bytes_are_no_answer(void)
 {
     static const char line[] = "{\"processed\":true}\0";
     struct ep_call call;
-    char words[SHM_TEXT_BYTES];
+    char errbuf[SHM_TEXT_BYTES];
     fixture_call(&call, "{}", "{}");
-    CU_ASSERT_EQUAL(exec_answer_read(line, sizeof line - 1, &call, words, sizeof words), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(stage_exec_answer_read(line, sizeof line - 1, &call, errbuf, sizeof errbuf), EP_EPROTO);
 }
 
 static void shown_lines_are_cut(void)
 {
     char line[1000], shown[64];
     memset(line, 'x', sizeof line);
-    exec_answer_show(line, sizeof line, shown, sizeof shown);
+    stage_exec_answer_show(line, sizeof line, shown, sizeof shown);
     CU_ASSERT_EQUAL(strlen(shown), sizeof shown - 1);
     CU_ASSERT(fixture_contains(shown, "xxx...`"));
     /* never in the middle of a character */
     for (size_t shift = 0; shift < 2; shift++) {
         for (size_t i = 0; i + 1 < sizeof line; i += 2)
             memcpy(line + i, "\xc3\xa9", 2);
-        exec_answer_show(line + shift, sizeof line - shift, shown, sizeof shown);
+        stage_exec_answer_show(line + shift, sizeof line - shift, shown, sizeof shown);
         CU_ASSERT(strlen(shown) >= sizeof shown - 2);
         CU_ASSERT(fixture_contains(shown, "\xc3\xa9...`"));
     }
     for (size_t size = 0; size < 12; size++) {
         char small[16];
         memset(small, '#', sizeof small);
-        exec_answer_show(line, sizeof line, small, size);
+        stage_exec_answer_show(line, sizeof line, small, size);
         CU_ASSERT_EQUAL(small[size], '#');
         CU_ASSERT(size == 0 || memchr(small, '\0', size) != NULL);
     }
@@ -196,22 +196,22 @@ static void mutations_do_no_harm(void)
         char *exact = malloc(bytes);
         memcpy(exact, line, bytes);
         struct ep_call call;
-        char words[SHM_TEXT_BYTES] = "";
+        char errbuf[SHM_TEXT_BYTES] = "";
         fixture_call(&call, "{}", "{}");
-        int code = exec_answer_read(exact, bytes, &call, words, sizeof words);
+        int code = stage_exec_answer_read(exact, bytes, &call, errbuf, sizeof errbuf);
         taken += code == 0;
         if (code == 0 && call.new_context != NULL)
             CU_ASSERT(json_valid(call.new_context, strlen(call.new_context), NULL));
         if (code == 0 && call.new_event != NULL)
             CU_ASSERT(json_valid(call.new_event, strlen(call.new_event), NULL));
-        CU_ASSERT(code == 0 || (code == EP_EGARBAGE && words[0] != '\0'));
-        call_close(&call);
+        CU_ASSERT(code == 0 || (code == EP_EPROTO && errbuf[0] != '\0'));
+        stage_call_close(&call);
         free(exact);
         free(line);
     }
     CU_ASSERT(taken > 10000 && taken < 50000);
 }
 
-UNIT_MAIN("exec_answer", {"each form", each_form}, {"what is no answer", what_is_no_answer},
+UNIT_MAIN("exec_answer", {"each form", each_form}, {"malformed answers", malformed_answers},
           {"NUL bytes are no answer", nul_bytes_are_no_answer}, {"shown lines are cut", shown_lines_are_cut},
           {"mutations do no harm", mutations_do_no_harm})

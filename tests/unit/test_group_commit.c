@@ -1,36 +1,37 @@
 /* SPDX-License-Identifier: MIT */
-/* Group commit of one worker in a process of its own, while the test plays all others: what each end of an
- * offer means to its owner; and of the test itself at the gate, with offers laid out by hand. */
+/* Group commit of one worker in a process of its own, while the test plays all others: what each end of a commit
+ * request means to its owner; and of the test itself holding the write lock, with commit requests laid out by hand. */
 #include "tests/unit/group_rig.h"
 
 #define OTHER (RIG_WORKER + 20)
 
-static struct group group; /* the test's own */
+static struct process_group_commit group_commit; /* the test's own */
 
-static char taken_body[SHM_OFFER_BYTES];
-static struct store_answer taken_answers[OFFER_RESULTS];
+static char taken_body[SHM_COMMIT_REQUEST_BYTES];
+static struct store_answer taken_answers[COMMIT_REQUEST_RESULTS];
 
-/* A worker of five answers waits with its offer before a gate that the test has shut. */
+/* A worker of five answers waits with its commit request waiting for a write lock that the test holds. */
 static void begin_waiting(void)
 {
     rig_begin(20);
-    rig_tell(RIG_WORKER, STORE_ADVANCE, 0, 3);
-    rig_tell(RIG_WORKER, STORE_FINISH, 3, 2);
+    rig_report(RIG_WORKER, STORE_ADVANCE, 0, 3);
+    rig_report(RIG_WORKER, STORE_COMPLETE, 3, 2);
     rig_fork(RIG_WORKER, NULL);
     rig_open();
     rig_shut();
     rig_go(RIG_WORKER);
-    rig_await(RIG_WORKER, OFFER_WAITING);
+    rig_await(RIG_WORKER, COMMIT_REQUEST_WAITING);
 }
 
 /* Takes it as another worker would. */
-static struct store_group take_it(void)
+static struct store_group_member take_it(void)
 {
     uint32_t step = 1, slot = 0, bytes = 0;
-    struct store_group taken = {0};
-    CU_ASSERT_TRUE_FATAL(offer_take(&segment, OTHER, &step, &slot, taken_body, &bytes));
+    struct store_group_member taken = {0};
+    CU_ASSERT_TRUE_FATAL(commit_request_take(&segment, OTHER, &step, &slot, taken_body, &bytes));
     CU_ASSERT_EQUAL(slot, RIG_WORKER);
-    CU_ASSERT_TRUE_FATAL(group_unpack(taken_body, bytes, &taken, taken_answers, OFFER_RESULTS));
+    CU_ASSERT_TRUE_FATAL(
+        process_group_codec_decode(taken_body, bytes, &taken, taken_answers, COMMIT_REQUEST_RESULTS));
     CU_ASSERT_EQUAL(taken.pid, rig_at(RIG_WORKER)->pid);
     CU_ASSERT_EQUAL(taken.source, fixture.source);
     CU_ASSERT_EQUAL(taken.stage, fixture.stages[0]);
@@ -38,7 +39,7 @@ static struct store_group take_it(void)
     return taken;
 }
 
-static void commit_it(struct store_group *taken)
+static void commit_it(struct store_group_member *taken)
 {
     CU_ASSERT_EQUAL(store_commit(fixture.store, taken->source, taken->stage, taken->answers, taken->count),
                     0);
@@ -49,7 +50,7 @@ static void end_counted_once(void)
 {
     rig_through(RIG_WORKER);
     CU_ASSERT_EQUAL(stage_totals().processed, 5);
-    CU_ASSERT_EQUAL(totals().finished, 2);
+    CU_ASSERT_EQUAL(totals().completed, 2);
     CU_ASSERT_EQUAL(totals().live, 18);
     rig_end();
 }
@@ -59,12 +60,12 @@ static void what_is_done_is_believed(void)
     static const bool wanted[] = {true, false, true, true, false};
     begin_waiting();
     take_it();
-    offer_settle(&segment, OTHER, RIG_WORKER, OFFER_DONE, 1 | 4 | 8);
+    commit_request_complete(&segment, OTHER, RIG_WORKER, COMMIT_REQUEST_DONE, 1 | 4 | 8);
     rig_let_go();
     CU_ASSERT_EQUAL(rig_wait(RIG_WORKER), 0);
     for (size_t i = 0; i < 5; i++)
         CU_ASSERT_EQUAL(rig_at(RIG_WORKER)->applied[i], wanted[i]);
-    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), OFFER_NONE);
+    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), COMMIT_REQUEST_NONE);
     CU_ASSERT_EQUAL(atomic_load(&rig->commits), 0);
     rig_end();
 }
@@ -73,7 +74,7 @@ static void what_comes_back_is_done_by_its_owner(void)
 {
     begin_waiting();
     take_it();
-    offer_settle(&segment, OTHER, RIG_WORKER, OFFER_BACK, 0);
+    commit_request_complete(&segment, OTHER, RIG_WORKER, COMMIT_REQUEST_RETURNED, 0);
     rig_let_go();
     end_counted_once();
 }
@@ -81,10 +82,10 @@ static void what_comes_back_is_done_by_its_owner(void)
 static void in_doubt_and_committed(void)
 {
     begin_waiting();
-    struct store_group taken = take_it();
+    struct store_group_member taken = take_it();
     rig_let_go();
     commit_it(&taken);
-    offer_bury(&segment, OTHER);
+    commit_request_recover(&segment, OTHER);
     end_counted_once();
 }
 
@@ -93,7 +94,7 @@ static void in_doubt_and_not_committed(void)
     begin_waiting();
     take_it();
     rig_let_go();
-    offer_bury(&segment, OTHER);
+    commit_request_recover(&segment, OTHER);
     end_counted_once();
 }
 
@@ -101,77 +102,78 @@ static void in_doubt_and_not_committed(void)
 static void in_doubt_until_it_succeeds(void)
 {
     rig_begin(20);
-    rig_tell(RIG_WORKER, STORE_ADVANCE, 0, 3);
-    rig_tell(RIG_WORKER, STORE_FINISH, 3, 2);
+    rig_report(RIG_WORKER, STORE_ADVANCE, 0, 3);
+    rig_report(RIG_WORKER, STORE_COMPLETE, 3, 2);
     fixture.options.busy_timeout_ms = 20;
     rig_fork(RIG_WORKER, NULL);
     fixture.options.busy_timeout_ms = 120000;
     rig_open();
     rig_shut();
     rig_go(RIG_WORKER);
-    rig_await(RIG_WORKER, OFFER_WAITING);
-    struct store_group taken = take_it();
+    rig_await(RIG_WORKER, COMMIT_REQUEST_WAITING);
+    struct store_group_member taken = take_it();
     rig_let_go();
     commit_it(&taken);
     sqlite3 *locker;
     CU_ASSERT_EQUAL(sqlite3_open(database(), &locker), SQLITE_OK);
     sqlite3_busy_timeout(locker, 120000);
     CU_ASSERT_EQUAL(sqlite3_exec(locker, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
-    offer_bury(&segment, OTHER);
+    commit_request_recover(&segment, OTHER);
     while (atomic_load(&rig_at(RIG_WORKER)->refusals) < 2)
         rig_nap();
     sqlite3_close(locker);
     end_counted_once();
 }
 
-/* ---- the test's own group takes what was laid out by hand ---- */
+/* ---- the test's own commit takes what was laid out by hand ---- */
 
-static void group_begin(size_t count)
+static void group_commit_begin(size_t count)
 {
     rig_begin(count);
     rig_open();
-    memset(&group, 0, sizeof group);
-    group.segment = &segment;
-    group.slot = RIG_TEST_SLOT;
-    group.pid = (int32_t)getpid();
-    group.store = fixture.store;
+    memset(&group_commit, 0, sizeof group_commit);
+    group_commit.segment = &segment;
+    group_commit.slot = RIG_TEST_SLOT;
+    group_commit.pid = (int32_t)getpid();
+    group_commit.store = fixture.store;
 }
 
 static struct store_answer finish_of(size_t event)
 {
-    return (struct store_answer){.lease = rig_held.at[event], .change = STORE_FINISH};
+    return (struct store_answer){.lock = rig_held.at[event], .change = STORE_COMPLETE};
 }
 
 static void lay_out(uint32_t slot, const size_t *events, size_t count)
 {
-    struct store_answer answers[OFFER_RESULTS];
-    struct store_group other = {
+    struct store_answer answers[COMMIT_REQUEST_RESULTS];
+    struct store_group_member other = {
         .source = fixture.source, .stage = fixture.stages[1], .pid = 7, .answers = answers, .count = count};
     for (size_t i = 0; i < count; i++)
         answers[i] = finish_of(events[i]);
-    size_t bytes = group_pack(&other, offer_body(&segment, slot), SHM_OFFER_BYTES);
+    size_t bytes =
+        process_group_codec_encode(&other, commit_request_body(&segment, slot), SHM_COMMIT_REQUEST_BYTES);
     CU_ASSERT_FATAL(bytes > 0);
-    offer_make(&segment, slot, (uint32_t)bytes);
+    commit_request_submit(&segment, slot, (uint32_t)bytes);
 }
 
 static void commit_one(size_t event)
 {
     struct store_answer own = finish_of(event);
-    CU_ASSERT_EQUAL(group_commit(&group, fixture.source, fixture.stages[0], &own, 1), 0);
+    CU_ASSERT_EQUAL(process_group_commit(&group_commit, fixture.source, fixture.stages[0], &own, 1), 0);
     CU_ASSERT_TRUE(own.applied);
 }
 
 static void expect_done(uint32_t slot, uint32_t wanted)
 {
     uint32_t result;
-    CU_ASSERT_EQUAL(offer_look(&segment, slot, &result), OFFER_DONE);
+    CU_ASSERT_EQUAL(commit_request_poll(&segment, slot, &result), COMMIT_REQUEST_DONE);
     CU_ASSERT_EQUAL(result, wanted);
 }
 
 static void each_is_told_of_its_own(void)
 {
-    group_begin(20);
-    CU_ASSERT_TRUE(release(rig_held.at[4], (struct store_release){0})); /* a lock that was lost */
+    group_commit_begin(20);
+    CU_ASSERT_TRUE(unlock(rig_held.at[4], (struct store_unlock){0})); /* a lock that was lost */
     lay_out(OTHER, (const size_t[]){1, 2}, 2);
     lay_out(OTHER + 1, (const size_t[]){3, 4, 5}, 3);
     lay_out(OTHER + 2, (const size_t[]){6}, 1);
@@ -179,83 +181,87 @@ static void each_is_told_of_its_own(void)
     expect_done(OTHER, 3);
     expect_done(OTHER + 1, 1 | 4);
     expect_done(OTHER + 2, 1);
-    CU_ASSERT_EQUAL(totals().finished, 6);
+    CU_ASSERT_EQUAL(totals().completed, 6);
     rig_end();
 }
 
 static void what_cannot_be_read_goes_back(void)
 {
     uint32_t result;
-    group_begin(20);
-    memset(offer_body(&segment, OTHER), 0xff, 100);
-    offer_make(&segment, OTHER, 100);
+    group_commit_begin(20);
+    memset(commit_request_body(&segment, OTHER), 0xff, 100);
+    commit_request_submit(&segment, OTHER, 100);
     lay_out(OTHER + 1, (const size_t[]){1}, 1);
     commit_one(0);
-    CU_ASSERT_EQUAL(offer_look(&segment, OTHER, &result), OFFER_BACK);
+    CU_ASSERT_EQUAL(commit_request_poll(&segment, OTHER, &result), COMMIT_REQUEST_RETURNED);
     expect_done(OTHER + 1, 1);
-    CU_ASSERT_EQUAL(totals().finished, 2);
+    CU_ASSERT_EQUAL(totals().completed, 2);
     rig_end();
 }
 
 /* No more than there is room for; the others wait for the next. */
 static void as_many_as_there_is_room_for(void)
 {
-    uint32_t result, done = 0, offers = RIG_WORKERS;
+    uint32_t result, done = 0, requests = RIG_WORKERS;
     size_t most = 0;
-    group_begin(2 + RIG_WORKERS * OFFER_RESULTS);
-    for (size_t each = 1; each <= OFFER_RESULTS; each += OFFER_RESULTS - 1) {
-        for (uint32_t i = 0; i < offers; i++) {
-            size_t events[OFFER_RESULTS];
+    group_commit_begin(2 + RIG_WORKERS * COMMIT_REQUEST_RESULTS);
+    for (size_t each = 1; each <= COMMIT_REQUEST_RESULTS; each += COMMIT_REQUEST_RESULTS - 1) {
+        for (uint32_t i = 0; i < requests; i++) {
+            size_t events[COMMIT_REQUEST_RESULTS];
             for (size_t at = 0; at < each; at++)
-                events[at] = 2 + i * OFFER_RESULTS + (each == 1 ? OFFER_RESULTS - 1 : at);
+                events[at] = 2 + i * COMMIT_REQUEST_RESULTS + (each == 1 ? COMMIT_REQUEST_RESULTS - 1 : at);
             lay_out(RIG_WORKER + i, events, each == 1 ? 1 : 8);
         }
-        for (int turns = 0; done < offers; turns++) {
-            struct store_answer own = {.lease = {0, 0}, .change = STORE_FINISH};
-            CU_ASSERT_FATAL(turns < (int)offers);
-            CU_ASSERT_EQUAL(group_commit(&group, fixture.source, fixture.stages[0], &own, 1), 0);
+        for (int turns = 0; done < requests; turns++) {
+            struct store_answer own = {.lock = {0, 0}, .change = STORE_COMPLETE};
+            CU_ASSERT_FATAL(turns < (int)requests);
+            CU_ASSERT_EQUAL(process_group_commit(&group_commit, fixture.source, fixture.stages[0], &own, 1),
+                            0);
             CU_ASSERT_FALSE(own.applied);
             size_t now = 0;
-            for (uint32_t i = 0; i < offers; i++)
-                if (offer_look(&segment, RIG_WORKER + i, &result) == OFFER_DONE) {
+            for (uint32_t i = 0; i < requests; i++)
+                if (commit_request_poll(&segment, RIG_WORKER + i, &result) == COMMIT_REQUEST_DONE) {
                     CU_ASSERT_EQUAL(result, each == 1 ? 1 : 0xff);
-                    offer_end(&segment, RIG_WORKER + i);
+                    commit_request_clear(&segment, RIG_WORKER + i);
                     now++;
                 }
-            CU_ASSERT_FATAL(now > 0 && now <= GROUP_OTHERS && now * (each == 1 ? 1 : 8) <= GROUP_ANSWERS);
+            CU_ASSERT_FATAL(now > 0 && now <= PROCESS_GROUP_COMMIT_OTHERS &&
+                            now * (each == 1 ? 1 : 8) <= PROCESS_GROUP_COMMIT_ANSWERS);
             most = now > most ? now : most;
             done += (uint32_t)now;
         }
-        CU_ASSERT_EQUAL(most, each == 1 ? GROUP_OTHERS : (size_t)GROUP_ANSWERS / 8 - 1);
+        CU_ASSERT_EQUAL(most, each == 1 ? PROCESS_GROUP_COMMIT_OTHERS
+                                        : (size_t)PROCESS_GROUP_COMMIT_ANSWERS / 8 - 1);
         done = 0, most = 0;
     }
-    CU_ASSERT_EQUAL(totals().finished, RIG_WORKERS * 9);
+    CU_ASSERT_EQUAL(totals().completed, RIG_WORKERS * 9);
     rig_end();
 }
 
-/* An owner dies while its offer is in the transaction, and its successor offers before the end of it. */
-static void successor_offers(void *user, int change, const char *schema, const char *table, sqlite3_int64 row)
+/* An owner crashes while its commit request is in the transaction, and its successor submits one before the end of it. */
+static void successor_submits(void *user, int change, const char *schema, const char *table,
+                              sqlite3_int64 row)
 {
     (void)change, (void)schema, (void)table, (void)row;
     if ((*(int *)user)++ != 0)
         return;
-    offer_bury(&segment, OTHER);
+    commit_request_recover(&segment, OTHER);
     lay_out(OTHER, (const size_t[]){5, 5, 6}, 3);
 }
 
-static void a_result_never_meets_another_offer(void)
+static void a_result_never_meets_another_request(void)
 {
     uint32_t result;
     int changes = 0;
-    group_begin(20);
+    group_commit_begin(20);
     lay_out(OTHER, (const size_t[]){1, 2}, 2);
-    sqlite3_update_hook(store_sqlite_of(fixture.store)->db, successor_offers, &changes);
+    sqlite3_update_hook(store_sqlite_of(fixture.store)->db, successor_submits, &changes);
     commit_one(0);
     sqlite3_update_hook(store_sqlite_of(fixture.store)->db, NULL, NULL);
     CU_ASSERT(changes > 0);
-    enum offer_state state = offer_look(&segment, OTHER, &result);
-    CU_ASSERT(state == OFFER_BACK || (state == OFFER_DONE && result == (1 | 4)));
-    CU_ASSERT_EQUAL(totals().finished, state == OFFER_BACK ? 3 : 5);
+    enum commit_request_state state = commit_request_poll(&segment, OTHER, &result);
+    CU_ASSERT(state == COMMIT_REQUEST_RETURNED || (state == COMMIT_REQUEST_DONE && result == (1 | 4)));
+    CU_ASSERT_EQUAL(totals().completed, state == COMMIT_REQUEST_RETURNED ? 3 : 5);
     rig_end();
 }
 
@@ -270,8 +276,8 @@ int main(void)
                                       {"each is told of its own", each_is_told_of_its_own},
                                       {"what cannot be read goes back", what_cannot_be_read_goes_back},
                                       {"as many as there is room for", as_many_as_there_is_room_for},
-                                      {"a result never meets another offer",
-                                       a_result_never_meets_another_offer}};
+                                      {"a result never meets another commit request",
+                                       a_result_never_meets_another_request}};
     alarm(RIG_WATCHDOG_S);
-    return unit_run("group", cases, sizeof cases / sizeof cases[0]);
+    return unit_run("group commit", cases, sizeof cases / sizeof cases[0]);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Group commit between processes: who finds the gate shut is taken along by whoever comes through it, or
+/* Group commit between processes: who finds the write lock held is taken along by whoever comes through it, or
  * killed with it in its hands. */
 #include "tests/unit/group_rig.h"
 
@@ -7,14 +7,14 @@
 
 /* ---- together ---- */
 
-/* All offer while the gate is shut: the first at it takes all others. */
+/* All submit while the write lock is held: the first to get it takes all others. */
 static void together(uint32_t workers)
 {
     rig_begin(6 * workers);
     for (uint32_t i = 0; i < workers; i++) {
-        rig_tell(RIG_WORKER + i, STORE_ADVANCE, 6 * i, 2);
-        rig_tell(RIG_WORKER + i, STORE_FINISH, 6 * i + 2, 2);
-        rig_tell(RIG_WORKER + i, STORE_DELAY, 6 * i + 4, 1);
+        rig_report(RIG_WORKER + i, STORE_ADVANCE, 6 * i, 2);
+        rig_report(RIG_WORKER + i, STORE_COMPLETE, 6 * i + 2, 2);
+        rig_report(RIG_WORKER + i, STORE_DELAY, 6 * i + 4, 1);
         rig_fork(RIG_WORKER + i, NULL);
     }
     rig_open();
@@ -22,14 +22,14 @@ static void together(uint32_t workers)
     for (uint32_t i = 0; i < workers; i++)
         rig_go(RIG_WORKER + i);
     for (uint32_t i = 0; i < workers; i++)
-        rig_await(RIG_WORKER + i, OFFER_WAITING);
+        rig_await(RIG_WORKER + i, COMMIT_REQUEST_WAITING);
     CU_ASSERT_EQUAL(atomic_load(&rig->commits), 0);
     rig_let_go();
     for (uint32_t i = 0; i < workers; i++)
         rig_through(RIG_WORKER + i);
     CU_ASSERT_EQUAL(atomic_load(&rig->commits), 1);
     struct store_totals t = totals();
-    CU_ASSERT_EQUAL(t.finished, 2 * workers);
+    CU_ASSERT_EQUAL(t.completed, 2 * workers);
     CU_ASSERT_EQUAL(t.delayed, workers);
     CU_ASSERT_EQUAL(t.live, 4 * workers);
     CU_ASSERT_EQUAL(stage_totals().processed, 4 * workers);
@@ -47,60 +47,61 @@ static void many_go_together(void)
     together(12);
 }
 
-/* ---- a gate that is free ---- */
+/* ---- a write lock that is free ---- */
 
-static void alone_it_offers_nothing(void)
+static void alone_it_submits_nothing(void)
 {
     rig_begin(10);
-    rig_tell(RIG_WORKER, STORE_FINISH, 0, 10);
+    rig_report(RIG_WORKER, STORE_COMPLETE, 0, 10);
     rig_fork(RIG_WORKER, NULL);
     rig_open();
     rig_go(RIG_WORKER);
     rig_through(RIG_WORKER);
     CU_ASSERT_EQUAL(atomic_load(&rig->commits), 1);
-    CU_ASSERT_EQUAL(totals().finished, 10);
+    CU_ASSERT_EQUAL(totals().completed, 10);
     rig_end();
 }
 
-/* ---- too large to be offered ---- */
+/* ---- too large for a commit request ---- */
 
 static bool somebody_queues(void)
 {
-    return (__atomic_load_n(&segment.header->gate.__data.__lock, __ATOMIC_SEQ_CST) & (int)0x80000000) != 0;
+    return (__atomic_load_n(&segment.header->write_lock.__data.__lock, __ATOMIC_SEQ_CST) & (int)0x80000000) !=
+           0;
 }
 
-static void go_by_the_gate(const struct rig_worker *worker)
+static void take_the_write_lock(const struct rig_worker *worker)
 {
     rig_fork(RIG_WORKER, NULL);
     rig_open();
     rig_shut();
     rig_go(RIG_WORKER);
     while (!somebody_queues()) {
-        CU_ASSERT_EQUAL_FATAL(rig_state(RIG_WORKER), OFFER_NONE);
+        CU_ASSERT_EQUAL_FATAL(rig_state(RIG_WORKER), COMMIT_REQUEST_NONE);
         rig_nap();
     }
-    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), OFFER_NONE);
+    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), COMMIT_REQUEST_NONE);
     rig_let_go();
     rig_through(RIG_WORKER);
-    CU_ASSERT_EQUAL(totals().finished, worker->count);
+    CU_ASSERT_EQUAL(totals().completed, worker->count);
     rig_end();
 }
 
-static void many_answers_go_by_the_gate(void)
+static void many_answers_take_the_write_lock(void)
 {
-    rig_begin(OFFER_RESULTS + 1);
-    go_by_the_gate(rig_tell(RIG_WORKER, STORE_FINISH, 0, OFFER_RESULTS + 1));
+    rig_begin(COMMIT_REQUEST_RESULTS + 1);
+    take_the_write_lock(rig_report(RIG_WORKER, STORE_COMPLETE, 0, COMMIT_REQUEST_RESULTS + 1));
 }
 
-static void long_texts_go_by_the_gate(void)
+static void long_texts_take_the_write_lock(void)
 {
-    static char text[SHM_OFFER_BYTES];
+    static char text[SHM_COMMIT_REQUEST_BYTES];
     rig_begin(2);
     memset(text, 'x', sizeof text - 1);
-    struct rig_worker *worker = rig_tell(RIG_WORKER, STORE_FINISH, 0, 2);
+    struct rig_worker *worker = rig_report(RIG_WORKER, STORE_COMPLETE, 0, 2);
     worker->answers[1].context = text;
     worker->answers[1].context_bytes = sizeof text - 1;
-    go_by_the_gate(worker);
+    take_the_write_lock(worker);
 }
 
 /* ---- a taker that is killed ---- */
@@ -112,12 +113,12 @@ static void stand_still(void)
         pause();
 }
 
-/* A log that begins anew is synced within the commit, too: then the gate is shut. */
-static void stand_outside_the_gate(void)
+/* A WAL that begins again is synced within the commit, too: then the write lock is held. */
+static void stand_without_the_write_lock(void)
 {
-    if (gate_try(&segment.header->gate) != 0)
+    if (write_lock_try(&segment.header->write_lock) != 0)
         return;
-    gate_leave(&segment.header->gate);
+    write_lock_release(&segment.header->write_lock);
     stand_still();
 }
 
@@ -125,7 +126,7 @@ static void stand_outside_the_gate(void)
 static void stand_after_the_commit(struct store *store)
 {
     (void)store;
-    at_log_sync = stand_outside_the_gate;
+    at_wal_sync = stand_without_the_write_lock;
 }
 
 static int stand_in_the_commit(void *user)
@@ -145,39 +146,39 @@ static void stand_before_the_commit(struct store *store)
 static void kill_taker(void stand(struct store *store))
 {
     rig_begin(20);
-    rig_tell(TAKER, STORE_FINISH, 0, 2);
-    rig_tell(RIG_WORKER, STORE_ADVANCE, 2, 3);
-    rig_tell(RIG_WORKER, STORE_FINISH, 5, 3);
-    rig_tell(RIG_WORKER, STORE_DELAY, 8, 2);
-    rig_tell(RIG_WORKER, STORE_REMOVE, 10, 2);
-    struct rig_worker *worker = rig_tell(RIG_WORKER, STORE_BURY, 12, 1);
+    rig_report(TAKER, STORE_COMPLETE, 0, 2);
+    rig_report(RIG_WORKER, STORE_ADVANCE, 2, 3);
+    rig_report(RIG_WORKER, STORE_COMPLETE, 5, 3);
+    rig_report(RIG_WORKER, STORE_DELAY, 8, 2);
+    rig_report(RIG_WORKER, STORE_REMOVE_BY_STAGE, 10, 2);
+    struct rig_worker *worker = rig_report(RIG_WORKER, STORE_DEAD_LETTER, 12, 1);
     worker->answers[worker->count - 1].reason = STORE_REASON_REJECTED;
     rig_fork(RIG_WORKER, NULL);
     rig_fork(TAKER, stand);
     rig_shut();
     rig_go(RIG_WORKER);
-    rig_await(RIG_WORKER, OFFER_WAITING);
-    kill(rig_at(RIG_WORKER)->pid, SIGSTOP); /* so that it is not at the gate first */
-    gate_leave(&segment.header->gate);
+    rig_await(RIG_WORKER, COMMIT_REQUEST_WAITING);
+    kill(rig_at(RIG_WORKER)->pid, SIGSTOP); /* so that it is not the first to hold the write lock */
+    write_lock_release(&segment.header->write_lock);
     rig_go(TAKER);
     while (!atomic_load(&rig_at(TAKER)->stands))
         rig_nap();
-    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), OFFER_TAKEN);
+    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), COMMIT_REQUEST_TAKEN);
     kill(rig_at(RIG_WORKER)->pid, SIGCONT);
     for (int i = 0; i < 100; i++) { /* it waits as long as the taker lives */
         CU_ASSERT_EQUAL_FATAL(waitpid(rig_at(RIG_WORKER)->pid, NULL, WNOHANG), 0);
-        CU_ASSERT_EQUAL_FATAL(rig_state(RIG_WORKER), OFFER_TAKEN);
+        CU_ASSERT_EQUAL_FATAL(rig_state(RIG_WORKER), COMMIT_REQUEST_TAKEN);
         rig_nap();
     }
     kill(rig_at(TAKER)->pid, SIGKILL);
     CU_ASSERT_EQUAL(rig_wait(TAKER), SIGKILL);
-    offer_bury(&segment, TAKER);
+    commit_request_recover(&segment, TAKER);
     rig_through(RIG_WORKER);
     rig_open();
     bool committed = stand == stand_after_the_commit;
     struct store_totals t = totals();
-    CU_ASSERT_EQUAL(t.finished, committed ? 5 : 3);
-    CU_ASSERT_EQUAL(t.removed, 2);
+    CU_ASSERT_EQUAL(t.completed, committed ? 5 : 3);
+    CU_ASSERT_EQUAL(t.removed_by_stage, 2);
     CU_ASSERT_EQUAL(t.delayed, 2);
     CU_ASSERT_EQUAL(t.dead, 1);
     struct store_stage_totals s = stage_totals();
@@ -214,38 +215,38 @@ static void refuse_the_first(struct store *store)
 static void a_failure_with_others_is_tried_alone(void)
 {
     rig_begin(10);
-    rig_tell(TAKER, STORE_FINISH, 0, 2);
-    rig_tell(RIG_WORKER, STORE_FINISH, 2, 3);
+    rig_report(TAKER, STORE_COMPLETE, 0, 2);
+    rig_report(RIG_WORKER, STORE_COMPLETE, 2, 3);
     rig_fork(RIG_WORKER, NULL);
     rig_fork(TAKER, refuse_the_first);
     rig_open();
     rig_shut();
     rig_go(RIG_WORKER);
-    rig_await(RIG_WORKER, OFFER_WAITING);
+    rig_await(RIG_WORKER, COMMIT_REQUEST_WAITING);
     kill(rig_at(RIG_WORKER)->pid, SIGSTOP);
-    gate_leave(&segment.header->gate);
+    write_lock_release(&segment.header->write_lock);
     rig_go(TAKER);
     rig_through(TAKER);
     CU_ASSERT_EQUAL(atomic_load(&rig->commits), 2);
-    CU_ASSERT_EQUAL(totals().finished, 2);
-    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), OFFER_BACK);
+    CU_ASSERT_EQUAL(totals().completed, 2);
+    CU_ASSERT_EQUAL(rig_state(RIG_WORKER), COMMIT_REQUEST_RETURNED);
     kill(rig_at(RIG_WORKER)->pid, SIGCONT);
     rig_through(RIG_WORKER);
     CU_ASSERT_EQUAL(atomic_load(&rig->commits), 3);
-    CU_ASSERT_EQUAL(totals().finished, 5);
+    CU_ASSERT_EQUAL(totals().completed, 5);
     rig_end();
 }
 
 static void a_failure_alone_is_told(void)
 {
     rig_begin(10);
-    rig_tell(RIG_WORKER, STORE_FINISH, 2, 3);
+    rig_report(RIG_WORKER, STORE_COMPLETE, 2, 3);
     rig_fork(RIG_WORKER, refuse_the_first);
     rig_open();
     rig_go(RIG_WORKER);
     CU_ASSERT_EQUAL(rig_wait(RIG_WORKER), EP_ESTORE);
     CU_ASSERT_EQUAL(rig_applied(RIG_WORKER), 0);
-    CU_ASSERT_EQUAL(totals().finished, 0);
+    CU_ASSERT_EQUAL(totals().completed, 0);
     rig_end();
 }
 
@@ -253,14 +254,14 @@ int main(void)
 {
     const struct unit_case cases[] = {{"two go together", two_go_together},
                                       {"many go together", many_go_together},
-                                      {"alone it offers nothing", alone_it_offers_nothing},
-                                      {"many answers go by the gate", many_answers_go_by_the_gate},
-                                      {"so do long texts", long_texts_go_by_the_gate},
+                                      {"alone it submits nothing", alone_it_submits_nothing},
+                                      {"many answers take the write lock", many_answers_take_the_write_lock},
+                                      {"so do long texts", long_texts_take_the_write_lock},
                                       {"a taker is killed after its commit", killed_after_its_commit},
                                       {"a taker is killed before its commit", killed_before_its_commit},
                                       {"a failure with others is tried alone",
                                        a_failure_with_others_is_tried_alone},
                                       {"a failure alone is told", a_failure_alone_is_told}};
     alarm(RIG_WATCHDOG_S);
-    return unit_run("group: processes", cases, sizeof cases / sizeof cases[0]);
+    return unit_run("group commit: processes", cases, sizeof cases / sizeof cases[0]);
 }

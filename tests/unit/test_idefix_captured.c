@@ -20,7 +20,7 @@ static void decode(const struct captured *frame, struct idefix_message *message)
     CU_ASSERT_EQUAL_FATAL(idefix_message_decode(frame->flags, frame->body, frame->bytes, FRAME_LIMIT, message,
                                                 &error),
                           0);
-    CU_ASSERT_EQUAL(message->packed, frame->flags[0] == 'm');
+    CU_ASSERT_EQUAL(message->msgpack, frame->flags[0] == 'm');
 }
 
 static bool is_16_hex(const char *text)
@@ -108,23 +108,23 @@ static void decodes_the_polls_that_time_out(void)
         CU_ASSERT_EQUAL(answer.error_code, 7);
         CU_ASSERT_EQUAL(answer.data.bytes, 0);
         struct page page;
-        page_open(&page);
-        CU_ASSERT_EQUAL(idefix_events_read(&answer, &page, NULL), 0);
+        source_page_open(&page);
+        CU_ASSERT_EQUAL(source_idefix_events_read(&answer, &page, NULL), 0);
         CU_ASSERT_TRUE(page.count == 0 && page.cursor == NULL);
-        page_clear(&page);
+        source_page_clear(&page);
         free_call(&request, &answer, json);
     }
 }
 
 /* e-0 to e-2 */
-static void expect_measurement(const struct store_event *event, unsigned number, bool packed)
+static void expect_measurement(const struct store_event *event, unsigned number, bool msgpack)
 {
     char text[64];
     const char *json = event->data;
 
     snprintf(text, sizeof text, "e-%u", number);
     CU_ASSERT_STRING_EQUAL(event->uid, text);
-    CU_ASSERT_STRING_EQUAL(event->device, "device-001");
+    CU_ASSERT_STRING_EQUAL(event->address, "device-001");
     CU_ASSERT_STRING_EQUAL(event->type, "temperature");
     CU_ASSERT_EQUAL(member_count(json, ""), 8);
     snprintf(text, sizeof text, "\"e-%u\"", number);
@@ -145,16 +145,16 @@ static void expect_measurement(const struct store_event *event, unsigned number,
     CU_ASSERT_EQUAL(member_count(json, "/payload"), 2);
     expect_member(json, "/payload/unit", "\"\xC2\xB0\x43\"");
     /* 00 01 02 FF: bytes in MessagePack; JSON's text does not say that it is base64 */
-    expect_member(json, packed ? "/payload/Data:b64" : "/payload/Data", "\"AAEC/w==\"");
-    expect_member(json, packed ? "/payload/Data" : "/payload/Data:b64", NULL);
+    expect_member(json, msgpack ? "/payload/Data:b64" : "/payload/Data", "\"AAEC/w==\"");
+    expect_member(json, msgpack ? "/payload/Data" : "/payload/Data:b64", NULL);
 }
 
-static void expect_bytes(const struct store_event *event, bool packed)
+static void expect_bytes(const struct store_event *event, bool msgpack)
 {
     const char *json = event->data;
 
     CU_ASSERT_STRING_EQUAL(event->uid, "e-bin");
-    CU_ASSERT_STRING_EQUAL(event->device, "device-002");
+    CU_ASSERT_STRING_EQUAL(event->address, "device-002");
     CU_ASSERT_STRING_EQUAL(event->type, "application/vnd.nayar.bstates; id=\"abc=\"");
     CU_ASSERT_EQUAL(member_count(json, ""), 6);
     expect_member(json, "/uid", "\"e-bin\"");
@@ -162,8 +162,8 @@ static void expect_bytes(const struct store_event *event, bool packed)
     expect_member(json, "/address", "\"device-002\"");
     expect_member(json, "/type", "\"application/vnd.nayar.bstates; id=\\\"abc=\\\"\"");
     expect_member(json, "/timestamp", "\"1970-01-01T00:00:00Z\"");
-    expect_member(json, packed ? "/payload:b64" : "/payload", "\"CQgH\"");
-    expect_member(json, packed ? "/payload" : "/payload:b64", NULL);
+    expect_member(json, msgpack ? "/payload:b64" : "/payload", "\"CQgH\"");
+    expect_member(json, msgpack ? "/payload" : "/payload:b64", NULL);
 }
 
 static void expect_filler(const struct store_event *event, unsigned number)
@@ -173,7 +173,7 @@ static void expect_filler(const struct store_event *event, unsigned number)
 
     snprintf(text, sizeof text, "fill-%02u", number);
     CU_ASSERT_STRING_EQUAL(event->uid, text);
-    CU_ASSERT_STRING_EQUAL(event->device, "device-003");
+    CU_ASSERT_STRING_EQUAL(event->address, "device-003");
     CU_ASSERT_STRING_EQUAL(event->type, "temperature");
     CU_ASSERT_EQUAL(member_count(json, ""), 6);
     snprintf(text, sizeof text, "\"fill-%02u\"", number);
@@ -202,8 +202,8 @@ static void decodes_the_pages(void)
         expect_member(json, "/since", "\"2026-01-01T00:00:00Z\"");
         expect_member(json, "/limit", "100");
         expect_member(json, "/timeout", "\"1m0s\"");
-        page_open(&page);
-        CU_ASSERT_EQUAL_FATAL(idefix_events_read(&answer, &page, &error), 0);
+        source_page_open(&page);
+        CU_ASSERT_EQUAL_FATAL(source_idefix_events_read(&answer, &page, &error), 0);
         CU_ASSERT_STRING_EQUAL(page.cursor, "end");
         CU_ASSERT_EQUAL_FATAL(page.count, 24);
         for (unsigned i = 0; i < page.count; i++) {
@@ -211,13 +211,13 @@ static void decodes_the_pages(void)
             CU_ASSERT_EQUAL(event->dead, STORE_REASON_NONE);
             CU_ASSERT_TRUE(json_valid(event->data, event->data_bytes, NULL));
             if (i < 3)
-                expect_measurement(event, i, answer.packed);
+                expect_measurement(event, i, answer.msgpack);
             else if (i == 3)
-                expect_bytes(event, answer.packed);
+                expect_bytes(event, answer.msgpack);
             else
                 expect_filler(event, i - 4);
         }
-        page_clear(&page);
+        source_page_clear(&page);
         free_call(&request, &answer, json);
     }
 }
@@ -254,7 +254,7 @@ static void comes_back_in_each_encoding(void)
     }
 }
 
-/* Cut off at any byte, a frame is refused with words; nothing is read behind its end. */
+/* Cut off at any byte, a frame is refused with a message; nothing is read behind its end. */
 static void refuses_what_is_cut_off(void)
 {
     for (size_t i = 0; i < frame_count; i++)
@@ -264,8 +264,8 @@ static void refuses_what_is_cut_off(void)
             char *exact = malloc(cut + 1);
             memcpy(exact, frames[i].body, cut);
             CU_ASSERT_EQUAL(idefix_message_decode(frames[i].flags, exact, cut, FRAME_LIMIT, &message, &error),
-                            EP_EGARBAGE);
-            CU_ASSERT_TRUE(error.words[0] != '\0');
+                            EP_EPROTO);
+            CU_ASSERT_TRUE(error.message[0] != '\0');
             free(exact);
         }
 }

@@ -14,7 +14,7 @@ static int read_page(const char *flags, struct json_span body, struct page *page
 
     CU_ASSERT_EQUAL_FATAL(idefix_message_decode(flags, body.at, body.bytes, FRAME_LIMIT, &message, &decoding),
                           0);
-    int code = idefix_events_read(&message, page, error);
+    int code = source_idefix_events_read(&message, page, error);
     idefix_message_free(&message); /* the page keeps copies */
     return code;
 }
@@ -31,26 +31,26 @@ static int read_json(const char *data, struct page *page, struct error *error)
     return code;
 }
 
-static int read_packed(const char *hex, struct page *page, struct error *error)
+static int read_msgpack(const char *hex, struct page *page, struct error *error)
 {
     size_t room = strlen(hex) + 100;
     char *text = malloc(room);
 
     snprintf(text, room, "82 a2746f a161 a26474 %s", hex);
-    struct packed body = unhex(text);
+    struct msgpack body = unhex(text);
     int code = read_page("m", (struct json_span){body.at, body.bytes}, page, error);
     unhex_free(body);
     free(text);
     return code;
 }
 
-static void expect_event(const struct store_event *event, const char *uid, const char *device,
+static void expect_event(const struct store_event *event, const char *uid, const char *address,
                          const char *type, const char *data)
 {
     CU_ASSERT_EQUAL(event->dead, STORE_REASON_NONE);
     CU_ASSERT_STRING_EQUAL(event->uid, uid);
-    CU_ASSERT_TRUE(device == NULL ? event->device == NULL
-                                  : event->device != NULL && strcmp(event->device, device) == 0);
+    CU_ASSERT_TRUE(address == NULL ? event->address == NULL
+                                   : event->address != NULL && strcmp(event->address, address) == 0);
     CU_ASSERT_TRUE(type == NULL ? event->type == NULL
                                 : event->type != NULL && strcmp(event->type, type) == 0);
     CU_ASSERT_STRING_EQUAL(event->data, data);
@@ -63,7 +63,7 @@ static void stores_json_as_it_came(void)
 {
     struct page page;
 
-    page_open(&page);
+    source_page_open(&page);
     CU_ASSERT_EQUAL(
         read_json(
             "{\"cid\":\"c-1\",\"events\":[ {\"uid\":\"u1\", \"address\":\"d1\",\"type\":\"t1\",\"n\":1e2 } ,"
@@ -79,19 +79,19 @@ static void stores_json_as_it_came(void)
     expect_event(&page.events[2], "u3", NULL, "a\xEF\xBF\xBD\x62",
                  "{\"type\":\"a\\u0000b\",\"x\":{\"uid\":\"no\"},\"uid\":\"u3\",\"uid\":\"u4\"}");
     CU_ASSERT_STRING_EQUAL(page.cursor, "c-1");
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
-static void stores_packed_as_json(void)
+static void stores_msgpack_as_json(void)
 {
     struct page page;
 
-    page_open(&page);
-    CU_ASSERT_EQUAL(read_packed("82 a36369 64 a2 c3a9 a6 6576656e7473 92"
-                                "85 a3756964 a27531 a7 61646472657373 a26431 a474797065 a3 610062"
-                                "   a9 74696d657374616d70 d6ff 00000000 a7 7061796c6f6164 c403 090807"
-                                "82 a3756964 a27532 a474797065 a1ff",
-                                &page, NULL),
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(read_msgpack("82 a36369 64 a2 c3a9 a6 6576656e7473 92"
+                                 "85 a3756964 a27531 a7 61646472657373 a26431 a474797065 a3 610062"
+                                 "   a9 74696d657374616d70 d6ff 00000000 a7 7061796c6f6164 c403 090807"
+                                 "82 a3756964 a27532 a474797065 a1ff",
+                                 &page, NULL),
                     0);
     CU_ASSERT_EQUAL_FATAL(page.count, 2);
     expect_event(&page.events[0], "u1", "d1", "a\xEF\xBF\xBD\x62",
@@ -100,7 +100,7 @@ static void stores_packed_as_json(void)
     expect_event(&page.events[1], "u2", NULL, "\xEF\xBF\xBD",
                  "{\"uid\":\"u2\",\"type:string:b64\":\"/w==\"}");
     CU_ASSERT_STRING_EQUAL(page.cursor, "\xC3\xA9");
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 static void takes_an_empty_answer_for_nothing(void)
@@ -111,39 +111,39 @@ static void takes_an_empty_answer_for_nothing(void)
                                         "{\"events\":[]}",
                                         "{\"events\":[],\"cid\":null}",
                                         "{\"cid\":\"\",\"events\":[ ]}"};
-    static const char *const packed_empty[] = {"c0",
-                                               "80",
-                                               "81 a6 6576656e7473 c0",
-                                               "81 a6 6576656e7473 90",
-                                               "82 a6 6576656e7473 90 a3636964 c0",
-                                               "81 a3636964 a0"};
+    static const char *const msgpack_empty[] = {"c0",
+                                                "80",
+                                                "81 a6 6576656e7473 c0",
+                                                "81 a6 6576656e7473 90",
+                                                "82 a6 6576656e7473 90 a3636964 c0",
+                                                "81 a3636964 a0"};
     struct page page;
 
-    page_open(&page);
+    source_page_open(&page);
     for (size_t i = 0; i < 6; i++) {
         CU_ASSERT_EQUAL(read_json(empty[i], &page, NULL), 0);
-        CU_ASSERT_EQUAL(read_packed(packed_empty[i], &page, NULL), 0);
+        CU_ASSERT_EQUAL(read_msgpack(msgpack_empty[i], &page, NULL), 0);
         CU_ASSERT_TRUE(page.count == 0 && page.cursor == NULL);
     }
     CU_ASSERT_EQUAL(read_json("{\"cid\":\"c\"}", &page, NULL), 0); /* a cursor may move on without events */
     CU_ASSERT_TRUE(page.count == 0 && strcmp(page.cursor, "c") == 0);
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
-static void expect_refused_answer(bool packed, const char *data, const char *words)
+static void expect_refused_answer(bool msgpack, const char *data, const char *expected)
 {
     struct page page;
     struct error error = {0};
 
-    page_open(&page);
-    page_add(&page, "before", NULL, NULL, "{}", 2);
-    page_set_cursor(&page, "old");
-    CU_ASSERT_EQUAL(packed ? read_packed(data, &page, &error) : read_json(data, &page, &error), EP_EGARBAGE);
-    CU_ASSERT_STRING_EQUAL(error.words, words);
-    show_difference(data, error.words, words);
-    CU_ASSERT_EQUAL(packed ? read_packed(data, &page, NULL) : read_json(data, &page, NULL), EP_EGARBAGE);
+    source_page_open(&page);
+    source_page_add(&page, "before", NULL, NULL, "{}", 2);
+    source_page_set_cursor(&page, "old");
+    CU_ASSERT_EQUAL(msgpack ? read_msgpack(data, &page, &error) : read_json(data, &page, &error), EP_EPROTO);
+    CU_ASSERT_STRING_EQUAL(error.message, expected);
+    show_difference(data, error.message, expected);
+    CU_ASSERT_EQUAL(msgpack ? read_msgpack(data, &page, NULL) : read_json(data, &page, NULL), EP_EPROTO);
     CU_ASSERT_TRUE(page.count == 1 && strcmp(page.cursor, "old") == 0);
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 static void refuses_other_answers_as_a_whole(void)
@@ -184,7 +184,7 @@ static void refuses_other_answers_as_a_whole(void)
 static void refuses_floods(void)
 {
     enum { EVENTS = 100001 };
-    struct idefix_message message = {.packed = true};
+    struct idefix_message message = {.msgpack = true};
     struct page page;
     struct error error = {0};
     char *body = malloc(EVENTS + 13);
@@ -192,16 +192,16 @@ static void refuses_floods(void)
     memcpy(body, "\x81\xA6\x65\x76\x65\x6E\x74\x73\xDD\x00\x01\x86\xA1", 13);
     memset(body + 13, 0xC0, EVENTS);
     message.data = (struct json_span){body, EVENTS + 13};
-    page_open(&page);
-    CU_ASSERT_EQUAL(idefix_events_read(&message, &page, &error), EP_EGARBAGE);
-    CU_ASSERT_STRING_EQUAL(error.words, "the answer holds 100001 events, more than 100000");
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(source_idefix_events_read(&message, &page, &error), EP_EPROTO);
+    CU_ASSERT_STRING_EQUAL(error.message, "the answer holds 100001 events, more than 100000");
     CU_ASSERT_EQUAL(page.count, 0);
     free(body);
 }
 
 /* ---- one bad event among five ---- */
 
-static void expect_corrupt(const struct page *page, const char *uid, struct json_span raw, const char *words)
+static void expect_corrupt(const struct page *page, const char *uid, struct json_span raw, const char *error)
 {
     static const char *const others[] = {"e1", "e2", NULL, "e4", "e5"};
     char hash[33], data[40];
@@ -213,18 +213,18 @@ static void expect_corrupt(const struct page *page, const char *uid, struct json
             expect_event(&page->events[i], others[i], NULL, NULL, data);
         }
     const struct store_event *bad = &page->events[2];
-    digest_hex(raw.at, raw.bytes, hash, 32);
+    base_hash_hex(raw.at, raw.bytes, hash, 32);
     CU_ASSERT_EQUAL(bad->dead, STORE_REASON_CORRUPT);
     CU_ASSERT_STRING_EQUAL(bad->uid, uid != NULL ? uid : hash);
     CU_ASSERT_EQUAL_FATAL(bad->data_bytes, raw.bytes);
     CU_ASSERT_EQUAL(memcmp(bad->data, raw.at, raw.bytes), 0);
-    CU_ASSERT_STRING_EQUAL(bad->words, words);
-    show_difference(raw.at, bad->words, words);
+    CU_ASSERT_STRING_EQUAL(bad->error, error);
+    show_difference(raw.at, bad->error, error);
     CU_ASSERT_STRING_EQUAL(page->cursor, "c-5");
 }
 
 /* uid NULL: a hash of its bytes */
-static void expect_bad_json(const char *bad, const char *uid, const char *words)
+static void expect_bad_json(const char *bad, const char *uid, const char *error)
 {
     size_t room = strlen(bad) + 200;
     char *data = malloc(room);
@@ -232,26 +232,26 @@ static void expect_bad_json(const char *bad, const char *uid, const char *words)
 
     stpcpy(stpcpy(stpcpy(data, "{\"events\":[{\"uid\":\"e1\"},{\"uid\":\"e2\"}, "), bad),
            " ,{\"uid\":\"e4\"},{\"uid\":\"e5\"}],\"cid\":\"c-5\"}");
-    page_open(&page);
+    source_page_open(&page);
     CU_ASSERT_EQUAL(read_json(data, &page, NULL), 0);
-    expect_corrupt(&page, uid, span_of(bad), words);
-    page_clear(&page);
+    expect_corrupt(&page, uid, span_of(bad), error);
+    source_page_clear(&page);
     free(data);
 }
 
-static void expect_bad_packed(const char *hex, const char *uid, const char *words)
+static void expect_bad_msgpack(const char *hex, const char *uid, const char *error)
 {
     size_t room = strlen(hex) + 300;
     char *data = malloc(room);
-    struct packed bad = unhex(hex);
+    struct msgpack bad = unhex(hex);
     struct page page;
 
     stpcpy(stpcpy(stpcpy(data, "82 a6 6576656e7473 95 81 a3756964 a26531 81 a3756964 a26532 "), hex),
            " 81 a3756964 a26534 81 a3756964 a26535 a3636964 a3 632d35");
-    page_open(&page);
-    CU_ASSERT_EQUAL(read_packed(data, &page, NULL), 0);
-    expect_corrupt(&page, uid, (struct json_span){bad.at, bad.bytes}, words);
-    page_clear(&page);
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(read_msgpack(data, &page, NULL), 0);
+    expect_corrupt(&page, uid, (struct json_span){bad.at, bad.bytes}, error);
+    source_page_clear(&page);
     unhex_free(bad);
     free(data);
 }
@@ -305,39 +305,39 @@ static void keeps_bad_json_events(void)
     expect_bad_json(text, NULL, "its uid is longer than 1024 bytes");
 }
 
-static void keeps_bad_packed_events(void)
+static void keeps_bad_msgpack_events(void)
 {
     static const char no_text[] = "its uid is no text", none[] = "it has no uid";
     char *hex;
 
-    expect_bad_packed("80", NULL, none);
-    expect_bad_packed("81 a3756964 c0", NULL, none);
-    expect_bad_packed("81 a3756964 a0", NULL, none);
-    expect_bad_packed("81 c403756964 a26533", NULL, "the key at byte 1 is neither text nor an integer");
-    expect_bad_packed("81 a3756964 07", NULL, no_text);
-    expect_bad_packed("81 a3756964 c402 6533", NULL, no_text);
-    expect_bad_packed("81 a3756964 a3 650033", NULL, "its uid holds NUL or is no UTF-8");
-    expect_bad_packed("81 a3756964 a2 65ff", NULL, "its uid holds NUL or is no UTF-8");
-    expect_bad_packed("c0", NULL, "it is no map");
-    expect_bad_packed("05", NULL, "it is no map");
-    expect_bad_packed("a2 6533", NULL, "it is no map");
-    expect_bad_packed("91 81 a3756964 a26533", NULL, "it is no map");
-    expect_bad_packed("c1", NULL, "it is no map");
-    expect_bad_packed("d4 05 00", NULL, "it is no map");
-    expect_bad_packed("82 a3756964 a26533 a178 c1", "e3",
-                      "byte 10 is 0xC1, which means nothing in MessagePack");
-    expect_bad_packed("82 a178 d4 05 00 a3756964 a26533", "e3", "an extension of unknown type 5 at byte 3");
-    expect_bad_packed("82 a178 c70c ff 3b9aca00 0000000000000000 a3756964 a26533", "e3",
-                      "the timestamp at byte 3 is out of range");
-    expect_bad_packed("82 a3756964 a26533 c0 01", "e3", "the key at byte 8 is neither text nor an integer");
+    expect_bad_msgpack("80", NULL, none);
+    expect_bad_msgpack("81 a3756964 c0", NULL, none);
+    expect_bad_msgpack("81 a3756964 a0", NULL, none);
+    expect_bad_msgpack("81 c403756964 a26533", NULL, "the key at byte 1 is neither text nor an integer");
+    expect_bad_msgpack("81 a3756964 07", NULL, no_text);
+    expect_bad_msgpack("81 a3756964 c402 6533", NULL, no_text);
+    expect_bad_msgpack("81 a3756964 a3 650033", NULL, "its uid holds NUL or is no UTF-8");
+    expect_bad_msgpack("81 a3756964 a2 65ff", NULL, "its uid holds NUL or is no UTF-8");
+    expect_bad_msgpack("c0", NULL, "it is no map");
+    expect_bad_msgpack("05", NULL, "it is no map");
+    expect_bad_msgpack("a2 6533", NULL, "it is no map");
+    expect_bad_msgpack("91 81 a3756964 a26533", NULL, "it is no map");
+    expect_bad_msgpack("c1", NULL, "it is no map");
+    expect_bad_msgpack("d4 05 00", NULL, "it is no map");
+    expect_bad_msgpack("82 a3756964 a26533 a178 c1", "e3",
+                       "byte 10 is 0xC1, which means nothing in MessagePack");
+    expect_bad_msgpack("82 a178 d4 05 00 a3756964 a26533", "e3", "an extension of unknown type 5 at byte 3");
+    expect_bad_msgpack("82 a178 c70c ff 3b9aca00 0000000000000000 a3756964 a26533", "e3",
+                       "the timestamp at byte 3 is out of range");
+    expect_bad_msgpack("82 a3756964 a26533 c0 01", "e3", "the key at byte 8 is neither text nor an integer");
     hex = nested(200, "91", "", "82 a3756964 a26533 a178 ", "c0");
-    expect_bad_packed(hex, "e3", "nested deeper than 200 at byte 209");
+    expect_bad_msgpack(hex, "e3", "nested deeper than 200 at byte 209");
     free(hex);
     hex = nested(100000, "91", "", "82 a3756964 a26533 a178 ", "c0");
-    expect_bad_packed(hex, "e3", "nested deeper than 200 at byte 209");
+    expect_bad_msgpack(hex, "e3", "nested deeper than 200 at byte 209");
     free(hex);
     hex = nested(1025, "75", "", "81 a3756964 da0401 ", "");
-    expect_bad_packed(hex, NULL, "its uid is longer than 1024 bytes");
+    expect_bad_msgpack(hex, NULL, "its uid is longer than 1024 bytes");
     free(hex);
 }
 
@@ -349,14 +349,14 @@ static void takes_what_is_just_within_bounds(void)
          *hex = nested(199, "91", "", "81 a6 6576656e7473 91 82 a3756964 a165 a178 ", "c0"),
          *uid = nested(1024, "75", "", "81 a6 6576656e7473 91 81 a3756964 da0400 ", "");
 
-    page_open(&page);
+    source_page_open(&page);
     CU_ASSERT_EQUAL(read_json(json, &page, NULL), 0);
-    CU_ASSERT_EQUAL(read_packed(hex, &page, NULL), 0);
-    CU_ASSERT_EQUAL(read_packed(uid, &page, NULL), 0);
+    CU_ASSERT_EQUAL(read_msgpack(hex, &page, NULL), 0);
+    CU_ASSERT_EQUAL(read_msgpack(uid, &page, NULL), 0);
     CU_ASSERT_EQUAL(page.count, 3);
     for (size_t i = 0; i < page.count; i++)
         CU_ASSERT_EQUAL(page.events[i].dead, STORE_REASON_NONE);
-    page_clear(&page);
+    source_page_clear(&page);
     free(json), free(hex), free(uid);
 }
 
@@ -388,11 +388,11 @@ static void knows_what_an_error_code_asks_for(void)
 }
 
 UNIT_MAIN("idefix_events", {"stores JSON as it came", stores_json_as_it_came},
-          {"stores MessagePack as JSON", stores_packed_as_json},
+          {"stores MessagePack as JSON", stores_msgpack_as_json},
           {"takes an empty answer for nothing", takes_an_empty_answer_for_nothing},
           {"refuses other answers as a whole", refuses_other_answers_as_a_whole},
           {"refuses floods", refuses_floods},
           {"keeps bad JSON events, and the others", keeps_bad_json_events},
-          {"keeps bad MessagePack events, and the others", keeps_bad_packed_events},
+          {"keeps bad MessagePack events, and the others", keeps_bad_msgpack_events},
           {"takes what is just within bounds", takes_what_is_just_within_bounds},
           {"knows what an error code asks for", knows_what_an_error_code_asks_for})

@@ -10,7 +10,7 @@ static void reads_encodings(void)
 {
     static const struct {
         const char *letters;
-        bool json, packed, gzip;
+        bool json, msgpack, gzip;
     } good[] = {{"mg", false, true, true}, {"m", false, true, false}, {"jg", true, false, true},
                 {"j", true, false, false}, {"jmg", true, true, true}, {"gmj", true, true, true}};
     static const char *const bad[] = {"", "g", "x", "mm", "mgg", "mj ", "J", "jx"};
@@ -18,13 +18,13 @@ static void reads_encodings(void)
 
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         CU_ASSERT_EQUAL(config_idefix_encoding_read(good[i].letters, &encoding), 0);
-        CU_ASSERT_TRUE(encoding.json == good[i].json && encoding.packed == good[i].packed &&
+        CU_ASSERT_TRUE(encoding.json == good[i].json && encoding.msgpack == good[i].msgpack &&
                        encoding.gzip == good[i].gzip);
     }
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        encoding = (struct idefix_encoding){.packed = true};
+        encoding = (struct idefix_encoding){.msgpack = true};
         CU_ASSERT_EQUAL(config_idefix_encoding_read(bad[i], &encoding), EP_EINVAL);
-        CU_ASSERT_TRUE(encoding.packed && !encoding.json && !encoding.gzip);
+        CU_ASSERT_TRUE(encoding.msgpack && !encoding.json && !encoding.gzip);
     }
 }
 
@@ -56,15 +56,16 @@ static void writes_envelopes(void)
 {
     const struct idefix_envelope call = {"idefix.x", "0123", NULL, span_of("{\"a\": 1}")},
                                  failure = {"0123", "", "[7] Timeout", {0}};
-    struct packed packed_call = unhex("83 a2746f a8 6964656669782e78 a26474 81 a161 01 a27265 a4 30313233"),
-                  packed_failure = unhex("83 a2746f a4 30313233 a26474 c0 a26572 ab 5b375d2054696d656f7574");
+    struct msgpack msgpack_call = unhex("83 a2746f a8 6964656669782e78 a26474 81 a161 01 a27265 a4 30313233"),
+                   msgpack_failure =
+                       unhex("83 a2746f a4 30313233 a26474 c0 a26572 ab 5b375d2054696d656f7574");
 
     expect_frame("j", &call, "j", span_of("{\"t\":\"idefix.x\",\"d\":{\"a\": 1},\"r\":\"0123\"}"));
     expect_frame("jmg", &call, "j", span_of("{\"t\":\"idefix.x\",\"d\":{\"a\": 1},\"r\":\"0123\"}"));
     expect_frame("j", &failure, "j", span_of("{\"t\":\"0123\",\"d\":null,\"e\":\"[7] Timeout\"}"));
-    expect_frame("m", &call, "m", (struct json_span){packed_call.at, packed_call.bytes});
-    expect_frame("mg", &failure, "m", (struct json_span){packed_failure.at, packed_failure.bytes});
-    unhex_free(packed_call), unhex_free(packed_failure);
+    expect_frame("m", &call, "m", (struct json_span){msgpack_call.at, msgpack_call.bytes});
+    expect_frame("mg", &failure, "m", (struct json_span){msgpack_failure.at, msgpack_failure.bytes});
+    unhex_free(msgpack_call), unhex_free(msgpack_failure);
 }
 
 static void compresses_where_it_pays(void)
@@ -133,27 +134,27 @@ static void expect_message(const char *flags, struct json_span body, const char 
     idefix_message_free(&message);
 }
 
-static void expect_garbage(const char *flags, struct json_span body, size_t limit, const char *words)
+static void expect_malformed(const char *flags, struct json_span body, size_t limit, const char *expected)
 {
     struct idefix_message message = {.bytes = 4711};
     struct error error = {0};
 
-    CU_ASSERT_EQUAL(decode_limited(flags, body, limit, &message, &error), EP_EGARBAGE);
-    CU_ASSERT_STRING_EQUAL(error.words, words);
-    show_difference(flags, error.words, words);
-    CU_ASSERT_EQUAL(decode_limited(flags, body, limit, &message, NULL), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(decode_limited(flags, body, limit, &message, &error), EP_EPROTO);
+    CU_ASSERT_STRING_EQUAL(error.message, expected);
+    show_difference(flags, error.message, expected);
+    CU_ASSERT_EQUAL(decode_limited(flags, body, limit, &message, NULL), EP_EPROTO);
     CU_ASSERT_EQUAL(message.bytes, 4711); /* untouched */
 }
 
-static void expect_json_garbage(const char *body, const char *words)
+static void expect_json_malformed(const char *body, const char *message)
 {
-    expect_garbage("j", span_of(body), FRAME_LIMIT, words);
+    expect_malformed("j", span_of(body), FRAME_LIMIT, message);
 }
 
-static void expect_packed_garbage(const char *hex, const char *words)
+static void expect_msgpack_malformed(const char *hex, const char *message)
 {
-    struct packed body = unhex(hex);
-    expect_garbage("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT, words);
+    struct msgpack body = unhex(hex);
+    expect_malformed("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT, message);
     unhex_free(body);
 }
 
@@ -171,7 +172,7 @@ static void reads_json_envelopes(void)
                    "[201] No", 201, "null");
 }
 
-static void reads_packed_envelopes(void)
+static void reads_msgpack_envelopes(void)
 {
     static const struct {
         const char *hex, *reply, *error;
@@ -187,16 +188,16 @@ static void reads_packed_envelopes(void)
     };
 
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        struct packed body = unhex(good[i].hex);
+        struct msgpack body = unhex(good[i].hex);
         if (good[i].data != NULL)
             expect_message("m", (struct json_span){body.at, body.bytes}, "a", good[i].reply, good[i].error,
                            good[i].code, good[i].data);
         else
-            expect_garbage("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT,
-                           "the envelope has no \"to\"");
+            expect_malformed("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT,
+                             "the envelope has no \"to\"");
         unhex_free(body);
     }
-    struct packed odd = unhex("82 a2746f a2 6100 a26572 a5 5b375d20ff"); /* NUL and no UTF-8 become U+FFFD */
+    struct msgpack odd = unhex("82 a2746f a2 6100 a26572 a5 5b375d20ff"); /* NUL and no UTF-8 become U+FFFD */
     expect_message("m", (struct json_span){odd.at, odd.bytes}, "a\xEF\xBF\xBD", NULL, "[7] \xEF\xBF\xBD", 7,
                    "null");
     unhex_free(odd);
@@ -235,45 +236,45 @@ static void reads_error_codes(void)
 
 static void refuses_unknown_flags(void)
 {
-    expect_garbage("x", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"x\"");
-    expect_garbage("", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"\"");
-    expect_garbage("mgg", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"mgg\"");
-    expect_garbage("jm", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"jm\"");
-    expect_garbage("g", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"g\"");
-    expect_garbage("j ", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"j \"");
-    expect_garbage("JJJJJJJJJJJJJJJJJJJJJJJJJJJJ", span_of(""), FRAME_LIMIT,
-                   "unknown flags \"JJJJJJJJJJJJJJJJ\"");
+    expect_malformed("x", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"x\"");
+    expect_malformed("", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"\"");
+    expect_malformed("mgg", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"mgg\"");
+    expect_malformed("jm", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"jm\"");
+    expect_malformed("g", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"g\"");
+    expect_malformed("j ", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"j \"");
+    expect_malformed("JJJJJJJJJJJJJJJJJJJJJJJJJJJJ", span_of(""), FRAME_LIMIT,
+                     "unknown flags \"JJJJJJJJJJJJJJJJ\"");
 }
 
 static void refuses_what_is_no_envelope(void)
 {
-    expect_json_garbage("", "no envelope: the JSON is no object");
-    expect_json_garbage("[1]", "no envelope: the JSON is no object");
-    expect_json_garbage("null", "no envelope: the JSON is no object");
-    expect_json_garbage("{\"t\":\"a\"", "no envelope: the JSON object is broken");
-    expect_json_garbage("{\"t\":\"a\"}}", "no envelope: the JSON object is broken");
-    expect_json_garbage("{\"t\":\"a\",\"d\":{\"x\":\"}", "no envelope: the JSON object is broken");
-    expect_json_garbage("{}", "the envelope has no \"t\"");
-    expect_json_garbage("{\"to\":\"a\"}", "the envelope has no \"t\"");
-    expect_json_garbage("{\"t\":5}", "the envelope's \"t\" is no text");
-    expect_json_garbage("{\"t\":null}", "the envelope's \"t\" is no text");
-    expect_json_garbage("{\"t\":\"a\" b}", "the envelope's \"t\" is no text");
-    expect_json_garbage("{\"t\":\"\xFF\"}", "the envelope's \"t\" is no text");
-    expect_json_garbage("{\"t\":\"a\",\"r\":[]}", "the envelope's \"r\" is no text");
-    expect_json_garbage("{\"t\":\"a\",\"e\":7}", "the envelope's \"e\" is no text");
-    expect_json_garbage("{\"t\":\"a\",\"d\":}", "the envelope's \"d\" has no value");
-    expect_packed_garbage("", "MessagePack ends within the value at byte 0 of 0");
-    expect_packed_garbage("90", "no envelope: the MessagePack is no map");
-    expect_packed_garbage("c1", "no envelope: the MessagePack is no map");
-    expect_packed_garbage("80", "the envelope has no \"to\"");
-    expect_packed_garbage("81 a174 a161", "the envelope has no \"to\"");
-    expect_packed_garbage("81 a2746f 05", "the envelope's \"to\" is no text");
-    expect_packed_garbage("81 a2746f c40161", "the envelope's \"to\" is no text");
-    expect_packed_garbage("82 a2746f a161 a26572 07", "the envelope's \"er\" is no text");
-    expect_packed_garbage("82 a2746f a161 a27265 90", "the envelope's \"re\" is no text");
-    expect_packed_garbage("81 a2746f a161 c0", "1 bytes behind the envelope");
-    expect_packed_garbage("82 a2746f a161 a26474 dd ffffffff 00",
-                          "MessagePack: at byte 9 4294967295 values are announced, but 1 bytes are left");
+    expect_json_malformed("", "no envelope: the JSON is no object");
+    expect_json_malformed("[1]", "no envelope: the JSON is no object");
+    expect_json_malformed("null", "no envelope: the JSON is no object");
+    expect_json_malformed("{\"t\":\"a\"", "no envelope: the JSON object is broken");
+    expect_json_malformed("{\"t\":\"a\"}}", "no envelope: the JSON object is broken");
+    expect_json_malformed("{\"t\":\"a\",\"d\":{\"x\":\"}", "no envelope: the JSON object is broken");
+    expect_json_malformed("{}", "the envelope has no \"t\"");
+    expect_json_malformed("{\"to\":\"a\"}", "the envelope has no \"t\"");
+    expect_json_malformed("{\"t\":5}", "the envelope's \"t\" is no text");
+    expect_json_malformed("{\"t\":null}", "the envelope's \"t\" is no text");
+    expect_json_malformed("{\"t\":\"a\" b}", "the envelope's \"t\" is no text");
+    expect_json_malformed("{\"t\":\"\xFF\"}", "the envelope's \"t\" is no text");
+    expect_json_malformed("{\"t\":\"a\",\"r\":[]}", "the envelope's \"r\" is no text");
+    expect_json_malformed("{\"t\":\"a\",\"e\":7}", "the envelope's \"e\" is no text");
+    expect_json_malformed("{\"t\":\"a\",\"d\":}", "the envelope's \"d\" has no value");
+    expect_msgpack_malformed("", "MessagePack ends within the value at byte 0 of 0");
+    expect_msgpack_malformed("90", "no envelope: the MessagePack is no map");
+    expect_msgpack_malformed("c1", "no envelope: the MessagePack is no map");
+    expect_msgpack_malformed("80", "the envelope has no \"to\"");
+    expect_msgpack_malformed("81 a174 a161", "the envelope has no \"to\"");
+    expect_msgpack_malformed("81 a2746f 05", "the envelope's \"to\" is no text");
+    expect_msgpack_malformed("81 a2746f c40161", "the envelope's \"to\" is no text");
+    expect_msgpack_malformed("82 a2746f a161 a26572 07", "the envelope's \"er\" is no text");
+    expect_msgpack_malformed("82 a2746f a161 a27265 90", "the envelope's \"re\" is no text");
+    expect_msgpack_malformed("81 a2746f a161 c0", "1 bytes behind the envelope");
+    expect_msgpack_malformed("82 a2746f a161 a26474 dd ffffffff 00",
+                             "MessagePack: at byte 9 4294967295 values are announced, but 1 bytes are left");
 }
 
 /* Data that cannot be read costs the data, not the envelope: who asks is told. */
@@ -281,7 +282,7 @@ static void keeps_bad_data_to_itself(void)
 {
     static const char *const bodies[] = {"{\"t\":\"a\",\"d\":nul}", "{\"t\":\"a\",\"d\":[1,,2]}",
                                          "{\"t\":\"a\",\"d\":[\"\xFF\"]}"};
-    struct packed body = unhex("82 a26474 92 01 c1 a2746f a161");
+    struct msgpack body = unhex("82 a26474 92 01 c1 a2746f a161");
     struct idefix_message message;
     struct json_out out = {0};
     struct error error;
@@ -289,16 +290,16 @@ static void keeps_bad_data_to_itself(void)
     for (size_t i = 0; i < 3; i++) {
         CU_ASSERT_EQUAL(decode_limited("j", span_of(bodies[i]), FRAME_LIMIT, &message, NULL), 0);
         CU_ASSERT_STRING_EQUAL(message.to, "a");
-        CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EGARBAGE);
-        CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "no JSON that we can take: byte "));
+        CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EPROTO);
+        CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "no JSON that we can take: byte "));
         idefix_message_free(&message);
     }
     CU_ASSERT_EQUAL(decode_limited("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT, &message, NULL),
                     0);
-    CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EGARBAGE);
-    CU_ASSERT_STRING_EQUAL(error.words, "byte 2 is 0xC1, which means nothing in MessagePack");
+    CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EPROTO);
+    CU_ASSERT_STRING_EQUAL(error.message, "byte 2 is 0xC1, which means nothing in MessagePack");
     idefix_message_free(&message);
-    json_out_free(&out);
+    json_write_free(&out);
     unhex_free(body);
 }
 
@@ -334,11 +335,11 @@ static void inflates_up_to_the_limit(void)
     idefix_message_free(&message);
     CU_ASSERT_EQUAL(decode_limited("jg", gzip, SIZE_MAX, &message, NULL), 0);
     idefix_message_free(&message);
-    expect_garbage("jg", gzip, BYTES - 1, "larger than 99999 bytes when inflated");
-    expect_garbage("jg", gzip, 4096, "larger than 4096 bytes when inflated");
-    expect_garbage("jg", gzip, 0, "larger than 0 bytes when inflated");
-    expect_garbage("j", (struct json_span){body, BYTES}, BYTES - 1,
-                   "a body of 100000 bytes, more than 99999");
+    expect_malformed("jg", gzip, BYTES - 1, "larger than 99999 bytes when inflated");
+    expect_malformed("jg", gzip, 4096, "larger than 4096 bytes when inflated");
+    expect_malformed("jg", gzip, 0, "larger than 0 bytes when inflated");
+    expect_malformed("j", (struct json_span){body, BYTES}, BYTES - 1,
+                     "a body of 100000 bytes, more than 99999");
     free((char *)gzip.at);
     free(body);
 }
@@ -352,13 +353,13 @@ static void refuses_bombs(void)
     char *many = malloc(3 * part.bytes);
 
     CU_ASSERT_TRUE(bomb.bytes < 80000);
-    expect_garbage("mg", bomb, FRAME_LIMIT, "larger than 1048576 bytes when inflated");
+    expect_malformed("mg", bomb, FRAME_LIMIT, "larger than 1048576 bytes when inflated");
     for (size_t i = 0; i < 3; i++)
         memcpy(many + i * part.bytes, part.at, part.bytes);
-    expect_garbage("mg", (struct json_span){many, 3 * part.bytes}, 2 * FRAME_LIMIT,
-                   "larger than 2097152 bytes when inflated");
-    expect_garbage("mg", (struct json_span){many, 3 * part.bytes}, 3 * FRAME_LIMIT,
-                   "3145727 bytes behind the envelope"); /* a zero, and many more */
+    expect_malformed("mg", (struct json_span){many, 3 * part.bytes}, 2 * FRAME_LIMIT,
+                     "larger than 2097152 bytes when inflated");
+    expect_malformed("mg", (struct json_span){many, 3 * part.bytes}, 3 * FRAME_LIMIT,
+                     "3145727 bytes behind the envelope"); /* a zero, and many more */
     free(zeros), free(many), free((char *)bomb.at), free((char *)part.at);
 }
 
@@ -372,13 +373,13 @@ static void reads_members_in_a_row(void)
                         second.bytes);
     expect_message("jg", (struct json_span){both, bytes}, "a", NULL, NULL, 0, "null");
     *end = 'x';
-    expect_garbage("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
-                   "1 bytes behind the end of the gzip data");
+    expect_malformed("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
+                     "1 bytes behind the end of the gzip data");
     *end = 0x1F;
-    expect_garbage("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
-                   "does not inflate: the gzip data is cut off");
-    expect_garbage("jg", (struct json_span){both, bytes - 1}, FRAME_LIMIT,
-                   "does not inflate: the gzip data is cut off");
+    expect_malformed("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
+                     "does not inflate: the gzip data is cut off");
+    expect_malformed("jg", (struct json_span){both, bytes - 1}, FRAME_LIMIT,
+                     "does not inflate: the gzip data is cut off");
     free(both), free((char *)first.at), free((char *)second.at), free((char *)empty.at);
 }
 
@@ -388,24 +389,24 @@ static void refuses_what_is_no_gzip(void)
     char bad[200] = {0};
 
     for (size_t cut = 0; cut < good.bytes; cut++)
-        expect_garbage("jg", (struct json_span){good.at, cut}, FRAME_LIMIT,
-                       "does not inflate: the gzip data is cut off");
-    expect_garbage("jg", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "does not inflate: incorrect header check");
+        expect_malformed("jg", (struct json_span){good.at, cut}, FRAME_LIMIT,
+                         "does not inflate: the gzip data is cut off");
+    expect_malformed("jg", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "does not inflate: incorrect header check");
     memcpy(bad, good.at, good.bytes);
     bad[good.bytes - 8] ^= 1;
-    expect_garbage("jg", (struct json_span){bad, good.bytes}, FRAME_LIMIT,
-                   "does not inflate: incorrect data check");
+    expect_malformed("jg", (struct json_span){bad, good.bytes}, FRAME_LIMIT,
+                     "does not inflate: incorrect data check");
     memcpy(bad, good.at, good.bytes);
     bad[good.bytes - 1] ^= 1;
-    expect_garbage("jg", (struct json_span){bad, good.bytes}, FRAME_LIMIT,
-                   "does not inflate: incorrect length check");
+    expect_malformed("jg", (struct json_span){bad, good.bytes}, FRAME_LIMIT,
+                     "does not inflate: incorrect length check");
     free((char *)good.at);
 }
 
 UNIT_MAIN("idefix_frame", {"reads encodings", reads_encodings}, {"writes envelopes", writes_envelopes},
           {"compresses where it pays", compresses_where_it_pays},
           {"reads JSON envelopes", reads_json_envelopes},
-          {"reads MessagePack envelopes", reads_packed_envelopes}, {"reads error codes", reads_error_codes},
+          {"reads MessagePack envelopes", reads_msgpack_envelopes}, {"reads error codes", reads_error_codes},
           {"refuses unknown flags", refuses_unknown_flags},
           {"refuses what is no envelope", refuses_what_is_no_envelope},
           {"keeps bad data to itself", keeps_bad_data_to_itself},

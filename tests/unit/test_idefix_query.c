@@ -64,8 +64,8 @@ static void test_addresses_refused(void)
         struct error error = {0};
         CU_ASSERT_EQUAL(config_idefix_broker_read(wrong[i], &broker, &error), EP_ECONFIG);
         CU_ASSERT_PTR_NULL(broker.host);
-        CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "expected"));
-        CU_ASSERT_PTR_NULL(strstr(error.words, "hush"));
+        CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "expected"));
+        CU_ASSERT_PTR_NULL(strstr(error.message, "hush"));
         if (error.code != EP_ECONFIG)
             printf("\n    accepted: %s\n", wrong[i]);
         free(broker.host);
@@ -101,7 +101,7 @@ static void test_durations(void)
         {3600000, "\"1h0m0s\""},
         {3600001, "\"1h0m0.001s\""},
         {90061000, "\"25h1m1s\""},
-        {UNIT_DURATION_MAX_MS, "\"876000h0m0s\""},
+        {UNITS_DURATION_MAX_MS, "\"876000h0m0s\""},
     };
     for (size_t i = 0; i < sizeof durations / sizeof durations[0]; i++) {
         char *text = query_text(&(struct idefix_query){.domain = "d", .timeout_ms = durations[i].ms});

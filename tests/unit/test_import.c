@@ -74,14 +74,14 @@ static void sources_find_each_other(void)
     CU_ASSERT_PTR_EQUAL(plan.parts[0].source, &sources[0]);
     close_plan();
     CU_ASSERT_EQUAL(make_plan(NULL, "quakes"), EP_EINVAL);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "the file has 2 sources"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "the file has 2 sources"));
     CU_ASSERT_EQUAL(make_plan("nobody", NULL), EP_ENOENT);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "no source \"nobody\"; it has other, quakes"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "no source \"nobody\"; it has other, quakes"));
     CU_ASSERT_EQUAL(make_plan("other", "nobody"), EP_ECONFIG);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "no source \"nobody\"; it has quakes, other"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "no source \"nobody\"; it has quakes, other"));
     sqlite3_close(rig_create("INSERT INTO sources VALUES('quakes', 'q'), ('stranger', '')"));
     CU_ASSERT_EQUAL(make_plan(NULL, NULL), EP_ECONFIG);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "no source \"stranger\"; it has quakes, other"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "no source \"stranger\"; it has quakes, other"));
     CU_ASSERT_EQUAL(make_plan("quakes", NULL), 0);
     close_plan();
     sqlite3_close(rig_create("INSERT INTO sources VALUES('stranger', '')"));
@@ -132,7 +132,7 @@ static void expect_account(void)
     CU_ASSERT_TRUE(part->cursor_set);
 }
 
-static int see_item(const struct store_item *item, void *user)
+static int on_item(const struct store_item *item, void *user)
 {
     char *text = user;
     size_t used = strlen(text);
@@ -159,7 +159,7 @@ static void events_go_on_where_they_were(void)
     expect_account();
     close_plan();
     text[0] = '\0';
-    CU_ASSERT_EQUAL(store_list(fixture.store, &all, true, see_item, text), 0);
+    CU_ASSERT_EQUAL(store_list(fixture.store, &all, true, on_item, text), 0);
     CU_ASSERT_STRING_EQUAL(text, "a ready [first\n] {\"note\":\"a\"}\n"
                                  "b ready [first\nsecond\nthird\nattic\nzoo\n] {\"note\":\"b\"}\n"
                                  "c ready [second\n] {\"note\":\"c\"}\n"
@@ -190,9 +190,9 @@ static void again_there_is_nothing_new(void)
         claim(&held, 10, 8000);
         CU_ASSERT_EQUAL(held.count, round == 0 ? 6 : 0);
         for (size_t i = 0; i < held.count; i++)
-            CU_ASSERT_TRUE(answer(held.at[i], (struct store_answer){.change = STORE_FINISH}));
+            CU_ASSERT_TRUE(answer(held.at[i], (struct store_answer){.change = STORE_COMPLETE}));
     }
-    CU_ASSERT(totals().live == 2 && totals().finished == 6 && totals().fetched == 8);
+    CU_ASSERT(totals().live == 2 && totals().completed == 6 && totals().fetched == 8);
     end();
 }
 
@@ -239,12 +239,12 @@ static void a_damaged_file_is_refused(void)
     CU_ASSERT_EQUAL(pwrite(fd, rubbish, sizeof rubbish, (page - 1) * 4096), 4096);
     close(fd);
     CU_ASSERT_EQUAL(import_go_open(rig.path, NULL, NULL, &go, &error), EP_EINVAL);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "damaged"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "damaged"));
     CU_ASSERT_EQUAL(totals().fetched, 0);
     end();
 }
 
-/* What the store refuses is said in the store's words. */
+/* What the store refuses is said with the store's message. */
 static void a_store_that_refuses(void)
 {
     begin();
@@ -253,7 +253,7 @@ static void a_store_that_refuses(void)
     CU_ASSERT_EQUAL_FATAL(make_plan(NULL, NULL), 0);
     plan.parts[0].store_id = fixture.source;
     CU_ASSERT_EQUAL(import_run(&plan, reader, false, 7000, &error), EP_EINVAL);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "for reading only"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "for reading only"));
     close_plan();
     store_close(&reader);
     end();

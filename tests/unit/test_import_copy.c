@@ -22,17 +22,17 @@ static int count_rows(void)
         count++;
         code = 0;
         if (row.event.dead != STORE_REASON_NONE)
-            code = EP_EGARBAGE;
+            code = EP_EPROTO;
     }
     if (code != 0)
-        fprintf(stderr, "(%s)\n", error.words);
+        fprintf(stderr, "(%s)\n", error.message);
     import_row_free(&row);
     import_go_close(&go);
     CU_ASSERT_EQUAL(rig_entries(rig.temporary), 0);
     return code < 0 ? code : count;
 }
 
-/* ---- a writer that dies ---- */
+/* ---- a writer that crashes ---- */
 
 static void add_rows(sqlite3 *db, int from, int count)
 {
@@ -44,7 +44,7 @@ static void add_rows(sqlite3 *db, int from, int count)
 }
 
 /* Ends without a word to SQLite, as after kill -9. */
-static void die_writing(void write_rows(sqlite3 *db))
+static void crash_writing(void write_rows(sqlite3 *db))
 {
     pid_t child = fork();
     if (child == 0) {
@@ -56,7 +56,7 @@ static void die_writing(void write_rows(sqlite3 *db))
     CU_ASSERT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-static void leave_a_log(sqlite3 *db)
+static void leave_a_wal(sqlite3 *db)
 {
     rig_run(db, "PRAGMA journal_mode = WAL");
     sqlite3_wal_autocheckpoint(db, 0);
@@ -96,14 +96,14 @@ static void fingerprint(char *out, size_t size)
     CU_ASSERT(got > 100);
 }
 
-static void a_log_is_taken_in(void)
+static void a_wal_is_taken_in(void)
 {
     static char before[4096], after[4096];
     rig_begin();
     sqlite3 *db = rig_create("INSERT INTO sources VALUES('s', 'c')");
     add_rows(db, 0, 5);
     sqlite3_close(db);
-    die_writing(leave_a_log);
+    crash_writing(leave_a_wal);
     CU_ASSERT(size_of("-wal") > 4096);
     fingerprint(before, sizeof before);
     CU_ASSERT_EQUAL(count_rows(), 25);
@@ -120,7 +120,7 @@ static void a_journal_is_rolled_back(void)
     add_rows(db, 0, 5);
     sqlite3_close(db);
     off_t size = size_of("");
-    die_writing(leave_a_journal);
+    crash_writing(leave_a_journal);
     CU_ASSERT(size_of("-journal") > 512 && size_of("") > size);
     fingerprint(before, sizeof before);
     CU_ASSERT_EQUAL(count_rows(), 5);
@@ -135,7 +135,7 @@ static void links_are_followed(void)
     rig_begin();
     sqlite3 *db = rig_create("INSERT INTO sources VALUES('s', 'c')");
     sqlite3_close(db);
-    die_writing(leave_a_log);
+    crash_writing(leave_a_wal);
     char link[sizeof rig.path];
     snprintf(link, sizeof link, "%s/elsewhere", rig.directory);
     CU_ASSERT_EQUAL(symlink(rig.path, link), 0);
@@ -164,7 +164,7 @@ static void reading_is_enough(void)
 {
     rig_begin();
     sqlite3_close(rig_create("INSERT INTO sources VALUES('s', 'c')"));
-    die_writing(leave_a_log);
+    crash_writing(leave_a_wal);
     char wal[128];
     snprintf(wal, sizeof wal, "%s-wal", rig.path);
     chmod(rig.path, 0444);
@@ -187,7 +187,7 @@ static void no_room_is_said(void)
     sqlite3_close(rig_create("INSERT INTO sources VALUES('s', 'c')"));
     setenv("TMPDIR", "/no/such/directory", 1);
     CU_ASSERT_EQUAL(count_rows(), EP_ESYSTEM);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "TMPDIR /no/such/directory"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "TMPDIR /no/such/directory"));
     setenv("TMPDIR", rig.temporary, 1);
     rig_end();
 }
@@ -243,12 +243,12 @@ static void who_has_it_open_is_named(void)
     CU_ASSERT_EQUAL(count_rows(), EP_EBUSY);
     end_child(child);
     CU_ASSERT_EQUAL(count_rows(), 0);
-    child = start_child(leave_a_log, rest);
+    child = start_child(leave_a_wal, rest);
     char pid[40];
     snprintf(pid, sizeof pid, "process %d (", (int)child);
     CU_ASSERT_EQUAL(count_rows(), EP_EBUSY);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, pid));
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "stop it first"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, pid));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "stop it first"));
     end_child(child);
     CU_ASSERT_EQUAL(count_rows(), 20);
     rig_end();
@@ -277,8 +277,8 @@ static void changes_while_it_is_copied_are_seen(void)
     for (int round = 0; code != EP_EBUSY && round < 1000; round++)
         code = count_rows();
     CU_ASSERT_EQUAL(code, EP_EBUSY);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "it changed while it was copied, twice"));
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "stop it first"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "it changed while it was copied, twice"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "stop it first"));
     end_child(child);
     CU_ASSERT_EQUAL(count_rows(), 0);
     rig_end();
@@ -338,11 +338,11 @@ static void the_copy_is_ours_alone(void)
     rig_end();
 }
 
-UNIT_MAIN("import: the file is left alone", {"a log left by a killed writer is taken in", a_log_is_taken_in},
+UNIT_MAIN("import: the file is left alone", {"a log left by a killed writer is taken in", a_wal_is_taken_in},
           {"a hot journal is rolled back", a_journal_is_rolled_back},
           {"links are followed", links_are_followed},
           {"reading is enough, also the directory", reading_is_enough},
           {"no room for the copy", no_room_is_said}, {"who has it open is named", who_has_it_open_is_named},
           {"changes while it is copied are seen", changes_while_it_is_copied_are_seen},
-          {"a copy can be stopped, and begins anew after a change", a_copy_can_be_stopped},
+          {"a copy can be stopped, and begins again after a change", a_copy_can_be_stopped},
           {"the copy is ours alone", the_copy_is_ours_alone})

@@ -14,7 +14,7 @@ static void open_go(void)
     error = (struct error){0};
     int code = import_go_open(rig.path, NULL, NULL, &go, &error);
     if (code != 0)
-        fprintf(stderr, "%s\n", error.words);
+        fprintf(stderr, "%s\n", error.message);
     CU_ASSERT_EQUAL_FATAL(code, 0);
     CU_ASSERT_EQUAL(rig_entries(rig.temporary), 0); /* the copy has lost its name already */
 }
@@ -35,22 +35,22 @@ static bool next(void)
 {
     int code = import_go_next(go, &row, &locked, &error);
     if (code < 0)
-        fprintf(stderr, "%s\n", error.words);
+        fprintf(stderr, "%s\n", error.message);
     CU_ASSERT(code >= 0);
     return code == 1;
 }
 
-/* The file is refused, with these words and its name. */
-static void expect_refused(int code, const char *words)
+/* The file is refused, with this message and its name. */
+static void expect_refused(int code, const char *expected)
 {
     struct import_go *refused = NULL;
     error = (struct error){0};
     int found = import_go_open(rig.path, NULL, NULL, &refused, &error);
-    if (found != code || strstr(error.words, words) == NULL)
-        fprintf(stderr, "expected %d \"%s\", found %d: %s\n", code, words, found, error.words);
+    if (found != code || strstr(error.message, expected) == NULL)
+        fprintf(stderr, "expected %d \"%s\", found %d: %s\n", code, expected, found, error.message);
     CU_ASSERT_EQUAL(found, code);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, words));
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "go?#.db"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, expected));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "go?#.db"));
     CU_ASSERT_PTR_NULL(refused);
     CU_ASSERT_EQUAL(rig_entries(rig.temporary), 0);
 }
@@ -90,7 +90,7 @@ static void values_are_exact(void)
     CU_ASSERT_TRUE_FATAL(next());
     CU_ASSERT_EQUAL(row.event.dead, STORE_REASON_NONE);
     CU_ASSERT_STRING_EQUAL(row.event.uid, "u");
-    CU_ASSERT_STRING_EQUAL(row.event.device, "dev");
+    CU_ASSERT_STRING_EQUAL(row.event.address, "dev");
     CU_ASSERT_STRING_EQUAL(row.event.type, "a/b; c=\"d\"");
     CU_ASSERT_STRING_EQUAL(
         row.event.data,
@@ -176,9 +176,9 @@ static void the_row_names_the_event(void)
     rig_add(db, "s", "number", 4, false, RIG_TEXT("\x81\xa3uid\x05"), RIG_NULL);
     rig_add(db, "s", "bad \xff id", 5, false, RIG_TEXT("\x81\xa3uid\xc0"), RIG_NULL);
     rig_add(db, "s", "bad \xfe id", 6, false, RIG_TEXT("\x81\xa3uid\xc0"), RIG_NULL);
-    char bad[2][DIGEST_UID_DIGITS + 1]; /* no text: each becomes a uid of its own */
-    digest_hex("bad \xff id", 8, bad[0], DIGEST_UID_DIGITS);
-    digest_hex("bad \xfe id", 8, bad[1], DIGEST_UID_DIGITS);
+    char bad[2][HASH_UID_DIGITS + 1]; /* no text: each becomes a uid of its own */
+    base_hash_hex("bad \xff id", 8, bad[0], HASH_UID_DIGITS);
+    base_hash_hex("bad \xfe id", 8, bad[1], HASH_UID_DIGITS);
     sqlite3_close(db);
     msgpack_sbuffer_destroy(&event);
     const struct {
@@ -214,7 +214,7 @@ static void the_row_names_the_event(void)
 
 static const struct {
     struct rig_bytes data, context;
-    const char *words; /* NULL: all is well */
+    const char *error; /* NULL: all is well */
     const char *kept;  /* of the event; NULL: its raw bytes */
 } unreadable[] = {
     {RIG_TEXT(""), {NULL, 0}, "data", NULL},
@@ -266,12 +266,12 @@ static void what_cannot_be_read_is_dead(void)
     start("s");
     for (size_t i = 0; i < count; i++) {
         CU_ASSERT_TRUE_FATAL(next());
-        bool dead = unreadable[i].words != NULL;
-        const char *words = row.event.words != NULL ? row.event.words : "";
+        bool dead = unreadable[i].error != NULL;
+        const char *error = row.event.error != NULL ? row.event.error : "";
         bool right = row.event.dead == (dead ? STORE_REASON_CORRUPT : STORE_REASON_NONE) &&
-                     strstr(words, dead ? unreadable[i].words : "") != NULL;
+                     strstr(error, dead ? unreadable[i].error : "") != NULL;
         if (!right)
-            fprintf(stderr, "case %zu: \"%s\"\n", i, words);
+            fprintf(stderr, "case %zu: \"%s\"\n", i, error);
         CU_ASSERT_TRUE(right);
         CU_ASSERT_EQUAL(row.context.bytes, 0);
         CU_ASSERT_EQUAL(row.mark_count, 0);
@@ -347,11 +347,11 @@ static void other_files_are_refused(void)
     expect_refused(EP_EINVAL, "expected the file of a database");
     CU_ASSERT_EQUAL(rmdir(rig.path), 0);
     sqlite3_close(rig_create(""));
-    char log[PATH_MAX + 8]; /* it would be read for ever */
-    snprintf(log, sizeof log, "%s-wal", rig.path);
-    CU_ASSERT_EQUAL(symlink("/dev/zero", log), 0);
+    char wal[PATH_MAX + 8]; /* it would be read for ever */
+    snprintf(wal, sizeof wal, "%s-wal", rig.path);
+    CU_ASSERT_EQUAL(symlink("/dev/zero", wal), 0);
     expect_refused(EP_EINVAL, "-wal: expected the file of a database");
-    CU_ASSERT_EQUAL(unlink(log), 0);
+    CU_ASSERT_EQUAL(unlink(wal), 0);
     rig_end();
 }
 
@@ -378,7 +378,7 @@ static void damage_is_said(void)
             continue;
     }
     CU_ASSERT_EQUAL(code, EP_EINVAL);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "damaged"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "damaged"));
     close_go();
     rig_end();
 }

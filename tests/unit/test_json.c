@@ -194,38 +194,38 @@ static void follows_pointers(void)
 
 struct seen {
     size_t count, stop_at;
-    char words[200];
+    char message[200];
 };
 
-static int see_element(struct json_span element, void *user)
+static int on_element(struct json_span element, void *user)
 {
     struct seen *seen = user;
-    strncat(seen->words, element.at, element.bytes);
-    strcat(seen->words, "|");
+    strncat(seen->message, element.at, element.bytes);
+    strcat(seen->message, "|");
     return ++seen->count == seen->stop_at ? 7 : 0;
 }
 
-static int see_member(struct json_span key, struct json_span value, void *user)
+static int on_member(struct json_span key, struct json_span value, void *user)
 {
-    see_element(key, user);
-    return see_element(value, user);
+    on_element(key, user);
+    return on_element(value, user);
 }
 
 static void walks_elements_and_members(void)
 {
     struct seen all = {0}, some = {.stop_at = 2}, members = {0};
 
-    CU_ASSERT_EQUAL(json_each_element(span_of(" [ 1 , [2,3],\n\"]\" ,{} ] "), see_element, &all), 0);
-    CU_ASSERT_STRING_EQUAL(all.words, "1|[2,3]|\"]\"|{}|");
-    CU_ASSERT_EQUAL(json_each_element(span_of("[1,2,3]"), see_element, &some), 7);
-    CU_ASSERT_STRING_EQUAL(some.words, "1|2|");
-    CU_ASSERT_EQUAL(json_each_element(span_of("[]"), see_element, &all), 0);
+    CU_ASSERT_EQUAL(json_each_element(span_of(" [ 1 , [2,3],\n\"]\" ,{} ] "), on_element, &all), 0);
+    CU_ASSERT_STRING_EQUAL(all.message, "1|[2,3]|\"]\"|{}|");
+    CU_ASSERT_EQUAL(json_each_element(span_of("[1,2,3]"), on_element, &some), 7);
+    CU_ASSERT_STRING_EQUAL(some.message, "1|2|");
+    CU_ASSERT_EQUAL(json_each_element(span_of("[]"), on_element, &all), 0);
     CU_ASSERT_EQUAL(all.count, 4);
-    CU_ASSERT_EQUAL(json_each_member(span_of("{\"a\" : 1, \"b\":[2] }"), see_member, &members), 0);
-    CU_ASSERT_STRING_EQUAL(members.words, "\"a\"|1|\"b\"|[2]|");
-    CU_ASSERT_EQUAL(json_each_member(span_of("[]"), see_member, &all), EP_EINVAL);
-    CU_ASSERT_EQUAL(json_each_element(span_of("{}"), see_element, &all), EP_EINVAL);
-    CU_ASSERT_EQUAL(json_each_element(span_of("\"[\""), see_element, &all), EP_EINVAL);
+    CU_ASSERT_EQUAL(json_each_member(span_of("{\"a\" : 1, \"b\":[2] }"), on_member, &members), 0);
+    CU_ASSERT_STRING_EQUAL(members.message, "\"a\"|1|\"b\"|[2]|");
+    CU_ASSERT_EQUAL(json_each_member(span_of("[]"), on_member, &all), EP_EINVAL);
+    CU_ASSERT_EQUAL(json_each_element(span_of("{}"), on_element, &all), EP_EINVAL);
+    CU_ASSERT_EQUAL(json_each_element(span_of("\"[\""), on_element, &all), EP_EINVAL);
 }
 
 static void expect_text(const char *value, const char *expected)
@@ -283,25 +283,25 @@ static void writes_what_it_can_read(void)
     static const char hard[] = "q\" b\\ n\n t\t nul\0 esc\x1b del\x7f \xC3\xA9 bad\xFF\xC3(";
     struct json_out out = {0};
 
-    json_out_string(&out, hard, sizeof hard - 1);
+    json_write_string(&out, hard, sizeof hard - 1);
     CU_ASSERT_STRING_EQUAL(
         out.text,
         "\"q\\\" b\\\\ n\\n t\\t nul\\u0000 esc\\u001b del\x7f \xC3\xA9 bad" UTF8_REPLACEMENT UTF8_REPLACEMENT
         "(\"");
     CU_ASSERT_TRUE(json_valid(out.text, out.bytes, NULL));
-    json_out_reset(&out);
+    json_write_reset(&out);
     CU_ASSERT_STRING_EQUAL(out.text, "");
-    json_out_words(&out, "[");
-    json_out_uint(&out, UINT64_MAX);
-    json_out_words(&out, ",");
-    json_out_int(&out, INT64_MIN);
-    json_out_raw(&out, "]x", 1);
+    json_write_text(&out, "[");
+    json_write_uint(&out, UINT64_MAX);
+    json_write_text(&out, ",");
+    json_write_int(&out, INT64_MIN);
+    json_write_raw(&out, "]x", 1);
     CU_ASSERT_STRING_EQUAL(out.text, "[18446744073709551615,-9223372036854775808]");
     for (int i = 0; i < 10000; i++)
-        json_out_words(&out, "0123456789");
+        json_write_text(&out, "0123456789");
     CU_ASSERT_EQUAL(out.bytes, 43 + 100000);
     CU_ASSERT_FALSE(out.failed);
-    json_out_free(&out);
+    json_write_free(&out);
     CU_ASSERT_PTR_NULL(out.text);
 }
 
@@ -309,25 +309,25 @@ static void separates_members(void)
 {
     struct json_out out = {0};
 
-    json_out_words(&out, "{");
-    json_out_member_text(&out, "a", "b\"");
-    json_out_member_text(&out, "none", NULL);
-    json_out_key(&out, "list");
-    json_out_words(&out, "[{");
-    json_out_member_uint(&out, "n", UINT64_MAX);
-    json_out_words(&out, "}]}");
+    json_write_text(&out, "{");
+    json_write_member_text(&out, "a", "b\"");
+    json_write_member_text(&out, "none", NULL);
+    json_write_key(&out, "list");
+    json_write_text(&out, "[{");
+    json_write_member_uint(&out, "n", UINT64_MAX);
+    json_write_text(&out, "}]}");
     CU_ASSERT_STRING_EQUAL(out.text,
                            "{\"a\":\"b\\\"\",\"none\":null,\"list\":[{\"n\":18446744073709551615}]}");
-    json_out_free(&out);
+    json_write_free(&out);
 }
 
 static void puts_a_value_on_one_line(void)
 {
     struct json_out out = {0};
 
-    json_out_line(&out, span_of("\n{\r\n  \"a b\" : [ 1,\n\n 2 ] ,\t\"c\\\"\\n  \": 1.50\n}\n"));
+    json_write_line(&out, span_of("\n{\r\n  \"a b\" : [ 1,\n\n 2 ] ,\t\"c\\\"\\n  \": 1.50\n}\n"));
     CU_ASSERT_STRING_EQUAL(out.text, "{\"a b\" : [ 1,2 ] ,\t\"c\\\"\\n  \": 1.50}");
-    json_out_free(&out);
+    json_write_free(&out);
 }
 
 /* Whatever it is fed, nothing reads outside it (run with the address sanitizer) and what is valid can be
@@ -362,8 +362,8 @@ static void survives_random_changes(void)
                 json_int64(found, &number);
             }
         struct json_out out = {0};
-        json_out_line(&out, text_span);
-        json_out_free(&out);
+        json_write_line(&out, text_span);
+        json_write_free(&out);
         free(text);
     }
     CU_ASSERT_TRUE(taken > 100);

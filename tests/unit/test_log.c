@@ -41,17 +41,17 @@ static void capture_end(struct capture capture)
     dup2(capture.real_stderr, STDERR_FILENO);
     close(capture.real_stderr);
     close(capture.read_end);
-    log_open(EP_LOG_INFO, NULL, NULL);
-    log_name("%s", "");
+    base_log_open(EP_LOG_INFO, NULL, NULL);
+    base_log_name("%s", "");
 }
 
 static void lines_have_time_and_name(void)
 {
     unsetenv("JOURNAL_STREAM");
     struct capture capture = capture_begin();
-    log_open(EP_LOG_INFO, NULL, NULL);
-    log_name("%s/%s[%d]", "quakes", "locate", 3);
-    log_info("stored events=%d", 7);
+    base_log_open(EP_LOG_INFO, NULL, NULL);
+    base_log_name("%s/%s[%d]", "quakes", "locate", 3);
+    base_log_info("stored events=%d", 7);
     const char *line = next_write(capture);
     int year, month, day, hour, minute, second, ms, used = 0;
     CU_ASSERT_EQUAL(sscanf(line, "%4d-%2d-%2dT%2d:%2d:%2d.%3d %n", &year, &month, &day, &hour, &minute,
@@ -72,15 +72,15 @@ static void the_journal_gets_priorities(void)
     snprintf(stream, sizeof stream, "%llu:%llu", (unsigned long long)about.st_dev,
              (unsigned long long)about.st_ino);
     setenv("JOURNAL_STREAM", stream, 1);
-    log_open(EP_LOG_DEBUG, NULL, NULL);
-    log_name("supervisor");
-    log_error("a");
-    log_debug("b");
+    base_log_open(EP_LOG_DEBUG, NULL, NULL);
+    base_log_name("supervisor");
+    base_log_error("a");
+    base_log_debug("b");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "<3>supervisor: a\n");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "<7>supervisor: b\n");
     setenv("JOURNAL_STREAM", "1:1", 1); /* somebody's journal, but not our stderr */
-    log_open(EP_LOG_DEBUG, NULL, NULL);
-    log_error("c");
+    base_log_open(EP_LOG_DEBUG, NULL, NULL);
+    base_log_error("c");
     CU_ASSERT_EQUAL(next_write(capture)[0], '2');
     unsetenv("JOURNAL_STREAM");
     capture_end(capture);
@@ -89,14 +89,14 @@ static void the_journal_gets_priorities(void)
 static void less_than_wanted_is_not_written(void)
 {
     struct capture capture = capture_begin();
-    log_open(EP_LOG_WARNING, NULL, NULL);
-    CU_ASSERT_TRUE(log_wanted(EP_LOG_ERROR));
-    CU_ASSERT_TRUE(log_wanted(EP_LOG_WARNING));
-    CU_ASSERT_FALSE(log_wanted(EP_LOG_INFO));
-    log_info("no");
-    log_pass(EP_LOG_DEBUG, "no: no");
+    base_log_open(EP_LOG_WARNING, NULL, NULL);
+    CU_ASSERT_TRUE(base_log_wanted(EP_LOG_ERROR));
+    CU_ASSERT_TRUE(base_log_wanted(EP_LOG_WARNING));
+    CU_ASSERT_FALSE(base_log_wanted(EP_LOG_INFO));
+    base_log_info("no");
+    base_log_pass(EP_LOG_DEBUG, "no: no");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "");
-    log_warning("yes");
+    base_log_warning("yes");
     CU_ASSERT_PTR_NOT_NULL(strstr(next_write(capture), "yes\n"));
     capture_end(capture);
 }
@@ -107,11 +107,11 @@ static void a_line_is_one_write_and_cannot_be_forged(void)
     char long_text[9000];
     memset(long_text, 'x', sizeof long_text - 1);
     long_text[sizeof long_text - 1] = '\0';
-    log_open(EP_LOG_INFO, NULL, NULL);
-    log_name("worker");
-    log_info("first\nsecond\x1b[31m\r\x7f\xc2\x9b");
+    base_log_open(EP_LOG_INFO, NULL, NULL);
+    base_log_name("worker");
+    base_log_info("first\nsecond\x1b[31m\r\x7f\xc2\x9b");
     CU_ASSERT_STRING_EQUAL(next_write(capture) + 24, "worker: first?second?[31m???\n");
-    log_info("%s", long_text);
+    base_log_info("%s", long_text);
     const char *line = next_write(capture);
     CU_ASSERT_EQUAL(strlen(line), 4096);
     CU_ASSERT_EQUAL(line[4095], '\n');
@@ -122,21 +122,21 @@ static void a_line_is_one_write_and_cannot_be_forged(void)
 static void a_full_pipe_loses_lines_and_says_so(void)
 {
     struct capture capture = capture_begin();
-    log_open(EP_LOG_INFO, NULL, NULL);
-    log_name("worker");
+    base_log_open(EP_LOG_INFO, NULL, NULL);
+    base_log_name("worker");
     char junk[4096] = "";
     while (write(STDERR_FILENO, junk, sizeof junk) > 0)
         ;
     CU_ASSERT_EQUAL(errno, EAGAIN);
     errno = ENOENT;
-    log_info("lost");
-    log_info("lost too");
+    base_log_info("lost");
+    base_log_info("lost too");
     CU_ASSERT_EQUAL(errno, ENOENT);
     while (read(capture.read_end, junk, sizeof junk) > 0)
         ;
-    log_info("kept");
+    base_log_info("kept");
     CU_ASSERT_STRING_EQUAL(next_write(capture) + 24, "worker: kept (2 lines before this were lost)\n");
-    log_info("kept");
+    base_log_info("kept");
     CU_ASSERT_STRING_EQUAL(next_write(capture) + 24, "worker: kept\n");
     capture_end(capture);
 }
@@ -144,15 +144,15 @@ static void a_full_pipe_loses_lines_and_says_so(void)
 static void relayed_lines_are_marked(void)
 {
     struct capture capture = capture_begin();
-    log_open(EP_LOG_INFO, NULL, NULL);
-    log_name("producer quakes");
-    log_relay_mode(true);
-    log_warning("odd");
+    base_log_open(EP_LOG_INFO, NULL, NULL);
+    base_log_name("producer quakes");
+    base_log_relay_mode(true);
+    base_log_warning("odd");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "\x1e<4>producer quakes: odd\n");
-    log_pass(EP_LOG_ERROR, "quakes/locate[3]: bad");
+    base_log_pass(EP_LOG_ERROR, "quakes/locate[3]: bad");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "\x1e<3>quakes/locate[3]: bad\n");
-    log_relay_mode(false);
-    log_pass(EP_LOG_ERROR, "quakes/locate[3]: b\x1e<3>d");
+    base_log_relay_mode(false);
+    base_log_pass(EP_LOG_ERROR, "quakes/locate[3]: b\x1e<3>d");
     CU_ASSERT_STRING_EQUAL(next_write(capture) + 24, "quakes/locate[3]: b?<3>d\n");
     capture_end(capture);
 }
@@ -170,16 +170,16 @@ static void called(enum ep_severity severity, const char *line, void *user)
 static void a_function_takes_the_place_of_stderr(void)
 {
     struct capture capture = capture_begin();
-    log_open(EP_LOG_INFO, called, called_line);
-    log_name("a");
-    log_warning("b\nc");
+    base_log_open(EP_LOG_INFO, called, called_line);
+    base_log_name("a");
+    base_log_warning("b\nc");
     CU_ASSERT_STRING_EQUAL(called_line, "a: b?c");
     CU_ASSERT_EQUAL(called_severity, EP_LOG_WARNING);
-    log_pass(EP_LOG_INFO, "x: y");
+    base_log_pass(EP_LOG_INFO, "x: y");
     CU_ASSERT_STRING_EQUAL(called_line, "x: y");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "");
-    log_relay_mode(true); /* in a child: the supervisor calls the function when it passes the line on */
-    log_warning("z");
+    base_log_relay_mode(true); /* in a child: the supervisor calls the function when it passes the line on */
+    base_log_warning("z");
     CU_ASSERT_STRING_EQUAL(called_line, "x: y");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "\x1e<4>a: z\n");
     capture_end(capture);
@@ -189,38 +189,38 @@ static void repeats_are_limited_and_counted(void)
 {
     struct log_limit limit = {0};
     uint32_t suppressed = 99;
-    CU_ASSERT_TRUE(log_allowed(&limit, 2, 3600000, &suppressed));
+    CU_ASSERT_TRUE(base_log_allowed(&limit, 2, 3600000, &suppressed));
     CU_ASSERT_EQUAL(suppressed, 0);
-    CU_ASSERT_TRUE(log_allowed(&limit, 2, 3600000, &suppressed));
+    CU_ASSERT_TRUE(base_log_allowed(&limit, 2, 3600000, &suppressed));
     for (int i = 0; i < 5; i++)
-        CU_ASSERT_FALSE(log_allowed(&limit, 2, 3600000, &suppressed));
+        CU_ASSERT_FALSE(base_log_allowed(&limit, 2, 3600000, &suppressed));
     limit.window_ns = 1; /* the window began long ago */
-    CU_ASSERT_TRUE(log_allowed(&limit, 2, 1, &suppressed));
+    CU_ASSERT_TRUE(base_log_allowed(&limit, 2, 1, &suppressed));
     CU_ASSERT_EQUAL(suppressed, 5);
     limit.window_ns = 1;
-    CU_ASSERT_TRUE(log_allowed(&limit, 2, 1, &suppressed));
+    CU_ASSERT_TRUE(base_log_allowed(&limit, 2, 1, &suppressed));
     CU_ASSERT_EQUAL(suppressed, 0);
 }
 
 static void cleaning_cuts_between_characters(void)
 {
     char buffer[6];
-    log_clean("abc\xe2\x82\xac", buffer, sizeof buffer); /* three bytes for the last, two places */
+    base_log_clean("abc\xe2\x82\xac", buffer, sizeof buffer); /* three bytes for the last, two places */
     CU_ASSERT_STRING_EQUAL(buffer, "abc");
-    log_clean("ab\xe2\x82\xac", buffer, sizeof buffer);
+    base_log_clean("ab\xe2\x82\xac", buffer, sizeof buffer);
     CU_ASSERT_STRING_EQUAL(buffer, "ab\xe2\x82\xac");
-    log_clean("\x80\x80\x80\x80\x80\x80\x80", buffer, sizeof buffer); /* no UTF-8 at all */
+    base_log_clean("\x80\x80\x80\x80\x80\x80\x80", buffer, sizeof buffer); /* no UTF-8 at all */
     CU_ASSERT_STRING_EQUAL(buffer, "?????");
-    log_clean("a\xe2\x82"
-              "b\xff",
-              buffer, sizeof buffer); /* a character without its end, a byte that begins none */
+    base_log_clean("a\xe2\x82"
+                   "b\xff",
+                   buffer, sizeof buffer); /* a character without its end, a byte that begins none */
     CU_ASSERT_STRING_EQUAL(buffer, "a??b?");
-    log_clean("say \"x\"", buffer, sizeof buffer);
+    base_log_clean("say \"x\"", buffer, sizeof buffer);
     CU_ASSERT_STRING_EQUAL(buffer, "say \"");
-    log_clean("x", buffer, 1);
+    base_log_clean("x", buffer, 1);
     CU_ASSERT_STRING_EQUAL(buffer, "");
     buffer[0] = 'k';
-    log_clean("x", buffer, 0);
+    base_log_clean("x", buffer, 0);
     CU_ASSERT_EQUAL(buffer[0], 'k');
 }
 

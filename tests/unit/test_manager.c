@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The library's calls refuse what cannot be, with words, before anything is started. */
+/* The library's calls refuse what cannot be, with a message, before anything is started. */
 #include "src/eventpipe.h"
 #include "src/library/manager.h"
 #include "tests/unit/unit.h"
@@ -19,7 +19,7 @@ static int get_nothing(void *session, const struct ep_filter *filter, const char
 }
 
 static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "first", .process = nothing};
-static const struct ep_client scoped = {.events_get = get_nothing, .needs_scope = 1};
+static const struct ep_client scoped = {.events_get = get_nothing, .requires_filter = 1};
 static ep_manager *manager;
 static ep_source *source;
 
@@ -31,9 +31,9 @@ static void open_all(void)
     CU_ASSERT_EQUAL_FATAL(ep_source_add(manager, &generate, &source), EP_OK);
 }
 
-static bool says(const char *words)
+static bool says(const char *message)
 {
-    return strstr(ep_errmsg(manager), words) != NULL;
+    return strstr(ep_errmsg(manager), message) != NULL;
 }
 
 static void managers(void)
@@ -41,6 +41,8 @@ static void managers(void)
     ep_manager *bad = NULL;
     CU_ASSERT_EQUAL(ep_manager_open(&(struct ep_manager_params){.instance = "a b"}, &bad), EP_EINVAL);
     CU_ASSERT_EQUAL(ep_manager_open(&(struct ep_manager_params){.storage = "postgres:x"}, &bad), EP_EINVAL);
+    CU_ASSERT_EQUAL(ep_manager_open(&(struct ep_manager_params){.durability = (enum ep_durability)3}, &bad),
+                    EP_EINVAL);
     CU_ASSERT_PTR_NULL(bad);
     CU_ASSERT_EQUAL(ep_manager_open(&(struct ep_manager_params){.storage = ":memory"}, &bad), EP_OK);
     CU_ASSERT_STRING_EQUAL(bad->config->storage, "memory:");

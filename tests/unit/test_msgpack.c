@@ -5,14 +5,14 @@
 
 /* The format's own table: for each first byte the kind and how many bytes follow, if every length is 1. */
 /* false: no integer, or it does not fit */
-static bool int64_of(struct packed value, int64_t *out)
+static bool int64_of(struct msgpack value, int64_t *out)
 {
-    struct packed_head head;
+    struct msgpack_head head;
     bool negative;
 
-    if (!packed_head_read(value, &head) || head.kind != PACKED_INTEGER)
+    if (!json_msgpack_head_read(value, &head) || head.kind != MSGPACK_INTEGER)
         return false;
-    uint64_t number = packed_head_integer(&head, &negative);
+    uint64_t number = json_msgpack_head_integer(&head, &negative);
     if (!negative && number > INT64_MAX)
         return false;
     *out = (int64_t)number;
@@ -33,7 +33,7 @@ static int bytes_after(unsigned format)
     return format < 0xC0 ? (int)(format - 0xA0) : after[format - 0xC0];
 }
 
-static enum packed_kind kind_of(unsigned format)
+static enum msgpack_kind kind_of(unsigned format)
 {
     static const char kinds[] = "nxbbyyyxxxffiiiiiiiixxxxxtttaamm";
     char kind = format < 0x80 || format >= 0xE0 ? 'i'
@@ -43,23 +43,23 @@ static enum packed_kind kind_of(unsigned format)
                                                 : kinds[format - 0xC0];
     switch (kind) {
     case 'n':
-        return PACKED_NIL;
+        return MSGPACK_NIL;
     case 'b':
-        return PACKED_BOOL;
+        return MSGPACK_BOOL;
     case 'i':
-        return PACKED_INTEGER;
+        return MSGPACK_INTEGER;
     case 'f':
-        return PACKED_FLOAT;
+        return MSGPACK_FLOAT;
     case 't':
-        return PACKED_TEXT;
+        return MSGPACK_TEXT;
     case 'y':
-        return PACKED_BYTES;
+        return MSGPACK_BYTES;
     case 'a':
-        return PACKED_ARRAY;
+        return MSGPACK_ARRAY;
     case 'm':
-        return PACKED_MAP;
+        return MSGPACK_MAP;
     default:
-        return PACKED_EXTENSION;
+        return MSGPACK_EXTENSION;
     }
 }
 
@@ -76,24 +76,24 @@ static void knows_every_format_byte(void)
     for (unsigned format = 0; format < 256; format++) {
         size_t bytes = 1 + (size_t)bytes_after(format);
         char *text = calloc(1, bytes + 1);
-        struct packed value;
+        struct msgpack value;
         struct error error = {0};
 
         text[0] = (char)format;
         if (length_bytes(format) > 0)
             text[length_bytes(format)] = 1;
-        CU_ASSERT_EQUAL(packed_first((struct packed){text, bytes}, &value, &error), 0);
+        CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, bytes}, &value, &error), 0);
         CU_ASSERT_EQUAL(value.bytes, bytes);
         CU_ASSERT_PTR_EQUAL(value.at, text);
-        CU_ASSERT_EQUAL(packed_kind(value), kind_of(format));
-        CU_ASSERT_EQUAL(packed_first((struct packed){text, bytes + 1}, &value, &error), 0);
+        CU_ASSERT_EQUAL(json_msgpack_kind(value), kind_of(format));
+        CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, bytes + 1}, &value, &error), 0);
         CU_ASSERT_EQUAL(value.bytes, bytes);
         for (size_t cut = 0; cut < bytes; cut++) {
             char *exact = malloc(cut + 1); /* a byte to be freed; none to be read */
             memcpy(exact, text, cut);
-            CU_ASSERT_EQUAL(packed_first((struct packed){exact, cut}, &value, &error), EP_EGARBAGE);
-            CU_ASSERT_EQUAL(error.code, EP_EGARBAGE);
-            CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "byte 0"));
+            CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){exact, cut}, &value, &error), EP_EPROTO);
+            CU_ASSERT_EQUAL(error.code, EP_EPROTO);
+            CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "byte 0"));
             free(exact);
         }
         free(text);
@@ -103,7 +103,7 @@ static void knows_every_format_byte(void)
 static void names_the_byte_of_a_fault(void)
 {
     static const struct {
-        const char *hex, *words;
+        const char *hex, *message;
     } faults[] = {
         {"", "MessagePack ends within the value at byte 0 of 0"},
         {"93 01 a3 6162", "MessagePack ends within the value at byte 2 of 5"},
@@ -117,12 +117,12 @@ static void names_the_byte_of_a_fault(void)
     };
 
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-        struct packed text = unhex(faults[i].hex), value;
+        struct msgpack text = unhex(faults[i].hex), value;
         struct error error = {0};
-        CU_ASSERT_EQUAL(packed_first(text, &value, &error), EP_EGARBAGE);
-        CU_ASSERT_STRING_EQUAL(error.words, faults[i].words);
-        show_difference(faults[i].hex, error.words, faults[i].words);
-        CU_ASSERT_EQUAL(packed_first(text, &value, NULL), EP_EGARBAGE);
+        CU_ASSERT_EQUAL(json_msgpack_first(text, &value, &error), EP_EPROTO);
+        CU_ASSERT_STRING_EQUAL(error.message, faults[i].message);
+        show_difference(faults[i].hex, error.message, faults[i].message);
+        CU_ASSERT_EQUAL(json_msgpack_first(text, &value, NULL), EP_EPROTO);
         unhex_free(text);
     }
 }
@@ -131,16 +131,16 @@ static void finds_the_end_at_any_depth(void)
 {
     enum { DEPTH = 1000000 };
     char *text = malloc(DEPTH + 2);
-    struct packed value;
+    struct msgpack value;
 
     memset(text, 0x91, DEPTH);
     text[DEPTH] = 0x05;
     text[DEPTH + 1] = 0x06;
-    CU_ASSERT_EQUAL(packed_first((struct packed){text, DEPTH + 2}, &value, NULL), 0);
+    CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, DEPTH + 2}, &value, NULL), 0);
     CU_ASSERT_EQUAL(value.bytes, DEPTH + 1);
-    CU_ASSERT_EQUAL(packed_first((struct packed){text, DEPTH}, &value, NULL), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, DEPTH}, &value, NULL), EP_EPROTO);
     memset(text, 0x92, DEPTH); /* each level asks for one value more than the next one is */
-    CU_ASSERT_EQUAL(packed_first((struct packed){text, DEPTH + 2}, &value, NULL), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, DEPTH + 2}, &value, NULL), EP_EPROTO);
     free(text);
 }
 
@@ -174,7 +174,7 @@ static void reads_integers(void)
     };
 
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++) {
-        struct packed text = unhex(integers[i].hex);
+        struct msgpack text = unhex(integers[i].hex);
         int64_t number = 0;
         CU_ASSERT_EQUAL(int64_of(text, &number), integers[i].fits);
         CU_ASSERT_EQUAL(number, integers[i].number);
@@ -184,18 +184,18 @@ static void reads_integers(void)
 
 static void hands_out_content(void)
 {
-    struct packed text = unhex("a3 610062"), bytes = unhex("c4 02 00ff"), other = unhex("91 a161"),
-                  yes = unhex("c3"), no = unhex("c2");
+    struct msgpack text = unhex("a3 610062"), bytes = unhex("c4 02 00ff"), other = unhex("91 a161"),
+                   yes = unhex("c3"), no = unhex("c2");
     struct json_span content;
 
-    CU_ASSERT_TRUE(packed_content(text, &content));
+    CU_ASSERT_TRUE(json_msgpack_content(text, &content));
     CU_ASSERT_TRUE(content.bytes == 3 && memcmp(content.at, "a\0b", 3) == 0);
-    CU_ASSERT_TRUE(packed_content(bytes, &content));
+    CU_ASSERT_TRUE(json_msgpack_content(bytes, &content));
     CU_ASSERT_TRUE(content.bytes == 2 && memcmp(content.at, "\0\xFF", 2) == 0);
-    CU_ASSERT_FALSE(packed_content(other, &content));
-    CU_ASSERT_TRUE(packed_bool(yes));
-    CU_ASSERT_FALSE(packed_bool(no));
-    CU_ASSERT_PTR_NULL(packed_text(bytes));
+    CU_ASSERT_FALSE(json_msgpack_content(other, &content));
+    CU_ASSERT_TRUE(json_msgpack_bool(yes));
+    CU_ASSERT_FALSE(json_msgpack_bool(no));
+    CU_ASSERT_PTR_NULL(json_msgpack_text(bytes));
     unhex_free(text), unhex_free(bytes), unhex_free(other), unhex_free(yes), unhex_free(no);
 }
 
@@ -215,8 +215,8 @@ static void makes_text_a_c_string(void)
     };
 
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        struct packed value = unhex(texts[i][0]);
-        char *text = packed_text(value);
+        struct msgpack value = unhex(texts[i][0]);
+        char *text = json_msgpack_text(value);
         CU_ASSERT_PTR_NOT_NULL_FATAL(text);
         CU_ASSERT_STRING_EQUAL(text, texts[i][1]);
         free(text);
@@ -230,7 +230,7 @@ struct sum {
     int64_t stop_at;
 };
 
-static int add_element(struct packed element, void *user)
+static int add_element(struct msgpack element, void *user)
 {
     struct sum *sum = user;
     int64_t number = 0;
@@ -241,32 +241,32 @@ static int add_element(struct packed element, void *user)
     return number == sum->stop_at ? 7 : 0;
 }
 
-static int add_member(struct packed key, struct packed value, void *user)
+static int add_member(struct msgpack key, struct msgpack value, void *user)
 {
-    CU_ASSERT_EQUAL(packed_kind(key), PACKED_TEXT);
+    CU_ASSERT_EQUAL(json_msgpack_kind(key), MSGPACK_TEXT);
     return add_element(value, user);
 }
 
 static void walks_containers(void)
 {
-    struct packed list = unhex("94 01 cd 0100 ff 05"), map = unhex("82 a161 02 a162 d3 000000000000000a"),
-                  empty = unhex("90"), wide = unhex("dc 0002 03 04"), wider = unhex("df 00000001 a161 02");
+    struct msgpack list = unhex("94 01 cd 0100 ff 05"), map = unhex("82 a161 02 a162 d3 000000000000000a"),
+                   empty = unhex("90"), wide = unhex("dc 0002 03 04"), wider = unhex("df 00000001 a161 02");
     struct sum sum = {.stop_at = 1000};
 
-    CU_ASSERT_EQUAL(packed_each_element(list, add_element, &sum), 0);
+    CU_ASSERT_EQUAL(json_msgpack_each_element(list, add_element, &sum), 0);
     CU_ASSERT_TRUE(sum.calls == 4 && sum.total == 261);
-    CU_ASSERT_EQUAL(packed_each_element(map, add_element, &sum), EP_EINVAL);
-    CU_ASSERT_EQUAL(packed_each_member(list, add_member, &sum), EP_EINVAL);
+    CU_ASSERT_EQUAL(json_msgpack_each_element(map, add_element, &sum), EP_EINVAL);
+    CU_ASSERT_EQUAL(json_msgpack_each_member(list, add_member, &sum), EP_EINVAL);
     sum = (struct sum){.stop_at = 256};
-    CU_ASSERT_EQUAL(packed_each_element(list, add_element, &sum), 7);
+    CU_ASSERT_EQUAL(json_msgpack_each_element(list, add_element, &sum), 7);
     CU_ASSERT_EQUAL(sum.calls, 2);
     sum = (struct sum){.stop_at = 1000};
-    CU_ASSERT_EQUAL(packed_each_member(map, add_member, &sum), 0);
+    CU_ASSERT_EQUAL(json_msgpack_each_member(map, add_member, &sum), 0);
     CU_ASSERT_TRUE(sum.calls == 2 && sum.total == 12);
-    CU_ASSERT_EQUAL(packed_each_element(empty, add_element, &sum), 0);
+    CU_ASSERT_EQUAL(json_msgpack_each_element(empty, add_element, &sum), 0);
     CU_ASSERT_EQUAL(sum.calls, 2);
-    CU_ASSERT_EQUAL(packed_each_element(wide, add_element, &sum), 0);
-    CU_ASSERT_EQUAL(packed_each_member(wider, add_member, &sum), 0);
+    CU_ASSERT_EQUAL(json_msgpack_each_element(wide, add_element, &sum), 0);
+    CU_ASSERT_EQUAL(json_msgpack_each_member(wider, add_member, &sum), 0);
     CU_ASSERT_TRUE(sum.calls == 5 && sum.total == 21);
     unhex_free(list), unhex_free(map), unhex_free(empty), unhex_free(wide), unhex_free(wider);
 }
@@ -274,35 +274,36 @@ static void walks_containers(void)
 static void finds_the_first_member_of_a_name(void)
 {
     /* {1: 1, "ab": 2, bin "a": 3, "a": 4, "a": 5} */
-    struct packed map = unhex("85 01 01 a26162 02 c40161 03 a161 04 a161 05"), list = unhex("91 a161"), value;
+    struct msgpack map = unhex("85 01 01 a26162 02 c40161 03 a161 04 a161 05"), list = unhex("91 a161"),
+                   value;
     int64_t number;
 
-    CU_ASSERT_TRUE(packed_find(map, "a", &value));
+    CU_ASSERT_TRUE(json_msgpack_find(map, "a", &value));
     CU_ASSERT_TRUE(int64_of(value, &number) && number == 4);
-    CU_ASSERT_TRUE(packed_find(map, "ab", &value));
+    CU_ASSERT_TRUE(json_msgpack_find(map, "ab", &value));
     CU_ASSERT_TRUE(int64_of(value, &number) && number == 2);
-    CU_ASSERT_FALSE(packed_find(map, "b", &value));
-    CU_ASSERT_FALSE(packed_find(map, "", &value));
-    CU_ASSERT_FALSE(packed_find(list, "a", &value));
+    CU_ASSERT_FALSE(json_msgpack_find(map, "b", &value));
+    CU_ASSERT_FALSE(json_msgpack_find(map, "", &value));
+    CU_ASSERT_FALSE(json_msgpack_find(list, "a", &value));
     unhex_free(map), unhex_free(list);
 }
 
-/* Spans that packed_first never saw: nothing behind them is read, and nothing hangs. */
+/* Spans that json_msgpack_first never saw: nothing behind them is read, and nothing hangs. */
 static void survives_unchecked_spans(void)
 {
-    struct packed cut = unhex("dd ffffffff 01 02"), none = {"", 0}, value;
+    struct msgpack cut = unhex("dd ffffffff 01 02"), none = {"", 0}, value;
     struct sum sum = {.stop_at = 1000};
     struct json_span content;
     struct json_out out = {0};
 
-    CU_ASSERT_EQUAL(packed_each_element(cut, add_element, &sum), 0);
+    CU_ASSERT_EQUAL(json_msgpack_each_element(cut, add_element, &sum), 0);
     CU_ASSERT_EQUAL(sum.calls, 2);
-    CU_ASSERT_EQUAL(packed_json(cut, &out, NULL), EP_EGARBAGE);
-    CU_ASSERT_EQUAL(packed_json(none, &out, NULL), EP_EGARBAGE);
-    CU_ASSERT_FALSE(packed_content(none, &content));
-    CU_ASSERT_FALSE(packed_bool(none));
-    CU_ASSERT_FALSE(packed_find(none, "a", &value));
-    json_out_free(&out);
+    CU_ASSERT_EQUAL(json_msgpack_json(cut, &out, NULL), EP_EPROTO);
+    CU_ASSERT_EQUAL(json_msgpack_json(none, &out, NULL), EP_EPROTO);
+    CU_ASSERT_FALSE(json_msgpack_content(none, &content));
+    CU_ASSERT_FALSE(json_msgpack_bool(none));
+    CU_ASSERT_FALSE(json_msgpack_find(none, "a", &value));
+    json_write_free(&out);
     unhex_free(cut);
 }
 

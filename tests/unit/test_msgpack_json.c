@@ -168,18 +168,18 @@ static void refuses_other_extensions(void)
 static void expect_depth(size_t depth, int expected)
 {
     char *text = malloc(depth + 1);
-    struct packed value;
+    struct msgpack value;
     struct json_out out = {0};
     struct error error = {0};
 
     memset(text, 0x91, depth);
     text[depth] = (char)0xC0;
-    CU_ASSERT_EQUAL_FATAL(packed_first((struct packed){text, depth + 1}, &value, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_first((struct msgpack){text, depth + 1}, &value, &error), 0);
     CU_ASSERT_EQUAL(value.bytes, depth + 1);
-    CU_ASSERT_EQUAL(packed_json(value, &out, &error), expected);
+    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), expected);
     CU_ASSERT_EQUAL(expected == 0, json_valid(out.text, out.bytes, NULL));
-    CU_ASSERT_STRING_EQUAL(error.words, expected == 0 ? "" : "nested deeper than 200 at byte 200");
-    json_out_free(&out);
+    CU_ASSERT_STRING_EQUAL(error.message, expected == 0 ? "" : "nested deeper than 200 at byte 200");
+    json_write_free(&out);
     free(text);
 }
 
@@ -187,8 +187,8 @@ static void nests_as_deep_as_json(void)
 {
     expect_depth(199, 0);
     expect_depth(200, 0);
-    expect_depth(201, EP_EGARBAGE);
-    expect_depth(100000, EP_EGARBAGE);
+    expect_depth(201, EP_EPROTO);
+    expect_depth(100000, EP_EPROTO);
 }
 
 /* Values wide and deep at once: looking for the end of each on every level would take minutes. */
@@ -196,36 +196,36 @@ static void writes_each_byte_once(void)
 {
     enum { DEPTH = 199, WIDTH = 4000000 };
     char *text = malloc(DEPTH + 5 + WIDTH);
-    struct packed value;
+    struct msgpack value;
     struct json_out out = {0};
 
     memset(text, 0x91, DEPTH);
     memcpy(text + DEPTH, "\xDD\x00\x3D\x09\x00", 5);
     memset(text + DEPTH + 5, 0x01, WIDTH);
-    CU_ASSERT_EQUAL_FATAL(packed_first((struct packed){text, DEPTH + 5 + WIDTH}, &value, NULL), 0);
-    CU_ASSERT_EQUAL(packed_json(value, &out, NULL), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_first((struct msgpack){text, DEPTH + 5 + WIDTH}, &value, NULL), 0);
+    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, NULL), 0);
     CU_ASSERT_EQUAL(out.bytes, 2 * DEPTH + 2 + 2 * WIDTH - 1);
-    json_out_free(&out);
+    json_write_free(&out);
     free(text);
 }
 
 static void appends(void)
 {
-    struct packed value = unhex("92 01 d4 05 00");
+    struct msgpack value = unhex("92 01 d4 05 00");
     struct json_out out = {0};
 
-    json_out_words(&out, "x=");
-    CU_ASSERT_EQUAL(packed_json((struct packed){value.at + 1, 1}, &out, NULL), 0);
+    json_write_text(&out, "x=");
+    CU_ASSERT_EQUAL(json_msgpack_json((struct msgpack){value.at + 1, 1}, &out, NULL), 0);
     CU_ASSERT_STRING_EQUAL(out.text, "x=1");
-    CU_ASSERT_EQUAL(packed_json(value, &out, NULL), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, NULL), EP_EPROTO);
     CU_ASSERT_EQUAL(strncmp(out.text, "x=1", 3), 0);
     out.failed = true; /* as after an allocation that failed */
-    CU_ASSERT_EQUAL(packed_json((struct packed){value.at + 1, 1}, &out, NULL), EP_ENOMEM);
-    json_out_free(&out);
+    CU_ASSERT_EQUAL(json_msgpack_json((struct msgpack){value.at + 1, 1}, &out, NULL), EP_ENOMEM);
+    json_write_free(&out);
     unhex_free(value);
 }
 
-UNIT_MAIN("packed_json", {"writes integers", writes_integers}, {"writes floats", writes_floats},
+UNIT_MAIN("json_msgpack_json", {"writes integers", writes_integers}, {"writes floats", writes_floats},
           {"writes floats in any locale", writes_floats_in_any_locale}, {"writes text", writes_text},
           {"marks in the key what JSON lacks", marks_what_json_lacks_in_the_key},
           {"writes keys", writes_keys}, {"writes timestamps", writes_timestamps},

@@ -18,12 +18,12 @@ static void pack(const char *json, msgpack_sbuffer *buffer)
     CU_ASSERT_TRUE(json_valid(json, strlen(json), NULL));
     msgpack_sbuffer_init(buffer);
     msgpack_packer_init(&packer, buffer, msgpack_sbuffer_write);
-    CU_ASSERT_EQUAL(epi_json_pack(span_of(json), &packer), 0);
+    CU_ASSERT_EQUAL(json_msgpack_write(span_of(json), &packer), 0);
 }
 
-static void expect_packed(const char *json, const char *hex)
+static void expect_msgpack(const char *json, const char *hex)
 {
-    struct packed expected = unhex(hex);
+    struct msgpack expected = unhex(hex);
     msgpack_sbuffer buffer;
 
     pack(json, &buffer);
@@ -43,104 +43,104 @@ static void expect_packed(const char *json, const char *hex)
 static void expect_same(const char *json)
 {
     msgpack_sbuffer buffer;
-    struct packed value;
+    struct msgpack value;
     struct json_out out = {0};
     struct error error = {0};
 
     pack(json, &buffer);
-    CU_ASSERT_EQUAL_FATAL(packed_first((struct packed){buffer.data, buffer.size}, &value, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_first((struct msgpack){buffer.data, buffer.size}, &value, &error), 0);
     CU_ASSERT_EQUAL(value.bytes, buffer.size);
-    CU_ASSERT_EQUAL(packed_json(value, &out, &error), 0);
+    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), 0);
     CU_ASSERT_STRING_EQUAL(out.text, json);
     show_difference("there and back", out.text, json);
-    json_out_free(&out);
+    json_write_free(&out);
     msgpack_sbuffer_destroy(&buffer);
 }
 
 static void packs_numbers(void)
 {
-    expect_packed("0", "00");
-    expect_packed("127", "7f");
-    expect_packed("128", "cc80");
-    expect_packed("65535", "cdffff");
-    expect_packed("4294967295", "ceffffffff");
-    expect_packed("9007199254740993", "cf0020000000000001");
-    expect_packed("9223372036854775808", "cf8000000000000000");
-    expect_packed("18446744073709551615", "cfffffffffffffffff");
-    expect_packed("18446744073709551616", "cb43f0000000000000");
-    expect_packed("-1", "ff");
-    expect_packed("-32", "e0");
-    expect_packed("-128", "d080");
-    expect_packed("-5000000000", "d3fffffffed5fa0e00");
-    expect_packed("-9223372036854775808", "d38000000000000000");
-    expect_packed("-9223372036854775809", "cbc3e0000000000000");
-    expect_packed("-0", "00");
-    expect_packed("1.5", "cb3ff8000000000000");
-    expect_packed("1.0", "cb3ff0000000000000");
-    expect_packed("1e3", "cb408f400000000000");
-    expect_packed("-0.0", "cb8000000000000000");
-    expect_packed("5e-324", "cb0000000000000001");
-    expect_packed("1E400", "cb7ff0000000000000");
+    expect_msgpack("0", "00");
+    expect_msgpack("127", "7f");
+    expect_msgpack("128", "cc80");
+    expect_msgpack("65535", "cdffff");
+    expect_msgpack("4294967295", "ceffffffff");
+    expect_msgpack("9007199254740993", "cf0020000000000001");
+    expect_msgpack("9223372036854775808", "cf8000000000000000");
+    expect_msgpack("18446744073709551615", "cfffffffffffffffff");
+    expect_msgpack("18446744073709551616", "cb43f0000000000000");
+    expect_msgpack("-1", "ff");
+    expect_msgpack("-32", "e0");
+    expect_msgpack("-128", "d080");
+    expect_msgpack("-5000000000", "d3fffffffed5fa0e00");
+    expect_msgpack("-9223372036854775808", "d38000000000000000");
+    expect_msgpack("-9223372036854775809", "cbc3e0000000000000");
+    expect_msgpack("-0", "00");
+    expect_msgpack("1.5", "cb3ff8000000000000");
+    expect_msgpack("1.0", "cb3ff0000000000000");
+    expect_msgpack("1e3", "cb408f400000000000");
+    expect_msgpack("-0.0", "cb8000000000000000");
+    expect_msgpack("5e-324", "cb0000000000000001");
+    expect_msgpack("1E400", "cb7ff0000000000000");
 }
 
 static void packs_numbers_in_any_locale(void)
 {
     if (setlocale(LC_NUMERIC, "de_DE.UTF-8") == NULL)
         printf("(no locale to try) ");
-    expect_packed("1.5", "cb3ff8000000000000");
+    expect_msgpack("1.5", "cb3ff8000000000000");
     setlocale(LC_NUMERIC, "C");
 }
 
 static void packs_texts(void)
 {
-    expect_packed("\"\"", "a0");
-    expect_packed("\"abc\"", "a3616263");
-    expect_packed("\"a\\u0000b\"", "a3610062");
-    expect_packed("\"\\ud83d\\ude00\\n\\/\"", "a6f09f98800a2f");
-    expect_packed("\"\\ud800\"", "a3efbfbd");
-    expect_packed(" \"0123456789012345678901234567890123456789\" ",
-                  "d92830313233343536373839303132333435363738393031323334353637383930313233343536373839");
-    expect_packed("true", "c3");
-    expect_packed("false", "c2");
-    expect_packed(" null\n", "c0");
+    expect_msgpack("\"\"", "a0");
+    expect_msgpack("\"abc\"", "a3616263");
+    expect_msgpack("\"a\\u0000b\"", "a3610062");
+    expect_msgpack("\"\\ud83d\\ude00\\n\\/\"", "a6f09f98800a2f");
+    expect_msgpack("\"\\ud800\"", "a3efbfbd");
+    expect_msgpack(" \"0123456789012345678901234567890123456789\" ",
+                   "d92830313233343536373839303132333435363738393031323334353637383930313233343536373839");
+    expect_msgpack("true", "c3");
+    expect_msgpack("false", "c2");
+    expect_msgpack(" null\n", "c0");
 }
 
 static void packs_containers(void)
 {
-    expect_packed("[]", "90");
-    expect_packed("{}", "80");
-    expect_packed("[1, [2, {}], {\"a\": [null]}]", "93 01 92 02 80 81 a161 91 c0");
-    expect_packed("{\"a\":1,\"a\":2,\"\":3}", "83 a161 01 a161 02 a0 03");
-    expect_packed("{\"a\\u0000\\\"b\":1}", "81 a4 61002262 01");
-    expect_packed("[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]",
-                  "dc 0010 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10");
+    expect_msgpack("[]", "90");
+    expect_msgpack("{}", "80");
+    expect_msgpack("[1, [2, {}], {\"a\": [null]}]", "93 01 92 02 80 81 a161 91 c0");
+    expect_msgpack("{\"a\":1,\"a\":2,\"\":3}", "83 a161 01 a161 02 a0 03");
+    expect_msgpack("{\"a\\u0000\\\"b\":1}", "81 a4 61002262 01");
+    expect_msgpack("[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]",
+                   "dc 0010 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10");
 }
 
 static void packs_bytes_that_a_key_marks(void)
 {
-    expect_packed("{\"a:b64\":\"AAEC/w==\"}", "81 a161 c404000102ff");
-    expect_packed("{\"a:b64\":\"\"}", "81 a161 c400");
-    expect_packed("{\"a:b64\":\"CQgH\"}", "81 a161 c403090807");
-    expect_packed("{\"a:b64\":\"CQg=\"}", "81 a161 c4020908");
-    expect_packed("{\"a:b64\":\"-+==\"}", "81 a5613a623634 a42d2b3d3d");
-    expect_packed("{\"a:b64\":\"+/+/\"}", "81 a161 c403 fbffbf");
-    expect_packed("{\"a\\u003ab64\":\"\\u0041A==\"}", "81 a161 c40100");
-    expect_packed("{\":b64\":\"AA==\"}", "81 a0 c40100");
-    expect_packed("{\"a:b64:b64\":\"AA==\"}", "81 a5613a623634 c40100");
-    expect_packed("{\"a:string:b64\":\"Yf8=\"}", "81 a161 a261ff");
-    expect_packed("{\"a:string:b64\":\"\"}", "81 a161 a0");
-    expect_packed("{\"x\":{\"a:b64\":\"AA==\"},\"y\":[{\"b:b64\":\"AA==\"}]}",
-                  "82 a178 81 a161 c40100 a179 91 81 a162 c40100");
+    expect_msgpack("{\"a:b64\":\"AAEC/w==\"}", "81 a161 c404000102ff");
+    expect_msgpack("{\"a:b64\":\"\"}", "81 a161 c400");
+    expect_msgpack("{\"a:b64\":\"CQgH\"}", "81 a161 c403090807");
+    expect_msgpack("{\"a:b64\":\"CQg=\"}", "81 a161 c4020908");
+    expect_msgpack("{\"a:b64\":\"-+==\"}", "81 a5613a623634 a42d2b3d3d");
+    expect_msgpack("{\"a:b64\":\"+/+/\"}", "81 a161 c403 fbffbf");
+    expect_msgpack("{\"a\\u003ab64\":\"\\u0041A==\"}", "81 a161 c40100");
+    expect_msgpack("{\":b64\":\"AA==\"}", "81 a0 c40100");
+    expect_msgpack("{\"a:b64:b64\":\"AA==\"}", "81 a5613a623634 c40100");
+    expect_msgpack("{\"a:string:b64\":\"Yf8=\"}", "81 a161 a261ff");
+    expect_msgpack("{\"a:string:b64\":\"\"}", "81 a161 a0");
+    expect_msgpack("{\"x\":{\"a:b64\":\"AA==\"},\"y\":[{\"b:b64\":\"AA==\"}]}",
+                   "82 a178 81 a161 c40100 a179 91 81 a162 c40100");
     /* what is no base64 of anything stays what it is */
-    expect_packed("{\"a:b64\":\"AA=\"}", "81 a5613a623634 a341413d");
-    expect_packed("{\"a:b64\":\"A===\"}", "81 a5613a623634 a4413d3d3d");
-    expect_packed("{\"a:b64\":\"AB==\"}", "81 a5613a623634 a441423d3d"); /* bits left over */
-    expect_packed("{\"a:b64\":\"AAB=\"}", "81 a5613a623634 a44141423d");
-    expect_packed("{\"a:b64\":\"A=A=\"}", "81 a5613a623634 a4413d413d");
-    expect_packed("{\"a:b64\":\"AAA\\u0000\"}", "81 a5613a623634 a441414100");
-    expect_packed("{\"a:b64\":5}", "81 a5613a623634 05");
-    expect_packed("{\"a:b64\":[\"AA==\"]}", "81 a5613a623634 91 a441413d3d");
-    expect_packed("{\"b64\":\"AA==\"}", "81 a3623634 a441413d3d");
+    expect_msgpack("{\"a:b64\":\"AA=\"}", "81 a5613a623634 a341413d");
+    expect_msgpack("{\"a:b64\":\"A===\"}", "81 a5613a623634 a4413d3d3d");
+    expect_msgpack("{\"a:b64\":\"AB==\"}", "81 a5613a623634 a441423d3d"); /* bits left over */
+    expect_msgpack("{\"a:b64\":\"AAB=\"}", "81 a5613a623634 a44141423d");
+    expect_msgpack("{\"a:b64\":\"A=A=\"}", "81 a5613a623634 a4413d413d");
+    expect_msgpack("{\"a:b64\":\"AAA\\u0000\"}", "81 a5613a623634 a441414100");
+    expect_msgpack("{\"a:b64\":5}", "81 a5613a623634 05");
+    expect_msgpack("{\"a:b64\":[\"AA==\"]}", "81 a5613a623634 91 a441413d3d");
+    expect_msgpack("{\"b64\":\"AA==\"}", "81 a3623634 a441413d3d");
 }
 
 static void comes_back_as_it_went(void)
@@ -234,7 +234,7 @@ static void says_when_there_is_no_room(void)
     for (size_t bytes = 0; bytes <= buffer.size; bytes++) {
         size_t room = bytes;
         msgpack_packer_init(&packer, &room, write_some);
-        CU_ASSERT_EQUAL(epi_json_pack(span_of(json), &packer), bytes < buffer.size ? EP_ENOMEM : 0);
+        CU_ASSERT_EQUAL(json_msgpack_write(span_of(json), &packer), bytes < buffer.size ? EP_ENOMEM : 0);
     }
     msgpack_sbuffer_destroy(&buffer);
 }

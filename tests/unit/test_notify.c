@@ -27,7 +27,7 @@ static int manager_open(const char *name)
     return fd;
 }
 
-static const char *manager_hears(int fd)
+static const char *manager_receives(int fd)
 {
     static char message[2048];
     ssize_t got = recv(fd, message, sizeof message - 1, MSG_DONTWAIT);
@@ -43,12 +43,12 @@ static void check_both_ways(const char *name)
     notify_open(&notify);
     CU_ASSERT_PTR_NULL(getenv("NOTIFY_SOCKET")); /* children are not asked */
     notify_say(&notify, "READY=1\nMAINPID=%d", 4711);
-    CU_ASSERT_STRING_EQUAL(manager_hears(manager), "READY=1\nMAINPID=4711");
+    CU_ASSERT_STRING_EQUAL(manager_receives(manager), "READY=1\nMAINPID=4711");
     notify_say(&notify, "STOPPING=1");
-    CU_ASSERT_STRING_EQUAL(manager_hears(manager), "STOPPING=1");
+    CU_ASSERT_STRING_EQUAL(manager_receives(manager), "STOPPING=1");
     notify_close(&notify);
     notify_say(&notify, "STATUS=nobody hears");
-    CU_ASSERT_STRING_EQUAL(manager_hears(manager), "");
+    CU_ASSERT_STRING_EQUAL(manager_receives(manager), "");
     close(manager);
 }
 
@@ -104,11 +104,11 @@ static void test_watchdog_at_half_time(void)
     int manager;
     open_with_watchdog(&notify, &manager, "4000000", getpid());
     CU_ASSERT_EQUAL(notify_alive(&notify, 10 * SECOND), 12 * SECOND);
-    CU_ASSERT_STRING_EQUAL(manager_hears(manager), "WATCHDOG=1");
+    CU_ASSERT_STRING_EQUAL(manager_receives(manager), "WATCHDOG=1");
     CU_ASSERT_EQUAL(notify_alive(&notify, 11 * SECOND), 12 * SECOND);
-    CU_ASSERT_STRING_EQUAL(manager_hears(manager), "");
+    CU_ASSERT_STRING_EQUAL(manager_receives(manager), "");
     CU_ASSERT_EQUAL(notify_alive(&notify, 12 * SECOND), 14 * SECOND);
-    CU_ASSERT_STRING_EQUAL(manager_hears(manager), "WATCHDOG=1");
+    CU_ASSERT_STRING_EQUAL(manager_receives(manager), "WATCHDOG=1");
     notify_close(&notify);
     close(manager);
 }
@@ -123,7 +123,7 @@ static void test_watchdog_of_others(void)
     close(manager);
     open_with_watchdog(&notify, &manager, "soon", getpid());
     CU_ASSERT_EQUAL(notify_alive(&notify, SECOND), UINT64_MAX);
-    CU_ASSERT_STRING_EQUAL(manager_hears(manager), "");
+    CU_ASSERT_STRING_EQUAL(manager_receives(manager), "");
     notify_close(&notify);
     close(manager);
 }
@@ -132,4 +132,4 @@ UNIT_MAIN("notify", {"messages reach a socket with a path", test_path},
           {"and one with an abstract name", test_abstract_name},
           {"without a manager nothing happens", test_without_a_manager},
           {"a sign of life at half the watchdog's time", test_watchdog_at_half_time},
-          {"not when the watchdog is somebody else's, or nonsense", test_watchdog_of_others})
+          {"not when the watchdog is somebody else's, or malformed", test_watchdog_of_others})

@@ -20,8 +20,8 @@ static void expect_event(const struct event_pointers *pointers, const char *elem
 {
     struct page page;
 
-    page_open(&page);
-    CU_ASSERT_EQUAL(page_add_element(&page, pointers, span_of(element), true, "fallback"), 0);
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(source_page_add_element(&page, pointers, span_of(element), true, "fallback"), 0);
     CU_ASSERT_EQUAL_FATAL(page.count, 1);
     CU_ASSERT_EQUAL(page.events[0].dead, STORE_REASON_NONE);
     CU_ASSERT_STRING_EQUAL(page.events[0].uid, uid);
@@ -29,47 +29,47 @@ static void expect_event(const struct event_pointers *pointers, const char *elem
     if (strcmp(page.events[0].data, data) != 0)
         printf("\n    %s\n", page.events[0].data);
     CU_ASSERT_TRUE(json_valid(page.events[0].data, page.events[0].data_bytes, NULL));
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 static void copies_what_is_added(void)
 {
     struct page page;
-    char uid[] = "u1", device[] = "d1", type[] = "t1", data[] = "{\"a\":1}", cursor[] = "c1";
+    char uid[] = "u1", address[] = "d1", type[] = "t1", data[] = "{\"a\":1}", cursor[] = "c1";
 
-    page_open(&page);
-    CU_ASSERT_EQUAL(page_add(&page, uid, device, type, data, 7), 0);
-    CU_ASSERT_EQUAL(page_add(&page, "u2", NULL, NULL, "{}", 2), 0);
-    CU_ASSERT_EQUAL(page_set_cursor(&page, cursor), 0);
-    memset(uid, 'x', 2), memset(device, 'x', 2), memset(type, 'x', 2), memset(data, 'x', 7),
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(source_page_add(&page, uid, address, type, data, 7), 0);
+    CU_ASSERT_EQUAL(source_page_add(&page, "u2", NULL, NULL, "{}", 2), 0);
+    CU_ASSERT_EQUAL(source_page_set_cursor(&page, cursor), 0);
+    memset(uid, 'x', 2), memset(address, 'x', 2), memset(type, 'x', 2), memset(data, 'x', 7),
         memset(cursor, 'x', 2);
     CU_ASSERT_STRING_EQUAL(page.events[0].uid, "u1");
-    CU_ASSERT_STRING_EQUAL(page.events[0].device, "d1");
+    CU_ASSERT_STRING_EQUAL(page.events[0].address, "d1");
     CU_ASSERT_STRING_EQUAL(page.events[0].type, "t1");
     CU_ASSERT_STRING_EQUAL(page.events[0].data, "{\"a\":1}");
     CU_ASSERT_EQUAL(page.events[0].data_bytes, 7);
-    CU_ASSERT_PTR_NULL(page.events[1].device);
+    CU_ASSERT_PTR_NULL(page.events[1].address);
     CU_ASSERT_PTR_NULL(page.events[1].type);
     CU_ASSERT_STRING_EQUAL(page.cursor, "c1");
-    CU_ASSERT_EQUAL(page_set_cursor(&page, "c2"), 0);
+    CU_ASSERT_EQUAL(source_page_set_cursor(&page, "c2"), 0);
     CU_ASSERT_STRING_EQUAL(page.cursor, "c2");
     CU_ASSERT_EQUAL(page.data_bytes, 9);
     page.more = page.end = true;
-    page_clear(&page);
+    source_page_clear(&page);
     CU_ASSERT_TRUE(page.count == 0 && page.data_bytes == 0 && page.cursor == NULL && !page.more && !page.end);
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 static void refuses_an_event_without_uid(void)
 {
     struct page page;
 
-    page_open(&page);
-    CU_ASSERT_EQUAL(page_add(&page, "", NULL, NULL, "{}", 2), EP_EINVAL);
-    CU_ASSERT_EQUAL(page_add(&page, NULL, NULL, NULL, "{}", 2), EP_EINVAL);
-    CU_ASSERT_EQUAL(page_add(&page, "u", NULL, NULL, NULL, 0), EP_EINVAL);
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(source_page_add(&page, "", NULL, NULL, "{}", 2), EP_EINVAL);
+    CU_ASSERT_EQUAL(source_page_add(&page, NULL, NULL, NULL, "{}", 2), EP_EINVAL);
+    CU_ASSERT_EQUAL(source_page_add(&page, "u", NULL, NULL, NULL, 0), EP_EINVAL);
     CU_ASSERT_EQUAL(page.count, 0);
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 static void keeps_corrupt_bytes(void)
@@ -78,20 +78,20 @@ static void keeps_corrupt_bytes(void)
     struct page page;
     char hash[33];
 
-    page_open(&page);
-    CU_ASSERT_EQUAL(page_add_corrupt(&page, "u", raw, 3, "it is broken"), 0);
-    CU_ASSERT_EQUAL(page_add_corrupt(&page, NULL, raw, 3, "so is this"), 0);
-    CU_ASSERT_EQUAL(page_add_corrupt(&page, "", NULL, 0, "and this"), 0);
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(source_page_add_corrupt(&page, "u", raw, 3, "it is broken"), 0);
+    CU_ASSERT_EQUAL(source_page_add_corrupt(&page, NULL, raw, 3, "so is this"), 0);
+    CU_ASSERT_EQUAL(source_page_add_corrupt(&page, "", NULL, 0, "and this"), 0);
     CU_ASSERT_EQUAL_FATAL(page.count, 3);
     CU_ASSERT_EQUAL(page.events[0].dead, STORE_REASON_CORRUPT);
     CU_ASSERT_STRING_EQUAL(page.events[0].uid, "u");
-    CU_ASSERT_STRING_EQUAL(page.events[0].words, "it is broken");
+    CU_ASSERT_STRING_EQUAL(page.events[0].error, "it is broken");
     CU_ASSERT_EQUAL(page.events[0].data_bytes, 3);
     CU_ASSERT_EQUAL(memcmp(page.events[0].data, raw, 4), 0);
-    digest_hex(raw, 3, hash, 32);
+    base_hash_hex(raw, 3, hash, 32);
     CU_ASSERT_STRING_EQUAL(page.events[1].uid, hash);
     CU_ASSERT_EQUAL(strlen(page.events[2].uid), 32);
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 static void grows_to_many_events(void)
@@ -99,21 +99,21 @@ static void grows_to_many_events(void)
     struct page page;
     char uid[16];
 
-    page_open(&page);
+    source_page_open(&page);
     for (int i = 0; i < 10000; i++) {
         snprintf(uid, sizeof uid, "u%d", i);
-        CU_ASSERT_EQUAL_FATAL(page_add(&page, uid, NULL, "t", uid, strlen(uid)), 0);
+        CU_ASSERT_EQUAL_FATAL(source_page_add(&page, uid, NULL, "t", uid, strlen(uid)), 0);
     }
     CU_ASSERT_EQUAL(page.count, 10000);
     CU_ASSERT_STRING_EQUAL(page.events[9999].data, "u9999");
     CU_ASSERT_STRING_EQUAL(page.events[0].uid, "u0");
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 static void builds_an_event_around_an_element(void)
 {
-    char uid[] = "/id", device[] = "/dev/name", type[] = "/kind", timestamp[] = "/at";
-    struct event_pointers all = {.uid = uid, .device = device, .event_type = type, .timestamp = timestamp};
+    char uid[] = "/id", address[] = "/dev/name", type[] = "/kind", timestamp[] = "/at";
+    struct event_pointers all = {.uid = uid, .address = address, .event_type = type, .timestamp = timestamp};
 
     expect_event(
         &all,
@@ -162,20 +162,20 @@ static void sets_an_element_with_a_wrong_uid_aside(void)
     struct page page;
     char text[1200] = "{\"id\":\"";
 
-    page_open(&page);
-    CU_ASSERT_EQUAL(page_add_element(&page, &pointers, span_of("{\"id\":{\"a\":1}}"), true, NULL), 0);
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(source_page_add_element(&page, &pointers, span_of("{\"id\":{\"a\":1}}"), true, NULL), 0);
     memset(text + 7, 'x', 1025);
     strcpy(text + 7 + 1025, "\"}");
-    CU_ASSERT_EQUAL(page_add_element(&page, &pointers, span_of(text), true, NULL), 0);
-    CU_ASSERT_EQUAL(page_add_element(&page, &pointers, span_of("{\"id\":1}"), true, NULL), 0);
+    CU_ASSERT_EQUAL(source_page_add_element(&page, &pointers, span_of(text), true, NULL), 0);
+    CU_ASSERT_EQUAL(source_page_add_element(&page, &pointers, span_of("{\"id\":1}"), true, NULL), 0);
     CU_ASSERT_EQUAL_FATAL(page.count, 3);
     CU_ASSERT_EQUAL(page.events[0].dead, STORE_REASON_CORRUPT);
     CU_ASSERT_STRING_EQUAL(page.events[0].data, "{\"id\":{\"a\":1}}");
-    CU_ASSERT_STRING_EQUAL(page.events[0].words, "its uid is neither a string nor a number");
+    CU_ASSERT_STRING_EQUAL(page.events[0].error, "its uid is neither a string nor a number");
     CU_ASSERT_EQUAL(page.events[1].dead, STORE_REASON_CORRUPT);
     CU_ASSERT_EQUAL(strlen(page.events[1].uid), 32);
     CU_ASSERT_EQUAL(page.events[2].dead, STORE_REASON_NONE);
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 static void names_an_element_without_uid_by_its_content(void)
@@ -183,16 +183,16 @@ static void names_an_element_without_uid_by_its_content(void)
     struct page page;
     char hash[33];
 
-    page_open(&page);
-    CU_ASSERT_EQUAL(page_add_element(&page, &no_pointers, span_of("{\"a\":1}"), true, NULL), 0);
-    CU_ASSERT_EQUAL(page_add_element(&page, &no_pointers, span_of("{\"a\":2}"), true, NULL), 0);
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(source_page_add_element(&page, &no_pointers, span_of("{\"a\":1}"), true, NULL), 0);
+    CU_ASSERT_EQUAL(source_page_add_element(&page, &no_pointers, span_of("{\"a\":2}"), true, NULL), 0);
     CU_ASSERT_EQUAL_FATAL(page.count, 2);
-    digest_hex("{\"a\":1}", 7, hash, 32);
+    base_hash_hex("{\"a\":1}", 7, hash, 32);
     CU_ASSERT_STRING_EQUAL(page.events[0].uid, hash);
     CU_ASSERT_STRING_NOT_EQUAL(page.events[1].uid, hash);
-    digest_hex("abc", 3, hash, 32);
+    base_hash_hex("abc", 3, hash, 32);
     CU_ASSERT_STRING_EQUAL(hash, "ba7816bf8f01cfea414140de5dae2223");
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 /* Plain bytes as payload; the member as it must be written. */
@@ -201,11 +201,13 @@ static void expect_payload(const char *bytes, size_t count, const char *member)
     struct page page;
     char data[200];
 
-    page_open(&page);
-    CU_ASSERT_EQUAL(page_add_element(&page, &no_pointers, (struct json_span){bytes, count}, false, "u"), 0);
+    source_page_open(&page);
+    CU_ASSERT_EQUAL(source_page_add_element(&page, &no_pointers, (struct json_span){bytes, count}, false,
+                                            "u"),
+                    0);
     snprintf(data, sizeof data, "{\"uid\":\"u\",%s}", member);
     CU_ASSERT_STRING_EQUAL(page.events[0].data, data);
-    page_clear(&page);
+    source_page_clear(&page);
 }
 
 static void writes_text_as_a_string_and_bytes_as_base64(void)

@@ -152,7 +152,7 @@ struct seen {
     uint32_t count, sum;
 };
 
-static void see(uint32_t ticket, void *user)
+static void on_ticket(uint32_t ticket, void *user)
 {
     struct seen *seen = user;
     seen->count++;
@@ -170,7 +170,7 @@ static void test_each(void)
     for (uint32_t i = 0; i < 3; i++)
         ring_pop(&segment, ring, &ticket);
     ring_push(&segment, ring, 100);
-    ring_each(&segment, ring, see, &seen);
+    ring_each(&segment, ring, on_ticket, &seen);
     CU_ASSERT_EQUAL(seen.count, 6);
     CU_ASSERT_EQUAL(seen.sum, 3 + 4 + 5 + 6 + 7 + 100);
     segment_close(&segment);

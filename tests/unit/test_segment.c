@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The segment: what a plan becomes, and what is refused: wrong plans, foreign, unfinished and damaged
  * objects. */
-#include "shm/write_lock.h"
 #include "shm/segment.h"
+#include "shm/write_lock.h"
 #include "tests/unit/shm_fixture.h"
 #include "tests/unit/unit.h"
 
@@ -12,11 +12,11 @@
 #include <sys/wait.h>
 
 static const struct segment_stage_plan two_stages[] = {
-    {.name = "enrich", .kind = "exec", .concurrency = 3, .input_buffer = 10, .timeout_ms = 30000},
-    {.name = "store", .kind = "plugin", .concurrency = 1, .input_buffer = 5},
+    {.name = "enrich", .type = "exec", .concurrency = 3, .input_buffer = 10, .timeout_ms = 30000},
+    {.name = "store", .type = "plugin", .concurrency = 1, .input_buffer = 5},
 };
 static const struct segment_stage_plan one_stage[] = {
-    {.name = "only", .kind = "http", .concurrency = 2, .input_buffer = 1000000},
+    {.name = "only", .type = "http", .concurrency = 2, .input_buffer = 1000000},
 };
 static const struct segment_source_plan two_sources[] = {
     {.id = "quakes", .type = "http", .stages = two_stages, .stage_count = 2},
@@ -36,7 +36,7 @@ static void check_stages(const struct segment *segment)
 {
     const struct shm_stage *enrich = segment_stage(segment, 0), *only = segment_stage(segment, 2);
     CU_ASSERT_STRING_EQUAL(enrich->name, "enrich");
-    CU_ASSERT_STRING_EQUAL(enrich->kind, "exec");
+    CU_ASSERT_STRING_EQUAL(enrich->type, "exec");
     CU_ASSERT_EQUAL(enrich->timeout_ms, 30000);
     CU_ASSERT_EQUAL(enrich->first_slot, 2);
     CU_ASSERT_EQUAL(enrich->concurrency, 3);
@@ -99,12 +99,12 @@ static void test_parts_apart(void)
     CU_ASSERT_EQUAL(segment_cause(&segment, 0)->kind, 0);
     for (uint32_t i = 0; i < 3; i++) {
         struct shm_ring *ring = &segment_stage(&segment, i)->ring;
-        char *words = (char *)ring + ring->words_offset;
-        CU_ASSERT_TRUE(words >= base + segment.header->ring_offset);
-        CU_ASSERT_TRUE(words + 16 * 8 <= base + segment.size_bytes);
+        char *message = (char *)ring + ring->words_offset;
+        CU_ASSERT_TRUE(message >= base + segment.header->ring_offset);
+        CU_ASSERT_TRUE(message + 16 * 8 <= base + segment.size_bytes);
         for (int byte = 0; byte < 16 * 8; byte++)
-            CU_ASSERT_EQUAL_FATAL(words[byte], 0);
-        memset(words, 0xee, 16 * 8);
+            CU_ASSERT_EQUAL_FATAL(message[byte], 0);
+        memset(message, 0xee, 16 * 8);
     }
     segment_close(&segment);
 }
@@ -127,7 +127,7 @@ static int create_with(uint32_t stages, uint32_t concurrency, uint32_t buffer, c
     struct segment_stage_plan *plans = calloc(stages + 1, sizeof *plans);
     for (uint32_t i = 0; i < stages; i++)
         plans[i] = (struct segment_stage_plan){.name = stage_name,
-                                               .kind = "exec",
+                                               .type = "exec",
                                                .concurrency = concurrency,
                                                .input_buffer = buffer};
     struct segment_source_plan source = {
@@ -252,7 +252,7 @@ static void test_owner(void)
 }
 
 /* A child that has it mapped outlives the creator: a mapping must not keep the creator's flock. */
-static void test_owner_dies_before_child(void)
+static void test_owner_exits_before_child(void)
 {
     char name[64], byte;
     int ready[2], end[2];
@@ -427,7 +427,7 @@ UNIT_MAIN("segment", {"what a plan becomes", test_layout}, {"its parts do not to
           {"tickets for stages", test_tickets_for}, {"plans that are refused", test_refused_plans},
           {"attached read-only, once it is ready", test_attach}, {"replaced, never changed", test_replaced},
           {"whether its owner lives", test_owner},
-          {"owner dies before a child", test_owner_dies_before_child},
+          {"owner crashes before a child", test_owner_exits_before_child},
           {"inherited without the descriptor", test_inherited}, {"damage is found", test_damaged},
           {"foreign objects are refused", test_foreign}, {"so is another size", test_cut},
           {"names", test_names})

@@ -28,24 +28,24 @@ static void test_open_clear(void)
     CU_ASSERT_EQUAL(slot->pid, 1234);
     CU_ASSERT_TRUE(slot->forked_ns > 0);
     slot_take(slot, 3, 4711, 2, shm_now_ns());
-    atomic_store(&slot->coprocess, 77);
+    atomic_store(&slot->program_pid, 77);
     atomic_store(&slot->wake, 1);
-    atomic_store(&slot->cause_kind, SHM_CAUSE_NONSENSE);
-    text_set(&slot->cause_words, "no answer");
+    atomic_store(&slot->cause_kind, SHM_CAUSE_MALFORMED);
+    text_set(&slot->cause_message, "no answer");
     slot_clear(slot, SHM_SLOT_BACKOFF);
     CU_ASSERT_EQUAL(slot->state, SHM_SLOT_BACKOFF);
     CU_ASSERT_EQUAL(slot->pid, 0);
     CU_ASSERT_EQUAL(slot->ticket, SHM_NO_TICKET);
     CU_ASSERT_EQUAL(slot->event, 0);
     CU_ASSERT_EQUAL(slot->event_crashes, 0);
-    CU_ASSERT_EQUAL(slot->coprocess, 0);
+    CU_ASSERT_EQUAL(slot->program_pid, 0);
     CU_ASSERT_EQUAL(slot->wake, 0);
-    CU_ASSERT_EQUAL(slot->cause_kind, SHM_CAUSE_NONSENSE); /* still to be read */
+    CU_ASSERT_EQUAL(slot->cause_kind, SHM_CAUSE_MALFORMED); /* still to be read */
     CU_ASSERT_EQUAL(slot_open(slot), 2);
     CU_ASSERT_EQUAL(slot->cause_kind, SHM_CAUSE_NONE);
-    char words[16];
-    text_get(&slot->cause_words, words, sizeof words);
-    CU_ASSERT_STRING_EQUAL(words, "");
+    char message[16];
+    text_get(&slot->cause_message, message, sizeof message);
+    CU_ASSERT_STRING_EQUAL(message, "");
     segment_close(&segment);
 }
 
@@ -136,11 +136,11 @@ static atomic_int text_reads;
 /* A new text for each that was read, so that a read meets one write at most. */
 static void *write_texts(void *unused)
 {
-    char words[SHM_TEXT_BYTES];
+    char message[SHM_TEXT_BYTES];
     for (int reads = 0; reads < TEXT_READS;) {
-        memset(words, 'a' + reads % 26, sizeof words);
-        words[300 + reads % 150] = '\0';
-        text_set(&shared, words);
+        memset(message, 'a' + reads % 26, sizeof message);
+        message[300 + reads % 150] = '\0';
+        text_set(&shared, message);
         int before = reads;
         while ((reads = atomic_load(&text_reads)) == before)
             sched_yield();
@@ -157,9 +157,9 @@ static void test_text_threads(void)
     atomic_store(&text_reads, 0);
     CU_ASSERT_EQUAL_FATAL(pthread_create(&writer, NULL, write_texts, NULL), 0);
     for (int i = 0; i < TEXT_READS; i++) {
-        char words[SHM_TEXT_BYTES];
-        text_get(&shared, words, sizeof words);
-        if (strspn(words, (char[]){words[0], '\0'}) != strlen(words))
+        char message[SHM_TEXT_BYTES];
+        text_get(&shared, message, sizeof message);
+        if (strspn(message, (char[]){message[0], '\0'}) != strlen(message))
             mixed++;
         atomic_fetch_add(&text_reads, 1);
         if (i % 16 == 0)

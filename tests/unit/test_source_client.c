@@ -8,7 +8,7 @@
 /* A client that writes down what it is called with, and does what the test wants. */
 struct double_client {
     int open_code, get_code;
-    const char *open_words;
+    const char *open_error;
     int (*act)(ep_page *page);
     int opened, closed, got;
     char filter[200], cursor[100];
@@ -16,15 +16,15 @@ struct double_client {
     uint64_t wait_ms;
 };
 
-static int double_open(void *user, const struct ep_filter *filter, void **session, char *words,
-                       size_t words_bytes)
+static int double_open(void *user, const struct ep_filter *filter, void **session, char *errbuf,
+                       size_t errbuf_size)
 {
     struct double_client *client = user;
 
     client->opened++;
     (void)filter;
-    if (client->open_words != NULL)
-        snprintf(words, words_bytes, "%s", client->open_words);
+    if (client->open_error != NULL)
+        snprintf(errbuf, errbuf_size, "%s", client->open_error);
     if (client->open_code == 0)
         *session = client;
     return client->open_code;
@@ -75,21 +75,21 @@ static void rig_open(struct rig *rig, const struct ep_client *table)
     memset(rig, 0, sizeof *rig);
     rig->config = (struct source_config){.id = "mine", .type = SOURCE_CLIENT};
     rig->config.client = (struct client_source_config){table, &rig->client};
-    page_open(&rig->page);
+    source_page_open(&rig->page);
     CU_ASSERT_EQUAL_FATAL(source_client_ops.open(&rig->config, &rig->state, NULL), 0);
 }
 
 static void rig_close(struct rig *rig)
 {
     source_client_ops.close(rig->state);
-    page_clear(&rig->page);
+    source_page_clear(&rig->page);
 }
 
 static int rig_fetch(struct rig *rig, const char *cursor, int (*act)(ep_page *page))
 {
     struct fetch fetch = {.cursor = cursor, .limit = 4, .wait_ms = 1234, .abort = &rig->abort};
 
-    page_clear(&rig->page);
+    source_page_clear(&rig->page);
     rig->failure = (struct source_failure){0};
     rig->client.act = act;
     return source_client_ops.fetch(rig->state, &fetch, &rig->page, &rig->failure);
@@ -137,7 +137,7 @@ static void needs_a_scope_when_it_says_so(void)
     void *state = NULL;
 
     CU_ASSERT_EQUAL(source_client_ops.open(&config, &state, &error), EP_ECONFIG);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "source mine: neither domain nor address is set"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "source mine: neither domain nor address is set"));
     CU_ASSERT_PTR_NULL(state);
     config.address = text;
     CU_ASSERT_EQUAL_FATAL(source_client_ops.open(&config, &state, &error), 0);
@@ -150,15 +150,15 @@ static void needs_a_scope_when_it_says_so(void)
 
 static void reports_why_it_cannot_be_opened(void)
 {
-    struct double_client client = {.open_code = EP_EREFUSED, .open_words = "wrong password"};
+    struct double_client client = {.open_code = EP_EAUTH, .open_error = "wrong password"};
     struct source_config config = {.id = "mine", .type = SOURCE_CLIENT, .client = {&whole, &client}};
     struct error error = {0};
     void *state = NULL;
 
-    CU_ASSERT_EQUAL(source_client_ops.open(&config, &state, &error), EP_EREFUSED);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "wrong password"));
+    CU_ASSERT_EQUAL(source_client_ops.open(&config, &state, &error), EP_EAUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "wrong password"));
     client.open_code = 5;
-    client.open_words = NULL;
+    client.open_error = NULL;
     CU_ASSERT_EQUAL(source_client_ops.open(&config, &state, &error), EP_EBACKEND);
     config.client.client = &useless;
     CU_ASSERT_EQUAL(source_client_ops.open(&config, &state, &error), EP_ECONFIG);
@@ -197,7 +197,7 @@ static int act_add(ep_page *page)
                          " {\"uid\":\"other\",\"address\":\"a3\",\"type\":\"t3\",\"payload\": 1.50 }"),
         0);
     CU_ASSERT_EQUAL(ep_page_add_text(page, NULL, "{\"uid\":4}"), 0);
-    return ep_page_cursor(page, "next");
+    return ep_page_set_cursor(page, "next");
 }
 
 static void takes_events_and_the_cursor(void)
@@ -208,7 +208,7 @@ static void takes_events_and_the_cursor(void)
     CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_add), 0);
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 4);
     CU_ASSERT_STRING_EQUAL(rig.page.events[0].uid, "u\"1");
-    CU_ASSERT_STRING_EQUAL(rig.page.events[0].device, "a");
+    CU_ASSERT_STRING_EQUAL(rig.page.events[0].address, "a");
     CU_ASSERT_STRING_EQUAL(rig.page.events[0].type, "t");
     CU_ASSERT_STRING_EQUAL(
         rig.page.events[0].data,
@@ -216,7 +216,7 @@ static void takes_events_and_the_cursor(void)
         "\"timestamp\":\"2026-01-01T00:00:00Z\",\"meta\":{\"m\": 1},\"payload\":[9007199254740993]}");
     CU_ASSERT_STRING_EQUAL(rig.page.events[1].data, "{\"uid\":\"u2\"}");
     CU_ASSERT_STRING_EQUAL(rig.page.events[2].uid, "u3");
-    CU_ASSERT_STRING_EQUAL(rig.page.events[2].device, "a3");
+    CU_ASSERT_STRING_EQUAL(rig.page.events[2].address, "a3");
     CU_ASSERT_STRING_EQUAL(rig.page.events[2].type, "t3");
     CU_ASSERT_STRING_EQUAL(rig.page.events[2].data,
                            " {\"uid\":\"other\",\"address\":\"a3\",\"type\":\"t3\",\"payload\": 1.50 }");
@@ -241,14 +241,14 @@ static int act_add_broken(ep_page *page)
     CU_ASSERT_EQUAL(ep_page_add(page, &good), 0);
     CU_ASSERT_EQUAL(ep_page_add(page, NULL), EP_EINVAL);
     CU_ASSERT_EQUAL(ep_page_add_text(page, "u", NULL), EP_EINVAL);
-    CU_ASSERT_EQUAL(ep_page_cursor(page, NULL), EP_EINVAL);
+    CU_ASSERT_EQUAL(ep_page_set_cursor(page, NULL), EP_EINVAL);
     CU_ASSERT_EQUAL(ep_page_add(NULL, &good), EP_EINVAL);
     return 0;
 }
 
 static void sets_undecodable_events_aside(void)
 {
-    static const char *const words[] = {"the event has no uid",       "its payload is not valid JSON",
+    static const char *const error[] = {"the event has no uid",       "its payload is not valid JSON",
                                         "its meta is not valid JSON", "the event is not valid JSON at byte 6",
                                         "the event has no uid",       "the event is not a JSON object"};
     struct rig rig;
@@ -258,7 +258,7 @@ static void sets_undecodable_events_aside(void)
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 7);
     for (size_t i = 0; i < 6; i++) {
         CU_ASSERT_EQUAL(rig.page.events[i].dead, STORE_REASON_CORRUPT);
-        CU_ASSERT_STRING_EQUAL(rig.page.events[i].words, words[i]);
+        CU_ASSERT_STRING_EQUAL(rig.page.events[i].error, error[i]);
         CU_ASSERT_TRUE(rig.page.events[i].uid[0] != '\0');
     }
     CU_ASSERT_STRING_EQUAL(rig.page.events[1].uid, "u1");
@@ -275,7 +275,7 @@ static int act_fail(ep_page *page)
 static int act_fail_refused(ep_page *page)
 {
     ep_page_fail(page, 0, "who are you");
-    return EP_EREFUSED;
+    return EP_EAUTH;
 }
 
 static int act_fail_and_forget(ep_page *page)
@@ -287,7 +287,7 @@ static int act_fail_and_forget(ep_page *page)
 static int act_negative(ep_page *page)
 {
     (void)page;
-    return EP_EGARBAGE;
+    return EP_EPROTO;
 }
 
 static int act_odd(ep_page *page)
@@ -304,23 +304,23 @@ static int act_end(ep_page *page)
     return EP_END;
 }
 
-static void fails_in_its_own_words(void)
+static void fails_with_its_own_message(void)
 {
     struct rig rig;
 
     rig_open(&rig, &whole);
     CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_fail), EP_EBACKEND);
     CU_ASSERT_EQUAL(rig.failure.error.code, EP_EBACKEND);
-    CU_ASSERT_STRING_EQUAL(rig.failure.error.words, "no route to host");
+    CU_ASSERT_STRING_EQUAL(rig.failure.error.message, "no route to host");
     CU_ASSERT_EQUAL(rig.failure.retry_after_ms, 7000);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_fail_refused), EP_EREFUSED);
-    CU_ASSERT_EQUAL(rig.failure.error.code, EP_EREFUSED);
+    CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_fail_refused), EP_EAUTH);
+    CU_ASSERT_EQUAL(rig.failure.error.code, EP_EAUTH);
     CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_fail_and_forget), EP_EBACKEND);
-    CU_ASSERT_STRING_EQUAL(rig.failure.error.words, "forgotten");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_negative), EP_EGARBAGE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "events_get returned -13"));
+    CU_ASSERT_STRING_EQUAL(rig.failure.error.message, "forgotten");
+    CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_negative), EP_EPROTO);
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "events_get returned -13"));
     CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_odd), EP_EBACKEND);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "events_get returned 42"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "events_get returned 42"));
     rig_close(&rig);
 }
 
@@ -351,6 +351,6 @@ UNIT_MAIN("source_client", {"passes filters, cursor, limit and wait", passes_fil
           {"does without open and close", does_without_open_and_close},
           {"takes events and the cursor", takes_events_and_the_cursor},
           {"sets undecodable events aside", sets_undecodable_events_aside},
-          {"fails in its own words", fails_in_its_own_words},
+          {"fails with its own message", fails_with_its_own_message},
           {"ends with its last page", ends_with_its_last_page},
           {"every type has its table", every_type_has_its_table})

@@ -52,7 +52,7 @@ static void the_cursor_is_the_position(void)
     expect_seen(&rig, "\"two\"|\"three\"|");
     free(rig.cursor);
     rig.cursor = strdup("17:x:4");
-    CU_ASSERT_EQUAL(rig_drain(&rig), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(rig_drain(&rig), EP_EPROTO);
     rig_close(&rig);
 }
 
@@ -104,13 +104,13 @@ static void knows_json_from_text(void)
     rig_open(&rig);
     rig.config.file.format = FILE_AUTO;
     rig.config.pointers.uid = "/id";
-    rig.config.pointers.device = "/d";
+    rig.config.pointers.address = "/d";
     add(&rig, "\xEF\xBB\xBF");
     add(&rig, lines);
     CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 0), 0);
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 4);
     CU_ASSERT_STRING_EQUAL(rig.page.events[0].uid, "9007199254740993");
-    CU_ASSERT_STRING_EQUAL(rig.page.events[0].device, "dev");
+    CU_ASSERT_STRING_EQUAL(rig.page.events[0].address, "dev");
     rig_store(&rig);
     expect_seen(&rig, "{\"id\":9007199254740993,\"d\":\"dev\"}|\"{broken\"|[1, 2]|\"17\"|");
 
@@ -121,7 +121,7 @@ static void knows_json_from_text(void)
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 4);
     CU_ASSERT_EQUAL(rig.page.events[1].dead, STORE_REASON_CORRUPT);
     CU_ASSERT_STRING_EQUAL(rig.page.events[1].data, "{broken");
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.page.events[1].words, "app.log is not valid JSON at its byte 1"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.page.events[1].error, "app.log is not valid JSON at its byte 1"));
     CU_ASSERT_EQUAL(rig.page.events[2].dead, STORE_REASON_NONE);
     CU_ASSERT_EQUAL(rig.page.events[3].dead, STORE_REASON_NONE);
     rig_close(&rig);
@@ -161,9 +161,9 @@ static void sets_a_line_too_long_aside(void)
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 2);
     CU_ASSERT_EQUAL(rig.page.events[0].dead, STORE_REASON_CORRUPT);
     CU_ASSERT_EQUAL(rig.page.events[0].data_bytes, 65536);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.page.events[0].words, "line at byte 7 of "));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.page.events[0].error, "line at byte 7 of "));
     CU_ASSERT_PTR_NOT_NULL(
-        strstr(rig.page.events[0].words, "has 600000 bytes, more than the 100000 of max_line"));
+        strstr(rig.page.events[0].error, "has 600000 bytes, more than the 100000 of max_line"));
     CU_ASSERT_EQUAL(rig.page.events[1].dead, STORE_REASON_NONE);
     text[99999] = '\n'; /* as long as it may be, minus one, and one more than it may be */
     put(rig.path, O_TRUNC, text, 100000);
@@ -215,7 +215,7 @@ static void reports_a_missing_file_and_takes_it_up(void)
 
     rig_open(&rig);
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EBACKEND);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "app.log: no such file"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "app.log: no such file"));
     add(&rig, "one\n");
     CU_ASSERT_EQUAL(rig_drain(&rig), 0);
     add(&rig, "two\nrest");
@@ -238,7 +238,7 @@ static void refuses_what_is_no_file(void)
     rig_open(&rig);
     CU_ASSERT_EQUAL(mkfifo(rig.path, 0600), 0);
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_ECONFIG);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "app.log is a FIFO: expected a regular file"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "app.log is a FIFO: expected a regular file"));
     rig.config.file.path = rig.directory;
     CU_ASSERT_EQUAL(source_file_ops.open(&rig.config, &state, &error), EP_ECONFIG);
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_ECONFIG);

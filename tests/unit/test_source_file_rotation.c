@@ -76,7 +76,7 @@ static void follows_dated_rotations(void)
     rig_close(&rig);
 }
 
-static void begins_anew_when_its_file_is_gone(void)
+static void begins_again_when_its_file_is_gone(void)
 {
     struct rig rig;
 
@@ -120,7 +120,7 @@ static void tells_a_reused_inode(void)
 
 /* ---- truncation ---- */
 
-static void begins_anew_after_a_truncation(void)
+static void begins_again_after_a_truncation(void)
 {
     struct rig rig;
     char first[200];
@@ -165,7 +165,7 @@ static void reads_the_rest_from_the_copy_of_a_copytruncate(void)
     }
 }
 
-static void goes_on_in_a_file_written_anew(void)
+static void goes_on_in_a_file_written_again(void)
 {
     struct rig rig;
     static const char old[] =
@@ -201,9 +201,9 @@ static void forgets_half_a_line_that_was_cut_off(void)
 UNIT_MAIN("source_file_rotation", {"follows a rotation", follows_a_rotation},
           {"follows rotations while it was down", follows_rotations_while_it_was_down},
           {"follows dated rotations", follows_dated_rotations},
-          {"begins anew when its file is gone", begins_anew_when_its_file_is_gone},
+          {"begins again when its file is gone", begins_again_when_its_file_is_gone},
           {"tells a reused inode", tells_a_reused_inode},
-          {"begins anew after a truncation", begins_anew_after_a_truncation},
+          {"begins again after a truncation", begins_again_after_a_truncation},
           {"reads the rest from the copy of a copytruncate", reads_the_rest_from_the_copy_of_a_copytruncate},
-          {"goes on in a file written anew", goes_on_in_a_file_written_anew},
+          {"goes on in a file written again", goes_on_in_a_file_written_again},
           {"forgets half a line that was cut off", forgets_half_a_line_that_was_cut_off})

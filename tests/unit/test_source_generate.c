@@ -20,21 +20,21 @@ static void rig_open(struct rig *rig, uint64_t count, uint64_t size_bytes, doubl
     memset(rig, 0, sizeof *rig);
     rig->config = (struct source_config){.id = "trial", .type = SOURCE_GENERATE};
     rig->config.generate = (struct generate_source_config){count, size_bytes, rate};
-    page_open(&rig->page);
+    source_page_open(&rig->page);
     CU_ASSERT_EQUAL_FATAL(source_generate_ops.open(&rig->config, &rig->state, NULL), 0);
 }
 
 static void rig_close(struct rig *rig)
 {
     source_generate_ops.close(rig->state);
-    page_clear(&rig->page);
+    source_page_clear(&rig->page);
 }
 
 static int rig_fetch(struct rig *rig, const char *cursor, uint32_t limit, uint64_t wait_ms)
 {
     struct fetch fetch = {.cursor = cursor, .limit = limit, .wait_ms = wait_ms, .abort = &rig->abort};
 
-    page_clear(&rig->page);
+    source_page_clear(&rig->page);
     return source_generate_ops.fetch(rig->state, &fetch, &rig->page, &rig->failure);
 }
 
@@ -66,8 +66,8 @@ static void numbers_its_events_and_ends(void)
     CU_ASSERT_TRUE(rig.page.end && rig.page.count == 0 && rig.page.cursor == NULL);
     CU_ASSERT_EQUAL(rig_fetch(&rig, "9", 3, 0), 0);
     CU_ASSERT_TRUE(rig.page.end && rig.page.count == 0);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, "x", 3, 0), EP_EGARBAGE);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, "-1", 3, 0), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(rig_fetch(&rig, "x", 3, 0), EP_EPROTO);
+    CU_ASSERT_EQUAL(rig_fetch(&rig, "-1", 3, 0), EP_EPROTO);
     rig_close(&rig);
 }
 

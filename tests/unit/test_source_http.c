@@ -10,7 +10,7 @@ static void reads_couchdb_changes(void)
 
     rig_open(&rig, "/couchdb/_changes?feed=longpoll&since={cursor}&limit={limit}&timeout={timeout_ms}");
     rig.config.http.events = "/results";
-    rig.config.http.cursor_at = "/last_seq";
+    rig.config.http.cursor_path = "/last_seq";
     rig.config.pointers.uid = "/id";
     CU_ASSERT_EQUAL(rig_fetch(&rig, 3, 1000), 0);
     rig_expect(&rig, 3, "3");
@@ -36,7 +36,7 @@ static void reads_couchdb_sequences_that_are_no_numbers(void)
         snprintf(url, sizeof url, "/couchdb/_changes?since={cursor}&limit={limit}&form=%s", forms[i]);
         rig_open(&rig, url);
         rig.config.http.events = "/results";
-        rig.config.http.cursor_at = "/last_seq";
+        rig.config.http.cursor_path = "/last_seq";
         CU_ASSERT_EQUAL(rig_fetch(&rig, 4, 1000), 0);
         rig_expect(&rig, 4, cursors[i]);
         CU_ASSERT_EQUAL(rig_fetch(&rig, 4, 1000), 0);
@@ -53,8 +53,8 @@ static void reads_telegram_updates(void)
 
     rig_open(&rig, "/telegram/getUpdates?offset={cursor}&limit={limit}&timeout={timeout}");
     rig.config.http.events = "/result";
-    rig.config.http.cursor_last = "/update_id";
-    rig.config.http.cursor_plus = 1;
+    rig.config.http.cursor_last_event_path = "/update_id";
+    rig.config.http.cursor_increment = 1;
     CU_ASSERT_EQUAL(rig_fetch(&rig, 5, 1000), 0);
     rig_expect(&rig, 5, "6");
     CU_ASSERT_EQUAL(rig_fetch(&rig, 5, 1000), 0);
@@ -70,8 +70,8 @@ static void reads_a_bare_array(void)
     struct rig rig;
 
     rig_open(&rig, "/array?since={cursor}&limit={limit}&timeout={timeout}&from={since}");
-    rig.config.http.cursor_last = "/id";
-    rig.config.http.cursor_first = "2";
+    rig.config.http.cursor_last_event_path = "/id";
+    rig.config.http.cursor_initial = "2";
     CU_ASSERT_EQUAL(rig_fetch(&rig, 3, 1000), 0);
     rig_expect(&rig, 3, "5");
     CU_ASSERT_TRUE(feed_saw(&rig.feed, "since=2&limit=3&timeout=1&from=2026-01-02T03%3A04%3A05%2B01%3A00"));
@@ -89,7 +89,7 @@ static void reads_named_members_and_any_json(void)
 
     rig_open(&rig, "/object?after={cursor}&limit={limit}&timeout={timeout}");
     rig.config.http.events = "/data/events";
-    rig.config.http.cursor_at = "/meta/next";
+    rig.config.http.cursor_path = "/meta/next";
     rig.config.pointers.uid = "/n";
     control(&rig, "mode=pretty&count=1");
     CU_ASSERT_EQUAL(rig_fetch(&rig, 2, 1000), 0);
@@ -155,13 +155,13 @@ static void long_polls_until_there_is_something(void)
     struct rig rig;
 
     rig_open(&rig, "/array?since={cursor}&timeout={timeout}");
-    rig.config.http.cursor_last = "/id";
+    rig.config.http.cursor_last_event_path = "/id";
     CU_ASSERT_EQUAL(rig_fetch(&rig, 100, 60000), 0);
     pid_t adder = fork();
     if (adder == 0) {
         while (feed_number(&rig.feed, "/held") != 1)
             ;
-        feed_tell(&rig.feed, "add", "{\"n\":8}\n", NULL);
+        feed_send(&rig.feed, "add", "{\"n\":8}\n", NULL);
         _exit(0);
     }
     CU_ASSERT_EQUAL(rig_fetch(&rig, 100, 60000), 0);
@@ -236,16 +236,16 @@ static void checks_templates(void)
     struct error error = {0};
 
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        CU_ASSERT_EQUAL(http_url_check(bad[i], &error), EP_ECONFIG);
-    CU_ASSERT_EQUAL(http_url_check("http://h/{cursr}?{limit}", &error), EP_ECONFIG);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "unknown placeholder {cursr}"));
-    CU_ASSERT_EQUAL(http_url_check("HTTPS://h:1/{cursor}?l={limit}&t={timeout}&m={timeout_ms}&s={since}",
-                                   &error),
+        CU_ASSERT_EQUAL(config_url_http_url_check(bad[i], &error), EP_ECONFIG);
+    CU_ASSERT_EQUAL(config_url_http_url_check("http://h/{cursr}?{limit}", &error), EP_ECONFIG);
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "unknown placeholder {cursr}"));
+    CU_ASSERT_EQUAL(config_url_http_url_check(
+                        "HTTPS://h:1/{cursor}?l={limit}&t={timeout}&m={timeout_ms}&s={since}", &error),
                     0);
 
-    char *url =
-        http_url_fill("http://h/{cursor}?l={limit}&t={timeout}&m={timeout_ms}&s={since}&c={cursor}",
-                      &(struct http_url_values){.cursor = "a/b c~\xC3\xA9", .limit = 7, .timeout_ms = 1001});
+    char *url = config_url_http_url_fill(
+        "http://h/{cursor}?l={limit}&t={timeout}&m={timeout_ms}&s={since}&c={cursor}",
+        &(struct http_url_values){.cursor = "a/b c~\xC3\xA9", .limit = 7, .timeout_ms = 1001});
     CU_ASSERT_STRING_EQUAL(url, "http://h/a%2Fb%20c~%C3%A9?l=7&t=2&m=1001&s=&c=a%2Fb%20c~%C3%A9");
     free(url);
 }
@@ -254,12 +254,13 @@ static void hides_secrets_of_urls(void)
 {
     char shown[128];
 
-    http_url_public("https://u:p@api.example:8443/a/b?token=x#y", shown, sizeof shown);
+    config_url_http_url_public("https://u:p@api.example:8443/a/b?token=x#y", shown, sizeof shown);
     CU_ASSERT_STRING_EQUAL(shown, "https://api.example:8443/a/b");
-    http_url_public("https://api.example/bot123456:ABC-DEF1234ghIkl-zyx57W2v1u123ew11/getUpdates?offset=1",
-                    shown, sizeof shown);
+    config_url_http_url_public(
+        "https://api.example/bot123456:ABC-DEF1234ghIkl-zyx57W2v1u123ew11/getUpdates?offset=1", shown,
+        sizeof shown);
     CU_ASSERT_STRING_EQUAL(shown, "https://api.example/***/getUpdates");
-    http_url_public("http://p@ss@h", shown, sizeof shown);
+    config_url_http_url_public("http://p@ss@h", shown, sizeof shown);
     CU_ASSERT_STRING_EQUAL(shown, "http://h");
 }
 
@@ -273,7 +274,7 @@ static void refuses_a_wrong_configuration(void)
     CU_ASSERT_EQUAL(source_http_ops.open(&config, &state, &error), EP_ECONFIG);
     config.http.url = "http://h/{what}";
     CU_ASSERT_EQUAL(source_http_ops.open(&config, &state, &error), EP_ECONFIG);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "source test: unknown placeholder {what}"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "source test: unknown placeholder {what}"));
     config.http.url = "http://h/";
     config.http.headers = (struct strings){header, 1};
     CU_ASSERT_EQUAL(source_http_ops.open(&config, &state, &error), EP_ECONFIG);

@@ -4,19 +4,19 @@
 
 /* ---- failures ---- */
 
-/* The next poll misbehaves so; it must fail so, in words that hold these, and the one after that must be well
+/* The next poll misbehaves so; it must fail so, with a message that has these texts, and the one after that must be well
  * again. */
-static void expect_failure(struct rig *rig, const char *mode, int code, const char *words)
+static void expect_failure(struct rig *rig, const char *mode, int code, const char *error)
 {
     control(rig, mode);
     int result = rig_fetch(rig, 100, 200);
-    bool right =
-        result == code && strstr(rig->failure.error.words, words) != NULL && rig->failure.error.code == code;
+    bool right = result == code && strstr(rig->failure.error.message, error) != NULL &&
+                 rig->failure.error.code == code;
 
     CU_ASSERT_TRUE(right);
     if (!right)
-        printf("\n    %s: %d %s\n", mode, result, rig->failure.error.words);
-    CU_ASSERT_PTR_NULL(strstr(rig->failure.error.words, "secret"));
+        printf("\n    %s: %d %s\n", mode, result, rig->failure.error.message);
+    CU_ASSERT_PTR_NULL(strstr(rig->failure.error.message, "secret"));
     CU_ASSERT_EQUAL(rig_fetch(rig, 100, 1000), 0);
     CU_ASSERT_EQUAL(rig->page.count, 7);
     free(rig->cursor);
@@ -28,24 +28,24 @@ static void tells_what_is_wrong_with_an_answer(void)
     struct rig rig;
 
     rig_open(&rig, "/array?since={cursor}&limit={limit}&timeout={timeout}&key=secret");
-    rig.config.http.cursor_last = "/id";
+    rig.config.http.cursor_last_event_path = "/id";
     rig.config.http.interval_ms = 0;
     rig.config.http.token = "secret";
-    expect_failure(&rig, "mode=notjson", EP_EGARBAGE,
+    expect_failure(&rig, "mode=notjson", EP_EPROTO,
                    "/array: the answer is not JSON at byte 0 of 47: <html><body>Gateway [31m problem");
-    expect_failure(&rig, "mode=empty", EP_EGARBAGE, "the answer is empty");
-    expect_failure(&rig, "mode=cutjson", EP_EGARBAGE, "the answer is cut off after byte ");
-    expect_failure(&rig, "mode=cutoff", EP_EGARBAGE, "the answer was cut off after ");
-    expect_failure(&rig, "mode=toobig&value=1048577", EP_EGARBAGE, "answer larger than 1 MiB");
-    expect_failure(&rig, "mode=gzipbomb&value=9000000", EP_EGARBAGE, "answer larger than 1 MiB");
+    expect_failure(&rig, "mode=empty", EP_EPROTO, "the answer is empty");
+    expect_failure(&rig, "mode=cutjson", EP_EPROTO, "the answer is cut off after byte ");
+    expect_failure(&rig, "mode=cutoff", EP_EPROTO, "the answer was cut off after ");
+    expect_failure(&rig, "mode=toobig&value=1048577", EP_EPROTO, "answer larger than 1 MiB");
+    expect_failure(&rig, "mode=gzipbomb&value=9000000", EP_EPROTO, "answer larger than 1 MiB");
     expect_failure(&rig, "mode=close&count=2", EP_EBACKEND, "Empty reply");
-    expect_failure(&rig, "mode=deny", EP_EREFUSED, "the backend refuses the login: 401 Unauthorized");
-    expect_failure(&rig, "mode=forbid", EP_EREFUSED, "the backend refuses the login: 403 Forbidden");
-    expect_failure(&rig, "mode=missing", EP_EREFUSED,
+    expect_failure(&rig, "mode=deny", EP_EAUTH, "the backend refuses the login: 401 Unauthorized");
+    expect_failure(&rig, "mode=forbid", EP_EAUTH, "the backend refuses the login: 403 Forbidden");
+    expect_failure(&rig, "mode=missing", EP_EAUTH,
                    "the backend refuses the request: 404 Not Found: {\"error\":\"as\\nyou wish\"}");
     expect_failure(&rig, "mode=fail", EP_EBACKEND, "the backend has failed: 500 Internal Server Error");
     expect_failure(&rig, "mode=redirect&count=6&value=/array", EP_EBACKEND, "more than 5 redirects");
-    expect_failure(&rig, "mode=redirect&value=file%3A%2F%2F%2Fetc%2Fpasswd", EP_EGARBAGE, "rotocol");
+    expect_failure(&rig, "mode=redirect&value=file%3A%2F%2F%2Fetc%2Fpasswd", EP_EPROTO, "rotocol");
     CU_ASSERT_EQUAL(rig.failure.retry_after_ms, 0);
     rig_close(&rig);
 }
@@ -69,7 +69,7 @@ static void heeds_retry_after(void)
     control(&rig, "mode=limit&value=7");
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 100), EP_EBACKEND);
     CU_ASSERT_EQUAL(rig.failure.retry_after_ms, 7000);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "429 Too Many Requests"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "429 Too Many Requests"));
     control(&rig, "mode=limitdate&value=100");
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 100), EP_EBACKEND);
     CU_ASSERT_TRUE(rig.failure.retry_after_ms > 90000 && rig.failure.retry_after_ms <= 100000);
@@ -106,8 +106,8 @@ static void survives_an_absent_backend(void)
     kill(rig.feed.pid, SIGKILL);
     waitpid(rig.feed.pid, NULL, 0);
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 100), EP_EBACKEND);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "/array: Failed to connect to 127.0.0.1 port"));
-    CU_ASSERT_PTR_NULL(strstr(rig.failure.error.words, "secret"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "/array: Failed to connect to 127.0.0.1 port"));
+    CU_ASSERT_PTR_NULL(strstr(rig.failure.error.message, "secret"));
     rig.feed.pid = fork(); /* something for feed_stop to end */
     if (rig.feed.pid == 0)
         _exit(0);
@@ -120,16 +120,16 @@ static void says_when_the_answer_has_another_shape(void)
 
     rig_open(&rig, "/fixed?body=%7B%22ok%22:false,%22description%22:%22no%22%7D");
     rig.config.http.events = "/result";
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EGARBAGE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words,
+    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EPROTO);
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message,
                                   "no array of events at /result: {\"ok\":false,\"description\":\"no\"}"));
     rig.config.http.events = "";
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EGARBAGE);
+    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EPROTO);
     rig_close(&rig);
 
     rig_open(&rig, "/fixed?body=%7B%22e%22:null,%22c%22:null%7D"); /* an empty list, as some write it */
     rig.config.http.events = "/e";
-    rig.config.http.cursor_at = "/c";
+    rig.config.http.cursor_path = "/c";
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), 0);
     CU_ASSERT_EQUAL(rig.page.count, 0);
     CU_ASSERT_PTR_NULL(rig.page.cursor);
@@ -143,23 +143,23 @@ static void refuses_a_cursor_it_cannot_count_on(void)
     struct rig rig;
 
     rig_open(&rig, "/fixed?body=%5B%7B%22id%22:%22abc%22%7D%5D");
-    rig.config.http.cursor_last = "/id";
-    rig.config.http.cursor_plus = 1;
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EGARBAGE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "\"abc\" is no whole number"));
+    rig.config.http.cursor_last_event_path = "/id";
+    rig.config.http.cursor_increment = 1;
+    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EPROTO);
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "\"abc\" is no whole number"));
     rig_close(&rig);
     rig_open(&rig, "/fixed?body=%5B%7B%22id%22:9223372036854775807%7D%5D");
-    rig.config.http.cursor_last = "/id";
-    rig.config.http.cursor_plus = 1;
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EGARBAGE);
-    rig.config.http.cursor_plus = 0;
+    rig.config.http.cursor_last_event_path = "/id";
+    rig.config.http.cursor_increment = 1;
+    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EPROTO);
+    rig.config.http.cursor_increment = 0;
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), 0);
     rig_expect(&rig, 1, "9223372036854775807");
     /* the same full page over and over: its events are handed on, and each second time it is reported */
     rig.config.http.interval_ms = 0;
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), 0);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EGARBAGE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.words, "the cursor is still \"9223372036854775807\""));
+    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EPROTO);
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "the cursor is still \"9223372036854775807\""));
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), 0);
     CU_ASSERT_EQUAL(rig.page.count, 1);
     rig_close(&rig);

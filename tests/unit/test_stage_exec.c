@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Exec stages with real co-processes: small programs in shell and Python that answer well, badly, or die. */
+/* Exec stages with real programs: small programs in shell and Python that answer well, badly, or crash. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -26,17 +26,17 @@ static bool trial_open(struct trial *trial, const char *interpreter, const char 
 static enum stage_result trial_call(struct trial *trial, struct ep_call *call, const char *event)
 {
     fixture_call(call, event, "{}");
-    memset(&trial->breakage, 0, sizeof trial->breakage);
-    return stage_exec_ops.process(trial->state, call, &trial->breakage);
+    memset(&trial->failure, 0, sizeof trial->failure);
+    return stage_exec_ops.process(trial->state, call, &trial->failure);
 }
 
 static void trial_close(struct trial *trial)
 {
     stage_exec_ops.close(trial->state, 5000);
-    CU_ASSERT_EQUAL(told, 0);
+    CU_ASSERT_EQUAL(program_reported, 0);
 }
 
-/* Runs one call that must break, and says whether the words hold this part. */
+/* Runs one call that must break, and says whether the message has this part. */
 static bool breaks(const char *interpreter, const char *script, enum shm_cause_kind kind, int cause,
                    const char *part)
 {
@@ -46,14 +46,15 @@ static bool breaks(const char *interpreter, const char *script, enum shm_cause_k
         continue;
     if (!trial_open(&trial, interpreter, script))
         return false;
-    bool good = trial_call(&trial, &call, "{\"uid\":\"u\"}") == STAGE_BROKEN && trial.breakage.kind == kind &&
-                trial.breakage.code == cause && fixture_contains(trial.breakage.words, part) && told == 0;
+    bool good = trial_call(&trial, &call, "{\"uid\":\"u\"}") == STAGE_BROKEN && trial.failure.kind == kind &&
+                trial.failure.code == cause && fixture_contains(trial.failure.message, part) &&
+                program_reported == 0;
     if (!good)
-        fprintf(stderr, "\n%s: kind %d, code %d: %s\n", script, (int)trial.breakage.kind, trial.breakage.code,
-                trial.breakage.words);
+        fprintf(stderr, "\n%s: kind %d, code %d: %s\n", script, (int)trial.failure.kind, trial.failure.code,
+                trial.failure.message);
     good = good && waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD; /* reaped, and nobody else is there */
     good = good && trial_call(&trial, &call, "{}") == STAGE_BROKEN;
-    call_close(&call);
+    stage_call_close(&call);
     trial_close(&trial);
     return good;
 }
@@ -65,14 +66,14 @@ static void answers_in_turn(void)
     CU_ASSERT_FATAL(trial_open(&trial, "sh",
                                "n=0; while read -r line; do n=$((n + 1)); "
                                "printf '{\"processed\":true,\"context\":{\"n\":%d}}\\n' $n; done"));
-    CU_ASSERT(told > 0);
+    CU_ASSERT(program_reported > 0);
     for (int i = 1; i <= 300; i++) {
         char expected[32];
         snprintf(expected, sizeof expected, "{\"n\":%d}", i);
         CU_ASSERT_EQUAL(trial_call(&trial, &call, "{\"uid\":\"u\"}"), STAGE_ANSWERED);
         CU_ASSERT_EQUAL(call.answer, EP_PROCESSED);
         CU_ASSERT(fixture_same(call.new_context, expected));
-        call_close(&call);
+        stage_call_close(&call);
     }
     trial_close(&trial);
 }
@@ -89,7 +90,7 @@ static void is_sent_one_line(void)
     CU_ASSERT(fixture_same(call.new_event,
                            "{\"event\":{\"uid\": \"u-1\",\"n\": 9007199254740993},\"context\":{},"
                            "\"attempt\":1,\"key\":\"quakes/u-1/locate\"}"));
-    call_close(&call);
+    stage_call_close(&call);
     trial_close(&trial);
 }
 
@@ -118,15 +119,15 @@ static void begins_clean(void)
     trial.config.environment.count = 2;
     trial.config.directory = folder;
     CU_ASSERT_EQUAL_FATAL(stage_exec_ops.open(&trial.config, &trial.env, &trial.state, &trial.error), 0);
-    CU_ASSERT_EQUAL(getpgid(told), getpgrp());
+    CU_ASSERT_EQUAL(getpgid(program_reported), getpgrp());
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_ANSWERED);
     char expected[400];
     /* in the order of /proc: SigBlk, SigIgn, NoNewPrivs; the two signals that libc keeps to itself (32, 33)
      * cannot be set */
     snprintf(expected, sizeof expected,
              "trial quakes locate 3 stage yes %s 0000000000000000 0000000000000000 1 ", folder);
-    CU_ASSERT(fixture_same(call.words, expected));
-    call_close(&call);
+    CU_ASSERT(fixture_same(call.reason, expected));
+    stage_call_close(&call);
     trial_close(&trial);
     close(leak);
     signal(SIGUSR1, SIG_DFL);
@@ -154,10 +155,10 @@ static void big_events_there_and_back(void)
     for (int i = 0; i < 2; i++) {
         CU_ASSERT_EQUAL(trial_call(&trial, &call, event), STAGE_ANSWERED);
         CU_ASSERT(call.new_event != NULL && strcmp(call.new_event, event) == 0);
-        call_close(&call);
+        stage_call_close(&call);
     }
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_ANSWERED);
-    call_close(&call);
+    stage_call_close(&call);
     trial_close(&trial);
     free(event);
 }
@@ -174,7 +175,7 @@ static void no_deadlock(void)
     for (int i = 0; i < 3; i++) {
         CU_ASSERT_EQUAL(trial_call(&trial, &call, event), STAGE_ANSWERED);
         CU_ASSERT_EQUAL(call.answer, EP_PROCESSED);
-        call_close(&call);
+        stage_call_close(&call);
     }
     trial_close(&trial);
     free(event);
@@ -190,7 +191,7 @@ static void no_deadlock(void)
                    " while not os.read(0,65536).endswith(b'\\n'): pass\n os.write(1,b'\"}}\\n')"));
     CU_ASSERT_EQUAL(trial_call(&trial, &call, event), STAGE_ANSWERED);
     CU_ASSERT(call.new_context != NULL && strlen(call.new_context) == 6000000 + strlen("{\"a\":\"\"}"));
-    call_close(&call);
+    stage_call_close(&call);
     trial_close(&trial);
     free(event);
 }
@@ -198,7 +199,7 @@ static void no_deadlock(void)
 static void ends_are_told_exactly(void)
 {
     CU_ASSERT(breaks("sh", "read -r line; exit 3", SHM_CAUSE_EXIT, 3,
-                     "co-process exited with code 3 before it answered"));
+                     "program exited with code 3 before it answered"));
     CU_ASSERT(breaks("sh", "read -r line; exit 0", SHM_CAUSE_EXIT, 0, "exited with code 0"));
     CU_ASSERT(breaks("sh", "read -r line; kill -SEGV $$", SHM_CAUSE_SIGNAL, SIGSEGV,
                      "killed by signal 11 (SIGSEGV)"));
@@ -208,7 +209,7 @@ static void ends_are_told_exactly(void)
                      "after half a line: `{\"proc`"));
     CU_ASSERT(breaks("sh", "exec 0<&-; exit 5", SHM_CAUSE_EXIT, 5, "exited with code 5"));
     CU_ASSERT(
-        breaks("sh", "read -r line; exec >&-; read -r more", SHM_CAUSE_NONSENSE, 0, "closed its output"));
+        breaks("sh", "read -r line; exec >&-; read -r more", SHM_CAUSE_MALFORMED, 0, "closed its output"));
     /* a child of its own holds its output open: that must not hold us */
     CU_ASSERT(breaks("python3",
                      "import os,sys,time\nsys.stdin.readline()\nif os.fork()==0:\n "
@@ -223,29 +224,30 @@ static void ends_are_told_exactly(void)
 /* Nothing else would end these: there is no time limit here. */
 static void closed_inputs_end_it(void)
 {
-    static const char closed[] = "co-process closed its input but went on running before it answered";
+    static const char closed[] = "program closed its input but went on running before it answered";
     CU_ASSERT(breaks("python3", "import os,signal\nos.close(0)\nwhile True: signal.pause()",
-                     SHM_CAUSE_NONSENSE, 0, closed));
+                     SHM_CAUSE_MALFORMED, 0, closed));
     CU_ASSERT(breaks("python3", "import os,signal\nos.read(0,65536)\nos.close(0)\nwhile True: signal.pause()",
-                     SHM_CAUSE_NONSENSE, 0, closed));
+                     SHM_CAUSE_MALFORMED, 0, closed));
     CU_ASSERT(breaks("python3",
                      "import os,signal\nos.read(0,65536)\nos.write(1,b'{\"pro')\nos.close(0)\n"
                      "while True: signal.pause()",
-                     SHM_CAUSE_NONSENSE, 0, "before it answered, after half a line: `{\"pro`"));
+                     SHM_CAUSE_MALFORMED, 0, "before it answered, after half a line: `{\"pro`"));
 }
 
 static void malformed_answers_are_shown(void)
 {
-    CU_ASSERT(breaks("sh", "read -r line; echo hello; read -r more", SHM_CAUSE_NONSENSE, 0,
-                     "answered what is no answer: `hello`"));
-    CU_ASSERT(breaks("sh", "read -r line; echo; read -r more", SHM_CAUSE_NONSENSE, 0, "no answer: ``"));
-    CU_ASSERT(breaks("sh", "read -r line; printf '" GOOD "\\nand more\\n'; read -r more", SHM_CAUSE_NONSENSE,
+    CU_ASSERT(breaks("sh", "read -r line; echo hello; read -r more", SHM_CAUSE_MALFORMED, 0,
+                     "malformed answer: `hello`"));
+    CU_ASSERT(
+        breaks("sh", "read -r line; echo; read -r more", SHM_CAUSE_MALFORMED, 0, "malformed answer: ``"));
+    CU_ASSERT(breaks("sh", "read -r line; printf '" GOOD "\\nand more\\n'; read -r more", SHM_CAUSE_MALFORMED,
                      0, "wrote more than one line for one event: `and more`"));
-    CU_ASSERT(breaks("sh", "read -r line; yes | tr -d '\\n'", SHM_CAUSE_NONSENSE, 0,
+    CU_ASSERT(breaks("sh", "read -r line; yes | tr -d '\\n'", SHM_CAUSE_MALFORMED, 0,
                      "a line of more than 64 MiB: `yyyy"));
 }
 
-/* Waits until the co-process has written to its output, or has ended: seen from outside, by what it leaves in
+/* Waits until the program has written to its output, or has ended: seen from outside, by what it leaves in
  * a file. */
 static void wait_for_file(const char *name)
 {
@@ -257,7 +259,7 @@ static void wait_for_file(const char *name)
     unlink(path);
 }
 
-static void stray_lines_and_silent_ends(void)
+static void unexpected_lines_and_silent_ends(void)
 {
     struct trial trial;
     struct ep_call call;
@@ -269,8 +271,8 @@ static void stray_lines_and_silent_ends(void)
     CU_ASSERT_FATAL(trial_open(&trial, "sh", script));
     wait_for_file("wrote");
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_BROKEN);
-    CU_ASSERT_EQUAL(trial.breakage.kind, SHM_CAUSE_NONSENSE);
-    CU_ASSERT(fixture_contains(trial.breakage.words, "without having been asked: `ready to go`"));
+    CU_ASSERT_EQUAL(trial.failure.kind, SHM_CAUSE_MALFORMED);
+    CU_ASSERT(fixture_contains(trial.failure.message, "without having been asked: `ready to go`"));
     trial_close(&trial);
 
     /* between two events: the first is answered, the second finds the line */
@@ -285,18 +287,18 @@ static void stray_lines_and_silent_ends(void)
     wait_for_file("wrote");
     unlink(path);
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_BROKEN);
-    CU_ASSERT(fixture_contains(trial.breakage.words, "`late`"));
+    CU_ASSERT(fixture_contains(trial.failure.message, "`late`"));
     trial_close(&trial);
 
     /* it ends between two events */
     CU_ASSERT_FATAL(trial_open(&trial, "sh", "read -r line; echo '" GOOD "'; exit 9"));
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_ANSWERED);
-    CU_ASSERT_FALSE(trial.breakage.unsent);
+    CU_ASSERT_FALSE(trial.failure.unsent);
     wait_for_end();
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_BROKEN);
-    CU_ASSERT_EQUAL(trial.breakage.kind, SHM_CAUSE_EXIT);
-    CU_ASSERT_EQUAL(trial.breakage.code, 9);
-    CU_ASSERT(trial.breakage.unsent);
+    CU_ASSERT_EQUAL(trial.failure.kind, SHM_CAUSE_EXIT);
+    CU_ASSERT_EQUAL(trial.failure.code, 9);
+    CU_ASSERT(trial.failure.unsent);
     trial_close(&trial);
 
     /* it answers, and takes no more events, but lives: with a big event that shows while writing */
@@ -306,7 +308,7 @@ static void stray_lines_and_silent_ends(void)
                                "\\n')\nos.close(0)\nsignal.pause()"));
     CU_ASSERT_EQUAL(trial_call(&trial, &call, event), STAGE_ANSWERED);
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_BROKEN);
-    CU_ASSERT(fixture_contains(trial.breakage.words, "closed its input"));
+    CU_ASSERT(fixture_contains(trial.failure.message, "closed its input"));
     trial_close(&trial);
     free(event);
 }
@@ -319,9 +321,9 @@ static bool start_fails(const char *program, const char *directory, const char *
     trial.state = &trial;
     struct error checked = {0};
     int code = stage_exec_ops.open(&trial.config, &trial.env, &trial.state, &trial.error);
-    return code < 0 && trial.error.code == code && trial.state == &trial && told == 0 &&
-           fixture_contains(trial.error.words, part) && stage_check(&trial.config, &checked) < 0 &&
-           fixture_contains(checked.words, part);
+    return code < 0 && trial.error.code == code && trial.state == &trial && program_reported == 0 &&
+           fixture_contains(trial.error.message, part) && stage_check(&trial.config, &checked) < 0 &&
+           fixture_contains(checked.message, part);
 }
 
 static void failed_starts_say_why(void)
@@ -369,7 +371,7 @@ static void check_searches_as_exec_does(void)
     unlink(path);
 }
 
-static void closes_in_order(void)
+static void closes_cleanly(void)
 {
     struct trial trial;
     char script[900], path[300];
@@ -396,15 +398,15 @@ static void closes_in_order(void)
 
     /* nor that: KILL. It writes all the time, which must not hold us either. */
     CU_ASSERT_FATAL(trial_open(&trial, "sh", "trap '' TERM; exec yes"));
-    pid_t pid = told;
+    pid_t pid = program_reported;
     stage_exec_ops.close(trial.state, 10);
     CU_ASSERT_EQUAL(kill(pid, 0), -1);
     CU_ASSERT_EQUAL(errno, ESRCH);
     stage_exec_ops.close(NULL, 0);
 }
 
-/* A worker that is killed takes its co-process along. */
-static void dies_with_its_worker(void)
+/* A worker that is killed takes its program along. */
+static void exits_with_its_worker(void)
 {
     int pair[2];
     CU_ASSERT_EQUAL_FATAL(pipe2(pair, O_CLOEXEC), 0);
@@ -414,24 +416,24 @@ static void dies_with_its_worker(void)
         struct trial trial;
         /* the end of its input alone would not end it */
         if (!trial_open(&trial, "python3", "import signal\nwhile True: signal.pause()") ||
-            write(pair[1], &told, sizeof told) != (ssize_t)sizeof told)
+            write(pair[1], &program_reported, sizeof program_reported) != (ssize_t)sizeof program_reported)
             _exit(1);
         for (;;)
             pause();
     }
     close(pair[1]);
-    pid_t coprocess = 0;
-    CU_ASSERT_EQUAL(read(pair[0], &coprocess, sizeof coprocess), (ssize_t)sizeof coprocess);
+    pid_t program = 0;
+    CU_ASSERT_EQUAL(read(pair[0], &program, sizeof program), (ssize_t)sizeof program);
     close(pair[0]);
-    int handle = pidfd_open(coprocess, 0);
+    int handle = pidfd_open(program, 0);
     CU_ASSERT(handle >= 0);
     kill(worker, SIGKILL);
     CU_ASSERT_EQUAL(waitpid(worker, NULL, 0), worker);
     struct pollfd watched = {handle, POLLIN, 0};
     CU_ASSERT_EQUAL(poll(&watched, 1, 10000), 1);
     close(handle);
-    kill(coprocess, SIGKILL);                                /* so that it never outlives the test */
-    CU_ASSERT_EQUAL(waitpid(coprocess, NULL, 0), coprocess); /* ours now */
+    kill(program, SIGKILL);                              /* so that it never outlives the test */
+    CU_ASSERT_EQUAL(waitpid(program, NULL, 0), program); /* ours now */
     prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
@@ -462,12 +464,12 @@ static const struct unit_case cases[] = {
     {"no deadlock", no_deadlock},
     {"ends are told exactly", ends_are_told_exactly},
     {"closed inputs end it", closed_inputs_end_it},
-    {"nonsense is shown", malformed_answers_are_shown},
-    {"stray lines and silent ends", stray_lines_and_silent_ends},
+    {"malformed answers are shown", malformed_answers_are_shown},
+    {"unexpected lines and silent ends", unexpected_lines_and_silent_ends},
     {"failed starts say why", failed_starts_say_why},
     {"the check searches as exec does", check_searches_as_exec_does},
-    {"closes in order", closes_in_order},
-    {"dies with its worker", dies_with_its_worker},
+    {"closes cleanly", closes_cleanly},
+    {"exits with its worker", exits_with_its_worker},
     {"leaves no descriptors", leaves_no_descriptors},
 };
 

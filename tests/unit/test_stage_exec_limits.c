@@ -9,21 +9,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "src/config/user.h"
 #include "src/config/limits.h"
+#include "src/config/user.h"
 #include "tests/unit/exec_trial.h"
 
-/* One call whose answer, a rejection, begins with these words. */
-static bool says(struct trial *trial, const char *words)
+/* One call whose answer, a rejection, begins with this text. */
+static bool says(struct trial *trial, const char *message)
 {
     struct ep_call call;
-    struct stage_breakage breakage = {0};
+    struct stage_failure failure = {0};
     fixture_call(&call, "{}", "{}");
-    bool good = stage_exec_ops.process(trial->state, &call, &breakage) == STAGE_ANSWERED &&
-                call.answer == EP_REJECT && fixture_contains(call.words, words);
+    bool good = stage_exec_ops.process(trial->state, &call, &failure) == STAGE_ANSWERED &&
+                call.answer == EP_REJECT && fixture_contains(call.reason, message);
     if (!good)
-        fprintf(stderr, "\n%s\n", breakage.words);
-    call_close(&call);
+        fprintf(stderr, "\n%s\n", failure.message);
+    stage_call_close(&call);
     return good;
 }
 
@@ -90,16 +90,16 @@ static void too_much_cpu_is_a_signal(void)
 {
     struct trial trial;
     struct ep_call call;
-    struct stage_breakage breakage = {0};
+    struct stage_failure failure = {0};
     trial_with(&trial, "python3", "import sys\nsys.stdin.readline()\nwhile True: pass");
     trial.config.limits.cpu_ms = 1000;
     CU_ASSERT_FATAL(trial_start(&trial));
     fixture_call(&call, "{}", "{}");
-    CU_ASSERT_EQUAL(stage_exec_ops.process(trial.state, &call, &breakage), STAGE_BROKEN);
-    CU_ASSERT_EQUAL(breakage.kind, SHM_CAUSE_SIGNAL);
-    CU_ASSERT_EQUAL(breakage.code, SIGXCPU);
-    CU_ASSERT(fixture_contains(breakage.words, "killed by signal 24 (SIGXCPU)"));
-    call_close(&call);
+    CU_ASSERT_EQUAL(stage_exec_ops.process(trial.state, &call, &failure), STAGE_BROKEN);
+    CU_ASSERT_EQUAL(failure.kind, SHM_CAUSE_SIGNAL);
+    CU_ASSERT_EQUAL(failure.code, SIGXCPU);
+    CU_ASSERT(fixture_contains(failure.message, "killed by signal 24 (SIGXCPU)"));
+    stage_call_close(&call);
     stage_exec_ops.close(trial.state, 5000);
 }
 
@@ -158,8 +158,8 @@ static void files_stay_ours(void)
     fclose(file);
 }
 
-/* The change of user makes the kernel forget whose death it dies with: it is asked for again. */
-static void dies_with_its_worker_as_its_user(void)
+/* The change of user makes the kernel forget the parent-death signal: it is asked for again. */
+static void exits_with_its_worker_as_its_user(void)
 {
     struct trial trial;
     int pair[2];
@@ -171,7 +171,7 @@ static void dies_with_its_worker_as_its_user(void)
     pid_t worker = fork();
     if (worker == 0) {
         bool open = trial_start(&trial);
-        ssize_t written = write(pair[1], &told, sizeof told);
+        ssize_t written = write(pair[1], &program_reported, sizeof program_reported);
         raise(SIGKILL);
         _exit(open && written > 0 ? 0 : 1);
     }
@@ -187,19 +187,19 @@ static void dies_with_its_worker_as_its_user(void)
     close(pair[1]);
 }
 
-static bool not_found(const char *user, const char *group, int code, const char *words)
+static bool not_found(const char *user, const char *group, int code, const char *message)
 {
     struct stage_config config = {.user = (char *)user, .group = (char *)group};
-    struct exec_user found;
+    struct config_user found;
     struct error error = {0};
-    return exec_user_find(&config, &found, &error) == code && fixture_contains(error.words, words);
+    return config_user_find(&config, &found, &error) == code && fixture_contains(error.message, message);
 }
 
 static void users_are_looked_up(void)
 {
     char own[16];
     struct stage_config config = {.user = own};
-    struct exec_user found;
+    struct config_user found;
     struct error error = {0};
     snprintf(own, sizeof own, "%u", (unsigned)geteuid());
     config.group = geteuid() == 0 ? NULL : own;
@@ -215,27 +215,27 @@ static void users_are_looked_up(void)
             not_found(NULL, "0", EP_EACCESS, "group: only a daemon that runs as root can run a stage as"));
         return;
     }
-    CU_ASSERT_EQUAL(exec_user_find(&config, &found, &error), 0);
+    CU_ASSERT_EQUAL(config_user_find(&config, &found, &error), 0);
     CU_ASSERT(!found.changes && found.uid == 0);
-    exec_user_free(&found);
+    config_user_free(&found);
 }
 
 static void limits_that_would_not_hold_are_refused(void)
 {
     struct limits_config limits = {.processes = 5};
     struct error error = {0};
-    CU_ASSERT_EQUAL(limits_check(&limits, 0, &error), EP_EACCESS);
-    CU_ASSERT(fixture_contains(error.words, "processes: this limit does not bind root"));
-    CU_ASSERT_EQUAL(limits_check(&limits, 54321, &error), 0);
+    CU_ASSERT_EQUAL(config_limits_check(&limits, 0, &error), EP_EACCESS);
+    CU_ASSERT(fixture_contains(error.message, "processes: this limit does not bind root"));
+    CU_ASSERT_EQUAL(config_limits_check(&limits, 54321, &error), 0);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     limits = (struct limits_config){.files = files.rlim_max + 1};
     if (geteuid() == 0) {
-        CU_ASSERT_EQUAL(limits_check(&limits, 0, &error), 0);
+        CU_ASSERT_EQUAL(config_limits_check(&limits, 0, &error), 0);
         return;
     }
-    CU_ASSERT_EQUAL(limits_check(&limits, geteuid(), &error), EP_EACCESS);
-    CU_ASSERT(fixture_contains(error.words, "files: expected at most"));
+    CU_ASSERT_EQUAL(config_limits_check(&limits, geteuid(), &error), EP_EACCESS);
+    CU_ASSERT(fixture_contains(error.message, "files: expected at most"));
 }
 
 static const struct unit_case cases[] = {
@@ -245,7 +245,7 @@ static const struct unit_case cases[] = {
     {"too much CPU time is a signal", too_much_cpu_is_a_signal},
     {"runs as its user", runs_as_its_user},
     {"files stay ours", files_stay_ours},
-    {"dies with its worker as its user", dies_with_its_worker_as_its_user},
+    {"exits with its worker as its user", exits_with_its_worker_as_its_user},
     {"users are looked up", users_are_looked_up},
     {"limits that would not hold are refused", limits_that_would_not_hold_are_refused},
 };

@@ -53,7 +53,7 @@ static bool collector_end(void)
 
 static size_t keep(char *bytes, size_t size, size_t count, void *user)
 {
-    json_out_raw(user, bytes, size * count);
+    json_write_raw(user, bytes, size * count);
     return size * count;
 }
 
@@ -112,7 +112,7 @@ static void trial_with(struct trial *trial)
     memset(trial, 0, sizeof *trial);
     snprintf(trial->url, sizeof trial->url, "http://me:secret@127.0.0.1:%d/in?key=secret", collector_port);
     trial->config.name = "post";
-    trial->config.kind = STAGE_HTTP;
+    trial->config.type = STAGE_HTTP;
     trial->config.url = trial->url;
     trial->config.timeout_ms = 10000;
     trial->config.headers = (struct strings){trial->headers, 0};
@@ -123,20 +123,21 @@ static bool trial_open(struct trial *trial)
     struct error error = {0};
     int code = stage_ops_for(STAGE_HTTP)->open(&trial->config, fixture_env(), &trial->state, &error);
     if (code != 0)
-        fprintf(stderr, "\n%s\n", error.words);
+        fprintf(stderr, "\n%s\n", error.message);
     return code == 0;
 }
 
 static enum ep_answer post(struct trial *trial, const char *event)
 {
-    struct stage_breakage breakage = {0};
+    struct stage_failure failure = {0};
     fixture_call(&trial->call, event, "{\"n\":9007199254740993}");
-    CU_ASSERT_EQUAL(stage_http_ops.process(trial->state, &trial->call, &breakage), STAGE_ANSWERED);
+    CU_ASSERT_EQUAL(stage_http_ops.process(trial->state, &trial->call, &failure), STAGE_ANSWERED);
     return trial->call.answer;
 }
 
 /* One post to a collector that behaves so. */
-static bool answers(const char *behaviour, enum ep_answer answer, uint64_t retry_after_ms, const char *words)
+static bool answers(const char *behaviour, enum ep_answer answer, uint64_t retry_after_ms,
+                    const char *message)
 {
     struct trial trial;
     trial_with(&trial);
@@ -145,12 +146,12 @@ static bool answers(const char *behaviour, enum ep_answer answer, uint64_t retry
         return false;
     post(&trial, "{\"uid\":\"u-1\"}");
     bool good = trial.call.answer == answer && trial.call.retry_after_ms == retry_after_ms &&
-                fixture_contains(trial.call.words, words) && strstr(trial.call.words, "secret") == NULL &&
+                fixture_contains(trial.call.reason, message) && strstr(trial.call.reason, "secret") == NULL &&
                 trial.call.new_context == NULL && trial.call.new_event == NULL;
     if (!good)
         fprintf(stderr, "\n%s: answer %d, %lu ms: %s\n", behaviour, (int)trial.call.answer,
-                (unsigned long)trial.call.retry_after_ms, trial.call.words);
-    call_close(&trial.call);
+                (unsigned long)trial.call.retry_after_ms, trial.call.reason);
+    stage_call_close(&trial.call);
     stage_http_ops.close(trial.state, 0);
     behave("{}");
     return good;
@@ -201,7 +202,7 @@ static void keeps_its_connection(void)
     CU_ASSERT_FATAL(trial_open(&trial));
     for (int i = 0; i < 20; i++) {
         CU_ASSERT_EQUAL(post(&trial, "{}"), EP_PROCESSED);
-        call_close(&trial.call);
+        stage_call_close(&trial.call);
     }
     stage_http_ops.close(trial.state, 0);
     char expected[16];
@@ -216,14 +217,14 @@ static void statuses(void)
     CU_ASSERT(answers("{\"status\":204}", EP_PROCESSED, 0, ""));
     /* an answer of the exec form in the body means nothing here */
     CU_ASSERT(answers("{\"status\":200,\"body\":\"{\\\"remove\\\":true}\"}", EP_PROCESSED, 0, ""));
-    char words[128];
-    snprintf(words, sizeof words, "503 Service Unavailable from http://127.0.0.1:%d/in", collector_port);
-    CU_ASSERT(answers("{\"status\":503}", EP_ERROR, 0, words));
+    char message[128];
+    snprintf(message, sizeof message, "503 Service Unavailable from http://127.0.0.1:%d/in", collector_port);
+    CU_ASSERT(answers("{\"status\":503}", EP_ERROR, 0, message));
     CU_ASSERT(answers("{\"status\":503,\"retry_after\":\"7\"}", EP_ERROR, 7000, "503"));
     CU_ASSERT(answers("{\"status\":500,\"reason\":\"Oh\\u0001no\"}", EP_ERROR, 0, "500 Oh?no from"));
     CU_ASSERT(
         answers("{\"status\":429,\"retry_after\":\"2\"}", EP_NOT_PROCESSED, 2000, "429 Too Many Requests"));
-    CU_ASSERT(answers("{\"status\":429,\"retry_after\":\"nonsense\"}", EP_NOT_PROCESSED, 0, "429"));
+    CU_ASSERT(answers("{\"status\":429,\"retry_after\":\"rubbish\"}", EP_NOT_PROCESSED, 0, "429"));
     CU_ASSERT(answers("{\"status\":503,\"retry_after\":\"99999999\"}", EP_ERROR, 86400000, "503"));
     CU_ASSERT(answers("{\"status\":400,\"body\":\"no\\nsuch field\"}", EP_REJECT, 0, ": no?such field"));
     CU_ASSERT(answers("{\"status\":404}", EP_REJECT, 0, "404 Not Found from"));
@@ -260,19 +261,19 @@ static void long_bodies_are_cut(void)
     behave(behaviour);
     CU_ASSERT_FATAL(trial_open(&trial));
     CU_ASSERT_EQUAL(post(&trial, "{}"), EP_REJECT);
-    const char *shown = strchr(trial.call.words, 'b');
+    const char *shown = strchr(trial.call.reason, 'b');
     CU_ASSERT_PTR_NOT_NULL_FATAL(shown);
-    CU_ASSERT_EQUAL(strspn(strstr(trial.call.words, ": b") + 2, "b"), 200);
+    CU_ASSERT_EQUAL(strspn(strstr(trial.call.reason, ": b") + 2, "b"), 200);
     stage_http_ops.close(trial.state, 0);
 
     /* megabytes of it: the status alone counts, and the next request is none the worse */
     struct json_out big = {0};
-    json_out_words(&big, "{\"status\":200,\"count\":1,\"body\":\"");
+    json_write_text(&big, "{\"status\":200,\"count\":1,\"body\":\"");
     for (int i = 0; i < 1000; i++)
-        json_out_words(&big, body);
-    json_out_words(&big, "\"}");
+        json_write_text(&big, body);
+    json_write_text(&big, "\"}");
     behave(big.text);
-    json_out_free(&big);
+    json_write_free(&big);
     CU_ASSERT_FATAL(trial_open(&trial));
     CU_ASSERT_EQUAL(post(&trial, "{}"), EP_PROCESSED);
     CU_ASSERT_EQUAL(post(&trial, "{}"), EP_PROCESSED);
@@ -296,8 +297,8 @@ static void no_answer_is_an_error(void)
     snprintf(trial.url, sizeof trial.url, "http://127.0.0.1:%d/", ntohs(address.sin_port));
     CU_ASSERT_FATAL(trial_open(&trial)); /* a server that is down is no bad start */
     CU_ASSERT_EQUAL(post(&trial, "{}"), EP_ERROR);
-    CU_ASSERT(fixture_contains(trial.call.words, trial.url));
-    CU_ASSERT(fixture_contains(trial.call.words, "connect"));
+    CU_ASSERT(fixture_contains(trial.call.reason, trial.url));
+    CU_ASSERT(fixture_contains(trial.call.reason, "connect"));
     stage_http_ops.close(trial.state, 0);
     close(listener);
 }
@@ -316,7 +317,7 @@ static void slow_servers(void)
     clock_gettime(CLOCK_MONOTONIC, &end);
     long took_ms = (end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000;
     CU_ASSERT(took_ms >= 350 && took_ms < 5000);
-    CU_ASSERT(fixture_contains(trial.call.words, "timed out"));
+    CU_ASSERT(fixture_contains(trial.call.reason, "timed out"));
     behave("{}");
     CU_ASSERT_EQUAL(post(&trial, "{}"), EP_PROCESSED);
     stage_http_ops.close(trial.state, 0);
@@ -342,9 +343,9 @@ static void big_events(void)
 
 static bool check_says(char *url, char *ca_file, const char *part)
 {
-    struct stage_config config = {.kind = STAGE_HTTP, .url = url, .ca_file = ca_file};
+    struct stage_config config = {.type = STAGE_HTTP, .url = url, .ca_file = ca_file};
     struct error error = {0};
-    return stage_check(&config, &error) < 0 && fixture_contains(error.words, part);
+    return stage_check(&config, &error) < 0 && fixture_contains(error.message, part);
 }
 
 static void bad_urls_are_refused(void)
@@ -354,7 +355,7 @@ static void bad_urls_are_refused(void)
     CU_ASSERT(check_says("http://[::1", NULL, "url: "));
     CU_ASSERT(check_says("example", NULL, "url: "));
     CU_ASSERT(check_says("http://example/", "/no/such/ca.pem", "ca_file /no/such/ca.pem: cannot be read"));
-    struct stage_config good = {.kind = STAGE_HTTP, .url = "https://example.invalid/in"};
+    struct stage_config good = {.type = STAGE_HTTP, .url = "https://example.invalid/in"};
     CU_ASSERT_EQUAL(stage_check(&good, NULL), 0);
 }
 

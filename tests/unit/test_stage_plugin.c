@@ -20,7 +20,7 @@ static const char *plugin_path(const char *name)
 static struct stage_config plugin_config(const char *name, const char *options)
 {
     return (struct stage_config){.name = "locate",
-                                 .kind = STAGE_PLUGIN,
+                                 .type = STAGE_PLUGIN,
                                  .plugin = (char *)plugin_path(name),
                                  .options = (char *)options};
 }
@@ -28,19 +28,19 @@ static struct stage_config plugin_config(const char *name, const char *options)
 static int run_once(const char *options, struct ep_call *call)
 {
     struct stage_config config = plugin_config("trial", options);
-    struct stage_breakage breakage = {0};
+    struct stage_failure failure = {0};
     struct error error = {0};
     void *state = NULL;
     fixture_call(call, "{}", "{\"id\":9007199254740993}");
     int code = stage_plugin_ops.open(&config, fixture_env(), &state, &error);
     if (code != 0) {
-        fprintf(stderr, "\n%s\n", error.words);
+        fprintf(stderr, "\n%s\n", error.message);
         return code;
     }
-    enum stage_result result = stage_plugin_ops.process(state, call, &breakage);
+    enum stage_result result = stage_plugin_ops.process(state, call, &failure);
     stage_plugin_ops.close(state, 0);
     CU_ASSERT_EQUAL(result, STAGE_ANSWERED);
-    return call_settle(call);
+    return stage_call_complete(call);
 }
 
 static void runs_and_answers(void)
@@ -49,29 +49,29 @@ static void runs_and_answers(void)
     CU_ASSERT_EQUAL_FATAL(run_once("{}", &call), 0);
     CU_ASSERT_EQUAL(call.answer, EP_PROCESSED);
     CU_ASSERT(fixture_same(call.new_context, "{\"id\":9007199254740993,\"calls\":1}"));
-    CU_ASSERT(fixture_same(call.words, "said by quakes/u-1/locate"));
+    CU_ASSERT(fixture_same(call.reason, "said by quakes/u-1/locate"));
     CU_ASSERT_EQUAL(call.retry_after_ms, 250);
-    call_close(&call);
+    stage_call_close(&call);
     for (int answer = EP_PROCESSED; answer <= EP_ERROR; answer++) {
         char options[32];
         snprintf(options, sizeof options, "{\"answer\":%d}", answer);
         CU_ASSERT_EQUAL(run_once(options, &call), 0);
         CU_ASSERT_EQUAL((int)call.answer, answer);
-        call_close(&call);
+        stage_call_close(&call);
     }
 }
 
-static void what_is_no_answer_is_an_error(void)
+static void a_malformed_answer_is_an_error(void)
 {
     struct ep_call call;
     CU_ASSERT_EQUAL(run_once("{\"answer\":17}", &call), 0);
     CU_ASSERT_EQUAL(call.answer, EP_ERROR);
-    CU_ASSERT(fixture_same(call.words, "the stage returned 17, which is no answer"));
-    call_close(&call);
+    CU_ASSERT(fixture_same(call.reason, "the stage returned 17, which is not an answer"));
+    stage_call_close(&call);
     CU_ASSERT_EQUAL(run_once("{\"answer\":-1}", &call), 0);
     CU_ASSERT_EQUAL(call.answer, EP_ERROR);
-    CU_ASSERT(fixture_contains(call.words, "returned -1"));
-    call_close(&call);
+    CU_ASSERT(fixture_contains(call.reason, "returned -1"));
+    stage_call_close(&call);
 }
 
 static void state_lives_from_init_to_fini(void)
@@ -81,14 +81,14 @@ static void state_lives_from_init_to_fini(void)
     snprintf(trace, sizeof trace, "%s/plugin-trace-%d", base != NULL ? base : "/tmp", (int)getpid());
     snprintf(options, sizeof options, "{\"trace\":\"%s\"}", trace);
     struct stage_config config = plugin_config("trial", options);
-    struct stage_breakage breakage = {0};
+    struct stage_failure failure = {0};
     void *state = NULL;
     CU_ASSERT_EQUAL_FATAL(stage_plugin_ops.open(&config, fixture_env(), &state, NULL), 0);
     for (int i = 0; i < 3; i++) {
         struct ep_call call;
         fixture_call(&call, "{}", "{}");
-        CU_ASSERT_EQUAL(stage_plugin_ops.process(state, &call, &breakage), STAGE_ANSWERED);
-        call_close(&call);
+        CU_ASSERT_EQUAL(stage_plugin_ops.process(state, &call, &failure), STAGE_ANSWERED);
+        stage_call_close(&call);
     }
     CU_ASSERT_EQUAL(access(trace, F_OK), -1);
     stage_plugin_ops.close(state, 0);
@@ -107,17 +107,17 @@ static bool refused(const char *name, const char *options, const char *part)
     struct error error = {0};
     void *state = &config;
     int code = stage_plugin_ops.open(&config, fixture_env(), &state, &error);
-    return code < 0 && error.code == code && state == &config && fixture_contains(error.words, part);
+    return code < 0 && error.code == code && state == &config && fixture_contains(error.message, part);
 }
 
 static bool check_refuses(const char *name, const char *part)
 {
     struct stage_config config = plugin_config(name, "{}");
     struct error error = {0};
-    return stage_check(&config, &error) < 0 && fixture_contains(error.words, part);
+    return stage_check(&config, &error) < 0 && fixture_contains(error.message, part);
 }
 
-static void refused_with_clear_words(void)
+static void refused_with_clear_messages(void)
 {
     CU_ASSERT(refused("old", "{}", "made for stage ABI 42, but this eventpipe has ABI 1: build it again"));
     CU_ASSERT(refused("idle", "{}", "has no process function"));
@@ -142,10 +142,10 @@ static void refused_with_clear_words(void)
 
 static int user_value = 5;
 
-static int add_init(const char *options, void **state, char *words, size_t words_bytes)
+static int add_init(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
-    (void)words;
-    (void)words_bytes;
+    (void)errbuf;
+    (void)errbuf_size;
     CU_ASSERT(fixture_same(options, "{\"by\":2}"));
     CU_ASSERT_PTR_EQUAL(*state, &user_value); /* what the caller gave */
     return 0;
@@ -166,11 +166,11 @@ static void functions_of_a_caller(void)
                                   .process = add_process},
                           bare = {.abi = EP_STAGE_ABI, .process = add_process},
                           old = {.abi = 0, .process = add_process};
-    struct stage_config config = {.kind = STAGE_FUNCTION,
+    struct stage_config config = {.type = STAGE_FUNCTION,
                                   .function = &full,
                                   .function_user = &user_value,
                                   .options = "{\"by\":2}"};
-    struct stage_breakage breakage = {0};
+    struct stage_failure failure = {0};
     struct error error = {0};
     struct ep_call call;
     void *state = NULL;
@@ -178,31 +178,31 @@ static void functions_of_a_caller(void)
 
     CU_ASSERT_EQUAL_FATAL(ops->open(&config, fixture_env(), &state, &error), 0);
     fixture_call(&call, "{}", "{}");
-    CU_ASSERT_EQUAL(ops->process(state, &call, &breakage), STAGE_ANSWERED);
+    CU_ASSERT_EQUAL(ops->process(state, &call, &failure), STAGE_ANSWERED);
     CU_ASSERT_EQUAL(call.answer, EP_REMOVE);
     CU_ASSERT_EQUAL(user_value, 6);
-    call_close(&call);
+    stage_call_close(&call);
     ops->close(state, 0);
 
     config.function = &bare;
     config.options = NULL;
     CU_ASSERT_EQUAL_FATAL(ops->open(&config, fixture_env(), &state, &error), 0);
     fixture_call(&call, "{}", "{}");
-    CU_ASSERT_EQUAL(ops->process(state, &call, &breakage), STAGE_ANSWERED);
+    CU_ASSERT_EQUAL(ops->process(state, &call, &failure), STAGE_ANSWERED);
     CU_ASSERT_EQUAL(user_value, 7);
-    call_close(&call);
+    stage_call_close(&call);
     ops->close(state, 0);
 
     config.function = &old;
     CU_ASSERT_EQUAL(ops->open(&config, fixture_env(), &state, &error), EP_EINVAL);
-    CU_ASSERT(fixture_contains(error.words, "stage ABI 0"));
+    CU_ASSERT(fixture_contains(error.message, "stage ABI 0"));
     config.function = NULL;
     CU_ASSERT_EQUAL(stage_check(&config, &error), EP_EINVAL);
-    CU_ASSERT_PTR_NULL(stage_ops_for((enum stage_kind)99));
+    CU_ASSERT_PTR_NULL(stage_ops_for((enum stage_type)99));
 }
 
 UNIT_MAIN("stage_plugin", {"runs and answers", runs_and_answers},
-          {"what is no answer is an error", what_is_no_answer_is_an_error},
+          {"a malformed answer is an error", a_malformed_answer_is_an_error},
           {"state lives from init to fini", state_lives_from_init_to_fini},
-          {"refused with clear words", refused_with_clear_words},
+          {"refused with clear messages", refused_with_clear_messages},
           {"functions of a caller", functions_of_a_caller})

@@ -13,8 +13,8 @@ static struct status status;
 
 static void look(void)
 {
-    status_close(&status);
-    CU_ASSERT_EQUAL_FATAL(status_read_segment(&segment, &status), EP_OK);
+    cli_status_close(&status);
+    CU_ASSERT_EQUAL_FATAL(cli_status_read_segment(&segment, &status), EP_OK);
 }
 
 static bool has_reason(const char *part)
@@ -42,7 +42,7 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-    status_close(&status);
+    cli_status_close(&status);
     fake_destroy(&segment);
 }
 
@@ -61,7 +61,7 @@ static void test_well(void)
     tear_down();
 }
 
-/* Every thing that needs a person, one at a time, and the words that name it. */
+/* Every thing that needs a person, one at a time, and the message that names it. */
 static void test_reasons(void)
 {
     set_up();
@@ -94,14 +94,14 @@ static void test_reasons(void)
     expect_degraded("quakes/locate is paused");
     atomic_store(&locate->paused, 0);
     atomic_store(&locate->degraded, 1);
-    expect_degraded("quakes/locate: its workers keep dying");
+    expect_degraded("quakes/locate: workers are crash-looping");
     struct shm_slot *worker = fake_worker(&segment, 0, 1);
     slot_clear(worker, SHM_SLOT_BACKOFF);
     atomic_store(&worker->restarts, 5);
     atomic_store(&worker->restart_at_ns, shm_now_ns() + UINT64_C(12900000000));
-    text_set(&worker->last_death, "signal 11: ouch");
+    text_set(&worker->last_exit, "signal 11: ouch");
     expect_degraded(
-        "quakes/locate: worker 1 died and was restarted 5 times, next start in 12 s (signal 11: ouch)");
+        "quakes/locate: worker 1 crashed and was restarted 5 times, next start in 12 s (signal 11: ouch)");
     CU_ASSERT_EQUAL(status.reason_count, 1); /* the stage's own reason would say the same */
     CU_ASSERT_STRING_EQUAL(status.sources[0].stages[0].state, "degraded");
     fake_process(worker, 1, SHM_SLOT_IDLE);
@@ -109,17 +109,17 @@ static void test_reasons(void)
     fake_event(&segment, 0, 0, 7, worker, locate->first_slot + 1);
     atomic_store(&worker->since_ns,
                  shm_now_ns() > UINT64_C(40000000000) ? shm_now_ns() - UINT64_C(40000000000) : 1);
-    expect_degraded("has had event 7 in hand for ");
+    expect_degraded("has been processing event 7 for ");
     slot_put(worker, shm_now_ns());
     atomic_store(&quakes->totals.dead, 2);
     atomic_store(&quakes->totals.live, 3);
     expect_degraded("quakes: 2 dead events (eventpipe queue --source quakes --state dead)");
     atomic_store(&quakes->totals.dead, 0);
     slot_clear(segment_slot(&segment, header->keeper_slot), SHM_SLOT_BACKOFF);
-    expect_degraded("keeper died");
+    expect_degraded("keeper crashed");
     fake_process(segment_slot(&segment, header->keeper_slot), 1, SHM_SLOT_IDLE);
     slot_clear(segment_slot(&segment, quakes->producer_slot), SHM_SLOT_BACKOFF);
-    expect_degraded("quakes: producer died");
+    expect_degraded("quakes: producer crashed");
     fake_process(segment_slot(&segment, quakes->producer_slot), 1, SHM_SLOT_IDLE);
     look();
     CU_ASSERT_EQUAL(status.health, STATUS_OK); /* and each reason goes with its cause */
@@ -175,16 +175,16 @@ static void test_readonly(void)
     struct segment reader;
     CU_ASSERT_EQUAL_FATAL(segment_attach(fake_instance, &reader), 0);
     struct status seen;
-    CU_ASSERT_EQUAL(status_read_segment(&reader, &seen), EP_OK);
+    CU_ASSERT_EQUAL(cli_status_read_segment(&reader, &seen), EP_OK);
     CU_ASSERT_EQUAL(seen.sources[0].stages[0].queue, 1);
     CU_ASSERT_EQUAL(seen.health, STATUS_OK);
-    status_close(&seen);
+    cli_status_close(&seen);
     /* the creator goes: down, whatever stands in the segment */
     segment_close(&segment);
-    CU_ASSERT_EQUAL(status_read_segment(&reader, &seen), EP_OK);
+    CU_ASSERT_EQUAL(cli_status_read_segment(&reader, &seen), EP_OK);
     CU_ASSERT_EQUAL(seen.health, STATUS_DOWN);
     CU_ASSERT_EQUAL(seen.pid, 0);
-    status_close(&seen);
+    cli_status_close(&seen);
     segment_close(&reader);
     CU_ASSERT_EQUAL(segment_unlink(fake_instance), 0);
 }
@@ -192,12 +192,12 @@ static void test_readonly(void)
 static cJSON *as_json(void)
 {
     struct json_out out = {0};
-    status_json(&status, &out);
+    cli_status_json(&status, &out);
     CU_ASSERT_FATAL(!out.failed && out.bytes > 2);
     CU_ASSERT_PTR_EQUAL(strchr(out.text, '\n'), out.text + out.bytes - 1); /* one line */
     CU_ASSERT(json_valid(out.text, out.bytes, NULL));
     cJSON *json = cJSON_Parse(out.text);
-    json_out_free(&out);
+    json_write_free(&out);
     CU_ASSERT_PTR_NOT_NULL_FATAL(json);
     return json;
 }
@@ -220,7 +220,7 @@ static void test_json(void)
     CU_ASSERT_STRING_EQUAL(cJSON_GetStringValue(cJSON_GetObjectItem(source, "cursor")),
                            "a \"quoted\" \xEF\xBF\xBD cursor");
     const cJSON *stage = cJSON_GetArrayItem(cJSON_GetObjectItem(source, "stages"), 0);
-    CU_ASSERT_EQUAL(cJSON_GetObjectItem(stage, "in")->valuedouble, 25);
+    CU_ASSERT_EQUAL(cJSON_GetObjectItem(stage, "answers")->valuedouble, 25);
     CU_ASSERT_EQUAL(cJSON_GetArraySize(cJSON_GetObjectItem(stage, "workers")), 2);
     cJSON_Delete(json);
     tear_down();
@@ -245,17 +245,17 @@ static void test_text(void)
     static const size_t widths[] = {80, 100, 120};
     for (size_t i = 0; i < 3; i++) {
         struct json_out out = {0};
-        status_text(&status, widths[i], false, &out);
+        cli_status_text(&status, widths[i], false, &out);
         for (char *line = out.text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
             *end = '\0';
-            CU_ASSERT(text_width(line) <= widths[i]);
+            CU_ASSERT(cli_table_text_width(line) <= widths[i]);
             CU_ASSERT(strchr(line, '\033') == NULL && (end == line || end[-1] != ' '));
-            if (text_width(line) > widths[i])
+            if (cli_table_text_width(line) > widths[i])
                 printf("\n    %zu: %s", widths[i], line);
         }
         CU_ASSERT_EQUAL(strncmp(out.text, fake_instance, strlen(fake_instance)), 0);
         CU_ASSERT_PTR_NOT_NULL(strstr(out.text, "DEGRADED"));
-        json_out_free(&out);
+        json_write_free(&out);
     }
     tear_down();
 }
@@ -263,23 +263,23 @@ static void test_text(void)
 static void test_units(void)
 {
     char text[40];
-    status_latency_text(1234, text, sizeof text);
+    cli_status_latency_text(1234, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "1.2ms");
-    status_age_text(UINT64_C(273600000), text, sizeof text);
+    cli_status_age_text(UINT64_C(273600000), text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "3d 4h");
-    status_count_text(9999, true, text, sizeof text);
+    cli_status_count_text(9999, true, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "9999");
-    status_count_text(1250000, true, text, sizeof text);
+    cli_status_count_text(1250000, true, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "1.2M");
-    status_count_text(999999, true, text, sizeof text);
+    cli_status_count_text(999999, true, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "1.0M");
-    status_count_text(UINT64_MAX, true, text, sizeof text);
+    cli_status_count_text(UINT64_MAX, true, text, sizeof text);
     CU_ASSERT(strlen(text) <= 5);
-    status_bytes_text(12 << 20, text, sizeof text);
+    cli_status_bytes_text(12 << 20, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "12.0 MiB");
 }
 
-UNIT_MAIN("status", {"all is well", test_well}, {"each reason to look, in words", test_reasons},
+UNIT_MAIN("status", {"all is well", test_well}, {"each reason to look, as text", test_reasons},
           {"counts add up and are never negative", test_counts},
           {"a reader sees it read-only, and sees the owner gone", test_readonly},
           {"JSON is one valid line", test_json}, {"text fits 80 to 120 columns", test_text},

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Deaths in the store: each once, the latest thousand, and how many more there were. */
+/* Crashes in the store: each once, the latest thousand, and how many more there were. */
 #include "tests/unit/store_fixture.h"
 
 struct seen {
@@ -8,13 +8,13 @@ struct seen {
     char how[40];
 };
 
-static int see(const struct store_death *death, void *user)
+static int on_crash(const struct store_crash *crash, void *user)
 {
     struct seen *seen = user;
     if (seen->count++ == 0)
-        seen->first = death->pid;
-    seen->last = death->pid;
-    snprintf(seen->how, sizeof seen->how, "%s", death->how);
+        seen->first = crash->pid;
+    seen->last = crash->pid;
+    snprintf(seen->how, sizeof seen->how, "%s", crash->how);
     return 0;
 }
 
@@ -22,7 +22,7 @@ static void expect(size_t count, int32_t first, int32_t last, uint64_t dropped)
 {
     struct seen seen = {0};
     uint64_t found;
-    CU_ASSERT_EQUAL(store_each_death(fixture.store, see, &seen, &found), 0);
+    CU_ASSERT_EQUAL(store_each_crash(fixture.store, on_crash, &seen, &found), 0);
     CU_ASSERT_EQUAL(seen.count, count);
     CU_ASSERT_EQUAL(seen.first, first);
     CU_ASSERT_EQUAL(seen.last, last);
@@ -31,17 +31,18 @@ static void expect(size_t count, int32_t first, int32_t last, uint64_t dropped)
 
 static void each_once_and_bounded(void)
 {
-    struct store_death deaths[2] = {{.died_ms = 5, .pid = 1, .how = "signal 9"}, {.died_ms = 5, .pid = 2}};
+    struct store_crash crashes[2] = {{.crashed_ms = 5, .pid = 1, .how = "signal 9"},
+                                     {.crashed_ms = 5, .pid = 2}};
     fixture_begin();
     expect(0, 0, 0, 0);
-    CU_ASSERT_EQUAL(store_add_deaths(fixture.store, deaths, 1, 0), 0);
-    CU_ASSERT_EQUAL(store_add_deaths(fixture.store, deaths, 2, 0), 0);
+    CU_ASSERT_EQUAL(store_add_crashes(fixture.store, crashes, 1, 0), 0);
+    CU_ASSERT_EQUAL(store_add_crashes(fixture.store, crashes, 2, 0), 0);
     expect(2, 1, 2, 0);
-    CU_ASSERT_EQUAL(store_add_deaths(fixture.store, NULL, 0, 7), 0);
+    CU_ASSERT_EQUAL(store_add_crashes(fixture.store, NULL, 0, 7), 0);
     expect(2, 1, 2, 7);
     for (int32_t pid = 3; pid <= 1010; pid++) {
-        deaths[0] = (struct store_death){.died_ms = (uint64_t)pid, .pid = pid, .how = "exit code 1"};
-        CU_ASSERT_EQUAL_FATAL(store_add_deaths(fixture.store, deaths, 1, 0), 0);
+        crashes[0] = (struct store_crash){.crashed_ms = (uint64_t)pid, .pid = pid, .how = "exit code 1"};
+        CU_ASSERT_EQUAL_FATAL(store_add_crashes(fixture.store, crashes, 1, 0), 0);
     }
     expect(1000, 11, 1010, 17);
     fixture_restart();
@@ -49,4 +50,4 @@ static void each_once_and_bounded(void)
     fixture_end();
 }
 
-STORE_MAIN("store: deaths", {"each once, and bounded", each_once_and_bounded})
+STORE_MAIN("store: crashes", {"each once, and bounded", each_once_and_bounded})

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The SQLite engine itself: what it does when it is refused, how its statements find their rows, its log, its
- * gate. */
+/* The SQLite engine itself: what it does when it is refused, how its statements find their rows, its WAL, its
+ * write lock. */
 #include <fcntl.h>
 
 #include "shm/write_lock.h"
@@ -18,11 +18,11 @@ static void a_locked_store_is_tried_again_later(void)
     sqlite3 *other;
     CU_ASSERT_EQUAL(sqlite3_open(database(), &other), SQLITE_OK);
     CU_ASSERT_EQUAL(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
-    struct store_answer finish = {.lease = held.at[0], .change = STORE_FINISH, .applied = true};
+    struct store_answer finish = {.lock = held.at[0], .change = STORE_COMPLETE, .applied = true};
     CU_ASSERT_EQUAL(store_commit(fixture.store, fixture.source, 0, &finish, 1), EP_ESTOREBUSY);
     CU_ASSERT_FALSE(finish.applied);
-    CU_ASSERT_PTR_NOT_NULL(strstr(store_words(fixture.store), "SQLITE_BUSY"));
-    CU_ASSERT_PTR_NOT_NULL(strstr(store_words(fixture.store), database()));
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), "SQLITE_BUSY"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), database()));
     CU_ASSERT_EQUAL(totals().live, 10); /* reading goes on */
     sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL);
     sqlite3_close(other);
@@ -47,9 +47,9 @@ static void a_full_disk_acknowledges_nothing(void)
     struct store_page page = {events, 2, "after", false, 1000, false, NULL};
     struct store_ingested out;
     CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), EP_ESTOREBUSY);
-    CU_ASSERT_PTR_NOT_NULL(strstr(store_words(fixture.store), "disk full (SQLITE_FULL)"));
-    struct store_answer answers[] = {{.lease = held.at[0], .change = STORE_ADVANCE, .done = "first\n"},
-                                     {.lease = held.at[1],
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), "disk full (SQLITE_FULL)"));
+    struct store_answer answers[] = {{.lock = held.at[0], .change = STORE_ADVANCE, .done = "first\n"},
+                                     {.lock = held.at[1],
                                       .change = STORE_ADVANCE,
                                       .done = "first\n",
                                       .context = big,
@@ -79,7 +79,7 @@ static void damage_is_found_and_said(void)
     int faults = 0;
     ingest("u", 0, 100);
     meddle("UPDATE source SET live = live - 1; DELETE FROM progress WHERE seq % 100 = 7;"
-           "INSERT INTO parked(seq, source, state) SELECT seq, 1, 4 FROM progress LIMIT 1;"
+           "INSERT INTO suspended(seq, source, state) SELECT seq, 1, 4 FROM progress LIMIT 1;"
            "INSERT INTO progress(seq, token) VALUES(5, 99 << 40)");
     fprintf(stderr, "(expected:)\n");
     CU_ASSERT_EQUAL(store_check(fixture.store, fixture_fault, &faults), 0);
@@ -99,7 +99,7 @@ static void damage_is_found_and_said(void)
     CU_ASSERT(faults > 0);
     struct store_totals out;
     CU_ASSERT_EQUAL(store_source_totals(fixture.store, fixture.source, &out), EP_ESTORE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(store_words(fixture.store), "damaged"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), "damaged"));
     store_close(&fixture.store);
     CU_ASSERT_EQUAL(unlink(database()), 0);
     CU_ASSERT_EQUAL(fixture_prepare(), 0);
@@ -142,7 +142,7 @@ static void damage_hides_nothing_else(void)
     const struct store_select all = {.state = -1};
     int found = 0;
     CU_ASSERT_EQUAL(store_list(fixture.store, &all, true, count_item, &found), EP_ESTORE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(store_words(fixture.store), "damaged"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), "damaged"));
     CU_ASSERT(found > 2800 && found < 3000);
     const char *uids[] = {"u1500", "u2999", "u1"};
     const struct store_select some = {.state = -1, .uids = uids, .uid_count = 3};
@@ -156,59 +156,59 @@ static void damage_hides_nothing_else(void)
     fixture_end();
 }
 
-/* ---- the gate ---- */
+/* ---- the write lock ---- */
 
-static bool gate_is_free(void)
+static bool write_lock_is_free(void)
 {
-    int result = pthread_mutex_trylock(fixture.options.gate);
+    int result = pthread_mutex_trylock(fixture.options.write_lock);
     if (result == 0)
-        pthread_mutex_unlock(fixture.options.gate);
+        pthread_mutex_unlock(fixture.options.write_lock);
     return result == 0;
 }
 
 static bool never_free(int64_t event, const char *done, void *user)
 {
-    CU_ASSERT_FALSE(gate_is_free());
+    CU_ASSERT_FALSE(write_lock_is_free());
     return held_add(event, done, user);
 }
 
-static void the_gate_is_held_by_writers_only(void)
+static void the_write_lock_is_held_by_writers_only(void)
 {
-    static pthread_mutex_t gate;
+    static pthread_mutex_t write_lock;
     fixture_begin();
     store_close(&fixture.store);
-    CU_ASSERT_EQUAL_FATAL(gate_init(&gate), 0);
-    fixture.options.gate = &gate;
+    CU_ASSERT_EQUAL_FATAL(write_lock_init(&write_lock), 0);
+    fixture.options.write_lock = &write_lock;
     fixture.store = fixture_open(false);
     struct held held;
     struct store_claimed out;
     ingest("u", 0, 10);
-    CU_ASSERT_TRUE(gate_is_free());
+    CU_ASSERT_TRUE(write_lock_is_free());
     struct store_claim wanted = held_claim(&held, 5);
     wanted.on_claim = never_free;
     CU_ASSERT_EQUAL(store_claim(fixture.store, fixture.source, 1000, &wanted, &out), 0);
     CU_ASSERT_EQUAL(held.count, 5);
-    CU_ASSERT_TRUE(gate_is_free());
+    CU_ASSERT_TRUE(write_lock_is_free());
     struct store_event bad = {.uid = NULL};
     struct store_page page = {&bad, 1, NULL, false, 1000, false, NULL};
     struct store_ingested ingested;
     CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &ingested), EP_EINVAL);
-    CU_ASSERT_TRUE(gate_is_free());
-    answer(held.at[0], (struct store_answer){.change = STORE_FINISH});
-    CU_ASSERT_TRUE(gate_is_free());
+    CU_ASSERT_TRUE(write_lock_is_free());
+    answer(held.at[0], (struct store_answer){.change = STORE_COMPLETE});
+    CU_ASSERT_TRUE(write_lock_is_free());
     CU_ASSERT_EQUAL(store_checkpoint(fixture.store, true), 0);
-    CU_ASSERT_TRUE(gate_is_free());
+    CU_ASSERT_TRUE(write_lock_is_free());
     sqlite3 *other;
     sqlite3_open(database(), &other);
     sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL);
     CU_ASSERT_EQUAL(store_set_cursor(fixture.store, fixture.source, "x"), EP_ESTOREBUSY);
-    CU_ASSERT_TRUE(gate_is_free());
+    CU_ASSERT_TRUE(write_lock_is_free());
     sqlite3_close(other);
-    /* a gate that does not open is no reason to stop: SQLite's own lock decides */
-    pthread_mutex_lock(&gate);
+    /* a write lock that is not released is no reason to stop: SQLite's own lock decides */
+    pthread_mutex_lock(&write_lock);
     CU_ASSERT_EQUAL(store_set_cursor(fixture.store, fixture.source, "y"), 0);
-    CU_ASSERT_FALSE(gate_is_free()); /* still the other's */
-    pthread_mutex_unlock(&gate);
+    CU_ASSERT_FALSE(write_lock_is_free()); /* still the other's */
+    pthread_mutex_unlock(&write_lock);
     fixture_end();
 }
 
@@ -242,7 +242,7 @@ static void no_statement_scans_what_grows(void)
     fixture_end();
 }
 
-/* ---- the log ---- */
+/* ---- the WAL ---- */
 
 static int grown;
 static void note_growth(void *user)
@@ -251,28 +251,28 @@ static void note_growth(void *user)
     grown++;
 }
 
-static void the_log_is_kept_short(void)
+static void the_wal_is_kept_short(void)
 {
     fixture_begin();
     store_close(&fixture.store);
-    fixture.options.log_bytes = 100000;
-    fixture.options.log_grown = note_growth;
+    fixture.options.wal_bytes = 100000;
+    fixture.options.wal_grown = note_growth;
     fixture.store = fixture_open(false);
-    uint64_t bytes, log_bytes, most = 0;
+    uint64_t bytes, wal_bytes, most = 0;
     grown = 0;
     ingest("a", 0, 10);
     CU_ASSERT_EQUAL(grown, 0);
     for (int i = 0; i < 200; i++) {
         ingest("u", i * 100, 100);
-        CU_ASSERT_EQUAL(store_sizes(fixture.store, &bytes, &log_bytes), 0);
-        most = log_bytes > most ? log_bytes : most;
+        CU_ASSERT_EQUAL(store_sizes(fixture.store, &bytes, &wal_bytes), 0);
+        most = wal_bytes > most ? wal_bytes : most;
     }
     CU_ASSERT(grown > 5);
     CU_ASSERT(most > 3 * 100000 && most < 4 * 100000); /* nobody heeded the call: the writer helped itself */
     CU_ASSERT_EQUAL(store_checkpoint(fixture.store, false), 0);
     CU_ASSERT_EQUAL(store_checkpoint(fixture.store, true), 0);
-    CU_ASSERT_EQUAL(store_sizes(fixture.store, &bytes, &log_bytes), 0);
-    CU_ASSERT_EQUAL(log_bytes, 0);
+    CU_ASSERT_EQUAL(store_sizes(fixture.store, &bytes, &wal_bytes), 0);
+    CU_ASSERT_EQUAL(wal_bytes, 0);
     CU_ASSERT(bytes > 20000 * 30);
     fixture_end();
 }
@@ -294,9 +294,9 @@ static void idle_writes_nothing(void)
         CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &wanted, &out), 0);
     }
     CU_ASSERT_EQUAL(sqlite3_total_changes(store_sqlite_of(fixture.store)->db), before);
-    uint64_t bytes, log_bytes;
-    CU_ASSERT_EQUAL(store_sizes(fixture.store, &bytes, &log_bytes), 0);
-    CU_ASSERT_EQUAL(log_bytes, 0);
+    uint64_t bytes, wal_bytes;
+    CU_ASSERT_EQUAL(store_sizes(fixture.store, &bytes, &wal_bytes), 0);
+    CU_ASSERT_EQUAL(wal_bytes, 0);
     fixture_end();
 }
 
@@ -304,7 +304,7 @@ STORE_MAIN("store: engine", {"a locked store is tried again later", a_locked_sto
            {"a full disk acknowledges nothing", a_full_disk_acknowledges_nothing},
            {"damage is found and said", damage_is_found_and_said},
            {"damage hides nothing else", damage_hides_nothing_else},
-           {"the gate is held by writers only, and left", the_gate_is_held_by_writers_only},
+           {"the write lock is held by writers only, and left", the_write_lock_is_held_by_writers_only},
            {"no statement scans what grows with the backlog", no_statement_scans_what_grows},
-           {"the log is kept short", the_log_is_kept_short},
+           {"the WAL is kept short", the_wal_is_kept_short},
            {"an idle producer writes nothing", idle_writes_nothing})

@@ -16,7 +16,7 @@ static void replace_with_database(const char *sql)
 }
 
 /* Neither a start nor an open takes the file; both say why. */
-static void expect_refused(const char *words)
+static void expect_refused(const char *expected)
 {
     struct error error = {0};
     struct store *store = NULL;
@@ -24,10 +24,10 @@ static void expect_refused(const char *words)
     struct stat before, after;
     stat(database(), &before);
     CU_ASSERT_EQUAL(store_prepare(&fixture.options, NULL, 0, &start, &error), EP_ESTORE);
-    if (strstr(error.words, words) == NULL)
-        fprintf(stderr, "not \"%s\": %s\n", words, error.words);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, words));
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, database()));
+    if (strstr(error.message, expected) == NULL)
+        fprintf(stderr, "not \"%s\": %s\n", expected, error.message);
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, expected));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, database()));
     for (int readonly = 0; readonly < 2; readonly++) {
         struct store_options options = fixture.options;
         options.readonly = readonly == 1;
@@ -92,12 +92,12 @@ static void there_may_be_no_store(void)
     struct store_options wrong = fixture.options;
     wrong.url = "postgres://here";
     CU_ASSERT_EQUAL(store_open(&wrong, &store, &error), EP_EINVAL);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "sqlite:PATH"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "sqlite:PATH"));
     wrong.url = "sqlite:/no/such/directory/x.db";
     int fd;
     uint64_t start;
     CU_ASSERT_EQUAL(store_hold(&wrong, 0, &fd, &error), EP_ENOENT);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "/no/such/directory"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "/no/such/directory"));
     CU_ASSERT_EQUAL(store_prepare(&wrong, NULL, 0, &start, &error), EP_ENOENT);
     wrong.url = "memory:";
     wrong.instance = "../etc";
@@ -107,7 +107,7 @@ static void there_may_be_no_store(void)
 
 /* ---- hold ---- */
 
-static void one_family_holds(void)
+static void one_instance_holds(void)
 {
     fixture_begin();
     struct error error = {0};
@@ -116,9 +116,9 @@ static void one_family_holds(void)
     snprintf(pid, sizeof pid, "pid %d (", (int)getpid());
     CU_ASSERT_EQUAL(store_hold(&fixture.options, 60000, &fd, &error),
                     EP_EBUSY); /* at once: the holder lives */
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, pid));
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, fixture.instance));
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "since 2"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, pid));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, fixture.instance));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "since 2"));
     if (fixture.kind == KIND_SQLITE) { /* another name of the same file has the same lock */
         char link[96], url[128];
         snprintf(link, sizeof link, "%s/link.db", fixture.directory);
@@ -137,7 +137,7 @@ static void one_family_holds(void)
     fixture_end();
 }
 
-/* A supervisor that died, and a worker of its family that lives until told. Returns the worker's end of a
+/* A supervisor that crashed, and a worker of its instance that lives until told. Returns the worker's end of a
  * pipe. */
 static int leave_a_worker(void)
 {
@@ -183,7 +183,7 @@ static void wait_until_asleep(pid_t pid)
     }
 }
 
-static void a_dying_family_is_waited_for(void)
+static void an_ending_instance_is_waited_for(void)
 {
     fixture_begin();
     struct error error = {0};
@@ -191,7 +191,7 @@ static void a_dying_family_is_waited_for(void)
     close(fixture.lock);
     int worker = leave_a_worker();
     CU_ASSERT_EQUAL(store_hold(&fixture.options, 60, &fixture.lock, &error), EP_EBUSY);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.words, "which is gone"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "which is gone"));
     pid_t waiter = fork();
     if (waiter == 0) {
         close(worker);
@@ -220,7 +220,7 @@ static void other_processes_see_it(void)
     pid_t child = fork();
     if (child == 0) {
         struct store *store = fixture_open(false);
-        struct store_answer finish = {.lease = held.at[0], .change = STORE_FINISH};
+        struct store_answer finish = {.lock = held.at[0], .change = STORE_COMPLETE};
         int code = store != NULL ? store_commit(store, fixture.source, fixture.stages[2], &finish, 1) : -1;
         store_close(&store);
         _exit(code == 0 && finish.applied ? 0 : 1);
@@ -228,11 +228,11 @@ static void other_processes_see_it(void)
     int status;
     CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
     CU_ASSERT_EQUAL(status, 0);
-    CU_ASSERT_EQUAL(totals().finished, 1);
+    CU_ASSERT_EQUAL(totals().completed, 1);
     char path[320];
     snprintf(path, sizeof path, "%s", database());
     fixture_end();
-    if (fixture.kind == KIND_MEMORY) { /* gone with the family, lock and all */
+    if (fixture.kind == KIND_MEMORY) { /* gone with the instance, lock and all */
         CU_ASSERT_NOT_EQUAL(access(path, F_OK), 0);
         *strrchr(path, '/') = '\0';
         CU_ASSERT_NOT_EQUAL(access(path, F_OK), 0);
@@ -254,7 +254,7 @@ static void memory_is_private_and_cleared(void)
     CU_ASSERT_EQUAL(stat(directory, &status), 0);
     CU_ASSERT_EQUAL(status.st_mode & 0777, 0700);
     store_close(&fixture.store);
-    close(fixture.lock); /* died without leaving: the next family of this instance finds nothing of it */
+    close(fixture.lock); /* crashed without leaving: the next start of this instance finds nothing of it */
     struct error error;
     CU_ASSERT_EQUAL(store_hold(&fixture.options, 0, &fixture.lock, &error), 0);
     CU_ASSERT_EQUAL(fixture_prepare(), 0);
@@ -291,7 +291,7 @@ static bool reader_sees(uint64_t events)
     if (code == 0)
         code = store_source_totals(reader, fixture.source, &found);
     if (code != 0)
-        fprintf(stderr, "reader: %s\n", error.words);
+        fprintf(stderr, "reader: %s\n", error.message);
     store_close(&reader);
     return code == 0 && found.live == events;
 }
@@ -317,7 +317,7 @@ static bool is_told_why(void)
     struct store *reader = NULL;
     struct store_options options = fixture.options;
     options.readonly = true;
-    return store_open(&options, &reader, &error) < 0 && strstr(error.words, "left by a crash") != NULL;
+    return store_open(&options, &reader, &error) < 0 && strstr(error.message, "left by a crash") != NULL;
 }
 
 static void readers_need_no_daemon(void)
@@ -325,7 +325,7 @@ static void readers_need_no_daemon(void)
     fixture_begin();
     ingest("u", 0, 7);
     store_close(&fixture.store);
-    CU_ASSERT_TRUE(reader_sees(7)); /* after an orderly end: there is no log */
+    CU_ASSERT_TRUE(reader_sees(7)); /* after an orderly end: there is no WAL */
     pid_t child = fork();
     if (child == 0) { /* and after a crash, which leaves one */
         fixture.store = fixture_open(false);
@@ -333,24 +333,24 @@ static void readers_need_no_daemon(void)
         _exit(0);
     }
     CU_ASSERT_EQUAL(waitpid(child, NULL, 0), child);
-    char log[340];
-    snprintf(log, sizeof log, "%s-wal", database());
+    char wal[340];
+    snprintf(wal, sizeof wal, "%s-wal", database());
     struct stat status;
-    CU_ASSERT_EQUAL(stat(log, &status), 0);
+    CU_ASSERT_EQUAL(stat(wal, &status), 0);
     CU_ASSERT(status.st_size > 0);
     if (fixture.kind == KIND_SQLITE && geteuid() == 0) { /* who may not write beside the store */
         char index[340];
         snprintf(index, sizeof index, "%s-shm", database());
         chmod(fixture.directory, 0755);
         chmod(database(), 0644);
-        chmod(log, 0644);
+        chmod(wal, 0644);
         unlink(index);
         CU_ASSERT_TRUE(as_nobody(is_told_why));
     }
     CU_ASSERT_TRUE(reader_sees(10));
     fixture.store = fixture_open(false);
-    store_close(&fixture.store); /* the last writer takes the log along */
-    CU_ASSERT_NOT_EQUAL(stat(log, &status), 0);
+    store_close(&fixture.store); /* the last writer takes the WAL along */
+    CU_ASSERT_NOT_EQUAL(stat(wal, &status), 0);
     if (fixture.kind == KIND_SQLITE && geteuid() == 0)
         CU_ASSERT_TRUE(as_nobody(sees_ten));
     fixture.store = fixture_open(false);
@@ -360,8 +360,8 @@ static void readers_need_no_daemon(void)
 STORE_MAIN("store: files", {"a newer version's store is refused", newer_versions_are_refused},
            {"files of others are refused and not touched", foreign_files_are_refused},
            {"a missing or empty store is said to be missing", there_may_be_no_store},
-           {"one family holds the store", one_family_holds},
-           {"a dying family is waited for", a_dying_family_is_waited_for},
+           {"one instance holds the store", one_instance_holds},
+           {"an ending instance is waited for", an_ending_instance_is_waited_for},
            {"other processes see it", other_processes_see_it},
            {"memory: is private and cleared", memory_is_private_and_cleared},
            {"readers need no daemon", readers_need_no_daemon})

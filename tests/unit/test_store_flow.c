@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The life of an event in the store: ingest, claim, read, commit, release. */
+/* The life of an event in the store: ingest, claim, read, commit, unlock. */
 #include "tests/unit/store_fixture.h"
 
 static void fifo(void)
@@ -161,13 +161,13 @@ static void tokens_of_another_start_are_void(void)
     uint64_t token = held.token;
     fixture_restart();
     /* the old owner changes nothing, before and after its events have a new one */
-    CU_ASSERT_FALSE(answer(held.at[1], (struct store_answer){.change = STORE_FINISH}));
-    CU_ASSERT_FALSE(release(held.at[1], (struct store_release){.crashed = true, .max_crashes = 1}));
+    CU_ASSERT_FALSE(answer(held.at[1], (struct store_answer){.change = STORE_COMPLETE}));
+    CU_ASSERT_FALSE(unlock(held.at[1], (struct store_unlock){.crashed = true, .max_crashes = 1}));
     CU_ASSERT_EQUAL(claim(&again, 100, 1000).claimed, 10);
     CU_ASSERT_EQUAL(again.at[0].event, held.at[0].event);
     CU_ASSERT_NOT_EQUAL(again.token, token);
-    CU_ASSERT_FALSE(answer(held.at[2], (struct store_answer){.change = STORE_REMOVE}));
-    CU_ASSERT_TRUE(answer(again.at[2], (struct store_answer){.change = STORE_REMOVE}));
+    CU_ASSERT_FALSE(answer(held.at[2], (struct store_answer){.change = STORE_REMOVE_BY_STAGE}));
+    CU_ASSERT_TRUE(answer(again.at[2], (struct store_answer){.change = STORE_REMOVE_BY_STAGE}));
     /* a claim with a token of an older start is refused */
     struct store_claim wanted = {token, 1, held_add, &held};
     struct store_claimed out;
@@ -175,7 +175,7 @@ static void tokens_of_another_start_are_void(void)
     fixture_end();
 }
 
-static void handles_of_an_older_start_are_fenced_off(void)
+static void handles_of_an_older_start_cannot_write(void)
 {
     fixture_begin();
     struct held held;
@@ -183,10 +183,10 @@ static void handles_of_an_older_start_are_fenced_off(void)
     claim(&held, 3, 1000);
     struct store *old = fixture.store;
     CU_ASSERT_EQUAL(fixture_prepare(), 0);
-    struct store_answer finish = {.lease = held.at[0], .change = STORE_FINISH};
+    struct store_answer finish = {.lock = held.at[0], .change = STORE_COMPLETE};
     CU_ASSERT_EQUAL(store_commit(old, fixture.source, 0, &finish, 1), EP_ESTORE);
     CU_ASSERT_FALSE(finish.applied);
-    CU_ASSERT_PTR_NOT_NULL(strstr(store_words(old), "another family"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(old), "another instance"));
     CU_ASSERT_EQUAL(totals().live, 3);
     store_close(&old);
     fixture.store = fixture_open(false);
@@ -199,7 +199,7 @@ struct seen_row {
     uint32_t attempts, crashes;
 };
 
-static int see_row(size_t index, const struct store_row *row, void *user)
+static int on_row(size_t index, const struct store_row *row, void *user)
 {
     struct seen_row *seen = user;
     seen->calls++;
@@ -223,8 +223,8 @@ static void advance_keeps_the_lock(void)
     struct seen_row seen = {0};
     ingest("u", 7, 1);
     claim(&held, 1, 1000);
-    struct store_lease leases[] = {{held.at[0].event, held.token + 1}, held.at[0], {99, held.token}};
-    CU_ASSERT_EQUAL(store_read(fixture.store, leases, 3, see_row, &seen), 0);
+    struct store_event_lock locks[] = {{held.at[0].event, held.token + 1}, held.at[0], {99, held.token}};
+    CU_ASSERT_EQUAL(store_read(fixture.store, locks, 3, on_row, &seen), 0);
     CU_ASSERT_EQUAL(seen.calls, 1);
     CU_ASSERT_EQUAL(seen.index, 1);
     CU_ASSERT_STRING_EQUAL(seen.uid, "u7");
@@ -238,36 +238,36 @@ static void advance_keeps_the_lock(void)
                                                             .data_bytes = 7}));
     CU_ASSERT_TRUE(
         answer(held.at[0], (struct store_answer){.change = STORE_ADVANCE, .done = "first\nsecond\n"}));
-    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, see_row, &seen), 0);
+    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, on_row, &seen), 0);
     CU_ASSERT_STRING_EQUAL(seen.data, "{\"m\":2}");
     CU_ASSERT_STRING_EQUAL(seen.context, "{\"c\":1}");
     CU_ASSERT_STRING_EQUAL(seen.done, "first\nsecond\n");
     CU_ASSERT_EQUAL(stage_totals().processed, 2);
-    CU_ASSERT_TRUE(answer(held.at[0], (struct store_answer){.change = STORE_FINISH}));
-    CU_ASSERT_FALSE(answer(held.at[0], (struct store_answer){.change = STORE_FINISH}));
-    CU_ASSERT_EQUAL(totals().finished, 1);
+    CU_ASSERT_TRUE(answer(held.at[0], (struct store_answer){.change = STORE_COMPLETE}));
+    CU_ASSERT_FALSE(answer(held.at[0], (struct store_answer){.change = STORE_COMPLETE}));
+    CU_ASSERT_EQUAL(totals().completed, 1);
     CU_ASSERT_EQUAL(totals().live, 0);
     CU_ASSERT_EQUAL(stage_totals().processed, 3);
     CU_ASSERT_EQUAL(ingest("u", 7, 1).stored, 1); /* its uid is free again */
     fixture_end();
 }
 
-static void releases_are_by_token(void)
+static void unlocks_are_by_token(void)
 {
     fixture_begin();
     struct held held, again;
     ingest("u", 0, 3);
     claim(&held, 3, 1000);
-    CU_ASSERT_TRUE(release(held.at[1], (struct store_release){0}));
-    CU_ASSERT_FALSE(release(held.at[1], (struct store_release){0}));
+    CU_ASSERT_TRUE(unlock(held.at[1], (struct store_unlock){0}));
+    CU_ASSERT_FALSE(unlock(held.at[1], (struct store_unlock){0}));
     CU_ASSERT_EQUAL(claim(&again, 3, 1000).claimed, 1); /* without a rescan: this handle released it */
     CU_ASSERT_EQUAL(again.at[0].event, held.at[1].event);
-    CU_ASSERT_FALSE(release(held.at[1], (struct store_release){0})); /* it runs under a new owner */
-    CU_ASSERT_FALSE(answer(held.at[1], (struct store_answer){.change = STORE_FINISH}));
+    CU_ASSERT_FALSE(unlock(held.at[1], (struct store_unlock){0})); /* it runs under a new owner */
+    CU_ASSERT_FALSE(answer(held.at[1], (struct store_answer){.change = STORE_COMPLETE}));
     /* what another handle releases is found after a rescan */
     struct store *other = fixture_open(false);
-    struct store_release by_other = {.lease = held.at[0]};
-    CU_ASSERT_EQUAL(store_release(other, fixture.source, &by_other, 1), 0);
+    struct store_unlock by_other = {.lock = held.at[0]};
+    CU_ASSERT_EQUAL(store_unlock(other, fixture.source, &by_other, 1), 0);
     CU_ASSERT_TRUE(by_other.applied);
     store_close(&other);
     store_rescan(fixture.store, fixture.source);
@@ -286,7 +286,7 @@ static void delayed_events_stand_in_nobodys_way(void)
         CU_ASSERT_TRUE(answer(held.at[i], (struct store_answer){.change = STORE_DELAY,
                                                                 .due_ms = 2000 - 100 * (uint64_t)i,
                                                                 .failed = i == 0,
-                                                                .words = "no, later"}));
+                                                                .error = "no, later"}));
     CU_ASSERT_EQUAL(totals().delayed, 5);
     CU_ASSERT_EQUAL(stage_totals().failed, 1);
     CU_ASSERT_EQUAL(stage_totals().retried, 4);
@@ -304,7 +304,7 @@ static void delayed_events_stand_in_nobodys_way(void)
     CU_ASSERT_FALSE(out.more);
     CU_ASSERT_EQUAL(totals().delayed, 3);
     struct seen_row seen = {0};
-    CU_ASSERT_EQUAL(store_read(fixture.store, again.at, 1, see_row, &seen), 0);
+    CU_ASSERT_EQUAL(store_read(fixture.store, again.at, 1, on_row, &seen), 0);
     CU_ASSERT_EQUAL(seen.attempts, 1);
     out = claim(&again, 0, 5000); /* nothing wanted: only told that there is something */
     CU_ASSERT_TRUE(out.more);
@@ -347,13 +347,13 @@ static void crashes_end_in_death(void)
         store_rescan(fixture.store, fixture.source);
         claim(&held, 1, 10000 * round);
         CU_ASSERT_EQUAL(held.count, 1);
-        CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, see_row, &seen), 0);
+        CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, on_row, &seen), 0);
         CU_ASSERT_EQUAL(seen.crashes, round - 1);
-        CU_ASSERT_TRUE(release(held.at[0], (struct store_release){.crashed = true,
-                                                                  .max_crashes = 3,
-                                                                  .stage = fixture.stages[0],
-                                                                  .due_ms = 10000 * round + 1,
-                                                                  .words = "signal 11"}));
+        CU_ASSERT_TRUE(unlock(held.at[0], (struct store_unlock){.crashed = true,
+                                                                .max_crashes = 3,
+                                                                .stage = fixture.stages[0],
+                                                                .due_ms = 10000 * round + 1,
+                                                                .error = "signal 11"}));
     }
     CU_ASSERT_EQUAL(totals().dead, 1);
     CU_ASSERT_EQUAL(totals().delayed, 0);
@@ -361,10 +361,10 @@ static void crashes_end_in_death(void)
     ingest("u", 1, 1);
     for (uint32_t round = 1; round <= 2; round++) { /* the second event: timeouts are attempts */
         claim(&held, 1, 100000 * round);
-        CU_ASSERT_TRUE(release(held.at[0], (struct store_release){.timed_out = true,
-                                                                  .max_attempts = 2,
-                                                                  .stage = fixture.stages[0],
-                                                                  .due_ms = 100000 * round + 1}));
+        CU_ASSERT_TRUE(unlock(held.at[0], (struct store_unlock){.timed_out = true,
+                                                                .max_attempts = 2,
+                                                                .stage = fixture.stages[0],
+                                                                .due_ms = 100000 * round + 1}));
     }
     CU_ASSERT_EQUAL(totals().dead, 2);
     CU_ASSERT_EQUAL(stage_totals().failed, 2);
@@ -379,30 +379,30 @@ static void too_old_to_be_tried_again(void)
     ingest("u", 0, 2);
     claim(&held, 2, 1000);
     CU_ASSERT_TRUE(
-        release(held.at[0], (struct store_release){.timed_out = true, .due_ms = 1, .expired = true}));
-    CU_ASSERT_TRUE(release(held.at[1], (struct store_release){.expired = true})); /* not blamed: as it was */
+        unlock(held.at[0], (struct store_unlock){.timed_out = true, .due_ms = 1, .expired = true}));
+    CU_ASSERT_TRUE(unlock(held.at[1], (struct store_unlock){.expired = true})); /* not blamed: as it was */
     CU_ASSERT_EQUAL(totals().dead, 1);
     CU_ASSERT_EQUAL(totals().delayed, 0);
     CU_ASSERT_EQUAL(claim(&held, 2, 1000).claimed, 1);
     fixture_end();
 }
 
-static void an_answer_begins_the_counts_anew(void)
+static void an_answer_begins_the_counts_again(void)
 {
     fixture_begin();
     struct held held;
     struct seen_row seen = {0};
     ingest("u", 0, 1);
     claim(&held, 1, 1000);
-    CU_ASSERT_TRUE(release(held.at[0], (struct store_release){.crashed = true, .due_ms = 1}));
+    CU_ASSERT_TRUE(unlock(held.at[0], (struct store_unlock){.crashed = true, .due_ms = 1}));
     claim(&held, 1, 1000);
     CU_ASSERT_TRUE(answer(held.at[0], (struct store_answer){.change = STORE_DELAY, .due_ms = 1}));
     claim(&held, 1, 1000);
-    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, see_row, &seen), 0);
+    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, on_row, &seen), 0);
     CU_ASSERT_EQUAL(seen.attempts, 1);
     CU_ASSERT_EQUAL(seen.crashes, 1);
     CU_ASSERT_TRUE(answer(held.at[0], (struct store_answer){.change = STORE_ADVANCE, .done = "first\n"}));
-    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, see_row, &seen), 0);
+    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, on_row, &seen), 0);
     CU_ASSERT_EQUAL(seen.attempts, 0);
     CU_ASSERT_EQUAL(seen.crashes, 0);
     fixture_restart(); /* what is done is handed to the next claim */
@@ -418,7 +418,7 @@ static void corrupt_events_go_to_the_dead(void)
     struct store_claim wanted = held_claim(&held, 10);
     struct store_event events[] = {
         {.uid = "a", .data = "1", .data_bytes = 1},
-        {.uid = "b", .data = "\0\xff", .data_bytes = 2, .dead = STORE_REASON_CORRUPT, .words = "not JSON"},
+        {.uid = "b", .data = "\0\xff", .data_bytes = 2, .dead = STORE_REASON_CORRUPT, .error = "not JSON"},
         {.uid = "c", .data = "3", .data_bytes = 1}};
     struct store_page page = {events, 3, "c", true, 1000, false, NULL};
     struct store_ingested out;
@@ -439,11 +439,11 @@ static void stage_answers_are_counted(void)
     ingest("u", 0, 5);
     claim(&held, 5, 1000);
     struct store_answer answers[] = {
-        {.lease = held.at[0], .change = STORE_REMOVE},
-        {.lease = held.at[1], .change = STORE_BURY, .reason = STORE_REASON_REJECTED, .words = "bad"},
-        {.lease = held.at[2], .change = STORE_BURY, .reason = STORE_REASON_EXHAUSTED, .failed = true},
-        {.lease = {held.at[3].event, held.token - 1}, .change = STORE_FINISH},
-        {.lease = held.at[4], .change = STORE_FINISH},
+        {.lock = held.at[0], .change = STORE_REMOVE_BY_STAGE},
+        {.lock = held.at[1], .change = STORE_DEAD_LETTER, .reason = STORE_REASON_REJECTED, .error = "bad"},
+        {.lock = held.at[2], .change = STORE_DEAD_LETTER, .reason = STORE_REASON_EXHAUSTED, .failed = true},
+        {.lock = {held.at[3].event, held.token - 1}, .change = STORE_COMPLETE},
+        {.lock = held.at[4], .change = STORE_COMPLETE},
     };
     CU_ASSERT_EQUAL(store_commit(fixture.store, fixture.source, fixture.stages[0], answers, 5), 0);
     for (int i = 0; i < 5; i++)
@@ -454,8 +454,8 @@ static void stage_answers_are_counted(void)
     CU_ASSERT_EQUAL(stage.rejected, 1);
     CU_ASSERT_EQUAL(stage.failed, 1);
     struct store_totals source = totals();
-    CU_ASSERT_EQUAL(source.finished, 1);
-    CU_ASSERT_EQUAL(source.removed, 1);
+    CU_ASSERT_EQUAL(source.completed, 1);
+    CU_ASSERT_EQUAL(source.removed_by_stage, 1);
     CU_ASSERT_EQUAL(source.dead, 2);
     CU_ASSERT_EQUAL(source.live, 3);
     fixture_end();
@@ -466,7 +466,7 @@ static void stage_answers_are_counted(void)
 static const char *wanted_bytes;
 static size_t wanted_size;
 
-static int see_bytes(size_t index, const struct store_row *row, void *user)
+static int on_row_bytes(size_t index, const struct store_row *row, void *user)
 {
     (void)index, (void)user;
     CU_ASSERT_EQUAL_FATAL(row->data_bytes, wanted_size);
@@ -494,15 +494,15 @@ static void check_bytes(const char *uid, const char *bytes, size_t size)
     CU_ASSERT_EQUAL(out.stored, 1);
     CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), 0);
     CU_ASSERT_EQUAL(out.duplicates, 1);
-    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, see_bytes, NULL), 0);
+    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, on_row_bytes, NULL), 0);
     CU_ASSERT_TRUE(answer(held.at[0], (struct store_answer){.change = STORE_ADVANCE,
                                                             .done = "first\n",
                                                             .context = bytes,
                                                             .context_bytes = size,
                                                             .data = bytes,
                                                             .data_bytes = size}));
-    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, see_bytes, NULL), 0);
-    CU_ASSERT_TRUE(answer(held.at[0], (struct store_answer){.change = STORE_FINISH}));
+    CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, on_row_bytes, NULL), 0);
+    CU_ASSERT_TRUE(answer(held.at[0], (struct store_answer){.change = STORE_COMPLETE}));
 }
 
 static void bytes_come_back_as_they_went(void)
@@ -568,14 +568,14 @@ STORE_MAIN("store: flow", {"events are claimed in order of arrival", fifo},
            {"a page can be claimed as it is stored, older events first", claim_within_ingest},
            {"what the caller refuses to claim stays ready", refused_claims_stay_ready},
            {"after a new start all older locks are void", tokens_of_another_start_are_void},
-           {"a process of an older start cannot write", handles_of_an_older_start_are_fenced_off},
+           {"a process of an older start cannot write", handles_of_an_older_start_cannot_write},
            {"advance stores progress and keeps the lock", advance_keeps_the_lock},
-           {"only the owner can release, and once", releases_are_by_token},
+           {"only the owner can unlock, and once", unlocks_are_by_token},
            {"delayed events come back in their place when due", delayed_events_stand_in_nobodys_way},
            {"events that keep failing starve no others", failing_events_starve_none},
            {"crashes and timeouts count up to death", crashes_end_in_death},
            {"what crashed or ran too long beyond its age is dead", too_old_to_be_tried_again},
-           {"attempts and crashes are per stage", an_answer_begins_the_counts_anew},
+           {"attempts and crashes are per stage", an_answer_begins_the_counts_again},
            {"a corrupt event is dead at once, the rest of the page goes on", corrupt_events_go_to_the_dead},
            {"answers are counted once each", stage_answers_are_counted},
            {"data, context and uid are kept byte for byte", bytes_come_back_as_they_went},

@@ -11,18 +11,18 @@ struct seen { /* what a list or a change showed */
     size_t count, stop_at;
     char uids[2048][32];
     struct store_item last; /* numbers only: its texts are gone */
-    char stage[32], words[64], data[64], context[64];
+    char stage[32], error[64], data[64], context[64];
 };
 static struct seen seen;
 
-static int see(const struct store_item *item, void *user)
+static int on_item(const struct store_item *item, void *user)
 {
     (void)user;
     CU_ASSERT_STRING_EQUAL(item->source, "quakes");
     snprintf(seen.uids[seen.count++], sizeof seen.uids[0], "%s", item->uid);
     seen.last = *item;
     snprintf(seen.stage, sizeof seen.stage, "%s", item->stage);
-    snprintf(seen.words, sizeof seen.words, "%s", item->words);
+    snprintf(seen.error, sizeof seen.error, "%s", item->error);
     snprintf(seen.data, sizeof seen.data, "%s", item->data != NULL ? item->data : "(none)");
     snprintf(seen.context, sizeof seen.context, "%s", item->context != NULL ? item->context : "(none)");
     return seen.count == seen.stop_at;
@@ -31,15 +31,15 @@ static int see(const struct store_item *item, void *user)
 static size_t list(struct store_select select)
 {
     seen.count = 0;
-    CU_ASSERT_EQUAL(store_list(fixture.store, &select, false, see, NULL), 0);
+    CU_ASSERT_EQUAL(store_list(fixture.store, &select, false, on_item, NULL), 0);
     return seen.count;
 }
 
-static uint64_t change(struct store_select select, enum store_verb verb, bool dry_run)
+static uint64_t change(struct store_select select, enum store_command command, bool dry_run)
 {
     uint64_t changed = 99;
     seen.count = 0;
-    CU_ASSERT_EQUAL(store_change(fixture.store, &select, verb, dry_run, see, NULL, &changed), 0);
+    CU_ASSERT_EQUAL(store_change(fixture.store, &select, command, dry_run, on_item, NULL, &changed), 0);
     CU_ASSERT_EQUAL(changed, seen.count);
     return changed;
 }
@@ -58,15 +58,15 @@ static void populate(void)
                                                 .context_bytes = 2});
     for (int i = 2; i < 4; i++)
         answer(running.at[i],
-               (struct store_answer){.change = STORE_DELAY, .due_ms = 5000, .words = "later, please"});
+               (struct store_answer){.change = STORE_DELAY, .due_ms = 5000, .error = "later, please"});
     answer(running.at[4], (struct store_answer){.change = STORE_ADVANCE,
                                                 .done = "first\nsecond\n",
                                                 .context = "{\"c\":1}",
                                                 .context_bytes = 7});
     for (int i = 4; i < 6; i++)
-        answer(running.at[i], (struct store_answer){.change = STORE_BURY,
+        answer(running.at[i], (struct store_answer){.change = STORE_DEAD_LETTER,
                                                     .reason = STORE_REASON_REJECTED,
-                                                    .words = "100% bad_"});
+                                                    .error = "100% bad_"});
     const char *uids[] = {"u6"};
     struct store_select select = {.uids = uids, .uid_count = 1, ANY};
     CU_ASSERT_EQUAL(change(select, STORE_HOLD, false), 1);
@@ -97,8 +97,8 @@ static void every_selector_selects(void)
     CU_ASSERT_STRING_EQUAL(seen.uids[0], "u4");
     CU_ASSERT_EQUAL(list((struct store_select){ANY, .source = "quakes"}), 12);
     CU_ASSERT_EQUAL(list((struct store_select){ANY, .source = "Quakes"}), 0);
-    CU_ASSERT_EQUAL(list((struct store_select){ANY, .device = "device-1"}), 12);
-    CU_ASSERT_EQUAL(list((struct store_select){ANY, .device = "device"}), 0);
+    CU_ASSERT_EQUAL(list((struct store_select){ANY, .address = "device-1"}), 12);
+    CU_ASSERT_EQUAL(list((struct store_select){ANY, .address = "address"}), 0);
     CU_ASSERT_EQUAL(list((struct store_select){ANY, .type = "quake"}), 12);
     CU_ASSERT_EQUAL(list((struct store_select){ANY, .type = "rain"}), 0);
     CU_ASSERT_EQUAL(list((struct store_select){ANY, .older_than_ms = 1000}), 0);
@@ -125,11 +125,11 @@ static void items_tell_all(void)
     CU_ASSERT_EQUAL(list(select), 1);
     CU_ASSERT_STRING_EQUAL(seen.data, "(none)");
     seen.count = 0;
-    CU_ASSERT_EQUAL(store_list(fixture.store, &select, true, see, NULL), 0);
+    CU_ASSERT_EQUAL(store_list(fixture.store, &select, true, on_item, NULL), 0);
     CU_ASSERT_STRING_EQUAL(seen.data, "{\"n\":4}");
     CU_ASSERT_EQUAL(seen.last.data_bytes, 7);
     CU_ASSERT_STRING_EQUAL(seen.context, "{\"c\":1}");
-    CU_ASSERT_STRING_EQUAL(seen.words, "100% bad_");
+    CU_ASSERT_STRING_EQUAL(seen.error, "100% bad_");
     CU_ASSERT_STRING_EQUAL(seen.stage, "third");
     CU_ASSERT_EQUAL(seen.last.reason, STORE_REASON_REJECTED);
     CU_ASSERT_EQUAL(seen.last.id, running.at[4].event);
@@ -157,10 +157,10 @@ static void items_tell_all(void)
     fixture.options.start_number = start;
     seen.count = 0;
     struct store_select ready = {.state = STORE_READY};
-    CU_ASSERT_EQUAL(store_list(reader, &ready, false, see, NULL), 0);
+    CU_ASSERT_EQUAL(store_list(reader, &ready, false, on_item, NULL), 0);
     CU_ASSERT_EQUAL(seen.count, 7);
     uint64_t changed;
-    CU_ASSERT_EQUAL(store_change(reader, &ready, STORE_DISCARD, false, NULL, NULL, &changed), EP_EINVAL);
+    CU_ASSERT_EQUAL(store_change(reader, &ready, STORE_REMOVE, false, NULL, NULL, &changed), EP_EINVAL);
     store_close(&reader);
     fixture_end();
 }
@@ -188,7 +188,7 @@ static void retry_makes_ready(void)
     fixture_end();
 }
 
-static void hold_and_free(void)
+static void hold_and_release(void)
 {
     populate();
     struct held held;
@@ -199,24 +199,24 @@ static void hold_and_free(void)
     CU_ASSERT_EQUAL(totals().delayed, 0);
     CU_ASSERT_EQUAL(claim(&held, 100, UINT64_MAX - 1).claimed, 0);
     CU_ASSERT_TRUE(
-        answer(running.at[0], (struct store_answer){.change = STORE_FINISH})); /* its owner goes on */
-    CU_ASSERT_EQUAL(change((struct store_select){.state = STORE_DEAD}, STORE_FREE, false), 0);
-    CU_ASSERT_EQUAL(change((struct store_select){ANY}, STORE_FREE, false), 10);
+        answer(running.at[0], (struct store_answer){.change = STORE_COMPLETE})); /* its owner goes on */
+    CU_ASSERT_EQUAL(change((struct store_select){.state = STORE_DEAD}, STORE_RELEASE, false), 0);
+    CU_ASSERT_EQUAL(change((struct store_select){ANY}, STORE_RELEASE, false), 10);
     CU_ASSERT_EQUAL(totals().held, 0);
     CU_ASSERT_EQUAL(claim(&held, 100, 1000).claimed, 10);
     CU_ASSERT_EQUAL(held.at[0].event, running.at[2].event);
     fixture_end();
 }
 
-static void discard_removes_for_good(void)
+static void remove_removes_for_good(void)
 {
     populate();
-    CU_ASSERT_EQUAL(change((struct store_select){.state = STORE_DEAD}, STORE_DISCARD, false), 2);
-    CU_ASSERT_EQUAL(change((struct store_select){ANY}, STORE_DISCARD, false), 8);
-    CU_ASSERT_EQUAL(totals().discarded, 10);
+    CU_ASSERT_EQUAL(change((struct store_select){.state = STORE_DEAD}, STORE_REMOVE, false), 2);
+    CU_ASSERT_EQUAL(change((struct store_select){ANY}, STORE_REMOVE, false), 8);
+    CU_ASSERT_EQUAL(totals().removed_by_operator, 10);
     CU_ASSERT_EQUAL(totals().live, 2);
     CU_ASSERT_EQUAL(totals().dead + totals().held + totals().delayed, 0);
-    CU_ASSERT_TRUE(answer(running.at[1], (struct store_answer){.change = STORE_FINISH}));
+    CU_ASSERT_TRUE(answer(running.at[1], (struct store_answer){.change = STORE_COMPLETE}));
     CU_ASSERT_EQUAL(ingest("u", 7, 1).stored, 1);
     fixture_end();
 }
@@ -225,13 +225,13 @@ static void requeue_begins_from_the_first_stage(void)
 {
     populate();
     struct held held;
-    release(running.at[1], (struct store_release){0}); /* ready, past `first`, with a context */
+    unlock(running.at[1], (struct store_unlock){0}); /* ready, past `first`, with a context */
     CU_ASSERT_EQUAL(change((struct store_select){ANY}, STORE_REQUEUE, false), 11);
     CU_ASSERT_EQUAL(totals().dead + totals().held + totals().delayed, 0);
     CU_ASSERT_EQUAL(claim(&held, 100, 1000).claimed, 11);
     struct store_select select = {ANY, .stage = "first"};
     seen.count = 0;
-    CU_ASSERT_EQUAL(store_list(fixture.store, &select, true, see, NULL), 0);
+    CU_ASSERT_EQUAL(store_list(fixture.store, &select, true, on_item, NULL), 0);
     CU_ASSERT_EQUAL(seen.count, 12);
     CU_ASSERT_STRING_EQUAL(seen.context, "");
     fixture_end();
@@ -248,7 +248,7 @@ static void many_events_in_many_transactions(void)
     CU_ASSERT_EQUAL(store_change(fixture.store, &all, STORE_HOLD, false, NULL, NULL, &changed), 0);
     CU_ASSERT_EQUAL(changed, 2500);
     all.limit = 1700;
-    CU_ASSERT_EQUAL(store_change(fixture.store, &all, STORE_FREE, false, NULL, NULL, &changed), 0);
+    CU_ASSERT_EQUAL(store_change(fixture.store, &all, STORE_RELEASE, false, NULL, NULL, &changed), 0);
     CU_ASSERT_EQUAL(changed, 1700);
     CU_ASSERT_EQUAL(totals().held, 800);
     CU_ASSERT_EQUAL(list((struct store_select){ANY, .type = "quake", .limit = 2001}), 2001);
@@ -279,19 +279,19 @@ static void what_runs_meanwhile_is_left_alone(void)
     struct store_select all = {ANY};
     uint64_t changed;
     /* the first thousand are gone when their report comes; the rest is claimed then, before its own chunk */
-    CU_ASSERT_EQUAL(store_change(fixture.store, &all, STORE_DISCARD, false, claim_meanwhile, &held, &changed),
+    CU_ASSERT_EQUAL(store_change(fixture.store, &all, STORE_REMOVE, false, claim_meanwhile, &held, &changed),
                     0);
     CU_ASSERT_EQUAL(changed, 1000);
     CU_ASSERT_EQUAL(held.count, 500);
     CU_ASSERT_EQUAL(totals().live, 500);
-    CU_ASSERT_TRUE(answer(held.at[499], (struct store_answer){.change = STORE_FINISH}));
+    CU_ASSERT_TRUE(answer(held.at[499], (struct store_answer){.change = STORE_COMPLETE}));
     fixture_end();
 }
 
 STORE_MAIN("store: operators", {"every selector selects", every_selector_selects},
            {"items tell all", items_tell_all},
            {"retry makes delayed and dead events ready", retry_makes_ready},
-           {"hold and release", hold_and_free}, {"discard removes for good", discard_removes_for_good},
+           {"hold and release", hold_and_release}, {"remove removes for good", remove_removes_for_good},
            {"requeue begins from the first stage", requeue_begins_from_the_first_stage},
            {"many events are changed in many transactions", many_events_in_many_transactions},
            {"what runs meanwhile is left alone", what_runs_meanwhile_is_left_alone})

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How much a transaction writes to the log, whatever else stands in the store: not more than what it changes
+ * How much a transaction writes to the WAL, whatever else stands in the store: not more than what it changes
  * takes. Counts of pages, which no load on the machine changes.
  */
 #include <string.h>
@@ -12,10 +12,10 @@
 #define BACKLOG 20000
 #define DATA_BYTES 260
 
-static uint64_t log_pages(void)
+static uint64_t wal_pages(void)
 {
     const struct store_sqlite *store = store_sqlite_of(fixture.store);
-    return store->log_bytes / store->page_bytes;
+    return store->wal_bytes / store->page_bytes;
 }
 
 /* Stores events numbered from `from` on; returns how many pages that took. */
@@ -31,20 +31,20 @@ static uint64_t store_batch(int from, int count, struct held *held)
     struct store_page page = {events, (size_t)count, NULL, false, 1000, false, NULL};
     struct store_claim wanted = held_claim(held, (size_t)count);
     struct store_ingested out = {0};
-    uint64_t before = log_pages();
+    uint64_t before = wal_pages();
     CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &wanted, &out), 0);
     CU_ASSERT_EQUAL(out.stored, (size_t)count);
-    return log_pages() - before;
+    return wal_pages() - before;
 }
 
 static uint64_t finish(const struct held *held)
 {
     static struct store_answer answers[BATCH];
     for (size_t i = 0; i < held->count; i++)
-        answers[i] = (struct store_answer){.lease = held->at[i], .change = STORE_FINISH};
-    uint64_t before = log_pages();
+        answers[i] = (struct store_answer){.lock = held->at[i], .change = STORE_COMPLETE};
+    uint64_t before = wal_pages();
     CU_ASSERT_EQUAL(store_commit(fixture.store, fixture.source, fixture.stages[0], answers, held->count), 0);
-    return log_pages() - before;
+    return wal_pages() - before;
 }
 
 /* What is free again needs not be written, wherever in a page of the file the events before it end. */
@@ -66,7 +66,7 @@ static void events_that_end_beside_others_that_stay(void)
             held = next;
         }
         CU_ASSERT(most < took / 2);
-        CU_ASSERT_EQUAL(totals().finished, 4 * BATCH);
+        CU_ASSERT_EQUAL(totals().completed, 4 * BATCH);
         fixture_end();
     }
 }

@@ -148,13 +148,13 @@ static void step_claim(void)
 }
 
 /* Some event that ever was, running or not, with its token or a wrong one. */
-static struct model_event *pick(struct store_lease *lease)
+static struct model_event *pick(struct store_event_lock *lock)
 {
     struct model_event *event = &model[roll(EVENTS)];
     for (int i = 0; i < 20 && !(event->live && event->state == STORE_RUNNING); i++)
         event = &model[roll(EVENTS)];
     bool wrong = roll(10) == 0;
-    *lease = (struct store_lease){event->id, wrong ? event->token - 1 : event->token};
+    *lock = (struct store_event_lock){event->id, wrong ? event->token - 1 : event->token};
     bool theirs = !wrong && event->live && event->id != 0 && event->state == STORE_RUNNING;
     return theirs ? event : NULL;
 }
@@ -175,11 +175,11 @@ static void step_commit(void)
     size_t count = 1 + roll(30);
     for (size_t i = 0; i < count; i++) {
         answers[i] = (struct store_answer){.change = (enum store_change)roll(5), .due_ms = unique_due()};
-        struct model_event *event = events[i] = pick(&answers[i].lease);
+        struct model_event *event = events[i] = pick(&answers[i].lock);
         if (event == NULL)
             continue;
         if (answers[i].change == STORE_ADVANCE && event->done == STAGES)
-            answers[i].change = STORE_FINISH;
+            answers[i].change = STORE_COMPLETE;
         answers[i].done = done_text(event->done < STAGES ? event->done + 1 : STAGES);
         answers[i].reason = STORE_REASON_REJECTED;
         switch (answers[i].change) {
@@ -187,16 +187,16 @@ static void step_commit(void)
             event->done++;
             event->attempts = event->crashes = 0;
             break;
-        case STORE_FINISH:
-            expected.finished++;
+        case STORE_COMPLETE:
+            expected.completed++;
             drop(event);
             break;
-        case STORE_REMOVE:
-            expected.removed++;
+        case STORE_REMOVE_BY_STAGE:
+            expected.removed_by_stage++;
             drop(event);
             break;
         case STORE_DELAY:
-        case STORE_BURY:
+        case STORE_DEAD_LETTER:
             event->attempts++;
             event->due_ms = answers[i].due_ms;
             move(event, answers[i].change == STORE_DELAY ? STORE_DELAYED : STORE_DEAD);
@@ -210,52 +210,52 @@ static void step_commit(void)
 
 static void step_release(void)
 {
-    struct store_release releases[10];
+    struct store_unlock unlocks[10];
     bool applied[10];
     size_t count = 1 + roll(10);
     for (size_t i = 0; i < count; i++) {
-        releases[i] = (struct store_release){.crashed = roll(3) == 0,
-                                             .max_crashes = 3,
-                                             .max_attempts = 4,
-                                             .due_ms = unique_due(),
-                                             .stage = fixture.stages[0]};
-        releases[i].timed_out = !releases[i].crashed && roll(2) == 0;
-        struct model_event *event = pick(&releases[i].lease);
+        unlocks[i] = (struct store_unlock){.crashed = roll(3) == 0,
+                                           .max_crashes = 3,
+                                           .max_attempts = 4,
+                                           .due_ms = unique_due(),
+                                           .stage = fixture.stages[0]};
+        unlocks[i].timed_out = !unlocks[i].crashed && roll(2) == 0;
+        struct model_event *event = pick(&unlocks[i].lock);
         applied[i] = event != NULL;
         if (event == NULL)
             continue;
-        event->crashes += releases[i].crashed;
-        event->attempts += releases[i].timed_out;
+        event->crashes += unlocks[i].crashed;
+        event->attempts += unlocks[i].timed_out;
         bool dead =
-            (releases[i].crashed && event->crashes >= 3) || (releases[i].timed_out && event->attempts >= 4);
-        event->due_ms = releases[i].due_ms;
-        move(event, dead                                           ? STORE_DEAD
-                    : releases[i].crashed || releases[i].timed_out ? STORE_DELAYED
-                                                                   : STORE_READY);
+            (unlocks[i].crashed && event->crashes >= 3) || (unlocks[i].timed_out && event->attempts >= 4);
+        event->due_ms = unlocks[i].due_ms;
+        move(event, dead                                         ? STORE_DEAD
+                    : unlocks[i].crashed || unlocks[i].timed_out ? STORE_DELAYED
+                                                                 : STORE_READY);
     }
-    CU_ASSERT_EQUAL(store_release(fixture.store, fixture.source, releases, count), 0);
+    CU_ASSERT_EQUAL(store_unlock(fixture.store, fixture.source, unlocks, count), 0);
     for (size_t i = 0; i < count; i++)
-        CU_ASSERT_EQUAL(releases[i].applied, applied[i]);
+        CU_ASSERT_EQUAL(unlocks[i].applied, applied[i]);
 }
 
-/* What a verb does to one event of the model; false = it leaves it. */
-static bool change_model(struct model_event *event, enum store_verb verb)
+/* What a command does to one event of the model; false = it leaves it. */
+static bool change_model(struct model_event *event, enum store_command command)
 {
     enum store_state state = event->state;
     if (!event->live || state == STORE_RUNNING ||
-        (verb == STORE_RETRY && state != STORE_DELAYED && state != STORE_DEAD) ||
-        (verb == STORE_HOLD && state == STORE_HELD) || (verb == STORE_FREE && state != STORE_HELD))
+        (command == STORE_RETRY && state != STORE_DELAYED && state != STORE_DEAD) ||
+        (command == STORE_HOLD && state == STORE_HELD) || (command == STORE_RELEASE && state != STORE_HELD))
         return false;
-    if (verb == STORE_DISCARD) {
-        expected.discarded++;
+    if (command == STORE_REMOVE) {
+        expected.removed_by_operator++;
         drop(event);
         return true;
     }
-    if (verb == STORE_RETRY || verb == STORE_REQUEUE)
+    if (command == STORE_RETRY || command == STORE_REQUEUE)
         event->attempts = event->crashes = 0;
-    if (verb == STORE_REQUEUE)
+    if (command == STORE_REQUEUE)
         event->done = 0;
-    move(event, verb == STORE_HOLD ? STORE_HELD : STORE_READY);
+    move(event, command == STORE_HOLD ? STORE_HELD : STORE_READY);
     return true;
 }
 
@@ -264,7 +264,7 @@ static void step_change(void)
     char text[25][16];
     const char *uids[25];
     bool picked[EVENTS] = {false};
-    enum store_verb verb = (enum store_verb)roll(5);
+    enum store_command command = (enum store_command)roll(5);
     uint64_t changed, should = 0;
     for (int i = 0; i < 25; i++) {
         int at = (int)roll(EVENTS);
@@ -273,9 +273,9 @@ static void step_change(void)
         picked[at] = true;
     }
     for (int i = 0; i < EVENTS; i++)
-        should += picked[i] && change_model(&model[i], verb);
+        should += picked[i] && change_model(&model[i], command);
     struct store_select select = {.uids = uids, .uid_count = 25, .state = -1};
-    CU_ASSERT_EQUAL(store_change(fixture.store, &select, verb, false, NULL, NULL, &changed), 0);
+    CU_ASSERT_EQUAL(store_change(fixture.store, &select, command, false, NULL, NULL, &changed), 0);
     CU_ASSERT_EQUAL(changed, should);
 }
 

@@ -7,7 +7,7 @@
 static struct store_answer answers[RUN];
 static size_t seen[RUN + 1], seen_count;
 
-static int see(size_t index, const struct store_row *row, void *user)
+static int on_row(size_t index, const struct store_row *row, void *user)
 {
     (void)row, (void)user;
     seen[seen_count++] = index;
@@ -18,7 +18,7 @@ static void commit(const struct held *held, const struct store_answer *wanted)
 {
     for (size_t i = 0; i < RUN; i++) {
         answers[i] = *wanted;
-        answers[i].lease = held->at[i];
+        answers[i].lock = held->at[i];
     }
     CU_ASSERT_EQUAL(store_commit(fixture.store, fixture.source, fixture.stages[0], answers, RUN), 0);
 }
@@ -32,7 +32,7 @@ static void expect_applied(const char *pattern)
 static void expect_read(const struct held *held, const char *pattern)
 {
     seen_count = 0;
-    CU_ASSERT_EQUAL(store_read(fixture.store, held->at, RUN, see, NULL), 0);
+    CU_ASSERT_EQUAL(store_read(fixture.store, held->at, RUN, on_row, NULL), 0);
     size_t count = 0;
     for (size_t i = 0; i < RUN; i++)
         if (pattern[i] == '1' && count < seen_count)
@@ -41,7 +41,7 @@ static void expect_read(const struct held *held, const char *pattern)
 }
 
 static const struct store_answer advances = {.change = STORE_ADVANCE, .done = "first\n"};
-static const struct store_answer finishes = {.change = STORE_FINISH};
+static const struct store_answer finishes = {.change = STORE_COMPLETE};
 
 static void begin(struct held *held)
 {
@@ -60,7 +60,7 @@ static void whole_runs(void)
     CU_ASSERT_EQUAL(stage_totals().processed, RUN);
     commit(&held, &finishes);
     expect_applied("111111");
-    CU_ASSERT_EQUAL(totals().finished, RUN);
+    CU_ASSERT_EQUAL(totals().completed, RUN);
     CU_ASSERT_EQUAL(totals().live, 0);
     expect_read(&held, "000000");
     fixture_end();
@@ -79,7 +79,7 @@ static void a_lock_lost_in_the_middle(void)
     CU_ASSERT_EQUAL(stage_totals().processed, RUN - 1); /* what was rolled back counts once */
     commit(&held, &finishes);
     expect_applied("110111");
-    CU_ASSERT_EQUAL(totals().finished, RUN - 1);
+    CU_ASSERT_EQUAL(totals().completed, RUN - 1);
     CU_ASSERT_EQUAL(totals().live, 1);
     struct held rest;
     store_rescan(fixture.store, fixture.source);
@@ -95,10 +95,10 @@ static void mixed_answers(void)
     struct held held;
     begin(&held);
     for (size_t i = 0; i < RUN; i++)
-        answers[i] = (struct store_answer){.lease = held.at[i], .change = STORE_ADVANCE, .done = "first\n"};
+        answers[i] = (struct store_answer){.lock = held.at[i], .change = STORE_ADVANCE, .done = "first\n"};
     answers[1].context = "{\"c\":1}";
     answers[1].context_bytes = 7;
-    answers[3].change = STORE_REMOVE;
+    answers[3].change = STORE_REMOVE_BY_STAGE;
     answers[4].done = "first\nsecond\n";
     CU_ASSERT_EQUAL(store_commit(fixture.store, fixture.source, fixture.stages[0], answers, RUN), 0);
     expect_applied("111111");
@@ -120,7 +120,7 @@ static void mixed_answers(void)
         sqlite3_finalize(statement);
         sqlite3_close(db);
     }
-    CU_ASSERT_EQUAL(totals().removed, 1);
+    CU_ASSERT_EQUAL(totals().removed_by_stage, 1);
     CU_ASSERT_EQUAL(totals().live, RUN - 1);
     fixture_end();
 }
@@ -132,7 +132,7 @@ static void runs_of_two_owners(void)
     begin(&held);
     struct store_answer mine[RUN / 2];
     for (size_t i = 0; i < RUN / 2; i++)
-        mine[i] = (struct store_answer){.lease = held.at[2 * i], .change = STORE_FINISH};
+        mine[i] = (struct store_answer){.lock = held.at[2 * i], .change = STORE_COMPLETE};
     CU_ASSERT_EQUAL(store_commit(fixture.store, fixture.source, fixture.stages[0], mine, RUN / 2), 0);
     expect_read(&held, "010101");
     CU_ASSERT_EQUAL(totals().live, RUN / 2);
@@ -150,7 +150,7 @@ static void a_page_claimed_in_part_with_a_dead_event(void)
         events[i] = (struct store_event){.uid = uids[i], .data = "{}", .data_bytes = 2};
     }
     events[1].dead = STORE_REASON_CORRUPT;
-    events[1].words = "nonsense";
+    events[1].error = "rubbish";
     struct store_page page = {events, RUN, NULL, false, 1000, false, NULL};
     struct store_claim wanted = held_claim(&held, 3);
     struct store_ingested out;
@@ -165,7 +165,7 @@ static void a_page_claimed_in_part_with_a_dead_event(void)
     fixture_end();
 }
 
-/* By a process that has died before it could say so. */
+/* By a process that has crashed before it could say so. */
 static void a_run_committed_already(void)
 {
     struct held held;
@@ -173,13 +173,13 @@ static void a_run_committed_already(void)
     commit(&held, &advances);
     for (size_t i = 0; i < RUN; i++)
         answers[i].applied = false;
-    struct store_groups groups = {.count = 1};
-    groups.group[0] = (struct store_group){.source = fixture.source,
-                                           .stage = fixture.stages[0],
-                                           .again = true,
-                                           .answers = answers,
-                                           .count = RUN};
-    CU_ASSERT_EQUAL(store_commit_groups(fixture.store, &groups), 0);
+    struct store_group_commit group_commit = {.count = 1};
+    group_commit.member[0] = (struct store_group_member){.source = fixture.source,
+                                                         .stage = fixture.stages[0],
+                                                         .again = true,
+                                                         .answers = answers,
+                                                         .count = RUN};
+    CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), 0);
     expect_applied("111111");
     CU_ASSERT_EQUAL(stage_totals().processed, RUN);
     fixture_end();

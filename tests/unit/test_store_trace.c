@@ -7,15 +7,15 @@
 
 struct seen {
     size_t count, live;
-    struct store_step at[64];
-    char words[64][40];
+    struct store_trace_step at[64];
+    char error[64][40];
 };
 
-static int see(const struct store_step *step, void *user)
+static int on_step(const struct store_trace_step *step, void *user)
 {
     struct seen *seen = user;
     CU_ASSERT_FATAL(seen->count < 64);
-    snprintf(seen->words[seen->count], sizeof seen->words[0], "%s", step->words != NULL ? step->words : "");
+    snprintf(seen->error[seen->count], sizeof seen->error[0], "%s", step->error != NULL ? step->error : "");
     seen->at[seen->count++] = *step;
     return 0;
 }
@@ -23,15 +23,15 @@ static int see(const struct store_step *step, void *user)
 static struct seen story(const char *uid)
 {
     struct seen seen = {0}, same = {0};
-    CU_ASSERT_EQUAL(store_trace(fixture.store, fixture.source, uid, see, &seen, &seen.live), 0);
-    CU_ASSERT_EQUAL(store_trace(fixture.store, 0, uid, see, &same, &same.live), 0);
+    CU_ASSERT_EQUAL(store_trace(fixture.store, fixture.source, uid, on_step, &seen, &seen.live), 0);
+    CU_ASSERT_EQUAL(store_trace(fixture.store, 0, uid, on_step, &same, &same.live), 0);
     CU_ASSERT_EQUAL(seen.count, same.count);
     for (size_t i = 1; i < seen.count; i++)
         CU_ASSERT(seen.at[i].event > seen.at[i - 1].event || seen.at[i].at_ms >= seen.at[i - 1].at_ms);
     return seen;
 }
 
-static void expect_kinds(const struct seen *seen, size_t count, const enum store_step_kind *kinds)
+static void expect_kinds(const struct seen *seen, size_t count, const enum store_trace_step_kind *kinds)
 {
     CU_ASSERT_EQUAL_FATAL(seen->count, count);
     for (size_t i = 0; i < count; i++)
@@ -57,11 +57,11 @@ static const uint64_t far_ms = UINT64_C(1) << 42; /* later than any clock of the
 
 static void each_step_is_told(void)
 {
-    static const enum store_step_kind kinds[] = {STORE_STEP_FETCHED,  STORE_STEP_PROCESSED,
-                                                 STORE_STEP_FAILED,   STORE_STEP_LOST,
-                                                 STORE_STEP_CRASHED,  STORE_STEP_TIMEOUT,
-                                                 STORE_STEP_REJECTED, STORE_STEP_HELD,
-                                                 STORE_STEP_FREED,    STORE_STEP_FINISHED};
+    static const enum store_trace_step_kind kinds[] = {STORE_TRACE_STEP_FETCHED,  STORE_TRACE_STEP_PROCESSED,
+                                                       STORE_TRACE_STEP_FAILED,   STORE_TRACE_STEP_LOST,
+                                                       STORE_TRACE_STEP_CRASHED,  STORE_TRACE_STEP_TIMEOUT,
+                                                       STORE_TRACE_STEP_REJECTED, STORE_TRACE_STEP_HELD,
+                                                       STORE_TRACE_STEP_RELEASED, STORE_TRACE_STEP_COMPLETED};
     struct held held;
     begin_traced();
     ingest("other", 0, 3);
@@ -75,32 +75,32 @@ static void each_step_is_told(void)
                                                        .failed = true,
                                                        .attempt = 1,
                                                        .due_ms = 5,
-                                                       .words = "no such pump"}));
+                                                       .error = "no such pump"}));
     CU_ASSERT_FALSE(
-        answer(held.at[0], (struct store_answer){.change = STORE_REMOVE})); /* not ours: not told */
+        answer(held.at[0], (struct store_answer){.change = STORE_REMOVE_BY_STAGE})); /* not ours: not told */
     claim(&held, 1, 1000);
-    CU_ASSERT(release(held.at[0], (struct store_release){.pid = 77, .stage = fixture.stages[1]}));
+    CU_ASSERT(unlock(held.at[0], (struct store_unlock){.pid = 77, .stage = fixture.stages[1]}));
     claim(&held, 1, 1000);
-    CU_ASSERT(release(held.at[0], (struct store_release){.pid = 78,
-                                                         .crashed = true,
-                                                         .stage = fixture.stages[1],
-                                                         .due_ms = 6,
-                                                         .words = "signal 11"}));
-    claim(&held, 1, 1000);
-    CU_ASSERT(release(
-        held.at[0],
-        (struct store_release){.pid = 79, .timed_out = true, .stage = fixture.stages[1], .due_ms = 7}));
+    CU_ASSERT(unlock(held.at[0], (struct store_unlock){.pid = 78,
+                                                       .crashed = true,
+                                                       .stage = fixture.stages[1],
+                                                       .due_ms = 6,
+                                                       .error = "signal 11"}));
     claim(&held, 1, 1000);
     CU_ASSERT(
-        answer(held.at[0],
-               (struct store_answer){.change = STORE_BURY, .reason = STORE_REASON_REJECTED, .attempt = 4}));
+        unlock(held.at[0],
+               (struct store_unlock){.pid = 79, .timed_out = true, .stage = fixture.stages[1], .due_ms = 7}));
+    claim(&held, 1, 1000);
+    CU_ASSERT(answer(held.at[0], (struct store_answer){.change = STORE_DEAD_LETTER,
+                                                       .reason = STORE_REASON_REJECTED,
+                                                       .attempt = 4}));
     struct store_select select = {.uids = (const char *const[]){"e1"}, .uid_count = 1, .state = -1};
     uint64_t changed;
     CU_ASSERT_EQUAL(store_change(fixture.store, &select, STORE_HOLD, false, NULL, NULL, &changed), 0);
-    CU_ASSERT_EQUAL(store_change(fixture.store, &select, STORE_FREE, false, NULL, NULL, &changed), 0);
+    CU_ASSERT_EQUAL(store_change(fixture.store, &select, STORE_RELEASE, false, NULL, NULL, &changed), 0);
     CU_ASSERT_EQUAL(story("e1").live, 1);
     claim(&held, 1, 1000);
-    CU_ASSERT(answer(held.at[0], (struct store_answer){.change = STORE_FINISH, .attempt = 5}));
+    CU_ASSERT(answer(held.at[0], (struct store_answer){.change = STORE_COMPLETE, .attempt = 5}));
     fixture_restart();
 
     struct seen seen = story("e1");
@@ -111,13 +111,13 @@ static void each_step_is_told(void)
     CU_ASSERT_EQUAL(seen.at[1].pid, getpid());
     CU_ASSERT_EQUAL(seen.at[1].stage, fixture.stages[0]);
     CU_ASSERT_EQUAL(seen.at[2].due_ms, 5);
-    CU_ASSERT_STRING_EQUAL(seen.words[2], "no such pump");
+    CU_ASSERT_STRING_EQUAL(seen.error[2], "no such pump");
     CU_ASSERT_EQUAL(seen.at[3].pid, 77);
     CU_ASSERT_EQUAL(seen.at[4].pid, 78);
     CU_ASSERT_EQUAL(seen.at[4].stage, fixture.stages[1]);
     CU_ASSERT_EQUAL(seen.at[4].attempt, 2); /* after the failure */
     CU_ASSERT_EQUAL(seen.at[4].due_ms, 6);
-    CU_ASSERT_STRING_EQUAL(seen.words[4], "signal 11");
+    CU_ASSERT_STRING_EQUAL(seen.error[4], "signal 11");
     CU_ASSERT_EQUAL(seen.at[5].attempt, 3);
     CU_ASSERT_EQUAL(seen.at[6].reason, STORE_REASON_REJECTED);
     CU_ASSERT_EQUAL(story("other0").count, 1);
@@ -153,7 +153,7 @@ static void run_through(int count)
         ingest("gone", i, 1);
         claim(&held, 1, 1000);
         CU_ASSERT_EQUAL_FATAL(held.count, 1);
-        CU_ASSERT(answer(held.at[0], (struct store_answer){.change = STORE_FINISH, .attempt = 1}));
+        CU_ASSERT(answer(held.at[0], (struct store_answer){.change = STORE_COMPLETE, .attempt = 1}));
     }
 }
 
@@ -163,7 +163,7 @@ static void old_steps_go(void)
     begin_traced();
     ingest("live", 0, 1);
     claim(&held, 1, 1000);
-    struct store_lease lives = held.at[0];
+    struct store_event_lock lives = held.at[0];
     run_through(600); /* more than a piece */
     trim(1, 1, UINT64_MAX);
     CU_ASSERT_EQUAL(story("gone0").count, 2);
@@ -174,11 +174,12 @@ static void old_steps_go(void)
         CU_ASSERT_EQUAL(story(uid).count, 0);
     }
     CU_ASSERT_EQUAL(story("live0").count, 1); /* it still lives */
-    CU_ASSERT(answer(lives, (struct store_answer){.change = STORE_FINISH, .attempt = 1}));
+    CU_ASSERT(answer(lives, (struct store_answer){.change = STORE_COMPLETE, .attempt = 1}));
     struct seen seen = story("live0");
-    expect_kinds(&seen, 2, (const enum store_step_kind[]){STORE_STEP_FETCHED, STORE_STEP_FINISHED});
+    expect_kinds(&seen, 2,
+                 (const enum store_trace_step_kind[]){STORE_TRACE_STEP_FETCHED, STORE_TRACE_STEP_COMPLETED});
     ingest("last", 0, 1);
-    trim(3 * far_ms, 1, UINT64_MAX); /* long after what was kept had been written anew */
+    trim(3 * far_ms, 1, UINT64_MAX); /* long after what was kept had been written again */
     CU_ASSERT_EQUAL(story("live0").count, 0);
     run_through(1);
     fixture_end();

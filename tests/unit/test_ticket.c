@@ -55,11 +55,11 @@ static void test_only_owner(void)
     CU_ASSERT_FALSE(ticket_take(&segment, ticket, 0, WORKER, &view)); /* LOADING is nobody's to take */
     CU_ASSERT_FALSE(ticket_free(&segment, ticket, WORKER));
     CU_ASSERT_FALSE(ticket_orphan(&segment, ticket, WORKER));
-    CU_ASSERT_FALSE(ticket_bury(&segment, ticket));
+    CU_ASSERT_FALSE(ticket_free_orphan(&segment, ticket));
     CU_ASSERT_TRUE(ticket_queue(&segment, ticket, PRODUCER, 0));
     CU_ASSERT_FALSE(ticket_queue(&segment, ticket, PRODUCER, 1));
     CU_ASSERT_FALSE(ticket_free(&segment, ticket, PRODUCER));
-    CU_ASSERT_FALSE(ticket_orphan(&segment, ticket, PRODUCER)); /* handed on: its death is not the event's */
+    CU_ASSERT_FALSE(ticket_orphan(&segment, ticket, PRODUCER)); /* handed on: its crash is not the event's */
     CU_ASSERT_FALSE(
         ticket_take(&segment, ticket, 1, WORKER, &view)); /* a stale entry in another stage's ring */
     CU_ASSERT_TRUE(ticket_take(&segment, ticket, 0, WORKER, &view));
@@ -67,7 +67,7 @@ static void test_only_owner(void)
     CU_ASSERT_FALSE(ticket_queue(&segment, ticket, OTHER, 1));
     CU_ASSERT_FALSE(ticket_free(&segment, ticket, OTHER));
     CU_ASSERT_FALSE(ticket_orphan(&segment, ticket, OTHER));
-    CU_ASSERT_FALSE(ticket_bury(&segment, ticket));
+    CU_ASSERT_FALSE(ticket_free_orphan(&segment, ticket));
     CU_ASSERT_EQUAL(ticket_look(&segment, ticket).slot, WORKER);
     segment_close(&segment);
 }
@@ -93,8 +93,8 @@ static void test_orphans(void)
     CU_ASSERT_FALSE(ticket_queue(&segment, ticket, WORKER, 0));
     CU_ASSERT_TRUE(ticket_orphan(&segment, loading, PRODUCER));
     CU_ASSERT_EQUAL(ticket_look(&segment, loading).event, 8);
-    CU_ASSERT_TRUE(ticket_bury(&segment, ticket));
-    CU_ASSERT_FALSE(ticket_bury(&segment, ticket));
+    CU_ASSERT_TRUE(ticket_free_orphan(&segment, ticket));
+    CU_ASSERT_FALSE(ticket_free_orphan(&segment, ticket));
     CU_ASSERT_EQUAL(ticket_look(&segment, ticket).phase, TICKET_FREE);
     CU_ASSERT_EQUAL(segment_cause(&segment, ticket)->kind, SHM_CAUSE_NONE); /* the next use is not blamed */
     segment_close(&segment);
@@ -114,7 +114,7 @@ static void test_revoke(void)
     for (int i = 0; i < 4; i++) {
         CU_ASSERT_TRUE(ticket_revoke(&segment, tickets[i]));
         CU_ASSERT_EQUAL(ticket_look(&segment, tickets[i]).phase, TICKET_ORPHANED);
-        CU_ASSERT_TRUE(ticket_bury(&segment, tickets[i]));
+        CU_ASSERT_TRUE(ticket_free_orphan(&segment, tickets[i]));
         CU_ASSERT_FALSE(ticket_revoke(&segment, tickets[i]));
         CU_ASSERT_EQUAL(ticket_look(&segment, tickets[i]).phase, TICKET_FREE);
     }
@@ -134,7 +134,7 @@ static void test_table_full(void)
     CU_ASSERT_EQUAL(ticket_load(&segment, source, PRODUCER, &hint), SHM_NO_TICKET);
     CU_ASSERT_TRUE(ticket_free(&segment, 1, PRODUCER));
     CU_ASSERT_EQUAL(ticket_load(&segment, source, PRODUCER, &hint), 1);
-    hint = 12345; /* nonsense is survived */
+    hint = 12345; /* a wrong hint is survived */
     CU_ASSERT_EQUAL(ticket_load(&segment, source, PRODUCER, &hint), SHM_NO_TICKET);
     segment_close(&segment);
 }
@@ -247,7 +247,7 @@ static void test_names(void)
 }
 
 UNIT_MAIN("ticket", {"a ticket's life through three stages", test_life},
-          {"nobody but who may changes it", test_only_owner}, {"orphaned, released, buried", test_orphans},
+          {"nobody but who may changes it", test_only_owner}, {"orphaned, unlocked, freed", test_orphans},
           {"revoked whatever it was", test_revoke}, {"a full table, and the hint", test_table_full},
           {"two sources", test_two_sources}, {"counts by stage", test_counts},
           {"what fell out of its ring goes back", test_requeue},

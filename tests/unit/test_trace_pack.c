@@ -3,7 +3,7 @@
 #include "src/store/trace_pack.h"
 #include "tests/unit/unit.h"
 
-static void expect_same(const struct store_step *a, const struct store_step *b)
+static void expect_same(const struct store_trace_step *a, const struct store_trace_step *b)
 {
     CU_ASSERT_EQUAL(a->at_ms, b->at_ms);
     CU_ASSERT_EQUAL(a->kind, b->kind);
@@ -15,37 +15,37 @@ static void expect_same(const struct store_step *a, const struct store_step *b)
     CU_ASSERT_EQUAL(a->duration_us, b->duration_us);
     CU_ASSERT_EQUAL(a->due_ms, b->due_ms);
     CU_ASSERT_EQUAL(a->uid_hash, b->uid_hash);
-    CU_ASSERT_EQUAL_FATAL(a->words_bytes, b->words_bytes);
-    CU_ASSERT(a->words_bytes == 0 || memcmp(a->words, b->words, a->words_bytes) == 0);
+    CU_ASSERT_EQUAL_FATAL(a->error_bytes, b->error_bytes);
+    CU_ASSERT(a->error_bytes == 0 || memcmp(a->error, b->error, a->error_bytes) == 0);
 }
 
-static void round_trip(const struct store_step *steps, size_t count, uint64_t at_ms, size_t most_bytes)
+static void round_trip(const struct store_trace_step *steps, size_t count, uint64_t at_ms, size_t most_bytes)
 {
     struct trace_pack pack = {0};
     struct trace_unpack unpack;
-    struct store_step step;
-    trace_pack_begin(&pack, at_ms);
-    CU_ASSERT_FALSE(trace_pack_any(&pack));
+    struct store_trace_step step;
+    store_trace_pack_begin(&pack, at_ms);
+    CU_ASSERT_FALSE(store_trace_pack_any(&pack));
     for (size_t i = 0; i < count; i++)
-        trace_pack_add(&pack, &steps[i]);
-    CU_ASSERT_TRUE(trace_pack_any(&pack));
+        store_trace_pack_add(&pack, &steps[i]);
+    CU_ASSERT_TRUE(store_trace_pack_any(&pack));
     CU_ASSERT(pack.used <= most_bytes);
-    trace_unpack_begin(&unpack, at_ms, pack.bytes, pack.used);
+    store_trace_unpack_begin(&unpack, at_ms, pack.bytes, pack.used);
     for (size_t i = 0; i < count; i++) {
-        CU_ASSERT_TRUE_FATAL(trace_unpack_next(&unpack, &step));
+        CU_ASSERT_TRUE_FATAL(store_trace_unpack_next(&unpack, &step));
         CU_ASSERT_EQUAL(unpack.moved, steps[i].at_ms != at_ms);
         expect_same(&step, &steps[i]);
     }
-    CU_ASSERT_FALSE(trace_unpack_next(&unpack, &step));
-    trace_pack_free(&pack);
+    CU_ASSERT_FALSE(store_trace_unpack_next(&unpack, &step));
+    store_trace_pack_free(&pack);
 }
 
 static void test_round_trip(void)
 {
-    static const struct store_step extremes[] = {
-        {.kind = STORE_STEP_FETCHED, .at_ms = 1000, .event = INT64_MAX, .uid_hash = UINT64_MAX},
-        {.kind = STORE_STEP_INJECTED, .at_ms = 0, .event = INT64_MIN, .uid_hash = 1},
-        {.kind = STORE_STEP_FAILED,
+    static const struct store_trace_step extremes[] = {
+        {.kind = STORE_TRACE_STEP_FETCHED, .at_ms = 1000, .event = INT64_MAX, .uid_hash = UINT64_MAX},
+        {.kind = STORE_TRACE_STEP_INJECTED, .at_ms = 0, .event = INT64_MIN, .uid_hash = 1},
+        {.kind = STORE_TRACE_STEP_FAILED,
          .at_ms = UINT64_MAX,
          .event = -1,
          .stage = INT64_MAX,
@@ -54,10 +54,10 @@ static void test_round_trip(void)
          .duration_us = INT64_MAX,
          .due_ms = 1,
          .reason = STORE_REASON_CORRUPT,
-         .words = "no\0way",
-         .words_bytes = 6},
-        {.kind = STORE_STEP_REQUEUED, .at_ms = 1000, .event = 0},
-        {.kind = STORE_STEP_CRASHED, .at_ms = 1000, .event = 5, .attempt = 0, .due_ms = UINT64_MAX},
+         .error = "no\0way",
+         .error_bytes = 6},
+        {.kind = STORE_TRACE_STEP_REQUEUED, .at_ms = 1000, .event = 0},
+        {.kind = STORE_TRACE_STEP_CRASHED, .at_ms = 1000, .event = 5, .attempt = 0, .due_ms = UINT64_MAX},
     };
     round_trip(extremes, sizeof extremes / sizeof extremes[0], 1000, 400);
 }
@@ -66,43 +66,43 @@ static void test_round_trip(void)
 static void test_small(void)
 {
     enum { COUNT = 100, FIRST = 1 << 20 };
-    struct store_step steps[COUNT];
+    struct store_trace_step steps[COUNT];
     for (int64_t i = 0; i < COUNT; i++)
-        steps[i] = (struct store_step){.kind = STORE_STEP_FETCHED,
-                                       .at_ms = 7,
-                                       .event = FIRST + i,
-                                       .pid = 4711,
-                                       .uid_hash = (uint64_t)i << 40};
+        steps[i] = (struct store_trace_step){.kind = STORE_TRACE_STEP_FETCHED,
+                                             .at_ms = 7,
+                                             .event = FIRST + i,
+                                             .pid = 4711,
+                                             .uid_hash = (uint64_t)i << 40};
     round_trip(steps, COUNT, 7, 10 * COUNT);
     for (int64_t i = 0; i < COUNT; i++)
-        steps[i] = (struct store_step){.kind = STORE_STEP_PROCESSED,
-                                       .at_ms = 7,
-                                       .event = FIRST + i,
-                                       .stage = 3,
-                                       .pid = 4711,
-                                       .attempt = 1,
-                                       .duration_us = 300};
+        steps[i] = (struct store_trace_step){.kind = STORE_TRACE_STEP_PROCESSED,
+                                             .at_ms = 7,
+                                             .event = FIRST + i,
+                                             .stage = 3,
+                                             .pid = 4711,
+                                             .attempt = 1,
+                                             .duration_us = 300};
     round_trip(steps, COUNT, 7, 4 * COUNT);
 }
 
-static void test_long_words(void)
+static void test_long_errors(void)
 {
-    char words[400];
-    for (size_t i = 0; i < sizeof words; i += 2)
-        memcpy(words + i, i == 0 ? "ab" : "\xc3\xa4", 2);
-    words[1] = '\xc3'; /* from here on characters of two bytes begin at odd places */
-    for (size_t i = 2; i + 1 < sizeof words; i += 2)
-        memcpy(words + i, "\xa4\xc3", 2);
+    char error[400];
+    for (size_t i = 0; i < sizeof error; i += 2)
+        memcpy(error + i, i == 0 ? "ab" : "\xc3\xa4", 2);
+    error[1] = '\xc3'; /* from here on characters of two bytes begin at odd places */
+    for (size_t i = 2; i + 1 < sizeof error; i += 2)
+        memcpy(error + i, "\xa4\xc3", 2);
     struct trace_pack pack = {0};
     struct trace_unpack unpack;
-    struct store_step step = {
-        .kind = STORE_STEP_FAILED, .at_ms = 1, .event = 1, .words = words, .words_bytes = sizeof words};
-    trace_pack_begin(&pack, 1);
-    trace_pack_add(&pack, &step);
-    trace_unpack_begin(&unpack, 1, pack.bytes, pack.used);
-    CU_ASSERT_TRUE_FATAL(trace_unpack_next(&unpack, &step));
-    CU_ASSERT_EQUAL(step.words_bytes, TRACE_WORDS_MAX - 1); /* not half a character */
-    trace_pack_free(&pack);
+    struct store_trace_step step = {
+        .kind = STORE_TRACE_STEP_FAILED, .at_ms = 1, .event = 1, .error = error, .error_bytes = sizeof error};
+    store_trace_pack_begin(&pack, 1);
+    store_trace_pack_add(&pack, &step);
+    store_trace_unpack_begin(&unpack, 1, pack.bytes, pack.used);
+    CU_ASSERT_TRUE_FATAL(store_trace_unpack_next(&unpack, &step));
+    CU_ASSERT_EQUAL(step.error_bytes, TRACE_ERROR_MAX - 1); /* not half a character */
+    store_trace_pack_free(&pack);
 }
 
 /* Any bytes: each step that comes out is within its bounds, and it ends. The bytes stand in memory of just
@@ -111,18 +111,18 @@ static void take_bytes(const unsigned char *bytes, size_t count)
 {
     unsigned char *exact = malloc(count > 0 ? count : 1);
     struct trace_unpack unpack;
-    struct store_step step;
+    struct store_trace_step step;
     size_t steps = 0, sum = 0;
     CU_ASSERT_PTR_NOT_NULL_FATAL(exact);
     if (count > 0)
         memcpy(exact, bytes, count);
-    trace_unpack_begin(&unpack, 1000, exact, count);
-    while (trace_unpack_next(&unpack, &step)) {
+    store_trace_unpack_begin(&unpack, 1000, exact, count);
+    while (store_trace_unpack_next(&unpack, &step)) {
         steps++;
-        for (size_t i = 0; i < step.words_bytes; i++)
-            sum += (unsigned char)step.words[i];
-        if (step.kind >= STORE_STEP_KINDS || step.reason >= STORE_REASON_KINDS || step.pid < 0 ||
-            step.words_bytes > TRACE_WORDS_MAX || step.stage < 0)
+        for (size_t i = 0; i < step.error_bytes; i++)
+            sum += (unsigned char)step.error[i];
+        if (step.kind >= STORE_TRACE_STEP_KINDS || step.reason >= STORE_REASON_KINDS || step.pid < 0 ||
+            step.error_bytes > TRACE_ERROR_MAX || step.stage < 0)
             CU_FAIL("a step out of bounds");
     }
     if (steps > count || sum > count * 255)
@@ -144,35 +144,35 @@ static void test_any_bytes(void)
         bytes[0] = round % 10 == 0 ? bytes[0] : 1;
         take_bytes(bytes, count);
     }
-    const struct store_step whole = {.kind = STORE_STEP_FAILED,
-                                     .at_ms = 5,
-                                     .event = 9,
-                                     .stage = 300,
-                                     .pid = 70000,
-                                     .attempt = 3,
-                                     .duration_us = 70000,
-                                     .due_ms = 900,
-                                     .reason = STORE_REASON_EXPIRED,
-                                     .words = "words",
-                                     .words_bytes = 5};
-    trace_pack_begin(&pack, 1000);
-    trace_pack_add(&pack, &whole);
+    const struct store_trace_step whole = {.kind = STORE_TRACE_STEP_FAILED,
+                                           .at_ms = 5,
+                                           .event = 9,
+                                           .stage = 300,
+                                           .pid = 70000,
+                                           .attempt = 3,
+                                           .duration_us = 70000,
+                                           .due_ms = 900,
+                                           .reason = STORE_REASON_EXPIRED,
+                                           .error = "words",
+                                           .error_bytes = 5};
+    store_trace_pack_begin(&pack, 1000);
+    store_trace_pack_add(&pack, &whole);
     for (size_t cut = 0; cut < pack.used; cut++) {
         struct trace_unpack unpack;
-        struct store_step step;
+        struct store_trace_step step;
         take_bytes(pack.bytes, cut);
-        trace_unpack_begin(&unpack, 1000, pack.bytes, cut);
-        CU_ASSERT_FALSE(trace_unpack_next(&unpack, &step));
+        store_trace_unpack_begin(&unpack, 1000, pack.bytes, cut);
+        CU_ASSERT_FALSE(store_trace_unpack_next(&unpack, &step));
     }
-    trace_pack_free(&pack);
+    store_trace_pack_free(&pack);
 }
 
 static void test_hash(void)
 {
-    CU_ASSERT_EQUAL(trace_uid_hash(""), UINT64_C(0xcbf29ce484222325)); /* FNV-1a's own examples */
-    CU_ASSERT_EQUAL(trace_uid_hash("foobar"), UINT64_C(0x85944171f73967e8));
+    CU_ASSERT_EQUAL(store_trace_uid_hash(""), UINT64_C(0xcbf29ce484222325)); /* FNV-1a's own examples */
+    CU_ASSERT_EQUAL(store_trace_uid_hash("foobar"), UINT64_C(0x85944171f73967e8));
 }
 
 UNIT_MAIN("trace_pack", {"what goes in comes out", test_round_trip}, {"few bytes", test_small},
-          {"long words are cut between characters", test_long_words}, {"any bytes", test_any_bytes},
+          {"long errors are cut between characters", test_long_errors}, {"any bytes", test_any_bytes},
           {"hash", test_hash})

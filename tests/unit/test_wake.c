@@ -99,10 +99,10 @@ static void test_rest(void)
     struct shm_stage *stage = segment_stage(&segment, 0);
     struct shm_slot *slot = segment_slot(&segment, WORKER);
     wake_prepare(slot);
-    wake_rest(&segment, stage);
+    wake_for_leftover(&segment, stage);
     CU_ASSERT_TRUE(wake_sleeping(slot));
     ring_push(&segment, &stage->ring, 1);
-    wake_rest(&segment, stage);
+    wake_for_leftover(&segment, stage);
     CU_ASSERT_FALSE(wake_sleeping(slot));
     segment_close(&segment);
 }
@@ -249,10 +249,10 @@ static void test_killed_waker(void)
         CU_ASSERT_EQUAL(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
         fclose(file);
     }
-    atomic_fetch_or(&slot->wake, 2); /* as the dead waker left it: marked, not called */
+    atomic_fetch_or(&slot->wake, 2); /* as the crashed waker left it: marked, not called */
     CU_ASSERT_FALSE(wake_sleeping(slot));
     atomic_store(&segment.header->phase, SHM_PHASE_STOPPED);
-    wake_source(&segment, segment_source(&segment, 0)); /* the supervisor's, after the death */
+    wake_source(&segment, segment_source(&segment, 0)); /* the supervisor's, after the exit */
     CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
     CU_ASSERT_EQUAL(status, 0);
     alarm(0);

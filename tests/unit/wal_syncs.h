@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A VFS that counts the syncs of the store's log, can do something at one, and can refuse all syncs. For
- * stores that are opened between log_syncs_begin and log_syncs_end. */
-#ifndef LOG_SYNCS_H
-#define LOG_SYNCS_H
+/* A VFS that counts the syncs of the store's WAL, can do something at one, and can refuse all syncs. For
+ * stores that are opened between wal_syncs_begin and wal_syncs_end. */
+#ifndef WAL_SYNCS_H
+#define WAL_SYNCS_H
 
 #include <sqlite3.h>
 
@@ -10,26 +10,26 @@
 
 static sqlite3_vfs sync_vfs;
 static sqlite3_vfs *sync_real;
-static sqlite3_io_methods sync_main_methods, sync_log_methods;
+static sqlite3_io_methods sync_main_methods, sync_wal_methods;
 static int (*sync_real_main)(sqlite3_file *file, int flags);
-static int (*sync_real_log)(sqlite3_file *file, int flags);
-static int wal_syncs, log_syncs_refused; /* how many there were, how many more fail */
+static int (*sync_real_wal)(sqlite3_file *file, int flags);
+static int wal_syncs, wal_syncs_refused; /* how many there were, how many more fail */
 static bool main_syncs_refused;
-static void (*at_log_sync)(void); /* before it */
+static void (*at_wal_sync)(void); /* before it */
 
 static inline int sync_main(sqlite3_file *file, int flags)
 {
     return main_syncs_refused ? SQLITE_IOERR_FSYNC : sync_real_main(file, flags);
 }
 
-static inline int sync_log(sqlite3_file *file, int flags)
+static inline int sync_wal(sqlite3_file *file, int flags)
 {
     wal_syncs++;
-    if (at_log_sync != NULL)
-        at_log_sync();
-    if (log_syncs_refused == 0)
-        return sync_real_log(file, flags);
-    log_syncs_refused--;
+    if (at_wal_sync != NULL)
+        at_wal_sync();
+    if (wal_syncs_refused == 0)
+        return sync_real_wal(file, flags);
+    wal_syncs_refused--;
     return SQLITE_IOERR_FSYNC;
 }
 
@@ -44,15 +44,15 @@ static inline int sync_open(sqlite3_vfs *self, const char *name, sqlite3_file *f
         sync_main_methods.xSync = sync_main;
         file->pMethods = &sync_main_methods;
     } else if (result == SQLITE_OK && (flags & SQLITE_OPEN_WAL) != 0) {
-        sync_log_methods = *file->pMethods;
-        sync_real_log = sync_log_methods.xSync;
-        sync_log_methods.xSync = sync_log;
-        file->pMethods = &sync_log_methods;
+        sync_wal_methods = *file->pMethods;
+        sync_real_wal = sync_wal_methods.xSync;
+        sync_wal_methods.xSync = sync_wal;
+        file->pMethods = &sync_wal_methods;
     }
     return result;
 }
 
-static inline void log_syncs_begin(void)
+static inline void wal_syncs_begin(void)
 {
     sync_real = sqlite3_vfs_find(NULL);
     sync_vfs = *sync_real;
@@ -62,9 +62,9 @@ static inline void log_syncs_begin(void)
     CU_ASSERT_EQUAL_FATAL(sqlite3_vfs_register(&sync_vfs, 1), SQLITE_OK);
 }
 
-static inline void log_syncs_end(void)
+static inline void wal_syncs_end(void)
 {
-    at_log_sync = NULL;
+    at_wal_sync = NULL;
     CU_ASSERT_EQUAL(sqlite3_vfs_register(sync_real, 1), SQLITE_OK);
     CU_ASSERT_EQUAL(sqlite3_vfs_unregister(&sync_vfs), SQLITE_OK);
 }

@@ -11,17 +11,17 @@
 static const unsigned all_states =
     STATE(STORE_READY) | STATE(STORE_RUNNING) | STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD);
 
-/* The states that a verb takes; it leaves the others, and always what runs. */
-static unsigned takes(enum store_verb verb)
+/* The states that a command takes; it leaves the others, and always what runs. */
+static unsigned takes(enum store_command command)
 {
-    switch (verb) {
+    switch (command) {
     case STORE_RETRY:
         return STATE(STORE_DELAYED) | STATE(STORE_DEAD);
     case STORE_HOLD:
         return STATE(STORE_READY) | STATE(STORE_DELAYED) | STATE(STORE_DEAD);
-    case STORE_FREE:
+    case STORE_RELEASE:
         return STATE(STORE_HELD);
-    case STORE_DISCARD:
+    case STORE_REMOVE:
     case STORE_REQUEUE:
         return all_states & ~STATE(STORE_RUNNING);
     }
@@ -38,12 +38,13 @@ static size_t remaining(const struct store_select *select, uint64_t seen)
 }
 
 /* Shows the chunk; 0 to go on, 1 to stop, or the caller's negative code. */
-static int show(const struct walk *walk, store_on_item *see, void *user, uint64_t *seen, bool stop_at_once)
+static int show(const struct walk *walk, store_on_item *on_item, void *user, uint64_t *seen,
+                bool stop_at_once)
 {
     int answer = 0;
     for (size_t i = 0; i < walk->item_count; i++) {
         ++*seen;
-        int now = see != NULL ? see(&walk->items[i].item, user) : 0;
+        int now = on_item != NULL ? on_item(&walk->items[i].item, user) : 0;
         if (now != 0 && answer == 0)
             answer = now;
         if (answer != 0 && stop_at_once)
@@ -53,30 +54,31 @@ static int show(const struct walk *walk, store_on_item *see, void *user, uint64_
 }
 
 static int list(struct store_sqlite *store, const struct store_select *select, unsigned states,
-                bool with_data, store_on_item *see, void *user, uint64_t *seen)
+                bool with_data, store_on_item *on_item, void *user, uint64_t *seen)
 {
     struct walk walk;
-    int code = walk_open(store, select, states, with_data, true, &walk);
+    int code = store_sqlite_select_open(store, select, states, with_data, true, &walk);
     if (code != 0)
         return code;
     while (code == 0 && !walk.end && remaining(select, *seen) > 0) {
-        code = walk_next(&walk, remaining(select, *seen));
+        code = store_sqlite_select_next(&walk, remaining(select, *seen));
         if (code == 0)
-            code = show(&walk, see, user, seen, true);
+            code = show(&walk, on_item, user, seen, true);
     }
     if (code == 0 && walk.unreadable > 0)
-        code = error_set(&store->store.error, EP_ESTORE,
-                         "%s: the file is damaged: what was stored under %llu event numbers cannot be read",
-                         store->path, (unsigned long long)walk.unreadable);
-    walk_close(&walk);
+        code =
+            base_error_set(&store->store.error, EP_ESTORE,
+                           "%s: the file is damaged: what was stored under %llu event numbers cannot be read",
+                           store->path, (unsigned long long)walk.unreadable);
+    store_sqlite_select_close(&walk);
     return code < 0 ? code : 0;
 }
 
 int store_sqlite_list(struct store *base, const struct store_select *select, bool with_data,
-                      store_on_item *see, void *user)
+                      store_on_item *on_item, void *user)
 {
     uint64_t seen = 0;
-    return list(store_sqlite_of(base), select, all_states, with_data, see, user, &seen);
+    return list(store_sqlite_of(base), select, all_states, with_data, on_item, user, &seen);
 }
 
 /* ---- change ---- */
@@ -99,69 +101,69 @@ static int run_for(struct store_sqlite *store, enum store_sqlite_statement which
 static int hold_item(struct store_sqlite *store, const struct walk_item *item)
 {
     if (item->item.state != STORE_READY)
-        return run_for(store, SQL_HOLD_PARKED, item->item.id);
+        return run_for(store, SQL_HOLD_SUSPENDED, item->item.id);
     bool moved;
-    struct store_sqlite_park park = {
+    struct store_sqlite_suspend suspend = {
         .event = item->item.id,
         .source = item->source->id,
         .token = item->token,
         .state = STORE_HELD,
-        .keep_words = true,
+        .keep_error = true,
     };
-    return store_sqlite_park(store, &park, &moved);
+    return store_sqlite_suspend(store, &suspend, &moved);
 }
 
-static int discard_item(struct store_sqlite *store, const struct walk_item *item)
+static int remove_item(struct store_sqlite *store, const struct walk_item *item)
 {
-    bool parked = item->item.state != STORE_READY;
-    int code = run_for(store, parked ? SQL_DELETE_PARKED : SQL_DELETE_PROGRESS, item->item.id);
+    bool suspended = item->item.state != STORE_READY;
+    int code = run_for(store, suspended ? SQL_DELETE_SUSPENDED : SQL_DELETE_PROGRESS, item->item.id);
     return code == 0 ? store_sqlite_delete_events(store, item->item.id, item->item.id) : code;
 }
 
-static int change_item(struct store_sqlite *store, enum store_verb verb, struct walk_item *item)
+static int change_item(struct store_sqlite *store, enum store_command command, struct walk_item *item)
 {
     struct store_sqlite_tally *tally = &item->source->tally;
     count_out(tally, item->item.state);
-    switch (verb) {
+    switch (command) {
     case STORE_RETRY:
-        return store_sqlite_unpark(store, item->item.id, true, false);
+        return store_sqlite_resume(store, item->item.id, true, false);
     case STORE_HOLD:
         tally->held++;
         return hold_item(store, item);
-    case STORE_FREE:
-        return store_sqlite_unpark(store, item->item.id, false, false);
-    case STORE_DISCARD:
-        tally->discarded++;
+    case STORE_RELEASE:
+        return store_sqlite_resume(store, item->item.id, false, false);
+    case STORE_REMOVE:
+        tally->removed_by_operator++;
         tally->live--;
-        return discard_item(store, item);
+        return remove_item(store, item);
     case STORE_REQUEUE:
         return item->item.state == STORE_READY ? run_for(store, SQL_REQUEUE_PROGRESS, item->item.id)
-                                               : store_sqlite_unpark(store, item->item.id, true, true);
+                                               : store_sqlite_resume(store, item->item.id, true, true);
     }
-    return error_set(&store->store.error, EP_EINVAL, "no such verb");
+    return base_error_set(&store->store.error, EP_EINVAL, "no such command");
 }
 
-static const enum store_step_kind step_kinds[] = {
-    [STORE_RETRY] = STORE_STEP_RETRY,      [STORE_HOLD] = STORE_STEP_HELD,
-    [STORE_FREE] = STORE_STEP_FREED,       [STORE_DISCARD] = STORE_STEP_DISCARDED,
-    [STORE_REQUEUE] = STORE_STEP_REQUEUED,
+static const enum store_trace_step_kind step_kinds[] = {
+    [STORE_RETRY] = STORE_TRACE_STEP_RETRY,      [STORE_HOLD] = STORE_TRACE_STEP_HELD,
+    [STORE_RELEASE] = STORE_TRACE_STEP_RELEASED, [STORE_REMOVE] = STORE_TRACE_STEP_REMOVED_BY_OPERATOR,
+    [STORE_REQUEUE] = STORE_TRACE_STEP_REQUEUED,
 };
 
 /* Changes what of the chunk is still as it was; what is not leaves the chunk. */
-static int change_items(struct walk *walk, enum store_verb verb)
+static int change_items(struct walk *walk, enum store_command command)
 {
     size_t kept = 0;
     int code = 0;
     store_sqlite_trace_begin(walk->store);
     for (size_t i = 0; code >= 0 && i < walk->item_count; i++) {
         struct walk_item now;
-        code = walk_again(walk, walk->items[i].item.id, &now);
-        walk_forget(&walk->items[i]);
+        code = store_sqlite_select_again(walk, walk->items[i].item.id, &now);
+        store_sqlite_select_forget(&walk->items[i]);
         if (code != 1)
             continue;
         walk->items[kept++] = now;
-        code = change_item(walk->store, verb, &walk->items[kept - 1]);
-        struct store_step step = {.kind = step_kinds[verb], .event = now.item.id};
+        code = change_item(walk->store, command, &walk->items[kept - 1]);
+        struct store_trace_step step = {.kind = step_kinds[command], .event = now.item.id};
         store_sqlite_trace_add(walk->store, &step);
     }
     if (code >= 0) /* else what is left of the chunk is freed with the walk */
@@ -171,37 +173,37 @@ static int change_items(struct walk *walk, enum store_verb verb)
     return code < 0 ? code : store_sqlite_trace_write(walk->store);
 }
 
-static int change_chunk(struct walk *walk, enum store_verb verb)
+static int change_chunk(struct walk *walk, enum store_command command)
 {
     for (size_t i = 0; i < walk->source_count; i++)
         walk->sources[i].tally = (struct store_sqlite_tally){0};
     int code = store_sqlite_begin_write(walk->store);
     if (code != 0)
         return code;
-    code = store_sqlite_end(walk->store, change_items(walk, verb));
+    code = store_sqlite_end(walk->store, change_items(walk, command));
     for (size_t i = 0; code == 0 && i < walk->item_count; i++)
-        store_sqlite_look_again(walk->store, walk->items[i].source->id, walk->items[i].item.id);
+        store_sqlite_rescan_from(walk->store, walk->items[i].source->id, walk->items[i].item.id);
     return code;
 }
 
-int store_sqlite_change(struct store *base, const struct store_select *select, enum store_verb verb,
-                        bool dry_run, store_on_item *see, void *user, uint64_t *changed)
+int store_sqlite_change(struct store *base, const struct store_select *select, enum store_command command,
+                        bool dry_run, store_on_item *on_item, void *user, uint64_t *changed)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     *changed = 0;
     if (dry_run)
-        return list(store, select, takes(verb), false, see, user, changed);
+        return list(store, select, takes(command), false, on_item, user, changed);
     struct walk walk;
-    int code = walk_open(store, select, takes(verb), false, false, &walk);
+    int code = store_sqlite_select_open(store, select, takes(command), false, false, &walk);
     if (code != 0)
         return code;
     while (code == 0 && !walk.end && remaining(select, *changed) > 0) {
-        code = walk_next(&walk, remaining(select, *changed));
+        code = store_sqlite_select_next(&walk, remaining(select, *changed));
         if (code == 0 && walk.item_count > 0)
-            code = change_chunk(&walk, verb);
+            code = change_chunk(&walk, command);
         if (code == 0)
-            code = show(&walk, see, user, changed, false);
+            code = show(&walk, on_item, user, changed, false);
     }
-    walk_close(&walk);
+    store_sqlite_select_close(&walk);
     return code < 0 ? code : 0;
 }

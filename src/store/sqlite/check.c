@@ -10,39 +10,39 @@
 
 #include "src/store/sqlite/sqlite.h"
 
-int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *log_bytes)
+int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    char log[PATH_MAX + 8];
+    char wal[PATH_MAX + 8];
     struct stat status;
-    snprintf(log, sizeof log, "%s-wal", store->path);
-    *bytes = *log_bytes = 0;
+    snprintf(wal, sizeof wal, "%s-wal", store->path);
+    *bytes = *wal_bytes = 0;
     if (stat(store->path, &status) != 0)
-        return error_set(&base->error, EP_ESTOREBUSY, "%s: %m", store->path);
+        return base_error_set(&base->error, EP_ESTOREBUSY, "%s: %m", store->path);
     *bytes = (uint64_t)status.st_size;
-    if (stat(log, &status) == 0)
-        *log_bytes = (uint64_t)status.st_size;
+    if (stat(wal, &status) == 0)
+        *wal_bytes = (uint64_t)status.st_size;
     return 0;
 }
 
-/* ---- the full check: each gives one row per fault, its words in the first column ---- */
+/* ---- the full check: each gives one row per fault, its text in the first column ---- */
 
 static const char *const checks[] = {
     "SELECT 'event ' || e.seq || ' (uid ' || e.uid || ') has no progress and is not set aside' FROM event e "
     "WHERE NOT EXISTS (SELECT 1 FROM progress p WHERE p.seq = e.seq) "
-    "AND NOT EXISTS (SELECT 1 FROM parked k WHERE k.seq = e.seq)",
+    "AND NOT EXISTS (SELECT 1 FROM suspended k WHERE k.seq = e.seq)",
     "SELECT 'event ' || p.seq || ' has progress but no data' FROM progress p "
     "WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.seq = p.seq)",
-    "SELECT 'event ' || k.seq || ' is set aside but has no data' FROM parked k "
+    "SELECT 'event ' || k.seq || ' is set aside but has no data' FROM suspended k "
     "WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.seq = k.seq)",
-    "SELECT 'event ' || k.seq || ' both has progress and is set aside' FROM parked k JOIN progress p ON "
+    "SELECT 'event ' || k.seq || ' both has progress and is set aside' FROM suspended k JOIN progress p ON "
     "p.seq = k.seq",
-    "SELECT 'event ' || k.seq || ' is set aside in the unknown state ' || k.state FROM parked k "
+    "SELECT 'event ' || k.seq || ' is set aside in the unknown state ' || k.state FROM suspended k "
     "WHERE k.state NOT IN (2, 3, 4)",
     "SELECT 'event ' || e.seq || ' stands under source ' || e.source || ', its number says ' || (e.seq >> "
     "44) "
     "FROM event e WHERE e.source IS NOT e.seq >> 44",
-    "SELECT 'event ' || k.seq || ' is set aside under source ' || k.source FROM parked k "
+    "SELECT 'event ' || k.seq || ' is set aside under source ' || k.source FROM suspended k "
     "WHERE k.source IS NOT k.seq >> 44",
     "SELECT 'event ' || e.seq || ' belongs to no known source' FROM event e "
     "WHERE NOT EXISTS (SELECT 1 FROM source s WHERE s.id = e.seq >> 44)",
@@ -52,10 +52,11 @@ static const char *const checks[] = {
     "AND e.seq >= s.id << 44)",
     "SELECT 'event ' || p.seq || ' is locked by start ' || (p.token >> 40) || ', which has not been yet' "
     "FROM progress p, settings t WHERE p.token >> 40 > t.start_number",
-    "SELECT 'source ' || s.name || ': fetched ' || s.fetched || ' is not finished ' || s.finished || ' + "
-    "removed ' || "
-    "s.removed || ' + discarded ' || s.discarded || ' + live ' || s.live FROM source s "
-    "WHERE s.fetched <> s.finished + s.removed + s.discarded + s.live",
+    "SELECT 'source ' || s.name || ': fetched ' || s.fetched || ' is not completed ' || s.completed || ' + "
+    "removed_by_stage ' || "
+    "s.removed_by_stage || ' + removed_by_operator ' || s.removed_by_operator || ' + live ' || s.live FROM "
+    "source s "
+    "WHERE s.fetched <> s.completed + s.removed_by_stage + s.removed_by_operator + s.live",
     "SELECT 'source ' || s.name || ': counts ' || s.live || ' events, there are ' || n FROM (SELECT s.*, "
     "(SELECT count(*) FROM event e WHERE e.seq >= s.id << 44 AND e.seq < (s.id + 1) << 44) n FROM source s) "
     "s "
@@ -63,18 +64,18 @@ static const char *const checks[] = {
     "SELECT 'source ' || s.name || ': counts ' || s.delayed || ' delayed, ' || s.held || ' held and ' || "
     "s.dead || "
     "' dead, there are ' || d || ', ' || h || ' and ' || x FROM (SELECT s.*, "
-    "(SELECT count(*) FROM parked k WHERE k.source = s.id AND k.state = 2) d, "
-    "(SELECT count(*) FROM parked k WHERE k.source = s.id AND k.state = 3) h, "
-    "(SELECT count(*) FROM parked k WHERE k.source = s.id AND k.state = 4) x FROM source s) s "
+    "(SELECT count(*) FROM suspended k WHERE k.source = s.id AND k.state = 2) d, "
+    "(SELECT count(*) FROM suspended k WHERE k.source = s.id AND k.state = 3) h, "
+    "(SELECT count(*) FROM suspended k WHERE k.source = s.id AND k.state = 4) x FROM source s) s "
     "WHERE s.delayed <> d OR s.held <> h OR s.dead <> x",
 };
 
 /* SQLite puts what it found wrong with pages into one row, a line each under a title. */
-static void report_lines(const char *words, void (*report)(const char *words, void *user), void *user)
+static void report_lines(const char *message, void (*report)(const char *message, void *user), void *user)
 {
-    char *copy = strncmp(words, "***", 3) == 0 ? strdup(words) : NULL;
+    char *copy = strncmp(message, "***", 3) == 0 ? strdup(message) : NULL;
     if (copy == NULL) {
-        report(words, user);
+        report(message, user);
         return;
     }
     char *rest = copy;
@@ -85,22 +86,22 @@ static void report_lines(const char *words, void (*report)(const char *words, vo
 }
 
 static int report_rows(struct store_sqlite *store, const char *sql,
-                       void (*report)(const char *words, void *user), void *user)
+                       void (*report)(const char *message, void *user), void *user)
 {
     sqlite3_stmt *statement = NULL;
     int result = sqlite3_prepare_v2(store->db, sql, -1, &statement, NULL);
     while (result == SQLITE_OK || result == SQLITE_ROW) {
         result = sqlite3_step(statement);
-        const char *words = result == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
-        if (words != NULL && strcmp(words, "ok") != 0) /* what integrity_check says when all is well */
-            report_lines(words, report, user);
+        const char *message = result == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
+        if (message != NULL && strcmp(message, "ok") != 0) /* what integrity_check says when all is well */
+            report_lines(message, report, user);
     }
     int code = result == SQLITE_DONE ? 0 : store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
     sqlite3_finalize(statement);
     return code;
 }
 
-int store_sqlite_check(struct store *base, void (*report)(const char *words, void *user), void *user)
+int store_sqlite_check(struct store *base, void (*report)(const char *message, void *user), void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     int code = store_sqlite_begin_read(store);
@@ -111,7 +112,7 @@ int store_sqlite_check(struct store *base, void (*report)(const char *words, voi
         code = report_rows(store, checks[i], report, user);
     code = store_sqlite_end(store, code);
     if (code == EP_ESTORE) { /* so damaged that it cannot be read on: that is a fault found, too */
-        report(base->error.words, user);
+        report(base->error.message, user);
         return 0;
     }
     return code;

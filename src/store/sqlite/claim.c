@@ -2,9 +2,9 @@
 /*
  * The SQLite engine: ingest and claim, the transactions of a source's producer.
  *
- * Each handle remembers, per source, a frontier: below it stands nothing that can be claimed, so what runs is
- * not looked at again with every claim. It only ever errs downwards: it moves up after the commit of a
- * transaction that saw everything below, and down when this handle makes an older event ready or the caller
+ * Each handle remembers, per source, a low-water mark: below it stands nothing that can be claimed, so what
+ * runs is not looked at again with every claim. It only ever errs downwards: it moves up after the commit of
+ * a transaction that saw everything below, and down when this handle makes an older event ready or the caller
  * asks for a rescan.
  *
  * Invariants
@@ -20,57 +20,58 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct store_sqlite_frontier *find_frontier(struct store_sqlite *store, int64_t source)
+static struct store_sqlite_low_water_mark *find_low_water_mark(struct store_sqlite *store, int64_t source)
 {
-    for (size_t i = 0; i < store->frontier_count; i++)
-        if (store->frontiers[i].source == source)
-            return &store->frontiers[i];
+    for (size_t i = 0; i < store->low_water_mark_count; i++)
+        if (store->low_water_marks[i].source == source)
+            return &store->low_water_marks[i];
     return NULL;
 }
 
-static int64_t frontier_of(const struct store_sqlite *store, int64_t source)
+static int64_t low_water_mark_of(const struct store_sqlite *store, int64_t source)
 {
-    for (size_t i = 0; i < store->frontier_count; i++)
-        if (store->frontiers[i].source == source)
-            return store->frontiers[i].event;
+    for (size_t i = 0; i < store->low_water_mark_count; i++)
+        if (store->low_water_marks[i].source == source)
+            return store->low_water_marks[i].event;
     return EVENT_FIRST(source);
 }
 
-/* Without memory for it the frontier stays at the beginning: slower, and as right. */
-static void set_frontier(struct store_sqlite *store, int64_t source, int64_t event)
+/* Without memory for it the low-water mark stays at the beginning: slower, and as right. */
+static void set_low_water_mark(struct store_sqlite *store, int64_t source, int64_t event)
 {
-    struct store_sqlite_frontier *frontier = find_frontier(store, source);
-    if (frontier == NULL) {
-        frontier = realloc(store->frontiers, (store->frontier_count + 1) * sizeof *frontier);
-        if (frontier == NULL)
+    struct store_sqlite_low_water_mark *low_water_mark = find_low_water_mark(store, source);
+    if (low_water_mark == NULL) {
+        low_water_mark =
+            realloc(store->low_water_marks, (store->low_water_mark_count + 1) * sizeof *low_water_mark);
+        if (low_water_mark == NULL)
             return;
-        store->frontiers = frontier;
-        frontier += store->frontier_count++;
-        frontier->source = source;
+        store->low_water_marks = low_water_mark;
+        low_water_mark += store->low_water_mark_count++;
+        low_water_mark->source = source;
     }
-    frontier->event = event;
+    low_water_mark->event = event;
 }
 
-void store_sqlite_look_again(struct store_sqlite *store, int64_t source, int64_t event)
+void store_sqlite_rescan_from(struct store_sqlite *store, int64_t source, int64_t event)
 {
-    if (event < frontier_of(store, source))
-        set_frontier(store, source, event);
+    if (event < low_water_mark_of(store, source))
+        set_low_water_mark(store, source, event);
 }
 
 void store_sqlite_rescan(struct store *store, int64_t source)
 {
-    set_frontier(store_sqlite_of(store), source, EVENT_FIRST(source));
+    set_low_water_mark(store_sqlite_of(store), source, EVENT_FIRST(source));
 }
 
 static int check_claim(struct store_sqlite *store, const struct store_claim *claim)
 {
     if (claim == NULL || claim->limit == 0)
         return 0;
-    if ((int64_t)claim->token >= store->void_below && (int64_t)claim->token > 0 &&
+    if ((int64_t)claim->token >= store->first_valid_token && (int64_t)claim->token > 0 &&
         (claim->token >> 40) == store->start_number)
         return 0;
-    return error_set(&store->store.error, EP_EINVAL, "%s: token %llx is not of start %llu", store->path,
-                     (unsigned long long)claim->token, (unsigned long long)store->start_number);
+    return base_error_set(&store->store.error, EP_EINVAL, "%s: token %llx is not of start %llu", store->path,
+                          (unsigned long long)claim->token, (unsigned long long)store->start_number);
 }
 
 int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t *next)
@@ -81,8 +82,8 @@ int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t 
     if (code < 0)
         return code;
     if (code == 0)
-        return error_set(&store->store.error, EP_ENOENT, "%s: no source has the number %lld", store->path,
-                         (long long)source);
+        return base_error_set(&store->store.error, EP_ENOENT, "%s: no source has the number %lld",
+                              store->path, (long long)source);
     *next = EVENT_FIRST(source) + sqlite3_column_int64(statement, 0);
     sqlite3_reset(statement);
     return 0;
@@ -98,7 +99,7 @@ static int claim_ready(struct store_sqlite *store, const struct store_claim *cla
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_CLAIM_SCAN);
     store_sqlite_bind(store, statement, 1, *from);
     store_sqlite_bind(store, statement, 2, to);
-    store_sqlite_bind(store, statement, 3, store->void_below);
+    store_sqlite_bind(store, statement, 3, store->first_valid_token);
     store_sqlite_bind(store, statement, 4, store_sqlite_signed((uint64_t)claim->limit + 1));
     int64_t first = 0, last = 0;
     int code;
@@ -127,7 +128,7 @@ static int claim_ready(struct store_sqlite *store, const struct store_claim *cla
     store_sqlite_bind(store, statement, 1, (int64_t)claim->token);
     store_sqlite_bind(store, statement, 2, first);
     store_sqlite_bind(store, statement, 3, last);
-    store_sqlite_bind(store, statement, 4, store->void_below);
+    store_sqlite_bind(store, statement, 4, store->first_valid_token);
     return store_sqlite_run(store, statement);
 }
 
@@ -138,9 +139,9 @@ struct ingest {
     int64_t source, next;
     const struct store_page *page;
     const struct store_claim *claim;
-    size_t claimed;   /* of older events and of this page */
-    bool claiming;    /* the page's own events may be claimed too */
-    int64_t frontier; /* to be, once this is committed */
+    size_t claimed;         /* of older events and of this page */
+    bool claiming;          /* the page's own events may be claimed too */
+    int64_t low_water_mark; /* to be, once this is committed */
     int64_t stored, duplicates, dead;
     int64_t run;   /* first of the events whose progress is not stored yet, 0 = none */
     int64_t token; /* of their lock, 0 = none */
@@ -150,14 +151,14 @@ int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_
                               const struct store_event *event, bool *stored)
 {
     if (event->uid == NULL || (event->data == NULL && event->data_bytes != 0))
-        return error_set(&store->store.error, EP_EINVAL, "%s: an event without %s", store->path,
-                         event->uid == NULL ? "uid" : "data");
+        return base_error_set(&store->store.error, EP_EINVAL, "%s: an event without %s", store->path,
+                              event->uid == NULL ? "uid" : "data");
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_INSERT_EVENT);
     store_sqlite_bind(store, statement, 1, id);
     store_sqlite_bind(store, statement, 2, source);
-    store_sqlite_bind_words(store, statement, 3, event->uid);
-    store_sqlite_bind_words(store, statement, 4, event->device);
-    store_sqlite_bind_words(store, statement, 5, event->type);
+    store_sqlite_bind_string(store, statement, 3, event->uid);
+    store_sqlite_bind_string(store, statement, 4, event->address);
+    store_sqlite_bind_string(store, statement, 5, event->type);
     store_sqlite_bind(store, statement, 6, store_sqlite_signed(now_ms));
     store_sqlite_bind_text(store, statement, 7, event->data != NULL ? event->data : "", event->data_bytes);
     int code = store_sqlite_run(store, statement);
@@ -184,7 +185,7 @@ static int store_dead(struct ingest *ingest, int64_t id, const struct store_even
     store_sqlite_bind(ingest->store, statement, 1, id);
     store_sqlite_bind(ingest->store, statement, 2, ingest->source);
     store_sqlite_bind(ingest->store, statement, 3, event->dead);
-    store_sqlite_bind_words(ingest->store, statement, 4, event->words != NULL ? event->words : "");
+    store_sqlite_bind_string(ingest->store, statement, 4, event->error != NULL ? event->error : "");
     ingest->dead++;
     return store_sqlite_run(ingest->store, statement);
 }
@@ -195,7 +196,7 @@ static int store_ready(struct ingest *ingest, int64_t id)
     if (ingest->claiming &&
         (ingest->claimed == ingest->claim->limit || !ingest->claim->on_claim(id, "", ingest->claim->user))) {
         ingest->claiming = false;
-        ingest->frontier = id;
+        ingest->low_water_mark = id;
     }
     ingest->claimed += ingest->claiming;
     int64_t token = ingest->claiming ? (int64_t)ingest->claim->token : 0;
@@ -217,14 +218,14 @@ static int ingest_one(struct ingest *ingest, const struct store_event *event)
         return code;
     }
     int64_t id = ingest->next;
-    struct store_step step = {
-        .kind = ingest->page->injected ? STORE_STEP_INJECTED : STORE_STEP_FETCHED,
+    struct store_trace_step step = {
+        .kind = ingest->page->injected ? STORE_TRACE_STEP_INJECTED : STORE_TRACE_STEP_FETCHED,
         .reason = event->dead,
         .event = id,
         .pid = store->pid,
-        .uid_hash = store->trace ? trace_uid_hash(event->uid) : 0,
-        .words = event->dead != STORE_REASON_NONE ? event->words : NULL,
-        .words_bytes = event->words != NULL ? strlen(event->words) : 0,
+        .uid_hash = store->trace ? store_trace_uid_hash(event->uid) : 0,
+        .error = event->dead != STORE_REASON_NONE ? event->error : NULL,
+        .error_bytes = event->error != NULL ? strlen(event->error) : 0,
     };
     store_sqlite_trace_add(store, &step);
     if (event->dead == STORE_REASON_NONE) {
@@ -243,8 +244,8 @@ static int ingest_one(struct ingest *ingest, const struct store_event *event)
 static void bind_after(struct ingest *ingest, sqlite3_stmt *statement, int at)
 {
     store_sqlite_bind(ingest->store, statement, at, ingest->page->follows);
-    store_sqlite_bind_words(ingest->store, statement, at + 1,
-                            ingest->page->after != NULL ? ingest->page->after : "");
+    store_sqlite_bind_string(ingest->store, statement, at + 1,
+                             ingest->page->after != NULL ? ingest->page->after : "");
 }
 
 /* A page without events: its cursor is stored where it is another, so that an idle backend's answers write
@@ -255,7 +256,7 @@ static int move_cursor(struct ingest *ingest)
         return 0;
     sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_MOVE_CURSOR);
     store_sqlite_bind(ingest->store, statement, 1, ingest->source);
-    store_sqlite_bind_words(ingest->store, statement, 2, ingest->page->cursor);
+    store_sqlite_bind_string(ingest->store, statement, 2, ingest->page->cursor);
     bind_after(ingest, statement, 3);
     return store_sqlite_run(ingest->store, statement);
 }
@@ -267,7 +268,7 @@ static int count_page(struct ingest *ingest)
     sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INGESTED);
     store_sqlite_bind(ingest->store, statement, 1, ingest->source);
     store_sqlite_bind(ingest->store, statement, 2, ingest->next - EVENT_FIRST(ingest->source));
-    store_sqlite_bind_words(ingest->store, statement, 3, ingest->page->cursor);
+    store_sqlite_bind_string(ingest->store, statement, 3, ingest->page->cursor);
     store_sqlite_bind(ingest->store, statement, 4, ingest->stored);
     store_sqlite_bind(ingest->store, statement, 5, ingest->duplicates);
     store_sqlite_bind(ingest->store, statement, 6, ingest->page->injected ? ingest->stored : 0);
@@ -281,9 +282,10 @@ static int ingest_all(struct ingest *ingest)
     struct store_sqlite *store = ingest->store;
     bool more = false;
     int code = store_sqlite_next_event(store, ingest->source, &ingest->next);
-    ingest->frontier = frontier_of(store, ingest->source);
+    ingest->low_water_mark = low_water_mark_of(store, ingest->source);
     if (code == 0 && ingest->claim != NULL && ingest->claim->limit > 0) {
-        code = claim_ready(store, ingest->claim, &ingest->frontier, ingest->next, &ingest->claimed, &more);
+        code =
+            claim_ready(store, ingest->claim, &ingest->low_water_mark, ingest->next, &ingest->claimed, &more);
         ingest->claiming = !more;
     }
     store_sqlite_trace_begin(store);
@@ -292,9 +294,10 @@ static int ingest_all(struct ingest *ingest)
     if (code == 0)
         code = store_run(ingest);
     if (code == 0 && ingest->next > EVENT_LAST(ingest->source))
-        code = error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers", store->path);
+        code = base_error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers",
+                              store->path);
     if (ingest->claiming) /* everything up to here is claimed */
-        ingest->frontier = ingest->next;
+        ingest->low_water_mark = ingest->next;
     if (code == 0)
         code = count_page(ingest);
     return code == 0 ? store_sqlite_trace_write(store) : code;
@@ -314,7 +317,7 @@ int store_sqlite_ingest(struct store *base, int64_t source, const struct store_p
     code = store_sqlite_end(store, ingest_all(&ingest));
     if (code != 0)
         return code;
-    set_frontier(store, source, ingest.frontier);
+    set_low_water_mark(store, source, ingest.low_water_mark);
     *out = (struct store_ingested){(size_t)ingest.stored, (size_t)ingest.duplicates, ingest.claimed};
     return 0;
 }
@@ -338,7 +341,7 @@ static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms
 /* Whether a claim would find something; in a read transaction, because the answer is mostly no. */
 static int look(struct store_sqlite *store, int64_t source, uint64_t now_ms, bool *found, uint64_t *due_ms)
 {
-    int64_t next = 0, from = frontier_of(store, source);
+    int64_t next = 0, from = low_water_mark_of(store, source);
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
@@ -350,7 +353,7 @@ static int look(struct store_sqlite *store, int64_t source, uint64_t now_ms, boo
         sqlite3_stmt *statement = store_sqlite_use(store, SQL_CLAIM_SCAN);
         store_sqlite_bind(store, statement, 1, from);
         store_sqlite_bind(store, statement, 2, next);
-        store_sqlite_bind(store, statement, 3, store->void_below);
+        store_sqlite_bind(store, statement, 3, store->first_valid_token);
         store_sqlite_bind(store, statement, 4, 1);
         code = store_sqlite_step(store, statement);
         *found = code == 1;
@@ -363,7 +366,7 @@ static int look(struct store_sqlite *store, int64_t source, uint64_t now_ms, boo
     bool scanned = code == 0 && *due_ms > now_ms;
     code = store_sqlite_end(store, code);
     if (code == 0 && scanned)
-        set_frontier(store, source, next);
+        set_low_water_mark(store, source, next);
     return code;
 }
 
@@ -374,7 +377,7 @@ static int retry_share(struct store_sqlite *store, const struct store_claim *cla
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_CLAIM_SCAN);
     store_sqlite_bind(store, statement, 1, from);
     store_sqlite_bind(store, statement, 2, to);
-    store_sqlite_bind(store, statement, 3, store->void_below);
+    store_sqlite_bind(store, statement, 3, store->first_valid_token);
     store_sqlite_bind(store, statement, 4, 1);
     int code = store_sqlite_step(store, statement);
     *share = claim->limit;
@@ -388,7 +391,7 @@ static int retry_share(struct store_sqlite *store, const struct store_claim *cla
 
 /* Delayed events whose time has come are ready again, in their place of arrival. */
 static int wake_due(struct store_sqlite *store, int64_t source, uint64_t now_ms, size_t limit,
-                    int64_t *frontier)
+                    int64_t *low_water_mark)
 {
     if (limit > STORE_SQLITE_WAKE_LIMIT)
         limit = STORE_SQLITE_WAKE_LIMIT;
@@ -401,9 +404,9 @@ static int wake_due(struct store_sqlite *store, int64_t source, uint64_t now_ms,
     while ((code = store_sqlite_step(store, statement)) == 1)
         store->woken[count++] = sqlite3_column_int64(statement, 0);
     for (size_t i = 0; code == 0 && i < count; i++) {
-        if (store->woken[i] < *frontier)
-            *frontier = store->woken[i];
-        code = store_sqlite_unpark(store, store->woken[i], false, false);
+        if (store->woken[i] < *low_water_mark)
+            *low_water_mark = store->woken[i];
+        code = store_sqlite_resume(store, store->woken[i], false, false);
     }
     if (code != 0 || count == 0)
         return code;
@@ -429,21 +432,21 @@ int store_sqlite_claim(struct store *base, int64_t source, uint64_t now_ms, cons
     code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
-    int64_t next = 0, frontier = frontier_of(store, source);
+    int64_t next = 0, low_water_mark = low_water_mark_of(store, source);
     size_t share = 0;
     code = store_sqlite_next_event(store, source, &next);
     if (code == 0 && due_ms <= now_ms)
-        code = retry_share(store, claim, frontier, next, &share);
+        code = retry_share(store, claim, low_water_mark, next, &share);
     if (code == 0 && share > 0)
-        code = wake_due(store, source, now_ms, share, &frontier);
+        code = wake_due(store, source, now_ms, share, &low_water_mark);
     if (code == 0)
-        code = claim_ready(store, claim, &frontier, next, &claimed, &more);
+        code = claim_ready(store, claim, &low_water_mark, next, &claimed, &more);
     if (code == 0)
         code = next_due(store, source, &due_ms);
     code = store_sqlite_end_lazily(store, code);
     if (code != 0)
         return code;
-    set_frontier(store, source, frontier);
+    set_low_water_mark(store, source, low_water_mark);
     *out = (struct store_claimed){claimed, more || due_ms <= now_ms, due_ms};
     return 0;
 }

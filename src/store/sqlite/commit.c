@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The SQLite engine: what stages need: read, commit (the transaction is in store_sqlite_group.c), release.
- * Runs in workers (read, commit) and producers (release).
+ * Runs in workers (read, commit) and producers (unlock).
  *
  * Invariants
  *  1. An event's row changes only where its token is the one named, and that token is of this start.
@@ -17,9 +17,9 @@
 
 #include <string.h>
 
-#define FENCED_EVENTS 100   /* fewer than these stand in so few leaves that a fence costs what it saves */
-#define FENCE_EVENTS 2      /* one would share its leaf with the rows before it */
-#define FENCE_OVER_BYTES 50 /* two of half a leaf each would just fit into one */
+#define PAD_FROM_EVENTS 100 /* fewer than these stand in so few leaves that padding costs what it saves */
+#define PAD_EVENTS 2        /* one would share its leaf with the rows before it */
+#define PAD_OVER_BYTES 50   /* two of half a leaf each would just fit into one */
 
 /* ---- steps shared with the operators' changes ---- */
 
@@ -34,89 +34,89 @@ static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
 /*
  * SQLite fills up a leaf that has become two thirds empty with its neighbours' rows. Where a row that stays
  * stands before a long run, and its leaf is nearly full, the next leaf's rows do not fit into the two: part
- * of them is moved, and so every leaf of the run is changed, and written to the log, before it is emptied and
+ * of them is moved, and so every leaf of the run is changed, and written to the WAL, before it is emptied and
  * free. Where the leaf before has room, all of the next one's rows fit, and a leaf that is free without
  * having been changed is not written at all: a tenth of the pages. So the first rows of a run are made so
  * large that each stands in a leaf of its own and leaves it nearly half empty, and go last.
  */
 int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last)
 {
-    if (last - first + 1 < FENCED_EVENTS)
+    if (last - first + 1 < PAD_FROM_EVENTS)
         return delete_range(store, first, last);
-    int64_t begin = first + FENCE_EVENTS;
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_FENCE);
+    int64_t begin = first + PAD_EVENTS;
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_PAD_ROWS);
     store_sqlite_bind(store, statement, 1, first);
     store_sqlite_bind(store, statement, 2, begin - 1);
-    store_sqlite_bind(store, statement, 3, (int64_t)store->page_bytes / 2 + FENCE_OVER_BYTES);
+    store_sqlite_bind(store, statement, 3, (int64_t)store->page_bytes / 2 + PAD_OVER_BYTES);
     int code = store_sqlite_run(store, statement);
     if (code == 0)
         code = delete_range(store, begin, last);
     return code == 0 ? delete_range(store, first, begin - 1) : code;
 }
 
-int store_sqlite_park(struct store_sqlite *store, const struct store_sqlite_park *park, bool *moved)
+int store_sqlite_suspend(struct store_sqlite *store, const struct store_sqlite_suspend *suspend, bool *moved)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_PARK);
-    const char *words = park->words != NULL ? park->words : "";
-    store_sqlite_bind(store, statement, 1, park->event);
-    store_sqlite_bind(store, statement, 2, park->token);
-    store_sqlite_bind(store, statement, 3, park->source);
-    store_sqlite_bind(store, statement, 4, park->state);
-    store_sqlite_bind(store, statement, 5, park->reason);
-    store_sqlite_bind(store, statement, 6, store_sqlite_signed(park->due_ms));
-    store_sqlite_bind(store, statement, 7, park->more_attempts);
-    store_sqlite_bind(store, statement, 8, park->more_crashes);
-    store_sqlite_bind_text(store, statement, 9, park->context, park->context_bytes);
-    store_sqlite_bind_words(store, statement, 10, park->keep_words ? NULL : words);
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_SUSPEND);
+    const char *error = suspend->error != NULL ? suspend->error : "";
+    store_sqlite_bind(store, statement, 1, suspend->event);
+    store_sqlite_bind(store, statement, 2, suspend->token);
+    store_sqlite_bind(store, statement, 3, suspend->source);
+    store_sqlite_bind(store, statement, 4, suspend->state);
+    store_sqlite_bind(store, statement, 5, suspend->reason);
+    store_sqlite_bind(store, statement, 6, store_sqlite_signed(suspend->due_ms));
+    store_sqlite_bind(store, statement, 7, suspend->more_attempts);
+    store_sqlite_bind(store, statement, 8, suspend->more_crashes);
+    store_sqlite_bind_text(store, statement, 9, suspend->context, suspend->context_bytes);
+    store_sqlite_bind_string(store, statement, 10, suspend->keep_error ? NULL : error);
     int code = store_sqlite_run(store, statement);
     *moved = code == 0 && sqlite3_changes(store->db) == 1;
     if (!*moved)
         return code;
     statement = store_sqlite_use(store, SQL_DELETE_PROGRESS);
-    store_sqlite_bind(store, statement, 1, park->event);
+    store_sqlite_bind(store, statement, 1, suspend->event);
     return store_sqlite_run(store, statement);
 }
 
-int store_sqlite_unpark(struct store_sqlite *store, int64_t event, bool anew, bool from_first)
+int store_sqlite_resume(struct store_sqlite *store, int64_t event, bool reset, bool from_first)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_UNPARK);
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_RESUME);
     store_sqlite_bind(store, statement, 1, event);
-    store_sqlite_bind(store, statement, 2, anew);
+    store_sqlite_bind(store, statement, 2, reset);
     store_sqlite_bind(store, statement, 3, from_first);
     int code = store_sqlite_run(store, statement);
     if (code != 0)
         return code;
-    statement = store_sqlite_use(store, SQL_DELETE_PARKED);
+    statement = store_sqlite_use(store, SQL_DELETE_SUSPENDED);
     store_sqlite_bind(store, statement, 1, event);
     return store_sqlite_run(store, statement);
 }
 
-/* A lease that cannot hold, whatever the rows say: of another source, or of an older start. */
-static bool lease_void(const struct store_sqlite *store, int64_t source, const struct store_lease *lease)
+/* A lock that cannot hold, whatever the rows say: of another source, or of an older start. */
+static bool lock_void(const struct store_sqlite *store, int64_t source, const struct store_event_lock *lock)
 {
-    return lease->event >> EVENT_SOURCE_SHIFT != source || (int64_t)lease->token < store->void_below ||
-           (int64_t)lease->token <= 0;
+    return lock->event >> EVENT_SOURCE_SHIFT != source || (int64_t)lock->token < store->first_valid_token ||
+           (int64_t)lock->token <= 0;
 }
 
 /* ---- read ---- */
 
-static bool follows(const struct store_lease *lease, const struct store_lease *before)
+static bool follows(const struct store_event_lock *lock, const struct store_event_lock *before)
 {
-    return lease->event == before->event + 1 && lease->token == before->token;
+    return lock->event == before->event + 1 && lock->token == before->token;
 }
 
-/* How many leases from `first` on are a run. */
-static size_t run_at(const struct store_lease *leases, size_t count, size_t first)
+/* How many locks from `first` on are a run. */
+static size_t run_at(const struct store_event_lock *locks, size_t count, size_t first)
 {
     size_t run = 1;
-    while (first + run < count && follows(&leases[first + run], &leases[first + run - 1]))
+    while (first + run < count && follows(&locks[first + run], &locks[first + run - 1]))
         run++;
     return run;
 }
 
 /* The statement of a run: its first and last event and their token. */
 static sqlite3_stmt *use_run(struct store_sqlite *store, enum store_sqlite_statement which,
-                             const struct store_lease *first, size_t count)
+                             const struct store_event_lock *first, size_t count)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, which);
     store_sqlite_bind(store, statement, 1, first->event);
@@ -125,8 +125,8 @@ static sqlite3_stmt *use_run(struct store_sqlite *store, enum store_sqlite_state
     return statement;
 }
 
-static int see_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t index, store_on_row *on_row,
-                   void *user)
+static int pass_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t index, store_on_row *on_row,
+                    void *user)
 {
     struct store_row row = {
         .context = (const char *)sqlite3_column_text(statement, 1),
@@ -144,16 +144,16 @@ static int see_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t i
     return on_row(index, &row, user);
 }
 
-static int read_run(struct store_sqlite *store, const struct store_lease *leases, size_t count, size_t index,
-                    store_on_row *on_row, void *user)
+static int read_run(struct store_sqlite *store, const struct store_event_lock *locks, size_t count,
+                    size_t index, store_on_row *on_row, void *user)
 {
-    if (lease_void(store, leases->event >> EVENT_SOURCE_SHIFT, leases))
+    if (lock_void(store, locks->event >> EVENT_SOURCE_SHIFT, locks))
         return 0;
-    sqlite3_stmt *statement = use_run(store, SQL_READ, leases, count);
+    sqlite3_stmt *statement = use_run(store, SQL_READ, locks, count);
     int code;
     while ((code = store_sqlite_step(store, statement)) == 1) {
-        size_t at = (size_t)(sqlite3_column_int64(statement, 0) - leases[0].event);
-        code = see_row(store, statement, index + at, on_row, user);
+        size_t at = (size_t)(sqlite3_column_int64(statement, 0) - locks[0].event);
+        code = pass_row(store, statement, index + at, on_row, user);
         if (code != 0) {
             sqlite3_reset(statement);
             return code;
@@ -162,18 +162,18 @@ static int read_run(struct store_sqlite *store, const struct store_lease *leases
     return code;
 }
 
-int store_sqlite_read(struct store *base, const struct store_lease *leases, size_t count,
+int store_sqlite_read(struct store *base, const struct store_event_lock *locks, size_t count,
                       store_on_row *on_row, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    if (run_at(leases, count, 0) == count) /* one statement is a transaction by itself */
-        return read_run(store, leases, count, 0, on_row, user);
+    if (run_at(locks, count, 0) == count) /* one statement is a transaction by itself */
+        return read_run(store, locks, count, 0, on_row, user);
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
     for (size_t i = 0, run; code == 0 && i < count; i += run) {
-        run = run_at(leases, count, i);
-        code = read_run(store, &leases[i], run, i, on_row, user);
+        run = run_at(locks, count, i);
+        code = read_run(store, &locks[i], run, i, on_row, user);
     }
     return store_sqlite_end(store, code);
 }
@@ -191,8 +191,8 @@ static bool all_changed(struct store_sqlite *store, struct store_answer *answers
 
 static int advance(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    sqlite3_stmt *statement = use_run(store, SQL_ADVANCE, &answers->lease, count);
-    store_sqlite_bind_words(store, statement, 4, answers->done != NULL ? answers->done : "");
+    sqlite3_stmt *statement = use_run(store, SQL_ADVANCE, &answers->lock, count);
+    store_sqlite_bind_string(store, statement, 4, answers->done != NULL ? answers->done : "");
     store_sqlite_bind_text(store, statement, 5, answers->context, answers->context_bytes);
     int code = store_sqlite_run(store, statement);
     if (code == 0)
@@ -202,35 +202,35 @@ static int advance(struct store_sqlite *store, struct store_answer *answers, siz
 
 static int finish(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    int code = store_sqlite_run(store, use_run(store, SQL_FINISH, &answers->lease, count));
+    int code = store_sqlite_run(store, use_run(store, SQL_COMPLETE, &answers->lock, count));
     if (code != 0 || !all_changed(store, answers, count))
         return code;
-    int64_t first = answers->lease.event;
+    int64_t first = answers->lock.event;
     return store_sqlite_delete_events(store, first, first + (int64_t)count - 1);
 }
 
 static int set_aside(struct store_sqlite *store, int64_t source, struct store_answer *answer)
 {
-    bool bury = answer->change == STORE_BURY;
-    struct store_sqlite_park park = {
-        .event = answer->lease.event,
+    bool dead_letter = answer->change == STORE_DEAD_LETTER;
+    struct store_sqlite_suspend suspend = {
+        .event = answer->lock.event,
         .source = source,
-        .token = (int64_t)answer->lease.token,
-        .state = bury ? STORE_DEAD : STORE_DELAYED,
-        .reason = bury ? answer->reason : STORE_REASON_NONE,
-        .due_ms = bury ? 0 : answer->due_ms,
+        .token = (int64_t)answer->lock.token,
+        .state = dead_letter ? STORE_DEAD : STORE_DELAYED,
+        .reason = dead_letter ? answer->reason : STORE_REASON_NONE,
+        .due_ms = dead_letter ? 0 : answer->due_ms,
         .more_attempts = 1,
         .context = answer->context,
         .context_bytes = answer->context_bytes,
-        .words = answer->words,
+        .error = answer->error,
     };
-    return store_sqlite_park(store, &park, &answer->applied);
+    return store_sqlite_suspend(store, &suspend, &answer->applied);
 }
 
 static int set_data(struct store_sqlite *store, const struct store_answer *answer)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_SET_DATA);
-    store_sqlite_bind(store, statement, 1, answer->lease.event);
+    store_sqlite_bind(store, statement, 1, answer->lock.event);
     store_sqlite_bind_text(store, statement, 2, answer->data, answer->data_bytes);
     return store_sqlite_run(store, statement);
 }
@@ -243,26 +243,26 @@ static void count_answer(struct store_sqlite_tally *tally, const struct store_an
     case STORE_ADVANCE:
         stage->processed++;
         return;
-    case STORE_FINISH:
+    case STORE_COMPLETE:
         stage->processed++;
-        tally->finished++;
+        tally->completed++;
         tally->live--;
         return;
-    case STORE_REMOVE:
+    case STORE_REMOVE_BY_STAGE:
         stage->removed++;
-        tally->removed++;
+        tally->removed_by_stage++;
         tally->live--;
         return;
     case STORE_DELAY:
         tally->delayed++;
         break;
-    case STORE_BURY:
+    case STORE_DEAD_LETTER:
         tally->dead++;
         break;
     }
-    if (answer->change == STORE_BURY && answer->reason == STORE_REASON_REJECTED)
+    if (answer->change == STORE_DEAD_LETTER && answer->reason == STORE_REASON_REJECTED)
         stage->rejected++;
-    else if (answer->change == STORE_BURY && answer->reason == STORE_REASON_CRASHED)
+    else if (answer->change == STORE_DEAD_LETTER && answer->reason == STORE_REASON_CRASHED)
         stage->crashed++;
     else if (answer->failed)
         stage->failed++;
@@ -270,38 +270,38 @@ static void count_answer(struct store_sqlite_tally *tally, const struct store_an
         stage->retried++;
 }
 
-static enum store_step_kind step_kind(const struct store_answer *answer)
+static enum store_trace_step_kind step_kind(const struct store_answer *answer)
 {
     switch (answer->change) {
     case STORE_ADVANCE:
-        return STORE_STEP_PROCESSED;
-    case STORE_FINISH:
-        return STORE_STEP_FINISHED;
-    case STORE_REMOVE:
-        return STORE_STEP_REMOVED;
+        return STORE_TRACE_STEP_PROCESSED;
+    case STORE_COMPLETE:
+        return STORE_TRACE_STEP_COMPLETED;
+    case STORE_REMOVE_BY_STAGE:
+        return STORE_TRACE_STEP_REMOVED_BY_STAGE;
     case STORE_DELAY:
-    case STORE_BURY:
+    case STORE_DEAD_LETTER:
         break;
     }
-    if (answer->change == STORE_BURY && answer->reason == STORE_REASON_REJECTED)
-        return STORE_STEP_REJECTED;
-    return answer->failed ? STORE_STEP_FAILED : STORE_STEP_RETRIED;
+    if (answer->change == STORE_DEAD_LETTER && answer->reason == STORE_REASON_REJECTED)
+        return STORE_TRACE_STEP_REJECTED;
+    return answer->failed ? STORE_TRACE_STEP_FAILED : STORE_TRACE_STEP_RETRIED;
 }
 
-static void trace_answer(struct store_sqlite *store, const struct store_group *group,
+static void trace_answer(struct store_sqlite *store, const struct store_group_member *member,
                          const struct store_answer *answer)
 {
-    struct store_step step = {
+    struct store_trace_step step = {
         .kind = step_kind(answer),
-        .reason = answer->change == STORE_BURY ? answer->reason : STORE_REASON_NONE,
-        .event = answer->lease.event,
-        .stage = group->stage,
-        .pid = group->pid,
+        .reason = answer->change == STORE_DEAD_LETTER ? answer->reason : STORE_REASON_NONE,
+        .event = answer->lock.event,
+        .stage = member->stage,
+        .pid = member->pid,
         .attempt = answer->attempt,
         .duration_us = answer->duration_us,
         .due_ms = answer->change == STORE_DELAY ? answer->due_ms : 0,
-        .words = answer->words,
-        .words_bytes = answer->words != NULL ? strlen(answer->words) : 0,
+        .error = answer->error,
+        .error_bytes = answer->error != NULL ? strlen(answer->error) : 0,
     };
     store_sqlite_trace_add(store, &step);
 }
@@ -309,9 +309,9 @@ static void trace_answer(struct store_sqlite *store, const struct store_group *g
 /* Whether an answer says of its event what the one before it says of the event before. */
 static bool alike(const struct store_answer *answer, const struct store_answer *before)
 {
-    if (answer->change != before->change || !follows(&answer->lease, &before->lease))
+    if (answer->change != before->change || !follows(&answer->lock, &before->lock))
         return false;
-    if (answer->change == STORE_FINISH || answer->change == STORE_REMOVE)
+    if (answer->change == STORE_COMPLETE || answer->change == STORE_REMOVE_BY_STAGE)
         return true;
     return answer->change == STORE_ADVANCE && answer->context == NULL && answer->data == NULL &&
            before->context == NULL && before->data == NULL && answer->done != NULL && before->done != NULL &&
@@ -323,11 +323,11 @@ static bool alike(const struct store_answer *answer, const struct store_answer *
  * list of stages done, ends it or sets it aside. Where an operator has done so since, there is nothing to
  * commit either.
  */
-static int find_settled(struct store_sqlite *store, struct store_answer *answer, bool *settled)
+static int find_completed(struct store_sqlite *store, struct store_answer *answer, bool *completed)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_SETTLED);
-    store_sqlite_bind(store, statement, 1, answer->lease.event);
-    store_sqlite_bind(store, statement, 2, (int64_t)answer->lease.token);
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_COMPLETED);
+    store_sqlite_bind(store, statement, 1, answer->lock.event);
+    store_sqlite_bind(store, statement, 2, (int64_t)answer->lock.token);
     int code = store_sqlite_step(store, statement);
     if (code < 0)
         return code;
@@ -335,24 +335,24 @@ static int find_settled(struct store_sqlite *store, struct store_answer *answer,
     const char *done = waits ? (const char *)sqlite3_column_text(statement, 1) : NULL;
     switch (answer->change) {
     case STORE_ADVANCE:
-        *settled = done != NULL && answer->done != NULL && strcmp(done, answer->done) == 0;
+        *completed = done != NULL && answer->done != NULL && strcmp(done, answer->done) == 0;
         break;
-    case STORE_FINISH:
-    case STORE_REMOVE:
-        *settled = !waits && !aside;
+    case STORE_COMPLETE:
+    case STORE_REMOVE_BY_STAGE:
+        *completed = !waits && !aside;
         break;
     case STORE_DELAY:
-    case STORE_BURY:
-        *settled = !waits && aside;
+    case STORE_DEAD_LETTER:
+        *completed = !waits && aside;
         break;
     }
     sqlite3_reset(statement);
-    answer->applied = *settled;
+    answer->applied = *completed;
     return 0;
 }
 
 /* A run of answers that are alike, most often; one, if it is not like its neighbours. */
-static int commit_run(struct store_sqlite *store, const struct store_group *group,
+static int commit_run(struct store_sqlite *store, const struct store_group_member *member,
                       struct store_answer *answers, size_t count, struct store_sqlite_tally *tally)
 {
     int code = EP_EINVAL;
@@ -361,14 +361,14 @@ static int commit_run(struct store_sqlite *store, const struct store_group *grou
     case STORE_ADVANCE:
         code = advance(store, answers, count);
         break;
-    case STORE_FINISH:
-    case STORE_REMOVE:
+    case STORE_COMPLETE:
+    case STORE_REMOVE_BY_STAGE:
         code = finish(store, answers, count);
         stays = false;
         break;
     case STORE_DELAY:
-    case STORE_BURY:
-        code = set_aside(store, group->source, answers);
+    case STORE_DEAD_LETTER:
+        code = set_aside(store, member->source, answers);
         break;
     }
     if (code != 0)
@@ -377,135 +377,135 @@ static int commit_run(struct store_sqlite *store, const struct store_group *grou
         return count > 1 ? STORE_SQLITE_PARTED : 0;
     for (size_t i = 0; i < count; i++) {
         count_answer(tally, &answers[i]);
-        trace_answer(store, group, &answers[i]);
+        trace_answer(store, member, &answers[i]);
     }
     return stays && answers->data != NULL ? set_data(store, answers) : 0;
 }
 
-int store_sqlite_commit_group(struct store_sqlite *store, const struct store_group *group, bool singly,
-                              struct store_sqlite_tally *tally)
+int store_sqlite_commit_member(struct store_sqlite *store, const struct store_group_member *member,
+                               bool singly, struct store_sqlite_tally *tally)
 {
-    struct store_answer *answers = group->answers;
+    struct store_answer *answers = member->answers;
     int code = 0;
-    for (size_t i = 0, run; code == 0 && i < group->count; i += run) {
-        bool alone = singly || group->again; /* find_settled looks at one */
-        for (run = 1; !alone && i + run < group->count && alike(&answers[i + run], &answers[i + run - 1]);)
+    for (size_t i = 0, run; code == 0 && i < member->count; i += run) {
+        bool alone = singly || member->again; /* find_completed looks at one */
+        for (run = 1; !alone && i + run < member->count && alike(&answers[i + run], &answers[i + run - 1]);)
             run++;
-        if (lease_void(store, group->source, &answers[i].lease))
+        if (lock_void(store, member->source, &answers[i].lock))
             continue;
-        bool settled = false;
-        code = group->again ? find_settled(store, &answers[i], &settled) : 0;
-        if (code == 0 && !settled)
-            code = commit_run(store, group, &answers[i], run, tally);
+        bool completed = false;
+        code = member->again ? find_completed(store, &answers[i], &completed) : 0;
+        if (code == 0 && !completed)
+            code = commit_run(store, member, &answers[i], run, tally);
     }
     return code;
 }
 
-/* ---- release ---- */
+/* ---- unlock ---- */
 
-static int unlock(struct store_sqlite *store, struct store_release *release)
+static int clear_token(struct store_sqlite *store, struct store_unlock *unlock)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_UNLOCK);
-    store_sqlite_bind(store, statement, 1, release->lease.event);
-    store_sqlite_bind(store, statement, 2, (int64_t)release->lease.token);
+    store_sqlite_bind(store, statement, 1, unlock->lock.event);
+    store_sqlite_bind(store, statement, 2, (int64_t)unlock->lock.token);
     int code = store_sqlite_run(store, statement);
-    release->applied = code == 0 && sqlite3_changes(store->db) == 1;
+    unlock->applied = code == 0 && sqlite3_changes(store->db) == 1;
     return code;
 }
 
-static void trace_release(struct store_sqlite *store, const struct store_release *release,
-                          const struct store_sqlite_park *park, uint64_t attempt)
+static void trace_unlock(struct store_sqlite *store, const struct store_unlock *unlock,
+                         const struct store_sqlite_suspend *suspend, uint64_t attempt)
 {
-    bool plain = park == NULL;
-    struct store_step step = {
-        .kind = release->crashed     ? STORE_STEP_CRASHED
-                : release->timed_out ? STORE_STEP_TIMEOUT
-                : release->pid != 0  ? STORE_STEP_LOST
-                                     : STORE_STEP_RELEASED,
-        .reason = plain ? STORE_REASON_NONE : park->reason,
-        .event = release->lease.event,
-        .stage = release->stage,
-        .pid = release->pid,
+    bool plain = suspend == NULL;
+    struct store_trace_step step = {
+        .kind = unlock->crashed     ? STORE_TRACE_STEP_CRASHED
+                : unlock->timed_out ? STORE_TRACE_STEP_TIMEOUT
+                : unlock->pid != 0  ? STORE_TRACE_STEP_LOST
+                                    : STORE_TRACE_STEP_UNLOCKED,
+        .reason = plain ? STORE_REASON_NONE : suspend->reason,
+        .event = unlock->lock.event,
+        .stage = unlock->stage,
+        .pid = unlock->pid,
         .attempt = (uint32_t)attempt,
-        .due_ms = plain ? 0 : park->due_ms,
-        .words = plain ? NULL : release->words,
-        .words_bytes = plain || release->words == NULL ? 0 : strlen(release->words),
+        .due_ms = plain ? 0 : suspend->due_ms,
+        .error = plain ? NULL : unlock->error,
+        .error_bytes = plain || unlock->error == NULL ? 0 : strlen(unlock->error),
     };
     store_sqlite_trace_add(store, &step);
 }
 
 /* What came of a crash or a timeout: tried again later, or dead when that was once too often. */
-static int blame(struct store_sqlite *store, int64_t source, struct store_release *release, bool *dead)
+static int blame(struct store_sqlite *store, int64_t source, struct store_unlock *unlock, bool *dead)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_COUNTS);
-    store_sqlite_bind(store, statement, 1, release->lease.event);
-    store_sqlite_bind(store, statement, 2, (int64_t)release->lease.token);
+    store_sqlite_bind(store, statement, 1, unlock->lock.event);
+    store_sqlite_bind(store, statement, 2, (int64_t)unlock->lock.token);
     int code = store_sqlite_step(store, statement);
     if (code != 1)
         return code; /* no longer theirs */
-    uint64_t attempts = (uint64_t)sqlite3_column_int64(statement, 0) + release->timed_out;
-    uint64_t crashes = (uint64_t)sqlite3_column_int64(statement, 1) + release->crashed;
+    uint64_t attempts = (uint64_t)sqlite3_column_int64(statement, 0) + unlock->timed_out;
+    uint64_t crashes = (uint64_t)sqlite3_column_int64(statement, 1) + unlock->crashed;
     sqlite3_reset(statement);
-    bool crashed_out = release->crashed && release->max_crashes != 0 && crashes >= release->max_crashes;
-    bool exhausted = release->timed_out && release->max_attempts != 0 && attempts >= release->max_attempts;
-    *dead = crashed_out || exhausted || release->expired;
-    struct store_sqlite_park park = {
-        .event = release->lease.event,
+    bool crashed_out = unlock->crashed && unlock->max_crashes != 0 && crashes >= unlock->max_crashes;
+    bool exhausted = unlock->timed_out && unlock->max_attempts != 0 && attempts >= unlock->max_attempts;
+    *dead = crashed_out || exhausted || unlock->expired;
+    struct store_sqlite_suspend suspend = {
+        .event = unlock->lock.event,
         .source = source,
-        .token = (int64_t)release->lease.token,
+        .token = (int64_t)unlock->lock.token,
         .state = *dead ? STORE_DEAD : STORE_DELAYED,
         .reason = crashed_out ? STORE_REASON_CRASHED
                   : exhausted ? STORE_REASON_EXHAUSTED
                   : *dead     ? STORE_REASON_EXPIRED
                               : STORE_REASON_NONE,
-        .due_ms = *dead ? 0 : release->due_ms,
-        .more_attempts = release->timed_out,
-        .more_crashes = release->crashed,
-        .words = release->words,
+        .due_ms = *dead ? 0 : unlock->due_ms,
+        .more_attempts = unlock->timed_out,
+        .more_crashes = unlock->crashed,
+        .error = unlock->error,
     };
-    code = store_sqlite_park(store, &park, &release->applied);
-    if (code == 0 && release->applied)
-        trace_release(store, release, &park, attempts + crashes);
+    code = store_sqlite_suspend(store, &suspend, &unlock->applied);
+    if (code == 0 && unlock->applied)
+        trace_unlock(store, unlock, &suspend, attempts + crashes);
     return code;
 }
 
-static int release_one(struct store_sqlite *store, int64_t source, struct store_release *release)
+static int unlock_one(struct store_sqlite *store, int64_t source, struct store_unlock *unlock)
 {
-    bool dead = false, blamed = release->crashed || release->timed_out;
-    int code = blamed ? blame(store, source, release, &dead) : unlock(store, release);
-    if (code == 0 && release->applied && !blamed)
-        trace_release(store, release, NULL, 0);
-    if (code != 0 || !release->applied || !blamed)
+    bool dead = false, blamed = unlock->crashed || unlock->timed_out;
+    int code = blamed ? blame(store, source, unlock, &dead) : clear_token(store, unlock);
+    if (code == 0 && unlock->applied && !blamed)
+        trace_unlock(store, unlock, NULL, 0);
+    if (code != 0 || !unlock->applied || !blamed)
         return code;
     struct store_sqlite_tally tally = {
         .delayed = !dead,
         .dead = dead,
-        .stage.crashed = release->crashed,
-        .stage.failed = !release->crashed,
+        .stage.crashed = unlock->crashed,
+        .stage.failed = !unlock->crashed,
     };
-    return store_sqlite_tally(store, source, release->stage, &tally);
+    return store_sqlite_tally(store, source, unlock->stage, &tally);
 }
 
-int store_sqlite_release(struct store *base, int64_t source, struct store_release *releases, size_t count)
+int store_sqlite_unlock(struct store *base, int64_t source, struct store_unlock *unlocks, size_t count)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     for (size_t i = 0; i < count; i++)
-        releases[i].applied = false;
+        unlocks[i].applied = false;
     int code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
     store_sqlite_trace_begin(store);
     for (size_t i = 0; code == 0 && i < count; i++)
-        if (!lease_void(store, source, &releases[i].lease))
-            code = release_one(store, source, &releases[i]);
+        if (!lock_void(store, source, &unlocks[i].lock))
+            code = unlock_one(store, source, &unlocks[i]);
     if (code == 0)
         code = store_sqlite_trace_write(store);
     code = store_sqlite_end(store, code);
     for (size_t i = 0; i < count; i++) {
         if (code != 0)
-            releases[i].applied = false;
-        else if (releases[i].applied)
-            store_sqlite_look_again(store, source, releases[i].lease.event);
+            unlocks[i].applied = false;
+        else if (unlocks[i].applied)
+            store_sqlite_rescan_from(store, source, unlocks[i].lock.event);
     }
     return code;
 }

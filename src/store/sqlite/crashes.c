@@ -1,66 +1,67 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: the deaths of processes, for operators. The keeper adds what the supervisor saw; readers
+ * The SQLite engine: the crashes of processes, for operators. The keeper adds what the supervisor saw; readers
  * list them.
  *
  * Invariants
- *  1. Storing the same death twice stores it once: a keeper killed after the commit may come again.
+ *  1. Storing the same crash twice stores it once: a keeper killed after the commit may come again.
  *  2. The table is bounded; what leaves it, and what never came to it, is counted in the same transaction.
  */
 #include "src/store/sqlite/sqlite.h"
 
-#define DEATHS_MAX 1000
+#define CRASHES_MAX 1000
 
-static int add_one(struct store_sqlite *store, const struct store_death *death)
+static int add_one(struct store_sqlite *store, const struct store_crash *crash)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_ADD_DEATH);
-    store_sqlite_bind(store, statement, 1, store_sqlite_signed(death->died_ms));
-    store_sqlite_bind(store, statement, 2, store_sqlite_signed(death->lived_ms));
-    store_sqlite_bind(store, statement, 3, death->pid);
-    store_sqlite_bind(store, statement, 4, death->code);
-    store_sqlite_bind(store, statement, 5, death->event);
-    const char *const texts[] = {death->kind,  death->cause, death->process, death->source,
-                                 death->stage, death->uid,   death->how,     death->words};
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_ADD_CRASH);
+    store_sqlite_bind(store, statement, 1, store_sqlite_signed(crash->crashed_ms));
+    store_sqlite_bind(store, statement, 2, store_sqlite_signed(crash->uptime_ms));
+    store_sqlite_bind(store, statement, 3, crash->pid);
+    store_sqlite_bind(store, statement, 4, crash->code);
+    store_sqlite_bind(store, statement, 5, crash->event);
+    const char *const texts[] = {crash->kind,  crash->cause, crash->process, crash->source,
+                                 crash->stage, crash->uid,   crash->how,     crash->last_output};
     for (int i = 0; i < (int)(sizeof texts / sizeof texts[0]); i++)
-        store_sqlite_bind_words(store, statement, 6 + i, texts[i] != NULL ? texts[i] : "");
+        store_sqlite_bind_string(store, statement, 6 + i, texts[i] != NULL ? texts[i] : "");
     return store_sqlite_run(store, statement);
 }
 
-static int add_all(struct store_sqlite *store, const struct store_death *deaths, size_t count, uint64_t lost)
+static int add_all(struct store_sqlite *store, const struct store_crash *crashes, size_t count, uint64_t lost)
 {
     int code = 0;
     for (size_t i = 0; code == 0 && i < count; i++)
-        code = add_one(store, &deaths[i]);
+        code = add_one(store, &crashes[i]);
     if (code != 0)
         return code;
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRIM_DEATHS);
-    store_sqlite_bind(store, statement, 1, DEATHS_MAX);
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRIM_CRASHES);
+    store_sqlite_bind(store, statement, 1, CRASHES_MAX);
     code = store_sqlite_run(store, statement);
     int64_t dropped = code == 0 ? sqlite3_changes(store->db) : 0;
     dropped += store_sqlite_signed(lost);
     if (code != 0 || dropped == 0)
         return code;
-    statement = store_sqlite_use(store, SQL_DROP_DEATHS);
+    statement = store_sqlite_use(store, SQL_DROP_CRASHES);
     store_sqlite_bind(store, statement, 1, dropped);
     return store_sqlite_run(store, statement);
 }
 
-int store_sqlite_add_deaths(struct store *base, const struct store_death *deaths, size_t count, uint64_t lost)
+int store_sqlite_add_crashes(struct store *base, const struct store_crash *crashes, size_t count,
+                             uint64_t lost)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     int code = store_sqlite_begin_write(store);
-    return code != 0 ? code : store_sqlite_end(store, add_all(store, deaths, count, lost));
+    return code != 0 ? code : store_sqlite_end(store, add_all(store, crashes, count, lost));
 }
 
-static int see_row(sqlite3_stmt *statement, store_on_death *see, void *user)
+static int pass_row(sqlite3_stmt *statement, store_on_crash *on_crash, void *user)
 {
     const char *texts[8];
     for (int i = 0; i < 8; i++)
         if ((texts[i] = (const char *)sqlite3_column_text(statement, 5 + i)) == NULL)
             return EP_ENOMEM;
-    const struct store_death death = {
-        .died_ms = (uint64_t)sqlite3_column_int64(statement, 0),
-        .lived_ms = (uint64_t)sqlite3_column_int64(statement, 1),
+    const struct store_crash crash = {
+        .crashed_ms = (uint64_t)sqlite3_column_int64(statement, 0),
+        .uptime_ms = (uint64_t)sqlite3_column_int64(statement, 1),
         .pid = sqlite3_column_int(statement, 2),
         .code = sqlite3_column_int(statement, 3),
         .event = sqlite3_column_int64(statement, 4),
@@ -71,34 +72,34 @@ static int see_row(sqlite3_stmt *statement, store_on_death *see, void *user)
         .stage = texts[4],
         .uid = texts[5],
         .how = texts[6],
-        .words = texts[7],
+        .last_output = texts[7],
     };
-    return see(&death, user);
+    return on_crash(&crash, user);
 }
 
-static int list_all(struct store_sqlite *store, store_on_death *see, void *user, uint64_t *dropped)
+static int list_all(struct store_sqlite *store, store_on_crash *on_crash, void *user, uint64_t *dropped)
 {
     int64_t number;
-    int code = store_sqlite_pragma(store, "SELECT count(*) FROM sqlite_schema WHERE name = 'death'", &number);
+    int code = store_sqlite_pragma(store, "SELECT count(*) FROM sqlite_schema WHERE name = 'crash'", &number);
     if (code != 0 || number == 0) /* a store of an older version: it knows of none */
         return code;
-    code = store_sqlite_pragma(store, store_sqlite_sql(SQL_DEATHS_DROPPED, NULL), &number);
+    code = store_sqlite_pragma(store, store_sqlite_sql(SQL_CRASHES_DROPPED, NULL), &number);
     *dropped = (uint64_t)number;
     if (code != 0)
         return code;
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_EACH_DEATH);
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_EACH_CRASH);
     while ((code = store_sqlite_step(store, statement)) == 1)
-        if ((code = see_row(statement, see, user)) != 0) {
+        if ((code = pass_row(statement, on_crash, user)) != 0) {
             sqlite3_reset(statement);
             return code;
         }
     return code;
 }
 
-int store_sqlite_each_death(struct store *base, store_on_death *see, void *user, uint64_t *dropped)
+int store_sqlite_each_crash(struct store *base, store_on_crash *on_crash, void *user, uint64_t *dropped)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     *dropped = 0;
     int code = store_sqlite_begin_read(store);
-    return code != 0 ? code : store_sqlite_end(store, list_all(store, see, user, dropped));
+    return code != 0 ? code : store_sqlite_end(store, list_all(store, on_crash, user, dropped));
 }

@@ -26,7 +26,7 @@ static int find(struct intake *intake, enum store_sqlite_statement which, const 
 {
     sqlite3_stmt *statement = store_sqlite_use(intake->store, which);
     store_sqlite_bind(intake->store, statement, 1, row->source);
-    store_sqlite_bind_words(intake->store, statement, 2, row->event.uid);
+    store_sqlite_bind_string(intake->store, statement, 2, row->event.uid);
     int code = store_sqlite_step(intake->store, statement);
     *found = code == 1;
     if (code == 1)
@@ -71,13 +71,13 @@ static int count_rows(struct intake *intake)
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_INGESTED);
     store_sqlite_bind(store, statement, 1, intake->source);
     store_sqlite_bind(store, statement, 2, intake->next - EVENT_FIRST(intake->source));
-    store_sqlite_bind_words(store, statement, 3, NULL); /* the cursor stays */
+    store_sqlite_bind_string(store, statement, 3, NULL); /* the cursor stays */
     store_sqlite_bind(store, statement, 4, intake->stored);
     store_sqlite_bind(store, statement, 5, intake->duplicates);
     store_sqlite_bind(store, statement, 6, intake->stored);
     store_sqlite_bind(store, statement, 7, intake->dead);
     store_sqlite_bind(store, statement, 8, 0);
-    store_sqlite_bind_words(store, statement, 9, "");
+    store_sqlite_bind_string(store, statement, 9, "");
     intake->stored = intake->duplicates = intake->dead = 0;
     return store_sqlite_run(store, statement);
 }
@@ -100,9 +100,9 @@ static int insert_state(struct intake *intake, const struct store_import_row *ro
     if (dead) {
         store_sqlite_bind(store, statement, at++, row->source);
         store_sqlite_bind(store, statement, at++, event->dead);
-        store_sqlite_bind_words(store, statement, at++, event->words != NULL ? event->words : "");
+        store_sqlite_bind_string(store, statement, at++, event->error != NULL ? event->error : "");
     }
-    store_sqlite_bind_words(store, statement, at++, row->done != NULL ? row->done : "");
+    store_sqlite_bind_string(store, statement, at++, row->done != NULL ? row->done : "");
     store_sqlite_bind_text(store, statement, at, row->context != NULL ? row->context : "",
                            row->context != NULL ? row->context_bytes : 0);
     return store_sqlite_run(store, statement);
@@ -112,7 +112,7 @@ static int remember(struct intake *intake, const struct store_import_row *row, b
 {
     sqlite3_stmt *statement = store_sqlite_use(intake->store, SQL_REMEMBER);
     store_sqlite_bind(intake->store, statement, 1, row->source);
-    store_sqlite_bind_words(intake->store, statement, 2, row->event.uid);
+    store_sqlite_bind_string(intake->store, statement, 2, row->event.uid);
     int code = store_sqlite_run(intake->store, statement);
     *known = code == 0 && sqlite3_changes(intake->store->db) == 0;
     return code;
@@ -122,7 +122,7 @@ static int store_row(struct intake *intake, const struct store_import_row *row, 
 {
     struct store_sqlite *store = intake->store;
     bool known = false;
-    int code = row->event.uid == NULL ? error_set(&store->store.error, EP_EINVAL, "an event without uid")
+    int code = row->event.uid == NULL ? base_error_set(&store->store.error, EP_EINVAL, "an event without uid")
                : row->source != intake->source ? change_source(intake, row->source)
                                                : 0;
     if (code == 0)
@@ -140,7 +140,8 @@ static int store_row(struct intake *intake, const struct store_import_row *row, 
     intake->dead += row->event.dead != STORE_REASON_NONE;
     code = insert_state(intake, row, intake->next++);
     if (code == 0 && intake->next > EVENT_LAST(intake->source))
-        code = error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers", store->path);
+        code = base_error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers",
+                              store->path);
     return code;
 }
 
@@ -148,7 +149,7 @@ static int set_cursor(struct intake *intake, struct store_import_cursor *cursor)
 {
     sqlite3_stmt *statement = store_sqlite_use(intake->store, SQL_FIRST_CURSOR);
     store_sqlite_bind(intake->store, statement, 1, cursor->source);
-    store_sqlite_bind_words(intake->store, statement, 2, cursor->cursor);
+    store_sqlite_bind_string(intake->store, statement, 2, cursor->cursor);
     int code = store_sqlite_run(intake->store, statement);
     cursor->set = code == 0 && sqlite3_changes(intake->store->db) == 1;
     return code;

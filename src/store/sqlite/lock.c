@@ -4,9 +4,9 @@
  * to find the file, in everybody else.
  *
  * The lock is an flock on a file beside the store: the kernel drops it when the last process that inherited
- * the descriptor is gone, so a family that is killed leaves nothing to clean up, and one whose last worker
+ * the descriptor is gone, so an instance that is killed leaves nothing to clean up, and one whose last worker
  * lives on still holds. The text in the file is for people, and tells a holder that will stay from one whose
- * family is dying.
+ * instance is ending.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -87,7 +87,7 @@ static int write_holder(int fd, const char *instance, const char *path, struct e
     int why = errno;
     if ((why == ENOSPC || why == EDQUOT) && ftruncate(fd, 0) == 0)
         return 0;
-    return error_set(error, EP_ESTOREBUSY, "%s: cannot be written: %s", path, strerror(why));
+    return base_error_set(error, EP_ESTOREBUSY, "%s: cannot be written: %s", path, strerror(why));
 }
 
 static int open_lock(const char *path, struct error *error, int *fd)
@@ -97,9 +97,9 @@ static int open_lock(const char *path, struct error *error, int *fd)
         return 0;
     int why = errno;
     if (why == ENOENT || why == ENOTDIR)
-        return error_set(error, EP_ENOENT, "%s: cannot be created: its directory does not exist", path);
+        return base_error_set(error, EP_ENOENT, "%s: cannot be created: its directory does not exist", path);
     int code = why == EACCES || why == EPERM || why == EROFS ? EP_EACCESS : EP_ESYSTEM;
-    return error_set(error, code, "%s: cannot be opened: %s", path, strerror(why));
+    return base_error_set(error, code, "%s: cannot be opened: %s", path, strerror(why));
 }
 
 /* Whether the file that is locked still is the one that others would find: store_leave may have removed it
@@ -140,7 +140,8 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
             return code;
         bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
         if (!locked && errno != EWOULDBLOCK) {
-            code = error_set(error, EP_ESYSTEM, "%s: cannot be locked: %s", place->lock, strerror(errno));
+            code =
+                base_error_set(error, EP_ESYSTEM, "%s: cannot be locked: %s", place->lock, strerror(errno));
             close(fd);
             return code;
         }
@@ -150,13 +151,13 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
             bool lives = holder_lives(&holder);
             locked = lives && flock(fd, LOCK_EX | LOCK_NB) == 0; /* did it let go in between? */
             if (!locked && (lives || clock_ms() >= deadline)) {
-                code = holder.pid == 0
-                           ? error_set(error, EP_EBUSY, "%s: held by a process that is not named in %s",
-                                       place->path, place->lock)
-                           : error_set(error, EP_EBUSY, "%s: held by %s pid %ld (instance %s, since %s)%s",
-                                       place->path, lives ? "the process" : "what is left of the family of",
-                                       holder.pid, holder.instance, holder.since,
-                                       lives ? "" : ", which is gone");
+                code =
+                    holder.pid == 0
+                        ? base_error_set(error, EP_EBUSY, "%s: held by a process that is not named in %s",
+                                         place->path, place->lock)
+                        : base_error_set(error, EP_EBUSY, "%s: held by %s pid %ld (instance %s, since %s)%s",
+                                         place->path, lives ? "the process" : "orphans of", holder.pid,
+                                         holder.instance, holder.since, lives ? "" : ", which is gone");
                 close(fd);
                 return code;
             }
@@ -171,7 +172,7 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
         }
         close(fd);
         /* Nothing tells when an flock is dropped but a blocking flock, which has no timeout: so it is asked
-         * for again, only for as long as a dying family takes. */
+         * for again, only for as long as an ending instance takes. */
         if (!locked)
             nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
     }
@@ -205,17 +206,18 @@ static int find_place(const struct store_options *options, struct store_sqlite_p
     const char *slash = strrchr(path, '/');
     const char *name = slash != NULL ? slash + 1 : path;
     if (*name == '\0' || strlen(path) >= PATH_MAX)
-        return error_set(error, EP_EINVAL, "storage \"%s\": expected sqlite:PATH with the path of a file",
-                         options->url);
+        return base_error_set(error, EP_EINVAL,
+                              "storage \"%s\": expected sqlite:PATH with the path of a file", options->url);
     if (realpath(path, out->path) == NULL) {
         char parent[PATH_MAX] = ".", real[PATH_MAX];
         if (slash != NULL)
             snprintf(parent, sizeof parent, "%.*s", slash == path ? 1 : (int)(slash - path), path);
         if (realpath(parent, real) == NULL)
-            return error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS,
-                             "%s: cannot be reached, its directory %s: %s", path, parent, strerror(errno));
+            return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS,
+                                  "%s: cannot be reached, its directory %s: %s", path, parent,
+                                  strerror(errno));
         if (strlen(real) + strlen(name) + 2 > sizeof out->path)
-            return error_set(error, EP_EINVAL, "%s: the path is too long", path);
+            return base_error_set(error, EP_EINVAL, "%s: the path is too long", path);
         stpcpy(stpcpy(stpcpy(out->path, real), real[1] != '\0' ? "/" : ""), name);
     }
     snprintf(out->lock, sizeof out->lock, "%s.lock", out->path);

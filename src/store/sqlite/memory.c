@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * memory: the store of tests and throw-away runs. It is the SQLite engine in a private directory of the
- * memory file system, /dev/shm/eventpipe-INSTANCE.store, so all processes of a family see it; it goes with
- * the family, or at the latest when the next one of that instance begins.
+ * memory file system, /dev/shm/eventpipe-INSTANCE.store, so all processes of an instance see it; it goes with
+ * the instance, or at the latest when the next one of that instance begins.
  *
  * Invariants
  *  1. The directory is ours alone (mode 0700, our user), or we do not touch it: /dev/shm is open to
@@ -25,9 +25,9 @@ struct memory_place {
 static int find_place(const struct store_options *options, struct memory_place *out, struct error *error)
 {
     const char *instance = options->instance;
-    if (instance == NULL || !name_valid(instance))
-        return error_set(error, EP_EINVAL, "storage memory: needs the name of an instance, found \"%s\"",
-                         instance != NULL ? instance : "");
+    if (instance == NULL || !config_name_valid(instance))
+        return base_error_set(error, EP_EINVAL, "storage memory: needs the name of an instance, found \"%s\"",
+                              instance != NULL ? instance : "");
     snprintf(out->directory, sizeof out->directory, "/dev/shm/eventpipe-%s.store", instance);
     snprintf(out->files.path, sizeof out->files.path, "%s/store.db", out->directory);
     snprintf(out->files.lock, sizeof out->files.lock, "/dev/shm/eventpipe-%s.lock", instance);
@@ -39,18 +39,18 @@ static int check_directory(const struct memory_place *place, struct error *error
 {
     struct stat status;
     if (lstat(place->directory, &status) != 0)
-        return error_set(error, EP_ESYSTEM, "%s: %s", place->directory, strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "%s: %s", place->directory, strerror(errno));
     if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 0777) != 0700)
-        return error_set(error, EP_EACCESS, "%s: exists, and is not a directory of this user's alone",
-                         place->directory);
+        return base_error_set(error, EP_EACCESS, "%s: exists, and is not a directory of this user's alone",
+                              place->directory);
     return 0;
 }
 
 static int make_directory(const struct memory_place *place, struct error *error)
 {
     if (mkdir(place->directory, 0700) != 0 && errno != EEXIST)
-        return error_set(error, errno == ENOSPC ? EP_ESTOREBUSY : EP_ESYSTEM, "%s: cannot be made: %s",
-                         place->directory, strerror(errno));
+        return base_error_set(error, errno == ENOSPC ? EP_ESTOREBUSY : EP_ESYSTEM, "%s: cannot be made: %s",
+                              place->directory, strerror(errno));
     return check_directory(place, error);
 }
 
@@ -103,8 +103,8 @@ static int prepare(const struct store_options *options, struct store_names *name
         code = make_directory(&place, error);
     if (code != 0)
         return code;
-    return store_sqlite_prepare_at(options, &place.files, &store_memory_ops, names, count, start_number,
-                                   error);
+    return store_sqlite_prepare_at(options, &place.files, &store_sqlite_memory_store_memory_ops, names, count,
+                                   start_number, error);
 }
 
 static int open_store(const struct store_options *options, struct store **out, struct error *error)
@@ -115,13 +115,13 @@ static int open_store(const struct store_options *options, struct store **out, s
     if (code == 0)
         code = store_sqlite_open_at(options, &place.files,
                                     options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
-                                    &store_memory_ops, &store, error);
+                                    &store_sqlite_memory_store_memory_ops, &store, error);
     if (code == 0)
         *out = &store->store;
     return code;
 }
 
-const struct store_ops store_memory_ops = {
+const struct store_ops store_sqlite_memory_store_memory_ops = {
     .hold = hold,
     .leave = leave,
     .prepare = prepare,

@@ -4,7 +4,7 @@
  * uses the store, after fork. Owns the connection.
  *
  * A reader changes nothing and creates nothing but, where the daemon is down, the index that SQLite needs to
- * read a log. Every setting is read back: SQLite answers one it does not know, or refuses, with silence.
+ * read a WAL. Every setting is read back: SQLite answers one it does not know, or refuses, with silence.
  */
 #include "src/store/sqlite/sqlite.h"
 
@@ -19,7 +19,7 @@
 #define BUSY_TIMEOUT_MS 5000
 #define PRAGMA_NORMAL 1 /* what PRAGMA synchronous calls so */
 #define PRAGMA_FULL 2
-#define LOG_LIMIT_BYTES (4 << 20) /* where the caller gave none */
+#define WAL_LIMIT_BYTES (4 << 20) /* where the caller gave none */
 
 /* Sets a pragma and sees that it took. */
 static int demand(struct store_sqlite *store, const char *name, int64_t value)
@@ -32,9 +32,9 @@ static int demand(struct store_sqlite *store, const char *name, int64_t value)
     if (code == 0)
         code = store_sqlite_pragma(store, sql, &now);
     if (code == 0 && now != value)
-        code =
-            error_set(&store->store.error, EP_ESTORE, "%s: SQLite refuses PRAGMA %s = %lld (it stays %lld)",
-                      store->path, name, (long long)value, (long long)now);
+        code = base_error_set(&store->store.error, EP_ESTORE,
+                              "%s: SQLite refuses PRAGMA %s = %lld (it stays %lld)", store->path, name,
+                              (long long)value, (long long)now);
     return code;
 }
 
@@ -48,9 +48,9 @@ static int demand_wal(struct store_sqlite *store)
     if (result != SQLITE_ROW)
         code = store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
     else if (strcmp((const char *)sqlite3_column_text(statement, 0), "wal") != 0)
-        code =
-            error_set(&store->store.error, EP_ESTORE,
-                      "%s: SQLite cannot use its write-ahead log here (a network file system?)", store->path);
+        code = base_error_set(&store->store.error, EP_ESTORE,
+                              "%s: SQLite cannot use its write-ahead log here (a network file system?)",
+                              store->path);
     sqlite3_finalize(statement);
     return code;
 }
@@ -73,15 +73,15 @@ static int set_up(struct store_sqlite *store, const struct store_sqlite_place *p
     if (code != 0 || store->readonly)
         return code;
     code = demand_wal(store);
-    /* In full, SQLite would sync with the log's lock held; see store_sqlite_end. */
+    /* In full, SQLite would sync with the WAL's lock held; see store_sqlite_end. */
     store->durable = place->synchronous >= PRAGMA_FULL;
     if (code == 0)
         code = demand(store, "synchronous", store->durable ? PRAGMA_NORMAL : place->synchronous);
     char sql[64];
-    snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->log_limit_bytes);
+    snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->wal_limit_bytes);
     if (code == 0)
         code = store_sqlite_execute(store, sql);
-    sqlite3_wal_hook(store->db, store_sqlite_count_log,
+    sqlite3_wal_hook(store->db, store_sqlite_wal_count,
                      store); /* also ends SQLite's own checkpoints at every 1,000 pages */
     return code;
 }
@@ -102,11 +102,11 @@ static char *file_uri(const char *path, const char *query)
     return uri;
 }
 
-static int connect_reading(struct store_sqlite *store, const char *query)
+static int connect_readonly(struct store_sqlite *store, const char *query)
 {
     char *uri = file_uri(store->path, query);
     if (uri == NULL)
-        return error_set(&store->store.error, EP_ENOMEM, "out of memory");
+        return base_error_set(&store->store.error, EP_ENOMEM, "out of memory");
     int result =
         sqlite3_open_v2(uri, &store->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, NULL);
     free(uri);
@@ -134,45 +134,45 @@ static bool sealed(const char *path)
 }
 
 /*
- * A reader needs the log's index; where it may not make one (a directory it cannot write to, and no daemon
- * that has made it) the file can be read as it stands if there is no log, because then nobody has it open.
- * With a log left by a crash it cannot: what was committed last is in there.
+ * A reader needs the WAL's index; where it may not make one (a directory it cannot write to, and no daemon
+ * that has made it) the file can be read as it stands if there is no WAL, because then nobody has it open.
+ * With a WAL left by a crash it cannot: what was committed last is in there.
  */
 static int connect_reader(struct store_sqlite *store)
 {
     if (sealed(store->path))
-        return connect_reading(store, "?immutable=1");
-    int code = connect_reading(store, "?mode=ro");
+        return connect_readonly(store, "?immutable=1");
+    int code = connect_readonly(store, "?mode=ro");
     if (code == 0 || code == EP_ESTORE)
         return code;
-    char log[PATH_MAX + 8];
+    char wal[PATH_MAX + 8];
     struct stat status;
-    snprintf(log, sizeof log, "%s-wal", store->path);
+    snprintf(wal, sizeof wal, "%s-wal", store->path);
     struct error first = store->store.error;
-    bool has_log = stat(log, &status) == 0 && status.st_size > 0;
+    bool has_wal = stat(wal, &status) == 0 && status.st_size > 0;
     sqlite3_close(store->db);
     store->db = NULL;
-    if (has_log) {
+    if (has_wal) {
         store->store.error = first;
-        error_prefix(
+        base_error_prefix(
             &store->store.error,
-            "a log of %lld bytes, left by a crash, stands beside the store and cannot be read from here: "
+            "a WAL of %lld bytes, left by a crash, stands beside the store and cannot be read from here: "
             "run this as the user who owns the store, or start the daemon",
             (long long)status.st_size);
         return code;
     }
-    return connect_reading(store, "?immutable=1");
+    return connect_readonly(store, "?immutable=1");
 }
 
 static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mode)
 {
     if (mode ==
-        STORE_SQLITE_CREATE) { /* made here first, for its mode: SQLite gives the same one to its log */
+        STORE_SQLITE_CREATE) { /* made here first, for its mode: SQLite gives the same one to its WAL */
         int fd = open(store->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         if (fd < 0)
-            return error_set(&store->store.error,
-                             errno == EACCES || errno == EPERM ? EP_EACCESS : EP_ESTOREBUSY,
-                             "%s: cannot be opened for writing: %s", store->path, strerror(errno));
+            return base_error_set(&store->store.error,
+                                  errno == EACCES || errno == EPERM ? EP_EACCESS : EP_ESTOREBUSY,
+                                  "%s: cannot be opened for writing: %s", store->path, strerror(errno));
         close(fd);
     }
     int result = sqlite3_open_v2(store->path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
@@ -180,7 +180,8 @@ static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mod
         return store_sqlite_fail(store, result);
     sqlite3_busy_timeout(store->db, (int)store->busy_timeout_ms);
     if (sqlite3_db_readonly(store->db, "main") == 1) /* SQLite opens what it may not write without a word */
-        return error_set(&store->store.error, EP_ESTOREBUSY, "%s: not writable for this user", store->path);
+        return base_error_set(&store->store.error, EP_ESTOREBUSY, "%s: not writable for this user",
+                              store->path);
     return 0;
 }
 
@@ -200,14 +201,14 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
     /* A predecessor may have been killed between its commit and its sync. What is read from here on is acted
      * on (a cursor tells the backend what it may forget), and so must be on the disk first. */
     if (code == 0 && mode == STORE_SQLITE_WRITE && store->durable)
-        code = store_sqlite_sync_log(store);
+        code = store_sqlite_wal_sync(store);
     if (code != 0 || mode != STORE_SQLITE_WRITE || store->start_number != 0)
         return code;
     /* A writer that does not know the start: takes the store's, so that what runs counts as running. */
     int64_t number;
     code = store_sqlite_pragma(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
     store->start_number = (uint64_t)number;
-    store->void_below = number << 40;
+    store->first_valid_token = number << 40;
     return code;
 }
 
@@ -219,30 +220,31 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
     /* Nobody asks for these statistics. After the first store it is too late for this, and harmless. */
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     if (mode != STORE_SQLITE_CREATE && stat(place->path, &status) != 0)
-        return error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
-                         place->path, errno == ENOENT ? "there is no store" : strerror(errno));
+        return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
+                              place->path, errno == ENOENT ? "there is no store" : strerror(errno));
     struct store_sqlite *store = calloc(1, sizeof *store);
     if (store == NULL || (store->path = strdup(place->path)) == NULL) {
         free(store);
-        return error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     store->store.ops = ops;
-    store->gate = options->gate;
+    store->write_lock = options->write_lock;
     store->trace = options->trace;
     store->pid = (int32_t)getpid();
     store->readonly = mode == STORE_SQLITE_READ;
     store->synchronous = place->synchronous;
-    store->fenced = mode == STORE_SQLITE_WRITE;
+    store->checks_epoch = mode == STORE_SQLITE_WRITE;
     store->busy_timeout_ms = options->busy_timeout_ms != 0 ? options->busy_timeout_ms : BUSY_TIMEOUT_MS;
     store->start_number = options->start_number;
-    store->void_below = options->start_number != 0 ? (int64_t)(options->start_number << 40) : INT64_MAX;
-    store->log_limit_bytes = options->log_bytes != 0 ? options->log_bytes : LOG_LIMIT_BYTES;
-    store->log_grown = options->log_grown;
-    store->gate_left = options->gate_left;
+    store->first_valid_token =
+        options->start_number != 0 ? (int64_t)(options->start_number << 40) : INT64_MAX;
+    store->wal_limit_bytes = options->wal_bytes != 0 ? options->wal_bytes : WAL_LIMIT_BYTES;
+    store->wal_grown = options->wal_grown;
+    store->write_lock_released = options->write_lock_released;
     store->user = options->user;
     int code = connect_and_check(store, place, mode);
     if (code != 0) {
-        error_set(error, code, "%s", store->store.error.words);
+        base_error_set(error, code, "%s", store->store.error.message);
         store_sqlite_close(&store->store);
         return code;
     }
@@ -255,10 +257,10 @@ void store_sqlite_close(struct store *base)
     struct store_sqlite *store = store_sqlite_of(base);
     for (size_t i = 0; i < SQL_STATEMENTS; i++)
         sqlite3_finalize(store->statements[i]);
-    sqlite3_close(store->mover);
+    sqlite3_close(store->checkpointer);
     sqlite3_close(store->db);
-    trace_pack_free(&store->pack);
-    free(store->frontiers);
+    store_trace_pack_free(&store->pack);
+    free(store->low_water_marks);
     free(store->path);
     free(store);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The SQLite engine's tables: made, migrated and recognised here; and the first step of a start. Creating and
- * migrating is for who holds the store (the keeper's family, or an import); everybody else only checks.
+ * migrating is for who holds the store (the keeper's instance, or an import); everybody else only checks.
  *
  * Invariants
  *  1. A file that is not ours is never written to: application_id says whose it is.
@@ -57,7 +57,7 @@ static const char *const steps[] = {
     /* 5: uids in order of their length first. Most of them end in a number that counts up, and as mere text
      * 1000 stands between 100 and 101: each event that comes or goes beside a large backlog would change
      * another leaf of the index. Ordered so, they come at its end and go at its beginning. The index that
-     * the table's UNIQUE had made is given a name to be dropped by: made anew, the table would be copied,
+     * the table's UNIQUE had made is given a name to be dropped by: made again, the table would be copied,
      * which takes minutes and as much room again where millions of events wait. */
     "PRAGMA writable_schema = 1;"
     "UPDATE sqlite_schema SET sql = 'CREATE TABLE event(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, "
@@ -68,12 +68,28 @@ static const char *const steps[] = {
     "PRAGMA writable_schema = RESET;"
     "DROP INDEX event_text;"
     "CREATE UNIQUE INDEX event_uid ON event(source, length(uid), uid);",
+    /* The next step's first lines: an event's error is called so. */
+    "ALTER TABLE progress RENAME COLUMN words TO error;"
+    "ALTER TABLE parked RENAME COLUMN words TO error;"
+    /* 6: names that say what they hold */
+    "ALTER TABLE event RENAME COLUMN device TO address;"
+    "ALTER TABLE source RENAME COLUMN finished TO completed;"
+    "ALTER TABLE source RENAME COLUMN removed TO removed_by_stage;"
+    "ALTER TABLE source RENAME COLUMN discarded TO removed_by_operator;"
+    "ALTER TABLE parked RENAME TO suspended;"
+    "DROP INDEX parked_due;"
+    "DROP INDEX parked_state;"
+    "CREATE INDEX suspended_due ON suspended(source, due_ms) WHERE state = 2;"
+    "CREATE INDEX suspended_state ON suspended(source, state);"
+    "ALTER TABLE death RENAME TO crash;"
+    "ALTER TABLE crash RENAME COLUMN died_ms TO crashed_ms;"
+    "ALTER TABLE crash RENAME COLUMN lived_ms TO uptime_ms;"
+    "ALTER TABLE settings RENAME COLUMN deaths_dropped TO crashes_dropped;"
+    "ALTER TABLE crash RENAME COLUMN words TO last_output;",
 };
 #define VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
-/* The oldest version whose tables a reader finds as they are now: steps 2 to 4 only add what none of
- * them reads, or looks for first, and step 5 changes no column.
- * So an operator can look into a store before the daemon that migrates it has started. */
-#define OLDEST_READ ((int64_t)1)
+/* The oldest version whose tables a reader finds as they are now: step 6 renames them. */
+#define OLDEST_READ ((int64_t)6)
 
 static int read_identity(struct store_sqlite *store, int64_t *application, int64_t *version, int64_t *tables)
 {
@@ -83,8 +99,8 @@ static int read_identity(struct store_sqlite *store, int64_t *application, int64
     if (code == 0)
         code = store_sqlite_pragma(store, "SELECT count(*) FROM sqlite_schema", tables);
     if (code == EP_ESTORE && (sqlite3_errcode(store->db) & 0xff) == SQLITE_NOTADB)
-        error_set(&store->store.error, code,
-                  "%s: not an SQLite database; expected a store of eventpipe, or no file", store->path);
+        base_error_set(&store->store.error, code,
+                       "%s: not an SQLite database; expected a store of eventpipe, or no file", store->path);
     return code;
 }
 
@@ -116,25 +132,26 @@ int store_sqlite_schema(struct store_sqlite *store, bool create)
         return code;
     bool empty = application == 0 && version == 0 && tables == 0;
     if (!empty && application != STORE_SQLITE_APPLICATION)
-        return error_set(
+        return base_error_set(
             error, EP_ESTORE,
             "%s: a database of another program (application id %lld, %lld tables and indexes); expected "
             "a store of eventpipe, or no file",
             store->path, (long long)application, (long long)tables);
     if (version > VERSION)
-        return error_set(error, EP_ESTORE,
-                         "%s: written by a newer eventpipe (store version %lld, this one knows up to %lld)",
-                         store->path, (long long)version, (long long)VERSION);
+        return base_error_set(
+            error, EP_ESTORE,
+            "%s: written by a newer eventpipe (store version %lld, this one knows up to %lld)", store->path,
+            (long long)version, (long long)VERSION);
     if (!empty && version < 1)
-        return error_set(error, EP_ESTORE, "%s: store version %lld, which no eventpipe ever wrote",
-                         store->path, (long long)version);
+        return base_error_set(error, EP_ESTORE, "%s: store version %lld, which no eventpipe ever wrote",
+                              store->path, (long long)version);
     if (create)
         return version < VERSION ? migrate(store, version) : 0;
-    if (store->fenced || store->readonly) {
+    if (store->checks_epoch || store->readonly) {
         if (empty)
-            return error_set(error, EP_ENOENT, "%s: there is no store in this file yet", store->path);
+            return base_error_set(error, EP_ENOENT, "%s: there is no store in this file yet", store->path);
         if (version < (store->readonly ? OLDEST_READ : VERSION))
-            return error_set(
+            return base_error_set(
                 error, EP_ESTORE,
                 "%s: of an older eventpipe (store version %lld, this one reads %lld); the daemon "
                 "migrates it when it starts",
@@ -192,14 +209,14 @@ int store_sqlite_prepare_at(const struct store_options *options, const struct st
         if (code == 0)
             code = store_sqlite_pragma(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
         if (code == 0 && (number < 1 || number >= 1 << 23)) /* a token has 23 bits for it */
-            code = error_set(&store->store.error, EP_ESTORE, "%s: its start number %lld is out of range",
-                             place->path, (long long)number);
+            code = base_error_set(&store->store.error, EP_ESTORE, "%s: its start number %lld is out of range",
+                                  place->path, (long long)number);
         for (size_t i = 0; code == 0 && i < count; i++)
             code = register_names(store, &names[i]);
         code = store_sqlite_end(store, code);
     }
     if (code != 0)
-        error_set(error, code, "%s", store->store.error.words);
+        base_error_set(error, code, "%s", store->store.error.message);
     else
         *start_number = (uint64_t)number;
     store_sqlite_close(&store->store);

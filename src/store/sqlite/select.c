@@ -13,7 +13,7 @@
 
 #define CHUNK_BYTES (4 << 20) /* of copied data, so that long events do not fill the memory */
 #define STATE(state) (1u << (state))
-#define PARKED (STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD))
+#define SUSPENDED (STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD))
 
 /* ---- the chain ---- */
 
@@ -75,7 +75,7 @@ static int find_uid(struct walk *walk, const char *uid)
     for (size_t i = 0; i < walk->source_count; i++) {
         sqlite3_stmt *statement = store_sqlite_use(walk->store, SQL_FIND_UID);
         store_sqlite_bind(walk->store, statement, 1, walk->sources[i].id);
-        store_sqlite_bind_words(walk->store, statement, 2, uid);
+        store_sqlite_bind_string(walk->store, statement, 2, uid);
         int code = store_sqlite_step(walk->store, statement);
         if (code < 0)
             return code;
@@ -108,8 +108,8 @@ static int find_uids(struct walk *walk)
     return code;
 }
 
-int walk_open(struct store_sqlite *store, const struct store_select *select, unsigned states, bool with_data,
-              bool around, struct walk *out)
+int store_sqlite_select_open(struct store_sqlite *store, const struct store_select *select, unsigned states,
+                             bool with_data, bool around, struct walk *out)
 {
     *out = (struct walk){
         .store = store, .select = select, .states = states, .with_data = with_data, .around = around};
@@ -129,11 +129,11 @@ int walk_open(struct store_sqlite *store, const struct store_select *select, uns
     out->end = out->source_count == 0 || out->states == 0;
     out->last = out->end ? 0 : EVENT_FIRST(out->sources[0].id);
     if (code != 0)
-        walk_close(out);
+        store_sqlite_select_close(out);
     return code;
 }
 
-void walk_forget(struct walk_item *item)
+void store_sqlite_select_forget(struct walk_item *item)
 {
     free(item->block);
     item->block = NULL;
@@ -142,11 +142,11 @@ void walk_forget(struct walk_item *item)
 static void forget_chunk(struct walk *walk)
 {
     for (size_t i = 0; i < walk->item_count; i++)
-        walk_forget(&walk->items[i]);
+        store_sqlite_select_forget(&walk->items[i]);
     walk->item_count = 0;
 }
 
-void walk_close(struct walk *walk)
+void store_sqlite_select_close(struct walk *walk)
 {
     forget_chunk(walk);
     for (size_t i = 0; i < walk->source_count; i++)
@@ -169,24 +169,24 @@ static const char *column(sqlite3_stmt *statement, int at)
 static void read_item(const struct walk *walk, sqlite3_stmt *statement, struct walk_source *source,
                       struct walk_item *out)
 {
-    bool parked = sqlite3_column_type(statement, 6) == SQLITE_NULL;
-    *out = (struct walk_item){.source = source, .token = parked ? -1 : sqlite3_column_int64(statement, 6)};
+    bool suspended = sqlite3_column_type(statement, 6) == SQLITE_NULL;
+    *out = (struct walk_item){.source = source, .token = suspended ? -1 : sqlite3_column_int64(statement, 6)};
     out->item = (struct store_item){
         .id = sqlite3_column_int64(statement, 0),
         .source = source->name,
         .uid = column(statement, 1),
-        .device = column(statement, 2),
+        .address = column(statement, 2),
         .type = column(statement, 3),
         .arrival_ms = (uint64_t)sqlite3_column_int64(statement, 4),
-        .state = parked ? (enum store_state)sqlite3_column_int64(statement, 7)
-                 : out->token >= walk->store->void_below ? STORE_RUNNING
-                                                         : STORE_READY,
+        .state = suspended ? (enum store_state)sqlite3_column_int64(statement, 7)
+                 : out->token >= walk->store->first_valid_token ? STORE_RUNNING
+                                                                : STORE_READY,
         .reason = (enum store_reason)sqlite3_column_int64(statement, 8),
         .due_ms = (uint64_t)sqlite3_column_int64(statement, 9),
         .attempts = (uint32_t)sqlite3_column_int64(statement, 10),
         .crashes = (uint32_t)sqlite3_column_int64(statement, 11),
         .done = column(statement, 12),
-        .words = column(statement, 14),
+        .error = column(statement, 14),
     };
     out->item.stage = stage_of(source, out->item.done);
     if (!walk->with_data)
@@ -214,10 +214,10 @@ static bool is_wanted(const struct walk *walk, const struct store_item *item)
 {
     const struct store_select *select = walk->select;
     return (!walk->by_uid || is_named(select, item->uid)) && (walk->states & STATE(item->state)) != 0 &&
-           !differs(select->device, item->device) && !differs(select->type, item->type) &&
+           !differs(select->address, item->address) && !differs(select->type, item->type) &&
            !differs(select->stage, item->stage) &&
            (select->older_than_ms == 0 || item->arrival_ms < select->older_than_ms) &&
-           (select->error == NULL || strstr(item->words, select->error) != NULL);
+           (select->error == NULL || strstr(item->error, select->error) != NULL);
 }
 
 /* Puts one text at *end and points at it there. */
@@ -233,7 +233,7 @@ static void move_text(char **end, const char **text, size_t bytes)
 static size_t keep_item(struct walk_item *item)
 {
     struct store_item *view = &item->item;
-    const char **texts[] = {&view->uid, &view->device, &view->type, &view->done, &view->words};
+    const char **texts[] = {&view->uid, &view->address, &view->type, &view->done, &view->error};
     size_t total = view->data_bytes + view->context_bytes + 2;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         total += strlen(*texts[i]) + 1;
@@ -266,7 +266,7 @@ static int step_to_item(struct walk *walk, enum store_sqlite_statement which, in
     return store_sqlite_step(walk->store, *statement);
 }
 
-int walk_again(struct walk *walk, int64_t event, struct walk_item *out)
+int store_sqlite_select_again(struct walk *walk, int64_t event, struct walk_item *out)
 {
     struct walk_source *source = source_of(walk, event);
     sqlite3_stmt *statement;
@@ -274,7 +274,7 @@ int walk_again(struct walk *walk, int64_t event, struct walk_item *out)
     if (code == EP_ESTORE && walk->around) { /* damaged may be a table that has nothing of this event */
         code = step_to_item(walk, SQL_ITEM_PROGRESS, event, &statement);
         if (code != 1)
-            code = step_to_item(walk, SQL_ITEM_PARKED, event, &statement);
+            code = step_to_item(walk, SQL_ITEM_SUSPENDED, event, &statement);
         if (code == 0)
             code = EP_ESTORE;
     }
@@ -297,7 +297,7 @@ static int next_found(struct walk *walk, size_t limit)
     int code = 0;
     while (code >= 0 && walk->at < walk->found_count && walk->item_count < limit && bytes < CHUNK_BYTES) {
         struct walk_item *item = &walk->items[walk->item_count];
-        code = walk_again(walk, walk->found[walk->at++], item);
+        code = store_sqlite_select_again(walk, walk->found[walk->at++], item);
         if (code == EP_ESTORE && walk->around) {
             walk->unreadable++;
             code = 0;
@@ -316,10 +316,10 @@ static sqlite3_stmt *start_rows(struct walk *walk, const struct walk_source *sou
     struct store_sqlite *store = walk->store;
     bool one_state = (walk->states & (walk->states - 1)) == 0;
     enum store_sqlite_statement which = SQL_LIST_ALL;
-    if ((walk->states & PARKED) == 0)
+    if ((walk->states & SUSPENDED) == 0)
         which = SQL_LIST_PROGRESS;
-    else if ((walk->states & ~PARKED) == 0)
-        which = one_state ? SQL_LIST_STATE : SQL_LIST_PARKED;
+    else if ((walk->states & ~SUSPENDED) == 0)
+        which = one_state ? SQL_LIST_STATE : SQL_LIST_SUSPENDED;
     sqlite3_stmt *statement = store_sqlite_use(store, which);
     store_sqlite_bind(store, statement, 1, walk->with_data);
     store_sqlite_bind(store, statement, 2, walk->last);
@@ -351,7 +351,7 @@ static int next_carefully(struct walk *walk, size_t limit)
     int64_t until = walk->careful_until < next - 1 ? walk->careful_until : next - 1;
     while (walk->last < until && walk->item_count < limit && bytes < CHUNK_BYTES) {
         struct walk_item *item = &walk->items[walk->item_count];
-        code = walk_again(walk, ++walk->last, item);
+        code = store_sqlite_select_again(walk, ++walk->last, item);
         if (code == 1) {
             walk->item_count++;
             bytes += item->item.data_bytes + item->item.context_bytes;
@@ -400,7 +400,7 @@ static int next_rows(struct walk *walk, size_t limit)
     return 0;
 }
 
-int walk_next(struct walk *walk, size_t limit)
+int store_sqlite_select_next(struct walk *walk, size_t limit)
 {
     forget_chunk(walk);
     if (limit > WALK_CHUNK)

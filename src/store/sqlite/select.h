@@ -2,10 +2,10 @@
 /*
  * Inside the SQLite engine: walking over what a struct store_select means, in chunks. Each chunk is read in a
  * transaction of its own and copied, so that whoever looks at it may take his time (a pager) without holding
- * the log.
+ * the WAL.
  */
-#ifndef STORE_SQLITE_WALK_H
-#define STORE_SQLITE_WALK_H
+#ifndef STORE_SQLITE_SELECT_H
+#define STORE_SQLITE_SELECT_H
 
 #include "src/store/sqlite/sqlite.h"
 
@@ -21,7 +21,7 @@ struct walk_source {
 struct walk_item {
     struct store_item item;
     struct walk_source *source;
-    int64_t token; /* -1 = its row is in parked */
+    int64_t token; /* -1 = its row is in suspended */
     char *block;   /* what the item's pointers point into */
 };
 
@@ -45,14 +45,14 @@ struct walk {
     size_t item_count;
 };
 
-int walk_open(struct store_sqlite *store, const struct store_select *select, unsigned states, bool with_data,
-              bool around, struct walk *out);
-void walk_close(struct walk *walk);
+int store_sqlite_select_open(struct store_sqlite *store, const struct store_select *select, unsigned states,
+                             bool with_data, bool around, struct walk *out);
+void store_sqlite_select_close(struct walk *walk);
 /* Reads the next chunk of at most `limit` items; none and walk->end when there are no more. */
-int walk_next(struct walk *walk, size_t limit);
+int store_sqlite_select_next(struct walk *walk, size_t limit);
 /* Reads one event again within the caller's transaction: 1 and *out when it still is what is looked for, or
  * 0. */
-int walk_again(struct walk *walk, int64_t event, struct walk_item *out);
-void walk_forget(struct walk_item *item);
+int store_sqlite_select_again(struct walk *walk, int64_t event, struct walk_item *out);
+void store_sqlite_select_forget(struct walk_item *item);
 
 #endif

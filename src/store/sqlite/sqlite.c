@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The SQLite engine at work: prepared statements, transactions, failures. Runs in whatever process opened the
- * handle (store_sqlite_open.c), after fork. Owns, while it writes, a turn at the gate.
+ * handle (store_sqlite_open.c), after fork. Owns, while it writes, the write lock.
  *
  * Invariants
- *  1. Outside a call no transaction is open and the gate is not held.
+ *  1. Outside a call no transaction is open and the write lock is not held.
  *  2. A writer's transaction begins only while the store's start number is the handle's own: a process left
- * over from an older family is refused, whatever it believes to hold.
- *  3. Nothing is reported as done before COMMIT has returned, and with synchronous = full not before the log
- * is on the disk. The log is synced after the transaction, when the next writer is at work already: writers
+ * over from an older instance is refused, whatever it believes to hold.
+ *  3. Nothing is reported as done before COMMIT has returned, and with synchronous = full not before the WAL
+ * is on the disk. The WAL is synced after the transaction, when the next writer is at work already: writers
  * share the time the disk takes instead of queueing for it. Others can see what was committed by then;
- * whoever builds on it syncs the same log later.
+ * whoever builds on it syncs the same WAL later.
  *
- * Survived: every refusal of SQLite; the transaction is rolled back and the words say why. Nothing is fatal
- * here.
+ * Survived: every refusal of SQLite; the transaction is rolled back and the message says why. Nothing is
+ * fatal here.
  */
 #include "src/store/sqlite/sqlite.h"
 
@@ -25,7 +25,7 @@
 struct refusal {
     int result; /* SQLite's primary code */
     int code;
-    const char *name, *words;
+    const char *name, *message;
 };
 
 static const struct refusal refusals[] = {
@@ -59,14 +59,15 @@ int store_sqlite_fail_of(struct store_sqlite *store, sqlite3 *db, int result)
         if (refusal->result != primary)
             continue;
         if (no_room)
-            return error_set(&store->store.error, EP_ESTOREBUSY, "%s: disk full (%s)", store->path,
-                             strerror(system_errno));
+            return base_error_set(&store->store.error, EP_ESTOREBUSY, "%s: disk full (%s)", store->path,
+                                  strerror(system_errno));
         bool cause = (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) && system_errno != 0;
-        return error_set(&store->store.error, refusal->code, "%s: %s (%s%s%s)", store->path, refusal->words,
-                         refusal->name, cause ? ": " : "", cause ? strerror(system_errno) : "");
+        return base_error_set(&store->store.error, refusal->code, "%s: %s (%s%s%s)", store->path,
+                              refusal->message, refusal->name, cause ? ": " : "",
+                              cause ? strerror(system_errno) : "");
     }
-    return error_set(&store->store.error, EP_ESTORE, "%s: %s", store->path,
-                     db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(result));
+    return base_error_set(&store->store.error, EP_ESTORE, "%s: %s", store->path,
+                          db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(result));
 }
 
 /* ---- statements ---- */
@@ -106,7 +107,7 @@ void store_sqlite_bind_text(struct store_sqlite *store, sqlite3_stmt *statement,
         note_bind(store, sqlite3_bind_text64(statement, at, text, bytes, SQLITE_STATIC, SQLITE_UTF8));
 }
 
-void store_sqlite_bind_words(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text)
+void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text)
 {
     store_sqlite_bind_text(store, statement, at, text, text != NULL ? strlen(text) : 0);
 }
@@ -162,25 +163,26 @@ int store_sqlite_begin_read(struct store_sqlite *store)
     return store_sqlite_run(store, store_sqlite_use(store, SQL_BEGIN_READ));
 }
 
-void store_sqlite_enter_gate(struct store_sqlite *store)
+void store_sqlite_acquire_write_lock(struct store_sqlite *store)
 {
-    store->gated = store->gate != NULL && gate_enter(store->gate, store->busy_timeout_ms) == 0;
+    store->holds_write_lock =
+        store->write_lock != NULL && write_lock_acquire(store->write_lock, store->busy_timeout_ms) == 0;
 }
 
-bool store_sqlite_try_gate(struct store_sqlite *store)
+bool store_sqlite_try_write_lock(struct store_sqlite *store)
 {
-    store->gated = store->gate != NULL && gate_try(store->gate) == 0;
-    return store->gated || store->gate == NULL;
+    store->holds_write_lock = store->write_lock != NULL && write_lock_try(store->write_lock) == 0;
+    return store->holds_write_lock || store->write_lock == NULL;
 }
 
-void store_sqlite_leave_gate(struct store_sqlite *store)
+void store_sqlite_release_write_lock(struct store_sqlite *store)
 {
-    if (!store->gated)
+    if (!store->holds_write_lock)
         return;
-    gate_leave(store->gate);
-    store->gated = false;
-    if (store->gate_left != NULL)
-        store->gate_left(store->user);
+    write_lock_release(store->write_lock);
+    store->holds_write_lock = false;
+    if (store->write_lock_released != NULL)
+        store->write_lock_released(store->user);
 }
 
 void store_sqlite_roll_back(struct store_sqlite *store)
@@ -191,7 +193,7 @@ void store_sqlite_roll_back(struct store_sqlite *store)
     store->store.error = kept;
 }
 
-static int check_fence(struct store_sqlite *store)
+static int check_epoch(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_START_NUMBER);
     int code = store_sqlite_step(store, statement);
@@ -201,67 +203,70 @@ static int check_fence(struct store_sqlite *store)
     sqlite3_reset(statement);
     if (number == (int64_t)store->start_number)
         return 0;
-    return error_set(&store->store.error, EP_ESTORE,
-                     "%s: started anew by another family (start %lld, this process belongs to start %llu)",
-                     store->path, (long long)number, (unsigned long long)store->start_number);
+    return base_error_set(
+        &store->store.error, EP_ESTORE,
+        "%s: started again by another instance (start %lld, this process belongs to start %llu)", store->path,
+        (long long)number, (unsigned long long)store->start_number);
 }
 
 int store_sqlite_begin_write(struct store_sqlite *store)
 {
     if (!store->readonly)
-        store_sqlite_enter_gate(store);
-    return store_sqlite_begin_at_gate(store);
+        store_sqlite_acquire_write_lock(store);
+    return store_sqlite_begin_write_locked(store);
 }
 
-int store_sqlite_begin_at_gate(struct store_sqlite *store)
+int store_sqlite_begin_write_locked(struct store_sqlite *store)
 {
     if (store->readonly)
-        return error_set(&store->store.error, EP_EINVAL, "%s: opened for reading only", store->path);
+        return base_error_set(&store->store.error, EP_EINVAL, "%s: opened for reading only", store->path);
     store->disk_full = false;
-    int code = store->gated || store->gate == NULL ? 0 : store_sqlite_mind_log(store);
+    int code = store->holds_write_lock || store->write_lock == NULL ? 0 : store_sqlite_wal_check_limit(store);
     if (code == 0)
         code = store_sqlite_run(store, store_sqlite_use(store, SQL_BEGIN_WRITE));
-    if (code == 0 && store->fenced)
-        code = check_fence(store);
+    if (code == 0 && store->checks_epoch)
+        code = check_epoch(store);
     if (code == 0)
         return 0;
     store_sqlite_roll_back(store);
-    store_sqlite_leave_gate(store);
+    store_sqlite_release_write_lock(store);
     return code;
 }
 
 int store_sqlite_end(struct store_sqlite *store, int code)
 {
     code = store_sqlite_end_lazily(store, code);
-    return code == 0 && store->wrote && store->durable ? store_sqlite_sync_log(store) : code;
+    return code == 0 && store->wrote && store->durable ? store_sqlite_wal_sync(store) : code;
 }
 
 int store_sqlite_end_lazily(struct store_sqlite *store, int code)
 {
-    uint64_t log_before = store->log_bytes;
-    store->log_bytes = 0; /* set anew by store_sqlite_count_log when the commit writes */
+    uint64_t wal_before = store->wal_bytes;
+    store->wal_bytes = 0; /* set again by store_sqlite_wal_count when the commit writes */
     if (code == 0)
         code = store_sqlite_run(store, store_sqlite_use(store, SQL_COMMIT));
     if (code != 0)
         store_sqlite_roll_back(store);
-    bool wrote = store->wrote = store->log_bytes > 0;
+    bool wrote = store->wrote = store->wal_bytes > 0;
     if (!wrote)
-        store->log_bytes = log_before;
-    /* Nobody moves the log away: do it here, still at the gate, so that no writer adds to it meanwhile. Where
-     * the disk is full, the main file may have room: the next try then finds a log that begins anew. */
+        store->wal_bytes = wal_before;
+    /* Nobody moves the WAL away: do it here, still holding the write lock, so that no writer adds to it
+     * meanwhile. Where the disk is full, the main file may have room: the next try then finds a WAL that
+     * begins again. */
     if (wrote || (code != 0 && store->disk_full))
-        store_sqlite_relieve_log(store);
-    store_sqlite_leave_gate(store);
-    if (wrote && store->log_grown != NULL && store->log_bytes > store->log_limit_bytes)
-        store->log_grown(store->user);
+        store_sqlite_wal_checkpoint_if_needed(store);
+    store_sqlite_release_write_lock(store);
+    if (wrote && store->wal_grown != NULL && store->wal_bytes > store->wal_limit_bytes)
+        store->wal_grown(store->user);
     return code;
 }
 
 int store_sqlite_tally(struct store_sqlite *store, int64_t source, int64_t stage,
                        const struct store_sqlite_tally *tally)
 {
-    const int64_t counts[] = {tally->finished, tally->removed, tally->discarded, tally->live,
-                              tally->delayed,  tally->held,    tally->dead};
+    const int64_t counts[] = {tally->completed, tally->removed_by_stage, tally->removed_by_operator,
+                              tally->live,      tally->delayed,          tally->held,
+                              tally->dead};
     const uint64_t answers[] = {tally->stage.processed, tally->stage.retried, tally->stage.removed,
                                 tally->stage.rejected,  tally->stage.failed,  tally->stage.crashed};
     bool changed = false;

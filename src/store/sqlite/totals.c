@@ -11,8 +11,8 @@
 
 static int no_source(struct store_sqlite *store, int64_t source)
 {
-    return error_set(&store->store.error, EP_ENOENT, "%s: no source has the number %lld", store->path,
-                     (long long)source);
+    return base_error_set(&store->store.error, EP_ENOENT, "%s: no source has the number %lld", store->path,
+                          (long long)source);
 }
 
 int store_sqlite_cursor(struct store *base, int64_t source, char **cursor)
@@ -40,7 +40,7 @@ int store_sqlite_set_cursor(struct store *base, int64_t source, const char *curs
         return code;
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_SET_CURSOR);
     store_sqlite_bind(store, statement, 1, source);
-    store_sqlite_bind_words(store, statement, 2, cursor);
+    store_sqlite_bind_string(store, statement, 2, cursor);
     code = store_sqlite_run(store, statement);
     if (code == 0 && sqlite3_changes(store->db) == 0)
         code = no_source(store, source);
@@ -54,9 +54,10 @@ static int read_totals(struct store_sqlite *store, int64_t source, struct store_
     int code = store_sqlite_step(store, statement);
     if (code != 1)
         return code == 0 ? no_source(store, source) : code;
-    uint64_t *const fields[] = {&out->fetched, &out->duplicates, &out->injected, &out->finished,
-                                &out->removed, &out->discarded,  &out->live,     &out->delayed,
-                                &out->held,    &out->dead};
+    uint64_t *const fields[] = {&out->fetched,   &out->duplicates,       &out->injected,
+                                &out->completed, &out->removed_by_stage, &out->removed_by_operator,
+                                &out->live,      &out->delayed,          &out->held,
+                                &out->dead};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         *fields[i] = (uint64_t)sqlite3_column_int64(statement, (int)i);
     sqlite3_reset(statement);
@@ -87,8 +88,8 @@ int store_sqlite_stage_totals(struct store *base, int64_t stage, struct store_st
     store_sqlite_bind(store, statement, 1, stage);
     int code = store_sqlite_step(store, statement);
     if (code == 0)
-        return error_set(&base->error, EP_ENOENT, "%s: no stage has the number %lld", store->path,
-                         (long long)stage);
+        return base_error_set(&base->error, EP_ENOENT, "%s: no stage has the number %lld", store->path,
+                              (long long)stage);
     if (code < 0)
         return code;
     uint64_t *const fields[] = {&out->processed, &out->retried, &out->removed,
@@ -99,13 +100,14 @@ int store_sqlite_stage_totals(struct store *base, int64_t stage, struct store_st
     return 0;
 }
 
-static int each_name(struct store_sqlite *store, sqlite3_stmt *statement, store_on_source *see, void *user,
-                     size_t *seen)
+static int each_name(struct store_sqlite *store, sqlite3_stmt *statement, store_on_source *on_source,
+                     void *user, size_t *seen)
 {
     int code;
     while ((code = store_sqlite_step(store, statement)) == 1) {
         ++*seen;
-        code = see(sqlite3_column_int64(statement, 0), (const char *)sqlite3_column_text(statement, 1), user);
+        code = on_source(sqlite3_column_int64(statement, 0), (const char *)sqlite3_column_text(statement, 1),
+                         user);
         if (code != 0) {
             sqlite3_reset(statement);
             break;
@@ -114,21 +116,21 @@ static int each_name(struct store_sqlite *store, sqlite3_stmt *statement, store_
     return code < 0 ? code : 0;
 }
 
-int store_sqlite_each_source(struct store *base, store_on_source *see, void *user)
+int store_sqlite_each_source(struct store *base, store_on_source *on_source, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     size_t seen = 0;
-    int code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE), see, user, &seen);
+    int code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE), on_source, user, &seen);
     if (code == EP_ESTORE && seen == 0) /* the table is damaged: the index of its names may be whole */
-        code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE_NAMED), see, user, &seen);
+        code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE_NAMED), on_source, user, &seen);
     return code;
 }
 
-int store_sqlite_each_stage(struct store *base, int64_t source, store_on_stage *see, void *user)
+int store_sqlite_each_stage(struct store *base, int64_t source, store_on_stage *on_stage, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_EACH_STAGE);
     store_sqlite_bind(store, statement, 1, source);
     size_t seen = 0;
-    return each_name(store, statement, see, user, &seen);
+    return each_name(store, statement, on_stage, user, &seen);
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The SQLite engine: the trace, from which an event's story is told. Each transaction that does something to
- * events adds one row of what it did (src/store/trace_pack.h); the keeper drops old ones; readers look through all
- * of them.
+ * events adds one row of what it did (src/store/trace_pack.h); the keeper drops old ones; readers look
+ * through all of them.
  *
  * Invariants
  *  1. A row is written in the very transaction that does what it tells: the trace is never ahead of the
  * truth, nor behind it. Only for want of memory is it left out: a story is not worth an event.
  *  2. The last row is never dropped, so that ids only grow.
- *  3. Dropping ends: what is kept of live events is written anew with the present time, and where the size is
+ *  3. Dropping ends: what is kept of live events is written again with the present time, and where the size
+ *  is
  * to go down it is a quarter of what is dropped at most.
  */
 #include <stdlib.h>
@@ -34,15 +35,15 @@ static uint64_t wall_clock_ms(void)
 void store_sqlite_trace_begin(struct store_sqlite *store)
 {
     if (store->trace)
-        trace_pack_begin(&store->pack, wall_clock_ms());
+        store_trace_pack_begin(&store->pack, wall_clock_ms());
 }
 
-void store_sqlite_trace_add(struct store_sqlite *store, struct store_step *step)
+void store_sqlite_trace_add(struct store_sqlite *store, struct store_trace_step *step)
 {
     if (!store->trace)
         return;
     step->at_ms = store->pack.at_ms;
-    trace_pack_add(&store->pack, step);
+    store_trace_pack_add(&store->pack, step);
 }
 
 static int write_row(struct store_sqlite *store, const struct trace_pack *pack)
@@ -56,7 +57,7 @@ static int write_row(struct store_sqlite *store, const struct trace_pack *pack)
 
 int store_sqlite_trace_write(struct store_sqlite *store)
 {
-    return store->trace && trace_pack_any(&store->pack) ? write_row(store, &store->pack) : 0;
+    return store->trace && store_trace_pack_any(&store->pack) ? write_row(store, &store->pack) : 0;
 }
 
 /* ---- trimming ---- */
@@ -86,30 +87,30 @@ static int lives(struct store_sqlite *store, int64_t first, int64_t last, bool *
 static int keep_live(struct trim *trim, uint64_t at_ms, const void *bytes, size_t count)
 {
     struct trace_unpack unpack;
-    struct store_step step;
+    struct store_trace_step step;
     int64_t first = INT64_MAX, last = 0;
     bool any = false;
-    trace_unpack_begin(&unpack, at_ms, bytes, count);
-    while (trace_unpack_next(&unpack, &step)) {
+    store_trace_unpack_begin(&unpack, at_ms, bytes, count);
+    while (store_trace_unpack_next(&unpack, &step)) {
         first = step.event < first ? step.event : first;
         last = step.event > last ? step.event : last;
     }
     int code = lives(trim->store, first, last, &any);
     if (code != 0 || !any)
         return code;
-    trace_unpack_begin(&unpack, at_ms, bytes, count);
-    while (code == 0 && trace_unpack_next(&unpack, &step)) {
+    store_trace_unpack_begin(&unpack, at_ms, bytes, count);
+    while (code == 0 && store_trace_unpack_next(&unpack, &step)) {
         if (trim->over > 0 && trim->kept.used > trim->dropped_bytes / 4)
             break;
         code = lives(trim->store, step.event, step.event, &any);
         if (code == 0 && any)
-            trace_pack_add(&trim->kept, &step);
+            store_trace_pack_add(&trim->kept, &step);
     }
     return code;
 }
 
 /* The row goes, unless what is too much has gone already and it is not old. */
-static int judge_row(struct trim *trim, sqlite3_stmt *statement, bool *goes)
+static int classify_row(struct trim *trim, sqlite3_stmt *statement, bool *goes)
 {
     uint64_t at_ms = (uint64_t)sqlite3_column_int64(statement, 1);
     const void *bytes = sqlite3_column_blob(statement, 2);
@@ -132,7 +133,7 @@ static int drop_rows(struct trim *trim, bool *more)
     bool goes = true;
     while ((code = store_sqlite_step(store, statement)) == 1) {
         rows++;
-        code = judge_row(trim, statement, &goes);
+        code = classify_row(trim, statement, &goes);
         if (code != 0 || !goes || trim->dropped_bytes > TRIM_BYTES)
             break;
     }
@@ -143,7 +144,7 @@ static int drop_rows(struct trim *trim, bool *more)
     statement = store_sqlite_use(store, SQL_DELETE_TRACE);
     store_sqlite_bind(store, statement, 1, trim->last);
     code = store_sqlite_run(store, statement);
-    return code == 0 && trace_pack_any(&trim->kept) ? write_row(store, &trim->kept) : code;
+    return code == 0 && store_trace_pack_any(&trim->kept) ? write_row(store, &trim->kept) : code;
 }
 
 /* Counts the rows that came since the last look. */
@@ -194,19 +195,19 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
-    trace_pack_begin(&trim.kept, now_ms);
+    store_trace_pack_begin(&trim.kept, now_ms);
     code = store_sqlite_end(store, drop_rows(&trim, &more));
-    trace_pack_free(&trim.kept);
+    store_trace_pack_free(&trim.kept);
     if (code != 0)
         return code;
     store->trace_bytes -= trim.dropped_bytes < store->trace_bytes ? trim.dropped_bytes : store->trace_bytes;
     return more ? 1 : 0;
 }
 
-/* ---- telling ---- */
+/* ---- reading the trace of an event ---- */
 
-struct told {
-    struct store_step step;
+struct found_step {
+    struct store_trace_step step;
     bool moved;
     size_t number; /* in the order of rows */
 };
@@ -217,7 +218,7 @@ struct tale {
     uint64_t hash;
     int64_t events[EVENTS_MAX];
     size_t event_count, live;
-    struct told *told;
+    struct found_step *found;
     size_t count, room;
 };
 
@@ -235,10 +236,11 @@ static void add_event(struct tale *tale, int64_t event)
         tale->events[tale->event_count++] = event;
 }
 
-static int find_arrival(struct tale *tale, const struct trace_unpack *unpack, const struct store_step *step)
+static int find_arrival(struct tale *tale, const struct trace_unpack *unpack,
+                        const struct store_trace_step *step)
 {
     (void)unpack;
-    bool arrives = step->kind == STORE_STEP_FETCHED || step->kind == STORE_STEP_INJECTED;
+    bool arrives = step->kind == STORE_TRACE_STEP_FETCHED || step->kind == STORE_TRACE_STEP_INJECTED;
     if (arrives && step->uid_hash == tale->hash &&
         (tale->source == 0 || step->event >> EVENT_SOURCE_SHIFT == tale->source))
         add_event(tale, step->event);
@@ -247,44 +249,45 @@ static int find_arrival(struct tale *tale, const struct trace_unpack *unpack, co
 
 static int no_memory(struct tale *tale)
 {
-    return error_set(&tale->store->store.error, EP_ENOMEM, "out of memory");
+    return base_error_set(&tale->store->store.error, EP_ENOMEM, "out of memory");
 }
 
-static int take_step(struct tale *tale, const struct trace_unpack *unpack, const struct store_step *step)
+static int take_step(struct tale *tale, const struct trace_unpack *unpack,
+                     const struct store_trace_step *step)
 {
     if (!is_of(tale, step->event))
         return 0;
     if (tale->count == tale->room) {
         size_t room = tale->room * 2 + 64;
-        struct told *told = reallocarray(tale->told, room, sizeof *told);
-        if (told == NULL)
+        struct found_step *found = reallocarray(tale->found, room, sizeof *found);
+        if (found == NULL)
             return no_memory(tale);
-        tale->told = told;
+        tale->found = found;
         tale->room = room;
     }
-    struct told *told = &tale->told[tale->count];
-    *told = (struct told){.step = *step, .moved = unpack->moved, .number = tale->count};
-    if (step->words != NULL && (told->step.words = strndup(step->words, step->words_bytes)) == NULL)
+    struct found_step *found = &tale->found[tale->count];
+    *found = (struct found_step){.step = *step, .moved = unpack->moved, .number = tale->count};
+    if (step->error != NULL && (found->step.error = strndup(step->error, step->error_bytes)) == NULL)
         return no_memory(tale);
     tale->count++;
     return 0;
 }
 
-static int each_step(struct tale *tale, int (*see)(struct tale *tale, const struct trace_unpack *unpack,
-                                                   const struct store_step *step))
+static int each_step(struct tale *tale, int (*on_step)(struct tale *tale, const struct trace_unpack *unpack,
+                                                       const struct store_trace_step *step))
 {
     sqlite3_stmt *statement = store_sqlite_use(tale->store, SQL_EACH_TRACE);
     int code;
     while ((code = store_sqlite_step(tale->store, statement)) == 1) {
         struct trace_unpack unpack;
-        struct store_step step;
+        struct store_trace_step step;
         const void *bytes = sqlite3_column_blob(statement, 1);
         code = 0;
         if (bytes != NULL)
-            trace_unpack_begin(&unpack, (uint64_t)sqlite3_column_int64(statement, 0), bytes,
-                               (size_t)sqlite3_column_bytes(statement, 1));
-        while (bytes != NULL && code == 0 && trace_unpack_next(&unpack, &step))
-            code = see(tale, &unpack, &step);
+            store_trace_unpack_begin(&unpack, (uint64_t)sqlite3_column_int64(statement, 0), bytes,
+                                     (size_t)sqlite3_column_bytes(statement, 1));
+        while (bytes != NULL && code == 0 && store_trace_unpack_next(&unpack, &step))
+            code = on_step(tale, &unpack, &step);
         if (code != 0) {
             sqlite3_reset(statement);
             return code;
@@ -297,7 +300,7 @@ static int find_in_source(struct tale *tale, int64_t source, const char *uid)
 {
     sqlite3_stmt *statement = store_sqlite_use(tale->store, SQL_FIND_UID);
     store_sqlite_bind(tale->store, statement, 1, source);
-    store_sqlite_bind_words(tale->store, statement, 2, uid);
+    store_sqlite_bind_string(tale->store, statement, 2, uid);
     int code = store_sqlite_step(tale->store, statement);
     if (code != 1)
         return code;
@@ -321,7 +324,7 @@ static int find_live(struct tale *tale, const char *uid)
     return code;
 }
 
-static int gather(struct tale *tale, const char *uid)
+static int collect(struct tale *tale, const char *uid)
 {
     int64_t tables;
     int code =
@@ -337,7 +340,7 @@ static int gather(struct tale *tale, const char *uid)
 /* What was moved comes first where times are equal: it was there before all that was not. */
 static int in_order(const void *left, const void *right)
 {
-    const struct told *a = left, *b = right;
+    const struct found_step *a = left, *b = right;
     if (a->step.event != b->step.event)
         return a->step.event < b->step.event ? -1 : 1;
     if (a->step.at_ms != b->step.at_ms)
@@ -347,20 +350,20 @@ static int in_order(const void *left, const void *right)
     return a->number < b->number ? -1 : a->number > b->number;
 }
 
-int store_sqlite_trace(struct store *base, int64_t source, const char *uid, store_on_step *see, void *user,
-                       size_t *live)
+int store_sqlite_trace(struct store *base, int64_t source, const char *uid, store_on_trace_step *on_step,
+                       void *user, size_t *live)
 {
-    struct tale tale = {.store = store_sqlite_of(base), .source = source, .hash = trace_uid_hash(uid)};
+    struct tale tale = {.store = store_sqlite_of(base), .source = source, .hash = store_trace_uid_hash(uid)};
     int code = store_sqlite_begin_read(tale.store);
     if (code == 0)
-        code = store_sqlite_end(tale.store, gather(&tale, uid));
+        code = store_sqlite_end(tale.store, collect(&tale, uid));
     if (code == 0 && tale.count > 0)
-        qsort(tale.told, tale.count, sizeof *tale.told, in_order);
+        qsort(tale.found, tale.count, sizeof *tale.found, in_order);
     for (size_t i = 0; code == 0 && i < tale.count; i++)
-        code = see(&tale.told[i].step, user);
+        code = on_step(&tale.found[i].step, user);
     for (size_t i = 0; i < tale.count; i++)
-        free((char *)tale.told[i].step.words);
-    free(tale.told);
+        free((char *)tale.found[i].step.error);
+    free(tale.found);
     *live = tale.live;
     return code;
 }

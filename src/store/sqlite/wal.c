@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: the log, and moving it into the main file. Runs in the keeper, and in whoever writes
- * once the log is far beyond its limit or the disk is full. Owns a second connection, the mover, made when
- * first needed: SQLite moves nothing for a connection that is in a transaction itself.
+ * The SQLite engine: the WAL, and moving it into the main file. Runs in the keeper, and in whoever writes
+ * once the WAL is far beyond its limit or the disk is full. Owns a second connection, the checkpointer, made
+ * when first needed: SQLite moves nothing for a connection that is in a transaction itself.
  *
  * Invariants
- *  1. The mover moves only while the handle's own connection is in a transaction. SQLite up to 3.51.2 has a
- * race (its "WAL-reset bug"): a checkpoint that looked at the log just before a writer began it anew takes
- * the new log for the old one, and what was committed to it is lost. A transaction that reads the log keeps
- * it from beginning anew, one that found nothing left to read in it keeps the mover from marking anything as
- * moved, and one that writes keeps all other writers out.
- *  2. Nothing else moves the log: no connection does so by itself after a commit; the last one to be closed
+ *  1. The checkpointer moves only while the handle's own connection is in a transaction. SQLite up to 3.51.2
+ *  has a
+ * race (its "WAL-reset bug"): a checkpoint that looked at the WAL just before a writer began it again takes
+ * the new WAL for the old one, and what was committed to it is lost. A transaction that reads the WAL keeps
+ * it from beginning again, one that found nothing left to read in it keeps the checkpointer from marking
+ * anything as moved, and one that writes keeps all other writers out.
+ *  2. Nothing else moves the WAL: no connection does so by itself after a commit; the last one to be closed
  * does, while it has the file to itself.
  *  3. What a writer does here after its commit changes nothing of what the commit said.
  *
- * A reader that holds an old state of the store holds the log, too: it can neither be moved beyond that state
- * nor begin anew. Then writers slow down, the more the longer the log is, so that it grows by little more
+ * A reader that holds an old state of the store holds the WAL, too: it can neither be moved beyond that state
+ * nor begin again. Then writers slow down, the more the longer the WAL is, so that it grows by little more
  * than what is written while the reader takes its time.
  */
 #include "src/store/sqlite/sqlite.h"
@@ -26,40 +27,42 @@
 
 #include "shm/slot.h"
 
-#define VALVE 3 /* a log this many times over its limit is moved by whoever wrote to it last */
-#define BRAKE 4 /* ... and this many times, in vain: writers slow down */
+#define WRITER_CHECKPOINT_LIMITS \
+    3                     /* a WAL this many times over its limit is moved by whoever wrote to it last */
+#define SLOWDOWN_LIMITS 4 /* ... and this many times, in vain: writers slow down */
 
-#define PAUSE_FIRST_MS 25 /* of a writer at the brake; doubled for each quarter of the limit more */
+#define PAUSE_FIRST_MS 25 /* of a writer slowed down; doubled for each quarter of the limit more */
 #define PAUSE_MOST_MS 1600
-#define PAUSE_LOOK_MS 20 /* between two tries to move the log meanwhile */
+#define PAUSE_LOOK_MS 20 /* between two tries to move the WAL meanwhile */
 
-int store_sqlite_count_log(void *handle, sqlite3 *db, const char *name, int pages)
+int store_sqlite_wal_count(void *handle, sqlite3 *db, const char *name, int pages)
 {
     struct store_sqlite *store = handle;
     (void)db, (void)name;
-    store->log_bytes = (uint64_t)pages * store->page_bytes;
+    store->wal_bytes = (uint64_t)pages * store->page_bytes;
     return SQLITE_OK;
 }
 
-/* The mover finds out that there is a log only when it reads. */
-static int open_mover(struct store_sqlite *store)
+/* The checkpointer finds out that there is a WAL only when it reads. */
+static int open_checkpointer(struct store_sqlite *store)
 {
     char sql[64];
     snprintf(sql, sizeof sql, "PRAGMA synchronous = %d; PRAGMA user_version", store->synchronous);
     int result =
-        sqlite3_open_v2(store->path, &store->mover, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+        sqlite3_open_v2(store->path, &store->checkpointer, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
     if (result == SQLITE_OK) {
-        sqlite3_busy_timeout(store->mover, (int)store->busy_timeout_ms);
-        sqlite3_wal_autocheckpoint(store->mover, 0);
-        result = sqlite3_exec(store->mover, sql, NULL, NULL, NULL);
+        sqlite3_busy_timeout(store->checkpointer, (int)store->busy_timeout_ms);
+        sqlite3_wal_autocheckpoint(store->checkpointer, 0);
+        result = sqlite3_exec(store->checkpointer, sql, NULL, NULL, NULL);
     }
     if (result == SQLITE_OK) {
-        sqlite3_busy_timeout(store->mover, 0); /* from here on: what cannot be moved now is moved later */
+        /* from here on: what cannot be moved now is moved later */
+        sqlite3_busy_timeout(store->checkpointer, 0);
         return 0;
     }
-    int code = store_sqlite_fail_of(store, store->mover, result);
-    sqlite3_close(store->mover);
-    store->mover = NULL;
+    int code = store_sqlite_fail_of(store, store->checkpointer, result);
+    sqlite3_close(store->checkpointer);
+    store->checkpointer = NULL;
     return code;
 }
 
@@ -70,19 +73,19 @@ static int begin(struct store_sqlite *store, enum store_sqlite_statement transac
     return code == 0 ? store_sqlite_run(store, store_sqlite_use(store, SQL_START_NUMBER)) : code;
 }
 
-/* Invariant 1. *all: nothing of the log is left to move. */
+/* Invariant 1. *all: nothing of the WAL is left to move. */
 static int move(struct store_sqlite *store, enum store_sqlite_statement transaction, int mode, bool *all)
 {
     int pages = 0, moved = 0;
     *all = false;
-    int code = store->mover != NULL ? 0 : open_mover(store);
+    int code = store->checkpointer != NULL ? 0 : open_checkpointer(store);
     if (code == 0)
         code = begin(store, transaction);
     if (code == 0) {
-        int result = sqlite3_wal_checkpoint_v2(store->mover, "main", mode, &pages, &moved);
+        int result = sqlite3_wal_checkpoint_v2(store->checkpointer, "main", mode, &pages, &moved);
         *all = result == SQLITE_OK && pages == moved;
         if (result != SQLITE_OK && result != SQLITE_BUSY) /* busy: another process is at it, or reads */
-            code = store_sqlite_fail_of(store, store->mover, result);
+            code = store_sqlite_fail_of(store, store->checkpointer, result);
     }
     store_sqlite_roll_back(store);
     return code;
@@ -90,7 +93,7 @@ static int move(struct store_sqlite *store, enum store_sqlite_statement transact
 
 /*
  * A sync that failed may not be tried again: the kernel forgets what it could not write, and the next one
- * would succeed. So all of the log is moved instead, which writes it anew, and syncs that. If the disk
+ * would succeed. So all of the WAL is moved instead, which writes it again, and syncs that. If the disk
  * refuses this too, the process must not go on: it is as if it had been killed after its commit.
  */
 static int save_by_moving(struct store_sqlite *store, int result)
@@ -98,61 +101,61 @@ static int save_by_moving(struct store_sqlite *store, int result)
     bool all;
     store_sqlite_fail(store, result);
     struct error first = store->store.error;
-    store_sqlite_enter_gate(store);
+    store_sqlite_acquire_write_lock(store);
     int code = move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
-    store_sqlite_leave_gate(store);
+    store_sqlite_release_write_lock(store);
     if (code == 0 && all)
         return 0;
-    return error_set(&store->store.error, EP_ESTORE, "committed, but not known to be on the disk: %s",
-                     first.words);
+    return base_error_set(&store->store.error, EP_ESTORE, "committed, but not known to be on the disk: %s",
+                          first.message);
 }
 
-int store_sqlite_sync_log(struct store_sqlite *store)
+int store_sqlite_wal_sync(struct store_sqlite *store)
 {
-    sqlite3_file *log = NULL;
-    int result = sqlite3_file_control(store->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+    sqlite3_file *wal = NULL;
+    int result = sqlite3_file_control(store->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
     if (result == SQLITE_OK)
-        result = log != NULL && log->pMethods != NULL ? log->pMethods->xSync(log, SQLITE_SYNC_NORMAL)
+        result = wal != NULL && wal->pMethods != NULL ? wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL)
                                                       : SQLITE_IOERR_FSYNC;
     return result == SQLITE_OK ? 0 : save_by_moving(store, result);
 }
 
 /*
- * A log begins anew only once all of it has been moved, which never comes while others keep adding to it. So:
- * most of it is moved beside the writers, the rest while none can write.
+ * A WAL begins again only once all of it has been moved, which never comes while others keep adding to it.
+ * So: most of it is moved beside the writers, the rest while none can write.
  */
 int store_sqlite_checkpoint(struct store *base, bool final)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     bool all;
     if (store->readonly)
-        return error_set(&base->error, EP_EINVAL, "%s: opened for reading only", store->path);
+        return base_error_set(&base->error, EP_EINVAL, "%s: opened for reading only", store->path);
     int code = move(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_PASSIVE, &all);
     if (code == 0 && !all) {
-        store_sqlite_enter_gate(store);
+        store_sqlite_acquire_write_lock(store);
         code = move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
-        store_sqlite_leave_gate(store);
+        store_sqlite_release_write_lock(store);
     }
     if (code == 0 && all && final) /* our own transaction reads nothing of it, and so is not in its way */
         code = move(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_TRUNCATE, &all);
     return code != 0 || all ? code : 1;
 }
 
-static uint64_t pause_of(uint64_t log_bytes, uint64_t limit_bytes)
+static uint64_t pause_of(uint64_t wal_bytes, uint64_t limit_bytes)
 {
-    if (log_bytes <= BRAKE * limit_bytes)
+    if (wal_bytes <= SLOWDOWN_LIMITS * limit_bytes)
         return 0;
-    uint64_t steps = (log_bytes - BRAKE * limit_bytes) / (limit_bytes / 4 + 1);
+    uint64_t steps = (wal_bytes - SLOWDOWN_LIMITS * limit_bytes) / (limit_bytes / 4 + 1);
     return steps > 6 || PAUSE_FIRST_MS << steps > PAUSE_MOST_MS ? PAUSE_MOST_MS : PAUSE_FIRST_MS << steps;
 }
 
-void store_sqlite_relieve_log(struct store_sqlite *store)
+void store_sqlite_wal_checkpoint_if_needed(struct store_sqlite *store)
 {
     struct error kept = store->store.error;
     bool all;
-    if (store->log_bytes > VALVE * store->log_limit_bytes || store->disk_full) {
+    if (store->wal_bytes > WRITER_CHECKPOINT_LIMITS * store->wal_limit_bytes || store->disk_full) {
         move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
-        uint64_t end_ns = shm_now_ns() + pause_of(store->log_bytes, store->log_limit_bytes) * 1000000;
+        uint64_t end_ns = shm_now_ns() + pause_of(store->wal_bytes, store->wal_limit_bytes) * 1000000;
         while (!all && shm_now_ns() < end_ns) {
             const struct timespec look = {.tv_nsec = PAUSE_LOOK_MS * 1000000L};
             nanosleep(&look, NULL);
@@ -163,16 +166,17 @@ void store_sqlite_relieve_log(struct store_sqlite *store)
     store->store.error = kept;
 }
 
-/* Whoever has waited at the gate in vain does so mostly for those who pause: it must not write past them. */
-int store_sqlite_mind_log(struct store_sqlite *store)
+/* Whoever has waited for the write lock in vain does so mostly for those who pause: it must not write past
+ * them. */
+int store_sqlite_wal_check_limit(struct store_sqlite *store)
 {
-    uint64_t bytes, log_bytes;
-    int code = store_sqlite_sizes(&store->store, &bytes, &log_bytes);
-    if (code != 0 || log_bytes <= BRAKE * store->log_limit_bytes)
+    uint64_t bytes, wal_bytes;
+    int code = store_sqlite_sizes(&store->store, &bytes, &wal_bytes);
+    if (code != 0 || wal_bytes <= SLOWDOWN_LIMITS * store->wal_limit_bytes)
         return code;
-    return error_set(
+    return base_error_set(
         &store->store.error, EP_ESTOREBUSY,
-        "%s: its log has grown to %llu bytes; a program that reads an old state of the store keeps "
+        "%s: its WAL has grown to %llu bytes; a program that reads an old state of the store keeps "
         "it from being moved",
-        store->path, (unsigned long long)log_bytes);
+        store->path, (unsigned long long)wal_bytes);
 }

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "src/base/error.h"
-#include "src/json/pieces.h"
+#include "src/json/split.h"
 #include "tests/unit/unit.h"
 
 struct seen {
@@ -11,7 +11,7 @@ struct seen {
     size_t calls, stop_after;
 };
 
-static int see_element(struct json_span piece, void *user)
+static int on_element(struct json_span piece, void *user)
 {
     struct seen *seen = user;
     size_t used = strlen(seen->text);
@@ -20,13 +20,13 @@ static int see_element(struct json_span piece, void *user)
     return ++seen->calls == seen->stop_after ? 7 : 0;
 }
 
-static int see_member(struct json_span key, struct json_span piece, void *user)
+static int on_member(struct json_span key, struct json_span piece, void *user)
 {
     struct seen *seen = user;
     size_t used = strlen(seen->text);
 
     snprintf(seen->text + used, sizeof seen->text - used, "%.*s=", (int)key.bytes, key.at);
-    return see_element(piece, user);
+    return on_element(piece, user);
 }
 
 /* In memory of exactly this size. */
@@ -38,8 +38,8 @@ static void expect(const char *text, bool object, int code, const char *pieces)
 
     memcpy(exact, text, bytes);
     struct json_span span = {exact, bytes};
-    CU_ASSERT_EQUAL(object ? json_pieces_members(span, see_member, &seen)
-                           : json_pieces_elements(span, see_element, &seen),
+    CU_ASSERT_EQUAL(object ? json_split_members(span, on_member, &seen)
+                           : json_split_elements(span, on_element, &seen),
                     code);
     CU_ASSERT_STRING_EQUAL(seen.text, pieces);
     if (strcmp(seen.text, pieces) != 0)
@@ -71,7 +71,7 @@ static void keeps_broken_pieces_apart(void)
     expect("[1,,2,]", false, 0, "<1><><2><>");
     expect("[,]", false, 0, "<><>");
     expect("[1 2:3]", false, 0, "<1 2:3>");
-    expect("[{]},1]", false, EP_EGARBAGE, "");
+    expect("[{]},1]", false, EP_EPROTO, "");
     expect("[\"\xFF\x01\",1]", false, 0, "<\"\xFF\x01\"><1>");
     expect("{\"a\":,\"b\":x}", true, 0, "\"a\"=<>\"b\"=<x>");
     expect("{\"\xFF\":1}", true, 0, "\"\xFF\"=<1>");
@@ -89,13 +89,13 @@ static void refuses_broken_structure(void)
         struct seen seen = {0};
         char *exact = strndup(lists[i], strlen(lists[i]));
         struct json_span span = {exact, strlen(exact)};
-        CU_ASSERT_EQUAL(json_pieces_elements(span, see_element, &seen), EP_EGARBAGE);
+        CU_ASSERT_EQUAL(json_split_elements(span, on_element, &seen), EP_EPROTO);
         free(exact);
     }
     for (size_t i = 0; i < sizeof objects / sizeof objects[0]; i++) {
         struct seen seen = {0};
         struct json_span span = {objects[i], strlen(objects[i])};
-        CU_ASSERT_EQUAL(json_pieces_members(span, see_member, &seen), EP_EGARBAGE);
+        CU_ASSERT_EQUAL(json_split_members(span, on_member, &seen), EP_EPROTO);
     }
     expect("", false, EP_EINVAL, "");
     expect("  ", true, EP_EINVAL, "");
@@ -107,32 +107,32 @@ static void refuses_broken_structure(void)
 static void stops_when_told(void)
 {
     struct seen seen = {.stop_after = 2};
-    CU_ASSERT_EQUAL(json_pieces_elements((struct json_span){"[1,2,3", 6}, see_element, &seen), 7);
+    CU_ASSERT_EQUAL(json_split_elements((struct json_span){"[1,2,3", 6}, on_element, &seen), 7);
     CU_ASSERT_STRING_EQUAL(seen.text, "<1><2>");
 }
 
 static void compares_keys(void)
 {
-    CU_ASSERT_TRUE(json_pieces_key_is((struct json_span){"\"cid\"", 5}, "cid"));
-    CU_ASSERT_TRUE(json_pieces_key_is((struct json_span){"\"c\\u0069d\"", 10}, "cid"));
-    CU_ASSERT_FALSE(json_pieces_key_is((struct json_span){"\"cide\"", 6}, "cid"));
-    CU_ASSERT_FALSE(json_pieces_key_is((struct json_span){"\"ci\"", 4}, "cid"));
-    CU_ASSERT_FALSE(json_pieces_key_is((struct json_span){"\"cid\\u0000\"", 11}, "cid"));
-    CU_ASSERT_FALSE(json_pieces_key_is((struct json_span){"\"c\\x69d\"", 8}, "cid"));
-    CU_ASSERT_FALSE(json_pieces_key_is((struct json_span){"\"\"", 2}, "cid"));
+    CU_ASSERT_TRUE(json_split_key_is((struct json_span){"\"cid\"", 5}, "cid"));
+    CU_ASSERT_TRUE(json_split_key_is((struct json_span){"\"c\\u0069d\"", 10}, "cid"));
+    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"cide\"", 6}, "cid"));
+    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"ci\"", 4}, "cid"));
+    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"cid\\u0000\"", 11}, "cid"));
+    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"c\\x69d\"", 8}, "cid"));
+    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"\"", 2}, "cid"));
 }
 
 static void measures_depth(void)
 {
-    CU_ASSERT_FALSE(json_pieces_deeper((struct json_span){"[{}]", 4}, 2));
-    CU_ASSERT_TRUE(json_pieces_deeper((struct json_span){"[{}]", 4}, 1));
-    CU_ASSERT_FALSE(json_pieces_deeper((struct json_span){"\"[[[[\"", 6}, 0));
-    CU_ASSERT_FALSE(json_pieces_deeper((struct json_span){"\"[[[[", 5}, 0));
-    CU_ASSERT_FALSE(json_pieces_deeper((struct json_span){"]]]][]", 6}, 1));
-    CU_ASSERT_FALSE(json_pieces_deeper((struct json_span){"", 0}, 0));
+    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"[{}]", 4}, 2));
+    CU_ASSERT_TRUE(json_split_deeper((struct json_span){"[{}]", 4}, 1));
+    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"\"[[[[\"", 6}, 0));
+    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"\"[[[[", 5}, 0));
+    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"]]]][]", 6}, 1));
+    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"", 0}, 0));
 }
 
-UNIT_MAIN("json_pieces", {"takes lists apart", takes_lists_apart},
+UNIT_MAIN("json_split", {"takes lists apart", takes_lists_apart},
           {"takes objects apart", takes_objects_apart},
           {"keeps broken pieces apart", keeps_broken_pieces_apart},
           {"refuses broken structure", refuses_broken_structure}, {"stops when told", stops_when_told},

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON taken apart by its structure alone. Pure but for json_pieces_key_is, which may allocate: any process,
+ * JSON taken apart by its structure alone. Pure but for json_split_key_is, which may allocate: any process,
  * any thread.
  *
  * Invariants: nothing is read outside the span, whatever it holds; nothing recurses; each byte is looked at
  * once. Inside a piece { and [ are not told apart, so that a piece in which they are mixed up still ends
  * where it seems to.
  */
-#include "src/json/pieces.h"
+#include "src/json/split.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@
 static const char *string_end(const char *at, const char *end)
 {
     for (at++;;) {
-        at = skip_plain(at, end);
+        at = json_scan_plain(at, end);
         if (end - at < 1)
             return NULL;
         if (*at == '"')
@@ -66,7 +66,7 @@ static const char *piece_end(const char *at, const char *end)
 
 static const char *read_key(const char *at, const char *end, struct json_span *key)
 {
-    at = skip_white(at, end);
+    at = json_scan_white(at, end);
     if (at == end || *at != '"')
         return NULL;
     key->at = at;
@@ -74,7 +74,7 @@ static const char *read_key(const char *at, const char *end, struct json_span *k
     if (at == NULL)
         return NULL;
     key->bytes = (size_t)(at - key->at);
-    at = skip_white(at, end);
+    at = json_scan_white(at, end);
     return at < end && *at == ':' ? at + 1 : NULL;
 }
 
@@ -85,60 +85,61 @@ static struct json_span without_white(const char *at, const char *end)
     return (struct json_span){at, (size_t)(end - at)};
 }
 
-typedef int see_member(struct json_span key, struct json_span piece, void *user);
+typedef int member_handler(struct json_span key, struct json_span piece, void *user);
 
-static int each_piece(struct json_span text, bool object, see_member *see, void *user)
+static int each_piece(struct json_span text, bool object, member_handler *on_member, void *user)
 {
-    const char *end = text.at + text.bytes, *at = skip_white(text.at, end);
+    const char *end = text.at + text.bytes, *at = json_scan_white(text.at, end);
     char close = object ? '}' : ']';
     struct json_span key = {"", 0};
 
     if (at == end || *at != (object ? '{' : '['))
         return EP_EINVAL;
-    at = skip_white(at + 1, end);
+    at = json_scan_white(at + 1, end);
     if (at < end && *at == close)
-        return skip_white(at + 1, end) == end ? 0 : EP_EGARBAGE;
+        return json_scan_white(at + 1, end) == end ? 0 : EP_EPROTO;
     for (;;) {
         if (object && (at = read_key(at, end, &key)) == NULL)
-            return EP_EGARBAGE;
-        at = skip_white(at, end);
+            return EP_EPROTO;
+        at = json_scan_white(at, end);
         const char *stop = piece_end(at, end);
         if (stop == NULL || (*stop != ',' && *stop != close))
-            return EP_EGARBAGE;
-        int code = see(key, without_white(at, stop), user);
+            return EP_EPROTO;
+        int code = on_member(key, without_white(at, stop), user);
         if (code != 0)
             return code;
         at = stop + 1;
         if (*stop == close)
-            return skip_white(at, end) == end ? 0 : EP_EGARBAGE;
+            return json_scan_white(at, end) == end ? 0 : EP_EPROTO;
     }
 }
 
 struct list {
-    int (*see)(struct json_span piece, void *user);
+    int (*on_element)(struct json_span piece, void *user);
     void *user;
 };
 
-static int see_element(struct json_span key, struct json_span piece, void *user)
+static int pass_element(struct json_span key, struct json_span piece, void *user)
 {
     struct list *list = user;
 
     (void)key;
-    return list->see(piece, list->user);
+    return list->on_element(piece, list->user);
 }
 
-int json_pieces_elements(struct json_span array, int (*see)(struct json_span piece, void *user), void *user)
+int json_split_elements(struct json_span array, int (*on_element)(struct json_span piece, void *user),
+                        void *user)
 {
-    return each_piece(array, false, see_element, &(struct list){see, user});
+    return each_piece(array, false, pass_element, &(struct list){on_element, user});
 }
 
-int json_pieces_members(struct json_span object,
-                        int (*see)(struct json_span key, struct json_span piece, void *user), void *user)
+int json_split_members(struct json_span object,
+                       int (*on_member)(struct json_span key, struct json_span piece, void *user), void *user)
 {
-    return each_piece(object, true, see, user);
+    return each_piece(object, true, on_member, user);
 }
 
-bool json_pieces_key_is(struct json_span key, const char *name)
+bool json_split_key_is(struct json_span key, const char *name)
 {
     size_t bytes = strlen(name);
 
@@ -150,7 +151,7 @@ bool json_pieces_key_is(struct json_span key, const char *name)
     return same;
 }
 
-bool json_pieces_deeper(struct json_span text, size_t depth)
+bool json_split_deeper(struct json_span text, size_t depth)
 {
     const char *end = text.at + text.bytes;
     size_t open = 0;
