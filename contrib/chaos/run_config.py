@@ -12,12 +12,13 @@ from typing import NamedTuple
 import recorder
 
 PAUSE = {"min": "50ms", "max": "500ms"}
+MAX_BACKOFF = {"max_backoff": PAUSE["max"]}
 CRASHES_MAX = 50  # injected kills count as crashes of the event that is being processed
 # Keys of the configuration file
 REPLACED = ("instance", "storage", "control", "control_mode", "sources")
-RETRY, MAX_BACKOFF, MAX_CRASHES = "retry", "restart_max", "max_crashes"
-PAGE_SIZE = "page"
-EVENT_MEMBERS = ("event_type", "timestamp", "device")  # pointers in sources of these types only
+RETRY, RESTART, MAX_CRASHES = "retry", "restart", "max_crashes"
+PAGE_SIZE = "page_size"
+EVENT_MEMBERS = ("event_type", "timestamp", "address")  # pointers in sources of these types only
 TYPES_WITH_EVENT_MEMBERS = ("http", "file")
 TOKEN_VARIABLE = "token_env"
 # What libyaml does not take in a text, though JSON has it there as it is.
@@ -64,12 +65,12 @@ class Places(NamedTuple):
 
 
 def recorder_stage(path: str) -> dict:
-    return {"name": recorder.STAGE_NAME, "exec": recorder.command(path), RETRY: PAUSE, MAX_BACKOFF: PAUSE["max"],
+    return {"name": recorder.STAGE_NAME, "exec": recorder.command(path), RETRY: PAUSE, RESTART: MAX_BACKOFF,
             MAX_CRASHES: 0, "timeout": "0s"}
 
 
 def stage_of(stage: dict) -> dict:
-    return {**stage, RETRY: PAUSE, MAX_BACKOFF: PAUSE["max"], MAX_CRASHES: CRASHES_MAX}
+    return {**stage, RETRY: PAUSE, RESTART: MAX_BACKOFF, MAX_CRASHES: CRASHES_MAX}
 
 
 def source_of(source: dict, places: Places, index: int) -> dict:

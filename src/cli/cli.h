@@ -33,7 +33,7 @@
     X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                        \
     X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")                                    \
     X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long processes are killed (default 20)")                \
-    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source (default: as many as they process)")    \
+    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source (default: no limit)")    \
     X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line (default: made up)")         \
     X(SEED, "seed", 0, "N", CLI_CHAOS, "seed of the faults, to repeat a run")                             \
     X(YES, "yes", 0, NULL, CLI_CHAOS, "run the stages and kill them in the middle")

@@ -45,7 +45,7 @@ const struct cli_command cli_commands[] = {
     {"stop", "", "stop gracefully: events being processed are finished", CLI_ANY | CLI_WRITE | CLI_ENDING, 0,
      0, cli_end},
     {"check", "", "look for faults in configuration and store", CLI_ANY | CLI_DATA, 0, 0, cli_check},
-    {"chaos", "[SOURCE]", "try your stages while processes are killed, on a throw-away store",
+    {"chaos", "[SOURCE]", "test stages under kills, with a store of its own",
      CLI_ANY | CLI_DATA | CLI_CHAOS, 0, 1, cli_chaos},
     {"cursor", "SOURCE", "where a source fetches from", CLI_ANY | CLI_DATA | CLI_WRITE | CLI_CURSOR, 1, 1,
      cli_cursor},

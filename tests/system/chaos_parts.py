@@ -69,7 +69,7 @@ def the_stages_stay_as_they_are():
           ("sqlite:/tmp/eventpipe-chaos.x1/store.db", "/tmp/eventpipe-chaos.x1/control", "chaos-x1-%d" % os.getuid()), "places")
     equal((found["synchronous"], found["drain_timeout"]), ("normal", "7s"), "other keys")
     first, second = found["sources"]
-    equal((first["type"], first["path"], first["page"], first["address"]),
+    equal((first["type"], first["path"], first["page_size"], first["address"]),
           ("file", "/tmp/eventpipe-chaos.x1/feed.0", "7", "/where"), "the file that stands for a source")
     check(not {"token_env", "url", "cursor"} & set(first) and "address" not in second, "nothing else of a source: %s" % first)
     for index, source in enumerate(found["sources"]):
@@ -78,7 +78,7 @@ def the_stages_stay_as_they_are():
         equal(one["directory"], os.path.join(instance.directory, "scripts"), "a path of the user's file")
         equal(one["environment"], {"A": "#x", "B": "yes", "C": "True"}, "the environment")
         equal((one["concurrency"], one["max_attempts"]), ("3", "4"), "numbers")
-        equal((one["max_crashes"], one["retry"]["max"], one["restart_max"]), (50, "500ms", "500ms"), "short pauses")
+        equal((one["max_crashes"], one["retry"]["max"], one["restart"]), (50, "500ms", {"max_backoff": "500ms"}), "short pauses")
         equal(two["plugin"], os.path.join(instance.directory, "lib/two.so"), "the plugin's path")
         equal(two["options"], {"n": 5, "t": "5", "z": None, "l": [1, True], "big": 2**63 - 1}, "options keep their types")
         equal((three["headers"], three["ca_file"]), (["X-A: b"], "/etc/ca.pem"), "an http stage")

@@ -42,7 +42,7 @@ AHEAD = 3000  # lines that the file has more than are fetched
 PATIENT_FAULTS = 60
 CHAINS = {"north": "cpcc", "south": "pccp", "file": "ccpc"}  # c: plugin, p: program
 # Words of the daemon's log
-LOG_DEATH = re.compile(r'crash process="[^"]*" pid=(\d+).*')
+LOG_CRASH = re.compile(r'crash process="[^"]*" pid=(\d+).*')
 
 
 class Storm:
@@ -221,22 +221,22 @@ class Storm:
         print(report.as_text(result))
         equal(report.problems(result), [], "what the report finds wrong; seed %d" % SEED)
 
-    def deaths(self):
-        """How many processes ended by themselves or were killed, according to the log: none that we did not kill."""
-        logged = LOG_DEATH.findall(self.instance.log_text())
+    def crashes(self):
+        """How many crashes the log has. Each must be of a process that a fault killed."""
+        logged = LOG_CRASH.findall(self.instance.log_text())
         killed = {pid for _, pid in self.injector.process_kills}
-        equal([pid for pid in logged if int(pid) not in killed], [], "deaths that no fault explains; seed %d" % SEED)
+        equal([pid for pid in logged if int(pid) not in killed], [], "crashes that no fault explains; seed %d" % SEED)
         return len(logged)
 
-    def prove(self, counts, deaths):
+    def prove(self, counts, crashes):
         proof = calls.Proof(self.injector, BATCH)
         for id, count in counts.items():
             proof.source(self.sources[id], count)
         tally = proof.tally
-        print("supervisor: %d starts, %d ended by a kill, %d found the store held; %d deaths in the log; %d looks into the store"
-              % (self.injector.start, len(self.injector.supervisor_kills), self.daemon.found_held, deaths, self.looks))
-        print("%d events, %d calls, %d put off, %d repeated after %d deaths of workers, its last %d at most; %d kills in all"
-              % (tally["events"], tally["calls"], tally["put off"], tally["repeated"], len(proof.deaths),
+        print("supervisor: %d starts, %d ended by a kill, %d found the store held; %d crashes in the log; %d looks into the store"
+              % (self.injector.start, len(self.injector.supervisor_kills), self.daemon.found_held, crashes, self.looks))
+        print("%d events, %d calls, %d put off, %d repeated after %d kills of workers, its last %d at most; %d kills in all"
+              % (tally["events"], tally["calls"], tally["put off"], tally["repeated"], len(proof.followed_kills),
                  proof.most, self.injector.kills()))
         print("called up to %.1f ms after their kill; %d calls after a commit by what was dying, %.1f ms at most"
               % (max(0, proof.longest_run_on) / 1e6, tally["late"], proof.longest_late / 1e6))
@@ -255,9 +255,9 @@ class Storm:
         self.inject_faults()
         counts = self.drain()
         self.nothing_left()
-        deaths = self.deaths()
+        crashes = self.crashes()
         self.report(self.count(counts))
-        self.prove(counts, deaths)
+        self.prove(counts, crashes)
 
 
 Storm().run()

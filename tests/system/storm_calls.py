@@ -3,10 +3,10 @@
 that each repeated call has its cause.
 
 Stages leave one record per call (storm_stage.c, EXEC_STAGE) with their own clock's time, before they work. What is
-committed is known by the next stage's first call, and by looks into the store. A repeated call is explained by the death
-of that very worker which was called before: it or its program was killed, after the one call and before the other, or the
-supervisor that it belonged to was, when another start's worker repeats it; or by the answer 'not now' that the stage gives
-to some events at their first attempt. What a death explains is at most a batch: the last calls of that worker.
+committed is known by the next stage's first call, and by looks into the store. A repeated call is explained by a kill of
+the worker that was called before: it or its program was killed after the one call and before the other, or its
+supervisor was killed and a worker of another start repeats the call. The other explanation is the answer 'not now', which
+the stage gives to some events at their first attempt. A kill explains at most a batch: the last calls of that worker.
 """
 import array
 import bisect
@@ -113,7 +113,7 @@ class Proof:
         self.injector, self.batch = injector, batch
         self.tally = collections.Counter()
         self.faults = []
-        self.deaths = set()  # those that a repeated call followed
+        self.followed_kills = set()  # (start, worker) of the kills that a repeated call followed
         self.most = 0  # repeated after one of them
         self.longest_run_on = self.longest_late = 0
 
@@ -124,7 +124,7 @@ class Proof:
 
     # ---- what was killed
 
-    def death(self, call, until):
+    def worker_kill(self, call, until):
         """When the worker of this call was killed, it or its program, and before `until`; else None."""
         for killed in self.injector.process_kills.get((call.start, call.worker), ()):
             if call.time_ns - RUNS_ON_NS <= killed <= until:
@@ -137,9 +137,9 @@ class Proof:
         return gone if killed and call.time_ns <= gone + RUNS_ON_NS else None
 
     def cause(self, earlier, later):
-        """The death after which the call `later` may repeat `earlier`; None when there was none."""
-        death = self.death(earlier, later.time_ns)
-        return death or (self.end(earlier) if later.start > earlier.start else None)
+        """The kill after which the call `later` may repeat `earlier`; None when there was none."""
+        killed = self.worker_kill(earlier, later.time_ns)
+        return killed or (self.end(earlier) if later.start > earlier.start else None)
 
     # ---- what was called
 
@@ -185,26 +185,26 @@ class Proof:
     def late(self, source, call, committed):
         """Called after its commit: only what was killed before may have been seen at work so late."""
         late = call.time_ns - committed
-        if late <= RUNS_ON_NS and (self.death(call, call.time_ns) or self.end(call)):
+        if late <= RUNS_ON_NS and (self.worker_kill(call, call.time_ns) or self.end(call)):
             self.tally["late"] += 1
             self.longest_late = max(self.longest_late, late)
         else:
             self.fault("after commit", "%s: %s came %d us after the commit", source.id, call, late // 1000)
 
     def repeated(self, source, earlier, call):
-        """Whether the call repeats the earlier one after a death of its worker."""
+        """Whether the call repeats the earlier one after a kill of its worker."""
         if call.attempt < earlier.attempt:
             self.fault("unknown", "%s: attempt %d after attempt %d: %s", source.id, call.attempt, earlier.attempt, call)
         if earlier.attempt == 1 and call.number % DEFER == call.stage and call.attempt > 1:
             self.tally["put off"] += 1
             return False
         self.tally["repeated"] += 1
-        death = self.cause(earlier, call)
-        if not death:
+        killed = self.cause(earlier, call)
+        if not killed:
             self.fault("unexplained", "%s: %s repeats %s", source.id, call, earlier)
             return False
-        self.longest_run_on = max(self.longest_run_on, earlier.time_ns - death)
-        self.deaths.add((earlier.start, earlier.worker))
+        self.longest_run_on = max(self.longest_run_on, earlier.time_ns - killed)
+        self.followed_kills.add((earlier.start, earlier.worker))
         return True
 
     def within_batch(self, earlier, length):
