@@ -65,14 +65,11 @@ static int take_json(struct maker *maker, const struct json_out *text, const cha
     snprintf(flags, sizeof flags, "%c%s", maker->encoding->json ? 'j' : 'm', suffix);
     if (maker->encoding->json)
         return take(maker, flags, text->text, text->bytes);
-    msgpack_sbuffer buffer;
-    msgpack_packer packer;
-    msgpack_sbuffer_init(&buffer);
-    msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-    int result = json_msgpack_write((struct json_span){text->text, text->bytes}, &packer);
+    struct json_out body = {0};
+    int result = json_msgpack_write(&body, (struct json_span){text->text, text->bytes});
     if (result == 0)
-        result = take(maker, flags, buffer.data, buffer.size);
-    msgpack_sbuffer_destroy(&buffer);
+        result = take(maker, flags, body.text, body.bytes);
+    json_write_free(&body);
     return result;
 }
 
@@ -296,13 +293,23 @@ static int make_flags(struct maker *maker)
 
 /* ---- pages with an event in them that is none */
 
-static void pack_text(msgpack_packer *packer, const char *text)
+static void pack_text(struct json_out *out, const char *text)
 {
-    msgpack_pack_str_with_body(packer, text, strlen(text));
+    json_msgpack_write_text(out, text, strlen(text));
+}
+
+/* The extension -1 as 64 bits: 30 of nanoseconds, 34 of seconds. */
+static void pack_timestamp(struct json_out *out, int64_t at_ns)
+{
+    const uint64_t bits = (uint64_t)(at_ns % 1000000000) << 34 | (uint64_t)(at_ns / 1000000000);
+    char extension[10] = "\xd7\xff";
+    for (unsigned i = 0; i < 8; i++)
+        extension[2 + i] = (char)(bits >> (56 - 8 * i));
+    json_write_raw(out, extension, sizeof extension);
 }
 
 struct repack {
-    msgpack_packer *packer;
+    struct json_out *out;
     int64_t at_ns;
     size_t members;
 };
@@ -315,33 +322,27 @@ static int count_member(struct json_span key, struct json_span value, void *user
     return 0;
 }
 
-/* {"timestamp": T} is packed alone, and its head, which says 'one member', left out. */
+/* Packs each member as a map of its own and leaves out the map's head. */
 static int pack_member(struct json_span key, struct json_span value, void *user)
 {
     struct repack *repack = user;
     static const char name[] = "\"timestamp\"";
     if (key.bytes == sizeof name - 1 && memcmp(key.at, name, key.bytes) == 0) {
-        pack_text(repack->packer, "timestamp");
-        const msgpack_timestamp at = {.tv_sec = repack->at_ns / 1000000000,
-                                      .tv_nsec = (uint32_t)(repack->at_ns % 1000000000)};
-        return msgpack_pack_timestamp(repack->packer, &at);
+        pack_text(repack->out, "timestamp");
+        pack_timestamp(repack->out, repack->at_ns);
+        return 0;
     }
-    struct json_out alone = {0};
-    msgpack_sbuffer buffer;
-    msgpack_packer packer;
-    msgpack_sbuffer_init(&buffer);
-    msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
+    struct json_out alone = {0}, packed = {0};
     json_write_text(&alone, "{");
     json_write_raw(&alone, key.at, key.bytes);
     json_write_text(&alone, ":");
     json_write_raw(&alone, value.at, value.bytes);
     json_write_text(&alone, "}");
     int result =
-        alone.failed ? EP_ENOMEM : json_msgpack_write((struct json_span){alone.text, alone.bytes}, &packer);
+        alone.failed ? EP_ENOMEM : json_msgpack_write(&packed, (struct json_span){alone.text, alone.bytes});
     if (result == 0)
-        result =
-            msgpack_pack_str_body(repack->packer, buffer.data + 1, buffer.size - 1); /* bytes as they are */
-    msgpack_sbuffer_destroy(&buffer);
+        json_write_raw(repack->out, packed.text + 1, packed.bytes - 1);
+    json_write_free(&packed);
     json_write_free(&alone);
     return result;
 }
@@ -350,37 +351,34 @@ static int pack_member(struct json_span key, struct json_span value, void *user)
  * as the extension -1 instead of text. */
 static int take_msgpack_page(struct maker *maker, struct json_span insert)
 {
-    msgpack_sbuffer buffer;
-    msgpack_packer packer;
+    struct json_out body = {0};
     int result = 0;
-    msgpack_sbuffer_init(&buffer);
-    msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-    msgpack_pack_map(&packer, 2);
-    pack_text(&packer, "to");
-    pack_text(&packer, maker->reply);
-    pack_text(&packer, "dt");
-    msgpack_pack_map(&packer, 2);
-    pack_text(&packer, "cid");
-    pack_text(&packer, maker->page->cid);
-    pack_text(&packer, "events");
-    msgpack_pack_array(&packer, maker->page->count + (insert.bytes != 0));
+    json_msgpack_write_map(&body, 2);
+    pack_text(&body, "to");
+    pack_text(&body, maker->reply);
+    pack_text(&body, "dt");
+    json_msgpack_write_map(&body, 2);
+    pack_text(&body, "cid");
+    pack_text(&body, maker->page->cid);
+    pack_text(&body, "events");
+    json_msgpack_write_array(&body, maker->page->count + (insert.bytes != 0));
     for (size_t i = 0; i < maker->page->count && result == 0; i++) {
         const struct sim_event *event = maker->page->events[i];
         const struct json_span text = {event->text, event->bytes};
-        struct repack repack = {&packer, event->at_ns, 0};
+        struct repack repack = {&body, event->at_ns, 0};
         if (insert.bytes != 0) {
             if (i == maker->page->count / 2)
-                msgpack_pack_str_body(&packer, insert.at, insert.bytes);
-            result = json_msgpack_write(text, &packer);
+                json_write_raw(&body, insert.at, insert.bytes);
+            result = json_msgpack_write(&body, text);
         } else {
             json_each_member(text, count_member, &repack);
-            msgpack_pack_map(&packer, repack.members);
+            json_msgpack_write_map(&body, repack.members);
             result = json_each_member(text, pack_member, &repack);
         }
     }
     if (result == 0)
-        result = take(maker, "m", buffer.data, buffer.size);
-    msgpack_sbuffer_destroy(&buffer);
+        result = body.failed ? EP_ENOMEM : take(maker, "m", body.text, body.bytes);
+    json_write_free(&body);
     return result;
 }
 

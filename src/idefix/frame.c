@@ -66,37 +66,40 @@ static int encode_json(const struct idefix_envelope *envelope, struct idefix_fra
     return 0;
 }
 
-static bool pack_text(msgpack_packer *packer, const char *text)
+static void msgpack_text(struct json_out *out, const char *text)
 {
-    size_t bytes = strlen(text);
-    return msgpack_pack_str(packer, bytes) == 0 && msgpack_pack_str_body(packer, text, bytes) == 0;
+    json_msgpack_write_text(out, text, strlen(text));
 }
 
-static bool pack_member(msgpack_packer *packer, enum member member, const char *text)
+static void msgpack_member(struct json_out *out, enum member member, const char *text)
 {
-    return !is_given(text) || (pack_text(packer, msgpack_names[member]) && pack_text(packer, text));
+    if (!is_given(text))
+        return;
+    msgpack_text(out, msgpack_names[member]);
+    msgpack_text(out, text);
 }
 
 static int encode_msgpack(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
-    msgpack_sbuffer buffer;
-    msgpack_packer packer;
+    struct json_out body = {0};
+    int code = 0;
 
-    msgpack_sbuffer_init(&buffer);
-    msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-    size_t members = 2U + (is_given(envelope->reply) ? 1 : 0) + (is_given(envelope->error) ? 1 : 0);
-    bool encoded = msgpack_pack_map(&packer, members) == 0 && pack_text(&packer, msgpack_names[MEMBER_TO]) &&
-                   pack_text(&packer, envelope->to) && pack_text(&packer, msgpack_names[MEMBER_DATA]) &&
-                   (envelope->data.bytes > 0 ? json_msgpack_write(envelope->data, &packer) == 0
-                                             : msgpack_pack_nil(&packer) == 0) &&
-                   pack_member(&packer, MEMBER_REPLY, envelope->reply) &&
-                   pack_member(&packer, MEMBER_ERROR, envelope->error);
-    if (!encoded) {
-        msgpack_sbuffer_destroy(&buffer);
+    json_msgpack_write_map(&body, 2U + is_given(envelope->reply) + is_given(envelope->error));
+    msgpack_text(&body, msgpack_names[MEMBER_TO]);
+    msgpack_text(&body, envelope->to);
+    msgpack_text(&body, msgpack_names[MEMBER_DATA]);
+    if (envelope->data.bytes > 0)
+        code = json_msgpack_write(&body, envelope->data);
+    else
+        json_msgpack_write_nil(&body);
+    msgpack_member(&body, MEMBER_REPLY, envelope->reply);
+    msgpack_member(&body, MEMBER_ERROR, envelope->error);
+    if (code != 0 || body.failed) {
+        json_write_free(&body);
         return EP_ENOMEM;
     }
-    out->bytes = buffer.size;
-    out->body = msgpack_sbuffer_release(&buffer);
+    out->body = body.text;
+    out->bytes = body.bytes;
     return 0;
 }
 

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * MessagePack, read in place: finds and hands on the very bytes that came, and writes them as JSON text
- * without a detour through doubles. Untrusted input: nothing is allocated by what a length claims, nothing
- * recurses with the input's depth. (msgpack-c builds a tree of objects first: it allocates what an array's
- * header claims before it has seen one element, knows no values nested deeper than 32, and cannot say which
- * bytes a value that it refuses took. It packs what we send: json_pack.h.)
+ * Reads MessagePack in place: finds values in the bytes that arrived, and writes them as JSON text without a
+ * detour through doubles. msgpack_write.h is the reverse.
+ *
+ * The input is untrusted. No length in it decides how much memory is allocated, and no depth in it decides
+ * how deep the code recurses. (msgpack-c was no choice: it allocates what an array's head claims before it
+ * has seen one element, knows no values nested deeper than 32, and cannot say which bytes a value that it
+ * refuses took.)
  */
-#ifndef JSON_MSGPACK_H
-#define JSON_MSGPACK_H
+#ifndef SRC_JSON_MSGPACK_H
+#define SRC_JSON_MSGPACK_H
 
 #include "src/base/error.h"
 #include "src/json/json.h"
@@ -54,15 +56,18 @@ bool json_msgpack_find(struct msgpack map, const char *key, struct msgpack *valu
 
 /*
  * Appends the value as JSON text.
- *   integers     all their digits                     floats   the shortest digits that read back the same,
- * with a '.' or exponent; NaN and infinities as "NaN", "Infinity", "-Infinity" (JSON has no numbers for them)
- *   bytes        base64; as the value of a map's member its key gets the suffix ":b64"
- *   text         a string; text that is no UTF-8, as a member's value: key:string:b64 and base64 of its
- * bytes; in a list U+FFFD stands for what is no UTF-8 timestamps   (extension -1, 4, 8 or 12 bytes) an RFC
- * 3339 string in UTC, with as many digits of a second as needed; years 0000 to 9999 keys         text;
- * integers in decimal; nothing else 0, EP_ENOMEM, or EP_EPROTO with a message that says what stands in the
- * way: nested deeper than JSON_DEPTH_MAX, another extension, a key of another kind, a timestamp out of range.
- * What was appended before a failure stays.
+ *   integers    all their digits
+ *   floats      the shortest digits that read back the same, with a '.' or an exponent; "NaN", "Infinity" and
+ *               "-Infinity" as strings, since JSON has no numbers for them
+ *   bytes       base64; as a member's value, the member's key gets the suffix ":b64"
+ *   text        a string. Text that is not UTF-8 becomes, as a member's value, base64 under a key with the
+ *               suffix ":string:b64"; in an array, each byte that is not UTF-8 becomes U+FFFD
+ *   timestamps  (extension -1, 4, 8 or 12 bytes) an RFC 3339 string in UTC, with as many digits of a second
+ *               as needed; years 0000 to 9999
+ *   keys        text; integers in decimal; no other kind
+ * Returns 0, EP_ENOMEM, or EP_EPROTO with a message that says what is wrong: nested deeper than
+ * JSON_DEPTH_MAX, another extension, a key of another kind, a timestamp out of range. What was appended
+ * before a failure stays.
  */
 int json_msgpack_json(struct msgpack value, struct json_out *out, struct error *error);
 

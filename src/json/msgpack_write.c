@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON text packed as MessagePack: what we send. Pure but for memory: any process, any thread.
+ * Writes MessagePack: single values, and JSON text converted to it. Idefix frames are written with it. Pure
+ * except for memory: any process, any thread, no state.
  *
- * The reverse of json_msgpack_json: what that writes packs into the same values again. msgpack-c writes the
- * bytes; the text is walked by json.h, since a tree of doubles would lose 64-bit integers and NULs.
+ * Invariants:
+ * 1. Each value takes the shortest form that holds it, except floats, which always take 64 bits.
+ * 2. Integers are read from the JSON text itself, not from a tree of doubles, so that all 64 bits survive.
+ * 3. What json_msgpack_json wrote as JSON converts back to the same values.
+ * 4. The recursion is as deep as the text, which is at most JSON_DEPTH_MAX in valid text.
  *
- * Recurses with the text's depth, which valid text limits to JSON_DEPTH_MAX. A container's head needs the
- * count of what follows, so each is walked twice.
+ * The head of a map or an array holds the number of its members, so each container is walked twice: once to
+ * count, once to write.
+ *
+ * Survived: a lack of memory. `failed` of the output stays set, and json_msgpack_write returns EP_ENOMEM.
  */
 #include "src/json/msgpack_write.h"
 
@@ -17,27 +23,116 @@
 
 #include "src/base/error.h"
 
-struct packing {
-    msgpack_packer *packer;
-    locale_t plain; /* "C": JSON's decimal point is '.', whatever the user's is */
+struct converter {
+    struct json_out *out;
+    locale_t c_locale; /* "C": JSON's decimal point is '.', whatever the user's is */
 };
 
-static int pack_value(struct packing *packing, struct json_span value);
+static int convert_value(struct converter *converter, struct json_span value);
 
-static int pack_text(msgpack_packer *packer, const char *text, size_t bytes)
+/* ---- single values ---- */
+
+/* Writes a format byte and then the number, size bytes (0, 1, 2, 4 or 8), the highest first. */
+static void write_head(struct json_out *out, unsigned format, uint64_t number, size_t size)
 {
-    if (msgpack_pack_str(packer, bytes) != 0 ||
-        (bytes > 0 && msgpack_pack_str_body(packer, text, bytes) != 0))
-        return EP_ENOMEM;
-    return 0;
+    char head[9] = {(char)format};
+
+    for (size_t i = 0; i < size; i++)
+        head[1 + i] = (char)(number >> 8 * (size - 1 - i));
+    json_write_raw(out, head, 1 + size);
 }
 
-static int pack_bytes(msgpack_packer *packer, const char *data, size_t bytes)
+/* Writes a length behind the format byte for its size. 0 stands for a format that does not exist. */
+static void write_length(struct json_out *out, unsigned format8, unsigned format16, unsigned format32,
+                         size_t length)
 {
-    if (msgpack_pack_bin(packer, bytes) != 0 ||
-        (bytes > 0 && msgpack_pack_bin_body(packer, data, bytes) != 0))
-        return EP_ENOMEM;
-    return 0;
+    if (length > UINT32_MAX)
+        out->failed = true; /* MessagePack cannot say it; no text in this program is as long */
+    else if (length > UINT16_MAX)
+        write_head(out, format32, length, 4);
+    else if (length > UINT8_MAX || format8 == 0)
+        write_head(out, format16, length, 2);
+    else
+        write_head(out, format8, length, 1);
+}
+
+void json_msgpack_write_nil(struct json_out *out)
+{
+    write_head(out, 0xC0, 0, 0);
+}
+
+void json_msgpack_write_bool(struct json_out *out, bool value)
+{
+    write_head(out, value ? 0xC3 : 0xC2, 0, 0);
+}
+
+void json_msgpack_write_uint(struct json_out *out, uint64_t value)
+{
+    if (value < 0x80)
+        write_head(out, (unsigned)value, 0, 0);
+    else if (value <= UINT8_MAX)
+        write_head(out, 0xCC, value, 1);
+    else if (value <= UINT16_MAX)
+        write_head(out, 0xCD, value, 2);
+    else if (value <= UINT32_MAX)
+        write_head(out, 0xCE, value, 4);
+    else
+        write_head(out, 0xCF, value, 8);
+}
+
+void json_msgpack_write_int(struct json_out *out, int64_t value)
+{
+    if (value >= 0)
+        json_msgpack_write_uint(out, (uint64_t)value);
+    else if (value >= -32)
+        write_head(out, (uint8_t)value, 0, 0);
+    else if (value >= INT8_MIN)
+        write_head(out, 0xD0, (uint64_t)value, 1);
+    else if (value >= INT16_MIN)
+        write_head(out, 0xD1, (uint64_t)value, 2);
+    else if (value >= INT32_MIN)
+        write_head(out, 0xD2, (uint64_t)value, 4);
+    else
+        write_head(out, 0xD3, (uint64_t)value, 8);
+}
+
+void json_msgpack_write_double(struct json_out *out, double value)
+{
+    uint64_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    write_head(out, 0xCB, bits, 8);
+}
+
+void json_msgpack_write_text(struct json_out *out, const char *text, size_t bytes)
+{
+    if (bytes < 32)
+        write_head(out, 0xA0 | (unsigned)bytes, 0, 0);
+    else
+        write_length(out, 0xD9, 0xDA, 0xDB, bytes);
+    json_write_raw(out, text, bytes);
+}
+
+void json_msgpack_write_bytes(struct json_out *out, const void *data, size_t bytes)
+{
+    write_length(out, 0xC4, 0xC5, 0xC6, bytes);
+    json_write_raw(out, data, bytes);
+}
+
+void json_msgpack_write_array(struct json_out *out, size_t count)
+{
+    if (count < 16)
+        write_head(out, 0x90 | (unsigned)count, 0, 0);
+    else
+        write_length(out, 0, 0xDC, 0xDD, count);
+}
+
+void json_msgpack_write_map(struct json_out *out, size_t count)
+{
+    if (count < 16)
+        write_head(out, 0x80 | (unsigned)count, 0, 0);
+    else
+        write_length(out, 0, 0xDE, 0xDF, count);
 }
 
 /* ---- base64 ---- */
@@ -53,8 +148,8 @@ static int digit_value(char digit)
     return digit == '+' ? 62 : digit == '/' ? 63 : -1;
 }
 
-/* In place. False where it is not exactly what base64 makes of some bytes (padded, no bits left over): then
- * it is somebody's text, and must not change. */
+/* Decodes in place. Returns false unless the text is exactly what base64 makes of some bytes (padded, unused
+ * bits zero): then it is ordinary text under a key that happens to end in ":b64", and must not change. */
 static bool decode_base64(char *text, size_t *bytes)
 {
     size_t count = *bytes, padding = 0, made = 0;
@@ -80,43 +175,43 @@ static bool decode_base64(char *text, size_t *bytes)
 
 /* ---- numbers and strings ---- */
 
-/* What has a point or an exponent is a float, even if it is whole: it was one when json_msgpack_json wrote
- * it. */
-static int pack_number(struct packing *packing, struct json_span value)
+/* A number with a point or an exponent is a float, even if it is whole: json_msgpack_json writes floats that
+ * way. A whole number of more than 64 bits becomes a float as well. */
+static int convert_number(struct converter *converter, struct json_span value)
 {
     size_t bytes;
     char *text = json_text_exact(value, &bytes);
-    bool whole, negative;
-    unsigned long long number = 0;
-    int failed;
 
     if (text == NULL)
         return EP_ENOMEM;
-    whole = strpbrk(text, ".eE") == NULL;
-    negative = text[0] == '-';
+    bool whole = strpbrk(text, ".eE") == NULL, negative = text[0] == '-';
+    long long integer = 0;
+    unsigned long long natural = 0;
     errno = 0;
-    if (whole)
-        number = negative ? (unsigned long long)strtoll(text, NULL, 10) : strtoull(text, NULL, 10);
-    if (!whole || errno != 0) /* errno: more digits than 64 bits hold */
-        failed = msgpack_pack_double(packing->packer, strtod_l(text, NULL, packing->plain));
+    if (whole && negative)
+        integer = strtoll(text, NULL, 10);
+    else if (whole)
+        natural = strtoull(text, NULL, 10);
+    if (!whole || errno != 0) /* ERANGE */
+        json_msgpack_write_double(converter->out, strtod_l(text, NULL, converter->c_locale));
     else if (negative)
-        failed = msgpack_pack_int64(packing->packer, (int64_t)number);
+        json_msgpack_write_int(converter->out, integer);
     else
-        failed = msgpack_pack_uint64(packing->packer, number);
+        json_msgpack_write_uint(converter->out, natural);
     free(text);
-    return failed == 0 ? 0 : EP_ENOMEM;
+    return 0;
 }
 
-static int pack_string(struct packing *packing, struct json_span value)
+static int convert_string(struct converter *converter, struct json_span value)
 {
     size_t bytes;
     char *text = json_text_exact(value, &bytes);
 
     if (text == NULL)
         return EP_ENOMEM;
-    int code = pack_text(packing->packer, text, bytes);
+    json_msgpack_write_text(converter->out, text, bytes);
     free(text);
-    return code;
+    return 0;
 }
 
 /* ---- containers ---- */
@@ -134,12 +229,12 @@ static int count_member(struct json_span key, struct json_span value, void *user
     return count_element(value, user);
 }
 
-static int pack_element(struct json_span element, void *user)
+static int convert_element(struct json_span element, void *user)
 {
-    return pack_value(user, element);
+    return convert_value(user, element);
 }
 
-static bool cut_suffix(const char *text, size_t *bytes, const char *suffix)
+static bool remove_suffix(const char *text, size_t *bytes, const char *suffix)
 {
     size_t length = strlen(suffix);
 
@@ -149,84 +244,84 @@ static bool cut_suffix(const char *text, size_t *bytes, const char *suffix)
     return true;
 }
 
-/* A member whose key says that its text is base64. *done: it was, and is packed. */
-static int pack_encoded(struct packing *packing, const char *key, size_t key_bytes, struct json_span value,
-                        bool *done)
+/* Writes a member whose key ends in ":b64" and whose value is base64. Sets *done when it did; otherwise
+ * nothing is written, and the caller writes the member as it is. */
+static int convert_base64_member(struct converter *converter, const char *key, size_t key_bytes,
+                                 struct json_span value, bool *done)
 {
     size_t bytes;
 
     *done = false;
-    if (json_kind(value) != '"' || !cut_suffix(key, &key_bytes, ":b64"))
+    if (json_kind(value) != '"' || !remove_suffix(key, &key_bytes, ":b64"))
         return 0;
-    bool text = cut_suffix(key, &key_bytes, ":string");
+    bool is_text = remove_suffix(key, &key_bytes, ":string");
     char *content = json_text_exact(value, &bytes);
     if (content == NULL)
         return EP_ENOMEM;
-    int code = 0;
-    if (decode_base64(content, &bytes)) {
-        *done = true;
-        code = pack_text(packing->packer, key, key_bytes);
-        if (code == 0)
-            code = text ? pack_text(packing->packer, content, bytes)
-                        : pack_bytes(packing->packer, content, bytes);
+    *done = decode_base64(content, &bytes);
+    if (*done) {
+        json_msgpack_write_text(converter->out, key, key_bytes);
+        if (is_text)
+            json_msgpack_write_text(converter->out, content, bytes);
+        else
+            json_msgpack_write_bytes(converter->out, content, bytes);
     }
     free(content);
-    return code;
+    return 0;
 }
 
-static int pack_member(struct json_span key, struct json_span value, void *user)
+static int convert_member(struct json_span key, struct json_span value, void *user)
 {
-    struct packing *packing = user;
+    struct converter *converter = user;
     size_t bytes;
     char *name = json_text_exact(key, &bytes);
     bool done;
 
     if (name == NULL)
         return EP_ENOMEM;
-    int code = pack_encoded(packing, name, bytes, value, &done);
+    int code = convert_base64_member(converter, name, bytes, value, &done);
     if (code == 0 && !done) {
-        code = pack_text(packing->packer, name, bytes);
-        if (code == 0)
-            code = pack_value(packing, value);
+        json_msgpack_write_text(converter->out, name, bytes);
+        code = convert_value(converter, value);
     }
     free(name);
     return code;
 }
 
-static int pack_value(struct packing *packing, struct json_span value)
+static int convert_value(struct converter *converter, struct json_span value)
 {
     size_t count = 0;
 
     switch (json_kind(value)) {
     case '{':
         json_each_member(value, count_member, &count);
-        return msgpack_pack_map(packing->packer, count) != 0 ? EP_ENOMEM
-                                                             : json_each_member(value, pack_member, packing);
+        json_msgpack_write_map(converter->out, count);
+        return json_each_member(value, convert_member, converter);
     case '[':
         json_each_element(value, count_element, &count);
-        return msgpack_pack_array(packing->packer, count) != 0
-                   ? EP_ENOMEM
-                   : json_each_element(value, pack_element, packing);
+        json_msgpack_write_array(converter->out, count);
+        return json_each_element(value, convert_element, converter);
     case '"':
-        return pack_string(packing, value);
+        return convert_string(converter, value);
     case '0':
-        return pack_number(packing, value);
+        return convert_number(converter, value);
     case 't':
-        return msgpack_pack_true(packing->packer) != 0 ? EP_ENOMEM : 0;
     case 'f':
-        return msgpack_pack_false(packing->packer) != 0 ? EP_ENOMEM : 0;
+        json_msgpack_write_bool(converter->out, json_kind(value) == 't');
+        return 0;
     default:
-        return msgpack_pack_nil(packing->packer) != 0 ? EP_ENOMEM : 0;
+        json_msgpack_write_nil(converter->out);
+        return 0;
     }
 }
 
-int json_msgpack_write(struct json_span value, msgpack_packer *packer)
+int json_msgpack_write(struct json_out *out, struct json_span value)
 {
-    struct packing packing = {packer, newlocale(LC_ALL_MASK, "C", (locale_t)0)};
+    struct converter converter = {out, newlocale(LC_ALL_MASK, "C", (locale_t)0)};
 
-    if (packing.plain == (locale_t)0)
+    if (converter.c_locale == (locale_t)0)
         return EP_ENOMEM;
-    int code = pack_value(&packing, value);
-    freelocale(packing.plain);
-    return code;
+    int code = convert_value(&converter, value);
+    freelocale(converter.c_locale);
+    return code == 0 && out->failed ? EP_ENOMEM : code;
 }

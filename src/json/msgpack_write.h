@@ -1,18 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON text to MessagePack (msgpack-c), exactly: integers keep their 64 bits. A member whose key ends in
- * ":b64" is packed as bytes under the key without it, ":string:b64" as text; where the text is no base64 the
- * member stays as it is. The reverse of json_msgpack_json.
+ * Writes MessagePack into a growing text (struct json_out), whose bytes may be anything here. The functions
+ * may be chained: a lack of memory sets `failed` of the text, to be looked at once at the end.
  */
-#ifndef JSON_MSGPACK_WRITE_H
-#define JSON_MSGPACK_WRITE_H
-
-#include <msgpack.h>
+#ifndef SRC_JSON_MSGPACK_WRITE_H
+#define SRC_JSON_MSGPACK_WRITE_H
 
 #include "src/json/json.h"
 
-/* value: valid JSON text (json_valid). 0 or EP_ENOMEM. Numbers: whole ones that fit 64 bits as integers,
- * others as 64-bit floats. */
-int json_msgpack_write(struct json_span value, msgpack_packer *packer);
+void json_msgpack_write_nil(struct json_out *out);
+void json_msgpack_write_bool(struct json_out *out, bool value);
+void json_msgpack_write_int(struct json_out *out, int64_t value);
+void json_msgpack_write_uint(struct json_out *out, uint64_t value);
+void json_msgpack_write_double(struct json_out *out, double value);
+void json_msgpack_write_text(struct json_out *out, const char *text, size_t bytes);
+void json_msgpack_write_bytes(struct json_out *out, const void *data, size_t bytes);
+/* Write the head only. The caller writes count elements next, or count times a key and a value. */
+void json_msgpack_write_array(struct json_out *out, size_t count);
+void json_msgpack_write_map(struct json_out *out, size_t count);
+
+/*
+ * Converts JSON text (json_valid) and appends it. Whole numbers that fit 64 bits become integers, all others
+ * 64-bit floats. A member whose key ends in ":b64" becomes bytes under the key without that ending, one in
+ * ":string:b64" becomes text; if its value is not base64, the member stays as it is. This is the reverse of
+ * json_msgpack_json. Returns 0 or EP_ENOMEM.
+ */
+int json_msgpack_write(struct json_out *out, struct json_span value);
 
 #endif

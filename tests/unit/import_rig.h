@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* For tests of the import: little databases as the Go eventpipe writes them, made with SQLite and msgpack-c.
- */
+/* For tests of the import: little databases as the Go eventpipe writes them, made with SQLite and our
+ * MessagePack writer. */
 #ifndef IMPORT_RIG_H
 #define IMPORT_RIG_H
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <msgpack.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "src/import/go_database.h"
+#include "src/json/msgpack_write.h"
 #include "tests/unit/unit.h"
 
 static struct {
@@ -102,9 +102,9 @@ struct rig_bytes {
 #define RIG_TEXT(text) ((struct rig_bytes){text, sizeof(text) - 1})
 #define RIG_NULL ((struct rig_bytes){NULL, 0})
 
-static inline struct rig_bytes rig_packed(const msgpack_sbuffer *buffer)
+static inline struct rig_bytes rig_packed(const struct json_out *packed)
 {
-    return (struct rig_bytes){buffer->data, buffer->size};
+    return (struct rig_bytes){packed->text, packed->bytes};
 }
 
 static inline void rig_add(sqlite3 *db, const char *source, const char *id, int order, bool locked,
@@ -129,48 +129,39 @@ static inline void rig_add(sqlite3 *db, const char *source, const char *id, int 
 
 /* ---- MessagePack ---- */
 
-static inline void rig_text(msgpack_packer *packer, const char *text)
+static inline void rig_text(struct json_out *packed, const char *text)
 {
-    msgpack_pack_str(packer, strlen(text));
-    msgpack_pack_str_body(packer, text, strlen(text));
+    json_msgpack_write_text(packed, text, strlen(text));
 }
 
 /* {"uid":UID,"address":"device-1","type":"t"} */
-static inline void rig_event(msgpack_sbuffer *buffer, const char *uid)
+static inline void rig_event(struct json_out *packed, const char *uid)
 {
-    msgpack_packer packer;
-    msgpack_sbuffer_init(buffer);
-    msgpack_packer_init(&packer, buffer, msgpack_sbuffer_write);
-    msgpack_pack_map(&packer, 3);
-    rig_text(&packer, "uid"), rig_text(&packer, uid);
-    rig_text(&packer, "address"), rig_text(&packer, "device-1");
-    rig_text(&packer, "type"), rig_text(&packer, "t");
+    *packed = (struct json_out){0};
+    json_msgpack_write_map(packed, 3);
+    rig_text(packed, "uid"), rig_text(packed, uid);
+    rig_text(packed, "address"), rig_text(packed, "device-1");
+    rig_text(packed, "type"), rig_text(packed, "t");
 }
 
 /* {"pipelineContext":{"note":NOTE},"processedStages":{...}}; marks: "enrich+ route-", + = done */
-static inline void rig_context(msgpack_sbuffer *buffer, const char *note, const char *marks)
+static inline void rig_context(struct json_out *packed, const char *note, const char *marks)
 {
-    msgpack_packer packer;
     size_t count = 0;
     for (const char *at = marks; *at != '\0'; at++)
         count += *at == '+' || *at == '-';
-    msgpack_sbuffer_init(buffer);
-    msgpack_packer_init(&packer, buffer, msgpack_sbuffer_write);
-    msgpack_pack_map(&packer, 2);
-    rig_text(&packer, "pipelineContext");
-    msgpack_pack_map(&packer, 1);
-    rig_text(&packer, "note"), rig_text(&packer, note);
-    rig_text(&packer, "processedStages");
-    msgpack_pack_map(&packer, count);
+    *packed = (struct json_out){0};
+    json_msgpack_write_map(packed, 2);
+    rig_text(packed, "pipelineContext");
+    json_msgpack_write_map(packed, 1);
+    rig_text(packed, "note"), rig_text(packed, note);
+    rig_text(packed, "processedStages");
+    json_msgpack_write_map(packed, count);
     for (const char *at = marks; count > 0; count--) {
         at += strspn(at, " ");
         size_t length = strcspn(at, "+-");
-        msgpack_pack_str(&packer, length);
-        msgpack_pack_str_body(&packer, at, length);
-        if (at[length] == '+')
-            msgpack_pack_true(&packer);
-        else
-            msgpack_pack_false(&packer);
+        json_msgpack_write_text(packed, at, length);
+        json_msgpack_write_bool(packed, at[length] == '+');
         at += length + 1;
     }
 }
@@ -179,13 +170,13 @@ static inline void rig_context(msgpack_sbuffer *buffer, const char *note, const 
 static inline void rig_row(sqlite3 *db, const char *source, const char *id, int order, bool locked,
                            const char *marks)
 {
-    msgpack_sbuffer event, context;
+    struct json_out event = {0}, context = {0};
     rig_event(&event, id);
     rig_context(&context, id, marks != NULL ? marks : "");
     rig_add(db, source, id, order, locked, rig_packed(&event),
             marks != NULL ? rig_packed(&context) : RIG_NULL);
-    msgpack_sbuffer_destroy(&event);
-    msgpack_sbuffer_destroy(&context);
+    json_write_free(&event);
+    json_write_free(&context);
 }
 
 #endif

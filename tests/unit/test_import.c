@@ -96,7 +96,7 @@ static void sources_find_each_other(void)
 static void fill(void)
 {
     sqlite3 *db = rig_create("INSERT INTO sources VALUES('quakes', 'cursor-9')");
-    msgpack_sbuffer event;
+    struct json_out event = {0};
     rig_row(db, "quakes", "a", 1, true, "second- first+");
     rig_row(db, "quakes", "b", 2, false, "third+ zoo+ second+ attic+ first+");
     rig_row(db, "quakes", "c", 3, true, "second+ zoo-");
@@ -106,7 +106,7 @@ static void fill(void)
     rig_event(&event, "f");
     rig_add(db, "quakes", "g", 7, false, rig_packed(&event), RIG_NULL);
     rig_add(db, "quakes", "h", 8, false, rig_packed(&event), RIG_TEXT("\x01"));
-    msgpack_sbuffer_destroy(&event);
+    json_write_free(&event);
     sqlite3_close(db);
 }
 

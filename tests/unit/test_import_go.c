@@ -61,28 +61,23 @@ static void values_are_exact(void)
 {
     rig_begin();
     sqlite3 *db = rig_create("INSERT INTO sources VALUES('s', 'c')");
-    msgpack_sbuffer event, context;
-    msgpack_packer packer;
-    msgpack_sbuffer_init(&event);
-    msgpack_packer_init(&packer, &event, msgpack_sbuffer_write);
-    msgpack_pack_map(&packer, 10);
-    rig_text(&packer, "uid"), rig_text(&packer, "u");
-    rig_text(&packer, "address"), rig_text(&packer, "dev");
-    rig_text(&packer, "type"), rig_text(&packer, "a/b; c=\"d\"");
-    rig_text(&packer, "payload"), msgpack_pack_bin(&packer, 3), msgpack_pack_bin_body(&packer, "\t\0\xff", 3);
-    rig_text(&packer, "two63"), msgpack_pack_uint64(&packer, UINT64_C(1) << 63);
-    rig_text(&packer, "max"), msgpack_pack_uint64(&packer, UINT64_MAX);
-    rig_text(&packer, "least"), msgpack_pack_int64(&packer, INT64_MIN);
-    rig_text(&packer, "minus"), msgpack_pack_int(&packer, -3);
-    rig_text(&packer, "nul"), msgpack_pack_str(&packer, 3), msgpack_pack_str_body(&packer, "a\0b", 3);
-    rig_text(&packer, "float"), msgpack_pack_double(&packer, 0.1);
-    msgpack_sbuffer_init(&context);
-    msgpack_packer_init(&packer, &context, msgpack_sbuffer_write);
-    msgpack_pack_map(&packer, 1);
-    rig_text(&packer, "pipelineContext");
-    msgpack_pack_map(&packer, 2);
-    rig_text(&packer, "raw"), msgpack_pack_bin(&packer, 1), msgpack_pack_bin_body(&packer, "\xfe", 1);
-    rig_text(&packer, "big"), msgpack_pack_uint64(&packer, UINT64_MAX - 1);
+    struct json_out event = {0}, context = {0};
+    json_msgpack_write_map(&event, 10);
+    rig_text(&event, "uid"), rig_text(&event, "u");
+    rig_text(&event, "address"), rig_text(&event, "dev");
+    rig_text(&event, "type"), rig_text(&event, "a/b; c=\"d\"");
+    rig_text(&event, "payload"), json_msgpack_write_bytes(&event, "\t\0\xff", 3);
+    rig_text(&event, "two63"), json_msgpack_write_uint(&event, UINT64_C(1) << 63);
+    rig_text(&event, "max"), json_msgpack_write_uint(&event, UINT64_MAX);
+    rig_text(&event, "least"), json_msgpack_write_int(&event, INT64_MIN);
+    rig_text(&event, "minus"), json_msgpack_write_int(&event, -3);
+    rig_text(&event, "nul"), json_msgpack_write_text(&event, "a\0b", 3);
+    rig_text(&event, "float"), json_msgpack_write_double(&event, 0.1);
+    json_msgpack_write_map(&context, 1);
+    rig_text(&context, "pipelineContext");
+    json_msgpack_write_map(&context, 2);
+    rig_text(&context, "raw"), json_msgpack_write_bytes(&context, "\xfe", 1);
+    rig_text(&context, "big"), json_msgpack_write_uint(&context, UINT64_MAX - 1);
     rig_add(db, "s", "u", 1, false, rig_packed(&event), rig_packed(&context));
     sqlite3_close(db);
     open_go();
@@ -103,8 +98,8 @@ static void values_are_exact(void)
     CU_ASSERT_EQUAL(row.mark_count, 0);
     CU_ASSERT_FALSE(next());
     close_go();
-    msgpack_sbuffer_destroy(&event);
-    msgpack_sbuffer_destroy(&context);
+    json_write_free(&event);
+    json_write_free(&context);
     rig_end();
 }
 
@@ -168,7 +163,7 @@ static void the_row_names_the_event(void)
 {
     rig_begin();
     sqlite3 *db = rig_create("");
-    msgpack_sbuffer event;
+    struct json_out event = {0};
     rig_event(&event, "inner");
     rig_add(db, "s", "outer", 1, false, rig_packed(&event), RIG_NULL);
     rig_add(db, "s", "none", 2, false, RIG_TEXT("\x81\xa1n\x01"), RIG_NULL);
@@ -180,7 +175,7 @@ static void the_row_names_the_event(void)
     base_hash_hex("bad \xff id", 8, bad[0], HASH_UID_DIGITS);
     base_hash_hex("bad \xfe id", 8, bad[1], HASH_UID_DIGITS);
     sqlite3_close(db);
-    msgpack_sbuffer_destroy(&event);
+    json_write_free(&event);
     const struct {
         const char *uid, *other, *data;
     } expected[] = {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* JSON text packed as MessagePack: byte for byte, read back by msgpack-c's own unpacker, and there and back
- * again. */
+/* The MessagePack writer: byte for byte as the specification has it and as msgpack-c wrote it, and there and
+ * back again. */
 #include <locale.h>
 
 #include "src/json/msgpack_write.h"
@@ -11,50 +11,47 @@ static struct json_span span_of(const char *text)
     return (struct json_span){text, strlen(text)};
 }
 
-static void pack(const char *json, msgpack_sbuffer *buffer)
+static void pack(const char *json, struct json_out *packed)
 {
-    msgpack_packer packer;
-
+    *packed = (struct json_out){0};
     CU_ASSERT_TRUE(json_valid(json, strlen(json), NULL));
-    msgpack_sbuffer_init(buffer);
-    msgpack_packer_init(&packer, buffer, msgpack_sbuffer_write);
-    CU_ASSERT_EQUAL(json_msgpack_write(span_of(json), &packer), 0);
+    CU_ASSERT_EQUAL(json_msgpack_write(packed, span_of(json)), 0);
 }
 
 static void expect_msgpack(const char *json, const char *hex)
 {
     struct msgpack expected = unhex(hex);
-    msgpack_sbuffer buffer;
+    struct json_out packed;
 
-    pack(json, &buffer);
-    bool same = buffer.size == expected.bytes && memcmp(buffer.data, expected.at, expected.bytes) == 0;
+    pack(json, &packed);
+    bool same = packed.bytes == expected.bytes && memcmp(packed.text, expected.at, expected.bytes) == 0;
     CU_ASSERT_TRUE(same);
     if (!same) {
         printf("\n    %s\n    is       ", json);
-        for (size_t i = 0; i < buffer.size; i++)
-            printf("%02x", (unsigned char)buffer.data[i]);
+        for (size_t i = 0; i < packed.bytes; i++)
+            printf("%02x", (unsigned char)packed.text[i]);
         printf("\n    expected %s\n", hex);
     }
-    msgpack_sbuffer_destroy(&buffer);
+    json_write_free(&packed);
     unhex_free(expected);
 }
 
 /* Packed and written again it is the same text. */
 static void expect_same(const char *json)
 {
-    msgpack_sbuffer buffer;
+    struct json_out packed;
     struct msgpack value;
     struct json_out out = {0};
     struct error error = {0};
 
-    pack(json, &buffer);
-    CU_ASSERT_EQUAL_FATAL(json_msgpack_first((struct msgpack){buffer.data, buffer.size}, &value, &error), 0);
-    CU_ASSERT_EQUAL(value.bytes, buffer.size);
+    pack(json, &packed);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_first((struct msgpack){packed.text, packed.bytes}, &value, &error), 0);
+    CU_ASSERT_EQUAL(value.bytes, packed.bytes);
     CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), 0);
     CU_ASSERT_STRING_EQUAL(out.text, json);
     show_difference("there and back", out.text, json);
     json_write_free(&out);
-    msgpack_sbuffer_destroy(&buffer);
+    json_write_free(&packed);
 }
 
 static void packs_numbers(void)
@@ -173,77 +170,127 @@ static void comes_back_from_any_depth(void)
     expect_same(text);
 }
 
-/* Somebody else's reader takes it as we mean it. */
-static void is_read_by_another(void)
+/* These bytes were written by msgpack-c 4.0.0 for the same values. */
+static void equals_what_msgpack_c_writes(void)
 {
-    static const char json[] =
-        "{\"big\":9223372036854775808,\"neg\":-5000000000,\"f\":1.5,\"t\":\"a\\u0000b\","
-        "\"d:b64\":\"AAEC/w==\",\"l\":[null,true,{}]}";
-    msgpack_sbuffer buffer;
-    msgpack_unpacked unpacked;
-    size_t at = 0;
-
-    pack(json, &buffer);
-    msgpack_unpacked_init(&unpacked);
-    CU_ASSERT_EQUAL_FATAL(msgpack_unpack_next(&unpacked, buffer.data, buffer.size, &at),
-                          MSGPACK_UNPACK_SUCCESS);
-    CU_ASSERT_EQUAL(at, buffer.size);
-    CU_ASSERT_EQUAL_FATAL(unpacked.data.type, MSGPACK_OBJECT_MAP);
-    CU_ASSERT_EQUAL_FATAL(unpacked.data.via.map.size, 6);
-    const msgpack_object_kv *members = unpacked.data.via.map.ptr;
-    CU_ASSERT_TRUE(members[0].key.via.str.size == 3 && memcmp(members[0].key.via.str.ptr, "big", 3) == 0);
-    CU_ASSERT_EQUAL(members[0].val.type, MSGPACK_OBJECT_POSITIVE_INTEGER);
-    CU_ASSERT_TRUE(members[0].val.via.u64 == 9223372036854775808U);
-    CU_ASSERT_EQUAL(members[1].val.type, MSGPACK_OBJECT_NEGATIVE_INTEGER);
-    CU_ASSERT_TRUE(members[1].val.via.i64 == -5000000000LL);
-    CU_ASSERT_EQUAL(members[2].val.type, MSGPACK_OBJECT_FLOAT64);
-    CU_ASSERT_TRUE(members[2].val.via.f64 == 1.5);
-    CU_ASSERT_EQUAL(members[3].val.type, MSGPACK_OBJECT_STR);
-    CU_ASSERT_TRUE(members[3].val.via.str.size == 3 && memcmp(members[3].val.via.str.ptr, "a\0b", 3) == 0);
-    CU_ASSERT_TRUE(members[4].key.via.str.size == 1 && members[4].key.via.str.ptr[0] == 'd');
-    CU_ASSERT_EQUAL(members[4].val.type, MSGPACK_OBJECT_BIN);
-    CU_ASSERT_TRUE(members[4].val.via.bin.size == 4 &&
-                   memcmp(members[4].val.via.bin.ptr, "\0\1\2\xFF", 4) == 0);
-    CU_ASSERT_EQUAL(members[5].val.type, MSGPACK_OBJECT_ARRAY);
-    CU_ASSERT_EQUAL(members[5].val.via.array.size, 3);
-    CU_ASSERT_EQUAL(members[5].val.via.array.ptr[2].type, MSGPACK_OBJECT_MAP);
-    msgpack_unpacked_destroy(&unpacked);
-    msgpack_sbuffer_destroy(&buffer);
+    expect_msgpack("{\"big\":9223372036854775808,\"neg\":-5000000000,\"f\":1.5,\"t\":\"a\\u0000b\","
+                   "\"d:b64\":\"AAEC/w==\",\"l\":[null,true,{}]}",
+                   "86 a3626967 cf8000000000000000 a36e6567 d3fffffffed5fa0e00 a166 cb3ff8000000000000"
+                   "a174 a3610062 a164 c404000102ff a16c 93 c0 c3 80");
 }
 
-/* Takes so many bytes, then no more. */
-static int write_some(void *left, const char *data, size_t bytes)
+static void expect_integer(int64_t value, const char *hex)
 {
-    size_t *room = left;
+    struct msgpack expected = unhex(hex);
+    struct json_out packed = {0};
 
-    (void)data;
-    if (bytes > *room)
-        return -1;
-    *room -= bytes;
-    return 0;
+    json_msgpack_write_int(&packed, value);
+    CU_ASSERT_EQUAL_FATAL(packed.bytes, expected.bytes);
+    CU_ASSERT_TRUE(memcmp(packed.text, expected.at, expected.bytes) == 0);
+    json_write_free(&packed);
+    unhex_free(expected);
 }
 
-static void says_when_there_is_no_room(void)
+static void integers_take_the_shortest_form(void)
 {
-    static const char json[] =
-        "{\"a\":[1,-1,1.5,\"text\",true,false,null,{}],\"b:b64\":\"AAEC\",\"c:string:b64\":\"/w==\"}";
-    msgpack_packer packer;
-    msgpack_sbuffer buffer;
+    expect_integer(127, "7f");
+    expect_integer(128, "cc80");
+    expect_integer(255, "ccff");
+    expect_integer(256, "cd0100");
+    expect_integer(65536, "ce00010000");
+    expect_integer(4294967296, "cf0000000100000000");
+    expect_integer(INT64_MAX, "cf7fffffffffffffff");
+    expect_integer(-32, "e0");
+    expect_integer(-33, "d0df");
+    expect_integer(-128, "d080");
+    expect_integer(-129, "d1ff7f");
+    expect_integer(-32768, "d18000");
+    expect_integer(-32769, "d2ffff7fff");
+    expect_integer(INT32_MIN, "d280000000");
+    expect_integer(INT32_MIN - INT64_C(1), "d3ffffffff7fffffff");
+    expect_integer(INT64_MIN, "d38000000000000000");
+}
 
-    pack(json, &buffer);
-    for (size_t bytes = 0; bytes <= buffer.size; bytes++) {
-        size_t room = bytes;
-        msgpack_packer_init(&packer, &room, write_some);
-        CU_ASSERT_EQUAL(json_msgpack_write(span_of(json), &packer), bytes < buffer.size ? EP_ENOMEM : 0);
+/* At each length where the head grows; the content is written where there is one. */
+static void heads_grow_with_the_length(void)
+{
+    static const struct {
+        char type; /* t text, b bytes, a array, m map */
+        size_t length;
+        const char *head;
+    } cases[] = {
+        {'t', 31, "bf"},
+        {'t', 32, "d920"},
+        {'t', 255, "d9ff"},
+        {'t', 256, "da0100"},
+        {'t', 65535, "daffff"},
+        {'t', 65536, "db00010000"},
+        {'b', 0, "c400"},
+        {'b', 255, "c4ff"},
+        {'b', 256, "c50100"},
+        {'b', 65535, "c5ffff"},
+        {'b', 65536, "c600010000"},
+        {'a', 15, "9f"},
+        {'a', 16, "dc0010"},
+        {'a', 255, "dc00ff"},
+        {'a', 65535, "dcffff"},
+        {'a', 65536, "dd00010000"},
+        {'m', 15, "8f"},
+        {'m', 16, "de0010"},
+        {'m', 65535, "deffff"},
+        {'m', 65536, "df00010000"},
+    };
+    char *content = calloc(1, 65536);
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(content);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct msgpack head = unhex(cases[i].head);
+        struct json_out packed = {0};
+        size_t content_bytes = 0;
+        if (cases[i].type == 't')
+            json_msgpack_write_text(&packed, content, content_bytes = cases[i].length);
+        else if (cases[i].type == 'b')
+            json_msgpack_write_bytes(&packed, content, content_bytes = cases[i].length);
+        else if (cases[i].type == 'a')
+            json_msgpack_write_array(&packed, cases[i].length);
+        else
+            json_msgpack_write_map(&packed, cases[i].length);
+        CU_ASSERT_EQUAL_FATAL(packed.bytes, head.bytes + content_bytes);
+        CU_ASSERT_TRUE(memcmp(packed.text, head.at, head.bytes) == 0);
+        json_write_free(&packed);
+        unhex_free(head);
     }
-    msgpack_sbuffer_destroy(&buffer);
+    free(content);
 }
 
-UNIT_MAIN("json_pack", {"packs numbers", packs_numbers},
+static void refuses_what_no_head_can_say(void)
+{
+    struct json_out packed = {0};
+
+    json_msgpack_write_array(&packed, (size_t)UINT32_MAX);
+    CU_ASSERT_FALSE(packed.failed);
+    json_msgpack_write_map(&packed, (size_t)UINT32_MAX + 1);
+    CU_ASSERT_TRUE(packed.failed);
+    json_write_free(&packed);
+}
+
+static void reports_that_memory_ran_out(void)
+{
+    struct json_out packed = {.failed = true}; /* as an earlier addition leaves it */
+
+    CU_ASSERT_EQUAL(json_msgpack_write(&packed, span_of("{\"a\":[1,\"text\"]}")), EP_ENOMEM);
+    CU_ASSERT_EQUAL(packed.bytes, 0);
+    json_write_free(&packed);
+}
+
+UNIT_MAIN("msgpack write", {"packs numbers", packs_numbers},
           {"packs numbers in any locale", packs_numbers_in_any_locale}, {"packs texts", packs_texts},
           {"packs containers", packs_containers},
           {"packs bytes that a key marks", packs_bytes_that_a_key_marks},
           {"comes back as it went", comes_back_as_it_went},
           {"comes back from any depth", comes_back_from_any_depth},
-          {"is read by another", is_read_by_another},
-          {"says when there is no room", says_when_there_is_no_room})
+          {"equals what msgpack-c writes", equals_what_msgpack_c_writes},
+          {"integers take the shortest form", integers_take_the_shortest_form},
+          {"heads grow with the length", heads_grow_with_the_length},
+          {"refuses what no head can say", refuses_what_no_head_can_say},
+          {"reports that memory ran out", reports_that_memory_ran_out})
