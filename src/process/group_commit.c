@@ -32,15 +32,15 @@ static bool taken_from(const struct process_group_commit *group_commit, uint32_t
     return false;
 }
 
-/* Holding the write lock, before the transaction and before its end: takes what others request. False: another has taken
- * our own, there is nothing to do here. From a slot twice: its first owner has crashed since; the result of that
- * one's answers must not reach its successor, who does it itself. */
-static bool collect(struct store_group_commit *transaction, void *user)
+/*
+ * Takes the commit requests of other workers into the transaction's members, and returns whether there were
+ * any. The caller holds the write lock. A second request from the same slot is returned to its owner: the
+ * first owner has crashed since, and the result of its answers must not reach its successor.
+ */
+static bool collect(struct process_group_commit *group_commit)
 {
-    struct process_group_commit *group_commit = user;
-    if (group_commit->submitted && !commit_request_withdraw(group_commit->segment, group_commit->slot))
-        return false;
-    group_commit->submitted = false;
+    struct store_group_commit *transaction = &group_commit->transaction;
+    size_t taken_before = group_commit->taken;
     uint32_t step = 1, bytes;
     while (!group_commit->alone && group_commit->taken < PROCESS_GROUP_COMMIT_OTHERS &&
            group_commit->answer_count + COMMIT_REQUEST_RESULTS <= PROCESS_GROUP_COMMIT_ANSWERS) {
@@ -61,7 +61,7 @@ static bool collect(struct store_group_commit *transaction, void *user)
         group_commit->taken++;
         transaction->count++;
     }
-    return true;
+    return group_commit->taken > taken_before;
 }
 
 static uint32_t result_of(const struct store_group_member *member)
@@ -87,18 +87,40 @@ static void complete(struct process_group_commit *group_commit, int code)
     }
 }
 
-/* Commits holding the write lock, with what others request. EP_EBUSY: the write lock was not free (at_once), or our commit request has
- * been taken. */
+/*
+ * Runs one transaction with our own answers and those of others. While it is open, we ask again for commit
+ * requests until none comes, so that one sync of the WAL serves as many workers as possible. EP_EBUSY: the
+ * write lock is held (at_once), or another leader has taken our own commit request.
+ */
+static int run_transaction(struct process_group_commit *group_commit)
+{
+    struct store *store = group_commit->store;
+    struct store_group_commit *transaction = &group_commit->transaction;
+    int code = store_group_commit_begin(store, transaction);
+    if (code != 0)
+        return code;
+    if (group_commit->submitted && !commit_request_withdraw(group_commit->segment, group_commit->slot)) {
+        store_group_commit_end(store, transaction); /* releases the write lock */
+        return EP_EBUSY;
+    }
+    group_commit->submitted = false;
+    collect(group_commit);
+    do {
+        code = store_group_commit_add(store, transaction);
+    } while (code == 0 && collect(group_commit));
+    return store_group_commit_end(store, transaction);
+}
+
+/* Commits as the holder of the write lock, and completes the commit requests it took. Where the transaction
+ * with others fails, it commits our own answers once more, alone. EP_EBUSY as of run_transaction. */
 static int commit_as_leader(struct process_group_commit *group_commit, const struct store_group_member *own,
                             bool at_once)
 {
     group_commit->transaction.member[0] = *own;
     group_commit->transaction.count = 1;
     group_commit->transaction.at_once = at_once;
-    group_commit->transaction.collect = collect;
-    group_commit->transaction.user = group_commit;
     group_commit->taken = group_commit->answer_count = 0;
-    int code = store_group_commit(group_commit->store, &group_commit->transaction);
+    int code = run_transaction(group_commit);
     complete(group_commit, code);
     if (code == 0 || group_commit->taken == 0 || group_commit->transaction.committed)
         return code;

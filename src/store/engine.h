@@ -28,7 +28,9 @@ struct store_ops {
     void (*rescan)(struct store *store, int64_t source);
     int (*read)(struct store *store, const struct store_event_lock *locks, size_t count, store_on_row *on_row,
                 void *user);
-    int (*commit)(struct store *store, struct store_group_commit *group_commit);
+    int (*commit_begin)(struct store *store, struct store_group_commit *group_commit);
+    int (*commit_add)(struct store *store, struct store_group_commit *group_commit);
+    int (*commit_end)(struct store *store, struct store_group_commit *group_commit);
     int (*unlock)(struct store *store, int64_t source, struct store_unlock *unlocks, size_t count);
 
     int (*cursor)(struct store *store, int64_t source, char **cursor);

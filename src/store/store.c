@@ -139,9 +139,28 @@ int store_commit(struct store *store, int64_t source, int64_t stage, struct stor
     return store_group_commit(store, &group_commit);
 }
 
+int store_group_commit_begin(struct store *store, struct store_group_commit *group_commit)
+{
+    return store->ops->commit_begin(store, group_commit);
+}
+
+int store_group_commit_add(struct store *store, struct store_group_commit *group_commit)
+{
+    return store->ops->commit_add(store, group_commit);
+}
+
+int store_group_commit_end(struct store *store, struct store_group_commit *group_commit)
+{
+    return store->ops->commit_end(store, group_commit);
+}
+
 int store_group_commit(struct store *store, struct store_group_commit *group_commit)
 {
-    return store->ops->commit(store, group_commit);
+    int code = store_group_commit_begin(store, group_commit);
+    if (code != 0)
+        return code;
+    store_group_commit_add(store, group_commit); /* the end returns its failure */
+    return store_group_commit_end(store, group_commit);
 }
 
 int store_unlock(struct store *store, int64_t source, struct store_unlock *unlocks, size_t count)

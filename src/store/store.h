@@ -217,13 +217,25 @@ struct store_group_member {
 struct store_group_commit {
     struct store_group_member member[STORE_GROUP_COMMIT_MAX];
     size_t count;
-    bool at_once; /* EP_EBUSY, and nothing is done, where another process holds the write lock */
-    /* Called holding the write lock, before the transaction and again before its end: may add members. False, before:
-     * EP_EBUSY, nothing is done. NULL = none. */
-    bool (*collect)(struct store_group_commit *group_commit, void *user);
-    void *user;
+    bool at_once;   /* do not queue for the write lock */
     bool committed; /* out, of a failure: committed all the same, but not known to be on the disk */
 };
+
+/*
+ * A group commit in steps, so that the caller can collect more members while the transaction is open:
+ *   begin            waits for the write lock and holds it. With at_once: EP_EBUSY, and nothing is done, while
+ *                    another process holds the lock.
+ *   add, repeatedly  writes the members that the caller has put behind those of the call before. The members
+ *                    and their answers must stay as they are until the end: the engine may write them again.
+ *   end              commits what was added and releases the write lock. Without an add it only releases the
+ *                    lock.
+ * After begin has returned 0, call end exactly once, also after a failed add: end rolls back and returns that
+ * failure. Between begin and end the handle takes no other call.
+ */
+int store_group_commit_begin(struct store *store, struct store_group_commit *group_commit);
+int store_group_commit_add(struct store *store, struct store_group_commit *group_commit);
+int store_group_commit_end(struct store *store, struct store_group_commit *group_commit);
+/* All three for the members that group_commit has at the call. */
 int store_group_commit(struct store *store, struct store_group_commit *group_commit);
 
 /* ---- unlock: by token, after an exit or at an orderly stop */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The answers of several workers in one transaction: all are committed, or none; who comes late; the write lock. */
+/* The answers of several workers in one transaction: all are committed, or none; late members; the write lock. */
 #include "tests/unit/store_group_commit_rig.h"
 
 /* ---- one transaction ---- */
@@ -63,67 +63,57 @@ static void as_many_as_there_may_be(void)
     group_commit_end();
 }
 
-/* ---- collect ---- */
+/* ---- in steps ---- */
 
-static int collects, collects_until; /* adds a member each time up to this one */
-static bool collect_answer;
-
-static bool collect(struct store_group_commit *asked, void *user)
+static bool in_transaction(void)
 {
-    bool first = collects++ == 0;
-    CU_ASSERT_PTR_EQUAL(asked, &group_commit);
-    CU_ASSERT_PTR_EQUAL(user, &collects);
-    CU_ASSERT_FALSE(write_lock_is_free());
-    CU_ASSERT_EQUAL(sqlite3_get_autocommit(store_sqlite_of(fixture.store)->db) != 0, first);
-    if (collects <= collects_until)
-        member_of(1, STORE_COMPLETE, 5 * (size_t)collects, 5);
-    return collect_answer;
+    return sqlite3_get_autocommit(store_sqlite_of(fixture.store)->db) == 0;
 }
 
-static void collect_with(bool answer, int until)
+static void late_members_are_committed(void)
 {
-    collects = 0;
-    collects_until = until;
-    collect_answer = answer;
-    group_commit.collect = collect;
-    group_commit.user = &collects;
-}
-
-static void late_ones_are_committed(void)
-{
-    for (int until = 0; until <= 3; until++) {
+    for (int late = 0; late <= 3; late++) {
         group_commit_begin(SYNCHRONOUS_NORMAL, 20);
         member_of(0, STORE_COMPLETE, 0, 5);
-        collect_with(true, until);
-        CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), 0);
-        CU_ASSERT_EQUAL(group_commit.count, 1 + (size_t)until);
-        CU_ASSERT_EQUAL(applied(), 5 + 5 * (size_t)until);
+        CU_ASSERT_EQUAL(store_group_commit_begin(fixture.store, &group_commit), 0);
+        CU_ASSERT_FALSE(write_lock_is_free());
+        CU_ASSERT_FALSE(in_transaction());
+        for (int added = 0; added <= late; added++) {
+            if (added > 0)
+                member_of(1, STORE_COMPLETE, 5 * (size_t)added, 5);
+            CU_ASSERT_EQUAL(store_group_commit_add(fixture.store, &group_commit), 0);
+            CU_ASSERT_FALSE(write_lock_is_free());
+            CU_ASSERT_TRUE(in_transaction());
+            CU_ASSERT_EQUAL(commits, 0);
+        }
+        CU_ASSERT_EQUAL(store_group_commit_end(fixture.store, &group_commit), 0);
+        CU_ASSERT_TRUE(write_lock_is_free());
+        CU_ASSERT_EQUAL(applied(), 5 + 5 * (size_t)late);
         CU_ASSERT_EQUAL(commits, 1);
-        CU_ASSERT_EQUAL(collects, until < 2 ? 2 : until + 1); /* until nobody comes */
-        CU_ASSERT_EQUAL(totals().completed, 5 + 5 * (uint64_t)until);
-        CU_ASSERT_EQUAL(totals_at(1).processed, 5 * (uint64_t)until);
+        CU_ASSERT_EQUAL(left, 1);
+        CU_ASSERT_EQUAL(totals().completed, 5 + 5 * (uint64_t)late);
+        CU_ASSERT_EQUAL(totals_at(1).processed, 5 * (uint64_t)late);
         group_commit_end();
     }
 }
 
-static void nothing_is_done_for_nobody(void)
+static void an_end_without_an_add_changes_nothing(void)
 {
     group_commit_begin(SYNCHRONOUS_NORMAL, 10);
     member_of(0, STORE_COMPLETE, 0, 5);
     for (int at_once = 0; at_once < 2; at_once++) {
         reset_counts();
         group_commit.at_once = at_once != 0;
-        collect_with(false, 0);
-        CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), EP_EBUSY);
+        CU_ASSERT_EQUAL(store_group_commit_begin(fixture.store, &group_commit), 0);
+        CU_ASSERT_FALSE(write_lock_is_free());
+        CU_ASSERT_EQUAL(store_group_commit_end(fixture.store, &group_commit), 0);
         CU_ASSERT_FALSE(group_commit.committed);
-        CU_ASSERT_EQUAL(collects, 1);
         CU_ASSERT_EQUAL(commits, 0);
         CU_ASSERT_EQUAL(left, 1);
         CU_ASSERT_TRUE(write_lock_is_free());
         CU_ASSERT_EQUAL(totals().live, 10);
         CU_ASSERT_EQUAL(counted_at(0), 0);
     }
-    collect_with(true, 0);
     CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), 0);
     CU_ASSERT_EQUAL(applied(), 5);
     group_commit_end();
@@ -155,10 +145,10 @@ static void no_queue_at_once(void)
     member_of(0, STORE_COMPLETE, 0, 5);
     pid_t child = holder();
     group_commit.at_once = true;
-    collect_with(true, 0);
+    CU_ASSERT_EQUAL(store_group_commit_begin(fixture.store, &group_commit), EP_EBUSY);
     CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), EP_EBUSY);
     CU_ASSERT_FALSE(group_commit.committed);
-    CU_ASSERT_EQUAL(collects, 0);
+    CU_ASSERT_FALSE(in_transaction());
     CU_ASSERT_EQUAL(left, 0);
     CU_ASSERT_EQUAL(totals().live, 10);
     CU_ASSERT_FALSE(write_lock_is_free());
@@ -210,8 +200,8 @@ static void each_leaving_is_told(void)
 
 STORE_MAIN("store: group commit", {"members of two stages in one transaction", members_of_two_stages},
            {"as many as there may be", as_many_as_there_may_be},
-           {"who comes late is committed, too", late_ones_are_committed},
-           {"nothing is done for nobody", nothing_is_done_for_nobody},
+           {"late members are committed, too", late_members_are_committed},
+           {"an end without an add changes nothing", an_end_without_an_add_changes_nothing},
            {"at once does not queue", no_queue_at_once},
            {"a write lock that stays held stops nobody", a_write_lock_that_stays_held_stops_nobody},
            {"each release of the write lock is told", each_leaving_is_told})

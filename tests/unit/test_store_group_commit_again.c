@@ -36,19 +36,9 @@ static void lose_lock(size_t event)
 
 /* ---- parted ---- */
 
-static int collects;
-
-static bool collect_another(struct store_group_commit *asked, void *user)
-{
-    (void)user;
-    if (++collects == 2)
-        answer_add(member_add(1), 15, STORE_COMPLETE);
-    return asked == &group_commit;
-}
-
 static void expect_parted(uint64_t finished)
 {
-    CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), 0);
+    CU_ASSERT_EQUAL(store_group_commit_end(fixture.store, &group_commit), 0);
     CU_ASSERT_EQUAL(applied(), 3 + 4 + finished);
     CU_ASSERT_FALSE(group_commit.member[1].answers[2].applied);
     CU_ASSERT_EQUAL(commits, 1);
@@ -75,6 +65,8 @@ static void one_lost_lock_spoils_nothing_else(void)
     member_of(1, STORE_COMPLETE, 8, 3);
     reset_counts();
     wal_syncs = 0;
+    CU_ASSERT_EQUAL(store_group_commit_begin(fixture.store, &group_commit), 0);
+    CU_ASSERT_EQUAL(store_group_commit_add(fixture.store, &group_commit), 0);
     expect_parted(3);
     expect_trace(4, STORE_TRACE_STEP_REMOVED_BY_STAGE, 2, 1);
     expect_trace(6, STORE_TRACE_STEP_REMOVED_BY_STAGE, 2, 1);
@@ -82,17 +74,19 @@ static void one_lost_lock_spoils_nothing_else(void)
     end();
 }
 
-static void who_came_before_it_was_known_is_not_forgotten(void)
+static void a_member_added_after_it_is_committed_too(void)
 {
     begin(16);
     lose_lock(5);
     member_of(0, STORE_ADVANCE, 0, 3);
     member_of(2, STORE_REMOVE_BY_STAGE, 3, 5);
     reset_counts();
-    wal_syncs = collects = 0;
-    group_commit.collect = collect_another;
+    wal_syncs = 0;
+    CU_ASSERT_EQUAL(store_group_commit_begin(fixture.store, &group_commit), 0);
+    CU_ASSERT_EQUAL(store_group_commit_add(fixture.store, &group_commit), 0);
+    answer_add(member_add(1), 15, STORE_COMPLETE);
+    CU_ASSERT_EQUAL(store_group_commit_add(fixture.store, &group_commit), 0);
     expect_parted(1);
-    CU_ASSERT_EQUAL(collects, 2); /* event by event nobody else is taken in */
     expect_trace(15, STORE_TRACE_STEP_COMPLETED, 1, 2);
     end();
 }
@@ -116,7 +110,10 @@ static void a_locked_store_commits_nothing(void)
     sqlite3 *other;
     CU_ASSERT_EQUAL(sqlite3_open(database(), &other), SQLITE_OK);
     CU_ASSERT_EQUAL(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
-    CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), EP_ESTOREBUSY);
+    CU_ASSERT_EQUAL(store_group_commit_begin(fixture.store, &group_commit), 0);
+    CU_ASSERT_EQUAL(store_group_commit_add(fixture.store, &group_commit), EP_ESTOREBUSY);
+    CU_ASSERT_EQUAL(store_group_commit_add(fixture.store, &group_commit), EP_ESTOREBUSY);
+    CU_ASSERT_EQUAL(store_group_commit_end(fixture.store, &group_commit), EP_ESTOREBUSY);
     CU_ASSERT_EQUAL(left, 1);
     CU_ASSERT_EQUAL(wal_syncs, 0);
     expect_nothing();
@@ -329,7 +326,7 @@ static void locks_of_an_older_start_are_void(void)
 
 STORE_MAIN("store: group commit again",
            {"one lost lock spoils nothing else", one_lost_lock_spoils_nothing_else},
-           {"nor who came before it was known", who_came_before_it_was_known_is_not_forgotten},
+           {"a member added after it is committed, too", a_member_added_after_it_is_committed_too},
            {"a locked store commits nothing", a_locked_store_commits_nothing},
            {"nor does a refused commit", a_refused_commit_commits_nothing},
            {"a failed sync is committed, and told of", a_failed_sync_is_committed},

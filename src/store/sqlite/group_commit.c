@@ -1,57 +1,87 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: the answers of one worker, or of several, in one transaction. Runs in workers; in
- * producers for events that have no stage left.
+ * The SQLite engine: commits the answers of one worker, or of several, in one transaction. Runs in workers, and
+ * in producers for events that have no stage left.
+ *
+ * The caller begins, adds members as they come, and ends. All adds go into one transaction, which the first
+ * of them opens.
  *
  * Invariants
- *  1. All members are committed or none.
- *  2. Where a run of answers turns out not to be ours as a whole, all members are done again, event by event.
+ *  1. All members are committed, or none.
+ *  2. The write lock is held from begin to the end of the transaction. It is released once in between where a
+ *     run of answers is not ours as a whole: then end rolls back, and writes all members again, event by event.
+ *  3. An answer says `applied` only after a commit that succeeded and, if the store is durable, was synced.
  */
 #include "src/store/sqlite/sqlite.h"
 
-/* What changed at one stage: workers of one stage often come together. */
-struct stage_tally {
-    int64_t source, stage;
-    struct store_sqlite_tally tally;
-};
-
-static struct store_sqlite_tally *tally_of(struct stage_tally *tallies, size_t *count,
+/* The tally of the member's stage, a new one for the first member of a stage. */
+static struct store_sqlite_tally *tally_of(struct store_sqlite_group *group,
                                            const struct store_group_member *member)
 {
     size_t i = 0;
-    while (i < *count && (tallies[i].source != member->source || tallies[i].stage != member->stage))
+    while (i < group->tally_count &&
+           (group->tallies[i].source != member->source || group->tallies[i].stage != member->stage))
         i++;
-    if (i == *count)
-        tallies[(*count)++] = (struct stage_tally){.source = member->source, .stage = member->stage};
-    return &tallies[i].tally;
+    if (i == group->tally_count)
+        group->tallies[group->tally_count++] =
+            (struct store_sqlite_stage_tally){.source = member->source, .stage = member->stage};
+    return &group->tallies[i].tally;
 }
 
-static int commit_members(struct store_sqlite *store, struct store_group_commit *group_commit, bool singly)
+static void clear_applied(const struct store_group_member *member)
 {
-    struct stage_tally tallies[STORE_GROUP_COMMIT_MAX];
-    size_t count = 0;
-    int code = 0;
-    store_sqlite_trace_begin(store);
-    for (size_t i = 0; code == 0 && i < group_commit->count; i++) {
-        code = store_sqlite_commit_member(store, &group_commit->member[i], singly,
-                                          tally_of(tallies, &count, &group_commit->member[i]));
-        if (i + 1 == group_commit->count && !singly &&
-            group_commit->collect != NULL) /* who has come meanwhile */
-            group_commit->collect(group_commit, group_commit->user);
+    for (size_t i = 0; i < member->count; i++)
+        member->answers[i].applied = false;
+}
+
+static void start_group(struct store_sqlite_group *group, bool singly)
+{
+    group->begun = false;
+    group->singly = singly;
+    group->code = 0;
+    group->written = group->tally_count = 0;
+}
+
+int store_sqlite_commit_begin(struct store *base, struct store_group_commit *group_commit)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    group_commit->committed = false;
+    start_group(&store->group, false);
+    if (!group_commit->at_once)
+        store_sqlite_acquire_write_lock(store);
+    else if (!store_sqlite_try_write_lock(store))
+        return EP_EBUSY;
+    return 0;
+}
+
+/* Opens the transaction if it is not open yet, and writes the members that are not in it yet. */
+static int write_members(struct store_sqlite *store, const struct store_group_commit *group_commit)
+{
+    struct store_sqlite_group *group = &store->group;
+    int code = group->begun ? 0 : store_sqlite_begin_write_locked(store);
+    if (code != 0)
+        return code;
+    if (!group->begun)
+        store_sqlite_trace_begin(store);
+    group->begun = true;
+    while (code == 0 && group->written < group_commit->count) {
+        const struct store_group_member *member = &group_commit->member[group->written++];
+        clear_applied(member);
+        code = store_sqlite_commit_member(store, member, group->singly, tally_of(group, member));
     }
-    for (size_t i = 0; code == 0 && i < count; i++)
-        code = store_sqlite_tally(store, tallies[i].source, tallies[i].stage, &tallies[i].tally);
-    return code == 0 ? store_sqlite_trace_write(store) : code;
+    return code;
 }
 
-static void forget_applied(const struct store_group_commit *group_commit)
+/* Where a run has parted, later members are not written: end writes all of them again. */
+int store_sqlite_commit_add(struct store *base, struct store_group_commit *group_commit)
 {
-    for (size_t i = 0; i < group_commit->count; i++)
-        for (size_t answer = 0; answer < group_commit->member[i].count; answer++)
-            group_commit->member[i].answers[answer].applied = false;
+    struct store_sqlite *store = store_sqlite_of(base);
+    if (store->group.code == 0)
+        store->group.code = write_members(store, group_commit);
+    return store->group.code == STORE_SQLITE_PARTED ? 0 : store->group.code;
 }
 
-/* One that was committed already by a process that has crashed: was it synced, too? */
+/* One that may have been committed already by a process that has crashed, perhaps before its sync. */
 static bool any_again(const struct store_group_commit *group_commit)
 {
     bool again = false;
@@ -60,37 +90,41 @@ static bool any_again(const struct store_group_commit *group_commit)
     return again;
 }
 
-static int commit_locked(struct store_sqlite *store, struct store_group_commit *group_commit, bool singly)
+/* Commits the open transaction, or rolls it back after a failure, and releases the write lock. */
+static int end_transaction(struct store_sqlite *store, struct store_group_commit *group_commit)
 {
-    forget_applied(group_commit);
-    int code = store_sqlite_begin_write_locked(store);
-    if (code != 0)
-        return code;
-    code = store_sqlite_end_lazily(store, commit_members(store, group_commit, singly));
+    struct store_sqlite_group *group = &store->group;
+    int code = group->code;
+    for (size_t i = 0; code == 0 && i < group->tally_count; i++)
+        code = store_sqlite_tally(store, group->tallies[i].source, group->tallies[i].stage,
+                                  &group->tallies[i].tally);
+    if (code == 0)
+        code = store_sqlite_trace_write(store);
+    code = store_sqlite_end_lazily(store, code);
+    group->begun = false;
     group_commit->committed = code == 0;
     if (code == 0 && store->durable && (store->wrote || any_again(group_commit)))
         code = store_sqlite_wal_sync(store);
     return code;
 }
 
-int store_sqlite_commit(struct store *base, struct store_group_commit *group_commit)
+int store_sqlite_commit_end(struct store *base, struct store_group_commit *group_commit)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    group_commit->committed = false;
-    if (!group_commit->at_once)
-        store_sqlite_acquire_write_lock(store);
-    else if (!store_sqlite_try_write_lock(store))
-        return EP_EBUSY;
-    if (group_commit->collect != NULL && !group_commit->collect(group_commit, group_commit->user)) {
+    struct store_sqlite_group *group = &store->group;
+    if (!group->begun && group->code == 0) { /* nothing was added */
         store_sqlite_release_write_lock(store);
-        return EP_EBUSY;
+        return 0;
     }
-    int code = commit_locked(store, group_commit, false);
+    int code = group->begun ? end_transaction(store, group_commit) : group->code;
     if (code == STORE_SQLITE_PARTED) {
         store_sqlite_acquire_write_lock(store);
-        code = commit_locked(store, group_commit, true);
+        start_group(group, true);
+        group->code = write_members(store, group_commit);
+        code = group->begun ? end_transaction(store, group_commit) : group->code;
     }
-    if (code != 0)
-        forget_applied(group_commit);
+    store_sqlite_release_write_lock(store); /* still held only where no transaction could begin */
+    for (size_t i = 0; code != 0 && i < group_commit->count; i++)
+        clear_applied(&group_commit->member[i]);
     return code;
 }

@@ -113,6 +113,22 @@ struct store_sqlite_tally {
     struct store_stage_totals stage;
 };
 
+/* What changed at one stage in one group commit: workers of one stage often come together. */
+struct store_sqlite_stage_tally {
+    int64_t source, stage;
+    struct store_sqlite_tally tally;
+};
+
+/* A group commit under way, from its begin to its end. */
+struct store_sqlite_group {
+    bool begun;     /* its transaction is open */
+    bool singly;    /* event by event, after a run of answers was not ours as a whole */
+    int code;       /* the first failure of an add, or STORE_SQLITE_PARTED */
+    size_t written; /* so many of its members are in the transaction */
+    size_t tally_count;
+    struct store_sqlite_stage_tally tallies[STORE_GROUP_COMMIT_MAX];
+};
+
 struct store_sqlite_low_water_mark {
     int64_t source, event; /* no event of the source below this one can be claimed */
 };
@@ -147,6 +163,7 @@ struct store_sqlite {
     struct trace_pack pack; /* of the transaction under way */
     int64_t trace_counted;  /* rows up to this id are counted in trace_bytes */
     uint64_t trace_bytes;
+    struct store_sqlite_group group;
     bool others_turn; /* of the next claim that serves retries and others, the odd one is for the others */
 };
 
@@ -266,7 +283,9 @@ int store_sqlite_commit_member(struct store_sqlite *store, const struct store_gr
 int store_sqlite_unlock(struct store *store, int64_t source, struct store_unlock *unlocks, size_t count);
 
 /* store_sqlite_group.c */
-int store_sqlite_commit(struct store *store, struct store_group_commit *group_commit);
+int store_sqlite_commit_begin(struct store *store, struct store_group_commit *group_commit);
+int store_sqlite_commit_add(struct store *store, struct store_group_commit *group_commit);
+int store_sqlite_commit_end(struct store *store, struct store_group_commit *group_commit);
 
 /* Moves an event from progress to suspended when its token is this one; *moved says whether it was. */
 struct store_sqlite_suspend {
@@ -324,7 +343,8 @@ int store_sqlite_check(struct store *store, void (*report)(const char *message, 
 /* What a table of struct store_ops has in common wherever the files are. */
 #define STORE_SQLITE_COMMON_OPS                                                                          \
     .close = store_sqlite_close, .ingest = store_sqlite_ingest, .claim = store_sqlite_claim,             \
-    .rescan = store_sqlite_rescan, .read = store_sqlite_read, .commit = store_sqlite_commit,             \
+    .rescan = store_sqlite_rescan, .read = store_sqlite_read, .commit_begin = store_sqlite_commit_begin, \
+    .commit_add = store_sqlite_commit_add, .commit_end = store_sqlite_commit_end,                        \
     .unlock = store_sqlite_unlock, .cursor = store_sqlite_cursor, .set_cursor = store_sqlite_set_cursor, \
     .source_totals = store_sqlite_source_totals, .stage_totals = store_sqlite_stage_totals,              \
     .each_source = store_sqlite_each_source, .each_stage = store_sqlite_each_stage,                      \
