@@ -197,7 +197,7 @@ struct shm_ring {
     SHM_ALIGNED _Atomic uint32_t
         space_wanted;      /* *: somebody sleeps until there is room (slot state BLOCKED) */
     uint32_t size;         /* S, once: a power of two, at least twice the source's ticket count */
-    uint32_t limit;        /* S, once: input_buffer; ring_push says full from here on */
+    uint32_t limit;        /* S, once: input_buffer; ring_has_room says no from here on */
     uint64_t words_offset; /* S, once: bytes from this struct to its `size` words of 64 bits, {cycle:32,
                               ticket + 1 or 0:32} */
 };

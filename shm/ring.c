@@ -101,43 +101,28 @@ static uint64_t first_not(const struct shm_ring *ring, const _Atomic uint64_t *h
 }
 
 /*
- * Whether `limit` entries stand before `tail`. The hint is never ahead of the true head, so when it leaves
- * room there is room, and the walk is spared. Signed: a stale tail may lie behind the head; the push's
- * compare-and-swap fails then.
- */
-static bool reaches(const struct shm_ring *ring, uint64_t tail, uint32_t limit)
-{
-    uint64_t head = hint_load(&ring->head);
-    if ((int64_t)(tail - head) < (int64_t)limit)
-        return false;
-    return (int64_t)(tail - first_not(ring, &ring->head, is_popped)) >= (int64_t)limit;
-}
-
-/*
- * The limit holds exactly: the swap succeeds only while `tail` is the first position not pushed, and the head
- * that was compared with it can only have grown.
+ * Full is decided by the word itself: an entry of the round before still stands in it, so `size` entries wait. An
+ * empty word of this cycle means that the entry of the round before was popped, so there is room. The swap succeeds
+ * only while `tail` is the first position not pushed.
  *
- * Killed before the swap: nothing has happened. Killed after it: the entry is in; the tail hint is one behind
- * and the next push helps it; nobody was woken, which the supervisor's wake_source after the exit makes
- * good.
+ * Killed before the swap: nothing has happened. Killed after it: the entry is in, the tail hint is one behind and the
+ * next push helps it. The push has woken no worker then; the supervisor's wake_source after the exit does.
  */
-static enum ring_answer put(struct shm_ring *ring, uint32_t ticket, uint32_t limit)
+enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket)
 {
+    assert(segment->writable && ticket != SHM_NO_TICKET);
     for (;;) {
         uint64_t tail = hint_load(&ring->tail);
         uint32_t cycle = ring_cycle(ring, tail);
         _Atomic uint64_t *word = ring_word(ring, tail);
-        /* seq_cst: it may decide that the ring is full, so it must stand in one order with space_wanted,
-         * which the caller set before, and with the pops (wake.c). */
+        /* seq_cst: it may decide that the ring is full, so it must stand in one order with the pops (wake.c). */
         uint64_t seen = atomic_load_explicit(word, memory_order_seq_cst);
         if ((int32_t)(word_cycle(seen) - cycle) < 0)
-            return RING_FULL; /* the entry of the round before still stands here */
+            return RING_FULL;
         if (seen != word_empty(cycle)) {
             hint_forward(&ring->tail, tail);
             continue;
         }
-        if (reaches(ring, tail, limit))
-            return RING_FULL;
         /* seq_cst: release, so that the popper sees what stands behind the ticket; and in one order with the
          * wake words, so that a worker about to sleep sees the entry or is seen sleeping (wake.c). */
         if (atomic_compare_exchange_strong_explicit(word, &seen, word_empty(cycle) | (ticket + 1),
@@ -146,18 +131,6 @@ static enum ring_answer put(struct shm_ring *ring, uint32_t ticket, uint32_t lim
             return RING_OK;
         }
     }
-}
-
-enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket)
-{
-    assert(segment->writable && ticket != SHM_NO_TICKET);
-    return put(ring, ticket, ring->limit);
-}
-
-enum ring_answer ring_push_over(const struct segment *segment, struct shm_ring *ring, uint32_t ticket)
-{
-    assert(segment->writable && ticket != SHM_NO_TICKET);
-    return put(ring, ticket, ring->size);
 }
 
 /*

@@ -7,10 +7,9 @@
 
 enum ring_answer { RING_OK = 0, RING_FULL = 1, RING_EMPTY = 2 };
 
-/* Puts a ticket in. RING_FULL from `limit` entries on (ring_push), or only when no word is free
- * (ring_push_over: for recovery, and for whoever has no one to hold back). */
+/* Puts a ticket in (ticket_pass). RING_FULL: no word is free. The limit is not looked at: a process holds itself
+ * back by ring_has_room before it takes an event, never when it passes one on. */
 enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket);
-enum ring_answer ring_push_over(const struct segment *segment, struct shm_ring *ring, uint32_t ticket);
 
 /* Takes the oldest ticket out. It is only a hint until ticket_take succeeds. */
 enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, uint32_t *ticket);

@@ -22,17 +22,6 @@
 
 #include <string.h>
 
-static const char *const phase_names[] = {
-#define X(name, text) text,
-    TICKET_PHASES(X)
-#undef X
-};
-
-const char *ticket_phase_name(uint32_t phase)
-{
-    return phase < sizeof phase_names / sizeof phase_names[0] ? phase_names[phase] : "unknown";
-}
-
 static uint64_t word_make(enum ticket_phase phase, uint32_t stage, uint32_t slot, uint32_t generation)
 {
     return (uint64_t)phase << 60 | (uint64_t)(stage & 0xfffu) << 48 | (uint64_t)(slot & 0xffffu) << 32 |
@@ -161,7 +150,7 @@ bool ticket_pass(const struct segment *segment, struct shm_source *source, uint3
     if (!ticket_queue(segment, ticket, slot, stage))
         return false;
     struct shm_ring *ring = &segment_stage(segment, source->first_stage + stage)->ring;
-    if (ring_push_over(segment, ring, ticket) != RING_OK)
+    if (ring_push(segment, ring, ticket) != RING_OK)
         atomic_store_explicit(&source->fallen, 1, memory_order_seq_cst);
     return true;
 }
@@ -287,7 +276,7 @@ static uint32_t part_push_lost(const struct part *part, const struct shm_source 
         if (word_phase(word) != TICKET_QUEUED || (part->in_ring[place / 8] & 1u << place % 8) != 0)
             continue;
         struct shm_stage *stage = segment_stage(part->segment, source->first_stage + word_stage(word));
-        if (ring_push_over(part->segment, &stage->ring, part->first + place) == RING_OK)
+        if (ring_push(part->segment, &stage->ring, part->first + place) == RING_OK)
             pushed++;
         else
             *left = true;

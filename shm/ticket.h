@@ -13,14 +13,7 @@
 
 #include "shm/segment.h"
 
-#define TICKET_PHASES(X) \
-    X(FREE, "free") X(LOADING, "loading") X(QUEUED, "queued") X(RUNNING, "running") X(ORPHANED, "orphaned")
-enum ticket_phase {
-#define X(name, text) TICKET_##name,
-    TICKET_PHASES(X)
-#undef X
-};
-const char *ticket_phase_name(uint32_t phase);
+enum ticket_phase { TICKET_FREE, TICKET_LOADING, TICKET_QUEUED, TICKET_RUNNING, TICKET_ORPHANED };
 
 struct ticket_view {
     enum ticket_phase phase;

@@ -3,18 +3,18 @@
  * Sleep and wake across processes. Run by every process of the instance; each sleeps on its own slot's word
  * only.
  *
- * SLEEPING and ELSEWHERE are set by the sleeper in wake_prepare and cleared by it in wake_cancel and after
- * wake_sleep, by nobody else; ELSEWHERE: it waits for room, the store or the end of a pause, and an entry in
- * its ring is not for it. WOKEN is set by wakers and cleared by the sleeper. The futex waits while the word
+ * WAKE_SLEEPING and WAKE_ELSEWHERE are set by the sleeper in wake_prepare and cleared by it in wake_cancel and after
+ * wake_sleep, by nobody else; WAKE_ELSEWHERE: it waits for room, the store or the end of a pause, and an entry in
+ * its ring is not for it. WAKE_WOKEN is set by wakers and cleared by the sleeper. The futex waits while the word
  * is as wake_prepare left it.
  *
  * Invariants
- *  1. No wake-up is lost. The sleeper: set SLEEPING, look for work, sleep. The waker: make work, look at the
+ *  1. No wake-up is lost. The sleeper: set WAKE_SLEEPING, look for work, sleep. The waker: make work, look at the
  * word, wake. Either the look for work comes after the work in the order of all seq_cst operations, and finds
- * it; or it comes before, then so does SLEEPING, and the waker sees that. Work here is a ring's word, a
+ * it; or it comes before, then so does WAKE_SLEEPING, and the waker sees that. Work here is a ring's word, a
  * ticket's word, or (wake_slot, whose look is a read-modify-write of the sleeper's word) anything stored
  * before it.
- *  2. A waker killed between setting WOKEN and the system call leaves SLEEPING standing. wake_stage passes
+ *  2. A waker killed between setting WAKE_WOKEN and the system call leaves WAKE_SLEEPING standing. wake_stage passes
  * over such a sleeper, wake_slot does not: the supervisor calls wake_source after every exit (and wake_slot
  * for the keeper), and all look again. That also covers a worker killed after it was woken and before it took
  * the event, and whoever crashed between its change and its look at who waits.
@@ -33,10 +33,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SLEEPING 1u
-#define WOKEN 2u
-#define ELSEWHERE 4u
-
 /* Relaxed: the process's own state. */
 static bool waits_elsewhere(const struct shm_slot *slot)
 {
@@ -48,7 +44,7 @@ static bool waits_elsewhere(const struct shm_slot *slot)
  * that the look for work sees whatever that one stored before. */
 static uint32_t prepare(struct shm_slot *slot, bool elsewhere)
 {
-    uint32_t key = SLEEPING | (elsewhere ? ELSEWHERE : 0);
+    uint32_t key = WAKE_SLEEPING | (elsewhere ? WAKE_ELSEWHERE : 0);
     atomic_exchange_explicit(&slot->wake, key, memory_order_seq_cst);
     return key;
 }
@@ -69,22 +65,17 @@ void wake_cancel(struct shm_slot *slot)
     atomic_exchange_explicit(&slot->wake, 0, memory_order_acquire);
 }
 
-uint32_t wake_prepare_room(struct shm_slot *slot, struct shm_ring *ring)
+/* seq_cst: after the state and the WAKE_SLEEPING by which wake_room finds and wakes the waiter, before the caller looks for
+ * room (invariant 1). */
+void wake_want_room(struct shm_ring *ring)
 {
-    slot_state(slot, SHM_SLOT_BLOCKED);
-    uint32_t key = wake_prepare(slot);
-    /* seq_cst: before the caller looks for room (invariant 1), after the state by which wake_room finds it.
-     */
     atomic_store_explicit(&ring->space_wanted, 1, memory_order_seq_cst);
-    return key;
 }
 
-uint32_t wake_prepare_ticket(struct shm_slot *slot, struct shm_source *source)
+/* seq_cst: after WAKE_SLEEPING, before the caller looks for a FREE ticket (invariant 1). */
+void wake_want_ticket(struct shm_source *source)
 {
-    uint32_t key = wake_prepare(slot);
-    /* seq_cst: before the caller looks for a FREE ticket (invariant 1). */
     atomic_store_explicit(&source->tickets_wanted, 1, memory_order_seq_cst);
-    return key;
 }
 
 void wake_wait(_Atomic uint32_t *word, uint32_t key, uint64_t timeout_ns)
@@ -99,7 +90,7 @@ void wake_word(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-/* The kernel compares the word with the key and queues the sleeper as one step; a waker sets WOKEN before it
+/* The kernel compares the word with the key and queues the sleeper as one step; a waker sets WAKE_WOKEN before it
  * calls, so it comes before that step and the wait ends at once, or after it and finds the sleeper queued. */
 void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns)
 {
@@ -107,27 +98,21 @@ void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns)
     wake_cancel(slot);
 }
 
-/* Also when WOKEN stands already: who set it may have been killed before its call. seq_cst: see invariant 1;
+/* Also when WAKE_WOKEN stands already: who set it may have been killed before its call. seq_cst: see invariant 1;
  * the release in it hands on what the caller stored before, should the sleeper prepare later. */
 void wake_slot(struct shm_slot *slot)
 {
-    if ((atomic_fetch_or_explicit(&slot->wake, WOKEN, memory_order_seq_cst) & SLEEPING) != 0)
+    if ((atomic_fetch_or_explicit(&slot->wake, WAKE_WOKEN, memory_order_seq_cst) & WAKE_SLEEPING) != 0)
         wake_word(&slot->wake);
 }
 
-bool wake_sleeping(const struct shm_slot *slot)
-{
-    /* seq_cst: invariant 1 */
-    return (atomic_load_explicit(&slot->wake, memory_order_seq_cst) & (SLEEPING | WOKEN)) == SLEEPING;
-}
-
-/* For one entry one sleeper: who sets WOKEN first has picked this one, and the next waker goes to the next.
+/* For one entry one sleeper: who sets WAKE_WOKEN first has picked this one, and the next waker goes to the next.
  * seq_cst, the load and both outcomes of the swap: invariant 1. */
 static bool wake_claimed(struct shm_slot *slot)
 {
-    uint32_t sleeping = SLEEPING;
-    if (atomic_load_explicit(&slot->wake, memory_order_seq_cst) != SLEEPING ||
-        !atomic_compare_exchange_strong_explicit(&slot->wake, &sleeping, SLEEPING | WOKEN,
+    uint32_t sleeping = WAKE_SLEEPING;
+    if (atomic_load_explicit(&slot->wake, memory_order_seq_cst) != WAKE_SLEEPING ||
+        !atomic_compare_exchange_strong_explicit(&slot->wake, &sleeping, WAKE_SLEEPING | WAKE_WOKEN,
                                                  memory_order_seq_cst, memory_order_seq_cst))
         return false;
     wake_word(&slot->wake);
@@ -146,7 +131,7 @@ uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage)
     uint32_t idle = 0;
     for (uint32_t i = 0; i < stage->concurrency; i++) /* relaxed: it is a guess about others anyway */
         idle += atomic_load_explicit(&segment_slot(segment, stage->first_slot + i)->wake,
-                                     memory_order_relaxed) == SLEEPING;
+                                     memory_order_relaxed) == WAKE_SLEEPING;
     return idle;
 }
 

@@ -25,15 +25,20 @@
 
 #define WAKE_FOREVER UINT64_MAX
 
+/* Bits of a slot's wake word. */
+#define WAKE_SLEEPING 1u  /* the process sleeps, or is about to */
+#define WAKE_WOKEN 2u     /* a waker has chosen it */
+#define WAKE_ELSEWHERE 4u /* it waits for something else than entries of its ring */
+
 /* Set the slot's state before: in BLOCKED, WAITING or PAUSED the sleeper is not woken for entries of its
  * ring. */
 uint32_t wake_prepare(struct shm_slot *slot);
 /* The same in any state, for a thread beside the one that runs its entries. */
 uint32_t wake_prepare_elsewhere(struct shm_slot *slot);
-/* The same, to wait for room in a ring (also sets state BLOCKED), and for a FREE ticket; in each round of the
- * loop, since whoever wakes clears the wish. Look with ring_push or ring_has_room, and with ticket_load. */
-uint32_t wake_prepare_room(struct shm_slot *slot, struct shm_ring *ring);
-uint32_t wake_prepare_ticket(struct shm_slot *slot, struct shm_source *source);
+/* The producer or worker, between wake_prepare and its look, in each round of its loop since a waker clears the wish:
+ * asks to be woken when the ring is half empty (its slot must be BLOCKED then), and when a ticket goes FREE. */
+void wake_want_room(struct shm_ring *ring);
+void wake_want_ticket(struct shm_source *source);
 void wake_cancel(struct shm_slot *slot);
 void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns);
 /* The bare futex: sleeps while *word is `key`, at most for so long; wakes one who sleeps on it. */
@@ -41,8 +46,6 @@ void wake_wait(_Atomic uint32_t *word, uint32_t key, uint64_t timeout_ns);
 void wake_word(_Atomic uint32_t *word);
 /* No system call unless the slot sleeps. */
 void wake_slot(struct shm_slot *slot);
-/* Sleeps, or is about to, and nobody has woken it yet. */
-bool wake_sleeping(const struct shm_slot *slot);
 
 /* After pushes into a stage's ring: wakes one of its sleeping workers, which wakes the next for what it
  * leaves (wake_for_leftover). */

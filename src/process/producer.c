@@ -159,9 +159,9 @@ static void producer_sleep(struct producer *producer, struct orders before)
     slot_state(slot, before.paused ? SHM_SLOT_PAUSED : blocked ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
     uint32_t key = wake_prepare(slot);
     if (blocked)
-        atomic_store(&first->ring.space_wanted, 1);
+        wake_want_room(&first->ring);
     if (blocked || watches_for_dry(producer))
-        atomic_store(&producer->source->tickets_wanted, 1);
+        wake_want_ticket(producer->source);
     struct orders now = read_orders(producer);
     if (something_to_do(producer) || now.phase != before.phase || now.paused != before.paused)
         wake_cancel(slot);

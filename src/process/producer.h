@@ -66,7 +66,6 @@ void process_producer_fetch_rescan(struct producer *producer);
 void process_producer_count_backlog(struct producer *producer);
 /* CLOCK_MONOTONIC of the next thing to do here, UINT64_MAX = none. */
 uint64_t process_producer_fetch_next_ns(const struct producer *producer);
-bool process_producer_fetch_may(const struct producer *producer);
 void process_producer_set_state(struct producer *producer, enum shm_source_state state);
 
 #endif

@@ -26,7 +26,7 @@ void process_producer_set_state(struct producer *producer, enum shm_source_state
         base_log_info("source state=%s was=%s", shm_source_state_name(state), shm_source_state_name(old));
 }
 
-bool process_producer_fetch_may(const struct producer *producer)
+static bool may_fetch(const struct producer *producer)
 {
     return process_phase(&producer->process) == SHM_PHASE_RUNNING &&
            atomic_load(&producer->source->paused) == 0 && !producer->ended;
@@ -186,7 +186,7 @@ static bool backlog_is_full(struct producer *producer)
 
 bool process_producer_fetch_ask(struct producer *producer)
 {
-    if (!process_producer_fetch_may(producer)) {
+    if (!may_fetch(producer)) {
         if (!producer->ended)
             process_producer_set_state(producer, atomic_load(&producer->source->paused) != 0
                                                      ? SHM_SOURCE_PAUSED
@@ -240,7 +240,7 @@ uint64_t process_producer_fetch_next_ns(const struct producer *producer)
 {
     if (producer->page_since_ns != 0)
         return producer->page_since_ns + ROOM_PATIENCE_NS;
-    if (process_producer_fetch_may(producer) && producer->next_try_ns != 0 &&
+    if (may_fetch(producer) && producer->next_try_ns != 0 &&
         atomic_load(&producer->fetcher.state) == FETCHER_IDLE)
         return producer->next_try_ns;
     return UINT64_MAX;

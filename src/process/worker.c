@@ -202,7 +202,7 @@ static bool has_work(struct worker *worker)
 static bool has_room(struct worker *worker)
 {
     struct shm_stage *next = worker->stage + 1;
-    atomic_store(&next->ring.space_wanted, 1);
+    wake_want_room(&next->ring);
     return worker_paused(worker) || ring_has_room(&next->ring);
 }
 
@@ -246,6 +246,10 @@ void process_worker_main(const struct child_context *child, uint32_t stage)
     process_worker_commit_due(&worker, false);
     worker.ops->close(worker.state, STAGE_CLOSE_MS);
     fflush(stdout);
+    process_worker_lock(&worker); /* the committer looks at what is pending */
+    process_pending_close(&worker.pending);
+    process_batch_close(&worker.batch);
+    process_worker_unlock(&worker);
     store_close(&worker.process.store);
     _exit(CHILD_DONE);
 }

@@ -2,13 +2,11 @@
 /*
  * A ring by itself: two processes push, two pop, while the ring comes round; any of them is killed at any step.
  *
- *   pusher()  shm/ring.c: put (ring_push with LIMIT, ring_push_over where LIMIT is SIZE), reaches
- *   popper()  shm/ring.c: ring_pop                       forward()  hint_forward
- *   walk()    shm/ring.c: first_not with is_popped
+ *   pusher()  shm/ring.c: ring_push      popper()  shm/ring.c: ring_pop      forward()  hint_forward
  *
  * Each d_step is one load or one compare-and-swap. `pushed`, `popped` and `order` stand outside: they tell what has
  * really happened. Checked: what was pushed is popped once, in the order of the pushes; an answer `full` or `empty` is
- * true at the instant of the load that decides it; the limit holds; by `timeout` nobody who lives is held up by one
+ * true at the instant of the load that decides it; by `timeout` nobody who lives is held up by one
  * who was killed; and, searched for cycles (-DNP), nobody turns for ever, since every wait is a blocking step here.
  * Cycle numbers do not come back in it (ring.c, invariant 4).
  */
@@ -20,9 +18,6 @@
 #endif
 #ifndef SIZE
 #define SIZE 2
-#endif
-#ifndef LIMIT
-#define LIMIT SIZE
 #endif
 #define word_of(position) (position % SIZE)
 #define cycle_of(position) (position / SIZE)
@@ -45,40 +40,10 @@ inline forward(hint, position)
     }
 }
 
-/* From the first position not popped: `no_room` by who finds LIMIT entries before `at`, true at that instant. */
-inline walk()
-{
-    do
-    :: d_step { alive -> from = head; place = head };
-        do
-        :: d_step {
-                alive && place - from <= SIZE ->
-                found = cycle[word_of(place)] <= cycle_of(place);
-                no_room = found && at - place >= LIMIT;
-                assert(!no_room || pushed - popped >= LIMIT);
-                place = (found -> place : place + 1)
-            };
-            if
-            :: found -> break
-            :: !found
-            fi
-        :: d_step { alive && place - from > SIZE -> assert(head != from) /* "no ring of ours" */ };
-            break
-        od;
-        if
-        :: found -> break
-        :: !found
-        fi
-    od;
-    from = 0;
-    place = 0;
-    found = false
-}
-
 proctype pusher(byte me)
 {
-    byte at, from, place, c, e;
-    bool no_room, found, done;
+    byte at, c, e;
+    bool no_room, done;
     do
     :: d_step { alive && sent[me] < ITEMS -> at = tail };
         d_step {
@@ -95,43 +60,29 @@ proctype pusher(byte me)
             forward(tail, at)
 #endif
         :: !no_room && c == cycle_of(at) && e == 0 ->
-#if LIMIT < SIZE && !defined(NO_LIMIT)
-            if
-#ifdef LIMIT_BY_HINT
-            :: d_step { alive && at - head >= LIMIT -> no_room = true; assert(pushed - popped >= LIMIT) }
-#else
-            :: alive && at - head >= LIMIT -> walk()
-#endif
-            :: alive && at - head < LIMIT
-            fi;
-#endif
-            if
-            :: no_room
-            :: !no_room ->
-                d_step {
-                    alive;
-                    if
-#ifdef NO_CYCLE
-                    :: entry[word_of(at)] == 0 ->
-#else
-                    :: cycle[word_of(at)] == c && entry[word_of(at)] == 0 ->
-#endif
-                        assert(at == pushed && pushed - popped < LIMIT);
-                        entry[word_of(at)] = me * ITEMS + sent[me] + 1;
-                        order[pushed] = me * ITEMS + sent[me] + 1;
-                        pushed++;
-                        sent[me]++;
-                        done = true
-                    :: else
-                    fi
-                };
+            d_step {
+                alive;
                 if
-                :: done -> done = false; forward(tail, at)
-                :: !done
+#ifdef NO_CYCLE
+                :: entry[word_of(at)] == 0 ->
+#else
+                :: cycle[word_of(at)] == c && entry[word_of(at)] == 0 ->
+#endif
+                    assert(at == pushed && pushed - popped < SIZE);
+                    entry[word_of(at)] = me * ITEMS + sent[me] + 1;
+                    order[pushed] = me * ITEMS + sent[me] + 1;
+                    pushed++;
+                    sent[me]++;
+                    done = true
+                :: else
                 fi
+            };
+            if
+            :: done -> done = false; forward(tail, at)
+            :: !done
             fi
         fi;
-        alive && (!no_room || pushed - popped < LIMIT);
+        alive && (!no_room || pushed - popped < SIZE);
         no_room = false
     od
 }

@@ -62,8 +62,6 @@ how=-E
 whole rounds -DKILLS=1
 mutant rounds -DKILLS=1 -DNO_CYCLE
 mutant rounds -DKILLS=1 -DEMPTY_BY_HINT
-mutant rounds -DKILLS=0 -DSIZE=4 -DLIMIT=2 -DLIMIT_BY_HINT
-mutant rounds -DKILLS=0 -DSIZE=4 -DLIMIT=2 -DNO_LIMIT
 whole waits -DEVENTS=2 -DKILLS=0
 whole waits -DEVENTS=2 -DKILLS=1
 mutant waits -DEVENTS=2 -DKILLS=0 -DNO_WOKEN
@@ -118,7 +116,7 @@ mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DRELEASE_BY_EVENT
 mutant tickets -DPER_STAGE=1 -DKILLS=1 -DRETRIES=1 -DSIZE=1 -DNO_FALLEN
 if [ "${MODEL_LONG:-0}" != 0 ]; then
     how=-E
-    whole rounds -DKILLS=1 -DSIZE=4 -DLIMIT=2
+    whole rounds -DKILLS=2
     whole commit_requests -DKILLS=2 -DFAULTS=1 -DNO_WRITE_LOCK
     whole commit_requests -DKILLS=2 -DROUNDS=2
     how=

@@ -3,7 +3,7 @@
  * What tickets.pml is played on: its scope, the segment, the store, who is alive, and the steps that change them. See
  * there; each d_step is one instruction of the program that others can see, or one transaction of the store.
  *
- *   push, pop    shm/ring.c: ring_push_over, ring_pop        pass   shm/ticket.c: ticket_pass
+ *   push, pop    shm/ring.c: ring_push, ring_pop        pass   shm/ticket.c: ticket_pass
  *   claim        src/process/producer_claim.c: load_ticket, process_producer_claim_due  release   unlock_some
  *   places       no function: what must be so at every instant
  */

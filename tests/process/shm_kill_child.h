@@ -129,7 +129,9 @@ static void producer_run(struct steps *steps)
         if (produce_batch(steps, &claims, &no_ticket))
             continue;
         slot_state(steps->slot, SHM_SLOT_IDLE);
-        uint32_t key = no_ticket ? wake_prepare_ticket(steps->slot, source) : wake_prepare(steps->slot);
+        uint32_t key = wake_prepare(steps->slot);
+        if (no_ticket)
+            wake_want_ticket(source);
         if (producer_has_work(&claims, no_ticket))
             wake_cancel(steps->slot);
         else

@@ -34,25 +34,27 @@ static inline bool steps_stopping(const struct steps *steps)
     return atomic_load(&steps->segment->header->phase) == SHM_PHASE_STOPPED;
 }
 
-/* Pushes a ticket that is already QUEUED for this stage, waits for room, wakes a worker. */
-static inline void steps_push(struct steps *steps, uint32_t position, uint32_t ticket)
+/* As worker.c when it is BLOCKED; the daemon's worker waits before it takes the event, this one before it passes it. */
+static inline void steps_wait_for_room(struct steps *steps, struct shm_ring *ring)
 {
-    struct shm_stage *stage = segment_stage(steps->segment, steps->source->first_stage + position);
-    while (ring_push(steps->segment, &stage->ring, ticket) == RING_FULL) {
-        uint32_t key = wake_prepare_room(steps->slot, &stage->ring);
-        if (ring_has_room(&stage->ring))
+    while (!ring_has_room(ring)) {
+        slot_state(steps->slot, SHM_SLOT_BLOCKED);
+        uint32_t key = wake_prepare(steps->slot);
+        wake_want_room(ring);
+        if (ring_has_room(ring))
             wake_cancel(steps->slot);
         else
             wake_sleep(steps->slot, key, WAKE_FOREVER);
     }
-    wake_stage(steps->segment, stage);
 }
 
 static inline void steps_hand_on(struct steps *steps, uint32_t ticket, uint32_t position)
 {
     if (position < steps->source->stage_count) {
-        if (ticket_queue(steps->segment, ticket, steps->slot_index, position))
-            steps_push(steps, position, ticket);
+        struct shm_stage *stage = segment_stage(steps->segment, steps->source->first_stage + position);
+        steps_wait_for_room(steps, &stage->ring);
+        if (ticket_pass(steps->segment, steps->source, ticket, steps->slot_index, position))
+            wake_stage(steps->segment, stage);
     } else if (ticket_free(steps->segment, ticket, steps->slot_index)) {
         wake_ticket_freed(steps->segment, steps->source);
     }

@@ -231,18 +231,18 @@ static bool play_worker(uint32_t slot)
     return any;
 }
 
-/* A ring takes what its limit says, gives it back in order, and is empty then. */
+/* A ring takes as many as it has words, gives them back in order, and is empty then. */
 static void check_ring(struct shm_ring *ring)
 {
     uint32_t ticket;
     while (ring_pop(&segment, ring, &ticket) == RING_OK)
         continue; /* copies that nobody needed */
-    for (uint32_t i = 0; i < ring->limit; i++)
+    for (uint32_t i = 0; i < ring->size; i++)
         if (ring_push(&segment, ring, i % TICKETS) != RING_OK)
-            fault("an empty ring takes %u of %u", i, ring->limit);
-    if (ring_push(&segment, ring, 0) != RING_FULL || ring_count(ring) != ring->limit)
-        fault("a ring takes more than its limit, or counts wrongly");
-    for (uint32_t i = 0; i < ring->limit; i++)
+            fault("an empty ring takes %u of %u", i, ring->size);
+    if (ring_push(&segment, ring, 0) != RING_FULL || ring_count(ring) != ring->size)
+        fault("a ring takes more than its words, or counts wrongly");
+    for (uint32_t i = 0; i < ring->size; i++)
         if (ring_pop(&segment, ring, &ticket) != RING_OK || ticket != i % TICKETS)
             fault("a ring gives out of order");
     if (ring_pop(&segment, ring, &ticket) != RING_EMPTY)

@@ -319,7 +319,7 @@ static inline void fill_ring(const struct segment *segment, struct shm_stage *st
     for (uint32_t i = 0; i < stage->concurrency; i++)
         while (atomic_load(&segment_slot(segment, stage->first_slot + i)->state) != SHM_SLOT_PAUSED)
             usleep(1000);
-    while (ring_push_over(segment, &stage->ring, ticket) == RING_OK)
+    while (ring_push(segment, &stage->ring, ticket) == RING_OK)
         atomic_fetch_add(&world->stale, 1);
 }
 

@@ -120,7 +120,8 @@ static uint32_t load_waiting(struct steps *steps)
         if (ticket != SHM_NO_TICKET)
             return ticket;
         slot_state(steps->slot, SHM_SLOT_IDLE);
-        uint32_t key = wake_prepare_ticket(steps->slot, steps->source);
+        uint32_t key = wake_prepare(steps->slot);
+        wake_want_ticket(steps->source);
         ticket = ticket_load(steps->segment, steps->source, steps->slot_index, &steps->hint);
         if (ticket == SHM_NO_TICKET) {
             wake_sleep(steps->slot, key, WAKE_FOREVER);

@@ -184,7 +184,9 @@ static void operate_look(struct steps *steps)
 
 static void operate_want(struct steps *steps)
 {
-    wake_prepare_room(steps->slot, &segment_stage(&segment, 1)->ring);
+    slot_state(steps->slot, SHM_SLOT_BLOCKED);
+    wake_prepare(steps->slot);
+    wake_want_room(&segment_stage(&segment, 1)->ring);
     if (!ring_has_room(&segment_stage(&segment, 1)->ring))
         wake_cancel(steps->slot);
 }
@@ -220,15 +222,12 @@ static _Noreturn void sleeper_run(const struct operation *operation, int orders,
     char byte;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     while (read(orders, &byte, 1) == 1) {
-        uint32_t key;
-        if (operation->sleeps == SLEEPS_ROOM) {
-            key = wake_prepare_room(slot, &segment_stage(&segment, 1)->ring);
-        } else if (operation->sleeps == SLEEPS_TICKET) {
-            key = wake_prepare_ticket(slot, source);
-        } else {
-            slot_state(slot, SHM_SLOT_IDLE);
-            key = wake_prepare(slot);
-        }
+        slot_state(slot, operation->sleeps == SLEEPS_ROOM ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
+        uint32_t key = wake_prepare(slot);
+        if (operation->sleeps == SLEEPS_ROOM)
+            wake_want_room(&segment_stage(&segment, 1)->ring);
+        if (operation->sleeps == SLEEPS_TICKET)
+            wake_want_ticket(source);
         if (write(answers, "s", 1) != 1)
             break;
         wake_sleep(slot, key, WAKE_FOREVER);

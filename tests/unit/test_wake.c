@@ -16,21 +16,35 @@
 #define PRODUCER 1
 #define WORKER 2
 
+/* Sleeps, or is about to, and no waker has chosen it. */
+static bool asleep(const struct shm_slot *slot)
+{
+    return (atomic_load(&slot->wake) & (WAKE_SLEEPING | WAKE_WOKEN)) == WAKE_SLEEPING;
+}
+
+/* As worker.c when the next ring is full. */
+static void prepare_for_room(struct shm_slot *slot, struct shm_ring *ring)
+{
+    slot_state(slot, SHM_SLOT_BLOCKED);
+    wake_prepare(slot);
+    wake_want_room(ring);
+}
+
 static void test_wake_before_sleep(void)
 {
     struct segment segment = fixture(1, 1, 4, 4);
     struct shm_slot *slot = segment_slot(&segment, WORKER);
-    CU_ASSERT_FALSE(wake_sleeping(slot));
+    CU_ASSERT_FALSE(asleep(slot));
     uint32_t key = wake_prepare(slot);
-    CU_ASSERT_TRUE(wake_sleeping(slot));
+    CU_ASSERT_TRUE(asleep(slot));
     wake_slot(slot);
-    CU_ASSERT_FALSE(wake_sleeping(slot));
+    CU_ASSERT_FALSE(asleep(slot));
     wake_sleep(slot, key, WAKE_FOREVER); /* returns at once */
-    wake_slot(slot);                     /* nobody sleeps: kept for nobody */
+    wake_slot(slot);                     /* nobody sleeps: it leaves nothing behind */
     wake_prepare(slot);
-    CU_ASSERT_TRUE(wake_sleeping(slot));
+    CU_ASSERT_TRUE(asleep(slot));
     wake_cancel(slot);
-    CU_ASSERT_FALSE(wake_sleeping(slot));
+    CU_ASSERT_FALSE(asleep(slot));
     segment_close(&segment);
 }
 
@@ -43,7 +57,7 @@ static void test_timeout(void)
     wake_sleep(slot, key, 20000000);
     uint64_t took = shm_now_ns() - before;
     CU_ASSERT_TRUE(took >= 20000000);
-    CU_ASSERT_FALSE(wake_sleeping(slot));
+    CU_ASSERT_FALSE(asleep(slot));
     segment_close(&segment);
 }
 
@@ -60,18 +74,18 @@ static void test_stage(void)
         if (i != 0)
             wake_prepare(slots[i]);
     wake_stage(&segment, first);
-    CU_ASSERT_FALSE(wake_sleeping(slots[2]));
-    CU_ASSERT_TRUE(wake_sleeping(slots[1]));
-    CU_ASSERT_TRUE(wake_sleeping(slots[3]));
+    CU_ASSERT_FALSE(asleep(slots[2]));
+    CU_ASSERT_TRUE(asleep(slots[1]));
+    CU_ASSERT_TRUE(asleep(slots[3]));
     wake_stage(&segment, first); /* the next wakes the next, though the first has not run yet */
-    CU_ASSERT_FALSE(wake_sleeping(slots[3]));
+    CU_ASSERT_FALSE(asleep(slots[3]));
     wake_stage(&segment, first); /* nobody is left who waits for work */
-    CU_ASSERT_TRUE(wake_sleeping(slots[1]));
+    CU_ASSERT_TRUE(asleep(slots[1]));
     for (uint32_t i = 4; i < 8; i++)
-        CU_ASSERT_TRUE(wake_sleeping(slots[i]));
+        CU_ASSERT_TRUE(asleep(slots[i]));
     wake_source(&segment, segment_source(&segment, 0));
     for (uint32_t i = 0; i < 8; i++)
-        CU_ASSERT_FALSE(wake_sleeping(slots[i]));
+        CU_ASSERT_FALSE(asleep(slots[i]));
     segment_close(&segment);
 }
 
@@ -86,10 +100,10 @@ static void test_elsewhere(void)
     wake_prepare(idle);
     CU_ASSERT_EQUAL(wake_idle(&segment, stage), 1);
     wake_stage(&segment, stage);
-    CU_ASSERT_TRUE(wake_sleeping(busy));
-    CU_ASSERT_FALSE(wake_sleeping(idle));
+    CU_ASSERT_TRUE(asleep(busy));
+    CU_ASSERT_FALSE(asleep(idle));
     wake_slot(busy);
-    CU_ASSERT_FALSE(wake_sleeping(busy));
+    CU_ASSERT_FALSE(asleep(busy));
     segment_close(&segment);
 }
 
@@ -100,10 +114,10 @@ static void test_rest(void)
     struct shm_slot *slot = segment_slot(&segment, WORKER);
     wake_prepare(slot);
     wake_for_leftover(&segment, stage);
-    CU_ASSERT_TRUE(wake_sleeping(slot));
+    CU_ASSERT_TRUE(asleep(slot));
     ring_push(&segment, &stage->ring, 1);
     wake_for_leftover(&segment, stage);
-    CU_ASSERT_FALSE(wake_sleeping(slot));
+    CU_ASSERT_FALSE(asleep(slot));
     segment_close(&segment);
 }
 
@@ -135,29 +149,28 @@ static void test_room(void)
     uint32_t ticket;
     for (uint32_t i = 0; i < 4; i++)
         ring_push(&segment, &last->ring, i);
-    wake_prepare_room(second, &last->ring);
-    wake_prepare_room(producer, &segment_stage(&segment, 0)->ring);
-    CU_ASSERT_EQUAL(second->state, SHM_SLOT_BLOCKED);
+    prepare_for_room(second, &last->ring);
+    prepare_for_room(producer, &segment_stage(&segment, 0)->ring);
     CU_ASSERT_FALSE(ring_has_room(&last->ring));
     slot_state(first, SHM_SLOT_IDLE);
     wake_prepare(first);
-    wake_prepare_room(third, &last->ring); /* its own ring: not a stage before */
+    prepare_for_room(third, &last->ring); /* its own ring: not a stage before */
     ring_pop(&segment, &last->ring, &ticket);
     wake_room(&segment, last);
-    CU_ASSERT_TRUE(wake_sleeping(second)); /* three of four: not half empty yet */
+    CU_ASSERT_TRUE(asleep(second)); /* three of four: not half empty yet */
     ring_pop(&segment, &last->ring, &ticket);
     wake_room(&segment, last);
-    CU_ASSERT_FALSE(wake_sleeping(second));
-    CU_ASSERT_TRUE(wake_sleeping(producer)); /* it waits for room in another ring */
-    CU_ASSERT_TRUE(wake_sleeping(first));
-    CU_ASSERT_TRUE(wake_sleeping(third));
+    CU_ASSERT_FALSE(asleep(second));
+    CU_ASSERT_TRUE(asleep(producer)); /* it waits for room in another ring */
+    CU_ASSERT_TRUE(asleep(first));
+    CU_ASSERT_TRUE(asleep(third));
     CU_ASSERT_EQUAL(last->ring.space_wanted, 0);
     wake_prepare(second);
     ring_pop(&segment, &last->ring, &ticket);
     wake_room(&segment, last); /* nobody wants */
-    CU_ASSERT_TRUE(wake_sleeping(second));
+    CU_ASSERT_TRUE(asleep(second));
     wake_room(&segment, segment_stage(&segment, 0));
-    CU_ASSERT_FALSE(wake_sleeping(producer));
+    CU_ASSERT_FALSE(asleep(producer));
     segment_close(&segment);
 }
 
@@ -168,10 +181,11 @@ static void test_ticket_freed(void)
     struct shm_slot *producer = segment_slot(&segment, PRODUCER);
     wake_prepare(producer);
     wake_ticket_freed(&segment, source);
-    CU_ASSERT_TRUE(wake_sleeping(producer));
-    wake_prepare_ticket(producer, source);
+    CU_ASSERT_TRUE(asleep(producer));
+    wake_prepare(producer);
+    wake_want_ticket(source);
     wake_ticket_freed(&segment, source);
-    CU_ASSERT_FALSE(wake_sleeping(producer));
+    CU_ASSERT_FALSE(asleep(producer));
     CU_ASSERT_EQUAL(source->tickets_wanted, 0);
     segment_close(&segment);
 }
@@ -239,7 +253,7 @@ static void test_killed_waker(void)
         }
         _exit(0);
     }
-    while (!wake_sleeping(slot))
+    while (!asleep(slot))
         sched_yield();
     char path[64], state = '?'; /* until the kernel says that it sleeps */
     snprintf(path, sizeof path, "/proc/%ld/stat", (long)child);
@@ -249,8 +263,8 @@ static void test_killed_waker(void)
         CU_ASSERT_EQUAL(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
         fclose(file);
     }
-    atomic_fetch_or(&slot->wake, 2); /* as the crashed waker left it: marked, not called */
-    CU_ASSERT_FALSE(wake_sleeping(slot));
+    atomic_fetch_or(&slot->wake, WAKE_WOKEN); /* as the crashed waker left it: marked, not called */
+    CU_ASSERT_FALSE(asleep(slot));
     atomic_store(&segment.header->phase, SHM_PHASE_STOPPED);
     wake_source(&segment, segment_source(&segment, 0)); /* the supervisor's, after the exit */
     CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
