@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Start and exit of one process: fork, what a child keeps and what it must not have, process groups, the
- * pipe its stderr goes to, signals sent. Run by the supervisor; child_become and what it calls run in the new
- * process.
+ * Start and output of one child process. Run by the supervisor; child_become and what it calls run in the new
+ * process. Owns the pipe for a child's stderr and our end of the keeper's socket pair.
  *
  * Invariants
- *  1. A child is known by (slot, generation): slot_open comes before fork, so that nothing of it can be
- * older.
- *  2. No child outlives the supervisor: PR_SET_PDEATHSIG, then the parent is checked again.
- *  3. setpgid on both sides of fork: whoever comes first, the group is right from then on.
- *  4. A child holds no descriptor of the supervisor's but those that child_context.h names.
- * A process that cannot be started (no memory, too many processes) is tried again like one that crashed.
+ *  1. A child is known by (slot, generation). slot_open comes before fork, so that nothing of the new process
+ *     carries an older generation.
+ *  2. No child outlives the supervisor: PR_SET_PDEATHSIG, then a check that the parent is still the
+ *     supervisor.
+ *  3. setpgid is called on both sides of fork, so that the process group is right whichever side runs first.
+ *  4. A child holds only those descriptors of the supervisor's that child_context.h names.
+ *
+ * Nothing here is fatal: a process that cannot be started (no memory, too many processes) counts as a
+ * crash, and is tried again like one.
  */
+#include "supervisor/child.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,9 +27,15 @@
 
 #include "shm/slot.h"
 #include "src/base/log.h"
-#include "supervisor/family.h"
+#include "src/process/child_context.h"
+#include "supervisor/control.h"
+#include "supervisor/notify.h"
+#include "supervisor/recover.h"
+#include "supervisor/signal.h"
+#include "supervisor/state.h"
 
 #define OUTPUT_BYTES 65536
+#define LAST_READ_BYTES (1 << 20) /* after an exit: an orphan may hold the pipe and print without end */
 
 void child_name(const struct supervisor *supervisor, struct child *child)
 {
@@ -42,16 +52,16 @@ void child_name(const struct supervisor *supervisor, struct child *child)
                  segment_stage(&supervisor->segment, slot->stage)->name, slot->index);
 }
 
-/* What a new process needs before there is one. */
-struct birth {
-    int output[2]; /* the pipe its stderr goes to */
-    int keeper[2]; /* the keeper's: its requests */
+/* The descriptors of a process that is being started: read end or our end first. */
+struct child_pipes {
+    int output[2]; /* pipe for its stderr */
+    int keeper[2]; /* keeper only: socket pair for requests; [1] is the keeper's end */
 };
 
 /* ---- in the new process ---- */
 
-/* Closes what a new process has of ours: by name, so that a library caller's own descriptors stay. */
-static void close_ours(struct supervisor *supervisor)
+/* Closes the supervisor's descriptors one by one: those of a program that uses the library must stay open. */
+static void close_inherited(struct supervisor *supervisor)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         if (supervisor->children[i].output_fd >= 0)
@@ -66,12 +76,13 @@ static void close_ours(struct supervisor *supervisor)
     segment_inherited(&supervisor->segment);
 }
 
+/* Connects stdin to /dev/null and stderr to the pipe; for eventpiped stdout, too. */
 static void redirect(const struct supervisor *supervisor, int output)
 {
-    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (nothing >= 0) {
-        dup2(nothing, STDIN_FILENO);
-        close(nothing);
+    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null_fd >= 0) {
+        dup2(null_fd, STDIN_FILENO);
+        close(null_fd);
     }
     if (supervisor->daemon)
         dup2(output, STDOUT_FILENO);
@@ -79,6 +90,8 @@ static void redirect(const struct supervisor *supervisor, int output)
     close(output);
 }
 
+/* Puts a worker into its stage's process group, any other process into a group of its own. Called on both
+ * sides of fork. */
 static void join_process_group(const struct supervisor *supervisor, const struct child *child, pid_t pid)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -86,13 +99,15 @@ static void join_process_group(const struct supervisor *supervisor, const struct
     if (slot->kind == SHM_KIND_WORKER)
         process_group = atomic_load(&segment_stage(&supervisor->segment, slot->stage)->process_group);
     if (setpgid(pid, process_group) != 0 && process_group != 0)
-        setpgid(pid, 0); /* that group is gone: this one leads a new one */
+        setpgid(pid, 0); /* that group is gone: the process leads a new one */
 }
 
-static void child_become(struct supervisor *supervisor, const struct child *child, const struct birth *birth)
-    __attribute__((noreturn));
+static void child_become(struct supervisor *supervisor, const struct child *child,
+                         const struct child_pipes *pipes) __attribute__((noreturn));
 
-static void child_become(struct supervisor *supervisor, const struct child *child, const struct birth *birth)
+/* The new process: gives up what is the supervisor's and becomes keeper, producer or worker. */
+static void child_become(struct supervisor *supervisor, const struct child *child,
+                         const struct child_pipes *pipes)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != supervisor->pid)
@@ -100,12 +115,12 @@ static void child_become(struct supervisor *supervisor, const struct child *chil
     signal_default();
     struct shm_slot *slot = supervisor_slot(supervisor, child);
     join_process_group(supervisor, child, 0);
-    slot_born(slot, getpid()); /* the supervisor does the same: whoever is first */
-    close_ours(supervisor);
-    close(birth->output[0]);
-    if (birth->keeper[0] >= 0)
-        close(birth->keeper[0]);
-    redirect(supervisor, birth->output[1]);
+    slot_born(slot, getpid()); /* the supervisor does the same: both store the same value */
+    close_inherited(supervisor);
+    close(pipes->output[0]);
+    if (pipes->keeper[0] >= 0)
+        close(pipes->keeper[0]);
+    redirect(supervisor, pipes->output[1]);
     base_log_relay_mode(true);
     const struct child_context context = {
         .segment = supervisor->segment,
@@ -114,7 +129,7 @@ static void child_become(struct supervisor *supervisor, const struct child *chil
         .generation = child->generation,
         .notice_fd = supervisor->notice_write,
         .activity_fd = supervisor->activity_fd,
-        .keeper_fd = birth->keeper[1],
+        .keeper_fd = pipes->keeper[1],
         .lock_fd = supervisor->lock_fd,
         .prepare = slot->kind == SHM_KIND_KEEPER && atomic_load(&supervisor->segment.header->prepared) == 0,
         .until_end = supervisor->until_end,
@@ -135,22 +150,23 @@ static void close_both(int pair[2])
             close(pair[i]);
 }
 
-/* 0 or -errno; what was opened until then is in `birth` either way. */
-static int birth_prepare(struct supervisor *supervisor, struct child *child, struct birth *birth)
+/* Opens what the new process needs. 0 or -errno; the caller closes what `pipes` holds in both cases. */
+static int open_pipes(struct supervisor *supervisor, struct child *child, struct child_pipes *pipes)
 {
-    *birth = (struct birth){{-1, -1}, {-1, -1}};
-    if (pipe2(birth->output, O_CLOEXEC) != 0)
+    *pipes = (struct child_pipes){{-1, -1}, {-1, -1}};
+    if (pipe2(pipes->output, O_CLOEXEC) != 0)
         return -errno;
-    if (fcntl(birth->output[0], F_SETFL, O_NONBLOCK) !=
-        0) /* our end only: the child's prints may wait for us */
+    /* Our end only: a child that prints may wait for us. */
+    if (fcntl(pipes->output[0], F_SETFL, O_NONBLOCK) != 0)
         return -errno;
     if (supervisor_slot(supervisor, child)->kind == SHM_KIND_KEEPER &&
-        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, birth->keeper) != 0)
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pipes->keeper) != 0)
         return -errno;
-    return supervisor_watch_fd(supervisor, birth->output[0], EVENT_OUTPUT, child->slot);
+    return supervisor_watch_fd(supervisor, pipes->output[0], EVENT_OUTPUT, child->slot);
 }
 
-static void birth_failed(struct supervisor *supervisor, struct child *child, int error)
+/* Treats a failed start as a crash: logs it, and lets the restart policy choose the next attempt. */
+static void start_failed(struct supervisor *supervisor, struct child *child, int error)
 {
     char message[128];
     snprintf(message, sizeof message, "cannot start a process: %s", strerror(-error));
@@ -161,14 +177,20 @@ static void birth_failed(struct supervisor *supervisor, struct child *child, int
     recover_slot(supervisor, child, &life);
 }
 
-/* Remembers the group that a stage's workers share. */
-static void note_process_group(const struct supervisor *supervisor, const struct child *child)
+/* Sets the child's process group, and publishes it as the group of its stage. */
+static void publish_process_group(const struct supervisor *supervisor, const struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     join_process_group(supervisor, child, child->pid);
     pid_t process_group = getpgid(child->pid);
     if (slot->kind == SHM_KIND_WORKER && process_group > 0)
         atomic_store(&segment_stage(&supervisor->segment, slot->stage)->process_group, process_group);
+}
+
+/* Calls and commits of all processes that ran in this slot. */
+static uint64_t work_done(const struct shm_slot *slot)
+{
+    return atomic_load(&slot->calls) + atomic_load(&slot->commits);
 }
 
 void child_start(struct supervisor *supervisor, struct child *child)
@@ -179,37 +201,42 @@ void child_start(struct supervisor *supervisor, struct child *child)
     if (child->generation > 0)
         atomic_fetch_add(&slot->restarts, 1);
     child->generation = slot_open(slot);
-    child->ready = child->dry = false;
+    child->ready = child->drained = false;
     child->order = ORDER_NONE;
     child->failed[0] = '\0';
     child->born_ns = shm_now_ns();
-    child->work_before = atomic_load(&slot->calls) + atomic_load(&slot->commits);
+    child->work_before = work_done(slot);
 
-    struct birth birth;
-    int error = birth_prepare(supervisor, child, &birth);
-    fflush(stdout); /* what a library caller's log function prints is not to be written twice */
+    struct child_pipes pipes;
+    int error = open_pipes(supervisor, child, &pipes);
+    fflush(stdout); /* the child must not write again what the caller's log function has printed */
     pid_t pid = error == 0 ? fork() : -1;
     if (pid == 0)
-        child_become(supervisor, child, &birth);
+        child_become(supervisor, child, &pipes);
     if (pid < 0) {
         if (error == 0)
             error = -errno;
-        close_both(birth.output);
-        close_both(birth.keeper);
-        birth_failed(supervisor, child, error);
+        close_both(pipes.output);
+        close_both(pipes.keeper);
+        start_failed(supervisor, child, error);
         return;
     }
-    close(birth.output[1]);
+    close(pipes.output[1]);
     child->pid = pid;
-    child->output_fd = birth.output[0];
+    child->output_fd = pipes.output[0];
     relay_open(&child->relay, child->name, child->limit);
-    if (birth.keeper[0] >= 0) {
-        close(birth.keeper[1]);
-        supervisor->keeper_fd = birth.keeper[0];
+    if (pipes.keeper[0] >= 0) {
+        close(pipes.keeper[1]);
+        supervisor->keeper_fd = pipes.keeper[0];
     }
-    note_process_group(supervisor, child);
+    publish_process_group(supervisor, child);
     slot_born(slot, pid);
     base_log_debug("start process=\"%s\" pid=%d generation=%u", child->name, (int)pid, child->generation);
+}
+
+bool child_made_progress(const struct supervisor *supervisor, const struct child *child)
+{
+    return work_done(supervisor_slot(supervisor, child)) != child->work_before;
 }
 
 void child_kill(struct child *child, enum child_order order, int signal, uint64_t now_ns)
@@ -219,37 +246,38 @@ void child_kill(struct child *child, enum child_order order, int signal, uint64_
     child->order = order;
     child->order_signal = signal;
     child->order_ns = now_ns;
-    kill(child->pid, signal); /* ours until we reap it: the number cannot be somebody else's */
+    kill(child->pid, signal); /* until it is reaped the number cannot belong to another process */
 }
 
+/* Writes one line of a child to the log (a relay_write). */
 static void write_log(enum ep_severity severity, const char *line, void *user)
 {
     (void)user;
     base_log_pass(severity, line);
 }
 
-void child_output(struct supervisor *supervisor, struct child *child, size_t most)
+void child_output(struct supervisor *supervisor, struct child *child, size_t limit_bytes)
 {
     static char buffer[OUTPUT_BYTES];
-    while (child->output_fd >= 0 && most > 0) {
-        ssize_t got = read(child->output_fd, buffer, most < sizeof buffer ? most : sizeof buffer);
+    while (child->output_fd >= 0 && limit_bytes > 0) {
+        ssize_t got =
+            read(child->output_fd, buffer, limit_bytes < sizeof buffer ? limit_bytes : sizeof buffer);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0 && errno == EAGAIN)
             return;
-        if (got <= 0) { /* every writer is gone; what it said last is read, its exit comes by SIGCHLD */
+        if (got <= 0) { /* all writers have exited; SIGCHLD reports the exit */
             supervisor_unwatch_fd(supervisor, &child->output_fd);
             return;
         }
         relay_feed(&child->relay, buffer, (size_t)got, shm_now_ns(), write_log, NULL);
-        most -= (size_t)got;
+        limit_bytes -= (size_t)got;
     }
 }
 
 void child_output_close(struct supervisor *supervisor, struct child *child)
 {
-    child_output(supervisor, child,
-                 1 << 20); /* bounded: an orphan may hold the other end and go on printing */
+    child_output(supervisor, child, LAST_READ_BYTES);
     relay_end(&child->relay, shm_now_ns(), write_log, NULL);
     supervisor_unwatch_fd(supervisor, &child->output_fd);
 }

@@ -11,6 +11,8 @@
  * would wake us at once, again and again.
  *  4. Who may change something is decided here, by the peer's user, before anything is done or handed on.
  */
+#include "supervisor/control.h"
+
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
@@ -27,7 +29,10 @@
 #include "src/base/log.h"
 #include "src/control/control.h"
 #include "src/json/json.h"
-#include "supervisor/family.h"
+#include "supervisor/child.h"
+#include "supervisor/phase.h"
+#include "supervisor/state.h"
+#include "supervisor/watch.h"
 
 #define DEFAULT_DIRECTORY "/run/eventpipe"
 #define CLIENT_PATIENCE_NS UINT64_C(10000000000)

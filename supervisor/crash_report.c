@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Crashes as operators are told of them: each goes into the segment's crash log, from where the keeper
- * stores it. Run by the supervisor, which never opens the store.
+ * Crash records for operators. Run by the supervisor, which never opens the store: each record goes into the
+ * segment's crash log, and the keeper stores it from there.
  *
- * A supervisor that was killed tells nothing any more: the next one of its name finds the segment it left,
- * takes over what the keeper had not stored yet, and adds the crash of the daemon itself. A start that fails
- * leaves what it took over to the next one: in its own segment, or, where that could not be made, in one that
- * holds nothing else.
+ * A killed supervisor cannot report its own crash. The next supervisor of the same name attaches to the
+ * segment that is left, takes over the records that the keeper had not stored, and adds one for the
+ * killed supervisor. If that start fails, it leaves these records to the next start: in its own segment,
+ * or, if it could not create one, in a segment that holds nothing else.
  */
+#include "supervisor/crash_report.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -15,9 +17,10 @@
 #include "shm/crash_log.h"
 #include "shm/slot.h"
 #include "src/base/log.h"
-#include "supervisor/family.h"
+#include "src/process/child_context.h"
+#include "supervisor/state.h"
 
-/* A text cut where a character begins. */
+/* Copies a text, cut at the start of a UTF-8 character if it is too long. */
 static void copy_text(char *to, size_t size, const char *from)
 {
     size_t bytes = strnlen(from, size);
@@ -43,7 +46,7 @@ void crash_report_add(struct supervisor *supervisor, const struct child *child,
         .kind = slot->kind,
         .cause = report->cause,
     };
-    if (report->cause == SHM_CAUSE_NONE) { /* nobody is to blame for it: how it ended is told all the same */
+    if (report->cause == SHM_CAUSE_NONE) { /* no event is blamed: record how the process ended */
         crash.cause = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
         crash.code = exited ? WEXITSTATUS(report->status) : WTERMSIG(report->status);
     }
@@ -55,7 +58,7 @@ void crash_report_add(struct supervisor *supervisor, const struct child *child,
     if (report->event != 0) {
         char uid[SHM_UID_BYTES];
         memcpy(uid, slot->uid, sizeof uid);
-        uid[sizeof uid - 1] = '\0'; /* its writer may have crashed in the middle */
+        uid[sizeof uid - 1] = '\0'; /* the worker may have crashed while it wrote this */
         copy_text(crash.uid, sizeof crash.uid, uid);
     }
     copy_text(crash.how, sizeof crash.how, report->how);
@@ -65,7 +68,7 @@ void crash_report_add(struct supervisor *supervisor, const struct child *child,
     process_notify_keeper(&context);
 }
 
-/* The supervisor that left this segment, as far as it can still be told. */
+/* The crash record of the supervisor that left this segment. */
 static struct shm_crash daemon_crash(const struct segment *before)
 {
     const struct shm_header *header = before->header;
@@ -76,8 +79,7 @@ static struct shm_crash daemon_crash(const struct segment *before)
     crash.crashed_ms = header->started_realtime_ms + crash.uptime_ms;
     copy_text(crash.process, sizeof crash.process, "daemon");
     copy_text(crash.how, sizeof crash.how,
-              "killed: it did not end cleanly; the time is that of its last sign "
-              "of life");
+              "killed: it did not end cleanly; the time is that of its last heartbeat");
     return crash;
 }
 

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What exited children leave behind: programs and whatever they started. Run by the supervisor, which is
- * their subreaper: an orphan becomes its child. So what is a child of ours and has no slot is an orphan, and
- * is killed; it leaves its own children to us in turn, until none is left. A process of a living worker is
- * never touched: its parent is the worker.
+ * Orphans: programs that exited children left running, and what those started. Run by the supervisor,
+ * which is their subreaper: the kernel makes an orphan its child.
+ *
+ * Invariants
+ *  1. A child without a slot is an orphan, and is killed. Its own children then become ours, and are
+ *     killed in the next call, until none is left.
+ *  2. A process of a running worker is never killed: its parent is the worker.
+ *
+ * Nothing here is fatal: without /proc orphans are not found, and the instance runs on.
  */
+#include "supervisor/orphan.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -15,11 +22,16 @@
 #include <unistd.h>
 
 #include "src/base/log.h"
-#include "supervisor/family.h"
+#include "supervisor/state.h"
 
 int orphan_adopt(void)
 {
     return prctl(PR_SET_CHILD_SUBREAPER, 1) == 0 ? 0 : EP_ESYSTEM;
+}
+
+void orphan_disown(void)
+{
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
 static bool has_slot(const struct supervisor *supervisor, pid_t pid)
@@ -30,29 +42,29 @@ static bool has_slot(const struct supervisor *supervisor, pid_t pid)
     return false;
 }
 
+/* Kills this child unless it has a slot. Returns how many were killed. */
 static uint32_t kill_one(const struct supervisor *supervisor, pid_t pid)
 {
     if (pid <= 1 || has_slot(supervisor, pid))
         return 0;
     base_log_debug("kill-orphan pid=%d", (int)pid);
-    kill(pid, SIGKILL); /* a zombie by now: no harm, it is reaped with the others */
+    kill(pid, SIGKILL); /* it may be a zombie already, which is harmless */
     return 1;
 }
 
-/* Whether /proc could not be looked at just now: without descriptors or memory. Where there is none at all,
- * there is nothing to wait for. */
-static bool for_now(int error)
+/* Whether reading /proc failed only for lack of descriptors or memory, so that a later try may succeed. */
+static bool is_temporary(int error)
 {
     return error == EMFILE || error == ENFILE || error == ENOMEM;
 }
 
-/* Kernels without the list of children in /proc: looks at every process. */
-static bool scan_all(const struct supervisor *supervisor)
+/* orphan_kill for kernels without the list of children in /proc: reads the parent of every process. */
+static bool scan_all_processes(const struct supervisor *supervisor)
 {
     uint32_t found = 0;
     DIR *proc = opendir("/proc");
     if (proc == NULL)
-        return for_now(errno);
+        return is_temporary(errno);
     bool unknown = false;
     for (struct dirent *entry; (entry = readdir(proc)) != NULL;) {
         char path[sizeof entry->d_name + 16], stat[512];
@@ -62,7 +74,7 @@ static bool scan_all(const struct supervisor *supervisor)
         snprintf(path, sizeof path, "/proc/%ld/stat", pid);
         FILE *file = fopen(path, "re");
         if (file == NULL) {
-            unknown |= for_now(errno);
+            unknown |= is_temporary(errno);
             continue;
         }
         size_t bytes = fread(stat, 1, sizeof stat - 1, file);
@@ -83,7 +95,7 @@ bool orphan_kill(struct supervisor *supervisor)
 {
     FILE *file = fopen("/proc/thread-self/children", "re");
     if (file == NULL)
-        return scan_all(supervisor);
+        return scan_all_processes(supervisor);
     uint32_t found = 0;
     for (int pid; fscanf(file, "%d", &pid) == 1;)
         found += kill_one(supervisor, pid);

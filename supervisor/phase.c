@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The life of the instance: starting (the keeper alone, preparing the store), running, draining, stopping,
- * and what children tell about themselves meanwhile. Run by the supervisor.
+ * The phases of the instance: starting (only the keeper runs, and prepares the store), running, draining,
+ * stopping. Also reads what children report. Run by the supervisor.
  *
- * Who is started: the keeper first; when the store is prepared, every stage's workers, then the producers.
- * Who goes: workers, each after the event in hand; a source's producer when its workers' slots are empty; the
- * keeper when all others' are. Each sees by itself that its turn has come; here they are woken to look.
+ * Order of starting: the keeper; when the store is prepared, the workers of every stage; then the producers.
+ * Order of stopping: each worker after its current event; a source's producer when the slots of its
+ * workers are empty; the keeper when all other slots are empty. Each process reads the phase and these
+ * slots itself; this file only wakes it.
+ *
+ * Fatal: what phase_fail is called for. Survived: any report or exit of a child; a process that does not
+ * stop is killed at a deadline.
  */
+#include "supervisor/phase.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,16 +22,21 @@
 #include "shm/slot.h"
 #include "shm/wake.h"
 #include "src/base/log.h"
+#include "src/process/child_context.h"
 #include "src/process/keeper.h"
-#include "supervisor/family.h"
+#include "supervisor/child.h"
+#include "supervisor/state.h"
 
-#define FINAL_GRACE_NS (10000 * SUPERVISOR_MS_NS) /* after the drain deadline, for producers and the keeper */
-#define GIVE_UP_NS (10000 * SUPERVISOR_MS_NS)     /* after that, for what not even SIGKILL has ended */
-#define SAME_ORDER_NS \
-    (200 * SUPERVISOR_MS_NS) /* timeout(1) and others signal a process and its group: that is one order */
-#define READY_PATIENCE_NS \
-    (30000 * SUPERVISOR_MS_NS) /* a stage that takes longer to open does not make the daemon late */
+/* From the drain deadline until producers and the keeper are killed. */
+#define FINAL_GRACE_NS (10000 * SUPERVISOR_MS_NS)
+/* From then until the supervisor gives up waiting for processes that SIGKILL did not end. */
+#define GIVE_UP_NS (10000 * SUPERVISOR_MS_NS)
+/* Signals within this time are one order: timeout(1) and others signal a process and its group. */
+#define SAME_ORDER_NS (200 * SUPERVISOR_MS_NS)
+/* After this time the daemon reports ready, although a stage is still opening. */
+#define READY_PATIENCE_NS (30000 * SUPERVISOR_MS_NS)
 
+/* Publishes the phase and wakes every process, so that it reads it. */
 static void set_phase(struct supervisor *supervisor, enum shm_phase phase)
 {
     const struct segment *segment = &supervisor->segment;
@@ -47,7 +58,8 @@ void phase_begin(struct supervisor *supervisor)
     child_start(supervisor, &supervisor->children[supervisor->segment.header->keeper_slot]);
 }
 
-/* The store is prepared: everybody else. Workers first, so that what a producer injects finds them. */
+/* Starts all processes but the keeper. Called once the store is prepared. Workers come first, because
+ * producers inject events for them. */
 static void start_all(struct supervisor *supervisor)
 {
     supervisor->running_ns = shm_now_ns();
@@ -59,17 +71,18 @@ static void start_all(struct supervisor *supervisor)
                 child_start(supervisor, &supervisor->children[i]);
 }
 
+/* Acts on one report of a child. */
 static void receive_notice(struct supervisor *supervisor, struct notice *notice)
 {
     if (notice->slot >= supervisor->child_count)
         return;
     struct child *child = &supervisor->children[notice->slot];
     if (child->pid == 0 || child->generation != notice->generation)
-        return; /* of one that is dead and recovered */
+        return; /* from a process that has exited and was recovered */
     notice->message[sizeof notice->message - 1] = '\0';
     switch (notice->kind) {
     case NOTICE_READY:
-        child->ready = child->seen = true;
+        child->ready = child->was_ready_or_failed = true;
         base_log_debug("ready process=\"%s\" pid=%d", child->name, (int)child->pid);
         if (kind_of(supervisor, child) == SHM_KIND_KEEPER &&
             supervisor_phase(supervisor) == SHM_PHASE_STARTING &&
@@ -77,11 +90,11 @@ static void receive_notice(struct supervisor *supervisor, struct notice *notice)
             start_all(supervisor);
         break;
     case NOTICE_FAILED:
-        child->seen = true;
+        child->was_ready_or_failed = true;
         memcpy(child->failed, notice->message, sizeof child->failed);
         break;
     case NOTICE_ENDED:
-        child->dry = supervisor_phase(supervisor) == SHM_PHASE_DRAINING;
+        child->drained = supervisor_phase(supervisor) == SHM_PHASE_DRAINING;
         break;
     }
 }
@@ -101,7 +114,7 @@ void phase_drain(struct supervisor *supervisor)
     if (supervisor_phase(supervisor) != SHM_PHASE_RUNNING)
         return;
     for (uint32_t i = 0; i < supervisor->child_count; i++)
-        supervisor->children[i].dry = false;
+        supervisor->children[i].drained = false;
     set_phase(supervisor, SHM_PHASE_DRAINING);
 }
 
@@ -120,8 +133,7 @@ void phase_stop(struct supervisor *supervisor)
         if (child->pid == 0)
             slot_clear(supervisor_slot(supervisor, child), SHM_SLOT_EMPTY);
         else if (atomic_load(&supervisor->segment.header->prepared) == 0)
-            child_kill(child, ORDER_STOP, SIGTERM,
-                       now_ns); /* nobody holds anything yet: no need to wait for it */
+            child_kill(child, ORDER_STOP, SIGTERM, now_ns); /* no process holds an event yet */
     }
     set_phase(supervisor, SHM_PHASE_STOPPING);
 }
@@ -133,25 +145,27 @@ void phase_fail(struct supervisor *supervisor, int code, const char *message)
     phase_stop(supervisor);
 }
 
-static void kill_kind(struct supervisor *supervisor, bool all, const char *reason, uint64_t now_ns)
+/* Kills the workers, or all processes, that still run after a deadline. */
+static void kill_processes(struct supervisor *supervisor, bool also_others, const char *reason,
+                           uint64_t now_ns)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         if (child->pid == 0 || (child->order == ORDER_STOP && child->order_signal == SIGKILL) ||
-            (!all && kind_of(supervisor, child) != SHM_KIND_WORKER))
+            (!also_others && kind_of(supervisor, child) != SHM_KIND_WORKER))
             continue;
         base_log_warning("kill process=\"%s\" pid=%d reason=\"%s\"", child->name, (int)child->pid, reason);
         child_kill(child, ORDER_STOP, SIGKILL, now_ns);
     }
 }
 
-void phase_hurry(struct supervisor *supervisor)
+void phase_stop_now(struct supervisor *supervisor)
 {
     uint64_t now_ns = shm_now_ns();
     if (now_ns - supervisor->stop_ns < SAME_ORDER_NS)
         return;
     supervisor->drain_deadline = supervisor->final_deadline = now_ns;
-    kill_kind(supervisor, true, "asked to stop at once", now_ns);
+    kill_processes(supervisor, true, "asked to stop at once", now_ns);
 }
 
 static bool workers_gone(const struct supervisor *supervisor, const struct shm_source *source)
@@ -167,7 +181,7 @@ static bool workers_gone(const struct supervisor *supervisor, const struct shm_s
 
 void phase_child_exited(struct supervisor *supervisor)
 {
-    /* The keeper also counts what changed by an exit. EAGAIN: it has been told often enough. */
+    /* The keeper updates its counts after an exit. On EAGAIN it has notifications enough. */
     const uint64_t one = KEEPER_ACTIVITY;
     ssize_t ignored = write(supervisor->activity_fd, &one, sizeof one);
     (void)ignored;
@@ -180,38 +194,40 @@ void phase_child_exited(struct supervisor *supervisor)
     }
 }
 
-/* Whether every source has ended; in a drain it is enough that its producer ran dry. */
+/* Whether every source has ended; in a drain it is enough that the producer has nothing more. */
 static bool sources_done(const struct supervisor *supervisor, bool draining)
 {
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++) {
         const struct shm_source *source = segment_source(&supervisor->segment, i);
-        bool dry = draining && supervisor->children[source->producer_slot].dry;
-        if (!dry && atomic_load(&source->ended) == 0)
+        bool drained = draining && supervisor->children[source->producer_slot].drained;
+        if (!drained && atomic_load(&source->ended) == 0)
             return false;
     }
     return true;
 }
 
+/* Reports READY=1 once every process was ready or has failed, or after READY_PATIENCE_NS. */
 static void report_ready(struct supervisor *supervisor, uint64_t now_ns)
 {
     bool waiting = now_ns - supervisor->running_ns < READY_PATIENCE_NS;
     for (uint32_t i = 0; waiting && i < supervisor->child_count; i++)
-        if (!supervisor->children[i].seen)
+        if (!supervisor->children[i].was_ready_or_failed)
             return;
     supervisor->ready_reported = true;
     base_log_info("ready processes=%" PRIu32, supervisor->child_count);
     notify_say(&supervisor->notify, "READY=1\nMAINPID=%d", (int)supervisor->pid);
 }
 
+/* Kills what still runs at the deadlines of a shutdown. Returns the next deadline. */
 static uint64_t turn_stopping(struct supervisor *supervisor, uint64_t now_ns)
 {
     static const char too_late[] = "it did not stop in time";
     if (now_ns >= supervisor->final_deadline) {
-        kill_kind(supervisor, true, too_late, now_ns);
+        kill_processes(supervisor, true, too_late, now_ns);
         return supervisor->final_deadline + GIVE_UP_NS;
     }
     if (now_ns >= supervisor->drain_deadline) {
-        kill_kind(supervisor, false, too_late, now_ns);
+        kill_processes(supervisor, false, too_late, now_ns);
         return supervisor->final_deadline;
     }
     return supervisor->drain_deadline;
@@ -235,13 +251,13 @@ bool phase_over(struct supervisor *supervisor)
 {
     if (supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
         return false;
-    bool anybody = supervisor->orphans_pending;
+    bool any_left = supervisor->orphans_pending;
     for (uint32_t i = 0; i < supervisor->child_count; i++)
-        anybody |= supervisor->children[i].pid != 0;
-    if (anybody && shm_now_ns() >= supervisor->final_deadline + GIVE_UP_NS) {
+        any_left |= supervisor->children[i].pid != 0;
+    if (any_left && shm_now_ns() >= supervisor->final_deadline + GIVE_UP_NS) {
         phase_fail(supervisor, EP_ESYSTEM,
                    "a process did not exit when it was killed: is it stuck in the kernel?");
-        anybody = false;
+        any_left = false;
     }
-    return !anybody;
+    return !any_left;
 }

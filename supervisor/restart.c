@@ -35,7 +35,7 @@ static bool was_of_use(const struct restart_life *life)
 
 uint64_t restart_after_exit(struct restart *restart, const struct restart_life *life, uint64_t longest_ms)
 {
-    if (life->asked)
+    if (life->requested)
         return 0;
     if (life->gave_up)
         restart->level += restart->level_before_reset;

@@ -17,7 +17,7 @@ struct restart_life {
     uint64_t born_ns, now_ns;
     bool ready;         /* it said that it was at work */
     bool made_progress; /* it answered at least one call */
-    bool asked;         /* an operator ended it */
+    bool requested;     /* an operator asked for the restart */
     bool gave_up;       /* it ended by itself over a store that is damaged: the next one will do likewise */
     bool
         event_suspect; /* it crashed with an event in hand that has crashed here before: not the process' fault

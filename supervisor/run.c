@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "src/base/log.h"
-#include "supervisor/family.h"
+#include "supervisor/signal.h"
 #include "supervisor/supervisor.h"
 
 static void run_here(const struct supervisor_options *options, pid_t parent, int result_fd)

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Signals of the supervisor: blocked, and read from a descriptor in the loop. Nothing is done in a handler.
- * The caller's mask and its dispositions of SIGPIPE (clients and logs may go away) and SIGCHLD are put back
- * at the end.
+ * Signals of the supervisor. They are blocked, and read from a signalfd in the loop; no handler runs.
+ * The caller's mask and its dispositions of SIGPIPE and SIGCHLD are restored at the end: SIGPIPE is
+ * ignored, because clients and the log's reader may disconnect.
  */
+#include "supervisor/signal.h"
+
 #include <errno.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "src/base/log.h"
-#include "supervisor/family.h"
+#include "supervisor/phase.h"
+#include "supervisor/recover.h"
+#include "supervisor/state.h"
 
 static sigset_t signals_handled(void)
 {
@@ -30,8 +34,7 @@ int signal_open(struct supervisor *supervisor)
     sigprocmask(SIG_BLOCK, &ours, &supervisor->old_mask);
     const struct sigaction ignore = {.sa_handler = SIG_IGN}, reaped = {.sa_handler = SIG_DFL};
     sigaction(SIGPIPE, &ignore, &supervisor->old_pipe);
-    /* Whoever started us may have left it ignored: then the kernel would reap our children, and no exit
-     * would be seen. */
+    /* If our parent left SIGCHLD ignored, the kernel would reap our children, and we would see no exit. */
     sigaction(SIGCHLD, &reaped, &supervisor->old_child);
     return 0;
 }
@@ -40,7 +43,7 @@ void signal_restore(struct supervisor *supervisor)
 {
     if (supervisor->signal_fd < 0)
         return;
-    struct signalfd_siginfo info; /* what is still pending was meant for us, not for our caller's handlers */
+    struct signalfd_siginfo info; /* pending signals were meant for us, not for the caller's handlers */
     while (read(supervisor->signal_fd, &info, sizeof info) > 0)
         continue;
     close(supervisor->signal_fd);
@@ -54,7 +57,7 @@ static void default_dispositions(void)
 {
     const struct sigaction default_action = {.sa_handler = SIG_DFL};
     for (int number = 1; number < NSIG; number++)
-        sigaction(number, &default_action, NULL); /* some cannot be set: they are at their default then */
+        sigaction(number, &default_action, NULL); /* those that cannot be set are at their default */
 }
 
 void signal_default(void)
@@ -65,8 +68,6 @@ void signal_default(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Default dispositions first, all blocked; then only ours, which the loop will read: no stop is lost or
- * kills. */
 void signal_forked(void)
 {
     default_dispositions();
@@ -74,6 +75,7 @@ void signal_forked(void)
     sigprocmask(SIG_SETMASK, &ours, NULL);
 }
 
+/* Acts on one signal. */
 static void act(struct supervisor *supervisor, uint32_t number)
 {
     switch (number) {
@@ -86,7 +88,7 @@ static void act(struct supervisor *supervisor, uint32_t number)
         if (supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
             phase_stop(supervisor);
         else
-            phase_hurry(supervisor);
+            phase_stop_now(supervisor);
         break;
     case SIGUSR1:
         base_log_info("drain-requested signal=USR1");

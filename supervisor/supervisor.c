@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,8 +26,17 @@
 #include "shm/slot.h"
 #include "src/base/log.h"
 #include "src/store/store.h"
-#include "supervisor/family.h"
+#include "supervisor/child.h"
+#include "supervisor/control.h"
+#include "supervisor/crash_report.h"
+#include "supervisor/notify.h"
+#include "supervisor/orphan.h"
+#include "supervisor/phase.h"
 #include "supervisor/plan.h"
+#include "supervisor/recover.h"
+#include "supervisor/signal.h"
+#include "supervisor/state.h"
+#include "supervisor/watch.h"
 
 #define HOLD_WAIT_MS 15000
 #define OUTPUT_AT_ONCE (64 << 10) /* of one child, before the others have their turn */
@@ -151,8 +159,8 @@ static int open_children(struct supervisor *supervisor, struct error *error)
     uint32_t limits = header->stage_count + header->source_count + 1;
     supervisor->children = calloc(header->slot_count, sizeof *supervisor->children);
     supervisor->limits = calloc(limits, sizeof *supervisor->limits);
-    supervisor->requeue = calloc(header->source_count + 1, sizeof *supervisor->requeue);
-    if (supervisor->children == NULL || supervisor->limits == NULL || supervisor->requeue == NULL)
+    supervisor->requeue_pending = calloc(header->source_count + 1, sizeof *supervisor->requeue_pending);
+    if (supervisor->children == NULL || supervisor->limits == NULL || supervisor->requeue_pending == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory");
     supervisor->child_count = header->slot_count;
     for (uint32_t i = 0; i < header->slot_count; i++) {
@@ -246,11 +254,11 @@ static void supervisor_close(struct supervisor *supervisor)
         close(supervisor->lock_fd);
     }
     notify_close(&supervisor->notify);
-    prctl(PR_SET_CHILD_SUBREAPER, 0);
+    orphan_disown();
     signal_restore(supervisor);
     free(supervisor->children);
     free(supervisor->limits);
-    free(supervisor->requeue);
+    free(supervisor->requeue_pending);
 }
 
 /* ---- the loop ---- */

@@ -1,31 +1,39 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks at the living: the turn about once a second, events that run too long, slots whose time to start has
- * come. Run by the supervisor; reads the slots, owns nothing.
+ * Timers: the turn about once a second, events that run too long, pauses before a restart that are over.
+ * Run by the supervisor before each wait of the loop; reads the slots, owns nothing.
  *
  * Invariants
- *  1. A worker is killed for an event only when, looked at again right before the kill, it is still the same
- * event since the same time; and at its exit the cause is checked once more (recover.c).
- *  2. Between two turns passes at most the shortest timeout of all stages (but 100 ms at least), so that each
- * overrun is seen in time: once an event was seen in hand, its deadline is met to the millisecond.
+ *  1. A worker is killed for an event only if its slot still names the same event, begun at the same
+ *     time, right before the kill. After the exit exit_cause.c checks this again.
+ *  2. Two turns are at most the shortest timeout of all stages apart, but at least 100 ms, so that each
+ *     overrun is seen in time: once an event was seen, its deadline is met to the millisecond.
  */
+#include "supervisor/watch.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "shm/slot.h"
 #include "src/base/log.h"
-#include "supervisor/family.h"
+#include "supervisor/control.h"
+#include "supervisor/notify.h"
+#include "supervisor/orphan.h"
+#include "supervisor/recover.h"
+#include "supervisor/state.h"
 
+#define LONGEST_TURN_NS (1000 * SUPERVISOR_MS_NS)
 #define SHORTEST_TURN_NS (100 * SUPERVISOR_MS_NS)
-#define RESTART_PATIENCE_NS (5000 * SUPERVISOR_MS_NS) /* whoever does not exit on TERM by then gets KILL */
+#define RESTART_PATIENCE_NS (5000 * SUPERVISOR_MS_NS) /* from SIGTERM to SIGKILL */
 
 static uint64_t earlier(uint64_t one, uint64_t other)
 {
     return one < other ? one : other;
 }
 
-/* SUPERVISOR_NEVER: nothing in hand, or no limit. */
+/* When the worker's current event has run too long; also returns which event that is, as ticket and begin.
+ * SUPERVISOR_NEVER = no event, or no limit. */
 static uint64_t overrun_deadline(const struct supervisor *supervisor, const struct child *child,
                                  uint32_t *ticket, uint64_t *since_ns)
 {
@@ -35,12 +43,14 @@ static uint64_t overrun_deadline(const struct supervisor *supervisor, const stru
     uint64_t timeout_ms = segment_stage(&supervisor->segment, slot->stage)->timeout_ms;
     *ticket = atomic_load(&slot->ticket);
     *since_ns = atomic_load(&slot->since_ns);
-    /* A worker that gives up over its program keeps the event in hand while it commits the others. */
+    /* A worker that gives up over its program keeps the current event while it commits the others. */
     if (timeout_ms == 0 || *ticket == SHM_NO_TICKET || atomic_load(&slot->cause_kind) != SHM_CAUSE_NONE)
         return SUPERVISOR_NEVER;
     return *since_ns + timeout_ms * SUPERVISOR_MS_NS;
 }
 
+/* Kills the worker if it is still processing this event. Its program becomes an orphan, and is killed as
+ * one. */
 static void kill_overrun(struct supervisor *supervisor, struct child *child, uint32_t ticket,
                          uint64_t since_ns, uint64_t now_ns)
 {
@@ -49,8 +59,7 @@ static void kill_overrun(struct supervisor *supervisor, struct child *child, uin
         return;
     child->order_ticket = ticket;
     child->order_since_ns = since_ns;
-    child_kill(child, ORDER_TIMEOUT, SIGKILL,
-               now_ns); /* its program is orphaned by that, and killed (orphan.c) */
+    child_kill(child, ORDER_TIMEOUT, SIGKILL, now_ns);
 }
 
 uint64_t watch_overruns(struct supervisor *supervisor, uint64_t now_ns)
@@ -104,7 +113,7 @@ void watch_degraded(struct supervisor *supervisor, uint32_t stage)
         base_log_info("recovered stage=%s/%s", source, shared->name);
 }
 
-/* Who is useful again gets its backoff reset. */
+/* Resets the backoff of a process that has become useful. */
 static void reset_backoff(struct supervisor *supervisor, struct child *child, uint64_t now_ns)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -112,19 +121,20 @@ static void reset_backoff(struct supervisor *supervisor, struct child *child, ui
         .born_ns = child->born_ns,
         .now_ns = now_ns,
         .ready = child->ready,
-        .made_progress = atomic_load(&slot->calls) + atomic_load(&slot->commits) != child->work_before,
+        .made_progress = child_made_progress(supervisor, child),
     };
     if (child->pid != 0 && restart_while_alive(&child->restart, &life) && slot->kind == SHM_KIND_WORKER)
         watch_degraded(supervisor, slot->stage);
 }
 
+/* Writes one line to the log (a relay_write). */
 static void write_log(enum ep_severity severity, const char *line, void *user)
 {
     (void)user;
     base_log_pass(severity, line);
 }
 
-/* Says how much a flood of lines was cut, once the flood is over. */
+/* Logs how many lines of a stage were suppressed, once its window is over. */
 static void report_suppressed(struct supervisor *supervisor, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
@@ -134,6 +144,7 @@ static void report_suppressed(struct supervisor *supervisor, uint64_t now_ns)
     }
 }
 
+/* Sends phase and degraded stages to the service manager when they have changed. */
 static void report_to_manager(struct supervisor *supervisor)
 {
     uint32_t degraded = 0, stages = supervisor->segment.header->stage_count;
@@ -151,9 +162,10 @@ static void report_to_manager(struct supervisor *supervisor)
     notify_say(&supervisor->notify, "STATUS=%s", status);
 }
 
+/* The time between two turns: see invariant 2. */
 static uint64_t turn_length(const struct supervisor *supervisor)
 {
-    uint64_t length = SUPERVISOR_TURN_NS;
+    uint64_t length = LONGEST_TURN_NS;
     for (uint32_t i = 0; i < supervisor->segment.header->stage_count; i++) {
         uint64_t timeout_ms = segment_stage(&supervisor->segment, i)->timeout_ms;
         if (timeout_ms > 0)
@@ -173,7 +185,7 @@ uint64_t watch_turn(struct supervisor *supervisor, uint64_t now_ns)
         reset_backoff(supervisor, &supervisor->children[i], now_ns);
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++)
         if (atomic_exchange(&segment_source(&supervisor->segment, i)->fallen, 0) != 0 ||
-            supervisor->requeue[i])
+            supervisor->requeue_pending[i])
             recover_requeue(supervisor, i);
     if (supervisor->orphans_pending)
         supervisor->orphans_pending = orphan_kill(supervisor);

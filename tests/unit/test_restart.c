@@ -41,7 +41,7 @@ static void test_useful_life_begins_again(void)
     CU_ASSERT_EQUAL(restart_after_exit(&restart, &useless, LONGEST_MS), 250);
 }
 
-static void test_who_gives_up_is_of_no_use(void)
+static void test_giving_up_is_not_useful(void)
 {
     struct restart restart = {.level = 3};
     struct restart_life life = useless;
@@ -92,7 +92,7 @@ static void test_operators_restart_is_no_crash(void)
 {
     struct restart restart = {.level = 4};
     struct restart_life life = useless;
-    life.asked = true;
+    life.requested = true;
     CU_ASSERT_EQUAL(restart_after_exit(&restart, &life, LONGEST_MS), 0);
     CU_ASSERT_EQUAL(restart.level, 4);
 }
@@ -129,7 +129,7 @@ UNIT_MAIN("restart",
           {"the longest pause holds, whatever it is", test_longest_pause_is_the_stages},
           {"a process that answered a call starts from the beginning", test_useful_life_begins_again},
           {"so does one that was at work for a minute", test_long_life_begins_again},
-          {"one that gave up over its store does not", test_who_gives_up_is_of_no_use},
+          {"one that gave up over its store does not", test_giving_up_is_not_useful},
           {"an event that crashed here before is blamed, not the process",
            test_suspect_event_does_not_slow_restarts},
           {"an operator's restart changes nothing", test_operators_restart_is_no_crash},

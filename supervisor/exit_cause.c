@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Why a process exited, and which event is blamed. Run by the supervisor between reaping a process and
+ * recovering what it held; reads the slot, the tickets and the process' last output, changes nothing.
+ *
+ * Invariants
+ *  1. At most one event is blamed for a crash: the one the process was processing, and only if its ticket
+ *     agrees.
+ *  2. No event is blamed when the supervisor ended the process for a reason of its own, or when the
+ *     store or the stage's set-up failed.
+ *  3. No event is blamed when the program had been sent several: they are sent again one by one, and then the
+ *     guilty one is found.
+ */
+#include "supervisor/exit_cause.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "shm/slot.h"
+#include "shm/ticket.h"
+#include "src/base/units.h"
+#include "src/process/child_context.h"
+#include "supervisor/state.h"
+
+/* The ticket of the event that the process was processing, if the ticket and the slot agree. */
+static uint32_t current_ticket(const struct supervisor *supervisor, const struct child *child)
+{
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
+    uint32_t ticket = atomic_load(&slot->ticket);
+    if (slot->kind != SHM_KIND_WORKER || ticket >= supervisor->segment.header->ticket_count)
+        return SHM_NO_TICKET;
+    const struct ticket_view view = ticket_look(&supervisor->segment, ticket);
+    bool agrees =
+        view.phase == TICKET_RUNNING && view.slot == child->slot && view.event == atomic_load(&slot->event);
+    return agrees ? ticket : SHM_NO_TICKET;
+}
+
+/* Whether the event that ran too long was still the current one when the signal came. */
+static bool timed_out(const struct supervisor *supervisor, const struct child *child, uint32_t ticket)
+{
+    return ticket == child->order_ticket &&
+           atomic_load(&supervisor_slot(supervisor, child)->since_ns) == child->order_since_ns;
+}
+
+static void set_how(struct exit_cause *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void set_how(struct exit_cause *out, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(out->how, sizeof out->how, format, arguments);
+    va_end(arguments);
+}
+
+/* The process was ended by a signal of the supervisor's. */
+static void find_ordered_cause(const struct supervisor *supervisor, const struct child *child,
+                               struct exit_cause *out)
+{
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
+    out->clean = child->order != ORDER_TIMEOUT;
+    if (child->order == ORDER_RESTART) {
+        set_how(out, "restarted on request");
+    } else if (child->order == ORDER_STOP) {
+        set_how(out, "killed to stop");
+    } else {
+        char limit[32];
+        base_units_duration_text(segment_stage(&supervisor->segment, slot->stage)->timeout_ms, limit,
+                                 sizeof limit);
+        set_how(out, "timed out after %s", limit);
+        if (timed_out(supervisor, child, out->ticket))
+            out->kind = SHM_CAUSE_TIMEOUT;
+    }
+}
+
+/* The process exited or was killed without an order of the supervisor's. */
+static void find_own_cause(const struct supervisor *supervisor, const struct child *child,
+                           struct exit_cause *out)
+{
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
+    bool exited = WIFEXITED(out->status);
+    int code = exited ? WEXITSTATUS(out->status) : WTERMSIG(out->status);
+    uint32_t reported = atomic_load(&slot->cause_kind); /* set by a worker that gives up over its program */
+    if (reported != SHM_CAUSE_NONE) {
+        out->kind = reported;
+        out->code = atomic_load(&slot->cause_code);
+        text_get(&slot->cause_message, out->how, sizeof out->how);
+    } else if (exited && supervisor_phase(supervisor) >= SHM_PHASE_STOPPING && code == CHILD_DONE) {
+        out->clean = true;
+    } else if (exited && child->failed[0] != '\0') {
+        set_how(out, "%s", child->failed); /* the store or the set-up failed, not the event */
+    } else {
+        out->kind = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
+        out->code = code;
+        const char *name = exited ? NULL : sigdescr_np(code);
+        if (exited)
+            set_how(out, "exit code %d", code);
+        else
+            set_how(out, "signal %d (%s)", code, name != NULL ? name : "unknown");
+    }
+}
+
+bool exit_cause_had_several(const struct shm_slot *slot)
+{
+    return slot->kind == SHM_KIND_WORKER && atomic_load(&slot->pipeline) > 1;
+}
+
+/* `how` alone, or with the last output behind it if the process crashed and there is room. */
+static void set_message(struct exit_cause *out)
+{
+    static const char separator[] = "; last stderr output: ";
+    size_t used = strlen(out->how);
+    memcpy(out->message, out->how, sizeof out->message);
+    if (!out->clean && out->last_output[0] != '\0' && used + sizeof separator - 1 < sizeof out->message - 1)
+        snprintf(out->message + used, sizeof out->message - used, "%s%s", separator, out->last_output);
+}
+
+void exit_cause_find(const struct supervisor *supervisor, const struct child *child, int status,
+                     struct exit_cause *out)
+{
+    *out = (struct exit_cause){.status = status, .ticket = current_ticket(supervisor, child)};
+    bool ordered =
+        child->order != ORDER_NONE && WIFSIGNALED(status) && WTERMSIG(status) == child->order_signal;
+    if (ordered)
+        find_ordered_cause(supervisor, child, out);
+    else
+        find_own_cause(supervisor, child, out);
+    /* The program may have been further than the answers that the worker had read. A worker that gave up over
+     * its program had read them all. */
+    const struct shm_slot *slot = supervisor_slot(supervisor, child);
+    if (!ordered && exit_cause_had_several(slot) && atomic_load(&slot->cause_kind) == SHM_CAUSE_NONE)
+        out->ticket = SHM_NO_TICKET;
+    relay_last_output(&child->relay, out->last_output, sizeof out->last_output);
+    set_message(out);
+}
