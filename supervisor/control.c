@@ -27,6 +27,7 @@
 #include "shm/slot.h"
 #include "shm/wake.h"
 #include "src/base/log.h"
+#include "src/control/command.h"
 #include "src/control/control.h"
 #include "src/json/json.h"
 #include "supervisor/child.h"
@@ -314,20 +315,21 @@ static bool request_sound(const cJSON *request, int fd)
     return true;
 }
 
-static void serve_own(struct supervisor *supervisor, const char *command, const cJSON *request, int fd)
+static void serve_own(struct supervisor *supervisor, enum control_command_id command, const cJSON *request,
+                      int fd)
 {
     bool dry_run = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "dry_run"));
     const char *instance = supervisor->config->instance;
-    if (strcmp(command, "ping") == 0) {
+    if (command == CONTROL_COMMAND_PING) {
         control_end(fd, CONTROL_DONE, "%s is %s, process %d", instance,
                     shm_phase_name(supervisor_phase(supervisor)), (int)supervisor->pid);
-    } else if (strcmp(command, "pause") == 0) {
+    } else if (command == CONTROL_COMMAND_PAUSE) {
         pause_or_resume(supervisor, request, fd, true, dry_run);
-    } else if (strcmp(command, "resume") == 0) {
+    } else if (command == CONTROL_COMMAND_RESUME) {
         pause_or_resume(supervisor, request, fd, false, dry_run);
-    } else if (strcmp(command, "restart") == 0) {
+    } else if (command == CONTROL_COMMAND_RESTART) {
         restart_target(supervisor, request, fd, dry_run);
-    } else if (strcmp(command, "drain") == 0) {
+    } else if (command == CONTROL_COMMAND_DRAIN) {
         drain(supervisor, fd, dry_run);
     } else {
         control_end(fd, CONTROL_DONE, "%s %s", dry_run ? "would stop" : "stopping", instance);
@@ -374,15 +376,15 @@ static void serve(struct supervisor *supervisor, struct client *client)
     bool changes = command != NULL && (command->changes || cJSON_HasObjectItem(request, "set"));
     if (name == NULL)
         control_end(client->fd, CONTROL_USAGE, "expected one line, a JSON object with \"command\"");
-    else if (command == NULL)
+    else if (command == NULL || command->server == CONTROL_BY_CLI)
         control_end(client->fd, CONTROL_USAGE, "unknown command %s", name);
     else if (changes && client->uid != geteuid() && client->uid != 0)
         control_end(client->fd, CONTROL_NO,
                     "not allowed to %s: only root and the daemon's user may change something", name);
-    else if (command->keeper)
+    else if (command->server == CONTROL_BY_KEEPER)
         hand_on(supervisor, client);
     else if (request_sound(request, client->fd))
-        serve_own(supervisor, name, request, client->fd);
+        serve_own(supervisor, command->id, request, client->fd);
     cJSON_Delete(request);
 }
 

@@ -124,7 +124,8 @@ static void become_helper(const struct cli *cli, const char *helper)
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
         const struct cli_option *option = &cli_options[i];
         const char *value = option->argument != NULL ? cli->values[i] : "";
-        if (cli->values[i] == NULL || (option->groups & (CLI_CHAOS | CLI_DATA)) == 0)
+        if (cli->values[i] == NULL || option->accepted_by == CLI_ANY ||
+            (option->accepted_by & (CLI_CHAOS | CLI_JSON)) == 0)
             continue;
         if (asprintf(&arguments[count++], "--%s%s%s", option->name, option->argument != NULL ? "=" : "",
                      value) < 0)

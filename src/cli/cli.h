@@ -8,50 +8,50 @@
 
 #include "shm/segment.h"
 #include "src/config/config.h"
+#include "src/control/command.h"
 #include "src/control/control.h"
 #include "src/json/json.h"
 
-/* The only list of options: id, long name, letter, argument, the groups of commands that take it, help. */
-#define CLI_OPTIONS(X)                                                                                    \
-    X(CONFIG, "config", 'c', "FILE", CLI_ANY, "the daemon's configuration")                               \
-    X(INSTANCE, "instance", 'i', "INSTANCE", CLI_ANY, "the instance, by name")                            \
-    X(HELP, "help", 'h', NULL, CLI_ANY, "show this help and exit")                                        \
-    X(VERSION, "version", 'V', NULL, CLI_ANY, "show version and exit")                                    \
-    X(JSON, "json", 0, NULL, CLI_DATA, "one JSON object a line")                                          \
-    X(WATCH, "watch", 0, NULL, CLI_STATUS, "again every second, until q or Ctrl-C")                       \
-    X(FIELDS, "fields", 'o', "FIELD,...", CLI_QUEUE, "these fields, separated by tabs")                   \
-    X(SOURCE, "source", 0, "SOURCE", CLI_SELECT | CLI_SHOW | CLI_IMPORT, "events of this source")         \
-    X(STAGE, "stage", 0, "[SOURCE/]STAGE", CLI_SELECT, "that wait for, or died at, this stage")           \
-    X(STATE, "state", 0, "STATE", CLI_SELECT, "ready, running, delayed, held or dead")                    \
-    X(ADDRESS, "address", 0, "ADDRESS", CLI_SELECT, "of this address")                                    \
-    X(TYPE, "type", 0, "TYPE", CLI_SELECT, "of this type")                                                \
-    X(OLDER, "older", 0, "DURATION", CLI_SELECT, "that arrived longer ago, such as 90s, 15m, 2h, 7d")     \
-    X(ERROR, "error", 0, "TEXT", CLI_SELECT, "whose error contains this text")                            \
-    X(LIMIT, "limit", 0, "N", CLI_SELECT | CLI_CRASHES, "at most so many: oldest events, latest crashes") \
-    X(DRY_RUN, "dry-run", 0, NULL, CLI_WRITE, "change nothing, say what would be changed")                \
-    X(SET, "set", 0, "CURSOR", CLI_CURSOR, "fetch from here on")                                          \
-    X(AS, "as", 0, "ID", CLI_IMPORT, "import as this source of the configuration")                        \
-    X(WAIT, "wait", 0, NULL, CLI_ENDING, "until the daemon has ended")                                    \
-    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long processes are killed (default 20)")                \
-    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source (default: no limit)")    \
-    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line (default: made up)")         \
-    X(SEED, "seed", 0, "N", CLI_CHAOS, "seed of the faults, to repeat a run")                             \
-    X(YES, "yes", 0, NULL, CLI_CHAOS, "run the stages and kill them in the middle")
+/* The only list of options: id, long name, letter, argument, commands that accept it (bits of enum
+ * control_accepts, or CLI_ANY), help. */
+#define CLI_OPTIONS(X)                                                                                   \
+    X(CONFIG, "config", 'c', "FILE", CLI_ANY, "the daemon's configuration")                              \
+    X(INSTANCE, "instance", 'i', "INSTANCE", CLI_ANY, "the instance, by name")                           \
+    X(HELP, "help", 'h', NULL, CLI_ANY, "show this help and exit")                                       \
+    X(VERSION, "version", 'V', NULL, CLI_ANY, "show version and exit")                                   \
+    X(JSON, "json", 0, NULL, CLI_JSON, "print one JSON object a line")                                   \
+    X(WATCH, "watch", 0, NULL, CLI_WATCH, "repeat every second, until q or Ctrl-C")                      \
+    X(FIELDS, "fields", 'o', "FIELD,...", CLI_FIELDS, "print these fields, separated by tabs")           \
+    X(SOURCE, "source", 0, "SOURCE", CLI_FILTERS | CLI_UIDS | CLI_AS, "events of this source")           \
+    X(STAGE, "stage", 0, "[SOURCE/]STAGE", CLI_FILTERS, "waiting for this stage, or dead at it")         \
+    X(STATE, "state", 0, "STATE", CLI_FILTERS, "ready, running, delayed, held or dead")                  \
+    X(ADDRESS, "address", 0, "ADDRESS", CLI_FILTERS, "of this address")                                  \
+    X(TYPE, "type", 0, "TYPE", CLI_FILTERS, "of this type")                                              \
+    X(OLDER, "older", 0, "DURATION", CLI_FILTERS, "that arrived longer ago: 90s, 15m, 2h, 7d")           \
+    X(ERROR, "error", 0, "TEXT", CLI_FILTERS, "whose error contains this text")                          \
+    X(LIMIT, "limit", 0, "N", CLI_FILTERS | CLI_LIMIT, "at most N: the oldest events, the last crashes") \
+    X(DRY_RUN, "dry-run", 0, NULL, CLI_DRY_RUN, "change nothing, show what would change")                \
+    X(SET, "set", 0, "CURSOR", CLI_SET, "fetch from this cursor on")                                     \
+    X(AS, "as", 0, "ID", CLI_AS, "import as this source of the configuration")                           \
+    X(WAIT, "wait", 0, NULL, CLI_WAIT, "wait until the daemon has ended")                                \
+    X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long faults are injected (default: 20)")               \
+    X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source (default: no limit)")                  \
+    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line (default: made up)")      \
+    X(SEED, "seed", 0, "N", CLI_CHAOS, "seed of the faults, to repeat a run")                            \
+    X(YES, "yes", 0, NULL, CLI_CHAOS, "run the stages and kill them while they work")
 
-enum cli_group {
-    CLI_ANY = 1,
-    CLI_DATA = 2, /* prints data */
-    CLI_STATUS = 4,
-    CLI_QUEUE = 8,
-    CLI_SELECT = 16, /* takes selectors */
-    CLI_SHOW = 32,
-    CLI_WRITE = 64, /* changes something */
-    CLI_CURSOR = 128,
-    CLI_ENDING = 256,
-    CLI_IMPORT = 512,
-    CLI_CHAOS = 1024,
-    CLI_CRASHES = 2048
-};
+#define CLI_ANY (~0u)
+#define CLI_JSON CONTROL_ACCEPTS_JSON
+#define CLI_WATCH CONTROL_ACCEPTS_WATCH
+#define CLI_FIELDS CONTROL_ACCEPTS_FIELDS
+#define CLI_FILTERS CONTROL_ACCEPTS_FILTERS
+#define CLI_UIDS CONTROL_ACCEPTS_UIDS
+#define CLI_LIMIT CONTROL_ACCEPTS_LIMIT
+#define CLI_DRY_RUN CONTROL_ACCEPTS_DRY_RUN
+#define CLI_SET CONTROL_ACCEPTS_SET
+#define CLI_AS CONTROL_ACCEPTS_AS
+#define CLI_WAIT CONTROL_ACCEPTS_WAIT
+#define CLI_CHAOS CONTROL_ACCEPTS_CHAOS
 
 enum cli_option_id {
 #define X(id, ...) CLI_OPTION_##id,
@@ -64,19 +64,10 @@ struct cli_option {
     const char *name;
     char letter;
     const char *argument; /* NULL: takes none */
-    unsigned groups;
+    unsigned accepted_by;
     const char *help;
 };
 extern const struct cli_option cli_options[CLI_OPTION_COUNT];
-
-struct cli;
-struct cli_command {
-    const char *name, *arguments, *help;
-    unsigned groups;
-    int least, most;             /* arguments; most -1 = any number */
-    int (*run)(struct cli *cli); /* returns the exit status */
-};
-extern const struct cli_command cli_commands[]; /* ends with a NULL name */
 
 #define CLI_PROBLEMS_MAX 200
 
@@ -86,7 +77,7 @@ struct cli_problem {
 };
 
 struct cli {
-    const struct cli_command *command;
+    const struct control_command *command;
     const char *values[CLI_OPTION_COUNT]; /* NULL = not given; "" for an option without argument */
     char **args;                          /* of the command */
     int arg_count;
@@ -113,9 +104,8 @@ static inline bool cli_given(const struct cli *cli, enum cli_option_id option)
 
 /* cli_options.c. 0, or CONTROL_USAGE with a message. */
 int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *error);
-void cli_options_usage(struct json_out *out);                                            /* all of it */
-void cli_options_usage_command(const struct cli_command *command, struct json_out *out); /* one command's */
-const struct cli_command *cli_command_find(const char *name);
+void cli_options_usage(struct json_out *out); /* of all commands */
+void cli_options_usage_command(const struct control_command *command, struct json_out *out);
 
 /* cli_select.c: the request for the keeper; 0, or CONTROL_USAGE with a message. */
 int cli_select_request(const struct cli *cli, struct json_out *out, struct error *error);

@@ -191,8 +191,8 @@ int cli_client_ask(struct cli *cli, const struct control_question *question, str
 {
     struct error error = {0};
     struct exchange exchange = {cli, answer};
-    const struct control_command *command = control_command_find(cli->command->name);
-    bool reads = command != NULL && command->keeper && !command->changes && !cli_given(cli, CLI_OPTION_SET);
+    const struct control_command *command = cli->command;
+    bool reads = command->server == CONTROL_BY_KEEPER && !command->changes && !cli_given(cli, CLI_OPTION_SET);
     int fd = -1, code = control_connect(cli->control, &fd, &error);
     bool connected = code == EP_OK, aside = code == EP_ENOENT;
     struct control_question timed = *question;

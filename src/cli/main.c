@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* eventpipe: the command line. Reads what is wanted, finds the instance, runs the command. */
+/* eventpipe, the command line: parses the arguments, finds the instance, runs the command. */
 #include <stdio.h>
 #include <string.h>
 
@@ -32,6 +32,20 @@ static int wrong(const struct cli *cli, const struct error *error)
     return error->code;
 }
 
+/* The functions of the commands, in the order of control/command.c. */
+static int (*const runs[CONTROL_COMMAND_COUNT])(struct cli *cli) = {
+    [CONTROL_COMMAND_STATUS] = cli_status,  [CONTROL_COMMAND_QUEUE] = cli_queue,
+    [CONTROL_COMMAND_SHOW] = cli_show,      [CONTROL_COMMAND_CRASHES] = cli_crashes,
+    [CONTROL_COMMAND_TRACE] = cli_trace,    [CONTROL_COMMAND_RETRY] = cli_change,
+    [CONTROL_COMMAND_HOLD] = cli_change,    [CONTROL_COMMAND_RELEASE] = cli_change,
+    [CONTROL_COMMAND_REQUEUE] = cli_change, [CONTROL_COMMAND_REMOVE] = cli_change,
+    [CONTROL_COMMAND_INJECT] = cli_inject,  [CONTROL_COMMAND_IMPORT] = cli_import,
+    [CONTROL_COMMAND_PAUSE] = cli_order,    [CONTROL_COMMAND_RESUME] = cli_order,
+    [CONTROL_COMMAND_RESTART] = cli_order,  [CONTROL_COMMAND_DRAIN] = cli_end,
+    [CONTROL_COMMAND_STOP] = cli_end,       [CONTROL_COMMAND_CHECK] = cli_check,
+    [CONTROL_COMMAND_CHAOS] = cli_chaos,    [CONTROL_COMMAND_CURSOR] = cli_cursor,
+};
+
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct error error = {0};
@@ -49,11 +63,11 @@ static int run(struct cli *cli, int argc, char **argv)
         cli_message("%s", error.message);
         return code;
     }
-    if (cli->problem_count > 0 && cli->command->run != cli_check)
+    if (cli->problem_count > 0 && cli->command->id != CONTROL_COMMAND_CHECK)
         cli_message("%s has %zu problem%s (eventpipe check lists %s): going on with instance %s",
                     cli->config_path, cli->problem_count, cli->problem_count == 1 ? "" : "s",
                     cli->problem_count == 1 ? "it" : "them", cli->instance);
-    return cli_out_end(cli, cli->command->run(cli));
+    return cli_out_end(cli, runs[cli->command->id](cli));
 }
 
 int main(int argc, char **argv)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the command line takes: one table of commands, one of options; usage text, checks and a test of the
- * manual page all come from them. Pure but for pointers into argv.
+ * The options of the command line: their table (cli.h), the usage texts, and the parser. The commands are in
+ * src/control/command.c. Runs in eventpipe. Pure; the results point into argv.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,53 +11,17 @@
 #include "src/cli/cli.h"
 
 const struct cli_option cli_options[CLI_OPTION_COUNT] = {
-#define X(id, name, letter, argument, groups, help) \
-    [CLI_OPTION_##id] = {name, letter, argument, groups, help},
+#define X(id, name, letter, argument, accepted_by, help) \
+    [CLI_OPTION_##id] = {name, letter, argument, accepted_by, help},
     CLI_OPTIONS(X)
 #undef X
 };
 
-#define CHANGE (CLI_ANY | CLI_DATA | CLI_SELECT | CLI_WRITE)
-const struct cli_command cli_commands[] = {
-    {"status", "", "show health, sources and stages", CLI_ANY | CLI_DATA | CLI_STATUS, 0, 0, cli_status},
-    {"queue", "[FILTERS]", "the events in the store, oldest first",
-     CLI_ANY | CLI_DATA | CLI_QUEUE | CLI_SELECT, 0, -1, cli_queue},
-    {"show", "UID...", "all about an event: its data, context, errors", CLI_ANY | CLI_DATA | CLI_SHOW, 1, -1,
-     cli_show},
-    {"crashes", "[SOURCE[/STAGE]]", "which processes crashed, when, how, over which event",
-     CLI_ANY | CLI_DATA | CLI_CRASHES, 0, 1, cli_crashes},
-    {"trace", "UID", "an event's story: stages, answers, crashes, retries", CLI_ANY | CLI_DATA | CLI_SHOW, 1,
-     1, cli_trace},
-    {"retry", "FILTERS", "delayed and dead events: retry now and reset counters", CHANGE, 0, -1, cli_change},
-    {"hold", "FILTERS", "set events aside", CHANGE, 0, -1, cli_change},
-    {"release", "FILTERS", "release held events", CHANGE, 0, -1, cli_change},
-    {"requeue", "FILTERS", "send back to the first stage, with an empty context", CHANGE, 0, -1, cli_change},
-    {"remove", "FILTERS", "take events out of the store, for good", CHANGE, 0, -1, cli_change},
-    {"inject", "SOURCE [FILE]", "add events: a JSON object a line, - or nothing: stdin",
-     CLI_ANY | CLI_DATA | CLI_WRITE, 1, 2, cli_inject},
-    {"import", "FILE", "take over a database of the Go eventpipe",
-     CLI_ANY | CLI_DATA | CLI_WRITE | CLI_IMPORT, 1, 1, cli_import},
-    {"pause", "SOURCE[/STAGE]", "stop fetching, or running this stage", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
-    {"resume", "SOURCE[/STAGE]", "go on after a pause", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
-    {"restart", "SOURCE[/STAGE]", "restart its processes", CLI_ANY | CLI_WRITE, 1, 1, cli_order},
-    {"drain", "", "fetch no more, finish what is ready, then stop", CLI_ANY | CLI_WRITE | CLI_ENDING, 0, 0,
-     cli_end},
-    {"stop", "", "stop gracefully: events being processed are finished", CLI_ANY | CLI_WRITE | CLI_ENDING, 0,
-     0, cli_end},
-    {"check", "", "look for faults in configuration and store", CLI_ANY | CLI_DATA, 0, 0, cli_check},
-    {"chaos", "[SOURCE]", "test stages under kills, with a store of its own",
-     CLI_ANY | CLI_DATA | CLI_CHAOS, 0, 1, cli_chaos},
-    {"cursor", "SOURCE", "where a source fetches from", CLI_ANY | CLI_DATA | CLI_WRITE | CLI_CURSOR, 1, 1,
-     cli_cursor},
-    {0},
-};
-
-const struct cli_command *cli_command_find(const char *name)
+/* The command of this name, if the command line offers it. */
+static const struct control_command *find_command(const char *name)
 {
-    for (const struct cli_command *command = cli_commands; command->name != NULL; command++)
-        if (strcmp(command->name, name) == 0)
-            return command;
-    return NULL;
+    const struct control_command *command = control_command_find(name);
+    return command != NULL && command->help != NULL ? command : NULL;
 }
 
 /* ---- usage ---- */
@@ -74,11 +38,20 @@ static void option_line(const struct cli_option *option, struct json_out *out)
     json_write_text(out, line);
 }
 
-/* Options of any of these groups, but of none of the others. */
-static void option_lines(unsigned groups, unsigned without, struct json_out *out)
+/* Options that a command with one of the bits `accepted` takes, but not those of the bits `without`. */
+static void option_lines(unsigned accepted, unsigned without, struct json_out *out)
+{
+    for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
+        unsigned by = cli_options[i].accepted_by;
+        if (by == CLI_ANY || ((by & accepted) != 0 && (by & without) == 0))
+            option_line(&cli_options[i], out);
+    }
+}
+
+static void filter_lines(struct json_out *out)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
-        if ((cli_options[i].groups & groups) != 0 && (cli_options[i].groups & without) == 0)
+        if (cli_options[i].accepted_by != CLI_ANY && (cli_options[i].accepted_by & CLI_FILTERS) != 0)
             option_line(&cli_options[i], out);
 }
 
@@ -86,29 +59,39 @@ void cli_options_usage(struct json_out *out)
 {
     json_write_text(out,
                     "usage: eventpipe [-c FILE | -i INSTANCE] COMMAND [OPTIONS] [ARGUMENTS]\n\ncommands:\n");
-    for (const struct cli_command *command = cli_commands; command->name != NULL; command++) {
+    for (size_t i = 0; i < CONTROL_COMMAND_COUNT; i++) {
+        const struct control_command *command = &control_commands[i];
         char left[64], line[200];
+        if (command->help == NULL)
+            continue;
         snprintf(left, sizeof left, "%s %s", command->name, command->arguments);
-        snprintf(line, sizeof line, "  %-22s %s\n", left, command->help);
+        snprintf(line, sizeof line, "  %-24s %s\n", left, command->help);
         json_write_text(out, line);
     }
     json_write_text(out, "\noptions:\n");
-    option_lines(~0u, CLI_SELECT, out);
-    json_write_text(out, "\nSELECTORS: UIDs, or ALL for every event, or any of\n");
-    option_lines(CLI_SELECT, 0, out);
-    json_write_text(out, "\nexit status: 0 done, or healthy; 1 not healthy, or no; 2 wrong usage;\n"
+    option_lines(CLI_ANY, CLI_FILTERS, out);
+    json_write_text(out, "\nFILTERS: UIDs, or ALL for every event, or any of\n");
+    filter_lines(out);
+    json_write_text(out, "\nexit status: 0 done, or healthy; 1 failed, or not healthy; 2 wrong usage;\n"
                          "  3 the daemon is down; 4 nothing matched\n");
 }
 
-void cli_options_usage_command(const struct cli_command *command, struct json_out *out)
+void cli_options_usage_command(const struct control_command *command, struct json_out *out)
 {
-    char line[200];
+    char line[200], takes[64];
     snprintf(line, sizeof line, "usage: eventpipe [-c FILE | -i INSTANCE] %s [OPTIONS]%s%s\n", command->name,
              command->arguments[0] != '\0' ? " " : "", command->arguments);
     json_write_text(out, line);
-    snprintf(line, sizeof line, "%s\n\noptions:\n", command->help);
+    snprintf(line, sizeof line, "%s\n", command->help);
     json_write_text(out, line);
-    option_lines(command->groups, 0, out);
+    if (command->change != NULL) {
+        control_command_states(command->change->takes, takes, sizeof takes);
+        snprintf(line, sizeof line, "Takes %s events. Afterwards they are %s.\n", takes,
+                 control_command_makes(command->change));
+        json_write_text(out, line);
+    }
+    json_write_text(out, "\noptions:\n");
+    option_lines(command->accepts, 0, out);
 }
 
 /* ---- parsing ---- */
@@ -123,9 +106,11 @@ static const char *near_option(const char *name)
 
 static const char *near_command(const char *name)
 {
-    const char *names[sizeof cli_commands / sizeof cli_commands[0]];
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        names[i] = cli_commands[i].name;
+    const char *names[CONTROL_COMMAND_COUNT + 1] = {NULL};
+    size_t count = 0;
+    for (size_t i = 0; i < CONTROL_COMMAND_COUNT; i++)
+        if (control_commands[i].help != NULL)
+            names[count++] = control_commands[i].name;
     return base_suggest_near(name, names);
 }
 
@@ -188,7 +173,7 @@ static int take_word(struct cli *cli, char *word, struct error *error)
         cli->args[cli->arg_count++] = word;
         return 0;
     }
-    cli->command = cli_command_find(word);
+    cli->command = find_command(word);
     if (cli->command != NULL)
         return 0;
     const char *near = near_command(word);
@@ -205,7 +190,8 @@ static int check_whole(const struct cli *cli, struct error *error)
     if (cli->command == NULL)
         return base_error_set(error, CONTROL_USAGE, "no command given (see eventpipe --help)");
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
-        if (cli->values[i] != NULL && (cli_options[i].groups & cli->command->groups) == 0)
+        if (cli->values[i] != NULL && cli_options[i].accepted_by != CLI_ANY &&
+            (cli_options[i].accepted_by & cli->command->accepts) == 0)
             return base_error_set(error, CONTROL_USAGE, "%s does not take --%s", cli->command->name,
                                   cli_options[i].name);
     if (cli->arg_count < cli->command->least)

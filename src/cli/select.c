@@ -37,7 +37,7 @@ static int put_args(const struct cli *cli, struct json_out *out, struct error *e
         all = all || strcmp(cli->args[i], "ALL") == 0;
     if (all && cli->arg_count > 1)
         return base_error_set(error, CONTROL_USAGE, "either UIDs or ALL, not both");
-    if (all && (cli->command->groups & CLI_SELECT) == 0)
+    if (all && (cli->command->accepts & CLI_FILTERS) == 0)
         return base_error_set(error, CONTROL_USAGE, "%s takes UIDs, not ALL", cli->command->name);
     json_write_text(out, all ? ",\"all\":true" : ",\"uids\":[");
     for (int i = 0; !all && i < cli->arg_count; i++) {
@@ -107,12 +107,12 @@ static int check_selected(const struct cli *cli, struct error *error)
     static const enum cli_option_id selectors[] = {CLI_OPTION_SOURCE,  CLI_OPTION_STAGE, CLI_OPTION_STATE,
                                                    CLI_OPTION_ADDRESS, CLI_OPTION_TYPE,  CLI_OPTION_OLDER,
                                                    CLI_OPTION_ERROR};
-    bool selected = cli->arg_count > 0 || (cli->command->groups & CLI_WRITE) == 0;
+    bool selected = cli->arg_count > 0 || !cli->command->changes;
     for (size_t i = 0; i < sizeof selectors / sizeof selectors[0]; i++)
         selected = selected || cli_given(cli, selectors[i]);
     return selected ? 0
                     : base_error_set(error, CONTROL_USAGE,
-                                     "%s which events? Give UIDs or selectors, or ALL for every event",
+                                     "%s which events? Give UIDs or filters, or ALL for every event",
                                      cli->command->name);
 }
 

@@ -194,26 +194,14 @@ void control_admin_check(struct admin_request *request)
     control_answer_close(&answer);
 }
 
-static void dispatch(struct admin_request *request)
-{
-    static const struct {
-        const char *command;
-        void (*run)(struct admin_request *request);
-    } runs[] = {
-        {"queue", control_admin_list},     {"show", control_admin_list},
-        {"retry", control_admin_change},   {"hold", control_admin_change},
-        {"release", control_admin_change}, {"remove", control_admin_change},
-        {"requeue", control_admin_change}, {"cursor", control_admin_cursor},
-        {"check", control_admin_check},    {"inject", control_admin_inject},
-    };
-    for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++)
-        if (strcmp(runs[i].command, request->command->name) == 0) {
-            runs[i].run(request);
-            return;
-        }
-    control_end(request->client, CONTROL_USAGE, "the keeper does not know the command \"%s\"",
-                request->command->name);
-}
+/* The functions of the commands that control/command.c gives to the keeper. */
+static void (*const runs[CONTROL_COMMAND_COUNT])(struct admin_request *request) = {
+    [CONTROL_COMMAND_QUEUE] = control_admin_list,     [CONTROL_COMMAND_SHOW] = control_admin_list,
+    [CONTROL_COMMAND_RETRY] = control_admin_change,   [CONTROL_COMMAND_HOLD] = control_admin_change,
+    [CONTROL_COMMAND_RELEASE] = control_admin_change, [CONTROL_COMMAND_REQUEUE] = control_admin_change,
+    [CONTROL_COMMAND_REMOVE] = control_admin_change,  [CONTROL_COMMAND_INJECT] = control_admin_inject,
+    [CONTROL_COMMAND_CHECK] = control_admin_check,    [CONTROL_COMMAND_CURSOR] = control_admin_cursor,
+};
 
 void control_admin_serve(const struct admin *admin, const cJSON *json, int client, uint64_t *changed_sources)
 {
@@ -222,7 +210,7 @@ void control_admin_serve(const struct admin *admin, const cJSON *json, int clien
     struct admin_request request = {.admin = admin, .client = client, .changed_sources = &touched};
     int code = control_admin_request_read(&request, json, &error);
     if (code == EP_OK)
-        dispatch(&request);
+        runs[request.command->id](&request);
     else
         control_end(client, code == EP_EINVAL ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
     control_admin_request_close(&request);

@@ -4,6 +4,7 @@
 #ifndef CONTROL_ADMIN_H
 #define CONTROL_ADMIN_H
 
+#include "src/control/command.h"
 #include "src/control/control.h"
 #include "src/json/json.h"
 

@@ -104,7 +104,7 @@ static int on_item(const struct store_item *item, void *user)
 void control_admin_list(struct admin_request *request)
 {
     struct listing listing = {.request = request, .now_ms = shm_realtime_ms()};
-    listing.full = strcmp(request->command->name, "show") == 0;
+    listing.full = request->command->id == CONTROL_COMMAND_SHOW;
     control_answer_begin(&listing.answer, request->client);
     int code = store_list(request->admin->store, &request->select, listing.full, on_item, &listing);
     control_answer_flush(&listing.answer);
@@ -123,19 +123,6 @@ void control_admin_list(struct admin_request *request)
 }
 
 /* ---- change ---- */
-
-static const struct change_command {
-    const char *name;
-    enum store_command command;
-    const char *becomes, *done; /* the state afterwards; "3 events retried" */
-    const char *takes;
-} change_commands[] = {
-    {"retry", STORE_RETRY, "ready", "retried", "delayed and dead"},
-    {"hold", STORE_HOLD, "held", "held", "ready, delayed and dead"},
-    {"release", STORE_RELEASE, "ready", "released", "held"},
-    {"requeue", STORE_REQUEUE, "ready", "requeued", "ready, delayed, held and dead"},
-    {"remove", STORE_REMOVE, "removed", "removed", "ready, delayed, held and dead"},
-};
 
 static int on_change(const struct store_item *item, void *user)
 {
@@ -174,27 +161,26 @@ static bool something_runs(const struct admin_request *request)
 
 void control_admin_change(struct admin_request *request)
 {
-    const struct change_command *command = change_commands;
-    while (strcmp(command->name, request->command->name) != 0)
-        command++;
-    struct listing listing = {.request = request, .becomes = command->becomes};
+    const struct control_change *change = request->command->change;
+    struct listing listing = {.request = request, .becomes = control_command_makes(change)};
     control_answer_begin(&listing.answer, request->client);
     uint64_t changed = 0;
-    int code = store_change(request->admin->store, &request->select, command->command, request->dry_run,
+    int code = store_change(request->admin->store, &request->select, change->store_command, request->dry_run,
                             on_change, &listing, &changed);
     control_answer_flush(&listing.answer);
-    char done[128], unknown[512];
+    char done[128], takes[64], unknown[512];
+    control_command_states(change->takes, takes, sizeof takes);
     control_admin_unknown_name(request, unknown, sizeof unknown);
     snprintf(done, sizeof done, "%" PRIu64 " event%s %s%s", changed, changed == 1 ? "" : "s",
-             request->dry_run ? "would be " : "", command->done);
+             request->dry_run ? "would be " : "", change->done);
     if (code != EP_OK)
         control_admin_store_failed(request, "the store failed", done);
     else if (changed > 0)
         control_end(request->client, CONTROL_DONE, "%s", done);
     else
         control_end(request->client, CONTROL_NOTHING, "nothing matched: %s takes %s events%s%s",
-                    command->name, command->takes,
-                    something_runs(request) ? ", and leaves what runs or waits in a stage's ring" : "",
+                    request->command->name, takes,
+                    something_runs(request) ? ", and leaves those that a worker has or will get next" : "",
                     unknown);
     control_answer_close(&listing.answer);
 }

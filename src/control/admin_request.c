@@ -13,9 +13,6 @@
 
 #define NUMBER_MAX 9007199254740992.0 /* 2^53: beyond it JSON numbers, read as doubles, are not exact */
 
-/* Which commands know a member. */
-enum { FOR_SELECT = 1, FOR_SHOW = 2, FOR_CURSOR = 4, FOR_INJECT = 8, FOR_CHECK = 16, FOR_CHANGE = 32 };
-
 static int read_text(const cJSON *member, const char **out, struct error *error)
 {
     if (!cJSON_IsString(member))
@@ -103,25 +100,28 @@ enum member_kind {
     LINE
 };
 
+#define FILTERS CONTROL_ACCEPTS_FILTERS
+#define UIDS_ONLY CONTROL_ACCEPTS_UIDS
+#define ONE_SOURCE (CONTROL_ACCEPTS_SET | CONTROL_ACCEPTS_LINES)
 static const struct member {
     const char *name;
     enum member_kind kind;
-    unsigned commands;
+    unsigned accepted_by; /* bits of enum control_accepts: commands with one of them know the member */
     bool selects;
 } members[] = {
-    {"uids", UIDS, FOR_SELECT | FOR_SHOW, true},
-    {"all", ALL, FOR_SELECT, true},
-    {"source", TEXT_SOURCE, FOR_SELECT | FOR_SHOW | FOR_CURSOR | FOR_INJECT, true},
-    {"stage", TEXT_STAGE, FOR_SELECT, true},
-    {"state", STATE, FOR_SELECT, true},
-    {"address", TEXT_ADDRESS, FOR_SELECT, true},
-    {"type", TEXT_TYPE, FOR_SELECT, true},
-    {"older_ms", OLDER, FOR_SELECT, true},
-    {"error", TEXT_ERROR, FOR_SELECT, true},
-    {"limit", LIMIT, FOR_SELECT, false},
-    {"dry_run", DRY_RUN, FOR_CHANGE | FOR_CURSOR | FOR_INJECT, false},
-    {"set", TEXT_SET, FOR_CURSOR, false},
-    {"line", LINE, FOR_INJECT, false},
+    {"uids", UIDS, FILTERS | UIDS_ONLY, true},
+    {"all", ALL, FILTERS, true},
+    {"source", TEXT_SOURCE, FILTERS | UIDS_ONLY | ONE_SOURCE, true},
+    {"stage", TEXT_STAGE, FILTERS, true},
+    {"state", STATE, FILTERS, true},
+    {"address", TEXT_ADDRESS, FILTERS, true},
+    {"type", TEXT_TYPE, FILTERS, true},
+    {"older_ms", OLDER, FILTERS, true},
+    {"error", TEXT_ERROR, FILTERS, true},
+    {"limit", LIMIT, FILTERS, false},
+    {"dry_run", DRY_RUN, CONTROL_ACCEPTS_DRY_RUN, false},
+    {"set", TEXT_SET, CONTROL_ACCEPTS_SET, false},
+    {"line", LINE, CONTROL_ACCEPTS_LINES, false},
 };
 
 static int read_member(struct admin_request *request, const cJSON *member, enum member_kind kind,
@@ -159,56 +159,48 @@ static int read_member(struct admin_request *request, const cJSON *member, enum 
     return EP_OK;
 }
 
-static unsigned command_group(const char *command)
-{
-    if (strcmp(command, "queue") == 0)
-        return FOR_SELECT;
-    if (strcmp(command, "show") == 0)
-        return FOR_SHOW;
-    if (strcmp(command, "cursor") == 0)
-        return FOR_CURSOR;
-    if (strcmp(command, "inject") == 0)
-        return FOR_INJECT;
-    return strcmp(command, "check") == 0 ? FOR_CHECK : FOR_SELECT | FOR_CHANGE;
-}
-
 /* What a command cannot do without, once each member by itself is right. */
-static int check_whole(const struct admin_request *request, unsigned group, struct error *error)
+static int check_whole(const struct admin_request *request, struct error *error)
 {
-    if ((group & FOR_CHANGE) != 0 && !request->selective)
-        return base_error_set(error, EP_EINVAL,
-                              "which events? Give UIDs or selectors, or ALL for every event");
-    if (group == FOR_SHOW && request->uids == NULL)
+    const struct control_command *command = request->command;
+    if (command->change != NULL && !request->selective)
+        return base_error_set(error, EP_EINVAL, "which events? Give UIDs or filters, or ALL for every event");
+    if ((command->accepts & UIDS_ONLY) != 0 && request->uids == NULL)
         return base_error_set(error, EP_EINVAL, "which event? Give its UID");
-    if ((group & (FOR_CURSOR | FOR_INJECT)) != 0 && request->select.source == NULL)
+    if ((command->accepts & ONE_SOURCE) != 0 && request->select.source == NULL)
         return base_error_set(error, EP_EINVAL, "which source?");
     if (request->all && request->uids != NULL)
         return base_error_set(error, EP_EINVAL, "either UIDs or ALL, not both");
     return EP_OK;
 }
 
+/* NULL: the command does not know a member of this name. */
+static const struct member *find_member(const struct control_command *command, const char *name)
+{
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+        if (strcmp(members[i].name, name) == 0 && (members[i].accepted_by & command->accepts) != 0)
+            return &members[i];
+    return NULL;
+}
+
 static int read_members(struct admin_request *request, const cJSON *json, struct error *error)
 {
-    unsigned group = command_group(request->command->name);
-    const cJSON *member;
-    cJSON_ArrayForEach(member, json)
+    const cJSON *item;
+    cJSON_ArrayForEach(item, json)
     {
-        size_t i = 0;
-        while (i < sizeof members / sizeof members[0] &&
-               (strcmp(members[i].name, member->string) != 0 || (members[i].commands & group) == 0))
-            i++;
-        if (strcmp(member->string, "command") == 0)
+        if (strcmp(item->string, "command") == 0)
             continue;
-        if (i == sizeof members / sizeof members[0])
-            return base_error_set(error, EP_EINVAL, "%s knows no member \"%.64s\"", request->command->name,
-                                  member->string);
-        int code = read_member(request, member, members[i].kind, error);
+        const struct member *member = find_member(request->command, item->string);
+        if (member == NULL)
+            return base_error_set(error, EP_EINVAL, "%s does not know the member \"%.64s\"",
+                                  request->command->name, item->string);
+        int code = read_member(request, item, member->kind, error);
         if (code != EP_OK)
             return code;
-        if (members[i].selects && (members[i].kind != ALL || request->all))
+        if (member->selects && (member->kind != ALL || request->all))
             request->selective = true;
     }
-    return check_whole(request, group, error);
+    return check_whole(request, error);
 }
 
 int control_admin_request_read(struct admin_request *request, const cJSON *json, struct error *error)
@@ -219,7 +211,7 @@ int control_admin_request_read(struct admin_request *request, const cJSON *json,
     if (command == NULL || !cJSON_IsString(command))
         return base_error_set(error, EP_EINVAL, "a request is a JSON object with the member \"command\"");
     request->command = control_command_find(command->valuestring);
-    if (request->command == NULL || !request->command->keeper)
+    if (request->command == NULL || request->command->server != CONTROL_BY_KEEPER)
         return base_error_set(error, EP_EINVAL, "the keeper does not know the command \"%.64s\"",
                               command->valuestring);
     int code = read_members(request, json, error);

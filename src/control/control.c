@@ -29,20 +29,6 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define READ_BYTES 65536
 
-static const struct control_command commands[] = {
-#define X(name, keeper, changes) {#name, keeper, changes},
-    CONTROL_COMMANDS(X)
-#undef X
-};
-
-const struct control_command *control_command_find(const char *name)
-{
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-        if (strcmp(commands[i].name, name) == 0)
-            return &commands[i];
-    return NULL;
-}
-
 /* Milliseconds left of `limit_ms` since start_ns, for poll: 0 when the time is over, -1 for ever. */
 static int time_left(uint64_t start_ns, uint64_t limit_ms)
 {

@@ -37,31 +37,6 @@ enum control_code {
     CONTROL_NOTHING = 4 /* nothing matched */
 };
 
-#define CONTROL_COMMANDS(X)                                                           \
-    /* name, by the keeper, changes something */                                      \
-    X(ping, false, false)                                                             \
-    X(pause, false, true)                                                             \
-    X(resume, false, true)                                                            \
-    X(restart, false, true)                                                           \
-    X(drain, false, true)                                                             \
-    X(stop, false, true)                                                              \
-    X(queue, true, false)                                                             \
-    X(show, true, false)                                                              \
-    X(cursor, true, false) /* with "set" it changes something, and needs the right */ \
-    X(check, true, false)                                                             \
-    X(retry, true, true)                                                              \
-    X(hold, true, true)                                                               \
-    X(release, true, true)                                                            \
-    X(requeue, true, true)                                                            \
-    X(remove, true, true)                                                             \
-    X(inject, true, true)
-
-struct control_command {
-    const char *name;
-    bool keeper, changes;
-};
-const struct control_command *control_command_find(const char *name); /* NULL: unknown */
-
 /* Writes a data line / the last line to a descriptor; 0 or EP_ESYSTEM (client gone). Blocks at most 5 s per
  * line. */
 int control_say(int fd, const char *json, size_t bytes);

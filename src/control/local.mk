@@ -6,5 +6,7 @@
 	%D%/admin_list.c \
 	%D%/admin_names.c \
 	%D%/admin_request.c \
+	%D%/command.c \
+	%D%/command.h \
 	%D%/control.c \
 	%D%/control.h
