@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Error messages. Any process, any layer above shm/. Owns nothing: the caller's struct error takes the
- * message, cut to fit.
+ * Writes error messages. Every layer above shm/ returns its errors this way, in any process and any thread.
+ * Owns nothing: the message is in the caller's struct error. A message that does not fit is cut between two
+ * characters.
  */
 #include "src/base/error.h"
 
@@ -37,9 +38,9 @@ int base_error_prefix(struct error *error, const char *format, ...)
     if (length < 0)
         return error->code;
     size_t used = strlen(message);
-    int room = (int)(sizeof message - used) - 3; /* for ": " and the end */
-    if (room > 0)
-        snprintf(message + used, sizeof message - used, ": %.*s", room, error->message);
+    int room = (int)(sizeof message - used) - 3; /* without ": " and the NUL */
+    if (room > 0 && snprintf(message + used, sizeof message - used, ": %s", error->message) > room + 2)
+        base_utf8_cut(message);
     memcpy(error->message, message, strlen(message) + 1);
     return error->code;
 }

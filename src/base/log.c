@@ -190,12 +190,7 @@ void base_log_clean(const char *message, char *buffer, unsigned long size)
         return;
     while (at < end) {
         size_t length = base_utf8_length(at, end);
-        // The text ends before `end`. NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign)
-        unsigned char first = (unsigned char)at[0];
-        /* U+0080 to U+009F, two bytes in UTF-8, are control characters too */
-        bool control =
-            first < 0x20 || first == 0x7f || (length == 2 && first == 0xc2 && (unsigned char)at[1] < 0xa0);
-        bool shown = length > 0 && !control;
+        bool shown = length > 0 && !base_utf8_is_control(at, length);
         size_t bytes = shown ? length : 1;
         if (used + bytes >= size)
             break; /* cut between characters */

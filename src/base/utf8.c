@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* UTF-8, strictly. Pure: any process, any thread. */
+/* UTF-8, checked strictly. Pure: any process, any thread. Owns nothing; nothing here can fail. */
 #include "src/base/utf8.h"
 
 #include <string.h>
@@ -34,13 +34,22 @@ size_t base_utf8_length(const char *at, const char *end)
     return 4;
 }
 
+bool base_utf8_is_control(const char *at, size_t length)
+{
+    unsigned char first = (unsigned char)at[0];
+
+    /* U+0080 to U+009F have two bytes */
+    return (length == 1 && (first < 0x20 || first == 0x7F)) ||
+           (length == 2 && first == 0xC2 && (unsigned char)at[1] < 0xA0);
+}
+
 void base_utf8_cut(char *text)
 {
     char *end = text + strlen(text), *last = end;
 
     while (last > text && end - last < 4 && continues((unsigned char)last[-1]))
         last--;
-    /* the first byte of the last character, unless the text is none */
+    /* last[-1] is now the first byte of the last character, if the text is UTF-8 */
     if (last > text && (unsigned char)last[-1] >= 0xC2 && base_utf8_length(last - 1, end) == 0)
         last[-1] = '\0';
 }

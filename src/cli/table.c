@@ -31,9 +31,7 @@ void cli_table_text_out(struct json_out *out, const char *text, size_t width)
     bool cut = width > 0 && cli_table_text_width(text) > width;
     for (size_t at = 0; text < end && (!cut || at + 1 < width); at++) {
         size_t length = base_utf8_length(text, end);
-        unsigned char first = (unsigned char)*text;
-        bool c1 = length == 2 && first == 0xc2 && (unsigned char)text[1] < 0xa0; /* U+0080 to U+009F */
-        if (length == 0 || first < 0x20 || first == 0x7f || c1)
+        if (length == 0 || base_utf8_is_control(text, length))
             json_write_text(out, "?");
         else
             json_write_raw(out, text, length);

@@ -4,8 +4,8 @@
  * Everything in it is owned by the struct config and freed by config_close; after config_finish it is never
  * changed, so children use it as it was inherited over fork.
  */
-#ifndef CONFIG_H
-#define CONFIG_H
+#ifndef CONFIG_CONFIG_H
+#define CONFIG_CONFIG_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -172,9 +172,9 @@ static void clean(const struct idefix_source_config *config, const char *text, c
         if (secret > 0) {
             used += (size_t)sprintf(out + used, "***");
             text += secret;
-        } else if (length == 0 || (unsigned char)*text < ' ' || *text == 0x7F) {
+        } else if (length == 0 || base_utf8_is_control(text, length)) {
             out[used++] = length == 0 ? '?' : ' ';
-            text++;
+            text += length > 0 ? length : 1;
         } else {
             memcpy(out + used, text, length);
             used += length;

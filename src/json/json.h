@@ -4,8 +4,8 @@
  * integers must survive. cJSON parses; this walks the text beside it. Nothing here recurses deeper than
  * JSON_DEPTH_MAX.
  */
-#ifndef JSON_H
-#define JSON_H
+#ifndef JSON_JSON_H
+#define JSON_JSON_H
 
 #include <stdbool.h>
 #include <stddef.h>

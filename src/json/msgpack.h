@@ -8,8 +8,8 @@
  * has seen one element, knows no values nested deeper than 32, and cannot say which bytes a value that it
  * refuses took.)
  */
-#ifndef SRC_JSON_MSGPACK_H
-#define SRC_JSON_MSGPACK_H
+#ifndef JSON_MSGPACK_H
+#define JSON_MSGPACK_H
 
 #include "src/base/error.h"
 #include "src/json/json.h"

@@ -3,8 +3,8 @@
  * Writes MessagePack into a growing text (struct json_out), whose bytes may be anything here. The functions
  * may be chained: a lack of memory sets `failed` of the text, to be looked at once at the end.
  */
-#ifndef SRC_JSON_MSGPACK_WRITE_H
-#define SRC_JSON_MSGPACK_WRITE_H
+#ifndef JSON_MSGPACK_WRITE_H
+#define JSON_MSGPACK_WRITE_H
 
 #include "src/json/json.h"
 

@@ -33,8 +33,7 @@ static void excerpt(const struct source_config *config, struct json_span body, c
             memcmp(at, token, token_bytes) == 0) {
             used += (size_t)sprintf(buffer + used, "***");
             at += token_bytes;
-        } else if (length == 0 || (unsigned char)*at <= ' ' || *at == 0x7F ||
-                   (length == 2 && (unsigned char)at[0] == 0xC2 && (unsigned char)at[1] < 0xA0)) {
+        } else if (length == 0 || *at == ' ' || base_utf8_is_control(at, length)) {
             if (used > 0 && buffer[used - 1] != ' ')
                 buffer[used++] = length == 0 ? '?' : ' ';
             at += length > 0 ? length : 1;

@@ -8,7 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "src/base/error.h"
 #include "src/base/log.h"
+#include "src/base/utf8.h"
 
 /* stderr is a pipe for the time of a test; O_DIRECT makes it keep writes apart, so that a read returns one of
  * them. */
@@ -224,6 +226,19 @@ static void cleaning_cuts_between_characters(void)
     CU_ASSERT_EQUAL(buffer[0], 'k');
 }
 
+static void a_prefixed_message_is_cut_between_characters(void)
+{
+    struct error error = {0};
+    for (size_t i = 0; i + 4 < sizeof error.message; i += 4)
+        memcpy(error.message + i, "\xF0\x9F\x98\x80", 4);
+    for (int length = 0; length < 4; length++) {
+        struct error longer = error;
+        base_error_prefix(&longer, "%.*s", length, "abc");
+        CU_ASSERT(base_utf8_valid(longer.message, strlen(longer.message)));
+        CU_ASSERT(strlen(longer.message) > sizeof longer.message - 8);
+    }
+}
+
 UNIT_MAIN("log", {"lines have time and name", lines_have_time_and_name},
           {"the journal gets priorities", the_journal_gets_priorities},
           {"less than wanted is not written", less_than_wanted_is_not_written},
@@ -232,4 +247,5 @@ UNIT_MAIN("log", {"lines have time and name", lines_have_time_and_name},
           {"relayed lines are marked", relayed_lines_are_marked},
           {"a function takes the place of stderr", a_function_takes_the_place_of_stderr},
           {"repeats are limited and counted", repeats_are_limited_and_counted},
-          {"cleaning cuts between characters", cleaning_cuts_between_characters})
+          {"cleaning cuts between characters", cleaning_cuts_between_characters},
+          {"a prefixed message is cut between characters", a_prefixed_message_is_cut_between_characters})
