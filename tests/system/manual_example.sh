@@ -4,7 +4,7 @@
 # said there; and the manual names everything that the header declares.
 set -u
 : "${top_srcdir:?}" "${top_builddir:?}" "${TEST_TMPDIR:?}"
-manual=$top_srcdir/src/libeventpipe.3
+manual=$top_srcdir/src/man/libeventpipe.3
 header=$top_srcdir/src/eventpipe.h
 cd "$TEST_TMPDIR" || exit 99
 failed=0

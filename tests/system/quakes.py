@@ -31,24 +31,24 @@ STAGES = """
       exec: [python3, {examples}/quakes_locate.py]
       concurrency: 4
       retry: {{min: 100ms, max: 500ms}}
-      restart: {max_backoff: 1s}
+      restart: {{max_backoff: 1s}}
       max_crashes: 20
     - name: classify
       plugin: {plugins}/plugin_classify.so
       retry: {{min: 100ms, max: 500ms}}
-      restart: {max_backoff: 1s}
+      restart: {{max_backoff: 1s}}
       max_crashes: 20
     - name: filter
       exec: [{examples}/quakes_filter.sh]
       retry: {{min: 100ms, max: 500ms}}
-      restart: {max_backoff: 1s}
+      restart: {{max_backoff: 1s}}
       max_crashes: 20
     - name: deliver
       url: {collector}
       concurrency: 4
       batch: {batch}
       retry: {{min: 200ms, max: 2s}}
-      restart: {max_backoff: 1s}
+      restart: {{max_backoff: 1s}}
       max_crashes: 20
 """
 STAGE_NAMES = ["locate", "classify", "filter", "deliver"]
