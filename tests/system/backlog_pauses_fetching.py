@@ -15,7 +15,7 @@ def main():
     instance = Instance()
     lines = os.path.join(DIRECTORY, "lines")
     stage, calls = python_stage("gate", BODY)
-    instance.configure(file_source("lines", lines, {"name": "gate", "exec": [stage]}, page=10,
+    instance.configure(file_source("lines", lines, {"name": "gate", "exec": [stage]}, page_size=10,
                                    backlog={"max_events": 50}))
     append(lines, *({"id": "e-%d" % i} for i in range(250)))
     instance.start()

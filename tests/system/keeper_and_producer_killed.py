@@ -27,7 +27,7 @@ def main():
     lines = os.path.join(DIRECTORY, "lines")
     stage, calls = python_stage("work", BODY)
     instance.configure(file_source("lines", lines, {"name": "work", "exec": [stage], "concurrency": 2},
-                                   {"name": "then", "exec": [stage]}, page=7))
+                                   {"name": "then", "exec": [stage]}, page_size=7))
     instance.start()
     keeper, producer = instance.status()["keeper"]["pid"], instance.producers()[0]
     workers = sorted(instance.workers())

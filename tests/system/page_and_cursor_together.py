@@ -16,7 +16,7 @@ feed = Helper("feed_server.py")
 feed_line = '{"some": "thing"}\n'
 script, calls = python_stage("count")
 instance = Instance()
-instance.configure(feed_source("feed", feed, {"name": "count", "exec": [script]}, page=1))
+instance.configure(feed_source("feed", feed, {"name": "count", "exec": [script]}, page_size=1))
 instance.start()
 
 # The producer crashes while it stores pages, again and again.
@@ -51,7 +51,7 @@ instance.stop()
 gate = Gate()
 script, calls = python_stage("later", gate.body)
 again = Instance("-again")
-again.configure(feed_source("feed", feed, {"name": "later", "exec": [script], "concurrency": 2}, page=10))
+again.configure(feed_source("feed", feed, {"name": "later", "exec": [script], "concurrency": 2}, page_size=10))
 again.start()
 wait_for(lambda: again.query("SELECT fetched FROM source") == [(shown,)], "all events to be stored")
 before = again.lines("cursor", "feed")[0]["cursor"]

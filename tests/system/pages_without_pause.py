@@ -20,8 +20,8 @@ stage = {"name": "stage", "exec": [script]}
 
 instance = Instance()
 instance.configure("\n".join((
-    feed_source("feed", feed, stage, page=1),
-    file_source("file", lines, stage, page=1),
+    feed_source("feed", feed, stage, page_size=1),
+    file_source("file", lines, stage, page_size=1),
     '- {id: made, type: generate, count: %d, page_size: 1, stages: [{name: stage, exec: [%s]}]}' % (PAGES, script))))
 begin = time.monotonic()
 instance.start()
