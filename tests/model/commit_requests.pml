@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Group commit: whoever is killed, each answer is committed once, its owner is told only of what is on the disk, and
- * nobody sleeps for ever.
+ * Group commit. Whichever process is killed, each answer is committed once, its owner hears only of what is on the
+ * disk, and no process sleeps for ever.
  *
- *   worker()             src/process/group_commit.c: group_commit, wait_for_leader, finish_wait, commit_as_leader, complete; process_worker_commit, which tries again
- *   make, look, doze     shm/commit_request.c: commit_request_submit, commit_request_poll, commit_request_wait (the kernel compares and queues in one step)
- *   collect, take         src/process/group_commit.c: collect; shm/commit_request.c: commit_request_withdraw, commit_request_take
- *   leave                src/store/sqlite/sqlite.c: store_sqlite_release_write_lock; shm/commit_request.c: commit_request_notify
- *   apply                one group in a transaction; `again`: find_completed
- *   supervisor()         supervisor/recover.c: commit_request_recover; then the producer's release by token, and a new start
+ *   worker()           src/process/group_commit.c: process_group_commit, wait_for_leader, finish_wait,
+ *                      commit_as_leader, complete; process_worker_commit, which tries again
+ *   submit, poll,      shm/commit_request.c: commit_request_submit, commit_request_poll, commit_request_wait (the
+ *   sleep_until_change kernel compares and queues in one step)
+ *   collect, take      src/process/group_commit.c: collect; shm/commit_request.c: commit_request_withdraw,
+ *                      commit_request_take
+ *   leave              src/store/sqlite/sqlite.c: store_sqlite_release_write_lock; shm/commit_request.c:
+ *                      commit_request_notify
+ *   apply              one group in a transaction; `again`: find_completed
+ *   supervisor()       supervisor/recover.c: commit_request_recover; then the producer unlocks by token, and a new
+ *                      process starts
  *
- * WORKERS workers commit ROUNDS answers each. An answer names its event's row and token, and leaves both (STORE_ADVANCE),
- * so that a second commit of it would change the row again. The write lock is one step here (write_lock.pml); a killed holder frees
- * it. A transaction is seen as a whole or not at all, FAULTS of them fail, or the sync after it does. KILLS of the
- * processes crash at any step. Only then, or where one goes on without the write lock, may a wake-up be needed from the end of
- * a slice: else there are no slices.
+ * WORKERS workers commit ROUNDS answers each. An answer names its event's row and token, and leaves both
+ * (STORE_ADVANCE), so a second commit of it would change the row again. The write lock is one step here
+ * (write_lock.pml); a killed holder frees it. A transaction is seen as a whole or not at all. FAULTS of them fail, or the
+ * sync after them fails. KILLS of the processes crash at any step. Only then, or where a process goes on without the write
+ * lock, may a wake-up come from the end of a slice. In all other searches there are no slices.
  */
 #ifndef WORKERS
 #define WORKERS 2
@@ -63,7 +68,7 @@ byte kills = KILLS, faults = FAULTS, w;
 
 /* ---- the owner ---- */
 
-inline make()
+inline submit()
 {
     head[me] = current[me];
     tail[me] = current[me];
@@ -76,7 +81,7 @@ inline make()
 #endif
 }
 
-inline look()
+inline poll()
 {
     d_step {
         if
@@ -87,7 +92,7 @@ inline look()
     d_step { seen = (state[me] == NOTIFIED -> WAITING : state[me]); result = half[me] }
 }
 
-inline doze()
+inline sleep_until_change()
 {
     seen = state[me];
     if
@@ -318,30 +323,30 @@ begin:
         skip;
         do
         :: d_step { round[me] < ROUNDS -> current[me] = version_of(me) };
-start: /* group_commit */
+start: /* process_group_commit */
             alone = again;
             if
             :: alone -> goto queue
             :: d_step { !alone && write_lock == 0 -> write_lock = me + 1 }; goto inside
             :: !alone && write_lock != 0
             fi;
-            make();
+            submit();
             submitted = true;
 #ifdef SLEEP_UNTRIED
-            doze();
+            sleep_until_change();
 #endif
 wait_for_leader:
-            look();
+            poll();
             if
             :: seen == WAITING ->
                 if
                 :: d_step { write_lock == 0 -> write_lock = me + 1; seen = NONE }; goto inside
-                :: write_lock != 0 -> doze(); goto wait_for_leader
+                :: write_lock != 0 -> sleep_until_change(); goto wait_for_leader
 #ifdef SLICES
                 :: d_step { write_lock != 0 -> seen = NONE }; goto queue /* out of patience */
 #endif
                 fi
-            :: seen == TAKEN -> doze(); goto wait_for_leader
+            :: seen == TAKEN -> sleep_until_change(); goto wait_for_leader
             :: seen == DONE ->
                 d_step { state[me] = NONE; half[me] = 0; submitted = false; seen = NONE };
                 goto told
@@ -371,7 +376,7 @@ inside:
 #else
                 :: !ok ->
                     leave();
-                    doze();
+                    sleep_until_change();
                     goto wait_for_leader
 #endif
                 fi;

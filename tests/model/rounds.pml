@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A ring by itself: two processes push, two pop, while the ring comes round; any of them is killed at any step.
+ * A ring by itself. Two processes push, two pop, while the ring comes round; any of them is killed at any step.
  *
  *   pusher()  shm/ring.c: ring_push      popper()  shm/ring.c: ring_pop      forward()  hint_forward
  *
- * Each d_step is one load or one compare-and-swap. `pushed`, `popped` and `order` stand outside: they tell what has
- * really happened. Checked: what was pushed is popped once, in the order of the pushes; an answer `full` or `empty` is
- * true at the instant of the load that decides it; by `timeout` nobody who lives is held up by one
- * who was killed; and, searched for cycles (-DNP), nobody turns for ever, since every wait is a blocking step here.
+ * Each d_step is one load or one compare-and-swap. `pushed`, `popped` and `order` stand outside: they record what has
+ * really happened. The checker verifies:
+ *   1. What was pushed is popped once, in the order of the pushes.
+ *   2. An answer `full` or `empty` is true at the instant of the load that decides it.
+ *   3. By `timeout` no living process is held up by a killed one.
+ *   4. No process loops for ever: every wait is a blocking step here, so -DNP searches for cycles.
  * Cycle numbers do not come back in it (ring.c, invariant 4).
  */
 #ifndef ITEMS
@@ -140,7 +142,7 @@ active proctype killer()
     :: d_step { kills > 0 && !dead[3] -> kills--; dead[3] = true }
     :: timeout ->
         if
-        :: dead[2] && dead[3] /* nobody is left to make room */
+        :: dead[2] && dead[3] /* no process is left to make room */
         :: else ->
             assert(pushed == popped);
             assert(dead[0] || sent[0] == ITEMS);

@@ -2,21 +2,23 @@
 /*
  * Tickets, rings and recovery: no kill loses an event, gives it two owners, or keeps it for ever.
  *
- * One source with two stages of PER_STAGE workers. Ring 1 has two processes that push (the workers of stage 0) and two
- * that pop (those of stage 1), ring 0 the producer and the workers of stage 0. Any of them, and the supervisor, is killed
- * at any step, KILLS times. A ring's push and pop are one step here; rounds.pml shows that they are.
+ * One source has two stages of PER_STAGE workers. Two processes push to ring 1 (the workers of stage 0) and two pop
+ * from it (those of stage 1). The producer and the workers of stage 0 share ring 0. Any of them, and the supervisor,
+ * is killed at any step, KILLS times. A ring's push and pop are one step here; rounds.pml shows that they are.
  *
- *   producer()   src/process/producer_claim.c: process_producer_claim_unlock_orphans, process_producer_claim_due (load_ticket), process_producer_claim_publish; producer_open
- *   worker()     src/process/worker.c: worker_take, run_event; src/process/worker_commit.c: process_worker_commit, hand_over
- *   supervisor() supervisor/recover.c: recover_one; shm/ticket.c: ticket_requeue_lost; supervisor/watch.c
- *   start_again   the next supervisor: a fresh segment, and a store whose locks of before are void
+ *   producer()    src/process/producer_claim.c: process_producer_claim_unlock_orphans, process_producer_claim_due
+ *                 (load_ticket), process_producer_claim_publish; producer_open
+ *   worker()      src/process/worker.c: worker_take, run_event; src/process/worker_commit.c: process_worker_commit,
+ *                 hand_over
+ *   supervisor()  supervisor/recover.c: recover_one; shm/ticket.c: ticket_requeue_lost; supervisor/watch.c
+ *   start_again   the next supervisor: a fresh segment, and a store that has made the earlier locks void
  *
  * Each d_step is one instruction of the program that others can see, or one transaction of the store.
- * killer() holds `places` at every instant; `timeout` is the standstill: by then all events must be done.
- * What guards the events is left out by one -D each, and the checker must see it: tickets.sh lists them, each in a
- * scope in which it shows.
+ * killer() checks `places` at every instant. `timeout` is the standstill: by then all events must be done.
+ * One -D each leaves out a step that guards the events, and the checker must find an error then. tickets.sh lists
+ * them, each in a scope in which it shows.
  *
- * What they share, and its C functions: tickets_state.pml.
+ * What the processes share, and its C functions: tickets_state.pml.
  */
 #include "tickets_state.pml"
 

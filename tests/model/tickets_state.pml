@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What tickets.pml is played on: its scope, the segment, the store, who is alive, and the steps that change them. See
- * there; each d_step is one instruction of the program that others can see, or one transaction of the store.
+ * The state of tickets.pml: its scope, the segment, the store, the living processes, and the steps that change them.
+ * Each d_step is one instruction of the program that others can see, or one transaction of the store.
  *
  *   push, pop    shm/ring.c: ring_push, ring_pop        pass   shm/ticket.c: ticket_pass
  *   claim        src/process/producer_claim.c: load_ticket, process_producer_claim_due  release   unlock_some
@@ -58,7 +58,7 @@ byte claims = 0, retries = RETRIES;
 byte alive[PROCESSES]; /* ALIVE, KILLED, REAPED */
 bool supervised = true;
 byte kills = KILLS, stops = STOPS;
-byte hands[EVENTS]; /* who has it in hand now: process + 1 */
+byte hands[EVENTS]; /* the process that processes it now, + 1 */
 
 byte i, n; /* of places(), 0 between its steps */
 

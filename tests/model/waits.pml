@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sleep and wake-up: nobody sleeps for ever while there is work for him, whoever is killed.
+ * Sleep and wake-up: no process sleeps for ever while there is work for it, whichever process is killed.
  *
  *   producer()    src/process/producer.c: producer_turn, producer_sleep (wishes: space_wanted, tickets_wanted)
  *   worker()      src/process/worker.c: worker_turn, worker_take, sleep_until; src/process/worker_commit.c: hand_over
@@ -9,12 +9,12 @@
  *   wake_slot, wake_stage (wake_claimed), wake_for_leftover, wake_room (wake_blocked), wake_ticket_freed   shm/wake.c
  *   supervisor()  supervisor/recover.c: recover_events, with wake_source, then slot_clear and a new start
  *
- * One stage with two workers, and one producer that waits for room in its ring and for tickets. A ring is its count
- * here (rounds.pml), a ticket in nobody's hands a number (tickets.pml). All sleep without a time-out. One event may run
+ * One stage has two workers, and one producer waits for room in its ring and for tickets. A ring is its count here
+ * (rounds.pml); a ticket without an owner is a number (tickets.pml). All sleep without a time-out. One event may run
  * so long that it ends only when all others are done: the other worker must do them. By `timeout` all are done.
- * Where little is left the real worker puts wake_for_leftover off, to its next turn or its committer (wake_if_leftover_waits); here it is
- * a step that may come late anyway.
- * ELSEWHERE is not in it: here nobody waits for two things but the producer, whom wake_stage does not know.
+ * Where little is left the real worker puts wake_for_leftover off, to its next turn or its committer
+ * (wake_if_leftover_waits); here it is a step that may come late anyway.
+ * ELSEWHERE is not in it: here no process waits for two things but the producer, whom wake_stage does not know.
  */
 #ifndef EVENTS
 #define EVENTS 3

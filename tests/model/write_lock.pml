@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The write lock: no kill leaves it held, and nobody sleeps waiting for a write lock that is free.
+ * The write lock: no kill leaves it held, and no process sleeps waiting for a write lock that is free.
  *
- *   writer()  shm/write_lock.c: write_lock_acquire (trylock, then write_lock_wait in slices), write_lock_release; inside it the C library's
- *             robust mutex: the word holds the owner and a bit that says somebody sleeps
- *   killed    the kernel: a crashed owner's mutex is marked and one sleeper woken; nothing is done for one who has
- *             let go and not yet made the call that wakes the next
+ *   writer()  shm/write_lock.c: write_lock_acquire (trylock, then write_lock_wait in slices), write_lock_release;
+ *             inside it the C library's robust mutex: the word holds the owner and a bit that says a process sleeps
+ *   killed    the kernel marks a crashed owner's mutex and wakes one sleeper; it does nothing for a process that has
+ *             released the mutex and has not yet made the call that wakes the next
  *   look      the end of a slice, SLICE_MS: the sleeper tries again
  *
  * WRITERS processes enter ROUNDS times each; KILLS of them crash at any step. By `timeout` each is through or dead.

@@ -33,8 +33,7 @@ def main():
         file_source("lines", lines, {"name": "moody", "exec": [stage], "retry": {"min": "100ms", "max": "800ms"},
                                      "max_attempts": 6}),
         file_source("aging", lines + "-old",
-                    {"name": "moody", "exec": [stage], "retry": {"min": "100ms", "max": "200ms"},
-                                              "max_age": "1s"}))))
+                    {"name": "moody", "exec": [stage], "retry": {"min": "100ms", "max": "200ms"}, "max_age": "4s"}))))
     errors = ["error-%d" % i for i in range(6)]
     append(lines, *({"id": uid, "kind": "error"} for uid in errors), {"id": "later", "kind": "later"},
            {"id": "after", "kind": "after"}, {"id": "reject", "kind": "reject"}, {"id": "remove", "kind": "remove"},
@@ -54,8 +53,8 @@ def main():
           "the rejected one")
     equal((dead["old"]["reason"], dead["old"]["source"]), ("expired", "aging"), "the one over max_age")
 
-    # Pauses are min * 2^(n-1) up to max, times 0.75 to 1.25; a busy machine makes them longer, never shorter. How they vary
-    # is tests/unit/test_retry_delay's: here a worker that comes late evens them out.
+    # Pauses are min * 2^(n-1) up to max, times 0.75 to 1.25; a busy machine makes them longer, never shorter.
+    # tests/unit/test_backoff shows how they vary: here a worker that comes late evens them out.
     for uid in errors + ["later"]:
         times = times_of(calls, uid)
         equal(len(times), 6, "attempts of " + uid)
