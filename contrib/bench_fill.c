@@ -2,7 +2,7 @@
 /*
  * Fills a store with the events that a `generate` source would have made, as bench-pipeline finds it the next
  * time: ready ones, or delayed ones that are not due for days, or dead ones. Through the store's own
- * interface, so it is a store like any other; without waiting for the disk, since nobody measures this.
+ * interface, so it is a store like any other; it does not wait for the disk, since this is not measured.
  *
  *   bench-fill --file PATH --events N [--delayed | --dead] [--payload BYTES]
  *

@@ -64,11 +64,15 @@ HTTP_BODIES = [
 ]
 
 CONTROL = [
-    '{"command":"queue","state":"dead","limit":5}', '{"command":"show","uids":["u1","u2"]}', '{"command":"retry","all":true,"dry_run":true}',
-    '{"command":"hold","uids":["u1"],"source":"quakes","stage":"locate"}', '{"command":"release","address":"d","type":"t","older_ms":1000}',
+    '{"command":"queue","state":"dead","limit":5}', '{"command":"show","uids":["u1","u2"]}',
+    '{"command":"retry","all":true,"dry_run":true}',
+    '{"command":"hold","uids":["u1"],"source":"quakes","stage":"locate"}',
+    '{"command":"release","address":"d","type":"t","older_ms":1000}',
     '{"command":"remove","error":"timed out"}', '{"command":"requeue","state":"held"}', '{"command":"cursor","source":"quakes"}',
-    '{"command":"cursor","source":"quakes","set":"c-5"}', '{"command":"cursor","source":"qakes"}', '{"command":"ping"}', '{"command":5}',
-    '{"command":"queue","limit":1e400}', '{"command":"queue","uids":[]}', '{"uid":"u1"}\n{"end":true,"code":0,"message":"1 event"}\n',
+    '{"command":"cursor","source":"quakes","set":"c-5"}', '{"command":"cursor","source":"qakes"}', '{"command":"ping"}',
+    '{"command":5}',
+    '{"command":"queue","limit":1e400}', '{"command":"queue","uids":[]}',
+    '{"uid":"u1"}\n{"end":true,"code":0,"message":"1 event"}\n',
     '{"end":true,"code":4,"message":null}\n', '{"end":true,"code":-1}\n', '{"end":1}\nx\n', "garbage\x1b[31m\n",
     '{"command":"\\u001b[31m"}', '{"command":"queue","\\u001b[31m":1}',
 ]

@@ -249,7 +249,7 @@ static inline bool nothing_left(void)
 }
 
 /* A thread beside the runs, which fork: it is at work when this returns. A fork in the middle of a thread's
- * start can leave the child with locks of a sanitizer that nobody will ever let go. */
+ * start can leave the child with locks of a sanitizer that are never released. */
 struct beside {
     void *(*body)(void *);
     void *user;

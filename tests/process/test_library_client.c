@@ -138,7 +138,7 @@ static void a_slow_call_holds_its_own_batch_only(void)
     slow_call_with(0);
 }
 
-/* Whoever looks after the answers until then looks after what is left in the ring, too. */
+/* What looks after the answers until then also looks after the rest in the ring. */
 static void however_long_answers_may_wait(void)
 {
     slow_call_with(3600000);

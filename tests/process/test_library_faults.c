@@ -23,7 +23,7 @@ static enum ep_answer crash_at_some(ep_call *call, void *state)
     return EP_PROCESSED;
 }
 
-static void only_the_event_in_hand_is_blamed(void)
+static void only_the_event_being_processed_is_blamed(void)
 {
     static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "crashes", .process = crash_at_some};
     begin_with(NULL);
@@ -224,7 +224,7 @@ static void stores_that_cannot_be_used(void)
     end();
 }
 
-UNIT_MAIN("library faults", {"only the event in hand is blamed", only_the_event_in_hand_is_blamed},
+UNIT_MAIN("library faults", {"only the event being processed is blamed", only_the_event_being_processed_is_blamed},
           {"a call that hangs is ended", a_call_that_hangs_is_ended},
           {"init and fini once in each worker", init_and_fini_once_in_each_worker},
           {"an init that fails is shown and tried again", an_init_that_fails_is_shown_and_tried_again},

@@ -313,7 +313,7 @@ static void it_ends_with_its_caller(void)
     CU_ASSERT_TRUE(UNTIL(atomic_load(&world->waiting) == 2));
     kill(caller, SIGKILL);
     waitpid(caller, NULL, 0);
-    atomic_store(&world->let_go, 1); /* those in hand end cleanly */
+    atomic_store(&world->let_go, 1); /* the running calls end cleanly */
     int result = EP_EBUSY;           /* as long as the other instance is on its way out */
     CU_ASSERT_TRUE(UNTIL((result = ep_manager_run(library.manager)) != EP_EBUSY));
     CU_ASSERT_EQUAL(result, EP_OK);

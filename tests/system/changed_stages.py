@@ -37,7 +37,7 @@ class Chain:
         return len(self.stages[name][1]())
 
     def wait_held(self, name):
-        """Until both workers of the stage have an event in hand and others wait for it."""
+        """Waits until both workers of the stage process an event and others wait behind it."""
         wait_for(lambda: self.called(name) >= 2 and self.instance.query(
             "SELECT count(*) FROM progress WHERE token != 0 AND done != ''")[0][0] > 2, "events to stand before " + name)
 
@@ -106,7 +106,7 @@ chain.finish("cba", held="b")
 # The first stage is dropped while nothing has passed it.
 chain = Chain("first", "ab")
 chain.start("ab", open="b")
-wait_for(lambda: chain.called("a") == 2, "both workers to have an event in hand")
+wait_for(lambda: chain.called("a") == 2, "both workers to process an event")
 chain.instance.stop()
 chain.start("b")
 chain.finish("b")

@@ -2,7 +2,7 @@
 """The wall clock is set back and forward by hours while events wait for retries: none storms, none stalls, none
 expires, and ages are told as before; and an event that was put off for a day stays put off.
 
-Nobody may set the machine's clock for a test: the daemon is shown another by clock_shift.c, preloaded."""
+A test must not set the machine's clock: clock_shift.c, preloaded, shows the daemon another."""
 import os
 
 from harness import BUILD, DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage, skip, wait_for

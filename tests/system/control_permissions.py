@@ -11,7 +11,8 @@ from harness import DIRECTORY, Instance, append, check, equal, file_source, fini
 NOBODY = 65534
 WRITING = ({"command": "retry", "all": True}, {"command": "hold", "all": True}, {"command": "release", "all": True},
            {"command": "requeue", "all": True},
-           {"command": "remove", "all": True}, {"command": "inject", "source": "lines"}, {"command": "pause", "source": "lines"},
+           {"command": "remove", "all": True}, {"command": "inject", "source": "lines"},
+            {"command": "pause", "source": "lines"},
            {"command": "resume", "source": "lines"}, {"command": "restart", "source": "lines"}, {"command": "drain"},
            {"command": "stop"},
            {"command": "cursor", "source": "lines", "set": "0"}, {"command": "remove", "all": True, "dry_run": True})
@@ -90,8 +91,9 @@ def main():
         if mode != 0o666:
             instance.stop()
 
-    # Rubbish on the socket is answered, or dropped, and harms nobody.
-    for rubbish in (b"\n", b"hello\n", b"[]\n", b'{"command":7}\n', b'{"command":"fly"}\n', b'{"command":"queue","sauce":"x"}\n',
+    # Rubbish on the socket is answered or dropped, and harms no process.
+    for rubbish in (b"\n", b"hello\n", b"[]\n", b'{"command":7}\n', b'{"command":"fly"}\n',
+                    b'{"command":"queue","sauce":"x"}\n',
                     b'{"command":"queue"',
                     b"\xff\x00\xfe\n", b'{"command":"remove"}\n', b'{"command":"pause","source":["lines"]}\n',
                     b"x" * 70000 + b"\n"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A worker crashes with an event in hand: that one is blamed, the others of its batch are released without blame.
+"""A worker crashes while it processes an event: that one is blamed, the others of its batch are released without blame.
 
 A worker answers a whole batch of events quickly and commits nothing yet; then one event kills it, each time it
 comes. After max_crashes that event is dead, with the signal and the last stderr output; all others have been done, at

@@ -77,7 +77,7 @@ for mode, value, message in ERRORS:
     wait_well()
     check("since=%d&" % shown in feed.ask("/stats")["path"], "it asks from its cursor on: " + feed.ask("/stats")["path"])
 
-# Nobody listens, and then again somebody does.
+# No process listens, and later one does.
 port = feed.port
 feed.close()
 wait_failing("")

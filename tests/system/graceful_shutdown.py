@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""SIGTERM: the events in hand are finished and committed, the rest is released, within the deadline; a stage that
-ignores everything is killed at drain_timeout; a second SIGTERM ends it at once. Nothing is lost, nobody is
-blamed, and nothing is left behind. SIGUSR1 drains: what is ready goes through to its end first."""
+"""SIGTERM finishes and commits the events being processed, and unlocks the rest, within the deadline. A stage that ignores
+everything is killed at drain_timeout; a second SIGTERM ends the daemon at once. Nothing is lost, no event is blamed, and
+nothing is left behind. SIGUSR1 drains: what is ready goes through to its end first."""
 import os
 import signal
 import time
 
 from harness import DIRECTORY, Instance, alive, append, check, equal, file_source, finish, python_stage, wait_for
 
-# slow-*: in hand until the file is there; deaf-*: for ever, without ears; otherwise done at once.
+# slow-*: processed until the file is there; deaf-*: for ever, ignoring signals; the others are done at once.
 BODY = '''
     if event["uid"].startswith("slow"):
         while not os.path.exists(__file__ + ".finish"):
@@ -42,10 +42,10 @@ def main():
     source = file_source("lines", lines, {"name": "work", "exec": [stage]}, {"name": "then", "exec": [stage]})
     instance.configure(source)
 
-    # A graceful stop: the event in hand is finished and committed at its stage; those behind it wait in the store.
+    # A graceful stop: the event being processed is finished and committed at its stage; those behind it wait in the store.
     append(lines, {"id": "slow-1"}, *({"id": "e-%d" % i} for i in range(30)))
     instance.start()
-    wait_for(lambda: in_hand(calls, "slow-1"), "the slow event in hand")
+    wait_for(lambda: in_hand(calls, "slow-1"), "the slow event to be processed")
     instance.daemon.send_signal(signal.SIGTERM)
     wait_for(lambda: "phase name=stopping" in instance.log_text(), "the stop to begin")
     status = instance.status()
@@ -53,7 +53,7 @@ def main():
     check(any("stopping" in reason for reason in status["reasons"]), "the status says so: %s" % status["reasons"])
     open(stage + ".finish", "w").close()
     log = ended(instance)
-    check("crash process=" not in log, "nobody was killed: " + log)
+    check("crash process=" not in log, "no process was killed: " + log)
     equal(instance.query("SELECT count(*) FROM event"), [(31,)], "events in the store")
     shown = instance.lines("show", "slow-1", code=0)[0]
     equal((shown["state"], shown["done"], shown["stage"]), ("ready", ["work"], "then"), "the answer was committed")
@@ -68,7 +68,7 @@ def main():
     instance.configure(source, "drain_timeout: 1s")
     instance.start()
     append(lines, {"id": "deaf-1"})
-    deaf = wait_for(lambda: [call[1] for call in calls() if call[0] == "deaf"], "the deaf event in hand")
+    deaf = wait_for(lambda: [call[1] for call in calls() if call[0] == "deaf"], "the deaf event to be processed")
     asked = time.monotonic()
     instance.daemon.send_signal(signal.SIGTERM)
     log = ended(instance)
@@ -81,7 +81,7 @@ def main():
     # The second SIGTERM, long before the deadline.
     instance.configure(source, "drain_timeout: 10m")
     instance.start(wait=False)
-    wait_for(lambda: len([call for call in calls() if call[0] == "deaf"]) == 2, "the deaf event in hand again")
+    wait_for(lambda: len([call for call in calls() if call[0] == "deaf"]) == 2, "the deaf event to be processed again")
     instance.daemon.send_signal(signal.SIGTERM)
     wait_for(lambda: instance.log_text().count("phase name=stopping") == 4, "the stop to begin")
     # At least 200 ms later: the same order may come twice at once, to the process and to its group.
@@ -100,7 +100,7 @@ def main():
     os.unlink(stage + ".finish")
     append(lines, {"id": "slow-2"}, *({"id": "d-%d" % i} for i in range(30)))
     instance.start()
-    wait_for(lambda: in_hand(calls, "slow-2"), "the slow event in hand")
+    wait_for(lambda: in_hand(calls, "slow-2"), "the slow event to be processed")
     instance.wait_source(lambda s: s["fetched"] == 31 + 1 + 31, "all fetched")
     instance.daemon.send_signal(signal.SIGUSR1)
     wait_for(lambda: (lambda s: s and s["phase"] == "draining")(instance.status()), "the drain to begin")

@@ -146,7 +146,7 @@ def silent_backend(feed, backend):
 
 
 def late_answer(feed, backend):
-    """A page that comes when nobody waits for it any more, but another poll is pending."""
+    """A page that comes when its poll has timed out and another poll is pending."""
     backend.wait_held()
     before = backend.stats()
     backend.command("late 700")

@@ -107,7 +107,8 @@ class Run:
         source = self.instance.source(encoding)
         # A killed producer may have been given a page that it did not store: it comes again. What is stored is stored with
         # its cursor, so nothing ever comes twice.
-        equal([source[name] for name in ("fetched", "duplicates", "dead", "completed", "removed_by_stage")], [total, 0, 0, total, 0],
+        equal([source[name] for name in ("fetched", "duplicates", "dead", "completed", "removed_by_stage")],
+              [total, 0, 0, total, 0],
               encoding + ": fetched, duplicates, dead, completed, removed")
         equal([stage["processed"] for stage in source["stages"]], [total] * 3, encoding + ": processed by the stages")
         notes = self.delivered[encoding]()

@@ -32,7 +32,8 @@ def one_that_worked():
     equal((status["completed"], status["dead"]), (2, 0), "completed and dead")
     equal([call[1:3] for call in calls()], [["first", 1], ["second", 1]], "events and attempts")
     crashes = instance.lines("crashes")
-    equal([("event" in crash, "killed by signal 9" in crash["how"]) for crash in crashes], [(False, True)], "crashes: %r" % crashes)
+    equal([("event" in crash, "killed by signal 9" in crash["how"]) for crash in crashes],
+          [(False, True)], "crashes: %r" % crashes)
     instance.stop()
 
 

@@ -57,7 +57,8 @@ script, calls = python_stage("slow", gate.body)
 lines = os.path.join(DIRECTORY, "slow-lines")
 append(lines, *[{"id": str(n)} for n in range(EVENTS)])
 instance = Instance("-backlog")
-instance.configure(file_source("file", lines, {"name": "slow", "exec": [script]}, page_size=PAGE, backlog={"max_events": LIMIT}))
+instance.configure(file_source("file", lines, {"name": "slow", "exec": [script]}, page_size=PAGE,
+                               backlog={"max_events": LIMIT}))
 for start in range(2):
     instance.start()
     instance.wait_source(lambda s: s["state"] == "full", "the source to be full")

@@ -64,12 +64,12 @@ def descriptors(instance, lines, calls):
         with call(instance.socket) as client:
             wait_for(lambda: "control-accept-paused" in instance.log_text(), "the call not to be taken")
             start = sleeps(daemon)
-            wait_for(lambda: sleeps(daemon) >= start + SLEEPS, "the daemon to sleep while nobody's call can be taken")
+            wait_for(lambda: sleeps(daemon) >= start + SLEEPS, "the daemon to sleep while it can accept no connection")
             equal(instance.log_text().count("control-accept-paused"), 1, "how often the log tells that")
             os.kill(worker, signal.SIGKILL)
             wait_for(lambda: "start-failed" in instance.log_text(), "the worker's successor not to be started")
             start = sleeps(daemon)
-            wait_for(lambda: sleeps(daemon) >= start + SLEEPS, "the daemon to sleep while it can start nobody")
+            wait_for(lambda: sleeps(daemon) >= start + SLEEPS, "the daemon to sleep while it can start no process")
             check(alive(child), "what the worker left runs on, unseen")
             check("Too many open files" in json.dumps(instance.status()), "status says why")
 

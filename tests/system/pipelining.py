@@ -78,7 +78,7 @@ class Trial:
 
     def begin(self):
         self.instance.start()
-        wait_for(lambda: self.called("gate"), "the gate in hand")
+        wait_for(lambda: self.called("gate"), "the gate to be processed")
         self.instance.wait_source(lambda s: s["stages"][0]["queue"] >= PLENTY, "events behind the gate")
 
     def told(self, kind, second=False):
@@ -146,18 +146,18 @@ def hangs():
 
 
 def stops():
-    """The one in the midst of those sent together is in hand at a stop."""
+    """A stop comes while the stage processes an event in the middle of those sent together."""
     trial = Trial("stops", *some(10, "early"), {"id": "held", "kind": "held"}, *some(40, "late"))
     trial.begin()
     trial.gate.open()
-    wait_for(lambda: trial.called("held"), "the one in the midst in hand")
+    wait_for(lambda: trial.called("held"), "the one in the middle to be processed")
     trial.instance.daemon.send_signal(signal.SIGTERM)
     wait_for(lambda: "phase name=stopping" in trial.instance.log_text(), "the stop to begin")
     trial.held.open()
     equal(trial.instance.daemon.wait(120), 0, "exit status")
     trial.instance.daemon = None
     check(max(trial.told("together"))[0] >= 8, "several were sent at once")
-    check("crash process=" not in trial.instance.log_text(), "nobody was killed")
+    check("crash process=" not in trial.instance.log_text(), "no process was killed")
     check(trial.called("late-0"), "those behind it were answered too")
     trial.instance.start()
     trial.instance.wait_empty(len(trial.events) + 1)
@@ -183,7 +183,7 @@ def tried():
 
 
 def crashes_idle():
-    """Nothing is in hand any more: what happens then has nothing to do with several being sent together."""
+    """The stage processes nothing any more: what happens then has nothing to do with sending several together."""
     trial = Trial("idle", *some(80, "after"))
     trial.begin()
     trial.gate.open()

@@ -102,7 +102,8 @@ class Case:
         wanted = {uid for uid, device in DEVICE.items() if device != POISONED}
         poisoned = set(DEVICE) - wanted
         source = self.instance.wait_empty(EVENTS, self.name)
-        equal([source[k] for k in ("fetched", "completed", "removed_by_stage", "dead")], [EVENTS, len(wanted), 0, len(poisoned)],
+        equal([source[k] for k in ("fetched", "completed", "removed_by_stage", "dead")],
+              [EVENTS, len(wanted), 0, len(poisoned)],
               self.name + ": fetched, completed, removed, dead")
         equal({call[1] for call in self.passed()}, wanted, self.name + ": what came through")
         stage = source["stages"][0]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What ps shows: each process of the instance says what it is and what it does; each stage has a process group of its
-own, with its programs in it; supervisor, keeper and producer share theirs with nobody."""
+own, with its programs in it; supervisor, keeper and producer share theirs with no other process."""
 import os
 import re
 
@@ -38,7 +38,7 @@ def main():
         wait_for(lambda: title(worker["pid"]) == "eventpiped: quakes/locate[%d] idle" % worker["worker"],
                  lambda: "the title of an idle worker, found " + title(worker["pid"]))
     append(lines, {"id": "only"})
-    call = wait_for(lambda: next((call for call in calls() if call[0] == "group"), None), "the event in hand")
+    call = wait_for(lambda: next((call for call in calls() if call[0] == "group"), None), "the event to be processed")
     group, parent = call[1:]
     worker = next(worker for worker in locate["workers"] if worker["pid"] == parent)
     wait_for(lambda: re.fullmatch(r"eventpiped: quakes/locate\[%d\] busy ev \d+" % worker["worker"], title(parent)),

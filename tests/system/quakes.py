@@ -287,7 +287,7 @@ class Quakes:
         check(failed >= REFUSALS, "%d failed answers in deliver, at least %d were refused" % (failed, REFUSALS))
         crashed = sum(stage["crashed"] for stage in source["stages"])
         check(crashed <= WORKER_KILLS + 10, "%d events blamed for %d kills" % (crashed, WORKER_KILLS))
-        print("%d kills hit an event in hand" % crashed)
+        print("%d kills hit an event being processed" % crashed)
         equal(self.instance.run("status").returncode, 0, "exit status of `status`")
 
     def check_collected(self, wanted):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """An error, or 'not processed': the event is tried again after a pause that grows; retry_after is heeded;
-max_attempts and max_age end it; a rejected event is dead at once. What waits for a retry stands in nobody's way."""
+max_attempts and max_age end it; a rejected event is dead at once. What waits for a retry delays no other event."""
 import os
 
 from harness import DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage, wait_for

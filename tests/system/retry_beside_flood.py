@@ -17,8 +17,9 @@ instance.configure("- {id: made, type: generate, stages: [{name: stage, exec: [%
 instance.start()
 wait_for(lambda: len([call for call in calls() if call[0] == "again"]) == 4, "three retries")
 wait_for(lambda: instance.source()["state"] == "fetching", "the flood to go on")
-[(fetched, completed, live)] = wait_for(lambda: instance.query("SELECT fetched, completed, live FROM source WHERE fetched > completed + 64"),
-                                       "more to be fetched than done")
+[(fetched, completed, live)] = wait_for(
+    lambda: instance.query("SELECT fetched, completed, live FROM source WHERE fetched > completed + 64"),
+    "more to be fetched than done")
 equal(fetched, completed + live, "fetched")
 kinds = [call[0] for call in calls()]
 others = kinds[:len(kinds) - kinds[::-1].index("again")].count("call") - 4

@@ -19,7 +19,7 @@ first = Instance()
 source = file_source("file", lines, {"name": "stage", "exec": [script], "concurrency": 3})
 first.configure(source)
 first.start()
-wait_for(lambda: len(calls()) == 3, "three events to be in hand")
+wait_for(lambda: len(calls()) == 3, "three events to be processed")
 locks = first.query("SELECT seq, token FROM progress ORDER BY seq")
 equal(len([token for _, token in locks if token]), EVENTS, "locked events")
 pids = first.workers()
@@ -58,7 +58,7 @@ wait_for(lambda: first.query("SELECT completed, live FROM source") == [(EVENTS, 
 equal(times_called(calls), {str(n): 1 for n in range(EVENTS)}, "calls of each event")
 first.stop()
 
-# Nobody holds it now: the other one may.
+# No daemon holds it now: the other one may start.
 append(lines, {"id": "last"})
 other.start()
 wait_for(lambda: first.query("SELECT completed FROM source") == [(EVENTS + 1,)], "the other's event to be done")

@@ -81,7 +81,7 @@ class Shape:
                  % (self.id, name, value, get(self.server, "/stats")))
 
     def verify(self, lines):
-        """All events so far, each once, in order, as they came."""
+        """All events so far, each once, in the order of their arrival."""
         found = self.seen()
         equal([event["uid"] for event in found], [self.uid(n + 1) for n in range(len(lines))], self.id + ": uids")
         equal([event["payload"] for event in found], [self.payload(n + 1, line) for n, line in enumerate(lines)],

@@ -11,14 +11,14 @@ crash_script, _ = python_stage("crash", "    os.kill(os.getpid(), signal.SIGKILL
 stage = {"name": "stage", "exec": [script]}
 lines, missing = os.path.join(DIRECTORY, "lines"), os.path.join(DIRECTORY, "missing")
 append(lines, {"id": "0"})
-with socket.socket() as nobody:
-    nobody.bind(("127.0.0.1", 0))  # bound, and nobody listens: connections are refused as long as this is open
+with socket.socket() as closed:
+    closed.bind(("127.0.0.1", 0))  # bound, and not listening: connections are refused as long as this is open
     instance = Instance()
     instance.configure("\n".join((
         "- {id: ended, type: generate, count: 5, stages: [{name: stage, exec: [%s]}]}" % script,
         "- {id: closed, type: http, url: 'http://127.0.0.1:%d/', retry: {min: 100ms, max: 200ms}, "
         "stages: [{name: stage, exec: [%s]}]}" %
-        (nobody.getsockname()[1], script),
+        (closed.getsockname()[1], script),
         "- {id: crashing, type: generate, count: 3, stages: [{name: crash, exec: [%s], max_crashes: 1}]}" % crash_script,
         file_source("missing", missing, stage),
         file_source("good", lines, stage))))

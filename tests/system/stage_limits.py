@@ -9,7 +9,7 @@ import sys
 from harness import BUILD, DIRECTORY, OTHER_GROUP, PLUGINS, Instance, append, check, equal, file_source, finish, \
     python_as_other, skip, wait_for
 
-# Answers with what it found in its event's context, where nobody needs the right to write a file.
+# Answers with what it found in its event's context, so that it needs no right to write a file.
 PROGRAM = '''
 import json, os, signal, sys
 held = []
@@ -126,7 +126,7 @@ def workers():
     if "memory" in limits:
         equal(limit(worker, "Max address space"), str(512 << 20), "the worker's memory")
     producer = instance.producers()[0]
-    check(limit(producer, "Max open files") != "70", "nobody else's")
+    check(limit(producer, "Max open files") != "70", "no other process's")
     instance.stop()
 
 

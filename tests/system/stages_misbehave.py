@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Programs that misbehave, each in a stage of its own without a time limit, while a calm one beside them goes on: floods
 stderr, writes a 100 MB answer, closes its stdin or its stdout, exits at once, asks for a retry beyond all bounds, writes
-what a terminal would obey. Each is ended, its event is blamed, memory and log stay bounded, and nobody else notices."""
+what a terminal would obey. Each is ended, its event is blamed, memory and log stay bounded, and no other stage notices."""
 import os
 
 from harness import DIRECTORY, Instance, append, check, equal, file_source, finish, python_stage, wait_for
@@ -121,7 +121,8 @@ def main():
     for uid, message in MESSAGES.items():
         equal((dead[uid]["reason"], dead[uid]["crashes"], dead[uid]["attempts"]), ("crashed", 1, 0), uid)
         check(message in dead[uid]["error"], "reason of %s: expected %r in %r" % (uid, message, dead[uid]["error"]))
-    shown = [instance.run(*command).stdout for command in (("show", "escapes"), ("queue", "--state", "dead"), ("status",), ("crashes",))]
+    shown = [instance.run(*command).stdout for command in (("show", "escapes"), ("queue", "--state", "dead"), ("status",),
+                                                         ("crashes",))]
     check("last stderr output" in instance.log_text(), "the last stderr output is in the log")
     for text in [*shown, instance.log_text(), dead["escapes"]["error"]]:
         for bad in "\x1b\x00\x9b\ufffd":

@@ -158,7 +158,8 @@ def start(instance, case, events, lost, seen):
         instance.daemon = None
     if came_to is not True:
         check("the file is damaged" in message, "the log says so: " + message[-1000:])
-        check(message.count("the file is damaged") < 60, "it does not try again and again: %d lines" % len(message.splitlines()))
+        check(message.count("the file is damaged") < 60,
+              "it does not try again and again: %d lines" % len(message.splitlines()))
     if came_to == "told":
         # Between two pauses the process is there again for a moment.
         text = wait_for(lambda: (lambda done: "the file is damaged" in done.stdout and done)(instance.run("status")),

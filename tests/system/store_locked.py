@@ -46,7 +46,7 @@ def main():
         while looks == 0 or time.monotonic() - since < SECONDS:
             equal((instance.source()["fetched"], instance.source()["completed"]), (before, before), "fetched and completed")
             equal(len(calls()), 2 * before, "calls of the stages while nothing can be stored")
-            equal(sorted(instance.workers() + instance.producers()), pids, "nobody ends over it")
+            equal(sorted(instance.workers() + instance.producers()), pids, "no process ends over it")
             looks += 1
             time.sleep(0.05)  # between two looks
         wait_for(lambda: failing(instance), "status to say it to the end")

@@ -41,7 +41,7 @@ def main():
     instance.start(prefix=prefix)
     instance.wait_empty(2)
 
-    # Later, whoever has to open it waits: here the workers and the producer, which are started afresh.
+    # Later, a process that has to open it waits: here the workers and the producer, which are started again.
     files = [path for path in (instance.database + suffix for suffix in ("", "-wal", "-shm")) if os.path.exists(path)]
     for path in files:
         os.chmod(path, 0o400)

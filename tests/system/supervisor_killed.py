@@ -9,7 +9,7 @@ import socket
 
 from harness import DIRECTORY, Instance, alive, append, check, equal, file_source, finish, python_stage, wait_for
 
-# Event `hang-N` stays in hand for ever the first time.
+# The first attempt at event `hang-N` never ends.
 BODY = '''
     if event["uid"].startswith("hang") and not os.path.exists(__file__ + ".relief"):
         witness("process", "self", os.getpid())
@@ -45,7 +45,7 @@ def main():
                                    {"name": "then", "exec": [stage]}))
     append(lines, *({"id": "hang-%d" % i} for i in range(3)), *({"id": "e-%d" % i} for i in range(50)))
     instance.start()
-    wait_for(lambda: len([call for call in calls() if call[0] == "process"]) == 3, "three events in hand")
+    wait_for(lambda: len([call for call in calls() if call[0] == "process"]) == 3, "three events to be processed")
     processes = process_tree(instance.daemon.pid)
     check(len(processes) >= 1 + 1 + 1 + 4 + 4, "supervisor, keeper, producer, workers and programs: %d" % len(processes))
 
@@ -63,7 +63,7 @@ def main():
     instance.start()
     source = instance.wait_empty(53)
     equal((source["fetched"], source["completed"], source["duplicates"], source["dead"]), (53, 53, 0, 0), "in the end")
-    # A killed daemon is nobody's fault: none is blamed, each attempt is the first.
+    # A killed daemon is no event's fault: none is blamed, each attempt is the first.
     equal({call[2] for call in calls() if call[0] == "call"}, {1}, "attempts")
     equal(instance.status()["sources"][0]["stages"][0]["crashed"], 0, "crashes counted")
 

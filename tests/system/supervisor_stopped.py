@@ -21,7 +21,7 @@ def keeper_of(instance):
 
 
 def answers_from_store(instance):
-    """The commands that only look, all at once, while whoever would answer does not."""
+    """The commands that only read, all at once, while the supervisor that should answer is stopped."""
     commands = {("queue", "--json"): '"uid":"dead"', ("show", "dead", "--json"): '"uid":"dead"',
              ("cursor", "lines"): ":", ("check",): ""}
     with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:

@@ -71,7 +71,7 @@ def main():
         with snapshot(instance):
             time.sleep(dice.random() ** 4 * 3)  # how long the reader takes
         snapshots += 1
-        time.sleep(dice.random() * 0.5)  # how long nobody reads
+        time.sleep(dice.random() * 0.5)  # how long there is no reader
     wait_for(lambda: wal.now < SLOW / 2, lambda: "the WAL to begin again; it has %d bytes" % wal.now)
     instance.wait_source(lambda s: s["completed"] > completed, "work to go on")
     wal.over = True
