@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A private copy of another program's SQLite file. Runs in the command line. Owns the directory it makes.
+ * A private copy of another program's SQLite file. Runs in the command line, for eventpipe import. Owns the
+ * directory that it makes.
  *
  * Invariants
- *  1. The originals are opened for reading only; nothing is made beside them, no lock is taken on them.
- *  2. What is copied belongs together: neither the file nor its log changed from before the first byte was
- * read until after the last, or it is copied once more.
+ *  1. The originals are only opened for reading; nothing is made beside them, and no lock is taken on them.
+ *  2. The copied files belong together: neither the database nor its WAL changed from before the first byte
+ *     was read until after the last. Otherwise it is copied once more.
  *
- * Asking the kernel who holds a lock (F_GETLK) takes none. SQLite keeps one on the file for as long as it has
- * it open with a write-ahead log: so a program that runs, but rests at this very moment, is found as well.
+ * Asking the kernel who holds a lock (F_GETLK) takes none. SQLite holds one on the file for as long as it
+ * has it open in WAL mode. So a program that runs but is idle at the moment is found as well.
  */
 #include "src/import/copy.h"
 
@@ -30,10 +31,11 @@ static const char *const suffixes[] = {"", "-wal", "-journal"};
 #define FILES (sizeof suffixes / sizeof suffixes[0])
 
 struct original {
-    char path[PATH_MAX];       /* as the file system has it: the log stands there, not beside a link */
-    struct stat status[FILES]; /* st_mode 0: it is not there */
+    char path[PATH_MAX];       /* resolved: the WAL is beside the file, not beside a link to it */
+    struct stat status[FILES]; /* before the copy; st_mode 0 = the file does not exist */
 };
 
+/* One call of import_copy_make. */
 struct copying {
     struct original original;
     const struct import_copy *copy;
@@ -43,7 +45,8 @@ struct copying {
     struct error *error;
 };
 
-static int look_at(const struct original *original, struct stat *status, struct error *error)
+/* Reads the status of the database, its WAL and its journal. */
+static int read_status(const struct original *original, struct stat *status, struct error *error)
 {
     for (size_t i = 0; i < FILES; i++) {
         char path[PATH_MAX + 16];
@@ -58,7 +61,7 @@ static int look_at(const struct original *original, struct stat *status, struct 
     return 0;
 }
 
-/* All of it has to be files, and there has to be room for the copy. */
+/* Checks that all of them are regular files, and that there is room for the copy. */
 static int check_files(const struct copying *copying)
 {
     const struct stat *status = copying->original.status;
@@ -90,6 +93,7 @@ static bool is_unchanged(const struct stat *before, const struct stat *after)
 
 /* ---- who has it open ---- */
 
+/* Fails if another process has the database open. */
 static int check_closed(const struct original *original, struct error *error)
 {
     int fd = open(original->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -116,6 +120,7 @@ static int check_closed(const struct original *original, struct error *error)
 
 /* ---- copying ---- */
 
+/* Writes one piece whole. */
 static int write_piece(struct copying *copying, int fd, const char *path, size_t bytes)
 {
     for (size_t done = 0; done < bytes;) {
@@ -133,6 +138,7 @@ static int write_piece(struct copying *copying, int fd, const char *path, size_t
     return 0;
 }
 
+/* Copies one open file to another. */
 static int copy_bytes(struct copying *copying, int from, const char *from_path, int to, const char *to_path)
 {
     for (;;) {
@@ -152,19 +158,19 @@ static int copy_bytes(struct copying *copying, int from, const char *from_path, 
     }
 }
 
-/* One of the files, or nothing where it is not there. */
+/* Copies one of the files, if it exists. */
 static int copy_file(struct copying *copying, size_t which)
 {
     char from_path[PATH_MAX + 16], to_path[PATH_MAX + 16];
     snprintf(from_path, sizeof from_path, "%s%s", copying->original.path, suffixes[which]);
     snprintf(to_path, sizeof to_path, "%s%s", copying->copy->path, suffixes[which]);
-    if (unlink(to_path) != 0 && errno != ENOENT) /* of the first round */
+    if (unlink(to_path) != 0 && errno != ENOENT) /* left by the first round */
         return base_error_set(copying->error, EP_ESYSTEM, "%s: %s", to_path, strerror(errno));
     if (copying->original.status[which].st_mode == 0)
         return 0;
     int from = open(from_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (from < 0 && errno == ENOENT && which > 0)
-        return 0; /* gone since: that is a change, and will be seen */
+        return 0; /* deleted meanwhile: copy_all detects the change */
     if (from < 0)
         return base_error_set(copying->error, EP_EACCESS, "%s: %s", from_path, strerror(errno));
     int to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -176,20 +182,22 @@ static int copy_file(struct copying *copying, size_t which)
     return code;
 }
 
+/* Copies all files once. *changed: an original changed meanwhile. */
 static int copy_all(struct copying *copying, bool *changed)
 {
     struct stat after[FILES];
-    int code = look_at(&copying->original, copying->original.status, copying->error);
+    int code = read_status(&copying->original, copying->original.status, copying->error);
     if (code == 0)
         code = check_files(copying);
     for (size_t i = 0; code == 0 && i < FILES; i++)
         code = copy_file(copying, i);
     if (code == 0)
-        code = look_at(&copying->original, after, copying->error);
+        code = read_status(&copying->original, after, copying->error);
     *changed = code == 0 && !is_unchanged(copying->original.status, after);
     return code;
 }
 
+/* Copies all files until they belong together, at most twice. */
 static int copy_unchanged(struct copying *copying)
 {
     bool changed = true;
@@ -207,6 +215,7 @@ static int copy_unchanged(struct copying *copying)
     return code;
 }
 
+/* Makes the private directory. */
 static int make_directory(struct import_copy *copy, struct error *error)
 {
     const char *base = getenv("TMPDIR");

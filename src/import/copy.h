@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A private copy of another program's SQLite file, with the log or journal that a crash has left beside it:
- * so that recovering it never writes to the original, nor beside it.
+ * A private copy of another program's SQLite file, with the WAL or journal that a crash has left beside it.
+ * So reading it, and recovering it first, never writes to the original nor beside it.
  */
 #ifndef IMPORT_COPY_H
 #define IMPORT_COPY_H
@@ -12,21 +12,25 @@
 #include "src/base/error.h"
 
 struct import_copy {
-    char directory[PATH_MAX - 32]; /* of our own, mode 0700; "" = there is none */
-    char path[PATH_MAX];           /* the database in it */
+    char directory[PATH_MAX - 32]; /* made by import_copy_make, mode 0700; "" = none */
+    char path[PATH_MAX];           /* the copied database in it */
 };
 
-/* Asked between pieces of a long copy; true: give up. NULL = never. */
+/* Called between pieces of a long copy; returns true to give up. NULL = never. */
 typedef bool import_stop(void *user);
 
 /*
- * Copies path under TMPDIR (default /tmp). EP_EBUSY: another process has it open, or it changed while it was
- * copied, twice; EP_ESTATE: told to stop; EP_ENOENT, EP_EACCESS, EP_ESYSTEM (no room: the message names TMPDIR).
- * After a failure nothing is left.
+ * Copies the database at `path` into a new directory under TMPDIR (default /tmp). Blocks while it copies, and
+ * calls `stop` meanwhile. *out is set on success only; after a failure nothing is left. Errors:
+ *   EP_EBUSY     another process has it open, or it changed while it was copied, twice: stop that program.
+ *   EP_ESTATE    `stop` returned true.
+ *   EP_ENOENT, EP_EACCESS, EP_EINVAL   there is no such file, it is not readable, or it is no regular file.
+ *   EP_ESYSTEM   no room for the copy; the message names TMPDIR.
  */
 int import_copy_make(const char *path, import_stop *stop, void *user, struct import_copy *out,
                      struct error *error);
-/* Removes the files and the directory; what has them open keeps them. Harmless twice. */
+/* Removes the files and the directory. A connection that has them open can still read them. A second call
+ * does nothing. */
 void import_copy_remove(struct import_copy *copy);
 
 #endif

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A database of the original eventpipe (Go). Runs in the command line. Owns the private copy it reads, and
- * the one transaction in which it does.
+ * A database of the original eventpipe (Go). Runs in the command line, for eventpipe import. Owns the
+ * private copy that it reads, and the one transaction in which it reads.
  *
- * The copy is opened for writing, so that SQLite can roll a hot journal back and read a log; from then on it
- * is only read. Its name is removed as soon as it is open. (In exclusive mode SQLite keeps the log's index in
- * memory, and needs no file for it that would have to be found by name.)
+ * The copy is opened for writing, so that SQLite can roll back a hot journal and read a WAL; after that it
+ * is only read. Its name is removed as soon as it is open. (In exclusive mode SQLite keeps the WAL's index
+ * in memory and needs no file for it that it would have to find by name.)
  *
- * Which rows were locked does not matter: whoever held the locks is gone, or the file would not have been
- * taken.
+ * Locked rows are imported like all others: no process holds their locks, or the copy would have failed.
  */
 #include "src/import/go_database.h"
 
@@ -26,6 +25,7 @@ struct import_go {
     size_t source_count;
 };
 
+/* Sets the error from the last result of SQLite. */
 static int fail(const struct import_go *file, struct error *error)
 {
     int result = sqlite3_extended_errcode(file->db), primary = result & 0xff;
@@ -46,11 +46,11 @@ static int run(const struct import_go *file, const char *sql, struct error *erro
     return sqlite3_exec(file->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(file, error);
 }
 
-/* ---- is it what it should be? ---- */
+/* ---- checks ---- */
 
-/* The number that a statement gives; `text` for its parameter, or NULL. */
-static int ask(const struct import_go *file, const char *sql, const char *text, int64_t *out,
-               struct error *error)
+/* *out: the number that a statement returns, 0 = no row. text: its parameter, or NULL. */
+static int query_number(const struct import_go *file, const char *sql, const char *text, int64_t *out,
+                        struct error *error)
 {
     sqlite3_stmt *statement = NULL;
     *out = 0;
@@ -66,6 +66,7 @@ static int ask(const struct import_go *file, const char *sql, const char *text, 
     return code;
 }
 
+/* Checks that the tables and their columns exist. */
 static int check_columns(const struct import_go *file, struct error *error)
 {
     static const struct {
@@ -78,8 +79,8 @@ static int check_columns(const struct import_go *file, struct error *error)
     };
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
         int64_t there;
-        int code = ask(file, "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1",
-                       wanted[i].table, &there, error);
+        int code = query_number(file, "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1",
+                                wanted[i].table, &there, error);
         if (code == 0 && there == 0)
             code = base_error_set(
                 error, EP_EINVAL,
@@ -87,7 +88,7 @@ static int check_columns(const struct import_go *file, struct error *error)
                 "tables \"sources\" and \"items\"",
                 file->path, wanted[i].table);
         for (size_t j = 0; code == 0 && wanted[i].columns[j] != NULL; j++) {
-            code = ask(file, wanted[i].sql, wanted[i].columns[j], &there, error);
+            code = query_number(file, wanted[i].sql, wanted[i].columns[j], &there, error);
             if (code == 0 && there == 0)
                 code = base_error_set(
                     error, EP_EINVAL,
@@ -100,7 +101,7 @@ static int check_columns(const struct import_go *file, struct error *error)
     return 0;
 }
 
-/* A damaged index would hide events from a walk along it, and a damaged table would lose them. */
+/* Checks the whole file: a damaged index would hide events from us, and a damaged table would lose them. */
 static int check_whole(const struct import_go *file, struct error *error)
 {
     sqlite3_stmt *statement = NULL;
@@ -120,12 +121,13 @@ static int check_whole(const struct import_go *file, struct error *error)
     return code;
 }
 
+/* Checks that this is a whole database of the Go eventpipe. */
 static int check(const struct import_go *file, struct error *error)
 {
     int64_t version, application, twice = 0;
-    int code = ask(file, "PRAGMA user_version", NULL, &version, error);
+    int code = query_number(file, "PRAGMA user_version", NULL, &version, error);
     if (code == 0)
-        code = ask(file, "PRAGMA application_id", NULL, &application, error);
+        code = query_number(file, "PRAGMA application_id", NULL, &application, error);
     if (code == 0 && application != 0)
         return base_error_set(
             error, EP_EINVAL,
@@ -140,10 +142,11 @@ static int check(const struct import_go *file, struct error *error)
         code = check_whole(file, error);
     if (code == 0)
         code = check_columns(file, error);
-    /* The original's key: without it an event could come twice. With it, this is a walk along its index. */
+    /* The original has a key over both. Without it an event could come twice; with it this only reads an
+     * index. */
     if (code == 0)
-        code = ask(file, "SELECT 1 FROM items GROUP BY source_id, id HAVING count(*) > 1 LIMIT 1", NULL,
-                   &twice, error);
+        code = query_number(file, "SELECT 1 FROM items GROUP BY source_id, id HAVING count(*) > 1 LIMIT 1",
+                            NULL, &twice, error);
     if (code == 0 && twice != 0)
         code = base_error_set(
             error, EP_EINVAL,
@@ -154,6 +157,7 @@ static int check(const struct import_go *file, struct error *error)
 
 /* ---- sources ---- */
 
+/* Adds the statement's row (id, cursor) to the sources. */
 static int add_source(struct import_go *file, sqlite3_stmt *statement)
 {
     const char *id = (const char *)sqlite3_column_text(statement, 0);
@@ -170,7 +174,8 @@ static int add_source(struct import_go *file, sqlite3_stmt *statement)
     return source->id == NULL || (has_cursor && source->cursor == NULL) ? EP_ENOMEM : 0;
 }
 
-/* DISTINCT along the index of order_index, of which every source's rows are one stretch. */
+/* Reads all sources. DISTINCT runs along the index of order_index, where the rows of a source stand
+ * together. */
 static int read_sources(struct import_go *file, struct error *error)
 {
     sqlite3_stmt *statement = NULL;
@@ -216,7 +221,7 @@ int import_go_start(struct import_go *file, const char *source, struct error *er
         result = sqlite3_prepare_v2(file->db, sql, -1, &file->rows, NULL);
     else
         sqlite3_reset(file->rows);
-    if (result == SQLITE_OK) /* copied: the caller's text may go */
+    if (result == SQLITE_OK) /* copied: the caller's text need not stay */
         result = sqlite3_bind_text(file->rows, 1, source, -1, SQLITE_TRANSIENT);
     return result == SQLITE_OK ? 0 : fail(file, error);
 }
@@ -228,13 +233,13 @@ int import_go_next(struct import_go *file, struct import_row *row, bool *locked,
         return 0;
     if (result != SQLITE_ROW)
         return fail(file, error);
-    /* A blob before its bytes, a text before its bytes: SQLite converts at the first question. */
+    /* First the text or blob, then its number of bytes: SQLite converts the value at the first call. */
     const char *id = (const char *)sqlite3_column_text(file->rows, 0);
     struct json_span uid = {id != NULL ? id : "", (size_t)sqlite3_column_bytes(file->rows, 0)};
     struct msgpack data = {sqlite3_column_blob(file->rows, 1), (size_t)sqlite3_column_bytes(file->rows, 1)};
     struct msgpack context = {sqlite3_column_blob(file->rows, 2),
                               (size_t)sqlite3_column_bytes(file->rows, 2)};
-    if (data.at == NULL) { /* NULL, or no bytes */
+    if (data.at == NULL) { /* NULL or empty */
         if (sqlite3_errcode(file->db) == SQLITE_NOMEM)
             return fail(file, error);
         data = (struct msgpack){"", 0};
@@ -246,6 +251,7 @@ int import_go_next(struct import_go *file, struct import_row *row, bool *locked,
 
 /* ---- open and close ---- */
 
+/* Opens the copy, begins the transaction, checks the database and reads its sources. */
 static int connect_copy(struct import_go *file, const struct import_copy *copy, struct error *error)
 {
     int result = sqlite3_open_v2(copy->path, &file->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
@@ -253,7 +259,7 @@ static int connect_copy(struct import_go *file, const struct import_copy *copy, 
         return fail(file, error);
     sqlite3_extended_result_codes(file->db, 1);
     sqlite3_db_config(file->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    sqlite3_db_config(file->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL); /* the file is somebody else's */
+    sqlite3_db_config(file->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL); /* we do not trust the file */
     int code = run(file, "PRAGMA locking_mode = EXCLUSIVE", error);
     if (code == 0)
         code = run(file, "BEGIN", error);
@@ -284,17 +290,17 @@ int import_go_open(const char *path, import_stop *stop, void *user, struct impor
 
 void import_go_close(struct import_go **file)
 {
-    struct import_go *it = *file;
+    struct import_go *closing = *file;
     *file = NULL;
-    if (it == NULL)
+    if (closing == NULL)
         return;
-    sqlite3_finalize(it->rows);
-    sqlite3_close(it->db);
-    for (size_t i = 0; i < it->source_count; i++) {
-        free(it->sources[i].id);
-        free(it->sources[i].cursor);
+    sqlite3_finalize(closing->rows);
+    sqlite3_close(closing->db);
+    for (size_t i = 0; i < closing->source_count; i++) {
+        free(closing->sources[i].id);
+        free(closing->sources[i].cursor);
     }
-    free(it->sources);
-    free(it->path);
-    free(it);
+    free(closing->sources);
+    free(closing->path);
+    free(closing);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A database that the original eventpipe, a Go package, has written: opened as a private copy, read row by
- * row. */
+/*
+ * A database that the original eventpipe, a Go package, has written: opened as a private copy, and read row
+ * by row.
+ */
 #ifndef IMPORT_GO_DATABASE_H
 #define IMPORT_GO_DATABASE_H
 
@@ -15,21 +17,28 @@ struct import_go_source {
 };
 
 /*
- * Never writes to the file nor beside it; a log or journal beside it is taken in. stop is asked while it is
- * copied; when this returns, the copy has no name any more, so it is gone with the process at the latest.
- * EP_EBUSY: it is in use; EP_ESTATE: told to stop; EP_EINVAL: not such a database (the message: what was
+ * Copies the file at `path`, opens the copy and checks that it is such a database. Never writes to the file
+ * nor beside it; a WAL or journal beside it is taken in. Blocks while it copies, and calls `stop`
+ * meanwhile. When it returns, the copy has no name any more, so it disappears with the process at the
+ * latest. *out is set on success only; the caller closes it. Errors: EP_EBUSY, the file is in use;
+ * EP_ESTATE, `stop` returned true; EP_EINVAL, it is not such a database (the message says what was
  * expected); others as import_copy_make.
  */
 int import_go_open(const char *path, import_stop *stop, void *user, struct import_go **out,
                    struct error *error);
+/* Frees the file and sets *file to NULL. */
 void import_go_close(struct import_go **file);
 
-/* By id; those that have rows but no row of their own are among them. Owned by the file. */
+/* *out: its sources, ordered by id, with those that have rows in `items` but none in `sources`. Returns their
+ * number. Owned by the file. */
 size_t import_go_sources(const struct import_go *file, const struct import_go_source **out);
 
-/* From the source's first row on, in the order in which the original would take them. */
+/* Begins with the first row of a source; the rows come in the order in which the original would process
+ * them. */
 int import_go_start(struct import_go *file, const char *source, struct error *error);
-/* The next row: 1 and *row filled (it stands until the next call), 0: there are no more, or a negative code.
+/*
+ * Reads the next row. Returns 1 and *row (begin with zeros; it stands until the next call), 0 when there
+ * are no more, or a negative code. *locked: the original was processing it.
  */
 int import_go_next(struct import_go *file, struct import_row *row, bool *locked, struct error *error);
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Import: sources of a Go eventpipe's database become sources of ours. Runs in the command line. Owns the
- * account of each source; the transaction is the store's, to which the rows are handed one by one, so that no
- * database is too large.
+ * Import: sources of a Go eventpipe's database become sources of ours. Runs in the command line, for
+ * eventpipe import. Owns the report on each source. The store owns the transaction; it takes the rows one
+ * by one, so that no database is too large.
  *
  * Invariants
- *  1. Nothing is stored of any source unless all of it can be.
- *  2. An event's `done` lists the configured stages in the chain's order, then those the configuration lacks
- * by name: they stay recorded, should they come back.
+ *  1. No source is stored unless all of them can be.
+ *  2. An event's `done` lists the configured stages in the chain's order, then by name those that the
+ *     configuration lacks: they stay recorded in case they are configured again.
  */
 #include "src/import/import.h"
 
@@ -18,6 +18,7 @@
 
 /* ---- the plan ---- */
 
+/* Adds a source of the file to the plan. */
 static int add_part(struct import *import, const struct import_go_source *from,
                     const struct source_config *source, struct error *error)
 {
@@ -50,6 +51,7 @@ static void add_name(struct json_out *names, const char *name)
     json_write_text(names, name);
 }
 
+/* The error for a source that the configuration lacks. */
 static int lacks_source(const struct config *config, const char *id, bool renamed, struct error *error)
 {
     struct json_out names = {0};
@@ -63,6 +65,7 @@ static int lacks_source(const struct config *config, const char *id, bool rename
     return error->code;
 }
 
+/* The error for a source that the file lacks. */
 static int lacks_part(const struct import_go_source *sources, size_t count, const char *only,
                       struct error *error)
 {
@@ -140,6 +143,7 @@ static int put_marks(const struct source_config *source, struct import_row *row,
     return done->failed ? EP_ENOMEM : 0;
 }
 
+/* Counts a mark of a stage that the configuration lacks. */
 static int count_unknown(struct import_part *part, const struct import_mark *mark)
 {
     size_t at = 0;
@@ -167,6 +171,7 @@ static int count_unknown(struct import_part *part, const struct import_mark *mar
 
 /* ---- running ---- */
 
+/* The store calls it for each row: reads it from the file, source by source. */
 static int next_row(struct store_import_row *out, void *user)
 {
     struct import *import = user;
@@ -205,6 +210,7 @@ static int next_row(struct store_import_row *out, void *user)
     return 1;
 }
 
+/* The store calls it after each row: counts it in the report. */
 static void took_row(const struct store_import_row *stored, bool is_new, void *user)
 {
     struct import *import = user;
@@ -233,7 +239,7 @@ static void took_row(const struct store_import_row *stored, bool is_new, void *u
     }
 }
 
-/* There is no store yet: all is new. */
+/* A trial before the first start: there is no store, so every event is new. */
 static int run_without_store(struct import *import)
 {
     struct store_import_row row;
@@ -269,7 +275,7 @@ int import_run(struct import *import, struct store *store, bool trial, uint64_t 
         .trial = trial,
     };
     int code = store_import(store, &all);
-    if (code != 0 && error->code == 0) /* else the file's reader has said why */
+    if (code != 0 && error->code == 0) /* otherwise the error is of the file */
         base_error_set(error, code, "%s", store_errmsg(store));
     for (size_t i = 0; i < import->part_count; i++)
         import->parts[i].cursor_set = code == 0 && cursors[i].set;

@@ -1,30 +1,33 @@
 /* SPDX-License-Identifier: MIT */
-/* Import: which source of a Go eventpipe's database becomes which of ours, the transaction, and the account
- * of it. */
-#ifndef IMPORT_H
-#define IMPORT_H
+/*
+ * Import: decides which source of a Go eventpipe's database becomes which source of ours, runs the import,
+ * and counts what it did.
+ */
+#ifndef IMPORT_IMPORT_H
+#define IMPORT_IMPORT_H
 
 #include "src/import/go_database.h"
 
-struct import_unknown { /* a stage that the file names and the configuration has not */
+/* A stage that the file names and the configuration lacks. */
+struct import_unknown {
     char *name;
-    uint64_t done, waiting; /* events that have done it, or have not */
+    uint64_t done, waiting; /* how many events have it done, or not */
 };
 
-/* One source. */
+/* One source of the file, and the report on it. */
 struct import_part {
     const char *from;                   /* its id in the file */
     const char *cursor;                 /* in the file; NULL or "" = none */
     const struct source_config *source; /* what it becomes */
-    int64_t store_id;                   /* 0 = the store has not yet heard of it */
+    int64_t store_id;                   /* 0 = the store does not know it yet */
 
-    /* the account: what was done, or in a trial would be */
-    uint64_t imported, known;       /* events; known = before, nothing was done about them */
-    uint64_t corrupt, locked;       /* of the imported */
-    uint64_t complete;              /* of the imported: all stages of the configuration are done */
-    uint64_t *at_stage;             /* of the imported: where they go on, for each of source->stages */
-    uint64_t other_uids;            /* events that name another uid than their row */
-    char *other_row, *other_event;  /* the first of them */
+    /* the report: what was done, or in a trial would be */
+    uint64_t imported, known;      /* events; known ones were in the store, or imported, before: left alone */
+    uint64_t corrupt, locked;      /* of the imported */
+    uint64_t complete;             /* of the imported: all stages of the configuration are done */
+    uint64_t *at_stage;            /* of the imported: how many wait for each of source->stages */
+    uint64_t other_uids;           /* events whose data has another uid than their row */
+    char *other_row, *other_event; /* the first of them */
     struct import_unknown *unknown; /* by name */
     size_t unknown_count;
     bool cursor_set;
@@ -34,26 +37,30 @@ struct import {
     struct import_part *parts;
     size_t part_count;
 
-    struct import_go *file; /* from here on: while it runs */
-    size_t at;
-    bool started, locked, failed; /* failed: without memory the account would be wrong */
+    /* while it runs */
+    struct import_go *file;
+    size_t at;                    /* index of the present part */
+    bool started, locked, failed; /* failed: out of memory, the report would be wrong */
     struct import_row row;
     struct json_out done;
     struct error *error;
 };
 
 /*
- * Finds what is to be done, and touches nothing. only: this source of the file, NULL = all; as: under this
- * id, NULL = its own. EP_ENOENT: the file has no such source; EP_EINVAL: `as` for several; EP_ECONFIG: the
- * configuration lacks a source. The file and the configuration must stand until import_close.
+ * Plans the import; stores nothing. only: import this source of the file, NULL = all. as: under this id,
+ * NULL = its own. EP_ENOENT: the file has no such source. EP_EINVAL: `as` for several sources. EP_ECONFIG:
+ * the configuration lacks a source. *out is set on success only. The file and the configuration must stay
+ * until import_close.
  */
 int import_plan(struct import_go *file, const struct config *config, const char *only, const char *as,
                 struct import *out, struct error *error);
 /*
- * All of it in one transaction, now_ms being the arrival. The store ids of the parts are set by the caller.
- * trial: changes nothing; the store may be NULL then (there is none yet), or a reader's handle.
+ * Imports all parts in one transaction of the store; now_ms (wall clock) is the time of arrival. The caller
+ * has set the store ids of the parts. trial: changes nothing; then the store may be NULL (it does not exist
+ * yet) or a reader's handle. Returns 0 or a code of the store or of the file; then nothing is stored.
  */
 int import_run(struct import *import, struct store *store, bool trial, uint64_t now_ms, struct error *error);
+/* Frees the plan and its report. */
 void import_close(struct import *import);
 
 #endif

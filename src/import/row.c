@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A row of the Go eventpipe's table `items` as an event of ours. Pure; runs in the command line, during an
- * import.
+ * Turns a row of the Go eventpipe's table `items` into an event of ours. Runs in the command line, for
+ * eventpipe import. Pure.
  *
  * Invariants
- *  1. The row's id is the event's uid, whatever the event says; a hash of it where it cannot be one.
- *  2. No stage runs with a context or marks that are not what the original left: where those cannot be read,
- * the event is dead, with its JSON kept; where the event itself cannot, with its raw bytes.
+ *  1. The row's id is the event's uid, whatever the event's data says; if it cannot be a uid, a hash of it
+ *     is.
+ *  2. No stage runs with a context or marks that are not those of the original. If these cannot be read,
+ *     the event is dead and keeps its JSON; if the data cannot be read, it is dead and keeps its raw bytes.
  *
- * The original's nil for a map means an empty one: no context yet, no stage done.
+ * The original writes nil for an empty map: no context yet, no stage done.
  */
 #include "src/import/row.h"
 
@@ -28,8 +29,8 @@ static const char *const kinds[] = {
 
 /* ---- parts ---- */
 
-/* The row's id as a uid. What cannot be one (not UTF-8, a NUL in it, none, too long) gets a hash of its bytes
- * instead, so that two of them never become one. NULL without memory. */
+/* The row's id as a uid. An id that cannot be one (not UTF-8, with a NUL, empty, too long) is replaced by a
+ * hash of its bytes, so that two rows never become one event. NULL = out of memory. */
 static char *uid_of(struct json_span id)
 {
     char hash[HASH_UID_DIGITS + 1];
@@ -41,7 +42,7 @@ static char *uid_of(struct json_span id)
     return strdup(hash);
 }
 
-/* The one value that the bytes are. */
+/* Reads the only value in the bytes; it is an error if more bytes follow. */
 static int whole_value(struct msgpack bytes, struct msgpack *value, struct error *error)
 {
     int code = json_msgpack_first(bytes, value, error);
@@ -50,6 +51,7 @@ static int whole_value(struct msgpack bytes, struct msgpack *value, struct error
     return code;
 }
 
+/* Fails unless the value is a map. `what` begins the message. */
 static int expect_map(const char *what, struct msgpack value, struct error *error)
 {
     if (json_msgpack_kind(value) == MSGPACK_MAP)
@@ -60,20 +62,20 @@ static int expect_map(const char *what, struct msgpack value, struct error *erro
 
 /* ---- the event ---- */
 
-/* Puts the uid in front of the members. */
+/* Adds the member "uid" before the others. */
 static void add_uid(struct import_row *row)
 {
     struct json_out *out = &row->spare;
     json_write_text(out, "{\"uid\":");
     json_write_string(out, row->uid, strlen(row->uid));
-    json_write_text(out, row->data.bytes > 2 ? "," : ""); /* of {} nothing but the bracket is left */
+    json_write_text(out, row->data.bytes > 2 ? "," : ""); /* {} has no member to separate */
     json_write_raw(out, row->data.text + 1, row->data.bytes - 1);
     struct json_out swap = row->data;
     row->data = *out;
     *out = swap;
 }
 
-/* A member as text; NULL when it is not there, or neither text nor number. */
+/* *out: a member as text, malloc'd; NULL if it does not exist or is neither text nor number. */
 static int take_member(struct json_span event, const char *pointer, char **out)
 {
     struct json_span value;
@@ -84,6 +86,7 @@ static int take_member(struct json_span event, const char *pointer, char **out)
     return *out != NULL ? 0 : EP_ENOMEM;
 }
 
+/* Reads the event's data: JSON, uid, address and type. */
 static int read_event(struct import_row *row, struct msgpack data)
 {
     struct msgpack value;
@@ -117,7 +120,8 @@ static int read_event(struct import_row *row, struct msgpack data)
 
 /* ---- the context ---- */
 
-/* Names are collected in one text, each with its NUL; their pointers are set once it grows no more. */
+/* Called for each member of processedStages: keeps the mark. The names go into one text, each with its NUL;
+ * name_marks sets the pointers when the text no longer grows. */
 static int on_mark(struct msgpack key, struct msgpack value, void *user)
 {
     struct import_row *row = user;
@@ -148,7 +152,7 @@ static int on_mark(struct msgpack key, struct msgpack value, void *user)
     return row->names.failed ? EP_ENOMEM : 0;
 }
 
-/* As the original reads a map: of a name that comes twice the last one counts. */
+/* Sets the names of the marks. If a name comes twice, the last mark counts, as in the original. */
 static void name_marks(struct import_row *row)
 {
     const char *name = row->names.text;
@@ -163,6 +167,7 @@ static void name_marks(struct import_row *row)
     row->mark_count = kept;
 }
 
+/* Reads processedStages. */
 static int read_marks(struct import_row *row, struct msgpack context)
 {
     struct msgpack stages;
@@ -178,6 +183,7 @@ static int read_marks(struct import_row *row, struct msgpack context)
     return code;
 }
 
+/* Reads the context: the marks of stages, and pipelineContext as JSON. */
 static int read_context(struct import_row *row, struct msgpack bytes)
 {
     struct msgpack context, map;
@@ -203,7 +209,8 @@ static int read_context(struct import_row *row, struct msgpack bytes)
 
 /* ---- the row ---- */
 
-static void forget(struct import_row *row)
+/* Empties the row; its buffers stay for the next one. */
+static void clear_row(struct import_row *row)
 {
     free(row->uid);
     free(row->address);
@@ -220,7 +227,7 @@ static void forget(struct import_row *row)
 
 int import_row_read(struct import_row *row, struct json_span id, struct msgpack data, struct msgpack context)
 {
-    forget(row);
+    clear_row(row);
     row->uid = uid_of(id);
     if (row->uid == NULL)
         return EP_ENOMEM;
@@ -249,7 +256,7 @@ int import_row_read(struct import_row *row, struct json_span id, struct msgpack 
 
 void import_row_free(struct import_row *row)
 {
-    forget(row);
+    clear_row(row);
     free(row->marks);
     json_write_free(&row->context);
     json_write_free(&row->data);

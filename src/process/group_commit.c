@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Group commit. Runs in workers, with their lock held. Many workers with an answer or two each would queue for the write
- * lock for a transaction and a sync of the WAL each. Instead: who finds the write lock held lays its answers
- * out as a commit request (shm/commit_request.h) and sleeps; the holder of the write lock takes all commit requests there are into its
- * transaction, syncs the WAL once, and then tells each owner what became of its answers.
+ * Group commit. Runs in workers, while they hold locks of events. Many workers with an answer or two each
+ * would queue for the write lock, for a transaction and a sync of the WAL each. Instead, a worker that
+ * finds the write lock held (a follower) puts its answers into a commit request (shm/commit_request.h) and
+ * sleeps. The holder of the write lock (the leader) takes all commit requests into its transaction, syncs
+ * the WAL once, and then completes each request with its result.
  *
  * Invariants
- *  1. An owner is told only what is committed and, as far as a commit is, on the disk.
- *  2. Who crashes holding the write lock or after it leaves its owners in doubt, never blocked: the supervisor tells them,
- * and they commit again what may have been committed already (`again`), which changes nothing twice; they
- * stay in doubt until that has succeeded.
- *  3. Answers of others never spoil a worker's own: if the transaction with them fails, all commit requests go back to
- * their owners, and everybody commits alone.
- *  4. Large ones are never laid out: a transaction of their own is cheap enough.
+ *  1. A follower learns only of a commit that is done and, as far as the store is durable, on the disk.
+ *  2. If the leader crashes, its followers cannot know whether their answers were committed. The supervisor
+ *     marks their requests as lost, and each follower commits again; `again` makes that idempotent. It
+ *     stays set until such a commit has succeeded.
+ *  3. The answers of others never spoil a worker's own: if a transaction with them fails, all requests go
+ *     back to their owners, and every worker commits alone.
+ *  4. A large batch is never put into a request: its own transaction is cheap enough.
  */
 #include "src/process/group_commit.h"
 
@@ -21,8 +22,10 @@
 #include "shm/slot.h"
 #include "src/process/group_codec.h"
 
-#define SLICE_NS UINT64_C(50000000)      /* an owner looks again: for a wake-up that a kill has swallowed */
-#define PATIENCE_NS UINT64_C(5000000000) /* ... and after so long without a taker queues for the write lock */
+/* A follower checks its request this often, in case a kill has prevented the wake-up ... */
+#define SLICE_NS UINT64_C(50000000)
+/* ... and queues for the write lock if no leader has taken the request after so long. */
+#define PATIENCE_NS UINT64_C(5000000000)
 
 static bool taken_from(const struct process_group_commit *group_commit, uint32_t slot)
 {
@@ -64,6 +67,7 @@ static bool collect(struct process_group_commit *group_commit)
     return group_commit->taken > taken_before;
 }
 
+/* The result of a request: a bit per answer that was applied. */
 static uint32_t result_of(const struct store_group_member *member)
 {
     uint32_t result = 0;
@@ -72,8 +76,9 @@ static uint32_t result_of(const struct store_group_member *member)
     return result;
 }
 
-/* What was not committed goes back. What was, but is not known to be on the disk, stays with us: this process
- * ends, and then its owners are in doubt. */
+/* Completes the requests we took, after the commit, or returns them after a failure. Requests that were
+ * committed but are not known to be on the disk stay with us: this process exits, and its followers commit
+ * again. */
 static void complete(struct process_group_commit *group_commit, int code)
 {
     for (size_t i = 0; i < group_commit->taken; i++) {
@@ -128,7 +133,7 @@ static int commit_as_leader(struct process_group_commit *group_commit, const str
     return commit_as_leader(group_commit, own, false);
 }
 
-/* Our commit request has been completed, or nobody can complete it any more. */
+/* Ends the wait for a leader: takes the result, or commits alone if the request was returned or lost. */
 static int finish_wait(struct process_group_commit *group_commit, struct store_group_member *own,
                        enum commit_request_state state, uint32_t result)
 {
@@ -144,6 +149,7 @@ static int finish_wait(struct process_group_commit *group_commit, struct store_g
     return commit_as_leader(group_commit, own, false);
 }
 
+/* Sleeps until a leader has completed our request, or commits it as the leader once the write lock is free. */
 static int wait_for_leader(struct process_group_commit *group_commit, struct store_group_member *own)
 {
     uint64_t begin_ns = shm_now_ns();
@@ -163,7 +169,7 @@ static int wait_for_leader(struct process_group_commit *group_commit, struct sto
     }
 }
 
-/* Lays it out for others, if it is small enough. */
+/* Puts the answers into our commit request; false if they are too large. */
 static bool submit(struct process_group_commit *group_commit, const struct store_group_member *own)
 {
     if (own->count > COMMIT_REQUEST_RESULTS)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* From the numbers that stand in the segment to the text that is stored and shown. Pure. */
+/* Turns a crash record of the shared memory, with its numbers, into the row that is stored and shown. Runs
+ * in the keeper and the command line. Pure. */
 #include "src/store/crash.h"
 
 #include "shm/segment.h"

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What an engine of the store implements: one function for each of src/store/store.h, with the meaning
- * written there. The engine's own handle begins with a struct store. A new engine is one more row in the
- * table of store.c.
+ * What an engine of the store implements: one function for each of store.h, with the meaning written there.
+ * The engine's own handle begins with a struct store. A new engine is one more row in the table of store.c.
  */
 #ifndef STORE_ENGINE_H
 #define STORE_ENGINE_H
 
 #include "src/store/store.h"
 
-/* An event's id is its source's number above, its number in the source's order of arrival below: in every
- * engine. */
+/* In every engine an event's id has the source's store id in its upper bits, and its number in order of
+ * arrival in these lower ones. */
 #define STORE_NUMBER_BITS 44
 
 struct store_ops {
@@ -59,10 +58,10 @@ struct store_ops {
 
 struct store {
     const struct store_ops *ops;
-    struct error error; /* the last failure: what store_errmsg gives */
+    struct error error; /* the last failure, for store_errmsg */
 };
 
 extern const struct store_ops store_sqlite_ops;
-extern const struct store_ops store_sqlite_memory_store_memory_ops;
+extern const struct store_ops store_sqlite_memory_ops;
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store's front: finds the engine that a URL names and passes every call on to it. Runs wherever a store
- * is used. Owns nothing; a handle remembers its engine.
+ * The front of the store: finds the engine that a URL names and passes every call on to it. Runs in every
+ * process that uses a store. Owns nothing; a handle remembers its engine.
  */
 #include "src/store/store.h"
 
@@ -15,8 +15,8 @@ static const struct {
     const struct store_ops *ops;
 } engines[] = {
     {"sqlite:", &store_sqlite_ops},
-    {"memory:", &store_sqlite_memory_store_memory_ops},
-    {":memory", &store_sqlite_memory_store_memory_ops}, /* as the original writes it */
+    {"memory:", &store_sqlite_memory_ops},
+    {":memory", &store_sqlite_memory_ops}, /* the spelling of the Go eventpipe */
 };
 
 static const struct store_ops *engine_of(const struct store_options *options, struct error *error)

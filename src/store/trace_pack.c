@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packing and unpacking the trace's rows. Pure. Unpacking takes any bytes: a file may be damaged.
+ * Packs and unpacks the rows of the trace. Pure. Survived: unpacking takes any bytes, because a file may be
+ * damaged.
  */
 #include "src/store/trace_pack.h"
 
@@ -39,7 +40,7 @@ static bool arrives(enum store_trace_step_kind kind)
     return kind == STORE_TRACE_STEP_FETCHED || kind == STORE_TRACE_STEP_INJECTED;
 }
 
-/* What is left out: the first attempt at a stage. */
+/* The attempt that is left out: the first one at a stage. */
 static uint32_t usual_attempt(enum store_trace_step_kind kind)
 {
     return kind >= STORE_TRACE_STEP_PROCESSED && kind <= STORE_TRACE_STEP_TIMEOUT;
@@ -63,6 +64,7 @@ void store_trace_pack_free(struct trace_pack *pack)
     *pack = (struct trace_pack){0};
 }
 
+/* Makes room for one more step. */
 static bool make_room(struct trace_pack *pack)
 {
     if (pack->room - pack->used > STEP_BYTES_MAX)
@@ -78,6 +80,7 @@ static bool make_room(struct trace_pack *pack)
     return true;
 }
 
+/* Appends a varint. */
 static void put(struct trace_pack *pack, uint64_t value)
 {
     for (; value >= 0x80; value >>= 7)
@@ -95,7 +98,7 @@ static uint64_t unzigzag(uint64_t value)
     return value >> 1 ^ (0 - (value & 1));
 }
 
-/* Not in the middle of a character. */
+/* How much of the error is kept; it is not cut inside a character. */
 static size_t error_bytes(const struct store_trace_step *step)
 {
     size_t bytes = step->error != NULL ? step->error_bytes : 0;
@@ -107,6 +110,7 @@ static size_t error_bytes(const struct store_trace_step *step)
     return bytes;
 }
 
+/* The step's first number: its kind, and which values follow. */
 static unsigned what_follows(const struct trace_pack *pack, const struct store_trace_step *step, size_t bytes)
 {
     unsigned has = (unsigned)step->kind & KIND_MASK;
@@ -170,6 +174,7 @@ void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const
     unpack->at += ours;
 }
 
+/* Reads a varint; false if it is cut or larger than `most`. */
 static bool get(struct trace_unpack *unpack, uint64_t most, uint64_t *value)
 {
     *value = 0;
@@ -182,6 +187,7 @@ static bool get(struct trace_unpack *unpack, uint64_t most, uint64_t *value)
     return false;
 }
 
+/* The same if it follows, else the usual value. */
 static bool get_if(struct trace_unpack *unpack, bool has, uint64_t most, uint64_t usual, uint64_t *value)
 {
     *value = usual;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Steps of events' stories, packed: what one transaction did to its events is one row of the trace, a few
- * bytes a step. Pure; used by the SQLite engine.
+ * Packs the steps of the trace: the steps of one transaction are one row, a few bytes a step. Pure; the
+ * SQLite engine uses it.
  *
- * A row is a byte for the format, then its steps. A step is a varint of its kind (5 bits) and of what else
- * follows: what is as before (stage, pid, the event after the last one) or usual is left out. Numbers are
- * varints, signed ones in zigzag.
+ * A row is a byte for the format, then its steps. A step begins with a varint: its kind (5 bits), and a bit
+ * for each value that follows. A value is left out if it is that of the step before (stage, pid, the event
+ * after the last one) or the usual one. Numbers are varints, signed ones in zigzag.
  */
 #ifndef STORE_TRACE_PACK_H
 #define STORE_TRACE_PACK_H
@@ -17,17 +17,19 @@
 struct trace_pack {
     unsigned char *bytes; /* owned; reused from row to row */
     size_t used, room;
-    bool failed; /* no memory: the row is not whole */
+    bool failed; /* out of memory: steps are missing */
     uint64_t at_ms;
-    int64_t event, stage; /* of the step before */
+    int64_t event, stage; /* these and pid: of the step before */
     int32_t pid;
 };
 
-/* A new row, of this time. */
+/* Begins a new row, of this time. */
 void store_trace_pack_begin(struct trace_pack *pack, uint64_t at_ms);
-/* A step of another time than the row's (one that was moved from an older row) is told apart by that. */
+/* Adds a step. A time other than the row's marks it as moved from an older row. If memory runs out, the row
+ * fails. */
 void store_trace_pack_add(struct trace_pack *pack, const struct store_trace_step *step);
-bool store_trace_pack_any(const struct trace_pack *pack); /* there is a step, and all of them are there */
+/* Whether the row has a step and no step is missing. */
+bool store_trace_pack_any(const struct trace_pack *pack);
 void store_trace_pack_free(struct trace_pack *pack);
 
 struct trace_unpack {
@@ -38,12 +40,13 @@ struct trace_unpack {
     bool moved; /* the last step came from an older row */
 };
 
+/* Reads a row. The bytes are borrowed until the last step is read. */
 void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes, size_t count);
-/* True: *step is the next one (its error lies in the row's bytes, without an end). False: there are no more,
- * or the rest is nothing that this version wrote. */
+/* True: *step is the next one; its error points into the row's bytes and is not NUL-terminated. False:
+ * there are no more, or the rest is not of this format. */
 bool store_trace_unpack_next(struct trace_unpack *unpack, struct store_trace_step *step);
 
-/* What stands in the trace for a UID. */
+/* The number that stands for a UID in the trace. */
 uint64_t store_trace_uid_hash(const char *uid);
 
 #endif

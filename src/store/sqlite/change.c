@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: listing and changing events for an operator. Runs in the keeper and the command line,
- * while workers run: a change first finds its events, then, in a short write transaction, looks at each again
- * and changes it only if it still is what was selected. What is reported has been committed.
+ * The SQLite engine: lists and changes events for an operator. Runs in the keeper and the command line,
+ * while workers run.
+ *
+ * Invariants
+ *  1. A change first finds its events in read transactions. Then, in one write transaction per chunk, it
+ *     reads each event again and changes it only if it is still selected and in a state that the command
+ *     takes.
+ *  2. An event is reported as changed only after the commit.
+ *  3. A list reads around damage and fails at its end if it met any. A change fails at the first damage.
  */
 #include "src/store/sqlite/select.h"
 
@@ -11,7 +17,7 @@
 static const unsigned all_states =
     STATE(STORE_READY) | STATE(STORE_RUNNING) | STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD);
 
-/* The states that a command takes; it leaves the others, and always what runs. */
+/* The states that a command takes. Events in other states stay as they are, running ones always. */
 static unsigned takes(enum store_command command)
 {
     switch (command) {
@@ -28,7 +34,7 @@ static unsigned takes(enum store_command command)
     return 0;
 }
 
-/* How many more the caller wants to see; a selection without a limit never runs out. */
+/* How many more events the next chunk may have, so that the selection stays within its limit. */
 static size_t remaining(const struct store_select *select, uint64_t seen)
 {
     if (select->limit == 0)
@@ -37,7 +43,8 @@ static size_t remaining(const struct store_select *select, uint64_t seen)
     return left < WALK_CHUNK ? (size_t)left : WALK_CHUNK;
 }
 
-/* Shows the chunk; 0 to go on, 1 to stop, or the caller's negative code. */
+/* Passes the events of the chunk to on_item and counts them. Returns the first answer of on_item other than
+ * 0. A list stops there (stop_at_once); a change reports the whole chunk, because all of it is committed. */
 static int show(const struct walk *walk, store_on_item *on_item, void *user, uint64_t *seen,
                 bool stop_at_once)
 {
@@ -53,6 +60,7 @@ static int show(const struct walk *walk, store_on_item *on_item, void *user, uin
     return answer;
 }
 
+/* Lists what is selected and in one of these states; also the dry run of a change. */
 static int list(struct store_sqlite *store, const struct store_select *select, unsigned states,
                 bool with_data, store_on_item *on_item, void *user, uint64_t *seen)
 {
@@ -83,25 +91,27 @@ int store_sqlite_list(struct store *base, const struct store_select *select, boo
 
 /* ---- change ---- */
 
-/* The event leaves its state: the count that the source keeps of it. */
-static void count_out(struct store_sqlite_tally *tally, enum store_state state)
+/* Takes the event out of the count of its state in the source's totals. */
+static void count_leaving(struct store_sqlite_tally *tally, enum store_state state)
 {
     tally->delayed -= state == STORE_DELAYED;
     tally->held -= state == STORE_HELD;
     tally->dead -= state == STORE_DEAD;
 }
 
-static int run_for(struct store_sqlite *store, enum store_sqlite_statement which, int64_t event)
+/* Runs a statement whose only parameter is the event. */
+static int run_for_event(struct store_sqlite *store, enum store_sqlite_statement which, int64_t event)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, which);
     store_sqlite_bind(store, statement, 1, event);
     return store_sqlite_run(store, statement);
 }
 
+/* Sets a ready event aside as held, or marks a suspended one as held. */
 static int hold_item(struct store_sqlite *store, const struct walk_item *item)
 {
     if (item->item.state != STORE_READY)
-        return run_for(store, SQL_HOLD_SUSPENDED, item->item.id);
+        return run_for_event(store, SQL_HOLD_SUSPENDED, item->item.id);
     bool moved;
     struct store_sqlite_suspend suspend = {
         .event = item->item.id,
@@ -113,17 +123,19 @@ static int hold_item(struct store_sqlite *store, const struct walk_item *item)
     return store_sqlite_suspend(store, &suspend, &moved);
 }
 
+/* Deletes the event's rows. */
 static int remove_item(struct store_sqlite *store, const struct walk_item *item)
 {
     bool suspended = item->item.state != STORE_READY;
-    int code = run_for(store, suspended ? SQL_DELETE_SUSPENDED : SQL_DELETE_PROGRESS, item->item.id);
+    int code = run_for_event(store, suspended ? SQL_DELETE_SUSPENDED : SQL_DELETE_PROGRESS, item->item.id);
     return code == 0 ? store_sqlite_delete_events(store, item->item.id, item->item.id) : code;
 }
 
+/* Does what the command says to one event, and counts it in the tally of its source. */
 static int change_item(struct store_sqlite *store, enum store_command command, struct walk_item *item)
 {
     struct store_sqlite_tally *tally = &item->source->tally;
-    count_out(tally, item->item.state);
+    count_leaving(tally, item->item.state);
     switch (command) {
     case STORE_RETRY:
         return store_sqlite_resume(store, item->item.id, true, false);
@@ -137,7 +149,7 @@ static int change_item(struct store_sqlite *store, enum store_command command, s
         tally->live--;
         return remove_item(store, item);
     case STORE_REQUEUE:
-        return item->item.state == STORE_READY ? run_for(store, SQL_REQUEUE_PROGRESS, item->item.id)
+        return item->item.state == STORE_READY ? run_for_event(store, SQL_REQUEUE_PROGRESS, item->item.id)
                                                : store_sqlite_resume(store, item->item.id, true, true);
     }
     return base_error_set(&store->store.error, EP_EINVAL, "no such command");
@@ -149,7 +161,8 @@ static const enum store_trace_step_kind step_kinds[] = {
     [STORE_REQUEUE] = STORE_TRACE_STEP_REQUEUED,
 };
 
-/* Changes what of the chunk is still as it was; what is not leaves the chunk. */
+/* Inside the write transaction: reads each event of the chunk again, changes it if it is still selected, and
+ * drops it from the chunk otherwise. */
 static int change_items(struct walk *walk, enum store_command command)
 {
     size_t kept = 0;
@@ -158,7 +171,7 @@ static int change_items(struct walk *walk, enum store_command command)
     for (size_t i = 0; code >= 0 && i < walk->item_count; i++) {
         struct walk_item now;
         code = store_sqlite_select_again(walk, walk->items[i].item.id, &now);
-        store_sqlite_select_forget(&walk->items[i]);
+        store_sqlite_select_free(&walk->items[i]);
         if (code != 1)
             continue;
         walk->items[kept++] = now;
@@ -173,6 +186,7 @@ static int change_items(struct walk *walk, enum store_command command)
     return code < 0 ? code : store_sqlite_trace_write(walk->store);
 }
 
+/* Changes one chunk in a write transaction of its own. */
 static int change_chunk(struct walk *walk, enum store_command command)
 {
     for (size_t i = 0; i < walk->source_count; i++)

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: upkeep, for the keeper: sizes, and the full check.
- * The check reads everything in one transaction and is slow; nothing else calls it.
+ * The SQLite engine: the sizes of its files and the full check of the store. Runs in the keeper, and in the
+ * command line for a store that no daemon holds. The check reads everything in one read transaction and is
+ * slow.
+ *
+ * Survived: damage of any kind is reported as a fault.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +28,9 @@ int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
     return 0;
 }
 
-/* ---- the full check: each gives one row per fault, its text in the first column ---- */
+/* ---- the full check ---- */
+
+/* Each query returns one row per fault, with its text in the first column. */
 
 static const char *const checks[] = {
     "SELECT 'event ' || e.seq || ' (uid ' || e.uid || ') has no progress and is not set aside' FROM event e "
@@ -70,7 +75,8 @@ static const char *const checks[] = {
     "WHERE s.delayed <> d OR s.held <> h OR s.dead <> x",
 };
 
-/* SQLite puts what it found wrong with pages into one row, a line each under a title. */
+/* Reports each line of a message: integrity_check puts all faults of pages into one row, under a title line
+ * that begins with "***". */
 static void report_lines(const char *message, void (*report)(const char *message, void *user), void *user)
 {
     char *copy = strncmp(message, "***", 3) == 0 ? strdup(message) : NULL;
@@ -85,6 +91,7 @@ static void report_lines(const char *message, void (*report)(const char *message
     free(copy);
 }
 
+/* Runs one query of the check and reports its rows. */
 static int report_rows(struct store_sqlite *store, const char *sql,
                        void (*report)(const char *message, void *user), void *user)
 {
@@ -93,7 +100,7 @@ static int report_rows(struct store_sqlite *store, const char *sql,
     while (result == SQLITE_OK || result == SQLITE_ROW) {
         result = sqlite3_step(statement);
         const char *message = result == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
-        if (message != NULL && strcmp(message, "ok") != 0) /* what integrity_check says when all is well */
+        if (message != NULL && strcmp(message, "ok") != 0) /* "ok": no fault was found */
             report_lines(message, report, user);
     }
     int code = result == SQLITE_DONE ? 0 : store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
@@ -111,7 +118,7 @@ int store_sqlite_check(struct store *base, void (*report)(const char *message, v
     for (size_t i = 0; code == 0 && i < sizeof checks / sizeof checks[0]; i++)
         code = report_rows(store, checks[i], report, user);
     code = store_sqlite_end(store, code);
-    if (code == EP_ESTORE) { /* so damaged that it cannot be read on: that is a fault found, too */
+    if (code == EP_ESTORE) { /* so damaged that the check cannot go on: this is a fault, too */
         report(base->error.message, user);
         return 0;
     }

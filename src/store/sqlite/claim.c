@@ -2,18 +2,18 @@
 /*
  * The SQLite engine: ingest and claim, the transactions of a source's producer.
  *
- * Each handle remembers, per source, a low-water mark: below it stands nothing that can be claimed, so what
- * runs is not looked at again with every claim. It only ever errs downwards: it moves up after the commit of
- * a transaction that saw everything below, and down when this handle makes an older event ready or the caller
- * asks for a rescan.
+ * Each handle remembers a low-water mark per source: no event below it can be claimed, so a claim does not
+ * search the running events again. The mark may be too low, never too high. It moves up after the commit of
+ * a transaction that saw everything below it, and down when this handle makes an older event ready or the
+ * caller asks for a rescan.
  *
  * Invariants
- *  1. Claims go in order of arrival: a page's own events only when nothing older is left.
- *  2. on_claim is called before the commit, so no lock is ever stored that its owner does not know of.
- *  3. A claim that finds nothing writes nothing. One that does need not outlive a power failure: locks hold
- * for one start, and what was due is due again.
- *  4. Retries get half of a claim while others are ready: what keeps failing starves nothing, even where
- * trying it again takes all the time there is.
+ *  1. Claims go in order of arrival: a page's own events only after all older ready events.
+ *  2. on_claim is called before the commit, so no lock is ever stored without its owner's record of it.
+ *  3. A claim that finds nothing writes nothing. A claim need not survive a power failure: locks hold for
+ *     one start only, and what was due is due again.
+ *  4. Retries get at most half of a claim while other events are ready, so retries starve nothing, however
+ *     long they take.
  */
 #include "src/store/sqlite/sqlite.h"
 
@@ -36,7 +36,7 @@ static int64_t low_water_mark_of(const struct store_sqlite *store, int64_t sourc
     return EVENT_FIRST(source);
 }
 
-/* Without memory for it the low-water mark stays at the beginning: slower, and as right. */
+/* If memory runs out, the low-water mark stays at the source's first event: slower, but still correct. */
 static void set_low_water_mark(struct store_sqlite *store, int64_t source, int64_t event)
 {
     struct store_sqlite_low_water_mark *low_water_mark = find_low_water_mark(store, source);
@@ -63,6 +63,7 @@ void store_sqlite_rescan(struct store *store, int64_t source)
     set_low_water_mark(store_sqlite_of(store), source, EVENT_FIRST(source));
 }
 
+/* Refuses a token that is not of this start: it would be no lock. */
 static int check_claim(struct store_sqlite *store, const struct store_claim *claim)
 {
     if (claim == NULL || claim->limit == 0)
@@ -90,8 +91,8 @@ int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t 
 }
 
 /*
- * Claims what is ready in [*from, to), oldest first; *from moves behind what was seen. *more: something ready
- * is left.
+ * Claims the ready events in [*from, to), oldest first, up to the claim's limit. *from moves past the events
+ * seen. *more: ready events are left.
  */
 static int claim_ready(struct store_sqlite *store, const struct store_claim *claim, int64_t *from, int64_t to,
                        size_t *claimed, bool *more)
@@ -141,10 +142,10 @@ struct ingest {
     const struct store_claim *claim;
     size_t claimed;         /* of older events and of this page */
     bool claiming;          /* the page's own events may be claimed too */
-    int64_t low_water_mark; /* to be, once this is committed */
+    int64_t low_water_mark; /* of the handle, after the commit */
     int64_t stored, duplicates, dead;
-    int64_t run;   /* first of the events whose progress is not stored yet, 0 = none */
-    int64_t token; /* of their lock, 0 = none */
+    int64_t pending_first; /* first of the new events without a row in progress yet, 0 = none */
+    int64_t pending_token; /* their token, 0 = not claimed */
 };
 
 int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
@@ -166,19 +167,20 @@ int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_
     return code;
 }
 
-/* Ends the run of events before `next`: one statement gives all of them their progress. */
-static int store_run(struct ingest *ingest)
+/* Gives the pending events their rows in progress, with one statement. */
+static int flush_pending(struct ingest *ingest)
 {
-    if (ingest->run == 0)
+    if (ingest->pending_first == 0)
         return 0;
     sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_PROGRESS);
-    store_sqlite_bind(ingest->store, statement, 1, ingest->run);
+    store_sqlite_bind(ingest->store, statement, 1, ingest->pending_first);
     store_sqlite_bind(ingest->store, statement, 2, ingest->next - 1);
-    store_sqlite_bind(ingest->store, statement, 3, ingest->token);
-    ingest->run = 0;
+    store_sqlite_bind(ingest->store, statement, 3, ingest->pending_token);
+    ingest->pending_first = 0;
     return store_sqlite_run(ingest->store, statement);
 }
 
+/* Sets a new event aside as dead. */
 static int store_dead(struct ingest *ingest, int64_t id, const struct store_event *event)
 {
     sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_DEAD);
@@ -190,7 +192,7 @@ static int store_dead(struct ingest *ingest, int64_t id, const struct store_even
     return store_sqlite_run(ingest->store, statement);
 }
 
-/* Claims the event just stored, where it may be; it joins the run, or begins another. */
+/* Claims the event just stored if the claim has room left, and adds it to the pending events. */
 static int store_ready(struct ingest *ingest, int64_t id)
 {
     if (ingest->claiming &&
@@ -200,13 +202,14 @@ static int store_ready(struct ingest *ingest, int64_t id)
     }
     ingest->claimed += ingest->claiming;
     int64_t token = ingest->claiming ? (int64_t)ingest->claim->token : 0;
-    int code = token != ingest->token ? store_run(ingest) : 0;
-    if (ingest->run == 0)
-        ingest->run = id;
-    ingest->token = token;
+    int code = token != ingest->pending_token ? flush_pending(ingest) : 0;
+    if (ingest->pending_first == 0)
+        ingest->pending_first = id;
+    ingest->pending_token = token;
     return code;
 }
 
+/* Stores one event of the page; a duplicate is only counted. */
 static int ingest_one(struct ingest *ingest, const struct store_event *event)
 {
     struct store_sqlite *store = ingest->store;
@@ -231,7 +234,7 @@ static int ingest_one(struct ingest *ingest, const struct store_event *event)
     if (event->dead == STORE_REASON_NONE) {
         code = store_ready(ingest, id);
     } else {
-        code = store_run(ingest);
+        code = flush_pending(ingest);
         if (code == 0)
             code = store_dead(ingest, id, event);
     }
@@ -240,7 +243,7 @@ static int ingest_one(struct ingest *ingest, const struct store_event *event)
     return code;
 }
 
-/* Which cursor the page followed, for the statement to compare with the stored one. */
+/* Binds the cursor that the page follows: the statement compares it with the stored one. */
 static void bind_after(struct ingest *ingest, sqlite3_stmt *statement, int at)
 {
     store_sqlite_bind(ingest->store, statement, at, ingest->page->follows);
@@ -248,8 +251,7 @@ static void bind_after(struct ingest *ingest, sqlite3_stmt *statement, int at)
                              ingest->page->after != NULL ? ingest->page->after : "");
 }
 
-/* A page without events: its cursor is stored where it is another, so that an idle backend's answers write
- * nothing. */
+/* Stores the cursor of a page without events if it has changed, so that an idle backend causes no writes. */
 static int move_cursor(struct ingest *ingest)
 {
     if (ingest->page->cursor == NULL)
@@ -261,6 +263,7 @@ static int move_cursor(struct ingest *ingest)
     return store_sqlite_run(ingest->store, statement);
 }
 
+/* Writes the source's row: next number, cursor and totals. */
 static int count_page(struct ingest *ingest)
 {
     if (ingest->page->count == 0)
@@ -277,6 +280,7 @@ static int count_page(struct ingest *ingest)
     return store_sqlite_run(ingest->store, statement);
 }
 
+/* The whole ingest, inside its transaction. */
 static int ingest_all(struct ingest *ingest)
 {
     struct store_sqlite *store = ingest->store;
@@ -292,7 +296,7 @@ static int ingest_all(struct ingest *ingest)
     for (size_t i = 0; code == 0 && i < ingest->page->count; i++)
         code = ingest_one(ingest, &ingest->page->events[i]);
     if (code == 0)
-        code = store_run(ingest);
+        code = flush_pending(ingest);
     if (code == 0 && ingest->next > EVENT_LAST(ingest->source))
         code = base_error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers",
                               store->path);
@@ -324,6 +328,7 @@ int store_sqlite_ingest(struct store *base, int64_t source, const struct store_p
 
 /* ---- claim ---- */
 
+/* *due_ms: when the earliest delayed event is due, UINT64_MAX = none is delayed. */
 static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_NEXT_DUE);
@@ -338,8 +343,9 @@ static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms
     return code;
 }
 
-/* Whether a claim would find something; in a read transaction, because the answer is mostly no. */
-static int look(struct store_sqlite *store, int64_t source, uint64_t now_ms, bool *found, uint64_t *due_ms)
+/* Whether a claim would find an event. A read transaction, because mostly there is none. */
+static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t now_ms, bool *found,
+                          uint64_t *due_ms)
 {
     int64_t next = 0, from = low_water_mark_of(store, source);
     int code = store_sqlite_begin_read(store);
@@ -370,7 +376,8 @@ static int look(struct store_sqlite *store, int64_t source, uint64_t now_ms, boo
     return code;
 }
 
-/* How many retries a claim may make ready. A claim of one serves them and the others in turns. */
+/* How many due events a claim may make ready: half of it while others are ready. Claims of one event take
+ * turns. */
 static int retry_share(struct store_sqlite *store, const struct store_claim *claim, int64_t from, int64_t to,
                        size_t *share)
 {
@@ -389,9 +396,10 @@ static int retry_share(struct store_sqlite *store, const struct store_claim *cla
     return 0;
 }
 
-/* Delayed events whose time has come are ready again, in their place of arrival. */
-static int wake_due(struct store_sqlite *store, int64_t source, uint64_t now_ms, size_t limit,
-                    int64_t *low_water_mark)
+/* Makes up to `limit` due events ready again. They keep their numbers, so they are claimed in order of
+ * arrival. */
+static int resume_due(struct store_sqlite *store, int64_t source, uint64_t now_ms, size_t limit,
+                      int64_t *low_water_mark)
 {
     if (limit > STORE_SQLITE_WAKE_LIMIT)
         limit = STORE_SQLITE_WAKE_LIMIT;
@@ -423,7 +431,7 @@ int store_sqlite_claim(struct store *base, int64_t source, uint64_t now_ms, cons
     *out = (struct store_claimed){.next_due_ms = UINT64_MAX};
     int code = check_claim(store, claim);
     if (code == 0)
-        code = look(store, source, now_ms, &found, &due_ms);
+        code = find_claimable(store, source, now_ms, &found, &due_ms);
     if (code != 0 || !found || claim == NULL || claim->limit == 0) {
         if (code == 0)
             *out = (struct store_claimed){.more = found, .next_due_ms = due_ms};
@@ -438,7 +446,7 @@ int store_sqlite_claim(struct store *base, int64_t source, uint64_t now_ms, cons
     if (code == 0 && due_ms <= now_ms)
         code = retry_share(store, claim, low_water_mark, next, &share);
     if (code == 0 && share > 0)
-        code = wake_due(store, source, now_ms, share, &low_water_mark);
+        code = resume_due(store, source, now_ms, share, &low_water_mark);
     if (code == 0)
         code = claim_ready(store, claim, &low_water_mark, next, &claimed, &more);
     if (code == 0)

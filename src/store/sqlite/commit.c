@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: what stages need: read, commit (the transaction is in store_sqlite_group.c), release.
- * Runs in workers (read, commit) and producers (unlock).
- *
- * Invariants
- *  1. An event's row changes only where its token is the one named, and that token is of this start.
- * Everything else about the event (its data, its end, the tallies) is done only after that row has changed.
- *  2. `applied` is true only for what is committed.
+ * The SQLite engine: reads events for stages, writes their answers (inside the transaction of
+ * group_commit.c), and unlocks events. Workers read and commit, producers unlock.
  *
  * Events that arrived one after another and were claimed together are mostly read, advanced and finished
- * together, too: such a run is one statement, whose cursor walks along its rows instead of seeking each. A
- * statement over a run counts what it changed; where that is not all of it, the transaction is rolled back
- * and done again event by event, which tells whose lock was lost.
+ * together too. Such a range is one statement, whose cursor walks along its rows instead of seeking each.
+ * The statement counts the rows it changed. If some are missing, the transaction is rolled back and done
+ * again event by event, which shows whose lock was lost.
+ *
+ * Invariants
+ *  1. An event's row changes only while it carries the token of the lock, and that token is of this start.
+ *     All else about the event (its data, its deletion, the totals) changes only after that row.
+ *  2. `applied` is true only for what is committed.
  */
 #include "src/store/sqlite/sqlite.h"
 
 #include <string.h>
 
-#define PAD_FROM_EVENTS 100 /* fewer than these stand in so few leaves that padding costs what it saves */
-#define PAD_EVENTS 2        /* one would share its leaf with the rows before it */
-#define PAD_OVER_BYTES 50   /* two of half a leaf each would just fit into one */
+#define PAD_FROM_EVENTS 100 /* fewer are in so few leaves that padding costs as much as it saves */
+#define PAD_EVENTS 2        /* a single one would share its leaf with the rows before it */
+#define PAD_OVER_BYTES 50   /* more than half a leaf, or two would just fit into one leaf */
 
-/* ---- steps shared with the operators' changes ---- */
+/* ---- shared with the operators' changes ---- */
 
 static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
 {
@@ -32,12 +32,12 @@ static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
 }
 
 /*
- * SQLite fills up a leaf that has become two thirds empty with its neighbours' rows. Where a row that stays
- * stands before a long run, and its leaf is nearly full, the next leaf's rows do not fit into the two: part
- * of them is moved, and so every leaf of the run is changed, and written to the WAL, before it is emptied and
- * free. Where the leaf before has room, all of the next one's rows fit, and a leaf that is free without
- * having been changed is not written at all: a tenth of the pages. So the first rows of a run are made so
- * large that each stands in a leaf of its own and leaves it nearly half empty, and go last.
+ * Deletes the event rows first..last. For a long range it pads the first two rows and deletes them last,
+ * which saves nine tenths of the pages that go to the WAL: SQLite refills a leaf that is two thirds empty
+ * with rows of its neighbours. If the leaf before the range is nearly full, the next leaf's rows do not all
+ * fit: some are moved, so every leaf of the range is changed and written to the WAL before it becomes free.
+ * If the leaf before has room, all rows of the next one fit, and a leaf that becomes free unchanged is not
+ * written at all. A padded row has a leaf of its own and leaves it nearly half empty: that is the room.
  */
 int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last)
 {
@@ -91,7 +91,7 @@ int store_sqlite_resume(struct store_sqlite *store, int64_t event, bool reset, b
     return store_sqlite_run(store, statement);
 }
 
-/* A lock that cannot hold, whatever the rows say: of another source, or of an older start. */
+/* Whether the lock is void, whatever the rows say: of another source, or of an older start. */
 static bool lock_void(const struct store_sqlite *store, int64_t source, const struct store_event_lock *lock)
 {
     return lock->event >> EVENT_SOURCE_SHIFT != source || (int64_t)lock->token < store->first_valid_token ||
@@ -100,23 +100,24 @@ static bool lock_void(const struct store_sqlite *store, int64_t source, const st
 
 /* ---- read ---- */
 
+/* Whether a lock is the next event's, of the same claim: the two can be in one range. */
 static bool follows(const struct store_event_lock *lock, const struct store_event_lock *before)
 {
     return lock->event == before->event + 1 && lock->token == before->token;
 }
 
-/* How many locks from `first` on are a run. */
-static size_t run_at(const struct store_event_lock *locks, size_t count, size_t first)
+/* How many locks from `first` on are one range. */
+static size_t range_at(const struct store_event_lock *locks, size_t count, size_t first)
 {
-    size_t run = 1;
-    while (first + run < count && follows(&locks[first + run], &locks[first + run - 1]))
-        run++;
-    return run;
+    size_t range = 1;
+    while (first + range < count && follows(&locks[first + range], &locks[first + range - 1]))
+        range++;
+    return range;
 }
 
-/* The statement of a run: its first and last event and their token. */
-static sqlite3_stmt *use_run(struct store_sqlite *store, enum store_sqlite_statement which,
-                             const struct store_event_lock *first, size_t count)
+/* A statement with the range bound: its first and last event and their token. */
+static sqlite3_stmt *use_range(struct store_sqlite *store, enum store_sqlite_statement which,
+                               const struct store_event_lock *first, size_t count)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, which);
     store_sqlite_bind(store, statement, 1, first->event);
@@ -125,6 +126,7 @@ static sqlite3_stmt *use_run(struct store_sqlite *store, enum store_sqlite_state
     return statement;
 }
 
+/* Passes the statement's row to on_row. */
 static int pass_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t index, store_on_row *on_row,
                     void *user)
 {
@@ -144,12 +146,12 @@ static int pass_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t 
     return on_row(index, &row, user);
 }
 
-static int read_run(struct store_sqlite *store, const struct store_event_lock *locks, size_t count,
-                    size_t index, store_on_row *on_row, void *user)
+static int read_range(struct store_sqlite *store, const struct store_event_lock *locks, size_t count,
+                      size_t index, store_on_row *on_row, void *user)
 {
     if (lock_void(store, locks->event >> EVENT_SOURCE_SHIFT, locks))
         return 0;
-    sqlite3_stmt *statement = use_run(store, SQL_READ, locks, count);
+    sqlite3_stmt *statement = use_range(store, SQL_READ, locks, count);
     int code;
     while ((code = store_sqlite_step(store, statement)) == 1) {
         size_t at = (size_t)(sqlite3_column_int64(statement, 0) - locks[0].event);
@@ -166,21 +168,21 @@ int store_sqlite_read(struct store *base, const struct store_event_lock *locks, 
                       store_on_row *on_row, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    if (run_at(locks, count, 0) == count) /* one statement is a transaction by itself */
-        return read_run(store, locks, count, 0, on_row, user);
+    if (range_at(locks, count, 0) == count) /* a single statement is a transaction by itself */
+        return read_range(store, locks, count, 0, on_row, user);
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
-    for (size_t i = 0, run; code == 0 && i < count; i += run) {
-        run = run_at(locks, count, i);
-        code = read_run(store, &locks[i], run, i, on_row, user);
+    for (size_t i = 0, range; code == 0 && i < count; i += range) {
+        range = range_at(locks, count, i);
+        code = read_range(store, &locks[i], range, i, on_row, user);
     }
     return store_sqlite_end(store, code);
 }
 
 /* ---- commit ---- */
 
-/* Of a run: true when all of it was changed, which makes all of it applied. */
+/* Whether the statement changed the whole range; marks all its answers as applied, or none. */
 static bool all_changed(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
     bool all = (size_t)sqlite3_changes(store->db) == count;
@@ -189,9 +191,10 @@ static bool all_changed(struct store_sqlite *store, struct store_answer *answers
     return all;
 }
 
+/* STORE_ADVANCE of a range. */
 static int advance(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    sqlite3_stmt *statement = use_run(store, SQL_ADVANCE, &answers->lock, count);
+    sqlite3_stmt *statement = use_range(store, SQL_ADVANCE, &answers->lock, count);
     store_sqlite_bind_string(store, statement, 4, answers->done != NULL ? answers->done : "");
     store_sqlite_bind_text(store, statement, 5, answers->context, answers->context_bytes);
     int code = store_sqlite_run(store, statement);
@@ -200,15 +203,17 @@ static int advance(struct store_sqlite *store, struct store_answer *answers, siz
     return code;
 }
 
+/* STORE_COMPLETE and STORE_REMOVE_BY_STAGE of a range: its rows are deleted. */
 static int finish(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    int code = store_sqlite_run(store, use_run(store, SQL_COMPLETE, &answers->lock, count));
+    int code = store_sqlite_run(store, use_range(store, SQL_COMPLETE, &answers->lock, count));
     if (code != 0 || !all_changed(store, answers, count))
         return code;
     int64_t first = answers->lock.event;
     return store_sqlite_delete_events(store, first, first + (int64_t)count - 1);
 }
 
+/* STORE_DELAY and STORE_DEAD_LETTER of one event: its row moves to `suspended`. */
 static int set_aside(struct store_sqlite *store, int64_t source, struct store_answer *answer)
 {
     bool dead_letter = answer->change == STORE_DEAD_LETTER;
@@ -227,6 +232,7 @@ static int set_aside(struct store_sqlite *store, int64_t source, struct store_an
     return store_sqlite_suspend(store, &suspend, &answer->applied);
 }
 
+/* Stores the data that a stage has changed. */
 static int set_data(struct store_sqlite *store, const struct store_answer *answer)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_SET_DATA);
@@ -235,7 +241,7 @@ static int set_data(struct store_sqlite *store, const struct store_answer *answe
     return store_sqlite_run(store, statement);
 }
 
-/* Each applied answer counts once at its stage, and where it changes what the source has. */
+/* Counts an applied answer in the totals of its stage and of its source. */
 static void count_answer(struct store_sqlite_tally *tally, const struct store_answer *answer)
 {
     struct store_stage_totals *stage = &tally->stage;
@@ -306,8 +312,8 @@ static void trace_answer(struct store_sqlite *store, const struct store_group_me
     store_sqlite_trace_add(store, &step);
 }
 
-/* Whether an answer says of its event what the one before it says of the event before. */
-static bool alike(const struct store_answer *answer, const struct store_answer *before)
+/* Whether an answer can be in one range with the answer before it: the same change, with the same values. */
+static bool same_change(const struct store_answer *answer, const struct store_answer *before)
 {
     if (answer->change != before->change || !follows(&answer->lock, &before->lock))
         return false;
@@ -319,9 +325,9 @@ static bool alike(const struct store_answer *answer, const struct store_answer *
 }
 
 /*
- * Whether this very answer has been committed: while a lock is ours nobody else gives that event the same
- * list of stages done, ends it or sets it aside. Where an operator has done so since, there is nothing to
- * commit either.
+ * Finds out whether an answer that is committed again was committed before. While we hold the lock, no
+ * other process changes the event's list of done stages, deletes it or sets it aside, so each of these
+ * shows our own commit. If an operator has done it since, there is nothing to commit either.
  */
 static int find_completed(struct store_sqlite *store, struct store_answer *answer, bool *completed)
 {
@@ -351,9 +357,10 @@ static int find_completed(struct store_sqlite *store, struct store_answer *answe
     return 0;
 }
 
-/* A run of answers that are alike, most often; one, if it is not like its neighbours. */
-static int commit_run(struct store_sqlite *store, const struct store_group_member *member,
-                      struct store_answer *answers, size_t count, struct store_sqlite_tally *tally)
+/* Writes answers of one range, or a single one: tallies, trace and data too. STORE_SQLITE_PARTIAL: some locks were
+ * lost. */
+static int commit_range(struct store_sqlite *store, const struct store_group_member *member,
+                        struct store_answer *answers, size_t count, struct store_sqlite_tally *tally)
 {
     int code = EP_EINVAL;
     bool stays = true;
@@ -374,7 +381,7 @@ static int commit_run(struct store_sqlite *store, const struct store_group_membe
     if (code != 0)
         return code;
     if (!answers->applied)
-        return count > 1 ? STORE_SQLITE_PARTED : 0;
+        return count > 1 ? STORE_SQLITE_PARTIAL : 0;
     for (size_t i = 0; i < count; i++) {
         count_answer(tally, &answers[i]);
         trace_answer(store, member, &answers[i]);
@@ -387,22 +394,24 @@ int store_sqlite_commit_member(struct store_sqlite *store, const struct store_gr
 {
     struct store_answer *answers = member->answers;
     int code = 0;
-    for (size_t i = 0, run; code == 0 && i < member->count; i += run) {
+    for (size_t i = 0, range; code == 0 && i < member->count; i += range) {
         bool alone = singly || member->again; /* find_completed looks at one */
-        for (run = 1; !alone && i + run < member->count && alike(&answers[i + run], &answers[i + run - 1]);)
-            run++;
+        for (range = 1; !alone && i + range < member->count &&
+                        same_change(&answers[i + range], &answers[i + range - 1]);)
+            range++;
         if (lock_void(store, member->source, &answers[i].lock))
             continue;
         bool completed = false;
         code = member->again ? find_completed(store, &answers[i], &completed) : 0;
         if (code == 0 && !completed)
-            code = commit_run(store, member, &answers[i], run, tally);
+            code = commit_range(store, member, &answers[i], range, tally);
     }
     return code;
 }
 
 /* ---- unlock ---- */
 
+/* Makes a running event ready again. */
 static int clear_token(struct store_sqlite *store, struct store_unlock *unlock)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_UNLOCK);
@@ -434,15 +443,15 @@ static void trace_unlock(struct store_sqlite *store, const struct store_unlock *
     store_sqlite_trace_add(store, &step);
 }
 
-/* What came of a crash or a timeout: tried again later, or dead when that was once too often. */
-static int blame(struct store_sqlite *store, int64_t source, struct store_unlock *unlock, bool *dead)
+/* Sets an event aside after a crash or a timeout it caused: delayed, or dead if it has reached its limit. */
+static int suspend_blamed(struct store_sqlite *store, int64_t source, struct store_unlock *unlock, bool *dead)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_COUNTS);
     store_sqlite_bind(store, statement, 1, unlock->lock.event);
     store_sqlite_bind(store, statement, 2, (int64_t)unlock->lock.token);
     int code = store_sqlite_step(store, statement);
     if (code != 1)
-        return code; /* no longer theirs */
+        return code; /* it no longer carries the token */
     uint64_t attempts = (uint64_t)sqlite3_column_int64(statement, 0) + unlock->timed_out;
     uint64_t crashes = (uint64_t)sqlite3_column_int64(statement, 1) + unlock->crashed;
     sqlite3_reset(statement);
@@ -469,10 +478,11 @@ static int blame(struct store_sqlite *store, int64_t source, struct store_unlock
     return code;
 }
 
+/* Unlocks one event, and counts a crash or timeout in the totals. */
 static int unlock_one(struct store_sqlite *store, int64_t source, struct store_unlock *unlock)
 {
     bool dead = false, blamed = unlock->crashed || unlock->timed_out;
-    int code = blamed ? blame(store, source, unlock, &dead) : clear_token(store, unlock);
+    int code = blamed ? suspend_blamed(store, source, unlock, &dead) : clear_token(store, unlock);
     if (code == 0 && unlock->applied && !blamed)
         trace_unlock(store, unlock, NULL, 0);
     if (code != 0 || !unlock->applied || !blamed)

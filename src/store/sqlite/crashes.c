@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: the crashes of processes, for operators. The keeper adds what the supervisor saw; readers
- * list them.
+ * The SQLite engine: the crashes of processes. The keeper adds what the supervisor recorded; any reader lists
+ * them for an operator.
  *
  * Invariants
- *  1. Storing the same crash twice stores it once: a keeper killed after the commit may come again.
- *  2. The table is bounded; what leaves it, and what never came to it, is counted in the same transaction.
+ *  1. The same crash is stored once: a keeper that is killed after its commit may add it again.
+ *  2. The table is bounded. Rows that leave it, and crashes that were never recorded, are counted in the same
+ *     transaction.
  */
 #include "src/store/sqlite/sqlite.h"
 
@@ -26,6 +27,7 @@ static int add_one(struct store_sqlite *store, const struct store_crash *crash)
     return store_sqlite_run(store, statement);
 }
 
+/* Adds the crashes, trims the table to CRASHES_MAX and counts what is dropped or lost. */
 static int add_all(struct store_sqlite *store, const struct store_crash *crashes, size_t count, uint64_t lost)
 {
     int code = 0;
@@ -53,6 +55,7 @@ int store_sqlite_add_crashes(struct store *base, const struct store_crash *crash
     return code != 0 ? code : store_sqlite_end(store, add_all(store, crashes, count, lost));
 }
 
+/* Passes the statement's row to on_crash. */
 static int pass_row(sqlite3_stmt *statement, store_on_crash *on_crash, void *user)
 {
     const char *texts[8];
@@ -81,7 +84,7 @@ static int list_all(struct store_sqlite *store, store_on_crash *on_crash, void *
 {
     int64_t number;
     int code = store_sqlite_pragma(store, "SELECT count(*) FROM sqlite_schema WHERE name = 'crash'", &number);
-    if (code != 0 || number == 0) /* a store of an older version: it knows of none */
+    if (code != 0 || number == 0) /* a store of an older version has no such table */
         return code;
     code = store_sqlite_pragma(store, store_sqlite_sql(SQL_CRASHES_DROPPED, NULL), &number);
     *dropped = (uint64_t)number;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: commits the answers of one worker, or of several, in one transaction. Runs in workers, and
- * in producers for events that have no stage left.
+ * The SQLite engine: commits the answers of one worker, or of several, in one transaction. Runs in workers,
+ * and in producers for events that have no stage left.
  *
  * The caller begins, adds members as they come, and ends. All adds go into one transaction, which the first
  * of them opens.
  *
  * Invariants
  *  1. All members are committed, or none.
- *  2. The write lock is held from begin to the end of the transaction. It is released once in between where a
- *     run of answers is not ours as a whole: then end rolls back, and writes all members again, event by event.
+ *  2. The write lock is held from begin to the end of the transaction. It is released once in between where
+ *     a range of answers has lost locks: then end rolls back, and writes all members again, event by event.
  *  3. An answer says `applied` only after a commit that succeeded and, if the store is durable, was synced.
  */
 #include "src/store/sqlite/sqlite.h"
@@ -72,13 +72,13 @@ static int write_members(struct store_sqlite *store, const struct store_group_co
     return code;
 }
 
-/* Where a run has parted, later members are not written: end writes all of them again. */
+/* Once locks of a range were lost, later members are not written: end writes all members again. */
 int store_sqlite_commit_add(struct store *base, struct store_group_commit *group_commit)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     if (store->group.code == 0)
         store->group.code = write_members(store, group_commit);
-    return store->group.code == STORE_SQLITE_PARTED ? 0 : store->group.code;
+    return store->group.code == STORE_SQLITE_PARTIAL ? 0 : store->group.code;
 }
 
 /* One that may have been committed already by a process that has crashed, perhaps before its sync. */
@@ -117,7 +117,7 @@ int store_sqlite_commit_end(struct store *base, struct store_group_commit *group
         return 0;
     }
     int code = group->begun ? end_transaction(store, group_commit) : group->code;
-    if (code == STORE_SQLITE_PARTED) {
+    if (code == STORE_SQLITE_PARTIAL) {
         store_sqlite_acquire_write_lock(store);
         start_group(group, true);
         group->code = write_members(store, group_commit);

@@ -1,58 +1,62 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: import, all of another program's events in one transaction. Runs in the command line,
- * which holds the store meanwhile, so nobody else writes to it.
+ * The SQLite engine: stores another program's events, all in one transaction. Runs in the command line
+ * (eventpipe import), which holds the store meanwhile, so no other process writes to it.
  *
  * Invariants
- *  1. A uid is written into `imported` with the event, or when the event is found in the store: so what is
- *     processed and gone later is not taken for new by the next import.
- *  2. Every row that is stored counts as fetched, injected and live in the same transaction.
- *  3. A trial answers by looking only; it needs no right to write, and takes a store of version 1 as well.
+ *  1. A uid is written into `imported` with its event, or when the event is found in the store. So the next
+ *     import does not take an event for new that was processed and deleted in between.
+ *  2. Every stored row counts as fetched, injected and live in the same transaction.
+ *  3. A trial only reads. It needs no right to write, and accepts a store of an older version that has no
+ *     table `imported`.
  */
 #include "src/store/sqlite/sqlite.h"
 
-struct intake {
+struct import_run {
     struct store_sqlite *store;
     struct store_import *import;
-    int64_t source, next; /* of the rows that come now; next: the id of the event to be stored next */
+    int64_t source, next; /* source of the present rows; id of the next event to be stored */
     int64_t stored, duplicates, dead;
-    bool remembers; /* a trial: the table of imported uids is there */
+    bool remembers; /* in a trial: the table `imported` exists */
 };
 
 /* ---- a trial ---- */
 
-static int find(struct intake *intake, enum store_sqlite_statement which, const struct store_import_row *row,
-                bool *found)
+/* Whether one of the two statements that search a uid finds the row's. */
+static int find_uid(struct import_run *run, enum store_sqlite_statement which,
+                    const struct store_import_row *row, bool *found)
 {
-    sqlite3_stmt *statement = store_sqlite_use(intake->store, which);
-    store_sqlite_bind(intake->store, statement, 1, row->source);
-    store_sqlite_bind_string(intake->store, statement, 2, row->event.uid);
-    int code = store_sqlite_step(intake->store, statement);
+    sqlite3_stmt *statement = store_sqlite_use(run->store, which);
+    store_sqlite_bind(run->store, statement, 1, row->source);
+    store_sqlite_bind_string(run->store, statement, 2, row->event.uid);
+    int code = store_sqlite_step(run->store, statement);
     *found = code == 1;
     if (code == 1)
         sqlite3_reset(statement);
     return code < 0 ? code : 0;
 }
 
-static int try_row(struct intake *intake, const struct store_import_row *row, bool *stored)
+/* Whether a real import would store the row. */
+static int trial_row(struct import_run *run, const struct store_import_row *row, bool *stored)
 {
     bool found = false;
-    int code = find(intake, SQL_FIND_UID, row, &found);
-    if (code == 0 && !found && intake->remembers)
-        code = find(intake, SQL_REMEMBERED, row, &found);
+    int code = find_uid(run, SQL_FIND_UID, row, &found);
+    if (code == 0 && !found && run->remembers)
+        code = find_uid(run, SQL_REMEMBERED, row, &found);
     *stored = !found;
     return code;
 }
 
-static int try_cursor(struct intake *intake, struct store_import_cursor *cursor)
+/* Whether a real import would store the cursor. */
+static int trial_cursor(struct import_run *run, struct store_import_cursor *cursor)
 {
     if (cursor->source == 0) {
         cursor->set = true;
         return 0;
     }
-    sqlite3_stmt *statement = store_sqlite_use(intake->store, SQL_CURSOR);
-    store_sqlite_bind(intake->store, statement, 1, cursor->source);
-    int code = store_sqlite_step(intake->store, statement);
+    sqlite3_stmt *statement = store_sqlite_use(run->store, SQL_CURSOR);
+    store_sqlite_bind(run->store, statement, 1, cursor->source);
+    int code = store_sqlite_step(run->store, statement);
     if (code != 1)
         return code;
     cursor->set = sqlite3_column_bytes(statement, 0) == 0;
@@ -60,38 +64,40 @@ static int try_cursor(struct intake *intake, struct store_import_cursor *cursor)
     return 0;
 }
 
-/* ---- for good ---- */
+/* ---- a real import ---- */
 
-/* What came of the source's rows so far goes into its own row. */
-static int count_rows(struct intake *intake)
+/* Adds the counts of the rows so far to the source's totals. */
+static int count_rows(struct import_run *run)
 {
-    if (intake->stored + intake->duplicates == 0)
+    if (run->stored + run->duplicates == 0)
         return 0;
-    struct store_sqlite *store = intake->store;
+    struct store_sqlite *store = run->store;
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_INGESTED);
-    store_sqlite_bind(store, statement, 1, intake->source);
-    store_sqlite_bind(store, statement, 2, intake->next - EVENT_FIRST(intake->source));
+    store_sqlite_bind(store, statement, 1, run->source);
+    store_sqlite_bind(store, statement, 2, run->next - EVENT_FIRST(run->source));
     store_sqlite_bind_string(store, statement, 3, NULL); /* the cursor stays */
-    store_sqlite_bind(store, statement, 4, intake->stored);
-    store_sqlite_bind(store, statement, 5, intake->duplicates);
-    store_sqlite_bind(store, statement, 6, intake->stored);
-    store_sqlite_bind(store, statement, 7, intake->dead);
+    store_sqlite_bind(store, statement, 4, run->stored);
+    store_sqlite_bind(store, statement, 5, run->duplicates);
+    store_sqlite_bind(store, statement, 6, run->stored);
+    store_sqlite_bind(store, statement, 7, run->dead);
     store_sqlite_bind(store, statement, 8, 0);
     store_sqlite_bind_string(store, statement, 9, "");
-    intake->stored = intake->duplicates = intake->dead = 0;
+    run->stored = run->duplicates = run->dead = 0;
     return store_sqlite_run(store, statement);
 }
 
-static int change_source(struct intake *intake, int64_t source)
+/* Finishes the source of the rows before and begins the next one. */
+static int change_source(struct import_run *run, int64_t source)
 {
-    int code = count_rows(intake);
-    intake->source = source;
-    return code == 0 ? store_sqlite_next_event(intake->store, source, &intake->next) : code;
+    int code = count_rows(run);
+    run->source = source;
+    return code == 0 ? store_sqlite_next_event(run->store, source, &run->next) : code;
 }
 
-static int insert_state(struct intake *intake, const struct store_import_row *row, int64_t id)
+/* Stores the event's state: ready, or dead. */
+static int insert_state(struct import_run *run, const struct store_import_row *row, int64_t id)
 {
-    struct store_sqlite *store = intake->store;
+    struct store_sqlite *store = run->store;
     const struct store_event *event = &row->event;
     bool dead = event->dead != STORE_REASON_NONE;
     sqlite3_stmt *statement = store_sqlite_use(store, dead ? SQL_IMPORT_DEAD : SQL_IMPORT_PROGRESS);
@@ -108,66 +114,70 @@ static int insert_state(struct intake *intake, const struct store_import_row *ro
     return store_sqlite_run(store, statement);
 }
 
-static int remember(struct intake *intake, const struct store_import_row *row, bool *known)
+/* Writes the uid into `imported`. *known: it was there already. */
+static int remember(struct import_run *run, const struct store_import_row *row, bool *known)
 {
-    sqlite3_stmt *statement = store_sqlite_use(intake->store, SQL_REMEMBER);
-    store_sqlite_bind(intake->store, statement, 1, row->source);
-    store_sqlite_bind_string(intake->store, statement, 2, row->event.uid);
-    int code = store_sqlite_run(intake->store, statement);
-    *known = code == 0 && sqlite3_changes(intake->store->db) == 0;
+    sqlite3_stmt *statement = store_sqlite_use(run->store, SQL_REMEMBER);
+    store_sqlite_bind(run->store, statement, 1, row->source);
+    store_sqlite_bind_string(run->store, statement, 2, row->event.uid);
+    int code = store_sqlite_run(run->store, statement);
+    *known = code == 0 && sqlite3_changes(run->store->db) == 0;
     return code;
 }
 
-static int store_row(struct intake *intake, const struct store_import_row *row, bool *stored)
+/* Stores one row unless its uid is known. */
+static int store_row(struct import_run *run, const struct store_import_row *row, bool *stored)
 {
-    struct store_sqlite *store = intake->store;
+    struct store_sqlite *store = run->store;
     bool known = false;
     int code = row->event.uid == NULL ? base_error_set(&store->store.error, EP_EINVAL, "an event without uid")
-               : row->source != intake->source ? change_source(intake, row->source)
-                                               : 0;
+               : row->source != run->source ? change_source(run, row->source)
+                                            : 0;
     if (code == 0)
-        code = remember(intake, row, &known);
+        code = remember(run, row, &known);
     if (code == 0 && !known)
-        code = store_sqlite_insert_event(store, row->source, intake->next, intake->import->now_ms,
-                                         &row->event, stored);
+        code = store_sqlite_insert_event(store, row->source, run->next, run->import->now_ms, &row->event,
+                                         stored);
     if (code != 0)
         return code;
     if (!*stored) {
-        intake->duplicates++;
+        run->duplicates++;
         return 0;
     }
-    intake->stored++;
-    intake->dead += row->event.dead != STORE_REASON_NONE;
-    code = insert_state(intake, row, intake->next++);
-    if (code == 0 && intake->next > EVENT_LAST(intake->source))
+    run->stored++;
+    run->dead += row->event.dead != STORE_REASON_NONE;
+    code = insert_state(run, row, run->next++);
+    if (code == 0 && run->next > EVENT_LAST(run->source))
         code = base_error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers",
                               store->path);
     return code;
 }
 
-static int set_cursor(struct intake *intake, struct store_import_cursor *cursor)
+/* Stores the cursor if the source has none. */
+static int set_cursor(struct import_run *run, struct store_import_cursor *cursor)
 {
-    sqlite3_stmt *statement = store_sqlite_use(intake->store, SQL_FIRST_CURSOR);
-    store_sqlite_bind(intake->store, statement, 1, cursor->source);
-    store_sqlite_bind_string(intake->store, statement, 2, cursor->cursor);
-    int code = store_sqlite_run(intake->store, statement);
-    cursor->set = code == 0 && sqlite3_changes(intake->store->db) == 1;
+    sqlite3_stmt *statement = store_sqlite_use(run->store, SQL_FIRST_CURSOR);
+    store_sqlite_bind(run->store, statement, 1, cursor->source);
+    store_sqlite_bind_string(run->store, statement, 2, cursor->cursor);
+    int code = store_sqlite_run(run->store, statement);
+    cursor->set = code == 0 && sqlite3_changes(run->store->db) == 1;
     return code;
 }
 
 /* ---- both ---- */
 
-static int take_all(struct intake *intake)
+/* Takes all rows and cursors, inside the transaction. */
+static int import_all(struct import_run *run)
 {
-    struct store_import *import = intake->import;
+    struct store_import *import = run->import;
     struct store_import_row row;
     int code;
     while ((code = import->next(&row, import->user)) == 1) {
         bool stored = row.source == 0;
         if (!import->trial)
-            code = store_row(intake, &row, &stored);
+            code = store_row(run, &row, &stored);
         else if (row.source != 0)
-            code = try_row(intake, &row, &stored);
+            code = trial_row(run, &row, &stored);
         else
             code = 0;
         if (code != 0)
@@ -175,12 +185,12 @@ static int take_all(struct intake *intake)
         import->took(&row, stored, import->user);
     }
     if (code == 0 && !import->trial)
-        code = count_rows(intake);
+        code = count_rows(run);
     for (size_t i = 0; code == 0 && i < import->cursor_count; i++) {
         struct store_import_cursor *cursor = &import->cursors[i];
         cursor->set = false;
         if (cursor->cursor != NULL && cursor->cursor[0] != '\0')
-            code = import->trial ? try_cursor(intake, cursor) : set_cursor(intake, cursor);
+            code = import->trial ? trial_cursor(run, cursor) : set_cursor(run, cursor);
     }
     return code;
 }
@@ -188,7 +198,7 @@ static int take_all(struct intake *intake)
 int store_sqlite_import(struct store *base, struct store_import *import)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    struct intake intake = {.store = store, .import = import};
+    struct import_run run = {.store = store, .import = import};
     int64_t tables = 0;
     int code = import->trial ? store_sqlite_begin_read(store) : store_sqlite_begin_write(store);
     if (code != 0)
@@ -196,6 +206,6 @@ int store_sqlite_import(struct store *base, struct store_import *import)
     if (import->trial)
         code =
             store_sqlite_pragma(store, "SELECT count(*) FROM sqlite_schema WHERE name = 'imported'", &tables);
-    intake.remembers = tables > 0;
-    return store_sqlite_end(store, code == 0 ? take_all(&intake) : code);
+    run.remembers = tables > 0;
+    return store_sqlite_end(store, code == 0 ? import_all(&run) : code);
 }

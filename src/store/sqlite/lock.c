@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: where a store's files are, and who holds them. Runs in the supervisor (hold, leave) and,
- * to find the file, in everybody else.
+ * The SQLite engine: finds a store's files and holds its lock file. The supervisor and the import hold and
+ * leave the store; every process that uses it finds the file here.
  *
- * The lock is an flock on a file beside the store: the kernel drops it when the last process that inherited
- * the descriptor is gone, so an instance that is killed leaves nothing to clean up, and one whose last worker
- * lives on still holds. The text in the file is for people, and tells a holder that will stay from one whose
- * instance is ending.
+ * The lock is an flock on a file beside the store. The kernel drops it when the last process that inherited
+ * the descriptor has exited. So a killed instance leaves nothing to clean up, and an instance whose last
+ * worker still runs still holds the store. The text in the file is for people; it also shows whether the
+ * holder still runs or its instance is shutting down.
+ *
+ * Survived: a full disk, where the holder's name cannot be written.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,12 +27,12 @@
 
 struct holder {
     long pid;                   /* 0 = not written yet */
-    unsigned long long started; /* of that process, as /proc has it; 0 = not known */
+    unsigned long long started; /* start time of that process from /proc; 0 = not known */
     char instance[80], since[40];
 };
 
-/* When a process started, in clock ticks since the machine did; 0 = no such process (a zombie is dead: it was
- * killed, and whoever started it has not looked yet). -1: there is no /proc to ask. */
+/* *started: when a process started, in clock ticks since boot; 0 = it has exited (a zombie counts as exited).
+ * Returns -1 if /proc cannot tell. */
 static int process_started(pid_t pid, unsigned long long *started)
 {
     char path[40], line[1024];
@@ -55,6 +57,7 @@ static int process_started(pid_t pid, unsigned long long *started)
 
 /* ---- hold ---- */
 
+/* Reads the text of the lock file; out->pid is 0 if there is none. */
 static void read_holder(int fd, struct holder *out)
 {
     char text[256];
@@ -68,8 +71,8 @@ static void read_holder(int fd, struct holder *out)
         out->pid = 0;
 }
 
-/* Over what stands there, which needs no room on a full disk. Where there is none to be had, nobody is named:
- * the lock is held all the same, and the store is waited for as any other that is on a full disk. */
+/* Writes our name over the text in the lock file, which needs no room on a full disk if there is a text
+ * already. If the disk is full and there is none, the file stays empty: the lock is held all the same. */
 static int write_holder(int fd, const char *instance, const char *path, struct error *error)
 {
     char text[256], since[40];
@@ -102,8 +105,7 @@ static int open_lock(const char *path, struct error *error, int *fd)
     return base_error_set(error, code, "%s: cannot be opened: %s", path, strerror(why));
 }
 
-/* Whether the file that is locked still is the one that others would find: store_leave may have removed it
- * meanwhile. */
+/* Whether the locked file is still the one at its path: store_leave may have removed it meanwhile. */
 static bool still_there(int fd, const char *path)
 {
     struct stat ours, found;
@@ -118,7 +120,7 @@ static uint64_t clock_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Its number alone does not tell: it may be somebody else's by now, who started later. */
+/* Whether the holder still runs. Its pid alone does not tell: another process may have it by now. */
 static bool holder_lives(const struct holder *holder)
 {
     unsigned long long started;
@@ -129,19 +131,20 @@ static bool holder_lives(const struct holder *holder)
     return started != 0 && (holder->started == 0 || started == holder->started);
 }
 
-int store_sqlite_hold_at(const struct store_options *options, const struct store_sqlite_place *place,
+/* store_hold, for both kinds of URL. */
+int store_sqlite_hold_at(const struct store_options *options, const struct store_sqlite_paths *paths,
                          uint64_t wait_ms, int *lock_fd, struct error *error)
 {
     uint64_t deadline = clock_ms() + wait_ms;
     for (;;) {
         int fd;
-        int code = open_lock(place->lock, error, &fd);
+        int code = open_lock(paths->lock, error, &fd);
         if (code != 0)
             return code;
         bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
         if (!locked && errno != EWOULDBLOCK) {
             code =
-                base_error_set(error, EP_ESYSTEM, "%s: cannot be locked: %s", place->lock, strerror(errno));
+                base_error_set(error, EP_ESYSTEM, "%s: cannot be locked: %s", paths->lock, strerror(errno));
             close(fd);
             return code;
         }
@@ -149,21 +152,21 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
         if (!locked) {
             read_holder(fd, &holder);
             bool lives = holder_lives(&holder);
-            locked = lives && flock(fd, LOCK_EX | LOCK_NB) == 0; /* did it let go in between? */
+            locked = lives && flock(fd, LOCK_EX | LOCK_NB) == 0; /* it may have been released in between */
             if (!locked && (lives || clock_ms() >= deadline)) {
                 code =
                     holder.pid == 0
                         ? base_error_set(error, EP_EBUSY, "%s: held by a process that is not named in %s",
-                                         place->path, place->lock)
+                                         paths->path, paths->lock)
                         : base_error_set(error, EP_EBUSY, "%s: held by %s pid %ld (instance %s, since %s)%s",
-                                         place->path, lives ? "the process" : "orphans of", holder.pid,
+                                         paths->path, lives ? "the process" : "orphans of", holder.pid,
                                          holder.instance, holder.since, lives ? "" : ", which is gone");
                 close(fd);
                 return code;
             }
         }
-        if (locked && still_there(fd, place->lock)) {
-            code = write_holder(fd, options->instance, place->lock, error);
+        if (locked && still_there(fd, paths->lock)) {
+            code = write_holder(fd, options->instance, paths->lock, error);
             if (code == 0)
                 *lock_fd = fd;
             else
@@ -171,16 +174,16 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
             return code;
         }
         close(fd);
-        /* Nothing tells when an flock is dropped but a blocking flock, which has no timeout: so it is asked
-         * for again, only for as long as an ending instance takes. */
+        /* Only a blocking flock reports that the lock is free, and it has no timeout. So we poll, and only
+         * while an instance is shutting down. */
         if (!locked)
             nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
     }
 }
 
-bool store_sqlite_may_clear(const struct store_sqlite_place *place)
+bool store_sqlite_may_clear(const struct store_sqlite_paths *paths)
 {
-    int fd = open(place->lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(paths->lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return errno == ENOENT;
     bool ours = flock(fd, LOCK_EX | LOCK_NB) == 0;
@@ -196,10 +199,10 @@ bool store_sqlite_may_clear(const struct store_sqlite_place *place)
 /* ---- sqlite:PATH ---- */
 
 /*
- * The path as the file system has it, so that two names of one store have one lock. What is not there yet is
- * looked up by its directory.
+ * Resolves the URL's path, so that two names of one store have one lock. If the file does not exist yet, its
+ * directory is resolved instead.
  */
-static int find_place(const struct store_options *options, struct store_sqlite_place *out,
+static int find_paths(const struct store_options *options, struct store_sqlite_paths *out,
                       struct error *error)
 {
     const char *path = options->url + strlen("sqlite:");
@@ -227,12 +230,12 @@ static int find_place(const struct store_options *options, struct store_sqlite_p
 
 static int hold(const struct store_options *options, uint64_t wait_ms, int *lock_fd, struct error *error)
 {
-    struct store_sqlite_place place;
-    int code = find_place(options, &place, error);
-    return code == 0 ? store_sqlite_hold_at(options, &place, wait_ms, lock_fd, error) : code;
+    struct store_sqlite_paths paths;
+    int code = find_paths(options, &paths, error);
+    return code == 0 ? store_sqlite_hold_at(options, &paths, wait_ms, lock_fd, error) : code;
 }
 
-/* The store stays; so does its lock file, which is nobody's once the last descriptor is closed. */
+/* Nothing to do: the store stays, and its lock is free once the last descriptor is closed. */
 static void leave(const struct store_options *options)
 {
     (void)options;
@@ -241,21 +244,21 @@ static void leave(const struct store_options *options)
 static int prepare(const struct store_options *options, struct store_names *names, size_t count,
                    uint64_t *start_number, struct error *error)
 {
-    struct store_sqlite_place place;
-    int code = find_place(options, &place, error);
+    struct store_sqlite_paths paths;
+    int code = find_paths(options, &paths, error);
     if (code != 0)
         return code;
-    return store_sqlite_prepare_at(options, &place, &store_sqlite_ops, names, count, start_number, error);
+    return store_sqlite_prepare_at(options, &paths, &store_sqlite_ops, names, count, start_number, error);
 }
 
 static int open_store(const struct store_options *options, struct store **out, struct error *error)
 {
-    struct store_sqlite_place place;
+    struct store_sqlite_paths paths;
     struct store_sqlite *store;
-    int code = find_place(options, &place, error);
+    int code = find_paths(options, &paths, error);
     if (code == 0)
         code =
-            store_sqlite_open_at(options, &place, options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
+            store_sqlite_open_at(options, &paths, options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
                                  &store_sqlite_ops, &store, error);
     if (code == 0)
         *out = &store->store;

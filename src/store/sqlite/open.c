@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening and closing the SQLite engine's handle: the connection and its settings. Runs in any process that
+ * The SQLite engine: opens and closes a handle, the connection and its settings. Runs in any process that
  * uses the store, after fork. Owns the connection.
  *
- * A reader changes nothing and creates nothing but, where the daemon is down, the index that SQLite needs to
- * read a WAL. Every setting is read back: SQLite answers one it does not know, or refuses, with silence.
+ * Invariants
+ *  1. A reader changes nothing, and creates nothing except the index that SQLite needs to read a WAL when
+ *     the daemon is down.
+ *  2. Every setting is read back: SQLite ignores a setting that it does not know or refuses.
+ *  3. A file that is not a store of ours is not changed, not even its journal mode.
  */
 #include "src/store/sqlite/sqlite.h"
 
@@ -17,11 +20,11 @@
 #include <unistd.h>
 
 #define BUSY_TIMEOUT_MS 5000
-#define PRAGMA_NORMAL 1 /* what PRAGMA synchronous calls so */
+#define PRAGMA_NORMAL 1 /* values of PRAGMA synchronous */
 #define PRAGMA_FULL 2
 #define WAL_LIMIT_BYTES (4 << 20) /* where the caller gave none */
 
-/* Sets a pragma and sees that it took. */
+/* Sets a pragma and checks that it has taken effect. */
 static int demand(struct store_sqlite *store, const char *name, int64_t value)
 {
     char sql[128];
@@ -38,6 +41,7 @@ static int demand(struct store_sqlite *store, const char *name, int64_t value)
     return code;
 }
 
+/* Sets WAL mode, which SQLite refuses on some file systems. */
 static int demand_wal(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = NULL;
@@ -55,9 +59,9 @@ static int demand_wal(struct store_sqlite *store)
     return code;
 }
 
-/* Debian builds SQLite so that it overwrites what is deleted: that would double what a finished event writes.
- */
-static int set_up(struct store_sqlite *store, const struct store_sqlite_place *place)
+/* Makes all settings of the connection. secure_delete: Debian builds SQLite so that it overwrites deleted
+ * rows, which would double what a completed event writes. */
+static int set_up(struct store_sqlite *store, const struct store_sqlite_paths *paths)
 {
     int64_t page_bytes = 0;
     int code = demand(store, "cache_size", -2000);
@@ -73,10 +77,10 @@ static int set_up(struct store_sqlite *store, const struct store_sqlite_place *p
     if (code != 0 || store->readonly)
         return code;
     code = demand_wal(store);
-    /* In full, SQLite would sync with the WAL's lock held; see store_sqlite_end. */
-    store->durable = place->synchronous >= PRAGMA_FULL;
+    /* With "full", SQLite would sync while it holds the WAL's lock; we sync later (store_sqlite_end). */
+    store->durable = paths->synchronous >= PRAGMA_FULL;
     if (code == 0)
-        code = demand(store, "synchronous", store->durable ? PRAGMA_NORMAL : place->synchronous);
+        code = demand(store, "synchronous", store->durable ? PRAGMA_NORMAL : paths->synchronous);
     char sql[64];
     snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->wal_limit_bytes);
     if (code == 0)
@@ -86,7 +90,7 @@ static int set_up(struct store_sqlite *store, const struct store_sqlite_place *p
     return code;
 }
 
-/* path as "file:..." with what would mean something in a URI escaped. */
+/* The path as a "file:" URI, with the characters escaped that have a meaning in one. NULL = out of memory. */
 static char *file_uri(const char *path, const char *query)
 {
     char *uri = malloc(3 * strlen(path) + strlen(query) + 6);
@@ -102,6 +106,7 @@ static char *file_uri(const char *path, const char *query)
     return uri;
 }
 
+/* Opens the file for reading and reads from it once, which shows whether it can be read. */
 static int connect_readonly(struct store_sqlite *store, const char *query)
 {
     char *uri = file_uri(store->path, query);
@@ -113,13 +118,13 @@ static int connect_readonly(struct store_sqlite *store, const char *query)
     if (result == SQLITE_OK) {
         sqlite3_busy_timeout(store->db, (int)store->busy_timeout_ms);
         int64_t version;
-        return store_sqlite_pragma(store, "PRAGMA user_version", &version); /* the first look into the file */
+        return store_sqlite_pragma(store, "PRAGMA user_version", &version); /* the first read */
     }
     return store_sqlite_fail(store, result);
 }
 
-/* The file cannot be written and nobody has it open. What SQLite would make beside it could not be written
- * either, and would stay: a daemon that may write the file again could not use it. */
+/* Whether the file is not writable and has no WAL: no process has it open. Files that SQLite made beside it
+ * would not be writable either and would stay; a daemon that may write the store again could not use them. */
 static bool sealed(const char *path)
 {
     char beside[PATH_MAX + 8];
@@ -134,9 +139,9 @@ static bool sealed(const char *path)
 }
 
 /*
- * A reader needs the WAL's index; where it may not make one (a directory it cannot write to, and no daemon
- * that has made it) the file can be read as it stands if there is no WAL, because then nobody has it open.
- * With a WAL left by a crash it cannot: what was committed last is in there.
+ * Opens the store for a reader, which needs the WAL's index. If it cannot make one (its directory is not
+ * writable, and no daemon has made it), it reads the main file alone, if there is no WAL: then no process has
+ * the store open. After a crash left a WAL this fails: the last commits are in the WAL.
  */
 static int connect_reader(struct store_sqlite *store)
 {
@@ -164,10 +169,10 @@ static int connect_reader(struct store_sqlite *store)
     return connect_readonly(store, "?immutable=1");
 }
 
+/* Opens the store for a writer; STORE_SQLITE_CREATE makes the file if it does not exist. */
 static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mode)
 {
-    if (mode ==
-        STORE_SQLITE_CREATE) { /* made here first, for its mode: SQLite gives the same one to its WAL */
+    if (mode == STORE_SQLITE_CREATE) { /* we make the file, for its mode: SQLite gives its WAL the same */
         int fd = open(store->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         if (fd < 0)
             return base_error_set(&store->store.error,
@@ -179,32 +184,33 @@ static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mod
     if (result != SQLITE_OK)
         return store_sqlite_fail(store, result);
     sqlite3_busy_timeout(store->db, (int)store->busy_timeout_ms);
-    if (sqlite3_db_readonly(store->db, "main") == 1) /* SQLite opens what it may not write without a word */
+    if (sqlite3_db_readonly(store->db, "main") == 1) /* SQLite opens such a file without an error */
         return base_error_set(&store->store.error, EP_ESTOREBUSY, "%s: not writable for this user",
                               store->path);
     return 0;
 }
 
-static int connect_and_check(struct store_sqlite *store, const struct store_sqlite_place *place,
+/* Opens the connection, checks that the file is ours, makes the settings and, to create, the tables. */
+static int connect_and_check(struct store_sqlite *store, const struct store_sqlite_paths *paths,
                              enum store_sqlite_mode mode)
 {
     int code = mode == STORE_SQLITE_READ ? connect_reader(store) : connect_writer(store, mode);
     if (code != 0)
         return code;
     sqlite3_extended_result_codes(store->db, 1);
-    /* Whose file it is comes first: a foreign one must not be changed, not even to another journal. */
+    /* Before any setting: Invariant 3. */
     code = store_sqlite_schema(store, false);
     if (code == 0)
-        code = set_up(store, place);
+        code = set_up(store, paths);
     if (code == 0 && mode == STORE_SQLITE_CREATE)
         code = store_sqlite_schema(store, true);
-    /* A predecessor may have been killed between its commit and its sync. What is read from here on is acted
-     * on (a cursor tells the backend what it may forget), and so must be on the disk first. */
+    /* A process before us may have been killed between its commit and its sync. We act on what we read (a
+     * cursor tells the backend what it may forget), so it must be on the disk first. */
     if (code == 0 && mode == STORE_SQLITE_WRITE && store->durable)
         code = store_sqlite_wal_sync(store);
     if (code != 0 || mode != STORE_SQLITE_WRITE || store->start_number != 0)
         return code;
-    /* A writer that does not know the start: takes the store's, so that what runs counts as running. */
+    /* A writer that was given no start number takes the store's, so that running events count as running. */
     int64_t number;
     code = store_sqlite_pragma(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
     store->start_number = (uint64_t)number;
@@ -212,18 +218,18 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
     return code;
 }
 
-int store_sqlite_open_at(const struct store_options *options, const struct store_sqlite_place *place,
+int store_sqlite_open_at(const struct store_options *options, const struct store_sqlite_paths *paths,
                          enum store_sqlite_mode mode, const struct store_ops *ops, struct store_sqlite **out,
                          struct error *error)
 {
     struct stat status;
-    /* Nobody asks for these statistics. After the first store it is too late for this, and harmless. */
+    /* We never read these statistics. SQLite refuses this after its first use, which is harmless. */
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
-    if (mode != STORE_SQLITE_CREATE && stat(place->path, &status) != 0)
+    if (mode != STORE_SQLITE_CREATE && stat(paths->path, &status) != 0)
         return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
-                              place->path, errno == ENOENT ? "there is no store" : strerror(errno));
+                              paths->path, errno == ENOENT ? "there is no store" : strerror(errno));
     struct store_sqlite *store = calloc(1, sizeof *store);
-    if (store == NULL || (store->path = strdup(place->path)) == NULL) {
+    if (store == NULL || (store->path = strdup(paths->path)) == NULL) {
         free(store);
         return base_error_set(error, EP_ENOMEM, "out of memory");
     }
@@ -232,7 +238,7 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
     store->trace = options->trace;
     store->pid = (int32_t)getpid();
     store->readonly = mode == STORE_SQLITE_READ;
-    store->synchronous = place->synchronous;
+    store->synchronous = paths->synchronous;
     store->checks_epoch = mode == STORE_SQLITE_WRITE;
     store->busy_timeout_ms = options->busy_timeout_ms != 0 ? options->busy_timeout_ms : BUSY_TIMEOUT_MS;
     store->start_number = options->start_number;
@@ -242,7 +248,7 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
     store->wal_grown = options->wal_grown;
     store->write_lock_released = options->write_lock_released;
     store->user = options->user;
-    int code = connect_and_check(store, place, mode);
+    int code = connect_and_check(store, paths, mode);
     if (code != 0) {
         base_error_set(error, code, "%s", store->store.error.message);
         store_sqlite_close(&store->store);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine's tables: made, migrated and recognised here; and the first step of a start. Creating and
- * migrating is for who holds the store (the keeper's instance, or an import); everybody else only checks.
+ * The SQLite engine: creates, migrates and recognises the tables; also the first step of a start. Only a
+ * process whose instance holds the store creates and migrates (the keeper, or an import); all others only
+ * check.
  *
  * Invariants
  *  1. A file that is not ours is never written to: application_id says whose it is.
- *  2. PRAGMA user_version counts the steps taken. All steps that are missing are taken in one transaction.
+ *  2. PRAGMA user_version counts the steps that were taken. All missing steps are taken in one transaction.
  *  3. A step that was ever released is never edited; a change of the tables is a new step at the end.
  */
 #include "src/store/sqlite/sqlite.h"
@@ -20,7 +21,7 @@
     "attempts INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0, " \
     "done TEXT NOT NULL DEFAULT '', context TEXT NOT NULL DEFAULT '', words TEXT NOT NULL DEFAULT ''"
 
-/* Large, rarely wanted columns stand last: SQLite reads a row only as far as it must. */
+/* Large, rarely read columns stand last: SQLite reads a row only as far as it must. */
 static const char *const steps[] = {
     /* 1 */
     "CREATE TABLE settings(id INTEGER PRIMARY KEY CHECK (id = 1), start_number INTEGER NOT NULL);"
@@ -54,11 +55,11 @@ static const char *const steps[] = {
     "ALTER TABLE settings ADD COLUMN deaths_dropped INTEGER NOT NULL DEFAULT 0;",
     /* 4: what was done to events, packed (src/store/trace_pack.h), a row a transaction */
     "CREATE TABLE trace(id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, bytes BLOB NOT NULL);",
-    /* 5: uids in order of their length first. Most of them end in a number that counts up, and as mere text
-     * 1000 stands between 100 and 101: each event that comes or goes beside a large backlog would change
-     * another leaf of the index. Ordered so, they come at its end and go at its beginning. The index that
-     * the table's UNIQUE had made is given a name to be dropped by: made again, the table would be copied,
-     * which takes minutes and as much room again where millions of events wait. */
+    /* 5: orders uids by length first. Most uids end in a number that counts up, and as text 1000 stands
+     * between 100 and 101: beside a large backlog each event that arrives or leaves would change another
+     * leaf of the index. Ordered by length, they arrive at its end and leave at its beginning. The index of
+     * the table's UNIQUE cannot be dropped, so it gets a name first. To make the table again would copy it,
+     * which takes minutes and as much room again with millions of events. */
     "PRAGMA writable_schema = 1;"
     "UPDATE sqlite_schema SET sql = 'CREATE TABLE event(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, "
     "uid TEXT NOT NULL, device TEXT, type TEXT, arrival_ms INTEGER NOT NULL, data TEXT NOT NULL)' "
@@ -68,10 +69,9 @@ static const char *const steps[] = {
     "PRAGMA writable_schema = RESET;"
     "DROP INDEX event_text;"
     "CREATE UNIQUE INDEX event_uid ON event(source, length(uid), uid);",
-    /* The next step's first lines: an event's error is called so. */
+    /* 6: columns and tables get the names that the program uses for what they hold */
     "ALTER TABLE progress RENAME COLUMN words TO error;"
     "ALTER TABLE parked RENAME COLUMN words TO error;"
-    /* 6: names that say what they hold */
     "ALTER TABLE event RENAME COLUMN device TO address;"
     "ALTER TABLE source RENAME COLUMN finished TO completed;"
     "ALTER TABLE source RENAME COLUMN removed TO removed_by_stage;"
@@ -88,9 +88,10 @@ static const char *const steps[] = {
     "ALTER TABLE crash RENAME COLUMN words TO last_output;",
 };
 #define VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
-/* The oldest version whose tables a reader finds as they are now: step 6 renames them. */
+/* The oldest version that a reader understands: step 6 renames the tables. */
 #define OLDEST_READ ((int64_t)6)
 
+/* What the file says of itself. */
 static int read_identity(struct store_sqlite *store, int64_t *application, int64_t *version, int64_t *tables)
 {
     int code = store_sqlite_pragma(store, "PRAGMA application_id", application);
@@ -104,10 +105,11 @@ static int read_identity(struct store_sqlite *store, int64_t *application, int64
     return code;
 }
 
+/* Takes all steps after `version` in one transaction. */
 static int migrate(struct store_sqlite *store, int64_t version)
 {
-    int code =
-        store_sqlite_execute(store, "PRAGMA temp_store = 1"); /* an index of millions is sorted there */
+    /* Temporary tables go to files: an index of millions of rows is sorted there. */
+    int code = store_sqlite_execute(store, "PRAGMA temp_store = 1");
     if (code == 0)
         code = store_sqlite_begin_write(store);
     if (code != 0)
@@ -160,7 +162,7 @@ int store_sqlite_schema(struct store_sqlite *store, bool create)
     return 0;
 }
 
-/* Finds the id of a name, or gives it one. */
+/* Finds the id of a name, or adds the name. */
 static int register_name(struct store_sqlite *store, const char *insert, const char *select, int64_t source,
                          const char *name, int64_t *id)
 {
@@ -181,6 +183,7 @@ static int register_name(struct store_sqlite *store, const char *insert, const c
     return result == SQLITE_ROW ? 0 : store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
 }
 
+/* Registers one source and its stages. */
 static int register_names(struct store_sqlite *store, struct store_names *names)
 {
     int code = register_name(store, "INSERT INTO source(name) VALUES(?1) ON CONFLICT(name) DO NOTHING",
@@ -193,13 +196,14 @@ static int register_names(struct store_sqlite *store, struct store_names *names)
     return code;
 }
 
-int store_sqlite_prepare_at(const struct store_options *options, const struct store_sqlite_place *place,
+/* store_prepare, for both kinds of URL. */
+int store_sqlite_prepare_at(const struct store_options *options, const struct store_sqlite_paths *paths,
                             const struct store_ops *ops, struct store_names *names, size_t count,
                             uint64_t *start_number, struct error *error)
 {
     struct store_sqlite *store;
     int64_t number = 0;
-    int code = store_sqlite_open_at(options, place, STORE_SQLITE_CREATE, ops, &store, error);
+    int code = store_sqlite_open_at(options, paths, STORE_SQLITE_CREATE, ops, &store, error);
     if (code != 0)
         return code;
     code = store_sqlite_begin_write(store);
@@ -208,9 +212,9 @@ int store_sqlite_prepare_at(const struct store_options *options, const struct st
             store_sqlite_execute(store, "UPDATE settings SET start_number = start_number + 1 WHERE id = 1");
         if (code == 0)
             code = store_sqlite_pragma(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
-        if (code == 0 && (number < 1 || number >= 1 << 23)) /* a token has 23 bits for it */
+        if (code == 0 && (number < 1 || number >= 1 << 23)) /* a token has 23 bits for the start number */
             code = base_error_set(&store->store.error, EP_ESTORE, "%s: its start number %lld is out of range",
-                                  place->path, (long long)number);
+                                  paths->path, (long long)number);
         for (size_t i = 0; code == 0 && i < count; i++)
             code = register_names(store, &names[i]);
         code = store_sqlite_end(store, code);

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: finding what an operator selects. Runs in the keeper and the command line. With UIDs
- * every event is looked up by the index; otherwise the smallest of the tables that can hold the wanted states
- * is walked in order of arrival, source by source, and the rest of the selection is compared here.
+ * The SQLite engine: finds the events that an operator selects. Runs in the keeper and the command line.
  *
- * A damaged page hides nothing but what stands in it: a list reads on around it, number by number.
+ * With UIDs, every event is found by the index. Otherwise we walk along the smallest table that can hold the
+ * wanted states, source by source in order of arrival, and compare the rest of the selection here.
+ *
+ * Survived: a damaged page hides only the events in it. A list reads around it, event by event.
  */
 #include "src/store/sqlite/select.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK_BYTES (4 << 20) /* of copied data, so that long events do not fill the memory */
+#define CHUNK_BYTES (4 << 20) /* copied data of a chunk, so that large events do not fill the memory */
 #define STATE(state) (1u << (state))
 #define SUSPENDED (STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD))
 
 /* ---- the chain ---- */
 
+/* Whether the list "a\nb\n" names the stage. */
 static bool is_done(const char *done, const char *stage)
 {
     size_t length = strlen(stage);
@@ -29,6 +31,7 @@ static bool is_done(const char *done, const char *stage)
     return false;
 }
 
+/* The stage the event waits for: the first of the chain that is not done. */
 static const char *stage_of(const struct walk_source *source, const char *done)
 {
     for (size_t i = 0; source->chain != NULL && source->chain[i] != NULL; i++)
@@ -47,6 +50,7 @@ static const char *const *chain_of(const struct store_select *select, const char
 
 /* ---- open ---- */
 
+/* store_each_source calls it: adds the source to the walk if it is selected. */
 static int add_source(int64_t id, const char *name, void *user)
 {
     struct walk *walk = user;
@@ -70,6 +74,7 @@ static int compare_ids(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
+/* Adds the ids of the events with this uid, of all walked sources. */
 static int find_uid(struct walk *walk, const char *uid)
 {
     for (size_t i = 0; i < walk->source_count; i++) {
@@ -109,10 +114,13 @@ static int find_uids(struct walk *walk)
 }
 
 int store_sqlite_select_open(struct store_sqlite *store, const struct store_select *select, unsigned states,
-                             bool with_data, bool around, struct walk *out)
+                             bool with_data, bool skip_damage, struct walk *out)
 {
-    *out = (struct walk){
-        .store = store, .select = select, .states = states, .with_data = with_data, .around = around};
+    *out = (struct walk){.store = store,
+                         .select = select,
+                         .states = states,
+                         .with_data = with_data,
+                         .skip_damage = skip_damage};
     if (select->state >= 0)
         out->states &= STATE(select->state);
     int code = store_sqlite_each_source(&store->store, add_source, out);
@@ -120,7 +128,7 @@ int store_sqlite_select_open(struct store_sqlite *store, const struct store_sele
         code = store_sqlite_fail(store, SQLITE_NOMEM);
     if (code == 0 && select->uids != NULL)
         code = find_uids(out);
-    if (code == EP_ESTORE && around && out->found != NULL) {
+    if (code == EP_ESTORE && skip_damage && out->found != NULL) {
         free(out->found);
         out->found = NULL;
         out->by_uid = true;
@@ -133,7 +141,7 @@ int store_sqlite_select_open(struct store_sqlite *store, const struct store_sele
     return code;
 }
 
-void store_sqlite_select_forget(struct walk_item *item)
+void store_sqlite_select_free(struct walk_item *item)
 {
     free(item->block);
     item->block = NULL;
@@ -142,7 +150,7 @@ void store_sqlite_select_forget(struct walk_item *item)
 static void forget_chunk(struct walk *walk)
 {
     for (size_t i = 0; i < walk->item_count; i++)
-        store_sqlite_select_forget(&walk->items[i]);
+        store_sqlite_select_free(&walk->items[i]);
     walk->item_count = 0;
 }
 
@@ -165,7 +173,7 @@ static const char *column(sqlite3_stmt *statement, int at)
     return text != NULL ? text : "";
 }
 
-/* What the row says, its texts borrowed from the statement. */
+/* Fills the item from the row. Its texts are borrowed from the statement. */
 static void read_item(const struct walk *walk, sqlite3_stmt *statement, struct walk_source *source,
                       struct walk_item *out)
 {
@@ -210,6 +218,7 @@ static bool is_named(const struct store_select *select, const char *uid)
     return false;
 }
 
+/* Compares the parts of the selection that the statement does not. */
 static bool is_wanted(const struct walk *walk, const struct store_item *item)
 {
     const struct store_select *select = walk->select;
@@ -220,7 +229,7 @@ static bool is_wanted(const struct walk *walk, const struct store_item *item)
            (select->error == NULL || strstr(item->error, select->error) != NULL);
 }
 
-/* Puts one text at *end and points at it there. */
+/* Copies a text to *end, points *text at the copy and moves *end behind it. */
 static void move_text(char **end, const char **text, size_t bytes)
 {
     memcpy(*end, *text, bytes);
@@ -229,7 +238,7 @@ static void move_text(char **end, const char **text, size_t bytes)
     *end += bytes + 1;
 }
 
-/* Copies what read_item borrowed into a block of the item's own. Returns its size, 0 without memory. */
+/* Copies the borrowed texts into a block of the item's own. Returns its size, 0 = out of memory. */
 static size_t keep_item(struct walk_item *item)
 {
     struct store_item *view = &item->item;
@@ -257,6 +266,7 @@ static struct walk_source *source_of(const struct walk *walk, int64_t event)
     return NULL;
 }
 
+/* Runs a statement that reads one event. */
 static int step_to_item(struct walk *walk, enum store_sqlite_statement which, int64_t event,
                         sqlite3_stmt **statement)
 {
@@ -271,7 +281,7 @@ int store_sqlite_select_again(struct walk *walk, int64_t event, struct walk_item
     struct walk_source *source = source_of(walk, event);
     sqlite3_stmt *statement;
     int code = source == NULL ? 0 : step_to_item(walk, SQL_ITEM, event, &statement);
-    if (code == EP_ESTORE && walk->around) { /* damaged may be a table that has nothing of this event */
+    if (code == EP_ESTORE && walk->skip_damage) { /* the damaged table may hold nothing of this event */
         code = step_to_item(walk, SQL_ITEM_PROGRESS, event, &statement);
         if (code != 1)
             code = step_to_item(walk, SQL_ITEM_SUSPENDED, event, &statement);
@@ -291,6 +301,7 @@ int store_sqlite_select_again(struct walk *walk, int64_t event, struct walk_item
 
 /* ---- a chunk ---- */
 
+/* A chunk of the events that were found by uid. */
 static int next_found(struct walk *walk, size_t limit)
 {
     size_t bytes = 0;
@@ -298,7 +309,7 @@ static int next_found(struct walk *walk, size_t limit)
     while (code >= 0 && walk->at < walk->found_count && walk->item_count < limit && bytes < CHUNK_BYTES) {
         struct walk_item *item = &walk->items[walk->item_count];
         code = store_sqlite_select_again(walk, walk->found[walk->at++], item);
-        if (code == EP_ESTORE && walk->around) {
+        if (code == EP_ESTORE && walk->skip_damage) {
             walk->unreadable++;
             code = 0;
         }
@@ -311,6 +322,7 @@ static int next_found(struct walk *walk, size_t limit)
     return code < 0 ? code : 0;
 }
 
+/* The statement that reads the smallest table with the wanted states. */
 static sqlite3_stmt *start_rows(struct walk *walk, const struct walk_source *source)
 {
     struct store_sqlite *store = walk->store;
@@ -340,7 +352,7 @@ static void next_source(struct walk *walk)
         walk->last = EVENT_FIRST(walk->sources[walk->at].id);
 }
 
-/* Event by event, where a page of them is damaged. */
+/* A chunk read event by event, after the walk met a damaged page. */
 static int next_carefully(struct walk *walk, size_t limit)
 {
     int64_t next;
@@ -366,6 +378,7 @@ static int next_carefully(struct walk *walk, size_t limit)
     return 0;
 }
 
+/* A chunk of one source, read row by row. */
 static int next_rows(struct walk *walk, size_t limit)
 {
     if (walk->last < walk->careful_until)
@@ -394,7 +407,7 @@ static int next_rows(struct walk *walk, size_t limit)
     }
     if (code == 0 && rows < WALK_CHUNK) /* this source has no more */
         next_source(walk);
-    if (code != EP_ESTORE || !walk->around)
+    if (code != EP_ESTORE || !walk->skip_damage)
         return code;
     walk->careful_until = walk->last + WALK_CHUNK;
     return 0;
@@ -410,8 +423,7 @@ int store_sqlite_select_next(struct walk *walk, size_t limit)
         code = store_sqlite_begin_read(walk->store);
         if (code == 0)
             code = walk->found != NULL ? next_found(walk, limit) : next_rows(walk, limit);
-        store_sqlite_roll_back(
-            walk->store); /* nothing was written; a commit would tell of the damage again */
+        store_sqlite_roll_back(walk->store); /* nothing was written; a commit would report the damage again */
     }
     return code;
 }

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine at work: prepared statements, transactions, failures. Runs in whatever process opened the
- * handle (store_sqlite_open.c), after fork. Owns, while it writes, the write lock.
+ * The SQLite engine at work: prepared statements, transactions, failures. Runs in any process that has
+ * opened a handle (open.c), after fork. Holds the write lock while it writes.
  *
  * Invariants
- *  1. Outside a call no transaction is open and the write lock is not held.
- *  2. A writer's transaction begins only while the store's start number is the handle's own: a process left
- * over from an older instance is refused, whatever it believes to hold.
- *  3. Nothing is reported as done before COMMIT has returned, and with synchronous = full not before the WAL
- * is on the disk. The WAL is synced after the transaction, when the next writer is at work already: writers
- * share the time the disk takes instead of queueing for it. Others can see what was committed by then;
- * whoever builds on it syncs the same WAL later.
+ *  1. Outside a call no transaction is open and the write lock is not held; a group commit is one call from
+ *     its begin to its end.
+ *  2. A writer's transaction begins only while the store's start number is the handle's own. So a process
+ *     of an older instance is refused, whatever locks it believes to hold.
+ *  3. Nothing is reported as done before COMMIT has returned; with synchronous = full, not before the WAL
+ *     is on the disk. The WAL is synced after the transaction, when the next writer already works: writers
+ *     share the time that the disk takes instead of queueing for it. Others may see the commit before; a
+ *     process that builds on it syncs the same WAL later.
  *
- * Survived: every refusal of SQLite; the transaction is rolled back and the message says why. Nothing is
- * fatal here.
+ * Survived: every refusal of SQLite. The transaction is rolled back and the message says why. Nothing is
+ * fatal.
  */
 #include "src/store/sqlite/sqlite.h"
 
@@ -22,6 +23,7 @@
 
 #include "shm/write_lock.h"
 
+/* What a result of SQLite means for our caller. */
 struct refusal {
     int result; /* SQLite's primary code */
     int code;
@@ -86,6 +88,7 @@ sqlite3_stmt *store_sqlite_use(struct store_sqlite *store, enum store_sqlite_sta
     return NULL;
 }
 
+/* Keeps the first failure to bind, for the next step to return. */
 static void note_bind(struct store_sqlite *store, int result)
 {
     if (result != SQLITE_OK && store->bind_code == SQLITE_OK) {
@@ -187,12 +190,13 @@ void store_sqlite_release_write_lock(struct store_sqlite *store)
 
 void store_sqlite_roll_back(struct store_sqlite *store)
 {
-    struct error kept = store->store.error; /* why, not how the clearing up went */
+    struct error kept = store->store.error; /* the cause, not how the rollback went */
     if (!sqlite3_get_autocommit(store->db))
         store_sqlite_run(store, store_sqlite_use(store, SQL_ROLLBACK));
     store->store.error = kept;
 }
 
+/* Invariant 2. */
 static int check_epoch(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_START_NUMBER);
@@ -250,9 +254,9 @@ int store_sqlite_end_lazily(struct store_sqlite *store, int code)
     bool wrote = store->wrote = store->wal_bytes > 0;
     if (!wrote)
         store->wal_bytes = wal_before;
-    /* Nobody moves the WAL away: do it here, still holding the write lock, so that no writer adds to it
-     * meanwhile. Where the disk is full, the main file may have room: the next try then finds a WAL that
-     * begins again. */
+    /* If the WAL is too long, move it while we hold the write lock, so that no writer adds to it meanwhile.
+     * If the disk is full, the main file may have room: the next attempt then finds a WAL that begins
+     * again. */
     if (wrote || (code != 0 && store->disk_full))
         store_sqlite_wal_checkpoint_if_needed(store);
     store_sqlite_release_write_lock(store);

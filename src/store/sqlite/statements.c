@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The text of every statement the SQLite engine keeps prepared. A unit test asks SQLite for the plan of each
- * and fails where one would scan a table that grows with the backlog.
+ * The SQLite engine: the text of every prepared statement. Pure. A unit test asks SQLite for the plan of
+ * each, and fails if one scans a table that grows with the backlog.
  */
 #include "src/store/sqlite/sqlite.h"
 
-/* What an item of a list is made of, in the order store_sqlite_walk.c reads it: e = event, p = progress, k =
+/* The columns of a listed item, in the order in which select.c reads them: e = event, p = progress, k =
  * suspended. */
 #define ITEM_COLUMNS                                                                                  \
     "e.seq, e.uid, e.address, e.type, e.arrival_ms, CASE WHEN ?1 THEN e.data END, p.token, k.state, " \
@@ -14,7 +14,7 @@
 
 struct text {
     const char *sql;
-    bool small;
+    bool small; /* may scan a whole table */
 };
 
 static const struct text texts[SQL_STATEMENTS] = {
@@ -126,13 +126,13 @@ static const struct text texts[SQL_STATEMENTS] = {
     [SQL_TRACE_LIVE] = {"SELECT 1 FROM event WHERE seq >= ?1 AND seq <= ?2 LIMIT 1", false},
     [SQL_DELETE_TRACE] = {"DELETE FROM trace WHERE id <= ?1", false},
 
-    /* As a row value: of the two alone, SQLite makes uid = ?2 AND length(?2) = length(?2). */
+    /* A row value: from two conditions SQLite would make uid = ?2 AND length(?2) = length(?2). */
     [SQL_FIND_UID] = {"SELECT seq FROM event WHERE source = ?1 AND (length(uid), uid) = (length(?2), ?2)",
                       false},
     [SQL_ITEM] = {"SELECT " ITEM_COLUMNS "FROM event e LEFT JOIN progress p ON p.seq = e.seq "
                   "LEFT JOIN suspended k ON k.seq = e.seq WHERE e.seq = ?2",
                   false},
-    /* The same, and what one of the two tables says only; the other is not looked at. */
+    /* The same from one of the two tables only; the other is not read. */
     [SQL_ITEM_PROGRESS] = {"SELECT " ITEM_COLUMNS "FROM progress p CROSS JOIN event e ON e.seq = p.seq "
                            "LEFT JOIN suspended k ON k.seq = NULL WHERE p.seq = ?2",
                            false},
@@ -171,7 +171,7 @@ static const struct text texts[SQL_STATEMENTS] = {
     [SQL_FIRST_CURSOR] = {"UPDATE source SET cursor = ?2 WHERE id = ?1 AND ifnull(cursor, '') = ''", false},
 };
 
-/* The numbers 2, 3 and 4 above and in the schema's indexes are these. */
+/* The numbers 2, 3 and 4 in the statements and in the schema's indexes. */
 _Static_assert(STORE_DELAYED == 2 && STORE_HELD == 3 && STORE_DEAD == 4, "states are stored by number");
 
 const char *store_sqlite_sql(enum store_sqlite_statement which, bool *small)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: cursors, totals and names. Runs in producers, the keeper and the command line. All of it
- * is kept in one row per source and per stage by the transactions that change it, so nothing here counts
- * rows.
+ * The SQLite engine: cursors, totals and names. Runs in producers, the keeper and the command line. The
+ * totals of a source and of a stage are one row each, which the transactions that change them keep exact,
+ * so nothing here counts rows.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +47,7 @@ int store_sqlite_set_cursor(struct store *base, int64_t source, const char *curs
     return store_sqlite_end(store, code);
 }
 
+/* The totals and the oldest event, inside a read transaction. */
 static int read_totals(struct store_sqlite *store, int64_t source, struct store_totals *out)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_SOURCE_TOTALS);
@@ -100,6 +101,7 @@ int store_sqlite_stage_totals(struct store *base, int64_t stage, struct store_st
     return 0;
 }
 
+/* Passes the rows (id, name) of the statement to the callback. *seen counts them. */
 static int each_name(struct store_sqlite *store, sqlite3_stmt *statement, store_on_source *on_source,
                      void *user, size_t *seen)
 {
@@ -121,7 +123,7 @@ int store_sqlite_each_source(struct store *base, store_on_source *on_source, voi
     struct store_sqlite *store = store_sqlite_of(base);
     size_t seen = 0;
     int code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE), on_source, user, &seen);
-    if (code == EP_ESTORE && seen == 0) /* the table is damaged: the index of its names may be whole */
+    if (code == EP_ESTORE && seen == 0) /* the table is damaged: the index of its names may not be */
         code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE_NAMED), on_source, user, &seen);
     return code;
 }

@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: the trace, from which an event's story is told. Each transaction that does something to
- * events adds one row of what it did (src/store/trace_pack.h); the keeper drops old ones; readers look
- * through all of them.
+ * The SQLite engine: the trace, a record of what was done to each event. Each transaction that changes events
+ * adds one row with its steps (trace_pack.h). The keeper drops old rows. `eventpipe trace` reads all of them.
  *
  * Invariants
- *  1. A row is written in the very transaction that does what it tells: the trace is never ahead of the
- * truth, nor behind it. Only for want of memory is it left out: a story is not worth an event.
+ *  1. A row is written in the transaction whose steps it holds: the trace is never ahead of the events, nor
+ *     behind them. Only if memory runs out is the row left out: the events are more important.
  *  2. The last row is never dropped, so that ids only grow.
- *  3. Dropping ends: what is kept of live events is written again with the present time, and where the size
- *  is
- * to go down it is a quarter of what is dropped at most.
+ *  3. Dropping ends: steps of live events are written again with the present time, and when the size must go
+ *     down they are at most a quarter of what is dropped.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +19,7 @@
 #define TRIM_ROWS 256
 #define TRIM_BYTES ((size_t)1 << 20)
 #define ROW_COST 16     /* as SQL_TRACE_SIZE counts it */
-#define EVENTS_MAX 1000 /* of one uid that a story tells of */
+#define EVENTS_MAX 1000 /* events with one uid in one answer */
 
 /* ---- writing ---- */
 
@@ -64,14 +62,16 @@ int store_sqlite_trace_write(struct store_sqlite *store)
 
 struct trim {
     struct store_sqlite *store;
-    uint64_t before_ms, over; /* what is older goes; over: so many bytes are too many */
-    bool keeps;               /* what lives */
-    struct trace_pack kept;   /* what lives of the rows that go */
-    int64_t last;             /* row that goes, 0 = none */
+    uint64_t before_ms;     /* rows older than this are dropped */
+    uint64_t over;          /* so many bytes are too many */
+    bool keeps;             /* keep the steps of live events */
+    struct trace_pack kept; /* these steps, of the dropped rows */
+    int64_t last;           /* id of the last row to be dropped, 0 = none */
     uint64_t dropped_bytes;
 };
 
-static int lives(struct store_sqlite *store, int64_t first, int64_t last, bool *any)
+/* *any: whether an event with an id in first..last is in the store. */
+static int any_lives(struct store_sqlite *store, int64_t first, int64_t last, bool *any)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_LIVE);
     store_sqlite_bind(store, statement, 1, first);
@@ -83,7 +83,7 @@ static int lives(struct store_sqlite *store, int64_t first, int64_t last, bool *
     return code < 0 ? code : 0;
 }
 
-/* Mostly nothing of a row lives any more, and one look tells. */
+/* Keeps the steps of live events of a row. Mostly there are none, which one statement shows. */
 static int keep_live(struct trim *trim, uint64_t at_ms, const void *bytes, size_t count)
 {
     struct trace_unpack unpack;
@@ -95,21 +95,21 @@ static int keep_live(struct trim *trim, uint64_t at_ms, const void *bytes, size_
         first = step.event < first ? step.event : first;
         last = step.event > last ? step.event : last;
     }
-    int code = lives(trim->store, first, last, &any);
+    int code = any_lives(trim->store, first, last, &any);
     if (code != 0 || !any)
         return code;
     store_trace_unpack_begin(&unpack, at_ms, bytes, count);
     while (code == 0 && store_trace_unpack_next(&unpack, &step)) {
         if (trim->over > 0 && trim->kept.used > trim->dropped_bytes / 4)
             break;
-        code = lives(trim->store, step.event, step.event, &any);
+        code = any_lives(trim->store, step.event, step.event, &any);
         if (code == 0 && any)
             store_trace_pack_add(&trim->kept, &step);
     }
     return code;
 }
 
-/* The row goes, unless what is too much has gone already and it is not old. */
+/* *goes: whether the row is dropped: it is old, or the trace is still too large. */
 static int classify_row(struct trim *trim, sqlite3_stmt *statement, bool *goes)
 {
     uint64_t at_ms = (uint64_t)sqlite3_column_int64(statement, 1);
@@ -123,6 +123,7 @@ static int classify_row(struct trim *trim, sqlite3_stmt *statement, bool *goes)
     return bytes != NULL && trim->keeps ? keep_live(trim, at_ms, bytes, count) : 0;
 }
 
+/* Drops a bounded piece of the oldest rows, and writes what is kept of them. */
 static int drop_rows(struct trim *trim, bool *more)
 {
     struct store_sqlite *store = trim->store;
@@ -147,7 +148,7 @@ static int drop_rows(struct trim *trim, bool *more)
     return code == 0 && store_trace_pack_any(&trim->kept) ? write_row(store, &trim->kept) : code;
 }
 
-/* Counts the rows that came since the last look. */
+/* Adds the rows written since the last count to trace_bytes. */
 static int count_rows(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_SIZE);
@@ -209,10 +210,11 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
 struct found_step {
     struct store_trace_step step;
     bool moved;
-    size_t number; /* in the order of rows */
+    size_t number; /* position in the trace */
 };
 
-struct tale {
+/* One call of store_trace. */
+struct trace_query {
     struct store_sqlite *store;
     int64_t source;
     uint64_t hash;
@@ -222,63 +224,67 @@ struct tale {
     size_t count, room;
 };
 
-static bool is_of(const struct tale *tale, int64_t event)
+static bool is_found_event(const struct trace_query *query, int64_t event)
 {
-    for (size_t i = 0; i < tale->event_count; i++)
-        if (tale->events[i] == event)
+    for (size_t i = 0; i < query->event_count; i++)
+        if (query->events[i] == event)
             return true;
     return false;
 }
 
-static void add_event(struct tale *tale, int64_t event)
+static void add_event(struct trace_query *query, int64_t event)
 {
-    if (tale->event_count < EVENTS_MAX && !is_of(tale, event))
-        tale->events[tale->event_count++] = event;
+    if (query->event_count < EVENTS_MAX && !is_found_event(query, event))
+        query->events[query->event_count++] = event;
 }
 
-static int find_arrival(struct tale *tale, const struct trace_unpack *unpack,
+/* For each step: finds the events that arrived with the uid. */
+static int find_arrival(struct trace_query *query, const struct trace_unpack *unpack,
                         const struct store_trace_step *step)
 {
     (void)unpack;
     bool arrives = step->kind == STORE_TRACE_STEP_FETCHED || step->kind == STORE_TRACE_STEP_INJECTED;
-    if (arrives && step->uid_hash == tale->hash &&
-        (tale->source == 0 || step->event >> EVENT_SOURCE_SHIFT == tale->source))
-        add_event(tale, step->event);
+    if (arrives && step->uid_hash == query->hash &&
+        (query->source == 0 || step->event >> EVENT_SOURCE_SHIFT == query->source))
+        add_event(query, step->event);
     return 0;
 }
 
-static int no_memory(struct tale *tale)
+static int no_memory(struct trace_query *query)
 {
-    return base_error_set(&tale->store->store.error, EP_ENOMEM, "out of memory");
+    return base_error_set(&query->store->store.error, EP_ENOMEM, "out of memory");
 }
 
-static int take_step(struct tale *tale, const struct trace_unpack *unpack,
+/* For each step: copies it if it is one of these events. */
+static int copy_step(struct trace_query *query, const struct trace_unpack *unpack,
                      const struct store_trace_step *step)
 {
-    if (!is_of(tale, step->event))
+    if (!is_found_event(query, step->event))
         return 0;
-    if (tale->count == tale->room) {
-        size_t room = tale->room * 2 + 64;
-        struct found_step *found = reallocarray(tale->found, room, sizeof *found);
+    if (query->count == query->room) {
+        size_t room = query->room * 2 + 64;
+        struct found_step *found = reallocarray(query->found, room, sizeof *found);
         if (found == NULL)
-            return no_memory(tale);
-        tale->found = found;
-        tale->room = room;
+            return no_memory(query);
+        query->found = found;
+        query->room = room;
     }
-    struct found_step *found = &tale->found[tale->count];
-    *found = (struct found_step){.step = *step, .moved = unpack->moved, .number = tale->count};
+    struct found_step *found = &query->found[query->count];
+    *found = (struct found_step){.step = *step, .moved = unpack->moved, .number = query->count};
     if (step->error != NULL && (found->step.error = strndup(step->error, step->error_bytes)) == NULL)
-        return no_memory(tale);
-    tale->count++;
+        return no_memory(query);
+    query->count++;
     return 0;
 }
 
-static int each_step(struct tale *tale, int (*on_step)(struct tale *tale, const struct trace_unpack *unpack,
-                                                       const struct store_trace_step *step))
+/* Calls on_step for every step in the trace. */
+static int each_step(struct trace_query *query,
+                     int (*on_step)(struct trace_query *query, const struct trace_unpack *unpack,
+                                    const struct store_trace_step *step))
 {
-    sqlite3_stmt *statement = store_sqlite_use(tale->store, SQL_EACH_TRACE);
+    sqlite3_stmt *statement = store_sqlite_use(query->store, SQL_EACH_TRACE);
     int code;
-    while ((code = store_sqlite_step(tale->store, statement)) == 1) {
+    while ((code = store_sqlite_step(query->store, statement)) == 1) {
         struct trace_unpack unpack;
         struct store_trace_step step;
         const void *bytes = sqlite3_column_blob(statement, 1);
@@ -287,7 +293,7 @@ static int each_step(struct tale *tale, int (*on_step)(struct tale *tale, const 
             store_trace_unpack_begin(&unpack, (uint64_t)sqlite3_column_int64(statement, 0), bytes,
                                      (size_t)sqlite3_column_bytes(statement, 1));
         while (bytes != NULL && code == 0 && store_trace_unpack_next(&unpack, &step))
-            code = on_step(tale, &unpack, &step);
+            code = on_step(query, &unpack, &step);
         if (code != 0) {
             sqlite3_reset(statement);
             return code;
@@ -296,49 +302,52 @@ static int each_step(struct tale *tale, int (*on_step)(struct tale *tale, const 
     return code;
 }
 
-static int find_in_source(struct tale *tale, int64_t source, const char *uid)
+/* Finds the live event of a source with the uid. */
+static int find_in_source(struct trace_query *query, int64_t source, const char *uid)
 {
-    sqlite3_stmt *statement = store_sqlite_use(tale->store, SQL_FIND_UID);
-    store_sqlite_bind(tale->store, statement, 1, source);
-    store_sqlite_bind_string(tale->store, statement, 2, uid);
-    int code = store_sqlite_step(tale->store, statement);
+    sqlite3_stmt *statement = store_sqlite_use(query->store, SQL_FIND_UID);
+    store_sqlite_bind(query->store, statement, 1, source);
+    store_sqlite_bind_string(query->store, statement, 2, uid);
+    int code = store_sqlite_step(query->store, statement);
     if (code != 1)
         return code;
-    add_event(tale, sqlite3_column_int64(statement, 0));
-    tale->live++;
+    add_event(query, sqlite3_column_int64(statement, 0));
+    query->live++;
     sqlite3_reset(statement);
     return 0;
 }
 
-static int find_live(struct tale *tale, const char *uid)
+/* The same for one source or all. */
+static int find_live(struct trace_query *query, const char *uid)
 {
-    if (tale->source != 0)
-        return find_in_source(tale, tale->source, uid);
-    sqlite3_stmt *statement = store_sqlite_use(tale->store, SQL_EACH_SOURCE);
+    if (query->source != 0)
+        return find_in_source(query, query->source, uid);
+    sqlite3_stmt *statement = store_sqlite_use(query->store, SQL_EACH_SOURCE);
     int code;
-    while ((code = store_sqlite_step(tale->store, statement)) == 1)
-        if ((code = find_in_source(tale, sqlite3_column_int64(statement, 0), uid)) != 0) {
+    while ((code = store_sqlite_step(query->store, statement)) == 1)
+        if ((code = find_in_source(query, sqlite3_column_int64(statement, 0), uid)) != 0) {
             sqlite3_reset(statement);
             return code;
         }
     return code;
 }
 
-static int collect(struct tale *tale, const char *uid)
+/* Reads the trace twice: for the events of the uid, then for their steps. */
+static int read_steps(struct trace_query *query, const char *uid)
 {
     int64_t tables;
     int code =
-        store_sqlite_pragma(tale->store, "SELECT count(*) FROM sqlite_schema WHERE name = 'trace'", &tables);
+        store_sqlite_pragma(query->store, "SELECT count(*) FROM sqlite_schema WHERE name = 'trace'", &tables);
     if (code == 0)
-        code = find_live(tale, uid);
-    if (code != 0 || tables == 0) /* a store of an older version: it knows of none */
+        code = find_live(query, uid);
+    if (code != 0 || tables == 0) /* a store of an older version has no such table */
         return code;
-    code = each_step(tale, find_arrival);
-    return code == 0 && tale->event_count > 0 ? each_step(tale, take_step) : code;
+    code = each_step(query, find_arrival);
+    return code == 0 && query->event_count > 0 ? each_step(query, copy_step) : code;
 }
 
-/* What was moved comes first where times are equal: it was there before all that was not. */
-static int in_order(const void *left, const void *right)
+/* By event, then by time. At equal times a step that was moved from an older row comes first: it is older. */
+static int compare_steps(const void *left, const void *right)
 {
     const struct found_step *a = left, *b = right;
     if (a->step.event != b->step.event)
@@ -353,17 +362,19 @@ static int in_order(const void *left, const void *right)
 int store_sqlite_trace(struct store *base, int64_t source, const char *uid, store_on_trace_step *on_step,
                        void *user, size_t *live)
 {
-    struct tale tale = {.store = store_sqlite_of(base), .source = source, .hash = store_trace_uid_hash(uid)};
-    int code = store_sqlite_begin_read(tale.store);
+    struct trace_query query = {.store = store_sqlite_of(base),
+                                .source = source,
+                                .hash = store_trace_uid_hash(uid)};
+    int code = store_sqlite_begin_read(query.store);
     if (code == 0)
-        code = store_sqlite_end(tale.store, collect(&tale, uid));
-    if (code == 0 && tale.count > 0)
-        qsort(tale.found, tale.count, sizeof *tale.found, in_order);
-    for (size_t i = 0; code == 0 && i < tale.count; i++)
-        code = on_step(&tale.found[i].step, user);
-    for (size_t i = 0; i < tale.count; i++)
-        free((char *)tale.found[i].step.error);
-    free(tale.found);
-    *live = tale.live;
+        code = store_sqlite_end(query.store, read_steps(&query, uid));
+    if (code == 0 && query.count > 0)
+        qsort(query.found, query.count, sizeof *query.found, compare_steps);
+    for (size_t i = 0; code == 0 && i < query.count; i++)
+        code = on_step(&query.found[i].step, user);
+    for (size_t i = 0; i < query.count; i++)
+        free((char *)query.found[i].step.error);
+    free(query.found);
+    *live = query.live;
     return code;
 }

@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: the WAL, and moving it into the main file. Runs in the keeper, and in whoever writes
- * once the WAL is far beyond its limit or the disk is full. Owns a second connection, the checkpointer, made
- * when first needed: SQLite moves nothing for a connection that is in a transaction itself.
+ * The SQLite engine: syncs the WAL and moves it into the main file. Runs in the keeper, and in any writer
+ * once the WAL is far beyond its limit or the disk is full. Owns a second connection, the checkpointer,
+ * made when first needed: SQLite moves nothing for a connection that is in a transaction itself.
  *
  * Invariants
- *  1. The checkpointer moves only while the handle's own connection is in a transaction. SQLite up to 3.51.2
- *  has a
- * race (its "WAL-reset bug"): a checkpoint that looked at the WAL just before a writer began it again takes
- * the new WAL for the old one, and what was committed to it is lost. A transaction that reads the WAL keeps
- * it from beginning again, one that found nothing left to read in it keeps the checkpointer from marking
- * anything as moved, and one that writes keeps all other writers out.
- *  2. Nothing else moves the WAL: no connection does so by itself after a commit; the last one to be closed
- * does, while it has the file to itself.
- *  3. What a writer does here after its commit changes nothing of what the commit said.
+ *  1. The checkpointer moves only while the handle's own connection is in a transaction. SQLite up to
+ *     3.51.2 has a race (its "WAL-reset bug"): a checkpoint that read the WAL's state just before a writer
+ *     began the WAL again takes the new WAL for the old one, and what was committed to it is lost. A
+ *     transaction that reads the WAL keeps it from beginning again. One that found nothing to read in it
+ *     keeps the checkpointer from marking anything as moved. One that writes keeps all other writers out.
+ *  2. Nothing else moves the WAL: no connection does so by itself after a commit. Only the last one to
+ *     close does, while no other has the file open.
+ *  3. What a writer does here after its commit does not change the result of the commit.
  *
- * A reader that holds an old state of the store holds the WAL, too: it can neither be moved beyond that state
- * nor begin again. Then writers slow down, the more the longer the WAL is, so that it grows by little more
- * than what is written while the reader takes its time.
+ * A reader that holds an old state of the store holds the WAL too: it can neither be moved beyond that
+ * state nor begin again. Then writers slow down, the more the longer the WAL is, so that it grows
+ * by little more than what is written while the reader runs.
  */
 #include "src/store/sqlite/sqlite.h"
 
@@ -27,13 +26,14 @@
 
 #include "shm/slot.h"
 
-#define WRITER_CHECKPOINT_LIMITS \
-    3                     /* a WAL this many times over its limit is moved by whoever wrote to it last */
-#define SLOWDOWN_LIMITS 4 /* ... and this many times, in vain: writers slow down */
+/* A WAL this many times over its limit is moved by the writer that wrote to it last ... */
+#define WRITER_CHECKPOINT_LIMITS 3
+/* ... and if that fails this many times over it, writers slow down. */
+#define SLOWDOWN_LIMITS 4
 
-#define PAUSE_FIRST_MS 25 /* of a writer slowed down; doubled for each quarter of the limit more */
+#define PAUSE_FIRST_MS 25 /* of a slowed writer; doubled for each further quarter of the limit */
 #define PAUSE_MOST_MS 1600
-#define PAUSE_LOOK_MS 20 /* between two tries to move the WAL meanwhile */
+#define PAUSE_POLL_MS 20 /* between two attempts to move the WAL during the pause */
 
 int store_sqlite_wal_count(void *handle, sqlite3 *db, const char *name, int pages)
 {
@@ -43,7 +43,7 @@ int store_sqlite_wal_count(void *handle, sqlite3 *db, const char *name, int page
     return SQLITE_OK;
 }
 
-/* The checkpointer finds out that there is a WAL only when it reads. */
+/* Opens the checkpointer. It must read once: only then does SQLite notice the WAL. */
 static int open_checkpointer(struct store_sqlite *store)
 {
     char sql[64];
@@ -56,7 +56,7 @@ static int open_checkpointer(struct store_sqlite *store)
         result = sqlite3_exec(store->checkpointer, sql, NULL, NULL, NULL);
     }
     if (result == SQLITE_OK) {
-        /* from here on: what cannot be moved now is moved later */
+        /* from now on it does not wait: what cannot be moved now is moved later */
         sqlite3_busy_timeout(store->checkpointer, 0);
         return 0;
     }
@@ -66,25 +66,27 @@ static int open_checkpointer(struct store_sqlite *store)
     return code;
 }
 
-/* A transaction begins for others only when it reads. */
-static int begin(struct store_sqlite *store, enum store_sqlite_statement transaction)
+/* Begins a transaction and reads: only then does it hold the state of the WAL (Invariant 1). */
+static int begin_reading(struct store_sqlite *store, enum store_sqlite_statement transaction)
 {
     int code = store_sqlite_run(store, store_sqlite_use(store, transaction));
     return code == 0 ? store_sqlite_run(store, store_sqlite_use(store, SQL_START_NUMBER)) : code;
 }
 
-/* Invariant 1. *all: nothing of the WAL is left to move. */
-static int move(struct store_sqlite *store, enum store_sqlite_statement transaction, int mode, bool *all)
+/* Runs one checkpoint under a transaction of our own (Invariant 1). *all: nothing of the WAL is left to
+ * move. */
+static int checkpoint(struct store_sqlite *store, enum store_sqlite_statement transaction, int mode,
+                      bool *all)
 {
     int pages = 0, moved = 0;
     *all = false;
     int code = store->checkpointer != NULL ? 0 : open_checkpointer(store);
     if (code == 0)
-        code = begin(store, transaction);
+        code = begin_reading(store, transaction);
     if (code == 0) {
         int result = sqlite3_wal_checkpoint_v2(store->checkpointer, "main", mode, &pages, &moved);
         *all = result == SQLITE_OK && pages == moved;
-        if (result != SQLITE_OK && result != SQLITE_BUSY) /* busy: another process is at it, or reads */
+        if (result != SQLITE_OK && result != SQLITE_BUSY) /* busy: another process checkpoints or reads */
             code = store_sqlite_fail_of(store, store->checkpointer, result);
     }
     store_sqlite_roll_back(store);
@@ -92,17 +94,17 @@ static int move(struct store_sqlite *store, enum store_sqlite_statement transact
 }
 
 /*
- * A sync that failed may not be tried again: the kernel forgets what it could not write, and the next one
- * would succeed. So all of the WAL is moved instead, which writes it again, and syncs that. If the disk
- * refuses this too, the process must not go on: it is as if it had been killed after its commit.
+ * After a failed sync: moves the whole WAL, which writes its content again, and syncs that. A second sync
+ * would prove nothing: the kernel forgets the pages it could not write, and reports success. If moving fails
+ * too, the caller must not go on: it is as if it had been killed after its commit.
  */
-static int save_by_moving(struct store_sqlite *store, int result)
+static int checkpoint_instead_of_sync(struct store_sqlite *store, int result)
 {
     bool all;
     store_sqlite_fail(store, result);
     struct error first = store->store.error;
     store_sqlite_acquire_write_lock(store);
-    int code = move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+    int code = checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
     store_sqlite_release_write_lock(store);
     if (code == 0 && all)
         return 0;
@@ -117,12 +119,12 @@ int store_sqlite_wal_sync(struct store_sqlite *store)
     if (result == SQLITE_OK)
         result = wal != NULL && wal->pMethods != NULL ? wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL)
                                                       : SQLITE_IOERR_FSYNC;
-    return result == SQLITE_OK ? 0 : save_by_moving(store, result);
+    return result == SQLITE_OK ? 0 : checkpoint_instead_of_sync(store, result);
 }
 
 /*
- * A WAL begins again only once all of it has been moved, which never comes while others keep adding to it.
- * So: most of it is moved beside the writers, the rest while none can write.
+ * A WAL begins again only after all of it was moved, which never happens while writers add to it. So we
+ * move most of it while they write, and the rest while we hold the write lock.
  */
 int store_sqlite_checkpoint(struct store *base, bool final)
 {
@@ -130,18 +132,20 @@ int store_sqlite_checkpoint(struct store *base, bool final)
     bool all;
     if (store->readonly)
         return base_error_set(&base->error, EP_EINVAL, "%s: opened for reading only", store->path);
-    int code = move(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_PASSIVE, &all);
+    int code = checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_PASSIVE, &all);
     if (code == 0 && !all) {
         store_sqlite_acquire_write_lock(store);
-        code = move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+        code = checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
         store_sqlite_release_write_lock(store);
     }
-    if (code == 0 && all && final) /* our own transaction reads nothing of it, and so is not in its way */
-        code = move(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_TRUNCATE, &all);
+    if (code == 0 && all &&
+        final) /* our own transaction reads nothing of the WAL, so it does not block this */
+        code = checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_TRUNCATE, &all);
     return code != 0 || all ? code : 1;
 }
 
-static uint64_t pause_of(uint64_t wal_bytes, uint64_t limit_bytes)
+/* How long a writer pauses, in milliseconds. */
+static uint64_t pause_ms(uint64_t wal_bytes, uint64_t limit_bytes)
 {
     if (wal_bytes <= SLOWDOWN_LIMITS * limit_bytes)
         return 0;
@@ -154,20 +158,20 @@ void store_sqlite_wal_checkpoint_if_needed(struct store_sqlite *store)
     struct error kept = store->store.error;
     bool all;
     if (store->wal_bytes > WRITER_CHECKPOINT_LIMITS * store->wal_limit_bytes || store->disk_full) {
-        move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
-        uint64_t end_ns = shm_now_ns() + pause_of(store->wal_bytes, store->wal_limit_bytes) * 1000000;
+        checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+        uint64_t end_ns = shm_now_ns() + pause_ms(store->wal_bytes, store->wal_limit_bytes) * 1000000;
         while (!all && shm_now_ns() < end_ns) {
-            const struct timespec look = {.tv_nsec = PAUSE_LOOK_MS * 1000000L};
-            nanosleep(&look, NULL);
-            move(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+            const struct timespec interval = {.tv_nsec = PAUSE_POLL_MS * 1000000L};
+            nanosleep(&interval, NULL);
+            checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
         }
     }
     store->disk_full = false;
     store->store.error = kept;
 }
 
-/* Whoever has waited for the write lock in vain does so mostly for those who pause: it must not write past
- * them. */
+/* A writer that did not get the write lock in time mostly waited for writers that pause: it must not write
+ * either. */
 int store_sqlite_wal_check_limit(struct store_sqlite *store)
 {
     uint64_t bytes, wal_bytes;
