@@ -19,7 +19,8 @@ src/control       shm src/base src/json src/config src/store src/source
 src/process       shm src/base src/json src/config src/store src/source src/stage src/control
 src/import        src/base src/json src/config src/store src/source src/process
 src/library       shm src/base src/json src/config src/store src/idefix src/source src/stage src/control src/process src/import
-src/cli           supervisor        shm src/base src/json src/config src/store src/source src/stage src/control src/process src/library
+src/cli           shm src/base src/json src/config src/store src/source src/stage src/control src/import
+supervisor        shm src/base src/json src/config src/store src/source src/stage src/control src/process src/library
 '
 
 libc=' assert.h ctype.h errno.h fcntl.h inttypes.h limits.h linux/futex.h math.h poll.h pthread.h sched.h signal.h

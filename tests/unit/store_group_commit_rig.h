@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the tests of group commit in the store share: a traced store with a write lock, what its engine did, and
- * short forms of members. */
+/* Shared by the tests of group commits in the store: a traced store with a write lock, counts of what its engine
+ * did, and short functions to build members. */
 #ifndef STORE_GROUP_COMMIT_RIG_H
 #define STORE_GROUP_COMMIT_RIG_H
 
@@ -89,7 +89,7 @@ static inline void group_commit_end(void)
     munmap(write_lock, sizeof(pthread_mutex_t));
 }
 
-/* A member of no answer yet, at this stage. */
+/* Adds a member without answers, at this stage. */
 static inline struct store_group_member *member_add(int stage)
 {
     size_t at = group_commit.count++;
@@ -145,7 +145,7 @@ static inline struct store_stage_totals totals_at(int stage)
     return out;
 }
 
-/* All answers that were counted at a stage. */
+/* How many answers the totals of a stage count. */
 static inline uint64_t counted_at(int stage)
 {
     struct store_stage_totals t = totals_at(stage);
@@ -175,7 +175,7 @@ static inline struct trace_found trace_of(size_t event)
     return found;
 }
 
-/* It was fetched, and this is all that was done to it since. */
+/* The event was fetched, and this step is all that was done to it since. */
 static inline void expect_trace(size_t event, enum store_trace_step_kind kind, int stage, size_t member)
 {
     struct trace_found found = trace_of(event);

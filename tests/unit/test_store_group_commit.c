@@ -121,7 +121,7 @@ static void an_end_without_an_add_changes_nothing(void)
 
 /* ---- the write lock ---- */
 
-/* A child that holds the write lock until it is killed. */
+/* Starts a child that holds the write lock until it is killed. */
 static pid_t holder(void)
 {
     int ready[2];

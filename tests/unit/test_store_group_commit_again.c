@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The answers of several workers in one transaction that is refused, parted, or not known to be on the disk;
- * and answers that may have been committed already. */
+/* Group commits that fail, that lose some locks, or that are not known to be on the disk; and answers that may
+ * have been committed already. */
 #include "tests/unit/store_group_commit_rig.h"
 #include "tests/unit/wal_syncs.h"
 
@@ -23,7 +23,7 @@ static int synced_once(void)
     return fixture.kind == KIND_MEMORY ? 0 : 1;
 }
 
-/* Another has it now. */
+/* Unlocks the event and claims it with another token. */
 static void lose_lock(size_t event)
 {
     struct held other;
@@ -34,7 +34,7 @@ static void lose_lock(size_t event)
     CU_ASSERT_EQUAL(other.at[0].event, held.at[event].event);
 }
 
-/* ---- parted ---- */
+/* ---- lost locks ---- */
 
 static void expect_parted(uint64_t finished)
 {
@@ -241,7 +241,7 @@ static void what_others_have_is_left_alone(void)
     }
 }
 
-/* It was set aside, tried again since, and is another's now. */
+/* The event was delayed, has become due since, and another worker holds it now. */
 static void what_was_due_since_is_left_alone(void)
 {
     struct held other;
@@ -259,7 +259,7 @@ static void what_was_due_since_is_left_alone(void)
     end();
 }
 
-/* An operator has set aside the event at 0, and the one at 1 has come to its end in other hands. */
+/* An operator has held event 0, and another worker has completed event 1. */
 static void what_is_no_longer_at_work_is_left_alone(void)
 {
     for (enum store_change change = STORE_ADVANCE; change <= STORE_DEAD_LETTER; change++) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Events read, advanced and finished together: what becomes of a run in which not all is as elsewhere. */
+/* A range of events is read, advanced and completed with one statement. These tests check ranges in which one
+ * event differs from the others: in its lock, its answer or its data. */
 #include "tests/unit/store_files.h"
 
 #define RUN 6
