@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control socket, server side (src/control/control.h has the protocol). Run by the supervisor; owns the
- * socket, and each client until it is answered or handed on.
+ * The control socket, server side (src/control/control.h has the protocol). Run by the supervisor's
+ * loop; owns the socket, and each connection until its request is answered or passed to the keeper.
  *
  * Invariants
- *  1. Never waits for a client: reads what there is, and gives up one that has not sent its line within 10 s.
- * The answer is the first thing ever sent to it, so it fits into the socket's buffer.
- *  2. Never reads beyond the request's line: what follows belongs to whoever carries the request out.
- *  3. A call that cannot be taken (no descriptor, no memory) is not listened for until the next turn: it
- * would wake us at once, again and again.
- *  4. Who may change something is decided here, by the peer's user, before anything is done or handed on.
+ *  1. It never waits for a client. It reads what has arrived, and disconnects a client that has not sent
+ *     its line within 10 s. The answer is the first data sent to a client, so it fits into the socket's
+ *     buffer.
+ *  2. It never reads beyond the line of the request: what follows belongs to the process that serves the
+ *     request.
+ *  3. When a connection cannot be accepted (no descriptor, no memory), the socket is not watched until
+ *     the next turn: otherwise it would wake the loop at once, again and again.
+ *  4. The user of the peer decides what a request may change, before anything is done or passed on.
+ *
+ * Fatal: a socket that cannot be bound at the start. Survived: every client.
  */
 #include "supervisor/control.h"
 
@@ -40,7 +44,7 @@
 
 /* ---- the socket ---- */
 
-/* What an earlier supervisor left is removed; what is in use, or is no socket, is not. */
+/* Removes the socket of an earlier supervisor. Refuses a path that is in use, or is no socket. */
 static int clear_path(const char *path, struct error *error)
 {
     struct stat status;
@@ -49,8 +53,11 @@ static int clear_path(const char *path, struct error *error)
                    ? 0
                    : base_error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
     if (!S_ISSOCK(status.st_mode))
-        return base_error_set(error, EP_EEXIST,
-                              "control socket %s: there is a file of that name, and it is no socket", path);
+        return base_error_set(
+            error, EP_EEXIST,
+            "control socket %s: there is a file of that name that is no socket: remove it, or choose another "
+            "path",
+            path);
     int other;
     int code = control_connect(path, &other, NULL);
     if (code == 0)
@@ -72,7 +79,7 @@ int control_listen(struct supervisor *supervisor, struct error *error)
                               sizeof address.sun_path - 1);
     memcpy(address.sun_path, path, strlen(path) + 1);
     if (strncmp(path, DEFAULT_DIRECTORY "/", sizeof DEFAULT_DIRECTORY) == 0)
-        mkdir(DEFAULT_DIRECTORY, 0755); /* there already, or not allowed: bind tells */
+        mkdir(DEFAULT_DIRECTORY, 0755); /* if it fails, bind reports why */
     int result = clear_path(path, error);
     if (result != 0)
         return result;
@@ -82,7 +89,7 @@ int control_listen(struct supervisor *supervisor, struct error *error)
     mode_t mask = umask(0177);
     bool bound = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
     umask(mask);
-    /* Its mode is right before anybody can connect. */
+    /* The mode is set before listen, so that no client connects before. */
     if (!bound || chmod(path, supervisor->config->control_mode) != 0 || listen(fd, SUPERVISOR_CLIENTS) != 0 ||
         supervisor_watch_fd(supervisor, fd, EVENT_LISTEN, 0) != 0) {
         int reason = errno;
@@ -95,6 +102,7 @@ int control_listen(struct supervisor *supervisor, struct error *error)
     return 0;
 }
 
+/* Disconnects a client and frees its entry. */
 static void forget_client(struct supervisor *supervisor, struct client *client)
 {
     supervisor_unwatch_fd(supervisor, &client->fd);
@@ -121,6 +129,7 @@ void control_inherited(struct supervisor *supervisor)
         close(supervisor->listen_fd);
 }
 
+/* Stops watching the socket until the next turn. Logs it once, until a connection is accepted again. */
 static void pause_accept(struct supervisor *supervisor, int reason)
 {
     supervisor->accept_paused =
@@ -164,25 +173,28 @@ void control_turn(struct supervisor *supervisor, uint64_t now_ns)
         struct client *client = &supervisor->clients[i];
         if (client->fd < 0 || now_ns - client->since_ns < CLIENT_PATIENCE_NS)
             continue;
-        control_end(client->fd, CONTROL_USAGE, "no request came within 10 s");
+        control_end(client->fd, CONTROL_USAGE, "no complete request arrived within 10 s");
         forget_client(supervisor, client);
     }
 }
 
-/* ---- commands of the supervisor's own ---- */
+/* ---- the commands that the supervisor serves ---- */
 
+/* A member of the request, NULL if it is missing or no text. */
 static const char *text_of(const cJSON *request, const char *member)
 {
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, member));
 }
 
+/* What a command acts on. */
 struct target {
     struct shm_source *source;
     struct shm_stage *stage; /* NULL = the whole source */
     char name[2 * SHM_NAME_BYTES];
 };
 
-/* The source, and the stage, that a request names; answers and returns false when there is none. */
+/* Finds the source and the stage that a request names. Answers with an error and returns false if there
+ * is none. */
 static bool find_target(struct supervisor *supervisor, const cJSON *request, int fd, struct target *target)
 {
     const struct segment *segment = &supervisor->segment;
@@ -213,6 +225,7 @@ static bool find_target(struct supervisor *supervisor, const cJSON *request, int
     return true;
 }
 
+/* Serves `pause` and `resume`. */
 static void pause_or_resume(struct supervisor *supervisor, const cJSON *request, int fd, bool pause,
                             bool dry_run)
 {
@@ -220,22 +233,23 @@ static void pause_or_resume(struct supervisor *supervisor, const cJSON *request,
     if (!find_target(supervisor, request, fd, &target))
         return;
     _Atomic uint32_t *paused = target.stage != NULL ? &target.stage->paused : &target.source->paused;
-    const char *word = pause ? "paused" : "resumed";
+    const char *done = pause ? "paused" : "resumed";
     if (atomic_load(paused) == (uint32_t)pause) {
         control_end(fd, CONTROL_DONE, "%s was %s already", target.name, pause ? "paused" : "running");
         return;
     }
     if (dry_run) {
-        control_end(fd, CONTROL_DONE, "would have %s %s", word, target.name);
+        control_end(fd, CONTROL_DONE, "would have %s %s", done, target.name);
         return;
     }
     atomic_store(paused, (uint32_t)pause);
     wake_source(&supervisor->segment, target.source);
-    base_log_info("%s %s", word, target.name);
-    control_end(fd, CONTROL_DONE, "%s %s", word, target.name);
+    base_log_info("%s %s", done, target.name);
+    control_end(fd, CONTROL_DONE, "%s %s", done, target.name);
 }
 
-/* Ends one process so that a fresh one comes; one that waits to be started again need not wait longer. */
+/* Terminates one process, so that it is started again, or ends the pause before its next start. Returns
+ * whether there was something to do. */
 static bool restart_slot(struct child *child, bool dry_run)
 {
     if (child->pid == 0 && child->restart_ns == SUPERVISOR_NEVER)
@@ -250,6 +264,7 @@ static bool restart_slot(struct child *child, bool dry_run)
     return true;
 }
 
+/* Serves `restart`: the workers of a stage, or the workers and the producer of a source. */
 static void restart_target(struct supervisor *supervisor, const cJSON *request, int fd, bool dry_run)
 {
     struct target target;
@@ -270,6 +285,7 @@ static void restart_target(struct supervisor *supervisor, const cJSON *request, 
                 dry_run ? "would have restarted" : "restarted", count, count == 1 ? "" : "es", target.name);
 }
 
+/* Whether a source or a stage is paused, which holds up a drain. */
 static bool anything_paused(const struct supervisor *supervisor)
 {
     const struct segment *segment = &supervisor->segment;
@@ -281,6 +297,7 @@ static bool anything_paused(const struct supervisor *supervisor)
     return paused;
 }
 
+/* Serves `drain`. */
 static void drain(struct supervisor *supervisor, int fd, bool dry_run)
 {
     uint32_t phase = supervisor_phase(supervisor);
@@ -291,13 +308,14 @@ static void drain(struct supervisor *supervisor, int fd, bool dry_run)
     }
     control_end(fd, CONTROL_DONE, "%s %s%s", dry_run ? "would drain" : "draining",
                 supervisor->config->instance,
-                anything_paused(supervisor) ? "; what is paused holds it up until it is resumed" : "");
+                anything_paused(supervisor) ? "; paused sources and stages hold it up until you resume them"
+                                            : "");
     if (!dry_run)
         phase_drain(supervisor);
 }
 
-/* A member that is misspelt or mistyped must not make an order wider than it was meant. */
-static bool request_sound(const cJSON *request, int fd)
+/* Refuses unknown and mistyped members: ignoring them could make a command act on more than was meant. */
+static bool request_is_valid(const cJSON *request, int fd)
 {
     const cJSON *member;
     cJSON_ArrayForEach(member, request)
@@ -315,6 +333,7 @@ static bool request_sound(const cJSON *request, int fd)
     return true;
 }
 
+/* Serves a command that is the supervisor's; all others are the keeper's. */
 static void serve_own(struct supervisor *supervisor, enum control_command_id command, const cJSON *request,
                       int fd)
 {
@@ -340,8 +359,8 @@ static void serve_own(struct supervisor *supervisor, enum control_command_id com
 
 /* ---- requests ---- */
 
-/* Hands the line and the client on; what the keeper does with them is none of ours. */
-static void hand_on(struct supervisor *supervisor, const struct client *client)
+/* Passes the line and the client's descriptor to the keeper, which answers. */
+static void pass_to_keeper(struct supervisor *supervisor, const struct client *client)
 {
     union {
         struct cmsghdr header;
@@ -365,9 +384,10 @@ static void hand_on(struct supervisor *supervisor, const struct client *client)
                     keeper->pid != 0 && keeper->ready ? "busy" : "not running");
 }
 
+/* Checks one complete request and the rights of its sender, then serves it or passes it on. */
 static void serve(struct supervisor *supervisor, struct client *client)
 {
-    /* cJSON alone takes an object with anything behind it. */
+    /* cJSON alone accepts an object with anything behind it. */
     cJSON *request = json_valid(client->request, client->bytes, NULL)
                          ? cJSON_ParseWithLength(client->request, client->bytes)
                          : NULL;
@@ -382,24 +402,24 @@ static void serve(struct supervisor *supervisor, struct client *client)
         control_end(client->fd, CONTROL_NO,
                     "not allowed to %s: only root and the daemon's user may change something", name);
     else if (command->server == CONTROL_BY_KEEPER)
-        hand_on(supervisor, client);
-    else if (request_sound(request, client->fd))
+        pass_to_keeper(supervisor, client);
+    else if (request_is_valid(request, client->fd))
         serve_own(supervisor, command->id, request, client->fd);
     cJSON_Delete(request);
 }
 
-/* Takes what belongs to the line out of the socket. 1: the line is whole; 0: more is to come; -1: the client
- * is gone. */
+/* Reads what has arrived of the request's line, and nothing behind it. 1 = the line is complete, 0 = it
+ * is not, -1 = the client is gone. */
 static int read_line(struct client *client)
 {
     static char peeked[CONTROL_REQUEST_BYTES];
-    ssize_t there = recv(client->fd, peeked, sizeof peeked - client->bytes, MSG_PEEK | MSG_DONTWAIT);
-    if (there < 0 && (errno == EAGAIN || errno == EINTR))
+    ssize_t available = recv(client->fd, peeked, sizeof peeked - client->bytes, MSG_PEEK | MSG_DONTWAIT);
+    if (available < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
-    if (there <= 0)
+    if (available <= 0)
         return -1;
-    const char *feed = memchr(peeked, '\n', (size_t)there);
-    size_t take = feed != NULL ? (size_t)(feed - peeked) + 1 : (size_t)there;
+    const char *line_end = memchr(peeked, '\n', (size_t)available);
+    size_t take = line_end != NULL ? (size_t)(line_end - peeked) + 1 : (size_t)available;
     char *request = realloc(client->request, client->bytes + take);
     if (request == NULL)
         return -1;
@@ -408,22 +428,22 @@ static int read_line(struct client *client)
     if (got != (ssize_t)take)
         return -1;
     client->bytes += take;
-    if (feed != NULL)
+    if (line_end != NULL)
         client->bytes--; /* without its line feed */
-    return feed != NULL;
+    return line_end != NULL;
 }
 
 void control_readable(struct supervisor *supervisor, uint32_t index)
 {
     struct client *client = &supervisor->clients[index];
     if (client->fd < 0)
-        return; /* gone since the event was found */
-    int whole = read_line(client);
-    if (whole == 1)
+        return; /* disconnected earlier in this round of the loop */
+    int complete = read_line(client);
+    if (complete == 1)
         serve(supervisor, client);
-    else if (whole == 0 && client->bytes >= CONTROL_REQUEST_BYTES)
+    else if (complete == 0 && client->bytes >= CONTROL_REQUEST_BYTES)
         control_end(client->fd, CONTROL_USAGE, "the request is longer than %d bytes", CONTROL_REQUEST_BYTES);
-    else if (whole == 0)
+    else if (complete == 0)
         return;
     forget_client(supervisor, client);
 }

@@ -6,10 +6,10 @@
  * Invariants
  *  1. At most one event is blamed for a crash: the one the process was processing, and only if its ticket
  *     agrees.
- *  2. No event is blamed when the supervisor ended the process for a reason of its own, or when the
- *     store or the stage's set-up failed.
- *  3. No event is blamed when the program had been sent several: they are sent again one by one, and then the
- *     guilty one is found.
+ *  2. No event is blamed when the supervisor ended the process for a restart or a shutdown, or when the store
+ *     or the stage's set-up failed.
+ *  3. No event is blamed for a crash of a program that had been sent several, unless the worker itself
+ *     names the cause: the events are sent again one by one, which finds the guilty one.
  */
 #include "supervisor/exit_cause.h"
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's runs: a supervisor in a process of its own for one source or for all of a manager's. Runs in
- * the caller's process, except take_metrics, which the supervisor process calls at its end.
+ * ep_manager_run, ep_manager_stop, ep_source_run and ep_source_run_and_measure: each run is a supervisor in a
+ * process of its own, for one source or for all sources of a manager. Runs in the caller's process, except
+ * take_metrics, which the supervisor's process calls at its end.
  *
- * What a run measured comes back through anonymous shared memory that is made before the fork.
+ * The figures of a run come back through anonymous shared memory that is mapped before the fork.
  */
 #include <errno.h>
 #include <signal.h>
@@ -21,6 +22,7 @@ struct measured_worker {
     uint64_t items, stage_ns, work_ns;
 };
 
+/* What the supervisor's process leaves for the caller. */
 struct measured {
     uint64_t fetched, completed, removed_by_stage;
     struct measured_worker workers[];
@@ -35,6 +37,7 @@ static size_t count_workers(const struct config *config)
     return workers;
 }
 
+/* Copies the figures of a run out of its segment. Runs in the supervisor's process (options.at_end). */
 static void take_metrics(const struct segment *segment, void *user)
 {
     struct measured *measured = user;
@@ -62,6 +65,7 @@ struct config_check {
     bool failed;
 };
 
+/* Keeps the first problem of the configuration as the error. */
 static void note_problem(const struct config_problem *problem, void *user)
 {
     struct config_check *check = user;
@@ -71,6 +75,7 @@ static void note_problem(const struct config_problem *problem, void *user)
     check->failed = true;
 }
 
+/* Asks the supervisor of a run to stop gracefully. */
 static void forward_stop(ep_manager *manager)
 {
     pid_t pid = atomic_load(&manager->supervisor);
@@ -78,6 +83,7 @@ static void forward_stop(ep_manager *manager)
         kill(pid, SIGTERM);
 }
 
+/* Runs this configuration in a forked supervisor and waits for its end. */
 static int run(ep_manager *manager, const struct config *config, struct measured *measured)
 {
     struct error *error = &manager->error;
@@ -95,13 +101,15 @@ static int run(ep_manager *manager, const struct config *config, struct measured
     if (result != 0)
         return result;
     atomic_store(&manager->supervisor, pid);
-    if (atomic_load(&manager->state) == MANAGER_STOPPING) /* asked for before the process was known */
+    if (atomic_load(&manager->state) ==
+        MANAGER_STOPPING) /* ep_manager_stop came before the process was known */
         forward_stop(manager);
     result = supervisor_wait(pid, result_fd, error);
     atomic_store(&manager->supervisor, 0);
     return result;
 }
 
+/* Runs, unless the manager is running already. */
 static int run_once(ep_manager *manager, const struct config *config, struct measured *measured)
 {
     manager->error = (struct error){0};
@@ -117,7 +125,7 @@ void ep_manager_stop(ep_manager *manager)
 {
     int running = MANAGER_RUNNING;
     if (manager != NULL && atomic_compare_exchange_strong(&manager->state, &running, MANAGER_STOPPING))
-        forward_stop(manager); /* not yet forked: run() sees the state */
+        forward_stop(manager); /* if it is not forked yet, run() sees the state */
 }
 
 int ep_manager_run(ep_manager *manager)
@@ -125,8 +133,8 @@ int ep_manager_run(ep_manager *manager)
     return manager == NULL ? EP_EINVAL : run_once(manager, manager->config, NULL);
 }
 
-/* The manager's configuration with this source alone: borrows everything. */
-static struct config only(const ep_source *source)
+/* The manager's configuration with this source alone. Borrows everything from it. */
+static struct config config_of_source(const ep_source *source)
 {
     struct config config = *source->manager->config;
     config.sources = &source->manager->config->sources[source->index];
@@ -138,10 +146,11 @@ int ep_source_run(ep_source *source)
 {
     if (source == NULL)
         return EP_EINVAL;
-    struct config config = only(source);
+    struct config config = config_of_source(source);
     return run_once(source->manager, &config, NULL);
 }
 
+/* Makes the struct that the caller gets from the figures of the run. */
 static int give_metrics(const struct config *config, const struct measured *measured, uint64_t wall_ns,
                         size_t workers, struct ep_metrics **out)
 {
@@ -173,13 +182,13 @@ int ep_source_run_and_measure(ep_source *source, struct ep_metrics **out)
 {
     if (source == NULL || out == NULL)
         return EP_EINVAL;
-    struct config config = only(source);
+    struct config config = config_of_source(source);
     size_t workers = count_workers(&config);
     size_t bytes = sizeof(struct measured) + workers * sizeof(struct measured_worker);
     struct measured *measured = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (measured == MAP_FAILED)
-        return base_error_set(&source->manager->error, EP_ENOMEM, "no memory to measure %zu workers",
-                              workers);
+        return base_error_set(&source->manager->error, EP_ENOMEM,
+                              "out of memory for the metrics of %zu workers", workers);
     uint64_t begin = shm_now_ns();
     int result = run_once(source->manager, &config, measured);
     if (result == 0)

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * eventpiped: the command line, the configuration, then the supervisor for the rest of its life.
+ * eventpiped: reads the command line and the configuration, then is the supervisor until the instance stops.
  *
- *   eventpiped (supervisor.c)   one loop; holds the store's lock, the control socket, the segment
- *    +- keeper (src/process/keeper.c)   first and last: prepares the store; upkeep, totals, the operators'
- *    requests +- SOURCE/STAGE[0..N-1]    workers (src/process/worker.c), one process group a stage
- *    +- producer SOURCE         (src/process/producer.c) fetches, stores, injects into its first stages'
- *    rings
+ * The processes of an instance; each is forked by the supervisor, and restarted when it crashes:
  *
- *   producer --ring--> stage 1 --ring--> stage 2 ... --ring--> last stage; each worker pushes into the next
- * stage's ring
+ *   eventpiped               one loop; holds the store's lock, the segment, the control socket (supervisor.c)
+ *    +- keeper               starts first, stops last: maintains the store (src/process/keeper.c)
+ *    +- SOURCE/STAGE[0..N-1] workers; a stage's workers share a process group (src/process/worker.c)
+ *    +- producer SOURCE      fetches and stores events (src/process/producer.c)
+ *
+ * Rings in the segment join them; each worker pushes into the next stage's ring:
+ *
+ *   producer --ring--> stage 1 --ring--> stage 2 ... --ring--> last stage
+ *
+ * Fatal: a wrong command line or configuration; what supervisor.c names.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,9 +36,8 @@
 #define EVENTPIPED_CONFIG "/etc/eventpipe/eventpipe.yaml"
 #endif
 
-/* WRONG_INPUT: of the command line or the configuration; no restart heals it, so the unit file asks for none.
- */
-enum exit_status { STOPPED_IN_ORDER = 0, FAILED = 1, WRONG_INPUT = 2 };
+/* WRONG_INPUT: command line or configuration. A restart would not help, so the unit file prevents it. */
+enum exit_status { STOPPED_CLEANLY = 0, FAILED = 1, WRONG_INPUT = 2 };
 
 struct arguments {
     const char *config_path;
@@ -42,12 +45,12 @@ struct arguments {
 };
 
 static const char usage[] = "usage: eventpiped [-c FILE] [-t]\n"
-                            "  -c FILE  configuration, " EVENTPIPED_CONFIG " if not given\n"
-                            "  -t       check the configuration and end\n"
-                            "  -h       this help\n"
-                            "  -V       version\n";
+                            "  -c FILE  read this configuration (default " EVENTPIPED_CONFIG ")\n"
+                            "  -t       check the configuration and exit\n"
+                            "  -h       show this help and exit\n"
+                            "  -V       show version and exit\n";
 
-/* -1: go on; otherwise the exit status. */
+/* Reads the command line. Returns the exit status when there is nothing left to do, otherwise -1. */
 static int arguments_read(int argc, char **argv, struct arguments *arguments)
 {
     *arguments = (struct arguments){.config_path = EVENTPIPED_CONFIG};
@@ -61,10 +64,10 @@ static int arguments_read(int argc, char **argv, struct arguments *arguments)
             break;
         case 'h':
             fputs(usage, stdout);
-            return STOPPED_IN_ORDER;
+            return STOPPED_CLEANLY;
         case 'V':
             puts("eventpiped " PACKAGE_VERSION);
-            return STOPPED_IN_ORDER;
+            return STOPPED_CLEANLY;
         default:
             fputs(usage, stderr);
             return WRONG_INPUT;
@@ -76,7 +79,7 @@ static int arguments_read(int argc, char **argv, struct arguments *arguments)
     return WRONG_INPUT;
 }
 
-/* file:line: key: message, as compilers do */
+/* Prints one problem of the configuration as compilers do: "file:line: key: message". */
 static void report(const struct config_problem *problem, void *user)
 {
     (void)user;
@@ -88,8 +91,8 @@ static void report(const struct config_problem *problem, void *user)
     fprintf(stderr, " %s\n", problem->message);
 }
 
-/* Looks at what producers and workers would only find out when they start. */
-static bool check_machine(const struct config *config)
+/* Checks on this machine what producers and workers need to start, and prints what is missing. */
+static bool check_sources_and_stages(const struct config *config)
 {
     bool good = true;
     for (size_t i = 0; i < config->source_count; i++) {
@@ -111,7 +114,7 @@ static bool check_machine(const struct config *config)
     return good;
 }
 
-/* Descriptors 0 to 2 must be taken, or the first pipe would be somebody's standard error. */
+/* Opens descriptors 0 to 2 if they are closed: otherwise the first pipe would become standard error. */
 static void open_standard_descriptors(void)
 {
     for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = open("/dev/null", O_RDWR))
@@ -119,6 +122,33 @@ static void open_standard_descriptors(void)
             close(fd);
             return;
         }
+}
+
+/* Serves -t: checks the configuration, the store and what sources and stages need, and starts nothing. */
+static int check_only(const struct config *config)
+{
+    bool permitted = config_rights_check(config, report, NULL) == 0;
+    bool stored = config_check_storage(config, report, NULL) == 0;
+    bool good = check_sources_and_stages(config) && permitted && stored;
+    if (good)
+        puts("configuration ok");
+    return good ? STOPPED_CLEANLY : FAILED;
+}
+
+/* Runs the instance: the supervisor forks keeper, workers and producers, and returns when all have exited. */
+static int run(struct config *config)
+{
+    if (config_rights_check(config, report, NULL) != 0)
+        return WRONG_INPUT;
+    config_hide_tokens(config);
+    base_log_open(config->log_level, NULL, NULL);
+    base_log_name("supervisor");
+    struct supervisor_options options = {.config = config, .daemon = true};
+    struct error error = {0};
+    int result = supervisor_run(&options, &error);
+    if (result != 0)
+        base_log_error("failed error=\"%s\"", error.message);
+    return result == 0 ? STOPPED_CLEANLY : FAILED;
 }
 
 int main(int argc, char **argv)
@@ -133,28 +163,7 @@ int main(int argc, char **argv)
     struct config *config;
     if (config_read(arguments.config_path, report, NULL, &config) != 0)
         return arguments.check_only ? FAILED : WRONG_INPUT;
-    bool permitted = config_rights_check(config, report, NULL) == 0;
-    if (arguments.check_only) {
-        bool stored = config_check_storage(config, report, NULL) == 0;
-        bool good = check_machine(config) && permitted && stored;
-        if (good)
-            puts("configuration ok");
-        config_close(&config);
-        return good ? STOPPED_IN_ORDER : FAILED;
-    }
-
-    if (!permitted) {
-        config_close(&config);
-        return WRONG_INPUT;
-    }
-    config_hide_tokens(config);
-    base_log_open(config->log_level, NULL, NULL);
-    base_log_name("supervisor");
-    struct supervisor_options options = {.config = config, .daemon = true};
-    struct error error = {0};
-    int result = supervisor_run(&options, &error);
-    if (result != 0)
-        base_log_error("failed error=\"%s\"", error.message);
+    status = arguments.check_only ? check_only(config) : run(config);
     config_close(&config);
-    return result == 0 ? STOPPED_IN_ORDER : FAILED;
+    return status;
 }

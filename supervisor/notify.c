@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Tells the service manager how we are. Run by the supervisor alone; owns one datagram socket. */
+/*
+ * Messages to the service manager. Run by the supervisor alone; owns one datagram socket. Nothing here
+ * is fatal: a message that cannot be sent is lost.
+ */
 #include "supervisor/notify.h"
 
 #include <errno.h>
@@ -10,15 +13,16 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The watchdog time in milliseconds that the service manager asks this process to keep, 0 = none. */
 static uint64_t watchdog_from_environment(void)
 {
-    const char *time = getenv("WATCHDOG_USEC"), *whose = getenv("WATCHDOG_PID");
+    const char *time = getenv("WATCHDOG_USEC"), *for_pid = getenv("WATCHDOG_PID");
     char *end;
     errno = 0;
     unsigned long long usec = time != NULL ? strtoull(time, &end, 10) : 0;
     if (time == NULL || errno != 0 || end == time || *end != '\0')
         return 0;
-    if (whose != NULL && strtoll(whose, NULL, 10) != (long long)getpid())
+    if (for_pid != NULL && strtoll(for_pid, NULL, 10) != (long long)getpid())
         return 0;
     return usec / 1000;
 }
@@ -32,7 +36,7 @@ void notify_open(struct notify *notify)
     if (bytes > 1 && bytes < sizeof notify->address.sun_path && (path[0] == '/' || path[0] == '@')) {
         memcpy(notify->address.sun_path, path, bytes);
         if (path[0] == '@')
-            notify->address.sun_path[0] = '\0'; /* an abstract name: its length tells where it ends */
+            notify->address.sun_path[0] = '\0'; /* an abstract name: address_bytes gives its end */
         notify->address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + bytes);
         notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     }
@@ -43,7 +47,7 @@ void notify_open(struct notify *notify)
     unsetenv("WATCHDOG_PID");
 }
 
-void notify_say(const struct notify *notify, const char *format, ...)
+void notify_send(const struct notify *notify, const char *format, ...)
 {
     if (notify->fd < 0)
         return;
@@ -68,11 +72,11 @@ uint64_t notify_alive(struct notify *notify, uint64_t now_ns)
     if (notify->watchdog_ms == 0)
         return UINT64_MAX;
     uint64_t half_ns = notify->watchdog_ms * UINT64_C(500000);
-    if (notify->said_ns == 0 || now_ns - notify->said_ns >= half_ns) {
-        notify_say(notify, "WATCHDOG=1");
-        notify->said_ns = now_ns;
+    if (notify->sent_ns == 0 || now_ns - notify->sent_ns >= half_ns) {
+        notify_send(notify, "WATCHDOG=1");
+        notify->sent_ns = now_ns;
     }
-    return notify->said_ns + half_ns;
+    return notify->sent_ns + half_ns;
 }
 
 void notify_close(struct notify *notify)

@@ -126,7 +126,7 @@ void phase_stop(struct supervisor *supervisor)
     supervisor->stop_ns = now_ns;
     supervisor->drain_deadline = now_ns + supervisor->config->drain_timeout_ms * SUPERVISOR_MS_NS;
     supervisor->final_deadline = supervisor->drain_deadline + FINAL_GRACE_NS;
-    notify_say(&supervisor->notify, "STOPPING=1\nSTATUS=stopping");
+    notify_send(&supervisor->notify, "STOPPING=1\nSTATUS=stopping");
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         child->restart_ns = SUPERVISOR_NEVER;
@@ -215,7 +215,7 @@ static void report_ready(struct supervisor *supervisor, uint64_t now_ns)
             return;
     supervisor->ready_reported = true;
     base_log_info("ready processes=%" PRIu32, supervisor->child_count);
-    notify_say(&supervisor->notify, "READY=1\nMAINPID=%d", (int)supervisor->pid);
+    notify_send(&supervisor->notify, "READY=1\nMAINPID=%d", (int)supervisor->pid);
 }
 
 /* Kills what still runs at the deadlines of a shutdown. Returns the next deadline. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the instance needs, as the configuration says: the segment's plan, and descriptors. Run by the
- * supervisor once. */
+/*
+ * The plan of the segment, made from the configuration, and the number of descriptors that it needs. Run
+ * by the supervisor once, before it creates the segment.
+ */
 #include "supervisor/plan.h"
 
 #include <stdlib.h>
@@ -12,6 +14,7 @@
 #define PACKAGE_VERSION "unknown"
 #endif
 
+/* Fills the plan of one source and of its stages. */
 static void plan_source(const struct source_config *config, struct segment_stage_plan *stages,
                         struct segment_source_plan *source)
 {
@@ -74,12 +77,12 @@ int plan_descriptors(uint32_t count, struct error *error)
     struct rlimit limit;
     rlim_t wanted = (rlim_t)count + OTHER_DESCRIPTORS;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
-        return 0; /* RLIM_INFINITY is the largest of all */
+        return 0; /* RLIM_INFINITY is the largest value */
     limit.rlim_cur = wanted;
     if (limit.rlim_max < wanted || setrlimit(RLIMIT_NOFILE, &limit) != 0)
         return base_error_set(
             error, EP_ESYSTEM,
-            "so many workers need %ju open files, the limit is %ju: raise it (ulimit -n, LimitNOFILE)",
+            "the workers need %ju open files, but the limit is %ju: raise it (ulimit -n, LimitNOFILE)",
             (uintmax_t)wanted, (uintmax_t)limit.rlim_max);
     return 0;
 }

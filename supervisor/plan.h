@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the segment is to hold, as the configuration says. */
+/* The plan of the segment: which sources, stages and slots the configuration asks for. */
 #ifndef SUPERVISOR_PLAN_H
 #define SUPERVISOR_PLAN_H
 
@@ -9,14 +9,14 @@
 struct plan {
     struct segment_plan segment;
     struct segment_source_plan *sources;
-    struct segment_stage_plan *stages; /* of all sources */
+    struct segment_stage_plan *stages; /* of all sources, in their order */
 };
 
-/* Borrows its names from the configuration. 0 or EP_ENOMEM; nothing to close then. */
+/* Makes the plan, which borrows names from the configuration. 0, or EP_ENOMEM with nothing to close. */
 int plan_open(struct plan *plan, const struct config *config);
 void plan_close(struct plan *plan);
 
-/* Makes room for so many descriptors besides our own few. 0 or EP_ESYSTEM with a message. */
+/* Raises the limit of open files to `count` and a few more. 0, or EP_ESYSTEM with a message. */
 int plan_descriptors(uint32_t count, struct error *error);
 
 #endif

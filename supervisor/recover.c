@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Recovery after an exit. Run by the supervisor on SIGCHLD, always in this order:
- *   reap; read the rest of the process' output; find the cause (exit_cause.c); hand the events it held to its
- *   source's producer (their tickets become ORPHANED, with a cause) and put back what fell out of a
- *   ring; clear the slot; decide when the next process starts there (restart.c). watch_restarts starts it.
+ *   reap; read the rest of the output; find the cause (exit_cause.c); orphan the tickets of the events
+ *   it held, for its source's producer; put back what fell out of a ring; clear the slot; decide when
+ *   the next process starts there (restart.c). watch_restarts starts it.
  *
  * Invariants
  *  1. Recovering one (slot, generation) twice does nothing.
@@ -100,7 +100,7 @@ static void recover_events(struct supervisor *supervisor, struct child *child, c
 }
 
 /* Clears a stage's process group once its last worker is gone: the kernel may then reuse the number. */
-static void forget_process_group(struct supervisor *supervisor, const struct child *child)
+static void clear_process_group(struct supervisor *supervisor, const struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     if (slot->kind != SHM_KIND_WORKER)
@@ -195,7 +195,7 @@ static void recover_one(struct supervisor *supervisor, struct child *child, int 
     child->pid = 0;
     child->ready = false;
     child->was_ready_or_failed |= !cause.clean;
-    forget_process_group(supervisor, child);
+    clear_process_group(supervisor, child);
     supervisor->orphans_pending = true;
     atomic_fetch_add(&supervisor->segment.header->recoveries, 1);
     bool unprepared =

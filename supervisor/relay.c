@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What children print. Called by the supervisor; no system calls, no clock.
+ * The output of children: cuts it into lines, tags them with the process' name and limits their number.
+ * Called by the supervisor; makes no system calls and reads no clock. Owns nothing; the caller holds the
+ * structs.
  *
  * Invariants
- *  1. Whatever a child prints - no line feeds, zero bytes, a flood - costs bounded memory and bounded log
- * lines; nothing is dropped without being counted or marked.
+ *  1. Whatever a child prints (no line feeds, zero bytes, a flood) costs bounded memory and a bounded
+ *     number of log lines. Nothing is dropped without being counted or marked.
  *  2. Lines that carry the mark of our own log are neither limited nor kept as last stderr output.
  */
 #include "supervisor/relay.h"
@@ -39,6 +41,7 @@ void relay_limit_turn(struct relay_limit *limit, const char *name, uint64_t now_
     limit->lines = limit->suppressed = 0;
 }
 
+/* Counts one line against its stage's limit. False: suppress it. */
 static bool limit_allows(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
     struct relay_limit *limit = relay->limit;
@@ -53,13 +56,13 @@ static bool limit_allows(struct relay *relay, uint64_t now_ns, relay_write *writ
     return true;
 }
 
+/* Keeps a line as last stderr output, in place of the oldest lines. */
 static void keep_tail(struct relay *relay, const char *line, size_t bytes)
 {
     if (bytes > RELAY_TAIL_BYTES - 1) {
         line += bytes - (RELAY_TAIL_BYTES - 1);
         bytes = RELAY_TAIL_BYTES - 1;
-        while (bytes > 0 &&
-               ((unsigned char)*line & 0xc0) == 0x80) { /* not in the middle of a UTF-8 character */
+        while (bytes > 0 && ((unsigned char)*line & 0xc0) == 0x80) { /* start at a UTF-8 character */
             line++;
             bytes--;
         }
@@ -76,8 +79,9 @@ static void keep_tail(struct relay *relay, const char *line, size_t bytes)
     relay->tail_used += bytes + 1;
 }
 
-/* "<N>name: text" of our own log: true when it was one. */
-static bool pass_own(const char *line, relay_write *write, void *user)
+/* Writes a line of the child's own log ("<N>name: text" behind the mark) as it is. False: it is no such
+ * line. */
+static bool pass_log_line(const char *line, relay_write *write, void *user)
 {
     if (line[0] != RELAY_MARK || line[1] != '<' || line[2] < '0' || line[2] > '7' || line[3] != '>')
         return false;
@@ -85,6 +89,7 @@ static bool pass_own(const char *line, relay_write *write, void *user)
     return true;
 }
 
+/* Writes the collected line to the log, tagged. */
 static void finish_line(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
     size_t bytes = relay->used;
@@ -93,11 +98,11 @@ static void finish_line(struct relay *relay, uint64_t now_ns, relay_write *write
     relay->cutting = false;
     while (bytes > 0 && (relay->line[bytes - 1] == '\r' || relay->line[bytes - 1] == ' '))
         bytes--;
-    for (size_t i = 0; i < bytes; i++) /* a zero byte would end the line for everybody after us */
+    for (size_t i = 0; i < bytes; i++) /* a zero byte would end the text for all later readers */
         if (relay->line[i] == '\0')
             relay->line[i] = '?';
     relay->line[bytes] = '\0';
-    if (bytes == 0 || pass_own(relay->line, write, user))
+    if (bytes == 0 || pass_log_line(relay->line, write, user))
         return;
     char clean[RELAY_LINE_BYTES];
     base_log_clean(relay->line, clean, sizeof clean);
@@ -113,14 +118,14 @@ void relay_feed(struct relay *relay, const char *bytes, size_t count, uint64_t n
                 void *user)
 {
     while (count > 0) {
-        const char *feed = memchr(bytes, '\n', count);
-        size_t part = feed != NULL ? (size_t)(feed - bytes) : count;
+        const char *line_end = memchr(bytes, '\n', count);
+        size_t part = line_end != NULL ? (size_t)(line_end - bytes) : count;
         size_t room = RELAY_LINE_BYTES - 1 - relay->used;
         if (part > room)
             relay->cutting = true;
         memcpy(relay->line + relay->used, bytes, part < room ? part : room);
         relay->used += part < room ? part : room;
-        if (feed == NULL)
+        if (line_end == NULL)
             return;
         finish_line(relay, now_ns, write, user);
         bytes += part + 1;
@@ -136,7 +141,7 @@ void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *u
 
 void relay_last_output(const struct relay *relay, char *buffer, size_t size)
 {
-    /* Every line feed becomes " | ", but for the last: so count backwards what whole lines cost. */
+    /* Each line feed but the last becomes " | ": count backwards how many whole lines fit. */
     size_t end = relay->tail_used > 0 ? relay->tail_used - 1 : 0; /* without its last line feed */
     size_t start = end, cost = 0;
     for (size_t at = end; at > 0; at--) {
@@ -146,14 +151,14 @@ void relay_last_output(const struct relay *relay, char *buffer, size_t size)
         if (at == 1 || relay->tail[at - 2] == '\n')
             start = at - 1;
     }
-    if (start == end && end > 0) { /* not even one line fits: its end is what tells most */
+    if (start == end && end > 0) { /* not one whole line fits: keep its end, which says most */
         size_t keep = size - 1 < end ? size - 1 : end;
         start = end - keep;
         const char *line = memrchr(relay->tail, '\n', end);
         if (line != NULL && start < (size_t)(line + 1 - relay->tail))
             start = (size_t)(line + 1 - relay->tail);
         while (start < end && ((unsigned char)relay->tail[start] & 0xc0) == 0x80)
-            start++; /* not in the middle of a UTF-8 character */
+            start++; /* start at a UTF-8 character */
     }
     size_t used = 0;
     for (size_t at = start; at < end; at++) {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What children print: cut into lines, tagged, handed on. A child's own log lines carry a mark
- * (base_log_relay_mode) and pass as they are; all else is what a stage printed. The caller reads the pipe and
- * tells the time.
+ * The output of children, as log lines. Lines of a child's own log carry a mark (base_log_relay_mode)
+ * and pass unchanged; every other line was printed by a stage. The caller reads the pipe and passes the time.
  */
 #ifndef SUPERVISOR_RELAY_H
 #define SUPERVISOR_RELAY_H
@@ -22,31 +21,32 @@
 
 typedef void relay_write(enum ep_severity severity, const char *line, void *user);
 
-/* Shared by all processes of a stage. All zero to begin with. */
+/* The limit of log lines, shared by all processes of a stage. Starts as all zero. */
 struct relay_limit {
     uint64_t window_ns; /* when the window began, 0 = none yet */
     uint32_t lines, suppressed;
 };
 
-/* One process' output. */
+/* The output of one process. */
 struct relay {
     const char *name;          /* "quakes/locate[3]"; borrowed for the relay's life */
     struct relay_limit *limit; /* borrowed */
     size_t used, tail_used;
-    bool cutting; /* the line was longer than fits: its rest is dropped */
+    bool cutting; /* the line is too long: its rest is dropped */
     char line[RELAY_LINE_BYTES];
-    char tail[RELAY_TAIL_BYTES]; /* the last lines it printed, each with its line feed; our own log lines are
-                                    not kept */
+    char tail[RELAY_TAIL_BYTES]; /* the last lines it printed, each with its line feed */
 };
 
 void relay_open(struct relay *relay, const char *name, struct relay_limit *limit);
+/* Takes `count` bytes of output and writes each line that they complete. */
 void relay_feed(struct relay *relay, const char *bytes, size_t count, uint64_t now_ns, relay_write *write,
                 void *user);
-/* The process is gone: a line without line feed is a line, too. */
+/* Writes the last line of an exited process, if it had no line feed. */
 void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *user);
-/* The last lines, whole as far as they fit, oldest first, joined by " | ". Empty when it printed nothing. */
+/* Copies the last lines: whole ones if they fit, oldest first, joined by " | ". Empty if it printed
+ * nothing. */
 void relay_last_output(const struct relay *relay, char *buffer, size_t size);
-/* Says how many lines a window that is over has swallowed; name: "quakes/locate". */
+/* Once the window is over, writes how many lines it suppressed, under this process' name. */
 void relay_limit_turn(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
                       void *user);
 

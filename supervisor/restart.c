@@ -1,22 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * When an exited process is started again. Pure: called by the supervisor, tested without a process.
+ * The restart policy: when an exited process is started again. Called by the supervisor; a pure
+ * computation, tested without a process.
  *
  * Invariants
- *  1. The first restart is immediate; then 250 ms, doubled each time up to the longest pause, for ever at
- * that pace: a process is never given up.
- *  2. A process that was useful (answered a call, or stood at work for a minute) starts from the beginning
- * again. One that gave up is useful after a minute only: what comes before a damaged page it does each time.
- *  3. An event that has crashed here before is the suspect, not the process: such a crash does not slow
- * restarts.
+ *  1. The first restart is immediate. The next pause is 250 ms, doubled each time up to the longest
+ *     pause, and stays there: a process is restarted for ever.
+ *  2. A process that was useful (it answered a call, or was ready for a minute) resets the pause. One
+ *     that gave up over a damaged store is useful only after a minute: each of its successors answers
+ *     the same calls before it reaches the damaged page.
+ *  3. If the process crashed on an event that has crashed here before, the event is the suspect: such a
+ *     crash does not lengthen the pause.
  */
 #include "supervisor/restart.h"
 
 #define FIRST_PAUSE_MS UINT64_C(250)
 #define STABLE_NS UINT64_C(60000000000)
 #define DEGRADED_LEVEL 2
-#define LEVEL_MAX 64 /* beyond any doubling that fits; stops the count, not the restarts */
+#define LEVEL_MAX 64 /* the count stops here, the restarts do not */
 
+/* The pause after `level` exits in a row of useless processes. */
 static uint64_t pause_ms(uint32_t level, uint64_t longest_ms)
 {
     if (level == 0)
@@ -27,7 +30,7 @@ static uint64_t pause_ms(uint32_t level, uint64_t longest_ms)
     return pause < longest_ms ? pause : longest_ms;
 }
 
-static bool was_of_use(const struct restart_life *life)
+static bool was_useful(const struct restart_life *life)
 {
     return (life->made_progress && !life->gave_up) ||
            (life->ready && life->now_ns - life->born_ns >= STABLE_NS);
@@ -40,7 +43,7 @@ uint64_t restart_after_exit(struct restart *restart, const struct restart_life *
     if (life->gave_up)
         restart->level += restart->level_before_reset;
     restart->level_before_reset = 0;
-    if (was_of_use(life))
+    if (was_useful(life))
         restart->level = 0;
     if (life->event_suspect)
         return pause_ms(restart->level > 0 ? restart->level - 1 : 0, longest_ms);
@@ -52,7 +55,7 @@ uint64_t restart_after_exit(struct restart *restart, const struct restart_life *
 
 bool restart_while_alive(struct restart *restart, const struct restart_life *life)
 {
-    if (restart->level == 0 || !was_of_use(life))
+    if (restart->level == 0 || !was_useful(life))
         return false;
     restart->level_before_reset = restart->level;
     restart->level = 0;

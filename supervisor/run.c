@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The supervisor in a process of its own, for the library: forked from the caller, which waits for it. The
- * new process keeps the caller's descriptors and memory (its stages and clients are functions of the
- * caller's) and gives up its signal handlers. It has a process group of its own, so that a terminal's Ctrl-C
- * reaches the caller alone, which decides; and it stops gracefully when the caller exits.
+ * The supervisor in a process of its own, for the library. supervisor_fork and supervisor_wait run in
+ * the caller's process, run_in_child in the new one.
+ *
+ * Invariants
+ *  1. The new process keeps the caller's descriptors and memory, because the caller's stages and clients are
+ *     functions in them. It drops the caller's signal handlers.
+ *  2. It has a process group of its own, so that Ctrl-C in a terminal reaches only the caller, which decides.
+ *  3. It stops gracefully when the calling thread exits.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,29 +23,29 @@
 #include "supervisor/signal.h"
 #include "supervisor/supervisor.h"
 
-static void run_here(const struct supervisor_options *options, pid_t parent, int result_fd)
+static void run_in_child(const struct supervisor_options *options, pid_t parent, int result_fd)
     __attribute__((noreturn));
 
-static void run_here(const struct supervisor_options *options, pid_t parent, int result_fd)
+static void run_in_child(const struct supervisor_options *options, pid_t parent, int result_fd)
 {
     setpgid(0, 0);
     signal_forked();
-    __fpurge(stdout); /* what could not be flushed stays the caller's */
+    __fpurge(stdout); /* the caller writes what it could not flush */
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
         _exit(1);
     base_log_name("supervisor");
     struct error error = {0};
     error.code = supervisor_run(options, &error);
-    ssize_t ignored = write(result_fd, &error, sizeof error); /* smaller than a pipe: never waits */
+    ssize_t ignored = write(result_fd, &error, sizeof error); /* fits into the pipe: never blocks */
     (void)ignored;
     _exit(error.code == 0 ? 0 : 1);
 }
 
 /*
- * What the caller has printed is not to be printed again by a stage. Only stdout: fflush(NULL) would wait for
- * every stream that a thread of the caller's has locked, by reading a line from it, say; and what waits in a
- * stream of the caller's own is written by nobody else but a stage that uses this stream.
+ * Flushes stdout, so that no stage prints again what the caller has printed. Only stdout: fflush(NULL)
+ * would wait for every stream that a thread of the caller's has locked, for example while it reads a
+ * line. Other buffered output of the caller is written twice only if a stage uses the same stream.
  */
 static void flush_stdout(void)
 {
@@ -55,17 +59,17 @@ int supervisor_fork(const struct supervisor_options *options, pid_t *pid, int *r
 {
     int result[2];
     if (pipe2(result, O_CLOEXEC) != 0)
-        return base_error_set(error, EP_ESYSTEM, "cannot make a pipe: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot create a pipe: %s", strerror(errno));
     flush_stdout();
-    /* A stop may come as soon as the new process exists: neither the caller's handler nor the default may
-     * have it. */
+    /* The new process may get a SIGTERM at once: neither the caller's handler nor the default action may
+     * run. */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pid_t parent = getpid(), child = fork();
     if (child == 0) {
         close(result[0]);
-        run_here(options, parent, result[1]);
+        run_in_child(options, parent, result[1]);
     }
     int reason = errno;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -82,22 +86,24 @@ int supervisor_fork(const struct supervisor_options *options, pid_t *pid, int *r
 int supervisor_wait(pid_t pid, int result_fd, struct error *error)
 {
     int status;
-    pid_t ended;
+    pid_t waited;
     do
-        ended = waitpid(pid, &status, 0);
-    while (ended < 0 && errno == EINTR);
-    /* Its children may hold the other end for a moment longer: what it had to say is in the pipe by now. */
+        waited = waitpid(pid, &status, 0);
+    while (waited < 0 && errno == EINTR);
+    /* Its children may hold the other end a moment longer, so do not wait for the end of the pipe. */
     struct error reported;
     fcntl(result_fd, F_SETFL, O_NONBLOCK);
     ssize_t got = read(result_fd, &reported, sizeof reported);
     close(result_fd);
     if (got == (ssize_t)sizeof reported)
         return reported.code == 0 ? 0 : base_error_set(error, reported.code, "%s", reported.message);
-    if (ended < 0)
-        return base_error_set(error, EP_ESYSTEM, "the supervisor was waited for by somebody else: %s",
+    if (waited < 0)
+        return base_error_set(error, EP_ESYSTEM,
+                              "cannot wait for the supervisor, has the program reaped it? %s",
                               strerror(errno));
     if (WIFSIGNALED(status))
         return base_error_set(error, EP_ESYSTEM, "the supervisor was killed by signal %d", WTERMSIG(status));
-    return base_error_set(error, EP_ESYSTEM, "the supervisor ended without a word, exit code %d",
+    return base_error_set(error, EP_ESYSTEM,
+                          "the supervisor exited without a result, exit code %d: see its log",
                           WEXITSTATUS(status));
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The supervisor's state: one struct for the whole process. Used only by the files of supervisor/ that act on
- * it. Children inherit a copy by fork and must not use it; what they may use is in
- * src/process/child_context.h.
+ * it. A child inherits a copy by fork and leaves it behind in child_become; it goes on with
+ * what src/process/child_context.h gives it.
  */
 #ifndef SUPERVISOR_STATE_H
 #define SUPERVISOR_STATE_H

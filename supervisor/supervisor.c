@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The supervisor: takes the store, the control socket and the segment, starts the instance, and runs one loop
- * until it is over. Its process never opens the store, never runs user code, never parses an event, never
- * waits for a child.
+ * The supervisor: takes the store's lock, the segment and the control socket, starts the instance, and
+ * runs one loop until it is over.
  *
- * Owns: the store's instance lock, the segment, the control socket, every child. Order of taking: lock,
- * segment, socket; the lock keeps off others of this store, the segment others of this name, and whoever has
- * both may replace what is left of the socket.
+ * Owns: the store's lock, the segment, the control socket, every child.
  *
- * Fatal: what is missing at the start, a store that is broken or wrong. Survived: everything that happens to
- * children.
+ * Invariants
+ *  1. This process never opens the store, runs user code, parses an event, or waits for a child.
+ *  2. It takes the lock first, then the segment, then the socket. The lock excludes other supervisors of
+ *     this store, the segment those of this name. A supervisor that has both may replace a socket that
+ *     was left behind.
+ *
+ * Fatal: something missing at the start; a store that is broken or wrong. Survived: every exit of a child.
  */
 #include "supervisor/supervisor.h"
 
@@ -38,23 +40,23 @@
 #include "supervisor/state.h"
 #include "supervisor/watch.h"
 
-#define HOLD_WAIT_MS 15000
-#define OUTPUT_AT_ONCE (64 << 10) /* of one child, before the others have their turn */
+#define HOLD_WAIT_MS 15000        /* for the lock of an instance that is stopping */
+#define OUTPUT_AT_ONCE (64 << 10) /* read from one child before the others are served */
 #define EVENTS 64
-#define RACER_TRIES 50
-#define RACER_PAUSE_NS 20000000L
+#define NAME_TRIES 50
+#define NAME_PAUSE_NS 20000000L
 
 int supervisor_watch_fd(struct supervisor *supervisor, int fd, enum supervisor_event event, uint32_t index)
 {
-    struct epoll_event wish = {.events = EPOLLIN, .data.u64 = (uint64_t)event << 32 | index};
-    return epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_ADD, fd, &wish) == 0 ? 0 : -errno;
+    struct epoll_event watched = {.events = EPOLLIN, .data.u64 = (uint64_t)event << 32 | index};
+    return epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_ADD, fd, &watched) == 0 ? 0 : -errno;
 }
 
 void supervisor_unwatch_fd(struct supervisor *supervisor, int *fd)
 {
     if (*fd < 0)
         return;
-    epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_DEL, *fd, NULL); /* not all are watched: no harm */
+    epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_DEL, *fd, NULL); /* harmless if it was not watched */
     close(*fd);
     *fd = -1;
 }
@@ -70,6 +72,7 @@ static struct store_options store_options_of(const struct config *config)
     };
 }
 
+/* Opens the descriptors of the loop and of the children's notices. 0 or -errno. */
 static int open_descriptors(struct supervisor *supervisor)
 {
     int notices[2];
@@ -85,20 +88,20 @@ static int open_descriptors(struct supervisor *supervisor)
     return result != 0 ? result : supervisor_watch_fd(supervisor, notices[0], EVENT_NOTICE, 0);
 }
 
-/* Another supervisor of this name, with another store: else the store's lock would have told. */
-static int refuse_namesake(const struct config *config, struct error *error)
+/* EP_EBUSY if a supervisor of this name runs. It has another store, because we hold the lock of ours. */
+static int check_name_is_free(const struct config *config, struct error *error)
 {
     struct segment other;
     int attached = segment_attach(config->instance, &other), result = 0, holder;
     if (attached != 0 && !segment_held(config->instance, &holder))
-        return 0; /* none, or what is left of one */
+        return 0; /* no segment, or one without a supervisor */
     if (attached != 0)
         return base_error_set(error, EP_EBUSY,
                               "an instance named %s runs already (process %d, %s): stop it, or give this one "
                               "another name",
                               config->instance, holder,
                               attached == -EPROTO   ? "another version of eventpipe"
-                              : attached == -EAGAIN ? "which starts just now"
+                              : attached == -EAGAIN ? "which is starting"
                                                     : "its segment cannot be read");
     if (segment_owner_lives(&other))
         result = base_error_set(
@@ -109,20 +112,22 @@ static int refuse_namesake(const struct config *config, struct error *error)
     return result;
 }
 
-/* Another of this name was faster by an instant; so it may take one more until it can be named. */
-static int refuse_racer(const struct config *config, struct error *error)
+/* Reports the supervisor of this name that has created the segment at the same time as we. Waits until
+ * its process can be named. Always EP_EBUSY. */
+static int refuse_simultaneous_start(const struct config *config, struct error *error)
 {
-    for (int tries = RACER_TRIES; tries > 0; tries--) {
-        int result = refuse_namesake(config, error);
+    for (int tries = NAME_TRIES; tries > 0; tries--) {
+        int result = check_name_is_free(config, error);
         if (result != 0)
             return result;
-        nanosleep(&(struct timespec){.tv_nsec = RACER_PAUSE_NS}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = NAME_PAUSE_NS}, NULL);
     }
     return base_error_set(error, EP_EBUSY,
                           "an instance named %s was started at the same instant: give this one another name",
                           config->instance);
 }
 
+/* Creates the segment, with the crash records that a killed supervisor left in its own. */
 static int open_segment(struct supervisor *supervisor, struct error *error)
 {
     const struct config *config = supervisor->config;
@@ -130,12 +135,12 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     if (plan_open(&plan, config) != 0)
         return base_error_set(error, EP_ENOMEM, "out of memory");
     static struct crash_backlog backlog;
-    crash_backlog_read(config->instance,
-                       &backlog); /* a copy: the crashed one's segment gives its space to ours */
+    /* A copy: segment_create replaces the segment that holds them. */
+    crash_backlog_read(config->instance, &backlog);
     int result = segment_create(&plan.segment, &supervisor->segment);
     plan_close(&plan);
     if (result == -EBUSY)
-        return refuse_racer(config, error);
+        return refuse_simultaneous_start(config, error);
     if (result != 0)
         crash_backlog_keep(config->instance, &backlog);
     if (result == -ENOSPC)
@@ -145,7 +150,7 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     if (result == -ENOMEM)
         return base_error_set(error, EP_ENOMEM, "not enough memory for the instance's shared memory");
     if (result != 0)
-        return base_error_set(error, EP_ESYSTEM, "cannot make the shared memory /eventpipe-%s: %s",
+        return base_error_set(error, EP_ESYSTEM, "cannot create the shared memory /eventpipe-%s: %s",
                               config->instance, strerror(-result));
     crash_backlog_add(&supervisor->segment, &backlog);
     supervisor->crash_backlog = backlog.count;
@@ -153,6 +158,7 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     return 0;
 }
 
+/* Prepares one struct child for each slot. */
 static int open_children(struct supervisor *supervisor, struct error *error)
 {
     const struct shm_header *header = supervisor->segment.header;
@@ -178,6 +184,8 @@ static int open_children(struct supervisor *supervisor, struct error *error)
     return plan_descriptors(header->slot_count + SUPERVISOR_CLIENTS, error);
 }
 
+/* Takes everything that the instance needs, in the order of invariant 2. On an error supervisor_close
+ * gives back what was taken. */
 static int supervisor_open(struct supervisor *supervisor, const struct supervisor_options *options,
                            struct error *error)
 {
@@ -204,7 +212,7 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
         supervisor->clients[i].fd = -1;
     if (options->daemon)
         notify_open(&supervisor->notify);
-    notify_say(&supervisor->notify, "STATUS=waiting for the store");
+    notify_send(&supervisor->notify, "STATUS=waiting for the store");
     const struct store_options store = store_options_of(config);
     uint64_t wait_ms = options->hold_wait_ms > 0 ? options->hold_wait_ms : HOLD_WAIT_MS;
     int result = store_hold(&store, wait_ms, &supervisor->lock_fd, error);
@@ -214,7 +222,7 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
         return base_error_set(error, EP_ESYSTEM, "cannot set up the supervisor: %s", strerror(-result));
     if ((result = orphan_adopt()) != 0)
         return base_error_set(error, result, "cannot adopt orphans: %s", strerror(errno));
-    if ((result = refuse_namesake(config, error)) != 0)
+    if ((result = check_name_is_free(config, error)) != 0)
         return result;
     if ((result = open_segment(supervisor, error)) != 0)
         return result;
@@ -224,8 +232,8 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
     return open_children(supervisor, error);
 }
 
-/* It goes, unless it tells of crashes that were found at the start and never came into the store: then the
- * next start finds it, as this one found its predecessor's. */
+/* Unlinks the segment, unless it holds crash records from an earlier supervisor that were not stored:
+ * then the next start takes them over. */
 static void leave_segment(struct supervisor *supervisor)
 {
     atomic_store(&supervisor->segment.header->phase, SHM_PHASE_STOPPED);
@@ -263,6 +271,7 @@ static void supervisor_close(struct supervisor *supervisor)
 
 /* ---- the loop ---- */
 
+/* Calls the function that serves this descriptor. */
 static void dispatch(struct supervisor *supervisor, enum supervisor_event event, uint32_t index)
 {
     switch (event) {
@@ -284,7 +293,7 @@ static void dispatch(struct supervisor *supervisor, enum supervisor_event event,
     }
 }
 
-/* Everything whose time has come; returns when the next thing's will. */
+/* Does everything that is due. Returns when the next thing is. */
 static uint64_t run_timers(struct supervisor *supervisor)
 {
     uint64_t now_ns = shm_now_ns();
@@ -310,6 +319,7 @@ static int milliseconds_until(uint64_t time_ns)
     return left_ms < 1000 ? (int)left_ms : 1000;
 }
 
+/* Runs timers and serves descriptors until no process is left. */
 static void loop(struct supervisor *supervisor)
 {
     struct epoll_event events[EVENTS];

@@ -159,7 +159,7 @@ static void report_to_manager(struct supervisor *supervisor)
     if (strcmp(status, supervisor->status) == 0)
         return;
     memcpy(supervisor->status, status, sizeof status);
-    notify_say(&supervisor->notify, "STATUS=%s", status);
+    notify_send(&supervisor->notify, "STATUS=%s", status);
 }
 
 /* The time between two turns: see invariant 2. */

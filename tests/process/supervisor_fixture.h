@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An instance for the tests of the supervisor: the real supervisor, segment, tickets and rings; bodies of our
- * own in place of producer, worker and keeper; and, in place of the store, a world in shared memory that
- * outlives every process but the test. An event's number tells what happens when a stage gets it (enum doom).
+ * An instance for the tests of the supervisor. Supervisor, segment, tickets and rings are the real ones.
+ * The bodies of producer, worker and keeper are stand-ins, and a struct in shared memory (world)
+ * replaces the store; it outlives every process but the test. enum doom says what happens when a stage
+ * gets an event.
  */
-#ifndef SUPERVISOR_FIXTURE_H
-#define SUPERVISOR_FIXTURE_H
+#ifndef TESTS_PROCESS_SUPERVISOR_FIXTURE_H
+#define TESTS_PROCESS_SUPERVISOR_FIXTURE_H
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,12 +43,12 @@
 
 enum doom {
     DOOM_NONE,
-    DOOM_SEGV,      /* crashes at every try, with output on its stderr */
-    DOOM_SEGV_ONCE, /* only at the first */
+    DOOM_SEGV,      /* crashes at every attempt, with output on its stderr */
+    DOOM_SEGV_ONCE, /* crashes at the first attempt only */
     DOOM_EXIT,      /* exits with 3 */
-    DOOM_BROKEN,    /* the worker gives up over its program, and says why */
-    DOOM_HANG,      /* never comes back; has a child of its own */
-    DOOM_WAIT,      /* waits until the world lets it go */
+    DOOM_BROKEN,    /* the worker gives up over its program, and reports the cause */
+    DOOM_HANG,      /* never returns; has a child of its own */
+    DOOM_WAIT,      /* waits until world.let_go is set */
     DOOM_FLOOD      /* prints without end for a while */
 };
 
@@ -239,7 +240,7 @@ void process_producer_main(const struct child_context *child, uint32_t source_in
         if (body_stopping(child) || atomic_load(&source->orphans) != 0)
             wake_cancel(slot);
         else
-            wake_sleep(slot, key, 5000000); /* the world wakes nobody */
+            wake_sleep(slot, key, 5000000); /* the stand-in store wakes no process */
     }
     for (;;) {
         uint32_t key = wake_prepare(slot);
@@ -358,7 +359,7 @@ static inline uint32_t take_batch(const struct segment *segment, struct shm_stag
     struct ticket_view view;
     while (count < most && ring_pop(segment, &stage->ring, &ticket) == RING_OK) {
         if (atomic_exchange(&world->fall_out, 0) != 0)
-            raise(SIGKILL); /* out of the ring, and nobody's yet */
+            raise(SIGKILL); /* taken out of the ring, without an owner yet */
         if (ticket_take(segment, ticket, stage->position, slot, &view))
             batch[count++] = ticket;
     }

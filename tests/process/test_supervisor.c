@@ -30,7 +30,7 @@ static void test_runs_until_all_have_ended(void)
     instance_end();
 }
 
-static void test_crash_is_blamed_on_the_event_in_hand(void)
+static void test_crash_is_blamed_on_the_current_event(void)
 {
     instance_prepare(100);
     atomic_store(&world->batch, WORLD_BATCH);
@@ -174,7 +174,7 @@ static void test_supervisor_crashes(void)
     CU_ASSERT_STRING_EQUAL(error.message, "the supervisor was killed by signal 9");
     for (uint32_t i = 0; i < slots; i++)
         CU_ASSERT(UNTIL(!process_exists(pids[i])));
-    /* nobody was left to do it; without exec, it holds what its parent held */
+    /* no process was left to do it; without exec, it holds what its parent held */
     kill(atomic_load(&world->grandchild), SIGKILL);
     CU_ASSERT(UNTIL(!segment_owner_lives(&instance.segment)));
     segment_close(&instance.segment);
@@ -186,7 +186,7 @@ static void test_supervisor_crashes(void)
     instance_end();
 }
 
-static void test_stop_finishes_the_event_in_hand(void)
+static void test_stop_finishes_the_current_event(void)
 {
     instance_prepare(100);
     atomic_store(&world->never_ends, 1);
@@ -205,7 +205,7 @@ static void test_stop_finishes_the_event_in_hand(void)
         begun += atomic_load(&world->event[id].tries[0]);
         blamed += atomic_load(&world->event[id].crashes);
     }
-    CU_ASSERT_EQUAL(begun, WORLD_WORKERS); /* those in hand, no other */
+    CU_ASSERT_EQUAL(begun, WORLD_WORKERS); /* the current events, no other */
     CU_ASSERT_EQUAL(blamed, 0);
     CU_ASSERT(world->keeper_end > world->producer_end);
     CU_ASSERT(world->producer_end > world->worker_end);
@@ -225,7 +225,7 @@ static void hang_and_stop(bool twice)
     kill(instance.pid, SIGTERM);
     if (twice) {
         CU_ASSERT(UNTIL(atomic_load(&instance.segment.header->phase) == SHM_PHASE_STOPPING));
-        kill(instance.pid, SIGTERM); /* at once: the same order told twice, as timeout(1) does */
+        kill(instance.pid, SIGTERM); /* at once: one order sent twice, as timeout(1) does */
         CU_ASSERT(
             UNTIL(kill(instance.pid, SIGTERM) != 0 || !process_exists(atomic_load(&world->grandchild))));
     }
@@ -363,19 +363,19 @@ static void test_flood_of_output(void)
 UNIT_MAIN("supervisor",
           {"all events go through, then all end cleanly, and nothing is left",
            test_runs_until_all_have_ended},
-          {"a crash is blamed on the event in hand, with its last stderr output",
-           test_crash_is_blamed_on_the_event_in_hand},
+          {"a crash is blamed on the current event, with its last stderr output",
+           test_crash_is_blamed_on_the_current_event},
           {"an event that runs too long is killed, with its worker's children",
            test_overrun_is_killed_with_all_its_children},
           {"a crashed producer's successor goes on", test_producer_crashes},
           {"what fell out of a ring comes back", test_what_fell_out_of_a_ring_comes_back},
           {"random kills lose nothing", test_random_kills_lose_nothing},
           {"a crashed supervisor's children exit, and its successor goes on", test_supervisor_crashes},
-          {"a stop finishes the events in hand, and begins no other", test_stop_finishes_the_event_in_hand},
+          {"a stop finishes the current events, and begins no other", test_stop_finishes_the_current_event},
           {"the drain deadline ends who does not stop, without blame", test_drain_deadline},
           {"so does a second signal, at once", test_second_signal_ends_it_now},
           {"a stage that cannot be opened is tried again at a slower pace", test_bad_starts_back_off},
           {"a store of another age is refused, a locked one waited for", test_store_that_cannot_be_had},
           {"a crashed keeper comes again", test_keeper_crashes},
           {"one process group a stage", test_process_groups},
-          {"a flood of output is cut and stops nobody", test_flood_of_output})
+          {"a flood of output is cut and blocks no process", test_flood_of_output})

@@ -23,7 +23,7 @@ static void stop(void)
     instance_end();
 }
 
-static void test_requests_that_are_none(void)
+static void test_malformed_requests(void)
 {
     start_for_good(1);
     instance_start();
@@ -176,7 +176,7 @@ static void test_stop_by_request(void)
 static void test_others_may_read_only(void)
 {
     if (geteuid() != 0)
-        return; /* nobody else to be */
+        return; /* needs root to change the user */
     start_for_good(1);
     instance.config.control_mode = 0666;
     instance_start();
@@ -253,7 +253,7 @@ static void test_what_is_in_the_way(void)
     CU_ASSERT_EQUAL(second(&instance.config, &error), EP_EEXIST);
     CU_ASSERT_EQUAL(access(instance.control, F_OK), 0);
     unlink(instance.control);
-    /* a socket that nobody listens on is only a remnant */
+    /* a socket without a listener is only a remnant */
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof address.sun_path, "%.100s", instance.control);
     int remnant = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -334,9 +334,8 @@ static void test_caller_exits(void)
     instance_end();
 }
 
-UNIT_MAIN("supervisor_control",
-          {"what is no request is refused, with a message", test_requests_that_are_none},
-          {"a request may come in pieces, and slow clients stop nobody", test_a_line_in_pieces},
+UNIT_MAIN("supervisor_control", {"malformed requests are refused, with a message", test_malformed_requests},
+          {"a request may come in pieces, and slow clients hold up no other", test_a_line_in_pieces},
           {"the keeper's requests are handed on, the rest of the stream unread",
            test_keeper_commands_are_handed_on},
           {"pause and resume", test_pause_and_resume},
@@ -345,5 +344,5 @@ UNIT_MAIN("supervisor_control",
           {"other users may read only", test_others_may_read_only},
           {"a second supervisor is refused, whichever thing they share", test_second_supervisor_is_refused},
           {"remnants are removed, foreign files are not", test_what_is_in_the_way},
-          {"the service manager is told", test_service_manager},
+          {"the service manager is notified", test_service_manager},
           {"a library's supervisor ends with its caller", test_caller_exits})

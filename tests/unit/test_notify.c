@@ -42,12 +42,12 @@ static void check_both_ways(const char *name)
     struct notify notify;
     notify_open(&notify);
     CU_ASSERT_PTR_NULL(getenv("NOTIFY_SOCKET")); /* children are not asked */
-    notify_say(&notify, "READY=1\nMAINPID=%d", 4711);
+    notify_send(&notify, "READY=1\nMAINPID=%d", 4711);
     CU_ASSERT_STRING_EQUAL(manager_receives(manager), "READY=1\nMAINPID=4711");
-    notify_say(&notify, "STOPPING=1");
+    notify_send(&notify, "STOPPING=1");
     CU_ASSERT_STRING_EQUAL(manager_receives(manager), "STOPPING=1");
     notify_close(&notify);
-    notify_say(&notify, "STATUS=nobody hears");
+    notify_send(&notify, "STATUS=not received");
     CU_ASSERT_STRING_EQUAL(manager_receives(manager), "");
     close(manager);
 }
@@ -78,7 +78,7 @@ static void test_without_a_manager(void)
             setenv("NOTIFY_SOCKET", useless[i], 1);
         struct notify notify;
         notify_open(&notify);
-        notify_say(&notify, "READY=1");
+        notify_send(&notify, "READY=1");
         CU_ASSERT_EQUAL(notify_alive(&notify, SECOND), UINT64_MAX);
         notify_close(&notify);
         notify_close(&notify);
@@ -132,4 +132,4 @@ UNIT_MAIN("notify", {"messages reach a socket with a path", test_path},
           {"and one with an abstract name", test_abstract_name},
           {"without a manager nothing happens", test_without_a_manager},
           {"a sign of life at half the watchdog's time", test_watchdog_at_half_time},
-          {"not when the watchdog is somebody else's, or malformed", test_watchdog_of_others})
+          {"not when the watchdog is another process', or malformed", test_watchdog_of_others})

@@ -46,7 +46,7 @@ static void test_lines_are_put_together_and_tagged(void)
     CU_ASSERT_STRING_EQUAL(logged.last, "quakes/locate[3]: hello");
     CU_ASSERT_EQUAL(logged.severity, EP_LOG_INFO);
     feed("ld\n\n\nx\n", SECOND);
-    CU_ASSERT_EQUAL(logged.count, 3); /* empty lines are none */
+    CU_ASSERT_EQUAL(logged.count, 3); /* empty lines do not count */
     feed("last stderr output", SECOND);
     CU_ASSERT_EQUAL(logged.count, 3);
     relay_end(&relay, SECOND, log_line, NULL);

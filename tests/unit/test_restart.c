@@ -68,7 +68,7 @@ static void test_long_life_begins_again(void)
     CU_ASSERT_EQUAL(restart_after_exit(&restart, &life, LONGEST_MS), 8000);
     life.now_ns = life.born_ns + 60 * SECOND;
     CU_ASSERT_EQUAL(restart_after_exit(&restart, &life, LONGEST_MS), 0);
-    /* a minute of trying to get ready is no use to anybody */
+    /* a minute of trying to get ready is not useful */
     restart.level = 6;
     life.ready = false;
     CU_ASSERT_EQUAL(restart_after_exit(&restart, &life, LONGEST_MS), 8000);
