@@ -1,27 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Commit requests. Made, waited for and ended by the worker whose slot it is; taken and completed by another worker.
+ * Commit requests. The worker that owns a slot submits its request, waits for it and clears it; another
+ * worker takes and completes it; the supervisor recovers those of exited processes.
  *
- * The word: {taker or result:16, state:16}. The owner moves it NONE -> WAITING and back to NONE; the holder of the write
- * lock WAITING -> TAKEN, and then, wherever, TAKEN -> DONE or RETURNED; who released the write lock WAITING -> NOTIFIED,
- * which the owner makes WAITING again before it tries the write lock; the supervisor TAKEN -> LOST, and anything of
- * a crashed owner's -> NONE. Every move but the owner's ends is a compare-and-swap, so of two exactly one
- * happens.
+ * The word is {taker or result:16, state:16}. The owner moves it NONE -> WAITING and back to NONE. The
+ * holder of the write lock moves WAITING -> TAKEN, and later TAKEN -> DONE or RETURNED. The process that
+ * released the write lock moves WAITING -> NOTIFIED, and the owner moves that back to WAITING before it
+ * tries the write lock. The supervisor moves TAKEN -> LOST, and the word of a crashed owner to NONE. Every
+ * move is a compare-and-swap, except the owner's submit and clear and the supervisor's reset, so of two
+ * competing moves exactly one succeeds.
  *
  * Invariants
- *  1. One takes a commit request once, and only its taker completes it. A taker completes all it took before its next
- * transaction, and gives back at once what it takes from a slot that it has taken from in this one (whose
- * owner has crashed since), so its number in the word is enough: no result meets another commit request.
- *  2. Nobody waits for ever. The owner: make the commit request, try the write lock, sleep. The former holder of the write lock: leave it,
- * look for commit requests, notify one. Either that look sees the commit request, or it comes before the commit request in the order of
- * all seq_cst operations, and then the owner's try finds the write lock free. A notified owner finds the write lock free,
- * or held by one who looks after leaving it. A process killed between leaving and looking, or notified and
- * killed, is made up for by the owner, who looks again after each slice (commit_request_wait's timeout). The one who
- * can keep an owner is a taker that is halted (SIGSTOP): until it goes on or is killed, since it alone knows
- * whether it will still commit.
- *  3. A crashed owner's successor may write the body again while a taker copies it. The supervisor has changed
- * the word by then, so the taker looks at the word after copying, and drops what was not its any more.
- *  4. A bit of `commit_request_bits` is only a hint where to look: set after the word, cleared before it is looked at.
+ *  1. A request is taken once, and only its taker completes it. A taker completes all it took before its
+ *     next transaction. If it takes twice from one slot in a transaction (the first owner has crashed), it
+ *     returns the second at once. So the taker's number in the word is enough: no result reaches another
+ *     request.
+ *  2. No owner waits for ever. The owner submits, tries the write lock, sleeps. The holder releases the
+ *     write lock, looks for requests, notifies one. Either it sees the request, or it looked first in the
+ *     order of all seq_cst operations, and then the owner's try finds the lock free. A notified owner
+ *     finds the lock free, or held by a process that looks after it. A kill in between is covered by the
+ *     owner, which looks again after each timeout of commit_request_wait. Only a halted taker (SIGSTOP)
+ *     can keep an owner waiting, because it alone knows whether it will still commit.
+ *  3. A crashed owner's successor may write the body while a taker copies it. The supervisor has changed
+ *     the word by then, so the taker checks the word after copying and drops what is no longer its own.
+ *  4. A bit of `commit_request_bits` is a hint where to look: set after the word, cleared before the word
+ *     is read.
  */
 #include "shm/commit_request.h"
 
@@ -29,7 +32,7 @@
 
 #include "shm/wake.h"
 
-#define NOTIFIED 15u /* WAITING, and told to try the write lock */
+#define NOTIFIED 15u /* WAITING, and its owner is to try the write lock */
 
 static struct shm_commit_request *request_of(const struct segment *segment, uint32_t slot)
 {
@@ -61,14 +64,14 @@ static uint32_t state_in(uint32_t word)
     return word & 0xffffu;
 }
 
-/* All moves are seq_cst: invariant 2 needs it of most, and none is hot. */
+/* All moves are seq_cst: invariant 2 needs it of most of them, and none is frequent. */
 static bool move(struct shm_commit_request *request, uint32_t from, uint32_t to)
 {
     return atomic_compare_exchange_strong(&request->word, &from, to);
 }
 
-/* From WAITING or NOTIFIED, whichever it is just now. A try of one and then of the other could miss both while
- * it changes between them; the bit is clear by then, and nobody would find the commit request any more. */
+/* Moves a request from WAITING or NOTIFIED, whichever it is. Trying one and then the other could miss both
+ * while it changes between them; its bit is clear by then, so no later taker would find it. */
 static bool move_waiting(struct shm_commit_request *request, uint32_t to)
 {
     uint32_t word = atomic_load(&request->word);
@@ -102,7 +105,7 @@ enum commit_request_state commit_request_poll(const struct segment *segment, uin
     return state_in(word) == NOTIFIED ? COMMIT_REQUEST_WAITING : (enum commit_request_state)state_in(word);
 }
 
-/* A notification since commit_request_poll makes the word another than is waited on: the wait ends at once. */
+/* A notification since commit_request_poll has changed the word, so the wait ends at once. */
 void commit_request_wait(const struct segment *segment, uint32_t slot, uint64_t timeout_ns)
 {
     struct shm_commit_request *request = request_of(segment, slot);
@@ -126,6 +129,8 @@ void commit_request_clear(const struct segment *segment, uint32_t slot)
 
 /* ---- the holder of the write lock ---- */
 
+/* Takes the request of one slot and copies its body; false: it was withdrawn, taken, or its owner has
+ * crashed. */
 static bool take(const struct segment *segment, uint32_t taker, uint32_t slot, char *body, uint32_t *bytes)
 {
     struct shm_commit_request *request = request_of(segment, slot);
@@ -153,7 +158,7 @@ static uint32_t next_bit(const struct segment *segment, uint32_t slot, uint32_t 
     return end;
 }
 
-/* The next slot that has its bit, in the order round to `from`; *step counts from 1. */
+/* Finds the next slot whose bit is set, in the order round to `from`; *step counts from 1. */
 static bool next_round(const struct segment *segment, uint32_t from, uint32_t *step, uint32_t *slot)
 {
     uint32_t count = segment->header->slot_count;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Latency histograms. Added to by the worker that owns the slot, read by the keeper, the supervisor and the
- * command line.
+ * Latency histograms. The worker that owns the slot adds; the keeper, the supervisor and the command line
+ * read.
  *
- * Values below 8 have a bucket each; above, every power of two is cut into 8 equal buckets, so that the
- * middle of a bucket is within a sixteenth (6.25 %) of what fell into it. 256 buckets reach 2^34 - 1
- * microseconds, four and a half hours; what is longer counts in the last.
+ * Values below 8 have a bucket each. Above, every power of two is cut into 8 equal buckets, so the middle
+ * of a bucket is within a sixteenth (6.25 %) of each value in it. 256 buckets reach 2^34 - 1 microseconds,
+ * four and a half hours; longer values count in the last bucket.
  *
- * Killed while adding: one call is not counted.
+ * A worker killed while it adds loses one count.
  */
 #include "shm/counter.h"
 

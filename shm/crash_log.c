@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The crash log. The supervisor adds, the keeper and the command line read, the keeper says what it has
- * stored. Nobody waits for anybody: a keeper that stands still costs the oldest records, never the
- * supervisor.
+ * The crash log. The supervisor adds records; the keeper stores them and notes how far it has come; the
+ * keeper and the command line read. No process waits for another: a keeper that hangs costs the oldest
+ * records and never holds up the supervisor.
  *
  * Invariants
- *  1. A record's number is 0 from before its first word changes until after its last has: who reads the same
- * number before and after has it whole. A supervisor killed in between leaves 0, and the record counts as
- * never written.
- *  2. `written` moves after the record stands, so every number below it was once whole.
+ *  1. A record's number is 0 from before its first word changes until after its last has. A reader that
+ *     sees the same number before and after it copies has a whole record. A supervisor killed in between
+ *     leaves 0, and the record counts as never written.
+ *  2. `written` moves after the record is complete, so every record below it was whole once.
  */
 #include "shm/crash_log.h"
 
@@ -31,17 +31,17 @@ void crash_log_add(const struct segment *segment, const struct shm_crash *crash)
     uint64_t words[WORDS];
     memcpy(words, crash, sizeof words);
     atomic_store_explicit(&record->number, 0, memory_order_relaxed);
-    /* Release: who sees a word of this crash sees that the number is gone. */
+    /* Release: a reader that sees a word of this crash also sees that the number is gone. */
     for (size_t i = 0; i < WORDS; i++)
         atomic_store_explicit(&record->words[i], words[i], memory_order_release);
-    /* Release: who sees the number sees every word. */
+    /* Release: a reader that sees the number sees every word. */
     atomic_store_explicit(&record->number, number, memory_order_release);
     atomic_store_explicit(&crashes->written, number, memory_order_release);
 }
 
 uint64_t crash_log_end(const struct segment *segment)
 {
-    /* Acquire: the records below stand. */
+    /* Acquire: the records below are complete. */
     return atomic_load_explicit(&crash_log_of(segment)->written, memory_order_acquire) + 1;
 }
 

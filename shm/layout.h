@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What stands in the shared memory segment of one instance: the specification.
+ * The layout of the shared memory segment of one instance: the specification.
  *
- * Every process of the instance maps it; the supervisor creates it. A reader (the command line) maps it
- * read-only. Only offsets and fixed-width types stand here, never pointers. Each field names its writer:
- *   S supervisor, P the source's producer, W the worker that owns the slot or ticket, K keeper, * anybody.
+ * The supervisor creates the segment, and every process of the instance maps it. A reader (the command
+ * line) maps it read-only. It holds only offsets and fixed-width types, never pointers. Each field names
+ * its writer:
+ *   S supervisor, P the source's producer, K keeper, * any process,
+ *   W the worker that owns the slot or ticket.
  *
  * Invariants
  *  1. A process killed at any instruction leaves nothing here that blocks, loses or doubles an event.
- *  2. Tickets own, rings hint: an event in flight belongs to whoever its ticket's word names; what a
- *     ring holds means nothing until the ticket agrees.
- *  3. header.ready is published last; nobody reads further before it is 1.
- *  4. Fields written by one process while others read them are atomics, or a shm_text.
+ *  2. Tickets own, rings hint: an event in flight belongs to the process that its ticket's word names. An
+ *     entry of a ring means nothing until the ticket agrees.
+ *  3. header.ready is stored last. No process reads further before it is 1.
+ *  4. Fields that one process writes while others read are atomics, or a shm_text.
  *  5. The layout number changes whenever any struct here changes.
  */
 #ifndef SHM_LAYOUT_H
@@ -26,14 +28,14 @@
 
 #define SHM_MAGIC UINT64_C(0x3165706970747665) /* "evtpipe1" in memory on a little-endian machine */
 #define SHM_LAYOUT 7u
-#define SHM_LINE 64 /* bytes in a cache line: what different processes write stands in different lines */
+#define SHM_LINE 64 /* bytes in a cache line: fields of different writers are in different lines */
 #define SHM_NAME_BYTES 64
 #define SHM_TEXT_BYTES 500
 #define SHM_UID_BYTES 128             /* a longer UID is cut in the segment */
-#define SHM_COMMIT_REQUEST_BYTES 1984 /* of a worker's commit request to the next who writes */
+#define SHM_COMMIT_REQUEST_BYTES 1984 /* of a worker's commit request */
 #define SHM_CRASHES 128               /* crashes that wait for the keeper to store them */
 #define SHM_HISTOGRAM_BUCKETS 256
-#define SHM_NO_SLOT 0xffffu /* as an owner: nobody */
+#define SHM_NO_SLOT 0xffffu /* as an owner: none */
 #define SHM_NO_TICKET UINT32_MAX
 
 #define SHM_ALIGNED _Alignas(SHM_LINE)
@@ -48,8 +50,8 @@ struct shm_text {
 #define SHM_PHASES(X)                                                                       \
     X(STARTING, "starting") /* the store is being prepared */                               \
     X(RUNNING, "running")                                                                   \
-    X(DRAINING, "draining") /* nothing is fetched; what is ready goes through to its end */ \
-    X(STOPPING, "stopping") /* workers finish the event in hand; the rest is released */    \
+    X(DRAINING, "draining") /* nothing is fetched; ready events go through all stages */    \
+    X(STOPPING, "stopping") /* workers finish the current event; the others are unlocked */ \
     X(STOPPED, "stopped")
 enum shm_phase {
 #define X(name, text) SHM_PHASE_##name,
@@ -78,7 +80,7 @@ enum shm_kind {
     X(BLOCKED, "blocked")       /* the next stage's ring is full */                     \
     X(WAITING, "waiting")       /* the store cannot take it: full, locked, read-only */ \
     X(PAUSED, "paused")                                                                 \
-    X(BACKOFF, "backoff") /* dead, to be started again at restart_at_ns */              \
+    X(BACKOFF, "backoff") /* exited, to be started again at restart_at_ns */            \
     X(STOPPING, "stopping")
 enum shm_slot_state {
 #define X(name, text) SHM_SLOT_##name,
@@ -87,13 +89,13 @@ enum shm_slot_state {
 };
 
 /* State of a source as its producer sees the backend. */
-#define SHM_SOURCE_STATES(X)                                                               \
-    X(STARTING, "starting")                                                                \
-    X(FETCHING, "fetching") /* all is well: asking, or waiting for the backend's answer */ \
-    X(BACKOFF, "backoff")   /* the last fetch failed; the next try is at next_try_ms */    \
-    X(FULL, "full")         /* backlog.max_events is reached, fetching pauses */           \
-    X(PAUSED, "paused")                                                                    \
-    X(ENDED, "ended") /* the source said that nothing more will ever come */               \
+#define SHM_SOURCE_STATES(X)                                                            \
+    X(STARTING, "starting")                                                             \
+    X(FETCHING, "fetching") /* fetches work: asking, or waiting for the backend */      \
+    X(BACKOFF, "backoff")   /* the last fetch failed; the next try is at next_try_ms */ \
+    X(FULL, "full")         /* backlog.max_events is reached, fetching pauses */        \
+    X(PAUSED, "paused")                                                                 \
+    X(ENDED, "ended") /* the source said that nothing more will ever come */            \
     X(STOPPED, "stopped")
 enum shm_source_state {
 #define X(name, text) SHM_SOURCE_##name,
@@ -102,11 +104,11 @@ enum shm_source_state {
 };
 
 /* Why a ticket was orphaned: what the exit of its owner means for the event. */
-#define SHM_CAUSES(X)                                                                            \
-    X(NONE, "released")              /* not in hand, or an orderly end: no blame */              \
-    X(SIGNAL, "signal")              /* worker ended by signal `code` with this event in hand */ \
-    X(EXIT, "exit")                  /* worker, or its program, ended with exit code `code` */   \
-    X(MALFORMED, "malformed-answer") /* the program answered what is no answer */                \
+#define SHM_CAUSES(X)                                                                             \
+    X(NONE, "released")              /* not the current event, or a clean end: no blame */        \
+    X(SIGNAL, "signal")              /* worker killed by signal `code` while it ran this event */ \
+    X(EXIT, "exit")                  /* worker, or its program, ended with exit code `code` */    \
+    X(MALFORMED, "malformed-answer") /* the program sent a malformed answer */                    \
     X(TIMEOUT, "timeout")            /* killed by the supervisor: the event ran past the stage's timeout */
 enum shm_cause_kind {
 #define X(name, text) SHM_CAUSE_##name,
@@ -136,7 +138,7 @@ struct shm_header {
     _Atomic uint32_t phase;                    /* S: enum shm_phase */
     _Atomic uint32_t recoveries;               /* S: exits recovered so far */
 
-    SHM_ALIGNED _Atomic uint64_t start_number; /* K: the store's start counter, before anybody claims */
+    SHM_ALIGNED _Atomic uint64_t start_number; /* K: the store's start counter, before any claim */
     _Atomic uint32_t prepared;                 /* K: 1 when the store can be used */
     _Atomic uint32_t activity;               /* *: 1 = something changed since K last looked (keeper_wake) */
     _Atomic uint64_t store_bytes, wal_bytes; /* K */
@@ -167,10 +169,12 @@ struct shm_source {
     _Atomic int64_t store_id; /* K, before prepared */
 
     SHM_ALIGNED _Atomic uint32_t paused; /* S */
-    _Atomic uint32_t rescan;  /* K sets (S at its exit), P clears: the store was changed behind P's back */
+    _Atomic uint32_t
+        rescan; /* K sets (S at its exit), P clears: others changed the store, P must look again */
     _Atomic uint32_t orphans; /* S sets, P clears: there are ORPHANED tickets */
-    _Atomic uint32_t fallen;  /* * sets, S clears: a ring was full, a QUEUED ticket may stand in none */
-    _Atomic uint32_t tickets_wanted; /* P sets before it sleeps, whoever frees a ticket clears and wakes P */
+    _Atomic uint32_t fallen;  /* * sets, S clears: a ring was full, so a QUEUED ticket may be in no ring */
+    _Atomic uint32_t
+        tickets_wanted; /* P sets before it sleeps; the process that frees a ticket clears it and wakes P */
     _Atomic uint64_t
         next_due_ms; /* *: a delayed event may fall due earlier than P thinks (atomic min), UINT64_MAX = no */
 
@@ -192,8 +196,9 @@ struct shm_stage_totals {
 };
 
 struct shm_ring {
-    SHM_ALIGNED _Atomic uint64_t head; /* *: hint: the position to take from; anyone may help it forward */
-    SHM_ALIGNED _Atomic uint64_t tail; /* *: hint: the position to put at */
+    SHM_ALIGNED _Atomic uint64_t
+        head; /* *: hint: the position to pop from; any process may help it forward */
+    SHM_ALIGNED _Atomic uint64_t tail; /* *: hint: the position to push at */
     SHM_ALIGNED _Atomic uint32_t
         space_wanted;      /* *: somebody sleeps until there is room (slot state BLOCKED) */
     uint32_t size;         /* S, once: a power of two, at least twice the source's ticket count */
@@ -238,14 +243,13 @@ struct shm_slot {
     SHM_ALIGNED _Atomic uint32_t state; /* enum shm_slot_state */
     _Atomic uint32_t ticket;            /* the ticket whose event runs now, SHM_NO_TICKET = none */
     _Atomic int64_t event;              /* that event's id, 0 = none */
-    _Atomic uint64_t
-        since_ns;            /* CLOCK_MONOTONIC: since when in this state; for an event in hand: its start */
+    _Atomic uint64_t since_ns; /* CLOCK_MONOTONIC: since when in this state; for a current event: its start */
     char uid[SHM_UID_BYTES]; /* the event's, cut to fit; written before `ticket`, read by S after the exit */
     _Atomic uint32_t pipeline;      /* how many events were sent to the program together with it */
     _Atomic uint32_t event_crashes; /* how often that event has crashed at this stage before */
     _Atomic int32_t program_pid;    /* pid of the program, 0 = none */
     _Atomic uint32_t
-        cause_kind; /* enum shm_cause_kind: W fills it before it gives up over a broken program */
+        cause_kind; /* enum shm_cause_kind: W sets it before it exits because its program failed */
     _Atomic int32_t cause_code;
     struct shm_text cause_message;
     _Atomic uint64_t calls;   /* answers the stage gave in this slot, over all generations; never decreases */
@@ -257,7 +261,7 @@ struct shm_slot {
     SHM_ALIGNED _Atomic uint32_t wake; /* *: futex word, see wake.h */
 };
 
-/* One beside each slot. Besides them stands a bit for each slot: it may have a commit request. */
+/* One for each slot. There is also a bit for each slot: it may have a commit request. */
 struct shm_commit_request {
     SHM_ALIGNED _Atomic uint32_t word; /* *: futex word, see commit_request.c */
     uint32_t bytes;                    /* W, before it makes the commit request, as the body */
@@ -272,7 +276,8 @@ struct shm_ticket {
     uint64_t spare;
 };
 
-/* Beside each ticket; written by S before it orphans the ticket, read by P, cleared by P (ticket_free_orphan). */
+/* One for each ticket. S writes it before it orphans the ticket; P reads it and clears it
+ * (ticket_free_orphan). */
 struct shm_cause {
     uint32_t kind; /* enum shm_cause_kind */
     int32_t code;
@@ -281,15 +286,15 @@ struct shm_cause {
     char message[SHM_TEXT_BYTES];
 };
 
-/* How a process ended that was not to end, or the supervisor before this one. */
+/* How a process ended that should not have ended, or the previous supervisor. */
 struct shm_crash {
     uint64_t crashed_ms, uptime_ms; /* wall clock; 0 = not known */
-    int64_t event;                  /* in hand, 0 = none */
+    int64_t event;                  /* the current one, 0 = none */
     int32_t pid, code;              /* signal or exit code */
     uint32_t kind, cause;           /* enum shm_kind, NONE = the daemon itself; enum shm_cause_kind */
     char process[160];              /* as the log names it */
     char source[SHM_NAME_BYTES], stage[SHM_NAME_BYTES]; /* "" = none */
-    char uid[SHM_UID_BYTES];                            /* of the event in hand */
+    char uid[SHM_UID_BYTES];                            /* of the current event */
     char how[504], last_output[400];                    /* as text; the last lines on stderr */
 };
 

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Rings: the order in which events wait for a stage. Run by every process of the instance.
+ * Rings: the order in which events wait for a stage. Every process of the instance runs it.
  *
- * A position counts all entries ever put in; it stands in word `position % size` in cycle `position / size`.
- * A word of cycle c goes {c, 0} -> {c, ticket + 1} by a push and {c, ticket + 1} -> {c + 1, 0} by a pop, each
- * one compare-and-swap. So there is no state between 'not done' and 'done' in which a process could crash.
+ * A position counts all entries ever put in. Position p stands in word `p % size`, in cycle `p / size`. A
+ * push turns a word of cycle c from {c, 0} into {c, ticket + 1}; a pop turns that into {c + 1, 0}. Each is
+ * one compare-and-swap, so there is no state between done and not done in which a process could crash.
  *
  * Invariants
- *  1. head <= first position not popped <= first position not pushed; tail <= first position not pushed:
- *     a hint moves from p to p + 1 only by who has seen in the word that p is done. Hints never go back.
- *  2. A push succeeds only at the first position not pushed, a pop only at the first not popped: strict FIFO.
- *  3. After a kill a hint is one behind for each direction at most: the next push (pop) needs the hint at its
- *     own position and helps it there. Whoever needs the true position walks from the hint.
- *  4. A cycle number comes back after 2^32 rounds; a process would have to be halted that long to mistake it.
+ *  1. head <= first position not popped <= first position not pushed, and tail <= first position not
+ *     pushed. A hint moves from p to p + 1 only after the word has shown that p is done. Hints never go
+ *     back.
+ *  2. A push succeeds only at the first position not pushed, a pop only at the first not popped: strict
+ *     FIFO.
+ *  3. A kill leaves each hint at most one behind. The next push (pop) needs the hint at its own position
+ *     and helps it there. A process that needs the true position walks from the hint.
+ *  4. A cycle number comes back after 2^32 rounds. A process would have to be halted that long to mistake
+ *     it.
  *
  * A full ring and an empty ring are answers. Nothing here fails, waits, or makes a system call.
  */
@@ -48,32 +51,32 @@ static uint32_t word_entry(uint64_t word) /* ticket + 1, 0 = empty */
     return (uint32_t)word;
 }
 
-/* Acquire, with hint_forward's release: who sees a hint at p sees every word at least as far as the positions
- * before p have brought it. Without that, a word could look a round older than the hint, and an empty ring
- * full. */
+/* Acquire, paired with hint_forward's release: a process that sees a hint at p sees every word at least as
+ * new as the positions before p left it. Otherwise a word could look a round older than the hint, and an
+ * empty ring full. */
 static uint64_t hint_load(const _Atomic uint64_t *hint)
 {
     return atomic_load_explicit(hint, memory_order_acquire);
 }
 
-/* Moves a hint that still says `position` to the next one. When it fails, somebody else has helped, and the
- * value that stands there is not used: relaxed. */
+/* Moves a hint that still says `position` to the next one. Relaxed on failure: another process has helped,
+ * and the value that was found is not used. */
 static void hint_forward(_Atomic uint64_t *hint, uint64_t position)
 {
     atomic_compare_exchange_strong_explicit(hint, &position, position + 1, memory_order_release,
                                             memory_order_relaxed);
 }
 
-/* Whether a position's entry was taken out; seq_cst, because wake_room's argument needs these loads in one
- * order with the pops (wake.c). */
+/* Whether a position's entry was popped. seq_cst: wake_room's argument needs these loads in one order with
+ * the pops (wake.c). */
 static bool is_popped(const struct shm_ring *ring, uint64_t position)
 {
     uint64_t word = atomic_load_explicit(ring_word(ring, position), memory_order_seq_cst);
     return (int32_t)(word_cycle(word) - ring_cycle(ring, position)) > 0;
 }
 
-/* Whether an entry was ever put in at a position: its word is neither empty nor full from the round before;
- * seq_cst for the same reason. */
+/* Whether an entry was ever pushed at a position: its word is neither empty nor still full from the round
+ * before. seq_cst, for the same reason. */
 static bool is_pushed(const struct shm_ring *ring, uint64_t position)
 {
     uint64_t word = atomic_load_explicit(ring_word(ring, position), memory_order_seq_cst);
@@ -82,10 +85,11 @@ static bool is_pushed(const struct shm_ring *ring, uint64_t position)
 }
 
 /*
- * The first position of which `is_done` is false: exact at the instant of the last load, because the position
- * before it was done. From a hint that stands still this is one step (a kill's cost); from one that moves it
- * may be more, and after a whole round it begins again. A hint that stands still with a whole round done
- * behind it is no ring of ours: the memory is corrupt, and the walk must still end.
+ * The first position for which `is_done` is false. It is exact at the instant of the last load, because
+ * the position before it was done. From a hint that stands still this is one step, the cost of a kill.
+ * From a hint that moves it may take more steps, and after a whole round it begins again. A hint that
+ * stands still with a whole round done behind it means that the memory is corrupt; the walk must still
+ * end.
  */
 static uint64_t first_not(const struct shm_ring *ring, const _Atomic uint64_t *hint,
                           bool (*is_done)(const struct shm_ring *ring, uint64_t position))
@@ -101,12 +105,13 @@ static uint64_t first_not(const struct shm_ring *ring, const _Atomic uint64_t *h
 }
 
 /*
- * Full is decided by the word itself: an entry of the round before still stands in it, so `size` entries wait. An
- * empty word of this cycle means that the entry of the round before was popped, so there is room. The swap succeeds
- * only while `tail` is the first position not pushed.
+ * Full is decided by the word itself: an entry of the round before still stands in it, so `size` entries
+ * wait. An empty word of this cycle means that the entry of the round before was popped, so there is room.
+ * The swap succeeds only while `tail` is the first position not pushed.
  *
- * Killed before the swap: nothing has happened. Killed after it: the entry is in, the tail hint is one behind and the
- * next push helps it. The push has woken no worker then; the supervisor's wake_source after the exit does.
+ * Killed before the swap: nothing has happened. Killed after it: the entry is in, the tail hint is one
+ * behind and the next push helps it. The push has woken no worker then; the supervisor's wake_source after
+ * the exit does.
  */
 enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket)
 {
@@ -115,7 +120,8 @@ enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring,
         uint64_t tail = hint_load(&ring->tail);
         uint32_t cycle = ring_cycle(ring, tail);
         _Atomic uint64_t *word = ring_word(ring, tail);
-        /* seq_cst: it may decide that the ring is full, so it must stand in one order with the pops (wake.c). */
+        /* seq_cst: it may decide that the ring is full, so it must stand in one order with the pops
+         * (wake.c). */
         uint64_t seen = atomic_load_explicit(word, memory_order_seq_cst);
         if ((int32_t)(word_cycle(seen) - cycle) < 0)
             return RING_FULL;
@@ -134,8 +140,9 @@ enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring,
 }
 
 /*
- * Killed before the swap: nothing has happened. Killed after it, before ticket_take: the ticket is QUEUED and
- * stands in no ring, ticket_requeue_lost puts it back; the head hint is one behind and the next pop helps it.
+ * Killed before the swap: nothing has happened. Killed after it, before ticket_take: the ticket is QUEUED
+ * and in no ring, and ticket_requeue_lost puts it back; the head hint is one behind, and the next pop
+ * helps it.
  */
 enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, uint32_t *ticket)
 {
@@ -153,8 +160,8 @@ enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, 
         }
         if (word_entry(seen) == 0)
             return RING_EMPTY;
-        /* seq_cst: acquire, to see what the pusher did before; release, so that who reuses the word comes
-         * after; and in one order with space_wanted (wake_room). */
+        /* seq_cst: acquire, to see what the pusher did before; release, so that a push that reuses the
+         * word comes after; and in one order with space_wanted (wake_room). */
         if (atomic_compare_exchange_strong_explicit(word, &seen, word_empty(cycle + 1), memory_order_seq_cst,
                                                     memory_order_relaxed)) {
             hint_forward(&ring->head, head);
@@ -164,8 +171,8 @@ enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, 
     }
 }
 
-/* The tail first: entries that come and go between the two loads make the count too small, never too big, so
- * 'no room' is always true at the instant of the second load. */
+/* Loads the tail first: entries that come and go between the two loads make the count too small, never too
+ * big. So "no room" is true at the instant of the second load. */
 uint32_t ring_count(const struct shm_ring *ring)
 {
     uint64_t tail = first_not(ring, &ring->tail, is_pushed);
@@ -185,7 +192,7 @@ void ring_each(const struct segment *segment, const struct shm_ring *ring,
     const char *end = (const char *)segment->header + segment->size_bytes;
     assert((const char *)(ring_words(ring) + ring->size) <= end);
     for (uint32_t i = 0; i < ring->size; i++) {
-        /* Acquire: what the pusher wrote before it pushed is seen by who looks at the ticket. */
+        /* Acquire: a process that looks at the ticket sees what the pusher wrote before it pushed. */
         uint64_t word = atomic_load_explicit(&ring_words(ring)[i], memory_order_acquire);
         if (word_entry(word) != 0)
             on_ticket(word_entry(word) - 1, user);

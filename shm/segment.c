@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The segment, for whoever has it mapped or wants to: the command line attaches it read-only, the instance has
- * it through fork. How it is made is in segment_create.c.
+ * The segment, for the processes that have it mapped or want to map it. The command line attaches it
+ * read-only; the processes of the instance have it through fork. segment_create.c makes it.
  *
  * Invariants
  *  1. What segment_attach returns lies within the mapping, whatever the file's bytes say.
  *  2. Attaching, asking for the owner and closing change nothing in it and nothing for its owner.
  *
- * A missing, foreign, unfinished or damaged segment is an answer. An index out of range is our own bug:
+ * A missing, foreign, unfinished or damaged segment is an answer. An index out of range is a bug of ours:
  * fatal.
  */
 #include "shm/segment.h"
@@ -95,8 +95,8 @@ static bool source_fits(const struct shm_header *header, const struct shm_source
 static int mapping_check(const struct segment *segment)
 {
     const struct shm_header *header = segment->header;
-    /* Acquire: with segment_publish's release, all that follows is whole. Magic and layout stand at the same
-     * place in every layout and may be read before; the rest may not. */
+    /* Acquire: with segment_publish's release, everything after it is complete. Magic and layout are at
+     * the same place in every layout and may be read earlier; the rest may not. */
     uint32_t ready = atomic_load_explicit(&header->ready, memory_order_acquire);
     if (header->magic != SHM_MAGIC)
         return header->magic == 0 && ready == 0 ? -EAGAIN : -EBADMSG;
@@ -149,9 +149,9 @@ int segment_attach(const char *instance, struct segment *out)
 }
 
 /*
- * A reader asks for a shared lock for an instant: refused while the creator holds its own. Within the instance
- * the answer is always yes, since nobody there outlives the supervisor; asking would turn the creator's own
- * lock into a shared one. A reader cannot be in the way of a creator: it gets as far as this only after
+ * A reader asks for a shared lock for an instant: it is refused while the creator holds its own. Within the
+ * instance the answer is always yes, because no process there outlives the supervisor, and asking would turn
+ * the creator's own lock into a shared one. A reader never hinders a creator: it comes here only after
  * `ready`.
  */
 bool segment_owner_lives(const struct segment *segment)

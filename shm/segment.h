@@ -34,19 +34,20 @@ struct segment {
 
 /* The shared memory object's name, "/eventpipe-INSTANCE". */
 void segment_name(const char *instance, char *buffer, size_t size);
-/* Whether an instance may be called so: 0, -EINVAL (empty, or with a slash) or -ENAMETOOLONG. */
+/* Whether an instance may have this name: 0, -EINVAL (empty, or with a slash) or -ENAMETOOLONG. */
 int segment_name_check(const char *instance);
 
 /* How many events may be in flight for these stages: what their rings and their workers' batches hold. */
 uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count);
 
 /*
- * Replaces a crashed one's segment of this name with a fresh one: allocates its space first (a full /dev/shm is
- * -ENOSPC here and never SIGBUS later), mode 0600, everything zero or initial, header.ready still 0; takes an
- * exclusive flock on it. Slot order: keeper, then per source its producer, then its stages' workers. Returns
- * 0 or -errno (-E2BIG: more than 4095 stages in a source, 65534 slots, or a million tickets in a source;
- * -EINVAL: a name is missing or a count 0; -EBUSY: a living creator's segment has this name); on error
- * nothing is left behind. Call segment_publish when the rest is in place.
+ * Supervisor, before it forks: creates the segment, in place of a crashed instance's segment of this name.
+ * Allocates its space first (a full /dev/shm is -ENOSPC here and never SIGBUS later), mode 0600, every
+ * field zero or initial, header.ready still 0, and takes an exclusive flock on it. Slot order: keeper,
+ * then for each source its producer and its stages' workers. Returns 0 or -errno (-E2BIG: more than 4095
+ * stages in a source, 65534 slots, or a million tickets in a source; -EINVAL: a name is missing or a count
+ * is 0; -EBUSY: the segment of a living creator has this name). On error it leaves nothing behind. Call
+ * segment_publish when the rest is complete.
  */
 int segment_create(const struct segment_plan *plan, struct segment *out);
 void segment_publish(struct segment *segment);
@@ -64,9 +65,9 @@ int segment_attach(const char *instance, struct segment *out);
 bool segment_owner_lives(const struct segment *segment);
 
 /*
- * Whether a daemon of whatever version lives that owns the instance's segment, asked without reading what
- * stands in it, since another layout or an unfinished one cannot be read. *pid: its process as /proc/locks
- * has it, 0 = not known.
+ * Whether a living daemon of any version owns the instance's segment. It does not read the content, since
+ * another layout or an unfinished segment cannot be read. *pid: its process as /proc/locks has it, 0 = not
+ * known.
  */
 bool segment_held(const char *instance, int *pid);
 

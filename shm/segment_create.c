@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Making the segment. Run by the supervisor, once, before it forks.
+ * Making the segment. The supervisor runs it once, before it forks.
  *
- * Order within it: header, sources, stages, slots, tickets, causes, words of the rings, crashes,
- * commit requests; each part
- * begins on a cache line. A new object is all zero, and zero is the right start for nearly everything:
- * tickets are FREE, rings empty, slots EMPTY. Only what differs is written.
+ * The order within the segment is header, sources, stages, slots, tickets, causes, words of the rings,
+ * crashes, commit requests. Each part begins on a cache line. A new object is all zero, and zero is the
+ * right start for nearly everything: tickets are FREE, rings empty, slots EMPTY. Only fields that differ
+ * are written.
  *
  * Invariants
- *  1. An object that others may map is never changed in size: a new segment is a new object of the same name.
+ *  1. An object that others may map never changes its size: a new segment is a new object of the same
+ *     name.
  *  2. Its space is allocated before it is mapped, so that no later write can fail.
  *  3. The creator holds an exclusive flock on it from before `ready` until it exits.
- *  4. A name is taken from an object by whoever holds the flock on it, and by nobody else: of two that make
- * one at the same instant, one goes on and the other knows.
+ *  4. Only the process that holds the flock on an object takes the name from it. So of two that create a
+ *     segment at the same instant, one continues and the other learns of it.
  *
- * No space, no memory, a foreign object of that name: an error to the caller, and nothing left behind.
+ * No space, no memory or a foreign object of that name is an error to the caller, and nothing is left
+ * behind.
  */
 #include "shm/segment.h"
 
@@ -64,8 +66,8 @@ static uint32_t source_tickets(const struct segment_source_plan *source)
                                      : segment_tickets_for(source->stages, source->stage_count);
 }
 
-/* Every ticket of a source fits into each of its rings, and a stale copy of each, such as recoveries leave
- * there. More copies than that are possible and hardly likely; see ticket_pass. */
+/* Every ticket of a source fits into each of its rings, with one stale copy of each, such as recoveries
+ * leave there. More copies are possible and very unlikely (ticket_pass). */
 static uint32_t ring_size(uint32_t tickets)
 {
     uint32_t size = 2;
@@ -255,8 +257,8 @@ static bool same_object(int one, int other)
            first.st_ino == second.st_ino;
 }
 
-/* Opens and locks the object that has the name. A reader may hold its flock for an instant: so it is asked
- * for again for a while. -EBUSY: it is held. -ENOENT: there is none. */
+/* Opens and locks the object that has the name. A reader may hold a flock for an instant, so this tries
+ * for a while. -EBUSY: it is held. -ENOENT: there is none. */
 static int object_lock(const char *name, int flags, int *out)
 {
     for (int tries = LOCK_TRIES;;) {
@@ -266,7 +268,7 @@ static int object_lock(const char *name, int flags, int *out)
         bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
         int error = locked || errno == EWOULDBLOCK ? 0 : -errno;
         if (locked && (named = shm_open(name, O_RDONLY, 0)) >= 0) {
-            locked = same_object(fd, named); /* who held it may have taken it away */
+            locked = same_object(fd, named); /* its holder may have removed it */
             close(named);
         } else {
             locked = false;
@@ -284,7 +286,7 @@ static int object_lock(const char *name, int flags, int *out)
     }
 }
 
-/* A new object. What a dead creator left under this name is taken away. */
+/* Makes a new object, and removes what a dead creator left under this name. */
 static int object_new(const char *name, int *out)
 {
     for (int tries = LOCK_TRIES; tries > 0; tries--) {
@@ -308,9 +310,9 @@ static int object_new(const char *name, int *out)
     return -EBUSY;
 }
 
-/* An empty object of our own, with its space allocated, and mapped. The flock is on an opening of its own:
- * children inherit the mapping, and a mapping would keep the opening it was made from, with its flock, beyond
- * our crash. */
+/* Makes an empty object of our own: allocates its space and maps it. The flock is on a separate open file
+ * description: children inherit the mapping, which would keep the description it was made from, and its
+ * flock, beyond our crash. */
 static int object_make(int fd, const char *name, uint64_t size_bytes, struct segment *segment)
 {
     int error;
@@ -320,7 +322,9 @@ static int object_make(int fd, const char *name, uint64_t size_bytes, struct seg
         return -errno;
     if ((error = object_lock(name, O_RDWR, &segment->fd)) != 0)
         return error == -ENOENT ? -EBUSY : error;
-    if (!same_object(fd, segment->fd)) /* taken for a crashed one's before it was locked, and replaced */
+    if (!same_object(
+            fd,
+            segment->fd)) /* another creator took it for a dead one before it was locked, and replaced it */
         return -EBUSY;
     do
         error = posix_fallocate(fd, 0, (off_t)size_bytes);
@@ -360,7 +364,7 @@ int segment_create(const struct segment_plan *plan, struct segment *out)
     return error;
 }
 
-/* Release: who sees it sees all that was written before. */
+/* Release: a process that sees `ready` sees everything written before. */
 void segment_publish(struct segment *segment)
 {
     atomic_store_explicit(&segment->header->ready, 1, memory_order_release);

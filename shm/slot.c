@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Slots and texts. The supervisor opens and clears a slot, the process that lives in it writes the rest, and
- * everybody reads.
+ * Slots and texts. The supervisor opens and clears a slot, the process that lives in it writes the rest,
+ * and every process reads.
  *
  * Invariants
- *  1. `ticket` is the event in hand: it is stored last when one is taken and cleared first when it is put
- * down. So whoever sees a ticket there sees its event's start, and a process killed between the two is blamed
- * for no event that it had not begun or had already finished.
+ *  1. `ticket` names the current event. slot_take stores it last and slot_put clears it first. So a
+ *     process that sees a ticket sees its event's start, and a process killed in between is blamed for no
+ *     event that it had not begun or had already finished.
  *  2. The counters never decrease, not even when the slot changes hands.
- *  3. A text's sequence is odd from before its first byte changes until after its last has. A writer killed
- * in between leaves it odd; readers then take what there is, and the next writer begins again.
+ *  3. A text's sequence is odd from before its first byte changes until after its last has. A writer
+ *     killed in between leaves it odd. Readers then take the bytes there are, and the next writer begins
+ *     again.
  */
 #include "shm/slot.h"
 
@@ -32,8 +33,8 @@ static uint64_t clock_ms(clockid_t clock)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* The instance's clock: set once, before there is another process or thread. CLOCK_BOOTTIME begins at 0 with
- * the machine, so started_realtime_ms alone tells whether there is one. */
+/* The instance's clock, set once, before there is another process or thread. CLOCK_BOOTTIME begins at 0
+ * with the machine, so started_realtime_ms alone tells whether the clock is set. */
 static uint64_t started_realtime_ms, started_boot_ms;
 
 uint64_t shm_realtime_ms(void)
@@ -58,21 +59,23 @@ void shm_clock_follow(const struct shm_header *header)
 #define STORE(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
 #define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)
 
-static void slot_forget(struct shm_slot *slot)
+/* Clears what the process of a slot has left there. */
+static void slot_reset(struct shm_slot *slot)
 {
-    /* Release: who sees no event in hand may rely on nothing older. */
+    /* Release: a reader that sees no current event may rely on nothing older. */
     atomic_store_explicit(&slot->ticket, SHM_NO_TICKET, memory_order_release);
     STORE(slot->event, 0);
     STORE(slot->event_crashes, 0);
     STORE(slot->pipeline, 0);
     STORE(slot->program_pid, 0);
-    /* A crashed sleeper's mark would draw wake-ups meant for the living; the next process sets its own. */
+    /* A crashed sleeper's bits would attract wake-ups meant for living workers; the next process sets its
+     * own. */
     STORE(slot->wake, 0);
 }
 
 uint32_t slot_open(struct shm_slot *slot)
 {
-    slot_forget(slot);
+    slot_reset(slot);
     STORE(slot->pid, 0);
     STORE(slot->cause_kind, SHM_CAUSE_NONE);
     STORE(slot->cause_code, 0);
@@ -84,17 +87,17 @@ uint32_t slot_open(struct shm_slot *slot)
     return generation;
 }
 
-/* Runs beside the child, so it touches the supervisor's fields only. */
+/* Runs while the child runs, so it writes only the supervisor's fields. */
 void slot_born(struct shm_slot *slot, int32_t pid)
 {
     STORE(slot->forked_ns, shm_now_ns());
-    /* Release: who sees the pid sees since when. */
+    /* Release: a reader that sees the pid sees forked_ns. */
     atomic_store_explicit(&slot->pid, pid, memory_order_release);
 }
 
 void slot_clear(struct shm_slot *slot, enum shm_slot_state state)
 {
-    slot_forget(slot);
+    slot_reset(slot);
     STORE(slot->pid, 0);
     slot_state(slot, state);
 }
@@ -102,8 +105,8 @@ void slot_clear(struct shm_slot *slot, enum shm_slot_state state)
 void slot_state(struct shm_slot *slot, enum shm_slot_state state)
 {
     STORE(slot->since_ns, shm_now_ns());
-    /* seq_cst: release, so that since_ns goes with it; and BLOCKED must be seen by whoever then sees
-     * space_wanted set (wake_room), which other waiters may have set as well. */
+    /* seq_cst: release, so that since_ns goes with it; and a process that sees space_wanted set
+     * (wake_room), which other waiters may have set as well, must see BLOCKED. */
     atomic_store_explicit(&slot->state, state, memory_order_seq_cst);
 }
 
@@ -125,13 +128,13 @@ void slot_take(struct shm_slot *slot, uint32_t ticket, int64_t event, uint32_t c
 }
 
 /* A reader that saw the ticket before it went may read the later since_ns: the event looks younger than it
- * was, and nobody is killed for a time-out by mistake. */
+ * was, and no process is killed for a timeout by mistake. */
 void slot_put(struct shm_slot *slot, uint64_t now_ns)
 {
     uint64_t started_ns = LOAD(slot->since_ns);
     uint64_t took_ns = now_ns > started_ns ? now_ns - started_ns : 0;
     STORE(slot->ticket, SHM_NO_TICKET);
-    /* Release, so that nobody sees the event gone while the ticket still stands. */
+    /* Release: a reader that sees the event gone sees the ticket gone. */
     atomic_store_explicit(&slot->event, 0, memory_order_release);
     atomic_store_explicit(&slot->since_ns, now_ns, memory_order_release); /* as above */
     STORE(slot->busy_ns, LOAD(slot->busy_ns) + took_ns); /* one writer: no read-modify-write is needed */
@@ -152,25 +155,25 @@ static size_t text_fitting(const char *message)
 }
 
 /*
- * Two writers at once (store_error may have them) can mix their text, nothing worse: the sequence is theirs
- * to move in any order, and each next writer starts from whatever it finds.
+ * Two writers at once (store_error may have them) can mix their text, nothing worse: each moves the
+ * sequence, and each next writer starts from the value it finds.
  */
 void text_set(struct shm_text *text, const char *message)
 {
     size_t length = text_fitting(message);
-    /* Relaxed: one writer; of another it would only be told an older number, and mix as said. */
+    /* Relaxed: one writer. If there is another, an older number only mixes the texts, as said. */
     uint32_t before = LOAD(text->sequence);
     uint32_t writing = (before | 1) + (before & 1) * 2; /* the next odd one, also after a killed writer's */
     STORE(text->sequence, writing);
-    /* Release at each byte: who sees it sees the odd sequence stored before it. */
+    /* Release at each byte: a reader that sees it sees the odd sequence stored before it. */
     for (size_t i = 0; i < length; i++)
         __atomic_store_n(&text->bytes[i], message[i], __ATOMIC_RELEASE);
     __atomic_store_n(&text->bytes[length], '\0', __ATOMIC_RELEASE);
-    /* Release: who sees the even sequence sees all bytes. */
+    /* Release: a reader that sees the even sequence sees all bytes. */
     atomic_store_explicit(&text->sequence, writing + 1, memory_order_release);
 }
 
-/* Whether what was copied is whole. */
+/* Copies the text; false: a writer was at it meanwhile, so the copy may be mixed. */
 static bool text_copy(const struct shm_text *text, char *buffer, size_t size)
 {
     /* Acquire: the bytes read after it are at least as new as this sequence. */

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tickets: who owns each event in flight. Run by producers, workers and the supervisor, each for the changes
- * that ticket.h gives to it.
+ * Tickets: who owns each event in flight. Producers, workers and the supervisor run it, each for the
+ * changes that ticket.h assigns to it.
  *
  * Invariants
- *  1. A ticket's word is changed by compare-and-swap only, and by nobody but who may: the owner that the word
- *     names; for QUEUED any worker of that stage; for a crashed owner's the supervisor; for ORPHANED the
- *     producer. So an event has at most one owner at every instant.
- *  2. Event and token are written by the owner of a LOADING ticket only, and hold until it is FREE again.
+ *  1. A ticket's word is changed by compare-and-swap only, and only by the process that may: the owner
+ *     that the word names; for QUEUED any worker of that stage; for a crashed owner's ticket the
+ *     supervisor; for ORPHANED the producer. So an event has at most one owner at every instant.
+ *  2. Only the owner of a LOADING ticket writes event and token. They stay until the ticket is FREE again.
  *  3. The generation grows with each use, so a swap prepared for one use never succeeds in another.
- *  4. Each function makes one change of state, in one instruction. Killed before it: nothing has happened.
- *     Killed after it: the word says whose turn it is, and the comment at each says what is left to do.
+ *  4. Each function makes one change of state in one instruction. Killed before it: nothing has happened.
+ *     Killed after it: the word says whose turn it is, and the comment at each function says what is left
+ *     to do.
  *
- * One order is used for all swaps, seq_cst: it releases what the owner wrote before (event, token, and what
- * the store committed), acquires what the owner before wrote, and stands in one order with tickets_wanted
- * (wake.c), for which a FREE must not pass the look at who waits.
+ * All swaps are seq_cst. That releases what the owner wrote before (event, token, and what the store
+ * committed), acquires what the previous owner wrote, and puts the swap in one order with tickets_wanted
+ * (wake.c): freeing a ticket must come before the look at who waits for one.
  */
 #include "shm/ticket.h"
 
@@ -54,22 +55,22 @@ static bool word_owned_by(uint64_t word, uint32_t slot)
     return (phase == TICKET_LOADING || phase == TICKET_RUNNING) && word_slot(word) == slot;
 }
 
-/* seq_cst: a producer that has set tickets_wanted must see every FREE that did not see it wanting (wake.c);
- * acquire is in it, for event and token. */
+/* seq_cst: a producer that has set tickets_wanted must see every FREE whose process did not see
+ * tickets_wanted (wake.c). It includes acquire, for event and token. */
 static uint64_t word_load(const struct shm_ticket *ticket)
 {
     return atomic_load_explicit(&ticket->word, memory_order_seq_cst);
 }
 
-/* The one instruction that changes a ticket; its order is explained at the top. On failure *seen is what
- * stands there, and acquire lets the caller treat that as if it had loaded it. */
+/* The one instruction that changes a ticket; the head comment explains its order. On failure *seen is the
+ * word found, and acquire lets the caller treat it as if it had loaded it. */
 static bool word_swap(struct shm_ticket *ticket, uint64_t *seen, uint64_t next)
 {
     return atomic_compare_exchange_strong_explicit(&ticket->word, seen, next, memory_order_seq_cst,
                                                    memory_order_acquire);
 }
 
-/* Acquire loads, for ticket_look: having seen the event of a later use, it sees the later word too. */
+/* Acquire: having seen the event of a later use, ticket_look sees the later word too. */
 static void view_fill(struct ticket_view *view, const struct shm_ticket *ticket, uint64_t word)
 {
     view->phase = word_phase(word);
@@ -96,12 +97,12 @@ struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
 }
 
 /*
- * Tickets come free in about the order in which they were loaded, so the one behind the last that was loaded
- * is the likeliest to be free, and a table that is nearly full costs few looks.
+ * Tickets are freed in about the order in which they were loaded, so the one after the last loaded is the
+ * likeliest to be free, and a table that is nearly full costs few looks.
  *
- * Killed after the swap: LOADING with the event and token of an earlier use, or half of them new. Orphaned,
- * its release by token finds nothing in the store, because no claim with a new token was committed and the
- * old token's lock is gone.
+ * Killed after the swap: LOADING with the event and token of an earlier use, or half of them new. The
+ * supervisor orphans it, and its unlock by token finds nothing in the store: no claim with a new token was
+ * committed, and the old token's lock is gone.
  */
 uint32_t ticket_load(const struct segment *segment, const struct shm_source *source, uint32_t slot,
                      uint32_t *hint)
@@ -121,7 +122,8 @@ uint32_t ticket_load(const struct segment *segment, const struct shm_source *sou
     return SHM_NO_TICKET;
 }
 
-/* Release: whoever sees the new event or token sees that the ticket is LOADING by then (ticket_look). */
+/* Release: a process that sees the new event or token sees that the ticket is LOADING by then
+ * (ticket_look). */
 void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, uint64_t token)
 {
     struct shm_ticket *it = segment_ticket(segment, ticket);
@@ -129,7 +131,7 @@ void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, 
     atomic_store_explicit(&it->token, token, memory_order_release);
 }
 
-/* Killed after the swap, before the push: QUEUED and in no ring; ticket_requeue_lost puts it in. */
+/* Killed after the swap and before the push: QUEUED and in no ring; ticket_requeue_lost puts it in. */
 bool ticket_queue(const struct segment *segment, uint32_t ticket, uint32_t slot, uint32_t stage)
 {
     struct shm_ticket *it = segment_ticket(segment, ticket);
@@ -141,8 +143,9 @@ bool ticket_queue(const struct segment *segment, uint32_t ticket, uint32_t slot,
 }
 
 /*
- * seq_cst for `fallen`: after the ticket's word became QUEUED, so that the supervisor, which clears it before
- * it looks for what fell out, finds the ticket. Killed before it: the recovery of that exit looks, too.
+ * `fallen` is stored seq_cst, after the ticket became QUEUED: the supervisor clears `fallen` before it
+ * looks for QUEUED tickets outside the rings, so it finds this one. Killed before the store: the recovery
+ * of that exit looks as well.
  */
 bool ticket_pass(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
                  uint32_t stage)
@@ -171,8 +174,8 @@ bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage,
     return false;
 }
 
-/* Killed after the swap, before wake_ticket_freed: a producer that waits for it is woken by the supervisor.
- */
+/* Killed after the swap, before wake_ticket_freed: the supervisor wakes a producer that waits for a
+ * ticket. */
 bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t slot)
 {
     struct shm_ticket *it = segment_ticket(segment, ticket);
@@ -183,7 +186,7 @@ bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t slot)
     return false;
 }
 
-/* Stage and slot stay in the word: they tell where the event was, and in whose hands. */
+/* Stage and slot stay in the word: they say where the event was and which process had it. */
 bool ticket_orphan(const struct segment *segment, uint32_t ticket, uint32_t slot)
 {
     struct shm_ticket *it = segment_ticket(segment, ticket);
@@ -195,9 +198,9 @@ bool ticket_orphan(const struct segment *segment, uint32_t ticket, uint32_t slot
 }
 
 /*
- * The cause goes first, so that no later use of this ticket is blamed for this one: the producer alone
- * touches it while the ticket is ORPHANED. Killed after that: the store has released the event, blame and
- * all, and the successor's second release by the same token changes nothing.
+ * The cause is cleared first, so that no later use of this ticket is blamed for it; only the producer
+ * touches it while the ticket is ORPHANED. Killed after that: the store has unlocked the event and
+ * recorded the blame, and the successor's second unlock by the same token changes nothing.
  */
 bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
 {
@@ -246,37 +249,37 @@ uint32_t ticket_count(const struct segment *segment, const struct shm_source *so
     return count;
 }
 
-#define PART_TICKETS \
-    65536u /* tickets looked at in one pass: 8 KiB of stack, and no malloc that could fail \
-            */
+#define PART_TICKETS 65536u /* tickets looked at in one pass: 8 KiB of stack, and no malloc that could fail */
 
-/* A part of the table, and which of its tickets stand in the ring of the stage that they are queued for. */
+/* A part of the table, and which of its tickets are in the ring of the stage that they are queued for. */
 struct part {
     const struct segment *segment;
     uint32_t first, count, stage;
     uint8_t in_ring[PART_TICKETS / 8];
 };
 
+/* For ring_each: notes an entry that agrees with its ticket's word. */
 static void on_queued_ticket(uint32_t ticket, void *user)
 {
     struct part *part = user;
-    uint32_t place = ticket - part->first; /* a smaller ticket wraps to a huge place */
-    if (place >= part->count)
+    uint32_t index = ticket - part->first; /* a smaller ticket wraps to a huge index */
+    if (index >= part->count)
         return;
     uint64_t word = word_load(segment_ticket(part->segment, ticket));
     if (word_phase(word) == TICKET_QUEUED && word_stage(word) == part->stage)
-        part->in_ring[place / 8] |= (uint8_t)(1u << place % 8);
+        part->in_ring[index / 8] |= (uint8_t)(1u << index % 8);
 }
 
+/* Pushes the QUEUED tickets of this part that no ring has. */
 static uint32_t part_push_lost(const struct part *part, const struct shm_source *source, bool *left)
 {
     uint32_t pushed = 0;
-    for (uint32_t place = 0; place < part->count; place++) {
-        uint64_t word = word_load(segment_ticket(part->segment, part->first + place));
-        if (word_phase(word) != TICKET_QUEUED || (part->in_ring[place / 8] & 1u << place % 8) != 0)
+    for (uint32_t index = 0; index < part->count; index++) {
+        uint64_t word = word_load(segment_ticket(part->segment, part->first + index));
+        if (word_phase(word) != TICKET_QUEUED || (part->in_ring[index / 8] & 1u << index % 8) != 0)
             continue;
         struct shm_stage *stage = segment_stage(part->segment, source->first_stage + word_stage(word));
-        if (ring_push(part->segment, &stage->ring, part->first + place) == RING_OK)
+        if (ring_push(part->segment, &stage->ring, part->first + index) == RING_OK)
             pushed++;
         else
             *left = true;
@@ -285,9 +288,10 @@ static uint32_t part_push_lost(const struct part *part, const struct shm_source 
 }
 
 /*
- * Rings first, tickets after: what the exited process had made QUEUED was so before this began, so it is seen
- * in a ring or put there. A living process between its ticket_queue and its push, or between its pop and its
- * ticket_take, looks like a loss too; the copy that it gets here is stale by the time somebody pops it.
+ * Looks at the rings first and at the tickets after: what the exited process made QUEUED was so before
+ * this began, so it is seen in a ring or put there. A living process between its ticket_queue and its
+ * push, or between its pop and its ticket_take, looks like a loss too; the copy that it gets here is stale
+ * by the time a worker pops it.
  */
 uint32_t ticket_requeue_lost(const struct segment *segment, const struct shm_source *source, bool *left)
 {

@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sleep and wake across processes. Run by every process of the instance; each sleeps on its own slot's word
- * only.
+ * Sleep and wake across processes. Every process of the instance runs it and sleeps only on its own slot's
+ * wake word.
  *
- * WAKE_SLEEPING and WAKE_ELSEWHERE are set by the sleeper in wake_prepare and cleared by it in wake_cancel and after
- * wake_sleep, by nobody else; WAKE_ELSEWHERE: it waits for room, the store or the end of a pause, and an entry in
- * its ring is not for it. WAKE_WOKEN is set by wakers and cleared by the sleeper. The futex waits while the word
- * is as wake_prepare left it.
+ * The sleeper sets WAKE_SLEEPING and WAKE_ELSEWHERE in wake_prepare and clears them in wake_cancel and
+ * after wake_sleep. Wakers set WAKE_WOKEN, the sleeper clears it. The futex waits only while the word is
+ * as wake_prepare left it.
  *
  * Invariants
- *  1. No wake-up is lost. The sleeper: set WAKE_SLEEPING, look for work, sleep. The waker: make work, look at the
- * word, wake. Either the look for work comes after the work in the order of all seq_cst operations, and finds
- * it; or it comes before, then so does WAKE_SLEEPING, and the waker sees that. Work here is a ring's word, a
- * ticket's word, or (wake_slot, whose look is a read-modify-write of the sleeper's word) anything stored
- * before it.
- *  2. A waker killed between setting WAKE_WOKEN and the system call leaves WAKE_SLEEPING standing. wake_stage passes
- * over such a sleeper, wake_slot does not: the supervisor calls wake_source after every exit (and wake_slot
- * for the keeper), and all look again. That also covers a worker killed after it was woken and before it took
- * the event, and whoever crashed between its change and its look at who waits.
- *  3. A sleeper killed leaves its bits; slot_clear and slot_open wipe them.
+ *  1. No wake-up is lost. The sleeper sets WAKE_SLEEPING, looks for work, sleeps. The waker makes work,
+ *     looks at the word, wakes. All of these are seq_cst, so they have one order. If the sleeper looks
+ *     after the work was made, it finds the work. If it looks before, WAKE_SLEEPING was set before too,
+ *     and the waker sees it. Work is a ring's word, a ticket's word, or, for wake_slot, anything stored
+ *     before the call.
+ *  2. A waker killed between setting WAKE_WOKEN and the system call leaves WAKE_SLEEPING set. wake_stage
+ *     passes over such a sleeper; wake_slot does not. The supervisor calls wake_source after every exit
+ *     (and wake_slot for the keeper), so every process looks again. The same call covers a worker killed
+ *     after it was woken and before it took the event, and a process killed between its change and its
+ *     look at the sleepers.
+ *  3. A killed sleeper leaves its bits set. slot_clear and slot_open clear them.
  *
- * The futex calls are not of the private kind: the word is found by the page, not by the process's address.
- * A failing call is survived: a wait that returns early makes the caller look again, which it must do anyway.
+ * The futex calls are not the private kind: the kernel must find the word by its page, which all processes
+ * share. A failing call is survived: the wait returns early, and the caller looks again, as it must anyway.
  */
 #include "shm/wake.h"
 
@@ -33,15 +33,15 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Relaxed: the process's own state. */
+/* Whether entries of its ring are not for this process now. Relaxed: it is the process's own state. */
 static bool waits_elsewhere(const struct shm_slot *slot)
 {
     uint32_t state = atomic_load_explicit(&slot->state, memory_order_relaxed);
     return state == SHM_SLOT_BLOCKED || state == SHM_SLOT_WAITING || state == SHM_SLOT_PAUSED;
 }
 
-/* seq_cst: first in the pair of invariant 1. As a read-modify-write it also acquires from the last waker, so
- * that the look for work sees whatever that one stored before. */
+/* seq_cst: the first half of the pair in invariant 1. As a read-modify-write it also acquires from the
+ * last waker, so the look for work sees whatever that waker stored before. */
 static uint32_t prepare(struct shm_slot *slot, bool elsewhere)
 {
     uint32_t key = WAKE_SLEEPING | (elsewhere ? WAKE_ELSEWHERE : 0);
@@ -59,14 +59,15 @@ uint32_t wake_prepare_elsewhere(struct shm_slot *slot)
     return prepare(slot, true);
 }
 
-/* Acquire: what a waker did meanwhile is seen by what follows, wake_for_leftover above all. */
+/* The sleeper found work. Acquire: what follows, above all wake_for_leftover, sees what a waker did
+ * meanwhile. */
 void wake_cancel(struct shm_slot *slot)
 {
     atomic_exchange_explicit(&slot->wake, 0, memory_order_acquire);
 }
 
-/* seq_cst: after the state and the WAKE_SLEEPING by which wake_room finds and wakes the waiter, before the caller looks for
- * room (invariant 1). */
+/* seq_cst: after the state and the WAKE_SLEEPING by which wake_room finds and wakes the waiter, before the
+ * caller looks for room (invariant 1). */
 void wake_want_room(struct shm_ring *ring)
 {
     atomic_store_explicit(&ring->space_wanted, 1, memory_order_seq_cst);
@@ -90,24 +91,26 @@ void wake_word(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-/* The kernel compares the word with the key and queues the sleeper as one step; a waker sets WAKE_WOKEN before it
- * calls, so it comes before that step and the wait ends at once, or after it and finds the sleeper queued. */
+/* The kernel compares the word with the key and queues the sleeper in one step. A waker sets WAKE_WOKEN
+ * before its call. Either that comes before the step, and the wait ends at once, or after it, and the call
+ * finds the sleeper. */
 void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns)
 {
     wake_wait(&slot->wake, key, timeout_ns);
     wake_cancel(slot);
 }
 
-/* Also when WAKE_WOKEN stands already: who set it may have been killed before its call. seq_cst: see invariant 1;
- * the release in it hands on what the caller stored before, should the sleeper prepare later. */
+/* Calls the kernel also when WAKE_WOKEN is set already: the waker that set it may have been killed before
+ * its call. seq_cst: invariant 1. It also releases what the caller stored before, for a sleeper that
+ * prepares later. */
 void wake_slot(struct shm_slot *slot)
 {
     if ((atomic_fetch_or_explicit(&slot->wake, WAKE_WOKEN, memory_order_seq_cst) & WAKE_SLEEPING) != 0)
         wake_word(&slot->wake);
 }
 
-/* For one entry one sleeper: who sets WAKE_WOKEN first has picked this one, and the next waker goes to the next.
- * seq_cst, the load and both outcomes of the swap: invariant 1. */
+/* Wakes this sleeper unless another waker has chosen it: one entry wakes one sleeper, and the next waker
+ * goes on to the next. seq_cst, the load and both outcomes of the swap: invariant 1. */
 static bool wake_claimed(struct shm_slot *slot)
 {
     uint32_t sleeping = WAKE_SLEEPING;
@@ -135,8 +138,8 @@ uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage)
     return idle;
 }
 
-/* A waker may have picked a worker that found another entry by itself, between its wake_prepare and its
- * wake_cancel. That wake-up would be spent, and an entry would wait while others sleep. */
+/* Without this an entry could wait while a worker sleeps: a waker may have chosen a worker that then found
+ * another entry by itself, between its wake_prepare and its wake_cancel, and that wake-up is spent. */
 void wake_for_leftover(const struct segment *segment, const struct shm_stage *stage)
 {
     if (ring_count(&stage->ring) > 0)
@@ -145,20 +148,21 @@ void wake_for_leftover(const struct segment *segment, const struct shm_stage *st
 
 static void wake_blocked(struct shm_slot *slot)
 {
-    /* seq_cst: the state was stored before space_wanted, which has been seen. */
+    /* seq_cst: the waiter stored its state before space_wanted, and space_wanted has been seen. */
     if (atomic_load_explicit(&slot->state, memory_order_seq_cst) == SHM_SLOT_BLOCKED)
         wake_slot(slot);
 }
 
 /*
- * A waiter sets space_wanted, sees the ring at its limit, sleeps. To fall from the limit to its half a pop
- * must follow; that pop's process looks here after it, in the order of all seq_cst operations, and sees
- * space_wanted, unless another has taken it and wakes the waiter instead. The count is never too big
- * (ring_count), so the last pop before a standstill does not take the ring for fuller than it is. Waking at
- * the half spares a waiter a sleep for every entry. All who wait for this ring wake: which of them is
- * next is decided by the ring.
+ * A waiter sets space_wanted, sees the ring at its limit, and sleeps. The ring falls from its limit to
+ * half of it only by pops. The process of the last such pop looks here afterwards, in the order of all
+ * seq_cst operations, and sees space_wanted, unless another process has taken it and wakes the waiter
+ * instead. ring_count is never too big, so the last pop before a standstill cannot take the ring for
+ * fuller than it is. Waking at the half spares the waiters one sleep per entry. All that wait for this
+ * ring wake, and each looks at the ring again.
  *
- * Killed after the exchange: those not yet woken are by the supervisor's wake_source, and want again.
+ * Killed after the exchange: the supervisor's wake_source wakes those that were left, and they set
+ * space_wanted again.
  */
 void wake_room(const struct segment *segment, struct shm_stage *stage)
 {
@@ -177,8 +181,8 @@ void wake_room(const struct segment *segment, struct shm_stage *stage)
         wake_blocked(segment_slot(segment, before->first_slot + i));
 }
 
-/* The producer sets tickets_wanted, finds no FREE ticket, sleeps; who frees one looks here after it (seq_cst,
- * both). Killed after the exchange: as in wake_room. */
+/* The producer sets tickets_wanted, finds no FREE ticket, and sleeps. The process that frees a ticket
+ * looks here afterwards; both are seq_cst. Killed after the exchange: as in wake_room. */
 void wake_ticket_freed(const struct segment *segment, struct shm_source *source)
 {
     if (atomic_load_explicit(&source->tickets_wanted, memory_order_seq_cst) != 0 &&

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The write lock: writers of the store queue here before their transaction, which is faster than contending for the
- * store's own lock. Run by every process that writes to the store.
+ * The write lock: writers of the store queue here before their transaction, which is faster than
+ * contending for the store's own lock. Every process that writes to the store runs it. The lock orders
+ * writers and protects no data.
  *
- * A holder killed at any instruction, even between being told of its predecessor's crash and saying that all
- * is well, makes the kernel mark the mutex and wake the next, who takes it over: nothing is protected by the write
- * lock that could be half done. One instruction is left out: killed after the mutex was let go and before the
- * system call that wakes the next, the holder no longer owns anything, and not every kernel makes that call
- * in its stead; the same holds for one killed after it was woken and before it took the mutex. So nobody
- * sleeps longer than SLICE_MS without a look: the free mutex is found then. Errors are survived by going on
- * without: the store's busy_timeout is the net.
+ * Invariants
+ *  1. A holder killed at any instruction leaves a mutex that the next process takes over. The kernel marks
+ *     it and wakes the next; nothing that the lock protects can be half done. This includes a kill between
+ *     learning of a predecessor's crash and declaring the mutex consistent.
+ *  2. No process sleeps longer than SLICE_MS without trying again. A holder killed after it let the mutex
+ *     go and before the system call that wakes the next owns nothing, and not every kernel makes that call
+ *     for it. The same holds for a process killed after it was woken and before it took the mutex. The
+ *     next try finds the mutex free.
+ *
+ * Errors are survived: the caller goes on without the lock and relies on the store's busy_timeout.
  */
 #include "shm/write_lock.h"
 
@@ -21,8 +25,8 @@
 #define MS_NS UINT64_C(1000000)
 #define SLICE_MS UINT64_C(50)
 
-/* Error-checking besides robust: releasing a write lock that one does not hold, or entering twice, is then an answer
- * and neither undefined nor a deadlock. */
+/* Error-checking as well as robust: releasing a lock that one does not hold, or taking it twice, is an
+ * error and neither undefined nor a deadlock. */
 int write_lock_init(pthread_mutex_t *write_lock)
 {
     pthread_mutexattr_t attributes;
@@ -37,6 +41,7 @@ int write_lock_init(pthread_mutex_t *write_lock)
     return -error;
 }
 
+/* Takes over from a crashed holder; any other error becomes negative. */
 static int write_lock_result(pthread_mutex_t *write_lock, int error)
 {
     return error == EOWNERDEAD ? -pthread_mutex_consistent(write_lock) : -error;

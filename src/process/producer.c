@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The producer: one process per source. It fetches, stores, injects into the first stage's ring, brings back
- * what is due again, and releases what exited processes held. It sleeps on its slot until there is something
- * to do.
+ * The producer: one process per source. It fetches pages, stores them, hands events to the first stage's
+ * ring, brings back delayed events when they are due, and unlocks what exited processes held. It sleeps on
+ * its slot until there is something to do. This file is its loop.
  *
  * Invariants
- *  1. Nothing here waits for the backend: the fetcher's thread does.
- *  2. Whatever it knows can be lost: its successor finds cursor and events in the store, tickets in the
- * segment.
- *  3. At an orderly stop it goes after all workers of its source, and leaves no event locked.
+ *  1. Only the fetcher thread blocks on the backend.
+ *  2. A crash loses nothing that the producer knows: its successor finds cursor and events in the store,
+ *     tickets in the segment.
+ *  3. At a clean stop it exits after all workers of its source, and leaves no event locked.
+ *
+ * Fatal: no memory, a broken store, no fetcher thread. Survived: a failing backend, a store that cannot be
+ * written now.
  */
 #include "src/process/producer.h"
 
@@ -41,7 +44,7 @@ static void producer_open(struct producer *producer, const struct child_context 
     process_open_store(&producer->process);
     producer->store_id = atomic_load(&producer->source->store_id);
     load_cursor(producer);
-    /* What a predecessor left: the supervisor has orphaned its tickets. */
+    /* The supervisor has orphaned the predecessor's tickets. */
     atomic_store(&producer->source->orphans, 1);
     int result = process_producer_claim_open(producer);
     if (result != 0)
@@ -61,7 +64,8 @@ static void rescan_store(struct producer *producer)
     process_producer_fetch_rescan(producer);
 }
 
-/* Ran dry: nothing will come, nothing waits, nothing is under way (in a drain, what is delayed stays). */
+/* Whether the source has run dry: nothing more will come, nothing waits, nothing is in flight. In a drain,
+ * delayed events do not count. */
 static bool ran_dry(const struct producer *producer)
 {
     bool draining = process_phase(&producer->process) == SHM_PHASE_DRAINING;
@@ -69,12 +73,12 @@ static bool ran_dry(const struct producer *producer)
     return no_more && !producer->waiting && (draining || producer->due_ms == UINT64_MAX) &&
            process_producer_nothing_in_flight(producer) && atomic_load(&producer->source->orphans) == 0 &&
            atomic_load(&producer->source->rescan) == 0 &&
-           /* a worker tells of a delay before it frees the ticket: so look at this after the tickets */
+           /* a worker reports a delay before it frees the ticket: so read this after the tickets */
            atomic_load(&producer->source->next_due_ms) == UINT64_MAX;
 }
 
-/* Whether it is to tell when it has run dry: the source has ended, or a drain is on, and it has not told yet.
- */
+/* Whether to report that the source has run dry: it has ended, or a drain is on, and this was not reported
+ * yet. */
 static bool watches_for_dry(const struct producer *producer)
 {
     return atomic_load(&producer->source->ended) == 0 &&
@@ -89,7 +93,7 @@ static void report_when_dry(struct producer *producer)
     process_notice_send(producer->child, NOTICE_ENDED, "");
 }
 
-/* True: there was something to do, look again. */
+/* One round of the loop. True: it did something, so there may be more to do. */
 static bool producer_turn(struct producer *producer)
 {
     rescan_store(producer);
@@ -106,12 +110,14 @@ static bool producer_turn(struct producer *producer)
     return did;
 }
 
+/* Whether there are events that only room in the first ring, or a free ticket, keeps from being claimed. */
 static bool wants_room(const struct producer *producer)
 {
     return producer->waiting || producer->page_since_ns != 0 || producer->due_ms <= shm_realtime_ms();
 }
 
-/* blocked: room is waited for, and will wake us. What falls due after that was decided is a time to wake. */
+/* How long to sleep. blocked: it waits for room, and the room will wake it, so an event that is already
+ * due sets no time. */
 static uint64_t sleep_ns(const struct producer *producer, bool blocked)
 {
     uint64_t now = shm_now_ns(), next = process_producer_fetch_next_ns(producer);
@@ -126,6 +132,7 @@ static uint64_t sleep_ns(const struct producer *producer, bool blocked)
     return wait;
 }
 
+/* The look between wake_prepare and wake_sleep: whether the next turn would do anything. */
 static bool something_to_do(struct producer *producer)
 {
     const struct shm_source *source = producer->source;
@@ -139,7 +146,7 @@ static bool something_to_do(struct producer *producer)
            (wants_room(producer) && process_producer_claim_room(producer) > 0);
 }
 
-/* What a turn goes by. It is looked at before the turn and again before the sleep: a change in between may
+/* What a turn depends on. It is read before the turn and again before the sleep: a change in between may
  * have come too late for the turn, and its wake-up too early for the sleep. */
 struct orders {
     uint32_t phase;
@@ -182,6 +189,7 @@ static bool workers_gone(const struct producer *producer)
     return true;
 }
 
+/* At a stop: the supervisor wakes the producer after each exit of a worker. */
 static void wait_for_workers(struct producer *producer)
 {
     for (;;) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The parts of a producer: producer.c (its loop), producer_fetch.c (pages in), producer_claim.c (tickets out
- * and back). */
+/* The producer's parts: producer.c (its loop), producer_fetch.c (pages from the source into the store),
+ * producer_claim.c (events to the stages, and back into the store). */
 #ifndef PROCESS_PRODUCER_H
 #define PROCESS_PRODUCER_H
 
@@ -21,9 +21,10 @@ struct producer {
     bool ended;             /* the source said that nothing more will come */
     uint64_t next_try_ns;   /* CLOCK_MONOTONIC: not before; 0 = now */
     uint64_t page_since_ns; /* since when a page waits for room, 0 = none does */
-    uint64_t backlog; /* events in the store that are to be worked on, at most: for backlog.max_events */
-    bool full;        /* backlog.max_events is reached */
-    bool discard;     /* the answer under way is not wanted any more */
+    uint64_t
+        backlog;  /* upper bound of the events in the store that stages will run: for backlog.max_events */
+    bool full;    /* backlog.max_events is reached */
+    bool discard; /* drop the answer of the fetch that runs: the cursor was changed */
 
     /* producer_claim.c */
     uint32_t *loaded; /* tickets loaded by the claim under way, with the position they enter at */
@@ -37,32 +38,32 @@ struct producer {
 
 /* ---- producer_claim.c */
 int process_producer_claim_open(struct producer *producer);
-/* How many events may be claimed now: room in the first ring and free tickets, 0 while a useful number is not
- * there. */
+/* How many events may be claimed now, by room in the first ring and free tickets. 0 until a claim is worth a
+ * transaction. */
 size_t process_producer_claim_room(struct producer *producer);
-/* Ready the claim of a transaction; afterwards hand its tickets to their stages, or take them back when it
- * failed. */
+/* Prepares the claim of a transaction. After the commit, _publish hands its tickets to their stages; after
+ * a failure, _undo frees them. */
 void process_producer_claim_begin(struct producer *producer, struct store_claim *claim, size_t limit);
 void process_producer_claim_publish(struct producer *producer);
 void process_producer_claim_undo(struct producer *producer);
 /* Whether an event's delay is over. */
 bool process_producer_claim_overdue(struct producer *producer);
-/* Claims what is due, if there is room. True: did something. */
+/* Claims ready and due events, if there is room. True: did something. */
 bool process_producer_claim_due(struct producer *producer);
 /* Unlocks in the store what exited processes held, by token, and frees their tickets. True: did something. */
 bool process_producer_claim_unlock_orphans(struct producer *producer);
-/* At an orderly stop, when the workers are gone: gives back every event in flight. */
+/* At a clean stop, when the workers are gone: unlocks every event in flight. */
 void process_producer_claim_unlock_all(struct producer *producer);
 bool process_producer_nothing_in_flight(const struct producer *producer);
 
 /* ---- producer_fetch.c */
 /* Takes a finished fetch: stores the page with its cursor. True: did something. */
 bool process_producer_fetch_take(struct producer *producer);
-/* Begins the next fetch when it may. True: did something. */
+/* Begins the next fetch if it may. True: did something. */
 bool process_producer_fetch_ask(struct producer *producer);
-/* Others changed the store: the cursor may be another now. */
+/* Others changed the store: reads the cursor again, and drops a running fetch if the cursor is another. */
 void process_producer_fetch_rescan(struct producer *producer);
-/* Reads how many events there are to be worked on. */
+/* Counts the events in the store that stages will run. */
 void process_producer_count_backlog(struct producer *producer);
 /* CLOCK_MONOTONIC of the next thing to do here, UINT64_MAX = none. */
 uint64_t process_producer_fetch_next_ns(const struct producer *producer);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tickets out and back: claims events in the store and hands them to their stages; unlocks in the store what
- * exited processes held. Runs in producers; the only one that loads tickets of its source.
+ * Tickets out and back: claims events in the store and hands them to their stages; unlocks in the store
+ * what exited processes held. Runs in producers. Only this file loads tickets of its source.
  *
  * Invariants
- *  1. A ticket names its event and token before the claim's transaction commits. So whatever the kill, every
- * lock in the store of this run is named by a ticket, or the transaction was rolled back.
- *  2. An unlock is by token and comes before the ticket is freed: a kill in between repeats it, and a
- * repeated unlock changes nothing.
+ *  1. A ticket names its event and token before the claim's transaction commits. So after any kill, each
+ *     lock of this run in the store is named by a ticket, or its transaction was rolled back.
+ *  2. An unlock is by token and comes before the ticket is freed. A kill in between repeats the unlock,
+ *     and a repeated unlock changes nothing.
+ *
+ * Survived: a store that cannot be written (the claim is undone, or tried again).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,9 +34,9 @@ int process_producer_claim_open(struct producer *producer)
 }
 
 /*
- * A claim is a transaction, so it waits until it is worth one: until half of the first ring is empty. The
- * other half keeps the first stage busy meanwhile. Short of tickets, a quarter of them will do, or any when
- * the first ring is empty.
+ * A claim is a transaction, so it waits until half of the first ring is empty; the other half keeps the
+ * first stage busy meanwhile. When tickets are short, a quarter of them is enough, or any number if the
+ * first ring is empty.
  */
 size_t process_producer_claim_room(struct producer *producer)
 {
@@ -51,6 +53,8 @@ size_t process_producer_claim_room(struct producer *producer)
     return room < unused ? room : unused;
 }
 
+/* The store calls it inside the claim's transaction, for each event. False: no ticket is free, so the
+ * claim ends. */
 static bool load_ticket(int64_t event, const char *done, void *user)
 {
     struct producer *producer = user;
@@ -76,7 +80,7 @@ void process_producer_claim_begin(struct producer *producer, struct store_claim 
                                   .user = producer};
 }
 
-/* All stages of the chain are done (one was dropped from its end): the event is finished here. */
+/* Completes events whose stages are all done (a stage was dropped from the end of the chain). */
 static void finish_complete(struct producer *producer, const uint32_t *tickets, size_t count)
 {
     const struct segment *segment = &producer->child->segment;
@@ -90,7 +94,7 @@ static void finish_complete(struct producer *producer, const uint32_t *tickets, 
         while (!process_store_done(&producer->process, store_commit(producer->process.store,
                                                                     producer->store_id, 0, answers, some)))
             if (process_stopping(&producer->process))
-                return; /* their tickets stay LOADING, and are released at the end */
+                return; /* their tickets stay LOADING, and are unlocked at the end */
         for (size_t i = 0; i < some; i++)
             ticket_free(segment, tickets[first + i], producer->child->slot);
     }
@@ -160,7 +164,7 @@ bool process_producer_claim_due(struct producer *producer)
     return claimed.claimed > 0;
 }
 
-/* The text that stands as the event's error: what happened, and the last stderr output. */
+/* The event's error: what happened, and the last stderr output. */
 static void cause_message(const struct shm_cause *cause, char *buffer, size_t size)
 {
     char message[SHM_TEXT_BYTES + 1];
@@ -172,7 +176,7 @@ static void cause_message(const struct shm_cause *cause, char *buffer, size_t si
         snprintf(buffer, size, "%s %d", shm_cause_name(cause->kind), cause->code);
 }
 
-struct counts_read {
+struct event_counts {
     uint32_t attempts, crashes;
     uint64_t arrival_ms; /* 0 = could not be read */
 };
@@ -180,11 +184,12 @@ struct counts_read {
 static int on_counts_row(size_t index, const struct store_row *row, void *user)
 {
     (void)index;
-    struct counts_read *counts = user;
-    *counts = (struct counts_read){row->attempts, row->crashes, row->arrival_ms};
+    struct event_counts *counts = user;
+    *counts = (struct event_counts){row->attempts, row->crashes, row->arrival_ms};
     return 0;
 }
 
+/* Fills in what the exit of an event's owner means for it: nothing, a crash that counts, or a timeout. */
 static void blame(struct producer *producer, uint32_t ticket, struct store_unlock *unlock, char *message,
                   size_t size)
 {
@@ -197,7 +202,7 @@ static void blame(struct producer *producer, uint32_t ticket, struct store_unloc
     if (cause->kind == SHM_CAUSE_NONE)
         return;
     const struct stage_config *config = &producer->config->stages[stage->position];
-    struct counts_read counts = {0};
+    struct event_counts counts = {0};
     store_read(producer->process.store, &unlock->lock, 1, on_counts_row, &counts);
     unlock->timed_out = cause->kind == SHM_CAUSE_TIMEOUT;
     unlock->crashed = !unlock->timed_out;
@@ -212,6 +217,7 @@ static void blame(struct producer *producer, uint32_t ticket, struct store_unloc
     unlock->error = message;
 }
 
+/* Collects the next ORPHANED tickets, at most UNLOCK_MAX, with the unlock of each. */
 static size_t collect_orphans(struct producer *producer, uint32_t *next, uint32_t *tickets,
                               struct store_unlock *unlocks, char (*message)[SHM_TEXT_BYTES + 16])
 {
@@ -231,6 +237,8 @@ static size_t collect_orphans(struct producer *producer, uint32_t *next, uint32_
     return count;
 }
 
+/* Unlocks one batch of orphans in the store and frees their tickets. False: there were none, or the stop
+ * came. */
 static bool unlock_some(struct producer *producer, uint32_t *next)
 {
     static uint32_t tickets[UNLOCK_MAX];

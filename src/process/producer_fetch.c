@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages in: asks the source through the fetcher, stores what came with the cursor that follows it, in one
- * transaction, and claims it in the same one when there is room. Runs in producers.
+ * Pages in: asks the source through the fetcher and stores each page, with the cursor that follows it, in
+ * one transaction. If there is room, the same transaction claims its events. Runs in producers.
  *
- * Survived: any failure of the backend (backoff with jitter, for ever), a store that cannot be written (the
- * page is kept and nothing is acknowledged: the cursor moves only with the page).
+ * Invariants
+ *  1. The cursor moves only with its page, in one transaction.
+ *
+ * Fatal: no memory. Survived: any failure of the backend (backoff with jitter, without end); a store that
+ * cannot be written (the page is kept, and nothing is acknowledged).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +29,7 @@ void process_producer_set_state(struct producer *producer, enum shm_source_state
         base_log_info("source state=%s was=%s", shm_source_state_name(state), shm_source_state_name(old));
 }
 
+/* Whether fetching is allowed now: running, not paused, and the source has not ended. */
 static bool may_fetch(const struct producer *producer)
 {
     return process_phase(&producer->process) == SHM_PHASE_RUNNING &&
@@ -42,6 +46,7 @@ static void set_cursor(struct producer *producer, const char *cursor)
     text_set(&producer->source->cursor, cursor);
 }
 
+/* The fetch failed: reports a new error, sets the time of the next try. */
 static void fetch_failed(struct producer *producer)
 {
     const struct source_failure *failure = &producer->fetcher.failure;
@@ -90,17 +95,19 @@ static void page_stored(struct producer *producer, const struct page *page,
                        ingested->claimed);
 }
 
-static bool page_is_news(const struct producer *producer, const struct page *page)
+/* False: an empty page with the cursor that is stored already needs no transaction. */
+static bool page_changes_store(const struct producer *producer, const struct page *page)
 {
     return page->count > 0 || (page->cursor != NULL &&
                                (producer->cursor == NULL || strcmp(page->cursor, producer->cursor) != 0));
 }
 
-/* False: the store could not take it; the page is kept. */
+/* Stores the page and claims up to `room` of its events. False: the store could not take it; the page is
+ * kept. */
 static bool ingest(struct producer *producer, size_t room)
 {
     const struct page *page = &producer->fetcher.page;
-    if (!page_is_news(producer, page))
+    if (!page_changes_store(producer, page))
         return true;
     const struct store_page stored = {.events = page->events,
                                       .count = page->count,
@@ -121,6 +128,8 @@ static bool ingest(struct producer *producer, size_t room)
     return true;
 }
 
+/* Whether to keep the page a little longer, at most ROOM_PATIENCE_NS, so that its own transaction can
+ * claim it. */
 static bool page_waits_for_room(struct producer *producer, size_t room)
 {
     if (room > 0 || producer->fetcher.page.count == 0) {
@@ -169,11 +178,12 @@ void process_producer_count_backlog(struct producer *producer)
 {
     struct store_totals totals;
     if (store_source_totals(producer->process.store, producer->store_id, &totals) == 0)
-        producer->backlog = totals.live - totals.held - totals.dead; /* those wait for a person, not for us */
+        producer->backlog =
+            totals.live - totals.held - totals.dead; /* held and dead events wait for an operator */
 }
 
-/* Counting the backlog costs a read, so it is done when the count kept here says that the limit may be
- * reached. */
+/* Whether backlog.max_events is reached. Counting costs a read, so it counts only when the bound kept here
+ * says that the limit may be reached. */
 static bool backlog_is_full(struct producer *producer)
 {
     uint64_t limit = producer->config->backlog_max_events;
@@ -216,7 +226,7 @@ void process_producer_fetch_rescan(struct producer *producer)
     char *cursor;
     if (!process_store_done(&producer->process,
                             store_cursor(producer->process.store, producer->store_id, &cursor))) {
-        atomic_store(&producer->source->rescan, 1); /* what was told is not to be lost: again next turn */
+        atomic_store(&producer->source->rescan, 1); /* try again next turn */
         return;
     }
     bool same = cursor == NULL ? producer->cursor == NULL

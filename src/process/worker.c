@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The worker: takes the events that wait for its stage, runs the stage on them one by one (worker_run.c), and
- * commits the answers together (worker_commit.c). One process per worker; owns its store handle, its batch,
+ * The worker: takes the events that wait for its stage, runs the stage on each (worker_run.c), and commits
+ * the answers together (worker_commit.c). One process per worker. It owns its store handle, its batch and
  * its stage's state.
  *
  * Invariants
- *  1. A worker takes no more events than it is likely to run within commit_delay (by the stage's mean time so
- * far), nor more than its share of what waits, unless all of it is run in less time than another transaction
- * takes: a slow stage takes one at a time, so that no event waits behind a slow one while another worker is
- * idle. What little it leaves it takes next time, and wakes nobody for it; where that time does not come
- * soon, because a call takes long, the committer does.
- *  2. At an orderly stop the event in hand is finished and committed, with those that were sent to a
- * program together with it; the others stay RUNNING in their tickets, and the supervisor and the producer
- * release them after this process has ended.
+ *  1. A worker takes no more events than it is likely to run within commit_delay, by the stage's mean time
+ *     so far. So no event waits behind a slow one while another worker is idle. It also takes no more than
+ *     its share of the waiting events, unless it can run all of them in less time than another transaction
+ *     takes. It wakes no other worker for the few that it leaves, and takes them next time; if a call
+ *     takes long, the committer wakes one for them.
+ *  2. At a clean stop it finishes and commits the current event, with those that were sent to a program
+ *     together with it. The others stay RUNNING in their tickets; the supervisor and the producer unlock
+ *     them after this process has exited.
+ *
+ * Fatal: no memory, limits that cannot be set, a stage that cannot be opened or whose program fails, a
+ * broken store.
  */
 #include "src/process/worker.h"
 
@@ -31,10 +34,11 @@
 
 #define TAKE_MAX 64 /* events taken at a time; segment_tickets_for counts on it */
 #define STAGE_CLOSE_MS 2000
-#define ALONE_NS 500000 /* about what a transaction takes: less work than this is not worth sharing out */
+#define ALONE_NS \
+    500000 /* about the time of a transaction: less work than this is not shared with other workers */
 
-/* What C stages print reaches the caller's stdout, or the log: line by line, since a killed process keeps the
- * rest. */
+/* Makes stdout line-buffered, so that what C stages print is not lost in a buffer when the process is
+ * killed. */
 static void open_output(void)
 {
     static char buffer[BUFSIZ];
@@ -47,7 +51,7 @@ static void set_program(pid_t pid, void *user)
     atomic_store(&worker->process.slot->program_pid, pid);
 }
 
-/* What the stage may use, where it runs in this very process; a program has its limits from its birth. */
+/* Sets the stage's limits on this process; the program of an exec stage has its own limits from its start. */
 static void worker_confine(struct worker *worker)
 {
     const char *limit = "cpu";
@@ -117,8 +121,8 @@ static bool worker_paused(const struct worker *worker)
            atomic_load_explicit(&worker->source->paused, memory_order_relaxed) != 0;
 }
 
-/* Room in the next stage's ring, and with its idle workers: a full ring holds this stage only while nobody is
- * there to empty it. The last stage is never held. */
+/* How many events the next stage can take: room in its ring and its idle workers. A full ring holds this
+ * stage back only while no worker of the next stage is idle. Nothing holds back the last stage. */
 static size_t room_ahead(const struct worker *worker, const struct shm_stage **next)
 {
     *next = NULL;
@@ -130,14 +134,14 @@ static size_t room_ahead(const struct worker *worker, const struct shm_stage **n
     return room < TAKE_MAX ? room + wake_idle(&worker->child->segment, *next) : room;
 }
 
-/* How many to take now. */
+/* How many events to take now (invariant 1). Reads what is pending, so the lock is held. */
 static size_t worker_batch_limit(const struct worker *worker, size_t room)
 {
     size_t pending = worker->pending.count;
     size_t most = worker->config->batch - pending;
     if (most > TAKE_MAX)
         most = TAKE_MAX;
-    size_t left = room > pending ? room - pending : 0; /* what is pending will stand there too */
+    size_t left = room > pending ? room - pending : 0; /* pending answers will go there too */
     if (most > left)
         most = left;
     uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
@@ -151,7 +155,8 @@ static size_t worker_batch_limit(const struct worker *worker, size_t room)
     return most < likely ? most : likely;
 }
 
-/* Takes what it can from the ring into the batch. */
+/* Takes up to `count` events from the ring into the batch, then wakes others for room and for what is
+ * left. */
 static size_t worker_take(struct worker *worker, size_t count)
 {
     const struct segment *segment = &worker->child->segment;
@@ -172,6 +177,8 @@ static size_t worker_take(struct worker *worker, size_t count)
     return worker->batch.count;
 }
 
+/* Sleeps in this state until `due` is true or the instance stops. `due` runs between wake_prepare and
+ * wake_sleep. */
 static void sleep_until(struct worker *worker, enum shm_slot_state state, bool (*due)(struct worker *))
 {
     struct shm_slot *slot = worker->process.slot;
@@ -189,7 +196,7 @@ static void sleep_until(struct worker *worker, enum shm_slot_state state, bool (
     worker->awake_ns = shm_now_ns();
 }
 
-static bool may_go_on(struct worker *worker)
+static bool is_resumed(struct worker *worker)
 {
     return !worker_paused(worker);
 }
@@ -199,6 +206,7 @@ static bool has_work(struct worker *worker)
     return worker_paused(worker) || ring_count(&worker->stage->ring) > 0;
 }
 
+/* Asks in each round to be woken for room, before it looks (wake_room). */
 static bool has_room(struct worker *worker)
 {
     struct shm_stage *next = worker->stage + 1;
@@ -211,7 +219,7 @@ static void worker_turn(struct worker *worker)
 {
     if (worker_paused(worker)) {
         process_worker_commit_due(worker, false);
-        sleep_until(worker, SHM_SLOT_PAUSED, may_go_on);
+        sleep_until(worker, SHM_SLOT_PAUSED, is_resumed);
         return;
     }
     const struct shm_stage *next;
@@ -221,7 +229,7 @@ static void worker_turn(struct worker *worker)
     process_worker_unlock(worker);
     if (batch_limit == 0) {
         process_worker_commit_due(worker, false);
-        if (!has_work(worker)) /* who waits for room without an event would be woken for each other's */
+        if (!has_work(worker)) /* one that waits for room without an event would only wake in vain */
             sleep_until(worker, SHM_SLOT_IDLE, has_work);
         else if (!ring_has_room(&next->ring))
             sleep_until(worker, SHM_SLOT_BLOCKED, has_room);

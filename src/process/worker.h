@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The parts of a worker, shared between worker.c (taking), worker_run.c (running) and worker_commit.c
- * (committing, handing over). */
+/* The worker's parts: worker.c (taking events), worker_run.c (running the stage), worker_commit.c
+ * (committing answers and handing the events on). */
 #ifndef PROCESS_WORKER_H
 #define PROCESS_WORKER_H
 
@@ -10,9 +10,9 @@
 #include "src/process/group_commit.h"
 #include "src/process/process.h"
 
-/* Events that were sent to the stage together, from the batch's next on. */
+/* Events that were sent to the stage together, from the batch's next on; size 0: none. */
 struct pipeline {
-    size_t size, left; /* left: those without an answer; of one event, or none sent ahead, too */
+    size_t size, left; /* left: those without an answer yet */
     uint64_t spent_ns;
 };
 
@@ -34,31 +34,31 @@ struct worker {
     uint64_t run_count; /* events that the stage has answered */
     uint64_t mean_ns;   /* of the stage's calls, moving; 0 = none yet */
 
-    /* Guards the store's handle and what waits for its commit: the committer thread commits while a call
-     * runs. */
+    /* Guards the store handle and the pending answers: the committer thread commits while a call runs. */
     pthread_mutex_t lock;
     pthread_cond_t flush_timer_started;
-    bool flush_timer_running;   /* the committer looks every commit_delay; false: it sleeps until armed */
-    uint64_t flush_deadline_ns; /* when it looks next, while it watches */
+    bool flush_timer_running; /* the committer wakes by itself; false: it sleeps until flush_timer_started */
+    uint64_t flush_deadline_ns; /* when it looks next, while the timer runs */
     bool calling;               /* a call of the stage runs */
-    bool leftover_pending;      /* entries were left in the ring, and nobody has been woken for them */
+    bool leftover_pending;      /* entries were left in the ring, and no worker was woken for them */
     uint64_t leftover_ns;       /* since when */
     struct pending pending;
 };
 
-/* Runs the batch, and commits what is due on the way; leaves the rest at a stop. */
+/* Runs the batch and commits what is due on the way. At a stop it leaves the rest. */
 void process_worker_run(struct worker *worker);
 /* Commits what is pending if the batch is full or old, or if no more events are there. */
 void process_worker_commit_due(struct worker *worker, bool more);
 
 void process_worker_lock(struct worker *worker);
 void process_worker_unlock(struct worker *worker);
-/* With the lock held: commits what is pending, and hands the events over. Waits while the store cannot take
- * it. */
+/* With the lock held: commits the pending answers and hands the events on. Waits while the store cannot
+ * take them. */
 void process_worker_commit(struct worker *worker);
 /* Starts the thread that commits answers older than commit_delay while a call runs. 0 or an errno. */
 int process_worker_start_committer(struct worker *worker);
-/* With the lock held, before a call runs while answers are pending: the committer looks after them. */
+/* With the lock held, before a call runs while answers or leftover entries wait: the committer takes care
+ * of them. */
 void process_worker_flush_timer_start(struct worker *worker);
 
 #endif

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The commit rule: a worker's answers are committed together when nothing more waits, when the batch is full,
- * or when the oldest is older than commit_delay. Runs in workers. The first two are the main thread's
- * (worker.c); the third is the committer's, a thread that acts only while a call of the stage runs and keeps
- * answers waiting.
+ * The commit rule: a worker commits its answers together when no more events wait, when the batch is full,
+ * or when the oldest answer is older than commit_delay. Runs in workers. The main thread does the first
+ * two (worker.c, worker_run.c). The committer does the third: a thread that acts only while a call of the
+ * stage runs and answers wait.
  *
  * Invariants
- *  1. An answer is visible to the next stage only after its commit: the ticket is handed over after it.
- *  2. A kill between commit and hand-over leaves a RUNNING ticket of a dead slot: it is orphaned, its event
- * released by token, and it enters again at the stage its committed progress names.
- *  3. Handing over never waits: rings hold all tickets there are, and copies (ticket_pass). Who is held back
- * by a full ring is held before it takes more (worker.c), so a ring exceeds input_buffer by what workers had
- * in hand at most.
+ *  1. An answer is visible to the next stage only after its commit: the ticket is handed on after it.
+ *  2. A kill between commit and hand-over leaves a RUNNING ticket of a dead slot. The supervisor orphans
+ *     it, the producer unlocks its event by token, and the event enters again at the stage that its
+ *     committed progress names.
+ *  3. Handing on never waits: rings have room for all tickets and for stale copies (ticket_pass). A worker
+ *     is held back by a full ring before it takes more events (worker.c). So a ring exceeds input_buffer
+ *     at most by the events that workers had taken.
  */
 #include <errno.h>
 #include <string.h>
@@ -24,7 +25,7 @@
 #include "src/process/worker.h"
 
 #define LEFTOVER_WAIT_NS \
-    UINT64_C(5000000) /* what a worker left in its ring waits so long for its next turn */
+    UINT64_C(5000000) /* entries that a worker left in its ring wait this long for its next turn */
 
 void process_worker_lock(struct worker *worker)
 {
@@ -36,6 +37,7 @@ void process_worker_unlock(struct worker *worker)
     pthread_mutex_unlock(&worker->lock);
 }
 
+/* Tells the producer of a delayed event that falls due earlier than it knows. */
 static void note_due(struct worker *worker, uint64_t due_ms)
 {
     uint64_t known = atomic_load(&worker->source->next_due_ms);
@@ -46,7 +48,8 @@ static void note_due(struct worker *worker, uint64_t due_ms)
         }
 }
 
-/* Before any ticket is freed: a producer that finds no ticket in use must have been told of every delay. */
+/* Reports delays before any ticket is freed: a producer that finds no ticket in use must know of every
+ * delay. */
 static void report_delays(struct worker *worker)
 {
     uint64_t earliest_ms = UINT64_MAX;
@@ -59,6 +62,8 @@ static void report_delays(struct worker *worker)
         note_due(worker, earliest_ms);
 }
 
+/* Passes each committed event to its next stage, or frees its ticket. Notes in `pushed` which stages to
+ * wake. */
 static void hand_over(struct worker *worker, bool *pushed)
 {
     const struct segment *segment = &worker->child->segment;
@@ -95,7 +100,7 @@ void process_worker_commit(struct worker *worker)
                                                                       pending->answers, pending->count)))
         if (process_stopping(&worker->process)) {
             process_pending_clear(
-                pending); /* not committed: their tickets stay ours and are released after our end */
+                pending); /* not committed: the tickets stay ours and are recovered after our exit */
             return;
         }
     process_mark_progress(&worker->process);
@@ -111,6 +116,7 @@ void process_worker_commit(struct worker *worker)
     process_notify_keeper(worker->child);
 }
 
+/* Commits what is older than commit_delay. Returns how long until the oldest is, 0 = nothing waits. */
 static uint64_t commit_old(struct worker *worker)
 {
     uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
@@ -123,7 +129,8 @@ static uint64_t commit_old(struct worker *worker)
     return 0;
 }
 
-/* For what the worker left in the ring because it would soon be back. */
+/* Wakes another worker for entries that this one left, because it has not come back for LEFTOVER_WAIT_NS.
+ * Returns how long until then, 0 = nothing waits. */
 static uint64_t wake_if_leftover_waits(struct worker *worker)
 {
     if (!worker->leftover_pending)
@@ -136,7 +143,7 @@ static uint64_t wake_if_leftover_waits(struct worker *worker)
     return 0;
 }
 
-/* One look: does what is due; returns how long until the next look, 0 = nothing waits. */
+/* Does what is due now. Returns how long until the next look, 0 = nothing waits. */
 static uint64_t flush_due(struct worker *worker)
 {
     if (!worker->calling)
@@ -145,6 +152,8 @@ static uint64_t flush_due(struct worker *worker)
     return leftover_ns > 0 && (wait_ns == 0 || leftover_ns < wait_ns) ? leftover_ns : wait_ns;
 }
 
+/* The committer thread. After two rounds with nothing to wait for it sleeps until the flush timer is
+ * started. */
 static void *committer(void *user)
 {
     struct worker *worker = user;
@@ -163,9 +172,9 @@ static void *committer(void *user)
         if (wait_ns == 0)
             wait_ns = worker->config->commit_delay_ms * 1000000 + 1000000;
         worker->flush_deadline_ns = shm_now_ns() + wait_ns;
-        const struct timespec look = {.tv_sec = (time_t)(worker->flush_deadline_ns / 1000000000),
-                                      .tv_nsec = (long)(worker->flush_deadline_ns % 1000000000)};
-        pthread_cond_timedwait(&worker->flush_timer_started, &worker->lock, &look);
+        const struct timespec deadline = {.tv_sec = (time_t)(worker->flush_deadline_ns / 1000000000),
+                                          .tv_nsec = (long)(worker->flush_deadline_ns % 1000000000)};
+        pthread_cond_timedwait(&worker->flush_timer_started, &worker->lock, &deadline);
     }
     return NULL;
 }
@@ -184,7 +193,7 @@ int process_worker_start_committer(struct worker *worker)
     return result;
 }
 
-/* What was left in the ring may have to be looked at long before answers are too old. */
+/* Starts the timer again also if it would look too late for entries left in the ring. */
 void process_worker_flush_timer_start(struct worker *worker)
 {
     bool late =

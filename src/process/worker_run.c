@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A worker's batch, run: event by event, or, where the stage is fast and takes them ahead (exec), some of
- * them as a pipeline: sent together, answered one by one. Runs in workers.
+ * Runs a worker's batch event by event. If the stage is fast and can be sent events ahead (exec), it sends
+ * some as a pipeline: sent together, answered one by one. Runs in workers.
  *
  * Invariants
- *  1. The event in hand stands in the slot from before the stage sees it until the stage has answered:
- * whoever crashes in between leaves its name for the supervisor, and only that event is blamed; not where a
- * program that has worked before turns out to have ended without it. Of a pipeline it
- * is the first that has no answer, from when the answer before it was read; the program may be further when
- * this process is killed, so then nobody is blamed (the supervisor, recover.c).
- *  2. A pipeline is about two fifths of commit_delay of work at most, so that a stop waits for no more than
- * that, and holds no event that has failed or crashed before: those go alone.
- *  3. Answers of a pipeline are believed when its last has come and no line too many: before that the main
- * thread commits none of them, and a pipeline that ends with a malformed answer is dropped whole and blamed
- * on nobody. Its stage is not sent pipelines for a while, so its events come again one by one, and
- * whichever is to blame then is. (The committer still commits what gets older than commit_delay.)
+ *  1. The slot names the current event from before the stage sees it until the stage has answered. If the
+ *     process dies in between, the supervisor finds the event there and blames only that event. It blames
+ *     none if a program that has worked before turns out to have ended without it. In a pipeline the
+ *     current event is the first without an answer, from when the answer before it was read. The program
+ *     may be further when this process is killed, so then no event is blamed (recover.c in the
+ *     supervisor).
+ *  2. A pipeline is at most about two fifths of commit_delay of work, so that a stop waits no longer than
+ *     that. It holds no event that has failed or crashed before: those go alone.
+ *  3. The answers of a pipeline count when the last one has come without a surplus line. Before that the
+ *     main thread commits none of them. A pipeline that ends with a malformed answer is dropped whole and
+ *     no event is blamed. Its stage gets no pipelines for a while, so its events come again one by one,
+ *     and then the one at fault shows. (The committer still commits answers older than commit_delay.)
+ *
+ * Fatal: a failure of the stage (CHILD_BROKEN), after what is finished was committed.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,9 +31,11 @@
 #include "src/json/json.h"
 #include "src/process/worker.h"
 
-#define ALONE_FIRST 256  /* of a process' life: a program that fails soon is known by then */
-#define PIPELINE_LEAST 8 /* fewer are not worth the moment's silence at their end (stage_exec.c) */
+#define ALONE_FIRST \
+    256 /* the first events of a process go alone: a program that fails soon has failed by then */
+#define PIPELINE_LEAST 8 /* fewer are not worth the short wait for silence at their end (stage_exec.c) */
 
+/* Reads the batch's texts from the store; waits while it cannot be read. */
 static void read_batch(struct worker *worker)
 {
     process_worker_lock(worker);
@@ -43,30 +48,30 @@ static void read_batch(struct worker *worker)
 static void worker_broken(struct worker *worker, const struct stage_failure *failure)
     __attribute__((noreturn));
 
-/* With the lock held: nobody knows which event of the pipeline each of its answers was for. */
+/* With the lock held: drops the answers of a pipeline, because it is unknown which event each belongs to. */
 static void drop_pipeline(struct worker *worker)
 {
     size_t answered = worker->pipeline.size - worker->pipeline.left, count = worker->pending.count;
     process_pending_cut(&worker->pending, count > answered ? count - answered : 0);
 }
 
-/* A malformed answer among several was any event's. A program that ends after it has answered and before it
- * is sent more did not crash over what it never saw; one that has never answered anything is broken, and its
- * events say so. */
-static bool blames_nobody(const struct worker *worker, const struct stage_failure *failure)
+/* Whether no event is to blame. A malformed answer among several could belong to any of them. A program
+ * that ends after an answer and before it is sent more did not crash over an event that it never saw. One
+ * that has never answered is broken, and its events are blamed. */
+static bool blames_no_event(const struct worker *worker, const struct stage_failure *failure)
 {
     return (worker->pipeline.size > 1 && failure->kind == SHM_CAUSE_MALFORMED) ||
            (failure->unsent && worker->run_count > 0);
 }
 
-/* The program is gone or gave a malformed answer: what is finished is committed, the rest is the supervisor's
- * to sort out. */
+/* The program has ended or gave a malformed answer: commits what is finished and exits; the supervisor
+ * recovers the rest. */
 static void worker_broken(struct worker *worker, const struct stage_failure *failure)
 {
     struct shm_slot *slot = worker->process.slot;
     if (failure->unsent)
         atomic_store(&slot->pipeline, 0);
-    if (blames_nobody(worker, failure))
+    if (blames_no_event(worker, failure))
         atomic_store(&slot->ticket, SHM_NO_TICKET); /* before there is a cause to blame it for */
     text_set(&slot->cause_message, failure->message);
     atomic_store(&slot->cause_code, failure->code);
@@ -74,11 +79,12 @@ static void worker_broken(struct worker *worker, const struct stage_failure *fai
     process_worker_lock(worker);
     if (worker->pipeline.size > 1 && failure->kind == SHM_CAUSE_MALFORMED)
         drop_pipeline(worker);
-    process_worker_commit(worker); /* `calling` is still set, so the slot goes on naming the event in hand */
+    process_worker_commit(worker); /* `calling` is still set, so the slot still names the current event */
     base_log_warning("stage-failed error=\"%s\"", failure->message);
     _exit(CHILD_BROKEN);
 }
 
+/* Turns the answer of a call into a pending answer. */
 static void add_answer(struct worker *worker, const struct batch_event *event, const struct store_row *row,
                        struct ep_call *call, uint64_t begin_ns, uint64_t now_ns)
 {
@@ -97,7 +103,8 @@ static void add_answer(struct worker *worker, const struct batch_event *event, c
         process_fail(&worker->process, CHILD_MEMORY, "out of memory for an answer");
 }
 
-/* Answers of a pipeline come in bunches: only its whole time says how long its events take. */
+/* Updates the mean time of a call. Answers of a pipeline come in bunches, so only its whole time says how
+ * long its events take. */
 static void learn_duration(struct worker *worker, uint64_t ns)
 {
     struct pipeline *pipeline = &worker->pipeline;
@@ -123,6 +130,7 @@ static void begin_call(const struct worker *worker, const struct store_row *row,
     stage_call_open(call);
 }
 
+/* Runs the stage on one event and adds its answer to the pending ones. */
 static void run_event(struct worker *worker, const struct batch_event *event, const struct store_row *row)
 {
     struct ep_call call;
@@ -154,8 +162,8 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
     worker->run_count++;
 }
 
-/* Rows were valid when they were stored. One that something has spoilt since is set aside by itself: the
- * stage never sees it. */
+/* Why an event must not reach the stage, or NULL. Rows were valid when they were stored; one that was
+ * damaged since goes to the dead letters alone. */
 static const char *row_fault(const struct store_row *row)
 {
     if (!json_valid(row->data, row->data_bytes, NULL))
@@ -181,6 +189,7 @@ static void mark_corrupt_dead(struct worker *worker, const struct batch_event *e
         process_fail(&worker->process, CHILD_MEMORY, "out of memory for an answer");
 }
 
+/* The store says that the event is no longer ours: frees its ticket. */
 static void drop_lost(struct worker *worker, const struct batch_event *event)
 {
     base_log_warning("lease-lost event=%llu", (unsigned long long)store_event_number(event->lock.event));
@@ -192,7 +201,8 @@ static void process_or_reject(struct worker *worker, const struct batch_event *e
 {
     struct store_row row;
     process_batch_row(&worker->batch, event, &row);
-    const char *fault = worker->pipeline.left > 0 ? NULL : row_fault(&row); /* those sent were looked at */
+    const char *fault =
+        worker->pipeline.left > 0 ? NULL : row_fault(&row); /* those sent ahead were checked */
     if (fault != NULL)
         mark_corrupt_dead(worker, event, fault);
     else
@@ -213,7 +223,7 @@ static size_t pipeline_most(const struct worker *worker)
     return most < PIPELINE_LEAST ? 0 : (size_t)most;
 }
 
-/* How many from the next event on could go together. */
+/* How many events, from the next one on, may go together. */
 static size_t pipeline_ready(const struct batch *batch, size_t most)
 {
     size_t count = 0;
@@ -226,9 +236,9 @@ static size_t pipeline_ready(const struct batch *batch, size_t most)
     return count < PIPELINE_LEAST ? 0 : count;
 }
 
-/* What would get too old while `count` events run is committed first, so that the committer need not take
+/* Commits first what would get too old while `count` events run, so that the committer need not commit a
  * part of their pipeline. */
-static void pipeline_clear_way(struct worker *worker, size_t count)
+static void pipeline_commit_first(struct worker *worker, size_t count)
 {
     process_worker_lock(worker);
     if (worker->pending.count > 0 && shm_now_ns() - worker->pending.oldest_ns + count * worker->mean_ns >
@@ -237,7 +247,7 @@ static void pipeline_clear_way(struct worker *worker, size_t count)
     process_worker_unlock(worker);
 }
 
-/* Sends a pipeline, where the next events and the stage are such. */
+/* Sends a pipeline if the stage can take one and the next events may go together. */
 static void pipeline_send(struct worker *worker)
 {
     struct batch *batch = &worker->batch;
@@ -245,7 +255,7 @@ static void pipeline_send(struct worker *worker)
         return;
     size_t count = pipeline_ready(batch, pipeline_most(worker)), sent = 0;
     if (count > 0)
-        pipeline_clear_way(worker, count);
+        pipeline_commit_first(worker, count);
     while (sent < count && !process_stopping(&worker->process)) {
         struct store_row row;
         struct ep_call call;
@@ -265,7 +275,7 @@ static void pipeline_send(struct worker *worker)
 
 /* ---- the batch ---- */
 
-/* With nothing pending or the batch full or old: commits. */
+/* Commits if the batch is full or old, or if there are no more events. */
 void process_worker_commit_due(struct worker *worker, bool more)
 {
     process_worker_lock(worker);
