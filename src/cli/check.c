@@ -124,8 +124,8 @@ int cli_check(struct cli *cli)
     struct waiting waiting = {.cli = cli};
     struct control_question question = {.line = "{\"command\":\"check\"}",
                                         .patience_ms = CLI_FIRST_MS,
-                                        .works = keeper_works,
-                                        .works_user = &waiting};
+                                        .on_silence = keeper_works,
+                                        .on_silence_user = &waiting};
     struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : store_line, .user = cli};
     int status = cli_client_ask(cli, &question, &answer);
     return status == CONTROL_DONE && problems > 0 ? CONTROL_NO : status;

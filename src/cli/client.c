@@ -134,7 +134,7 @@ static int ask_store(struct cli *cli, const struct control_question *question, c
     }
     close(ends[1]);
     struct control_question patient = *question;
-    patient.works = NULL;
+    patient.on_silence = NULL;
     patient.patience_ms = UINT64_MAX; /* the child ends by itself: there is nobody to wait for in vain */
     int code = pid < 0 ? base_error_set(error, EP_ESYSTEM, "cannot fork: %s", strerror(errno))
                        : control_ask(ends[0], &patient, on_line, user, error);

@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The keeper's command engine: takes a request that came over the control socket, carries it out on the store
- * and writes the whole answer. Runs in the keeper; and in the command line, on a reader's handle, while the
- * daemon is down. Owns nothing but the answer under way: store, configuration and connection are the
- * caller's.
+ * and sends the whole answer. The keeper runs it. The command line runs it on a reader's handle while the
+ * daemon is down. It owns only the answer; store, configuration and connection belong to the caller.
  *
  * Invariants
  *  1. Every request gets exactly one last line, unless its client is gone.
- *  2. A request is checked whole before anything is done; whatever it contains, the worst is CONTROL_USAGE.
- *  3. A client that is slow or gone costs its own answer only: what was committed until then stays, nothing
- * more is begun.
+ *  2. A request is checked completely before anything is done. A malformed one ends with CONTROL_USAGE.
+ *  3. A slow or lost client affects its own answer only. What was committed stays; nothing more is begun.
  */
 #include "src/control/admin.h"
 #include "src/base/suggest.h"
@@ -30,8 +28,9 @@ int control_answer_flush(struct answer *answer)
 {
     if (answer->lines.failed)
         answer->lost = true;
-    if (!answer->lost && answer->lines.bytes > 0) /* control_say adds the last line feed itself */
-        answer->lost = control_say(answer->client, answer->lines.text, answer->lines.bytes - 1) != EP_OK;
+    if (!answer->lost && answer->lines.bytes > 0) /* control_send_line adds the last line feed */
+        answer->lost =
+            control_send_line(answer->client, answer->lines.text, answer->lines.bytes - 1) != EP_OK;
     json_write_reset(&answer->lines);
     return answer->lost ? EP_ESYSTEM : EP_OK;
 }
@@ -79,7 +78,7 @@ void control_admin_store_failed(const struct admin_request *request, const char 
                 *done != '\0' ? "; " : "", done);
 }
 
-void control_admin_touch(struct admin_request *request, const char *source)
+void control_admin_mark_changed(struct admin_request *request, const char *source)
 {
     const struct config *config = request->admin->config;
     size_t index = 63;
@@ -94,6 +93,7 @@ struct wanted_source {
     int64_t id;
 };
 
+/* A store_each_source callback: remembers the id of the wanted name. */
 static int match_source(int64_t id, const char *name, void *user)
 {
     struct wanted_source *wanted = user;
@@ -119,12 +119,15 @@ int control_admin_source_id(const struct admin_request *request, const char *nam
     if (code != EP_OK)
         return base_error_set(error, code, "%s", store_errmsg(request->admin->store));
     if (wanted.id == 0)
-        return base_error_set(error, EP_ENOENT,
-                              "source \"%s\" is configured, but the store does not know it yet", name);
+        return base_error_set(
+            error, EP_ENOENT,
+            "source \"%s\" is configured, but not in the store yet: start the daemon with this configuration",
+            name);
     *id = wanted.id;
     return EP_OK;
 }
 
+/* cursor: shows where a source fetches from, or sets it. */
 void control_admin_cursor(struct admin_request *request)
 {
     struct error error;
@@ -147,7 +150,7 @@ void control_admin_cursor(struct admin_request *request)
             control_admin_store_failed(request, "cannot set the cursor", "");
             return;
         }
-        control_admin_touch(request, source);
+        control_admin_mark_changed(request, source);
     }
     struct answer answer;
     control_answer_begin(&answer, request->client);
@@ -168,7 +171,7 @@ void control_admin_cursor(struct admin_request *request)
                     request->dry_run ? "the cursor would be set" : "the cursor is set");
 }
 
-static void report_fault(const char *message, void *user)
+static void report_problem(const char *message, void *user)
 {
     struct answer *answer = user;
     json_write_text(&answer->lines, "{\"where\":\"store\"");
@@ -178,16 +181,17 @@ static void report_fault(const char *message, void *user)
     control_answer_flush(answer);
 }
 
+/* check: the store's own full check, one data line per problem. */
 void control_admin_check(struct admin_request *request)
 {
     struct answer answer;
     control_answer_begin(&answer, request->client);
-    int code = store_check(request->admin->store, report_fault, &answer);
+    int code = store_check(request->admin->store, report_problem, &answer);
     control_answer_flush(&answer);
     if (code != EP_OK)
         control_admin_store_failed(request, "cannot check the store", "");
     else if (answer.line_count > 0)
-        control_end(request->client, CONTROL_NO, "the store has %" PRIu64 " fault%s", answer.line_count,
+        control_end(request->client, CONTROL_NO, "the store has %" PRIu64 " problem%s", answer.line_count,
                     answer.line_count == 1 ? "" : "s");
     else
         control_end(request->client, CONTROL_DONE, "the store is sound");

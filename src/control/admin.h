@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the keeper's command engine shares among its files: the request as it was checked, and the answer as
- * it is written. */
+/* What the files of the keeper's command engine share: the checked request, and the answer being written. */
 #ifndef CONTROL_ADMIN_H
 #define CONTROL_ADMIN_H
 
@@ -10,8 +9,7 @@
 
 #define ADMIN_UIDS_MAX 5000
 
-/* The answer's data lines, collected into large writes. A client that takes nothing for 5 s, or is gone, is
- * `lost`. */
+/* The answer's data lines, collected into large writes. `lost`: the client is gone, or took nothing for 5 s. */
 struct answer {
     int client;
     struct json_out lines;
@@ -19,7 +17,7 @@ struct answer {
     bool lost;
 };
 void control_answer_begin(struct answer *answer, int client);
-/* Ends the line that was built in answer->lines. 0, or EP_ESYSTEM when the client is lost. */
+/* Ends the line built in answer->lines. 0, or EP_ESYSTEM: the client is lost. */
 int control_answer_line(struct answer *answer);
 int control_answer_flush(struct answer *answer);
 void control_answer_close(struct answer *answer);
@@ -28,9 +26,9 @@ struct admin_request {
     const struct admin *admin;
     const struct control_command *command;
     int client;
-    struct store_select select; /* its pointers lead into the request, the configuration, or `owned` */
+    struct store_select select; /* points into the request, `uids` and `names` */
     bool all, dry_run;
-    bool selective; /* something selects: a command that changes events insists on it */
+    bool selective; /* it has a filter; commands that change events require one */
     const char *set;
     uint64_t first_line;
     const char **uids;
@@ -38,28 +36,28 @@ struct admin_request {
     uint64_t *changed_sources;
 };
 
-/* Checks every member. 0; EP_EINVAL with a message for the user; EP_ENOMEM. Closed either way by
- * control_admin_request_close. */
+/* Checks every member. 0; EP_EINVAL with a message for the user; EP_ENOMEM. The caller closes the request in
+ * every case. */
 int control_admin_request_read(struct admin_request *request, const cJSON *json, struct error *error);
 void control_admin_request_close(struct admin_request *request);
 
-/* The names a selection may use: of the configuration, or, without one, those that the store remembers. */
+/* The names of sources and stages: those of the configuration or, without one, those in the store. */
 struct admin_names {
-    char **sources; /* NULL-ended */
-    char ***chains; /* per source, NULL-ended */
+    char **sources; /* ends with NULL */
+    char ***chains; /* per source, its stages in order; ends with NULL */
     size_t count;
 };
 int control_admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error);
 void control_admin_names_free(struct admin_names *names);
-/* Notes that events of this source were changed. */
-void control_admin_touch(struct admin_request *request, const char *source);
+/* Records that events of this source were changed, so that the keeper notifies its producer. */
+void control_admin_mark_changed(struct admin_request *request, const char *source);
 /* The store's id of a configured source; EP_ENOENT with a suggestion. */
 int control_admin_source_id(const struct admin_request *request, const char *name, int64_t *id,
                             struct error *error);
-/* ` There is no source "x": did you mean "y"?`, or nothing, when a name of the selection is unknown. */
+/* `; there is no source "x": did you mean "y"?` when the request names an unknown source or stage, else "". */
 void control_admin_unknown_name(const struct admin_request *request, char *buffer, size_t size);
 
-/* A store's failure as the answer's end. */
+/* Ends the answer with the store's error. `what` failed; `done` (or "") says what was done before. */
 void control_admin_store_failed(const struct admin_request *request, const char *what, const char *done);
 
 void control_admin_list(struct admin_request *request);   /* queue, show */

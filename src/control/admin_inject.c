@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * inject: events of an operator's, read as lines from the client's connection, stored a page at a time, each
- * page one transaction. Runs in the keeper. A line that cannot be an event is reported with its number and
- * skipped; the others go on. What was stored before the client fell silent, or the store failed, stays, and
- * the answer says how many.
+ * inject: reads an operator's events as lines from the client's connection and stores them in pages, each in
+ * one transaction. Runs in the keeper. A line that is not an event is reported with its number and skipped.
+ * If the client falls silent or the store fails, the pages stored so far stay, and the answer says how many
+ * events they had.
  *
- * The keeper has other work: a client that sends nothing for READ_MS is told so. The command line therefore
- * sends only what it already has in hand, in requests of a bounded size.
+ * The keeper has other work, so it gives up a client that sends nothing for READ_MS. That is why the command
+ * line sends only events that it has read already, in requests of a bounded size.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -31,12 +31,13 @@ struct injection {
     int64_t source;
     struct page page;
     struct answer answer;
-    struct json_out received; /* what came and is not a whole line yet */
+    struct json_out received; /* not a whole line yet */
     bool skipping;            /* a line longer than LINE_BYTES: its rest is dropped */
     uint64_t line, stored, duplicates, invalid;
-    int code; /* of the store, or EP_ENOMEM: nothing more is stored then */
+    int code; /* the first error of the store, or EP_ENOMEM; then nothing more is stored */
 };
 
+/* Reports a line that is not an event. */
 static void refuse_line(struct injection *injection, const char *message)
 {
     struct json_out *out = &injection->answer.lines;
@@ -48,7 +49,7 @@ static void refuse_line(struct injection *injection, const char *message)
     control_answer_line(&injection->answer);
 }
 
-/* Stores what is on the page. */
+/* Stores the events of the page in one transaction; under dry_run it only counts them. */
 static void store_page(struct injection *injection)
 {
     struct page *page = &injection->page;
@@ -67,13 +68,13 @@ static void store_page(struct injection *injection)
         injection->stored += ingested.stored;
         injection->duplicates += ingested.duplicates;
         if (ingested.stored > 0 && !injection->request->dry_run)
-            control_admin_touch(injection->request, injection->request->select.source);
+            control_admin_mark_changed(injection->request, injection->request->select.source);
     }
     source_page_clear(page);
 }
 
-/* A member's text, when it is a string or a number; *wrong is set when it is of another kind (null: as if not
- * there). */
+/* The text of a member that is a string or a number, to be freed. NULL: it is missing or null, or of another
+ * kind, which sets *wrong. */
 static char *member_text(struct json_span event, const char *pointer, bool *wrong)
 {
     struct json_span value;
@@ -86,7 +87,7 @@ static char *member_text(struct json_span event, const char *pointer, bool *wron
     return json_text(value);
 }
 
-/* The line as an event: as it came, or, where it has no UID, with one put in front of its members. */
+/* Puts the line on the page as it is. An event without a UID gets a hash of the line as its first member. */
 static int add_event(struct injection *injection, struct json_span event, const char *uid,
                      const char *address, const char *type)
 {
@@ -108,7 +109,7 @@ static int add_event(struct injection *injection, struct json_span event, const 
     return code;
 }
 
-static void take_event(struct injection *injection, struct json_span event)
+static void check_event(struct injection *injection, struct json_span event)
 {
     bool uid_wrong = false, other_wrong = false;
     struct json_span value;
@@ -127,7 +128,7 @@ static void take_event(struct injection *injection, struct json_span event)
     free(type);
 }
 
-static void take_line(struct injection *injection, const char *text, size_t bytes)
+static void read_line(struct injection *injection, const char *text, size_t bytes)
 {
     while (bytes > 0 && strchr(" \t\r", text[bytes - 1]) != NULL && text[bytes - 1] != '\0')
         bytes--;
@@ -140,12 +141,12 @@ static void take_line(struct injection *injection, const char *text, size_t byte
     if (bytes == 0)
         return;
     if (!json_valid(text, bytes, &at)) {
-        snprintf(message, sizeof message, "this is not JSON, from byte %zu on", at + 1);
+        snprintf(message, sizeof message, "not JSON from byte %zu on", at + 1);
         refuse_line(injection, message);
     } else if (*text != '{') {
         refuse_line(injection, "expected a JSON object, such as {\"uid\":\"a-1\",\"payload\":{}}");
     } else {
-        take_event(injection, (struct json_span){text, bytes});
+        check_event(injection, (struct json_span){text, bytes});
     }
     if (injection->page.count >= PAGE_EVENTS || injection->page.data_bytes >= PAGE_BYTES)
         store_page(injection);
@@ -154,14 +155,14 @@ static void take_line(struct injection *injection, const char *text, size_t byte
 static void end_line(struct injection *injection, const char *text, size_t bytes)
 {
     if (injection->skipping)
-        refuse_line(injection, "the line is too long: 64 MiB is the most");
+        refuse_line(injection, "the line is longer than 64 MiB");
     else
-        take_line(injection, text, bytes);
+        read_line(injection, text, bytes);
     injection->skipping = false;
     injection->line++;
 }
 
-static void take_lines(struct injection *injection)
+static void read_lines(struct injection *injection)
 {
     struct json_out *received = &injection->received;
     size_t done = 0;
@@ -180,8 +181,8 @@ static void take_lines(struct injection *injection)
     }
 }
 
-/* 1: something came; 0: the client has sent everything; EP_ESYSTEM: it is silent, or gone. */
-static int read_some(struct injection *injection)
+/* 1: received something; 0: the client has sent everything; EP_ESYSTEM: it is silent or gone. */
+static int receive(struct injection *injection)
 {
     char buffer[65536];
     for (;;) {
@@ -200,6 +201,7 @@ static int read_some(struct injection *injection)
     }
 }
 
+/* Ends the answer with the sums. */
 static void inject_end(struct injection *injection, int read_code)
 {
     struct json_out *out = &injection->answer.lines;
@@ -222,9 +224,9 @@ static void inject_end(struct injection *injection, int read_code)
     if (injection->code == EP_ENOMEM || read_code == EP_ENOMEM)
         control_end(injection->request->client, CONTROL_NO, "out of memory; %s", done);
     else if (injection->code != EP_OK)
-        control_admin_store_failed(injection->request, "the store cannot take more", done);
+        control_admin_store_failed(injection->request, "cannot store more events", done);
     else if (read_code != 0)
-        control_end(injection->request->client, CONTROL_NO, "no more events came within %d s; %s",
+        control_end(injection->request->client, CONTROL_NO, "received no more events for %d s; %s",
                     READ_MS / 1000, done);
     else
         control_end(injection->request->client, injection->invalid > 0 ? CONTROL_NO : CONTROL_DONE, "%s",
@@ -244,12 +246,12 @@ void control_admin_inject(struct admin_request *request)
     control_answer_begin(&injection.answer, request->client);
     int got = 1;
     while (got == 1 && injection.code == EP_OK && !injection.answer.lost) {
-        got = read_some(&injection);
+        got = receive(&injection);
         if (got == 1)
-            take_lines(&injection);
+            read_lines(&injection);
     }
     if (got == 0 && injection.code == EP_OK &&
-        (injection.received.bytes > 0 || injection.skipping)) /* without line feed */
+        (injection.received.bytes > 0 || injection.skipping)) /* the last line has no line feed */
         end_line(&injection, injection.received.text, injection.received.bytes);
     store_page(&injection);
     inject_end(&injection, got == 1 ? 0 : got);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The commands that read events (queue, show) and those that change them (retry, hold, release, requeue,
- * remove): one data line per event. Runs where control_admin_serve runs. The store shows what it has
- * committed and holds no lock while it does, so a slow client delays nobody but itself.
+ * The commands that list events (queue, show) and those that change them (retry, hold, release, requeue,
+ * remove), with one data line per event. Runs in the keeper, and in the command line while the daemon is down
+ * (lists only). The store holds no lock while it lists, so a slow client delays only itself.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -13,11 +13,12 @@
 struct listing {
     struct admin_request *request;
     struct answer answer;
-    const char *becomes; /* a change: the state the event goes to */
-    bool full;           /* show: with data */
+    const char *becomes; /* a change: the state of the event afterwards */
+    bool with_data;      /* show: with context and event */
     uint64_t now_ms;
 };
 
+/* The member "done": the names of finished stages, which the store keeps one a line. */
 static void add_done(struct json_out *out, const char *done)
 {
     json_write_text(out, ",\"done\":[");
@@ -32,7 +33,7 @@ static void add_done(struct json_out *out, const char *done)
     json_write_text(out, "]");
 }
 
-/* The event as it came; what is no JSON (a corrupt one) as a text and, byte for byte, in base64. */
+/* The event as it was fetched. If it is not JSON (a corrupt event): as text and, byte for byte, in base64. */
 static void add_data(struct json_out *out, const struct store_item *item)
 {
     struct json_span data = {item->data, item->data_bytes};
@@ -54,11 +55,12 @@ static void add_data(struct json_out *out, const struct store_item *item)
     json_write_base64(out, data.at, data.bytes);
 }
 
-static const char *filled(const char *text)
+static const char *null_if_empty(const char *text)
 {
     return text != NULL && text[0] != '\0' ? text : NULL;
 }
 
+/* The members that queue and show have in common, without the closing bracket. */
 static void add_item(struct json_out *out, const struct store_item *item, uint64_t now_ms)
 {
     char time[40];
@@ -69,8 +71,8 @@ static void add_item(struct json_out *out, const struct store_item *item, uint64
     control_admin_member(out, "state", store_state_name(item->state));
     json_write_text(out, ",\"number\":");
     json_write_uint(out, store_event_number(item->id));
-    control_admin_member(out, "address", filled(item->address));
-    control_admin_member(out, "type", filled(item->type));
+    control_admin_member(out, "address", null_if_empty(item->address));
+    control_admin_member(out, "type", null_if_empty(item->type));
     control_admin_time(item->arrival_ms, time, sizeof time);
     control_admin_member(out, "arrived", time);
     json_write_text(out, ",\"age_s\":");
@@ -88,25 +90,26 @@ static void add_item(struct json_out *out, const struct store_item *item, uint64
     json_write_text(out, ",\"crashes\":");
     json_write_uint(out, item->crashes);
     control_admin_member(out, "reason", item->state == STORE_DEAD ? store_reason_name(item->reason) : NULL);
-    control_admin_member(out, "error", filled(item->error));
+    control_admin_member(out, "error", null_if_empty(item->error));
 }
 
 static int on_item(const struct store_item *item, void *user)
 {
     struct listing *listing = user;
     add_item(&listing->answer.lines, item, listing->now_ms);
-    if (listing->full)
+    if (listing->with_data)
         add_data(&listing->answer.lines, item);
     json_write_text(&listing->answer.lines, "}");
     return control_answer_line(&listing->answer) == EP_OK ? 0 : 1;
 }
 
+/* queue and show. */
 void control_admin_list(struct admin_request *request)
 {
     struct listing listing = {.request = request, .now_ms = shm_realtime_ms()};
-    listing.full = request->command->id == CONTROL_COMMAND_SHOW;
+    listing.with_data = request->command->id == CONTROL_COMMAND_SHOW;
     control_answer_begin(&listing.answer, request->client);
-    int code = store_list(request->admin->store, &request->select, listing.full, on_item, &listing);
+    int code = store_list(request->admin->store, &request->select, listing.with_data, on_item, &listing);
     control_answer_flush(&listing.answer);
     char unknown[512];
     control_admin_unknown_name(request, unknown, sizeof unknown);
@@ -129,7 +132,7 @@ static int on_change(const struct store_item *item, void *user)
     struct listing *listing = user;
     struct json_out *out = &listing->answer.lines;
     if (!listing->request->dry_run)
-        control_admin_touch(listing->request, item->source);
+        control_admin_mark_changed(listing->request, item->source);
     json_write_text(out, "{\"uid\":");
     json_write_string(out, item->uid, strlen(item->uid));
     control_admin_member(out, "source", item->source);
@@ -147,8 +150,8 @@ static int on_running(const struct store_item *item, void *user)
     return 1;
 }
 
-/* Whether something was selected and left, because it runs. */
-static bool something_runs(const struct admin_request *request)
+/* Whether the request selects a running event, which no command changes. */
+static bool selects_running(const struct admin_request *request)
 {
     struct store_select select = request->select;
     bool runs = false;
@@ -159,6 +162,7 @@ static bool something_runs(const struct admin_request *request)
     return store_list(request->admin->store, &select, false, on_running, &runs) == EP_OK && runs;
 }
 
+/* retry, hold, release, requeue and remove. */
 void control_admin_change(struct admin_request *request)
 {
     const struct control_change *change = request->command->change;
@@ -174,13 +178,13 @@ void control_admin_change(struct admin_request *request)
     snprintf(done, sizeof done, "%" PRIu64 " event%s %s%s", changed, changed == 1 ? "" : "s",
              request->dry_run ? "would be " : "", change->done);
     if (code != EP_OK)
-        control_admin_store_failed(request, "the store failed", done);
+        control_admin_store_failed(request, "the change failed", done);
     else if (changed > 0)
         control_end(request->client, CONTROL_DONE, "%s", done);
     else
         control_end(request->client, CONTROL_NOTHING, "nothing matched: %s takes %s events%s%s",
                     request->command->name, takes,
-                    something_runs(request) ? ", and leaves those that a worker has or will get next" : "",
+                    selects_running(request) ? ", and leaves those that a worker has or will get next" : "",
                     unknown);
     control_answer_close(&listing.answer);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The names of sources and of their stages in order: the configuration's, or, while the daemon is down and
- * nobody named a configuration, those the store remembers (in the order in which they first appeared).
+ * The names of sources and of their stages, in order. Stage order tells at which stage an event is. The names
+ * come from the configuration; without one (the daemon is down and the user gave none) from the store, in the
+ * order in which they first appeared. Runs in the keeper and in the command line.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 #include "src/base/suggest.h"
 #include "src/control/admin.h"
 
-/* One more name to a NULL-ended list. */
+/* Appends a copy of the name to a list that ends with NULL. */
 static int add_name(char ***list, size_t count, const char *name)
 {
     char **grown = realloc(*list, (count + 2) * sizeof *grown);
@@ -51,8 +52,8 @@ static int on_stage(int64_t id, const char *name, void *user)
     return add_stage(user, name);
 }
 
-/* The ids first: the stages are asked for when the list of the sources is done, one statement of the store at
- * a time. */
+/* The sources found so far, and their ids. The stages are read only after all sources: the store runs one
+ * statement at a time. */
 struct store_ids {
     struct admin_names *names;
     int64_t *ids;
@@ -60,26 +61,26 @@ struct store_ids {
 
 static int on_source(int64_t id, const char *name, void *user)
 {
-    struct store_ids *seen = user;
-    int64_t *grown = realloc(seen->ids, (seen->names->count + 1) * sizeof *grown);
+    struct store_ids *found = user;
+    int64_t *grown = realloc(found->ids, (found->names->count + 1) * sizeof *grown);
     if (grown == NULL)
         return EP_ENOMEM;
-    seen->ids = grown;
-    grown[seen->names->count] = id;
-    return add_source(seen->names, name);
+    found->ids = grown;
+    grown[found->names->count] = id;
+    return add_source(found->names, name);
 }
 
 static int names_of_store(struct store *store, struct admin_names *names, struct error *error)
 {
-    struct store_ids seen = {names, NULL};
-    int code = store_each_source(store, on_source, &seen);
+    struct store_ids found = {names, NULL};
+    int code = store_each_source(store, on_source, &found);
     size_t count = names->count;
     for (size_t i = 0; code == EP_OK && i < count; i++) {
         names->count = i + 1; /* add_stage adds to the last one */
-        code = store_each_stage(store, seen.ids[i], on_stage, names);
+        code = store_each_stage(store, found.ids[i], on_stage, names);
     }
     names->count = count;
-    free(seen.ids);
+    free(found.ids);
     return code == EP_OK ? EP_OK : base_error_set(error, code, "%s", store_errmsg(store));
 }
 
@@ -132,7 +133,7 @@ void control_admin_names_free(struct admin_names *names)
     free(names);
 }
 
-/* Whether any chain has the stage; the nearest name of one otherwise. */
+/* Whether a source has the stage; if not, *near is a similar name or NULL. */
 static bool find_stage(const struct admin_names *names, const char *stage, const char **near)
 {
     *near = NULL;

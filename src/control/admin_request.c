@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A request to the keeper, checked member by member before anything is done: the types, the ranges, that no
- * member is there which the command does not know, and that a command which changes events was told which.
- * Pure but for the names, which come from the configuration or from the store.
+ * Reads and checks a request to the keeper before anything is done: types, ranges, no member that the command
+ * does not know, and filters for a command that changes events. Runs in the keeper and in the command line.
+ * Pure, but for the names of sources and stages (admin_names.c).
  */
 #include <math.h>
 #include <stdlib.h>
@@ -79,7 +79,7 @@ static int read_older(struct admin_request *request, const cJSON *member, struct
 {
     uint64_t older_ms = 0, now_ms = shm_realtime_ms();
     int code = read_number(member, 0, &older_ms, error);
-    if (code == EP_OK) /* 1, not 0, which means any: nothing arrived before 1970 */
+    if (code == EP_OK) /* at least 1: 0 would select any age, and no event arrived before 1970 */
         request->select.older_than_ms = older_ms < now_ms ? now_ms - older_ms : 1;
     return code;
 }
@@ -159,7 +159,7 @@ static int read_member(struct admin_request *request, const cJSON *member, enum 
     return EP_OK;
 }
 
-/* What a command cannot do without, once each member by itself is right. */
+/* Checks what the members must fulfil together. */
 static int check_whole(const struct admin_request *request, struct error *error)
 {
     const struct control_command *command = request->command;

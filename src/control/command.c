@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The table of operators' commands, and lookups in it. Pure. Used by eventpipe, the supervisor and the keeper. */
+/* The table of operators' commands, and lookups in it. Pure. Runs in eventpipe, the supervisor and the keeper. */
 #include "src/control/command.h"
 
 #include <stdio.h>
@@ -51,8 +51,8 @@ static const struct control_change remove_events = {
 
 /* clang-format off */
 #define COMMAND(ID, name, server, changes, accepts, arguments, least, most, help, change) \
-    [CONTROL_COMMAND_##ID] = {CONTROL_COMMAND_##ID, name, CONTROL_BY_##server, changes, accepts, arguments, help, \
-                              least, most, change},
+    [CONTROL_COMMAND_##ID] = {CONTROL_COMMAND_##ID, name, CONTROL_BY_##server, changes, accepts, arguments,      \
+                              help, least, most, change},
 const struct control_command control_commands[CONTROL_COMMAND_COUNT] = {
     COMMAND(STATUS, "status", CLI, false, JSON | CONTROL_ACCEPTS_WATCH, "", 0, 0,
             "show health, sources and stages", NULL)

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control protocol: its table of commands, the answering side's way to write a line, and the asking side
- * whole. Runs in the supervisor and the keeper (answers) and in the command line (asks). Owns no descriptor:
- * whoever calls does.
+ * The control protocol: how a server sends the lines of an answer, and the client's side. The supervisor and
+ * the keeper send answers; the command line asks. Every descriptor belongs to the caller.
  *
  * Invariants
- *  1. A line is written whole, or the client counts as gone. Nobody blocks longer than SAY_MS on a client.
- *  2. The asking side reads while it sends: neither side can wait for the other for ever.
- *  3. An answer without its last line is no answer: control_ask never takes a broken connection for success.
+ *  1. A line is sent whole, or the client counts as gone. No client blocks a server for longer than SEND_MS.
+ *  2. The client reads while it sends, so the two sides never wait for each other.
+ *  3. An answer without its last line is an error: control_ask never takes a broken connection for success.
  */
 #include "src/control/control.h"
 
@@ -24,12 +23,12 @@
 #include "src/base/log.h"
 #include "src/json/json.h"
 
-#define SAY_MS 5000
+#define SEND_MS 5000
 #define CONNECT_S 5
 #define NS_PER_MS UINT64_C(1000000)
 #define READ_BYTES 65536
 
-/* Milliseconds left of `limit_ms` since start_ns, for poll: 0 when the time is over, -1 for ever. */
+/* For poll: the milliseconds left of `limit_ms` since start_ns; 0 = the time is over, -1 = no limit. */
 static int time_left(uint64_t start_ns, uint64_t limit_ms)
 {
     if (limit_ms == UINT64_MAX)
@@ -41,7 +40,8 @@ static int time_left(uint64_t start_ns, uint64_t limit_ms)
     return left_ms > 60000 ? 60000 : (int)left_ms;
 }
 
-/* MSG_DONTWAIT whatever the descriptor's own mode: it is shared with the process that passed it on. */
+/* Sends all bytes, or fails after SEND_MS. It uses MSG_DONTWAIT and leaves the descriptor's mode alone, because
+ * the process that passed the descriptor on shares it. */
 static int send_all(int fd, const char *bytes, size_t count)
 {
     uint64_t start_ns = shm_now_ns();
@@ -56,7 +56,7 @@ static int send_all(int fd, const char *bytes, size_t count)
             continue;
         if (sent < 0 && errno != EAGAIN)
             return EP_ESYSTEM;
-        int left = time_left(start_ns, SAY_MS);
+        int left = time_left(start_ns, SEND_MS);
         struct pollfd waiting = {.fd = fd, .events = POLLOUT};
         if (left == 0 || (poll(&waiting, 1, left) < 0 && errno != EINTR))
             return EP_ESYSTEM;
@@ -64,7 +64,7 @@ static int send_all(int fd, const char *bytes, size_t count)
     return EP_OK;
 }
 
-int control_say(int fd, const char *json, size_t bytes)
+int control_send_line(int fd, const char *json, size_t bytes)
 {
     char small[1024];
     char *line = bytes < sizeof small ? small : malloc(bytes + 1);
@@ -91,7 +91,7 @@ int control_end(int fd, enum control_code code, const char *format, ...)
     json_write_text(&out, ",\"message\":");
     json_write_string(&out, message, strlen(message));
     json_write_text(&out, "}");
-    int result = out.failed ? EP_ESYSTEM : control_say(fd, out.text, out.bytes);
+    int result = out.failed ? EP_ESYSTEM : control_send_line(fd, out.text, out.bytes);
     json_write_free(&out);
     return result;
 }
@@ -106,9 +106,9 @@ int control_connect(const char *path, int *fd, struct error *error)
     memcpy(address.sun_path, path, strlen(path) + 1);
     int made = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (made < 0)
-        return base_error_set(error, EP_ESYSTEM, "cannot make a socket: %s", strerror(errno));
-    /* Only connect() heeds it: all else here asks with poll. Without it a full queue before a stopped daemon
-     * would be waited for without end. */
+        return base_error_set(error, EP_ESYSTEM, "cannot create a socket: %s", strerror(errno));
+    /* This limits connect() only; everything else here uses poll. Without it connect() would block for ever on
+     * the full queue of a stopped daemon. */
     const struct timeval limit = {.tv_sec = CONNECT_S};
     setsockopt(made, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     if (connect(made, (struct sockaddr *)&address, sizeof address) == 0) {
@@ -118,15 +118,17 @@ int control_connect(const char *path, int *fd, struct error *error)
     int reason = errno;
     close(made);
     if (reason == ENOENT || reason == ECONNREFUSED || reason == ENOTDIR)
-        return base_error_set(error, EP_ENOENT, "nobody listens at %s (%s)", path, strerror(reason));
+        return base_error_set(error, EP_ENOENT, "no process listens at %s (%s)", path, strerror(reason));
     if (reason == EAGAIN)
-        return base_error_set(error, EP_ESTATE, "whoever listens at %s takes no calls", path);
+        return base_error_set(error, EP_ESTATE, "the process that listens at %s accepts no connections",
+                              path);
     if (reason == EACCES || reason == EPERM)
         return base_error_set(error, EP_EACCESS, "not allowed to use %s: run as root or as the daemon's user",
                               path);
     return base_error_set(error, EP_ESYSTEM, "%s: %s", path, strerror(reason));
 }
 
+/* One exchange with a server. */
 struct conversation {
     int fd;
     const struct control_question *question;
@@ -145,8 +147,8 @@ static size_t bytes_to_send(const struct conversation *client)
     return client->sending.bytes + client->question->body_bytes;
 }
 
-/* Sends what the socket takes now. A daemon that does not want to read on will say why: that is no failure
- * here. */
+/* Sends what the socket takes now. When sending fails, the server has stopped reading; its answer says why, so
+ * this is not an error here. */
 static void send_question(struct conversation *client)
 {
     while (client->sent < bytes_to_send(client)) {
@@ -192,7 +194,7 @@ static int receive_line(struct conversation *client, char *line, size_t bytes)
     return EP_OK;
 }
 
-/* Every whole line received so far; the rest stays for the next time. */
+/* Handles every complete line received so far and keeps the rest. */
 static int receive_lines(struct conversation *client)
 {
     size_t done = 0;
@@ -211,6 +213,7 @@ static int receive_lines(struct conversation *client)
     return result;
 }
 
+/* Takes what has arrived. */
 static int receive(struct conversation *client)
 {
     char buffer[READ_BYTES];
@@ -220,7 +223,7 @@ static int receive(struct conversation *client)
     if (got <= 0)
         return base_error_set(
             client->error, EP_ESYSTEM,
-            "the daemon went away before it had answered: what it did until then is not known");
+            "the daemon closed the connection before its answer ended: it may have done part of the command");
     client->begun = true;
     json_write_raw(&client->received, buffer, (size_t)got);
     if (client->received.failed)
@@ -245,12 +248,13 @@ int control_ask(int fd, const struct control_question *question, control_on_line
         int ready = left == 0 ? 0 : poll(&socket, 1, left);
         if (ready < 0 && errno != EINTR)
             result = base_error_set(error, EP_ESYSTEM, "poll: %s", strerror(errno));
-        bool works = left == 0 && question->works != NULL && question->works(question->works_user);
-        if (left == 0 && !works)
+        bool wait_on =
+            left == 0 && question->on_silence != NULL && question->on_silence(question->on_silence_user);
+        if (left == 0 && !wait_on)
             result = base_error_set(error, EP_ESTATE,
-                                    "no answer within %u s: what was done until then is not known",
+                                    "no answer within %u s: the daemon may have done part of the command",
                                     (unsigned)(patience_ms / 1000));
-        if (works)
+        if (wait_on)
             last_ns = shm_now_ns();
         if (ready <= 0)
             continue;
