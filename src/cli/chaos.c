@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * chaos: tries the configuration's stages while their processes are killed. The work is done by a helper
- * program in Python (contrib/chaos/); this file checks that a run can begin and becomes the helper. Runs in
+ * chaos: tests the configuration's stages while their processes are killed. A helper program in Python
+ * (contrib/chaos/) does the work; this file checks that a run can begin, and becomes the helper. Runs in
  * eventpipe.
  *
- * The helper gets the command's options as they are, and on its stdin one JSON object: the paths of this
- * program and of the configuration, the configuration itself, and what only its parsed form tells.
+ * The helper gets the command's options unchanged. On its stdin it gets one JSON object: the paths of this
+ * program and of the configuration, the configuration itself, and values that only its parsed form has.
  */
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -24,7 +24,7 @@
 #define HELPER_VARIABLE "EVENTPIPE_CHAOS_HELPER" /* names the helper of a build that is not installed */
 #define ARGUMENTS_MAX (9 + CLI_OPTION_COUNT)     /* python3 and its options, ours, --, SOURCE, NULL */
 
-/* Whether the run is to use this source. */
+/* Whether the run uses this source. */
 static bool is_wanted(const struct cli *cli, const struct source_config *source)
 {
     return cli->arg_count == 0 || strcmp(cli->args[0], source->id) == 0;
@@ -44,7 +44,7 @@ static int check_config(const struct cli *cli)
     return CONTROL_USAGE;
 }
 
-/* A stage that cannot start on this machine would only let its events wait for the whole run. */
+/* Refuses a stage that cannot start on this machine: its events would wait for the whole run. */
 static int check_stages(const struct cli *cli)
 {
     int status = CONTROL_DONE;
@@ -61,7 +61,7 @@ static int check_stages(const struct cli *cli)
     return status;
 }
 
-/* ---- what the helper is told ---- */
+/* ---- the helper's stdin ---- */
 
 static cJSON *parsed_values(const struct config *config)
 {
@@ -107,7 +107,7 @@ static int put_on_stdin(const char *text, struct error *error)
     int fd = memfd_create("chaos", MFD_CLOEXEC);
     if (fd < 0 || write(fd, text, bytes) != (ssize_t)bytes || lseek(fd, 0, SEEK_SET) != 0 ||
         dup2(fd, STDIN_FILENO) < 0)
-        base_error_set(error, EP_ESYSTEM, "cannot hand the configuration to the helper: %s", strerror(errno));
+        base_error_set(error, EP_ESYSTEM, "cannot pass the configuration to the helper: %s", strerror(errno));
     if (fd > STDERR_FILENO)
         close(fd);
     return error->code;
@@ -115,10 +115,10 @@ static int put_on_stdin(const char *text, struct error *error)
 
 /* ---- the helper ---- */
 
-/* Returns only when it cannot be run. */
+/* Executes the helper. Returns only if that fails. */
 static void become_helper(const struct cli *cli, const char *helper)
 {
-    /* Nothing but the helper's own folder and the standard library is imported, and no file is written. */
+    /* Python imports only from the helper's folder and the standard library, and writes no files. */
     char *arguments[ARGUMENTS_MAX] = {"python3", "-E", "-s", "-S", "-B", (char *)(uintptr_t)helper};
     size_t count = 6;
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check: every problem of the configuration with file, line and key, then the store's own full check, by the
- * keeper or, while the daemon is down or stands still, by ourselves. Runs in eventpipe. Changes nothing.
+ * check: reports every problem of the configuration with file, line and key, then those that the
+ * store's full check finds. The keeper checks the store; while the daemon is down or hangs, this
+ * process does. Runs in eventpipe. Changes nothing.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -47,8 +48,7 @@ static void report(struct cli *cli, unsigned line, const char *key, const char *
     json_write_text(out, "\n");
 }
 
-/* What only a look at the machine tells: is the program there, does the plugin load, can the ca_file be read?
- */
+/* Checks the configuration against this machine: programs exist, plugins load, ca_file is readable. */
 static size_t check_machine(struct cli *cli)
 {
     size_t problems = 0;
@@ -89,8 +89,8 @@ struct waiting {
     bool reported;
 };
 
-/* A check may take long, and says nothing meanwhile: a keeper that is at it is waited for, one that stands
- * still is not. */
+/* A check may take long and sends nothing meanwhile. control_ask calls this then: true while the
+ * keeper is busy, false when it is stopped or does something else. */
 static bool keeper_works(void *user)
 {
     struct waiting *waiting = user;
@@ -103,7 +103,7 @@ static bool keeper_works(void *user)
             return false;
     }
     if (!waiting->reported)
-        cli_message("%s: waiting for the keeper, which is at work", cli->instance);
+        cli_message("%s: waiting for the keeper, which is busy", cli->instance);
     waiting->reported = true;
     return true;
 }
@@ -116,7 +116,7 @@ int cli_check(struct cli *cli)
                cli->problems[i].message != NULL ? cli->problems[i].message : "");
     problems += check_machine(cli);
     if (cli->config_path == NULL)
-        cli_message("%s: no configuration is known, only the store is checked", cli->instance);
+        cli_message("%s: no configuration given, checking the store only", cli->instance);
     else if (problems == 0)
         cli_message("%s: no problems", cli->config_path);
     else

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The command line: its table of commands and options, and what one run of it knows. Runs in eventpipe
- * alone. */
-#ifndef CLI_H
-#define CLI_H
+/* What the files of the command line share: its options, and the state of one run. Runs in eventpipe
+ * only. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
 
 #include <signal.h>
 
@@ -36,7 +36,7 @@
     X(WAIT, "wait", 0, NULL, CLI_WAIT, "wait until the daemon has ended")                                \
     X(SECONDS, "seconds", 0, "N", CLI_CHAOS, "how long faults are injected (default: 20)")               \
     X(EVENTS, "events", 0, "N", CLI_CHAOS, "events of each source (default: no limit)")                  \
-    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line (default: made up)")      \
+    X(SAMPLE, "sample", 0, "FILE", CLI_CHAOS, "payloads, a JSON value a line (default: made up)")        \
     X(SEED, "seed", 0, "N", CLI_CHAOS, "seed of the faults, to repeat a run")                            \
     X(YES, "yes", 0, NULL, CLI_CHAOS, "run the stages and kill them while they work")
 
@@ -102,43 +102,42 @@ static inline bool cli_given(const struct cli *cli, enum cli_option_id option)
     return cli->values[option] != NULL;
 }
 
-/* cli_options.c. 0, or CONTROL_USAGE with a message. */
+/* options.c. 0, or CONTROL_USAGE with a message. */
 int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *error);
 void cli_options_usage(struct json_out *out); /* of all commands */
 void cli_options_usage_command(const struct control_command *command, struct json_out *out);
 
-/* cli_select.c: the request for the keeper; 0, or CONTROL_USAGE with a message. */
+/* select.c: builds the request to the keeper. 0, or CONTROL_USAGE with a message. */
 int cli_select_request(const struct cli *cli, struct json_out *out, struct error *error);
 
-/* cli_target.c: which instance. 0, or an exit status with a message. */
+/* instance.c: finds the instance. 0, or an exit status with a message. */
 int cli_instance_target(struct cli *cli, struct error *error);
-int cli_instance_attach(struct cli *cli); /* (again) */
+int cli_instance_attach(struct cli *cli); /* closes an earlier segment first */
 void cli_instance_close(struct cli *cli);
 
 /* client.c */
-#define CLI_FIRST_MS 5000 /* a command that only looks asks the store itself when nothing came by then */
+#define CLI_FIRST_MS 5000 /* a command that only reads opens the store itself after this silence */
 struct cli_answer {
     control_on_line *on_line; /* data lines; NULL = printed as they are */
     void *user;
     uint64_t lines;
-    bool quiet; /* the message of a good end is not worth a line */
+    bool quiet; /* omits the message of a success that had data lines */
 };
-/* Asks the daemon; a reading command, when it is down, asks the store. Returns the exit status; the answer's
- * the message is printed when the data is written. */
+/* Sends the request to the daemon. A command that only reads opens the store itself if the daemon is
+ * down or does not answer. Returns the exit status. cli_out_end prints the answer's message after the
+ * data. */
 int cli_client_ask(struct cli *cli, const struct control_question *question, struct cli_answer *answer);
 void cli_message(const char *format, ...)
     __attribute__((format(printf, 1, 2))); /* on stderr, "eventpipe: " before them */
 
-/* Writes what stdout takes now; what it does not is kept, so that a pager never holds up the daemon. */
+/* Writes what stdout takes now and keeps the rest, so that a pager never delays the daemon. */
 void cli_out_try(struct cli *cli);
-/* Writes the rest, then says the final message; CONTROL_NO when it cannot be written, else the status given.
- */
+/* Writes the rest, then prints the final message. Returns CONTROL_NO if writing failed, else `status`. */
 int cli_out_end(struct cli *cli, int status);
-size_t cli_width(void); /* of the terminal; 0: stdout is none */
+size_t cli_width(void); /* columns of the terminal; 0: stdout is not a terminal */
 bool cli_colours(void);
 
-/* cli_status.c, cli_queue.c, cli_show.c, cli_order.c, cli_inject.c, cli_import.c, cli_check.c, cli_chaos.c,
- * cli_crashes.c */
+/* The commands; each returns the exit status. */
 int cli_status(struct cli *cli);
 int cli_queue(struct cli *cli);
 int cli_show(struct cli *cli);
@@ -153,13 +152,13 @@ int cli_import(struct cli *cli);
 int cli_check(struct cli *cli);
 int cli_chaos(struct cli *cli);
 
-/* A value of a data line as text for people: null and what is missing is "". To be freed. */
+/* A value of a data line as text for people; "" for null and for a missing member. The caller frees it. */
 char *cli_queue_field(struct json_span line, const char *pointer);
 /* An age in whole seconds, as a data line has it. */
 void cli_queue_age(struct json_span line, const char *pointer, char *buffer, size_t size);
-/* Fields that queue -o takes, NULL-ended. */
+/* Fields that queue -o takes; ends with NULL. */
 extern const char *const cli_queue_fields[];
-/* A value spread over lines, its tokens byte for byte as they are. */
+/* Prints a JSON value over several lines and keeps each token byte for byte. */
 void cli_show_pretty(struct json_out *out, struct json_span value, size_t indent);
 
 #endif

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One question to the daemon, and what comes of it: the connection, the answer's lines, the message at its
- * end. While the daemon is down a reading command is answered from the store: by the keeper's own command
- * engine, in a child of ours, over a socket pair, so that there is one way to ask and one way to answer.
+ * One request to the daemon: the connection, the lines of the answer, the message at its end, and
+ * writing to stdout. While the daemon is down, commands that only read are answered from the store: a
+ * child process runs the keeper's own command engine and answers over a socket pair. Runs in eventpipe.
  *
  * Invariants
  *  1. Data goes to stdout, messages go to stderr.
- *  2. The daemon's answer is taken in as fast as it comes, whatever stdout does: a pager delays nobody but
- * its user.
+ *  2. The daemon's answer is read as fast as it comes, even if stdout is slow: a pager delays only its
+ *     user.
  */
 #include <errno.h>
 #include <poll.h>
@@ -22,7 +22,7 @@
 #include "src/cli/cli.h"
 #include "src/cli/table.h"
 
-#define PIPE_PIECE 4096 /* a pipe that poll calls writable takes as much without blocking */
+#define PIPE_PIECE 4096 /* a pipe that poll reports as writable takes this much without blocking */
 
 void cli_message(const char *format, ...)
 {
@@ -54,6 +54,7 @@ bool cli_colours(void)
 
 /* ---- stdout ---- */
 
+/* Writes cli->out to stdout. Without `wait` it stops when stdout would block. */
 static void write_out(struct cli *cli, bool wait)
 {
     size_t done = 0;
@@ -96,6 +97,7 @@ int cli_out_end(struct cli *cli, int status)
 
 /* ---- the store itself, while the daemon is down ---- */
 
+/* In the child: answers one request from the store. */
 static void serve_from_store(const struct cli *cli, const char *line, int fd)
 {
     struct error error = {0};
@@ -104,7 +106,7 @@ static void serve_from_store(const struct cli *cli, const char *line, int fd)
     if (cli->alive)
         options.start_number = atomic_load(&cli->segment.header->start_number);
     if (cli->storage == NULL) {
-        control_end(fd, CONTROL_DOWN, "where its store is, is not known: give -c FILE");
+        control_end(fd, CONTROL_DOWN, "the location of its store is not known: give -c FILE");
         return;
     }
     if (store_open(&options, &store, &error) != EP_OK) {
@@ -124,7 +126,7 @@ static int ask_store(struct cli *cli, const struct control_question *question, c
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
-        return base_error_set(error, EP_ESYSTEM, "cannot make a socket: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot create a socket: %s", strerror(errno));
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
@@ -135,7 +137,7 @@ static int ask_store(struct cli *cli, const struct control_question *question, c
     close(ends[1]);
     struct control_question patient = *question;
     patient.on_silence = NULL;
-    patient.patience_ms = UINT64_MAX; /* the child ends by itself: there is nobody to wait for in vain */
+    patient.patience_ms = UINT64_MAX; /* the child always ends, so no limit is needed */
     int code = pid < 0 ? base_error_set(error, EP_ESYSTEM, "cannot fork: %s", strerror(errno))
                        : control_ask(ends[0], &patient, on_line, user, error);
     close(ends[0]);
@@ -167,7 +169,8 @@ static int forward_line(const char *line, size_t bytes, void *user)
     return code != EP_OK ? code : cli->output_failed ? EP_ESYSTEM : EP_OK;
 }
 
-static int down(const struct cli *cli, const struct error *reason, bool reads)
+/* Reports that the daemon is down or does not answer, and what follows from it. */
+static int report_down(const struct cli *cli, const struct error *reason, bool reads)
 {
     if (cli->alive)
         cli_message("%s: the daemon runs (pid %d), but %s%s", cli->instance,
@@ -175,12 +178,13 @@ static int down(const struct cli *cli, const struct error *reason, bool reads)
                     reads ? "; looking into its store" : "");
     else
         cli_message("%s: the daemon is down%s", cli->instance,
-                    reads ? "; looking into its store" : ": nothing was changed, since only the daemon can");
+                    reads ? "; looking into its store"
+                          : ": nothing was changed, only the daemon can do that");
     return CONTROL_DOWN;
 }
 
-/* Keeps the answer's message for the end; that of an earlier answer is printed now. */
-static void part(struct cli *cli, const char *message)
+/* Keeps the answer's message for cli_out_end, and prints the one kept before. */
+static void keep_message(struct cli *cli, const char *message)
 {
     if (cli->final_message[0] != '\0')
         cli_message("%s", cli->final_message);
@@ -194,7 +198,7 @@ int cli_client_ask(struct cli *cli, const struct control_question *question, str
     const struct control_command *command = cli->command;
     bool reads = command->server == CONTROL_BY_KEEPER && !command->changes && !cli_given(cli, CLI_OPTION_SET);
     int fd = -1, code = control_connect(cli->control, &fd, &error);
-    bool connected = code == EP_OK, aside = code == EP_ENOENT;
+    bool connected = code == EP_OK, use_store = code == EP_ENOENT;
     struct control_question timed = *question;
     if (reads)
         timed.first_ms = CLI_FIRST_MS;
@@ -203,11 +207,11 @@ int cli_client_ask(struct cli *cli, const struct control_question *question, str
         close(fd);
     }
     if (code == EP_ESTATE && reads && answer->lines == 0) {
-        aside = true; /* the supervisor or the keeper stands still: whoever looks must not */
+        use_store = true; /* the supervisor or the keeper hangs; reading must still work */
         base_error_set(&error, EP_ESTATE, "it does not answer");
     }
-    if (aside) {
-        int status = down(cli, &error, reads);
+    if (use_store) {
+        int status = report_down(cli, &error, reads);
         if (!reads)
             return status;
         code = ask_store(cli, question, forward_line, &exchange, &error);
@@ -215,6 +219,6 @@ int cli_client_ask(struct cli *cli, const struct control_question *question, str
     if (cli->output_failed)
         return CONTROL_NO;
     if (error.message[0] != '\0' && !(code == CONTROL_DONE && answer->quiet && answer->lines > 0))
-        part(cli, error.message);
+        keep_message(cli, error.message);
     return code < 0 ? CONTROL_NO : code;
 }

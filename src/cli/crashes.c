@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * crashes: which processes crashed, when, how, after what uptime, over which event, and what they said last.
- * Runs in eventpipe, needs nobody's help: what the keeper has stored is read from the store, what it has not
- * from the segment, also from one that a killed daemon left.
+ * crashes: lists which processes crashed, when, how, after what uptime, over which event, and their
+ * last stderr output. Runs in eventpipe and needs no other process: crashes that the keeper has stored
+ * come from the store, the others from the segment, even from one that a killed daemon left.
  *
- * The segment is read first: a crash that is stored meanwhile is then seen twice, and shown once.
+ * The segment is read first. A crash that is stored in between appears in both and is shown once.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -20,7 +20,7 @@
 #include "src/store/crash.h"
 
 struct fresh {
-    bool stored; /* by now */
+    bool stored; /* the store has it, too */
     struct shm_crash crash;
 };
 
@@ -118,7 +118,7 @@ static int read_segment(struct list *list)
     return EP_OK;
 }
 
-/* ---- is there such a source, and such a stage? */
+/* ---- whether the source and the stage exist ---- */
 
 static bool is_source(const struct list *list, const char *name)
 {
@@ -130,7 +130,7 @@ static bool is_stage(const struct list *list, const char *name)
     return list->stage != NULL && strcmp(name, list->stage) == 0;
 }
 
-static void know_from_config(struct list *list, const struct config *config)
+static void find_names_in_config(struct list *list, const struct config *config)
 {
     for (size_t i = 0; i < config->source_count; i++) {
         const struct source_config *source = &config->sources[i];
@@ -163,8 +163,8 @@ static int on_stage(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-/* What the store has ever known counts, too: its dead are listed. */
-static int know_from_store(struct list *list, struct store *store)
+/* Sources and stages that left the configuration count, too: their crashes are still listed. */
+static int find_names_in_store(struct list *list, struct store *store)
 {
     struct stored_source found = {.list = list};
     int code = store_each_source(store, on_source, &found);
@@ -172,8 +172,8 @@ static int know_from_store(struct list *list, struct store *store)
     return code == EP_OK && found.id != 0 ? store_each_stage(store, found.id, on_stage, list) : code;
 }
 
-/* Why no process of it has crashed. */
-static void say_none(const struct list *list)
+/* The list is empty: reports why. */
+static void report_none(const struct list *list)
 {
     const struct cli *cli = list->cli;
     if (list->source == NULL)
@@ -193,13 +193,13 @@ static int read_store(struct list *list, uint64_t *dropped, struct error *error)
     struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
     struct store *store = NULL;
     if (cli->storage == NULL)
-        return base_error_set(error, EP_ENOENT, "where its store is, is not known: give -c FILE");
+        return base_error_set(error, EP_ENOENT, "the location of its store is not known: give -c FILE");
     int code = store_open(&options, &store, error);
     if (code != EP_OK)
         return code;
     code = store_each_crash(store, on_stored_crash, list, dropped);
     if (code == EP_OK && list->source != NULL)
-        code = know_from_store(list, store);
+        code = find_names_in_store(list, store);
     if (code != EP_OK)
         base_error_set(error, code, "%s", code == EP_ENOMEM ? "out of memory" : store_errmsg(store));
     store_close(&store);
@@ -220,7 +220,7 @@ static void cell(struct table *table, struct json_span line, const char *pointer
     free(text);
 }
 
-/* The UID, or where it is not known the number that log and status name. */
+/* The UID; if it is not known, the number that log and status show. */
 static void event_cell(struct table *table, struct json_span line)
 {
     char *uid = cli_queue_field(line, "/uid");
@@ -296,7 +296,7 @@ static int read_limit(const struct cli *cli, uint64_t *limit)
 static int fail(const struct list *list, const struct error *error)
 {
     cli_message("%s: its store cannot be read: %s%s", list->cli->instance, error->message,
-                list->count > 0 ? "; what follows stands in shared memory only" : "");
+                list->count > 0 ? "; the list has only crashes that are in shared memory" : "");
     return CONTROL_NO;
 }
 
@@ -310,7 +310,7 @@ static int list_crashes(struct list *list, uint64_t limit)
                     cli->instance, (int)cli->segment.header->supervisor_pid);
     int memory = read_segment(list);
     if (list->source != NULL && cli->config != NULL)
-        know_from_config(list, cli->config);
+        find_names_in_config(list, cli->config);
     int code = memory == EP_OK ? read_store(list, &dropped, &error) : EP_OK;
     for (size_t i = 0; memory == EP_OK && i < list->fresh_count; i++) {
         struct store_crash row;
@@ -326,12 +326,12 @@ static int list_crashes(struct list *list, uint64_t limit)
     if (code != EP_OK)
         status = fail(list, &error);
     else if (list->count == 0)
-        say_none(list);
+        report_none(list);
     if (list->count > 0)
         print(list, limit);
     if (dropped > 0)
-        cli_message("%s: %" PRIu64 " more crashes are no longer kept, or were never written down",
-                    cli->instance, dropped);
+        cli_message("%s: %" PRIu64 " more crashes are no longer kept or were never recorded", cli->instance,
+                    dropped);
     return status;
 }
 

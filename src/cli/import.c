@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * import: takes over a database of the original eventpipe (Go). Runs in eventpipe, without the daemon: it
- * holds the store as a daemon would, so that none can start meanwhile, and is refused while one runs.
+ * import: imports a database of the original eventpipe (Go). Runs in eventpipe, without the daemon: it
+ * holds the store as a daemon would, so that none can start meanwhile, and fails while one runs.
  *
- * A trial (--dry-run) takes the same way, but for the last step: it reads the store, where there is one, and
- * makes nothing where there is none.
+ * A trial (--dry-run) does everything but the last step: it reads the store if there is one, and creates
+ * nothing.
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -30,7 +30,8 @@ struct importing {
 
 /* ---- the file ---- */
 
-/* The signals that end us wait while the copy has a name, so that it never stays behind. */
+/* The signals that end this program. They are blocked while the copy of the file has a name, so that
+ * the copy never stays behind. */
 static void ending_signals(sigset_t *set)
 {
     sigemptyset(set);
@@ -56,7 +57,7 @@ static int open_file(struct importing *importing)
     sigprocmask(SIG_BLOCK, &ending, &before);
     int code =
         import_go_open(importing->cli->args[0], end_requested, NULL, &importing->file, &importing->error);
-    sigprocmask(SIG_SETMASK, &before, NULL); /* here it ends, if it was told to */
+    sigprocmask(SIG_SETMASK, &before, NULL); /* a pending signal ends the program here */
     return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
 }
 
@@ -91,7 +92,7 @@ static int hold(struct importing *importing)
     return code;
 }
 
-/* Makes or migrates the store, and registers the sources. */
+/* Creates or migrates the store, and registers the sources. */
 static int register_sources(struct importing *importing, struct store_options *options,
                             struct store_names *names, const char **stages, int64_t *ids)
 {
@@ -140,7 +141,8 @@ static int on_source(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-static int look(struct importing *importing)
+/* Trial: opens the store if there is one, and creates nothing. */
+static int open_for_trial(struct importing *importing)
 {
     struct store_options options = store_options(importing);
     int code = store_open(&options, &importing->store, &importing->error);
@@ -153,9 +155,10 @@ static int look(struct importing *importing)
     return code;
 }
 
-static int take_over(struct importing *importing)
+/* Imports the plan into the store, or tries it. */
+static int import_into_store(struct importing *importing)
 {
-    int code = importing->trial ? look(importing) : hold(importing);
+    int code = importing->trial ? open_for_trial(importing) : hold(importing);
     if (code == EP_OK && !importing->trial)
         code = prepare(importing);
     if (code == EP_OK)
@@ -167,7 +170,7 @@ static int take_over(struct importing *importing)
     return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
 }
 
-/* ---- the account, for people ---- */
+/* ---- the report, for people ---- */
 
 static void line(struct json_out *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void line(struct json_out *out, const char *format, ...)
@@ -235,7 +238,7 @@ static void print_part(struct json_out *out, const struct import_part *part, boo
     print_warnings(out, part);
 }
 
-/* ---- the account, for programs ---- */
+/* ---- the report, for programs ---- */
 
 static void put_flag(struct json_out *out, const char *name, bool flag)
 {
@@ -308,7 +311,7 @@ int cli_import(struct cli *cli)
     if (status == CONTROL_DONE)
         status = make_plan(&importing);
     if (status == CONTROL_DONE)
-        status = take_over(&importing);
+        status = import_into_store(&importing);
     for (size_t i = 0; status == CONTROL_DONE && i < importing.plan.part_count; i++) {
         if (cli_given(cli, CLI_OPTION_JSON))
             json_part(&cli->out, &importing.plan.parts[i], importing.trial);
@@ -318,7 +321,7 @@ int cli_import(struct cli *cli)
     if (status != CONTROL_DONE)
         cli_message("%s", importing.error.message);
     else if (importing.plan.part_count == 0)
-        cli_message("%s: has no source and no event", cli->args[0]);
+        cli_message("%s has no source and no event", cli->args[0]);
     import_close(&importing.plan);
     import_go_close(&importing.file);
     return status;

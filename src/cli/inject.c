@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * inject: reads events, one JSON object a line, and gives them to the daemon. Runs in eventpipe. What is read
- * is sent in requests of a bounded size, each only when it is whole, so that slow input never makes the
- * keeper wait: a request goes out when it is full, when the input pauses for a second, or at its end.
+ * inject: reads events, one JSON object a line, and sends them to the daemon. Runs in eventpipe.
+ * Events go out in requests of a bounded size, each complete before it is sent, so that slow input
+ * never makes the keeper wait. A request is sent when it is full, when the input pauses for a second,
+ * and at the end of the input.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,7 +35,7 @@ static uint64_t count_of(struct json_span line, const char *pointer)
     return json_find(line, pointer, &value) && json_int64(value, &count) && count > 0 ? (uint64_t)count : 0;
 }
 
-/* {"line":N,"error":W}, or the sums of one request. */
+/* A data line: {"line":N,"error":TEXT}, or the sums of one request. */
 static int on_line(const char *text, size_t bytes, void *user)
 {
     struct injecting *injecting = user;
@@ -55,7 +56,7 @@ static int on_line(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-/* Sends the first `bytes` of what was read. */
+/* Sends the first `bytes` of the lines read, and drops them from the buffer. */
 static void send_lines(struct injecting *injecting, size_t bytes)
 {
     struct cli *cli = injecting->cli;
@@ -76,9 +77,9 @@ static void send_lines(struct injecting *injecting, size_t bytes)
     if (status != CONTROL_DONE)
         injecting->status = only_lines && injecting->status == CONTROL_DONE ? CONTROL_NO : status;
     if (only_lines)
-        cli->final_message[0] = '\0'; /* the sums at the end say it all */
+        cli->final_message[0] = '\0'; /* the sums at the end say the same */
     if (status != CONTROL_DONE && !only_lines)
-        injecting->fd = -1; /* the daemon cannot take more: the rest is not tried */
+        injecting->fd = -1; /* the daemon failed: the rest of the input is not read */
     for (const char *at = injecting->read.text; bytes > 0; injecting->line++) {
         const char *feed = memchr(at, '\n', (size_t)(injecting->read.text + bytes - at));
         if (feed == NULL)
@@ -92,14 +93,14 @@ static void send_lines(struct injecting *injecting, size_t bytes)
     json_write_free(&request);
 }
 
-/* How many bytes of what was read are whole lines. */
+/* How many bytes of the buffer are complete lines. */
 static size_t whole_lines(const struct json_out *read)
 {
     const char *feed = read->bytes > 0 ? memrchr(read->text, '\n', read->bytes) : NULL;
     return feed != NULL ? (size_t)(feed - read->text) + 1 : 0;
 }
 
-/* False at the end of the input. */
+/* Reads more input, and sends a request when it is full or the input pauses. False: no more input. */
 static bool read_more(struct injecting *injecting)
 {
     char buffer[65536];
@@ -156,7 +157,7 @@ int cli_inject(struct cli *cli)
     }
     while (read_more(&injecting))
         continue;
-    /* also without a line: an unknown source, or a daemon that is down, is to be said */
+    /* send even an empty request: it reports an unknown source, or that the daemon is down */
     if (injecting.fd >= 0 && (injecting.read.bytes > 0 || injecting.line == 1) && !injecting.read.failed)
         send_lines(&injecting, injecting.read.bytes);
     if (injecting.status == CONTROL_DONE || injecting.injected + injecting.duplicates + injecting.invalid > 0)

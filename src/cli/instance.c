@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which instance the command line is about, and where its control socket, store and segment are. Runs in
+ * Finds the instance that the command is about, and its control socket, store and segment. Runs in
  * eventpipe.
  *
- *   -c FILE      what the file says; a file with problems still names its instance, socket and storage
- *   -i INSTANCE  /etc/eventpipe/INSTANCE.yaml where there is one, else the default socket, and the segment's
- * word for the store neither      /etc/eventpipe/eventpipe.yaml, else the only instance that has a segment
+ *   -c FILE      as the file says; a file with problems still names its instance, socket and storage
+ *   -i INSTANCE  /etc/eventpipe/INSTANCE.yaml if it exists; else the default socket, and the store that the
+ *                segment names
+ *   neither      /etc/eventpipe/eventpipe.yaml if it exists; else the only instance that has a segment
  */
 #include <dirent.h>
 #include <errno.h>
@@ -38,8 +39,8 @@ static void add_problem(const struct config_problem *problem, void *user)
                              strdup(problem->message)};
 }
 
-/* A plain `key: value` at the left margin: all that is asked of a file which has problems. */
-static char *peek(const char *path, const char *key)
+/* The value of a plain `key: value` at the left margin: all that is read of a file with problems. */
+static char *read_plain_key(const char *path, const char *key)
 {
     FILE *file = fopen(path, "re");
     char *line = NULL, *found = NULL;
@@ -69,7 +70,7 @@ static char *copy_of(const char *text)
     return text != NULL ? strdup(text) : NULL;
 }
 
-/* Reads the file; with problems in it, what can be had of it. */
+/* Reads the file; if it has problems, only the keys that name the instance, the socket and the store. */
 static int read_config(struct cli *cli, const char *path, struct error *error)
 {
     cli->config_path = strdup(path);
@@ -82,14 +83,13 @@ static int read_config(struct cli *cli, const char *path, struct error *error)
         cli->storage = copy_of(cli->config->storage);
     } else {
         cli->config = NULL;
-        instance = peek(path, "instance");
-        cli->control = peek(path, "control");
-        cli->storage = peek(path, "storage");
+        instance = read_plain_key(path, "instance");
+        cli->control = read_plain_key(path, "control");
+        cli->storage = read_plain_key(path, "storage");
     }
     if (instance == NULL || !config_name_valid(instance)) {
         free(instance);
-        return base_error_set(error, CONTROL_USAGE,
-                              "%s names no instance (eventpipe -c %s check tells what is wrong with it)",
+        return base_error_set(error, CONTROL_USAGE, "%s names no valid instance (see eventpipe -c %s check)",
                               path, path);
     }
     snprintf(cli->instance, sizeof cli->instance, "%s", instance);
@@ -97,14 +97,14 @@ static int read_config(struct cli *cli, const char *path, struct error *error)
     return 0;
 }
 
-/* -i: the unit's file, if it is about this very instance. */
+/* -i: uses /etc/eventpipe/NAME.yaml if that file names the same instance. */
 static int find_instance(struct cli *cli, const char *name, struct error *error)
 {
     char path[sizeof CONFIG_FOLDER + SHM_NAME_BYTES + 8];
     if (!config_name_valid(name))
         return base_error_set(error, CONTROL_USAGE, "\"%s\" cannot be the name of an instance", name);
     snprintf(path, sizeof path, CONFIG_FOLDER "/%s.yaml", name);
-    char *instance = peek(path, "instance");
+    char *instance = read_plain_key(path, "instance");
     bool its_own = instance != NULL && strcmp(instance, name) == 0;
     free(instance);
     if (its_own)
@@ -113,7 +113,7 @@ static int find_instance(struct cli *cli, const char *name, struct error *error)
     return 0;
 }
 
-/* Names of the instances that have a segment; living ones, or, when there is none, dead ones. */
+/* Names of instances that have a segment. */
 struct found {
     char names[512];
     char only[SHM_NAME_BYTES];
@@ -158,10 +158,10 @@ static int find_only(struct cli *cli, struct error *error)
     if (found->count == 1)
         return find_instance(cli, found->only, error);
     if (found->count > 1)
-        return base_error_set(error, CONTROL_USAGE, "there are several instances (%s): say which with -i",
+        return base_error_set(error, CONTROL_USAGE, "there are several instances (%s): choose one with -i",
                               found->names);
     return base_error_set(error, CONTROL_DOWN,
-                          "no instance is running, and there is no %s: say which with -i or -c",
+                          "no instance is running, and there is no %s: choose one with -i or -c",
                           EVENTPIPED_CONFIG);
 }
 
@@ -175,7 +175,7 @@ int cli_instance_attach(struct cli *cli)
     if (cli->attached != 0)
         cli->segment = (struct segment){.fd = -1};
     if (cli->alive)
-        shm_clock_follow(cli->segment.header); /* ages as the daemon counts them */
+        shm_clock_follow(cli->segment.header); /* so that ages are by the daemon's clock */
     return cli->attached;
 }
 

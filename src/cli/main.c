@@ -18,7 +18,8 @@ static int help(struct cli *cli)
     return cli_out_end(cli, CONTROL_DONE);
 }
 
-static int wrong(const struct cli *cli, const struct error *error)
+/* Reports wrong usage, with the usage line. */
+static int report_usage_error(const struct cli *cli, const struct error *error)
 {
     cli_message("%s", error->message);
     if (cli->command != NULL)
@@ -51,7 +52,7 @@ static int run(struct cli *cli, int argc, char **argv)
     struct error error = {0};
     int code = cli_options_parse(cli, argc, argv, &error);
     if (code != 0)
-        return wrong(cli, &error);
+        return report_usage_error(cli, &error);
     if (cli_given(cli, CLI_OPTION_HELP))
         return help(cli);
     if (cli_given(cli, CLI_OPTION_VERSION)) {
@@ -64,8 +65,8 @@ static int run(struct cli *cli, int argc, char **argv)
         return code;
     }
     if (cli->problem_count > 0 && cli->command->id != CONTROL_COMMAND_CHECK)
-        cli_message("%s has %zu problem%s (eventpipe check lists %s): going on with instance %s",
-                    cli->config_path, cli->problem_count, cli->problem_count == 1 ? "" : "s",
+        cli_message("%s has %zu problem%s (eventpipe check lists %s); using instance %s", cli->config_path,
+                    cli->problem_count, cli->problem_count == 1 ? "" : "s",
                     cli->problem_count == 1 ? "it" : "them", cli->instance);
     return cli_out_end(cli, runs[cli->command->id](cli));
 }

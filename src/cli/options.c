@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The options of the command line: their table (cli.h), the usage texts, and the parser. The commands are in
- * src/control/command.c. Runs in eventpipe. Pure; the results point into argv.
+ * The options of the command line: their table (cli.h), the usage texts, and the parser. The commands
+ * are in src/control/command.c. Runs in eventpipe. Pure; the results point into argv.
  */
 #include <stdio.h>
 #include <stdlib.h>

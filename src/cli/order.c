@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pause, resume, restart, drain, stop, cursor: orders for the supervisor, and where a source fetches from.
- * Runs in eventpipe. */
+/* pause, resume, restart, drain and stop, which the supervisor carries out; and cursor, which the
+ * keeper does. Runs in eventpipe. */
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "src/cli/cli.h"
 
 #define ORDER_MS 15000
-#define LOOK_MS 100
+#define POLL_MS 100
 
 static void put(struct json_out *out, const char *member, const char *text, size_t bytes)
 {
@@ -51,12 +51,12 @@ int cli_order(struct cli *cli)
     return ask(cli, &request, &answer);
 }
 
-/* Until the daemon that was asked is gone; another one that starts in its place is none of ours. */
+/* Waits until the daemon that got the request has ended. Another one may start in its place. */
 static int wait_for_end(struct cli *cli)
 {
-    cli_out_end(cli, CONTROL_DONE); /* says first what the daemon answered */
+    cli_out_end(cli, CONTROL_DONE); /* prints the answer first */
     while (cli->attached == 0 && segment_owner_lives(&cli->segment))
-        poll(NULL, 0, LOOK_MS);
+        poll(NULL, 0, POLL_MS);
     cli_message("%s: ended", cli->instance);
     return CONTROL_DONE;
 }
@@ -93,7 +93,7 @@ int cli_cursor(struct cli *cli)
 {
     const char *set = cli->values[CLI_OPTION_SET];
     if (set == NULL && cli_given(cli, CLI_OPTION_DRY_RUN)) {
-        cli_message("--dry-run is for cursor --set");
+        cli_message("cursor: --dry-run needs --set");
         return CONTROL_USAGE;
     }
     struct json_out request = {0};

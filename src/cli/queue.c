@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * queue, and the commands that change events: what the data lines of their answers look like to people and
- * scripts. Runs in eventpipe. Rows are printed in blocks, so that a long queue begins at once and never fills
- * the memory.
+ * queue, and the commands that change events: prints the data lines of their answers for people and
+ * scripts. Runs in eventpipe. Rows are printed in blocks, so a long queue appears at once and never
+ * fills the memory.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -79,7 +79,7 @@ static const struct table_column queue_columns[] = {
     {"ATTEMPTS", true, false, false}, {"REASON", false, true, true},
 };
 
-/* `crashed: signal 11`, or what there is of it. */
+/* `crashed: signal 11`; either part may be missing. */
 static void reason_cell(struct list *list, struct json_span line)
 {
     char *reason = cli_queue_field(line, "/reason"), *error = cli_queue_field(line, "/error"), all[2048];
@@ -112,7 +112,7 @@ static int queue_row(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-/* Fields for scripts: a tab, a line feed or any other control character within one becomes a blank. */
+/* Prints the fields of -o. Control characters in a value, such as tab and line feed, become blanks. */
 static int field_row(const char *text, size_t bytes, void *user)
 {
     struct list *list = user;
@@ -154,7 +154,8 @@ static int read_fields(struct list *list, const char *text)
     return 0;
 }
 
-/* Asks with the selectors given; each data line goes to `see`, or is printed as it is. */
+/* Sends the request with the given filters. Each data line goes to on_line; with --json it is printed
+ * as it is. */
 static int ask(struct cli *cli, struct list *list, control_on_line *on_line, bool quiet)
 {
     struct json_out request = {0};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From the words of the command line to the request's line for the keeper (control.h): selectors with their
- * units, UIDs, ALL. Pure. The keeper checks it all again; here the message names the options as they were
- * typed.
+ * Builds the request line for the keeper (control.h) from the arguments: filters with their units,
+ * UIDs, ALL. Runs in eventpipe. Pure. The keeper checks everything again; messages here name the
+ * options as the user typed them.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -101,15 +101,15 @@ static int check_state(const char *state, struct error *error)
                                 state);
 }
 
-/* A command that changes events wants to be told which: not even a limit says that. */
+/* A command that changes events needs a filter, UIDs or ALL. --limit alone is not enough. */
 static int check_selected(const struct cli *cli, struct error *error)
 {
-    static const enum cli_option_id selectors[] = {CLI_OPTION_SOURCE,  CLI_OPTION_STAGE, CLI_OPTION_STATE,
-                                                   CLI_OPTION_ADDRESS, CLI_OPTION_TYPE,  CLI_OPTION_OLDER,
-                                                   CLI_OPTION_ERROR};
+    static const enum cli_option_id filters[] = {CLI_OPTION_SOURCE,  CLI_OPTION_STAGE, CLI_OPTION_STATE,
+                                                 CLI_OPTION_ADDRESS, CLI_OPTION_TYPE,  CLI_OPTION_OLDER,
+                                                 CLI_OPTION_ERROR};
     bool selected = cli->arg_count > 0 || !cli->command->changes;
-    for (size_t i = 0; i < sizeof selectors / sizeof selectors[0]; i++)
-        selected = selected || cli_given(cli, selectors[i]);
+    for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++)
+        selected = selected || cli_given(cli, filters[i]);
     return selected ? 0
                     : base_error_set(error, CONTROL_USAGE,
                                      "%s which events? Give UIDs or filters, or ALL for every event",
@@ -146,8 +146,9 @@ int cli_select_request(const struct cli *cli, struct json_out *out, struct error
     if (code == 0 && out->failed)
         return base_error_set(error, CONTROL_NO, "out of memory");
     if (code == 0 && out->bytes >= CONTROL_REQUEST_BYTES)
-        return base_error_set(error, CONTROL_USAGE,
-                              "too many UIDs at once: %d KiB of them is the most (xargs -n 500 helps)",
-                              CONTROL_REQUEST_BYTES / 1024 - 1);
+        return base_error_set(
+            error, CONTROL_USAGE,
+            "too many UIDs: a request holds %d KiB of them; split them, for example with xargs -n 500",
+            CONTROL_REQUEST_BYTES / 1024 - 1);
     return code;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * show: all about an event. Runs in eventpipe. Context and event are spread over lines, but every token
- * stands there byte for byte as it is stored: nothing is parsed into numbers and printed again.
+ * show: prints everything about an event. Runs in eventpipe. Context and event are spread over lines,
+ * and each token is printed byte for byte as stored: numbers are never parsed and printed again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ static bool is_blank(char byte)
     return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
 }
 
-/* A string's end: behind its closing quote. */
+/* Returns the position behind the closing quote of the string that begins at `at`. */
 static const char *string_end(const char *at, const char *end)
 {
     for (at++; at < end && *at != '"'; at++)
@@ -33,8 +33,8 @@ static const char *string_end(const char *at, const char *end)
     return at < end ? at + 1 : end;
 }
 
-/* Byte for byte, but for control characters (DEL and C1 may stand in valid JSON), which a terminal would
- * obey. */
+/* Prints a token byte for byte. Control characters are replaced: JSON may have DEL and C1, which a terminal
+ * obeys. */
 static void token(struct json_out *out, const char *at, const char *end)
 {
     char *copy = strndup(at, (size_t)(end - at));
@@ -84,7 +84,7 @@ void cli_show_pretty(struct json_out *out, struct json_span value, size_t indent
         } else {
             while (at < end && !is_blank(*at) && strchr(",:{}[]\"", *at) == NULL)
                 at++;
-            at += at == start; /* nothing that valid JSON has: go on behind it */
+            at += at == start; /* not valid JSON: skip one byte */
             token(out, start, at);
         }
     }

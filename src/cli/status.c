@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The snapshot of a running instance, read from its segment. Runs in the command line, on a read-only
- * mapping: it takes no lock, needs no answer, and works while the supervisor is stuck. Each value is read
- * once and is right by itself; the values are not all of one instant, so the sums are made here and are never
- * negative.
+ * Reads the state of a running instance from its segment. Runs in the command line, on a read-only
+ * mapping: it takes no lock, needs no answer, and works while the supervisor hangs. Each value is read
+ * once and is right by itself, but the values are not all of one instant. The sums are therefore made
+ * here, and are never negative.
  *
- * running = tickets in a worker's or the producer's hands (RUNNING, LOADING); ready = all other events that
- * are neither delayed, held nor dead, whether they wait in the store or in a stage's ring.
+ *   running  tickets that a worker or the producer has (RUNNING, LOADING)
+ *   ready    all other events that are not delayed, held or dead, in the store or in a stage's ring
  */
 #include "src/cli/status.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The state of an instance at one instant, as `eventpipe status` shows it: a copy that outlives what it was
- * read from. Read from the segment, with nobody's help; or from the store while the daemon is down..
+ * The state of an instance at one instant, as `eventpipe status` shows it: a copy, read from shared memory
+ * alone or, while the daemon is down, from the store.
  */
 #ifndef CLI_STATUS_H
 #define CLI_STATUS_H
@@ -11,8 +11,8 @@
 #include "src/json/json.h"
 #include "src/store/store.h"
 
-#define STATUS_SILENCE_MS 5000 /* a supervisor not heard of for longer is taken to be stuck */
-#define STATUS_IN_HAND_MS 1000 /* an event in hand for longer is worth a line */
+#define STATUS_SILENCE_MS 5000    /* a supervisor whose heartbeat is older counts as stuck */
+#define STATUS_PROCESSING_MS 1000 /* an event that is processed for longer gets a line */
 
 enum status_health { STATUS_OK, STATUS_DEGRADED, STATUS_DOWN };
 const char *cli_status_health_name(enum status_health health);
@@ -23,8 +23,8 @@ struct status_process {
     uint32_t state; /* enum shm_slot_state */
     uint32_t restarts;
     uint64_t restart_in_ms; /* BACKOFF */
-    uint64_t event;         /* in hand, by its number of arrival (store_event_number); 0 = none */
-    uint64_t since_ms;      /* in this state; with an event in hand: in hand for */
+    uint64_t event;         /* being processed, by its number (store_event_number); 0 = none */
+    uint64_t since_ms;      /* how long in this state, or processing this event */
     uint64_t calls;         /* of the stage, answered in this slot since the daemon started */
     char last_exit[SHM_TEXT_BYTES];
 };
@@ -76,14 +76,16 @@ struct status {
 
 /* Reads the segment and checks. 0 or EP_ENOMEM; to be closed in any case. */
 int cli_status_read_segment(const struct segment *segment, struct status *out);
-/* The same from the store of an instance that is down; `why` becomes the first reason. config may be NULL. */
+/* The same from the store of an instance that is down; `why` becomes the first reason. config may be
+ * NULL. */
 int cli_status_read_store(struct store *store, const struct config *config, const char *instance,
                           const char *url, const char *why, struct status *out, struct error *error);
 void cli_status_close(struct status *status);
 
-/* status_health.c: fills health and reasons from the rest. The daemon is up; otherwise the health is down. */
+/* status_health.c: fills health and reasons from the rest. The daemon is up; otherwise the health is
+ * down. */
 int cli_status_classify(struct status *status, bool alive);
-/* Whether the process is stopped (SIGSTOP) and a child of that parent: else its number is somebody else's. */
+/* Whether the process is stopped (SIGSTOP) and a child of `parent`. Another parent means a reused pid. */
 bool cli_status_halted(int32_t pid, int32_t parent);
 int cli_status_reason(struct status *status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

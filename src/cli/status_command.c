@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * status: the snapshot, once or every second. Runs in eventpipe, needs nobody's help: the segment is read as
- * it is; the store, when the daemon is down.
+ * status: prints the snapshot, once or every second. Runs in eventpipe and needs no other process: it reads
+ * the segment or, while the daemon is down, the store.
  */
 #include <errno.h>
 #include <poll.h>
@@ -19,15 +19,14 @@
 #define TURN_MS 1000
 #define STARTING_MS 2000
 
-/* The daemon is down: what the store holds, or, where that cannot be read, what the crashed daemon left in
- * the segment. */
+/* The daemon is down: reads the store or, if that fails, the segment that a crashed daemon left. */
 static int read_down(struct cli *cli, const char *why, struct status *status, struct error *error)
 {
     struct store *store = NULL;
     struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
     struct error reason = {0};
     if (cli->storage == NULL)
-        base_error_set(&reason, EP_ENOENT, "where its store is, is not known (give -c FILE)");
+        base_error_set(&reason, EP_ENOENT, "the location of its store is not known (give -c FILE)");
     else
         store_open(&options, &store, &reason);
     if (store == NULL && cli->attached == 0) {
@@ -42,7 +41,7 @@ static int read_down(struct cli *cli, const char *why, struct status *status, st
     return code;
 }
 
-/* One that is just being made is waited for. */
+/* Attaches the segment; waits a moment for one that is just being created. */
 static void attach(struct cli *cli)
 {
     uint64_t start_ns = shm_now_ns();
@@ -60,16 +59,15 @@ static int read_status(struct cli *cli, struct status *status, struct error *err
     }
     if (cli->attached == -EACCES)
         return base_error_set(error, EP_EACCESS,
-                              "not allowed to look at %s: run as root or as the daemon's user",
-                              cli->instance);
+                              "not allowed to read %s: run as root or as the daemon's user", cli->instance);
     if (cli->attached == -EPROTO)
-        return base_error_set(error, EP_ESTATE, "the daemon of %s is of another version than this program",
+        return base_error_set(error, EP_ESTATE, "the daemon of %s has another version than this program",
                               cli->instance);
     if (cli->attached == 0)
         snprintf(why, sizeof why, "the daemon (pid %d) is gone, and did not end cleanly",
                  (int)cli->segment.header->supervisor_pid);
     else if (cli->attached == -EAGAIN)
-        snprintf(why, sizeof why, "the daemon has begun to start, and has not come further");
+        snprintf(why, sizeof why, "the daemon has begun to start, but has not finished");
     else if (cli->attached != -ENOENT)
         snprintf(why, sizeof why, "its segment cannot be read: %s", strerror(-cli->attached));
     return read_down(cli, why, status, error);
@@ -133,7 +131,8 @@ static void watch_close(struct watch *watch)
     close(watch->signals);
 }
 
-/* True: it is to end. Returns after a second, or at once after a change of the window's size. */
+/* True: the user or a signal ends the watch. Returns after a second, or at once after a change of the
+ * window's size. */
 static bool watch_wait(const struct watch *watch)
 {
     struct pollfd waiting[2] = {{.fd = watch->signals, .events = POLLIN},
@@ -149,8 +148,8 @@ static bool watch_wait(const struct watch *watch)
     return got <= 0 || key == 'q' || key == 'Q' || key == 3;
 }
 
-/* Each line ends by clearing what the frame before left there, the last one all below: nothing flickers. */
-static void frame(struct json_out *out)
+/* Lets each line clear the rest of its row, and the last one all rows below, so that nothing flickers. */
+static void add_clear_codes(struct json_out *out)
 {
     struct json_out drawn = {0};
     json_write_text(&drawn, "\033[H");
@@ -180,7 +179,7 @@ static int watch(struct cli *cli)
     do {
         status = show(cli);
         if (watch.redraw)
-            frame(&cli->out);
+            add_clear_codes(&cli->out);
         else if (text)
             json_write_text(&cli->out, "\n");
         cli_out_end(cli, 0);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The health and the reasons for it: one reason for each thing that needs a person, the gravest first.
- * Runs in the command line. Pure: looks only at the snapshot.
+ * The health of an instance and the reasons for it: one reason for each thing that needs a person, the
+ * gravest first. Runs in the command line. Pure: reads only the snapshot.
  *
  *   down      the daemon does not run
- *   degraded  it runs, and there is a reason: the supervisor is not heard of, the instance is starting or
- * ending, the store cannot be written, a source or process backs off, something is paused, a backlog is full,
- * an event runs past its time, events are dead ok        none of these
+ *   degraded  it runs, and there is a reason: no heartbeat of the supervisor, the instance is starting
+ *             or ending, the store cannot be written, a source or process backs off, something is
+ *             paused, a backlog is full, an event has exceeded its timeout, events are dead
+ *   ok        none of these
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,9 +18,8 @@
 #include "src/cli/status.h"
 
 #define REASON_BYTES 1024
-#define OVERRUN_MS \
-    2000 /* an event this long past its stage's timeout: the supervisor should have ended it \
-          */
+/* The supervisor ends a worker at its timeout; an event this much past it needs a person. */
+#define OVERRUN_MS 2000
 
 const char *cli_status_health_name(enum status_health health)
 {
@@ -92,7 +92,7 @@ static int classify_stage(struct status *status, const struct status_source *sou
     return code;
 }
 
-/* What the backend does, or refuses to do. */
+/* Why the source does not fetch. */
 static int classify_fetching(struct status *status, const struct status_source *source)
 {
     char next[60] = "";
@@ -148,9 +148,10 @@ int cli_status_classify(struct status *status, bool alive)
     int code = EP_OK;
     if (!alive) {
         status->health = STATUS_DOWN;
-        code = cli_status_reason(
-            status, "the daemon (pid %d) is gone, and did not end cleanly: what follows is how it was",
-            (int)status->pid);
+        code =
+            cli_status_reason(status,
+                              "the daemon (pid %d) is gone, and did not end cleanly: this is its last state",
+                              (int)status->pid);
         status->pid = 0;
         return code;
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The snapshot of an instance that does not run, read from its store. Runs in the command line, on a reader's
- * handle. What only living processes know (workers, rings, latencies) is empty; what would run is ready.
+ * Reads the state of an instance that does not run from its store. Runs in the command line, on a reader's
+ * handle. Values that only living processes have (workers, rings, latencies) stay empty. Events that
+ * would be running are ready.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `eventpipe status` for people: first whether all is well and if not why, then each source with its stages.
- * Runs in the command line. Fits `width` columns: numbers are shortened first, names cut next. All
- * text that came from outside loses their control characters before it reaches a terminal.
+ * `eventpipe status` for people: first the health and its reasons, then each source with its stages.
+ * Runs in the command line. Fits `width` columns: it shortens numbers first, then cuts names. Control
+ * characters in text from outside never reach the terminal.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -109,7 +109,7 @@ static void head(const struct view *view)
     print(view, facts);
 }
 
-/* One source's first lines: what the backend does, and how many events are where. */
+/* One source's first lines: its state, cursor and last error. */
 static void source_head(const struct view *view, const struct status_source *source)
 {
     print(view, "\n");
@@ -215,14 +215,14 @@ static void source_stages(const struct view *view, const struct status_source *s
     cli_table_close(&table);
 }
 
-/* Which worker has been processing which event for longer than a moment. */
-static void in_hand(const struct view *view, const struct status_source *source)
+/* Lists events that have been processed for a second or longer, with their workers. */
+static void long_calls(const struct view *view, const struct status_source *source)
 {
     for (size_t i = 0; i < source->stage_count; i++)
         for (uint32_t j = 0; source->stages[i].workers != NULL && j < source->stages[i].concurrency; j++) {
             const struct status_process *worker = &source->stages[i].workers[j];
             char age[40], line[256];
-            if (worker->event == 0 || worker->since_ms < STATUS_IN_HAND_MS ||
+            if (worker->event == 0 || worker->since_ms < STATUS_PROCESSING_MS ||
                 view->status->health == STATUS_DOWN)
                 continue;
             cli_status_age_text(worker->since_ms, age, sizeof age);
@@ -243,6 +243,6 @@ void cli_status_text(const struct status *status, size_t width, bool colours, st
         source_counts(&view, &status->sources[i]);
         if (status->sources[i].stage_count > 0)
             source_stages(&view, &status->sources[i]);
-        in_hand(&view, &status->sources[i]);
+        long_calls(&view, &status->sources[i]);
     }
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tables for a terminal. Runs in the command line. What the cells hold came from outside: no control
- * character of theirs reaches the terminal, and no byte that is not UTF-8.
+ * Tables for a terminal. Runs in the command line. Cells hold text from outside: none of its control
+ * characters reaches the terminal, and no byte that is not UTF-8.
  */
 #include "src/cli/table.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Aligned columns for a terminal: cells are collected, widths are those of the widest, and what is too wide
- * is cut. */
+/* Aligned columns for a terminal: collects the cells of all rows, makes each column as wide as its
+ * widest cell, and cuts text that does not fit. */
 #ifndef CLI_TABLE_H
 #define CLI_TABLE_H
 

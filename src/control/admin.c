@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The keeper's command engine: takes a request that came over the control socket, carries it out on the store
- * and sends the whole answer. The keeper runs it. The command line runs it on a reader's handle while the
- * daemon is down. It owns only the answer; store, configuration and connection belong to the caller.
+ * The keeper's command engine: takes a request that came over the control socket, carries it out on
+ * the store and sends the whole answer. The keeper runs it. The command line runs it on a reader's
+ * handle while the daemon is down. It owns only the answer; store, configuration and connection belong
+ * to the caller.
  *
  * Invariants
  *  1. Every request gets exactly one last line, unless its client is gone.

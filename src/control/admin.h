@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the keeper's command engine share: the checked request, and the answer being written. */
+/* What the files of the keeper's command engine share: the checked request, and the answer being
+ * written. */
 #ifndef CONTROL_ADMIN_H
 #define CONTROL_ADMIN_H
 
@@ -9,7 +10,8 @@
 
 #define ADMIN_UIDS_MAX 5000
 
-/* The answer's data lines, collected into large writes. `lost`: the client is gone, or took nothing for 5 s. */
+/* The answer's data lines, collected into large writes. `lost`: the client is gone, or took nothing
+ * for 5 s. */
 struct answer {
     int client;
     struct json_out lines;
@@ -36,8 +38,8 @@ struct admin_request {
     uint64_t *changed_sources;
 };
 
-/* Checks every member. 0; EP_EINVAL with a message for the user; EP_ENOMEM. The caller closes the request in
- * every case. */
+/* Checks every member. 0; EP_EINVAL with a message for the user; EP_ENOMEM. The caller closes the
+ * request in every case. */
 int control_admin_request_read(struct admin_request *request, const cJSON *json, struct error *error);
 void control_admin_request_close(struct admin_request *request);
 
@@ -54,7 +56,8 @@ void control_admin_mark_changed(struct admin_request *request, const char *sourc
 /* The store's id of a configured source; EP_ENOENT with a suggestion. */
 int control_admin_source_id(const struct admin_request *request, const char *name, int64_t *id,
                             struct error *error);
-/* `; there is no source "x": did you mean "y"?` when the request names an unknown source or stage, else "". */
+/* `; there is no source "x": did you mean "y"?` when the request names an unknown source or stage,
+ * else "". */
 void control_admin_unknown_name(const struct admin_request *request, char *buffer, size_t size);
 
 /* Ends the answer with the store's error. `what` failed; `done` (or "") says what was done before. */

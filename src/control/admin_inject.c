@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * inject: reads an operator's events as lines from the client's connection and stores them in pages, each in
- * one transaction. Runs in the keeper. A line that is not an event is reported with its number and skipped.
- * If the client falls silent or the store fails, the pages stored so far stay, and the answer says how many
- * events they had.
+ * inject: reads an operator's events as lines from the client's connection and stores them in pages,
+ * each in one transaction. Runs in the keeper. A line that is not an event is reported with its number
+ * and skipped. If the client falls silent or the store fails, the pages stored so far stay, and the
+ * answer says how many events they had.
  *
- * The keeper has other work, so it gives up a client that sends nothing for READ_MS. That is why the command
- * line sends only events that it has read already, in requests of a bounded size.
+ * The keeper has other work, so it gives up a client that sends nothing for READ_MS. That is why the
+ * command line sends only events that it has read already, in requests of a bounded size.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -73,8 +73,8 @@ static void store_page(struct injection *injection)
     source_page_clear(page);
 }
 
-/* The text of a member that is a string or a number, to be freed. NULL: it is missing or null, or of another
- * kind, which sets *wrong. */
+/* The text of a member that is a string or a number, to be freed. NULL: it is missing or null, or of
+ * another kind, which sets *wrong. */
 static char *member_text(struct json_span event, const char *pointer, bool *wrong)
 {
     struct json_span value;
@@ -87,7 +87,8 @@ static char *member_text(struct json_span event, const char *pointer, bool *wron
     return json_text(value);
 }
 
-/* Puts the line on the page as it is. An event without a UID gets a hash of the line as its first member. */
+/* Puts the line on the page as it is. An event without a UID gets a hash of the line as its first
+ * member. */
 static int add_event(struct injection *injection, struct json_span event, const char *uid,
                      const char *address, const char *type)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The commands that list events (queue, show) and those that change them (retry, hold, release, requeue,
- * remove), with one data line per event. Runs in the keeper, and in the command line while the daemon is down
- * (lists only). The store holds no lock while it lists, so a slow client delays only itself.
+ * remove), with one data line per event. Runs in the keeper, and in the command line while the daemon
+ * is down (lists only). The store holds no lock while it lists, so a slow client delays only itself.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -33,7 +33,8 @@ static void add_done(struct json_out *out, const char *done)
     json_write_text(out, "]");
 }
 
-/* The event as it was fetched. If it is not JSON (a corrupt event): as text and, byte for byte, in base64. */
+/* The event as it was fetched. If it is not JSON (a corrupt event): as text and, byte for byte, in
+ * base64. */
 static void add_data(struct json_out *out, const struct store_item *item)
 {
     struct json_span data = {item->data, item->data_bytes};

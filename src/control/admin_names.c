@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The names of sources and of their stages, in order. Stage order tells at which stage an event is. The names
- * come from the configuration; without one (the daemon is down and the user gave none) from the store, in the
- * order in which they first appeared. Runs in the keeper and in the command line.
+ * The names of sources and of their stages, in order. Stage order tells at which stage an event is.
+ * The names come from the configuration; without one (the daemon is down and the user gave none) from
+ * the store, in the order in which they first appeared. Runs in the keeper and in the command line.
  */
 #include <stdlib.h>
 #include <string.h>

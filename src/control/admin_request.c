@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads and checks a request to the keeper before anything is done: types, ranges, no member that the command
- * does not know, and filters for a command that changes events. Runs in the keeper and in the command line.
- * Pure, but for the names of sources and stages (admin_names.c).
+ * Reads and checks a request to the keeper before anything is done: types, ranges, no member that the
+ * command does not know, and filters for a command that changes events. Runs in the keeper and in the
+ * command line. Pure, but for the names of sources and stages (admin_names.c).
  */
 #include <math.h>
 #include <stdlib.h>

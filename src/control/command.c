@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The table of operators' commands, and lookups in it. Pure. Runs in eventpipe, the supervisor and the keeper. */
+/* The table of operators' commands, and lookups in it. Pure. Runs in eventpipe, the supervisor and the
+ * keeper. */
 #include "src/control/command.h"
 
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The one table of operators' commands. Each part of eventpipe reads from it what concerns that part:
- *   command line   usage, the options a command accepts, whether it may ask the store while the daemon is down
+ *   command line   usage, the options a command accepts, whether it may ask the store while the daemon
+ *                  is down
  *   supervisor     which commands it serves itself, and which only root and the daemon's user may give
  *   keeper         the members a request may have, the states a change takes and makes
  * The functions that carry a command out stand with the process that runs them, in a switch or an array by

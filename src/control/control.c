@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control protocol: how a server sends the lines of an answer, and the client's side. The supervisor and
- * the keeper send answers; the command line asks. Every descriptor belongs to the caller.
+ * The control protocol: how a server sends the lines of an answer, and the client's side. The
+ * supervisor and the keeper send answers; the command line asks. Every descriptor belongs to the caller.
  *
  * Invariants
- *  1. A line is sent whole, or the client counts as gone. No client blocks a server for longer than SEND_MS.
+ *  1. A line is sent whole, or the client counts as gone. No client blocks a server for longer than
+ *     SEND_MS.
  *  2. The client reads while it sends, so the two sides never wait for each other.
  *  3. An answer without its last line is an error: control_ask never takes a broken connection for success.
  */
@@ -40,8 +41,8 @@ static int time_left(uint64_t start_ns, uint64_t limit_ms)
     return left_ms > 60000 ? 60000 : (int)left_ms;
 }
 
-/* Sends all bytes, or fails after SEND_MS. It uses MSG_DONTWAIT and leaves the descriptor's mode alone, because
- * the process that passed the descriptor on shares it. */
+/* Sends all bytes, or fails after SEND_MS. It uses MSG_DONTWAIT and leaves the descriptor's mode
+ * alone, because the process that passed the descriptor on shares it. */
 static int send_all(int fd, const char *bytes, size_t count)
 {
     uint64_t start_ns = shm_now_ns();
@@ -107,8 +108,8 @@ int control_connect(const char *path, int *fd, struct error *error)
     int made = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (made < 0)
         return base_error_set(error, EP_ESYSTEM, "cannot create a socket: %s", strerror(errno));
-    /* This limits connect() only; everything else here uses poll. Without it connect() would block for ever on
-     * the full queue of a stopped daemon. */
+    /* This limits connect() only; everything else here uses poll. Without it connect() would block for
+     * ever on the full queue of a stopped daemon. */
     const struct timeval limit = {.tv_sec = CONNECT_S};
     setsockopt(made, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     if (connect(made, (struct sockaddr *)&address, sizeof address) == 0) {
@@ -147,8 +148,8 @@ static size_t bytes_to_send(const struct conversation *client)
     return client->sending.bytes + client->question->body_bytes;
 }
 
-/* Sends what the socket takes now. When sending fails, the server has stopped reading; its answer says why, so
- * this is not an error here. */
+/* Sends what the socket takes now. When sending fails, the server has stopped reading; its answer says
+ * why, so this is not an error here. */
 static void send_question(struct conversation *client)
 {
     while (client->sent < bytes_to_send(client)) {
