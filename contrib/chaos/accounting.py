@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What became of every single event of a source, counted after a run from the store and from what the recorder wrote.
+"""What happened to each event of a source, counted after a run from the store and from the recorder's files.
 
-An event that went in is in the store, or was recorded, or was removed. Events that are neither stored nor recorded must be
-as many as the store says were removed; events that were recorded and are not stored as many as it says are completed. So a
+An event that went in is in the store, or was recorded, or was removed. The events that are neither stored nor recorded must
+be as many as the store counts as removed; those that are recorded and not stored as many as it counts as completed. So a
 lost event cannot hide behind one that came twice. Pure.
 """
 import collections

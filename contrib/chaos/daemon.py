@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The daemon of a run: started as a service manager would, and started again whenever a fault has ended it.
+"""The daemon of a run. It is started as a service manager would start it, and again whenever a fault has ended it.
 
-It ends with the process that started it. An end that no fault explains is noted, and after a few of them, or when the
-daemon has not been up at all, the run fails.
+It ends with the process that started it. An end that no fault explains is noted. After a few of them, or when the daemon
+never came up, the run fails.
 """
 import os
 import signal

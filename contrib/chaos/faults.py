@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Injects faults into a running instance: kills its processes, or stops them for a moment.
 
-A seed decides which faults there are, when, and how long a stop lasts; which process a fault finds depends on the machine,
-too. The injector keeps a ledger of its kills, by which a caller can explain what it sees afterwards.
+A seed decides which faults there are, when, and how long a stop lasts. Which process a fault finds depends on the machine,
+too. The injector keeps a record of its kills, by which a caller can explain what it sees afterwards.
 """
 import collections
 import dataclasses
@@ -20,7 +20,7 @@ KEEPER_KILLS = 2  # of one start, when processes are spared: the supervisor brin
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """How hard an instance is hit."""
+    """How many faults of which kinds there are."""
     weights: Mapping[str, int]  # "kill worker": how often in comparison with the others
     pause_s: tuple[float, float]  # between two faults
     stop_s: tuple[float, float]
@@ -36,7 +36,7 @@ class Fault:
 
 
 def plan(seed: int, profile: Profile) -> Iterator[Fault]:
-    """Faults without end; the seed alone decides."""
+    """An endless sequence of faults that depends only on the seed."""
     numbers = random.Random(seed)
     kinds, weights = list(profile.weights), list(profile.weights.values())
     while True:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The events that go into a run: lines of the user's sample, over and over, or made-up ones, appended to the file that
-stands for a source. Each line has a place of its own in the file, by which its event is known: the uid of a file source's
-event names it. So what became of every single event can be told.
+"""The events of a run: lines of the user's sample, repeated, or made-up ones, appended to the file that stands for a source.
+Each line has its own offset in the file, and the uid of a file source's event names the offset. So each event can be traced
+back to its line.
 """
 import array
 import bisect

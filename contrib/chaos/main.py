@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The helper program of `eventpipe chaos`, which runs it: the stages of a configuration, tried on made-up events and a store
-that is thrown away, while their processes are killed. On stdin it gets one JSON object from src/cli/chaos.c.
+"""The helper program of `eventpipe chaos`. It runs the stages of a configuration on made-up events and a temporary store
+while it kills their processes. src/cli/chaos.c gives it one JSON object on stdin.
 
-Two processes: the run, and this one, which cleans up after it. When the run is killed, everything that it has started
-becomes ours and is killed; when we are killed, the run is told and cleans up itself. The live instance is not touched: the
-run has its own folder, store, socket, session and instance name.
+There are two processes: the run, and this one, which cleans up after it. If the run is killed, this process becomes the
+parent of everything the run has started, and kills it. If this process is killed, the run gets a signal and cleans up
+itself. The live instance is not touched: the run has its own folder, store, socket, session and instance name.
 
-Exit status: 0 all is well, 1 something is wrong, 2 wrong usage.
+Exit status: 0 no problem found, 1 something is wrong, 2 wrong usage.
 """
 import argparse
 import contextlib
@@ -87,7 +87,7 @@ def find_daemon(eventpipe: str) -> str | None:
 
 
 def ask_for_consent(config_path: str, wanted: list[dict]) -> int:
-    """Says what would be run."""
+    """Prints what would run."""
     say("chaos runs these stages of %s for real, over and over, with made-up events, and kills them while they work. What "
         "they do outside of eventpipe takes effect. Give --yes to allow that:" % config_path)
     for source in wanted:
@@ -136,7 +136,7 @@ def be_the_run(arguments: argparse.Namespace, plan: dict, wanted: list[dict], op
 
 
 def wait_for(run: int) -> int:
-    """The run's exit status. The signals that we get it gets, too."""
+    """Waits for the run; a signal to this process makes it end the run. The run's exit status."""
     while True:
         pid, status = os.waitpid(run, os.WNOHANG)
         if pid == run:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The processes of an instance, seen from outside through /proc, and signals that reach only the process meant.
+"""The processes of an instance, seen from outside through /proc, and signals that reach only the intended process.
 
-The program that injects faults is the subreaper of all that it starts: a process whose parent was killed becomes its
-child, so none gets lost. A signal goes through a pidfd, whose process is looked at again once the pidfd is held: a number
-that now names another process is left alone.
+The program that injects faults is the subreaper of everything it starts: a process whose parent was killed becomes its
+child, so none is lost. A signal goes through a pidfd. Once the pidfd is open, the process is checked again, because its
+number may name another process by then.
 """
 import ctypes
 import os
@@ -49,14 +49,14 @@ def parent_of(pid: int) -> int:
 
 
 def is_forked(pid: int) -> bool:
-    """Whether its end is reported to its parent, as that of all that is forked. LeakSanitizer looks for leaks from a clone
-    of its own, whose end it is not told: it would wait for ever for one that was killed."""
+    """Whether its parent gets SIGCHLD at its end, as for every forked process. LeakSanitizer's clone is the exception: it
+    must not be killed, because its parent would wait for it for ever."""
     fields = stat_of(pid)
     return bool(fields) and int(fields[35]) == signal.SIGCHLD
 
 
 def children_of(pid: int) -> list[int]:
-    """By the kernel's list, or by looking at every process where it keeps none."""
+    """From the kernel's list or, where it has none, from a search through all processes."""
     found = []
     try:
         for task in os.listdir("/proc/%d/task" % pid):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a run has shown, as text or as one JSON object, and whether all is well. Pure."""
+"""The report of a run, as text or as one JSON object, and the problems in it. Pure."""
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ def problems_of_source(source: SourceCount) -> list[str]:
 
 
 def problems(result: Result) -> list[str]:
-    """What is wrong, a sentence each; none when all is well."""
+    """The problems, one sentence each."""
     found = []
     if not any(faults_of(result).values()):
         found.append("no fault was injected, so this run shows nothing; give it more --seconds")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A run from its beginning to its end: the daemon comes up, events go in while faults are injected, the events left come
-through in peace, the daemon shuts down, and what became of each event is counted.
+"""A run from beginning to end: the daemon starts, events go in while faults are injected, the remaining events come through
+without faults, the daemon shuts down, and the end of each event is counted.
 
-It runs in a process of its own, with a session and a folder of its own, which is the subreaper of all that it starts.
+It runs in a process with its own session and folder, which is the subreaper of everything it starts.
 """
 import dataclasses
 import json

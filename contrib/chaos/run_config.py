@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The configuration of a run: the user's own, so that keys this file knows nothing of stay as they are, but with an
-instance, store and socket of its own, a file in place of each source, short pauses, and the recorder after the last stage.
+"""The configuration of a run. It is the user's own with a separate instance, store and socket, a file in place of each
+source, short pauses, and the recorder after the last stage. Keys that this file does not know stay as they are.
 
-Nothing of a source is used but its stages, its page size, and where its events have type, time and address. Pure.
+Of a source it uses only the stages, the page size, and where its events have type, time and address. Pure.
 """
 import json
 import os
@@ -50,7 +50,7 @@ class Places(NamedTuple):
 
     @property
     def instance(self) -> str:
-        """Made from the folder's name, which nothing else has."""
+        """Made from the folder's name, which is unique."""
         return "chaos-%s-%d" % (self.folder.rpartition(".")[2], os.getuid())
 
     @property
@@ -96,7 +96,7 @@ def as_yaml(config: dict) -> str:
 
 
 def unwanted_tokens(user: dict, config: dict) -> set[str]:
-    """Variables with the tokens of real sources, which no stage is to see."""
+    """Variables with tokens of real sources, which the stages must not see."""
     def variables(part: object) -> set[str]:
         if isinstance(part, list):
             return set().union(*map(variables, part))

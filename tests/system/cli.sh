@@ -142,7 +142,7 @@ until_status '[.sources[0].stages[].workers[].state] | all(. == "idle")'
 # --- injected events run like others; bad lines are named and skipped
 printf '%s\n' '{"uid":"i-1"}' 'rubbish' '{"payload":1}' '{"payload":1}' >inject.jsonl
 expect 1 inject lines inject.jsonl
-says "line 2: this is not JSON"
+says "line 2: not JSON"
 grep -q '^2 injected, 1 duplicate, 1 invalid$' out || complain "inject: $(cat out)"
 until_status '.sources[0] | .injected == 2 and .completed == 6'
 expect 2 inject line inject.jsonl

@@ -41,7 +41,7 @@ def main():
     check(all(answer["error"] for answer in answers[:-1]), "why")
     done = instance.run("inject", "lines", path)
     equal(done.returncode, 1, "exit status with bad lines")
-    check("line 2: this is not JSON" in done.stderr, "messages on stderr: " + done.stderr)
+    check("line 2: not JSON" in done.stderr, "messages on stderr: " + done.stderr)
     # They have been done by now and gone, so their UIDs are free again; while an event is stored its UID is taken.
     equal(instance.run("pause", "lines/see").returncode, 0, "pause")
     done = instance.lines("inject", "lines", "-",
