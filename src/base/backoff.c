@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The pause before something is tried again: one formula for fetches, calls and crashes. Pure: any process, any thread. */
+/*
+ * The pause before a failed action is tried again: one formula for fetches, stage calls and restarts of
+ * processes. Pure: any process, any thread.
+ */
 #include "src/base/backoff.h"
 
 uint64_t base_backoff_ms(uint64_t min_ms, uint64_t max_ms, uint32_t attempt, uint32_t random)

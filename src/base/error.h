@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Errors: a negative EP_ code (eventpipe.h) and a message that says what, where and what was expected. */
+/* Errors: a negative EP_ code (eventpipe.h) and a message that says what happened, where, and what was
+ * expected. */
 #ifndef BASE_ERROR_H
 #define BASE_ERROR_H
 
@@ -12,11 +13,11 @@ struct error {
     char message[1024];
 };
 
-/* Sets both (error may be NULL) and returns code, so that a function can end with `return
- * base_error_set(...)`. */
+/* Sets code and message (error may be NULL) and returns code, so that a function can end with
+ * `return base_error_set(...)`. */
 int base_error_set(struct error *error, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* Puts "prefix: " before the message. */
+/* Puts "PREFIX: " before the message and returns the code. */
 int base_error_prefix(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

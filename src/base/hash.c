@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* SHA-256 in hex. Pure. */
+/* SHA-256 in hex, by libmd. Pure: any process, any thread. */
 #include "src/base/hash.h"
 
 #include <assert.h>

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* A name for bytes: the first hex digits of their SHA-256 (libmd). */
+/* Names bytes by the first hex digits of their SHA-256. Pure. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 
 #include <stddef.h>
 
-#define HASH_UID_DIGITS 32 /* of a hash that serves as uid */
+#define HASH_UID_DIGITS 32 /* for events that have no usable uid of their own */
 
 #define HASH_DIGITS_MAX 64
 
-/* hex: digits + 1 bytes, NUL-terminated; digits <= HASH_DIGITS_MAX. */
+/* Writes `digits` hex digits (at most HASH_DIGITS_MAX) and a NUL into hex. */
 void base_hash_hex(const void *data, size_t bytes, char *hex, size_t digits);
 
 #endif

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The log. Every process body writes through it; what base_log_open set up is inherited over fork, and each
- * child gives itself a name and, where its stderr is the supervisor's pipe, turns the relay mode on.
+ * The log. Every process writes through it: base_log_open runs before the first fork, and each child
+ * inherits what it set up. A child gives itself a name; if its stderr is the supervisor's pipe, it also
+ * turns the relay mode on.
+ *
+ * Owns log_state, which says how this process writes its lines.
  *
  * Invariants
- *  1. One line is one write(2) of at most LINE_BYTES (no more than PIPE_BUF): lines of different processes
- * never mix.
- *  2. A line holds no control character but the newline at its end (and the mark at its beginning in relay
- * mode), so nothing that a backend or a stage says can forge a line or play with a terminal.
- *  3. errno is what it was before.
+ *  1. A line is one write(2) of at most LINE_BYTES (no more than PIPE_BUF), so lines of different
+ *     processes never mix.
+ *  2. A line holds no control characters except the newline at its end (and, in relay mode, the mark at
+ *     its beginning). So no text from a backend or a stage can forge a line or control a terminal.
+ *  3. errno keeps its value.
  *
- * Survived: a stderr that cannot take a line right now (EAGAIN), or at all; such lines are counted, and the
+ * Survived: a stderr that cannot take a line now (EAGAIN) or at all. Such lines are counted, and the
  * next line that gets through says how many were lost. A blocking stderr blocks.
  */
 #include "src/base/log.h"
@@ -30,18 +33,18 @@
 
 #define LINE_BYTES 4096
 #define NOTE_BYTES 64
-#define RELAY_MARK '\x1e' /* tells the supervisor our lines from those that stages print */
+#define RELAY_MARK '\x1e' /* marks our lines; what stages print has no mark */
 
 static_assert(LINE_BYTES <= PIPE_BUF, "a longer write to a pipe may be torn apart");
 
 static struct {
-    enum ep_severity least;
+    enum ep_severity level;
     ep_log_function *function;
     void *user;
     char name[128];
     bool journal, relay;
     unsigned long lost;
-} log_state = {.least = EP_LOG_INFO};
+} log_state = {.level = EP_LOG_INFO};
 
 /* systemd sets JOURNAL_STREAM to device:inode of the stream it gave us; a shell in between may have
  * redirected stderr. */
@@ -55,9 +58,9 @@ static bool is_journal(void)
            (unsigned long long)about.st_ino == inode;
 }
 
-void base_log_open(enum ep_severity least, ep_log_function *function, void *user)
+void base_log_open(enum ep_severity level, ep_log_function *function, void *user)
 {
-    log_state.least = least;
+    log_state.level = level;
     log_state.function = function;
     log_state.user = user;
     log_state.relay = false;
@@ -81,10 +84,11 @@ void base_log_relay_mode(bool on)
 
 bool base_log_wanted(enum ep_severity severity)
 {
-    return severity <= log_state.least;
+    return severity <= log_state.level;
 }
 
-/* What stands before a line, depending on who reads it; returns its length. */
+/* Writes what precedes the text: a mark for the supervisor, a priority for the journal, or the time for
+ * people. Returns its length. */
 static size_t put_prefix(char *line, size_t size, enum ep_severity severity)
 {
     if (log_state.relay)
@@ -100,7 +104,7 @@ static size_t put_prefix(char *line, size_t size, enum ep_severity severity)
     return used + (size_t)snprintf(line + used, size - used, ".%03d ", (int)(now.tv_nsec / 1000000));
 }
 
-/* Whole or not at all, as far as the descriptor allows it. */
+/* Writes the line with one write(2). False if stderr did not take all of it. */
 static bool put_line(const char *line, size_t length)
 {
     ssize_t written;
@@ -110,7 +114,7 @@ static bool put_line(const char *line, size_t length)
     return written == (ssize_t)length;
 }
 
-/* `text` names its speaker already, and is clean. */
+/* Writes a clean text that begins with the name of its process. */
 static void put(enum ep_severity severity, const char *text)
 {
     char line[LINE_BYTES], note[NOTE_BYTES] = "";
@@ -143,7 +147,7 @@ void base_log_write(enum ep_severity severity, const char *format, ...)
         used = (size_t)snprintf(message, sizeof message, "%s: ", log_state.name);
     va_list arguments;
     va_start(arguments, format);
-    errno = error; /* that "%m" says the caller's */
+    errno = error; /* the caller may use "%m" */
     vsnprintf(message + used, sizeof message - used, format, arguments);
     va_end(arguments);
     base_log_clean(message, text, sizeof text);
@@ -183,7 +187,7 @@ bool base_log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval
 
 void base_log_clean(const char *message, char *buffer, unsigned long size)
 {
-    /* the last character may reach over */
+    /* 3 more: the last character that fits may be 4 bytes long */
     const char *at = message, *end = message + strnlen(message, size + 3);
     size_t used = 0;
     if (size == 0)

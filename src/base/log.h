@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The log: one line an occurrence, `name key=value key="two words"`, to stderr (with the journal's <N>
- * priorities when JOURNAL_STREAM is set, else with a time), or to the library caller's function. A line is
- * one write(2): lines of different processes never mix. Only process bodies log; library functions return
- * errors.
+ * The log: one line for each occurrence, `name key=value key="two words"`. Lines go to stderr (with the
+ * journal's <N> priorities if JOURNAL_STREAM is set, otherwise with the time), or to the library caller's
+ * function. Only the main functions of processes log; library functions return errors.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -13,8 +12,8 @@
 
 #include "src/eventpipe.h" /* enum ep_severity, ep_log_function */
 
-void base_log_open(enum ep_severity least, ep_log_function *function, void *user);
-/* Who speaks: "quakes/locate[3]", "producer quakes", "supervisor"; put before each line. */
+void base_log_open(enum ep_severity level, ep_log_function *function, void *user);
+/* Sets the name that precedes each line: "quakes/locate[3]", "producer quakes", "supervisor". */
 void base_log_name(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool base_log_wanted(enum ep_severity severity);
 void base_log_write(enum ep_severity severity, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -24,23 +23,24 @@ void base_log_write(enum ep_severity severity, const char *format, ...) __attrib
 #define base_log_info(...) base_log_write(EP_LOG_INFO, __VA_ARGS__)
 #define base_log_debug(...) base_log_write(EP_LOG_DEBUG, __VA_ARGS__)
 
-/* In a child of the supervisor (its stderr is the supervisor's pipe): each line is written as "\x1e<N>name:
- * text", N the severity, without time, so that the supervisor can tell it from what stages print and pass it
- * on with base_log_pass. */
+/* For a child whose stderr is the supervisor's pipe. Each line is written as "\x1e<N>name: text", N
+ * being the severity, without the time. The supervisor thus tells it from what stages print, and passes
+ * it on with base_log_pass. */
 void base_log_relay_mode(bool on);
-/* Writes a line that already names its speaker ("quakes/locate[3]: text"), otherwise like base_log_write. */
+/* Writes a line that already begins with a process's name ("quakes/locate[3]: text"). */
 void base_log_pass(enum ep_severity severity, const char *line);
 
-/* Repeats of one cause: true when a line about it may be written now; *suppressed = how many were not since.
- * One such struct per cause; at most `burst` lines per `interval_ms`. */
+/* Limits repeated lines about one cause, with one such struct for each cause. base_log_allowed returns
+ * true if a line may be written now, and sets *suppressed to the number of lines suppressed since the
+ * last one. At most `burst` lines are allowed per interval_ms. */
 struct log_limit {
     uint64_t window_ns;
     uint32_t in_window, suppressed;
 };
 bool base_log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, uint32_t *suppressed);
 
-/* Copies text so that it may stand in a log line, on a terminal or in JSON: control characters and what is
- * no UTF-8 become '?', and what does not fit is cut between characters; quotes are kept. */
+/* Copies text and makes it safe for a log line, a terminal or JSON: control characters and bytes that
+ * are not UTF-8 become '?'. Text that does not fit is cut between two characters. Quotes are kept. */
 void base_log_clean(const char *message, char *buffer, unsigned long size);
 
 #endif

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Secrets from files: the first line of a regular file that belongs to us or to root and that nobody else may
- * touch. Runs in the supervisor while it reads the configuration, and in whatever program uses the library.
- * The checks are made on the open descriptor, so the file that was checked is the one that is read. Its
- * content never gets into a message.
+ * Reads secrets (tokens, passwords) from files: the first line of a regular file that belongs to us or
+ * to root and that only its owner can use. The supervisor calls it while it reads the configuration; so
+ * does a program that uses the library.
+ *
+ * Invariants
+ *  1. The checks are made on the open descriptor, so the file that was checked is the file that is read.
+ *  2. No message contains any part of the secret, and the buffer is wiped.
+ *
+ * Survived: every failure, as EP_EACCESS or EP_ENOMEM with a message.
  */
 #include "src/base/secret.h"
 
@@ -36,8 +41,8 @@ static int check_file(int fd, const char *path, struct error *error)
     return EP_OK;
 }
 
-/* Ends the text after its first line and drops blanks around it; returns where it begins, or NULL if it
- * cannot be sent. */
+/* Reduces the text to its first line without the blanks around it. Returns where that begins, or NULL if it
+ * contains control characters, which no header or packet could carry. */
 static char *first_line(char *text, size_t length)
 {
     size_t end = 0;
@@ -58,7 +63,7 @@ int base_secret_read(const char *path, char **out, struct error *error)
     char text[SECRET_BYTES_MAX + 1];
     size_t length = 0;
     int code = EP_OK;
-    /* non-blocking: a FIFO must be refused, not waited for */
+    /* non-blocking: opening a FIFO would wait for its writer; check_file refuses it instead */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return base_error_set(error, EP_EACCESS, "%s cannot be opened: %s", path, strerror(errno));

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The nearest known word to one that is not known, for "did you mean". Pure; used by the configuration's
- * reader and by the command line. Case and the choice between '-' and '_' count for nothing. A word is near
- * when about a third of it differs at most; failing that, when one of the two begins with the other ("token":
- * "token_file").
+ * Finds the known name that is nearest to a misspelt one, for "did you mean". The reader of the
+ * configuration and the command line use it. Pure: any process, any thread.
+ *
+ * Invariants
+ *  1. Upper and lower case are the same, and so are '-' and '_'.
+ *  2. A name is near if at most about a third of it differs. If no name is that near, a name is taken
+ *     that begins with the other ("token" and "token_file").
  */
 #include "src/base/suggest.h"
 
@@ -12,51 +15,52 @@
 #include <stdint.h>
 #include <string.h>
 
-#define WORD_MAX 64 /* longer ones are no mistyped key */
-#define PREFIX_LEAST 4
+#define WORD_MAX 64 /* a longer word is not a mistyped key */
+#define PREFIX_MIN 4
 
-static char plain(char letter)
+static char normalize(char letter)
 {
     return letter == '-' ? '_' : (char)tolower((unsigned char)letter);
 }
 
-static size_t least_of(size_t a, size_t b)
+static size_t smaller_of(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
 
-/* Letters to insert, drop, change, or swap with their neighbour, to make one word of the other. */
+/* Counts the letters to insert, remove, change or swap with their neighbour to turn one word into the
+ * other. */
 static size_t distance(const char *from, const char *to)
 {
     size_t rows[3][WORD_MAX + 1];
     size_t from_length = strlen(from), to_length = strlen(to);
-    size_t *before = rows[0], *last = rows[1], *now = rows[2];
+    size_t *before_last = rows[0], *last = rows[1], *current = rows[2];
     for (size_t j = 0; j <= to_length; j++)
         last[j] = j;
     for (size_t i = 1; i <= from_length; i++) {
-        now[0] = i;
+        current[0] = i;
         for (size_t j = 1; j <= to_length; j++) {
-            bool same = plain(from[i - 1]) == plain(to[j - 1]);
-            now[j] = least_of(least_of(last[j] + 1, now[j - 1] + 1), last[j - 1] + !same);
-            if (i > 1 && j > 1 && plain(from[i - 1]) == plain(to[j - 2]) &&
-                plain(from[i - 2]) == plain(to[j - 1]))
-                now[j] = least_of(now[j], before[j - 2] + 1);
+            bool same = normalize(from[i - 1]) == normalize(to[j - 1]);
+            current[j] = smaller_of(smaller_of(last[j] + 1, current[j - 1] + 1), last[j - 1] + !same);
+            if (i > 1 && j > 1 && normalize(from[i - 1]) == normalize(to[j - 2]) &&
+                normalize(from[i - 2]) == normalize(to[j - 1]))
+                current[j] = smaller_of(current[j], before_last[j - 2] + 1);
         }
-        size_t *spare = before;
-        before = last;
-        last = now;
-        now = spare;
+        size_t *reused = before_last;
+        before_last = last;
+        last = current;
+        current = reused;
     }
     return last[to_length];
 }
 
-static bool begins_alike(const char *one, const char *other)
+static bool same_beginning(const char *one, const char *other)
 {
-    size_t length = least_of(strlen(one), strlen(other));
-    if (length < PREFIX_LEAST)
+    size_t length = smaller_of(strlen(one), strlen(other));
+    if (length < PREFIX_MIN)
         return false;
     for (size_t i = 0; i < length; i++)
-        if (plain(one[i]) != plain(other[i]))
+        if (normalize(one[i]) != normalize(other[i]))
             return false;
     return true;
 }
@@ -73,14 +77,14 @@ const char *base_suggest_near(const char *word, const char *const *words)
         if (longer > WORD_MAX)
             continue;
         size_t differs = distance(word, *at);
-        size_t allowed = longer < 3 ? 0 : least_of(3, (longer + 1) / 3);
+        size_t allowed = longer < 3 ? 0 : smaller_of(3, (longer + 1) / 3);
         if (differs <= allowed && differs < smallest) {
             nearest = *at;
             smallest = differs;
         }
     }
     for (const char *const *at = words; nearest == NULL && *at != NULL; at++)
-        if (begins_alike(word, *at))
+        if (same_beginning(word, *at))
             nearest = *at;
     return nearest;
 }

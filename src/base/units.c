@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Durations, sizes and times as people write them. Pure functions, used by every process and by the command
- * line.
+ * Durations, sizes and times as people write them. Every process and the command line use these functions.
+ * Pure: any process, any thread.
  *
  * Invariants
- *  1. Nothing is read half: a text is a duration to its last byte, or it is refused.
- *  2. No overflow: a number that does not fit is refused with errno ERANGE, never wrapped.
- *  3. What base_units_duration_text writes, base_units_duration_ms reads back to the same value.
+ *  1. A text is read to its last byte or refused; no prefix of it is accepted.
+ *  2. A number that does not fit is refused with errno ERANGE; nothing overflows.
+ *  3. base_units_duration_ms reads what base_units_duration_text writes back to the same value.
  */
 #include "src/base/units.h"
 
@@ -55,8 +55,8 @@ static int refuse(int reason)
     return EP_EINVAL;
 }
 
-/* Reads the digits at *text and moves it behind them; a number that does not fit becomes UINT64_MAX and
- * *large. */
+/* Reads the digits at *text and moves *text behind them. Returns false if there are none. A number that
+ * does not fit becomes UINT64_MAX and sets *large. */
 static bool read_digits(const char **text, uint64_t *value, bool *large)
 {
     const char *at = *text;
@@ -68,9 +68,9 @@ static bool read_digits(const char **text, uint64_t *value, bool *large)
             *value = UINT64_MAX;
         }
     }
-    bool some = at != *text;
+    bool any = at != *text;
     *text = at;
-    return some;
+    return any;
 }
 
 int base_units_duration_ms(const char *text, uint64_t *ms)
@@ -81,7 +81,7 @@ int base_units_duration_ms(const char *text, uint64_t *ms)
     }
     uint64_t sum = 0;
     bool large = false;
-    size_t next = 0; /* the units from here on may still come */
+    size_t next = 0; /* the first unit that may still follow */
     const char *at = text;
     do {
         uint64_t number;
@@ -145,8 +145,8 @@ void base_units_duration_text(uint64_t ms, char *buffer, size_t size)
         snprintf(buffer, size, "0s");
 }
 
-/* A fixed number of digits with a value between two bounds. */
-static bool read_field(const char **text, int digits, int least, int most, int *value)
+/* Reads a number of exactly so many digits whose value is within the bounds. */
+static bool read_field(const char **text, int digits, int min, int max, int *value)
 {
     *value = 0;
     for (int i = 0; i < digits; i++, (*text)++) {
@@ -154,9 +154,10 @@ static bool read_field(const char **text, int digits, int least, int most, int *
             return false;
         *value = *value * 10 + (**text - '0');
     }
-    return *value >= least && *value <= most;
+    return *value >= min && *value <= max;
 }
 
+/* Reads one of the allowed characters. */
 static bool read_mark(const char **text, const char *allowed)
 {
     if (**text == '\0' || strchr(allowed, **text) == NULL)
@@ -172,8 +173,8 @@ static int days_in_month(int year, int month)
     return month == 2 && leap ? 29 : days[month - 1];
 }
 
-/* Date, time of day, optional fraction, and Z or an offset: all of RFC 3339's form, nothing else of ISO 8601.
- */
+/* Whether the text is a time of RFC 3339: date, time of day, optional fraction, and Z or an offset.
+ * Other forms of ISO 8601 are refused. */
 static bool is_rfc3339(const char *at)
 {
     int year, month, day, value;
@@ -206,7 +207,7 @@ int base_units_since_text(const char *text, int64_t now_ms, char *buffer, size_t
     if (base_units_duration_ms(text, &ms) != EP_OK)
         return EP_EINVAL;
     if (now_ms < 0 || ms > (uint64_t)now_ms)
-        return refuse(ERANGE); /* before 1970 */
+        return refuse(ERANGE); /* earlier than 1970 */
     uint64_t then_ms = (uint64_t)now_ms - ms;
     time_t seconds = (time_t)(then_ms / 1000);
     struct tm utc;

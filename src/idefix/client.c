@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls to an Idefix backend: connect, log in, ask, wait for the answer. Runs in the thread of its caller, a
- * producer's fetch thread or a program that uses the library; the connection is in a thread of its own
- * (idefix_link.c), so that every wait here ends at once when the caller is interrupted.
+ * Calls an Idefix backend: connects, logs in, sends a request, waits for its answer. Runs in the thread
+ * of its caller: a producer's fetch thread, or a program that uses the library. The connection has a
+ * thread of its own (link.c), so every wait here ends at once when the caller is interrupted.
  *
  * Owns the link. The configuration is borrowed.
- * 1. A request has a reply address of its own, made of random bytes. Only its answer ends the wait: one to an
- * earlier request, which came too late, is to nobody and ignored. Frames are kept only while a call waits.
- * One that cannot be read may be the answer, or nobody's: what it is called is the failure, if no answer
- * comes soon after it.
- * 2. The login belongs to a connection. It is sent again after 300 ms and 1 s, each time with a fresh
- * address, the older ones staying good: a backend that starts together with its broker misses what was
- * published before it subscribed. It is forgotten on error 102 and when an answer is missing, and then made
- * again by the next call.
- * 3. One missing answer leaves the connection alone, the second in a row ends it.
- * Survived: every failure, as a message and a code. Nothing is fatal.
+ *
+ * Invariants
+ *  1. Each request has its own random reply address, and only an answer to that address ends the wait.
+ *     Late answers to earlier requests are ignored. Frames are kept only while a call waits. An
+ *     unreadable frame may be the answer: if no answer follows it soon, its error is the call's failure.
+ *  2. A login belongs to one connection. It is sent again after 300 ms and 1 s, each time with a new
+ *     reply address while the older ones stay valid, because a backend that starts together with its
+ *     broker misses what was published before it subscribed. Error 102 or a missing answer invalidates
+ *     the login, and the next call logs in again.
+ *  3. One missing answer leaves the connection up; the second in a row closes it.
+ *
+ * Survived: every failure, as a code and a message. Nothing is fatal.
  */
 #include "src/idefix/client.h"
 
@@ -28,13 +30,13 @@
 
 #define MS UINT64_C(1000000)
 #define LOGIN_WAIT_MS 3000
-#define CONNECT_GRACE_MS 500 /* so that the link's own message comes first */
+#define CONNECT_GRACE_MS 500 /* the link reports its own timeout first */
 #define SENDINGS_MAX 3
 #define MISSING_MAX 2
 #define MALFORMED_GRACE_MS 500 /* invariant 1 */
 #define DIGITS 16
 #define CODE_TIMEOUT 7
-#define ENVELOPE_BYTES 4096 /* of a message, beside what max_bytes is for */
+#define ENVELOPE_BYTES 4096 /* of a message, in addition to max_bytes for its data */
 
 struct idefix {
     const struct idefix_source_config *config;
@@ -45,13 +47,13 @@ struct idefix {
     unsigned missing; /* answers in a row */
 };
 
-/* A request and its answer: what `await` needs. */
+/* A request that waits for its answer. */
 struct request {
     const char *command;
     struct json_span data;
     uint64_t connection;
     uint64_t wait_ms;  /* for the answer, from the first sending */
-    unsigned sendings; /* how often at most, and when */
+    unsigned sendings; /* at most so many, at the times sending_ms */
     const unsigned *sending_ms;
     char addresses[SENDINGS_MAX][DIGITS + 1];
     unsigned sent;
@@ -185,8 +187,8 @@ static int request_send(struct idefix *idefix, struct request *request, struct i
     return code == 0 ? 0 : base_error_set(&failure->error, code, "no memory for a request");
 }
 
-/* Looks at the frames that came. 1: the answer is in message. 0: there is none yet; malformed then tells of a
- * frame that could not be read, if one came. */
+/* Goes through the frames that arrived. Returns 1 if one is the answer, which is then in message;
+ * otherwise 0, and malformed is set if one of them could not be read. */
 static int answer_find(struct idefix *idefix, const struct request *request, struct idefix_message *message,
                        struct error *malformed)
 {
@@ -230,7 +232,7 @@ static int answer_missing(struct idefix *idefix, const struct request *request,
         idefix->address, request->command, (double)request->wait_ms / 1000);
 }
 
-/* The next time at which `await` has something to do. */
+/* Returns when `await` must send again or give up. */
 static uint64_t await_until(const struct request *request, uint64_t begin, uint64_t end)
 {
     if (request->sent == request->sendings)
@@ -239,7 +241,7 @@ static uint64_t await_until(const struct request *request, uint64_t begin, uint6
     return sending < end ? sending : end;
 }
 
-/* Why the connection on which the request was sent is not there any more; 0: it is. */
+/* Returns 0 while the connection that carried the request is up, otherwise the code of why it ended. */
 static int await_lost(struct idefix *idefix, const struct request *request, struct idefix_failure *failure)
 {
     struct idefix_link_view view;
@@ -253,7 +255,7 @@ static int await_lost(struct idefix *idefix, const struct request *request, stru
     return failure->error.code;
 }
 
-/* Sends the request and waits for its answer, which may be an error. */
+/* Sends the request and waits for its answer. An answer that reports an error counts as an answer. */
 static int await(struct idefix *idefix, struct request *request, const atomic_bool *abort,
                  struct idefix_message *message, struct idefix_failure *failure)
 {
@@ -285,7 +287,7 @@ static int await(struct idefix *idefix, struct request *request, const atomic_bo
     }
 }
 
-/* The same; an error is a failure. */
+/* As await, but an answer that reports an error is a failure. */
 static int ask(struct idefix *idefix, struct request *request, const atomic_bool *abort,
                struct idefix_message *message, struct idefix_failure *failure)
 {
@@ -329,7 +331,8 @@ static int connect_to(struct idefix *idefix, const atomic_bool *abort, uint64_t 
         }
         if (aborted(abort))
             return interrupted(failure);
-        /* Once it is begun the link keeps the time, but for a resolver that it has to ask again. */
+        /* Once the name is resolved the link enforces the timeout, but it may have to resolve the name
+         * again. */
         if (view.begun && !begun)
             end += idefix->config->connect_timeout_ms * MS;
         begun = view.begun;
@@ -350,7 +353,7 @@ static void out_text(struct json_out *out, const char *text)
     json_write_string(out, text != NULL ? text : "", text != NULL ? strlen(text) : 0);
 }
 
-/* What the backend compares with its own clock: as the machine has it, not as the instance counts. */
+/* Returns the time of the system clock, which the backend compares with its own. */
 static uint64_t wall_ms(void)
 {
     struct timespec now;

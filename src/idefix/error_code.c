@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What Idefix's error codes ask for: one table. Pure: any process, any thread. */
+/* The one table of Idefix's error codes and what to do about each. Pure: any process, any thread. */
 #include "src/idefix/client.h"
 
 static const struct {
@@ -15,7 +15,7 @@ static const struct {
     {203, IDEFIX_SETTING, "domain"},                                   /* missing domain */
     {204, IDEFIX_SETTING, "address"},                                  /* missing address */
     {205, IDEFIX_SETTING, "address"},                                  /* invalid address */
-    {206, IDEFIX_SETTING, NULL},                                       /* of this range, but unknown to us */
+    {206, IDEFIX_SETTING, NULL},                                       /* in this range, meaning unknown */
     {207, IDEFIX_SETTING, NULL},      {208, IDEFIX_SETTING, "domain"}, /* domain not found */
     {209, IDEFIX_SETTING, "address"},                                  /* address not found */
 };

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An Idefix client's failures as messages: which broker, what happened, and what to look at. Pure; used by
- * the link's thread (connections) and by the caller's (answers).
+ * Writes the messages for an Idefix client's failures: which broker, what happened, what to check. Pure.
+ * The link's thread uses it for connections, the calling thread for answers.
  *
- * The token and the MQTT password never stand in messages, not even where a backend repeats them. What a
- * backend says is cut, and cleaned of what a terminal or a log line would take amiss.
+ * Invariants
+ *  1. No message contains the token or the MQTT password, not even if a backend repeats them.
+ *  2. Text from a backend is cut, and control characters are removed from it.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -17,7 +18,7 @@
 #include "src/idefix/client.h"
 #include "src/idefix/mqtt.h"
 
-#define SAID_BYTES 300
+#define BACKEND_TEXT_BYTES 300
 
 static double seconds(uint64_t ms)
 {
@@ -115,7 +116,8 @@ static int end_of_hello(const struct idefix_mqtt_params *params, const struct id
                               "%s accepts connections but stays silent: no %s within %g s", params->address,
                               tls ? "TLS handshake and MQTT greeting (CONNACK)" : "MQTT greeting (CONNACK)",
                               seconds(params->connect_timeout_ms));
-    failure->unreachable = end->rc == MOSQ_ERR_CONN_LOST; /* a proxy's way of saying that nobody is there */
+    failure->unreachable =
+        end->rc == MOSQ_ERR_CONN_LOST; /* a proxy closes at once if there is no broker behind it */
     if (tls)
         return base_error_set(
             &failure->error, EP_EBACKEND,
@@ -151,15 +153,16 @@ int idefix_error_text_end(const struct idefix_mqtt_params *params, const struct 
                           reason(end));
 }
 
-/* ---- what a backend says */
+/* ---- errors that a backend reports */
 
-/* How many bytes of a secret the text begins with. */
+/* Returns the length of the secret if the text begins with it, otherwise 0. */
 static size_t begins_with(const char *text, const char *secret)
 {
     size_t bytes = secret == NULL ? 0 : strlen(secret);
     return bytes > 0 && strncmp(text, secret, bytes) == 0 ? bytes : 0;
 }
 
+/* Copies a text from the backend without secrets and control characters. */
 static void clean(const struct idefix_source_config *config, const char *text, char *out, size_t room)
 {
     const char *end = text + strlen(text);
@@ -188,7 +191,7 @@ int idefix_error_text_answer(const struct idefix_source_config *config, const ch
                              const struct idefix_message *message, struct idefix_failure *failure)
 {
     const char *setting = NULL, *account = config->account != NULL ? config->account : "";
-    char said[SAID_BYTES];
+    char said[BACKEND_TEXT_BYTES];
 
     clean(config, message->error, said, sizeof said);
     failure->backend_code = message->error_code;
@@ -202,7 +205,7 @@ int idefix_error_text_answer(const struct idefix_source_config *config, const ch
                               command, said);
     case IDEFIX_SETTING:
         if (strcmp(command, "login") == 0)
-            setting = "account"; /* the only address, and domain, that a login has */
+            setting = "account"; /* the only address and domain in a login */
         if (setting == NULL)
             return base_error_set(&failure->error, EP_ECONFIG,
                                   "the backend does not accept a setting (%s): %s", command, said);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Idefix's frames: an envelope with destination, data, reply address and error text, as JSON or MessagePack,
- * perhaps in gzip. Pure but for memory: any process, any thread.
+ * Encodes and decodes Idefix's frames. A frame is an envelope with destination, data, reply address and
+ * error text, as JSON or MessagePack, with or without gzip. Pure except for memory: any process, any
+ * thread.
  *
- * What comes is untrusted. Invariants:
- * 1. Memory is bounded by max_bytes and what came, never by what a length claims.
- * 2. The envelope is found by its structure. What data holds is not looked at, so that one event which cannot
- * be read does not cost the page it came in.
- * 3. idefix_message_decode sets its result on success only. Its texts are UTF-8 without NUL.
+ * Invariants
+ *  1. Received frames are untrusted. Memory is bounded by max_bytes and by the bytes that arrived, never
+ *     by what a length claims.
+ *  2. The envelope is found by its structure, and its data is not decoded. So one unreadable event does
+ *     not spoil the page that contains it.
+ *  3. idefix_message_decode sets its result on success only. Its texts are UTF-8 without NUL.
  */
 #include "src/idefix/frame.h"
 
@@ -26,7 +28,7 @@ enum member { MEMBER_TO, MEMBER_DATA, MEMBER_REPLY, MEMBER_ERROR, MEMBERS };
 static const char *const json_names[MEMBERS] = {"t", "d", "r", "e"};
 static const char *const msgpack_names[MEMBERS] = {"to", "dt", "re", "er"};
 
-/* ---- out ---- */
+/* ---- encoding ---- */
 
 static bool is_given(const char *text)
 {
@@ -136,20 +138,21 @@ void idefix_frame_free(struct idefix_frame *frame)
     *frame = (struct idefix_frame){0};
 }
 
-/* ---- in ---- */
+/* ---- decoding ---- */
 
 struct envelope_reader {
     struct idefix_message *message;
     struct error *error;
-    bool seen[MEMBERS]; /* of two members of one name the first counts */
+    bool seen[MEMBERS]; /* if two members have the same name, the first counts */
 };
 
-static char **text_place(struct idefix_message *message, enum member member)
+static char **text_field(struct idefix_message *message, enum member member)
 {
     return member == MEMBER_TO ? &message->to : member == MEMBER_REPLY ? &message->reply : &message->error;
 }
 
-/* The text, NULL being none: left out where it is empty, but for the destination. */
+/* Stores a member's text; NULL means that there was no memory. An empty text is left out, except the
+ * destination. */
 static int take_text(struct envelope_reader *reader, enum member member, char *text)
 {
     if (text == NULL)
@@ -157,7 +160,7 @@ static int take_text(struct envelope_reader *reader, enum member member, char *t
     if (text[0] == '\0' && member != MEMBER_TO)
         free(text);
     else
-        *text_place(reader->message, member) = text;
+        *text_field(reader->message, member) = text;
     return 0;
 }
 
@@ -219,7 +222,7 @@ static int on_msgpack_member(struct msgpack key, struct msgpack value, void *use
     return take_text(reader, (enum member)member, json_msgpack_text(value));
 }
 
-/* The number in "[CODE] text". */
+/* Returns the number in "[CODE] text". */
 static int error_code(const char *text)
 {
     char *end;
@@ -282,7 +285,7 @@ int idefix_message_decode(const char *flags, const void *body, size_t bytes, siz
                           struct idefix_message *out, struct error *error)
 {
     struct idefix_message message = {0};
-    struct error own = {0}; /* read_json tells by its code who found the fault */
+    struct error own = {0}; /* read_json needs its code even if the caller passes none */
     struct envelope_reader reader = {.message = &message, .error = error != NULL ? error : &own};
 
     reader.error->code = 0;

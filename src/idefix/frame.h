@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Idefix's frames: an MQTT message's body and the flags of its topic (eventpipe-idefix(7)), in both
- * directions. Pure: no network, no clock.
+ * Idefix's frames in both directions: the body of an MQTT message, and the flags in its topic
+ * (eventpipe-idefix(7)). Pure: no network, no clock.
  */
 #ifndef IDEFIX_FRAME_H
 #define IDEFIX_FRAME_H
@@ -22,13 +22,13 @@ struct idefix_frame {
     char *body;    /* owned */
     size_t bytes;
 };
-/* Written as JSON where both are accepted; compressed where that is accepted and makes it smaller. 0 or
- * EP_ENOMEM. */
+/* Writes JSON if the encoding accepts both forms; compresses it if the encoding accepts that and the
+ * result is smaller. 0 or EP_ENOMEM. */
 int idefix_frame_encode(const struct idefix_encoding *encoding, const struct idefix_envelope *envelope,
                         struct idefix_frame *out);
 void idefix_frame_free(struct idefix_frame *frame);
 
-/* A frame that came. */
+/* A received frame. */
 struct idefix_message {
     char *body; /* owned; inflated */
     size_t bytes;
@@ -36,19 +36,19 @@ struct idefix_message {
     char *to;              /* owned, never NULL */
     char *reply;           /* owned, NULL = none */
     char *error;           /* owned, NULL = none: the call succeeded */
-    int error_code;        /* of "[CODE] text"; 1 (unknown) where an error text has none; 0 without error */
+    int error_code;        /* of "[CODE] text"; 1 (unknown) if an error text has none; 0 without error */
     struct json_span data; /* in body, JSON or MessagePack; bytes 0 = null or missing */
 };
 /*
- * flags: the topic's last level. Reads the envelope only: data is found, not decoded, so that one bad event
- * in it spoils nothing else; its structure is checked as far as is needed to know where it ends. 0;
- * EP_ENOMEM; EP_EPROTO with a message: unknown flags, does not inflate, larger than max_bytes when inflated,
- * no envelope, wrong types of its members.
+ * Reads the envelope. flags is the topic's last level. The data is found but not decoded, so that one
+ * bad event in it spoils nothing else; its structure is checked as far as needed to find its end.
+ * Returns 0, EP_ENOMEM, or EP_EPROTO with a message: unknown flags, the body does not inflate or is
+ * larger than max_bytes, there is no envelope, or a member has the wrong type.
  */
 int idefix_message_decode(const char *flags, const void *body, size_t bytes, size_t max_bytes,
                           struct idefix_message *out, struct error *error);
-void idefix_message_free(struct idefix_message *message); /* all NULL is accepted */
-/* The data as JSON text appended to out ("null" if there is none). 0, EP_ENOMEM, EP_EPROTO. */
+void idefix_message_free(struct idefix_message *message); /* accepts a message that is all zero */
+/* Appends the data to out as JSON text ("null" if there is none). 0, EP_ENOMEM, EP_EPROTO. */
 int idefix_message_json(const struct idefix_message *message, struct json_out *out, struct error *error);
 
 #endif

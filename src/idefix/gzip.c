@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * gzip in memory. Pure but for memory: any process, any thread.
+ * gzip in memory, by zlib. Pure except for memory: any process, any thread.
  *
- * Inflating: memory grows with what comes out, doubling, and not past max_bytes: a few KB can hold gigabytes.
- * As in the format, members may follow each other, and what they hold is joined; anything else behind one is
- * an error, as is a body that ends early. Deflating: the room is one byte less than the body, so that zlib
- * itself finds out that it does not pay.
+ * Invariants
+ *  1. Inflating: the buffer grows with the output, by doubling, up to max_bytes. A few KB can hold
+ *     gigabytes.
+ *  2. Members may follow each other, as the format allows, and their contents are joined. Anything else
+ *     behind a member is an error, and so is a body that ends early.
+ *  3. Deflating: the output buffer is one byte smaller than the body, so zlib itself finds out whether
+ *     compressing pays.
  */
 #include "src/idefix/gzip.h"
 
@@ -14,7 +17,7 @@
 #include <stdlib.h>
 #include <zlib.h>
 
-#define WINDOW_GZIP (15 + 16) /* zlib's way to ask for gzip and nothing else */
+#define WINDOW_GZIP (15 + 16) /* zlib: gzip only */
 #define ROOM_FIRST 4096
 
 struct inflating {
@@ -24,7 +27,7 @@ struct inflating {
     struct error *error;
 };
 
-/* One byte more than max_bytes is asked for at most: if it comes, there is too much. */
+/* Grows the buffer to at most max_bytes + 1: if that last byte is used, the body is too large. */
 static int make_room(struct inflating *inflating)
 {
     size_t room = inflating->room < ROOM_FIRST ? ROOM_FIRST : inflating->room;
@@ -41,7 +44,7 @@ static int make_room(struct inflating *inflating)
     return 0;
 }
 
-/* Inflates until a member ends. */
+/* Inflates one member. */
 static int inflate_member(struct inflating *inflating)
 {
     z_stream *stream = &inflating->stream;

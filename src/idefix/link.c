@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The thread that keeps an Idefix client's MQTT connection. Runs in producers and in programs that use the
- * library; it begins with the first connection asked for, and stays until the link is closed. All signals are
- * blocked in it.
+ * The thread that keeps an Idefix client's MQTT connection, and its owner's access to it. Runs in
+ * producers and in programs that use the library. The thread starts with the first connection and ends
+ * when the link is closed. All signals are blocked in it.
  *
- * Everything between the two threads is under `lock`, which is never held while anything is waited for; each
- * wakes the other by an eventfd.
- * 1. Owner and thread hold a reference each: the thread may be in the resolver, which nothing can end, when
- * the owner goes. So it uses nothing of the owner's, and frees the link when it comes out last.
- * 2. An attempt has a number; only while it is still `connection` may the thread change the state. What the
- *    owner dropped cannot come back.
- * 3. What waits is bounded: frames beyond FRAMES_MAX, or twice max_bytes, are dropped as if the network had
- * lost them, and calls have deadlines. Survived: all failures; they are in the view when the state has become
- * DOWN.
+ * Invariants
+ *  1. `lock` protects everything that both threads use, and no thread waits while it holds it. Each
+ *     thread wakes the other with an eventfd.
+ *  2. Owner and thread each hold a reference. When the owner closes the link, the thread may be in the
+ *     resolver, which cannot be interrupted. So the thread uses nothing that belongs to the owner, and
+ *     frees the link if it ends last.
+ *  3. Each connection attempt has a number. The thread may change the state only while its number is
+ *     still `connection`. So an attempt that the owner dropped cannot come back.
+ *  4. Queues are bounded. Frames beyond FRAMES_MAX, or beyond twice max_bytes, are dropped as if the
+ *     network had lost them; calls have deadlines.
+ *
+ * Survived: all failures. They are in the view once the state is DOWN.
  */
 #include "src/idefix/link.h"
 
@@ -45,10 +48,10 @@ struct idefix_link {
     pthread_t thread;        /* owner's */
     bool started;            /* owner's */
 
-    pthread_mutex_t lock; /* all that follows */
+    pthread_mutex_t lock; /* protects all members below */
     int references;
     bool quit, ended, listening;
-    bool begun; /* this attempt: the thread came out of the resolver */
+    bool begun; /* this attempt: the name is resolved */
     enum idefix_link_state state;
     uint64_t connection;
     struct idefix_failure failure;
@@ -57,12 +60,12 @@ struct idefix_link {
     struct outgoing *out, **out_last;
 };
 
-/* ---- waking each other */
+/* ---- waking the other thread */
 
 static void wake(int fd)
 {
     int errnum = errno;
-    ssize_t done = write(fd, &(uint64_t){1}, sizeof(uint64_t)); /* full: it is readable anyway */
+    ssize_t done = write(fd, &(uint64_t){1}, sizeof(uint64_t)); /* if it is full, it is readable anyway */
     (void)done;
     errno = errnum;
 }
@@ -188,7 +191,7 @@ int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, 
 
 /* ---- the thread's side */
 
-/* A frame that came: in idefix_mqtt_step, so without the lock. */
+/* Queues a received frame. idefix_mqtt_step calls it, so the lock is not held. */
 static void on_frame(const char *flags, const void *body, size_t bytes, void *user)
 {
     struct idefix_link *link = user;
@@ -214,9 +217,9 @@ static void on_frame(const char *flags, const void *body, size_t bytes, void *us
         wake(link->owner_fd);
 }
 
-/* The attempt's new state, unless the owner has gone on without it. */
-static void complete(struct idefix_link *link, uint64_t connection, enum idefix_link_state state,
-                     const struct idefix_failure *failure)
+/* Sets the state of an attempt, unless the owner has dropped the attempt. */
+static void state_set(struct idefix_link *link, uint64_t connection, enum idefix_link_state state,
+                      const struct idefix_failure *failure)
 {
     pthread_mutex_lock(&link->lock);
     if (link->connection == connection && link->state != IDEFIX_LINK_DOWN) {
@@ -230,8 +233,8 @@ static void complete(struct idefix_link *link, uint64_t connection, enum idefix_
     wake(link->owner_fd);
 }
 
-/* What is to be sent, to *out; false: the attempt is not wanted any more. */
-static bool collect(struct idefix_link *link, uint64_t connection, struct outgoing **out)
+/* Moves the frames to send to *out. Returns false if the attempt was dropped. */
+static bool outgoing_take(struct idefix_link *link, uint64_t connection, struct outgoing **out)
 {
     *out = NULL;
     pthread_mutex_lock(&link->lock);
@@ -254,7 +257,7 @@ static int send_all(struct idefix_mqtt *mqtt, const struct outgoing *out, struct
     return code;
 }
 
-/* One attempt, until its connection ends or is not wanted any more. */
+/* Runs one attempt until its connection ends or the owner drops it. */
 static void serve(struct idefix_link *link, uint64_t connection)
 {
     struct idefix_mqtt *mqtt = NULL;
@@ -266,7 +269,7 @@ static void serve(struct idefix_link *link, uint64_t connection)
     pthread_mutex_lock(&link->lock);
     link->begun = link->connection == connection;
     pthread_mutex_unlock(&link->lock);
-    while (code == 0 && collect(link, connection, &out)) {
+    while (code == 0 && outgoing_take(link, connection, &out)) {
         code = send_all(mqtt, out, &failure);
         outgoing_free(out);
         if (code == 0)
@@ -274,11 +277,11 @@ static void serve(struct idefix_link *link, uint64_t connection)
         drain(link->thread_fd);
         if (code == 0 && !up && idefix_mqtt_ready(mqtt)) {
             up = true;
-            complete(link, connection, IDEFIX_LINK_UP, NULL);
+            state_set(link, connection, IDEFIX_LINK_UP, NULL);
         }
     }
     if (code != 0)
-        complete(link, connection, IDEFIX_LINK_DOWN, &failure);
+        state_set(link, connection, IDEFIX_LINK_DOWN, &failure);
     idefix_mqtt_close(&mqtt);
 }
 
@@ -317,7 +320,7 @@ static int thread_start(struct idefix_link *link)
 {
     sigset_t all, before;
 
-    link->references = 2; /* there is no thread yet that could look */
+    link->references = 2; /* without the lock: the thread does not run yet */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int errnum = pthread_create(&link->thread, NULL, link_thread, link);

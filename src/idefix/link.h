@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The way between an Idefix client and its broker: a thread that keeps an MQTT connection (idefix_mqtt.h),
- * and what its owner asks of it without ever waiting for it longer than it wants to. One owner thread; only
- * idefix_link_wake is for others.
+ * The connection between an Idefix client and its broker: a thread that keeps it up (mqtt.h), and
+ * functions for its owner, which never block longer than the owner asks. There is one owner thread; only
+ * idefix_link_wake may be called by others.
  */
 #ifndef IDEFIX_LINK_H
 #define IDEFIX_LINK_H
@@ -15,41 +15,41 @@ enum idefix_link_state { IDEFIX_LINK_DOWN, IDEFIX_LINK_CONNECTING, IDEFIX_LINK_U
 struct idefix_link_view {
     enum idefix_link_state state;
     uint64_t connection;           /* number of the attempt that this state belongs to, from 1 */
-    bool begun;                    /* CONNECTING: the name is resolved, connect_timeout_ms counts */
+    bool begun;                    /* CONNECTING: the name is resolved, connect_timeout_ms is running */
     struct idefix_failure failure; /* DOWN: why, when an attempt or a connection ended by itself */
 };
 
-/* A frame that came. */
+/* A received frame. */
 struct idefix_link_frame {
     struct idefix_link_frame *next;
-    size_t bytes; /* of the message; larger than what is kept: body is empty */
+    size_t bytes; /* of the message; body is empty if too_large */
     bool too_large;
-    char flags[8]; /* cut: the known ones have two letters at most */
+    char flags[8]; /* may be cut: known flags have at most two letters */
     char body[];
 };
 
-/* params: copied. max_bytes: a longer message is not kept. No thread and no connection yet. 0, EP_ENOMEM,
- * EP_ESYSTEM. */
+/* Makes a link without a thread or a connection. params is copied; messages longer than max_bytes are
+ * not kept. 0, EP_ENOMEM, EP_ESYSTEM. */
 int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, struct idefix_link **out,
                      struct error *error);
-/* When DOWN: begins a connection. 0 or EP_ESYSTEM. */
+/* Begins to connect if the state is DOWN. 0 or EP_ESYSTEM. */
 int idefix_link_connect(struct idefix_link *link, struct error *error);
-/* The state becomes DOWN at once; the goodbye is said behind it. */
+/* Sets the state to DOWN at once; the thread disconnects afterwards. */
 void idefix_link_drop(struct idefix_link *link);
 void idefix_link_look(struct idefix_link *link, struct idefix_link_view *view);
-/* Until anything has changed since the last wait ended, a wake, or the time. */
+/* Waits until something changed since the last wait, until idefix_link_wake, or until until_ns. */
 void idefix_link_wait(struct idefix_link *link, uint64_t until_ns);
-/* Any thread or signal handler: ends a wait, the next one if there is none. */
+/* Ends the current wait, or the next one. From any thread or signal handler. */
 void idefix_link_wake(struct idefix_link *link);
-/* Sends a frame when the connection is up; what cannot be sent ends the connection. Takes the body. 0 or
- * EP_ENOMEM. */
+/* Sends a frame if the connection is up. A frame that cannot be sent ends the connection. Takes over the
+ * body. 0 or EP_ENOMEM. */
 int idefix_link_send(struct idefix_link *link, struct idefix_frame *frame);
-/* Whether frames that come are kept; what is there is thrown away. */
+/* Says whether received frames are kept, and drops those kept so far. */
 void idefix_link_listen(struct idefix_link *link, bool listen);
-/* The oldest frame kept, to be freed with free(); NULL = none. */
+/* Returns the oldest frame kept, which the caller frees with free(), or NULL. */
 struct idefix_link_frame *idefix_link_take(struct idefix_link *link);
-/* Ends connection and thread; waits at most a second. A thread that is stuck in the resolver ends by itself,
- * later. */
+/* Ends connection and thread, and waits at most a second for that. A thread that is in the resolver ends by
+ * itself later. */
 void idefix_link_close(struct idefix_link **link);
 
 #endif

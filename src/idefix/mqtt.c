@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One MQTT connection over libmosquitto, whose own loops are not used: they wait with select(), reconnect by
- * themselves, and repeat old calls after it. Runs in the link's thread of a producer or of a library caller's
- * process, with all signals blocked there (a broken pipe is an error code here, not SIGPIPE).
+ * One MQTT connection over libmosquitto. libmosquitto's own loops are not used: they wait with select(),
+ * reconnect by themselves, and then repeat old calls. Runs in the link's thread of a producer or of a
+ * program that uses the library. All signals are blocked there, so a broken pipe is an error code, not
+ * SIGPIPE.
  *
- * Owns the struct mosquitto; each connection has a new one, so that nothing of an old one is sent again.
- * 1. What may block: resolving the broker's name (getaddrinfo inside mosquitto_connect_bind_async), nothing
- * else.
- * 2. No busy loop. While the TLS handshake waits for the peer its socket is always writable, and
- * mosquitto_want_write is no help there in some versions: until CONNACK only readability is waited for, and a
- * quarter of a second (what we send till then fits any socket's buffer). A handshake's steps are made by
- * mosquitto_loop_read in one version, by mosquitto_loop_write in others: both are called.
- * 3. SSL_ERROR_SYSCALL in a handshake is 'go on' to libmosquitto 2.0, for ever: whether TCP is connected, and
- * still is, is looked at here before libmosquitto is asked.
- * 4. libmosquitto takes the first address of a name that a connect() begins for, and stays with it. Where
- * that comes to nothing the other family, IPv4 or IPv6, is tried once: it is chosen by binding to its "any"
- * address.
- * 5. The socket gets close-on-exec. libmosquitto's internal socket pair has no handle and stays without it.
+ * Owns the struct mosquitto. Each connection has a new one, so nothing of an old one is sent again.
+ *
+ * Invariants
+ *  1. Only resolving the broker's name may block (getaddrinfo inside mosquitto_connect_bind_async).
+ *  2. No busy loop. During the TLS handshake the socket is always writable, and in some versions
+ *     mosquitto_want_write does not help. So until CONNACK this waits for readability only, or 250 ms;
+ *     what is sent until then fits any socket buffer. One version makes the handshake's steps in
+ *     mosquitto_loop_read, others in mosquitto_loop_write, so both are called.
+ *  3. libmosquitto 2.0 takes SSL_ERROR_SYSCALL in a handshake for 'go on', for ever. So this checks
+ *     whether TCP is still connected before it calls libmosquitto.
+ *  4. libmosquitto keeps the first address for which connect() begins. If that fails, the other family
+ *     (IPv4 or IPv6) is tried once, by binding to its "any" address.
+ *  5. The socket is close-on-exec. libmosquitto's internal socket pair cannot be reached and is not.
+ *
  * Survived: every failure, as a message (error_text.c).
  */
 #include "src/idefix/mqtt.h"
@@ -39,9 +41,9 @@
 #include "shm/slot.h" /* shm_now_ns */
 
 #define MS UINT64_C(1000000)
-#define TICK_MS 1000      /* mosquitto_loop_misc wants to be called about once a second */
+#define TICK_MS 1000      /* mosquitto_loop_misc needs a call about once a second */
 #define HELLO_TICK_MS 250 /* invariant 2 */
-#define GOODBYE_MS 500
+#define DISCONNECT_MS 500
 #define REFUSED_QOS 128
 
 struct idefix_mqtt {
@@ -50,7 +52,7 @@ struct idefix_mqtt {
     idefix_mqtt_frame *frame;
     void *user;
     enum idefix_phase phase;
-    uint64_t end_ns, tcp_end_ns; /* of connecting in all, of this family's turn */
+    uint64_t end_ns, tcp_end_ns; /* deadlines: of connecting, and of TCP with this address family */
     int family;                  /* of the socket */
     bool last_try;               /* there is no other family to try */
     int subscription;            /* message id */
@@ -65,8 +67,8 @@ static void library_init(void)
 
 /* ---- callbacks, called by libmosquitto in the functions below */
 
-/* Why OpenSSL refuses a certificate stands in no log line. libssl comes with libmosquitto, so its two
- * functions are there to be found, without being needed. */
+/* Returns why OpenSSL refused the certificate, which no log line says. libmosquitto brings libssl along,
+ * so its two functions are looked up at run time; if they are missing, the reason is unknown. */
 static const char *verify_reason(struct mosquitto *mosquitto)
 {
     void *ssl = mosquitto_ssl_get(mosquitto);
@@ -152,7 +154,8 @@ static int configure(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
     return 0;
 }
 
-/* libmosquitto makes the whole process ignore SIGPIPE with each client; that is not ours to decide. */
+/* mosquitto_new makes the whole process ignore SIGPIPE. That is the program's choice, so this restores
+ * it. */
 static struct mosquitto *client_new(const char *session, void *user)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -168,8 +171,8 @@ static struct mosquitto *client_new(const char *session, void *user)
     return mosquitto;
 }
 
-/* A client for one dialling: a second connect() of the same one fails where TLS is set up (libmosquitto 2.0).
- */
+/* Makes a new client for each connect(): with TLS, a second connect() of the same client fails in
+ * libmosquitto 2.0. */
 static int client_make(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     const char *session = mqtt->params->session;
@@ -185,7 +188,7 @@ static int client_make(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 
 /* ---- TCP */
 
-/* Begins to connect, to an address of the family that bind_address is of (NULL: any). 0, or libmosquitto's
+/* Begins to connect to an address of bind_address's family (NULL: any family). Returns 0 or libmosquitto's
  * code. */
 static int dial(struct idefix_mqtt *mqtt, const char *bind_address)
 {
@@ -196,7 +199,7 @@ static int dial(struct idefix_mqtt *mqtt, const char *bind_address)
     errno = 0;
     int rc = mosquitto_connect_bind_async(mqtt->mosquitto, broker->host, broker->port, IDEFIX_KEEPALIVE_S,
                                           bind_address);
-    /* Where the handshake was begun on a connection that is refused already, only errno has it now. */
+    /* If the connection was refused before the handshake began, only errno says so. */
     mqtt->end.errnum = errno;
     mqtt->end.rc = rc;
     int fd = mosquitto_socket(mqtt->mosquitto);
@@ -210,7 +213,7 @@ static int dial(struct idefix_mqtt *mqtt, const char *bind_address)
     return 0;
 }
 
-/* The other family's turn, if it had none. What is kept of a failure is the first family's. */
+/* Tries the other address family, once. If that cannot begin, the first family's failure is reported. */
 static bool dial_other(struct idefix_mqtt *mqtt)
 {
     const struct idefix_end first = mqtt->end;
@@ -233,7 +236,7 @@ static int give_up(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
     return idefix_error_text_end(mqtt->params, &mqtt->end, failure);
 }
 
-/* In phase TCP, when the socket is ready or time is up. */
+/* Checks in phase TCP whether the connection is made, has failed or has timed out. */
 static int tcp_complete(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
 {
     struct sockaddr_storage peer;
@@ -251,7 +254,7 @@ static int tcp_complete(struct idefix_mqtt *mqtt, bool ready, struct idefix_fail
     if (ready && getsockopt(fd, SOL_SOCKET, SO_ERROR, &errnum, &bytes) == 0 && errnum != 0)
         mqtt->end.errnum = errnum;
     if (ready && (mqtt->end.errnum == ECONNRESET || mqtt->end.errnum == EPIPE)) {
-        /* It was there, and is gone already. */
+        /* The connection was made and is already closed. */
         mqtt->phase = IDEFIX_HELLO;
         mqtt->end.rc = MOSQ_ERR_CONN_LOST;
         return give_up(mqtt, failure);
@@ -263,14 +266,14 @@ static int tcp_complete(struct idefix_mqtt *mqtt, bool ready, struct idefix_fail
     return give_up(mqtt, failure);
 }
 
-/* ---- the connection's life */
+/* ---- from connecting to closing */
 
 static int begin(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     uint64_t timeout_ns = mqtt->params->connect_timeout_ms * MS;
     int rc = dial(mqtt, NULL);
 
-    /* Counted from here: a name that took long to resolve must not take the connection's time. */
+    /* The timeout starts here, so that a slow resolver does not use up the connection's time. */
     mqtt->end_ns = shm_now_ns() + timeout_ns;
     mqtt->tcp_end_ns = mqtt->end_ns - timeout_ns / 2;
     if (rc == 0)
@@ -281,11 +284,11 @@ static int begin(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
         return base_error_set(&failure->error, EP_ECONFIG,
                               "%s: TLS cannot be set up: ca_file %s holds no certificate",
                               mqtt->params->address, mqtt->params->ca_file);
-    if (rc == MOSQ_ERR_TLS) { /* a peer so near that its answer was there at once */
+    if (rc == MOSQ_ERR_TLS) { /* a peer on this machine answered at once */
         mqtt->phase = IDEFIX_HELLO;
         return give_up(mqtt, failure);
     }
-    /* Refused before we could ask of which family it was: on this machine only, "localhost" say. */
+    /* Refused at once, so the family is unknown. This happens on this machine only ("localhost"). */
     mqtt->family = AF_INET6;
     if (rc == MOSQ_ERR_ERRNO && dial_other(mqtt))
         return 0;
@@ -314,8 +317,7 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame 
     return 0;
 }
 
-/* Whether the peer is gone, though libmosquitto would go on (invariant 3). Bytes that wait are still to be
- * read. */
+/* Whether the peer has closed the connection (invariant 3). Bytes that still wait must be read first. */
 static bool peer_gone(struct idefix_mqtt *mqtt)
 {
     char byte;
@@ -329,8 +331,9 @@ static bool peer_gone(struct idefix_mqtt *mqtt)
     return true;
 }
 
-/* A broker that sends us a PUBACK holds the answer back until TCP has acknowledged that (Nagle), which the
- * kernel puts off for 40 ms, unless told each time: so many milliseconds for every page of a backlog. */
+/* Acknowledges received bytes at once. A broker that sent a PUBACK holds the answer back until TCP
+ * acknowledges it (Nagle), and the kernel delays that by 40 ms, which every page of a backlog would
+ * cost. */
 static void acknowledge(int fd)
 {
     setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
@@ -362,7 +365,7 @@ static int exchange(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure 
     return give_up(mqtt, failure);
 }
 
-/* From CONNACK to SUBACK. */
+/* Takes the steps from CONNACK to SUBACK: subscribes, and checks whether the broker granted it. */
 static int advance(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     char topic[256];
@@ -408,7 +411,7 @@ int idefix_mqtt_step(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failur
 
     *failure = (struct idefix_failure){0};
     if (poll(polled, 2, wait_ms(mqtt)) < 0)
-        polled[0].revents = 0; /* EINTR, or no memory: as if time had passed */
+        polled[0].revents = 0; /* EINTR or no memory: treated like a timeout */
     bool ready = polled[0].revents != 0;
     if (mqtt->phase == IDEFIX_TCP)
         code = tcp_complete(mqtt, ready, failure);
@@ -450,7 +453,7 @@ void idefix_mqtt_close(struct idefix_mqtt **mqtt)
         return;
     *mqtt = NULL;
     if (old->mosquitto != NULL && old->phase >= IDEFIX_SUBSCRIBING && mosquitto_socket(old->mosquitto) >= 0) {
-        uint64_t end = shm_now_ns() + GOODBYE_MS * MS;
+        uint64_t end = shm_now_ns() + DISCONNECT_MS * MS;
         int rc = mosquitto_disconnect(old->mosquitto);
         while (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(old->mosquitto) >= 0 &&
                mosquitto_want_write(old->mosquitto) && shm_now_ns() < end) {

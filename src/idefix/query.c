@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What an Idefix client sends: the data of events.get. Pure; any process.
+ * Writes the data of events.get as JSON. Pure: any process, any thread.
  *
- * The keys and the times are those of the Go client (eventpipe-idefix(7)): with a cursor its `since` is the
- * default.
+ * Keys and times are those of the Go client (eventpipe-idefix(7)). With a cursor, `since` gets its default.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,7 +13,7 @@
 
 #define SINCE_DEFAULT "1970-01-01T00:00:00Z"
 
-/* As Go writes a time.Duration: 1m0s, 1.5s, 300ms, 1h0m0s, 0s. */
+/* Writes a duration as Go writes a time.Duration: 1m0s, 1.5s, 300ms, 1h0m0s, 0s. */
 static void out_duration(struct json_out *out, uint64_t ms)
 {
     char text[64], fraction[8] = "";

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON as text: where a value stands, and what it says. Pure: any process, any thread, no state.
+ * Finds values in JSON text and decodes them. Pure: any process, any thread, no state.
  *
- * Why our own, beside cJSON: cJSON keeps numbers as doubles, so that 64-bit ids would be lost, and builds a
- * tree where we want to hand on the very bytes that came.
+ * cJSON is not used for this because it keeps numbers as doubles, which would lose 64-bit ids, and
+ * because it builds a tree where the very bytes that arrived are to be passed on.
  *
- * Invariants: the finders expect text that json_valid accepts, but never read outside the span, whatever it
- * holds. Nothing recurses. Of two members of one name the first counts, as in cJSON.
+ * Invariants
+ *  1. The text should be valid (json_valid), but nothing outside the span is read, whatever it contains.
+ *  2. Nothing recurses.
+ *  3. If an object has two members with the same name, the first counts, as in cJSON.
  */
 #include "src/json/json.h"
 
@@ -19,7 +21,7 @@
 
 /* ---- finding ---- */
 
-/* at stands on the opening quote; behind the closing one, or at end. */
+/* `at` is at the opening quote. Returns the byte behind the closing quote, or end. */
 static const char *string_end(const char *at, const char *end)
 {
     for (at++; at < end;) {
@@ -81,7 +83,7 @@ static struct json_span whole_value(struct json_span text)
     return (struct json_span){at, (size_t)(value_end(at, end) - at)};
 }
 
-/* Walks the values of a container; each element or member goes to see. */
+/* A walk over the values of a container: each element or member is passed to the callback. */
 struct walk {
     const char *at, *end;
     bool object;
@@ -152,7 +154,7 @@ int json_each_member(struct json_span object,
     return result;
 }
 
-/* Compares decoded text with one step of a pointer, in which ~1 stands for / and ~0 for ~. */
+/* Compares decoded text with one step of a JSON pointer, in which ~1 stands for / and ~0 for ~. */
 static bool step_is(const char *step, const char *step_end, const char *text, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++) {
@@ -225,7 +227,7 @@ bool json_find(struct json_span text, const char *pointer, struct json_span *out
     return true;
 }
 
-/* ---- what a value says ---- */
+/* ---- decoding ---- */
 
 char json_kind(struct json_span value)
 {
@@ -237,7 +239,7 @@ char json_kind(struct json_span value)
     return *at == '-' || json_scan_is_digit(*at) ? '0' : *at;
 }
 
-/* Four hex digits, or -1. */
+/* Reads four hex digits; -1 if they are not four hex digits. */
 static long hex_point(const char *at, const char *end)
 {
     long point = 0;
@@ -253,8 +255,8 @@ static long hex_point(const char *at, const char *end)
     return point;
 }
 
-/* at stands behind \u; returns the code point, U+FFFD for half a pair, nul for a NUL, and moves at behind it.
- */
+/* Reads the escape behind \u and moves *at behind it. Returns the code point, U+FFFD for half a
+ * surrogate pair, or nul for a NUL. */
 static uint32_t escaped_point(const char **at, const char *end, uint32_t nul)
 {
     long high = hex_point(*at, end);
@@ -276,8 +278,8 @@ static uint32_t escaped_point(const char **at, const char *end, uint32_t nul)
     return 0xFFFD;
 }
 
-/* Never longer than the text it comes from: the shortest escape, two bytes, gives one; \uXXXX gives at most
- * three. */
+/* Decodes a string and returns its length. The result is never longer than its source: the shortest
+ * escape has two bytes and gives one, \uXXXX gives at most three. */
 static size_t decode_string(const char *at, const char *end, char *out, uint32_t nul)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
@@ -343,11 +345,11 @@ bool json_int64(struct json_span value, int64_t *out)
         at++;
     if (at == end || !json_scan_is_digit(*at))
         return false;
-    /* collected below zero, where there is room for one more */
+    /* collected as a negative number, since INT64_MIN has no positive counterpart */
     for (; at < end && json_scan_is_digit(*at); at++)
         if (__builtin_mul_overflow(number, 10, &number) || __builtin_sub_overflow(number, *at - '0', &number))
             return false;
-    if (at < end && *at == '.') /* 12.0 is whole; 1e3 is left alone: who writes it means a measurement */
+    if (at < end && *at == '.') /* 12.0 is whole; 1e3 is refused: it is written for measurements */
         for (at++; at < end && *at == '0'; at++)
             ;
     if (at != end || (!negative && number == INT64_MIN))

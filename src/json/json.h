@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON as text: finds and hands on the very bytes that came, since cJSON keeps numbers as doubles and 64-bit
- * integers must survive. cJSON parses; this walks the text beside it. Nothing here recurses deeper than
- * JSON_DEPTH_MAX.
+ * JSON as text: validates it, finds values in it, and writes it. The bytes that arrived are passed on as
+ * they are, because cJSON keeps numbers as doubles and 64-bit integers must survive. Nothing here
+ * recurses.
  */
 #ifndef JSON_JSON_H
 #define JSON_JSON_H
@@ -18,29 +18,30 @@ struct json_span {
     size_t bytes;
 };
 
-/* Whether the text is one JSON value and nothing else but white space; *at_byte tells where it is not (may be
- * NULL). */
+/* Whether the text is exactly one JSON value with optional white space around it. If not, *at_byte
+ * (which may be NULL) is the offset of the first wrong byte. */
 bool json_valid(const char *text, size_t bytes, size_t *at_byte);
-/* The value a JSON pointer (RFC 6901; "" = the whole) leads to in valid text; false when there is none. */
+/* Finds the value that a JSON pointer (RFC 6901; "" = the whole) names in valid text; false if there is
+ * none. */
 bool json_find(struct json_span text, const char *pointer, struct json_span *out);
-/* Calls see for each element of an array / member of an object, in order; see returns 0 to go on. -1: not of
- * that kind; otherwise what the last call of see returned. A key is the string with its quotes: json_text
- * decodes it. */
+/* Call on_element or on_member for each element of an array or member of an object, in order, as long as
+ * it returns 0. Return what the last call returned, or -1 if the value is not of that kind. A key is the
+ * string with its quotes; json_text decodes it. */
 int json_each_element(struct json_span array, int (*on_element)(struct json_span element, void *user),
                       void *user);
 int json_each_member(struct json_span object,
                      int (*on_member)(struct json_span key, struct json_span value, void *user), void *user);
 char json_kind(struct json_span value); /* '{' '[' '"' '0' (number) 't' 'f' 'n' */
-/* A string's or number's text, decoded, malloc'd: how uid, type, cursor... are taken out. NULL for other
- * kinds. A NUL in a string becomes U+FFFD. */
+/* Returns the decoded text of a string, or the digits of a number, allocated; NULL for other kinds and
+ * without memory. A NUL in a string becomes U+FFFD. */
 char *json_text(struct json_span value);
-/* As json_text, but a NUL in a string stays one; *bytes is the text's length, and a NUL follows it. */
+/* As json_text, but a NUL in a string stays. *bytes is the length without the NUL at the end. */
 char *json_text_exact(struct json_span value, size_t *bytes);
-/* Whole number exactly, false when it is not one or does not fit. */
+/* Reads a whole number exactly; false if it is not whole or does not fit. */
 bool json_int64(struct json_span value, int64_t *out);
 
-/* A growing text. All functions return 0 or EP_ENOMEM and may be chained; the first failure sticks. Free with
- * json_write_free. */
+/* A growing text. The functions may be chained: after the first lack of memory `failed` stays set and
+ * nothing more is added, so the caller checks it once at the end. Free it with json_write_free. */
 struct json_out {
     char *text; /* always NUL-terminated once something was added */
     size_t bytes, room;
@@ -49,17 +50,17 @@ struct json_out {
 void json_write_raw(struct json_out *out, const char *text, size_t bytes);
 void json_write_text(struct json_out *out, const char *text); /* as raw, NUL-terminated */
 void json_write_string(struct json_out *out, const char *text,
-                       size_t bytes); /* quoted, escaped; invalid UTF-8 -> U+FFFD */
+                       size_t bytes); /* quoted and escaped; a byte that is not UTF-8 becomes U+FFFD */
 void json_write_base64(struct json_out *out, const void *data, size_t bytes); /* quoted */
 void json_write_uint(struct json_out *out, uint64_t value);
 void json_write_int(struct json_out *out, int64_t value);
-/* A member of an object, its name written as it is: begins with a comma unless it is the first. _key writes
- * the name alone; the value is to follow. */
+/* Write a member of an object, with a comma unless it is the first; the name must need no escapes. _key
+ * writes the name alone, and the caller writes the value next. */
 void json_write_key(struct json_out *out, const char *name);
 void json_write_member_uint(struct json_out *out, const char *name, uint64_t value);
 void json_write_member_text(struct json_out *out, const char *name, const char *text); /* NULL: null */
-/* A value on one line: white space between tokens that holds line breaks is dropped, all else is kept byte
- * for byte. */
+/* Writes a value on one line: white space between tokens is dropped if it contains a line break;
+ * everything else is copied byte for byte. */
 void json_write_line(struct json_out *out, struct json_span value);
 void json_write_reset(struct json_out *out);
 void json_write_free(struct json_out *out);

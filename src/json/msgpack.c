@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * MessagePack, read in place. Pure: any process, any thread, no state; only json_msgpack_text takes memory.
+ * Reads MessagePack in place. Pure: any process, any thread, no state; only json_msgpack_text allocates.
  *
- * Invariants:
- * 1. Nothing is read outside the span, whatever it holds, so that a span that json_msgpack_first never saw
- * does no harm.
- * 2. Nothing recurses. To know where a value ends it is enough to count the values that are still to come; as
- * each takes a byte at least, a count above the bytes that are left is a lie, found out before anything is
- * done for it. So the work is bounded by the bytes that came, never by what they claim.
- * 3. Of two members of one name the first counts, as in json.c.
+ * Invariants
+ *  1. Nothing outside the span is read, whatever it contains. So a span that json_msgpack_first never
+ *     checked does no harm.
+ *  2. Nothing recurses. To find the end of a value it is enough to count the values that must still
+ *     follow. Each takes at least one byte, so a count above the number of remaining bytes is refused at
+ *     once. The work is bounded by the bytes that arrived, never by what they claim.
+ *  3. If a map has two members with the same key, the first counts, as in json.c.
  *
- * 0xC1, which MessagePack leaves unused, is taken for a value of one byte: where it stands in an event, the
- * event is unreadable (json_msgpack_json says so), but the end of the event, and so the next one, is still
+ * 0xC1, which MessagePack leaves unused, is read as a value of one byte. An event that contains it is
+ * unreadable (json_msgpack_json reports it), but the end of the event, and so the next one, is still
  * found.
  */
 #include "src/json/msgpack.h"
@@ -32,7 +32,7 @@ uint64_t json_msgpack_big_endian(const char *at, size_t size)
     return number;
 }
 
-/* What follows a format byte from 0xC0 to 0xDF. */
+/* What follows the format bytes from 0xC0 to 0xDF. */
 struct layout {
     unsigned char kind;
     unsigned char length_bytes; /* of the length or count that follows; 0 = none */
@@ -127,7 +127,7 @@ uint64_t json_msgpack_head_integer(const struct msgpack_head *head, bool *negati
 int json_msgpack_first(struct msgpack text, struct msgpack *value, struct error *error)
 {
     size_t at = 0;
-    uint64_t pending = 1; /* values that are still to come; never more than bytes that are left */
+    uint64_t pending = 1; /* values that must still follow; never more than bytes remain */
 
     while (pending > 0) {
         struct msgpack_head head;
@@ -189,8 +189,8 @@ char *json_msgpack_text(struct msgpack value)
     return text;
 }
 
-/* Takes the first value off the rest. */
-static bool take(struct msgpack *rest, struct msgpack *value)
+/* Splits the first value off the rest. */
+static bool take_first(struct msgpack *rest, struct msgpack *value)
 {
     if (json_msgpack_first(*rest, value, NULL) != 0)
         return false;
@@ -220,7 +220,7 @@ int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msg
 
     if (!open_container(array, MSGPACK_ARRAY, &rest, &left))
         return EP_EINVAL;
-    for (; result == 0 && left > 0 && take(&rest, &element); left--)
+    for (; result == 0 && left > 0 && take_first(&rest, &element); left--)
         result = on_element(element, user);
     return result;
 }
@@ -235,7 +235,7 @@ int json_msgpack_each_member(struct msgpack map,
 
     if (!open_container(map, MSGPACK_MAP, &rest, &left))
         return EP_EINVAL;
-    for (; result == 0 && left > 0 && take(&rest, &key) && take(&rest, &value); left -= 2)
+    for (; result == 0 && left > 0 && take_first(&rest, &key) && take_first(&rest, &value); left -= 2)
         result = on_member(key, value, user);
     return result;
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * MessagePack written as JSON text. Pure but for memory: any process, any thread.
+ * Converts MessagePack to JSON text. Events that Idefix sends and databases that `eventpipe import`
+ * reads go through it. Pure except for memory: any process, any thread.
  *
- * Invariants:
- * 1. What it writes for a value, json_valid accepts. Numbers go from digits to digits: integers keep all
- * their bits.
- * 2. Every byte is visited once: the cursor moves on with the writing. (Looking for the end of each value
- * first would visit the innermost of 200 levels 200 times.)
- * 3. Recursion ends at JSON_DEPTH_MAX.
- * 4. What JSON lacks is named in the key, as Idefix does, so that json_pack can make the same of it again.
+ * Invariants
+ *  1. json_valid accepts everything it writes. Integers keep all their bits.
+ *  2. Every byte is visited once: writing a value also finds its end. (Looking for the end of each value
+ *     first would visit the innermost of 200 levels 200 times.)
+ *  3. The recursion ends at JSON_DEPTH_MAX.
+ *  4. A type that JSON lacks is named in the key, as Idefix does, so that json_msgpack_write can restore
+ *     it.
  */
 #include <float.h>
 #include <math.h>
@@ -26,7 +27,7 @@
 #define NANOSECONDS 1000000000U
 
 struct writer {
-    struct msgpack rest; /* what is not yet written */
+    struct msgpack rest; /* not yet written */
     const char *start;
     struct json_out *out;
     struct error *error;
@@ -34,12 +35,12 @@ struct writer {
 
 static int write_value(struct writer *writer, int depth);
 
-static size_t place(const struct writer *writer)
+static size_t byte_offset(const struct writer *writer)
 {
     return (size_t)(writer->rest.at - writer->start);
 }
 
-static void move_on(struct writer *writer, const struct msgpack_head *head)
+static void skip(struct writer *writer, const struct msgpack_head *head)
 {
     writer->rest.at += head->bytes;
     writer->rest.bytes -= head->bytes;
@@ -50,7 +51,7 @@ static int peek(const struct writer *writer, struct msgpack_head *head)
     if (json_msgpack_head_read(writer->rest, head))
         return 0;
     return base_error_set(writer->error, EP_EPROTO, "MessagePack ends within the value at byte %zu",
-                          place(writer));
+                          byte_offset(writer));
 }
 
 static void write_integer(struct writer *writer, const struct msgpack_head *head)
@@ -64,7 +65,7 @@ static void write_integer(struct writer *writer, const struct msgpack_head *head
         json_write_uint(writer->out, number);
 }
 
-/* The point of the locale, whatever it is, becomes '.'. */
+/* Writes what printf made of a number, with '.' instead of the locale's decimal point. */
 static void write_digits(struct json_out *out, const char *digits)
 {
     size_t plain = strspn(digits, "-0123456789");
@@ -82,8 +83,8 @@ static void write_digits(struct json_out *out, const char *digits)
     json_write_text(out, digits + point);
 }
 
-/* A float of 32 bits is written as the double that is the same number: readers take JSON numbers for doubles.
- */
+/* Writes a float of 32 bits as the double with the same value, since readers take JSON numbers for
+ * doubles. */
 static void write_float(struct writer *writer, const struct msgpack_head *head)
 {
     char digits[64];
@@ -104,7 +105,7 @@ static void write_float(struct writer *writer, const struct msgpack_head *head)
                                                    : "\"Infinity\"");
         return;
     }
-    /* 15 digits always come back if they were written with so many; numbers below DBL_MIN have fewer */
+    /* 15 digits survive every round trip, so begin there; numbers below DBL_MIN may need fewer */
     for (int count = fabs(number) < DBL_MIN ? 1 : DBL_DIG; count <= DBL_DECIMAL_DIG; count++) {
         snprintf(digits, sizeof digits, "%.*g", count, number);
         if (strtod(digits, NULL) == number)
@@ -131,14 +132,14 @@ static int write_time(struct writer *writer, const struct msgpack_head *head)
     } else {
         return base_error_set(writer->error, EP_EPROTO,
                               "a timestamp of %zu bytes at byte %zu, not of 4, 8 or 12", head->content_bytes,
-                              place(writer));
+                              byte_offset(writer));
     }
     time_t when = (time_t)(int64_t)seconds;
     struct tm parts;
     if (nanoseconds >= NANOSECONDS || when < SECONDS_FIRST || when > SECONDS_LAST ||
         gmtime_r(&when, &parts) == NULL)
         return base_error_set(writer->error, EP_EPROTO, "the timestamp at byte %zu is out of range",
-                              place(writer));
+                              byte_offset(writer));
     char text[128];
     int length = snprintf(text, sizeof text, "\"%04d-%02d-%02dT%02d:%02d:%02d", parts.tm_year + 1900,
                           parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
@@ -157,14 +158,14 @@ static int write_extension(struct writer *writer, const struct msgpack_head *hea
 {
     if (head->format == MSGPACK_UNUSED)
         return base_error_set(writer->error, EP_EPROTO,
-                              "byte %zu is 0xC1, which means nothing in MessagePack", place(writer));
+                              "byte %zu is 0xC1, which means nothing in MessagePack", byte_offset(writer));
     if (head->extension != -1)
         return base_error_set(writer->error, EP_EPROTO, "an extension of unknown type %d at byte %zu",
-                              head->extension, place(writer));
+                              head->extension, byte_offset(writer));
     return write_time(writer, head);
 }
 
-/* The suffix goes within the quotes. */
+/* Writes the key with the suffix inside the quotes. */
 static void write_key_text(struct json_out *out, const char *text, size_t bytes, const char *suffix)
 {
     json_write_string(out, text, bytes);
@@ -190,7 +191,7 @@ static void write_key(struct writer *writer, const struct msgpack_head *key, con
     write_key_text(writer->out, digits, (size_t)length, suffix);
 }
 
-/* A member's value decides how its key is written. */
+/* Looks at the value before it writes the key, since the value decides the key's suffix. */
 static int write_member(struct writer *writer, int depth)
 {
     struct msgpack_head key, value;
@@ -199,8 +200,8 @@ static int write_member(struct writer *writer, int depth)
         return EP_EPROTO;
     if (key.kind != MSGPACK_TEXT && key.kind != MSGPACK_INTEGER)
         return base_error_set(writer->error, EP_EPROTO, "the key at byte %zu is neither text nor an integer",
-                              place(writer));
-    move_on(writer, &key);
+                              byte_offset(writer));
+    skip(writer, &key);
     if (peek(writer, &value) != 0)
         return EP_EPROTO;
     bool text = value.kind == MSGPACK_TEXT;
@@ -213,7 +214,7 @@ static int write_member(struct writer *writer, int depth)
     write_key(writer, &key, text ? ":string:b64" : ":b64");
     json_write_text(writer->out, ":");
     json_write_base64(writer->out, value.content, value.content_bytes);
-    move_on(writer, &value);
+    skip(writer, &value);
     return 0;
 }
 
@@ -224,8 +225,8 @@ static int write_container(struct writer *writer, const struct msgpack_head *hea
 
     if (depth == JSON_DEPTH_MAX)
         return base_error_set(writer->error, EP_EPROTO, "nested deeper than %d at byte %zu", JSON_DEPTH_MAX,
-                              place(writer));
-    move_on(writer, head);
+                              byte_offset(writer));
+    skip(writer, head);
     json_write_text(writer->out, map ? "{" : "[");
     for (uint64_t i = 0; i < count; i++) {
         if (i > 0)
@@ -238,7 +239,7 @@ static int write_container(struct writer *writer, const struct msgpack_head *hea
     return writer->out->failed ? EP_ENOMEM : 0;
 }
 
-/* Writes the value that the rest begins with, and takes it off the rest. */
+/* Writes the value at the beginning of the rest and removes it from the rest. */
 static int write_value(struct writer *writer, int depth)
 {
     struct msgpack_head head;
@@ -273,7 +274,7 @@ static int write_value(struct writer *writer, int depth)
         break;
     }
     if (code == 0)
-        move_on(writer, &head);
+        skip(writer, &head);
     return code;
 }
 

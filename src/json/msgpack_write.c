@@ -148,8 +148,9 @@ static int digit_value(char digit)
     return digit == '+' ? 62 : digit == '/' ? 63 : -1;
 }
 
-/* Decodes in place. Returns false unless the text is exactly what base64 makes of some bytes (padded, unused
- * bits zero): then it is ordinary text under a key that happens to end in ":b64", and must not change. */
+/* Decodes in place. Returns false unless the text is exactly what base64 makes of some bytes (padded,
+ * unused bits zero): then it is ordinary text under a key that happens to end in ":b64", and must not
+ * change. */
 static bool decode_base64(char *text, size_t *bytes)
 {
     size_t count = *bytes, padding = 0, made = 0;
@@ -175,8 +176,8 @@ static bool decode_base64(char *text, size_t *bytes)
 
 /* ---- numbers and strings ---- */
 
-/* A number with a point or an exponent is a float, even if it is whole: json_msgpack_json writes floats that
- * way. A whole number of more than 64 bits becomes a float as well. */
+/* A number with a point or an exponent is a float, even if it is whole: json_msgpack_json writes floats
+ * that way. A whole number of more than 64 bits becomes a float as well. */
 static int convert_number(struct converter *converter, struct json_span value)
 {
     size_t bytes;

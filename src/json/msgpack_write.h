@@ -20,10 +20,10 @@ void json_msgpack_write_array(struct json_out *out, size_t count);
 void json_msgpack_write_map(struct json_out *out, size_t count);
 
 /*
- * Converts JSON text (json_valid) and appends it. Whole numbers that fit 64 bits become integers, all others
- * 64-bit floats. A member whose key ends in ":b64" becomes bytes under the key without that ending, one in
- * ":string:b64" becomes text; if its value is not base64, the member stays as it is. This is the reverse of
- * json_msgpack_json. Returns 0 or EP_ENOMEM.
+ * Converts JSON text (json_valid) and appends it. Whole numbers that fit 64 bits become integers, all
+ * others 64-bit floats. A member whose key ends in ":b64" becomes bytes under the key without that
+ * ending, one in ":string:b64" becomes text; if its value is not base64, the member stays as it is. This
+ * is the reverse of json_msgpack_json. Returns 0 or EP_ENOMEM.
  */
 int json_msgpack_write(struct json_out *out, struct json_span value);
 

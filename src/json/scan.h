@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What json.c, json_valid.c, json_split.c and the simulator share: how to get over text quickly. */
+/* Skips text quickly; for json.c, validate.c, split.c and the Idefix simulator. Pure. */
 #ifndef JSON_SCAN_H
 #define JSON_SCAN_H
 
@@ -21,8 +21,8 @@ static inline bool json_scan_is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-/* Leaps over bytes that need no look: ASCII that is no control character, quote or backslash. Eight at a
- * time, since strings are most of an event and every event is looked at. */
+/* Skips ASCII that is neither a control character nor a quote nor a backslash. It takes eight bytes at a
+ * time, because most of an event is strings and every event is scanned. */
 static inline const char *json_scan_plain(const char *at, const char *end)
 {
     while (end - at >= 8) {

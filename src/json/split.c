@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON taken apart by its structure alone. Pure but for json_split_key_is, which may allocate: any process,
- * any thread.
+ * Splits JSON into pieces by its structure alone, so that one invalid element of a page does not spoil
+ * the others. Pure except for json_split_key_is, which may allocate: any process, any thread.
  *
- * Invariants: nothing is read outside the span, whatever it holds; nothing recurses; each byte is looked at
- * once. Inside a piece { and [ are not told apart, so that a piece in which they are mixed up still ends
- * where it seems to.
+ * Invariants
+ *  1. Nothing outside the span is read, whatever it contains.
+ *  2. Nothing recurses, and each byte is visited once.
+ *  3. Inside a piece { and [ are not distinguished, so a piece that mixes them up still ends where it
+ *     appears to end.
  */
 #include "src/json/split.h"
 
@@ -15,7 +17,7 @@
 #include "src/base/error.h"
 #include "src/json/scan.h"
 
-/* at stands on the opening quote; behind the closing one, or NULL when there is none. */
+/* `at` is at the opening quote. Returns the byte behind the closing quote, or NULL if there is none. */
 static const char *string_end(const char *at, const char *end)
 {
     for (at++;;) {
@@ -31,8 +33,7 @@ static const char *string_end(const char *at, const char *end)
     }
 }
 
-/* Where the piece that begins here ends: on a comma or a closing bracket outside of it; NULL when it does
- * not. */
+/* Returns the comma or closing bracket at which the piece ends that begins here; NULL if there is none. */
 static const char *piece_end(const char *at, const char *end)
 {
     size_t depth = 0;

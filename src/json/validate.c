@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Is it JSON? Pure: any process, any thread, no state.
+ * Decides whether text is valid JSON. Pure: any process, any thread, no state.
  *
- * Why our own, beside cJSON: cJSON builds a tree where we only want to know, and takes texts that are not
- * JSON (raw control characters and broken UTF-8 in strings, numbers such as 01). An event is handed to an
- * exec stage inside one JSON line, so a text that we call valid must be valid for every parser there is.
+ * cJSON is not used for this because it builds a tree where only a yes or no is needed, and because it
+ * accepts text that is not JSON (raw control characters and broken UTF-8 in strings, numbers such as
+ * 01). An exec stage receives an event inside one line of JSON, so text that passes here must be valid
+ * for every parser.
  *
- * Invariants:
- * 1. Accepted is exactly RFC 8259 in UTF-8, nested at most JSON_DEPTH_MAX deep. An escaped lone surrogate is
- * within the grammar, and so accepted; json_text makes U+FFFD of it.
- * 2. Nothing here recurses; nesting costs one byte a level.
- * 3. Each check_ function moves *at behind what it found, or to the byte that is wrong and returns false.
+ * Invariants
+ *  1. Exactly RFC 8259 in UTF-8 is accepted, nested at most JSON_DEPTH_MAX deep. An escaped lone
+ *     surrogate is within that grammar and accepted; json_text turns it into U+FFFD.
+ *  2. Nothing recurses; each level of nesting costs one byte.
+ *  3. Each check_ function moves *at behind what it checked, or to the wrong byte and returns false.
  */
 #include "src/json/json.h"
 
@@ -126,13 +127,14 @@ static bool check_key(const char **at, const char *end)
     return true;
 }
 
-/* The containers that are open around the place that is looked at. */
+/* The containers that are open at the current byte. */
 struct nesting {
-    char close[JSON_DEPTH_MAX]; /* what ends each: ] or } */
+    char close[JSON_DEPTH_MAX]; /* what closes each: ] or } */
     size_t depth;
 };
 
-/* Behind a value: ends what ends here; stops before the next value (true) or, at depth 0, behind the last. */
+/* Behind a value: closes the containers that end here. Stops before the next value, or behind the last
+ * one. */
 static bool check_after(struct nesting *nesting, const char **at, const char *end)
 {
     while (nesting->depth > 0) {

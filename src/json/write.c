@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON that is written: a growing text. Pure but for memory: any process; one thread at a time per text.
+ * Writes JSON into a growing text. Pure except for memory: any process; one thread at a time for each text.
  *
- * Invariants: once an addition failed for want of memory, `failed` stays set and nothing more is added until
- * json_write_reset, so that a caller may chain and look once; the text is always NUL-terminated once
- * something was added.
+ * Invariants
+ *  1. After an addition failed for lack of memory, `failed` stays set and nothing more is added until
+ *     json_write_reset. So a caller may chain calls and check once.
+ *  2. Once something was added, the text ends with a NUL.
  */
 #include "src/json/json.h"
 
@@ -14,7 +15,8 @@
 
 #include "src/base/utf8.h"
 
-static bool out_room(struct json_out *out, size_t more)
+/* Makes room for more bytes and a NUL. */
+static bool make_room(struct json_out *out, size_t more)
 {
     if (out->failed)
         return false;
@@ -39,7 +41,7 @@ static bool out_room(struct json_out *out, size_t more)
 
 void json_write_raw(struct json_out *out, const char *text, size_t bytes)
 {
-    if (!out_room(out, bytes))
+    if (!make_room(out, bytes))
         return;
     if (bytes > 0)
         memcpy(out->text + out->bytes, text, bytes);
@@ -52,7 +54,7 @@ void json_write_text(struct json_out *out, const char *text)
     json_write_raw(out, text, strlen(text));
 }
 
-static void out_control(struct json_out *out, unsigned char c)
+static void write_control(struct json_out *out, unsigned char c)
 {
     static const char from[] = "\b\f\n\r\t", to[] = "bfnrt";
     char escape[8];
@@ -68,7 +70,7 @@ static void out_control(struct json_out *out, unsigned char c)
 void json_write_string(struct json_out *out, const char *text, size_t bytes)
 {
     const char *at = text, *end = text + bytes,
-               *plain = text; /* plain: what is not yet written, and needs no escape */
+               *plain = text; /* from here on not yet written; needs no escape */
 
     json_write_raw(out, "\"", 1);
     while (at < end) {
@@ -80,7 +82,7 @@ void json_write_string(struct json_out *out, const char *text, size_t bytes)
         }
         json_write_raw(out, plain, (size_t)(at - plain));
         if (c < 0x20)
-            out_control(out, c);
+            write_control(out, c);
         else if (c == '"' || c == '\\')
             json_write_raw(out, (const char[]){'\\', (char)c}, 2);
         else
