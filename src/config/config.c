@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The configuration in memory: defaults, names, and the end of it. Built before the first fork by the
- * supervisor or by the library's caller, inherited by every child, changed by nobody after that.
+ * The configuration in memory: its defaults, its names, and its release. The supervisor or the library's
+ * caller builds it before the first fork; every child inherits it, and no process changes it afterwards.
  *
  * Invariants
- *  1. Everything in a struct config is allocated and belongs to it; only `client`, `state`, `function` and
- *     `function_user` are the library caller's.
- *  2. Secrets are wiped before their memory is given back.
+ *  1. Everything in a struct config is allocated and belongs to it. Only `client`, `state`, `function`
+ *     and `function_user` belong to the library's caller.
+ *  2. Secrets are wiped before their memory is freed.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -38,8 +38,8 @@ const char *config_stage_type_name(enum stage_type type)
     return stage_types[type];
 }
 
-/* The name becomes part of file and shared memory names, and a word on command lines: nothing in it may mean
- * more there. */
+/* Whether a name can be part of file and shared memory names and a word on a command line, without
+ * characters that have a meaning there. */
 bool config_name_valid(const char *name)
 {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
@@ -114,7 +114,7 @@ static void wipe(char *secret)
     free(secret);
 }
 
-/* Header lines and environment may carry secrets as well. */
+/* Wipes the texts too: headers and environment variables may hold secrets. */
 static void strings_free(struct strings *strings)
 {
     for (size_t i = 0; i < strings->count; i++)

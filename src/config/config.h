@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The configuration in memory: what config_yaml.c reads from a file and what the library's calls build.
- * Everything in it is owned by the struct config and freed by config_close; after config_finish it is never
- * changed, so children use it as it was inherited over fork.
+ * The configuration in memory. yaml.c reads it from a file, or the library's calls build it. The struct
+ * config owns everything in it, and config_close frees it. After config_finish it never changes, so
+ * children use what they inherit over fork.
  */
 #ifndef CONFIG_CONFIG_H
 #define CONFIG_CONFIG_H
@@ -15,7 +15,7 @@
 #include "src/base/error.h"
 #include "src/base/units.h"
 
-/* Bounds of what a configuration may ask for; config_validate and the reader hold them. */
+/* The limits of a configuration. config_validate and the reader enforce them. */
 #define CONFIG_FILE_BYTES_MAX (1u << 20)
 #define CONFIG_SOURCES_MAX 256
 #define CONFIG_STAGES_MAX 4000      /* in all sources together: a ticket has 12 bits for the stage */
@@ -25,20 +25,20 @@
 #define CONFIG_BATCH_MAX 10000
 #define CONFIG_PREFETCH_MAX 64
 #define CONFIG_PAGE_MAX 10000
-#define CONFIG_LIMIT_MEMORY_MIN 1000000 /* no program starts in less */
+#define CONFIG_LIMIT_MEMORY_MIN 1000000 /* no program starts with less */
 #define CONFIG_LIMIT_MEMORY_MAX (UINT64_C(1) << 50)
 #define CONFIG_LIMIT_FILES_MIN 8
 #define CONFIG_LIMIT_FILES_MAX (1 << 20) /* the kernel's own, unless an administrator has raised it */
 #define CONFIG_LIMIT_PROCESSES_MAX (1 << 22)
-/* Where the worker itself runs the stage, it needs some of it for the store, the log and its own thread. */
+/* A worker that runs the stage itself needs some memory for the store, the log and its own thread. */
 #define CONFIG_WORKER_MEMORY_MIN (UINT64_C(64) << 20)
 #define CONFIG_WORKER_FILES_MIN 64
 #define CONFIG_TRACE_BYTES_MIN 1000000
 #define CONFIG_TRACE_BYTES_MAX (UINT64_C(1) << 40)
-#define CONFIG_CONTROL_BYTES_MAX 107 /* what a socket address holds */
+#define CONFIG_CONTROL_BYTES_MAX 107 /* the size of a socket address */
 
 enum synchronous { SYNCHRONOUS_FULL, SYNCHRONOUS_NORMAL };
-/* UNKNOWN: what a file said is no type, or it said nothing; the reader has reported that. */
+/* UNKNOWN: the file has no valid type, and the reader has reported that. */
 enum source_type { SOURCE_IDEFIX, SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_CLIENT, SOURCE_UNKNOWN };
 enum stage_type { STAGE_FUNCTION, STAGE_PLUGIN, STAGE_EXEC, STAGE_HTTP };
 const char *config_source_type_name(enum source_type type);
@@ -49,7 +49,7 @@ struct strings {
     size_t count;
 };
 
-/* Where an event's members stand in an element (JSON pointers); NULL = not given. */
+/* JSON pointers to an event's members in an element of the answer; NULL = not given. */
 struct event_pointers {
     char *uid, *event_type, *timestamp, *address;
 };
@@ -73,14 +73,14 @@ struct idefix_source_config {
     char *broker;   /* ssl://HOST:PORT, mqtts://, tcp://, mqtt://; the port may be left out */
     char *account;  /* the address that logs in */
     char *token;    /* secret: read from token_file or token_env; NULL = "" */
-    char *encoding; /* letters that we accept and send: mg, m, jg, j, jmg... Default "mg" */
+    char *encoding; /* the forms that we accept and send: mg, m, jg, j, jmg... Default "mg" */
     char *session;  /* MQTT client id and topic; NULL = 16 random hex digits for each connection's owner */
     char *user, *password;        /* of MQTT: "device" and "77dev22p1" */
     char *ca_file;                /* NULL = the system's certificates */
     char *meta;                   /* JSON text of an object sent at login, NULL = null */
     struct strings groups;        /* sent at login, empty = null */
     uint64_t connect_timeout_ms;  /* TCP, TLS and CONNACK together, 10 s */
-    uint64_t response_timeout_ms; /* how much later than asked for an answer may come, 10 s */
+    uint64_t response_timeout_ms; /* how long an answer may be overdue, 10 s */
     uint64_t max_bytes;           /* of an answer, inflated, 64 MiB */
 };
 
@@ -91,14 +91,14 @@ struct file_source_config {
         FILE_JSON,
         FILE_TEXT,
         FILE_AUTO
-    } format;                /* auto: a line that is a JSON object or array is JSON, else text */
+    } format;                /* auto: a line that is a JSON object or array is JSON, any other is text */
     uint64_t max_line_bytes; /* 16 MiB; a longer line is kept as a dead/corrupt event, cut */
 };
 
 struct generate_source_config {
-    uint64_t count;      /* 0 = without end */
+    uint64_t count;      /* 0 = no limit */
     uint64_t size_bytes; /* of the payload, 220 */
-    double rate;         /* events per second, 0 = as fast as they are taken */
+    double rate;         /* events per second, 0 = as fast as the stages take them */
 };
 
 struct client_source_config {
@@ -110,7 +110,7 @@ struct retry_config {
     uint64_t min_ms, max_ms; /* backoff between attempts: 1 s, 5 min */
 };
 
-struct limits_config {     /* 0 = none but what the daemon has */
+struct limits_config {     /* 0 = the daemon's own limit */
     uint64_t memory_bytes; /* of address space */
     uint64_t cpu_ms;       /* whole seconds, of one event */
     uint64_t files;        /* one more than the largest descriptor */
@@ -181,15 +181,15 @@ struct config {
     struct trace_config {
         uint64_t keep_ms, bytes; /* 1 day, 0 = off; 64 MiB */
     } trace;
-    struct strings token_variables; /* of the environment; to be taken out of it before anything is run */
+    struct strings token_variables; /* environment variables, removed before any program is started */
     struct source_config *sources;
     size_t source_count;
 };
 
 /*
- * Reads a YAML file. Every problem found is reported, one call of report() each, in file order; the message
- * says what was expected, and for an unknown key suggest a near one. Returns 0 and sets *out when there was
- * none, otherwise EP_ECONFIG. A file that cannot be read is one problem (line 0).
+ * Reads a YAML file and calls report() for every problem, in file order. The message says what was
+ * expected, and suggests a similar key for an unknown one. Returns 0 and sets *out if there was no
+ * problem, otherwise EP_ECONFIG. A file that cannot be read is one problem (line 0).
  */
 struct config_problem {
     const char *file;
@@ -201,39 +201,40 @@ typedef void config_report(const struct config_problem *problem, void *user);
 int config_read(const char *path, config_report *report, void *user, struct config **out);
 
 /*
- * The file as one JSON object: every key and value as it is written there, relative paths made absolute.
- * `eventpipe chaos` calls it for its helper program, after config_read found no problem. Sets *out to text
- * that the caller frees. 0, or a negative code with a message.
+ * Converts the file to one JSON object: every key and value as written there, with relative paths made
+ * absolute. `eventpipe chaos` calls it for its helper program, after config_read found no problem. Sets
+ * *out to text that the caller frees. 0, or a negative code with a message.
  */
 int config_json(const char *path, char **out, struct error *error);
 
 /*
- * The defaults documented in eventpipe.yaml(5), put into a struct that is all zero (a source: but for its
- * type). Call them first, then set what differs: many fields give 0 a meaning of its own. Texts are
- * allocated.
+ * Set the defaults documented in eventpipe.yaml(5), in a struct that is all zero (a source: except its
+ * type). Call them first and then set what differs, since 0 has a meaning of its own in many fields.
+ * Texts are allocated.
  */
 void config_defaults(struct config *config);
 void config_source_defaults(struct source_config *source);
 void config_stage_defaults(struct stage_config *stage);
-/* Rules that hold wherever a configuration comes from: names, duplicates, ranges, at least one source and
- * stage, paths set for their types... One report() per problem with line 0; config_read calls it too, with
- * lines. 0 or EP_ECONFIG. Secrets and header values never stand in the message. */
+/* Checks the rules for every configuration, from a file or from the library: names, duplicates, ranges,
+ * at least one source and stage, the settings each type needs. Calls report() for each problem with line
+ * 0; config_read calls it too and adds the lines. 0 or EP_ECONFIG. No message contains a secret or a
+ * header's value. */
 int config_validate(const struct config *config, config_report *report, void *user);
 /*
- * Whether this process may start every stage as its user and within its limits: for whoever starts stages,
- * not for whoever only reads the configuration (an operator's command). Looks users up. Reports as
- * config_validate does, with lines. 0 or EP_ECONFIG.
+ * Checks whether this process may start every stage as its user and within its limits. The supervisor
+ * calls it before it starts stages; an operator's command, which only reads the configuration, does not.
+ * Looks users up. Reports as config_validate does, with lines. 0 or EP_ECONFIG.
  */
 int config_rights_check(const struct config *config, config_report *report, void *user);
-/* Whether the directory of the store exists and this process may write to it: for eventpiped -t. Reports as
- * config_validate does. 0 or EP_ECONFIG. */
+/* Checks, for eventpiped -t, whether the store's directory exists and this process may write to it.
+ * Reports as config_validate does. 0 or EP_ECONFIG. */
 int config_check_storage(const struct config *config, config_report *report, void *user);
-/* Takes the variables that tokens were read from out of our environment: what a stage runs is not to see
+/* Removes the variables that tokens were read from from our environment, so that no stage's program sees
  * them. */
 void config_hide_tokens(const struct config *config);
 void config_close(struct config **config);
 
-/* Calls each() with every key that a file may have, once: "storage", "sources",
+/* Calls each() once for every key that a file may have: "storage", "sources",
  * "sources[].stages[].retry.min"... */
 void config_each_key(void (*each)(const char *path, void *user), void *user);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The syntax of an Idefix source's settings: the broker's address, the session ID, and the encodings. Pure:
- * config_validate uses it, and so does the client, which also gets settings from library callers.
+ * The syntax of an Idefix source's settings: the broker's address, the session ID, the encodings. Pure:
+ * any process, any thread. config_validate uses it, and so does the client, which also gets settings
+ * from programs that use the library.
  */
 #include "src/config/idefix_syntax.h"
 
@@ -41,7 +42,7 @@ int config_idefix_encoding_read(const char *letters, struct idefix_encoding *out
 
 static int refuse(struct error *error, const char *text, const char *expected)
 {
-    /* Somebody may have written user:password@ there. */
+    /* It may be user:password@, which no message may contain. */
     if (strchr(text, '@') != NULL)
         return base_error_set(error, EP_ECONFIG,
                               "the broker's address has a user in it: expected ssl://HOST:PORT, and "
@@ -67,7 +68,7 @@ static bool scheme_read(const char **at, bool *tls)
     return false;
 }
 
-/* Digits to the end, 1 to 65535. */
+/* Reads digits to the end of the text as a port, 1 to 65535. */
 static bool port_read(const char *at, int *port)
 {
     size_t digits = strspn(at, "0123456789");
@@ -78,7 +79,7 @@ static bool port_read(const char *at, int *port)
     return *port >= 1 && *port <= 65535;
 }
 
-/* Roughly, with or without a zone ("fe80::1%eth0"): the resolver has the last word. */
+/* Whether it looks like an IPv6 address, with or without a zone ("fe80::1%eth0"). The resolver decides. */
 static bool ipv6_like(const char *at, size_t bytes)
 {
     size_t digits = strspn(at, "0123456789abcdefABCDEF:.");

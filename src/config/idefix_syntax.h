@@ -9,10 +9,10 @@
 
 #define CONFIG_IDEFIX_SESSION_BYTES_MAX 64
 
-/* Whether it can be a session ID: a level of topics, and the MQTT client's name. */
+/* Whether it can be a session ID, which is a level of MQTT topics and the name of the MQTT client. */
 bool config_idefix_session_valid(const char *session);
-/* The address a broker setting means. host is malloc'd; port 8883 or 1883 where it is left out; IPv6 in
- * brackets. 0, EP_ENOMEM, or EP_ECONFIG with a message. */
+/* Reads the address of a broker. The caller frees host; port is 8883 or 1883 if it is left out; an IPv6
+ * address is in brackets. 0, EP_ENOMEM, or EP_ECONFIG with a message. */
 struct idefix_broker {
     char *host;
     int port;
@@ -20,11 +20,11 @@ struct idefix_broker {
 };
 int config_idefix_broker_read(const char *text, struct idefix_broker *out, struct error *error);
 
-/* What a party accepts: the letters it named at login. */
+/* The encodings that a client accepts, which it names at login. */
 struct idefix_encoding {
     bool json, msgpack, gzip;
 };
-/* "mg", "j", "jmg"...: j or m or both, and g. EP_EINVAL for anything else. */
+/* Reads "mg", "j", "jmg"...: j or m or both, and g. EP_EINVAL for anything else. */
 int config_idefix_encoding_read(const char *letters, struct idefix_encoding *out);
 
 #endif

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Per-stage limits by setrlimit. Runs in programs between fork and exec, in workers, and in the
- * supervisor, which looks whether they can be set before anything is started. Owns nothing.
+ * Limits of a stage, set with setrlimit. Runs in programs between fork and exec, in workers, and in the
+ * supervisor, which checks before it starts anything whether the limits can be set. Owns nothing.
  *
  * Invariants
- *  1. The limit on CPU time is one event's, not the process' life's: it is set again, from what was used
- *  until
- * then, before each event. So a process that lives for weeks is not killed for the sum of its work. The hard
- * limit stays as it was, since without privileges it could not be raised again: SIGXCPU is what an overrun
- * meets, once a second, and a program that handles that and goes on is left to the stage's timeout.
- *  2. The others are set once, soft and hard: what they are set for cannot take them back.
+ *  1. The CPU limit is per event, not per process: before each event it is set again, counted from the
+ *     time used so far. So the sum of its work does not kill a process that lives for weeks. The hard
+ *     limit stays, since an unprivileged process could not raise it again: an overrun gets SIGXCPU once
+ *     a second, and a program that ignores it is left to the stage's timeout.
+ *  2. The other limits are set once, soft and hard, so the limited process cannot raise them again.
  */
 #include "src/config/limits.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whether this process may do what the configuration asks for: run stages as other users, within limits that
- * hold, and keep the store where it is to be. Runs in the supervisor, before anything is started; an
- * operator's command reads the same file without these rights, so this is no part of config_validate.
+ * Checks whether this process may do what the configuration says: run stages as other users and within
+ * their limits, and write to the store's directory. Runs in the supervisor before it starts anything. An
+ * operator's command reads the same file without these rights, so this is not part of config_validate.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 #include "src/config/limits.h"
 #include "src/config/user.h"
 
-/* The message begins with the key, which may be one within `within`. */
+/* Reports a message that begins with its key; `within` is "" or the mapping that contains the key. */
 static void report_problem(const struct config *config, size_t source, size_t stage, const char *within,
                            const char *message, config_report *report, void *user)
 {
@@ -64,9 +64,10 @@ int config_rights_check(const struct config *config, config_report *report, void
     return result;
 }
 
-#define SERVICE_USER "eventpipe" /* that eventpiped@.service runs as */
+#define SERVICE_USER "eventpipe" /* the user of eventpiped@.service */
 
-/* The command that makes the directory: as root for the service's user, where there is one. */
+/* Writes the command that makes the directory: for the service's user, if we are root and that user
+ * exists. */
 static void make_command(const char *directory, char *command, size_t size)
 {
     if (geteuid() == 0 && getpwnam(SERVICE_USER) != NULL)
@@ -75,7 +76,7 @@ static void make_command(const char *directory, char *command, size_t size)
         snprintf(command, size, "mkdir -p '%s'", directory);
 }
 
-/* What is wrong with the directory, for the user; false when nothing is. */
+/* Writes what is wrong with the directory and what to do. Returns false if nothing is wrong. */
 static bool directory_fault(const char *directory, char *text, size_t size)
 {
     struct stat status;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * URL templates: checked, filled in, and made fit to be shown. Pure: any process, any thread.
+ * URL templates: checks them, fills them in, and makes them safe to show. Pure: any process, any thread.
  *
- * Values are percent-encoded but for the unreserved characters, so that a cursor such as 12-g1AAA==[1,2]
- * arrives as it is. What is shown leaves out whatever may be a secret: userinfo, the query, and long mixed
- * path segments (Telegram puts the bot's token there).
+ * Invariants
+ *  1. Values are percent-encoded except for the unreserved characters, so a cursor such as
+ *     12-g1AAA==[1,2] arrives unchanged.
+ *  2. A shown URL leaves out what may be secret: userinfo, the query, and long path segments of mixed
+ *     letters and digits (Telegram puts the bot's token there).
  */
 #include "src/config/url.h"
 #include "src/base/suggest.h"
@@ -20,13 +22,13 @@
 #include "src/config/config.h"
 #include "src/json/json.h"
 
-#define TOKEN_LENGTH 24 /* a path segment as long as this, of digits and letters mixed, may be a token */
+#define TOKEN_LENGTH 24 /* a path segment of this length that mixes digits and letters may be a token */
 
 enum placeholder { CURSOR, LIMIT, TIMEOUT, TIMEOUT_MS, SINCE, PLACEHOLDERS };
 static const char *const placeholder_names[] = {"cursor", "limit", "timeout", "timeout_ms", "since", NULL};
 _Static_assert(sizeof placeholder_names / sizeof placeholder_names[0] == PLACEHOLDERS + 1, "one name each");
 
-/* The placeholder named in `bytes` of text, or PLACEHOLDERS. */
+/* Returns the placeholder with that name, or PLACEHOLDERS if there is none. */
 static enum placeholder placeholder_find(const char *text, size_t bytes)
 {
     size_t i = 0;
@@ -37,7 +39,7 @@ static enum placeholder placeholder_find(const char *text, size_t bytes)
     return (enum placeholder)i;
 }
 
-/* Behind "http://" or "https://"; NULL when it is neither. */
+/* Returns what follows "http://" or "https://", or NULL if it begins with neither. */
 static const char *behind_scheme(const char *url)
 {
     if (strncasecmp(url, "http://", 7) == 0)

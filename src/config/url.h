@@ -14,12 +14,14 @@ struct http_url_values {
     uint32_t limit;
     uint64_t timeout_ms;
 };
-/* Is it an http or https URL with a host, and are its placeholders known? 0 or EP_ECONFIG, with a message. */
+/* Checks that it is an http or https URL with a host and known placeholders. 0, or EP_ECONFIG with a
+ * message. */
 int config_url_http_url_check(const char *url, struct error *error);
-/* The URL with its values in, percent-encoded; malloc'd, NULL when there is no memory. The template must be a
- * checked one. */
+/* Returns the URL with its values percent-encoded, which the caller frees; NULL without memory. The
+ * template must have passed the check. */
 char *config_url_http_url_fill(const char *url, const struct http_url_values *values);
-/* For messages: without user, password and query, and with long path segments that may be tokens hidden. */
+/* Writes the URL for messages: without user, password and query; path segments that may be tokens are
+ * hidden. */
 void config_url_http_url_public(const char *url, char *buffer, size_t size);
 
 #endif

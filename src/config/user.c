@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * As whom the program of an exec stage runs. The look-up runs in the supervisor, before anything is started,
- * and in each worker before it forks (it allocates, and may ask a directory service); the change runs in the
- * new process, between fork and exec. Owns what is in a struct config_user.
+ * The user that an exec stage's program runs as. The look-up runs in the supervisor before it starts
+ * anything, and in each worker before it forks (it allocates and may ask a directory service). The
+ * change runs in the new process, between fork and exec. Owns the contents of a struct config_user.
  *
  * Invariants
- *  1. With a user, nothing of our own groups stays: supplementary groups are the user's (or, with a group
- * alone, none).
- *  2. Real, effective and saved IDs change together: there is no way back.
- *  3. Whoever is told to run as the user it is already needs no right for that.
+ *  1. With a user, none of our own groups stays: the supplementary groups are the user's (with a group
+ *     alone, none).
+ *  2. Real, effective and saved IDs change together, so there is no way back.
+ *  3. A process that already is the user needs no rights to run as that user.
  */
 #include "src/config/user.h"
 
@@ -22,7 +22,7 @@
 #define NAME_BYTES_MAX 10 /* digits of an ID */
 #define GROUPS_MAX 65536  /* the kernel's own limit */
 
-/* "1000", but not an ID that means none. */
+/* Reads an ID such as "1000"; the ID that means "none" is refused. */
 static bool read_id(const char *text, uint32_t *id)
 {
     size_t length = strlen(text);
@@ -70,7 +70,7 @@ static int find_group(const struct stage_config *config, struct config_user *use
     return 0;
 }
 
-/* All groups of an account; of a bare number, its group alone. */
+/* Finds all groups of an account; for a number without an account, only its group. */
 static int find_groups(struct config_user *user, struct error *error)
 {
     int room = 64;

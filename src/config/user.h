@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* As whom the program of an exec stage runs. */
+/* The user that an exec stage's program runs as. */
 #ifndef CONFIG_USER_H
 #define CONFIG_USER_H
 
@@ -10,24 +10,25 @@
 #include "src/config/config.h"
 
 struct config_user {
-    bool changes; /* false: as we are, and the rest says nothing but uid */
+    bool changes; /* false: run as we are; then only uid is set */
     uid_t uid;
     gid_t gid;
-    gid_t *groups; /* ours to free */
+    gid_t *groups; /* owned */
     int group_count;
-    char *name, *home; /* for the environment; NULL where the user has no account. Ours to free */
+    char *name, *home; /* owned; for the environment; NULL if the user has no account */
 };
 
 /*
- * Looks the stage's user and group up. 0; EP_ENOENT when there is no such user or group, EP_EACCESS when we
- * may not become them, EP_ENOMEM: the message begins with the key, *out is not set.
+ * Looks up the stage's user and group. Returns 0; EP_ENOENT if there is no such user or group;
+ * EP_EACCESS if we may not become that user; EP_ENOMEM. The message begins with the key, and *out is not
+ * set.
  */
 int config_user_find(const struct stage_config *config, struct config_user *out, struct error *error);
 void config_user_free(struct config_user *user);
 
 /*
- * Becomes the user for good. The parent's death signal must be asked for again after it: the kernel forgets
- * it. 0 or an errno. Safe between fork and exec.
+ * Becomes the user, irrevocably. The kernel then forgets the parent death signal, so the caller must set
+ * it again. 0 or an errno. Safe between fork and exec.
  */
 int config_user_become(const struct config_user *user);
 

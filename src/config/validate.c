@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rules that a configuration obeys wherever it comes from: a file (config_yaml.c adds the lines) or the
- * library's calls. Runs before the first fork. Looks at nothing outside the struct: whether programs and
- * files are there is for stage_check and for the sources.
+ * The rules for every configuration, whether from a file (yaml.c adds the lines) or from the library's
+ * calls. Runs before the first fork. It looks at the struct only: stage_check and the sources check
+ * whether programs and files exist.
  *
  * Invariants
- *  1. One problem, one report; all of them in one run.
- *  2. Messages never hold a secret: header values, tokens and the environment are not quoted.
+ *  1. Each problem is reported once, and one run reports all of them.
+ *  2. Messages never contain a secret: header values, tokens and the environment are not quoted.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -27,7 +27,7 @@ struct check {
     config_report *report;
     void *user;
     int code;
-    char place[64]; /* "sources[0].stages[1]", "" at the top */
+    char prefix[64]; /* of keys: "sources[0].stages[1]", "" at the top */
 };
 
 __attribute__((format(printf, 3, 4))) static void problem(struct check *check, const char *key,
@@ -38,7 +38,7 @@ __attribute__((format(printf, 3, 4))) static void problem(struct check *check, c
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    snprintf(path, sizeof path, "%s%s%s", check->place, check->place[0] != '\0' ? "." : "", key);
+    snprintf(path, sizeof path, "%s%s%s", check->prefix, check->prefix[0] != '\0' ? "." : "", key);
     struct config_problem found = {.file = check->config->path, .key = path, .message = message};
     check->code = EP_ECONFIG;
     if (check->report != NULL)
@@ -67,7 +67,7 @@ static void check_retry(struct check *check, const struct retry_config *retry)
     base_units_duration_text(retry->max_ms, most, sizeof most);
     if (retry->min_ms == 0)
         problem(check, "retry.min",
-                "expected at least 1ms, found 0: retries without a pause would never let go");
+                "expected at least 1ms, found 0: retries would follow each other without a pause");
     else if (retry->min_ms > retry->max_ms)
         problem(check, "retry", "min (%s) is above max (%s, which is the default where it is not given)",
                 least, most);
@@ -93,7 +93,7 @@ static void check_pointer(struct check *check, const char *key, const char *poin
         }
 }
 
-/* Whether it is an http address at all; reports it when it is not. */
+/* Whether it is an http address; reports a problem if it is not. */
 static bool check_url(struct check *check, const char *key, const char *url)
 {
     if (url == NULL) {
@@ -124,8 +124,9 @@ static void check_headers(struct check *check, const struct strings *headers)
         if (header[name] == '\0' || name == 0)
             problem(check, key, "expected \"Name: value\", found a text without a name and ':'");
         else if (strcspn(header, " \t\"(),/;<=>?@[\\]{}") < name)
-            problem(check, key,
-                    "expected \"Name: value\", found a character in the name that no header name has");
+            problem(
+                check, key,
+                "expected \"Name: value\", found a character in the name that header names cannot contain");
         else if (strpbrk(header, "\r\n") != NULL)
             problem(check, key, "expected one line, found a line break in the value of %.*s", (int)name,
                     header);
@@ -159,7 +160,7 @@ static void check_http_source(struct check *check, const struct http_source_conf
     check_count(check, "interval", http->interval_ms, 1, UNITS_DURATION_MAX_MS);
 }
 
-/* The session is a level of MQTT topics and the client's name at the broker. */
+/* Checks the session ID, which is a level of MQTT topics and the client's name at the broker. */
 static void check_session(struct check *check, const struct source_config *source)
 {
     const char *session = source->idefix.session;
@@ -284,7 +285,7 @@ static void check_stage_type(struct check *check, const struct stage_config *sta
     }
 }
 
-/* Where the worker itself runs the stage, it needs some of it, too. */
+/* Checks the limits. A worker that runs the stage itself needs some of them for its own work. */
 static void check_limits(struct check *check, const struct stage_config *stage)
 {
     const struct limits_config *limits = &stage->limits;
@@ -314,7 +315,7 @@ static void check_stage(struct check *check, const struct source_config *source,
     check_count(check, "input_buffer", stage->input_buffer, 1, CONFIG_INPUT_BUFFER_MAX);
     check_count(check, "batch", stage->batch, 1, CONFIG_BATCH_MAX);
     check_count(check, "prefetch", stage->prefetch, 1, CONFIG_PREFETCH_MAX);
-    /* a file cannot say longer ones, a library's caller can */
+    /* the reader limits durations in a file; a program that uses the library may set longer ones */
     check_count(check, "commit_delay", stage->commit_delay_ms, 0, UNITS_DURATION_MAX_MS);
     check_count(check, "timeout", stage->timeout_ms, 0, UNITS_DURATION_MAX_MS);
     check_count(check, "max_age", stage->max_age_ms, 0, UNITS_DURATION_MAX_MS);
@@ -330,7 +331,7 @@ static void check_stage(struct check *check, const struct source_config *source,
 static void check_source(struct check *check, size_t index)
 {
     const struct source_config *source = &check->config->sources[index];
-    snprintf(check->place, sizeof check->place, "sources[%zu]", index);
+    snprintf(check->prefix, sizeof check->prefix, "sources[%zu]", index);
     check_name(check, "id", source->id);
     for (size_t i = 0; i < index && source->id != NULL; i++) {
         const char *other = check->config->sources[i].id;
@@ -350,10 +351,10 @@ static void check_source(struct check *check, size_t index)
     if (source->stage_count == 0)
         problem(check, "stages", "is missing, expected a list of one stage or more");
     for (size_t i = 0; i < source->stage_count; i++) {
-        snprintf(check->place, sizeof check->place, "sources[%zu].stages[%zu]", index, i);
+        snprintf(check->prefix, sizeof check->prefix, "sources[%zu].stages[%zu]", index, i);
         check_stage(check, source, i);
     }
-    check->place[0] = '\0';
+    check->prefix[0] = '\0';
 }
 
 static void check_storage(struct check *check, const char *storage)

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads a configuration file: bytes, YAML, the schema's keys, the rules; and reports every problem at once,
- * in file order. Runs in the supervisor before the first fork, and in the command line.
+ * Reads a configuration file in steps: bytes, YAML, the schema's keys, the rules. Reports every problem
+ * in one run, in file order. Runs in the supervisor before the first fork, and in the command line.
  *
  * Invariants
- *  1. No input makes it crash, hang or take unbounded memory: the file has a largest size, values a deepest
- * nesting, and every visit of a node is paid from a budget, so that aliases cannot multiply.
- *  2. *out is set only when nothing at all was reported.
- *  3. A cause is reported once: what config_validate says about a key is dropped when the reader has a
- * problem at that key or above it.
+ *  1. No input makes it crash, hang or use unbounded memory. File size and nesting are limited, and
+ *     every visit of a node is charged to a budget, so that aliases cannot multiply.
+ *  2. *out is set only if nothing was reported.
+ *  3. A cause is reported once: a problem that config_validate finds at a key is dropped if the reader
+ *     has already reported one at that key or above it.
  *
  * Survived: everything. A file that cannot be read is a problem like any other.
  */
@@ -25,9 +25,9 @@
 #include "src/base/log.h"
 
 #define BUDGET \
-    (UINT64_C(1) << 20) /* and four times the file's length: twice what it can need without aliases */
+    (UINT64_C(1) << 20) /* plus four times the file's length: twice what a file without aliases can need */
 
-/* Room for one more in an array that doubles; the old array when there is no memory. */
+/* Makes room for one more element by doubling the array. Returns the old array without memory. */
 static void *room_for(struct reader *reader, void *array, size_t count, size_t size)
 {
     if (count > 0 && (count & (count - 1)) != 0)
@@ -39,7 +39,7 @@ static void *room_for(struct reader *reader, void *array, size_t count, size_t s
     return array;
 }
 
-/* Whether `key` is `above`, or something in it. */
+/* Whether key is `above` or within it. */
 static bool is_within(const char *key, const char *above)
 {
     size_t length = strlen(above);
@@ -56,7 +56,7 @@ void config_yaml_problem_at(struct reader *reader, unsigned line, const char *ke
         message = "there are more problems than can be shown; fix these first";
     }
     reader->problems = room_for(reader, reader->problems, reader->problem_count, sizeof *reader->problems);
-    char clean[1024]; /* the message may hold what stands in the file */
+    char clean[1024]; /* the message may quote the file */
     base_log_clean(message, clean, sizeof clean);
     struct reader_problem found = {line, reader->problem_count, strdup(key), strdup(clean)};
     if (reader->no_memory || found.key == NULL || found.message == NULL) {
@@ -151,7 +151,7 @@ unsigned config_yaml_line(const yaml_node_t *node)
 
 /* ---- file and document ---- */
 
-/* Returns the malloc'd bytes of the file, or NULL after a problem. */
+/* Returns the bytes of the file, allocated, or NULL after a problem. */
 static char *read_bytes(struct reader *reader, size_t *length)
 {
     char message[256];
@@ -200,7 +200,7 @@ static void read_root(struct reader *reader, struct config *config)
     config_yaml_mapping_read(reader, config_yaml_schema_top, &plain, root, config);
 }
 
-/* One document, and only one. */
+/* Reads exactly one document. */
 static void read_document(struct reader *reader, const char *bytes, size_t length, struct config *config)
 {
     yaml_parser_t parser;
@@ -231,7 +231,7 @@ static void read_document(struct reader *reader, const char *bytes, size_t lengt
     yaml_parser_delete(&parser);
 }
 
-/* ---- rules, and the report ---- */
+/* ---- the rules and the report ---- */
 
 static int by_key(const void *left, const void *right)
 {
@@ -239,7 +239,7 @@ static int by_key(const void *left, const void *right)
     return strcmp(a->key, b->key);
 }
 
-/* The line of the key, or of the nearest thing around it that stands in the file. */
+/* Returns the line of the key, or of the innermost key around it that is in the file. */
 static unsigned line_of(const struct reader *reader, const char *key)
 {
     char around[256];
@@ -366,7 +366,8 @@ int config_read(const char *path, config_report *report, void *user, struct conf
         reader.no_memory = config->path == NULL;
         reader.budget = BUDGET + 4 * length;
         read_document(&reader, bytes, length, config);
-        bool readable = true; /* a problem without a key: there is no structure that rules could apply to */
+        bool readable =
+            true; /* false after a problem without a key: then there is nothing to apply rules to */
         for (size_t i = 0; i < reader.problem_count; i++)
             readable = readable && reader.problems[i].key[0] != '\0';
         if (readable && !reader.spent && !reader.no_memory)
@@ -378,7 +379,7 @@ int config_read(const char *path, config_report *report, void *user, struct conf
     report_problems(&reader, report, user);
     int code = reader.no_memory ? EP_ENOMEM : reader.problem_count > 0 ? EP_ECONFIG : EP_OK;
     if (config != NULL)
-        config->token_variables = reader.variables; /* empty where memory was out, or none was named */
+        config->token_variables = reader.variables; /* empty if there are none or no memory */
     reader_free(&reader);
     if (code == EP_OK)
         *out = config;

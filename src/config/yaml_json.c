@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * YAML as JSON text: `options`, any YAML that is handed to a plugin, in the supervisor before the first fork;
- * and a whole file, for `eventpipe chaos`.
+ * Converts YAML to JSON text. The supervisor uses it before the first fork for `options`, which may be
+ * any YAML and goes to a plugin; `eventpipe chaos` uses it for a whole file.
  *
- * A plain scalar that is a JSON number, true, false or null (also in capitals, or ~ or empty for null)
- * becomes that, with the very digits that were written, so that 64-bit integers survive; everything else, and
- * all that stands in quotes, is a string. "007", "yes" and "0x1f" are strings therefore.
+ * Invariants
+ *  1. A plain scalar that is a JSON number, true, false or null (also in capitals; ~ and nothing for
+ *     null) becomes that, with the same digits, so that 64-bit integers survive.
+ *  2. Every other scalar, and everything in quotes, becomes a string: "007", "yes" and "0x1f" are
+ *     strings.
  */
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -99,7 +101,7 @@ static bool add_member(struct reader *reader, cJSON *object, const yaml_node_t *
 static cJSON *mapping_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     const yaml_node_pair_t *pair = node->data.mapping.pairs.start, *top = node->data.mapping.pairs.top;
-    if (top - pair > SCHEMA_PAIRS_MAX) { /* each is compared with all before it */
+    if (top - pair > SCHEMA_PAIRS_MAX) { /* each name is compared with all before it */
         config_yaml_problem(reader, "expected at most %d names in one mapping, found %zu", SCHEMA_PAIRS_MAX,
                             (size_t)(top - pair));
         return NULL;
@@ -114,7 +116,7 @@ static cJSON *mapping_json(struct reader *reader, const yaml_node_t *node, unsig
     return object;
 }
 
-/* NULL after a problem, or without memory. */
+/* Converts a node; NULL after a problem or without memory. */
 static cJSON *node_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     if (depth > READER_DEPTH_MAX) {
@@ -168,7 +170,7 @@ static const struct schema_key *key_named(const struct schema_key *keys, const c
     return NULL;
 }
 
-/* The text itself, so that True stays True: only `options` knows numbers and booleans. */
+/* Converts to a string, so that True stays True: only `options` has numbers and booleans. */
 static cJSON *text_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key)
 {
     if (config_yaml_value_is_null(node))
@@ -183,7 +185,7 @@ static cJSON *text_json(struct reader *reader, const yaml_node_t *node, const st
 static cJSON *file_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
                         unsigned depth);
 
-/* A child that is NULL, after a problem, cannot be added: the whole fails. */
+/* Converts a list. A NULL child, after a problem, cannot be added, so the whole list fails. */
 static cJSON *file_list_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
                              unsigned depth)
 {
@@ -210,7 +212,7 @@ static cJSON *file_mapping_json(struct reader *reader, const yaml_node_t *node,
     return object;
 }
 
-/* `key` says what the value means; NULL: it is a text, or made of texts. */
+/* Converts a value as its key in the schema requires. Without a key, it is a text or consists of texts. */
 static cJSON *file_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
                         unsigned depth)
 {

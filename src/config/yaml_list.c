@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Values of several texts (programs, headers, environments), and secrets. Runs in the supervisor before the
- * first fork.
+ * Reads values of several texts (programs, headers, environments), and secrets. Runs in the supervisor
+ * before the first fork.
  *
  * Invariants
- *  1. What may be a secret (header values, environment values, tokens) is never quoted in a problem.
- *  2. A struct strings is complete and NULL-ended, or empty.
+ *  1. Possible secrets (header values, environment values, tokens) are never quoted in a problem.
+ *  2. A struct strings is either complete, with a NULL at its end, or empty.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,10 +16,10 @@
 
 #define DESTINATION(type) ((type *)(void *)((char *)base + key->offset))
 
-/* Room for `count` texts and the NULL behind them. */
+/* Makes room for count texts and the NULL behind them. */
 static bool strings_room(struct reader *reader, struct strings *strings, size_t count)
 {
-    if (strings->at != NULL) /* the key was given before; that is reported elsewhere */
+    if (strings->at != NULL) /* the key was given twice, which is reported elsewhere */
         return false;
     strings->at = calloc(count + 1, sizeof *strings->at);
     if (strings->at == NULL)
@@ -37,7 +37,7 @@ static void strings_add(struct reader *reader, struct strings *strings, const ch
         strings->at[strings->count++] = text;
 }
 
-/* Each text of a list; the message of a problem says only that it is no text, not what it is. */
+/* Reads each text of a list. A problem says only that an element is not a text, and does not quote it. */
 static void read_texts(struct reader *reader, const yaml_node_t *node, struct strings *strings)
 {
     size_t length = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
@@ -74,7 +74,7 @@ static bool strings_have(const struct strings *strings, const char *name, char a
     return false;
 }
 
-/* Each "name: value" of a mapping as one text. */
+/* Reads each "name: value" of a mapping as one text. */
 static void read_pairs(struct reader *reader, const yaml_node_t *node, const char *between,
                        const char *forbidden, struct strings *strings)
 {
@@ -199,7 +199,7 @@ void config_yaml_token_file(struct reader *reader, const struct schema_key *key,
     free(path);
 }
 
-/* Whether it looks like the name of a variable, and not like a secret that was put here by mistake. */
+/* Whether it looks like the name of a variable and not like a secret in the wrong key. */
 static bool is_variable_name(const char *text)
 {
     size_t length = strlen(text);
@@ -222,7 +222,7 @@ static void note_variable(struct reader *reader, const char *name)
     grown[variables->count] = NULL;
 }
 
-/* What is wrong here is said here; the rules are not to miss a token_file as well. */
+/* Keeps the rules from also reporting token_file as missing, after a problem with a token. */
 static void token_is_meant(struct reader *reader)
 {
     char path[sizeof reader->path + 16];

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Goes through the mappings of a configuration file with the schema's tables in hand: known, unknown,
- * repeated and misplaced keys; sources and stages, whose type decides which keys they have. Runs in
- * the supervisor before the first fork.
+ * Reads the mappings of a configuration file by the schema's tables: known, unknown, repeated and
+ * misplaced keys, and sources and stages, whose type decides which keys they have. Runs in the
+ * supervisor before the first fork.
  *
  * Invariants
- *  1. Until a source's type is known, nothing is written that belongs to a type (struct source_config has a
- * union).
- *  2. A mapping of SCHEMA_PAIRS_MAX keys at most is looked at, since each key is compared with those before
- * it.
+ *  1. Until a source's type is known, nothing that belongs to a type is written (struct source_config
+ *     has a union).
+ *  2. At most SCHEMA_PAIRS_MAX keys of a mapping are read, since each key is compared with those before
+ *     it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 #include "src/base/suggest.h"
 #include "src/config/yaml.h"
 
-#define WORDS_MAX 40 /* keys in one table */
+#define NAMES_MAX 40 /* keys in one table */
 #define BIT(variant) (1u << (variant))
 
 static const char *const type_keys[] = {NULL, "plugin", "exec", "url"}; /* by enum stage_type */
@@ -29,7 +29,8 @@ static bool is_for(const struct schema_key *key, const struct schema_variant *va
     return key->only == 0 || variant->bit == 0 || (key->only & variant->bit) != 0;
 }
 
-/* The entry for this variant; failing that, one of the same name for another; or NULL. */
+/* Returns the entry for this variant, otherwise one with the same name for another variant, otherwise
+ * NULL. */
 static const struct schema_key *find_key(const struct schema_key *keys, const struct schema_variant *variant,
                                          const char *name)
 {
@@ -43,21 +44,22 @@ static const struct schema_key *find_key(const struct schema_key *keys, const st
     return other;
 }
 
+/* Reports an unknown key with the most similar key, or with the list of all keys. */
 static void unknown_key(struct reader *reader, const struct schema_key *keys,
                         const struct schema_variant *variant, const char *name)
 {
-    const char *words[WORDS_MAX + 1] = {NULL};
+    const char *names[NAMES_MAX + 1] = {NULL};
     size_t count = 0;
-    for (const struct schema_key *key = keys; key->name != NULL && count < WORDS_MAX; key++)
+    for (const struct schema_key *key = keys; key->name != NULL && count < NAMES_MAX; key++)
         if (is_for(key, variant) && find_key(keys, variant, key->name) == key)
-            words[count++] = key->name;
+            names[count++] = key->name;
     if (strcmp(name, "<<") == 0) {
         config_yaml_problem(
             reader, "merge keys (<<) are not understood; write the keys out, or give a whole value an "
                     "anchor (&name) and use it again (*name)");
         return;
     }
-    const char *near = base_suggest_near(name, words);
+    const char *near = base_suggest_near(name, names);
     if (near != NULL) {
         config_yaml_problem(reader, "unknown key; did you mean `%s`?", near);
         size_t inner = strlen(reader->path), outer = inner;
@@ -70,10 +72,11 @@ static void unknown_key(struct reader *reader, const struct schema_key *keys,
     }
     char list[800] = "";
     for (size_t i = 0, used = 0; i < count && used < sizeof list; i++)
-        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", words[i]);
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", names[i]);
     config_yaml_problem(reader, "unknown key; expected one of %s", list);
 }
 
+/* Reports a key that belongs to another type of source or stage. */
 static void misplaced_key(struct reader *reader, const struct schema_key *key,
                           const struct schema_variant *variant)
 {
@@ -103,7 +106,7 @@ static void read_entry(struct reader *reader, const struct schema_key *keys,
     }
 }
 
-/* Whether an earlier entry of the mapping has the same name; says so then. */
+/* Whether an earlier entry of the mapping has the same name; reports a problem if so. */
 static bool is_repeated(struct reader *reader, const yaml_node_t *mapping, const yaml_node_pair_t *pair,
                         const char *name)
 {
@@ -162,8 +165,8 @@ void config_yaml_mapping(struct reader *reader, const struct schema_key *key, co
     config_yaml_mapping_read(reader, key->children, &plain, node, (char *)base + key->offset);
 }
 
-/* The value of a key in any mapping, before its turn; NULL when it is not there or the node is no mapping. */
-static const yaml_node_t *peek(struct reader *reader, const yaml_node_t *mapping, const char *name)
+/* Returns the value of a key in any mapping; NULL if there is none or the node is not a mapping. */
+static const yaml_node_t *find_value(struct reader *reader, const yaml_node_t *mapping, const char *name)
 {
     const yaml_node_t *around = reader->mapping;
     reader->mapping = mapping;
@@ -173,7 +176,7 @@ static const yaml_node_t *peek(struct reader *reader, const yaml_node_t *mapping
     return value;
 }
 
-/* Length of a list, after a look at its kind and size; 0 and a problem otherwise. */
+/* Checks that the node is a list of an allowed length and returns the length; 0 after a problem. */
 static size_t list_length(struct reader *reader, const yaml_node_t *node, const char *what, size_t most)
 {
     char found[120];
@@ -191,7 +194,7 @@ static size_t list_length(struct reader *reader, const yaml_node_t *node, const 
 
 /* ---- stages ---- */
 
-/* Which of exec, plugin and url is there; tells when it is several. */
+/* Finds which of exec, plugin and url the stage has; reports a problem if it has several. */
 static struct schema_variant stage_variant(struct reader *reader, const yaml_node_t *node,
                                            struct stage_config *stage)
 {
@@ -201,7 +204,7 @@ static struct schema_variant stage_variant(struct reader *reader, const yaml_nod
     stage->type = STAGE_EXEC;
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         const char *name = type_keys[types[i]];
-        const yaml_node_t *value = peek(reader, node, name);
+        const yaml_node_t *value = find_value(reader, node, name);
         if (value == NULL)
             continue;
         if (first == NULL) {
@@ -219,15 +222,14 @@ static struct schema_variant stage_variant(struct reader *reader, const yaml_nod
     return variant;
 }
 
-/* The line of a key, 0 when the mapping does not have it. */
+/* Returns the line of a key, 0 if the mapping does not have it. */
 static unsigned key_line(struct reader *reader, const yaml_node_t *mapping, const char *name)
 {
-    const yaml_node_t *value = peek(reader, mapping, name);
+    const yaml_node_t *value = find_value(reader, mapping, name);
     return value != NULL ? config_yaml_line(value) : 0;
 }
 
-/* Says that a key is not there, unless an unknown key was probably meant to be one of `names` (NULL-ended).
- */
+/* Reports a missing key, unless an unknown key was probably meant to be one of `names` (ended by NULL). */
 static void missing(struct reader *reader, unsigned line, const char *const *names, const char *message)
 {
     bool meant = false;
@@ -238,7 +240,7 @@ static void missing(struct reader *reader, unsigned line, const char *const *nam
     }
     size_t outer = config_yaml_enter(reader, names[0], line);
     if (meant)
-        config_yaml_meant(reader, reader->path); /* the rules are not to speak of the first either */
+        config_yaml_meant(reader, reader->path); /* so that the rules do not report it again */
     else
         config_yaml_problem(reader, "%s", message);
     config_yaml_leave(reader, outer);
@@ -268,7 +270,7 @@ void config_yaml_mapping_stages(struct reader *reader, const struct schema_key *
         stage->user_line = key_line(reader, item, "user");
         stage->group_line = key_line(reader, item, "group");
         stage->limits_line = key_line(reader, item, "limits");
-        if (stage->type == STAGE_EXEC && peek(reader, item, "exec") == NULL &&
+        if (stage->type == STAGE_EXEC && find_value(reader, item, "exec") == NULL &&
             item->type == YAML_MAPPING_NODE)
             missing(reader, config_yaml_line(item), (const char *const[]){"exec", "plugin", "url", NULL},
                     "expected exactly one of exec, plugin and url in a stage, found none");
@@ -286,12 +288,12 @@ void config_yaml_mapping_limits(struct reader *reader, const struct schema_key *
 
 /* ---- sources ---- */
 
-/* The type decides where other keys go, so it is looked for first; read_entry reads (and checks) it again. */
+/* Finds the type first, since it decides where other keys go. read_entry later reads and checks it. */
 static struct schema_variant source_variant(struct reader *reader, const yaml_node_t *node,
                                             struct source_config *source)
 {
     struct schema_variant variant = {.noun = "type", .names = config_yaml_schema_types};
-    const yaml_node_t *value = peek(reader, node, "type");
+    const yaml_node_t *value = find_value(reader, node, "type");
     source->type = SOURCE_UNKNOWN;
     for (unsigned i = 0;
          value != NULL && value->type == YAML_SCALAR_NODE && config_yaml_schema_types[i] != NULL; i++)
@@ -323,7 +325,7 @@ void config_yaml_mapping_sources(struct reader *reader, const struct schema_key 
         struct schema_variant variant = source_variant(reader, item, source);
         config_source_defaults(source);
         config_yaml_mapping_read(reader, key->children, &variant, item, source);
-        if (peek(reader, item, "type") == NULL && item->type == YAML_MAPPING_NODE)
+        if (find_value(reader, item, "type") == NULL && item->type == YAML_MAPPING_NODE)
             missing(reader, config_yaml_line(item), (const char *const[]){"type", NULL},
                     "is missing, expected idefix, http, file or generate");
         config_yaml_leave(reader, outer);

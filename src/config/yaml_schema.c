@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The one list of keys that a configuration file may have: name, how its value is read, where it goes, its
- * bounds, and for which type of source or stage it is. eventpipe.yaml(5) documents exactly these, and
- * a test compares the two through config_each_key. Runs in the supervisor before the first fork.
+ * The one table of keys that a configuration file may have: name, how the value is read, where it is
+ * stored, its bounds, and for which type of source or stage it is. eventpipe.yaml(5) documents exactly
+ * these keys, and a test compares the two through config_each_key. Runs in the supervisor before the
+ * first fork.
  *
  * Invariants
- *  1. Entries with the same name in one table are for different variants (`only`), and a variant sees one of
- * them at most.
- *  2. A key that fills a member of struct source_config's union is for one type only: as long as the type is
- * not known, such keys are passed over and nothing is written there.
+ *  1. Entries with the same name in one table are for different variants (`only`), and each variant sees
+ *     at most one of them.
+ *  2. A key that fills a member of struct source_config's union is for one type only. While the type is
+ *     unknown, such keys are skipped and nothing is written there.
  */
 #include <stdio.h>
 #include <string.h>
@@ -22,10 +23,10 @@
 #define AT_SOURCE(member) offsetof(struct source_config, member)
 #define AT_STAGE(member) offsetof(struct stage_config, member)
 
-static const char *const synchronous_words[] = {"full", "normal", NULL};
-static const char *const from_words[] = {"start", "end", NULL};
-static const char *const format_words[] = {"json", "text", "auto", NULL};
-/* as enum source_type */
+static const char *const synchronous_names[] = {"full", "normal", NULL};
+static const char *const from_names[] = {"start", "end", NULL};
+static const char *const format_names[] = {"json", "text", "auto", NULL};
+/* in the order of enum source_type */
 const char *const config_yaml_schema_types[] = {"idefix", "http", "file", "generate", NULL};
 
 static const struct schema_key retry_keys[] = {
@@ -281,12 +282,12 @@ static const struct schema_key source_keys[] = {
      .read = config_yaml_value_choice,
      .offset = AT_SOURCE(file.from),
      .only = FEED_FILE,
-     .choices = from_words},
+     .choices = from_names},
     {.name = "format",
      .read = config_yaml_value_choice,
      .offset = AT_SOURCE(file.format),
      .only = FEED_FILE,
-     .choices = format_words},
+     .choices = format_names},
     {.name = "max_line",
      .read = config_yaml_value_size,
      .offset = AT_SOURCE(file.max_line_bytes),
@@ -319,7 +320,7 @@ const struct schema_key config_yaml_schema_top[] = {
     {.name = "synchronous",
      .read = config_yaml_value_choice,
      .offset = AT_CONFIG(synchronous),
-     .choices = synchronous_words},
+     .choices = synchronous_names},
     {.name = "drain_timeout", .read = config_yaml_value_duration, .offset = AT_CONFIG(drain_timeout_ms)},
     {.name = "log_level", .read = config_yaml_value_severity, .offset = AT_CONFIG(log_level)},
     {.name = "trace", .read = config_yaml_mapping, .offset = AT_CONFIG(trace), .children = trace_keys},
@@ -327,7 +328,8 @@ const struct schema_key config_yaml_schema_top[] = {
     {.name = NULL},
 };
 
-/* For tests: with the second of two entries of one name left out. */
+/* Calls each() for the keys of a table and of the tables below it; a name that has two entries comes
+ * once. */
 static void each_of(const struct schema_key *keys, const char *prefix,
                     void (*each)(const char *path, void *user), void *user)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is no YAML, or nested beyond reason, told in a message that an operator can act on: libyaml's own,
- * where they begin, and what usually lies behind them. Runs in the supervisor before the first fork.
+ * Explains what is not YAML, or is nested too deeply, in a message that an operator can act on:
+ * libyaml's own message, the line, and the usual cause. Runs in the supervisor before the first fork.
  */
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 #define DEPTH_MAX 100
 
-/* The text of a line from its first character that is no blank, and how long it is. */
+/* Returns a line from its first non-blank character on, and its length. */
 static const char *line_text(const char *bytes, size_t length, unsigned line, size_t *line_length)
 {
     size_t at = 0, end;
@@ -24,7 +24,7 @@ static const char *line_text(const char *bytes, size_t length, unsigned line, si
     return bytes + at;
 }
 
-/* What usually lies behind a syntax error in this line; "" when nothing is known. */
+/* Returns the usual cause of a syntax error in this line, "" if none is known. */
 static const char *syntax_hint(const char *bytes, size_t length, unsigned line, const char *problem)
 {
     size_t text_length;
@@ -74,8 +74,8 @@ void config_yaml_syntax_problem(struct reader *reader, const yaml_parser_t *pars
 }
 
 /*
- * Goes through the file once without keeping anything: libyaml takes time that grows with the square of the
- * depth, so what is nested too deeply must be found before it is loaded. False after a problem.
+ * Parses the file once without storing anything, before it is loaded: libyaml's time for loading grows
+ * with the square of the depth, so deep nesting must be found first. Returns false after a problem.
  */
 bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, size_t length)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How each kind of value is read from a YAML node: numbers with bounds, durations, sizes, words of a choice,
- * paths, times. Texts of several parts and secrets are in config_yaml_list.c. Runs in the supervisor before
- * the first fork.
+ * Reads each kind of value from a YAML node: numbers with bounds, durations, sizes, choices, paths,
+ * times. yaml_list.c reads values of several texts, and secrets. Runs in the supervisor before the first
+ * fork.
  *
  * Invariants
- *  1. A value is stored only when all of it is right; otherwise the default stays and one problem is
- * reported.
+ *  1. A value is stored only if all of it is right; otherwise the default stays and one problem is
+ *     reported.
  *  2. Every "expected" is followed by what was found.
  */
 #include <errno.h>
@@ -22,7 +22,7 @@
 
 #define DURATION_FORM "a duration such as 500ms, 30s, 5m, 1h30m or 7d"
 
-/* The destination of a key, as its type. */
+/* The destination of a key, with its type. */
 #define DESTINATION(type) ((type *)(void *)((char *)base + key->offset))
 
 bool config_yaml_value_is_null(const yaml_node_t *node)
@@ -76,7 +76,7 @@ const char *config_yaml_value_scalar(struct reader *reader, const yaml_node_t *n
     return NULL;
 }
 
-/* Puts a copy of the text into *destination, in place of its default. */
+/* Replaces the default in *destination by a copy of the text. */
 static void store_text(struct reader *reader, char **destination, const char *text)
 {
     char *copy = strdup(text);
@@ -109,7 +109,7 @@ void config_yaml_value_pointer(struct reader *reader, const struct schema_key *k
         store_text(reader, DESTINATION(char *), text);
 }
 
-/* A relative path begins at the configuration file's directory, wherever the daemon was started. */
+/* Makes a path absolute. A relative path begins at the directory of the configuration file. */
 static char *absolute(struct reader *reader, const char *path)
 {
     char *whole = NULL;
@@ -188,7 +188,7 @@ void config_yaml_value_since(struct reader *reader, const struct schema_key *key
 
 /* ---- numbers ---- */
 
-/* A whole number within the key's bounds. */
+/* Reads a whole number within the key's bounds. */
 static bool read_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                        uint64_t *value)
 {
@@ -245,7 +245,7 @@ void config_yaml_value_integer(struct reader *reader, const struct schema_key *k
                             config_yaml_value_found(node, found, sizeof found));
 }
 
-/* Digits, perhaps a point and more digits: read by hand, since strtod follows the program's locale. */
+/* Reads digits with an optional decimal point. Not with strtod, which depends on the program's locale. */
 void config_yaml_value_rate(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                             void *base)
 {
@@ -344,9 +344,9 @@ void config_yaml_value_mode(struct reader *reader, const struct schema_key *key,
         *DESTINATION(uint32_t) = (uint32_t)strtoul(text, NULL, 8);
 }
 
-/* ---- words ---- */
+/* ---- choices ---- */
 
-/* Index of the scalar in the words, or -1 and a problem that lists them. */
+/* Returns the index of the scalar among the names, or -1 after a problem that lists them. */
 static int read_choice(struct reader *reader, const yaml_node_t *node, const char *const *choices)
 {
     char list[160] = "", found[120];
@@ -384,9 +384,9 @@ void config_yaml_value_choice(struct reader *reader, const struct schema_key *ke
 void config_yaml_value_severity(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                 void *base)
 {
-    static const char *const words[] = {"error", "warning", "info", "debug", NULL};
+    static const char *const names[] = {"error", "warning", "info", "debug", NULL};
     static const enum ep_severity severities[] = {EP_LOG_ERROR, EP_LOG_WARNING, EP_LOG_INFO, EP_LOG_DEBUG};
-    int choice = read_choice(reader, node, words);
+    int choice = read_choice(reader, node, names);
     if (choice >= 0)
         *DESTINATION(enum ep_severity) = severities[choice];
 }
