@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's Idefix client: idefix.h for programs that use no manager, and the reading of its parameters,
- * which managers share. Runs in the caller's process, in the thread that calls.
+ * The library's Idefix client for programs without a manager, and the reading of its parameters, which
+ * managers share. Runs in the caller's process, in the calling thread.
  *
- * Owns a configuration of one source, which holds the copies of the parameters; a page owns all that its
- * events point to.
+ * Owns a configuration with one source, which holds copies of the parameters. A page owns everything that
+ * its events point to.
  */
 #include <stdio.h>
 #include <stdlib.h>

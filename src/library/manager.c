@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's managers, sources and stages: builds a struct config from calls, with the same defaults and
- * rules as a configuration file (config_validate has the last word before a run). Runs in the caller's
- * process; forks nothing.
+ * The library's managers, sources and stages. Builds a struct config from calls, with the defaults and
+ * rules of a configuration file; config_validate checks it before a run. Runs in the caller's process;
+ * forks nothing.
  */
 #include "src/library/manager.h"
 

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A library caller's own client (struct ep_client) as a source. Runs in the producer's fetch thread: the
- * caller's functions are called there, one at a time, in a process forked from the caller's.
+ * A library caller's own client (struct ep_client) as a source. Runs in the producer's fetch thread, in a
+ * process that was forked from the caller's; the client's functions are called there, one at a time.
+ * Owns the client's session.
  *
- * Owns the client's session. ep_page is the caller's view of the page: what it adds is copied. An event that
- * cannot be decoded (no uid, text that is not JSON) is kept as dead/corrupt with the reason, and the call
- * succeeds: the rest of the page goes on. Without a stored cursor the source's continuation_id is given.
+ * Invariants:
+ *   1. Everything that the client adds to an ep_page is copied.
+ *   2. An undecodable event (no UID, text that is not JSON) is stored as dead, reason corrupt, and the
+ *      call succeeds: the rest of the page goes on.
+ *   3. Without a stored cursor the client gets the source's continuation_id.
  */
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The file source: each line of a file is an event; the file is followed as it grows, is rotated or
- * truncated. Runs in the producer's fetch thread; only `interrupt` is called from another.
+ * The file source: each line of a file is an event. The file is followed as it grows, is rotated or
+ * truncated. Runs in the producer's fetch thread; other threads call only `interrupt`.
  *
- * 1. Only whole lines are taken; the rest of a file counts as a line when the file is finished: another
- * stands in its place and has something in it (its writer has switched), or it is deleted.
- * 2. A file is finished before the next is begun: those rotated between the two come in their order.
- * 3. When the bytes before our position are no longer what they were, the file was truncated: we look for
- * where they went (a copy beside it), and else begin the file again.
- * 4. The cursor given is always believed: if it is not where we stand (a page was not stored), we go there.
- * Waiting is inotify and an eventfd; where inotify cannot see (network and layered file systems, a symbolic
- * link) we look once a second as well. A missing file is a failure, so that the producer backs off and status
- * says so.
+ * Invariants:
+ *   1. Only whole lines are taken. The rest of a file counts as a line once the file is finished: it was
+ *      deleted, or another non-empty file has its name (its writer has switched).
+ *   2. A file is finished before the next one is begun. Files rotated in between are read in their order.
+ *   3. If the bytes before the position have changed, the file was truncated. The source then looks for a
+ *      copy beside it that has them, and otherwise begins the file again.
+ *   4. The given cursor always counts: if it is not the current position (a page was not stored), the
+ *      source goes there.
+ *
+ * It waits with inotify and an eventfd. Where inotify sees nothing (network and layered file systems,
+ * symbolic links) it also looks once a second. A missing file is a failed fetch: the producer backs off,
+ * and status shows the reason.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Cuts a growing file into lines. Runs in the producer's fetch thread. Owns the file's descriptor and one
- * buffer, which grows with the longest line up to max_line_bytes and is given back afterwards.
+ * buffer, which grows with the longest line up to max_line_bytes and is then freed.
  *
- * Invariants: `offset` moves only by whole lines, so that it can be a cursor; a line without its end is not a
- * line yet; of a line that is too long only the first KEPT_BYTES stay in memory, while its end is looked for.
+ * Invariants:
+ *   1. `offset` advances by whole lines only, so that it can be a cursor.
+ *   2. A line without a line end is not a line yet.
+ *   3. Of a line that is too long only the first KEPT_BYTES stay in memory while its end is searched for.
  */
 #include "src/source/file_lines.h"
 

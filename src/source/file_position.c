@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Positions in files that are rotated. Runs in the producer's fetch thread; owns nothing: what it opens is
- * the caller's.
+ * Positions in files that are rotated. Runs in the producer's fetch thread; owns nothing: the caller owns
+ * what it opens.
  *
- * Rotated files are looked for beside the path: NAME.* and NAME-*, not those that are compressed. A file is
- * known by device and inode, and by the bytes around the position: an inode is soon taken over, a device
- * number may change at a reboot, and copytruncate leaves the old content under a new inode. The order of
- * rotated files is that of their last writing; written in the same moment, NAME.2 is older than NAME.1 and
- * NAME-20260101 older than NAME-20260102. path itself is the youngest.
+ * Rotated files are searched beside the path: NAME.* and NAME-*, but not compressed ones. A file is
+ * identified by device and inode, and by the bytes around the position, because an inode is soon used
+ * again, a device number may change at a reboot, and copytruncate leaves the old content under a new
+ * inode. Rotated files are ordered by their last write; if these are equal, NAME.2 is older than NAME.1,
+ * and NAME-20260101 older than NAME-20260102. The path itself is the newest.
  */
 #include "src/source/file_position.h"
 

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The generate source: numbered events of a given size at a given pace, for benchmarks and trials. Runs in
- * the producer's fetch thread; only `interrupt` is called from another.
+ * The generate source: numbered events of a given size at a given rate, for benchmarks and trials. Runs
+ * in the producer's fetch thread; other threads call only `interrupt`.
  *
- * The cursor is the number of the last event, so that a restart goes on where it stopped. Each event is
- * {"uid":"SOURCE-N","payload":{"n":N,"pad":"xxx"}} with a payload of `size` bytes (or what n alone takes, if
- * that is more). With a rate, events come in bursts of at most a fiftieth of a second's, so that a high rate
- * does not cost a wake-up per event; when nobody fetched for longer than a second (a full backlog), what was
- * missed is not made up for.
+ * Invariants:
+ *   1. The cursor is the number of the last event, so that a restart continues there.
+ *   2. Each event is {"uid":"SOURCE-N","payload":{"n":N,"pad":"xxx"}}. The payload has `size` bytes, or
+ *      more if n alone needs more.
+ *   3. With a rate, events come in bursts of at most one fiftieth of a second, so that a high rate does
+ *      not cost one wake-up per event. If no fetch came for more than a second (a full backlog), the
+ *      missed events are not made up.
  */
 #include <errno.h>
 #include <inttypes.h>

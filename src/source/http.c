@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The http source: any feed that is polled, long or short, and answers with JSON. Runs in the producer's
- * fetch thread; only `interrupt` is called from another.
+ * The http source: any feed that is polled, short or long, and answers with JSON. Runs in the producer's
+ * fetch thread; other threads call only `interrupt`.
  *
- * One fetch is one request: the URL from its template, an answer, its events and cursor
- * (source_http_answer.c).
- * 1. A backend that answers at once is not asked more often than every `interval`, unless events came and the
- * cursor moved; the wait is at the beginning of the next fetch, and ends at once when interrupted.
- * 2. Events whose cursor did not move are handed on (those already known are ignored by the store), but a
- * second full page of the kind is reported as malformed, since nothing new would ever come: so each second
- * one is shown, and none is lost.
- * 3. Messages never hold the token, the headers, or the URL's userinfo and query.
- * An interrupted fetch is an empty page: 'nothing yet'.
+ * One fetch is one request: the URL made from its template, an answer, its events and its cursor
+ * (source_http_answer.c). An interrupted fetch is an empty page: no events yet.
+ *
+ * Invariants:
+ *   1. A backend that answers at once is asked at most once per `interval`, unless events came and the
+ *      cursor moved. The wait is at the beginning of the next fetch; an interrupt ends it.
+ *   2. Events with a cursor that did not move are passed on; the store skips those it knows. A second
+ *      full page of this kind in a row is reported as malformed, since no new event would ever come. So
+ *      every second one is reported, and no event is lost.
+ *   3. Messages never hold the token, the headers, or the user, password and query of the URL.
  */
 #include <inttypes.h>
 #include <stdlib.h>

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From an HTTP answer to a page. Runs in the producer's fetch thread; keeps nothing.
+ * Reads an HTTP answer into a page. Runs in the producer's fetch thread; keeps nothing.
  *
- * 204, `null` for the array and an empty array are all 'nothing yet'. A cursor that is missing, null or ""
- * leaves the cursor where it is (many feeds leave it out of their last page): http_fetch watches that it
- * moves. A cursor that is an array or object (CouchDB) is kept as its JSON text. An element that cannot be
- * taken is the page's corrupt event, never its failure. What is shown of an answer is cut, cleaned, and never
- * holds the token.
+ * Invariants:
+ *   1. 204, `null` for the array, and an empty array all mean that there are no events yet.
+ *   2. A cursor that is missing, null or "" leaves the old one (many feeds omit it on their last page);
+ *      http_fetch checks that it moves. A cursor that is an array or object (CouchDB) is kept as its JSON
+ *      text.
+ *   3. An element that cannot be decoded becomes a corrupt event of the page; it does not fail the page.
+ *   4. Excerpts of an answer are cut, cleaned, and never hold the token.
  */
 #include "src/source/http_answer.h"
 

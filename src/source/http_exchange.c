@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The http source's way to the backend. Runs in the producer's fetch thread; only
- * source_http_exchange_interrupt is called from another.
+ * The http source's connection to the backend. Runs in the producer's fetch thread; other threads call
+ * only source_http_exchange_interrupt.
  *
- * Owns one easy handle (its connection is kept between polls) inside one multi handle, used for two things an
- * easy handle alone cannot do: a waiting poll costs no wake-up, and curl_multi_wakeup ends it at once.
+ * Owns one easy handle, whose connection is kept between polls, inside one multi handle. An easy handle
+ * alone cannot do two things: wait for a poll without wake-ups, and end at once by curl_multi_wakeup.
  *
- * How long it may take, with slack = connect_timeout: connecting takes at most slack; silence lasts at most
- * wait + slack; the whole answer is there within wait + 30 slack, so that a backend that trickles cannot hold
- * us for ever. Configured headers and the token are secrets: they go to the origin that was configured, not
- * to one it redirects to. Nothing is fatal; every failure is a message and a code.
+ * Invariants (slack is connect_timeout):
+ *   1. Connecting takes at most slack. Silence lasts at most wait + slack. The whole answer arrives
+ *      within wait + 30 slack, so that a backend that trickles cannot hold the source for ever.
+ *   2. Configured headers and the token are secrets. They are sent to the configured origin only, not to
+ *      one that it redirects to.
+ * Nothing is fatal; every failure is a message and a code.
  */
 #include "src/source/http_exchange.h"
 

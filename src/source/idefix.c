@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The idefix source: events from an Idefix backend, by long polls (idefix.h). Runs in the producer's fetch
- * thread; only `interrupt` is called from another.
+ * The idefix source: events from an Idefix backend, by long polls. Runs in the producer's fetch thread;
+ * other threads call only `interrupt`. One fetch is one events.get, after a connect and a login if there
+ * is no connection.
  *
- * One fetch is one events.get, with a connection and a login before it where there is none.
- * 1. The stored cursor wins over continuation_id, which wins over since.
- * 2. Error 7, an empty page and an interrupted fetch are 'nothing yet'. What comes empty, or whose cursor did
- * not move, at once, is not asked for more often than once a second; the pause is at the beginning of the
- * next fetch.
- * 3. A full page whose cursor did not move is handed on (the store skips what it knows), a second one in a
- * row is malformed: nothing new would ever come.
- * 4. When to try again: soon, with jitter, where no TCP connection could be had (it costs one connect, and
- * the broker's return must be noticed within a second), and after the first loss of a connection or of a
- * login; with growing pauses after more of them, since two clients of one session ID would throw each other
- * out for ever; at retry.max where account or token are refused; otherwise by the producer's backoff.
- * 5. After a failure the next poll is a short one: its answer ends the failure that is shown, which otherwise
- * would stand there for as long as a long poll waits.
- * 6. After a page that cannot be read, half as many events are asked for, down to one: so the readable ones
- * before the culprit are not held up by it, and a page that is too large becomes small enough.
+ * Invariants:
+ *   1. The stored cursor wins over continuation_id, which wins over since.
+ *   2. Error 7, an empty page and an interrupted fetch mean that there are no events yet. After an
+ *      immediate answer that is empty, or whose cursor did not move, the next request waits until a
+ *      second has passed.
+ *   3. A full page whose cursor did not move is passed on (the store skips what it knows). A second one
+ *      in a row is malformed, since no new event would ever come.
+ *   4. The next attempt is soon, with jitter, if there was no TCP connection (a connect is cheap, and the
+ *      broker's return must be noticed within a second), and after the first loss of a connection or
+ *      login. More losses in a row give growing pauses: two clients with one session ID would throw each
+ *      other out for ever. A refused account or token waits retry.max. Everything else follows the
+ *      producer's backoff.
+ *   5. The first poll after a failure is short: its answer clears the reported failure, which a long poll
+ *      would keep.
+ *   6. After a page that cannot be read, half as many events are requested, down to one. So readable
+ *      events before the broken one are not held up, and a page that is too large becomes small enough.
  */
 #include <stdio.h>
 #include <stdlib.h>

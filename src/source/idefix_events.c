@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A page of Idefix's events. Pure but for memory; runs in the producer's fetch thread.
+ * Reads a page of Idefix events. Pure but for memory; runs in the producer's fetch thread.
  *
  * Invariants:
- * 1. No event is lost: one that cannot be taken goes into the page as corrupt, with the bytes that came, and
- * the cursor that follows it counts all the same. Otherwise a single bad event would hold the feed for ever.
- * 2. Nothing is added before the whole answer's structure was seen to be sound: an answer that is refused
- * leaves the page as it was.
- * 3. A JSON event is stored byte for byte; a MessagePack event as json_msgpack_json writes it.
- * 4. A uid is exact, or the event is corrupt: were two uids made the same by repairing them, the store would
- * take the second event for a copy of the first.
+ *   1. No event is lost. An undecodable one goes into the page as corrupt, with the bytes that came, and
+ *      the cursor advances past it. Otherwise one bad event would hold up the feed for ever.
+ *   2. Nothing is added before the structure of the whole answer was checked: a refused answer leaves the
+ *      page unchanged.
+ *   3. A JSON event is stored byte for byte, a MessagePack event as json_msgpack_json writes it.
+ *   4. A UID is exact, or the event is corrupt. If repair made two UIDs equal, the store would take the
+ *      second event for a copy of the first.
  */
 #include "src/source/idefix_events.h"
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A page: the events of one fetch, on their way from a source to the store. Runs in the producer, in its
- * fetch thread; a page belongs to one thread at a time.
+ * A page: the events of one fetch, on their way from a source to the store. Runs in the producer's fetch
+ * thread; a page belongs to one thread at a time.
  *
- * Owns all strings of its events: each event is one allocation, which begins with the uid. What is added is
- * copied. Failing for want of memory leaves the page as it was. An event that cannot be made sense of is not
- * an error of the page: it goes in as corrupt, with its bytes and the reason, and the others go on.
+ * Owns all strings of its events: each event is one allocation, which begins with the UID. Added events
+ * are copied. When memory is out, the page stays as it was. An undecodable event does not fail the page:
+ * it is added as corrupt, with its bytes and the reason.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The call: one event in a stage's hands, and the functions by which a C stage reads it and answers. Runs in
- * workers, and in the code of plugins and of library callers that a worker calls.
+ * The call: one event as a stage sees it, and the ep_call_ functions by which a C stage reads and answers
+ * it. Runs in workers; plugins and library stages call these functions there.
+ * Owns the texts and trees of the call until stage_call_close.
  *
- * Invariants
- *  1. What a stage reads stays as it was when the call began, until the call ends: what it sets is kept apart
- * and read by nobody but the worker. So no pointer given out goes stale while the stage runs.
- *  2. Text that is set is a JSON object, checked before it is taken: nothing else ever reaches the store from
- * here.
- *  3. A context that the stage gave as text wins over changes in the tree.
+ * Invariants:
+ *   1. What a stage reads does not change during process(). What it sets is kept apart and read by the
+ *      worker only. So no pointer that a stage got becomes invalid while the stage runs.
+ *   2. Text that a stage sets is checked first. Only JSON objects reach the store from here.
+ *   3. A context set as text wins over changes to the context tree.
  */
 #include <sha2.h>
 #include <stdarg.h>
@@ -45,7 +45,7 @@ void stage_call_close(struct ep_call *call)
     stage_call_open(call);
 }
 
-/* A key goes into an HTTP header. */
+/* The key is sent as an HTTP header, so it must not hold control characters. */
 static bool fits_a_header(const char *text)
 {
     for (; *text != '\0'; text++)
@@ -103,7 +103,7 @@ int stage_call_complete(struct ep_call *call)
         json_write_free(&merged);
         return EP_ENOMEM;
     }
-    /* A tree can be made that is no JSON: nested too deep, raw items. It must not reach the store. */
+    /* A stage can build a tree that is not JSON (nested too deep, raw items). It must not reach the store. */
     if (json_valid(merged.text, merged.bytes, NULL)) {
         call->new_context = merged.text;
         return 0;
@@ -162,7 +162,7 @@ uint32_t ep_call_attempt(const ep_call *call)
 
 const char *ep_call_key(const ep_call *call)
 {
-    /* Built on demand: the caller sees a call that does not change. */
+    /* The key is built on demand; the caller sees no change. */
     return stage_call_key((ep_call *)call);
 }
 
@@ -205,7 +205,7 @@ void ep_call_set_retry_after(ep_call *call, uint64_t ms)
 
 void ep_call_set_reason(ep_call *call, const char *format, ...)
 {
-    char reason[sizeof call->reason]; /* apart first: an argument may be the call's reason itself */
+    char reason[sizeof call->reason]; /* not written in place: an argument may be call->reason itself */
     va_list arguments;
     va_start(arguments, format);
     int length = vsnprintf(reason, sizeof reason, format, arguments);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cJSON tree as text, without loss. Pure: any process; owns nothing beyond a call.
+ * Writes a cJSON tree as text without loss. Pure: any process; it owns nothing after a call.
  *
- * Invariants
- *  1. A member of an object whose value did not change is written with the bytes it had: so a 64-bit number
- * survives a stage that changes another member, at any depth of objects.
- *  2. Numbers are the same only when their doubles are equal to the last bit; what is printed reads back to
- * that double.
- *  3. Arrays are kept whole or printed whole: their elements have no names by which to find the old one.
+ * Invariants:
+ *   1. An object member whose value did not change is written with the bytes it had. So a 64-bit number
+ *      survives a stage that changes another member, at any depth of objects.
+ *   2. Two numbers are equal only if their doubles are equal to the last bit. A printed number reads back
+ *      to the same double.
+ *   3. An array is copied whole if it did not change, and printed whole otherwise: its elements have no
+ *      names by which to find their old bytes.
  */
 #include "src/stage/context.h"
 
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool same(const cJSON *a, const cJSON *b)
+static bool values_equal(const cJSON *a, const cJSON *b)
 {
     if ((a->type & 0xff) != (b->type & 0xff))
         return false;
@@ -32,7 +33,8 @@ static bool same(const cJSON *a, const cJSON *b)
         a = a->child;
         b = b->child;
         for (; a != NULL && b != NULL; a = a->next, b = b->next)
-            if ((a->string != NULL && b->string != NULL && strcmp(a->string, b->string) != 0) || !same(a, b))
+            if ((a->string != NULL && b->string != NULL && strcmp(a->string, b->string) != 0) ||
+                !values_equal(a, b))
                 return false;
         return a == NULL && b == NULL;
     default:
@@ -142,7 +144,7 @@ static void print_array(struct json_out *out, const cJSON *array)
 
 static void print_value(struct json_out *out, const cJSON *item, const cJSON *old, struct json_span raw)
 {
-    if (old != NULL && same(item, old)) {
+    if (old != NULL && values_equal(item, old)) {
         json_write_raw(out, raw.at, raw.bytes);
         return;
     }

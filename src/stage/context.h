@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cJSON tree as text, without loss. cJSON keeps numbers as doubles and compares them with some tolerance; a
- * context passes through many stages, and what one of them does not touch must reach the next as the very
- * bytes that came.
+ * Writes a cJSON tree as text without loss. cJSON keeps numbers as doubles and compares them with a
+ * tolerance. A context passes through many stages; a member that a stage does not change must keep its bytes.
  */
 #ifndef STAGE_CONTEXT_H
 #define STAGE_CONTEXT_H
@@ -12,8 +11,8 @@
 #include "src/json/json.h"
 
 /*
- * Adds the tree to out. `kept` is the text the tree was parsed from, or {NULL, 0}: every member that still
- * has the value it had there is written with its bytes of then. Failure for want of memory: out->failed.
+ * Adds the tree to out. `kept` is the text from which the tree was parsed, or {NULL, 0}. A member whose value
+ * is still the one in `kept` is written with its bytes from there. Out of memory: out->failed.
  */
 void stage_context_print(struct json_out *out, const cJSON *tree, struct json_span kept);
 

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Exec stages: any program, one child process per worker, fed one JSON line per event and answering one JSON
- * line (exec_pipe.c). Runs in workers. Owns the program.
+ * Exec stages: one child program per worker. It reads one JSON line per event and answers with one JSON
+ * line (exec_pipe.c). Runs in workers. Owns the program and its pipes.
  *
- * Invariants
- *  1. Lines of several events may be sent together (exec_send_ahead), so that neither side sleeps for each:
- *  they
- * fit into the pipe, and the calls come in the same order. An answer too many after them would be taken for
- * the next event's; so a pipeline ends with a moment in which none may come. Whoever runs it believes its
- * answers only then.
- *  2. When the program crashes, closes its output or malformed answer it is reaped (killed first where it
- * lives), the slot forgets it, and every later call says STAGE_BROKEN: a new worker starts a new one.
- *  3. No time limit here: the supervisor kills a worker that overruns, and the program goes with it.
- *  4. With a limit of CPU time, which is set again for each event, each goes alone.
+ * Invariants:
+ *   1. exec_send_ahead sends the lines of several events together, so that neither side sleeps between
+ *      events. The lines fit into the pipe, and process() is called for the events in the same order. An
+ *      extra line would be taken for the answer to the next event. Therefore a pipeline ends with a short
+ *      wait in which no line may come; the worker commits the pipeline's answers only after it.
+ *   2. If the program crashes, closes its output or writes a malformed answer, it is killed if it lives,
+ *      and reaped. Its pid is removed from the slot. Every later call returns STAGE_BROKEN; a new worker
+ *      starts a new program.
+ *   3. There is no time limit here: the supervisor kills a worker that exceeds its timeout, and the
+ *      program with it.
+ *   4. With limits.cpu each event is sent alone, because the limit is set again for each event.
+ * Nothing is fatal to this file; the worker exits after STAGE_BROKEN.
  */
 #include <errno.h>
 #include <signal.h>
@@ -42,8 +44,10 @@ struct exec_stage {
 
 /* ---- how it breaks ---- */
 
-/* Before it is reaped: from then on its pid may be another's, and the supervisor must not be told to kill
- * that. */
+/*
+ * Removes the program's pid from the slot. Called before the program is reaped: after that the pid may belong
+ * to another process, which the supervisor must not kill.
+ */
 static void forget(struct exec_stage *stage)
 {
     if (stage->env.on_program != NULL)
@@ -62,8 +66,7 @@ static void describe_exit(const struct exec_exit *exit_status, char *errbuf, siz
         snprintf(errbuf, errbuf_size, "program was killed by signal %d", exit_status->code);
 }
 
-/* It ended by itself, or is about to: a pipe of it was closed. What it had begun to answer stands in the
- * buffer. */
+/* Reports a program that closed a pipe: it has ended or is about to. The buffer may hold half an answer. */
 static void break_ended(struct exec_stage *stage, const char *when, struct stage_failure *failure)
 {
     char how[128], half[200] = "";
@@ -106,7 +109,7 @@ static void break_shown(struct exec_stage *stage, const char *what, struct json_
     break_malformed(stage, message, failure);
 }
 
-/* What broke the pipe; `unexpected` and `ended` say when that was. */
+/* Reports what broke the pipe; `unexpected` and `ended` say when it happened. */
 static void break_pipe(struct exec_stage *stage, enum exec_pipe_state state, const char *unexpected,
                        const char *ended, struct stage_failure *failure)
 {
@@ -131,14 +134,14 @@ static void break_pipe(struct exec_stage *stage, enum exec_pipe_state state, con
 
 /* ---- events ---- */
 
-/* Adds an event to what is sent. NULL, or why not; then nothing was added. */
+/* Adds an event's line to the lines to send. NULL, or the reason why nothing was added. */
 static const char *add_event(struct exec_pipe *pipe, struct ep_call *call)
 {
     size_t before = pipe->line.bytes;
     const char *why = NULL;
     int code = stage_call_document(call, &pipe->line);
 
-    /* The store holds only what was valid; but half a line would put the program out of step for good. */
+    /* The store holds only valid JSON. A line feed in it would shift all later answers, so check again. */
     if (code != 0)
         why = "out of memory for the event";
     else if (memchr(pipe->line.text + before, '\n', pipe->line.bytes - before) != NULL)
@@ -179,12 +182,12 @@ static enum exec_pipe_state begin(struct exec_stage *stage)
     stage->pipeline = stage->pipe.due;
     if (stage->pipeline > 1)
         stage->begin_ns = shm_now_ns();
-    if (state == EXEC_PIPE_GOES_ON) /* where it has ended just now, that is found later */
+    if (state == EXEC_PIPE_GOES_ON) /* if the program has just ended, the next read finds it */
         config_limits_renew_cpu(stage->pipe.process.pid, stage->limits);
     return state;
 }
 
-/* The last of a pipeline is answered: is that all? */
+/* After the last answer of a pipeline: waits a moment to find an extra line. */
 static enum exec_pipe_state end_pipeline(struct exec_stage *stage)
 {
     uint64_t wait_ns = (shm_now_ns() - stage->begin_ns) / stage->pipeline * 4;

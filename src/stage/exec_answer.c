@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An exec stage's answer: one line of JSON, read into the call. Pure but for memory; runs in workers.
+ * An exec stage's answer: reads one line of JSON into the call. Pure but for memory; runs in workers.
  *
- *   {"processed":true} | {"processed":false,"retry_after":"30s"} | {"remove":true} | {"reject":"why"} |
- * {"error":"why"}
+ *     {"processed":true}
+ *     {"processed":false,"retry_after":"30s"}
+ *     {"remove":true}
+ *     {"reject":"why"}
+ *     {"error":"why"}
  *
- * each with "context":{...} and "event":{...} or without.
+ * Each may also have "context":{...} and "event":{...}.
  *
- * Invariants
- *  1. Context and event are kept as the bytes that came, so that 64-bit integers stay exact.
- *  2. A line is an answer as a whole or not at all: where one member is wrong, nothing of it is taken.
- *  3. Where a line says several things, remove goes before reject, reject before error, error before
- * processed. null and
- *     `"remove":false` say nothing; members of other names are passed over; of two with one name the first
- * counts.
+ * Invariants:
+ *   1. Context and event keep the bytes that came, so that 64-bit integers stay exact.
+ *   2. A line is taken whole or not at all: if one member is wrong, nothing of the line is taken.
+ *   3. If a line has several answers, remove wins over reject, reject over error, error over processed.
+ *      null and "remove":false mean nothing. Members with other names are skipped. Of two members with
+ *      one name the first counts.
  */
 #include "src/stage/exec_answer.h"
 
@@ -24,7 +26,7 @@
 
 #include "src/base/log.h"
 
-#define SHOWN_BYTES 160 /* of a line that is shown */
+#define SHOWN_BYTES 160 /* how much of a line messages show */
 
 enum answer_member { PROCESSED, REMOVE, REJECT, ERROR, RETRY_AFTER, CONTEXT, EVENT, MEMBER_COUNT };
 static const char *const member_names[MEMBER_COUNT] = {
@@ -57,17 +59,17 @@ static int on_answer_member(struct json_span key, struct json_span value, void *
     return 0;
 }
 
-static bool has(const struct members *members, enum answer_member member)
+static bool has_member(const struct members *members, enum answer_member member)
 {
     return members->at[member].at != NULL;
 }
 
 static bool is_true(const struct members *members, enum answer_member member)
 {
-    return has(members, member) && json_kind(members->at[member]) == 't';
+    return has_member(members, member) && json_kind(members->at[member]) == 't';
 }
 
-/* Each member is of the kind it must be; otherwise the message says which is not. */
+/* Checks the JSON type of each member; on failure errbuf names the wrong one. */
 static bool kinds_fit(const struct members *members, char *errbuf, size_t errbuf_size)
 {
     static const struct {
@@ -82,7 +84,7 @@ static bool kinds_fit(const struct members *members, char *errbuf, size_t errbuf
         [EVENT] = {"{", "an object"},
     };
     for (int i = 0; i < MEMBER_COUNT; i++)
-        if (has(members, (enum answer_member)i) &&
+        if (has_member(members, (enum answer_member)i) &&
             strchr(rules[i].kinds, json_kind(members->at[i])) == NULL) {
             snprintf(errbuf, errbuf_size, "\"%s\" must be %s", member_names[i], rules[i].expected);
             return false;
@@ -90,7 +92,7 @@ static bool kinds_fit(const struct members *members, char *errbuf, size_t errbuf
     return true;
 }
 
-/* A duration text or a number of seconds. At once is 1 ms, since 0 means: by the stage's own backoff. */
+/* Reads a duration text or a number of seconds. Zero becomes 1 ms, since 0 means the stage's own backoff. */
 static int read_retry_after(struct json_span value, uint64_t *ms)
 {
     char *text = json_text(value);
@@ -115,13 +117,13 @@ static int read_retry_after(struct json_span value, uint64_t *ms)
 
 static int copy_span(const struct members *members, enum answer_member member, char **out)
 {
-    if (!has(members, member))
+    if (!has_member(members, member))
         return 0;
     *out = strndup(members->at[member].at, members->at[member].bytes);
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-static int read_why(const struct members *members, enum answer_member member, struct ep_call *call)
+static int set_reason_from(const struct members *members, enum answer_member member, struct ep_call *call)
 {
     char *why = json_text(members->at[member]);
 
@@ -132,7 +134,7 @@ static int read_why(const struct members *members, enum answer_member member, st
     return 0;
 }
 
-static int take(const struct members *members, struct ep_call *call)
+static int apply(const struct members *members, struct ep_call *call)
 {
     char *event = NULL, *context = NULL;
     int code = copy_span(members, EVENT, &event);
@@ -142,12 +144,12 @@ static int take(const struct members *members, struct ep_call *call)
     enum ep_answer answer = is_true(members, PROCESSED) ? EP_PROCESSED : EP_NOT_PROCESSED;
     if (is_true(members, REMOVE)) {
         answer = EP_REMOVE;
-    } else if (has(members, REJECT)) {
+    } else if (has_member(members, REJECT)) {
         answer = EP_REJECT;
-        code = code == 0 ? read_why(members, REJECT, call) : code;
-    } else if (has(members, ERROR)) {
+        code = code == 0 ? set_reason_from(members, REJECT, call) : code;
+    } else if (has_member(members, ERROR)) {
         answer = EP_ERROR;
-        code = code == 0 ? read_why(members, ERROR, call) : code;
+        code = code == 0 ? set_reason_from(members, ERROR, call) : code;
     }
     if (code != 0) {
         free(event);
@@ -160,7 +162,7 @@ static int take(const struct members *members, struct ep_call *call)
     return 0;
 }
 
-static int no_answer(const char *line, size_t bytes, const char *why, char *errbuf, size_t errbuf_size)
+static int malformed(const char *line, size_t bytes, const char *why, char *errbuf, size_t errbuf_size)
 {
     char shown[SHOWN_BYTES + 16];
 
@@ -179,30 +181,30 @@ int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call,
     char why[128] = "";
 
     if (!json_valid(line, bytes, NULL) || json_kind(span) != '{')
-        return no_answer(line, bytes, "", errbuf, errbuf_size);
+        return malformed(line, bytes, "", errbuf, errbuf_size);
     json_each_member(span, on_answer_member, &members);
     if (members.no_memory)
         return EP_ENOMEM;
     if (!kinds_fit(&members, why, sizeof why))
-        return no_answer(line, bytes, why, errbuf, errbuf_size);
-    if (!has(&members, PROCESSED) && !is_true(&members, REMOVE) && !has(&members, REJECT) &&
-        !has(&members, ERROR))
-        return no_answer(line, bytes, "expected processed, remove, reject or error", errbuf, errbuf_size);
-    if (has(&members, RETRY_AFTER)) {
+        return malformed(line, bytes, why, errbuf, errbuf_size);
+    if (!has_member(&members, PROCESSED) && !is_true(&members, REMOVE) && !has_member(&members, REJECT) &&
+        !has_member(&members, ERROR))
+        return malformed(line, bytes, "expected processed, remove, reject or error", errbuf, errbuf_size);
+    if (has_member(&members, RETRY_AFTER)) {
         int code = read_retry_after(members.at[RETRY_AFTER], &retry_after_ms);
         if (code == EP_EPROTO)
-            return no_answer(line, bytes, "\"retry_after\" is no duration such as \"30s\"", errbuf,
+            return malformed(line, bytes, "\"retry_after\" is no duration such as \"30s\"", errbuf,
                              errbuf_size);
         if (code != 0)
             return code;
     }
-    int code = take(&members, call);
+    int code = apply(&members, call);
     if (code == 0)
         call->retry_after_ms = retry_after_ms;
     return code;
 }
 
-/* In backquotes; "..." stands for what is cut off. */
+/* "..." replaces what is cut off. */
 void stage_exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size)
 {
     static const char cut[] = "...";

@@ -6,13 +6,13 @@
 #include "src/stage/stage.h"
 
 /*
- * Reads a line (without its line feed) into the second part of the call. 0; EP_EPROTO with a message when it
- * is no answer, then the call is as it was; EP_ENOMEM likewise.
+ * Reads an answer line (without its line feed) into the second part of the call. 0; EP_EPROTO with a message
+ * if the answer is malformed, or EP_ENOMEM: then the call is unchanged.
  */
 int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call, char *errbuf,
                            size_t errbuf_size);
 
-/* Shows what came: cleaned, cut to fit, within backquotes. */
+/* Writes the bytes for a message: cleaned, cut to fit, within backquotes. */
 void stage_exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size);
 
 #endif

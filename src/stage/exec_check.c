@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A look at the program of an exec stage before anything is started: for `eventpiped -t`. Any process; starts
- * nothing, owns nothing. It searches as execvp will, with the stage's own directory and PATH; what can still
- * go wrong at the start itself (a missing interpreter, a program of another machine) the start reports.
+ * Checks the program of an exec stage before anything is started, for `eventpiped -t`. Any process;
+ * starts nothing and owns nothing. It searches as execvp will, with the stage's own directory and PATH. A
+ * missing interpreter, or a program for another machine, is found only when the stage starts.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 #include "src/stage/exec_process.h"
 
-static int look(const char *path)
+static int check_executable(const char *path)
 {
     struct stat stat_;
     if (stat(path, &stat_) != 0)
@@ -23,7 +23,7 @@ static int look(const char *path)
     return access(path, X_OK) == 0 ? 0 : errno;
 }
 
-/* The PATH that execvp will see: the stage's own, or ours. */
+/* Returns the PATH that execvp will use: the stage's own, else this process's. */
 static const char *search_path(const struct stage_config *config)
 {
     const char *path = getenv("PATH");
@@ -33,16 +33,16 @@ static const char *search_path(const struct stage_config *config)
     return path != NULL ? path : "/bin:/usr/bin";
 }
 
-/* An entry of PATH, or a program's path, that is relative counts from the stage's directory. */
-static int look_in(const struct stage_config *config, const char *folder, size_t folder_bytes,
-                   const char *program)
+/* Checks folder/program; a relative path begins at the stage's directory. */
+static int check_in_folder(const struct stage_config *config, const char *folder, size_t folder_bytes,
+                           const char *program)
 {
     char path[4096];
     bool absolute = folder_bytes > 0 ? folder[0] == '/' : program[0] == '/';
     const char *base = absolute || config->directory == NULL ? "" : config->directory;
     int length = snprintf(path, sizeof path, "%s%s%.*s%s%s", base, base[0] != '\0' ? "/" : "",
                           (int)folder_bytes, folder, folder_bytes > 0 ? "/" : "", program);
-    return length < 0 || (size_t)length >= sizeof path ? ENAMETOOLONG : look(path);
+    return length < 0 || (size_t)length >= sizeof path ? ENAMETOOLONG : check_executable(path);
 }
 
 static int find_program(const struct stage_config *config)
@@ -51,10 +51,10 @@ static int find_program(const struct stage_config *config)
     int worst = ENOENT;
 
     if (strchr(program, '/') != NULL)
-        return look_in(config, "", 0, program);
+        return check_in_folder(config, "", 0, program);
     for (const char *path = search_path(config);; path++) {
         size_t length = strcspn(path, ":");
-        int code = look_in(config, path, length, program);
+        int code = check_in_folder(config, path, length, program);
         if (code == 0)
             return 0;
         if (code == EACCES)

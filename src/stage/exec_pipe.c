@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What goes between an exec stage and its program. Runs in workers; owns the buffers, both ways.
+ * The pipes between an exec stage and its program. Runs in workers. Owns the buffers in both directions.
  *
- * Invariants
- *  1. Writing and reading go on together: a program may answer before it has read all, read slowly, or
- * write much before it reads, and nobody waits for nobody.
- *  2. One line per event, and only then: more lines than events that were sent are malformed, found as soon
- *  as
- * they are read, at the latest before the next events are sent. An answer is taken when all that was to be
- * sent has been written.
- *  3. Lines answer events in the order in which these were sent. What came before an end of the program is
- * taken first, so that its end meets the first event that has no answer.
- *  4. When it has ended, or nobody has its input any more (it is of no use to a next event), what it has
- * written is read, and no more is waited for: a child of its own may hold its output open, and without a time
- * limit that would be for ever.
+ * Invariants:
+ *   1. Writing and reading go on together. The program may answer before it has read everything, read
+ *      slowly, or write much before it reads; neither side waits for the other in a circle.
+ *   2. Each event gets one line. More lines than events sent are malformed. They are found when they are
+ *      read, at the latest before the next events are sent. An answer is taken only after everything was
+ *      written.
+ *   3. Lines answer events in the order in which these were sent. Lines that came before the program
+ *      ended are taken first, so that its end is reported for the first event without an answer.
+ *   4. When the program has ended, or no process reads its input any more, the output that is there is
+ *      read, and no more is waited for. A child of the program may hold the output open; without a time
+ *      limit that wait would not end.
  */
 #include "src/stage/exec_pipe.h"
 
@@ -32,7 +31,7 @@ enum read_outcome { READ_SOME, READ_NOTHING, READ_END, READ_NO_MEMORY };
 
 static bool make_room(struct exec_pipe *pipe)
 {
-    if (pipe->first > 0) { /* what was taken is not needed any more */
+    if (pipe->first > 0) { /* drop the lines that were taken */
         memmove(pipe->answers, pipe->answers + pipe->first, pipe->end - pipe->first);
         pipe->end -= pipe->first;
         pipe->tail -= pipe->first;
@@ -49,7 +48,7 @@ static bool make_room(struct exec_pipe *pipe)
     return true;
 }
 
-/* Each byte is looked at once. */
+/* Counts the line ends in the bytes just read; each byte is scanned once. */
 static void count_lines(struct exec_pipe *pipe, size_t from)
 {
     const char *end = pipe->answers + pipe->end, *feed;
@@ -83,7 +82,7 @@ enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe)
     pipe->begun = true;
     switch (read_more(pipe)) {
     case READ_SOME:
-        pipe->due = 0; /* all of it is too much */
+        pipe->due = 0; /* every line is unexpected */
         return EXEC_PIPE_UNEXPECTED;
     case READ_NO_MEMORY:
         return EXEC_PIPE_NO_MEMORY;
@@ -94,7 +93,7 @@ enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe)
     }
 }
 
-/* Nobody has its input any more: the rest is dropped. */
+/* No process reads the input any more: drop the rest. */
 static void close_input(struct exec_pipe *pipe)
 {
     close(pipe->process.input);
@@ -113,7 +112,7 @@ static void write_more(struct exec_pipe *pipe)
         close_input(pipe);
 }
 
-/* What can be said after a read. */
+/* Derives the state of the pipe after a read. */
 static enum exec_pipe_state classify(const struct exec_pipe *pipe)
 {
     if (holds_too_much(pipe))
@@ -121,7 +120,7 @@ static enum exec_pipe_state classify(const struct exec_pipe *pipe)
     if (pipe->end - pipe->tail > LINE_BYTES_MAX)
         return EXEC_PIPE_TOO_LONG;
     if (pipe->line_count > 0 && (pipe->written == pipe->line.bytes || pipe->output_ended))
-        return EXEC_PIPE_ANSWERED; /* where its output ended: the next call finds that */
+        return EXEC_PIPE_ANSWERED; /* if the output ended, the next call reports it */
     return pipe->output_ended ? EXEC_PIPE_ENDED : EXEC_PIPE_GOES_ON;
 }
 
@@ -152,10 +151,10 @@ static enum exec_pipe_state step(struct exec_pipe *pipe)
     struct pollfd watched[3] = {
         {pipe->process.output, POLLIN, 0},
         {pipe->process.handle, POLLIN, 0},
-        {pipe->process.input, all_written ? 0 : POLLOUT, 0}, /* POLLERR: nobody has it any more */
+        {pipe->process.input, all_written ? 0 : POLLOUT, 0}, /* POLLERR: no process reads it */
     };
     if (poll(watched, 3, pipe->process.input >= 0 ? -1 : 0) < 0)
-        return EXEC_PIPE_GOES_ON; /* EINTR; nothing else can be wrong with these */
+        return EXEC_PIPE_GOES_ON; /* EINTR; no other error is possible here */
     if ((watched[2].revents & POLLERR) != 0)
         close_input(pipe);
     else if (watched[2].revents != 0)
@@ -181,7 +180,7 @@ static struct json_span take_line(struct exec_pipe *pipe)
 enum exec_pipe_state stage_exec_pipe_answer(struct exec_pipe *pipe, struct json_span *line)
 {
     if (pipe->written == 0)
-        write_more(pipe); /* nearly always fits into the pipe */
+        write_more(pipe); /* the lines nearly always fit into the pipe */
     enum exec_pipe_state state = classify(pipe);
     while (state == EXEC_PIPE_GOES_ON)
         state = step(pipe);
@@ -196,7 +195,7 @@ enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64
     const struct timespec wait = {.tv_sec = (time_t)(wait_ns / 1000000000),
                                   .tv_nsec = (long)(wait_ns % 1000000000)};
 
-    /* Its end is none of these events': whoever sends the next finds it. */
+    /* The end of the program belongs to no answered event: the next send finds it. */
     if (ppoll(&watched, 1, &wait, NULL) <= 0 || (watched.revents & POLLIN) == 0)
         return EXEC_PIPE_GOES_ON;
     switch (read_more(pipe)) {

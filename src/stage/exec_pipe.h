@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What goes between an exec stage and its program: lines of events one way, lines of answers the other. */
+/* The pipes between an exec stage and its program: event lines to it, answer lines from it. */
 #ifndef STAGE_EXEC_PIPE_H
 #define STAGE_EXEC_PIPE_H
 
@@ -8,14 +8,14 @@
 
 struct exec_pipe {
     struct exec_process process;
-    struct json_out line; /* what is sent: the line of one event, or of several */
-    size_t written;       /* of it */
+    struct json_out line; /* the lines to send, one per event */
+    size_t written;       /* bytes of `line` that were written */
     size_t due;           /* events in it that have no answer yet */
-    bool begun;           /* nothing may be added to it any more */
+    bool begun;           /* sending has begun: nothing may be added */
 
-    char *answers; /* what came back; from `first` on it is not taken yet */
+    char *answers; /* what the program wrote; from `first` on not taken yet */
     size_t first, end, room;
-    size_t tail;       /* where the last line begins that has no end yet */
+    size_t tail;       /* where the last, unfinished line begins */
     size_t line_count; /* whole lines between `first` and `tail` */
     bool output_ended;
 };
@@ -23,26 +23,25 @@ struct exec_pipe {
 enum exec_pipe_state {
     EXEC_PIPE_GOES_ON,
     EXEC_PIPE_ANSWERED,
-    EXEC_PIPE_ENDED,      /* it ended, or closed a pipe */
-    EXEC_PIPE_UNEXPECTED, /* it wrote what nobody asked for: stage_exec_pipe_unexpected */
+    EXEC_PIPE_ENDED,      /* the program ended, or closed a pipe */
+    EXEC_PIPE_UNEXPECTED, /* the program wrote an extra line: stage_exec_pipe_unexpected */
     EXEC_PIPE_TOO_LONG,   /* a line without an end */
     EXEC_PIPE_NO_MEMORY,
 };
 
-/* Before events are sent: there must be nothing from the program, not even its end. EXEC_PIPE_GOES_ON: so it
- * is. */
+/* Called before events are sent. EXEC_PIPE_GOES_ON: the program wrote nothing and has not ended. */
 enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe);
 
-/* Waits for the answer to the first event that has none, and takes it: *line is good until the next call. */
+/* Waits for the answer to the first unanswered event and takes it. *line is valid until the next call. */
 enum exec_pipe_state stage_exec_pipe_answer(struct exec_pipe *pipe, struct json_span *line);
 
-/* Once all are answered: waits this long for a line too many. EXEC_PIPE_GOES_ON: none came. */
+/* Called when all events are answered: waits this long for an extra line. EXEC_PIPE_GOES_ON: none came. */
 enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64_t wait_ns);
 
-/* After EXEC_PIPE_UNEXPECTED: the first line too many, or what there is of it. */
+/* After EXEC_PIPE_UNEXPECTED: returns the first extra line, or the part of it that came. */
 struct json_span stage_exec_pipe_unexpected(const struct exec_pipe *pipe);
 
-/* Once all are answered: forgets what was sent, and gives back memory that a big event needed. */
+/* Called when all events are answered: clears both buffers and frees the memory of a big event. */
 void stage_exec_pipe_reset(struct exec_pipe *pipe);
 void stage_exec_pipe_close(struct exec_pipe *pipe);
 

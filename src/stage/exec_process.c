@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The program of an exec stage: its start and its exit. Runs in the stage's worker, whose child it is;
- * owns the pid until it is reaped, its pidfd, and the worker's ends of two pipes.
+ * The process of an exec stage's program: how it starts and how it ends. Runs in the stage's worker, its
+ * parent. Owns the pid until the process is reaped, its pidfd, and the worker's ends of two pipes.
  *
- * Invariants
- *  1. The program never outlives its worker: PR_SET_PDEATHSIG, and the parent is looked at again after it
- * is set.
- *  2. It begins with default signal dispositions, an empty mask, and no descriptor but 0, 1 and 2; 2 is the
- * worker's.
- *  3. A start has failed exactly when the child says so through the report pipe, which exec closes: errno is
- * its own.
- *  4. no_new_privs is always set. Limits are set as the daemon's user, then the user is changed, then the
- * folder, so that the program has no more rights to it than its user.
- *  5. Between fork and exec the child calls only what is safe there, and allocates nothing: argv, environment
- * and texts are made before. Nothing here is fatal.
+ * Invariants:
+ *   1. The program never outlives its worker: it sets PR_SET_PDEATHSIG and then checks its parent once
+ *      more.
+ *   2. It begins with default signal dispositions, an empty signal mask, and only the descriptors 0, 1
+ *      and 2; descriptor 2 is the worker's.
+ *   3. A start failed if and only if the child reports an errno through the report pipe, which exec
+ *      closes.
+ *   4. no_new_privs is always set. The limits are set first, as the daemon's user; then the user changes;
+ *      then the directory, so that the program has no more access to it than its user.
+ *   5. Between fork and exec the child calls only async-signal-safe functions and allocates nothing:
+ *      argv, environment and texts are made before the fork.
+ * Nothing is fatal here; every failure is returned with a message.
  */
 #include "src/stage/exec_process.h"
 
@@ -39,9 +40,9 @@
 /* ---- the environment ---- */
 
 struct environment {
-    char **at; /* NULL-ended; the entries are borrowed */
+    char **at; /* ends with NULL; the entries are borrowed */
     size_t count;
-    char *own[7]; /* EVENTPIPE_..., and whose it is: ours to free */
+    char *own[7]; /* EVENTPIPE_..., USER, LOGNAME, HOME: freed by environment_free */
 };
 
 #define OWN_COUNT 4 /* EVENTPIPE_... */
@@ -118,7 +119,7 @@ struct report {
     char limit[16]; /* which, where step says so */
 };
 
-struct birth {
+struct start {
     const struct stage_config *config;
     const struct config_user *user;
     char **environment;
@@ -126,85 +127,87 @@ struct birth {
     int input[2], output[2], report[2];
 };
 
-static void child_report(const struct birth *birth, const struct report *report) __attribute__((noreturn));
-static void child_fail(const struct birth *birth, enum step step) __attribute__((noreturn));
+static void child_report(const struct start *start, const struct report *report) __attribute__((noreturn));
+static void child_fail(const struct start *start, enum step step) __attribute__((noreturn));
 
-static void child_report(const struct birth *birth, const struct report *report)
+static void child_report(const struct start *start, const struct report *report)
 {
-    ssize_t written = write(birth->report[1], report, sizeof *report);
+    ssize_t written = write(start->report[1], report, sizeof *report);
     _exit(written == (ssize_t)sizeof *report ? 127 : 126);
 }
 
-static void child_fail(const struct birth *birth, enum step step)
+static void child_fail(const struct start *start, enum step step)
 {
     const struct report report = {.step = (int)step, .error = errno};
-    child_report(birth, &report);
+    child_report(start, &report);
 }
 
-/* It exits with its worker. Asked for again after a change of user, which makes the kernel forget it. */
-static void child_bind(const struct birth *birth)
+/* Makes the program end with its worker. Called again after a change of user, which clears the setting. */
+static void child_bind(const struct start *start)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
-        child_fail(birth, STEP_SETUP);
-    if (getppid() != birth->parent)
-        _exit(126); /* the worker crashed before the line above: nobody is left to tell */
+        child_fail(start, STEP_SETUP);
+    if (getppid() != start->parent)
+        _exit(126); /* the worker crashed before the prctl: no process reads a report */
 }
 
-/* The pipes become the user's, so that a program can open /dev/stderr and the like. A file or a terminal,
- * such as a test's standard error, is not ours to give away. */
+/*
+ * Makes the user the owner of the pipes, so that the program can open /dev/stderr and the like. Files and
+ * terminals, such as a test's standard error, keep their owner.
+ */
 static void child_give_pipes(const struct config_user *user)
 {
     struct stat status;
     for (int fd = 0; fd <= 2; fd++)
         if (fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && fchown(fd, user->uid, user->gid) != 0)
-            break; /* without the right to: it can use them all the same */
+            break; /* not permitted: the program can still use them */
 }
 
-/* Its limits first: they may be above what the user could set. */
-static void child_confine(const struct birth *birth)
+/* Sets the limits, then the user: a limit may be above what the user could set. */
+static void child_confine(const struct start *start)
 {
     struct report report = {.step = STEP_LIMITS};
     const char *limit;
 
-    report.error = config_limits_set(&birth->config->limits, &limit);
+    report.error = config_limits_set(&start->config->limits, &limit);
     if (report.error != 0) {
         memcpy(report.limit, limit, strlen(limit) + 1);
-        child_report(birth, &report);
+        child_report(start, &report);
     }
-    if (!birth->user->changes)
+    if (!start->user->changes)
         return;
-    child_give_pipes(birth->user);
-    errno = config_user_become(birth->user);
+    child_give_pipes(start->user);
+    errno = config_user_become(start->user);
     if (errno != 0)
-        child_fail(birth, STEP_USER);
-    child_bind(birth);
+        child_fail(start, STEP_USER);
+    child_bind(start);
 }
 
-static void child_main(const struct birth *birth) __attribute__((noreturn));
+static void child_main(const struct start *start) __attribute__((noreturn));
 
-static void child_main(const struct birth *birth)
+static void child_main(const struct start *start)
 {
-    child_bind(birth);
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || dup2(birth->input[0], 0) < 0 ||
-        dup2(birth->output[1], 1) < 0)
-        child_fail(birth, STEP_SETUP);
-    /* Some library may have opened a descriptor without O_CLOEXEC; the report pipe has it already. */
+    child_bind(start);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || dup2(start->input[0], 0) < 0 ||
+        dup2(start->output[1], 1) < 0)
+        child_fail(start, STEP_SETUP);
+    /* A library may have opened a descriptor without O_CLOEXEC; the report pipe has it already. */
     if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) != 0)
-        child_fail(birth, STEP_SETUP);
+        child_fail(start, STEP_SETUP);
     for (int signo = 1; signo < NSIG; signo++)
-        signal(signo, SIG_DFL); /* fails for KILL, STOP and the C library's own: those are as they must be */
+        signal(signo, SIG_DFL); /* fails for KILL, STOP and the C library's own, which need no change */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    child_confine(birth);
-    if (birth->config->directory != NULL && chdir(birth->config->directory) != 0)
-        child_fail(birth, STEP_DIRECTORY);
-    environ = birth->environment; /* before the search, so that a PATH of the stage's own counts */
-    execvp(birth->config->exec.at[0], birth->config->exec.at);
-    child_fail(birth, STEP_RUN);
+    child_confine(start);
+    if (start->config->directory != NULL && chdir(start->config->directory) != 0)
+        child_fail(start, STEP_DIRECTORY);
+    environ = start->environment; /* before execvp, so that it searches the stage's own PATH */
+    execvp(start->config->exec.at[0], start->config->exec.at);
+    child_fail(start, STEP_RUN);
 }
 
-/* ---- birth ---- */
+/* ---- start ---- */
 
 static void close_pair(int pair[2])
 {
@@ -214,7 +217,7 @@ static void close_pair(int pair[2])
     pair[0] = pair[1] = -1;
 }
 
-/* A pipe whose ends are above 2, so that the child's dup2 never meets one of them. */
+/* Opens a pipe with both ends above 2, so that the child's dup2 never overwrites one of them. */
 static int pipe_open(int pair[2])
 {
     if (pipe2(pair, O_CLOEXEC) != 0) {
@@ -259,8 +262,8 @@ static int start_failed(const struct stage_config *config, const struct report *
                           program, as[0] != '\0' ? " as " : "", as, why);
 }
 
-/* All signals are blocked around fork, so that no handler of the worker's ever runs in the child. */
-static pid_t fork_child(const struct birth *birth)
+/* Blocks all signals around fork, so that no handler of the worker runs in the child. */
+static pid_t fork_child(const struct start *start)
 {
     sigset_t all, before;
 
@@ -268,7 +271,7 @@ static pid_t fork_child(const struct birth *birth)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pid_t pid = fork();
     if (pid == 0)
-        child_main(birth);
+        child_main(start);
     int saved = errno;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     errno = saved;
@@ -281,34 +284,34 @@ static void reap(pid_t pid)
         ;
 }
 
-static int birth_run(struct birth *birth, struct exec_process *out, struct error *error)
+static int start_run(struct start *start, struct exec_process *out, struct error *error)
 {
-    const struct stage_config *config = birth->config;
-    int code = pipe_open(birth->input);
+    const struct stage_config *config = start->config;
+    int code = pipe_open(start->input);
 
     if (code == 0)
-        code = pipe_open(birth->output);
+        code = pipe_open(start->output);
     if (code == 0)
-        code = pipe_open(birth->report);
+        code = pipe_open(start->report);
     if (code == 0)
-        code = set_nonblocking(birth->input[1]);
+        code = set_nonblocking(start->input[1]);
     if (code == 0)
-        code = set_nonblocking(birth->output[0]);
+        code = set_nonblocking(start->output[0]);
     if (code != 0)
         return base_error_set(error, EP_ESYSTEM, "cannot run %s: pipe: %s", config->exec.at[0],
                               strerror(-code));
 
-    pid_t pid = fork_child(birth);
+    pid_t pid = fork_child(start);
     if (pid < 0)
         return base_error_set(error, EP_ESYSTEM, "cannot run %s: fork: %s", config->exec.at[0],
                               strerror(errno));
-    close(birth->report[1]);
-    birth->report[1] = -1;
+    close(start->report[1]);
+    start->report[1] = -1;
 
     struct report report;
     ssize_t got;
     do
-        got = read(birth->report[0], &report, sizeof report);
+        got = read(start->report[0], &report, sizeof report);
     while (got < 0 && errno == EINTR);
     if (got == (ssize_t)sizeof report) {
         reap(pid);
@@ -324,9 +327,9 @@ static int birth_run(struct birth *birth, struct exec_process *out, struct error
     }
     *out = (struct exec_process){.pid = pid,
                                  .handle = handle,
-                                 .input = birth->input[1],
-                                 .output = birth->output[0]};
-    birth->input[1] = birth->output[0] = -1;
+                                 .input = start->input[1],
+                                 .output = start->output[0]};
+    start->input[1] = start->output[0] = -1;
     return 0;
 }
 
@@ -345,7 +348,7 @@ int stage_exec_process_start(const struct stage_config *config, const struct sta
         config_user_free(&user);
         return base_error_set(error, EP_ENOMEM, "cannot run %s: out of memory", config->exec.at[0]);
     }
-    struct birth birth = {
+    struct start start = {
         .config = config,
         .user = &user,
         .environment = environment.at,
@@ -354,10 +357,10 @@ int stage_exec_process_start(const struct stage_config *config, const struct sta
         .output = {-1, -1},
         .report = {-1, -1},
     };
-    code = birth_run(&birth, out, error);
-    close_pair(birth.input);
-    close_pair(birth.output);
-    close_pair(birth.report);
+    code = start_run(&start, out, error);
+    close_pair(start.input);
+    close_pair(start.output);
+    close_pair(start.report);
     environment_free(&environment);
     config_user_free(&user);
     return code;
@@ -382,12 +385,12 @@ static void reap_process(struct exec_process *process, struct exec_exit *exit_st
         pid = waitpid(process->pid, &status, 0);
     while (pid < 0 && errno == EINTR);
     if (pid < 0)
-        status = 0; /* somebody set SIGCHLD to be ignored: all that is known is that it is gone */
+        status = 0; /* SIGCHLD is ignored: the exit status is unknown */
     note_exit(status, exit_status);
     process->pid = 0;
 }
 
-/* False at the end of its output. */
+/* Reads and drops output of the program. Returns false at the end of its output. */
 static bool discard_output(const struct exec_process *process)
 {
     char bytes[4096];

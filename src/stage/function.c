@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stages that are C code in the worker itself: a library caller's function; and what plugins share with it.
- * Runs in workers. Owns the struct native; the stage's own state belongs to the stage, from init to fini.
+ * Stages that are C code in the worker: a library caller's function, and what plugins share with it. Runs
+ * in workers.
+ * Owns the struct native. The stage owns its own state from init to fini.
  *
- * Such code can take its worker down; that is a crash of the worker, which the supervisor handles. What is
- * survived here: an init that fails, and an answer that is none.
+ * A crash of such code ends the worker; the supervisor handles that. An init that fails and an invalid
+ * answer are survived here: the first is returned as an error, the second becomes EP_ERROR.
  */
 #include "src/stage/native.h"
 

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HTTP stages: POST each event to a URL. Runs in workers, one keep-alive handle each; owns the handle and its
- * lists.
+ * HTTP stages: POST each event to a URL. Runs in workers, with one keep-alive handle each. Owns the
+ * handle and its header lists.
  *
- *   2xx  processed; the body is not read as an answer
- *   429  not processed, 5xx an error: both tried again, at the time that Retry-After names or else by the
- * backoff 4xx  rejected for good, with the beginning of the body 3xx  an error: a redirect is not followed,
- * since a POST that moves would be sent twice or become a GET none (no connection, timeout, cut off): an
- * error, tried again
+ *     2xx   processed; the body is not read as an answer
+ *     429   not processed; tried again after Retry-After, else after the backoff
+ *     5xx   an error; tried again likewise
+ *     4xx   rejected, with the beginning of the body as the reason
+ *     3xx   an error: redirects are not followed, because a repeated POST could be sent twice or become a GET
+ *     none  (no connection, timeout, cut off) an error; tried again
  *
- * libcurl is initialised here and nowhere else among the stages, so that a worker of another kind pays
- * nothing for it. Passwords and queries of the URL never get into messages.
+ * Invariants:
+ *   1. Only an HTTP stage initialises libcurl, so that workers of other types pay nothing for it.
+ *   2. Messages never hold the user, password or query of the URL.
  */
 #include "src/stage/http.h"
 
@@ -26,8 +28,8 @@
 
 #define BODY_SHOWN_BYTES 200
 #define BODY_BYTES_MAX \
-    ((uint64_t)1 << 20) /* of an answer that is read at all; then the status alone counts */
-#define RETRY_AFTER_S_MAX ((curl_off_t)24 * 60 * 60) /* whatever a server says */
+    ((uint64_t)1 << 20) /* read at most so much of an answer; then only the status counts */
+#define RETRY_AFTER_S_MAX ((curl_off_t)24 * 60 * 60) /* a longer Retry-After is cut to this */
 #define CONNECT_TIMEOUT_MS 10000
 #define KEEP_BYTES ((size_t)1 << 20)
 
@@ -36,7 +38,7 @@ struct http_stage {
     char *shown_url;          /* without user, password, query */
     struct curl_slist *fixed; /* headers that every request has */
     struct json_out document;
-    /* the answer to the request that runs */
+    /* the answer to the current request */
     char reason[64];
     char body[BODY_SHOWN_BYTES + 1];
     size_t body_shown;
@@ -46,7 +48,7 @@ struct http_stage {
 
 /* ---- the URL ---- */
 
-/* The URL as it may be shown; NULL with a message when it is none for us. */
+/* Returns a malloc'd copy of the URL without its secrets, for messages. NULL: error has the reason. */
 static char *shown_url(const char *url, struct error *error)
 {
     char *scheme = NULL, *shown = NULL, *copy = NULL;
@@ -113,7 +115,7 @@ static bool names_header(const struct strings *headers, const char *name)
     return false;
 }
 
-/* The configured ones win over ours. */
+/* Makes the headers that every request has. Configured headers replace the built-in ones. */
 static int fixed_headers(const struct stage_config *config, struct curl_slist **list)
 {
     int code = add_header(list, "Expect:"); /* no pause before a large body */
@@ -133,7 +135,7 @@ static int fixed_headers(const struct stage_config *config, struct curl_slist **
     return code;
 }
 
-/* The fixed ones and the event's key. */
+/* Makes the headers of one request: the fixed ones and the event's key. NULL: out of memory. */
 static struct curl_slist *event_headers(const struct http_stage *stage, struct ep_call *call)
 {
     struct curl_slist *list = NULL;
@@ -153,7 +155,7 @@ static struct curl_slist *event_headers(const struct http_stage *stage, struct e
 /* ---- what comes back ---- */
 
 /* Keeps the reason of the last status line: "HTTP/1.1 503 Service Unavailable". */
-static size_t header_come(char *bytes, size_t size, size_t count, void *user)
+static size_t on_header(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
     size_t length = size * count;
@@ -171,7 +173,7 @@ static size_t header_come(char *bytes, size_t size, size_t count, void *user)
     return length;
 }
 
-static size_t body_come(char *bytes, size_t size, size_t count, void *user)
+static size_t on_body(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
     size_t length = size * count, room = BODY_SHOWN_BYTES - stage->body_shown;
@@ -184,7 +186,7 @@ static size_t body_come(char *bytes, size_t size, size_t count, void *user)
     return stage->body_bytes > BODY_BYTES_MAX ? 0 : length;
 }
 
-static void heed_retry_after(struct http_stage *stage, struct ep_call *call)
+static void apply_retry_after(struct http_stage *stage, struct ep_call *call)
 {
     curl_off_t seconds = 0;
 
@@ -204,7 +206,7 @@ static void classify_status(struct http_stage *stage, long status, struct ep_cal
     ep_call_set_reason(call, "%ld%s from %s", status, stage->reason, stage->shown_url);
     if (status == 429 || (status >= 500 && status < 600)) {
         call->answer = status == 429 ? EP_NOT_PROCESSED : EP_ERROR;
-        heed_retry_after(stage, call);
+        apply_retry_after(stage, call);
     } else if (status >= 400 && status < 500) {
         call->answer = EP_REJECT;
         char body[sizeof stage->body];
@@ -219,7 +221,7 @@ static void classify_status(struct http_stage *stage, long status, struct ep_cal
     }
 }
 
-static void request(struct http_stage *stage, struct ep_call *call)
+static void send_request(struct http_stage *stage, struct ep_call *call)
 {
     long status = 0;
 
@@ -256,7 +258,7 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
         ep_call_set_reason(call, "out of memory for the request");
     } else {
         curl_easy_setopt(stage->handle, CURLOPT_HTTPHEADER, headers);
-        request(stage, call);
+        send_request(stage, call);
         curl_easy_setopt(stage->handle, CURLOPT_HTTPHEADER, NULL);
         curl_slist_free_all(headers);
     }
@@ -266,8 +268,8 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
 }
 
 /*
- * The supervisor kills a worker that overruns the stage's timeout. The request ends a little before, so that
- * a slow server costs an attempt and not a process.
+ * Returns the time limit of a request. The supervisor kills a worker that exceeds the stage's timeout; the
+ * request ends a little earlier, so that a slow server costs an attempt and not a process.
  */
 static long request_timeout_ms(uint64_t timeout_ms)
 {
@@ -295,9 +297,9 @@ static void set_options(struct http_stage *stage, const struct stage_config *con
                      timeout_ms > 0 && timeout_ms < CONNECT_TIMEOUT_MS ? timeout_ms
                                                                        : (long)CONNECT_TIMEOUT_MS);
     curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, stage->curl_error);
-    curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, header_come);
+    curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(handle, CURLOPT_HEADERDATA, stage);
-    curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, body_come);
+    curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(handle, CURLOPT_WRITEDATA, stage);
     if (config->ca_file != NULL)
         curl_easy_setopt(handle, CURLOPT_CAINFO, config->ca_file);

@@ -5,7 +5,7 @@
 
 #include "src/stage/stage.h"
 
-/* Looks at the URL and the files that are named; asks nobody. */
+/* Checks the URL and that the named files can be read; sends nothing. */
 int stage_http_check(const struct stage_config *config, struct error *error);
 
 #endif

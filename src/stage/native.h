@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A stage that is C code in the worker itself: what function stages and plugins have in common. */
+/* A stage that is C code in the worker: what function stages and plugins share. */
 #ifndef STAGE_NATIVE_H
 #define STAGE_NATIVE_H
 
@@ -11,9 +11,9 @@ struct native {
     void *library;                /* plugin: from dlopen, NULL for a function */
 };
 
-/* Whether the description can be used here; `what` begins the message, "plugin /x.so". */
+/* Checks the description. `what` begins the message, such as "plugin /x.so". */
 int stage_native_check(const struct ep_stage *stage, const char *what, struct error *error);
-/* Checks, and calls init; before it, state is `user`. */
+/* Checks the description and calls init. Without init the state is `user`. */
 int stage_native_open(struct native *native, const struct stage_config *config, const char *what, void *user,
                       struct error *error);
 enum stage_result stage_native_process(void *native, struct ep_call *call, struct stage_failure *failure);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Plugin stages: a shared object that exports one stage description. Runs in workers; stage_check also in
- * whoever checks a configuration. Owns the library's handle, from open to close.
+ * Plugin stages: a shared object that exports one stage description. Runs in workers; stage_check also
+ * runs in any process that checks a configuration. Owns the library's handle from open to close.
  *
- * The library is loaded with all its symbols bound at once, so that what is missing is a bad start with a
- * message and not a crash at the first event; and locally, so that two plugins never see each other's names.
+ * The library is loaded with RTLD_NOW, so that a missing symbol is a failed start with a message, and not
+ * a crash at the first event. It is loaded with RTLD_LOCAL, so that two plugins do not see each other's
+ * symbols.
  */
 #include "src/stage/plugin.h"
 
@@ -15,7 +16,7 @@
 
 #include "src/stage/native.h"
 
-/* The message of a failed dlopen begins with the path most of the time; what is said already is left out. */
+/* Returns dlopen's message without the path, which the caller's message already has. */
 static const char *loader_message(const char *path)
 {
     const char *message = dlerror();

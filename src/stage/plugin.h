@@ -5,7 +5,7 @@
 
 #include "src/stage/stage.h"
 
-/* Loads the plugin and looks at its description, without calling init. */
+/* Loads the plugin and checks its description, without calling init. */
 int stage_plugin_check(const struct stage_config *config, struct error *error);
 
 #endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The types of stages in one table; a look at a stage before it is started; and the backoff between attempts.
- * Any process; owns nothing.
+ * The stage types in one table, and the check of a stage before it is started. Any process; owns nothing.
  */
 #include "src/stage/stage.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A stage as its worker runs it: one table of functions per type (function, plugin, exec, http), and the
- * call: one event in a stage's hands. A stage never touches the store or the segment.
+ * call, which is one event as a stage sees it. A stage never touches the store or the segment.
  */
 #ifndef STAGE_H
 #define STAGE_H
@@ -13,17 +13,17 @@
 #include "src/config/config.h"
 #include "src/json/json.h"
 
-/* What the worker tells a stage about itself. Borrowed for the stage's life. */
+/* What a stage knows about its worker. Borrowed for the stage's life. */
 struct stage_env {
     const char *instance, *source;
     uint32_t worker;     /* number in its stage */
     pid_t process_group; /* the stage's process group: a program stays in it */
-    /* exec: tells the supervisor (through the slot) of the program; 0 = gone */
+    /* exec: records the program's pid in the slot, for the supervisor; 0 = it ended */
     void (*on_program)(pid_t pid, void *user);
     void *user;
 };
 
-/* One event in a stage's hands. The worker sets the first part; the stage answers in the second. */
+/* One event as a stage sees it. The worker sets the first part; the stage answers in the second. */
 struct ep_call {
     const char *source, *stage, *uid;
     const char *event; /* JSON text, NUL-terminated */
@@ -51,40 +51,39 @@ const char *stage_call_key(struct ep_call *call); /* "SOURCE/UID/STAGE" */
  * or EP_ENOMEM. */
 int stage_call_document(struct ep_call *call, struct json_out *out);
 
-/* How a stage failed as a process, not as an answer. */
+/* How the process of a stage failed, as opposed to an answer. */
 struct stage_failure {
     enum shm_cause_kind kind; /* SIGNAL, EXIT, MALFORMED */
     int code;                 /* signal number or exit code */
-    bool unsent;              /* it had ended before it was sent the event */
+    bool unsent;              /* the program had ended before the event was sent */
     char message[SHM_TEXT_BYTES];
 };
 
 enum stage_result {
-    STAGE_ANSWERED = 0, /* call's second part tells */
-    STAGE_BROKEN = 1    /* failure tells: the worker commits what is finished and gives up */
+    STAGE_ANSWERED = 0, /* the answer is in the call's second part */
+    STAGE_BROKEN = 1    /* see failure: the worker commits what is finished and exits */
 };
 
 struct stage_ops {
     const char *type;
-    /* Once per worker, before it is ready. exec: starts the program. A failure is a bad start. */
+    /* Called once per worker, before it is ready. exec: starts the program. A failure is a failed start. */
     int (*open)(const struct stage_config *config, const struct stage_env *env, void **state,
                 struct error *error);
     /*
-     * NULL, or sends an event before its turn, together with those it took before: false when it does not
-     * take this one. process() then follows for those taken, in their order, before any other; a pipeline
-     * ends with its last. When it breaks with a malformed answer, its earlier answers may have been given to
-     * the wrong events.
+     * NULL, or sends an event ahead of its turn, together with those accepted before. Returns false if it
+     * does not accept this one. The worker then calls process() for the accepted events, in their order,
+     * before any other; the last one ends the pipeline. After a malformed answer, earlier answers of the
+     * pipeline may have been assigned to the wrong events.
      */
     bool (*send_ahead)(void *state, struct ep_call *call);
     enum stage_result (*process)(void *state, struct ep_call *call, struct stage_failure *failure);
-    /* Ends it gracefully: exec closes the program's stdin, waits up to wait_ms, then TERM, then KILL. */
+    /* Ends the stage: exec closes the program's stdin, waits up to wait_ms, then TERM, then KILL. */
     void (*close)(void *state, uint64_t wait_ms);
 };
 const struct stage_ops *stage_ops_for(enum stage_type type);
 extern const struct stage_ops stage_function_ops, stage_plugin_ops, stage_exec_ops, stage_http_ops;
 
-/* For `eventpiped -t`: opens nothing, only looks: is the program there and executable, does the plugin load?
- */
+/* For `eventpiped -t`: checks that the program is executable, the plugin loads, the URL is valid. */
 int stage_check(const struct stage_config *config, struct error *error);
 
 #endif
