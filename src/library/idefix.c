@@ -28,7 +28,7 @@ struct ep_idefix {
     atomic_bool interrupted; /* until a call has seen it */
 };
 
-/* A page for the caller, with the one it looks into. */
+/* A page for the caller, with the page that owns its strings. */
 struct library_page {
     struct ep_idefix_page seen; /* first: freed by its address */
     struct page page;
@@ -37,7 +37,7 @@ struct library_page {
 
 /* ---- parameters */
 
-/* A text that is given takes the place of what is there; false when memory is out. */
+/* Replaces *to by a copy of text, unless text is NULL. Returns false when memory is out. */
 static bool replace(const char *text, char **to)
 {
     if (text == NULL)
@@ -64,7 +64,7 @@ static bool groups_copy(const char *const *groups, struct strings *to)
     return to->at != NULL && to->count == count;
 }
 
-/* "For ever" is a number that nothing is added to without harm. */
+/* Limits a value, so that adding to it later cannot overflow. */
 static uint64_t at_most(uint64_t value, uint64_t most)
 {
     return value < most ? value : most;
@@ -142,7 +142,7 @@ static int client_open(const struct ep_idefix_params *params, ep_idefix **out, s
 int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char *errbuf, size_t errbuf_size)
 {
     struct error error = {0};
-    int code = out == NULL ? base_error_set(&error, EP_EINVAL, "there is no place for the client")
+    int code = out == NULL ? base_error_set(&error, EP_EINVAL, "out is NULL: pass a pointer for the client")
                            : client_open(params, out, &error);
 
     if (code != 0 && errbuf != NULL && errbuf_size > 0)
@@ -204,7 +204,7 @@ void ep_idefix_page_free(struct ep_idefix_page **page)
     free(gone);
 }
 
-/* Takes the page over. */
+/* Makes the caller's page; it takes ownership of `page`. */
 static int page_show(struct page *page, struct ep_idefix_page **out)
 {
     struct library_page *shown = malloc(sizeof *shown + page->count * sizeof shown->events[0]);
@@ -236,7 +236,7 @@ static bool nothing_yet(const struct idefix_failure *failure)
            idefix_error_verdict(failure->backend_code, &setting) == IDEFIX_NOTHING_YET;
 }
 
-/* Text goes out as it is or not at all: what is no UTF-8 would arrive as something else. */
+/* Refuses text that is not UTF-8: it would arrive as different text. */
 static int check_text(ep_idefix *idefix, const char *name, const char *text)
 {
     if (text == NULL || base_utf8_valid(text, strlen(text)))

@@ -264,7 +264,7 @@ static int source_append(ep_manager *manager, const struct ep_source_params *par
     return EP_OK;
 }
 
-/* What idefix has of its own is read apart, since that may fail, and then takes the place of the defaults. */
+/* Reads the idefix parameters first, since that may fail, then swaps them with the source's defaults. */
 static int source_append_idefix(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
 {
     struct config *idefix = NULL;
@@ -349,7 +349,7 @@ static int stage_check_push(ep_source *source, const char *name, const struct ep
     return 0;
 }
 
-/* Appends a stage of that name; what its type needs is set by the caller. NULL: the manager's error tells. */
+/* Appends a stage; the caller sets what its type needs. NULL: the manager's error has the reason. */
 static struct stage_config *stage_push(ep_source *source, const char *name, enum stage_type type,
                                        const struct ep_stage_options *options)
 {
@@ -366,7 +366,7 @@ static struct stage_config *stage_push(ep_source *source, const char *name, enum
     struct stage_config *stage = &stages[config->stage_count];
     *stage = (struct stage_config){.type = type};
     config_stage_defaults(stage);
-    config->stage_count++; /* owned from here on; a run refuses a stage that is not whole */
+    config->stage_count++; /* owned from here on; a run refuses an incomplete stage */
     if (!copy(name, &stage->name) || !stage_fill(options, stage)) {
         config->stage_count--;
         base_error_set(error, EP_ENOMEM, "no memory for stage %s", name);

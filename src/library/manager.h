@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The library's objects: a configuration that calls build instead of a file. Shared with
- * supervisor/library.c, which runs it. */
+/*
+ * The library's objects: a configuration built by calls instead of a file. supervisor/library.c runs it.
+ */
 #ifndef LIBRARY_MANAGER_H
 #define LIBRARY_MANAGER_H
 
@@ -29,8 +30,10 @@ struct ep_manager {
     atomic_int supervisor; /* pid while it runs, else 0 */
 };
 
-/* A configuration of nothing but one source of type idefix without id or filters, as params say; to be
- * closed. 0, EP_EINVAL, EP_EACCESS, EP_ENOMEM. */
+/*
+ * Makes a configuration with one idefix source from params; the source has no id and no filters. The caller
+ * closes it. 0, EP_EINVAL, EP_EACCESS, EP_ENOMEM.
+ */
 int library_idefix_config(const struct ep_idefix_params *params, struct config **out, struct error *error);
 
 struct ep_metrics *library_metrics_new(size_t workers);

@@ -13,7 +13,7 @@
 #include "src/json/json.h"
 #include "src/store/store.h"
 
-#define UID_BYTES_MAX 1024 /* it is an index key: a pointer to a whole text is a mistake */
+#define UID_BYTES_MAX 1024 /* a UID is an index key: a JSON pointer to a long text is a mistake */
 
 /* One fetch's events. Owns all its strings; source_page_add copies. */
 struct page {
@@ -22,7 +22,7 @@ struct page {
     size_t data_bytes; /* of all events, to bound a page by memory as well */
     char *cursor;      /* the cursor that follows these events; NULL = unchanged */
     bool more;         /* ask again at once: there is more now */
-    bool end;          /* nothing will ever come again */
+    bool end;          /* no event will ever come again */
 };
 void source_page_open(struct page *page);
 void source_page_clear(struct page *page); /* frees everything, leaves it open and empty */
@@ -45,7 +45,7 @@ int source_page_add_element(struct page *page, const struct event_pointers *poin
 struct source_failure {
     uint64_t retry_after_ms; /* the backend named a time; 0 = it did not */
     struct error error;      /* EP_EBACKEND: unreachable, slow, 5xx; EP_EAUTH: account, 401, 403; EP_EPROTO:
-                           no answer we can read */
+                           malformed answer */
 };
 
 struct fetch {
@@ -57,8 +57,7 @@ struct fetch {
 
 struct source_ops {
     const char *type;
-    /* Cheap, without network: what can be wrong here is wrong for good (EP_ECONFIG) or for now (others:
-     * retried). */
+    /* Opens the source without network. EP_ECONFIG: wrong for good; other codes: the producer tries again. */
     int (*open)(const struct source_config *config, void **state, struct error *error);
     /* Blocks up to wait_ms and some. 0: page filled, perhaps with no event ('nothing yet'). Negative: failure
      * filled. */
@@ -68,8 +67,7 @@ struct source_ops {
     void (*close)(void *state);
 };
 const struct source_ops *source_ops_for(enum source_type type); /* NULL: not built in */
-/* Looks at what a producer would only find out when it starts, such as files that are not there. 0 or the
- * code of open. */
+/* Checks what a producer finds only when it starts, such as missing files. 0 or the code of open. */
 int source_check(const struct source_config *config, struct error *error);
 
 extern const struct source_ops source_idefix_ops, source_http_ops, source_file_ops, source_generate_ops,
