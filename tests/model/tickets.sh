@@ -85,7 +85,7 @@ mutant commit_requests -DKILLS=0 -DFAULTS=2 -DFORGET_DOUBT
 for step in NO_SLICES NO_SECOND_LOOK TAKE_TWICE NO_RECOVER NO_LOST NO_AGAIN_CHECK SYNC_WRITTEN; do
     mutant commit_requests -DKILLS=1 -D$step
 done
-# nobody turns for ever: no cycle at all
+# No process loops for ever: the searches find no cycle.
 kind=-DNP how='-E -l'
 whole rounds -DKILLS=0
 mutant rounds -DKILLS=1 -DNO_HELP_TAIL

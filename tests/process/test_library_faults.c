@@ -224,7 +224,8 @@ static void stores_that_cannot_be_used(void)
     end();
 }
 
-UNIT_MAIN("library faults", {"only the event being processed is blamed", only_the_event_being_processed_is_blamed},
+UNIT_MAIN("library faults",
+          {"only the event being processed is blamed", only_the_event_being_processed_is_blamed},
           {"a call that hangs is ended", a_call_that_hangs_is_ended},
           {"init and fini once in each worker", init_and_fini_once_in_each_worker},
           {"an init that fails is shown and tried again", an_init_that_fails_is_shown_and_tried_again},
