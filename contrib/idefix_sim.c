@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * contrib/idefix-sim: a small Idefix backend to try eventpipe against. It connects to an MQTT broker as the
- * real one does, answers login, events.create and events.get in all four encodings (eventpipe-idefix(7)), and
- * misbehaves where it is told to. --help names everything.
+ * contrib/idefix-sim: a small Idefix backend to test eventpipe against. It connects to an MQTT broker
+ * as the real one does, answers login, events.create and events.get in all four encodings
+ * (eventpipe-idefix(7)), and misbehaves when ordered to. --help lists everything.
  *
- * One thread: poll(2) on the MQTT connection and standard input, with the time of what is due next. The
- * broker may come and go: it is tried again every 50 ms, and events and logins are kept meanwhile.
+ * One process and one thread: poll(2) on the MQTT connection and standard input, until the next thing
+ * is due.
+ *
+ * Survived: the loss of the broker. The connection is tried again every 50 ms; events and sessions are
+ * kept.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -21,7 +24,7 @@
 #include "contrib/idefix_sim.h"
 
 #define RECONNECT_MS 50
-#define CONNACK_MS 2000 /* a broker that has not greeted by then is tried afresh */
+#define CONNACK_MS 2000 /* without CONNACK by then, connect again */
 #define KICK_MS 500
 #define KEEPALIVE_S 30
 #define LINE_MAX_BYTES ((size_t)8 << 20)
@@ -120,7 +123,7 @@ static void on_disconnect(struct mosquitto *mosquitto, void *user, int code)
         puts("lost");
     sim->connected = sim->ready = false;
     for (struct sim_session *session = sim->sessions; session != NULL; session = session->next)
-        session->logged_in = false; /* a login is for a connection, and we cannot tell which ones are left */
+        session->logged_in = false; /* the clients may have lost their connections, too */
 }
 
 static void on_message(struct mosquitto *mosquitto, void *user, const struct mosquitto_message *message)
@@ -203,7 +206,7 @@ static void input_take(struct sim *sim, char *line)
         printf("error %s\n", error.message);
 }
 
-/* Reads what is there and takes each whole line as an order. */
+/* Reads standard input and executes each complete line as an order. */
 static void input_read(struct sim *sim, struct input *input)
 {
     if (input->room - input->bytes < 65536) {
@@ -249,7 +252,7 @@ static void connection_end(struct sim *sim)
         shutdown(socket, SHUT_RDWR);
 }
 
-/* Connects if there is no connection and it is time; the next time to look at it. */
+/* Connects if there is no connection and a try is due. Returns when to call it next. */
 static uint64_t connection_keep(struct sim *sim, uint64_t next_ms)
 {
     uint64_t now_ms = sim_now_ms();
@@ -258,7 +261,7 @@ static uint64_t connection_keep(struct sim *sim, uint64_t next_ms)
     if (now_ms < next_ms)
         return next_ms;
     if (mosquitto_socket(sim->mosquitto) >= 0) {
-        connection_end(sim); /* it was not greeted */
+        connection_end(sim); /* no CONNACK came */
         return now_ms + RECONNECT_MS;
     }
     return mosquitto_connect(sim->mosquitto, sim->host, sim->port, KEEPALIVE_S) == MOSQ_ERR_SUCCESS
@@ -328,7 +331,7 @@ static void take_account(struct sim *sim, char *text)
     sim->accounts[sim->account_count++] = (struct sim_account){text, colon + 1};
 }
 
-/* As on standard input, but one that is refused ends the program. */
+/* Executes an order given as an option; an error ends the program. */
 static void take_order(struct sim *sim, const char *name, const char *value)
 {
     struct error error = {0};

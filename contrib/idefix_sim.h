@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * contrib/idefix-sim: what its files share. The program is one thread and one process; all that it knows is
- * in struct sim.
+ * What the files of contrib/idefix-sim share. The program is one process and one thread; struct sim
+ * holds all its state.
  *
  *   idefix_sim.c          options, the MQTT connection, the loop
- *   idefix_sim_orders.c   what may be ordered on standard input while it runs
- *   idefix_sim_calls.c    sessions, login, events.create; when an answer leaves, or not
+ *   idefix_sim_orders.c   orders on standard input while it runs
+ *   idefix_sim_calls.c    sessions, login, events.create, and when an answer is sent
  *   idefix_sim_polls.c    events.get
- *   idefix_sim_events.c   the events, which of them a poll wants, the text of a page
- *   idefix_sim_garbage.c  answers that nobody should send
+ *   idefix_sim_events.c   the events, which of them match a poll, the text of a page
+ *   idefix_sim_garbage.c  malformed answers
  */
 #ifndef CONTRIB_IDEFIX_SIM_H
 #define CONTRIB_IDEFIX_SIM_H
@@ -32,7 +32,7 @@ struct sim_event {
 struct sim_events {
     struct sim_event *list;
     size_t count, room;
-    uint64_t generated; /* so many of them are made up */
+    uint64_t generated; /* how many of them were generated */
 };
 
 struct sim_query {
@@ -43,23 +43,24 @@ struct sim_query {
 };
 
 struct sim_page {
-    const struct sim_event **events; /* borrowed from the list: good until it grows */
+    const struct sim_event **events; /* borrowed from the list, valid until it grows */
     size_t count;
     char cid[32];
 };
 
-/* 0, EP_EINVAL (no event: a message), EP_ENOMEM. */
+/* Adds an event. 0, EP_EINVAL (not an event, with a message), EP_ENOMEM. */
 int sim_events_add(struct sim_events *events, const char *text, size_t bytes, struct error *error);
-/* How many lines were added, or negative. */
+/* Adds the lines of a file. Returns how many, or a negative code. */
 long sim_events_load(struct sim_events *events, const char *path, struct error *error);
 int sim_events_generate(struct sim_events *events, uint64_t count);
 bool sim_events_has(const struct sim_events *events, const char *domain, const char *address,
                     const char *uid);
-/* *position: where to look from; afterwards, where to go on. 0 or EP_ENOMEM. */
+/* Finds the events from *position on and moves *position behind them. 0 or EP_ENOMEM. */
 int sim_events_page(const struct sim_events *events, const struct sim_query *query, size_t *position,
                     struct sim_page *page);
 void sim_page_free(struct sim_page *page);
-/* An event as it stands in an answer. bare: members whose name ends in :b64 lose that (JSON, inside a list).
+/* An event as it stands in an answer. bare: members whose name ends in :b64 lose that (JSON, inside a
+ * list).
  */
 void sim_event_write(const struct sim_event *event, bool bare, bool no_payload, struct json_out *out);
 void sim_cid_write(size_t position, char *text, size_t size);
@@ -75,7 +76,7 @@ struct sim_answer {
     size_t bytes;
 };
 
-/* The kinds of garbage; the names are those of `garbage KIND`. */
+/* The kinds of malformed answers, with the names for `garbage KIND`. */
 #define SIM_GARBAGE(X)        \
     X(NONE, "off")            \
     X(RANDOM, "random")       \
@@ -95,11 +96,11 @@ enum sim_garbage {
         SIM_GARBAGE_KINDS
 };
 const char *sim_garbage_name(enum sim_garbage kind);
-enum sim_garbage sim_garbage_read(const char *name); /* SIM_GARBAGE_KINDS: there is no such kind */
-/* variant: which of a kind's forms, taken in turn. 0 or EP_ENOMEM. */
+enum sim_garbage sim_garbage_read(const char *name); /* SIM_GARBAGE_KINDS if there is no such kind */
+/* Makes a malformed answer; variant chooses among the kind's forms, in turn. 0 or EP_ENOMEM. */
 int sim_garbage_make(enum sim_garbage kind, unsigned variant, const struct idefix_encoding *encoding,
                      const char *reply, const struct sim_page *page, struct sim_answer *out);
-/* The data of a page's answer as JSON text; insert: put between its events, NULL = nothing. */
+/* Writes the data of a page's answer as JSON text, with `insert` (NULL = nothing) between its events. */
 void sim_page_write(const struct sim_page *page, bool bare, bool no_payload, const char *insert,
                     struct json_out *out);
 
@@ -154,18 +155,18 @@ struct sim {
     FILE *requests;
     struct sim_stats stats;
 
-    /* what it was told to do wrong; 0 = not */
+    /* ordered misbehaviour; 0 = none */
     uint64_t drop_every, duplicate_every, disconnect_every, delay_ms, late_ms, late_count;
     bool silent;
     enum sim_garbage garbage;
-    uint64_t garbage_count; /* so many more; UINT64_MAX: all */
+    uint64_t garbage_count; /* so many more answers; UINT64_MAX: all */
     unsigned garbage_variant;
     int error_code;
     uint64_t error_count;
     char error_command[64];
 };
 
-/* A call that is being answered. */
+/* A call to answer. */
 struct sim_call {
     struct sim_session *session;
     struct idefix_encoding encoding; /* of the answer */
@@ -176,33 +177,34 @@ struct sim_call {
 uint64_t sim_now_ms(void);
 void sim_say(const struct sim *sim, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A message on ifx/SESSION/t/FLAGS. */
+/* Handles a message on ifx/SESSION/t/FLAGS. */
 void sim_calls_take(struct sim *sim, const char *session, const char *flags, const void *body, size_t bytes);
-/* Sends what is due and ends polls whose time is up; how many ms until there is more to do, at most 1000. */
+/* Sends the answers that are due and ends polls that time out. Returns how many ms later to call it
+ * again, at most 1000. */
 int sim_calls_tick(struct sim *sim);
 void sim_calls_free(struct sim *sim);
-/* due_ms: when it leaves, 0 = now, or as it was ordered. */
+/* Sends an answer at due_ms; 0 = now, or as ordered. */
 void sim_answer_send(struct sim *sim, const struct sim_call *call, const struct sim_answer *answer,
                      uint64_t due_ms);
 void sim_answer_text(struct sim *sim, const struct sim_call *call, const char *error, struct json_span data,
                      uint64_t due_ms);
 void sim_answer_error(struct sim *sim, const struct sim_call *call, int code, const char *extra);
-/* *text: the member's text, malloc'd, NULL where it is missing, null or empty. false: it is something else.
- */
+/* Sets *text to the member's text, allocated, or to NULL if it is missing, null or empty. Returns
+ * false if it is not text. */
 bool sim_take_text(const struct sim_call *call, const char *pointer, char **text);
 
-/* A call of events.get. */
+/* Handles a call of events.get. */
 void sim_take_get(struct sim *sim, const struct sim_call *call);
-/* New events may be there: answers the polls that wait for them. */
+/* Answers the polls that wait for events, after events were added. */
 void sim_polls_events_added(struct sim *sim);
-/* all: those, too, whose time is not up. */
+/* Answers polls that time out, or all. */
 void sim_polls_answer(struct sim *sim, bool all);
 void sim_polls_end(struct sim *sim, const struct sim_session *session);
 size_t sim_polls_held(const struct sim *sim);
 
-/* Connects with the session's client id, so that the broker puts out who had it. */
+/* Connects with the session's client id, so that the broker disconnects the client. */
 void sim_kick(struct sim *sim, const char *session);
-/* One order, which is spoilt by reading it. 0, or negative with a message. */
+/* Executes an order; changes the line. 0, or a negative code with a message. */
 int sim_order(struct sim *sim, char *line, struct error *error);
 void sim_print_stats(const struct sim *sim);
 

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What contrib/idefix-sim answers to login, events.create and events.get, and when: at once, when an event
- * comes, when a poll's time is up; or late, twice, never, where that was ordered.
+ * Answers login and events.create for contrib/idefix-sim, and decides when answers are sent: at once,
+ * when an event arrives, when a poll times out; or late, twice or never, if ordered.
  *
  * Invariants
- *  1. A session holds at most its own polls: a new login ends them without an answer, as who waited for them
- * is gone.
- *  2. A login is forgotten when the connection to the broker is lost: who goes on without one gets error 102.
- *  3. Everything that leaves goes through sim_answer_send: that is where answers are counted and spoilt.
+ *  1. A session has only its own polls. A new login ends them without an answer, since the client that
+ *  waited for
+ *     them is gone.
+ *  2. A login is forgotten when the connection to the broker is lost. A client without a login gets
+ *  error 102.
+ *  3. Every answer goes through sim_answer_send, which counts it and misbehaves as ordered.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -61,12 +63,12 @@ static void parcel_free(struct sim_parcel *parcel)
 
 static void publish(struct sim *sim, const char *topic, const char *body, size_t bytes)
 {
-    /* An answer nobody is there for is lost, as with a server: it is not kept for the next connection. */
+    /* Without a connection the answer is lost, as with a server; it is not kept for the next connection. */
     if (!sim->connected || mosquitto_publish(sim->mosquitto, NULL, topic, (int)bytes, body, 1, false) != 0)
         sim->stats.unsent++;
 }
 
-/* Puts it on the list of what leaves later, behind all that leaves before it. */
+/* Inserts an answer into the list of later answers, in the order of their times. */
 static void send_later(struct sim *sim, const char *topic, const struct sim_answer *answer, uint64_t due_ms)
 {
     struct sim_parcel *parcel = malloc(sizeof *parcel), **at = &sim->parcels;
@@ -118,7 +120,7 @@ void sim_answer_send(struct sim *sim, const struct sim_call *call, const struct 
     }
     if (nth(number, sim->disconnect_every) && number / sim->disconnect_every % 2 == 1 && sim->connected) {
         sim->stats.disconnects++;
-        /* No goodbye: the loop finds the connection gone. */
+        /* Without DISCONNECT: the loop will find the connection lost. */
         shutdown(mosquitto_socket(sim->mosquitto), SHUT_RDWR);
     }
 }
@@ -152,10 +154,8 @@ static void answer_ok(struct sim *sim, const struct sim_call *call)
     sim_answer_text(sim, call, NULL, (struct json_span){ok, sizeof ok - 1}, 0);
 }
 
-/* ---- what a call says */
+/* ---- the members of a call */
 
-/* *text: the member's text, malloc'd, NULL where it is missing, null or empty. false: it is something else.
- */
 bool sim_take_text(const struct sim_call *call, const char *pointer, char **text)
 {
     struct json_span value;
@@ -228,7 +228,7 @@ static int copy_member(struct json_span key, struct json_span value, void *user)
     return 0;
 }
 
-/* The event with what the server knows about it: who sent it, and when. */
+/* Stores the event with what the server adds: who sent it, and when. */
 static int store_created(struct sim *sim, const struct sim_call *call, const char *domain)
 {
     struct timespec now;
@@ -263,7 +263,7 @@ static void take_create(struct sim *sim, const struct sim_call *call)
     } else if (!sim_take_text(call, "/domain", &domain)) {
         sim_answer_error(sim, call, 6, "domain");
     } else if (sim_events_has(&sim->events, NULL, NULL, uid) || store_created(sim, call, domain) == 0) {
-        answer_ok(sim, call); /* one that is there already came again: it was a try whose answer got lost */
+        answer_ok(sim, call); /* it exists: the client repeats a call whose answer was lost */
         sim_polls_events_added(sim);
     } else {
         sim_answer_error(sim, call, 2, NULL);
@@ -336,7 +336,7 @@ static void note_request(struct sim *sim, const char *session, const char *flags
     json_write_free(&line);
 }
 
-/* With a login's token in its message: a client must not show it as it is. */
+/* Answers with the ordered error, with the login's token in its message: a client must hide it. */
 static void answer_ordered(struct sim *sim, const struct sim_call *call)
 {
     char *token = NULL, text[200];
@@ -386,7 +386,7 @@ void sim_calls_take(struct sim *sim, const char *session, const char *flags, con
             strncmp(message.to, prefix, sizeof prefix - 1) == 0 ? message.to + sizeof prefix - 1 : "";
         call.reply = message.reply;
         call.encoding = call.session->encoding;
-        if (!call.session->logged_in) /* no more is known of who asks than how it wrote */
+        if (!call.session->logged_in) /* without a login, answer in the encoding of the call */
             call.encoding = (struct idefix_encoding){.json = !message.msgpack, .msgpack = message.msgpack};
         if (sim->silent || call.reply == NULL)
             sim->stats.ignored++;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The events that contrib/idefix-sim hands out. They are kept as the lines they came in, in the order they
- * came: an event's place in that order is what a continuation ID holds. None is ever removed.
+ * The events of contrib/idefix-sim. They are kept as lines of JSON in the order in which they were
+ * added; an event's position in that order is what a continuation ID holds. No event is ever removed.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -16,7 +16,7 @@
 #define GENERATED_FROM INT64_C(1767225600) /* 2026-01-01 */
 #define GENERATED_STEP_S 30
 
-/* ---- keeping them */
+/* ---- the list */
 
 static char *member_text(struct json_span event, const char *pointer)
 {
@@ -102,7 +102,7 @@ long sim_events_load(struct sim_events *events, const char *path, struct error *
 
 bool sim_events_has(const struct sim_events *events, const char *domain, const char *address, const char *uid)
 {
-    for (size_t i = events->count; i-- > 0;) { /* what is asked for is most often among the last */
+    for (size_t i = events->count; i-- > 0;) { /* it is most often among the last */
         const struct sim_event *event = &events->list[i];
         if ((domain == NULL || strcmp(event->domain, domain) == 0) &&
             (address == NULL || strcmp(event->address, address) == 0) &&
@@ -120,14 +120,13 @@ void sim_events_free(struct sim_events *events)
     *events = (struct sim_events){0};
 }
 
-/* ---- making them up */
+/* ---- generated events */
 
 int sim_events_generate(struct sim_events *events, uint64_t count)
 {
     static const char *const types[] = {"temperature", "humidity", "door", "application/vnd.example.raw"};
     for (uint64_t end = events->generated + count; events->generated < end;) {
-        /* A reading is drawn from its own number, so that the same number is the same reading in every run.
-         */
+        /* derived from the event's number, so every run makes the same events */
         uint64_t n = events->generated, draw = (n + 1) * UINT64_C(0x9e3779b97f4a7c15);
         draw ^= draw >> 29;
         draw *= UINT64_C(0xbf58476d1ce4e5b9);
@@ -160,9 +159,10 @@ int sim_events_generate(struct sim_events *events, uint64_t count)
     return 0;
 }
 
-/* ---- handing them out */
+/* ---- pages */
 
-/* Opaque to clients: "at" and the position in hex, with a mark so that a made-up one is noticed. */
+/* Writes a continuation ID: a mark, by which an invalid one is noticed, and the position in hex.
+ * Opaque to clients. */
 void sim_cid_write(size_t position, char *text, size_t size)
 {
     snprintf(text, size, "at%08zx-%02x", position, (unsigned)(position * 37 + 11) & 0xff);
@@ -204,7 +204,8 @@ bool sim_time_read(const char *text, int64_t *ns)
     day.tm_mon -= 1;
     int64_t seconds = (int64_t)timegm(&day) - (hours * 60 + minutes) * 60;
     if (__builtin_mul_overflow(seconds, INT64_C(1000000000), ns) || __builtin_add_overflow(*ns, fraction, ns))
-        *ns = seconds < 0 ? INT64_MIN : INT64_MAX; /* outside 1678 to 2262: before or after all others */
+        *ns = seconds < 0 ? INT64_MIN
+                          : INT64_MAX; /* outside the years 1678 to 2262: before or after all others */
     return true;
 }
 
@@ -239,9 +240,9 @@ void sim_page_free(struct sim_page *page)
     *page = (struct sim_page){0};
 }
 
-/* ---- their text */
+/* ---- the text of events */
 
-/* Copies JSON text; the names of members lose a ":b64" at their end. ":string:b64" stays: it is no bytes. */
+/* Copies JSON text without the ":b64" at the end of member names. ":string:b64" stays, since it is text. */
 static void write_bare(struct json_span text, struct json_out *out)
 {
     static const char suffix[] = ":b64\"", text_suffix[] = ":string:b64\"";
@@ -255,7 +256,7 @@ static void write_bare(struct json_span text, struct json_out *out)
         const char *open = at++;
         while (at < end && *at != '"')
             at += *at == '\\' ? 2 : 1;
-        at++; /* behind the quote that ends it: the text is valid */
+        at++; /* behind the closing quote */
         const char *next = json_scan_white(at, end);
         size_t bytes = (size_t)(at - open);
         bool marked =

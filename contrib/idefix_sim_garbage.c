@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Answers that no server should send, for contrib/idefix-sim. Each kind has some forms, which `variant` takes
- * in turn. Where a kind allows it the envelope is right, so that the client knows which call it belongs to,
- * and the harm is inside.
+ * Malformed answers for contrib/idefix-sim. Each kind has several forms, which `variant` selects in
+ * turn. If the kind allows it, the envelope is right and only the data is malformed, so that the
+ * client knows to which call the answer belongs.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 
 #define BOMB_BYTES ((size_t)72 << 20)
 #define DEEP 100000
-#define DEEP_EVENT 250 /* nested deeper than JSON_DEPTH_MAX, but harmless to who only looks for its end */
+#define DEEP_EVENT 250 /* nested deeper than JSON_DEPTH_MAX; finding its end is harmless */
 #define RANDOM_MAX 4096
 
 static const char *const names[] = {
@@ -35,7 +35,7 @@ enum sim_garbage sim_garbage_read(const char *name)
     return kind;
 }
 
-/* ---- how things are put together */
+/* ---- parts of answers */
 
 struct maker {
     unsigned variant;
@@ -56,7 +56,7 @@ static int take(struct maker *maker, const char *flags, const void *body, size_t
     return 0;
 }
 
-/* JSON text as the codec of the session has it. */
+/* Takes JSON text in the session's encoding. */
 static int take_json(struct maker *maker, const struct json_out *text, const char *suffix)
 {
     char flags[8];
@@ -73,7 +73,7 @@ static int take_json(struct maker *maker, const struct json_out *text, const cha
     return result;
 }
 
-/* A right answer with the page, not compressed. */
+/* Takes a correct answer with the page, not compressed. */
 static int take_page(struct maker *maker, const char *suffix, const char *insert)
 {
     struct json_out text = {0};
@@ -93,7 +93,7 @@ static void repeat(struct json_out *out, const char *text, size_t bytes, size_t 
         json_write_raw(out, text, bytes);
 }
 
-/* The head of a MessagePack envelope, up to the data: {"to": reply, "dt": */
+/* Writes the beginning of a MessagePack envelope, up to the data: {"to": reply, "dt": */
 static void head_msgpack(const struct maker *maker, struct json_out *out)
 {
     size_t bytes = strlen(maker->reply);
@@ -147,7 +147,7 @@ static int bomb_piece(z_stream *stream, struct json_out *out, const void *text, 
     return result;
 }
 
-/* A right answer, but for its size: a page whose cid is 72 MiB of x. */
+/* Makes an answer that is correct except for its size: the cid of its page is 72 MiB of x. */
 static int make_bomb(struct maker *maker)
 {
     static char filler[65536];
@@ -183,7 +183,7 @@ static int make_bomb(struct maker *maker)
     return take_out(maker, json ? "jg" : "mg", &body);
 }
 
-/* Cut off at a place that is another one each time: plain or compressed, as the session takes it. */
+/* Makes an answer that is cut off, at a different byte each time. */
 static int make_truncated(struct maker *maker)
 {
     struct json_out data = {0};
@@ -221,7 +221,8 @@ static int make_deep(struct maker *maker)
     return take_out(maker, "m", &out);
 }
 
-/* Lengths and counts far beyond what is there. JSON has none: there it is gzip's trailer that lies. */
+/* Makes an answer with lengths and counts far too large. JSON has none, so there gzip's trailer is
+ * wrong. */
 static int make_lying(struct maker *maker)
 {
     static const char *const lies[] = {"\xdd\xff\xff\xff\xff", "\xdf\xff\xff\xff\xff", "\xc6\xff\xff\xff\xff",
@@ -249,8 +250,7 @@ static int make_lying(struct maker *maker)
     return take_out(maker, "jg", &out);
 }
 
-/* In the templates $ is the reply address. First JSON's names of the envelope's members, then MessagePack's.
- */
+/* Makes envelopes whose members have wrong types. In the templates $ is the reply address. */
 static int make_types(struct maker *maker)
 {
     static const char *const forms[][2] = {
@@ -291,14 +291,14 @@ static int make_flags(struct maker *maker)
     return result;
 }
 
-/* ---- pages with an event in them that is none */
+/* ---- pages with one malformed event */
 
 static void pack_text(struct json_out *out, const char *text)
 {
     json_msgpack_write_text(out, text, strlen(text));
 }
 
-/* The extension -1 as 64 bits: 30 of nanoseconds, 34 of seconds. */
+/* Writes a timestamp: extension -1 with 64 bits, 30 of nanoseconds and 34 of seconds. */
 static void pack_timestamp(struct json_out *out, int64_t at_ns)
 {
     const uint64_t bits = (uint64_t)(at_ns % 1000000000) << 34 | (uint64_t)(at_ns / 1000000000);
@@ -322,7 +322,7 @@ static int count_member(struct json_span key, struct json_span value, void *user
     return 0;
 }
 
-/* Packs each member as a map of its own and leaves out the map's head. */
+/* Writes a member: converts it as a map of its own and leaves out the map's head. */
 static int pack_member(struct json_span key, struct json_span value, void *user)
 {
     struct repack *repack = user;
@@ -347,8 +347,8 @@ static int pack_member(struct json_span key, struct json_span value, void *user)
     return result;
 }
 
-/* The page in MessagePack with these bytes as one more event in its middle; or, without, with every timestamp
- * as the extension -1 instead of text. */
+/* Takes the page in MessagePack. `insert`, if given, is one more event in its middle; otherwise every
+ * timestamp is the extension -1 instead of text. */
 static int take_msgpack_page(struct maker *maker, struct json_span insert)
 {
     struct json_out body = {0};
@@ -382,7 +382,8 @@ static int take_msgpack_page(struct maker *maker, struct json_span insert)
     return result;
 }
 
-/* No uid, no map, nested too deep; and what only MessagePack can be: an extension that nobody knows. */
+/* Makes a page with an event that has no uid, is not a map, is nested too deep, or (MessagePack) holds
+ * an unknown extension. */
 static int make_bad_event(struct maker *maker)
 {
     static const char *const texts[] = {"{\"type\":\"nameless\",\"payload\":1}", "17"};

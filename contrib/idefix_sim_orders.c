@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The orders that contrib/idefix-sim takes on its standard input, one a line: each is answered by one line,
- * `ok ...` or `error ...`. Most of them make it misbehave, as a backend in trouble does.
+ * The orders that contrib/idefix-sim reads from standard input, one on each line. It answers each with
+ * one line, `ok ...` or `error ...`. Most orders make it misbehave like a backend in trouble.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -10,7 +10,7 @@
 
 #include "contrib/idefix_sim.h"
 
-/* Takes the next word from *rest; NULL when there is none. */
+/* Takes the next word from *rest; NULL if there is none. */
 static char *word(char **rest)
 {
     char *found;
@@ -33,7 +33,7 @@ static bool read_number(const char *text, uint64_t *number)
     return true;
 }
 
-/* A count: left out = 1, 0 = without end. */
+/* Reads a count: left out = 1, 0 = no limit. */
 static bool read_count(const char *text, uint64_t *count)
 {
     *count = 1;
@@ -46,7 +46,7 @@ static bool read_count(const char *text, uint64_t *count)
     return true;
 }
 
-/* ---- the orders: 0, or negative with a message */
+/* ---- the orders: each returns 0, or a negative code with a message */
 
 static int order_number(uint64_t *number, char *rest, struct error *error)
 {
@@ -88,7 +88,7 @@ static int order_garbage(struct sim *sim, char *rest, struct error *error)
     sim->garbage_count = count;
     sim->garbage_variant = 0;
     if (kind != SIM_GARBAGE_NONE)
-        sim_polls_events_added(sim); /* the polls that wait get it at once */
+        sim_polls_events_added(sim); /* answers the waiting polls */
     return 0;
 }
 
@@ -143,7 +143,7 @@ static int order_events(struct sim *sim, char *rest, struct error *error)
     if (rest == NULL)
         return base_error_set(error, EP_EINVAL, "events FILE");
     long added = sim_events_load(&sim->events, rest, error);
-    sim_polls_events_added(sim); /* those before a bad line, too */
+    sim_polls_events_added(sim); /* also those before a bad line */
     return added >= 0 ? 0 : EP_EINVAL;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * contrib/idefix-sim's long polls: events.get is answered at once where there is something to answer with,
- * and held otherwise, until there is, or until its time is up.
+ * The long polls of contrib/idefix-sim. events.get is answered at once if there are events, and
+ * otherwise held until there are some or until it times out.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -67,13 +67,13 @@ static void send_garbage(struct sim *sim, const struct sim_call *call, const str
         sim->garbage = SIM_GARBAGE_NONE;
 }
 
-/* These two spoil events, so they wait until there are some. */
+/* These kinds change events, so they wait until there are some. */
 static bool garbage_waits_for_events(enum sim_garbage kind)
 {
     return kind == SIM_GARBAGE_BAD_EVENT || kind == SIM_GARBAGE_TIMESTAMPS;
 }
 
-/* Answers a poll if there is anything to answer with. */
+/* Answers a poll if there is something to send. */
 static bool poll_answer(struct sim *sim, struct sim_poll *poll, uint64_t now_ms)
 {
     const struct sim_call call = {.session = poll->session,
@@ -103,7 +103,7 @@ static bool poll_answer(struct sim *sim, struct sim_poll *poll, uint64_t now_ms)
     return answered;
 }
 
-/* A duration as Go writes it: 1m0s, 1.5s, 300ms. */
+/* Reads a duration as Go writes it: 1m0s, 1.5s, 300ms. */
 static bool read_go_duration(const char *text, uint64_t *ms)
 {
     static const struct {
@@ -144,7 +144,7 @@ static bool known(const struct sim *sim, const char *domain, const char *address
     return sim_events_has(&sim->events, domain, address, NULL);
 }
 
-/* The call's data; an error code, or 0. *what names what is wrong. */
+/* Reads the call's data. Returns 0, or an error code, and *what names the wrong member. */
 static int read_query(const struct sim *sim, const struct sim_call *call, struct sim_poll *poll,
                       const char **what)
 {
