@@ -4,8 +4,8 @@
  *
  * Invariants
  *  1. Texts of events are copied out of the store, so no read transaction stays open while a stage runs.
- *  2. Memory is bounded by BATCH_ARENA_BYTES plus one event: a batch of huge events is read a few at a time.
- * The event at `next` always finds room, so a read never comes back without it.
+ *  2. Memory is bounded by BATCH_ARENA_BYTES plus one event: a batch of huge events is read a few at a
+ *     time. The event at `next` always finds room, so a read always returns it.
  */
 #include "src/process/batch.h"
 
@@ -73,6 +73,7 @@ struct batch_reader {
     size_t full; /* index of the first that found no room, SIZE_MAX = none */
 };
 
+/* For store_read: copies one row into the arena, or notes that the arena is full. */
 static int copy_row(size_t index, const struct store_row *row, void *user)
 {
     struct batch_reader *reader = user;
@@ -105,7 +106,7 @@ int process_batch_read(struct batch *batch, struct store *store)
     while (first < batch->count && batch->events[first].read)
         first++;
     if (first == batch->next)
-        batch->arena_used = 0; /* those read before have been run: nobody needs their texts */
+        batch->arena_used = 0; /* those read before have been run: their texts are no longer needed */
     struct store_event_lock locks[64];
     while (first < batch->count) {
         size_t count = 0;
@@ -118,7 +119,7 @@ int process_batch_read(struct batch *batch, struct store *store)
         if (result != 0)
             return result;
         bool full = reader.full != SIZE_MAX;
-        size_t seen = full ? reader.full : count; /* what the store passed over before that is not ours */
+        size_t seen = full ? reader.full : count; /* events before that without a row are not ours */
         for (size_t i = first; i < first + seen; i++)
             batch->events[i].lost = !batch->events[i].read;
         if (full)

@@ -15,7 +15,7 @@ struct batch_event {
     uint32_t ticket;
     struct store_event_lock lock;
     bool read; /* the texts are there */
-    bool lost; /* the store says that it is not ours (any more) */
+    bool lost; /* the store says that it is no longer ours */
     size_t uid, data, context, done;
     size_t data_bytes, context_bytes;
     uint32_t attempts, crashes;
@@ -33,7 +33,7 @@ struct batch {
     ((size_t)8 << 20) /* beyond this no further event of the batch is read before these have run */
 
 int process_batch_open(struct batch *batch, size_t room);
-/* forgets the events; gives back memory that one huge event needed */
+/* Forgets the events; frees memory that one huge event needed. */
 void process_batch_clear(struct batch *batch);
 void process_batch_close(struct batch *batch);
 void process_batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint64_t token);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Chains of stages, pure: no store, no segment, no clock. Runs in producers (where does an event enter?) and
- * workers (what does an answer do?).
+ * Chains of stages, pure: no store, no segment, no clock. Runs in producers (where does an event enter?)
+ * and in workers (what does an answer do?).
  *
- * Progress is kept by name, so that stages can be added, dropped and reordered between restarts: an event
- * enters at the first stage of the chain that it has not done, wherever that stands.
+ * Progress is kept by stage name, so that stages can be added, dropped and reordered between restarts: an
+ * event enters at the first stage of the chain that it has not done, wherever that stage is.
  */
 #include "src/process/chain.h"
 #include "src/base/backoff.h"
@@ -12,8 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LONGEST_DELAY_MS \
-    UINT64_C(3155760000000) /* a hundred years: more is as good as never, and would overflow */
+#define LONGEST_DELAY_MS UINT64_C(3155760000000) /* a hundred years: more means never, and would overflow */
 
 bool process_chain_done(const char *done, const char *name)
 {
@@ -35,6 +34,7 @@ size_t process_chain_next(const struct source_config *source, const char *done)
     return position;
 }
 
+/* The list of done stages with one more name. */
 static char *done_with(const char *done, const char *name)
 {
     size_t old = strlen(done), added = strlen(name);
@@ -47,6 +47,7 @@ static char *done_with(const char *done, const char *name)
     return text;
 }
 
+/* The event goes to its next stage, or is complete. */
 static int answer_processed(const struct source_config *source, const struct stage_config *stage,
                             const struct store_row *row, struct chain_answer *out)
 {
@@ -65,6 +66,7 @@ static int answer_processed(const struct source_config *source, const struct sta
     return 0;
 }
 
+/* The event is delayed, or dead when it has no attempts left or is too old. */
 static void answer_not_processed(const struct stage_config *stage, const struct store_row *row,
                                  const struct ep_call *call, uint64_t now_ms, uint32_t random,
                                  struct store_answer *answer)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What a child may tell: notices to the supervisor, notifications to the keeper. Runs in every child; owns
- * nothing.
- */
+/* What a child may report: notices to the supervisor, notifications to the keeper. Runs in every child;
+ * owns nothing. */
 #include "src/process/child_context.h"
 
 #include <errno.h>
@@ -26,7 +25,7 @@ int process_notice_send(const struct child_context *child, enum notice_kind kind
 
 static void notify(const struct child_context *child, uint64_t amount)
 {
-    /* EAGAIN: the counter is full, so the keeper has been told often enough. */
+    /* EAGAIN: the counter is full, so the keeper will look. */
     ssize_t ignored = write(child->activity_fd, &amount, sizeof amount);
     (void)ignored;
 }

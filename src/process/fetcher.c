@@ -3,9 +3,10 @@
  * The fetcher's thread. Runs in producers; owns the source's state. It touches neither the store nor the
  * segment, except that it wakes the producer's slot when an answer is there.
  *
- * The page and the failure belong to the thread in ASKED and FETCHING, to the producer's main thread in
- * ANSWERED and IDLE; `state` is stored with release and read with acquire, so what was written before is seen
- * after.
+ * Invariants
+ *  1. Page and failure belong to the thread in ASKED and FETCHING, and to the producer's main thread in
+ *     ANSWERED and IDLE. `state` is stored with release and read with acquire, so what one thread wrote
+ *     before it hands over, the other sees.
  */
 #include "src/process/fetcher.h"
 
@@ -26,6 +27,7 @@ static int open_source(struct fetcher *fetcher)
     return 0;
 }
 
+/* Opens the source if it is not open, and fetches one page. */
 static void run_fetch(struct fetcher *fetcher)
 {
     source_page_clear(&fetcher->page);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The fetcher: a thread of the producer that runs its source's functions, so that a fetch that waits for the
- * backend holds up nothing else. One fetch at a time; the page goes to the producer's main thread, which owns
- * it from then on.
+ * The fetcher: a thread of the producer that runs its source's functions, so that a fetch that waits for
+ * the backend delays nothing else. One fetch at a time. The page goes to the producer's main thread, which
+ * owns it from then on.
  */
 #ifndef PROCESS_FETCHER_H
 #define PROCESS_FETCHER_H
@@ -17,7 +17,7 @@ enum fetcher_state { FETCHER_IDLE, FETCHER_ASKED, FETCHER_FETCHING, FETCHER_ANSW
 struct fetcher {
     const struct source_config *config;
     const struct source_ops *ops;
-    struct shm_slot *slot; /* whom to wake with an answer */
+    struct shm_slot *slot; /* woken when there is an answer */
     void *source;          /* the source's state, NULL = not open; fetcher's thread only */
     pthread_t thread;
     pthread_mutex_t lock;
@@ -37,11 +37,12 @@ struct fetcher {
 int process_fetcher_open(struct fetcher *fetcher, const struct source_config *config, struct shm_slot *slot);
 /* In state IDLE: begins a fetch. cursor is copied. 0 or EP_ENOMEM. */
 int process_fetcher_ask(struct fetcher *fetcher, const char *cursor);
-/* Makes a fetch under way end soon; its answer is to be thrown away. */
+/* Makes the running fetch end soon; its answer is dropped. */
 void process_fetcher_interrupt(struct fetcher *fetcher);
 /* In state ANSWERED: the answer has been used; back to IDLE. */
 void process_fetcher_done(struct fetcher *fetcher);
-/* Ends the thread and closes the source, if that is done within wait_ms; otherwise the process's end does. */
+/* Ends the thread and closes the source if that takes no longer than wait_ms; otherwise the exit of the
+ * process does. */
 void process_fetcher_close(struct fetcher *fetcher, uint64_t wait_ms);
 
 #endif

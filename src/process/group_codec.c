@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One member of a group commit as bytes: its head, each answer with the lengths of its texts, then the texts, each terminated. Run
- * by workers, which are forks of one program: structs are copied as they are, only their pointers are made
- * again.
+ * One member of a group commit as bytes: its head, each answer with the lengths of its texts, then the
+ * texts, each terminated. Runs in workers, which are forks of one program: structs are copied as they are,
+ * and only their pointers are set again.
  */
 #include "src/process/group_codec.h"
 
@@ -66,7 +66,7 @@ size_t process_group_codec_encode(const struct store_group_member *member, char 
     return used;
 }
 
-/* NULL where there was no text; *good becomes false where it goes beyond the bytes. */
+/* Returns a text, or NULL where there was none; *good becomes false if it goes beyond the bytes. */
 static const char *decode_text(const char *bytes, size_t count, size_t *used, size_t text, bool *good)
 {
     if (text == NO_TEXT || !*good)

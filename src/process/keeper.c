@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The keeper: prepares the store at a start, copies its totals into the segment for status, moves the store's
- * WAL into its main file, and serves the operators' commands that read or change the store. Loses nothing
- * when it crashes.
+ * The keeper: one process per instance. It prepares the store at a start, copies its totals into the
+ * segment for status, stores the crashes that the supervisor saw, trims the trace, moves the store's WAL
+ * into its main file, and serves the operators' commands that read or change the store. Its crash loses
+ * nothing.
  *
- * It sleeps in poll(2) on its eventfd (notifications) and on the supervisor's socket (requests). Totals are
- * copied at most once a second, and only after somebody has said that something changed: an idle instance
- * costs it nothing.
+ * Invariants
+ *  1. It sleeps in poll(2) on its eventfd (notifications) and on the supervisor's socket (requests).
+ *  2. It copies totals at most once a second, and only after a process has reported a change: an idle
+ *     instance costs it nothing.
+ *
+ * Fatal: no memory, a broken store. Survived: a store that is busy or cannot be written (tried again).
  */
 #include <errno.h>
 #include <poll.h>
@@ -25,14 +29,14 @@
 #include "src/store/crash.h"
 
 #define REFRESH_NS UINT64_C(1000000000)
-#define TRIM_PIECES 200 /* of the trace, in one refresh */
+#define TRIM_STEPS 200 /* of the trace, at most, in one refresh */
 
 struct keeper {
     struct process process;
     const struct child_context *child;
     uint64_t refreshed_ns;
     bool stale;       /* something changed since the totals were copied */
-    bool wal_pending; /* for a reader to let go of it */
+    bool wal_pending; /* a checkpoint is still to be done, or a reader held it up */
 };
 
 /* ---- the start */
@@ -59,7 +63,8 @@ static void publish_ids(const struct child_context *child, const struct store_na
     }
 }
 
-/* The supervisor refuses to start on CHILD_STORE; EP_ESTOREBUSY is tried again until the store can be had. */
+/* Prepares the store and publishes its ids. The supervisor refuses to start on CHILD_STORE; EP_ESTOREBUSY
+ * is tried again until the store is available. */
 static void prepare(struct keeper *keeper)
 {
     const struct child_context *child = keeper->child;
@@ -95,7 +100,7 @@ static void prepare(struct keeper *keeper)
 
 /* ---- crashes */
 
-/* What the supervisor saw goes into the store; where that fails it is tried again at the next refresh. */
+/* Stores the crashes that the supervisor saw; if that fails, the next refresh tries again. */
 static void store_crashes(struct keeper *keeper)
 {
     static struct shm_crash crashes[SHM_CRASHES];
@@ -120,13 +125,14 @@ static void store_crashes(struct keeper *keeper)
 
 /* ---- trace */
 
-/* A piece of what is to go, then the pipeline's turn; what is left waits for the next refresh. */
+/* Removes old trace rows in small steps, so that other writers get their turn; the next refresh removes
+ * what is left. */
 static void trim_trace(struct keeper *keeper)
 {
     const struct trace_config *trace = &keeper->child->config->trace;
     uint64_t bytes = trace->keep_ms > 0 ? trace->bytes : 0;
     int code = 1;
-    for (int piece = 0; piece < TRIM_PIECES && code == 1; piece++)
+    for (int step = 0; step < TRIM_STEPS && code == 1; step++)
         code = store_trim_trace(keeper->process.store, shm_realtime_ms(), trace->keep_ms, bytes);
     if (code == 1)
         keeper->stale = true;
@@ -167,10 +173,11 @@ static void refresh_stage(struct keeper *keeper, struct shm_stage *stage)
     atomic_store_explicit(&shown->crashed, totals.crashed, memory_order_relaxed);
 }
 
+/* Copies totals and sizes into the segment, stores crashes, trims the trace. */
 static void refresh(struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
-    atomic_store(&segment->header->activity, 0); /* first: what changes from here on is told again */
+    atomic_store(&segment->header->activity, 0); /* first: later changes are reported again */
     keeper->stale = false;
     keeper->refreshed_ns = shm_now_ns();
     process_mark_progress(&keeper->process);
@@ -187,7 +194,7 @@ static void refresh(struct keeper *keeper)
     }
 }
 
-/* What this start found: a run's own figures are counted from here. */
+/* Notes the totals at this start: the figures of this run are counted from here. */
 static void note_beginning(struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
@@ -201,6 +208,7 @@ static void note_beginning(struct keeper *keeper)
 
 /* ---- operators' requests */
 
+/* An operator changed the store: tells the producers of the changed sources to look again. */
 static void report_to_producers(struct keeper *keeper, uint64_t changed)
 {
     const struct segment *segment = &keeper->child->segment;
@@ -229,6 +237,7 @@ static void serve(struct keeper *keeper, const char *line, size_t bytes, int cli
     }
 }
 
+/* Reads one request and the client's descriptor from the supervisor, and serves it. */
 static void take_request(struct keeper *keeper)
 {
     static char line[CONTROL_REQUEST_BYTES];
@@ -243,7 +252,7 @@ static void take_request(struct keeper *keeper)
                              .msg_controllen = sizeof control};
     ssize_t bytes = recvmsg(keeper->child->keeper_fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (bytes == 0)
-        _exit(CHILD_DONE); /* the supervisor is gone, and with it whoever would want us */
+        _exit(CHILD_DONE); /* the supervisor has exited, so no request can come */
     if (bytes < 0)
         return;
     const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
@@ -294,7 +303,7 @@ static void keeper_turn(struct keeper *keeper)
         return;
     if (ready[0].revents != 0)
         take_notification(keeper);
-    if (keeper->wal_pending) /* what fails here is tried at the next growth */
+    if (keeper->wal_pending) /* a checkpoint that fails is tried again when the WAL grows */
         keeper->wal_pending = store_checkpoint(keeper->process.store, false) == 1;
     if (ready[1].revents != 0)
         take_request(keeper);

@@ -3,8 +3,8 @@
  * What producer, worker and keeper have in common. Runs in each of them, after fork.
  *
  * Invariants
- *  1. A store that cannot be written (full, locked, read-only) never ends a process and never loses what it
- * holds: the process waits and tries again, and the segment says why.
+ *  1. A store that cannot be written (full, locked, read-only) never ends a process and never loses its
+ *     work: the process waits and tries again, and the segment says why.
  *  2. A store that is broken ends the process with a message; the supervisor backs off.
  */
 #include "src/process/process.h"
@@ -19,8 +19,8 @@
 #include "shm/wake.h"
 #include "src/base/log.h"
 
-#define WAL_BYTES (UINT64_C(8) << 20)      /* the keeper moves the store's WAL at this size */
-#define WAL_NOTIFY_NS UINT64_C(20000000)   /* tell it so at most every 20 ms */
+#define WAL_BYTES (UINT64_C(8) << 20)      /* the keeper checkpoints the store's WAL at this size */
+#define WAL_NOTIFY_NS UINT64_C(20000000)   /* notify the keeper at most every 20 ms */
 #define STORE_PAUSE_NS UINT64_C(500000000) /* between two tries at a store that cannot be written */
 
 static bool titled;
@@ -106,7 +106,7 @@ static void sleep_a_while(struct process *process)
         wake_sleep(process->slot, key, STORE_PAUSE_NS);
 }
 
-/* The message of a store that fails stands in the segment from the first process that sees it to the first
+/* The error of a failing store is in the segment from the first process that sees it fail to the first
  * that sees it work. */
 static void report_store_failing(struct process *process, const char *message)
 {

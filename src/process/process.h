@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What producer, worker and keeper have in common: their slot, their store, and how they wait when it cannot
- * be written. */
-#ifndef PROCESS_H
-#define PROCESS_H
+/* What producer, worker and keeper have in common: their slot, their store, and how they wait while the
+ * store cannot be written. */
+#ifndef PROCESS_PROCESS_H
+#define PROCESS_PROCESS_H
 
 #include "shm/slot.h"
 #include "src/process/child_context.h"
@@ -13,8 +13,8 @@ struct process {
     struct shm_header *header;
     struct shm_slot *slot;
     struct store *store;
-    bool store_failed;        /* this process has told of a failing store and has not seen it work since */
-    uint64_t wal_notified_ns; /* when it last told the keeper that the WAL has grown */
+    bool store_failed;        /* this process has reported a failing store and has not seen it work since */
+    uint64_t wal_notified_ns; /* when it last notified the keeper of the WAL */
 };
 
 /* First thing in a child: log, title ("eventpiped: NAME"), slot. */
@@ -23,28 +23,27 @@ void process_open(struct process *process, const struct child_context *child, co
 void process_open_store(struct process *process);
 /* Tells the supervisor that this child is at work. */
 void process_ready(const struct process *process);
-/* Cannot go on: logs, tells the supervisor, ends with code. */
+/* Ends the process with `code`, after it has logged the message and told the supervisor. */
 void process_fail(const struct process *process, enum child_exit code, const char *message)
     __attribute__((noreturn));
 
 /*
- * After every call of the store: true = it worked, or nothing is to be done. False = the store cannot take it
- * now: it has been said (status, log), a pause has passed, do the same again. A broken store ends the
- * process.
+ * Takes the result of every call of the store. True: it worked. False: the store cannot take it now;
+ * status and log say so, a pause has passed, and the caller tries again. A broken store ends the process.
  */
 bool process_store_done(struct process *process, int result);
 
-/* Says (status, log) that the store cannot be used now, and why; then pauses. */
+/* Reports (status, log) that the store cannot be used now, and why; then pauses. */
 void process_store_backoff(struct process *process, const char *message);
 
-/* It did something useful: a process that exits after that is started again at once. */
+/* The process did something useful: if it exits after that, it is started again at once. */
 void process_mark_progress(const struct process *process);
 
 bool process_stopping(const struct process *process);
 uint32_t process_phase(const struct process *process);
-/* For a main whose arguments nobody needs any more once processes are forked: their titles are written over
- * them. Without it, titles are not shown: a library's caller may still look at its arguments in stages and
- * clients. */
+/* For a main whose arguments are no longer needed once processes are forked: their titles are written over
+ * them. Without it no titles are shown, because a library's caller may still read its arguments in stages
+ * and clients. */
 void process_titles(int argc, char **argv);
 void process_title(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -19,8 +19,7 @@
 
 #define ROOM_PATIENCE_NS \
     UINT64_C(50000000) /* a page waits that long for room, to be claimed in its own transaction */
-#define LONGEST_PAUSE_MS \
-    UINT64_C(3155760000000) /* a hundred years: more is as good as never, and would overflow */
+#define LONGEST_PAUSE_MS UINT64_C(3155760000000) /* a hundred years: more means never, and would overflow */
 
 void process_producer_set_state(struct producer *producer, enum shm_source_state state)
 {

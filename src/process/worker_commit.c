@@ -152,7 +152,7 @@ static uint64_t flush_due(struct worker *worker)
     return leftover_ns > 0 && (wait_ns == 0 || leftover_ns < wait_ns) ? leftover_ns : wait_ns;
 }
 
-/* The committer thread. After two rounds with nothing to wait for it sleeps until the flush timer is
+/* The committer thread. After three rounds with nothing to wait for it sleeps until the flush timer is
  * started. */
 static void *committer(void *user)
 {

@@ -62,8 +62,8 @@ static _Noreturn void give_up(const char *why)
     }
     for (uint32_t i = 0; i < TICKETS; i++) {
         struct ticket_view view = ticket_look(&segment, i);
-        fprintf(stderr, "  ticket %u phase %u stage %u slot %u event %" PRId64 "\n", i,
-                view.phase, view.stage, view.slot, view.event);
+        fprintf(stderr, "  ticket %u phase %u stage %u slot %u event %" PRId64 "\n", i, view.phase,
+                view.stage, view.slot, view.event);
     }
     for (uint32_t i = PRODUCER; i < SLOTS; i++)
         if (atomic_load(&segment_slot(&segment, i)->pid) > 0)
