@@ -40,8 +40,8 @@ system_tests = \
 	%D%/idefix_status_after_failure.py \
 	%D%/idle_program_dies.py \
 	%D%/import_go.py \
-	%D%/layers.sh \
 	%D%/keeper_and_producer_killed.py \
+	%D%/layers.sh \
 	%D%/library_example.sh \
 	%D%/limits.py \
 	%D%/limits_reached.py \

@@ -14,6 +14,7 @@ unit_shm_tests = \
 
 unit_tests = \
 	%D%/test_admin \
+	%D%/test_backoff \
 	%D%/test_batch \
 	%D%/test_call \
 	%D%/test_chain \
@@ -44,7 +45,6 @@ unit_tests = \
 	%D%/test_page \
 	%D%/test_relay \
 	%D%/test_restart \
-	%D%/test_backoff \
 	%D%/test_source_client \
 	%D%/test_source_file \
 	%D%/test_source_file_rotation \
