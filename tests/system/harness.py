@@ -332,7 +332,7 @@ def python_stage(name, body="    pass"):
     def calls():
         try:
             with open(witness) as file:
-                return [json.loads(line) for line in file if line.endswith("\n")]
+                return [json.loads(line) for line in file.read().rpartition("\n")[0].splitlines()]
         except FileNotFoundError:
             return []
     return path, calls

@@ -177,7 +177,7 @@ class Simulator:
     def requests(self, command=None):
         """All requests so far, or those of one command."""
         with open(self.requests_path, encoding="utf-8") as file:
-            found = [json.loads(line) for line in file if line.endswith("\n")]
+            found = [json.loads(line) for line in file.read().rpartition("\n")[0].splitlines()]
         return [request for request in found if command in (None, request["to"][len("idefix."):])]
 
     def wait_stats(self, condition, what):

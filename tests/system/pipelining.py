@@ -84,7 +84,7 @@ class Trial:
     def told(self, kind, second=False):
         try:
             with open(self.witness + ("-second" if second else "")) as file:
-                words = [json.loads(line) for line in file if line.endswith("\n")]
+                words = [json.loads(line) for line in file.read().rpartition("\n")[0].splitlines()]  # whole lines only
         except FileNotFoundError:
             return []
         return [word[1:] for word in words if word[0] == kind]
