@@ -192,9 +192,21 @@ static inline enum commit_request_state rig_state(uint32_t slot)
     return state > COMMIT_REQUEST_LOST ? COMMIT_REQUEST_WAITING : (enum commit_request_state)state;
 }
 
+/* The word of the bitmap in which a leader finds the slot's request. */
+static inline _Atomic uint64_t *rig_bits(const struct segment *segment, uint32_t slot)
+{
+    return (_Atomic uint64_t *)(void *)((char *)segment->header +
+                                        segment->header->commit_request_bits_offset) +
+           slot / 64;
+}
+
+/* A request that waits is complete once its bit is set, too: submit sets the state first, then the bit. */
 static inline void rig_await(uint32_t slot, enum commit_request_state state)
 {
     while (rig_state(slot) != state)
+        rig_nap();
+    while (state == COMMIT_REQUEST_WAITING && rig_state(slot) == state &&
+           (atomic_load(rig_bits(&segment, slot)) >> slot % 64 & 1) == 0)
         rig_nap();
 }
 
