@@ -86,18 +86,6 @@ static void write_event(struct fill *fill, size_t at, uint64_t number)
                                           .error = fill->dead ? "made up" : NULL};
 }
 
-static bool on_claim(int64_t event, const char *done, void *user)
-{
-    struct fill *fill = user;
-    (void)done;
-    fill->answers[fill->answer_count++] =
-        (struct store_answer){.lock = {event, STORE_TOKEN(fill->start_number, fill->claims)},
-                              .change = STORE_DELAY,
-                              .due_ms = wall_ms() + DAYS_MS,
-                              .attempt = 1};
-    return true;
-}
-
 static void store_page(struct fill *fill, uint64_t first, size_t count)
 {
     char cursor[24];
@@ -108,13 +96,19 @@ static void store_page(struct fill *fill, uint64_t first, size_t count)
                                     .count = count,
                                     .cursor = cursor,
                                     .now_ms = wall_ms()};
-    struct store_claim claim = {.token = STORE_TOKEN(fill->start_number, ++fill->claims),
-                                .limit = fill->delayed ? count : 0,
-                                .on_claim = on_claim,
-                                .user = fill};
+    const struct store_claim claim = {STORE_TOKEN(fill->start_number, ++fill->claims),
+                                      fill->delayed ? count : 0};
     struct store_ingested ingested;
-    fill->answer_count = 0;
-    if (store_ingest(fill->store, fill->source, &page, &claim, &ingested) != 0 || ingested.stored != count)
+    struct store_claimed claimed;
+    if (store_ingest_begin(fill->store, fill->source, &page, &claim, &ingested, &claimed) != 0)
+        bench_give_up(fill->url, store_errmsg(fill->store));
+    fill->answer_count = claimed.count;
+    for (size_t i = 0; i < claimed.count; i++)
+        fill->answers[i] = (struct store_answer){.lock = {claimed.events[i].event, claim.token},
+                                                 .change = STORE_DELAY,
+                                                 .due_ms = wall_ms() + DAYS_MS,
+                                                 .attempt = 1};
+    if (store_claim_end(fill->store) != 0 || ingested.stored != count)
         bench_give_up(fill->url, store_errmsg(fill->store));
     if (fill->delayed &&
         (fill->answer_count != count ||

@@ -9,10 +9,14 @@
 #include "contrib/bench_tool.h"
 #include "src/process/group_commit.h"
 
-int __real_store_ingest(struct store *store, int64_t source, const struct store_page *page,
-                        const struct store_claim *claim, struct store_ingested *out);
-int __wrap_store_ingest(struct store *store, int64_t source, const struct store_page *page,
-                        const struct store_claim *claim, struct store_ingested *out);
+int __real_store_ingest_begin(struct store *store, int64_t source, const struct store_page *page,
+                              const struct store_claim *claim, struct store_ingested *out,
+                              struct store_claimed *claimed);
+int __wrap_store_ingest_begin(struct store *store, int64_t source, const struct store_page *page,
+                              const struct store_claim *claim, struct store_ingested *out,
+                              struct store_claimed *claimed);
+int __real_store_claim_end(struct store *store);
+int __wrap_store_claim_end(struct store *store);
 int __real_process_group_commit(struct process_group_commit *group_commit, int64_t source, int64_t stage,
                                 struct store_answer *answers, size_t count);
 int __wrap_process_group_commit(struct process_group_commit *group_commit, int64_t source, int64_t stage,
@@ -62,14 +66,25 @@ static void note_mark(uint64_t mark, uint64_t before, uint64_t after, uint64_t n
     }
 }
 
-int __wrap_store_ingest(struct store *store, int64_t source, const struct store_page *page,
-                        const struct store_claim *claim, struct store_ingested *out)
+static size_t ingesting; /* events of the page whose transaction is open */
+
+int __wrap_store_ingest_begin(struct store *store, int64_t source, const struct store_page *page,
+                              const struct store_claim *claim, struct store_ingested *out,
+                              struct store_claimed *claimed)
 {
-    int code = __real_store_ingest(store, source, page, claim, out);
-    if (code == 0 && stamps != NULL && out->stored > 0) {
-        atomic_fetch_add(&stamps->ingested, out->stored);
+    int code = __real_store_ingest_begin(store, source, page, claim, out, claimed);
+    ingesting = code == 0 ? out->stored : 0;
+    return code;
+}
+
+int __wrap_store_claim_end(struct store *store)
+{
+    int code = __real_store_claim_end(store);
+    if (code == 0 && stamps != NULL && ingesting > 0) {
+        atomic_fetch_add(&stamps->ingested, ingesting);
         note_if_all(bench_now_ns());
     }
+    ingesting = 0;
     return code;
 }
 

@@ -22,8 +22,8 @@ bench_pipeline = $(bench_tool) %D%/bench_parts.c %D%/bench_parts.h %D%/bench_sta
 %C%_bench_fill_LDFLAGS = $(%C%_bench_pipeline_LDFLAGS)
 %C%_bench_pipeline_SOURCES = %D%/bench_pipeline.c $(bench_pipeline)
 %C%_bench_pipeline_LDADD = $(layers) $(libraries)
-# its processes note when store_ingest and process_group_commit return
-%C%_bench_pipeline_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=store_ingest -Wl,--wrap=process_group_commit
+# its processes note when store_claim_end and process_group_commit return
+%C%_bench_pipeline_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=store_ingest_begin -Wl,--wrap=store_claim_end -Wl,--wrap=process_group_commit
 %C%_bench_stage_SOURCES = %D%/bench_stage.c
 %C%_bench_stage_LDADD =
 BENCH = python3 -B $(srcdir)/%D%/bench --build .

@@ -62,7 +62,7 @@ static void store_page(struct injection *injection)
                                     .injected = true,
                                     .now_ms = shm_realtime_ms()};
         injection->code =
-            store_ingest(injection->request->admin->store, injection->source, &events, NULL, &ingested);
+            store_ingest(injection->request->admin->store, injection->source, &events, &ingested);
     }
     if (injection->code == EP_OK) {
         injection->stored += ingested.stored;

@@ -30,7 +30,6 @@ struct producer {
     uint32_t *loaded; /* tickets loaded by the claim under way, with the position they enter at */
     uint32_t *entry;
     size_t loaded_count, loaded_room;
-    uint64_t token; /* of the claim under way */
     uint32_t ticket_hint;
     bool waiting;    /* there may be events to claim in the store */
     uint64_t due_ms; /* wall clock of the next delayed event, UINT64_MAX = none */
@@ -39,13 +38,20 @@ struct producer {
 /* ---- producer_claim.c */
 int process_producer_claim_open(struct producer *producer);
 /* How many events may be claimed now, by room in the first ring and free tickets. 0 until a claim is worth a
- * transaction. */
+ * transaction. Only the producer loads tickets of its source, so there are as many until it claims. */
 size_t process_producer_claim_room(struct producer *producer);
-/* Prepares the claim of a transaction. After the commit, _publish hands its tickets to their stages; after
- * a failure, _undo frees them. */
-void process_producer_claim_begin(struct producer *producer, struct store_claim *claim, size_t limit);
+/*
+ * A claim goes in these steps:
+ *   next      its token, and how many events it may take: at most process_producer_claim_room
+ *   (the store begins the transaction and names the events)
+ *   end       records each event in a ticket, then commits; frees the tickets if the commit fails. Returns
+ *             what store_claim_end returned.
+ *   publish   after the commit: hands the tickets to their stages
+ */
+struct store_claim process_producer_claim_next(struct producer *producer, size_t limit);
+int process_producer_claim_end(struct producer *producer, uint64_t token,
+                               const struct store_claimed *claimed);
 void process_producer_claim_publish(struct producer *producer);
-void process_producer_claim_undo(struct producer *producer);
 /* Whether an event's delay is over. */
 bool process_producer_claim_overdue(struct producer *producer);
 /* Claims ready and due events, if there is room. True: did something. */

@@ -53,31 +53,32 @@ size_t process_producer_claim_room(struct producer *producer)
     return room < unused ? room : unused;
 }
 
-/* The store calls it inside the claim's transaction, for each event. False: no ticket is free, so the
- * claim ends. */
-static bool load_ticket(int64_t event, const char *done, void *user)
-{
-    struct producer *producer = user;
-    const struct segment *segment = &producer->child->segment;
-    uint32_t ticket = ticket_load(segment, producer->source, producer->child->slot, &producer->ticket_hint);
-    if (ticket == SHM_NO_TICKET)
-        return false;
-    ticket_bind(segment, ticket, event, producer->token);
-    producer->loaded[producer->loaded_count] = ticket;
-    producer->entry[producer->loaded_count++] = (uint32_t)process_chain_next(producer->config, done);
-    return true;
-}
-
-void process_producer_claim_begin(struct producer *producer, struct store_claim *claim, size_t limit)
+struct store_claim process_producer_claim_next(struct producer *producer, size_t limit)
 {
     uint64_t claims = atomic_fetch_add(&producer->source->claims, 1) + 1;
     uint64_t start = atomic_load_explicit(&producer->process.header->start_number, memory_order_relaxed);
     producer->loaded_count = 0;
-    producer->token = STORE_TOKEN(start, claims);
-    *claim = (struct store_claim){.token = producer->token,
-                                  .limit = limit,
-                                  .on_claim = load_ticket,
-                                  .user = producer};
+    return (struct store_claim){.token = STORE_TOKEN(start, claims), .limit = limit};
+}
+
+int process_producer_claim_end(struct producer *producer, uint64_t token, const struct store_claimed *claimed)
+{
+    const struct segment *segment = &producer->child->segment;
+    for (size_t i = 0; i < claimed->count; i++) {
+        uint32_t ticket =
+            ticket_load(segment, producer->source, producer->child->slot, &producer->ticket_hint);
+        ticket_bind(segment, ticket, claimed->events[i].event, token);
+        producer->loaded[i] = ticket;
+        producer->entry[i] = (uint32_t)process_chain_next(producer->config, claimed->events[i].done);
+    }
+    producer->loaded_count = claimed->count;
+    int result = store_claim_end(producer->process.store);
+    if (result == 0)
+        return 0;
+    for (size_t i = 0; i < producer->loaded_count; i++)
+        ticket_free(segment, producer->loaded[i], producer->child->slot);
+    producer->loaded_count = 0;
+    return result;
 }
 
 /* Completes events whose stages are all done (a stage was dropped from the end of the chain). */
@@ -125,13 +126,6 @@ void process_producer_claim_publish(struct producer *producer)
     process_notify_keeper(producer->child);
 }
 
-void process_producer_claim_undo(struct producer *producer)
-{
-    for (size_t i = 0; i < producer->loaded_count; i++)
-        ticket_free(&producer->child->segment, producer->loaded[i], producer->child->slot);
-    producer->loaded_count = 0;
-}
-
 bool process_producer_claim_overdue(struct producer *producer)
 {
     uint64_t reported_ms = atomic_exchange(&producer->source->next_due_ms, UINT64_MAX);
@@ -148,20 +142,19 @@ bool process_producer_claim_due(struct producer *producer)
     size_t room = process_producer_claim_room(producer);
     if (room == 0)
         return false;
-    struct store_claim claim;
+    const struct store_claim claim = process_producer_claim_next(producer, room);
     struct store_claimed claimed;
-    process_producer_claim_begin(producer, &claim, room);
-    if (!process_store_done(&producer->process, store_claim(producer->process.store, producer->store_id,
-                                                            now_ms, &claim, &claimed))) {
-        process_producer_claim_undo(producer);
+    int result = store_claim_begin(producer->process.store, producer->store_id, now_ms, &claim, &claimed);
+    if (result == 0)
+        result = process_producer_claim_end(producer, claim.token, &claimed);
+    if (!process_store_done(&producer->process, result))
         return true;
-    }
-    if (claimed.claimed > 0)
+    if (claimed.count > 0)
         process_mark_progress(&producer->process);
     process_producer_claim_publish(producer);
     producer->waiting = claimed.more;
     producer->due_ms = claimed.next_due_ms;
-    return claimed.claimed > 0;
+    return claimed.count > 0;
 }
 
 /* The event's error: what happened, and the last stderr output. */

@@ -82,16 +82,16 @@ static void fetch_recovered(struct producer *producer)
 }
 
 static void page_stored(struct producer *producer, const struct page *page,
-                        const struct store_ingested *ingested)
+                        const struct store_ingested *ingested, size_t claimed)
 {
     if (page->cursor != NULL)
         set_cursor(producer, page->cursor);
     producer->backlog += ingested->stored;
-    if (ingested->claimed < ingested->stored)
+    if (claimed < ingested->stored)
         producer->waiting = true;
     if (ingested->stored > 0 || ingested->duplicates > 0)
         base_log_debug("page stored=%zu duplicates=%zu claimed=%zu", ingested->stored, ingested->duplicates,
-                       ingested->claimed);
+                       claimed);
 }
 
 /* False: an empty page with the cursor that is stored already needs no transaction. */
@@ -114,16 +114,17 @@ static bool ingest(struct producer *producer, size_t room)
                                       .now_ms = shm_realtime_ms(),
                                       .follows = true,
                                       .after = producer->fetcher.cursor};
-    struct store_claim claim;
+    const struct store_claim claim = process_producer_claim_next(producer, room);
     struct store_ingested ingested;
-    process_producer_claim_begin(producer, &claim, room);
-    if (!process_store_done(&producer->process, store_ingest(producer->process.store, producer->store_id,
-                                                             &stored, &claim, &ingested))) {
-        process_producer_claim_undo(producer);
+    struct store_claimed claimed;
+    int result =
+        store_ingest_begin(producer->process.store, producer->store_id, &stored, &claim, &ingested, &claimed);
+    if (result == 0)
+        result = process_producer_claim_end(producer, claim.token, &claimed);
+    if (!process_store_done(&producer->process, result))
         return false;
-    }
     process_producer_claim_publish(producer);
-    page_stored(producer, page, &ingested);
+    page_stored(producer, page, &ingested, claimed.count);
     return true;
 }
 

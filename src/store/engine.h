@@ -20,10 +20,12 @@ struct store_ops {
     int (*open)(const struct store_options *options, struct store **out, struct error *error);
     void (*close)(struct store *store);
 
-    int (*ingest)(struct store *store, int64_t source, const struct store_page *page,
-                  const struct store_claim *claim, struct store_ingested *out);
-    int (*claim)(struct store *store, int64_t source, uint64_t now_ms, const struct store_claim *claim,
-                 struct store_claimed *out);
+    int (*ingest_begin)(struct store *store, int64_t source, const struct store_page *page,
+                        const struct store_claim *claim, struct store_ingested *out,
+                        struct store_claimed *claimed);
+    int (*claim_begin)(struct store *store, int64_t source, uint64_t now_ms, const struct store_claim *claim,
+                       struct store_claimed *out);
+    int (*claim_end)(struct store *store);
     void (*rescan)(struct store *store, int64_t source);
     int (*read)(struct store *store, const struct store_event_lock *locks, size_t count, store_on_row *on_row,
                 void *user);

@@ -10,6 +10,7 @@
 	%D%/sqlite/crashes.c \
 	%D%/sqlite/group_commit.c \
 	%D%/sqlite/import.c \
+	%D%/sqlite/ingest.c \
 	%D%/sqlite/lock.c \
 	%D%/sqlite/memory.c \
 	%D%/sqlite/open.c \

@@ -108,15 +108,30 @@ const char *store_errmsg(const struct store *store)
 }
 
 int store_ingest(struct store *store, int64_t source, const struct store_page *page,
-                 const struct store_claim *claim, struct store_ingested *out)
+                 struct store_ingested *out)
 {
-    return store->ops->ingest(store, source, page, claim, out);
+    const struct store_claim none = {0};
+    struct store_claimed claimed;
+    int code = store_ingest_begin(store, source, page, &none, out, &claimed);
+    return code == 0 ? store_claim_end(store) : code;
 }
 
-int store_claim(struct store *store, int64_t source, uint64_t now_ms, const struct store_claim *claim,
-                struct store_claimed *out)
+int store_claim_begin(struct store *store, int64_t source, uint64_t now_ms, const struct store_claim *claim,
+                      struct store_claimed *out)
 {
-    return store->ops->claim(store, source, now_ms, claim, out);
+    return store->ops->claim_begin(store, source, now_ms, claim, out);
+}
+
+int store_ingest_begin(struct store *store, int64_t source, const struct store_page *page,
+                       const struct store_claim *claim, struct store_ingested *out,
+                       struct store_claimed *claimed)
+{
+    return store->ops->ingest_begin(store, source, page, claim, out, claimed);
+}
+
+int store_claim_end(struct store *store)
+{
+    return store->ops->claim_end(store);
 }
 
 void store_rescan(struct store *store, int64_t source)

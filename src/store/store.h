@@ -144,43 +144,56 @@ struct store_page {
     bool follows;
     const char *after;
 };
-/*
- * Called for each event that a transaction claims, before it commits. The callee records the event and the
- * claim's token where a successor finds them (the producer: in a ticket), so that every lock in the store has
- * a record even if the process is killed between the commit and its return. A rolled back claim leaves a
- * record without a lock, which is harmless. `done` names the stages already done, "a\nb\n". It must not call
- * the store. Returns false to take no more events.
- */
-typedef bool store_on_claim(int64_t event, const char *done, void *user);
-struct store_claim {
-    uint64_t token; /* of all events of this call, see STORE_TOKEN */
-    size_t limit;   /* 0 = claim nothing */
-    store_on_claim *on_claim;
-    void *user;
-};
 struct store_ingested {
-    size_t stored, duplicates, claimed;
+    size_t stored, duplicates;
 };
 /*
- * Stores a page of events and its cursor, and claims up to claim->limit events (claim NULL = none): first
- * older ones that are ready, then those of the page. An event whose uid the source has already is a
- * duplicate and is not stored. Producers call it.
+ * Stores a page of events and its cursor. An event whose uid the source has already is a duplicate and is not
+ * stored.
  */
 int store_ingest(struct store *store, int64_t source, const struct store_page *page,
-                 const struct store_claim *claim, struct store_ingested *out);
+                 struct store_ingested *out);
 
 /* ---- claim ---- */
+/*
+ * A claim locks ready events for one producer, in two steps:
+ *   begin   claims the events and names them, and leaves the transaction open
+ *   end     commits
+ * In between, the caller records each event and the claim's token where a successor finds them (a producer:
+ * in a ticket). So every lock in the store has a record, even if the process is killed at any instruction. A
+ * claim whose end fails, or that is never ended, leaves records without locks, which is harmless. In between
+ * the handle takes no other call.
+ */
+struct store_claim {
+    uint64_t token; /* of all events of this claim, see STORE_TOKEN */
+    size_t limit;   /* 0 = claim nothing */
+};
+struct store_claimed_event {
+    int64_t event;
+    const char *done; /* the stages already done, "a\nb\n" */
+};
 struct store_claimed {
-    size_t claimed;
-    bool more;            /* more events could be claimed now */
-    uint64_t next_due_ms; /* wall clock of the earliest event still delayed, UINT64_MAX = none */
+    const struct store_claimed_event *events; /* borrowed until store_claim_end returns */
+    size_t count;
+    bool more;            /* store_claim_begin: more events could be claimed now */
+    uint64_t next_due_ms; /* store_claim_begin: wall clock of the earliest event still delayed, UINT64_MAX =
+                           * none */
 };
 /*
  * Claims ready events in order of arrival. Delayed events that are due become ready first; they get at most
  * half of a claim while others are ready, so that retries never starve new events. Producers call it.
  */
-int store_claim(struct store *store, int64_t source, uint64_t now_ms, const struct store_claim *claim,
-                struct store_claimed *out);
+int store_claim_begin(struct store *store, int64_t source, uint64_t now_ms, const struct store_claim *claim,
+                      struct store_claimed *out);
+/*
+ * store_ingest and a claim in one transaction: claims up to claim->limit events, first older ones that are
+ * ready, then those of the page. Producers call it.
+ */
+int store_ingest_begin(struct store *store, int64_t source, const struct store_page *page,
+                       const struct store_claim *claim, struct store_ingested *out,
+                       struct store_claimed *claimed);
+/* Call it after each begin that returned 0. After a failure nothing is stored and nothing is claimed. */
+int store_claim_end(struct store *store);
 /* Makes the next claim search from the oldest event on. Call it after another process made events ready. */
 void store_rescan(struct store *store, int64_t source);
 

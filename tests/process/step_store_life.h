@@ -69,25 +69,27 @@ struct claiming {
     uint32_t tickets[EVENTS + PAGE], positions[EVENTS + PAGE], count, hint;
 };
 
-static bool load_ticket(int64_t event, const char *done, void *user)
+/* Not more than there are free tickets. */
+static struct store_claim next_claim(struct claiming *claiming, size_t limit)
 {
-    struct claiming *claiming = user;
-    uint32_t ticket = ticket_load(&segment, source, PRODUCER, &claiming->hint);
-    if (ticket == SHM_NO_TICKET)
-        return false;
-    ticket_bind(&segment, ticket, event, claiming->token);
-    claiming->tickets[claiming->count] = ticket;
-    claiming->positions[claiming->count++] = strcmp(done, done_texts[1]) == 0;
-    return true;
-}
-
-static struct store_claim process_producer_claim_begin(struct claiming *claiming, size_t limit)
-{
+    uint32_t unused = source->ticket_count - ticket_count(&segment, source, NULL, NULL);
     claiming->token = STORE_TOKEN(shared->start, atomic_fetch_add(&source->claims, 1) + 1);
-    return (struct store_claim){claiming->token, limit, load_ticket, claiming};
+    return (struct store_claim){claiming->token, limit < unused ? limit : unused};
 }
 
-static void process_producer_claim_publish(struct claiming *claiming)
+/* As process_producer_claim_end. */
+static void end_claim(struct store *store, struct claiming *claiming, const struct store_claimed *claimed)
+{
+    for (size_t i = 0; i < claimed->count; i++) {
+        uint32_t ticket = ticket_load(&segment, source, PRODUCER, &claiming->hint);
+        ticket_bind(&segment, ticket, claimed->events[i].event, claiming->token);
+        claiming->tickets[claiming->count] = ticket;
+        claiming->positions[claiming->count++] = strcmp(claimed->events[i].done, done_texts[1]) == 0;
+    }
+    must(store, store_claim_end(store), "store_claim_end");
+}
+
+static void publish_claim(struct claiming *claiming)
 {
     for (uint32_t i = 0; i < claiming->count; i++)
         if (ticket_pass(&segment, source, claiming->tickets[i], PRODUCER, claiming->positions[i]))
@@ -97,10 +99,11 @@ static void process_producer_claim_publish(struct claiming *claiming)
 static void do_claim(struct store *store, size_t limit)
 {
     struct claiming claiming = {0};
-    struct store_claim claim = process_producer_claim_begin(&claiming, limit);
+    const struct store_claim claim = next_claim(&claiming, limit);
     struct store_claimed out;
-    must(store, store_claim(store, shared->source, NOW_MS, &claim, &out), "store_claim");
-    process_producer_claim_publish(&claiming);
+    must(store, store_claim_begin(store, shared->source, NOW_MS, &claim, &out), "store_claim_begin");
+    end_claim(store, &claiming, &out);
+    publish_claim(&claiming);
 }
 
 static void ingest(struct store *store, uint32_t first, uint32_t count, const char *cursor, size_t limit)
@@ -108,17 +111,20 @@ static void ingest(struct store *store, uint32_t first, uint32_t count, const ch
     struct store_event events[EVENTS];
     char uids[EVENTS][16];
     struct claiming claiming = {0};
-    struct store_claim claim = process_producer_claim_begin(&claiming, limit);
+    const struct store_claim claim = next_claim(&claiming, limit);
     struct store_ingested out;
+    struct store_claimed claimed;
     for (uint32_t i = 0; i < count; i++) {
         snprintf(uids[i], sizeof uids[i], "uid-%u", first + i);
         events[i] = (struct store_event){.uid = uids[i], .data = "{}", .data_bytes = 2};
     }
     struct store_page page = {.events = events, .count = count, .cursor = cursor, .now_ms = 1000};
-    must(store, store_ingest(store, shared->source, &page, &claim, &out), "store_ingest");
+    must(store, store_ingest_begin(store, shared->source, &page, &claim, &out, &claimed),
+         "store_ingest_begin");
+    end_claim(store, &claiming, &claimed);
     if (out.stored != count)
         fault("store_ingest", "a page was known already, or in part");
-    process_producer_claim_publish(&claiming);
+    publish_claim(&claiming);
 }
 
 static void do_ingest(struct store *store)

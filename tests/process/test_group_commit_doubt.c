@@ -29,8 +29,8 @@ static void begin(uint32_t busy_timeout_ms)
     fixture_begin();
     fake_create(&segment);
     segment_unlink(fake_instance);
-    struct store_claim wanted = held_claim(&held, EVENTS);
-    CU_ASSERT_EQUAL_FATAL(ingest_claiming("u", 0, EVENTS, NULL, &wanted).claimed, EVENTS);
+    ingest_claiming("u", 0, EVENTS, NULL, &held, EVENTS);
+    CU_ASSERT_EQUAL_FATAL(held.count, EVENTS);
     store_close(&fixture.store);
     fixture.options.busy_timeout_ms = busy_timeout_ms;
 }

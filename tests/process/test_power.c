@@ -113,31 +113,24 @@ static void ingest(struct store *store)
     snprintf(cursor, sizeof cursor, "%d", ++pages);
     struct store_page page = {events, PAGE, cursor, false, 1000, false, NULL};
     struct store_ingested out;
-    must(store, store_ingest(store, source, &page, NULL, &out), "store_ingest");
+    must(store, store_ingest(store, source, &page, &out), "store_ingest");
     write_down();
 }
 
 static struct store_event_lock locks[PAGE];
 static size_t locked;
 
-static bool take(int64_t event, const char *done, void *user)
-{
-    (void)done;
-    if (locked == PAGE)
-        return false;
-    locks[locked++] = (struct store_event_lock){event, *(uint64_t *)user};
-    return true;
-}
-
 static void answer(struct store *store)
 {
     uint64_t token = STORE_TOKEN(options.start_number, ++claims);
-    struct store_claim claim = {token, 1 + roll(PAGE), take, &token};
+    const struct store_claim claim = {token, 1 + roll(PAGE)};
     struct store_claimed out;
-    locked = 0;
     store_rescan(store, source);
-    must(store, store_claim(store, source, 1000, &claim, &out), "store_claim");
-    if (out.claimed == 0)
+    must(store, store_claim_begin(store, source, 1000, &claim, &out), "store_claim_begin");
+    for (locked = 0; locked < out.count; locked++)
+        locks[locked] = (struct store_event_lock){out.events[locked].event, token};
+    must(store, store_claim_end(store), "store_claim_end");
+    if (locked == 0)
         return;
     write_down();
     struct store_answer answers[PAGE] = {0};

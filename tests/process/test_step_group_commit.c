@@ -276,13 +276,6 @@ static uint32_t kill_owner(void)
     return instructions;
 }
 
-static bool note_event(int64_t event, const char *done, void *user)
-{
-    (void)done, (void)user;
-    shared->events[shared->count++] = event;
-    return true;
-}
-
 static _Noreturn void prepare(void)
 {
     static const char *const names[] = {"first", "second"};
@@ -298,14 +291,19 @@ static _Noreturn void prepare(void)
     shared->token = STORE_TOKEN(shared->start, 1);
     struct store *store = open_store();
     for (uint32_t first = 0; first < EVENTS; first += PAGE) {
-        struct store_claim claim = {shared->token, PAGE, note_event, NULL};
+        const struct store_claim claim = {shared->token, PAGE};
         struct store_ingested out;
+        struct store_claimed claimed;
         for (uint32_t i = 0; i < PAGE; i++) {
             snprintf(uids[i], sizeof uids[i], "%u", first + i);
             events[i] = (struct store_event){.uid = uids[i], .data = "{}", .data_bytes = 2};
         }
         struct store_page page = {.events = events, .count = PAGE, .now_ms = 1000};
-        must(store, store_ingest(store, shared->source, &page, &claim, &out), "store_ingest");
+        must(store, store_ingest_begin(store, shared->source, &page, &claim, &out, &claimed),
+             "store_ingest_begin");
+        for (size_t i = 0; i < claimed.count; i++)
+            shared->events[shared->count++] = claimed.events[i].event;
+        must(store, store_claim_end(store), "store_claim_end");
     }
     store_close(&store);
     _exit(EXIT_SUCCESS);

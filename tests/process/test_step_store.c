@@ -77,11 +77,13 @@ static const struct operation operations[] = {
     {"checkpoint", 0, ready_advanced, do_checkpoint},
 };
 
-static bool note_lock(int64_t event, const char *done, void *user)
+static void claim_warm(struct store *store, struct store_event_lock *lock)
 {
-    (void)done;
-    ((struct store_event_lock *)user)->event = event;
-    return true;
+    const struct store_claim claim = {lock->token, 1};
+    struct store_claimed claimed;
+    must(store, store_claim_begin(store, shared->other, NOW_MS, &claim, &claimed), "store_claim_begin");
+    lock->event = claimed.events[0].event;
+    must(store, store_claim_end(store), "store_claim_end");
 }
 
 /* One event of the other source lives and ends, so that the statements are compiled: what is stepped through
@@ -91,14 +93,12 @@ static void warm_up(struct store *store)
     struct store_event_lock lock = {0, STORE_TOKEN(shared->start, UINT32_MAX)};
     struct store_event event = {.uid = "warm", .data = "{}", .data_bytes = 2};
     struct store_page page = {.events = &event, .count = 1, .cursor = "warm", .now_ms = 1000};
-    struct store_claim claim = {lock.token, 1, note_lock, &lock};
     struct store_ingested ingested;
-    struct store_claimed claimed;
     uint32_t done;
-    must(store, store_ingest(store, shared->other, &page, NULL, &ingested), "store_ingest");
+    must(store, store_ingest(store, shared->other, &page, &ingested), "store_ingest");
     for (int i = 0; i < 2; i++) {
         store_rescan(store, shared->other);
-        must(store, store_claim(store, shared->other, NOW_MS, &claim, &claimed), "store_claim");
+        claim_warm(store, &lock);
         struct store_unlock unlocked = {.lock = lock};
         must(store, store_read(store, &lock, 1, on_row, &done), "store_read");
         if (i == 0)
@@ -109,7 +109,7 @@ static void warm_up(struct store *store)
         struct store_answer answer = {.lock = lock, .change = changes[i], .done = done_texts[1], .due_ms = 1};
         must(store, store_commit(store, shared->other, shared->other_stages[0], &answer, 1), "store_commit");
         if (changes[i] == STORE_DELAY)
-            must(store, store_claim(store, shared->other, NOW_MS, &claim, &claimed), "store_claim");
+            claim_warm(store, &lock);
     }
 }
 

@@ -112,28 +112,20 @@ static _Noreturn void produce(int source)
         snprintf(text, sizeof text, "%d", page + 1);
         struct store_page wanted = {events, PAGE, text, false, 1000, false, NULL};
         struct store_ingested out;
-        must(store, store_ingest(store, shared->sources[source], &wanted, NULL, &out), "store_ingest");
+        must(store, store_ingest(store, shared->sources[source], &wanted, &out), "store_ingest");
         if (out.stored != PAGE)
             fail("a page", "was stored twice, or in part");
         shared->acknowledged[source] = page + 1;
     }
 }
 
-struct claiming {
-    int number;
-    uint64_t token;
-};
-
-static bool write_down(int64_t event, const char *done, void *user)
+/* Notes what was claimed before the commit, as a producer does in tickets. */
+static void write_down(int number, uint64_t token, const struct store_claimed *claimed)
 {
-    struct claiming *claiming = user;
-    int count = shared->notes[claiming->number].count;
-    (void)done;
-    if (count == LOCKS)
-        return false;
-    shared->notes[claiming->number].locks[count] = (struct store_event_lock){event, claiming->token};
-    shared->notes[claiming->number].count = count + 1;
-    return true;
+    for (size_t i = 0; i < claimed->count; i++) {
+        shared->notes[number].locks[i] = (struct store_event_lock){claimed->events[i].event, token};
+        shared->notes[number].count = (int)i + 1;
+    }
 }
 
 struct work {
@@ -214,14 +206,17 @@ static _Noreturn void work(int number)
     for (;;) {
         int source = (int)roll(SOURCES);
         shared->notes[number].source = source;
-        struct claiming claiming = {number, STORE_TOKEN(shared->start, ++shared->claims)};
-        struct store_claim claim = {claiming.token, 1 + roll(LOCKS), write_down, &claiming};
+        const struct store_claim claim = {STORE_TOKEN(shared->start, ++shared->claims), 1 + roll(LOCKS)};
         struct store_claimed out;
         store_rescan(store, shared->sources[source]); /* many claim here, where a source has one producer */
-        must(store, store_claim(store, shared->sources[source], 1000, &claim, &out), "store_claim");
+        must(store, store_claim_begin(store, shared->sources[source], 1000, &claim, &out),
+             "store_claim_begin");
+        size_t claimed = out.count;
+        write_down(number, claim.token, &out);
+        must(store, store_claim_end(store), "store_claim_end");
         run_stages(store, number);
         release_notes(store, number, false);
-        if (out.claimed != 0)
+        if (claimed != 0)
             continue;
         uint64_t left = 0, fetched = 0;
         for (int i = 0; i < SOURCES; i++) {

@@ -108,39 +108,61 @@ static inline void fixture_restart(void)
 
 struct held { /* what was claimed, in order */
     struct store_event_lock at[4096];
-    size_t count, stop_at; /* on_claim refuses once count is stop_at */
+    size_t count;
     uint64_t token;
     char done[256]; /* of the event claimed last */
 };
 
-static inline bool held_add(int64_t event, const char *done, void *user)
-{
-    struct held *held = user;
-    if (held->count == held->stop_at)
-        return false;
-    held->at[held->count++] = (struct store_event_lock){event, held->token};
-    snprintf(held->done, sizeof held->done, "%s", done);
-    return true;
-}
-
+/* A claim with a token of its own, whose events `held` will have. */
 static inline struct store_claim held_claim(struct held *held, size_t limit)
 {
-    *held = (struct held){.stop_at = 4096, .token = STORE_TOKEN(fixture.start, ++fixture.claims)};
-    return (struct store_claim){held->token, limit, held_add, held};
+    *held = (struct held){.token = STORE_TOKEN(fixture.start, ++fixture.claims)};
+    return (struct store_claim){held->token, limit};
+}
+
+/* Notes what was claimed and ends the claim. */
+static inline void held_end(struct store *store, struct held *held, const struct store_claimed *claimed)
+{
+    for (size_t i = 0; i < claimed->count; i++) {
+        held->at[held->count++] = (struct store_event_lock){claimed->events[i].event, held->token};
+        snprintf(held->done, sizeof held->done, "%s", claimed->events[i].done);
+    }
+    CU_ASSERT_EQUAL(store_claim_end(store), 0);
+}
+
+static inline struct store_claimed claim_from(struct store *store, struct held *held, size_t limit,
+                                              uint64_t now_ms)
+{
+    const struct store_claim wanted = held_claim(held, limit);
+    struct store_claimed out;
+    CU_ASSERT_EQUAL(store_claim_begin(store, fixture.source, now_ms, &wanted, &out), 0);
+    held_end(store, held, &out);
+    return out;
 }
 
 static inline struct store_claimed claim(struct held *held, size_t limit, uint64_t now_ms)
 {
-    struct store_claim wanted = held_claim(held, limit);
-    struct store_claimed out;
-    CU_ASSERT_EQUAL(store_claim(fixture.store, fixture.source, now_ms, &wanted, &out), 0);
-    CU_ASSERT_EQUAL(out.claimed, held->count);
+    return claim_from(fixture.store, held, limit, now_ms);
+}
+
+/* Ingests a page and claims up to `limit` events in the same transaction. */
+static inline struct store_ingested ingest_page(const struct store_page *page, struct held *held,
+                                                size_t limit)
+{
+    const struct store_claim wanted = held_claim(held, limit);
+    struct store_ingested out = {0};
+    struct store_claimed claimed = {0};
+    int code = store_ingest_begin(fixture.store, fixture.source, page, &wanted, &out, &claimed);
+    if (code != 0)
+        fprintf(stderr, "store_ingest_begin: %s\n", store_errmsg(fixture.store));
+    CU_ASSERT_EQUAL(code, 0);
+    held_end(fixture.store, held, &claimed);
     return out;
 }
 
 /* Ingests events with the uids "PREFIX<from>" to "PREFIX<from + count - 1>", whose data is {"n":NUMBER}. */
 static inline struct store_ingested ingest_claiming(const char *prefix, int from, int count,
-                                                    const char *cursor, const struct store_claim *wanted)
+                                                    const char *cursor, struct held *held, size_t limit)
 {
     static struct store_event events[4096];
     static char uids[4096][32], data[4096][32];
@@ -154,17 +176,19 @@ static inline struct store_ingested ingest_claiming(const char *prefix, int from
                                          .data_bytes = strlen(data[i])};
     }
     struct store_page page = {events, (size_t)count, cursor, false, 1000, false, NULL};
-    struct store_ingested out = {0};
-    int code = store_ingest(fixture.store, fixture.source, &page, wanted, &out);
-    if (code != 0)
-        fprintf(stderr, "store_ingest: %s\n", store_errmsg(fixture.store));
-    CU_ASSERT_EQUAL(code, 0);
-    return out;
+    return ingest_page(&page, held, limit);
+}
+
+static inline struct store_ingested ingest_with_cursor(const char *prefix, int from, int count,
+                                                       const char *cursor)
+{
+    struct held none;
+    return ingest_claiming(prefix, from, count, cursor, &none, 0);
 }
 
 static inline struct store_ingested ingest(const char *prefix, int from, int count)
 {
-    return ingest_claiming(prefix, from, count, NULL, NULL);
+    return ingest_with_cursor(prefix, from, count, NULL);
 }
 
 static inline bool answer(struct store_event_lock lock, struct store_answer wanted)

@@ -22,7 +22,7 @@ static void ingest(struct store *store, int64_t source, const struct store_event
 {
     struct store_page page = {.events = events, .count = count, .cursor = "c-1", .now_ms = now_ms};
     struct store_ingested ingested;
-    CU_ASSERT_EQUAL_FATAL(store_ingest(store, source, &page, NULL, &ingested), EP_OK);
+    CU_ASSERT_EQUAL_FATAL(store_ingest(store, source, &page, &ingested), EP_OK);
     CU_ASSERT_EQUAL(ingested.stored, count);
 }
 

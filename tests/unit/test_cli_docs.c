@@ -193,7 +193,7 @@ static void test_event_members(void)
         .uid = "u", .data = "{no", .data_bytes = 3, .dead = STORE_REASON_CORRUPT, .error = "w"};
     struct store_page ingest = {.events = &bad, .count = 1, .now_ms = 1};
     struct store_ingested ingested;
-    CU_ASSERT_EQUAL_FATAL(store_ingest(store, names.source_id, &ingest, NULL, &ingested), EP_OK);
+    CU_ASSERT_EQUAL_FATAL(store_ingest(store, names.source_id, &ingest, &ingested), EP_OK);
     store_close(&store);
 
     program = (struct items){0};

@@ -35,7 +35,7 @@ static void a_full_disk_acknowledges_nothing(void)
 {
     fixture_begin();
     struct held held;
-    ingest_claiming("u", 0, 10, "before", NULL);
+    ingest_with_cursor("u", 0, 10, "before");
     claim(&held, 5, 1000);
     sqlite3 *db = store_sqlite_of(fixture.store)->db; /* SQLite's own limit stands in for the disk's */
     sqlite3_exec(db, "PRAGMA max_page_count = 1", NULL, NULL,
@@ -46,7 +46,7 @@ static void a_full_disk_acknowledges_nothing(void)
                                    {.uid = "b", .data = big, .data_bytes = 99999}};
     struct store_page page = {events, 2, "after", false, 1000, false, NULL};
     struct store_ingested out;
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), EP_ESTOREBUSY);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &out), EP_ESTOREBUSY);
     CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), "disk full (SQLITE_FULL)"));
     struct store_answer answers[] = {{.lock = held.at[0], .change = STORE_ADVANCE, .done = "first\n"},
                                      {.lock = held.at[1],
@@ -65,7 +65,7 @@ static void a_full_disk_acknowledges_nothing(void)
     CU_ASSERT_STRING_EQUAL(cursor, "before");
     free(cursor);
     sqlite3_exec(db, "PRAGMA max_page_count = 1000000", NULL, NULL, NULL); /* there is room again */
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), 0);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &out), 0);
     CU_ASSERT_EQUAL(out.stored, 2);
     CU_ASSERT_EQUAL(store_commit(fixture.store, fixture.source, fixture.stages[0], answers, 2), 0);
     CU_ASSERT_TRUE(answers[0].applied && answers[1].applied);
@@ -166,12 +166,6 @@ static bool write_lock_is_free(void)
     return result == 0;
 }
 
-static bool never_free(int64_t event, const char *done, void *user)
-{
-    CU_ASSERT_FALSE(write_lock_is_free());
-    return held_add(event, done, user);
-}
-
 static void the_write_lock_is_held_by_writers_only(void)
 {
     static pthread_mutex_t write_lock;
@@ -184,15 +178,16 @@ static void the_write_lock_is_held_by_writers_only(void)
     struct store_claimed out;
     ingest("u", 0, 10);
     CU_ASSERT_TRUE(write_lock_is_free());
-    struct store_claim wanted = held_claim(&held, 5);
-    wanted.on_claim = never_free;
-    CU_ASSERT_EQUAL(store_claim(fixture.store, fixture.source, 1000, &wanted, &out), 0);
+    const struct store_claim wanted = held_claim(&held, 5);
+    CU_ASSERT_EQUAL(store_claim_begin(fixture.store, fixture.source, 1000, &wanted, &out), 0);
+    CU_ASSERT_FALSE(write_lock_is_free());
+    held_end(fixture.store, &held, &out);
     CU_ASSERT_EQUAL(held.count, 5);
     CU_ASSERT_TRUE(write_lock_is_free());
     struct store_event bad = {.uid = NULL};
     struct store_page page = {&bad, 1, NULL, false, 1000, false, NULL};
     struct store_ingested ingested;
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &ingested), EP_EINVAL);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &ingested), EP_EINVAL);
     CU_ASSERT_TRUE(write_lock_is_free());
     answer(held.at[0], (struct store_answer){.change = STORE_COMPLETE});
     CU_ASSERT_TRUE(write_lock_is_free());
@@ -281,17 +276,15 @@ static void idle_writes_nothing(void)
 {
     fixture_begin();
     struct held held;
-    struct store_ingested out;
     struct store_page page = {NULL, 0, "same", false, 1000, false, NULL};
-    ingest_claiming("u", 0, 10, "same", NULL);
+    ingest_with_cursor("u", 0, 10, "same");
     claim(&held, 10, 1000);
     answer(held.at[0], (struct store_answer){.change = STORE_DELAY, .due_ms = 9000});
     int before = sqlite3_total_changes(store_sqlite_of(fixture.store)->db);
     CU_ASSERT_EQUAL(store_checkpoint(fixture.store, true), 0);
     for (int i = 0; i < 10; i++) {
-        struct store_claim wanted = held_claim(&held, 10);
         CU_ASSERT_EQUAL(claim(&held, 10, 1000).next_due_ms, 9000);
-        CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &wanted, &out), 0);
+        CU_ASSERT_EQUAL(ingest_page(&page, &held, 10).stored, 0);
     }
     CU_ASSERT_EQUAL(sqlite3_total_changes(store_sqlite_of(fixture.store)->db), before);
     uint64_t bytes, wal_bytes;

@@ -20,7 +20,7 @@ static void fifo(void)
         }
     }
     struct store_claimed out = claim(&held, 10, 1000);
-    CU_ASSERT_EQUAL(out.claimed, 0);
+    CU_ASSERT_EQUAL(out.count, 0);
     CU_ASSERT_FALSE(out.more);
     fixture_end();
 }
@@ -35,7 +35,7 @@ static void duplicates_are_counted(void)
     struct store_event twice[] = {{.uid = "x", .data = "1", .data_bytes = 1},
                                   {.uid = "x", .data = "2", .data_bytes = 1}};
     struct store_page page = {twice, 2, NULL, false, 1000, false, NULL};
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &again), 0);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &again), 0);
     CU_ASSERT_EQUAL(again.stored, 1);
     CU_ASSERT_EQUAL(again.duplicates, 1);
     CU_ASSERT_EQUAL(totals().fetched, 16);
@@ -50,9 +50,9 @@ static void page_and_cursor_are_one(void)
     char *cursor = NULL;
     CU_ASSERT_EQUAL(store_cursor(fixture.store, fixture.source, &cursor), 0);
     CU_ASSERT_PTR_NULL(cursor);
-    ingest_claiming("u", 0, 100, "c-100", NULL);
+    ingest_with_cursor("u", 0, 100, "c-100");
     fixture_restart(); /* killed before the backend heard of it: the same page comes again */
-    CU_ASSERT_EQUAL(ingest_claiming("u", 0, 100, "c-100", NULL).duplicates, 100);
+    CU_ASSERT_EQUAL(ingest_with_cursor("u", 0, 100, "c-100").duplicates, 100);
     CU_ASSERT_EQUAL(store_cursor(fixture.store, fixture.source, &cursor), 0);
     CU_ASSERT_STRING_EQUAL(cursor, "c-100");
     free(cursor);
@@ -60,14 +60,14 @@ static void page_and_cursor_are_one(void)
     struct store_event events[] = {{.uid = "ok", .data = "1", .data_bytes = 1}, {.uid = NULL}};
     struct store_page page = {events, 2, "c-200", false, 1000, false, NULL};
     struct store_ingested out;
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), EP_EINVAL);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &out), EP_EINVAL);
     CU_ASSERT_EQUAL(store_cursor(fixture.store, fixture.source, &cursor), 0);
     CU_ASSERT_STRING_EQUAL(cursor, "c-100");
     free(cursor);
     CU_ASSERT_EQUAL(totals().live, 100);
     /* a page without events moves the cursor, too */
     page = (struct store_page){NULL, 0, "c-300", false, 1000, false, NULL};
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), 0);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &out), 0);
     CU_ASSERT_EQUAL(store_cursor(fixture.store, fixture.source, &cursor), 0);
     CU_ASSERT_STRING_EQUAL(cursor, "c-300");
     free(cursor);
@@ -92,19 +92,19 @@ static void page_overtaken_by_a_set_cursor(void)
     struct store_event event = {.uid = "u-1", .data = "1", .data_bytes = 1};
     struct store_page page = {&event, 1, "c-1", false, 1000, true, NULL};
     struct store_ingested out;
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), 0);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &out), 0);
     expect_cursor("c-1"); /* none was stored, and none was expected */
     CU_ASSERT_EQUAL(store_set_cursor(fixture.store, fixture.source, "operator"), 0);
     event.uid = "u-2";
     page = (struct store_page){&event, 1, "c-2", false, 1000, true, "c-1"};
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), 0);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &out), 0);
     CU_ASSERT_EQUAL(out.stored, 1);
     expect_cursor("operator");
     page = (struct store_page){NULL, 0, "c-2", false, 1000, true, "c-1"};
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), 0);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &out), 0);
     expect_cursor("operator");
     page = (struct store_page){NULL, 0, "c-3", false, 1000, true, "operator"};
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), 0);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &out), 0);
     expect_cursor("c-3");
     CU_ASSERT_EQUAL(totals().live, 2);
     fixture_end();
@@ -114,40 +114,62 @@ static void claim_within_ingest(void)
 {
     fixture_begin();
     struct held held;
-    struct store_claim wanted = held_claim(&held, 6);
-    CU_ASSERT_EQUAL(ingest_claiming("a", 0, 10, NULL, &wanted).claimed, 6);
+    CU_ASSERT_EQUAL(ingest_claiming("a", 0, 10, NULL, &held, 6).stored, 10);
     CU_ASSERT_EQUAL(held.count, 6);
     /* four older ones are ready: they go first, then the page's own */
     struct held second;
-    wanted = held_claim(&second, 6);
-    CU_ASSERT_EQUAL(ingest_claiming("b", 0, 10, NULL, &wanted).claimed, 6);
+    ingest_claiming("b", 0, 10, NULL, &second, 6);
+    CU_ASSERT_EQUAL(second.count, 6);
     for (size_t i = 0; i < 6; i++)
         CU_ASSERT_EQUAL(second.at[i].event, held.at[0].event + 6 + (int64_t)i);
     /* eight are ready, room for three: nothing of the page */
     struct held third;
-    wanted = held_claim(&third, 3);
-    CU_ASSERT_EQUAL(ingest_claiming("c", 0, 1, NULL, &wanted).claimed, 3);
+    ingest_claiming("c", 0, 1, NULL, &third, 3);
+    CU_ASSERT_EQUAL(third.count, 3);
     CU_ASSERT_EQUAL(third.at[0].event, second.at[5].event + 1);
     claim(&third, 100, 1000);
     CU_ASSERT_EQUAL(third.count, 6);
     fixture_end();
 }
 
-static void refused_claims_stay_ready(void)
+static void events_beyond_the_limit_stay_ready(void)
 {
     fixture_begin();
     struct held held, rest;
-    struct store_claim wanted = held_claim(&held, 100);
-    held.stop_at = 3;
-    CU_ASSERT_EQUAL(ingest_claiming("a", 0, 10, NULL, &wanted).claimed, 3);
-    wanted = held_claim(&held, 100);
-    held.stop_at = 2;
-    struct store_claimed out;
-    CU_ASSERT_EQUAL(store_claim(fixture.store, fixture.source, 1000, &wanted, &out), 0);
-    CU_ASSERT_EQUAL(out.claimed, 2);
+    ingest_claiming("a", 0, 10, NULL, &held, 3);
+    CU_ASSERT_EQUAL(held.count, 3);
+    struct store_claimed out = claim(&held, 2, 1000);
+    CU_ASSERT_EQUAL(held.count, 2);
     CU_ASSERT_TRUE(out.more);
-    CU_ASSERT_EQUAL(claim(&rest, 100, 1000).claimed, 5);
+    CU_ASSERT_EQUAL(claim(&rest, 100, 1000).count, 5);
     CU_ASSERT_EQUAL(rest.at[0].event, held.at[1].event + 1);
+    fixture_end();
+}
+
+/* As after a crash between the two steps of a claim: nothing is locked, and nothing is stored. */
+static void a_claim_that_never_ends_changes_nothing(void)
+{
+    fixture_begin();
+    struct held held;
+    struct store_event event = {.uid = "new", .data = "{}", .data_bytes = 2};
+    struct store_page page = {&event, 1, "lost", false, 1000, false, NULL};
+    struct store_ingested ingested;
+    struct store_claimed out;
+    ingest("u", 0, 10);
+    for (int round = 0; round < 2; round++) {
+        const struct store_claim wanted = held_claim(&held, 100);
+        int code = round == 0
+                       ? store_claim_begin(fixture.store, fixture.source, 1000, &wanted, &out)
+                       : store_ingest_begin(fixture.store, fixture.source, &page, &wanted, &ingested, &out);
+        CU_ASSERT_EQUAL(code, 0);
+        CU_ASSERT_EQUAL(out.count, round == 0 ? 10 : 11);
+        store_close(&fixture.store);
+        fixture.store = fixture_open(false);
+        CU_ASSERT_EQUAL(totals().live, 10);
+    }
+    claim(&held, 100, 1000);
+    CU_ASSERT_EQUAL(held.count, 10);
+    CU_ASSERT_EQUAL(ingest_with_cursor("new", 0, 1, NULL).stored, 1);
     fixture_end();
 }
 
@@ -163,15 +185,15 @@ static void tokens_of_another_start_are_void(void)
     /* the old owner changes nothing, before and after its events have a new one */
     CU_ASSERT_FALSE(answer(held.at[1], (struct store_answer){.change = STORE_COMPLETE}));
     CU_ASSERT_FALSE(unlock(held.at[1], (struct store_unlock){.crashed = true, .max_crashes = 1}));
-    CU_ASSERT_EQUAL(claim(&again, 100, 1000).claimed, 10);
+    CU_ASSERT_EQUAL(claim(&again, 100, 1000).count, 10);
     CU_ASSERT_EQUAL(again.at[0].event, held.at[0].event);
     CU_ASSERT_NOT_EQUAL(again.token, token);
     CU_ASSERT_FALSE(answer(held.at[2], (struct store_answer){.change = STORE_REMOVE_BY_STAGE}));
     CU_ASSERT_TRUE(answer(again.at[2], (struct store_answer){.change = STORE_REMOVE_BY_STAGE}));
     /* a claim with a token of an older start is refused */
-    struct store_claim wanted = {token, 1, held_add, &held};
+    const struct store_claim wanted = {token, 1};
     struct store_claimed out;
-    CU_ASSERT_EQUAL(store_claim(fixture.store, fixture.source, 1000, &wanted, &out), EP_EINVAL);
+    CU_ASSERT_EQUAL(store_claim_begin(fixture.store, fixture.source, 1000, &wanted, &out), EP_EINVAL);
     fixture_end();
 }
 
@@ -260,7 +282,7 @@ static void unlocks_are_by_token(void)
     claim(&held, 3, 1000);
     CU_ASSERT_TRUE(unlock(held.at[1], (struct store_unlock){0}));
     CU_ASSERT_FALSE(unlock(held.at[1], (struct store_unlock){0}));
-    CU_ASSERT_EQUAL(claim(&again, 3, 1000).claimed, 1); /* without a rescan: this handle released it */
+    CU_ASSERT_EQUAL(claim(&again, 3, 1000).count, 1); /* without a rescan: this handle released it */
     CU_ASSERT_EQUAL(again.at[0].event, held.at[1].event);
     CU_ASSERT_FALSE(unlock(held.at[1], (struct store_unlock){0})); /* it runs under a new owner */
     CU_ASSERT_FALSE(answer(held.at[1], (struct store_answer){.change = STORE_COMPLETE}));
@@ -271,7 +293,7 @@ static void unlocks_are_by_token(void)
     CU_ASSERT_TRUE(by_other.applied);
     store_close(&other);
     store_rescan(fixture.store, fixture.source);
-    CU_ASSERT_EQUAL(claim(&again, 3, 1000).claimed, 1);
+    CU_ASSERT_EQUAL(claim(&again, 3, 1000).count, 1);
     CU_ASSERT_EQUAL(again.at[0].event, held.at[0].event);
     fixture_end();
 }
@@ -291,12 +313,12 @@ static void delayed_events_stand_in_nobodys_way(void)
     CU_ASSERT_EQUAL(stage_totals().failed, 1);
     CU_ASSERT_EQUAL(stage_totals().retried, 4);
     struct store_claimed out = claim(&again, 2, 1500); /* newer ones go past them */
-    CU_ASSERT_EQUAL(out.claimed, 2);
+    CU_ASSERT_EQUAL(out.count, 2);
     CU_ASSERT_EQUAL(again.at[0].event, held.at[4].event + 1);
     CU_ASSERT_EQUAL(out.next_due_ms, 1600);
     CU_ASSERT_TRUE(out.more);
     out = claim(&again, 100, 1700); /* two are due: they come first, in order of arrival */
-    CU_ASSERT_EQUAL(out.claimed, 5);
+    CU_ASSERT_EQUAL(out.count, 5);
     CU_ASSERT_EQUAL(again.at[0].event, held.at[3].event);
     CU_ASSERT_EQUAL(again.at[1].event, held.at[4].event);
     CU_ASSERT_EQUAL(again.at[2].event, held.at[4].event + 3);
@@ -320,19 +342,19 @@ static void failing_events_starve_none(void)
     claim(&failing, 10, 1000);
     for (int i = 0; i < 10; i++)
         CU_ASSERT_TRUE(answer(failing.at[i], (struct store_answer){.change = STORE_DELAY, .due_ms = 1000}));
-    CU_ASSERT_EQUAL(claim(&held, 4, 2000).claimed, 4); /* half of it is for retries, half for the others */
+    CU_ASSERT_EQUAL(claim(&held, 4, 2000).count, 4); /* half of it is for retries, half for the others */
     CU_ASSERT_EQUAL(held.at[0].event, failing.at[0].event);
     CU_ASSERT_EQUAL(held.at[1].event, failing.at[1].event);
     CU_ASSERT_EQUAL(held.at[2].event, failing.at[9].event + 1);
     CU_ASSERT_EQUAL(held.at[3].event, failing.at[9].event + 2);
     int retries = 0;
     for (int i = 0; i < 4; i++) { /* one at a time: in turns */
-        CU_ASSERT_EQUAL(claim(&held, 1, 2000).claimed, 1);
+        CU_ASSERT_EQUAL(claim(&held, 1, 2000).count, 1);
         retries += held.at[0].event <= failing.at[9].event;
     }
     CU_ASSERT_EQUAL(retries, 2);
-    CU_ASSERT_EQUAL(claim(&held, 100, 2000).claimed, 12);
-    CU_ASSERT_EQUAL(claim(&held, 100, 2000).claimed, 0);
+    CU_ASSERT_EQUAL(claim(&held, 100, 2000).count, 12);
+    CU_ASSERT_EQUAL(claim(&held, 100, 2000).count, 0);
     CU_ASSERT_EQUAL(totals().delayed, 0);
     fixture_end();
 }
@@ -368,7 +390,7 @@ static void crashes_end_in_death(void)
     }
     CU_ASSERT_EQUAL(totals().dead, 2);
     CU_ASSERT_EQUAL(stage_totals().failed, 2);
-    CU_ASSERT_EQUAL(claim(&held, 1, UINT64_MAX - 1).claimed, 0);
+    CU_ASSERT_EQUAL(claim(&held, 1, UINT64_MAX - 1).count, 0);
     fixture_end();
 }
 
@@ -383,7 +405,7 @@ static void too_old_to_be_tried_again(void)
     CU_ASSERT_TRUE(unlock(held.at[1], (struct store_unlock){.expired = true})); /* not blamed: as it was */
     CU_ASSERT_EQUAL(totals().dead, 1);
     CU_ASSERT_EQUAL(totals().delayed, 0);
-    CU_ASSERT_EQUAL(claim(&held, 2, 1000).claimed, 1);
+    CU_ASSERT_EQUAL(claim(&held, 2, 1000).count, 1);
     fixture_end();
 }
 
@@ -415,16 +437,13 @@ static void corrupt_events_go_to_the_dead(void)
 {
     fixture_begin();
     struct held held;
-    struct store_claim wanted = held_claim(&held, 10);
     struct store_event events[] = {
         {.uid = "a", .data = "1", .data_bytes = 1},
         {.uid = "b", .data = "\0\xff", .data_bytes = 2, .dead = STORE_REASON_CORRUPT, .error = "not JSON"},
         {.uid = "c", .data = "3", .data_bytes = 1}};
     struct store_page page = {events, 3, "c", true, 1000, false, NULL};
-    struct store_ingested out;
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &wanted, &out), 0);
-    CU_ASSERT_EQUAL(out.stored, 3);
-    CU_ASSERT_EQUAL(out.claimed, 2);
+    CU_ASSERT_EQUAL(ingest_page(&page, &held, 10).stored, 3);
+    CU_ASSERT_EQUAL(held.count, 2);
     CU_ASSERT_EQUAL(totals().dead, 1);
     CU_ASSERT_EQUAL(totals().live, 3);
     CU_ASSERT_EQUAL(totals().injected, 3);
@@ -486,13 +505,11 @@ static void check_bytes(const char *uid, const char *bytes, size_t size)
     struct held held;
     struct store_event event = {.uid = uid, .data = bytes, .data_bytes = size};
     struct store_page page = {&event, 1, NULL, false, 1000, false, NULL};
-    struct store_claim wanted = held_claim(&held, 1);
     struct store_ingested out;
     wanted_bytes = bytes;
     wanted_size = size;
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &wanted, &out), 0);
-    CU_ASSERT_EQUAL(out.stored, 1);
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &out), 0);
+    CU_ASSERT_EQUAL(ingest_page(&page, &held, 1).stored, 1);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &out), 0);
     CU_ASSERT_EQUAL(out.duplicates, 1);
     CU_ASSERT_EQUAL(store_read(fixture.store, held.at, 1, on_row_bytes, NULL), 0);
     CU_ASSERT_TRUE(answer(held.at[0], (struct store_answer){.change = STORE_ADVANCE,
@@ -566,7 +583,8 @@ STORE_MAIN("store: flow", {"events are claimed in order of arrival", fifo},
            {"a page and its cursor are stored together or not at all", page_and_cursor_are_one},
            {"a page does not undo a cursor that was set meanwhile", page_overtaken_by_a_set_cursor},
            {"a page can be claimed as it is stored, older events first", claim_within_ingest},
-           {"what the caller refuses to claim stays ready", refused_claims_stay_ready},
+           {"what the caller refuses to claim stays ready", events_beyond_the_limit_stay_ready},
+           {"a claim that never ends changes nothing", a_claim_that_never_ends_changes_nothing},
            {"after a new start all older locks are void", tokens_of_another_start_are_void},
            {"a process of an older start cannot write", handles_of_an_older_start_cannot_write},
            {"advance stores progress and keeps the lock", advance_keeps_the_lock},

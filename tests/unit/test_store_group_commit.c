@@ -193,7 +193,7 @@ static void each_leaving_is_told(void)
     struct store_event bad = {.uid = NULL};
     struct store_page page = {&bad, 1, NULL, false, 1000, false, NULL};
     struct store_ingested ingested;
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, NULL, &ingested), EP_EINVAL);
+    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &ingested), EP_EINVAL);
     CU_ASSERT(left == 5 || left == 6);
     group_commit_end();
 }

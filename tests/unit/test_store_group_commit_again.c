@@ -248,7 +248,7 @@ static void what_was_due_since_is_left_alone(void)
     begin(10);
     ask_again(STORE_DELAY);
     CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), 0);
-    CU_ASSERT_EQUAL(claim(&other, 5, 100000).claimed, 5);
+    CU_ASSERT_EQUAL(claim(&other, 5, 100000).count, 5);
     ask_again(STORE_DELAY)->again = true;
     CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), 0);
     CU_ASSERT_EQUAL(applied(), 0);
@@ -273,7 +273,7 @@ static void what_is_no_longer_at_work_is_left_alone(void)
         CU_ASSERT_EQUAL(store_change(fixture.store, &select, STORE_HOLD, false, NULL, NULL, &changed), 0);
         CU_ASSERT_TRUE(unlock(held.at[1], (struct store_unlock){0}));
         store_rescan(fixture.store, fixture.source);
-        CU_ASSERT_EQUAL(claim(&other, 1, 1000).claimed, 1);
+        CU_ASSERT_EQUAL(claim(&other, 1, 1000).count, 1);
         CU_ASSERT_TRUE(answer(other.at[0], (struct store_answer){.change = STORE_COMPLETE}));
         ask_again(change)->again = true;
         CU_ASSERT_EQUAL(store_group_commit(fixture.store, &group_commit), 0);

@@ -175,7 +175,7 @@ static void retry_makes_ready(void)
     CU_ASSERT_EQUAL(totals().dead, 1);
     CU_ASSERT_EQUAL(totals().delayed, 0);
     CU_ASSERT_EQUAL(change((struct store_select){ANY}, STORE_RETRY, false), 1);
-    CU_ASSERT_EQUAL(claim(&held, 4, 1000).claimed, 4); /* in their old place, before u7 */
+    CU_ASSERT_EQUAL(claim(&held, 4, 1000).count, 4); /* in their old place, before u7 */
     for (int i = 0; i < 4; i++)
         CU_ASSERT_EQUAL(held.at[i].event, running.at[2 + i].event);
     CU_ASSERT_EQUAL(list((struct store_select){ANY, .error = "a"}), 0);
@@ -197,13 +197,13 @@ static void hold_and_release(void)
     CU_ASSERT_EQUAL(totals().held, 10);
     CU_ASSERT_EQUAL(totals().dead, 0);
     CU_ASSERT_EQUAL(totals().delayed, 0);
-    CU_ASSERT_EQUAL(claim(&held, 100, UINT64_MAX - 1).claimed, 0);
+    CU_ASSERT_EQUAL(claim(&held, 100, UINT64_MAX - 1).count, 0);
     CU_ASSERT_TRUE(
         answer(running.at[0], (struct store_answer){.change = STORE_COMPLETE})); /* its owner goes on */
     CU_ASSERT_EQUAL(change((struct store_select){.state = STORE_DEAD}, STORE_RELEASE, false), 0);
     CU_ASSERT_EQUAL(change((struct store_select){ANY}, STORE_RELEASE, false), 10);
     CU_ASSERT_EQUAL(totals().held, 0);
-    CU_ASSERT_EQUAL(claim(&held, 100, 1000).claimed, 10);
+    CU_ASSERT_EQUAL(claim(&held, 100, 1000).count, 10);
     CU_ASSERT_EQUAL(held.at[0].event, running.at[2].event);
     fixture_end();
 }
@@ -228,7 +228,7 @@ static void requeue_begins_from_the_first_stage(void)
     unlock(running.at[1], (struct store_unlock){0}); /* ready, past `first`, with a context */
     CU_ASSERT_EQUAL(change((struct store_select){ANY}, STORE_REQUEUE, false), 11);
     CU_ASSERT_EQUAL(totals().dead + totals().held + totals().delayed, 0);
-    CU_ASSERT_EQUAL(claim(&held, 100, 1000).claimed, 11);
+    CU_ASSERT_EQUAL(claim(&held, 100, 1000).count, 11);
     struct store_select select = {ANY, .stage = "first"};
     seen.count = 0;
     CU_ASSERT_EQUAL(store_list(fixture.store, &select, true, on_item, NULL), 0);
@@ -262,10 +262,8 @@ static int claim_meanwhile(const struct store_item *item, void *user)
     (void)item;
     struct held *held = user;
     if (held->count == 0) {
-        struct store_claim wanted = held_claim(held, 4000);
-        struct store_claimed out;
         struct store *other = fixture_open(false);
-        CU_ASSERT_EQUAL(store_claim(other, fixture.source, 1000, &wanted, &out), 0);
+        claim_from(other, held, 4000, 1000);
         store_close(&other);
     }
     return 0;

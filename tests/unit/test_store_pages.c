@@ -29,11 +29,8 @@ static uint64_t store_batch(int from, int count, struct held *held)
         events[i] = (struct store_event){.uid = uids[i], .data = data, .data_bytes = sizeof data};
     }
     struct store_page page = {events, (size_t)count, NULL, false, 1000, false, NULL};
-    struct store_claim wanted = held_claim(held, (size_t)count);
-    struct store_ingested out = {0};
     uint64_t before = wal_pages();
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &wanted, &out), 0);
-    CU_ASSERT_EQUAL(out.stored, (size_t)count);
+    CU_ASSERT_EQUAL(ingest_page(&page, held, (size_t)count).stored, (size_t)count);
     return wal_pages() - before;
 }
 

@@ -47,8 +47,8 @@ static const struct store_answer finishes = {.change = STORE_COMPLETE};
 static void begin(struct held *held)
 {
     fixture_begin();
-    struct store_claim wanted = held_claim(held, RUN);
-    CU_ASSERT_EQUAL(ingest_claiming("u", 0, RUN, NULL, &wanted).claimed, RUN);
+    ingest_claiming("u", 0, RUN, NULL, held, RUN);
+    CU_ASSERT_EQUAL(held->count, RUN);
 }
 
 static void whole_runs(void)
@@ -84,7 +84,7 @@ static void a_lock_lost_in_the_middle(void)
     CU_ASSERT_EQUAL(totals().live, 1);
     struct held rest;
     store_rescan(fixture.store, fixture.source);
-    CU_ASSERT_EQUAL(claim(&rest, 10, 1000).claimed, 1);
+    CU_ASSERT_EQUAL(claim(&rest, 10, 1000).count, 1);
     CU_ASSERT_EQUAL(rest.at[0].event, held.at[2].event);
     CU_ASSERT_STRING_EQUAL(rest.done, "");
     fixture_end();
@@ -153,15 +153,12 @@ static void a_page_claimed_in_part_with_a_dead_event(void)
     events[1].dead = STORE_REASON_CORRUPT;
     events[1].error = "rubbish";
     struct store_page page = {events, RUN, NULL, false, 1000, false, NULL};
-    struct store_claim wanted = held_claim(&held, 3);
-    struct store_ingested out;
-    CU_ASSERT_EQUAL(store_ingest(fixture.store, fixture.source, &page, &wanted, &out), 0);
-    CU_ASSERT_EQUAL(out.stored, RUN);
-    CU_ASSERT_EQUAL(out.claimed, 3);
+    CU_ASSERT_EQUAL(ingest_page(&page, &held, 3).stored, RUN);
+    CU_ASSERT_EQUAL(held.count, 3);
     CU_ASSERT_EQUAL(held.at[2].event, held.at[0].event + 3); /* 0, 2 and 3 */
     CU_ASSERT_EQUAL(totals().dead, 1);
     struct held rest;
-    CU_ASSERT_EQUAL(claim(&rest, 10, 1000).claimed, 2);
+    CU_ASSERT_EQUAL(claim(&rest, 10, 1000).count, 2);
     CU_ASSERT_EQUAL(rest.at[0].event, held.at[0].event + 4);
     fixture_end();
 }

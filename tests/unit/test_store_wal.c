@@ -115,7 +115,7 @@ static bool write_one(void)
     struct store_event event = {.uid = uid, .data = data, .data_bytes = sizeof data};
     struct store_page page = {&event, 1, NULL, false, 1000, false, NULL};
     struct store_ingested out;
-    int code = store_ingest(other, fixture.source, &page, NULL, &out);
+    int code = store_ingest(other, fixture.source, &page, &out);
     if (code == 0)
         written++;
     return code == 0;

@@ -266,6 +266,8 @@ void store_sqlite_close(struct store *base)
     sqlite3_close(store->checkpointer);
     sqlite3_close(store->db);
     store_trace_pack_free(&store->pack);
+    store_sqlite_claim_forget(store);
+    free(store->claiming.events);
     free(store->low_water_marks);
     free(store->path);
     free(store);

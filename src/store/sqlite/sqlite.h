@@ -133,6 +133,15 @@ struct store_sqlite_low_water_mark {
     int64_t source, event; /* no event of the source below this one can be claimed */
 };
 
+/* A claim under way, from its begin to its end. */
+struct store_sqlite_claiming {
+    bool open;                      /* its transaction is */
+    bool durable;                   /* it stores events, so its commit must be on the disk */
+    int64_t source, low_water_mark; /* of the handle, after the commit */
+    struct store_claimed_event *events;
+    size_t count, room;
+};
+
 struct store_sqlite {
     struct store store; /* first: a struct store pointer is a pointer to this */
     sqlite3 *db;
@@ -164,6 +173,7 @@ struct store_sqlite {
     int64_t trace_counted;  /* rows up to this id are counted in trace_bytes */
     uint64_t trace_bytes;
     struct store_sqlite_group group;
+    struct store_sqlite_claiming claiming;
     bool others_turn; /* the next claim of one event is not for a retry */
 };
 
@@ -264,16 +274,36 @@ bool store_sqlite_may_clear(const struct store_sqlite_paths *paths);
 
 /* ---- the functions of struct store_ops, each in the file of its subject ---- */
 /* claim.c */
-int store_sqlite_ingest(struct store *store, int64_t source, const struct store_page *page,
-                        const struct store_claim *claim, struct store_ingested *out);
-int store_sqlite_claim(struct store *store, int64_t source, uint64_t now_ms, const struct store_claim *claim,
-                       struct store_claimed *out);
+int store_sqlite_claim_begin(struct store *store, int64_t source, uint64_t now_ms,
+                             const struct store_claim *claim, struct store_claimed *out);
+int store_sqlite_claim_end(struct store *store);
 void store_sqlite_rescan(struct store *store, int64_t source);
+/* Refuses a token that is not of this start. */
+int store_sqlite_claim_check(struct store_sqlite *store, const struct store_claim *claim);
+/* Adds an event to the claim under way. */
+int store_sqlite_claim_add(struct store_sqlite *store, int64_t event, const char *done);
+/* Forgets the events of the claim under way. */
+void store_sqlite_claim_forget(struct store_sqlite *store);
+/*
+ * Claims the ready events in [*from, to), oldest first, up to the claim's limit. *from moves past the events
+ * seen. *more: ready events are left.
+ */
+int store_sqlite_claim_ready(struct store_sqlite *store, const struct store_claim *claim, int64_t *from,
+                             int64_t to, bool *more);
+/* Leaves the claim's transaction open for its end, or rolls it back if `code` is a failure. Returns `code`. */
+int store_sqlite_claim_begun(struct store_sqlite *store, int code, int64_t source, int64_t low_water_mark,
+                             bool durable);
+/* The source's low-water mark in this handle. */
+int64_t store_sqlite_low_water_mark_of(const struct store_sqlite *store, int64_t source);
+/* *next: the id that the next event to arrive will have. */
+int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t *next);
 /* An event below the low-water mark can be claimed again. */
 void store_sqlite_rescan_from(struct store_sqlite *store, int64_t source, int64_t event);
 
-/* *next: the id that the next event to arrive will have. */
-int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t *next);
+/* ingest.c */
+int store_sqlite_ingest_begin(struct store *store, int64_t source, const struct store_page *page,
+                              const struct store_claim *claim, struct store_ingested *out,
+                              struct store_claimed *claimed);
 /* Stores the event's own row. *stored is false if the source has its uid already. */
 int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
                               const struct store_event *event, bool *stored);
@@ -352,7 +382,8 @@ int store_sqlite_check(struct store *store, void (*report)(const char *message, 
 
 /* The functions that both tables of struct store_ops share. */
 #define STORE_SQLITE_COMMON_OPS                                                                          \
-    .close = store_sqlite_close, .ingest = store_sqlite_ingest, .claim = store_sqlite_claim,             \
+    .close = store_sqlite_close, .ingest_begin = store_sqlite_ingest_begin,                              \
+    .claim_begin = store_sqlite_claim_begin, .claim_end = store_sqlite_claim_end,                        \
     .rescan = store_sqlite_rescan, .read = store_sqlite_read, .commit_begin = store_sqlite_commit_begin, \
     .commit_add = store_sqlite_commit_add, .commit_end = store_sqlite_commit_end,                        \
     .unlock = store_sqlite_unlock, .cursor = store_sqlite_cursor, .set_cursor = store_sqlite_set_cursor, \

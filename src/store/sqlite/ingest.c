@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SQLite engine: stores a page of events with its cursor, and claims in the same transaction. The producer
+ * of the source calls it; so do `eventpipe inject` (in the keeper) and tests, without a claim.
+ *
+ * Invariants
+ *  1. A page, its cursor and the totals of its source are one transaction.
+ *  2. The page's own events are claimed only after all older ready events.
+ *  3. An empty page whose cursor is stored already writes nothing.
+ */
+#include <string.h>
+
+#include "src/store/sqlite/sqlite.h"
+
+struct ingest {
+    struct store_sqlite *store;
+    int64_t source, next;
+    const struct store_page *page;
+    const struct store_claim *claim;
+    bool claiming;          /* the page's own events may be claimed too */
+    int64_t low_water_mark; /* of the handle, after the commit */
+    int64_t stored, duplicates, dead;
+    int64_t pending_first; /* first of the new events without a row in progress yet, 0 = none */
+    int64_t pending_token; /* their token, 0 = not claimed */
+};
+
+int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
+                              const struct store_event *event, bool *stored)
+{
+    if (event->uid == NULL || (event->data == NULL && event->data_bytes != 0))
+        return base_error_set(&store->store.error, EP_EINVAL, "%s: an event without %s", store->path,
+                              event->uid == NULL ? "uid" : "data");
+    sqlite3_stmt *statement = store_sqlite_use(store, SQL_INSERT_EVENT);
+    store_sqlite_bind(store, statement, 1, id);
+    store_sqlite_bind(store, statement, 2, source);
+    store_sqlite_bind_string(store, statement, 3, event->uid);
+    store_sqlite_bind_string(store, statement, 4, event->address);
+    store_sqlite_bind_string(store, statement, 5, event->type);
+    store_sqlite_bind(store, statement, 6, store_sqlite_signed(now_ms));
+    store_sqlite_bind_text(store, statement, 7, event->data != NULL ? event->data : "", event->data_bytes);
+    int code = store_sqlite_run(store, statement);
+    *stored = code == 0 && sqlite3_changes(store->db) == 1;
+    return code;
+}
+
+/* Gives the pending events their rows in progress, with one statement. */
+static int flush_pending(struct ingest *ingest)
+{
+    if (ingest->pending_first == 0)
+        return 0;
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_PROGRESS);
+    store_sqlite_bind(ingest->store, statement, 1, ingest->pending_first);
+    store_sqlite_bind(ingest->store, statement, 2, ingest->next - 1);
+    store_sqlite_bind(ingest->store, statement, 3, ingest->pending_token);
+    ingest->pending_first = 0;
+    return store_sqlite_run(ingest->store, statement);
+}
+
+/* Sets a new event aside as dead. */
+static int store_dead(struct ingest *ingest, int64_t id, const struct store_event *event)
+{
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_DEAD);
+    store_sqlite_bind(ingest->store, statement, 1, id);
+    store_sqlite_bind(ingest->store, statement, 2, ingest->source);
+    store_sqlite_bind(ingest->store, statement, 3, event->dead);
+    store_sqlite_bind_string(ingest->store, statement, 4, event->error != NULL ? event->error : "");
+    ingest->dead++;
+    return store_sqlite_run(ingest->store, statement);
+}
+
+/* Claims the event just stored if the claim has room left, and adds it to the pending events. */
+static int store_ready(struct ingest *ingest, int64_t id)
+{
+    if (ingest->claiming && ingest->store->claiming.count == ingest->claim->limit) {
+        ingest->claiming = false;
+        ingest->low_water_mark = id;
+    }
+    int code = ingest->claiming ? store_sqlite_claim_add(ingest->store, id, "") : 0;
+    if (code != 0)
+        return code;
+    int64_t token = ingest->claiming ? (int64_t)ingest->claim->token : 0;
+    code = token != ingest->pending_token ? flush_pending(ingest) : 0;
+    if (ingest->pending_first == 0)
+        ingest->pending_first = id;
+    ingest->pending_token = token;
+    return code;
+}
+
+/* Stores one event of the page; a duplicate is only counted. */
+static int ingest_one(struct ingest *ingest, const struct store_event *event)
+{
+    struct store_sqlite *store = ingest->store;
+    bool stored = false;
+    int code =
+        store_sqlite_insert_event(store, ingest->source, ingest->next, ingest->page->now_ms, event, &stored);
+    if (code != 0 || !stored) {
+        ingest->duplicates += code == 0;
+        return code;
+    }
+    int64_t id = ingest->next;
+    struct store_trace_step step = {
+        .kind = ingest->page->injected ? STORE_TRACE_STEP_INJECTED : STORE_TRACE_STEP_FETCHED,
+        .reason = event->dead,
+        .event = id,
+        .pid = store->pid,
+        .uid_hash = store->trace ? store_trace_uid_hash(event->uid) : 0,
+        .error = event->dead != STORE_REASON_NONE ? event->error : NULL,
+        .error_bytes = event->error != NULL ? strlen(event->error) : 0,
+    };
+    store_sqlite_trace_add(store, &step);
+    if (event->dead == STORE_REASON_NONE) {
+        code = store_ready(ingest, id);
+    } else {
+        code = flush_pending(ingest);
+        if (code == 0)
+            code = store_dead(ingest, id, event);
+    }
+    ingest->next++;
+    ingest->stored++;
+    return code;
+}
+
+/* Binds the cursor that the page follows: the statement compares it with the stored one. */
+static void bind_after(struct ingest *ingest, sqlite3_stmt *statement, int at)
+{
+    store_sqlite_bind(ingest->store, statement, at, ingest->page->follows);
+    store_sqlite_bind_string(ingest->store, statement, at + 1,
+                             ingest->page->after != NULL ? ingest->page->after : "");
+}
+
+/* Stores the cursor of a page without events if it has changed, so that an idle backend causes no writes. */
+static int move_cursor(struct ingest *ingest)
+{
+    if (ingest->page->cursor == NULL)
+        return 0;
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_MOVE_CURSOR);
+    store_sqlite_bind(ingest->store, statement, 1, ingest->source);
+    store_sqlite_bind_string(ingest->store, statement, 2, ingest->page->cursor);
+    bind_after(ingest, statement, 3);
+    return store_sqlite_run(ingest->store, statement);
+}
+
+/* Writes the source's row: next number, cursor and totals. */
+static int count_page(struct ingest *ingest)
+{
+    if (ingest->page->count == 0)
+        return move_cursor(ingest);
+    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INGESTED);
+    store_sqlite_bind(ingest->store, statement, 1, ingest->source);
+    store_sqlite_bind(ingest->store, statement, 2, ingest->next - EVENT_FIRST(ingest->source));
+    store_sqlite_bind_string(ingest->store, statement, 3, ingest->page->cursor);
+    store_sqlite_bind(ingest->store, statement, 4, ingest->stored);
+    store_sqlite_bind(ingest->store, statement, 5, ingest->duplicates);
+    store_sqlite_bind(ingest->store, statement, 6, ingest->page->injected ? ingest->stored : 0);
+    store_sqlite_bind(ingest->store, statement, 7, ingest->dead);
+    bind_after(ingest, statement, 8);
+    return store_sqlite_run(ingest->store, statement);
+}
+
+/* The whole ingest, inside its transaction. */
+static int ingest_all(struct ingest *ingest)
+{
+    struct store_sqlite *store = ingest->store;
+    bool more = false;
+    int code = store_sqlite_next_event(store, ingest->source, &ingest->next);
+    ingest->low_water_mark = store_sqlite_low_water_mark_of(store, ingest->source);
+    if (code == 0 && ingest->claim->limit > 0) {
+        code = store_sqlite_claim_ready(store, ingest->claim, &ingest->low_water_mark, ingest->next, &more);
+        ingest->claiming = !more;
+    }
+    store_sqlite_trace_begin(store);
+    for (size_t i = 0; code == 0 && i < ingest->page->count; i++)
+        code = ingest_one(ingest, &ingest->page->events[i]);
+    if (code == 0)
+        code = flush_pending(ingest);
+    if (code == 0 && ingest->next > EVENT_LAST(ingest->source))
+        code = base_error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers",
+                              store->path);
+    if (ingest->claiming) /* everything up to here is claimed */
+        ingest->low_water_mark = ingest->next;
+    if (code == 0)
+        code = count_page(ingest);
+    return code == 0 ? store_sqlite_trace_write(store) : code;
+}
+
+int store_sqlite_ingest_begin(struct store *base, int64_t source, const struct store_page *page,
+                              const struct store_claim *claim, struct store_ingested *out,
+                              struct store_claimed *claimed)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    struct ingest ingest = {.store = store, .source = source, .page = page, .claim = claim};
+    *out = (struct store_ingested){0};
+    *claimed = (struct store_claimed){.next_due_ms = UINT64_MAX};
+    int code = store_sqlite_claim_check(store, claim);
+    if (code == 0)
+        code = store_sqlite_begin_write(store);
+    if (code != 0)
+        return code;
+    code = ingest_all(&ingest);
+    code = store_sqlite_claim_begun(store, code, source, ingest.low_water_mark, true);
+    if (code != 0)
+        return code;
+    *out = (struct store_ingested){(size_t)ingest.stored, (size_t)ingest.duplicates};
+    claimed->events = store->claiming.events;
+    claimed->count = store->claiming.count;
+    return 0;
+}
