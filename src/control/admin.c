@@ -25,6 +25,8 @@ void control_answer_begin(struct answer *answer, int client)
     *answer = (struct answer){.client = client};
 }
 
+/* Control answer: sends the collected data lines to the client. Returns EP_ESYSTEM once the client is
+ * gone. The keeper calls it when the buffer is full and before it sends an answer's last line. */
 int control_answer_flush(struct answer *answer)
 {
     if (answer->lines.failed)
@@ -36,6 +38,9 @@ int control_answer_flush(struct answer *answer)
     return answer->lost ? EP_ESYSTEM : EP_OK;
 }
 
+/* Control answer: ends the data line that was just written and sends the lines once 32 KiB are collected.
+ * The keeper calls it for each line, also the child of `eventpipe` that reads the store while the daemon
+ * is down. Returns EP_ESYSTEM if the client is gone, which ends the command. */
 int control_answer_line(struct answer *answer)
 {
     json_write_text(&answer->lines, "\n");
@@ -50,6 +55,8 @@ void control_answer_close(struct answer *answer)
     json_write_free(&answer->lines);
 }
 
+/* JSON writer: appends ,"name":"value" to a data line, or null. The keeper uses it in answers to control
+ * commands, and `eventpipe trace` and `eventpipe crashes` in their --json output. */
 void control_admin_member(struct json_out *out, const char *name, const char *value)
 {
     json_write_text(out, ",\"");
@@ -61,6 +68,9 @@ void control_admin_member(struct json_out *out, const char *name, const char *va
         json_write_string(out, value, strlen(value));
 }
 
+/* Writes a wall-clock time as RFC 3339 text in UTC with milliseconds, or "-" if it cannot be shown. The
+ * keeper uses it in answers to control commands, `eventpipe trace` and `eventpipe crashes` in their own
+ * output. */
 void control_admin_time(uint64_t ms, char *buffer, size_t size)
 {
     time_t seconds = (time_t)(ms / 1000);
@@ -79,6 +89,9 @@ void control_admin_store_failed(const struct admin_request *request, const char 
                 *done != '\0' ? "; " : "", done);
 }
 
+/* Control command in the keeper: records that it changed events of this source. The keeper then wakes the
+ * source's producer. Without this, a retried or injected event would wait until the producer looks at the
+ * store by itself. Bit 63 stands for all sources from the 64th on. */
 void control_admin_mark_changed(struct admin_request *request, const char *source)
 {
     const struct config *config = request->admin->config;
@@ -94,7 +107,8 @@ struct wanted_source {
     int64_t id;
 };
 
-/* A store_each_source callback: remembers the id of the wanted name. */
+/* Control command: callback of the store's list of sources; remembers the id of the source that the
+ * operator named. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int match_source(int64_t id, const char *name, void *user)
 {
     struct wanted_source *wanted = user;
@@ -103,6 +117,9 @@ static int match_source(int64_t id, const char *name, void *user)
     return 0;
 }
 
+/* Control command: looks up the store's id of a source by name, for `eventpipe cursor` and `eventpipe
+ * inject`. An unknown name is EP_ENOENT, with a similar name as a suggestion. Runs in the keeper, or in a
+ * child of `eventpipe` while the daemon is down. */
 int control_admin_source_id(const struct admin_request *request, const char *name, int64_t *id,
                             struct error *error)
 {
@@ -128,7 +145,8 @@ int control_admin_source_id(const struct admin_request *request, const char *nam
     return EP_OK;
 }
 
-/* cursor: shows where a source fetches from, or sets it. */
+/* Serves `eventpipe cursor`: shows where a source fetches from, or sets it. Runs in the keeper; while the
+ * daemon is down, a child of `eventpipe` runs it and can only show the cursor. */
 void control_admin_cursor(struct admin_request *request)
 {
     struct error error;
@@ -172,7 +190,10 @@ void control_admin_cursor(struct admin_request *request)
                     request->dry_run ? "the cursor would be set" : "the cursor is set");
 }
 
-static void report_problem(const char *message, void *user)
+/* Callback of the store's check: writes one problem as a data line of the answer to `eventpipe check`, and
+ * sends it at once because the check of a large store takes long. Runs in the keeper, or in a child of
+ * `eventpipe` while the daemon is down. */
+static void on_store_problem(const char *message, void *user)
 {
     struct answer *answer = user;
     json_write_text(&answer->lines, "{\"where\":\"store\"");
@@ -182,12 +203,13 @@ static void report_problem(const char *message, void *user)
     control_answer_flush(answer);
 }
 
-/* check: the store's own full check, one data line per problem. */
+/* Serves `eventpipe check`: lets the store check itself and sends one data line per problem. Runs in the
+ * keeper, or in a child of `eventpipe` while the daemon is down. */
 void control_admin_check(struct admin_request *request)
 {
     struct answer answer;
     control_answer_begin(&answer, request->client);
-    int code = store_check(request->admin->store, report_problem, &answer);
+    int code = store_check(request->admin->store, on_store_problem, &answer);
     control_answer_flush(&answer);
     if (code != EP_OK)
         control_admin_store_failed(request, "cannot check the store", "");
@@ -208,6 +230,9 @@ static void (*const runs[CONTROL_COMMAND_COUNT])(struct admin_request *request) 
     [CONTROL_COMMAND_CHECK] = control_admin_check,    [CONTROL_COMMAND_CURSOR] = control_admin_cursor,
 };
 
+/* Serves one control command: checks the request, runs the command's function on the store and sends the
+ * whole answer. The keeper calls it for each request that the supervisor passes on. While the daemon is
+ * down or does not answer, a child of `eventpipe` calls it for commands that only read. */
 void control_admin_serve(const struct admin *admin, const cJSON *json, int client, uint64_t *changed_sources)
 {
     struct error error = {0};

@@ -37,7 +37,8 @@ struct injection {
     int code; /* the first error of the store, or EP_ENOMEM; then nothing more is stored */
 };
 
-/* Reports a line that is not an event. */
+/* `eventpipe inject`, in the keeper: answers with a data line that a line is not an event and why, and
+ * counts it. The other lines are still stored. */
 static void refuse_line(struct injection *injection, const char *message)
 {
     struct json_out *out = &injection->answer.lines;
@@ -49,7 +50,8 @@ static void refuse_line(struct injection *injection, const char *message)
     control_answer_line(&injection->answer);
 }
 
-/* Stores the events of the page in one transaction; under dry_run it only counts them. */
+/* `eventpipe inject`, in the keeper: stores the events collected so far in one transaction and counts
+ * duplicates. With --dry-run it only counts. After an error of the store nothing more is stored. */
 static void store_page(struct injection *injection)
 {
     struct page *page = &injection->page;
@@ -73,9 +75,9 @@ static void store_page(struct injection *injection)
     source_page_clear(page);
 }
 
-/* The text of a member that is a string or a number, to be freed. NULL: it is missing or null, or of
- * another kind, which sets *wrong. */
-static char *member_text(struct json_span event, const char *pointer, bool *wrong)
+/* `eventpipe inject`, in the keeper: returns the text of an event's member that is a string or a number,
+ * which the caller frees. Returns NULL if it is missing, null, or of another kind, which also sets *wrong. */
+static char *copy_member_text(struct json_span event, const char *pointer, bool *wrong)
 {
     struct json_span value;
     if (!json_find(event, pointer, &value) || json_kind(value) == 'n')
@@ -87,10 +89,11 @@ static char *member_text(struct json_span event, const char *pointer, bool *wron
     return json_text(value);
 }
 
-/* Puts the line on the page as it is. An event without a UID gets a hash of the line as its first
- * member. */
-static int add_event(struct injection *injection, struct json_span event, const char *uid,
-                     const char *address, const char *type)
+/* `eventpipe inject`, in the keeper: adds an event to the page that is stored next, with the bytes of its
+ * line. An event without a UID gets a hash of its line as UID, so that injecting the same file twice finds
+ * duplicates. */
+static int add_event_to_page(struct injection *injection, struct json_span event, const char *uid,
+                             const char *address, const char *type)
 {
     if (uid != NULL)
         return source_page_add(&injection->page, uid, address, type, event.at, event.bytes);
@@ -110,26 +113,30 @@ static int add_event(struct injection *injection, struct json_span event, const 
     return code;
 }
 
-static void check_event(struct injection *injection, struct json_span event)
+/* `eventpipe inject`, in the keeper: checks uid, address and type of one event, then adds it to the page
+ * to be stored, or answers that the line is refused. */
+static void check_and_add_event(struct injection *injection, struct json_span event)
 {
     bool uid_wrong = false, other_wrong = false;
     struct json_span value;
     bool null_uid = json_find(event, "/uid", &value) && json_kind(value) == 'n';
-    char *uid = member_text(event, "/uid", &uid_wrong);
-    char *address = member_text(event, "/address", &other_wrong);
-    char *type = member_text(event, "/type", &other_wrong);
+    char *uid = copy_member_text(event, "/uid", &uid_wrong);
+    char *address = copy_member_text(event, "/address", &other_wrong);
+    char *type = copy_member_text(event, "/type", &other_wrong);
     if (uid_wrong || null_uid || (uid != NULL && (uid[0] == '\0' || strlen(uid) > UID_BYTES)))
-        refuse_line(injection, "\"uid\" must be a text of 1 to 1024 bytes, or be left out");
+        refuse_line(injection, "\"uid\" must be a string of 1 to 1024 bytes; without it, the event gets one");
     else if (other_wrong)
-        refuse_line(injection, "\"address\" and \"type\" must be texts");
+        refuse_line(injection, "\"address\" and \"type\" must be strings");
     else
-        injection->code = add_event(injection, event, uid, address, type);
+        injection->code = add_event_to_page(injection, event, uid, address, type);
     free(uid);
     free(address);
     free(type);
 }
 
-static void read_line(struct injection *injection, const char *text, size_t bytes)
+/* `eventpipe inject`, in the keeper: reads one line of the client as an event. Empty lines are skipped,
+ * lines that are not a JSON object are refused. Stores the page when it is full. */
+static void read_event_line(struct injection *injection, const char *text, size_t bytes)
 {
     while (bytes > 0 && strchr(" \t\r", text[bytes - 1]) != NULL && text[bytes - 1] != '\0')
         bytes--;
@@ -142,28 +149,32 @@ static void read_line(struct injection *injection, const char *text, size_t byte
     if (bytes == 0)
         return;
     if (!json_valid(text, bytes, &at)) {
-        snprintf(message, sizeof message, "not JSON from byte %zu on", at + 1);
+        snprintf(message, sizeof message, "not JSON: error at byte %zu", at + 1);
         refuse_line(injection, message);
     } else if (*text != '{') {
         refuse_line(injection, "expected a JSON object, such as {\"uid\":\"a-1\",\"payload\":{}}");
     } else {
-        check_event(injection, (struct json_span){text, bytes});
+        check_and_add_event(injection, (struct json_span){text, bytes});
     }
     if (injection->page.count >= PAGE_EVENTS || injection->page.data_bytes >= PAGE_BYTES)
         store_page(injection);
 }
 
-static void end_line(struct injection *injection, const char *text, size_t bytes)
+/* `eventpipe inject`, in the keeper: handles a line that has arrived whole and counts it. The rest of a
+ * line over 64 MiB was dropped, so such a line is refused here. */
+static void finish_line(struct injection *injection, const char *text, size_t bytes)
 {
     if (injection->skipping)
         refuse_line(injection, "the line is longer than 64 MiB");
     else
-        read_line(injection, text, bytes);
+        read_event_line(injection, text, bytes);
     injection->skipping = false;
     injection->line++;
 }
 
-static void read_lines(struct injection *injection)
+/* `eventpipe inject`, in the keeper: handles every whole line received so far and keeps the unfinished
+ * rest. A rest over 64 MiB is dropped, which bounds the keeper's memory. */
+static void read_received_lines(struct injection *injection)
 {
     struct json_out *received = &injection->received;
     size_t done = 0;
@@ -171,7 +182,7 @@ static void read_lines(struct injection *injection)
         char *feed = memchr(received->text + done, '\n', received->bytes - done);
         if (feed == NULL)
             break;
-        end_line(injection, received->text + done, (size_t)(feed - received->text) - done);
+        finish_line(injection, received->text + done, (size_t)(feed - received->text) - done);
         done = (size_t)(feed - received->text) + 1;
     }
     memmove(received->text, received->text + done, received->bytes - done);
@@ -182,8 +193,10 @@ static void read_lines(struct injection *injection)
     }
 }
 
-/* 1: received something; 0: the client has sent everything; EP_ESYSTEM: it is silent or gone. */
-static int receive(struct injection *injection)
+/* `eventpipe inject`, in the keeper: receives more of the client's lines. Returns 1 if some arrived, 0 if
+ * the client has sent everything, EP_ESYSTEM if it is gone or silent for 5 s: the keeper cannot wait
+ * longer for a client. EP_ENOMEM. */
+static int receive_from_client(struct injection *injection)
 {
     char buffer[65536];
     for (;;) {
@@ -202,8 +215,9 @@ static int receive(struct injection *injection)
     }
 }
 
-/* Ends the answer with the sums. */
-static void inject_end(struct injection *injection, int read_code)
+/* `eventpipe inject`, in the keeper: sends the numbers of injected, duplicate and invalid events, and then
+ * the last line of the answer, with the error if one ended the command early. */
+static void end_inject_answer(struct injection *injection, int read_code)
 {
     struct json_out *out = &injection->answer.lines;
     const char *would = injection->request->dry_run ? "would be " : "";
@@ -234,6 +248,8 @@ static void inject_end(struct injection *injection, int read_code)
                     done);
 }
 
+/* Serves `eventpipe inject` in the keeper: reads events as lines from the client's connection and stores
+ * them page by page in the given source. Pages stored before an error stay. */
 void control_admin_inject(struct admin_request *request)
 {
     struct error error;
@@ -247,15 +263,15 @@ void control_admin_inject(struct admin_request *request)
     control_answer_begin(&injection.answer, request->client);
     int got = 1;
     while (got == 1 && injection.code == EP_OK && !injection.answer.lost) {
-        got = receive(&injection);
+        got = receive_from_client(&injection);
         if (got == 1)
-            read_lines(&injection);
+            read_received_lines(&injection);
     }
     if (got == 0 && injection.code == EP_OK &&
         (injection.received.bytes > 0 || injection.skipping)) /* the last line has no line feed */
-        end_line(&injection, injection.received.text, injection.received.bytes);
+        finish_line(&injection, injection.received.text, injection.received.bytes);
     store_page(&injection);
-    inject_end(&injection, got == 1 ? 0 : got);
+    end_inject_answer(&injection, got == 1 ? 0 : got);
     source_page_clear(&injection.page);
     json_write_free(&injection.received);
     control_answer_close(&injection.answer);

@@ -18,8 +18,10 @@ struct listing {
     uint64_t now_ms;
 };
 
-/* The member "done": the names of finished stages, which the store keeps one a line. */
-static void add_done(struct json_out *out, const char *done)
+/* `eventpipe show`: writes the member "done", an array of the stages that have finished the event. The
+ * store keeps their names one per line. Runs in the keeper, or in a child of `eventpipe` while the daemon
+ * is down. */
+static void write_done_member(struct json_out *out, const char *done)
 {
     json_write_text(out, ",\"done\":[");
     const char *comma = "";
@@ -33,13 +35,14 @@ static void add_done(struct json_out *out, const char *done)
     json_write_text(out, "]");
 }
 
-/* The event as it was fetched. If it is not JSON (a corrupt event): as text and, byte for byte, in
- * base64. */
-static void add_data(struct json_out *out, const struct store_item *item)
+/* `eventpipe show`: writes an event's context and its data as it was fetched. Data that is not JSON (a
+ * corrupt event) is written as text and, byte for byte, in base64. Runs in the keeper, or in a child of
+ * `eventpipe` while the daemon is down. */
+static void write_event_data(struct json_out *out, const struct store_item *item)
 {
     struct json_span data = {item->data, item->data_bytes};
     struct json_span context = {item->context, item->context_bytes};
-    add_done(out, item->done);
+    write_done_member(out, item->done);
     json_write_text(out, ",\"context\":");
     if (context.bytes > 0 && json_valid(context.at, context.bytes, NULL))
         json_write_line(out, context);
@@ -61,8 +64,9 @@ static const char *null_if_empty(const char *text)
     return text != NULL && text[0] != '\0' ? text : NULL;
 }
 
-/* The members that queue and show have in common, without the closing bracket. */
-static void add_item(struct json_out *out, const struct store_item *item, uint64_t now_ms)
+/* `eventpipe queue` and `eventpipe show`: writes the members that both list for an event, without the
+ * closing bracket. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+static void write_event_members(struct json_out *out, const struct store_item *item, uint64_t now_ms)
 {
     char time[40];
     json_write_text(out, "{\"uid\":");
@@ -94,23 +98,28 @@ static void add_item(struct json_out *out, const struct store_item *item, uint64
     control_admin_member(out, "error", null_if_empty(item->error));
 }
 
-static int on_item(const struct store_item *item, void *user)
+/* Callback of the store's list: writes one event as a data line of the answer to `eventpipe queue` or
+ * `eventpipe show`. Returns 1, which ends the list, once the client is gone. Runs in the keeper, or in a
+ * child of `eventpipe` while the daemon is down. */
+static int on_listed_event(const struct store_item *item, void *user)
 {
     struct listing *listing = user;
-    add_item(&listing->answer.lines, item, listing->now_ms);
+    write_event_members(&listing->answer.lines, item, listing->now_ms);
     if (listing->with_data)
-        add_data(&listing->answer.lines, item);
+        write_event_data(&listing->answer.lines, item);
     json_write_text(&listing->answer.lines, "}");
     return control_answer_line(&listing->answer) == EP_OK ? 0 : 1;
 }
 
-/* queue and show. */
+/* Serves `eventpipe queue` and `eventpipe show`: lists the selected events of the store, one data line
+ * each. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 void control_admin_list(struct admin_request *request)
 {
     struct listing listing = {.request = request, .now_ms = shm_realtime_ms()};
     listing.with_data = request->command->id == CONTROL_COMMAND_SHOW;
     control_answer_begin(&listing.answer, request->client);
-    int code = store_list(request->admin->store, &request->select, listing.with_data, on_item, &listing);
+    int code =
+        store_list(request->admin->store, &request->select, listing.with_data, on_listed_event, &listing);
     control_answer_flush(&listing.answer);
     char unknown[512];
     control_admin_unknown_name(request, unknown, sizeof unknown);
@@ -128,7 +137,10 @@ void control_admin_list(struct admin_request *request)
 
 /* ---- change ---- */
 
-static int on_change(const struct store_item *item, void *user)
+/* Callback of the store's change, in the keeper: answers an operator's retry, hold, release, requeue or
+ * remove with one data line per event, and marks the event's source so that its producer is notified.
+ * Returns 1 once the client is gone. */
+static int on_changed_event(const struct store_item *item, void *user)
 {
     struct listing *listing = user;
     struct json_out *out = &listing->answer.lines;
@@ -144,14 +156,15 @@ static int on_change(const struct store_item *item, void *user)
     return control_answer_line(&listing->answer) == EP_OK ? 0 : 1;
 }
 
-static int on_running(const struct store_item *item, void *user)
+static int on_running_event(const struct store_item *item, void *user)
 {
     (void)item;
     *(bool *)user = true;
     return 1;
 }
 
-/* Whether the request selects a running event, which no command changes. */
+/* Control command in the keeper: returns whether the operator selected a running event. No command changes
+ * running events, and without this hint the answer "nothing matched" would puzzle the operator. */
 static bool selects_running(const struct admin_request *request)
 {
     struct store_select select = request->select;
@@ -160,10 +173,11 @@ static bool selects_running(const struct admin_request *request)
         return false;
     select.state = STORE_RUNNING;
     select.limit = 1;
-    return store_list(request->admin->store, &select, false, on_running, &runs) == EP_OK && runs;
+    return store_list(request->admin->store, &select, false, on_running_event, &runs) == EP_OK && runs;
 }
 
-/* retry, hold, release, requeue and remove. */
+/* Serves `eventpipe retry`, `hold`, `release`, `requeue` and `remove` in the keeper: changes the state of
+ * the selected events in the store and answers with one data line per event. */
 void control_admin_change(struct admin_request *request)
 {
     const struct control_change *change = request->command->change;
@@ -171,7 +185,7 @@ void control_admin_change(struct admin_request *request)
     control_answer_begin(&listing.answer, request->client);
     uint64_t changed = 0;
     int code = store_change(request->admin->store, &request->select, change->store_command, request->dry_run,
-                            on_change, &listing, &changed);
+                            on_changed_event, &listing, &changed);
     control_answer_flush(&listing.answer);
     char done[128], takes[64], unknown[512];
     control_command_states(change->takes, takes, sizeof takes);
@@ -185,7 +199,6 @@ void control_admin_change(struct admin_request *request)
     else
         control_end(request->client, CONTROL_NOTHING, "nothing matched: %s takes %s events%s%s",
                     request->command->name, takes,
-                    selects_running(request) ? ", and leaves those that a worker has or will get next" : "",
-                    unknown);
+                    selects_running(request) ? "; running events are never changed" : "", unknown);
     control_answer_close(&listing.answer);
 }

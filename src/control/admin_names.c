@@ -10,7 +10,8 @@
 #include "src/base/suggest.h"
 #include "src/control/admin.h"
 
-/* Appends a copy of the name to a list that ends with NULL. */
+/* Control command: appends a copy of the name to a list of source or stage names, which ends with NULL.
+ * Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int add_name(char ***list, size_t count, const char *name)
 {
     char **grown = realloc(*list, (count + 2) * sizeof *grown);
@@ -22,6 +23,8 @@ static int add_name(char ***list, size_t count, const char *name)
     return grown[count] == NULL ? EP_ENOMEM : EP_OK;
 }
 
+/* Control command: adds a source, still without stages, to the list of known names. Runs in the keeper, or
+ * in a child of `eventpipe` while the daemon is down. */
 static int add_source(struct admin_names *names, const char *name)
 {
     char ***chains = realloc(names->chains, (names->count + 1) * sizeof *chains);
@@ -37,6 +40,8 @@ static int add_source(struct admin_names *names, const char *name)
     return code;
 }
 
+/* Control command: adds a stage to the source that was added last. Names must therefore come source by
+ * source. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int add_stage(struct admin_names *names, const char *name)
 {
     char ***chain = &names->chains[names->count - 1];
@@ -59,6 +64,9 @@ struct store_ids {
     int64_t *ids;
 };
 
+/* Control command: callback of the store's list of sources; adds the source and remembers its id, by which
+ * its stages are read afterwards. Runs in a child of `eventpipe` without a configuration, while the daemon
+ * is down. */
 static int on_source(int64_t id, const char *name, void *user)
 {
     struct store_ids *found = user;
@@ -70,7 +78,9 @@ static int on_source(int64_t id, const char *name, void *user)
     return add_source(found->names, name);
 }
 
-static int names_of_store(struct store *store, struct admin_names *names, struct error *error)
+/* Control command without a configuration: reads the names of sources and stages from the store. Only
+ * `eventpipe` without -c needs it, while the daemon is down. */
+static int read_names_from_store(struct store *store, struct admin_names *names, struct error *error)
 {
     struct store_ids found = {names, NULL};
     int code = store_each_source(store, on_source, &found);
@@ -84,7 +94,9 @@ static int names_of_store(struct store *store, struct admin_names *names, struct
     return code == EP_OK ? EP_OK : base_error_set(error, code, "%s", store_errmsg(store));
 }
 
-static int names_of_config(const struct config *config, struct admin_names *names)
+/* Control command: takes the names of sources and stages, in order, from the configuration. Runs in the
+ * keeper, or in a child of `eventpipe` while the daemon is down. */
+static int read_names_from_config(const struct config *config, struct admin_names *names)
 {
     int code = EP_OK;
     for (size_t i = 0; code == EP_OK && i < config->source_count; i++) {
@@ -95,6 +107,9 @@ static int names_of_config(const struct config *config, struct admin_names *name
     return code;
 }
 
+/* Control command: makes the list of sources and their stages from the configuration or, without one, from
+ * the store. Read for every request: filters by stage, the order of stages and "did you mean" need it.
+ * Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 int control_admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error)
 {
     struct admin_names *names = calloc(1, sizeof *names);
@@ -104,9 +119,9 @@ int control_admin_names_read(const struct admin *admin, struct admin_names **out
         code = names->sources == NULL ? EP_ENOMEM : EP_OK;
     }
     if (code == EP_OK && admin->config != NULL)
-        code = names_of_config(admin->config, names);
+        code = read_names_from_config(admin->config, names);
     else if (code == EP_OK)
-        code = names_of_store(admin->store, names, error);
+        code = read_names_from_store(admin->store, names, error);
     if (code == EP_OK) {
         *out = names;
         return EP_OK;
@@ -115,25 +130,28 @@ int control_admin_names_read(const struct admin *admin, struct admin_names **out
     return code == EP_ENOMEM ? base_error_set(error, EP_ENOMEM, "out of memory") : code;
 }
 
-static void free_list(char **list)
+static void free_names(char **list)
 {
     for (size_t i = 0; list != NULL && list[i] != NULL; i++)
         free(list[i]);
     free(list);
 }
 
+/* Frees a list of sources and stages. Called at the end of each control command, in the keeper or in a
+ * child of `eventpipe`. Accepts NULL. */
 void control_admin_names_free(struct admin_names *names)
 {
     if (names == NULL)
         return;
     for (size_t i = 0; i < names->count; i++)
-        free_list(names->chains[i]);
+        free_names(names->chains[i]);
     free(names->chains);
-    free_list(names->sources);
+    free_names(names->sources);
     free(names);
 }
 
-/* Whether a source has the stage; if not, *near is a similar name or NULL. */
+/* Control command: returns whether any source has this stage. If none has it, *near is a similar name for
+ * "did you mean", or NULL. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static bool find_stage(const struct admin_names *names, const char *stage, const char **near)
 {
     *near = NULL;
@@ -147,6 +165,10 @@ static bool find_stage(const struct admin_names *names, const char *stage, const
     return false;
 }
 
+/* Control command: if the request names a source or stage that does not exist, writes this with a similar
+ * name into the buffer, otherwise "". `eventpipe queue`, `retry` and the like add it to "nothing matched",
+ * which a typing error often causes. Runs in the keeper, or in a child of `eventpipe` while the daemon is
+ * down. */
 void control_admin_unknown_name(const struct admin_request *request, char *buffer, size_t size)
 {
     const struct admin_names *names = request->names;

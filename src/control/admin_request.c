@@ -13,15 +13,19 @@
 
 #define NUMBER_MAX 9007199254740992.0 /* 2^53: beyond it JSON numbers, read as doubles, are not exact */
 
-static int read_text(const cJSON *member, const char **out, struct error *error)
+/* Control request: reads a member that must be a string. *out points into the request. The keeper calls
+ * it, or a child of `eventpipe` while the daemon is down. */
+static int read_text_member(const cJSON *member, const char **out, struct error *error)
 {
     if (!cJSON_IsString(member))
-        return base_error_set(error, EP_EINVAL, "\"%s\" must be a text", member->string);
+        return base_error_set(error, EP_EINVAL, "\"%s\" must be a string", member->string);
     *out = member->valuestring;
     return EP_OK;
 }
 
-static int read_bool(const cJSON *member, bool *out, struct error *error)
+/* Control request: reads a member that must be true or false, such as "dry_run". Runs in the keeper, or in
+ * a child of `eventpipe` while the daemon is down. */
+static int read_bool_member(const cJSON *member, bool *out, struct error *error)
 {
     if (!cJSON_IsBool(member))
         return base_error_set(error, EP_EINVAL, "\"%s\" must be true or false", member->string);
@@ -29,17 +33,23 @@ static int read_bool(const cJSON *member, bool *out, struct error *error)
     return EP_OK;
 }
 
-static int read_number(const cJSON *member, double least, uint64_t *out, struct error *error)
+/* Control request: reads a member that must be a whole number of at least `least`. Numbers above 2^53 are
+ * refused, because cJSON rounds them. Runs in the keeper, or in a child of `eventpipe` while the daemon is
+ * down. */
+static int read_number_member(const cJSON *member, double least, uint64_t *out, struct error *error)
 {
     double value = cJSON_IsNumber(member) ? member->valuedouble : NAN;
     if (!(value >= least && value <= NUMBER_MAX) || value != floor(value))
-        return base_error_set(error, EP_EINVAL, "\"%s\" must be a whole number from %.0f on", member->string,
-                              least);
+        return base_error_set(error, EP_EINVAL, "\"%s\" must be a whole number, at least %.0f",
+                              member->string, least);
     *out = (uint64_t)value;
     return EP_OK;
 }
 
-static int read_uids(struct admin_request *request, const cJSON *member, struct error *error)
+/* Control request: reads the UIDs by which an operator selects events, 1 to 5000. The texts stay in the
+ * request, only the array is allocated. Runs in the keeper, or in a child of `eventpipe` while the daemon
+ * is down. */
+static int read_uids_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     int count = cJSON_IsArray(member) ? cJSON_GetArraySize(member) : 0;
     if (count < 1 || count > ADMIN_UIDS_MAX || request->uids != NULL)
@@ -52,7 +62,7 @@ static int read_uids(struct admin_request *request, const cJSON *member, struct 
     cJSON_ArrayForEach(uid, member)
     {
         if (!cJSON_IsString(uid) || uid->valuestring[0] == '\0')
-            return base_error_set(error, EP_EINVAL, "each of \"uids\" must be a text, and not empty");
+            return base_error_set(error, EP_EINVAL, "each UID in \"uids\" must be a string, and not empty");
         request->uids[at++] = uid->valuestring;
     }
     request->select.uids = request->uids;
@@ -60,10 +70,12 @@ static int read_uids(struct admin_request *request, const cJSON *member, struct 
     return EP_OK;
 }
 
-static int read_state(struct admin_request *request, const cJSON *member, struct error *error)
+/* Control request: reads the filter "state", one of the names of event states (`eventpipe queue --state
+ * dead`). Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+static int read_state_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     const char *name = "";
-    int code = read_text(member, &name, error);
+    int code = read_text_member(member, &name, error);
     if (code != EP_OK)
         return code;
     for (int state = STORE_READY; state <= STORE_DEAD; state++)
@@ -75,10 +87,12 @@ static int read_state(struct admin_request *request, const cJSON *member, struct
                           "there is no state \"%s\": it is one of ready, running, delayed, held, dead", name);
 }
 
-static int read_older(struct admin_request *request, const cJSON *member, struct error *error)
+/* Control request: reads the filter "older_ms" and turns it into the latest time of arrival that it
+ * selects. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+static int read_older_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     uint64_t older_ms = 0, now_ms = shm_realtime_ms();
-    int code = read_number(member, 0, &older_ms, error);
+    int code = read_number_member(member, 0, &older_ms, error);
     if (code == EP_OK) /* at least 1: 0 would select any age, and no event arrived before 1970 */
         request->select.older_than_ms = older_ms < now_ms ? now_ms - older_ms : 1;
     return code;
@@ -124,58 +138,64 @@ static const struct member {
     {"line", LINE, CONTROL_ACCEPTS_LINES, false},
 };
 
+/* Control request: reads one member into the filters and options of the command, with the check for its
+ * type. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int read_member(struct admin_request *request, const cJSON *member, enum member_kind kind,
                        struct error *error)
 {
     struct store_select *select = &request->select;
     switch (kind) {
     case TEXT_SOURCE:
-        return read_text(member, &select->source, error);
+        return read_text_member(member, &select->source, error);
     case TEXT_STAGE:
-        return read_text(member, &select->stage, error);
+        return read_text_member(member, &select->stage, error);
     case TEXT_ADDRESS:
-        return read_text(member, &select->address, error);
+        return read_text_member(member, &select->address, error);
     case TEXT_TYPE:
-        return read_text(member, &select->type, error);
+        return read_text_member(member, &select->type, error);
     case TEXT_ERROR:
-        return read_text(member, &select->error, error);
+        return read_text_member(member, &select->error, error);
     case TEXT_SET:
-        return read_text(member, &request->set, error);
+        return read_text_member(member, &request->set, error);
     case STATE:
-        return read_state(request, member, error);
+        return read_state_member(request, member, error);
     case UIDS:
-        return read_uids(request, member, error);
+        return read_uids_member(request, member, error);
     case ALL:
-        return read_bool(member, &request->all, error);
+        return read_bool_member(member, &request->all, error);
     case DRY_RUN:
-        return read_bool(member, &request->dry_run, error);
+        return read_bool_member(member, &request->dry_run, error);
     case OLDER:
-        return read_older(request, member, error);
+        return read_older_member(request, member, error);
     case LIMIT:
-        return read_number(member, 1, &select->limit, error);
+        return read_number_member(member, 1, &select->limit, error);
     case LINE:
-        return read_number(member, 1, &request->first_line, error);
+        return read_number_member(member, 1, &request->first_line, error);
     }
     return EP_OK;
 }
 
-/* Checks what the members must fulfil together. */
-static int check_whole(const struct admin_request *request, struct error *error)
+/* Control request: checks the members together once all are read. A command that changes events needs a
+ * filter, otherwise a forgotten one would change every event. Runs in the keeper, or in a child of
+ * `eventpipe`. */
+static int check_combination(const struct admin_request *request, struct error *error)
 {
     const struct control_command *command = request->command;
     if (command->change != NULL && !request->selective)
-        return base_error_set(error, EP_EINVAL, "which events? Give UIDs or filters, or ALL for every event");
+        return base_error_set(error, EP_EINVAL,
+                              "no events are selected: give UIDs or filters, or ALL for every event");
     if ((command->accepts & UIDS_ONLY) != 0 && request->uids == NULL)
-        return base_error_set(error, EP_EINVAL, "which event? Give its UID");
+        return base_error_set(error, EP_EINVAL, "no event is selected: give its UID");
     if ((command->accepts & ONE_SOURCE) != 0 && request->select.source == NULL)
-        return base_error_set(error, EP_EINVAL, "which source?");
+        return base_error_set(error, EP_EINVAL, "no source is given");
     if (request->all && request->uids != NULL)
-        return base_error_set(error, EP_EINVAL, "either UIDs or ALL, not both");
+        return base_error_set(error, EP_EINVAL, "give either UIDs or ALL, not both");
     return EP_OK;
 }
 
-/* NULL: the command does not know a member of this name. */
-static const struct member *find_member(const struct control_command *command, const char *name)
+/* Control request: returns the table's entry for a member, such as "stage", or NULL if the command does
+ * not know it. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+static const struct member *find_member_rule(const struct control_command *command, const char *name)
 {
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
         if (strcmp(members[i].name, name) == 0 && (members[i].accepted_by & command->accepts) != 0)
@@ -183,6 +203,8 @@ static const struct member *find_member(const struct control_command *command, c
     return NULL;
 }
 
+/* Control request: reads all members. An unknown one is an error, because a misspelt filter must not
+ * select more events. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int read_members(struct admin_request *request, const cJSON *json, struct error *error)
 {
     const cJSON *item;
@@ -190,7 +212,7 @@ static int read_members(struct admin_request *request, const cJSON *json, struct
     {
         if (strcmp(item->string, "command") == 0)
             continue;
-        const struct member *member = find_member(request->command, item->string);
+        const struct member *member = find_member_rule(request->command, item->string);
         if (member == NULL)
             return base_error_set(error, EP_EINVAL, "%s does not know the member \"%.64s\"",
                                   request->command->name, item->string);
@@ -200,9 +222,12 @@ static int read_members(struct admin_request *request, const cJSON *json, struct
         if (member->selects && (member->kind != ALL || request->all))
             request->selective = true;
     }
-    return check_whole(request, error);
+    return check_combination(request, error);
 }
 
+/* Control request: checks a JSON request completely before its command runs, and reads the names of
+ * sources and stages. Returns EP_EINVAL with a message for the operator. Runs in the keeper, or in a child
+ * of `eventpipe` while the daemon is down. */
 int control_admin_request_read(struct admin_request *request, const cJSON *json, struct error *error)
 {
     request->select.state = -1;
@@ -225,6 +250,8 @@ int control_admin_request_read(struct admin_request *request, const cJSON *json,
     return code;
 }
 
+/* Control request: frees what the read request owns, after its command has run or was refused. Runs in the
+ * keeper, or in a child of `eventpipe` while the daemon is down. */
 void control_admin_request_close(struct admin_request *request)
 {
     free(request->uids);

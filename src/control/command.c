@@ -52,7 +52,7 @@ static const struct control_change remove_events = {
 
 /* clang-format off */
 #define COMMAND(ID, name, server, changes, accepts, arguments, least, most, help, change) \
-    [CONTROL_COMMAND_##ID] = {CONTROL_COMMAND_##ID, name, CONTROL_BY_##server, changes, accepts, arguments,      \
+    [CONTROL_COMMAND_##ID] = {CONTROL_COMMAND_##ID, name, CONTROL_BY_##server, changes, accepts, arguments,  \
                               help, least, most, change},
 const struct control_command control_commands[CONTROL_COMMAND_COUNT] = {
     COMMAND(STATUS, "status", CLI, false, JSON | CONTROL_ACCEPTS_WATCH, "", 0, 0,
@@ -99,6 +99,8 @@ const struct control_command control_commands[CONTROL_COMMAND_COUNT] = {
 };
 /* clang-format on */
 
+/* Table of operators' commands: returns the command of this name, or NULL. `eventpipe` looks up what the
+ * user typed, the supervisor and the keeper what a request on the control socket names. */
 const struct control_command *control_command_find(const char *name)
 {
     for (size_t i = 0; i < CONTROL_COMMAND_COUNT; i++)
@@ -107,6 +109,9 @@ const struct control_command *control_command_find(const char *name)
     return NULL;
 }
 
+/* Table of operators' commands: writes a set of event states as a phrase, such as "delayed and dead".
+ * `eventpipe help` shows with it which events a command takes, and the keeper in the answer "nothing
+ * matched". */
 void control_command_states(unsigned states, char *buffer, size_t size)
 {
     size_t used = 0;

@@ -29,8 +29,9 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define READ_BYTES 65536
 
-/* For poll: the milliseconds left of `limit_ms` since start_ns; 0 = the time is over, -1 = no limit. */
-static int time_left(uint64_t start_ns, uint64_t limit_ms)
+/* Control protocol: returns the timeout for poll until limit_ms after start_ns, at most 60 s: 0 = the time
+ * is over, -1 = no limit. Any process that sends or waits on the control socket. */
+static int remaining_poll_ms(uint64_t start_ns, uint64_t limit_ms)
 {
     if (limit_ms == UINT64_MAX)
         return -1;
@@ -41,9 +42,10 @@ static int time_left(uint64_t start_ns, uint64_t limit_ms)
     return left_ms > 60000 ? 60000 : (int)left_ms;
 }
 
-/* Sends all bytes, or fails after SEND_MS. It uses MSG_DONTWAIT and leaves the descriptor's mode
- * alone, because the process that passed the descriptor on shares it. */
-static int send_all(int fd, const char *bytes, size_t count)
+/* Control protocol: sends all bytes, or fails after 5 s, so that a client that does not read cannot block
+ * the supervisor or the keeper. It uses MSG_DONTWAIT and leaves the descriptor's mode alone, because the
+ * supervisor and the keeper share the descriptor. */
+static int send_bytes(int fd, const char *bytes, size_t count)
 {
     uint64_t start_ns = shm_now_ns();
     while (count > 0) {
@@ -57,7 +59,7 @@ static int send_all(int fd, const char *bytes, size_t count)
             continue;
         if (sent < 0 && errno != EAGAIN)
             return EP_ESYSTEM;
-        int left = time_left(start_ns, SEND_MS);
+        int left = remaining_poll_ms(start_ns, SEND_MS);
         struct pollfd waiting = {.fd = fd, .events = POLLOUT};
         if (left == 0 || (poll(&waiting, 1, left) < 0 && errno != EINTR))
             return EP_ESYSTEM;
@@ -65,6 +67,9 @@ static int send_all(int fd, const char *bytes, size_t count)
     return EP_OK;
 }
 
+/* Control protocol: sends one line of an answer to the client. The keeper and the supervisor call it, also
+ * a child of `eventpipe` while the daemon is down. Returns EP_ESYSTEM if the client is gone or takes
+ * nothing for 5 s. */
 int control_send_line(int fd, const char *json, size_t bytes)
 {
     char small[1024];
@@ -73,12 +78,15 @@ int control_send_line(int fd, const char *json, size_t bytes)
         return EP_ESYSTEM;
     memcpy(line, json, bytes);
     line[bytes] = '\n';
-    int result = send_all(fd, line, bytes + 1);
+    int result = send_bytes(fd, line, bytes + 1);
     if (line != small)
         free(line);
     return result;
 }
 
+/* Control protocol: sends the last line of an answer, with the exit status for `eventpipe` and a message.
+ * The supervisor and the keeper call it exactly once per request. Without it `eventpipe` must assume that
+ * the server crashed. */
 int control_end(int fd, enum control_code code, const char *format, ...)
 {
     char message[2048];
@@ -99,6 +107,9 @@ int control_end(int fd, enum control_code code, const char *format, ...)
 
 /* ---- the client's side ---- */
 
+/* Control protocol: connects to the daemon's control socket. `eventpipe` calls it before each command. The
+ * supervisor calls it at its start to see whether another daemon listens there. EP_ENOENT: no process
+ * listens. */
 int control_connect(const char *path, int *fd, struct error *error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -148,8 +159,8 @@ static size_t bytes_to_send(const struct conversation *client)
     return client->sending.bytes + client->question->body_bytes;
 }
 
-/* Sends what the socket takes now. When sending fails, the server has stopped reading; its answer says
- * why, so this is not an error here. */
+/* Control protocol, in `eventpipe`: sends as much of the request and its events as the socket takes now.
+ * If sending fails, the server has stopped reading; its answer says why, so this is not an error here. */
 static void send_question(struct conversation *client)
 {
     while (client->sent < bytes_to_send(client)) {
@@ -173,8 +184,9 @@ static void send_question(struct conversation *client)
     client->shut = true;
 }
 
-/* One line of the answer: data for the caller, or the end. */
-static int receive_line(struct conversation *client, char *line, size_t bytes)
+/* Control protocol, in `eventpipe`: handles one line of the daemon's answer. A data line goes to the
+ * command's callback; the last line sets the exit status and the message. A malformed line is EP_EPROTO. */
+static int handle_answer_line(struct conversation *client, char *line, size_t bytes)
 {
     struct json_span whole = {line, bytes}, value;
     int64_t code;
@@ -195,8 +207,9 @@ static int receive_line(struct conversation *client, char *line, size_t bytes)
     return EP_OK;
 }
 
-/* Handles every complete line received so far and keeps the rest. */
-static int receive_lines(struct conversation *client)
+/* Control protocol, in `eventpipe`: handles every whole line of the daemon's answer received so far and
+ * keeps the rest. */
+static int handle_answer_lines(struct conversation *client)
 {
     size_t done = 0;
     int result = EP_OK;
@@ -205,8 +218,8 @@ static int receive_lines(struct conversation *client)
         if (feed == NULL)
             break;
         *feed = '\0';
-        result =
-            receive_line(client, client->received.text + done, (size_t)(feed - client->received.text) - done);
+        result = handle_answer_line(client, client->received.text + done,
+                                    (size_t)(feed - client->received.text) - done);
         done = (size_t)(feed - client->received.text) + 1;
     }
     memmove(client->received.text, client->received.text + done, client->received.bytes - done);
@@ -214,8 +227,9 @@ static int receive_lines(struct conversation *client)
     return result;
 }
 
-/* Takes what has arrived. */
-static int receive(struct conversation *client)
+/* Control protocol, in `eventpipe`: reads what has arrived of the daemon's answer. A connection that
+ * closes before the last line is an error: the daemon may have crashed in the middle of the command. */
+static int receive_answer(struct conversation *client)
 {
     char buffer[READ_BYTES];
     ssize_t got = recv(client->fd, buffer, sizeof buffer, MSG_DONTWAIT);
@@ -229,9 +243,12 @@ static int receive(struct conversation *client)
     json_write_raw(&client->received, buffer, (size_t)got);
     if (client->received.failed)
         return base_error_set(client->error, EP_ENOMEM, "out of memory");
-    return receive_lines(client);
+    return handle_answer_lines(client);
 }
 
+/* Control protocol: sends a request and reads the whole answer, for every `eventpipe` command that the
+ * daemon serves. It sends and reads at the same time, because a server that answers while events are being
+ * sent would otherwise wait for ever. Returns the exit status, or a negative code. */
 int control_ask(int fd, const struct control_question *question, control_on_line *on_line, void *user,
                 struct error *error)
 {
@@ -245,10 +262,11 @@ int control_ask(int fd, const struct control_question *question, control_on_line
         struct pollfd socket = {.fd = fd, .events = POLLIN | (client.shut ? 0 : POLLOUT)};
         uint64_t patience_ms =
             client.begun || question->first_ms == 0 ? question->patience_ms : question->first_ms;
-        int left = time_left(last_ns, patience_ms);
+        int left = remaining_poll_ms(last_ns, patience_ms);
         int ready = left == 0 ? 0 : poll(&socket, 1, left);
         if (ready < 0 && errno != EINTR)
-            result = base_error_set(error, EP_ESYSTEM, "poll: %s", strerror(errno));
+            result =
+                base_error_set(error, EP_ESYSTEM, "cannot wait for the daemon's answer: %s", strerror(errno));
         bool wait_on =
             left == 0 && question->on_silence != NULL && question->on_silence(question->on_silence_user);
         if (left == 0 && !wait_on)
@@ -263,7 +281,7 @@ int control_ask(int fd, const struct control_question *question, control_on_line
         if ((socket.revents & POLLOUT) != 0)
             send_question(&client);
         if ((socket.revents & (POLLIN | POLLHUP | POLLERR)) != 0)
-            result = receive(&client);
+            result = receive_answer(&client);
     }
     json_write_free(&client.sending);
     json_write_free(&client.received);
