@@ -59,7 +59,9 @@ struct request {
     unsigned sent;
 };
 
-static void random_digits(char out[DIGITS + 1])
+/* Idefix client: makes 16 random hex digits, a reply address for one request or a session name for one
+ * client. Runs in a producer's fetch thread or in a program that uses the library. */
+static void make_random_digits(char out[DIGITS + 1])
 {
     unsigned char bytes[DIGITS / 2];
 
@@ -68,20 +70,23 @@ static void random_digits(char out[DIGITS + 1])
         snprintf(out + 2 * i, 3, "%02x", bytes[i]);
 }
 
-static int interrupted(struct idefix_failure *failure)
+static int fail_interrupted(struct idefix_failure *failure)
 {
     return base_error_set(&failure->error, EP_EBUSY, "interrupted");
 }
 
-static bool aborted(const atomic_bool *abort)
+static bool is_aborted(const atomic_bool *abort)
 {
     return abort != NULL && atomic_load(abort);
 }
 
 /* ---- opening and closing */
 
-static int check(const struct idefix_source_config *config, struct idefix_encoding *encoding,
-                 struct error *error)
+/* Idefix client: checks broker, account, encoding, meta and session without using the network. Runs when a
+ * client is opened: in a producer, in `eventpiped -t` and `eventpipe check`, or in a program that uses the
+ * library. */
+static int check_config(const struct idefix_source_config *config, struct idefix_encoding *encoding,
+                        struct error *error)
 {
     if (config->broker == NULL)
         return base_error_set(error, EP_ECONFIG, "no broker is given");
@@ -93,7 +98,7 @@ static int check(const struct idefix_source_config *config, struct idefix_encodi
                               config->encoding);
     if (config->meta != NULL && (!json_valid(config->meta, strlen(config->meta), NULL) ||
                                  json_kind((struct json_span){config->meta, strlen(config->meta)}) != '{'))
-        return base_error_set(error, EP_ECONFIG, "meta is no JSON object");
+        return base_error_set(error, EP_ECONFIG, "meta is not a JSON object");
     if (config->session != NULL && !config_idefix_session_valid(config->session))
         return base_error_set(error, EP_ECONFIG,
                               "session \"%.80s\": expected 1 to %d letters, digits, '.', '_' or '-'",
@@ -101,7 +106,10 @@ static int check(const struct idefix_source_config *config, struct idefix_encodi
     return 0;
 }
 
-static char *address_text(const struct idefix_broker *broker)
+/* Idefix client: returns the broker's address for messages, such as ssl://HOST:PORT, or NULL without
+ * memory. Runs when a producer, `eventpiped -t`, `eventpipe check` or a program that uses the library
+ * opens a client. */
+static char *format_broker_address(const struct idefix_broker *broker)
 {
     bool brackets = strchr(broker->host, ':') != NULL;
     char *text;
@@ -111,6 +119,9 @@ static char *address_text(const struct idefix_broker *broker)
     return bytes < 0 ? NULL : text;
 }
 
+/* Idefix client: opens a client of an Idefix backend, without using the network. A producer with an Idefix
+ * source calls it, `eventpiped -t` and `eventpipe check` to check the source, and ep_idefix_open for a
+ * program that uses the library. */
 int idefix_open(const struct idefix_source_config *config, struct idefix **out, struct error *error)
 {
     struct idefix *idefix = calloc(1, sizeof *idefix);
@@ -120,12 +131,12 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
     if (idefix == NULL)
         return base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
     idefix->config = config;
-    random_digits(session);
-    int code = check(config, &idefix->encoding, error);
+    make_random_digits(session);
+    int code = check_config(config, &idefix->encoding, error);
     if (code == 0)
         code = config_idefix_broker_read(config->broker, &params.broker, error);
     if (code == 0) {
-        idefix->address = params.address = address_text(&params.broker);
+        idefix->address = params.address = format_broker_address(&params.broker);
         params.session = config->session != NULL ? config->session : session;
         params.user = config->user;
         params.password = config->password;
@@ -143,6 +154,8 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
     return 0;
 }
 
+/* Idefix client: disconnects within one second, frees the client and clears the pointer. A producer calls
+ * it when its source ends, a program that uses the library through ep_idefix_close. */
 void idefix_close(struct idefix **idefix)
 {
     struct idefix *old = *idefix;
@@ -160,9 +173,11 @@ void idefix_interrupt(struct idefix *idefix)
     idefix_link_wake(idefix->link);
 }
 
+/* Idefix client: sleeps until until_ns and returns true, or false as soon as *abort is set. A producer's
+ * fetch thread uses it to pace its polls; a plain sleep would delay the producer's shutdown. */
 bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *abort)
 {
-    while (!aborted(abort)) {
+    while (!is_aborted(abort)) {
         if (shm_now_ns() >= until_ns)
             return true;
         idefix_link_wait(idefix->link, until_ns);
@@ -172,12 +187,14 @@ bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *a
 
 /* ---- one request */
 
-static int request_send(struct idefix *idefix, struct request *request, struct idefix_failure *failure)
+/* Idefix client: sends a request once, with a new random reply address. Earlier addresses of the same
+ * request stay valid. Runs in a producer's fetch thread or in a program that uses the library. */
+static int send_request(struct idefix *idefix, struct request *request, struct idefix_failure *failure)
 {
     char to[64], *address = request->addresses[request->sent++];
     struct idefix_frame frame = {0};
 
-    random_digits(address);
+    make_random_digits(address);
     snprintf(to, sizeof to, "idefix.%s", request->command);
     const struct idefix_envelope envelope = {.to = to, .reply = address, .data = request->data};
     int code = idefix_frame_encode(&idefix->encoding, &envelope, &frame);
@@ -187,9 +204,10 @@ static int request_send(struct idefix *idefix, struct request *request, struct i
     return code == 0 ? 0 : base_error_set(&failure->error, code, "no memory for a request");
 }
 
-/* Goes through the frames that arrived. Returns 1 if one is the answer, which is then in message;
- * otherwise 0, and malformed is set if one of them could not be read. */
-static int answer_find(struct idefix *idefix, const struct request *request, struct idefix_message *message,
+/* Idefix client: goes through the frames that arrived. Returns 1 if one answers the request, and puts it
+ * into message. Otherwise returns 0, and sets malformed if a frame could not be read. Runs in a producer's
+ * fetch thread or in a program that uses the library. */
+static int find_answer(struct idefix *idefix, const struct request *request, struct idefix_message *message,
                        struct error *malformed)
 {
     struct idefix_link_frame *frame;
@@ -217,23 +235,26 @@ static int answer_find(struct idefix *idefix, const struct request *request, str
     return 0;
 }
 
-static int answer_missing(struct idefix *idefix, const struct request *request,
-                          struct idefix_failure *failure)
+/* Idefix client: fails a request that the backend did not answer in time. The next call logs in again; the
+ * second missing answer in a row also closes the connection. Runs in a producer's fetch thread or in a
+ * program that uses the library. */
+static int report_missing_answer(struct idefix *idefix, const struct request *request,
+                                 struct idefix_failure *failure)
 {
     idefix->login = 0;
     if (++idefix->missing >= MISSING_MAX) {
         idefix->missing = 0;
         idefix_link_drop(idefix->link);
     }
-    return base_error_set(
-        &failure->error, EP_EBACKEND,
-        "%s: connected, but nothing answers %s within %g s (does the backend run, and is it at this "
-        "broker?)",
-        idefix->address, request->command, (double)request->wait_ms / 1000);
+    return base_error_set(&failure->error, EP_EBACKEND,
+                          "%s: connected, but nothing answers %s within %g s (is the backend running, and "
+                          "connected to this broker?)",
+                          idefix->address, request->command, (double)request->wait_ms / 1000);
 }
 
-/* Returns when `await` must send again or give up. */
-static uint64_t await_until(const struct request *request, uint64_t begin, uint64_t end)
+/* Idefix client: returns when the wait for an answer must send the request again or give up. Runs in a
+ * producer's fetch thread or in a program that uses the library. */
+static uint64_t next_wakeup_ns(const struct request *request, uint64_t begin, uint64_t end)
 {
     if (request->sent == request->sendings)
         return end;
@@ -241,8 +262,10 @@ static uint64_t await_until(const struct request *request, uint64_t begin, uint6
     return sending < end ? sending : end;
 }
 
-/* Returns 0 while the connection that carried the request is up, otherwise the code of why it ended. */
-static int await_lost(struct idefix *idefix, const struct request *request, struct idefix_failure *failure)
+/* Idefix client: returns 0 while the connection that carried the request is up, otherwise the code of why
+ * it ended. Runs in a producer's fetch thread or in a program that uses the library. */
+static int check_connection(struct idefix *idefix, const struct request *request,
+                            struct idefix_failure *failure)
 {
     struct idefix_link_view view;
 
@@ -255,21 +278,23 @@ static int await_lost(struct idefix *idefix, const struct request *request, stru
     return failure->error.code;
 }
 
-/* Sends the request and waits for its answer. An answer that reports an error counts as an answer. */
-static int await(struct idefix *idefix, struct request *request, const atomic_bool *abort,
-                 struct idefix_message *message, struct idefix_failure *failure)
+/* Idefix client: sends a request and waits for its answer, for the end of the connection, for the deadline
+ * or for *abort. An answer that reports an error counts as an answer. Runs in a producer's fetch thread or
+ * in a program that uses the library. */
+static int await_answer(struct idefix *idefix, struct request *request, const atomic_bool *abort,
+                        struct idefix_message *message, struct idefix_failure *failure)
 {
     uint64_t begin = shm_now_ns(), end = begin + request->wait_ms * MS;
     struct error malformed = {0};
 
     for (;;) {
-        if (answer_find(idefix, request, message, &malformed) == 1)
+        if (find_answer(idefix, request, message, &malformed) == 1)
             return 0;
-        int code = await_lost(idefix, request, failure);
+        int code = check_connection(idefix, request, failure);
         if (code != 0)
             return code;
-        if (aborted(abort))
-            return interrupted(failure);
+        if (is_aborted(abort))
+            return fail_interrupted(failure);
         uint64_t now = shm_now_ns();
         if (malformed.code != 0 && end > now + MALFORMED_GRACE_MS * MS)
             end = now + MALFORMED_GRACE_MS * MS;
@@ -278,21 +303,23 @@ static int await(struct idefix *idefix, struct request *request, const atomic_bo
             return malformed.code;
         }
         if (now >= end)
-            return answer_missing(idefix, request, failure);
+            return report_missing_answer(idefix, request, failure);
         if (request->sent < request->sendings && now >= begin + request->sending_ms[request->sent] * MS)
-            code = request_send(idefix, request, failure);
+            code = send_request(idefix, request, failure);
         if (code != 0)
             return code;
-        idefix_link_wait(idefix->link, await_until(request, begin, end));
+        idefix_link_wait(idefix->link, next_wakeup_ns(request, begin, end));
     }
 }
 
-/* As await, but an answer that reports an error is a failure. */
-static int ask(struct idefix *idefix, struct request *request, const atomic_bool *abort,
-               struct idefix_message *message, struct idefix_failure *failure)
+/* Idefix client: sends one request to the backend and returns its answer. An answer that reports an error
+ * is a failure, with its text in failure. Login and events.get both go through it. Runs in a producer's
+ * fetch thread or in a program that uses the library. */
+static int ask_backend(struct idefix *idefix, struct request *request, const atomic_bool *abort,
+                       struct idefix_message *message, struct idefix_failure *failure)
 {
     idefix_link_listen(idefix->link, true);
-    int code = await(idefix, request, abort, message, failure);
+    int code = await_answer(idefix, request, abort, message, failure);
     idefix_link_listen(idefix->link, false);
     if (code != 0)
         return code;
@@ -310,8 +337,11 @@ static int ask(struct idefix *idefix, struct request *request, const atomic_bool
 
 /* ---- connection and login */
 
-static int connect_to(struct idefix *idefix, const atomic_bool *abort, uint64_t *connection,
-                      struct idefix_failure *failure)
+/* Idefix client: waits until the connection to the MQTT broker is up, and begins one if there is none.
+ * Returns its number, which changes after each loss, so that the caller knows when to log in again. Runs
+ * in a producer's fetch thread or in a program that uses the library. */
+static int connect_to_broker(struct idefix *idefix, const atomic_bool *abort, uint64_t *connection,
+                             struct idefix_failure *failure)
 {
     uint64_t end = shm_now_ns() + (idefix->config->connect_timeout_ms + CONNECT_GRACE_MS) * MS;
     struct idefix_link_view view;
@@ -329,8 +359,8 @@ static int connect_to(struct idefix *idefix, const atomic_bool *abort, uint64_t 
             *failure = view.failure;
             return failure->error.code;
         }
-        if (aborted(abort))
-            return interrupted(failure);
+        if (is_aborted(abort))
+            return fail_interrupted(failure);
         /* Once the name is resolved the link enforces the timeout, but it may have to resolve the name
          * again. */
         if (view.begun && !begun)
@@ -340,7 +370,7 @@ static int connect_to(struct idefix *idefix, const atomic_bool *abort, uint64_t 
             failure->unreachable = true;
             return base_error_set(
                 &failure->error, EP_EBACKEND,
-                "no connection to %s within %g s: it could not even be begun (does the name server "
+                "no connection to %s within %g s: the connection did not begin (does the name server "
                 "answer?)",
                 idefix->address, (double)idefix->config->connect_timeout_ms / 1000);
         }
@@ -348,47 +378,52 @@ static int connect_to(struct idefix *idefix, const atomic_bool *abort, uint64_t 
     }
 }
 
-static void out_text(struct json_out *out, const char *text)
+static void write_text(struct json_out *out, const char *text)
 {
     json_write_string(out, text != NULL ? text : "", text != NULL ? strlen(text) : 0);
 }
 
 /* Returns the time of the system clock, which the backend compares with its own. */
-static uint64_t wall_ms(void)
+static uint64_t read_wall_clock_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static void login_data(const struct idefix_source_config *config, struct json_out *out)
+/* Idefix client: writes the data of a login request as JSON: account, token, groups, encoding and the
+ * time. Runs in a producer's fetch thread or in a program that uses the library. */
+static void write_login_data(const struct idefix_source_config *config, struct json_out *out)
 {
     json_write_text(out, "{\"address\":");
-    out_text(out, config->account);
+    write_text(out, config->account);
     json_write_text(out, ",\"encoding\":");
-    out_text(out, config->encoding != NULL ? config->encoding : "mg");
+    write_text(out, config->encoding != NULL ? config->encoding : "mg");
     json_write_text(out, ",\"groups\":");
     for (size_t i = 0; i < config->groups.count; i++) {
         json_write_text(out, i == 0 ? "[" : ",");
-        out_text(out, config->groups.at[i]);
+        write_text(out, config->groups.at[i]);
     }
     json_write_text(out, config->groups.count > 0 ? "],\"meta\":" : "null,\"meta\":");
     json_write_text(out, config->meta != NULL ? config->meta : "null");
     json_write_text(out, ",\"no-create\":false,\"time\":");
-    json_write_uint(out, wall_ms());
+    json_write_uint(out, read_wall_clock_ms());
     json_write_text(out, ",\"token\":");
-    out_text(out, config->token);
+    write_text(out, config->token);
     json_write_text(out, "}");
 }
 
-static int log_in(struct idefix *idefix, uint64_t connection, const atomic_bool *abort,
-                  struct idefix_failure *failure)
+/* Idefix client: logs in to the backend once per connection, before the first call. Repeats the request
+ * twice, because a backend that starts together with its broker may miss the first. Runs in a producer's
+ * fetch thread or in a program that uses the library. */
+static int log_in_to_backend(struct idefix *idefix, uint64_t connection, const atomic_bool *abort,
+                             struct idefix_failure *failure)
 {
     static const unsigned sending_ms[SENDINGS_MAX] = {0, 300, 1000};
     struct json_out data = {0};
     struct idefix_message message = {0};
 
-    login_data(idefix->config, &data);
+    write_login_data(idefix->config, &data);
     if (data.failed) {
         json_write_free(&data);
         return base_error_set(&failure->error, EP_ENOMEM, "no memory for a login");
@@ -401,7 +436,7 @@ static int log_in(struct idefix *idefix, uint64_t connection, const atomic_bool 
         .sendings = SENDINGS_MAX,
         .sending_ms = sending_ms,
     };
-    int code = ask(idefix, &request, abort, &message, failure);
+    int code = ask_backend(idefix, &request, abort, &message, failure);
     explicit_bzero(data.text, data.bytes);
     json_write_free(&data);
     idefix_message_free(&message);
@@ -412,6 +447,9 @@ static int log_in(struct idefix *idefix, uint64_t connection, const atomic_bool 
     return code;
 }
 
+/* Idefix client: calls a command of the backend and waits for its answer; connects and logs in first if
+ * necessary. A producer's fetch thread calls it to fetch events (events.get), a program that uses the
+ * library through ep_idefix functions. */
 int idefix_call(struct idefix *idefix, const char *command, struct json_span data, uint64_t wait_ms,
                 const atomic_bool *abort, struct idefix_message *message, struct idefix_failure *failure)
 {
@@ -421,11 +459,11 @@ int idefix_call(struct idefix *idefix, const char *command, struct json_span dat
 
     *message = (struct idefix_message){0};
     *failure = (struct idefix_failure){0};
-    if (aborted(abort))
-        return interrupted(failure);
-    int code = connect_to(idefix, abort, &connection, failure);
+    if (is_aborted(abort))
+        return fail_interrupted(failure);
+    int code = connect_to_broker(idefix, abort, &connection, failure);
     if (code == 0 && idefix->login != connection)
-        code = log_in(idefix, connection, abort, failure);
+        code = log_in_to_backend(idefix, connection, abort, failure);
     if (code != 0)
         return code;
     struct request request = {
@@ -436,5 +474,5 @@ int idefix_call(struct idefix *idefix, const char *command, struct json_span dat
         .sendings = 1,
         .sending_ms = once,
     };
-    return ask(idefix, &request, abort, message, failure);
+    return ask_backend(idefix, &request, abort, message, failure);
 }

@@ -20,6 +20,9 @@ static const struct {
     {209, IDEFIX_SETTING, "address"},                                  /* address not found */
 };
 
+/* Idefix client: returns what an error code of the backend means for the caller: wrong account, wrong
+ * setting, log in again, nothing new yet, or any other failure. *setting is the wrong setting or NULL.
+ * Called in a producer's fetch thread and in a program that uses the library. */
 enum idefix_verdict idefix_error_verdict(int code, const char **setting)
 {
     *setting = NULL;

@@ -20,11 +20,13 @@
 
 #define BACKEND_TEXT_BYTES 300
 
-static double seconds(uint64_t ms)
+static double ms_to_seconds(uint64_t ms)
 {
     return (double)ms / 1000;
 }
 
+/* Idefix client: writes the error message for a broker whose host name cannot be resolved. Runs in the
+ * connection's thread, in a producer or a program that uses the library. */
 int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_code,
                                struct idefix_failure *failure)
 {
@@ -34,22 +36,27 @@ int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_
                           params->broker.host, gai_strerror(gai_code));
 }
 
-static int end_of_tcp(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                      struct idefix_failure *failure)
+/* Idefix client: writes the error message for a broker that did not accept the TCP connection, or not in
+ * time. Runs in the connection's thread, in a producer or a program that uses the library. */
+static int describe_tcp_failure(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                                struct idefix_failure *failure)
 {
     failure->unreachable = true;
     if (end->timed_out)
         return base_error_set(&failure->error, EP_EBACKEND,
                               "no connection to %s: timed out after %g s, nothing answers there",
-                              params->address, seconds(params->connect_timeout_ms));
+                              params->address, ms_to_seconds(params->connect_timeout_ms));
     bool known =
         end->errnum > 0 && end->errnum != EAGAIN && end->errnum != EINPROGRESS && end->errnum != ENOTCONN;
     return base_error_set(&failure->error, EP_EBACKEND, "no connection to %s: %s", params->address,
-                          known ? strerror(end->errnum) : "it could not be made");
+                          known ? strerror(end->errnum) : "the connection failed");
 }
 
-static int end_of_trust(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                        struct idefix_failure *failure)
+/* Idefix client: writes the error message for a broker whose TLS certificate is not trusted, and says
+ * whether to check ca_file or the host name. Runs in the connection's thread, in a producer or a program
+ * that uses the library. */
+static int describe_certificate_failure(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                                        struct idefix_failure *failure)
 {
     const char *said = end->said[0] != '\0' ? end->said : "certificate verify failed";
 
@@ -60,18 +67,21 @@ static int end_of_trust(const struct idefix_mqtt_params *params, const struct id
     if (params->ca_file != NULL)
         return base_error_set(
             &failure->error, EP_EAUTH,
-            "%s: the broker's certificate is refused: %s (ca_file is %s: is it of the authority that "
-            "signed it?)",
+            "%s: the broker's certificate is refused: %s (does ca_file %s hold the certificate of the "
+            "authority that signed it?)",
             params->address, said, params->ca_file);
     return base_error_set(
         &failure->error, EP_EAUTH,
-        "%s: the broker's certificate is refused: %s (an authority that this system does not know "
-        "can be given as ca_file)",
+        "%s: the broker's certificate is refused: %s (if this system does not know the authority that "
+        "signed it, set ca_file)",
         params->address, said);
 }
 
-static int end_of_account(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                          struct idefix_failure *failure)
+/* Idefix client: writes the error message for an MQTT broker that refuses the connection (CONNACK), most
+ * often because of the user or password. Runs in the connection's thread, in a producer or a program that
+ * uses the library. */
+static int describe_refused_login(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                                  struct idefix_failure *failure)
 {
     int code = end->connack == 2 || end->connack == 4 || end->connack == 5 ? EP_EAUTH : EP_EBACKEND;
 
@@ -86,7 +96,9 @@ static int end_of_account(const struct idefix_mqtt_params *params, const struct 
                           mosquitto_connack_string(end->connack));
 }
 
-static const char *reason(const struct idefix_end *end)
+/* Idefix client: returns a phrase that says why an MQTT connection broke, for error messages. Runs in the
+ * connection's thread, in a producer or a program that uses the library. */
+static const char *describe_lost_connection(const struct idefix_end *end)
 {
     switch (end->rc) {
     case MOSQ_ERR_CONN_LOST:
@@ -96,18 +108,21 @@ static const char *reason(const struct idefix_end *end)
     case MOSQ_ERR_PROTOCOL:
     case MOSQ_ERR_MALFORMED_PACKET:
     case MOSQ_ERR_MALFORMED_UTF8:
-        return "what came is not MQTT";
+        return "it sent data that is not MQTT";
     case MOSQ_ERR_TLS:
         return end->said[0] != '\0' ? end->said : "TLS failed";
     case MOSQ_ERR_ERRNO:
-        return end->errnum > 0 ? strerror(end->errnum) : "it broke";
+        return end->errnum > 0 ? strerror(end->errnum) : "network error";
     default:
         return mosquitto_strerror(end->rc);
     }
 }
 
-static int end_of_hello(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                        struct idefix_failure *failure)
+/* Idefix client: writes the error message for a connection that failed between TCP and the broker's
+ * greeting (CONNACK): silence, a wrong port, TLS on one side only. Runs in the connection's thread, in a
+ * producer or a program that uses the library. */
+static int describe_handshake_failure(const struct idefix_mqtt_params *params, const struct idefix_end *end,
+                                      struct idefix_failure *failure)
 {
     bool tls = params->broker.tls;
 
@@ -115,21 +130,24 @@ static int end_of_hello(const struct idefix_mqtt_params *params, const struct id
         return base_error_set(&failure->error, EP_EBACKEND,
                               "%s accepts connections but stays silent: no %s within %g s", params->address,
                               tls ? "TLS handshake and MQTT greeting (CONNACK)" : "MQTT greeting (CONNACK)",
-                              seconds(params->connect_timeout_ms));
+                              ms_to_seconds(params->connect_timeout_ms));
     failure->unreachable =
         end->rc == MOSQ_ERR_CONN_LOST; /* a proxy closes at once if there is no broker behind it */
     if (tls)
         return base_error_set(
             &failure->error, EP_EBACKEND,
             "%s: the connection failed before the broker's greeting: %s (does that port speak TLS?)",
-            params->address, reason(end));
+            params->address, describe_lost_connection(end));
     return base_error_set(
         &failure->error, EP_EBACKEND,
         "%s: the connection failed before the broker's greeting: %s (is it an MQTT broker, and "
         "without TLS?)",
-        params->address, reason(end));
+        params->address, describe_lost_connection(end));
 }
 
+/* Idefix client: writes the error message for an MQTT connection that failed or was lost, by how far it
+ * had come. Producers log this message when a fetch fails. Runs in the connection's thread, in a producer
+ * or a program that uses the library. */
 int idefix_error_text_end(const struct idefix_mqtt_params *params, const struct idefix_end *end,
                           struct idefix_failure *failure)
 {
@@ -137,41 +155,44 @@ int idefix_error_text_end(const struct idefix_mqtt_params *params, const struct 
         return base_error_set(&failure->error, EP_ENOMEM, "no memory for the connection to %s",
                               params->address);
     if (end->certificate && end->phase <= IDEFIX_HELLO)
-        return end_of_trust(params, end, failure);
+        return describe_certificate_failure(params, end, failure);
     if (end->phase == IDEFIX_TCP)
-        return end_of_tcp(params, end, failure);
+        return describe_tcp_failure(params, end, failure);
     if (end->connack > 0)
-        return end_of_account(params, end, failure);
+        return describe_refused_login(params, end, failure);
     if (end->phase == IDEFIX_HELLO)
-        return end_of_hello(params, end, failure);
+        return describe_handshake_failure(params, end, failure);
     if (end->timed_out)
         return base_error_set(&failure->error, EP_EBACKEND,
                               "%s: the broker does not confirm the subscription to ifx/%s/r/+ within %g s",
-                              params->address, params->session, seconds(params->connect_timeout_ms));
+                              params->address, params->session, ms_to_seconds(params->connect_timeout_ms));
     failure->lost = true;
     return base_error_set(&failure->error, EP_EBACKEND, "connection to %s lost: %s", params->address,
-                          reason(end));
+                          describe_lost_connection(end));
 }
 
 /* ---- errors that a backend reports */
 
-/* Returns the length of the secret if the text begins with it, otherwise 0. */
-static size_t begins_with(const char *text, const char *secret)
+/* Idefix client: returns the length of the secret if the text begins with it, otherwise 0. */
+static size_t match_secret(const char *text, const char *secret)
 {
     size_t bytes = secret == NULL ? 0 : strlen(secret);
     return bytes > 0 && strncmp(text, secret, bytes) == 0 ? bytes : 0;
 }
 
-/* Copies a text from the backend without secrets and control characters. */
-static void clean(const struct idefix_source_config *config, const char *text, char *out, size_t room)
+/* Idefix client: copies a backend's error text for a message. Token and password become ***, control
+ * characters become spaces: a backend may repeat what the login sent, and logs are read by others. Runs in
+ * a producer's fetch thread or in a program that uses the library. */
+static void copy_without_secrets(const struct idefix_source_config *config, const char *text, char *out,
+                                 size_t room)
 {
     const char *end = text + strlen(text);
     size_t used = 0;
 
     while (text < end && used + 8 < room) {
-        size_t length = base_utf8_length(text, end), secret = begins_with(text, config->token);
+        size_t length = base_utf8_length(text, end), secret = match_secret(text, config->token);
         if (secret == 0)
-            secret = begins_with(text, config->password);
+            secret = match_secret(text, config->password);
         if (secret > 0) {
             used += (size_t)sprintf(out + used, "***");
             text += secret;
@@ -187,13 +208,15 @@ static void clean(const struct idefix_source_config *config, const char *text, c
     out[used] = '\0';
 }
 
+/* Idefix client: writes the error message for an answer in which the backend reports an error: bad token,
+ * wrong setting, invalid session. Runs in a producer's fetch thread or in a program that uses the library. */
 int idefix_error_text_answer(const struct idefix_source_config *config, const char *command,
                              const struct idefix_message *message, struct idefix_failure *failure)
 {
     const char *setting = NULL, *account = config->account != NULL ? config->account : "";
     char said[BACKEND_TEXT_BYTES];
 
-    clean(config, message->error, said, sizeof said);
+    copy_without_secrets(config, message->error, said, sizeof said);
     failure->backend_code = message->error_code;
     switch (idefix_error_verdict(message->error_code, &setting)) {
     case IDEFIX_REFUSED:
@@ -213,8 +236,8 @@ int idefix_error_text_answer(const struct idefix_source_config *config, const ch
                               "the backend does not accept the setting `%s` (%s): %s", setting, command,
                               said);
     case IDEFIX_SESSION:
-        return base_error_set(&failure->error, EP_EBACKEND, "the backend has forgotten our login (%s): %s",
-                              command, said);
+        return base_error_set(&failure->error, EP_EBACKEND,
+                              "the backend no longer accepts the login (%s): %s", command, said);
     case IDEFIX_NOTHING_YET:
     case IDEFIX_FAILED:
         break;

@@ -35,7 +35,9 @@ static bool is_given(const char *text)
     return text != NULL && text[0] != '\0';
 }
 
-static void json_member(struct json_out *out, enum member member, const char *text)
+/* Idefix frames: writes a text member of a JSON envelope; leaves it out if it is empty. Runs in the
+ * process that sends: a producer, a program that uses the library, or the Idefix simulator. */
+static void write_json_member(struct json_out *out, enum member member, const char *text)
 {
     if (!is_given(text))
         return;
@@ -45,7 +47,9 @@ static void json_member(struct json_out *out, enum member member, const char *te
     json_write_string(out, text, strlen(text));
 }
 
-static int encode_json(const struct idefix_envelope *envelope, struct idefix_frame *out)
+/* Idefix frames: encodes an envelope as JSON, the body of an MQTT message to the backend. Runs in the
+ * process that sends: a producer, a program that uses the library, or the Idefix simulator. */
+static int encode_json_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     struct json_out body = {0};
 
@@ -56,8 +60,8 @@ static int encode_json(const struct idefix_envelope *envelope, struct idefix_fra
         json_write_raw(&body, envelope->data.at, envelope->data.bytes);
     else
         json_write_text(&body, "null");
-    json_member(&body, MEMBER_REPLY, envelope->reply);
-    json_member(&body, MEMBER_ERROR, envelope->error);
+    write_json_member(&body, MEMBER_REPLY, envelope->reply);
+    write_json_member(&body, MEMBER_ERROR, envelope->error);
     json_write_text(&body, "}");
     if (body.failed) {
         json_write_free(&body);
@@ -68,34 +72,38 @@ static int encode_json(const struct idefix_envelope *envelope, struct idefix_fra
     return 0;
 }
 
-static void msgpack_text(struct json_out *out, const char *text)
+static void write_msgpack_text(struct json_out *out, const char *text)
 {
     json_msgpack_write_text(out, text, strlen(text));
 }
 
-static void msgpack_member(struct json_out *out, enum member member, const char *text)
+/* Idefix frames: writes a text member of a MessagePack envelope; leaves it out if it is empty. Runs in the
+ * process that sends: a producer, a program that uses the library, or the Idefix simulator. */
+static void write_msgpack_member(struct json_out *out, enum member member, const char *text)
 {
     if (!is_given(text))
         return;
-    msgpack_text(out, msgpack_names[member]);
-    msgpack_text(out, text);
+    write_msgpack_text(out, msgpack_names[member]);
+    write_msgpack_text(out, text);
 }
 
-static int encode_msgpack(const struct idefix_envelope *envelope, struct idefix_frame *out)
+/* Idefix frames: encodes an envelope as MessagePack, the body of an MQTT message to the backend. Runs in
+ * the process that sends: a producer, a program that uses the library, or the Idefix simulator. */
+static int encode_msgpack_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     struct json_out body = {0};
     int code = 0;
 
     json_msgpack_write_map(&body, 2U + is_given(envelope->reply) + is_given(envelope->error));
-    msgpack_text(&body, msgpack_names[MEMBER_TO]);
-    msgpack_text(&body, envelope->to);
-    msgpack_text(&body, msgpack_names[MEMBER_DATA]);
+    write_msgpack_text(&body, msgpack_names[MEMBER_TO]);
+    write_msgpack_text(&body, envelope->to);
+    write_msgpack_text(&body, msgpack_names[MEMBER_DATA]);
     if (envelope->data.bytes > 0)
         code = json_msgpack_write(&body, envelope->data);
     else
         json_msgpack_write_nil(&body);
-    msgpack_member(&body, MEMBER_REPLY, envelope->reply);
-    msgpack_member(&body, MEMBER_ERROR, envelope->error);
+    write_msgpack_member(&body, MEMBER_REPLY, envelope->reply);
+    write_msgpack_member(&body, MEMBER_ERROR, envelope->error);
     if (code != 0 || body.failed) {
         json_write_free(&body);
         return EP_ENOMEM;
@@ -105,13 +113,17 @@ static int encode_msgpack(const struct idefix_envelope *envelope, struct idefix_
     return 0;
 }
 
+/* Idefix frames: encodes an envelope as the body of an MQTT message, as JSON or MessagePack, and
+ * compresses it if this makes it smaller. The Idefix client in a producer or in a program that uses the
+ * library calls it for each request, the Idefix simulator for each answer. */
 int idefix_frame_encode(const struct idefix_encoding *encoding, const struct idefix_envelope *envelope,
                         struct idefix_frame *out)
 {
     struct idefix_frame frame = {.flags = {encoding->json ? 'j' : 'm'}};
     char *small = NULL;
     size_t small_bytes = 0;
-    int code = encoding->json ? encode_json(envelope, &frame) : encode_msgpack(envelope, &frame);
+    int code =
+        encoding->json ? encode_json_envelope(envelope, &frame) : encode_msgpack_envelope(envelope, &frame);
 
     if (code == 0 && encoding->gzip)
         code = idefix_gzip_deflate(frame.body, frame.bytes, &small, &small_bytes);
@@ -130,6 +142,8 @@ int idefix_frame_encode(const struct idefix_encoding *encoding, const struct ide
     return 0;
 }
 
+/* Idefix frames: frees a frame and overwrites its body, because it may be a login with the token. Any
+ * process. */
 void idefix_frame_free(struct idefix_frame *frame)
 {
     if (frame->body != NULL)
@@ -146,29 +160,32 @@ struct envelope_reader {
     bool seen[MEMBERS]; /* if two members have the same name, the first counts */
 };
 
-static char **text_field(struct idefix_message *message, enum member member)
+static char **find_text_field(struct idefix_message *message, enum member member)
 {
     return member == MEMBER_TO ? &message->to : member == MEMBER_REPLY ? &message->reply : &message->error;
 }
 
-/* Stores a member's text; NULL means that there was no memory. An empty text is left out, except the
- * destination. */
-static int take_text(struct envelope_reader *reader, enum member member, char *text)
+/* Idefix frames: keeps the text of a member of a received envelope. NULL means that there was no memory.
+ * An empty text is left out, except the destination. Any process that receives frames. */
+static int store_member_text(struct envelope_reader *reader, enum member member, char *text)
 {
     if (text == NULL)
         return base_error_set(reader->error, EP_ENOMEM, "out of memory for a frame");
     if (text[0] == '\0' && member != MEMBER_TO)
         free(text);
     else
-        *text_field(reader->message, member) = text;
+        *find_text_field(reader->message, member) = text;
     return 0;
 }
 
-static int wrong_type(struct envelope_reader *reader, const char *name)
+/* Idefix frames: reports a member of a received envelope that is not a string. */
+static int report_wrong_type(struct envelope_reader *reader, const char *name)
 {
-    return base_error_set(reader->error, EP_EPROTO, "the envelope's \"%s\" is no text", name);
+    return base_error_set(reader->error, EP_EPROTO, "the envelope's \"%s\" is not a string", name);
 }
 
+/* Idefix frames: callback for each member of a received JSON envelope. Keeps destination, reply address,
+ * error text and the undecoded data, and skips unknown members. Any process that receives frames. */
 static int on_json_member(struct json_span key, struct json_span piece, void *user)
 {
     struct envelope_reader *reader = user;
@@ -189,8 +206,8 @@ static int on_json_member(struct json_span key, struct json_span piece, void *us
         return 0;
     }
     if (json_kind(piece) != '"' || !json_valid(piece.at, piece.bytes, NULL))
-        return wrong_type(reader, json_names[member]);
-    return take_text(reader, (enum member)member, json_text(piece));
+        return report_wrong_type(reader, json_names[member]);
+    return store_member_text(reader, (enum member)member, json_text(piece));
 }
 
 static bool msgpack_key_is(struct msgpack key, const char *name)
@@ -200,6 +217,8 @@ static bool msgpack_key_is(struct msgpack key, const char *name)
            text.bytes == strlen(name) && memcmp(text.at, name, text.bytes) == 0;
 }
 
+/* Idefix frames: callback for each member of a received MessagePack envelope. Keeps destination, reply
+ * address, error text and the undecoded data, and skips unknown members. Any process that receives frames. */
 static int on_msgpack_member(struct msgpack key, struct msgpack value, void *user)
 {
     struct envelope_reader *reader = user;
@@ -218,12 +237,13 @@ static int on_msgpack_member(struct msgpack key, struct msgpack value, void *use
         return 0;
     }
     if (kind != MSGPACK_TEXT)
-        return wrong_type(reader, msgpack_names[member]);
-    return take_text(reader, (enum member)member, json_msgpack_text(value));
+        return report_wrong_type(reader, msgpack_names[member]);
+    return store_member_text(reader, (enum member)member, json_msgpack_text(value));
 }
 
-/* Returns the number in "[CODE] text". */
-static int error_code(const char *text)
+/* Idefix frames: returns the number in a backend's error text "[CODE] text", 1 if it has none, and 0
+ * without an error. Any process that receives frames. */
+static int parse_error_code(const char *text)
 {
     char *end;
 
@@ -235,18 +255,22 @@ static int error_code(const char *text)
     return *end != ']' || code == 0 || code > INT_MAX ? CODE_UNKNOWN : (int)code;
 }
 
-static int read_json(struct envelope_reader *reader, struct json_span body)
+/* Idefix frames: finds the members of a received JSON envelope without decoding its data, so that one
+ * broken event does not spoil the page. Any process that receives frames. */
+static int read_json_envelope(struct envelope_reader *reader, struct json_span body)
 {
     int code = json_split_members(body, on_json_member, reader);
 
     if (code == EP_EINVAL)
-        return base_error_set(reader->error, EP_EPROTO, "no envelope: the JSON is no object");
+        return base_error_set(reader->error, EP_EPROTO, "no envelope: the JSON is not an object");
     if (code == EP_EPROTO && reader->error != NULL && reader->error->code == 0)
         return base_error_set(reader->error, EP_EPROTO, "no envelope: the JSON object is broken");
     return code;
 }
 
-static int read_msgpack(struct envelope_reader *reader, struct msgpack body)
+/* Idefix frames: finds the members of a received MessagePack envelope without decoding its data, so that
+ * one broken event does not spoil the page. Any process that receives frames. */
+static int read_msgpack_envelope(struct envelope_reader *reader, struct msgpack body)
 {
     struct msgpack value;
     int code = json_msgpack_first(body, &value, reader->error);
@@ -254,16 +278,19 @@ static int read_msgpack(struct envelope_reader *reader, struct msgpack body)
     if (code != 0)
         return code;
     if (value.bytes < body.bytes)
-        return base_error_set(reader->error, EP_EPROTO, "%zu bytes behind the envelope",
+        return base_error_set(reader->error, EP_EPROTO, "%zu bytes after the envelope",
                               body.bytes - value.bytes);
     code = json_msgpack_each_member(value, on_msgpack_member, reader);
     return code == EP_EINVAL
-               ? base_error_set(reader->error, EP_EPROTO, "no envelope: the MessagePack is no map")
+               ? base_error_set(reader->error, EP_EPROTO, "no envelope: the MessagePack is not a map")
                : code;
 }
 
-static int read_body(const char *flags, const void *body, size_t bytes, size_t max_bytes,
-                     struct idefix_message *message, struct error *error)
+/* Idefix frames: checks the flags of a received frame and copies its body, inflated if it is compressed. A
+ * body over max_bytes is refused, so that a small gzip bomb cannot use up the memory. Any process that
+ * receives frames. */
+static int copy_or_inflate_body(const char *flags, const void *body, size_t bytes, size_t max_bytes,
+                                struct idefix_message *message, struct error *error)
 {
     if ((flags[0] != 'j' && flags[0] != 'm') || (flags[1] != '\0' && strcmp(flags + 1, "g") != 0))
         return base_error_set(error, EP_EPROTO, "unknown flags \"%.16s\"", flags);
@@ -281,6 +308,9 @@ static int read_body(const char *flags, const void *body, size_t bytes, size_t m
     return 0;
 }
 
+/* Idefix frames: reads the envelope of a received MQTT message. The Idefix client in a producer or in a
+ * program that uses the library calls it for each frame, the Idefix simulator for each request. The bytes
+ * are untrusted: anything malformed is EP_EPROTO with a message. */
 int idefix_message_decode(const char *flags, const void *body, size_t bytes, size_t max_bytes,
                           struct idefix_message *out, struct error *error)
 {
@@ -289,10 +319,10 @@ int idefix_message_decode(const char *flags, const void *body, size_t bytes, siz
     struct envelope_reader reader = {.message = &message, .error = error != NULL ? error : &own};
 
     reader.error->code = 0;
-    int code = read_body(flags, body, bytes, max_bytes, &message, reader.error);
+    int code = copy_or_inflate_body(flags, body, bytes, max_bytes, &message, reader.error);
     if (code == 0)
-        code = message.msgpack ? read_msgpack(&reader, (struct msgpack){message.body, message.bytes})
-                               : read_json(&reader, (struct json_span){message.body, message.bytes});
+        code = message.msgpack ? read_msgpack_envelope(&reader, (struct msgpack){message.body, message.bytes})
+                               : read_json_envelope(&reader, (struct json_span){message.body, message.bytes});
     if (code == 0 && message.to == NULL)
         code = base_error_set(reader.error, EP_EPROTO, "the envelope has no \"%s\"",
                               (message.msgpack ? msgpack_names : json_names)[MEMBER_TO]);
@@ -300,11 +330,13 @@ int idefix_message_decode(const char *flags, const void *body, size_t bytes, siz
         idefix_message_free(&message);
         return code;
     }
-    message.error_code = error_code(message.error);
+    message.error_code = parse_error_code(message.error);
     *out = message;
     return 0;
 }
 
+/* Idefix frames: frees a received message. The producer frees each page's message after it has read the
+ * events, a program that uses the library through its ep_idefix functions. */
 void idefix_message_free(struct idefix_message *message)
 {
     free(message->body);
@@ -314,6 +346,8 @@ void idefix_message_free(struct idefix_message *message)
     *message = (struct idefix_message){0};
 }
 
+/* Idefix frames: appends the data of a received message as JSON text, "null" if it has none. The Idefix
+ * simulator calls it for each request, and tests do; producers read the events without it. */
 int idefix_message_json(const struct idefix_message *message, struct json_out *out, struct error *error)
 {
     struct json_span data = message->data;
@@ -324,7 +358,7 @@ int idefix_message_json(const struct idefix_message *message, struct json_out *o
     else if (message->msgpack)
         return json_msgpack_json((struct msgpack){data.at, data.bytes}, out, error);
     else if (!json_valid(data.at, data.bytes, &at))
-        return base_error_set(error, EP_EPROTO, "the data is no JSON that we can take: byte %zu", at);
+        return base_error_set(error, EP_EPROTO, "the data is not valid JSON: error at byte %zu", at);
     else
         json_write_raw(out, data.at, data.bytes);
     return out->failed ? base_error_set(error, EP_ENOMEM, "out of memory") : 0;

@@ -27,8 +27,9 @@ struct inflating {
     struct error *error;
 };
 
-/* Grows the buffer to at most max_bytes + 1: if that last byte is used, the body is too large. */
-static int make_room(struct inflating *inflating)
+/* Gzip: grows the output buffer of an inflated Idefix frame, to at most max_bytes + 1: if that last byte
+ * is used, the body is too large. Any process. */
+static int grow_output(struct inflating *inflating)
 {
     size_t room = inflating->room < ROOM_FIRST ? ROOM_FIRST : inflating->room;
     size_t most = inflating->max_bytes < SIZE_MAX ? inflating->max_bytes + 1 : SIZE_MAX;
@@ -44,13 +45,14 @@ static int make_room(struct inflating *inflating)
     return 0;
 }
 
-/* Inflates one member. */
+/* Gzip: inflates one member of a compressed Idefix frame. The data is untrusted: it may be damaged, cut
+ * off, or grow to gigabytes, so each of these is an error. Any process. */
 static int inflate_member(struct inflating *inflating)
 {
     z_stream *stream = &inflating->stream;
 
     for (;;) {
-        int code = make_room(inflating);
+        int code = grow_output(inflating);
         if (code != 0)
             return code;
         size_t room = inflating->room - inflating->bytes;
@@ -68,13 +70,15 @@ static int inflate_member(struct inflating *inflating)
             return base_error_set(inflating->error, EP_ENOMEM, "out of memory for an inflated frame");
         if (result != Z_OK && result != Z_BUF_ERROR)
             return base_error_set(inflating->error, EP_EPROTO, "does not inflate: %s",
-                                  stream->msg != NULL ? stream->msg : "no gzip");
+                                  stream->msg != NULL ? stream->msg : "not gzip data");
         if (stream->avail_in == 0 && stream->avail_out > 0)
             return base_error_set(inflating->error, EP_EPROTO, "does not inflate: the gzip data is cut off");
     }
 }
 
-static int inflate_all(struct inflating *inflating)
+/* Gzip: inflates all members of a compressed Idefix frame, as the format allows several in a row. Other
+ * bytes after a member are an error. Any process. */
+static int inflate_members(struct inflating *inflating)
 {
     for (;;) {
         int code = inflate_member(inflating);
@@ -84,11 +88,14 @@ static int inflate_all(struct inflating *inflating)
         if (stream->avail_in == 0)
             return 0;
         if (stream->next_in[0] != 0x1F || inflateReset(&inflating->stream) != Z_OK)
-            return base_error_set(inflating->error, EP_EPROTO, "%u bytes behind the end of the gzip data",
+            return base_error_set(inflating->error, EP_EPROTO, "%u bytes after the end of the gzip data",
                                   stream->avail_in);
     }
 }
 
+/* Gzip: inflates the body of a received Idefix frame to at most max_bytes; the caller frees *out. Any
+ * process that receives frames: the Idefix client in a producer or in a program that uses the library, and
+ * the Idefix simulator. */
 int idefix_gzip_inflate(const void *body, size_t bytes, size_t max_bytes, char **out, size_t *out_bytes,
                         struct error *error)
 {
@@ -100,7 +107,7 @@ int idefix_gzip_inflate(const void *body, size_t bytes, size_t max_bytes, char *
         return base_error_set(error, EP_ENOMEM, "out of memory for inflating");
     inflating.stream.next_in = (z_const Bytef *)body;
     inflating.stream.avail_in = (uInt)bytes;
-    int code = inflate_all(&inflating);
+    int code = inflate_members(&inflating);
     inflateEnd(&inflating.stream);
     if (code != 0) {
         free(inflating.text);
@@ -111,6 +118,9 @@ int idefix_gzip_inflate(const void *body, size_t bytes, size_t max_bytes, char *
     return 0;
 }
 
+/* Gzip: compresses the body of an Idefix frame before it is sent; the caller frees *out. *out stays NULL
+ * if the result would not be smaller. Any process that sends frames: the Idefix client in a producer or in
+ * a program that uses the library, and the Idefix simulator. */
 int idefix_gzip_deflate(const void *body, size_t bytes, char **out, size_t *out_bytes)
 {
     z_stream stream = {.next_in = (z_const Bytef *)body, .avail_in = (uInt)bytes};

@@ -62,7 +62,9 @@ struct idefix_link {
 
 /* ---- waking the other thread */
 
-static void wake(int fd)
+/* Idefix connection: wakes the thread that waits for this eventfd, the owner or the connection's thread.
+ * Keeps errno, since idefix_interrupt may run in a signal handler. */
+static void signal_eventfd(int fd)
 {
     int errnum = errno;
     ssize_t done = write(fd, &(uint64_t){1}, sizeof(uint64_t)); /* if it is full, it is readable anyway */
@@ -70,7 +72,7 @@ static void wake(int fd)
     errno = errnum;
 }
 
-static void drain(int fd)
+static void drain_eventfd(int fd)
 {
     uint64_t count;
     ssize_t done = read(fd, &count, sizeof count);
@@ -79,9 +81,12 @@ static void drain(int fd)
 
 void idefix_link_wake(struct idefix_link *link)
 {
-    wake(link->owner_fd);
+    signal_eventfd(link->owner_fd);
 }
 
+/* Idefix connection: the owner waits here for a frame, a change of state, idefix_link_wake or the time
+ * until_ns. Every wait of an Idefix client is this one, so that a shutdown interrupts it. Runs in a
+ * producer's fetch thread or in a program that uses the library. */
 void idefix_link_wait(struct idefix_link *link, uint64_t until_ns)
 {
     uint64_t now = shm_now_ns(), left = until_ns > now ? until_ns - now : 0;
@@ -89,12 +94,14 @@ void idefix_link_wait(struct idefix_link *link, uint64_t until_ns)
     struct timespec timeout = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
 
     if (ppoll(&polled, 1, &timeout, NULL) > 0)
-        drain(link->owner_fd);
+        drain_eventfd(link->owner_fd);
 }
 
 /* ---- memory */
 
-static void frames_free(struct idefix_link *link)
+/* Idefix connection: frees the received frames that no call has read. The caller holds the lock, or is the
+ * last that uses the connection. Runs in a producer or in a program that uses the library. */
+static void free_received_frames(struct idefix_link *link)
 {
     while (link->first != NULL) {
         struct idefix_link_frame *frame = link->first;
@@ -105,7 +112,9 @@ static void frames_free(struct idefix_link *link)
     link->count = link->bytes = 0;
 }
 
-static void outgoing_free(struct outgoing *out)
+/* Idefix connection: frees frames that were sent or can no longer be sent. Runs in both threads of the
+ * connection, in a producer or in a program that uses the library. */
+static void free_outgoing_frames(struct outgoing *out)
 {
     while (out != NULL) {
         struct outgoing *next = out->next;
@@ -115,17 +124,19 @@ static void outgoing_free(struct outgoing *out)
     }
 }
 
-static void out_clear(struct idefix_link *link)
+static void clear_outgoing_queue(struct idefix_link *link)
 {
-    outgoing_free(link->out);
+    free_outgoing_frames(link->out);
     link->out = NULL;
     link->out_last = &link->out;
 }
 
-static void link_free(struct idefix_link *link)
+/* Idefix connection: frees the connection and overwrites the MQTT password. The thread that ends last
+ * calls it, in a producer or in a program that uses the library. */
+static void free_link(struct idefix_link *link)
 {
-    frames_free(link);
-    out_clear(link);
+    free_received_frames(link);
+    clear_outgoing_queue(link);
     if (link->params.password != NULL)
         explicit_bzero(link->params.password, strlen(link->params.password));
     free(link->params.broker.host);
@@ -142,21 +153,27 @@ static void link_free(struct idefix_link *link)
     free(link);
 }
 
-static void link_release(struct idefix_link *link)
+/* Idefix connection: gives up one of the two references (owner, thread) and frees the connection with the
+ * last. Needed because the thread may still be in the resolver when a producer or a program that uses the
+ * library closes the client. */
+static void release_link(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);
     bool last = --link->references == 0;
     pthread_mutex_unlock(&link->lock);
     if (last)
-        link_free(link);
+        free_link(link);
 }
 
-static bool copy(const char *from, char **to)
+static bool copy_text(const char *from, char **to)
 {
     *to = from == NULL ? NULL : strdup(from);
     return from == NULL || *to != NULL;
 }
 
+/* Idefix connection: makes a connection to a broker that is still down, with a copy of its parameters and
+ * without a thread. Called when an Idefix client is opened, in a producer, in a check of the
+ * configuration, or in a program that uses the library. */
 int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, struct idefix_link **out,
                      struct error *error)
 {
@@ -173,16 +190,17 @@ int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, 
     link->owner_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int errnum = link->thread_fd < 0 || link->owner_fd < 0 ? errno : 0;
     own = &link->params;
-    bool copied = copy(params->broker.host, &own->broker.host);
-    copied = copy(params->address, &own->address) && copied;
-    copied = copy(params->session, &own->session) && copied;
-    copied = copy(params->user, &own->user) && copied;
-    copied = copy(params->password, &own->password) && copied;
-    copied = copy(params->ca_file, &own->ca_file) && copied;
+    bool copied = copy_text(params->broker.host, &own->broker.host);
+    copied = copy_text(params->address, &own->address) && copied;
+    copied = copy_text(params->session, &own->session) && copied;
+    copied = copy_text(params->user, &own->user) && copied;
+    copied = copy_text(params->password, &own->password) && copied;
+    copied = copy_text(params->ca_file, &own->ca_file) && copied;
     if (errnum != 0 || !copied) {
-        link_free(link);
+        free_link(link);
         if (errnum != 0)
-            return base_error_set(error, EP_ESYSTEM, "no descriptor for a connection: %s", strerror(errnum));
+            return base_error_set(error, EP_ESYSTEM, "cannot create an eventfd for the connection: %s",
+                                  strerror(errnum));
         return base_error_set(error, EP_ENOMEM, "no memory for a connection");
     }
     *out = link;
@@ -191,7 +209,9 @@ int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, 
 
 /* ---- the thread's side */
 
-/* Queues a received frame. idefix_mqtt_step calls it, so the lock is not held. */
+/* Idefix connection: callback for a received MQTT message; queues it for the owner if a call waits and the
+ * queue has room. idefix_mqtt_step calls it, so the lock is not held. Runs in the connection's thread, in
+ * a producer or a program that uses the library. */
 static void on_frame(const char *flags, const void *body, size_t bytes, void *user)
 {
     struct idefix_link *link = user;
@@ -214,27 +234,30 @@ static void on_frame(const char *flags, const void *body, size_t bytes, void *us
     }
     pthread_mutex_unlock(&link->lock);
     if (frame != NULL)
-        wake(link->owner_fd);
+        signal_eventfd(link->owner_fd);
 }
 
-/* Sets the state of an attempt, unless the owner has dropped the attempt. */
-static void state_set(struct idefix_link *link, uint64_t connection, enum idefix_link_state state,
-                      const struct idefix_failure *failure)
+/* Idefix connection: sets the state of a connection attempt, unless the owner has dropped the attempt, and
+ * wakes the owner. Runs in the connection's thread, in a producer or a program that uses the library. */
+static void set_link_state(struct idefix_link *link, uint64_t connection, enum idefix_link_state state,
+                           const struct idefix_failure *failure)
 {
     pthread_mutex_lock(&link->lock);
     if (link->connection == connection && link->state != IDEFIX_LINK_DOWN) {
         link->state = state;
         if (state == IDEFIX_LINK_DOWN) {
             link->failure = *failure;
-            out_clear(link);
+            clear_outgoing_queue(link);
         }
     }
     pthread_mutex_unlock(&link->lock);
-    wake(link->owner_fd);
+    signal_eventfd(link->owner_fd);
 }
 
-/* Moves the frames to send to *out. Returns false if the attempt was dropped. */
-static bool outgoing_take(struct idefix_link *link, uint64_t connection, struct outgoing **out)
+/* Idefix connection: moves the frames that the owner wants to send to *out. Returns false if the owner
+ * dropped the attempt or closes the client. Runs in the connection's thread, in a producer or a program
+ * that uses the library. */
+static bool take_outgoing_frames(struct idefix_link *link, uint64_t connection, struct outgoing **out)
 {
     *out = NULL;
     pthread_mutex_lock(&link->lock);
@@ -248,7 +271,10 @@ static bool outgoing_take(struct idefix_link *link, uint64_t connection, struct 
     return wanted;
 }
 
-static int send_all(struct idefix_mqtt *mqtt, const struct outgoing *out, struct idefix_failure *failure)
+/* Idefix connection: publishes the owner's frames over MQTT, in order, until one fails. Runs in the
+ * connection's thread, in a producer or a program that uses the library. */
+static int publish_frames(struct idefix_mqtt *mqtt, const struct outgoing *out,
+                          struct idefix_failure *failure)
 {
     int code = 0;
 
@@ -257,8 +283,9 @@ static int send_all(struct idefix_mqtt *mqtt, const struct outgoing *out, struct
     return code;
 }
 
-/* Runs one attempt until its connection ends or the owner drops it. */
-static void serve(struct idefix_link *link, uint64_t connection)
+/* Idefix connection: connects to the broker, then sends and receives until the connection ends or the
+ * owner drops it. Runs in the connection's thread, in a producer or a program that uses the library. */
+static void run_connection(struct idefix_link *link, uint64_t connection)
 {
     struct idefix_mqtt *mqtt = NULL;
     struct idefix_failure failure;
@@ -269,23 +296,25 @@ static void serve(struct idefix_link *link, uint64_t connection)
     pthread_mutex_lock(&link->lock);
     link->begun = link->connection == connection;
     pthread_mutex_unlock(&link->lock);
-    while (code == 0 && outgoing_take(link, connection, &out)) {
-        code = send_all(mqtt, out, &failure);
-        outgoing_free(out);
+    while (code == 0 && take_outgoing_frames(link, connection, &out)) {
+        code = publish_frames(mqtt, out, &failure);
+        free_outgoing_frames(out);
         if (code == 0)
             code = idefix_mqtt_step(mqtt, link->thread_fd, &failure);
-        drain(link->thread_fd);
+        drain_eventfd(link->thread_fd);
         if (code == 0 && !up && idefix_mqtt_ready(mqtt)) {
             up = true;
-            state_set(link, connection, IDEFIX_LINK_UP, NULL);
+            set_link_state(link, connection, IDEFIX_LINK_UP, NULL);
         }
     }
     if (code != 0)
-        state_set(link, connection, IDEFIX_LINK_DOWN, &failure);
+        set_link_state(link, connection, IDEFIX_LINK_DOWN, &failure);
     idefix_mqtt_close(&mqtt);
 }
 
-static void *link_thread(void *user)
+/* Idefix connection: main function of the connection's thread, in a producer or a program that uses the
+ * library. Waits until the owner asks for a connection and runs it; ends when the owner closes the client. */
+static void *run_link_thread(void *user)
 {
     struct idefix_link *link = user;
     uint64_t served = 0;
@@ -299,31 +328,34 @@ static void *link_thread(void *user)
             break;
         if (wanted) {
             served = connection;
-            serve(link, connection);
+            run_connection(link, connection);
             continue;
         }
         struct pollfd polled = {.fd = link->thread_fd, .events = POLLIN};
         poll(&polled, 1, -1);
-        drain(link->thread_fd);
+        drain_eventfd(link->thread_fd);
     }
     pthread_mutex_lock(&link->lock);
     link->ended = true;
     pthread_mutex_unlock(&link->lock);
-    wake(link->owner_fd);
-    link_release(link);
+    signal_eventfd(link->owner_fd);
+    release_link(link);
     return NULL;
 }
 
 /* ---- the owner's side */
 
-static int thread_start(struct idefix_link *link)
+/* Idefix connection: starts the connection's thread with all signals blocked, so that they reach the main
+ * thread of the producer or of the program that uses the library. Returns an errno. Called before the
+ * first connection. */
+static int start_link_thread(struct idefix_link *link)
 {
     sigset_t all, before;
 
     link->references = 2; /* without the lock: the thread does not run yet */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int errnum = pthread_create(&link->thread, NULL, link_thread, link);
+    int errnum = pthread_create(&link->thread, NULL, run_link_thread, link);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     link->started = errnum == 0;
     if (errnum != 0)
@@ -331,6 +363,8 @@ static int thread_start(struct idefix_link *link)
     return errnum;
 }
 
+/* Idefix connection: asks the connection's thread to connect if it is down, and starts the thread at the
+ * first call. Does not wait. Runs in a producer's fetch thread or in a program that uses the library. */
 int idefix_link_connect(struct idefix_link *link, struct error *error)
 {
     pthread_mutex_lock(&link->lock);
@@ -344,25 +378,31 @@ int idefix_link_connect(struct idefix_link *link, struct error *error)
     pthread_mutex_unlock(&link->lock);
     if (!begins)
         return 0;
-    int errnum = link->started ? 0 : thread_start(link);
+    int errnum = link->started ? 0 : start_link_thread(link);
     if (errnum == 0) {
-        wake(link->thread_fd);
+        signal_eventfd(link->thread_fd);
         return 0;
     }
     link->state = IDEFIX_LINK_DOWN;
-    return base_error_set(error, EP_ESYSTEM, "no thread for a connection: %s", strerror(errnum));
+    return base_error_set(error, EP_ESYSTEM, "cannot start a thread for the connection: %s",
+                          strerror(errnum));
 }
 
+/* Idefix connection: sets the state to down at once; the connection's thread disconnects later. The client
+ * calls it after two missing answers in a row. Runs in a producer's fetch thread or in a program that uses
+ * the library. */
 void idefix_link_drop(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);
     link->state = IDEFIX_LINK_DOWN;
     link->failure = (struct idefix_failure){0};
-    out_clear(link);
+    clear_outgoing_queue(link);
     pthread_mutex_unlock(&link->lock);
-    wake(link->thread_fd);
+    signal_eventfd(link->thread_fd);
 }
 
+/* Idefix connection: copies its present state and number. Runs in a producer's fetch thread or in a
+ * program that uses the library. */
 void idefix_link_look(struct idefix_link *link, struct idefix_link_view *view)
 {
     pthread_mutex_lock(&link->lock);
@@ -370,6 +410,9 @@ void idefix_link_look(struct idefix_link *link, struct idefix_link_view *view)
     pthread_mutex_unlock(&link->lock);
 }
 
+/* Idefix connection: queues a frame for the connection's thread and takes over its body. Without a
+ * connection the frame is dropped; the caller's wait then finds that the connection is down. Runs in a
+ * producer's fetch thread or in a program that uses the library. */
 int idefix_link_send(struct idefix_link *link, struct idefix_frame *frame)
 {
     struct outgoing *out = malloc(sizeof *out);
@@ -386,20 +429,25 @@ int idefix_link_send(struct idefix_link *link, struct idefix_frame *frame)
     }
     pthread_mutex_unlock(&link->lock);
     if (up)
-        wake(link->thread_fd);
+        signal_eventfd(link->thread_fd);
     else
-        outgoing_free(out);
+        free_outgoing_frames(out);
     return 0;
 }
 
+/* Idefix connection: switches on or off that received frames are kept, and drops those kept so far. A
+ * client listens only during a call, so late answers do not fill the memory. Runs in a producer's fetch
+ * thread or in a program that uses the library. */
 void idefix_link_listen(struct idefix_link *link, bool listen)
 {
     pthread_mutex_lock(&link->lock);
     link->listening = listen;
-    frames_free(link);
+    free_received_frames(link);
     pthread_mutex_unlock(&link->lock);
 }
 
+/* Idefix connection: returns the oldest received frame, which the caller frees, or NULL. Runs in a
+ * producer's fetch thread or in a program that uses the library. */
 struct idefix_link_frame *idefix_link_take(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);
@@ -415,7 +463,9 @@ struct idefix_link_frame *idefix_link_take(struct idefix_link *link)
     return frame;
 }
 
-static bool thread_ended(struct idefix_link *link)
+/* Idefix connection: returns whether the connection's thread has ended, so that joining it does not block.
+ * Called when a producer or a program that uses the library closes the client. */
+static bool has_thread_ended(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);
     bool ended = link->ended;
@@ -423,6 +473,9 @@ static bool thread_ended(struct idefix_link *link)
     return ended;
 }
 
+/* Idefix connection: ends the connection and its thread. Waits one second at most: a thread that hangs in
+ * the resolver is detached and frees the connection itself. Called when a producer or a program that uses
+ * the library closes the client. */
 void idefix_link_close(struct idefix_link **link)
 {
     struct idefix_link *old = *link;
@@ -434,15 +487,15 @@ void idefix_link_close(struct idefix_link **link)
     old->quit = true;
     old->listening = false;
     pthread_mutex_unlock(&old->lock);
-    wake(old->thread_fd);
+    signal_eventfd(old->thread_fd);
     if (old->started) {
         uint64_t end = shm_now_ns() + CLOSE_MS * MS;
-        while (!thread_ended(old) && shm_now_ns() < end)
+        while (!has_thread_ended(old) && shm_now_ns() < end)
             idefix_link_wait(old, end);
-        if (thread_ended(old))
+        if (has_thread_ended(old))
             pthread_join(old->thread, NULL);
         else
             pthread_detach(old->thread);
     }
-    link_release(old);
+    release_link(old);
 }

@@ -67,9 +67,11 @@ static void library_init(void)
 
 /* ---- callbacks, called by libmosquitto in the functions below */
 
-/* Returns why OpenSSL refused the certificate, which no log line says. libmosquitto brings libssl along,
- * so its two functions are looked up at run time; if they are missing, the reason is unknown. */
-static const char *verify_reason(struct mosquitto *mosquitto)
+/* MQTT connection of an Idefix client: returns why OpenSSL refused the broker's certificate, which no log
+ * line says. libmosquitto brings libssl along, so its two functions are looked up at run time; if they are
+ * missing, the reason is unknown. Runs in the connection's thread, in a producer or a program that uses
+ * the library. */
+static const char *find_certificate_error(struct mosquitto *mosquitto)
 {
     void *ssl = mosquitto_ssl_get(mosquitto);
     long (*result)(const void *) = (long (*)(const void *))dlsym(RTLD_DEFAULT, "SSL_get_verify_result");
@@ -80,6 +82,9 @@ static const char *verify_reason(struct mosquitto *mosquitto)
     return describe(result(ssl));
 }
 
+/* MQTT connection of an Idefix client: callback for libmosquitto's log lines. Keeps the first error for
+ * the error message, and whether the broker's certificate was refused. Runs in the connection's thread, in
+ * a producer or a program that uses the library. */
 static void on_log(struct mosquitto *mosquitto, void *user, int level, const char *text)
 {
     struct idefix_end *end = &((struct idefix_mqtt *)user)->end;
@@ -90,7 +95,7 @@ static void on_log(struct mosquitto *mosquitto, void *user, int level, const cha
     const char *reason = NULL;
     if (strstr(text, "certificate verify failed") != NULL) {
         end->certificate = true;
-        reason = verify_reason(mosquitto);
+        reason = find_certificate_error(mosquitto);
     }
     const char *detail = strrchr(text, ':'); /* of "OpenSSL Error[0]: error:0A000086:SSL routines::text" */
     if (reason == NULL)
@@ -107,6 +112,8 @@ static void on_connect(struct mosquitto *mosquitto, void *user, int code)
     ((struct idefix_mqtt *)user)->end.connack = code;
 }
 
+/* MQTT connection of an Idefix client: callback for the broker's answer to the subscription (SUBACK). Runs
+ * in the connection's thread, in a producer or a program that uses the library. */
 static void on_subscribe(struct mosquitto *mosquitto, void *user, int id, int count, const int *granted)
 {
     struct idefix_mqtt *mqtt = user;
@@ -115,6 +122,9 @@ static void on_subscribe(struct mosquitto *mosquitto, void *user, int id, int co
         mqtt->granted = granted[0];
 }
 
+/* MQTT connection of an Idefix client: callback for a message from the broker. Passes it on with the flags
+ * at the end of its topic. Runs in the connection's thread, in a producer or a program that uses the
+ * library. */
 static void on_message(struct mosquitto *mosquitto, void *user, const struct mosquitto_message *message)
 {
     struct idefix_mqtt *mqtt = user;
@@ -126,7 +136,9 @@ static void on_message(struct mosquitto *mosquitto, void *user, const struct mos
 
 /* ---- libmosquitto's client */
 
-static int configure(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+/* MQTT connection of an Idefix client: sets callbacks, protocol version, user, password and TLS of a new
+ * libmosquitto client. Runs in the connection's thread, in a producer or a program that uses the library. */
+static int configure_client(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     const struct idefix_mqtt_params *params = mqtt->params;
     struct mosquitto *mosquitto = mqtt->mosquitto;
@@ -149,14 +161,15 @@ static int configure(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
     if (rc == MOSQ_ERR_NOMEM)
         return base_error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
     if (rc != MOSQ_ERR_SUCCESS)
-        return base_error_set(&failure->error, EP_ESYSTEM, "libmosquitto does not take its options: %s",
-                              mosquitto_strerror(rc));
+        return base_error_set(&failure->error, EP_ESYSTEM,
+                              "libmosquitto rejects an option of the connection: %s", mosquitto_strerror(rc));
     return 0;
 }
 
-/* mosquitto_new makes the whole process ignore SIGPIPE. That is the program's choice, so this restores
- * it. */
-static struct mosquitto *client_new(const char *session, void *user)
+/* MQTT connection of an Idefix client: creates a libmosquitto client. mosquitto_new makes the whole
+ * process ignore SIGPIPE; that is the program's choice, so this restores the setting. Runs in the
+ * connection's thread, in a producer or a program that uses the library. */
+static struct mosquitto *create_client(const char *session, void *user)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct sigaction before;
@@ -171,26 +184,29 @@ static struct mosquitto *client_new(const char *session, void *user)
     return mosquitto;
 }
 
-/* Makes a new client for each connect(): with TLS, a second connect() of the same client fails in
- * libmosquitto 2.0. */
-static int client_make(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+/* MQTT connection of an Idefix client: makes a new libmosquitto client for each connect(), because with
+ * TLS a second connect() of the same client fails in libmosquitto 2.0. Runs in the connection's thread, in
+ * a producer or a program that uses the library. */
+static int replace_client(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     const char *session = mqtt->params->session;
 
     if (mqtt->mosquitto != NULL)
         mosquitto_destroy(mqtt->mosquitto);
-    mqtt->mosquitto = client_new(session, mqtt);
+    mqtt->mosquitto = create_client(session, mqtt);
     if (mqtt->mosquitto == NULL)
         return base_error_set(&failure->error, errno == ENOMEM ? EP_ENOMEM : EP_ECONFIG,
-                              "no MQTT client of the name \"%s\": %s", session, strerror(errno));
-    return configure(mqtt, failure);
+                              "cannot create an MQTT client for session \"%s\": %s", session,
+                              strerror(errno));
+    return configure_client(mqtt, failure);
 }
 
 /* ---- TCP */
 
-/* Begins to connect to an address of bind_address's family (NULL: any family). Returns 0 or libmosquitto's
- * code. */
-static int dial(struct idefix_mqtt *mqtt, const char *bind_address)
+/* MQTT connection of an Idefix client: begins to connect to an address of bind_address's family (NULL: any
+ * family). Returns 0 or libmosquitto's code. May block in the resolver. Runs in the connection's thread,
+ * in a producer or a program that uses the library. */
+static int begin_tcp_connect(struct idefix_mqtt *mqtt, const char *bind_address)
 {
     const struct idefix_broker *broker = &mqtt->params->broker;
     struct sockaddr_storage own = {.ss_family = AF_UNSPEC};
@@ -213,8 +229,10 @@ static int dial(struct idefix_mqtt *mqtt, const char *bind_address)
     return 0;
 }
 
-/* Tries the other address family, once. If that cannot begin, the first family's failure is reported. */
-static bool dial_other(struct idefix_mqtt *mqtt)
+/* MQTT connection of an Idefix client: tries IPv4 after IPv6 or the reverse, once. Returns whether this
+ * has begun; if not, the first family's failure is reported. Runs in the connection's thread, in a
+ * producer or a program that uses the library. */
+static bool try_other_address_family(struct idefix_mqtt *mqtt)
 {
     const struct idefix_end first = mqtt->end;
     const char *any = mqtt->family == AF_INET6 ? "0.0.0.0" : "::";
@@ -222,7 +240,7 @@ static bool dial_other(struct idefix_mqtt *mqtt)
     bool begun = false;
 
     if (!mqtt->last_try && mqtt->family != AF_UNSPEC)
-        begun = client_make(mqtt, &unused) == 0 && dial(mqtt, any) == 0;
+        begun = replace_client(mqtt, &unused) == 0 && begin_tcp_connect(mqtt, any) == 0;
     mqtt->last_try = true;
     if (!begun)
         mqtt->end = first;
@@ -230,14 +248,16 @@ static bool dial_other(struct idefix_mqtt *mqtt)
     return begun;
 }
 
-static int give_up(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+static int report_connection_end(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     mqtt->end.phase = mqtt->phase;
     return idefix_error_text_end(mqtt->params, &mqtt->end, failure);
 }
 
-/* Checks in phase TCP whether the connection is made, has failed or has timed out. */
-static int tcp_complete(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
+/* MQTT connection of an Idefix client: checks whether the TCP connection is made, has failed or has timed
+ * out. A failure first tries the other address family. Runs in the connection's thread, in a producer or a
+ * program that uses the library. */
+static int check_tcp_connect(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
 {
     struct sockaddr_storage peer;
     socklen_t bytes = sizeof peer;
@@ -257,21 +277,24 @@ static int tcp_complete(struct idefix_mqtt *mqtt, bool ready, struct idefix_fail
         /* The connection was made and is already closed. */
         mqtt->phase = IDEFIX_HELLO;
         mqtt->end.rc = MOSQ_ERR_CONN_LOST;
-        return give_up(mqtt, failure);
+        return report_connection_end(mqtt, failure);
     }
-    if (dial_other(mqtt)) {
+    if (try_other_address_family(mqtt)) {
         mqtt->end.timed_out = false;
         return 0;
     }
-    return give_up(mqtt, failure);
+    return report_connection_end(mqtt, failure);
 }
 
 /* ---- from connecting to closing */
 
-static int begin(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+/* MQTT connection of an Idefix client: begins to connect and starts the timeout. A failure is returned
+ * with a message for the operator. Runs in the connection's thread, in a producer or a program that uses
+ * the library. */
+static int begin_connection(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     uint64_t timeout_ns = mqtt->params->connect_timeout_ms * MS;
-    int rc = dial(mqtt, NULL);
+    int rc = begin_tcp_connect(mqtt, NULL);
 
     /* The timeout starts here, so that a slow resolver does not use up the connection's time. */
     mqtt->end_ns = shm_now_ns() + timeout_ns;
@@ -286,15 +309,18 @@ static int begin(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
                               mqtt->params->address, mqtt->params->ca_file);
     if (rc == MOSQ_ERR_TLS) { /* a peer on this machine answered at once */
         mqtt->phase = IDEFIX_HELLO;
-        return give_up(mqtt, failure);
+        return report_connection_end(mqtt, failure);
     }
     /* Refused at once, so the family is unknown. This happens on this machine only ("localhost"). */
     mqtt->family = AF_INET6;
-    if (rc == MOSQ_ERR_ERRNO && dial_other(mqtt))
+    if (rc == MOSQ_ERR_ERRNO && try_other_address_family(mqtt))
         return 0;
-    return give_up(mqtt, failure);
+    return report_connection_end(mqtt, failure);
 }
 
+/* MQTT connection of an Idefix client: makes a connection object and begins to connect to the broker.
+ * BLOCKS while the system resolves the broker's name. Runs in the connection's thread, in a producer or a
+ * program that uses the library. */
 int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame *frame, void *user,
                      struct idefix_mqtt **out, struct idefix_failure *failure)
 {
@@ -306,9 +332,9 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame 
         return base_error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
     *mqtt = (struct idefix_mqtt){.params = params, .frame = frame, .user = user, .granted = -1};
     mqtt->end.connack = -1;
-    code = client_make(mqtt, failure);
+    code = replace_client(mqtt, failure);
     if (code == 0)
-        code = begin(mqtt, failure);
+        code = begin_connection(mqtt, failure);
     if (code != 0) {
         idefix_mqtt_close(&mqtt);
         return code;
@@ -317,8 +343,10 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame 
     return 0;
 }
 
-/* Whether the peer has closed the connection (invariant 3). Bytes that still wait must be read first. */
-static bool peer_gone(struct idefix_mqtt *mqtt)
+/* MQTT connection of an Idefix client: returns whether the broker has closed the connection during the
+ * handshake, which libmosquitto 2.0 would not notice (invariant 3). Bytes that still wait must be read
+ * first. Runs in the connection's thread, in a producer or a program that uses the library. */
+static bool has_peer_closed(struct idefix_mqtt *mqtt)
 {
     char byte;
     ssize_t got =
@@ -331,22 +359,23 @@ static bool peer_gone(struct idefix_mqtt *mqtt)
     return true;
 }
 
-/* Acknowledges received bytes at once. A broker that sent a PUBACK holds the answer back until TCP
- * acknowledges it (Nagle), and the kernel delays that by 40 ms, which every page of a backlog would
- * cost. */
-static void acknowledge(int fd)
+/* MQTT connection of an Idefix client: acknowledges received bytes at once. A broker that sent a PUBACK
+ * holds the answer back until TCP acknowledges it (Nagle), and the kernel delays that by 40 ms, which
+ * every page of a backlog would cost. */
+static void acknowledge_received_bytes(int fd)
 {
     setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
 }
 
-/* Lets libmosquitto read, write and ping. */
-static int exchange(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
+/* MQTT connection of an Idefix client: lets libmosquitto read, write and ping. Returns a code if the
+ * connection has ended. Runs in the connection's thread, in a producer or a program that uses the library. */
+static int exchange_packets(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
 {
     struct mosquitto *mosquitto = mqtt->mosquitto;
     int rc = MOSQ_ERR_SUCCESS;
 
-    if (mqtt->phase == IDEFIX_HELLO && peer_gone(mqtt))
-        return give_up(mqtt, failure);
+    if (mqtt->phase == IDEFIX_HELLO && has_peer_closed(mqtt))
+        return report_connection_end(mqtt, failure);
     errno = 0;
     if (ready || mqtt->phase == IDEFIX_HELLO)
         rc = mosquitto_loop_read(mosquitto, 1);
@@ -357,16 +386,18 @@ static int exchange(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure 
     int errnum = errno;
     if (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0) {
         if (ready)
-            acknowledge(mosquitto_socket(mosquitto));
+            acknowledge_received_bytes(mosquitto_socket(mosquitto));
         return 0;
     }
     mqtt->end.rc = rc == MOSQ_ERR_SUCCESS ? MOSQ_ERR_CONN_LOST : rc;
     mqtt->end.errnum = errnum;
-    return give_up(mqtt, failure);
+    return report_connection_end(mqtt, failure);
 }
 
-/* Takes the steps from CONNACK to SUBACK: subscribes, and checks whether the broker granted it. */
-static int advance(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+/* MQTT connection of an Idefix client: takes the steps after the broker's greeting: subscribes to the
+ * answers, and checks whether the broker granted it. Runs in the connection's thread, in a producer or a
+ * program that uses the library. */
+static int advance_handshake(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     char topic[256];
 
@@ -375,7 +406,7 @@ static int advance(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
         mqtt->phase = IDEFIX_SUBSCRIBING;
         mqtt->end.rc = mosquitto_subscribe(mqtt->mosquitto, &mqtt->subscription, topic, 1);
         if (mqtt->end.rc != MOSQ_ERR_SUCCESS)
-            return give_up(mqtt, failure);
+            return report_connection_end(mqtt, failure);
     }
     if (mqtt->phase == IDEFIX_SUBSCRIBING && mqtt->granted >= REFUSED_QOS)
         return base_error_set(
@@ -388,7 +419,9 @@ static int advance(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
     return 0;
 }
 
-static int wait_ms(const struct idefix_mqtt *mqtt)
+/* MQTT connection of an Idefix client: returns how long poll may wait, until the next ping, handshake
+ * check or deadline. Runs in the connection's thread, in a producer or a program that uses the library. */
+static int compute_wait_ms(const struct idefix_mqtt *mqtt)
 {
     uint64_t now = shm_now_ns(), until = now + (mqtt->phase == IDEFIX_HELLO ? HELLO_TICK_MS : TICK_MS) * MS;
 
@@ -399,6 +432,9 @@ static int wait_ms(const struct idefix_mqtt *mqtt)
     return until <= now ? 0 : (int)((until - now + MS - 1) / MS);
 }
 
+/* MQTT connection of an Idefix client: waits for the network, for wake_fd or for a second at most, and
+ * does what is due. The connection's thread calls it in its loop, in a producer or in a program that uses
+ * the library. Returns a code if the connection has ended. */
 int idefix_mqtt_step(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failure *failure)
 {
     bool writes = mqtt->phase == IDEFIX_TCP ||
@@ -410,18 +446,18 @@ int idefix_mqtt_step(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failur
     int code = 0;
 
     *failure = (struct idefix_failure){0};
-    if (poll(polled, 2, wait_ms(mqtt)) < 0)
+    if (poll(polled, 2, compute_wait_ms(mqtt)) < 0)
         polled[0].revents = 0; /* EINTR or no memory: treated like a timeout */
     bool ready = polled[0].revents != 0;
     if (mqtt->phase == IDEFIX_TCP)
-        code = tcp_complete(mqtt, ready, failure);
+        code = check_tcp_connect(mqtt, ready, failure);
     if (code == 0 && mqtt->phase != IDEFIX_TCP)
-        code = exchange(mqtt, ready, failure);
+        code = exchange_packets(mqtt, ready, failure);
     if (code == 0)
-        code = advance(mqtt, failure);
+        code = advance_handshake(mqtt, failure);
     if (code == 0 && mqtt->phase != IDEFIX_READY && shm_now_ns() >= mqtt->end_ns) {
         mqtt->end.timed_out = true;
-        code = give_up(mqtt, failure);
+        code = report_connection_end(mqtt, failure);
     }
     return code;
 }
@@ -431,6 +467,8 @@ bool idefix_mqtt_ready(const struct idefix_mqtt *mqtt)
     return mqtt->phase == IDEFIX_READY;
 }
 
+/* MQTT connection of an Idefix client: sends one frame to the backend, on the topic with its flags. Runs
+ * in the connection's thread, in a producer or a program that uses the library. */
 int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void *body, size_t bytes,
                         struct idefix_failure *failure)
 {
@@ -442,9 +480,12 @@ int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void 
                        ? MOSQ_ERR_PAYLOAD_SIZE
                        : mosquitto_publish(mqtt->mosquitto, NULL, topic, (int)bytes, body, 1, false);
     mqtt->end.errnum = errno;
-    return mqtt->end.rc == MOSQ_ERR_SUCCESS ? 0 : give_up(mqtt, failure);
+    return mqtt->end.rc == MOSQ_ERR_SUCCESS ? 0 : report_connection_end(mqtt, failure);
 }
 
+/* MQTT connection of an Idefix client: disconnects from the broker and frees the connection object. Waits
+ * half a second at most until the DISCONNECT packet is sent. Accepts NULL. Runs in the connection's
+ * thread, in a producer or a program that uses the library. */
 void idefix_mqtt_close(struct idefix_mqtt **mqtt)
 {
     struct idefix_mqtt *old = *mqtt;

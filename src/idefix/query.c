@@ -13,8 +13,9 @@
 
 #define SINCE_DEFAULT "1970-01-01T00:00:00Z"
 
-/* Writes a duration as Go writes a time.Duration: 1m0s, 1.5s, 300ms, 1h0m0s, 0s. */
-static void out_duration(struct json_out *out, uint64_t ms)
+/* Idefix query: writes a duration as the Go client writes it (time.Duration): 1m0s, 1.5s, 300ms, 1h0m0s,
+ * 0s. Runs in a producer, or in a program that uses the library. */
+static void write_duration(struct json_out *out, uint64_t ms)
 {
     char text[64], fraction[8] = "";
     int used = 0;
@@ -40,7 +41,9 @@ static void out_duration(struct json_out *out, uint64_t ms)
     json_write_text(out, "\"");
 }
 
-static void out_member(struct json_out *out, const char *key, const char *text)
+/* Idefix query: writes a text member of the request's data; leaves it out if it is empty. Runs in a
+ * producer, or in a program that uses the library. */
+static void write_text_member(struct json_out *out, const char *key, const char *text)
 {
     if (text == NULL || text[0] == '\0')
         return;
@@ -50,22 +53,25 @@ static void out_member(struct json_out *out, const char *key, const char *text)
     json_write_text(out, ",");
 }
 
+/* Idefix query: writes the data of an events.get request as JSON: filters, page size, cursor and long-poll
+ * time. A producer's fetch thread calls it for each page, a program that uses the library through its
+ * ep_idefix functions. Returns 0 or EP_ENOMEM. */
 int idefix_query_data(const struct idefix_query *query, struct json_out *out)
 {
-    bool goes_on = query->cursor != NULL && query->cursor[0] != '\0';
-    bool since = !goes_on && query->since != NULL && query->since[0] != '\0';
+    bool has_cursor = query->cursor != NULL && query->cursor[0] != '\0';
+    bool since = !has_cursor && query->since != NULL && query->since[0] != '\0';
 
     json_write_text(out, "{");
-    out_member(out, "domain", query->domain);
-    out_member(out, "address", query->address);
-    out_member(out, "type", query->event_type);
-    out_member(out, "since", since ? query->since : SINCE_DEFAULT);
+    write_text_member(out, "domain", query->domain);
+    write_text_member(out, "address", query->address);
+    write_text_member(out, "type", query->event_type);
+    write_text_member(out, "since", since ? query->since : SINCE_DEFAULT);
     json_write_text(out, "\"limit\":");
     json_write_uint(out, query->limit);
     json_write_text(out, ",");
-    out_member(out, "cid", query->cursor);
+    write_text_member(out, "cid", query->cursor);
     json_write_text(out, "\"timeout\":");
-    out_duration(out, query->timeout_ms);
+    write_duration(out, query->timeout_ms);
     json_write_text(out, "}");
     return out->failed ? EP_ENOMEM : 0;
 }

@@ -230,7 +230,7 @@ static void test_errors(void)
     expect_error(client, "[15] Try again", EP_EBACKEND, "answers events.get with an error");
     expect_error(client, "it just failed", EP_EBACKEND, "answers events.get with an error");
     CU_ASSERT_EQUAL(atomic_load(&world->logins), 1);
-    expect_error(client, "[102] Invalid session", EP_EBACKEND, "forgotten our login");
+    expect_error(client, "[102] Invalid session", EP_EBACKEND, "no longer accepts the login");
     atomic_store(&world->get, GET_PAGE);
     CU_ASSERT_EQUAL(get(client, 0, NULL), EP_OK);
     CU_ASSERT_EQUAL(atomic_load(&world->logins), 2); /* it logged in again */

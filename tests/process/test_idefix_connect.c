@@ -371,9 +371,9 @@ static void test_trust(void)
     }
     const char *address = broker_url("ssl", "localhost", fixture.tls_port);
     expect_failure((struct ep_idefix_params){.broker = address}, EP_EAUTH,
-                   "certificate is refused: unable to", "can be given as ca_file");
+                   "certificate is refused: unable to", "set ca_file");
     expect_failure((struct ep_idefix_params){.broker = address, .ca_file = certificate("other")}, EP_EAUTH,
-                   "certificate is refused", "is it of the authority that signed it?");
+                   "certificate is refused", "hold the certificate of the authority that signed it?");
     expect_failure((struct ep_idefix_params){.broker = broker_url("ssl", "localhost", fixture.wrong_port),
                                              .ca_file = certificate("ca")},
                    EP_EAUTH, "it is not for the name \"localhost\"", NULL);

@@ -248,31 +248,31 @@ static void refuses_unknown_flags(void)
 
 static void refuses_what_is_no_envelope(void)
 {
-    expect_json_malformed("", "no envelope: the JSON is no object");
-    expect_json_malformed("[1]", "no envelope: the JSON is no object");
-    expect_json_malformed("null", "no envelope: the JSON is no object");
+    expect_json_malformed("", "no envelope: the JSON is not an object");
+    expect_json_malformed("[1]", "no envelope: the JSON is not an object");
+    expect_json_malformed("null", "no envelope: the JSON is not an object");
     expect_json_malformed("{\"t\":\"a\"", "no envelope: the JSON object is broken");
     expect_json_malformed("{\"t\":\"a\"}}", "no envelope: the JSON object is broken");
     expect_json_malformed("{\"t\":\"a\",\"d\":{\"x\":\"}", "no envelope: the JSON object is broken");
     expect_json_malformed("{}", "the envelope has no \"t\"");
     expect_json_malformed("{\"to\":\"a\"}", "the envelope has no \"t\"");
-    expect_json_malformed("{\"t\":5}", "the envelope's \"t\" is no text");
-    expect_json_malformed("{\"t\":null}", "the envelope's \"t\" is no text");
-    expect_json_malformed("{\"t\":\"a\" b}", "the envelope's \"t\" is no text");
-    expect_json_malformed("{\"t\":\"\xFF\"}", "the envelope's \"t\" is no text");
-    expect_json_malformed("{\"t\":\"a\",\"r\":[]}", "the envelope's \"r\" is no text");
-    expect_json_malformed("{\"t\":\"a\",\"e\":7}", "the envelope's \"e\" is no text");
+    expect_json_malformed("{\"t\":5}", "the envelope's \"t\" is not a string");
+    expect_json_malformed("{\"t\":null}", "the envelope's \"t\" is not a string");
+    expect_json_malformed("{\"t\":\"a\" b}", "the envelope's \"t\" is not a string");
+    expect_json_malformed("{\"t\":\"\xFF\"}", "the envelope's \"t\" is not a string");
+    expect_json_malformed("{\"t\":\"a\",\"r\":[]}", "the envelope's \"r\" is not a string");
+    expect_json_malformed("{\"t\":\"a\",\"e\":7}", "the envelope's \"e\" is not a string");
     expect_json_malformed("{\"t\":\"a\",\"d\":}", "the envelope's \"d\" has no value");
     expect_msgpack_malformed("", "MessagePack ends within the value at byte 0 of 0");
-    expect_msgpack_malformed("90", "no envelope: the MessagePack is no map");
-    expect_msgpack_malformed("c1", "no envelope: the MessagePack is no map");
+    expect_msgpack_malformed("90", "no envelope: the MessagePack is not a map");
+    expect_msgpack_malformed("c1", "no envelope: the MessagePack is not a map");
     expect_msgpack_malformed("80", "the envelope has no \"to\"");
     expect_msgpack_malformed("81 a174 a161", "the envelope has no \"to\"");
-    expect_msgpack_malformed("81 a2746f 05", "the envelope's \"to\" is no text");
-    expect_msgpack_malformed("81 a2746f c40161", "the envelope's \"to\" is no text");
-    expect_msgpack_malformed("82 a2746f a161 a26572 07", "the envelope's \"er\" is no text");
-    expect_msgpack_malformed("82 a2746f a161 a27265 90", "the envelope's \"re\" is no text");
-    expect_msgpack_malformed("81 a2746f a161 c0", "1 bytes behind the envelope");
+    expect_msgpack_malformed("81 a2746f 05", "the envelope's \"to\" is not a string");
+    expect_msgpack_malformed("81 a2746f c40161", "the envelope's \"to\" is not a string");
+    expect_msgpack_malformed("82 a2746f a161 a26572 07", "the envelope's \"er\" is not a string");
+    expect_msgpack_malformed("82 a2746f a161 a27265 90", "the envelope's \"re\" is not a string");
+    expect_msgpack_malformed("81 a2746f a161 c0", "1 bytes after the envelope");
     expect_msgpack_malformed("82 a2746f a161 a26474 dd ffffffff 00",
                              "MessagePack: at byte 9 4294967295 values are announced, but 1 bytes are left");
 }
@@ -291,7 +291,7 @@ static void keeps_bad_data_to_itself(void)
         CU_ASSERT_EQUAL(decode_limited("j", span_of(bodies[i]), FRAME_LIMIT, &message, NULL), 0);
         CU_ASSERT_STRING_EQUAL(message.to, "a");
         CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EPROTO);
-        CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "no JSON that we can take: byte "));
+        CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "not valid JSON: error at byte "));
         idefix_message_free(&message);
     }
     CU_ASSERT_EQUAL(decode_limited("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT, &message, NULL),
@@ -359,7 +359,7 @@ static void refuses_bombs(void)
     expect_malformed("mg", (struct json_span){many, 3 * part.bytes}, 2 * FRAME_LIMIT,
                      "larger than 2097152 bytes when inflated");
     expect_malformed("mg", (struct json_span){many, 3 * part.bytes}, 3 * FRAME_LIMIT,
-                     "3145727 bytes behind the envelope"); /* a zero, and many more */
+                     "3145727 bytes after the envelope"); /* a zero, and many more */
     free(zeros), free(many), free((char *)bomb.at), free((char *)part.at);
 }
 
@@ -374,7 +374,7 @@ static void reads_members_in_a_row(void)
     expect_message("jg", (struct json_span){both, bytes}, "a", NULL, NULL, 0, "null");
     *end = 'x';
     expect_malformed("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
-                     "1 bytes behind the end of the gzip data");
+                     "1 bytes after the end of the gzip data");
     *end = 0x1F;
     expect_malformed("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
                      "does not inflate: the gzip data is cut off");
