@@ -22,6 +22,8 @@
 
 #define HASH_DIGITS 32 /* of SHA-256: enough that no two uids of a source meet */
 
+/* Stage call: clears the answer part of a call. A worker calls it before it hands an event to its stage,
+ * and closing the call does, too. */
 void stage_call_open(struct ep_call *call)
 {
     call->answer = EP_PROCESSED;
@@ -35,6 +37,8 @@ void stage_call_open(struct ep_call *call)
     call->key[0] = '\0';
 }
 
+/* Stage call: frees the new event, new context and parsed trees of a call. A worker calls it after it has
+ * copied the stage's answer to the answers to be committed. */
 void stage_call_close(struct ep_call *call)
 {
     free(call->new_event);
@@ -45,8 +49,9 @@ void stage_call_close(struct ep_call *call)
     stage_call_open(call);
 }
 
-/* The key is sent as an HTTP header, so it must not hold control characters. */
-static bool fits_a_header(const char *text)
+/* Stage call, in a worker: returns whether the event's key has no control characters. HTTP stages send it
+ * as a header, in which a line feed from a hostile UID would begin another header. */
+static bool fits_http_header(const char *text)
 {
     for (; *text != '\0'; text++)
         if ((unsigned char)*text < 0x20 || *text == 0x7f)
@@ -54,12 +59,15 @@ static bool fits_a_header(const char *text)
     return true;
 }
 
+/* Stage call: returns the event's idempotency key, SOURCE/UID/STAGE, by which a stage recognises an event
+ * it gets again after a crash. A UID that is too long or has control characters is replaced by its hash. A
+ * worker builds it for exec and HTTP stages; plugins and functions ask for it. */
 const char *stage_call_key(struct ep_call *call)
 {
     if (call->key[0] != '\0')
         return call->key;
     int length = snprintf(call->key, sizeof call->key, "%s/%s/%s", call->source, call->uid, call->stage);
-    if (length > 0 && (size_t)length < sizeof call->key && fits_a_header(call->key))
+    if (length > 0 && (size_t)length < sizeof call->key && fits_http_header(call->key))
         return call->key;
     char hash[SHA256_DIGEST_STRING_LENGTH];
     SHA256Data((const uint8_t *)call->uid, strlen(call->uid), hash);
@@ -68,6 +76,9 @@ const char *stage_call_key(struct ep_call *call)
     return call->key;
 }
 
+/* Stage call: writes the JSON line that a worker sends to an exec program or an HTTP server: event,
+ * context, attempt and key. Returns 0 or EP_ENOMEM. The context keeps its bytes, so that 64-bit numbers
+ * stay exact. */
 int stage_call_document(struct ep_call *call, struct json_out *out)
 {
     const char *key = stage_call_key(call);
@@ -84,6 +95,9 @@ int stage_call_document(struct ep_call *call, struct json_out *out)
     return out->failed ? EP_ENOMEM : 0;
 }
 
+/* Stage call: a worker calls it after its stage has processed an event. If a plugin or function changed
+ * the context tree, it is printed as the new context. A tree that is not valid JSON becomes an error
+ * answer and never reaches the store. Returns 0 or EP_ENOMEM. */
 int stage_call_complete(struct ep_call *call)
 {
     if (call->context_tree == NULL || call->new_context != NULL)
@@ -123,6 +137,8 @@ const char *ep_call_event_text(const ep_call *call, size_t *bytes)
     return call->event;
 }
 
+/* Public API for plugins and functions, in a worker: returns the event as a cJSON tree, parsed at the
+ * first call. NULL without memory. The tree belongs to the call. */
 const cJSON *ep_call_event(ep_call *call)
 {
     if (call->event_tree == NULL)
@@ -137,6 +153,9 @@ const char *ep_call_context_text(const ep_call *call, size_t *bytes)
     return call->context;
 }
 
+/* Public API for plugins and functions, in a worker: returns the event's context as a cJSON tree that the
+ * stage may change. The text of the unchanged tree is kept, so that the worker finds out later whether it
+ * was changed. NULL without memory. */
 cJSON *ep_call_context(ep_call *call)
 {
     if (call->context_tree != NULL)
@@ -173,7 +192,9 @@ const char *ep_call_uid(const ep_call *call)
 
 /* ---- what it answers ---- */
 
-static int set_object(char **out, const char *text)
+/* Public API for plugins and functions, in a worker: keeps a copy of a JSON object as the new event or
+ * context. Returns EP_EINVAL if the text is not one: only valid JSON may reach the store. */
+static int set_json_object(char **out, const char *text)
 {
     if (text == NULL)
         return EP_EINVAL;
@@ -190,12 +211,12 @@ static int set_object(char **out, const char *text)
 
 int ep_call_set_event(ep_call *call, const char *text)
 {
-    return set_object(&call->new_event, text);
+    return set_json_object(&call->new_event, text);
 }
 
 int ep_call_set_context(ep_call *call, const char *text)
 {
-    return set_object(&call->new_context, text);
+    return set_json_object(&call->new_context, text);
 }
 
 void ep_call_set_retry_after(ep_call *call, uint64_t ms)
@@ -203,6 +224,9 @@ void ep_call_set_retry_after(ep_call *call, uint64_t ms)
     call->retry_after_ms = ms;
 }
 
+/* Public API for plugins and functions, in a worker: sets the reason of an answer (printf format), which
+ * operators see in `eventpipe show`. A long text is cut between two characters. The worker also uses it
+ * for its own exec and HTTP stages. */
 void ep_call_set_reason(ep_call *call, const char *format, ...)
 {
     char reason[sizeof call->reason]; /* not written in place: an argument may be call->reason itself */

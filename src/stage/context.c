@@ -17,7 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool values_equal(const cJSON *a, const cJSON *b)
+/* Context writer: returns whether two cJSON values are equal, numbers to the last bit. cJSON_Compare has a
+ * tolerance and would lose a small change. Runs in a worker. */
+static bool are_values_equal(const cJSON *a, const cJSON *b)
 {
     if ((a->type & 0xff) != (b->type & 0xff))
         return false;
@@ -34,7 +36,7 @@ static bool values_equal(const cJSON *a, const cJSON *b)
         b = b->child;
         for (; a != NULL && b != NULL; a = a->next, b = b->next)
             if ((a->string != NULL && b->string != NULL && strcmp(a->string, b->string) != 0) ||
-                !values_equal(a, b))
+                !are_values_equal(a, b))
                 return false;
         return a == NULL && b == NULL;
     default:
@@ -42,6 +44,8 @@ static bool values_equal(const cJSON *a, const cJSON *b)
     }
 }
 
+/* Context writer: writes a number so that it reads back to the same double. Runs in a worker, also with a
+ * locale whose decimal sign is a comma. */
 static void print_number(struct json_out *out, double number)
 {
     char digits[32];
@@ -75,7 +79,9 @@ struct old_members {
     size_t count, next; /* next: where the search begins, since most trees keep their order */
 };
 
-static int old_member_add(struct json_span key, struct json_span value, void *user)
+/* Context writer: callback for each member of the old context's text. Pairs its bytes with the parsed
+ * value. Runs in a worker. */
+static int on_old_member(struct json_span key, struct json_span value, void *user)
 {
     struct old_members *old = user;
 
@@ -87,7 +93,9 @@ static int old_member_add(struct json_span key, struct json_span value, void *us
     return 0;
 }
 
-static const struct old_member *old_member_find(struct old_members *old, const char *name)
+/* Context writer: returns the old member of this name, or NULL. Starts after the last one found, because
+ * most stages keep the order of members. Runs in a worker. */
+static const struct old_member *find_old_member(struct old_members *old, const char *name)
 {
     for (size_t i = 0; name != NULL && i < old->count; i++) {
         struct old_member *member = &old->at[(old->next + i) % old->count];
@@ -101,6 +109,8 @@ static const struct old_member *old_member_find(struct old_members *old, const c
 
 static void print_value(struct json_out *out, const cJSON *item, const cJSON *old, struct json_span raw);
 
+/* Context writer: writes an object; each member that the stage did not change keeps the bytes it had. Runs
+ * in a worker after a plugin or function has changed the context. */
 static void print_object(struct json_out *out, const cJSON *object, const cJSON *old, struct json_span raw)
 {
     struct old_members members = {0};
@@ -112,7 +122,7 @@ static void print_object(struct json_out *out, const cJSON *object, const cJSON 
             out->failed = true;
             return;
         }
-        json_each_member(raw, old_member_add, &members);
+        json_each_member(raw, on_old_member, &members);
     }
     json_write_text(out, "{");
     for (const cJSON *item = object->child; item != NULL; item = item->next) {
@@ -121,7 +131,7 @@ static void print_object(struct json_out *out, const cJSON *object, const cJSON 
             json_write_text(out, ",");
         json_write_string(out, name, strlen(name));
         json_write_text(out, ":");
-        const struct old_member *found = old_member_find(&members, item->string);
+        const struct old_member *found = find_old_member(&members, item->string);
         if (found != NULL)
             print_value(out, item, found->item, found->raw);
         else
@@ -131,6 +141,8 @@ static void print_object(struct json_out *out, const cJSON *object, const cJSON 
     free(members.at);
 }
 
+/* Context writer: writes an array of the context that has changed. Its elements have no names by which to
+ * find their old bytes, so all are printed. Runs in a worker. */
 static void print_array(struct json_out *out, const cJSON *array)
 {
     json_write_text(out, "[");
@@ -142,9 +154,11 @@ static void print_array(struct json_out *out, const cJSON *array)
     json_write_text(out, "]");
 }
 
+/* Context writer: writes one value of the context: its old bytes if it did not change, otherwise as new
+ * JSON text. Runs in a worker. */
 static void print_value(struct json_out *out, const cJSON *item, const cJSON *old, struct json_span raw)
 {
-    if (old != NULL && values_equal(item, old)) {
+    if (old != NULL && are_values_equal(item, old)) {
         json_write_raw(out, raw.at, raw.bytes);
         return;
     }
@@ -175,6 +189,9 @@ static void print_value(struct json_out *out, const cJSON *item, const cJSON *ol
     }
 }
 
+/* Context writer: adds a cJSON tree to out as JSON text. A value that is still as in `kept`, the text the
+ * tree was parsed from, keeps its bytes, so that a stage does not change 64-bit numbers that it leaves
+ * alone. A worker calls it for a plugin's or function's context. */
 void stage_context_print(struct json_out *out, const cJSON *tree, struct json_span kept)
 {
     cJSON *old = kept.at != NULL ? cJSON_ParseWithLength(kept.at, kept.bytes) : NULL;

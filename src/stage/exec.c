@@ -48,12 +48,14 @@ struct exec_stage {
  * Removes the program's pid from the slot. Called before the program is reaped: after that the pid may belong
  * to another process, which the supervisor must not kill.
  */
-static void forget(struct exec_stage *stage)
+static void forget_program(struct exec_stage *stage)
 {
     if (stage->env.on_program != NULL)
         stage->env.on_program(0, stage->env.user);
 }
 
+/* Exec stage, in a worker: writes how the stage's program ended, by exit code or signal, as text for logs
+ * and crash records. */
 static void describe_exit(const struct exec_exit *exit_status, char *errbuf, size_t errbuf_size)
 {
     const char *name = exit_status->kind == SHM_CAUSE_SIGNAL ? sigabbrev_np(exit_status->code) : NULL;
@@ -66,13 +68,14 @@ static void describe_exit(const struct exec_exit *exit_status, char *errbuf, siz
         snprintf(errbuf, errbuf_size, "program was killed by signal %d", exit_status->code);
 }
 
-/* Reports a program that closed a pipe: it has ended or is about to. The buffer may hold half an answer. */
+/* Exec stage, in a worker: reports a program that closed a pipe, because it has ended or is about to.
+ * Reaps it, and kills it first if it still runs. The text shows the half line that it wrote last. */
 static void break_ended(struct exec_stage *stage, const char *when, struct stage_failure *failure)
 {
     char how[128], half[200] = "";
     const struct exec_pipe *pipe = &stage->pipe;
 
-    forget(stage);
+    forget_program(stage);
     bool closed_only =
         stage_exec_process_wait(&stage->pipe.process, CLOSED_WAIT_MS, &stage->exit_status) != 0;
     if (closed_only)
@@ -90,15 +93,19 @@ static void break_ended(struct exec_stage *stage, const char *when, struct stage
              half[0] != '\0' ? ", after half a line: " : "", half);
 }
 
+/* Exec stage, in a worker: kills a program that wrote something malformed, and reports it. The worker then
+ * exits; a new worker starts a new program. */
 static void break_malformed(struct exec_stage *stage, const char *message, struct stage_failure *failure)
 {
-    forget(stage);
+    forget_program(stage);
     stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
     failure->kind = SHM_CAUSE_MALFORMED;
     failure->code = 0;
     snprintf(failure->message, sizeof failure->message, "%s", message);
 }
 
+/* Exec stage, in a worker: kills a program that wrote an unexpected line, and shows this line in the
+ * report. */
 static void break_shown(struct exec_stage *stage, const char *what, struct json_span line,
                         struct stage_failure *failure)
 {
@@ -109,7 +116,8 @@ static void break_shown(struct exec_stage *stage, const char *what, struct json_
     break_malformed(stage, message, failure);
 }
 
-/* Reports what broke the pipe; `unexpected` and `ended` say when it happened. */
+/* Exec stage, in a worker: reports what broke the pipe to the program. `unexpected` and `ended` say when
+ * it happened. */
 static void break_pipe(struct exec_stage *stage, enum exec_pipe_state state, const char *unexpected,
                        const char *ended, struct stage_failure *failure)
 {
@@ -134,7 +142,8 @@ static void break_pipe(struct exec_stage *stage, enum exec_pipe_state state, con
 
 /* ---- events ---- */
 
-/* Adds an event's line to the lines to send. NULL, or the reason why nothing was added. */
+/* Exec stage, in a worker: adds an event's JSON line to the lines to send to the program. Returns NULL, or
+ * the reason why nothing was added. */
 static const char *add_event(struct exec_pipe *pipe, struct ep_call *call)
 {
     size_t before = pipe->line.bytes;
@@ -158,6 +167,8 @@ static const char *add_event(struct exec_pipe *pipe, struct ep_call *call)
     return why;
 }
 
+/* Exec stage: the worker's loop calls it for several events in a row, which then go to the program in one
+ * write. Returns false if this event does not fit: then it is sent in its turn. */
 static bool exec_send_ahead(void *state, struct ep_call *call)
 {
     struct exec_stage *stage = state;
@@ -175,7 +186,8 @@ static bool exec_send_ahead(void *state, struct ep_call *call)
     return false;
 }
 
-static enum exec_pipe_state begin(struct exec_stage *stage)
+/* Exec stage, in a worker: prepares the pipe for sending events, and renews the program's CPU limit. */
+static enum exec_pipe_state begin_sending(struct exec_stage *stage)
 {
     enum exec_pipe_state state = stage_exec_pipe_begin(&stage->pipe);
 
@@ -187,7 +199,8 @@ static enum exec_pipe_state begin(struct exec_stage *stage)
     return state;
 }
 
-/* After the last answer of a pipeline: waits a moment to find an extra line. */
+/* Exec stage, in a worker: after the last answer to events sent together, waits a moment to find an extra
+ * line, which would make the answers doubtful. */
 static enum exec_pipe_state end_pipeline(struct exec_stage *stage)
 {
     uint64_t wait_ns = (shm_now_ns() - stage->begin_ns) / stage->pipeline * 4;
@@ -199,15 +212,17 @@ static enum exec_pipe_state end_pipeline(struct exec_stage *stage)
     return stage_exec_pipe_check_silent(&stage->pipe, wait_ns);
 }
 
-static enum stage_result exchange_with(struct exec_stage *stage, struct ep_call *call,
-                                       struct stage_failure *failure)
+/* Exec stage, in a worker: sends one event to the program, unless it was sent ahead, and reads the answer.
+ * STAGE_BROKEN: the program has ended or failed, and the worker exits. */
+static enum stage_result exchange_event(struct exec_stage *stage, struct ep_call *call,
+                                        struct stage_failure *failure)
 {
     static const char unasked[] = "wrote a line without having been asked";
     struct exec_pipe *pipe = &stage->pipe;
     enum exec_pipe_state state;
     struct json_span line;
 
-    if (!pipe->begun && (state = begin(stage)) != EXEC_PIPE_GOES_ON) {
+    if (!pipe->begun && (state = begin_sending(stage)) != EXEC_PIPE_GOES_ON) {
         break_pipe(stage, state, unasked, " before the event was sent", failure);
         failure->unsent = state == EXEC_PIPE_ENDED;
         return STAGE_BROKEN;
@@ -234,6 +249,8 @@ static enum stage_result exchange_with(struct exec_stage *stage, struct ep_call 
     return STAGE_ANSWERED;
 }
 
+/* Exec stage: the worker's loop calls it for each event. Returns STAGE_ANSWERED with the program's answer
+ * in the call, or STAGE_BROKEN with the cause, after which the worker exits. */
 static enum stage_result exec_process_event(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct exec_stage *stage = state;
@@ -252,7 +269,7 @@ static enum stage_result exec_process_event(void *state, struct ep_call *call, s
         stage_exec_pipe_reset(pipe);
         return STAGE_ANSWERED;
     }
-    enum stage_result result = exchange_with(stage, call, failure);
+    enum stage_result result = exchange_event(stage, call, failure);
     if (result == STAGE_BROKEN || pipe->due == 0)
         stage_exec_pipe_reset(pipe);
     return result;
@@ -260,6 +277,8 @@ static enum stage_result exec_process_event(void *state, struct ep_call *call, s
 
 /* ---- the table ---- */
 
+/* Exec stage: a worker calls it once when it starts; it starts the stage's program. A failure is a failed
+ * start, which the supervisor tries again later. */
 static int exec_open(const struct stage_config *config, const struct stage_env *env, void **state,
                      struct error *error)
 {
@@ -293,6 +312,8 @@ static int exec_open(const struct stage_config *config, const struct stage_env *
     return 0;
 }
 
+/* Exec stage: a worker calls it at a graceful shutdown; it ends the program and waits up to wait_ms before
+ * SIGTERM. After a crash of the worker the kernel kills the program instead. */
 static void exec_close(void *state, uint64_t wait_ms)
 {
     struct exec_stage *stage = state;
@@ -300,7 +321,7 @@ static void exec_close(void *state, uint64_t wait_ms)
     if (stage == NULL)
         return;
     if (stage->pipe.process.pid != 0) {
-        forget(stage);
+        forget_program(stage);
         stage_exec_process_end(&stage->pipe.process, wait_ms);
     }
     stage_exec_pipe_close(&stage->pipe);

@@ -40,6 +40,8 @@ struct members {
     bool no_memory;
 };
 
+/* Exec stage, in a worker: callback for each member of a program's answer line. Keeps the known ones;
+ * unknown members are skipped. */
 static int on_answer_member(struct json_span key, struct json_span value, void *user)
 {
     struct members *members = user;
@@ -69,7 +71,8 @@ static bool is_true(const struct members *members, enum answer_member member)
     return has_member(members, member) && json_kind(members->at[member]) == 't';
 }
 
-/* Checks the JSON type of each member; on failure errbuf names the wrong one. */
+/* Exec stage, in a worker: checks the JSON type of each member of a program's answer. On failure errbuf
+ * names the wrong member. */
 static bool kinds_fit(const struct members *members, char *errbuf, size_t errbuf_size)
 {
     static const struct {
@@ -92,7 +95,8 @@ static bool kinds_fit(const struct members *members, char *errbuf, size_t errbuf
     return true;
 }
 
-/* Reads a duration text or a number of seconds. Zero becomes 1 ms, since 0 means the stage's own backoff. */
+/* Exec stage, in a worker: reads "retry_after" of a program's answer, a duration such as "30s" or a number
+ * of seconds. Zero becomes 1 ms, since 0 means the stage's own backoff. */
 static int read_retry_after(struct json_span value, uint64_t *ms)
 {
     char *text = json_text(value);
@@ -115,7 +119,9 @@ static int read_retry_after(struct json_span value, uint64_t *ms)
     return code == 0 ? 0 : EP_EPROTO;
 }
 
-static int copy_span(const struct members *members, enum answer_member member, char **out)
+/* Exec stage, in a worker: copies the JSON text of an answer's "event" or "context" byte for byte. *out
+ * stays as it is if the answer has none. */
+static int copy_member_text(const struct members *members, enum answer_member member, char **out)
 {
     if (!has_member(members, member))
         return 0;
@@ -123,6 +129,7 @@ static int copy_span(const struct members *members, enum answer_member member, c
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
+/* Exec stage, in a worker: takes the reason of a "reject" or "error" answer into the call. */
 static int set_reason_from(const struct members *members, enum answer_member member, struct ep_call *call)
 {
     char *why = json_text(members->at[member]);
@@ -134,13 +141,15 @@ static int set_reason_from(const struct members *members, enum answer_member mem
     return 0;
 }
 
-static int apply(const struct members *members, struct ep_call *call)
+/* Exec stage, in a worker: puts a program's checked answer into the call. Without memory the call stays
+ * unchanged. */
+static int apply_answer(const struct members *members, struct ep_call *call)
 {
     char *event = NULL, *context = NULL;
-    int code = copy_span(members, EVENT, &event);
+    int code = copy_member_text(members, EVENT, &event);
 
     if (code == 0)
-        code = copy_span(members, CONTEXT, &context);
+        code = copy_member_text(members, CONTEXT, &context);
     enum ep_answer answer = is_true(members, PROCESSED) ? EP_PROCESSED : EP_NOT_PROCESSED;
     if (is_true(members, REMOVE)) {
         answer = EP_REMOVE;
@@ -162,7 +171,9 @@ static int apply(const struct members *members, struct ep_call *call)
     return 0;
 }
 
-static int malformed(const char *line, size_t bytes, const char *why, char *errbuf, size_t errbuf_size)
+/* Exec stage, in a worker: writes the error message for a malformed answer, with the beginning of the
+ * line, and returns EP_EPROTO. */
+static int report_malformed(const char *line, size_t bytes, const char *why, char *errbuf, size_t errbuf_size)
 {
     char shown[SHOWN_BYTES + 16];
 
@@ -172,6 +183,8 @@ static int malformed(const char *line, size_t bytes, const char *why, char *errb
     return EP_EPROTO;
 }
 
+/* Exec stage: a worker reads one answer line of the stage's program into the call. Returns EP_EPROTO with
+ * a message if the line is malformed. A line is taken whole or not at all. */
 int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call, char *errbuf,
                            size_t errbuf_size)
 {
@@ -181,30 +194,32 @@ int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call,
     char why[128] = "";
 
     if (!json_valid(line, bytes, NULL) || json_kind(span) != '{')
-        return malformed(line, bytes, "", errbuf, errbuf_size);
+        return report_malformed(line, bytes, "", errbuf, errbuf_size);
     json_each_member(span, on_answer_member, &members);
     if (members.no_memory)
         return EP_ENOMEM;
     if (!kinds_fit(&members, why, sizeof why))
-        return malformed(line, bytes, why, errbuf, errbuf_size);
+        return report_malformed(line, bytes, why, errbuf, errbuf_size);
     if (!has_member(&members, PROCESSED) && !is_true(&members, REMOVE) && !has_member(&members, REJECT) &&
         !has_member(&members, ERROR))
-        return malformed(line, bytes, "expected processed, remove, reject or error", errbuf, errbuf_size);
+        return report_malformed(line, bytes, "expected processed, remove, reject or error", errbuf,
+                                errbuf_size);
     if (has_member(&members, RETRY_AFTER)) {
         int code = read_retry_after(members.at[RETRY_AFTER], &retry_after_ms);
         if (code == EP_EPROTO)
-            return malformed(line, bytes, "\"retry_after\" is no duration such as \"30s\"", errbuf,
-                             errbuf_size);
+            return report_malformed(line, bytes, "\"retry_after\" is no duration such as \"30s\"", errbuf,
+                                    errbuf_size);
         if (code != 0)
             return code;
     }
-    int code = apply(&members, call);
+    int code = apply_answer(&members, call);
     if (code == 0)
         call->retry_after_ms = retry_after_ms;
     return code;
 }
 
-/* "..." replaces what is cut off. */
+/* Exec stage, in a worker: writes what a program wrote for an error message: cleaned, in backquotes, with
+ * "..." for what is cut off. */
 void stage_exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size)
 {
     static const char cut[] = "...";

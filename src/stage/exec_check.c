@@ -13,6 +13,8 @@
 
 #include "src/stage/exec_process.h"
 
+/* Exec stage check: returns 0 if the path is a file that may be executed, otherwise an errno. Runs in
+ * `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
 static int check_executable(const char *path)
 {
     struct stat stat_;
@@ -23,7 +25,8 @@ static int check_executable(const char *path)
     return access(path, X_OK) == 0 ? 0 : errno;
 }
 
-/* Returns the PATH that execvp will use: the stage's own, else this process's. */
+/* Exec stage check: returns the PATH that execvp will use: the stage's own, else this process's. Runs in
+ * `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
 static const char *search_path(const struct stage_config *config)
 {
     const char *path = getenv("PATH");
@@ -33,7 +36,8 @@ static const char *search_path(const struct stage_config *config)
     return path != NULL ? path : "/bin:/usr/bin";
 }
 
-/* Checks folder/program; a relative path begins at the stage's directory. */
+/* Exec stage check: checks the program in one folder of PATH; a relative path begins at the stage's
+ * directory. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
 static int check_in_folder(const struct stage_config *config, const char *folder, size_t folder_bytes,
                            const char *program)
 {
@@ -45,6 +49,8 @@ static int check_in_folder(const struct stage_config *config, const char *folder
     return length < 0 || (size_t)length >= sizeof path ? ENAMETOOLONG : check_executable(path);
 }
 
+/* Exec stage check: searches the stage's program as execvp will. Returns 0 or an errno, EACCES if a file
+ * was found that may not be executed. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
 static int find_program(const struct stage_config *config)
 {
     const char *program = config->exec.at[0];
@@ -65,6 +71,8 @@ static int find_program(const struct stage_config *config)
     }
 }
 
+/* Exec stage check: checks the stage's directory and program before any process starts, so that
+ * `eventpiped -t`, `eventpipe check` and `eventpipe chaos` report a wrong path. */
 int stage_exec_check(const struct stage_config *config, struct error *error)
 {
     struct stat stat_;

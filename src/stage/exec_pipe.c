@@ -29,7 +29,9 @@
 
 enum read_outcome { READ_SOME, READ_NOTHING, READ_END, READ_NO_MEMORY };
 
-static bool make_room(struct exec_pipe *pipe)
+/* Exec stage pipe, in a worker: makes room in the buffer for more of the program's output and drops the
+ * lines already taken. Returns false without memory. */
+static bool grow_answers(struct exec_pipe *pipe)
 {
     if (pipe->first > 0) { /* drop the lines that were taken */
         memmove(pipe->answers, pipe->answers + pipe->first, pipe->end - pipe->first);
@@ -48,7 +50,7 @@ static bool make_room(struct exec_pipe *pipe)
     return true;
 }
 
-/* Counts the line ends in the bytes just read; each byte is scanned once. */
+/* Exec stage pipe, in a worker: counts the line ends in the output just read; each byte is scanned once. */
 static void count_lines(struct exec_pipe *pipe, size_t from)
 {
     const char *end = pipe->answers + pipe->end, *feed;
@@ -59,9 +61,10 @@ static void count_lines(struct exec_pipe *pipe, size_t from)
     }
 }
 
+/* Exec stage pipe, in a worker: reads once from the program's stdout, without blocking. */
 static enum read_outcome read_more(struct exec_pipe *pipe)
 {
-    if (!make_room(pipe))
+    if (!grow_answers(pipe))
         return READ_NO_MEMORY;
     ssize_t got = read(pipe->process.output, pipe->answers + pipe->end, READ_BYTES);
     if (got > 0) {
@@ -77,6 +80,8 @@ static bool holds_too_much(const struct exec_pipe *pipe)
     return pipe->line_count > pipe->due || (pipe->line_count == pipe->due && pipe->end > pipe->tail);
 }
 
+/* Exec stage pipe: a worker calls it before it sends events to the program. Output that is already there
+ * was not asked for and is an error. */
 enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe)
 {
     pipe->begun = true;
@@ -101,6 +106,8 @@ static void close_input(struct exec_pipe *pipe)
     pipe->written = pipe->line.bytes;
 }
 
+/* Exec stage pipe, in a worker: writes as much of the event lines to the program's stdin as the pipe takes
+ * now. */
 static void write_more(struct exec_pipe *pipe)
 {
     ssize_t written =
@@ -112,7 +119,7 @@ static void write_more(struct exec_pipe *pipe)
         close_input(pipe);
 }
 
-/* Derives the state of the pipe after a read. */
+/* Exec stage pipe, in a worker: returns the state of the exchange with the program after a read. */
 static enum exec_pipe_state classify(const struct exec_pipe *pipe)
 {
     if (holds_too_much(pipe))
@@ -124,6 +131,7 @@ static enum exec_pipe_state classify(const struct exec_pipe *pipe)
     return pipe->output_ended ? EXEC_PIPE_ENDED : EXEC_PIPE_GOES_ON;
 }
 
+/* Exec stage pipe, in a worker: notes the outcome of a read and returns the state of the exchange. */
 static enum exec_pipe_state classify_read(struct exec_pipe *pipe, enum read_outcome outcome)
 {
     if (outcome == READ_NO_MEMORY)
@@ -132,7 +140,9 @@ static enum exec_pipe_state classify_read(struct exec_pipe *pipe, enum read_outc
     return classify(pipe);
 }
 
-static enum exec_pipe_state read_last(struct exec_pipe *pipe)
+/* Exec stage pipe, in a worker: reads what an ended program left in the pipe, without waiting: a child of
+ * the program may hold it open. */
+static enum exec_pipe_state read_remaining_output(struct exec_pipe *pipe)
 {
     enum read_outcome outcome;
     enum exec_pipe_state state;
@@ -145,7 +155,9 @@ static enum exec_pipe_state read_last(struct exec_pipe *pipe)
     return state != EXEC_PIPE_GOES_ON ? state : EXEC_PIPE_ENDED;
 }
 
-static enum exec_pipe_state step(struct exec_pipe *pipe)
+/* Exec stage pipe, in a worker: waits once until the program takes input, writes output or ends, and
+ * handles that. */
+static enum exec_pipe_state exchange_once(struct exec_pipe *pipe)
 {
     bool all_written = pipe->written == pipe->line.bytes;
     struct pollfd watched[3] = {
@@ -160,12 +172,14 @@ static enum exec_pipe_state step(struct exec_pipe *pipe)
     else if (watched[2].revents != 0)
         write_more(pipe);
     if (watched[1].revents != 0 || pipe->process.input < 0)
-        return read_last(pipe);
+        return read_remaining_output(pipe);
     if (watched[0].revents != 0)
         return classify_read(pipe, read_more(pipe));
     return classify(pipe); /* an answer that came before all was written */
 }
 
+/* Exec stage pipe, in a worker: takes the first answer line out of the buffer. The caller has checked that
+ * there is a whole one. */
 static struct json_span take_line(struct exec_pipe *pipe)
 {
     const char *line = pipe->answers + pipe->first;
@@ -177,18 +191,22 @@ static struct json_span take_line(struct exec_pipe *pipe)
     return (struct json_span){line, (size_t)(feed - line)};
 }
 
+/* Exec stage pipe: a worker waits here for the program's answer to the oldest event sent. There is no time
+ * limit; the supervisor kills a worker that exceeds its timeout. */
 enum exec_pipe_state stage_exec_pipe_answer(struct exec_pipe *pipe, struct json_span *line)
 {
     if (pipe->written == 0)
         write_more(pipe); /* the lines nearly always fit into the pipe */
     enum exec_pipe_state state = classify(pipe);
     while (state == EXEC_PIPE_GOES_ON)
-        state = step(pipe);
+        state = exchange_once(pipe);
     if (state == EXEC_PIPE_ANSWERED)
         *line = take_line(pipe);
     return state;
 }
 
+/* Exec stage pipe: after the last answer a worker waits wait_ns to see whether the program writes an extra
+ * line. */
 enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64_t wait_ns)
 {
     struct pollfd watched = {pipe->process.output, POLLIN, 0};
@@ -208,6 +226,8 @@ enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64
     }
 }
 
+/* Exec stage pipe, in a worker: returns the first extra line that the program wrote, for the error
+ * message. */
 struct json_span stage_exec_pipe_unexpected(const struct exec_pipe *pipe)
 {
     const char *at = pipe->answers + pipe->first, *end = pipe->answers + pipe->end;
@@ -218,6 +238,8 @@ struct json_span stage_exec_pipe_unexpected(const struct exec_pipe *pipe)
     return (struct json_span){at, (size_t)((feed != NULL ? feed : end) - at)};
 }
 
+/* Exec stage pipe: a worker clears both buffers once all events are answered, and frees the memory that a
+ * big event needed. */
 void stage_exec_pipe_reset(struct exec_pipe *pipe)
 {
     if (pipe->room > KEEP_BYTES) {
@@ -233,6 +255,8 @@ void stage_exec_pipe_reset(struct exec_pipe *pipe)
     pipe->begun = false;
 }
 
+/* Exec stage pipe: a worker closes the pipes of an ended program and frees the buffers, when it closes its
+ * stage. */
 void stage_exec_pipe_close(struct exec_pipe *pipe)
 {
     stage_exec_process_close(&pipe->process);

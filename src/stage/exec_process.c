@@ -42,18 +42,20 @@
 struct environment {
     char **at; /* ends with NULL; the entries are borrowed */
     size_t count;
-    char *own[7]; /* EVENTPIPE_..., USER, LOGNAME, HOME: freed by environment_free */
+    char *own[7]; /* EVENTPIPE_..., USER, LOGNAME, HOME: freed by free_environment */
 };
 
 #define OWN_COUNT 4 /* EVENTPIPE_... */
 
-static char *assignment(const char *name, const char *value)
+static char *make_assignment(const char *name, const char *value)
 {
     char *entry;
     return asprintf(&entry, "%s=%s", name, value) < 0 ? NULL : entry;
 }
 
-static void environment_put(struct environment *environment, char *entry)
+/* Exec stage: sets a variable in the environment for the program; a later one of the same name replaces an
+ * earlier one. The worker calls it before the fork. */
+static void put_variable(struct environment *environment, char *entry)
 {
     size_t name = strcspn(entry, "=");
 
@@ -66,15 +68,19 @@ static void environment_put(struct environment *environment, char *entry)
     environment->at[environment->count] = NULL;
 }
 
-static void environment_free(struct environment *environment)
+/* Exec stage: a worker frees the program's environment after the start. */
+static void free_environment(struct environment *environment)
 {
     for (size_t i = 0; i < sizeof environment->own / sizeof environment->own[0]; i++)
         free(environment->own[i]);
     free(environment->at);
 }
 
-static int environment_make(const struct stage_config *config, const struct stage_env *env,
-                            const struct config_user *user, struct environment *out)
+/* Exec stage: a worker builds the environment of the stage's program: its own, then USER and HOME of
+ * another user, then the configured variables, then EVENTPIPE_... It does so before the fork, because the
+ * child must not allocate. */
+static int build_environment(const struct stage_config *config, const struct stage_env *env,
+                             const struct config_user *user, struct environment *out)
 {
     size_t inherited = 0, own = user->name != NULL ? OWN_COUNT + 3 : OWN_COUNT;
     bool complete = true;
@@ -85,29 +91,29 @@ static int environment_make(const struct stage_config *config, const struct stag
     out->at = calloc(inherited + config->environment.count + own + 1, sizeof *out->at);
     char worker[16];
     snprintf(worker, sizeof worker, "%u", env->worker);
-    out->own[0] = assignment("EVENTPIPE_INSTANCE", env->instance);
-    out->own[1] = assignment("EVENTPIPE_SOURCE", env->source);
-    out->own[2] = assignment("EVENTPIPE_STAGE", config->name);
-    out->own[3] = assignment("EVENTPIPE_WORKER", worker);
+    out->own[0] = make_assignment("EVENTPIPE_INSTANCE", env->instance);
+    out->own[1] = make_assignment("EVENTPIPE_SOURCE", env->source);
+    out->own[2] = make_assignment("EVENTPIPE_STAGE", config->name);
+    out->own[3] = make_assignment("EVENTPIPE_WORKER", worker);
     if (user->name != NULL) {
-        out->own[4] = assignment("USER", user->name);
-        out->own[5] = assignment("LOGNAME", user->name);
-        out->own[6] = assignment("HOME", user->home);
+        out->own[4] = make_assignment("USER", user->name);
+        out->own[5] = make_assignment("LOGNAME", user->name);
+        out->own[6] = make_assignment("HOME", user->home);
     }
     for (size_t i = 0; i < own; i++)
         complete = complete && out->own[i] != NULL;
     if (out->at == NULL || !complete) {
-        environment_free(out);
+        free_environment(out);
         return EP_ENOMEM;
     }
     for (size_t i = 0; i < inherited; i++)
-        environment_put(out, environ[i]);
+        put_variable(out, environ[i]);
     for (size_t i = OWN_COUNT; i < own; i++)
-        environment_put(out, out->own[i]);
+        put_variable(out, out->own[i]);
     for (size_t i = 0; i < config->environment.count; i++)
-        environment_put(out, config->environment.at[i]);
+        put_variable(out, config->environment.at[i]);
     for (size_t i = 0; i < OWN_COUNT; i++)
-        environment_put(out, out->own[i]);
+        put_variable(out, out->own[i]);
     return 0;
 }
 
@@ -142,7 +148,8 @@ static void child_fail(const struct start *start, enum step step)
     child_report(start, &report);
 }
 
-/* Makes the program end with its worker. Called again after a change of user, which clears the setting. */
+/* Exec stage, in the worker's child that becomes the program: makes the kernel kill the program when its
+ * worker ends. Called again after a change of user, which clears the setting. */
 static void child_bind(const struct start *start)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
@@ -151,10 +158,9 @@ static void child_bind(const struct start *start)
         _exit(126); /* the worker crashed before the prctl: no process reads a report */
 }
 
-/*
- * Makes the user the owner of the pipes, so that the program can open /dev/stderr and the like. Files and
- * terminals, such as a test's standard error, keep their owner.
- */
+/* Exec stage, in the worker's child that becomes the program: makes its new user the owner of the pipes,
+ * so that it can open /dev/stderr and the like. Files and terminals, such as a test's standard error, keep
+ * their owner. */
 static void child_give_pipes(const struct config_user *user)
 {
     struct stat status;
@@ -163,7 +169,8 @@ static void child_give_pipes(const struct config_user *user)
             break; /* not permitted: the program can still use them */
 }
 
-/* Sets the limits, then the user: a limit may be above what the user could set. */
+/* Exec stage, in the worker's child that becomes the program: sets the limits, then the user: a limit may
+ * be above what the user could set. */
 static void child_confine(const struct start *start)
 {
     struct report report = {.step = STEP_LIMITS};
@@ -183,9 +190,12 @@ static void child_confine(const struct start *start)
     child_bind(start);
 }
 
-static void child_main(const struct start *start) __attribute__((noreturn));
+static void run_child(const struct start *start) __attribute__((noreturn));
 
-static void child_main(const struct start *start)
+/* Exec stage: runs in the worker's child between fork and exec. Prepares descriptors, signals, limits,
+ * user and directory, then executes the stage's program. Reports a failure to the worker through a pipe.
+ * Only async-signal-safe calls are allowed here. */
+static void run_child(const struct start *start)
 {
     child_bind(start);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || dup2(start->input[0], 0) < 0 ||
@@ -209,7 +219,8 @@ static void child_main(const struct start *start)
 
 /* ---- start ---- */
 
-static void close_pair(int pair[2])
+/* Exec stage: a worker closes both ends of a pipe that it did not hand on, after the start of the program. */
+static void close_pipe(int pair[2])
 {
     for (int i = 0; i < 2; i++)
         if (pair[i] >= 0)
@@ -217,8 +228,9 @@ static void close_pair(int pair[2])
     pair[0] = pair[1] = -1;
 }
 
-/* Opens a pipe with both ends above 2, so that the child's dup2 never overwrites one of them. */
-static int pipe_open(int pair[2])
+/* Exec stage: a worker opens a pipe with both ends above 2, so that dup2 in the child never overwrites one
+ * of them. Returns 0 or a negative errno. */
+static int open_pipe(int pair[2])
 {
     if (pipe2(pair, O_CLOEXEC) != 0) {
         pair[0] = pair[1] = -1;
@@ -242,7 +254,10 @@ static int set_nonblocking(int fd)
     return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ? -errno : 0;
 }
 
-static int start_failed(const struct stage_config *config, const struct report *report, struct error *error)
+/* Exec stage: a worker writes the error message for a program that did not start, by the step that failed
+ * in the child: limits, user, directory or exec. */
+static int report_start_failure(const struct stage_config *config, const struct report *report,
+                                struct error *error)
 {
     const char *program = config->exec.at[0];
     const char *why = strerror(report->error);
@@ -262,7 +277,8 @@ static int start_failed(const struct stage_config *config, const struct report *
                           program, as[0] != '\0' ? " as " : "", as, why);
 }
 
-/* Blocks all signals around fork, so that no handler of the worker runs in the child. */
+/* Exec stage: a worker forks the child that becomes the stage's program. All signals are blocked around
+ * fork, so that no handler of the worker runs in the child. */
 static pid_t fork_child(const struct start *start)
 {
     sigset_t all, before;
@@ -271,28 +287,30 @@ static pid_t fork_child(const struct start *start)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pid_t pid = fork();
     if (pid == 0)
-        child_main(start);
+        run_child(start);
     int saved = errno;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     errno = saved;
     return pid;
 }
 
-static void reap(pid_t pid)
+static void reap_failed_child(pid_t pid)
 {
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
 }
 
-static int start_run(struct start *start, struct exec_process *out, struct error *error)
+/* Exec stage: a worker opens the pipes, forks, and waits until the program runs or the child reports why
+ * it does not. The caller closes what is left of the pipes. */
+static int launch_program(struct start *start, struct exec_process *out, struct error *error)
 {
     const struct stage_config *config = start->config;
-    int code = pipe_open(start->input);
+    int code = open_pipe(start->input);
 
     if (code == 0)
-        code = pipe_open(start->output);
+        code = open_pipe(start->output);
     if (code == 0)
-        code = pipe_open(start->report);
+        code = open_pipe(start->report);
     if (code == 0)
         code = set_nonblocking(start->input[1]);
     if (code == 0)
@@ -314,14 +332,14 @@ static int start_run(struct start *start, struct exec_process *out, struct error
         got = read(start->report[0], &report, sizeof report);
     while (got < 0 && errno == EINTR);
     if (got == (ssize_t)sizeof report) {
-        reap(pid);
-        return start_failed(config, &report, error);
+        reap_failed_child(pid);
+        return report_start_failure(config, &report, error);
     }
     int handle = pidfd_open(pid, 0);
     if (handle < 0) {
         code = errno;
         kill(pid, SIGKILL);
-        reap(pid);
+        reap_failed_child(pid);
         return base_error_set(error, EP_ESYSTEM, "cannot run %s: pidfd: %s", config->exec.at[0],
                               strerror(code));
     }
@@ -333,6 +351,8 @@ static int start_run(struct start *start, struct exec_process *out, struct error
     return 0;
 }
 
+/* Exec stage: a worker starts the stage's program when it opens the stage. Returns when the program runs,
+ * or an error with the reason. *out is set on success only. */
 int stage_exec_process_start(const struct stage_config *config, const struct stage_env *env,
                              struct exec_process *out, struct error *error)
 {
@@ -344,7 +364,7 @@ int stage_exec_process_start(const struct stage_config *config, const struct sta
     int code = config_user_find(config, &user, error);
     if (code != 0)
         return base_error_prefix(error, "cannot run %s", config->exec.at[0]);
-    if (environment_make(config, env, &user, &environment) != 0) {
+    if (build_environment(config, env, &user, &environment) != 0) {
         config_user_free(&user);
         return base_error_set(error, EP_ENOMEM, "cannot run %s: out of memory", config->exec.at[0]);
     }
@@ -357,18 +377,19 @@ int stage_exec_process_start(const struct stage_config *config, const struct sta
         .output = {-1, -1},
         .report = {-1, -1},
     };
-    code = start_run(&start, out, error);
-    close_pair(start.input);
-    close_pair(start.output);
-    close_pair(start.report);
-    environment_free(&environment);
+    code = launch_program(&start, out, error);
+    close_pipe(start.input);
+    close_pipe(start.output);
+    close_pipe(start.report);
+    free_environment(&environment);
     config_user_free(&user);
     return code;
 }
 
 /* ---- exit ---- */
 
-static void note_exit(int status, struct exec_exit *exit_status)
+/* Exec stage, in a worker: turns a status of waitpid into exit code or signal, for the crash record. */
+static void decode_exit_status(int status, struct exec_exit *exit_status)
 {
     if (WIFSIGNALED(status))
         *exit_status = (struct exec_exit){SHM_CAUSE_SIGNAL, WTERMSIG(status)};
@@ -376,7 +397,9 @@ static void note_exit(int status, struct exec_exit *exit_status)
         *exit_status = (struct exec_exit){SHM_CAUSE_EXIT, WEXITSTATUS(status)};
 }
 
-static void reap_process(struct exec_process *process, struct exec_exit *exit_status)
+/* Exec stage, in a worker: reaps the ended program and notes how it ended. Without it the program would
+ * stay a zombie. */
+static void reap_program(struct exec_process *process, struct exec_exit *exit_status)
 {
     int status = 0;
     pid_t pid;
@@ -386,7 +409,7 @@ static void reap_process(struct exec_process *process, struct exec_exit *exit_st
     while (pid < 0 && errno == EINTR);
     if (pid < 0)
         status = 0; /* SIGCHLD is ignored: the exit status is unknown */
-    note_exit(status, exit_status);
+    decode_exit_status(status, exit_status);
     process->pid = 0;
 }
 
@@ -398,6 +421,8 @@ static bool discard_output(const struct exec_process *process)
     return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
+/* Exec stage: a worker waits up to wait_ms for the program to end, and drops its output, since a program
+ * that blocks on a full pipe never ends. Returns 0 if it ended and is reaped, 1 if it still runs. */
 int stage_exec_process_wait(struct exec_process *process, uint64_t wait_ms, struct exec_exit *exit_status)
 {
     uint64_t begin = shm_now_ns();
@@ -408,7 +433,7 @@ int stage_exec_process_wait(struct exec_process *process, uint64_t wait_ms, stru
         uint64_t left_ms = spent_ms >= wait_ms ? 0 : wait_ms - spent_ms;
         int ready = poll(watched, 2, left_ms > 60000 ? 60000 : (int)left_ms);
         if (ready > 0 && watched[0].revents != 0) {
-            reap_process(process, exit_status);
+            reap_program(process, exit_status);
             return 0;
         }
         if (left_ms == 0)
@@ -421,9 +446,11 @@ int stage_exec_process_wait(struct exec_process *process, uint64_t wait_ms, stru
 void stage_exec_process_kill(struct exec_process *process, struct exec_exit *exit_status)
 {
     kill(process->pid, SIGKILL);
-    reap_process(process, exit_status);
+    reap_program(process, exit_status);
 }
 
+/* Exec stage: a worker ends the program gracefully when it closes its stage: closes its stdin, waits
+ * wait_ms, sends SIGTERM, and SIGKILL one second later. */
 void stage_exec_process_end(struct exec_process *process, uint64_t wait_ms)
 {
     struct exec_exit exit_status;
@@ -440,6 +467,7 @@ void stage_exec_process_end(struct exec_process *process, uint64_t wait_ms)
         stage_exec_process_kill(process, &exit_status);
 }
 
+/* Exec stage: a worker closes its descriptors of a program that was reaped. */
 void stage_exec_process_close(struct exec_process *process)
 {
     if (process->input >= 0)

@@ -11,6 +11,9 @@
 
 #include <stdlib.h>
 
+/* Plugin and function stages: checks a stage description: it exists, has this version's ABI and a process
+ * function. `eventpiped -t`, `eventpipe check` and a starting worker call it; a plugin of another ABI
+ * would crash the worker. */
 int stage_native_check(const struct ep_stage *stage, const char *what, struct error *error)
 {
     if (stage == NULL)
@@ -26,6 +29,8 @@ int stage_native_check(const struct ep_stage *stage, const char *what, struct er
     return 0;
 }
 
+/* Plugin and function stages: a worker calls it once when it starts; it calls the stage's init with its
+ * options. A failing init is an error with the stage's message, and a failed start. */
 int stage_native_open(struct native *native, const struct stage_config *config, const char *what, void *user,
                       struct error *error)
 {
@@ -43,10 +48,12 @@ int stage_native_open(struct native *native, const struct stage_config *config, 
     errbuf[sizeof errbuf - 1] = '\0';
     if (errbuf[0] == '\0')
         return base_error_set(error, code < 0 ? code : EP_EINVAL,
-                              "%s: its init failed with code %d and said nothing", what, code);
+                              "%s: its init failed with code %d and gave no message", what, code);
     return base_error_set(error, code < 0 ? code : EP_EINVAL, "%s: %s", what, errbuf);
 }
 
+/* Plugin and function stages: the worker's loop calls it for each event; it runs the stage's C code in the
+ * worker itself, so a crash there ends the worker. An invalid answer becomes an error answer. */
 enum stage_result stage_native_process(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct native *native = state;
@@ -67,6 +74,8 @@ void stage_native_close(struct native *native)
         native->stage->fini(native->state);
 }
 
+/* Function stage: a worker of a program that uses the library opens the stage that the program registered
+ * as a C function. */
 static int function_open(const struct stage_config *config, const struct stage_env *env, void **state,
                          struct error *error)
 {
@@ -85,6 +94,7 @@ static int function_open(const struct stage_config *config, const struct stage_e
     return 0;
 }
 
+/* Function stage: a worker closes it at a graceful shutdown; it calls the function's fini. */
 static void function_close(void *state, uint64_t wait_ms)
 {
     (void)wait_ms;

@@ -48,8 +48,9 @@ struct http_stage {
 
 /* ---- the URL ---- */
 
-/* Returns a malloc'd copy of the URL without its secrets, for messages. NULL: error has the reason. */
-static char *shown_url(const char *url, struct error *error)
+/* HTTP stage: returns a copy of the URL without user, password and query, for messages that others read.
+ * NULL: error has the reason. Runs in a starting worker, `eventpiped -t` and `eventpipe check`. */
+static char *copy_url_without_secrets(const char *url, struct error *error)
 {
     char *scheme = NULL, *shown = NULL, *copy = NULL;
     CURLU *parts = curl_url();
@@ -81,12 +82,14 @@ static char *shown_url(const char *url, struct error *error)
     return copy;
 }
 
+/* HTTP stage: checks the URL and that ca_file can be read; sends nothing. A starting worker calls it, and
+ * `eventpiped -t`, `eventpipe check` and `eventpipe chaos` do before any process starts. */
 int stage_http_check(const struct stage_config *config, struct error *error)
 {
     if (config->url == NULL || config->url[0] == '\0')
         return base_error_set(error, EP_EINVAL, "http: no url is given");
     struct error found = {0};
-    char *shown = shown_url(config->url, &found);
+    char *shown = copy_url_without_secrets(config->url, &found);
     if (shown == NULL)
         return base_error_set(error, found.code, "%s", found.message);
     free(shown);
@@ -97,7 +100,8 @@ int stage_http_check(const struct stage_config *config, struct error *error)
 
 /* ---- headers ---- */
 
-static int add_header(struct curl_slist **list, const char *header)
+/* HTTP stage, in a worker: appends one header line to a list for libcurl. Returns 0 or EP_ENOMEM. */
+static int append_header(struct curl_slist **list, const char *header)
 {
     struct curl_slist *longer = curl_slist_append(*list, header);
     if (longer == NULL)
@@ -106,7 +110,9 @@ static int add_header(struct curl_slist **list, const char *header)
     return 0;
 }
 
-static bool names_header(const struct strings *headers, const char *name)
+/* HTTP stage, in a worker: returns whether the configuration has a header of this name, which then
+ * replaces the built-in one. */
+static bool is_header_configured(const struct strings *headers, const char *name)
 {
     size_t length = strlen(name);
     for (size_t i = 0; i < headers->count; i++)
@@ -115,36 +121,38 @@ static bool names_header(const struct strings *headers, const char *name)
     return false;
 }
 
-/* Makes the headers that every request has. Configured headers replace the built-in ones. */
-static int fixed_headers(const struct stage_config *config, struct curl_slist **list)
+/* HTTP stage: a starting worker makes the headers that every request has. Configured headers replace the
+ * built-in ones. */
+static int build_fixed_headers(const struct stage_config *config, struct curl_slist **list)
 {
-    int code = add_header(list, "Expect:"); /* no pause before a large body */
+    int code = append_header(list, "Expect:"); /* no pause before a large body */
 
-    if (code == 0 && !names_header(&config->headers, "Content-Type"))
-        code = add_header(list, "Content-Type: application/json");
-    if (code == 0 && config->token != NULL && !names_header(&config->headers, "Authorization")) {
+    if (code == 0 && !is_header_configured(&config->headers, "Content-Type"))
+        code = append_header(list, "Content-Type: application/json");
+    if (code == 0 && config->token != NULL && !is_header_configured(&config->headers, "Authorization")) {
         char *header;
         if (asprintf(&header, "Authorization: Bearer %s", config->token) < 0)
             return EP_ENOMEM;
-        code = add_header(list, header);
+        code = append_header(list, header);
         explicit_bzero(header, strlen(header));
         free(header);
     }
     for (size_t i = 0; code == 0 && i < config->headers.count; i++)
-        code = add_header(list, config->headers.at[i]);
+        code = append_header(list, config->headers.at[i]);
     return code;
 }
 
-/* Makes the headers of one request: the fixed ones and the event's key. NULL: out of memory. */
-static struct curl_slist *event_headers(const struct http_stage *stage, struct ep_call *call)
+/* HTTP stage, in a worker: makes the headers of one request: the fixed ones and the event's idempotency
+ * key. NULL: out of memory. */
+static struct curl_slist *build_request_headers(const struct http_stage *stage, struct ep_call *call)
 {
     struct curl_slist *list = NULL;
     char key[sizeof call->key + 32];
 
     snprintf(key, sizeof key, "Idempotency-Key: %s", stage_call_key(call));
-    int code = add_header(&list, key);
+    int code = append_header(&list, key);
     for (const struct curl_slist *header = stage->fixed; code == 0 && header != NULL; header = header->next)
-        code = add_header(&list, header->data);
+        code = append_header(&list, header->data);
     if (code != 0) {
         curl_slist_free_all(list);
         return NULL;
@@ -154,7 +162,8 @@ static struct curl_slist *event_headers(const struct http_stage *stage, struct e
 
 /* ---- what comes back ---- */
 
-/* Keeps the reason of the last status line: "HTTP/1.1 503 Service Unavailable". */
+/* HTTP stage, in a worker: libcurl's callback for each header line of the answer. Keeps the reason of the
+ * last status line, such as "Service Unavailable", for messages. */
 static size_t on_header(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
@@ -173,6 +182,8 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *user)
     return length;
 }
 
+/* HTTP stage, in a worker: libcurl's callback for the body of the answer. Keeps its beginning for messages
+ * and ends the transfer after 1 MiB, since only the status counts. */
 static size_t on_body(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
@@ -186,6 +197,8 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *user)
     return stage->body_bytes > BODY_BYTES_MAX ? 0 : length;
 }
 
+/* HTTP stage, in a worker: takes the answer's Retry-After header, at most a day, as the delay until the
+ * event's next attempt. */
 static void apply_retry_after(struct http_stage *stage, struct ep_call *call)
 {
     curl_off_t seconds = 0;
@@ -197,7 +210,9 @@ static void apply_retry_after(struct http_stage *stage, struct ep_call *call)
     call->retry_after_ms = (uint64_t)seconds * 1000;
 }
 
-static void classify_status(struct http_stage *stage, long status, struct ep_call *call)
+/* HTTP stage, in a worker: turns the HTTP status into the event's answer: 2xx processed, 429 not
+ * processed, other 4xx rejected, everything else an error that is tried again. */
+static void set_answer_from_status(struct http_stage *stage, long status, struct ep_call *call)
 {
     if (status >= 200 && status < 300) {
         call->answer = EP_PROCESSED;
@@ -221,7 +236,9 @@ static void classify_status(struct http_stage *stage, long status, struct ep_cal
     }
 }
 
-static void send_request(struct http_stage *stage, struct ep_call *call)
+/* HTTP stage, in a worker: POSTs one event and sets its answer from the HTTP status. No connection or a
+ * timeout is an error that is tried again. */
+static void send_http_request(struct http_stage *stage, struct ep_call *call)
 {
     long status = 0;
 
@@ -234,7 +251,7 @@ static void send_request(struct http_stage *stage, struct ep_call *call)
     curl_easy_getinfo(stage->handle, CURLINFO_RESPONSE_CODE, &status);
     bool cut_by_us = code == CURLE_WRITE_ERROR && stage->body_bytes > BODY_BYTES_MAX;
     if (code == CURLE_OK || cut_by_us) {
-        classify_status(stage, status, call);
+        set_answer_from_status(stage, status, call);
         return;
     }
     const char *message = stage->curl_error[0] != '\0' ? stage->curl_error : curl_easy_strerror(code);
@@ -244,6 +261,8 @@ static void send_request(struct http_stage *stage, struct ep_call *call)
 
 /* ---- the table ---- */
 
+/* HTTP stage: the worker's loop calls it for each event. Builds the request, sends it and puts the
+ * server's answer into the call. Always returns STAGE_ANSWERED: no failure of a server ends the worker. */
 static enum stage_result http_process(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct http_stage *stage = state;
@@ -252,13 +271,13 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
     json_write_reset(&stage->document);
     struct curl_slist *headers = NULL;
     if (stage_call_document(call, &stage->document) == 0)
-        headers = event_headers(stage, call);
+        headers = build_request_headers(stage, call);
     if (headers == NULL) {
         call->answer = EP_ERROR;
         ep_call_set_reason(call, "out of memory for the request");
     } else {
         curl_easy_setopt(stage->handle, CURLOPT_HTTPHEADER, headers);
-        send_request(stage, call);
+        send_http_request(stage, call);
         curl_easy_setopt(stage->handle, CURLOPT_HTTPHEADER, NULL);
         curl_slist_free_all(headers);
     }
@@ -267,10 +286,9 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
     return STAGE_ANSWERED;
 }
 
-/*
- * Returns the time limit of a request. The supervisor kills a worker that exceeds the stage's timeout; the
- * request ends a little earlier, so that a slow server costs an attempt and not a process.
- */
+/* HTTP stage, in a starting worker: returns the time limit of a request. The supervisor kills a worker
+ * that exceeds the stage's timeout; the request ends a little earlier, so that a slow server costs an
+ * attempt and not a process. */
 static long request_timeout_ms(uint64_t timeout_ms)
 {
     if (timeout_ms == 0)
@@ -280,7 +298,9 @@ static long request_timeout_ms(uint64_t timeout_ms)
     return request_ms > INT32_MAX ? INT32_MAX : request_ms < 1 ? 1 : (long)request_ms;
 }
 
-static void set_options(struct http_stage *stage, const struct stage_config *config)
+/* HTTP stage: a starting worker sets the libcurl options that all requests share: URL, timeouts,
+ * callbacks, ca_file. */
+static void set_curl_options(struct http_stage *stage, const struct stage_config *config)
 {
     CURL *handle = stage->handle;
     long timeout_ms = request_timeout_ms(config->timeout_ms);
@@ -305,6 +325,8 @@ static void set_options(struct http_stage *stage, const struct stage_config *con
         curl_easy_setopt(handle, CURLOPT_CAINFO, config->ca_file);
 }
 
+/* HTTP stage: a worker frees the libcurl handle and the headers at a graceful shutdown, or after a failed
+ * start. */
 static void http_close(void *state, uint64_t wait_ms)
 {
     struct http_stage *stage = state;
@@ -321,6 +343,8 @@ static void http_close(void *state, uint64_t wait_ms)
     curl_global_cleanup();
 }
 
+/* HTTP stage: a worker calls it once when it starts; it initialises libcurl and prepares the request. It
+ * does not connect yet. A failure is a failed start. */
 static int http_open(const struct stage_config *config, const struct stage_env *env, void **state,
                      struct error *error)
 {
@@ -341,12 +365,13 @@ static int http_open(const struct stage_config *config, const struct stage_env *
         return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     stage->handle = curl_easy_init();
-    stage->shown_url = shown_url(config->url, error);
-    if (stage->handle == NULL || stage->shown_url == NULL || fixed_headers(config, &stage->fixed) != 0) {
+    stage->shown_url = copy_url_without_secrets(config->url, error);
+    if (stage->handle == NULL || stage->shown_url == NULL ||
+        build_fixed_headers(config, &stage->fixed) != 0) {
         http_close(stage, 0);
         return base_error_set(error, EP_ENOMEM, "out of memory");
     }
-    set_options(stage, config);
+    set_curl_options(stage, config);
     *state = stage;
     return 0;
 }

@@ -16,26 +16,30 @@
 
 #include "src/stage/native.h"
 
-/* Returns dlopen's message without the path, which the caller's message already has. */
+/* Plugin stage: returns dlopen's error message without the path, which the caller's message already has.
+ * Runs in a starting worker, `eventpiped -t` and `eventpipe check`. */
 static const char *loader_message(const char *path)
 {
     const char *message = dlerror();
     size_t length = strlen(path);
 
     if (message == NULL)
-        return "the loader gives no reason";
+        return "unknown error of the loader";
     if (strncmp(message, path, length) == 0 && strncmp(message + length, ": ", 2) == 0)
         return message + length + 2;
     return message;
 }
 
-static void unload(void *library)
+static void unload_library(void *library)
 {
     if (library != NULL)
         dlclose(library);
 }
 
-static int plugin_load(const struct stage_config *config, struct native *native, char *what,
+/* Plugin stage: loads a shared object and checks the stage description that it exports. Runs in a starting
+ * worker, `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. `what` gets the plugin's name for
+ * messages. */
+static int load_plugin(const struct stage_config *config, struct native *native, char *what,
                        size_t what_bytes, struct error *error)
 {
     if (config->plugin == NULL || config->plugin[0] == '\0')
@@ -67,15 +71,19 @@ static int plugin_load(const struct stage_config *config, struct native *native,
     return 0;
 }
 
+/* Plugin stage: loads a plugin, checks its description without calling init, and unloads it. `eventpiped
+ * -t`, `eventpipe check` and `eventpipe chaos` call it before any process starts. */
 int stage_plugin_check(const struct stage_config *config, struct error *error)
 {
     struct native native = {0};
     char what[512];
-    int code = plugin_load(config, &native, what, sizeof what, error);
-    unload(native.library);
+    int code = load_plugin(config, &native, what, sizeof what, error);
+    unload_library(native.library);
     return code;
 }
 
+/* Plugin stage: a worker calls it once when it starts; it loads the plugin and calls its init. A failure
+ * is a failed start. */
 static int plugin_open(const struct stage_config *config, const struct stage_env *env, void **state,
                        struct error *error)
 {
@@ -83,18 +91,18 @@ static int plugin_open(const struct stage_config *config, const struct stage_env
     char what[512];
 
     (void)env;
-    int code = plugin_load(config, &loaded, what, sizeof what, error);
+    int code = load_plugin(config, &loaded, what, sizeof what, error);
     if (code != 0)
         return code;
     struct native *native = malloc(sizeof *native);
     if (native == NULL) {
-        unload(loaded.library);
+        unload_library(loaded.library);
         return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     *native = loaded;
     code = stage_native_open(native, config, what, NULL, error);
     if (code != 0) {
-        unload(native->library);
+        unload_library(native->library);
         free(native);
         return code;
     }
@@ -102,6 +110,8 @@ static int plugin_open(const struct stage_config *config, const struct stage_env
     return 0;
 }
 
+/* Plugin stage: a worker calls it at a graceful shutdown; it calls the plugin's fini and unloads the
+ * library. */
 static void plugin_close(void *state, uint64_t wait_ms)
 {
     struct native *native = state;
@@ -110,7 +120,7 @@ static void plugin_close(void *state, uint64_t wait_ms)
     if (native == NULL)
         return;
     stage_native_close(native);
-    unload(native->library);
+    unload_library(native->library);
     free(native);
 }
 

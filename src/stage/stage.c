@@ -33,9 +33,11 @@ const struct stage_ops *stage_ops_for(enum stage_type type)
     return (size_t)type < sizeof types / sizeof types[0] ? types[type].ops : NULL;
 }
 
+/* Stages: checks a configured stage on this machine: the program is executable, the plugin loads, the URL
+ * is valid. `eventpiped -t`, `eventpipe check` and `eventpipe chaos` call it before any process starts. */
 int stage_check(const struct stage_config *config, struct error *error)
 {
     if ((size_t)config->type >= sizeof types / sizeof types[0])
-        return base_error_set(error, EP_EINVAL, "no type of stage has the number %d", (int)config->type);
+        return base_error_set(error, EP_EINVAL, "unknown stage type %d", (int)config->type);
     return types[config->type].check(config, error);
 }

@@ -126,7 +126,7 @@ static void refused_with_clear_messages(void)
     CU_ASSERT(refused("missing", "{}", "plugin_missing.so: cannot open shared object file: No such file"));
     CU_ASSERT(
         refused("trial", "{\"fail\":\"no table of that name\"}", "plugin_trial.so: no table of that name"));
-    CU_ASSERT(refused("trial", "{\"fail\":\"\"}", "its init failed with code 17 and said nothing"));
+    CU_ASSERT(refused("trial", "{\"fail\":\"\"}", "its init failed with code 17 and gave no message"));
 
     CU_ASSERT(check_refuses("old", "stage ABI 42"));
     CU_ASSERT(check_refuses("other", "exports no ep_plugin_stage"));
