@@ -107,8 +107,8 @@ struct wanted_source {
     int64_t id;
 };
 
-/* Control command: callback of the store's list of sources; remembers the id of the source that the
- * operator named. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control command, in the keeper or an offline `eventpipe`: callback of the store's list of sources;
+ * remembers the id of the source that the operator named. */
 static int match_source(int64_t id, const char *name, void *user)
 {
     struct wanted_source *wanted = user;
@@ -117,9 +117,9 @@ static int match_source(int64_t id, const char *name, void *user)
     return 0;
 }
 
-/* Control command: looks up the store's id of a source by name, for `eventpipe cursor` and `eventpipe
- * inject`. An unknown name is EP_ENOENT, with a similar name as a suggestion. Runs in the keeper, or in a
- * child of `eventpipe` while the daemon is down. */
+/* Control command, in the keeper or an offline `eventpipe`: looks up the store's id of a source by name, for
+ * `eventpipe cursor` and `eventpipe inject`. An unknown name is EP_ENOENT, with a similar name as a
+ * suggestion. */
 int control_admin_source_id(const struct admin_request *request, const char *name, int64_t *id,
                             struct error *error)
 {
@@ -190,9 +190,8 @@ void control_admin_cursor(struct admin_request *request)
                     request->dry_run ? "the cursor would be set" : "the cursor is set");
 }
 
-/* Callback of the store's check: writes one problem as a data line of the answer to `eventpipe check`, and
- * sends it at once because the check of a large store takes long. Runs in the keeper, or in a child of
- * `eventpipe` while the daemon is down. */
+/* Callback of the store's check, in the keeper or an offline `eventpipe`: writes one problem as a data line
+ * of the answer to `eventpipe check`, and sends it at once because the check of a large store takes long. */
 static void on_store_problem(const char *message, void *user)
 {
     struct answer *answer = user;
@@ -203,8 +202,8 @@ static void on_store_problem(const char *message, void *user)
     control_answer_flush(answer);
 }
 
-/* Serves `eventpipe check`: lets the store check itself and sends one data line per problem. Runs in the
- * keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Serves `eventpipe check`, in the keeper or an offline `eventpipe`: lets the store check itself and sends
+ * one data line per problem. */
 void control_admin_check(struct admin_request *request)
 {
     struct answer answer;

@@ -18,9 +18,8 @@ struct listing {
     uint64_t now_ms;
 };
 
-/* `eventpipe show`: writes the member "done", an array of the stages that have finished the event. The
- * store keeps their names one per line. Runs in the keeper, or in a child of `eventpipe` while the daemon
- * is down. */
+/* Keeper, or `eventpipe` while the daemon is down: `eventpipe show`: writes the member "done", an array of
+ * the stages that have finished the event. The store keeps their names one per line. */
 static void write_done_member(struct json_out *out, const char *done)
 {
     json_write_text(out, ",\"done\":[");
@@ -35,9 +34,9 @@ static void write_done_member(struct json_out *out, const char *done)
     json_write_text(out, "]");
 }
 
-/* `eventpipe show`: writes an event's context and its data as it was fetched. Data that is not JSON (a
- * corrupt event) is written as text and, byte for byte, in base64. Runs in the keeper, or in a child of
- * `eventpipe` while the daemon is down. */
+/* Keeper, or `eventpipe` while the daemon is down: `eventpipe show`: writes an event's context and its data
+ * as it was fetched. Data that is not JSON (a corrupt event) is written as text and, byte for byte, in
+ * base64. */
 static void write_event_data(struct json_out *out, const struct store_item *item)
 {
     struct json_span data = {item->data, item->data_bytes};
@@ -64,8 +63,8 @@ static const char *null_if_empty(const char *text)
     return text != NULL && text[0] != '\0' ? text : NULL;
 }
 
-/* `eventpipe queue` and `eventpipe show`: writes the members that both list for an event, without the
- * closing bracket. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Keeper, or `eventpipe` while the daemon is down: `eventpipe queue` and `eventpipe show`: writes the
+ * members that both list for an event, without the closing bracket. */
 static void write_event_members(struct json_out *out, const struct store_item *item, uint64_t now_ms)
 {
     char time[40];
@@ -98,9 +97,9 @@ static void write_event_members(struct json_out *out, const struct store_item *i
     control_admin_member(out, "error", null_if_empty(item->error));
 }
 
-/* Callback of the store's list: writes one event as a data line of the answer to `eventpipe queue` or
- * `eventpipe show`. Returns 1, which ends the list, once the client is gone. Runs in the keeper, or in a
- * child of `eventpipe` while the daemon is down. */
+/* Callback of the store's list, in the keeper or an offline `eventpipe`: writes one event as a data line of
+ * the answer to `eventpipe queue` or `eventpipe show`. Returns 1, which ends the list, once the client is
+ * gone. */
 static int on_listed_event(const struct store_item *item, void *user)
 {
     struct listing *listing = user;
@@ -111,8 +110,8 @@ static int on_listed_event(const struct store_item *item, void *user)
     return control_answer_line(&listing->answer) == EP_OK ? 0 : 1;
 }
 
-/* Serves `eventpipe queue` and `eventpipe show`: lists the selected events of the store, one data line
- * each. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Serves `eventpipe queue` and `eventpipe show`, in the keeper or an offline `eventpipe`: lists the selected
+ * events of the store, one data line each. */
 void control_admin_list(struct admin_request *request)
 {
     struct listing listing = {.request = request, .now_ms = shm_realtime_ms()};

@@ -10,8 +10,8 @@
 #include "src/base/suggest.h"
 #include "src/control/admin.h"
 
-/* Control command: appends a copy of the name to a list of source or stage names, which ends with NULL.
- * Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control command, in the keeper or an offline `eventpipe`: appends a copy of the name to a list of source
+ * or stage names, which ends with NULL. */
 static int add_name(char ***list, size_t count, const char *name)
 {
     char **grown = realloc(*list, (count + 2) * sizeof *grown);
@@ -23,8 +23,8 @@ static int add_name(char ***list, size_t count, const char *name)
     return grown[count] == NULL ? EP_ENOMEM : EP_OK;
 }
 
-/* Control command: adds a source, still without stages, to the list of known names. Runs in the keeper, or
- * in a child of `eventpipe` while the daemon is down. */
+/* Control command, in the keeper or an offline `eventpipe`: adds a source, still without stages, to the list
+ * of known names. */
 static int add_source(struct admin_names *names, const char *name)
 {
     char ***chains = realloc(names->chains, (names->count + 1) * sizeof *chains);
@@ -40,8 +40,8 @@ static int add_source(struct admin_names *names, const char *name)
     return code;
 }
 
-/* Control command: adds a stage to the source that was added last. Names must therefore come source by
- * source. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control command, in the keeper or an offline `eventpipe`: adds a stage to the source that was added last.
+ * Names must therefore come source by source. */
 static int add_stage(struct admin_names *names, const char *name)
 {
     char ***chain = &names->chains[names->count - 1];
@@ -94,8 +94,8 @@ static int read_names_from_store(struct store *store, struct admin_names *names,
     return code == EP_OK ? EP_OK : base_error_set(error, code, "%s", store_errmsg(store));
 }
 
-/* Control command: takes the names of sources and stages, in order, from the configuration. Runs in the
- * keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control command, in the keeper or an offline `eventpipe`: takes the names of sources and stages, in order,
+ * from the configuration. */
 static int read_names_from_config(const struct config *config, struct admin_names *names)
 {
     int code = EP_OK;
@@ -107,9 +107,9 @@ static int read_names_from_config(const struct config *config, struct admin_name
     return code;
 }
 
-/* Control command: makes the list of sources and their stages from the configuration or, without one, from
- * the store. Read for every request: filters by stage, the order of stages and "did you mean" need it.
- * Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control command, in the keeper or an offline `eventpipe`: makes the list of sources and their stages from
+ * the configuration or, without one, from the store. Read for every request: filters by stage, the order of
+ * stages and "did you mean" need it. */
 int control_admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error)
 {
     struct admin_names *names = calloc(1, sizeof *names);
@@ -150,8 +150,8 @@ void control_admin_names_free(struct admin_names *names)
     free(names);
 }
 
-/* Control command: returns whether any source has this stage. If none has it, *near is a similar name for
- * "did you mean", or NULL. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control command, in the keeper or an offline `eventpipe`: returns whether any source has this stage. If
+ * none has it, *near is a similar name for "did you mean", or NULL. */
 static bool find_stage(const struct admin_names *names, const char *stage, const char **near)
 {
     *near = NULL;
@@ -165,10 +165,9 @@ static bool find_stage(const struct admin_names *names, const char *stage, const
     return false;
 }
 
-/* Control command: if the request names a source or stage that does not exist, writes this with a similar
- * name into the buffer, otherwise "". `eventpipe queue`, `retry` and the like add it to "nothing matched",
- * which a typing error often causes. Runs in the keeper, or in a child of `eventpipe` while the daemon is
- * down. */
+/* Control command, in the keeper or an offline `eventpipe`: if the request names a source or stage that does
+ * not exist, writes this with a similar name into the buffer, otherwise "". `eventpipe queue`, `retry` and
+ * the like add it to "nothing matched", which a typing error often causes. */
 void control_admin_unknown_name(const struct admin_request *request, char *buffer, size_t size)
 {
     const struct admin_names *names = request->names;

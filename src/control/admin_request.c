@@ -23,8 +23,8 @@ static int read_text_member(const cJSON *member, const char **out, struct error 
     return EP_OK;
 }
 
-/* Control request: reads a member that must be true or false, such as "dry_run". Runs in the keeper, or in
- * a child of `eventpipe` while the daemon is down. */
+/* Control request, in the keeper or an offline `eventpipe`: reads a member that must be true or false, such
+ * as "dry_run". */
 static int read_bool_member(const cJSON *member, bool *out, struct error *error)
 {
     if (!cJSON_IsBool(member))
@@ -33,9 +33,8 @@ static int read_bool_member(const cJSON *member, bool *out, struct error *error)
     return EP_OK;
 }
 
-/* Control request: reads a member that must be a whole number of at least `least`. Numbers above 2^53 are
- * refused, because cJSON rounds them. Runs in the keeper, or in a child of `eventpipe` while the daemon is
- * down. */
+/* Control request, in the keeper or an offline `eventpipe`: reads a member that must be a whole number of at
+ * least `least`. Numbers above 2^53 are refused, because cJSON rounds them. */
 static int read_number_member(const cJSON *member, double least, uint64_t *out, struct error *error)
 {
     double value = cJSON_IsNumber(member) ? member->valuedouble : NAN;
@@ -46,9 +45,8 @@ static int read_number_member(const cJSON *member, double least, uint64_t *out, 
     return EP_OK;
 }
 
-/* Control request: reads the UIDs by which an operator selects events, 1 to 5000. The texts stay in the
- * request, only the array is allocated. Runs in the keeper, or in a child of `eventpipe` while the daemon
- * is down. */
+/* Control request, in the keeper or an offline `eventpipe`: reads the UIDs by which an operator selects
+ * events, 1 to 5000. The texts stay in the request, only the array is allocated. */
 static int read_uids_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     int count = cJSON_IsArray(member) ? cJSON_GetArraySize(member) : 0;
@@ -70,8 +68,8 @@ static int read_uids_member(struct admin_request *request, const cJSON *member, 
     return EP_OK;
 }
 
-/* Control request: reads the filter "state", one of the names of event states (`eventpipe queue --state
- * dead`). Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control request, in the keeper or an offline `eventpipe`: reads the filter "state", one of the names of
+ * event states (`eventpipe queue --state dead`). */
 static int read_state_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     const char *name = "";
@@ -87,8 +85,8 @@ static int read_state_member(struct admin_request *request, const cJSON *member,
                           "there is no state \"%s\": it is one of ready, running, delayed, held, dead", name);
 }
 
-/* Control request: reads the filter "older_ms" and turns it into the latest time of arrival that it
- * selects. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control request, in the keeper or an offline `eventpipe`: reads the filter "older_ms" and turns it into
+ * the latest time of arrival that it selects. */
 static int read_older_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     uint64_t older_ms = 0, now_ms = shm_realtime_ms();
@@ -138,8 +136,8 @@ static const struct member {
     {"line", LINE, CONTROL_ACCEPTS_LINES, false},
 };
 
-/* Control request: reads one member into the filters and options of the command, with the check for its
- * type. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control request, in the keeper or an offline `eventpipe`: reads one member into the filters and options of
+ * the command, with the check for its type. */
 static int read_member(struct admin_request *request, const cJSON *member, enum member_kind kind,
                        struct error *error)
 {
@@ -193,8 +191,8 @@ static int check_combination(const struct admin_request *request, struct error *
     return EP_OK;
 }
 
-/* Control request: returns the table's entry for a member, such as "stage", or NULL if the command does
- * not know it. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control request, in the keeper or an offline `eventpipe`: returns the table's entry for a member, such as
+ * "stage", or NULL if the command does not know it. */
 static const struct member *find_member_rule(const struct control_command *command, const char *name)
 {
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
@@ -203,8 +201,8 @@ static const struct member *find_member_rule(const struct control_command *comma
     return NULL;
 }
 
-/* Control request: reads all members. An unknown one is an error, because a misspelt filter must not
- * select more events. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control request, in the keeper or an offline `eventpipe`: reads all members. An unknown one is an error,
+ * because a misspelt filter must not select more events. */
 static int read_members(struct admin_request *request, const cJSON *json, struct error *error)
 {
     const cJSON *item;
@@ -225,9 +223,9 @@ static int read_members(struct admin_request *request, const cJSON *json, struct
     return check_combination(request, error);
 }
 
-/* Control request: checks a JSON request completely before its command runs, and reads the names of
- * sources and stages. Returns EP_EINVAL with a message for the operator. Runs in the keeper, or in a child
- * of `eventpipe` while the daemon is down. */
+/* Control request, in the keeper or an offline `eventpipe`: checks a JSON request completely before its
+ * command runs, and reads the names of sources and stages. Returns EP_EINVAL with a message for the
+ * operator. */
 int control_admin_request_read(struct admin_request *request, const cJSON *json, struct error *error)
 {
     request->select.state = -1;
@@ -250,8 +248,8 @@ int control_admin_request_read(struct admin_request *request, const cJSON *json,
     return code;
 }
 
-/* Control request: frees what the read request owns, after its command has run or was refused. Runs in the
- * keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Control request, in the keeper or an offline `eventpipe`: frees what the read request owns, after its
+ * command has run or was refused. */
 void control_admin_request_close(struct admin_request *request)
 {
     free(request->uids);

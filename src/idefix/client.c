@@ -59,8 +59,8 @@ struct request {
     unsigned sent;
 };
 
-/* Idefix client: makes 16 random hex digits, a reply address for one request or a session name for one
- * client. Runs in a producer's fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: makes 16 random hex digits, a reply address for one
+ * request or a session name for one client. */
 static void make_random_digits(char out[DIGITS + 1])
 {
     unsigned char bytes[DIGITS / 2];
@@ -187,8 +187,8 @@ bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *a
 
 /* ---- one request */
 
-/* Idefix client: sends a request once, with a new random reply address. Earlier addresses of the same
- * request stay valid. Runs in a producer's fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: sends a request once, with a new random reply
+ * address. Earlier addresses of the same request stay valid. */
 static int send_request(struct idefix *idefix, struct request *request, struct idefix_failure *failure)
 {
     char to[64], *address = request->addresses[request->sent++];
@@ -204,9 +204,9 @@ static int send_request(struct idefix *idefix, struct request *request, struct i
     return code == 0 ? 0 : base_error_set(&failure->error, code, "no memory for a request");
 }
 
-/* Idefix client: goes through the frames that arrived. Returns 1 if one answers the request, and puts it
- * into message. Otherwise returns 0, and sets malformed if a frame could not be read. Runs in a producer's
- * fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: goes through the frames that arrived. Returns 1 if
+ * one answers the request, and puts it into message. Otherwise returns 0, and sets malformed if a frame
+ * could not be read. */
 static int find_answer(struct idefix *idefix, const struct request *request, struct idefix_message *message,
                        struct error *malformed)
 {
@@ -235,9 +235,8 @@ static int find_answer(struct idefix *idefix, const struct request *request, str
     return 0;
 }
 
-/* Idefix client: fails a request that the backend did not answer in time. The next call logs in again; the
- * second missing answer in a row also closes the connection. Runs in a producer's fetch thread or in a
- * program that uses the library. */
+/* Idefix client, in a producer or the library's caller: fails a request that the backend did not answer in
+ * time. The next call logs in again; the second missing answer in a row also closes the connection. */
 static int report_missing_answer(struct idefix *idefix, const struct request *request,
                                  struct idefix_failure *failure)
 {
@@ -252,8 +251,8 @@ static int report_missing_answer(struct idefix *idefix, const struct request *re
                           idefix->address, request->command, (double)request->wait_ms / 1000);
 }
 
-/* Idefix client: returns when the wait for an answer must send the request again or give up. Runs in a
- * producer's fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: returns when the wait for an answer must send the
+ * request again or give up. */
 static uint64_t next_wakeup_ns(const struct request *request, uint64_t begin, uint64_t end)
 {
     if (request->sent == request->sendings)
@@ -262,8 +261,8 @@ static uint64_t next_wakeup_ns(const struct request *request, uint64_t begin, ui
     return sending < end ? sending : end;
 }
 
-/* Idefix client: returns 0 while the connection that carried the request is up, otherwise the code of why
- * it ended. Runs in a producer's fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: returns 0 while the connection that carried the
+ * request is up, otherwise the code of why it ended. */
 static int check_connection(struct idefix *idefix, const struct request *request,
                             struct idefix_failure *failure)
 {
@@ -278,9 +277,9 @@ static int check_connection(struct idefix *idefix, const struct request *request
     return failure->error.code;
 }
 
-/* Idefix client: sends a request and waits for its answer, for the end of the connection, for the deadline
- * or for *abort. An answer that reports an error counts as an answer. Runs in a producer's fetch thread or
- * in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: sends a request and waits for its answer, for the
+ * end of the connection, for the deadline or for *abort. An answer that reports an error counts as an
+ * answer. */
 static int await_answer(struct idefix *idefix, struct request *request, const atomic_bool *abort,
                         struct idefix_message *message, struct idefix_failure *failure)
 {
@@ -312,9 +311,9 @@ static int await_answer(struct idefix *idefix, struct request *request, const at
     }
 }
 
-/* Idefix client: sends one request to the backend and returns its answer. An answer that reports an error
- * is a failure, with its text in failure. Login and events.get both go through it. Runs in a producer's
- * fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: sends one request to the backend and returns its
+ * answer. An answer that reports an error is a failure, with its text in failure. Login and events.get both
+ * go through it. */
 static int ask_backend(struct idefix *idefix, struct request *request, const atomic_bool *abort,
                        struct idefix_message *message, struct idefix_failure *failure)
 {
@@ -337,9 +336,9 @@ static int ask_backend(struct idefix *idefix, struct request *request, const ato
 
 /* ---- connection and login */
 
-/* Idefix client: waits until the connection to the MQTT broker is up, and begins one if there is none.
- * Returns its number, which changes after each loss, so that the caller knows when to log in again. Runs
- * in a producer's fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: waits until the connection to the MQTT broker is up,
+ * and begins one if there is none. Returns its number, which changes after each loss, so that the caller
+ * knows when to log in again. */
 static int connect_to_broker(struct idefix *idefix, const atomic_bool *abort, uint64_t *connection,
                              struct idefix_failure *failure)
 {
@@ -391,8 +390,8 @@ static uint64_t read_wall_clock_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Idefix client: writes the data of a login request as JSON: account, token, groups, encoding and the
- * time. Runs in a producer's fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: writes the data of a login request as JSON: account,
+ * token, groups, encoding and the time. */
 static void write_login_data(const struct idefix_source_config *config, struct json_out *out)
 {
     json_write_text(out, "{\"address\":");
@@ -413,9 +412,9 @@ static void write_login_data(const struct idefix_source_config *config, struct j
     json_write_text(out, "}");
 }
 
-/* Idefix client: logs in to the backend once per connection, before the first call. Repeats the request
- * twice, because a backend that starts together with its broker may miss the first. Runs in a producer's
- * fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: logs in to the backend once per connection, before
+ * the first call. Repeats the request twice, because a backend that starts together with its broker may miss
+ * the first. */
 static int log_in_to_backend(struct idefix *idefix, uint64_t connection, const atomic_bool *abort,
                              struct idefix_failure *failure)
 {

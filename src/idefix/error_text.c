@@ -25,8 +25,8 @@ static double ms_to_seconds(uint64_t ms)
     return (double)ms / 1000;
 }
 
-/* Idefix client: writes the error message for a broker whose host name cannot be resolved. Runs in the
- * connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: writes the error message for a broker whose host name cannot be
+ * resolved. */
 int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_code,
                                struct idefix_failure *failure)
 {
@@ -36,8 +36,8 @@ int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_
                           params->broker.host, gai_strerror(gai_code));
 }
 
-/* Idefix client: writes the error message for a broker that did not accept the TCP connection, or not in
- * time. Runs in the connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: writes the error message for a broker that did not accept the
+ * TCP connection, or not in time. */
 static int describe_tcp_failure(const struct idefix_mqtt_params *params, const struct idefix_end *end,
                                 struct idefix_failure *failure)
 {
@@ -52,9 +52,8 @@ static int describe_tcp_failure(const struct idefix_mqtt_params *params, const s
                           known ? strerror(end->errnum) : "the connection failed");
 }
 
-/* Idefix client: writes the error message for a broker whose TLS certificate is not trusted, and says
- * whether to check ca_file or the host name. Runs in the connection's thread, in a producer or a program
- * that uses the library. */
+/* Idefix client, in the connection's thread: writes the error message for a broker whose TLS certificate is
+ * not trusted, and says whether to check ca_file or the host name. */
 static int describe_certificate_failure(const struct idefix_mqtt_params *params, const struct idefix_end *end,
                                         struct idefix_failure *failure)
 {
@@ -77,9 +76,8 @@ static int describe_certificate_failure(const struct idefix_mqtt_params *params,
         params->address, said);
 }
 
-/* Idefix client: writes the error message for an MQTT broker that refuses the connection (CONNACK), most
- * often because of the user or password. Runs in the connection's thread, in a producer or a program that
- * uses the library. */
+/* Idefix client, in the connection's thread: writes the error message for an MQTT broker that refuses the
+ * connection (CONNACK), most often because of the user or password. */
 static int describe_refused_login(const struct idefix_mqtt_params *params, const struct idefix_end *end,
                                   struct idefix_failure *failure)
 {
@@ -96,8 +94,8 @@ static int describe_refused_login(const struct idefix_mqtt_params *params, const
                           mosquitto_connack_string(end->connack));
 }
 
-/* Idefix client: returns a phrase that says why an MQTT connection broke, for error messages. Runs in the
- * connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: returns a phrase that says why an MQTT connection broke, for
+ * error messages. */
 static const char *describe_lost_connection(const struct idefix_end *end)
 {
     switch (end->rc) {
@@ -118,9 +116,8 @@ static const char *describe_lost_connection(const struct idefix_end *end)
     }
 }
 
-/* Idefix client: writes the error message for a connection that failed between TCP and the broker's
- * greeting (CONNACK): silence, a wrong port, TLS on one side only. Runs in the connection's thread, in a
- * producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: writes the error message for a connection that failed between
+ * TCP and the broker's greeting (CONNACK): silence, a wrong port, TLS on one side only. */
 static int describe_handshake_failure(const struct idefix_mqtt_params *params, const struct idefix_end *end,
                                       struct idefix_failure *failure)
 {
@@ -145,9 +142,8 @@ static int describe_handshake_failure(const struct idefix_mqtt_params *params, c
         params->address, describe_lost_connection(end));
 }
 
-/* Idefix client: writes the error message for an MQTT connection that failed or was lost, by how far it
- * had come. Producers log this message when a fetch fails. Runs in the connection's thread, in a producer
- * or a program that uses the library. */
+/* Idefix client, in the connection's thread: writes the error message for an MQTT connection that failed or
+ * was lost, by how far it had come. Producers log this message when a fetch fails. */
 int idefix_error_text_end(const struct idefix_mqtt_params *params, const struct idefix_end *end,
                           struct idefix_failure *failure)
 {
@@ -180,9 +176,9 @@ static size_t match_secret(const char *text, const char *secret)
     return bytes > 0 && strncmp(text, secret, bytes) == 0 ? bytes : 0;
 }
 
-/* Idefix client: copies a backend's error text for a message. Token and password become ***, control
- * characters become spaces: a backend may repeat what the login sent, and logs are read by others. Runs in
- * a producer's fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: copies a backend's error text for a message. Token
+ * and password become ***, control characters become spaces: a backend may repeat what the login sent, and
+ * logs are read by others. */
 static void copy_without_secrets(const struct idefix_source_config *config, const char *text, char *out,
                                  size_t room)
 {
@@ -208,8 +204,8 @@ static void copy_without_secrets(const struct idefix_source_config *config, cons
     out[used] = '\0';
 }
 
-/* Idefix client: writes the error message for an answer in which the backend reports an error: bad token,
- * wrong setting, invalid session. Runs in a producer's fetch thread or in a program that uses the library. */
+/* Idefix client, in a producer or the library's caller: writes the error message for an answer in which the
+ * backend reports an error: bad token, wrong setting, invalid session. */
 int idefix_error_text_answer(const struct idefix_source_config *config, const char *command,
                              const struct idefix_message *message, struct idefix_failure *failure)
 {

@@ -84,9 +84,9 @@ void idefix_link_wake(struct idefix_link *link)
     signal_eventfd(link->owner_fd);
 }
 
-/* Idefix connection: the owner waits here for a frame, a change of state, idefix_link_wake or the time
- * until_ns. Every wait of an Idefix client is this one, so that a shutdown interrupts it. Runs in a
- * producer's fetch thread or in a program that uses the library. */
+/* Idefix connection, in a producer or the library's caller: the owner waits here for a frame, a change of
+ * state, idefix_link_wake or the time until_ns. Every wait of an Idefix client is this one, so that a
+ * shutdown interrupts it. */
 void idefix_link_wait(struct idefix_link *link, uint64_t until_ns)
 {
     uint64_t now = shm_now_ns(), left = until_ns > now ? until_ns - now : 0;
@@ -209,9 +209,8 @@ int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, 
 
 /* ---- the thread's side */
 
-/* Idefix connection: callback for a received MQTT message; queues it for the owner if a call waits and the
- * queue has room. idefix_mqtt_step calls it, so the lock is not held. Runs in the connection's thread, in
- * a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: callback for a received MQTT message; queues it for the owner
+ * if a call waits and the queue has room. idefix_mqtt_step calls it, so the lock is not held. */
 static void on_frame(const char *flags, const void *body, size_t bytes, void *user)
 {
     struct idefix_link *link = user;
@@ -237,8 +236,8 @@ static void on_frame(const char *flags, const void *body, size_t bytes, void *us
         signal_eventfd(link->owner_fd);
 }
 
-/* Idefix connection: sets the state of a connection attempt, unless the owner has dropped the attempt, and
- * wakes the owner. Runs in the connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: sets the state of a connection attempt, unless the owner has
+ * dropped the attempt, and wakes the owner. */
 static void set_link_state(struct idefix_link *link, uint64_t connection, enum idefix_link_state state,
                            const struct idefix_failure *failure)
 {
@@ -254,9 +253,8 @@ static void set_link_state(struct idefix_link *link, uint64_t connection, enum i
     signal_eventfd(link->owner_fd);
 }
 
-/* Idefix connection: moves the frames that the owner wants to send to *out. Returns false if the owner
- * dropped the attempt or closes the client. Runs in the connection's thread, in a producer or a program
- * that uses the library. */
+/* Idefix client, in the connection's thread: moves the frames that the owner wants to send to *out. Returns
+ * false if the owner dropped the attempt or closes the client. */
 static bool take_outgoing_frames(struct idefix_link *link, uint64_t connection, struct outgoing **out)
 {
     *out = NULL;
@@ -271,8 +269,8 @@ static bool take_outgoing_frames(struct idefix_link *link, uint64_t connection, 
     return wanted;
 }
 
-/* Idefix connection: publishes the owner's frames over MQTT, in order, until one fails. Runs in the
- * connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: publishes the owner's frames over MQTT, in order, until one
+ * fails. */
 static int publish_frames(struct idefix_mqtt *mqtt, const struct outgoing *out,
                           struct idefix_failure *failure)
 {
@@ -283,8 +281,8 @@ static int publish_frames(struct idefix_mqtt *mqtt, const struct outgoing *out,
     return code;
 }
 
-/* Idefix connection: connects to the broker, then sends and receives until the connection ends or the
- * owner drops it. Runs in the connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: connects to the broker, then sends and receives until the
+ * connection ends or the owner drops it. */
 static void run_connection(struct idefix_link *link, uint64_t connection)
 {
     struct idefix_mqtt *mqtt = NULL;
@@ -363,8 +361,8 @@ static int start_link_thread(struct idefix_link *link)
     return errnum;
 }
 
-/* Idefix connection: asks the connection's thread to connect if it is down, and starts the thread at the
- * first call. Does not wait. Runs in a producer's fetch thread or in a program that uses the library. */
+/* Idefix connection, in a producer or the library's caller: asks the connection's thread to connect if it is
+ * down, and starts the thread at the first call. Does not wait. */
 int idefix_link_connect(struct idefix_link *link, struct error *error)
 {
     pthread_mutex_lock(&link->lock);
@@ -388,9 +386,8 @@ int idefix_link_connect(struct idefix_link *link, struct error *error)
                           strerror(errnum));
 }
 
-/* Idefix connection: sets the state to down at once; the connection's thread disconnects later. The client
- * calls it after two missing answers in a row. Runs in a producer's fetch thread or in a program that uses
- * the library. */
+/* Idefix connection, in a producer or the library's caller: sets the state to down at once; the connection's
+ * thread disconnects later. The client calls it after two missing answers in a row. */
 void idefix_link_drop(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);
@@ -401,8 +398,7 @@ void idefix_link_drop(struct idefix_link *link)
     signal_eventfd(link->thread_fd);
 }
 
-/* Idefix connection: copies its present state and number. Runs in a producer's fetch thread or in a
- * program that uses the library. */
+/* Idefix connection, in a producer or the library's caller: copies its present state and number. */
 void idefix_link_look(struct idefix_link *link, struct idefix_link_view *view)
 {
     pthread_mutex_lock(&link->lock);
@@ -410,9 +406,9 @@ void idefix_link_look(struct idefix_link *link, struct idefix_link_view *view)
     pthread_mutex_unlock(&link->lock);
 }
 
-/* Idefix connection: queues a frame for the connection's thread and takes over its body. Without a
- * connection the frame is dropped; the caller's wait then finds that the connection is down. Runs in a
- * producer's fetch thread or in a program that uses the library. */
+/* Idefix connection, in a producer or the library's caller: queues a frame for the connection's thread and
+ * takes over its body. Without a connection the frame is dropped; the caller's wait then finds that the
+ * connection is down. */
 int idefix_link_send(struct idefix_link *link, struct idefix_frame *frame)
 {
     struct outgoing *out = malloc(sizeof *out);
@@ -435,9 +431,9 @@ int idefix_link_send(struct idefix_link *link, struct idefix_frame *frame)
     return 0;
 }
 
-/* Idefix connection: switches on or off that received frames are kept, and drops those kept so far. A
- * client listens only during a call, so late answers do not fill the memory. Runs in a producer's fetch
- * thread or in a program that uses the library. */
+/* Idefix connection, in a producer or the library's caller: switches on or off that received frames are
+ * kept, and drops those kept so far. A client listens only during a call, so late answers do not fill the
+ * memory. */
 void idefix_link_listen(struct idefix_link *link, bool listen)
 {
     pthread_mutex_lock(&link->lock);
@@ -446,8 +442,8 @@ void idefix_link_listen(struct idefix_link *link, bool listen)
     pthread_mutex_unlock(&link->lock);
 }
 
-/* Idefix connection: returns the oldest received frame, which the caller frees, or NULL. Runs in a
- * producer's fetch thread or in a program that uses the library. */
+/* Idefix connection, in a producer or the library's caller: returns the oldest received frame, which the
+ * caller frees, or NULL. */
 struct idefix_link_frame *idefix_link_take(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);

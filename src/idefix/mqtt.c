@@ -67,10 +67,9 @@ static void library_init(void)
 
 /* ---- callbacks, called by libmosquitto in the functions below */
 
-/* MQTT connection of an Idefix client: returns why OpenSSL refused the broker's certificate, which no log
- * line says. libmosquitto brings libssl along, so its two functions are looked up at run time; if they are
- * missing, the reason is unknown. Runs in the connection's thread, in a producer or a program that uses
- * the library. */
+/* Idefix client, in the connection's thread: returns why OpenSSL refused the broker's certificate, which no
+ * log line says. libmosquitto brings libssl along, so its two functions are looked up at run time; if they
+ * are missing, the reason is unknown. */
 static const char *find_certificate_error(struct mosquitto *mosquitto)
 {
     void *ssl = mosquitto_ssl_get(mosquitto);
@@ -82,9 +81,8 @@ static const char *find_certificate_error(struct mosquitto *mosquitto)
     return describe(result(ssl));
 }
 
-/* MQTT connection of an Idefix client: callback for libmosquitto's log lines. Keeps the first error for
- * the error message, and whether the broker's certificate was refused. Runs in the connection's thread, in
- * a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: callback for libmosquitto's log lines. Keeps the first error
+ * for the error message, and whether the broker's certificate was refused. */
 static void on_log(struct mosquitto *mosquitto, void *user, int level, const char *text)
 {
     struct idefix_end *end = &((struct idefix_mqtt *)user)->end;
@@ -112,8 +110,7 @@ static void on_connect(struct mosquitto *mosquitto, void *user, int code)
     ((struct idefix_mqtt *)user)->end.connack = code;
 }
 
-/* MQTT connection of an Idefix client: callback for the broker's answer to the subscription (SUBACK). Runs
- * in the connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: callback for the broker's answer to the subscription (SUBACK). */
 static void on_subscribe(struct mosquitto *mosquitto, void *user, int id, int count, const int *granted)
 {
     struct idefix_mqtt *mqtt = user;
@@ -122,9 +119,8 @@ static void on_subscribe(struct mosquitto *mosquitto, void *user, int id, int co
         mqtt->granted = granted[0];
 }
 
-/* MQTT connection of an Idefix client: callback for a message from the broker. Passes it on with the flags
- * at the end of its topic. Runs in the connection's thread, in a producer or a program that uses the
- * library. */
+/* Idefix client, in the connection's thread: callback for a message from the broker. Passes it on with the
+ * flags at the end of its topic. */
 static void on_message(struct mosquitto *mosquitto, void *user, const struct mosquitto_message *message)
 {
     struct idefix_mqtt *mqtt = user;
@@ -136,8 +132,8 @@ static void on_message(struct mosquitto *mosquitto, void *user, const struct mos
 
 /* ---- libmosquitto's client */
 
-/* MQTT connection of an Idefix client: sets callbacks, protocol version, user, password and TLS of a new
- * libmosquitto client. Runs in the connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: sets callbacks, protocol version, user, password and TLS of a
+ * new libmosquitto client. */
 static int configure_client(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     const struct idefix_mqtt_params *params = mqtt->params;
@@ -166,9 +162,8 @@ static int configure_client(struct idefix_mqtt *mqtt, struct idefix_failure *fai
     return 0;
 }
 
-/* MQTT connection of an Idefix client: creates a libmosquitto client. mosquitto_new makes the whole
- * process ignore SIGPIPE; that is the program's choice, so this restores the setting. Runs in the
- * connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: creates a libmosquitto client. mosquitto_new makes the whole
+ * process ignore SIGPIPE; that is the program's choice, so this restores the setting. */
 static struct mosquitto *create_client(const char *session, void *user)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -184,9 +179,8 @@ static struct mosquitto *create_client(const char *session, void *user)
     return mosquitto;
 }
 
-/* MQTT connection of an Idefix client: makes a new libmosquitto client for each connect(), because with
- * TLS a second connect() of the same client fails in libmosquitto 2.0. Runs in the connection's thread, in
- * a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: makes a new libmosquitto client for each connect(), because
+ * with TLS a second connect() of the same client fails in libmosquitto 2.0. */
 static int replace_client(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     const char *session = mqtt->params->session;
@@ -203,9 +197,8 @@ static int replace_client(struct idefix_mqtt *mqtt, struct idefix_failure *failu
 
 /* ---- TCP */
 
-/* MQTT connection of an Idefix client: begins to connect to an address of bind_address's family (NULL: any
- * family). Returns 0 or libmosquitto's code. May block in the resolver. Runs in the connection's thread,
- * in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: begins to connect to an address of bind_address's family (NULL:
+ * any family). Returns 0 or libmosquitto's code. May block in the resolver. */
 static int begin_tcp_connect(struct idefix_mqtt *mqtt, const char *bind_address)
 {
     const struct idefix_broker *broker = &mqtt->params->broker;
@@ -229,9 +222,8 @@ static int begin_tcp_connect(struct idefix_mqtt *mqtt, const char *bind_address)
     return 0;
 }
 
-/* MQTT connection of an Idefix client: tries IPv4 after IPv6 or the reverse, once. Returns whether this
- * has begun; if not, the first family's failure is reported. Runs in the connection's thread, in a
- * producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: tries IPv4 after IPv6 or the reverse, once. Returns whether
+ * this has begun; if not, the first family's failure is reported. */
 static bool try_other_address_family(struct idefix_mqtt *mqtt)
 {
     const struct idefix_end first = mqtt->end;
@@ -254,9 +246,8 @@ static int report_connection_end(struct idefix_mqtt *mqtt, struct idefix_failure
     return idefix_error_text_end(mqtt->params, &mqtt->end, failure);
 }
 
-/* MQTT connection of an Idefix client: checks whether the TCP connection is made, has failed or has timed
- * out. A failure first tries the other address family. Runs in the connection's thread, in a producer or a
- * program that uses the library. */
+/* Idefix client, in the connection's thread: checks whether the TCP connection is made, has failed or has
+ * timed out. A failure first tries the other address family. */
 static int check_tcp_connect(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
 {
     struct sockaddr_storage peer;
@@ -288,9 +279,8 @@ static int check_tcp_connect(struct idefix_mqtt *mqtt, bool ready, struct idefix
 
 /* ---- from connecting to closing */
 
-/* MQTT connection of an Idefix client: begins to connect and starts the timeout. A failure is returned
- * with a message for the operator. Runs in the connection's thread, in a producer or a program that uses
- * the library. */
+/* Idefix client, in the connection's thread: begins to connect and starts the timeout. A failure is returned
+ * with a message for the operator. */
 static int begin_connection(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     uint64_t timeout_ns = mqtt->params->connect_timeout_ms * MS;
@@ -318,9 +308,8 @@ static int begin_connection(struct idefix_mqtt *mqtt, struct idefix_failure *fai
     return report_connection_end(mqtt, failure);
 }
 
-/* MQTT connection of an Idefix client: makes a connection object and begins to connect to the broker.
- * BLOCKS while the system resolves the broker's name. Runs in the connection's thread, in a producer or a
- * program that uses the library. */
+/* Idefix client, in the connection's thread: makes a connection object and begins to connect to the broker.
+ * BLOCKS while the system resolves the broker's name. */
 int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame *frame, void *user,
                      struct idefix_mqtt **out, struct idefix_failure *failure)
 {
@@ -343,9 +332,9 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame 
     return 0;
 }
 
-/* MQTT connection of an Idefix client: returns whether the broker has closed the connection during the
+/* Idefix client, in the connection's thread: returns whether the broker has closed the connection during the
  * handshake, which libmosquitto 2.0 would not notice (invariant 3). Bytes that still wait must be read
- * first. Runs in the connection's thread, in a producer or a program that uses the library. */
+ * first. */
 static bool has_peer_closed(struct idefix_mqtt *mqtt)
 {
     char byte;
@@ -367,8 +356,8 @@ static void acknowledge_received_bytes(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
 }
 
-/* MQTT connection of an Idefix client: lets libmosquitto read, write and ping. Returns a code if the
- * connection has ended. Runs in the connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: lets libmosquitto read, write and ping. Returns a code if the
+ * connection has ended. */
 static int exchange_packets(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
 {
     struct mosquitto *mosquitto = mqtt->mosquitto;
@@ -394,9 +383,8 @@ static int exchange_packets(struct idefix_mqtt *mqtt, bool ready, struct idefix_
     return report_connection_end(mqtt, failure);
 }
 
-/* MQTT connection of an Idefix client: takes the steps after the broker's greeting: subscribes to the
- * answers, and checks whether the broker granted it. Runs in the connection's thread, in a producer or a
- * program that uses the library. */
+/* Idefix client, in the connection's thread: takes the steps after the broker's greeting: subscribes to the
+ * answers, and checks whether the broker granted it. */
 static int advance_handshake(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     char topic[256];
@@ -419,8 +407,8 @@ static int advance_handshake(struct idefix_mqtt *mqtt, struct idefix_failure *fa
     return 0;
 }
 
-/* MQTT connection of an Idefix client: returns how long poll may wait, until the next ping, handshake
- * check or deadline. Runs in the connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: returns how long poll may wait, until the next ping, handshake
+ * check or deadline. */
 static int compute_wait_ms(const struct idefix_mqtt *mqtt)
 {
     uint64_t now = shm_now_ns(), until = now + (mqtt->phase == IDEFIX_HELLO ? HELLO_TICK_MS : TICK_MS) * MS;
@@ -467,8 +455,7 @@ bool idefix_mqtt_ready(const struct idefix_mqtt *mqtt)
     return mqtt->phase == IDEFIX_READY;
 }
 
-/* MQTT connection of an Idefix client: sends one frame to the backend, on the topic with its flags. Runs
- * in the connection's thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: sends one frame to the backend, on the topic with its flags. */
 int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void *body, size_t bytes,
                         struct idefix_failure *failure)
 {
@@ -483,9 +470,8 @@ int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void 
     return mqtt->end.rc == MOSQ_ERR_SUCCESS ? 0 : report_connection_end(mqtt, failure);
 }
 
-/* MQTT connection of an Idefix client: disconnects from the broker and frees the connection object. Waits
- * half a second at most until the DISCONNECT packet is sent. Accepts NULL. Runs in the connection's
- * thread, in a producer or a program that uses the library. */
+/* Idefix client, in the connection's thread: disconnects from the broker and frees the connection object.
+ * Waits half a second at most until the DISCONNECT packet is sent. Accepts NULL. */
 void idefix_mqtt_close(struct idefix_mqtt **mqtt)
 {
     struct idefix_mqtt *old = *mqtt;
