@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define SHM_MAGIC UINT64_C(0x3165706970747665) /* "evtpipe1" in memory on a little-endian machine */
-#define SHM_LAYOUT 7u
+#define SHM_LAYOUT 8u
 #define SHM_LINE 64 /* bytes in a cache line: fields of different writers are in different lines */
 #define SHM_NAME_BYTES 64
 #define SHM_TEXT_BYTES 500
@@ -245,9 +245,10 @@ struct shm_slot {
     _Atomic int64_t event;              /* that event's id, 0 = none */
     _Atomic uint64_t since_ns; /* CLOCK_MONOTONIC: since when in this state; for a current event: its start */
     char uid[SHM_UID_BYTES]; /* the event's, cut to fit; written before `ticket`, read by S after the exit */
-    _Atomic uint32_t pipeline;      /* how many events were sent to the program together with it */
-    _Atomic uint32_t event_crashes; /* how often that event has crashed at this stage before */
-    _Atomic int32_t program_pid;    /* pid of the program, 0 = none */
+    _Atomic uint32_t pipeline; /* how many events were sent to the program together with it */
+    _Atomic uint32_t event_attempts, event_crashes; /* of that event at this stage, so far */
+    _Atomic uint64_t event_arrival_ms;              /* wall clock: when the store received it */
+    _Atomic int32_t program_pid;                    /* pid of the program, 0 = none */
     _Atomic uint32_t
         cause_kind; /* enum shm_cause_kind: W sets it before it exits because its program failed */
     _Atomic int32_t cause_code;
@@ -283,6 +284,9 @@ struct shm_cause {
     int32_t code;
     uint32_t stage; /* segment-wide index of the stage the event was at */
     int32_t pid;    /* of the process that crashed, 0 = it ended cleanly */
+    uint32_t attempts,
+        crashes; /* of the event at this stage before; set if `kind` blames it, as is the next */
+    uint64_t arrival_ms;
     char message[SHM_TEXT_BYTES];
 };
 

@@ -65,7 +65,9 @@ static void slot_reset(struct shm_slot *slot)
     /* Release: a reader that sees no current event may rely on nothing older. */
     atomic_store_explicit(&slot->ticket, SHM_NO_TICKET, memory_order_release);
     STORE(slot->event, 0);
+    STORE(slot->event_attempts, 0);
     STORE(slot->event_crashes, 0);
+    STORE(slot->event_arrival_ms, 0);
     STORE(slot->pipeline, 0);
     STORE(slot->program_pid, 0);
     /* A crashed sleeper's bits would attract wake-ups meant for living workers; the next process sets its
@@ -117,11 +119,13 @@ void slot_name(struct shm_slot *slot, const char *uid)
     slot->uid[bytes] = '\0';
 }
 
-void slot_take(struct shm_slot *slot, uint32_t ticket, int64_t event, uint32_t crashes, uint64_t now_ns)
+void slot_take(struct shm_slot *slot, uint32_t ticket, const struct slot_event *event, uint64_t now_ns)
 {
     STORE(slot->since_ns, now_ns);
-    STORE(slot->event, event);
-    STORE(slot->event_crashes, crashes);
+    STORE(slot->event, event->id);
+    STORE(slot->event_attempts, event->attempts);
+    STORE(slot->event_crashes, event->crashes);
+    STORE(slot->event_arrival_ms, event->arrival_ms);
     /* Release, both: the state goes with its since_ns, and the ticket, last, with all of it. */
     atomic_store_explicit(&slot->state, SHM_SLOT_BUSY, memory_order_release);
     atomic_store_explicit(&slot->ticket, ticket, memory_order_release);

@@ -27,7 +27,13 @@ void slot_clear(struct shm_slot *slot, enum shm_slot_state state);
 /* The process itself: changes its state; begins an event (state BUSY, since now); ends it. */
 void slot_state(struct shm_slot *slot, enum shm_slot_state state);
 void slot_name(struct shm_slot *slot, const char *uid); /* before slot_take: the UID, for messages */
-void slot_take(struct shm_slot *slot, uint32_t ticket, int64_t event, uint32_t crashes, uint64_t now_ns);
+/* What the worker read of its event: the supervisor and the producer need it if the worker crashes. */
+struct slot_event {
+    int64_t id;
+    uint32_t attempts, crashes; /* at this stage, so far */
+    uint64_t arrival_ms;        /* wall clock: when the store received it */
+};
+void slot_take(struct shm_slot *slot, uint32_t ticket, const struct slot_event *event, uint64_t now_ns);
 void slot_put(struct shm_slot *slot,
               uint64_t now_ns); /* counts the call, its busy time and latency; the state stays BUSY */
 

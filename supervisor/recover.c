@@ -57,6 +57,9 @@ static uint32_t orphan_tickets(struct supervisor *supervisor, struct child *chil
         shared->kind = blamed ? cause->kind : SHM_CAUSE_NONE;
         shared->code = blamed ? cause->code : 0;
         shared->pid = cause->clean ? 0 : (int32_t)child->pid;
+        shared->attempts = atomic_load(&slot->event_attempts);
+        shared->crashes = atomic_load(&slot->event_crashes);
+        shared->arrival_ms = atomic_load(&slot->event_arrival_ms);
         shared->stage = slot->kind == SHM_KIND_WORKER ? slot->stage : source->first_stage;
         snprintf(shared->message, sizeof shared->message, "%s", blamed ? cause->message : "");
         orphans += ticket_orphan(segment, ticket, child->slot);

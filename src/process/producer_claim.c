@@ -169,19 +169,6 @@ static void cause_message(const struct shm_cause *cause, char *buffer, size_t si
         snprintf(buffer, size, "%s %d", shm_cause_name(cause->kind), cause->code);
 }
 
-struct event_counts {
-    uint32_t attempts, crashes;
-    uint64_t arrival_ms; /* 0 = could not be read */
-};
-
-static int on_counts_row(size_t index, const struct store_row *row, void *user)
-{
-    (void)index;
-    struct event_counts *counts = user;
-    *counts = (struct event_counts){row->attempts, row->crashes, row->arrival_ms};
-    return 0;
-}
-
 /* Fills in what the exit of an event's owner means for it: nothing, a crash that counts, or a timeout. */
 static void blame(struct producer *producer, uint32_t ticket, struct store_unlock *unlock, char *message,
                   size_t size)
@@ -195,17 +182,14 @@ static void blame(struct producer *producer, uint32_t ticket, struct store_unloc
     if (cause->kind == SHM_CAUSE_NONE)
         return;
     const struct stage_config *config = &producer->config->stages[stage->position];
-    struct event_counts counts = {0};
-    store_read(producer->process.store, &unlock->lock, 1, on_counts_row, &counts);
     unlock->timed_out = cause->kind == SHM_CAUSE_TIMEOUT;
     unlock->crashed = !unlock->timed_out;
     unlock->max_crashes = config->max_crashes;
     unlock->max_attempts = config->max_attempts;
     uint64_t now_ms = shm_realtime_ms();
     unlock->due_ms = now_ms + base_backoff_ms(config->retry.min_ms, config->retry.max_ms,
-                                              counts.attempts + counts.crashes + 1, arc4random());
-    unlock->expired =
-        config->max_age_ms > 0 && counts.arrival_ms > 0 && now_ms >= counts.arrival_ms + config->max_age_ms;
+                                              cause->attempts + cause->crashes + 1, arc4random());
+    unlock->expired = config->max_age_ms > 0 && now_ms >= cause->arrival_ms + config->max_age_ms;
     cause_message(cause, message, size);
     unlock->error = message;
 }

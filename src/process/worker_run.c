@@ -137,7 +137,8 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
     begin_call(worker, row, &call);
     uint64_t begin = shm_now_ns();
     slot_name(worker->process.slot, row->uid);
-    slot_take(worker->process.slot, event->ticket, event->lock.event, row->crashes, begin);
+    const struct slot_event current = {event->lock.event, row->attempts, row->crashes, row->arrival_ms};
+    slot_take(worker->process.slot, event->ticket, &current, begin);
     process_title("%s busy ev %llu", worker->name, (unsigned long long)store_event_number(event->lock.event));
 
     process_worker_lock(worker);

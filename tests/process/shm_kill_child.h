@@ -158,7 +158,7 @@ static void work_batch(struct steps *steps, const uint32_t tickets[], const stru
     for (uint32_t i = 0; i < count; i++) {
         hold(steps, &views[i]);
         uint64_t now_ns = shm_now_ns(), until_ns = now_ns + (uint64_t)views[i].event * 7919 % WORK_NS;
-        slot_take(steps->slot, tickets[i], views[i].event, 0, now_ns);
+        slot_take(steps->slot, tickets[i], &(struct slot_event){.id = views[i].event}, now_ns);
         while ((now_ns = shm_now_ns()) < until_ns)
             continue; /* the stage at work */
         slot_put(steps->slot, now_ns);

@@ -98,7 +98,7 @@ static void life_work(struct steps *steps, uint32_t ticket, const struct ticket_
     struct row *row = &store->rows[view->event];
     if (atomic_load(&row->word) != row_word(ROW_LOCKED, steps->stage->position, view->token))
         atomic_store(&store->violation, 1);
-    slot_take(steps->slot, ticket, view->event, 0, 1);
+    slot_take(steps->slot, ticket, &(struct slot_event){.id = view->event}, 1);
     slot_put(steps->slot, 2);
 }
 

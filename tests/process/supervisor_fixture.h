@@ -330,7 +330,8 @@ static inline void work_one(const struct child_context *child, struct shm_slot *
     const struct segment *segment = &child->segment;
     int64_t id = ticket_look(segment, ticket).event;
     struct world_event *event = &world->event[id];
-    slot_take(slot, ticket, id, atomic_load(&event->crashes), shm_now_ns());
+    slot_take(slot, ticket, &(struct slot_event){.id = id, .crashes = atomic_load(&event->crashes)},
+              shm_now_ns());
     meet_doom(child, slot, event, stage->position);
     slot_put(slot, shm_now_ns());
     if (stage->position + 1 < source->stage_count) {

@@ -146,7 +146,7 @@ static void *produce(void *user)
 
 static void pass(struct chain *chain, struct steps *steps, uint32_t ticket, const struct ticket_view *view)
 {
-    slot_take(steps->slot, ticket, view->event, 0, shm_now_ns());
+    slot_take(steps->slot, ticket, &(struct slot_event){.id = view->event}, shm_now_ns());
     if (view->event < 1 || view->event > event_count || view->token != TOKEN_OF(view->event))
         fail("chain: event %" PRId64 " with token %" PRIu64, view->event, view->token);
     else if (chain->stages[view->event]++ != steps->stage->position)

@@ -152,7 +152,7 @@ static void operate_take(struct steps *steps)
     uint32_t ticket;
     struct ticket_view view;
     if (steps_take(steps, &ticket, &view, 1) > 0)
-        slot_take(steps->slot, ticket, view.event, 0, 1);
+        slot_take(steps->slot, ticket, &(struct slot_event){.id = view.event}, 1);
 }
 
 static void operate_commit(struct steps *steps)

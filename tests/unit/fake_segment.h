@@ -79,7 +79,7 @@ static inline uint32_t fake_event(const struct segment *segment, uint32_t source
     struct ticket_view view;
     if (worker != NULL) {
         CU_ASSERT_FATAL(ticket_take(segment, ticket, stage, worker_slot, &view));
-        slot_take(worker, ticket, event, 0, shm_now_ns());
+        slot_take(worker, ticket, &(struct slot_event){.id = event}, shm_now_ns());
     }
     return ticket;
 }

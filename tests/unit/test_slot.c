@@ -27,7 +27,7 @@ static void test_open_clear(void)
     slot_born(slot, 1234);
     CU_ASSERT_EQUAL(slot->pid, 1234);
     CU_ASSERT_TRUE(slot->forked_ns > 0);
-    slot_take(slot, 3, 4711, 2, shm_now_ns());
+    slot_take(slot, 3, &(struct slot_event){.id = 4711, .crashes = 2}, shm_now_ns());
     atomic_store(&slot->program_pid, 77);
     atomic_store(&slot->wake, 1);
     atomic_store(&slot->cause_kind, SHM_CAUSE_MALFORMED);
@@ -38,6 +38,7 @@ static void test_open_clear(void)
     CU_ASSERT_EQUAL(slot->ticket, SHM_NO_TICKET);
     CU_ASSERT_EQUAL(slot->event, 0);
     CU_ASSERT_EQUAL(slot->event_crashes, 0);
+    CU_ASSERT_EQUAL(slot->event_arrival_ms, 0);
     CU_ASSERT_EQUAL(slot->program_pid, 0);
     CU_ASSERT_EQUAL(slot->wake, 0);
     CU_ASSERT_EQUAL(slot->cause_kind, SHM_CAUSE_MALFORMED); /* still to be read */
@@ -53,11 +54,13 @@ static void test_in_hand(void)
 {
     struct segment segment = fixture(1, 1, 4, 4);
     struct shm_slot *slot = segment_slot(&segment, 2);
-    slot_take(slot, 3, 4711, 2, 1000000);
+    slot_take(slot, 3, &(struct slot_event){4711, 5, 2, 99}, 1000000);
     CU_ASSERT_EQUAL(slot->state, SHM_SLOT_BUSY);
     CU_ASSERT_EQUAL(slot->ticket, 3);
     CU_ASSERT_EQUAL(slot->event, 4711);
+    CU_ASSERT_EQUAL(slot->event_attempts, 5);
     CU_ASSERT_EQUAL(slot->event_crashes, 2);
+    CU_ASSERT_EQUAL(slot->event_arrival_ms, 99);
     CU_ASSERT_EQUAL(slot->since_ns, 1000000);
     slot_put(slot, 1500000);
     CU_ASSERT_EQUAL(slot->ticket, SHM_NO_TICKET);
@@ -67,7 +70,7 @@ static void test_in_hand(void)
     CU_ASSERT_EQUAL(slot->calls, 1);
     CU_ASSERT_EQUAL(slot->busy_ns, 500000);
     CU_ASSERT_EQUAL(slot->latency.buckets[histogram_bucket(500)], 1);
-    slot_take(slot, 3, 4712, 0, 2000000);
+    slot_take(slot, 3, &(struct slot_event){.id = 4712}, 2000000);
     slot_put(slot, 1); /* a clock that goes back does no harm */
     CU_ASSERT_EQUAL(slot->calls, 2);
     CU_ASSERT_EQUAL(slot->busy_ns, 500000);
