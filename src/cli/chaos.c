@@ -25,36 +25,41 @@
 #define ARGUMENTS_MAX (9 + CLI_OPTION_COUNT)     /* python3 and its options, ours, --, SOURCE, NULL */
 
 /* Whether the run uses this source. */
-static bool is_wanted(const struct cli *cli, const struct source_config *source)
+static bool is_source_in_run(const struct cli *cli, const struct source_config *source)
 {
     return cli->arg_count == 0 || strcmp(cli->args[0], source->id) == 0;
 }
 
-static int check_config(const struct cli *cli)
+/* Checks that `eventpipe chaos` got a configuration without problems, and that it has the source the user
+ * named. Returns an exit status, after a message on stderr. */
+static int check_config_has_source(const struct cli *cli)
 {
     if (cli->config == NULL) {
-        cli_message(cli->config_path == NULL ? "no configuration given: use -c FILE"
-                                             : "the configuration has problems: eventpipe check lists them");
+        cli_print_message(cli->config_path == NULL
+                              ? "no configuration given: use -c FILE"
+                              : "the configuration has problems: eventpipe check lists them");
         return CONTROL_USAGE;
     }
     for (size_t i = 0; i < cli->config->source_count; i++)
-        if (is_wanted(cli, &cli->config->sources[i]))
+        if (is_source_in_run(cli, &cli->config->sources[i]))
             return CONTROL_DONE;
-    cli_message("there is no source \"%s\" in %s", cli->args[0], cli->config_path);
+    cli_print_message("there is no source \"%s\" in %s", cli->args[0], cli->config_path);
     return CONTROL_USAGE;
 }
 
-/* Refuses a stage that cannot start on this machine: its events would wait for the whole run. */
-static int check_stages(const struct cli *cli)
+/* `eventpipe chaos --yes` calls this before a run. Refuses a stage that cannot start on this machine (its
+ * program is missing, for example): its events would wait for the whole run. Prints a message for each such
+ * stage. */
+static int check_stages_can_start(const struct cli *cli)
 {
     int status = CONTROL_DONE;
     for (size_t i = 0; i < cli->config->source_count; i++) {
         const struct source_config *source = &cli->config->sources[i];
-        for (size_t j = 0; is_wanted(cli, source) && j < source->stage_count; j++) {
+        for (size_t j = 0; is_source_in_run(cli, source) && j < source->stage_count; j++) {
             struct error error = {0};
             if (stage_check(&source->stages[j], &error) == EP_OK)
                 continue;
-            cli_message("%s/%s: %s", source->id, source->stages[j].name, error.message);
+            cli_print_message("%s/%s: %s", source->id, source->stages[j].name, error.message);
             status = CONTROL_NO;
         }
     }
@@ -63,7 +68,10 @@ static int check_stages(const struct cli *cli)
 
 /* ---- the helper's stdin ---- */
 
-static cJSON *parsed_values(const struct config *config)
+/* `eventpipe chaos` passes these values of the configuration to its Python helper: payload sizes and timeouts
+ * as numbers. The helper gets the configuration as JSON, too, but there these values may be text with a unit,
+ * such as "5s". */
+static cJSON *build_parsed_values(const struct config *config)
 {
     cJSON *values = cJSON_CreateObject(), *sizes = cJSON_AddObjectToObject(values, "payload_bytes");
     uint64_t timeout_ms = 0;
@@ -80,15 +88,17 @@ static cJSON *parsed_values(const struct config *config)
     return values;
 }
 
-/* The JSON object for the helper's stdin, or NULL. */
-static char *describe(const struct cli *cli, struct error *error)
+/* Builds the JSON object that `eventpipe chaos` passes to its Python helper on stdin: the paths of this
+ * program and of the configuration, and the configuration. The caller frees it. NULL on failure, with `error`
+ * set. */
+static char *build_helper_input(const struct cli *cli, struct error *error)
 {
     char program[4096], *config = NULL, *text;
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     if (config_json(cli->config_path, &config, error) != EP_OK)
         return NULL;
     program[length > 0 ? length : 0] = '\0';
-    cJSON *plan = parsed_values(cli->config);
+    cJSON *plan = build_parsed_values(cli->config);
     cJSON_AddStringToObject(plan, "eventpipe", program);
     cJSON_AddStringToObject(plan, "config_path", cli->config_path);
     cJSON_AddRawToObject(plan, "config", config);
@@ -100,8 +110,10 @@ static char *describe(const struct cli *cli, struct error *error)
     return text;
 }
 
-/* Makes the text our stdin, which the helper inherits. */
-static int put_on_stdin(const char *text, struct error *error)
+/* `eventpipe chaos` calls this before it executes its Python helper. Replaces stdin of this process by a
+ * memory file with the text; the helper inherits it. A pipe would not do: nothing would fill it after
+ * exec. */
+static int pass_text_on_stdin(const char *text, struct error *error)
 {
     size_t bytes = strlen(text);
     int fd = memfd_create("chaos", MFD_CLOEXEC);
@@ -115,8 +127,9 @@ static int put_on_stdin(const char *text, struct error *error)
 
 /* ---- the helper ---- */
 
-/* Executes the helper. Returns only if that fails. */
-static void become_helper(const struct cli *cli, const char *helper)
+/* Replaces the `eventpipe chaos` process by its Python helper, with the user's options as arguments. Returns
+ * only if that fails. */
+static void execute_helper(const struct cli *cli, const char *helper)
 {
     /* Python imports only from the helper's folder and the standard library, and writes no files. */
     char *arguments[ARGUMENTS_MAX] = {"python3", "-E", "-s", "-S", "-B", (char *)(uintptr_t)helper};
@@ -137,30 +150,33 @@ static void become_helper(const struct cli *cli, const char *helper)
     execvp(arguments[0], arguments);
 }
 
+/* `eventpipe chaos`: tests the configuration's stages while a Python helper kills their processes. Checks the
+ * configuration, then becomes the helper. Returns an exit status only if the run cannot begin. */
 int cli_chaos(struct cli *cli)
 {
     struct error error = {0};
     const char *helper = getenv(HELPER_VARIABLE);
     if (helper == NULL || helper[0] == '\0')
         helper = CHAOS_HELPER;
-    int code = check_config(cli);
+    int code = check_config_has_source(cli);
     if (code == CONTROL_DONE && cli_given(cli, CLI_OPTION_YES))
-        code = check_stages(cli);
+        code = check_stages_can_start(cli);
     if (code != CONTROL_DONE)
         return code;
     if (access(helper, R_OK) != 0) {
-        cli_message("the helper program %s cannot be read (%s): install eventpipe again, or name the helper "
-                    "in " HELPER_VARIABLE,
-                    helper, strerror(errno));
+        cli_print_message(
+            "the helper program %s cannot be read (%s): install eventpipe again, or name the helper "
+            "in " HELPER_VARIABLE,
+            helper, strerror(errno));
         return CONTROL_NO;
     }
-    char *plan = describe(cli, &error);
-    if (plan != NULL && put_on_stdin(plan, &error) == EP_OK) {
-        become_helper(cli, helper);
+    char *plan = build_helper_input(cli, &error);
+    if (plan != NULL && pass_text_on_stdin(plan, &error) == EP_OK) {
+        execute_helper(cli, helper);
         base_error_set(&error, EP_ESYSTEM, "cannot run python3 (%s): chaos needs it, install python3",
                        strerror(errno));
     }
-    cli_message("%s", error.message);
+    cli_print_message("%s", error.message);
     free(plan);
     return CONTROL_NO;
 }

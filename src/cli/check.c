@@ -15,7 +15,9 @@
 #include "src/source/source.h"
 #include "src/stage/stage.h"
 
-static void member(struct json_out *out, const char *name, const char *text)
+/* `eventpipe check --json` writes a problem with this: appends ,"name":"text" to a JSON object that has a
+ * member already. */
+static void write_text_member(struct json_out *out, const char *name, const char *text)
 {
     json_write_text(out, ",\"");
     json_write_text(out, name);
@@ -23,33 +25,36 @@ static void member(struct json_out *out, const char *name, const char *text)
     json_write_string(out, text, strlen(text));
 }
 
-static void report(struct cli *cli, unsigned line, const char *key, const char *message)
+/* `eventpipe check` calls this for each problem of the configuration. Prints FILE:LINE: KEY: MESSAGE, or a
+ * JSON object with --json. line 0: the line is not known. */
+static void report_config_problem(struct cli *cli, unsigned line, const char *key, const char *message)
 {
     struct json_out *out = &cli->out;
     char number[16];
     snprintf(number, sizeof number, "%u", line);
     if (cli_given(cli, CLI_OPTION_JSON)) {
         json_write_text(out, "{\"where\":\"config\"");
-        member(out, "file", cli->config_path);
+        write_text_member(out, "file", cli->config_path);
         json_write_text(out, ",\"line\":");
         json_write_text(out, line > 0 ? number : "null");
-        member(out, "key", key);
-        member(out, "problem", message);
+        write_text_member(out, "key", key);
+        write_text_member(out, "problem", message);
         json_write_text(out, "}\n");
         return;
     }
-    cli_table_text_out(out, cli->config_path, 0);
+    cli_table_write_text(out, cli->config_path, 0);
     json_write_text(out, ":");
     json_write_text(out, line > 0 ? number : "");
     json_write_text(out, line > 0 ? ": " : " ");
-    cli_table_text_out(out, key, 0);
+    cli_table_write_text(out, key, 0);
     json_write_text(out, key[0] != '\0' ? ": " : "");
-    cli_table_text_out(out, message, 0);
+    cli_table_write_text(out, message, 0);
     json_write_text(out, "\n");
 }
 
-/* Checks the configuration against this machine: programs exist, plugins load, ca_file is readable. */
-static size_t check_machine(struct cli *cli)
+/* `eventpipe check` checks here whether the configuration works on this machine: programs exist, plugins
+ * load, the ca_file is readable. Reports each problem and returns their number. */
+static size_t check_config_on_machine(struct cli *cli)
 {
     size_t problems = 0;
     for (size_t i = 0; cli->config != NULL && i < cli->config->source_count; i++) {
@@ -57,7 +62,7 @@ static size_t check_machine(struct cli *cli)
         char source[32];
         snprintf(source, sizeof source, "sources[%zu]", i);
         if (source_check(&cli->config->sources[i], &wrong) != EP_OK) {
-            report(cli, 0, source, wrong.message);
+            report_config_problem(cli, 0, source, wrong.message);
             problems++;
         }
         for (size_t j = 0; j < cli->config->sources[i].stage_count; j++) {
@@ -66,19 +71,21 @@ static size_t check_machine(struct cli *cli)
             if (stage_check(&cli->config->sources[i].stages[j], &error) == EP_OK)
                 continue;
             snprintf(key, sizeof key, "sources[%zu].stages[%zu]", i, j);
-            report(cli, 0, key, error.message);
+            report_config_problem(cli, 0, key, error.message);
             problems++;
         }
     }
     return problems;
 }
 
-static int store_line(const char *text, size_t bytes, void *user)
+/* Called for each problem that the store's full check found, while `eventpipe check` reads the keeper's
+ * answer. Prints it for people; with --json the line is printed unchanged instead. */
+static int on_store_problem(const char *text, size_t bytes, void *user)
 {
     struct cli *cli = user;
-    char *problem = cli_queue_field((struct json_span){text, bytes}, "/problem");
+    char *problem = cli_queue_read_text((struct json_span){text, bytes}, "/problem");
     json_write_text(&cli->out, "store: ");
-    cli_table_text_out(&cli->out, problem != NULL ? problem : "", 0);
+    cli_table_write_text(&cli->out, problem != NULL ? problem : "", 0);
     json_write_text(&cli->out, "\n");
     free(problem);
     return EP_OK;
@@ -89,9 +96,10 @@ struct waiting {
     bool reported;
 };
 
-/* A check may take long and sends nothing meanwhile. control_ask calls this then: true while the
- * keeper is busy, false when it is stopped or does something else. */
-static bool keeper_works(void *user)
+/* `eventpipe check` waits for the keeper, which sends nothing during a long check of the store. control_ask
+ * calls this after each silence. Returns true (wait on) while the keeper is busy, false if it is stopped or
+ * idle: then the command checks the store itself. */
+static bool on_keeper_silence(void *user)
 {
     struct waiting *waiting = user;
     struct cli *cli = waiting->cli;
@@ -99,34 +107,38 @@ static bool keeper_works(void *user)
         const struct shm_header *header = cli->segment.header;
         const struct shm_slot *keeper = segment_slot(&cli->segment, header->keeper_slot);
         if (atomic_load(&keeper->state) != SHM_SLOT_BUSY ||
-            cli_status_halted(atomic_load(&keeper->pid), header->supervisor_pid))
+            cli_status_is_process_stopped(atomic_load(&keeper->pid), header->supervisor_pid))
             return false;
     }
     if (!waiting->reported)
-        cli_message("%s: waiting for the keeper, which is busy", cli->instance);
+        cli_print_message("%s: waiting for the keeper, which is busy", cli->instance);
     waiting->reported = true;
     return true;
 }
 
+/* `eventpipe check`: reports the problems of the configuration, then those of the store. Returns an exit
+ * status: CONTROL_NO if there is any problem. Changes nothing. */
 int cli_check(struct cli *cli)
 {
     size_t problems = cli->problem_count;
     for (size_t i = 0; i < cli->problem_count; i++)
-        report(cli, cli->problems[i].line, cli->problems[i].key != NULL ? cli->problems[i].key : "",
-               cli->problems[i].message != NULL ? cli->problems[i].message : "");
-    problems += check_machine(cli);
+        report_config_problem(cli, cli->problems[i].line,
+                              cli->problems[i].key != NULL ? cli->problems[i].key : "",
+                              cli->problems[i].message != NULL ? cli->problems[i].message : "");
+    problems += check_config_on_machine(cli);
     if (cli->config_path == NULL)
-        cli_message("%s: no configuration given, checking the store only", cli->instance);
+        cli_print_message("%s: no configuration given, checking the store only", cli->instance);
     else if (problems == 0)
-        cli_message("%s: no problems", cli->config_path);
+        cli_print_message("%s: no problems", cli->config_path);
     else
-        cli_message("%s: %zu problem%s", cli->config_path, problems, problems == 1 ? "" : "s");
+        cli_print_message("%s: %zu problem%s", cli->config_path, problems, problems == 1 ? "" : "s");
     struct waiting waiting = {.cli = cli};
     struct control_question question = {.line = "{\"command\":\"check\"}",
                                         .patience_ms = CLI_FIRST_MS,
-                                        .on_silence = keeper_works,
+                                        .on_silence = on_keeper_silence,
                                         .on_silence_user = &waiting};
-    struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : store_line, .user = cli};
-    int status = cli_client_ask(cli, &question, &answer);
+    struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : on_store_problem,
+                                .user = cli};
+    int status = cli_send_request(cli, &question, &answer);
     return status == CONTROL_DONE && problems > 0 ? CONTROL_NO : status;
 }

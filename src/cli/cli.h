@@ -82,7 +82,7 @@ struct cli {
     char **args;                          /* of the command */
     int arg_count;
 
-    /* the instance (cli_instance_target) */
+    /* the instance (cli_instance_find) */
     char instance[SHM_NAME_BYTES];
     char *config_path, *control, *storage; /* NULL = not known */
     struct config *config;                 /* NULL: none, or it has problems */
@@ -104,14 +104,14 @@ static inline bool cli_given(const struct cli *cli, enum cli_option_id option)
 
 /* options.c. 0, or CONTROL_USAGE with a message. */
 int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *error);
-void cli_options_usage(struct json_out *out); /* of all commands */
-void cli_options_usage_command(const struct control_command *command, struct json_out *out);
+void cli_options_write_usage(struct json_out *out); /* of all commands */
+void cli_options_write_command_usage(const struct control_command *command, struct json_out *out);
 
 /* select.c: builds the request to the keeper. 0, or CONTROL_USAGE with a message. */
-int cli_select_request(const struct cli *cli, struct json_out *out, struct error *error);
+int cli_select_write_request(const struct cli *cli, struct json_out *out, struct error *error);
 
 /* instance.c: finds the instance. 0, or an exit status with a message. */
-int cli_instance_target(struct cli *cli, struct error *error);
+int cli_instance_find(struct cli *cli, struct error *error);
 int cli_instance_attach(struct cli *cli); /* closes an earlier segment first */
 void cli_instance_close(struct cli *cli);
 
@@ -124,18 +124,18 @@ struct cli_answer {
     bool quiet; /* omits the message of a success that had data lines */
 };
 /* Sends the request to the daemon. A command that only reads opens the store itself if the daemon is
- * down or does not answer. Returns the exit status. cli_out_end prints the answer's message after the
+ * down or does not answer. Returns the exit status. cli_finish_output prints the answer's message after the
  * data. */
-int cli_client_ask(struct cli *cli, const struct control_question *question, struct cli_answer *answer);
-void cli_message(const char *format, ...)
+int cli_send_request(struct cli *cli, const struct control_question *question, struct cli_answer *answer);
+void cli_print_message(const char *format, ...)
     __attribute__((format(printf, 1, 2))); /* on stderr, "eventpipe: " before them */
 
 /* Writes what stdout takes now and keeps the rest, so that a pager never delays the daemon. */
-void cli_out_try(struct cli *cli);
+void cli_write_available_output(struct cli *cli);
 /* Writes the rest, then prints the final message. Returns CONTROL_NO if writing failed, else `status`. */
-int cli_out_end(struct cli *cli, int status);
-size_t cli_width(void); /* columns of the terminal; 0: stdout is not a terminal */
-bool cli_colours(void);
+int cli_finish_output(struct cli *cli, int status);
+size_t cli_terminal_width(void); /* columns of the terminal; 0: stdout is not a terminal */
+bool cli_use_colours(void);
 
 /* The commands; each returns the exit status. */
 int cli_status(struct cli *cli);
@@ -143,22 +143,22 @@ int cli_queue(struct cli *cli);
 int cli_show(struct cli *cli);
 int cli_crashes(struct cli *cli);
 int cli_trace(struct cli *cli);
-int cli_change(struct cli *cli);
+int cli_change_events(struct cli *cli);
 int cli_cursor(struct cli *cli);
-int cli_order(struct cli *cli); /* pause, resume, restart */
-int cli_end(struct cli *cli);   /* drain, stop */
+int cli_pause_resume_restart(struct cli *cli);
+int cli_drain_or_stop(struct cli *cli);
 int cli_inject(struct cli *cli);
 int cli_import(struct cli *cli);
 int cli_check(struct cli *cli);
 int cli_chaos(struct cli *cli);
 
 /* A value of a data line as text for people; "" for null and for a missing member. The caller frees it. */
-char *cli_queue_field(struct json_span line, const char *pointer);
+char *cli_queue_read_text(struct json_span line, const char *pointer);
 /* An age in whole seconds, as a data line has it. */
-void cli_queue_age(struct json_span line, const char *pointer, char *buffer, size_t size);
+void cli_queue_format_age(struct json_span line, const char *pointer, char *buffer, size_t size);
 /* Fields that queue -o takes; ends with NULL. */
 extern const char *const cli_queue_fields[];
 /* Prints a JSON value over several lines and keeps each token byte for byte. */
-void cli_show_pretty(struct json_out *out, struct json_span value, size_t indent);
+void cli_show_print_json(struct json_out *out, struct json_span value, size_t indent);
 
 #endif

@@ -24,7 +24,10 @@
 
 #define PIPE_PIECE 4096 /* a pipe that poll reports as writable takes this much without blocking */
 
-void cli_message(const char *format, ...)
+/* Every command of `eventpipe` prints its messages with this: "eventpipe: MESSAGE" and a line feed on stderr.
+ * Control characters are replaced, because messages contain text from outside, which must not control the
+ * terminal. */
+void cli_print_message(const char *format, ...)
 {
     char message[4096];
     va_list arguments;
@@ -32,12 +35,14 @@ void cli_message(const char *format, ...)
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     struct json_out clean = {0};
-    cli_table_text_out(&clean, message, 0);
+    cli_table_write_text(&clean, message, 0);
     fprintf(stderr, "eventpipe: %s\n", clean.text != NULL ? clean.text : "");
     json_write_free(&clean);
 }
 
-size_t cli_width(void)
+/* Returns the terminal's width in columns, or 0 if stdout is not a terminal. Commands of `eventpipe` that
+ * print tables cut them to this width; output to a file or a pipe is never cut. */
+size_t cli_terminal_width(void)
 {
     struct winsize size;
     if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
@@ -45,7 +50,7 @@ size_t cli_width(void)
     return 0;
 }
 
-bool cli_colours(void)
+bool cli_use_colours(void)
 {
     const char *terminal = getenv("TERM"), *none = getenv("NO_COLOR");
     return isatty(STDOUT_FILENO) && terminal != NULL && strcmp(terminal, "dumb") != 0 &&
@@ -54,13 +59,15 @@ bool cli_colours(void)
 
 /* ---- stdout ---- */
 
-/* Writes cli->out to stdout. Without `wait` it stops when stdout would block. */
-static void write_out(struct cli *cli, bool wait)
+/* Writes what the commands of `eventpipe` put into cli->out to stdout. wait: blocks until all is written;
+ * else it stops when stdout would block and keeps the rest. A write error prints one message and sets
+ * output_failed. */
+static void write_pending_output(struct cli *cli, bool wait)
 {
     size_t done = 0;
     if (cli->out.failed && !cli->output_failed) {
         cli->output_failed = true;
-        cli_message("out of memory");
+        cli_print_message("out of memory");
     }
     while (done < cli->out.bytes && !cli->output_failed) {
         struct pollfd outlet = {.fd = STDOUT_FILENO, .events = POLLOUT};
@@ -69,7 +76,7 @@ static void write_out(struct cli *cli, bool wait)
         size_t piece = cli->out.bytes - done < PIPE_PIECE ? cli->out.bytes - done : PIPE_PIECE;
         ssize_t written = write(STDOUT_FILENO, cli->out.text + done, piece);
         if (written < 0 && errno != EINTR && errno != EAGAIN) {
-            cli_message("cannot write the output: %s", strerror(errno));
+            cli_print_message("cannot write the output: %s", strerror(errno));
             cli->output_failed = true;
         }
         done += written > 0 ? (size_t)written : 0;
@@ -80,25 +87,30 @@ static void write_out(struct cli *cli, bool wait)
     cli->out.bytes -= done;
 }
 
-void cli_out_try(struct cli *cli)
+/* Called after each line of the daemon's answer. Writes what stdout takes now and keeps the rest, so that a
+ * slow pager never delays the daemon. Small pieces for a file or a pipe are collected. */
+void cli_write_available_output(struct cli *cli)
 {
     if (cli->out.bytes >= PIPE_PIECE || isatty(STDOUT_FILENO))
-        write_out(cli, false);
+        write_pending_output(cli, false);
 }
 
-int cli_out_end(struct cli *cli, int status)
+/* Every command of `eventpipe` ends with this: writes the rest of the output, then prints the answer's
+ * message behind it. Returns CONTROL_NO if stdout failed, else `status`. */
+int cli_finish_output(struct cli *cli, int status)
 {
-    write_out(cli, true);
+    write_pending_output(cli, true);
     if (cli->final_message[0] != '\0')
-        cli_message("%s", cli->final_message);
+        cli_print_message("%s", cli->final_message);
     cli->final_message[0] = '\0';
     return cli->output_failed ? CONTROL_NO : status;
 }
 
 /* ---- the store itself, while the daemon is down ---- */
 
-/* In the child: answers one request from the store. */
-static void serve_from_store(const struct cli *cli, const char *line, int fd)
+/* Runs in a child of `eventpipe`, while the daemon is down or hangs. Opens the store for reading, carries out
+ * one request with the keeper's own code, and sends the answer to `fd`, as the keeper would. */
+static void answer_from_store(const struct cli *cli, const char *line, int fd)
 {
     struct error error = {0};
     struct store *store = NULL;
@@ -121,8 +133,11 @@ static void serve_from_store(const struct cli *cli, const char *line, int fd)
     store_close(&store);
 }
 
-static int ask_store(struct cli *cli, const struct control_question *question, control_on_line *on_line,
-                     void *user, struct error *error)
+/* Gets a request answered from the store while the daemon is down or hangs. Forks a child that reads the
+ * store, and receives its answer like the daemon's, so that each command handles one kind of answer only.
+ * Returns what control_ask does. */
+static int ask_store_in_child(struct cli *cli, const struct control_question *question,
+                              control_on_line *on_line, void *user, struct error *error)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
@@ -131,7 +146,7 @@ static int ask_store(struct cli *cli, const struct control_question *question, c
     pid_t pid = fork();
     if (pid == 0) {
         close(ends[0]);
-        serve_from_store(cli, question->line, ends[1]);
+        answer_from_store(cli, question->line, ends[1]);
         _exit(0);
     }
     close(ends[1]);
@@ -153,7 +168,10 @@ struct exchange {
     struct cli_answer *answer;
 };
 
-static int forward_line(const char *line, size_t bytes, void *user)
+/* Called for each data line of an answer from the daemon or the store. Passes it to the command of
+ * `eventpipe` that asked, or prints it unchanged (--json), then writes what stdout takes. A negative return
+ * ends the answer. */
+static int on_answer_line(const char *line, size_t bytes, void *user)
 {
     struct exchange *exchange = user;
     struct cli *cli = exchange->cli;
@@ -165,33 +183,38 @@ static int forward_line(const char *line, size_t bytes, void *user)
         json_write_raw(&cli->out, line, bytes);
         json_write_text(&cli->out, "\n");
     }
-    cli_out_try(cli);
+    cli_write_available_output(cli);
     return code != EP_OK ? code : cli->output_failed ? EP_ESYSTEM : EP_OK;
 }
 
-/* Reports that the daemon is down or does not answer, and what follows from it. */
-static int report_down(const struct cli *cli, const struct error *reason, bool reads)
+/* Prints that the daemon is down or does not answer, and whether `eventpipe` now reads the store instead
+ * (reads) or has changed nothing. Returns CONTROL_DOWN. */
+static int report_daemon_down(const struct cli *cli, const struct error *reason, bool reads)
 {
     if (cli->alive)
-        cli_message("%s: the daemon runs (pid %d), but %s%s", cli->instance,
-                    (int)cli->segment.header->supervisor_pid, reason->message,
-                    reads ? "; looking into its store" : "");
+        cli_print_message("%s: the daemon runs (pid %d), but %s%s", cli->instance,
+                          (int)cli->segment.header->supervisor_pid, reason->message,
+                          reads ? "; looking into its store" : "");
     else
-        cli_message("%s: the daemon is down%s", cli->instance,
-                    reads ? "; looking into its store"
-                          : ": nothing was changed, only the daemon can do that");
+        cli_print_message("%s: the daemon is down%s", cli->instance,
+                          reads ? "; looking into its store"
+                                : ": nothing was changed, only the daemon can do that");
     return CONTROL_DOWN;
 }
 
-/* Keeps the answer's message for cli_out_end, and prints the one kept before. */
-static void keep_message(struct cli *cli, const char *message)
+/* Keeps the message at the end of an answer until the command's output is written (cli_finish_output). Prints
+ * the message kept before: `eventpipe inject` gets one answer per request. */
+static void keep_final_message(struct cli *cli, const char *message)
 {
     if (cli->final_message[0] != '\0')
-        cli_message("%s", cli->final_message);
+        cli_print_message("%s", cli->final_message);
     snprintf(cli->final_message, sizeof cli->final_message, "%s: %s", cli->instance, message);
 }
 
-int cli_client_ask(struct cli *cli, const struct control_question *question, struct cli_answer *answer)
+/* Commands of `eventpipe` send their request to the daemon with this, through its control socket. If the
+ * daemon is down or hangs, commands that only read are answered from the store; the others fail. Returns an
+ * exit status. */
+int cli_send_request(struct cli *cli, const struct control_question *question, struct cli_answer *answer)
 {
     struct error error = {0};
     struct exchange exchange = {cli, answer};
@@ -203,7 +226,7 @@ int cli_client_ask(struct cli *cli, const struct control_question *question, str
     if (reads)
         timed.first_ms = CLI_FIRST_MS;
     if (connected) {
-        code = control_ask(fd, &timed, forward_line, &exchange, &error);
+        code = control_ask(fd, &timed, on_answer_line, &exchange, &error);
         close(fd);
     }
     if (code == EP_ESTATE && reads && answer->lines == 0) {
@@ -211,14 +234,14 @@ int cli_client_ask(struct cli *cli, const struct control_question *question, str
         base_error_set(&error, EP_ESTATE, "it does not answer");
     }
     if (use_store) {
-        int status = report_down(cli, &error, reads);
+        int status = report_daemon_down(cli, &error, reads);
         if (!reads)
             return status;
-        code = ask_store(cli, question, forward_line, &exchange, &error);
+        code = ask_store_in_child(cli, question, on_answer_line, &exchange, &error);
     }
     if (cli->output_failed)
         return CONTROL_NO;
     if (error.message[0] != '\0' && !(code == CONTROL_DONE && answer->quiet && answer->lines > 0))
-        keep_message(cli, error.message);
+        keep_final_message(cli, error.message);
     return code < 0 ? CONTROL_NO : code;
 }

@@ -35,7 +35,9 @@ struct list {
     size_t fresh_count;
 };
 
-static bool wanted(const struct list *list, const struct store_crash *crash)
+/* `eventpipe crashes SOURCE/STAGE` lists only crashes of that source and stage: returns whether this crash is
+ * one of them. */
+static bool is_crash_wanted(const struct list *list, const struct store_crash *crash)
 {
     if (list->source == NULL)
         return true;
@@ -44,7 +46,9 @@ static bool wanted(const struct list *list, const struct store_crash *crash)
            (list->stage == NULL || strcmp(crash->stage, list->stage) == 0);
 }
 
-static void number(struct json_out *out, const char *name, int64_t value)
+/* `eventpipe crashes` writes a crash as JSON with this: appends ,"name":value to an object that has a member
+ * already. */
+static void write_int_member(struct json_out *out, const char *name, int64_t value)
 {
     json_write_text(out, ",\"");
     json_write_text(out, name);
@@ -52,12 +56,14 @@ static void number(struct json_out *out, const char *name, int64_t value)
     json_write_int(out, value);
 }
 
-static const char *or_null(const char *text)
+static const char *null_if_empty(const char *text)
 {
     return text[0] != '\0' ? text : NULL;
 }
 
-static void add_json(const struct store_crash *crash, struct json_out *out)
+/* `eventpipe crashes` turns each crash of the store or the segment into one JSON object. --json prints it;
+ * the table for people is made from the same object, so that both show the same values. */
+static void write_crash_json(const struct store_crash *crash, struct json_out *out)
 {
     char time[32];
     control_admin_time(crash->crashed_ms, time, sizeof time);
@@ -65,45 +71,51 @@ static void add_json(const struct store_crash *crash, struct json_out *out)
     json_write_string(out, time, strlen(time));
     control_admin_member(out, "process", crash->process);
     control_admin_member(out, "kind", crash->kind);
-    control_admin_member(out, "source", or_null(crash->source));
-    control_admin_member(out, "stage", or_null(crash->stage));
-    number(out, "pid", crash->pid);
-    number(out, "uptime_ms", (int64_t)crash->uptime_ms);
+    control_admin_member(out, "source", null_if_empty(crash->source));
+    control_admin_member(out, "stage", null_if_empty(crash->stage));
+    write_int_member(out, "pid", crash->pid);
+    write_int_member(out, "uptime_ms", (int64_t)crash->uptime_ms);
     control_admin_member(out, "cause", crash->cause);
-    number(out, "code", crash->code);
+    write_int_member(out, "code", crash->code);
     control_admin_member(out, "how", crash->how);
     if (crash->event != 0)
-        number(out, "number", (int64_t)store_event_number(crash->event));
+        write_int_member(out, "number", (int64_t)store_event_number(crash->event));
     else
         json_write_text(out, ",\"number\":null");
-    control_admin_member(out, "uid", or_null(crash->uid));
-    control_admin_member(out, "last_output", or_null(crash->last_output));
+    control_admin_member(out, "uid", null_if_empty(crash->uid));
+    control_admin_member(out, "last_output", null_if_empty(crash->last_output));
     json_write_text(out, "}");
 }
 
-static int add(struct list *list, const struct store_crash *crash)
+/* Adds a crash to the list of `eventpipe crashes`, if the user asked for its source and stage. 0 or
+ * EP_ENOMEM. */
+static int add_crash(struct list *list, const struct store_crash *crash)
 {
-    if (!wanted(list, crash))
+    if (!is_crash_wanted(list, crash))
         return EP_OK;
     struct json_out *lines = reallocarray(list->lines, list->count + 1, sizeof *lines);
     if (lines == NULL)
         return EP_ENOMEM;
     list->lines = lines;
     lines[list->count] = (struct json_out){0};
-    add_json(crash, &lines[list->count]);
+    write_crash_json(crash, &lines[list->count]);
     return lines[list->count++].failed ? EP_ENOMEM : EP_OK;
 }
 
+/* Called for each crash in the store, oldest first, while `eventpipe crashes` reads it. Adds the crash to the
+ * list. If the segment has the same crash, marks it there, so that it is listed only once. */
 static int on_stored_crash(const struct store_crash *crash, void *user)
 {
     struct list *list = user;
     for (size_t i = 0; i < list->fresh_count; i++)
         if (list->fresh[i].crash.crashed_ms == crash->crashed_ms && list->fresh[i].crash.pid == crash->pid)
             list->fresh[i].stored = true;
-    return add(list, crash);
+    return add_crash(list, crash);
 }
 
-static int read_segment(struct list *list)
+/* `eventpipe crashes` copies the crashes from the instance's shared memory here, before it reads the store.
+ * They include those that the keeper has not stored yet, for example because the daemon was killed. */
+static int read_segment_crashes(struct list *list)
 {
     const struct segment *segment = &list->cli->segment;
     if (list->cli->attached != 0)
@@ -120,25 +132,28 @@ static int read_segment(struct list *list)
 
 /* ---- whether the source and the stage exist ---- */
 
-static bool is_source(const struct list *list, const char *name)
+/* Whether this is the source that the user named in `eventpipe crashes SOURCE[/STAGE]`. */
+static bool is_wanted_source(const struct list *list, const char *name)
 {
     return strlen(name) == list->source_bytes && memcmp(name, list->source, list->source_bytes) == 0;
 }
 
-static bool is_stage(const struct list *list, const char *name)
+static bool is_wanted_stage(const struct list *list, const char *name)
 {
     return list->stage != NULL && strcmp(name, list->stage) == 0;
 }
 
+/* `eventpipe crashes SOURCE[/STAGE]` looks the two names up in the configuration, so that it can tell a
+ * misspelt name from a process that never crashed. */
 static void find_names_in_config(struct list *list, const struct config *config)
 {
     for (size_t i = 0; i < config->source_count; i++) {
         const struct source_config *source = &config->sources[i];
-        if (!is_source(list, source->id))
+        if (!is_wanted_source(list, source->id))
             continue;
         list->source_known = true;
         for (size_t j = 0; j < source->stage_count; j++)
-            list->stage_known |= is_stage(list, source->stages[j].name);
+            list->stage_known |= is_wanted_stage(list, source->stages[j].name);
     }
 }
 
@@ -147,47 +162,56 @@ struct stored_source {
     int64_t id; /* of the source that is asked for, 0 = not found */
 };
 
-static int on_source(int64_t id, const char *name, void *user)
+/* Called for each source in the store: finds the id of the source that the user named in `eventpipe crashes
+ * SOURCE[/STAGE]`. */
+static int on_stored_source(int64_t id, const char *name, void *user)
 {
     struct stored_source *found = user;
-    if (is_source(found->list, name))
+    if (is_wanted_source(found->list, name))
         found->id = id;
     return EP_OK;
 }
 
-static int on_stage(int64_t id, const char *name, void *user)
+/* Called for each stage of that source in the store: records whether the stage that the user named in
+ * `eventpipe crashes SOURCE/STAGE` exists. */
+static int on_stored_stage(int64_t id, const char *name, void *user)
 {
     struct list *list = user;
     (void)id;
-    list->stage_known |= is_stage(list, name);
+    list->stage_known |= is_wanted_stage(list, name);
     return EP_OK;
 }
 
-/* Sources and stages that left the configuration count, too: their crashes are still listed. */
+/* `eventpipe crashes` looks in the store for the source and stage that the user named. Those that left the
+ * configuration count, too: their crashes are still listed. */
 static int find_names_in_store(struct list *list, struct store *store)
 {
     struct stored_source found = {.list = list};
-    int code = store_each_source(store, on_source, &found);
+    int code = store_each_source(store, on_stored_source, &found);
     list->source_known |= found.id != 0;
-    return code == EP_OK && found.id != 0 ? store_each_stage(store, found.id, on_stage, list) : code;
+    return code == EP_OK && found.id != 0 ? store_each_stage(store, found.id, on_stored_stage, list) : code;
 }
 
-/* The list is empty: reports why. */
-static void report_none(const struct list *list)
+/* `eventpipe crashes` found no crash: prints why (no process crashed, or there is no such source or
+ * stage). */
+static void report_empty_list(const struct list *list)
 {
     const struct cli *cli = list->cli;
     if (list->source == NULL)
-        cli_message("%s: no process of this instance has crashed", cli->instance);
+        cli_print_message("%s: no process of this instance has crashed", cli->instance);
     else if (!list->source_known)
-        cli_message("%s: there is no source %.*s", cli->instance, (int)list->source_bytes, list->source);
+        cli_print_message("%s: there is no source %.*s", cli->instance, (int)list->source_bytes,
+                          list->source);
     else if (list->stage != NULL && !list->stage_known)
-        cli_message("%s: source %.*s has no stage %s", cli->instance, (int)list->source_bytes, list->source,
-                    list->stage);
+        cli_print_message("%s: source %.*s has no stage %s", cli->instance, (int)list->source_bytes,
+                          list->source, list->stage);
     else
-        cli_message("%s: no process of %s has crashed", cli->instance, cli->args[0]);
+        cli_print_message("%s: no process of %s has crashed", cli->instance, cli->args[0]);
 }
 
-static int read_store(struct list *list, uint64_t *dropped, struct error *error)
+/* `eventpipe crashes` reads the stored crashes here and adds them to its list. The store is opened for
+ * reading only, so the daemon may run. *dropped: how many crashes the store no longer has or never got. */
+static int read_store_crashes(struct list *list, uint64_t *dropped, struct error *error)
 {
     const struct cli *cli = list->cli;
     struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
@@ -213,27 +237,30 @@ static const struct table_column columns[] = {
     {"UPTIME", true, false, false},   {"EVENT", false, true, false},   {"HOW", false, true, false},
 };
 
-static void cell(struct table *table, struct json_span line, const char *pointer)
+static void add_member_cell(struct table *table, struct json_span line, const char *pointer)
 {
-    char *text = cli_queue_field(line, pointer);
-    cli_table_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
+    char *text = cli_queue_read_text(line, pointer);
+    cli_table_add_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
     free(text);
 }
 
 /* The UID; if it is not known, the number that log and status show. */
-static void event_cell(struct table *table, struct json_span line)
+static void add_event_cell(struct table *table, struct json_span line)
 {
-    char *uid = cli_queue_field(line, "/uid");
-    cell(table, line, uid != NULL && uid[0] != '\0' ? "/uid" : "/number");
+    char *uid = cli_queue_read_text(line, "/uid");
+    add_member_cell(table, line, uid != NULL && uid[0] != '\0' ? "/uid" : "/number");
     free(uid);
 }
 
-static void how_cell(struct table *table, struct json_span line)
+/* Fills the HOW cell of a crash in the table of `eventpipe crashes`: how the process ended, then its last
+ * output on stderr. */
+static void add_how_cell(struct table *table, struct json_span line)
 {
-    char *how = cli_queue_field(line, "/how"), *last = cli_queue_field(line, "/last_output"), all[1024];
+    char *how = cli_queue_read_text(line, "/how"), *last = cli_queue_read_text(line, "/last_output"),
+         all[1024];
     if (how != NULL && last != NULL) {
         snprintf(all, sizeof all, "%s%s%s", how, last[0] != '\0' ? "; last stderr output: " : "", last);
-        cli_table_cell(table, all, NULL);
+        cli_table_add_cell(table, all, NULL);
     } else {
         table->failed = true;
     }
@@ -241,6 +268,7 @@ static void how_cell(struct table *table, struct json_span line)
     free(last);
 }
 
+/* Prints the list of `eventpipe crashes` as a table for people, beginning with crash number `first`. */
 static void print_table(const struct list *list, size_t first)
 {
     struct table table = {0};
@@ -249,21 +277,22 @@ static void print_table(const struct list *list, size_t first)
         struct json_span line = {list->lines[i].text, list->lines[i].bytes}, value;
         int64_t uptime_ms = 0;
         char age[40];
-        cell(&table, line, "/crashed");
-        cell(&table, line, "/process");
-        cell(&table, line, "/pid");
+        add_member_cell(&table, line, "/crashed");
+        add_member_cell(&table, line, "/process");
+        add_member_cell(&table, line, "/pid");
         if (json_find(line, "/uptime_ms", &value))
             json_int64(value, &uptime_ms);
-        cli_status_age_text((uint64_t)uptime_ms, age, sizeof age);
-        cli_table_cell(&table, age, NULL);
-        event_cell(&table, line);
-        how_cell(&table, line);
+        cli_status_format_age((uint64_t)uptime_ms, age, sizeof age);
+        cli_table_add_cell(&table, age, NULL);
+        add_event_cell(&table, line);
+        add_how_cell(&table, line);
     }
-    cli_table_print(&table, &list->cli->out, cli_width(), 0, true);
+    cli_table_print(&table, &list->cli->out, cli_terminal_width(), 0, true);
     cli_table_close(&table);
 }
 
-static void print(const struct list *list, uint64_t limit)
+/* `eventpipe crashes` prints its list here: the last `limit` crashes, as a table or as JSON lines. */
+static void print_crashes(const struct list *list, uint64_t limit)
 {
     size_t first = list->count > limit ? list->count - (size_t)limit : 0;
     if (!cli_given(list->cli, CLI_OPTION_JSON)) {
@@ -278,7 +307,9 @@ static void print(const struct list *list, uint64_t limit)
 
 /* ---- the command ---- */
 
-static int read_limit(const struct cli *cli, uint64_t *limit)
+/* Reads --limit of `eventpipe crashes`; without it *limit is UINT64_MAX. Returns 0, or CONTROL_USAGE after a
+ * message. */
+static int parse_limit(const struct cli *cli, uint64_t *limit)
 {
     const char *text = cli->values[CLI_OPTION_LIMIT];
     char *end;
@@ -289,57 +320,63 @@ static int read_limit(const struct cli *cli, uint64_t *limit)
     *limit = strtoull(text, &end, 10);
     if (text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && *limit > 0)
         return 0;
-    cli_message("--limit: expected a number from 1 on, found \"%s\"", text);
+    cli_print_message("--limit: expected a number of 1 or more, found \"%s\"", text);
     return CONTROL_USAGE;
 }
 
-static int fail(const struct list *list, const struct error *error)
+static int report_store_failure(const struct list *list, const struct error *error)
 {
-    cli_message("%s: its store cannot be read: %s%s", list->cli->instance, error->message,
-                list->count > 0 ? "; the list has only crashes that are in shared memory" : "");
+    cli_print_message("%s: its store cannot be read: %s%s", list->cli->instance, error->message,
+                      list->count > 0 ? "; the list has only crashes that are in shared memory" : "");
     return CONTROL_NO;
 }
 
+/* Does the work of `eventpipe crashes`: reads the segment, then the store, and prints the crashes of both.
+ * This order matters: a crash that the keeper stores in between is in both, and none is missed. Returns an
+ * exit status. */
 static int list_crashes(struct list *list, uint64_t limit)
 {
     struct cli *cli = list->cli;
     struct error error = {0};
     uint64_t dropped = 0;
     if (cli->attached == 0 && !cli->alive)
-        cli_message("%s: the daemon (pid %d) is gone, and did not end cleanly: its next start records that",
-                    cli->instance, (int)cli->segment.header->supervisor_pid);
-    int memory = read_segment(list);
+        cli_print_message(
+            "%s: the daemon (pid %d) no longer runs and did not end cleanly: its next start records that",
+            cli->instance, (int)cli->segment.header->supervisor_pid);
+    int memory = read_segment_crashes(list);
     if (list->source != NULL && cli->config != NULL)
         find_names_in_config(list, cli->config);
-    int code = memory == EP_OK ? read_store(list, &dropped, &error) : EP_OK;
+    int code = memory == EP_OK ? read_store_crashes(list, &dropped, &error) : EP_OK;
     for (size_t i = 0; memory == EP_OK && i < list->fresh_count; i++) {
         struct store_crash row;
         store_crash_row(&list->fresh[i].crash, &row);
         if (!list->fresh[i].stored)
-            memory = add(list, &row);
+            memory = add_crash(list, &row);
     }
     if (memory != EP_OK) {
-        cli_message("out of memory");
+        cli_print_message("out of memory");
         return CONTROL_NO;
     }
     int status = list->count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
     if (code != EP_OK)
-        status = fail(list, &error);
+        status = report_store_failure(list, &error);
     else if (list->count == 0)
-        report_none(list);
+        report_empty_list(list);
     if (list->count > 0)
-        print(list, limit);
+        print_crashes(list, limit);
     if (dropped > 0)
-        cli_message("%s: %" PRIu64 " more crashes are no longer kept or were never recorded", cli->instance,
-                    dropped);
+        cli_print_message("%s: %" PRIu64 " more crashes are no longer kept or were never recorded",
+                          cli->instance, dropped);
     return status;
 }
 
+/* `eventpipe crashes [SOURCE[/STAGE]]`: lists which processes crashed, when, why and over which event. Reads
+ * shared memory and the store itself, so it works while the daemon hangs or is down. */
 int cli_crashes(struct cli *cli)
 {
     struct list list = {.cli = cli};
     uint64_t limit;
-    int status = read_limit(cli, &limit);
+    int status = parse_limit(cli, &limit);
     if (cli->arg_count > 0) {
         const char *slash = strchr(cli->args[0], '/');
         list.source = cli->args[0];

@@ -30,9 +30,9 @@ struct importing {
 
 /* ---- the file ---- */
 
-/* The signals that end this program. They are blocked while the copy of the file has a name, so that
- * the copy never stays behind. */
-static void ending_signals(sigset_t *set)
+/* Fills the set of signals that end `eventpipe import`. They stay blocked while the private copy of the Go
+ * database has a name, so that an interrupted import leaves no copy behind. */
+static void fill_ending_signals(sigset_t *set)
 {
     sigemptyset(set);
     sigaddset(set, SIGINT);
@@ -41,27 +41,33 @@ static void ending_signals(sigset_t *set)
     sigaddset(set, SIGPIPE);
 }
 
-static bool end_requested(void *user)
+/* Called by the copy of the Go database, again and again: returns true once the user or the system wants to
+ * end `eventpipe import` (a blocked signal is pending). The copy then stops and removes itself. */
+static bool is_end_requested(void *user)
 {
     sigset_t pending, wanted;
     (void)user;
-    ending_signals(&wanted);
+    fill_ending_signals(&wanted);
     sigpending(&pending);
     return sigandset(&pending, &pending, &wanted) == 0 && !sigisemptyset(&pending);
 }
 
-static int open_file(struct importing *importing)
+/* `eventpipe import` opens its file here: a private copy of the Go program's database. Signals that end the
+ * program wait until the copy has no name any more. */
+static int open_go_database(struct importing *importing)
 {
     sigset_t ending, before;
-    ending_signals(&ending);
+    fill_ending_signals(&ending);
     sigprocmask(SIG_BLOCK, &ending, &before);
     int code =
-        import_go_open(importing->cli->args[0], end_requested, NULL, &importing->file, &importing->error);
+        import_go_open(importing->cli->args[0], is_end_requested, NULL, &importing->file, &importing->error);
     sigprocmask(SIG_SETMASK, &before, NULL); /* a pending signal ends the program here */
     return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
 }
 
-static int make_plan(struct importing *importing)
+/* `eventpipe import` decides here which source of the Go database becomes which source of the configuration
+ * (--source, --as). Returns an exit status. */
+static int plan_import(struct importing *importing)
 {
     const struct cli *cli = importing->cli;
     int code = import_plan(importing->file, cli->config, cli->values[CLI_OPTION_SOURCE],
@@ -74,7 +80,9 @@ static int make_plan(struct importing *importing)
 
 /* ---- the store ---- */
 
-static struct store_options store_options(const struct importing *importing)
+/* Returns the options with which `eventpipe import` opens the store: those of the configuration; read-only
+ * for --dry-run. */
+static struct store_options make_store_options(const struct importing *importing)
 {
     const struct config *config = importing->cli->config;
     return (struct store_options){.url = config->storage,
@@ -83,16 +91,19 @@ static struct store_options store_options(const struct importing *importing)
                                   .readonly = importing->trial};
 }
 
-static int hold(struct importing *importing)
+/* `eventpipe import` takes the store's lock here, as a daemon does, so that none can start before the import
+ * ends. EP_EBUSY: a daemon runs. */
+static int hold_store(struct importing *importing)
 {
-    struct store_options options = store_options(importing);
+    struct store_options options = make_store_options(importing);
     int code = store_hold(&options, 0, &importing->lock_fd, &importing->error);
     if (code == EP_EBUSY)
         base_error_prefix(&importing->error, "stop the daemon first");
     return code;
 }
 
-/* Creates or migrates the store, and registers the sources. */
+/* `eventpipe import` creates or migrates the store here and registers the planned sources and their stages in
+ * it, as the keeper does at a start. The plan gets the sources' ids. */
 static int register_sources(struct importing *importing, struct store_options *options,
                             struct store_names *names, const char **stages, int64_t *ids)
 {
@@ -111,10 +122,12 @@ static int register_sources(struct importing *importing, struct store_options *o
     return code;
 }
 
-static int prepare(struct importing *importing)
+/* `eventpipe import` makes the store ready for writing: creates or migrates it, registers the sources, and
+ * opens it. Not called for --dry-run, which must create nothing. */
+static int prepare_and_open_store(struct importing *importing)
 {
     const struct import *plan = &importing->plan;
-    struct store_options options = store_options(importing);
+    struct store_options options = make_store_options(importing);
     size_t stage_count = 0;
     for (size_t i = 0; i < plan->part_count; i++)
         stage_count += plan->parts[i].source->stage_count;
@@ -132,7 +145,9 @@ static int prepare(struct importing *importing)
     return code;
 }
 
-static int on_source(int64_t id, const char *name, void *user)
+/* Called for each source in the store by `eventpipe import --dry-run`: gives the plan the ids of sources that
+ * the store knows. A source without an id counts as new. */
+static int on_stored_source(int64_t id, const char *name, void *user)
 {
     struct import *plan = user;
     for (size_t i = 0; i < plan->part_count; i++)
@@ -141,26 +156,28 @@ static int on_source(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-/* Trial: opens the store if there is one, and creates nothing. */
-static int open_for_trial(struct importing *importing)
+/* `eventpipe import --dry-run` opens the store read-only, if there is one, and creates nothing. It takes the
+ * lock, too: while a daemon runs, a trial fails like the import would. */
+static int open_store_for_trial(struct importing *importing)
 {
-    struct store_options options = store_options(importing);
+    struct store_options options = make_store_options(importing);
     int code = store_open(&options, &importing->store, &importing->error);
     if (code == EP_ENOENT)
         return EP_OK; /* there is none yet: importing->store stays NULL */
     if (code == EP_OK)
-        code = hold(importing);
+        code = hold_store(importing);
     if (code == EP_OK)
-        code = store_each_source(importing->store, on_source, &importing->plan);
+        code = store_each_source(importing->store, on_stored_source, &importing->plan);
     return code;
 }
 
-/* Imports the plan into the store, or tries it. */
+/* Imports the planned events of the Go database into the store, in one transaction; --dry-run only counts
+ * them. Releases the store and its lock in every case. Returns an exit status. */
 static int import_into_store(struct importing *importing)
 {
-    int code = importing->trial ? open_for_trial(importing) : hold(importing);
+    int code = importing->trial ? open_store_for_trial(importing) : hold_store(importing);
     if (code == EP_OK && !importing->trial)
-        code = prepare(importing);
+        code = prepare_and_open_store(importing);
     if (code == EP_OK)
         code = import_run(&importing->plan, importing->store, importing->trial, shm_realtime_ms(),
                           &importing->error);
@@ -172,81 +189,91 @@ static int import_into_store(struct importing *importing)
 
 /* ---- the report, for people ---- */
 
-static void line(struct json_out *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void line(struct json_out *out, const char *format, ...)
+/* Prints one line of the report of `eventpipe import` for people. Control characters are replaced: names and
+ * UIDs come from a foreign file. */
+__attribute__((format(printf, 2, 3))) static void print_line(struct json_out *out, const char *format, ...)
 {
     char text[2048];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    cli_table_text_out(out, text, 0);
+    cli_table_write_text(out, text, 0);
     json_write_text(out, "\n");
 }
 
-static const char *events(uint64_t count)
+static const char *event_or_events(uint64_t count)
 {
     return count == 1 ? "event" : "events";
 }
 
-static void print_stages(struct json_out *out, const struct import_part *part, const char *would)
+/* Prints, for one source of `eventpipe import`, how many imported events wait for each stage and how many are
+ * complete. would: "would " for --dry-run, else "". */
+static void print_part_stages(struct json_out *out, const struct import_part *part, const char *would)
 {
     for (size_t i = 0; i < part->source->stage_count; i++)
         if (part->at_stage[i] > 0)
-            line(out, "  %s: %" PRIu64 " %s %sgo on here", part->source->stages[i].name, part->at_stage[i],
-                 events(part->at_stage[i]), would);
+            print_line(out, "  %s: %" PRIu64 " %s %sgo on here", part->source->stages[i].name,
+                       part->at_stage[i], event_or_events(part->at_stage[i]), would);
     if (part->complete > 0)
-        line(out, "  all stages done: %" PRIu64 " %s %sbe completed at once", part->complete,
-             events(part->complete), *would != '\0' ? would : "will ");
+        print_line(out, "  all stages done: %" PRIu64 " %s %sbe completed at once", part->complete,
+                   event_or_events(part->complete), *would != '\0' ? would : "will ");
 }
 
-static void print_warnings(struct json_out *out, const struct import_part *part)
+/* Prints, for one source of `eventpipe import`, what the user should check: stages of the Go database that
+ * the configuration lacks, and events with another uid than their row. */
+static void print_part_warnings(struct json_out *out, const struct import_part *part)
 {
     for (size_t i = 0; i < part->unknown_count; i++) {
         const struct import_unknown *unknown = &part->unknown[i];
-        line(out,
-             "  warning: the configuration has no stage \"%s\", which %" PRIu64 " %s done and %" PRIu64
-             " %s not",
-             unknown->name, unknown->done, unknown->done == 1 ? "event has" : "events have", unknown->waiting,
-             unknown->waiting == 1 ? "has" : "have");
+        print_line(out,
+                   "  warning: the configuration has no stage \"%s\", which %" PRIu64 " %s done and %" PRIu64
+                   " %s not",
+                   unknown->name, unknown->done, unknown->done == 1 ? "event has" : "events have",
+                   unknown->waiting, unknown->waiting == 1 ? "has" : "have");
     }
     if (part->other_uids > 0)
-        line(out,
-             "  warning: %" PRIu64
-             " %s another uid than the row (first: row \"%s\", event \"%s\"); the row's counts",
-             part->other_uids, part->other_uids == 1 ? "event names" : "events name", part->other_row,
-             part->other_event);
+        print_line(
+            out,
+            "  warning: %" PRIu64
+            " %s another uid than the row (first: row \"%s\", event \"%s\"); the import uses the row's",
+            part->other_uids, part->other_uids == 1 ? "event names" : "events name", part->other_row,
+            part->other_event);
 }
 
+/* Prints the report of `eventpipe import` about one source, for people: counts of events, the cursor, stages
+ * and warnings. */
 static void print_part(struct json_out *out, const struct import_part *part, bool trial)
 {
     const char *would = trial ? "would " : "", *be = trial ? "would be " : "";
     bool renamed = strcmp(part->from, part->source->id) != 0;
-    line(out,
-         "%s%s%s%s: %" PRIu64 " %s %simported, %" PRIu64 " already known, %" PRIu64 " corrupt, %" PRIu64
-         " %s locked",
-         part->source->id, renamed ? " (" : "", renamed ? part->from : "", renamed ? " in the file)" : "",
-         part->imported, events(part->imported), be, part->known, part->corrupt, part->locked,
-         part->locked == 1 ? "was" : "were");
+    print_line(out,
+               "%s%s%s%s: %" PRIu64 " %s %simported, %" PRIu64 " already known, %" PRIu64 " corrupt, %" PRIu64
+               " %s locked",
+               part->source->id, renamed ? " (" : "", renamed ? part->from : "",
+               renamed ? " in the file)" : "", part->imported, event_or_events(part->imported), be,
+               part->known, part->corrupt, part->locked, part->locked == 1 ? "was" : "were");
     if (part->cursor == NULL || part->cursor[0] == '\0')
-        line(out, "  cursor: the file has none");
+        print_line(out, "  cursor: the file has none");
     else if (part->cursor_set)
-        line(out, "  cursor: %sset to %s", be, part->cursor);
+        print_line(out, "  cursor: %sset to %s", be, part->cursor);
     else
-        line(out, "  cursor: %skept, the store has one; in the file it is %s", be, part->cursor);
-    print_stages(out, part, would);
-    print_warnings(out, part);
+        print_line(out, "  cursor: %skept, the store has one; in the file it is %s", be, part->cursor);
+    print_part_stages(out, part, would);
+    print_part_warnings(out, part);
 }
 
 /* ---- the report, for programs ---- */
 
-static void put_flag(struct json_out *out, const char *name, bool flag)
+static void write_bool_member(struct json_out *out, const char *name, bool flag)
 {
     json_write_key(out, name);
     json_write_text(out, flag ? "true" : "false");
 }
 
-static void put_stages(struct json_out *out, const struct import_part *part)
+/* Writes the stages of one source into the report of `eventpipe import --json`: how many events wait for
+ * each, and the stages that the configuration lacks. */
+static void write_stage_members(struct json_out *out, const struct import_part *part)
 {
     json_write_text(out, ",\"stages\":[");
     for (size_t i = 0; i < part->source->stage_count; i++) {
@@ -266,19 +293,21 @@ static void put_stages(struct json_out *out, const struct import_part *part)
     json_write_text(out, "]");
 }
 
-static void json_part(struct json_out *out, const struct import_part *part, bool trial)
+/* Writes the report of `eventpipe import --json` about one source as one JSON line. eventpipe(1) documents
+ * each member. */
+static void write_part_json(struct json_out *out, const struct import_part *part, bool trial)
 {
     json_write_text(out, "{\"source\":");
     json_write_string(out, part->source->id, strlen(part->source->id));
     json_write_member_text(out, "from", part->from);
-    put_flag(out, "dry_run", trial);
+    write_bool_member(out, "dry_run", trial);
     json_write_member_uint(out, "imported", part->imported);
     json_write_member_uint(out, "known", part->known);
     json_write_member_uint(out, "corrupt", part->corrupt);
     json_write_member_uint(out, "locked", part->locked);
     json_write_member_text(out, "cursor", part->cursor);
-    put_flag(out, "cursor_set", part->cursor_set);
-    put_stages(out, part);
+    write_bool_member(out, "cursor_set", part->cursor_set);
+    write_stage_members(out, part);
     json_write_member_uint(out, "complete", part->complete);
     json_write_member_uint(out, "other_uids", part->other_uids);
     json_write_text(out, "}\n");
@@ -286,7 +315,9 @@ static void json_part(struct json_out *out, const struct import_part *part, bool
 
 /* ---- the command ---- */
 
-static int check_target(const struct cli *cli, struct error *error)
+/* `eventpipe import` calls this first: it needs a configuration without problems, and a store that outlives
+ * the daemon. Returns an exit status, with the message in `error`. */
+static int check_import_config(const struct cli *cli, struct error *error)
 {
     if (cli->config == NULL)
         return base_error_set(
@@ -297,31 +328,33 @@ static int check_target(const struct cli *cli, struct error *error)
     if (strncmp(cli->config->storage, "sqlite:", strlen("sqlite:")) != 0)
         return base_error_set(
             error, CONTROL_NO,
-            "storage %s ends with the daemon: what is imported needs one that stays, sqlite:PATH",
+            "storage %s is lost when the daemon ends: import needs a persistent store, sqlite:PATH",
             cli->config->storage);
     return CONTROL_DONE;
 }
 
+/* `eventpipe import FILE`: imports the events and cursors of the Go program's database into the store, while
+ * the daemon is down. Prints a report for each source and returns an exit status. */
 int cli_import(struct cli *cli)
 {
     struct importing importing = {.cli = cli, .lock_fd = -1, .trial = cli_given(cli, CLI_OPTION_DRY_RUN)};
-    int status = check_target(cli, &importing.error);
+    int status = check_import_config(cli, &importing.error);
     if (status == CONTROL_DONE)
-        status = open_file(&importing);
+        status = open_go_database(&importing);
     if (status == CONTROL_DONE)
-        status = make_plan(&importing);
+        status = plan_import(&importing);
     if (status == CONTROL_DONE)
         status = import_into_store(&importing);
     for (size_t i = 0; status == CONTROL_DONE && i < importing.plan.part_count; i++) {
         if (cli_given(cli, CLI_OPTION_JSON))
-            json_part(&cli->out, &importing.plan.parts[i], importing.trial);
+            write_part_json(&cli->out, &importing.plan.parts[i], importing.trial);
         else
             print_part(&cli->out, &importing.plan.parts[i], importing.trial);
     }
     if (status != CONTROL_DONE)
-        cli_message("%s", importing.error.message);
+        cli_print_message("%s", importing.error.message);
     else if (importing.plan.part_count == 0)
-        cli_message("%s has no source and no event", cli->args[0]);
+        cli_print_message("%s contains no sources and no events", cli->args[0]);
     import_close(&importing.plan);
     import_go_close(&importing.file);
     return status;

@@ -28,40 +28,46 @@ struct injecting {
     int status;
 };
 
-static uint64_t count_of(struct json_span line, const char *pointer)
+/* Returns a count from a line of the keeper's answer to `eventpipe inject`; 0 if it is missing. */
+static uint64_t read_count_member(struct json_span line, const char *pointer)
 {
     struct json_span value;
     int64_t count;
     return json_find(line, pointer, &value) && json_int64(value, &count) && count > 0 ? (uint64_t)count : 0;
 }
 
-/* A data line: {"line":N,"error":TEXT}, or the sums of one request. */
-static int on_line(const char *text, size_t bytes, void *user)
+/* Called for each data line of the keeper's answer to `eventpipe inject`. A line is either
+ * {"line":N,"error":TEXT}, an event that the keeper refused, which is printed; or the counts of one request,
+ * which are added up. */
+static int on_answer_line(const char *text, size_t bytes, void *user)
 {
     struct injecting *injecting = user;
     struct cli *cli = injecting->cli;
     struct json_span line = {text, bytes}, value;
     if (json_find(line, "/injected", &value)) {
-        injecting->injected += count_of(line, "/injected");
-        injecting->duplicates += count_of(line, "/duplicates");
-        injecting->invalid += count_of(line, "/invalid");
+        injecting->injected += read_count_member(line, "/injected");
+        injecting->duplicates += read_count_member(line, "/duplicates");
+        injecting->invalid += read_count_member(line, "/invalid");
     } else if (cli_given(cli, CLI_OPTION_JSON)) {
         json_write_raw(&cli->out, text, bytes);
         json_write_text(&cli->out, "\n");
     } else {
-        char *error = cli_queue_field(line, "/error");
-        cli_message("line %" PRIu64 ": %s", count_of(line, "/line"), error != NULL ? error : "");
+        char *error = cli_queue_read_text(line, "/error");
+        cli_print_message("line %" PRIu64 ": %s", read_count_member(line, "/line"),
+                          error != NULL ? error : "");
         free(error);
     }
     return EP_OK;
 }
 
-/* Sends the first `bytes` of the lines read, and drops them from the buffer. */
+/* `eventpipe inject` sends the first `bytes` of its buffer to the keeper as one request, and drops them:
+ * whole lines, or at the end of the input all that is left. Sets injecting->status. After a failure of the
+ * daemon it sets fd to -1, so that no more input is read. */
 static void send_lines(struct injecting *injecting, size_t bytes)
 {
     struct cli *cli = injecting->cli;
     struct json_out request = {0};
-    struct cli_answer answer = {.on_line = on_line, .user = injecting, .quiet = true};
+    struct cli_answer answer = {.on_line = on_answer_line, .user = injecting, .quiet = true};
     json_write_text(&request, "{\"command\":\"inject\",\"source\":");
     json_write_string(&request, cli->args[0], strlen(cli->args[0]));
     json_write_text(&request, ",\"line\":");
@@ -72,12 +78,12 @@ static void send_lines(struct injecting *injecting, size_t bytes)
                                         .body_bytes = bytes,
                                         .patience_ms = 60000};
     uint64_t invalid = injecting->invalid;
-    int status = request.failed ? CONTROL_NO : cli_client_ask(cli, &question, &answer);
+    int status = request.failed ? CONTROL_NO : cli_send_request(cli, &question, &answer);
     bool only_lines = status == CONTROL_NO && injecting->invalid > invalid;
     if (status != CONTROL_DONE)
         injecting->status = only_lines && injecting->status == CONTROL_DONE ? CONTROL_NO : status;
     if (only_lines)
-        cli->final_message[0] = '\0'; /* the sums at the end say the same */
+        cli->final_message[0] = '\0'; /* the totals at the end show the same */
     if (status != CONTROL_DONE && !only_lines)
         injecting->fd = -1; /* the daemon failed: the rest of the input is not read */
     for (const char *at = injecting->read.text; bytes > 0; injecting->line++) {
@@ -94,18 +100,19 @@ static void send_lines(struct injecting *injecting, size_t bytes)
 }
 
 /* How many bytes of the buffer are complete lines. */
-static size_t whole_lines(const struct json_out *read)
+static size_t count_complete_line_bytes(const struct json_out *read)
 {
     const char *feed = read->bytes > 0 ? memrchr(read->text, '\n', read->bytes) : NULL;
     return feed != NULL ? (size_t)(feed - read->text) + 1 : 0;
 }
 
-/* Reads more input, and sends a request when it is full or the input pauses. False: no more input. */
-static bool read_more(struct injecting *injecting)
+/* The loop of `eventpipe inject` calls this until it returns false (end of input, or failure). Reads more
+ * events from the file or stdin; sends a request when the buffer is full or the input pauses for a second. */
+static bool read_input(struct injecting *injecting)
 {
     char buffer[65536];
     struct pollfd waiting = {.fd = injecting->fd, .events = POLLIN};
-    size_t whole = whole_lines(&injecting->read);
+    size_t whole = count_complete_line_bytes(&injecting->read);
     if (whole > 0 && (injecting->read.bytes >= CHUNK_BYTES || poll(&waiting, 1, PAUSE_MS) == 0)) {
         send_lines(injecting, whole);
         return injecting->fd >= 0;
@@ -114,19 +121,21 @@ static bool read_more(struct injecting *injecting)
     if (got < 0 && errno == EINTR)
         return true;
     if (got < 0) {
-        cli_message("cannot read the events: %s", strerror(errno));
+        cli_print_message("cannot read the events: %s", strerror(errno));
         injecting->status = CONTROL_NO;
     }
     if (got > 0)
         json_write_raw(&injecting->read, buffer, (size_t)got);
     if (injecting->read.failed) {
-        cli_message("out of memory");
+        cli_print_message("out of memory");
         injecting->status = CONTROL_NO;
     }
     return got > 0 && !injecting->read.failed;
 }
 
-static void print_sums(const struct injecting *injecting)
+/* `eventpipe inject` ends with this: prints how many events of all requests were injected, duplicate and
+ * invalid. */
+static void print_totals(const struct injecting *injecting)
 {
     struct cli *cli = injecting->cli;
     const char *would = cli_given(cli, CLI_OPTION_DRY_RUN) ? "would be " : "";
@@ -142,6 +151,8 @@ static void print_sums(const struct injecting *injecting)
     json_write_text(&cli->out, text);
 }
 
+/* `eventpipe inject SOURCE [FILE]`: reads events, one JSON object a line, and sends them to the daemon's
+ * keeper, which stores them as events of the source. Returns an exit status. */
 int cli_inject(struct cli *cli)
 {
     struct injecting injecting = {.cli = cli, .line = 1, .fd = STDIN_FILENO};
@@ -150,18 +161,18 @@ int cli_inject(struct cli *cli)
     if (strcmp(path, "-") != 0) {
         opened = open(path, O_RDONLY | O_CLOEXEC);
         if (opened < 0) {
-            cli_message("%s: %s", path, strerror(errno));
+            cli_print_message("%s: %s", path, strerror(errno));
             return CONTROL_NO;
         }
         injecting.fd = opened;
     }
-    while (read_more(&injecting))
+    while (read_input(&injecting))
         continue;
     /* send even an empty request: it reports an unknown source, or that the daemon is down */
     if (injecting.fd >= 0 && (injecting.read.bytes > 0 || injecting.line == 1) && !injecting.read.failed)
         send_lines(&injecting, injecting.read.bytes);
     if (injecting.status == CONTROL_DONE || injecting.injected + injecting.duplicates + injecting.invalid > 0)
-        print_sums(&injecting);
+        print_totals(&injecting);
     if (opened >= 0)
         close(opened);
     json_write_free(&injecting.read);

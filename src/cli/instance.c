@@ -25,7 +25,9 @@
 #define SEGMENT_FOLDER "/dev/shm"
 #define SEGMENT_PREFIX "eventpipe-"
 
-static void add_problem(const struct config_problem *problem, void *user)
+/* Called for each problem in the configuration file. Keeps it for `eventpipe check`; the other commands of
+ * `eventpipe` only count the problems. Those beyond CLI_PROBLEMS_MAX are dropped. */
+static void on_config_problem(const struct config_problem *problem, void *user)
 {
     struct cli *cli = user;
     if (cli->problem_count == CLI_PROBLEMS_MAX)
@@ -39,7 +41,9 @@ static void add_problem(const struct config_problem *problem, void *user)
                              strdup(problem->message)};
 }
 
-/* The value of a plain `key: value` at the left margin: all that is read of a file with problems. */
+/* Returns the value of a plain `key: value` at the left margin of a configuration file, NULL if there is
+ * none. `eventpipe` reads a file with problems this way: it still names the instance, socket and store. The
+ * caller frees the value. */
 static char *read_plain_key(const char *path, const char *key)
 {
     FILE *file = fopen(path, "re");
@@ -65,22 +69,23 @@ static char *read_plain_key(const char *path, const char *key)
     return found;
 }
 
-static char *copy_of(const char *text)
+static char *copy_text(const char *text)
 {
     return text != NULL ? strdup(text) : NULL;
 }
 
-/* Reads the file; if it has problems, only the keys that name the instance, the socket and the store. */
-static int read_config(struct cli *cli, const char *path, struct error *error)
+/* Reads the configuration file for a command of `eventpipe`. If the file has problems, cli->config stays NULL
+ * and only the instance, the control socket and the store are read. Returns 0, or CONTROL_USAGE. */
+static int read_config_file(struct cli *cli, const char *path, struct error *error)
 {
     cli->config_path = strdup(path);
     if (access(path, R_OK) != 0)
         return base_error_set(error, CONTROL_USAGE, "%s: %s", path, strerror(errno));
     char *instance;
-    if (config_read(path, add_problem, cli, &cli->config) == EP_OK) {
-        instance = copy_of(cli->config->instance);
-        cli->control = copy_of(cli->config->control);
-        cli->storage = copy_of(cli->config->storage);
+    if (config_read(path, on_config_problem, cli, &cli->config) == EP_OK) {
+        instance = copy_text(cli->config->instance);
+        cli->control = copy_text(cli->config->control);
+        cli->storage = copy_text(cli->config->storage);
     } else {
         cli->config = NULL;
         instance = read_plain_key(path, "instance");
@@ -97,8 +102,9 @@ static int read_config(struct cli *cli, const char *path, struct error *error)
     return 0;
 }
 
-/* -i: uses /etc/eventpipe/NAME.yaml if that file names the same instance. */
-static int find_instance(struct cli *cli, const char *name, struct error *error)
+/* Handles `eventpipe -i NAME`: reads /etc/eventpipe/NAME.yaml if that file names the same instance, else uses
+ * the name alone; the shared memory then names the store. */
+static int find_instance_by_name(struct cli *cli, const char *name, struct error *error)
 {
     char path[sizeof CONFIG_FOLDER + SHM_NAME_BYTES + 8];
     if (!config_name_valid(name))
@@ -108,7 +114,7 @@ static int find_instance(struct cli *cli, const char *name, struct error *error)
     bool its_own = instance != NULL && strcmp(instance, name) == 0;
     free(instance);
     if (its_own)
-        return read_config(cli, path, error);
+        return read_config_file(cli, path, error);
     snprintf(cli->instance, sizeof cli->instance, "%s", name);
     return 0;
 }
@@ -120,7 +126,9 @@ struct found {
     unsigned count;
 };
 
-static void add_found(struct found *found, const char *name)
+/* Adds the name of an instance that has shared memory to a list; `eventpipe` shows it to the user if it must
+ * ask for -i. */
+static void add_found_name(struct found *found, const char *name)
 {
     size_t used = strlen(found->names);
     snprintf(found->names + used, sizeof found->names - used, "%s%s", found->count == 0 ? "" : ", ", name);
@@ -128,7 +136,9 @@ static void add_found(struct found *found, const char *name)
     found->count++;
 }
 
-static void find_instances(struct found *living, struct found *dead)
+/* Lists the instances that have a shared memory segment on this machine: those with a running daemon, and
+ * those that a killed daemon left. `eventpipe` calls this if the user gave neither -c nor -i. */
+static void find_segments(struct found *living, struct found *dead)
 {
     DIR *folder = opendir(SEGMENT_FOLDER);
     for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
@@ -142,21 +152,24 @@ static void find_instances(struct found *living, struct found *dead)
         if (code == 0)
             segment_close(&segment);
         if (code == 0 || lives)
-            add_found(lives ? living : dead, name);
+            add_found_name(lives ? living : dead, name);
     }
     if (folder != NULL)
         closedir(folder);
 }
 
-static int find_only(struct cli *cli, struct error *error)
+/* Chooses the instance if the user of `eventpipe` gave neither -c nor -i: the one of
+ * /etc/eventpipe/eventpipe.yaml, else the only one that runs, else the only one whose shared memory a killed
+ * daemon left. Returns 0, or an exit status with a message. */
+static int find_default_instance(struct cli *cli, struct error *error)
 {
     struct found living = {0}, dead = {0};
     if (access(EVENTPIPED_CONFIG, F_OK) == 0)
-        return read_config(cli, EVENTPIPED_CONFIG, error);
-    find_instances(&living, &dead);
+        return read_config_file(cli, EVENTPIPED_CONFIG, error);
+    find_segments(&living, &dead);
     const struct found *found = living.count > 0 ? &living : &dead;
     if (found->count == 1)
-        return find_instance(cli, found->only, error);
+        return find_instance_by_name(cli, found->only, error);
     if (found->count > 1)
         return base_error_set(error, CONTROL_USAGE, "there are several instances (%s): choose one with -i",
                               found->names);
@@ -165,6 +178,9 @@ static int find_only(struct cli *cli, struct error *error)
                           EVENTPIPED_CONFIG);
 }
 
+/* Attaches the instance's shared memory, read-only, for any command of `eventpipe`. `eventpipe status` calls
+ * it again before each snapshot, because the daemon may have started or ended meanwhile. Returns 0 or a
+ * negative errno. */
 int cli_instance_attach(struct cli *cli)
 {
     if (cli->segment.header != NULL)
@@ -179,16 +195,19 @@ int cli_instance_attach(struct cli *cli)
     return cli->attached;
 }
 
-int cli_instance_target(struct cli *cli, struct error *error)
+/* Runs at the start of each `eventpipe` command. Finds the instance from -c, -i or the defaults, attaches its
+ * shared memory, and fills in the control socket and the store. Returns 0, or an exit status with a
+ * message. */
+int cli_instance_find(struct cli *cli, struct error *error)
 {
     cli->segment = (struct segment){.fd = -1};
     int code;
     if (cli_given(cli, CLI_OPTION_CONFIG))
-        code = read_config(cli, cli->values[CLI_OPTION_CONFIG], error);
+        code = read_config_file(cli, cli->values[CLI_OPTION_CONFIG], error);
     else if (cli_given(cli, CLI_OPTION_INSTANCE))
-        code = find_instance(cli, cli->values[CLI_OPTION_INSTANCE], error);
+        code = find_instance_by_name(cli, cli->values[CLI_OPTION_INSTANCE], error);
     else
-        code = find_only(cli, error);
+        code = find_default_instance(cli, error);
     if (code != 0)
         return code;
     cli_instance_attach(cli);
@@ -201,6 +220,8 @@ int cli_instance_target(struct cli *cli, struct error *error)
     return cli->control == NULL ? base_error_set(error, CONTROL_NO, "out of memory") : 0;
 }
 
+/* Runs at the end of the `eventpipe` program. Detaches the shared memory, and frees the configuration, the
+ * paths, the arguments and the output buffer. */
 void cli_instance_close(struct cli *cli)
 {
     if (cli->segment.header != NULL)

@@ -9,19 +9,21 @@
 #define PACKAGE_VERSION "unknown"
 #endif
 
-static int help(struct cli *cli)
+/* `eventpipe --help`, or `eventpipe COMMAND --help`: prints the usage text on stdout. */
+static int print_help(struct cli *cli)
 {
     if (cli->command != NULL)
-        cli_options_usage_command(cli->command, &cli->out);
+        cli_options_write_command_usage(cli->command, &cli->out);
     else
-        cli_options_usage(&cli->out);
-    return cli_out_end(cli, CONTROL_DONE);
+        cli_options_write_usage(&cli->out);
+    return cli_finish_output(cli, CONTROL_DONE);
 }
 
-/* Reports wrong usage, with the usage line. */
+/* `eventpipe` calls this when its arguments are wrong. Prints the error and a usage line on stderr, and
+ * returns the exit status. */
 static int report_usage_error(const struct cli *cli, const struct error *error)
 {
-    cli_message("%s", error->message);
+    cli_print_message("%s", error->message);
     if (cli->command != NULL)
         fprintf(stderr, "usage: eventpipe [-c FILE | -i INSTANCE] %s [OPTIONS]%s%s\n", cli->command->name,
                 cli->command->arguments[0] != '\0' ? " " : "", cli->command->arguments);
@@ -34,47 +36,60 @@ static int report_usage_error(const struct cli *cli, const struct error *error)
 }
 
 /* The functions of the commands, in the order of control/command.c. */
-static int (*const runs[CONTROL_COMMAND_COUNT])(struct cli *cli) = {
-    [CONTROL_COMMAND_STATUS] = cli_status,  [CONTROL_COMMAND_QUEUE] = cli_queue,
-    [CONTROL_COMMAND_SHOW] = cli_show,      [CONTROL_COMMAND_CRASHES] = cli_crashes,
-    [CONTROL_COMMAND_TRACE] = cli_trace,    [CONTROL_COMMAND_RETRY] = cli_change,
-    [CONTROL_COMMAND_HOLD] = cli_change,    [CONTROL_COMMAND_RELEASE] = cli_change,
-    [CONTROL_COMMAND_REQUEUE] = cli_change, [CONTROL_COMMAND_REMOVE] = cli_change,
-    [CONTROL_COMMAND_INJECT] = cli_inject,  [CONTROL_COMMAND_IMPORT] = cli_import,
-    [CONTROL_COMMAND_PAUSE] = cli_order,    [CONTROL_COMMAND_RESUME] = cli_order,
-    [CONTROL_COMMAND_RESTART] = cli_order,  [CONTROL_COMMAND_DRAIN] = cli_end,
-    [CONTROL_COMMAND_STOP] = cli_end,       [CONTROL_COMMAND_CHECK] = cli_check,
-    [CONTROL_COMMAND_CHAOS] = cli_chaos,    [CONTROL_COMMAND_CURSOR] = cli_cursor,
+static int (*const run_functions[CONTROL_COMMAND_COUNT])(struct cli *cli) = {
+    [CONTROL_COMMAND_STATUS] = cli_status,
+    [CONTROL_COMMAND_QUEUE] = cli_queue,
+    [CONTROL_COMMAND_SHOW] = cli_show,
+    [CONTROL_COMMAND_CRASHES] = cli_crashes,
+    [CONTROL_COMMAND_TRACE] = cli_trace,
+    [CONTROL_COMMAND_RETRY] = cli_change_events,
+    [CONTROL_COMMAND_HOLD] = cli_change_events,
+    [CONTROL_COMMAND_RELEASE] = cli_change_events,
+    [CONTROL_COMMAND_REQUEUE] = cli_change_events,
+    [CONTROL_COMMAND_REMOVE] = cli_change_events,
+    [CONTROL_COMMAND_INJECT] = cli_inject,
+    [CONTROL_COMMAND_IMPORT] = cli_import,
+    [CONTROL_COMMAND_PAUSE] = cli_pause_resume_restart,
+    [CONTROL_COMMAND_RESUME] = cli_pause_resume_restart,
+    [CONTROL_COMMAND_RESTART] = cli_pause_resume_restart,
+    [CONTROL_COMMAND_DRAIN] = cli_drain_or_stop,
+    [CONTROL_COMMAND_STOP] = cli_drain_or_stop,
+    [CONTROL_COMMAND_CHECK] = cli_check,
+    [CONTROL_COMMAND_CHAOS] = cli_chaos,
+    [CONTROL_COMMAND_CURSOR] = cli_cursor,
 };
 
-static int run(struct cli *cli, int argc, char **argv)
+/* Runs the whole `eventpipe` program: parses the arguments, finds the instance, calls the command's function,
+ * and writes the rest of its output. Returns the exit status. */
+static int run_command(struct cli *cli, int argc, char **argv)
 {
     struct error error = {0};
     int code = cli_options_parse(cli, argc, argv, &error);
     if (code != 0)
         return report_usage_error(cli, &error);
     if (cli_given(cli, CLI_OPTION_HELP))
-        return help(cli);
+        return print_help(cli);
     if (cli_given(cli, CLI_OPTION_VERSION)) {
         json_write_text(&cli->out, "eventpipe " PACKAGE_VERSION "\n");
-        return cli_out_end(cli, CONTROL_DONE);
+        return cli_finish_output(cli, CONTROL_DONE);
     }
-    code = cli_instance_target(cli, &error);
+    code = cli_instance_find(cli, &error);
     if (code != 0) {
-        cli_message("%s", error.message);
+        cli_print_message("%s", error.message);
         return code;
     }
     if (cli->problem_count > 0 && cli->command->id != CONTROL_COMMAND_CHECK)
-        cli_message("%s has %zu problem%s (eventpipe check lists %s); using instance %s", cli->config_path,
-                    cli->problem_count, cli->problem_count == 1 ? "" : "s",
-                    cli->problem_count == 1 ? "it" : "them", cli->instance);
-    return cli_out_end(cli, runs[cli->command->id](cli));
+        cli_print_message("%s has %zu problem%s (eventpipe check lists %s); using instance %s",
+                          cli->config_path, cli->problem_count, cli->problem_count == 1 ? "" : "s",
+                          cli->problem_count == 1 ? "it" : "them", cli->instance);
+    return cli_finish_output(cli, run_functions[cli->command->id](cli));
 }
 
+/* The main function of `eventpipe`, the command line. The daemon, `eventpiped`, is another program. */
 int main(int argc, char **argv)
 {
     struct cli cli = {.attached = -1};
-    int status = run(&cli, argc, argv);
+    int status = run_command(&cli, argc, argv);
     cli_instance_close(&cli);
     return status;
 }

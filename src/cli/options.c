@@ -26,7 +26,8 @@ static const struct control_command *find_command(const char *name)
 
 /* ---- usage ---- */
 
-static void option_line(const struct cli_option *option, struct json_out *out)
+/* Writes one option into the usage text of `eventpipe --help`: its letter, name, argument and help. */
+static void write_option_line(const struct cli_option *option, struct json_out *out)
 {
     char left[64], line[200];
     char letter[8] = "    ";
@@ -38,24 +39,28 @@ static void option_line(const struct cli_option *option, struct json_out *out)
     json_write_text(out, line);
 }
 
-/* Options that a command with one of the bits `accepted` takes, but not those of the bits `without`. */
-static void option_lines(unsigned accepted, unsigned without, struct json_out *out)
+/* Writes options into the usage text of `eventpipe`: those that a command with one of the bits `accepted`
+ * takes, without those that have one of the bits `without`. Options that every command takes are always
+ * written. */
+static void write_option_lines(unsigned accepted, unsigned without, struct json_out *out)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
         unsigned by = cli_options[i].accepted_by;
         if (by == CLI_ANY || ((by & accepted) != 0 && (by & without) == 0))
-            option_line(&cli_options[i], out);
+            write_option_line(&cli_options[i], out);
     }
 }
 
-static void filter_lines(struct json_out *out)
+static void write_filter_lines(struct json_out *out)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
         if (cli_options[i].accepted_by != CLI_ANY && (cli_options[i].accepted_by & CLI_FILTERS) != 0)
-            option_line(&cli_options[i], out);
+            write_option_line(&cli_options[i], out);
 }
 
-void cli_options_usage(struct json_out *out)
+/* Writes the text of `eventpipe --help`: all commands, options, filters and exit statuses. Commands and
+ * options come from the tables that the parser uses, so that help and parser cannot differ. */
+void cli_options_write_usage(struct json_out *out)
 {
     json_write_text(out,
                     "usage: eventpipe [-c FILE | -i INSTANCE] COMMAND [OPTIONS] [ARGUMENTS]\n\ncommands:\n");
@@ -69,14 +74,16 @@ void cli_options_usage(struct json_out *out)
         json_write_text(out, line);
     }
     json_write_text(out, "\noptions:\n");
-    option_lines(CLI_ANY, CLI_FILTERS, out);
+    write_option_lines(CLI_ANY, CLI_FILTERS, out);
     json_write_text(out, "\nFILTERS: UIDs, or ALL for every event, or any of\n");
-    filter_lines(out);
+    write_filter_lines(out);
     json_write_text(out, "\nexit status: 0 done, or healthy; 1 failed, or not healthy; 2 wrong usage;\n"
                          "  3 the daemon is down; 4 nothing matched\n");
 }
 
-void cli_options_usage_command(const struct control_command *command, struct json_out *out)
+/* Writes the text of `eventpipe COMMAND --help`: the usage line, which events the command takes and what it
+ * makes of them, and its options. */
+void cli_options_write_command_usage(const struct control_command *command, struct json_out *out)
 {
     char line[200], takes[64];
     snprintf(line, sizeof line, "usage: eventpipe [-c FILE | -i INSTANCE] %s [OPTIONS]%s%s\n", command->name,
@@ -91,12 +98,14 @@ void cli_options_usage_command(const struct control_command *command, struct jso
         json_write_text(out, line);
     }
     json_write_text(out, "\noptions:\n");
-    option_lines(command->accepts, 0, out);
+    write_option_lines(command->accepts, 0, out);
 }
 
 /* ---- parsing ---- */
 
-static const char *near_option(const char *name)
+/* Returns the name of the option that is spelt most like `name`, or NULL. The parser of `eventpipe` appends
+ * it to the error about an unknown option. */
+static const char *suggest_option(const char *name)
 {
     static const char *names[CLI_OPTION_COUNT + 1];
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
@@ -104,7 +113,9 @@ static const char *near_option(const char *name)
     return base_suggest_near(name, names);
 }
 
-static const char *near_command(const char *name)
+/* Returns the name of the command that is spelt most like `name`, or NULL. The parser of `eventpipe` appends
+ * it to the error about an unknown command. */
+static const char *suggest_command(const char *name)
 {
     const char *names[CONTROL_COMMAND_COUNT + 1] = {NULL};
     size_t count = 0;
@@ -114,7 +125,9 @@ static const char *near_command(const char *name)
     return base_suggest_near(name, names);
 }
 
-static int take_value(struct cli *cli, size_t option, const char *value, struct error *error)
+/* The parser of `eventpipe` stores an option's value here. An option that is given twice is an error: the
+ * user would not know which one counts. The value still belongs to argv. */
+static int set_option_value(struct cli *cli, size_t option, const char *value, struct error *error)
 {
     if (cli->values[option] != NULL)
         return base_error_set(error, CONTROL_USAGE, "--%s is given twice", cli_options[option].name);
@@ -122,8 +135,10 @@ static int take_value(struct cli *cli, size_t option, const char *value, struct 
     return 0;
 }
 
-/* --name, --name=value, --name value. *used counts what was taken beyond this argument. */
-static int parse_long(struct cli *cli, const char *text, const char *next, int *used, struct error *error)
+/* Parses --name, --name=value or --name value of the `eventpipe` command line. *used is set to 1 if it took
+ * the next argument, too. Returns 0, or CONTROL_USAGE with a message. */
+static int parse_long_option(struct cli *cli, const char *text, const char *next, int *used,
+                             struct error *error)
 {
     size_t length = strcspn(text, "=");
     char name[64];
@@ -133,41 +148,45 @@ static int parse_long(struct cli *cli, const char *text, const char *next, int *
             continue;
         if (cli_options[i].argument == NULL)
             return text[length] == '\0'
-                       ? take_value(cli, i, "", error)
+                       ? set_option_value(cli, i, "", error)
                        : base_error_set(error, CONTROL_USAGE, "--%s takes no argument", name);
         if (text[length] == '=')
-            return take_value(cli, i, text + length + 1, error);
+            return set_option_value(cli, i, text + length + 1, error);
         if (next == NULL)
             return base_error_set(error, CONTROL_USAGE, "--%s: %s is missing", name, cli_options[i].argument);
         *used = 1;
-        return take_value(cli, i, next, error);
+        return set_option_value(cli, i, next, error);
     }
-    const char *near = near_option(name);
+    const char *near = suggest_option(name);
     return base_error_set(error, CONTROL_USAGE, "there is no option --%s%s%s%s", name,
                           near != NULL ? ": did you mean --" : "", near != NULL ? near : "",
                           near != NULL ? "?" : "");
 }
 
-/* -c FILE, -cFILE. */
-static int parse_letter(struct cli *cli, const char *text, const char *next, int *used, struct error *error)
+/* Parses -c FILE, -cFILE or -h of the `eventpipe` command line. *used is set to 1 if it took the next
+ * argument, too. Returns 0, or CONTROL_USAGE with a message. */
+static int parse_letter_option(struct cli *cli, const char *text, const char *next, int *used,
+                               struct error *error)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
         if (cli_options[i].letter != *text)
             continue;
         if (cli_options[i].argument == NULL)
-            return text[1] == '\0' ? take_value(cli, i, "", error)
+            return text[1] == '\0' ? set_option_value(cli, i, "", error)
                                    : base_error_set(error, CONTROL_USAGE, "-%c takes no argument", *text);
         if (text[1] != '\0')
-            return take_value(cli, i, text + 1, error);
+            return set_option_value(cli, i, text + 1, error);
         if (next == NULL)
             return base_error_set(error, CONTROL_USAGE, "-%c: %s is missing", *text, cli_options[i].argument);
         *used = 1;
-        return take_value(cli, i, next, error);
+        return set_option_value(cli, i, next, error);
     }
     return base_error_set(error, CONTROL_USAGE, "there is no option -%s", text);
 }
 
-static int take_word(struct cli *cli, char *word, struct error *error)
+/* The parser of `eventpipe` calls this for each word that is no option: the first one is the command, the
+ * others are its arguments. */
+static int take_command_or_argument(struct cli *cli, char *word, struct error *error)
 {
     if (cli->command != NULL) {
         cli->args[cli->arg_count++] = word;
@@ -176,17 +195,18 @@ static int take_word(struct cli *cli, char *word, struct error *error)
     cli->command = find_command(word);
     if (cli->command != NULL)
         return 0;
-    const char *near = near_command(word);
+    const char *near = suggest_command(word);
     return base_error_set(error, CONTROL_USAGE, "there is no command \"%s\"%s%s%s", word,
                           near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
                           near != NULL ? "\"?" : "");
 }
 
-/* What is right word by word, but not together. */
-static int check_whole(const struct cli *cli, struct error *error)
+/* Runs after the arguments of `eventpipe` are parsed. Checks what no single word shows: a missing command,
+ * options that the command does not take, too few or too many arguments. */
+static int check_options_together(const struct cli *cli, struct error *error)
 {
     if (cli_given(cli, CLI_OPTION_CONFIG) && cli_given(cli, CLI_OPTION_INSTANCE))
-        return base_error_set(error, CONTROL_USAGE, "-c or -i, not both");
+        return base_error_set(error, CONTROL_USAGE, "give -c or -i, not both");
     if (cli->command == NULL)
         return base_error_set(error, CONTROL_USAGE, "no command given (see eventpipe --help)");
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
@@ -203,6 +223,8 @@ static int check_whole(const struct cli *cli, struct error *error)
     return 0;
 }
 
+/* Parses the arguments of `eventpipe` into *cli: the command, its arguments and the options' values, which
+ * point into argv. Returns 0, or CONTROL_USAGE with a message. */
 int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *error)
 {
     cli->args = calloc((size_t)argc + 1, sizeof *cli->args);
@@ -217,14 +239,14 @@ int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *erro
         if (options && strcmp(word, "--") == 0)
             options = false;
         else if (options && strncmp(word, "--", 2) == 0)
-            code = parse_long(cli, word + 2, next, &used, error);
+            code = parse_long_option(cli, word + 2, next, &used, error);
         else if (options && word[0] == '-' && word[1] != '\0')
-            code = parse_letter(cli, word + 1, next, &used, error);
+            code = parse_letter_option(cli, word + 1, next, &used, error);
         else
-            code = take_word(cli, word, error);
+            code = take_command_or_argument(cli, word, error);
         i += used;
     }
     if (code != 0 || cli_given(cli, CLI_OPTION_HELP) || cli_given(cli, CLI_OPTION_VERSION))
         return code;
-    return check_whole(cli, error);
+    return check_options_together(cli, error);
 }

@@ -10,7 +10,9 @@
 #define ORDER_MS 15000
 #define POLL_MS 100
 
-static void put(struct json_out *out, const char *member, const char *text, size_t bytes)
+/* Appends ,"member":"text" to the JSON request that `eventpipe pause`, resume, restart or cursor sends to the
+ * daemon. */
+static void write_text_member(struct json_out *out, const char *member, const char *text, size_t bytes)
 {
     json_write_text(out, ",\"");
     json_write_text(out, member);
@@ -18,61 +20,72 @@ static void put(struct json_out *out, const char *member, const char *text, size
     json_write_string(out, text, bytes);
 }
 
-/* {"command":V, and {"source":S,"stage":T} from SOURCE[/STAGE]; without its closing bracket. */
-static void begin_request(const struct cli *cli, struct json_out *out)
+/* Begins the JSON request of `eventpipe pause`, resume, restart, drain, stop or cursor: the command, and the
+ * source and stage that the user named as SOURCE[/STAGE]. The closing bracket is still missing. */
+static void begin_order_request(const struct cli *cli, struct json_out *out)
 {
     json_write_text(out, "{\"command\":\"");
     json_write_text(out, cli->command->name);
     json_write_text(out, "\"");
     if (cli->arg_count > 0) {
         const char *target = cli->args[0], *slash = strchr(target, '/');
-        put(out, "source", target, slash != NULL ? (size_t)(slash - target) : strlen(target));
+        write_text_member(out, "source", target, slash != NULL ? (size_t)(slash - target) : strlen(target));
         if (slash != NULL)
-            put(out, "stage", slash + 1, strlen(slash + 1));
+            write_text_member(out, "stage", slash + 1, strlen(slash + 1));
     }
     if (cli_given(cli, CLI_OPTION_DRY_RUN))
         json_write_text(out, ",\"dry_run\":true");
 }
 
-static int ask(struct cli *cli, struct json_out *request, struct cli_answer *answer)
+/* Closes the JSON request of `eventpipe pause`, stop, cursor and the like, sends it to the daemon, and frees
+ * it. Returns an exit status. */
+static int finish_and_send_request(struct cli *cli, struct json_out *request, struct cli_answer *answer)
 {
     json_write_text(request, "}");
     struct control_question question = {.line = request->text, .patience_ms = ORDER_MS};
-    int status = request->failed ? CONTROL_NO : cli_client_ask(cli, &question, answer);
+    int status = request->failed ? CONTROL_NO : cli_send_request(cli, &question, answer);
     json_write_free(request);
     return status;
 }
 
-int cli_order(struct cli *cli)
+/* `eventpipe pause`, `resume` and `restart`: asks the daemon's supervisor to do that with a source or a
+ * stage. Returns an exit status. */
+int cli_pause_resume_restart(struct cli *cli)
 {
     struct json_out request = {0};
     struct cli_answer answer = {0};
-    begin_request(cli, &request);
-    return ask(cli, &request, &answer);
+    begin_order_request(cli, &request);
+    return finish_and_send_request(cli, &request, &answer);
 }
 
-/* Waits until the daemon that got the request has ended. Another one may start in its place. */
-static int wait_for_end(struct cli *cli)
+/* `eventpipe stop --wait` and `drain --wait` wait here until the daemon that got the request has ended.
+ * Watches the shared memory that it attached before, not the instance's name: another daemon may start in its
+ * place. */
+static int wait_for_daemon_end(struct cli *cli)
 {
-    cli_out_end(cli, CONTROL_DONE); /* prints the answer first */
+    cli_finish_output(cli, CONTROL_DONE); /* prints the answer first */
     while (cli->attached == 0 && segment_owner_lives(&cli->segment))
         poll(NULL, 0, POLL_MS);
-    cli_message("%s: ended", cli->instance);
+    cli_print_message("%s: the daemon has ended", cli->instance);
     return CONTROL_DONE;
 }
 
-int cli_end(struct cli *cli)
+/* `eventpipe drain` and `stop`: asks the daemon's supervisor to shut down; with --wait it returns only when
+ * the daemon has ended. Returns an exit status. */
+int cli_drain_or_stop(struct cli *cli)
 {
     struct json_out request = {0};
     struct cli_answer answer = {0};
-    begin_request(cli, &request);
-    int status = ask(cli, &request, &answer);
+    begin_order_request(cli, &request);
+    int status = finish_and_send_request(cli, &request, &answer);
     bool wait =
         status == CONTROL_DONE && cli_given(cli, CLI_OPTION_WAIT) && !cli_given(cli, CLI_OPTION_DRY_RUN);
-    return wait ? wait_for_end(cli) : status;
+    return wait ? wait_for_daemon_end(cli) : status;
 }
 
-static int cursor_line(const char *text, size_t bytes, void *user)
+/* Called for the keeper's answer to `eventpipe cursor SOURCE`: prints the stored cursor as plain text. With
+ * --json the line is printed unchanged instead. */
+static int on_cursor_line(const char *text, size_t bytes, void *user)
 {
     struct cli *cli = user;
     struct json_span value;
@@ -83,25 +96,27 @@ static int cursor_line(const char *text, size_t bytes, void *user)
         json_write_text(&cli->out, cursor);
         json_write_text(&cli->out, "\n");
     } else {
-        cli_message("%s: no cursor is stored yet", cli->instance);
+        cli_print_message("%s: no cursor is stored yet", cli->instance);
     }
     free(cursor);
     return EP_OK;
 }
 
+/* `eventpipe cursor SOURCE [--set CURSOR]`: asks the keeper to show or to set the cursor from which the
+ * source fetches. Returns an exit status. */
 int cli_cursor(struct cli *cli)
 {
     const char *set = cli->values[CLI_OPTION_SET];
     if (set == NULL && cli_given(cli, CLI_OPTION_DRY_RUN)) {
-        cli_message("cursor: --dry-run needs --set");
+        cli_print_message("cursor: --dry-run needs --set");
         return CONTROL_USAGE;
     }
     struct json_out request = {0};
-    struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : cursor_line,
+    struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : on_cursor_line,
                                 .user = cli,
                                 .quiet = set == NULL};
-    begin_request(cli, &request);
+    begin_order_request(cli, &request);
     if (set != NULL)
-        put(&request, "set", set, strlen(set));
-    return ask(cli, &request, &answer);
+        write_text_member(&request, "set", set, strlen(set));
+    return finish_and_send_request(cli, &request, &answer);
 }

@@ -31,44 +31,51 @@ struct list {
     char *field_text;
 };
 
-char *cli_queue_field(struct json_span line, const char *pointer)
+/* Returns a member of a JSON data line as text for people; "" if it is null or missing. The commands of
+ * `eventpipe` that print tables use it (queue, show, crashes, check, inject). The caller frees it; NULL: out
+ * of memory. */
+char *cli_queue_read_text(struct json_span line, const char *pointer)
 {
     struct json_span value;
     char *text = json_find(line, pointer, &value) ? json_text(value) : NULL;
     return text != NULL ? text : strdup("");
 }
 
-void cli_queue_age(struct json_span line, const char *pointer, char *buffer, size_t size)
+/* Formats a member in whole seconds, such as age_s, as an age for people ("3m 5s"); "-" if it is null.
+ * `eventpipe queue` and `eventpipe show` use it. */
+void cli_queue_format_age(struct json_span line, const char *pointer, char *buffer, size_t size)
 {
     struct json_span value;
     int64_t seconds;
     if (json_find(line, pointer, &value) && json_int64(value, &seconds) && seconds >= 0)
-        cli_status_age_text((uint64_t)seconds * 1000, buffer, size);
+        cli_status_format_age((uint64_t)seconds * 1000, buffer, size);
     else
         snprintf(buffer, size, "-");
     if (strcmp(buffer, "0 ms") == 0)
         snprintf(buffer, size, "0 s");
 }
 
-static void print_block(struct list *list)
+/* Prints the rows collected so far for `eventpipe queue` or retry, hold and the like, and forgets them; the
+ * headings come with the first block only. Blocks keep memory small when the queue is long. */
+static void print_row_block(struct list *list)
 {
     if (list->rows > 0)
-        cli_table_print(&list->table, &list->cli->out, cli_width(), 0, !list->begun);
+        cli_table_print(&list->table, &list->cli->out, cli_terminal_width(), 0, !list->begun);
     list->begun = list->begun || list->rows > 0;
     list->rows = 0;
 }
 
-static void cell(struct list *list, struct json_span line, const char *pointer)
+static void add_member_cell(struct list *list, struct json_span line, const char *pointer)
 {
-    char *text = cli_queue_field(line, pointer);
-    cli_table_cell(&list->table, text != NULL && text[0] != '\0' ? text : "-", NULL);
+    char *text = cli_queue_read_text(line, pointer);
+    cli_table_add_cell(&list->table, text != NULL && text[0] != '\0' ? text : "-", NULL);
     free(text);
 }
 
-static void end_row(struct list *list)
+static void end_table_row(struct list *list)
 {
     if (++list->rows == BLOCK_ROWS)
-        print_block(list);
+        print_row_block(list);
 }
 
 /* ---- queue ---- */
@@ -79,13 +86,15 @@ static const struct table_column queue_columns[] = {
     {"ATTEMPTS", true, false, false}, {"REASON", false, true, true},
 };
 
-/* `crashed: signal 11`; either part may be missing. */
-static void reason_cell(struct list *list, struct json_span line)
+/* Fills the REASON cell in the table of `eventpipe queue`: why the event is dead, and its last error, as in
+ * "crashed: signal 11". Either part may be missing. */
+static void add_reason_cell(struct list *list, struct json_span line)
 {
-    char *reason = cli_queue_field(line, "/reason"), *error = cli_queue_field(line, "/error"), all[2048];
+    char *reason = cli_queue_read_text(line, "/reason"), *error = cli_queue_read_text(line, "/error"),
+         all[2048];
     if (reason != NULL && error != NULL) {
         snprintf(all, sizeof all, "%s%s%s", reason, reason[0] != '\0' && error[0] != '\0' ? ": " : "", error);
-        cli_table_cell(&list->table, all, NULL);
+        cli_table_add_cell(&list->table, all, NULL);
     } else {
         list->table.failed = true;
     }
@@ -93,33 +102,36 @@ static void reason_cell(struct list *list, struct json_span line)
     free(error);
 }
 
-static int queue_row(const char *text, size_t bytes, void *user)
+/* Called for each event in the keeper's answer to `eventpipe queue`: adds a row to the table. */
+static int on_queue_line(const char *text, size_t bytes, void *user)
 {
     struct list *list = user;
     struct json_span line = {text, bytes};
     char age[40];
-    cell(list, line, "/uid");
-    cell(list, line, "/source");
-    cell(list, line, "/stage");
-    cell(list, line, "/state");
-    cli_queue_age(line, "/age_s", age, sizeof age);
-    cli_table_cell(&list->table, age, NULL);
-    cli_queue_age(line, "/due_in_s", age, sizeof age);
-    cli_table_cell(&list->table, age, NULL);
-    cell(list, line, "/attempts");
-    reason_cell(list, line);
-    end_row(list);
+    add_member_cell(list, line, "/uid");
+    add_member_cell(list, line, "/source");
+    add_member_cell(list, line, "/stage");
+    add_member_cell(list, line, "/state");
+    cli_queue_format_age(line, "/age_s", age, sizeof age);
+    cli_table_add_cell(&list->table, age, NULL);
+    cli_queue_format_age(line, "/due_in_s", age, sizeof age);
+    cli_table_add_cell(&list->table, age, NULL);
+    add_member_cell(list, line, "/attempts");
+    add_reason_cell(list, line);
+    end_table_row(list);
     return EP_OK;
 }
 
-/* Prints the fields of -o. Control characters in a value, such as tab and line feed, become blanks. */
-static int field_row(const char *text, size_t bytes, void *user)
+/* Called for each event in the keeper's answer to `eventpipe queue -o FIELD,...`: prints the fields,
+ * separated by tabs. Control characters in a value, such as tab and line feed, become blanks, so that scripts
+ * can split the line. */
+static int on_field_line(const char *text, size_t bytes, void *user)
 {
     struct list *list = user;
     for (size_t i = 0; i < list->field_count; i++) {
         char pointer[40];
         snprintf(pointer, sizeof pointer, "/%s", list->fields[i]);
-        char *value = cli_queue_field((struct json_span){text, bytes}, pointer);
+        char *value = cli_queue_read_text((struct json_span){text, bytes}, pointer);
         if (value == NULL)
             return EP_ENOMEM;
         for (char *at = value; *at != '\0'; at++)
@@ -133,7 +145,9 @@ static int field_row(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-static int read_fields(struct list *list, const char *text)
+/* Reads the field names of `eventpipe queue -o FIELD,...`. Returns 0, or CONTROL_USAGE after a message that
+ * names the unknown field. */
+static int parse_field_list(struct list *list, const char *text)
 {
     list->field_text = strdup(text);
     if (list->field_text == NULL)
@@ -145,8 +159,9 @@ static int read_fields(struct list *list, const char *text)
             i++;
         if (cli_queue_fields[i] == NULL || list->field_count == FIELDS_MAX) {
             const char *near = base_suggest_near(field, cli_queue_fields);
-            cli_message("-o: there is no field \"%s\"%s%s%s", field, near != NULL ? ": did you mean \"" : "",
-                        near != NULL ? near : "", near != NULL ? "\"?" : "");
+            cli_print_message("-o: there is no field \"%s\"%s%s%s", field,
+                              near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
+                              near != NULL ? "\"?" : "");
             return CONTROL_USAGE;
         }
         list->fields[list->field_count++] = cli_queue_fields[i];
@@ -154,39 +169,42 @@ static int read_fields(struct list *list, const char *text)
     return 0;
 }
 
-/* Sends the request with the given filters. Each data line goes to on_line; with --json it is printed
- * as it is. */
-static int ask(struct cli *cli, struct list *list, control_on_line *on_line, bool quiet)
+/* `eventpipe queue`, retry, hold, release, requeue and remove send their request with this; the filters and
+ * UIDs come from the arguments. Each data line of the answer goes to on_line, or unchanged to stdout with
+ * --json. Returns an exit status. */
+static int send_filter_request(struct cli *cli, struct list *list, control_on_line *on_line, bool quiet)
 {
     struct json_out request = {0};
     struct error error = {0};
-    int status = cli_select_request(cli, &request, &error);
+    int status = cli_select_write_request(cli, &request, &error);
     if (status != 0) {
-        cli_message("%s", error.message);
+        cli_print_message("%s", error.message);
     } else {
         struct control_question question = {.line = request.text, .patience_ms = 60000};
         struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : on_line,
                                     .user = list,
                                     .quiet = quiet};
-        status = cli_client_ask(cli, &question, &answer);
-        print_block(list);
+        status = cli_send_request(cli, &question, &answer);
+        print_row_block(list);
     }
     json_write_free(&request);
     return status;
 }
 
+/* `eventpipe queue`: lists the events in the store that match the filters, oldest first. The keeper reads
+ * them; if the daemon is down, this process does. Returns an exit status. */
 int cli_queue(struct cli *cli)
 {
     struct list list = {.cli = cli};
     const char *fields = cli->values[CLI_OPTION_FIELDS];
-    int status = fields != NULL ? read_fields(&list, fields) : 0;
+    int status = fields != NULL ? parse_field_list(&list, fields) : 0;
     if (fields != NULL && cli_given(cli, CLI_OPTION_JSON)) {
-        cli_message("-o or --json, not both");
+        cli_print_message("give -o or --json, not both");
         status = CONTROL_USAGE;
     }
     cli_table_open(&list.table, queue_columns, sizeof queue_columns / sizeof queue_columns[0]);
     if (status == 0)
-        status = ask(cli, &list, fields != NULL ? field_row : queue_row, true);
+        status = send_filter_request(cli, &list, fields != NULL ? on_field_line : on_queue_line, true);
     cli_table_close(&list.table);
     free(list.field_text);
     return status;
@@ -199,24 +217,28 @@ static const struct table_column change_columns[] = {
     {"WAS", false, false, false}, {"STATE", false, false, false},
 };
 
-static int change_row(const char *text, size_t bytes, void *user)
+/* Called for each changed event in the keeper's answer to `eventpipe retry`, hold, release, requeue or
+ * remove: adds a row with its state before and after. */
+static int on_change_line(const char *text, size_t bytes, void *user)
 {
     struct list *list = user;
     struct json_span line = {text, bytes};
-    cell(list, line, "/uid");
-    cell(list, line, "/source");
-    cell(list, line, "/stage");
-    cell(list, line, "/was");
-    cell(list, line, "/state");
-    end_row(list);
+    add_member_cell(list, line, "/uid");
+    add_member_cell(list, line, "/source");
+    add_member_cell(list, line, "/stage");
+    add_member_cell(list, line, "/was");
+    add_member_cell(list, line, "/state");
+    end_table_row(list);
     return EP_OK;
 }
 
-int cli_change(struct cli *cli)
+/* `eventpipe retry`, `hold`, `release`, `requeue` and `remove`: asks the keeper to change the events that
+ * match the filters, and lists them. Returns an exit status. */
+int cli_change_events(struct cli *cli)
 {
     struct list list = {.cli = cli};
     cli_table_open(&list.table, change_columns, sizeof change_columns / sizeof change_columns[0]);
-    int status = ask(cli, &list, change_row, false);
+    int status = send_filter_request(cli, &list, on_change_line, false);
     cli_table_close(&list.table);
     return status;
 }

@@ -11,7 +11,9 @@
 
 #include "src/cli/cli.h"
 
-static void put(struct json_out *out, const char *name, const char *text)
+/* Appends ,"name":"text" to the request for the keeper that `eventpipe queue`, show, retry and the like build
+ * from their filters. */
+static void write_text_member(struct json_out *out, const char *name, const char *text)
 {
     json_write_text(out, ",\"");
     json_write_text(out, name);
@@ -19,7 +21,9 @@ static void put(struct json_out *out, const char *name, const char *text)
     json_write_string(out, text, strlen(text));
 }
 
-static void put_number(struct json_out *out, const char *name, uint64_t value)
+/* Appends ,"name":value to the request for the keeper that `eventpipe queue`, retry and the like build from
+ * their filters. */
+static void write_uint_member(struct json_out *out, const char *name, uint64_t value)
 {
     json_write_text(out, ",\"");
     json_write_text(out, name);
@@ -27,8 +31,9 @@ static void put_number(struct json_out *out, const char *name, uint64_t value)
     json_write_uint(out, value);
 }
 
-/* UIDs, or ALL. */
-static int put_args(const struct cli *cli, struct json_out *out, struct error *error)
+/* Writes the arguments of `eventpipe queue`, show, retry and the like into the request for the keeper: UIDs,
+ * or ALL. Returns 0, or CONTROL_USAGE with a message. */
+static int write_uids(const struct cli *cli, struct json_out *out, struct error *error)
 {
     if (cli->arg_count == 0)
         return 0;
@@ -43,20 +48,21 @@ static int put_args(const struct cli *cli, struct json_out *out, struct error *e
     for (int i = 0; !all && i < cli->arg_count; i++) {
         json_write_text(out, i == 0 ? "" : ",");
         if (cli->args[i][0] == '\0')
-            return base_error_set(error, CONTROL_USAGE, "a UID is not empty");
+            return base_error_set(error, CONTROL_USAGE, "a UID must not be empty");
         json_write_string(out, cli->args[i], strlen(cli->args[i]));
     }
     json_write_text(out, all ? "" : "]");
     return 0;
 }
 
-/* --stage STAGE or SOURCE/STAGE. */
-static int put_stage(const struct cli *cli, struct json_out *out, struct error *error)
+/* Writes the filter --stage STAGE or --stage SOURCE/STAGE into the request for the keeper. Returns 0, or
+ * CONTROL_USAGE if --source is given, too. */
+static int write_stage_filter(const struct cli *cli, struct json_out *out, struct error *error)
 {
     const char *stage = cli->values[CLI_OPTION_STAGE];
     const char *slash = stage != NULL ? strchr(stage, '/') : NULL;
     if (slash != NULL && cli_given(cli, CLI_OPTION_SOURCE))
-        return base_error_set(error, CONTROL_USAGE, "--stage %s names its source: --source is one too many",
+        return base_error_set(error, CONTROL_USAGE, "--stage %s already names its source: omit --source",
                               stage);
     if (slash != NULL) {
         json_write_text(out, ",\"source\":");
@@ -64,11 +70,13 @@ static int put_stage(const struct cli *cli, struct json_out *out, struct error *
         stage = slash + 1;
     }
     if (stage != NULL)
-        put(out, "stage", stage);
+        write_text_member(out, "stage", stage);
     return 0;
 }
 
-static int put_numbers(const struct cli *cli, struct json_out *out, struct error *error)
+/* Writes the filters --older and --limit of `eventpipe queue`, retry and the like into the request for the
+ * keeper. Returns 0, or CONTROL_USAGE with a message. */
+static int write_older_and_limit(const struct cli *cli, struct json_out *out, struct error *error)
 {
     const char *older = cli->values[CLI_OPTION_OLDER], *limit = cli->values[CLI_OPTION_LIMIT];
     uint64_t older_ms;
@@ -76,20 +84,22 @@ static int put_numbers(const struct cli *cli, struct json_out *out, struct error
         return base_error_set(error, CONTROL_USAGE,
                               "--older: expected a duration such as 90s, 15m, 2h or 7d, found \"%s\"", older);
     if (older != NULL)
-        put_number(out, "older_ms", older_ms);
+        write_uint_member(out, "older_ms", older_ms);
     if (limit == NULL)
         return 0;
     char *end;
     errno = 0;
     unsigned long long count = strtoull(limit, &end, 10);
     if (limit[0] < '0' || limit[0] > '9' || *end != '\0' || errno != 0 || count == 0 || count > (1ULL << 53))
-        return base_error_set(error, CONTROL_USAGE, "--limit: expected a number from 1 on, found \"%s\"",
+        return base_error_set(error, CONTROL_USAGE, "--limit: expected a number of 1 or more, found \"%s\"",
                               limit);
-    put_number(out, "limit", count);
+    write_uint_member(out, "limit", count);
     return 0;
 }
 
-static int check_state(const char *state, struct error *error)
+/* Checks the filter --state of `eventpipe queue`, retry and the like: NULL (not given) or a state's name. The
+ * keeper would refuse it, too, but cannot name the option. */
+static int check_state_name(const char *state, struct error *error)
 {
     for (int i = STORE_READY; state != NULL && i <= STORE_DEAD; i++)
         if (strcmp(state, store_state_name((enum store_state)i)) == 0)
@@ -101,8 +111,9 @@ static int check_state(const char *state, struct error *error)
                                 state);
 }
 
-/* A command that changes events needs a filter, UIDs or ALL. --limit alone is not enough. */
-static int check_selected(const struct cli *cli, struct error *error)
+/* `eventpipe retry`, hold, release, requeue and remove need a filter, UIDs or ALL; --limit alone is not
+ * enough: a forgotten filter must not change every event. The keeper checks this again. */
+static int check_filter_given(const struct cli *cli, struct error *error)
 {
     static const enum cli_option_id filters[] = {CLI_OPTION_SOURCE,  CLI_OPTION_STAGE, CLI_OPTION_STATE,
                                                  CLI_OPTION_ADDRESS, CLI_OPTION_TYPE,  CLI_OPTION_OLDER,
@@ -112,11 +123,13 @@ static int check_selected(const struct cli *cli, struct error *error)
         selected = selected || cli_given(cli, filters[i]);
     return selected ? 0
                     : base_error_set(error, CONTROL_USAGE,
-                                     "%s which events? Give UIDs or filters, or ALL for every event",
+                                     "%s: which events? Give UIDs or filters, or ALL for every event",
                                      cli->command->name);
 }
 
-int cli_select_request(const struct cli *cli, struct json_out *out, struct error *error)
+/* Builds the JSON request of `eventpipe queue`, show, retry, hold, release, requeue or remove to the keeper
+ * from the filters and UIDs that the user gave. Returns 0, or an exit status with a message. */
+int cli_select_write_request(const struct cli *cli, struct json_out *out, struct error *error)
 {
     static const struct {
         enum cli_option_id option;
@@ -128,18 +141,18 @@ int cli_select_request(const struct cli *cli, struct json_out *out, struct error
     json_write_text(out, "{\"command\":\"");
     json_write_text(out, cli->command->name);
     json_write_text(out, "\"");
-    int code = check_selected(cli, error);
+    int code = check_filter_given(cli, error);
     if (code == 0)
-        code = check_state(cli->values[CLI_OPTION_STATE], error);
+        code = check_state_name(cli->values[CLI_OPTION_STATE], error);
     if (code == 0)
-        code = put_args(cli, out, error);
+        code = write_uids(cli, out, error);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (cli->values[texts[i].option] != NULL)
-            put(out, texts[i].member, cli->values[texts[i].option]);
+            write_text_member(out, texts[i].member, cli->values[texts[i].option]);
     if (code == 0)
-        code = put_stage(cli, out, error);
+        code = write_stage_filter(cli, out, error);
     if (code == 0)
-        code = put_numbers(cli, out, error);
+        code = write_older_and_limit(cli, out, error);
     if (cli_given(cli, CLI_OPTION_DRY_RUN))
         json_write_text(out, ",\"dry_run\":true");
     json_write_text(out, "}");

@@ -2,8 +2,8 @@
 /*
  * Reads the state of a running instance from its segment. Runs in the command line, on a read-only
  * mapping: it takes no lock, needs no answer, and works while the supervisor hangs. Each value is read
- * once and is right by itself, but the values are not all of one instant. The sums are therefore made
- * here, and are never negative.
+ * once and is right by itself, but the values are not all of one instant. This file therefore computes
+ * the sums itself and keeps them from becoming negative.
  *
  *   running  tickets that a worker or the producer has (RUNNING, LOADING)
  *   ready    all other events that are not delayed, held or dead, in the store or in a stage's ring
@@ -21,12 +21,14 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)
 
-static uint64_t passed_ms(uint64_t now_ns, uint64_t then_ns)
+static uint64_t elapsed_ms(uint64_t now_ns, uint64_t then_ns)
 {
     return then_ns != 0 && now_ns > then_ns ? (now_ns - then_ns) / NS_PER_MS : 0;
 }
 
-bool cli_status_halted(int32_t pid, int32_t parent)
+/* Returns whether the process is stopped (SIGSTOP) and a child of `parent`; another parent means a reused
+ * pid. `eventpipe check` asks this about the keeper before it waits for it any longer. */
+bool cli_status_is_process_stopped(int32_t pid, int32_t parent)
 {
     char path[40], line[512], state = '?';
     int found = 0;
@@ -40,8 +42,10 @@ bool cli_status_halted(int32_t pid, int32_t parent)
            found == parent;
 }
 
-static void read_process(const struct shm_slot *slot, uint32_t number, uint64_t now_ns,
-                         struct status_process *out)
+/* `eventpipe status` copies the state of one process (keeper, producer or worker) from its slot in shared
+ * memory. */
+static void read_process_slot(const struct shm_slot *slot, uint32_t number, uint64_t now_ns,
+                              struct status_process *out)
 {
     uint64_t restart_ns = LOAD(slot->restart_at_ns);
     int64_t event = LOAD(slot->event);
@@ -52,7 +56,7 @@ static void read_process(const struct shm_slot *slot, uint32_t number, uint64_t 
         .pid = LOAD(slot->pid),
         .state = LOAD(slot->state),
         .restarts = LOAD(slot->restarts),
-        .since_ms = passed_ms(now_ns, LOAD(slot->since_ns)),
+        .since_ms = elapsed_ms(now_ns, LOAD(slot->since_ns)),
         .calls = LOAD(slot->calls),
     };
     out->event = event != 0 ? store_event_number(event) : 0;
@@ -66,8 +70,9 @@ static bool is_alive(uint32_t state)
     return state != SHM_SLOT_EMPTY && state != SHM_SLOT_BACKOFF;
 }
 
-/* What the stage as a whole does: the most telling state among its workers. */
-static const char *stage_state(const struct status_stage *stage)
+/* Returns the one state that `eventpipe status` shows for a stage: "paused" or "degraded", else the most
+ * important state among its workers. */
+static const char *choose_stage_state(const struct status_stage *stage)
 {
     static const uint32_t by_importance[] = {SHM_SLOT_WAITING,  SHM_SLOT_BUSY,     SHM_SLOT_COMMITTING,
                                              SHM_SLOT_BLOCKED,  SHM_SLOT_STOPPING, SHM_SLOT_IDLE,
@@ -84,8 +89,10 @@ static const char *stage_state(const struct status_stage *stage)
     return "down";
 }
 
-static int read_stage(const struct segment *segment, const struct shm_stage *stage, uint64_t now_ns,
-                      struct status_stage *out)
+/* `eventpipe status` copies a stage from shared memory: its totals, its workers, and the latency of all
+ * workers together. 0 or EP_ENOMEM. */
+static int read_segment_stage(const struct segment *segment, const struct shm_stage *stage, uint64_t now_ns,
+                              struct status_stage *out)
 {
     const struct shm_stage_totals *totals = &stage->totals;
     memcpy(out->name, stage->name, sizeof out->name);
@@ -109,7 +116,7 @@ static int read_stage(const struct segment *segment, const struct shm_stage *sta
     for (uint32_t i = 0; i < stage->concurrency; i++) {
         const struct shm_slot *slot = segment_slot(segment, stage->first_slot + i);
         struct status_process *worker = &out->workers[i];
-        read_process(slot, stage->first_slot + i, now_ns, worker);
+        read_process_slot(slot, stage->first_slot + i, now_ns, worker);
         histogram_merge(sums, &slot->latency);
         out->restarts += worker->restarts;
         out->alive += is_alive(worker->state);
@@ -117,13 +124,14 @@ static int read_stage(const struct segment *segment, const struct shm_stage *sta
     }
     out->p50_us = histogram_quantile(sums, 500);
     out->p99_us = histogram_quantile(sums, 990);
-    out->state = stage_state(out);
+    out->state = choose_stage_state(out);
     return EP_OK;
 }
 
-/* Where the events in flight are. */
-static void read_tickets(const struct segment *segment, const struct shm_source *source,
-                         struct status_source *out)
+/* Counts where a source's events in flight are, for `eventpipe status`: in a stage's ring, with a process, or
+ * orphaned by a crashed one. */
+static void count_tickets(const struct segment *segment, const struct shm_source *source,
+                          struct status_source *out)
 {
     for (uint32_t i = 0; i < source->ticket_count; i++) {
         struct ticket_view view = ticket_look(segment, source->first_ticket + i);
@@ -134,7 +142,10 @@ static void read_tickets(const struct segment *segment, const struct shm_source 
     }
 }
 
-static void read_totals(const struct shm_source *source, struct status_source *out)
+/* `eventpipe status` copies a source's totals, which the keeper refreshes in shared memory, and works out how
+ * many events are ready. The totals are a little older than the tickets; hence the limit, so that no count is
+ * negative. */
+static void read_source_totals(const struct shm_source *source, struct status_source *out)
 {
     const struct shm_source_totals *totals = &source->totals;
     uint64_t now_ms = shm_realtime_ms(), oldest_ms = LOAD(totals->oldest_ms);
@@ -156,8 +167,10 @@ static void read_totals(const struct shm_source *source, struct status_source *o
     out->ready = active - out->running;
 }
 
-static int read_source(const struct segment *segment, const struct shm_source *source, uint64_t now_ns,
-                       struct status_source *out)
+/* `eventpipe status` copies a source from shared memory: its state, cursor, last error, producer, stages and
+ * totals. 0 or EP_ENOMEM. */
+static int read_segment_source(const struct segment *segment, const struct shm_source *source,
+                               uint64_t now_ns, struct status_source *out)
 {
     uint64_t now_ms = shm_realtime_ms(), next_ms = LOAD(source->next_try_ms);
     char cursor[SHM_TEXT_BYTES];
@@ -170,20 +183,25 @@ static int read_source(const struct segment *segment, const struct shm_source *s
     text_get(&source->error, out->error, sizeof out->error);
     text_get(&source->cursor, cursor, sizeof cursor);
     out->cursor = cursor[0] != '\0' ? strdup(cursor) : NULL;
-    read_process(segment_slot(segment, source->producer_slot), source->producer_slot, now_ns, &out->producer);
+    read_process_slot(segment_slot(segment, source->producer_slot), source->producer_slot, now_ns,
+                      &out->producer);
     out->stages = calloc(source->stage_count + 1, sizeof *out->stages);
     if (out->stages == NULL)
         return EP_ENOMEM;
     int code = EP_OK;
     for (uint32_t i = 0; code == EP_OK && i < source->stage_count; i++) {
-        code = read_stage(segment, segment_stage(segment, source->first_stage + i), now_ns, &out->stages[i]);
+        code = read_segment_stage(segment, segment_stage(segment, source->first_stage + i), now_ns,
+                                  &out->stages[i]);
         out->stage_count = i + 1;
     }
-    read_tickets(segment, source, out);
-    read_totals(source, out);
+    count_tickets(segment, source, out);
+    read_source_totals(source, out);
     return code;
 }
 
+/* `eventpipe status` reads the state of an instance from its shared memory here, and assesses its health.
+ * Takes no lock and asks no process, so it works while the daemon hangs. 0 or EP_ENOMEM; cli_status_close
+ * frees *out in both cases. */
 int cli_status_read_segment(const struct segment *segment, struct status *out)
 {
     const struct shm_header *header = segment->header;
@@ -192,8 +210,8 @@ int cli_status_read_segment(const struct segment *segment, struct status *out)
     memcpy(out->instance, header->instance, sizeof out->instance);
     memcpy(out->version, header->version, sizeof out->version);
     memcpy(out->store_url, header->store_url, sizeof out->store_url);
-    out->uptime_s = passed_ms(now_ns, header->started_ns) / 1000;
-    out->heartbeat_age_ms = passed_ms(now_ns, LOAD(header->heartbeat_ns));
+    out->uptime_s = elapsed_ms(now_ns, header->started_ns) / 1000;
+    out->heartbeat_age_ms = elapsed_ms(now_ns, LOAD(header->heartbeat_ns));
     out->phase = shm_phase_name(LOAD(header->phase));
     out->recoveries = LOAD(header->recoveries);
     out->stale = LOAD(header->activity) != 0;
@@ -202,18 +220,19 @@ int cli_status_read_segment(const struct segment *segment, struct status *out)
     out->store_failing_since_ms = LOAD(header->store_failing_since_ms);
     if (out->store_failing_since_ms != 0)
         text_get(&header->store_error, out->store_error, sizeof out->store_error);
-    read_process(segment_slot(segment, header->keeper_slot), header->keeper_slot, now_ns, &out->keeper);
+    read_process_slot(segment_slot(segment, header->keeper_slot), header->keeper_slot, now_ns, &out->keeper);
     out->sources = calloc(header->source_count + 1, sizeof *out->sources);
     if (out->sources == NULL)
         return EP_ENOMEM;
     int code = EP_OK;
     for (uint32_t i = 0; code == EP_OK && i < header->source_count; i++) {
         out->source_count = i + 1;
-        code = read_source(segment, segment_source(segment, i), now_ns, &out->sources[i]);
+        code = read_segment_source(segment, segment_source(segment, i), now_ns, &out->sources[i]);
     }
-    return code == EP_OK ? cli_status_classify(out, segment_owner_lives(segment)) : code;
+    return code == EP_OK ? cli_status_assess_health(out, segment_owner_lives(segment)) : code;
 }
 
+/* Frees the snapshot of an instance that `eventpipe status` has read and printed. */
 void cli_status_close(struct status *status)
 {
     for (size_t i = 0; i < status->source_count; i++) {

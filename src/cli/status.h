@@ -84,20 +84,21 @@ void cli_status_close(struct status *status);
 
 /* status_health.c: fills health and reasons from the rest. The daemon is up; otherwise the health is
  * down. */
-int cli_status_classify(struct status *status, bool alive);
+int cli_status_assess_health(struct status *status, bool alive);
 /* Whether the process is stopped (SIGSTOP) and a child of `parent`. Another parent means a reused pid. */
-bool cli_status_halted(int32_t pid, int32_t parent);
-int cli_status_reason(struct status *status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool cli_status_is_process_stopped(int32_t pid, int32_t parent);
+int cli_status_add_reason(struct status *status, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* One line, with its line feed. Every member is documented in eventpipe(1). */
-void cli_status_json(const struct status *status, struct json_out *out);
+void cli_status_write_json(const struct status *status, struct json_out *out);
 /* For people: `width` columns; colours only on a terminal. */
-void cli_status_text(const struct status *status, size_t width, bool colours, struct json_out *out);
+void cli_status_write_text(const struct status *status, size_t width, bool colours, struct json_out *out);
 
 /* "850us", "1.2ms"; "3d 4h", "12 s"; "1.3M"; "12.3 MiB". */
-void cli_status_latency_text(uint64_t us, char *buffer, size_t size);
-void cli_status_age_text(uint64_t ms, char *buffer, size_t size);
-void cli_status_count_text(uint64_t count, bool brief, char *buffer, size_t size);
-void cli_status_bytes_text(uint64_t bytes, char *buffer, size_t size);
+void cli_status_format_latency(uint64_t us, char *buffer, size_t size);
+void cli_status_format_age(uint64_t ms, char *buffer, size_t size);
+void cli_status_format_count(uint64_t count, bool brief, char *buffer, size_t size);
+void cli_status_format_bytes(uint64_t bytes, char *buffer, size_t size);
 
 #endif

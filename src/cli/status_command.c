@@ -19,8 +19,10 @@
 #define TURN_MS 1000
 #define STARTING_MS 2000
 
-/* The daemon is down: reads the store or, if that fails, the segment that a crashed daemon left. */
-static int read_down(struct cli *cli, const char *why, struct status *status, struct error *error)
+/* `eventpipe status` calls this if the daemon is down: reads the store or, if that fails, the shared memory
+ * that a crashed daemon left. why: the first reason that the user sees. */
+static int read_status_while_down(struct cli *cli, const char *why, struct status *status,
+                                  struct error *error)
 {
     struct store *store = NULL;
     struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
@@ -36,23 +38,25 @@ static int read_down(struct cli *cli, const char *why, struct status *status, st
     const char *url = cli->storage != NULL ? cli->storage : "?";
     int code = cli_status_read_store(store, cli->config, cli->instance, url, why, status, error);
     if (code == EP_OK && store == NULL)
-        code = cli_status_reason(status, "its store cannot be read: %s", reason.message);
+        code = cli_status_add_reason(status, "its store cannot be read: %s", reason.message);
     store_close(&store);
     return code;
 }
 
 /* Attaches the segment; waits a moment for one that is just being created. */
-static void attach(struct cli *cli)
+static void attach_segment(struct cli *cli)
 {
     uint64_t start_ns = shm_now_ns();
     while (cli_instance_attach(cli) == -EAGAIN && shm_now_ns() - start_ns < STARTING_MS * UINT64_C(1000000))
         poll(NULL, 0, 20);
 }
 
+/* Reads one snapshot for `eventpipe status`: from shared memory if the daemon runs, else from the store. 0,
+ * or a negative code with the message in `error`. */
 static int read_status(struct cli *cli, struct status *status, struct error *error)
 {
     char why[200] = "the daemon is not running";
-    attach(cli);
+    attach_segment(cli);
     if (cli->attached == 0 && cli->alive) {
         int code = cli_status_read_segment(&cli->segment, status);
         return code == EP_OK ? EP_OK : base_error_set(error, code, "out of memory");
@@ -64,34 +68,35 @@ static int read_status(struct cli *cli, struct status *status, struct error *err
         return base_error_set(error, EP_ESTATE, "the daemon of %s has another version than this program",
                               cli->instance);
     if (cli->attached == 0)
-        snprintf(why, sizeof why, "the daemon (pid %d) is gone, and did not end cleanly",
+        snprintf(why, sizeof why, "the daemon (pid %d) no longer runs and did not end cleanly",
                  (int)cli->segment.header->supervisor_pid);
     else if (cli->attached == -EAGAIN)
-        snprintf(why, sizeof why, "the daemon has begun to start, but has not finished");
+        snprintf(why, sizeof why, "the daemon is still starting");
     else if (cli->attached != -ENOENT)
         snprintf(why, sizeof why, "its segment cannot be read: %s", strerror(-cli->attached));
-    return read_down(cli, why, status, error);
+    return read_status_while_down(cli, why, status, error);
 }
 
-static int exit_status(enum status_health health)
+static int health_exit_status(enum status_health health)
 {
     return health == STATUS_OK ? CONTROL_DONE : health == STATUS_DOWN ? CONTROL_DOWN : CONTROL_NO;
 }
 
-/* One snapshot into cli->out; the exit status. */
-static int show(struct cli *cli)
+/* Writes one snapshot of `eventpipe status` into the output buffer, as text or JSON. Returns the exit status,
+ * which follows from the instance's health. */
+static int write_status_once(struct cli *cli)
 {
     struct status status = {0};
     struct error error = {0};
     int code = read_status(cli, &status, &error);
-    size_t width = cli_width();
-    int exit_code = code == EP_OK ? exit_status(status.health) : CONTROL_NO;
+    size_t width = cli_terminal_width();
+    int exit_code = code == EP_OK ? health_exit_status(status.health) : CONTROL_NO;
     if (code != EP_OK)
-        cli_message("%s", error.message);
+        cli_print_message("%s", error.message);
     else if (cli_given(cli, CLI_OPTION_JSON))
-        cli_status_json(&status, &cli->out);
+        cli_status_write_json(&status, &cli->out);
     else
-        cli_status_text(&status, width < WIDTH_MOST ? width : WIDTH_MOST, cli_colours(), &cli->out);
+        cli_status_write_text(&status, width < WIDTH_MOST ? width : WIDTH_MOST, cli_use_colours(), &cli->out);
     cli_status_close(&status);
     return exit_code;
 }
@@ -104,7 +109,9 @@ struct watch {
     struct termios before;
 };
 
-static int watch_open(struct watch *watch, bool text)
+/* Begins `eventpipe status --watch`: blocks the ending signals and reads them from a signalfd, and lets the
+ * terminal deliver single keys. Returns the signalfd, or a negative value on failure. */
+static int open_watch(struct watch *watch, bool text)
 {
     sigset_t set;
     sigemptyset(&set);
@@ -124,16 +131,16 @@ static int watch_open(struct watch *watch, bool text)
     return watch->signals;
 }
 
-static void watch_close(struct watch *watch)
+static void close_watch(struct watch *watch)
 {
     if (watch->keys)
         tcsetattr(STDIN_FILENO, TCSANOW, &watch->before);
     close(watch->signals);
 }
 
-/* True: the user or a signal ends the watch. Returns after a second, or at once after a change of the
- * window's size. */
-static bool watch_wait(const struct watch *watch)
+/* `eventpipe status --watch` waits here between two snapshots: a second, or less if the window's size
+ * changes. Returns true if a key or a signal ends the watch. */
+static bool wait_for_next_turn(const struct watch *watch)
 {
     struct pollfd waiting[2] = {{.fd = watch->signals, .events = POLLIN},
                                 {.fd = watch->keys ? STDIN_FILENO : -1, .events = POLLIN}};
@@ -148,7 +155,8 @@ static bool watch_wait(const struct watch *watch)
     return got <= 0 || key == 'q' || key == 'Q' || key == 3;
 }
 
-/* Lets each line clear the rest of its row, and the last one all rows below, so that nothing flickers. */
+/* Prepares a snapshot of `eventpipe status --watch` for redrawing the terminal: each line clears the rest of
+ * its row, and the last one all rows below. Clearing the whole screen first would flicker. */
 static void add_clear_codes(struct json_out *out)
 {
     struct json_out drawn = {0};
@@ -165,30 +173,32 @@ static void add_clear_codes(struct json_out *out)
     *out = drawn;
 }
 
-static int watch(struct cli *cli)
+/* `eventpipe status --watch`: prints a snapshot every second, until the user presses q or Ctrl-C. Returns the
+ * exit status of the last snapshot. */
+static int watch_status(struct cli *cli)
 {
     bool text = !cli_given(cli, CLI_OPTION_JSON);
     struct watch watch = {0};
-    if (watch_open(&watch, text) < 0) {
-        cli_message("signalfd: %s", strerror(errno));
+    if (open_watch(&watch, text) < 0) {
+        cli_print_message("cannot receive signals for --watch: %s", strerror(errno));
         return CONTROL_NO;
     }
     json_write_text(&cli->out, watch.redraw ? "\033[2J" : "");
-    cli_out_end(cli, 0);
+    cli_finish_output(cli, 0);
     int status;
     do {
-        status = show(cli);
+        status = write_status_once(cli);
         if (watch.redraw)
             add_clear_codes(&cli->out);
         else if (text)
             json_write_text(&cli->out, "\n");
-        cli_out_end(cli, 0);
-    } while (!cli->output_failed && !watch_wait(&watch));
-    watch_close(&watch);
+        cli_finish_output(cli, 0);
+    } while (!cli->output_failed && !wait_for_next_turn(&watch));
+    close_watch(&watch);
     return status;
 }
 
 int cli_status(struct cli *cli)
 {
-    return cli_given(cli, CLI_OPTION_WATCH) ? watch(cli) : show(cli);
+    return cli_given(cli, CLI_OPTION_WATCH) ? watch_status(cli) : write_status_once(cli);
 }

@@ -8,19 +8,19 @@
 #include "src/cli/status.h"
 
 /* Empty is null. */
-static void put_text(struct json_out *out, const char *name, const char *text)
+static void write_text_member(struct json_out *out, const char *name, const char *text)
 {
     json_write_member_text(out, name, text != NULL && text[0] != '\0' ? text : NULL);
 }
 
-static void put_bool(struct json_out *out, const char *name, bool value)
+static void write_bool_member(struct json_out *out, const char *name, bool value)
 {
     json_write_key(out, name);
     json_write_text(out, value ? "true" : "false");
 }
 
-/* No process is null. */
-static void put_pid(struct json_out *out, int32_t pid)
+/* `eventpipe status --json` writes a process's pid with this; null if the process does not run. */
+static void write_pid_member(struct json_out *out, int32_t pid)
 {
     json_write_key(out, "pid");
     if (pid > 0)
@@ -29,28 +29,30 @@ static void put_pid(struct json_out *out, int32_t pid)
         json_write_text(out, "null");
 }
 
-static void next_in_list(struct json_out *out, size_t index)
+static void begin_list_object(struct json_out *out, size_t index)
 {
     json_write_text(out, index == 0 ? "{" : ",{");
 }
 
-/* Producer and keeper. */
-static void put_process(struct json_out *out, const char *name, const struct status_process *process)
+/* Writes the keeper or a producer as a member of `eventpipe status --json`. */
+static void write_process_member(struct json_out *out, const char *name, const struct status_process *process)
 {
     json_write_key(out, name);
     json_write_text(out, "{");
-    put_pid(out, process->pid);
+    write_pid_member(out, process->pid);
     json_write_member_text(out, "state", shm_slot_state_name(process->state));
     json_write_member_uint(out, "restarts", process->restarts);
-    put_text(out, "last_exit", process->last_exit);
+    write_text_member(out, "last_exit", process->last_exit);
     json_write_text(out, "}");
 }
 
-static void put_worker(struct json_out *out, const struct status_process *worker)
+/* Writes the members of one worker for `eventpipe status --json`; the caller writes the brackets. event is
+ * null if the worker processes none. */
+static void write_worker_members(struct json_out *out, const struct status_process *worker)
 {
     json_write_member_uint(out, "slot", worker->slot);
     json_write_member_uint(out, "worker", worker->index);
-    put_pid(out, worker->pid);
+    write_pid_member(out, worker->pid);
     json_write_member_text(out, "state", shm_slot_state_name(worker->state));
     json_write_key(out, "event");
     if (worker->event != 0)
@@ -61,15 +63,17 @@ static void put_worker(struct json_out *out, const struct status_process *worker
     json_write_member_uint(out, "calls", worker->calls);
     json_write_member_uint(out, "restarts", worker->restarts);
     json_write_member_uint(out, "restart_in_ms", worker->restart_in_ms);
-    put_text(out, "last_exit", worker->last_exit);
+    write_text_member(out, "last_exit", worker->last_exit);
 }
 
-static void put_stage(struct json_out *out, const struct status_stage *stage)
+/* Writes the members of one stage, with its workers, for `eventpipe status --json`; the caller writes the
+ * brackets. */
+static void write_stage_members(struct json_out *out, const struct status_stage *stage)
 {
     json_write_member_text(out, "name", stage->name);
-    put_text(out, "type", stage->type);
+    write_text_member(out, "type", stage->type);
     json_write_member_text(out, "state", stage->state);
-    put_bool(out, "paused", stage->paused);
+    write_bool_member(out, "paused", stage->paused);
     json_write_member_uint(out, "concurrency", stage->concurrency);
     json_write_member_uint(out, "busy", stage->busy);
     json_write_member_uint(out, "queue", stage->queue);
@@ -91,21 +95,23 @@ static void put_stage(struct json_out *out, const struct status_stage *stage)
     json_write_key(out, "workers");
     json_write_text(out, "[");
     for (uint32_t i = 0; stage->workers != NULL && i < stage->concurrency; i++) {
-        next_in_list(out, i);
-        put_worker(out, &stage->workers[i]);
+        begin_list_object(out, i);
+        write_worker_members(out, &stage->workers[i]);
         json_write_text(out, "}");
     }
     json_write_text(out, "]");
 }
 
-static void put_source(struct json_out *out, const struct status_source *source)
+/* Writes the members of one source, with its stages, for `eventpipe status --json`; the caller writes the
+ * brackets. */
+static void write_source_members(struct json_out *out, const struct status_source *source)
 {
     json_write_member_text(out, "id", source->id);
-    put_text(out, "type", source->type);
+    write_text_member(out, "type", source->type);
     json_write_member_text(out, "state", source->state);
-    put_bool(out, "paused", source->paused);
+    write_bool_member(out, "paused", source->paused);
     json_write_member_text(out, "cursor", source->cursor);
-    put_text(out, "error", source->error);
+    write_text_member(out, "error", source->error);
     json_write_member_uint(out, "failures", source->failures);
     json_write_member_uint(out, "next_try_in_ms", source->next_try_in_ms);
     json_write_member_uint(out, "fetched", source->fetched);
@@ -122,23 +128,25 @@ static void put_source(struct json_out *out, const struct status_source *source)
     json_write_member_uint(out, "dead", source->dead);
     json_write_member_uint(out, "orphaned", source->orphaned);
     json_write_member_uint(out, "oldest_s", source->oldest_s);
-    put_process(out, "producer", &source->producer);
+    write_process_member(out, "producer", &source->producer);
     json_write_key(out, "stages");
     json_write_text(out, "[");
     for (size_t i = 0; i < source->stage_count; i++) {
-        next_in_list(out, i);
-        put_stage(out, &source->stages[i]);
+        begin_list_object(out, i);
+        write_stage_members(out, &source->stages[i]);
         json_write_text(out, "}");
     }
     json_write_text(out, "]");
 }
 
-void cli_status_json(const struct status *status, struct json_out *out)
+/* Writes the snapshot of `eventpipe status --json` as one object on one line. Programs read it: members are
+ * only ever added, and each is documented in eventpipe(1). */
+void cli_status_write_json(const struct status *status, struct json_out *out)
 {
     json_write_text(out, "{");
     json_write_member_text(out, "instance", status->instance);
-    put_text(out, "version", status->version);
-    put_pid(out, status->pid);
+    write_text_member(out, "version", status->version);
+    write_pid_member(out, status->pid);
     json_write_member_uint(out, "uptime_s", status->health == STATUS_DOWN ? 0 : status->uptime_s);
     json_write_member_text(out, "health", cli_status_health_name(status->health));
     json_write_key(out, "reasons");
@@ -149,21 +157,21 @@ void cli_status_json(const struct status *status, struct json_out *out)
     }
     json_write_text(out, "]");
     json_write_member_text(out, "phase", status->phase);
-    put_bool(out, "stale", status->stale);
+    write_bool_member(out, "stale", status->stale);
     json_write_member_uint(out, "recoveries", status->recoveries);
     json_write_key(out, "store");
     json_write_text(out, "{");
     json_write_member_text(out, "url", status->store_url);
     json_write_member_uint(out, "bytes", status->store_bytes);
     json_write_member_uint(out, "wal_bytes", status->wal_bytes);
-    put_text(out, "error", status->store_error);
+    write_text_member(out, "error", status->store_error);
     json_write_text(out, "}");
-    put_process(out, "keeper", &status->keeper);
+    write_process_member(out, "keeper", &status->keeper);
     json_write_key(out, "sources");
     json_write_text(out, "[");
     for (size_t i = 0; i < status->source_count; i++) {
-        next_in_list(out, i);
-        put_source(out, &status->sources[i]);
+        begin_list_object(out, i);
+        write_source_members(out, &status->sources[i]);
         json_write_text(out, "}");
     }
     json_write_text(out, "]}\n");

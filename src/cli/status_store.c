@@ -23,7 +23,9 @@ static void copy_text(char *to, size_t size, const char *from)
     to[bytes] = '\0';
 }
 
-static int on_source(int64_t id, const char *name, void *user)
+/* Called for each source in the store, while `eventpipe status` reads the store of an instance that is down:
+ * adds the source to the snapshot. 0 or EP_ENOMEM. */
+static int on_stored_source(int64_t id, const char *name, void *user)
 {
     struct store_reader *reader = user;
     struct status *status = reader->status;
@@ -42,7 +44,9 @@ static int on_source(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-static int on_stage(int64_t id, const char *name, void *user)
+/* Called for each stage of a source in the store, while `eventpipe status` reads the store of an instance
+ * that is down: adds the stage to the snapshot. 0 or EP_ENOMEM. */
+static int on_stored_stage(int64_t id, const char *name, void *user)
 {
     struct store_reader *reader = user;
     struct status_source *source = reader->source;
@@ -60,10 +64,12 @@ static int on_stage(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-static int read_stages(struct store *store, int64_t id, struct status_source *source)
+/* `eventpipe status` reads a source's stages and their totals from the store, if the daemon is down. 0 or a
+ * code of the store. */
+static int read_stored_stages(struct store *store, int64_t id, struct status_source *source)
 {
     struct store_reader reader = {.source = source};
-    int code = store_each_stage(store, id, on_stage, &reader);
+    int code = store_each_stage(store, id, on_stored_stage, &reader);
     for (size_t i = 0; code == EP_OK && i < source->stage_count; i++) {
         struct status_stage *stage = &source->stages[i];
         struct store_stage_totals totals;
@@ -81,7 +87,9 @@ static int read_stages(struct store *store, int64_t id, struct status_source *so
     return code;
 }
 
-static int read_source(struct store *store, int64_t id, struct status_source *source)
+/* `eventpipe status` reads a source from the store, if the daemon is down: its totals, its cursor and its
+ * stages. 0 or a code of the store. */
+static int read_stored_source(struct store *store, int64_t id, struct status_source *source)
 {
     struct store_totals totals;
     int code = store_source_totals(store, id, &totals);
@@ -103,11 +111,12 @@ static int read_source(struct store *store, int64_t id, struct status_source *so
     source->ready = totals.live > elsewhere ? totals.live - elsewhere : 0;
     source->oldest_s =
         totals.oldest_ms != 0 && now_ms > totals.oldest_ms ? (now_ms - totals.oldest_ms) / 1000 : 0;
-    return read_stages(store, id, source);
+    return read_stored_stages(store, id, source);
 }
 
-/* Types, which the store does not know. */
-static void name_types(const struct config *config, struct status_source *source)
+/* `eventpipe status` takes the types of a source and its stages from the configuration while the daemon is
+ * down: the store does not know them. config NULL: they stay empty. */
+static void set_types_from_config(const struct config *config, struct status_source *source)
 {
     for (size_t i = 0; config != NULL && i < config->source_count; i++) {
         const struct source_config *known = &config->sources[i];
@@ -122,6 +131,9 @@ static void name_types(const struct config *config, struct status_source *source
     }
 }
 
+/* `eventpipe status` reads the state of an instance that is down from its store. store NULL: it cannot be
+ * opened, and only `why` is reported. 0, or a code with the message in `error`; cli_status_close frees *out
+ * in both cases. */
 int cli_status_read_store(struct store *store, const struct config *config, const char *instance,
                           const char *url, const char *why, struct status *out, struct error *error)
 {
@@ -129,17 +141,17 @@ int cli_status_read_store(struct store *store, const struct config *config, cons
     copy_text(out->instance, sizeof out->instance, instance);
     copy_text(out->store_url, sizeof out->store_url, url);
     struct store_reader reader = {.status = out};
-    int code = cli_status_reason(out, "%s", why);
+    int code = cli_status_add_reason(out, "%s", why);
     if (code == EP_OK && store != NULL) {
-        code = store_each_source(store, on_source, &reader);
+        code = store_each_source(store, on_stored_source, &reader);
         for (size_t i = 0; code == EP_OK && i < out->source_count; i++)
-            code = read_source(store, reader.ids[i], &out->sources[i]);
+            code = read_stored_source(store, reader.ids[i], &out->sources[i]);
         if (code == EP_OK)
             code = store_sizes(store, &out->store_bytes, &out->wal_bytes);
     }
     free(reader.ids);
     for (size_t i = 0; i < out->source_count; i++)
-        name_types(config, &out->sources[i]);
+        set_types_from_config(config, &out->sources[i]);
     if (code == EP_OK)
         return EP_OK;
     return base_error_set(error, code, "%s",

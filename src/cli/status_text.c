@@ -24,19 +24,21 @@ struct view {
     bool colours;
 };
 
-static void print(const struct view *view, const char *text)
+static void print_text(const struct view *view, const char *text)
 {
     json_write_text(view->out, text);
 }
 
-static void coloured(const struct view *view, const char *colour, const char *text)
+static void print_coloured(const struct view *view, const char *colour, const char *text)
 {
-    print(view, view->colours ? colour : "");
-    cli_table_text_out(view->out, text, 0);
-    print(view, view->colours ? "\033[0m" : "");
+    print_text(view, view->colours ? colour : "");
+    cli_table_write_text(view->out, text, 0);
+    print_text(view, view->colours ? "\033[0m" : "");
 }
 
-static const char *state_colour(const struct view *view, const char *state)
+/* Returns the colour in which `eventpipe status` shows the state of a source or stage: red if it fails,
+ * yellow if it is paused or blocked, else NULL. */
+static const char *choose_state_colour(const struct view *view, const char *state)
 {
     static const char *const bad[] = {"backoff", "degraded", "waiting", "full", "down"};
     if (!view->colours)
@@ -47,106 +49,113 @@ static const char *state_colour(const struct view *view, const char *state)
     return strcmp(state, "paused") == 0 || strcmp(state, "blocked") == 0 ? yellow : NULL;
 }
 
-/* Text folded at blanks: the first line begins at `column`, further ones at `indent`. */
-static void folded(const struct view *view, const char *text, size_t column, size_t indent)
+/* `eventpipe status` prints long text, such as an error, folded at blanks to the terminal's width: the first
+ * line begins at `column`, further ones at `indent`. */
+static void print_folded(const struct view *view, const char *text, size_t column, size_t indent)
 {
     size_t at = column;
     for (bool first = true; *text != '\0'; first = false) {
         char word[512];
         size_t bytes = strcspn(text, " ");
         snprintf(word, sizeof word, "%.*s", (int)(bytes < sizeof word ? bytes : sizeof word - 1), text);
-        size_t width = cli_table_text_width(word);
+        size_t width = cli_table_measure_text(word);
         if (!first && view->width > 0 && at + 1 + width > view->width) {
-            print(view, "\n");
+            print_text(view, "\n");
             for (at = 0; at < indent; at++)
-                print(view, " ");
+                print_text(view, " ");
         } else if (!first) {
-            print(view, " ");
+            print_text(view, " ");
             at++;
         }
-        cli_table_text_out(view->out, word, 0);
+        cli_table_write_text(view->out, word, 0);
         at += width;
         text += bytes;
         text += strspn(text, " ");
     }
-    print(view, "\n");
+    print_text(view, "\n");
 }
 
-static void head(const struct view *view)
+/* Prints the first lines of `eventpipe status`: the instance, its health with all reasons, the daemon's
+ * uptime and pid, and the store with its size. */
+static void print_instance_head(const struct view *view)
 {
     const struct status *status = view->status;
     char facts[256], age[40], size[40], wal[40];
-    coloured(view, bold, status->instance);
-    print(view, ": ");
-    size_t column = cli_table_text_width(status->instance) + 2;
-    cli_status_age_text(status->uptime_s * 1000, age, sizeof age);
+    print_coloured(view, bold, status->instance);
+    print_text(view, ": ");
+    size_t column = cli_table_measure_text(status->instance) + 2;
+    cli_status_format_age(status->uptime_s * 1000, age, sizeof age);
     snprintf(facts, sizeof facts, "up %s   eventpiped %s pid %d", age, status->version, (int)status->pid);
     if (status->health == STATUS_OK) {
-        coloured(view, green, "ok");
-        print(view, "   ");
-        print(view, facts);
-        print(view, "\n");
+        print_coloured(view, green, "ok");
+        print_text(view, "   ");
+        print_text(view, facts);
+        print_text(view, "\n");
     } else {
         const char *health = status->health == STATUS_DOWN ? "DOWN" : "DEGRADED";
-        coloured(view, status->health == STATUS_DOWN ? red : yellow, health);
-        print(view, "  ");
-        folded(view, status->reason_count > 0 ? status->reasons[0] : "", column + strlen(health) + 2, column);
+        print_coloured(view, status->health == STATUS_DOWN ? red : yellow, health);
+        print_text(view, "  ");
+        print_folded(view, status->reason_count > 0 ? status->reasons[0] : "", column + strlen(health) + 2,
+                     column);
         for (size_t i = 1; i < status->reason_count; i++) {
             for (size_t blank = 0; blank < column; blank++)
-                print(view, " ");
-            folded(view, status->reasons[i], column, column + 2);
+                print_text(view, " ");
+            print_folded(view, status->reasons[i], column, column + 2);
         }
     }
-    print(view, "  ");
+    print_text(view, "  ");
     if (status->health == STATUS_DEGRADED) {
-        print(view, facts);
-        print(view, "\n  ");
+        print_text(view, facts);
+        print_text(view, "\n  ");
     }
-    cli_status_bytes_text(status->store_bytes, size, sizeof size);
-    cli_status_bytes_text(status->wal_bytes, wal, sizeof wal);
-    cli_table_text_out(view->out, status->store_url, view->width > 50 ? view->width - 35 : 0);
+    cli_status_format_bytes(status->store_bytes, size, sizeof size);
+    cli_status_format_bytes(status->wal_bytes, wal, sizeof wal);
+    cli_table_write_text(view->out, status->store_url, view->width > 50 ? view->width - 35 : 0);
     snprintf(facts, sizeof facts, "   %s, WAL %s\n", size, wal);
-    print(view, facts);
+    print_text(view, facts);
 }
 
-/* One source's first lines: its state, cursor and last error. */
-static void source_head(const struct view *view, const struct status_source *source)
+/* Prints the first lines of a source in `eventpipe status`: its type, state, cursor and last error. */
+static void print_source_head(const struct view *view, const struct status_source *source)
 {
-    print(view, "\n");
-    coloured(view, bold, source->id);
-    print(view, source->type[0] != '\0' ? " (" : "");
-    cli_table_text_out(view->out, source->type, 0);
-    print(view, source->type[0] != '\0' ? ")  " : "  ");
-    const char *colour = state_colour(view, source->state);
-    coloured(view, colour != NULL ? colour : "", source->state);
-    size_t used = cli_table_text_width(source->id) + cli_table_text_width(source->type) +
-                  cli_table_text_width(source->state) + 5;
+    print_text(view, "\n");
+    print_coloured(view, bold, source->id);
+    print_text(view, source->type[0] != '\0' ? " (" : "");
+    cli_table_write_text(view->out, source->type, 0);
+    print_text(view, source->type[0] != '\0' ? ")  " : "  ");
+    const char *colour = choose_state_colour(view, source->state);
+    print_coloured(view, colour != NULL ? colour : "", source->state);
+    size_t used = cli_table_measure_text(source->id) + cli_table_measure_text(source->type) +
+                  cli_table_measure_text(source->state) + 5;
     if (source->cursor != NULL) {
-        print(view, "  cursor ");
-        cli_table_text_out(view->out, source->cursor, view->width > used + 20 ? view->width - used - 9 : 12);
+        print_text(view, "  cursor ");
+        cli_table_write_text(view->out, source->cursor,
+                             view->width > used + 20 ? view->width - used - 9 : 12);
     }
-    print(view, "\n");
+    print_text(view, "\n");
     if (source->error[0] == '\0')
         return;
     char next[60] = "", all[SHM_TEXT_BYTES + 80];
     if (source->next_try_in_ms > 0) {
         char age[40];
-        cli_status_age_text(source->next_try_in_ms, age, sizeof age);
+        cli_status_format_age(source->next_try_in_ms, age, sizeof age);
         snprintf(next, sizeof next, "; next try in %s", age);
     }
     snprintf(all, sizeof all, "last error: %s%s", source->error, next);
-    print(view, "  ");
-    folded(view, all, 2, 4);
+    print_text(view, "  ");
+    print_folded(view, all, 2, 4);
 }
 
-static void cell_count(const struct view *view, struct table *table, uint64_t count, const char *colour)
+static void add_count_cell(const struct view *view, struct table *table, uint64_t count, const char *colour)
 {
     char text[32];
-    cli_status_count_text(count, view->width > 0 && view->width < FULL_WIDTH, text, sizeof text);
-    cli_table_cell(table, text, count > 0 && view->colours ? colour : NULL);
+    cli_status_format_count(count, view->width > 0 && view->width < FULL_WIDTH, text, sizeof text);
+    cli_table_add_cell(table, text, count > 0 && view->colours ? colour : NULL);
 }
 
-static void source_counts(const struct view *view, const struct status_source *source)
+/* Prints the table of a source's events in `eventpipe status`: how many were fetched and how many are ready,
+ * running, delayed, held and dead. */
+static void print_source_counts(const struct view *view, const struct status_source *source)
 {
     static const struct table_column columns[] = {
         {"FETCHED", true, false, false}, {"DUPLICATES", true, false, false}, {"READY", true, false, false},
@@ -156,41 +165,45 @@ static void source_counts(const struct view *view, const struct status_source *s
     struct table table;
     char age[40];
     cli_table_open(&table, columns, sizeof columns / sizeof columns[0]);
-    cell_count(view, &table, source->fetched, NULL);
-    cell_count(view, &table, source->duplicates, NULL);
-    cell_count(view, &table, source->ready, NULL);
-    cell_count(view, &table, source->running, NULL);
-    cell_count(view, &table, source->delayed, NULL);
-    cell_count(view, &table, source->held, yellow);
-    cell_count(view, &table, source->dead, red);
-    cli_status_age_text(source->oldest_s * 1000, age, sizeof age);
-    cli_table_cell(&table, source->live > 0 ? age : "-", NULL);
+    add_count_cell(view, &table, source->fetched, NULL);
+    add_count_cell(view, &table, source->duplicates, NULL);
+    add_count_cell(view, &table, source->ready, NULL);
+    add_count_cell(view, &table, source->running, NULL);
+    add_count_cell(view, &table, source->delayed, NULL);
+    add_count_cell(view, &table, source->held, yellow);
+    add_count_cell(view, &table, source->dead, red);
+    cli_status_format_age(source->oldest_s * 1000, age, sizeof age);
+    cli_table_add_cell(&table, source->live > 0 ? age : "-", NULL);
     cli_table_print(&table, view->out, view->width, INDENT, true);
     cli_table_close(&table);
 }
 
-static void stage_row(const struct view *view, struct table *table, const struct status_stage *stage)
+/* Adds one stage to the stage table of `eventpipe status`: its state, busy workers, queue, counts of answers
+ * and latency. */
+static void add_stage_row(const struct view *view, struct table *table, const struct status_stage *stage)
 {
     char text[40];
-    cli_table_cell(table, stage->name, NULL);
-    cli_table_cell(table, stage->type, NULL);
-    cli_table_cell(table, stage->state, state_colour(view, stage->state));
+    cli_table_add_cell(table, stage->name, NULL);
+    cli_table_add_cell(table, stage->type, NULL);
+    cli_table_add_cell(table, stage->state, choose_state_colour(view, stage->state));
     snprintf(text, sizeof text, "%" PRIu32 "/%" PRIu32, stage->busy, stage->concurrency);
-    cli_table_cell(table, stage->workers != NULL ? text : "-", NULL);
-    cell_count(view, table, stage->queue, NULL);
-    cell_count(view, table, stage->processed, NULL);
-    cell_count(view, table, stage->retried, NULL);
-    cell_count(view, table, stage->removed, NULL);
-    cell_count(view, table, stage->rejected, yellow);
-    cell_count(view, table, stage->failed, yellow);
-    cell_count(view, table, stage->crashed, red);
-    cli_status_latency_text(stage->p50_us, text, sizeof text);
-    cli_table_cell(table, text, NULL);
-    cli_status_latency_text(stage->p99_us, text, sizeof text);
-    cli_table_cell(table, text, NULL);
+    cli_table_add_cell(table, stage->workers != NULL ? text : "-", NULL);
+    add_count_cell(view, table, stage->queue, NULL);
+    add_count_cell(view, table, stage->processed, NULL);
+    add_count_cell(view, table, stage->retried, NULL);
+    add_count_cell(view, table, stage->removed, NULL);
+    add_count_cell(view, table, stage->rejected, yellow);
+    add_count_cell(view, table, stage->failed, yellow);
+    add_count_cell(view, table, stage->crashed, red);
+    cli_status_format_latency(stage->p50_us, text, sizeof text);
+    cli_table_add_cell(table, text, NULL);
+    cli_status_format_latency(stage->p99_us, text, sizeof text);
+    cli_table_add_cell(table, text, NULL);
 }
 
-static void source_stages(const struct view *view, const struct status_source *source)
+/* Prints the stage table of a source in `eventpipe status`. Headings are short if the terminal is narrower
+ * than 120 columns. */
+static void print_stage_table(const struct view *view, const struct status_source *source)
 {
     static const struct table_column wide[] = {
         {"STAGE", false, true, false},   {"TYPE", false, false, true},    {"STATE", false, false, false},
@@ -210,13 +223,14 @@ static void source_stages(const struct view *view, const struct status_source *s
     struct table table;
     cli_table_open(&table, wide_enough ? wide : narrow, sizeof wide / sizeof wide[0]);
     for (size_t i = 0; i < source->stage_count; i++)
-        stage_row(view, &table, &source->stages[i]);
+        add_stage_row(view, &table, &source->stages[i]);
     cli_table_print(&table, view->out, view->width, INDENT, true);
     cli_table_close(&table);
 }
 
-/* Lists events that have been processed for a second or longer, with their workers. */
-static void long_calls(const struct view *view, const struct status_source *source)
+/* Lists, in `eventpipe status`, the events of a source that a worker has been processing for a second or
+ * longer. They show which stage is slow or hangs. */
+static void print_long_running_events(const struct view *view, const struct status_source *source)
 {
     for (size_t i = 0; i < source->stage_count; i++)
         for (uint32_t j = 0; source->stages[i].workers != NULL && j < source->stages[i].concurrency; j++) {
@@ -225,24 +239,26 @@ static void long_calls(const struct view *view, const struct status_source *sour
             if (worker->event == 0 || worker->since_ms < STATUS_PROCESSING_MS ||
                 view->status->health == STATUS_DOWN)
                 continue;
-            cli_status_age_text(worker->since_ms, age, sizeof age);
+            cli_status_format_age(worker->since_ms, age, sizeof age);
             snprintf(line, sizeof line, "%s[%" PRIu32 "] processing event %" PRIu64 " for %s",
                      source->stages[i].name, worker->index, worker->event, age);
-            print(view, "  ");
-            cli_table_text_out(view->out, line, view->width > INDENT ? view->width - INDENT : 0);
-            print(view, "\n");
+            print_text(view, "  ");
+            cli_table_write_text(view->out, line, view->width > INDENT ? view->width - INDENT : 0);
+            print_text(view, "\n");
         }
 }
 
-void cli_status_text(const struct status *status, size_t width, bool colours, struct json_out *out)
+/* Writes the snapshot of `eventpipe status` for people: the health first, then each source with its stages.
+ * width: columns of the terminal, 0 = no limit. */
+void cli_status_write_text(const struct status *status, size_t width, bool colours, struct json_out *out)
 {
     struct view view = {status, out, width, colours};
-    head(&view);
+    print_instance_head(&view);
     for (size_t i = 0; i < status->source_count; i++) {
-        source_head(&view, &status->sources[i]);
-        source_counts(&view, &status->sources[i]);
+        print_source_head(&view, &status->sources[i]);
+        print_source_counts(&view, &status->sources[i]);
         if (status->sources[i].stage_count > 0)
-            source_stages(&view, &status->sources[i]);
-        long_calls(&view, &status->sources[i]);
+            print_stage_table(&view, &status->sources[i]);
+        print_long_running_events(&view, &status->sources[i]);
     }
 }

@@ -5,7 +5,9 @@
 
 #include "src/cli/status.h"
 
-void cli_status_latency_text(uint64_t us, char *buffer, size_t size)
+/* Formats a duration in microseconds as a short text ("850us", "1.2ms"; "-" for 0). `eventpipe status` and
+ * `eventpipe trace` show latencies with it. */
+void cli_status_format_latency(uint64_t us, char *buffer, size_t size)
 {
     if (us == 0)
         snprintf(buffer, size, "-");
@@ -21,7 +23,9 @@ void cli_status_latency_text(uint64_t us, char *buffer, size_t size)
         snprintf(buffer, size, "%" PRIu64 "s", us / 1000000);
 }
 
-void cli_status_age_text(uint64_t ms, char *buffer, size_t size)
+/* Formats an age in milliseconds for people, with two units at most ("12 s", "3d 4h"). `eventpipe status`,
+ * queue, show and crashes use it. */
+void cli_status_format_age(uint64_t ms, char *buffer, size_t size)
 {
     uint64_t seconds = ms / 1000, minutes = seconds / 60, hours = minutes / 60, days = hours / 24;
     if (ms < 1000)
@@ -36,7 +40,9 @@ void cli_status_age_text(uint64_t ms, char *buffer, size_t size)
         snprintf(buffer, size, "%" PRIu64 "d %" PRIu64 "h", days, hours % 24);
 }
 
-void cli_status_count_text(uint64_t count, bool brief, char *buffer, size_t size)
+/* Formats a count for the tables of `eventpipe status`: in full, or from 10000 on as "12.3k" or "1.3M" if
+ * `brief` (the terminal is narrow). */
+void cli_status_format_count(uint64_t count, bool brief, char *buffer, size_t size)
 {
     static const char units[] = {'k', 'M', 'G', 'T', 'P', 'E'};
     if (!brief || count < 10000) {
@@ -50,7 +56,9 @@ void cli_status_count_text(uint64_t count, bool brief, char *buffer, size_t size
     snprintf(buffer, size, value < 99.95 ? "%.1f%c" : "%.0f%c", value, units[unit]);
 }
 
-void cli_status_bytes_text(uint64_t bytes, char *buffer, size_t size)
+/* Formats a size in bytes for people ("12.3 MiB"). `eventpipe status` shows the sizes of the store and its
+ * WAL with it. */
+void cli_status_format_bytes(uint64_t bytes, char *buffer, size_t size)
 {
     static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
     if (bytes < 1024) {

@@ -13,7 +13,9 @@
 #define GAP 2
 #define ELASTIC_LEAST 8
 
-size_t cli_table_text_width(const char *text)
+/* Returns how many columns a text takes on the terminal: its UTF-8 characters, each counted as one; an
+ * invalid byte is one, too. `eventpipe` aligns its tables with it. */
+size_t cli_table_measure_text(const char *text)
 {
     size_t width = 0;
     const char *end = text + strlen(text);
@@ -25,10 +27,13 @@ size_t cli_table_text_width(const char *text)
     return width;
 }
 
-void cli_table_text_out(struct json_out *out, const char *text, size_t width)
+/* Appends text from outside (UIDs, errors, JSON) to the output of `eventpipe`, cut to `width` columns (0 =
+ * whole), with "…" at the end. Control characters and invalid UTF-8 become '?': they must never reach the
+ * terminal. */
+void cli_table_write_text(struct json_out *out, const char *text, size_t width)
 {
     const char *end = text + strlen(text);
-    bool cut = width > 0 && cli_table_text_width(text) > width;
+    bool cut = width > 0 && cli_table_measure_text(text) > width;
     for (size_t at = 0; text < end && (!cut || at + 1 < width); at++) {
         size_t length = base_utf8_length(text, end);
         if (length == 0 || base_utf8_is_control(text, length))
@@ -45,10 +50,13 @@ void cli_table_open(struct table *table, const struct table_column *columns, siz
 {
     *table = (struct table){.columns = columns, .column_count = count, .gap = GAP};
     for (size_t i = 0; i < count; i++)
-        table->widths[i] = cli_table_text_width(columns[i].heading);
+        table->widths[i] = cli_table_measure_text(columns[i].heading);
 }
 
-void cli_table_cell(struct table *table, const char *text, const char *colour)
+/* Adds the next cell to a table that `eventpipe` prints (status, queue, crashes, trace). The table copies the
+ * text. colour: an escape sequence, or NULL. If memory runs out it sets table->failed, which cli_table_print
+ * passes on. */
+void cli_table_add_cell(struct table *table, const char *text, const char *colour)
 {
     if (table->cell_count == table->room) {
         size_t room = table->room == 0 ? 64 : 2 * table->room;
@@ -73,7 +81,9 @@ void cli_table_cell(struct table *table, const char *text, const char *colour)
     table->colours[table->cell_count++] = colour;
 }
 
-static size_t total_width(const struct table *table, const size_t *widths)
+/* Returns the width of a whole row of a table of `eventpipe`, with the gaps between its columns. Columns of
+ * width 0 are left out. */
+static size_t sum_column_widths(const struct table *table, const size_t *widths)
 {
     size_t total = 0, shown = 0;
     for (size_t i = 0; i < table->column_count; i++) {
@@ -83,12 +93,13 @@ static size_t total_width(const struct table *table, const size_t *widths)
     return shown == 0 ? 0 : total + (shown - 1) * table->gap;
 }
 
-/* Takes one column off the widest elastic one; false when none can give any more. */
-static bool shrink(const struct table *table, size_t *widths)
+/* Makes a table of `eventpipe` one column narrower: shortens the widest column that may be cut. Returns false
+ * if none can be cut any further. */
+static bool shrink_widest_column(const struct table *table, size_t *widths)
 {
     size_t widest = table->column_count;
     for (size_t i = 0; i < table->column_count; i++) {
-        size_t least = cli_table_text_width(table->columns[i].heading);
+        size_t least = cli_table_measure_text(table->columns[i].heading);
         least = least > ELASTIC_LEAST ? least : ELASTIC_LEAST;
         if (table->columns[i].elastic && widths[i] > least &&
             (widest == table->column_count || widths[i] > widths[widest]))
@@ -100,8 +111,9 @@ static bool shrink(const struct table *table, size_t *widths)
     return true;
 }
 
-/* Leaves out the first column that may be; false when there is none. */
-static bool drop(const struct table *table, size_t *widths)
+/* Makes a table of `eventpipe` narrower by leaving out the first column that may be left out. Returns false
+ * if there is none. */
+static bool drop_column(const struct table *table, size_t *widths)
 {
     for (size_t i = 0; i < table->column_count; i++)
         if (table->columns[i].droppable && widths[i] > 0) {
@@ -111,31 +123,36 @@ static bool drop(const struct table *table, size_t *widths)
     return false;
 }
 
-static void fit(struct table *table, size_t *widths, size_t width)
+/* Chooses the column widths of a table of `eventpipe`, so that its rows fit the terminal (width 0 = no
+ * limit): cuts columns, then narrows the gaps, then leaves columns out. A table may still be too wide
+ * afterwards. */
+static void fit_columns(struct table *table, size_t *widths, size_t width)
 {
     for (size_t i = 0; i < table->cell_count; i++) {
-        size_t cell = cli_table_text_width(table->cells[i]), *most = &table->widths[i % table->column_count];
+        size_t cell = cli_table_measure_text(table->cells[i]),
+               *most = &table->widths[i % table->column_count];
         *most = cell > *most ? cell : *most;
     }
     memcpy(widths, table->widths, table->column_count * sizeof *widths);
     table->gap = GAP;
-    while (width > 0 && total_width(table, widths) > width) {
-        if (shrink(table, widths))
+    while (width > 0 && sum_column_widths(table, widths) > width) {
+        if (shrink_widest_column(table, widths))
             continue;
         if (table->gap > 1)
             table->gap--;
-        else if (!drop(table, widths))
+        else if (!drop_column(table, widths))
             break;
     }
 }
 
-static void blanks(struct json_out *out, size_t count)
+static void write_blanks(struct json_out *out, size_t count)
 {
     while (count-- > 0)
         json_write_text(out, " ");
 }
 
-/* One line; blanks are written only before a cell, so that no line ends in them. */
+/* Prints one row of a table of `eventpipe`; cells NULL: the headings. Blanks are written only before a cell,
+ * so that no line ends in them. */
 static void print_row(const struct table *table, char *const *cells, const char *const *colours,
                       const size_t *widths, struct json_out *out, size_t indent)
 {
@@ -146,14 +163,14 @@ static void print_row(const struct table *table, char *const *cells, const char 
             continue;
         const char *text = cells != NULL ? cells[i] : table->columns[i].heading;
         const char *colour = colours != NULL && cells != NULL ? colours[i] : NULL;
-        size_t width = cli_table_text_width(text) < widths[i] ? cli_table_text_width(text) : widths[i];
+        size_t width = cli_table_measure_text(text) < widths[i] ? cli_table_measure_text(text) : widths[i];
         pending += (first ? 0 : table->gap) + (table->columns[i].right ? widths[i] - width : 0);
         first = false;
         if (width > 0) {
-            blanks(out, pending);
+            write_blanks(out, pending);
             pending = 0;
             json_write_text(out, colour != NULL ? colour : "");
-            cli_table_text_out(out, text, widths[i]);
+            cli_table_write_text(out, text, widths[i]);
             json_write_text(out, colour != NULL ? "\033[0m" : "");
         }
         pending += table->columns[i].right ? 0 : widths[i] - width;
@@ -161,28 +178,31 @@ static void print_row(const struct table *table, char *const *cells, const char 
     json_write_text(out, "\n");
 }
 
-static void forget(struct table *table)
+static void free_cells(struct table *table)
 {
     for (size_t i = 0; i < table->cell_count; i++)
         free(table->cells[i]);
     table->cell_count = 0;
 }
 
+/* Prints the rows that a command of `eventpipe` collected in the table, and forgets them. Column widths never
+ * shrink between two calls, so that blocks of one long list line up. */
 void cli_table_print(struct table *table, struct json_out *out, size_t width, size_t indent, bool headings)
 {
     size_t widths[TABLE_COLUMNS_MAX];
-    fit(table, widths, width > indent ? width - indent : width);
+    fit_columns(table, widths, width > indent ? width - indent : width);
     if (headings)
         print_row(table, NULL, NULL, widths, out, indent);
     for (size_t i = 0; i + table->column_count <= table->cell_count; i += table->column_count)
         print_row(table, table->cells + i, table->colours + i, widths, out, indent);
     out->failed = out->failed || table->failed;
-    forget(table);
+    free_cells(table);
 }
 
+/* Frees a table of `eventpipe`: its cells and colours. */
 void cli_table_close(struct table *table)
 {
-    forget(table);
+    free_cells(table);
     free(table->cells);
     free(table->colours);
     *table = (struct table){0};

@@ -37,6 +37,8 @@ struct history {
 
 /* ---- names ---- */
 
+/* Adds a source's or stage's id and name to the list by which `eventpipe trace` shows names instead of the
+ * store's ids. 0 or EP_ENOMEM. */
 static int add_name(struct history *history, int64_t id, const char *text)
 {
     struct name *names = reallocarray(history->names, history->name_count + 1, sizeof *names);
@@ -47,7 +49,9 @@ static int add_name(struct history *history, int64_t id, const char *text)
     return names[history->name_count].text != NULL ? (history->name_count++, 0) : EP_ENOMEM;
 }
 
-static int on_source(int64_t id, const char *name, void *user)
+/* Called for each source in the store, while `eventpipe trace` reads the names: keeps the name, and finds the
+ * id of the source given with --source. */
+static int on_stored_source(int64_t id, const char *name, void *user)
 {
     struct history *history = user;
     const char *wanted = history->cli->values[CLI_OPTION_SOURCE];
@@ -57,21 +61,23 @@ static int on_source(int64_t id, const char *name, void *user)
     return add_name(history, id, name);
 }
 
-static int on_stage(int64_t id, const char *name, void *user)
+static int on_stored_stage(int64_t id, const char *name, void *user)
 {
     return add_name(user, id, name);
 }
 
-static int read_names(struct history *history)
+/* `eventpipe trace` reads the names of all sources, then of all stages from the store here. Steps of the
+ * trace have ids only. */
+static int read_store_names(struct history *history)
 {
-    int code = store_each_source(history->store, on_source, history);
+    int code = store_each_source(history->store, on_stored_source, history);
     for (size_t i = 0; code == 0 && i < history->source_count; i++)
-        code = store_each_stage(history->store, history->names[i].id, on_stage, history);
+        code = store_each_stage(history->store, history->names[i].id, on_stored_stage, history);
     return code;
 }
 
-/* NULL: there is none, or the store no longer has it. */
-static const char *source_name(const struct history *history, int64_t id)
+/* Returns the name of the source with this id for `eventpipe trace`; NULL if the store no longer has it. */
+static const char *find_source_name(const struct history *history, int64_t id)
 {
     for (size_t i = 0; i < history->source_count; i++)
         if (history->names[i].id == id)
@@ -79,7 +85,9 @@ static const char *source_name(const struct history *history, int64_t id)
     return NULL;
 }
 
-static const char *stage_name(const struct history *history, int64_t id)
+/* Returns the name of the stage with this id for `eventpipe trace`; NULL if the step has no stage, or the
+ * store no longer has it. */
+static const char *find_stage_name(const struct history *history, int64_t id)
 {
     for (size_t i = history->source_count; i < history->name_count; i++)
         if (history->names[i].id == id)
@@ -89,13 +97,14 @@ static const char *stage_name(const struct history *history, int64_t id)
 
 /* ---- a step ---- */
 
-static bool arrives(const struct store_trace_step *step)
+static bool is_arrival(const struct store_trace_step *step)
 {
     return step->kind == STORE_TRACE_STEP_FETCHED || step->kind == STORE_TRACE_STEP_INJECTED;
 }
 
-/* How the event ended with this step; NULL: it did not end. */
-static const char *end_of(const struct store_trace_step *step)
+/* Returns how the event ended with this step of its trace ("dead", "completed", "removed"), for `eventpipe
+ * trace`; NULL if it did not end. */
+static const char *name_event_end(const struct store_trace_step *step)
 {
     if (step->reason != STORE_REASON_NONE)
         return "dead";
@@ -110,7 +119,9 @@ static const char *end_of(const struct store_trace_step *step)
     }
 }
 
-static void number(struct json_out *out, const char *name, bool known, uint64_t value)
+/* `eventpipe trace --json` writes a step with this: appends ,"name":value to an object that has a member
+ * already, or null if the value is not known. */
+static void write_number_member(struct json_out *out, const char *name, bool known, uint64_t value)
 {
     json_write_text(out, ",\"");
     json_write_text(out, name);
@@ -121,7 +132,8 @@ static void number(struct json_out *out, const char *name, bool known, uint64_t 
         json_write_text(out, "null");
 }
 
-static void print_json(const struct history *history, const struct store_trace_step *step)
+/* Prints one step of an event's history as one JSON line, for `eventpipe trace --json`. */
+static void print_step_json(const struct history *history, const struct store_trace_step *step)
 {
     struct json_out *out = &history->cli->out;
     const char *uid = history->cli->args[0];
@@ -131,15 +143,15 @@ static void print_json(const struct history *history, const struct store_trace_s
     json_write_text(out, "{\"at\":");
     json_write_string(out, at, strlen(at));
     control_admin_member(out, "step", store_trace_step_name(step->kind));
-    control_admin_member(out, "source", source_name(history, store_event_source(step->event)));
-    number(out, "number", true, store_event_number(step->event));
+    control_admin_member(out, "source", find_source_name(history, store_event_source(step->event)));
+    write_number_member(out, "number", true, store_event_number(step->event));
     control_admin_member(out, "uid", uid);
-    control_admin_member(out, "stage", stage_name(history, step->stage));
-    number(out, "pid", step->pid != 0, (uint64_t)step->pid);
-    number(out, "attempt", step->attempt != 0, step->attempt);
-    number(out, "duration_us", step->duration_us != 0, step->duration_us);
+    control_admin_member(out, "stage", find_stage_name(history, step->stage));
+    write_number_member(out, "pid", step->pid != 0, (uint64_t)step->pid);
+    write_number_member(out, "attempt", step->attempt != 0, step->attempt);
+    write_number_member(out, "duration_us", step->duration_us != 0, step->duration_us);
     control_admin_member(out, "due", step->due_ms != 0 ? due : NULL);
-    control_admin_member(out, "end", end_of(step));
+    control_admin_member(out, "end", name_event_end(step));
     control_admin_member(out, "reason",
                          step->reason != STORE_REASON_NONE ? store_reason_name(step->reason) : NULL);
     control_admin_member(out, "error", step->error);
@@ -154,68 +166,76 @@ static const struct table_column columns[] = {
     {"RESULT", false, true, false},
 };
 
-static void cell(struct table *table, const char *text)
+static void add_text_cell(struct table *table, const char *text)
 {
-    cli_table_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
+    cli_table_add_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
 }
 
-static void number_cell(struct table *table, uint64_t value)
+/* Adds a number to the table of `eventpipe trace`; 0 is shown as "-". */
+static void add_number_cell(struct table *table, uint64_t value)
 {
     char text[24] = "";
     if (value != 0)
         snprintf(text, sizeof text, "%" PRIu64, value);
-    cell(table, text);
+    add_text_cell(table, text);
 }
 
-static void outcome_cell(struct table *table, const struct store_trace_step *step)
+/* Fills the RESULT cell of a step in the table of `eventpipe trace`: how the event ended, or when it is tried
+ * again, and the error. */
+static void add_result_cell(struct table *table, const struct store_trace_step *step)
 {
     char due[32], text[512];
-    const char *end = end_of(step), *error = step->error != NULL ? step->error : "";
+    const char *end = name_event_end(step), *error = step->error != NULL ? step->error : "";
     control_admin_time(step->due_ms, due, sizeof due);
     snprintf(text, sizeof text, "%s%s%s%s%s%s%s", end != NULL ? end : "",
              step->reason != STORE_REASON_NONE ? ", " : "", store_reason_name(step->reason),
              step->due_ms != 0 ? "again at " : "", step->due_ms != 0 ? due : "",
              error[0] != '\0' && (end != NULL || step->due_ms != 0) ? ": " : "", error);
-    cell(table, text);
+    add_text_cell(table, text);
 }
 
-static void add_row(struct history *history, const struct store_trace_step *step)
+/* Adds one step of an event's history to the table of `eventpipe trace`. */
+static void add_step_row(struct history *history, const struct store_trace_step *step)
 {
     struct table *table = &history->table;
     char at[32], took[40] = "";
     control_admin_time(step->at_ms, at, sizeof at);
     if (step->duration_us != 0)
-        cli_status_latency_text(step->duration_us, took, sizeof took);
-    cell(table, at);
-    cell(table, store_trace_step_name(step->kind));
-    cell(table, stage_name(history, step->stage));
-    number_cell(table, (uint64_t)step->pid);
-    number_cell(table, step->attempt);
-    cell(table, took);
-    outcome_cell(table, step);
+        cli_status_format_latency(step->duration_us, took, sizeof took);
+    add_text_cell(table, at);
+    add_text_cell(table, store_trace_step_name(step->kind));
+    add_text_cell(table, find_stage_name(history, step->stage));
+    add_number_cell(table, (uint64_t)step->pid);
+    add_number_cell(table, step->attempt);
+    add_text_cell(table, took);
+    add_result_cell(table, step);
 }
 
-static void print_rows(struct history *history)
+static void print_step_rows(struct history *history)
 {
     if (history->table.cell_count > 0)
-        cli_table_print(&history->table, &history->cli->out, cli_width(), 2, true);
+        cli_table_print(&history->table, &history->cli->out, cli_terminal_width(), 2, true);
 }
 
-static void print_head(struct history *history, const struct store_trace_step *step)
+/* Prints the line above the history of one event in `eventpipe trace`: its UID, source and number. A UID may
+ * stand for several events, and each has its own table. */
+static void print_event_head(struct history *history, const struct store_trace_step *step)
 {
     struct json_out *out = &history->cli->out;
-    const char *source = source_name(history, store_event_source(step->event));
+    const char *source = find_source_name(history, store_event_source(step->event));
     char number[64];
     snprintf(number, sizeof number, ", event %" PRIu64, store_event_number(step->event));
     json_write_text(out, history->events > 1 ? "\n" : "");
-    cli_table_text_out(out, history->cli->args[0], 0);
+    cli_table_write_text(out, history->cli->args[0], 0);
     json_write_text(out, " of ");
-    cli_table_text_out(out, source != NULL ? source : "a source that is gone", 0);
+    cli_table_write_text(out, source != NULL ? source : "a source that the store no longer has", 0);
     json_write_text(out, number);
-    json_write_text(out, arrives(step) ? "\n" : "; its beginning is no longer kept\n");
+    json_write_text(out, is_arrival(step) ? "\n" : "; the trace no longer has its beginning\n");
 }
 
-static int on_step(const struct store_trace_step *step, void *user)
+/* Called for each step that the store has kept of the event, oldest first, while `eventpipe trace` reads it.
+ * Prints the step as JSON or adds it to the table; a step of another event begins a new table. */
+static int on_trace_step(const struct store_trace_step *step, void *user)
 {
     struct history *history = user;
     bool json = cli_given(history->cli, CLI_OPTION_JSON);
@@ -223,66 +243,71 @@ static int on_step(const struct store_trace_step *step, void *user)
     history->event = step->event;
     if (first) {
         history->events++;
-        history->truncated += !arrives(step);
+        history->truncated += !is_arrival(step);
         if (!json) {
-            print_rows(history);
-            print_head(history, step);
+            print_step_rows(history);
+            print_event_head(history, step);
         }
     }
     if (json)
-        print_json(history, step);
+        print_step_json(history, step);
     else
-        add_row(history, step);
+        add_step_row(history, step);
     return history->cli->out.failed || history->table.failed ? EP_ENOMEM : 0;
 }
 
 /* ---- the command ---- */
 
-static int print_history(struct history *history)
+/* Does the work of `eventpipe trace`: reads the names and the steps from the store, prints them, and reports
+ * what the store no longer has. Returns an exit status. */
+static int print_event_history(struct history *history)
 {
     struct cli *cli = history->cli;
     const char *source = cli->values[CLI_OPTION_SOURCE];
     size_t live = 0;
-    int code = read_names(history);
+    int code = read_store_names(history);
     if (code == 0 && source != NULL && history->only == 0) {
-        cli_message("%s: its store has no source \"%s\"", cli->instance, source);
+        cli_print_message("%s: its store has no source \"%s\"", cli->instance, source);
         return CONTROL_NOTHING;
     }
     cli_table_open(&history->table, columns, sizeof columns / sizeof columns[0]);
     if (code == 0)
-        code = store_trace(history->store, history->only, cli->args[0], on_step, history, &live);
+        code = store_trace(history->store, history->only, cli->args[0], on_trace_step, history, &live);
     if (code == 0)
-        print_rows(history);
+        print_step_rows(history);
     cli_table_close(&history->table);
     if (code != 0) {
-        cli_message("%s: its store cannot be read: %s", cli->instance,
-                    code == EP_ENOMEM ? "out of memory" : store_errmsg(history->store));
+        cli_print_message("%s: its store cannot be read: %s", cli->instance,
+                          code == EP_ENOMEM ? "out of memory" : store_errmsg(history->store));
         return CONTROL_NO;
     }
     if (history->steps == 0)
-        cli_message(live > 0
-                        ? "%s: nothing is kept of what was done to \"%s\", which is in the store: see show"
-                        : "%s: the trace has nothing about \"%s\"",
-                    cli->instance, cli->args[0]);
+        cli_print_message(
+            live > 0
+                ? "%s: the trace has no steps of \"%s\", but the event is in the store (see eventpipe show)"
+                : "%s: the trace has no steps of \"%s\"",
+            cli->instance, cli->args[0]);
     else if (history->truncated > 0 && cli_given(cli, CLI_OPTION_JSON))
-        cli_message("%s: the beginning is no longer kept", cli->instance);
+        cli_print_message("%s: the trace no longer has the beginning", cli->instance);
     return history->steps > 0 ? CONTROL_DONE : CONTROL_NOTHING;
 }
 
+/* `eventpipe trace UID`: prints an event's history: arrival, answers of the stages, crashes, its end. Reads
+ * the store itself, so it works while the daemon hangs or is down. Returns an exit status. */
 int cli_trace(struct cli *cli)
 {
     struct history history = {.cli = cli};
     struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
     struct error error = {0};
     if (cli->storage == NULL) {
-        cli_message("%s: the location of its store is not known: give -c FILE", cli->instance);
+        cli_print_message("%s: the location of its store is not known: give -c FILE", cli->instance);
         return CONTROL_NO;
     }
     if (store_open(&options, &history.store, &error) != 0) {
-        cli_message("%s: its store cannot be read: %s", cli->instance, error.message);
+        cli_print_message("%s: its store cannot be read: %s", cli->instance, error.message);
         return CONTROL_NO;
     }
-    int status = print_history(&history);
+    int status = print_event_history(&history);
     for (size_t i = 0; i < history.name_count; i++)
         free(history.names[i].text);
     free(history.names);

@@ -59,7 +59,7 @@ def main():
                          (("--limit", "0"), "--limit"),
                          (("--limit", "-1"), "--limit"), (("a-1", "ALL"), "not both"),
                          (("--colour", "red"), "--colour"),
-                         (("-o", "uid,stat"), "state"), (("--stage", "lines/one", "--source", "lines"), "one too many"),
+                         (("-o", "uid,stat"), "state"), (("--stage", "lines/one", "--source", "lines"), "omit"),
                          (("--source",), "--source"), (("-o", "uid", "--json"), "not both"), (("",), "UID")):
         done = instance.run("queue", *wrong)
         equal((done.returncode, done.stdout), (2, ""), "queue " + " ".join(wrong))

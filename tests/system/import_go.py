@@ -216,7 +216,7 @@ def refused(instance, path):
     memory = Instance("-memory", store='"memory:"')
     memory.configure('- {"id": "acme-events", "type": "generate", "count": 1, "stages": [{"name": "a", "exec": ["cat"]}]}')
     done = memory.run("import", path)
-    check(done.returncode == 1 and "ends with the daemon" in done.stderr, "import into memory: %r" % done)
+    check(done.returncode == 1 and "is lost when the daemon ends" in done.stderr, "import into memory: %r" % done)
     # Another name here than there; and a chain that lacks stages of the file.
     other = Instance("-as-" + os.path.basename(instance.directory))
     other.configure('- {"id": "mine", "type": "generate", "count": 1, "stages": [{"name": "route", "exec": ["cat"]}]}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The supervisor stands still (SIGSTOP): `eventpipe status` still answers, and says that it has not been heard of;
+"""The supervisor stands still (SIGSTOP): `eventpipe status` still answers, and says that it has sent no heartbeat;
 the events go on meanwhile, and afterwards all is well. The commands that look answer from the store, and say so, while
 the supervisor or the keeper stands still, however many calls wait before it already."""
 import concurrent.futures
@@ -49,14 +49,14 @@ def main():
     try:
         append(lines, *({"id": "e-%d" % i} for i in range(100)))
         instance.wait_empty(102)
-        status = wait_for(lambda: (lambda s: s if any("not been heard of" in r for r in s["reasons"]) else None)(
+        status = wait_for(lambda: (lambda s: s if any("sent no heartbeat" in r for r in s["reasons"]) else None)(
             instance.status()), "status to notice")
         equal(status["health"], "degraded", "health")
         check(any(str(instance.daemon.pid) in reason for reason in status["reasons"]),
               "it names the process: %s" % status["reasons"])
         done = instance.run("status")
         equal(done.returncode, 1, "exit status")
-        check("not been heard of" in done.stdout.split("\n\n")[0], "at its top: " + done.stdout)
+        check("sent no heartbeat" in done.stdout.split("\n\n")[0], "at its top: " + done.stdout)
         answers_from_store(instance)
         while True:  # until no more calls can wait
             caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -12,7 +12,7 @@ static struct error error;
 static struct json_out request;
 
 /* Parses words separated by blanks; _ stands for an empty word. Returns cli_options_parse's code, then
- * cli_select_request's.
+ * cli_select_write_request's.
  */
 static int parse(const char *line, struct cli *cli)
 {
@@ -33,7 +33,7 @@ static int parse(const char *line, struct cli *cli)
 static int parse_request(const char *line, struct cli *cli)
 {
     int code = parse(line, cli);
-    return code != 0 ? code : cli_select_request(cli, &request, &error);
+    return code != 0 ? code : cli_select_write_request(cli, &request, &error);
 }
 
 static void test_requests(void)
@@ -90,7 +90,7 @@ static void test_refused(void)
         {"queue --limit 99999999999999999999", "--limit"},
         {"queue --older 5", "--older"},
         {"queue --state gone", "--state"},
-        {"queue --source a --stage b/c", "one too many"},
+        {"queue --source a --stage b/c", "omit --source"},
         {"queue --dry-run", "does not take --dry-run"},
         {"status x", "too many"},
         {"status --limit 3", "does not take"},
@@ -128,7 +128,7 @@ static void test_too_many_uids(void)
         argv[i] = (char *)"some-uid";
     json_write_reset(&request);
     CU_ASSERT_EQUAL(cli_options_parse(&cli, 20002, argv, &error), 0);
-    CU_ASSERT_EQUAL(cli_select_request(&cli, &request, &error), CONTROL_USAGE);
+    CU_ASSERT_EQUAL(cli_select_write_request(&cli, &request, &error), CONTROL_USAGE);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "too many UIDs"));
     cli_instance_close(&cli);
     json_write_free(&request);
@@ -143,7 +143,7 @@ static void test_help(void)
     CU_ASSERT_EQUAL(parse("remove -h", &cli), 0); /* nor anything else that the command needs */
     cli_instance_close(&cli);
     struct json_out usage = {0};
-    cli_options_usage(&usage);
+    cli_options_write_usage(&usage);
     for (const char *line = usage.text; line != NULL && *line != '\0'; line = strchr(line, '\n') + 1)
         CU_ASSERT(strcspn(line, "\n") <= 80);
     json_write_free(&usage);
@@ -158,11 +158,11 @@ static void test_pretty(void)
         "{\n  \"a\": [\n    1.50,\n    12345678901234567890,\n    -0.0e+1\n  ],\n  \"b\": {},\n"
         "  \"c\": [],\n  \"d\": \"x\\\"{,}\",\n  \"e\": null\n}";
     struct json_out out = {0};
-    cli_show_pretty(&out, (struct json_span){text, sizeof text - 1}, 0);
+    cli_show_print_json(&out, (struct json_span){text, sizeof text - 1}, 0);
     CU_ASSERT_STRING_EQUAL(out.text, expected);
     json_write_free(&out);
     for (size_t cut = 1; cut < sizeof text; cut++) { /* what is no JSON does not run away either */
-        cli_show_pretty(&out, (struct json_span){text, cut}, 0);
+        cli_show_print_json(&out, (struct json_span){text, cut}, 0);
         json_write_free(&out);
     }
 }
@@ -177,13 +177,13 @@ static void test_table(void)
     cli_table_open(&table, columns, 3);
     const char *const cells[] = {"a", "1", "first\033[31m", "b\xc3\xa4", "22", "a second, longer, cell \xff"};
     for (size_t i = 0; i < 6; i++)
-        cli_table_cell(&table, cells[i], NULL);
+        cli_table_add_cell(&table, cells[i], NULL);
     cli_table_print(&table, &out, 30, 0, true);
     CU_ASSERT_STRING_EQUAL(out.text,
                            "NAME   N  WORDS\na      1  first?[31m\nb\xc3\xa4    22  a second, longer, c…\n");
     json_write_free(&out);
     for (size_t i = 0; i < 6; i++)
-        cli_table_cell(&table, cells[i], NULL);
+        cli_table_add_cell(&table, cells[i], NULL);
     cli_table_print(&table, &out, 12, 0, false); /* too narrow even when cut: the last column goes */
     CU_ASSERT_STRING_EQUAL(out.text, "a     1\nb\xc3\xa4   22\n");
     json_write_free(&out);

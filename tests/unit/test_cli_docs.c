@@ -108,7 +108,7 @@ static void test_options(void)
     }
     fclose(file);
     struct json_out usage = {0};
-    cli_options_usage(&usage);
+    cli_options_write_usage(&usage);
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
         char both[80];
         if (cli_options[i].letter != 0)
@@ -160,7 +160,7 @@ static void test_status_members(void)
     program = (struct items){0};
     fake_create(&segment);
     CU_ASSERT_EQUAL(cli_status_read_segment(&segment, &status), EP_OK);
-    cli_status_json(&status, &out);
+    cli_status_write_json(&status, &out);
     cJSON *json = cJSON_Parse(out.text);
     add_paths(json, "", &program, true);
     cJSON_Delete(json);

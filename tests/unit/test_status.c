@@ -192,7 +192,7 @@ static void test_readonly(void)
 static cJSON *as_json(void)
 {
     struct json_out out = {0};
-    cli_status_json(&status, &out);
+    cli_status_write_json(&status, &out);
     CU_ASSERT_FATAL(!out.failed && out.bytes > 2);
     CU_ASSERT_PTR_EQUAL(strchr(out.text, '\n'), out.text + out.bytes - 1); /* one line */
     CU_ASSERT(json_valid(out.text, out.bytes, NULL));
@@ -245,12 +245,12 @@ static void test_text(void)
     static const size_t widths[] = {80, 100, 120};
     for (size_t i = 0; i < 3; i++) {
         struct json_out out = {0};
-        cli_status_text(&status, widths[i], false, &out);
+        cli_status_write_text(&status, widths[i], false, &out);
         for (char *line = out.text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
             *end = '\0';
-            CU_ASSERT(cli_table_text_width(line) <= widths[i]);
+            CU_ASSERT(cli_table_measure_text(line) <= widths[i]);
             CU_ASSERT(strchr(line, '\033') == NULL && (end == line || end[-1] != ' '));
-            if (cli_table_text_width(line) > widths[i])
+            if (cli_table_measure_text(line) > widths[i])
                 printf("\n    %zu: %s", widths[i], line);
         }
         CU_ASSERT_EQUAL(strncmp(out.text, fake_instance, strlen(fake_instance)), 0);
@@ -263,19 +263,19 @@ static void test_text(void)
 static void test_units(void)
 {
     char text[40];
-    cli_status_latency_text(1234, text, sizeof text);
+    cli_status_format_latency(1234, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "1.2ms");
-    cli_status_age_text(UINT64_C(273600000), text, sizeof text);
+    cli_status_format_age(UINT64_C(273600000), text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "3d 4h");
-    cli_status_count_text(9999, true, text, sizeof text);
+    cli_status_format_count(9999, true, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "9999");
-    cli_status_count_text(1250000, true, text, sizeof text);
+    cli_status_format_count(1250000, true, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "1.2M");
-    cli_status_count_text(999999, true, text, sizeof text);
+    cli_status_format_count(999999, true, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "1.0M");
-    cli_status_count_text(UINT64_MAX, true, text, sizeof text);
+    cli_status_format_count(UINT64_MAX, true, text, sizeof text);
     CU_ASSERT(strlen(text) <= 5);
-    cli_status_bytes_text(12 << 20, text, sizeof text);
+    cli_status_format_bytes(12 << 20, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "12.0 MiB");
 }
 
