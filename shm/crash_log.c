@@ -14,20 +14,20 @@
 
 #include <string.h>
 
-#define WORDS (sizeof(struct shm_crash) / sizeof(uint64_t))
-static_assert(sizeof(struct shm_crash) % sizeof(uint64_t) == 0, "a crash is whole words");
+#define WORDS (sizeof(struct crash_record) / sizeof(uint64_t))
+static_assert(sizeof(struct crash_record) % sizeof(uint64_t) == 0, "a crash is whole words");
 
 static struct shm_crashes *crash_log_of(const struct segment *segment)
 {
     return (struct shm_crashes *)(void *)((char *)segment->header + segment->header->crash_offset);
 }
 
-void crash_log_add(const struct segment *segment, const struct shm_crash *crash)
+void crash_log_add(const struct segment *segment, const struct crash_record *crash)
 {
     struct shm_crashes *crashes = crash_log_of(segment);
     /* Relaxed: the supervisor alone writes it. */
     uint64_t number = atomic_load_explicit(&crashes->written, memory_order_relaxed) + 1;
-    struct shm_crash_record *record = &crashes->records[number % SHM_CRASHES];
+    struct shm_crash_entry *record = &crashes->records[number % SHM_CRASHES];
     uint64_t words[WORDS];
     memcpy(words, crash, sizeof words);
     atomic_store_explicit(&record->number, 0, memory_order_relaxed);
@@ -66,9 +66,9 @@ static void end_text(char *text, size_t size)
     text[size - 1] = '\0';
 }
 
-bool crash_log_read(const struct segment *segment, uint64_t number, struct shm_crash *out)
+bool crash_log_read(const struct segment *segment, uint64_t number, struct crash_record *out)
 {
-    const struct shm_crash_record *record = &crash_log_of(segment)->records[number % SHM_CRASHES];
+    const struct shm_crash_entry *record = &crash_log_of(segment)->records[number % SHM_CRASHES];
     uint64_t words[WORDS];
     /* Acquire: the words of this number, or later ones. */
     if (number == 0 || atomic_load_explicit(&record->number, memory_order_acquire) != number)
@@ -79,6 +79,8 @@ bool crash_log_read(const struct segment *segment, uint64_t number, struct shm_c
     if (atomic_load_explicit(&record->number, memory_order_relaxed) != number)
         return false;
     memcpy(out, words, sizeof words);
+    end_text(out->kind, sizeof out->kind);
+    end_text(out->cause, sizeof out->cause);
     end_text(out->process, sizeof out->process);
     end_text(out->source, sizeof out->source);
     end_text(out->stage, sizeof out->stage);

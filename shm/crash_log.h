@@ -7,7 +7,7 @@
 #include "shm/segment.h"
 
 /* Supervisor: adds a crash. When the ring is full it replaces the oldest. */
-void crash_log_add(const struct segment *segment, const struct shm_crash *crash);
+void crash_log_add(const struct segment *segment, const struct crash_record *crash);
 
 /* Numbers go from 1 on; those in [crash_log_first, crash_log_end) are not stored and may still be here. */
 uint64_t crash_log_first(const struct segment *segment);
@@ -15,7 +15,7 @@ uint64_t crash_log_stored_end(const struct segment *segment); /* all below are s
 uint64_t crash_log_end(const struct segment *segment);
 /* Copies one; its texts are always terminated. False: another crash has replaced it, or it was never
  * complete. */
-bool crash_log_read(const struct segment *segment, uint64_t number, struct shm_crash *out);
+bool crash_log_read(const struct segment *segment, uint64_t number, struct crash_record *out);
 /* Keeper: all below `end` are stored. */
 void crash_log_stored(const struct segment *segment, uint64_t end);
 

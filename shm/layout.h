@@ -291,26 +291,26 @@ struct shm_cause {
 };
 
 /* How a process ended that should not have ended, or the previous supervisor. */
-struct shm_crash {
+struct crash_record {
     uint64_t crashed_ms, uptime_ms; /* wall clock; 0 = not known */
     int64_t event;                  /* the current one, 0 = none */
     int32_t pid, code;              /* signal or exit code */
-    uint32_t kind, cause;           /* enum shm_kind, NONE = the daemon itself; enum shm_cause_kind */
+    char kind[16], cause[16];       /* "worker", "daemon"; "signal", "exit", "timeout", "unknown" */
     char process[160];              /* as the log names it */
     char source[SHM_NAME_BYTES], stage[SHM_NAME_BYTES]; /* "" = none */
     char uid[SHM_UID_BYTES];                            /* of the current event */
     char how[504], last_output[400];                    /* as text; the last lines on stderr */
 };
 
-struct shm_crash_record {
+struct shm_crash_entry {
     _Atomic uint64_t number; /* S: counts from 1; 0 = none, or just being written */
-    _Atomic uint64_t words[sizeof(struct shm_crash) / sizeof(uint64_t)]; /* S: the struct, word by word */
+    _Atomic uint64_t words[sizeof(struct crash_record) / sizeof(uint64_t)]; /* S: the struct, word by word */
 };
 
 struct shm_crashes {
-    SHM_ALIGNED _Atomic uint64_t written;                     /* S: how many ever */
-    SHM_ALIGNED _Atomic uint64_t stored;                      /* K: up to this number they are in the store */
-    SHM_ALIGNED struct shm_crash_record records[SHM_CRASHES]; /* number % SHM_CRASHES */
+    SHM_ALIGNED _Atomic uint64_t written;                    /* S: how many ever */
+    SHM_ALIGNED _Atomic uint64_t stored;                     /* K: up to this number they are in the store */
+    SHM_ALIGNED struct shm_crash_entry records[SHM_CRASHES]; /* number % SHM_CRASHES */
 };
 
 static_assert(sizeof(_Atomic uint64_t) == 8, "64-bit atomics are plain words");

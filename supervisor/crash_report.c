@@ -10,77 +10,85 @@
  */
 #include "supervisor/crash_report.h"
 
+#include <bsd/string.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 
 #include "shm/crash_log.h"
 #include "shm/slot.h"
+#include "shm/ticket.h"
 #include "src/base/log.h"
+#include "src/base/utf8.h"
 #include "src/process/child_context.h"
 #include "supervisor/state.h"
 
-/* Copies a text, cut at the start of a UTF-8 character if it is too long. */
-static void copy_text(char *to, size_t size, const char *from)
+/* Copies a text into a member of a crash record, cut if it is too long. */
+static void set_text(char *to, size_t size, const char *from)
 {
-    size_t bytes = strnlen(from, size);
-    if (bytes == size)
-        for (bytes--; bytes > 0 && ((unsigned char)from[bytes] & 0xc0) == 0x80; bytes--)
-            ;
-    memcpy(to, from, bytes);
-    to[bytes] = '\0';
+    strlcpy(to, from, size);
+    base_utf8_cut(to);
+}
+
+/* What caused the crash: the cause that blames an event, else how the process ended. */
+static void set_cause(struct crash_record *record, const struct child *child, const struct exit_cause *cause)
+{
+    uint32_t kind = cause->kind;
+    record->code = cause->code;
+    if (kind == SHM_CAUSE_NONE && child->order == ORDER_TIMEOUT) {
+        kind = SHM_CAUSE_TIMEOUT;
+    } else if (kind == SHM_CAUSE_NONE) {
+        bool exited = WIFEXITED(cause->status);
+        kind = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
+        record->code = exited ? WEXITSTATUS(cause->status) : WTERMSIG(cause->status);
+    }
+    set_text(record->cause, sizeof record->cause, shm_cause_name(kind));
 }
 
 void crash_report_add(struct supervisor *supervisor, const struct child *child,
-                      const struct crash_report *report)
+                      const struct exit_cause *cause)
 {
     const struct segment *segment = &supervisor->segment;
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
-    bool exited = WIFEXITED(report->status);
-    struct shm_crash crash = {
+    struct crash_record record = {
         .crashed_ms = shm_realtime_ms(),
         .uptime_ms = (shm_now_ns() - child->born_ns) / SUPERVISOR_MS_NS,
-        .event = report->event,
         .pid = child->pid,
-        .code = report->code,
-        .kind = slot->kind,
-        .cause = report->cause,
     };
-    if (report->cause == SHM_CAUSE_NONE) { /* no event is blamed: record how the process ended */
-        crash.cause = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
-        crash.code = exited ? WEXITSTATUS(report->status) : WTERMSIG(report->status);
-    }
-    copy_text(crash.process, sizeof crash.process, child->name);
+    set_cause(&record, child, cause);
+    set_text(record.kind, sizeof record.kind, shm_kind_name(slot->kind));
+    set_text(record.process, sizeof record.process, child->name);
     if (slot->kind != SHM_KIND_KEEPER)
-        copy_text(crash.source, sizeof crash.source, segment_source(segment, slot->source)->id);
+        set_text(record.source, sizeof record.source, segment_source(segment, slot->source)->id);
     if (slot->kind == SHM_KIND_WORKER)
-        copy_text(crash.stage, sizeof crash.stage, segment_stage(segment, slot->stage)->name);
-    if (report->event != 0) {
+        set_text(record.stage, sizeof record.stage, segment_stage(segment, slot->stage)->name);
+    if (cause->ticket != SHM_NO_TICKET) {
         char uid[SHM_UID_BYTES];
         memcpy(uid, slot->uid, sizeof uid);
         uid[sizeof uid - 1] = '\0'; /* the worker may have crashed while it wrote this */
-        copy_text(crash.uid, sizeof crash.uid, uid);
+        set_text(record.uid, sizeof record.uid, uid);
+        record.event = ticket_look(segment, cause->ticket).event;
     }
-    copy_text(crash.how, sizeof crash.how, report->how);
-    copy_text(crash.last_output, sizeof crash.last_output, report->last_output);
-    crash_log_add(segment, &crash);
+    set_text(record.how, sizeof record.how, cause->how);
+    set_text(record.last_output, sizeof record.last_output, cause->last_output);
+    crash_log_add(segment, &record);
     const struct child_context context = {.segment = *segment, .activity_fd = supervisor->activity_fd};
     process_notify_keeper(&context);
 }
 
 /* The crash record of the supervisor that left this segment. */
-static struct shm_crash daemon_crash(const struct segment *before)
+static struct crash_record daemon_crash(const struct segment *before)
 {
     const struct shm_header *header = before->header;
     uint64_t heartbeat_ns = atomic_load(&header->heartbeat_ns);
-    struct shm_crash crash = {.pid = header->supervisor_pid, .kind = SHM_KIND_NONE, .cause = SHM_CAUSE_NONE};
+    struct crash_record record = {.pid = header->supervisor_pid, .kind = "daemon", .cause = "unknown"};
     if (heartbeat_ns >= header->started_ns)
-        crash.uptime_ms = (heartbeat_ns - header->started_ns) / SUPERVISOR_MS_NS;
-    crash.crashed_ms = header->started_realtime_ms + crash.uptime_ms;
-    copy_text(crash.process, sizeof crash.process, "daemon");
-    copy_text(crash.how, sizeof crash.how,
-              "killed: it did not end cleanly; the time is that of its last heartbeat");
-    return crash;
+        record.uptime_ms = (heartbeat_ns - header->started_ns) / SUPERVISOR_MS_NS;
+    record.crashed_ms = header->started_realtime_ms + record.uptime_ms;
+    set_text(record.process, sizeof record.process, "daemon");
+    set_text(record.how, sizeof record.how,
+             "killed: it did not end cleanly; the time is that of its last heartbeat");
+    return record;
 }
 
 void crash_backlog_read(const char *instance, struct crash_backlog *out)

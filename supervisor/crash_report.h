@@ -9,24 +9,17 @@
 #include "shm/crash_log.h"
 #include "shm/segment.h"
 #include "supervisor/child.h"
+#include "supervisor/exit_cause.h"
 
-struct supervisor;
-
-struct crash_report {
-    int status, code;
-    enum shm_cause_kind cause; /* NONE: as `status` says */
-    int64_t event;             /* that the process was processing, 0 = none */
-    const char *how, *last_output;
-};
-
-/* Adds the crash of this child to the segment's crash log and wakes the keeper, which stores it. */
+/* Adds the crash of this child to the segment's crash log and wakes the keeper, which stores it. The child's
+ * slot and ticket must still be as it left them. */
 void crash_report_add(struct supervisor *supervisor, const struct child *child,
-                      const struct crash_report *report);
+                      const struct exit_cause *cause);
 
 /* Crash records that a previous supervisor's segment still holds; the crash of that supervisor is the
  * last. */
 struct crash_backlog {
-    struct shm_crash crashes[SHM_CRASHES + 1];
+    struct crash_record crashes[SHM_CRASHES + 1];
     uint32_t count;
     int32_t daemon_pid; /* the previous supervisor, if it was killed; 0 = it was not */
 };

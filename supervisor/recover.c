@@ -131,23 +131,6 @@ static void log_child_exit(const struct supervisor *supervisor, const struct chi
                      cause->message);
 }
 
-/* Adds the crash to the crash log. */
-static void report_crash(struct supervisor *supervisor, const struct child *child,
-                         const struct exit_cause *cause)
-{
-    bool has_event = cause->ticket != SHM_NO_TICKET;
-    const struct crash_report report = {
-        .status = cause->status,
-        .code = cause->code,
-        .cause =
-            child->order == ORDER_TIMEOUT && cause->kind == SHM_CAUSE_NONE ? SHM_CAUSE_TIMEOUT : cause->kind,
-        .event = has_event ? ticket_look(&supervisor->segment, cause->ticket).event : 0,
-        .how = cause->how,
-        .last_output = cause->last_output,
-    };
-    crash_report_add(supervisor, child, &report);
-}
-
 /* Turns pipelining off for a while after a failure with several events sent: the stage's program may not cope
  * with them, or it is unknown which of them it crashed on. Each further failure doubles the time. */
 static void pause_pipelining(struct supervisor *supervisor, const struct shm_slot *slot,
@@ -181,7 +164,7 @@ static void recover_one(struct supervisor *supervisor, struct child *child, int 
     log_child_exit(supervisor, child, &cause, child->pid);
     if (!cause.clean) {
         text_set(&slot->last_exit, cause.message);
-        report_crash(supervisor, child, &cause);
+        crash_report_add(supervisor, child, &cause);
     }
     const struct restart_life life = {
         .born_ns = child->born_ns,

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "src/base/log.h"
+#include "src/base/utf8.h"
 
 #define CUT_MARK " [cut]"
 
@@ -60,12 +61,9 @@ static bool limit_allows(struct relay *relay, uint64_t now_ns, relay_write *writ
 static void keep_tail(struct relay *relay, const char *line, size_t bytes)
 {
     if (bytes > RELAY_TAIL_BYTES - 1) {
-        line += bytes - (RELAY_TAIL_BYTES - 1);
-        bytes = RELAY_TAIL_BYTES - 1;
-        while (bytes > 0 && ((unsigned char)*line & 0xc0) == 0x80) { /* start at a UTF-8 character */
-            line++;
-            bytes--;
-        }
+        const char *end = line + bytes;
+        line = base_utf8_start(end - (RELAY_TAIL_BYTES - 1), end);
+        bytes = (size_t)(end - line);
     }
     size_t drop = 0;
     while (relay->tail_used - drop + bytes + 1 > RELAY_TAIL_BYTES) {
@@ -157,8 +155,7 @@ void relay_last_output(const struct relay *relay, char *buffer, size_t size)
         const char *line = memrchr(relay->tail, '\n', end);
         if (line != NULL && start < (size_t)(line + 1 - relay->tail))
             start = (size_t)(line + 1 - relay->tail);
-        while (start < end && ((unsigned char)relay->tail[start] & 0xc0) == 0x80)
-            start++; /* start at a UTF-8 character */
+        start = (size_t)(base_utf8_start(relay->tail + start, relay->tail + end) - relay->tail);
     }
     size_t used = 0;
     for (size_t at = start; at < end; at++) {

@@ -43,6 +43,20 @@ bool base_utf8_is_control(const char *at, size_t length)
            (length == 2 && first == 0xC2 && (unsigned char)at[1] < 0xA0);
 }
 
+size_t base_utf8_fit(const char *text, size_t most)
+{
+    while (most > 0 && continues((unsigned char)text[most]))
+        most--;
+    return most;
+}
+
+const char *base_utf8_start(const char *at, const char *end)
+{
+    while (at < end && continues((unsigned char)*at))
+        at++;
+    return at;
+}
+
 void base_utf8_cut(char *text)
 {
     char *end = text + strlen(text), *last = end;

@@ -17,11 +17,10 @@
 #include "src/cli/status.h"
 #include "src/cli/table.h"
 #include "src/control/admin.h"
-#include "src/store/crash.h"
 
 struct fresh {
     bool stored; /* the store has it, too */
-    struct shm_crash crash;
+    struct crash_record crash;
 };
 
 struct list {
@@ -37,7 +36,7 @@ struct list {
 
 /* `eventpipe crashes SOURCE/STAGE` lists only crashes of that source and stage: returns whether this crash is
  * one of them. */
-static bool is_crash_wanted(const struct list *list, const struct store_crash *crash)
+static bool is_crash_wanted(const struct list *list, const struct crash_record *crash)
 {
     if (list->source == NULL)
         return true;
@@ -63,7 +62,7 @@ static const char *null_if_empty(const char *text)
 
 /* `eventpipe crashes` turns each crash of the store or the segment into one JSON object. --json prints it;
  * the table for people is made from the same object, so that both show the same values. */
-static void write_crash_json(const struct store_crash *crash, struct json_out *out)
+static void write_crash_json(const struct crash_record *crash, struct json_out *out)
 {
     char time[32];
     control_admin_time(crash->crashed_ms, time, sizeof time);
@@ -89,7 +88,7 @@ static void write_crash_json(const struct store_crash *crash, struct json_out *o
 
 /* Adds a crash to the list of `eventpipe crashes`, if the user asked for its source and stage. 0 or
  * EP_ENOMEM. */
-static int add_crash(struct list *list, const struct store_crash *crash)
+static int add_crash(struct list *list, const struct crash_record *crash)
 {
     if (!is_crash_wanted(list, crash))
         return EP_OK;
@@ -104,7 +103,7 @@ static int add_crash(struct list *list, const struct store_crash *crash)
 
 /* Called for each crash in the store, oldest first, while `eventpipe crashes` reads it. Adds the crash to the
  * list. If the segment has the same crash, marks it there, so that it is listed only once. */
-static int on_stored_crash(const struct store_crash *crash, void *user)
+static int on_stored_crash(const struct crash_record *crash, void *user)
 {
     struct list *list = user;
     for (size_t i = 0; i < list->fresh_count; i++)
@@ -347,12 +346,9 @@ static int list_crashes(struct list *list, uint64_t limit)
     if (list->source != NULL && cli->config != NULL)
         find_names_in_config(list, cli->config);
     int code = memory == EP_OK ? read_store_crashes(list, &dropped, &error) : EP_OK;
-    for (size_t i = 0; memory == EP_OK && i < list->fresh_count; i++) {
-        struct store_crash row;
-        store_crash_row(&list->fresh[i].crash, &row);
+    for (size_t i = 0; memory == EP_OK && i < list->fresh_count; i++)
         if (!list->fresh[i].stored)
-            memory = add_crash(list, &row);
-    }
+            memory = add_crash(list, &list->fresh[i].crash);
     if (memory != EP_OK) {
         cli_print_message("out of memory");
         return CONTROL_NO;

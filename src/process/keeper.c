@@ -26,7 +26,6 @@
 #include "src/control/control.h"
 #include "src/process/keeper.h"
 #include "src/process/process.h"
-#include "src/store/crash.h"
 
 #define REFRESH_NS UINT64_C(1000000000)
 #define TRIM_STEPS 200 /* of the trace, at most, in one refresh */
@@ -103,8 +102,7 @@ static void prepare(struct keeper *keeper)
 /* Stores the crashes that the supervisor saw; if that fails, the next refresh tries again. */
 static void store_crashes(struct keeper *keeper)
 {
-    static struct shm_crash crashes[SHM_CRASHES];
-    struct store_crash rows[SHM_CRASHES];
+    static struct crash_record crashes[SHM_CRASHES];
     const struct segment *segment = &keeper->child->segment;
     uint64_t end = crash_log_end(segment), first = crash_log_first(segment),
              stored = crash_log_stored_end(segment);
@@ -112,12 +110,10 @@ static void store_crashes(struct keeper *keeper)
         return;
     size_t count = 0;
     for (uint64_t number = first; number < end && count < SHM_CRASHES; number++)
-        if (crash_log_read(segment, number, &crashes[count])) {
-            store_crash_row(&crashes[count], &rows[count]);
+        if (crash_log_read(segment, number, &crashes[count]))
             count++;
-        }
     uint64_t lost = end - stored - count;
-    if (store_add_crashes(keeper->process.store, rows, count, lost) == 0)
+    if (store_add_crashes(keeper->process.store, crashes, count, lost) == 0)
         crash_log_stored(segment, end);
     else
         keeper->stale = true;

@@ -41,7 +41,7 @@ struct store_ops {
     int (*each_source)(struct store *store, store_on_source *on_source, void *user);
     int (*each_stage)(struct store *store, int64_t source, store_on_stage *on_stage, void *user);
 
-    int (*add_crashes)(struct store *store, const struct store_crash *crashes, size_t count, uint64_t lost);
+    int (*add_crashes)(struct store *store, const struct crash_record *crashes, size_t count, uint64_t lost);
     int (*each_crash)(struct store *store, store_on_crash *on_crash, void *user, uint64_t *dropped);
 
     int (*trace)(struct store *store, int64_t source, const char *uid, store_on_trace_step *on_step,

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: MIT
 %C%_libstore_la_SOURCES = \
-	%D%/crash.c \
-	%D%/crash.h \
 	%D%/engine.h \
 	%D%/sqlite/change.c \
 	%D%/sqlite/check.c \

@@ -213,7 +213,7 @@ int store_each_stage(struct store *store, int64_t source, store_on_stage *on_sta
     return store->ops->each_stage(store, source, on_stage, user);
 }
 
-int store_add_crashes(struct store *store, const struct store_crash *crashes, size_t count, uint64_t lost)
+int store_add_crashes(struct store *store, const struct crash_record *crashes, size_t count, uint64_t lost)
 {
     return store->ops->add_crashes(store, crashes, count, lost);
 }

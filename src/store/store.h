@@ -28,6 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/layout.h"
 #include "src/base/error.h"
 #include "src/config/config.h"
 
@@ -329,19 +330,13 @@ int store_each_source(struct store *store, store_on_source *on_source, void *use
 int store_each_stage(struct store *store, int64_t source, store_on_stage *on_stage, void *user);
 
 /* ---- crashes of processes ---- */
-struct store_crash {
-    uint64_t crashed_ms, uptime_ms; /* wall clock */
-    int32_t pid, code;              /* its signal or exit code */
-    int64_t event;                  /* the event it was processing, 0 = none */
-    const char *kind, *cause, *process, *source, *stage, *uid, *how, *last_output; /* "" = none */
-};
 /*
  * Adds crashes to the latest 1,000, which are kept. A crash that is stored already (same time and pid) is not
  * stored again. lost: how many more crashes there were that nothing recorded. The keeper calls it.
  */
-int store_add_crashes(struct store *store, const struct store_crash *crashes, size_t count, uint64_t lost);
-/* Texts are borrowed until it returns. Returns 0 to go on, or a code that ends the walk. */
-typedef int store_on_crash(const struct store_crash *crash, void *user);
+int store_add_crashes(struct store *store, const struct crash_record *crashes, size_t count, uint64_t lost);
+/* Returns 0 to go on, or a code that ends the walk. */
+typedef int store_on_crash(const struct crash_record *crash, void *user);
 /* Oldest first. *dropped: how many more there were over the store's life. */
 int store_each_crash(struct store *store, store_on_crash *on_crash, void *user, uint64_t *dropped);
 

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/utf8.h"
+
 #define FORMAT 1
 #define KIND_MASK 0x1fu
 #define STEP_BYTES_MAX (128 + TRACE_ERROR_MAX) /* more than ten varints and the error */
@@ -102,12 +104,7 @@ static uint64_t unzigzag(uint64_t value)
 static size_t error_bytes(const struct store_trace_step *step)
 {
     size_t bytes = step->error != NULL ? step->error_bytes : 0;
-    if (bytes <= TRACE_ERROR_MAX)
-        return bytes;
-    bytes = TRACE_ERROR_MAX;
-    while (bytes > 0 && ((unsigned char)step->error[bytes] & 0xc0) == 0x80)
-        bytes--;
-    return bytes;
+    return bytes > TRACE_ERROR_MAX ? base_utf8_fit(step->error, TRACE_ERROR_MAX) : bytes;
 }
 
 /* The step's first number: its kind, and which values follow. */

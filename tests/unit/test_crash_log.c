@@ -6,9 +6,9 @@
 #include "tests/unit/shm_fixture.h"
 #include "tests/unit/unit.h"
 
-static struct shm_crash crash_of(int32_t pid)
+static struct crash_record crash_of(int32_t pid)
 {
-    struct shm_crash crash = {.crashed_ms = 1000 + (uint64_t)pid, .pid = pid, .kind = SHM_KIND_WORKER};
+    struct crash_record crash = {.crashed_ms = 1000 + (uint64_t)pid, .pid = pid, .kind = "worker"};
     snprintf(crash.how, sizeof crash.how, "signal %d", pid);
     return crash;
 }
@@ -21,13 +21,13 @@ static struct shm_crashes *ring_of(const struct segment *segment)
 static void test_in_turn(void)
 {
     struct segment segment = fixture(1, 1, 4, 4);
-    struct shm_crash out;
+    struct crash_record out;
     CU_ASSERT_EQUAL(crash_log_first(&segment), 1);
     CU_ASSERT_EQUAL(crash_log_end(&segment), 1);
     CU_ASSERT_FALSE(crash_log_read(&segment, 0, &out));
     CU_ASSERT_FALSE(crash_log_read(&segment, 1, &out));
     for (int32_t pid = 1; pid <= 3; pid++) {
-        struct shm_crash crash = crash_of(pid);
+        struct crash_record crash = crash_of(pid);
         crash_log_add(&segment, &crash);
     }
     CU_ASSERT_EQUAL(crash_log_end(&segment), 4);
@@ -46,9 +46,9 @@ static void test_in_turn(void)
 static void test_too_many(void)
 {
     struct segment segment = fixture(1, 1, 4, 4);
-    struct shm_crash out;
+    struct crash_record out;
     for (int32_t pid = 1; pid <= SHM_CRASHES + 10; pid++) {
-        struct shm_crash crash = crash_of(pid);
+        struct crash_record crash = crash_of(pid);
         crash_log_add(&segment, &crash);
     }
     CU_ASSERT_EQUAL(crash_log_end(&segment), SHM_CRASHES + 11);
@@ -64,7 +64,7 @@ static void test_damage(void)
 {
     struct segment segment = fixture(1, 1, 4, 4);
     struct shm_crashes *crashes = ring_of(&segment);
-    struct shm_crash out, crash = crash_of(1);
+    struct crash_record out, crash = crash_of(1);
     crash_log_add(&segment, &crash);
     atomic_store(&crashes->records[1].number, 0); /* killed while it wrote */
     CU_ASSERT_FALSE(crash_log_read(&segment, 1, &out));

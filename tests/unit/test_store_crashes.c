@@ -8,7 +8,7 @@ struct seen {
     char how[40];
 };
 
-static int on_crash(const struct store_crash *crash, void *user)
+static int on_crash(const struct crash_record *crash, void *user)
 {
     struct seen *seen = user;
     if (seen->count++ == 0)
@@ -31,8 +31,8 @@ static void expect(size_t count, int32_t first, int32_t last, uint64_t dropped)
 
 static void each_once_and_bounded(void)
 {
-    struct store_crash crashes[2] = {{.crashed_ms = 5, .pid = 1, .how = "signal 9"},
-                                     {.crashed_ms = 5, .pid = 2}};
+    struct crash_record crashes[2] = {{.crashed_ms = 5, .pid = 1, .how = "signal 9"},
+                                      {.crashed_ms = 5, .pid = 2}};
     fixture_begin();
     expect(0, 0, 0, 0);
     CU_ASSERT_EQUAL(store_add_crashes(fixture.store, crashes, 1, 0), 0);
@@ -41,7 +41,7 @@ static void each_once_and_bounded(void)
     CU_ASSERT_EQUAL(store_add_crashes(fixture.store, NULL, 0, 7), 0);
     expect(2, 1, 2, 7);
     for (int32_t pid = 3; pid <= 1010; pid++) {
-        crashes[0] = (struct store_crash){.crashed_ms = (uint64_t)pid, .pid = pid, .how = "exit code 1"};
+        crashes[0] = (struct crash_record){.crashed_ms = (uint64_t)pid, .pid = pid, .how = "exit code 1"};
         CU_ASSERT_EQUAL_FATAL(store_add_crashes(fixture.store, crashes, 1, 0), 0);
     }
     expect(1000, 11, 1010, 17);

@@ -8,11 +8,13 @@
  *  2. The table is bounded. Rows that leave it, and crashes that were never recorded, are counted in the same
  *     transaction.
  */
+#include <bsd/string.h>
+
 #include "src/store/sqlite/sqlite.h"
 
 #define CRASHES_MAX 1000
 
-static int add_one(struct store_sqlite *store, const struct store_crash *crash)
+static int add_one(struct store_sqlite *store, const struct crash_record *crash)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_ADD_CRASH);
     store_sqlite_bind(store, statement, 1, store_sqlite_signed(crash->crashed_ms));
@@ -23,12 +25,13 @@ static int add_one(struct store_sqlite *store, const struct store_crash *crash)
     const char *const texts[] = {crash->kind,  crash->cause, crash->process, crash->source,
                                  crash->stage, crash->uid,   crash->how,     crash->last_output};
     for (int i = 0; i < (int)(sizeof texts / sizeof texts[0]); i++)
-        store_sqlite_bind_string(store, statement, 6 + i, texts[i] != NULL ? texts[i] : "");
+        store_sqlite_bind_string(store, statement, 6 + i, texts[i]);
     return store_sqlite_run(store, statement);
 }
 
 /* Adds the crashes, trims the table to CRASHES_MAX and counts what is dropped or lost. */
-static int add_all(struct store_sqlite *store, const struct store_crash *crashes, size_t count, uint64_t lost)
+static int add_all(struct store_sqlite *store, const struct crash_record *crashes, size_t count,
+                   uint64_t lost)
 {
     int code = 0;
     for (size_t i = 0; code == 0 && i < count; i++)
@@ -47,7 +50,7 @@ static int add_all(struct store_sqlite *store, const struct store_crash *crashes
     return store_sqlite_run(store, statement);
 }
 
-int store_sqlite_add_crashes(struct store *base, const struct store_crash *crashes, size_t count,
+int store_sqlite_add_crashes(struct store *base, const struct crash_record *crashes, size_t count,
                              uint64_t lost)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -55,28 +58,30 @@ int store_sqlite_add_crashes(struct store *base, const struct store_crash *crash
     return code != 0 ? code : store_sqlite_end(store, add_all(store, crashes, count, lost));
 }
 
+static void copy_column(sqlite3_stmt *statement, int column, char *to, size_t size)
+{
+    const char *text = (const char *)sqlite3_column_text(statement, column);
+    strlcpy(to, text != NULL ? text : "", size);
+}
+
 /* Passes the statement's row to on_crash. */
 static int pass_row(sqlite3_stmt *statement, store_on_crash *on_crash, void *user)
 {
-    const char *texts[8];
-    for (int i = 0; i < 8; i++)
-        if ((texts[i] = (const char *)sqlite3_column_text(statement, 5 + i)) == NULL)
-            return EP_ENOMEM;
-    const struct store_crash crash = {
+    struct crash_record crash = {
         .crashed_ms = (uint64_t)sqlite3_column_int64(statement, 0),
         .uptime_ms = (uint64_t)sqlite3_column_int64(statement, 1),
         .pid = sqlite3_column_int(statement, 2),
         .code = sqlite3_column_int(statement, 3),
         .event = sqlite3_column_int64(statement, 4),
-        .kind = texts[0],
-        .cause = texts[1],
-        .process = texts[2],
-        .source = texts[3],
-        .stage = texts[4],
-        .uid = texts[5],
-        .how = texts[6],
-        .last_output = texts[7],
     };
+    copy_column(statement, 5, crash.kind, sizeof crash.kind);
+    copy_column(statement, 6, crash.cause, sizeof crash.cause);
+    copy_column(statement, 7, crash.process, sizeof crash.process);
+    copy_column(statement, 8, crash.source, sizeof crash.source);
+    copy_column(statement, 9, crash.stage, sizeof crash.stage);
+    copy_column(statement, 10, crash.uid, sizeof crash.uid);
+    copy_column(statement, 11, crash.how, sizeof crash.how);
+    copy_column(statement, 12, crash.last_output, sizeof crash.last_output);
     return on_crash(&crash, user);
 }
 

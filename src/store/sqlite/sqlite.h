@@ -355,7 +355,7 @@ int store_sqlite_each_source(struct store *store, store_on_source *on_source, vo
 int store_sqlite_each_stage(struct store *store, int64_t source, store_on_stage *on_stage, void *user);
 
 /* crashes.c */
-int store_sqlite_add_crashes(struct store *store, const struct store_crash *crashes, size_t count,
+int store_sqlite_add_crashes(struct store *store, const struct crash_record *crashes, size_t count,
                              uint64_t lost);
 int store_sqlite_each_crash(struct store *store, store_on_crash *on_crash, void *user, uint64_t *dropped);
 
