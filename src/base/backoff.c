@@ -5,6 +5,10 @@
  */
 #include "src/base/backoff.h"
 
+/* Returns how many milliseconds to wait before a failed action is tried again: longer after each attempt,
+ * and spread by a random factor. The producer calls it after a failed fetch or a crash of a worker, a
+ * worker when a stage asks for a retry. Without the random factor all processes would return to a failed
+ * server at the same instant. */
 uint64_t base_backoff_ms(uint64_t min_ms, uint64_t max_ms, uint32_t attempt, uint32_t random)
 {
     uint64_t delay = min_ms;

@@ -11,6 +11,9 @@
 
 #include "src/base/utf8.h"
 
+/* Stores an error code and a message in the caller's struct error and returns the code. Every process, the
+ * command line and the library report their errors this way. The arguments may include the old message, so
+ * the new one is formatted into a copy first. */
 int base_error_set(struct error *error, int code, const char *format, ...)
 {
     if (error == NULL)
@@ -26,6 +29,8 @@ int base_error_set(struct error *error, int code, const char *format, ...)
     return code;
 }
 
+/* Puts "PREFIX: " before the message of an error and returns its code. Any process calls it to say where
+ * the error happened, for example which source or which line of an import. */
 int base_error_prefix(struct error *error, const char *format, ...)
 {
     if (error == NULL)

@@ -46,9 +46,10 @@ static struct {
     unsigned long lost;
 } log_state = {.level = EP_LOG_INFO};
 
-/* systemd sets JOURNAL_STREAM to device:inode of the stream it gave us; a shell in between may have
- * redirected stderr. */
-static bool is_journal(void)
+/* Whether stderr goes to the systemd journal, which wants priorities in place of the time. Runs once, in
+ * the supervisor or the library caller's process, when the log is opened. systemd sets JOURNAL_STREAM to
+ * device:inode of the stream it gave us; a shell in between may have redirected stderr. */
+static bool is_stderr_journal(void)
 {
     const char *stream = getenv("JOURNAL_STREAM");
     unsigned long long device, inode;
@@ -58,15 +59,19 @@ static bool is_journal(void)
            (unsigned long long)about.st_ino == inode;
 }
 
+/* Sets the level of the log and who receives its lines. Called before the first fork, by eventpiped's main
+ * and by the library when an instance starts. Every process of the instance inherits these settings. */
 void base_log_open(enum ep_severity level, ep_log_function *function, void *user)
 {
     log_state.level = level;
     log_state.function = function;
     log_state.user = user;
     log_state.relay = false;
-    log_state.journal = is_journal();
+    log_state.journal = is_stderr_journal();
 }
 
+/* Sets the name that precedes each log line of this process, such as "quakes/locate[3]". The supervisor,
+ * and each worker, producer and keeper after its fork, name themselves here. */
 void base_log_name(const char *format, ...)
 {
     char name[sizeof log_state.name];
@@ -87,9 +92,9 @@ bool base_log_wanted(enum ep_severity severity)
     return severity <= log_state.level;
 }
 
-/* Writes what precedes the text: a mark for the supervisor, a priority for the journal, or the time for
- * people. Returns its length. */
-static size_t put_prefix(char *line, size_t size, enum ep_severity severity)
+/* Writes what precedes the text of a log line: a mark for the supervisor, a priority for the journal, or
+ * the time for people. Returns its length. Runs in any process that logs. */
+static size_t write_line_prefix(char *line, size_t size, enum ep_severity severity)
 {
     if (log_state.relay)
         return (size_t)snprintf(line, size, "%c<%d>", RELAY_MARK, (int)severity);
@@ -104,8 +109,9 @@ static size_t put_prefix(char *line, size_t size, enum ep_severity severity)
     return used + (size_t)snprintf(line + used, size - used, ".%03d ", (int)(now.tv_nsec / 1000000));
 }
 
-/* Writes the line with one write(2). False if stderr did not take all of it. */
-static bool put_line(const char *line, size_t length)
+/* Writes a finished log line to stderr with one write(2), so that lines of different processes never mix.
+ * Returns false if stderr did not take all of it. Runs in any process that logs. */
+static bool send_to_stderr(const char *line, size_t length)
 {
     ssize_t written;
     do
@@ -114,8 +120,10 @@ static bool put_line(const char *line, size_t length)
     return written == (ssize_t)length;
 }
 
-/* Writes a clean text that begins with the name of its process. */
-static void put(enum ep_severity severity, const char *text)
+/* Writes one clean log text, which begins with the name of its process, to stderr or to the library
+ * caller's function. Counts lines that stderr did not take and mentions them in the next line. Runs in any
+ * process that logs. */
+static void write_text_line(enum ep_severity severity, const char *text)
 {
     char line[LINE_BYTES], note[NOTE_BYTES] = "";
     if (log_state.function != NULL && !log_state.relay) {
@@ -124,18 +132,21 @@ static void put(enum ep_severity severity, const char *text)
     }
     if (log_state.lost > 0)
         snprintf(note, sizeof note, " (%lu lines before this were lost)", log_state.lost);
-    size_t used = put_prefix(line, sizeof line, severity);
+    size_t used = write_line_prefix(line, sizeof line, severity);
     base_log_clean(text, line + used, sizeof line - used - strlen(note));
     used += strlen(line + used);
     memcpy(line + used, note, strlen(note));
     used += strlen(note);
     line[used++] = '\n';
-    if (put_line(line, used))
+    if (send_to_stderr(line, used))
         log_state.lost = 0;
     else
         log_state.lost++;
 }
 
+/* Writes one line to the log if its severity is wanted (base_log_error and its siblings expand to this).
+ * Runs in the supervisor, the producer, the workers and the keeper. Leaves errno as it was, so a caller
+ * may log before it handles an error. */
 void base_log_write(enum ep_severity severity, const char *format, ...)
 {
     if (!base_log_wanted(severity))
@@ -151,10 +162,12 @@ void base_log_write(enum ep_severity severity, const char *format, ...)
     vsnprintf(message + used, sizeof message - used, format, arguments);
     va_end(arguments);
     base_log_clean(message, text, sizeof text);
-    put(severity, text);
+    write_text_line(severity, text);
     errno = error;
 }
 
+/* Writes a line to the log that another process has named already. The supervisor calls it for what it
+ * reads from its children's stderr. */
 void base_log_pass(enum ep_severity severity, const char *line)
 {
     if (!base_log_wanted(severity))
@@ -162,10 +175,12 @@ void base_log_pass(enum ep_severity severity, const char *line)
     int error = errno;
     char text[LINE_BYTES];
     base_log_clean(line, text, sizeof text);
-    put(severity, text);
+    write_text_line(severity, text);
     errno = error;
 }
 
+/* Limits repeated log lines about one cause: returns whether one more may be written now, and how many
+ * were suppressed before it. Any process may use it, with one struct log_limit for each cause. */
 bool base_log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, uint32_t *suppressed)
 {
     struct timespec now;
@@ -185,6 +200,9 @@ bool base_log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval
     return true;
 }
 
+/* Copies a text and makes it safe for a log line, a terminal or JSON: control characters and invalid UTF-8
+ * become '?'. Any process calls it for text from outside (backends, programs of stages, configuration
+ * files), which could otherwise forge log lines or control a terminal. */
 void base_log_clean(const char *message, char *buffer, unsigned long size)
 {
     /* 3 more: the last character that fits may be 4 bytes long */

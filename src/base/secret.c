@@ -21,7 +21,10 @@
 
 #define SECRET_BYTES_MAX 8192
 
-static int check_file(int fd, const char *path, struct error *error)
+/* Checks that an opened secret file is a regular file that only its owner can use, and that the owner is
+ * this user or root. Returns EP_OK, or EP_EACCESS with a message that says how to correct it. Runs in the
+ * supervisor, the command line and the library caller's process, which read token files. */
+static int check_secret_file(int fd, const char *path, struct error *error)
 {
     struct stat about;
     if (fstat(fd, &about) != 0)
@@ -41,9 +44,10 @@ static int check_file(int fd, const char *path, struct error *error)
     return EP_OK;
 }
 
-/* Reduces the text to its first line without the blanks around it. Returns where that begins, or NULL if it
- * contains control characters, which no header or packet could carry. */
-static char *first_line(char *text, size_t length)
+/* Reduces the text of a secret file to its first line, without the blanks around it. Returns where the
+ * secret begins, or NULL if it contains control characters, which no HTTP header or Idefix packet could
+ * carry. Runs in the supervisor, the command line and the library caller's process. */
+static char *cut_first_line(char *text, size_t length)
 {
     size_t end = 0;
     while (end < length && text[end] != '\n')
@@ -58,16 +62,20 @@ static char *first_line(char *text, size_t length)
     return begin;
 }
 
+/* Reads a secret (a token) from the first line of a file that only its owner can use. The supervisor and
+ * the command line call it for `token_file` of the configuration file, the library for the same parameter
+ * of an Idefix client. Returns EP_OK, and *out to wipe and free, or an error that contains no part of the
+ * secret. */
 int base_secret_read(const char *path, char **out, struct error *error)
 {
     char text[SECRET_BYTES_MAX + 1];
     size_t length = 0;
     int code = EP_OK;
-    /* non-blocking: opening a FIFO would wait for its writer; check_file refuses it instead */
+    /* non-blocking: opening a FIFO would wait for its writer; check_secret_file refuses it instead */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return base_error_set(error, EP_EACCESS, "%s cannot be opened: %s", path, strerror(errno));
-    code = check_file(fd, path, error);
+    code = check_secret_file(fd, path, error);
     while (code == EP_OK && length < SECRET_BYTES_MAX) {
         ssize_t got = read(fd, text + length, SECRET_BYTES_MAX - length);
         if (got < 0 && errno == EINTR)
@@ -79,7 +87,7 @@ int base_secret_read(const char *path, char **out, struct error *error)
         length += (size_t)got;
     }
     if (code == EP_OK) {
-        char *line = first_line(text, length);
+        char *line = cut_first_line(text, length);
         if (line == NULL)
             code = base_error_set(error, EP_EACCESS, "the first line of %s holds control characters", path);
         else if (*line == '\0')

@@ -18,7 +18,7 @@
 #define WORD_MAX 64 /* a longer word is not a mistyped key */
 #define PREFIX_MIN 4
 
-static char normalize(char letter)
+static char normalize_letter(char letter)
 {
     return letter == '-' ? '_' : (char)tolower((unsigned char)letter);
 }
@@ -28,9 +28,9 @@ static size_t smaller_of(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Counts the letters to insert, remove, change or swap with their neighbour to turn one word into the
- * other. */
-static size_t distance(const char *from, const char *to)
+/* Returns how many letters must be inserted, removed, changed or swapped with their neighbour to turn one
+ * word into the other. Any process that looks for the known name nearest to a misspelt one. */
+static size_t count_edits(const char *from, const char *to)
 {
     size_t rows[3][WORD_MAX + 1];
     size_t from_length = strlen(from), to_length = strlen(to);
@@ -40,10 +40,10 @@ static size_t distance(const char *from, const char *to)
     for (size_t i = 1; i <= from_length; i++) {
         current[0] = i;
         for (size_t j = 1; j <= to_length; j++) {
-            bool same = normalize(from[i - 1]) == normalize(to[j - 1]);
+            bool same = normalize_letter(from[i - 1]) == normalize_letter(to[j - 1]);
             current[j] = smaller_of(smaller_of(last[j] + 1, current[j - 1] + 1), last[j - 1] + !same);
-            if (i > 1 && j > 1 && normalize(from[i - 1]) == normalize(to[j - 2]) &&
-                normalize(from[i - 2]) == normalize(to[j - 1]))
+            if (i > 1 && j > 1 && normalize_letter(from[i - 1]) == normalize_letter(to[j - 2]) &&
+                normalize_letter(from[i - 2]) == normalize_letter(to[j - 1]))
                 current[j] = smaller_of(current[j], before_last[j - 2] + 1);
         }
         size_t *reused = before_last;
@@ -54,17 +54,22 @@ static size_t distance(const char *from, const char *to)
     return last[to_length];
 }
 
-static bool same_beginning(const char *one, const char *other)
+/* Whether one name begins with the other ("token" and "token_file"), ignoring case and '-' or '_'. Any
+ * process that asks "did you mean" when no name has a similar spelling. */
+static bool is_one_prefix_of_other(const char *one, const char *other)
 {
     size_t length = smaller_of(strlen(one), strlen(other));
     if (length < PREFIX_MIN)
         return false;
     for (size_t i = 0; i < length; i++)
-        if (normalize(one[i]) != normalize(other[i]))
+        if (normalize_letter(one[i]) != normalize_letter(other[i]))
             return false;
     return true;
 }
 
+/* Returns the known name that is nearest to a misspelt one, or NULL if none is near. For "did you mean" in
+ * messages about the configuration file, the command line's options and the names in operators' requests.
+ * Any process. */
 const char *base_suggest_near(const char *word, const char *const *words)
 {
     size_t length = strlen(word);
@@ -76,7 +81,7 @@ const char *base_suggest_near(const char *word, const char *const *words)
         size_t longer = strlen(*at) > length ? strlen(*at) : length;
         if (longer > WORD_MAX)
             continue;
-        size_t differs = distance(word, *at);
+        size_t differs = count_edits(word, *at);
         size_t allowed = longer < 3 ? 0 : smaller_of(3, (longer + 1) / 3);
         if (differs <= allowed && differs < smallest) {
             nearest = *at;
@@ -84,7 +89,7 @@ const char *base_suggest_near(const char *word, const char *const *words)
         }
     }
     for (const char *const *at = words; nearest == NULL && *at != NULL; at++)
-        if (same_beginning(word, *at))
+        if (is_one_prefix_of_other(word, *at))
             nearest = *at;
     return nearest;
 }

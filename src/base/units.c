@@ -49,14 +49,15 @@ static const struct unit size_units[] = {
     {"TiB", UINT64_C(1) << 40},
 };
 
-static int refuse(int reason)
+static int refuse_with_errno(int reason)
 {
     errno = reason;
     return EP_EINVAL;
 }
 
-/* Reads the digits at *text and moves *text behind them. Returns false if there are none. A number that
- * does not fit becomes UINT64_MAX and sets *large. */
+/* Reads the digits of a duration or size at *text and moves *text behind them. Returns false if there are
+ * none. A number that does not fit becomes UINT64_MAX and sets *large, so that the caller can refuse it.
+ * Any process. */
 static bool read_digits(const char **text, uint64_t *value, bool *large)
 {
     const char *at = *text;
@@ -73,6 +74,9 @@ static bool read_digits(const char **text, uint64_t *value, bool *large)
     return any;
 }
 
+/* Reads a duration as people write it ("1m30s") into milliseconds. Returns EP_OK, or EP_EINVAL with errno
+ * ERANGE if it is only too large. The reader of the configuration file, the command line's options and the
+ * workers (for a program's "retry after") call it. */
 int base_units_duration_ms(const char *text, uint64_t *ms)
 {
     if (strcmp(text, "0") == 0) { /* zero is the same in every unit */
@@ -86,7 +90,7 @@ int base_units_duration_ms(const char *text, uint64_t *ms)
     do {
         uint64_t number;
         if (!read_digits(&at, &number, &large))
-            return refuse(EINVAL);
+            return refuse_with_errno(EINVAL);
         size_t letters = 0;
         while (isalpha((unsigned char)at[letters]))
             letters++;
@@ -94,7 +98,7 @@ int base_units_duration_ms(const char *text, uint64_t *ms)
                                          strncmp(at, duration_units[next].name, letters) != 0))
             next++;
         if (next == DURATION_UNITS)
-            return refuse(EINVAL);
+            return refuse_with_errno(EINVAL);
         uint64_t part;
         if (__builtin_mul_overflow(number, duration_units[next].factor, &part) ||
             __builtin_add_overflow(sum, part, &sum)) {
@@ -105,28 +109,34 @@ int base_units_duration_ms(const char *text, uint64_t *ms)
         at += letters;
     } while (*at != '\0');
     if (large || sum > UNITS_DURATION_MAX_MS)
-        return refuse(ERANGE);
+        return refuse_with_errno(ERANGE);
     *ms = sum;
     return EP_OK;
 }
 
+/* Reads a size as people write it ("64MiB", "10k") into bytes. Returns EP_OK, or EP_EINVAL with errno
+ * ERANGE if it is only too large. Runs where the configuration file is read: in eventpiped's supervisor
+ * and in the command line. */
 int base_units_size_bytes(const char *text, uint64_t *bytes)
 {
     uint64_t number;
     bool large = false;
     if (!read_digits(&text, &number, &large))
-        return refuse(EINVAL);
+        return refuse_with_errno(EINVAL);
     for (size_t i = 0; i < sizeof size_units / sizeof size_units[0]; i++) {
         if (strcmp(text, size_units[i].name) != 0)
             continue;
         if (large || __builtin_mul_overflow(number, size_units[i].factor, &number))
-            return refuse(ERANGE);
+            return refuse_with_errno(ERANGE);
         *bytes = number;
         return EP_OK;
     }
-    return refuse(EINVAL);
+    return refuse_with_errno(EINVAL);
 }
 
+/* Writes a duration as people write it ("1m30s"). For messages: the supervisor's about a timed-out event,
+ * the configuration check's about retry pauses. base_units_duration_ms reads the text back to the same
+ * value. */
 void base_units_duration_text(uint64_t ms, char *buffer, size_t size)
 {
     size_t used = 0;
@@ -145,8 +155,9 @@ void base_units_duration_text(uint64_t ms, char *buffer, size_t size)
         snprintf(buffer, size, "0s");
 }
 
-/* Reads a number of exactly so many digits whose value is within the bounds. */
-static bool read_field(const char **text, int digits, int min, int max, int *value)
+/* Reads a number of exactly this many digits and moves *text behind it. Returns whether its value is
+ * within the bounds. Any process that checks the year, month, hour and so on of a time. */
+static bool read_fixed_digits(const char **text, int digits, int min, int max, int *value)
 {
     *value = 0;
     for (int i = 0; i < digits; i++, (*text)++) {
@@ -157,8 +168,9 @@ static bool read_field(const char **text, int digits, int min, int max, int *val
     return *value >= min && *value <= max;
 }
 
-/* Reads one of the allowed characters. */
-static bool read_mark(const char **text, const char *allowed)
+/* Moves *text behind one of the allowed characters. Returns false if another character stands there. Any
+ * process that checks the separators of a time. */
+static bool read_one_of(const char **text, const char *allowed)
 {
     if (**text == '\0' || strchr(allowed, **text) == NULL)
         return false;
@@ -174,14 +186,17 @@ static int days_in_month(int year, int month)
 }
 
 /* Whether the text is a time of RFC 3339: date, time of day, optional fraction, and Z or an offset.
- * Other forms of ISO 8601 are refused. */
-static bool is_rfc3339(const char *at)
+ * Refuses other forms of ISO 8601. For the setting `since` of a source, in the supervisor and the command
+ * line, which read the configuration file. */
+static bool is_rfc3339_time(const char *at)
 {
     int year, month, day, value;
-    if (!read_field(&at, 4, 0, 9999, &year) || !read_mark(&at, "-") || !read_field(&at, 2, 1, 12, &month) ||
-        !read_mark(&at, "-") || !read_field(&at, 2, 1, days_in_month(year, month), &day) ||
-        !read_mark(&at, "Tt ") || !read_field(&at, 2, 0, 23, &value) || !read_mark(&at, ":") ||
-        !read_field(&at, 2, 0, 59, &value) || !read_mark(&at, ":") || !read_field(&at, 2, 0, 60, &value))
+    if (!read_fixed_digits(&at, 4, 0, 9999, &year) || !read_one_of(&at, "-") ||
+        !read_fixed_digits(&at, 2, 1, 12, &month) || !read_one_of(&at, "-") ||
+        !read_fixed_digits(&at, 2, 1, days_in_month(year, month), &day) || !read_one_of(&at, "Tt ") ||
+        !read_fixed_digits(&at, 2, 0, 23, &value) || !read_one_of(&at, ":") ||
+        !read_fixed_digits(&at, 2, 0, 59, &value) || !read_one_of(&at, ":") ||
+        !read_fixed_digits(&at, 2, 0, 60, &value))
         return false;
     if (*at == '.') {
         at++;
@@ -190,30 +205,33 @@ static bool is_rfc3339(const char *at)
         while (*at >= '0' && *at <= '9')
             at++;
     }
-    if (read_mark(&at, "Zz"))
+    if (read_one_of(&at, "Zz"))
         return *at == '\0';
-    return read_mark(&at, "+-") && read_field(&at, 2, 0, 23, &value) && read_mark(&at, ":") &&
-           read_field(&at, 2, 0, 59, &value) && *at == '\0';
+    return read_one_of(&at, "+-") && read_fixed_digits(&at, 2, 0, 23, &value) && read_one_of(&at, ":") &&
+           read_fixed_digits(&at, 2, 0, 59, &value) && *at == '\0';
 }
 
+/* Writes the source's setting `since` as a time: subtracts a duration from now_ms, copies an RFC 3339
+ * time. Returns EP_OK, or EP_EINVAL with errno as base_units_duration_ms sets it. Runs where the
+ * configuration file is read: in eventpiped's supervisor and in the command line. */
 int base_units_since_text(const char *text, int64_t now_ms, char *buffer, size_t size)
 {
-    if (is_rfc3339(text)) {
+    if (is_rfc3339_time(text)) {
         if ((size_t)snprintf(buffer, size, "%s", text) >= size)
-            return refuse(ERANGE);
+            return refuse_with_errno(ERANGE);
         return EP_OK;
     }
     uint64_t ms;
     if (base_units_duration_ms(text, &ms) != EP_OK)
         return EP_EINVAL;
     if (now_ms < 0 || ms > (uint64_t)now_ms)
-        return refuse(ERANGE); /* earlier than 1970 */
+        return refuse_with_errno(ERANGE); /* earlier than 1970 */
     uint64_t then_ms = (uint64_t)now_ms - ms;
     time_t seconds = (time_t)(then_ms / 1000);
     struct tm utc;
     char moment[40];
     if (gmtime_r(&seconds, &utc) == NULL || strftime(moment, sizeof moment, "%Y-%m-%dT%H:%M:%S", &utc) == 0 ||
         (size_t)snprintf(buffer, size, "%s.%03uZ", moment, (unsigned)(then_ms % 1000)) >= size)
-        return refuse(ERANGE);
+        return refuse_with_errno(ERANGE);
     return EP_OK;
 }
