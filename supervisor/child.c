@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Start and output of one child process. Run by the supervisor; child_become and what it calls run in the new
+ * Start and output of one child process. Run by the supervisor; become_child and what it calls run in the new
  * process. Owns the pipe for a child's stderr and our end of the keeper's socket pair.
  *
  * Invariants
@@ -37,7 +37,9 @@
 #define OUTPUT_BYTES 65536
 #define LAST_READ_BYTES (1 << 20) /* after an exit: an orphan may hold the pipe and print without end */
 
-void child_name(const struct supervisor *supervisor, struct child *child)
+/* The supervisor calls this once for each process slot at its start: sets the name by which log lines and
+ * messages call the process ("quakes/locate[3]", "producer quakes", "keeper"). */
+void child_set_name(const struct supervisor *supervisor, struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     if (slot->kind == SHM_KIND_KEEPER) {
@@ -60,8 +62,9 @@ struct child_pipes {
 
 /* ---- in the new process ---- */
 
-/* Closes the supervisor's descriptors one by one: those of a program that uses the library must stay open. */
-static void close_inherited(struct supervisor *supervisor)
+/* A newly forked worker, producer or keeper calls this to close the supervisor's descriptors. It closes
+ * them one by one, because those of a program that uses the library must stay open. */
+static void close_supervisor_descriptors(struct supervisor *supervisor)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         if (supervisor->children[i].output_fd >= 0)
@@ -71,13 +74,14 @@ static void close_inherited(struct supervisor *supervisor)
     close(supervisor->notice_read);
     if (supervisor->keeper_fd >= 0)
         close(supervisor->keeper_fd);
-    control_inherited(supervisor);
+    control_close_in_child(supervisor);
     notify_close(&supervisor->notify);
     segment_inherited(&supervisor->segment);
 }
 
-/* Connects stdin to /dev/null and stderr to the pipe; for eventpiped stdout, too. */
-static void redirect(const struct supervisor *supervisor, int output)
+/* A newly forked worker, producer or keeper calls this: connects stdin to /dev/null and stderr to the pipe
+ * that the supervisor reads; in eventpiped stdout, too. */
+static void redirect_standard_streams(const struct supervisor *supervisor, int output)
 {
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null_fd >= 0) {
@@ -90,8 +94,8 @@ static void redirect(const struct supervisor *supervisor, int output)
     close(output);
 }
 
-/* Puts a worker into its stage's process group, any other process into a group of its own. Called on both
- * sides of fork. */
+/* Puts a worker into its stage's process group, any other process into a group of its own. The supervisor
+ * and the new process both call it after fork, so that the group is right whichever side runs first. */
 static void join_process_group(const struct supervisor *supervisor, const struct child *child, pid_t pid)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -102,25 +106,27 @@ static void join_process_group(const struct supervisor *supervisor, const struct
         setpgid(pid, 0); /* that group is gone: the process leads a new one */
 }
 
-static void child_become(struct supervisor *supervisor, const struct child *child,
+static void become_child(struct supervisor *supervisor, const struct child *child,
                          const struct child_pipes *pipes) __attribute__((noreturn));
 
-/* The new process: gives up what is the supervisor's and becomes keeper, producer or worker. */
-static void child_become(struct supervisor *supervisor, const struct child *child,
+/* Runs in a process that the supervisor has just forked: gives up what is the supervisor's and becomes the
+ * keeper, a producer or a worker. Never returns. The process exits at once if the supervisor has died
+ * since the fork. */
+static void become_child(struct supervisor *supervisor, const struct child *child,
                          const struct child_pipes *pipes)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != supervisor->pid)
         _exit(CHILD_DONE);
-    signal_default();
+    signal_reset_in_child();
     struct shm_slot *slot = supervisor_slot(supervisor, child);
     join_process_group(supervisor, child, 0);
-    slot_born(slot, getpid()); /* the supervisor does the same: both store the same value */
-    close_inherited(supervisor);
+    slot_set_pid(slot, getpid()); /* the supervisor does the same: both store the same value */
+    close_supervisor_descriptors(supervisor);
     close(pipes->output[0]);
     if (pipes->keeper[0] >= 0)
         close(pipes->keeper[0]);
-    redirect(supervisor, pipes->output[1]);
+    redirect_standard_streams(supervisor, pipes->output[1]);
     base_log_relay_mode(true);
     const struct child_context context = {
         .segment = supervisor->segment,
@@ -143,14 +149,16 @@ static void child_become(struct supervisor *supervisor, const struct child *chil
 
 /* ---- in the supervisor ---- */
 
-static void close_both(int pair[2])
+static void close_pipe_ends(int pair[2])
 {
     for (int i = 0; i < 2; i++)
         if (pair[i] >= 0)
             close(pair[i]);
 }
 
-/* Opens what the new process needs. 0 or -errno; the caller closes what `pipes` holds in both cases. */
+/* The supervisor opens the pipes for a process that it is about to fork: one for its stderr, and for the
+ * keeper a socket pair for requests. Returns 0 or -errno; the caller closes what `pipes` holds in both
+ * cases. */
 static int open_pipes(struct supervisor *supervisor, struct child *child, struct child_pipes *pipes)
 {
     *pipes = (struct child_pipes){{-1, -1}, {-1, -1}};
@@ -165,8 +173,9 @@ static int open_pipes(struct supervisor *supervisor, struct child *child, struct
     return supervisor_watch_fd(supervisor, pipes->output[0], EVENT_OUTPUT, child->slot);
 }
 
-/* Treats a failed start as a crash: logs it, and lets the restart policy choose the next attempt. */
-static void start_failed(struct supervisor *supervisor, struct child *child, int error)
+/* The supervisor calls this when it could not fork a process: treats the failed start as a crash, logs it,
+ * and lets the restart policy choose when to try again. */
+static void handle_failed_start(struct supervisor *supervisor, struct child *child, int error)
 {
     char message[128];
     snprintf(message, sizeof message, "cannot start a process: %s", strerror(-error));
@@ -177,7 +186,8 @@ static void start_failed(struct supervisor *supervisor, struct child *child, int
     recover_slot(supervisor, child, &life);
 }
 
-/* Sets the child's process group, and publishes it as the group of its stage. */
+/* The supervisor calls this after it has forked a process: sets its process group, and for a worker
+ * publishes it as the group of the stage, which later workers join. */
 static void publish_process_group(const struct supervisor *supervisor, const struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -188,11 +198,14 @@ static void publish_process_group(const struct supervisor *supervisor, const str
 }
 
 /* Calls and commits of all processes that ran in this slot. */
-static uint64_t work_done(const struct shm_slot *slot)
+static uint64_t count_work_done(const struct shm_slot *slot)
 {
     return atomic_load(&slot->calls) + atomic_load(&slot->commits);
 }
 
+/* The supervisor forks a worker, a producer or the keeper in this process slot, at the start and for each
+ * restart. The slot is opened before the fork, so that nothing of the new process carries an older
+ * generation. A failed start counts as a crash. */
 void child_start(struct supervisor *supervisor, struct child *child)
 {
     struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -205,20 +218,20 @@ void child_start(struct supervisor *supervisor, struct child *child)
     child->order = ORDER_NONE;
     child->failed[0] = '\0';
     child->born_ns = shm_now_ns();
-    child->work_before = work_done(slot);
+    child->work_before = count_work_done(slot);
 
     struct child_pipes pipes;
     int error = open_pipes(supervisor, child, &pipes);
     fflush(stdout); /* the child must not write again what the caller's log function has printed */
     pid_t pid = error == 0 ? fork() : -1;
     if (pid == 0)
-        child_become(supervisor, child, &pipes);
+        become_child(supervisor, child, &pipes);
     if (pid < 0) {
         if (error == 0)
             error = -errno;
-        close_both(pipes.output);
-        close_both(pipes.keeper);
-        start_failed(supervisor, child, error);
+        close_pipe_ends(pipes.output);
+        close_pipe_ends(pipes.keeper);
+        handle_failed_start(supervisor, child, error);
         return;
     }
     close(pipes.output[1]);
@@ -236,9 +249,11 @@ void child_start(struct supervisor *supervisor, struct child *child)
 
 bool child_made_progress(const struct supervisor *supervisor, const struct child *child)
 {
-    return work_done(supervisor_slot(supervisor, child)) != child->work_before;
+    return count_work_done(supervisor_slot(supervisor, child)) != child->work_before;
 }
 
+/* The supervisor sends a signal to one of its processes to end it, and records why, so that the exit is
+ * not taken for a crash. For restarts, timeouts and the shutdown. Does nothing if the slot has no process. */
 void child_kill(struct child *child, enum child_order order, int signal, uint64_t now_ns)
 {
     if (child->pid == 0)
@@ -249,14 +264,17 @@ void child_kill(struct child *child, enum child_order order, int signal, uint64_
     kill(child->pid, signal); /* until it is reaped the number cannot belong to another process */
 }
 
-/* Writes one line of a child to the log (a relay_write). */
-static void write_log(enum ep_severity severity, const char *line, void *user)
+/* Writes one line that a child has printed to the supervisor's log (a relay_write). */
+static void on_log_line(enum ep_severity severity, const char *line, void *user)
 {
     (void)user;
     base_log_pass(severity, line);
 }
 
-void child_output(struct supervisor *supervisor, struct child *child, size_t limit_bytes)
+/* The supervisor's loop calls this when a process has printed something: reads at most limit_bytes from
+ * its pipe and writes them to the log. Never blocks. The limit keeps one process that prints without end
+ * from holding up the loop. */
+void child_read_output(struct supervisor *supervisor, struct child *child, size_t limit_bytes)
 {
     static char buffer[OUTPUT_BYTES];
     while (child->output_fd >= 0 && limit_bytes > 0) {
@@ -270,14 +288,14 @@ void child_output(struct supervisor *supervisor, struct child *child, size_t lim
             supervisor_unwatch_fd(supervisor, &child->output_fd);
             return;
         }
-        relay_feed(&child->relay, buffer, (size_t)got, shm_now_ns(), write_log, NULL);
+        relay_feed(&child->relay, buffer, (size_t)got, shm_now_ns(), on_log_line, NULL);
         limit_bytes -= (size_t)got;
     }
 }
 
-void child_output_close(struct supervisor *supervisor, struct child *child)
+void child_close_output(struct supervisor *supervisor, struct child *child)
 {
-    child_output(supervisor, child, LAST_READ_BYTES);
-    relay_end(&child->relay, shm_now_ns(), write_log, NULL);
+    child_read_output(supervisor, child, LAST_READ_BYTES);
+    relay_end(&child->relay, shm_now_ns(), on_log_line, NULL);
     supervisor_unwatch_fd(supervisor, &child->output_fd);
 }

@@ -47,7 +47,7 @@ struct child {
 };
 
 /* Sets child->name from its slot. Called once per slot at the start. */
-void child_name(const struct supervisor *supervisor, struct child *child);
+void child_set_name(const struct supervisor *supervisor, struct child *child);
 /* Starts a process in this slot. A failed start counts as a crash, and is retried as one. */
 void child_start(struct supervisor *supervisor, struct child *child);
 /* Sends the signal and records why, so that the exit is not taken for a crash. Does nothing without a
@@ -56,8 +56,8 @@ void child_kill(struct child *child, enum child_order order, int signal, uint64_
 /* Whether this process has answered a call or committed anything. */
 bool child_made_progress(const struct supervisor *supervisor, const struct child *child);
 /* Reads at most `limit_bytes` of its output and writes them to the log. Never blocks. */
-void child_output(struct supervisor *supervisor, struct child *child, size_t limit_bytes);
+void child_read_output(struct supervisor *supervisor, struct child *child, size_t limit_bytes);
 /* Reads what is left of the output of an exited process, and closes the pipe. */
-void child_output_close(struct supervisor *supervisor, struct child *child);
+void child_close_output(struct supervisor *supervisor, struct child *child);
 
 #endif

@@ -44,8 +44,9 @@
 
 /* ---- the socket ---- */
 
-/* Removes the socket of an earlier supervisor. Refuses a path that is in use, or is no socket. */
-static int clear_path(const char *path, struct error *error)
+/* The supervisor removes the control socket that an earlier one left, before it binds its own. Returns 0,
+ * or an error if another daemon listens there or the path is no socket. */
+static int remove_old_socket(const char *path, struct error *error)
 {
     struct stat status;
     if (lstat(path, &status) != 0)
@@ -55,21 +56,24 @@ static int clear_path(const char *path, struct error *error)
     if (!S_ISSOCK(status.st_mode))
         return base_error_set(
             error, EP_EEXIST,
-            "control socket %s: there is a file of that name that is no socket: remove it, or choose another "
-            "path",
-            path);
+            "control socket %s: the file of that name is no socket: remove it, or choose another path", path);
     int other;
     int code = control_connect(path, &other, NULL);
     if (code == 0)
         close(other);
     if (code == 0 || code == EP_ESTATE) {
-        return base_error_set(error, EP_EBUSY, "control socket %s: another daemon listens there", path);
+        return base_error_set(
+            error, EP_EBUSY,
+            "control socket %s: another daemon listens there: stop it, or choose another path", path);
     }
     if (unlink(path) != 0 && errno != ENOENT)
         return base_error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
     return 0;
 }
 
+/* The supervisor calls this at its start: binds the control socket, on which `eventpipe` sends its
+ * commands, and adds it to the loop. Returns 0, or an error that ends the start. Sets the mode before
+ * anyone can connect. */
 int control_listen(struct supervisor *supervisor, struct error *error)
 {
     const char *path = supervisor->config->control;
@@ -80,12 +84,12 @@ int control_listen(struct supervisor *supervisor, struct error *error)
     memcpy(address.sun_path, path, strlen(path) + 1);
     if (strncmp(path, DEFAULT_DIRECTORY "/", sizeof DEFAULT_DIRECTORY) == 0)
         mkdir(DEFAULT_DIRECTORY, 0755); /* if it fails, bind reports why */
-    int result = clear_path(path, error);
+    int result = remove_old_socket(path, error);
     if (result != 0)
         return result;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return base_error_set(error, EP_ESYSTEM, "control socket: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot create the control socket: %s", strerror(errno));
     mode_t mask = umask(0177);
     bool bound = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
     umask(mask);
@@ -103,24 +107,28 @@ int control_listen(struct supervisor *supervisor, struct error *error)
 }
 
 /* Disconnects a client and frees its entry. */
-static void forget_client(struct supervisor *supervisor, struct client *client)
+static void disconnect_client(struct supervisor *supervisor, struct client *client)
 {
     supervisor_unwatch_fd(supervisor, &client->fd);
     free(client->request);
     *client = (struct client){.fd = -1};
 }
 
-void control_leave(struct supervisor *supervisor)
+/* The supervisor calls this at its end: disconnects all clients of the control socket and removes the
+ * socket. */
+void control_close(struct supervisor *supervisor)
 {
     for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++)
-        forget_client(supervisor, &supervisor->clients[i]);
+        disconnect_client(supervisor, &supervisor->clients[i]);
     if (supervisor->listen_fd < 0)
         return;
     unlink(supervisor->config->control);
     supervisor_unwatch_fd(supervisor, &supervisor->listen_fd);
 }
 
-void control_inherited(struct supervisor *supervisor)
+/* A newly forked worker, producer or keeper calls this to close its copies of the control socket and the
+ * clients' connections. Otherwise a client would not see its connection end. */
+void control_close_in_child(struct supervisor *supervisor)
 {
     for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++)
         if (supervisor->clients[i].fd >= 0)
@@ -129,8 +137,10 @@ void control_inherited(struct supervisor *supervisor)
         close(supervisor->listen_fd);
 }
 
-/* Stops watching the socket until the next turn. Logs it once, until a connection is accepted again. */
-static void pause_accept(struct supervisor *supervisor, int reason)
+/* Stops watching the control socket until the supervisor's next turn, because a connection could not be
+ * accepted: otherwise it would wake the loop again and again. Logs it once, until a connection is
+ * accepted. */
+static void pause_accepting(struct supervisor *supervisor, int reason)
 {
     supervisor->accept_paused =
         epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_DEL, supervisor->listen_fd, NULL) == 0;
@@ -139,12 +149,14 @@ static void pause_accept(struct supervisor *supervisor, int reason)
     supervisor->accept_pause_reported = true;
 }
 
-void control_accept(struct supervisor *supervisor)
+/* The supervisor's loop calls this when a client connects to the control socket: accepts the connection
+ * and notes its user, which decides what it may change. Refuses it if there are too many clients. */
+void control_accept_client(struct supervisor *supervisor)
 {
     int fd = accept4(supervisor->listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-            pause_accept(supervisor, errno);
+            pause_accepting(supervisor, errno);
         return;
     }
     supervisor->accept_pause_reported = false;
@@ -164,7 +176,9 @@ void control_accept(struct supervisor *supervisor)
     }
 }
 
-void control_turn(struct supervisor *supervisor, uint64_t now_ns)
+/* The supervisor calls this once a turn: disconnects clients of the control socket that have sent no
+ * complete request within 10 s, and accepts connections again after a pause. */
+void control_run_timers(struct supervisor *supervisor, uint64_t now_ns)
 {
     if (supervisor->accept_paused)
         supervisor->accept_paused =
@@ -174,14 +188,14 @@ void control_turn(struct supervisor *supervisor, uint64_t now_ns)
         if (client->fd < 0 || now_ns - client->since_ns < CLIENT_PATIENCE_NS)
             continue;
         control_end(client->fd, CONTROL_USAGE, "no complete request arrived within 10 s");
-        forget_client(supervisor, client);
+        disconnect_client(supervisor, client);
     }
 }
 
 /* ---- the commands that the supervisor serves ---- */
 
 /* A member of the request, NULL if it is missing or no text. */
-static const char *text_of(const cJSON *request, const char *member)
+static const char *get_text_member(const cJSON *request, const char *member)
 {
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, member));
 }
@@ -193,12 +207,13 @@ struct target {
     char name[2 * SHM_NAME_BYTES];
 };
 
-/* Finds the source and the stage that a request names. Answers with an error and returns false if there
- * is none. */
-static bool find_target(struct supervisor *supervisor, const cJSON *request, int fd, struct target *target)
+/* Finds the source and the stage that a control request names. Returns false, with an error sent to the
+ * client, if there is none. The supervisor calls it for `pause`, `resume` and `restart`. */
+static bool find_request_target(struct supervisor *supervisor, const cJSON *request, int fd,
+                                struct target *target)
 {
     const struct segment *segment = &supervisor->segment;
-    const char *source = text_of(request, "source"), *stage = text_of(request, "stage");
+    const char *source = get_text_member(request, "source"), *stage = get_text_member(request, "stage");
     *target = (struct target){0};
     if (source == NULL) {
         control_end(fd, CONTROL_USAGE, "expected a source");
@@ -225,12 +240,13 @@ static bool find_target(struct supervisor *supervisor, const cJSON *request, int
     return true;
 }
 
-/* Serves `pause` and `resume`. */
-static void pause_or_resume(struct supervisor *supervisor, const cJSON *request, int fd, bool pause,
-                            bool dry_run)
+/* The supervisor serves `eventpipe pause` and `resume`: sets or clears the pause of a source or stage,
+ * wakes its processes so that they see it, and answers the client. */
+static void serve_pause_or_resume(struct supervisor *supervisor, const cJSON *request, int fd, bool pause,
+                                  bool dry_run)
 {
     struct target target;
-    if (!find_target(supervisor, request, fd, &target))
+    if (!find_request_target(supervisor, request, fd, &target))
         return;
     _Atomic uint32_t *paused = target.stage != NULL ? &target.stage->paused : &target.source->paused;
     const char *done = pause ? "paused" : "resumed";
@@ -248,9 +264,10 @@ static void pause_or_resume(struct supervisor *supervisor, const cJSON *request,
     control_end(fd, CONTROL_DONE, "%s %s", done, target.name);
 }
 
-/* Terminates one process, so that it is started again, or ends the pause before its next start. Returns
- * whether there was something to do. */
-static bool restart_slot(struct child *child, bool dry_run)
+/* Sends SIGTERM to one process, so that it is started again, or ends the pause before its next start.
+ * Returns whether there was something to do. The supervisor calls it for each process of `eventpipe
+ * restart`. */
+static bool restart_process(struct child *child, bool dry_run)
 {
     if (child->pid == 0 && child->restart_ns == SUPERVISOR_NEVER)
         return false;
@@ -264,29 +281,31 @@ static bool restart_slot(struct child *child, bool dry_run)
     return true;
 }
 
-/* Serves `restart`: the workers of a stage, or the workers and the producer of a source. */
-static void restart_target(struct supervisor *supervisor, const cJSON *request, int fd, bool dry_run)
+/* The supervisor serves `eventpipe restart`: restarts the workers of a stage, or the workers and the
+ * producer of a source, and tells the client how many. */
+static void serve_restart(struct supervisor *supervisor, const cJSON *request, int fd, bool dry_run)
 {
     struct target target;
-    if (!find_target(supervisor, request, fd, &target))
+    if (!find_request_target(supervisor, request, fd, &target))
         return;
     uint32_t count = 0;
     for (uint32_t i = 0; i < target.source->stage_count; i++) {
         const struct shm_stage *stage = segment_stage(&supervisor->segment, target.source->first_stage + i);
         for (uint32_t w = 0; (target.stage == NULL || target.stage == stage) && w < stage->concurrency; w++)
-            count += restart_slot(&supervisor->children[stage->first_slot + w], dry_run);
-        watch_degraded(supervisor, target.source->first_stage + i);
+            count += restart_process(&supervisor->children[stage->first_slot + w], dry_run);
+        watch_update_degraded(supervisor, target.source->first_stage + i);
     }
     if (target.stage == NULL)
-        count += restart_slot(&supervisor->children[target.source->producer_slot], dry_run);
+        count += restart_process(&supervisor->children[target.source->producer_slot], dry_run);
     if (!dry_run)
         base_log_info("restart-requested target=%s processes=%u", target.name, count);
     control_end(fd, count > 0 ? CONTROL_DONE : CONTROL_NOTHING, "%s %u process%s of %s",
                 dry_run ? "would have restarted" : "restarted", count, count == 1 ? "" : "es", target.name);
 }
 
-/* Whether a source or a stage is paused, which holds up a drain. */
-static bool anything_paused(const struct supervisor *supervisor)
+/* Whether any source or stage is paused. The supervisor asks when it serves `eventpipe drain`, because a
+ * paused one holds up the drain. */
+static bool is_anything_paused(const struct supervisor *supervisor)
 {
     const struct segment *segment = &supervisor->segment;
     bool paused = false;
@@ -297,8 +316,9 @@ static bool anything_paused(const struct supervisor *supervisor)
     return paused;
 }
 
-/* Serves `drain`. */
-static void drain(struct supervisor *supervisor, int fd, bool dry_run)
+/* The supervisor serves `eventpipe drain`: answers the client, then stops fetching and lets all events go
+ * through their stages. */
+static void serve_drain(struct supervisor *supervisor, int fd, bool dry_run)
 {
     uint32_t phase = supervisor_phase(supervisor);
     if (phase != SHM_PHASE_RUNNING) {
@@ -308,13 +328,16 @@ static void drain(struct supervisor *supervisor, int fd, bool dry_run)
     }
     control_end(fd, CONTROL_DONE, "%s %s%s", dry_run ? "would drain" : "draining",
                 supervisor->config->instance,
-                anything_paused(supervisor) ? "; paused sources and stages hold it up until you resume them"
-                                            : "");
+                is_anything_paused(supervisor)
+                    ? "; paused sources and stages hold it up until you resume them"
+                    : "");
     if (!dry_run)
         phase_drain(supervisor);
 }
 
-/* Refuses unknown and mistyped members: ignoring them could make a command act on more than was meant. */
+/* Whether all members of a control request are known and of the right type; if not, sends the client an
+ * error. The supervisor checks the requests that it serves itself: ignoring a mistyped member could make a
+ * command act on more than was meant. */
 static bool request_is_valid(const cJSON *request, int fd)
 {
     const cJSON *member;
@@ -333,9 +356,10 @@ static bool request_is_valid(const cJSON *request, int fd)
     return true;
 }
 
-/* Serves a command that is the supervisor's; all others are the keeper's. */
-static void serve_own(struct supervisor *supervisor, enum control_command_id command, const cJSON *request,
-                      int fd)
+/* Serves a control command that is the supervisor's own: ping, pause, resume, restart, drain or stop. All
+ * others are the keeper's, which may open the store. */
+static void serve_supervisor_command(struct supervisor *supervisor, enum control_command_id command,
+                                     const cJSON *request, int fd)
 {
     bool dry_run = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "dry_run"));
     const char *instance = supervisor->config->instance;
@@ -343,13 +367,13 @@ static void serve_own(struct supervisor *supervisor, enum control_command_id com
         control_end(fd, CONTROL_DONE, "%s is %s, process %d", instance,
                     shm_phase_name(supervisor_phase(supervisor)), (int)supervisor->pid);
     } else if (command == CONTROL_COMMAND_PAUSE) {
-        pause_or_resume(supervisor, request, fd, true, dry_run);
+        serve_pause_or_resume(supervisor, request, fd, true, dry_run);
     } else if (command == CONTROL_COMMAND_RESUME) {
-        pause_or_resume(supervisor, request, fd, false, dry_run);
+        serve_pause_or_resume(supervisor, request, fd, false, dry_run);
     } else if (command == CONTROL_COMMAND_RESTART) {
-        restart_target(supervisor, request, fd, dry_run);
+        serve_restart(supervisor, request, fd, dry_run);
     } else if (command == CONTROL_COMMAND_DRAIN) {
-        drain(supervisor, fd, dry_run);
+        serve_drain(supervisor, fd, dry_run);
     } else {
         control_end(fd, CONTROL_DONE, "%s %s", dry_run ? "would stop" : "stopping", instance);
         if (!dry_run)
@@ -359,8 +383,9 @@ static void serve_own(struct supervisor *supervisor, enum control_command_id com
 
 /* ---- requests ---- */
 
-/* Passes the line and the client's descriptor to the keeper, which answers. */
-static void pass_to_keeper(struct supervisor *supervisor, const struct client *client)
+/* The supervisor passes a control request and the client's descriptor to the keeper, which opens the store
+ * and answers. Answers itself with an error if the keeper is not running or busy. */
+static void pass_request_to_keeper(struct supervisor *supervisor, const struct client *client)
 {
     union {
         struct cmsghdr header;
@@ -384,14 +409,15 @@ static void pass_to_keeper(struct supervisor *supervisor, const struct client *c
                     keeper->pid != 0 && keeper->ready ? "busy" : "not running");
 }
 
-/* Checks one complete request and the rights of its sender, then serves it or passes it on. */
-static void serve(struct supervisor *supervisor, struct client *client)
+/* The supervisor calls this for each complete control request: checks it and the rights of its sender,
+ * then serves it or passes it to the keeper. Only root and the daemon's user may change something. */
+static void serve_request(struct supervisor *supervisor, struct client *client)
 {
     /* cJSON alone accepts an object with anything behind it. */
     cJSON *request = json_valid(client->request, client->bytes, NULL)
                          ? cJSON_ParseWithLength(client->request, client->bytes)
                          : NULL;
-    const char *name = cJSON_IsObject(request) ? text_of(request, "command") : NULL;
+    const char *name = cJSON_IsObject(request) ? get_text_member(request, "command") : NULL;
     const struct control_command *command = name != NULL ? control_command_find(name) : NULL;
     bool changes = command != NULL && (command->changes || cJSON_HasObjectItem(request, "set"));
     if (name == NULL)
@@ -402,15 +428,16 @@ static void serve(struct supervisor *supervisor, struct client *client)
         control_end(client->fd, CONTROL_NO,
                     "not allowed to %s: only root and the daemon's user may change something", name);
     else if (command->server == CONTROL_BY_KEEPER)
-        pass_to_keeper(supervisor, client);
+        pass_request_to_keeper(supervisor, client);
     else if (request_is_valid(request, client->fd))
-        serve_own(supervisor, command->id, request, client->fd);
+        serve_supervisor_command(supervisor, command->id, request, client->fd);
     cJSON_Delete(request);
 }
 
-/* Reads what has arrived of the request's line, and nothing behind it. 1 = the line is complete, 0 = it
- * is not, -1 = the client is gone. */
-static int read_line(struct client *client)
+/* The supervisor reads what has arrived of a client's request line on the control socket, and nothing
+ * behind it, because that belongs to the process that serves the request. Returns 1 = the line is
+ * complete, 0 = not yet, -1 = the client is gone. */
+static int read_request_line(struct client *client)
 {
     static char peeked[CONTROL_REQUEST_BYTES];
     ssize_t available = recv(client->fd, peeked, sizeof peeked - client->bytes, MSG_PEEK | MSG_DONTWAIT);
@@ -433,17 +460,19 @@ static int read_line(struct client *client)
     return line_end != NULL;
 }
 
-void control_readable(struct supervisor *supervisor, uint32_t index)
+/* The supervisor's loop calls this when a client of the control socket has sent something: reads it, and
+ * serves the request once its line is complete. Never waits for the client. */
+void control_read_client(struct supervisor *supervisor, uint32_t index)
 {
     struct client *client = &supervisor->clients[index];
     if (client->fd < 0)
         return; /* disconnected earlier in this round of the loop */
-    int complete = read_line(client);
+    int complete = read_request_line(client);
     if (complete == 1)
-        serve(supervisor, client);
+        serve_request(supervisor, client);
     else if (complete == 0 && client->bytes >= CONTROL_REQUEST_BYTES)
         control_end(client->fd, CONTROL_USAGE, "the request is longer than %d bytes", CONTROL_REQUEST_BYTES);
     else if (complete == 0)
         return;
-    forget_client(supervisor, client);
+    disconnect_client(supervisor, client);
 }

@@ -25,14 +25,14 @@ struct client {
 /* Binds the socket and adds it to the loop. 0, or negative with a message. */
 int control_listen(struct supervisor *supervisor, struct error *error);
 /* Accepts one connection. Called by the loop. */
-void control_accept(struct supervisor *supervisor);
+void control_accept_client(struct supervisor *supervisor);
 /* Reads a client's request and serves it once it is complete. Called by the loop. */
-void control_readable(struct supervisor *supervisor, uint32_t client);
+void control_read_client(struct supervisor *supervisor, uint32_t client);
 /* Disconnects clients that are too slow, and ends a pause of accepting. Called once a turn. */
-void control_turn(struct supervisor *supervisor, uint64_t now_ns);
+void control_run_timers(struct supervisor *supervisor, uint64_t now_ns);
 /* Disconnects all clients and removes the socket. */
-void control_leave(struct supervisor *supervisor);
+void control_close(struct supervisor *supervisor);
 /* In a new child: closes the inherited descriptors. */
-void control_inherited(struct supervisor *supervisor);
+void control_close_in_child(struct supervisor *supervisor);
 
 #endif

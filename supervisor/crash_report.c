@@ -23,7 +23,8 @@
 #include "src/process/child_context.h"
 #include "supervisor/state.h"
 
-/* Copies a text into a member of a crash record, cut if it is too long. */
+/* Copies a text into a member of a crash record, cut at the start of a UTF-8 character if it is too long. The
+ * supervisor calls it when it writes a record. */
 static void set_text(char *to, size_t size, const char *from)
 {
     strlcpy(to, from, size);
@@ -45,6 +46,8 @@ static void set_cause(struct crash_record *record, const struct child *child, co
     set_text(record->cause, sizeof record->cause, shm_cause_name(kind));
 }
 
+/* The supervisor calls this for each process that has crashed: adds a record for operators (`eventpipe
+ * crashes`) to the crash log in shared memory and wakes the keeper, which stores it. */
 void crash_report_add(struct supervisor *supervisor, const struct child *child,
                       const struct exit_cause *cause)
 {
@@ -76,7 +79,8 @@ void crash_report_add(struct supervisor *supervisor, const struct child *child,
     process_notify_keeper(&context);
 }
 
-/* The crash record of the supervisor that left this segment. */
+/* Makes the crash record of a supervisor that was killed, from the segment that it left. The next
+ * supervisor calls it at its start. */
 static struct crash_record daemon_crash(const struct segment *before)
 {
     const struct shm_header *header = before->header;
@@ -91,6 +95,9 @@ static struct crash_record daemon_crash(const struct segment *before)
     return record;
 }
 
+/* The supervisor calls this at its start, before it replaces the segment of its name: copies the crash
+ * records that the keeper had not stored. Adds a record for the previous supervisor if that was killed.
+ * Without it they would be lost. */
 void crash_backlog_read(const char *instance, struct crash_backlog *out)
 {
     struct segment before;
@@ -108,6 +115,8 @@ void crash_backlog_read(const char *instance, struct crash_backlog *out)
     segment_close(&before);
 }
 
+/* The supervisor adds the crash records of an earlier supervisor to its own segment's crash log, and logs
+ * if that supervisor was killed. */
 void crash_backlog_add(const struct segment *segment, const struct crash_backlog *backlog)
 {
     for (uint32_t i = 0; i < backlog->count; i++)
@@ -116,6 +125,8 @@ void crash_backlog_add(const struct segment *segment, const struct crash_backlog
         base_log_warning("previous-supervisor-killed process=daemon pid=%d", (int)backlog->daemon_pid);
 }
 
+/* The supervisor calls this if its start fails after the old segment was unlinked: saves the crash records
+ * for the next start, in a segment that holds nothing else. */
 void crash_backlog_keep(const char *instance, const struct crash_backlog *backlog)
 {
     const struct segment_plan plan = {.instance = instance};

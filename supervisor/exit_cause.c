@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Why a process exited, and which event is blamed. Run by the supervisor between reaping a process and
- * recovering what it held; reads the slot, the tickets and the process' last output, changes nothing.
+ * recovering what it held; reads the slot, the tickets and the process's last output, changes nothing.
  *
  * Invariants
  *  1. At most one event is blamed for a crash: the one the process was processing, and only if its ticket
@@ -24,8 +24,9 @@
 #include "src/process/child_context.h"
 #include "supervisor/state.h"
 
-/* The ticket of the event that the process was processing, if the ticket and the slot agree. */
-static uint32_t current_ticket(const struct supervisor *supervisor, const struct child *child)
+/* Finds the ticket of the event that an exited worker was processing; SHM_NO_TICKET if there was none, or
+ * if ticket and slot do not agree. The supervisor may blame only this event for the crash. */
+static uint32_t find_current_ticket(const struct supervisor *supervisor, const struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     uint32_t ticket = atomic_load(&slot->ticket);
@@ -37,16 +38,21 @@ static uint32_t current_ticket(const struct supervisor *supervisor, const struct
     return agrees ? ticket : SHM_NO_TICKET;
 }
 
-/* Whether the event that ran too long was still the current one when the signal came. */
-static bool timed_out(const struct supervisor *supervisor, const struct child *child, uint32_t ticket)
+/* Whether the event that ran too long was still the worker's current one when the supervisor's signal
+ * came. Otherwise it was finished just in time, and no event is blamed. */
+static bool is_timed_out_event(const struct supervisor *supervisor, const struct child *child,
+                               uint32_t ticket)
 {
     return ticket == child->order_ticket &&
            atomic_load(&supervisor_slot(supervisor, child)->since_ns) == child->order_since_ns;
 }
 
-static void set_how(struct exit_cause *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void describe_exit(struct exit_cause *out, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
-static void set_how(struct exit_cause *out, const char *format, ...)
+/* Writes how a process exited ("signal 11 (Segmentation fault)") as text for log lines and operators. The
+ * supervisor calls it. */
+static void describe_exit(struct exit_cause *out, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -54,29 +60,32 @@ static void set_how(struct exit_cause *out, const char *format, ...)
     va_end(arguments);
 }
 
-/* The process was ended by a signal of the supervisor's. */
+/* Finds why a process exited that the supervisor itself had ended by a signal: a restart, the shutdown, or
+ * an event that ran too long. Only an event that ran too long is blamed. */
 static void find_ordered_cause(const struct supervisor *supervisor, const struct child *child,
                                struct exit_cause *out)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     out->clean = child->order != ORDER_TIMEOUT;
     if (child->order == ORDER_RESTART) {
-        set_how(out, "restarted on request");
+        describe_exit(out, "restarted on request");
     } else if (child->order == ORDER_STOP) {
-        set_how(out, "killed to stop");
+        describe_exit(out, "killed during the shutdown");
     } else {
         char limit[32];
         base_units_duration_text(segment_stage(&supervisor->segment, slot->stage)->timeout_ms, limit,
                                  sizeof limit);
-        set_how(out, "timed out after %s", limit);
-        if (timed_out(supervisor, child, out->ticket))
+        describe_exit(out, "timed out after %s", limit);
+        if (is_timed_out_event(supervisor, child, out->ticket))
             out->kind = SHM_CAUSE_TIMEOUT;
     }
 }
 
-/* The process exited or was killed without an order of the supervisor's. */
-static void find_own_cause(const struct supervisor *supervisor, const struct child *child,
-                           struct exit_cause *out)
+/* Finds why a process exited or was killed without an order of the supervisor: its stage's program, a
+ * store or stage that could not be opened, an exit code or a signal. A normal exit during the shutdown is
+ * no crash. */
+static void find_unordered_cause(const struct supervisor *supervisor, const struct child *child,
+                                 struct exit_cause *out)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     bool exited = WIFEXITED(out->status);
@@ -89,25 +98,26 @@ static void find_own_cause(const struct supervisor *supervisor, const struct chi
     } else if (exited && supervisor_phase(supervisor) >= SHM_PHASE_STOPPING && code == CHILD_DONE) {
         out->clean = true;
     } else if (exited && child->failed[0] != '\0') {
-        set_how(out, "%s", child->failed); /* the store or the set-up failed, not the event */
+        describe_exit(out, "%s", child->failed); /* the store or the set-up failed, not the event */
     } else {
         out->kind = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
         out->code = code;
         const char *name = exited ? NULL : sigdescr_np(code);
         if (exited)
-            set_how(out, "exit code %d", code);
+            describe_exit(out, "exit code %d", code);
         else
-            set_how(out, "signal %d (%s)", code, name != NULL ? name : "unknown");
+            describe_exit(out, "signal %d (%s)", code, name != NULL ? name : "unknown");
     }
 }
 
-bool exit_cause_had_several(const struct shm_slot *slot)
+bool exit_cause_had_several_events(const struct shm_slot *slot)
 {
     return slot->kind == SHM_KIND_WORKER && atomic_load(&slot->pipeline) > 1;
 }
 
-/* `how` alone, or with the last output behind it if the process crashed and there is room. */
-static void set_message(struct exit_cause *out)
+/* Composes the message about an exited process for the log and `eventpipe crashes`: how it exited, and
+ * after a crash its last stderr output if there is room. The supervisor calls it. */
+static void compose_exit_message(struct exit_cause *out)
 {
     static const char separator[] = "; last stderr output: ";
     size_t used = strlen(out->how);
@@ -116,21 +126,23 @@ static void set_message(struct exit_cause *out)
         snprintf(out->message + used, sizeof out->message - used, "%s%s", separator, out->last_output);
 }
 
+/* The supervisor calls this after it has reaped a process and read its output, before it recovers the
+ * slot: fills `out` with why the process exited and which event is blamed. Changes nothing. */
 void exit_cause_find(const struct supervisor *supervisor, const struct child *child, int status,
                      struct exit_cause *out)
 {
-    *out = (struct exit_cause){.status = status, .ticket = current_ticket(supervisor, child)};
+    *out = (struct exit_cause){.status = status, .ticket = find_current_ticket(supervisor, child)};
     bool ordered =
         child->order != ORDER_NONE && WIFSIGNALED(status) && WTERMSIG(status) == child->order_signal;
     if (ordered)
         find_ordered_cause(supervisor, child, out);
     else
-        find_own_cause(supervisor, child, out);
+        find_unordered_cause(supervisor, child, out);
     /* The program may have been further than the answers that the worker had read. A worker that gave up over
      * its program had read them all. */
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
-    if (!ordered && exit_cause_had_several(slot) && atomic_load(&slot->cause_kind) == SHM_CAUSE_NONE)
+    if (!ordered && exit_cause_had_several_events(slot) && atomic_load(&slot->cause_kind) == SHM_CAUSE_NONE)
         out->ticket = SHM_NO_TICKET;
     relay_last_output(&child->relay, out->last_output, sizeof out->last_output);
-    set_message(out);
+    compose_exit_message(out);
 }

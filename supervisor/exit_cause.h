@@ -29,6 +29,6 @@ struct exit_cause {
 void exit_cause_find(const struct supervisor *supervisor, const struct child *child, int status,
                      struct exit_cause *out);
 /* Whether the worker's program had been sent several events at once. */
-bool exit_cause_had_several(const struct shm_slot *slot);
+bool exit_cause_had_several_events(const struct shm_slot *slot);
 
 #endif

@@ -2,7 +2,7 @@
 /*
  * ep_manager_run, ep_manager_stop, ep_source_run and ep_source_run_and_measure: each run is a supervisor in a
  * process of its own, for one source or for all sources of a manager. Runs in the caller's process, except
- * take_metrics, which the supervisor's process calls at its end.
+ * on_instance_end, which the supervisor's process calls at its end.
  *
  * The figures of a run come back through anonymous shared memory that is mapped before the fork.
  */
@@ -28,6 +28,8 @@ struct measured {
     struct measured_worker workers[];
 };
 
+/* Counts the workers of all stages of a configuration. Runs in the library caller's process, which needs
+ * room for the metrics of each worker. */
 static size_t count_workers(const struct config *config)
 {
     size_t workers = 0;
@@ -37,8 +39,9 @@ static size_t count_workers(const struct config *config)
     return workers;
 }
 
-/* Copies the figures of a run out of its segment. Runs in the supervisor's process (options.at_end). */
-static void take_metrics(const struct segment *segment, void *user)
+/* Copies the figures of a run out of its segment for ep_source_run_and_measure. The supervisor's process
+ * calls it at its end (options.at_end), when all other processes have exited. */
+static void on_instance_end(const struct segment *segment, void *user)
 {
     struct measured *measured = user;
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
@@ -65,8 +68,9 @@ struct config_check {
     bool failed;
 };
 
-/* Keeps the first problem of the configuration as the error. */
-static void note_problem(const struct config_problem *problem, void *user)
+/* Keeps the first problem of the configuration as the error of the manager. The library's caller gets it
+ * from ep_manager_run or ep_source_run. */
+static void on_config_problem(const struct config_problem *problem, void *user)
 {
     struct config_check *check = user;
     if (!check->failed)
@@ -76,24 +80,26 @@ static void note_problem(const struct config_problem *problem, void *user)
 }
 
 /* Asks the supervisor of a run to stop gracefully. */
-static void forward_stop(ep_manager *manager)
+static void send_stop_to_supervisor(ep_manager *manager)
 {
     pid_t pid = atomic_load(&manager->supervisor);
     if (pid > 0)
         kill(pid, SIGTERM);
 }
 
-/* Runs this configuration in a forked supervisor and waits for its end. */
-static int run(ep_manager *manager, const struct config *config, struct measured *measured)
+/* Checks the configuration, runs it in a forked supervisor and waits for its end. Returns 0 or a negative
+ * code, with the message in the manager. Runs in the library caller's process. */
+static int run_in_forked_supervisor(ep_manager *manager, const struct config *config,
+                                    struct measured *measured)
 {
     struct error *error = &manager->error;
     struct config_check check = {.error = error};
-    if (config_validate(config, note_problem, &check) != 0)
+    if (config_validate(config, on_config_problem, &check) != 0)
         return error->code;
     base_log_open(manager->log_level, manager->log, manager->log_user);
     const struct supervisor_options options = {.config = config,
                                                .until_end = true,
-                                               .at_end = measured != NULL ? take_metrics : NULL,
+                                               .at_end = measured != NULL ? on_instance_end : NULL,
                                                .user = measured};
     pid_t pid;
     int result_fd;
@@ -103,38 +109,43 @@ static int run(ep_manager *manager, const struct config *config, struct measured
     atomic_store(&manager->supervisor, pid);
     if (atomic_load(&manager->state) ==
         MANAGER_STOPPING) /* ep_manager_stop came before the process was known */
-        forward_stop(manager);
+        send_stop_to_supervisor(manager);
     result = supervisor_wait(pid, result_fd, error);
     atomic_store(&manager->supervisor, 0);
     return result;
 }
 
-/* Runs, unless the manager is running already. */
-static int run_once(ep_manager *manager, const struct config *config, struct measured *measured)
+/* Runs a configuration of the library's manager, unless the manager is running already (EP_EBUSY). Returns
+ * what the run returned. Runs in the library caller's process. */
+static int run_if_idle(ep_manager *manager, const struct config *config, struct measured *measured)
 {
     manager->error = (struct error){0};
     int idle = MANAGER_IDLE;
     if (!atomic_compare_exchange_strong(&manager->state, &idle, MANAGER_RUNNING))
         return base_error_set(&manager->error, EP_EBUSY, "this manager runs already");
-    int result = run(manager, config, measured);
+    int result = run_in_forked_supervisor(manager, config, measured);
     atomic_store(&manager->state, MANAGER_IDLE);
     return result;
 }
 
+/* The library's caller stops a run of its manager gracefully. Another thread or a signal handler may call
+ * it while ep_manager_run or ep_source_run blocks. Does nothing if nothing runs. */
 void ep_manager_stop(ep_manager *manager)
 {
     int running = MANAGER_RUNNING;
     if (manager != NULL && atomic_compare_exchange_strong(&manager->state, &running, MANAGER_STOPPING))
-        forward_stop(manager); /* if it is not forked yet, run() sees the state */
+        send_stop_to_supervisor(
+            manager); /* if it is not forked yet, run_in_forked_supervisor() sees the state */
 }
 
 int ep_manager_run(ep_manager *manager)
 {
-    return manager == NULL ? EP_EINVAL : run_once(manager, manager->config, NULL);
+    return manager == NULL ? EP_EINVAL : run_if_idle(manager, manager->config, NULL);
 }
 
-/* The manager's configuration with this source alone. Borrows everything from it. */
-static struct config config_of_source(const ep_source *source)
+/* Returns the library manager's configuration with this source alone. Borrows everything from it. For
+ * ep_source_run, in the caller's process. */
+static struct config make_config_of_source(const ep_source *source)
 {
     struct config config = *source->manager->config;
     config.sources = &source->manager->config->sources[source->index];
@@ -142,16 +153,19 @@ static struct config config_of_source(const ep_source *source)
     return config;
 }
 
+/* The library's caller runs one source with its stages until the source has ended or ep_manager_stop is
+ * called. Blocks. Returns 0 or a negative code, with the message in the manager. */
 int ep_source_run(ep_source *source)
 {
     if (source == NULL)
         return EP_EINVAL;
-    struct config config = config_of_source(source);
-    return run_once(source->manager, &config, NULL);
+    struct config config = make_config_of_source(source);
+    return run_if_idle(source->manager, &config, NULL);
 }
 
-/* Makes the struct that the caller gets from the figures of the run. */
-static int give_metrics(const struct config *config, const struct measured *measured, uint64_t wall_ns,
+/* Makes the struct ep_metrics for the library's caller from the figures that the supervisor left in shared
+ * memory. Returns 0 or EP_ENOMEM. */
+static int make_metrics(const struct config *config, const struct measured *measured, uint64_t wall_ns,
                         size_t workers, struct ep_metrics **out)
 {
     struct ep_metrics *metrics = library_metrics_new(workers);
@@ -178,11 +192,14 @@ static int give_metrics(const struct config *config, const struct measured *meas
     return 0;
 }
 
+/* The library's caller runs one source as with ep_source_run and gets the figures of the run: events, wall
+ * time, and each worker's calls and busy time. They come back through memory that is shared with the
+ * forked supervisor. */
 int ep_source_run_and_measure(ep_source *source, struct ep_metrics **out)
 {
     if (source == NULL || out == NULL)
         return EP_EINVAL;
-    struct config config = config_of_source(source);
+    struct config config = make_config_of_source(source);
     size_t workers = count_workers(&config);
     size_t bytes = sizeof(struct measured) + workers * sizeof(struct measured_worker);
     struct measured *measured = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -190,9 +207,9 @@ int ep_source_run_and_measure(ep_source *source, struct ep_metrics **out)
         return base_error_set(&source->manager->error, EP_ENOMEM,
                               "out of memory for the metrics of %zu workers", workers);
     uint64_t begin = shm_now_ns();
-    int result = run_once(source->manager, &config, measured);
+    int result = run_if_idle(source->manager, &config, measured);
     if (result == 0)
-        result = give_metrics(&config, measured, shm_now_ns() - begin, workers, out);
+        result = make_metrics(&config, measured, shm_now_ns() - begin, workers, out);
     munmap(measured, bytes);
     return result;
 }

@@ -50,8 +50,9 @@ static const char usage[] = "usage: eventpiped [-c FILE] [-t]\n"
                             "  -h       show this help and exit\n"
                             "  -V       show version and exit\n";
 
-/* Reads the command line. Returns the exit status when there is nothing left to do, otherwise -1. */
-static int arguments_read(int argc, char **argv, struct arguments *arguments)
+/* Reads the command line of eventpiped. Returns the exit status when there is nothing left to do (help,
+ * version, an error), otherwise -1. */
+static int read_arguments(int argc, char **argv, struct arguments *arguments)
 {
     *arguments = (struct arguments){.config_path = EVENTPIPED_CONFIG};
     for (int option; (option = getopt(argc, argv, "c:thV")) != -1;) {
@@ -79,8 +80,9 @@ static int arguments_read(int argc, char **argv, struct arguments *arguments)
     return WRONG_INPUT;
 }
 
-/* Prints one problem of the configuration as compilers do: "file:line: key: message". */
-static void report(const struct config_problem *problem, void *user)
+/* Prints one problem of the configuration file as compilers do: "file:line: key: message". eventpiped's
+ * main calls it while it reads and checks the file. */
+static void on_config_problem(const struct config_problem *problem, void *user)
 {
     (void)user;
     fprintf(stderr, "%s:", problem->file);
@@ -91,7 +93,8 @@ static void report(const struct config_problem *problem, void *user)
     fprintf(stderr, " %s\n", problem->message);
 }
 
-/* Checks on this machine what producers and workers need to start, and prints what is missing. */
+/* Checks on this machine what producers and workers need to start, and prints what is missing. Returns
+ * whether all is there. For `eventpiped -t`, which starts nothing. */
 static bool check_sources_and_stages(const struct config *config)
 {
     bool good = true;
@@ -114,7 +117,8 @@ static bool check_sources_and_stages(const struct config *config)
     return good;
 }
 
-/* Opens descriptors 0 to 2 if they are closed: otherwise the first pipe would become standard error. */
+/* Opens descriptors 0 to 2 if they are closed, before eventpiped opens anything else: otherwise the first
+ * pipe would become standard error. */
 static void open_standard_descriptors(void)
 {
     for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = open("/dev/null", O_RDWR))
@@ -124,21 +128,23 @@ static void open_standard_descriptors(void)
         }
 }
 
-/* Serves -t: checks the configuration, the store and what sources and stages need, and starts nothing. */
-static int check_only(const struct config *config)
+/* Serves `eventpiped -t`: checks the configuration, the store and what sources and stages need, and starts
+ * nothing. Returns the exit status. */
+static int check_configuration(const struct config *config)
 {
-    bool permitted = config_rights_check(config, report, NULL) == 0;
-    bool stored = config_check_storage(config, report, NULL) == 0;
+    bool permitted = config_rights_check(config, on_config_problem, NULL) == 0;
+    bool stored = config_check_storage(config, on_config_problem, NULL) == 0;
     bool good = check_sources_and_stages(config) && permitted && stored;
     if (good)
         puts("configuration ok");
     return good ? STOPPED_CLEANLY : FAILED;
 }
 
-/* Runs the instance: the supervisor forks keeper, workers and producers, and returns when all have exited. */
-static int run(struct config *config)
+/* Runs the instance in eventpiped: the supervisor forks keeper, workers and producers, and returns when
+ * all have exited. Returns the exit status. */
+static int run_instance(struct config *config)
 {
-    if (config_rights_check(config, report, NULL) != 0)
+    if (config_rights_check(config, on_config_problem, NULL) != 0)
         return WRONG_INPUT;
     config_hide_tokens(config);
     base_log_open(config->log_level, NULL, NULL);
@@ -151,19 +157,21 @@ static int run(struct config *config)
     return result == 0 ? STOPPED_CLEANLY : FAILED;
 }
 
+/* eventpiped, the supervisor: reads the command line and the configuration file, then checks the
+ * configuration (-t) or runs the instance until it stops. */
 int main(int argc, char **argv)
 {
     process_titles(argc, argv);
     open_standard_descriptors();
     struct arguments arguments;
-    int status = arguments_read(argc, argv, &arguments);
+    int status = read_arguments(argc, argv, &arguments);
     if (status >= 0)
         return status;
 
     struct config *config;
-    if (config_read(arguments.config_path, report, NULL, &config) != 0)
+    if (config_read(arguments.config_path, on_config_problem, NULL, &config) != 0)
         return arguments.check_only ? FAILED : WRONG_INPUT;
-    status = arguments.check_only ? check_only(config) : run(config);
+    status = arguments.check_only ? check_configuration(config) : run_instance(config);
     config_close(&config);
     return status;
 }

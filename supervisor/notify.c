@@ -13,8 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The watchdog time in milliseconds that the service manager asks this process to keep, 0 = none. */
-static uint64_t watchdog_from_environment(void)
+/* Returns the watchdog time in milliseconds that the service manager (systemd) asks the supervisor to
+ * keep, 0 = none. */
+static uint64_t read_watchdog_ms(void)
 {
     const char *time = getenv("WATCHDOG_USEC"), *for_pid = getenv("WATCHDOG_PID");
     char *end;
@@ -27,10 +28,12 @@ static uint64_t watchdog_from_environment(void)
     return usec / 1000;
 }
 
+/* eventpiped's supervisor calls this at its start: opens the socket to the service manager (systemd) and
+ * removes the variables from the environment, so that no child uses them. Never fails; without a service
+ * manager nothing is sent. */
 void notify_open(struct notify *notify)
 {
-    *notify =
-        (struct notify){.fd = -1, .address.sun_family = AF_UNIX, .watchdog_ms = watchdog_from_environment()};
+    *notify = (struct notify){.fd = -1, .address.sun_family = AF_UNIX, .watchdog_ms = read_watchdog_ms()};
     const char *path = getenv("NOTIFY_SOCKET");
     size_t bytes = path != NULL ? strlen(path) : 0;
     if (bytes > 1 && bytes < sizeof notify->address.sun_path && (path[0] == '/' || path[0] == '@')) {
@@ -47,6 +50,8 @@ void notify_open(struct notify *notify)
     unsetenv("WATCHDOG_PID");
 }
 
+/* Sends one message to the service manager (systemd), such as "READY=1" or "STATUS=...". The supervisor
+ * calls it. Never blocks; a message that cannot be sent is lost. */
 void notify_send(const struct notify *notify, const char *format, ...)
 {
     if (notify->fd < 0)
@@ -67,7 +72,10 @@ void notify_send(const struct notify *notify, const char *format, ...)
     while (sent < 0 && errno == EINTR);
 }
 
-uint64_t notify_alive(struct notify *notify, uint64_t now_ns)
+/* The supervisor calls this in each turn: sends WATCHDOG=1 to the service manager (systemd) when half the
+ * watchdog time is over, otherwise systemd would kill the daemon. Returns when it must be called again
+ * (ns), UINT64_MAX = never. */
+uint64_t notify_send_watchdog(struct notify *notify, uint64_t now_ns)
 {
     if (notify->watchdog_ms == 0)
         return UINT64_MAX;

@@ -23,7 +23,7 @@ void notify_open(struct notify *notify);
 void notify_send(const struct notify *notify, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Sends WATCHDOG=1 when half the time is over. Returns when it must be called again (ns), UINT64_MAX =
  * never. */
-uint64_t notify_alive(struct notify *notify, uint64_t now_ns);
+uint64_t notify_send_watchdog(struct notify *notify, uint64_t now_ns);
 void notify_close(struct notify *notify);
 
 #endif

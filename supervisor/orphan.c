@@ -34,7 +34,9 @@ void orphan_disown(void)
     prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
-static bool has_slot(const struct supervisor *supervisor, pid_t pid)
+/* Whether this child of the supervisor is a worker, producer or keeper that it has forked. Any other child
+ * is an orphan that an exited process left. */
+static bool has_process_slot(const struct supervisor *supervisor, pid_t pid)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         if (supervisor->children[i].pid == pid)
@@ -42,10 +44,10 @@ static bool has_slot(const struct supervisor *supervisor, pid_t pid)
     return false;
 }
 
-/* Kills this child unless it has a slot. Returns how many were killed. */
-static uint32_t kill_one(const struct supervisor *supervisor, pid_t pid)
+/* Kills this child of the supervisor unless it has a process slot. Returns how many were killed (0 or 1). */
+static uint32_t kill_if_orphan(const struct supervisor *supervisor, pid_t pid)
 {
-    if (pid <= 1 || has_slot(supervisor, pid))
+    if (pid <= 1 || has_process_slot(supervisor, pid))
         return 0;
     base_log_debug("kill-orphan pid=%d", (int)pid);
     kill(pid, SIGKILL); /* it may be a zombie already, which is harmless */
@@ -53,18 +55,19 @@ static uint32_t kill_one(const struct supervisor *supervisor, pid_t pid)
 }
 
 /* Whether reading /proc failed only for lack of descriptors or memory, so that a later try may succeed. */
-static bool is_temporary(int error)
+static bool is_temporary_error(int error)
 {
     return error == EMFILE || error == ENFILE || error == ENOMEM;
 }
 
-/* orphan_kill for kernels without the list of children in /proc: reads the parent of every process. */
-static bool scan_all_processes(const struct supervisor *supervisor)
+/* Kills the supervisor's orphans on kernels without the list of children in /proc: reads the parent of
+ * every process. Returns whether it must be called again. */
+static bool kill_orphans_by_scan(const struct supervisor *supervisor)
 {
     uint32_t found = 0;
     DIR *proc = opendir("/proc");
     if (proc == NULL)
-        return is_temporary(errno);
+        return is_temporary_error(errno);
     bool unknown = false;
     for (struct dirent *entry; (entry = readdir(proc)) != NULL;) {
         char path[sizeof entry->d_name + 16], stat[512];
@@ -74,7 +77,7 @@ static bool scan_all_processes(const struct supervisor *supervisor)
         snprintf(path, sizeof path, "/proc/%ld/stat", pid);
         FILE *file = fopen(path, "re");
         if (file == NULL) {
-            unknown |= is_temporary(errno);
+            unknown |= is_temporary_error(errno);
             continue;
         }
         size_t bytes = fread(stat, 1, sizeof stat - 1, file);
@@ -85,20 +88,23 @@ static bool scan_all_processes(const struct supervisor *supervisor)
         int parent;
         if (name_end != NULL && sscanf(name_end + 1, " %c %d", &state, &parent) == 2 &&
             parent == supervisor->pid)
-            found += kill_one(supervisor, (pid_t)pid);
+            found += kill_if_orphan(supervisor, (pid_t)pid);
     }
     closedir(proc);
     return found > 0 || unknown;
 }
 
+/* The supervisor calls this after an exit, and once a turn while orphans may be left: kills every child
+ * without a slot, such as programs that an exited worker left. Returns true if it must be called again,
+ * because it killed some, whose own children then become ours, or /proc could not be read. */
 bool orphan_kill(struct supervisor *supervisor)
 {
     FILE *file = fopen("/proc/thread-self/children", "re");
     if (file == NULL)
-        return scan_all_processes(supervisor);
+        return kill_orphans_by_scan(supervisor);
     uint32_t found = 0;
     for (int pid; fscanf(file, "%d", &pid) == 1;)
-        found += kill_one(supervisor, pid);
+        found += kill_if_orphan(supervisor, pid);
     fclose(file);
     return found > 0;
 }

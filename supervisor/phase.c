@@ -36,43 +36,46 @@
 /* After this time the daemon reports ready, although a stage is still opening. */
 #define READY_PATIENCE_NS (30000 * SUPERVISOR_MS_NS)
 
-/* Publishes the phase and wakes every process, so that it reads it. */
-static void set_phase(struct supervisor *supervisor, enum shm_phase phase)
+/* The supervisor changes the phase of the instance (starting, running, draining, stopping): publishes it
+ * in shared memory and wakes every process, so that it reads it. */
+static void publish_phase(struct supervisor *supervisor, enum shm_phase phase)
 {
     const struct segment *segment = &supervisor->segment;
     atomic_store(&segment->header->phase, phase);
     base_log_info("phase name=%s", shm_phase_name(phase));
     for (uint32_t i = 0; i < segment->header->source_count; i++)
         wake_source(segment, segment_source(segment, i));
-    phase_child_exited(supervisor);
+    phase_wake_after_exit(supervisor);
 }
 
-static enum shm_kind kind_of(const struct supervisor *supervisor, const struct child *child)
+static enum shm_kind get_kind(const struct supervisor *supervisor, const struct child *child)
 {
     return supervisor_slot(supervisor, child)->kind;
 }
 
 void phase_begin(struct supervisor *supervisor)
 {
-    set_phase(supervisor, SHM_PHASE_STARTING);
+    publish_phase(supervisor, SHM_PHASE_STARTING);
     child_start(supervisor, &supervisor->children[supervisor->segment.header->keeper_slot]);
 }
 
-/* Starts all processes but the keeper. Called once the store is prepared. Workers come first, because
- * producers inject events for them. */
-static void start_all(struct supervisor *supervisor)
+/* The supervisor starts all processes but the keeper. Called once the keeper has prepared the store.
+ * Workers come first, because producers inject events for them. */
+static void start_workers_and_producers(struct supervisor *supervisor)
 {
     supervisor->running_ns = shm_now_ns();
-    set_phase(supervisor, SHM_PHASE_RUNNING);
+    publish_phase(supervisor, SHM_PHASE_RUNNING);
     static const enum shm_kind order[] = {SHM_KIND_WORKER, SHM_KIND_PRODUCER};
     for (size_t k = 0; k < sizeof order / sizeof order[0]; k++)
         for (uint32_t i = 0; i < supervisor->child_count; i++)
-            if (kind_of(supervisor, &supervisor->children[i]) == order[k])
+            if (get_kind(supervisor, &supervisor->children[i]) == order[k])
                 child_start(supervisor, &supervisor->children[i]);
 }
 
-/* Acts on one report of a child. */
-static void receive_notice(struct supervisor *supervisor, struct notice *notice)
+/* The supervisor acts on one report of a child: it is ready, it cannot start, or its source has ended.
+ * Ignores a report of a process that has exited since. When the first keeper is ready, all other processes
+ * start. */
+static void handle_notice(struct supervisor *supervisor, struct notice *notice)
 {
     if (notice->slot >= supervisor->child_count)
         return;
@@ -84,10 +87,10 @@ static void receive_notice(struct supervisor *supervisor, struct notice *notice)
     case NOTICE_READY:
         child->ready = child->was_ready_or_failed = true;
         base_log_debug("ready process=\"%s\" pid=%d", child->name, (int)child->pid);
-        if (kind_of(supervisor, child) == SHM_KIND_KEEPER &&
+        if (get_kind(supervisor, child) == SHM_KIND_KEEPER &&
             supervisor_phase(supervisor) == SHM_PHASE_STARTING &&
             atomic_load(&supervisor->segment.header->prepared) != 0)
-            start_all(supervisor);
+            start_workers_and_producers(supervisor);
         break;
     case NOTICE_FAILED:
         child->was_ready_or_failed = true;
@@ -99,25 +102,32 @@ static void receive_notice(struct supervisor *supervisor, struct notice *notice)
     }
 }
 
-void phase_notices(struct supervisor *supervisor)
+/* The supervisor's loop calls this when children have sent reports (ready, failed, source ended), and
+ * before it recovers an exited one: reads and handles them all. Never blocks. */
+void phase_read_notices(struct supervisor *supervisor)
 {
     struct notice notice;
     ssize_t got;
     while ((got = read(supervisor->notice_read, &notice, sizeof notice)) == (ssize_t)sizeof notice ||
            (got < 0 && errno == EINTR))
         if (got > 0)
-            receive_notice(supervisor, &notice);
+            handle_notice(supervisor, &notice);
 }
 
+/* The supervisor begins a drain, for `eventpipe drain` or SIGUSR1: producers stop fetching, and the
+ * instance stops when all events are done. Does nothing unless the instance is running. */
 void phase_drain(struct supervisor *supervisor)
 {
     if (supervisor_phase(supervisor) != SHM_PHASE_RUNNING)
         return;
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         supervisor->children[i].drained = false;
-    set_phase(supervisor, SHM_PHASE_DRAINING);
+    publish_phase(supervisor, SHM_PHASE_DRAINING);
 }
 
+/* The supervisor begins a graceful shutdown: sets the deadlines, cancels restarts and wakes every process.
+ * For SIGTERM, SIGINT, `eventpipe stop`, the end of all sources or a drain, and a fatal error. Does
+ * nothing while one is under way. */
 void phase_stop(struct supervisor *supervisor)
 {
     if (supervisor_phase(supervisor) >= SHM_PHASE_STOPPING)
@@ -135,7 +145,7 @@ void phase_stop(struct supervisor *supervisor)
         else if (atomic_load(&supervisor->segment.header->prepared) == 0)
             child_kill(child, ORDER_STOP, SIGTERM, now_ns); /* no process holds an event yet */
     }
-    set_phase(supervisor, SHM_PHASE_STOPPING);
+    publish_phase(supervisor, SHM_PHASE_STOPPING);
 }
 
 void phase_fail(struct supervisor *supervisor, int code, const char *message)
@@ -145,30 +155,35 @@ void phase_fail(struct supervisor *supervisor, int code, const char *message)
     phase_stop(supervisor);
 }
 
-/* Kills the workers, or all processes, that still run after a deadline. */
-static void kill_processes(struct supervisor *supervisor, bool also_others, const char *reason,
-                           uint64_t now_ns)
+/* The supervisor kills the workers, or all processes, that still run after a deadline of the shutdown, and
+ * logs each. */
+static void kill_remaining_processes(struct supervisor *supervisor, bool also_others, const char *reason,
+                                     uint64_t now_ns)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         if (child->pid == 0 || (child->order == ORDER_STOP && child->order_signal == SIGKILL) ||
-            (!also_others && kind_of(supervisor, child) != SHM_KIND_WORKER))
+            (!also_others && get_kind(supervisor, child) != SHM_KIND_WORKER))
             continue;
         base_log_warning("kill process=\"%s\" pid=%d reason=\"%s\"", child->name, (int)child->pid, reason);
         child_kill(child, ORDER_STOP, SIGKILL, now_ns);
     }
 }
 
+/* The supervisor kills all processes at once, when a second SIGTERM or SIGINT comes during the shutdown.
+ * Ignores one that comes within 200 ms, because timeout(1) and others signal twice for one order. */
 void phase_stop_now(struct supervisor *supervisor)
 {
     uint64_t now_ns = shm_now_ns();
     if (now_ns - supervisor->stop_ns < SAME_ORDER_NS)
         return;
     supervisor->drain_deadline = supervisor->final_deadline = now_ns;
-    kill_processes(supervisor, true, "asked to stop at once", now_ns);
+    kill_remaining_processes(supervisor, true, "asked to stop at once", now_ns);
 }
 
-static bool workers_gone(const struct supervisor *supervisor, const struct shm_source *source)
+/* Whether all workers of a source have exited. During the shutdown the supervisor wakes the source's
+ * producer then, which unlocks the events that are left. */
+static bool have_workers_exited(const struct supervisor *supervisor, const struct shm_source *source)
 {
     for (uint32_t s = 0; s < source->stage_count; s++) {
         const struct shm_stage *stage = segment_stage(&supervisor->segment, source->first_stage + s);
@@ -179,7 +194,9 @@ static bool workers_gone(const struct supervisor *supervisor, const struct shm_s
     return true;
 }
 
-void phase_child_exited(struct supervisor *supervisor)
+/* The supervisor calls this after each exit of a process and each change of phase: wakes the keeper, which
+ * updates its counts, and during the shutdown each producer whose workers have exited. */
+void phase_wake_after_exit(struct supervisor *supervisor)
 {
     /* The keeper updates its counts after an exit. On EAGAIN it has notifications enough. */
     const uint64_t one = KEEPER_ACTIVITY;
@@ -189,13 +206,14 @@ void phase_child_exited(struct supervisor *supervisor)
         return;
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++) {
         const struct shm_source *source = segment_source(&supervisor->segment, i);
-        if (workers_gone(supervisor, source))
+        if (have_workers_exited(supervisor, source))
             wake_slot(segment_slot(&supervisor->segment, source->producer_slot));
     }
 }
 
-/* Whether every source has ended; in a drain it is enough that the producer has nothing more. */
-static bool sources_done(const struct supervisor *supervisor, bool draining)
+/* Whether every source has ended; in a drain it is enough that the producer has nothing more. The
+ * supervisor stops the instance then. */
+static bool have_sources_ended(const struct supervisor *supervisor, bool draining)
 {
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++) {
         const struct shm_source *source = segment_source(&supervisor->segment, i);
@@ -206,7 +224,8 @@ static bool sources_done(const struct supervisor *supervisor, bool draining)
     return true;
 }
 
-/* Reports READY=1 once every process was ready or has failed, or after READY_PATIENCE_NS. */
+/* The supervisor reports READY=1 to the service manager (systemd) once every process was ready or has
+ * failed, or after READY_PATIENCE_NS. Called in each turn until then. */
 static void report_ready(struct supervisor *supervisor, uint64_t now_ns)
 {
     bool waiting = now_ns - supervisor->running_ns < READY_PATIENCE_NS;
@@ -218,36 +237,42 @@ static void report_ready(struct supervisor *supervisor, uint64_t now_ns)
     notify_send(&supervisor->notify, "READY=1\nMAINPID=%d", (int)supervisor->pid);
 }
 
-/* Kills what still runs at the deadlines of a shutdown. Returns the next deadline. */
-static uint64_t turn_stopping(struct supervisor *supervisor, uint64_t now_ns)
+/* The supervisor kills what still runs at the deadlines of a shutdown: first the workers, later all
+ * processes. Returns the next deadline (monotonic ns). */
+static uint64_t enforce_stop_deadlines(struct supervisor *supervisor, uint64_t now_ns)
 {
     static const char too_late[] = "it did not stop in time";
     if (now_ns >= supervisor->final_deadline) {
-        kill_processes(supervisor, true, too_late, now_ns);
+        kill_remaining_processes(supervisor, true, too_late, now_ns);
         return supervisor->final_deadline + GIVE_UP_NS;
     }
     if (now_ns >= supervisor->drain_deadline) {
-        kill_processes(supervisor, false, too_late, now_ns);
+        kill_remaining_processes(supervisor, false, too_late, now_ns);
         return supervisor->final_deadline;
     }
     return supervisor->drain_deadline;
 }
 
-uint64_t phase_turn(struct supervisor *supervisor, uint64_t now_ns)
+/* The supervisor's loop calls this before each wait: reports readiness, stops the instance when its
+ * sources have ended, and kills what misses the deadlines of a shutdown. Returns when it must be called
+ * again (monotonic ns). */
+uint64_t phase_run_timers(struct supervisor *supervisor, uint64_t now_ns)
 {
     uint32_t phase = supervisor_phase(supervisor);
     if (!supervisor->ready_reported && phase == SHM_PHASE_RUNNING)
         report_ready(supervisor, now_ns);
     bool may_end = phase == SHM_PHASE_DRAINING || (phase == SHM_PHASE_RUNNING && supervisor->until_end);
-    if (may_end && sources_done(supervisor, phase == SHM_PHASE_DRAINING)) {
+    if (may_end && have_sources_ended(supervisor, phase == SHM_PHASE_DRAINING)) {
         base_log_info("sources-ended phase=%s", shm_phase_name(phase));
         phase_stop(supervisor);
     }
-    return supervisor_phase(supervisor) >= SHM_PHASE_STOPPING ? turn_stopping(supervisor, now_ns)
+    return supervisor_phase(supervisor) >= SHM_PHASE_STOPPING ? enforce_stop_deadlines(supervisor, now_ns)
                                                               : SUPERVISOR_NEVER;
 }
 
-bool phase_over(struct supervisor *supervisor)
+/* Whether the instance is stopping and no process is left. The supervisor's loop ends then. Gives up, with
+ * an error, on processes that SIGKILL does not end. */
+bool phase_is_over(struct supervisor *supervisor)
 {
     if (supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
         return false;

@@ -14,7 +14,8 @@
 #define PACKAGE_VERSION "unknown"
 #endif
 
-/* Fills the plan of one source and of its stages. */
+/* Fills the plan of one source and of its stages for the shared memory segment. The supervisor calls it at
+ * its start. */
 static void plan_source(const struct source_config *config, struct segment_stage_plan *stages,
                         struct segment_source_plan *source)
 {
@@ -36,6 +37,8 @@ static void plan_source(const struct source_config *config, struct segment_stage
     };
 }
 
+/* The supervisor calls this once at its start: makes the plan of the shared memory segment from the
+ * configuration. Borrows the names. Returns 0, or EP_ENOMEM with nothing to close. */
 int plan_open(struct plan *plan, const struct config *config)
 {
     size_t stages = 0;
@@ -72,7 +75,10 @@ void plan_close(struct plan *plan)
     *plan = (struct plan){0};
 }
 
-int plan_descriptors(uint32_t count, struct error *error)
+/* The supervisor calls this at its start: raises the limit of open files to `count` and a few more,
+ * because each process needs a pipe. Returns 0, or EP_ESYSTEM with a message that says which limit to
+ * raise. */
+int plan_raise_file_limit(uint32_t count, struct error *error)
 {
     struct rlimit limit;
     rlim_t wanted = (rlim_t)count + OTHER_DESCRIPTORS;

@@ -3,7 +3,7 @@
  * Recovery after an exit. Run by the supervisor on SIGCHLD, always in this order:
  *   reap; read the rest of the output; find the cause (exit_cause.c); orphan the tickets of the events
  *   it held, for its source's producer; put back what fell out of a ring; clear the slot; decide when
- *   the next process starts there (restart.c). watch_restarts starts it.
+ *   the next process starts there (restart.c). watch_start_due starts it.
  *
  * Invariants
  *  1. Recovering one (slot, generation) twice does nothing.
@@ -39,7 +39,8 @@
 #define ALONE_MOST_NS (3600000 * SUPERVISOR_MS_NS)
 #define OTHER_RESTART_MAX_MS UINT64_C(30000) /* producers and the keeper */
 
-/* Orphans every ticket that the process held, so that the producer releases the events. Returns how many. */
+/* The supervisor orphans every ticket that an exited process held, so that the source's producer unlocks
+ * the events in the store. Writes the cause beside the ticket of the blamed event first. Returns how many. */
 static uint32_t orphan_tickets(struct supervisor *supervisor, struct child *child,
                                const struct exit_cause *cause)
 {
@@ -67,6 +68,9 @@ static uint32_t orphan_tickets(struct supervisor *supervisor, struct child *chil
     return orphans;
 }
 
+/* The supervisor calls this after an exit, and in a turn if a ring was full: puts events of this source
+ * that are in no ring back into their stage's ring, as far as there is room. Without it they would wait
+ * for ever. */
 void recover_requeue(struct supervisor *supervisor, uint32_t source)
 {
     bool pending = false;
@@ -79,7 +83,8 @@ void recover_requeue(struct supervisor *supervisor, uint32_t source)
     }
 }
 
-/* Hands on what the process held: its commit request, its events, or the operators' requests to a keeper. */
+/* The supervisor hands on what an exited process held: its commit request and its events. After the
+ * keeper's exit all producers read the store again, because it may not have told them of a change. */
 static void recover_events(struct supervisor *supervisor, struct child *child, const struct exit_cause *cause)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -102,7 +107,8 @@ static void recover_events(struct supervisor *supervisor, struct child *child, c
     wake_source(&supervisor->segment, source);
 }
 
-/* Clears a stage's process group once its last worker is gone: the kernel may then reuse the number. */
+/* The supervisor clears a stage's process group once the stage's last worker is gone: the kernel may then
+ * reuse the number. */
 static void clear_process_group(struct supervisor *supervisor, const struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -115,7 +121,7 @@ static void clear_process_group(struct supervisor *supervisor, const struct chil
     atomic_store(&stage->process_group, 0);
 }
 
-/* Logs the exit: a crash as a warning, with the number of its event. */
+/* The supervisor logs the exit of a process: a crash as a warning, with the number of its event. */
 static void log_child_exit(const struct supervisor *supervisor, const struct child *child,
                            const struct exit_cause *cause, pid_t pid)
 {
@@ -131,12 +137,13 @@ static void log_child_exit(const struct supervisor *supervisor, const struct chi
                      cause->message);
 }
 
-/* Turns pipelining off for a while after a failure with several events sent: the stage's program may not cope
- * with them, or it is unknown which of them it crashed on. Each further failure doubles the time. */
+/* The supervisor turns pipelining of a stage off for a while after a worker failed with several events
+ * sent: the stage's program may not cope with them, or it is unknown which of them it crashed on. Each
+ * further failure doubles the time. */
 static void pause_pipelining(struct supervisor *supervisor, const struct shm_slot *slot,
                              const struct exit_cause *cause)
 {
-    if (!exit_cause_had_several(slot) || cause->kind == SHM_CAUSE_NONE)
+    if (!exit_cause_had_several_events(slot) || cause->kind == SHM_CAUSE_NONE)
         return;
     struct shm_stage *stage = segment_stage(&supervisor->segment, slot->stage);
     uint64_t now_ns = shm_now_ns();
@@ -149,14 +156,15 @@ static void pause_pipelining(struct supervisor *supervisor, const struct shm_slo
                   stage->alone_ns / SUPERVISOR_MS_NS);
 }
 
-/* Recovers one reaped child, in the order that the head of this file gives. */
-static void recover_one(struct supervisor *supervisor, struct child *child, int status)
+/* The supervisor recovers one reaped process, in the order that the head of this file gives: output,
+ * cause, events, slot, next start. Does nothing for a generation that was recovered already. */
+static void recover_child(struct supervisor *supervisor, struct child *child, int status)
 {
     if (child->recovered == child->generation)
         return;
     child->recovered = child->generation;
-    phase_notices(supervisor);
-    child_output_close(supervisor, child);
+    phase_read_notices(supervisor);
+    child_close_output(supervisor, child);
 
     struct shm_slot *slot = supervisor_slot(supervisor, child);
     struct exit_cause cause;
@@ -191,6 +199,8 @@ static void recover_one(struct supervisor *supervisor, struct child *child, int 
     recover_slot(supervisor, child, &life);
 }
 
+/* The supervisor clears a slot without a process and decides when the next one starts there. Called after
+ * an exit, and when a process could not be started. During the shutdown nothing is started again. */
 void recover_slot(struct supervisor *supervisor, struct child *child, const struct restart_life *life)
 {
     struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -211,12 +221,13 @@ void recover_slot(struct supervisor *supervisor, struct child *child, const stru
             base_log_info("restart-delayed process=\"%s\" pause_ms=%" PRIu64, child->name, pause_ms);
     }
     if (worker)
-        watch_degraded(supervisor, slot->stage);
-    phase_child_exited(supervisor);
+        watch_update_degraded(supervisor, slot->stage);
+    phase_wake_after_exit(supervisor);
 }
 
-/* The child with this process ID, NULL = an orphan that this process adopted. */
-static struct child *find_child(struct supervisor *supervisor, pid_t pid)
+/* Finds the supervisor's child with this process ID. Returns NULL for an orphan that the supervisor
+ * adopted. */
+static struct child *find_child_by_pid(struct supervisor *supervisor, pid_t pid)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         if (supervisor->children[i].pid == pid)
@@ -224,13 +235,15 @@ static struct child *find_child(struct supervisor *supervisor, pid_t pid)
     return NULL;
 }
 
+/* The supervisor calls this on SIGCHLD: reaps and recovers every process that has exited, and kills the
+ * programs that they left. Never blocks. */
 void recover_children(struct supervisor *supervisor)
 {
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
-        struct child *child = find_child(supervisor, pid);
+        struct child *child = find_child_by_pid(supervisor, pid);
         if (child != NULL)
-            recover_one(supervisor, child, status);
+            recover_child(supervisor, child, status);
         else
             supervisor->orphans_pending = true; /* an orphan, which may have left orphans in turn */
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The output of children: cuts it into lines, tags them with the process' name and limits their number.
+ * The output of children: cuts it into lines, tags them with the process's name and limits their number.
  * Called by the supervisor; makes no system calls and reads no clock. Owns nothing; the caller holds the
  * structs.
  *
@@ -20,6 +20,8 @@
 
 #define CUT_MARK " [cut]"
 
+/* The supervisor calls this when it has started a process: prepares the struct that turns the process's
+ * stderr output into log lines. */
 void relay_open(struct relay *relay, const char *name, struct relay_limit *limit)
 {
     relay->name = name;
@@ -28,8 +30,11 @@ void relay_open(struct relay *relay, const char *name, struct relay_limit *limit
     relay->cutting = false;
 }
 
-void relay_limit_turn(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
-                      void *user)
+/* Starts a new window of a stage's limit of log lines once the old one is over, and writes how many lines
+ * that one suppressed. The supervisor calls it for each line that a stage prints, and once a turn while
+ * lines are suppressed. */
+void relay_report_suppressed(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
+                             void *user)
 {
     if (limit->window_ns != 0 && now_ns - limit->window_ns < RELAY_WINDOW_NS)
         return;
@@ -42,11 +47,12 @@ void relay_limit_turn(struct relay_limit *limit, const char *name, uint64_t now_
     limit->lines = limit->suppressed = 0;
 }
 
-/* Counts one line against its stage's limit. False: suppress it. */
-static bool limit_allows(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
+/* Counts one line that a stage has printed against the stage's limit of log lines. Returns false if the
+ * supervisor must suppress it. */
+static bool count_printed_line(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
     struct relay_limit *limit = relay->limit;
-    relay_limit_turn(limit, relay->name, now_ns, write, user);
+    relay_report_suppressed(limit, relay->name, now_ns, write, user);
     if (limit->window_ns == 0)
         limit->window_ns = now_ns;
     if (limit->lines >= RELAY_BURST) {
@@ -57,8 +63,9 @@ static bool limit_allows(struct relay *relay, uint64_t now_ns, relay_write *writ
     return true;
 }
 
-/* Keeps a line as last stderr output, in place of the oldest lines. */
-static void keep_tail(struct relay *relay, const char *line, size_t bytes)
+/* Keeps a line as last stderr output of a process, in place of the oldest lines. The supervisor adds it to
+ * the message if the process crashes. */
+static void keep_last_output(struct relay *relay, const char *line, size_t bytes)
 {
     if (bytes > RELAY_TAIL_BYTES - 1) {
         const char *end = line + bytes;
@@ -77,9 +84,9 @@ static void keep_tail(struct relay *relay, const char *line, size_t bytes)
     relay->tail_used += bytes + 1;
 }
 
-/* Writes a line of the child's own log ("<N>name: text" behind the mark) as it is. False: it is no such
- * line. */
-static bool pass_log_line(const char *line, relay_write *write, void *user)
+/* Writes a line of a child's own log ("<N>name: text" behind the mark) to the supervisor's log as it is.
+ * Returns false if it is no such line. */
+static bool pass_own_log_line(const char *line, relay_write *write, void *user)
 {
     if (line[0] != RELAY_MARK || line[1] != '<' || line[2] < '0' || line[2] > '7' || line[3] != '>')
         return false;
@@ -87,8 +94,9 @@ static bool pass_log_line(const char *line, relay_write *write, void *user)
     return true;
 }
 
-/* Writes the collected line to the log, tagged. */
-static void finish_line(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
+/* Writes a line that a process has printed to the supervisor's log, with the name of the process before
+ * it. Drops blank lines and, beyond the limit, lines that stages print. */
+static void write_collected_line(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
     size_t bytes = relay->used;
     bool cut = relay->cutting;
@@ -100,18 +108,20 @@ static void finish_line(struct relay *relay, uint64_t now_ns, relay_write *write
         if (relay->line[i] == '\0')
             relay->line[i] = '?';
     relay->line[bytes] = '\0';
-    if (bytes == 0 || pass_log_line(relay->line, write, user))
+    if (bytes == 0 || pass_own_log_line(relay->line, write, user))
         return;
     char clean[RELAY_LINE_BYTES];
     base_log_clean(relay->line, clean, sizeof clean);
-    keep_tail(relay, clean, strlen(clean));
-    if (!limit_allows(relay, now_ns, write, user))
+    keep_last_output(relay, clean, strlen(clean));
+    if (!count_printed_line(relay, now_ns, write, user))
         return;
     char tagged[RELAY_LINE_BYTES + RELAY_NAME_BYTES + sizeof CUT_MARK];
     snprintf(tagged, sizeof tagged, "%s: %s%s", relay->name, clean, cut ? CUT_MARK : "");
     write(EP_LOG_INFO, tagged, user);
 }
 
+/* The supervisor calls this with each piece of output that it reads from a process's pipe: cuts it into
+ * lines and writes those that are complete to the log. Cuts and marks a line that is too long. */
 void relay_feed(struct relay *relay, const char *bytes, size_t count, uint64_t now_ns, relay_write *write,
                 void *user)
 {
@@ -125,7 +135,7 @@ void relay_feed(struct relay *relay, const char *bytes, size_t count, uint64_t n
         relay->used += part < room ? part : room;
         if (line_end == NULL)
             return;
-        finish_line(relay, now_ns, write, user);
+        write_collected_line(relay, now_ns, write, user);
         bytes += part + 1;
         count -= part + 1;
     }
@@ -134,9 +144,11 @@ void relay_feed(struct relay *relay, const char *bytes, size_t count, uint64_t n
 void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
     if (relay->used > 0)
-        finish_line(relay, now_ns, write, user);
+        write_collected_line(relay, now_ns, write, user);
 }
 
+/* The supervisor calls this after a crash, for its message: copies the last lines that the process
+ * printed, whole ones if they fit, oldest first, joined by " | ". Empty if it printed nothing. */
 void relay_last_output(const struct relay *relay, char *buffer, size_t size)
 {
     /* Each line feed but the last becomes " | ": count backwards how many whole lines fit. */

@@ -46,8 +46,8 @@ void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *u
 /* Copies the last lines: whole ones if they fit, oldest first, joined by " | ". Empty if it printed
  * nothing. */
 void relay_last_output(const struct relay *relay, char *buffer, size_t size);
-/* Once the window is over, writes how many lines it suppressed, under this process' name. */
-void relay_limit_turn(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
+/* Once the window is over, writes how many lines it suppressed, under this process's name. */
+void relay_report_suppressed(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
                       void *user);
 
 #endif

@@ -19,8 +19,9 @@
 #define DEGRADED_LEVEL 2
 #define LEVEL_MAX 64 /* the count stops here, the restarts do not */
 
-/* The pause after `level` exits in a row of useless processes. */
-static uint64_t pause_ms(uint32_t level, uint64_t longest_ms)
+/* Returns how long the supervisor waits before it starts a process again, after `level` exits in a row of
+ * useless processes: 0, then 250 ms, doubled each time up to longest_ms. */
+static uint64_t choose_pause_ms(uint32_t level, uint64_t longest_ms)
 {
     if (level == 0)
         return 0;
@@ -36,6 +37,8 @@ static bool was_useful(const struct restart_life *life)
            (life->ready && life->now_ns - life->born_ns >= STABLE_NS);
 }
 
+/* The supervisor's restart policy, called after each exit of a process: returns how many milliseconds to
+ * wait before the next start, 0 = none. A process that was useful resets the pause. Makes no system calls. */
 uint64_t restart_after_exit(struct restart *restart, const struct restart_life *life, uint64_t longest_ms)
 {
     if (life->requested)
@@ -46,13 +49,15 @@ uint64_t restart_after_exit(struct restart *restart, const struct restart_life *
     if (was_useful(life))
         restart->level = 0;
     if (life->event_suspect)
-        return pause_ms(restart->level > 0 ? restart->level - 1 : 0, longest_ms);
-    uint64_t pause = pause_ms(restart->level, longest_ms);
+        return choose_pause_ms(restart->level > 0 ? restart->level - 1 : 0, longest_ms);
+    uint64_t pause = choose_pause_ms(restart->level, longest_ms);
     if (restart->level < LEVEL_MAX)
         restart->level++;
     return pause;
 }
 
+/* The supervisor calls this once a turn for each running process: resets the restart pause of one that has
+ * become useful. Returns whether this changed anything. */
 bool restart_while_alive(struct restart *restart, const struct restart_life *life)
 {
     if (restart->level == 0 || !was_useful(life))

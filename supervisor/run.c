@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The supervisor in a process of its own, for the library. supervisor_fork and supervisor_wait run in
- * the caller's process, run_in_child in the new one.
+ * the caller's process, run_supervisor_process in the new one.
  *
  * Invariants
  *  1. The new process keeps the caller's descriptors and memory, because the caller's stages and clients are
@@ -23,13 +23,15 @@
 #include "supervisor/signal.h"
 #include "supervisor/supervisor.h"
 
-static void run_in_child(const struct supervisor_options *options, pid_t parent, int result_fd)
+static void run_supervisor_process(const struct supervisor_options *options, pid_t parent, int result_fd)
     __attribute__((noreturn));
 
-static void run_in_child(const struct supervisor_options *options, pid_t parent, int result_fd)
+/* Runs in a process that the library's caller has forked: becomes the supervisor of one run, writes the
+ * result to the pipe and exits. It stops gracefully when the calling thread exits. */
+static void run_supervisor_process(const struct supervisor_options *options, pid_t parent, int result_fd)
 {
     setpgid(0, 0);
-    signal_forked();
+    signal_reset_in_supervisor();
     __fpurge(stdout); /* the caller writes what it could not flush */
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
@@ -43,9 +45,12 @@ static void run_in_child(const struct supervisor_options *options, pid_t parent,
 }
 
 /*
- * Flushes stdout, so that no stage prints again what the caller has printed. Only stdout: fflush(NULL)
- * would wait for every stream that a thread of the caller's has locked, for example while it reads a
- * line. Other buffered output of the caller is written twice only if a stage uses the same stream.
+ * Flushes stdout before the library forks a supervisor, so that no stage prints again what the caller has
+ * printed.
+ *
+ * Only stdout: fflush(NULL) would wait for every stream that a thread of the caller's has locked, for example
+ * while it reads a line. Other buffered output of the caller is written twice only if a stage uses the same
+ * stream.
  */
 static void flush_stdout(void)
 {
@@ -55,6 +60,9 @@ static void flush_stdout(void)
     funlockfile(stdout);
 }
 
+/* Runs in the library caller's process: forks a process that runs the supervisor, and returns its process
+ * ID and the pipe of its result. All signals are blocked during the fork, so that the caller's handlers
+ * never run in the new process. */
 int supervisor_fork(const struct supervisor_options *options, pid_t *pid, int *result_fd, struct error *error)
 {
     int result[2];
@@ -69,7 +77,7 @@ int supervisor_fork(const struct supervisor_options *options, pid_t *pid, int *r
     pid_t parent = getpid(), child = fork();
     if (child == 0) {
         close(result[0]);
-        run_in_child(options, parent, result[1]);
+        run_supervisor_process(options, parent, result[1]);
     }
     int reason = errno;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -83,6 +91,8 @@ int supervisor_fork(const struct supervisor_options *options, pid_t *pid, int *r
     return 0;
 }
 
+/* Runs in the library caller's process: waits until the forked supervisor has exited. Returns what
+ * supervisor_run returned there, with its message; EP_ESYSTEM if it crashed. */
 int supervisor_wait(pid_t pid, int result_fd, struct error *error)
 {
     int status;
@@ -99,7 +109,7 @@ int supervisor_wait(pid_t pid, int result_fd, struct error *error)
         return reported.code == 0 ? 0 : base_error_set(error, reported.code, "%s", reported.message);
     if (waited < 0)
         return base_error_set(error, EP_ESYSTEM,
-                              "cannot wait for the supervisor, has the program reaped it? %s",
+                              "cannot wait for the supervisor (has the program reaped it?): %s",
                               strerror(errno));
     if (WIFSIGNALED(status))
         return base_error_set(error, EP_ESYSTEM, "the supervisor was killed by signal %d", WTERMSIG(status));

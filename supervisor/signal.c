@@ -15,7 +15,9 @@
 #include "supervisor/recover.h"
 #include "supervisor/state.h"
 
-static sigset_t signals_handled(void)
+/* Returns the set of the signals that the supervisor blocks and reads in its loop: SIGCHLD, SIGTERM,
+ * SIGINT, SIGHUP, SIGUSR1. */
+static sigset_t make_handled_signal_set(void)
 {
     static const int handled[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     sigset_t ours;
@@ -25,9 +27,11 @@ static sigset_t signals_handled(void)
     return ours;
 }
 
+/* The supervisor calls this at its start, before it forks: blocks its signals and opens a descriptor from
+ * which the loop reads them. Returns 0 or -errno. No signal handler runs. */
 int signal_open(struct supervisor *supervisor)
 {
-    sigset_t ours = signals_handled();
+    sigset_t ours = make_handled_signal_set();
     supervisor->signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
     if (supervisor->signal_fd < 0)
         return -errno;
@@ -39,6 +43,8 @@ int signal_open(struct supervisor *supervisor)
     return 0;
 }
 
+/* The supervisor calls this at its end: drops signals that are still pending, and restores the signal mask
+ * and dispositions that it found at its start. */
 void signal_restore(struct supervisor *supervisor)
 {
     if (supervisor->signal_fd < 0)
@@ -53,30 +59,33 @@ void signal_restore(struct supervisor *supervisor)
     sigprocmask(SIG_SETMASK, &supervisor->old_mask, NULL);
 }
 
-static void default_dispositions(void)
+static void reset_dispositions(void)
 {
     const struct sigaction default_action = {.sa_handler = SIG_DFL};
     for (int number = 1; number < NSIG; number++)
         sigaction(number, &default_action, NULL); /* those that cannot be set are at their default */
 }
 
-void signal_default(void)
+/* A newly forked worker, producer or keeper calls this: default signal dispositions and an empty mask.
+ * Otherwise it would inherit the signals that the supervisor blocks. */
+void signal_reset_in_child(void)
 {
-    default_dispositions();
+    reset_dispositions();
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-void signal_forked(void)
+void signal_reset_in_supervisor(void)
 {
-    default_dispositions();
-    sigset_t ours = signals_handled();
+    reset_dispositions();
+    sigset_t ours = make_handled_signal_set();
     sigprocmask(SIG_SETMASK, &ours, NULL);
 }
 
-/* Acts on one signal. */
-static void act(struct supervisor *supervisor, uint32_t number)
+/* The supervisor acts on one signal: SIGCHLD = recover exited processes, SIGTERM and SIGINT = stop, a
+ * second one = kill, SIGUSR1 = drain, SIGHUP = refused. */
+static void act_on_signal(struct supervisor *supervisor, uint32_t number)
 {
     switch (number) {
     case SIGCHLD:
@@ -105,5 +114,5 @@ void signal_read(struct supervisor *supervisor)
 {
     struct signalfd_siginfo info;
     while (read(supervisor->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
-        act(supervisor, info.ssi_signo);
+        act_on_signal(supervisor, info.ssi_signo);
 }

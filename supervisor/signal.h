@@ -12,9 +12,9 @@ void signal_read(struct supervisor *supervisor);
 /* Restores the caller's mask and dispositions, and drops signals that are still pending. */
 void signal_restore(struct supervisor *supervisor);
 /* In a new child: default dispositions, empty mask. */
-void signal_default(void);
+void signal_reset_in_child(void);
 /* In a supervisor that the library has forked with all signals blocked: default dispositions; then only the
  * signals that signal_open will read stay blocked, so that no stop is lost, and none kills. */
-void signal_forked(void);
+void signal_reset_in_supervisor(void);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The supervisor's state: one struct for the whole process. Used only by the files of supervisor/ that act on
- * it. A child inherits a copy by fork and leaves it behind in child_become; it goes on with
+ * it. A child inherits a copy by fork and leaves it behind in become_child; it goes on with
  * what src/process/child_context.h gives it.
  */
 #ifndef SUPERVISOR_STATE_H

@@ -52,6 +52,8 @@ int supervisor_watch_fd(struct supervisor *supervisor, int fd, enum supervisor_e
     return epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_ADD, fd, &watched) == 0 ? 0 : -errno;
 }
 
+/* The supervisor removes *fd from its loop, closes it and sets it to -1. Accepts -1. Closing alone does
+ * not remove it: another process may hold a copy. */
 void supervisor_unwatch_fd(struct supervisor *supervisor, int *fd)
 {
     if (*fd < 0)
@@ -63,7 +65,9 @@ void supervisor_unwatch_fd(struct supervisor *supervisor, int *fd)
 
 /* ---- set-up ---- */
 
-static struct store_options store_options_of(const struct config *config)
+/* Returns what the supervisor needs to lock and to leave the store, from the configuration. It never opens
+ * the store. */
+static struct store_options make_store_options(const struct config *config)
 {
     return (struct store_options){
         .url = config->storage,
@@ -72,7 +76,8 @@ static struct store_options store_options_of(const struct config *config)
     };
 }
 
-/* Opens the descriptors of the loop and of the children's notices. 0 or -errno. */
+/* The supervisor opens the descriptors of its loop: signals, the children's reports, the keeper's
+ * notifications. Returns 0 or -errno. */
 static int open_descriptors(struct supervisor *supervisor)
 {
     int notices[2];
@@ -88,7 +93,8 @@ static int open_descriptors(struct supervisor *supervisor)
     return result != 0 ? result : supervisor_watch_fd(supervisor, notices[0], EVENT_NOTICE, 0);
 }
 
-/* EP_EBUSY if a supervisor of this name runs. It has another store, because we hold the lock of ours. */
+/* The supervisor calls this at its start: returns EP_EBUSY, with a message that names the other process,
+ * if a supervisor of this name runs. That one has another store, because we hold the lock of ours. */
 static int check_name_is_free(const struct config *config, struct error *error)
 {
     struct segment other;
@@ -112,8 +118,8 @@ static int check_name_is_free(const struct config *config, struct error *error)
     return result;
 }
 
-/* Reports the supervisor of this name that has created the segment at the same time as we. Waits until
- * its process can be named. Always EP_EBUSY. */
+/* Reports the supervisor of this name that has created the segment at the same time as we. Waits until its
+ * process can be named in the message. Always returns EP_EBUSY, which ends the start. */
 static int refuse_simultaneous_start(const struct config *config, struct error *error)
 {
     for (int tries = NAME_TRIES; tries > 0; tries--) {
@@ -127,13 +133,14 @@ static int refuse_simultaneous_start(const struct config *config, struct error *
                           config->instance);
 }
 
-/* Creates the segment, with the crash records that a killed supervisor left in its own. */
+/* The supervisor creates the shared memory segment at its start, with the crash records that a killed
+ * supervisor left in its own. Returns 0, or an error that says what to do. */
 static int open_segment(struct supervisor *supervisor, struct error *error)
 {
     const struct config *config = supervisor->config;
     struct plan plan;
     if (plan_open(&plan, config) != 0)
-        return base_error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory for the plan of the instance");
     static struct crash_backlog backlog;
     /* A copy: segment_create replaces the segment that holds them. */
     crash_backlog_read(config->instance, &backlog);
@@ -158,8 +165,9 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     return 0;
 }
 
-/* Prepares one struct child for each slot. */
-static int open_children(struct supervisor *supervisor, struct error *error)
+/* The supervisor prepares one struct child for each process slot of the segment, before it starts any
+ * process. Returns 0, or an error without memory or file descriptors. */
+static int prepare_children(struct supervisor *supervisor, struct error *error)
 {
     const struct shm_header *header = supervisor->segment.header;
     uint32_t limits = header->stage_count + header->source_count + 1;
@@ -167,7 +175,7 @@ static int open_children(struct supervisor *supervisor, struct error *error)
     supervisor->limits = calloc(limits, sizeof *supervisor->limits);
     supervisor->requeue_pending = calloc(header->source_count + 1, sizeof *supervisor->requeue_pending);
     if (supervisor->children == NULL || supervisor->limits == NULL || supervisor->requeue_pending == NULL)
-        return base_error_set(error, EP_ENOMEM, "out of memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory for %u processes", header->slot_count);
     supervisor->child_count = header->slot_count;
     for (uint32_t i = 0; i < header->slot_count; i++) {
         struct child *child = &supervisor->children[i];
@@ -179,13 +187,13 @@ static int open_children(struct supervisor *supervisor, struct error *error)
         child->output_fd = -1;
         child->restart_ns = SUPERVISOR_NEVER;
         child->limit = &supervisor->limits[limit];
-        child_name(supervisor, child);
+        child_set_name(supervisor, child);
     }
-    return plan_descriptors(header->slot_count + SUPERVISOR_CLIENTS, error);
+    return plan_raise_file_limit(header->slot_count + SUPERVISOR_CLIENTS, error);
 }
 
-/* Takes everything that the instance needs, in the order of invariant 2. On an error supervisor_close
- * gives back what was taken. */
+/* The supervisor takes everything that the instance needs, in the order of invariant 2: the store's lock,
+ * the segment, the control socket. On an error supervisor_close gives back what was taken. */
 static int supervisor_open(struct supervisor *supervisor, const struct supervisor_options *options,
                            struct error *error)
 {
@@ -213,7 +221,7 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
     if (options->daemon)
         notify_open(&supervisor->notify);
     notify_send(&supervisor->notify, "STATUS=waiting for the store");
-    const struct store_options store = store_options_of(config);
+    const struct store_options store = make_store_options(config);
     uint64_t wait_ms = options->hold_wait_ms > 0 ? options->hold_wait_ms : HOLD_WAIT_MS;
     int result = store_hold(&store, wait_ms, &supervisor->lock_fd, error);
     if (result != 0)
@@ -229,12 +237,12 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
     if (config->control != NULL && (result = control_listen(supervisor, error)) != 0)
         return result;
     segment_publish(&supervisor->segment);
-    return open_children(supervisor, error);
+    return prepare_children(supervisor, error);
 }
 
-/* Unlinks the segment, unless it holds crash records from an earlier supervisor that were not stored:
- * then the next start takes them over. */
-static void leave_segment(struct supervisor *supervisor)
+/* The supervisor unlinks its segment at its end, unless it holds crash records from an earlier supervisor
+ * that were not stored: then the next start takes them over. */
+static void close_segment(struct supervisor *supervisor)
 {
     atomic_store(&supervisor->segment.header->phase, SHM_PHASE_STOPPED);
     if (crash_log_stored_end(&supervisor->segment) <= supervisor->crash_backlog)
@@ -244,12 +252,15 @@ static void leave_segment(struct supervisor *supervisor)
     segment_close(&supervisor->segment);
 }
 
+/* The supervisor gives back all that it holds, at its end or after a failed start: the segment, the
+ * control socket, its descriptors, the store's lock and the caller's signal state. Accepts what was never
+ * opened. */
 static void supervisor_close(struct supervisor *supervisor)
 {
     const struct config *config = supervisor->config;
     if (supervisor->segment.header != NULL)
-        leave_segment(supervisor);
-    control_leave(supervisor);
+        close_segment(supervisor);
+    control_close(supervisor);
     supervisor_unwatch_fd(supervisor, &supervisor->keeper_fd);
     supervisor_unwatch_fd(supervisor, &supervisor->notice_read);
     supervisor_unwatch_fd(supervisor, &supervisor->notice_write);
@@ -257,7 +268,7 @@ static void supervisor_close(struct supervisor *supervisor)
     if (supervisor->epoll_fd >= 0)
         close(supervisor->epoll_fd);
     if (supervisor->lock_fd >= 0) {
-        const struct store_options store = store_options_of(config);
+        const struct store_options store = make_store_options(config);
         store_leave(&store);
         close(supervisor->lock_fd);
     }
@@ -271,37 +282,39 @@ static void supervisor_close(struct supervisor *supervisor)
 
 /* ---- the loop ---- */
 
-/* Calls the function that serves this descriptor. */
-static void dispatch(struct supervisor *supervisor, enum supervisor_event event, uint32_t index)
+/* The supervisor's loop calls this for each descriptor that is ready: signals, reports and output of
+ * children, connections and requests on the control socket. */
+static void serve_descriptor(struct supervisor *supervisor, enum supervisor_event event, uint32_t index)
 {
     switch (event) {
     case EVENT_SIGNAL:
         signal_read(supervisor);
         break;
     case EVENT_NOTICE:
-        phase_notices(supervisor);
+        phase_read_notices(supervisor);
         break;
     case EVENT_OUTPUT:
-        child_output(supervisor, &supervisor->children[index], OUTPUT_AT_ONCE);
+        child_read_output(supervisor, &supervisor->children[index], OUTPUT_AT_ONCE);
         break;
     case EVENT_LISTEN:
-        control_accept(supervisor);
+        control_accept_client(supervisor);
         break;
     case EVENT_CLIENT:
-        control_readable(supervisor, index);
+        control_read_client(supervisor, index);
         break;
     }
 }
 
-/* Does everything that is due. Returns when the next thing is. */
+/* The supervisor's loop calls this before each wait: does everything that is due (timeouts, restarts,
+ * phases, the periodic turn). Returns when the next thing is (monotonic ns). */
 static uint64_t run_timers(struct supervisor *supervisor)
 {
     uint64_t now_ns = shm_now_ns();
     uint64_t next[] = {
-        watch_turn(supervisor, now_ns),
-        watch_overruns(supervisor, now_ns),
-        phase_turn(supervisor, now_ns),
-        watch_restarts(supervisor, now_ns),
+        watch_run_turn(supervisor, now_ns),
+        watch_kill_overruns(supervisor, now_ns),
+        phase_run_timers(supervisor, now_ns),
+        watch_start_due(supervisor, now_ns),
     };
     uint64_t first = SUPERVISOR_NEVER;
     for (size_t i = 0; i < sizeof next / sizeof next[0]; i++)
@@ -310,6 +323,8 @@ static uint64_t run_timers(struct supervisor *supervisor)
     return first;
 }
 
+/* Returns how long the supervisor's loop may wait until this time, in milliseconds, at most 1000. Rounded
+ * up, so that the loop does not wake just before the time. */
 static int milliseconds_until(uint64_t time_ns)
 {
     uint64_t now_ns = shm_now_ns();
@@ -319,19 +334,23 @@ static int milliseconds_until(uint64_t time_ns)
     return left_ms < 1000 ? (int)left_ms : 1000;
 }
 
-/* Runs timers and serves descriptors until no process is left. */
-static void loop(struct supervisor *supervisor)
+/* The supervisor's loop: runs timers and serves descriptors until the instance is stopping and no process
+ * is left. */
+static void run_loop(struct supervisor *supervisor)
 {
     struct epoll_event events[EVENTS];
-    while (!phase_over(supervisor)) {
+    while (!phase_is_over(supervisor)) {
         uint64_t next_ns = run_timers(supervisor);
         int count = epoll_wait(supervisor->epoll_fd, events, EVENTS, milliseconds_until(next_ns));
         for (int i = 0; i < count; i++)
-            dispatch(supervisor, (enum supervisor_event)(events[i].data.u64 >> 32),
-                     (uint32_t)events[i].data.u64);
+            serve_descriptor(supervisor, (enum supervisor_event)(events[i].data.u64 >> 32),
+                             (uint32_t)events[i].data.u64);
     }
 }
 
+/* Runs one instance from its start to its end. eventpiped's main calls it, and the process that the
+ * library forks for a run. Blocks. Returns 0 after a graceful stop, or a negative code with a message; no
+ * process is left running. */
 int supervisor_run(const struct supervisor_options *options, struct error *error)
 {
     static struct supervisor supervisor; /* large; one in a process */
@@ -340,7 +359,7 @@ int supervisor_run(const struct supervisor_options *options, struct error *error
         base_log_info("start instance=%s pid=%d storage=\"%s\"", options->config->instance,
                       (int)supervisor.pid, options->config->storage);
         phase_begin(&supervisor);
-        loop(&supervisor);
+        run_loop(&supervisor);
         result = supervisor.failure.code;
         if (result != 0)
             base_error_set(error, result, "%s", supervisor.failure.message);

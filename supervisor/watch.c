@@ -27,15 +27,15 @@
 #define SHORTEST_TURN_NS (100 * SUPERVISOR_MS_NS)
 #define RESTART_PATIENCE_NS (5000 * SUPERVISOR_MS_NS) /* from SIGTERM to SIGKILL */
 
-static uint64_t earlier(uint64_t one, uint64_t other)
+static uint64_t earlier_of(uint64_t one, uint64_t other)
 {
     return one < other ? one : other;
 }
 
-/* When the worker's current event has run too long; also returns which event that is, as ticket and begin.
- * SUPERVISOR_NEVER = no event, or no limit. */
-static uint64_t overrun_deadline(const struct supervisor *supervisor, const struct child *child,
-                                 uint32_t *ticket, uint64_t *since_ns)
+/* Returns when the current event of a worker will have run too long, and which event that is, as ticket
+ * and begin. SUPERVISOR_NEVER = no event, or no limit. The supervisor asks in each round of its loop. */
+static uint64_t find_overrun_deadline(const struct supervisor *supervisor, const struct child *child,
+                                      uint32_t *ticket, uint64_t *since_ns)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     if (child->pid == 0 || slot->kind != SHM_KIND_WORKER || child->order != ORDER_NONE)
@@ -49,10 +49,10 @@ static uint64_t overrun_deadline(const struct supervisor *supervisor, const stru
     return *since_ns + timeout_ms * SUPERVISOR_MS_NS;
 }
 
-/* Kills the worker if it is still processing this event. Its program becomes an orphan, and is killed as
- * one. */
-static void kill_overrun(struct supervisor *supervisor, struct child *child, uint32_t ticket,
-                         uint64_t since_ns, uint64_t now_ns)
+/* The supervisor kills a worker whose event has run too long, if it is still processing this event. Its
+ * program becomes an orphan, and is killed as one. */
+static void kill_overrunning_worker(struct supervisor *supervisor, struct child *child, uint32_t ticket,
+                                    uint64_t since_ns, uint64_t now_ns)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     if (atomic_load(&slot->ticket) != ticket || atomic_load(&slot->since_ns) != since_ns)
@@ -62,42 +62,49 @@ static void kill_overrun(struct supervisor *supervisor, struct child *child, uin
     child_kill(child, ORDER_TIMEOUT, SIGKILL, now_ns);
 }
 
-uint64_t watch_overruns(struct supervisor *supervisor, uint64_t now_ns)
+/* The supervisor's loop calls this before each wait: kills workers whose event has run longer than the
+ * stage's timeout, and processes that ignored the SIGTERM of a restart. Returns when it must be called
+ * again (monotonic ns). */
+uint64_t watch_kill_overruns(struct supervisor *supervisor, uint64_t now_ns)
 {
     uint64_t next = SUPERVISOR_NEVER;
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         uint32_t ticket = SHM_NO_TICKET;
         uint64_t since_ns = 0;
-        uint64_t deadline = overrun_deadline(supervisor, child, &ticket, &since_ns);
+        uint64_t deadline = find_overrun_deadline(supervisor, child, &ticket, &since_ns);
         if (deadline <= now_ns)
-            kill_overrun(supervisor, child, ticket, since_ns, now_ns);
+            kill_overrunning_worker(supervisor, child, ticket, since_ns, now_ns);
         else
-            next = earlier(next, deadline);
+            next = earlier_of(next, deadline);
         if (child->pid != 0 && child->order == ORDER_RESTART && child->order_signal != SIGKILL) {
             uint64_t patience = child->order_ns + RESTART_PATIENCE_NS;
             if (patience <= now_ns)
                 child_kill(child, ORDER_RESTART, SIGKILL, now_ns);
             else
-                next = earlier(next, patience);
+                next = earlier_of(next, patience);
         }
     }
     return next;
 }
 
-uint64_t watch_restarts(struct supervisor *supervisor, uint64_t now_ns)
+/* The supervisor's loop calls this before each wait: starts the processes whose pause before a restart is
+ * over. Returns when it must be called again (monotonic ns). */
+uint64_t watch_start_due(struct supervisor *supervisor, uint64_t now_ns)
 {
     uint64_t next = SUPERVISOR_NEVER;
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         if (child->restart_ns <= now_ns && supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
             child_start(supervisor, child);
-        next = earlier(next, child->restart_ns);
+        next = earlier_of(next, child->restart_ns);
     }
     return next;
 }
 
-void watch_degraded(struct supervisor *supervisor, uint32_t stage)
+/* The supervisor calls this when a worker's restart state has changed: marks the stage as degraded while
+ * one of its workers crashes again and again, and logs a change. `eventpipe status` shows it. */
+void watch_update_degraded(struct supervisor *supervisor, uint32_t stage)
 {
     struct shm_stage *shared = segment_stage(&supervisor->segment, stage);
     uint32_t degraded = 0;
@@ -113,7 +120,8 @@ void watch_degraded(struct supervisor *supervisor, uint32_t stage)
         base_log_info("recovered stage=%s/%s", source, shared->name);
 }
 
-/* Resets the backoff of a process that has become useful. */
+/* The supervisor calls this once a turn for each process: resets the restart pause of one that has become
+ * useful, and the degraded mark of its stage. */
 static void reset_backoff(struct supervisor *supervisor, struct child *child, uint64_t now_ns)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -124,28 +132,30 @@ static void reset_backoff(struct supervisor *supervisor, struct child *child, ui
         .made_progress = child_made_progress(supervisor, child),
     };
     if (child->pid != 0 && restart_while_alive(&child->restart, &life) && slot->kind == SHM_KIND_WORKER)
-        watch_degraded(supervisor, slot->stage);
+        watch_update_degraded(supervisor, slot->stage);
 }
 
-/* Writes one line to the log (a relay_write). */
-static void write_log(enum ep_severity severity, const char *line, void *user)
+/* Writes one line to the supervisor's log (a relay_write). */
+static void on_log_line(enum ep_severity severity, const char *line, void *user)
 {
     (void)user;
     base_log_pass(severity, line);
 }
 
-/* Logs how many lines of a stage were suppressed, once its window is over. */
-static void report_suppressed(struct supervisor *supervisor, uint64_t now_ns)
+/* The supervisor calls this once a turn: logs how many output lines of a stage were suppressed, once the
+ * window of the limit is over. */
+static void report_suppressed_lines(struct supervisor *supervisor, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         if (child->limit->suppressed > 0)
-            relay_limit_turn(child->limit, child->name, now_ns, write_log, NULL);
+            relay_report_suppressed(child->limit, child->name, now_ns, on_log_line, NULL);
     }
 }
 
-/* Sends phase and degraded stages to the service manager when they have changed. */
-static void report_to_manager(struct supervisor *supervisor)
+/* The supervisor calls this once a turn: sends the phase and the number of degraded stages to the service
+ * manager (systemd) when they have changed. */
+static void report_to_service_manager(struct supervisor *supervisor)
 {
     uint32_t degraded = 0, stages = supervisor->segment.header->stage_count;
     for (uint32_t i = 0; i < stages; i++)
@@ -162,24 +172,28 @@ static void report_to_manager(struct supervisor *supervisor)
     notify_send(&supervisor->notify, "STATUS=%s", status);
 }
 
-/* The time between two turns: see invariant 2. */
-static uint64_t turn_length(const struct supervisor *supervisor)
+/* Returns the time between two turns of the supervisor: the shortest timeout of all stages, within 100 ms
+ * and 1 s, so that each overrun is seen in time (invariant 2). */
+static uint64_t choose_turn_length_ns(const struct supervisor *supervisor)
 {
     uint64_t length = LONGEST_TURN_NS;
     for (uint32_t i = 0; i < supervisor->segment.header->stage_count; i++) {
         uint64_t timeout_ms = segment_stage(&supervisor->segment, i)->timeout_ms;
         if (timeout_ms > 0)
-            length = earlier(length, timeout_ms * SUPERVISOR_MS_NS);
+            length = earlier_of(length, timeout_ms * SUPERVISOR_MS_NS);
     }
     return length > SHORTEST_TURN_NS ? length : SHORTEST_TURN_NS;
 }
 
-uint64_t watch_turn(struct supervisor *supervisor, uint64_t now_ns)
+/* The supervisor's loop calls this before each wait: about once a second it writes the heartbeat, resets
+ * backoffs, puts back lost events, kills orphans and reports. Returns when it must be called again
+ * (monotonic ns). */
+uint64_t watch_run_turn(struct supervisor *supervisor, uint64_t now_ns)
 {
-    uint64_t alive = notify_alive(&supervisor->notify, now_ns);
+    uint64_t alive = notify_send_watchdog(&supervisor->notify, now_ns);
     if (now_ns < supervisor->turn_ns)
-        return earlier(supervisor->turn_ns, alive);
-    supervisor->turn_ns = now_ns + turn_length(supervisor);
+        return earlier_of(supervisor->turn_ns, alive);
+    supervisor->turn_ns = now_ns + choose_turn_length_ns(supervisor);
     atomic_store(&supervisor->segment.header->heartbeat_ns, now_ns);
     for (uint32_t i = 0; i < supervisor->child_count; i++)
         reset_backoff(supervisor, &supervisor->children[i], now_ns);
@@ -189,8 +203,8 @@ uint64_t watch_turn(struct supervisor *supervisor, uint64_t now_ns)
             recover_requeue(supervisor, i);
     if (supervisor->orphans_pending)
         supervisor->orphans_pending = orphan_kill(supervisor);
-    report_suppressed(supervisor, now_ns);
-    report_to_manager(supervisor);
-    control_turn(supervisor, now_ns);
-    return earlier(supervisor->turn_ns, alive);
+    report_suppressed_lines(supervisor, now_ns);
+    report_to_service_manager(supervisor);
+    control_run_timers(supervisor, now_ns);
+    return earlier_of(supervisor->turn_ns, alive);
 }

@@ -238,7 +238,7 @@ end:
 #ifndef NO_REQUEUE
             requeue_lost();
 #endif
-            d_step { alive[p] = ALIVE; p = 0 } /* watch_restarts */
+            d_step { alive[p] = ALIVE; p = 0 } /* watch_start_due */
         :: d_step { fallen -> fallen = false };
             requeue_lost()
         :: d_step { left && (count[0] < SIZE || count[1] < SIZE) -> left = false };

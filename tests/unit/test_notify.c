@@ -79,7 +79,7 @@ static void test_without_a_manager(void)
         struct notify notify;
         notify_open(&notify);
         notify_send(&notify, "READY=1");
-        CU_ASSERT_EQUAL(notify_alive(&notify, SECOND), UINT64_MAX);
+        CU_ASSERT_EQUAL(notify_send_watchdog(&notify, SECOND), UINT64_MAX);
         notify_close(&notify);
         notify_close(&notify);
     }
@@ -103,11 +103,11 @@ static void test_watchdog_at_half_time(void)
     struct notify notify;
     int manager;
     open_with_watchdog(&notify, &manager, "4000000", getpid());
-    CU_ASSERT_EQUAL(notify_alive(&notify, 10 * SECOND), 12 * SECOND);
+    CU_ASSERT_EQUAL(notify_send_watchdog(&notify, 10 * SECOND), 12 * SECOND);
     CU_ASSERT_STRING_EQUAL(manager_receives(manager), "WATCHDOG=1");
-    CU_ASSERT_EQUAL(notify_alive(&notify, 11 * SECOND), 12 * SECOND);
+    CU_ASSERT_EQUAL(notify_send_watchdog(&notify, 11 * SECOND), 12 * SECOND);
     CU_ASSERT_STRING_EQUAL(manager_receives(manager), "");
-    CU_ASSERT_EQUAL(notify_alive(&notify, 12 * SECOND), 14 * SECOND);
+    CU_ASSERT_EQUAL(notify_send_watchdog(&notify, 12 * SECOND), 14 * SECOND);
     CU_ASSERT_STRING_EQUAL(manager_receives(manager), "WATCHDOG=1");
     notify_close(&notify);
     close(manager);
@@ -118,11 +118,11 @@ static void test_watchdog_of_others(void)
     struct notify notify;
     int manager;
     open_with_watchdog(&notify, &manager, "4000000", (long)getpid() + 1);
-    CU_ASSERT_EQUAL(notify_alive(&notify, SECOND), UINT64_MAX);
+    CU_ASSERT_EQUAL(notify_send_watchdog(&notify, SECOND), UINT64_MAX);
     notify_close(&notify);
     close(manager);
     open_with_watchdog(&notify, &manager, "soon", getpid());
-    CU_ASSERT_EQUAL(notify_alive(&notify, SECOND), UINT64_MAX);
+    CU_ASSERT_EQUAL(notify_send_watchdog(&notify, SECOND), UINT64_MAX);
     CU_ASSERT_STRING_EQUAL(manager_receives(manager), "");
     notify_close(&notify);
     close(manager);

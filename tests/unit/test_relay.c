@@ -74,9 +74,9 @@ static void test_floods_are_limited_and_counted(void)
     for (int i = 0; i < RELAY_BURST + 50; i++)
         feed("flood\n", SECOND);
     CU_ASSERT_EQUAL(logged.count, RELAY_BURST);
-    relay_limit_turn(&limit, "quakes/locate", SECOND + RELAY_WINDOW_NS - 1, log_line, NULL);
+    relay_report_suppressed(&limit, "quakes/locate", SECOND + RELAY_WINDOW_NS - 1, log_line, NULL);
     CU_ASSERT_EQUAL(logged.count, RELAY_BURST);
-    relay_limit_turn(&limit, "quakes/locate", SECOND + RELAY_WINDOW_NS, log_line, NULL);
+    relay_report_suppressed(&limit, "quakes/locate", SECOND + RELAY_WINDOW_NS, log_line, NULL);
     CU_ASSERT_STRING_EQUAL(logged.last, "quakes/locate: suppressed lines=50");
     CU_ASSERT_EQUAL(logged.severity, EP_LOG_WARNING);
     feed("again\n", SECOND + RELAY_WINDOW_NS);
