@@ -10,7 +10,7 @@
  *                 (load_ticket), process_producer_claim_publish; producer_open
  *   worker()      src/process/worker.c: worker_take, run_event; src/process/worker_commit.c: process_worker_commit,
  *                 hand_over
- *   supervisor()  supervisor/recover.c: recover_one; shm/ticket.c: ticket_requeue_lost; supervisor/watch.c
+ *   supervisor()  supervisor/recover.c: recover_child; shm/ticket.c: ticket_requeue_lost; supervisor/watch.c
  *   start_again   the next supervisor: a fresh segment, and a store that has made the earlier locks void
  *
  * Each d_step is one instruction of the program that others can see, or one transaction of the store.

@@ -6,7 +6,8 @@
  *   worker()      src/process/worker.c: worker_turn, worker_take, sleep_until; src/process/worker_commit.c: hand_over
  *   prepare, nap  shm/wake.c: wake_prepare; wake_sleep (the kernel compares the word and queues the sleeper in one
  *                 step) and wake_cancel
- *   wake_slot, wake_stage (wake_claimed), wake_for_leftover, wake_room (wake_blocked), wake_ticket_freed   shm/wake.c
+ *   wake_slot, wake_stage (wake_if_not_chosen), wake_for_leftover, wake_room (wake_if_blocked), wake_ticket_freed
+ *                 shm/wake.c
  *   supervisor()  supervisor/recover.c: recover_events, with wake_source, then slot_clear and a new start
  *
  * One stage has two workers, and one producer waits for room in its ring and for tickets. A ring is its count here
