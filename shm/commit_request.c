@@ -34,7 +34,9 @@
 
 #define NOTIFIED 15u /* WAITING, and its owner is to try the write lock */
 
-static struct shm_commit_request *request_of(const struct segment *segment, uint32_t slot)
+/* The commit request of a slot, in the shared memory segment. Used by the worker that owns the slot, by a
+ * worker that commits for others, and by the supervisor. */
+static struct shm_commit_request *get_request(const struct segment *segment, uint32_t slot)
 {
     assert(slot < segment->header->slot_count);
     return (struct shm_commit_request *)(void *)((char *)segment->header +
@@ -42,40 +44,42 @@ static struct shm_commit_request *request_of(const struct segment *segment, uint
            slot;
 }
 
-static _Atomic uint64_t *bits_word(const struct segment *segment, uint32_t slot)
+static _Atomic uint64_t *get_hint_word(const struct segment *segment, uint32_t slot)
 {
     return (_Atomic uint64_t *)(void *)((char *)segment->header +
                                         segment->header->commit_request_bits_offset) +
            slot / 64;
 }
 
-static void clear_bit(const struct segment *segment, uint32_t slot)
+static void clear_hint_bit(const struct segment *segment, uint32_t slot)
 {
-    atomic_fetch_and(bits_word(segment, slot), ~(UINT64_C(1) << slot % 64));
+    atomic_fetch_and(get_hint_word(segment, slot), ~(UINT64_C(1) << slot % 64));
 }
 
-static uint32_t word_of(enum commit_request_state state, uint32_t half)
+static uint32_t make_word(enum commit_request_state state, uint32_t half)
 {
     return half << 16 | (uint32_t)state;
 }
 
-static uint32_t state_in(uint32_t word)
+static uint32_t get_state(uint32_t word)
 {
     return word & 0xffffu;
 }
 
 /* All moves are seq_cst: invariant 2 needs it of most of them, and none is frequent. */
-static bool move(struct shm_commit_request *request, uint32_t from, uint32_t to)
+static bool move_word(struct shm_commit_request *request, uint32_t from, uint32_t to)
 {
     return atomic_compare_exchange_strong(&request->word, &from, to);
 }
 
-/* Moves a request from WAITING or NOTIFIED, whichever it is. Trying one and then the other could miss both
- * while it changes between them; its bit is clear by then, so no later taker would find it. */
-static bool move_waiting(struct shm_commit_request *request, uint32_t to)
+/* Moves a request from WAITING or NOTIFIED, whichever it is, and returns whether it did. The worker that
+ * owns the request calls it to withdraw, another worker to take the request. Trying one and then the other
+ * could miss both while it changes between them; its bit is clear by then, so no later taker would find
+ * it. */
+static bool move_waiting_request(struct shm_commit_request *request, uint32_t to)
 {
     uint32_t word = atomic_load(&request->word);
-    while (word == word_of(COMMIT_REQUEST_WAITING, 0) || word == NOTIFIED)
+    while (word == make_word(COMMIT_REQUEST_WAITING, 0) || word == NOTIFIED)
         if (atomic_compare_exchange_strong(&request->word, &word, to))
             return true;
     return false;
@@ -85,57 +89,67 @@ static bool move_waiting(struct shm_commit_request *request, uint32_t to)
 
 char *commit_request_body(const struct segment *segment, uint32_t slot)
 {
-    return request_of(segment, slot)->body;
+    return get_request(segment, slot)->body;
 }
 
+/* A worker that finds the store's write lock held calls this after it has written its answers to the body:
+ * from now on another worker may commit them. The bit is set after the word, so a worker that sees the bit
+ * finds the request. */
 void commit_request_submit(const struct segment *segment, uint32_t slot, uint32_t bytes)
 {
-    struct shm_commit_request *request = request_of(segment, slot);
+    struct shm_commit_request *request = get_request(segment, slot);
     request->bytes = bytes;
-    atomic_store(&request->word, word_of(COMMIT_REQUEST_WAITING, 0));
-    atomic_fetch_or(bits_word(segment, slot), UINT64_C(1) << slot % 64);
+    atomic_store(&request->word, make_word(COMMIT_REQUEST_WAITING, 0));
+    atomic_fetch_or(get_hint_word(segment, slot), UINT64_C(1) << slot % 64);
 }
 
+/* A worker that waits for its commit request calls this in each round: returns the request's state and,
+ * once DONE, which answers were applied. Takes back a notification first, so that the worker tries the
+ * write lock next. */
 enum commit_request_state commit_request_poll(const struct segment *segment, uint32_t slot, uint32_t *result)
 {
-    struct shm_commit_request *request = request_of(segment, slot);
-    move(request, NOTIFIED, word_of(COMMIT_REQUEST_WAITING, 0));
+    struct shm_commit_request *request = get_request(segment, slot);
+    move_word(request, NOTIFIED, make_word(COMMIT_REQUEST_WAITING, 0));
     uint32_t word = atomic_load(&request->word);
     *result = word >> 16;
-    return state_in(word) == NOTIFIED ? COMMIT_REQUEST_WAITING : (enum commit_request_state)state_in(word);
+    return get_state(word) == NOTIFIED ? COMMIT_REQUEST_WAITING : (enum commit_request_state)get_state(word);
 }
 
-/* A notification since commit_request_poll has changed the word, so the wait ends at once. */
+/* Sleeps until the commit request of this worker may have changed, at most timeout_ns. A notification
+ * since commit_request_poll has changed the word, so the wait ends at once. */
 void commit_request_wait(const struct segment *segment, uint32_t slot, uint64_t timeout_ns)
 {
-    struct shm_commit_request *request = request_of(segment, slot);
+    struct shm_commit_request *request = get_request(segment, slot);
     uint32_t word = atomic_load(&request->word);
-    if (word == word_of(COMMIT_REQUEST_WAITING, 0) || state_in(word) == COMMIT_REQUEST_TAKEN)
+    if (word == make_word(COMMIT_REQUEST_WAITING, 0) || get_state(word) == COMMIT_REQUEST_TAKEN)
         wake_wait(&request->word, word, timeout_ns);
 }
 
+/* A worker that got the write lock itself calls this to take back its commit request. Returns false if
+ * another worker has taken it: then only that one may commit the answers. */
 bool commit_request_withdraw(const struct segment *segment, uint32_t slot)
 {
-    if (!move_waiting(request_of(segment, slot), COMMIT_REQUEST_NONE))
+    if (!move_waiting_request(get_request(segment, slot), COMMIT_REQUEST_NONE))
         return false;
-    clear_bit(segment, slot);
+    clear_hint_bit(segment, slot);
     return true;
 }
 
 void commit_request_clear(const struct segment *segment, uint32_t slot)
 {
-    atomic_store(&request_of(segment, slot)->word, COMMIT_REQUEST_NONE);
+    atomic_store(&get_request(segment, slot)->word, COMMIT_REQUEST_NONE);
 }
 
 /* ---- the holder of the write lock ---- */
 
-/* Takes the request of one slot and copies its body; false: it was withdrawn, taken, or its owner has
- * crashed. */
-static bool take(const struct segment *segment, uint32_t taker, uint32_t slot, char *body, uint32_t *bytes)
+/* A worker that holds the write lock takes the commit request of one slot and copies its body. Returns
+ * false if it was withdrawn or taken, or if its owner has crashed. */
+static bool take_request(const struct segment *segment, uint32_t taker, uint32_t slot, char *body,
+                         uint32_t *bytes)
 {
-    struct shm_commit_request *request = request_of(segment, slot);
-    uint32_t taken = word_of(COMMIT_REQUEST_TAKEN, taker);
-    if (!move_waiting(request, taken))
+    struct shm_commit_request *request = get_request(segment, slot);
+    uint32_t taken = make_word(COMMIT_REQUEST_TAKEN, taker);
+    if (!move_waiting_request(request, taken))
         return false;
     *bytes = request->bytes <= SHM_COMMIT_REQUEST_BYTES ? request->bytes : 0;
     memcpy(body, request->body, *bytes);
@@ -144,11 +158,13 @@ static bool take(const struct segment *segment, uint32_t taker, uint32_t slot, c
     return atomic_load(&request->word) == taken;
 }
 
-/* The next bit that is set at or after `slot`, below `end`; `end`: none. */
-static uint32_t next_bit(const struct segment *segment, uint32_t slot, uint32_t end)
+/* Finds the next slot, from `slot` up to but not including `end`, whose bit says that it may have a commit
+ * request. Returns `end` if there is none. Any process that takes commit requests or notifies their
+ * owners. */
+static uint32_t find_next_bit(const struct segment *segment, uint32_t slot, uint32_t end)
 {
     while (slot < end) {
-        uint64_t bits = atomic_load(bits_word(segment, slot)) >> slot % 64;
+        uint64_t bits = atomic_load(get_hint_word(segment, slot)) >> slot % 64;
         if (bits != 0) {
             slot += (uint32_t)__builtin_ctzll(bits);
             return slot < end ? slot : end;
@@ -158,13 +174,14 @@ static uint32_t next_bit(const struct segment *segment, uint32_t slot, uint32_t 
     return end;
 }
 
-/* Finds the next slot whose bit is set, in the order round to `from`; *step counts from 1. */
-static bool next_round(const struct segment *segment, uint32_t from, uint32_t *step, uint32_t *slot)
+/* Finds the next slot that may have a commit request, going round from the slot after `from`. *step counts
+ * from 1 and keeps the place between calls. Workers call it to take requests or to notify one. */
+static bool find_next_requester(const struct segment *segment, uint32_t from, uint32_t *step, uint32_t *slot)
 {
     uint32_t count = segment->header->slot_count;
     while (*step < count) {
         uint32_t begin = (from + *step) % count, end = begin > from ? count : from;
-        *slot = next_bit(segment, begin, end);
+        *slot = find_next_bit(segment, begin, end);
         *step += *slot - begin + (*slot < end);
         if (*slot < end)
             return true;
@@ -172,50 +189,60 @@ static bool next_round(const struct segment *segment, uint32_t from, uint32_t *s
     return false;
 }
 
+/* The worker that holds the store's write lock calls this, again and again, to collect the answers of
+ * other workers into its own transaction. Returns false when no request is left. The bit is cleared before
+ * the word is read, so a request submitted later sets it again. */
 bool commit_request_take(const struct segment *segment, uint32_t taker, uint32_t *step, uint32_t *slot,
                          char *body, uint32_t *bytes)
 {
-    while (next_round(segment, taker, step, slot)) {
-        clear_bit(segment, *slot);
-        if (take(segment, taker, *slot, body, bytes))
+    while (find_next_requester(segment, taker, step, slot)) {
+        clear_hint_bit(segment, *slot);
+        if (take_request(segment, taker, *slot, body, bytes))
             return true;
     }
     return false;
 }
 
+/* The worker that took a commit request calls this after its transaction: publishes the result and wakes
+ * the owner. Changes nothing if the request is no longer its own, because the supervisor has recovered it. */
 void commit_request_complete(const struct segment *segment, uint32_t taker, uint32_t slot,
                              enum commit_request_state state, uint32_t result)
 {
-    struct shm_commit_request *request = request_of(segment, slot);
-    if (move(request, word_of(COMMIT_REQUEST_TAKEN, taker), word_of(state, result)))
+    struct shm_commit_request *request = get_request(segment, slot);
+    if (move_word(request, make_word(COMMIT_REQUEST_TAKEN, taker), make_word(state, result)))
         wake_word(&request->word);
 }
 
-/* ---- who has released the write lock ---- */
+/* ---- a process that has released the write lock ---- */
 
+/* A process that has released the store's write lock calls this: wakes one worker that waits with a commit
+ * request, so that it tries the lock. One is enough, because it takes the requests of all others. */
 void commit_request_notify(const struct segment *segment, uint32_t from)
 {
     uint32_t slot;
-    for (uint32_t step = 1; next_round(segment, from, &step, &slot);) {
-        struct shm_commit_request *request = request_of(segment, slot);
-        bool notified = move(request, word_of(COMMIT_REQUEST_WAITING, 0), NOTIFIED);
+    for (uint32_t step = 1; find_next_requester(segment, from, &step, &slot);) {
+        struct shm_commit_request *request = get_request(segment, slot);
+        bool notified = move_word(request, make_word(COMMIT_REQUEST_WAITING, 0), NOTIFIED);
         if (notified)
             wake_word(&request->word);
         if (notified ||
-            state_in(atomic_load(&request->word)) == NOTIFIED) /* one is enough: it takes all others */
+            get_state(atomic_load(&request->word)) == NOTIFIED) /* one is enough: it takes all others */
             return;
     }
 }
 
 /* ---- the supervisor ---- */
 
+/* The supervisor calls this after a process has exited: drops the process's own commit request, and marks
+ * those it had taken as LOST, so that their owners commit again. Without it these workers would wait for
+ * ever. */
 void commit_request_recover(const struct segment *segment, uint32_t slot)
 {
-    clear_bit(segment, slot);
-    atomic_store(&request_of(segment, slot)->word, COMMIT_REQUEST_NONE);
+    clear_hint_bit(segment, slot);
+    atomic_store(&get_request(segment, slot)->word, COMMIT_REQUEST_NONE);
     for (uint32_t other = 0; other < segment->header->slot_count; other++) {
-        struct shm_commit_request *request = request_of(segment, other);
-        if (move(request, word_of(COMMIT_REQUEST_TAKEN, slot), COMMIT_REQUEST_LOST))
+        struct shm_commit_request *request = get_request(segment, other);
+        if (move_word(request, make_word(COMMIT_REQUEST_TAKEN, slot), COMMIT_REQUEST_LOST))
             wake_word(&request->word);
     }
 }

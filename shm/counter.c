@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Latency histograms. The worker that owns the slot adds; the keeper, the supervisor and the command line
- * read.
+ * Latency histograms: how long the calls of a stage took. The worker that owns the slot adds; the command
+ * line reads (`eventpipe status`).
  *
  * Values below 8 have a bucket each. Above, every power of two is cut into 8 equal buckets, so the middle
  * of a bucket is within a sixteenth (6.25 %) of each value in it. 256 buckets reach 2^34 - 1 microseconds,
@@ -11,6 +11,8 @@
  */
 #include "shm/counter.h"
 
+/* Returns the bucket of a latency histogram that counts this value (microseconds). A worker calls it for
+ * each call of its stage; values too large go to the last bucket. */
 uint32_t histogram_bucket(uint64_t value)
 {
     if (value < 8)
@@ -20,6 +22,8 @@ uint32_t histogram_bucket(uint64_t value)
     return bucket < SHM_HISTOGRAM_BUCKETS ? bucket : SHM_HISTOGRAM_BUCKETS - 1;
 }
 
+/* Returns the value in the middle of a bucket of a latency histogram, in microseconds. `eventpipe status`
+ * reports latencies with it. */
 uint64_t histogram_value(uint32_t bucket)
 {
     if (bucket < 8)
@@ -43,6 +47,8 @@ void histogram_merge(uint64_t sums[SHM_HISTOGRAM_BUCKETS], const struct shm_hist
         sums[i] += atomic_load_explicit(&histogram->buckets[i], memory_order_relaxed);
 }
 
+/* Returns the value below which `permille` of the counted latencies lie, 0 if none were counted.
+ * `eventpipe status` calls it for the median and the 99th percentile of each stage. */
 uint64_t histogram_quantile(const uint64_t sums[SHM_HISTOGRAM_BUCKETS], uint32_t permille)
 {
     uint64_t total = 0, below = 0;

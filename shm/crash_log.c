@@ -22,6 +22,9 @@ static struct shm_crashes *crash_log_of(const struct segment *segment)
     return (struct shm_crashes *)(void *)((char *)segment->header + segment->header->crash_offset);
 }
 
+/* The supervisor calls this after each crash of a process: adds one record to the crash log in shared
+ * memory, in place of the oldest if it is full. The keeper stores it from there. The order of the writes
+ * lets a reader tell a whole record from a half-written one. */
 void crash_log_add(const struct segment *segment, const struct crash_record *crash)
 {
     struct shm_crashes *crashes = crash_log_of(segment);
@@ -51,6 +54,9 @@ uint64_t crash_log_stored_end(const struct segment *segment)
     return atomic_load_explicit(&crash_log_of(segment)->stored, memory_order_acquire) + 1;
 }
 
+/* Returns the number of the oldest crash record that is not stored yet and is still in the crash log. The
+ * keeper begins to store there, `eventpipe crashes` begins to read there, and so does the next supervisor
+ * after a killed one. */
 uint64_t crash_log_first(const struct segment *segment)
 {
     uint64_t end = crash_log_end(segment);
@@ -66,6 +72,8 @@ static void end_text(char *text, size_t size)
     text[size - 1] = '\0';
 }
 
+/* Copies one crash record out of the crash log. Returns false if another crash has replaced it meanwhile
+ * or it was never complete. The keeper, `eventpipe crashes` and a starting supervisor call it. */
 bool crash_log_read(const struct segment *segment, uint64_t number, struct crash_record *out)
 {
     const struct shm_crash_entry *record = &crash_log_of(segment)->records[number % SHM_CRASHES];

@@ -200,7 +200,7 @@ struct shm_ring {
         head; /* *: hint: the position to pop from; any process may help it forward */
     SHM_ALIGNED _Atomic uint64_t tail; /* *: hint: the position to push at */
     SHM_ALIGNED _Atomic uint32_t
-        space_wanted;      /* *: somebody sleeps until there is room (slot state BLOCKED) */
+        space_wanted;      /* *: a process sleeps until there is room (slot state BLOCKED) */
     uint32_t size;         /* S, once: a power of two, at least twice the source's ticket count */
     uint32_t limit;        /* S, once: input_buffer; ring_has_room says no from here on */
     uint64_t words_offset; /* S, once: bytes from this struct to its `size` words of 64 bits, {cycle:32,

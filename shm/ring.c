@@ -85,14 +85,16 @@ static bool is_pushed(const struct shm_ring *ring, uint64_t position)
 }
 
 /*
- * The first position for which `is_done` is false. It is exact at the instant of the last load, because
- * the position before it was done. From a hint that stands still this is one step, the cost of a kill.
- * From a hint that moves it may take more steps, and after a whole round it begins again. A hint that
- * stands still with a whole round done behind it means that the memory is corrupt; the walk must still
- * end.
+ * Returns the first position of a stage's ring for which `is_done` is false, searched from a hint. Any
+ * process that counts a ring's entries calls it.
+ *
+ * It is exact at the instant of the last load, because the position before it was done. From a hint that
+ * stands still this is one step, the cost of a kill. From a hint that moves it may take more steps, and after
+ * a whole round it begins again. A hint that stands still with a whole round done behind it means that the
+ * memory is corrupt; the walk must still end.
  */
-static uint64_t first_not(const struct shm_ring *ring, const _Atomic uint64_t *hint,
-                          bool (*is_done)(const struct shm_ring *ring, uint64_t position))
+static uint64_t find_first_not(const struct shm_ring *ring, const _Atomic uint64_t *hint,
+                               bool (*is_done)(const struct shm_ring *ring, uint64_t position))
 {
     for (;;) {
         uint64_t from = hint_load(hint);
@@ -105,13 +107,17 @@ static uint64_t first_not(const struct shm_ring *ring, const _Atomic uint64_t *h
 }
 
 /*
+ * Puts a ticket, which stands for one event, into a stage's ring. A producer and the workers of the stage
+ * before push when they pass an event on, the supervisor when it puts back a ticket that fell out. Returns
+ * RING_OK or RING_FULL.
+ *
  * Full is decided by the word itself: an entry of the round before still stands in it, so `size` entries
  * wait. An empty word of this cycle means that the entry of the round before was popped, so there is room.
  * The swap succeeds only while `tail` is the first position not pushed.
  *
- * Killed before the swap: nothing has happened. Killed after it: the entry is in, the tail hint is one
- * behind and the next push helps it. The push has woken no worker then; the supervisor's wake_source after
- * the exit does.
+ * Killed before the swap: nothing has happened. Killed after it: the entry is in, the tail hint is one behind
+ * and the next push helps it. The push has woken no worker then; the supervisor's wake_source after the exit
+ * does.
  */
 enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket)
 {
@@ -140,9 +146,11 @@ enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring,
 }
 
 /*
- * Killed before the swap: nothing has happened. Killed after it, before ticket_take: the ticket is QUEUED
- * and in no ring, and ticket_requeue_lost puts it back; the head hint is one behind, and the next pop
- * helps it.
+ * Takes the oldest ticket out of a stage's ring. A worker of the stage calls it when it looks for events to
+ * run. Returns RING_OK or RING_EMPTY.
+ *
+ * Killed before the swap: nothing has happened. Killed after it, before ticket_take: the ticket is QUEUED and
+ * in no ring, and ticket_requeue_lost puts it back; the head hint is one behind, and the next pop helps it.
  */
 enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, uint32_t *ticket)
 {
@@ -175,8 +183,8 @@ enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, 
  * big. So "no room" is true at the instant of the second load. */
 uint32_t ring_count(const struct shm_ring *ring)
 {
-    uint64_t tail = first_not(ring, &ring->tail, is_pushed);
-    int64_t count = (int64_t)(tail - first_not(ring, &ring->head, is_popped));
+    uint64_t tail = find_first_not(ring, &ring->tail, is_pushed);
+    int64_t count = (int64_t)(tail - find_first_not(ring, &ring->head, is_popped));
     return count > 0 ? (uint32_t)count : 0;
 }
 
@@ -185,7 +193,9 @@ bool ring_has_room(const struct shm_ring *ring)
     return ring_count(ring) < ring->limit;
 }
 
-/* An entry never moves from its word, so one pass sees each entry that stays. */
+/* Calls on_ticket for each ticket that waits in a stage's ring. The supervisor uses it after a crash, to
+ * find events that are in no ring. An entry never moves from its word, so one pass sees each entry that
+ * stays. */
 void ring_each(const struct segment *segment, const struct shm_ring *ring,
                void (*on_ticket)(uint32_t ticket, void *user), void *user)
 {

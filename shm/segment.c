@@ -34,38 +34,43 @@ int segment_name_check(const char *instance)
     return strlen(instance) < SHM_NAME_BYTES ? 0 : -ENAMETOOLONG;
 }
 
-static bool part_fits(const struct shm_header *header, uint64_t offset, uint64_t count, uint64_t each)
+static bool part_is_inside(const struct shm_header *header, uint64_t offset, uint64_t count, uint64_t each)
 {
     /* Counts are 32 bits and `each` is small: the product does not overflow. */
     return offset >= sizeof *header && offset % SHM_LINE == 0 && offset <= header->size_bytes &&
            count * each <= header->size_bytes - offset;
 }
 
-static bool header_fits(const struct shm_header *header)
+/* Whether all parts that the header of a shared memory segment names lie within it, and its texts are
+ * terminated. A damaged segment must not make a reader read elsewhere. Runs in the command line and in a
+ * starting supervisor, when they attach a segment. */
+static bool header_parts_are_inside(const struct shm_header *header)
 {
-    return part_fits(header, header->source_offset, header->source_count, sizeof(struct shm_source)) &&
-           part_fits(header, header->stage_offset, header->stage_count, sizeof(struct shm_stage)) &&
-           part_fits(header, header->slot_offset, header->slot_count, sizeof(struct shm_slot)) &&
-           part_fits(header, header->ticket_offset, header->ticket_count, sizeof(struct shm_ticket)) &&
-           part_fits(header, header->cause_offset, header->ticket_count, sizeof(struct shm_cause)) &&
-           part_fits(header, header->ring_offset, 0, 1) &&
-           part_fits(header, header->crash_offset, 1, sizeof(struct shm_crashes)) &&
-           part_fits(header, header->commit_request_bits_offset, (header->slot_count + 63) / 64,
-                     sizeof(uint64_t)) &&
-           part_fits(header, header->commit_request_offset, header->slot_count,
-                     sizeof(struct shm_commit_request)) &&
+    return part_is_inside(header, header->source_offset, header->source_count, sizeof(struct shm_source)) &&
+           part_is_inside(header, header->stage_offset, header->stage_count, sizeof(struct shm_stage)) &&
+           part_is_inside(header, header->slot_offset, header->slot_count, sizeof(struct shm_slot)) &&
+           part_is_inside(header, header->ticket_offset, header->ticket_count, sizeof(struct shm_ticket)) &&
+           part_is_inside(header, header->cause_offset, header->ticket_count, sizeof(struct shm_cause)) &&
+           part_is_inside(header, header->ring_offset, 0, 1) &&
+           part_is_inside(header, header->crash_offset, 1, sizeof(struct shm_crashes)) &&
+           part_is_inside(header, header->commit_request_bits_offset, (header->slot_count + 63) / 64,
+                          sizeof(uint64_t)) &&
+           part_is_inside(header, header->commit_request_offset, header->slot_count,
+                          sizeof(struct shm_commit_request)) &&
            header->keeper_slot < header->slot_count &&
            memchr(header->instance, '\0', sizeof header->instance) != NULL &&
            memchr(header->version, '\0', sizeof header->version) != NULL &&
            memchr(header->store_url, '\0', sizeof header->store_url) != NULL;
 }
 
-static bool range_fits(uint32_t first, uint32_t count, uint32_t all)
+static bool range_is_inside(uint32_t first, uint32_t count, uint32_t all)
 {
     return first <= all && count <= all - first;
 }
 
-static bool ring_fits(const struct segment *segment, const struct shm_ring *ring)
+/* Whether the words of a stage's ring lie within the mapped segment and their number is a power of two.
+ * Runs in the command line and in a starting supervisor, when they attach a segment. */
+static bool ring_is_inside(const struct segment *segment, const struct shm_ring *ring)
 {
     uint64_t own = (uint64_t)((const char *)ring - (const char *)segment->header);
     uint64_t rest = segment->size_bytes - own;
@@ -74,25 +79,32 @@ static bool ring_fits(const struct segment *segment, const struct shm_ring *ring
            ring->size * sizeof(uint64_t) <= rest - ring->words_offset;
 }
 
-static bool stage_fits(const struct segment *segment, const struct shm_stage *stage)
+/* Whether a stage in a shared memory segment refers only to sources, slots and ring words that exist
+ * there. Runs in the command line and in a starting supervisor, when they attach a segment. */
+static bool stage_is_valid(const struct segment *segment, const struct shm_stage *stage)
 {
     const struct shm_header *header = segment->header;
     return stage->source < header->source_count &&
-           range_fits(stage->first_slot, stage->concurrency, header->slot_count) &&
+           range_is_inside(stage->first_slot, stage->concurrency, header->slot_count) &&
            memchr(stage->name, '\0', sizeof stage->name) != NULL &&
-           memchr(stage->type, '\0', sizeof stage->type) != NULL && ring_fits(segment, &stage->ring);
+           memchr(stage->type, '\0', sizeof stage->type) != NULL && ring_is_inside(segment, &stage->ring);
 }
 
-static bool source_fits(const struct shm_header *header, const struct shm_source *source)
+/* Whether a source in a shared memory segment refers only to stages, tickets and slots that exist there.
+ * Runs in the command line and in a starting supervisor, when they attach a segment. */
+static bool source_is_valid(const struct shm_header *header, const struct shm_source *source)
 {
-    return range_fits(source->first_stage, source->stage_count, header->stage_count) &&
-           range_fits(source->first_ticket, source->ticket_count, header->ticket_count) &&
+    return range_is_inside(source->first_stage, source->stage_count, header->stage_count) &&
+           range_is_inside(source->first_ticket, source->ticket_count, header->ticket_count) &&
            source->producer_slot < header->slot_count &&
            memchr(source->id, '\0', sizeof source->id) != NULL &&
            memchr(source->type, '\0', sizeof source->type) != NULL;
 }
 
-static int mapping_check(const struct segment *segment)
+/* Checks a shared memory segment that was just mapped: is it one, is it complete, and does it have this
+ * program's layout? Returns 0, -EAGAIN (not ready yet), -EPROTO (another layout) or -EBADMSG (damaged).
+ * Runs in the command line and in a starting supervisor, when they attach a segment. */
+static int check_mapping(const struct segment *segment)
 {
     const struct shm_header *header = segment->header;
     /* Acquire: with segment_publish's release, everything after it is complete. Magic and layout are at
@@ -104,18 +116,21 @@ static int mapping_check(const struct segment *segment)
         return -EPROTO;
     if (ready != 1)
         return -EAGAIN;
-    if (header->size_bytes != segment->size_bytes || !header_fits(header))
+    if (header->size_bytes != segment->size_bytes || !header_parts_are_inside(header))
         return -EBADMSG;
     for (uint32_t i = 0; i < header->source_count; i++)
-        if (!source_fits(header, segment_source(segment, i)))
+        if (!source_is_valid(header, segment_source(segment, i)))
             return -EBADMSG;
     for (uint32_t i = 0; i < header->stage_count; i++)
-        if (!stage_fits(segment, segment_stage(segment, i)))
+        if (!stage_is_valid(segment, segment_stage(segment, i)))
             return -EBADMSG;
     return 0;
 }
 
-static int object_map(int fd, struct segment *segment)
+/* Maps an opened shared memory object read-only and checks it. Returns 0 or a negative errno;
+ * segment_attach unmaps it on an error. Runs in the command line and in a starting supervisor, when they
+ * attach a segment. */
+static int map_object(int fd, struct segment *segment)
 {
     struct stat status;
     if (fstat(fd, &status) != 0)
@@ -127,9 +142,12 @@ static int object_map(int fd, struct segment *segment)
         return -errno;
     segment->header = mapping;
     segment->size_bytes = (size_t)status.st_size;
-    return mapping_check(segment);
+    return check_mapping(segment);
 }
 
+/* Maps the segment of a running instance read-only. The command line calls it to read an instance's state,
+ * a starting supervisor to find another one of its name or the crash records of a killed one. Returns 0 or
+ * a negative errno, see segment.h. */
 int segment_attach(const char *instance, struct segment *out)
 {
     int error = segment_name_check(instance);
@@ -140,7 +158,7 @@ int segment_attach(const char *instance, struct segment *out)
     struct segment segment = {.fd = shm_open(name, O_RDONLY, 0)};
     if (segment.fd < 0)
         return -errno;
-    error = object_map(segment.fd, &segment);
+    error = map_object(segment.fd, &segment);
     if (error == 0)
         *out = segment;
     else
@@ -149,6 +167,9 @@ int segment_attach(const char *instance, struct segment *out)
 }
 
 /*
+ * Whether the supervisor that created a shared memory segment still runs. The command line asks before it
+ * reports an instance as running, a starting supervisor before it takes a name.
+ *
  * A reader asks for a shared lock for an instant: it is refused while the creator holds its own. Within the
  * instance the answer is always yes, because no process there outlives the supervisor, and asking would turn
  * the creator's own lock into a shared one. A reader never hinders a creator: it comes here only after
@@ -164,9 +185,10 @@ bool segment_owner_lives(const struct segment *segment)
     return false;
 }
 
-/* The holder of the flock on this object: a line of /proc/locks is "1: FLOCK ADVISORY WRITE PID
- * MAJOR:MINOR:INODE 0 EOF". */
-static int lock_holder(int fd)
+/* Returns the process that holds the flock on a segment's object, 0 if it is not known. A line of
+ * /proc/locks is "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF". Called by a starting supervisor,
+ * to name the other one in its message. */
+static int find_lock_holder(int fd)
 {
     struct stat status;
     FILE *file = fstat(fd, &status) == 0 ? fopen("/proc/locks", "re") : NULL;
@@ -187,6 +209,8 @@ static int lock_holder(int fd)
     return holder;
 }
 
+/* Whether a running supervisor of any version owns the segment of this name, and which process it is. A
+ * starting supervisor calls it when it cannot read the segment. Reads only the lock, never the content. */
 bool segment_held(const char *instance, int *pid)
 {
     *pid = 0;
@@ -200,11 +224,13 @@ bool segment_held(const char *instance, int *pid)
     const struct segment segment = {.fd = fd};
     bool held = segment_owner_lives(&segment);
     if (held)
-        *pid = lock_holder(fd);
+        *pid = find_lock_holder(fd);
     close(fd);
     return held;
 }
 
+/* Unmaps a shared memory segment and closes its descriptor; the object stays. The command line and the
+ * supervisor call it. */
 void segment_close(struct segment *segment)
 {
     if (segment->header != NULL)
@@ -214,6 +240,8 @@ void segment_close(struct segment *segment)
     *segment = (struct segment){.fd = -1};
 }
 
+/* Removes the shared memory segment of this name; returns 0 also if there is none. The supervisor calls it
+ * at the end of its instance. */
 int segment_unlink(const char *instance)
 {
     int error = segment_name_check(instance);
@@ -280,32 +308,32 @@ static const char *const cause_names[] = {
 #undef X
 };
 
-static const char *name_of(const char *const *names, size_t count, uint32_t value)
+static const char *look_up_name(const char *const *names, size_t count, uint32_t value)
 {
     return value < count ? names[value] : "unknown";
 }
 
 const char *shm_phase_name(uint32_t phase)
 {
-    return name_of(phase_names, sizeof phase_names / sizeof phase_names[0], phase);
+    return look_up_name(phase_names, sizeof phase_names / sizeof phase_names[0], phase);
 }
 
 const char *shm_kind_name(uint32_t kind)
 {
-    return name_of(kind_names, sizeof kind_names / sizeof kind_names[0], kind);
+    return look_up_name(kind_names, sizeof kind_names / sizeof kind_names[0], kind);
 }
 
 const char *shm_slot_state_name(uint32_t state)
 {
-    return name_of(slot_state_names, sizeof slot_state_names / sizeof slot_state_names[0], state);
+    return look_up_name(slot_state_names, sizeof slot_state_names / sizeof slot_state_names[0], state);
 }
 
 const char *shm_source_state_name(uint32_t state)
 {
-    return name_of(source_state_names, sizeof source_state_names / sizeof source_state_names[0], state);
+    return look_up_name(source_state_names, sizeof source_state_names / sizeof source_state_names[0], state);
 }
 
 const char *shm_cause_name(uint32_t cause)
 {
-    return name_of(cause_names, sizeof cause_names / sizeof cause_names[0], cause);
+    return look_up_name(cause_names, sizeof cause_names / sizeof cause_names[0], cause);
 }

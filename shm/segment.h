@@ -28,7 +28,8 @@ struct segment_plan {
 struct segment {
     struct shm_header *header; /* the mapping */
     size_t size_bytes;
-    int fd; /* the creator holds an exclusive flock on it for life; -1 in children after segment_inherited */
+    /* The creator holds an exclusive flock on it for life; -1 in children after segment_close_lock. */
+    int fd;
     bool writable;
 };
 
@@ -53,7 +54,7 @@ int segment_create(const struct segment_plan *plan, struct segment *out);
 void segment_publish(struct segment *segment);
 
 /* In a child after fork: closes the descriptor, so that only the supervisor holds the flock. */
-void segment_inherited(struct segment *segment);
+void segment_close_lock(struct segment *segment);
 
 /*
  * Maps an existing segment read-only. -ENOENT: no such instance runs; -EPROTO: another layout (out->

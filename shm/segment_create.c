@@ -50,6 +50,9 @@ struct measure {
         commit_request_bits_offset, commit_request_offset, size_bytes;
 };
 
+/* Returns how many tickets a source with these stages gets, that is, how many of its events may be in
+ * flight: what the stages' rings and the workers' batches hold, within limits. The supervisor calls it
+ * when it plans the shared memory. */
 uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count)
 {
     uint64_t tickets = 0;
@@ -60,15 +63,16 @@ uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t c
     return tickets < TICKETS_MAX ? (uint32_t)tickets : TICKETS_MAX;
 }
 
-static uint32_t source_tickets(const struct segment_source_plan *source)
+static uint32_t count_source_tickets(const struct segment_source_plan *source)
 {
     return source->ticket_count != 0 ? source->ticket_count
                                      : segment_tickets_for(source->stages, source->stage_count);
 }
 
-/* Every ticket of a source fits into each of its rings, with one stale copy of each, such as recoveries
- * leave there. More copies are possible and very unlikely (ticket_pass). */
-static uint32_t ring_size(uint32_t tickets)
+/* Returns how many words the ring of a stage gets in the shared memory segment. The supervisor calls it
+ * when it creates the segment. Every ticket of a source fits into each of its rings, with one stale copy
+ * of each, such as recoveries leave there. More copies are possible and very unlikely (ticket_pass). */
+static uint32_t choose_ring_size(uint32_t tickets)
 {
     uint32_t size = 2;
     while (size < 2 * tickets)
@@ -76,25 +80,27 @@ static uint32_t ring_size(uint32_t tickets)
     return size;
 }
 
-static int name_check(const char *name)
+static int check_name(const char *name)
 {
     if (name == NULL || name[0] == '\0')
         return -EINVAL;
     return strlen(name) < SHM_NAME_BYTES ? 0 : -ENAMETOOLONG;
 }
 
-static int source_check(const struct segment_source_plan *source)
+/* Checks the plan of one source and its stages before the supervisor creates the segment: names, counts,
+ * limits. Returns 0 or a negative errno. */
+static int check_source_plan(const struct segment_source_plan *source)
 {
-    int error = name_check(source->id);
+    int error = check_name(source->id);
     if (error != 0)
         return error;
     if (source->type == NULL || source->stage_count == 0 || source->stages == NULL)
         return -EINVAL;
-    if (source->stage_count > STAGES_MAX || source_tickets(source) > TICKETS_MAX)
+    if (source->stage_count > STAGES_MAX || count_source_tickets(source) > TICKETS_MAX)
         return -E2BIG;
     for (uint32_t i = 0; i < source->stage_count; i++) {
         const struct segment_stage_plan *stage = &source->stages[i];
-        if ((error = name_check(stage->name)) != 0)
+        if ((error = check_name(stage->name)) != 0)
             return error;
         if (stage->type == NULL || stage->concurrency == 0 || stage->input_buffer == 0)
             return -EINVAL;
@@ -102,45 +108,48 @@ static int source_check(const struct segment_source_plan *source)
     return 0;
 }
 
-static uint64_t reserve(uint64_t *end, uint64_t count, uint64_t each)
+static uint64_t reserve_space(uint64_t *end, uint64_t count, uint64_t each)
 {
     uint64_t offset = *end;
     *end = (offset + count * each + SHM_LINE - 1) / SHM_LINE * SHM_LINE;
     return offset;
 }
 
+/* Computes the counts, the offset of each part and the size of the shared memory segment from its plan.
+ * The supervisor calls it first when it creates the segment. Returns 0 or a negative errno if the plan is
+ * not valid. */
 static int measure_plan(const struct segment_plan *plan, struct measure *measure)
 {
     uint64_t slots = 1, stages = 0, tickets = 0, words = 0; /* one slot for the keeper */
     int error = segment_name_check(plan->instance);
     for (uint32_t i = 0; error == 0 && i < plan->source_count; i++) {
         const struct segment_source_plan *source = &plan->sources[i];
-        if ((error = source_check(source)) != 0)
+        if ((error = check_source_plan(source)) != 0)
             break;
         slots++;
         for (uint32_t s = 0; s < source->stage_count; s++)
             slots += source->stages[s].concurrency;
         stages += source->stage_count;
-        tickets += source_tickets(source);
-        words += (uint64_t)source->stage_count * ring_size(source_tickets(source));
+        tickets += count_source_tickets(source);
+        words += (uint64_t)source->stage_count * choose_ring_size(count_source_tickets(source));
         if (slots > SLOTS_MAX || tickets >= SHM_NO_TICKET)
             error = -E2BIG;
     }
     if (error != 0)
         return error;
     uint64_t end = 0;
-    reserve(&end, 1, sizeof(struct shm_header));
+    reserve_space(&end, 1, sizeof(struct shm_header));
     *measure =
         (struct measure){.stages = (uint32_t)stages, .slots = (uint32_t)slots, .tickets = (uint32_t)tickets};
-    measure->source_offset = reserve(&end, plan->source_count, sizeof(struct shm_source));
-    measure->stage_offset = reserve(&end, stages, sizeof(struct shm_stage));
-    measure->slot_offset = reserve(&end, slots, sizeof(struct shm_slot));
-    measure->ticket_offset = reserve(&end, tickets, sizeof(struct shm_ticket));
-    measure->cause_offset = reserve(&end, tickets, sizeof(struct shm_cause));
-    measure->ring_offset = reserve(&end, words, sizeof(uint64_t));
-    measure->crash_offset = reserve(&end, 1, sizeof(struct shm_crashes));
-    measure->commit_request_bits_offset = reserve(&end, (slots + 63) / 64, sizeof(uint64_t));
-    measure->commit_request_offset = reserve(&end, slots, sizeof(struct shm_commit_request));
+    measure->source_offset = reserve_space(&end, plan->source_count, sizeof(struct shm_source));
+    measure->stage_offset = reserve_space(&end, stages, sizeof(struct shm_stage));
+    measure->slot_offset = reserve_space(&end, slots, sizeof(struct shm_slot));
+    measure->ticket_offset = reserve_space(&end, tickets, sizeof(struct shm_ticket));
+    measure->cause_offset = reserve_space(&end, tickets, sizeof(struct shm_cause));
+    measure->ring_offset = reserve_space(&end, words, sizeof(uint64_t));
+    measure->crash_offset = reserve_space(&end, 1, sizeof(struct shm_crashes));
+    measure->commit_request_bits_offset = reserve_space(&end, (slots + 63) / 64, sizeof(uint64_t));
+    measure->commit_request_offset = reserve_space(&end, slots, sizeof(struct shm_commit_request));
     measure->size_bytes = end;
     return 0;
 }
@@ -150,6 +159,8 @@ static void copy_text(char *to, size_t size, const char *from)
     snprintf(to, size, "%s", from != NULL ? from : "");
 }
 
+/* Writes the header of a new shared memory segment: layout, counts, offsets, names, start times, and the
+ * store's write lock. The supervisor calls it; `ready` stays 0 until segment_publish. */
 static int fill_header(struct shm_header *header, const struct segment_plan *plan,
                        const struct measure *measure)
 {
@@ -180,6 +191,8 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     return write_lock_init(&header->write_lock);
 }
 
+/* Writes what never changes in a process slot of a new segment: which kind of process lives there, for
+ * which source and stage. The supervisor calls it once for each slot. */
 static void fill_slot(struct shm_slot *slot, enum shm_kind kind, uint32_t source, uint32_t stage,
                       uint32_t index)
 {
@@ -192,20 +205,22 @@ static void fill_slot(struct shm_slot *slot, enum shm_kind kind, uint32_t source
 }
 
 /* Where the next source's, stage's, … part begins. */
-struct cursor {
+struct fill_position {
     uint32_t stage, slot, ticket;
     uint64_t word_offset;
 };
 
+/* Writes a stage of a new segment: its name, its ring and the slots of its workers. Moves `at` to where
+ * the next stage begins. The supervisor calls it. */
 static void fill_stage(const struct segment *segment, const struct segment_stage_plan *plan,
-                       struct shm_stage *stage, uint32_t tickets, struct cursor *at)
+                       struct shm_stage *stage, uint32_t tickets, struct fill_position *at)
 {
     copy_text(stage->name, sizeof stage->name, plan->name);
     copy_text(stage->type, sizeof stage->type, plan->type);
     stage->first_slot = at->slot;
     stage->concurrency = plan->concurrency;
     stage->timeout_ms = plan->timeout_ms;
-    stage->ring.size = ring_size(tickets);
+    stage->ring.size = choose_ring_size(tickets);
     stage->ring.limit = plan->input_buffer < stage->ring.size ? plan->input_buffer : stage->ring.size;
     stage->ring.words_offset = (uint64_t)((char *)segment->header + at->word_offset - (char *)&stage->ring);
     for (uint32_t i = 0; i < plan->concurrency; i++)
@@ -214,8 +229,10 @@ static void fill_stage(const struct segment *segment, const struct segment_stage
     at->stage++;
 }
 
+/* Writes a source of a new segment with its producer's slot and its stages. Moves `at` to where the next
+ * source begins. The supervisor calls it. */
 static void fill_source(const struct segment *segment, const struct segment_source_plan *plan, uint32_t index,
-                        struct cursor *at)
+                        struct fill_position *at)
 {
     struct shm_source *source = segment_source(segment, index);
     copy_text(source->id, sizeof source->id, plan->id);
@@ -223,7 +240,7 @@ static void fill_source(const struct segment *segment, const struct segment_sour
     source->first_stage = at->stage;
     source->stage_count = plan->stage_count;
     source->first_ticket = at->ticket;
-    source->ticket_count = source_tickets(plan);
+    source->ticket_count = count_source_tickets(plan);
     source->producer_slot = at->slot;
     atomic_init(&source->next_due_ms, UINT64_MAX);
     fill_slot(segment_slot(segment, at->slot++), SHM_KIND_PRODUCER, index, at->stage, 0);
@@ -236,13 +253,16 @@ static void fill_source(const struct segment *segment, const struct segment_sour
     }
 }
 
-static int fill(struct segment *segment, const struct segment_plan *plan, const struct measure *measure)
+/* Writes all fields of a new segment that are not zero: the header, the keeper's slot, every source with
+ * its stages. The supervisor calls it before it forks any process. Returns 0 or a negative errno. */
+static int fill_segment(struct segment *segment, const struct segment_plan *plan,
+                        const struct measure *measure)
 {
-    assert(segment->header != NULL); /* object_make has mapped it */
+    assert(segment->header != NULL); /* map_new_object has mapped it */
     int error = fill_header(segment->header, plan, measure);
     if (error != 0)
         return error;
-    struct cursor at = {.word_offset = measure->ring_offset};
+    struct fill_position at = {.word_offset = measure->ring_offset};
     segment->header->keeper_slot = at.slot;
     fill_slot(segment_slot(segment, at.slot++), SHM_KIND_KEEPER, 0, 0, 0);
     for (uint32_t i = 0; i < plan->source_count; i++)
@@ -250,16 +270,17 @@ static int fill(struct segment *segment, const struct segment_plan *plan, const 
     return 0;
 }
 
-static bool same_object(int one, int other)
+static bool is_same_object(int one, int other)
 {
     struct stat first, second;
     return fstat(one, &first) == 0 && fstat(other, &second) == 0 && first.st_dev == second.st_dev &&
            first.st_ino == second.st_ino;
 }
 
-/* Opens and locks the object that has the name. A reader may hold a flock for an instant, so this tries
- * for a while. -EBUSY: it is held. -ENOENT: there is none. */
-static int object_lock(const char *name, int flags, int *out)
+/* Opens the shared memory object that has this name and takes an exclusive flock on it. The supervisor
+ * calls it while it creates its segment. A reader may hold a flock for an instant, so this tries for a
+ * while. Returns 0, -EBUSY (it is held) or -ENOENT (there is none). */
+static int lock_object(const char *name, int flags, int *out)
 {
     for (int tries = LOCK_TRIES;;) {
         int fd = shm_open(name, flags, 0), named;
@@ -268,7 +289,7 @@ static int object_lock(const char *name, int flags, int *out)
         bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
         int error = locked || errno == EWOULDBLOCK ? 0 : -errno;
         if (locked && (named = shm_open(name, O_RDONLY, 0)) >= 0) {
-            locked = same_object(fd, named); /* its holder may have removed it */
+            locked = is_same_object(fd, named); /* its holder may have removed it */
             close(named);
         } else {
             locked = false;
@@ -286,8 +307,9 @@ static int object_lock(const char *name, int flags, int *out)
     }
 }
 
-/* Makes a new object, and removes what a dead creator left under this name. */
-static int object_new(const char *name, int *out)
+/* Creates a new shared memory object for the segment, and removes what a dead supervisor left under this
+ * name. Returns 0, -EBUSY if a living supervisor has the name, or another negative errno. */
+static int create_object(const char *name, int *out)
 {
     for (int tries = LOCK_TRIES; tries > 0; tries--) {
         int old = -1, fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
@@ -297,7 +319,7 @@ static int object_new(const char *name, int *out)
         }
         if (errno != EEXIST)
             return -errno;
-        int error = object_lock(name, O_RDONLY, &old);
+        int error = lock_object(name, O_RDONLY, &old);
         if (error == -ENOENT)
             continue;
         if (error != 0)
@@ -310,19 +332,19 @@ static int object_new(const char *name, int *out)
     return -EBUSY;
 }
 
-/* Makes an empty object of our own: allocates its space and maps it. The flock is on a separate open file
- * description: children inherit the mapping, which would keep the description it was made from, and its
- * flock, beyond our crash. */
-static int object_make(int fd, const char *name, uint64_t size_bytes, struct segment *segment)
+/* Allocates the space of the supervisor's new shared memory object and maps it; returns 0 or a negative
+ * errno. The flock is on a separate open file description: children inherit the mapping, which would keep
+ * the description it was made from, and its flock, beyond our crash. */
+static int map_new_object(int fd, const char *name, uint64_t size_bytes, struct segment *segment)
 {
     int error;
     if (size_bytes > (uint64_t)INT64_MAX)
         return -E2BIG;
     if (fchmod(fd, 0600) != 0) /* whatever the umask is */
         return -errno;
-    if ((error = object_lock(name, O_RDWR, &segment->fd)) != 0)
+    if ((error = lock_object(name, O_RDWR, &segment->fd)) != 0)
         return error == -ENOENT ? -EBUSY : error;
-    if (!same_object(
+    if (!is_same_object(
             fd,
             segment->fd)) /* another creator took it for a dead one before it was locked, and replaced it */
         return -EBUSY;
@@ -340,6 +362,9 @@ static int object_make(int fd, const char *name, uint64_t size_bytes, struct seg
     return 0;
 }
 
+/* The supervisor calls this once at its start, before it forks: creates the shared memory segment in place
+ * of one that a crashed instance left. Returns 0 or a negative errno, and leaves nothing behind on an
+ * error. Call segment_publish when the rest is complete. */
 int segment_create(const struct segment_plan *plan, struct segment *out)
 {
     struct measure measure;
@@ -349,12 +374,12 @@ int segment_create(const struct segment_plan *plan, struct segment *out)
     char name[SHM_NAME_BYTES + 16];
     segment_name(plan->instance, name, sizeof name);
     int fd = -1;
-    if ((error = object_new(name, &fd)) != 0)
+    if ((error = create_object(name, &fd)) != 0)
         return error;
     struct segment segment = {.fd = -1};
-    error = object_make(fd, name, measure.size_bytes, &segment);
+    error = map_new_object(fd, name, measure.size_bytes, &segment);
     close(fd);
-    if (error == 0 && (error = fill(&segment, plan, &measure)) == 0) {
+    if (error == 0 && (error = fill_segment(&segment, plan, &measure)) == 0) {
         *out = segment;
         return 0;
     }
@@ -370,7 +395,7 @@ void segment_publish(struct segment *segment)
     atomic_store_explicit(&segment->header->ready, 1, memory_order_release);
 }
 
-void segment_inherited(struct segment *segment)
+void segment_close_lock(struct segment *segment)
 {
     if (segment->fd >= 0)
         close(segment->fd);

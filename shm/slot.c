@@ -26,7 +26,7 @@ uint64_t shm_now_ns(void)
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-static uint64_t clock_ms(clockid_t clock)
+static uint64_t read_clock_ms(clockid_t clock)
 {
     struct timespec now;
     clock_gettime(clock, &now);
@@ -40,13 +40,13 @@ static uint64_t started_realtime_ms, started_boot_ms;
 uint64_t shm_realtime_ms(void)
 {
     if (started_realtime_ms == 0)
-        return clock_ms(CLOCK_REALTIME);
-    return started_realtime_ms + (clock_ms(CLOCK_BOOTTIME) - started_boot_ms);
+        return read_clock_ms(CLOCK_REALTIME);
+    return started_realtime_ms + (read_clock_ms(CLOCK_BOOTTIME) - started_boot_ms);
 }
 
 uint64_t shm_boot_ms(void)
 {
-    return clock_ms(CLOCK_BOOTTIME);
+    return read_clock_ms(CLOCK_BOOTTIME);
 }
 
 void shm_clock_follow(const struct shm_header *header)
@@ -59,8 +59,9 @@ void shm_clock_follow(const struct shm_header *header)
 #define STORE(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
 #define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)
 
-/* Clears what the process of a slot has left there. */
-static void slot_reset(struct shm_slot *slot)
+/* Clears what the previous process left in its slot. The supervisor calls it before it starts a process
+ * there and after it has recovered an exited one. */
+static void reset_slot(struct shm_slot *slot)
 {
     /* Release: a reader that sees no current event may rely on nothing older. */
     atomic_store_explicit(&slot->ticket, SHM_NO_TICKET, memory_order_release);
@@ -75,9 +76,12 @@ static void slot_reset(struct shm_slot *slot)
     STORE(slot->wake, 0);
 }
 
+/* The supervisor calls this before it forks a process: clears the slot, sets its state to STARTING, and
+ * returns the generation of the new process. What carries an older generation belongs to a process that
+ * has exited. */
 uint32_t slot_open(struct shm_slot *slot)
 {
-    slot_reset(slot);
+    reset_slot(slot);
     STORE(slot->pid, 0);
     STORE(slot->cause_kind, SHM_CAUSE_NONE);
     STORE(slot->cause_code, 0);
@@ -89,8 +93,10 @@ uint32_t slot_open(struct shm_slot *slot)
     return generation;
 }
 
-/* Runs while the child runs, so it writes only the supervisor's fields. */
-void slot_born(struct shm_slot *slot, int32_t pid)
+/* Stores the process ID and the start time in a slot, after the fork. The supervisor and the new process
+ * both call it, with the same values. It runs while the child runs, so it writes only the supervisor's
+ * fields. */
+void slot_set_pid(struct shm_slot *slot, int32_t pid)
 {
     STORE(slot->forked_ns, shm_now_ns());
     /* Release: a reader that sees the pid sees forked_ns. */
@@ -99,11 +105,13 @@ void slot_born(struct shm_slot *slot, int32_t pid)
 
 void slot_clear(struct shm_slot *slot, enum shm_slot_state state)
 {
-    slot_reset(slot);
+    reset_slot(slot);
     STORE(slot->pid, 0);
     slot_state(slot, state);
 }
 
+/* Sets what a process does now, and since when, in its slot. Each worker, producer and keeper calls it for
+ * itself, the supervisor for a slot without a process. `eventpipe status` reads it. */
 void slot_state(struct shm_slot *slot, enum shm_slot_state state)
 {
     STORE(slot->since_ns, shm_now_ns());
@@ -119,6 +127,8 @@ void slot_name(struct shm_slot *slot, const char *uid)
     slot->uid[bytes] = '\0';
 }
 
+/* A worker calls this when it begins to run an event: stores the event in its slot and sets the state to
+ * BUSY. The ticket comes last. If the worker crashes, the supervisor blames the event that stands here. */
 void slot_take(struct shm_slot *slot, uint32_t ticket, const struct slot_event *event, uint64_t now_ns)
 {
     STORE(slot->since_ns, now_ns);
@@ -131,8 +141,9 @@ void slot_take(struct shm_slot *slot, uint32_t ticket, const struct slot_event *
     atomic_store_explicit(&slot->ticket, ticket, memory_order_release);
 }
 
-/* A reader that saw the ticket before it went may read the later since_ns: the event looks younger than it
- * was, and no process is killed for a timeout by mistake. */
+/* A worker calls this when its stage has run an event: clears the event from its slot and counts the call,
+ * its busy time and its latency. A reader that saw the ticket before it went may read the later since_ns:
+ * the event looks younger than it was, and no process is killed for a timeout by mistake. */
 void slot_put(struct shm_slot *slot, uint64_t now_ns)
 {
     uint64_t started_ns = LOAD(slot->since_ns);
@@ -146,8 +157,9 @@ void slot_put(struct shm_slot *slot, uint64_t now_ns)
     STORE(slot->calls, LOAD(slot->calls) + 1);
 }
 
-/* At most SHM_TEXT_BYTES - 1 bytes, not cut within a UTF-8 character. */
-static size_t text_fitting(const char *message)
+/* Returns how many bytes of a message fit into a text in shared memory: at most SHM_TEXT_BYTES - 1, not
+ * cut within a UTF-8 character. Any process that sets such a text. */
+static size_t get_fitting_length(const char *message)
 {
     size_t length = strnlen(message, SHM_TEXT_BYTES);
     if (length < SHM_TEXT_BYTES)
@@ -159,12 +171,16 @@ static size_t text_fitting(const char *message)
 }
 
 /*
- * Two writers at once (store_error may have them) can mix their text, nothing worse: each moves the
- * sequence, and each next writer starts from the value it finds.
+ * Stores a text for people in shared memory, such as the error of a source or how a process ended. The
+ * process that owns the text calls it: supervisor, producer, worker, or any process for the store's error.
+ * Readers copy it with text_get and never wait.
+ *
+ * Two writers at once (store_error may have them) can mix their text, nothing worse: each moves the sequence,
+ * and each next writer starts from the value it finds.
  */
 void text_set(struct shm_text *text, const char *message)
 {
-    size_t length = text_fitting(message);
+    size_t length = get_fitting_length(message);
     /* Relaxed: one writer. If there is another, an older number only mixes the texts, as said. */
     uint32_t before = LOAD(text->sequence);
     uint32_t writing = (before | 1) + (before & 1) * 2; /* the next odd one, also after a killed writer's */
@@ -177,8 +193,9 @@ void text_set(struct shm_text *text, const char *message)
     atomic_store_explicit(&text->sequence, writing + 1, memory_order_release);
 }
 
-/* Copies the text; false: a writer was at it meanwhile, so the copy may be mixed. */
-static bool text_copy(const struct shm_text *text, char *buffer, size_t size)
+/* Copies a text out of shared memory. Returns false if a writer changed it meanwhile, so that the copy may
+ * be mixed and the caller should try again. */
+static bool copy_text_once(const struct shm_text *text, char *buffer, size_t size)
 {
     /* Acquire: the bytes read after it are at least as new as this sequence. */
     uint32_t before = atomic_load_explicit(&text->sequence, memory_order_acquire);
@@ -192,11 +209,14 @@ static bool text_copy(const struct shm_text *text, char *buffer, size_t size)
     return (before & 1) == 0 && LOAD(text->sequence) == before;
 }
 
+/* Copies a text out of shared memory, whole if it can within 16 tries, and always terminates it.
+ * `eventpipe status`, the supervisor and the producer read texts with it. Never waits for a writer, which
+ * may have been killed. */
 void text_get(const struct shm_text *text, char *buffer, size_t size)
 {
     if (size == 0)
         return;
     for (int tries = 0; tries < 16; tries++)
-        if (text_copy(text, buffer, size))
+        if (copy_text_once(text, buffer, size))
             return;
 }

@@ -18,10 +18,10 @@ uint64_t shm_boot_ms(void); /* CLOCK_BOOTTIME: runs while the machine is suspend
  */
 void shm_clock_follow(const struct shm_header *header);
 
-/* Supervisor. slot_open before fork (state STARTING, next generation, cause cleared), slot_born after
+/* Supervisor. slot_open before fork (state STARTING, next generation, cause cleared), slot_set_pid after
  * fork, slot_clear after the exit was recovered. */
 uint32_t slot_open(struct shm_slot *slot);
-void slot_born(struct shm_slot *slot, int32_t pid);
+void slot_set_pid(struct shm_slot *slot, int32_t pid);
 void slot_clear(struct shm_slot *slot, enum shm_slot_state state);
 
 /* The process itself: changes its state; begins an event (state BUSY, since now); ends it. */

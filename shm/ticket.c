@@ -70,8 +70,9 @@ static bool word_swap(struct shm_ticket *ticket, uint64_t *seen, uint64_t next)
                                                    memory_order_acquire);
 }
 
-/* Acquire: having seen the event of a later use, ticket_look sees the later word too. */
-static void view_fill(struct ticket_view *view, const struct shm_ticket *ticket, uint64_t word)
+/* Copies a ticket, which says who owns an event in flight, into a plain struct for the caller. Acquire:
+ * having seen the event of a later use, ticket_look sees the later word too. */
+static void fill_view(struct ticket_view *view, const struct shm_ticket *ticket, uint64_t word)
 {
     view->phase = word_phase(word);
     view->stage = word_stage(word);
@@ -81,14 +82,17 @@ static void view_fill(struct ticket_view *view, const struct shm_ticket *ticket,
     view->token = atomic_load_explicit(&ticket->token, memory_order_acquire);
 }
 
+/* Returns a copy of a ticket: its phase, stage, owner and event. The supervisor looks after a crash, the
+ * producer when it unlocks orphaned events, `eventpipe status` to count. After 4 tries in which the ticket
+ * kept changing, event and word may not match. */
 struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
 {
-    const struct shm_ticket *it = segment_ticket(segment, ticket);
+    const struct shm_ticket *shared = segment_ticket(segment, ticket);
     struct ticket_view view;
-    uint64_t word = word_load(it);
+    uint64_t word = word_load(shared);
     for (int tries = 0; tries < 4; tries++) {
-        view_fill(&view, it, word);
-        uint64_t again = word_load(it);
+        fill_view(&view, shared, word);
+        uint64_t again = word_load(shared);
         if (again == word)
             break;
         word = again;
@@ -97,6 +101,9 @@ struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
 }
 
 /*
+ * The producer calls this while it claims events from the store: takes a FREE ticket for one event. Returns
+ * the ticket, or SHM_NO_TICKET if as many events are in flight as may be.
+ *
  * Tickets are freed in about the order in which they were loaded, so the one after the last loaded is the
  * likeliest to be free, and a table that is nearly full costs few looks.
  *
@@ -110,11 +117,11 @@ uint32_t ticket_load(const struct segment *segment, const struct shm_source *sou
     uint32_t place = *hint < source->ticket_count ? *hint : 0;
     for (uint32_t looked = 0; looked < source->ticket_count; looked++) {
         uint32_t ticket = source->first_ticket + place;
-        struct shm_ticket *it = segment_ticket(segment, ticket);
-        uint64_t seen = word_load(it);
+        struct shm_ticket *shared = segment_ticket(segment, ticket);
+        uint64_t seen = word_load(shared);
         place = place + 1 < source->ticket_count ? place + 1 : 0;
         if (word_phase(seen) == TICKET_FREE &&
-            word_swap(it, &seen, word_make(TICKET_LOADING, 0, slot, word_generation(seen) + 1))) {
+            word_swap(shared, &seen, word_make(TICKET_LOADING, 0, slot, word_generation(seen) + 1))) {
             *hint = place;
             return ticket;
         }
@@ -126,26 +133,32 @@ uint32_t ticket_load(const struct segment *segment, const struct shm_source *sou
  * (ticket_look). */
 void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, uint64_t token)
 {
-    struct shm_ticket *it = segment_ticket(segment, ticket);
-    atomic_store_explicit(&it->event, event, memory_order_release);
-    atomic_store_explicit(&it->token, token, memory_order_release);
+    struct shm_ticket *shared = segment_ticket(segment, ticket);
+    atomic_store_explicit(&shared->event, event, memory_order_release);
+    atomic_store_explicit(&shared->token, token, memory_order_release);
 }
 
-/* Killed after the swap and before the push: QUEUED and in no ring; ticket_requeue_lost puts it in. */
+/* The first half of ticket_pass: makes a ticket of this producer or worker QUEUED for a stage, or returns
+ * false if it is not the owner. Killed after the swap and before the push: QUEUED and in no ring;
+ * ticket_requeue_lost puts it in. */
 bool ticket_queue(const struct segment *segment, uint32_t ticket, uint32_t slot, uint32_t stage)
 {
-    struct shm_ticket *it = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(it);
+    struct shm_ticket *shared = segment_ticket(segment, ticket);
+    uint64_t seen = word_load(shared);
     while (word_owned_by(seen, slot))
-        if (word_swap(it, &seen, word_make(TICKET_QUEUED, stage, SHM_NO_SLOT, word_generation(seen))))
+        if (word_swap(shared, &seen, word_make(TICKET_QUEUED, stage, SHM_NO_SLOT, word_generation(seen))))
             return true;
     return false;
 }
 
 /*
- * `fallen` is stored seq_cst, after the ticket became QUEUED: the supervisor clears `fallen` before it
- * looks for QUEUED tickets outside the rings, so it finds this one. Killed before the store: the recovery
- * of that exit looks as well.
+ * Passes an event on to a stage: makes its ticket QUEUED and pushes it into the stage's ring. The producer
+ * calls it for each event it has claimed, a worker after it has committed its stage's answer. Returns false
+ * if the caller did not own the ticket.
+ *
+ * `fallen` is stored seq_cst, after the ticket became QUEUED: the supervisor clears `fallen` before it looks
+ * for QUEUED tickets outside the rings, so it finds this one. Killed before the store: the recovery of that
+ * exit looks as well.
  */
 bool ticket_pass(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
                  uint32_t stage)
@@ -158,54 +171,63 @@ bool ticket_pass(const struct segment *segment, struct shm_source *source, uint3
     return true;
 }
 
-/* Killed after the swap: RUNNING; the supervisor orphans it. */
+/* A worker calls this for a ticket that it has popped from its stage's ring: makes itself the owner of the
+ * event. Returns false if the entry was stale. Killed after the swap: RUNNING; the supervisor orphans it. */
 bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage, uint32_t slot,
                  struct ticket_view *out)
 {
-    struct shm_ticket *it = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(it);
+    struct shm_ticket *shared = segment_ticket(segment, ticket);
+    uint64_t seen = word_load(shared);
     while (word_phase(seen) == TICKET_QUEUED && word_stage(seen) == stage) {
         uint64_t mine = word_make(TICKET_RUNNING, stage, slot, word_generation(seen));
-        if (word_swap(it, &seen, mine)) {
-            view_fill(out, it, mine);
+        if (word_swap(shared, &seen, mine)) {
+            fill_view(out, shared, mine);
             return true;
         }
     }
     return false;
 }
 
-/* Killed after the swap, before wake_ticket_freed: the supervisor wakes a producer that waits for a
- * ticket. */
+/* Makes the ticket of an event FREE. A worker calls it after it has committed an answer that does not pass
+ * the event on, or has lost the event's lock, the producer after a claim that failed and for an event that
+ * needs no stage. Returns false if the caller was not the owner. Killed after the swap, before
+ * wake_ticket_freed: the supervisor wakes a producer that waits for a ticket. */
 bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t slot)
 {
-    struct shm_ticket *it = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(it);
+    struct shm_ticket *shared = segment_ticket(segment, ticket);
+    uint64_t seen = word_load(shared);
     while (word_owned_by(seen, slot))
-        if (word_swap(it, &seen, word_make(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(seen))))
+        if (word_swap(shared, &seen, word_make(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(seen))))
             return true;
     return false;
 }
 
-/* Stage and slot stay in the word: they say where the event was and which process had it. */
+/* The supervisor calls this after a process has exited, for each ticket that it held: makes the ticket
+ * ORPHANED, so that the producer unlocks the event in the store. Stage and slot stay in the word: they say
+ * where the event was and which process had it. */
 bool ticket_orphan(const struct segment *segment, uint32_t ticket, uint32_t slot)
 {
-    struct shm_ticket *it = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(it);
+    struct shm_ticket *shared = segment_ticket(segment, ticket);
+    uint64_t seen = word_load(shared);
     while (word_owned_by(seen, slot))
-        if (word_swap(it, &seen, word_make(TICKET_ORPHANED, word_stage(seen), slot, word_generation(seen))))
+        if (word_swap(shared, &seen,
+                      word_make(TICKET_ORPHANED, word_stage(seen), slot, word_generation(seen))))
             return true;
     return false;
 }
 
 /*
- * The cause is cleared first, so that no later use of this ticket is blamed for it; only the producer
- * touches it while the ticket is ORPHANED. Killed after that: the store has unlocked the event and
- * recorded the blame, and the successor's second unlock by the same token changes nothing.
+ * The producer calls this when the store has unlocked an orphaned event: clears the cause of the crash and
+ * frees the ticket. Returns false if the ticket is not ORPHANED.
+ *
+ * The cause is cleared first, so that no later use of this ticket is blamed for it; only the producer touches
+ * it while the ticket is ORPHANED. Killed after that: the store has unlocked the event and recorded the
+ * blame, and the successor's second unlock by the same token changes nothing.
  */
 bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
 {
-    struct shm_ticket *it = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(it);
+    struct shm_ticket *shared = segment_ticket(segment, ticket);
+    uint64_t seen = word_load(shared);
     if (word_phase(seen) != TICKET_ORPHANED)
         return false;
     struct shm_cause *cause = segment_cause(segment, ticket);
@@ -213,21 +235,26 @@ bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
     cause->code = 0;
     cause->pid = 0;
     cause->message[0] = '\0';
-    return word_swap(it, &seen, word_make(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(seen)));
+    return word_swap(shared, &seen, word_make(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(seen)));
 }
 
+/* The producer calls this at its end, when all workers of its source have exited: makes a ticket in any
+ * phase but FREE ORPHANED, so that its event is unlocked in the store. Returns whether the ticket is
+ * ORPHANED now. */
 bool ticket_revoke(const struct segment *segment, uint32_t ticket)
 {
-    struct shm_ticket *it = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(it);
+    struct shm_ticket *shared = segment_ticket(segment, ticket);
+    uint64_t seen = word_load(shared);
     while (word_phase(seen) != TICKET_FREE) {
         uint64_t next = word_make(TICKET_ORPHANED, word_stage(seen), word_slot(seen), word_generation(seen));
-        if (seen == next || word_swap(it, &seen, next))
+        if (seen == next || word_swap(shared, &seen, next))
             return true;
     }
     return false;
 }
 
+/* Returns how many events of a source are in flight, and how many wait and run at each stage if the arrays
+ * are not NULL. The producer calls it before it claims more, and at the end to see that none is left. */
 uint32_t ticket_count(const struct segment *segment, const struct shm_source *source, uint32_t *queued,
                       uint32_t *running)
 {
@@ -258,8 +285,9 @@ struct part {
     uint8_t in_ring[PART_TICKETS / 8];
 };
 
-/* For ring_each: notes an entry that agrees with its ticket's word. */
-static void on_queued_ticket(uint32_t ticket, void *user)
+/* The supervisor's search for lost events calls this for each entry of a stage's ring: marks the ticket as
+ * found if its word agrees with the entry. */
+static void on_ring_entry(uint32_t ticket, void *user)
 {
     struct part *part = user;
     uint32_t index = ticket - part->first; /* a smaller ticket wraps to a huge index */
@@ -270,8 +298,9 @@ static void on_queued_ticket(uint32_t ticket, void *user)
         part->in_ring[index / 8] |= (uint8_t)(1u << index % 8);
 }
 
-/* Pushes the QUEUED tickets of this part that no ring has. */
-static uint32_t part_push_lost(const struct part *part, const struct shm_source *source, bool *left)
+/* Pushes the QUEUED tickets of this part of the table that no ring holds into their stages' rings. The
+ * supervisor's search for lost events calls it. Returns how many it pushed; sets *left if a ring was full. */
+static uint32_t push_lost_tickets(const struct part *part, const struct shm_source *source, bool *left)
 {
     uint32_t pushed = 0;
     for (uint32_t index = 0; index < part->count; index++) {
@@ -288,10 +317,14 @@ static uint32_t part_push_lost(const struct part *part, const struct shm_source 
 }
 
 /*
- * Looks at the rings first and at the tickets after: what the exited process made QUEUED was so before
- * this began, so it is seen in a ring or put there. A living process between its ticket_queue and its
- * push, or between its pop and its ticket_take, looks like a loss too; the copy that it gets here is stale
- * by the time a worker pops it.
+ * The supervisor calls this after a process has exited and when a ring was full: puts events that wait for a
+ * stage but are in no ring back into the stage's ring. Returns how many. Without it these events would stand
+ * still until the next start.
+ *
+ * Looks at the rings first and at the tickets after: what the exited process made QUEUED was so before this
+ * began, so it is seen in a ring or put there. A living process between its ticket_queue and its push, or
+ * between its pop and its ticket_take, looks like a loss too; the copy that it gets here is stale by the time
+ * a worker pops it.
  */
 uint32_t ticket_requeue_lost(const struct segment *segment, const struct shm_source *source, bool *left)
 {
@@ -301,9 +334,9 @@ uint32_t ticket_requeue_lost(const struct segment *segment, const struct shm_sou
         struct part part = {.segment = segment, .first = source->first_ticket + done};
         part.count = source->ticket_count - done < PART_TICKETS ? source->ticket_count - done : PART_TICKETS;
         for (part.stage = 0; part.stage < source->stage_count; part.stage++)
-            ring_each(segment, &segment_stage(segment, source->first_stage + part.stage)->ring,
-                      on_queued_ticket, &part);
-        pushed += part_push_lost(&part, source, left);
+            ring_each(segment, &segment_stage(segment, source->first_stage + part.stage)->ring, on_ring_entry,
+                      &part);
+        pushed += push_lost_tickets(&part, source, left);
     }
     return pushed;
 }

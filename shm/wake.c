@@ -42,7 +42,7 @@ static bool waits_elsewhere(const struct shm_slot *slot)
 
 /* seq_cst: the first half of the pair in invariant 1. As a read-modify-write it also acquires from the
  * last waker, so the look for work sees whatever that waker stored before. */
-static uint32_t prepare(struct shm_slot *slot, bool elsewhere)
+static uint32_t prepare_sleep(struct shm_slot *slot, bool elsewhere)
 {
     uint32_t key = WAKE_SLEEPING | (elsewhere ? WAKE_ELSEWHERE : 0);
     atomic_exchange_explicit(&slot->wake, key, memory_order_seq_cst);
@@ -51,12 +51,12 @@ static uint32_t prepare(struct shm_slot *slot, bool elsewhere)
 
 uint32_t wake_prepare(struct shm_slot *slot)
 {
-    return prepare(slot, waits_elsewhere(slot));
+    return prepare_sleep(slot, waits_elsewhere(slot));
 }
 
 uint32_t wake_prepare_elsewhere(struct shm_slot *slot)
 {
-    return prepare(slot, true);
+    return prepare_sleep(slot, true);
 }
 
 /* The sleeper found work. Acquire: what follows, above all wake_for_leftover, sees what a waker did
@@ -109,9 +109,10 @@ void wake_slot(struct shm_slot *slot)
         wake_word(&slot->wake);
 }
 
-/* Wakes this sleeper unless another waker has chosen it: one entry wakes one sleeper, and the next waker
- * goes on to the next. seq_cst, the load and both outcomes of the swap: invariant 1. */
-static bool wake_claimed(struct shm_slot *slot)
+/* Wakes one sleeping worker of a stage unless another process has chosen it already: one entry wakes one
+ * sleeper, and the next waker goes on to the next. Returns whether it did. seq_cst, the load and both
+ * outcomes of the swap: invariant 1. */
+static bool wake_if_not_chosen(struct shm_slot *slot)
 {
     uint32_t sleeping = WAKE_SLEEPING;
     if (atomic_load_explicit(&slot->wake, memory_order_seq_cst) != WAKE_SLEEPING ||
@@ -122,13 +123,17 @@ static bool wake_claimed(struct shm_slot *slot)
     return true;
 }
 
+/* Wakes one sleeping worker of a stage. A producer or worker calls it after it has pushed events into the
+ * stage's ring; the woken worker wakes the next one if entries are left. */
 void wake_stage(const struct segment *segment, const struct shm_stage *stage)
 {
     for (uint32_t i = 0; i < stage->concurrency; i++)
-        if (wake_claimed(segment_slot(segment, stage->first_slot + i)))
+        if (wake_if_not_chosen(segment_slot(segment, stage->first_slot + i)))
             return;
 }
 
+/* Returns how many workers of a stage sleep because they have no events. The producer and the workers of
+ * the stage before call it to decide how many events to take. The number may change at once. */
 uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage)
 {
     uint32_t idle = 0;
@@ -146,7 +151,7 @@ void wake_for_leftover(const struct segment *segment, const struct shm_stage *st
         wake_stage(segment, stage);
 }
 
-static void wake_blocked(struct shm_slot *slot)
+static void wake_if_blocked(struct shm_slot *slot)
 {
     /* seq_cst: the waiter stored its state before space_wanted, and space_wanted has been seen. */
     if (atomic_load_explicit(&slot->state, memory_order_seq_cst) == SHM_SLOT_BLOCKED)
@@ -154,12 +159,15 @@ static void wake_blocked(struct shm_slot *slot)
 }
 
 /*
- * A waiter sets space_wanted, sees the ring at its limit, and sleeps. The ring falls from its limit to
- * half of it only by pops. The process of the last such pop looks here afterwards, in the order of all
- * seq_cst operations, and sees space_wanted, unless another process has taken it and wakes the waiter
- * instead. ring_count is never too big, so the last pop before a standstill cannot take the ring for
- * fuller than it is. Waking at the half spares the waiters one sleep per entry. All that wait for this
- * ring wake, and each looks at the ring again.
+ * A worker calls this after it has popped events from its stage's ring: once the ring is half empty, wakes
+ * the producer or the workers of the stage before that wait for room.
+ *
+ * A waiter sets space_wanted, sees the ring at its limit, and sleeps. The ring falls from its limit to half
+ * of it only by pops. The process of the last such pop looks here afterwards, in the order of all seq_cst
+ * operations, and sees space_wanted, unless another process has taken it and wakes the waiter instead.
+ * ring_count is never too big, so the last pop before a standstill cannot take the ring for fuller than it
+ * is. Waking at the half spares the waiters one sleep per entry. All that wait for this ring wake, and each
+ * looks at the ring again.
  *
  * Killed after the exchange: the supervisor's wake_source wakes those that were left, and they set
  * space_wanted again.
@@ -173,12 +181,12 @@ void wake_room(const struct segment *segment, struct shm_stage *stage)
         return;
     const struct shm_source *source = segment_source(segment, stage->source);
     if (stage->position == 0) {
-        wake_blocked(segment_slot(segment, source->producer_slot));
+        wake_if_blocked(segment_slot(segment, source->producer_slot));
         return;
     }
     const struct shm_stage *before = segment_stage(segment, source->first_stage + stage->position - 1);
     for (uint32_t i = 0; i < before->concurrency; i++)
-        wake_blocked(segment_slot(segment, before->first_slot + i));
+        wake_if_blocked(segment_slot(segment, before->first_slot + i));
 }
 
 /* The producer sets tickets_wanted, finds no FREE ticket, and sleeps. The process that frees a ticket
@@ -190,6 +198,9 @@ void wake_ticket_freed(const struct segment *segment, struct shm_source *source)
         wake_slot(segment_slot(segment, source->producer_slot));
 }
 
+/* Wakes the producer and all workers of a source, so that they look for work and read the phase again. The
+ * supervisor calls it after an exit, a change of phase, a pause or a resume. It makes up for wake-ups that
+ * a killed process owed. */
 void wake_source(const struct segment *segment, const struct shm_source *source)
 {
     wake_slot(segment_slot(segment, source->producer_slot));

@@ -25,8 +25,9 @@
 #define MS_NS UINT64_C(1000000)
 #define SLICE_MS UINT64_C(50)
 
-/* Error-checking as well as robust: releasing a lock that one does not hold, or taking it twice, is an
- * error and neither undefined nor a deadlock. */
+/* Initialises the mutex on which writers of the store queue. The supervisor calls it when it creates the
+ * segment. Error-checking as well as robust: releasing a lock that one does not hold, or taking it twice,
+ * is an error and neither undefined nor a deadlock. */
 int write_lock_init(pthread_mutex_t *write_lock)
 {
     pthread_mutexattr_t attributes;
@@ -59,6 +60,10 @@ int write_lock_try(pthread_mutex_t *write_lock)
     return write_lock_result(write_lock, pthread_mutex_trylock(write_lock));
 }
 
+/* Waits for the store's write lock, at most timeout_ms. Producers, workers and the keeper call it before
+ * they begin a write transaction of the store. Returns 0, or -ETIMEDOUT: then the caller writes without
+ * the lock, and the store's own locks protect the data. Waits in slices of SLICE_MS, because a killed
+ * holder may wake no waiter. */
 int write_lock_acquire(pthread_mutex_t *write_lock, uint64_t timeout_ms)
 {
     int error = pthread_mutex_trylock(write_lock); /* mostly free: no clock is read then */

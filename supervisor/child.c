@@ -76,7 +76,7 @@ static void close_supervisor_descriptors(struct supervisor *supervisor)
         close(supervisor->keeper_fd);
     control_close_in_child(supervisor);
     notify_close(&supervisor->notify);
-    segment_inherited(&supervisor->segment);
+    segment_close_lock(&supervisor->segment);
 }
 
 /* A newly forked worker, producer or keeper calls this: connects stdin to /dev/null and stderr to the pipe
@@ -243,7 +243,7 @@ void child_start(struct supervisor *supervisor, struct child *child)
         supervisor->keeper_fd = pipes.keeper[0];
     }
     publish_process_group(supervisor, child);
-    slot_born(slot, pid);
+    slot_set_pid(slot, pid);
     base_log_debug("start process=\"%s\" pid=%d generation=%u", child->name, (int)pid, child->generation);
 }
 

@@ -76,7 +76,7 @@ static _Noreturn void child_run(uint32_t index)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != supervisor_pid)
         _exit(EXIT_FAILURE);
-    segment_inherited(&segment);
+    segment_close_lock(&segment);
     struct steps steps = steps_for(&segment, index);
     if (index == PRODUCER)
         producer_run(&steps);
@@ -94,7 +94,7 @@ static void spawn(uint32_t index)
         give_up("fork");
     if (pid == 0)
         child_run(index);
-    slot_born(slot, pid);
+    slot_set_pid(slot, pid);
 }
 
 /* The order of DESIGN section 5: what it owned is orphaned, what fell out goes back, all look again. */

@@ -23,7 +23,7 @@ static inline struct shm_slot *fake_worker(const struct segment *segment, uint32
 static inline void fake_process(struct shm_slot *slot, int32_t pid, enum shm_slot_state state)
 {
     slot_open(slot);
-    slot_born(slot, pid);
+    slot_set_pid(slot, pid);
     slot_state(slot, state);
 }
 

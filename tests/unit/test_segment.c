@@ -207,7 +207,7 @@ static void test_replaced(void)
     atomic_store(&old.header->recoveries, 42);
     CU_ASSERT_EQUAL_FATAL(segment_attach(name, &reader), 0);
     CU_ASSERT_EQUAL_FATAL(segment_create(&plan, &fresh), -EBUSY); /* its creator lives */
-    segment_inherited(&old);                                      /* as if it were dead: its flock is gone */
+    segment_close_lock(&old);                                     /* as if it were dead: its flock is gone */
     CU_ASSERT_EQUAL_FATAL(segment_create(&plan, &fresh), 0);
     CU_ASSERT_EQUAL(fresh.header->recoveries, 0);
     CU_ASSERT_EQUAL(reader.header->recoveries, 42); /* who has the old one mapped keeps it */
@@ -270,7 +270,7 @@ static void test_owner_exits_before_child(void)
         if (fork() != 0)
             for (;;)
                 pause();
-        segment_inherited(&segment);
+        segment_close_lock(&segment);
         close(end[1]);
         if (write(ready[1], "x", 1) == 1 && read(end[0], &byte, 1) == 0) /* until the test closes its end */
             _exit(0);
@@ -297,8 +297,8 @@ static void test_inherited(void)
     pid_t child = fork();
     if (child == 0) {
         int fd = segment.fd;
-        segment_inherited(&segment);
-        segment_inherited(&segment);
+        segment_close_lock(&segment);
+        segment_close_lock(&segment);
         bool gone = segment.fd == -1 && fcntl(fd, F_GETFD) == -1;
         atomic_store(&segment.header->phase, SHM_PHASE_STOPPED); /* still mapped */
         _exit(gone ? 0 : 1);

@@ -24,7 +24,7 @@ static void test_open_clear(void)
     CU_ASSERT_EQUAL(slot->state, SHM_SLOT_EMPTY);
     CU_ASSERT_EQUAL(slot_open(slot), 1);
     CU_ASSERT_EQUAL(slot->state, SHM_SLOT_STARTING);
-    slot_born(slot, 1234);
+    slot_set_pid(slot, 1234);
     CU_ASSERT_EQUAL(slot->pid, 1234);
     CU_ASSERT_TRUE(slot->forked_ns > 0);
     slot_take(slot, 3, &(struct slot_event){.id = 4711, .crashes = 2}, shm_now_ns());
