@@ -19,7 +19,9 @@ static const struct {
     {":memory", &store_sqlite_memory_ops}, /* the spelling of the Go eventpipe */
 };
 
-static const struct store_ops *engine_of(const struct store_options *options, struct error *error)
+/* Returns the store engine that the URL names, or NULL with an error. Runs in every process that holds,
+ * prepares or opens a store. */
+static const struct store_ops *find_engine(const struct store_options *options, struct error *error)
 {
     const char *url = options->url != NULL ? options->url : "";
     for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
@@ -29,6 +31,8 @@ static const struct store_ops *engine_of(const struct store_options *options, st
     return NULL;
 }
 
+/* Returns the name of an event's state in the store. The commands that list and select events show it, in
+ * the keeper (`keep`) and the command line. */
 const char *store_state_name(enum store_state state)
 {
     static const char *const names[] = {
@@ -39,6 +43,8 @@ const char *store_state_name(enum store_state state)
     return (size_t)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
 }
 
+/* Returns the name of the reason why an event is dead. The keeper puts it into the answers of `eventpipe
+ * queue` and `show`, and `eventpipe trace` prints it. */
 const char *store_reason_name(enum store_reason reason)
 {
     static const char *const names[] = {
@@ -49,6 +55,7 @@ const char *store_reason_name(enum store_reason reason)
     return (size_t)reason < sizeof names / sizeof names[0] ? names[reason] : "unknown";
 }
 
+/* Returns the name of a step in an event's trace. `eventpipe trace` prints it. */
 const char *store_trace_step_name(enum store_trace_step_kind kind)
 {
     static const char *const names[] = {
@@ -61,13 +68,13 @@ const char *store_trace_step_name(enum store_trace_step_kind kind)
 
 int store_hold(const struct store_options *options, uint64_t wait_ms, int *lock_fd, struct error *error)
 {
-    const struct store_ops *ops = engine_of(options, error);
+    const struct store_ops *ops = find_engine(options, error);
     return ops == NULL ? EP_EINVAL : ops->hold(options, wait_ms, lock_fd, error);
 }
 
 void store_leave(const struct store_options *options)
 {
-    const struct store_ops *ops = engine_of(options, NULL);
+    const struct store_ops *ops = find_engine(options, NULL);
     if (ops != NULL)
         ops->leave(options);
 }
@@ -75,13 +82,13 @@ void store_leave(const struct store_options *options)
 int store_prepare(const struct store_options *options, struct store_names *names, size_t count,
                   uint64_t *start_number, struct error *error)
 {
-    const struct store_ops *ops = engine_of(options, error);
+    const struct store_ops *ops = find_engine(options, error);
     return ops == NULL ? EP_EINVAL : ops->prepare(options, names, count, start_number, error);
 }
 
 int store_open(const struct store_options *options, struct store **out, struct error *error)
 {
-    const struct store_ops *ops = engine_of(options, error);
+    const struct store_ops *ops = find_engine(options, error);
     return ops == NULL ? EP_EINVAL : ops->open(options, out, error);
 }
 
@@ -145,6 +152,8 @@ int store_read(struct store *store, const struct store_event_lock *locks, size_t
     return store->ops->read(store, locks, count, on_row, user);
 }
 
+/* Commits answers for events in the store, as a group commit with one member. The producer calls it to
+ * complete events that have no stage left; workers commit with store_group_commit_begin and its steps. */
 int store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
                  size_t count)
 {
@@ -169,6 +178,8 @@ int store_group_commit_end(struct store *store, struct store_group_commit *group
     return store->ops->commit_end(store, group_commit);
 }
 
+/* Runs a whole group commit of the store: begin, one add, end. store_commit calls it in the producer. A
+ * failed add is returned by the end, which must run to release the write lock. */
 int store_group_commit(struct store *store, struct store_group_commit *group_commit)
 {
     int code = store_group_commit_begin(store, group_commit);
