@@ -17,8 +17,9 @@
 static const unsigned all_states =
     STATE(STORE_READY) | STATE(STORE_RUNNING) | STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD);
 
-/* The states that a command takes. Events in other states stay as they are, running ones always. */
-static unsigned takes(enum store_command command)
+/* Returns the states of events that an operator's command (retry, hold, release, remove, requeue) accepts.
+ * Events in other states stay as they are, and running ones always do. The keeper runs it for the command. */
+static unsigned accepted_states(enum store_command command)
 {
     switch (command) {
     case STORE_RETRY:
@@ -34,8 +35,10 @@ static unsigned takes(enum store_command command)
     return 0;
 }
 
-/* How many more events the next chunk may have, so that the selection stays within its limit. */
-static size_t remaining(const struct store_select *select, uint64_t seen)
+/* Returns how many more events the next chunk of an operator's list or change may have, so that the
+ * selection stays within its limit. Runs in the keeper; for lists also in the command line while the
+ * daemon is down. */
+static size_t compute_chunk_limit(const struct store_select *select, uint64_t seen)
 {
     if (select->limit == 0)
         return WALK_CHUNK;
@@ -43,10 +46,11 @@ static size_t remaining(const struct store_select *select, uint64_t seen)
     return left < WALK_CHUNK ? (size_t)left : WALK_CHUNK;
 }
 
-/* Passes the events of the chunk to on_item and counts them. Returns the first answer of on_item other than
- * 0. A list stops there (stop_at_once); a change reports the whole chunk, because all of it is committed. */
-static int show(const struct walk *walk, store_on_item *on_item, void *user, uint64_t *seen,
-                bool stop_at_once)
+/* Passes the events of a chunk to on_item and counts them. Returns the first answer of on_item other than
+ * 0. A list stops there (stop_at_once); a change reports the whole chunk, because all of it is committed.
+ * The keeper runs it for operators' commands, the command line for lists while the daemon is down. */
+static int report_chunk(const struct walk *walk, store_on_item *on_item, void *user, uint64_t *seen,
+                        bool stop_at_once)
 {
     int answer = 0;
     for (size_t i = 0; i < walk->item_count; i++) {
@@ -60,23 +64,25 @@ static int show(const struct walk *walk, store_on_item *on_item, void *user, uin
     return answer;
 }
 
-/* Lists what is selected and in one of these states; also the dry run of a change. */
-static int list(struct store_sqlite *store, const struct store_select *select, unsigned states,
-                bool with_data, store_on_item *on_item, void *user, uint64_t *seen)
+/* Lists the events of the store that an operator selects and that are in one of these states. It skips
+ * damaged events, and then fails at its end. Runs in the keeper (`eventpipe queue`, the dry run of a
+ * change) and in the command line while the daemon is down. */
+static int list_events(struct store_sqlite *store, const struct store_select *select, unsigned states,
+                       bool with_data, store_on_item *on_item, void *user, uint64_t *seen)
 {
     struct walk walk;
     int code = store_sqlite_select_open(store, select, states, with_data, true, &walk);
     if (code != 0)
         return code;
-    while (code == 0 && !walk.end && remaining(select, *seen) > 0) {
-        code = store_sqlite_select_next(&walk, remaining(select, *seen));
+    while (code == 0 && !walk.end && compute_chunk_limit(select, *seen) > 0) {
+        code = store_sqlite_select_next(&walk, compute_chunk_limit(select, *seen));
         if (code == 0)
-            code = show(&walk, on_item, user, seen, true);
+            code = report_chunk(&walk, on_item, user, seen, true);
     }
     if (code == 0 && walk.unreadable > 0)
         code =
             base_error_set(&store->store.error, EP_ESTORE,
-                           "%s: the file is damaged: what was stored under %llu event numbers cannot be read",
+                           "%s: the file is damaged: up to %llu events cannot be read (run eventpipe check)",
                            store->path, (unsigned long long)walk.unreadable);
     store_sqlite_select_close(&walk);
     return code < 0 ? code : 0;
@@ -86,7 +92,7 @@ int store_sqlite_list(struct store *base, const struct store_select *select, boo
                       store_on_item *on_item, void *user)
 {
     uint64_t seen = 0;
-    return list(store_sqlite_of(base), select, all_states, with_data, on_item, user, &seen);
+    return list_events(store_sqlite_of(base), select, all_states, with_data, on_item, user, &seen);
 }
 
 /* ---- change ---- */
@@ -107,8 +113,9 @@ static int run_for_event(struct store_sqlite *store, enum store_sqlite_statement
     return store_sqlite_run(store, statement);
 }
 
-/* Sets a ready event aside as held, or marks a suspended one as held. */
-static int hold_item(struct store_sqlite *store, const struct walk_item *item)
+/* Holds one event for an operator (`eventpipe hold`): moves a ready event out of the way of claims, or
+ * marks a suspended one as held. The keeper runs it inside the change's write transaction. */
+static int hold_event(struct store_sqlite *store, const struct walk_item *item)
 {
     if (item->item.state != STORE_READY)
         return run_for_event(store, SQL_HOLD_SUSPENDED, item->item.id);
@@ -123,16 +130,17 @@ static int hold_item(struct store_sqlite *store, const struct walk_item *item)
     return store_sqlite_suspend(store, &suspend, &moved);
 }
 
-/* Deletes the event's rows. */
-static int remove_item(struct store_sqlite *store, const struct walk_item *item)
+/* Deletes an event's rows from the store for an operator (`eventpipe remove`). The keeper runs it. */
+static int remove_event(struct store_sqlite *store, const struct walk_item *item)
 {
     bool suspended = item->item.state != STORE_READY;
     int code = run_for_event(store, suspended ? SQL_DELETE_SUSPENDED : SQL_DELETE_PROGRESS, item->item.id);
     return code == 0 ? store_sqlite_delete_events(store, item->item.id, item->item.id) : code;
 }
 
-/* Does what the command says to one event, and counts it in the tally of its source. */
-static int change_item(struct store_sqlite *store, enum store_command command, struct walk_item *item)
+/* Applies an operator's command to one event of the store, and counts it in the totals of its source. The
+ * keeper runs it inside the change's write transaction. */
+static int change_event(struct store_sqlite *store, enum store_command command, struct walk_item *item)
 {
     struct store_sqlite_tally *tally = &item->source->tally;
     count_leaving(tally, item->item.state);
@@ -141,18 +149,18 @@ static int change_item(struct store_sqlite *store, enum store_command command, s
         return store_sqlite_resume(store, item->item.id, true, false);
     case STORE_HOLD:
         tally->held++;
-        return hold_item(store, item);
+        return hold_event(store, item);
     case STORE_RELEASE:
         return store_sqlite_resume(store, item->item.id, false, false);
     case STORE_REMOVE:
         tally->removed_by_operator++;
         tally->live--;
-        return remove_item(store, item);
+        return remove_event(store, item);
     case STORE_REQUEUE:
         return item->item.state == STORE_READY ? run_for_event(store, SQL_REQUEUE_PROGRESS, item->item.id)
                                                : store_sqlite_resume(store, item->item.id, true, true);
     }
-    return base_error_set(&store->store.error, EP_EINVAL, "no such command");
+    return base_error_set(&store->store.error, EP_EINVAL, "unknown command for events");
 }
 
 static const enum store_trace_step_kind step_kinds[] = {
@@ -161,9 +169,9 @@ static const enum store_trace_step_kind step_kinds[] = {
     [STORE_REQUEUE] = STORE_TRACE_STEP_REQUEUED,
 };
 
-/* Inside the write transaction: reads each event of the chunk again, changes it if it is still selected, and
- * drops it from the chunk otherwise. */
-static int change_items(struct walk *walk, enum store_command command)
+/* Inside the write transaction of an operator's change: reads each event of the chunk again, and changes
+ * it only if it is still selected; a worker may have taken it since. The keeper runs it. */
+static int change_events(struct walk *walk, enum store_command command)
 {
     size_t kept = 0;
     int code = 0;
@@ -175,7 +183,7 @@ static int change_items(struct walk *walk, enum store_command command)
         if (code != 1)
             continue;
         walk->items[kept++] = now;
-        code = change_item(walk->store, command, &walk->items[kept - 1]);
+        code = change_event(walk->store, command, &walk->items[kept - 1]);
         struct store_trace_step step = {.kind = step_kinds[command], .event = now.item.id};
         store_sqlite_trace_add(walk->store, &step);
     }
@@ -186,7 +194,8 @@ static int change_items(struct walk *walk, enum store_command command)
     return code < 0 ? code : store_sqlite_trace_write(walk->store);
 }
 
-/* Changes one chunk in a write transaction of its own. */
+/* Changes one chunk of the events that an operator selected, in a write transaction of its own, so that
+ * workers can write in between. The keeper runs it. */
 static int change_chunk(struct walk *walk, enum store_command command)
 {
     for (size_t i = 0; i < walk->source_count; i++)
@@ -194,29 +203,31 @@ static int change_chunk(struct walk *walk, enum store_command command)
     int code = store_sqlite_begin_write(walk->store);
     if (code != 0)
         return code;
-    code = store_sqlite_end(walk->store, change_items(walk, command));
+    code = store_sqlite_end(walk->store, change_events(walk, command));
     for (size_t i = 0; code == 0 && i < walk->item_count; i++)
         store_sqlite_rescan_from(walk->store, walk->items[i].source->id, walk->items[i].item.id);
     return code;
 }
 
+/* store_change of the SQLite engine: retries, holds, releases, removes or requeues the events that an
+ * operator selected. The keeper calls it for the command. */
 int store_sqlite_change(struct store *base, const struct store_select *select, enum store_command command,
                         bool dry_run, store_on_item *on_item, void *user, uint64_t *changed)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     *changed = 0;
     if (dry_run)
-        return list(store, select, takes(command), false, on_item, user, changed);
+        return list_events(store, select, accepted_states(command), false, on_item, user, changed);
     struct walk walk;
-    int code = store_sqlite_select_open(store, select, takes(command), false, false, &walk);
+    int code = store_sqlite_select_open(store, select, accepted_states(command), false, false, &walk);
     if (code != 0)
         return code;
-    while (code == 0 && !walk.end && remaining(select, *changed) > 0) {
-        code = store_sqlite_select_next(&walk, remaining(select, *changed));
+    while (code == 0 && !walk.end && compute_chunk_limit(select, *changed) > 0) {
+        code = store_sqlite_select_next(&walk, compute_chunk_limit(select, *changed));
         if (code == 0 && walk.item_count > 0)
             code = change_chunk(&walk, command);
         if (code == 0)
-            code = show(&walk, on_item, user, changed, false);
+            code = report_chunk(&walk, on_item, user, changed, false);
     }
     store_sqlite_select_close(&walk);
     return code < 0 ? code : 0;

@@ -13,6 +13,8 @@
 
 #include "src/store/sqlite/sqlite.h"
 
+/* Returns the sizes of the store's main file and of its WAL. The keeper calls it for status, `eventpipe
+ * status` while the daemon is down, and any writer of the store that did not get the write lock. */
 int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -30,33 +32,39 @@ int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
 
 /* ---- the full check ---- */
 
+/* What a fault says of an event, for the table with this alias: its number of arrival, and its source. */
+#define EVENT(alias)                                                                                    \
+    "'event ' || (" alias ".seq & 17592186044415) || ' of source ' || ifnull((SELECT name FROM source " \
+    "WHERE id = " alias ".seq >> 44), '(unknown)') || "
+
 /* Each query returns one row per fault, with its text in the first column. */
 
 static const char *const checks[] = {
-    "SELECT 'event ' || e.seq || ' (uid ' || e.uid || ') has no progress and is not set aside' FROM event e "
-    "WHERE NOT EXISTS (SELECT 1 FROM progress p WHERE p.seq = e.seq) "
-    "AND NOT EXISTS (SELECT 1 FROM suspended k WHERE k.seq = e.seq)",
-    "SELECT 'event ' || p.seq || ' has progress but no data' FROM progress p "
-    "WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.seq = p.seq)",
-    "SELECT 'event ' || k.seq || ' is set aside but has no data' FROM suspended k "
-    "WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.seq = k.seq)",
-    "SELECT 'event ' || k.seq || ' both has progress and is set aside' FROM suspended k JOIN progress p ON "
-    "p.seq = k.seq",
-    "SELECT 'event ' || k.seq || ' is set aside in the unknown state ' || k.state FROM suspended k "
-    "WHERE k.state NOT IN (2, 3, 4)",
-    "SELECT 'event ' || e.seq || ' stands under source ' || e.source || ', its number says ' || (e.seq >> "
-    "44) "
-    "FROM event e WHERE e.source IS NOT e.seq >> 44",
-    "SELECT 'event ' || k.seq || ' is set aside under source ' || k.source FROM suspended k "
-    "WHERE k.source IS NOT k.seq >> 44",
-    "SELECT 'event ' || e.seq || ' belongs to no known source' FROM event e "
+    "SELECT " EVENT("e") "' (uid ' || e.uid || ') has no progress and is not suspended' FROM event e "
+                         "WHERE NOT EXISTS (SELECT 1 FROM progress p WHERE p.seq = e.seq) "
+                         "AND NOT EXISTS (SELECT 1 FROM suspended k WHERE k.seq = e.seq)",
+    "SELECT " EVENT("p") "' has progress but no data' FROM progress p "
+                         "WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.seq = p.seq)",
+    "SELECT " EVENT("k") "' is suspended but has no data' FROM suspended k "
+                         "WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.seq = k.seq)",
+    "SELECT " EVENT("k") "' has progress but is also suspended' FROM suspended k JOIN progress p ON "
+                         "p.seq = k.seq",
+    "SELECT " EVENT("k") "' is suspended in an unknown state' FROM suspended k "
+                         "WHERE k.state NOT IN (2, 3, 4)",
+    "SELECT " EVENT("e") "' (uid ' || e.uid || ') is stored as an event of another source, ' || "
+                         "ifnull((SELECT name FROM source WHERE id = e.source), '(unknown)') FROM event e "
+                         "WHERE e.source IS NOT e.seq >> 44",
+    "SELECT " EVENT(
+        "k") "' is suspended as an event of another source, ' || "
+             "ifnull((SELECT name FROM source WHERE id = k.source), '(unknown)') FROM suspended k "
+             "WHERE k.source IS NOT k.seq >> 44",
+    "SELECT 'the event with uid ' || e.uid || ' belongs to no known source' FROM event e "
     "WHERE NOT EXISTS (SELECT 1 FROM source s WHERE s.id = e.seq >> 44)",
-    "SELECT 'source ' || s.name || ': the next number ' || s.next_number || ' has been given already' FROM "
-    "source s "
+    "SELECT 'source ' || s.name || ': an event has the number of the next event already' FROM source s "
     "WHERE (s.id << 44) + s.next_number <= (SELECT max(seq) FROM event e WHERE e.seq < (s.id + 1) << 44 "
     "AND e.seq >= s.id << 44)",
-    "SELECT 'event ' || p.seq || ' is locked by start ' || (p.token >> 40) || ', which has not been yet' "
-    "FROM progress p, settings t WHERE p.token >> 40 > t.start_number",
+    "SELECT " EVENT("p") "' is locked by a start of the daemon that has not been yet' "
+                         "FROM progress p, settings t WHERE p.token >> 40 > t.start_number",
     "SELECT 'source ' || s.name || ': fetched ' || s.fetched || ' is not completed ' || s.completed || ' + "
     "removed_by_stage ' || "
     "s.removed_by_stage || ' + removed_by_operator ' || s.removed_by_operator || ' + live ' || s.live FROM "
@@ -75,8 +83,9 @@ static const char *const checks[] = {
     "WHERE s.delayed <> d OR s.held <> h OR s.dead <> x",
 };
 
-/* Reports each line of a message: integrity_check puts all faults of pages into one row, under a title line
- * that begins with "***". */
+/* The store's full check (`eventpipe check`, in the keeper or the command line) calls it for each fault.
+ * Reports each line of a message: integrity_check puts all faults of pages into one row, under a title
+ * line that begins with "***". */
 static void report_lines(const char *message, void (*report)(const char *message, void *user), void *user)
 {
     char *copy = strncmp(message, "***", 3) == 0 ? strdup(message) : NULL;
@@ -91,7 +100,8 @@ static void report_lines(const char *message, void (*report)(const char *message
     free(copy);
 }
 
-/* Runs one query of the check and reports its rows. */
+/* Runs one query of the store's full check and reports each of its rows as a fault. Runs in the keeper for
+ * `eventpipe check`, or in the command line while the daemon is down. */
 static int report_rows(struct store_sqlite *store, const char *sql,
                        void (*report)(const char *message, void *user), void *user)
 {
@@ -108,6 +118,9 @@ static int report_rows(struct store_sqlite *store, const char *sql,
     return code;
 }
 
+/* Checks the whole store: SQLite's own check, then our rules for events, totals and locks. Slow. The
+ * keeper calls it for `eventpipe check`, or the command line while the daemon is down. A file too damaged
+ * to be checked is reported as a fault, too. */
 int store_sqlite_check(struct store *base, void (*report)(const char *message, void *user), void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);

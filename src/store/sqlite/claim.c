@@ -21,6 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Returns the low-water mark that this store handle remembers for a source, or NULL if it has none. Runs
+ * in the producer, the keeper, and any other writer whose change makes an older event ready. */
 static struct store_sqlite_low_water_mark *find_low_water_mark(struct store_sqlite *store, int64_t source)
 {
     for (size_t i = 0; i < store->low_water_mark_count; i++)
@@ -29,6 +31,8 @@ static struct store_sqlite_low_water_mark *find_low_water_mark(struct store_sqli
     return NULL;
 }
 
+/* Returns the event from which a claim must search: no event of the source before it can be claimed. The
+ * source's first event if the store handle remembers nothing. Mostly the producer runs it, for each claim. */
 int64_t store_sqlite_low_water_mark_of(const struct store_sqlite *store, int64_t source)
 {
     for (size_t i = 0; i < store->low_water_mark_count; i++)
@@ -37,7 +41,8 @@ int64_t store_sqlite_low_water_mark_of(const struct store_sqlite *store, int64_t
     return EVENT_FIRST(source);
 }
 
-/* If memory runs out, the low-water mark stays at the source's first event: slower, but still correct. */
+/* Remembers in the store handle from which event on a source's next claim must search. If memory runs out,
+ * the mark stays at the source's first event: slower, but still correct. Mostly the producer runs it. */
 static void set_low_water_mark(struct store_sqlite *store, int64_t source, int64_t event)
 {
     struct store_sqlite_low_water_mark *low_water_mark = find_low_water_mark(store, source);
@@ -64,7 +69,8 @@ void store_sqlite_rescan(struct store *store, int64_t source)
     set_low_water_mark(store_sqlite_of(store), source, EVENT_FIRST(source));
 }
 
-/* Refuses a token that is not of this start: it would be no lock. */
+/* Refuses a claim whose token is not of this start of the daemon: its locks would be void, and two workers
+ * could run one event. The producer runs it before each claim in the store. */
 int store_sqlite_claim_check(struct store_sqlite *store, const struct store_claim *claim)
 {
     if (claim->limit == 0)
@@ -72,10 +78,15 @@ int store_sqlite_claim_check(struct store_sqlite *store, const struct store_clai
     if ((int64_t)claim->token >= store->first_valid_token && (int64_t)claim->token > 0 &&
         (claim->token >> 40) == store->start_number)
         return 0;
-    return base_error_set(&store->store.error, EP_EINVAL, "%s: token %llx is not of start %llu", store->path,
-                          (unsigned long long)claim->token, (unsigned long long)store->start_number);
+    return base_error_set(
+        &store->store.error, EP_EINVAL,
+        "%s: a claim is not of the present start of the daemon (an error of eventpipe); restart the daemon",
+        store->path);
 }
 
+/* Reads the id that the next event of a source will get in the store. The producer calls it for each page
+ * and claim, the keeper for `eventpipe inject`, the command line for an import; a list that reads around
+ * damage does too. */
 int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t *next)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_SOURCE_NEXT);
@@ -84,13 +95,19 @@ int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t 
     if (code < 0)
         return code;
     if (code == 0)
-        return base_error_set(&store->store.error, EP_ENOENT, "%s: no source has the number %lld",
-                              store->path, (long long)source);
+        return base_error_set(
+            &store->store.error, EP_ENOENT,
+            "%s: a source is not in this store (was the file replaced?); restart the daemon", store->path);
     *next = EVENT_FIRST(source) + sqlite3_column_int64(statement, 0);
     sqlite3_reset(statement);
     return 0;
 }
 
+/* The producer runs this in the store's transactions of a page and of a claim. Claims the ready events in
+ * [*from, to), oldest first, up to the claim's limit. *from moves past the events seen. *more: ready
+ * events are left. */
+/* The producer's claim has found one more event: notes it with the stages that it has done, for the caller,
+ * which hands it to the next stage. */
 int store_sqlite_claim_add(struct store_sqlite *store, int64_t event, const char *done)
 {
     struct store_sqlite_claiming *claiming = &store->claiming;
@@ -109,6 +126,7 @@ int store_sqlite_claim_add(struct store_sqlite *store, int64_t event, const char
     return 0;
 }
 
+/* Forgets the events of the claim under way: after its end, after a failure and when the handle closes. */
 void store_sqlite_claim_forget(struct store_sqlite *store)
 {
     struct store_sqlite_claiming *claiming = &store->claiming;
@@ -118,6 +136,9 @@ void store_sqlite_claim_forget(struct store_sqlite *store)
     claiming->count = 0;
 }
 
+/* The producer runs this in the store's transactions of a page and of a claim. Claims the ready events in
+ * [*from, to), oldest first, up to the claim's limit. *from moves past the events seen. *more: ready
+ * events are left. */
 int store_sqlite_claim_ready(struct store_sqlite *store, const struct store_claim *claim, int64_t *from,
                              int64_t to, bool *more)
 {
@@ -154,7 +175,8 @@ int store_sqlite_claim_ready(struct store_sqlite *store, const struct store_clai
     return store_sqlite_run(store, statement);
 }
 
-/* *due_ms: when the earliest delayed event is due, UINT64_MAX = none is delayed. */
+/* Reads when the earliest delayed event of a source is due for its retry; UINT64_MAX if none is delayed.
+ * The producer runs it in each claim, so that it knows how long it may sleep. */
 static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_NEXT_DUE);
@@ -169,7 +191,8 @@ static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms
     return code;
 }
 
-/* Whether a claim would find an event. A read transaction, because mostly there is none. */
+/* Finds out whether a claim would find an event. It only reads, because mostly there is none and a write
+ * transaction would be wasted. The producer runs it at the start of each claim in the store. */
 static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t now_ms, bool *found,
                           uint64_t *due_ms)
 {
@@ -202,8 +225,8 @@ static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t n
     return code;
 }
 
-/* How many due events a claim may make ready: half of it while others are ready. Claims of one event take
- * turns. */
+/* Computes how many delayed events that are due one claim may make ready: half of it while others are
+ * ready, so that retries never starve new events. Claims of one event take turns. The producer runs it. */
 static int retry_share(struct store_sqlite *store, const struct store_claim *claim, int64_t from, int64_t to,
                        size_t *share)
 {
@@ -222,8 +245,8 @@ static int retry_share(struct store_sqlite *store, const struct store_claim *cla
     return 0;
 }
 
-/* Makes up to `limit` due events ready again. They keep their numbers, so they are claimed in order of
- * arrival. */
+/* Makes up to `limit` delayed events that are due ready again. They keep their numbers, so they are
+ * claimed in order of arrival. The producer runs it inside a claim's transaction in the store. */
 static int resume_due(struct store_sqlite *store, int64_t source, uint64_t now_ms, size_t limit,
                       int64_t *low_water_mark)
 {
@@ -247,7 +270,8 @@ static int resume_due(struct store_sqlite *store, int64_t source, uint64_t now_m
     return store_sqlite_tally(store, source, 0, &(struct store_sqlite_tally){.delayed = -(int64_t)count});
 }
 
-/* Leaves the transaction of a claim open for store_sqlite_claim_end, or rolls it back after a failure. */
+/* Ends the first step of the producer's claim: leaves the transaction open for store_sqlite_claim_end, or rolls
+ * it back if `code` is a failure. */
 int store_sqlite_claim_begun(struct store_sqlite *store, int code, int64_t source, int64_t low_water_mark,
                              bool durable)
 {
@@ -263,6 +287,8 @@ int store_sqlite_claim_begun(struct store_sqlite *store, int code, int64_t sourc
     return 0;
 }
 
+/* store_claim_end of the SQLite engine: commits a claim. The producer calls it when it has recorded each claimed
+ * event in a ticket, so a producer that is killed leaves no lock without a ticket. */
 int store_sqlite_claim_end(struct store *base)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -277,6 +303,8 @@ int store_sqlite_claim_end(struct store *base)
     return code;
 }
 
+/* store_claim_begin of the SQLite engine: locks ready events of a source, and delayed ones that are due, for the
+ * producer. The producer calls it when the first stage has room, or when a retry is due. */
 int store_sqlite_claim_begin(struct store *base, int64_t source, uint64_t now_ms,
                              const struct store_claim *claim, struct store_claimed *out)
 {

@@ -23,6 +23,8 @@
 
 /* ---- shared with the operators' changes ---- */
 
+/* Deletes the rows first..last of events that leave the store. A worker runs it when it commits completed
+ * events, and the keeper for `eventpipe remove`. */
 static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_DELETE_EVENT);
@@ -31,14 +33,13 @@ static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
     return store_sqlite_run(store, statement);
 }
 
-/*
- * Deletes the event rows first..last. For a long range it pads the first two rows and deletes them last,
+/* Deletes the event rows first..last. For a long range it pads the first two rows and deletes them last,
  * which saves nine tenths of the pages that go to the WAL: SQLite refills a leaf that is two thirds empty
- * with rows of its neighbours. If the leaf before the range is nearly full, the next leaf's rows do not all
- * fit: some are moved, so every leaf of the range is changed and written to the WAL before it becomes free.
- * If the leaf before has room, all rows of the next one fit, and a leaf that becomes free unchanged is not
- * written at all. A padded row has a leaf of its own and leaves it nearly half empty: that is the room.
- */
+ * with rows of its neighbours. If the leaf before the range is nearly full, the next leaf's rows do not
+ * all fit: some are moved, so every leaf of the range is changed and written to the WAL before it becomes
+ * free. If the leaf before has room, all rows of the next one fit, and a leaf that becomes free unchanged
+ * is not written at all. A padded row has a leaf of its own and leaves it nearly half empty: that is the
+ * room. Workers call it for completed events, and an operator's remove does. */
 int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last)
 {
     if (last - first + 1 < PAD_FROM_EVENTS)
@@ -54,6 +55,9 @@ int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_
     return code == 0 ? delete_range(store, first, begin - 1) : code;
 }
 
+/* Moves an event out of the way of claims in the store: delayed, held or dead. *moved is false if it no
+ * longer carries the token. Workers call it for delays and dead letters, the producer after crashes, the
+ * keeper for `eventpipe hold`. */
 int store_sqlite_suspend(struct store_sqlite *store, const struct store_sqlite_suspend *suspend, bool *moved)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_SUSPEND);
@@ -77,6 +81,8 @@ int store_sqlite_suspend(struct store_sqlite *store, const struct store_sqlite_s
     return store_sqlite_run(store, statement);
 }
 
+/* Makes a suspended event ready again in the store. The producer calls it for delayed events that are due,
+ * and the keeper for `eventpipe retry`, `release` and `requeue`. */
 int store_sqlite_resume(struct store_sqlite *store, int64_t event, bool reset, bool from_first)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_RESUME);
@@ -92,7 +98,8 @@ int store_sqlite_resume(struct store_sqlite *store, int64_t event, bool reset, b
 }
 
 /* Whether the lock is void, whatever the rows say: of another source, or of an older start. */
-static bool lock_void(const struct store_sqlite *store, int64_t source, const struct store_event_lock *lock)
+static bool is_lock_void(const struct store_sqlite *store, int64_t source,
+                         const struct store_event_lock *lock)
 {
     return lock->event >> EVENT_SOURCE_SHIFT != source || (int64_t)lock->token < store->first_valid_token ||
            (int64_t)lock->token <= 0;
@@ -101,21 +108,23 @@ static bool lock_void(const struct store_sqlite *store, int64_t source, const st
 /* ---- read ---- */
 
 /* Whether a lock is the next event's, of the same claim: the two can be in one range. */
-static bool follows(const struct store_event_lock *lock, const struct store_event_lock *before)
+static bool is_next_lock(const struct store_event_lock *lock, const struct store_event_lock *before)
 {
     return lock->event == before->event + 1 && lock->token == before->token;
 }
 
-/* How many locks from `first` on are one range. */
-static size_t range_at(const struct store_event_lock *locks, size_t count, size_t first)
+/* Returns how many locks from `first` on are one range: neighbouring events of the same claim. A worker
+ * runs it when it reads its batch from the store, because a range is one statement instead of many. */
+static size_t count_range(const struct store_event_lock *locks, size_t count, size_t first)
 {
     size_t range = 1;
-    while (first + range < count && follows(&locks[first + range], &locks[first + range - 1]))
+    while (first + range < count && is_next_lock(&locks[first + range], &locks[first + range - 1]))
         range++;
     return range;
 }
 
-/* A statement with the range bound: its first and last event and their token. */
+/* Prepares a statement of the store for a range of events: binds its first and last event and their token.
+ * Workers run it to read a batch and to commit answers. */
 static sqlite3_stmt *use_range(struct store_sqlite *store, enum store_sqlite_statement which,
                                const struct store_event_lock *first, size_t count)
 {
@@ -126,7 +135,8 @@ static sqlite3_stmt *use_range(struct store_sqlite *store, enum store_sqlite_sta
     return statement;
 }
 
-/* Passes the statement's row to on_row. */
+/* Passes one event that the statement has read to on_row: its UID, data, context and progress. A worker
+ * runs it for its batch, and the producer when it reads the attempts of an event after a crash. */
 static int pass_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t index, store_on_row *on_row,
                     void *user)
 {
@@ -146,10 +156,12 @@ static int pass_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t 
     return on_row(index, &row, user);
 }
 
+/* Reads a range of locked events from the store and passes each to on_row. Events whose lock was lost are
+ * left out. A worker runs it for its batch, and the producer for an event after a crash. */
 static int read_range(struct store_sqlite *store, const struct store_event_lock *locks, size_t count,
                       size_t index, store_on_row *on_row, void *user)
 {
-    if (lock_void(store, locks->event >> EVENT_SOURCE_SHIFT, locks))
+    if (is_lock_void(store, locks->event >> EVENT_SOURCE_SHIFT, locks))
         return 0;
     sqlite3_stmt *statement = use_range(store, SQL_READ, locks, count);
     int code;
@@ -164,17 +176,19 @@ static int read_range(struct store_sqlite *store, const struct store_event_lock 
     return code;
 }
 
+/* store_read of the SQLite engine: reads what a stage needs of the events that a process has locked. A
+ * worker calls it for its batch, and the producer for the attempts of an event whose worker crashed. */
 int store_sqlite_read(struct store *base, const struct store_event_lock *locks, size_t count,
                       store_on_row *on_row, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    if (range_at(locks, count, 0) == count) /* a single statement is a transaction by itself */
+    if (count_range(locks, count, 0) == count) /* a single statement is a transaction by itself */
         return read_range(store, locks, count, 0, on_row, user);
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
     for (size_t i = 0, range; code == 0 && i < count; i += range) {
-        range = range_at(locks, count, i);
+        range = count_range(locks, count, i);
         code = read_range(store, &locks[i], range, i, on_row, user);
     }
     return store_sqlite_end(store, code);
@@ -182,8 +196,10 @@ int store_sqlite_read(struct store *base, const struct store_event_lock *locks, 
 
 /* ---- commit ---- */
 
-/* Whether the statement changed the whole range; marks all its answers as applied, or none. */
-static bool all_changed(struct store_sqlite *store, struct store_answer *answers, size_t count)
+/* Marks all answers of a range as applied if the last statement changed every row, or else none. A worker
+ * runs it in its commit: a missing row means that a lock was lost, and then the range is committed event
+ * by event. */
+static bool mark_applied(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
     bool all = (size_t)sqlite3_changes(store->db) == count;
     for (size_t i = 0; i < count; i++)
@@ -191,30 +207,33 @@ static bool all_changed(struct store_sqlite *store, struct store_answer *answers
     return all;
 }
 
-/* STORE_ADVANCE of a range. */
-static int advance(struct store_sqlite *store, struct store_answer *answers, size_t count)
+/* Writes STORE_ADVANCE for a range of answers: the stage is done, and the events go on to the next one,
+ * still locked. A worker runs it inside its commit in the store. */
+static int advance_range(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
     sqlite3_stmt *statement = use_range(store, SQL_ADVANCE, &answers->lock, count);
     store_sqlite_bind_string(store, statement, 4, answers->done != NULL ? answers->done : "");
     store_sqlite_bind_text(store, statement, 5, answers->context, answers->context_bytes);
     int code = store_sqlite_run(store, statement);
     if (code == 0)
-        all_changed(store, answers, count);
+        mark_applied(store, answers, count);
     return code;
 }
 
-/* STORE_COMPLETE and STORE_REMOVE_BY_STAGE of a range: its rows are deleted. */
-static int finish(struct store_sqlite *store, struct store_answer *answers, size_t count)
+/* Writes STORE_COMPLETE or STORE_REMOVE_BY_STAGE for a range of answers: deletes the events. A worker runs
+ * it inside its commit in the store, and the producer for events that have no stage left. */
+static int complete_range(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
     int code = store_sqlite_run(store, use_range(store, SQL_COMPLETE, &answers->lock, count));
-    if (code != 0 || !all_changed(store, answers, count))
+    if (code != 0 || !mark_applied(store, answers, count))
         return code;
     int64_t first = answers->lock.event;
     return store_sqlite_delete_events(store, first, first + (int64_t)count - 1);
 }
 
-/* STORE_DELAY and STORE_DEAD_LETTER of one event: its row moves to `suspended`. */
-static int set_aside(struct store_sqlite *store, int64_t source, struct store_answer *answer)
+/* Writes STORE_DELAY or STORE_DEAD_LETTER for one answer: the event waits for its retry, or is dead. A
+ * worker runs it inside its commit in the store. */
+static int suspend_answer(struct store_sqlite *store, int64_t source, struct store_answer *answer)
 {
     bool dead_letter = answer->change == STORE_DEAD_LETTER;
     struct store_sqlite_suspend suspend = {
@@ -232,8 +251,9 @@ static int set_aside(struct store_sqlite *store, int64_t source, struct store_an
     return store_sqlite_suspend(store, &suspend, &answer->applied);
 }
 
-/* Stores the data that a stage has changed. */
-static int set_data(struct store_sqlite *store, const struct store_answer *answer)
+/* Stores the event's data that a stage has changed, so that the next stage gets the new one. A worker runs
+ * it inside its commit in the store. */
+static int store_changed_data(struct store_sqlite *store, const struct store_answer *answer)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_SET_DATA);
     store_sqlite_bind(store, statement, 1, answer->lock.event);
@@ -241,7 +261,8 @@ static int set_data(struct store_sqlite *store, const struct store_answer *answe
     return store_sqlite_run(store, statement);
 }
 
-/* Counts an applied answer in the totals of its stage and of its source. */
+/* Counts an applied answer in the totals of its stage and of its source. A worker runs it inside its
+ * commit in the store, so that status needs to count no rows. */
 static void count_answer(struct store_sqlite_tally *tally, const struct store_answer *answer)
 {
     struct store_stage_totals *stage = &tally->stage;
@@ -276,7 +297,9 @@ static void count_answer(struct store_sqlite_tally *tally, const struct store_an
         stage->retried++;
 }
 
-static enum store_trace_step_kind step_kind(const struct store_answer *answer)
+/* Returns the step that the trace shows for a stage's answer: processed, completed, removed, rejected,
+ * failed or retried. A worker runs it when it commits the answer in the store. */
+static enum store_trace_step_kind choose_step_kind(const struct store_answer *answer)
 {
     switch (answer->change) {
     case STORE_ADVANCE:
@@ -294,11 +317,13 @@ static enum store_trace_step_kind step_kind(const struct store_answer *answer)
     return answer->failed ? STORE_TRACE_STEP_FAILED : STORE_TRACE_STEP_RETRIED;
 }
 
+/* Adds a stage's answer to the trace of the store, with worker, attempt, duration and error, for
+ * `eventpipe trace`. A worker runs it for each answer that it commits. */
 static void trace_answer(struct store_sqlite *store, const struct store_group_member *member,
                          const struct store_answer *answer)
 {
     struct store_trace_step step = {
-        .kind = step_kind(answer),
+        .kind = choose_step_kind(answer),
         .reason = answer->change == STORE_DEAD_LETTER ? answer->reason : STORE_REASON_NONE,
         .event = answer->lock.event,
         .stage = member->stage,
@@ -312,10 +337,11 @@ static void trace_answer(struct store_sqlite *store, const struct store_group_me
     store_sqlite_trace_add(store, &step);
 }
 
-/* Whether an answer can be in one range with the answer before it: the same change, with the same values. */
-static bool same_change(const struct store_answer *answer, const struct store_answer *before)
+/* Whether an answer can be in one range with the answer before it: the same change, with the same values.
+ * A worker runs it in its commit; one statement then stores the whole range. */
+static bool is_same_change(const struct store_answer *answer, const struct store_answer *before)
 {
-    if (answer->change != before->change || !follows(&answer->lock, &before->lock))
+    if (answer->change != before->change || !is_next_lock(&answer->lock, &before->lock))
         return false;
     if (answer->change == STORE_COMPLETE || answer->change == STORE_REMOVE_BY_STAGE)
         return true;
@@ -324,11 +350,10 @@ static bool same_change(const struct store_answer *answer, const struct store_an
            strcmp(answer->done, before->done) == 0;
 }
 
-/*
- * Finds out whether an answer that is committed again was committed before. While we hold the lock, no
- * other process changes the event's list of done stages, deletes it or sets it aside, so each of these
- * shows our own commit. If an operator has done it since, there is nothing to commit either.
- */
+/* A worker's commit runs it after a leader of a group commit crashed. Finds out whether an answer that is
+ * committed again was committed before. While we hold the lock, no other process changes the event's list
+ * of done stages, deletes it or sets it aside, so each of these shows our own commit. If an operator has
+ * done it since, there is nothing to commit either. */
 static int find_completed(struct store_sqlite *store, struct store_answer *answer, bool *completed)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_COMPLETED);
@@ -357,8 +382,9 @@ static int find_completed(struct store_sqlite *store, struct store_answer *answe
     return 0;
 }
 
-/* Writes answers of one range, or a single one: tallies, trace and data too. STORE_SQLITE_PARTIAL: some locks were
- * lost. */
+/* Writes the answers of one range, or a single one, with totals, trace and changed data.
+ * STORE_SQLITE_PARTIAL: some locks were lost, so the caller must write event by event. A worker runs it
+ * inside its commit in the store. */
 static int commit_range(struct store_sqlite *store, const struct store_group_member *member,
                         struct store_answer *answers, size_t count, struct store_sqlite_tally *tally)
 {
@@ -366,16 +392,16 @@ static int commit_range(struct store_sqlite *store, const struct store_group_mem
     bool stays = true;
     switch (answers->change) {
     case STORE_ADVANCE:
-        code = advance(store, answers, count);
+        code = advance_range(store, answers, count);
         break;
     case STORE_COMPLETE:
     case STORE_REMOVE_BY_STAGE:
-        code = finish(store, answers, count);
+        code = complete_range(store, answers, count);
         stays = false;
         break;
     case STORE_DELAY:
     case STORE_DEAD_LETTER:
-        code = set_aside(store, member->source, answers);
+        code = suspend_answer(store, member->source, answers);
         break;
     }
     if (code != 0)
@@ -386,9 +412,12 @@ static int commit_range(struct store_sqlite *store, const struct store_group_mem
         count_answer(tally, &answers[i]);
         trace_answer(store, member, &answers[i]);
     }
-    return stays && answers->data != NULL ? set_data(store, answers) : 0;
+    return stays && answers->data != NULL ? store_changed_data(store, answers) : 0;
 }
 
+/* Writes the answers of one worker inside the transaction of a group commit, range by range. The worker
+ * that leads the group commit calls it for itself and for each follower; the producer for events without a
+ * stage. */
 int store_sqlite_commit_member(struct store_sqlite *store, const struct store_group_member *member,
                                bool singly, struct store_sqlite_tally *tally)
 {
@@ -397,9 +426,9 @@ int store_sqlite_commit_member(struct store_sqlite *store, const struct store_gr
     for (size_t i = 0, range; code == 0 && i < member->count; i += range) {
         bool alone = singly || member->again; /* find_completed looks at one */
         for (range = 1; !alone && i + range < member->count &&
-                        same_change(&answers[i + range], &answers[i + range - 1]);)
+                        is_same_change(&answers[i + range], &answers[i + range - 1]);)
             range++;
-        if (lock_void(store, member->source, &answers[i].lock))
+        if (is_lock_void(store, member->source, &answers[i].lock))
             continue;
         bool completed = false;
         code = member->again ? find_completed(store, &answers[i], &completed) : 0;
@@ -411,7 +440,8 @@ int store_sqlite_commit_member(struct store_sqlite *store, const struct store_gr
 
 /* ---- unlock ---- */
 
-/* Makes a running event ready again. */
+/* Unlocks a running event, so that it is ready again and no attempt is counted. The producer runs it for
+ * events that were only waiting in a worker that exited. */
 static int clear_token(struct store_sqlite *store, struct store_unlock *unlock)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_UNLOCK);
@@ -422,6 +452,8 @@ static int clear_token(struct store_sqlite *store, struct store_unlock *unlock)
     return code;
 }
 
+/* Adds to the trace of the store why an event was unlocked: crashed, timed out, lost with its process, or
+ * a clean stop. The producer runs it when it unlocks what exited workers held. */
 static void trace_unlock(struct store_sqlite *store, const struct store_unlock *unlock,
                          const struct store_sqlite_suspend *suspend, uint64_t attempt)
 {
@@ -443,7 +475,8 @@ static void trace_unlock(struct store_sqlite *store, const struct store_unlock *
     store_sqlite_trace_add(store, &step);
 }
 
-/* Sets an event aside after a crash or a timeout it caused: delayed, or dead if it has reached its limit. */
+/* Suspends an event that made its worker crash or time out: delayed for a retry, or dead if it has reached
+ * its limit. The producer runs it when it unlocks what exited workers held. */
 static int suspend_blamed(struct store_sqlite *store, int64_t source, struct store_unlock *unlock, bool *dead)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_COUNTS);
@@ -478,8 +511,9 @@ static int suspend_blamed(struct store_sqlite *store, int64_t source, struct sto
     return code;
 }
 
-/* Unlocks one event, and counts a crash or timeout in the totals. */
-static int unlock_one(struct store_sqlite *store, int64_t source, struct store_unlock *unlock)
+/* Unlocks one event in the store, and counts a crash or timeout in the totals. The producer runs it for
+ * each event that an exited worker held. */
+static int unlock_event(struct store_sqlite *store, int64_t source, struct store_unlock *unlock)
 {
     bool dead = false, blamed = unlock->crashed || unlock->timed_out;
     int code = blamed ? suspend_blamed(store, source, unlock, &dead) : clear_token(store, unlock);
@@ -496,6 +530,8 @@ static int unlock_one(struct store_sqlite *store, int64_t source, struct store_u
     return store_sqlite_tally(store, source, unlock->stage, &tally);
 }
 
+/* store_unlock of the SQLite engine: takes the locks of exited processes away in one transaction. The
+ * producer calls it after a crash of a worker, and for all its events at a clean stop. */
 int store_sqlite_unlock(struct store *base, int64_t source, struct store_unlock *unlocks, size_t count)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -506,8 +542,8 @@ int store_sqlite_unlock(struct store *base, int64_t source, struct store_unlock 
         return code;
     store_sqlite_trace_begin(store);
     for (size_t i = 0; code == 0 && i < count; i++)
-        if (!lock_void(store, source, &unlocks[i].lock))
-            code = unlock_one(store, source, &unlocks[i]);
+        if (!is_lock_void(store, source, &unlocks[i].lock))
+            code = unlock_event(store, source, &unlocks[i]);
     if (code == 0)
         code = store_sqlite_trace_write(store);
     code = store_sqlite_end(store, code);

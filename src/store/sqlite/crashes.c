@@ -14,6 +14,8 @@
 
 #define CRASHES_MAX 1000
 
+/* Inserts one crash of a process into the store; a crash that is stored already (same time and pid) stays
+ * as it is. The keeper runs it for each crash that the supervisor recorded. */
 static int add_one(struct store_sqlite *store, const struct crash_record *crash)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_ADD_CRASH);
@@ -29,7 +31,8 @@ static int add_one(struct store_sqlite *store, const struct crash_record *crash)
     return store_sqlite_run(store, statement);
 }
 
-/* Adds the crashes, trims the table to CRASHES_MAX and counts what is dropped or lost. */
+/* Adds crashes of processes to the store, trims the table to CRASHES_MAX and counts what is dropped or
+ * lost. The keeper runs it inside one transaction. */
 static int add_all(struct store_sqlite *store, const struct crash_record *crashes, size_t count,
                    uint64_t lost)
 {
@@ -50,6 +53,8 @@ static int add_all(struct store_sqlite *store, const struct crash_record *crashe
     return store_sqlite_run(store, statement);
 }
 
+/* store_add_crashes of the SQLite engine: stores the crashes of processes that the supervisor recorded in
+ * shared memory. The keeper calls it, about once a second while there are new ones. */
 int store_sqlite_add_crashes(struct store *base, const struct crash_record *crashes, size_t count,
                              uint64_t lost)
 {
@@ -64,7 +69,7 @@ static void copy_column(sqlite3_stmt *statement, int column, char *to, size_t si
     strlcpy(to, text != NULL ? text : "", size);
 }
 
-/* Passes the statement's row to on_crash. */
+/* Passes one stored crash of a process to on_crash. `eventpipe crashes` runs it for each row of the store. */
 static int pass_row(sqlite3_stmt *statement, store_on_crash *on_crash, void *user)
 {
     struct crash_record crash = {
@@ -85,6 +90,8 @@ static int pass_row(sqlite3_stmt *statement, store_on_crash *on_crash, void *use
     return on_crash(&crash, user);
 }
 
+/* Reads the crashes of processes from the store, oldest first, and how many were dropped. A store of an
+ * older version has none. `eventpipe crashes` runs it inside a read transaction. */
 static int list_all(struct store_sqlite *store, store_on_crash *on_crash, void *user, uint64_t *dropped)
 {
     int64_t number;
@@ -104,6 +111,8 @@ static int list_all(struct store_sqlite *store, store_on_crash *on_crash, void *
     return code;
 }
 
+/* store_each_crash of the SQLite engine: lists the stored crashes of processes. `eventpipe crashes` calls
+ * it, whether or not the daemon runs. */
 int store_sqlite_each_crash(struct store *base, store_on_crash *on_crash, void *user, uint64_t *dropped)
 {
     struct store_sqlite *store = store_sqlite_of(base);

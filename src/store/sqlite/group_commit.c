@@ -14,9 +14,11 @@
  */
 #include "src/store/sqlite/sqlite.h"
 
-/* The tally of the member's stage, a new one for the first member of a stage. */
-static struct store_sqlite_tally *tally_of(struct store_sqlite_group *group,
-                                           const struct store_group_member *member)
+/* Finds or makes the sum of changes for a member's source and stage: workers of one stage often commit
+ * together, and then the totals are written once. The worker that leads a group commit in the store runs
+ * it. */
+static struct store_sqlite_tally *find_tally(struct store_sqlite_group *group,
+                                             const struct store_group_member *member)
 {
     size_t i = 0;
     while (i < group->tally_count &&
@@ -34,7 +36,9 @@ static void clear_applied(const struct store_group_member *member)
         member->answers[i].applied = false;
 }
 
-static void start_group(struct store_sqlite_group *group, bool singly)
+/* Resets the state of a group commit in the store handle before its transaction begins. singly: write
+ * event by event. A worker runs it at each commit, and again after locks of a range were lost. */
+static void reset_group(struct store_sqlite_group *group, bool singly)
 {
     group->begun = false;
     group->singly = singly;
@@ -42,11 +46,14 @@ static void start_group(struct store_sqlite_group *group, bool singly)
     group->written = group->tally_count = 0;
 }
 
+/* Begins a group commit in the store: takes the write lock, or returns EP_EBUSY with at_once while another
+ * process holds it. A worker calls it for each commit, and the producer for events that have no stage
+ * left. */
 int store_sqlite_commit_begin(struct store *base, struct store_group_commit *group_commit)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     group_commit->committed = false;
-    start_group(&store->group, false);
+    reset_group(&store->group, false);
     if (!group_commit->at_once)
         store_sqlite_acquire_write_lock(store);
     else if (!store_sqlite_try_write_lock(store))
@@ -54,7 +61,8 @@ int store_sqlite_commit_begin(struct store *base, struct store_group_commit *gro
     return 0;
 }
 
-/* Opens the transaction if it is not open yet, and writes the members that are not in it yet. */
+/* Writes the members that are not in the group commit's transaction yet, and opens it if needed. The
+ * worker that leads the group commit runs it each time it has collected answers of other workers. */
 static int write_members(struct store_sqlite *store, const struct store_group_commit *group_commit)
 {
     struct store_sqlite_group *group = &store->group;
@@ -67,12 +75,13 @@ static int write_members(struct store_sqlite *store, const struct store_group_co
     while (code == 0 && group->written < group_commit->count) {
         const struct store_group_member *member = &group_commit->member[group->written++];
         clear_applied(member);
-        code = store_sqlite_commit_member(store, member, group->singly, tally_of(group, member));
+        code = store_sqlite_commit_member(store, member, group->singly, find_tally(group, member));
     }
     return code;
 }
 
-/* Once locks of a range were lost, later members are not written: end writes all members again. */
+/* Adds the new members to a group commit in the store. Once locks of a range were lost, later members are
+ * not written: the end writes all members again. The worker that leads the group commit calls it. */
 int store_sqlite_commit_add(struct store *base, struct store_group_commit *group_commit)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -81,8 +90,9 @@ int store_sqlite_commit_add(struct store *base, struct store_group_commit *group
     return store->group.code == STORE_SQLITE_PARTIAL ? 0 : store->group.code;
 }
 
-/* One that may have been committed already by a process that has crashed, perhaps before its sync. */
-static bool any_again(const struct store_group_commit *group_commit)
+/* Whether a member's answers may have been committed before by a process that crashed, perhaps before its
+ * sync. Then the WAL is synced even if nothing was written. The worker that leads a group commit runs it. */
+static bool has_repeated_member(const struct store_group_commit *group_commit)
 {
     bool again = false;
     for (size_t i = 0; i < group_commit->count; i++)
@@ -90,7 +100,8 @@ static bool any_again(const struct store_group_commit *group_commit)
     return again;
 }
 
-/* Commits the open transaction, or rolls it back after a failure, and releases the write lock. */
+/* Ends the transaction of a group commit: writes totals and trace, commits and syncs the WAL, or rolls
+ * back after a failure. Releases the write lock. The worker that leads the group commit runs it. */
 static int end_transaction(struct store_sqlite *store, struct store_group_commit *group_commit)
 {
     struct store_sqlite_group *group = &store->group;
@@ -103,11 +114,13 @@ static int end_transaction(struct store_sqlite *store, struct store_group_commit
     code = store_sqlite_end_lazily(store, code);
     group->begun = false;
     group_commit->committed = code == 0;
-    if (code == 0 && store->durable && (store->wrote || any_again(group_commit)))
+    if (code == 0 && store->durable && (store->wrote || has_repeated_member(group_commit)))
         code = store_sqlite_wal_sync(store);
     return code;
 }
 
+/* Ends a group commit in the store and releases the write lock. If locks of a range were lost, it writes
+ * all members again, event by event. A worker calls it once after each begin; the producer too. */
 int store_sqlite_commit_end(struct store *base, struct store_group_commit *group_commit)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -119,7 +132,7 @@ int store_sqlite_commit_end(struct store *base, struct store_group_commit *group
     int code = group->begun ? end_transaction(store, group_commit) : group->code;
     if (code == STORE_SQLITE_PARTIAL) {
         store_sqlite_acquire_write_lock(store);
-        start_group(group, true);
+        reset_group(group, true);
         group->code = write_members(store, group_commit);
         code = group->begun ? end_transaction(store, group_commit) : group->code;
     }

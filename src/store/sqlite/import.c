@@ -22,9 +22,10 @@ struct import_run {
 
 /* ---- a trial ---- */
 
-/* Whether one of the two statements that search a uid finds the row's. */
-static int find_uid(struct import_run *run, enum store_sqlite_statement which,
-                    const struct store_import_row *row, bool *found)
+/* Finds out whether the row's UID is in the store, or was imported before (`which` says where to search).
+ * `eventpipe import` runs it in a trial (--dry-run). */
+static int find_known_uid(struct import_run *run, enum store_sqlite_statement which,
+                          const struct store_import_row *row, bool *found)
 {
     sqlite3_stmt *statement = store_sqlite_use(run->store, which);
     store_sqlite_bind(run->store, statement, 1, row->source);
@@ -36,19 +37,21 @@ static int find_uid(struct import_run *run, enum store_sqlite_statement which,
     return code < 0 ? code : 0;
 }
 
-/* Whether a real import would store the row. */
-static int trial_row(struct import_run *run, const struct store_import_row *row, bool *stored)
+/* Finds out whether a real import would store the row. `eventpipe import` runs it for each row of a trial,
+ * which only reads the store. */
+static int check_trial_row(struct import_run *run, const struct store_import_row *row, bool *stored)
 {
     bool found = false;
-    int code = find_uid(run, SQL_FIND_UID, row, &found);
+    int code = find_known_uid(run, SQL_FIND_UID, row, &found);
     if (code == 0 && !found && run->remembers)
-        code = find_uid(run, SQL_REMEMBERED, row, &found);
+        code = find_known_uid(run, SQL_REMEMBERED, row, &found);
     *stored = !found;
     return code;
 }
 
-/* Whether a real import would store the cursor. */
-static int trial_cursor(struct import_run *run, struct store_import_cursor *cursor)
+/* Finds out whether a real import would store the source's cursor: only if the store has none. `eventpipe
+ * import` runs it in a trial. */
+static int check_trial_cursor(struct import_run *run, struct store_import_cursor *cursor)
 {
     if (cursor->source == 0) {
         cursor->set = true;
@@ -66,8 +69,9 @@ static int trial_cursor(struct import_run *run, struct store_import_cursor *curs
 
 /* ---- a real import ---- */
 
-/* Adds the counts of the rows so far to the source's totals. */
-static int count_rows(struct import_run *run)
+/* Adds the imported rows of a source to its totals in the store. `eventpipe import` runs it after the last
+ * row of each source, inside the import's transaction. */
+static int count_source_rows(struct import_run *run)
 {
     if (run->stored + run->duplicates == 0)
         return 0;
@@ -87,14 +91,15 @@ static int count_rows(struct import_run *run)
 }
 
 /* Finishes the source of the rows before and begins the next one. */
-static int change_source(struct import_run *run, int64_t source)
+static int begin_source(struct import_run *run, int64_t source)
 {
-    int code = count_rows(run);
+    int code = count_source_rows(run);
     run->source = source;
     return code == 0 ? store_sqlite_next_event(run->store, source, &run->next) : code;
 }
 
-/* Stores the event's state: ready, or dead. */
+/* Stores the state of an imported event: ready with its stages done and context, or dead with its error.
+ * `eventpipe import` runs it for each new row. */
 static int insert_state(struct import_run *run, const struct store_import_row *row, int64_t id)
 {
     struct store_sqlite *store = run->store;
@@ -114,8 +119,9 @@ static int insert_state(struct import_run *run, const struct store_import_row *r
     return store_sqlite_run(store, statement);
 }
 
-/* Writes the uid into `imported`. *known: it was there already. */
-static int remember(struct import_run *run, const struct store_import_row *row, bool *known)
+/* Writes the UID into the table `imported`; *known says that it was there already. Without it a second
+ * import would bring back events that were processed since. `eventpipe import` runs it for each row. */
+static int remember_uid(struct import_run *run, const struct store_import_row *row, bool *known)
 {
     sqlite3_stmt *statement = store_sqlite_use(run->store, SQL_REMEMBER);
     store_sqlite_bind(run->store, statement, 1, row->source);
@@ -125,16 +131,17 @@ static int remember(struct import_run *run, const struct store_import_row *row, 
     return code;
 }
 
-/* Stores one row unless its uid is known. */
+/* Stores one row of another program's database as an event, unless its UID is known. `eventpipe import`
+ * runs it for each row, inside the import's transaction. */
 static int store_row(struct import_run *run, const struct store_import_row *row, bool *stored)
 {
     struct store_sqlite *store = run->store;
     bool known = false;
-    int code = row->event.uid == NULL ? base_error_set(&store->store.error, EP_EINVAL, "an event without uid")
-               : row->source != run->source ? change_source(run, row->source)
+    int code = row->event.uid == NULL ? base_error_set(&store->store.error, EP_EINVAL, "an event has no uid")
+               : row->source != run->source ? begin_source(run, row->source)
                                             : 0;
     if (code == 0)
-        code = remember(run, row, &known);
+        code = remember_uid(run, row, &known);
     if (code == 0 && !known)
         code = store_sqlite_insert_event(store, row->source, run->next, run->import->now_ms, &row->event,
                                          stored);
@@ -148,13 +155,14 @@ static int store_row(struct import_run *run, const struct store_import_row *row,
     run->dead += row->event.dead != STORE_REASON_NONE;
     code = insert_state(run, row, run->next++);
     if (code == 0 && run->next > EVENT_LAST(run->source))
-        code = base_error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers",
-                              store->path);
+        code = base_error_set(&store->store.error, EP_ESTORE,
+                              "%s: a source has stored as many events as one store can number", store->path);
     return code;
 }
 
-/* Stores the cursor if the source has none. */
-static int set_cursor(struct import_run *run, struct store_import_cursor *cursor)
+/* Stores the imported cursor of a source, but only if the source has none in the store. `eventpipe import`
+ * runs it after all rows. */
+static int set_first_cursor(struct import_run *run, struct store_import_cursor *cursor)
 {
     sqlite3_stmt *statement = store_sqlite_use(run->store, SQL_FIRST_CURSOR);
     store_sqlite_bind(run->store, statement, 1, cursor->source);
@@ -166,8 +174,9 @@ static int set_cursor(struct import_run *run, struct store_import_cursor *cursor
 
 /* ---- both ---- */
 
-/* Takes all rows and cursors, inside the transaction. */
-static int import_all(struct import_run *run)
+/* Takes all rows and cursors of an import, inside its transaction; in a trial it only finds out what would
+ * become of them. `eventpipe import` runs it. */
+static int import_rows(struct import_run *run)
 {
     struct store_import *import = run->import;
     struct store_import_row row;
@@ -177,7 +186,7 @@ static int import_all(struct import_run *run)
         if (!import->trial)
             code = store_row(run, &row, &stored);
         else if (row.source != 0)
-            code = trial_row(run, &row, &stored);
+            code = check_trial_row(run, &row, &stored);
         else
             code = 0;
         if (code != 0)
@@ -185,16 +194,18 @@ static int import_all(struct import_run *run)
         import->took(&row, stored, import->user);
     }
     if (code == 0 && !import->trial)
-        code = count_rows(run);
+        code = count_source_rows(run);
     for (size_t i = 0; code == 0 && i < import->cursor_count; i++) {
         struct store_import_cursor *cursor = &import->cursors[i];
         cursor->set = false;
         if (cursor->cursor != NULL && cursor->cursor[0] != '\0')
-            code = import->trial ? trial_cursor(run, cursor) : set_cursor(run, cursor);
+            code = import->trial ? check_trial_cursor(run, cursor) : set_first_cursor(run, cursor);
     }
     return code;
 }
 
+/* store_import of the SQLite engine: stores another program's events, all in one transaction or none.
+ * `eventpipe import` calls it while it holds the store. */
 int store_sqlite_import(struct store *base, struct store_import *import)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -207,5 +218,5 @@ int store_sqlite_import(struct store *base, struct store_import *import)
         code =
             store_sqlite_pragma(store, "SELECT count(*) FROM sqlite_schema WHERE name = 'imported'", &tables);
     run.remembers = tables > 0;
-    return store_sqlite_end(store, code == 0 ? import_all(&run) : code);
+    return store_sqlite_end(store, code == 0 ? import_rows(&run) : code);
 }

@@ -24,6 +24,9 @@ struct ingest {
     int64_t pending_token; /* their token, 0 = not claimed */
 };
 
+/* Inserts the row of one new event (its UID, address, type and data) into the store. *stored is false for
+ * a duplicate UID. The producer calls it for each event of a page, the keeper for `eventpipe inject`, the
+ * command line for an import. */
 int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
                               const struct store_event *event, bool *stored)
 {
@@ -43,7 +46,9 @@ int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_
     return code;
 }
 
-/* Gives the pending events their rows in progress, with one statement. */
+/* Makes the new events of a page that wait for it ready or claimed, with one statement for all of them,
+ * which is much faster. The producer runs it while it stores a page, and the keeper for `eventpipe
+ * inject`. */
 static int flush_pending(struct ingest *ingest)
 {
     if (ingest->pending_first == 0)
@@ -56,7 +61,8 @@ static int flush_pending(struct ingest *ingest)
     return store_sqlite_run(ingest->store, statement);
 }
 
-/* Sets a new event aside as dead. */
+/* Stores the state of a new event that is dead from the start, because its data is corrupt, with its
+ * error. The producer runs it while it stores a page; no stage will run the event. */
 static int store_dead(struct ingest *ingest, int64_t id, const struct store_event *event)
 {
     sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_DEAD);
@@ -68,7 +74,8 @@ static int store_dead(struct ingest *ingest, int64_t id, const struct store_even
     return store_sqlite_run(ingest->store, statement);
 }
 
-/* Claims the event just stored if the claim has room left, and adds it to the pending events. */
+/* Claims the event of a page that was just stored, if the claim has room left, and adds it to the pending
+ * events. The producer runs it while it stores a page, so that new events need no second transaction. */
 static int store_ready(struct ingest *ingest, int64_t id)
 {
     if (ingest->claiming && ingest->store->claiming.count == ingest->claim->limit) {
@@ -86,7 +93,8 @@ static int store_ready(struct ingest *ingest, int64_t id)
     return code;
 }
 
-/* Stores one event of the page; a duplicate is only counted. */
+/* Stores one event of a page: its row, its trace step and its state. A duplicate is only counted. The
+ * producer runs it for each event that the source sent, and the keeper for `eventpipe inject`. */
 static int ingest_one(struct ingest *ingest, const struct store_event *event)
 {
     struct store_sqlite *store = ingest->store;
@@ -128,7 +136,8 @@ static void bind_after(struct ingest *ingest, sqlite3_stmt *statement, int at)
                              ingest->page->after != NULL ? ingest->page->after : "");
 }
 
-/* Stores the cursor of a page without events if it has changed, so that an idle backend causes no writes. */
+/* Stores the cursor of a page without events, and only if it has changed, so that an idle backend causes
+ * no writes. The producer runs it in the store's transaction of the page. */
 static int move_cursor(struct ingest *ingest)
 {
     if (ingest->page->cursor == NULL)
@@ -140,7 +149,9 @@ static int move_cursor(struct ingest *ingest)
     return store_sqlite_run(ingest->store, statement);
 }
 
-/* Writes the source's row: next number, cursor and totals. */
+/* Writes the source's row in the store after a page: the next event number, the cursor and the totals. The
+ * producer runs it in the page's transaction, so the cursor never runs ahead of its events; the keeper for
+ * `eventpipe inject`. */
 static int count_page(struct ingest *ingest)
 {
     if (ingest->page->count == 0)
@@ -157,7 +168,9 @@ static int count_page(struct ingest *ingest)
     return store_sqlite_run(ingest->store, statement);
 }
 
-/* The whole ingest, inside its transaction. */
+/* Stores a page inside its transaction: claims older ready events first, then stores and claims the page's
+ * own, then writes cursor and totals. The producer runs it; the keeper does for `eventpipe inject`,
+ * without claims. */
 static int ingest_all(struct ingest *ingest)
 {
     struct store_sqlite *store = ingest->store;
@@ -174,8 +187,8 @@ static int ingest_all(struct ingest *ingest)
     if (code == 0)
         code = flush_pending(ingest);
     if (code == 0 && ingest->next > EVENT_LAST(ingest->source))
-        code = base_error_set(&store->store.error, EP_ESTORE, "%s: a source has used up its numbers",
-                              store->path);
+        code = base_error_set(&store->store.error, EP_ESTORE,
+                              "%s: a source has stored as many events as one store can number", store->path);
     if (ingest->claiming) /* everything up to here is claimed */
         ingest->low_water_mark = ingest->next;
     if (code == 0)
@@ -183,6 +196,8 @@ static int ingest_all(struct ingest *ingest)
     return code == 0 ? store_sqlite_trace_write(store) : code;
 }
 
+/* store_ingest_begin of the SQLite engine: stores a page of events with its cursor in one transaction, and
+ * claims what the first stage has room for. The producer calls it; the keeper does for `eventpipe inject`. */
 int store_sqlite_ingest_begin(struct store *base, int64_t source, const struct store_page *page,
                               const struct store_claim *claim, struct store_ingested *out,
                               struct store_claimed *claimed)

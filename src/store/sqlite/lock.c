@@ -31,9 +31,10 @@ struct holder {
     char instance[80], since[40];
 };
 
-/* *started: when a process started, in clock ticks since boot; 0 = it has exited (a zombie counts as exited).
- * Returns -1 if /proc cannot tell. */
-static int process_started(pid_t pid, unsigned long long *started)
+/* Reads when a process started (clock ticks since boot); 0 = it has exited, also as a zombie. -1: /proc
+ * cannot tell. A starting supervisor or import runs it, because a pid in the store's lock file may belong
+ * to another process by now. */
+static int read_process_start(pid_t pid, unsigned long long *started)
 {
     char path[40], line[1024];
     *started = 0;
@@ -57,7 +58,8 @@ static int process_started(pid_t pid, unsigned long long *started)
 
 /* ---- hold ---- */
 
-/* Reads the text of the lock file; out->pid is 0 if there is none. */
+/* Reads from the store's lock file which process holds the store; pid 0 = nothing is written there. A
+ * starting supervisor or import runs it to name the holder when it is refused. */
 static void read_holder(int fd, struct holder *out)
 {
     char text[256];
@@ -71,8 +73,9 @@ static void read_holder(int fd, struct holder *out)
         out->pid = 0;
 }
 
-/* Writes our name over the text in the lock file, which needs no room on a full disk if there is a text
- * already. If the disk is full and there is none, the file stays empty: the lock is held all the same. */
+/* Writes our pid and instance into the store's lock file, for the message of the next process that is
+ * refused. On a full disk the file may stay empty: the lock is held all the same. The supervisor or an
+ * import runs it. */
 static int write_holder(int fd, const char *instance, const char *path, struct error *error)
 {
     char text[256], since[40];
@@ -80,7 +83,7 @@ static int write_holder(int fd, const char *instance, const char *path, struct e
     struct tm parts;
     strftime(since, sizeof since, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &parts));
     unsigned long long started;
-    process_started(getpid(), &started);
+    read_process_start(getpid(), &started);
     int length =
         snprintf(text, sizeof text, "pid %ld\ninstance %.79s\nsince %s\nstarted %llu\n", (long)getpid(),
                  instance != NULL && *instance != '\0' ? instance : "-", since, started);
@@ -93,7 +96,9 @@ static int write_holder(int fd, const char *instance, const char *path, struct e
     return base_error_set(error, EP_ESTOREBUSY, "%s: cannot be written: %s", path, strerror(why));
 }
 
-static int open_lock(const char *path, struct error *error, int *fd)
+/* Opens or creates the lock file beside the store. The supervisor at its start and `eventpipe import` run
+ * it. O_NOFOLLOW: /dev/shm is writable for any user. */
+static int open_lock_file(const char *path, struct error *error, int *fd)
 {
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (*fd >= 0)
@@ -106,39 +111,43 @@ static int open_lock(const char *path, struct error *error, int *fd)
 }
 
 /* Whether the locked file is still the one at its path: store_leave may have removed it meanwhile. */
-static bool still_there(int fd, const char *path)
+static bool is_still_at_path(int fd, const char *path)
 {
     struct stat ours, found;
     return fstat(fd, &ours) == 0 && stat(path, &found) == 0 && ours.st_dev == found.st_dev &&
            ours.st_ino == found.st_ino;
 }
 
-static uint64_t clock_ms(void)
+static uint64_t read_clock_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Whether the holder still runs. Its pid alone does not tell: another process may have it by now. */
-static bool holder_lives(const struct holder *holder)
+/* Whether the process that holds the store still runs. Its pid alone does not tell: another process may
+ * have it by now. A starting supervisor or import runs it: only a running holder is final, orphans may
+ * still exit. */
+static bool is_holder_running(const struct holder *holder)
 {
     unsigned long long started;
     if (holder->pid <= 0 || (kill((pid_t)holder->pid, 0) != 0 && errno != EPERM))
         return false;
-    if (process_started((pid_t)holder->pid, &started) != 0)
+    if (read_process_start((pid_t)holder->pid, &started) != 0)
         return true;
     return started != 0 && (holder->started == 0 || started == holder->started);
 }
 
-/* store_hold, for both kinds of URL. */
+/* store_hold for both kinds of URL: locks the store for this instance, and waits up to wait_ms while
+ * another one shuts down. The supervisor at its start and `eventpipe import` call it. Without it two
+ * daemons would run one store. */
 int store_sqlite_hold_at(const struct store_options *options, const struct store_sqlite_paths *paths,
                          uint64_t wait_ms, int *lock_fd, struct error *error)
 {
-    uint64_t deadline = clock_ms() + wait_ms;
+    uint64_t deadline = read_clock_ms() + wait_ms;
     for (;;) {
         int fd;
-        int code = open_lock(paths->lock, error, &fd);
+        int code = open_lock_file(paths->lock, error, &fd);
         if (code != 0)
             return code;
         bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
@@ -151,9 +160,9 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
         struct holder holder = {0};
         if (!locked) {
             read_holder(fd, &holder);
-            bool lives = holder_lives(&holder);
+            bool lives = is_holder_running(&holder);
             locked = lives && flock(fd, LOCK_EX | LOCK_NB) == 0; /* it may have been released in between */
-            if (!locked && (lives || clock_ms() >= deadline)) {
+            if (!locked && (lives || read_clock_ms() >= deadline)) {
                 code =
                     holder.pid == 0
                         ? base_error_set(error, EP_EBUSY, "%s: held by a process that is not named in %s",
@@ -165,7 +174,7 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
                 return code;
             }
         }
-        if (locked && still_there(fd, paths->lock)) {
+        if (locked && is_still_at_path(fd, paths->lock)) {
             code = write_holder(fd, options->instance, paths->lock, error);
             if (code == 0)
                 *lock_fd = fd;
@@ -181,6 +190,8 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
     }
 }
 
+/* Whether a memory store is held by no process or by this one, so that its files may be removed. The
+ * supervisor calls it at the end of its shutdown: another instance may hold the store by then. */
 bool store_sqlite_may_clear(const struct store_sqlite_paths *paths)
 {
     int fd = open(paths->lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -198,12 +209,11 @@ bool store_sqlite_may_clear(const struct store_sqlite_paths *paths)
 
 /* ---- sqlite:PATH ---- */
 
-/*
- * Resolves the URL's path, so that two names of one store have one lock. If the file does not exist yet, its
- * directory is resolved instead.
- */
-static int find_paths(const struct store_options *options, struct store_sqlite_paths *out,
-                      struct error *error)
+/* Finds the file and the lock file of a sqlite: URL. It resolves links, so that two names of one store
+ * have one lock; if the file does not exist yet, it resolves its directory. Runs in every process that
+ * holds, prepares or opens the store. */
+static int find_store_paths(const struct store_options *options, struct store_sqlite_paths *out,
+                            struct error *error)
 {
     const char *path = options->url + strlen("sqlite:");
     const char *slash = strrchr(path, '/');
@@ -228,34 +238,39 @@ static int find_paths(const struct store_options *options, struct store_sqlite_p
     return 0;
 }
 
-static int hold(const struct store_options *options, uint64_t wait_ms, int *lock_fd, struct error *error)
+static int hold_store(const struct store_options *options, uint64_t wait_ms, int *lock_fd,
+                      struct error *error)
 {
     struct store_sqlite_paths paths;
-    int code = find_paths(options, &paths, error);
+    int code = find_store_paths(options, &paths, error);
     return code == 0 ? store_sqlite_hold_at(options, &paths, wait_ms, lock_fd, error) : code;
 }
 
 /* Nothing to do: the store stays, and its lock is free once the last descriptor is closed. */
-static void leave(const struct store_options *options)
+static void leave_store(const struct store_options *options)
 {
     (void)options;
 }
 
-static int prepare(const struct store_options *options, struct store_names *names, size_t count,
-                   uint64_t *start_number, struct error *error)
+/* store_prepare for a sqlite: URL: creates or migrates the file and counts the start. The keeper calls it
+ * at the daemon's start, and `eventpipe import`. */
+static int prepare_store(const struct store_options *options, struct store_names *names, size_t count,
+                         uint64_t *start_number, struct error *error)
 {
     struct store_sqlite_paths paths;
-    int code = find_paths(options, &paths, error);
+    int code = find_store_paths(options, &paths, error);
     if (code != 0)
         return code;
     return store_sqlite_prepare_at(options, &paths, &store_sqlite_ops, names, count, start_number, error);
 }
 
+/* store_open for a sqlite: URL. Runs in every process that opens the store: each producer, worker and
+ * keeper after fork, and the command line. */
 static int open_store(const struct store_options *options, struct store **out, struct error *error)
 {
     struct store_sqlite_paths paths;
     struct store_sqlite *store;
-    int code = find_paths(options, &paths, error);
+    int code = find_store_paths(options, &paths, error);
     if (code == 0)
         code =
             store_sqlite_open_at(options, &paths, options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
@@ -266,9 +281,9 @@ static int open_store(const struct store_options *options, struct store **out, s
 }
 
 const struct store_ops store_sqlite_ops = {
-    .hold = hold,
-    .leave = leave,
-    .prepare = prepare,
+    .hold = hold_store,
+    .leave = leave_store,
+    .prepare = prepare_store,
     .open = open_store,
     STORE_SQLITE_COMMON_OPS,
 };

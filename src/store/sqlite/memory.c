@@ -23,7 +23,10 @@ struct memory_paths {
     char directory[256];
 };
 
-static int find_paths(const struct store_options *options, struct memory_paths *out, struct error *error)
+/* Finds directory, file and lock of a memory: store, which an instance's processes share under /dev/shm.
+ * Runs in every process that holds, prepares, opens or leaves the store. */
+static int find_memory_paths(const struct store_options *options, struct memory_paths *out,
+                             struct error *error)
 {
     const char *instance = options->instance;
     if (instance == NULL || !config_name_valid(instance))
@@ -36,8 +39,10 @@ static int find_paths(const struct store_options *options, struct memory_paths *
     return 0;
 }
 
-/* Invariant 1. */
-static int check_directory(const struct memory_paths *paths, struct error *error)
+/* Checks invariant 1: the memory store's directory belongs to this user alone. Another user could have
+ * made it in /dev/shm to read or change our events. The supervisor and the keeper run it before they use
+ * or clear the directory. */
+static int check_private_directory(const struct memory_paths *paths, struct error *error)
 {
     struct stat status;
     if (lstat(paths->directory, &status) != 0)
@@ -48,20 +53,23 @@ static int check_directory(const struct memory_paths *paths, struct error *error
     return 0;
 }
 
-static int make_directory(const struct memory_paths *paths, struct error *error)
+/* Makes the directory of a memory store, if it does not exist. The supervisor runs it when it holds the
+ * store, and the keeper before it prepares the store. */
+static int make_private_directory(const struct memory_paths *paths, struct error *error)
 {
     if (mkdir(paths->directory, 0700) != 0 && errno != EEXIST)
         return base_error_set(error, errno == ENOSPC ? EP_ESTOREBUSY : EP_ESYSTEM, "%s: cannot be made: %s",
                               paths->directory, strerror(errno));
-    return check_directory(paths, error);
+    return check_private_directory(paths, error);
 }
 
-/* Removes the store's files and the directory, if the directory is ours. */
-static void clear_directory(const struct memory_paths *paths)
+/* Removes the memory store's files and its directory, if the directory is ours. The supervisor runs it at
+ * its start, because a crashed instance may have left one, and at the end of its shutdown. */
+static void clear_private_directory(const struct memory_paths *paths)
 {
     static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
     char path[PATH_MAX + 16];
-    if (check_directory(paths, NULL) != 0)
+    if (check_private_directory(paths, NULL) != 0)
         return;
     for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
         snprintf(path, sizeof path, "%s%s", paths->store.path, suffixes[i]);
@@ -70,17 +78,20 @@ static void clear_directory(const struct memory_paths *paths)
     rmdir(paths->directory);
 }
 
-static int hold(const struct store_options *options, uint64_t wait_ms, int *lock_fd, struct error *error)
+/* store_hold for a memory: URL: locks the store, removes what a crashed instance has left, and makes the
+ * directory. The supervisor calls it at its start. */
+static int hold_memory_store(const struct store_options *options, uint64_t wait_ms, int *lock_fd,
+                             struct error *error)
 {
     struct memory_paths paths;
     int fd;
-    int code = find_paths(options, &paths, error);
+    int code = find_memory_paths(options, &paths, error);
     if (code == 0)
         code = store_sqlite_hold_at(options, &paths.store, wait_ms, &fd, error);
     if (code != 0)
         return code;
-    clear_directory(&paths);
-    code = make_directory(&paths, error);
+    clear_private_directory(&paths);
+    code = make_private_directory(&paths, error);
     if (code == 0)
         *lock_fd = fd;
     else
@@ -88,33 +99,39 @@ static int hold(const struct store_options *options, uint64_t wait_ms, int *lock
     return code;
 }
 
-static void leave(const struct store_options *options)
+/* store_leave for a memory: URL: removes the store's files. The supervisor calls it last in its shutdown.
+ * The lock file goes last: until then no other instance can start. */
+static void leave_memory_store(const struct store_options *options)
 {
     struct memory_paths paths;
-    if (find_paths(options, &paths, NULL) != 0 || !store_sqlite_may_clear(&paths.store))
+    if (find_memory_paths(options, &paths, NULL) != 0 || !store_sqlite_may_clear(&paths.store))
         return;
-    clear_directory(&paths);
+    clear_private_directory(&paths);
     unlink(paths.store.lock); /* last: until then no other instance can start */
 }
 
-static int prepare(const struct store_options *options, struct store_names *names, size_t count,
-                   uint64_t *start_number, struct error *error)
+/* store_prepare for a memory: URL: creates the tables in the private directory. The keeper calls it at the
+ * daemon's start. */
+static int prepare_memory_store(const struct store_options *options, struct store_names *names, size_t count,
+                                uint64_t *start_number, struct error *error)
 {
     struct memory_paths paths;
-    int code = find_paths(options, &paths, error);
+    int code = find_memory_paths(options, &paths, error);
     if (code == 0)
-        code = make_directory(&paths, error);
+        code = make_private_directory(&paths, error);
     if (code != 0)
         return code;
     return store_sqlite_prepare_at(options, &paths.store, &store_sqlite_memory_ops, names, count,
                                    start_number, error);
 }
 
-static int open_store(const struct store_options *options, struct store **out, struct error *error)
+/* store_open for a memory: URL. Each producer, worker and keeper of the instance calls it after fork, and
+ * the command line when it reads the store. */
+static int open_memory_store(const struct store_options *options, struct store **out, struct error *error)
 {
     struct memory_paths paths;
     struct store_sqlite *store;
-    int code = find_paths(options, &paths, error);
+    int code = find_memory_paths(options, &paths, error);
     if (code == 0)
         code = store_sqlite_open_at(options, &paths.store,
                                     options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
@@ -125,9 +142,9 @@ static int open_store(const struct store_options *options, struct store **out, s
 }
 
 const struct store_ops store_sqlite_memory_ops = {
-    .hold = hold,
-    .leave = leave,
-    .prepare = prepare,
-    .open = open_store,
+    .hold = hold_memory_store,
+    .leave = leave_memory_store,
+    .prepare = prepare_memory_store,
+    .open = open_memory_store,
     STORE_SQLITE_COMMON_OPS,
 };

@@ -24,8 +24,9 @@
 #define PRAGMA_FULL 2
 #define WAL_LIMIT_BYTES (4 << 20) /* where the caller gave none */
 
-/* Sets a pragma and checks that it has taken effect. */
-static int demand(struct store_sqlite *store, const char *name, int64_t value)
+/* Sets a pragma of the store's connection and reads it back: SQLite silently ignores what it does not
+ * know. Runs in every process that opens the store. */
+static int set_pragma(struct store_sqlite *store, const char *name, int64_t value)
 {
     char sql[128];
     int64_t now;
@@ -41,8 +42,9 @@ static int demand(struct store_sqlite *store, const char *name, int64_t value)
     return code;
 }
 
-/* Sets WAL mode, which SQLite refuses on some file systems. */
-static int demand_wal(struct store_sqlite *store)
+/* Sets WAL mode, which SQLite refuses on some file systems. Without it readers would block writers. Runs
+ * in every process that opens the store for writing. */
+static int set_wal_mode(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = NULL;
     int result = sqlite3_prepare_v2(store->db, "PRAGMA journal_mode = WAL", -1, &statement, NULL);
@@ -59,28 +61,29 @@ static int demand_wal(struct store_sqlite *store)
     return code;
 }
 
-/* Makes all settings of the connection. secure_delete: Debian builds SQLite so that it overwrites deleted
- * rows, which would double what a completed event writes. */
-static int set_up(struct store_sqlite *store, const struct store_sqlite_paths *paths)
+/* Makes all settings of the store's connection. secure_delete is off: Debian builds SQLite so that it
+ * overwrites deleted rows, which would double what a completed event writes. Runs in every process that
+ * opens the store. */
+static int configure_connection(struct store_sqlite *store, const struct store_sqlite_paths *paths)
 {
     int64_t page_bytes = 0;
-    int code = demand(store, "cache_size", -2000);
+    int code = set_pragma(store, "cache_size", -2000);
     if (code == 0)
-        code = demand(store, "temp_store", 2);
+        code = set_pragma(store, "temp_store", 2);
     if (code == 0)
-        code = demand(store, "foreign_keys", 0);
+        code = set_pragma(store, "foreign_keys", 0);
     if (code == 0)
-        code = demand(store, "secure_delete", 0);
+        code = set_pragma(store, "secure_delete", 0);
     if (code == 0)
         code = store_sqlite_pragma(store, "PRAGMA page_size", &page_bytes);
     store->page_bytes = (uint64_t)page_bytes;
     if (code != 0 || store->readonly)
         return code;
-    code = demand_wal(store);
+    code = set_wal_mode(store);
     /* With "full", SQLite would sync while it holds the WAL's lock; we sync later (store_sqlite_end). */
     store->durable = paths->synchronous >= PRAGMA_FULL;
     if (code == 0)
-        code = demand(store, "synchronous", store->durable ? PRAGMA_NORMAL : paths->synchronous);
+        code = set_pragma(store, "synchronous", store->durable ? PRAGMA_NORMAL : paths->synchronous);
     char sql[64];
     snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->wal_limit_bytes);
     if (code == 0)
@@ -90,8 +93,9 @@ static int set_up(struct store_sqlite *store, const struct store_sqlite_paths *p
     return code;
 }
 
-/* The path as a "file:" URI, with the characters escaped that have a meaning in one. NULL = out of memory. */
-static char *file_uri(const char *path, const char *query)
+/* Returns the store's path as a "file:" URI, with the characters escaped that have a meaning in one; NULL
+ * = out of memory. The command line runs it when it opens the store for reading only. */
+static char *make_file_uri(const char *path, const char *query)
 {
     char *uri = malloc(3 * strlen(path) + strlen(query) + 6);
     if (uri == NULL)
@@ -106,10 +110,11 @@ static char *file_uri(const char *path, const char *query)
     return uri;
 }
 
-/* Opens the file for reading and reads from it once, which shows whether it can be read. */
+/* Opens the store's file for reading and reads from it once, which shows whether it can be read. The
+ * command line runs it for commands that only read. */
 static int connect_readonly(struct store_sqlite *store, const char *query)
 {
-    char *uri = file_uri(store->path, query);
+    char *uri = make_file_uri(store->path, query);
     if (uri == NULL)
         return base_error_set(&store->store.error, EP_ENOMEM, "out of memory");
     int result =
@@ -123,9 +128,10 @@ static int connect_readonly(struct store_sqlite *store, const char *query)
     return store_sqlite_fail(store, result);
 }
 
-/* Whether the file is not writable and has no WAL: no process has it open. Files that SQLite made beside it
- * would not be writable either and would stay; a daemon that may write the store again could not use them. */
-static bool sealed(const char *path)
+/* Whether the file is not writable and has no WAL: no process has it open. Files that SQLite made beside
+ * it would not be writable either and would stay; a daemon that may write the store again could not use
+ * them. The command line runs it before it opens the store for reading. */
+static bool is_sealed(const char *path)
 {
     char beside[PATH_MAX + 8];
     struct stat status;
@@ -138,14 +144,13 @@ static bool sealed(const char *path)
     return access(beside, F_OK) != 0;
 }
 
-/*
- * Opens the store for a reader, which needs the WAL's index. If it cannot make one (its directory is not
- * writable, and no daemon has made it), it reads the main file alone, if there is no WAL: then no process has
- * the store open. After a crash left a WAL this fails: the last commits are in the WAL.
- */
+/* Opens the store for a reader, which needs the WAL's index. If it cannot make one (its directory is not
+ * writable, and no daemon has made it), it reads the main file alone, if there is no WAL: then no process
+ * has the store open. After a crash left a WAL this fails: the last commits are in the WAL. The command
+ * line runs it (status, queue, show, trace, crashes). */
 static int connect_reader(struct store_sqlite *store)
 {
-    if (sealed(store->path))
+    if (is_sealed(store->path))
         return connect_readonly(store, "?immutable=1");
     int code = connect_readonly(store, "?mode=ro");
     if (code == 0 || code == EP_ESTORE)
@@ -169,7 +174,8 @@ static int connect_reader(struct store_sqlite *store)
     return connect_readonly(store, "?immutable=1");
 }
 
-/* Opens the store for a writer; STORE_SQLITE_CREATE makes the file if it does not exist. */
+/* Opens the store's file for writing; STORE_SQLITE_CREATE makes the file if it does not exist. Each
+ * producer, worker and keeper runs it after fork, and `eventpipe import`. */
 static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mode)
 {
     if (mode == STORE_SQLITE_CREATE) { /* we make the file, for its mode: SQLite gives its WAL the same */
@@ -190,7 +196,8 @@ static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mod
     return 0;
 }
 
-/* Opens the connection, checks that the file is ours, makes the settings and, to create, the tables. */
+/* Opens the store's connection, checks that the file is ours, makes the settings and, to create it, the
+ * tables. Runs in every process that opens the store; it checks before it sets anything (invariant 3). */
 static int connect_and_check(struct store_sqlite *store, const struct store_sqlite_paths *paths,
                              enum store_sqlite_mode mode)
 {
@@ -201,7 +208,7 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
     /* Before any setting: Invariant 3. */
     code = store_sqlite_schema(store, false);
     if (code == 0)
-        code = set_up(store, paths);
+        code = configure_connection(store, paths);
     if (code == 0 && mode == STORE_SQLITE_CREATE)
         code = store_sqlite_schema(store, true);
     /* A process before us may have been killed between its commit and its sync. We act on what we read (a
@@ -218,6 +225,8 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
     return code;
 }
 
+/* Opens a handle of the store, for both kinds of URL. Runs in every process that uses the store, after
+ * fork: an SQLite connection must not cross a fork. */
 int store_sqlite_open_at(const struct store_options *options, const struct store_sqlite_paths *paths,
                          enum store_sqlite_mode mode, const struct store_ops *ops, struct store_sqlite **out,
                          struct error *error)
@@ -258,6 +267,8 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
     return 0;
 }
 
+/* store_close of the SQLite engine: closes the connections and frees the handle. Every process that opened
+ * the store calls it at its end. */
 void store_sqlite_close(struct store *base)
 {
     struct store_sqlite *store = store_sqlite_of(base);

@@ -91,7 +91,8 @@ static const char *const steps[] = {
 /* The oldest version that a reader understands: step 6 renames the tables. */
 #define OLDEST_READ ((int64_t)6)
 
-/* What the file says of itself. */
+/* Reads from the store's file whose it is (application_id), of which version, and whether it has tables.
+ * Runs in every process that opens the store, so that a foreign database is never changed. */
 static int read_identity(struct store_sqlite *store, int64_t *application, int64_t *version, int64_t *tables)
 {
     int code = store_sqlite_pragma(store, "PRAGMA application_id", application);
@@ -105,7 +106,8 @@ static int read_identity(struct store_sqlite *store, int64_t *application, int64
     return code;
 }
 
-/* Takes all steps after `version` in one transaction. */
+/* Brings the store's tables from `version` to the present one, in one transaction. The keeper runs it at
+ * the daemon's first start after an update, and `eventpipe import`. */
 static int migrate(struct store_sqlite *store, int64_t version)
 {
     /* Temporary tables go to files: an index of millions of rows is sorted there. */
@@ -125,6 +127,9 @@ static int migrate(struct store_sqlite *store, int64_t version)
     return code == 0 ? store_sqlite_execute(store, "PRAGMA temp_store = 2") : code;
 }
 
+/* Checks that the file is a store of ours and of a version that this program can use; with `create` it
+ * creates or migrates the tables (the keeper and `eventpipe import` only). Runs in every process that
+ * opens the store. */
 int store_sqlite_schema(struct store_sqlite *store, bool create)
 {
     int64_t application, version, tables;
@@ -162,7 +167,8 @@ int store_sqlite_schema(struct store_sqlite *store, bool create)
     return 0;
 }
 
-/* Finds the id of a name, or adds the name. */
+/* Finds the store id of a source's or stage's name, or adds the name. The keeper runs it at a start for
+ * each source and stage of the configuration, and `eventpipe import`. */
 static int register_name(struct store_sqlite *store, const char *insert, const char *select, int64_t source,
                          const char *name, int64_t *id)
 {
@@ -183,7 +189,8 @@ static int register_name(struct store_sqlite *store, const char *insert, const c
     return result == SQLITE_ROW ? 0 : store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
 }
 
-/* Registers one source and its stages. */
+/* Registers one source of the configuration and its stages in the store, and fills in their ids. The
+ * keeper runs it at a start, and `eventpipe import`. */
 static int register_names(struct store_sqlite *store, struct store_names *names)
 {
     int code = register_name(store, "INSERT INTO source(name) VALUES(?1) ON CONFLICT(name) DO NOTHING",
@@ -196,7 +203,9 @@ static int register_names(struct store_sqlite *store, struct store_names *names)
     return code;
 }
 
-/* store_prepare, for both kinds of URL. */
+/* store_prepare for both kinds of URL: creates or migrates the store, counts the start, which voids all
+ * older locks, and registers the sources and stages. The keeper calls it at a start, and `eventpipe
+ * import`. */
 int store_sqlite_prepare_at(const struct store_options *options, const struct store_sqlite_paths *paths,
                             const struct store_ops *ops, struct store_names *names, size_t count,
                             uint64_t *start_number, struct error *error)
@@ -213,8 +222,9 @@ int store_sqlite_prepare_at(const struct store_options *options, const struct st
         if (code == 0)
             code = store_sqlite_pragma(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
         if (code == 0 && (number < 1 || number >= 1 << 23)) /* a token has 23 bits for the start number */
-            code = base_error_set(&store->store.error, EP_ESTORE, "%s: its start number %lld is out of range",
-                                  paths->path, (long long)number);
+            code = base_error_set(
+                &store->store.error, EP_ESTORE,
+                "%s: the store is damaged, its count of starts is impossible; restore a backup", paths->path);
         for (size_t i = 0; code == 0 && i < count; i++)
             code = register_names(store, &names[i]);
         code = store_sqlite_end(store, code);

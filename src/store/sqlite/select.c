@@ -18,8 +18,9 @@
 
 /* ---- the chain ---- */
 
-/* Whether the list "a\nb\n" names the stage. */
-static bool is_done(const char *done, const char *stage)
+/* Whether the list of done stages "a\nb\n" of an event names the stage. Runs in the keeper or the command
+ * line for an operator who lists or changes events of the store. */
+static bool is_stage_done(const char *done, const char *stage)
 {
     size_t length = strlen(stage);
     for (const char *line = done; line != NULL && *line != '\0';) {
@@ -31,16 +32,20 @@ static bool is_done(const char *done, const char *stage)
     return false;
 }
 
-/* The stage the event waits for: the first of the chain that is not done. */
-static const char *stage_of(const struct walk_source *source, const char *done)
+/* Returns the stage that an event waits for, or died at: the first of its source's chain that is not done;
+ * "" = unknown. Runs in the keeper or the command line for an operator who lists or changes events. */
+static const char *find_next_stage(const struct walk_source *source, const char *done)
 {
     for (size_t i = 0; source->chain != NULL && source->chain[i] != NULL; i++)
-        if (!is_done(done, source->chain[i]))
+        if (!is_stage_done(done, source->chain[i]))
             return source->chain[i];
     return "";
 }
 
-static const char *const *chain_of(const struct store_select *select, const char *source)
+/* Returns the names of a source's stages as the operator's selection gives them, or NULL if the
+ * configuration lacks the source. Runs in the keeper or the command line when a selection of events
+ * begins. */
+static const char *const *find_chain(const struct store_select *select, const char *source)
 {
     for (size_t i = 0; i < select->chain_count; i++)
         if (strcmp(select->chain_sources[i], source) == 0)
@@ -50,8 +55,9 @@ static const char *const *chain_of(const struct store_select *select, const char
 
 /* ---- open ---- */
 
-/* store_each_source calls it: adds the source to the walk if it is selected. */
-static int add_source(int64_t id, const char *name, void *user)
+/* Adds a source of the store to an operator's walk over events, if the selection names it or names none.
+ * store_each_source calls it in the keeper or the command line. */
+static int on_store_source(int64_t id, const char *name, void *user)
 {
     struct walk *walk = user;
     if (walk->select->source != NULL && strcmp(walk->select->source, name) != 0)
@@ -61,7 +67,7 @@ static int add_source(int64_t id, const char *name, void *user)
         return store_sqlite_fail(walk->store, SQLITE_NOMEM);
     walk->sources = grown;
     struct walk_source *source = &grown[walk->source_count];
-    *source = (struct walk_source){.id = id, .name = strdup(name), .chain = chain_of(walk->select, name)};
+    *source = (struct walk_source){.id = id, .name = strdup(name), .chain = find_chain(walk->select, name)};
     if (source->name == NULL)
         return store_sqlite_fail(walk->store, SQLITE_NOMEM);
     walk->source_count++;
@@ -74,8 +80,9 @@ static int compare_ids(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* Adds the ids of the events with this uid, of all walked sources. */
-static int find_uid(struct walk *walk, const char *uid)
+/* Finds the events with this UID by the index, in all sources of the walk. Runs in the keeper or the
+ * command line for an operator who selects events by UID. */
+static int find_events_of_uid(struct walk *walk, const char *uid)
 {
     for (size_t i = 0; i < walk->source_count; i++) {
         sqlite3_stmt *statement = store_sqlite_use(walk->store, SQL_FIND_UID);
@@ -92,7 +99,9 @@ static int find_uid(struct walk *walk, const char *uid)
     return 0;
 }
 
-static int find_uids(struct walk *walk)
+/* Finds the events of all UIDs that an operator named, sorted by arrival and each once. Runs in the keeper
+ * or the command line when a selection by UID begins. */
+static int find_selected_events(struct walk *walk)
 {
     const struct store_select *select = walk->select;
     walk->found = calloc(select->uid_count * walk->source_count + 1, sizeof *walk->found);
@@ -102,7 +111,7 @@ static int find_uids(struct walk *walk)
     if (code != 0)
         return code;
     for (size_t i = 0; code == 0 && i < select->uid_count; i++)
-        code = find_uid(walk, select->uids[i]);
+        code = find_events_of_uid(walk, select->uids[i]);
     code = store_sqlite_end(walk->store, code);
     qsort(walk->found, walk->found_count, sizeof *walk->found, compare_ids);
     size_t kept = 0; /* a UID named twice is one event */
@@ -113,6 +122,9 @@ static int find_uids(struct walk *walk)
     return code;
 }
 
+/* Begins a walk over the events of the store that an operator selects. The keeper calls it for `eventpipe
+ * queue`, `retry` and the like; the command line does for lists while the daemon is down. If the index of
+ * UIDs is damaged, it compares every event. */
 int store_sqlite_select_open(struct store_sqlite *store, const struct store_select *select, unsigned states,
                              bool with_data, bool skip_damage, struct walk *out)
 {
@@ -123,11 +135,11 @@ int store_sqlite_select_open(struct store_sqlite *store, const struct store_sele
                          .skip_damage = skip_damage};
     if (select->state >= 0)
         out->states &= STATE(select->state);
-    int code = store_sqlite_each_source(&store->store, add_source, out);
+    int code = store_sqlite_each_source(&store->store, on_store_source, out);
     if (code == 0 && (out->items = calloc(WALK_CHUNK, sizeof *out->items)) == NULL)
         code = store_sqlite_fail(store, SQLITE_NOMEM);
     if (code == 0 && select->uids != NULL)
-        code = find_uids(out);
+        code = find_selected_events(out);
     if (code == EP_ESTORE && skip_damage && out->found != NULL) {
         free(out->found);
         out->found = NULL;
@@ -147,16 +159,18 @@ void store_sqlite_select_free(struct walk_item *item)
     item->block = NULL;
 }
 
-static void forget_chunk(struct walk *walk)
+static void free_chunk(struct walk *walk)
 {
     for (size_t i = 0; i < walk->item_count; i++)
         store_sqlite_select_free(&walk->items[i]);
     walk->item_count = 0;
 }
 
+/* Ends an operator's walk over events of the store and frees it. The list or change that began it calls
+ * this, in the keeper or the command line. */
 void store_sqlite_select_close(struct walk *walk)
 {
-    forget_chunk(walk);
+    free_chunk(walk);
     for (size_t i = 0; i < walk->source_count; i++)
         free(walk->sources[i].name);
     free(walk->sources);
@@ -167,13 +181,14 @@ void store_sqlite_select_close(struct walk *walk)
 
 /* ---- one event ---- */
 
-static const char *column(sqlite3_stmt *statement, int at)
+static const char *column_text(sqlite3_stmt *statement, int at)
 {
     const char *text = (const char *)sqlite3_column_text(statement, at);
     return text != NULL ? text : "";
 }
 
-/* Fills the item from the row. Its texts are borrowed from the statement. */
+/* Fills in an event for an operator's list from the statement's row. Its texts are borrowed from the row:
+ * copy_item must copy them before the next step. Runs in the keeper or the command line. */
 static void read_item(const struct walk *walk, sqlite3_stmt *statement, struct walk_source *source,
                       struct walk_item *out)
 {
@@ -182,9 +197,9 @@ static void read_item(const struct walk *walk, sqlite3_stmt *statement, struct w
     out->item = (struct store_item){
         .id = sqlite3_column_int64(statement, 0),
         .source = source->name,
-        .uid = column(statement, 1),
-        .address = column(statement, 2),
-        .type = column(statement, 3),
+        .uid = column_text(statement, 1),
+        .address = column_text(statement, 2),
+        .type = column_text(statement, 3),
         .arrival_ms = (uint64_t)sqlite3_column_int64(statement, 4),
         .state = suspended ? (enum store_state)sqlite3_column_int64(statement, 7)
                  : out->token >= walk->store->first_valid_token ? STORE_RUNNING
@@ -193,15 +208,15 @@ static void read_item(const struct walk *walk, sqlite3_stmt *statement, struct w
         .due_ms = (uint64_t)sqlite3_column_int64(statement, 9),
         .attempts = (uint32_t)sqlite3_column_int64(statement, 10),
         .crashes = (uint32_t)sqlite3_column_int64(statement, 11),
-        .done = column(statement, 12),
-        .error = column(statement, 14),
+        .done = column_text(statement, 12),
+        .error = column_text(statement, 14),
     };
-    out->item.stage = stage_of(source, out->item.done);
+    out->item.stage = find_next_stage(source, out->item.done);
     if (!walk->with_data)
         return;
-    out->item.data = column(statement, 5);
+    out->item.data = column_text(statement, 5);
     out->item.data_bytes = (size_t)sqlite3_column_bytes(statement, 5);
-    out->item.context = column(statement, 13);
+    out->item.context = column_text(statement, 13);
     out->item.context_bytes = (size_t)sqlite3_column_bytes(statement, 13);
 }
 
@@ -210,7 +225,9 @@ static bool differs(const char *wanted, const char *found)
     return wanted != NULL && strcmp(wanted, found) != 0;
 }
 
-static bool is_named(const struct store_select *select, const char *uid)
+/* Whether the operator's selection names this UID. Runs in the keeper or the command line, only while the
+ * store's index of UIDs is damaged. */
+static bool is_selected_uid(const struct store_select *select, const char *uid)
 {
     for (size_t i = 0; i < select->uid_count; i++)
         if (strcmp(select->uids[i], uid) == 0)
@@ -218,19 +235,21 @@ static bool is_named(const struct store_select *select, const char *uid)
     return false;
 }
 
-/* Compares the parts of the selection that the statement does not. */
+/* Compares the parts of an operator's selection that the SQL statement does not: state, stage, address,
+ * type, age and error. Runs in the keeper or the command line for each event that the walk reads. */
 static bool is_wanted(const struct walk *walk, const struct store_item *item)
 {
     const struct store_select *select = walk->select;
-    return (!walk->by_uid || is_named(select, item->uid)) && (walk->states & STATE(item->state)) != 0 &&
-           !differs(select->address, item->address) && !differs(select->type, item->type) &&
-           !differs(select->stage, item->stage) &&
+    return (!walk->by_uid || is_selected_uid(select, item->uid)) &&
+           (walk->states & STATE(item->state)) != 0 && !differs(select->address, item->address) &&
+           !differs(select->type, item->type) && !differs(select->stage, item->stage) &&
            (select->older_than_ms == 0 || item->arrival_ms < select->older_than_ms) &&
            (select->error == NULL || strstr(item->error, select->error) != NULL);
 }
 
-/* Copies a text to *end, points *text at the copy and moves *end behind it. */
-static void move_text(char **end, const char **text, size_t bytes)
+/* Copies a text to *end, points *text at the copy and moves *end behind it. An operator's walk over the
+ * store runs it for each text of an event, in the keeper or the command line. */
+static void copy_text(char **end, const char **text, size_t bytes)
 {
     memcpy(*end, *text, bytes);
     (*end)[bytes] = '\0';
@@ -238,8 +257,9 @@ static void move_text(char **end, const char **text, size_t bytes)
     *end += bytes + 1;
 }
 
-/* Copies the borrowed texts into a block of the item's own. Returns its size, 0 = out of memory. */
-static size_t keep_item(struct walk_item *item)
+/* Copies an event's borrowed texts into a block of its own, so that no read transaction stays open while
+ * an operator reads the list. Returns its size, 0 = out of memory. Runs in the keeper or the command line. */
+static size_t copy_item(struct walk_item *item)
 {
     struct store_item *view = &item->item;
     const char **texts[] = {&view->uid, &view->address, &view->type, &view->done, &view->error};
@@ -250,15 +270,17 @@ static size_t keep_item(struct walk_item *item)
     if (end == NULL)
         return 0;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        move_text(&end, texts[i], strlen(*texts[i]));
+        copy_text(&end, texts[i], strlen(*texts[i]));
     if (view->data != NULL)
-        move_text(&end, &view->data, view->data_bytes);
+        copy_text(&end, &view->data, view->data_bytes);
     if (view->context != NULL)
-        move_text(&end, &view->context, view->context_bytes);
+        copy_text(&end, &view->context, view->context_bytes);
     return total;
 }
 
-static struct walk_source *source_of(const struct walk *walk, int64_t event)
+/* Returns the source of an event within an operator's walk, or NULL if the selection leaves that source
+ * out. Runs in the keeper or the command line. */
+static struct walk_source *find_walk_source(const struct walk *walk, int64_t event)
 {
     for (size_t i = 0; i < walk->source_count; i++)
         if (walk->sources[i].id == event >> EVENT_SOURCE_SHIFT)
@@ -266,7 +288,8 @@ static struct walk_source *source_of(const struct walk *walk, int64_t event)
     return NULL;
 }
 
-/* Runs a statement that reads one event. */
+/* Runs a statement of the store that reads one event by its id. Returns 1 = found, 0 = not, or a code. An
+ * operator's walk uses it in the keeper or the command line. */
 static int step_to_item(struct walk *walk, enum store_sqlite_statement which, int64_t event,
                         sqlite3_stmt **statement)
 {
@@ -276,9 +299,12 @@ static int step_to_item(struct walk *walk, enum store_sqlite_statement which, in
     return store_sqlite_step(walk->store, *statement);
 }
 
+/* Reads one event again and compares it with the operator's selection. Returns 1 if it is still selected.
+ * The keeper calls it inside a change's write transaction, because a worker may have taken the event
+ * since; lists by UID use it too. */
 int store_sqlite_select_again(struct walk *walk, int64_t event, struct walk_item *out)
 {
-    struct walk_source *source = source_of(walk, event);
+    struct walk_source *source = find_walk_source(walk, event);
     sqlite3_stmt *statement;
     int code = source == NULL ? 0 : step_to_item(walk, SQL_ITEM, event, &statement);
     if (code == EP_ESTORE && walk->skip_damage) { /* the damaged table may hold nothing of this event */
@@ -293,7 +319,7 @@ int store_sqlite_select_again(struct walk *walk, int64_t event, struct walk_item
     read_item(walk, statement, source, out);
     if (!is_wanted(walk, &out->item))
         code = 0;
-    else if (keep_item(out) == 0)
+    else if (copy_item(out) == 0)
         code = store_sqlite_fail(walk->store, SQLITE_NOMEM);
     sqlite3_reset(statement);
     return code;
@@ -301,8 +327,9 @@ int store_sqlite_select_again(struct walk *walk, int64_t event, struct walk_item
 
 /* ---- a chunk ---- */
 
-/* A chunk of the events that were found by uid. */
-static int next_found(struct walk *walk, size_t limit)
+/* Reads the next chunk of an operator's walk over events that were found by UID. Runs in the keeper or the
+ * command line. */
+static int read_found_chunk(struct walk *walk, size_t limit)
 {
     size_t bytes = 0;
     int code = 0;
@@ -322,8 +349,9 @@ static int next_found(struct walk *walk, size_t limit)
     return code < 0 ? code : 0;
 }
 
-/* The statement that reads the smallest table with the wanted states. */
-static sqlite3_stmt *start_rows(struct walk *walk, const struct walk_source *source)
+/* Returns the statement for an operator's walk that reads the smallest table with the wanted states: dead
+ * events of a large backlog are found without reading it. Runs in the keeper or the command line. */
+static sqlite3_stmt *begin_rows(struct walk *walk, const struct walk_source *source)
 {
     struct store_sqlite *store = walk->store;
     bool one_state = (walk->states & (walk->states - 1)) == 0;
@@ -344,7 +372,9 @@ static sqlite3_stmt *start_rows(struct walk *walk, const struct walk_source *sou
     return statement;
 }
 
-static void next_source(struct walk *walk)
+/* Moves an operator's walk to the next source of the store, or to its end. Runs in the keeper or the
+ * command line after the last event of a source. */
+static void begin_next_source(struct walk *walk)
 {
     walk->at++;
     walk->end = walk->at == walk->source_count;
@@ -352,8 +382,9 @@ static void next_source(struct walk *walk)
         walk->last = EVENT_FIRST(walk->sources[walk->at].id);
 }
 
-/* A chunk read event by event, after the walk met a damaged page. */
-static int next_carefully(struct walk *walk, size_t limit)
+/* Reads a chunk of an operator's walk event by event, after it met a damaged page of the store: only the
+ * damaged events are lost for the list. Runs in the keeper or the command line. */
+static int read_chunk_carefully(struct walk *walk, size_t limit)
 {
     int64_t next;
     size_t bytes = 0;
@@ -374,18 +405,19 @@ static int next_carefully(struct walk *walk, size_t limit)
         }
     }
     if (walk->last >= next - 1)
-        next_source(walk);
+        begin_next_source(walk);
     return 0;
 }
 
-/* A chunk of one source, read row by row. */
-static int next_rows(struct walk *walk, size_t limit)
+/* Reads a chunk of an operator's walk over one source, row by row in order of arrival. Runs in the keeper
+ * or the command line. */
+static int read_row_chunk(struct walk *walk, size_t limit)
 {
     if (walk->last < walk->careful_until)
-        return next_carefully(walk, limit);
+        return read_chunk_carefully(walk, limit);
     struct walk_source *source = &walk->sources[walk->at];
     size_t bytes = 0, rows = 0;
-    sqlite3_stmt *statement = start_rows(walk, source);
+    sqlite3_stmt *statement = begin_rows(walk, source);
     int code;
     while ((code = store_sqlite_step(walk->store, statement)) == 1) {
         struct walk_item *item = &walk->items[walk->item_count];
@@ -394,7 +426,7 @@ static int next_rows(struct walk *walk, size_t limit)
         rows++;
         if (!is_wanted(walk, &item->item))
             continue;
-        size_t kept = keep_item(item);
+        size_t kept = copy_item(item);
         if (kept == 0)
             code = store_sqlite_fail(walk->store, SQLITE_NOMEM);
         else
@@ -406,23 +438,25 @@ static int next_rows(struct walk *walk, size_t limit)
         }
     }
     if (code == 0 && rows < WALK_CHUNK) /* this source has no more */
-        next_source(walk);
+        begin_next_source(walk);
     if (code != EP_ESTORE || !walk->skip_damage)
         return code;
     walk->careful_until = walk->last + WALK_CHUNK;
     return 0;
 }
 
+/* Reads the next chunk of an operator's walk, in a read transaction of its own; an open one would keep the
+ * WAL from being checkpointed. A list or change calls it in the keeper or the command line until the end. */
 int store_sqlite_select_next(struct walk *walk, size_t limit)
 {
-    forget_chunk(walk);
+    free_chunk(walk);
     if (limit > WALK_CHUNK)
         limit = WALK_CHUNK;
     int code = 0;
     while (code == 0 && !walk->end && walk->item_count == 0) {
         code = store_sqlite_begin_read(walk->store);
         if (code == 0)
-            code = walk->found != NULL ? next_found(walk, limit) : next_rows(walk, limit);
+            code = walk->found != NULL ? read_found_chunk(walk, limit) : read_row_chunk(walk, limit);
         store_sqlite_roll_back(walk->store); /* nothing was written; a commit would report the damage again */
     }
     return code;

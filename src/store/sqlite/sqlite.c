@@ -50,6 +50,8 @@ int store_sqlite_fail(struct store_sqlite *store, int result)
     return store_sqlite_fail_of(store, store->db, result);
 }
 
+/* Turns a result of SQLite into the store's error code and a message for users. Any process that uses the
+ * store runs it after each failure. A full disk is noted, so that a checkpoint can make room. */
 int store_sqlite_fail_of(struct store_sqlite *store, sqlite3 *db, int result)
 {
     int primary = result & 0xff;
@@ -74,6 +76,8 @@ int store_sqlite_fail_of(struct store_sqlite *store, sqlite3 *db, int result)
 
 /* ---- statements ---- */
 
+/* Returns a prepared statement of the store, prepared at its first use; NULL after a failure, which the
+ * next run or step returns. Any process that uses the store calls it. */
 sqlite3_stmt *store_sqlite_use(struct store_sqlite *store, enum store_sqlite_statement which)
 {
     store->bind_code = SQLITE_OK;
@@ -88,8 +92,9 @@ sqlite3_stmt *store_sqlite_use(struct store_sqlite *store, enum store_sqlite_sta
     return NULL;
 }
 
-/* Keeps the first failure to bind, for the next step to return. */
-static void note_bind(struct store_sqlite *store, int result)
+/* Keeps the first failure to bind a parameter, for the next step to return, so that callers need not check
+ * each bind. Any process that uses the store runs it. */
+static void note_bind_failure(struct store_sqlite *store, int result)
 {
     if (result != SQLITE_OK && store->bind_code == SQLITE_OK) {
         store->bind_code = result;
@@ -100,14 +105,14 @@ static void note_bind(struct store_sqlite *store, int result)
 void store_sqlite_bind(struct store_sqlite *store, sqlite3_stmt *statement, int at, int64_t value)
 {
     if (statement != NULL)
-        note_bind(store, sqlite3_bind_int64(statement, at, value));
+        note_bind_failure(store, sqlite3_bind_int64(statement, at, value));
 }
 
 void store_sqlite_bind_text(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text,
                             size_t bytes)
 {
     if (statement != NULL)
-        note_bind(store, sqlite3_bind_text64(statement, at, text, bytes, SQLITE_STATIC, SQLITE_UTF8));
+        note_bind_failure(store, sqlite3_bind_text64(statement, at, text, bytes, SQLITE_STATIC, SQLITE_UTF8));
 }
 
 void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text)
@@ -115,6 +120,8 @@ void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statemen
     store_sqlite_bind_text(store, statement, at, text, text != NULL ? strlen(text) : 0);
 }
 
+/* Steps a statement of the store: 1 = a row, 0 = no more, or an error code; after 0 or a code it is reset.
+ * Any process that uses the store calls it. */
 int store_sqlite_step(struct store_sqlite *store, sqlite3_stmt *statement)
 {
     if (statement == NULL || store->bind_code != SQLITE_OK)
@@ -127,6 +134,8 @@ int store_sqlite_step(struct store_sqlite *store, sqlite3_stmt *statement)
     return code;
 }
 
+/* Runs a statement of the store that returns no rows, and resets it. Returns 0 or an error code. Any
+ * process that uses the store calls it. */
 int store_sqlite_run(struct store_sqlite *store, sqlite3_stmt *statement)
 {
     int code = store_sqlite_step(store, statement);
@@ -143,6 +152,8 @@ int store_sqlite_execute(struct store_sqlite *store, const char *sql)
     return 0;
 }
 
+/* Runs SQL that returns one number, such as a pragma of the store's file; 0 if there is no row. Any
+ * process that opens the store calls it; not for hot paths, because it prepares the SQL each time. */
 int store_sqlite_pragma(struct store_sqlite *store, const char *sql, int64_t *value)
 {
     sqlite3_stmt *statement = NULL;
@@ -178,6 +189,8 @@ bool store_sqlite_try_write_lock(struct store_sqlite *store)
     return store->holds_write_lock || store->write_lock == NULL;
 }
 
+/* Releases the store's write lock if this handle holds it, and wakes workers whose answers wait for it.
+ * Any process that writes to the store calls it after its transaction. */
 void store_sqlite_release_write_lock(struct store_sqlite *store)
 {
     if (!store->holds_write_lock)
@@ -188,6 +201,8 @@ void store_sqlite_release_write_lock(struct store_sqlite *store)
         store->write_lock_released(store->user);
 }
 
+/* Rolls back the open transaction of the store, if there is one. The error message stays that of the
+ * cause. Any process that uses the store calls it after a failure. */
 void store_sqlite_roll_back(struct store_sqlite *store)
 {
     struct error kept = store->store.error; /* the cause, not how the rollback went */
@@ -196,7 +211,9 @@ void store_sqlite_roll_back(struct store_sqlite *store)
     store->store.error = kept;
 }
 
-/* Invariant 2. */
+/* Checks invariant 2 in each write transaction: the store's start number is still ours. Otherwise a
+ * process that outlived its instance could change events of the next one. Any process that writes to the
+ * store runs it. */
 static int check_epoch(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_START_NUMBER);
@@ -209,8 +226,8 @@ static int check_epoch(struct store_sqlite *store)
         return 0;
     return base_error_set(
         &store->store.error, EP_ESTORE,
-        "%s: started again by another instance (start %lld, this process belongs to start %llu)", store->path,
-        (long long)number, (unsigned long long)store->start_number);
+        "%s: another instance has started on this store; this process is of an older start and must end",
+        store->path);
 }
 
 int store_sqlite_begin_write(struct store_sqlite *store)
@@ -220,6 +237,8 @@ int store_sqlite_begin_write(struct store_sqlite *store)
     return store_sqlite_begin_write_locked(store);
 }
 
+/* Begins a write transaction of the store; the caller has tried to take the write lock. A failure rolls
+ * back and releases the lock. Any process that writes to the store calls it, a group commit directly. */
 int store_sqlite_begin_write_locked(struct store_sqlite *store)
 {
     if (store->readonly)
@@ -243,6 +262,9 @@ int store_sqlite_end(struct store_sqlite *store, int code)
     return code == 0 && store->wrote && store->durable ? store_sqlite_wal_sync(store) : code;
 }
 
+/* Commits if code is 0 or rolls back, and releases the write lock, without syncing the WAL. Group commits
+ * call it (they sync later), and the producer's claims, which need not survive a power failure;
+ * store_sqlite_end does for all others. */
 int store_sqlite_end_lazily(struct store_sqlite *store, int code)
 {
     uint64_t wal_before = store->wal_bytes;
@@ -265,6 +287,9 @@ int store_sqlite_end_lazily(struct store_sqlite *store, int code)
     return code;
 }
 
+/* Adds the changes of one transaction to the totals of a source and a stage, inside that transaction, so
+ * that status counts no rows. Workers call it in their commits, the producer for claims and unlocks, an
+ * operator's change too. */
 int store_sqlite_tally(struct store_sqlite *store, int64_t source, int64_t stage,
                        const struct store_sqlite_tally *tally)
 {

@@ -9,12 +9,17 @@
 
 #include "src/store/sqlite/sqlite.h"
 
-static int no_source(struct store_sqlite *store, int64_t source)
+/* Sets the error for a source that the store does not know, as when another file has been put in its
+ * place. Runs in the producer, the keeper and the command line. */
+static int fail_unknown_source(struct store_sqlite *store)
 {
-    return base_error_set(&store->store.error, EP_ENOENT, "%s: no source has the number %lld", store->path,
-                          (long long)source);
+    return base_error_set(&store->store.error, EP_ENOENT,
+                          "%s: a source is not in this store (was the file replaced?); restart the daemon",
+                          store->path);
 }
 
+/* Reads a source's cursor from the store: where the next fetch begins. The producer calls it at its start
+ * and after an operator's change; `eventpipe cursor` and `eventpipe status` show it. */
 int store_sqlite_cursor(struct store *base, int64_t source, char **cursor)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -22,7 +27,7 @@ int store_sqlite_cursor(struct store *base, int64_t source, char **cursor)
     store_sqlite_bind(store, statement, 1, source);
     int code = store_sqlite_step(store, statement);
     if (code != 1)
-        return code == 0 ? no_source(store, source) : code;
+        return code == 0 ? fail_unknown_source(store) : code;
     const char *text = (const char *)sqlite3_column_text(statement, 0);
     char *copy = text != NULL ? strdup(text) : NULL;
     sqlite3_reset(statement);
@@ -32,6 +37,8 @@ int store_sqlite_cursor(struct store *base, int64_t source, char **cursor)
     return 0;
 }
 
+/* Sets a source's cursor in the store for an operator. The keeper calls it for `eventpipe cursor --set`.
+ * The producer stores its own cursor with each page instead. */
 int store_sqlite_set_cursor(struct store *base, int64_t source, const char *cursor)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -43,18 +50,20 @@ int store_sqlite_set_cursor(struct store *base, int64_t source, const char *curs
     store_sqlite_bind_string(store, statement, 2, cursor);
     code = store_sqlite_run(store, statement);
     if (code == 0 && sqlite3_changes(store->db) == 0)
-        code = no_source(store, source);
+        code = fail_unknown_source(store);
     return store_sqlite_end(store, code);
 }
 
-/* The totals and the oldest event, inside a read transaction. */
+/* Reads the totals of a source and the arrival of its oldest event, inside a read transaction of the
+ * store. The keeper runs it for status, the producer for the backlog's limit, `eventpipe status` while the
+ * daemon is down. */
 static int read_totals(struct store_sqlite *store, int64_t source, struct store_totals *out)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_SOURCE_TOTALS);
     store_sqlite_bind(store, statement, 1, source);
     int code = store_sqlite_step(store, statement);
     if (code != 1)
-        return code == 0 ? no_source(store, source) : code;
+        return code == 0 ? fail_unknown_source(store) : code;
     uint64_t *const fields[] = {&out->fetched,   &out->duplicates,       &out->injected,
                                 &out->completed, &out->removed_by_stage, &out->removed_by_operator,
                                 &out->live,      &out->delayed,          &out->held,
@@ -73,6 +82,8 @@ static int read_totals(struct store_sqlite *store, int64_t source, struct store_
     return 0;
 }
 
+/* Returns the totals of a source. The keeper calls it for status, the producer for the backlog's limit,
+ * `eventpipe status` while the daemon is down. */
 int store_sqlite_source_totals(struct store *base, int64_t source, struct store_totals *out)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -81,6 +92,8 @@ int store_sqlite_source_totals(struct store *base, int64_t source, struct store_
     return code == 0 ? store_sqlite_end(store, read_totals(store, source, out)) : code;
 }
 
+/* Returns the totals of a stage in the store: processed, retried, failed and so on. The keeper calls it
+ * for status, and `eventpipe status` while the daemon is down. */
 int store_sqlite_stage_totals(struct store *base, int64_t stage, struct store_stage_totals *out)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -89,8 +102,9 @@ int store_sqlite_stage_totals(struct store *base, int64_t stage, struct store_st
     store_sqlite_bind(store, statement, 1, stage);
     int code = store_sqlite_step(store, statement);
     if (code == 0)
-        return base_error_set(&base->error, EP_ENOENT, "%s: no stage has the number %lld", store->path,
-                              (long long)stage);
+        return base_error_set(&base->error, EP_ENOENT,
+                              "%s: a stage is not in this store (was the file replaced?); restart the daemon",
+                              store->path);
     if (code < 0)
         return code;
     uint64_t *const fields[] = {&out->processed, &out->retried, &out->removed,
@@ -101,9 +115,10 @@ int store_sqlite_stage_totals(struct store *base, int64_t stage, struct store_st
     return 0;
 }
 
-/* Passes the rows (id, name) of the statement to the callback. *seen counts them. */
-static int each_name(struct store_sqlite *store, sqlite3_stmt *statement, store_on_source *on_source,
-                     void *user, size_t *seen)
+/* Passes the rows (id, name) of a statement to the callback; *seen counts them. Runs in the keeper and the
+ * command line, which list the sources and stages that the store knows. */
+static int report_names(struct store_sqlite *store, sqlite3_stmt *statement, store_on_source *on_source,
+                        void *user, size_t *seen)
 {
     int code;
     while ((code = store_sqlite_step(store, statement)) == 1) {
@@ -118,21 +133,25 @@ static int each_name(struct store_sqlite *store, sqlite3_stmt *statement, store_
     return code < 0 ? code : 0;
 }
 
+/* Lists the sources that the store knows. The command line calls it while the daemon is down, and the
+ * keeper for operators' commands. If the table is damaged, the index of its names may still be readable. */
 int store_sqlite_each_source(struct store *base, store_on_source *on_source, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     size_t seen = 0;
-    int code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE), on_source, user, &seen);
+    int code = report_names(store, store_sqlite_use(store, SQL_EACH_SOURCE), on_source, user, &seen);
     if (code == EP_ESTORE && seen == 0) /* the table is damaged: the index of its names may not be */
-        code = each_name(store, store_sqlite_use(store, SQL_EACH_SOURCE_NAMED), on_source, user, &seen);
+        code = report_names(store, store_sqlite_use(store, SQL_EACH_SOURCE_NAMED), on_source, user, &seen);
     return code;
 }
 
+/* Lists the stages that the store knows of one source. The command line calls it for status, trace and
+ * crashes, and the keeper for operators' commands. */
 int store_sqlite_each_stage(struct store *base, int64_t source, store_on_stage *on_stage, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_EACH_STAGE);
     store_sqlite_bind(store, statement, 1, source);
     size_t seen = 0;
-    return each_name(store, statement, on_stage, user, &seen);
+    return report_names(store, statement, on_stage, user, &seen);
 }

@@ -36,6 +36,8 @@ void store_sqlite_trace_begin(struct store_sqlite *store)
         store_trace_pack_begin(&store->pack, wall_clock_ms());
 }
 
+/* Adds a step (what was done to an event) to the trace row of the transaction under way; does nothing if
+ * the trace is off. Producers, workers and the keeper call it whenever they change events in the store. */
 void store_sqlite_trace_add(struct store_sqlite *store, struct store_trace_step *step)
 {
     if (!store->trace)
@@ -44,7 +46,9 @@ void store_sqlite_trace_add(struct store_sqlite *store, struct store_trace_step 
     store_trace_pack_add(&store->pack, step);
 }
 
-static int write_row(struct store_sqlite *store, const struct trace_pack *pack)
+/* Inserts one packed row of steps into the trace table. Every process that changes events in the store
+ * runs it before its commit, and the keeper when it trims the trace. */
+static int write_trace_row(struct store_sqlite *store, const struct trace_pack *pack)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_ADD_TRACE);
     store_sqlite_bind(store, statement, 1, store_sqlite_signed(pack->at_ms));
@@ -55,7 +59,7 @@ static int write_row(struct store_sqlite *store, const struct trace_pack *pack)
 
 int store_sqlite_trace_write(struct store_sqlite *store)
 {
-    return store->trace && store_trace_pack_any(&store->pack) ? write_row(store, &store->pack) : 0;
+    return store->trace && store_trace_pack_any(&store->pack) ? write_trace_row(store, &store->pack) : 0;
 }
 
 /* ---- trimming ---- */
@@ -70,8 +74,9 @@ struct trim {
     uint64_t dropped_bytes;
 };
 
-/* *any: whether an event with an id in first..last is in the store. */
-static int any_lives(struct store_sqlite *store, int64_t first, int64_t last, bool *any)
+/* Finds out whether any event with an id in first..last is still in the store. The keeper runs it when it
+ * trims the trace: steps of live events are kept. */
+static int find_any_live_event(struct store_sqlite *store, int64_t first, int64_t last, bool *any)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_LIVE);
     store_sqlite_bind(store, statement, 1, first);
@@ -83,8 +88,9 @@ static int any_lives(struct store_sqlite *store, int64_t first, int64_t last, bo
     return code < 0 ? code : 0;
 }
 
-/* Keeps the steps of live events of a row. Mostly there are none, which one statement shows. */
-static int keep_live(struct trim *trim, uint64_t at_ms, const void *bytes, size_t count)
+/* Collects the steps of live events from a trace row that will be dropped. Mostly there are none, which
+ * one statement shows. The keeper runs it when it trims the trace. */
+static int keep_live_steps(struct trim *trim, uint64_t at_ms, const void *bytes, size_t count)
 {
     struct trace_unpack unpack;
     struct store_trace_step step;
@@ -95,61 +101,64 @@ static int keep_live(struct trim *trim, uint64_t at_ms, const void *bytes, size_
         first = step.event < first ? step.event : first;
         last = step.event > last ? step.event : last;
     }
-    int code = any_lives(trim->store, first, last, &any);
+    int code = find_any_live_event(trim->store, first, last, &any);
     if (code != 0 || !any)
         return code;
     store_trace_unpack_begin(&unpack, at_ms, bytes, count);
     while (code == 0 && store_trace_unpack_next(&unpack, &step)) {
         if (trim->over > 0 && trim->kept.used > trim->dropped_bytes / 4)
             break;
-        code = any_lives(trim->store, step.event, step.event, &any);
+        code = find_any_live_event(trim->store, step.event, step.event, &any);
         if (code == 0 && any)
             store_trace_pack_add(&trim->kept, &step);
     }
     return code;
 }
 
-/* *goes: whether the row is dropped: it is old, or the trace is still too large. */
-static int classify_row(struct trim *trim, sqlite3_stmt *statement, bool *goes)
+/* Decides whether a row of the trace is dropped (*drop): because it is old, or because the trace is still
+ * too large. The keeper runs it for each of the oldest rows when it trims the trace. */
+static int classify_row(struct trim *trim, sqlite3_stmt *statement, bool *drop)
 {
     uint64_t at_ms = (uint64_t)sqlite3_column_int64(statement, 1);
     const void *bytes = sqlite3_column_blob(statement, 2);
     size_t count = (size_t)sqlite3_column_bytes(statement, 2);
-    *goes = at_ms < trim->before_ms || trim->dropped_bytes < trim->over;
-    if (!*goes)
+    *drop = at_ms < trim->before_ms || trim->dropped_bytes < trim->over;
+    if (!*drop)
         return 0;
     trim->last = sqlite3_column_int64(statement, 0);
     trim->dropped_bytes += count + ROW_COST;
-    return bytes != NULL && trim->keeps ? keep_live(trim, at_ms, bytes, count) : 0;
+    return bytes != NULL && trim->keeps ? keep_live_steps(trim, at_ms, bytes, count) : 0;
 }
 
-/* Drops a bounded piece of the oldest rows, and writes what is kept of them. */
-static int drop_rows(struct trim *trim, bool *more)
+/* Drops a bounded piece of the oldest trace rows, and writes what is kept of them as a new row. *more:
+ * another call has more to drop. The keeper runs it in a write transaction of the store. */
+static int drop_old_rows(struct trim *trim, bool *more)
 {
     struct store_sqlite *store = trim->store;
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_OLDEST);
     store_sqlite_bind(store, statement, 1, store->trace_counted);
     store_sqlite_bind(store, statement, 2, TRIM_ROWS);
     int code, rows = 0;
-    bool goes = true;
+    bool drop = true;
     while ((code = store_sqlite_step(store, statement)) == 1) {
         rows++;
-        code = classify_row(trim, statement, &goes);
-        if (code != 0 || !goes || trim->dropped_bytes > TRIM_BYTES)
+        code = classify_row(trim, statement, &drop);
+        if (code != 0 || !drop || trim->dropped_bytes > TRIM_BYTES)
             break;
     }
     sqlite3_reset(statement);
     if (code < 0 || trim->last == 0)
         return code < 0 ? code : 0;
-    *more = goes && (rows == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
+    *more = drop && (rows == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
     statement = store_sqlite_use(store, SQL_DELETE_TRACE);
     store_sqlite_bind(store, statement, 1, trim->last);
     code = store_sqlite_run(store, statement);
-    return code == 0 && store_trace_pack_any(&trim->kept) ? write_row(store, &trim->kept) : code;
+    return code == 0 && store_trace_pack_any(&trim->kept) ? write_trace_row(store, &trim->kept) : code;
 }
 
-/* Adds the rows written since the last count to trace_bytes. */
-static int count_rows(struct store_sqlite *store)
+/* Adds the trace rows written since the last count to the size of the trace. The keeper runs it before it
+ * trims, so that it need not read the whole table each time. */
+static int count_new_rows(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_SIZE);
     store_sqlite_bind(store, statement, 1, store->trace_counted);
@@ -164,7 +173,9 @@ static int count_rows(struct store_sqlite *store)
     return 0;
 }
 
-static int oldest_is_old(struct store_sqlite *store, uint64_t before_ms, bool *old)
+/* Finds out whether the oldest trace row is older than the limit. The keeper runs it, so that it begins a
+ * write transaction of the store only if there is something to drop. */
+static int check_oldest_row(struct store_sqlite *store, uint64_t before_ms, bool *old)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_OLDEST);
     store_sqlite_bind(store, statement, 1, store->trace_counted);
@@ -176,6 +187,8 @@ static int oldest_is_old(struct store_sqlite *store, uint64_t before_ms, bool *o
     return code < 0 ? code : 0;
 }
 
+/* store_trim_trace of the SQLite engine: drops old rows of the trace, one bounded piece a call; returns 1
+ * while there is more. The keeper calls it about once a second while the store changes. */
 int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -186,9 +199,9 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
-    code = count_rows(store);
+    code = count_new_rows(store);
     if (code == 0)
-        code = oldest_is_old(store, trim.before_ms, &old);
+        code = check_oldest_row(store, trim.before_ms, &old);
     code = store_sqlite_end(store, code);
     trim.over = store->trace_bytes > bytes ? store->trace_bytes - bytes : 0;
     if (code != 0 || (!old && trim.over == 0))
@@ -197,7 +210,7 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     if (code != 0)
         return code;
     store_trace_pack_begin(&trim.kept, now_ms);
-    code = store_sqlite_end(store, drop_rows(&trim, &more));
+    code = store_sqlite_end(store, drop_old_rows(&trim, &more));
     store_trace_pack_free(&trim.kept);
     if (code != 0)
         return code;
@@ -224,6 +237,8 @@ struct trace_query {
     size_t count, room;
 };
 
+/* Whether the event is one of those with the UID that `eventpipe trace` looks for. The command line runs
+ * it for each step of the trace. */
 static bool is_found_event(const struct trace_query *query, int64_t event)
 {
     for (size_t i = 0; i < query->event_count; i++)
@@ -232,32 +247,34 @@ static bool is_found_event(const struct trace_query *query, int64_t event)
     return false;
 }
 
-static void add_event(struct trace_query *query, int64_t event)
+static void add_found_event(struct trace_query *query, int64_t event)
 {
     if (query->event_count < EVENTS_MAX && !is_found_event(query, event))
         query->events[query->event_count++] = event;
 }
 
-/* For each step: finds the events that arrived with the uid. */
-static int find_arrival(struct trace_query *query, const struct trace_unpack *unpack,
-                        const struct store_trace_step *step)
+/* For each step of the trace: notes the event if it arrived with the wanted UID. `eventpipe trace` runs it
+ * in its first pass; so it finds events that have left the store. */
+static int on_step_find_events(struct trace_query *query, const struct trace_unpack *unpack,
+                               const struct store_trace_step *step)
 {
     (void)unpack;
     bool arrives = step->kind == STORE_TRACE_STEP_FETCHED || step->kind == STORE_TRACE_STEP_INJECTED;
     if (arrives && step->uid_hash == query->hash &&
         (query->source == 0 || step->event >> EVENT_SOURCE_SHIFT == query->source))
-        add_event(query, step->event);
+        add_found_event(query, step->event);
     return 0;
 }
 
-static int no_memory(struct trace_query *query)
+static int fail_no_memory(struct trace_query *query)
 {
     return base_error_set(&query->store->store.error, EP_ENOMEM, "out of memory");
 }
 
-/* For each step: copies it if it is one of these events. */
-static int copy_step(struct trace_query *query, const struct trace_unpack *unpack,
-                     const struct store_trace_step *step)
+/* For each step of the trace: copies it if it belongs to a wanted event. `eventpipe trace` runs it in its
+ * second pass. */
+static int on_step_copy(struct trace_query *query, const struct trace_unpack *unpack,
+                        const struct store_trace_step *step)
 {
     if (!is_found_event(query, step->event))
         return 0;
@@ -265,19 +282,19 @@ static int copy_step(struct trace_query *query, const struct trace_unpack *unpac
         size_t room = query->room * 2 + 64;
         struct found_step *found = reallocarray(query->found, room, sizeof *found);
         if (found == NULL)
-            return no_memory(query);
+            return fail_no_memory(query);
         query->found = found;
         query->room = room;
     }
     struct found_step *found = &query->found[query->count];
     *found = (struct found_step){.step = *step, .moved = unpack->moved, .number = query->count};
     if (step->error != NULL && (found->step.error = strndup(step->error, step->error_bytes)) == NULL)
-        return no_memory(query);
+        return fail_no_memory(query);
     query->count++;
     return 0;
 }
 
-/* Calls on_step for every step in the trace. */
+/* Calls on_step for every step in the whole trace of the store; slow. `eventpipe trace` runs it twice. */
 static int each_step(struct trace_query *query,
                      int (*on_step)(struct trace_query *query, const struct trace_unpack *unpack,
                                     const struct store_trace_step *step))
@@ -302,8 +319,8 @@ static int each_step(struct trace_query *query,
     return code;
 }
 
-/* Finds the live event of a source with the uid. */
-static int find_in_source(struct trace_query *query, int64_t source, const char *uid)
+/* Finds the event of one source with the UID that is in the store now. `eventpipe trace` runs it. */
+static int find_live_in_source(struct trace_query *query, int64_t source, const char *uid)
 {
     sqlite3_stmt *statement = store_sqlite_use(query->store, SQL_FIND_UID);
     store_sqlite_bind(query->store, statement, 1, source);
@@ -311,42 +328,45 @@ static int find_in_source(struct trace_query *query, int64_t source, const char 
     int code = store_sqlite_step(query->store, statement);
     if (code != 1)
         return code;
-    add_event(query, sqlite3_column_int64(statement, 0));
+    add_found_event(query, sqlite3_column_int64(statement, 0));
     query->live++;
     sqlite3_reset(statement);
     return 0;
 }
 
-/* The same for one source or all. */
-static int find_live(struct trace_query *query, const char *uid)
+/* Finds the events with the UID that are in the store now, of one source or of all. `eventpipe trace` runs
+ * it before it reads the trace. */
+static int find_live_events(struct trace_query *query, const char *uid)
 {
     if (query->source != 0)
-        return find_in_source(query, query->source, uid);
+        return find_live_in_source(query, query->source, uid);
     sqlite3_stmt *statement = store_sqlite_use(query->store, SQL_EACH_SOURCE);
     int code;
     while ((code = store_sqlite_step(query->store, statement)) == 1)
-        if ((code = find_in_source(query, sqlite3_column_int64(statement, 0), uid)) != 0) {
+        if ((code = find_live_in_source(query, sqlite3_column_int64(statement, 0), uid)) != 0) {
             sqlite3_reset(statement);
             return code;
         }
     return code;
 }
 
-/* Reads the trace twice: for the events of the uid, then for their steps. */
-static int read_steps(struct trace_query *query, const char *uid)
+/* Reads the trace of the store twice: for the events that had the UID, then for their steps. `eventpipe
+ * trace` runs it in one read transaction. */
+static int read_event_steps(struct trace_query *query, const char *uid)
 {
     int64_t tables;
     int code =
         store_sqlite_pragma(query->store, "SELECT count(*) FROM sqlite_schema WHERE name = 'trace'", &tables);
     if (code == 0)
-        code = find_live(query, uid);
+        code = find_live_events(query, uid);
     if (code != 0 || tables == 0) /* a store of an older version has no such table */
         return code;
-    code = each_step(query, find_arrival);
-    return code == 0 && query->event_count > 0 ? each_step(query, copy_step) : code;
+    code = each_step(query, on_step_find_events);
+    return code == 0 && query->event_count > 0 ? each_step(query, on_step_copy) : code;
 }
 
-/* By event, then by time. At equal times a step that was moved from an older row comes first: it is older. */
+/* Orders steps of the trace for `eventpipe trace`: by event, then by time. At equal times a step that was
+ * moved from an older row comes first, because it is older. */
 static int compare_steps(const void *left, const void *right)
 {
     const struct found_step *a = left, *b = right;
@@ -359,6 +379,8 @@ static int compare_steps(const void *left, const void *right)
     return a->number < b->number ? -1 : a->number > b->number;
 }
 
+/* store_trace of the SQLite engine: shows what was done to the events with a UID, as far as the trace is
+ * kept. `eventpipe trace` calls it. */
 int store_sqlite_trace(struct store *base, int64_t source, const char *uid, store_on_trace_step *on_step,
                        void *user, size_t *live)
 {
@@ -367,7 +389,7 @@ int store_sqlite_trace(struct store *base, int64_t source, const char *uid, stor
                                 .hash = store_trace_uid_hash(uid)};
     int code = store_sqlite_begin_read(query.store);
     if (code == 0)
-        code = store_sqlite_end(query.store, read_steps(&query, uid));
+        code = store_sqlite_end(query.store, read_event_steps(&query, uid));
     if (code == 0 && query.count > 0)
         qsort(query.found, query.count, sizeof *query.found, compare_steps);
     for (size_t i = 0; code == 0 && i < query.count; i++)

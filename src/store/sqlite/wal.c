@@ -35,6 +35,8 @@
 #define PAUSE_MOST_MS 1600
 #define PAUSE_POLL_MS 20 /* between two attempts to move the WAL during the pause */
 
+/* Notes the size of the store's WAL. SQLite calls it as a hook after each commit that wrote, in any
+ * process that writes to the store. The size decides about checkpoints. */
 int store_sqlite_wal_count(void *handle, sqlite3 *db, const char *name, int pages)
 {
     struct store_sqlite *store = handle;
@@ -43,7 +45,8 @@ int store_sqlite_wal_count(void *handle, sqlite3 *db, const char *name, int page
     return SQLITE_OK;
 }
 
-/* Opens the checkpointer. It must read once: only then does SQLite notice the WAL. */
+/* Opens the store's second connection, which runs checkpoints. It must read once: only then does SQLite
+ * notice the WAL. The keeper runs it, and any writer once the WAL is much too long. */
 static int open_checkpointer(struct store_sqlite *store)
 {
     char sql[64];
@@ -67,22 +70,23 @@ static int open_checkpointer(struct store_sqlite *store)
 }
 
 /* Begins a transaction and reads: only then does it hold the state of the WAL (Invariant 1). */
-static int begin_reading(struct store_sqlite *store, enum store_sqlite_statement transaction)
+static int begin_transaction(struct store_sqlite *store, enum store_sqlite_statement transaction)
 {
     int code = store_sqlite_run(store, store_sqlite_use(store, transaction));
     return code == 0 ? store_sqlite_run(store, store_sqlite_use(store, SQL_START_NUMBER)) : code;
 }
 
-/* Runs one checkpoint under a transaction of our own (Invariant 1). *all: nothing of the WAL is left to
- * move. */
-static int checkpoint(struct store_sqlite *store, enum store_sqlite_statement transaction, int mode,
-                      bool *all)
+/* Runs one checkpoint of the store's WAL under a transaction of our own (invariant 1). *all: nothing of
+ * the WAL is left to move. The keeper runs it, and any writer once the WAL is much too long or the disk
+ * full. */
+static int run_checkpoint(struct store_sqlite *store, enum store_sqlite_statement transaction, int mode,
+                          bool *all)
 {
     int pages = 0, moved = 0;
     *all = false;
     int code = store->checkpointer != NULL ? 0 : open_checkpointer(store);
     if (code == 0)
-        code = begin_reading(store, transaction);
+        code = begin_transaction(store, transaction);
     if (code == 0) {
         int result = sqlite3_wal_checkpoint_v2(store->checkpointer, "main", mode, &pages, &moved);
         *all = result == SQLITE_OK && pages == moved;
@@ -93,18 +97,17 @@ static int checkpoint(struct store_sqlite *store, enum store_sqlite_statement tr
     return code;
 }
 
-/*
- * After a failed sync: moves the whole WAL, which writes its content again, and syncs that. A second sync
- * would prove nothing: the kernel forgets the pages it could not write, and reports success. If moving fails
- * too, the caller must not go on: it is as if it had been killed after its commit.
- */
+/* Any process that writes to a durable store runs it. After a failed sync: moves the whole WAL, which
+ * writes its content again, and syncs that. A second sync would prove nothing: the kernel forgets the
+ * pages it could not write, and reports success. If moving fails too, the caller must not go on: it is as
+ * if it had been killed after its commit. */
 static int checkpoint_instead_of_sync(struct store_sqlite *store, int result)
 {
     bool all;
     store_sqlite_fail(store, result);
     struct error first = store->store.error;
     store_sqlite_acquire_write_lock(store);
-    int code = checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+    int code = run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
     store_sqlite_release_write_lock(store);
     if (code == 0 && all)
         return 0;
@@ -112,6 +115,8 @@ static int checkpoint_instead_of_sync(struct store_sqlite *store, int result)
                           first.message);
 }
 
+/* Syncs the store's WAL to the disk after a commit, without the write lock, so that the next writer
+ * already works. Any process that writes to a durable store calls it before it reports the commit as done. */
 int store_sqlite_wal_sync(struct store_sqlite *store)
 {
     sqlite3_file *wal = NULL;
@@ -122,30 +127,30 @@ int store_sqlite_wal_sync(struct store_sqlite *store)
     return result == SQLITE_OK ? 0 : checkpoint_instead_of_sync(store, result);
 }
 
-/*
- * A WAL begins again only after all of it was moved, which never happens while writers add to it. So we
- * move most of it while they write, and the rest while we hold the write lock.
- */
+/* store_checkpoint of the SQLite engine. A WAL begins again only after all of it was moved, which never
+ * happens while writers add to it. So it moves most of it while they write, and the rest under the write
+ * lock. The keeper calls it when the WAL has grown, and once more at the end. */
 int store_sqlite_checkpoint(struct store *base, bool final)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     bool all;
     if (store->readonly)
         return base_error_set(&base->error, EP_EINVAL, "%s: opened for reading only", store->path);
-    int code = checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_PASSIVE, &all);
+    int code = run_checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_PASSIVE, &all);
     if (code == 0 && !all) {
         store_sqlite_acquire_write_lock(store);
-        code = checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+        code = run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
         store_sqlite_release_write_lock(store);
     }
     if (code == 0 && all &&
         final) /* our own transaction reads nothing of the WAL, so it does not block this */
-        code = checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_TRUNCATE, &all);
+        code = run_checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_TRUNCATE, &all);
     return code != 0 || all ? code : 1;
 }
 
-/* How long a writer pauses, in milliseconds. */
-static uint64_t pause_ms(uint64_t wal_bytes, uint64_t limit_bytes)
+/* Returns how long a writer of the store pauses after its commit, because its WAL is too long and a reader
+ * keeps it from being checkpointed; 0 = no pause. Any process that writes to the store runs it. */
+static uint64_t compute_pause_ms(uint64_t wal_bytes, uint64_t limit_bytes)
 {
     if (wal_bytes <= SLOWDOWN_LIMITS * limit_bytes)
         return 0;
@@ -153,25 +158,28 @@ static uint64_t pause_ms(uint64_t wal_bytes, uint64_t limit_bytes)
     return steps > 6 || PAUSE_FIRST_MS << steps > PAUSE_MOST_MS ? PAUSE_MOST_MS : PAUSE_FIRST_MS << steps;
 }
 
+/* Checkpoints the store's WAL after a commit if it is much too long or the disk was full, and pauses the
+ * writer while that fails. Any process that writes to the store calls it while it holds the write lock.
+ * The commit's result stays. */
 void store_sqlite_wal_checkpoint_if_needed(struct store_sqlite *store)
 {
     struct error kept = store->store.error;
     bool all;
     if (store->wal_bytes > WRITER_CHECKPOINT_LIMITS * store->wal_limit_bytes || store->disk_full) {
-        checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
-        uint64_t end_ns = shm_now_ns() + pause_ms(store->wal_bytes, store->wal_limit_bytes) * 1000000;
+        run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+        uint64_t end_ns = shm_now_ns() + compute_pause_ms(store->wal_bytes, store->wal_limit_bytes) * 1000000;
         while (!all && shm_now_ns() < end_ns) {
             const struct timespec interval = {.tv_nsec = PAUSE_POLL_MS * 1000000L};
             nanosleep(&interval, NULL);
-            checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+            run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
         }
     }
     store->disk_full = false;
     store->store.error = kept;
 }
 
-/* A writer that did not get the write lock in time mostly waited for writers that pause: it must not write
- * either. */
+/* Refuses a write (EP_ESTOREBUSY) while the store's WAL is too long. Any process that did not get the
+ * write lock in time calls it: mostly it waited for writers that pause, so it must not write either. */
 int store_sqlite_wal_check_limit(struct store_sqlite *store)
 {
     uint64_t bytes, wal_bytes;
