@@ -238,6 +238,8 @@ static int find_store_paths(const struct store_options *options, struct store_sq
     return 0;
 }
 
+/* store_hold for a sqlite: URL: finds the file and locks it. The supervisor calls it at its start, and
+ * `eventpipe import`. */
 static int hold_store(const struct store_options *options, uint64_t wait_ms, int *lock_fd,
                       struct error *error)
 {
