@@ -45,7 +45,8 @@ struct copying {
     struct error *error;
 };
 
-/* Reads the status of the database, its WAL and its journal. */
+/* Reads size and time of the Go eventpipe's database, its WAL and its journal. `eventpipe import` runs it
+ * before and after it copies them, to see whether they changed meanwhile. */
 static int read_status(const struct original *original, struct stat *status, struct error *error)
 {
     for (size_t i = 0; i < FILES; i++) {
@@ -61,15 +62,17 @@ static int read_status(const struct original *original, struct stat *status, str
     return 0;
 }
 
-/* Checks that all of them are regular files, and that there is room for the copy. */
-static int check_files(const struct copying *copying)
+/* Checks that the database to import, its WAL and its journal are regular files, and that there is room
+ * for their copy. `eventpipe import` runs it before it copies them. */
+static int check_sizes_and_types(const struct copying *copying)
 {
     const struct stat *status = copying->original.status;
     struct statvfs room;
     uint64_t bytes = 0;
     for (size_t i = 0; i < FILES; i++) {
         if (i == 0 ? !S_ISREG(status[i].st_mode) : status[i].st_mode != 0 && !S_ISREG(status[i].st_mode))
-            return base_error_set(copying->error, EP_EINVAL, "%s%s: expected the file of a database",
+            return base_error_set(copying->error, EP_EINVAL,
+                                  "%s%s: expected a regular file that holds a database",
                                   copying->original.path, suffixes[i]);
         bytes += (uint64_t)status[i].st_size;
     }
@@ -81,7 +84,9 @@ static int check_files(const struct copying *copying)
     return 0;
 }
 
-static bool is_unchanged(const struct stat *before, const struct stat *after)
+/* Whether the database to import, its WAL and its journal are the same files as before the copy.
+ * `eventpipe import` runs it after the copy: files of different moments would make a damaged database. */
+static bool are_files_unchanged(const struct stat *before, const struct stat *after)
 {
     for (size_t i = 0; i < FILES; i++)
         if (before[i].st_mode != after[i].st_mode || before[i].st_ino != after[i].st_ino ||
@@ -93,8 +98,9 @@ static bool is_unchanged(const struct stat *before, const struct stat *after)
 
 /* ---- who has it open ---- */
 
-/* Fails if another process has the database open. */
-static int check_closed(const struct original *original, struct error *error)
+/* Fails if another process has the database to import open: the Go eventpipe would go on to process events
+ * that are imported. `eventpipe import` runs it before and after the copy. It takes no lock on the file. */
+static int check_not_open(const struct original *original, struct error *error)
 {
     int fd = open(original->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
@@ -120,7 +126,8 @@ static int check_closed(const struct original *original, struct error *error)
 
 /* ---- copying ---- */
 
-/* Writes one piece whole. */
+/* Writes one piece of the copied database, however often write(2) has to be called. `eventpipe import`
+ * runs it while it copies the file. */
 static int write_piece(struct copying *copying, int fd, const char *path, size_t bytes)
 {
     for (size_t done = 0; done < bytes;) {
@@ -138,12 +145,13 @@ static int write_piece(struct copying *copying, int fd, const char *path, size_t
     return 0;
 }
 
-/* Copies one open file to another. */
+/* Copies one open file of the database to import, piece by piece, and stops when the user interrupts
+ * `eventpipe import`, which runs it. */
 static int copy_bytes(struct copying *copying, int from, const char *from_path, int to, const char *to_path)
 {
     for (;;) {
         if (copying->stop != NULL && copying->stop(copying->user))
-            return base_error_set(copying->error, EP_ESTATE, "told to stop while %s was copied", from_path);
+            return base_error_set(copying->error, EP_ESTATE, "interrupted while it copied %s", from_path);
         ssize_t got = read(from, copying->piece, PIECE_BYTES);
         if (got < 0 && errno == EINTR)
             continue;
@@ -158,7 +166,8 @@ static int copy_bytes(struct copying *copying, int from, const char *from_path, 
     }
 }
 
-/* Copies one of the files, if it exists. */
+/* Copies one file of the database to import (the database, its WAL or its journal), if it exists.
+ * `eventpipe import` runs it. */
 static int copy_file(struct copying *copying, size_t which)
 {
     char from_path[PATH_MAX + 16], to_path[PATH_MAX + 16];
@@ -182,30 +191,32 @@ static int copy_file(struct copying *copying, size_t which)
     return code;
 }
 
-/* Copies all files once. *changed: an original changed meanwhile. */
+/* Copies the database to import with its WAL and journal once. *changed: an original changed meanwhile, so
+ * the copy is of no use. `eventpipe import` runs it. */
 static int copy_all(struct copying *copying, bool *changed)
 {
     struct stat after[FILES];
     int code = read_status(&copying->original, copying->original.status, copying->error);
     if (code == 0)
-        code = check_files(copying);
+        code = check_sizes_and_types(copying);
     for (size_t i = 0; code == 0 && i < FILES; i++)
         code = copy_file(copying, i);
     if (code == 0)
         code = read_status(&copying->original, after, copying->error);
-    *changed = code == 0 && !is_unchanged(copying->original.status, after);
+    *changed = code == 0 && !are_files_unchanged(copying->original.status, after);
     return code;
 }
 
-/* Copies all files until they belong together, at most twice. */
-static int copy_unchanged(struct copying *copying)
+/* Copies the database to import until its files belong together, at most twice. Fails with EP_EBUSY if
+ * another process writes to it. `eventpipe import` runs it. */
+static int copy_until_unchanged(struct copying *copying)
 {
     bool changed = true;
-    int code = check_closed(&copying->original, copying->error);
+    int code = check_not_open(&copying->original, copying->error);
     for (int round = 0; code == 0 && changed && round < 2; round++)
         code = copy_all(copying, &changed);
     if (code == 0) /* it may have been started meanwhile */
-        code = check_closed(&copying->original, copying->error);
+        code = check_not_open(&copying->original, copying->error);
     if (code == 0 && changed)
         code = base_error_set(
             copying->error, EP_EBUSY,
@@ -215,7 +226,8 @@ static int copy_unchanged(struct copying *copying)
     return code;
 }
 
-/* Makes the private directory. */
+/* Makes a private directory for the copy of the database to import, under TMPDIR. `eventpipe import` runs
+ * it. */
 static int make_directory(struct import_copy *copy, struct error *error)
 {
     const char *base = getenv("TMPDIR");
@@ -235,6 +247,8 @@ static int make_directory(struct import_copy *copy, struct error *error)
     return 0;
 }
 
+/* Copies the Go eventpipe's database, with what a crash left beside it, into a private directory, so that
+ * reading it never changes the original. `eventpipe import` calls it when it opens the file. */
 int import_copy_make(const char *path, import_stop *stop, void *user, struct import_copy *out,
                      struct error *error)
 {
@@ -248,7 +262,7 @@ int import_copy_make(const char *path, import_stop *stop, void *user, struct imp
         return base_error_set(error, EP_ENOMEM, "out of memory");
     int code = make_directory(&copy, error);
     if (code == 0)
-        code = copy_unchanged(&copying);
+        code = copy_until_unchanged(&copying);
     free(copying.piece);
     if (code != 0)
         import_copy_remove(&copy);
@@ -257,6 +271,8 @@ int import_copy_make(const char *path, import_stop *stop, void *user, struct imp
     return code;
 }
 
+/* Removes the private copy of the imported database; an open connection can still read it. `eventpipe
+ * import` calls it as soon as the copy is open, so that a kill leaves nothing behind, and after a failure. */
 void import_copy_remove(struct import_copy *copy)
 {
     if (copy->directory[0] == '\0')

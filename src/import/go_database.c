@@ -25,8 +25,9 @@ struct import_go {
     size_t source_count;
 };
 
-/* Sets the error from the last result of SQLite. */
-static int fail(const struct import_go *file, struct error *error)
+/* Sets the error from SQLite's last result on the database to import: not a database, damaged, or not
+ * readable. `eventpipe import` runs it after each failure. */
+static int set_sqlite_error(const struct import_go *file, struct error *error)
 {
     int result = sqlite3_extended_errcode(file->db), primary = result & 0xff;
     if (primary == SQLITE_NOMEM)
@@ -41,14 +42,15 @@ static int fail(const struct import_go *file, struct error *error)
                           "%s: its copy cannot be read: %s", file->path, sqlite3_errmsg(file->db));
 }
 
-static int run(const struct import_go *file, const char *sql, struct error *error)
+static int run_sql(const struct import_go *file, const char *sql, struct error *error)
 {
-    return sqlite3_exec(file->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(file, error);
+    return sqlite3_exec(file->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : set_sqlite_error(file, error);
 }
 
 /* ---- checks ---- */
 
-/* *out: the number that a statement returns, 0 = no row. text: its parameter, or NULL. */
+/* *out: the number that an SQL statement returns from the database to import, 0 = no row. text: its
+ * parameter, or NULL. `eventpipe import` runs it to check the file. */
 static int query_number(const struct import_go *file, const char *sql, const char *text, int64_t *out,
                         struct error *error)
 {
@@ -61,12 +63,13 @@ static int query_number(const struct import_go *file, const char *sql, const cha
         result = sqlite3_step(statement);
     if (result == SQLITE_ROW)
         *out = sqlite3_column_int64(statement, 0);
-    int code = result == SQLITE_ROW || result == SQLITE_DONE ? 0 : fail(file, error);
+    int code = result == SQLITE_ROW || result == SQLITE_DONE ? 0 : set_sqlite_error(file, error);
     sqlite3_finalize(statement);
     return code;
 }
 
-/* Checks that the tables and their columns exist. */
+/* Checks that the database to import has the Go eventpipe's tables with their columns. `eventpipe import`
+ * runs it, so that a wrong file gives a clear message. */
 static int check_columns(const struct import_go *file, struct error *error)
 {
     static const struct {
@@ -101,8 +104,9 @@ static int check_columns(const struct import_go *file, struct error *error)
     return 0;
 }
 
-/* Checks the whole file: a damaged index would hide events from us, and a damaged table would lose them. */
-static int check_whole(const struct import_go *file, struct error *error)
+/* Checks the whole database to import: a damaged index would hide events from us, and a damaged table
+ * would lose them. `eventpipe import` runs it before it reads any row. */
+static int check_integrity(const struct import_go *file, struct error *error)
 {
     sqlite3_stmt *statement = NULL;
     int code = 0;
@@ -110,7 +114,7 @@ static int check_whole(const struct import_go *file, struct error *error)
     if (result == SQLITE_OK)
         result = sqlite3_step(statement);
     if (result != SQLITE_ROW)
-        code = fail(file, error);
+        code = set_sqlite_error(file, error);
     else if (strcmp((const char *)sqlite3_column_text(statement, 0), "ok") != 0)
         code = base_error_set(
             error, EP_EINVAL,
@@ -121,8 +125,9 @@ static int check_whole(const struct import_go *file, struct error *error)
     return code;
 }
 
-/* Checks that this is a whole database of the Go eventpipe. */
-static int check(const struct import_go *file, struct error *error)
+/* Checks that the file to import is a whole database of the Go eventpipe, of the version that we know.
+ * `eventpipe import` runs it before it reads any row. */
+static int check_database(const struct import_go *file, struct error *error)
 {
     int64_t version, application, twice = 0;
     int code = query_number(file, "PRAGMA user_version", NULL, &version, error);
@@ -139,7 +144,7 @@ static int check(const struct import_go *file, struct error *error)
             "%s: PRAGMA user_version is %lld; expected %d, as in a database of the Go eventpipe", file->path,
             (long long)version, VERSION);
     if (code == 0)
-        code = check_whole(file, error);
+        code = check_integrity(file, error);
     if (code == 0)
         code = check_columns(file, error);
     /* The original has a key over both. Without it an event could come twice; with it this only reads an
@@ -157,7 +162,8 @@ static int check(const struct import_go *file, struct error *error)
 
 /* ---- sources ---- */
 
-/* Adds the statement's row (id, cursor) to the sources. */
+/* Adds a source (id, cursor) that the database to import has to the list of its sources. `eventpipe
+ * import` runs it for each row. */
 static int add_source(struct import_go *file, sqlite3_stmt *statement)
 {
     const char *id = (const char *)sqlite3_column_text(statement, 0);
@@ -174,8 +180,8 @@ static int add_source(struct import_go *file, sqlite3_stmt *statement)
     return source->id == NULL || (has_cursor && source->cursor == NULL) ? EP_ENOMEM : 0;
 }
 
-/* Reads all sources. DISTINCT runs along the index of order_index, where the rows of a source stand
- * together. */
+/* Reads the sources of the database to import, also those that have only events. DISTINCT runs along the
+ * index of order_index, where the rows of a source stand together. `eventpipe import` runs it once. */
 static int read_sources(struct import_go *file, struct error *error)
 {
     sqlite3_stmt *statement = NULL;
@@ -199,7 +205,7 @@ static int read_sources(struct import_go *file, struct error *error)
     if (code != 0)
         base_error_set(error, code, "out of memory");
     if (code == 0 && result != SQLITE_OK)
-        code = fail(file, error);
+        code = set_sqlite_error(file, error);
     sqlite3_finalize(statement);
     return code;
 }
@@ -212,6 +218,8 @@ size_t import_go_sources(const struct import_go *file, const struct import_go_so
 
 /* ---- rows ---- */
 
+/* Begins to read the events of one source of the database to import, in the order in which the Go
+ * eventpipe would process them. `eventpipe import` calls it for each source. */
 int import_go_start(struct import_go *file, const char *source, struct error *error)
 {
     static const char sql[] = "SELECT id, data, context, locked FROM items WHERE source_id = ?1 "
@@ -223,16 +231,18 @@ int import_go_start(struct import_go *file, const char *source, struct error *er
         sqlite3_reset(file->rows);
     if (result == SQLITE_OK) /* copied: the caller's text need not stay */
         result = sqlite3_bind_text(file->rows, 1, source, -1, SQLITE_TRANSIENT);
-    return result == SQLITE_OK ? 0 : fail(file, error);
+    return result == SQLITE_OK ? 0 : set_sqlite_error(file, error);
 }
 
+/* Reads the next event of the source from the database to import. Returns 1 and *row, 0 when there are no
+ * more, or a negative code. `eventpipe import` calls it for each row that the store asks for. */
 int import_go_next(struct import_go *file, struct import_row *row, bool *locked, struct error *error)
 {
     int result = sqlite3_step(file->rows);
     if (result == SQLITE_DONE)
         return 0;
     if (result != SQLITE_ROW)
-        return fail(file, error);
+        return set_sqlite_error(file, error);
     /* First the text or blob, then its number of bytes: SQLite converts the value at the first call. */
     const char *id = (const char *)sqlite3_column_text(file->rows, 0);
     struct json_span uid = {id != NULL ? id : "", (size_t)sqlite3_column_bytes(file->rows, 0)};
@@ -241,7 +251,7 @@ int import_go_next(struct import_go *file, struct import_row *row, bool *locked,
                               (size_t)sqlite3_column_bytes(file->rows, 2)};
     if (data.at == NULL) { /* NULL or empty */
         if (sqlite3_errcode(file->db) == SQLITE_NOMEM)
-            return fail(file, error);
+            return set_sqlite_error(file, error);
         data = (struct msgpack){"", 0};
     }
     *locked = sqlite3_column_int(file->rows, 3) != 0;
@@ -251,23 +261,26 @@ int import_go_next(struct import_go *file, struct import_row *row, bool *locked,
 
 /* ---- open and close ---- */
 
-/* Opens the copy, begins the transaction, checks the database and reads its sources. */
-static int connect_copy(struct import_go *file, const struct import_copy *copy, struct error *error)
+/* Opens the private copy of the database to import, begins the one transaction in which it is read, checks
+ * it and reads its sources. `eventpipe import` runs it. */
+static int open_copy(struct import_go *file, const struct import_copy *copy, struct error *error)
 {
     int result = sqlite3_open_v2(copy->path, &file->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
     if (result != SQLITE_OK)
-        return fail(file, error);
+        return set_sqlite_error(file, error);
     sqlite3_extended_result_codes(file->db, 1);
     sqlite3_db_config(file->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     sqlite3_db_config(file->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL); /* we do not trust the file */
-    int code = run(file, "PRAGMA locking_mode = EXCLUSIVE", error);
+    int code = run_sql(file, "PRAGMA locking_mode = EXCLUSIVE", error);
     if (code == 0)
-        code = run(file, "BEGIN", error);
+        code = run_sql(file, "BEGIN", error);
     if (code == 0)
-        code = check(file, error);
+        code = check_database(file, error);
     return code == 0 ? read_sources(file, error) : code;
 }
 
+/* Opens a database of the Go eventpipe for `eventpipe import`: copies it, opens the copy and checks it.
+ * The copy has no name afterwards, so it disappears with the process. */
 int import_go_open(const char *path, import_stop *stop, void *user, struct import_go **out,
                    struct error *error)
 {
@@ -279,7 +292,7 @@ int import_go_open(const char *path, import_stop *stop, void *user, struct impor
     }
     int code = import_copy_make(path, stop, user, &copy, error);
     if (code == 0)
-        code = connect_copy(file, &copy, error);
+        code = open_copy(file, &copy, error);
     import_copy_remove(&copy);
     if (code == 0)
         *out = file;
@@ -288,6 +301,8 @@ int import_go_open(const char *path, import_stop *stop, void *user, struct impor
     return code;
 }
 
+/* Closes the database of the Go eventpipe and frees it; NULL is ignored. `eventpipe import` calls it at
+ * its end, and after a failure to open. */
 void import_go_close(struct import_go **file)
 {
     struct import_go *closing = *file;

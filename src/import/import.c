@@ -18,7 +18,8 @@
 
 /* ---- the plan ---- */
 
-/* Adds a source of the file to the plan. */
+/* Adds a source of the file to the plan of an import: which source of the configuration it becomes.
+ * `eventpipe import` runs it for each source before it stores anything. */
 static int add_part(struct import *import, const struct import_go_source *from,
                     const struct source_config *source, struct error *error)
 {
@@ -37,6 +38,8 @@ static int add_part(struct import *import, const struct import_go_source *from,
     return 0;
 }
 
+/* Returns the configured source with this id, or NULL. `eventpipe import` runs it for each source of the
+ * file: events are imported only into sources of the configuration. */
 static const struct source_config *find_source(const struct config *config, const char *id)
 {
     for (size_t i = 0; i < config->source_count; i++)
@@ -45,18 +48,20 @@ static const struct source_config *find_source(const struct config *config, cons
     return NULL;
 }
 
-static void add_name(struct json_out *names, const char *name)
+static void append_name(struct json_out *names, const char *name)
 {
     json_write_text(names, names->bytes > 0 ? ", " : "");
     json_write_text(names, name);
 }
 
-/* The error for a source that the configuration lacks. */
-static int lacks_source(const struct config *config, const char *id, bool renamed, struct error *error)
+/* Sets the error of an import into a source that the configuration lacks, with the names that it has.
+ * `eventpipe import` runs it while it plans. */
+static int report_missing_source(const struct config *config, const char *id, bool renamed,
+                                 struct error *error)
 {
     struct json_out names = {0};
     for (size_t i = 0; i < config->source_count; i++)
-        add_name(&names, config->sources[i].id);
+        append_name(&names, config->sources[i].id);
     base_error_set(error, EP_ECONFIG,
                    "the configuration has no source \"%s\"; it has %s%s. Nothing was imported", id,
                    names.text != NULL ? names.text : "none",
@@ -65,19 +70,23 @@ static int lacks_source(const struct config *config, const char *id, bool rename
     return error->code;
 }
 
-/* The error for a source that the file lacks. */
-static int lacks_part(const struct import_go_source *sources, size_t count, const char *only,
-                      struct error *error)
+/* Sets the error of an import of a source that the file lacks (--source), with the names that it has.
+ * `eventpipe import` runs it while it plans. */
+static int report_missing_part(const struct import_go_source *sources, size_t count, const char *only,
+                               struct error *error)
 {
     struct json_out names = {0};
     for (size_t i = 0; i < count; i++)
-        add_name(&names, sources[i].id);
+        append_name(&names, sources[i].id);
     base_error_set(error, EP_ENOENT, "the file has no source \"%s\"; it has %s", only,
                    names.text != NULL ? names.text : "none");
     json_write_free(&names);
     return error->code;
 }
 
+/* Plans an import: decides which source of the Go eventpipe's file becomes which source of the
+ * configuration. Stores nothing. `eventpipe import` calls it first, so that it fails before it changes the
+ * store. */
 int import_plan(struct import_go *file, const struct config *config, const char *only, const char *as,
                 struct import *out, struct error *error)
 {
@@ -94,10 +103,10 @@ int import_plan(struct import_go *file, const struct config *config, const char 
         const char *id = as != NULL ? as : sources[i].id;
         const struct source_config *source = find_source(config, id);
         code = source != NULL ? add_part(&import, &sources[i], source, error)
-                              : lacks_source(config, id, as != NULL, error);
+                              : report_missing_source(config, id, as != NULL, error);
     }
     if (code == 0 && only != NULL && import.part_count == 0)
-        code = lacks_part(sources, count, only, error);
+        code = report_missing_part(sources, count, only, error);
     if (code == 0)
         *out = import;
     else
@@ -107,7 +116,9 @@ int import_plan(struct import_go *file, const struct config *config, const char 
 
 /* ---- marks ---- */
 
-static bool has_stage(const struct source_config *source, const char *name)
+/* Whether the configured source has a stage of this name. `eventpipe import` runs it: stages that only the
+ * file names are reported, and stay recorded as done. */
+static bool is_stage_configured(const struct source_config *source, const char *name)
 {
     for (size_t i = 0; i < source->stage_count; i++)
         if (strcmp(source->stages[i].name, name) == 0)
@@ -115,35 +126,37 @@ static bool has_stage(const struct source_config *source, const char *name)
     return false;
 }
 
-static int by_name(const void *left, const void *right)
+static int compare_mark_names(const void *left, const void *right)
 {
     return strcmp(((const struct import_mark *)left)->stage, ((const struct import_mark *)right)->stage);
 }
 
-static void put_done(struct json_out *done, const char *stage)
+static void write_done_stage(struct json_out *done, const char *stage)
 {
     json_write_text(done, stage);
     json_write_text(done, "\n");
 }
 
-/* The list of stages done as the store keeps it. */
-static int put_marks(const struct source_config *source, struct import_row *row, struct json_out *done)
+/* Writes the list of stages that an imported event has done, as the store keeps it: those of the chain in
+ * order, then the unknown ones by name. `eventpipe import` runs it for each row. */
+static int write_done_list(const struct source_config *source, struct import_row *row, struct json_out *done)
 {
     json_write_reset(done);
     json_write_text(done, "");
     if (row->mark_count > 1)
-        qsort(row->marks, row->mark_count, sizeof *row->marks, by_name);
+        qsort(row->marks, row->mark_count, sizeof *row->marks, compare_mark_names);
     for (size_t i = 0; i < source->stage_count; i++)
         for (size_t j = 0; j < row->mark_count; j++)
             if (row->marks[j].done && strcmp(row->marks[j].stage, source->stages[i].name) == 0)
-                put_done(done, row->marks[j].stage);
+                write_done_stage(done, row->marks[j].stage);
     for (size_t j = 0; j < row->mark_count; j++)
-        if (row->marks[j].done && !has_stage(source, row->marks[j].stage))
-            put_done(done, row->marks[j].stage);
+        if (row->marks[j].done && !is_stage_configured(source, row->marks[j].stage))
+            write_done_stage(done, row->marks[j].stage);
     return done->failed ? EP_ENOMEM : 0;
 }
 
-/* Counts a mark of a stage that the configuration lacks. */
+/* Counts, for the import's report, a stage that the file names and the configuration lacks. `eventpipe
+ * import` runs it for each such mark of an imported event. 0 or EP_ENOMEM. */
 static int count_unknown(struct import_part *part, const struct import_mark *mark)
 {
     size_t at = 0;
@@ -171,8 +184,9 @@ static int count_unknown(struct import_part *part, const struct import_mark *mar
 
 /* ---- running ---- */
 
-/* The store calls it for each row: reads it from the file, source by source. */
-static int next_row(struct store_import_row *out, void *user)
+/* Gives the store the next event of the file to import, source by source. The store calls it in `eventpipe
+ * import`, inside its transaction. 1 = a row, 0 = no more, or a code. */
+static int on_next_row(struct store_import_row *out, void *user)
 {
     struct import *import = user;
     int code = 0;
@@ -196,7 +210,7 @@ static int next_row(struct store_import_row *out, void *user)
     if (code != 1)
         return code;
     struct import_part *part = &import->parts[import->at];
-    if (put_marks(part->source, &import->row, &import->done) != 0) {
+    if (write_done_list(part->source, &import->row, &import->done) != 0) {
         base_error_set(import->error, EP_ENOMEM, "out of memory");
         return EP_ENOMEM;
     }
@@ -210,8 +224,9 @@ static int next_row(struct store_import_row *out, void *user)
     return 1;
 }
 
-/* The store calls it after each row: counts it in the report. */
-static void took_row(const struct store_import_row *stored, bool is_new, void *user)
+/* Counts in the import's report what became of a row: new or known, and which stage it waits for. The
+ * store calls it in `eventpipe import` after each row. */
+static void on_row_taken(const struct store_import_row *stored, bool is_new, void *user)
 {
     struct import *import = user;
     struct import_part *part = &import->parts[import->at];
@@ -230,7 +245,8 @@ static void took_row(const struct store_import_row *stored, bool is_new, void *u
     else
         part->at_stage[position]++;
     for (size_t i = 0; i < row->mark_count; i++)
-        if (!has_stage(part->source, row->marks[i].stage) && count_unknown(part, &row->marks[i]) != 0)
+        if (!is_stage_configured(part->source, row->marks[i].stage) &&
+            count_unknown(part, &row->marks[i]) != 0)
             import->failed = true;
     if (row->other_uid != NULL && part->other_uids++ == 0) {
         part->other_row = strdup(row->uid);
@@ -239,13 +255,14 @@ static void took_row(const struct store_import_row *stored, bool is_new, void *u
     }
 }
 
-/* A trial before the first start: there is no store, so every event is new. */
-static int run_without_store(struct import *import)
+/* Runs a trial (`eventpipe import --dry-run`) before the daemon's first start: there is no store, so every
+ * event is new. */
+static int run_trial_without_store(struct import *import)
 {
     struct store_import_row row;
     int code;
-    while ((code = next_row(&row, import)) == 1)
-        took_row(&row, true, import);
+    while ((code = on_next_row(&row, import)) == 1)
+        on_row_taken(&row, true, import);
     for (size_t i = 0; i < import->part_count; i++) {
         struct import_part *part = &import->parts[i];
         part->cursor_set = part->cursor != NULL && part->cursor[0] != '\0';
@@ -253,12 +270,14 @@ static int run_without_store(struct import *import)
     return code;
 }
 
+/* Imports all planned sources in one transaction of the store, or with `trial` only finds out what it
+ * would do. `eventpipe import` calls it while it holds the store. */
 int import_run(struct import *import, struct store *store, bool trial, uint64_t now_ms, struct error *error)
 {
     *error = (struct error){0};
     import->error = error;
     if (store == NULL)
-        return run_without_store(import);
+        return run_trial_without_store(import);
     struct store_import_cursor *cursors = calloc(import->part_count + 1, sizeof *cursors);
     if (cursors == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory");
@@ -266,8 +285,8 @@ int import_run(struct import *import, struct store *store, bool trial, uint64_t 
         cursors[i] = (struct store_import_cursor){.source = import->parts[i].store_id,
                                                   .cursor = import->parts[i].cursor};
     struct store_import all = {
-        .next = next_row,
-        .took = took_row,
+        .next = on_next_row,
+        .took = on_row_taken,
         .user = import,
         .cursors = cursors,
         .cursor_count = import->part_count,
@@ -283,6 +302,7 @@ int import_run(struct import *import, struct store *store, bool trial, uint64_t 
     return code;
 }
 
+/* Frees an import's plan and report. `eventpipe import` calls it after it has printed the report. */
 void import_close(struct import *import)
 {
     for (size_t i = 0; i < import->part_count; i++) {

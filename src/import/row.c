@@ -21,7 +21,7 @@
 #include "src/base/utf8.h"
 #include "src/source/source.h"
 
-static const char *const kinds[] = {
+static const char *const kind_names[] = {
     [MSGPACK_NIL] = "nil",        [MSGPACK_BOOL] = "a boolean", [MSGPACK_INTEGER] = "an integer",
     [MSGPACK_FLOAT] = "a float",  [MSGPACK_TEXT] = "text",      [MSGPACK_BYTES] = "bytes",
     [MSGPACK_ARRAY] = "an array", [MSGPACK_MAP] = "a map",      [MSGPACK_EXTENSION] = "an extension",
@@ -29,9 +29,10 @@ static const char *const kinds[] = {
 
 /* ---- parts ---- */
 
-/* The row's id as a uid. An id that cannot be one (not UTF-8, with a NUL, empty, too long) is replaced by a
- * hash of its bytes, so that two rows never become one event. NULL = out of memory. */
-static char *uid_of(struct json_span id)
+/* Returns the row's id as a UID. An id that cannot be one (not UTF-8, with a NUL, empty, too long) is
+ * replaced by a hash of its bytes, so that two rows never become one event. NULL = out of memory.
+ * `eventpipe import` runs it for each row. */
+static char *make_uid(struct json_span id)
 {
     char hash[HASH_UID_DIGITS + 1];
 
@@ -42,8 +43,9 @@ static char *uid_of(struct json_span id)
     return strdup(hash);
 }
 
-/* Reads the only value in the bytes; it is an error if more bytes follow. */
-static int whole_value(struct msgpack bytes, struct msgpack *value, struct error *error)
+/* Reads the only MessagePack value in the bytes of an imported column; it is an error if more bytes
+ * follow. `eventpipe import` runs it for each row's data and context. */
+static int read_whole_value(struct msgpack bytes, struct msgpack *value, struct error *error)
 {
     int code = json_msgpack_first(bytes, value, error);
     if (code == 0 && value->bytes != bytes.bytes)
@@ -51,19 +53,21 @@ static int whole_value(struct msgpack bytes, struct msgpack *value, struct error
     return code;
 }
 
-/* Fails unless the value is a map. `what` begins the message. */
+/* Fails unless a MessagePack value of an imported row is a map. `what` begins the message, which becomes
+ * the error of the dead event. `eventpipe import` runs it. */
 static int expect_map(const char *what, struct msgpack value, struct error *error)
 {
     if (json_msgpack_kind(value) == MSGPACK_MAP)
         return 0;
     return base_error_set(error, EP_EPROTO, "%sexpected a map, found %s", what,
-                          kinds[json_msgpack_kind(value)]);
+                          kind_names[json_msgpack_kind(value)]);
 }
 
 /* ---- the event ---- */
 
-/* Adds the member "uid" before the others. */
-static void add_uid(struct import_row *row)
+/* Adds the member "uid" before the others in an imported event's JSON, if it has none: stages expect it.
+ * `eventpipe import` runs it. */
+static void add_uid_member(struct import_row *row)
 {
     struct json_out *out = &row->spare;
     json_write_text(out, "{\"uid\":");
@@ -75,8 +79,9 @@ static void add_uid(struct import_row *row)
     *out = swap;
 }
 
-/* *out: a member as text, malloc'd; NULL if it does not exist or is neither text nor number. */
-static int take_member(struct json_span event, const char *pointer, char **out)
+/* *out: a member of an imported event as text, malloc'd; NULL if it does not exist or is neither text nor
+ * number. `eventpipe import` runs it for uid, address and type. */
+static int copy_member(struct json_span event, const char *pointer, char **out)
 {
     struct json_span value;
     *out = NULL;
@@ -86,23 +91,24 @@ static int take_member(struct json_span event, const char *pointer, char **out)
     return *out != NULL ? 0 : EP_ENOMEM;
 }
 
-/* Reads the event's data: JSON, uid, address and type. */
+/* Reads the data of an imported row: turns its MessagePack into JSON, and finds UID, address and type.
+ * `eventpipe import` runs it for each row. */
 static int read_event(struct import_row *row, struct msgpack data)
 {
     struct msgpack value;
     struct json_span found;
-    int code = whole_value(data, &value, &row->error);
+    int code = read_whole_value(data, &value, &row->error);
     if (code == 0)
         code = expect_map("", value, &row->error);
     if (code == 0)
         code = json_msgpack_json(value, &row->data, &row->error);
     struct json_span event = {row->data.text, row->data.bytes};
     if (code == 0)
-        code = take_member(event, "/uid", &row->other_uid);
+        code = copy_member(event, "/uid", &row->other_uid);
     if (code == 0)
-        code = take_member(event, "/address", &row->address);
+        code = copy_member(event, "/address", &row->address);
     if (code == 0)
-        code = take_member(event, "/type", &row->type);
+        code = copy_member(event, "/type", &row->type);
     if (code != 0)
         return code;
     if (row->other_uid != NULL && strcmp(row->other_uid, row->uid) == 0) {
@@ -110,7 +116,7 @@ static int read_event(struct import_row *row, struct msgpack data)
         row->other_uid = NULL;
     }
     if (!json_find(event, "/uid", &found))
-        add_uid(row);
+        add_uid_member(row);
     row->event.address = row->address;
     row->event.type = row->type;
     row->event.data = row->data.text;
@@ -120,15 +126,16 @@ static int read_event(struct import_row *row, struct msgpack data)
 
 /* ---- the context ---- */
 
-/* Called for each member of processedStages: keeps the mark. The names go into one text, each with its NUL;
- * name_marks sets the pointers when the text no longer grows. */
+/* Keeps one mark of processedStages, the Go eventpipe's record of the stages that an event has done.
+ * `eventpipe import` runs it for each member. The names go into one text, each with its NUL;
+ * set_mark_names sets the pointers when the text no longer grows. */
 static int on_mark(struct msgpack key, struct msgpack value, void *user)
 {
     struct import_row *row = user;
     struct json_span name;
     if (json_msgpack_kind(key) != MSGPACK_TEXT || !json_msgpack_content(key, &name))
         return base_error_set(&row->error, EP_EPROTO, "processedStages: a stage's name is %s, expected text",
-                              kinds[json_msgpack_kind(key)]);
+                              kind_names[json_msgpack_kind(key)]);
     if (memchr(name.at, '\0', name.bytes) != NULL || memchr(name.at, '\n', name.bytes) != NULL)
         return base_error_set(
             &row->error, EP_EPROTO,
@@ -137,7 +144,7 @@ static int on_mark(struct msgpack key, struct msgpack value, void *user)
         return base_error_set(&row->error, EP_EPROTO,
                               "processedStages: %.*s: expected true or false, found %s",
                               (int)(name.bytes < 200 ? name.bytes : 200), name.at,
-                              kinds[json_msgpack_kind(value)]);
+                              kind_names[json_msgpack_kind(value)]);
     if (row->mark_count == row->mark_room) {
         size_t room = row->mark_room == 0 ? 16 : 2 * row->mark_room;
         struct import_mark *marks = reallocarray(row->marks, room, sizeof *marks);
@@ -152,8 +159,9 @@ static int on_mark(struct msgpack key, struct msgpack value, void *user)
     return row->names.failed ? EP_ENOMEM : 0;
 }
 
-/* Sets the names of the marks. If a name comes twice, the last mark counts, as in the original. */
-static void name_marks(struct import_row *row)
+/* Sets the names of an imported event's stage marks. If a name comes twice, the last mark counts, as in
+ * the Go eventpipe. `eventpipe import` runs it for each row. */
+static void set_mark_names(struct import_row *row)
 {
     const char *name = row->names.text;
     size_t kept = 0;
@@ -167,7 +175,8 @@ static void name_marks(struct import_row *row)
     row->mark_count = kept;
 }
 
-/* Reads processedStages. */
+/* Reads processedStages of an imported row: which stages the event has done. `eventpipe import` runs it,
+ * so that no stage runs twice on an event. */
 static int read_marks(struct import_row *row, struct msgpack context)
 {
     struct msgpack stages;
@@ -177,19 +186,20 @@ static int read_marks(struct import_row *row, struct msgpack context)
     if (code == 0)
         code = json_msgpack_each_member(stages, on_mark, row);
     if (code == 0)
-        name_marks(row);
+        set_mark_names(row);
     else
         row->mark_count = 0;
     return code;
 }
 
-/* Reads the context: the marks of stages, and pipelineContext as JSON. */
+/* Reads the context of an imported row: the marks of stages, and pipelineContext as JSON. `eventpipe
+ * import` runs it for each row. */
 static int read_context(struct import_row *row, struct msgpack bytes)
 {
     struct msgpack context, map;
     if (bytes.at == NULL || bytes.bytes == 0)
         return 0;
-    int code = whole_value(bytes, &context, &row->error);
+    int code = read_whole_value(bytes, &context, &row->error);
     if (code == 0 && json_msgpack_kind(context) == MSGPACK_NIL)
         return 0;
     if (code == 0)
@@ -209,7 +219,8 @@ static int read_context(struct import_row *row, struct msgpack bytes)
 
 /* ---- the row ---- */
 
-/* Empties the row; its buffers stay for the next one. */
+/* Empties the imported row; its buffers stay for the next one. `eventpipe import` runs it before each row
+ * and at the end. */
 static void clear_row(struct import_row *row)
 {
     free(row->uid);
@@ -225,10 +236,12 @@ static void clear_row(struct import_row *row)
     json_write_reset(&row->names);
 }
 
+/* Turns a row of the Go eventpipe's database into an event of ours. What cannot be read makes the event
+ * dead, with its error, so that nothing is lost. `eventpipe import` calls it for each row. 0 or EP_ENOMEM. */
 int import_row_read(struct import_row *row, struct json_span id, struct msgpack data, struct msgpack context)
 {
     clear_row(row);
-    row->uid = uid_of(id);
+    row->uid = make_uid(id);
     if (row->uid == NULL)
         return EP_ENOMEM;
     row->event.uid = row->uid;
@@ -254,6 +267,7 @@ int import_row_read(struct import_row *row, struct json_span id, struct msgpack 
     return code;
 }
 
+/* Frees what an imported row holds. `eventpipe import` calls it at the end of the import. */
 void import_row_free(struct import_row *row)
 {
     clear_row(row);

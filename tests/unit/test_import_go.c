@@ -336,16 +336,16 @@ static void other_files_are_refused(void)
     expect_refused(EP_EINVAL, "not an SQLite database");
     CU_ASSERT_EQUAL(unlink(rig.path), 0);
     CU_ASSERT_EQUAL(mkfifo(rig.path, 0600), 0);
-    expect_refused(EP_EINVAL, "expected the file of a database");
+    expect_refused(EP_EINVAL, "expected a regular file that holds a database");
     CU_ASSERT_EQUAL(unlink(rig.path), 0);
     CU_ASSERT_EQUAL(mkdir(rig.path, 0700), 0);
-    expect_refused(EP_EINVAL, "expected the file of a database");
+    expect_refused(EP_EINVAL, "expected a regular file that holds a database");
     CU_ASSERT_EQUAL(rmdir(rig.path), 0);
     sqlite3_close(rig_create(""));
     char wal[PATH_MAX + 8]; /* it would be read for ever */
     snprintf(wal, sizeof wal, "%s-wal", rig.path);
     CU_ASSERT_EQUAL(symlink("/dev/zero", wal), 0);
-    expect_refused(EP_EINVAL, "-wal: expected the file of a database");
+    expect_refused(EP_EINVAL, "-wal: expected a regular file that holds a database");
     CU_ASSERT_EQUAL(unlink(wal), 0);
     rig_end();
 }
