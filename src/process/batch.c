@@ -19,6 +19,8 @@ int process_batch_open(struct batch *batch, size_t room)
     return batch->events == NULL ? EP_ENOMEM : 0;
 }
 
+/* Forgets the events of a worker's batch, and frees memory that one huge event needed. The worker calls it
+ * after it has run the whole batch. */
 void process_batch_clear(struct batch *batch)
 {
     batch->count = batch->next = batch->arena_used = 0;
@@ -42,7 +44,9 @@ void process_batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint
         (struct batch_event){.ticket = ticket, .lock = {.event = event, .token = token}};
 }
 
-static bool arena_reserve(struct batch *batch, size_t bytes)
+/* Makes room for so many more bytes in the memory that holds the texts of a worker's batch; it may move.
+ * False: out of memory. The worker runs it for each event that it reads from the store. */
+static bool reserve_arena(struct batch *batch, size_t bytes)
 {
     size_t room = batch->arena_room > 0 ? batch->arena_room : 4096;
     while (room - batch->arena_used < bytes)
@@ -57,8 +61,9 @@ static bool arena_reserve(struct batch *batch, size_t bytes)
     return true;
 }
 
-/* Each text is followed by a NUL. */
-static size_t arena_put(struct batch *batch, const char *text, size_t bytes)
+/* Copies a text with a NUL behind it into the batch's memory, and returns its offset (the memory may move
+ * later). The worker runs it for each event that it reads from the store. */
+static size_t put_arena_text(struct batch *batch, const char *text, size_t bytes)
 {
     size_t at = batch->arena_used;
     memcpy(batch->arena + at, text, bytes);
@@ -73,8 +78,9 @@ struct batch_reader {
     size_t full; /* index of the first that found no room, SIZE_MAX = none */
 };
 
-/* For store_read: copies one row into the arena, or notes that the arena is full. */
-static int copy_row(size_t index, const struct store_row *row, void *user)
+/* Copies one event from the store into the worker's batch, or notes that its memory is full. store_read
+ * calls it in the worker while it reads the batch. */
+static int on_batch_row(size_t index, const struct store_row *row, void *user)
 {
     struct batch_reader *reader = user;
     struct batch *batch = reader->batch;
@@ -85,12 +91,12 @@ static int copy_row(size_t index, const struct store_row *row, void *user)
         return 0;
     }
     size_t uid_bytes = strlen(row->uid), done_bytes = strlen(row->done);
-    if (!arena_reserve(batch, uid_bytes + done_bytes + row->data_bytes + row->context_bytes + 4))
+    if (!reserve_arena(batch, uid_bytes + done_bytes + row->data_bytes + row->context_bytes + 4))
         return EP_ENOMEM;
-    event->uid = arena_put(batch, row->uid, uid_bytes);
-    event->done = arena_put(batch, row->done, done_bytes);
-    event->data = arena_put(batch, row->data, row->data_bytes);
-    event->context = arena_put(batch, row->context, row->context_bytes);
+    event->uid = put_arena_text(batch, row->uid, uid_bytes);
+    event->done = put_arena_text(batch, row->done, done_bytes);
+    event->data = put_arena_text(batch, row->data, row->data_bytes);
+    event->context = put_arena_text(batch, row->context, row->context_bytes);
     event->data_bytes = row->data_bytes;
     event->context_bytes = row->context_bytes;
     event->attempts = row->attempts;
@@ -100,6 +106,9 @@ static int copy_row(size_t index, const struct store_row *row, void *user)
     return 0;
 }
 
+/* Reads the texts of the batch's events from the store, as many as fit into BATCH_ARENA_BYTES. Events
+ * without a row are marked as lost: another process has them. The worker calls it before it runs the stage
+ * on them. */
 int process_batch_read(struct batch *batch, struct store *store)
 {
     size_t first = batch->next;
@@ -115,7 +124,7 @@ int process_batch_read(struct batch *batch, struct store *store)
             count++;
         }
         struct batch_reader reader = {.batch = batch, .first = first, .full = SIZE_MAX};
-        int result = store_read(store, locks, count, copy_row, &reader);
+        int result = store_read(store, locks, count, on_batch_row, &reader);
         if (result != 0)
             return result;
         bool full = reader.full != SIZE_MAX;
@@ -129,6 +138,8 @@ int process_batch_read(struct batch *batch, struct store *store)
     return 0;
 }
 
+/* Fills in *row with an event of the batch; its texts stay in the batch's memory. The worker calls it
+ * right before it runs the stage on the event. */
 void process_batch_row(const struct batch *batch, const struct batch_event *event, struct store_row *row)
 {
     *row = (struct store_row){
@@ -144,6 +155,8 @@ void process_batch_row(const struct batch *batch, const struct batch_event *even
     };
 }
 
+/* Allocates a worker's list of answers that wait for their commit. The worker calls it once at its start;
+ * `room` is the stage's batch size. 0 or EP_ENOMEM. */
 int process_pending_open(struct pending *pending, size_t room)
 {
     *pending = (struct pending){.room = room};
@@ -152,6 +165,8 @@ int process_pending_open(struct pending *pending, size_t room)
     return pending->answers == NULL || pending->extra == NULL ? EP_ENOMEM : 0;
 }
 
+/* Adds a stage's answer to those that wait for their commit, and takes over its texts. The worker calls it
+ * after each call of the stage. 0 or EP_ENOMEM. */
 int process_pending_add(struct pending *pending, uint32_t ticket, struct store_event_lock lock,
                         struct chain_answer *answer, struct ep_call *call, uint64_t now_ns)
 {
@@ -177,6 +192,9 @@ int process_pending_add(struct pending *pending, uint32_t ticket, struct store_e
     return 0;
 }
 
+/* Forgets all pending answers after the first `count`, and frees their texts. The worker calls it after a
+ * malformed answer in a pipeline, because it cannot know which event each answer belongs to, and for all
+ * answers after each commit. */
 void process_pending_cut(struct pending *pending, size_t count)
 {
     for (size_t i = count; i < pending->count; i++) {
@@ -195,6 +213,7 @@ void process_pending_clear(struct pending *pending)
     process_pending_cut(pending, 0);
 }
 
+/* Frees a worker's list of pending answers. The worker calls it at its clean stop, after the last commit. */
 void process_pending_close(struct pending *pending)
 {
     if (pending->extra != NULL)

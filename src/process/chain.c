@@ -14,6 +14,8 @@
 
 #define LONGEST_DELAY_MS UINT64_C(3155760000000) /* a hundred years: more means never, and would overflow */
 
+/* Whether the list of done stages "a\nb\n" of an event names the stage. Producers, workers and `eventpipe
+ * import` use it through process_chain_next. */
 bool process_chain_done(const char *done, const char *name)
 {
     size_t length = strlen(name);
@@ -26,6 +28,8 @@ bool process_chain_done(const char *done, const char *name)
     return false;
 }
 
+/* Returns the position of the first stage of the source's chain that the event has not done; stage_count =
+ * all are. Producers call it when they claim an event, workers after an answer, and `eventpipe import`. */
 size_t process_chain_next(const struct source_config *source, const char *done)
 {
     size_t position = 0;
@@ -34,8 +38,9 @@ size_t process_chain_next(const struct source_config *source, const char *done)
     return position;
 }
 
-/* The list of done stages with one more name. */
-static char *done_with(const char *done, const char *name)
+/* Returns the event's list of done stages with one more name, malloc'd; NULL = out of memory. A worker
+ * runs it when its stage has processed an event. */
+static char *append_done_stage(const char *done, const char *name)
 {
     size_t old = strlen(done), added = strlen(name);
     char *text = malloc(old + added + 2);
@@ -47,11 +52,12 @@ static char *done_with(const char *done, const char *name)
     return text;
 }
 
-/* The event goes to its next stage, or is complete. */
-static int answer_processed(const struct source_config *source, const struct stage_config *stage,
-                            const struct store_row *row, struct chain_answer *out)
+/* Turns the answer 'processed' of a stage into a change of the store: the event goes to its next stage, or
+ * is complete. A worker runs it after the call. */
+static int apply_processed(const struct source_config *source, const struct stage_config *stage,
+                           const struct store_row *row, struct chain_answer *out)
 {
-    char *done = done_with(row->done, stage->name);
+    char *done = append_done_stage(row->done, stage->name);
     if (done == NULL)
         return EP_ENOMEM;
     out->next = process_chain_next(source, done);
@@ -66,10 +72,11 @@ static int answer_processed(const struct source_config *source, const struct sta
     return 0;
 }
 
-/* The event is delayed, or dead when it has no attempts left or is too old. */
-static void answer_not_processed(const struct stage_config *stage, const struct store_row *row,
-                                 const struct ep_call *call, uint64_t now_ms, uint32_t random,
-                                 struct store_answer *answer)
+/* Turns the answer 'not processed' or an error of a stage into a change of the store: a delay for a retry,
+ * or dead when the event has no attempts left or is too old. A worker runs it after the call. */
+static void apply_not_processed(const struct stage_config *stage, const struct store_row *row,
+                                const struct ep_call *call, uint64_t now_ms, uint32_t random,
+                                struct store_answer *answer)
 {
     uint32_t attempts = row->attempts + 1;
     answer->failed = call->answer == EP_ERROR;
@@ -91,6 +98,8 @@ static void answer_not_processed(const struct stage_config *stage, const struct 
     answer->due_ms = now_ms + (delay_ms < LONGEST_DELAY_MS ? delay_ms : LONGEST_DELAY_MS);
 }
 
+/* Turns a stage's answer into the change of its event that the store will commit. A worker calls it after
+ * each call of its stage. 0, or EP_ENOMEM. */
 int process_chain_answer(const struct source_config *source, size_t position, const struct store_row *row,
                          const struct ep_call *call, uint64_t now_ms, uint32_t random,
                          struct chain_answer *out)
@@ -107,7 +116,7 @@ int process_chain_answer(const struct source_config *source, size_t position, co
     }
     switch (call->answer) {
     case EP_PROCESSED:
-        return answer_processed(source, stage, row, out);
+        return apply_processed(source, stage, row, out);
     case EP_REMOVE:
         out->store.change = STORE_REMOVE_BY_STAGE;
         return 0;
@@ -118,7 +127,7 @@ int process_chain_answer(const struct source_config *source, size_t position, co
         return 0;
     case EP_NOT_PROCESSED:
     case EP_ERROR:
-        answer_not_processed(stage, row, call, now_ms, random, &out->store);
+        apply_not_processed(stage, row, call, now_ms, random, &out->store);
         return 0;
     }
     return EP_EINVAL;

@@ -12,6 +12,8 @@
 
 static_assert(sizeof(struct notice) <= PIPE_BUF, "a notice is one atomic write");
 
+/* Sends the supervisor a notice over its pipe: this child is ready, cannot start, or has run dry. One
+ * write, so notices of several children never mix. Producers, workers and the keeper call it. */
 int process_notice_send(const struct child_context *child, enum notice_kind kind, const char *message)
 {
     struct notice notice = {.slot = child->slot, .generation = child->generation, .kind = kind};
@@ -23,22 +25,24 @@ int process_notice_send(const struct child_context *child, enum notice_kind kind
     return written == (ssize_t)sizeof notice ? 0 : EP_ESYSTEM;
 }
 
-static void notify(const struct child_context *child, uint64_t amount)
+static void write_activity(const struct child_context *child, uint64_t amount)
 {
     /* EAGAIN: the counter is full, so the keeper will look. */
     ssize_t ignored = write(child->activity_fd, &amount, sizeof amount);
     (void)ignored;
 }
 
+/* Tells the keeper that something changed, so that it reads the totals again. At most one system call
+ * until it has looked. Producers and workers call it after a commit, the supervisor after a crash. */
 void process_notify_keeper(const struct child_context *child)
 {
     struct shm_header *header = child->segment.header;
     if (atomic_load_explicit(&header->activity, memory_order_relaxed) == 0 &&
         atomic_exchange(&header->activity, 1) == 0)
-        notify(child, KEEPER_ACTIVITY);
+        write_activity(child, KEEPER_ACTIVITY);
 }
 
 void process_notify_keeper_wal(const struct child_context *child)
 {
-    notify(child, KEEPER_WAL_GROWN);
+    write_activity(child, KEEPER_WAL_GROWN);
 }

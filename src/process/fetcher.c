@@ -14,6 +14,8 @@
 #include <string.h>
 #include <time.h>
 
+/* Opens the source (connection, program or plugin) in the producer's fetcher thread, before its first
+ * fetch and again after it failed to open: a slow backend must not block the producer's main thread. */
 static int open_source(struct fetcher *fetcher)
 {
     void *source;
@@ -27,7 +29,8 @@ static int open_source(struct fetcher *fetcher)
     return 0;
 }
 
-/* Opens the source if it is not open, and fetches one page. */
+/* Opens the source if it is not open, and fetches one page of events. Runs in the producer's fetcher
+ * thread; it may block on the backend. */
 static void run_fetch(struct fetcher *fetcher)
 {
     source_page_clear(&fetcher->page);
@@ -44,7 +47,9 @@ static void run_fetch(struct fetcher *fetcher)
     }
 }
 
-static void *fetcher_thread(void *user)
+/* The producer's fetcher thread: waits until the main thread asks for a page, fetches it, and wakes the
+ * main thread. Closes the source when the producer stops. */
+static void *run_fetcher_thread(void *user)
 {
     struct fetcher *fetcher = user;
     for (;;) {
@@ -64,15 +69,19 @@ static void *fetcher_thread(void *user)
     return NULL;
 }
 
+/* Starts the fetcher thread, which runs the source's functions. The producer calls it once at its start.
+ * Returns 0 or an errno. */
 int process_fetcher_open(struct fetcher *fetcher, const struct source_config *config, struct shm_slot *slot)
 {
     *fetcher = (struct fetcher){.config = config, .ops = source_ops_for(config->type), .slot = slot};
     source_page_open(&fetcher->page);
     pthread_mutex_init(&fetcher->lock, NULL);
     pthread_cond_init(&fetcher->asked, NULL);
-    return pthread_create(&fetcher->thread, NULL, fetcher_thread, fetcher);
+    return pthread_create(&fetcher->thread, NULL, run_fetcher_thread, fetcher);
 }
 
+/* Asks the fetcher thread for the page that follows the cursor (copied). The producer's main thread calls
+ * it when the last page is stored and fetching is allowed. 0 or EP_ENOMEM. */
 int process_fetcher_ask(struct fetcher *fetcher, const char *cursor)
 {
     free(fetcher->cursor);
@@ -87,6 +96,8 @@ int process_fetcher_ask(struct fetcher *fetcher, const char *cursor)
     return 0;
 }
 
+/* Makes the running fetch end soon; its page is dropped. The producer's main thread calls it at a pause,
+ * at a stop, or when an operator has changed the cursor. */
 void process_fetcher_interrupt(struct fetcher *fetcher)
 {
     pthread_mutex_lock(&fetcher->lock);
@@ -102,6 +113,8 @@ void process_fetcher_done(struct fetcher *fetcher)
     atomic_store_explicit(&fetcher->state, FETCHER_IDLE, memory_order_release);
 }
 
+/* Stops the fetcher thread and waits for it at most wait_ms; a backend that hangs must not delay the
+ * shutdown. The producer calls it at its clean stop. */
 void process_fetcher_close(struct fetcher *fetcher, uint64_t wait_ms)
 {
     process_fetcher_interrupt(fetcher);

@@ -22,25 +22,31 @@ struct encoded_answer {
     size_t bytes[TEXTS];        /* of done, context, data, error */
 };
 
-static size_t text_bytes(const char *text)
+static size_t measure_text(const char *text)
 {
     return text != NULL ? strlen(text) : NO_TEXT;
 }
 
-static void measure(const struct store_answer *answer, struct encoded_answer *encoded,
-                    const char *texts[TEXTS])
+/* Fills in the fixed part of an encoded answer: the answer and the lengths of its texts, which it returns
+ * in `texts`. A worker runs it when it puts its answers into a commit request for the leader of a group
+ * commit. */
+static void fill_encoded_answer(const struct store_answer *answer, struct encoded_answer *encoded,
+                                const char *texts[TEXTS])
 {
     encoded->answer = *answer; /* as a whole: its padding is the answer's, not what stood here */
-    encoded->bytes[0] = text_bytes(answer->done);
+    encoded->bytes[0] = measure_text(answer->done);
     encoded->bytes[1] = answer->context != NULL ? answer->context_bytes : NO_TEXT;
     encoded->bytes[2] = answer->data != NULL ? answer->data_bytes : NO_TEXT;
-    encoded->bytes[3] = text_bytes(answer->error);
+    encoded->bytes[3] = measure_text(answer->error);
     texts[0] = answer->done;
     texts[1] = answer->context;
     texts[2] = answer->data;
     texts[3] = answer->error;
 }
 
+/* Writes a worker's answers as bytes into its commit request in shared memory, where the leader of a group
+ * commit reads them. Returns their number, 0 = they do not fit. The worker that waits for the leader calls
+ * it. */
 size_t process_group_codec_encode(const struct store_group_member *member, char *to, size_t room)
 {
     const struct encoded_member head = {member->source, member->stage, member->pid, (uint32_t)member->count};
@@ -51,7 +57,7 @@ size_t process_group_codec_encode(const struct store_group_member *member, char 
     for (size_t i = 0; i < member->count; i++) {
         struct encoded_answer encoded;
         const char *texts[TEXTS];
-        measure(&member->answers[i], &encoded, texts);
+        fill_encoded_answer(&member->answers[i], &encoded, texts);
         memcpy(to + sizeof head + i * sizeof encoded, &encoded, sizeof encoded);
         for (size_t text = 0; text < TEXTS; text++) {
             if (encoded.bytes[text] == NO_TEXT)
@@ -66,7 +72,9 @@ size_t process_group_codec_encode(const struct store_group_member *member, char 
     return used;
 }
 
-/* Returns a text, or NULL where there was none; *good becomes false if it goes beyond the bytes. */
+/* Returns a text of an encoded answer, or NULL where there was none; *good becomes false if it goes beyond
+ * the bytes. The leader of a group commit (a worker) runs it: the bytes of a crashed worker may be
+ * malformed. */
 static const char *decode_text(const char *bytes, size_t count, size_t *used, size_t text, bool *good)
 {
     if (text == NO_TEXT || !*good)
@@ -77,6 +85,8 @@ static const char *decode_text(const char *bytes, size_t count, size_t *used, si
     return begin;
 }
 
+/* Reads the answers of another worker from its commit request; the texts stay in the bytes. False:
+ * malformed. The worker that leads a group commit calls it for each request that it takes. */
 bool process_group_codec_decode(char *bytes, size_t count, struct store_group_member *member,
                                 struct store_answer *answers, size_t room)
 {

@@ -27,7 +27,9 @@
 /* ... and queues for the write lock if no leader has taken the request after so long. */
 #define PATIENCE_NS UINT64_C(5000000000)
 
-static bool taken_from(const struct process_group_commit *group_commit, uint32_t slot)
+/* Whether the group commit has a commit request from this worker's slot already. The worker that leads the
+ * group commit runs it: a second request comes from the successor of a crashed worker. */
+static bool has_request_of_slot(const struct process_group_commit *group_commit, uint32_t slot)
 {
     for (size_t i = 0; i < group_commit->taken; i++)
         if (group_commit->slots[i] == slot)
@@ -35,12 +37,11 @@ static bool taken_from(const struct process_group_commit *group_commit, uint32_t
     return false;
 }
 
-/*
- * Takes the commit requests of other workers into the transaction's members, and returns whether there were
- * any. The caller holds the write lock. A second request from the same slot is returned to its owner: the
- * first owner has crashed since, and the result of its answers must not reach its successor.
- */
-static bool collect(struct process_group_commit *group_commit)
+/* Takes the commit requests of other workers into the transaction's members, and returns whether there
+ * were any. The caller holds the write lock. A second request from the same slot is returned to its owner:
+ * the first owner has crashed since, and the result of its answers must not reach its successor. The
+ * worker that leads the group commit runs it. */
+static bool collect_requests(struct process_group_commit *group_commit)
 {
     struct store_group_commit *transaction = &group_commit->transaction;
     size_t taken_before = group_commit->taken;
@@ -52,7 +53,7 @@ static bool collect(struct process_group_commit *group_commit)
         if (!commit_request_take(group_commit->segment, group_commit->slot, &step, slot, body, &bytes))
             break;
         struct store_group_member *other = &transaction->member[transaction->count];
-        if (taken_from(group_commit, *slot) ||
+        if (has_request_of_slot(group_commit, *slot) ||
             !process_group_codec_decode(body, bytes, other,
                                         &group_commit->answers[group_commit->answer_count],
                                         COMMIT_REQUEST_RESULTS)) {
@@ -67,8 +68,9 @@ static bool collect(struct process_group_commit *group_commit)
     return group_commit->taken > taken_before;
 }
 
-/* The result of a request: a bit per answer that was applied. */
-static uint32_t result_of(const struct store_group_member *member)
+/* Returns the result of a commit request: a bit for each answer that was applied. The worker that leads
+ * the group commit runs it for each follower. */
+static uint32_t build_result(const struct store_group_member *member)
 {
     uint32_t result = 0;
     for (size_t i = 0; i < member->count; i++)
@@ -76,27 +78,26 @@ static uint32_t result_of(const struct store_group_member *member)
     return result;
 }
 
-/* Completes the requests we took, after the commit, or returns them after a failure. Requests that were
- * committed but are not known to be on the disk stay with us: this process exits, and its followers commit
- * again. */
-static void complete(struct process_group_commit *group_commit, int code)
+/* The worker that leads a group commit runs it. Completes the requests we took, after the commit, or
+ * returns them after a failure. Requests that were committed but are not known to be on the disk stay with
+ * us: this process exits, and its followers commit again. */
+static void complete_requests(struct process_group_commit *group_commit, int code)
 {
     for (size_t i = 0; i < group_commit->taken; i++) {
         const struct store_group_member *other = &group_commit->transaction.member[1 + i];
         if (code == 0)
             commit_request_complete(group_commit->segment, group_commit->slot, group_commit->slots[i],
-                                    COMMIT_REQUEST_DONE, result_of(other));
+                                    COMMIT_REQUEST_DONE, build_result(other));
         else if (!group_commit->transaction.committed)
             commit_request_complete(group_commit->segment, group_commit->slot, group_commit->slots[i],
                                     COMMIT_REQUEST_RETURNED, 0);
     }
 }
 
-/*
- * Runs one transaction with our own answers and those of others. While it is open, we ask again for commit
- * requests until none comes, so that one sync of the WAL serves as many workers as possible. EP_EBUSY: the
- * write lock is held (at_once), or another leader has taken our own commit request.
- */
+/* A worker that leads a group commit runs it. Runs one transaction with our own answers and those of
+ * others. While it is open, we ask again for commit requests until none comes, so that one sync of the WAL
+ * serves as many workers as possible. EP_EBUSY: the write lock is held (at_once), or another leader has
+ * taken our own commit request. */
 static int run_transaction(struct process_group_commit *group_commit)
 {
     struct store *store = group_commit->store;
@@ -109,15 +110,16 @@ static int run_transaction(struct process_group_commit *group_commit)
         return EP_EBUSY;
     }
     group_commit->submitted = false;
-    collect(group_commit);
+    collect_requests(group_commit);
     do {
         code = store_group_commit_add(store, transaction);
-    } while (code == 0 && collect(group_commit));
+    } while (code == 0 && collect_requests(group_commit));
     return store_group_commit_end(store, transaction);
 }
 
-/* Commits as the holder of the write lock, and completes the commit requests it took. Where the transaction
- * with others fails, it commits our own answers once more, alone. EP_EBUSY as of run_transaction. */
+/* Commits a worker's answers as the holder of the write lock, and completes the commit requests of other
+ * workers that it took. If the transaction with others fails, it commits its own answers once more, alone.
+ * EP_EBUSY as of run_transaction. */
 static int commit_as_leader(struct process_group_commit *group_commit, const struct store_group_member *own,
                             bool at_once)
 {
@@ -126,14 +128,15 @@ static int commit_as_leader(struct process_group_commit *group_commit, const str
     group_commit->transaction.at_once = at_once;
     group_commit->taken = group_commit->answer_count = 0;
     int code = run_transaction(group_commit);
-    complete(group_commit, code);
+    complete_requests(group_commit, code);
     if (code == 0 || group_commit->taken == 0 || group_commit->transaction.committed)
         return code;
     group_commit->alone = true;
     return commit_as_leader(group_commit, own, false);
 }
 
-/* Ends the wait for a leader: takes the result, or commits alone if the request was returned or lost. */
+/* Ends a worker's wait for the leader of a group commit: takes the result, or commits alone if the request
+ * was returned, or lost because the leader crashed. */
 static int finish_wait(struct process_group_commit *group_commit, struct store_group_member *own,
                        enum commit_request_state state, uint32_t result)
 {
@@ -149,7 +152,8 @@ static int finish_wait(struct process_group_commit *group_commit, struct store_g
     return commit_as_leader(group_commit, own, false);
 }
 
-/* Sleeps until a leader has completed our request, or commits it as the leader once the write lock is free. */
+/* Sleeps until the leader of a group commit has committed this worker's answers, or commits them itself
+ * once the write lock is free. A worker runs it when another process holds the lock. */
 static int wait_for_leader(struct process_group_commit *group_commit, struct store_group_member *own)
 {
     uint64_t begin_ns = shm_now_ns();
@@ -169,8 +173,9 @@ static int wait_for_leader(struct process_group_commit *group_commit, struct sto
     }
 }
 
-/* Puts the answers into our commit request; false if they are too large. */
-static bool submit(struct process_group_commit *group_commit, const struct store_group_member *own)
+/* Puts a worker's answers into its commit request, for the holder of the write lock to commit; false if
+ * they are too large. A worker runs it when it finds the write lock held. */
+static bool submit_request(struct process_group_commit *group_commit, const struct store_group_member *own)
 {
     if (own->count > COMMIT_REQUEST_RESULTS)
         return false;
@@ -183,6 +188,9 @@ static bool submit(struct process_group_commit *group_commit, const struct store
     return true;
 }
 
+/* Commits a worker's answers in the store: alone, as the leader of a group commit, or through another
+ * worker that leads one. The worker (its main thread or its committer) calls it with its lock held. It
+ * must not commit others before it succeeds. */
 int process_group_commit(struct process_group_commit *group_commit, int64_t source, int64_t stage,
                          struct store_answer *answers, size_t count)
 {
@@ -196,7 +204,7 @@ int process_group_commit(struct process_group_commit *group_commit, int64_t sour
     group_commit->alone = group_commit->again;
     int code = commit_as_leader(group_commit, &own, !group_commit->alone);
     if (code == EP_EBUSY) {
-        group_commit->submitted = submit(group_commit, &own);
+        group_commit->submitted = submit_request(group_commit, &own);
         code = group_commit->submitted ? wait_for_leader(group_commit, &own)
                                        : commit_as_leader(group_commit, &own, false);
     }

@@ -40,8 +40,10 @@ struct keeper {
 
 /* ---- the start */
 
-static void name_stages(const struct source_config *source, struct store_names *names, const char **stages,
-                        int64_t *ids)
+/* Fills in the names of a source and its stages, which the store registers. The keeper runs it at the
+ * daemon's start, for each source of the configuration. */
+static void fill_store_names(const struct source_config *source, struct store_names *names,
+                             const char **stages, int64_t *ids)
 {
     for (size_t i = 0; i < source->stage_count; i++)
         stages[i] = source->stages[i].name;
@@ -51,7 +53,9 @@ static void name_stages(const struct source_config *source, struct store_names *
                                   .stage_ids = ids};
 }
 
-static void publish_ids(const struct child_context *child, const struct store_names *names)
+/* Writes the ids that the store gave to sources and stages into the shared memory, where producers,
+ * workers and status read them. The keeper runs it at the daemon's start, before any producer is started. */
+static void publish_store_ids(const struct child_context *child, const struct store_names *names)
 {
     const struct segment *segment = &child->segment;
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
@@ -62,9 +66,10 @@ static void publish_ids(const struct child_context *child, const struct store_na
     }
 }
 
-/* Prepares the store and publishes its ids. The supervisor refuses to start on CHILD_STORE; EP_ESTOREBUSY
- * is tried again until the store is available. */
-static void prepare(struct keeper *keeper)
+/* Prepares the store at the daemon's start (create or migrate, count the start, register names) and
+ * publishes its ids. The first keeper of a start runs it. The supervisor refuses to start on CHILD_STORE;
+ * a store that is busy is tried again. */
+static void prepare_store(struct keeper *keeper)
 {
     const struct child_context *child = keeper->child;
     const struct config *config = child->config;
@@ -75,7 +80,7 @@ static void prepare(struct keeper *keeper)
     if (names == NULL || stages == NULL || ids == NULL)
         process_fail(&keeper->process, CHILD_MEMORY, "out of memory");
     for (size_t i = 0, at = 0; i < config->source_count; at += config->sources[i++].stage_count)
-        name_stages(&config->sources[i], &names[i], stages + at, ids + at);
+        fill_store_names(&config->sources[i], &names[i], stages + at, ids + at);
     const struct store_options options = {.url = config->storage,
                                           .instance = config->instance,
                                           .synchronous = config->synchronous};
@@ -88,7 +93,7 @@ static void prepare(struct keeper *keeper)
         if (process_stopping(&keeper->process))
             _exit(CHILD_DONE);
     }
-    publish_ids(child, names);
+    publish_store_ids(child, names);
     atomic_store(&child->segment.header->start_number, start);
     atomic_store_explicit(&child->segment.header->prepared, 1, memory_order_release);
     base_log_info("store-ready url=\"%s\" start=%llu", config->storage, (unsigned long long)start);
@@ -99,7 +104,8 @@ static void prepare(struct keeper *keeper)
 
 /* ---- crashes */
 
-/* Stores the crashes that the supervisor saw; if that fails, the next refresh tries again. */
+/* Stores the crashes of processes that the supervisor recorded in shared memory. The keeper runs it about
+ * once a second after changes; if that fails, the next refresh tries again, and no crash is lost. */
 static void store_crashes(struct keeper *keeper)
 {
     static struct crash_record crashes[SHM_CRASHES];
@@ -121,8 +127,8 @@ static void store_crashes(struct keeper *keeper)
 
 /* ---- trace */
 
-/* Removes old trace rows in small steps, so that other writers get their turn; the next refresh removes
- * what is left. */
+/* Removes old rows of the store's trace in small steps, so that other writers get their turn. The keeper
+ * runs it in each refresh; the next one removes what is left. */
 static void trim_trace(struct keeper *keeper)
 {
     const struct trace_config *trace = &keeper->child->config->trace;
@@ -136,7 +142,9 @@ static void trim_trace(struct keeper *keeper)
 
 /* ---- totals */
 
-static void refresh_source(struct keeper *keeper, struct shm_source *source)
+/* Copies a source's totals from the store into the shared memory, where `eventpipe status` and the metrics
+ * read them. The keeper runs it about once a second while events change. */
+static void refresh_source_totals(struct keeper *keeper, struct shm_source *source)
 {
     struct store_totals totals;
     if (store_source_totals(keeper->process.store, atomic_load(&source->store_id), &totals) != 0)
@@ -155,7 +163,9 @@ static void refresh_source(struct keeper *keeper, struct shm_source *source)
     atomic_store_explicit(&shown->oldest_ms, totals.oldest_ms, memory_order_relaxed);
 }
 
-static void refresh_stage(struct keeper *keeper, struct shm_stage *stage)
+/* Copies a stage's totals from the store into the shared memory, where `eventpipe status` and the metrics
+ * read them. The keeper runs it about once a second while events change. */
+static void refresh_stage_totals(struct keeper *keeper, struct shm_stage *stage)
 {
     struct store_stage_totals totals;
     if (store_stage_totals(keeper->process.store, atomic_load(&stage->store_id), &totals) != 0)
@@ -169,8 +179,9 @@ static void refresh_stage(struct keeper *keeper, struct shm_stage *stage)
     atomic_store_explicit(&shown->crashed, totals.crashed, memory_order_relaxed);
 }
 
-/* Copies totals and sizes into the segment, stores crashes, trims the trace. */
-static void refresh(struct keeper *keeper)
+/* Copies totals and sizes of the store into the shared memory, stores crashes and trims the trace. The
+ * keeper runs it at its start, about once a second while events change, and at its end. */
+static void refresh_segment(struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
     atomic_store(&segment->header->activity, 0); /* first: later changes are reported again */
@@ -178,9 +189,9 @@ static void refresh(struct keeper *keeper)
     keeper->refreshed_ns = shm_now_ns();
     process_mark_progress(&keeper->process);
     for (uint32_t i = 0; i < segment->header->source_count; i++)
-        refresh_source(keeper, segment_source(segment, i));
+        refresh_source_totals(keeper, segment_source(segment, i));
     for (uint32_t i = 0; i < segment->header->stage_count; i++)
-        refresh_stage(keeper, segment_stage(segment, i));
+        refresh_stage_totals(keeper, segment_stage(segment, i));
     store_crashes(keeper);
     trim_trace(keeper);
     uint64_t bytes, wal_bytes;
@@ -190,8 +201,9 @@ static void refresh(struct keeper *keeper)
     }
 }
 
-/* Notes the totals at this start: the figures of this run are counted from here. */
-static void note_beginning(struct keeper *keeper)
+/* Notes in the shared memory the totals at the daemon's start: `eventpipe status` counts the figures of
+ * this run from there. The first keeper of a start runs it once. */
+static void note_start_totals(struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
@@ -204,8 +216,9 @@ static void note_beginning(struct keeper *keeper)
 
 /* ---- operators' requests */
 
-/* An operator changed the store: tells the producers of the changed sources to look again. */
-static void report_to_producers(struct keeper *keeper, uint64_t changed)
+/* Tells the producers of the changed sources to look at the store again, because an operator has changed
+ * events or a cursor. The keeper runs it after each command that changed something. */
+static void notify_producers(struct keeper *keeper, uint64_t changed)
 {
     const struct segment *segment = &keeper->child->segment;
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
@@ -217,7 +230,9 @@ static void report_to_producers(struct keeper *keeper, uint64_t changed)
     }
 }
 
-static void serve(struct keeper *keeper, const char *line, size_t bytes, int client)
+/* Carries out one operator's command on the store (queue, retry, remove, inject, ...) and sends the answer
+ * to the client. The keeper runs it; the supervisor has passed on the client's connection. */
+static void serve_request(struct keeper *keeper, const char *line, size_t bytes, int client)
 {
     cJSON *request = cJSON_ParseWithLength(line, bytes);
     uint64_t changed = 0;
@@ -228,12 +243,13 @@ static void serve(struct keeper *keeper, const char *line, size_t bytes, int cli
     control_admin_serve(&admin, request, client, &changed);
     cJSON_Delete(request);
     if (changed != 0) {
-        report_to_producers(keeper, changed);
+        notify_producers(keeper, changed);
         keeper->stale = true;
     }
 }
 
-/* Reads one request and the client's descriptor from the supervisor, and serves it. */
+/* Receives one operator's command with the client's connection from the supervisor, and serves it. The
+ * keeper's loop runs it. If the supervisor is gone, the keeper exits. */
 static void take_request(struct keeper *keeper)
 {
     static char line[CONTROL_REQUEST_BYTES];
@@ -256,13 +272,15 @@ static void take_request(struct keeper *keeper)
         return;
     int client;
     memcpy(&client, CMSG_DATA(header), sizeof client);
-    serve(keeper, line, (size_t)bytes, client);
+    serve_request(keeper, line, (size_t)bytes, client);
     close(client);
 }
 
 /* ---- the loop */
 
-static int poll_timeout_ms(const struct keeper *keeper)
+/* Returns how long the keeper may sleep: without end while nothing has changed, so that an idle daemon
+ * costs nothing; at most a second otherwise. */
+static int compute_poll_timeout_ms(const struct keeper *keeper)
 {
     if (!keeper->stale)
         return keeper->wal_pending ? (int)(REFRESH_NS / 1000000) : -1;
@@ -270,6 +288,8 @@ static int poll_timeout_ms(const struct keeper *keeper)
     return age >= REFRESH_NS ? 0 : (int)((REFRESH_NS - age) / 1000000) + 1;
 }
 
+/* Reads what producers and workers have told the keeper through its eventfd: events have changed, or the
+ * store's WAL has grown. The keeper's loop runs it. */
 static void take_notification(struct keeper *keeper)
 {
     uint64_t amount;
@@ -281,7 +301,9 @@ static void take_notification(struct keeper *keeper)
         keeper->stale = true;
 }
 
-static bool others_gone(const struct keeper *keeper)
+/* Whether all other processes of the instance have exited. At a shutdown the keeper runs it and leaves
+ * last, because only then its final checkpoint empties the WAL. */
+static bool have_others_exited(const struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
     for (uint32_t i = 0; i < segment->header->slot_count; i++)
@@ -290,12 +312,14 @@ static bool others_gone(const struct keeper *keeper)
     return true;
 }
 
-static void keeper_turn(struct keeper *keeper)
+/* One turn of the keeper's loop: sleeps until something happens, then checkpoints the store's WAL, serves
+ * an operator's command, or refreshes the totals. */
+static void run_keeper_turn(struct keeper *keeper)
 {
     struct pollfd ready[2] = {{.fd = keeper->child->activity_fd, .events = POLLIN},
                               {.fd = keeper->child->keeper_fd, .events = POLLIN}};
     slot_state(keeper->process.slot, SHM_SLOT_IDLE);
-    if (poll(ready, 2, poll_timeout_ms(keeper)) < 0)
+    if (poll(ready, 2, compute_poll_timeout_ms(keeper)) < 0)
         return;
     if (ready[0].revents != 0)
         take_notification(keeper);
@@ -304,9 +328,11 @@ static void keeper_turn(struct keeper *keeper)
     if (ready[1].revents != 0)
         take_request(keeper);
     if (keeper->stale && shm_now_ns() - keeper->refreshed_ns >= REFRESH_NS)
-        refresh(keeper);
+        refresh_segment(keeper);
 }
 
+/* The main function of the keeper (housekeeping) process. The supervisor calls it in the child after fork;
+ * it never returns. At a stop the keeper leaves last, after a final checkpoint of the store. */
 void process_keeper_main(const struct child_context *child)
 {
     static struct keeper keeper;
@@ -314,16 +340,16 @@ void process_keeper_main(const struct child_context *child)
     process_open(&keeper.process, child, "keeper");
     signal(SIGPIPE, SIG_IGN);
     if (child->prepare)
-        prepare(&keeper);
+        prepare_store(&keeper);
     process_open_store(&keeper.process);
-    refresh(&keeper);
+    refresh_segment(&keeper);
     if (child->prepare)
-        note_beginning(&keeper);
+        note_start_totals(&keeper);
     process_title("keeper");
     process_ready(&keeper.process);
-    while (!process_stopping(&keeper.process) || !others_gone(&keeper))
-        keeper_turn(&keeper);
-    refresh(&keeper);
+    while (!process_stopping(&keeper.process) || !have_others_exited(&keeper))
+        run_keeper_turn(&keeper);
+    refresh_segment(&keeper);
     store_checkpoint(keeper.process.store, true);
     store_close(&keeper.process.store);
     _exit(CHILD_DONE);

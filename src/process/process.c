@@ -23,19 +23,21 @@
 #define WAL_NOTIFY_NS UINT64_C(20000000)   /* notify the keeper at most every 20 ms */
 #define STORE_PAUSE_NS UINT64_C(500000000) /* between two tries at a store that cannot be written */
 
-static bool titled;
+static bool titles_enabled;
 static int title_width; /* libbsd marks the end of argv[0] with a '.', unless the title goes beyond it */
 
 void process_titles(int argc, char **argv)
 {
     title_width = argc > 0 ? (int)strlen(argv[0]) + 1 : 0;
     setproctitle_init(argc, argv, environ);
-    titled = true;
+    titles_enabled = true;
 }
 
+/* Sets the title that ps shows for this process, such as "eventpiped: quakes producer". Producers, workers
+ * and the keeper call it when their state changes. Does nothing in a program that uses the library. */
 void process_title(const char *format, ...)
 {
-    if (!titled)
+    if (!titles_enabled)
         return;
     char title[256];
     va_list arguments;
@@ -45,6 +47,8 @@ void process_title(const char *format, ...)
     setproctitle("-eventpiped: %-*s", title_width - (int)strlen("eventpiped: "), title);
 }
 
+/* Sets up what every child of the supervisor needs first: its slot in shared memory, its name in the log,
+ * its title. Producers, workers and the keeper call it right after fork. */
 void process_open(struct process *process, const struct child_context *child, const char *name)
 {
     *process = (struct process){.child = child, .header = child->segment.header};
@@ -81,7 +85,9 @@ void process_ready(const struct process *process)
     process_notice_send(process->child, NOTICE_READY, "");
 }
 
-static void wal_grown(void *user)
+/* The store calls it after a commit that left its WAL longer than the limit: tells the keeper to
+ * checkpoint, at most every 20 ms. Runs in producers, workers and the keeper. */
+static void on_wal_grown(void *user)
 {
     struct process *process = user;
     uint64_t now = shm_now_ns();
@@ -91,13 +97,15 @@ static void wal_grown(void *user)
     process_notify_keeper_wal(process->child);
 }
 
-static void write_lock_released(void *user)
+static void on_write_lock_released(void *user)
 {
     const struct process *process = user;
     commit_request_notify(&process->child->segment, process->child->slot);
 }
 
-static void sleep_a_while(struct process *process)
+/* Sleeps before the next try at a store that is busy or full; a stop ends the sleep. Runs in producers,
+ * workers and the keeper. */
+static void sleep_store_pause(struct process *process)
 {
     uint32_t key = wake_prepare_elsewhere(process->slot); /* also a committer's, while a call runs */
     if (process_stopping(process))
@@ -106,8 +114,8 @@ static void sleep_a_while(struct process *process)
         wake_sleep(process->slot, key, STORE_PAUSE_NS);
 }
 
-/* The error of a failing store is in the segment from the first process that sees it fail to the first
- * that sees it work. */
+/* Reports once, in log and status, that the store cannot be used. The error stays in shared memory until
+ * the first process sees the store work again. Runs in producers, workers and the keeper. */
 static void report_store_failing(struct process *process, const char *message)
 {
     uint64_t never = 0;
@@ -122,6 +130,8 @@ static void report_store_failing(struct process *process, const char *message)
         slot_state(process->slot, SHM_SLOT_WAITING);
 }
 
+/* Reports in log and status that the store works again, if it has failed before. Producers and workers run
+ * it after each call of the store that worked, the keeper when it has opened the store. */
 static void report_store_recovered(struct process *process)
 {
     if (process->store_failed)
@@ -134,9 +144,12 @@ static void report_store_recovered(struct process *process)
 void process_store_backoff(struct process *process, const char *message)
 {
     report_store_failing(process, message);
-    sleep_a_while(process);
+    sleep_store_pause(process);
 }
 
+/* Takes the result of a call of the store. True: it worked. False: the store is busy or full, a pause has
+ * passed, and the caller tries again. A broken store ends the process. Producers and workers call it after
+ * each call of the store. */
 bool process_store_done(struct process *process, int result)
 {
     if (result == 0) {
@@ -149,6 +162,9 @@ bool process_store_done(struct process *process, int result)
     return false;
 }
 
+/* Opens this process's own handle of the store, and waits while the store is busy. Producers, workers and
+ * the keeper call it after fork, because a handle must not cross a fork. Ends the process if the store is
+ * broken or the instance stops. */
 void process_open_store(struct process *process)
 {
     const struct config *config = process->child->config;
@@ -160,8 +176,8 @@ void process_open_store(struct process *process)
         .trace = config->trace.keep_ms > 0,
         .start_number = atomic_load(&process->header->start_number),
         .wal_bytes = WAL_BYTES,
-        .wal_grown = wal_grown,
-        .write_lock_released = write_lock_released,
+        .wal_grown = on_wal_grown,
+        .write_lock_released = on_write_lock_released,
         .user = process,
     };
     struct error error = {0};

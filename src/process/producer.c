@@ -23,6 +23,8 @@
 #include "shm/ring.h"
 #include "src/base/log.h"
 
+/* Reads the source's cursor from the store, so that fetching goes on where the last page ended, and counts
+ * the backlog. The producer runs it at its start. */
 static void load_cursor(struct producer *producer)
 {
     while (!process_store_done(&producer->process,
@@ -33,7 +35,9 @@ static void load_cursor(struct producer *producer)
     process_producer_count_backlog(producer);
 }
 
-static void producer_open(struct producer *producer, const struct child_context *child, uint32_t source)
+/* Opens everything a producer needs after fork: shared memory, store, cursor, tickets and fetcher thread.
+ * Then it tells the supervisor that it is ready. A failure ends the process. */
+static void open_producer(struct producer *producer, const struct child_context *child, uint32_t source)
 {
     *producer = (struct producer){.child = child, .waiting = true, .due_ms = UINT64_MAX};
     producer->source = segment_source(&child->segment, source);
@@ -55,6 +59,8 @@ static void producer_open(struct producer *producer, const struct child_context 
     process_ready(&producer->process);
 }
 
+/* Searches the store from the oldest event on and reads the cursor again, after an operator has changed
+ * the source's events or cursor, or the keeper has crashed. The producer runs it in each turn. */
 static void rescan_store(struct producer *producer)
 {
     if (atomic_exchange(&producer->source->rescan, 0) == 0)
@@ -64,9 +70,9 @@ static void rescan_store(struct producer *producer)
     process_producer_fetch_rescan(producer);
 }
 
-/* Whether the source has run dry: nothing more will come, nothing waits, nothing is in flight. In a drain,
- * delayed events do not count. */
-static bool ran_dry(const struct producer *producer)
+/* Whether the source has run dry: nothing more will come, nothing waits and nothing is in flight. In a
+ * drain, delayed events do not count. The producer runs it to report its end to the supervisor. */
+static bool has_run_dry(const struct producer *producer)
 {
     bool draining = process_phase(&producer->process) == SHM_PHASE_DRAINING;
     bool no_more = draining ? atomic_load(&producer->fetcher.state) != FETCHER_ANSWERED : producer->ended;
@@ -77,24 +83,27 @@ static bool ran_dry(const struct producer *producer)
            atomic_load(&producer->source->next_due_ms) == UINT64_MAX;
 }
 
-/* Whether to report that the source has run dry: it has ended, or a drain is on, and this was not reported
- * yet. */
-static bool watches_for_dry(const struct producer *producer)
+/* Whether the producer must tell the supervisor when its source has run dry: the source has ended, or a
+ * drain is on, and it has not reported this yet. */
+static bool must_report_dry(const struct producer *producer)
 {
     return atomic_load(&producer->source->ended) == 0 &&
            (producer->ended || process_phase(&producer->process) == SHM_PHASE_DRAINING);
 }
 
-static void report_when_dry(struct producer *producer)
+/* Tells the supervisor once that the source has run dry. The producer runs it at the end of each turn; the
+ * supervisor ends a drain, or a library's run, when all sources have reported. */
+static void report_if_dry(struct producer *producer)
 {
-    if (!watches_for_dry(producer) || !ran_dry(producer))
+    if (!must_report_dry(producer) || !has_run_dry(producer))
         return;
     atomic_store(&producer->source->ended, 1);
     process_notice_send(producer->child, NOTICE_ENDED, "");
 }
 
-/* One round of the loop. True: it did something, so there may be more to do. */
-static bool producer_turn(struct producer *producer)
+/* One turn of the producer's loop: unlocks what exited workers held, claims events for the first stage,
+ * stores a fetched page, and asks for the next one. True: it did something, so there may be more to do. */
+static bool run_producer_turn(struct producer *producer)
 {
     rescan_store(producer);
     bool paused = atomic_load(&producer->source->paused) != 0;
@@ -106,19 +115,20 @@ static bool producer_turn(struct producer *producer)
     if (!paused)
         did |= process_producer_claim_due(producer);
     did |= process_producer_fetch_ask(producer);
-    report_when_dry(producer);
+    report_if_dry(producer);
     return did;
 }
 
-/* Whether there are events that only room in the first ring, or a free ticket, keeps from being claimed. */
-static bool wants_room(const struct producer *producer)
+/* Whether there are events that the producer cannot claim only for lack of room in the first stage's ring
+ * or of a free ticket. Then a worker that makes room wakes it. */
+static bool waits_for_room(const struct producer *producer)
 {
     return producer->waiting || producer->page_since_ns != 0 || producer->due_ms <= shm_realtime_ms();
 }
 
-/* How long to sleep. blocked: it waits for room, and the room will wake it, so an event that is already
- * due sets no time. */
-static uint64_t sleep_ns(const struct producer *producer, bool blocked)
+/* Returns how long the producer may sleep: until the next fetch or the next delayed event is due. blocked:
+ * it waits for room, and a worker will wake it, so an event that is already due sets no time. */
+static uint64_t compute_sleep_ns(const struct producer *producer, bool blocked)
 {
     uint64_t now = shm_now_ns(), next = process_producer_fetch_next_ns(producer);
     uint64_t wait = next == UINT64_MAX ? WAKE_FOREVER : next > now ? next - now : 0;
@@ -132,18 +142,19 @@ static uint64_t sleep_ns(const struct producer *producer, bool blocked)
     return wait;
 }
 
-/* The look between wake_prepare and wake_sleep: whether the next turn would do anything. */
-static bool something_to_do(struct producer *producer)
+/* Whether the producer's next turn would do anything. It looks between wake_prepare and wake_sleep, so
+ * that a wake-up that comes before the sleep is not lost. */
+static bool has_work_to_do(struct producer *producer)
 {
     const struct shm_source *source = producer->source;
     if (atomic_load(&source->orphans) != 0 || atomic_load(&source->rescan) != 0 ||
         (atomic_load(&producer->fetcher.state) == FETCHER_ANSWERED && producer->page_since_ns == 0) ||
-        (watches_for_dry(producer) && ran_dry(producer)))
+        (must_report_dry(producer) && has_run_dry(producer)))
         return true;
     if (atomic_load(&source->paused) != 0)
         return false;
     return atomic_load(&source->next_due_ms) != UINT64_MAX ||
-           (wants_room(producer) && process_producer_claim_room(producer) > 0);
+           (waits_for_room(producer) && process_producer_claim_room(producer) > 0);
 }
 
 /* What a turn depends on. It is read before the turn and again before the sleep: a change in between may
@@ -158,26 +169,30 @@ static struct orders read_orders(const struct producer *producer)
     return (struct orders){process_phase(&producer->process), atomic_load(&producer->source->paused) != 0};
 }
 
-static void producer_sleep(struct producer *producer, struct orders before)
+/* Puts the producer to sleep until a worker, the fetcher thread, the keeper, the supervisor or a due time
+ * wakes it. Its loop runs this after a turn that did nothing. `before`: the orders that the turn has seen. */
+static void sleep_until_work(struct producer *producer, struct orders before)
 {
     struct shm_slot *slot = producer->process.slot;
     struct shm_stage *first = segment_stage(&producer->child->segment, producer->source->first_stage);
-    bool blocked = wants_room(producer);
+    bool blocked = waits_for_room(producer);
     slot_state(slot, before.paused ? SHM_SLOT_PAUSED : blocked ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
     uint32_t key = wake_prepare(slot);
     if (blocked)
         wake_want_room(&first->ring);
-    if (blocked || watches_for_dry(producer))
+    if (blocked || must_report_dry(producer))
         wake_want_ticket(producer->source);
     struct orders now = read_orders(producer);
-    if (something_to_do(producer) || now.phase != before.phase || now.paused != before.paused)
+    if (has_work_to_do(producer) || now.phase != before.phase || now.paused != before.paused)
         wake_cancel(slot);
     else
-        wake_sleep(slot, key, sleep_ns(producer, blocked));
+        wake_sleep(slot, key, compute_sleep_ns(producer, blocked));
     slot_state(slot, SHM_SLOT_BUSY);
 }
 
-static bool workers_gone(const struct producer *producer)
+/* Whether all workers of the source have exited. The producer runs it at a stop, because only then no
+ * worker can commit an event that it unlocks. */
+static bool have_workers_exited(const struct producer *producer)
 {
     const struct segment *segment = &producer->child->segment;
     for (uint32_t i = 0; i < producer->source->stage_count; i++) {
@@ -189,12 +204,13 @@ static bool workers_gone(const struct producer *producer)
     return true;
 }
 
-/* At a stop: the supervisor wakes the producer after each exit of a worker. */
+/* Sleeps at a stop until all workers of the source have exited; the supervisor wakes the producer after
+ * each exit. The producer runs it before it unlocks the events in flight. */
 static void wait_for_workers(struct producer *producer)
 {
     for (;;) {
         uint32_t key = wake_prepare(producer->process.slot);
-        if (workers_gone(producer)) {
+        if (have_workers_exited(producer)) {
             wake_cancel(producer->process.slot);
             return;
         }
@@ -202,15 +218,17 @@ static void wait_for_workers(struct producer *producer)
     }
 }
 
+/* The main function of a producer process. The supervisor calls it in the child after fork; it never
+ * returns. At a clean stop the producer leaves after its workers and leaves no event locked. */
 void process_producer_main(const struct child_context *child, uint32_t source)
 {
     static struct producer producer;
-    producer_open(&producer, child, source);
+    open_producer(&producer, child, source);
     while (!process_stopping(&producer.process)) {
         process_title("%s %s", producer.name, shm_source_state_name(atomic_load(&producer.source->state)));
         struct orders orders = read_orders(&producer);
-        if (!producer_turn(&producer))
-            producer_sleep(&producer, orders);
+        if (!run_producer_turn(&producer))
+            sleep_until_work(&producer, orders);
     }
     slot_state(producer.process.slot, SHM_SLOT_STOPPING);
     process_fetcher_close(&producer.fetcher, 1000);

@@ -25,6 +25,8 @@
 
 #define UNLOCK_MAX 256 /* in one transaction */
 
+/* Allocates the list of tickets that one claim may load. The producer calls it once at its start. 0 or
+ * EP_ENOMEM. */
 int process_producer_claim_open(struct producer *producer)
 {
     producer->loaded_room = producer->source->ticket_count;
@@ -33,11 +35,9 @@ int process_producer_claim_open(struct producer *producer)
     return producer->loaded == NULL || producer->entry == NULL ? EP_ENOMEM : 0;
 }
 
-/*
- * A claim is a transaction, so it waits until half of the first ring is empty; the other half keeps the
- * first stage busy meanwhile. When tickets are short, a quarter of them is enough, or any number if the
- * first ring is empty.
- */
+/* Returns how many events the producer may claim now; 0 until a claim is worth its transaction. It waits
+ * until half of the first stage's ring is empty; the other half keeps the stage busy meanwhile. When
+ * tickets are short, a quarter of them is enough, or any number if the ring is empty. */
 size_t process_producer_claim_room(struct producer *producer)
 {
     const struct shm_stage *first = segment_stage(&producer->child->segment, producer->source->first_stage);
@@ -53,6 +53,8 @@ size_t process_producer_claim_room(struct producer *producer)
     return room < unused ? room : unused;
 }
 
+/* Prepares the claim of up to `limit` events with a new token. The producer calls it before each
+ * transaction that claims: a page, or older and delayed events. */
 struct store_claim process_producer_claim_next(struct producer *producer, size_t limit)
 {
     uint64_t claims = atomic_fetch_add(&producer->source->claims, 1) + 1;
@@ -61,6 +63,9 @@ struct store_claim process_producer_claim_next(struct producer *producer, size_t
     return (struct store_claim){.token = STORE_TOKEN(start, claims), .limit = limit};
 }
 
+/* Records each claimed event in a ticket in shared memory, so that a successor finds the lock after a crash, and
+ * then commits the claim. The producer calls it while the store's transaction is open. If the commit fails, it
+ * frees the tickets and returns what the store returned. */
 int process_producer_claim_end(struct producer *producer, uint64_t token, const struct store_claimed *claimed)
 {
     const struct segment *segment = &producer->child->segment;
@@ -81,7 +86,8 @@ int process_producer_claim_end(struct producer *producer, uint64_t token, const 
     return result;
 }
 
-/* Completes events whose stages are all done (a stage was dropped from the end of the chain). */
+/* Completes claimed events whose stages are all done, as after the last stage was dropped from the
+ * configuration. The producer runs it after a claim; no worker would ever take these events. */
 static void finish_complete(struct producer *producer, const uint32_t *tickets, size_t count)
 {
     const struct segment *segment = &producer->child->segment;
@@ -101,6 +107,8 @@ static void finish_complete(struct producer *producer, const uint32_t *tickets, 
     }
 }
 
+/* Hands the claimed events to the rings of their stages and wakes workers. The producer calls it after the
+ * claim's commit, never before: a worker must not see an event that may be rolled back. */
 void process_producer_claim_publish(struct producer *producer)
 {
     const struct segment *segment = &producer->child->segment;
@@ -126,6 +134,8 @@ void process_producer_claim_publish(struct producer *producer)
     process_notify_keeper(producer->child);
 }
 
+/* Whether a delayed event is due for its retry. The producer calls it in each turn; workers report the due
+ * times of their delays through shared memory. */
 bool process_producer_claim_overdue(struct producer *producer)
 {
     uint64_t reported_ms = atomic_exchange(&producer->source->next_due_ms, UINT64_MAX);
@@ -134,6 +144,9 @@ bool process_producer_claim_overdue(struct producer *producer)
     return producer->due_ms <= shm_realtime_ms();
 }
 
+/* Claims ready and due events from the store, if the first stage has room, and hands them to their stages.
+ * The producer calls it in each turn while the source is not paused. True: it claimed something or must
+ * try again. */
 bool process_producer_claim_due(struct producer *producer)
 {
     if (!process_producer_claim_overdue(producer) && !producer->waiting)
@@ -157,7 +170,8 @@ bool process_producer_claim_due(struct producer *producer)
     return claimed.count > 0;
 }
 
-/* The event's error: what happened, and the last stderr output. */
+/* Writes the error of an event whose worker crashed or timed out: what the supervisor recorded about the
+ * exit. The producer runs it before it unlocks the event; `eventpipe show` displays it. */
 static void cause_message(const struct shm_cause *cause, char *buffer, size_t size)
 {
     char message[SHM_TEXT_BYTES + 1];
@@ -169,7 +183,8 @@ static void cause_message(const struct shm_cause *cause, char *buffer, size_t si
         snprintf(buffer, size, "%s %d", shm_cause_name(cause->kind), cause->code);
 }
 
-/* Fills in what the exit of an event's owner means for it: nothing, a crash that counts, or a timeout. */
+/* Fills in what the exit of a worker means for the event it held: nothing, a crash that counts, or a
+ * timeout. The producer runs it before it unlocks the event in the store. */
 static void blame(struct producer *producer, uint32_t ticket, struct store_unlock *unlock, char *message,
                   size_t size)
 {
@@ -194,7 +209,8 @@ static void blame(struct producer *producer, uint32_t ticket, struct store_unloc
     unlock->error = message;
 }
 
-/* Collects the next ORPHANED tickets, at most UNLOCK_MAX, with the unlock of each. */
+/* Collects the next tickets that exited processes left (at most UNLOCK_MAX), with the unlock of each. The
+ * producer runs it after the supervisor has reported orphans. */
 static size_t collect_orphans(struct producer *producer, uint32_t *next, uint32_t *tickets,
                               struct store_unlock *unlocks, char (*message)[SHM_TEXT_BYTES + 16])
 {
@@ -214,8 +230,8 @@ static size_t collect_orphans(struct producer *producer, uint32_t *next, uint32_
     return count;
 }
 
-/* Unlocks one batch of orphans in the store and frees their tickets. False: there were none, or the stop
- * came. */
+/* Unlocks one batch of orphaned events in the store, then frees their tickets: in this order a crash in
+ * between only repeats the unlock. The producer runs it. False: there were none, or the stop came. */
 static bool unlock_some(struct producer *producer, uint32_t *next)
 {
     static uint32_t tickets[UNLOCK_MAX];
@@ -239,6 +255,9 @@ static bool unlock_some(struct producer *producer, uint32_t *next)
     return true;
 }
 
+/* Unlocks in the store the events that exited workers (or an earlier producer) held, so that they run
+ * again. The producer calls it in each turn; it does nothing unless the supervisor has reported orphans.
+ * True: it unlocked some. */
 bool process_producer_claim_unlock_orphans(struct producer *producer)
 {
     if (atomic_exchange(&producer->source->orphans, 0) == 0)
@@ -254,6 +273,8 @@ bool process_producer_claim_unlock_orphans(struct producer *producer)
     return any;
 }
 
+/* Unlocks every event of the source in flight, without blame. The producer calls it at a clean stop, after
+ * its workers have exited, so that the next start finds no locked events. */
 void process_producer_claim_unlock_all(struct producer *producer)
 {
     const struct shm_source *source = producer->source;

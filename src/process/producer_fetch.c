@@ -35,7 +35,9 @@ static bool may_fetch(const struct producer *producer)
            atomic_load(&producer->source->paused) == 0 && !producer->ended;
 }
 
-static void set_cursor(struct producer *producer, const char *cursor)
+/* Remembers the cursor that is in the store now, and shows it in shared memory for status. The producer
+ * runs it after each stored page, and when an operator has set another one. */
+static void remember_cursor(struct producer *producer, const char *cursor)
 {
     char *copy = strdup(cursor);
     if (copy == NULL)
@@ -45,8 +47,9 @@ static void set_cursor(struct producer *producer, const char *cursor)
     text_set(&producer->source->cursor, cursor);
 }
 
-/* The fetch failed: reports a new error, sets the time of the next try. */
-static void fetch_failed(struct producer *producer)
+/* Reports a failed fetch in log and status (a repeated error only once) and sets the time of the next try,
+ * with backoff. The producer runs it when its fetcher thread brings a failure of the backend. */
+static void report_fetch_failed(struct producer *producer)
 {
     const struct source_failure *failure = &producer->fetcher.failure;
     uint32_t failures = atomic_fetch_add(&producer->source->failures, 1) + 1;
@@ -69,7 +72,9 @@ static void fetch_failed(struct producer *producer)
     process_notify_keeper(producer->child);
 }
 
-static void fetch_recovered(struct producer *producer)
+/* Reports in log and status that fetching works again, and notes the time of the last page. The producer
+ * runs it after each page that it has stored. */
+static void report_fetch_recovered(struct producer *producer)
 {
     uint32_t failures = atomic_exchange(&producer->source->failures, 0);
     if (failures > 0) {
@@ -81,11 +86,13 @@ static void fetch_recovered(struct producer *producer)
     process_mark_progress(&producer->process);
 }
 
-static void page_stored(struct producer *producer, const struct page *page,
-                        const struct store_ingested *ingested, size_t claimed)
+/* Notes the new cursor and the larger backlog after a page was stored. The producer runs it; events of the
+ * page that were not claimed are claimed later. */
+static void note_page_stored(struct producer *producer, const struct page *page,
+                             const struct store_ingested *ingested, size_t claimed)
 {
     if (page->cursor != NULL)
-        set_cursor(producer, page->cursor);
+        remember_cursor(producer, page->cursor);
     producer->backlog += ingested->stored;
     if (claimed < ingested->stored)
         producer->waiting = true;
@@ -101,9 +108,9 @@ static bool page_changes_store(const struct producer *producer, const struct pag
                                (producer->cursor == NULL || strcmp(page->cursor, producer->cursor) != 0));
 }
 
-/* Stores the page and claims up to `room` of its events. False: the store could not take it; the page is
- * kept. */
-static bool ingest(struct producer *producer, size_t room)
+/* Stores the fetched page in the store and claims up to `room` of its events for the first stage. False:
+ * the store could not take it; the page is kept and tried again. The producer runs it. */
+static bool ingest_page(struct producer *producer, size_t room)
 {
     const struct page *page = &producer->fetcher.page;
     if (!page_changes_store(producer, page))
@@ -124,13 +131,13 @@ static bool ingest(struct producer *producer, size_t room)
     if (!process_store_done(&producer->process, result))
         return false;
     process_producer_claim_publish(producer);
-    page_stored(producer, page, &ingested, claimed.count);
+    note_page_stored(producer, page, &ingested, claimed.count);
     return true;
 }
 
 /* Whether to keep the page a little longer, at most ROOM_PATIENCE_NS, so that its own transaction can
- * claim it. */
-static bool page_waits_for_room(struct producer *producer, size_t room)
+ * claim its events for the first stage. The producer runs it before it stores a page. */
+static bool must_page_wait(struct producer *producer, size_t room)
 {
     if (room > 0 || producer->fetcher.page.count == 0) {
         producer->page_since_ns = 0;
@@ -145,6 +152,8 @@ static bool page_waits_for_room(struct producer *producer, size_t room)
     return false;
 }
 
+/* Takes a finished fetch from the fetcher thread: stores the page with its cursor, or backs off after a
+ * failure. The producer calls it in each turn. True: it did something. */
 bool process_producer_fetch_take(struct producer *producer)
 {
     struct fetcher *fetcher = &producer->fetcher;
@@ -156,16 +165,16 @@ bool process_producer_fetch_take(struct producer *producer)
         return true;
     }
     if (fetcher->result != 0) {
-        fetch_failed(producer);
+        report_fetch_failed(producer);
         process_fetcher_done(fetcher);
         return true;
     }
     size_t room = process_producer_claim_room(producer);
-    if (page_waits_for_room(producer, room))
+    if (must_page_wait(producer, room))
         return false;
-    if (!ingest(producer, room))
+    if (!ingest_page(producer, room))
         return true;
-    fetch_recovered(producer);
+    report_fetch_recovered(producer);
     if (fetcher->page.end) {
         producer->ended = true;
         process_producer_set_state(producer, SHM_SOURCE_ENDED);
@@ -174,6 +183,8 @@ bool process_producer_fetch_take(struct producer *producer)
     return true;
 }
 
+/* Counts the source's events in the store that stages will still run, for the limit backlog.max_events.
+ * The producer calls it at its start, after an operator's change, and when the limit may be reached. */
 void process_producer_count_backlog(struct producer *producer)
 {
     struct store_totals totals;
@@ -182,8 +193,8 @@ void process_producer_count_backlog(struct producer *producer)
             totals.live - totals.held - totals.dead; /* held and dead events wait for an operator */
 }
 
-/* Whether backlog.max_events is reached. Counting costs a read, so it counts only when the bound kept here
- * says that the limit may be reached. */
+/* Whether the source has reached backlog.max_events. Counting costs a read of the store, so the producer
+ * counts only when the bound it keeps says that the limit may be reached. It runs this before each fetch. */
 static bool backlog_is_full(struct producer *producer)
 {
     uint64_t limit = producer->config->backlog_max_events;
@@ -194,6 +205,8 @@ static bool backlog_is_full(struct producer *producer)
     return producer->full;
 }
 
+/* Asks the fetcher thread for the next page, unless the source is paused, ended, full or in backoff;
+ * interrupts a fetch that must not go on. The producer calls it in each turn. True: it asked. */
 bool process_producer_fetch_ask(struct producer *producer)
 {
     if (!may_fetch(producer)) {
@@ -221,6 +234,8 @@ bool process_producer_fetch_ask(struct producer *producer)
     return true;
 }
 
+/* Reads the cursor from the store again, and drops a running fetch if an operator has set another one: its
+ * page would follow the old cursor. The producer calls it after an operator's change. */
 void process_producer_fetch_rescan(struct producer *producer)
 {
     char *cursor;
@@ -233,7 +248,7 @@ void process_producer_fetch_rescan(struct producer *producer)
                                : producer->cursor != NULL && strcmp(cursor, producer->cursor) == 0;
     if (!same) {
         base_log_info("cursor-set cursor=\"%s\"", cursor != NULL ? cursor : "");
-        set_cursor(producer, cursor != NULL ? cursor : "");
+        remember_cursor(producer, cursor != NULL ? cursor : "");
         int state = atomic_load(&producer->fetcher.state);
         if (state != FETCHER_IDLE) {
             producer->discard = true;
@@ -246,6 +261,8 @@ void process_producer_fetch_rescan(struct producer *producer)
     process_producer_count_backlog(producer);
 }
 
+/* Returns when the producer must next store or fetch a page (CLOCK_MONOTONIC); UINT64_MAX = nothing is
+ * planned. The producer calls it to know how long it may sleep. */
 uint64_t process_producer_fetch_next_ns(const struct producer *producer)
 {
     if (producer->page_since_ns != 0)

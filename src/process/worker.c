@@ -39,20 +39,22 @@
 
 /* Makes stdout line-buffered, so that what C stages print is not lost in a buffer when the process is
  * killed. */
-static void open_output(void)
+static void set_line_buffering(void)
 {
     static char buffer[BUFSIZ];
     setvbuf(stdout, buffer, _IOLBF, sizeof buffer);
 }
 
-static void set_program(pid_t pid, void *user)
+static void on_program(pid_t pid, void *user)
 {
     struct worker *worker = user;
     atomic_store(&worker->process.slot->program_pid, pid);
 }
 
-/* Sets the stage's limits on this process; the program of an exec stage has its own limits from its start. */
-static void worker_confine(struct worker *worker)
+/* Sets the stage's limits (CPU, memory, ...) on the worker itself, which runs plugin and other in-process
+ * stages. The program of an exec stage gets its own limits when it starts. The worker runs it once at its
+ * start. */
+static void set_stage_limits(struct worker *worker)
 {
     const char *limit = "cpu";
     if (worker->config->type == STAGE_EXEC)
@@ -67,7 +69,9 @@ static void worker_confine(struct worker *worker)
     process_fail(&worker->process, CHILD_OPEN, message);
 }
 
-static void worker_open(struct worker *worker, const struct child_context *child, uint32_t stage)
+/* Opens everything a worker needs after fork: shared memory, store, batch, the stage itself and the
+ * committer thread. Then it tells the supervisor that it is ready. A failure ends the process. */
+static void open_worker(struct worker *worker, const struct child_context *child, uint32_t stage)
 {
     *worker = (struct worker){.child = child};
     worker->stage = segment_stage(&child->segment, stage);
@@ -85,7 +89,7 @@ static void worker_open(struct worker *worker, const struct child_context *child
     worker->group_commit.store = worker->process.store;
 
     signal(SIGPIPE, SIG_IGN);
-    open_output();
+    set_line_buffering();
     pthread_mutex_init(&worker->lock, NULL);
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
@@ -100,11 +104,11 @@ static void worker_open(struct worker *worker, const struct child_context *child
         .source = worker->source->id,
         .worker = slot->index,
         .process_group = getpgrp(),
-        .on_program = set_program,
+        .on_program = on_program,
         .user = worker,
     };
     struct error error = {0};
-    worker_confine(worker);
+    set_stage_limits(worker);
     worker->ops = stage_ops_for(worker->config->type);
     if (worker->ops->open(worker->config, &env, &worker->state, &error) != 0)
         process_fail(&worker->process, CHILD_OPEN, error.message);
@@ -115,15 +119,16 @@ static void worker_open(struct worker *worker, const struct child_context *child
     process_ready(&worker->process);
 }
 
-static bool worker_paused(const struct worker *worker)
+static bool is_paused(const struct worker *worker)
 {
     return atomic_load_explicit(&worker->stage->paused, memory_order_relaxed) != 0 ||
            atomic_load_explicit(&worker->source->paused, memory_order_relaxed) != 0;
 }
 
-/* How many events the next stage can take: room in its ring and its idle workers. A full ring holds this
- * stage back only while no worker of the next stage is idle. Nothing holds back the last stage. */
-static size_t room_ahead(const struct worker *worker, const struct shm_stage **next)
+/* Returns how many events the next stage can take: room in its ring and its idle workers; SIZE_MAX after
+ * the last stage. The worker runs it before it takes events, so that a slow stage holds back the stages
+ * before it. */
+static size_t count_room_ahead(const struct worker *worker, const struct shm_stage **next)
 {
     *next = NULL;
     if (worker->stage->position + 1 >= worker->source->stage_count)
@@ -134,8 +139,10 @@ static size_t room_ahead(const struct worker *worker, const struct shm_stage **n
     return room < TAKE_MAX ? room + wake_idle(&worker->child->segment, *next) : room;
 }
 
-/* How many events to take now (invariant 1). Reads what is pending, so the lock is held. */
-static size_t worker_batch_limit(const struct worker *worker, size_t room)
+/* Returns how many events a worker takes now (invariant 1): no more than it likely runs within
+ * commit_delay, and no more than its share of those that wait. It reads pending answers, so the caller
+ * holds the worker's lock. */
+static size_t compute_batch_limit(const struct worker *worker, size_t room)
 {
     size_t pending = worker->pending.count;
     size_t most = worker->config->batch - pending;
@@ -155,9 +162,9 @@ static size_t worker_batch_limit(const struct worker *worker, size_t room)
     return most < likely ? most : likely;
 }
 
-/* Takes up to `count` events from the ring into the batch, then wakes others for room and for what is
- * left. */
-static size_t worker_take(struct worker *worker, size_t count)
+/* Takes up to `count` events from the stage's ring into the worker's batch, then wakes others for room and
+ * for what is left. Returns how many the batch has. */
+static size_t take_events(struct worker *worker, size_t count)
 {
     const struct segment *segment = &worker->child->segment;
     uint32_t ticket;
@@ -177,9 +184,9 @@ static size_t worker_take(struct worker *worker, size_t count)
     return worker->batch.count;
 }
 
-/* Sleeps in this state until `due` is true or the instance stops. `due` runs between wake_prepare and
- * wake_sleep. */
-static void sleep_until(struct worker *worker, enum shm_slot_state state, bool (*due)(struct worker *))
+/* Puts the worker to sleep in this state until `due` is true or the instance stops. `due` runs between
+ * wake_prepare and wake_sleep, so that no wake-up is lost. */
+static void sleep_worker_until(struct worker *worker, enum shm_slot_state state, bool (*due)(struct worker *))
 {
     struct shm_slot *slot = worker->process.slot;
     process_title("%s %s", worker->name, shm_slot_state_name(state));
@@ -198,12 +205,12 @@ static void sleep_until(struct worker *worker, enum shm_slot_state state, bool (
 
 static bool is_resumed(struct worker *worker)
 {
-    return !worker_paused(worker);
+    return !is_paused(worker);
 }
 
 static bool has_work(struct worker *worker)
 {
-    return worker_paused(worker) || ring_count(&worker->stage->ring) > 0;
+    return is_paused(worker) || ring_count(&worker->stage->ring) > 0;
 }
 
 /* Asks in each round to be woken for room, before it looks (wake_room). */
@@ -211,45 +218,48 @@ static bool has_room(struct worker *worker)
 {
     struct shm_stage *next = worker->stage + 1;
     wake_want_room(&next->ring);
-    return worker_paused(worker) || ring_has_room(&next->ring);
+    return is_paused(worker) || ring_has_room(&next->ring);
 }
 
-/* One turn: takes and runs, or commits and sleeps. */
-static void worker_turn(struct worker *worker)
+/* One turn of the worker's loop: takes events and runs the stage on them, or commits its answers and
+ * sleeps until there is an event, room in the next stage, or the end of a pause. */
+static void run_worker_turn(struct worker *worker)
 {
-    if (worker_paused(worker)) {
+    if (is_paused(worker)) {
         process_worker_commit_due(worker, false);
-        sleep_until(worker, SHM_SLOT_PAUSED, is_resumed);
+        sleep_worker_until(worker, SHM_SLOT_PAUSED, is_resumed);
         return;
     }
     const struct shm_stage *next;
-    size_t room = room_ahead(worker, &next);
+    size_t room = count_room_ahead(worker, &next);
     process_worker_lock(worker);
-    size_t batch_limit = worker_batch_limit(worker, room);
+    size_t batch_limit = compute_batch_limit(worker, room);
     process_worker_unlock(worker);
     if (batch_limit == 0) {
         process_worker_commit_due(worker, false);
         if (!has_work(worker)) /* one that waits for room without an event would only wake in vain */
-            sleep_until(worker, SHM_SLOT_IDLE, has_work);
+            sleep_worker_until(worker, SHM_SLOT_IDLE, has_work);
         else if (!ring_has_room(&next->ring))
-            sleep_until(worker, SHM_SLOT_BLOCKED, has_room);
+            sleep_worker_until(worker, SHM_SLOT_BLOCKED, has_room);
         return;
     }
-    if (worker_take(worker, batch_limit) == 0) {
+    if (take_events(worker, batch_limit) == 0) {
         process_worker_commit_due(worker, false);
         if (!has_work(worker))
-            sleep_until(worker, SHM_SLOT_IDLE, has_work);
+            sleep_worker_until(worker, SHM_SLOT_IDLE, has_work);
         return;
     }
     process_worker_run(worker);
 }
 
+/* The main function of a worker process. The supervisor calls it in the child after fork; it never
+ * returns. At a clean stop the worker commits its answers and closes its stage. */
 void process_worker_main(const struct child_context *child, uint32_t stage)
 {
     static struct worker worker;
-    worker_open(&worker, child, stage);
+    open_worker(&worker, child, stage);
     while (!process_stopping(&worker.process))
-        worker_turn(&worker);
+        run_worker_turn(&worker);
     slot_state(worker.process.slot, SHM_SLOT_STOPPING);
     process_worker_commit_due(&worker, false);
     worker.ops->close(worker.state, STAGE_CLOSE_MS);

@@ -37,8 +37,9 @@ void process_worker_unlock(struct worker *worker)
     pthread_mutex_unlock(&worker->lock);
 }
 
-/* Tells the producer of a delayed event that falls due earlier than it knows. */
-static void note_due(struct worker *worker, uint64_t due_ms)
+/* Tells the producer that a delayed event is due earlier than it knows, and wakes it. The worker runs it
+ * after the commit of a delay; otherwise the retry would come too late. */
+static void report_due_time(struct worker *worker, uint64_t due_ms)
 {
     uint64_t known = atomic_load(&worker->source->next_due_ms);
     while (due_ms < known)
@@ -48,8 +49,8 @@ static void note_due(struct worker *worker, uint64_t due_ms)
         }
 }
 
-/* Reports delays before any ticket is freed: a producer that finds no ticket in use must know of every
- * delay. */
+/* Reports the earliest delay of a commit to the producer, before any ticket is freed: a producer that
+ * finds no ticket in use must know of every delay. The worker runs it after each commit. */
 static void report_delays(struct worker *worker)
 {
     uint64_t earliest_ms = UINT64_MAX;
@@ -59,12 +60,12 @@ static void report_delays(struct worker *worker)
             earliest_ms = answer->due_ms;
     }
     if (earliest_ms != UINT64_MAX)
-        note_due(worker, earliest_ms);
+        report_due_time(worker, earliest_ms);
 }
 
-/* Passes each committed event to its next stage, or frees its ticket. Notes in `pushed` which stages to
- * wake. */
-static void hand_over(struct worker *worker, bool *pushed)
+/* Passes each committed event to its next stage's ring, or frees its ticket. Notes in `pushed` which
+ * stages to wake. The worker runs it after the commit, never before (invariant 1). */
+static void hand_over_events(struct worker *worker, bool *pushed)
 {
     const struct segment *segment = &worker->child->segment;
     uint32_t slot = worker->child->slot;
@@ -87,6 +88,9 @@ static void hand_over(struct worker *worker, bool *pushed)
         wake_ticket_freed(segment, worker->source);
 }
 
+/* Commits the worker's pending answers in the store and hands the events on to their next stages. The main
+ * thread calls it when the batch is full or no event waits, the committer when answers get old. The lock
+ * is held. */
 void process_worker_commit(struct worker *worker)
 {
     struct pending *pending = &worker->pending;
@@ -107,7 +111,7 @@ void process_worker_commit(struct worker *worker)
     bool pushed[worker->source_config->stage_count];
     memset(pushed, 0, sizeof pushed);
     report_delays(worker);
-    hand_over(worker, pushed);
+    hand_over_events(worker, pushed);
     for (uint32_t i = 0; i < worker->source_config->stage_count; i++)
         if (pushed[i])
             wake_stage(&worker->child->segment,
@@ -116,8 +120,9 @@ void process_worker_commit(struct worker *worker)
     process_notify_keeper(worker->child);
 }
 
-/* Commits what is older than commit_delay. Returns how long until the oldest is, 0 = nothing waits. */
-static uint64_t commit_old(struct worker *worker)
+/* Commits the worker's answers if the oldest is older than commit_delay. Returns how long until it will
+ * be, 0 = nothing waits. The committer thread runs it while a call of the stage lasts. */
+static uint64_t commit_old_answers(struct worker *worker)
 {
     uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
     if (worker->pending.count == 0)
@@ -129,9 +134,9 @@ static uint64_t commit_old(struct worker *worker)
     return 0;
 }
 
-/* Wakes another worker for entries that this one left, because it has not come back for LEFTOVER_WAIT_NS.
- * Returns how long until then, 0 = nothing waits. */
-static uint64_t wake_if_leftover_waits(struct worker *worker)
+/* Wakes another worker for events that this one left in the ring, if it has not come back for
+ * LEFTOVER_WAIT_NS. Returns how long until then, 0 = nothing waits. The worker's committer thread runs it. */
+static uint64_t wake_for_old_leftover(struct worker *worker)
 {
     if (!worker->leftover_pending)
         return 0;
@@ -143,24 +148,26 @@ static uint64_t wake_if_leftover_waits(struct worker *worker)
     return 0;
 }
 
-/* Does what is due now. Returns how long until the next look, 0 = nothing waits. */
-static uint64_t flush_due(struct worker *worker)
+/* Does what is due while a call of the stage lasts: commits old answers, wakes a worker for events left in
+ * the ring. Returns how long until the next look, 0 = nothing waits. The worker's committer thread runs
+ * it. */
+static uint64_t run_flush_timer(struct worker *worker)
 {
     if (!worker->calling)
         return 0;
-    uint64_t leftover_ns = wake_if_leftover_waits(worker), wait_ns = commit_old(worker);
+    uint64_t leftover_ns = wake_for_old_leftover(worker), wait_ns = commit_old_answers(worker);
     return leftover_ns > 0 && (wait_ns == 0 || leftover_ns < wait_ns) ? leftover_ns : wait_ns;
 }
 
-/* The committer thread. After three rounds with nothing to wait for it sleeps until the flush timer is
- * started. */
-static void *committer(void *user)
+/* The worker's committer thread: commits answers that get older than commit_delay while a long call of the
+ * stage blocks the main thread. After three idle rounds it sleeps until the flush timer is started. */
+static void *run_committer(void *user)
 {
     struct worker *worker = user;
     uint32_t idle_rounds = 0;
     process_worker_lock(worker);
     for (;;) {
-        uint64_t wait_ns = flush_due(worker);
+        uint64_t wait_ns = run_flush_timer(worker);
         idle_rounds = wait_ns == 0 ? idle_rounds + 1 : 0;
         if (idle_rounds > 2) {
             worker->flush_timer_running = false;
@@ -179,6 +186,8 @@ static void *committer(void *user)
     return NULL;
 }
 
+/* Starts the committer thread with a small stack. The worker calls it once at its start, after the stage
+ * is open. Returns 0 or an errno. */
 int process_worker_start_committer(struct worker *worker)
 {
     pthread_attr_t attributes;
@@ -188,12 +197,14 @@ int process_worker_start_committer(struct worker *worker)
         return result;
     pthread_attr_setstacksize(&attributes, 256 * 1024);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    result = pthread_create(&thread, &attributes, committer, worker);
+    result = pthread_create(&thread, &attributes, run_committer, worker);
     pthread_attr_destroy(&attributes);
     return result;
 }
 
-/* Starts the timer again also if it would look too late for entries left in the ring. */
+/* Starts the timer of the committer thread, also again if it would look too late for events left in the
+ * ring. The worker calls it before a call of the stage, with the lock held, while answers or leftover
+ * events wait. */
 void process_worker_flush_timer_start(struct worker *worker)
 {
     bool late =

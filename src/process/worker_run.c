@@ -35,7 +35,8 @@
     256 /* the first events of a process go alone: a program that fails soon has failed by then */
 #define PIPELINE_LEAST 8 /* fewer are not worth the short wait for silence at their end (stage_exec.c) */
 
-/* Reads the batch's texts from the store; waits while it cannot be read. */
+/* Reads the texts of the batch's next events from the store, and waits while the store cannot be read. The
+ * worker runs it when it reaches an event that is not read yet. */
 static void read_batch(struct worker *worker)
 {
     process_worker_lock(worker);
@@ -45,7 +46,7 @@ static void read_batch(struct worker *worker)
     process_worker_unlock(worker);
 }
 
-static void worker_broken(struct worker *worker, const struct stage_failure *failure)
+static void exit_after_stage_failure(struct worker *worker, const struct stage_failure *failure)
     __attribute__((noreturn));
 
 /* With the lock held: drops the answers of a pipeline, because it is unknown which event each belongs to. */
@@ -64,9 +65,9 @@ static bool blames_no_event(const struct worker *worker, const struct stage_fail
            (failure->unsent && worker->run_count > 0);
 }
 
-/* The program has ended or gave a malformed answer: commits what is finished and exits; the supervisor
- * recovers the rest. */
-static void worker_broken(struct worker *worker, const struct stage_failure *failure)
+/* Ends the worker after its stage's program has ended or gave a malformed answer: says why in the slot,
+ * commits what is finished and exits. The supervisor restarts it, and the producer unlocks the rest. */
+static void exit_after_stage_failure(struct worker *worker, const struct stage_failure *failure)
 {
     struct shm_slot *slot = worker->process.slot;
     if (failure->unsent)
@@ -84,9 +85,11 @@ static void worker_broken(struct worker *worker, const struct stage_failure *fai
     _exit(CHILD_BROKEN);
 }
 
-/* Turns the answer of a call into a pending answer. */
-static void add_answer(struct worker *worker, const struct batch_event *event, const struct store_row *row,
-                       struct ep_call *call, uint64_t begin_ns, uint64_t now_ns)
+/* Turns the answer of a call of the stage into an answer that waits for its commit. The worker runs it,
+ * with its lock held, after each call. */
+static void add_pending_answer(struct worker *worker, const struct batch_event *event,
+                               const struct store_row *row, struct ep_call *call, uint64_t begin_ns,
+                               uint64_t now_ns)
 {
     struct chain_answer answer;
     int result = stage_call_complete(call);
@@ -103,9 +106,9 @@ static void add_answer(struct worker *worker, const struct batch_event *event, c
         process_fail(&worker->process, CHILD_MEMORY, "out of memory for an answer");
 }
 
-/* Updates the mean time of a call. Answers of a pipeline come in bunches, so only its whole time says how
- * long its events take. */
-static void learn_duration(struct worker *worker, uint64_t ns)
+/* Updates the mean time of the stage's calls, by which the worker decides how many events it takes.
+ * Answers of a pipeline come in bunches, so only its whole time says how long its events take. */
+static void update_mean_duration(struct worker *worker, uint64_t ns)
 {
     struct pipeline *pipeline = &worker->pipeline;
     pipeline->spent_ns += ns;
@@ -117,7 +120,9 @@ static void learn_duration(struct worker *worker, uint64_t ns)
     worker->mean_ns = worker->mean_ns == 0 ? ns : (worker->mean_ns * 7 + ns) / 8;
 }
 
-static void begin_call(const struct worker *worker, const struct store_row *row, struct ep_call *call)
+/* Fills in a call of the stage with the event's data, context and attempt. The worker runs it for each
+ * event, before the call or before it sends the event ahead in a pipeline. */
+static void open_call(const struct worker *worker, const struct store_row *row, struct ep_call *call)
 {
     call->source = worker->source->id;
     call->stage = worker->stage->name;
@@ -130,11 +135,12 @@ static void begin_call(const struct worker *worker, const struct store_row *row,
     stage_call_open(call);
 }
 
-/* Runs the stage on one event and adds its answer to the pending ones. */
+/* Runs the stage on one event and adds its answer to the pending ones. The worker runs it for each event.
+ * The slot names the event meanwhile: if the worker crashes, the supervisor blames only this one. */
 static void run_event(struct worker *worker, const struct batch_event *event, const struct store_row *row)
 {
     struct ep_call call;
-    begin_call(worker, row, &call);
+    open_call(worker, row, &call);
     uint64_t begin = shm_now_ns();
     slot_name(worker->process.slot, row->uid);
     const struct slot_event current = {event->lock.event, row->attempts, row->crashes, row->arrival_ms};
@@ -150,21 +156,21 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
     if (worker->config->type != STAGE_EXEC)
         config_limits_renew_cpu(0, &worker->config->limits); /* it worked at the start */
     if (worker->ops->process(worker->state, &call, &failure) != STAGE_ANSWERED)
-        worker_broken(worker, &failure);
+        exit_after_stage_failure(worker, &failure);
 
     uint64_t end = shm_now_ns();
     slot_put(worker->process.slot, end); /* before the lock: a store that waits is not the stage's time */
     process_worker_lock(worker);
     worker->calling = false;
-    add_answer(worker, event, row, &call, begin, end);
+    add_pending_answer(worker, event, row, &call, begin, end);
     process_worker_unlock(worker);
     stage_call_close(&call);
-    learn_duration(worker, end - begin);
+    update_mean_duration(worker, end - begin);
     worker->run_count++;
 }
 
-/* Why an event must not reach the stage, or NULL. Rows were valid when they were stored; one that was
- * damaged since goes to the dead letters alone. */
+/* Returns why an event must not reach the stage, or NULL. Rows were valid when they were stored; one that
+ * was damaged since goes to the dead letters alone. The worker runs it before each call of the stage. */
 static const char *row_fault(const struct store_row *row)
 {
     if (!json_valid(row->data, row->data_bytes, NULL))
@@ -174,6 +180,8 @@ static const char *row_fault(const struct store_row *row)
     return NULL;
 }
 
+/* Makes an event whose row in the store is damaged a dead letter, without a call of the stage, which
+ * expects valid JSON. The worker runs it instead of the call. */
 static void mark_corrupt_dead(struct worker *worker, const struct batch_event *event, const char *fault)
 {
     struct chain_answer answer = {.store = {.change = STORE_DEAD_LETTER,
@@ -191,13 +199,15 @@ static void mark_corrupt_dead(struct worker *worker, const struct batch_event *e
 }
 
 /* The store says that the event is no longer ours: frees its ticket. */
-static void drop_lost(struct worker *worker, const struct batch_event *event)
+static void drop_lost_event(struct worker *worker, const struct batch_event *event)
 {
     base_log_warning("lease-lost event=%llu", (unsigned long long)store_event_number(event->lock.event));
     ticket_free(&worker->child->segment, event->ticket, worker->child->slot);
     wake_ticket_freed(&worker->child->segment, worker->source);
 }
 
+/* Runs the stage on an event, or makes the event dead if its row in the store is damaged. The worker runs
+ * it for each event of its batch; those of a pipeline were checked when they were sent. */
 static void process_or_reject(struct worker *worker, const struct batch_event *event)
 {
     struct store_row row;
@@ -212,8 +222,9 @@ static void process_or_reject(struct worker *worker, const struct batch_event *e
 
 /* ---- pipelines ---- */
 
-/* How many events may be sent together now; 0: each goes alone. */
-static size_t pipeline_most(const struct worker *worker)
+/* Returns how many events the worker may send to the stage's program together now; 0: each goes alone. A
+ * new or a failing program gets no pipelines, so that each failure shows its event. */
+static size_t compute_pipeline_limit(const struct worker *worker)
 {
     if (worker->run_count < ALONE_FIRST ||
         shm_now_ns() < atomic_load_explicit(&worker->stage->alone_until_ns, memory_order_relaxed))
@@ -224,8 +235,9 @@ static size_t pipeline_most(const struct worker *worker)
     return most < PIPELINE_LEAST ? 0 : (size_t)most;
 }
 
-/* How many events, from the next one on, may go together. */
-static size_t pipeline_ready(const struct batch *batch, size_t most)
+/* Returns how many events, from the batch's next one on, the worker may send together: events that have
+ * failed or crashed before go alone. */
+static size_t count_pipeline_events(const struct batch *batch, size_t most)
 {
     size_t count = 0;
     while (count < most && batch->next + count < batch->count) {
@@ -237,9 +249,9 @@ static size_t pipeline_ready(const struct batch *batch, size_t most)
     return count < PIPELINE_LEAST ? 0 : count;
 }
 
-/* Commits first what would get too old while `count` events run, so that the committer need not commit a
- * part of their pipeline. */
-static void pipeline_commit_first(struct worker *worker, size_t count)
+/* Commits answers that would get too old while `count` events run in a pipeline, so that the committer
+ * need not commit a part of it. The worker runs it before it sends a pipeline. */
+static void commit_before_pipeline(struct worker *worker, size_t count)
 {
     process_worker_lock(worker);
     if (worker->pending.count > 0 && shm_now_ns() - worker->pending.oldest_ns + count * worker->mean_ns >
@@ -248,22 +260,24 @@ static void pipeline_commit_first(struct worker *worker, size_t count)
     process_worker_unlock(worker);
 }
 
-/* Sends a pipeline if the stage can take one and the next events may go together. */
-static void pipeline_send(struct worker *worker)
+/* Sends the next events of the batch to the stage's program together, if the stage can take them (exec
+ * stages can). The worker runs it when no pipeline is under way; it reads the answers one by one
+ * afterwards. */
+static void send_pipeline(struct worker *worker)
 {
     struct batch *batch = &worker->batch;
     if (worker->ops->send_ahead == NULL)
         return;
-    size_t count = pipeline_ready(batch, pipeline_most(worker)), sent = 0;
+    size_t count = count_pipeline_events(batch, compute_pipeline_limit(worker)), sent = 0;
     if (count > 0)
-        pipeline_commit_first(worker, count);
+        commit_before_pipeline(worker, count);
     while (sent < count && !process_stopping(&worker->process)) {
         struct store_row row;
         struct ep_call call;
         process_batch_row(batch, &batch->events[batch->next + sent], &row);
         if (row_fault(&row) != NULL)
             break;
-        begin_call(worker, &row, &call);
+        open_call(worker, &row, &call);
         bool taken = worker->ops->send_ahead(worker->state, &call);
         stage_call_close(&call);
         if (!taken)
@@ -276,7 +290,8 @@ static void pipeline_send(struct worker *worker)
 
 /* ---- the batch ---- */
 
-/* Commits if the batch is full or old, or if there are no more events. */
+/* Commits the worker's answers if the batch is full or old, or if no more events wait (more = false). The
+ * worker's main thread calls it after each event or pipeline, and before it sleeps. */
 void process_worker_commit_due(struct worker *worker, bool more)
 {
     process_worker_lock(worker);
@@ -288,6 +303,9 @@ void process_worker_commit_due(struct worker *worker, bool more)
     process_worker_unlock(worker);
 }
 
+/* Runs the stage on the worker's batch, event by event or in pipelines, and commits what is due on the
+ * way. The worker's loop calls it after it has taken events. At a stop it leaves the rest, which the
+ * producer unlocks. */
 void process_worker_run(struct worker *worker)
 {
     struct batch *batch = &worker->batch;
@@ -299,11 +317,11 @@ void process_worker_run(struct worker *worker)
             continue;
         }
         if (pipeline->left == 0)
-            pipeline_send(worker); /* which may commit, and that may take long */
+            send_pipeline(worker); /* which may commit, and that may take long */
         if (pipeline->left == 0 && process_stopping(&worker->process))
             break;
         if (event->lost)
-            drop_lost(worker, event);
+            drop_lost_event(worker, event);
         else
             process_or_reject(worker, event);
         batch->next++;

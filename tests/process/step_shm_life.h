@@ -46,7 +46,7 @@ static void fault(const char *format, ...)
 
 /* --- what the processes do */
 
-/* As process_producer_claim_publish and hand_over. */
+/* As process_producer_claim_publish and hand_over_events. */
 static void life_hand_on(struct steps *steps, uint32_t ticket, uint32_t position)
 {
     if (position >= STAGES) {
