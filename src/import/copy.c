@@ -78,8 +78,8 @@ static int check_sizes_and_types(const struct copying *copying)
     }
     if (statvfs(copying->copy->directory, &room) == 0 && bytes / room.f_frsize >= room.f_bavail)
         return base_error_set(copying->error, EP_ESYSTEM,
-                              "%s: no room for the copy that is read: %" PRIu64 " bytes are needed, %" PRIu64
-                              " are there (TMPDIR says where it is made)",
+                              "%s: no room for a copy of the database: it needs %" PRIu64 " bytes, %" PRIu64
+                              " are free (set TMPDIR to another directory)",
                               copying->copy->directory, bytes, (uint64_t)room.f_bavail * room.f_frsize);
     return 0;
 }
@@ -137,9 +137,8 @@ static int write_piece(struct copying *copying, int fd, const char *path, size_t
         if (written < 0)
             return base_error_set(
                 copying->error, EP_ESYSTEM,
-                "%s: %s (the copy that is read needs as much room as the original; TMPDIR says where "
-                "it is made)",
-                path, strerror(errno));
+                "%s: %s (the copy needs as much room as the database; set TMPDIR to another directory)", path,
+                strerror(errno));
         done += (size_t)written;
     }
     return 0;
@@ -192,7 +191,7 @@ static int copy_file(struct copying *copying, size_t which)
 }
 
 /* Copies the database to import with its WAL and journal once. *changed: an original changed meanwhile, so
- * the copy is of no use. `eventpipe import` runs it. */
+ * the copy is useless. `eventpipe import` runs it. */
 static int copy_all(struct copying *copying, bool *changed)
 {
     struct stat after[FILES];
@@ -240,7 +239,7 @@ static int make_directory(struct import_copy *copy, struct error *error)
     }
     if (mkdtemp(copy->directory) == NULL) { /* mode 0700 */
         copy->directory[0] = '\0';
-        return base_error_set(error, EP_ESYSTEM, "TMPDIR %s: no directory can be made there: %s", base,
+        return base_error_set(error, EP_ESYSTEM, "TMPDIR %s: cannot create a directory there: %s", base,
                               strerror(errno));
     }
     snprintf(copy->path, sizeof copy->path, "%s/copy.db", copy->directory);
@@ -271,8 +270,9 @@ int import_copy_make(const char *path, import_stop *stop, void *user, struct imp
     return code;
 }
 
-/* Removes the private copy of the imported database; an open connection can still read it. `eventpipe
- * import` calls it as soon as the copy is open, so that a kill leaves nothing behind, and after a failure. */
+/* Removes the private copy of the imported database; an open connection can still read it.
+ * `eventpipe import` calls it as soon as the copy is open, so that a kill leaves nothing behind, and after
+ * a failure. */
 void import_copy_remove(struct import_copy *copy)
 {
     if (copy->directory[0] == '\0')

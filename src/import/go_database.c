@@ -95,8 +95,8 @@ static int check_columns(const struct import_go *file, struct error *error)
             if (code == 0 && there == 0)
                 code = base_error_set(
                     error, EP_EINVAL,
-                    "%s: table \"%s\" has no column \"%s\", which that of the Go eventpipe has", file->path,
-                    wanted[i].table, wanted[i].columns[j]);
+                    "%s: table \"%s\" has no column \"%s\"; expected a database of the Go eventpipe",
+                    file->path, wanted[i].table, wanted[i].columns[j]);
         }
         if (code != 0)
             return code;
@@ -162,8 +162,8 @@ static int check_database(const struct import_go *file, struct error *error)
 
 /* ---- sources ---- */
 
-/* Adds a source (id, cursor) that the database to import has to the list of its sources. `eventpipe
- * import` runs it for each row. */
+/* Adds a source (id, cursor) that the database to import has to the list of its sources.
+ * `eventpipe import` runs it for each row. */
 static int add_source(struct import_go *file, sqlite3_stmt *statement)
 {
     const char *id = (const char *)sqlite3_column_text(statement, 0);

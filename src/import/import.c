@@ -95,8 +95,8 @@ int import_plan(struct import_go *file, const struct config *config, const char 
     struct import import = {.file = file};
     int code = 0;
     if (as != NULL && only == NULL && count > 1)
-        return base_error_set(error, EP_EINVAL,
-                              "--as: the file has %zu sources; say with --source which is meant", count);
+        return base_error_set(error, EP_EINVAL, "--as: the file has %zu sources; choose one with --source",
+                              count);
     for (size_t i = 0; code == 0 && i < count; i++) {
         if (only != NULL && strcmp(only, sources[i].id) != 0)
             continue;
@@ -155,8 +155,8 @@ static int write_done_list(const struct source_config *source, struct import_row
     return done->failed ? EP_ENOMEM : 0;
 }
 
-/* Counts, for the import's report, a stage that the file names and the configuration lacks. `eventpipe
- * import` runs it for each such mark of an imported event. 0 or EP_ENOMEM. */
+/* Counts, for the import's report, a stage that the file names and the configuration lacks.
+ * `eventpipe import` runs it for each such mark of an imported event. 0 or EP_ENOMEM. */
 static int count_unknown(struct import_part *part, const struct import_mark *mark)
 {
     size_t at = 0;
@@ -184,8 +184,8 @@ static int count_unknown(struct import_part *part, const struct import_mark *mar
 
 /* ---- running ---- */
 
-/* Gives the store the next event of the file to import, source by source. The store calls it in `eventpipe
- * import`, inside its transaction. 1 = a row, 0 = no more, or a code. */
+/* Gives the store the next event of the file to import, source by source. The store calls it in
+ * `eventpipe import`, inside its transaction. 1 = a row, 0 = no more, or a code. */
 static int on_next_row(struct store_import_row *out, void *user)
 {
     struct import *import = user;

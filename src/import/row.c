@@ -192,8 +192,8 @@ static int read_marks(struct import_row *row, struct msgpack context)
     return code;
 }
 
-/* Reads the context of an imported row: the marks of stages, and pipelineContext as JSON. `eventpipe
- * import` runs it for each row. */
+/* Reads the context of an imported row: the marks of stages, and pipelineContext as JSON.
+ * `eventpipe import` runs it for each row. */
 static int read_context(struct import_row *row, struct msgpack bytes)
 {
     struct msgpack context, map;

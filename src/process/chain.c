@@ -14,8 +14,8 @@
 
 #define LONGEST_DELAY_MS UINT64_C(3155760000000) /* a hundred years: more means never, and would overflow */
 
-/* Whether the list of done stages "a\nb\n" of an event names the stage. Producers, workers and `eventpipe
- * import` use it through process_chain_next. */
+/* Whether the list of done stages "a\nb\n" of an event names the stage. Producers, workers and
+ * `eventpipe import` use it through process_chain_next. */
 bool process_chain_done(const char *done, const char *name)
 {
     size_t length = strlen(name);

@@ -78,9 +78,9 @@ static uint32_t build_result(const struct store_group_member *member)
     return result;
 }
 
-/* The worker that leads a group commit runs it. Completes the requests we took, after the commit, or
- * returns them after a failure. Requests that were committed but are not known to be on the disk stay with
- * us: this process exits, and its followers commit again. */
+/* Gives other workers the result of their commit requests after the commit, or returns the requests after
+ * a failure. Requests that were committed but are not known to be on the disk stay with us: this process
+ * exits, and its followers commit again. The worker that leads the group commit runs it. */
 static void complete_requests(struct process_group_commit *group_commit, int code)
 {
     for (size_t i = 0; i < group_commit->taken; i++) {
@@ -94,10 +94,10 @@ static void complete_requests(struct process_group_commit *group_commit, int cod
     }
 }
 
-/* A worker that leads a group commit runs it. Runs one transaction with our own answers and those of
- * others. While it is open, we ask again for commit requests until none comes, so that one sync of the WAL
- * serves as many workers as possible. EP_EBUSY: the write lock is held (at_once), or another leader has
- * taken our own commit request. */
+/* Runs one transaction of the store with this worker's answers and those of others. While it is open, the
+ * worker asks again for commit requests until none comes, so that one sync of the WAL serves as many
+ * workers as possible. EP_EBUSY: the write lock is held (at_once), or another leader has taken this
+ * worker's request. */
 static int run_transaction(struct process_group_commit *group_commit)
 {
     struct store *store = group_commit->store;

@@ -302,7 +302,7 @@ static void take_notification(struct keeper *keeper)
 }
 
 /* Whether all other processes of the instance have exited. At a shutdown the keeper runs it and leaves
- * last, because only then its final checkpoint empties the WAL. */
+ * last, so that its final checkpoint moves the whole WAL of the store. */
 static bool have_others_exited(const struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;

@@ -142,8 +142,8 @@ static uint64_t compute_sleep_ns(const struct producer *producer, bool blocked)
     return wait;
 }
 
-/* Whether the producer's next turn would do anything. It looks between wake_prepare and wake_sleep, so
- * that a wake-up that comes before the sleep is not lost. */
+/* Whether the producer's next turn would do anything. The producer looks between wake_prepare and
+ * wake_sleep, so that it does not miss a wake-up that comes before its sleep. */
 static bool has_work_to_do(struct producer *producer)
 {
     const struct shm_source *source = producer->source;
@@ -190,8 +190,8 @@ static void sleep_until_work(struct producer *producer, struct orders before)
     slot_state(slot, SHM_SLOT_BUSY);
 }
 
-/* Whether all workers of the source have exited. The producer runs it at a stop, because only then no
- * worker can commit an event that it unlocks. */
+/* Whether all workers of the source have exited. The producer runs it at a stop: only then can no worker
+ * commit an event that the producer unlocks. */
 static bool have_workers_exited(const struct producer *producer)
 {
     const struct segment *segment = &producer->child->segment;

@@ -65,7 +65,7 @@ static void set_stage_limits(struct worker *worker)
     if (code == 0)
         return;
     char message[128];
-    snprintf(message, sizeof message, "cannot limit %s: %s", limit, strerror(code));
+    snprintf(message, sizeof message, "cannot set the stage's limit of %s: %s", limit, strerror(code));
     process_fail(&worker->process, CHILD_OPEN, message);
 }
 

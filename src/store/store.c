@@ -43,8 +43,8 @@ const char *store_state_name(enum store_state state)
     return (size_t)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
 }
 
-/* Returns the name of the reason why an event is dead. The keeper puts it into the answers of `eventpipe
- * queue` and `show`, and `eventpipe trace` prints it. */
+/* Returns the name of the reason why an event is dead. The keeper puts it into the answers of
+ * `eventpipe queue` and `show`, and `eventpipe trace` prints it. */
 const char *store_reason_name(enum store_reason reason)
 {
     static const char *const names[] = {

@@ -4,10 +4,10 @@
  * disk, and no process sleeps for ever.
  *
  *   worker()           src/process/group_commit.c: process_group_commit, wait_for_leader, finish_wait,
- *                      commit_as_leader, complete; process_worker_commit, which tries again
+ *                      commit_as_leader, complete_requests; process_worker_commit, which tries again
  *   submit, poll,      shm/commit_request.c: commit_request_submit, commit_request_poll, commit_request_wait (the
  *   sleep_until_change kernel compares and queues in one step)
- *   collect, take      src/process/group_commit.c: collect; shm/commit_request.c: commit_request_withdraw,
+ *   collect, take      src/process/group_commit.c: collect_requests; shm/commit_request.c: commit_request_withdraw,
  *                      commit_request_take
  *   leave              src/store/sqlite/sqlite.c: store_sqlite_release_write_lock; shm/commit_request.c:
  *                      commit_request_notify

@@ -7,10 +7,10 @@
  * is killed at any step, KILLS times. A ring's push and pop are one step here; rounds.pml shows that they are.
  *
  *   producer()    src/process/producer_claim.c: process_producer_claim_unlock_orphans, process_producer_claim_due
- *                 (load_ticket), process_producer_claim_publish; producer_open
- *   worker()      src/process/worker.c: worker_take, run_event; src/process/worker_commit.c: process_worker_commit,
- *                 hand_over
- *   supervisor()  supervisor/recover.c: recover_child; shm/ticket.c: ticket_requeue_lost; supervisor/watch.c
+ *                 (process_producer_claim_end), process_producer_claim_publish; open_producer
+ *   worker()      src/process/worker.c: take_events, run_event; src/process/worker_commit.c: process_worker_commit,
+ *                 hand_over_events
+ *   supervisor()  supervisor/recover.c: recover_one; shm/ticket.c: ticket_requeue_lost; supervisor/watch.c
  *   start_again   the next supervisor: a fresh segment, and a store that has made the earlier locks void
  *
  * Each d_step is one instruction of the program that others can see, or one transaction of the store.

@@ -2,8 +2,9 @@
 /*
  * Sleep and wake-up: no process sleeps for ever while there is work for it, whichever process is killed.
  *
- *   producer()    src/process/producer.c: producer_turn, producer_sleep (wishes: space_wanted, tickets_wanted)
- *   worker()      src/process/worker.c: worker_turn, worker_take, sleep_until; src/process/worker_commit.c: hand_over
+ *   producer()    src/process/producer.c: run_producer_turn, sleep_until_work (wishes: space_wanted, tickets_wanted)
+ *   worker()      src/process/worker.c: run_worker_turn, take_events, sleep_worker_until;
+ *                 src/process/worker_commit.c: hand_over_events
  *   prepare, nap  shm/wake.c: wake_prepare; wake_sleep (the kernel compares the word and queues the sleeper in one
  *                 step) and wake_cancel
  *   wake_slot, wake_stage (wake_if_not_chosen), wake_for_leftover, wake_room (wake_if_blocked), wake_ticket_freed
@@ -14,7 +15,7 @@
  * (rounds.pml); a ticket without an owner is a number (tickets.pml). All sleep without a time-out. One event may run
  * so long that it ends only when all others are done: the other worker must do them. By `timeout` all are done.
  * Where little is left the real worker puts wake_for_leftover off, to its next turn or its committer
- * (wake_if_leftover_waits); here it is a step that may come late anyway.
+ * (wake_for_old_leftover); here it is a step that may come late anyway.
  * ELSEWHERE is not in it: here no process waits for two things but the producer, whom wake_stage does not know.
  */
 #ifndef EVENTS

@@ -344,7 +344,7 @@ static void writers_slow_down(void)
     CU_ASSERT_EQUAL(write_lock_acquire(&write_lock, 0), 0);
     uint64_t length = wal_of(other);
     CU_ASSERT_FALSE(write_one());
-    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(other), "an old state of the store"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(other), "a long read transaction"));
     write_lock_release(&write_lock);
 
     sqlite3_close(reader);

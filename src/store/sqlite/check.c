@@ -13,8 +13,9 @@
 
 #include "src/store/sqlite/sqlite.h"
 
-/* Returns the sizes of the store's main file and of its WAL. The keeper calls it for status, `eventpipe
- * status` while the daemon is down, and any writer of the store that did not get the write lock. */
+/* Returns the sizes of the store's main file and of its WAL. The keeper calls it for status,
+ * `eventpipe status` while the daemon is down, and any writer of the store that did not get the write
+ * lock. */
 int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -83,9 +84,9 @@ static const char *const checks[] = {
     "WHERE s.delayed <> d OR s.held <> h OR s.dead <> x",
 };
 
-/* The store's full check (`eventpipe check`, in the keeper or the command line) calls it for each fault.
- * Reports each line of a message: integrity_check puts all faults of pages into one row, under a title
- * line that begins with "***". */
+/* Reports each line of a fault of the store's full check: SQLite's integrity_check puts all faults of
+ * pages into one row, under a title line that begins with "***". Runs in the keeper (`eventpipe check`),
+ * or in the command line while the daemon is down. */
 static void report_lines(const char *message, void (*report)(const char *message, void *user), void *user)
 {
     char *copy = strncmp(message, "***", 3) == 0 ? strdup(message) : NULL;

@@ -103,9 +103,6 @@ int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t 
     return 0;
 }
 
-/* The producer runs this in the store's transactions of a page and of a claim. Claims the ready events in
- * [*from, to), oldest first, up to the claim's limit. *from moves past the events seen. *more: ready
- * events are left. */
 /* The producer's claim has found one more event: notes it with the stages that it has done, for the caller,
  * which hands it to the next stage. */
 int store_sqlite_claim_add(struct store_sqlite *store, int64_t event, const char *done)

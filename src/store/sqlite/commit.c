@@ -33,13 +33,13 @@ static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
     return store_sqlite_run(store, statement);
 }
 
-/* Deletes the event rows first..last. For a long range it pads the first two rows and deletes them last,
- * which saves nine tenths of the pages that go to the WAL: SQLite refills a leaf that is two thirds empty
- * with rows of its neighbours. If the leaf before the range is nearly full, the next leaf's rows do not
- * all fit: some are moved, so every leaf of the range is changed and written to the WAL before it becomes
- * free. If the leaf before has room, all rows of the next one fit, and a leaf that becomes free unchanged
- * is not written at all. A padded row has a leaf of its own and leaves it nearly half empty: that is the
- * room. Workers call it for completed events, and an operator's remove does. */
+/* Deletes the event rows first..last; workers call it for completed events, and the keeper for `eventpipe
+ * remove`. For a long range it pads the first two rows and deletes them last, which saves nine tenths of
+ * the pages that go to the WAL: SQLite refills a leaf that is two thirds empty with rows of its
+ * neighbours. If the leaf before the range is nearly full, the next leaf's rows do not all fit: some are
+ * moved, so every leaf of the range is changed and written to the WAL before it becomes free. If the leaf
+ * before has room, all rows of the next one fit, and a leaf that becomes free unchanged is not written at
+ * all. A padded row has a leaf of its own and leaves it nearly half empty: that is the room. */
 int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last)
 {
     if (last - first + 1 < PAD_FROM_EVENTS)
@@ -350,10 +350,10 @@ static bool is_same_change(const struct store_answer *answer, const struct store
            strcmp(answer->done, before->done) == 0;
 }
 
-/* A worker's commit runs it after a leader of a group commit crashed. Finds out whether an answer that is
- * committed again was committed before. While we hold the lock, no other process changes the event's list
- * of done stages, deletes it or sets it aside, so each of these shows our own commit. If an operator has
- * done it since, there is nothing to commit either. */
+/* Finds out whether an answer that is committed again was committed before. While we hold the lock, no
+ * other process changes the event's list of done stages, deletes it or suspends it, so each of these shows
+ * our own commit. If an operator has done it since, there is nothing to commit either. A worker runs it in
+ * its commit after the leader of a group commit crashed. */
 static int find_completed(struct store_sqlite *store, struct store_answer *answer, bool *completed)
 {
     sqlite3_stmt *statement = store_sqlite_use(store, SQL_COMPLETED);

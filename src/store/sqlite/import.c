@@ -49,8 +49,8 @@ static int check_trial_row(struct import_run *run, const struct store_import_row
     return code;
 }
 
-/* Finds out whether a real import would store the source's cursor: only if the store has none. `eventpipe
- * import` runs it in a trial. */
+/* Finds out whether a real import would store the source's cursor: only if the store has none.
+ * `eventpipe import` runs it in a trial. */
 static int check_trial_cursor(struct import_run *run, struct store_import_cursor *cursor)
 {
     if (cursor->source == 0) {

@@ -165,7 +165,8 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
             if (!locked && (lives || read_clock_ms() >= deadline)) {
                 code =
                     holder.pid == 0
-                        ? base_error_set(error, EP_EBUSY, "%s: held by a process that is not named in %s",
+                        ? base_error_set(error, EP_EBUSY,
+                                         "%s: held by another process, which %s does not name yet",
                                          paths->path, paths->lock)
                         : base_error_set(error, EP_EBUSY, "%s: held by %s pid %ld (instance %s, since %s)%s",
                                          paths->path, lives ? "the process" : "orphans of", holder.pid,
@@ -227,8 +228,7 @@ static int find_store_paths(const struct store_options *options, struct store_sq
             snprintf(parent, sizeof parent, "%.*s", slash == path ? 1 : (int)(slash - path), path);
         if (realpath(parent, real) == NULL)
             return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS,
-                                  "%s: cannot be reached, its directory %s: %s", path, parent,
-                                  strerror(errno));
+                                  "%s: cannot find its directory %s: %s", path, parent, strerror(errno));
         if (strlen(real) + strlen(name) + 2 > sizeof out->path)
             return base_error_set(error, EP_EINVAL, "%s: the path is too long", path);
         stpcpy(stpcpy(stpcpy(out->path, real), real[1] != '\0' ? "/" : ""), name);

@@ -48,7 +48,8 @@ static int check_private_directory(const struct memory_paths *paths, struct erro
     if (lstat(paths->directory, &status) != 0)
         return base_error_set(error, EP_ESYSTEM, "%s: %s", paths->directory, strerror(errno));
     if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 0777) != 0700)
-        return base_error_set(error, EP_EACCESS, "%s: exists, and is not a directory of this user's alone",
+        return base_error_set(error, EP_EACCESS,
+                              "%s: expected a directory that only this user can access; remove it",
                               paths->directory);
     return 0;
 }
@@ -58,8 +59,8 @@ static int check_private_directory(const struct memory_paths *paths, struct erro
 static int make_private_directory(const struct memory_paths *paths, struct error *error)
 {
     if (mkdir(paths->directory, 0700) != 0 && errno != EEXIST)
-        return base_error_set(error, errno == ENOSPC ? EP_ESTOREBUSY : EP_ESYSTEM, "%s: cannot be made: %s",
-                              paths->directory, strerror(errno));
+        return base_error_set(error, errno == ENOSPC ? EP_ESTOREBUSY : EP_ESYSTEM,
+                              "%s: cannot create this directory: %s", paths->directory, strerror(errno));
     return check_private_directory(paths, error);
 }
 
@@ -99,8 +100,8 @@ static int hold_memory_store(const struct store_options *options, uint64_t wait_
     return code;
 }
 
-/* store_leave for a memory: URL: removes the store's files. The supervisor calls it last in its shutdown.
- * The lock file goes last: until then no other instance can start. */
+/* store_leave for a memory: URL: removes the store's files, and last the lock file: until then no other
+ * instance can start. The supervisor calls it at the end of its shutdown. */
 static void leave_memory_store(const struct store_options *options)
 {
     struct memory_paths paths;

@@ -191,7 +191,7 @@ static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mod
         return store_sqlite_fail(store, result);
     sqlite3_busy_timeout(store->db, (int)store->busy_timeout_ms);
     if (sqlite3_db_readonly(store->db, "main") == 1) /* SQLite opens such a file without an error */
-        return base_error_set(&store->store.error, EP_ESTOREBUSY, "%s: not writable for this user",
+        return base_error_set(&store->store.error, EP_ESTOREBUSY, "%s: this user may not write to it",
                               store->path);
     return 0;
 }

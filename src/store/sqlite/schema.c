@@ -204,8 +204,8 @@ static int register_names(struct store_sqlite *store, struct store_names *names)
 }
 
 /* store_prepare for both kinds of URL: creates or migrates the store, counts the start, which voids all
- * older locks, and registers the sources and stages. The keeper calls it at a start, and `eventpipe
- * import`. */
+ * older locks, and registers the sources and stages. The keeper calls it at a start, and
+ * `eventpipe import`. */
 int store_sqlite_prepare_at(const struct store_options *options, const struct store_sqlite_paths *paths,
                             const struct store_ops *ops, struct store_names *names, size_t count,
                             uint64_t *start_number, struct error *error)

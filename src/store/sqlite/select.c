@@ -122,9 +122,9 @@ static int find_selected_events(struct walk *walk)
     return code;
 }
 
-/* Begins a walk over the events of the store that an operator selects. The keeper calls it for `eventpipe
- * queue`, `retry` and the like; the command line does for lists while the daemon is down. If the index of
- * UIDs is damaged, it compares every event. */
+/* Begins a walk over the events of the store that an operator selects. The keeper calls it for
+ * `eventpipe queue`, `retry` and the like; the command line does for lists while the daemon is down. If
+ * the index of UIDs is damaged, it compares every event. */
 int store_sqlite_select_open(struct store_sqlite *store, const struct store_select *select, unsigned states,
                              bool with_data, bool skip_damage, struct walk *out)
 {

@@ -37,7 +37,7 @@ static const struct refusal refusals[] = {
     {SQLITE_FULL, EP_ESTOREBUSY, "SQLITE_FULL", "disk full"},
     {SQLITE_READONLY, EP_ESTOREBUSY, "SQLITE_READONLY", "read-only"},
     {SQLITE_CANTOPEN, EP_ESTOREBUSY, "SQLITE_CANTOPEN", "cannot be opened"},
-    {SQLITE_IOERR, EP_ESTOREBUSY, "SQLITE_IOERR", "the disk refuses"},
+    {SQLITE_IOERR, EP_ESTOREBUSY, "SQLITE_IOERR", "the disk cannot be read or written"},
     {SQLITE_CORRUPT, EP_ESTORE, "SQLITE_CORRUPT", "the file is damaged"},
     {SQLITE_NOTADB, EP_ESTORE, "SQLITE_NOTADB", "not a database"},
     {SQLITE_PERM, EP_EACCESS, "SQLITE_PERM", "permission denied"},

@@ -350,8 +350,8 @@ static int find_live_events(struct trace_query *query, const char *uid)
     return code;
 }
 
-/* Reads the trace of the store twice: for the events that had the UID, then for their steps. `eventpipe
- * trace` runs it in one read transaction. */
+/* Reads the trace of the store twice: for the events that had the UID, then for their steps.
+ * `eventpipe trace` runs it in one read transaction. */
 static int read_event_steps(struct trace_query *query, const char *uid)
 {
     int64_t tables;

@@ -97,10 +97,10 @@ static int run_checkpoint(struct store_sqlite *store, enum store_sqlite_statemen
     return code;
 }
 
-/* Any process that writes to a durable store runs it. After a failed sync: moves the whole WAL, which
- * writes its content again, and syncs that. A second sync would prove nothing: the kernel forgets the
- * pages it could not write, and reports success. If moving fails too, the caller must not go on: it is as
- * if it had been killed after its commit. */
+/* After a failed sync of the store's WAL: moves the whole WAL, which writes its content again, and syncs
+ * that. A second sync would prove nothing: the kernel forgets the pages it could not write, and reports
+ * success. If moving fails too, the caller must not go on: it is as if it had been killed after its
+ * commit. Any process that writes to a durable store runs it. */
 static int checkpoint_instead_of_sync(struct store_sqlite *store, int result)
 {
     bool all;
@@ -188,7 +188,7 @@ int store_sqlite_wal_check_limit(struct store_sqlite *store)
         return code;
     return base_error_set(
         &store->store.error, EP_ESTOREBUSY,
-        "%s: its WAL has grown to %llu bytes; a program that reads an old state of the store keeps "
-        "it from being moved",
+        "%s: its WAL has grown to %llu bytes: a program with a long read transaction keeps it from being "
+        "checkpointed; end that program",
         store->path, (unsigned long long)wal_bytes);
 }
