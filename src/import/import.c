@@ -271,7 +271,8 @@ static int run_trial_without_store(struct import *import)
 }
 
 /* Imports all planned sources in one transaction of the store, or with `trial` only finds out what it
- * would do. `eventpipe import` calls it while it holds the store. */
+ * would do. `eventpipe import` calls it; it holds the store meanwhile,
+ * except in a trial. */
 int import_run(struct import *import, struct store *store, bool trial, uint64_t now_ms, struct error *error)
 {
     *error = (struct error){0};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: lists and changes events for an operator. Runs in the keeper and the command line,
- * while workers run.
+ * The SQLite engine: lists and changes events for an operator. Runs in the keeper, while workers run. The
+ * command line lists with it while the daemon is down; it never changes events.
  *
  * Invariants
  *  1. A change first finds its events in read transactions. Then, in one write transaction per chunk, it
