@@ -295,7 +295,7 @@ struct crash_record {
     uint64_t crashed_ms, uptime_ms; /* wall clock; 0 = not known */
     int64_t event;                  /* the current one, 0 = none */
     int32_t pid, code;              /* signal or exit code */
-    char kind[16], cause[16];       /* "worker", "daemon"; "signal", "exit", "timeout", "unknown" */
+    char kind[24], cause[24];       /* "worker", "daemon"; "signal", "exit", "timeout", "unknown" */
     char process[160];              /* as the log names it */
     char source[SHM_NAME_BYTES], stage[SHM_NAME_BYTES]; /* "" = none */
     char uid[SHM_UID_BYTES];                            /* of the current event */

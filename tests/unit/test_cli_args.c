@@ -96,7 +96,7 @@ static void test_refused(void)
         {"status --limit 3", "does not take"},
         {"show", "expected UID"},
         {"show ALL", "not ALL"},
-        {"show a _", "not empty"},
+        {"show a _", "must not be empty"},
         {"remove", "which events"},
         {"remove --limit 5", "which events"},
         {"remove --dry-run", "which events"},

@@ -5,7 +5,7 @@
 struct seen {
     size_t count;
     int32_t first, last;
-    char how[40];
+    struct crash_record latest;
 };
 
 static int on_crash(const struct crash_record *crash, void *user)
@@ -14,7 +14,7 @@ static int on_crash(const struct crash_record *crash, void *user)
     if (seen->count++ == 0)
         seen->first = crash->pid;
     seen->last = crash->pid;
-    snprintf(seen->how, sizeof seen->how, "%s", crash->how);
+    seen->latest = *crash;
     return 0;
 }
 
@@ -27,6 +27,19 @@ static void expect(size_t count, int32_t first, int32_t last, uint64_t dropped)
     CU_ASSERT_EQUAL(seen.first, first);
     CU_ASSERT_EQUAL(seen.last, last);
     CU_ASSERT_EQUAL(found, dropped);
+}
+
+static void every_member_comes_back(void)
+{
+    struct crash_record crash = {7,          8,   9,     10,    11,          "worker", "signal",
+                                 "s/one[0]", "s", "one", "uid", "signal 11", "x"};
+    struct seen seen = {0};
+    uint64_t dropped;
+    fixture_begin();
+    CU_ASSERT_EQUAL(store_add_crashes(fixture.store, &crash, 1, 0), 0);
+    CU_ASSERT_EQUAL(store_each_crash(fixture.store, on_crash, &seen, &dropped), 0);
+    CU_ASSERT_EQUAL(memcmp(&seen.latest, &crash, sizeof crash), 0);
+    fixture_end();
 }
 
 static void each_once_and_bounded(void)
@@ -50,4 +63,5 @@ static void each_once_and_bounded(void)
     fixture_end();
 }
 
-STORE_MAIN("store: crashes", {"each once, and bounded", each_once_and_bounded})
+STORE_MAIN("store: crashes", {"each once, and bounded", each_once_and_bounded},
+           {"every member comes back", every_member_comes_back})
