@@ -21,8 +21,9 @@
 
 /* ---- finding ---- */
 
-/* `at` is at the opening quote. Returns the byte behind the closing quote, or end. */
-static const char *string_end(const char *at, const char *end)
+/* Returns the byte after the closing quote of a JSON string, or `end` if the text ends first. `at` is at the
+ * opening quote. The JSON reader uses it, in any process. */
+static const char *find_string_end(const char *at, const char *end)
 {
     for (at++; at < end;) {
         at = json_scan_plain(at, end);
@@ -35,14 +36,16 @@ static const char *string_end(const char *at, const char *end)
     return end;
 }
 
-static const char *value_end(const char *at, const char *end)
+/* Returns the end of the JSON value that begins at `at`. It counts brackets outside strings and decodes
+ * nothing, so any process can skip large values quickly. It never reads past `end`, even in broken text. */
+static const char *find_value_end(const char *at, const char *end)
 {
     size_t depth = 0;
 
     while (at < end) {
         switch (*at) {
         case '"':
-            at = string_end(at, end);
+            at = find_string_end(at, end);
             break;
         case '{':
         case '[':
@@ -76,11 +79,12 @@ static const char *value_end(const char *at, const char *end)
     return end;
 }
 
-static struct json_span whole_value(struct json_span text)
+/* Removes white space and everything else around the first JSON value. Any process. */
+static struct json_span trim_to_value(struct json_span text)
 {
     const char *end = text.at + text.bytes;
     const char *at = json_scan_white(text.at, end);
-    return (struct json_span){at, (size_t)(value_end(at, end) - at)};
+    return (struct json_span){at, (size_t)(find_value_end(at, end) - at)};
 }
 
 /* A walk over the values of a container: each element or member is passed to the callback. */
@@ -89,7 +93,9 @@ struct walk {
     bool object;
 };
 
-static bool walk_open(struct walk *walk, struct json_span value, char open)
+/* Prepares to read the children of a JSON array (open is '[') or object ('{'). Returns false if the value is
+ * of another kind. The JSON reader calls it before read_next_child, in any process. */
+static bool begin_walk(struct walk *walk, struct json_span value, char open)
 {
     walk->end = value.at + value.bytes;
     walk->at = json_scan_white(value.at, walk->end);
@@ -100,7 +106,9 @@ static bool walk_open(struct walk *walk, struct json_span value, char open)
     return true;
 }
 
-static bool walk_next(struct walk *walk, struct json_span *key, struct json_span *value)
+/* Reads the next element of a JSON array, or the next key and value of an object. Returns false at the end
+ * or where the text is broken. All loops over JSON containers use it, in any process. */
+static bool read_next_child(struct walk *walk, struct json_span *key, struct json_span *value)
 {
     const char *at = json_scan_white(walk->at, walk->end);
 
@@ -112,7 +120,7 @@ static bool walk_next(struct walk *walk, struct json_span *key, struct json_span
         if (*at != '"')
             return false;
         key->at = at;
-        at = string_end(at, walk->end);
+        at = find_string_end(at, walk->end);
         key->bytes = (size_t)(at - key->at);
         at = json_scan_white(at, walk->end);
         if (at == walk->end || *at != ':')
@@ -120,12 +128,15 @@ static bool walk_next(struct walk *walk, struct json_span *key, struct json_span
         at = json_scan_white(at + 1, walk->end);
     }
     value->at = at;
-    at = value_end(at, walk->end);
+    at = find_value_end(at, walk->end);
     value->bytes = (size_t)(at - value->at);
     walk->at = at;
     return value->bytes > 0;
 }
 
+/* Calls on_element for each element of a JSON array, until one call returns nonzero, and returns that;
+ * EP_EINVAL if the value is not an array. The producer reads the events of an http answer with it,
+ * `eventpipe show` a list of stages. */
 int json_each_element(struct json_span array, int (*on_element)(struct json_span element, void *user),
                       void *user)
 {
@@ -133,13 +144,15 @@ int json_each_element(struct json_span array, int (*on_element)(struct json_span
     struct json_span element;
     int result = 0;
 
-    if (!walk_open(&walk, array, '['))
+    if (!begin_walk(&walk, array, '['))
         return EP_EINVAL;
-    while (result == 0 && walk_next(&walk, NULL, &element))
+    while (result == 0 && read_next_child(&walk, NULL, &element))
         result = on_element(element, user);
     return result;
 }
 
+/* Calls on_member for each key and value of a JSON object, until one call returns nonzero, and returns that;
+ * EP_EINVAL if the value is not an object. A worker reads the answer of an exec stage with it. */
 int json_each_member(struct json_span object,
                      int (*on_member)(struct json_span key, struct json_span value, void *user), void *user)
 {
@@ -147,15 +160,16 @@ int json_each_member(struct json_span object,
     struct json_span key, value;
     int result = 0;
 
-    if (!walk_open(&walk, object, '{'))
+    if (!begin_walk(&walk, object, '{'))
         return EP_EINVAL;
-    while (result == 0 && walk_next(&walk, &key, &value))
+    while (result == 0 && read_next_child(&walk, &key, &value))
         result = on_member(key, value, user);
     return result;
 }
 
-/* Compares decoded text with one step of a JSON pointer, in which ~1 stands for / and ~0 for ~. */
-static bool step_is(const char *step, const char *step_end, const char *text, size_t bytes)
+/* Compares decoded text with one step of a JSON pointer, in which ~1 stands for / and ~0 for ~. json_find
+ * uses it for each key, in any process. */
+static bool pointer_step_equals(const char *step, const char *step_end, const char *text, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++) {
         if (step == step_end)
@@ -170,32 +184,36 @@ static bool step_is(const char *step, const char *step_end, const char *text, si
     return step == step_end;
 }
 
-static bool key_is(struct json_span key, const char *step, const char *step_end)
+/* Returns whether a key of a JSON object equals one step of a JSON pointer. It decodes only keys with
+ * escapes, since json_find compares many keys for every event. Any process. */
+static bool key_equals_step(struct json_span key, const char *step, const char *step_end)
 {
     if (key.bytes < 2)
         return false;
     if (memchr(key.at, '\\', key.bytes) == NULL)
-        return step_is(step, step_end, key.at + 1, key.bytes - 2);
+        return pointer_step_equals(step, step_end, key.at + 1, key.bytes - 2);
     char *text = json_text(key);
-    bool same = text != NULL && step_is(step, step_end, text, strlen(text));
+    bool same = text != NULL && pointer_step_equals(step, step_end, text, strlen(text));
     free(text);
     return same;
 }
 
-static bool find_step(struct json_span *value, const char *step, const char *step_end)
+/* Replaces *value by the child that one step of a JSON pointer names: a member of an object, or an element
+ * of an array by its index. Returns false if there is none. json_find calls it, in any process. */
+static bool follow_pointer_step(struct json_span *value, const char *step, const char *step_end)
 {
     struct walk walk;
     struct json_span key = {0}, member = {0};
 
-    if (walk_open(&walk, *value, '{')) {
-        while (walk_next(&walk, &key, &member))
-            if (key_is(key, step, step_end)) {
+    if (begin_walk(&walk, *value, '{')) {
+        while (read_next_child(&walk, &key, &member))
+            if (key_equals_step(key, step, step_end)) {
                 *value = member;
                 return true;
             }
         return false;
     }
-    if (!walk_open(&walk, *value, '[') || step == step_end || (step[0] == '0' && step_end - step > 1))
+    if (!begin_walk(&walk, *value, '[') || step == step_end || (step[0] == '0' && step_end - step > 1))
         return false;
     size_t index = 0;
     for (; step < step_end; step++) {
@@ -203,7 +221,7 @@ static bool find_step(struct json_span *value, const char *step, const char *ste
             return false;
         index = index * 10 + (size_t)(*step - '0');
     }
-    while (walk_next(&walk, NULL, &member))
+    while (read_next_child(&walk, NULL, &member))
         if (index-- == 0) {
             *value = member;
             return true;
@@ -211,14 +229,17 @@ static bool find_step(struct json_span *value, const char *step, const char *ste
     return false;
 }
 
+/* Finds the value that a JSON pointer (RFC 6901) names in valid JSON text; false if there is none. Any
+ * process calls it: the producer finds UIDs and cursors in answers, `keep` reads injected events,
+ * `eventpipe` reads the daemon's answers. */
 bool json_find(struct json_span text, const char *pointer, struct json_span *out)
 {
-    struct json_span value = whole_value(text);
+    struct json_span value = trim_to_value(text);
 
     while (*pointer == '/') {
         const char *step = pointer + 1;
         pointer = step + strcspn(step, "/");
-        if (!find_step(&value, step, pointer))
+        if (!follow_pointer_step(&value, step, pointer))
             return false;
     }
     if (*pointer != '\0' || value.bytes == 0)
@@ -229,6 +250,8 @@ bool json_find(struct json_span text, const char *pointer, struct json_span *out
 
 /* ---- decoding ---- */
 
+/* Tells the kind of a JSON value by its first character, '0' for every number and NUL for nothing. Any
+ * process calls it before it decodes a value. */
 char json_kind(struct json_span value)
 {
     const char *end = value.at + value.bytes;
@@ -239,8 +262,8 @@ char json_kind(struct json_span value)
     return *at == '-' || json_scan_is_digit(*at) ? '0' : *at;
 }
 
-/* Reads four hex digits; -1 if they are not four hex digits. */
-static long hex_point(const char *at, const char *end)
+/* Reads the four hex digits of a JSON \u escape; -1 if they are not four hex digits. Any process. */
+static long read_four_hex_digits(const char *at, const char *end)
 {
     long point = 0;
 
@@ -255,11 +278,11 @@ static long hex_point(const char *at, const char *end)
     return point;
 }
 
-/* Reads the escape behind \u and moves *at behind it. Returns the code point, U+FFFD for half a
- * surrogate pair, or nul for a NUL. */
-static uint32_t escaped_point(const char **at, const char *end, uint32_t nul)
+/* Reads the four digits after \u in a JSON string, and the second half of a surrogate pair, and moves *at
+ * behind them. Returns the code point, U+FFFD for half a pair, or `nul` for a NUL. Any process. */
+static uint32_t read_unicode_escape(const char **at, const char *end, uint32_t nul)
 {
-    long high = hex_point(*at, end);
+    long high = read_four_hex_digits(*at, end);
 
     if (high < 0) {
         *at = end;
@@ -269,7 +292,7 @@ static uint32_t escaped_point(const char **at, const char *end, uint32_t nul)
     if (high < 0xD800 || high > 0xDFFF)
         return high == 0 ? nul : (uint32_t)high;
     if (high < 0xDC00 && end - *at >= 6 && (*at)[0] == '\\' && (*at)[1] == 'u') {
-        long low = hex_point(*at + 2, end);
+        long low = read_four_hex_digits(*at + 2, end);
         if (low >= 0xDC00 && low <= 0xDFFF) {
             *at += 6;
             return 0x10000 + ((uint32_t)(high - 0xD800) << 10) + (uint32_t)(low - 0xDC00);
@@ -278,8 +301,8 @@ static uint32_t escaped_point(const char **at, const char *end, uint32_t nul)
     return 0xFFFD;
 }
 
-/* Decodes a string and returns its length. The result is never longer than its source: the shortest
- * escape has two bytes and gives one, \uXXXX gives at most three. */
+/* Decodes the escapes of a JSON string into `out` and returns the length. The result is never longer than
+ * its source: the shortest escape has two bytes and gives one, \uXXXX gives at most three. Any process. */
 static size_t decode_string(const char *at, const char *end, char *out, uint32_t nul)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
@@ -294,7 +317,7 @@ static size_t decode_string(const char *at, const char *end, char *out, uint32_t
             break;
         char c = *at++;
         if (c == 'u') {
-            out += base_utf8_put(escaped_point(&at, end, nul), out);
+            out += base_utf8_put(read_unicode_escape(&at, end, nul), out);
             continue;
         }
         const char *found = c == '\0' ? NULL : strchr(from, c);
@@ -304,9 +327,11 @@ static size_t decode_string(const char *at, const char *end, char *out, uint32_t
     return (size_t)(out - start);
 }
 
-static char *text_of(struct json_span value, uint32_t nul, size_t *bytes)
+/* Returns the decoded text of a JSON string, or the digits of a number, allocated; NULL for other kinds and
+ * without memory. json_text replaces a NUL (`nul` is U+FFFD), json_text_exact keeps it (0). Any process. */
+static char *decode_scalar(struct json_span value, uint32_t nul, size_t *bytes)
 {
-    struct json_span inner = whole_value(value);
+    struct json_span inner = trim_to_value(value);
     char kind = json_kind(inner);
 
     if (kind != '0' && kind != '"')
@@ -326,17 +351,20 @@ static char *text_of(struct json_span value, uint32_t nul, size_t *bytes)
 char *json_text(struct json_span value)
 {
     size_t bytes;
-    return text_of(value, 0xFFFD, &bytes);
+    return decode_scalar(value, 0xFFFD, &bytes);
 }
 
 char *json_text_exact(struct json_span value, size_t *bytes)
 {
-    return text_of(value, 0, bytes);
+    return decode_scalar(value, 0, bytes);
 }
 
+/* Reads a JSON number exactly into 64 bits; false if it is not whole or does not fit. The producer reads
+ * cursors and timestamps with it, `eventpipe` numbers in the daemon's answers. A double would change IDs
+ * above 2^53. */
 bool json_int64(struct json_span value, int64_t *out)
 {
-    struct json_span inner = whole_value(value);
+    struct json_span inner = trim_to_value(value);
     const char *at = inner.at, *end = inner.at + inner.bytes;
     bool negative = at < end && *at == '-';
     int64_t number = 0;

@@ -25,8 +25,8 @@ bool json_valid(const char *text, size_t bytes, size_t *at_byte);
  * none. */
 bool json_find(struct json_span text, const char *pointer, struct json_span *out);
 /* Call on_element or on_member for each element of an array or member of an object, in order, as long as
- * it returns 0. Return what the last call returned, or -1 if the value is not of that kind. A key is the
- * string with its quotes; json_text decodes it. */
+ * it returns 0. Return what the last call returned, or EP_EINVAL if the value is not of that kind. A key is
+ * the string with its quotes; json_text decodes it. */
 int json_each_element(struct json_span array, int (*on_element)(struct json_span element, void *user),
                       void *user);
 int json_each_member(struct json_span object,

@@ -23,6 +23,8 @@
 #include "src/base/utf8.h"
 #include "src/json/msgpack_head.h"
 
+/* Reads an unsigned number of `size` bytes (0 to 8), highest byte first, as MessagePack stores lengths and
+ * numbers. The MessagePack reader uses it, in any process. */
 uint64_t json_msgpack_big_endian(const char *at, size_t size)
 {
     uint64_t number = 0;
@@ -56,8 +58,9 @@ static const struct layout layouts[] = {
 static_assert(sizeof layouts / sizeof layouts[0] == 0xE0 - LAYOUT_FIRST,
               "one layout for each of 0xC0 to 0xDF");
 
-/* Formats that hold a small number, length or count in their own bits. */
-static void read_short(unsigned char format, struct msgpack_head *head, uint64_t *content)
+/* Decodes a MessagePack format byte that holds a small number, length or count in its own bits. *content
+ * gets the length of a text. Any process. */
+static void read_short_format(unsigned char format, struct msgpack_head *head, uint64_t *content)
 {
     if (format < 0x80 || format >= 0xE0) {
         head->kind = MSGPACK_INTEGER;
@@ -73,6 +76,9 @@ static void read_short(unsigned char format, struct msgpack_head *head, uint64_t
     }
 }
 
+/* Decodes the first bytes of a MessagePack value: its kind, its length, and how many values follow inside.
+ * Returns false if the bytes end within the head. The MessagePack reader and its conversion to JSON build on
+ * it, in any process. */
 bool json_msgpack_head_read(struct msgpack text, struct msgpack_head *head)
 {
     uint64_t content = 0, length = 0;
@@ -83,7 +89,7 @@ bool json_msgpack_head_read(struct msgpack text, struct msgpack_head *head)
     unsigned char format = (unsigned char)text.at[0];
     *head = (struct msgpack_head){.format = format};
     if (format < LAYOUT_FIRST || format >= 0xE0) {
-        read_short(format, head, &content);
+        read_short_format(format, head, &content);
     } else {
         const struct layout *layout = &layouts[format - LAYOUT_FIRST];
         before += layout->length_bytes;
@@ -110,6 +116,8 @@ bool json_msgpack_head_read(struct msgpack text, struct msgpack_head *head)
     return true;
 }
 
+/* Returns the 64 bits of a MessagePack integer; if *negative is set, they are two's complement. The
+ * conversion to JSON uses it for numbers and for keys, in any process. */
 uint64_t json_msgpack_head_integer(const struct msgpack_head *head, bool *negative)
 {
     size_t bits = 8 * head->content_bytes;
@@ -124,6 +132,9 @@ uint64_t json_msgpack_head_integer(const struct msgpack_head *head, bool *negati
     return number;
 }
 
+/* Finds where the first MessagePack value ends, and checks all lengths in it against the bytes that are
+ * there. Returns EP_EPROTO with a message if they do not fit. Run it on untrusted bytes first: the producer
+ * does so for each frame from Idefix, `eventpipe import` for each row. */
 int json_msgpack_first(struct msgpack text, struct msgpack *value, struct error *error)
 {
     size_t at = 0;
@@ -161,6 +172,9 @@ bool json_msgpack_bool(struct msgpack value)
     return value.bytes > 0 && (unsigned char)value.at[0] == 0xC3;
 }
 
+/* Returns where the bytes of a MessagePack text or byte string are, without copying them; false for other
+ * kinds. The producer reads frames and events from Idefix with it, `eventpipe import` the rows of a
+ * database. */
 bool json_msgpack_content(struct msgpack value, struct json_span *content)
 {
     struct msgpack_head head;
@@ -171,6 +185,8 @@ bool json_msgpack_content(struct msgpack value, struct json_span *content)
     return true;
 }
 
+/* Copies a MessagePack text to an allocated C string, and replaces NUL and invalid UTF-8 by U+FFFD. NULL for
+ * other kinds and without memory. The producer reads the texts of Idefix frames and events with it. */
 char *json_msgpack_text(struct msgpack value)
 {
     struct msgpack_head head;
@@ -189,8 +205,8 @@ char *json_msgpack_text(struct msgpack value)
     return text;
 }
 
-/* Splits the first value off the rest. */
-static bool take_first(struct msgpack *rest, struct msgpack *value)
+/* Splits the first MessagePack value off `rest`; false if there is none. Any process. */
+static bool take_first_value(struct msgpack *rest, struct msgpack *value)
 {
     if (json_msgpack_first(*rest, value, NULL) != 0)
         return false;
@@ -199,6 +215,8 @@ static bool take_first(struct msgpack *rest, struct msgpack *value)
     return true;
 }
 
+/* Enters a MessagePack array or map: *rest gets the bytes of its children, *values their number (a map has
+ * two for each member). Returns false if the value is of another kind. Any process. */
 static bool open_container(struct msgpack value, enum msgpack_kind kind, struct msgpack *rest,
                            uint64_t *values)
 {
@@ -211,6 +229,8 @@ static bool open_container(struct msgpack value, enum msgpack_kind kind, struct 
     return true;
 }
 
+/* Calls on_element for each element of a MessagePack array, until one call returns nonzero, and returns
+ * that; EP_EINVAL if the value is not an array. The producer reads the events of an Idefix page with it. */
 int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msgpack element, void *user),
                               void *user)
 {
@@ -220,11 +240,14 @@ int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msg
 
     if (!open_container(array, MSGPACK_ARRAY, &rest, &left))
         return EP_EINVAL;
-    for (; result == 0 && left > 0 && take_first(&rest, &element); left--)
+    for (; result == 0 && left > 0 && take_first_value(&rest, &element); left--)
         result = on_element(element, user);
     return result;
 }
 
+/* Calls on_member for each key and value of a MessagePack map, until one call returns nonzero, and returns
+ * that; EP_EINVAL if the value is not a map. The producer reads an Idefix frame with it, `eventpipe import`
+ * a row's marks. */
 int json_msgpack_each_member(struct msgpack map,
                              int (*on_member)(struct msgpack key, struct msgpack value, void *user),
                              void *user)
@@ -235,7 +258,8 @@ int json_msgpack_each_member(struct msgpack map,
 
     if (!open_container(map, MSGPACK_MAP, &rest, &left))
         return EP_EINVAL;
-    for (; result == 0 && left > 0 && take_first(&rest, &key) && take_first(&rest, &value); left -= 2)
+    for (; result == 0 && left > 0 && take_first_value(&rest, &key) && take_first_value(&rest, &value);
+         left -= 2)
         result = on_member(key, value, user);
     return result;
 }
@@ -245,7 +269,9 @@ struct search {
     struct msgpack value;
 };
 
-static int compare_key(struct msgpack key, struct msgpack value, void *user)
+/* Called for each member of a MessagePack map: keeps the value and stops the walk if the key is the one that
+ * json_msgpack_find looks for. Any process. */
+static int on_member_compare_key(struct msgpack key, struct msgpack value, void *user)
 {
     struct search *search = user;
     struct json_span text;
@@ -257,11 +283,13 @@ static int compare_key(struct msgpack key, struct msgpack value, void *user)
     return 1;
 }
 
+/* Finds the value of the first member of a MessagePack map that has this text as its key; false if there is
+ * none. The producer finds the members of an Idefix event with it, `eventpipe import` those of a row. */
 bool json_msgpack_find(struct msgpack map, const char *key, struct msgpack *value)
 {
     struct search search = {.key = key};
 
-    if (json_msgpack_each_member(map, compare_key, &search) != 1)
+    if (json_msgpack_each_member(map, on_member_compare_key, &search) != 1)
         return false;
     *value = search.value;
     return true;

@@ -56,15 +56,19 @@ int json_msgpack_each_member(struct msgpack map,
 bool json_msgpack_find(struct msgpack map, const char *key, struct msgpack *value);
 
 /*
- * Appends the value as JSON text. integers    all their digits floats      the shortest digits that read
- * back the same, with a '.' or an exponent; "NaN", "Infinity" and "-Infinity" as strings, since JSON has
- * no numbers for them bytes       base64; as a member's value, the member's key gets the suffix ":b64"
- * text        a string. Text that is not UTF-8 becomes, as a member's value, base64 under a key with the
- * suffix ":string:b64"; in an array, each byte that is not UTF-8 becomes U+FFFD timestamps  (extension
- * -1, 4, 8 or 12 bytes) an RFC 3339 string in UTC, with as many digits of a second as needed; years 0000
- * to 9999 keys        text; integers in decimal; no other kind Returns 0, EP_ENOMEM, or EP_EPROTO with a
- * message that says what is wrong: nested deeper than JSON_DEPTH_MAX, another extension, a key of
- * another kind, a timestamp out of range. What was appended before a failure stays.
+ * Appends the value as JSON text:
+ *   integers    all their digits
+ *   floats      the shortest digits that read back the same, with a '.' or an exponent; "NaN", "Infinity"
+ *               and "-Infinity" as strings, since JSON has no numbers for them
+ *   bytes       base64; as a member's value, the member's key gets the suffix ":b64"
+ *   text        a string. Text that is not UTF-8 becomes, as a member's value, base64 under a key with the
+ *               suffix ":string:b64"; in an array, each byte that is not UTF-8 becomes U+FFFD
+ *   timestamps  (extension -1, 4, 8 or 12 bytes) an RFC 3339 string in UTC, with as many digits of a second
+ *               as needed; years 0000 to 9999
+ *   keys        text; integers in decimal; no other kind
+ * Returns 0, EP_ENOMEM, or EP_EPROTO with a message that says what is wrong: nested deeper than
+ * JSON_DEPTH_MAX, another extension, a key of another kind, a timestamp out of range. What was appended
+ * before a failure stays.
  */
 int json_msgpack_json(struct msgpack value, struct json_out *out, struct error *error);
 

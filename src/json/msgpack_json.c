@@ -35,18 +35,23 @@ struct writer {
 
 static int write_value(struct writer *writer, int depth);
 
+/* Returns how many bytes of the MessagePack input are already converted to JSON, for messages. */
 static size_t byte_offset(const struct writer *writer)
 {
     return (size_t)(writer->rest.at - writer->start);
 }
 
-static void skip(struct writer *writer, const struct msgpack_head *head)
+/* Moves past the head of a value in the MessagePack input, after it was converted. The head of a text or
+ * number includes its content. */
+static void skip_head(struct writer *writer, const struct msgpack_head *head)
 {
     writer->rest.at += head->bytes;
     writer->rest.bytes -= head->bytes;
 }
 
-static int peek(const struct writer *writer, struct msgpack_head *head)
+/* Decodes the head of the next MessagePack value without removing it. Reports EP_EPROTO if the input ends
+ * within it. Each step of the conversion to JSON begins with it, in any process. */
+static int peek_head(const struct writer *writer, struct msgpack_head *head)
 {
     if (json_msgpack_head_read(writer->rest, head))
         return 0;
@@ -54,6 +59,8 @@ static int peek(const struct writer *writer, struct msgpack_head *head)
                           byte_offset(writer));
 }
 
+/* Writes a MessagePack integer as JSON with all its digits, so that 64-bit IDs of events stay exact. Any
+ * process. */
 static void write_integer(struct writer *writer, const struct msgpack_head *head)
 {
     bool negative;
@@ -65,8 +72,9 @@ static void write_integer(struct writer *writer, const struct msgpack_head *head
         json_write_uint(writer->out, number);
 }
 
-/* Writes what printf made of a number, with '.' instead of the locale's decimal point. */
-static void write_digits(struct json_out *out, const char *digits)
+/* Writes to JSON what printf made of a float: with '.' instead of the locale's decimal point, and with ".0"
+ * after a whole number. So it reads back as a float. Any process. */
+static void write_float_digits(struct json_out *out, const char *digits)
 {
     size_t plain = strspn(digits, "-0123456789");
     bool whole = digits[plain] == '\0';
@@ -83,8 +91,8 @@ static void write_digits(struct json_out *out, const char *digits)
     json_write_text(out, digits + point);
 }
 
-/* Writes a float of 32 bits as the double with the same value, since readers take JSON numbers for
- * doubles. */
+/* Writes a MessagePack float as the shortest JSON number that reads back the same. A float of 32 bits
+ * becomes the double with the same value, since readers take JSON numbers for doubles. Any process. */
 static void write_float(struct writer *writer, const struct msgpack_head *head)
 {
     char digits[64];
@@ -111,12 +119,12 @@ static void write_float(struct writer *writer, const struct msgpack_head *head)
         if (strtod(digits, NULL) == number)
             break;
     }
-    write_digits(writer->out, digits);
+    write_float_digits(writer->out, digits);
 }
 
-/* Extension -1: seconds in 32 bits; or 30 bits of nanoseconds above 34 of seconds; or 32 of nanoseconds,
- * then 64. */
-static int write_time(struct writer *writer, const struct msgpack_head *head)
+/* Writes a MessagePack timestamp (extension -1) as a JSON string in RFC 3339. It has seconds in 32 bits; or
+ * 30 bits of nanoseconds above 34 of seconds; or 32 bits of nanoseconds, then 64 of seconds. Any process. */
+static int write_timestamp(struct writer *writer, const struct msgpack_head *head)
 {
     uint64_t seconds, nanoseconds = 0;
 
@@ -154,6 +162,8 @@ static int write_time(struct writer *writer, const struct msgpack_head *head)
     return 0;
 }
 
+/* Writes a MessagePack extension as JSON. Only timestamps have a form in JSON here; any other type, and the
+ * unused byte 0xC1, make the event unreadable (EP_EPROTO). Any process. */
 static int write_extension(struct writer *writer, const struct msgpack_head *head)
 {
     if (head->format == MSGPACK_UNUSED)
@@ -162,10 +172,11 @@ static int write_extension(struct writer *writer, const struct msgpack_head *hea
     if (head->extension != -1)
         return base_error_set(writer->error, EP_EPROTO, "an extension of unknown type %d at byte %zu",
                               head->extension, byte_offset(writer));
-    return write_time(writer, head);
+    return write_timestamp(writer, head);
 }
 
-/* Writes the key with the suffix inside the quotes. */
+/* Writes a JSON key with the suffix (":b64" for example) inside the quotes. The suffix tells the type that
+ * JSON lacks. Any process. */
 static void write_key_text(struct json_out *out, const char *text, size_t bytes, const char *suffix)
 {
     json_write_string(out, text, bytes);
@@ -176,6 +187,8 @@ static void write_key_text(struct json_out *out, const char *text, size_t bytes,
     json_write_text(out, "\"");
 }
 
+/* Writes the key of a MessagePack map as a JSON key: text, or an integer in decimal, since JSON has only
+ * text as keys. Any process. */
 static void write_key(struct writer *writer, const struct msgpack_head *key, const char *suffix)
 {
     char digits[24];
@@ -191,18 +204,19 @@ static void write_key(struct writer *writer, const struct msgpack_head *key, con
     write_key_text(writer->out, digits, (size_t)length, suffix);
 }
 
-/* Looks at the value before it writes the key, since the value decides the key's suffix. */
+/* Writes one member of a MessagePack map as JSON. It looks at the value before it writes the key, since
+ * bytes and invalid UTF-8 become base64 and their key gets a suffix. Any process. */
 static int write_member(struct writer *writer, int depth)
 {
     struct msgpack_head key, value;
 
-    if (peek(writer, &key) != 0)
+    if (peek_head(writer, &key) != 0)
         return EP_EPROTO;
     if (key.kind != MSGPACK_TEXT && key.kind != MSGPACK_INTEGER)
         return base_error_set(writer->error, EP_EPROTO, "the key at byte %zu is neither text nor an integer",
                               byte_offset(writer));
-    skip(writer, &key);
-    if (peek(writer, &value) != 0)
+    skip_head(writer, &key);
+    if (peek_head(writer, &value) != 0)
         return EP_EPROTO;
     bool text = value.kind == MSGPACK_TEXT;
     if (!(text || value.kind == MSGPACK_BYTES) ||
@@ -214,10 +228,12 @@ static int write_member(struct writer *writer, int depth)
     write_key(writer, &key, text ? ":string:b64" : ":b64");
     json_write_text(writer->out, ":");
     json_write_base64(writer->out, value.content, value.content_bytes);
-    skip(writer, &value);
+    skip_head(writer, &value);
     return 0;
 }
 
+/* Writes a MessagePack array or map as JSON with all its children. It recurses, and refuses input that is
+ * nested deeper than JSON_DEPTH_MAX, so hostile input cannot exhaust the stack. Any process. */
 static int write_container(struct writer *writer, const struct msgpack_head *head, int depth)
 {
     bool map = head->kind == MSGPACK_MAP;
@@ -226,7 +242,7 @@ static int write_container(struct writer *writer, const struct msgpack_head *hea
     if (depth == JSON_DEPTH_MAX)
         return base_error_set(writer->error, EP_EPROTO, "nested deeper than %d at byte %zu", JSON_DEPTH_MAX,
                               byte_offset(writer));
-    skip(writer, head);
+    skip_head(writer, head);
     json_write_text(writer->out, map ? "{" : "[");
     for (uint64_t i = 0; i < count; i++) {
         if (i > 0)
@@ -239,13 +255,14 @@ static int write_container(struct writer *writer, const struct msgpack_head *hea
     return writer->out->failed ? EP_ENOMEM : 0;
 }
 
-/* Writes the value at the beginning of the rest and removes it from the rest. */
+/* Writes the next MessagePack value of the input as JSON, and removes it from the input. Returns 0 or a
+ * negative code. Any process. */
 static int write_value(struct writer *writer, int depth)
 {
     struct msgpack_head head;
     int code = 0;
 
-    if (peek(writer, &head) != 0)
+    if (peek_head(writer, &head) != 0)
         return EP_EPROTO;
     switch (head.kind) {
     case MSGPACK_ARRAY:
@@ -274,10 +291,13 @@ static int write_value(struct writer *writer, int depth)
         break;
     }
     if (code == 0)
-        skip(writer, &head);
+        skip_head(writer, &head);
     return code;
 }
 
+/* Converts one MessagePack value to JSON text and appends it to `out`. Returns EP_EPROTO with a message if
+ * the value cannot be shown as JSON. The producer converts each MessagePack event from Idefix with it,
+ * `eventpipe import` each row. */
 int json_msgpack_json(struct msgpack value, struct json_out *out, struct error *error)
 {
     struct writer writer = {.rest = value, .start = value.at, .out = out, .error = error};

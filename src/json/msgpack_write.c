@@ -32,7 +32,8 @@ static int convert_value(struct converter *converter, struct json_span value);
 
 /* ---- single values ---- */
 
-/* Writes a format byte and then the number, size bytes (0, 1, 2, 4 or 8), the highest first. */
+/* Writes a MessagePack format byte and then the number in `size` bytes (0, 1, 2, 4 or 8), highest byte
+ * first. Any process. */
 static void write_head(struct json_out *out, unsigned format, uint64_t number, size_t size)
 {
     char head[9] = {(char)format};
@@ -42,7 +43,8 @@ static void write_head(struct json_out *out, unsigned format, uint64_t number, s
     json_write_raw(out, head, 1 + size);
 }
 
-/* Writes a length behind the format byte for its size. 0 stands for a format that does not exist. */
+/* Writes a MessagePack length in as few bytes as it needs, each size with its own format byte. 0 stands for
+ * a format that does not exist. Any process. */
 static void write_length(struct json_out *out, unsigned format8, unsigned format16, unsigned format32,
                          size_t length)
 {
@@ -66,6 +68,8 @@ void json_msgpack_write_bool(struct json_out *out, bool value)
     write_head(out, value ? 0xC3 : 0xC2, 0, 0);
 }
 
+/* Appends an unsigned integer as MessagePack, in the shortest form that holds it. The conversion from JSON
+ * text uses it, in any process. */
 void json_msgpack_write_uint(struct json_out *out, uint64_t value)
 {
     if (value < 0x80)
@@ -80,6 +84,8 @@ void json_msgpack_write_uint(struct json_out *out, uint64_t value)
         write_head(out, 0xCF, value, 8);
 }
 
+/* Appends a signed integer as MessagePack, in the shortest form that holds it. The conversion from JSON text
+ * uses it, in any process. */
 void json_msgpack_write_int(struct json_out *out, int64_t value)
 {
     if (value >= 0)
@@ -96,6 +102,8 @@ void json_msgpack_write_int(struct json_out *out, int64_t value)
         write_head(out, 0xD3, (uint64_t)value, 8);
 }
 
+/* Appends a double as MessagePack, always in 64 bits, so that no digit is lost. The conversion from JSON
+ * text uses it, in any process. */
 void json_msgpack_write_double(struct json_out *out, double value)
 {
     uint64_t bits;
@@ -104,6 +112,8 @@ void json_msgpack_write_double(struct json_out *out, double value)
     write_head(out, 0xCB, bits, 8);
 }
 
+/* Appends a MessagePack text. The Idefix client (in the producer, or in a program that uses the library)
+ * writes the members of its frames with it. */
 void json_msgpack_write_text(struct json_out *out, const char *text, size_t bytes)
 {
     if (bytes < 32)
@@ -119,6 +129,8 @@ void json_msgpack_write_bytes(struct json_out *out, const void *data, size_t byt
     json_write_raw(out, data, bytes);
 }
 
+/* Appends the head of a MessagePack array; the caller writes `count` values next. The conversion from JSON
+ * text uses it, in any process. */
 void json_msgpack_write_array(struct json_out *out, size_t count)
 {
     if (count < 16)
@@ -127,6 +139,8 @@ void json_msgpack_write_array(struct json_out *out, size_t count)
         write_length(out, 0, 0xDC, 0xDD, count);
 }
 
+/* Appends the head of a MessagePack map; the caller writes `count` keys and values next. The Idefix client
+ * (in the producer, or in a program that uses the library) begins each frame with it. */
 void json_msgpack_write_map(struct json_out *out, size_t count)
 {
     if (count < 16)
@@ -137,7 +151,8 @@ void json_msgpack_write_map(struct json_out *out, size_t count)
 
 /* ---- base64 ---- */
 
-static int digit_value(char digit)
+/* Returns the 6 bits that a base64 digit stands for; -1 if it is not a base64 digit. Any process. */
+static int base64_digit_value(char digit)
 {
     if (digit >= 'A' && digit <= 'Z')
         return digit - 'A';
@@ -148,12 +163,12 @@ static int digit_value(char digit)
     return digit == '+' ? 62 : digit == '/' ? 63 : -1;
 }
 
-/* Decodes in place. Returns false unless the text is exactly what base64 makes of some bytes (padded,
- * unused bits zero): then it is ordinary text under a key that happens to end in ":b64", and must not
- * change. */
+/* Decodes base64 in place. Returns false unless the text is exactly what base64 makes of some bytes (padded,
+ * unused bits zero): then it is ordinary text under a JSON key that happens to end in ":b64", and must not
+ * change. Any process. */
 static bool decode_base64(char *text, size_t *bytes)
 {
-    size_t count = *bytes, padding = 0, made = 0;
+    size_t count = *bytes, padding = 0, decoded_bytes = 0;
     uint32_t bits = 0;
 
     if (count % 4 != 0)
@@ -163,21 +178,22 @@ static bool decode_base64(char *text, size_t *bytes)
         padding++;
     }
     for (size_t i = 0; i < count; i++) {
-        int value = digit_value(text[i]);
+        int value = base64_digit_value(text[i]);
         if (value < 0)
             return false;
         bits = (bits << 6 | (uint32_t)value) & 0xFFFFFF;
         if (i % 4 > 0)
-            text[made++] = (char)(bits >> (6 - 2 * (i % 4)));
+            text[decoded_bytes++] = (char)(bits >> (6 - 2 * (i % 4)));
     }
-    *bytes = made;
+    *bytes = decoded_bytes;
     return padding == 0 || (bits & (padding == 1 ? 0x3U : 0xFU)) == 0;
 }
 
 /* ---- numbers and strings ---- */
 
-/* A number with a point or an exponent is a float, even if it is whole: json_msgpack_json writes floats
- * that way. A whole number of more than 64 bits becomes a float as well. */
+/* Writes a JSON number as a MessagePack integer or float. A number with a point or an exponent is a float,
+ * even if it is whole: json_msgpack_json writes floats that way. A whole number of more than 64 bits becomes
+ * a float as well. Any process. */
 static int convert_number(struct converter *converter, struct json_span value)
 {
     size_t bytes;
@@ -203,6 +219,7 @@ static int convert_number(struct converter *converter, struct json_span value)
     return 0;
 }
 
+/* Decodes a JSON string and writes it as MessagePack text. Returns 0 or EP_ENOMEM. Any process. */
 static int convert_string(struct converter *converter, struct json_span value)
 {
     size_t bytes;
@@ -217,25 +234,30 @@ static int convert_string(struct converter *converter, struct json_span value)
 
 /* ---- containers ---- */
 
-static int count_element(struct json_span element, void *user)
+/* Counts the elements of a JSON array, since a MessagePack array begins with their number. */
+static int on_element_count(struct json_span element, void *user)
 {
     (void)element;
     (*(size_t *)user)++;
     return 0;
 }
 
-static int count_member(struct json_span key, struct json_span value, void *user)
+/* Counts the members of a JSON object, since a MessagePack map begins with their number. */
+static int on_member_count(struct json_span key, struct json_span value, void *user)
 {
     (void)key;
-    return count_element(value, user);
+    return on_element_count(value, user);
 }
 
-static int convert_element(struct json_span element, void *user)
+/* Converts one element of a JSON array to MessagePack. */
+static int on_element_convert(struct json_span element, void *user)
 {
     return convert_value(user, element);
 }
 
-static bool remove_suffix(const char *text, size_t *bytes, const char *suffix)
+/* Shortens *bytes by the suffix if the JSON key ends in it (":b64" for example); otherwise returns false.
+ * The conversion to MessagePack finds with it which values are base64. Any process. */
+static bool remove_key_suffix(const char *text, size_t *bytes, const char *suffix)
 {
     size_t length = strlen(suffix);
 
@@ -245,17 +267,17 @@ static bool remove_suffix(const char *text, size_t *bytes, const char *suffix)
     return true;
 }
 
-/* Writes a member whose key ends in ":b64" and whose value is base64. Sets *done when it did; otherwise
- * nothing is written, and the caller writes the member as it is. */
+/* Writes a member whose JSON key ends in ":b64" and whose value is base64 as MessagePack bytes or text. Sets
+ * *done when it did; otherwise nothing is written, and the caller writes the member as it is. Any process. */
 static int convert_base64_member(struct converter *converter, const char *key, size_t key_bytes,
                                  struct json_span value, bool *done)
 {
     size_t bytes;
 
     *done = false;
-    if (json_kind(value) != '"' || !remove_suffix(key, &key_bytes, ":b64"))
+    if (json_kind(value) != '"' || !remove_key_suffix(key, &key_bytes, ":b64"))
         return 0;
-    bool is_text = remove_suffix(key, &key_bytes, ":string");
+    bool is_text = remove_key_suffix(key, &key_bytes, ":string");
     char *content = json_text_exact(value, &bytes);
     if (content == NULL)
         return EP_ENOMEM;
@@ -271,7 +293,9 @@ static int convert_base64_member(struct converter *converter, const char *key, s
     return 0;
 }
 
-static int convert_member(struct json_span key, struct json_span value, void *user)
+/* Called for each member of a JSON object: writes its key and value as MessagePack, with base64 decoded
+ * where the key asks for it. Returns 0 or EP_ENOMEM, which ends the walk. Any process. */
+static int on_member_convert(struct json_span key, struct json_span value, void *user)
 {
     struct converter *converter = user;
     size_t bytes;
@@ -289,19 +313,21 @@ static int convert_member(struct json_span key, struct json_span value, void *us
     return code;
 }
 
+/* Writes a JSON value of any kind as MessagePack. It recurses into arrays and objects, as deep as json_valid
+ * allows. Returns 0 or EP_ENOMEM. Any process. */
 static int convert_value(struct converter *converter, struct json_span value)
 {
     size_t count = 0;
 
     switch (json_kind(value)) {
     case '{':
-        json_each_member(value, count_member, &count);
+        json_each_member(value, on_member_count, &count);
         json_msgpack_write_map(converter->out, count);
-        return json_each_member(value, convert_member, converter);
+        return json_each_member(value, on_member_convert, converter);
     case '[':
-        json_each_element(value, count_element, &count);
+        json_each_element(value, on_element_count, &count);
         json_msgpack_write_array(converter->out, count);
-        return json_each_element(value, convert_element, converter);
+        return json_each_element(value, on_element_convert, converter);
     case '"':
         return convert_string(converter, value);
     case '0':
@@ -316,6 +342,8 @@ static int convert_value(struct converter *converter, struct json_span value)
     }
 }
 
+/* Converts valid JSON text to MessagePack and appends it to `out`. Returns 0 or EP_ENOMEM. The Idefix client
+ * encodes the data of its requests with it, in the producer or in a program that uses the library. */
 int json_msgpack_write(struct json_out *out, struct json_span value)
 {
     struct converter converter = {out, newlocale(LC_ALL_MASK, "C", (locale_t)0)};

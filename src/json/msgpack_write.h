@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Writes MessagePack into a growing text (struct json_out), whose bytes may be anything here. The functions
- * may be chained: a lack of memory sets `failed` of the text, to be looked at once at the end.
+ * may be chained: a lack of memory sets `failed` of the text, and the caller checks it once at the end.
  */
 #ifndef JSON_MSGPACK_WRITE_H
 #define JSON_MSGPACK_WRITE_H

@@ -17,8 +17,9 @@
 #include "src/base/error.h"
 #include "src/json/scan.h"
 
-/* `at` is at the opening quote. Returns the byte behind the closing quote, or NULL if there is none. */
-static const char *string_end(const char *at, const char *end)
+/* Returns the byte after the closing quote of a JSON string, or NULL if there is none. `at` is at the
+ * opening quote. The splitter of JSON that may be broken uses it, in any process. */
+static const char *find_string_end(const char *at, const char *end)
 {
     for (at++;;) {
         at = json_scan_plain(at, end);
@@ -33,15 +34,16 @@ static const char *string_end(const char *at, const char *end)
     }
 }
 
-/* Returns the comma or closing bracket at which the piece ends that begins here; NULL if there is none. */
-static const char *piece_end(const char *at, const char *end)
+/* Returns the comma or closing bracket at which the piece of JSON ends that begins at `at`; NULL if there is
+ * none. It only counts brackets, so it finds the end of an invalid piece, too. Any process. */
+static const char *find_piece_end(const char *at, const char *end)
 {
     size_t depth = 0;
 
     while (at != NULL && at < end) {
         switch (*at) {
         case '"':
-            at = string_end(at, end);
+            at = find_string_end(at, end);
             continue;
         case '{':
         case '[':
@@ -65,13 +67,15 @@ static const char *piece_end(const char *at, const char *end)
     return NULL;
 }
 
-static const char *read_key(const char *at, const char *end, struct json_span *key)
+/* Reads a key with its quotes and the colon after it, in a JSON object that may be broken. Returns what
+ * follows the colon, or NULL if there is no key. Any process. */
+static const char *read_member_key(const char *at, const char *end, struct json_span *key)
 {
     at = json_scan_white(at, end);
     if (at == end || *at != '"')
         return NULL;
     key->at = at;
-    at = string_end(at, end);
+    at = find_string_end(at, end);
     if (at == NULL)
         return NULL;
     key->bytes = (size_t)(at - key->at);
@@ -79,7 +83,8 @@ static const char *read_key(const char *at, const char *end, struct json_span *k
     return at < end && *at == ':' ? at + 1 : NULL;
 }
 
-static struct json_span without_white(const char *at, const char *end)
+/* Returns the piece of JSON without the white space at its end. Any process. */
+static struct json_span trim_trailing_white(const char *at, const char *end)
 {
     while (end > at && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\n' || end[-1] == '\r'))
         end--;
@@ -88,7 +93,10 @@ static struct json_span without_white(const char *at, const char *end)
 
 typedef int member_handler(struct json_span key, struct json_span piece, void *user);
 
-static int each_piece(struct json_span text, bool object, member_handler *on_member, void *user)
+/* Splits a JSON array or object by its commas and brackets, and calls on_member for each piece without
+ * checking what is in it. So one invalid event of an Idefix page does not spoil the others. Returns
+ * EP_EPROTO if the brackets do not match. Any process. */
+static int pass_each_piece(struct json_span text, bool object, member_handler *on_member, void *user)
 {
     const char *end = text.at + text.bytes, *at = json_scan_white(text.at, end);
     char close = object ? '}' : ']';
@@ -100,13 +108,13 @@ static int each_piece(struct json_span text, bool object, member_handler *on_mem
     if (at < end && *at == close)
         return json_scan_white(at + 1, end) == end ? 0 : EP_EPROTO;
     for (;;) {
-        if (object && (at = read_key(at, end, &key)) == NULL)
+        if (object && (at = read_member_key(at, end, &key)) == NULL)
             return EP_EPROTO;
         at = json_scan_white(at, end);
-        const char *stop = piece_end(at, end);
+        const char *stop = find_piece_end(at, end);
         if (stop == NULL || (*stop != ',' && *stop != close))
             return EP_EPROTO;
-        int code = on_member(key, without_white(at, stop), user);
+        int code = on_member(key, trim_trailing_white(at, stop), user);
         if (code != 0)
             return code;
         at = stop + 1;
@@ -120,7 +128,8 @@ struct list {
     void *user;
 };
 
-static int pass_element(struct json_span key, struct json_span piece, void *user)
+/* Passes a piece of a JSON array to the caller's on_element, without the key that only objects have. */
+static int on_piece_pass_element(struct json_span key, struct json_span piece, void *user)
 {
     struct list *list = user;
 
@@ -131,15 +140,18 @@ static int pass_element(struct json_span key, struct json_span piece, void *user
 int json_split_elements(struct json_span array, int (*on_element)(struct json_span piece, void *user),
                         void *user)
 {
-    return each_piece(array, false, pass_element, &(struct list){on_element, user});
+    return pass_each_piece(array, false, on_piece_pass_element, &(struct list){on_element, user});
 }
 
 int json_split_members(struct json_span object,
                        int (*on_member)(struct json_span key, struct json_span piece, void *user), void *user)
 {
-    return each_piece(object, true, on_member, user);
+    return pass_each_piece(object, true, on_member, user);
 }
 
+/* Returns whether a key, with its quotes, equals a name. It decodes the key only if it has escapes. The
+ * Idefix client finds the members of a frame with it, and the producer those of a page of events, in JSON
+ * that may be broken. */
 bool json_split_key_is(struct json_span key, const char *name)
 {
     size_t bytes = strlen(name);
@@ -152,6 +164,8 @@ bool json_split_key_is(struct json_span key, const char *name)
     return same;
 }
 
+/* Returns whether more than `depth` brackets are open anywhere in the JSON text. The producer asks this
+ * about an invalid Idefix event, so that the reason of the corrupt event can name the depth. */
 bool json_split_deeper(struct json_span text, size_t depth)
 {
     const char *end = text.at + text.bytes;
@@ -159,7 +173,7 @@ bool json_split_deeper(struct json_span text, size_t depth)
 
     for (const char *at = text.at; at != NULL && at < end;) {
         if (*at == '"') {
-            at = string_end(at, end);
+            at = find_string_end(at, end);
             continue;
         }
         if ((*at == '{' || *at == '[') && ++open > depth)

@@ -20,6 +20,8 @@
 #include "src/base/utf8.h"
 #include "src/json/scan.h"
 
+/* Checks an escape in a JSON string and moves *at behind it, or to the wrong byte and returns false. `at` is
+ * at the backslash. The JSON validator uses it, in any process. */
 static bool check_escape(const char **at, const char *end)
 {
     if (++*at == end)
@@ -37,6 +39,8 @@ static bool check_escape(const char **at, const char *end)
     return true;
 }
 
+/* Checks a JSON string, including its UTF-8, and moves *at behind it, or to the wrong byte and returns
+ * false. Part of the JSON validator; any process. */
 static bool check_string(const char **at, const char *end)
 {
     for ((*at)++;;) {
@@ -59,6 +63,8 @@ static bool check_string(const char **at, const char *end)
     }
 }
 
+/* Checks one or more decimal digits of a JSON number and moves *at behind them; false if there is none. Any
+ * process. */
 static bool check_digits(const char **at, const char *end)
 {
     if (*at == end || !json_scan_is_digit(**at))
@@ -68,6 +74,8 @@ static bool check_digits(const char **at, const char *end)
     return true;
 }
 
+/* Checks a JSON number and moves *at behind it, or to the wrong byte and returns false. It refuses 01, +1
+ * and 1., which some parsers accept. Part of the JSON validator; any process. */
 static bool check_number(const char **at, const char *end)
 {
     if (**at == '-')
@@ -91,6 +99,7 @@ static bool check_number(const char **at, const char *end)
     return true;
 }
 
+/* Checks that the JSON text continues with true, false or null, and moves *at behind it. Any process. */
 static bool check_literal(const char **at, const char *end, const char *literal)
 {
     for (; *literal != '\0'; literal++, (*at)++)
@@ -99,6 +108,8 @@ static bool check_literal(const char **at, const char *end, const char *literal)
     return true;
 }
 
+/* Checks a JSON string, number, true, false or null, and moves *at behind it, or to the wrong byte and
+ * returns false. Part of the JSON validator; any process. */
 static bool check_scalar(const char **at, const char *end)
 {
     switch (**at) {
@@ -115,6 +126,8 @@ static bool check_scalar(const char **at, const char *end)
     }
 }
 
+/* Checks a key of a JSON object and the colon after it, and moves *at behind them, or to the wrong byte and
+ * returns false. Part of the JSON validator; any process. */
 static bool check_key(const char **at, const char *end)
 {
     *at = json_scan_white(*at, end);
@@ -133,9 +146,9 @@ struct nesting {
     size_t depth;
 };
 
-/* Behind a value: closes the containers that end here. Stops before the next value, or behind the last
- * one. */
-static bool check_after(struct nesting *nesting, const char **at, const char *end)
+/* Checks what follows a JSON value: closes the containers that end there. Stops before the next value, or
+ * behind the last one. Part of the JSON validator; any process. */
+static bool check_after_value(struct nesting *nesting, const char **at, const char *end)
 {
     while (nesting->depth > 0) {
         char close = nesting->close[nesting->depth - 1];
@@ -154,6 +167,9 @@ static bool check_after(struct nesting *nesting, const char **at, const char *en
     return true;
 }
 
+/* Checks one JSON value with everything in it, and moves *at behind it, or to the wrong byte and returns
+ * false. It keeps a list of open brackets instead of recursing, so deep nesting cannot exhaust the stack.
+ * Any process. */
 static bool check_value(const char **at, const char *end)
 {
     struct nesting nesting = {.depth = 0};
@@ -178,12 +194,15 @@ static bool check_value(const char **at, const char *end)
         } else if (!check_scalar(at, end)) {
             return false;
         }
-        if (!check_after(&nesting, at, end))
+        if (!check_after_value(&nesting, at, end))
             return false;
     } while (nesting.depth > 0);
     return true;
 }
 
+/* Returns whether the text is exactly one JSON value; if not, *at_byte is the offset of the first wrong
+ * byte. Any process calls it before it trusts JSON: the producer for events, a worker for a stage's answer,
+ * the supervisor for requests, `keep` for injected events. */
 bool json_valid(const char *text, size_t bytes, size_t *at_byte)
 {
     const char *at = text, *end = text + bytes;

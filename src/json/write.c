@@ -15,8 +15,9 @@
 
 #include "src/base/utf8.h"
 
-/* Makes room for more bytes and a NUL. */
-static bool make_room(struct json_out *out, size_t more)
+/* Makes room in the growing JSON text for `more` bytes and a NUL. Returns false without memory, and then
+ * sets `failed`, which the caller checks once at the end. Any process. */
+static bool make_room_for_text(struct json_out *out, size_t more)
 {
     if (out->failed)
         return false;
@@ -39,9 +40,11 @@ static bool make_room(struct json_out *out, size_t more)
     return true;
 }
 
+/* Appends bytes as they are to a growing JSON text. Does nothing after a lack of memory. All functions of
+ * the JSON writer end here, in any process. */
 void json_write_raw(struct json_out *out, const char *text, size_t bytes)
 {
-    if (!make_room(out, bytes))
+    if (!make_room_for_text(out, bytes))
         return;
     if (bytes > 0)
         memcpy(out->text + out->bytes, text, bytes);
@@ -54,7 +57,9 @@ void json_write_text(struct json_out *out, const char *text)
     json_write_raw(out, text, strlen(text));
 }
 
-static void write_control(struct json_out *out, unsigned char c)
+/* Writes a control character of a string as JSON's escape: \n, or \u0001 where JSON has no short form. Any
+ * process. */
+static void write_control_escape(struct json_out *out, unsigned char c)
 {
     static const char from[] = "\b\f\n\r\t", to[] = "bfnrt";
     char escape[8];
@@ -67,6 +72,8 @@ static void write_control(struct json_out *out, unsigned char c)
     json_write_text(out, escape);
 }
 
+/* Appends text as a JSON string, quoted and escaped; each byte that is not UTF-8 becomes U+FFFD. Any process
+ * calls it for texts that may contain anything, so that the result is always valid JSON. */
 void json_write_string(struct json_out *out, const char *text, size_t bytes)
 {
     const char *at = text, *end = text + bytes,
@@ -82,7 +89,7 @@ void json_write_string(struct json_out *out, const char *text, size_t bytes)
         }
         json_write_raw(out, plain, (size_t)(at - plain));
         if (c < 0x20)
-            write_control(out, c);
+            write_control_escape(out, c);
         else if (c == '"' || c == '\\')
             json_write_raw(out, (const char[]){'\\', (char)c}, 2);
         else
@@ -93,6 +100,8 @@ void json_write_string(struct json_out *out, const char *text, size_t bytes)
     json_write_raw(out, "\"", 1);
 }
 
+/* Appends bytes as a JSON string in base64. `keep` shows events that are not JSON this way, and the producer
+ * stores lines and values that are not UTF-8 so. */
 void json_write_base64(struct json_out *out, const void *data, size_t bytes)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -123,6 +132,8 @@ void json_write_int(struct json_out *out, int64_t value)
     json_write_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)value));
 }
 
+/* Appends the key of a JSON member, after a comma unless it is the first of its object; the caller writes
+ * the value next. `eventpipe status --json` and `eventpipe import` write their output with it. */
 void json_write_key(struct json_out *out, const char *name)
 {
     char last = out->bytes > 0 ? out->text[out->bytes - 1] : '{';
@@ -137,6 +148,8 @@ void json_write_member_uint(struct json_out *out, const char *name, uint64_t val
     json_write_uint(out, value);
 }
 
+/* Appends a JSON member with a text as its value, or null for NULL. `eventpipe status --json` and `eventpipe
+ * import` write their output with it. */
 void json_write_member_text(struct json_out *out, const char *name, const char *text)
 {
     json_write_key(out, name);
@@ -146,7 +159,9 @@ void json_write_member_text(struct json_out *out, const char *name, const char *
         json_write_string(out, text, strlen(text));
 }
 
-static size_t white_bytes(const char *at, const char *end, bool *breaks)
+/* Returns how many bytes of white space begin at `at`; *breaks tells whether a line break is among them.
+ * Part of the JSON writer; any process. */
+static size_t count_white_bytes(const char *at, const char *end, bool *breaks)
 {
     const char *start = at;
 
@@ -157,6 +172,9 @@ static size_t white_bytes(const char *at, const char *end, bool *breaks)
     return (size_t)(at - start);
 }
 
+/* Appends a JSON value on one line: drops white space between tokens that has a line break, and copies the
+ * rest byte for byte. A worker writes events for an exec stage with it, whose program reads lines. Any
+ * process. */
 void json_write_line(struct json_out *out, struct json_span value)
 {
     const char *at = value.at, *end = value.at + value.bytes, *kept = at;
@@ -172,7 +190,7 @@ void json_write_line(struct json_out *out, struct json_span value)
             continue;
         }
         bool breaks;
-        size_t white = white_bytes(at, end, &breaks);
+        size_t white = count_white_bytes(at, end, &breaks);
         if (breaks) {
             json_write_raw(out, kept, (size_t)(at - kept));
             kept = at + white;
@@ -187,6 +205,8 @@ void json_write_line(struct json_out *out, struct json_span value)
     json_write_raw(out, kept, (size_t)(end - kept));
 }
 
+/* Empties a growing JSON text but keeps its memory, and clears `failed`. Any process that writes one line
+ * after the other calls it between them. */
 void json_write_reset(struct json_out *out)
 {
     out->bytes = 0;
