@@ -79,7 +79,7 @@ static const char *find_value_end(const char *at, const char *end)
     return end;
 }
 
-/* Removes white space and everything else around the first JSON value. Any process. */
+/* Removes white space and everything else around the first JSON value. Runs in any process. */
 static struct json_span trim_to_value(struct json_span text)
 {
     const char *end = text.at + text.bytes;
@@ -185,7 +185,7 @@ static bool pointer_step_equals(const char *step, const char *step_end, const ch
 }
 
 /* Returns whether a key of a JSON object equals one step of a JSON pointer. It decodes only keys with
- * escapes, since json_find compares many keys for every event. Any process. */
+ * escapes, since json_find compares many keys for every event. Runs in any process. */
 static bool key_equals_step(struct json_span key, const char *step, const char *step_end)
 {
     if (key.bytes < 2)
@@ -262,7 +262,7 @@ char json_kind(struct json_span value)
     return *at == '-' || json_scan_is_digit(*at) ? '0' : *at;
 }
 
-/* Reads the four hex digits of a JSON \u escape; -1 if they are not four hex digits. Any process. */
+/* Reads the four hex digits of a JSON \u escape; -1 if they are not four hex digits. Runs in any process. */
 static long read_four_hex_digits(const char *at, const char *end)
 {
     long point = 0;
@@ -279,7 +279,7 @@ static long read_four_hex_digits(const char *at, const char *end)
 }
 
 /* Reads the four digits after \u in a JSON string, and the second half of a surrogate pair, and moves *at
- * behind them. Returns the code point, U+FFFD for half a pair, or `nul` for a NUL. Any process. */
+ * behind them. Returns the code point, U+FFFD for half a pair, or `nul` for a NUL. Runs in any process. */
 static uint32_t read_unicode_escape(const char **at, const char *end, uint32_t nul)
 {
     long high = read_four_hex_digits(*at, end);
@@ -302,7 +302,8 @@ static uint32_t read_unicode_escape(const char **at, const char *end, uint32_t n
 }
 
 /* Decodes the escapes of a JSON string into `out` and returns the length. The result is never longer than
- * its source: the shortest escape has two bytes and gives one, \uXXXX gives at most three. Any process. */
+ * its source: the shortest escape has two bytes and gives one, \uXXXX gives at most three. Runs in any
+ * process. */
 static size_t decode_string(const char *at, const char *end, char *out, uint32_t nul)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
@@ -328,7 +329,8 @@ static size_t decode_string(const char *at, const char *end, char *out, uint32_t
 }
 
 /* Returns the decoded text of a JSON string, or the digits of a number, allocated; NULL for other kinds and
- * without memory. json_text replaces a NUL (`nul` is U+FFFD), json_text_exact keeps it (0). Any process. */
+ * without memory. json_text replaces a NUL (`nul` is U+FFFD), json_text_exact keeps it (0). Runs in any
+ * process. */
 static char *decode_scalar(struct json_span value, uint32_t nul, size_t *bytes)
 {
     struct json_span inner = trim_to_value(value);

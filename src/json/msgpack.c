@@ -59,7 +59,7 @@ static_assert(sizeof layouts / sizeof layouts[0] == 0xE0 - LAYOUT_FIRST,
               "one layout for each of 0xC0 to 0xDF");
 
 /* Decodes a MessagePack format byte that holds a small number, length or count in its own bits. *content
- * gets the length of a text. Any process. */
+ * gets the length of a text. Runs in any process. */
 static void read_short_format(unsigned char format, struct msgpack_head *head, uint64_t *content)
 {
     if (format < 0x80 || format >= 0xE0) {
@@ -205,7 +205,7 @@ char *json_msgpack_text(struct msgpack value)
     return text;
 }
 
-/* Splits the first MessagePack value off `rest`; false if there is none. Any process. */
+/* Splits the first MessagePack value off `rest`; false if there is none. Runs in any process. */
 static bool take_first_value(struct msgpack *rest, struct msgpack *value)
 {
     if (json_msgpack_first(*rest, value, NULL) != 0)
@@ -216,7 +216,7 @@ static bool take_first_value(struct msgpack *rest, struct msgpack *value)
 }
 
 /* Enters a MessagePack array or map: *rest gets the bytes of its children, *values their number (a map has
- * two for each member). Returns false if the value is of another kind. Any process. */
+ * two for each member). Returns false if the value is of another kind. Runs in any process. */
 static bool open_container(struct msgpack value, enum msgpack_kind kind, struct msgpack *rest,
                            uint64_t *values)
 {
@@ -270,7 +270,7 @@ struct search {
 };
 
 /* Called for each member of a MessagePack map: keeps the value and stops the walk if the key is the one that
- * json_msgpack_find looks for. Any process. */
+ * json_msgpack_find looks for. Runs in any process. */
 static int on_member_compare_key(struct msgpack key, struct msgpack value, void *user)
 {
     struct search *search = user;

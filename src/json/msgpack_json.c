@@ -59,8 +59,8 @@ static int peek_head(const struct writer *writer, struct msgpack_head *head)
                           byte_offset(writer));
 }
 
-/* Writes a MessagePack integer as JSON with all its digits, so that 64-bit IDs of events stay exact. Any
- * process. */
+/* Writes a MessagePack integer as JSON with all its digits, so that 64-bit IDs of events stay exact. Runs in
+ * any process. */
 static void write_integer(struct writer *writer, const struct msgpack_head *head)
 {
     bool negative;
@@ -73,7 +73,7 @@ static void write_integer(struct writer *writer, const struct msgpack_head *head
 }
 
 /* Writes to JSON what printf made of a float: with '.' instead of the locale's decimal point, and with ".0"
- * after a whole number. So it reads back as a float. Any process. */
+ * after a whole number. So it reads back as a float. Runs in any process. */
 static void write_float_digits(struct json_out *out, const char *digits)
 {
     size_t plain = strspn(digits, "-0123456789");
@@ -92,7 +92,8 @@ static void write_float_digits(struct json_out *out, const char *digits)
 }
 
 /* Writes a MessagePack float as the shortest JSON number that reads back the same. A float of 32 bits
- * becomes the double with the same value, since readers take JSON numbers for doubles. Any process. */
+ * becomes the double with the same value, since readers take JSON numbers for doubles. Runs in any
+ * process. */
 static void write_float(struct writer *writer, const struct msgpack_head *head)
 {
     char digits[64];
@@ -123,7 +124,8 @@ static void write_float(struct writer *writer, const struct msgpack_head *head)
 }
 
 /* Writes a MessagePack timestamp (extension -1) as a JSON string in RFC 3339. It has seconds in 32 bits; or
- * 30 bits of nanoseconds above 34 of seconds; or 32 bits of nanoseconds, then 64 of seconds. Any process. */
+ * 30 bits of nanoseconds above 34 of seconds; or 32 bits of nanoseconds, then 64 of seconds. Runs in any
+ * process. */
 static int write_timestamp(struct writer *writer, const struct msgpack_head *head)
 {
     uint64_t seconds, nanoseconds = 0;
@@ -163,7 +165,7 @@ static int write_timestamp(struct writer *writer, const struct msgpack_head *hea
 }
 
 /* Writes a MessagePack extension as JSON. Only timestamps have a form in JSON here; any other type, and the
- * unused byte 0xC1, make the event unreadable (EP_EPROTO). Any process. */
+ * unused byte 0xC1, make the event unreadable (EP_EPROTO). Runs in any process. */
 static int write_extension(struct writer *writer, const struct msgpack_head *head)
 {
     if (head->format == MSGPACK_UNUSED)
@@ -176,7 +178,7 @@ static int write_extension(struct writer *writer, const struct msgpack_head *hea
 }
 
 /* Writes a JSON key with the suffix (":b64" for example) inside the quotes. The suffix tells the type that
- * JSON lacks. Any process. */
+ * JSON lacks. Runs in any process. */
 static void write_key_text(struct json_out *out, const char *text, size_t bytes, const char *suffix)
 {
     json_write_string(out, text, bytes);
@@ -188,7 +190,7 @@ static void write_key_text(struct json_out *out, const char *text, size_t bytes,
 }
 
 /* Writes the key of a MessagePack map as a JSON key: text, or an integer in decimal, since JSON has only
- * text as keys. Any process. */
+ * text as keys. Runs in any process. */
 static void write_key(struct writer *writer, const struct msgpack_head *key, const char *suffix)
 {
     char digits[24];
@@ -205,7 +207,7 @@ static void write_key(struct writer *writer, const struct msgpack_head *key, con
 }
 
 /* Writes one member of a MessagePack map as JSON. It looks at the value before it writes the key, since
- * bytes and invalid UTF-8 become base64 and their key gets a suffix. Any process. */
+ * bytes and invalid UTF-8 become base64 and their key gets a suffix. Runs in any process. */
 static int write_member(struct writer *writer, int depth)
 {
     struct msgpack_head key, value;
@@ -233,7 +235,7 @@ static int write_member(struct writer *writer, int depth)
 }
 
 /* Writes a MessagePack array or map as JSON with all its children. It recurses, and refuses input that is
- * nested deeper than JSON_DEPTH_MAX, so hostile input cannot exhaust the stack. Any process. */
+ * nested deeper than JSON_DEPTH_MAX, so hostile input cannot exhaust the stack. Runs in any process. */
 static int write_container(struct writer *writer, const struct msgpack_head *head, int depth)
 {
     bool map = head->kind == MSGPACK_MAP;
@@ -256,7 +258,7 @@ static int write_container(struct writer *writer, const struct msgpack_head *hea
 }
 
 /* Writes the next MessagePack value of the input as JSON, and removes it from the input. Returns 0 or a
- * negative code. Any process. */
+ * negative code. Runs in any process. */
 static int write_value(struct writer *writer, int depth)
 {
     struct msgpack_head head;

@@ -33,7 +33,7 @@ static int convert_value(struct converter *converter, struct json_span value);
 /* ---- single values ---- */
 
 /* Writes a MessagePack format byte and then the number in `size` bytes (0, 1, 2, 4 or 8), highest byte
- * first. Any process. */
+ * first. Runs in any process. */
 static void write_head(struct json_out *out, unsigned format, uint64_t number, size_t size)
 {
     char head[9] = {(char)format};
@@ -44,7 +44,7 @@ static void write_head(struct json_out *out, unsigned format, uint64_t number, s
 }
 
 /* Writes a MessagePack length in as few bytes as it needs, each size with its own format byte. 0 stands for
- * a format that does not exist. Any process. */
+ * a format that does not exist. Runs in any process. */
 static void write_length(struct json_out *out, unsigned format8, unsigned format16, unsigned format32,
                          size_t length)
 {
@@ -151,7 +151,7 @@ void json_msgpack_write_map(struct json_out *out, size_t count)
 
 /* ---- base64 ---- */
 
-/* Returns the 6 bits that a base64 digit stands for; -1 if it is not a base64 digit. Any process. */
+/* Returns the 6 bits that a base64 digit stands for; -1 if it is not a base64 digit. Runs in any process. */
 static int base64_digit_value(char digit)
 {
     if (digit >= 'A' && digit <= 'Z')
@@ -165,7 +165,7 @@ static int base64_digit_value(char digit)
 
 /* Decodes base64 in place. Returns false unless the text is exactly what base64 makes of some bytes (padded,
  * unused bits zero): then it is ordinary text under a JSON key that happens to end in ":b64", and must not
- * change. Any process. */
+ * change. Runs in any process. */
 static bool decode_base64(char *text, size_t *bytes)
 {
     size_t count = *bytes, padding = 0, decoded_bytes = 0;
@@ -193,7 +193,7 @@ static bool decode_base64(char *text, size_t *bytes)
 
 /* Writes a JSON number as a MessagePack integer or float. A number with a point or an exponent is a float,
  * even if it is whole: json_msgpack_json writes floats that way. A whole number of more than 64 bits becomes
- * a float as well. Any process. */
+ * a float as well. Runs in any process. */
 static int convert_number(struct converter *converter, struct json_span value)
 {
     size_t bytes;
@@ -219,7 +219,7 @@ static int convert_number(struct converter *converter, struct json_span value)
     return 0;
 }
 
-/* Decodes a JSON string and writes it as MessagePack text. Returns 0 or EP_ENOMEM. Any process. */
+/* Decodes a JSON string and writes it as MessagePack text. Returns 0 or EP_ENOMEM. Runs in any process. */
 static int convert_string(struct converter *converter, struct json_span value)
 {
     size_t bytes;
@@ -256,7 +256,7 @@ static int on_element_convert(struct json_span element, void *user)
 }
 
 /* Shortens *bytes by the suffix if the JSON key ends in it (":b64" for example); otherwise returns false.
- * The conversion to MessagePack finds with it which values are base64. Any process. */
+ * The conversion to MessagePack finds with it which values are base64. Runs in any process. */
 static bool remove_key_suffix(const char *text, size_t *bytes, const char *suffix)
 {
     size_t length = strlen(suffix);
@@ -268,7 +268,8 @@ static bool remove_key_suffix(const char *text, size_t *bytes, const char *suffi
 }
 
 /* Writes a member whose JSON key ends in ":b64" and whose value is base64 as MessagePack bytes or text. Sets
- * *done when it did; otherwise nothing is written, and the caller writes the member as it is. Any process. */
+ * *done when it did; otherwise nothing is written, and the caller writes the member as it is. Runs in any
+ * process. */
 static int convert_base64_member(struct converter *converter, const char *key, size_t key_bytes,
                                  struct json_span value, bool *done)
 {
@@ -294,7 +295,7 @@ static int convert_base64_member(struct converter *converter, const char *key, s
 }
 
 /* Called for each member of a JSON object: writes its key and value as MessagePack, with base64 decoded
- * where the key asks for it. Returns 0 or EP_ENOMEM, which ends the walk. Any process. */
+ * where the key asks for it. Returns 0 or EP_ENOMEM, which ends the walk. Runs in any process. */
 static int on_member_convert(struct json_span key, struct json_span value, void *user)
 {
     struct converter *converter = user;
@@ -314,7 +315,7 @@ static int on_member_convert(struct json_span key, struct json_span value, void 
 }
 
 /* Writes a JSON value of any kind as MessagePack. It recurses into arrays and objects, as deep as json_valid
- * allows. Returns 0 or EP_ENOMEM. Any process. */
+ * allows. Returns 0 or EP_ENOMEM. Runs in any process. */
 static int convert_value(struct converter *converter, struct json_span value)
 {
     size_t count = 0;

@@ -35,7 +35,7 @@ static const char *find_string_end(const char *at, const char *end)
 }
 
 /* Returns the comma or closing bracket at which the piece of JSON ends that begins at `at`; NULL if there is
- * none. It only counts brackets, so it finds the end of an invalid piece, too. Any process. */
+ * none. It only counts brackets, so it finds the end of an invalid piece, too. Runs in any process. */
 static const char *find_piece_end(const char *at, const char *end)
 {
     size_t depth = 0;
@@ -68,7 +68,7 @@ static const char *find_piece_end(const char *at, const char *end)
 }
 
 /* Reads a key with its quotes and the colon after it, in a JSON object that may be broken. Returns what
- * follows the colon, or NULL if there is no key. Any process. */
+ * follows the colon, or NULL if there is no key. Runs in any process. */
 static const char *read_member_key(const char *at, const char *end, struct json_span *key)
 {
     at = json_scan_white(at, end);
@@ -83,7 +83,7 @@ static const char *read_member_key(const char *at, const char *end, struct json_
     return at < end && *at == ':' ? at + 1 : NULL;
 }
 
-/* Returns the piece of JSON without the white space at its end. Any process. */
+/* Returns the piece of JSON without the white space at its end. Runs in any process. */
 static struct json_span trim_trailing_white(const char *at, const char *end)
 {
     while (end > at && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\n' || end[-1] == '\r'))
@@ -95,7 +95,7 @@ typedef int member_handler(struct json_span key, struct json_span piece, void *u
 
 /* Splits a JSON array or object by its commas and brackets, and calls on_member for each piece without
  * checking what is in it. So one invalid event of an Idefix page does not spoil the others. Returns
- * EP_EPROTO if the brackets do not match. Any process. */
+ * EP_EPROTO if the brackets do not match. Runs in any process. */
 static int pass_each_piece(struct json_span text, bool object, member_handler *on_member, void *user)
 {
     const char *end = text.at + text.bytes, *at = json_scan_white(text.at, end);

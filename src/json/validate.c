@@ -40,7 +40,7 @@ static bool check_escape(const char **at, const char *end)
 }
 
 /* Checks a JSON string, including its UTF-8, and moves *at behind it, or to the wrong byte and returns
- * false. Part of the JSON validator; any process. */
+ * false. Part of the JSON validator, which runs in any process. */
 static bool check_string(const char **at, const char *end)
 {
     for ((*at)++;;) {
@@ -63,8 +63,8 @@ static bool check_string(const char **at, const char *end)
     }
 }
 
-/* Checks one or more decimal digits of a JSON number and moves *at behind them; false if there is none. Any
- * process. */
+/* Checks one or more decimal digits of a JSON number and moves *at behind them; false if there is none. Runs
+ * in any process. */
 static bool check_digits(const char **at, const char *end)
 {
     if (*at == end || !json_scan_is_digit(**at))
@@ -75,7 +75,7 @@ static bool check_digits(const char **at, const char *end)
 }
 
 /* Checks a JSON number and moves *at behind it, or to the wrong byte and returns false. It refuses 01, +1
- * and 1., which some parsers accept. Part of the JSON validator; any process. */
+ * and 1., which some parsers accept. Part of the JSON validator, which runs in any process. */
 static bool check_number(const char **at, const char *end)
 {
     if (**at == '-')
@@ -99,7 +99,8 @@ static bool check_number(const char **at, const char *end)
     return true;
 }
 
-/* Checks that the JSON text continues with true, false or null, and moves *at behind it. Any process. */
+/* Checks that the JSON text continues with true, false or null, and moves *at behind it. Runs in any
+ * process. */
 static bool check_literal(const char **at, const char *end, const char *literal)
 {
     for (; *literal != '\0'; literal++, (*at)++)
@@ -109,7 +110,7 @@ static bool check_literal(const char **at, const char *end, const char *literal)
 }
 
 /* Checks a JSON string, number, true, false or null, and moves *at behind it, or to the wrong byte and
- * returns false. Part of the JSON validator; any process. */
+ * returns false. Part of the JSON validator, which runs in any process. */
 static bool check_scalar(const char **at, const char *end)
 {
     switch (**at) {
@@ -127,7 +128,7 @@ static bool check_scalar(const char **at, const char *end)
 }
 
 /* Checks a key of a JSON object and the colon after it, and moves *at behind them, or to the wrong byte and
- * returns false. Part of the JSON validator; any process. */
+ * returns false. Part of the JSON validator, which runs in any process. */
 static bool check_key(const char **at, const char *end)
 {
     *at = json_scan_white(*at, end);
@@ -147,7 +148,7 @@ struct nesting {
 };
 
 /* Checks what follows a JSON value: closes the containers that end there. Stops before the next value, or
- * behind the last one. Part of the JSON validator; any process. */
+ * behind the last one. Part of the JSON validator, which runs in any process. */
 static bool check_after_value(struct nesting *nesting, const char **at, const char *end)
 {
     while (nesting->depth > 0) {
@@ -169,7 +170,7 @@ static bool check_after_value(struct nesting *nesting, const char **at, const ch
 
 /* Checks one JSON value with everything in it, and moves *at behind it, or to the wrong byte and returns
  * false. It keeps a list of open brackets instead of recursing, so deep nesting cannot exhaust the stack.
- * Any process. */
+ * Runs in any process. */
 static bool check_value(const char **at, const char *end)
 {
     struct nesting nesting = {.depth = 0};

@@ -16,7 +16,7 @@
 #include "src/base/utf8.h"
 
 /* Makes room in the growing JSON text for `more` bytes and a NUL. Returns false without memory, and then
- * sets `failed`, which the caller checks once at the end. Any process. */
+ * sets `failed`, which the caller checks once at the end. Runs in any process. */
 static bool make_room_for_text(struct json_out *out, size_t more)
 {
     if (out->failed)
@@ -57,8 +57,8 @@ void json_write_text(struct json_out *out, const char *text)
     json_write_raw(out, text, strlen(text));
 }
 
-/* Writes a control character of a string as JSON's escape: \n, or \u0001 where JSON has no short form. Any
- * process. */
+/* Writes a control character of a string as JSON's escape: \n, or \u0001 where JSON has no short form. Runs
+ * in any process. */
 static void write_control_escape(struct json_out *out, unsigned char c)
 {
     static const char from[] = "\b\f\n\r\t", to[] = "bfnrt";
@@ -160,7 +160,7 @@ void json_write_member_text(struct json_out *out, const char *name, const char *
 }
 
 /* Returns how many bytes of white space begin at `at`; *breaks tells whether a line break is among them.
- * Part of the JSON writer; any process. */
+ * Part of the JSON writer, which runs in any process. */
 static size_t count_white_bytes(const char *at, const char *end, bool *breaks)
 {
     const char *start = at;
@@ -173,8 +173,8 @@ static size_t count_white_bytes(const char *at, const char *end, bool *breaks)
 }
 
 /* Appends a JSON value on one line: drops white space between tokens that has a line break, and copies the
- * rest byte for byte. A worker writes events for an exec stage with it, whose program reads lines. Any
- * process. */
+ * rest byte for byte. A worker writes events for an exec stage with it, whose program reads lines. Runs in
+ * any process. */
 void json_write_line(struct json_out *out, struct json_span value)
 {
     const char *at = value.at, *end = value.at + value.bytes, *kept = at;
