@@ -38,8 +38,9 @@ const char *config_stage_type_name(enum stage_type type)
     return stage_types[type];
 }
 
-/* Whether a name can be part of file and shared memory names and a word on a command line, without
- * characters that have a meaning there. */
+/* Returns whether a text can be the name of an instance, source or stage. Such names become parts of file
+ * names and shared memory names and words on a command line, so characters with a meaning there are refused.
+ * Runs in any process. */
 bool config_name_valid(const char *name)
 {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
@@ -48,6 +49,9 @@ bool config_name_valid(const char *name)
            name[0] != '.' && strcmp(name, "ALL") != 0;
 }
 
+/* Sets the defaults of the top keys of a configuration, in a struct that is all zero. The reader of the
+ * configuration file calls it first, in the supervisor before it forks, and so does a program that opens a
+ * manager of the library. */
 void config_defaults(struct config *config)
 {
     config->control_mode = 0600;
@@ -57,6 +61,9 @@ void config_defaults(struct config *config)
     config->trace = (struct trace_config){.keep_ms = 24 * 3600 * SECOND_MS, .bytes = UINT64_C(64) << 20};
 }
 
+/* Sets the defaults of one source in the configuration, by its type. The reader of the configuration file
+ * calls it before it reads the source's keys, and the library when its caller adds a source; both before any
+ * fork. */
 void config_source_defaults(struct source_config *source)
 {
     source->long_poll_ms = 60 * SECOND_MS;
@@ -93,6 +100,8 @@ void config_source_defaults(struct source_config *source)
     }
 }
 
+/* Sets the defaults of one stage in the configuration. The reader of the configuration file calls it before
+ * it reads the stage's keys, and the library when its caller adds a stage; both before any fork. */
 void config_stage_defaults(struct stage_config *stage)
 {
     stage->concurrency = 1;
@@ -107,27 +116,31 @@ void config_stage_defaults(struct stage_config *stage)
     stage->options = strdup("{}");
 }
 
-static void wipe(char *secret)
+/* Overwrites a secret of the configuration with zeros and frees it, so that it does not stay in memory. */
+static void wipe_secret(char *secret)
 {
     if (secret != NULL)
         explicit_bzero(secret, strlen(secret));
     free(secret);
 }
 
-/* Wipes the texts too: headers and environment variables may hold secrets. */
-static void strings_free(struct strings *strings)
+/* Frees a list of texts of the configuration, and wipes the texts first: headers and environment variables
+ * may hold secrets. */
+static void free_strings(struct strings *strings)
 {
     for (size_t i = 0; i < strings->count; i++)
-        wipe(strings->at[i]);
+        wipe_secret(strings->at[i]);
     free(strings->at);
 }
 
-static void stage_free(struct stage_config *stage)
+/* Frees what the configuration of one stage owns, and wipes its secrets. config_close calls it in whichever
+ * process read the configuration. */
+static void free_stage_config(struct stage_config *stage)
 {
-    strings_free(&stage->exec);
-    strings_free(&stage->environment);
-    strings_free(&stage->headers);
-    wipe(stage->token);
+    free_strings(&stage->exec);
+    free_strings(&stage->environment);
+    free_strings(&stage->headers);
+    wipe_secret(stage->token);
     free(stage->name);
     free(stage->directory);
     free(stage->user);
@@ -138,11 +151,13 @@ static void stage_free(struct stage_config *stage)
     free(stage->ca_file);
 }
 
-static void idefix_source_free(struct idefix_source_config *idefix)
+/* Frees the settings of an Idefix source in the configuration, and wipes its token and password.
+ * config_close calls it, in any process. */
+static void free_idefix_config(struct idefix_source_config *idefix)
 {
-    strings_free(&idefix->groups);
-    wipe(idefix->token);
-    wipe(idefix->password);
+    free_strings(&idefix->groups);
+    wipe_secret(idefix->token);
+    wipe_secret(idefix->password);
     free(idefix->broker);
     free(idefix->account);
     free(idefix->encoding);
@@ -152,10 +167,12 @@ static void idefix_source_free(struct idefix_source_config *idefix)
     free(idefix->meta);
 }
 
-static void http_source_free(struct http_source_config *http)
+/* Frees the settings of an http source in the configuration, and wipes its headers and token. config_close
+ * calls it, in any process. */
+static void free_http_config(struct http_source_config *http)
 {
-    strings_free(&http->headers);
-    wipe(http->token);
+    free_strings(&http->headers);
+    wipe_secret(http->token);
     free(http->url);
     free(http->events);
     free(http->cursor_path);
@@ -164,15 +181,17 @@ static void http_source_free(struct http_source_config *http)
     free(http->ca_file);
 }
 
-static void source_free(struct source_config *source)
+/* Frees what the configuration of one source owns, with its stages, and wipes its secrets. config_close
+ * calls it, in any process. */
+static void free_source_config(struct source_config *source)
 {
     for (size_t i = 0; i < source->stage_count; i++)
-        stage_free(&source->stages[i]);
+        free_stage_config(&source->stages[i]);
     free(source->stages);
     if (source->type == SOURCE_IDEFIX)
-        idefix_source_free(&source->idefix);
+        free_idefix_config(&source->idefix);
     if (source->type == SOURCE_HTTP)
-        http_source_free(&source->http);
+        free_http_config(&source->http);
     if (source->type == SOURCE_FILE)
         free(source->file.path);
     free(source->pointers.uid);
@@ -193,6 +212,8 @@ void config_hide_tokens(const struct config *config)
         unsetenv(config->token_variables.at[i]);
 }
 
+/* Frees a configuration, wipes its secrets, and sets *config to NULL. The supervisor and each `eventpipe`
+ * command call it at their end; the library when its caller closes a manager or an Idefix client. */
 void config_close(struct config **config)
 {
     struct config *gone = *config;
@@ -200,9 +221,9 @@ void config_close(struct config **config)
         return;
     *config = NULL;
     for (size_t i = 0; i < gone->source_count; i++)
-        source_free(&gone->sources[i]);
+        free_source_config(&gone->sources[i]);
     free(gone->sources);
-    strings_free(&gone->token_variables);
+    free_strings(&gone->token_variables);
     free(gone->path);
     free(gone->instance);
     free(gone->storage);

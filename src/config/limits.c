@@ -19,26 +19,33 @@
 #include <time.h>
 #include <unistd.h>
 
-static int set_both(__rlimit_resource_t resource, uint64_t most)
+/* Sets the soft and the hard limit of a resource on this process; 0 means no limit. Returns 0 or an errno. */
+static int set_soft_and_hard_limit(__rlimit_resource_t resource, uint64_t most)
 {
     const struct rlimit limit = {most, most};
     return most == 0 || setrlimit(resource, &limit) == 0 ? 0 : errno;
 }
 
+/* Sets a stage's limits of memory, files and processes on this process, for good. A worker calls it for its
+ * own process; for an exec stage, the program's process calls it between fork and exec. Returns 0 or an
+ * errno, with *which as the limit that failed. */
 int config_limits_set(const struct limits_config *limits, const char **which)
 {
-    int code = set_both(RLIMIT_AS, limits->memory_bytes);
+    int code = set_soft_and_hard_limit(RLIMIT_AS, limits->memory_bytes);
     *which = "memory";
     if (code != 0)
         return code;
-    code = set_both(RLIMIT_NOFILE, limits->files);
+    code = set_soft_and_hard_limit(RLIMIT_NOFILE, limits->files);
     *which = "files";
     if (code != 0)
         return code;
     *which = "processes";
-    return set_both(RLIMIT_NPROC, limits->processes);
+    return set_soft_and_hard_limit(RLIMIT_NPROC, limits->processes);
 }
 
+/* Sets a stage's CPU limit again for process `pid` (0 = this one), counted from the CPU time used so far. A
+ * worker calls it before each event, so that the limit holds for one event and not for the life of the
+ * process. Returns 0 or an errno. */
 int config_limits_renew_cpu(pid_t pid, const struct limits_config *limits)
 {
     clockid_t clock;
@@ -58,7 +65,9 @@ int config_limits_renew_cpu(pid_t pid, const struct limits_config *limits)
     return prlimit(pid, RLIMIT_CPU, &limit, NULL) == 0 ? 0 : errno;
 }
 
-static int check_hard(const char *key, __rlimit_resource_t resource, uint64_t most, struct error *error)
+/* Reports EP_EACCESS if a stage's limit is above the daemon's own hard limit, which only root may exceed.
+ * Runs in the supervisor before it forks, and in `eventpiped -t`. */
+static int check_hard_limit(const char *key, __rlimit_resource_t resource, uint64_t most, struct error *error)
 {
     struct rlimit limit;
 
@@ -71,6 +80,9 @@ static int check_hard(const char *key, __rlimit_resource_t resource, uint64_t mo
                           key, (uint64_t)limit.rlim_max, most);
 }
 
+/* Checks whether this process may set the limits of a stage that runs as user `runs_as`. Returns 0, or
+ * EP_EACCESS with a message that begins with the key. The supervisor calls it before it forks; otherwise the
+ * workers of the stage would fail one after the other. */
 int config_limits_check(const struct limits_config *limits, uid_t runs_as, struct error *error)
 {
     if (limits->processes > 0 && runs_as == 0)
@@ -78,10 +90,10 @@ int config_limits_check(const struct limits_config *limits, uid_t runs_as, struc
             error, EP_EACCESS,
             "processes: this limit does not bind root, and the stage would run as root: give it a "
             "user (exec stages), or leave the limit out");
-    int code = check_hard("memory", RLIMIT_AS, limits->memory_bytes, error);
+    int code = check_hard_limit("memory", RLIMIT_AS, limits->memory_bytes, error);
     if (code == 0)
-        code = check_hard("files", RLIMIT_NOFILE, limits->files, error);
+        code = check_hard_limit("files", RLIMIT_NOFILE, limits->files, error);
     if (code == 0)
-        code = check_hard("processes", RLIMIT_NPROC, limits->processes, error);
+        code = check_hard_limit("processes", RLIMIT_NPROC, limits->processes, error);
     return code;
 }

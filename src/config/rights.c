@@ -19,9 +19,11 @@
 #include "src/config/limits.h"
 #include "src/config/user.h"
 
-/* Reports a message that begins with its key; `within` is "" or the mapping that contains the key. */
-static void report_problem(const struct config *config, size_t source, size_t stage, const char *within,
-                           const char *message, config_report *report, void *user)
+/* Reports a problem with a stage's user, group or limits, with the line in the configuration file. The
+ * message begins with its key; `within` is "" or the mapping that contains the key. Runs in the supervisor
+ * before it forks. */
+static void report_stage_problem(const struct config *config, size_t source, size_t stage, const char *within,
+                                 const char *message, config_report *report, void *user)
 {
     const struct stage_config *found = &config->sources[source].stages[stage];
     const char *colon = strchr(message, ':');
@@ -41,6 +43,9 @@ static void report_problem(const struct config *config, size_t source, size_t st
         report(&problem, user);
 }
 
+/* Checks whether this process may run every stage of the configuration as its user and within its limits.
+ * Reports each problem; returns 0 or EP_ECONFIG. The supervisor calls it before it forks anything, and so
+ * does `eventpiped -t`. */
 int config_rights_check(const struct config *config, config_report *report, void *user)
 {
     int result = 0;
@@ -51,12 +56,12 @@ int config_rights_check(const struct config *config, config_report *report, void
             struct config_user as = {.changes = false};
             struct error error = {0};
             if (config_user_find(stage, &as, &error) != 0) {
-                report_problem(config, i, j, "", error.message, report, user);
+                report_stage_problem(config, i, j, "", error.message, report, user);
                 result = EP_ECONFIG;
                 continue;
             }
             if (config_limits_check(&stage->limits, as.uid, &error) != 0) {
-                report_problem(config, i, j, "limits.", error.message, report, user);
+                report_stage_problem(config, i, j, "limits.", error.message, report, user);
                 result = EP_ECONFIG;
             }
             config_user_free(&as);
@@ -66,9 +71,9 @@ int config_rights_check(const struct config *config, config_report *report, void
 
 #define SERVICE_USER "eventpipe" /* the user of eventpiped@.service */
 
-/* Writes the command that makes the directory: for the service's user, if we are root and that user
- * exists. */
-static void make_command(const char *directory, char *command, size_t size)
+/* Writes the command that makes the store's directory, for the message of `eventpiped -t`. The directory
+ * gets the service's user as owner, if we are root and that user exists. */
+static void write_mkdir_command(const char *directory, char *command, size_t size)
 {
     if (geteuid() == 0 && getpwnam(SERVICE_USER) != NULL)
         snprintf(command, size, "install -d -m 750 -o " SERVICE_USER " -g " SERVICE_USER " '%s'", directory);
@@ -76,14 +81,15 @@ static void make_command(const char *directory, char *command, size_t size)
         snprintf(command, size, "mkdir -p '%s'", directory);
 }
 
-/* Writes what is wrong with the directory and what to do. Returns false if nothing is wrong. */
-static bool directory_fault(const char *directory, char *text, size_t size)
+/* Writes what is wrong with the store's directory and what to do. Returns false if nothing is wrong. Runs in
+ * `eventpiped -t`. */
+static bool find_directory_fault(const char *directory, char *text, size_t size)
 {
     struct stat status;
     char command[PATH_MAX + 64];
 
     if (stat(directory, &status) != 0 && errno == ENOENT) {
-        make_command(directory, command, sizeof command);
+        write_mkdir_command(directory, command, sizeof command);
         snprintf(text, size, "%s does not exist; make it: %s", directory, command);
     } else if (stat(directory, &status) != 0) {
         snprintf(text, size, "cannot use %s: %s", directory, strerror(errno));
@@ -98,6 +104,9 @@ static bool directory_fault(const char *directory, char *text, size_t size)
     return true;
 }
 
+/* Checks whether the directory of the SQLite store exists and this process may write to it. Reports a
+ * problem and returns EP_ECONFIG if not. `eventpiped -t` calls it, so that the operator learns this before
+ * the start. */
 int config_check_storage(const struct config *config, config_report *report, void *user)
 {
     static const char scheme[] = "sqlite:";
@@ -106,7 +115,7 @@ int config_check_storage(const struct config *config, config_report *report, voi
     if (strncmp(config->storage, scheme, sizeof scheme - 1) != 0)
         return 0;
     snprintf(path, sizeof path, "%s", config->storage + sizeof scheme - 1);
-    if (!directory_fault(dirname(path), text, sizeof text))
+    if (!find_directory_fault(dirname(path), text, sizeof text))
         return 0;
     const struct config_problem problem = {
         .file = config->path != NULL ? config->path : "",

@@ -28,8 +28,9 @@ enum placeholder { CURSOR, LIMIT, TIMEOUT, TIMEOUT_MS, SINCE, PLACEHOLDERS };
 static const char *const placeholder_names[] = {"cursor", "limit", "timeout", "timeout_ms", "since", NULL};
 _Static_assert(sizeof placeholder_names / sizeof placeholder_names[0] == PLACEHOLDERS + 1, "one name each");
 
-/* Returns the placeholder with that name, or PLACEHOLDERS if there is none. */
-static enum placeholder placeholder_find(const char *text, size_t bytes)
+/* Returns the placeholder of an http source's URL with that name ("cursor", "limit"...), or PLACEHOLDERS if
+ * there is none. Runs in any process. */
+static enum placeholder find_placeholder(const char *text, size_t bytes)
 {
     size_t i = 0;
 
@@ -39,15 +40,18 @@ static enum placeholder placeholder_find(const char *text, size_t bytes)
     return (enum placeholder)i;
 }
 
-/* Returns what follows "http://" or "https://", or NULL if it begins with neither. */
-static const char *behind_scheme(const char *url)
+/* Returns what follows "http://" or "https://" in a URL, or NULL if it begins with neither. Runs in any
+ * process. */
+static const char *skip_url_scheme(const char *url)
 {
     if (strncasecmp(url, "http://", 7) == 0)
         return url + 7;
     return strncasecmp(url, "https://", 8) == 0 ? url + 8 : NULL;
 }
 
-static int refuse_placeholder(const char *text, size_t bytes, struct error *error)
+/* Reports a placeholder that the URL of an http source cannot have, and suggests a similar one. Returns
+ * EP_ECONFIG. Runs in any process. */
+static int refuse_unknown_placeholder(const char *text, size_t bytes, struct error *error)
 {
     char word[100];
     snprintf(word, sizeof word, "%.*s", (int)(bytes < sizeof word ? bytes : sizeof word - 1), text);
@@ -59,9 +63,12 @@ static int refuse_placeholder(const char *text, size_t bytes, struct error *erro
         word, near != NULL ? "; did you mean {" : "", near != NULL ? near : "", near != NULL ? "}?" : "");
 }
 
+/* Checks the URL of an http source: http or https, a host, known placeholders. Returns 0, or EP_ECONFIG with
+ * a message. The rules of the configuration call it in the supervisor before it forks, and the producer when
+ * it opens the source. */
 int config_url_http_url_check(const char *url, struct error *error)
 {
-    const char *host = behind_scheme(url);
+    const char *host = skip_url_scheme(url);
 
     if (host == NULL)
         return base_error_set(error, EP_ECONFIG, "expected a URL that begins with http:// or https://");
@@ -81,14 +88,16 @@ int config_url_http_url_check(const char *url, struct error *error)
         if (at[1 + length] != '}')
             return base_error_set(error, EP_ECONFIG,
                                   "the URL has a { without its } (a plain one is written %%7B)");
-        if (placeholder_find(at + 1, length) == PLACEHOLDERS)
-            return refuse_placeholder(at + 1, length, error);
+        if (find_placeholder(at + 1, length) == PLACEHOLDERS)
+            return refuse_unknown_placeholder(at + 1, length, error);
         at += length + 1;
     }
     return 0;
 }
 
-static void out_encoded(struct json_out *out, const char *text)
+/* Appends a value to the URL of an http source, percent-encoded except for unreserved characters. Without
+ * this a cursor with '&' or '#' would change the request. The producer runs it for each fetch. */
+static void write_percent_encoded(struct json_out *out, const char *text)
 {
     for (; text != NULL && *text != '\0'; text++) {
         unsigned char c = (unsigned char)*text;
@@ -102,6 +111,8 @@ static void out_encoded(struct json_out *out, const char *text)
     }
 }
 
+/* Returns the URL of the next request, made from an http source's URL and the current cursor, limit and
+ * timeout; NULL without memory. The producer calls it for each fetch. The caller frees the result. */
 char *config_url_http_url_fill(const char *url, const struct http_url_values *values)
 {
     struct json_out out = {0};
@@ -113,12 +124,12 @@ char *config_url_http_url_fill(const char *url, const struct http_url_values *va
         if (*url == '\0')
             break;
         size_t length = strcspn(url + 1, "}");
-        switch (placeholder_find(url + 1, length)) {
+        switch (find_placeholder(url + 1, length)) {
         case CURSOR:
-            out_encoded(&out, values->cursor);
+            write_percent_encoded(&out, values->cursor);
             break;
         case SINCE:
-            out_encoded(&out, values->since);
+            write_percent_encoded(&out, values->since);
             break;
         case LIMIT:
             json_write_uint(&out, values->limit);
@@ -141,7 +152,9 @@ char *config_url_http_url_fill(const char *url, const struct http_url_values *va
     return out.text;
 }
 
-static bool may_be_token(const char *segment, size_t bytes)
+/* Returns whether a part of a URL's path may be a secret token: long, with digits and letters. A message
+ * hides such parts. Runs in any process. */
+static bool segment_may_be_token(const char *segment, size_t bytes)
 {
     bool digit = false, letter = false;
 
@@ -152,10 +165,13 @@ static bool may_be_token(const char *segment, size_t bytes)
     return bytes >= TOKEN_LENGTH && digit && letter;
 }
 
+/* Writes the URL for messages, without user, password and query, and with *** for parts of the path that
+ * may be tokens. The producer calls it when a fetch of an http source fails, so that no secret reaches
+ * the log. */
 void config_url_http_url_public(const char *url, char *buffer, size_t size)
 {
     struct json_out out = {0};
-    const char *host = behind_scheme(url);
+    const char *host = skip_url_scheme(url);
 
     if (host == NULL)
         host = url;
@@ -171,7 +187,7 @@ void config_url_http_url_public(const char *url, char *buffer, size_t size)
     for (const char *at = host + authority; *at == '/';) {
         size_t length = strcspn(at + 1, "/?#");
         json_write_text(&out, "/");
-        if (may_be_token(at + 1, length))
+        if (segment_may_be_token(at + 1, length))
             json_write_text(&out, "***");
         else
             json_write_raw(&out, at + 1, length);

@@ -22,8 +22,9 @@
 #define NAME_BYTES_MAX 10 /* digits of an ID */
 #define GROUPS_MAX 65536  /* the kernel's own limit */
 
-/* Reads an ID such as "1000"; the ID that means "none" is refused. */
-static bool read_id(const char *text, uint32_t *id)
+/* Reads a user or group ID such as "1000"; false if it is not one, or is the ID that means "none". For the
+ * `user` and `group` of an exec stage, in the supervisor and in workers. */
+static bool read_numeric_id(const char *text, uint32_t *id)
 {
     size_t length = strlen(text);
 
@@ -34,21 +35,24 @@ static bool read_id(const char *text, uint32_t *id)
     return number < UINT32_MAX;
 }
 
-static int find_account(const struct stage_config *config, struct config_user *user, struct error *error)
+/* Looks up the `user` of an exec stage, by name or number, and keeps its IDs, name and home directory.
+ * Returns EP_ENOENT with a message if there is no such user. Runs in the supervisor before it forks, and in
+ * workers. */
+static int find_user_account(const struct stage_config *config, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
 
     errno = 0;
     const struct passwd *account = getpwnam(config->user);
-    if (account == NULL && read_id(config->user, &id))
+    if (account == NULL && read_numeric_id(config->user, &id))
         account = getpwuid(id);
     else if (account == NULL)
         return base_error_set(error, EP_ENOENT, "user: there is no user \"%.80s\"%s%s", config->user,
                               errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "");
     if (account == NULL && config->group == NULL)
-        return base_error_set(
-            error, EP_ENOENT,
-            "user: there is no account with the number %.80s, so its group must be given, too", config->user);
+        return base_error_set(error, EP_ENOENT,
+                              "user: there is no account with the number %.80s: also give the `group`",
+                              config->user);
     user->uid = account != NULL ? account->pw_uid : id;
     user->gid = account != NULL ? account->pw_gid : 0;
     if (account == NULL)
@@ -59,19 +63,23 @@ static int find_account(const struct stage_config *config, struct config_user *u
                                                     : 0;
 }
 
-static int find_group(const struct stage_config *config, struct config_user *user, struct error *error)
+/* Looks up the `group` of an exec stage, by name or number. Returns EP_ENOENT with a message if there is no
+ * such group. Runs in the supervisor before it forks, and in workers. */
+static int find_group_id(const struct stage_config *config, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
     const struct group *group = getgrnam(config->group);
 
-    if (group == NULL && !read_id(config->group, &id))
+    if (group == NULL && !read_numeric_id(config->group, &id))
         return base_error_set(error, EP_ENOENT, "group: there is no group \"%.80s\"", config->group);
     user->gid = group != NULL ? group->gr_gid : id;
     return 0;
 }
 
-/* Finds all groups of an account; for a number without an account, only its group. */
-static int find_groups(struct config_user *user, struct error *error)
+/* Lists all groups of an exec stage's user; for a number without an account, only its group. The program
+ * gets exactly these groups and none of the daemon's. Runs in the supervisor before it forks, and in
+ * workers. */
+static int list_user_groups(struct config_user *user, struct error *error)
 {
     int room = 64;
 
@@ -90,20 +98,24 @@ static int find_groups(struct config_user *user, struct error *error)
             return 0;
         }
         if (room >= GROUPS_MAX)
-            return base_error_set(error, EP_EINVAL, "user: \"%.80s\" is in too many groups", user->name);
+            return base_error_set(error, EP_EINVAL, "user: \"%.80s\" is in more than 65536 groups",
+                                  user->name);
         room *= 2;
     }
 }
 
+/* Looks up the user and group that a stage runs as. Returns 0, or a code with a message that begins with the
+ * key. The supervisor calls it before it forks, to report a wrong user at once; a worker calls it before it
+ * starts the program of an exec stage. */
 int config_user_find(const struct stage_config *config, struct config_user *out, struct error *error)
 {
     struct config_user user = {.uid = geteuid(), .gid = getegid()};
     int code = 0;
 
     if (config->user != NULL)
-        code = find_account(config, &user, error);
+        code = find_user_account(config, &user, error);
     if (code == 0 && config->group != NULL)
-        code = find_group(config, &user, error);
+        code = find_group_id(config, &user, error);
     user.changes = user.uid != geteuid() || user.gid != getegid();
     if (code == 0 && user.changes && geteuid() != 0)
         code = base_error_set(
@@ -114,7 +126,7 @@ int config_user_find(const struct stage_config *config, struct config_user *out,
             user.uid != geteuid() || config->group == NULL ? config->user : config->group,
             (unsigned)geteuid());
     if (code == 0 && user.changes)
-        code = find_groups(&user, error);
+        code = list_user_groups(&user, error);
     if (code == 0)
         *out = user;
     else
@@ -122,6 +134,8 @@ int config_user_find(const struct stage_config *config, struct config_user *out,
     return code;
 }
 
+/* Frees what config_user_find found. The supervisor calls it after its check, a worker once the program of
+ * its exec stage has started. */
 void config_user_free(struct config_user *user)
 {
     free(user->groups);
@@ -130,6 +144,9 @@ void config_user_free(struct config_user *user)
     *user = (struct config_user){.changes = false};
 }
 
+/* Changes this process to the user of an exec stage, for good: groups, group, then user. Returns 0 or an
+ * errno. The program's new process calls it between fork and exec, so it makes only async-signal-safe
+ * calls. */
 int config_user_become(const struct config_user *user)
 {
     if (!user->changes)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The rules for every configuration, whether from a file (yaml.c adds the lines) or from the library's
- * calls. Runs before the first fork. It looks at the struct only: stage_check and the sources check
- * whether programs and files exist.
+ * calls. Runs before the first fork, in the supervisor, an `eventpipe` command or a library caller. It looks
+ * at the struct only: stage_check and source_check find out whether programs and files exist.
  *
  * Invariants
  *  1. Each problem is reported once, and one run reports all of them.
@@ -30,8 +30,11 @@ struct check {
     char prefix[64]; /* of keys: "sources[0].stages[1]", "" at the top */
 };
 
-__attribute__((format(printf, 3, 4))) static void problem(struct check *check, const char *key,
-                                                          const char *format, ...)
+/* Reports a rule that the configuration breaks, with the key it stands at ("sources[0].stages[1].retry").
+ * Each rule ends here; the check goes on after it, so that one run reports all problems. Runs before any
+ * fork: in the supervisor, an `eventpipe` command or a library caller. */
+__attribute__((format(printf, 3, 4))) static void report_problem(struct check *check, const char *key,
+                                                                 const char *format, ...)
 {
     char path[160], message[1024];
     va_list arguments;
@@ -45,47 +48,59 @@ __attribute__((format(printf, 3, 4))) static void problem(struct check *check, c
         check->report(&found, check->user);
 }
 
+/* Checks the name of an instance, source or stage in the configuration. Runs before any fork: in the
+ * supervisor, an `eventpipe` command or a library caller. */
 static void check_name(struct check *check, const char *key, const char *name)
 {
     if (name == NULL)
-        problem(check, key, "is missing, expected " NAME_RULE);
+        report_problem(check, key, "is missing, expected " NAME_RULE);
     else if (!config_name_valid(name))
-        problem(check, key, "expected " NAME_RULE ", found \"%.80s\"", name);
+        report_problem(check, key, "expected " NAME_RULE ", found \"%.80s\"", name);
 }
 
+/* Checks that a number in the configuration is between two bounds. Runs before any fork: in the supervisor,
+ * an `eventpipe` command or a library caller. */
 static void check_count(struct check *check, const char *key, uint64_t value, uint64_t least, uint64_t most)
 {
     if (value < least || value > most)
-        problem(check, key, "expected a whole number from %" PRIu64 " to %" PRIu64 ", found %" PRIu64, least,
-                most, value);
+        report_problem(check, key, "expected a whole number from %" PRIu64 " to %" PRIu64 ", found %" PRIu64,
+                       least, most, value);
 }
 
+/* Checks the `retry` pauses of a source or stage in the configuration. A pause of 0 would let a failing
+ * stage loop at full speed. Runs before any fork: in the supervisor, an `eventpipe` command or a library
+ * caller. */
 static void check_retry(struct check *check, const struct retry_config *retry)
 {
     char least[48], most[48];
     base_units_duration_text(retry->min_ms, least, sizeof least);
     base_units_duration_text(retry->max_ms, most, sizeof most);
     if (retry->min_ms == 0)
-        problem(check, "retry.min",
-                "expected at least 1ms, found 0: retries would follow each other without a pause");
+        report_problem(check, "retry.min",
+                       "expected at least 1ms, found 0: retries would follow each other without a pause");
     else if (retry->min_ms > retry->max_ms)
-        problem(check, "retry", "min (%s) is above max (%s, which is the default where it is not given)",
-                least, most);
+        report_problem(
+            check, "retry",
+            "min (%s) is above max (%s, which is the default if not given): lower min or raise max", least,
+            most);
 }
 
-static void check_pointer(struct check *check, const char *key, const char *pointer)
+/* Checks a JSON pointer in the configuration, which tells where in an answer a UID or cursor is. Runs before
+ * any fork: in the supervisor, an `eventpipe` command or a library caller. */
+static void check_json_pointer(struct check *check, const char *key, const char *pointer)
 {
     if (pointer == NULL || pointer[0] == '\0')
         return;
     if (pointer[0] != '/') {
-        problem(check, key,
-                "expected a JSON pointer: \"\" or a text that begins with '/', found \"%.80s\"; write /%.80s",
-                pointer, pointer);
+        report_problem(
+            check, key,
+            "expected a JSON pointer: \"\" or a text that begins with '/', found \"%.80s\"; write /%.80s",
+            pointer, pointer);
         return;
     }
     for (const char *at = pointer; (at = strchr(at, '~')) != NULL; at++)
         if (at[1] != '0' && at[1] != '1') {
-            problem(
+            report_problem(
                 check, key,
                 "expected a JSON pointer, where '~' is written ~0 (and '/' in a name ~1), found \"%.80s\"",
                 pointer);
@@ -93,27 +108,31 @@ static void check_pointer(struct check *check, const char *key, const char *poin
         }
 }
 
-/* Whether it is an http address; reports a problem if it is not. */
+/* Checks that a `url` in the configuration is an http address; reports a problem and returns false if not.
+ * Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
 static bool check_url(struct check *check, const char *key, const char *url)
 {
     if (url == NULL) {
-        problem(check, key, "is missing, expected an address that begins with http:// or https://");
+        report_problem(check, key, "is missing, expected an address that begins with http:// or https://");
         return false;
     }
     const char *rest = strncmp(url, "http://", 7) == 0    ? url + 7
                        : strncmp(url, "https://", 8) == 0 ? url + 8
                                                           : NULL;
     if (rest == NULL)
-        problem(check, key, "expected an address that begins with http:// or https://, found \"%.40s\"", url);
+        report_problem(check, key,
+                       "expected an address that begins with http:// or https://, found \"%.40s\"", url);
     else if (*rest == '\0' || strchr("/?#", *rest) != NULL)
-        problem(check, key, "expected a host after %.*s", (int)(rest - url), url);
+        report_problem(check, key, "expected a host after %.*s", (int)(rest - url), url);
     else if (strpbrk(url, " \t\r\n") != NULL)
-        problem(check, key, "expected an address without blanks; write %%20 for a blank");
+        report_problem(check, key, "expected an address without white space; write %%20 for a space");
     else
         return true;
     return false;
 }
 
+/* Checks the HTTP headers of a source or stage in the configuration. A message never quotes a value, which
+ * may be a secret. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
 static void check_headers(struct check *check, const struct strings *headers)
 {
     for (size_t i = 0; i < headers->count; i++) {
@@ -122,105 +141,120 @@ static void check_headers(struct check *check, const struct strings *headers)
         const char *header = headers->at[i];
         size_t name = strcspn(header, ":");
         if (header[name] == '\0' || name == 0)
-            problem(check, key, "expected \"Name: value\", found a text without a name and ':'");
+            report_problem(check, key, "expected \"Name: value\", found a text without a name and ':'");
         else if (strcspn(header, " \t\"(),/;<=>?@[\\]{}") < name)
-            problem(
+            report_problem(
                 check, key,
                 "expected \"Name: value\", found a character in the name that header names cannot contain");
         else if (strpbrk(header, "\r\n") != NULL)
-            problem(check, key, "expected one line, found a line break in the value of %.*s", (int)name,
-                    header);
+            report_problem(check, key, "expected one line, found a line break in the value of %.*s",
+                           (int)name, header);
     }
 }
 
+/* Checks the settings of an http source in the configuration: its URL, its headers and where it finds the
+ * next cursor. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
 static void check_http_source(struct check *check, const struct http_source_config *http)
 {
     struct error error;
     bool sound = check_url(check, "url", http->url);
     if (sound && config_url_http_url_check(http->url, &error) != 0)
-        problem(check, "url", "%s", error.message);
+        report_problem(check, "url", "%s", error.message);
     bool has_cursor = sound && strstr(http->url, "{cursor}") != NULL;
     check_headers(check, &http->headers);
-    check_pointer(check, "events", http->events);
-    check_pointer(check, "cursor.path", http->cursor_path);
-    check_pointer(check, "cursor.last_event_path", http->cursor_last_event_path);
+    check_json_pointer(check, "events", http->events);
+    check_json_pointer(check, "cursor.path", http->cursor_path);
+    check_json_pointer(check, "cursor.last_event_path", http->cursor_last_event_path);
     if (http->cursor_path != NULL && http->cursor_last_event_path != NULL)
-        problem(
+        report_problem(
             check, "cursor",
             "expected one of `path` (in the answer) and `last_event_path` (in the last event), found both");
     if (http->cursor_increment != 0 && http->cursor_last_event_path == NULL)
-        problem(check, "cursor.increment",
-                "is added to the cursor that `last_event_path` finds, but `last_event_path` is not given");
+        report_problem(check, "cursor.increment",
+                       "has no cursor to be added to: `last_event_path` is not given");
     if (has_cursor && http->cursor_path == NULL && http->cursor_last_event_path == NULL)
-        problem(check, "cursor",
-                "the url has {cursor}, so expected `path` or `last_event_path` here: where the next cursor "
-                "stands");
+        report_problem(
+            check, "cursor",
+            "the url has {cursor}, so expected `path` or `last_event_path`, which say where the next cursor "
+            "stands");
     check_count(check, "connect_timeout", http->connect_timeout_ms, 1, UNITS_DURATION_MAX_MS);
     check_count(check, "max_bytes", http->max_bytes, 1, UINT64_C(4) << 30);
     check_count(check, "interval", http->interval_ms, 1, UNITS_DURATION_MAX_MS);
 }
 
-/* Checks the session ID, which is a level of MQTT topics and the client's name at the broker. */
-static void check_session(struct check *check, const struct source_config *source)
+/* Checks the session ID of an Idefix source, which is a level of MQTT topics and the client's name at the
+ * broker. Two sources with the same one would disconnect each other all the time. Runs before any fork: in
+ * the supervisor, an `eventpipe` command or a library caller. */
+static void check_idefix_session(struct check *check, const struct source_config *source)
 {
     const char *session = source->idefix.session;
     if (session == NULL)
         return;
     if (!config_idefix_session_valid(session))
-        problem(check, "session", "expected 1 to 64 letters, digits, '.', '_' or '-', found \"%.80s\"",
-                session);
+        report_problem(check, "session", "expected 1 to 64 letters, digits, '.', '_' or '-', found \"%.80s\"",
+                       session);
     for (const struct source_config *other = check->config->sources; other < source; other++)
         if (other->type == SOURCE_IDEFIX && other->idefix.session != NULL &&
             strcmp(other->idefix.session, session) == 0)
-            problem(
+            report_problem(
                 check, "session",
-                "\"%.80s\" is source %.63s's as well: of two with one session the broker lets in only one",
+                "\"%.80s\" is also the session of source %.63s, and a broker accepts one client per session: "
+                "give each source its own, or leave it out",
                 session, other->id != NULL ? other->id : "?");
 }
 
-static void check_broker(struct check *check, const struct idefix_source_config *idefix)
+/* Checks the broker's address of an Idefix source in the configuration, and that `ca_file` stands only
+ * beside TLS. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+static void check_idefix_broker(struct check *check, const struct idefix_source_config *idefix)
 {
     struct idefix_broker broker;
     struct error error;
     if (idefix->broker == NULL) {
-        problem(check, "broker", "is missing, expected an address such as ssl://idefix.example:8883");
+        report_problem(check, "broker", "is missing, expected an address such as ssl://idefix.example:8883");
     } else if (config_idefix_broker_read(idefix->broker, &broker, &error) != 0) {
-        problem(check, "broker", "%s", error.message);
+        report_problem(check, "broker", "%s", error.message);
     } else {
         if (!broker.tls && idefix->ca_file != NULL)
-            problem(check, "ca_file", "is for brokers with TLS (ssl:// or mqtts://), this one is %.200s",
-                    idefix->broker);
+            report_problem(check, "ca_file",
+                           "is for brokers with TLS (ssl:// or mqtts://), this one is %.200s",
+                           idefix->broker);
         free(broker.host);
     }
 }
 
+/* Checks the settings of an Idefix source in the configuration: broker, login, filters and encoding. Runs
+ * before any fork: in the supervisor, an `eventpipe` command or a library caller. */
 static void check_idefix_source(struct check *check, const struct source_config *source)
 {
     const struct idefix_source_config *idefix = &source->idefix;
     struct idefix_encoding encoding;
-    check_broker(check, idefix);
+    check_idefix_broker(check, idefix);
     if (idefix->account == NULL)
-        problem(check, "account", "is missing, expected the address that logs in, such as user@domain");
+        report_problem(check, "account",
+                       "is missing, expected the address that logs in, such as user@domain");
     if (idefix->token == NULL)
-        problem(check, "token_file", "is missing, expected the file with the account's token, or token_env");
+        report_problem(check, "token_file",
+                       "is missing, expected the file with the account's token, or token_env");
     if (source->domain == NULL && source->address == NULL)
-        problem(check, "domain", "neither domain nor address is given, and the backend needs one of them");
+        report_problem(check, "domain",
+                       "neither domain nor address is given, and the backend needs one of them");
     if (idefix->encoding == NULL || config_idefix_encoding_read(idefix->encoding, &encoding) != 0)
-        problem(
-            check, "encoding",
-            "expected m (MessagePack), j (JSON) or both, and g where gzip is taken too, such as mg; found "
-            "\"%.20s\"",
-            idefix->encoding != NULL ? idefix->encoding : "");
-    check_session(check, source);
+        report_problem(check, "encoding",
+                       "expected m (MessagePack), j (JSON) or both, and g to accept gzip, such as mg; found "
+                       "\"%.20s\"",
+                       idefix->encoding != NULL ? idefix->encoding : "");
+    check_idefix_session(check, source);
     if (idefix->meta != NULL && (!json_valid(idefix->meta, strlen(idefix->meta), NULL) ||
                                  json_kind((struct json_span){idefix->meta, strlen(idefix->meta)}) != '{'))
-        problem(check, "meta", "expected names and values");
+        report_problem(check, "meta", "expected names and values");
     check_count(check, "connect_timeout", idefix->connect_timeout_ms, 1, UNITS_DURATION_MAX_MS);
     check_count(check, "response_timeout", idefix->response_timeout_ms, 1, UNITS_DURATION_MAX_MS);
     check_count(check, "max_bytes", idefix->max_bytes, 1, UINT64_C(4) << 30);
 }
 
-static void check_source_type(struct check *check, const struct source_config *source)
+/* Checks the settings that only one type of source has (idefix, http, file, generate, or a library caller's
+ * client). Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+static void check_source_settings(struct check *check, const struct source_config *source)
 {
     switch (source->type) {
     case SOURCE_IDEFIX:
@@ -231,52 +265,59 @@ static void check_source_type(struct check *check, const struct source_config *s
         break;
     case SOURCE_FILE:
         if (source->file.path == NULL || source->file.path[0] == '\0')
-            problem(check, "path", "is missing, expected the file to follow");
+            report_problem(check, "path", "is missing, expected the file to follow");
         check_count(check, "max_line", source->file.max_line_bytes, 1, UINT64_C(1) << 30);
         break;
     case SOURCE_GENERATE:
         check_count(check, "size", source->generate.size_bytes, 0, UINT64_C(64) << 20);
         if (!(source->generate.rate >= 0 && source->generate.rate <= 1e9))
-            problem(check, "rate", "expected events per second from 0 (no limit) to 1000000000, found %g",
-                    source->generate.rate);
+            report_problem(check, "rate",
+                           "expected events per second from 0 (no limit) to 1000000000, found %g",
+                           source->generate.rate);
         break;
     case SOURCE_UNKNOWN:
         break;
     case SOURCE_CLIENT:
         if (source->client.client == NULL || source->client.client->events_get == NULL)
-            problem(check, "type", "expected a client with an events_get function, found none");
+            report_problem(check, "type", "expected a client with an events_get function, found none");
         else if (source->client.client->requires_filter && source->domain == NULL && source->address == NULL)
-            problem(check, "domain",
-                    "neither domain nor address is given, and this client needs one of them");
+            report_problem(check, "domain",
+                           "neither domain nor address is given, and this client needs one of them");
         break;
     }
 }
 
-static void check_exec(struct check *check, const struct stage_config *stage)
+/* Checks the program and the environment of an exec stage in the configuration; stage_check finds out later
+ * whether the program exists. Runs before any fork: in the supervisor, an `eventpipe` command or a library
+ * caller. */
+static void check_exec_stage(struct check *check, const struct stage_config *stage)
 {
     if (stage->exec.count == 0 || stage->exec.at[0][0] == '\0')
-        problem(check, "exec", "expected a program and its arguments, such as [python3, /opt/enrich.py]");
+        report_problem(check, "exec",
+                       "expected a program and its arguments, such as [python3, /opt/enrich.py]");
     for (size_t i = 0; i < stage->environment.count; i++)
         if (strcspn(stage->environment.at[i], "=") == 0 || strchr(stage->environment.at[i], '=') == NULL)
-            problem(check, "environment", "expected variables with a name, found one without");
+            report_problem(check, "environment", "expected variables with a name, found one without");
 }
 
-static void check_stage_type(struct check *check, const struct stage_config *stage)
+/* Checks the settings that only one type of stage has (function, plugin, exec, http). Runs before any fork:
+ * in the supervisor, an `eventpipe` command or a library caller. */
+static void check_stage_settings(struct check *check, const struct stage_config *stage)
 {
     switch (stage->type) {
     case STAGE_FUNCTION:
         if (stage->function == NULL || stage->function->process == NULL)
-            problem(check, "function", "expected a stage with a process function, found none");
+            report_problem(check, "function", "expected a stage with a process function, found none");
         else if (stage->function->abi != EP_STAGE_ABI)
-            problem(check, "function", "expected a stage of ABI version %d, found %" PRIu32, EP_STAGE_ABI,
-                    stage->function->abi);
+            report_problem(check, "function", "expected a stage of ABI version %d, found %" PRIu32,
+                           EP_STAGE_ABI, stage->function->abi);
         break;
     case STAGE_PLUGIN:
         if (stage->plugin == NULL || stage->plugin[0] == '\0')
-            problem(check, "plugin", "expected the path of a shared object");
+            report_problem(check, "plugin", "expected the path of a shared object");
         break;
     case STAGE_EXEC:
-        check_exec(check, stage);
+        check_exec_stage(check, stage);
         break;
     case STAGE_HTTP:
         check_url(check, "url", stage->url);
@@ -285,8 +326,10 @@ static void check_stage_type(struct check *check, const struct stage_config *sta
     }
 }
 
-/* Checks the limits. A worker that runs the stage itself needs some of them for its own work. */
-static void check_limits(struct check *check, const struct stage_config *stage)
+/* Checks the memory and file limits of a stage in the configuration. A worker that runs the stage itself
+ * needs some of them for its own work. Runs before any fork: in the supervisor, an `eventpipe` command or a
+ * library caller. */
+static void check_stage_limits(struct check *check, const struct stage_config *stage)
 {
     const struct limits_config *limits = &stage->limits;
     bool exec = stage->type == STAGE_EXEC;
@@ -299,18 +342,20 @@ static void check_limits(struct check *check, const struct stage_config *stage)
                     exec ? CONFIG_LIMIT_FILES_MIN : CONFIG_WORKER_FILES_MIN, CONFIG_LIMIT_FILES_MAX);
 }
 
+/* Checks one stage in the configuration: its name, which must be unique in its source, and all its numbers.
+ * Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
 static void check_stage(struct check *check, const struct source_config *source, size_t index)
 {
     const struct stage_config *stage = &source->stages[index];
     check_name(check, "name", stage->name);
     for (size_t i = 0; i < index && stage->name != NULL; i++)
         if (source->stages[i].name != NULL && strcmp(source->stages[i].name, stage->name) == 0) {
-            problem(check, "name", "\"%.80s\" is already the name of this source's stage %zu", stage->name,
-                    i + 1);
+            report_problem(check, "name", "\"%.80s\" is already the name of this source's stage %zu",
+                           stage->name, i + 1);
             break;
         }
-    check_stage_type(check, stage);
-    check_limits(check, stage);
+    check_stage_settings(check, stage);
+    check_stage_limits(check, stage);
     check_count(check, "concurrency", stage->concurrency, 1, CONFIG_CONCURRENCY_MAX);
     check_count(check, "input_buffer", stage->input_buffer, 1, CONFIG_INPUT_BUFFER_MAX);
     check_count(check, "batch", stage->batch, 1, CONFIG_BATCH_MAX);
@@ -322,12 +367,14 @@ static void check_stage(struct check *check, const struct source_config *source,
     check_count(check, "restart.max_backoff", stage->restart_max_backoff_ms, 0, UNITS_DURATION_MAX_MS);
     check_retry(check, &stage->retry);
     if (stage->restart_max_backoff_ms == 0)
-        problem(check, "restart.max_backoff",
-                "expected at least 1ms, found 0: a broken stage would be restarted without a pause");
+        report_problem(check, "restart.max_backoff",
+                       "expected at least 1ms, found 0: a crashing stage would be restarted without a pause");
     if (stage->options == NULL)
-        problem(check, "options", "expected JSON text, found none");
+        report_problem(check, "options", "expected JSON text, found none");
 }
 
+/* Checks one source in the configuration, with all its stages. Sets the prefix of the keys that problems
+ * name. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
 static void check_source(struct check *check, size_t index)
 {
     const struct source_config *source = &check->config->sources[index];
@@ -336,20 +383,20 @@ static void check_source(struct check *check, size_t index)
     for (size_t i = 0; i < index && source->id != NULL; i++) {
         const char *other = check->config->sources[i].id;
         if (other != NULL && strcmp(other, source->id) == 0) {
-            problem(check, "id", "\"%.80s\" is already the id of source %zu", source->id, i + 1);
+            report_problem(check, "id", "\"%.80s\" is already the id of source %zu", source->id, i + 1);
             break;
         }
     }
-    check_source_type(check, source);
+    check_source_settings(check, source);
     check_count(check, "page_size", source->page_size, 1, CONFIG_PAGE_MAX);
     check_count(check, "long_poll", source->long_poll_ms, 0, UNITS_DURATION_MAX_MS);
     check_retry(check, &source->retry);
-    check_pointer(check, "uid", source->pointers.uid);
-    check_pointer(check, "event_type", source->pointers.event_type);
-    check_pointer(check, "timestamp", source->pointers.timestamp);
-    check_pointer(check, "address", source->pointers.address);
+    check_json_pointer(check, "uid", source->pointers.uid);
+    check_json_pointer(check, "event_type", source->pointers.event_type);
+    check_json_pointer(check, "timestamp", source->pointers.timestamp);
+    check_json_pointer(check, "address", source->pointers.address);
     if (source->stage_count == 0)
-        problem(check, "stages", "is missing, expected a list of one stage or more");
+        report_problem(check, "stages", "is missing, expected a list of one stage or more");
     for (size_t i = 0; i < source->stage_count; i++) {
         snprintf(check->prefix, sizeof check->prefix, "sources[%zu].stages[%zu]", index, i);
         check_stage(check, source, i);
@@ -357,16 +404,21 @@ static void check_source(struct check *check, size_t index)
     check->prefix[0] = '\0';
 }
 
-static void check_storage(struct check *check, const char *storage)
+/* Checks the `storage` key of the configuration, which names the store. It looks at the text only and opens
+ * nothing. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+static void check_storage_url(struct check *check, const char *storage)
 {
     if (storage == NULL)
-        problem(check, "storage", "is missing, expected sqlite:/path/to/file.db or memory:");
+        report_problem(check, "storage", "is missing, expected sqlite:/path/to/file.db or memory:");
     else if (strcmp(storage, "memory:") != 0 && (strncmp(storage, "sqlite:", 7) != 0 || storage[7] == '\0'))
-        problem(check, "storage", "expected sqlite:/path/to/file.db or memory:, found \"%.200s\"%s%.200s",
-                storage, storage[0] == '/' ? "; write sqlite:" : "", storage[0] == '/' ? storage : "");
+        report_problem(check, "storage",
+                       "expected sqlite:/path/to/file.db or memory:, found \"%.200s\"%s%.200s", storage,
+                       storage[0] == '/' ? "; write sqlite:" : "", storage[0] == '/' ? storage : "");
 }
 
-static void check_totals(struct check *check)
+/* Checks how many sources, stages and processes the whole configuration has. A ticket in shared memory has
+ * no bits for more. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+static void check_total_counts(struct check *check)
 {
     size_t stages = 0, processes = 0;
     for (size_t i = 0; i < check->config->source_count; i++) {
@@ -377,32 +429,36 @@ static void check_totals(struct check *check)
             processes += source->stages[j].concurrency;
     }
     if (check->config->source_count > CONFIG_SOURCES_MAX)
-        problem(check, "sources", "expected at most %d sources, found %zu", CONFIG_SOURCES_MAX,
-                check->config->source_count);
+        report_problem(check, "sources", "expected at most %d sources, found %zu", CONFIG_SOURCES_MAX,
+                       check->config->source_count);
     if (stages > CONFIG_STAGES_MAX)
-        problem(check, "sources", "expected at most %d stages in all sources together, found %zu",
-                CONFIG_STAGES_MAX, stages);
+        report_problem(check, "sources", "expected at most %d stages in all sources together, found %zu",
+                       CONFIG_STAGES_MAX, stages);
     if (processes > CONFIG_WORKERS_MAX)
-        problem(check, "sources", "expected at most %d processes in all stages together, found %zu",
-                CONFIG_WORKERS_MAX, processes);
+        report_problem(check, "sources", "expected at most %d processes in all stages together, found %zu",
+                       CONFIG_WORKERS_MAX, processes);
 }
 
+/* Checks a whole configuration by the rules, and reports each problem; returns 0 or EP_ECONFIG. The reader
+ * of the configuration file calls it (in the supervisor before it forks, and in `eventpipe` commands), and
+ * so does a library caller's process at the start of a run. */
 int config_validate(const struct config *config, config_report *report, void *user)
 {
     struct check check = {.config = config, .report = report, .user = user};
     check_name(&check, "instance", config->instance);
-    check_storage(&check, config->storage);
+    check_storage_url(&check, config->storage);
     if (config->control != NULL &&
         (config->control[0] == '\0' || strlen(config->control) > CONFIG_CONTROL_BYTES_MAX))
-        problem(&check, "control", "expected the path of a socket, 1 to %d bytes long, found %zu bytes",
-                CONFIG_CONTROL_BYTES_MAX, strlen(config->control));
+        report_problem(&check, "control",
+                       "expected the path of a socket, 1 to %d bytes long, found %zu bytes",
+                       CONFIG_CONTROL_BYTES_MAX, strlen(config->control));
     if ((config->control_mode & ~0777u) != 0)
-        problem(&check, "control_mode", "expected permission bits from 0000 to 0777, found %04" PRIo32,
-                config->control_mode);
+        report_problem(&check, "control_mode", "expected permission bits from 0000 to 0777, found %04" PRIo32,
+                       config->control_mode);
     if (config->source_count == 0)
-        problem(&check, "sources", "is missing, expected a list of one source or more");
+        report_problem(&check, "sources", "is missing, expected a list of one source or more");
     for (size_t i = 0; i < config->source_count; i++)
         check_source(&check, i);
-    check_totals(&check);
+    check_total_counts(&check);
     return check.code;
 }

@@ -82,79 +82,79 @@ extern const struct schema_key config_yaml_schema_top[];
 extern const char *const config_yaml_schema_types[];
 
 /* yaml.c */
-__attribute__((format(printf, 2, 3))) void config_yaml_problem(struct reader *reader, const char *format,
-                                                               ...);
-void config_yaml_problem_at(struct reader *reader, unsigned line, const char *key, const char *message);
-/* Enters a member ("key" or "[3]") of what is being read. Returns what config_yaml_leave needs. */
-size_t config_yaml_enter(struct reader *reader, const char *name, unsigned line);
+__attribute__((format(printf, 2, 3))) void config_yaml_report_problem(struct reader *reader,
+                                                                      const char *format, ...);
+void config_yaml_report_problem_at(struct reader *reader, unsigned line, const char *key,
+                                   const char *message);
+/* Enters a member ("key" or "[3]") of what is being read. Returns what config_yaml_leave_key needs. */
+size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned line);
 /* The same for keys that the rules may report: remembers the line. */
-size_t config_yaml_enter_marked(struct reader *reader, const char *name, unsigned line);
-void config_yaml_leave(struct reader *reader, size_t outer);
+size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, unsigned line);
+void config_yaml_leave_key(struct reader *reader, size_t outer);
 /* Notes that an unknown key probably meant this one, so that the rules do not report it as missing. */
-void config_yaml_meant(struct reader *reader, const char *key);
-bool config_yaml_is_meant(const struct reader *reader, const char *key);
+void config_yaml_note_meant_key(struct reader *reader, const char *key);
+bool config_yaml_is_meant_key(const struct reader *reader, const char *key);
 /* Loads reader->file as YAML without interpreting its keys, and returns the root; NULL after a problem.
- * config_yaml_unload takes that root and frees everything that the reader has. */
-const yaml_node_t *config_yaml_load(struct reader *reader);
-void config_yaml_unload(struct reader *reader, const yaml_node_t *root);
+ * config_yaml_unload_file takes that root and frees everything that the reader has. */
+const yaml_node_t *config_yaml_load_file(struct reader *reader);
+void config_yaml_unload_file(struct reader *reader, const yaml_node_t *root);
 /* Charges a visit of the node to the budget; false if it is used up, which only aliases can cause. */
-bool config_yaml_visit(struct reader *reader, const yaml_node_t *node);
-const yaml_node_t *config_yaml_node(struct reader *reader, int number);
-unsigned config_yaml_line(const yaml_node_t *node);
+bool config_yaml_charge_visit(struct reader *reader, const yaml_node_t *node);
+const yaml_node_t *config_yaml_get_node(struct reader *reader, int number);
+unsigned config_yaml_get_line(const yaml_node_t *node);
 
 /* yaml_syntax.c */
-void config_yaml_syntax_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
-                                size_t length);
+void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
+                                       size_t length);
 bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, size_t length);
 
 /* yaml_mapping.c */
-void config_yaml_mapping_read(struct reader *reader, const struct schema_key *keys,
-                              const struct schema_variant *variant, const yaml_node_t *node, void *base);
+void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_key *keys,
+                                   const struct schema_variant *variant, const yaml_node_t *node, void *base);
 
-schema_read config_yaml_mapping;         /* the struct of `children` at the destination */
-schema_read config_yaml_mapping_sources; /* struct config */
-schema_read config_yaml_mapping_stages;  /* struct source_config */
-schema_read config_yaml_mapping_limits;  /* struct stage_config */
+schema_read config_yaml_mapping_read_children; /* the struct of `children` at the destination */
+schema_read config_yaml_mapping_read_sources;  /* struct config */
+schema_read config_yaml_mapping_read_stages;   /* struct source_config */
+schema_read config_yaml_mapping_read_limits;   /* struct stage_config */
 
-/* yaml_value.c and yaml_list.c: each fits schema_read; the destination's type stands behind it
- */
-schema_read config_yaml_value_text;       /* char * */
-schema_read config_yaml_value_pointer;    /* char *, may be empty */
-schema_read config_yaml_value_path;       /* char *, absolute */
-schema_read config_yaml_value_storage;    /* char * */
-schema_read config_yaml_value_since;      /* char *, RFC 3339 */
-schema_read config_yaml_value_count;      /* uint32_t */
-schema_read config_yaml_value_count64;    /* uint64_t */
-schema_read config_yaml_value_integer;    /* int64_t */
-schema_read config_yaml_value_rate;       /* double */
-schema_read config_yaml_value_duration;   /* uint64_t, ms */
-schema_read config_yaml_value_seconds;    /* uint64_t, ms; whole seconds */
-schema_read config_yaml_value_size;       /* uint64_t, bytes */
-schema_read config_yaml_value_mode;       /* uint32_t */
-schema_read config_yaml_value_choice;     /* any enum */
-schema_read config_yaml_value_severity;   /* enum ep_severity */
-schema_read config_yaml_list_program;     /* struct strings */
-schema_read config_yaml_list_texts;       /* struct strings */
-schema_read config_yaml_list_headers;     /* struct strings, "Name: value" */
-schema_read config_yaml_list_environment; /* struct strings, "NAME=value" */
-schema_read config_yaml_secret;           /* char *, never shown */
-schema_read config_yaml_token_file;       /* char * */
-schema_read config_yaml_token_env;        /* char * */
+/* yaml_value.c and yaml_list.c: each fits schema_read; the comment names the destination's type */
+schema_read config_yaml_value_read_text;       /* char * */
+schema_read config_yaml_value_read_pointer;    /* char *, may be empty */
+schema_read config_yaml_value_read_path;       /* char *, absolute */
+schema_read config_yaml_value_read_storage;    /* char * */
+schema_read config_yaml_value_read_since;      /* char *, RFC 3339 */
+schema_read config_yaml_value_read_count;      /* uint32_t */
+schema_read config_yaml_value_read_count64;    /* uint64_t */
+schema_read config_yaml_value_read_integer;    /* int64_t */
+schema_read config_yaml_value_read_rate;       /* double */
+schema_read config_yaml_value_read_duration;   /* uint64_t, ms */
+schema_read config_yaml_value_read_seconds;    /* uint64_t, ms; whole seconds */
+schema_read config_yaml_value_read_size;       /* uint64_t, bytes */
+schema_read config_yaml_value_read_mode;       /* uint32_t */
+schema_read config_yaml_value_read_choice;     /* any enum */
+schema_read config_yaml_value_read_severity;   /* enum ep_severity */
+schema_read config_yaml_list_read_program;     /* struct strings */
+schema_read config_yaml_list_read_texts;       /* struct strings */
+schema_read config_yaml_list_read_headers;     /* struct strings, "Name: value" */
+schema_read config_yaml_list_read_environment; /* struct strings, "NAME=value" */
+schema_read config_yaml_list_read_secret;      /* char *, never shown */
+schema_read config_yaml_list_read_token_file;  /* char * */
+schema_read config_yaml_list_read_token_env;   /* char * */
 
 /* Returns the text of a scalar that is not null and contains no NUL; otherwise NULL, after a problem
  * ("expected WHAT, found ..."). */
-const char *config_yaml_value_scalar(struct reader *reader, const yaml_node_t *node, const char *what);
+const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node, const char *what);
 bool config_yaml_value_is_null(const yaml_node_t *node);
 /* Describes the node for a message: "a list", "nothing", "\"quick\"" (cut, and without control
  * characters). */
-const char *config_yaml_value_found(const yaml_node_t *node, char *buffer, size_t size);
+const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t size);
 /* Returns the value of another key in the mapping that is being read, or NULL. */
-const yaml_node_t *config_yaml_value_beside(struct reader *reader, const char *key);
+const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const char *key);
 
 /* Returns an absolute path, allocated, or NULL after a problem. */
-char *config_yaml_value_absolute(struct reader *reader, const yaml_node_t *node);
+char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_node_t *node);
 
 /* yaml_json.c */
-schema_read config_yaml_json_options; /* char *, JSON text */
+schema_read config_yaml_json_read_options; /* char *, JSON text */
 
 #endif

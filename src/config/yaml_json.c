@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Converts YAML to JSON text. The supervisor uses it before the first fork for `options`, which may be
- * any YAML and goes to a plugin; `eventpipe chaos` uses it for a whole file.
+ * Converts YAML to JSON text. The supervisor (before it forks) and `eventpipe` commands use it for
+ * `options`, which may be any YAML and goes to a plugin; `eventpipe chaos` uses it for a whole file.
  *
  * Invariants
  *  1. A plain scalar that is a JSON number, true, false or null (also in capitals; ~ and nothing for
@@ -15,7 +15,9 @@
 
 #include "src/config/yaml.h"
 
-static bool is_number(const char *at)
+/* Returns whether a plain text in the configuration file is a number in JSON's form; 007 and 0x1f are not.
+ * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+static bool is_json_number(const char *at)
 {
     at += *at == '-';
     size_t whole = strspn(at, "0123456789");
@@ -44,7 +46,9 @@ static bool is_one_of(const char *text, const char *small, const char *capital, 
     return strcmp(text, small) == 0 || strcmp(text, capital) == 0 || strcmp(text, large) == 0;
 }
 
-static cJSON *scalar_json(const yaml_node_t *node)
+/* Converts a YAML scalar of the configuration file to JSON: null, true, false, a number with the same
+ * digits, or a string. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+static cJSON *convert_scalar(const yaml_node_t *node)
 {
     const char *text = (const char *)node->data.scalar.value;
     if (config_yaml_value_is_null(node))
@@ -55,17 +59,19 @@ static cJSON *scalar_json(const yaml_node_t *node)
         return cJSON_CreateTrue();
     if (is_one_of(text, "false", "False", "FALSE"))
         return cJSON_CreateFalse();
-    return is_number(text) ? cJSON_CreateRaw(text) : cJSON_CreateString(text);
+    return is_json_number(text) ? cJSON_CreateRaw(text) : cJSON_CreateString(text);
 }
 
-static cJSON *node_json(struct reader *reader, const yaml_node_t *node, unsigned depth);
+static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth);
 
-static cJSON *list_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
+/* Converts a YAML list of the configuration file to a JSON array; NULL after a problem or without memory.
+ * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+static cJSON *convert_list(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     cJSON *list = cJSON_CreateArray();
     const yaml_node_item_t *item = node->data.sequence.items.start;
     for (; list != NULL && item < node->data.sequence.items.top; item++) {
-        cJSON *json = node_json(reader, config_yaml_node(reader, *item), depth + 1);
+        cJSON *json = convert_node(reader, config_yaml_get_node(reader, *item), depth + 1);
         if (json == NULL || !cJSON_AddItemToArray(list, json)) {
             cJSON_Delete(json);
             cJSON_Delete(list);
@@ -75,67 +81,74 @@ static cJSON *list_json(struct reader *reader, const yaml_node_t *node, unsigned
     return list;
 }
 
-static bool add_member(struct reader *reader, cJSON *object, const yaml_node_t *key, const yaml_node_t *value,
-                       unsigned depth)
+/* Converts one key and its value to a member of a JSON object. Reports a repeated key and returns false,
+ * since a JSON reader would silently take one of the two. Runs in the supervisor before it forks, and in
+ * `eventpipe` commands. */
+static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_node_t *key,
+                               const yaml_node_t *value, unsigned depth)
 {
     const char *name = NULL;
-    if (config_yaml_visit(reader, key))
+    if (config_yaml_charge_visit(reader, key))
         name = key->type == YAML_SCALAR_NODE && key->data.scalar.length == 0
                    ? ""
-                   : config_yaml_value_scalar(reader, key, "a name");
+                   : config_yaml_value_read_scalar(reader, key, "a name");
     if (name == NULL)
         return false;
-    size_t outer = config_yaml_enter(reader, name, config_yaml_line(key));
+    size_t outer = config_yaml_enter_key(reader, name, config_yaml_get_line(key));
     cJSON *json = NULL;
     if (cJSON_GetObjectItemCaseSensitive(object, name) != NULL)
-        config_yaml_problem(reader, "given twice, expected once");
+        config_yaml_report_problem(reader, "given twice, expected once");
     else
-        json = node_json(reader, value, depth + 1);
-    config_yaml_leave(reader, outer);
+        json = convert_node(reader, value, depth + 1);
+    config_yaml_leave_key(reader, outer);
     if (json != NULL && cJSON_AddItemToObject(object, name, json))
         return true;
     cJSON_Delete(json);
     return false;
 }
 
-static cJSON *mapping_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
+/* Converts a YAML mapping of the configuration file to a JSON object; NULL after a problem or without
+ * memory. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+static cJSON *convert_mapping(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     const yaml_node_pair_t *pair = node->data.mapping.pairs.start, *top = node->data.mapping.pairs.top;
     if (top - pair > SCHEMA_PAIRS_MAX) { /* each name is compared with all before it */
-        config_yaml_problem(reader, "expected at most %d names in one mapping, found %zu", SCHEMA_PAIRS_MAX,
-                            (size_t)(top - pair));
+        config_yaml_report_problem(reader, "expected at most %d names in one mapping, found %zu",
+                                   SCHEMA_PAIRS_MAX, (size_t)(top - pair));
         return NULL;
     }
     cJSON *object = cJSON_CreateObject();
     for (; object != NULL && pair < top; pair++)
-        if (!add_member(reader, object, config_yaml_node(reader, pair->key),
-                        config_yaml_node(reader, pair->value), depth)) {
+        if (!add_mapping_member(reader, object, config_yaml_get_node(reader, pair->key),
+                                config_yaml_get_node(reader, pair->value), depth)) {
             cJSON_Delete(object);
             return NULL;
         }
     return object;
 }
 
-/* Converts a node; NULL after a problem or without memory. */
-static cJSON *node_json(struct reader *reader, const yaml_node_t *node, unsigned depth)
+/* Converts a YAML node of any kind to JSON, with everything in it; NULL after a problem or without memory.
+ * It limits the depth, since an alias may contain itself. Runs in the supervisor before it forks, and in
+ * `eventpipe` commands. */
+static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     if (depth > READER_DEPTH_MAX) {
-        config_yaml_problem(
+        config_yaml_report_problem(
             reader, "expected at most %d levels of lists and mappings, found more (or an alias to itself)",
             READER_DEPTH_MAX);
         return NULL;
     }
-    if (!config_yaml_visit(reader, node))
+    if (!config_yaml_charge_visit(reader, node))
         return NULL;
     cJSON *json;
     if (node->type == YAML_SEQUENCE_NODE)
-        json = list_json(reader, node, depth);
+        json = convert_list(reader, node, depth);
     else if (node->type == YAML_MAPPING_NODE)
-        json = mapping_json(reader, node, depth);
+        json = convert_mapping(reader, node, depth);
     else if (strlen((const char *)node->data.scalar.value) == node->data.scalar.length)
-        json = scalar_json(node);
+        json = convert_scalar(node);
     else {
-        config_yaml_problem(reader, "expected a text without a NUL character in it");
+        config_yaml_report_problem(reader, "expected a text without a NUL character in it");
         return NULL;
     }
     if (json == NULL && reader->problem_count == 0 && !reader->spent)
@@ -143,11 +156,14 @@ static cJSON *node_json(struct reader *reader, const yaml_node_t *node, unsigned
     return json;
 }
 
-void config_yaml_json_options(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                              void *base)
+/* Reads a value that may be any YAML, such as a plugin stage's `options` or an Idefix source's `meta`, and
+ * keeps it as JSON text. The schema of the configuration file names it for such keys. Runs in the supervisor
+ * before it forks, and in `eventpipe` commands. */
+void config_yaml_json_read_options(struct reader *reader, const struct schema_key *key,
+                                   const yaml_node_t *node, void *base)
 {
     char **options = (char **)(void *)((char *)base + key->offset);
-    cJSON *json = node_json(reader, node, 0);
+    cJSON *json = convert_node(reader, node, 0);
     if (json == NULL)
         return;
     char *text = cJSON_PrintUnformatted(json);
@@ -162,7 +178,9 @@ void config_yaml_json_options(struct reader *reader, const struct schema_key *ke
 
 /* ---- a whole file ---- */
 
-static const struct schema_key *key_named(const struct schema_key *keys, const char *name)
+/* Returns the entry of a key in a table of the configuration's schema, or NULL. `eventpipe chaos` uses it
+ * when it converts its configuration file to JSON. */
+static const struct schema_key *find_schema_key(const struct schema_key *keys, const char *name)
 {
     for (const struct schema_key *key = keys; key != NULL && key->name != NULL; key++)
         if (strcmp(key->name, name) == 0)
@@ -170,75 +188,86 @@ static const struct schema_key *key_named(const struct schema_key *keys, const c
     return NULL;
 }
 
-/* Converts to a string, so that True stays True: only `options` has numbers and booleans. */
-static cJSON *text_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key)
+/* Converts a text of the configuration file to a JSON string, so that True stays True: only `options` has
+ * numbers and booleans. Paths become absolute. Runs in `eventpipe chaos`. */
+static cJSON *convert_file_text(struct reader *reader, const yaml_node_t *node, const struct schema_key *key)
 {
     if (config_yaml_value_is_null(node))
         return cJSON_CreateNull();
-    bool path = key != NULL && (key->read == config_yaml_value_path || key->read == config_yaml_token_file);
-    char *absolute = path ? config_yaml_value_absolute(reader, node) : NULL;
+    bool path = key != NULL &&
+                (key->read == config_yaml_value_read_path || key->read == config_yaml_list_read_token_file);
+    char *absolute = path ? config_yaml_value_read_absolute_path(reader, node) : NULL;
     cJSON *json = cJSON_CreateString(absolute != NULL ? absolute : (const char *)node->data.scalar.value);
     free(absolute);
     return json;
 }
 
-static cJSON *file_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
-                        unsigned depth);
+static cJSON *convert_file_node(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
+                                unsigned depth);
 
-/* Converts a list. A NULL child, after a problem, cannot be added, so the whole list fails. */
-static cJSON *file_list_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
-                             unsigned depth)
+/* Converts a list of the configuration file to a JSON array. A NULL child, after a problem, cannot be added,
+ * so the whole list fails. Runs in `eventpipe chaos`. */
+static cJSON *convert_file_list(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
+                                unsigned depth)
 {
     cJSON *list = cJSON_CreateArray();
     for (const yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top;
          item++)
-        if (!cJSON_AddItemToArray(list, file_json(reader, config_yaml_node(reader, *item), key, depth + 1)))
+        if (!cJSON_AddItemToArray(list, convert_file_node(reader, config_yaml_get_node(reader, *item), key,
+                                                          depth + 1)))
             reader->no_memory = true;
     return list;
 }
 
-static cJSON *file_mapping_json(struct reader *reader, const yaml_node_t *node,
-                                const struct schema_key *children, unsigned depth)
+/* Converts the keys and values of the configuration file to a JSON object, each value as its key in the
+ * schema requires. Runs in `eventpipe chaos`. */
+static cJSON *convert_file_mapping(struct reader *reader, const yaml_node_t *node,
+                                   const struct schema_key *children, unsigned depth)
 {
     cJSON *object = cJSON_CreateObject();
     for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
          pair++) {
-        const char *name = config_yaml_value_scalar(reader, config_yaml_node(reader, pair->key), "a name");
-        const struct schema_key *key = name != NULL ? key_named(children, name) : NULL;
-        cJSON *value = file_json(reader, config_yaml_node(reader, pair->value), key, depth + 1);
+        const char *name =
+            config_yaml_value_read_scalar(reader, config_yaml_get_node(reader, pair->key), "a name");
+        const struct schema_key *key = name != NULL ? find_schema_key(children, name) : NULL;
+        cJSON *value = convert_file_node(reader, config_yaml_get_node(reader, pair->value), key, depth + 1);
         if (name == NULL || !cJSON_AddItemToObject(object, name, value))
             reader->no_memory = true;
     }
     return object;
 }
 
-/* Converts a value as its key in the schema requires. Without a key, it is a text or consists of texts. */
-static cJSON *file_json(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
-                        unsigned depth)
+/* Converts a value of the configuration file to JSON as its key in the schema requires. Without a key, it is
+ * a text or consists of texts. Runs in `eventpipe chaos`. */
+static cJSON *convert_file_node(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
+                                unsigned depth)
 {
-    if (key != NULL && key->read == config_yaml_json_options)
-        return node_json(reader, node, depth);
-    if (depth > READER_DEPTH_MAX || !config_yaml_visit(reader, node))
+    if (key != NULL && key->read == config_yaml_json_read_options)
+        return convert_node(reader, node, depth);
+    if (depth > READER_DEPTH_MAX || !config_yaml_charge_visit(reader, node))
         return NULL;
     if (node->type == YAML_SEQUENCE_NODE)
-        return file_list_json(reader, node, key, depth);
+        return convert_file_list(reader, node, key, depth);
     if (node->type == YAML_MAPPING_NODE)
-        return file_mapping_json(reader, node, key != NULL ? key->children : NULL, depth);
-    return text_json(reader, node, key);
+        return convert_file_mapping(reader, node, key != NULL ? key->children : NULL, depth);
+    return convert_file_text(reader, node, key);
 }
 
+/* Converts a whole configuration file to one JSON object, with relative paths made absolute. Returns 0, or
+ * EP_ECONFIG with a message. `eventpipe chaos` passes the result to its helper program, which reads no YAML.
+ * The caller frees *out. */
 int config_json(const char *path, char **out, struct error *error)
 {
     static const struct schema_key whole = {.children = config_yaml_schema_top};
     struct reader reader = {.file = path};
-    const yaml_node_t *root = config_yaml_load(&reader);
-    cJSON *json = root != NULL ? file_json(&reader, root, &whole, 0) : NULL;
+    const yaml_node_t *root = config_yaml_load_file(&reader);
+    cJSON *json = root != NULL ? convert_file_node(&reader, root, &whole, 0) : NULL;
     char *text = reader.no_memory || reader.spent ? NULL : cJSON_PrintUnformatted(json);
     cJSON_Delete(json);
-    config_yaml_unload(&reader, root);
+    config_yaml_unload_file(&reader, root);
     if (text == NULL)
-        return base_error_set(error, EP_ECONFIG,
-                              "%s: it changed while it was read, or memory is out: try again", path);
+        return base_error_set(error, EP_ECONFIG, "%s changed while it was read, or memory ran out: try again",
+                              path);
     *out = text;
     return EP_OK;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Explains what is not YAML, or is nested too deeply, in a message that an operator can act on:
- * libyaml's own message, the line, and the usual cause. Runs in the supervisor before the first fork.
+ * libyaml's own message, the line, and the usual cause. Runs in the supervisor before it forks, and in
+ * `eventpipe` commands.
  */
 #include <stdio.h>
 #include <string.h>
@@ -10,8 +11,9 @@
 
 #define DEPTH_MAX 100
 
-/* Returns a line from its first non-blank character on, and its length. */
-static const char *line_text(const char *bytes, size_t length, unsigned line, size_t *line_length)
+/* Returns a line of the configuration file from its first non-blank character on, and its length. Runs in
+ * the supervisor before it forks, and in `eventpipe` commands. */
+static const char *find_line_text(const char *bytes, size_t length, unsigned line, size_t *line_length)
 {
     size_t at = 0, end;
     for (unsigned i = 1; i < line && at < length; at++)
@@ -24,11 +26,12 @@ static const char *line_text(const char *bytes, size_t length, unsigned line, si
     return bytes + at;
 }
 
-/* Returns the usual cause of a syntax error in this line, "" if none is known. */
-static const char *syntax_hint(const char *bytes, size_t length, unsigned line, const char *problem)
+/* Returns the usual cause of a YAML syntax error in this line of the configuration file, "" if none is
+ * known. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+static const char *find_syntax_hint(const char *bytes, size_t length, unsigned line, const char *problem)
 {
     size_t text_length;
-    const char *text = line_text(bytes, length, line, &text_length);
+    const char *text = find_line_text(bytes, length, line, &text_length);
     if (text_length > 0 && *text == '\t')
         return "; this line begins with a tab: YAML is indented with spaces only";
     if (memmem(text, text_length, "memory:", 7) != NULL)
@@ -44,8 +47,11 @@ static const char *syntax_hint(const char *bytes, size_t length, unsigned line, 
     return "";
 }
 
-void config_yaml_syntax_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
-                                size_t length)
+/* Reports where the configuration file is not YAML, with libyaml's message and the usual cause. libyaml's
+ * message alone rarely tells an operator what to change. Runs in the supervisor before it forks, and in
+ * `eventpipe` commands. */
+void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
+                                       size_t length)
 {
     char message[1024], context[256] = "";
     unsigned line = (unsigned)parser->problem_mark.line + 1;
@@ -68,15 +74,14 @@ void config_yaml_syntax_problem(struct reader *reader, const yaml_parser_t *pars
                      parser->context_mark.line + 1);
         snprintf(message, sizeof message, "not valid YAML at column %zu: %s%s%s",
                  parser->problem_mark.column + 1, problem, context,
-                 syntax_hint(bytes, length, line, problem));
+                 find_syntax_hint(bytes, length, line, problem));
     }
-    config_yaml_problem_at(reader, line, "", message);
+    config_yaml_report_problem_at(reader, line, "", message);
 }
 
-/*
- * Parses the file once without storing anything, before it is loaded: libyaml's time for loading grows
- * with the square of the depth, so deep nesting must be found first. Returns false after a problem.
- */
+/* Parses the configuration file once without storing anything, before it is loaded: libyaml's time for
+ * loading grows with the square of the depth, so deep nesting must be found first. Returns false after a
+ * problem. Runs in the supervisor before it forks, and in `eventpipe` commands. */
 bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, size_t length)
 {
     yaml_parser_t parser;
@@ -90,7 +95,7 @@ bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, si
     yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
     while (type != YAML_STREAM_END_EVENT && depth <= DEPTH_MAX) {
         if (!yaml_parser_parse(&parser, &event)) {
-            config_yaml_syntax_problem(reader, &parser, bytes, length);
+            config_yaml_syntax_report_problem(reader, &parser, bytes, length);
             break;
         }
         type = event.type;
@@ -99,7 +104,7 @@ bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, si
         if (type == YAML_SEQUENCE_END_EVENT || type == YAML_MAPPING_END_EVENT)
             depth--;
         if (depth > DEPTH_MAX)
-            config_yaml_problem_at(
+            config_yaml_report_problem_at(
                 reader, (unsigned)event.start_mark.line + 1, "",
                 "lists and mappings are nested too deeply here, expected at most 100 levels");
         yaml_event_delete(&event);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Reads each kind of value from a YAML node: numbers with bounds, durations, sizes, choices, paths,
- * times. yaml_list.c reads values of several texts, and secrets. Runs in the supervisor before the first
- * fork.
+ * times. yaml_list.c reads values of several texts, and secrets. Runs in the supervisor before it forks,
+ * and in `eventpipe` commands.
  *
  * Invariants
  *  1. A value is stored only if all of it is right; otherwise the default stays and one problem is
@@ -25,6 +25,8 @@
 /* The destination of a key, with its type. */
 #define DESTINATION(type) ((type *)(void *)((char *)base + key->offset))
 
+/* Returns whether a value in the configuration file is YAML's null: nothing, ~ or null without quotes. Runs
+ * in the supervisor before it forks, and in `eventpipe` commands. */
 bool config_yaml_value_is_null(const yaml_node_t *node)
 {
     if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
@@ -36,7 +38,9 @@ bool config_yaml_value_is_null(const yaml_node_t *node)
     return false;
 }
 
-const char *config_yaml_value_found(const yaml_node_t *node, char *buffer, size_t size)
+/* Describes a value of the configuration file for a message: "a list", "nothing", "\"quick\"", cut and
+ * without control characters. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t size)
 {
     if (node->type == YAML_SEQUENCE_NODE)
         return "a list";
@@ -50,34 +54,40 @@ const char *config_yaml_value_found(const yaml_node_t *node, char *buffer, size_
     return buffer;
 }
 
-const yaml_node_t *config_yaml_value_beside(struct reader *reader, const char *key)
+/* Returns the value of another key in the mapping of the configuration file that is being read, or NULL.
+ * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const char *key)
 {
     const yaml_node_pair_t *at = reader->mapping->data.mapping.pairs.start;
     for (; at < reader->mapping->data.mapping.pairs.top; at++) {
-        const yaml_node_t *name = config_yaml_node(reader, at->key);
+        const yaml_node_t *name = config_yaml_get_node(reader, at->key);
         if (name->type == YAML_SCALAR_NODE && strcmp((const char *)name->data.scalar.value, key) == 0)
-            return config_yaml_node(reader, at->value);
+            return config_yaml_get_node(reader, at->value);
     }
     return NULL;
 }
 
-const char *config_yaml_value_scalar(struct reader *reader, const yaml_node_t *node, const char *what)
+/* Returns the text of a value in the configuration file; reports "expected WHAT, found ..." and returns NULL
+ * if it is a list, a mapping or null, or has a NUL in it. Every reader of a single value begins with it.
+ * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node, const char *what)
 {
     char found[120];
     if (node->type != YAML_SCALAR_NODE || config_yaml_value_is_null(node)) {
-        config_yaml_problem(reader, "expected %s, found %s", what,
-                            config_yaml_value_found(node, found, sizeof found));
+        config_yaml_report_problem(reader, "expected %s, found %s", what,
+                                   config_yaml_value_describe(node, found, sizeof found));
         return NULL;
     }
     const char *text = (const char *)node->data.scalar.value;
     if (strlen(text) == node->data.scalar.length)
         return text;
-    config_yaml_problem(reader, "expected %s, found a text with a NUL character in it", what);
+    config_yaml_report_problem(reader, "expected %s, found a text with a NUL character in it", what);
     return NULL;
 }
 
-/* Replaces the default in *destination by a copy of the text. */
-static void store_text(struct reader *reader, char **destination, const char *text)
+/* Replaces a default of the configuration by a copy of the text from the file. Runs in the supervisor before
+ * it forks, and in `eventpipe` commands. */
+static void replace_text(struct reader *reader, char **destination, const char *text)
 {
     char *copy = strdup(text);
     if (copy == NULL) {
@@ -88,29 +98,35 @@ static void store_text(struct reader *reader, char **destination, const char *te
     *destination = copy;
 }
 
-void config_yaml_value_text(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                            void *base)
+/* Reads a key of the configuration file whose value is a text that is not empty. The schema names it for
+ * names, URLs and filters. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_text(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                 void *base)
 {
-    const char *text = config_yaml_value_scalar(reader, node, "a text");
+    const char *text = config_yaml_value_read_scalar(reader, node, "a text");
     if (text != NULL && text[0] == '\0')
-        config_yaml_problem(reader, "expected a text, found \"\"; leave the key out if you mean none");
+        config_yaml_report_problem(reader, "expected a text, found \"\"; leave the key out if you mean none");
     else if (text != NULL)
-        store_text(reader, DESTINATION(char *), text);
+        replace_text(reader, DESTINATION(char *), text);
 }
 
-void config_yaml_value_pointer(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                               void *base)
+/* Reads a key of the configuration file whose value is a text that may be empty: a JSON pointer, or an http
+ * source's first cursor. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_pointer(struct reader *reader, const struct schema_key *key,
+                                    const yaml_node_t *node, void *base)
 {
-    const char *what = strcmp(key->name, "first") == 0
+    const char *what = strcmp(key->name, "initial") == 0
                            ? "a text (\"\" for an empty one)"
                            : "a JSON pointer such as /data/id (\"\" for the whole)";
-    const char *text = config_yaml_value_scalar(reader, node, what);
+    const char *text = config_yaml_value_read_scalar(reader, node, what);
     if (text != NULL)
-        store_text(reader, DESTINATION(char *), text);
+        replace_text(reader, DESTINATION(char *), text);
 }
 
-/* Makes a path absolute. A relative path begins at the directory of the configuration file. */
-static char *absolute(struct reader *reader, const char *path)
+/* Makes a path of the configuration file absolute, allocated; NULL without memory. A relative path begins at
+ * the directory of the file, so that the daemon may run in any directory. Runs in the supervisor before it
+ * forks, and in `eventpipe` commands. */
+static char *make_path_absolute(struct reader *reader, const char *path)
 {
     char *whole = NULL;
     if (path[0] == '/')
@@ -123,55 +139,66 @@ static char *absolute(struct reader *reader, const char *path)
     return whole;
 }
 
-char *config_yaml_value_absolute(struct reader *reader, const yaml_node_t *node)
+/* Reads a path in the configuration file and returns it absolute, allocated; NULL after a problem. Runs in
+ * the supervisor before it forks, and in `eventpipe` commands. */
+char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_node_t *node)
 {
-    const char *path = config_yaml_value_scalar(reader, node, "a path");
+    const char *path = config_yaml_value_read_scalar(reader, node, "a path");
     if (path == NULL)
         return NULL;
     if (path[0] != '\0')
-        return absolute(reader, path);
-    config_yaml_problem(reader, "expected a path, found \"\"");
+        return make_path_absolute(reader, path);
+    config_yaml_report_problem(reader, "expected a path, found \"\"");
     return NULL;
 }
 
-void config_yaml_value_path(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                            void *base)
+/* Reads a key of the configuration file whose value is a path, and keeps it absolute. The schema names it
+ * for files, directories and the control socket. Runs in the supervisor before it forks, and in `eventpipe`
+ * commands. */
+void config_yaml_value_read_path(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                 void *base)
 {
-    char *path = config_yaml_value_absolute(reader, node);
+    char *path = config_yaml_value_read_absolute_path(reader, node);
     if (path == NULL)
         return;
     free(*DESTINATION(char *));
     *DESTINATION(char *) = path;
 }
 
-void config_yaml_value_storage(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                               void *base)
+/* Reads the `storage` of the configuration file, which names the store: "memory:", or "sqlite:" with a path
+ * that becomes absolute. config_validate checks anything else. Runs in the supervisor before it forks, and
+ * in `eventpipe` commands. */
+void config_yaml_value_read_storage(struct reader *reader, const struct schema_key *key,
+                                    const yaml_node_t *node, void *base)
 {
     char **destination = DESTINATION(char *);
-    const char *text = config_yaml_value_scalar(reader, node, "sqlite:/path/to/file.db or memory:");
+    const char *text = config_yaml_value_read_scalar(reader, node, "sqlite:/path/to/file.db or memory:");
     if (text == NULL)
         return;
     /* "memory:" alone is not valid YAML without quotes, so the forms without the colon at the end are taken
      * too */
     if (strcmp(text, "memory") == 0 || strcmp(text, ":memory") == 0 || strcmp(text, ":memory:") == 0) {
-        store_text(reader, destination, "memory:");
+        replace_text(reader, destination, "memory:");
     } else if (strncmp(text, "sqlite:", 7) == 0 && text[7] != '\0') {
-        char *path = absolute(reader, text + 7), *whole = NULL;
+        char *path = make_path_absolute(reader, text + 7), *whole = NULL;
         if (path == NULL || asprintf(&whole, "sqlite:%s", path) < 0)
             reader->no_memory = true;
         else
             *destination = whole;
         free(path);
     } else {
-        store_text(reader, destination, text); /* config_validate checks it */
+        replace_text(reader, destination, text); /* config_validate checks it */
     }
 }
 
-void config_yaml_value_since(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                             void *base)
+/* Reads the `since` of a source in the configuration file, and turns a duration back from now into a time.
+ * So the time stays the same while the daemon runs. Runs in the supervisor before it forks, and in
+ * `eventpipe` commands. */
+void config_yaml_value_read_since(struct reader *reader, const struct schema_key *key,
+                                  const yaml_node_t *node, void *base)
 {
     const char *what = "a duration back from now such as 24h, or a time such as 2026-11-23T10:00:00Z";
-    const char *text = config_yaml_value_scalar(reader, node, what);
+    const char *text = config_yaml_value_read_scalar(reader, node, what);
     char moment[64], found[120];
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -179,22 +206,24 @@ void config_yaml_value_since(struct reader *reader, const struct schema_key *key
         return;
     if (base_units_since_text(text, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, moment,
                               sizeof moment) == EP_OK)
-        store_text(reader, DESTINATION(char *), moment);
+        replace_text(reader, DESTINATION(char *), moment);
     else
-        config_yaml_problem(reader, "expected %s, found %s%s", what,
-                            config_yaml_value_found(node, found, sizeof found),
-                            errno == ERANGE ? ", which is before 1970 or too long" : "");
+        config_yaml_report_problem(reader, "expected %s, found %s%s", what,
+                                   config_yaml_value_describe(node, found, sizeof found),
+                                   errno == ERANGE ? ", which is before 1970 or too long" : "");
 }
 
 /* ---- numbers ---- */
 
-/* Reads a whole number within the key's bounds. */
-static bool read_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                       uint64_t *value)
+/* Reads a whole number of the configuration file within the bounds that the schema gives its key; reports
+ * a problem and returns false otherwise. Runs in the supervisor before it forks, and in `eventpipe`
+ * commands. */
+static bool read_bounded_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                               uint64_t *value)
 {
     char what[80], found[120];
     snprintf(what, sizeof what, "a whole number from %" PRIu64 " to %" PRIu64, key->least, key->most);
-    const char *text = config_yaml_value_scalar(reader, node, what);
+    const char *text = config_yaml_value_read_scalar(reader, node, what);
     if (text == NULL)
         return false;
     uint64_t number = 0;
@@ -203,35 +232,41 @@ static bool read_count(struct reader *reader, const struct schema_key *key, cons
         fits = *at >= '0' && *at <= '9' && !__builtin_mul_overflow(number, 10u, &number) &&
                !__builtin_add_overflow(number, (uint64_t)(*at - '0'), &number);
     if (!fits || number < key->least || number > key->most) {
-        config_yaml_problem(reader, "expected %s, found %s", what,
-                            config_yaml_value_found(node, found, sizeof found));
+        config_yaml_report_problem(reader, "expected %s, found %s", what,
+                                   config_yaml_value_describe(node, found, sizeof found));
         return false;
     }
     *value = number;
     return true;
 }
 
-void config_yaml_value_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                             void *base)
+/* Reads a key of the configuration file whose value is a whole number of 32 bits, such as `concurrency`.
+ * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_count(struct reader *reader, const struct schema_key *key,
+                                  const yaml_node_t *node, void *base)
 {
     uint64_t number;
-    if (read_count(reader, key, node, &number))
+    if (read_bounded_count(reader, key, node, &number))
         *DESTINATION(uint32_t) = (uint32_t)number;
 }
 
-void config_yaml_value_count64(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                               void *base)
+/* Reads a key of the configuration file whose value is a whole number of 64 bits, such as
+ * `backlog.max_events`. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_count64(struct reader *reader, const struct schema_key *key,
+                                    const yaml_node_t *node, void *base)
 {
     uint64_t number;
-    if (read_count(reader, key, node, &number))
+    if (read_bounded_count(reader, key, node, &number))
         *DESTINATION(uint64_t) = number;
 }
 
-void config_yaml_value_integer(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                               void *base)
+/* Reads a key of the configuration file whose value is a whole number with a sign: the `cursor.increment` of
+ * an http source. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_integer(struct reader *reader, const struct schema_key *key,
+                                    const yaml_node_t *node, void *base)
 {
     const char *what = "a whole number of at most 64 bits, such as 1 or -1";
-    const char *text = config_yaml_value_scalar(reader, node, what);
+    const char *text = config_yaml_value_read_scalar(reader, node, what);
     char found[120];
     if (text == NULL)
         return;
@@ -241,16 +276,18 @@ void config_yaml_value_integer(struct reader *reader, const struct schema_key *k
     if (digits[0] != '\0' && strspn(digits, "0123456789") == strlen(digits) && errno == 0)
         *DESTINATION(int64_t) = number;
     else
-        config_yaml_problem(reader, "expected %s, found %s", what,
-                            config_yaml_value_found(node, found, sizeof found));
+        config_yaml_report_problem(reader, "expected %s, found %s", what,
+                                   config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* Reads digits with an optional decimal point. Not with strtod, which depends on the program's locale. */
-void config_yaml_value_rate(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                            void *base)
+/* Reads the `rate` of a generate source in the configuration file, digits with an optional decimal point. It
+ * does not use strtod, which depends on the program's locale. Runs in the supervisor before it forks, and in
+ * `eventpipe` commands. */
+void config_yaml_value_read_rate(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                 void *base)
 {
     const char *what = "events per second such as 100 or 0.5 (0 = no limit)";
-    const char *text = config_yaml_value_scalar(reader, node, what);
+    const char *text = config_yaml_value_read_scalar(reader, node, what);
     char found[120];
     if (text == NULL)
         return;
@@ -264,16 +301,18 @@ void config_yaml_value_rate(struct reader *reader, const struct schema_key *key,
         number += (text[whole + 1 + i] - '0') * (place /= 10);
     if (whole == 0 || (point > 0 && part == 0) || text[whole + point + part] != '\0' ||
         number > (double)key->most)
-        config_yaml_problem(reader, "expected %s of at most %" PRIu64 ", found %s", what, key->most,
-                            config_yaml_value_found(node, found, sizeof found));
+        config_yaml_report_problem(reader, "expected %s of at most %" PRIu64 ", found %s", what, key->most,
+                                   config_yaml_value_describe(node, found, sizeof found));
     else
         *DESTINATION(double) = number;
 }
 
-void config_yaml_value_duration(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                                void *base)
+/* Reads a key of the configuration file whose value is a duration such as 30s, in milliseconds. A number
+ * without a unit is refused. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_duration(struct reader *reader, const struct schema_key *key,
+                                     const yaml_node_t *node, void *base)
 {
-    const char *text = config_yaml_value_scalar(reader, node, DURATION_FORM);
+    const char *text = config_yaml_value_read_scalar(reader, node, DURATION_FORM);
     char found[120];
     uint64_t ms;
     if (text == NULL)
@@ -281,37 +320,41 @@ void config_yaml_value_duration(struct reader *reader, const struct schema_key *
     if (base_units_duration_ms(text, &ms) != EP_OK) {
         bool large = errno == ERANGE;
         bool bare = text[0] != '\0' && strspn(text, "0123456789") == strlen(text);
-        config_yaml_problem(reader, "expected " DURATION_FORM ", found %s%s",
-                            config_yaml_value_found(node, found, sizeof found),
-                            large  ? ", which is longer than 100 years"
-                            : bare ? ", a number without a unit"
-                                   : "");
+        config_yaml_report_problem(reader, "expected " DURATION_FORM ", found %s%s",
+                                   config_yaml_value_describe(node, found, sizeof found),
+                                   large  ? ", which is longer than 100 years"
+                                   : bare ? ", a number without a unit"
+                                          : "");
     } else if (ms < key->least) {
-        config_yaml_problem(reader, "expected a duration of at least %" PRIu64 "ms, found %s", key->least,
-                            config_yaml_value_found(node, found, sizeof found));
+        config_yaml_report_problem(reader, "expected a duration of at least %" PRIu64 "ms, found %s",
+                                   key->least, config_yaml_value_describe(node, found, sizeof found));
     } else {
         *DESTINATION(uint64_t) = ms;
     }
 }
 
-void config_yaml_value_seconds(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                               void *base)
+/* Reads a duration of whole seconds: the `limits.cpu` of a stage in the configuration file, which the kernel
+ * counts in seconds. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_seconds(struct reader *reader, const struct schema_key *key,
+                                    const yaml_node_t *node, void *base)
 {
     const uint64_t before = *DESTINATION(uint64_t);
     char found[120];
-    config_yaml_value_duration(reader, key, node, base);
+    config_yaml_value_read_duration(reader, key, node, base);
     if (*DESTINATION(uint64_t) % 1000 == 0)
         return;
     *DESTINATION(uint64_t) = before;
-    config_yaml_problem(reader, "expected whole seconds such as 1s or 90s, found %s",
-                        config_yaml_value_found(node, found, sizeof found));
+    config_yaml_report_problem(reader, "expected whole seconds such as 1s or 90s, found %s",
+                               config_yaml_value_describe(node, found, sizeof found));
 }
 
-void config_yaml_value_size(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                            void *base)
+/* Reads a key of the configuration file whose value is a size such as 64MiB, within the bounds of the
+ * schema, in bytes. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_size(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                 void *base)
 {
     const char *what = "a size in bytes such as 4096, 10k, 64KiB or 64MiB";
-    const char *text = config_yaml_value_scalar(reader, node, what);
+    const char *text = config_yaml_value_read_scalar(reader, node, what);
     char found[120];
     uint64_t bytes = 0;
     if (text == NULL)
@@ -319,34 +362,38 @@ void config_yaml_value_size(struct reader *reader, const struct schema_key *key,
     int code = base_units_size_bytes(text, &bytes);
     bool large = code != EP_OK && errno == ERANGE;
     if (code != EP_OK && !large)
-        config_yaml_problem(reader, "expected %s, found %s", what,
-                            config_yaml_value_found(node, found, sizeof found));
+        config_yaml_report_problem(reader, "expected %s, found %s", what,
+                                   config_yaml_value_describe(node, found, sizeof found));
     else if (large || bytes < key->least || bytes > key->most)
-        config_yaml_problem(reader, "expected a size from %" PRIu64 " to %" PRIu64 " bytes, found %s",
-                            key->least, key->most, config_yaml_value_found(node, found, sizeof found));
+        config_yaml_report_problem(reader, "expected a size from %" PRIu64 " to %" PRIu64 " bytes, found %s",
+                                   key->least, key->most,
+                                   config_yaml_value_describe(node, found, sizeof found));
     else
         *DESTINATION(uint64_t) = bytes;
 }
 
-void config_yaml_value_mode(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                            void *base)
+/* Reads the `control_mode` of the configuration file: the control socket's permission bits in octal. Runs in
+ * the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_mode(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                                 void *base)
 {
     const char *what = "permission bits in octal such as 0600 or 0660";
-    const char *text = config_yaml_value_scalar(reader, node, what);
+    const char *text = config_yaml_value_read_scalar(reader, node, what);
     char found[120];
     if (text == NULL)
         return;
     size_t length = strlen(text);
     if (length < 3 || length > 4 || strspn(text, "01234567") != length || (length == 4 && text[0] != '0'))
-        config_yaml_problem(reader, "expected %s, found %s", what,
-                            config_yaml_value_found(node, found, sizeof found));
+        config_yaml_report_problem(reader, "expected %s, found %s", what,
+                                   config_yaml_value_describe(node, found, sizeof found));
     else
         *DESTINATION(uint32_t) = (uint32_t)strtoul(text, NULL, 8);
 }
 
 /* ---- choices ---- */
 
-/* Returns the index of the scalar among the names, or -1 after a problem that lists them. */
+/* Returns the index of a value of the configuration file among the allowed names, or -1 after a problem that
+ * lists them. Runs in the supervisor before it forks, and in `eventpipe` commands. */
 static int read_choice(struct reader *reader, const yaml_node_t *node, const char *const *choices)
 {
     char list[160] = "", found[120];
@@ -356,22 +403,24 @@ static int read_choice(struct reader *reader, const yaml_node_t *node, const cha
                                  : choices[i + 1] == NULL ? " or "
                                                           : ", ",
                                  choices[i]);
-    const char *text = config_yaml_value_scalar(reader, node, list);
+    const char *text = config_yaml_value_read_scalar(reader, node, list);
     if (text == NULL)
         return -1;
     for (int i = 0; choices[i] != NULL; i++)
         if (strcmp(choices[i], text) == 0)
             return i;
     const char *near = base_suggest_near(text, choices);
-    config_yaml_problem(reader, "expected %s, found %s%s%s%s", list,
-                        config_yaml_value_found(node, found, sizeof found),
-                        near != NULL ? "; did you mean " : "", near != NULL ? near : "",
-                        near != NULL ? "?" : "");
+    config_yaml_report_problem(reader, "expected %s, found %s%s%s%s", list,
+                               config_yaml_value_describe(node, found, sizeof found),
+                               near != NULL ? "; did you mean " : "", near != NULL ? near : "",
+                               near != NULL ? "?" : "");
     return -1;
 }
 
-void config_yaml_value_choice(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                              void *base)
+/* Reads a key of the configuration file that allows a few names, such as a source's `type`, into an enum.
+ * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_choice(struct reader *reader, const struct schema_key *key,
+                                   const yaml_node_t *node, void *base)
 {
     int choice = read_choice(reader, node, key->choices);
     if (choice < 0)
@@ -381,8 +430,10 @@ void config_yaml_value_choice(struct reader *reader, const struct schema_key *ke
     memcpy(DESTINATION(char), &value, sizeof value);
 }
 
-void config_yaml_value_severity(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
-                                void *base)
+/* Reads the `log_level` of the configuration file: the least severe messages that the daemon logs. Runs in
+ * the supervisor before it forks, and in `eventpipe` commands. */
+void config_yaml_value_read_severity(struct reader *reader, const struct schema_key *key,
+                                     const yaml_node_t *node, void *base)
 {
     static const char *const names[] = {"error", "warning", "info", "debug", NULL};
     static const enum ep_severity severities[] = {EP_LOG_ERROR, EP_LOG_WARNING, EP_LOG_INFO, EP_LOG_DEBUG};

@@ -188,7 +188,7 @@ static const struct {
     {IDEFIX_SOURCE "  session: s1\n" STAGES
                    "- {id: b, type: idefix, broker: 'ssl://h', account: u, token_env: PATH, domain: d, "
                    "session: s1, stages: [{name: s, exec: [x]}]}\n",
-     11, "sources[1].session", "source a's as well"},
+     11, "sources[1].session", "also the session of source a"},
     {"sources:\n- {id: a, type: htp}\n", 2, "sources[0].type", "did you mean http?"},
 };
 
