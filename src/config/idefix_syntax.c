@@ -52,8 +52,8 @@ static int refuse_broker(struct error *error, const char *text, const char *expe
     /* It may be user:password@, which no message may contain. */
     if (strchr(text, '@') != NULL)
         return base_error_set(error, EP_ECONFIG,
-                              "the broker's address contains a user: write ssl://HOST:PORT, and put "
-                              "the user and the password into `user` and `password`");
+                              "the broker's address contains a user: expected ssl://HOST:PORT, with "
+                              "the user and the password in `user` and `password`");
     return base_error_set(error, EP_ECONFIG, "%s, found \"%.200s\"", expected, text);
 }
 

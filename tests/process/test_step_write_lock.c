@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #define TIMEOUT_MS 60000 /* a waiter's; it is in within a slice of it, on any machine */
+#define LINE_UPS 100     /* tries */
 #define MOST_INSTRUCTIONS 20000
 #define FAULTS_ENOUGH 2
 
@@ -159,19 +160,36 @@ static bool step_to_sleep(pid_t pid)
     return false;
 }
 
-/* It sleeps until its turn comes, another behind it; we leave, and it is killed k instructions later. */
-static enum step_stop one_kill_in_line(const char *what, uint32_t k)
+/* We hold the lock; one process sleeps until its turn comes, another behind it. False: on a busy machine the first
+ * may need longer for its steps than it wants to sleep. */
+static bool line_up(pid_t *pid, struct waiter *waiter)
 {
     fresh_write_lock();
     if (write_lock_acquire(write_lock, TIMEOUT_MS) != 0)
-        fault(what, k, "we do not get in");
-    pid_t pid = step_fork(passes, NULL);
-    bool sleeps = pid > 0 && step_to_sleep(pid);
-    struct waiter waiter = waiter_start();
-    if (!sleeps || !step_asleep(waiter.pid))
-        fault(what, k, "nobody waits"); /* the rig's own failing */
+        return false;
+    *pid = step_fork(passes, NULL);
+    bool sleeps = *pid > 0 && step_to_sleep(*pid);
+    *waiter = waiter_start();
+    if (sleeps && step_asleep(waiter->pid))
+        return true;
+    step_kill(*pid);
+    step_kill(waiter->pid);
+    close(waiter->answers);
+    return false;
+}
+
+/* We leave, and the first in line is killed k instructions later. */
+static enum step_stop one_kill_in_line(const char *what, uint32_t k)
+{
+    pid_t pid;
+    struct waiter waiter;
+    for (int tries = 1; !line_up(&pid, &waiter); tries++)
+        if (tries == LINE_UPS) {
+            fault(what, k, "nobody waits"); /* the rig's own failing */
+            return STEP_LOST;
+        }
     write_lock_release(write_lock);
-    enum step_stop stop = sleeps && k > 0 ? step_wait(pid) : STEP_HALTED;
+    enum step_stop stop = k > 0 ? step_wait(pid) : STEP_HALTED;
     if (stop == STEP_HALTED && k > 1)
         stop = step_on(pid, k - 1);
     step_kill(pid);
