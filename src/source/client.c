@@ -7,7 +7,7 @@
  * Invariants:
  *   1. Everything that the client adds to an ep_page is copied.
  *   2. An undecodable event (no UID, text that is not JSON) is stored as dead, reason corrupt, and the
- *      call succeeds: the rest of the page goes on.
+ *      call succeeds: the other events of the page are stored as usual.
  *   3. Without a stored cursor the client gets the source's continuation_id.
  */
 #include <stdarg.h>
@@ -19,7 +19,7 @@
 #include "shm/slot.h" /* shm_now_ns */
 #include "src/source/source.h"
 
-#define EMPTY_ANSWER_NS UINT64_C(100000000) /* from one empty answer to the next, at least */
+#define EMPTY_ANSWER_NS UINT64_C(100000000) /* the shortest time between two empty answers */
 
 struct ep_page {
     struct page *page;
@@ -29,14 +29,16 @@ struct ep_page {
 
 struct client {
     const struct source_config *config;
-    const struct ep_client *table;
+    const struct ep_client *functions;
     struct ep_filter filter;
     void *session;
 };
 
-/* ---- the caller's side ---- */
+/* ---- what the caller's client calls ---- */
 
-static void out_named(struct json_out *out, const char *name, const char *text, bool is_json)
+/* Writes one member of an event's JSON object, after a comma if it is not the first; skips a NULL text. Only
+ * ep_page_add calls this. With is_json, the text is JSON and is written as it is. */
+static void write_member(struct json_out *out, const char *name, const char *text, bool is_json)
 {
     if (text == NULL)
         return;
@@ -49,16 +51,22 @@ static void out_named(struct json_out *out, const char *name, const char *text, 
         json_write_string(out, text, strlen(text));
 }
 
-static bool broken_json(const char *text)
+/* Whether a client gave a payload or meta that is not valid JSON; NULL is fine. ep_page_add then stores the
+ * event as corrupt. */
+static bool is_invalid_json(const char *text)
 {
     return text != NULL && !json_valid(text, strlen(text), NULL);
 }
 
-static int add_broken(ep_page *page, const struct ep_event *event, const char *raw, const char *reason)
+/* Adds an undecodable event of a library caller's client to the page, to be stored as a dead letter. */
+static int add_corrupt_event(ep_page *page, const struct ep_event *event, const char *raw, const char *reason)
 {
     return source_page_add_corrupt(page->page, event->uid, raw, strlen(raw), reason);
 }
 
+/* Adds one event to the page of a client source: builds its JSON text from the members of struct ep_event.
+ * The library caller's client calls this in its events_get function, in the producer's fetch thread. An event
+ * without UID or with invalid JSON is added as corrupt, so that it cannot block the source. */
 int ep_page_add(ep_page *page, const struct ep_event *event)
 {
     struct json_out out = {0};
@@ -66,19 +74,19 @@ int ep_page_add(ep_page *page, const struct ep_event *event)
 
     if (page == NULL || event == NULL)
         return EP_EINVAL;
-    if (broken_json(event->payload))
-        return add_broken(page, event, event->payload, "its payload is not valid JSON");
-    if (broken_json(event->meta))
-        return add_broken(page, event, event->meta, "its meta is not valid JSON");
+    if (is_invalid_json(event->payload))
+        return add_corrupt_event(page, event, event->payload, "its payload is not valid JSON");
+    if (is_invalid_json(event->meta))
+        return add_corrupt_event(page, event, event->meta, "its meta is not valid JSON");
     json_write_text(&out, "{");
-    out_named(&out, "uid", event->uid, false);
-    out_named(&out, "sourceId", event->source_id, false);
-    out_named(&out, "domain", event->domain, false);
-    out_named(&out, "address", event->address, false);
-    out_named(&out, "type", event->type, false);
-    out_named(&out, "timestamp", event->timestamp, false);
-    out_named(&out, "meta", event->meta, true);
-    out_named(&out, "payload", event->payload, true);
+    write_member(&out, "uid", event->uid, false);
+    write_member(&out, "sourceId", event->source_id, false);
+    write_member(&out, "domain", event->domain, false);
+    write_member(&out, "address", event->address, false);
+    write_member(&out, "type", event->type, false);
+    write_member(&out, "timestamp", event->timestamp, false);
+    write_member(&out, "meta", event->meta, true);
+    write_member(&out, "payload", event->payload, true);
     json_write_text(&out, "}");
     if (!out.failed && (event->uid == NULL || event->uid[0] == '\0'))
         code = source_page_add_corrupt(page->page, NULL, out.text, out.bytes, "the event has no uid");
@@ -88,14 +96,18 @@ int ep_page_add(ep_page *page, const struct ep_event *event)
     return code;
 }
 
-/* The member's text, NULL when it is not there or neither string nor number. */
-static char *member_text(struct json_span object, const char *pointer)
+/* Returns a copy of the text of a string or number member of an event; NULL if there is none, or no
+ * memory. */
+static char *copy_member_text(struct json_span object, const char *pointer)
 {
     struct json_span value;
 
     return json_find(object, pointer, &value) ? json_text(value) : NULL;
 }
 
+/* Adds one event to the page of a client source from its JSON text. The library caller's client calls this in
+ * its events_get function, in the producer's fetch thread. The parameter uid counts if it is set, otherwise
+ * the event's own uid. Text that is not a JSON object is added as a corrupt event. */
 int ep_page_add_text(ep_page *page, const char *uid, const char *event_json)
 {
     if (page == NULL || event_json == NULL)
@@ -111,20 +123,22 @@ int ep_page_add_text(ep_page *page, const char *uid, const char *event_json)
     if (json_kind(text) != '{')
         return source_page_add_corrupt(page->page, uid, text.at, text.bytes,
                                        "the event is not a JSON object");
-    char *own_uid = uid == NULL || uid[0] == '\0' ? member_text(text, "/uid") : NULL;
-    char *address = member_text(text, "/address"), *type = member_text(text, "/type");
-    const char *name = own_uid != NULL ? own_uid : uid;
+    char *own_uid = uid == NULL || uid[0] == '\0' ? copy_member_text(text, "/uid") : NULL;
+    char *address = copy_member_text(text, "/address"), *type = copy_member_text(text, "/type");
+    const char *final_uid = own_uid != NULL ? own_uid : uid;
     int code;
-    if (name == NULL || name[0] == '\0')
+    if (final_uid == NULL || final_uid[0] == '\0')
         code = source_page_add_corrupt(page->page, NULL, text.at, text.bytes, "the event has no uid");
     else
-        code = source_page_add(page->page, name, address, type, text.at, text.bytes);
+        code = source_page_add(page->page, final_uid, address, type, text.at, text.bytes);
     free(own_uid);
     free(address);
     free(type);
     return code;
 }
 
+/* Sets the cursor that the store keeps with this page's events. The library caller's client calls this in its
+ * events_get function, in the producer's fetch thread. */
 int ep_page_set_cursor(ep_page *page, const char *cursor)
 {
     if (page == NULL || cursor == NULL)
@@ -132,6 +146,8 @@ int ep_page_set_cursor(ep_page *page, const char *cursor)
     return source_page_set_cursor(page->page, cursor);
 }
 
+/* Records why a fetch failed, and when to try again (0: the producer's backoff decides). The library caller's
+ * client calls this in its events_get function and returns the result, EP_EBACKEND. */
 int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *format, ...)
 {
     va_list arguments;
@@ -147,16 +163,19 @@ int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *format, ...
     return EP_EBACKEND;
 }
 
-/* ---- the producer's side ---- */
+/* ---- what the producer calls ---- */
 
+/* Opens a source whose events come from a library caller's own client: checks the configuration and calls the
+ * client's open function. The producer's fetch thread calls this before the first fetch, in a process forked
+ * from the caller's. */
 static int client_open(const struct source_config *config, void **state, struct error *error)
 {
-    const struct ep_client *table = config->client.client;
+    const struct ep_client *functions = config->client.client;
 
-    if (table == NULL || table->events_get == NULL)
+    if (functions == NULL || functions->events_get == NULL)
         return base_error_set(error, EP_ECONFIG, "source %s: its client has no events_get function",
                               config->id);
-    if (table->requires_filter && config->domain == NULL && config->address == NULL)
+    if (functions->requires_filter && config->domain == NULL && config->address == NULL)
         return base_error_set(
             error, EP_ECONFIG,
             "source %s: neither domain nor address is set, and its client needs one of them", config->id);
@@ -164,69 +183,75 @@ static int client_open(const struct source_config *config, void **state, struct 
     if (client == NULL)
         return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
     client->config = config;
-    client->table = table;
+    client->functions = functions;
     client->filter = (struct ep_filter){config->domain, config->address, config->event_type, config->since};
     client->session = config->client.state;
-    if (table->open != NULL) {
+    if (functions->open != NULL) {
         char errbuf[512] = "";
         int code =
-            table->open(config->client.state, &client->filter, &client->session, errbuf, sizeof errbuf);
+            functions->open(config->client.state, &client->filter, &client->session, errbuf, sizeof errbuf);
         if (code != 0) {
             errbuf[sizeof errbuf - 1] = '\0';
             free(client);
             return base_error_set(error, code < 0 ? code : EP_EBACKEND,
-                                  "source %s: its client cannot be opened: %s", config->id,
-                                  errbuf[0] != '\0' ? errbuf : "it does not say why");
+                                  "source %s: the client's open function failed: %s", config->id,
+                                  errbuf[0] != '\0' ? errbuf : "it set no message");
         }
     }
     *state = client;
     return 0;
 }
 
-/* A client that does not wait when there is nothing would be called as fast as a processor can. */
-static void pace_empty_answer(uint64_t begin_ns)
+/* Sleeps until 100 ms have passed since the client's call began. The producer's fetch thread calls this after
+ * an empty answer. Otherwise a client that does not wait for events would keep a CPU busy. */
+static void wait_after_empty_answer(uint64_t start_ns)
 {
-    uint64_t took_ns = shm_now_ns() - begin_ns;
-    if (took_ns >= EMPTY_ANSWER_NS)
+    uint64_t elapsed_ns = shm_now_ns() - start_ns;
+    if (elapsed_ns >= EMPTY_ANSWER_NS)
         return;
-    nanosleep(&(struct timespec){.tv_nsec = (long)(EMPTY_ANSWER_NS - took_ns)}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = (long)(EMPTY_ANSWER_NS - elapsed_ns)}, NULL);
 }
 
+/* Fetches one page from a library caller's client: calls its events_get function and turns the result into
+ * page or failure. The producer's fetch thread calls this. Without a stored cursor the client gets
+ * continuation_id. */
 static int client_fetch(void *state, const struct fetch *fetch, struct page *page,
                         struct source_failure *failure)
 {
     struct client *client = state;
-    uint64_t begin_ns = shm_now_ns();
-    struct ep_page view = {.page = page, .failure = failure};
+    uint64_t start_ns = shm_now_ns();
+    struct ep_page caller_page = {.page = page, .failure = failure};
     const char *cursor = fetch->cursor != NULL ? fetch->cursor : client->config->continuation_id;
-    int code = client->table->events_get(client->session, &client->filter, cursor, fetch->limit,
-                                         fetch->wait_ms, &view);
+    int code = client->functions->events_get(client->session, &client->filter, cursor, fetch->limit,
+                                             fetch->wait_ms, &caller_page);
 
-    if (code == EP_END && !view.failed) {
+    if (code == EP_END && !caller_page.failed) {
         page->end = true;
         return 0;
     }
-    if (code == 0 && !view.failed) {
+    if (code == 0 && !caller_page.failed) {
         page->more = page->count > 0 && page->count >= fetch->limit;
         bool moved = page->cursor != NULL && (cursor == NULL || strcmp(page->cursor, cursor) != 0);
         if (page->count == 0 && !moved)
-            pace_empty_answer(begin_ns);
+            wait_after_empty_answer(start_ns);
         return 0;
     }
-    if (!view.failed)
+    if (!caller_page.failed)
         base_error_set(&failure->error, code < 0 ? code : EP_EBACKEND,
-                       "the client's events_get returned %d and did not say why", code);
+                       "the client's events_get function returned %d and set no message", code);
     else if (code < 0)
         failure->error.code = code;
     return failure->error.code;
 }
 
+/* Closes a library caller's client and frees the source. The producer's fetch thread calls this when the
+ * producer stops. */
 static void client_close(void *state)
 {
     struct client *client = state;
 
-    if (client->table->close != NULL)
-        client->table->close(client->session);
+    if (client->functions->close != NULL)
+        client->functions->close(client->session);
     free(client);
 }
 
@@ -234,7 +259,6 @@ const struct source_ops source_client_ops = {
     .type = "client",
     .open = client_open,
     .fetch = client_fetch,
-    .interrupt =
-        NULL, /* the caller's function gets wait_ms and keeps to it: it has no other way to be stopped */
+    .interrupt = NULL, /* only the client knows how to end its wait: it must return after wait_ms */
     .close = client_close,
 };

@@ -4,17 +4,17 @@
  * truncated. Runs in the producer's fetch thread; other threads call only `interrupt`.
  *
  * Invariants:
- *   1. Only whole lines are taken. The rest of a file counts as a line once the file is finished: it was
- *      deleted, or another non-empty file has its name (its writer has switched).
- *   2. A file is finished before the next one is begun. Files rotated in between are read in their order.
+ *   1. Only whole lines become events. The rest of a file counts as a line once the file is finished: it was
+ *      deleted, or another non-empty file has its name (a rotation).
+ *   2. A file is read to its end before the next one. Files rotated in between are read in their order.
  *   3. If the bytes before the position have changed, the file was truncated. The source then looks for a
- *      copy beside it that has them, and otherwise begins the file again.
- *   4. The given cursor always counts: if it is not the current position (a page was not stored), the
- *      source goes there.
+ *      copy beside it that has these bytes. Otherwise it reads the file from its start.
+ *   4. The cursor of the fetch always counts: if it is not the current position (a page was not stored),
+ *      the source goes back to it.
  *
- * It waits with inotify and an eventfd. Where inotify sees nothing (network and layered file systems,
- * symbolic links) it also looks once a second. A missing file is a failed fetch: the producer backs off,
- * and status shows the reason.
+ * It waits with inotify and an eventfd. Where inotify may miss changes (network and layered file systems,
+ * symbolic links), it also looks once a second. If the file is missing, the fetch fails: the producer tries
+ * again with backoff, and `eventpipe status` shows the reason.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -34,7 +34,7 @@
 #include "src/source/file_position.h"
 #include "src/source/source.h"
 
-#define LOOK_MS 1000
+#define POLL_MS 1000
 #define PAGE_BYTES_MAX (8 << 20)
 #define DEFAULT_MAX_LINE (16 << 20)
 #define UID_HASH_DIGITS 12
@@ -42,14 +42,15 @@
 struct file_source {
     const struct source_config *config;
     int wake_fd, inotify_fd;
-    bool looks;       /* inotify may not see everything */
-    bool was_missing; /* so what appears is new, and is read from its start */
+    bool polls;       /* inotify may miss changes: look once a second, too */
+    bool was_missing; /* so a file that appears now is new: read it from its start */
     struct file_lines lines;
-    struct file_position position;  /* of lines.offset; its hash is that of the last cursor given or got */
-    char cursor[FILE_CURSOR_BYTES]; /* what the store is to have by now; "" = none */
+    struct file_position position;  /* of lines.offset; the hash is of the last stored cursor */
+    char cursor[FILE_CURSOR_BYTES]; /* that the store should have by now; "" = none */
 };
 
-static uint64_t now_ms(void)
+/* Returns the monotonic clock in milliseconds. The file source measures by it how long a fetch may wait. */
+static uint64_t monotonic_now_ms(void)
 {
     struct timespec now;
 
@@ -57,18 +58,20 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static uint64_t max_line(const struct file_source *file)
+static uint64_t line_limit_bytes(const struct file_source *file)
 {
     uint64_t bytes = file->config->file.max_line_bytes;
     return bytes == 0 ? DEFAULT_MAX_LINE : bytes;
 }
 
+/* Opens a source that reads the lines of a file; the file itself may appear later. The producer's fetch
+ * thread calls this before the first fetch, `eventpipe check` to test the configuration. */
 static int file_source_open(const struct source_config *config, void **state, struct error *error)
 {
     struct stat info;
 
     if (config->file.path == NULL || config->file.path[0] == '\0')
-        return base_error_set(error, EP_ECONFIG, "source %s: it has no path", config->id);
+        return base_error_set(error, EP_ECONFIG, "source %s: path is missing", config->id);
     if (stat(config->file.path, &info) == 0 && !S_ISREG(info.st_mode))
         return base_error_set(error, EP_ECONFIG, "source %s: %s is not a regular file", config->id,
                               config->file.path);
@@ -79,7 +82,8 @@ static int file_source_open(const struct source_config *config, void **state, st
     file->lines.fd = file->inotify_fd = -1;
     file->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (file->wake_fd < 0) {
-        int code = base_error_set(error, EP_ESYSTEM, "eventfd: %s", strerror(errno));
+        int code = base_error_set(error, EP_ESYSTEM, "source %s: cannot create an eventfd: %s", config->id,
+                                  strerror(errno));
         free(file);
         return code;
     }
@@ -87,7 +91,9 @@ static int file_source_open(const struct source_config *config, void **state, st
     return 0;
 }
 
-static void leave_file(struct file_source *file)
+/* Closes the file that the file source reads, and its inotify watches. The producer's fetch thread calls this
+ * before it goes to another file, after a read failed and at its end. */
+static void close_current_file(struct file_source *file)
 {
     source_file_lines_close(&file->lines);
     if (file->inotify_fd >= 0)
@@ -95,15 +101,18 @@ static void leave_file(struct file_source *file)
     file->inotify_fd = -1;
 }
 
+/* Frees the file source. The producer's fetch thread calls this when the producer stops. */
 static void file_source_close(void *state)
 {
     struct file_source *file = state;
 
-    leave_file(file);
+    close_current_file(file);
     close(file->wake_fd);
     free(file);
 }
 
+/* Wakes a fetch of the file source that waits for new lines. The producer's main thread calls this to pause
+ * or stop the source. */
 static void file_source_interrupt(void *state)
 {
     const struct file_source *file = state;
@@ -112,66 +121,74 @@ static void file_source_interrupt(void *state)
     (void)!write(file->wake_fd, &one, sizeof one);
 }
 
-/* ---- which file, and where in it ---- */
+/* ---- opening the right file at the right offset ---- */
 
-static bool inotify_is_blind(int fd, const char *path)
+/* Whether inotify may miss changes of this file: on a network or layered file system, or behind a symbolic
+ * link. The producer's fetch thread then polls the file once a second as well. Without that, new lines could
+ * wait unseen. */
+static bool inotify_misses_changes(int fd, const char *path)
 {
-    /* NFS, SMB (three), FUSE, 9P, Ceph, AFS (two), overlayfs: changes made elsewhere, or on another layer,
-     * are not told */
-    static const uint32_t kinds[] = {0x6969,     0x517B,     0xFE534D42, 0xFF534D42, 0x65735546,
-                                     0x01021997, 0x00C36400, 0x5346414F, 0x6B414653, 0x794C7630};
-    struct statfs system;
+    /* NFS, SMB (three), FUSE, 9P, Ceph, AFS (two), overlayfs: inotify does not report changes by other hosts
+     * or on another layer */
+    static const uint32_t filesystem_magics[] = {0x6969,     0x517B,     0xFE534D42, 0xFF534D42, 0x65735546,
+                                                 0x01021997, 0x00C36400, 0x5346414F, 0x6B414653, 0x794C7630};
+    struct statfs filesystem;
     struct stat info;
 
     if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode))
         return true;
-    if (fstatfs(fd, &system) != 0)
+    if (fstatfs(fd, &filesystem) != 0)
         return true;
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if ((uint32_t)system.f_type == kinds[i])
+    for (size_t i = 0; i < sizeof filesystem_magics / sizeof filesystem_magics[0]; i++)
+        if ((uint32_t)filesystem.f_type == filesystem_magics[i])
             return true;
     return false;
 }
 
-/* Watches the open file (whatever its name is by now) and what appears beside it. */
-static void watch_file(struct file_source *file)
+/* Watches with inotify the file that is open, also after a rename, and new files in the directory of its
+ * path. The producer's fetch thread calls this for each file that the file source opens. */
+static void watch_current_file(struct file_source *file)
 {
     const char *path = file->config->file.path, *slash = strrchr(path, '/');
-    char open_file[64],
+    char descriptor_path[64],
         *directory = slash == NULL ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
 
-    snprintf(open_file, sizeof open_file, "/proc/self/fd/%d", file->lines.fd);
+    snprintf(descriptor_path, sizeof descriptor_path, "/proc/self/fd/%d", file->lines.fd);
     file->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    file->looks = file->inotify_fd < 0 || directory == NULL ||
-                  inotify_add_watch(file->inotify_fd, open_file, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF) < 0 ||
-                  inotify_add_watch(file->inotify_fd, directory, IN_CREATE | IN_MOVED_TO) < 0 ||
-                  inotify_is_blind(file->lines.fd, path);
+    file->polls =
+        file->inotify_fd < 0 || directory == NULL ||
+        inotify_add_watch(file->inotify_fd, descriptor_path, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF) < 0 ||
+        inotify_add_watch(file->inotify_fd, directory, IN_CREATE | IN_MOVED_TO) < 0 ||
+        inotify_misses_changes(file->lines.fd, path);
     free(directory);
 }
 
-/* Takes over an open file; its position follows. */
-static int enter_file(struct file_source *file, int fd, uint64_t offset, uint64_t generation,
-                      struct error *error)
+/* Makes an open file the one that the file source reads, from offset on, and records its position; owns fd
+ * from here on. The producer's fetch thread calls this at the first fetch and after a rotation. */
+static int switch_to_file(struct file_source *file, int fd, uint64_t offset, uint64_t generation,
+                          struct error *error)
 {
-    leave_file(file);
-    source_file_lines_open(&file->lines, fd, offset, max_line(file));
-    watch_file(file); /* before it is read for the first time, so that nothing written later goes unnoticed */
+    close_current_file(file);
+    source_file_lines_open(&file->lines, fd, offset, line_limit_bytes(file));
+    watch_current_file(file); /* before the first read, so that no later write goes unnoticed */
     file->position.generation = generation;
-    if (source_file_position_take(fd, offset, &file->position) == 0)
+    if (source_file_position_fill(fd, offset, &file->position) == 0)
         return 0;
-    leave_file(file);
-    return base_error_set(error, EP_EBACKEND, "%s cannot be read at %" PRIu64, file->config->file.path,
+    close_current_file(file);
+    return base_error_set(error, EP_EBACKEND, "%s cannot be read at byte %" PRIu64, file->config->file.path,
                           offset);
 }
 
-/* Opens the file a cursor is in, or path itself. */
-static int go_to(struct file_source *file, const char *cursor, struct error *error)
+/* Opens the file that a cursor names, also if it was rotated since, and goes to the cursor's offset. If there
+ * is no such file, begins path from its start. Without a cursor, `from` decides. The producer's fetch thread
+ * calls this at its first fetch, and when the cursor or the file has changed. */
+static int open_file_at_cursor(struct file_source *file, const char *cursor, struct error *error)
 {
     const char *path = file->config->file.path;
     struct file_position position = {0};
     int fd, code;
 
-    leave_file(file);
+    close_current_file(file);
     snprintf(file->cursor, sizeof file->cursor, "%s", cursor == NULL ? "" : cursor);
     if (cursor == NULL)
         cursor = file->config->continuation_id;
@@ -179,8 +196,8 @@ static int go_to(struct file_source *file, const char *cursor, struct error *err
         if (source_file_position_parse(cursor, &position) != 0)
             return base_error_set(error, EP_EPROTO, "%s: the cursor \"%.60s\" is not device:inode:offset",
                                   path, cursor);
-        if (source_file_position_find(path, &position, &fd))
-            return enter_file(file, fd, position.offset, position.generation, error);
+        if (source_file_position_find_file(path, &position, &fd))
+            return switch_to_file(file, fd, position.offset, position.generation, error);
     }
     code = source_file_position_open(path, &fd, error);
     if (code != 0) {
@@ -191,42 +208,47 @@ static int go_to(struct file_source *file, const char *cursor, struct error *err
     if (cursor != NULL)
         position.generation++;
     else if (file->config->file.from == FILE_FROM_END && !file->was_missing)
-        offset = source_file_end_of_lines(fd, max_line(file));
-    return enter_file(file, fd, offset, position.generation, error);
+        offset = source_file_position_last_line_start(fd, line_limit_bytes(file));
+    return switch_to_file(file, fd, offset, position.generation, error);
 }
 
-/* Makes sure that we stand where the cursor says, in a file that is still the one it was. */
-static int stand(struct file_source *file, const char *cursor, struct error *error)
+/* Makes sure that the file source is at the given cursor, in a file whose bytes before it are unchanged.
+ * Otherwise opens the right file again: the file was truncated, or the last page was not stored. The
+ * producer's fetch thread calls this before each read. */
+static int restore_position(struct file_source *file, const char *cursor, struct error *error)
 {
-    bool known = strcmp(cursor == NULL ? "" : cursor, file->cursor) == 0;
+    bool cursor_is_current = strcmp(cursor == NULL ? "" : cursor, file->cursor) == 0;
 
-    if (file->lines.fd < 0 || !known)
-        return go_to(file, cursor, error);
-    if (source_file_position_holds(file->lines.fd, &file->position)) {
-        source_file_lines_check(&file->lines);
+    if (file->lines.fd < 0 || !cursor_is_current)
+        return open_file_at_cursor(file, cursor, error);
+    if (source_file_position_matches(file->lines.fd, &file->position)) {
+        source_file_lines_drop_truncated(&file->lines);
         return 0;
     }
-    char own[FILE_CURSOR_BYTES];
-    source_file_position_text(&file->position, own); /* even without a stored cursor we know where we were */
-    int code = go_to(file, own, error);
+    char own_cursor[FILE_CURSOR_BYTES];
+    source_file_position_format(&file->position, own_cursor); /* known even if no cursor is stored yet */
+    int code = open_file_at_cursor(file, own_cursor, error);
     snprintf(file->cursor, sizeof file->cursor, "%s", cursor == NULL ? "" : cursor);
     return code;
 }
 
 /* ---- lines ---- */
 
-static int add_corrupt(struct file_source *file, struct page *page, const char *uid,
-                       const struct file_line *line, const char *why)
+/* Adds a line of a file that cannot be decoded to the page as a corrupt event, with path and offset in its
+ * reason. The producer's fetch thread calls this, so that a bad line does not stop the file source. */
+static int add_corrupt_line(struct file_source *file, struct page *page, const char *uid,
+                            const struct file_line *line, const char *problem)
 {
     char reason[512];
 
     snprintf(reason, sizeof reason, "line at byte %" PRIu64 " of %.300s %s", line->offset,
-             file->config->file.path, why);
+             file->config->file.path, problem);
     return source_page_add_corrupt(page, uid, line->at, line->bytes, reason);
 }
 
-/* White space only. Zero bytes, as a power failure leaves them in a file, are not: such a line is corrupt. */
-static bool is_blank(struct json_span text)
+/* Whether a line holds white space only; the file source skips such a line in JSON format. NUL bytes, which a
+ * power failure leaves in a file, are not blank: such a line becomes a corrupt event. */
+static bool is_blank_line(struct json_span text)
 {
     for (size_t i = 0; i < text.bytes; i++)
         if (strchr(" \t\r\n", text.at[i]) == NULL || text.at[i] == '\0')
@@ -234,128 +256,143 @@ static bool is_blank(struct json_span text)
     return true;
 }
 
-static int add_line(struct file_source *file, struct page *page, const struct file_line *line)
+/* Turns one line of a file into an event on the page; its UID holds inode, generation, offset and a hash of
+ * the line. Empty lines are skipped, too long or invalid ones become corrupt events. The producer's fetch
+ * thread calls this for each line. */
+static int add_line_event(struct file_source *file, struct page *page, const struct file_line *line)
 {
     const struct source_config *config = file->config;
     struct json_span text = {line->at, line->bytes};
     bool cut = line->whole_bytes > line->bytes, is_json = false;
-    char uid[160], hash[UID_HASH_DIGITS + 1], why[120];
+    char uid[160], hash[UID_HASH_DIGITS + 1], problem[120];
     size_t at_byte = 0;
 
     if (line->offset == 0 && text.bytes >= 3 && memcmp(text.at, "\xEF\xBB\xBF", 3) == 0)
         text = (struct json_span){text.at + 3, text.bytes - 3};
     if (!cut && text.bytes > 0 && text.at[text.bytes - 1] == '\r')
         text.bytes--;
-    if (text.bytes == 0 || (config->file.format == FILE_JSON && is_blank(text)))
+    if (text.bytes == 0 || (config->file.format == FILE_JSON && is_blank_line(text)))
         return 0;
     base_hash_hex(text.at, text.bytes, hash, UID_HASH_DIGITS);
     snprintf(uid, sizeof uid, "%" PRIu64 "-%" PRIu64 "-%" PRIu64 "-%s", file->position.inode,
              file->position.generation, line->offset, hash);
     if (cut) {
-        snprintf(why, sizeof why,
-                 "has %" PRIu64 " bytes, more than the %" PRIu64 " of max_line: kept are the first %zu",
-                 line->whole_bytes, max_line(file), line->bytes);
-        return add_corrupt(file, page, uid, line, why);
+        snprintf(problem, sizeof problem,
+                 "has %" PRIu64 " bytes, but max_line allows %" PRIu64 ": only the first %zu are kept",
+                 line->whole_bytes, line_limit_bytes(file), line->bytes);
+        return add_corrupt_line(file, page, uid, line, problem);
     }
     if (config->file.format == FILE_JSON ||
         (config->file.format == FILE_AUTO && (json_kind(text) == '{' || json_kind(text) == '[')))
         is_json = json_valid(text.at, text.bytes, &at_byte);
     if (config->file.format == FILE_JSON && !is_json) {
-        snprintf(why, sizeof why, "is not valid JSON at its byte %zu", at_byte);
-        return add_corrupt(file, page, uid, line, why);
+        snprintf(problem, sizeof problem, "is not valid JSON at its byte %zu", at_byte);
+        return add_corrupt_line(file, page, uid, line, problem);
     }
     return source_page_add_element(page, &config->pointers, text, is_json, uid);
 }
 
-static int cannot_read(const struct file_source *file, int code, struct error *error)
+/* Fills the error of a file source whose file cannot be read, with its path and the reason. The producer
+ * shows it in `eventpipe status` and tries again. */
+static int set_read_error(const struct file_source *file, int code, struct error *error)
 {
     if (code == EP_ENOMEM)
         return base_error_set(error, code, "%s: no memory for its lines", file->config->file.path);
     return base_error_set(error, code, "%s cannot be read: %s", file->config->file.path, strerror(errno));
 }
 
-/* Takes lines until the page is full or there are no more. */
-static int collect(struct file_source *file, const struct fetch *fetch, bool rest_counts, struct page *page,
-                   struct error *error)
+/* Adds lines of the current file to the page, until it is full or there are no more. With
+ * accept_unterminated, the rest of a finished file counts as a line. The producer's fetch thread calls this
+ * for the file source. */
+static int read_lines_into_page(struct file_source *file, const struct fetch *fetch, bool accept_unterminated,
+                                struct page *page, struct error *error)
 {
     size_t limit = fetch->limit == 0 ? 1 : fetch->limit;
     struct file_line line;
     int found = 1;
 
     while (found == 1 && page->count < limit && page->data_bytes < PAGE_BYTES_MAX) {
-        found = source_file_lines_find(&file->lines, rest_counts, &line);
+        found = source_file_lines_peek(&file->lines, accept_unterminated, &line);
         if (found == 1) {
-            int code = add_line(file, page, &line);
+            int code = add_line_event(file, page, &line);
             if (code != 0)
-                return cannot_read(file, code, error);
-            source_file_lines_take(&file->lines, &line);
+                return set_read_error(file, code, error);
+            source_file_lines_consume(&file->lines, &line);
         }
     }
     if (found == 1)
-        found = source_file_lines_find(&file->lines, rest_counts, &line);
+        found = source_file_lines_peek(&file->lines, accept_unterminated, &line);
     page->more = found == 1;
-    return found < 0 ? cannot_read(file, found, error) : 0;
+    return found < 0 ? set_read_error(file, found, error) : 0;
 }
 
-static bool advanced(const struct file_source *file)
+static bool has_read_lines(const struct file_source *file)
 {
     return file->lines.offset != file->position.offset;
 }
 
-/* ---- from one file to the next ---- */
+/* ---- changing to the next file ---- */
 
-/* Whether the file we read to its end is finished: path is another one by now, in which something stands. */
-static int look_finished(struct file_source *file, bool *finished, struct error *error)
+/* Finds out whether the file that was read to its end is finished: deleted, or replaced under its path by a
+ * file that is not empty. The producer's fetch thread calls this when there are no new lines. A wrong yes
+ * would lose lines that its writer still adds. */
+static int check_file_finished(struct file_source *file, bool *finished, struct error *error)
 {
     const char *path = file->config->file.path;
-    struct stat own, now;
+    struct stat open_info, path_info;
 
     *finished = false;
-    if (fstat(file->lines.fd, &own) != 0)
-        return cannot_read(file, EP_EBACKEND, error);
-    if (stat(path, &now) != 0) {
-        *finished = own.st_nlink ==
-                    0; /* deleted: nobody will find it again after a restart, so what is there is all */
+    if (fstat(file->lines.fd, &open_info) != 0)
+        return set_read_error(file, EP_EBACKEND, error);
+    if (stat(path, &path_info) != 0) {
+        /* deleted, so no restart could find it again: its last line is complete */
+        *finished = open_info.st_nlink == 0;
         return 0;
     }
-    if (now.st_dev == own.st_dev && now.st_ino == own.st_ino) {
+    if (path_info.st_dev == open_info.st_dev && path_info.st_ino == open_info.st_ino) {
         int fd;
-        /* a layered file system has copied the file up: our descriptor still shows the layer below */
-        if (now.st_size > own.st_size && source_file_position_open(path, &fd, NULL) == 0)
-            return enter_file(file, fd, file->lines.offset, file->position.generation, error);
+        /* overlayfs has copied the file to its upper layer, and our descriptor shows the old copy */
+        if (path_info.st_size > open_info.st_size && source_file_position_open(path, &fd, NULL) == 0)
+            return switch_to_file(file, fd, file->lines.offset, file->position.generation, error);
         return 0;
     }
-    if (now.st_size == 0 && own.st_nlink > 0) {
+    if (path_info.st_size == 0 && open_info.st_nlink > 0) {
         if (file->inotify_fd < 0 || inotify_add_watch(file->inotify_fd, path, IN_MODIFY) < 0)
-            file->looks = true;
-        if (stat(path, &now) != 0) /* again: it may have been written before it was watched */
+            file->polls = true;
+        if (stat(path, &path_info) != 0) /* check again: it may have been written before the watch began */
             return 0;
     }
-    *finished = now.st_size > 0 || own.st_nlink == 0;
+    *finished = path_info.st_size > 0 || open_info.st_nlink == 0;
     return 0;
 }
 
-/* Leaves a finished file, all of which was taken, for the next. */
-static int next_file(struct file_source *file, struct error *error)
+/* Goes from a finished file to the next: a rotated one that was not read yet, or else path. A new file with
+ * the same content is a copy and continues at the same offset. The producer's fetch thread calls this
+ * once all lines were read. */
+static int open_next_file(struct file_source *file, struct error *error)
 {
     struct file_position position = file->position;
     bool is_path;
-    int fd, code = source_file_position_next(file->config->file.path, file->lines.fd, &fd, &is_path, error);
+    int fd, code;
 
-    if (code != 0) { /* only when it is deleted and no other is there */
-        leave_file(file);
+    code = source_file_position_open_next(file->config->file.path, file->lines.fd, &fd, &is_path, error);
+    if (code != 0) { /* the file is deleted, and there is no other */
+        close_current_file(file);
         file->was_missing = true;
         return code;
     }
-    /* the same content in a new file (an editor, a restored copy): go on in it */
-    bool same =
-        is_path && position.offset >= FILE_COPY_BYTES_MIN && source_file_position_holds(fd, &position);
-    return enter_file(file, fd, same ? position.offset : 0, position.generation + !same, error);
+    /* an editor or a restore may write the same content to a new file: continue at the same offset */
+    bool same_content =
+        is_path && position.offset >= FILE_COPY_BYTES_MIN && source_file_position_matches(fd, &position);
+    return switch_to_file(file, fd, same_content ? position.offset : 0, position.generation + !same_content,
+                          error);
 }
 
 /* ---- waiting ---- */
 
-static void drain(int fd)
+/* Reads and discards all that waits on the inotify or wake-up descriptor of the file source, so that the next
+ * poll waits for something new. */
+static void drain_descriptor(int fd)
 {
     char bytes[4096];
 
@@ -363,72 +400,80 @@ static void drain(int fd)
         ;
 }
 
-/* false when the call is over. */
+/* Waits until the file may have changed; returns false if the fetch's time is over or an interrupt came. The
+ * producer's fetch thread sleeps here when the file source has no new lines. */
 static bool wait_for_change(struct file_source *file, const struct fetch *fetch, uint64_t end_ms)
 {
     struct pollfd fds[] = {{.fd = file->wake_fd, .events = POLLIN},
                            {.fd = file->inotify_fd, .events = POLLIN}};
-    uint64_t now = now_ms();
+    uint64_t now_ms = monotonic_now_ms();
 
-    if (atomic_load(fetch->abort) || now >= end_ms)
+    if (atomic_load(fetch->abort) || now_ms >= end_ms)
         return false;
-    uint64_t left = end_ms - now;
-    if (file->looks && left > LOOK_MS)
-        left = LOOK_MS;
-    if (left > 3600000)
-        left = 3600000;
-    if (poll(fds, 2, (int)left) > 0 && (fds[0].revents & POLLIN)) {
-        drain(file->wake_fd);
+    uint64_t left_ms = end_ms - now_ms;
+    if (file->polls && left_ms > POLL_MS)
+        left_ms = POLL_MS;
+    if (left_ms > 3600000)
+        left_ms = 3600000;
+    if (poll(fds, 2, (int)left_ms) > 0 && (fds[0].revents & POLLIN)) {
+        drain_descriptor(file->wake_fd);
         return false;
     }
     return true;
 }
 
-/* One look: lines, or the way to the next file. */
-static int look(struct file_source *file, const struct fetch *fetch, struct page *page, struct error *error)
+/* Reads new lines of the current file or, once it is finished, its last lines, and then goes to the next
+ * file. The producer's fetch thread calls this in a loop until the file source has lines or its time is
+ * over. */
+static int read_or_switch_file(struct file_source *file, const struct fetch *fetch, struct page *page,
+                               struct error *error)
 {
     bool finished = false;
-    int code = collect(file, fetch, false, page, error);
+    int code = read_lines_into_page(file, fetch, false, page, error);
 
-    if (code != 0 || advanced(file))
+    if (code != 0 || has_read_lines(file))
         return code;
-    code = look_finished(file, &finished, error);
+    code = check_file_finished(file, &finished, error);
     if (code != 0 || !finished)
         return code;
-    code = collect(file, fetch, true, page, error); /* once more: the last it wrote before it switched */
-    if (code != 0 || advanced(file))
+    /* its writer may have added lines just before it was replaced */
+    code = read_lines_into_page(file, fetch, true, page, error);
+    if (code != 0 || has_read_lines(file))
         return code;
-    return next_file(file, error);
+    return open_next_file(file, error);
 }
 
+/* Fetches one page of the file source: new lines of the file, with the position after them as the cursor.
+ * The producer's fetch thread calls this; it waits for lines up to wait_ms and follows rotation and
+ * truncation. */
 static int file_source_fetch(void *state, const struct fetch *fetch, struct page *page,
                              struct source_failure *failure)
 {
     struct file_source *file = state;
-    uint64_t end_ms = now_ms() + fetch->wait_ms;
-    char text[FILE_CURSOR_BYTES];
+    uint64_t end_ms = monotonic_now_ms() + fetch->wait_ms;
+    char new_cursor[FILE_CURSOR_BYTES];
     int code;
 
     do {
-        drain(file->inotify_fd);
-        code = stand(file, fetch->cursor, &failure->error);
+        drain_descriptor(file->inotify_fd);
+        code = restore_position(file, fetch->cursor, &failure->error);
         uint64_t generation = file->position.generation;
         if (code == 0)
-            code = look(file, fetch, page, &failure->error);
+            code = read_or_switch_file(file, fetch, page, &failure->error);
         if (code != 0)
             return code;
-        if (advanced(file) &&
-            source_file_position_take(file->lines.fd, file->lines.offset, &file->position) != 0) {
-            leave_file(file); /* truncated this very moment: begin again from the stored cursor */
+        if (has_read_lines(file) &&
+            source_file_position_fill(file->lines.fd, file->lines.offset, &file->position) != 0) {
+            close_current_file(file); /* truncated just now: the next fetch begins at the stored cursor */
             return base_error_set(&failure->error, EP_EBACKEND, "%s changed while it was read",
                                   file->config->file.path);
         }
         if (file->position.generation != generation)
             page->more = true;
-        source_file_position_text(&file->position, text);
-        if (strcmp(text, file->cursor) != 0) {
-            memcpy(file->cursor, text, sizeof text);
-            return source_page_set_cursor(page, text) == 0
+        source_file_position_format(&file->position, new_cursor);
+        if (strcmp(new_cursor, file->cursor) != 0) {
+            memcpy(file->cursor, new_cursor, sizeof new_cursor);
+            return source_page_set_cursor(page, new_cursor) == 0
                        ? 0
                        : base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
         }

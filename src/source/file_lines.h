@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The lines of a growing file: for the file source only. */
+/* Splits a growing file into lines for the file source. Runs in the producer's fetch thread. */
 #ifndef SOURCE_FILE_LINES_H
 #define SOURCE_FILE_LINES_H
 
@@ -9,30 +9,30 @@
 
 struct file_lines {
     int fd;          /* owned; -1 = none */
-    uint64_t offset; /* in the file, of the next line */
+    uint64_t offset; /* of the next line in the file */
     uint64_t max_line_bytes;
     char *buffer;
-    size_t start, used, room; /* buffer[start] stands at offset; used bytes are there */
-    size_t scanned;           /* of them, known to hold no line end */
-    uint64_t dropped;         /* bytes of a line too long, left out behind its kept part */
+    size_t start, used, room; /* used bytes from buffer[start] on are the file's bytes from offset on */
+    size_t scanned;           /* how many of the used bytes hold no line end */
+    uint64_t dropped;         /* bytes of a too long line that are not kept */
 };
 
 struct file_line {
-    const char *at; /* borrowed until the next call; without its line end */
+    const char *at; /* without its line end; borrowed until the next call */
     size_t bytes;
     uint64_t offset;
-    uint64_t whole_bytes; /* more than `bytes`: it was too long, and is cut */
-    uint64_t step;        /* to the next line */
+    uint64_t whole_bytes; /* more than `bytes` if the line was too long and is cut */
+    uint64_t step;        /* bytes from this line's start to the next line's */
 };
 
 void source_file_lines_open(struct file_lines *lines, int fd, uint64_t offset, uint64_t max_line_bytes);
 void source_file_lines_close(struct file_lines *lines); /* closes the file too */
-/* The next line, which stays the next until source_file_lines_take. 1, 0 (no complete one yet), EP_EBACKEND
- * (errno tells) or EP_ENOMEM. rest_counts: what stands at the end of the file without a line end is a line
- * too. */
-int source_file_lines_find(struct file_lines *lines, bool rest_counts, struct file_line *line);
-/* Forgets the beginning of a line that was read, when the file has become shorter than that. */
-void source_file_lines_check(struct file_lines *lines);
-void source_file_lines_take(struct file_lines *lines, const struct file_line *line);
+/* Finds the next line; it stays the next one until source_file_lines_consume. 1, 0 (no whole line yet),
+ * EP_EBACKEND (see errno) or EP_ENOMEM. accept_unterminated: the end of the file counts as a line end. */
+int source_file_lines_peek(struct file_lines *lines, bool accept_unterminated, struct file_line *line);
+/* Discards what was read ahead, if the file is shorter than that now. */
+void source_file_lines_drop_truncated(struct file_lines *lines);
+/* Goes to the line after this one. */
+void source_file_lines_consume(struct file_lines *lines, const struct file_line *line);
 
 #endif

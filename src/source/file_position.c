@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Positions in files that are rotated. Runs in the producer's fetch thread; owns nothing: the caller owns
- * what it opens.
+ * Positions in files that are rotated, for the file source. Runs in the producer's fetch thread. The caller
+ * owns each descriptor that it gets.
  *
  * Rotated files are searched beside the path: NAME.* and NAME-*, but not compressed ones. A file is
  * identified by device and inode, and by the bytes around the position, because an inode is soon used
@@ -25,8 +25,11 @@
 
 #include "src/base/hash.h"
 
-#define AROUND_BYTES 256
+#define HASHED_BYTES 256
 
+/* Parses the file source's cursor, "device:inode:offset" with an optional hash and generation. The producer's
+ * fetch thread calls this at its first fetch, and after an operator set another cursor. Returns 0 or
+ * EP_EINVAL. */
 int source_file_position_parse(const char *text, struct file_position *position)
 {
     uint64_t *const numbers[] = {&position->device, &position->inode, &position->offset};
@@ -58,13 +61,16 @@ int source_file_position_parse(const char *text, struct file_position *position)
     return errno == 0 && *end == '\0' ? 0 : EP_EINVAL;
 }
 
-void source_file_position_text(const struct file_position *position, char text[FILE_CURSOR_BYTES])
+/* Writes a position in a file as the text of the file source's cursor. */
+void source_file_position_format(const struct file_position *position, char text[FILE_CURSOR_BYTES])
 {
     snprintf(text, FILE_CURSOR_BYTES, "%" PRIu64 ":%" PRIu64 ":%" PRIu64 ":%s:%" PRIu64, position->device,
              position->inode, position->offset, position->hash, position->generation);
 }
 
-static bool read_all(int fd, char *buffer, size_t bytes, uint64_t offset)
+/* Reads exactly `bytes` bytes of a file at an offset; false if the file is shorter or cannot be read. Runs in
+ * the producer's fetch thread, for the file source. */
+static bool read_bytes_at(int fd, char *buffer, size_t bytes, uint64_t offset)
 {
     while (bytes > 0) {
         ssize_t got = pread(fd, buffer, bytes, (off_t)offset);
@@ -79,22 +85,28 @@ static bool read_all(int fd, char *buffer, size_t bytes, uint64_t offset)
     return true;
 }
 
-static bool around_hash(int fd, uint64_t offset, char hash[FILE_HASH_DIGITS + 1])
+/* Hashes the first bytes of a file and the last ones before an offset, up to 256 each. By this hash the
+ * file source knows a file again after a rotation, and notices a truncation. Runs in the producer's fetch
+ * thread. */
+static bool hash_bytes_around(int fd, uint64_t offset, char hash[FILE_HASH_DIGITS + 1])
 {
-    char around[2 * AROUND_BYTES];
-    size_t part = offset < AROUND_BYTES ? offset : AROUND_BYTES;
+    char bytes[2 * HASHED_BYTES];
+    size_t part_bytes = offset < HASHED_BYTES ? offset : HASHED_BYTES;
 
-    if (!read_all(fd, around, part, 0) || !read_all(fd, around + part, part, offset - part))
+    if (!read_bytes_at(fd, bytes, part_bytes, 0) ||
+        !read_bytes_at(fd, bytes + part_bytes, part_bytes, offset - part_bytes))
         return false;
-    base_hash_hex(around, 2 * part, hash, FILE_HASH_DIGITS);
+    base_hash_hex(bytes, 2 * part_bytes, hash, FILE_HASH_DIGITS);
     return true;
 }
 
-int source_file_position_take(int fd, uint64_t offset, struct file_position *position)
+/* Fills the position of an offset in an open file: device, inode and hash. The producer's fetch thread calls
+ * this after each page of the file source; the position becomes the cursor. Returns 0 or EP_EBACKEND. */
+int source_file_position_fill(int fd, uint64_t offset, struct file_position *position)
 {
     struct stat info;
 
-    if (fstat(fd, &info) != 0 || !around_hash(fd, offset, position->hash))
+    if (fstat(fd, &info) != 0 || !hash_bytes_around(fd, offset, position->hash))
         return EP_EBACKEND;
     position->device = info.st_dev;
     position->inode = info.st_ino;
@@ -102,7 +114,10 @@ int source_file_position_take(int fd, uint64_t offset, struct file_position *pos
     return 0;
 }
 
-bool source_file_position_holds(int fd, const struct file_position *position)
+/* Whether an open file still has the bytes before the offset that it had when the position was recorded. The
+ * file source asks this before each read, in the producer's fetch thread. False means truncated, overwritten
+ * or another file. */
+bool source_file_position_matches(int fd, const struct file_position *position)
 {
     struct stat info;
     char hash[FILE_HASH_DIGITS + 1];
@@ -110,10 +125,12 @@ bool source_file_position_holds(int fd, const struct file_position *position)
     if (fstat(fd, &info) != 0 || (uint64_t)info.st_size < position->offset)
         return false;
     return position->hash[0] == '\0' ||
-           (around_hash(fd, position->offset, hash) && strcmp(hash, position->hash) == 0);
+           (hash_bytes_around(fd, position->offset, hash) && strcmp(hash, position->hash) == 0);
 }
 
-static int not_regular(const char *path, mode_t mode, struct error *error)
+/* Fills the error for a path that is a directory, FIFO, socket or device, which the file source cannot
+ * follow. Returns EP_ECONFIG. */
+static int set_not_regular_error(const char *path, mode_t mode, struct error *error)
 {
     const char *kind = S_ISDIR(mode)    ? "a directory"
                        : S_ISFIFO(mode) ? "a FIFO"
@@ -123,34 +140,39 @@ static int not_regular(const char *path, mode_t mode, struct error *error)
     return base_error_set(error, EP_ECONFIG, "%s is %s: expected a regular file", path, kind);
 }
 
+/* Opens a regular file for the file source to read. Checks the type before opening, since opening a device
+ * may have effects, and after, since the file may have been replaced meanwhile. The producer's fetch thread
+ * calls this. Returns 0, EP_EBACKEND, EP_EAUTH or EP_ECONFIG. */
 int source_file_position_open(const char *path, int *fd, struct error *error)
 {
     struct stat info;
 
-    /* looked at first, since opening a device may do something; and again, since it may be another by then */
+    /* before opening, since opening a device may have effects; and after, since it may have been replaced */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
-        return not_regular(path, info.st_mode, error);
-    int opened = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (opened < 0 || fstat(opened, &info) != 0) {
+        return set_not_regular_error(path, info.st_mode, error);
+    int new_fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (new_fd < 0 || fstat(new_fd, &info) != 0) {
         int code = errno == EACCES || errno == EPERM ? EP_EAUTH : EP_EBACKEND;
         code = errno == ENOENT
                    ? base_error_set(error, code, "%s: no such file", path)
                    : base_error_set(error, code, "%s cannot be opened: %s", path, strerror(errno));
-        if (opened >= 0)
-            close(opened);
+        if (new_fd >= 0)
+            close(new_fd);
         return code;
     }
     if (!S_ISREG(info.st_mode)) {
-        close(opened);
-        return not_regular(path, info.st_mode, error);
+        close(new_fd);
+        return set_not_regular_error(path, info.st_mode, error);
     }
-    *fd = opened;
+    *fd = new_fd;
     return 0;
 }
 
-/* ---- the files beside it ---- */
+/* ---- rotated files beside path ---- */
 
-static bool is_compressed(const char *name)
+/* Whether a file name ends like a compressed or temporary file; the file source does not search these for
+ * rotated lines. */
+static bool is_compressed_name(const char *name)
 {
     static const char *const endings[] = {".gz",   ".bz2", ".xz",  ".zst", ".lz4",
                                           ".lzma", ".Z",   ".zip", ".tmp"};
@@ -162,13 +184,14 @@ static bool is_compressed(const char *name)
     return false;
 }
 
-/* What follows NAME. or NAME- in a sibling's name, or NULL. */
-static const char *sibling_suffix(const char *base, const char *name)
+/* Returns the part of a rotated file's name behind "NAME." or "NAME-", or NULL if it is not a rotated file of
+ * base. The file source calls this for each file in the directory. */
+static const char *find_sibling_suffix(const char *base, const char *name)
 {
     size_t length = strlen(base);
 
     if (strncmp(name, base, length) != 0 || (name[length] != '.' && name[length] != '-') ||
-        is_compressed(name))
+        is_compressed_name(name))
         return NULL;
     return name[length + 1] == '\0' ? NULL : name + length + 1;
 }
@@ -178,10 +201,13 @@ struct sibling {
     struct stat info;
 };
 
-/* Opens each uncompressed regular sibling and shows it; see says whether it keeps the descriptor. */
+/* Gets an open rotated file beside path; returns true if it keeps the descriptor. */
 typedef bool sibling_handler(int fd, const struct sibling *sibling, void *user);
 
-static void each_sibling(const char *path, sibling_handler *on_sibling, void *user)
+/* Opens each rotated file beside path (uncompressed, regular) and calls on_sibling with it; closes those that
+ * on_sibling does not keep. The producer's fetch thread calls this when the file source looks for an older or
+ * the next file. */
+static void for_each_sibling(const char *path, sibling_handler *on_sibling, void *user)
 {
     const char *slash = strrchr(path, '/'), *base = slash == NULL ? path : slash + 1;
     char directory[PATH_MAX];
@@ -192,7 +218,7 @@ static void each_sibling(const char *path, sibling_handler *on_sibling, void *us
     if (entries == NULL)
         return;
     for (const struct dirent *entry = readdir(entries); entry != NULL; entry = readdir(entries)) {
-        struct sibling sibling = {.suffix = sibling_suffix(base, entry->d_name)};
+        struct sibling sibling = {.suffix = find_sibling_suffix(base, entry->d_name)};
         if (sibling.suffix == NULL || fstatat(dirfd(entries), entry->d_name, &sibling.info, 0) != 0 ||
             !S_ISREG(sibling.info.st_mode))
             continue;
@@ -206,13 +232,15 @@ static void each_sibling(const char *path, sibling_handler *on_sibling, void *us
     closedir(entries);
 }
 
-static int64_t written_ns(const struct stat *info)
+static int64_t modification_time_ns(const struct stat *info)
 {
     return (int64_t)info->st_mtim.tv_sec * 1000000000 + info->st_mtim.tv_nsec;
 }
 
-/* How surely an open file is the one a position was taken in: 0 = it is not. */
-static int likeness(int fd, const struct stat *info, const struct file_position *position)
+/* Rates how surely an open file is the one of a position: 3 same device and inode, 2 same inode, 1 a copy,
+ * 0 another file. The file source picks the best one when it looks for its file after a restart or a
+ * rotation. */
+static int score_match(int fd, const struct stat *info, const struct file_position *position)
 {
     bool same_inode = info->st_ino == position->inode, same = same_inode && info->st_dev == position->device;
 
@@ -220,51 +248,56 @@ static int likeness(int fd, const struct stat *info, const struct file_position 
         return 0;
     if (!same_inode && position->offset < FILE_COPY_BYTES_MIN)
         return 0;
-    if (!source_file_position_holds(fd, position))
+    if (!source_file_position_matches(fd, position))
         return 0;
     return same ? 3 : same_inode ? 2 : 1;
 }
 
 struct search {
     const struct file_position *position;
-    int fd, likeness;
+    int fd, score;
     int64_t written_ns;
 };
 
-static bool on_possible_match(int fd, const struct sibling *sibling, void *user)
+/* for_each_sibling's callback: keeps the rotated file that matches a position best, of equal ones the newest.
+ * Returns true if it keeps the descriptor. Runs in the producer's fetch thread, for the file source. */
+static bool on_sibling_score(int fd, const struct sibling *sibling, void *user)
 {
     struct search *search = user;
-    int like = likeness(fd, &sibling->info, search->position);
+    int score = score_match(fd, &sibling->info, search->position);
 
-    if (like == 0 || like < search->likeness ||
-        (like == search->likeness && written_ns(&sibling->info) <= search->written_ns))
+    if (score == 0 || score < search->score ||
+        (score == search->score && modification_time_ns(&sibling->info) <= search->written_ns))
         return false;
     if (search->fd >= 0)
         close(search->fd);
     search->fd = fd;
-    search->likeness = like;
-    search->written_ns = written_ns(&sibling->info);
+    search->score = score;
+    search->written_ns = modification_time_ns(&sibling->info);
     return true;
 }
 
-bool source_file_position_find(const char *path, const struct file_position *position, int *fd)
+/* Finds and opens the file that a position of the file source is in: path itself, or a rotated file beside
+ * it. False if there is none. The producer's fetch thread calls this after a restart or truncation, so that
+ * lines of a rotated file are not lost. */
+bool source_file_position_find_file(const char *path, const struct file_position *position, int *fd)
 {
     struct search search = {.position = position, .fd = -1};
     struct stat info;
-    int own;
+    int path_fd;
 
-    if (source_file_position_open(path, &own, NULL) == 0) {
-        search.likeness = fstat(own, &info) == 0 ? likeness(own, &info, position) : 0;
-        if (search.likeness == 0)
-            close(own);
+    if (source_file_position_open(path, &path_fd, NULL) == 0) {
+        search.score = fstat(path_fd, &info) == 0 ? score_match(path_fd, &info, position) : 0;
+        if (search.score == 0)
+            close(path_fd);
         else
-            search.fd = own;
-        search.written_ns = INT64_MAX; /* before all that are as like */
+            search.fd = path_fd;
+        search.written_ns = INT64_MAX; /* path wins over rotated files with the same score */
     }
-    if (search.likeness < 3) {
-        if (search.likeness == 0)
+    if (search.score < 3) {
+        if (search.score == 0)
             search.written_ns = INT64_MIN;
-        each_sibling(path, on_possible_match, &search);
+        for_each_sibling(path, on_sibling_score, &search);
     }
     if (search.fd < 0)
         return false;
@@ -272,78 +305,91 @@ bool source_file_position_find(const char *path, const struct file_position *pos
     return true;
 }
 
-/* ---- the order of files ---- */
+/* ---- the order of rotated files ---- */
 
-/* Only what a rotation names: digits and what stands between them in a date. */
-static bool is_rotation(const char *suffix)
+/* Whether a name suffix comes from a rotation: a number or a date. The file source reads no others. */
+static bool is_rotation_suffix(const char *suffix)
 {
     return isdigit((unsigned char)suffix[0]) && suffix[strspn(suffix, "0123456789-_.:T")] == '\0';
 }
 
-/* Below 0: one is older than other, by name. A short number counts up with age, a date with youth. */
-static int suffix_order(const char *one, const char *other)
+/* Orders two rotated files by their suffixes: below 0 if the first is older. NAME.2 is older than NAME.1, a
+ * later date is newer. The file source uses this for files that were last written at the same time. */
+static int compare_suffix_age(const char *first_suffix, const char *second_suffix)
 {
-    size_t one_length = strspn(one, "0123456789"), other_length = strspn(other, "0123456789");
+    size_t first_length = strspn(first_suffix, "0123456789"),
+           second_length = strspn(second_suffix, "0123456789");
 
-    if (one[one_length] == '\0' && other[other_length] == '\0' && one_length < 8 && other_length < 8) {
-        long left = strtol(one, NULL, 10), right = strtol(other, NULL, 10);
-        return left > right ? -1 : left < right;
+    if (first_suffix[first_length] == '\0' && second_suffix[second_length] == '\0' && first_length < 8 &&
+        second_length < 8) {
+        long first_number = strtol(first_suffix, NULL, 10), second_number = strtol(second_suffix, NULL, 10);
+        return first_number > second_number ? -1 : first_number < second_number;
     }
-    return strcmp(one, other);
+    return strcmp(first_suffix, second_suffix);
 }
 
 struct succession {
     struct stat finished;
-    char finished_suffix[NAME_MAX + 1]; /* "" = not beside path, or not yet found */
+    char finished_suffix[NAME_MAX + 1]; /* "" = not found beside path */
     int fd;
     int64_t written_ns;
     char suffix[NAME_MAX + 1];
 };
 
-static bool on_possibly_finished(int fd, const struct sibling *sibling, void *user)
+/* for_each_sibling's callback: finds the name suffix that rotation gave to the finished file. The file source
+ * orders files by it that were written at the same time. Never keeps the descriptor. */
+static bool on_sibling_find_finished(int fd, const struct sibling *sibling, void *user)
 {
     struct succession *succession = user;
 
     (void)fd;
     if (sibling->info.st_dev == succession->finished.st_dev &&
-        sibling->info.st_ino == succession->finished.st_ino && is_rotation(sibling->suffix))
+        sibling->info.st_ino == succession->finished.st_ino && is_rotation_suffix(sibling->suffix))
         snprintf(succession->finished_suffix, sizeof succession->finished_suffix, "%s", sibling->suffix);
     return false;
 }
 
-static bool on_possible_successor(int fd, const struct sibling *sibling, void *user)
+/* for_each_sibling's callback: keeps the oldest rotated file that is newer than the finished one. Returns
+ * true if it keeps the descriptor. Without it the file source would skip files if several rotations happened
+ * while the producer was down. */
+static bool on_sibling_find_successor(int fd, const struct sibling *sibling, void *user)
 {
     struct succession *succession = user;
-    int64_t written = written_ns(&sibling->info), finished = written_ns(&succession->finished);
+    int64_t written_ns = modification_time_ns(&sibling->info),
+            finished_ns = modification_time_ns(&succession->finished);
 
-    if (!is_rotation(sibling->suffix) || strlen(sibling->suffix) > NAME_MAX ||
+    if (!is_rotation_suffix(sibling->suffix) || strlen(sibling->suffix) > NAME_MAX ||
         (sibling->info.st_dev == succession->finished.st_dev &&
          sibling->info.st_ino == succession->finished.st_ino))
         return false;
-    if (written < finished ||
-        (written == finished && (succession->finished_suffix[0] == '\0' ||
-                                 suffix_order(sibling->suffix, succession->finished_suffix) <= 0)))
+    if (written_ns < finished_ns || (written_ns == finished_ns &&
+                                     (succession->finished_suffix[0] == '\0' ||
+                                      compare_suffix_age(sibling->suffix, succession->finished_suffix) <= 0)))
         return false;
-    if (succession->fd >= 0 &&
-        (written > succession->written_ns ||
-         (written == succession->written_ns && suffix_order(sibling->suffix, succession->suffix) >= 0)))
+    if (succession->fd >= 0 && (written_ns > succession->written_ns ||
+                                (written_ns == succession->written_ns &&
+                                 compare_suffix_age(sibling->suffix, succession->suffix) >= 0)))
         return false;
     if (succession->fd >= 0)
         close(succession->fd);
     succession->fd = fd;
-    succession->written_ns = written;
+    succession->written_ns = written_ns;
     snprintf(succession->suffix, sizeof succession->suffix, "%s", sibling->suffix);
     return true;
 }
 
-int source_file_position_next(const char *path, int finished, int *fd, bool *is_path, struct error *error)
+/* Opens the file to read after a finished one: the next newer rotated file, or else path, as *is_path says.
+ * The producer's fetch thread calls this when the file source has read all lines of a rotated or deleted
+ * file. Returns 0 or the code of source_file_position_open. */
+int source_file_position_open_next(const char *path, int finished, int *fd, bool *is_path,
+                                   struct error *error)
 {
     struct succession succession = {.fd = -1};
 
     if (fstat(finished, &succession.finished) != 0)
         return base_error_set(error, EP_EBACKEND, "%s: %s", path, strerror(errno));
-    each_sibling(path, on_possibly_finished, &succession);
-    each_sibling(path, on_possible_successor, &succession);
+    for_each_sibling(path, on_sibling_find_finished, &succession);
+    for_each_sibling(path, on_sibling_find_successor, &succession);
     *is_path = succession.fd < 0;
     if (*is_path)
         return source_file_position_open(path, fd, error);
@@ -351,20 +397,22 @@ int source_file_position_next(const char *path, int finished, int *fd, bool *is_
     return 0;
 }
 
-uint64_t source_file_end_of_lines(int fd, uint64_t max_line_bytes)
+/* Returns where the last, unterminated line of an open file begins, or its size. The producer's fetch thread
+ * calls this for a file source that starts at the end of its file, so that its first line is a whole one. */
+uint64_t source_file_position_last_line_start(int fd, uint64_t max_line_bytes)
 {
     struct stat info;
     char block[4096];
-    uint64_t size = fstat(fd, &info) == 0 ? (uint64_t)info.st_size : 0, at = size;
+    uint64_t size = fstat(fd, &info) == 0 ? (uint64_t)info.st_size : 0, block_end = size;
 
-    while (at > 0 && size - at <= max_line_bytes) {
-        size_t bytes = at < sizeof block ? at : sizeof block;
-        if (!read_all(fd, block, bytes, at - bytes))
+    while (block_end > 0 && size - block_end <= max_line_bytes) {
+        size_t bytes = block_end < sizeof block ? block_end : sizeof block;
+        if (!read_bytes_at(fd, block, bytes, block_end - bytes))
             break;
         const char *line_end = memrchr(block, '\n', bytes);
         if (line_end != NULL)
-            return at - bytes + (uint64_t)(line_end - block) + 1;
-        at -= bytes;
+            return block_end - bytes + (uint64_t)(line_end - block) + 1;
+        block_end -= bytes;
     }
-    return at == 0 ? 0 : size;
+    return block_end == 0 ? 0 : size;
 }

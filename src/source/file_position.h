@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Where the file source stands, and which file that is: for the file source only. No state; reads files. */
+/* Positions of the file source: which file it reads, and at which offset. Runs in the producer's fetch
+ * thread; keeps no state. */
 #ifndef SOURCE_FILE_POSITION_H
 #define SOURCE_FILE_POSITION_H
 
@@ -11,39 +12,40 @@
 
 #define FILE_HASH_DIGITS 16
 #define FILE_CURSOR_BYTES 128
-#define FILE_COPY_BYTES_MIN 64 /* fewer bytes before a position do not tell a copy from another file */
+#define FILE_COPY_BYTES_MIN 64 /* with fewer bytes before the position, another file could look like a copy */
 
 /*
- * A cursor is "device:inode:offset:hash:generation". The first three are the position; the hash is of the
- * bytes around it (the first of the file and the last before the offset, up to 256 each), to know the file by
- * when its inode was taken over by another, or its content moved to another; generation counts the files (and
- * truncations) gone through, so that equal lines at equal offsets of successive files have different uids.
- * The last two may be left out.
+ * A cursor is "device:inode:offset:hash:generation". The first three are the position. The hash is of the
+ * first bytes of the file and the last ones before the offset, up to 256 each. It identifies the file if
+ * another one has its inode now, or if its content was copied to another. generation counts the files and
+ * truncations so far, so that equal lines at equal offsets of different files have different UIDs. hash and
+ * generation are optional.
  */
 struct file_position {
     uint64_t device, inode, offset, generation;
-    char hash[FILE_HASH_DIGITS + 1]; /* "" = not known */
+    char hash[FILE_HASH_DIGITS + 1]; /* "" = unknown */
 };
 
 int source_file_position_parse(const char *text, struct file_position *position); /* 0 or EP_EINVAL */
-void source_file_position_text(const struct file_position *position, char text[FILE_CURSOR_BYTES]);
-/* Fills device, inode and hash for an offset in an open file. 0, or EP_EBACKEND when it cannot be read. */
-int source_file_position_take(int fd, uint64_t offset, struct file_position *position);
-/* Whether the open file still holds, before the offset, what it held when the position was taken. */
-bool source_file_position_holds(int fd, const struct file_position *position);
+void source_file_position_format(const struct file_position *position, char text[FILE_CURSOR_BYTES]);
+/* Fills device, inode, offset and hash for an offset in an open file. 0, or EP_EBACKEND if reading fails. */
+int source_file_position_fill(int fd, uint64_t offset, struct file_position *position);
+/* Whether the bytes of an open file before the offset are those that the position's hash was made from. */
+bool source_file_position_matches(int fd, const struct file_position *position);
 
-/* Opens a regular file for reading. Failures: EP_EBACKEND (none there), EP_EAUTH (no permission),
- * EP_ECONFIG (no regular file). */
+/* Opens a regular file for reading. 0, EP_EBACKEND (there is none), EP_EAUTH (no permission) or EP_ECONFIG
+ * (not a regular file). */
 int source_file_position_open(const char *path, int *fd, struct error *error);
-/* Finds and opens the file a position is in: path, or one it was rotated to beside it. false: there is none.
- */
-bool source_file_position_find(const char *path, const struct file_position *position, int *fd);
+/* Finds and opens the file that a position is in: path, or a rotated file beside it. false: there is none. */
+bool source_file_position_find_file(const char *path, const struct file_position *position, int *fd);
 /*
- * The file to go on with after a finished one: the next younger of those that path was rotated to, or else
- * path itself. *is_path tells which. 0 or as source_file_position_open.
+ * Opens the file to read after a finished one: the next newer rotated file or, if there is none, path itself;
+ * then *is_path is true. 0 or the code of source_file_position_open.
  */
-int source_file_position_next(const char *path, int finished, int *fd, bool *is_path, struct error *error);
-/* Where the last line of an open file that is not yet complete begins: to begin at a file's end. */
-uint64_t source_file_end_of_lines(int fd, uint64_t max_line_bytes);
+int source_file_position_open_next(const char *path, int finished, int *fd, bool *is_path,
+                                   struct error *error);
+/* Returns where the last, incomplete line of an open file begins, or its size: `from: end` starts
+ * there. */
+uint64_t source_file_position_last_line_start(int fd, uint64_t max_line_bytes);
 
 #endif

@@ -9,7 +9,7 @@
  *      more if n alone needs more.
  *   3. With a rate, events come in bursts of at most one fiftieth of a second, so that a high rate does
  *      not cost one wake-up per event. If no fetch came for more than a second (a full backlog), the
- *      missed events are not made up.
+ *      source skips the missed time: it makes at most one second's events at once.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -30,10 +30,11 @@
 struct generate {
     const struct source_config *config;
     int wake_fd;
-    uint64_t next_ns; /* when the next event is due; 0 = the clock does not run yet */
+    uint64_t next_ns; /* when the next event is due; 0 = no fetch came yet */
 };
 
-static uint64_t now_ns(void)
+/* Returns the monotonic clock in nanoseconds. The generate source keeps its event rate by it. */
+static uint64_t monotonic_now_ns(void)
 {
     struct timespec now;
 
@@ -41,6 +42,8 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
 }
 
+/* Opens a source that generates numbered events for benchmarks. The producer's fetch thread calls this before
+ * the first fetch, `eventpipe check` to test the configuration. */
 static int generate_open(const struct source_config *config, void **state, struct error *error)
 {
     struct generate *generate = calloc(1, sizeof *generate);
@@ -50,7 +53,8 @@ static int generate_open(const struct source_config *config, void **state, struc
     generate->config = config;
     generate->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (generate->wake_fd < 0) {
-        int code = base_error_set(error, EP_ESYSTEM, "eventfd: %s", strerror(errno));
+        int code = base_error_set(error, EP_ESYSTEM, "source %s: cannot create an eventfd: %s", config->id,
+                                  strerror(errno));
         free(generate);
         return code;
     }
@@ -58,18 +62,21 @@ static int generate_open(const struct source_config *config, void **state, struc
     return 0;
 }
 
-/* Waits until `until`, an interruption or the end of the call's patience; true when it was until. */
-static bool wait_until(struct generate *generate, uint64_t until, uint64_t patience, const atomic_bool *abort)
+/* Waits until generated events are due; returns false if the fetch's time ends first, or an interrupt comes.
+ * The producer's fetch thread sleeps here when a rate is configured. */
+static bool wait_until_due(struct generate *generate, uint64_t due_ns, uint64_t deadline_ns,
+                           const atomic_bool *abort)
 {
-    uint64_t end = until < patience ? until : patience;
+    uint64_t wait_end_ns = due_ns < deadline_ns ? due_ns : deadline_ns;
 
     while (!atomic_load(abort)) {
-        uint64_t now = now_ns();
-        if (now >= end)
-            return now >= until;
-        struct timespec left = {(time_t)((end - now) / SECOND_NS), (long)((end - now) % SECOND_NS)};
+        uint64_t now_ns = monotonic_now_ns();
+        if (now_ns >= wait_end_ns)
+            return now_ns >= due_ns;
+        struct timespec left_time = {(time_t)((wait_end_ns - now_ns) / SECOND_NS),
+                                     (long)((wait_end_ns - now_ns) % SECOND_NS)};
         struct pollfd wake = {.fd = generate->wake_fd, .events = POLLIN};
-        if (ppoll(&wake, 1, &left, NULL) > 0)
+        if (ppoll(&wake, 1, &left_time, NULL) > 0)
             break;
     }
     uint64_t count;
@@ -77,41 +84,46 @@ static bool wait_until(struct generate *generate, uint64_t until, uint64_t patie
     return false;
 }
 
-/* How many of `most` events may go now; 0 when the call's patience ends before one is due. */
-static uint64_t due_count(struct generate *generate, uint64_t most, const struct fetch *fetch)
+/* Returns how many generated events may go now, at most limit; waits for the first burst if none is due.
+ * Returns 0 if the fetch's time ends first. The producer's fetch thread calls this once per fetch; it keeps
+ * the configured rate. */
+static uint64_t wait_for_due_events(struct generate *generate, uint64_t limit, const struct fetch *fetch)
 {
     double rate = generate->config->generate.rate;
     if (rate <= 0)
-        return most;
+        return limit;
 
-    uint64_t now = now_ns(), each_ns = (uint64_t)((double)SECOND_NS / rate);
-    if (each_ns == 0)
-        each_ns = 1;
+    uint64_t now_ns = monotonic_now_ns(), interval_ns = (uint64_t)((double)SECOND_NS / rate);
+    if (interval_ns == 0)
+        interval_ns = 1;
     if (generate->next_ns == 0)
-        generate->next_ns = now;
-    else if (generate->next_ns + SECOND_NS + each_ns < now)
-        generate->next_ns = now - SECOND_NS;
-    uint64_t burst = (uint64_t)(rate / BURSTS_PER_SECOND);
-    burst = burst < 1 ? 1 : burst > most ? most : burst;
-    uint64_t ready = generate->next_ns + (burst - 1) * each_ns;
-    if (ready > now && !wait_until(generate, ready, now + fetch->wait_ms * 1000000, fetch->abort))
+        generate->next_ns = now_ns;
+    else if (generate->next_ns + SECOND_NS + interval_ns < now_ns)
+        generate->next_ns = now_ns - SECOND_NS;
+    uint64_t burst_count = (uint64_t)(rate / BURSTS_PER_SECOND);
+    burst_count = burst_count < 1 ? 1 : burst_count > limit ? limit : burst_count;
+    uint64_t burst_due_ns = generate->next_ns + (burst_count - 1) * interval_ns;
+    if (burst_due_ns > now_ns &&
+        !wait_until_due(generate, burst_due_ns, now_ns + fetch->wait_ms * 1000000, fetch->abort))
         return 0;
-    uint64_t due = (now_ns() - generate->next_ns) / each_ns + 1;
-    if (due > most)
-        due = most;
-    generate->next_ns += due * each_ns;
-    return due;
+    uint64_t due_count = (monotonic_now_ns() - generate->next_ns) / interval_ns + 1;
+    if (due_count > limit)
+        due_count = limit;
+    generate->next_ns += due_count * interval_ns;
+    return due_count;
 }
 
-static int add_event(const struct generate *generate, uint64_t number, struct json_out *out,
-                     struct page *page)
+/* Adds one generated event with a padded payload of the configured size to the page. The producer's fetch
+ * thread calls this for each event of the generate source. */
+static int add_numbered_event(const struct generate *generate, uint64_t event_number, struct json_out *out,
+                              struct page *page)
 {
     char uid[128], head[64];
     uint64_t size = generate->config->generate.size_bytes;
-    size_t head_bytes = (size_t)snprintf(head, sizeof head, "{\"n\":%" PRIu64, number);
+    size_t head_bytes = (size_t)snprintf(head, sizeof head, "{\"n\":%" PRIu64, event_number);
     static const char pad_open[] = ",\"pad\":\"", pad_close[] = "\"}";
 
-    snprintf(uid, sizeof uid, "%s-%" PRIu64, generate->config->id, number);
+    snprintf(uid, sizeof uid, "%s-%" PRIu64, generate->config->id, event_number);
     json_write_reset(out);
     json_write_text(out, "{\"uid\":");
     json_write_string(out, uid, strlen(uid));
@@ -133,40 +145,51 @@ static int add_event(const struct generate *generate, uint64_t number, struct js
     return out->failed ? EP_ENOMEM : source_page_add(page, uid, NULL, NULL, out->text, out->bytes);
 }
 
+/* Fetches one page of the generate source: makes the events that are due after the one that the cursor
+ * numbers. The producer's fetch thread calls this. Sets the page's end after the configured number of
+ * events. */
 static int generate_fetch(void *state, const struct fetch *fetch, struct page *page,
                           struct source_failure *failure)
 {
     struct generate *generate = state;
-    uint64_t count = generate->config->generate.count, number = 0;
+    uint64_t count = generate->config->generate.count, cursor_number = 0;
     struct json_out out = {0};
     int code = 0;
 
     if (fetch->cursor != NULL) {
-        char *end;
+        char *number_end;
         errno = 0;
-        number = strtoull(fetch->cursor, &end, 10);
-        if (errno != 0 || *end != '\0' || fetch->cursor[0] < '0' || fetch->cursor[0] > '9')
+        cursor_number = strtoull(fetch->cursor, &number_end, 10);
+        if (errno != 0 || *number_end != '\0' || fetch->cursor[0] < '0' || fetch->cursor[0] > '9')
             return base_error_set(&failure->error, EP_EPROTO,
-                                  "the cursor \"%s\" is not the number of an event", fetch->cursor);
+                                  "the cursor \"%s\" is not the number of an event: set it to a number",
+                                  fetch->cursor);
     }
-    uint64_t left = count == 0 ? UINT64_MAX - number : count > number ? count - number : 0;
-    uint64_t due = left == 0 ? 0 : due_count(generate, left < fetch->limit ? left : fetch->limit, fetch);
-    uint64_t last = number;
-    while (code == 0 && last < number + due && page->data_bytes < PAGE_BYTES_MAX)
-        code = add_event(generate, ++last, &out, page);
-    if (code == 0 && last > number) {
+    uint64_t left_count = count == 0              ? UINT64_MAX - cursor_number
+                          : count > cursor_number ? count - cursor_number
+                                                  : 0;
+    uint64_t due_count =
+        left_count == 0
+            ? 0
+            : wait_for_due_events(generate, left_count < fetch->limit ? left_count : fetch->limit, fetch);
+    uint64_t last_number = cursor_number;
+    while (code == 0 && last_number < cursor_number + due_count && page->data_bytes < PAGE_BYTES_MAX)
+        code = add_numbered_event(generate, ++last_number, &out, page);
+    if (code == 0 && last_number > cursor_number) {
         char cursor[24];
-        snprintf(cursor, sizeof cursor, "%" PRIu64, last);
+        snprintf(cursor, sizeof cursor, "%" PRIu64, last_number);
         code = source_page_set_cursor(page, cursor);
     }
     json_write_free(&out);
     if (code != 0)
-        return base_error_set(&failure->error, code, "no memory for a page of %" PRIu64 " events", due);
-    page->more = last > number && generate->config->generate.rate <= 0;
-    page->end = count != 0 && last >= count;
+        return base_error_set(&failure->error, code, "no memory for a page of %" PRIu64 " events", due_count);
+    page->more = last_number > cursor_number && generate->config->generate.rate <= 0;
+    page->end = count != 0 && last_number >= count;
     return 0;
 }
 
+/* Wakes a fetch of the generate source that waits for its next event. The producer's main thread calls this
+ * to pause or stop the source. */
 static void generate_interrupt(void *state)
 {
     const struct generate *generate = state;
@@ -175,6 +198,7 @@ static void generate_interrupt(void *state)
     (void)!write(generate->wake_fd, &one, sizeof one);
 }
 
+/* Frees the generate source. The producer's fetch thread calls this when the producer stops. */
 static void generate_close(void *state)
 {
     struct generate *generate = state;

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The http source: any feed that is polled, short or long, and answers with JSON. Runs in the producer's
+ * The http source: polls a feed that answers with JSON, by short or long polls. Runs in the producer's
  * fetch thread; other threads call only `interrupt`.
  *
- * One fetch is one request: the URL made from its template, an answer, its events and its cursor
- * (source_http_answer.c). An interrupted fetch is an empty page: no events yet.
+ * One fetch is one request: it fills the URL's template, sends a GET, and reads events and cursor from the
+ * answer (http_answer.c). An interrupted fetch is an empty page: no events yet.
  *
  * Invariants:
- *   1. A backend that answers at once is asked at most once per `interval`, unless events came and the
- *      cursor moved. The wait is at the beginning of the next fetch; an interrupt ends it.
+ *   1. A backend that answers at once gets at most one request per `interval`, unless events came and the
+ *      cursor moved. The next fetch waits for this before its request; an interrupt ends the wait.
  *   2. Events with a cursor that did not move are passed on; the store skips those it knows. A second
- *      full page of this kind in a row is reported as malformed, since no new event would ever come. So
- *      every second one is reported, and no event is lost.
+ *      full page of this kind in a row is reported as malformed, since no new event would ever come. Only
+ *      every second page fails, so no event is lost.
  *   3. Messages never hold the token, the headers, or the user, password and query of the URL.
  */
 #include <inttypes.h>
@@ -27,33 +27,41 @@
 struct http_source {
     const struct source_config *config;
     struct http_exchange *exchange;
-    uint64_t next_ns; /* the next request not before this */
+    uint64_t next_ns; /* earliest time of the next request */
     bool stuck;       /* the last page was full and its cursor had not moved */
 };
 
-static int headers_check(const struct source_config *config, struct error *error)
+/* Checks that the configured headers and token of an http source are single lines; otherwise they could
+ * inject headers into the request. The producer's fetch thread calls this when it opens the source,
+ * `eventpipe check` too. */
+static int check_headers_and_token(const struct source_config *config, struct error *error)
 {
     for (size_t i = 0; i < config->http.headers.count; i++) {
         const char *header = config->http.headers.at[i], *colon = strchr(header, ':');
         if (colon == NULL || colon == header || strpbrk(header, "\r\n") != NULL)
-            return base_error_set(error, EP_ECONFIG, "source %s: header %zu is not one line \"Name: value\"",
-                                  config->id, i + 1);
+            return base_error_set(error, EP_ECONFIG,
+                                  "source %s: header %zu: expected one line \"Name: value\"", config->id,
+                                  i + 1);
     }
     if (config->http.token != NULL && strpbrk(config->http.token, "\r\n") != NULL)
-        return base_error_set(error, EP_ECONFIG, "source %s: its token holds a line break", config->id);
+        return base_error_set(error, EP_ECONFIG, "source %s: the token contains a line break: remove it",
+                              config->id);
     return 0;
 }
 
+/* Opens a source that polls an HTTP feed: checks URL, headers and ca_file, and prepares the connection
+ * without using the network. The producer's fetch thread calls this before the first fetch, `eventpipe check`
+ * to test the configuration. */
 static int http_open(const struct source_config *config, void **state, struct error *error)
 {
-    int code = config->http.url == NULL ? base_error_set(error, EP_ECONFIG, "it has no url")
+    int code = config->http.url == NULL ? base_error_set(error, EP_ECONFIG, "url is missing")
                                         : config_url_http_url_check(config->http.url, error);
 
     if (code != 0) {
         base_error_prefix(error, "source %s", config->id);
         return code;
     }
-    code = headers_check(config, error);
+    code = check_headers_and_token(config, error);
     if (code != 0)
         return code;
     if (config->http.ca_file != NULL && access(config->http.ca_file, R_OK) != 0)
@@ -72,16 +80,18 @@ static int http_open(const struct source_config *config, void **state, struct er
     return 0;
 }
 
-static const char *first_cursor(const struct source_config *config)
+static const char *find_first_cursor(const struct source_config *config)
 {
     if (config->continuation_id != NULL)
         return config->continuation_id;
     return config->http.cursor_initial == NULL ? "" : config->http.cursor_initial;
 }
 
-/* What the page means for the next request. */
-static int complete(struct http_source *http, const struct fetch *fetch, const char *cursor, uint64_t start,
-                    struct page *page, struct source_failure *failure)
+/* Decides after a page of an http source when the next request may go, and whether there is more. Returns
+ * EP_EPROTO at the second full page in a row with the same cursor: the same events would come for ever. Runs
+ * in the producer's fetch thread. */
+static int check_cursor_progress(struct http_source *http, const struct fetch *fetch, const char *cursor,
+                                 uint64_t start_ns, struct page *page, struct source_failure *failure)
 {
     const struct http_source_config *config = &http->config->http;
     bool moved = page->cursor != NULL && strcmp(page->cursor, cursor) != 0;
@@ -89,29 +99,31 @@ static int complete(struct http_source *http, const struct fetch *fetch, const c
     bool stuck = full && !moved && (config->cursor_path != NULL || config->cursor_last_event_path != NULL);
 
     if (!moved || page->count == 0)
-        http->next_ns = start + config->interval_ms * 1000000;
+        http->next_ns = start_ns + config->interval_ms * 1000000;
     page->more = full && moved;
     if (stuck && http->stuck) {
         http->stuck = false;
         source_page_clear(page);
         return base_error_set(
             &failure->error, EP_EPROTO,
-            "two full pages, and the cursor is still \"%.100s\": does `cursor` point to the right member?",
+            "two full pages in a row with the cursor \"%.100s\": check that `cursor` names the right member",
             cursor);
     }
     http->stuck = stuck;
     return 0;
 }
 
+/* Fetches one page of an http source: waits for the interval, sends one GET and reads events and cursor from
+ * its answer. The producer's fetch thread calls this. An interrupt gives an empty page. */
 static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
                       struct source_failure *failure)
 {
     struct http_source *http = state;
     const struct source_config *config = http->config;
-    const char *cursor = fetch->cursor != NULL ? fetch->cursor : first_cursor(config);
+    const char *cursor = fetch->cursor != NULL ? fetch->cursor : find_first_cursor(config);
     struct http_answer answer;
 
-    if (!source_http_exchange_wait(http->exchange, http->next_ns, fetch->abort))
+    if (!source_http_exchange_wait_until(http->exchange, http->next_ns, fetch->abort))
         return 0;
     char *url =
         config_url_http_url_fill(config->http.url, &(struct http_url_values){.cursor = cursor,
@@ -120,7 +132,7 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
                                                                              .timeout_ms = fetch->wait_ms});
     if (url == NULL)
         return base_error_set(&failure->error, EP_ENOMEM, "no memory for a URL");
-    uint64_t start = source_http_exchange_now_ns();
+    uint64_t start_ns = source_http_exchange_now_ns();
     int code =
         source_http_exchange_get(http->exchange, url, fetch->wait_ms, fetch->abort, &answer, &failure->error);
     free(url);
@@ -132,7 +144,7 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
     if (code == 0)
         code = source_http_answer_read(config, &answer, page, failure);
     if (code == 0)
-        code = complete(http, fetch, cursor, start, page, failure);
+        code = check_cursor_progress(http, fetch, cursor, start_ns, page, failure);
     if (code != 0) {
         char address[256];
         config_url_http_url_public(config->http.url, address, sizeof address);
@@ -146,6 +158,7 @@ static void http_interrupt(void *state)
     source_http_exchange_interrupt(((struct http_source *)state)->exchange);
 }
 
+/* Frees an http source and its connection. The producer's fetch thread calls this when the producer stops. */
 static void http_close(void *state)
 {
     struct http_source *http = state;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads an HTTP answer into a page. Runs in the producer's fetch thread; keeps nothing.
+ * Reads an HTTP answer into a page, for the http source. Runs in the producer's fetch thread; keeps no state.
  *
  * Invariants:
  *   1. 204, `null` for the array, and an empty array all mean that there are no events yet.
- *   2. A cursor that is missing, null or "" leaves the old one (many feeds omit it on their last page);
- *      http_fetch checks that it moves. A cursor that is an array or object (CouchDB) is kept as its JSON
+ *   2. If the cursor is missing, null or "", the old one stays (many feeds omit it on their last page).
+ *      http.c checks that it moves. A cursor that is an array or object (CouchDB) is kept as its JSON
  *      text.
  *   3. An element that cannot be decoded becomes a corrupt event of the page; it does not fail the page.
  *   4. Excerpts of an answer are cut, cleaned, and never hold the token.
@@ -20,10 +20,12 @@
 #include "src/base/utf8.h"
 
 #define EXCERPT_BYTES 200
-#define EXCERPT_ROOM (3 * EXCERPT_BYTES + 8) /* a hidden token of one byte shows as three */
+#define EXCERPT_ROOM (3 * EXCERPT_BYTES + 8) /* a token of one byte becomes *** */
 
-/* The beginning of a body, fit for a log line. */
-static void excerpt(const struct source_config *config, struct json_span body, char *buffer)
+/* Copies the beginning of an HTTP answer for an error message: without control characters, and with *** for
+ * the token. The http source shows the message in log and `eventpipe status`, where a backend that
+ * echoes the token would otherwise reveal it. */
+static void copy_excerpt(const struct source_config *config, struct json_span body, char *buffer)
 {
     const char *at = body.at, *end = body.at + (body.bytes < EXCERPT_BYTES ? body.bytes : EXCERPT_BYTES),
                *token = config->http.token;
@@ -50,7 +52,8 @@ static void excerpt(const struct source_config *config, struct json_span body, c
 
 /* ---- statuses ---- */
 
-static const char *status_name(long status)
+/* Returns the standard name of an HTTP status, or "", for the http source's error messages. */
+static const char *find_status_name(long status)
 {
     static const struct {
         long status;
@@ -85,32 +88,35 @@ static const char *status_name(long status)
     return "";
 }
 
-static int refuse_status(const struct source_config *config, const struct http_answer *answer,
-                         struct source_failure *failure)
+/* Fills the failure for an HTTP answer whose status is no success, with an excerpt of its body. EP_EAUTH: an
+ * operator must change something; EP_EBACKEND: the producer tries again, after Retry-After if that was sent.
+ * Runs in the producer's fetch thread, for the http source. */
+static int set_status_failure(const struct source_config *config, const struct http_answer *answer,
+                              struct source_failure *failure)
 {
-    char said[EXCERPT_ROOM], status[64];
-    long number = answer->status;
-    const char *name = status_name(number);
+    char excerpt[EXCERPT_ROOM], status_text[64];
+    long status = answer->status;
+    const char *name = find_status_name(status);
 
-    snprintf(status, sizeof status, "%ld%s%s", number, name[0] == '\0' ? "" : " ", name);
-    excerpt(config, answer->body, said);
+    snprintf(status_text, sizeof status_text, "%ld%s%s", status, name[0] == '\0' ? "" : " ", name);
+    copy_excerpt(config, answer->body, excerpt);
     failure->retry_after_ms = answer->retry_after_ms;
-    if (number == 401 || number == 403 || number == 407)
-        return base_error_set(&failure->error, EP_EAUTH, "the backend refuses the login: %s", status);
-    bool passing = number == 408 || number == 421 || number == 425 || number == 429;
-    const char *message = number >= 500   ? "the backend has failed"
-                          : number >= 400 ? "the backend refuses the request"
+    if (status == 401 || status == 403 || status == 407)
+        return base_error_set(&failure->error, EP_EAUTH, "the backend refuses the login: %s", status_text);
+    bool temporary = status == 408 || status == 421 || status == 425 || status == 429;
+    const char *message = status >= 500   ? "the backend failed"
+                          : status >= 400 ? "the backend refuses the request"
                                           : "unexpected status";
-    int code = number >= 400 && number < 500 && !passing ? EP_EAUTH : EP_EBACKEND;
-    return base_error_set(&failure->error, code, "%s: %s%s%s", message, status, said[0] == '\0' ? "" : ": ",
-                          said);
+    int code = status >= 400 && status < 500 && !temporary ? EP_EAUTH : EP_EBACKEND;
+    return base_error_set(&failure->error, code, "%s: %s%s%s", message, status_text,
+                          excerpt[0] == '\0' ? "" : ": ", excerpt);
 }
 
 /* ---- the cursor ---- */
 
-/* The cursor's text: a string decoded, anything else as it is written, on one line. NULL when there is no
- * memory. */
-static char *cursor_text(struct json_span value)
+/* Returns a copy of a cursor in an HTTP answer: a string decoded, anything else as its JSON text on one line.
+ * NULL if memory is out. Runs in the producer's fetch thread, for the http source. */
+static char *copy_cursor_text(struct json_span value)
 {
     struct json_out out = {0};
 
@@ -120,43 +126,50 @@ static char *cursor_text(struct json_span value)
     return out.text;
 }
 
-static bool cursor_named(struct json_span text, const char *pointer, struct json_span *value)
+/* Finds the member that a JSON pointer names as the cursor; false if it is missing, null or an empty string.
+ * The http source then keeps its old cursor. */
+static bool find_cursor(struct json_span text, const char *pointer, struct json_span *value)
 {
     return json_find(text, pointer, value) && json_kind(*value) != 'n' &&
            !(value->bytes == 2 && value->at[0] == '"'); /* an empty string */
 }
 
-static int cursor_add(const struct source_config *config, char **text, struct source_failure *failure)
+/* Replaces *text, the cursor of an http source, by that number plus cursor.increment, such as "last update ID
+ * + 1". Runs in the producer's fetch thread. Fails if the cursor is not an integer or overflows. */
+static int add_cursor_increment(const struct source_config *config, char **text,
+                                struct source_failure *failure)
 {
-    const int64_t plus = config->http.cursor_increment;
+    const int64_t increment = config->http.cursor_increment;
     const struct json_span whole = {*text, strlen(*text)};
     int64_t number;
-    char sum[24], said[EXCERPT_ROOM];
+    char new_text[24], excerpt[EXCERPT_ROOM];
 
-    excerpt(config, whole, said);
+    copy_excerpt(config, whole, excerpt);
     if (!json_int64(whole, &number))
         return base_error_set(&failure->error, EP_EPROTO,
-                              "the cursor \"%s\" is no whole number: %" PRId64 " cannot be added", said,
-                              plus);
-    if (__builtin_add_overflow(number, plus, &number))
-        return base_error_set(&failure->error, EP_EPROTO, "the cursor %s is too large to add %" PRId64, said,
-                              plus);
-    snprintf(sum, sizeof sum, "%" PRId64, number);
+                              "the cursor \"%s\" is not an integer: %" PRId64 " cannot be added", excerpt,
+                              increment);
+    if (__builtin_add_overflow(number, increment, &number))
+        return base_error_set(&failure->error, EP_EPROTO, "the cursor %s is too large to add %" PRId64,
+                              excerpt, increment);
+    snprintf(new_text, sizeof new_text, "%" PRId64, number);
     free(*text);
-    *text = strdup(sum);
+    *text = strdup(new_text);
     return *text == NULL ? base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor") : 0;
 }
 
-static int take_cursor(const struct source_config *config, struct json_span value, struct page *page,
-                       struct source_failure *failure)
+/* Sets the page's cursor from a member of the HTTP answer, plus the configured increment if it came from the
+ * last event. Runs in the producer's fetch thread, for the http source. */
+static int set_page_cursor(const struct source_config *config, struct json_span value, struct page *page,
+                           struct source_failure *failure)
 {
-    char *text = cursor_text(value);
+    char *text = copy_cursor_text(value);
     int code = 0;
 
     if (text == NULL)
         return base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
     if (config->http.cursor_path == NULL && config->http.cursor_increment != 0)
-        code = cursor_add(config, &text, failure);
+        code = add_cursor_increment(config, &text, failure);
     if (code == 0 && source_page_set_cursor(page, text) != 0)
         code = base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
     free(text);
@@ -168,70 +181,77 @@ static int take_cursor(const struct source_config *config, struct json_span valu
 struct answer_reader {
     const struct source_config *config;
     struct page *page;
-    struct json_span cursor; /* of the last element that has one; bytes 0 = none has */
+    struct json_span cursor; /* of the last element with a cursor; bytes 0 = none */
 };
 
-static int take_element(struct json_span element, void *user)
+/* Callback for each element of the array in an HTTP answer: adds it to the page as an event and remembers its
+ * cursor. Runs in the producer's fetch thread, for the http source. */
+static int on_answer_element(struct json_span element, void *user)
 {
     struct answer_reader *reader = user;
-    const char *last = reader->config->http.cursor_last_event_path;
+    const char *cursor_pointer = reader->config->http.cursor_last_event_path;
     struct json_span value;
 
-    if (last != NULL && cursor_named(element, last, &value))
+    if (cursor_pointer != NULL && find_cursor(element, cursor_pointer, &value))
         reader->cursor = value;
     return source_page_add_element(reader->page, &reader->config->pointers, element, true, NULL);
 }
 
-static const char *shown(const char *pointer)
+static const char *name_pointer(const char *pointer)
 {
     return pointer[0] == '\0' ? "the answer itself" : pointer;
 }
 
-static int read_body(const struct source_config *config, struct json_span body, struct page *page,
-                     struct source_failure *failure)
+/* Reads the events and the cursor of a valid JSON answer into the page, as the http source's configuration
+ * says where they are. Runs in the producer's fetch thread. No array there: EP_EPROTO. */
+static int read_events_and_cursor(const struct source_config *config, struct json_span body,
+                                  struct page *page, struct source_failure *failure)
 {
     const struct http_source_config *http = &config->http;
     const char *pointer = http->events == NULL ? "" : http->events;
     struct answer_reader reader = {.config = config, .page = page};
     struct json_span events;
-    char said[EXCERPT_ROOM];
+    char excerpt[EXCERPT_ROOM];
 
-    excerpt(config, body, said);
+    copy_excerpt(config, body, excerpt);
     if (!json_find(body, pointer, &events) || (json_kind(events) != '[' && json_kind(events) != 'n'))
-        return base_error_set(&failure->error, EP_EPROTO, "no array of events at %s: %s", shown(pointer),
-                              said);
-    if (json_kind(events) == '[' && json_each_element(events, take_element, &reader) != 0)
+        return base_error_set(&failure->error, EP_EPROTO, "no array of events at %s: %s",
+                              name_pointer(pointer), excerpt);
+    if (json_kind(events) == '[' && json_each_element(events, on_answer_element, &reader) != 0)
         return base_error_set(&failure->error, EP_ENOMEM, "no memory for a page of events");
-    if (http->cursor_path != NULL && cursor_named(body, http->cursor_path, &reader.cursor))
-        return take_cursor(config, reader.cursor, page, failure);
+    if (http->cursor_path != NULL && find_cursor(body, http->cursor_path, &reader.cursor))
+        return set_page_cursor(config, reader.cursor, page, failure);
     if (http->cursor_path == NULL && reader.cursor.bytes > 0)
-        return take_cursor(config, reader.cursor, page, failure);
+        return set_page_cursor(config, reader.cursor, page, failure);
     return 0;
 }
 
+/* Reads an HTTP answer into the page of an http source: events and cursor, or the failure. The producer's
+ * fetch thread calls this after each request. An answer that is cut off or not JSON is EP_EPROTO, with the
+ * byte in the message. */
 int source_http_answer_read(const struct source_config *config, const struct http_answer *answer,
                             struct page *page, struct source_failure *failure)
 {
-    static const char mark[] = "\xEF\xBB\xBF";
+    static const char byte_order_mark[] = "\xEF\xBB\xBF";
     struct json_span body = answer->body;
-    char said[EXCERPT_ROOM];
+    char excerpt[EXCERPT_ROOM];
     size_t at_byte = 0;
 
     if (answer->status == 204)
         return 0;
     if (answer->status < 200 || answer->status > 299)
-        return refuse_status(config, answer, failure);
-    if (body.bytes >= 3 && memcmp(body.at, mark, 3) == 0)
+        return set_status_failure(config, answer, failure);
+    if (body.bytes >= 3 && memcmp(body.at, byte_order_mark, 3) == 0)
         body = (struct json_span){body.at + 3, body.bytes - 3};
     if (json_valid(body.at, body.bytes, &at_byte))
-        return read_body(config, body, page, failure);
+        return read_events_and_cursor(config, body, page, failure);
     at_byte += (size_t)(body.at - answer->body.at);
-    excerpt(config, body, said);
+    copy_excerpt(config, body, excerpt);
     if (answer->body.bytes == 0)
-        return base_error_set(&failure->error, EP_EPROTO, "the answer is empty, where JSON was expected");
+        return base_error_set(&failure->error, EP_EPROTO, "the answer is empty: expected JSON");
     if (at_byte == answer->body.bytes)
         return base_error_set(&failure->error, EP_EPROTO, "the answer is cut off after byte %zu: %s", at_byte,
-                              said);
+                              excerpt);
     return base_error_set(&failure->error, EP_EPROTO, "the answer is not JSON at byte %zu of %zu: %s",
-                          at_byte, answer->body.bytes, said);
+                          at_byte, answer->body.bytes, excerpt);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What an HTTP backend's answer means: events and a cursor, or why not. For the http source only. Pure but
- * for memory. */
+/* Reads the answer of an HTTP backend for the http source: events and a cursor, or a failure. Runs in the
+ * producer's fetch thread. */
 #ifndef SOURCE_HTTP_ANSWER_H
 #define SOURCE_HTTP_ANSWER_H
 
@@ -8,8 +8,8 @@
 #include "src/source/source.h"
 
 /*
- * Fills the page with the answer's events and, where there is one, the cursor that follows. 0, EP_ENOMEM, or
- * a failure: EP_EAUTH (401, 403, most 4xx), EP_EBACKEND (408, 429, 5xx), EP_EPROTO (not what the
+ * Fills the page with the answer's events and its cursor, if it has one. 0, EP_ENOMEM, or a failure:
+ * EP_EAUTH (401, 403, most 4xx), EP_EBACKEND (408, 429, 5xx), EP_EPROTO (not JSON, or no events where the
  * configuration says).
  */
 int source_http_answer_read(const struct source_config *config, const struct http_answer *answer,

@@ -4,11 +4,11 @@
  * only source_http_exchange_interrupt.
  *
  * Owns one easy handle, whose connection is kept between polls, inside one multi handle. An easy handle
- * alone cannot do two things: wait for a poll without wake-ups, and end at once by curl_multi_wakeup.
+ * alone cannot wait for a long poll without wake-ups, nor can curl_multi_wakeup interrupt it.
  *
  * Invariants (slack is connect_timeout):
  *   1. Connecting takes at most slack. Silence lasts at most wait + slack. The whole answer arrives
- *      within wait + 30 slack, so that a backend that trickles cannot hold the source for ever.
+ *      within wait + 30 slack, so that a backend that sends byte by byte cannot block the source for ever.
  *   2. Configured headers and the token are secrets. They are sent to the configured origin only, not to
  *      one that it redirects to.
  * Nothing is fatal; every failure is a message and a code.
@@ -24,8 +24,8 @@
 #include <time.h>
 
 #define REDIRECTS_MAX 5
-#define WHOLE_SLACKS 30
-#define BODY_KEPT (1 << 20) /* a larger buffer is not kept between polls */
+#define ANSWER_SLACK_COUNT 30 /* invariant 1 */
+#define BODY_KEPT (1 << 20)   /* a larger buffer is not kept between polls */
 #define DEFAULT_SLACK_MS 10000
 #define DEFAULT_MAX_BYTES (64ULL << 20)
 
@@ -35,12 +35,13 @@ struct http_exchange {
     CURL *easy;
     struct curl_slist *headers;
     struct json_out body;
-    uint64_t received_ns; /* when the last byte came */
+    uint64_t received_ns; /* time of the last byte */
     bool too_large;
     atomic_bool interrupted;
     char curl_error[CURL_ERROR_SIZE];
 };
 
+/* Returns the monotonic clock in nanoseconds, for the waits and timeouts of the http source. */
 uint64_t source_http_exchange_now_ns(void)
 {
     struct timespec now;
@@ -49,18 +50,20 @@ uint64_t source_http_exchange_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-static uint64_t max_bytes(const struct http_exchange *exchange)
+static uint64_t answer_limit_bytes(const struct http_exchange *exchange)
 {
     return exchange->config->max_bytes != 0 ? exchange->config->max_bytes : DEFAULT_MAX_BYTES;
 }
 
-static uint64_t slack_ms(const struct http_exchange *exchange)
+static uint64_t timeout_slack_ms(const struct http_exchange *exchange)
 {
     return exchange->config->connect_timeout_ms != 0 ? exchange->config->connect_timeout_ms
                                                      : DEFAULT_SLACK_MS;
 }
 
-static bool headers_add(struct http_exchange *exchange, const char *header)
+/* Appends a header to those that the http source sends with each request; false if memory is out, and the
+ * list stays as it was. */
+static bool append_header(struct http_exchange *exchange, const char *header)
 {
     struct curl_slist *longer = curl_slist_append(exchange->headers, header);
 
@@ -69,6 +72,8 @@ static bool headers_add(struct http_exchange *exchange, const char *header)
     return longer != NULL;
 }
 
+/* Prepares the HTTP connection of an http source with libcurl, without using the network. The producer's
+ * fetch thread calls this when it opens the source. Returns 0, EP_ENOMEM or EP_EBACKEND. */
 int source_http_exchange_open(const struct http_source_config *config, struct http_exchange **out,
                               struct error *error)
 {
@@ -84,9 +89,9 @@ int source_http_exchange_open(const struct http_source_config *config, struct ht
     exchange->multi = curl_multi_init();
     exchange->easy = curl_easy_init();
     bool ready = exchange->multi != NULL && exchange->easy != NULL &&
-                 headers_add(exchange, "Accept: application/json");
+                 append_header(exchange, "Accept: application/json");
     for (size_t i = 0; ready && i < config->headers.count; i++)
-        ready = headers_add(exchange, config->headers.at[i]);
+        ready = append_header(exchange, config->headers.at[i]);
     if (!ready) {
         source_http_exchange_close(&exchange);
         return base_error_set(error, EP_ENOMEM, "no memory for an HTTP connection");
@@ -95,6 +100,8 @@ int source_http_exchange_open(const struct http_source_config *config, struct ht
     return 0;
 }
 
+/* Closes the HTTP connection of an http source and clears the pointer. The producer's fetch thread calls this
+ * when it closes the source. */
 void source_http_exchange_close(struct http_exchange **exchange)
 {
     struct http_exchange *old = *exchange;
@@ -116,35 +123,40 @@ void source_http_exchange_interrupt(struct http_exchange *exchange)
     curl_multi_wakeup(exchange->multi);
 }
 
-/* An interruption counts once, for whichever wait sees it. */
-static bool stopped(struct http_exchange *exchange, const atomic_bool *abort)
+/* Whether the fetch of the http source should end. An interrupt ends only the first wait that sees it. */
+static bool consume_interrupt(struct http_exchange *exchange, const atomic_bool *abort)
 {
     return atomic_exchange(&exchange->interrupted, false) || atomic_load(abort);
 }
 
-/* Until a socket is ready, a wake-up, libcurl's own timers, or this time. */
-static void poll_until(struct http_exchange *exchange, uint64_t now, uint64_t until)
+/* Waits for the http source until a socket is ready, a wake-up comes, libcurl's timer expires or until_ns. */
+static void poll_sockets_until(struct http_exchange *exchange, uint64_t now_ns, uint64_t until_ns)
 {
-    uint64_t left_ms = (until - now + 999999) / 1000000;
+    uint64_t left_ms = (until_ns - now_ns + 999999) / 1000000;
 
     curl_multi_poll(exchange->multi, NULL, 0, left_ms > INT_MAX ? INT_MAX : (int)left_ms, NULL);
 }
 
-bool source_http_exchange_wait(struct http_exchange *exchange, uint64_t until_ns, const atomic_bool *abort)
+/* Waits for a time of the monotonic clock; returns false if interrupted or aborted. The producer's fetch
+ * thread calls this between two requests of the http source, to keep the interval. */
+bool source_http_exchange_wait_until(struct http_exchange *exchange, uint64_t until_ns,
+                                     const atomic_bool *abort)
 {
     for (;;) {
-        if (stopped(exchange, abort))
+        if (consume_interrupt(exchange, abort))
             return false;
-        uint64_t now = source_http_exchange_now_ns();
-        if (now >= until_ns)
+        uint64_t now_ns = source_http_exchange_now_ns();
+        if (now_ns >= until_ns)
             return true;
-        poll_until(exchange, now, until_ns);
+        poll_sockets_until(exchange, now_ns, until_ns);
     }
 }
 
 /* ---- one request ---- */
 
-static size_t on_header(char *data, size_t size, size_t count, void *user)
+/* libcurl's callback for each header of an HTTP answer: notes that the backend is not silent. Runs in the
+ * producer's fetch thread, for the http source. */
+static size_t on_header_data(char *data, size_t size, size_t count, void *user)
 {
     struct http_exchange *exchange = user;
 
@@ -153,13 +165,16 @@ static size_t on_header(char *data, size_t size, size_t count, void *user)
     return size * count;
 }
 
-static size_t on_body(char *data, size_t size, size_t count, void *user)
+/* libcurl's callback for each part of an HTTP body: keeps it, and notes that the backend is not silent.
+ * Returns 0, which ends the transfer, if the answer exceeds max_bytes or memory is out. Runs in the
+ * producer's fetch thread. */
+static size_t on_body_data(char *data, size_t size, size_t count, void *user)
 {
     struct http_exchange *exchange = user;
     size_t bytes = size * count;
 
     exchange->received_ns = source_http_exchange_now_ns();
-    if (bytes > max_bytes(exchange) - exchange->body.bytes) {
+    if (bytes > answer_limit_bytes(exchange) - exchange->body.bytes) {
         exchange->too_large = true;
         return 0;
     }
@@ -167,7 +182,9 @@ static size_t on_body(char *data, size_t size, size_t count, void *user)
     return exchange->body.failed ? 0 : bytes;
 }
 
-static bool easy_prepare(struct http_exchange *exchange, const char *url, bool with_secrets)
+/* Sets all libcurl options for one GET of the http source. with_secrets is false after a redirect to another
+ * origin, so that token and headers do not go to a foreign host. Runs in the producer's fetch thread. */
+static bool prepare_request(struct http_exchange *exchange, const char *url, bool with_secrets)
 {
     CURL *easy = exchange->easy;
     const struct http_source_config *config = exchange->config;
@@ -190,14 +207,13 @@ static bool easy_prepare(struct http_exchange *exchange, const char *url, bool w
         code = curl_easy_setopt(easy, CURLOPT_XOAUTH2_BEARER, config->token);
     }
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT,
-                     1L); /* do not wait for a resolver's thread when we are stopped */
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* an interrupt does not wait for the resolver's thread */
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)slack_ms(exchange));
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)timeout_slack_ms(exchange));
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->curl_error);
-    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header_data);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, exchange);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body_data);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
     exchange->curl_error[0] = '\0';
     exchange->too_large = false;
@@ -207,15 +223,18 @@ static bool easy_prepare(struct http_exchange *exchange, const char *url, bool w
     return code == CURLE_OK;
 }
 
-static int failed(const struct http_exchange *exchange, CURLcode code, struct error *error)
+/* Turns a failed HTTP transfer into an error code and message: EP_EPROTO for a malformed answer, EP_EBACKEND
+ * for an unreachable backend. The producer shows the message in log and `eventpipe status`. */
+static int set_transfer_error(const struct http_exchange *exchange, CURLcode code, struct error *error)
 {
     const char *message = exchange->curl_error[0] != '\0' ? exchange->curl_error : curl_easy_strerror(code);
 
-    if (exchange->too_large && max_bytes(exchange) % (1 << 20) == 0)
+    if (exchange->too_large && answer_limit_bytes(exchange) % (1 << 20) == 0)
         return base_error_set(error, EP_EPROTO, "answer larger than %" PRIu64 " MiB",
-                              max_bytes(exchange) >> 20);
+                              answer_limit_bytes(exchange) >> 20);
     if (exchange->too_large)
-        return base_error_set(error, EP_EPROTO, "answer larger than %" PRIu64 " bytes", max_bytes(exchange));
+        return base_error_set(error, EP_EPROTO, "answer larger than %" PRIu64 " bytes",
+                              answer_limit_bytes(exchange));
     if (exchange->body.failed || code == CURLE_OUT_OF_MEMORY)
         return base_error_set(error, EP_ENOMEM, "no memory for the answer");
     if (code == CURLE_PARTIAL_FILE)
@@ -227,8 +246,8 @@ static int failed(const struct http_exchange *exchange, CURLcode code, struct er
     return base_error_set(error, EP_EBACKEND, "%s", message);
 }
 
-/* How the transfer ended, once nothing runs any more. */
-static CURLcode transfer_result(struct http_exchange *exchange)
+/* Returns libcurl's result of the http source's finished transfer. */
+static CURLcode read_transfer_result(struct http_exchange *exchange)
 {
     int left;
     const CURLMsg *message = curl_multi_info_read(exchange->multi, &left);
@@ -236,91 +255,101 @@ static CURLcode transfer_result(struct http_exchange *exchange)
     return message != NULL && message->msg == CURLMSG_DONE ? message->data.result : CURLE_RECV_ERROR;
 }
 
-static int transfer(struct http_exchange *exchange, uint64_t wait_ms, const atomic_bool *abort,
-                    struct error *error)
+/* Runs one HTTP request of the http source to its end; EP_EBUSY if interrupted. Fails if the backend is
+ * silent for too long or the whole answer too slow, so that a hanging backend cannot block the source. Runs
+ * in the producer's fetch thread. */
+static int run_transfer(struct http_exchange *exchange, uint64_t wait_ms, const atomic_bool *abort,
+                        struct error *error)
 {
-    uint64_t start = source_http_exchange_now_ns(), slack = slack_ms(exchange);
-    uint64_t whole_end = start + (wait_ms + WHOLE_SLACKS * slack) * 1000000;
+    uint64_t start_ns = source_http_exchange_now_ns(), slack_ms = timeout_slack_ms(exchange);
+    uint64_t answer_end_ns = start_ns + (wait_ms + ANSWER_SLACK_COUNT * slack_ms) * 1000000;
     int running = 1;
 
-    exchange->received_ns = start;
+    exchange->received_ns = start_ns;
     for (;;) {
-        if (stopped(exchange, abort))
+        if (consume_interrupt(exchange, abort))
             return base_error_set(error, EP_EBUSY, "interrupted");
         CURLMcode code = curl_multi_perform(exchange->multi, &running);
         if (code != CURLM_OK)
             return base_error_set(error, EP_EBACKEND, "%s", curl_multi_strerror(code));
         if (running == 0) {
-            CURLcode result = transfer_result(exchange);
-            return result == CURLE_OK ? 0 : failed(exchange, result, error);
+            CURLcode result = read_transfer_result(exchange);
+            return result == CURLE_OK ? 0 : set_transfer_error(exchange, result, error);
         }
-        uint64_t now = source_http_exchange_now_ns(),
-                 silence_end = exchange->received_ns + (wait_ms + slack) * 1000000;
-        if (now >= silence_end)
-            return base_error_set(error, EP_EBACKEND,
-                                  "the backend has been silent for %.1f s (%zu bytes came)",
-                                  (double)(now - exchange->received_ns) / 1e9, exchange->body.bytes);
-        if (now >= whole_end)
+        uint64_t now_ns = source_http_exchange_now_ns(),
+                 silence_end_ns = exchange->received_ns + (wait_ms + slack_ms) * 1000000;
+        if (now_ns >= silence_end_ns)
+            return base_error_set(error, EP_EBACKEND, "the backend was silent for %.1f s (after %zu bytes)",
+                                  (double)(now_ns - exchange->received_ns) / 1e9, exchange->body.bytes);
+        if (now_ns >= answer_end_ns)
             return base_error_set(error, EP_EBACKEND, "the answer is too slow: %zu bytes in %.1f s",
-                                  exchange->body.bytes, (double)(now - start) / 1e9);
-        poll_until(exchange, now, silence_end < whole_end ? silence_end : whole_end);
+                                  exchange->body.bytes, (double)(now_ns - start_ns) / 1e9);
+        poll_sockets_until(exchange, now_ns, silence_end_ns < answer_end_ns ? silence_end_ns : answer_end_ns);
     }
 }
 
-static bool same_part(CURLU *one, CURLU *other, CURLUPart part)
+/* Whether two URLs have the same scheme, host or port, as `part` says; a missing port is the default one. The
+ * http source compares a redirect with its configured URL. */
+static bool url_parts_equal(CURLU *first_url, CURLU *second_url, CURLUPart part)
 {
-    char *left = NULL, *right = NULL;
-    bool same = curl_url_get(one, part, &left, CURLU_DEFAULT_PORT) == CURLUE_OK &&
-                curl_url_get(other, part, &right, CURLU_DEFAULT_PORT) == CURLUE_OK &&
-                strcasecmp(left, right) == 0;
+    char *first_part = NULL, *second_part = NULL;
+    bool same = curl_url_get(first_url, part, &first_part, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+                curl_url_get(second_url, part, &second_part, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+                strcasecmp(first_part, second_part) == 0;
 
-    curl_free(left);
-    curl_free(right);
+    curl_free(first_part);
+    curl_free(second_part);
     return same;
 }
 
-static bool same_origin(const char *one, const char *other)
+/* Whether two URLs have the same scheme, host and port. The http source sends token and headers after a
+ * redirect only if so. Runs in the producer's fetch thread. */
+static bool urls_have_same_origin(const char *first_text, const char *second_text)
 {
-    CURLU *left = curl_url(), *right = curl_url();
-    bool same = left != NULL && right != NULL && curl_url_set(left, CURLUPART_URL, one, 0) == CURLUE_OK &&
-                curl_url_set(right, CURLUPART_URL, other, 0) == CURLUE_OK &&
-                same_part(left, right, CURLUPART_SCHEME) && same_part(left, right, CURLUPART_HOST) &&
-                same_part(left, right, CURLUPART_PORT);
+    CURLU *first = curl_url(), *second = curl_url();
+    bool same =
+        first != NULL && second != NULL && curl_url_set(first, CURLUPART_URL, first_text, 0) == CURLUE_OK &&
+        curl_url_set(second, CURLUPART_URL, second_text, 0) == CURLUE_OK &&
+        url_parts_equal(first, second, CURLUPART_SCHEME) && url_parts_equal(first, second, CURLUPART_HOST) &&
+        url_parts_equal(first, second, CURLUPART_PORT);
 
-    curl_url_cleanup(left);
-    curl_url_cleanup(right);
+    curl_url_cleanup(first);
+    curl_url_cleanup(second);
     return same;
 }
 
+/* Sends a GET and waits for its answer, following up to 5 redirects; any HTTP status is an answer. The http
+ * source calls this once per fetch, in the producer's fetch thread. EP_EBUSY if interrupted. */
 int source_http_exchange_get(struct http_exchange *exchange, const char *url, uint64_t wait_ms,
                              const atomic_bool *abort, struct http_answer *answer, struct error *error)
 {
-    char *hop = strdup(url);
-    int code = hop == NULL ? base_error_set(error, EP_ENOMEM, "no memory for a request") : 0;
+    char *hop_url = strdup(url);
+    int code = hop_url == NULL ? base_error_set(error, EP_ENOMEM, "no memory for a request") : 0;
 
     for (int redirects = 0; code == 0; redirects++) {
-        char *next = NULL;
+        char *redirect_url = NULL;
         if (redirects > REDIRECTS_MAX) {
             code = base_error_set(error, EP_EBACKEND, "more than %d redirects", REDIRECTS_MAX);
             break;
         }
-        if (!easy_prepare(exchange, hop, same_origin(url, hop))) {
+        if (!prepare_request(exchange, hop_url, urls_have_same_origin(url, hop_url))) {
             code = base_error_set(error, EP_EBACKEND, "the request cannot be prepared");
             break;
         }
         CURLMcode added = curl_multi_add_handle(exchange->multi, exchange->easy);
-        code = added == CURLM_OK ? transfer(exchange, wait_ms, abort, error)
+        code = added == CURLM_OK ? run_transfer(exchange, wait_ms, abort, error)
                                  : base_error_set(error, EP_EBACKEND, "%s", curl_multi_strerror(added));
         curl_multi_remove_handle(exchange->multi, exchange->easy);
-        if (code != 0 || curl_easy_getinfo(exchange->easy, CURLINFO_REDIRECT_URL, &next) != CURLE_OK ||
-            next == NULL)
+        if (code != 0 ||
+            curl_easy_getinfo(exchange->easy, CURLINFO_REDIRECT_URL, &redirect_url) != CURLE_OK ||
+            redirect_url == NULL)
             break;
-        free(hop);
-        hop = strdup(next);
-        if (hop == NULL)
+        free(hop_url);
+        hop_url = strdup(redirect_url);
+        if (hop_url == NULL)
             code = base_error_set(error, EP_ENOMEM, "no memory for a request");
     }
-    free(hop);
+    free(hop_url);
     if (code != 0)
         return code;
     curl_off_t retry_after = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The idefix source: events from an Idefix backend, by long polls. Runs in the producer's fetch thread;
- * other threads call only `interrupt`. One fetch is one events.get, after a connect and a login if there
- * is no connection.
+ * The idefix source: fetches events from an Idefix backend by long polls. Runs in the producer's fetch
+ * thread; other threads call only `interrupt`. One fetch is one events.get. Without a connection, it
+ * connects and logs in first.
  *
  * Invariants:
  *   1. The stored cursor wins over continuation_id, which wins over since.
@@ -11,15 +11,15 @@
  *      second has passed.
  *   3. A full page whose cursor did not move is passed on (the store skips what it knows). A second one
  *      in a row is malformed, since no new event would ever come.
- *   4. The next attempt is soon, with jitter, if there was no TCP connection (a connect is cheap, and the
- *      broker's return must be noticed within a second), and after the first loss of a connection or
- *      login. More losses in a row give growing pauses: two clients with one session ID would throw each
- *      other out for ever. A refused account or token waits retry.max. Everything else follows the
- *      producer's backoff.
- *   5. The first poll after a failure is short: its answer clears the reported failure, which a long poll
- *      would keep.
- *   6. After a page that cannot be read, half as many events are requested, down to one. So readable
- *      events before the broken one are not held up, and a page that is too large becomes small enough.
+ *   4. After a failed connect, and after the first loss of a connection or login, the next attempt comes
+ *      within a second, with jitter: a connect is cheap, and the broker's return must be noticed soon. After
+ *      more losses in a row the pauses grow, because two clients with one session ID disconnect each other
+ *      again and again. If account or token is refused, the next attempt comes after retry.max. All other
+ *      failures follow the producer's backoff.
+ *   5. The first poll after a failure is short: its answer clears the failure in `eventpipe status`, which
+ *      would stay there during a long poll.
+ *   6. After a page that cannot be read, half as many events are requested, down to one. So the
+ *      events before a broken one still arrive, and a page that was too large becomes small enough.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,21 +33,24 @@
 #include "src/source/idefix_events.h"
 #include "src/source/source.h"
 
-#define PACE_NS UINT64_C(1000000000)
-#define SOON_MIN_MS 300
-#define SOON_MAX_MS 700
-#define PROBE_MS 300 /* invariant 5 */
+#define EMPTY_ANSWER_NS UINT64_C(1000000000) /* the shortest time between two empty answers */
+#define SHORT_RETRY_MIN_MS 300
+#define SHORT_RETRY_MAX_MS 700
+#define SHORT_POLL_MS 300 /* the first poll after a failure: invariant 5 */
 
 struct idefix_source {
     const struct source_config *config;
     struct idefix *idefix;
-    uint64_t next_ns; /* the next call not before this */
+    uint64_t next_ns; /* earliest time of the next call */
     bool stuck;       /* the last page was full and its cursor had not moved */
-    uint32_t losses;  /* of connection or login, since the last call that was no short poll and went well */
-    bool failed;      /* the last call did */
-    uint32_t limit;   /* events to ask for at most, halved by each page that cannot be read */
+    uint32_t losses;  /* of connection or login, since the last long poll that succeeded */
+    bool failed;      /* the last call failed */
+    uint32_t limit;   /* most events to request; each unreadable page halves it */
 };
 
+/* Opens a source of events from an Idefix backend: checks filters, ca_file and account, without using the
+ * network. The producer's fetch thread calls this before the first fetch, `eventpipe check` to test the
+ * configuration. */
 static int source_idefix_open(const struct source_config *config, void **state, struct error *error)
 {
     const char *ca_file = config->idefix.ca_file;
@@ -61,8 +64,8 @@ static int source_idefix_open(const struct source_config *config, void **state, 
         return base_error_set(error, EP_ECONFIG, "source %s: its ca_file %s cannot be read", config->id,
                               ca_file);
     if (ca_file != NULL && (stat(ca_file, &status) != 0 || !S_ISREG(status.st_mode)))
-        return base_error_set(error, EP_ECONFIG, "source %s: its ca_file %s is no regular file", config->id,
-                              ca_file);
+        return base_error_set(error, EP_ECONFIG, "source %s: its ca_file %s is not a regular file",
+                              config->id, ca_file);
     struct idefix_source *source = calloc(1, sizeof *source);
     if (source == NULL)
         return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
@@ -78,19 +81,20 @@ static int source_idefix_open(const struct source_config *config, void **state, 
     return 0;
 }
 
-static uint64_t soon_ms(void)
+static uint64_t random_short_retry_ms(void)
 {
-    return SOON_MIN_MS + arc4random_uniform(SOON_MAX_MS - SOON_MIN_MS + 1);
+    return SHORT_RETRY_MIN_MS + arc4random_uniform(SHORT_RETRY_MAX_MS - SHORT_RETRY_MIN_MS + 1);
 }
 
-/* The connection or the login is gone. From the second time on the pauses grow here, since polls that go well
- * in between let the producer begin again. */
-static void complete_lost(struct idefix_source *source, struct source_failure *failure)
+/* Sets when the idefix source tries again after it lost its connection or login: soon the first time, then
+ * after growing pauses. They grow here, because polls that succeed in between reset the producer's backoff.
+ * Runs in the producer's fetch thread. */
+static void set_retry_after_loss(struct idefix_source *source, struct source_failure *failure)
 {
     const struct source_config *config = source->config;
 
     if (++source->losses == 1) {
-        failure->retry_after_ms = soon_ms();
+        failure->retry_after_ms = random_short_retry_ms();
         return;
     }
     failure->retry_after_ms =
@@ -101,66 +105,75 @@ static void complete_lost(struct idefix_source *source, struct source_failure *f
                  " (is there another client with session %s?)", config->idefix.session);
 }
 
-/* When to try again after a failed call; 0: it was none. */
-static int complete_failed(struct idefix_source *source, const struct idefix_failure *failed,
-                           struct source_failure *failure)
+/* Turns a failed Idefix call into the source's failure, and sets when to try again. Returns 0 if the backend
+ * only had no events yet. Runs in the producer's fetch thread. */
+static int set_failure_and_retry(struct idefix_source *source, const struct idefix_failure *call_failure,
+                                 struct source_failure *failure)
 {
     const char *setting = NULL;
-    enum idefix_verdict verdict =
-        failed->backend_code != 0 ? idefix_error_verdict(failed->backend_code, &setting) : IDEFIX_FAILED;
+    enum idefix_verdict verdict = call_failure->backend_code != 0
+                                      ? idefix_error_verdict(call_failure->backend_code, &setting)
+                                      : IDEFIX_FAILED;
 
     if (verdict == IDEFIX_NOTHING_YET)
         return 0;
-    failure->error = failed->error;
-    if (failed->unreachable)
-        failure->retry_after_ms = soon_ms();
-    else if (failed->lost || verdict == IDEFIX_SESSION)
-        complete_lost(source, failure);
-    else if (failed->error.code == EP_EAUTH)
+    failure->error = call_failure->error;
+    if (call_failure->unreachable)
+        failure->retry_after_ms = random_short_retry_ms();
+    else if (call_failure->lost || verdict == IDEFIX_SESSION)
+        set_retry_after_loss(source, failure);
+    else if (call_failure->error.code == EP_EAUTH)
         failure->retry_after_ms = source->config->retry.max_ms;
     return failure->error.code;
 }
 
-/* What the page means for the next call. */
-static int complete_page(struct idefix_source *source, const struct idefix_query *query, uint64_t start,
-                         struct page *page, struct source_failure *failure)
+/* Decides after a page from Idefix when the next call may go, and whether there is more. Returns EP_EPROTO at
+ * the second full page in a row with the same cursor: the same events would come for ever. Runs in the
+ * producer's fetch thread. */
+static int check_cursor_progress(struct idefix_source *source, const struct idefix_query *query,
+                                 uint64_t start_ns, struct page *page, struct source_failure *failure)
 {
     const char *cursor = query->cursor;
     bool moved = page->cursor != NULL && (cursor == NULL || strcmp(page->cursor, cursor) != 0);
     bool full = page->count > 0 && page->count >= query->limit;
 
-    if ((!moved || page->count == 0) &&
-        !source->failed) /* else it was a short poll, which is to end at once */
-        source->next_ns = start + PACE_NS;
+    if ((!moved || page->count == 0) && !source->failed) /* after a short poll the next call comes at once */
+        source->next_ns = start_ns + EMPTY_ANSWER_NS;
     page->more = full && moved;
     if (full && !moved && source->stuck) {
         source->stuck = false;
         source_page_clear(page);
         return base_error_set(
             &failure->error, EP_EPROTO,
-            "two full pages, and the backend's cid is still \"%.100s\": nothing new would ever come",
+            "two full pages in a row with the cid \"%.100s\": the backend repeats the same events",
             cursor != NULL ? cursor : "");
     }
     source->stuck = full && !moved;
     return 0;
 }
 
-static int events_get(struct idefix_source *source, const struct idefix_query *query,
-                      const atomic_bool *abort, struct idefix_message *message, struct idefix_failure *failed)
+/* Sends events.get to the Idefix backend and waits; fills message with the answer, or call_failure. Runs in
+ * the producer's fetch thread, once per fetch of the idefix source. */
+static int call_events_get(struct idefix_source *source, const struct idefix_query *query,
+                           const atomic_bool *abort, struct idefix_message *message,
+                           struct idefix_failure *call_failure)
 {
     struct json_out data = {0};
     int code = idefix_query_data(query, &data);
 
     if (code == 0)
         code = idefix_call(source->idefix, "events.get", (struct json_span){data.text, data.bytes},
-                           query->timeout_ms, abort, message, failed);
+                           query->timeout_ms, abort, message, call_failure);
     else
-        base_error_set(&failed->error, code, "no memory for a request");
+        base_error_set(&call_failure->error, code, "no memory for a request");
     json_write_free(&data);
     return code;
 }
 
-static struct idefix_query query_of(const struct idefix_source *source, const struct fetch *fetch)
+/* Builds the parameters of events.get from the idefix source's configuration, the cursor and the reduced
+ * page size. After a failure the poll is short, so that its answer soon clears the failure in `eventpipe
+ * status`. */
+static struct idefix_query make_query(const struct idefix_source *source, const struct fetch *fetch)
 {
     const struct source_config *config = source->config;
 
@@ -171,32 +184,35 @@ static struct idefix_query query_of(const struct idefix_source *source, const st
         .since = config->since,
         .cursor = fetch->cursor != NULL ? fetch->cursor : config->continuation_id,
         .limit = source->limit < fetch->limit ? source->limit : fetch->limit,
-        .timeout_ms = source->failed && fetch->wait_ms > PROBE_MS ? PROBE_MS : fetch->wait_ms,
+        .timeout_ms = source->failed && fetch->wait_ms > SHORT_POLL_MS ? SHORT_POLL_MS : fetch->wait_ms,
     };
 }
 
+/* Fetches one page from an Idefix backend by one long poll: calls events.get and reads the events and cursor.
+ * The producer's fetch thread calls this. After an unreadable page it asks for half as many events, to get
+ * past the bad one. */
 static int source_idefix_fetch(void *state, const struct fetch *fetch, struct page *page,
                                struct source_failure *failure)
 {
     struct idefix_source *source = state;
     struct idefix_message message = {0};
-    struct idefix_failure failed = {0};
+    struct idefix_failure call_failure = {0};
 
     if (!idefix_pause(source->idefix, source->next_ns, fetch->abort))
         return 0;
-    const struct idefix_query query = query_of(source, fetch);
-    uint64_t start = shm_now_ns();
-    int code = events_get(source, &query, fetch->abort, &message, &failed);
+    const struct idefix_query query = make_query(source, fetch);
+    uint64_t start_ns = shm_now_ns();
+    int code = call_events_get(source, &query, fetch->abort, &message, &call_failure);
     source->next_ns = 0;
-    if (failed.error.code == EP_EBUSY)
+    if (call_failure.error.code == EP_EBUSY)
         return 0;
     if (code != 0)
-        code = complete_failed(source, &failed, failure);
+        code = set_failure_and_retry(source, &call_failure, failure);
     else
         code = source_idefix_events_read(&message, page, &failure->error);
     idefix_message_free(&message);
     if (code == 0)
-        code = complete_page(source, &query, start, page, failure);
+        code = check_cursor_progress(source, &query, start_ns, page, failure);
     if (code == 0 && (!source->failed || page->count > 0))
         source->losses = 0;
     source->failed = code != 0;
@@ -212,6 +228,8 @@ static void source_idefix_interrupt(void *state)
     idefix_interrupt(((struct idefix_source *)state)->idefix);
 }
 
+/* Disconnects from the Idefix backend and frees the source. The producer's fetch thread calls this when the
+ * producer stops. */
 static void source_idefix_close(void *state)
 {
     struct idefix_source *source = state;

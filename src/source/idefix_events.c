@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads a page of Idefix events. Pure but for memory; runs in the producer's fetch thread.
+ * Reads the events in an Idefix backend's answer. Runs in the producer's fetch thread for an idefix source,
+ * and in the library caller's process for ep_idefix_events_get. Keeps no state.
  *
  * Invariants:
  *   1. No event is lost. An undecodable one goes into the page as corrupt, with the bytes that came, and
  *      the cursor advances past it. Otherwise one bad event would hold up the feed for ever.
- *   2. Nothing is added before the structure of the whole answer was checked: a refused answer leaves the
- *      page unchanged.
+ *   2. The structure of the whole answer is checked before an event is added, so a malformed answer leaves
+ *      the page unchanged.
  *   3. A JSON event is stored byte for byte, a MessagePack event as json_msgpack_json writes it.
- *   4. A UID is exact, or the event is corrupt. If repair made two UIDs equal, the store would take the
- *      second event for a copy of the first.
+ *   4. A UID is kept exactly, or the event is corrupt. If a repair made two UIDs equal, the store would
+ *      drop the second event as a duplicate of the first.
  */
 #include "src/source/idefix_events.h"
 
@@ -20,23 +21,24 @@
 #include "src/json/msgpack.h"
 #include "src/json/split.h"
 
-/* A hundred times the largest page that can be asked for. A body of nothing but tiny values, each kept as a
- * corrupt event, would cost a hundred times its size in memory. */
+/* Ten times the largest page that can be requested. Each value of a body becomes an event, so without a limit
+ * a body of tiny values would need a hundred times its size in memory. */
 #define EVENTS_MAX (10 * (size_t)CONFIG_PAGE_MAX)
-#define CURSOR_BYTES_MAX 65536 /* it goes into every request from then on */
+#define CURSOR_BYTES_MAX 65536 /* each later request holds it */
 
-/* ---- an event, whatever it came as ---- */
+/* ---- events in both encodings ---- */
 
 struct event {
     struct json_span raw;
     char *uid, *address, *type; /* owned; NULL = it has none */
-    const char *fault;          /* why it is corrupt, NULL: it is not */
-    struct error problem;       /* room for a fault's message */
+    const char *fault;          /* why it is corrupt; NULL = it is not */
+    struct error problem;       /* holds the message that fault may point to */
     struct json_out json;       /* of a MessagePack event */
     struct json_span data;      /* what is stored */
 };
 
-static void event_free(struct event *event)
+/* Frees the texts of an Idefix event once it is on the page, which has copies. */
+static void free_event(struct event *event)
 {
     free(event->uid);
     free(event->address);
@@ -44,19 +46,22 @@ static void event_free(struct event *event)
     json_write_free(&event->json);
 }
 
-static void fault_in(struct event *event)
+/* Makes the message in event->problem the reason why the event is corrupt, unless it has a reason already. */
+static void set_fault_from_problem(struct event *event)
 {
     if (event->fault == NULL)
         event->fault = event->problem.message;
 }
 
-/* Checks the uid. A uid that cannot be one is dropped, and its event named by a hash of its bytes. */
-static void check_uid(struct event *event, bool is_there, bool is_exact)
+/* Checks the uid of an Idefix event. An unusable one is dropped and the event marked as corrupt; a hash of
+ * its bytes becomes its UID. is_there: the member exists; is_exact: it is UTF-8 without NUL. Runs where the
+ * answer is read: a producer or the library caller's process. */
+static void check_event_uid(struct event *event, bool is_there, bool is_exact)
 {
-    const char *fault = event->uid == NULL && is_there              ? "its uid is no text"
+    const char *fault = event->uid == NULL && is_there              ? "its uid is not a text"
                         : event->uid == NULL || *event->uid == '\0' ? "it has no uid"
                         : strlen(event->uid) > UID_BYTES_MAX        ? "its uid is longer than 1024 bytes"
-                        : !is_exact                                 ? "its uid holds NUL or is no UTF-8"
+                        : !is_exact                                 ? "its uid contains NUL or is not UTF-8"
                                                                     : NULL;
     if (fault == NULL)
         return;
@@ -66,7 +71,9 @@ static void check_uid(struct event *event, bool is_there, bool is_exact)
     event->uid = NULL;
 }
 
-static int event_store(struct page *page, const struct event *event)
+/* Adds a decoded Idefix event to the page, as a corrupt one if it has a fault. Runs where the answer is read:
+ * a producer's fetch thread or the library caller's process. */
+static int add_event_to_page(struct page *page, const struct event *event)
 {
     if (event->fault != NULL)
         return source_page_add_corrupt(page, event->uid, event->raw.at, event->raw.bytes, event->fault);
@@ -75,10 +82,11 @@ static int event_store(struct page *page, const struct event *event)
 
 /* ---- JSON ---- */
 
-/* The text of an object's member; *out NULL when there is none. Of broken JSON too: only the member need be
- * sound. */
-static int json_member(struct json_span object, const char *pointer, char **out, bool *is_there,
-                       bool *is_exact)
+/* Copies a string member of an Idefix event in JSON; *out is NULL if there is none. Works on broken JSON,
+ * too, so that a corrupt event keeps its UID. is_exact is false if the text holds NUL or invalid UTF-8.
+ * Returns 0 or EP_ENOMEM. */
+static int read_json_text_member(struct json_span object, const char *pointer, char **out, bool *is_there,
+                                 bool *is_exact)
 {
     struct json_span value;
     size_t bytes;
@@ -97,7 +105,9 @@ static int json_member(struct json_span object, const char *pointer, char **out,
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-static void check_json(struct event *event)
+/* Marks an Idefix event as corrupt if it is not a valid JSON object or is nested too deep. A producer's fetch
+ * thread, or the library caller's process, runs this for each event of an answer in JSON. */
+static void check_json_event(struct event *event)
 {
     struct json_span raw = event->raw;
     size_t at;
@@ -106,36 +116,42 @@ static void check_json(struct event *event)
         if (json_split_deeper(raw, JSON_DEPTH_MAX))
             base_error_set(&event->problem, EP_EPROTO, "it is nested deeper than %d", JSON_DEPTH_MAX);
         else
-            base_error_set(&event->problem, EP_EPROTO, "it is no JSON: byte %zu", at);
-        fault_in(event);
+            base_error_set(&event->problem, EP_EPROTO, "it is not valid JSON at byte %zu", at);
+        set_fault_from_problem(event);
     } else if (json_kind(raw) != '{') {
-        event->fault = "it is no object";
+        event->fault = "it is not a JSON object";
     }
 }
 
-static int take_json(struct json_span piece, void *user)
+/* Callback for each event of an Idefix answer in JSON: checks it and adds it to the page, a bad one as
+ * corrupt. Runs in the producer's fetch thread (idefix source) or in the library caller's process
+ * (ep_idefix_events_get). */
+static int on_json_event(struct json_span piece, void *user)
 {
     struct page *page = user;
     struct event event = {.raw = piece, .data = piece};
     bool is_there, is_exact, unused;
 
-    check_json(&event);
-    int code = json_member(piece, "/uid", &event.uid, &is_there, &is_exact);
+    check_json_event(&event);
+    int code = read_json_text_member(piece, "/uid", &event.uid, &is_there, &is_exact);
     if (code == 0)
-        check_uid(&event, is_there, is_exact);
+        check_event_uid(&event, is_there, is_exact);
     if (code == 0 && event.fault == NULL)
-        code = json_member(piece, "/address", &event.address, &unused, &unused);
+        code = read_json_text_member(piece, "/address", &event.address, &unused, &unused);
     if (code == 0 && event.fault == NULL)
-        code = json_member(piece, "/type", &event.type, &unused, &unused);
+        code = read_json_text_member(piece, "/type", &event.type, &unused, &unused);
     if (code == 0)
-        code = event_store(page, &event);
-    event_free(&event);
+        code = add_event_to_page(page, &event);
+    free_event(&event);
     return code;
 }
 
 /* ---- MessagePack ---- */
 
-static int msgpack_member(struct msgpack map, const char *key, char **out, bool *is_there, bool *is_exact)
+/* Copies a text member of an Idefix event in MessagePack; *out is NULL if there is none. is_exact is false if
+ * the text holds NUL or invalid UTF-8. Returns 0 or EP_ENOMEM. */
+static int read_msgpack_text_member(struct msgpack map, const char *key, char **out, bool *is_there,
+                                    bool *is_exact)
 {
     struct msgpack value = {0};
     struct json_span content;
@@ -150,39 +166,45 @@ static int msgpack_member(struct msgpack map, const char *key, char **out, bool 
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-static int check_msgpack(struct event *event, struct msgpack value)
+/* Converts an Idefix event from MessagePack to the JSON text that is stored; marks it as corrupt if it is not
+ * a map or cannot be converted. Runs in the producer's fetch thread or the library caller's process. Returns
+ * 0 or EP_ENOMEM. */
+static int convert_msgpack_event(struct event *event, struct msgpack value)
 {
     if (json_msgpack_kind(value) != MSGPACK_MAP) {
-        event->fault = "it is no map";
+        event->fault = "it is not a map";
         return 0;
     }
     int code = json_msgpack_json(value, &event->json, &event->problem);
     if (code == EP_EPROTO) {
-        fault_in(event);
+        set_fault_from_problem(event);
         return 0;
     }
     event->data = (struct json_span){event->json.text, event->json.bytes};
     return code;
 }
 
-static int take_msgpack(struct msgpack element, void *user)
+/* Callback for each event of an Idefix answer in MessagePack: converts it to JSON and adds it to the page, a
+ * bad one as corrupt. Runs in the producer's fetch thread (idefix source) or in the library caller's process
+ * (ep_idefix_events_get). */
+static int on_msgpack_event(struct msgpack element, void *user)
 {
     struct page *page = user;
     struct event event = {.raw = {element.at, element.bytes}};
     bool is_there, is_exact, unused;
 
-    int code = check_msgpack(&event, element);
+    int code = convert_msgpack_event(&event, element);
     if (code == 0)
-        code = msgpack_member(element, "uid", &event.uid, &is_there, &is_exact);
+        code = read_msgpack_text_member(element, "uid", &event.uid, &is_there, &is_exact);
     if (code == 0)
-        check_uid(&event, is_there, is_exact);
+        check_event_uid(&event, is_there, is_exact);
     if (code == 0 && event.fault == NULL)
-        code = msgpack_member(element, "address", &event.address, &unused, &unused);
+        code = read_msgpack_text_member(element, "address", &event.address, &unused, &unused);
     if (code == 0 && event.fault == NULL)
-        code = msgpack_member(element, "type", &event.type, &unused, &unused);
+        code = read_msgpack_text_member(element, "type", &event.type, &unused, &unused);
     if (code == 0)
-        code = event_store(page, &event);
-    event_free(&event);
+        code = add_event_to_page(page, &event);
+    free_event(&event);
     return code;
 }
 
@@ -194,12 +216,14 @@ struct answer {
     size_t count;
 };
 
-static int cursor_fault(struct error *error)
+static int set_cid_error(struct error *error)
 {
-    return base_error_set(error, EP_EPROTO, "the answer's cid is no text");
+    return base_error_set(error, EP_EPROTO, "the answer's cid is not a text");
 }
 
-static int find_in_json(struct json_span key, struct json_span piece, void *user)
+/* Callback for each member of an Idefix answer's data in JSON: remembers where `events` and `cid` (the
+ * cursor) are. The first of several equal names counts. */
+static int on_data_member(struct json_span key, struct json_span piece, void *user)
 {
     struct json_span *found = user;
 
@@ -210,67 +234,73 @@ static int find_in_json(struct json_span key, struct json_span piece, void *user
     return 0;
 }
 
-static int count_piece(struct json_span piece, void *user)
+static int on_json_count(struct json_span piece, void *user)
 {
     (void)piece;
     (*(size_t *)user)++;
     return 0;
 }
 
-static bool is_null(struct json_span piece)
+static bool is_missing_or_null(struct json_span piece)
 {
     return piece.at == NULL || (piece.bytes == 4 && memcmp(piece.at, "null", 4) == 0);
 }
 
-static int read_json(struct json_span data, struct answer *answer, struct error *error)
+/* Finds events and cursor of an Idefix answer in JSON and counts the events; adds nothing yet. A malformed
+ * answer is EP_EPROTO. Runs in the producer's fetch thread or the library caller's process. */
+static int parse_json_answer(struct json_span data, struct answer *answer, struct error *error)
 {
     struct json_span found[2] = {{0}, {0}}, cid;
     bool is_there, is_exact;
 
-    if (json_split_members(data, find_in_json, found) != 0)
-        return base_error_set(error, EP_EPROTO, "the answer's data is no object");
-    if (!is_null(found[0]))
+    if (json_split_members(data, on_data_member, found) != 0)
+        return base_error_set(error, EP_EPROTO, "the answer's data is not a JSON object");
+    if (!is_missing_or_null(found[0]))
         answer->events = found[0];
-    if (answer->events.at != NULL && json_split_elements(answer->events, count_piece, &answer->count) != 0)
-        return base_error_set(error, EP_EPROTO, "the answer's events are no list");
+    if (answer->events.at != NULL && json_split_elements(answer->events, on_json_count, &answer->count) != 0)
+        return base_error_set(error, EP_EPROTO, "the answer's events are not a list");
     cid = found[1];
-    if (is_null(cid))
+    if (is_missing_or_null(cid))
         return 0;
     if (json_kind(cid) != '"' || !json_valid(cid.at, cid.bytes, NULL))
-        return cursor_fault(error);
-    int code = json_member(cid, "", &answer->cursor, &is_there, &is_exact);
+        return set_cid_error(error);
+    int code = read_json_text_member(cid, "", &answer->cursor, &is_there, &is_exact);
     if (code != 0)
         return base_error_set(error, code, "out of memory");
-    return is_exact ? 0 : cursor_fault(error);
+    return is_exact ? 0 : set_cid_error(error);
 }
 
-static int count_element(struct msgpack element, void *user)
+static int on_msgpack_count(struct msgpack element, void *user)
 {
     (void)element;
     (*(size_t *)user)++;
     return 0;
 }
 
-static int read_msgpack(struct msgpack data, struct answer *answer, struct error *error)
+/* Finds events and cursor of an Idefix answer in MessagePack and counts the events; adds nothing yet. A
+ * malformed answer is EP_EPROTO. Runs in the producer's fetch thread or the library caller's process. */
+static int parse_msgpack_answer(struct msgpack data, struct answer *answer, struct error *error)
 {
     struct msgpack events = {0};
     bool is_there, is_exact;
 
     if (json_msgpack_kind(data) != MSGPACK_MAP)
-        return base_error_set(error, EP_EPROTO, "the answer's data is no map");
+        return base_error_set(error, EP_EPROTO, "the answer's data is not a map");
     if (json_msgpack_find(data, "events", &events) && json_msgpack_kind(events) != MSGPACK_NIL) {
-        if (json_msgpack_each_element(events, count_element, &answer->count) != 0)
-            return base_error_set(error, EP_EPROTO, "the answer's events are no list");
+        if (json_msgpack_each_element(events, on_msgpack_count, &answer->count) != 0)
+            return base_error_set(error, EP_EPROTO, "the answer's events are not a list");
         answer->events = (struct json_span){events.at, events.bytes};
     }
-    int code = msgpack_member(data, "cid", &answer->cursor, &is_there, &is_exact);
+    int code = read_msgpack_text_member(data, "cid", &answer->cursor, &is_there, &is_exact);
     if (code != 0)
         return base_error_set(error, code, "out of memory");
-    return (is_there && answer->cursor == NULL) || !is_exact ? cursor_fault(error) : 0;
+    return (is_there && answer->cursor == NULL) || !is_exact ? set_cid_error(error) : 0;
 }
 
-static int store(const struct idefix_message *message, const struct answer *answer, struct page *page,
-                 struct error *error)
+/* Adds the events and the cursor of a checked Idefix answer to the page; refuses absurd counts and cursors,
+ * which would exhaust memory. Runs in the producer's fetch thread or the library caller's process. */
+static int add_answer_to_page(const struct idefix_message *message, const struct answer *answer,
+                              struct page *page, struct error *error)
 {
     struct json_span events = answer->events;
     int code = 0;
@@ -282,15 +312,18 @@ static int store(const struct idefix_message *message, const struct answer *answ
         return base_error_set(error, EP_EPROTO, "the answer holds %zu events, more than %zu", answer->count,
                               EVENTS_MAX);
     if (answer->count > 0)
-        code = message->msgpack
-                   ? json_msgpack_each_element((struct msgpack){events.at, events.bytes}, take_msgpack, page)
-                   : json_split_elements(events, take_json, page);
+        code = message->msgpack ? json_msgpack_each_element((struct msgpack){events.at, events.bytes},
+                                                            on_msgpack_event, page)
+                                : json_split_elements(events, on_json_event, page);
     if (code == 0 && answer->cursor != NULL && answer->cursor[0] != '\0')
         code = source_page_set_cursor(page, answer->cursor);
     return code == 0 ? 0
                      : base_error_set(error, code, "out of memory for a page of %zu events", answer->count);
 }
 
+/* Reads the Idefix backend's answer to events.get, JSON or MessagePack, into a page. The idefix source calls
+ * this in the producer's fetch thread, ep_idefix_events_get in the library caller's process. A malformed
+ * answer is EP_EPROTO and leaves the page unchanged. */
 int source_idefix_events_read(const struct idefix_message *message, struct page *page, struct error *error)
 {
     struct json_span data = message->data;
@@ -298,10 +331,10 @@ int source_idefix_events_read(const struct idefix_message *message, struct page 
 
     if (data.bytes == 0)
         return 0;
-    int code = message->msgpack ? read_msgpack((struct msgpack){data.at, data.bytes}, &answer, error)
-                                : read_json(data, &answer, error);
+    int code = message->msgpack ? parse_msgpack_answer((struct msgpack){data.at, data.bytes}, &answer, error)
+                                : parse_json_answer(data, &answer, error);
     if (code == 0)
-        code = store(message, &answer, page, error);
+        code = add_answer_to_page(message, &answer, page, error);
     free(answer.cursor);
     return code;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What Idefix's answers mean: a page of events, or an error code. Pure. */
+/* Reads the events in an Idefix backend's answer, for the idefix source (in the producer's fetch thread) and
+ * for the library's Idefix client (in the caller's process). */
 #ifndef SOURCE_IDEFIX_EVENTS_H
 #define SOURCE_IDEFIX_EVENTS_H
 
@@ -7,12 +8,12 @@
 #include "src/source/source.h"
 
 /*
- * The events of an answer to events.get, added to the page with the cursor (`cid`) that follows them. Each
- * event is stored as its JSON text; JSON as it came, byte for byte. One that cannot be taken (nested too
- * deep, no uid, no map, an extension we do not know...) becomes the page's corrupt event with its raw bytes
- * and the reason. An answer without data, without `events`, or with null or [] for them, has none; without
- * `cid`, or with null or "", leaves the page's cursor unset. 0, EP_ENOMEM, or EP_EPROTO: data is no map,
- * events no list, cid no text; then the page is as it was.
+ * Adds the events of an answer to events.get, and the cursor after them (`cid`), to the page. Each event is
+ * stored as JSON text; an event that came as JSON stays byte for byte. An event that cannot be decoded
+ * (nested too deep, no uid, not a map, an unknown extension) becomes a corrupt event with its raw bytes and
+ * the reason. If data or `events` is missing, null or empty, there are no events. If `cid` is missing, null
+ * or "", the page's cursor stays unset. 0, EP_ENOMEM, or EP_EPROTO: data is not a map, events not a list or
+ * cid not a text; then the page is unchanged.
  */
 int source_idefix_events_read(const struct idefix_message *message, struct page *page, struct error *error);
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A page: the events of one fetch, on their way from a source to the store. Runs in the producer's fetch
- * thread; a page belongs to one thread at a time.
+ * thread, in keep for injected events, and in the library caller's process. A page belongs to one thread at
+ * a time.
  *
  * Owns all strings of its events: each event is one allocation, which begins with the UID. Added events
- * are copied. When memory is out, the page stays as it was. An undecodable event does not fail the page:
- * it is added as corrupt, with its bytes and the reason.
+ * are copied. If memory is out, the page stays as it was. An undecodable event does not fail the page: it
+ * is added as corrupt, with its bytes and the reason.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,13 +18,15 @@
 #include "src/source/source.h"
 
 #define SECONDS_MAX \
-    100000000000 /* a greater number is a time in milliseconds: in seconds it would be past year 5138 */
+    100000000000 /* a larger timestamp is in milliseconds: in seconds it would be after the year 5138 */
 
 void source_page_open(struct page *page)
 {
     *page = (struct page){0};
 }
 
+/* Frees all events of a page and its cursor; the page stays usable. The producer calls this before each fetch
+ * and after the events were stored. keep does so after each page of `eventpipe inject`. */
 void source_page_clear(struct page *page)
 {
     for (size_t i = 0; i < page->count; i++)
@@ -33,6 +36,9 @@ void source_page_clear(struct page *page)
     source_page_open(page);
 }
 
+/* Copies the cursor after a page's events; the store commits it together with the events. Sources call this
+ * in the producer's fetch thread, the library's Idefix client in its caller's process. If memory is out, the
+ * old cursor stays. */
 int source_page_set_cursor(struct page *page, const char *cursor)
 {
     char *copy = strdup(cursor);
@@ -44,24 +50,27 @@ int source_page_set_cursor(struct page *page, const char *cursor)
     return 0;
 }
 
-static size_t text_room(const char *text)
+static size_t text_size_bytes(const char *text)
 {
     return text == NULL ? 0 : strlen(text) + 1;
 }
 
-static const char *text_into(char **at, const char *text, size_t room)
+/* Copies an optional text of an event into the event's allocation and moves *at behind it; returns the copy,
+ * or NULL for NULL. size_bytes includes the NUL. */
+static const char *copy_text(char **position, const char *text, size_t size_bytes)
 {
-    char *start = *at;
+    char *copy = *position;
 
     if (text == NULL)
         return NULL;
-    memcpy(start, text, room);
-    *at += room;
-    return start;
+    memcpy(copy, text, size_bytes);
+    *position += size_bytes;
+    return copy;
 }
 
-/* Copies an event whose strings the caller owns. */
-static int page_put(struct page *page, const struct store_event *event)
+/* Appends a copy of an event to a page, all its strings in one allocation that begins with the UID. Each
+ * event on its way from a source to the store passes here. If memory is out, the page stays unchanged. */
+static int append_event_copy(struct page *page, const struct store_event *event)
 {
     if (page->count == page->room) {
         size_t room = page->room == 0 ? 128 : 2 * page->room;
@@ -71,25 +80,28 @@ static int page_put(struct page *page, const struct store_event *event)
         page->events = events;
         page->room = room;
     }
-    size_t uid_room = text_room(event->uid), address_room = text_room(event->address);
-    size_t type_room = text_room(event->type), error_room = text_room(event->error);
-    char *at = malloc(uid_room + address_room + type_room + error_room + event->data_bytes + 1);
-    if (at == NULL)
+    size_t uid_bytes = text_size_bytes(event->uid), address_bytes = text_size_bytes(event->address);
+    size_t type_bytes = text_size_bytes(event->type), error_bytes = text_size_bytes(event->error);
+    char *position = malloc(uid_bytes + address_bytes + type_bytes + error_bytes + event->data_bytes + 1);
+    if (position == NULL)
         return EP_ENOMEM;
     struct store_event *copy = &page->events[page->count++];
     *copy = (struct store_event){.data_bytes = event->data_bytes, .dead = event->dead};
-    copy->uid = text_into(&at, event->uid, uid_room);
-    copy->address = text_into(&at, event->address, address_room);
-    copy->type = text_into(&at, event->type, type_room);
-    copy->error = text_into(&at, event->error, error_room);
+    copy->uid = copy_text(&position, event->uid, uid_bytes);
+    copy->address = copy_text(&position, event->address, address_bytes);
+    copy->type = copy_text(&position, event->type, type_bytes);
+    copy->error = copy_text(&position, event->error, error_bytes);
     if (event->data_bytes > 0)
-        memcpy(at, event->data, event->data_bytes);
-    at[event->data_bytes] = '\0';
-    copy->data = at;
+        memcpy(position, event->data, event->data_bytes);
+    position[event->data_bytes] = '\0';
+    copy->data = position;
     page->data_bytes += event->data_bytes;
     return 0;
 }
 
+/* Appends an event with its JSON text to a page, on its way from a source to the store; everything is copied.
+ * Sources call this in the producer's fetch thread, keep for `eventpipe inject`, and the library's Idefix
+ * client in its caller's process. */
 int source_page_add(struct page *page, const char *uid, const char *address, const char *type,
                     const char *data, size_t data_bytes)
 {
@@ -97,9 +109,12 @@ int source_page_add(struct page *page, const char *uid, const char *address, con
         return EP_EINVAL;
     struct store_event event = {
         .uid = uid, .address = address, .type = type, .data = data, .data_bytes = data_bytes};
-    return page_put(page, &event);
+    return append_event_copy(page, &event);
 }
 
+/* Appends an undecodable event to a page; the store keeps it as dead, reason corrupt, with its raw bytes.
+ * Sources call this in the producer's fetch thread, so that one bad event does not stop all that follow.
+ * Without a usable UID, a hash of the bytes becomes the UID. */
 int source_page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t raw_bytes,
                             const char *reason)
 {
@@ -114,13 +129,14 @@ int source_page_add_corrupt(struct page *page, const char *uid, const char *raw,
         base_hash_hex(event.data, event.data_bytes, hash, HASH_UID_DIGITS);
         event.uid = hash;
     }
-    return page_put(page, &event);
+    return append_event_copy(page, &event);
 }
 
-/* ---- an element of a feed, a line of a file: what its pointers name ---- */
+/* ---- building an event from an element of an HTTP answer or a line of a file ---- */
 
-/* A string's or number's text; *out NULL when there is none. */
-static int named_text(struct json_span element, const char *pointer, char **out)
+/* Copies the string or number that a JSON pointer of the configuration names in an event; *out is NULL if
+ * there is none. Runs in the producer's fetch thread, for http and file sources. Returns 0 or EP_ENOMEM. */
+static int read_text_member(struct json_span element, const char *pointer, char **out)
 {
     struct json_span value;
     char kind;
@@ -135,27 +151,28 @@ static int named_text(struct json_span element, const char *pointer, char **out)
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-/* A number is Unix time, in seconds or milliseconds: becomes RFC 3339. A string stays as it is. */
-static int named_time(struct json_span element, const char *pointer, char **out)
+/* Copies an event's timestamp; turns a number, which is Unix time in seconds or milliseconds, into RFC 3339.
+ * Runs in the producer's fetch thread, for http and file sources. A string stays as it is. */
+static int read_time_member(struct json_span element, const char *pointer, char **out)
 {
     struct json_span value;
-    int code = named_text(element, pointer, out);
+    int code = read_text_member(element, pointer, out);
 
     if (code != 0 || *out == NULL || !json_find(element, pointer, &value) || json_kind(value) != '0')
         return code;
     double seconds = strtod(*out, NULL);
-    int64_t exact;
-    if (json_int64(value, &exact) && exact > -INT64_MAX / 1000 && exact < INT64_MAX / 1000)
-        exact *= exact > -SECONDS_MAX && exact < SECONDS_MAX ? 1000 : 1;
+    int64_t unix_ms;
+    if (json_int64(value, &unix_ms) && unix_ms > -INT64_MAX / 1000 && unix_ms < INT64_MAX / 1000)
+        unix_ms *= unix_ms > -SECONDS_MAX && unix_ms < SECONDS_MAX ? 1000 : 1;
     else if (seconds > -SECONDS_MAX && seconds < SECONDS_MAX)
-        exact = (int64_t)(seconds * 1000);
+        unix_ms = (int64_t)(seconds * 1000);
     else
         return 0;
-    time_t whole = (time_t)(exact / 1000 - (exact % 1000 < 0));
-    int ms = (int)(exact - (int64_t)whole * 1000);
+    time_t unix_seconds = (time_t)(unix_ms / 1000 - (unix_ms % 1000 < 0));
+    int ms = (int)(unix_ms - (int64_t)unix_seconds * 1000);
     struct tm parts;
     char date[64], text[80];
-    if (gmtime_r(&whole, &parts) == NULL || parts.tm_year < -1900 || parts.tm_year > 9999 - 1900 ||
+    if (gmtime_r(&unix_seconds, &parts) == NULL || parts.tm_year < -1900 || parts.tm_year > 9999 - 1900 ||
         strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &parts) == 0)
         return 0;
     snprintf(text, sizeof text, ms == 0 ? "%sZ" : "%s.%03dZ", date, ms);
@@ -164,7 +181,9 @@ static int named_time(struct json_span element, const char *pointer, char **out)
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-static void out_member(struct json_out *out, const char *name, const char *text)
+/* Writes one text member of an event's JSON object; skips NULL. Runs in the producer's fetch thread, while a
+ * source puts a line of a file or an element of an HTTP answer on its page. */
+static void write_text_member(struct json_out *out, const char *name, const char *text)
 {
     if (text == NULL)
         return;
@@ -174,9 +193,9 @@ static void out_member(struct json_out *out, const char *name, const char *text)
     json_write_string(out, text, strlen(text));
 }
 
-/* Text is a string; what is not text (or holds a NUL, which many parsers end a string at) is bytes, in
- * base64. */
-static void out_payload(struct json_out *out, struct json_span element, bool is_json)
+/* Writes an event's payload: JSON as it is, UTF-8 text as a string, anything else as base64. A text with NUL
+ * goes as base64, too, since many parsers end a string there. Runs in the producer's fetch thread. */
+static void write_payload_member(struct json_out *out, struct json_span element, bool is_json)
 {
     if (is_json) {
         json_write_text(out, ",\"payload\":");
@@ -191,23 +210,28 @@ static void out_payload(struct json_out *out, struct json_span element, bool is_
     }
 }
 
-struct element_names {
+struct element_members {
     char *uid, *address, *type, *timestamp;
 };
 
-static int element_names(const struct event_pointers *pointers, struct json_span element,
-                         struct element_names *names)
+/* Reads UID, address, type and timestamp of an event by the source's JSON pointers; the caller frees them.
+ * Runs in the producer's fetch thread, for http and file sources. */
+static int read_element_members(const struct event_pointers *pointers, struct json_span element,
+                                struct element_members *members)
 {
-    int code = named_text(element, pointers->uid, &names->uid);
+    int code = read_text_member(element, pointers->uid, &members->uid);
     if (code == 0)
-        code = named_text(element, pointers->address, &names->address);
+        code = read_text_member(element, pointers->address, &members->address);
     if (code == 0)
-        code = named_text(element, pointers->event_type, &names->type);
-    return code == 0 ? named_time(element, pointers->timestamp, &names->timestamp) : code;
+        code = read_text_member(element, pointers->event_type, &members->type);
+    return code == 0 ? read_time_member(element, pointers->timestamp, &members->timestamp) : code;
 }
 
-/* Why the element's uid cannot be one, or NULL: it is fine, or it has none. */
-static const char *uid_fault(const struct event_pointers *pointers, struct json_span element, const char *uid)
+/* Says why an event's uid cannot serve as its UID, or returns NULL if it can, or if there is none. The
+ * producer's fetch thread then adds the event as corrupt: a shortened or guessed UID could equal another
+ * event's. */
+static const char *find_uid_fault(const struct event_pointers *pointers, struct json_span element,
+                                  const char *uid)
 {
     struct json_span value;
 
@@ -218,42 +242,45 @@ static const char *uid_fault(const struct event_pointers *pointers, struct json_
     return "its uid is neither a string nor a number";
 }
 
+/* Builds an event from a line of a file or an element of an HTTP answer and adds it to the page. The file and
+ * http sources call this in the producer's fetch thread. The UID is the element's own, else fallback_uid,
+ * else a hash of the element. */
 int source_page_add_element(struct page *page, const struct event_pointers *pointers,
                             struct json_span element, bool is_json, const char *fallback_uid)
 {
-    struct element_names names = {0};
+    struct element_members members = {0};
     struct json_out out = {0};
     char hash[HASH_UID_DIGITS + 1];
     const char *fault = NULL;
-    int code = is_json ? element_names(pointers, element, &names) : 0;
+    int code = is_json ? read_element_members(pointers, element, &members) : 0;
 
     if (code != 0)
         goto out;
-    if (fallback_uid == NULL && (names.uid == NULL || names.uid[0] == '\0')) {
+    if (fallback_uid == NULL && (members.uid == NULL || members.uid[0] == '\0')) {
         base_hash_hex(element.at, element.bytes, hash, HASH_UID_DIGITS);
         fallback_uid = hash;
     }
     if (is_json)
-        fault = uid_fault(pointers, element, names.uid);
+        fault = find_uid_fault(pointers, element, members.uid);
     if (fault != NULL) {
         code = source_page_add_corrupt(page, fallback_uid, element.at, element.bytes, fault);
         goto out;
     }
-    const char *uid = names.uid != NULL && names.uid[0] != '\0' ? names.uid : fallback_uid;
+    const char *uid = members.uid != NULL && members.uid[0] != '\0' ? members.uid : fallback_uid;
     json_write_text(&out, "{");
-    out_member(&out, "uid", uid);
-    out_member(&out, "address", names.address);
-    out_member(&out, "type", names.type);
-    out_member(&out, "timestamp", names.timestamp);
-    out_payload(&out, element, is_json);
+    write_text_member(&out, "uid", uid);
+    write_text_member(&out, "address", members.address);
+    write_text_member(&out, "type", members.type);
+    write_text_member(&out, "timestamp", members.timestamp);
+    write_payload_member(&out, element, is_json);
     json_write_text(&out, "}");
-    code =
-        out.failed ? EP_ENOMEM : source_page_add(page, uid, names.address, names.type, out.text, out.bytes);
+    code = out.failed ? EP_ENOMEM
+                      : source_page_add(page, uid, members.address, members.type, out.text, out.bytes);
 out:
     json_write_free(&out);
-    free(names.uid);
-    free(names.address);
-    free(names.type);
-    free(names.timestamp);
+    free(members.uid);
+    free(members.address);
+    free(members.type);
+    free(members.timestamp);
     return code;
 }

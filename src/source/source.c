@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Which table of functions runs a source of a type. Pure, but for source_check, which opens and closes a
- * source. */
+/* Finds the function table of a source type. Producers, `eventpipe check` and `eventpiped -t` call this. */
 #include "src/source/source.h"
 
+/* Returns the function table of a source type (idefix, http, file, generate, client), or NULL for an unknown
+ * type. A producer calls this when it starts its fetch thread. */
 const struct source_ops *source_ops_for(enum source_type type)
 {
     switch (type) {
@@ -22,6 +23,8 @@ const struct source_ops *source_ops_for(enum source_type type)
     return NULL;
 }
 
+/* Opens a source and closes it again, without network, to find a wrong configuration or a missing file early.
+ * `eventpiped -t` and `eventpipe check` call this for each source. Returns 0 or the code of open. */
 int source_check(const struct source_config *config, struct error *error)
 {
     const struct source_ops *ops = source_ops_for(config->type);

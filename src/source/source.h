@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A source: a small table of functions run by its producer in a thread of its own, so that injecting,
- * releasing and retrying go on while a fetch waits. A source never touches the store or the segment.
+ * A source: a table of functions that its producer calls in a fetch thread, so that the producer's main
+ * thread can hand out and retry events while a fetch waits. A source never touches the store or the shared
+ * memory segment.
  */
 #ifndef SOURCE_H
 #define SOURCE_H
@@ -19,31 +20,31 @@
 struct page {
     struct store_event *events;
     size_t count, room;
-    size_t data_bytes; /* of all events, to bound a page by memory as well */
-    char *cursor;      /* the cursor that follows these events; NULL = unchanged */
-    bool more;         /* ask again at once: there is more now */
-    bool end;          /* no event will ever come again */
+    size_t data_bytes; /* of all events: limits the memory of a page */
+    char *cursor;      /* the cursor after these events; NULL = unchanged */
+    bool more;         /* more events wait: fetch again at once */
+    bool end;          /* the source has ended: no event will ever come again */
 };
 void source_page_open(struct page *page);
 void source_page_clear(struct page *page); /* frees everything, leaves it open and empty */
-/* data is the whole event's JSON. uid must not be empty. 0 or EP_ENOMEM / EP_EINVAL. */
+/* data is the JSON text of the whole event. uid must not be empty. 0, EP_ENOMEM or EP_EINVAL. */
 int source_page_add(struct page *page, const char *uid, const char *address, const char *type,
                     const char *data, size_t data_bytes);
-/* An event that cannot be decoded: kept as dead/corrupt with its raw bytes and the reason. */
+/* Adds an event that cannot be decoded. The store keeps it as dead, reason corrupt, with its raw bytes. */
 int source_page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t raw_bytes,
                             const char *reason);
 int source_page_set_cursor(struct page *page, const char *cursor);
 /*
- * Builds an event {"uid","address"?,"type"?,"timestamp"?,"payload"} around an element whose members the
- * pointers name (http, file), and adds it. Without `uid` pointer, or where it leads nowhere: fallback_uid, or
- * when that is NULL a hash of the element (SHA-256, first 32 hex digits). is_json false: the payload is
- * written as a JSON string.
+ * Builds an event {"uid","address"?,"type"?,"timestamp"?,"payload"} from an element of an HTTP answer or a
+ * line of a file, and adds it. The pointers name the element's members. If the element has no uid, the event
+ * gets fallback_uid or, if that is NULL, a hash of the element (SHA-256, first 32 hex digits). is_json false:
+ * the payload is text and written as a JSON string.
  */
 int source_page_add_element(struct page *page, const struct event_pointers *pointers,
                             struct json_span element, bool is_json, const char *fallback_uid);
 
 struct source_failure {
-    uint64_t retry_after_ms; /* the backend named a time; 0 = it did not */
+    uint64_t retry_after_ms; /* time that the backend asked for; 0 = none */
     struct error error;      /* EP_EBACKEND: unreachable, slow, 5xx; EP_EAUTH: account, 401, 403; EP_EPROTO:
                            malformed answer */
 };
@@ -52,22 +53,24 @@ struct fetch {
     const char *cursor; /* NULL = none stored yet */
     uint32_t limit;
     uint64_t wait_ms;         /* the longest the backend may hold the call */
-    const atomic_bool *abort; /* becomes true when the producer stops: return soon (any code) */
+    const atomic_bool *abort; /* true = the producer discards this fetch: return soon, with any code */
 };
 
 struct source_ops {
     const char *type;
-    /* Opens the source without network. EP_ECONFIG: wrong for good; other codes: the producer tries again. */
+    /* Opens the source without network. EP_ECONFIG: an operator must correct it. Otherwise the producer tries
+     * again. */
     int (*open)(const struct source_config *config, void **state, struct error *error);
-    /* Blocks up to wait_ms and some. 0: page filled, perhaps with no event ('nothing yet'). Negative: failure
-     * filled. */
+    /* Blocks for a little more than wait_ms at most. 0: page is filled, with no events if there are none yet.
+     * Negative: failure is filled. */
     int (*fetch)(void *state, const struct fetch *fetch, struct page *page, struct source_failure *failure);
-    /* Any thread: makes a waiting fetch return soon. NULL when fetch watches `abort` by itself. */
+    /* Makes a waiting fetch return soon. Any thread may call it. NULL if fetch needs no wake-up. */
     void (*interrupt)(void *state);
     void (*close)(void *state);
 };
 const struct source_ops *source_ops_for(enum source_type type); /* NULL: not built in */
-/* Checks what a producer finds only when it starts, such as missing files. 0 or the code of open. */
+/* Opens and closes the source, to report early what its producer would report (a missing ca_file). 0 or the
+ * code of open. */
 int source_check(const struct source_config *config, struct error *error);
 
 extern const struct source_ops source_idefix_ops, source_http_ops, source_file_ops, source_generate_ops,

@@ -151,33 +151,33 @@ static void refuses_other_answers_as_a_whole(void)
     static const char event[] = "{\"uid\":\"u\"}";
     char broken[200];
 
-    expect_refused_answer(false, "5", "the answer's data is no object");
-    expect_refused_answer(false, "[]", "the answer's data is no object");
-    expect_refused_answer(false, "{\"events\":{}}", "the answer's events are no list");
-    expect_refused_answer(false, "{\"events\":}", "the answer's events are no list");
-    expect_refused_answer(false, "{\"events\":[],\"cid\":7}", "the answer's cid is no text");
-    expect_refused_answer(false, "{\"events\":[],\"cid\":}", "the answer's cid is no text");
+    expect_refused_answer(false, "5", "the answer's data is not a JSON object");
+    expect_refused_answer(false, "[]", "the answer's data is not a JSON object");
+    expect_refused_answer(false, "{\"events\":{}}", "the answer's events are not a list");
+    expect_refused_answer(false, "{\"events\":}", "the answer's events are not a list");
+    expect_refused_answer(false, "{\"events\":[],\"cid\":7}", "the answer's cid is not a text");
+    expect_refused_answer(false, "{\"events\":[],\"cid\":}", "the answer's cid is not a text");
     expect_refused_answer(false, "{\"events\":[{\"uid\":\"u\"}],\"cid\":\"a\\u0000\"}",
-                          "the answer's cid is no text");
+                          "the answer's cid is not a text");
     expect_refused_answer(false, "{\"events\":[{\"uid\":\"u\"}],\"cid\":\"\xFF\"}",
-                          "the answer's cid is no text");
+                          "the answer's cid is not a text");
     snprintf(broken, sizeof broken, "{\"events\":[%s,%s}],\"x\":[[1}]", event, event);
-    expect_refused_answer(false, broken, "the answer's data is no object");
+    expect_refused_answer(false, broken, "the answer's data is not a JSON object");
     snprintf(broken, sizeof broken, "{\"events\":[%s,%s}}", event, event);
-    expect_refused_answer(false, broken, "the answer's events are no list");
-    expect_refused_answer(true, "05", "the answer's data is no map");
-    expect_refused_answer(true, "90", "the answer's data is no map");
-    expect_refused_answer(true, "c1", "the answer's data is no map");
-    expect_refused_answer(true, "81 a6 6576656e7473 80", "the answer's events are no list");
-    expect_refused_answer(true, "81 a6 6576656e7473 c1", "the answer's events are no list");
+    expect_refused_answer(false, broken, "the answer's events are not a list");
+    expect_refused_answer(true, "05", "the answer's data is not a map");
+    expect_refused_answer(true, "90", "the answer's data is not a map");
+    expect_refused_answer(true, "c1", "the answer's data is not a map");
+    expect_refused_answer(true, "81 a6 6576656e7473 80", "the answer's events are not a list");
+    expect_refused_answer(true, "81 a6 6576656e7473 c1", "the answer's events are not a list");
     expect_refused_answer(true, "82 a6 6576656e7473 91 81 a3756964 a175 a3636964 07",
-                          "the answer's cid is no text");
+                          "the answer's cid is not a text");
     expect_refused_answer(true, "82 a6 6576656e7473 91 81 a3756964 a175 a3636964 c40161",
-                          "the answer's cid is no text");
+                          "the answer's cid is not a text");
     expect_refused_answer(true, "82 a6 6576656e7473 91 81 a3756964 a175 a3636964 a1ff",
-                          "the answer's cid is no text");
+                          "the answer's cid is not a text");
     expect_refused_answer(true, "82 a6 6576656e7473 91 81 a3756964 a175 a3636964 a100",
-                          "the answer's cid is no text");
+                          "the answer's cid is not a text");
 }
 
 /* More events than anybody asks for: nothing is made of them. */
@@ -274,7 +274,7 @@ static char *nested(size_t depth, const char *open, const char *close, const cha
 static void keeps_bad_json_events(void)
 {
     char uid[1200], text[1300];
-    static const char no_text[] = "its uid is no text", none[] = "it has no uid";
+    static const char no_text[] = "its uid is not a text", none[] = "it has no uid";
 
     expect_bad_json("{}", NULL, none);
     expect_bad_json("{\"type\":\"t\"}", NULL, none);
@@ -282,20 +282,20 @@ static void keeps_bad_json_events(void)
     expect_bad_json("{\"uid\":\"\"}", NULL, none);
     expect_bad_json("{\"uid\":7}", NULL, no_text);
     expect_bad_json("{\"uid\":[\"e3\"]}", NULL, no_text);
-    expect_bad_json("{\"uid\":\"e\\u00003\"}", NULL, "its uid holds NUL or is no UTF-8");
-    expect_bad_json("null", NULL, "it is no object");
-    expect_bad_json("17", NULL, "it is no object");
-    expect_bad_json("\"e3\"", NULL, "it is no object");
-    expect_bad_json("[{\"uid\":\"e3\"}]", NULL, "it is no object");
-    expect_bad_json("{\"uid\":\"e3\",\"x\":NaN}", "e3", "it is no JSON: byte 16");
-    expect_bad_json("{\"uid\":\"e3\",\"x\":01}", "e3", "it is no JSON: byte 17");
-    expect_bad_json("{\"uid\":\"e3\",\"x\":\"\xFF\"}", "e3", "it is no JSON: byte 17");
-    expect_bad_json("{\"uid\":\"e\xC3\"}", NULL, "it is no JSON: byte 9");
-    expect_bad_json("{\"uid\":\"e3\",\"x\":\"\x01\"}", "e3", "it is no JSON: byte 17");
-    expect_bad_json("{\"uid\":\"e3\",\"x\":[1}}", "e3", "it is no JSON: byte 18");
-    expect_bad_json("{\"uid\":\"e3\"} x", "e3", "it is no JSON: byte 13");
-    expect_bad_json("undefined", NULL, "it is no JSON: byte 0");
-    expect_bad_json("", NULL, "it is no JSON: byte 0");
+    expect_bad_json("{\"uid\":\"e\\u00003\"}", NULL, "its uid contains NUL or is not UTF-8");
+    expect_bad_json("null", NULL, "it is not a JSON object");
+    expect_bad_json("17", NULL, "it is not a JSON object");
+    expect_bad_json("\"e3\"", NULL, "it is not a JSON object");
+    expect_bad_json("[{\"uid\":\"e3\"}]", NULL, "it is not a JSON object");
+    expect_bad_json("{\"uid\":\"e3\",\"x\":NaN}", "e3", "it is not valid JSON at byte 16");
+    expect_bad_json("{\"uid\":\"e3\",\"x\":01}", "e3", "it is not valid JSON at byte 17");
+    expect_bad_json("{\"uid\":\"e3\",\"x\":\"\xFF\"}", "e3", "it is not valid JSON at byte 17");
+    expect_bad_json("{\"uid\":\"e\xC3\"}", NULL, "it is not valid JSON at byte 9");
+    expect_bad_json("{\"uid\":\"e3\",\"x\":\"\x01\"}", "e3", "it is not valid JSON at byte 17");
+    expect_bad_json("{\"uid\":\"e3\",\"x\":[1}}", "e3", "it is not valid JSON at byte 18");
+    expect_bad_json("{\"uid\":\"e3\"} x", "e3", "it is not valid JSON at byte 13");
+    expect_bad_json("undefined", NULL, "it is not valid JSON at byte 0");
+    expect_bad_json("", NULL, "it is not valid JSON at byte 0");
     char *deep = nested(200, "[", "]", "{\"uid\":\"e3\",\"x\":", "}");
     expect_bad_json(deep, "e3", "it is nested deeper than 200");
     free(deep);
@@ -307,7 +307,7 @@ static void keeps_bad_json_events(void)
 
 static void keeps_bad_msgpack_events(void)
 {
-    static const char no_text[] = "its uid is no text", none[] = "it has no uid";
+    static const char no_text[] = "its uid is not a text", none[] = "it has no uid";
     char *hex;
 
     expect_bad_msgpack("80", NULL, none);
@@ -316,14 +316,14 @@ static void keeps_bad_msgpack_events(void)
     expect_bad_msgpack("81 c403756964 a26533", NULL, "the key at byte 1 is neither text nor an integer");
     expect_bad_msgpack("81 a3756964 07", NULL, no_text);
     expect_bad_msgpack("81 a3756964 c402 6533", NULL, no_text);
-    expect_bad_msgpack("81 a3756964 a3 650033", NULL, "its uid holds NUL or is no UTF-8");
-    expect_bad_msgpack("81 a3756964 a2 65ff", NULL, "its uid holds NUL or is no UTF-8");
-    expect_bad_msgpack("c0", NULL, "it is no map");
-    expect_bad_msgpack("05", NULL, "it is no map");
-    expect_bad_msgpack("a2 6533", NULL, "it is no map");
-    expect_bad_msgpack("91 81 a3756964 a26533", NULL, "it is no map");
-    expect_bad_msgpack("c1", NULL, "it is no map");
-    expect_bad_msgpack("d4 05 00", NULL, "it is no map");
+    expect_bad_msgpack("81 a3756964 a3 650033", NULL, "its uid contains NUL or is not UTF-8");
+    expect_bad_msgpack("81 a3756964 a2 65ff", NULL, "its uid contains NUL or is not UTF-8");
+    expect_bad_msgpack("c0", NULL, "it is not a map");
+    expect_bad_msgpack("05", NULL, "it is not a map");
+    expect_bad_msgpack("a2 6533", NULL, "it is not a map");
+    expect_bad_msgpack("91 81 a3756964 a26533", NULL, "it is not a map");
+    expect_bad_msgpack("c1", NULL, "it is not a map");
+    expect_bad_msgpack("d4 05 00", NULL, "it is not a map");
     expect_bad_msgpack("82 a3756964 a26533 a178 c1", "e3",
                        "byte 10 is 0xC1, which means nothing in MessagePack");
     expect_bad_msgpack("82 a178 d4 05 00 a3756964 a26533", "e3", "an extension of unknown type 5 at byte 3");

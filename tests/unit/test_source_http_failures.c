@@ -43,7 +43,7 @@ static void tells_what_is_wrong_with_an_answer(void)
     expect_failure(&rig, "mode=forbid", EP_EAUTH, "the backend refuses the login: 403 Forbidden");
     expect_failure(&rig, "mode=missing", EP_EAUTH,
                    "the backend refuses the request: 404 Not Found: {\"error\":\"as\\nyou wish\"}");
-    expect_failure(&rig, "mode=fail", EP_EBACKEND, "the backend has failed: 500 Internal Server Error");
+    expect_failure(&rig, "mode=fail", EP_EBACKEND, "the backend failed: 500 Internal Server Error");
     expect_failure(&rig, "mode=redirect&count=6&value=/array", EP_EBACKEND, "more than 5 redirects");
     expect_failure(&rig, "mode=redirect&value=file%3A%2F%2F%2Fetc%2Fpasswd", EP_EPROTO, "rotocol");
     CU_ASSERT_EQUAL(rig.failure.retry_after_ms, 0);
@@ -89,8 +89,8 @@ static void gives_up_on_silence_and_slowness(void)
     rig_open(&rig, "/array?since={cursor}");
     rig.config.http.interval_ms = 0;
     rig.config.http.connect_timeout_ms = 50; /* so: silence ends after wait + 50 ms, all after wait + 1.5 s */
-    expect_failure(&rig, "mode=silent", EP_EBACKEND, "the backend has been silent for ");
-    expect_failure(&rig, "mode=stall", EP_EBACKEND, "the backend has been silent for ");
+    expect_failure(&rig, "mode=silent", EP_EBACKEND, "the backend was silent for ");
+    expect_failure(&rig, "mode=stall", EP_EBACKEND, "the backend was silent for ");
     expect_failure(&rig, "mode=slow&value=0.05", EP_EBACKEND, "the answer is too slow: ");
     control(&rig, "mode=slow&value=0.001");
     CU_ASSERT_EQUAL(rig_fetch(&rig, 100, 200), 0); /* slow, but in time */
@@ -146,7 +146,7 @@ static void refuses_a_cursor_it_cannot_count_on(void)
     rig.config.http.cursor_last_event_path = "/id";
     rig.config.http.cursor_increment = 1;
     CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EPROTO);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "\"abc\" is no whole number"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "\"abc\" is not an integer"));
     rig_close(&rig);
     rig_open(&rig, "/fixed?body=%5B%7B%22id%22:9223372036854775807%7D%5D");
     rig.config.http.cursor_last_event_path = "/id";
