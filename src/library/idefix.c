@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's Idefix client for programs without a manager, and the reading of its parameters, which
- * managers share. Runs in the caller's process, in the calling thread.
+ * The library's Idefix client for programs without a manager. Managers use its check of the parameters, too.
+ * Runs in the library caller's process, in the calling thread.
  *
  * Owns a configuration with one source, which holds copies of the parameters. A page owns everything that
  * its events point to.
@@ -22,23 +22,24 @@
 
 struct ep_idefix {
     struct config *config;
-    const struct source_config *source; /* its only one */
+    const struct source_config *source; /* the only source of config */
     struct idefix *idefix;
     struct error error;
-    atomic_bool interrupted; /* until a call has seen it */
+    atomic_bool interrupted; /* stays set until a call sees it */
 };
 
 /* A page for the caller, with the page that owns its strings. */
 struct library_page {
-    struct ep_idefix_page seen; /* first: freed by its address */
+    struct ep_idefix_page caller_page; /* first: freed by its address */
     struct page page;
     struct ep_idefix_event events[];
 };
 
 /* ---- parameters */
 
-/* Replaces *to by a copy of text, unless text is NULL. Returns false when memory is out. */
-static bool replace(const char *text, char **to)
+/* Replaces *to by a copy of text, unless text is NULL; false if memory is out. Copies the caller's Idefix
+ * parameters. */
+static bool replace_text(const char *text, char **to)
 {
     if (text == NULL)
         return true;
@@ -50,7 +51,9 @@ static bool replace(const char *text, char **to)
     return true;
 }
 
-static bool groups_copy(const char *const *groups, struct strings *to)
+/* Copies the caller's NULL-terminated list of Idefix groups into the configuration; false if memory is out.
+ * Runs in the library caller's process. */
+static bool copy_groups(const char *const *groups, struct strings *to)
 {
     size_t count = 0;
 
@@ -59,39 +62,44 @@ static bool groups_copy(const char *const *groups, struct strings *to)
     if (count == 0)
         return true;
     to->at = calloc(count + 1, sizeof *to->at);
-    while (to->at != NULL && to->count < count && replace(groups[to->count], &to->at[to->count]))
+    while (to->at != NULL && to->count < count && replace_text(groups[to->count], &to->at[to->count]))
         to->count++;
     return to->at != NULL && to->count == count;
 }
 
-/* Limits a value, so that adding to it later cannot overflow. */
-static uint64_t at_most(uint64_t value, uint64_t most)
+/* Returns the smaller value: limits the caller's times and sizes, so that sums cannot overflow. */
+static uint64_t limit_value(uint64_t value, uint64_t maximum)
 {
-    return value < most ? value : most;
+    return value < maximum ? value : maximum;
 }
 
-static bool params_copy(const struct ep_idefix_params *params, struct idefix_source_config *to)
+/* Copies the caller's Idefix parameters into a source configuration; zero and NULL leave the defaults. Runs
+ * in the library caller's process. False if memory is out. */
+static bool copy_params(const struct ep_idefix_params *params, struct idefix_source_config *to)
 {
     if (params->connect_timeout_ms > 0)
-        to->connect_timeout_ms = at_most(params->connect_timeout_ms, UNITS_DURATION_MAX_MS);
+        to->connect_timeout_ms = limit_value(params->connect_timeout_ms, UNITS_DURATION_MAX_MS);
     if (params->response_timeout_ms > 0)
-        to->response_timeout_ms = at_most(params->response_timeout_ms, UNITS_DURATION_MAX_MS);
+        to->response_timeout_ms = limit_value(params->response_timeout_ms, UNITS_DURATION_MAX_MS);
     if (params->max_bytes > 0)
-        to->max_bytes = at_most(params->max_bytes, BYTES_MAX);
-    return replace(params->broker, &to->broker) && replace(params->account, &to->account) &&
-           (to->token != NULL || replace(params->token != NULL ? params->token : "", &to->token)) &&
-           replace(params->encoding, &to->encoding) && replace(params->session, &to->session) &&
-           replace(params->user, &to->user) && replace(params->password, &to->password) &&
-           replace(params->ca_file, &to->ca_file) && replace(params->meta, &to->meta) &&
-           groups_copy(params->groups, &to->groups);
+        to->max_bytes = limit_value(params->max_bytes, BYTES_MAX);
+    return replace_text(params->broker, &to->broker) && replace_text(params->account, &to->account) &&
+           (to->token != NULL || replace_text(params->token != NULL ? params->token : "", &to->token)) &&
+           replace_text(params->encoding, &to->encoding) && replace_text(params->session, &to->session) &&
+           replace_text(params->user, &to->user) && replace_text(params->password, &to->password) &&
+           replace_text(params->ca_file, &to->ca_file) && replace_text(params->meta, &to->meta) &&
+           copy_groups(params->groups, &to->groups);
 }
 
+/* Makes a configuration with one idefix source from the library caller's parameters, and reads token_file.
+ * ep_idefix_open calls this for a client without a manager, ep_source_add for a source of a manager. Runs in
+ * the library caller's process. */
 int library_idefix_config(const struct ep_idefix_params *params, struct config **out, struct error *error)
 {
     if (params == NULL || params->broker == NULL || params->account == NULL)
         return base_error_set(error, EP_EINVAL, "idefix needs a broker and an account");
     if (params->token != NULL && params->token_file != NULL)
-        return base_error_set(error, EP_EINVAL, "both token and token_file are given");
+        return base_error_set(error, EP_EINVAL, "both token and token_file are given: give one of them");
     struct config *config = calloc(1, sizeof *config);
     if (config != NULL)
         config->sources = calloc(1, sizeof *config->sources);
@@ -104,7 +112,7 @@ int library_idefix_config(const struct ep_idefix_params *params, struct config *
     config_source_defaults(&config->sources[0]);
     struct idefix_source_config *idefix = &config->sources[0].idefix;
     int code = params->token_file != NULL ? base_secret_read(params->token_file, &idefix->token, error) : 0;
-    if (code == 0 && !params_copy(params, idefix))
+    if (code == 0 && !copy_params(params, idefix))
         code = base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
     if (code != 0) {
         config_close(&config);
@@ -116,7 +124,9 @@ int library_idefix_config(const struct ep_idefix_params *params, struct config *
 
 /* ---- the client */
 
-static int client_open(const struct ep_idefix_params *params, ep_idefix **out, struct error *error)
+/* Makes the library's Idefix client from the caller's parameters; connects at its first call only.
+ * ep_idefix_open calls this in the library caller's process. */
+static int open_client(const struct ep_idefix_params *params, ep_idefix **out, struct error *error)
 {
     ep_idefix *idefix = calloc(1, sizeof *idefix);
 
@@ -139,29 +149,34 @@ static int client_open(const struct ep_idefix_params *params, ep_idefix **out, s
     return 0;
 }
 
+/* Opens an Idefix client for a program without a manager. The library's caller calls this; on failure errbuf
+ * gets the reason. It connects at the first call only. */
 int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char *errbuf, size_t errbuf_size)
 {
     struct error error = {0};
     int code = out == NULL ? base_error_set(&error, EP_EINVAL, "out is NULL: pass a pointer for the client")
-                           : client_open(params, out, &error);
+                           : open_client(params, out, &error);
 
     if (code != 0 && errbuf != NULL && errbuf_size > 0)
         snprintf(errbuf, errbuf_size, "%s", error.message[0] != '\0' ? error.message : ep_strerror(code));
     return code;
 }
 
+/* Disconnects the library's Idefix client, frees it and clears the pointer. The library's caller calls this,
+ * never while another call runs. */
 void ep_idefix_close(ep_idefix **idefix)
 {
     if (idefix == NULL || *idefix == NULL)
         return;
-    ep_idefix *gone = *idefix;
+    ep_idefix *old = *idefix;
     *idefix = NULL;
-    idefix_close(&gone->idefix);
-    if (gone->config != NULL)
-        config_close(&gone->config);
-    free(gone);
+    idefix_close(&old->idefix);
+    if (old->config != NULL)
+        config_close(&old->config);
+    free(old);
 }
 
+/* Returns the message of the Idefix client's last failure, for the library's caller. */
 const char *ep_idefix_errmsg(const ep_idefix *idefix)
 {
     if (idefix == NULL)
@@ -169,6 +184,8 @@ const char *ep_idefix_errmsg(const ep_idefix *idefix)
     return idefix->error.message[0] != '\0' ? idefix->error.message : ep_strerror(idefix->error.code);
 }
 
+/* Ends the Idefix client's running call with EP_EBUSY, or the next one if none runs. The library's caller
+ * calls this from any thread or signal handler. */
 void ep_idefix_interrupt(ep_idefix *idefix)
 {
     if (idefix == NULL)
@@ -177,8 +194,11 @@ void ep_idefix_interrupt(ep_idefix *idefix)
     idefix_interrupt(idefix->idefix);
 }
 
-static int call(ep_idefix *idefix, const char *command, struct json_out *data, uint64_t wait_ms,
-                struct idefix_message *message, struct idefix_failure *failure)
+/* Sends a command to the Idefix backend, waits for its answer and keeps a failure for ep_idefix_errmsg; frees
+ * data. Both calls of the library's Idefix client use this, in the caller's process. An interrupt ends one
+ * call only. */
+static int call_backend(ep_idefix *idefix, const char *command, struct json_out *data, uint64_t wait_ms,
+                        struct idefix_message *message, struct idefix_failure *failure)
 {
     int code = data->failed
                    ? base_error_set(&failure->error, EP_ENOMEM, "no memory for a request")
@@ -194,25 +214,28 @@ static int call(ep_idefix *idefix, const char *command, struct json_out *data, u
 
 /* ---- events */
 
+/* Frees a page of Idefix events with all strings and clears the pointer. The library's caller calls this,
+ * from any thread. */
 void ep_idefix_page_free(struct ep_idefix_page **page)
 {
     if (page == NULL || *page == NULL)
         return;
-    struct library_page *gone = (struct library_page *)*page;
+    struct library_page *old = (struct library_page *)*page;
     *page = NULL;
-    source_page_clear(&gone->page);
-    free(gone);
+    source_page_clear(&old->page);
+    free(old);
 }
 
-/* Makes the caller's page; it takes ownership of `page`. */
-static int page_show(struct page *page, struct ep_idefix_page **out)
+/* Builds the page that the library's caller gets from ep_idefix_events_get; it takes ownership of `page`,
+ * to whose strings it points. Returns 0, or EP_ENOMEM, and then `page` is unchanged. */
+static int make_caller_page(struct page *page, struct ep_idefix_page **out)
 {
     struct library_page *shown = malloc(sizeof *shown + page->count * sizeof shown->events[0]);
 
     if (shown == NULL)
         return EP_ENOMEM;
     shown->page = *page;
-    shown->seen = (struct ep_idefix_page){page->count, shown->events, page->cursor};
+    shown->caller_page = (struct ep_idefix_page){page->count, shown->events, page->cursor};
     for (size_t i = 0; i < page->count; i++) {
         const struct store_event *event = &page->events[i];
         shown->events[i] = (struct ep_idefix_event){
@@ -224,11 +247,13 @@ static int page_show(struct page *page, struct ep_idefix_page **out)
             .problem = event->dead == STORE_REASON_CORRUPT ? event->error : NULL,
         };
     }
-    *out = &shown->seen;
+    *out = &shown->caller_page;
     return 0;
 }
 
-static bool nothing_yet(const struct idefix_failure *failure)
+/* Whether an Idefix error code only means that there are no events yet. ep_idefix_events_get then returns an
+ * empty page to the library's caller, not an error. */
+static bool means_no_events_yet(const struct idefix_failure *failure)
 {
     const char *setting;
 
@@ -236,28 +261,33 @@ static bool nothing_yet(const struct idefix_failure *failure)
            idefix_error_verdict(failure->backend_code, &setting) == IDEFIX_NOTHING_YET;
 }
 
-/* Refuses text that is not UTF-8: it would arrive as different text. */
-static int check_text(ep_idefix *idefix, const char *name, const char *text)
+/* Refuses a text of the library's caller that is not UTF-8: Idefix would receive a different text. Sets the
+ * client's error with the parameter's name. */
+static int check_utf8(ep_idefix *idefix, const char *name, const char *text)
 {
     if (text == NULL || base_utf8_valid(text, strlen(text)))
         return 0;
     return base_error_set(&idefix->error, EP_EINVAL, "%s is not UTF-8", name);
 }
 
-static int check_query(ep_idefix *idefix, const struct ep_idefix_query *query)
+/* Checks the filters that the library's caller passes to ep_idefix_events_get: domain or address is required,
+ * all are UTF-8. Returns 0 or EP_EINVAL with the client's error set. */
+static int check_query_texts(ep_idefix *idefix, const struct ep_idefix_query *query)
 {
     if (query->domain == NULL && query->address == NULL)
         return base_error_set(&idefix->error, EP_EINVAL, "neither domain nor address is given");
-    int code = check_text(idefix, "domain", query->domain);
+    int code = check_utf8(idefix, "domain", query->domain);
     if (code == 0)
-        code = check_text(idefix, "address", query->address);
+        code = check_utf8(idefix, "address", query->address);
     if (code == 0)
-        code = check_text(idefix, "event_type", query->event_type);
+        code = check_utf8(idefix, "event_type", query->event_type);
     if (code == 0)
-        code = check_text(idefix, "since", query->since);
-    return code == 0 ? check_text(idefix, "cursor", query->cursor) : code;
+        code = check_utf8(idefix, "since", query->since);
+    return code == 0 ? check_utf8(idefix, "cursor", query->cursor) : code;
 }
 
+/* Fetches a page of events from the Idefix backend for a program without a manager. The library's caller
+ * calls this and blocks up to wait_ms and some. No events yet is an empty page, not an error. */
 int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query, struct ep_idefix_page **out)
 {
     struct json_out data = {0};
@@ -267,27 +297,27 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
 
     if (idefix == NULL || query == NULL || out == NULL)
         return EP_EINVAL;
-    int code = check_query(idefix, query);
+    int code = check_query_texts(idefix, query);
     if (code != 0)
         return code;
-    const struct idefix_query asked = {
+    const struct idefix_query backend_query = {
         .domain = query->domain,
         .address = query->address,
         .event_type = query->event_type,
         .since = query->since,
         .cursor = query->cursor,
         .limit = query->limit != 0 ? query->limit : LIMIT_DEFAULT,
-        .timeout_ms = at_most(query->wait_ms, UNITS_DURATION_MAX_MS),
+        .timeout_ms = limit_value(query->wait_ms, UNITS_DURATION_MAX_MS),
     };
     source_page_open(&page);
-    idefix_query_data(&asked, &data); /* a failure sticks to data */
-    code = call(idefix, "events.get", &data, asked.timeout_ms, &message, &failure);
+    idefix_query_data(&backend_query, &data); /* data remembers a failure */
+    code = call_backend(idefix, "events.get", &data, backend_query.timeout_ms, &message, &failure);
     if (code == 0)
         code = source_idefix_events_read(&message, &page, &idefix->error);
-    else if (nothing_yet(&failure))
+    else if (means_no_events_yet(&failure))
         code = 0;
     idefix_message_free(&message);
-    if (code == 0 && page_show(&page, out) != 0)
+    if (code == 0 && make_caller_page(&page, out) != 0)
         code = base_error_set(&idefix->error, EP_ENOMEM, "no memory for a page of events");
     if (code != 0)
         source_page_clear(&page);
@@ -296,7 +326,9 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
     return code;
 }
 
-static void out_named(struct json_out *out, const char *name, const char *text, bool is_json)
+/* Writes one member of the event that ep_idefix_event_create sends. With is_json, the text is JSON and is
+ * written as it is; NULL then becomes null. */
+static void write_member(struct json_out *out, const char *name, const char *text, bool is_json)
 {
     json_write_text(out, out->bytes > 1 ? ",\"" : "\"");
     json_write_text(out, name);
@@ -307,28 +339,32 @@ static void out_named(struct json_out *out, const char *name, const char *text, 
         json_write_string(out, text, strlen(text));
 }
 
-static bool broken_json(const char *text)
+static bool is_invalid_json(const char *text)
 {
     return text != NULL && !json_valid(text, strlen(text), NULL);
 }
 
-static int check_event(ep_idefix *idefix, const struct ep_event *event)
+/* Checks an event that the library's caller passes to ep_idefix_event_create: it has a UID, its texts are
+ * UTF-8, payload and meta valid JSON. Returns 0 or EP_EINVAL with the client's error set. */
+static int check_event_members(ep_idefix *idefix, const struct ep_event *event)
 {
     if (event->uid == NULL || event->uid[0] == '\0')
         return base_error_set(&idefix->error, EP_EINVAL, "the event has no uid");
-    int code = check_text(idefix, "uid", event->uid);
+    int code = check_utf8(idefix, "uid", event->uid);
     if (code == 0)
-        code = check_text(idefix, "type", event->type);
+        code = check_utf8(idefix, "type", event->type);
     if (code == 0)
-        code = check_text(idefix, "source_id", event->source_id);
+        code = check_utf8(idefix, "source_id", event->source_id);
     if (code == 0)
-        code = check_text(idefix, "domain", event->domain);
-    if (code == 0 && (broken_json(event->payload) || broken_json(event->meta)))
+        code = check_utf8(idefix, "domain", event->domain);
+    if (code == 0 && (is_invalid_json(event->payload) || is_invalid_json(event->meta)))
         code = base_error_set(&idefix->error, EP_EINVAL, "the %s of event %.100s is not valid JSON",
-                              broken_json(event->meta) ? "meta" : "payload", event->uid);
+                              is_invalid_json(event->meta) ? "meta" : "payload", event->uid);
     return code;
 }
 
+/* Creates an event in the Idefix backend. The library's caller calls this and blocks until the backend
+ * answers. After an error the event may exist: creating it again with the same UID is safe. */
 int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event)
 {
     struct json_out data = {0};
@@ -337,20 +373,20 @@ int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event)
 
     if (idefix == NULL || event == NULL)
         return EP_EINVAL;
-    int code = check_event(idefix, event);
+    int code = check_event_members(idefix, event);
     if (code != 0)
         return code;
     json_write_text(&data, "{");
-    out_named(&data, "uid", event->uid, false);
+    write_member(&data, "uid", event->uid, false);
     if (event->domain != NULL)
-        out_named(&data, "domain", event->domain, false);
+        write_member(&data, "domain", event->domain, false);
     if (event->source_id != NULL)
-        out_named(&data, "sourceId", event->source_id, false);
-    out_named(&data, "type", event->type != NULL ? event->type : "", false);
-    out_named(&data, "meta", event->meta, true);
-    out_named(&data, "payload", event->payload, true);
+        write_member(&data, "sourceId", event->source_id, false);
+    write_member(&data, "type", event->type != NULL ? event->type : "", false);
+    write_member(&data, "meta", event->meta, true);
+    write_member(&data, "payload", event->payload, true);
     json_write_text(&data, "}");
-    code = call(idefix, "events.create", &data, 0, &message, &failure);
+    code = call_backend(idefix, "events.create", &data, 0, &message, &failure);
     idefix_message_free(&message);
     return code;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's managers, sources and stages. Builds a struct config from calls, with the defaults and
- * rules of a configuration file; config_validate checks it before a run. Runs in the caller's process;
- * forks nothing.
+ * The library's managers, sources and stages: builds a struct config by calls instead of a file, with the
+ * same defaults. config_validate checks it before a run. Runs in the library caller's process; forks nothing.
  */
 #include "src/library/manager.h"
 
@@ -17,31 +16,33 @@ const char *ep_version(void)
     return PACKAGE_VERSION;
 }
 
+/* Returns a short text for an error code of the library. The library's caller uses this when there is no
+ * object to ask for a message. */
 const char *ep_strerror(int code)
 {
     switch (code) {
     case EP_OK:
         return "success";
     case EP_END:
-        return "nothing more will come";
+        return "no more events will come";
     case EP_EINVAL:
-        return "an argument is wrong";
+        return "invalid argument";
     case EP_ENOMEM:
         return "out of memory";
     case EP_EEXIST:
-        return "the name is taken";
+        return "the name is already in use";
     case EP_ENOENT:
-        return "there is no such thing";
+        return "not found";
     case EP_EBUSY:
-        return "held by another";
+        return "in use by another process, or interrupted";
     case EP_EACCESS:
         return "permission denied";
     case EP_ESYSTEM:
-        return "the operating system refused";
+        return "a system call failed";
     case EP_ECONFIG:
         return "the configuration is wrong";
     case EP_ESTORE:
-        return "the store is broken, foreign or newer";
+        return "the store is damaged, not a store, or of a newer version";
     case EP_ESTOREBUSY:
         return "the store cannot be written now";
     case EP_EBACKEND:
@@ -49,9 +50,9 @@ const char *ep_strerror(int code)
     case EP_EAUTH:
         return "the backend refuses the account";
     case EP_EPROTO:
-        return "the backend's answer cannot be understood";
+        return "the backend's answer is malformed";
     case EP_ESTATE:
-        return "not possible now";
+        return "not possible while the manager runs";
     }
     return "unknown error";
 }
@@ -63,8 +64,9 @@ const char *ep_errmsg(const ep_manager *manager)
     return manager->error.message[0] != '\0' ? manager->error.message : ep_strerror(manager->error.code);
 }
 
-/* Copies a text that may be NULL; false when memory is out. */
-static bool copy(const char *from, char **to)
+/* Replaces *to by a copy of a text, unless the text is NULL; false if memory is out. Copies the parameters of
+ * managers, sources and stages, in the library caller's process. */
+static bool replace_text(const char *from, char **to)
 {
     if (from == NULL)
         return true;
@@ -76,7 +78,9 @@ static bool copy(const char *from, char **to)
     return true;
 }
 
-static bool manager_fill(ep_manager *manager, const struct ep_manager_params *params)
+/* Builds a manager's configuration from the library caller's parameters and the defaults of a configuration
+ * file. ep_manager_open calls this. False if memory is out. */
+static bool set_manager_params(ep_manager *manager, const struct ep_manager_params *params)
 {
     struct config *config = manager->config = calloc(1, sizeof *config);
     if (config == NULL)
@@ -93,10 +97,12 @@ static bool manager_fill(ep_manager *manager, const struct ep_manager_params *pa
     snprintf(instance, sizeof instance, "ep-%d", (int)getpid());
     const char *storage =
         params->storage == NULL || strcmp(params->storage, ":memory") == 0 ? "memory:" : params->storage;
-    return copy(params->instance != NULL ? params->instance : instance, &config->instance) &&
-           copy(storage, &config->storage) && copy(params->control, &config->control);
+    return replace_text(params->instance != NULL ? params->instance : instance, &config->instance) &&
+           replace_text(storage, &config->storage) && replace_text(params->control, &config->control);
 }
 
+/* Creates a manager, which holds a configuration built by calls instead of a file; starts no process. The
+ * library's caller calls this first. EP_EINVAL if instance, storage or durability is not valid. */
 int ep_manager_open(const struct ep_manager_params *params, ep_manager **out)
 {
     if (params == NULL || out == NULL || (params->instance != NULL && !config_name_valid(params->instance)))
@@ -110,7 +116,7 @@ int ep_manager_open(const struct ep_manager_params *params, ep_manager **out)
     ep_manager *manager = calloc(1, sizeof *manager);
     if (manager == NULL)
         return EP_ENOMEM;
-    if (!manager_fill(manager, params)) {
+    if (!set_manager_params(manager, params)) {
         ep_manager_close(&manager);
         return EP_ENOMEM;
     }
@@ -118,34 +124,41 @@ int ep_manager_open(const struct ep_manager_params *params, ep_manager **out)
     return EP_OK;
 }
 
+/* Frees a manager with its sources and stages and clears the pointer. The library's caller calls this, never
+ * during a run. */
 void ep_manager_close(ep_manager **manager)
 {
     if (manager == NULL || *manager == NULL)
         return;
-    ep_manager *gone = *manager;
+    ep_manager *old = *manager;
     *manager = NULL;
-    if (gone->sources != NULL && gone->config != NULL)
-        for (size_t i = 0; i < gone->config->source_count; i++)
-            free(gone->sources[i]);
-    free(gone->sources);
-    config_close(&gone->config);
-    free(gone);
+    if (old->sources != NULL && old->config != NULL)
+        for (size_t i = 0; i < old->config->source_count; i++)
+            free(old->sources[i]);
+    free(old->sources);
+    config_close(&old->config);
+    free(old);
 }
 
-static int may_change(ep_manager *manager)
+/* Refuses to add sources or stages while the manager runs: its processes have a copy of the configuration
+ * already. Runs in the library caller's process. Returns 0 or EP_ESTATE. */
+static int check_not_running(ep_manager *manager)
 {
     manager->error = (struct error){0};
     if (atomic_load(&manager->state) != MANAGER_IDLE)
         return base_error_set(&manager->error, EP_ESTATE,
-                              "the manager runs: add sources and stages before or after");
+                              "the manager is running: add sources and stages before or after the run");
     return 0;
 }
 
 /* ---- sources */
 
-static int source_type(ep_manager *manager, const struct ep_source_params *params, enum source_type *type)
+/* Finds the type of a source that the library's caller adds: the named one, or client if none is named.
+ * Returns 0, or EP_EINVAL with the manager's error set. */
+static int find_source_type(ep_manager *manager, const struct ep_source_params *params,
+                            enum source_type *type)
 {
-    static const enum source_type known[] = {SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_IDEFIX};
+    static const enum source_type named_types[] = {SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_IDEFIX};
     if (params->type == NULL) {
         if (params->client == NULL && manager->client == NULL)
             return base_error_set(
@@ -154,9 +167,9 @@ static int source_type(ep_manager *manager, const struct ep_source_params *param
         *type = SOURCE_CLIENT;
         return 0;
     }
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(params->type, config_source_type_name(known[i])) == 0) {
-            *type = known[i];
+    for (size_t i = 0; i < sizeof named_types / sizeof named_types[0]; i++)
+        if (strcmp(params->type, config_source_type_name(named_types[i])) == 0) {
+            *type = named_types[i];
             return 0;
         }
     return base_error_set(&manager->error, EP_EINVAL,
@@ -164,8 +177,10 @@ static int source_type(ep_manager *manager, const struct ep_source_params *param
                           params->type);
 }
 
-static bool source_fill_type(const ep_manager *manager, const struct ep_source_params *params,
-                             struct source_config *config)
+/* Copies the parameters that only one type of source has from the library's caller into the configuration;
+ * ep_source_add calls this. False if memory is out. */
+static bool set_source_type_params(const ep_manager *manager, const struct ep_source_params *params,
+                                   struct source_config *config)
 {
     switch (config->type) {
     case SOURCE_CLIENT:
@@ -173,7 +188,7 @@ static bool source_fill_type(const ep_manager *manager, const struct ep_source_p
         config->client.state = params->client != NULL ? params->client_user : manager->client_user;
         return true;
     case SOURCE_FILE:
-        return copy(params->path, &config->file.path);
+        return replace_text(params->path, &config->file.path);
     case SOURCE_GENERATE:
         config->generate.count = params->generate_count;
         config->generate.rate = params->generate_rate;
@@ -182,9 +197,10 @@ static bool source_fill_type(const ep_manager *manager, const struct ep_source_p
         return true;
     case SOURCE_HTTP:
         config->http.cursor_increment = params->cursor_increment;
-        return copy(params->url, &config->http.url) && copy(params->events, &config->http.events) &&
-               copy(params->cursor_path, &config->http.cursor_path) &&
-               copy(params->cursor_last_event_path, &config->http.cursor_last_event_path);
+        return replace_text(params->url, &config->http.url) &&
+               replace_text(params->events, &config->http.events) &&
+               replace_text(params->cursor_path, &config->http.cursor_path) &&
+               replace_text(params->cursor_last_event_path, &config->http.cursor_last_event_path);
     case SOURCE_IDEFIX:
     case SOURCE_UNKNOWN:
         return true;
@@ -192,21 +208,27 @@ static bool source_fill_type(const ep_manager *manager, const struct ep_source_p
     return true;
 }
 
-static bool source_fill(const ep_manager *manager, const struct ep_source_params *params,
-                        struct source_config *config)
+/* Fills the configuration of a new source with defaults and the library caller's parameters. ep_source_add
+ * calls this. False if memory is out. */
+static bool set_source_params(const ep_manager *manager, const struct ep_source_params *params,
+                              struct source_config *config)
 {
     config_source_defaults(config);
     if (params->long_poll_ms > 0)
         config->long_poll_ms = params->long_poll_ms;
     if (params->page_size > 0)
         config->page_size = params->page_size;
-    return source_fill_type(manager, params, config) && copy(params->id, &config->id) &&
-           copy(params->domain, &config->domain) && copy(params->address, &config->address) &&
-           copy(params->event_type, &config->event_type) && copy(params->since, &config->since) &&
-           copy(params->continuation_id, &config->continuation_id);
+    return set_source_type_params(manager, params, config) && replace_text(params->id, &config->id) &&
+           replace_text(params->domain, &config->domain) && replace_text(params->address, &config->address) &&
+           replace_text(params->event_type, &config->event_type) &&
+           replace_text(params->since, &config->since) &&
+           replace_text(params->continuation_id, &config->continuation_id);
 }
 
-static int source_check(ep_manager *manager, const struct ep_source_params *params, enum source_type *type)
+/* Checks the parameters of a source before ep_source_add adds it: id, type, client and filters. Runs in the
+ * library caller's process. Returns 0, or EP_EINVAL or EP_EEXIST with the manager's error set. */
+static int check_source_params(ep_manager *manager, const struct ep_source_params *params,
+                               enum source_type *type)
 {
     if (params->id == NULL || params->id[0] == '\0')
         return base_error_set(&manager->error, EP_EINVAL, "a source needs an id");
@@ -215,26 +237,27 @@ static int source_check(ep_manager *manager, const struct ep_source_params *para
                               "source id \"%s\": expected 1 to 63 of A-Z a-z 0-9 . _ -", params->id);
     for (size_t i = 0; i < manager->config->source_count; i++)
         if (strcmp(manager->config->sources[i].id, params->id) == 0)
-            return base_error_set(&manager->error, EP_EEXIST, "there is a source \"%s\" already", params->id);
-    int result = source_type(manager, params, type);
+            return base_error_set(&manager->error, EP_EEXIST,
+                                  "source \"%s\" exists already: choose another id", params->id);
+    int result = find_source_type(manager, params, type);
     if (result == 0 && *type == SOURCE_IDEFIX && params->domain == NULL && params->address == NULL)
         return base_error_set(&manager->error, EP_EINVAL,
-                              "source %s: neither domain nor address is given, idefix needs one", params->id);
+                              "source %s: set domain or address: idefix needs one of them", params->id);
     if (result != 0 || *type != SOURCE_CLIENT)
         return result;
     const struct ep_client *client = params->client != NULL ? params->client : manager->client;
     if (client->events_get == NULL)
-        return base_error_set(&manager->error, EP_EINVAL, "source %s: its client has no events_get",
+        return base_error_set(&manager->error, EP_EINVAL, "source %s: its client has no events_get function",
                               params->id);
     if (client->requires_filter && params->domain == NULL && params->address == NULL)
         return base_error_set(&manager->error, EP_EINVAL,
-                              "source %s: neither domain nor address is given, its client needs one",
-                              params->id);
+                              "source %s: set domain or address: its client needs one of them", params->id);
     return 0;
 }
 
-/* Appends a source that was checked. */
-static int source_append(ep_manager *manager, const struct ep_source_params *params, enum source_type type,
+/* Appends a source with checked parameters to the manager's configuration, in the library caller's process.
+ * If memory is out, the manager stays as it was. */
+static int append_source(ep_manager *manager, const struct ep_source_params *params, enum source_type type,
                          ep_source **out)
 {
     struct config *config = manager->config;
@@ -254,8 +277,8 @@ static int source_append(ep_manager *manager, const struct ep_source_params *par
     configs[count] = (struct source_config){.type = type};
     *source = (ep_source){.manager = manager, .index = count};
     sources[count] = source;
-    config->source_count = count + 1; /* owned from here on, also if a text could not be copied */
-    if (!source_fill(manager, params, &configs[count])) {
+    config->source_count = count + 1; /* config owns the source from here on */
+    if (!set_source_params(manager, params, &configs[count])) {
         config->source_count = count;
         free(source);
         return base_error_set(&manager->error, EP_ENOMEM, "no memory for source %s", params->id);
@@ -264,8 +287,9 @@ static int source_append(ep_manager *manager, const struct ep_source_params *par
     return EP_OK;
 }
 
-/* Reads the idefix parameters first, since that may fail, then swaps them with the source's defaults. */
-static int source_append_idefix(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
+/* Appends an idefix source to the manager's configuration, with the library caller's account and token. Reads
+ * these first, since reading token_file may fail, and then swaps them with the defaults. */
+static int append_idefix_source(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
 {
     struct config *idefix = NULL;
     int result = library_idefix_config(params->idefix, &idefix, &manager->error);
@@ -273,35 +297,39 @@ static int source_append_idefix(ep_manager *manager, const struct ep_source_para
         base_error_prefix(&manager->error, "source %s", params->id);
         return result;
     }
-    result = source_append(manager, params, SOURCE_IDEFIX, out);
+    result = append_source(manager, params, SOURCE_IDEFIX, out);
     if (result == EP_OK) {
-        struct idefix_source_config *own =
+        struct idefix_source_config *new_config =
             &manager->config->sources[manager->config->source_count - 1].idefix;
-        struct idefix_source_config defaults = *own;
-        *own = idefix->sources[0].idefix;
+        struct idefix_source_config defaults = *new_config;
+        *new_config = idefix->sources[0].idefix;
         idefix->sources[0].idefix = defaults;
     }
     config_close(&idefix);
     return result;
 }
 
+/* Adds a source to a manager before a run. The library's caller calls this for each source; nothing connects
+ * or starts yet. On failure ep_errmsg has the reason. */
 int ep_source_add(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
 {
     if (manager == NULL || params == NULL || out == NULL)
         return EP_EINVAL;
     enum source_type type = SOURCE_CLIENT;
-    int result = may_change(manager);
+    int result = check_not_running(manager);
     if (result == 0)
-        result = source_check(manager, params, &type);
+        result = check_source_params(manager, params, &type);
     if (result != 0)
         return result;
-    return type == SOURCE_IDEFIX ? source_append_idefix(manager, params, out)
-                                 : source_append(manager, params, type, out);
+    return type == SOURCE_IDEFIX ? append_idefix_source(manager, params, out)
+                                 : append_source(manager, params, type, out);
 }
 
 /* ---- stages */
 
-static bool stage_fill(const struct ep_stage_options *options, struct stage_config *config)
+/* Copies the library caller's options of a stage into its configuration; zero keeps most defaults. Each
+ * ep_source_push function uses this. False if memory is out. */
+static bool set_stage_options(const struct ep_stage_options *options, struct stage_config *config)
 {
     config->concurrency = options->concurrency;
     if (options->input_buffer > 0)
@@ -325,10 +353,12 @@ static bool stage_fill(const struct ep_stage_options *options, struct stage_conf
     config->max_attempts = options->max_attempts;
     config->max_age_ms = options->max_age_ms;
     config->function_user = options->user;
-    return copy(options->options, &config->options);
+    return replace_text(options->options, &config->options);
 }
 
-static int stage_check_push(ep_source *source, const char *name, const struct ep_stage_options *options)
+/* Checks name and concurrency of a stage before it is pushed on a source; names are unique in their source.
+ * Runs in the library caller's process. Returns 0, or EP_EINVAL or EP_EEXIST with the manager's error set. */
+static int check_new_stage(ep_source *source, const char *name, const struct ep_stage_options *options)
 {
     struct error *error = &source->manager->error;
     const struct source_config *config = &source->manager->config->sources[source->index];
@@ -344,17 +374,19 @@ static int stage_check_push(ep_source *source, const char *name, const struct ep
                               name);
     for (size_t i = 0; i < config->stage_count; i++)
         if (strcmp(config->stages[i].name, name) == 0)
-            return base_error_set(error, EP_EEXIST, "source %s: there is a stage \"%s\" already", config->id,
+            return base_error_set(error, EP_EEXIST,
+                                  "source %s: stage \"%s\" exists already: choose another name", config->id,
                                   name);
     return 0;
 }
 
-/* Appends a stage; the caller sets what its type needs. NULL: the manager's error has the reason. */
-static struct stage_config *stage_push(ep_source *source, const char *name, enum stage_type type,
-                                       const struct ep_stage_options *options)
+/* Appends a stage to a source's configuration; the ep_source_push function that called it then sets what its
+ * type needs. Runs in the library caller's process. NULL: the manager's error has the reason. */
+static struct stage_config *append_stage(ep_source *source, const char *name, enum stage_type type,
+                                         const struct ep_stage_options *options)
 {
     struct error *error = &source->manager->error;
-    if (may_change(source->manager) != 0 || stage_check_push(source, name, options) != 0)
+    if (check_not_running(source->manager) != 0 || check_new_stage(source, name, options) != 0)
         return NULL;
     struct source_config *config = &source->manager->config->sources[source->index];
     struct stage_config *stages = realloc(config->stages, (config->stage_count + 1) * sizeof *stages);
@@ -366,8 +398,8 @@ static struct stage_config *stage_push(ep_source *source, const char *name, enum
     struct stage_config *stage = &stages[config->stage_count];
     *stage = (struct stage_config){.type = type};
     config_stage_defaults(stage);
-    config->stage_count++; /* owned from here on; a run refuses an incomplete stage */
-    if (!copy(name, &stage->name) || !stage_fill(options, stage)) {
+    config->stage_count++; /* config owns it from here on; a run refuses an incomplete stage */
+    if (!replace_text(name, &stage->name) || !set_stage_options(options, stage)) {
         config->stage_count--;
         base_error_set(error, EP_ENOMEM, "no memory for stage %s", name);
         return NULL;
@@ -377,6 +409,9 @@ static struct stage_config *stage_push(ep_source *source, const char *name, enum
 
 static const struct ep_stage_options default_options = EP_STAGE_OPTIONS_INIT;
 
+/* Appends a stage to a source that runs a function of the caller's program. The library's caller calls this
+ * before a run; workers forked from it call the function later. Events pass the stages in the order of these
+ * calls. */
 int ep_source_push(ep_source *source, const struct ep_stage *stage, const struct ep_stage_options *options)
 {
     if (source == NULL || stage == NULL)
@@ -390,19 +425,21 @@ int ep_source_push(ep_source *source, const struct ep_stage *stage, const struct
     if (stage->process == NULL)
         return base_error_set(error, EP_EINVAL, "stage %s: it has no process function",
                               name != NULL ? name : "?");
-    struct stage_config *config = stage_push(source, name, STAGE_FUNCTION, options);
+    struct stage_config *config = append_stage(source, name, STAGE_FUNCTION, options);
     if (config == NULL)
         return error->code;
     config->function = stage;
     return EP_OK;
 }
 
+/* Appends a stage to a source that runs a program, one child of each worker. The library's caller calls this
+ * before a run. argv is copied. */
 int ep_source_push_exec(ep_source *source, const char *const *argv, const struct ep_stage_options *options)
 {
     if (source == NULL || argv == NULL || argv[0] == NULL)
         return EP_EINVAL;
     options = options != NULL ? options : &default_options;
-    struct stage_config *config = stage_push(source, options->name, STAGE_EXEC, options);
+    struct stage_config *config = append_stage(source, options->name, STAGE_EXEC, options);
     if (config == NULL)
         return source->manager->error.code;
     size_t count = 0;
@@ -410,31 +447,35 @@ int ep_source_push_exec(ep_source *source, const char *const *argv, const struct
         count++;
     config->exec.at = calloc(count + 1, sizeof *config->exec.at);
     while (config->exec.at != NULL && config->exec.count < count &&
-           copy(argv[config->exec.count], &config->exec.at[config->exec.count]))
+           replace_text(argv[config->exec.count], &config->exec.at[config->exec.count]))
         config->exec.count++;
     if (config->exec.at == NULL || config->exec.count < count)
         return base_error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
     return EP_OK;
 }
 
+/* Appends a stage to a source that loads a plugin (a shared object) in its workers. The library's caller
+ * calls this before a run. path is copied. */
 int ep_source_push_plugin(ep_source *source, const char *path, const struct ep_stage_options *options)
 {
     if (source == NULL || path == NULL)
         return EP_EINVAL;
     options = options != NULL ? options : &default_options;
-    struct stage_config *config = stage_push(source, options->name, STAGE_PLUGIN, options);
-    if (config != NULL && !copy(path, &config->plugin))
+    struct stage_config *config = append_stage(source, options->name, STAGE_PLUGIN, options);
+    if (config != NULL && !replace_text(path, &config->plugin))
         base_error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
     return source->manager->error.code;
 }
 
+/* Appends a stage to a source that sends each event to a URL. The library's caller calls this before a run.
+ * url is copied. */
 int ep_source_push_http(ep_source *source, const char *url, const struct ep_stage_options *options)
 {
     if (source == NULL || url == NULL)
         return EP_EINVAL;
     options = options != NULL ? options : &default_options;
-    struct stage_config *config = stage_push(source, options->name, STAGE_HTTP, options);
-    if (config != NULL && !copy(url, &config->url))
+    struct stage_config *config = append_stage(source, options->name, STAGE_HTTP, options);
+    if (config != NULL && !replace_text(url, &config->url))
         base_error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
     return source->manager->error.code;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's objects: a configuration built by calls instead of a file. supervisor/library.c runs it.
+ * The library's manager and source: a configuration built by calls instead of a file. They live in the
+ * library caller's process; supervisor/library.c runs them.
  */
 #ifndef LIBRARY_MANAGER_H
 #define LIBRARY_MANAGER_H
@@ -26,7 +27,7 @@ struct ep_manager {
     void *log_user;
     enum ep_severity log_level;
     struct error error;
-    atomic_int state;      /* enum manager_state: one word, so that a late stop never meets the next run */
+    atomic_int state;      /* enum manager_state; one atomic, so that a late stop cannot end the next run */
     atomic_int supervisor; /* pid while it runs, else 0 */
 };
 
@@ -36,6 +37,7 @@ struct ep_manager {
  */
 int library_idefix_config(const struct ep_idefix_params *params, struct config **out, struct error *error);
 
+/* Allocates metrics with room for so many workers; the caller frees them. NULL: no memory. */
 struct ep_metrics *library_metrics_new(size_t workers);
 
 #endif

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* What a run did, as a value that outlives it. Runs in the library caller's process. */
+/* The metrics of a finished run: allocates, prints and frees them. Runs in the library caller's process. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "src/library/manager.h"
 
+/* Allocates the metrics of a run with room for each worker. ep_source_run_and_measure calls this in the
+ * library caller's process after the run. NULL if memory is out. */
 struct ep_metrics *library_metrics_new(size_t workers)
 {
     struct ep_metrics *metrics = calloc(1, sizeof *metrics);
@@ -20,6 +22,7 @@ struct ep_metrics *library_metrics_new(size_t workers)
     return metrics;
 }
 
+/* Frees the metrics of a run and clears the pointer. The library's caller calls this. */
 void ep_metrics_free(struct ep_metrics **metrics)
 {
     if (metrics == NULL || *metrics == NULL)
@@ -31,14 +34,16 @@ void ep_metrics_free(struct ep_metrics **metrics)
     *metrics = NULL;
 }
 
+/* Prints the metrics of a run as a table, one line for each worker. The library's caller calls this after
+ * ep_source_run_and_measure. EP_ESYSTEM if the stream cannot be written. */
 int ep_metrics_print(const struct ep_metrics *metrics, FILE *stream)
 {
     double seconds = (double)metrics->wall_ns / 1e9;
-    uint64_t through = metrics->completed + metrics->removed_by_stage;
+    uint64_t finished_count = metrics->completed + metrics->removed_by_stage;
     fprintf(stream,
             "wall %.3f s, fetched %" PRIu64 ", completed %" PRIu64 ", removed %" PRIu64 ", %.0f events/s\n",
             seconds, metrics->fetched, metrics->completed, metrics->removed_by_stage,
-            seconds > 0 ? (double)through / seconds : 0.0);
+            seconds > 0 ? (double)finished_count / seconds : 0.0);
     fprintf(stream, "%-24s %6s %10s %12s %12s %10s %10s\n", "STAGE", "WORKER", "ITEMS", "STAGE ms", "WORK ms",
             "us/ITEM", "WORK us");
     for (size_t i = 0; i < metrics->worker_count; i++) {
