@@ -6,8 +6,8 @@
  *     options: {thresholds: [2.0, 4.0, 5.0, 6.0, 7.0, 8.0]}
  *
  * reads context.magnitude and writes context.class: below the first threshold it is "micro", from there on
- * "minor", then "light", and so on; "unknown" where there is no magnitude. Without thresholds those above
- * count.
+ * "minor", then "light", and so on; "unknown" if there is no magnitude. Without thresholds in the
+ * options those above apply.
  *
  * A worker loads the plugin and calls init once, process for each event, fini at its end, all in one thread.
  * When process crashes, only that worker crashes: eventpipe starts another and tries the event again.
@@ -29,7 +29,8 @@ struct classify {
     int count;
 };
 
-/* Reads the options' thresholds; 0 when they are not what was expected. */
+/* Reads the thresholds from the plugin's options, rising numbers; 0 if they are anything else. Only
+ * classify_init calls this. */
 static int read_thresholds(const cJSON *thresholds, struct classify *classify)
 {
     const cJSON *threshold;
@@ -49,8 +50,8 @@ static int read_thresholds(const cJSON *thresholds, struct classify *classify)
     return count > 0;
 }
 
-/* The message of a failed init is shown to whoever starts eventpipe: it says what was expected, and what was
- * found. */
+/* Reads the plugin's options. A worker calls this once after it has loaded the plugin; if it fails, its
+ * message goes to eventpipe's log, so it says what was expected and what was found. */
 static int classify_init(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
     struct classify *classify = calloc(1, sizeof *classify);
@@ -79,6 +80,8 @@ static int classify_init(const char *options, void **state, char *errbuf, size_t
     return EP_OK;
 }
 
+/* Writes the class of one event into its context, by the context's magnitude. A worker calls this for each
+ * event. EP_ERROR lets eventpipe try the event again later. */
 static enum ep_answer classify_process(ep_call *call, void *state)
 {
     const struct classify *classify = state;
@@ -95,7 +98,7 @@ static enum ep_answer classify_process(ep_call *call, void *state)
             rank++;
         name = class_names[rank];
     }
-    /* A second attempt may find the answer of the first: put, do not add. */
+    /* A second attempt may find the class of the first: replace it. */
     cJSON_DeleteItemFromObjectCaseSensitive(context, "class");
     if (cJSON_AddStringToObject(context, "class", name) == NULL) {
         ep_call_set_reason(call, "out of memory");

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * An example plugin: reads one member of the event's context (options {"member": "action"}), puts the event
- * into a class by it, and writes class and running number into the context. A worker loads it and calls init
- * once, process for each event, fini at its end. The numbers are this worker's own: with one worker
- * (concurrency 1) they count the class.
+ * into a class by it, and writes the class and a running number into the context. A worker loads the plugin
+ * and calls init once, process for each event, fini at its end. Each worker counts for itself: use
+ * concurrency 1 to count all events of a class.
  *
  * Build: cc -shared -fPIC -o plugin_count.so plugin_count.c $(pkg-config --cflags libeventpipe)
  */
@@ -41,9 +41,11 @@ static const struct {
 
 struct count {
     char member[64];
-    uint64_t seen[CLASS_COUNT]; /* the first line of a class counts for all of it */
+    uint64_t seen[CLASS_COUNT]; /* by the first line of each class in the table */
 };
 
+/* Reads from the plugin's options which member of the context to classify by. A worker calls this once after
+ * it has loaded the plugin. */
 static int count_init(const char *options, void **state, char *errbuf, size_t errbuf_size)
 {
     struct count *count = calloc(1, sizeof *count);
@@ -66,7 +68,9 @@ static int count_init(const char *options, void **state, char *errbuf, size_t er
     return code;
 }
 
-static size_t class_of(const char *action)
+/* Returns the first line in the table of the class that an action belongs to; that line holds the class's
+ * counter. */
+static size_t find_class_line(const char *action)
 {
     size_t line = 0;
     while (classes[line].action != NULL && strcmp(classes[line].action, action) != 0)
@@ -77,6 +81,8 @@ static size_t class_of(const char *action)
     return line;
 }
 
+/* Writes class and running number of one event into its context. A worker calls this for each event; EP_ERROR
+ * lets eventpipe try the event again later. */
 static enum ep_answer count_process(ep_call *call, void *state)
 {
     struct count *count = state;
@@ -86,9 +92,9 @@ static enum ep_answer count_process(ep_call *call, void *state)
         return EP_ERROR;
     }
     const cJSON *action = cJSON_GetObjectItemCaseSensitive(context, count->member);
-    size_t class = class_of(cJSON_IsString(action) ? action->valuestring : "");
+    size_t class = find_class_line(cJSON_IsString(action) ? action->valuestring : "");
     count->seen[class]++;
-    /* At the second attempt the members may be there already. */
+    /* A second attempt may find the members of the first: replace them. */
     cJSON_DeleteItemFromObjectCaseSensitive(context, "class");
     cJSON_DeleteItemFromObjectCaseSensitive(context, "number");
     cJSON_AddStringToObject(context, "class", classes[class].class);

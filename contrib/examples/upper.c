@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An exec stage in C: a program of its own, which may link what it likes and crash as it likes. Writes the
- * text of the event's payload in capitals into context.upper; an event whose payload is no text is passed on
- * as it is.
+ * An exec stage in C: a separate program, which may use any library. If it crashes, the worker starts it
+ * again. Writes the text of the event's payload in capitals into context.upper. If the payload is not a
+ * string, the event passes unchanged.
  *
  *     exec: [/opt/upper]
  *
- * One JSON line in, one JSON line out, and a flush after each: that is all there is to it.
+ * The protocol: read one line of JSON, write one line of JSON, flush.
  *
  * Build: cc -o upper upper.c -lcjson
  */
@@ -16,7 +16,9 @@
 
 #include <cjson/cJSON.h>
 
-static cJSON *answer_for(const cJSON *call)
+/* Builds the answer to one call: the event is processed, and its context gets the payload in capitals. The
+ * worker reads this answer from our stdout. */
+static cJSON *make_answer(const cJSON *call)
 {
     const cJSON *event = cJSON_GetObjectItemCaseSensitive(call, "event");
     const cJSON *payload = cJSON_GetObjectItemCaseSensitive(event, "payload");
@@ -24,7 +26,7 @@ static cJSON *answer_for(const cJSON *call)
 
     cJSON_AddTrueToObject(answer, "processed");
     if (cJSON_IsString(payload)) {
-        /* A context that is answered replaces the old one: begin with a copy of it. */
+        /* The context in the answer replaces the old one: begin with a copy of it. */
         cJSON *context = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(call, "context"), 1);
         cJSON_DeleteItemFromObjectCaseSensitive(context, "upper");
         cJSON *upper = cJSON_AddStringToObject(context, "upper", payload->valuestring);
@@ -35,6 +37,8 @@ static cJSON *answer_for(const cJSON *call)
     return answer;
 }
 
+/* The program that an exec stage runs as a worker's child: answers each line on stdin with one on stdout,
+ * until stdin ends. */
 int main(void)
 {
     char *line = NULL;
@@ -43,7 +47,7 @@ int main(void)
 
     while ((length = getline(&line, &room, stdin)) > 0) {
         cJSON *call = cJSON_ParseWithLength(line, (size_t)length);
-        cJSON *answer = answer_for(call);
+        cJSON *answer = make_answer(call);
         char *text = cJSON_PrintUnformatted(answer);
         cJSON_Delete(answer);
         cJSON_Delete(call);
