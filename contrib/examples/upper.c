@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An exec stage in C: a separate program, which may use any library. If it crashes, the worker starts it
- * again. Writes the text of the event's payload in capitals into context.upper. If the payload is not a
- * string, the event passes unchanged.
+ * An exec stage in C: a separate program, which may use any library. If it crashes, eventpipe starts
+ * it again in a new worker. Writes the text of the event's payload in capitals into context.upper. If the
+ * payload is not a string, the event passes unchanged.
  *
  *     exec: [/opt/upper]
  *

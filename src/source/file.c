@@ -112,7 +112,7 @@ static void file_source_close(void *state)
 }
 
 /* Wakes a fetch of the file source that waits for new lines. The producer's main thread calls this to pause
- * or stop the source. */
+ * or stop the source, and after its cursor was set. */
 static void file_source_interrupt(void *state)
 {
     const struct file_source *file = state;
@@ -256,9 +256,9 @@ static bool is_blank_line(struct json_span text)
     return true;
 }
 
-/* Turns one line of a file into an event on the page; its UID holds inode, generation, offset and a hash of
- * the line. Empty lines are skipped, too long or invalid ones become corrupt events. The producer's fetch
- * thread calls this for each line. */
+/* Turns one line of a file into an event on the page. If the line has no uid, inode, generation, offset and a
+ * hash of the line make one. Empty lines are skipped, too long or invalid ones become corrupt events. The
+ * producer's fetch thread calls this for each line of the file source. */
 static int add_line_event(struct file_source *file, struct page *page, const struct file_line *line)
 {
     const struct source_config *config = file->config;

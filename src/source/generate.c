@@ -189,7 +189,7 @@ static int generate_fetch(void *state, const struct fetch *fetch, struct page *p
 }
 
 /* Wakes a fetch of the generate source that waits for its next event. The producer's main thread calls this
- * to pause or stop the source. */
+ * to pause or stop the source, and after its cursor was set. */
 static void generate_interrupt(void *state)
 {
     const struct generate *generate = state;
