@@ -30,9 +30,9 @@ struct check {
     char prefix[64]; /* of keys: "sources[0].stages[1]", "" at the top */
 };
 
-/* Reports a rule that the configuration breaks, with the key it stands at ("sources[0].stages[1].retry").
- * Each rule ends here; the check goes on after it, so that one run reports all problems. Runs before any
- * fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: reports a rule that the configuration breaks, with the
+ * key it stands at ("sources[0].stages[1].retry"). Each rule ends here; the check goes on after it, so that
+ * one run reports all problems. */
 __attribute__((format(printf, 3, 4))) static void report_problem(struct check *check, const char *key,
                                                                  const char *format, ...)
 {
@@ -48,8 +48,8 @@ __attribute__((format(printf, 3, 4))) static void report_problem(struct check *c
         check->report(&found, check->user);
 }
 
-/* Checks the name of an instance, source or stage in the configuration. Runs before any fork: in the
- * supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks the name of an instance, source or stage in the
+ * configuration. */
 static void check_name(struct check *check, const char *key, const char *name)
 {
     if (name == NULL)
@@ -58,8 +58,8 @@ static void check_name(struct check *check, const char *key, const char *name)
         report_problem(check, key, "expected " NAME_RULE ", found \"%.80s\"", name);
 }
 
-/* Checks that a number in the configuration is between two bounds. Runs before any fork: in the supervisor,
- * an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks that a number in the configuration is between
+ * two bounds. */
 static void check_count(struct check *check, const char *key, uint64_t value, uint64_t least, uint64_t most)
 {
     if (value < least || value > most)
@@ -67,9 +67,8 @@ static void check_count(struct check *check, const char *key, uint64_t value, ui
                        least, most, value);
 }
 
-/* Checks the `retry` pauses of a source or stage in the configuration. A pause of 0 would let a failing
- * stage loop at full speed. Runs before any fork: in the supervisor, an `eventpipe` command or a library
- * caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks the `retry` pauses of a source or stage in the
+ * configuration. A pause of 0 would let a failing stage loop at full speed. */
 static void check_retry(struct check *check, const struct retry_config *retry)
 {
     char least[48], most[48];
@@ -85,8 +84,8 @@ static void check_retry(struct check *check, const struct retry_config *retry)
             most);
 }
 
-/* Checks a JSON pointer in the configuration, which tells where in an answer a UID or cursor is. Runs before
- * any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks a JSON pointer in the configuration, which
+ * tells where in an answer a UID or cursor is. */
 static void check_json_pointer(struct check *check, const char *key, const char *pointer)
 {
     if (pointer == NULL || pointer[0] == '\0')
@@ -108,8 +107,8 @@ static void check_json_pointer(struct check *check, const char *key, const char 
         }
 }
 
-/* Checks that a `url` in the configuration is an http address; reports a problem and returns false if not.
- * Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks that a `url` in the configuration is an http
+ * address; reports a problem and returns false if not. */
 static bool check_url(struct check *check, const char *key, const char *url)
 {
     if (url == NULL) {
@@ -131,8 +130,8 @@ static bool check_url(struct check *check, const char *key, const char *url)
     return false;
 }
 
-/* Checks the HTTP headers of a source or stage in the configuration. A message never quotes a value, which
- * may be a secret. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks the HTTP headers of a source or stage in the
+ * configuration. A message never quotes a value, which may be a secret. */
 static void check_headers(struct check *check, const struct strings *headers)
 {
     for (size_t i = 0; i < headers->count; i++) {
@@ -152,8 +151,8 @@ static void check_headers(struct check *check, const struct strings *headers)
     }
 }
 
-/* Checks the settings of an http source in the configuration: its URL, its headers and where it finds the
- * next cursor. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks the settings of an http source in the
+ * configuration: its URL, its headers and where it finds the next cursor. */
 static void check_http_source(struct check *check, const struct http_source_config *http)
 {
     struct error error;
@@ -182,9 +181,9 @@ static void check_http_source(struct check *check, const struct http_source_conf
     check_count(check, "interval", http->interval_ms, 1, UNITS_DURATION_MAX_MS);
 }
 
-/* Checks the session ID of an Idefix source, which is a level of MQTT topics and the client's name at the
- * broker. Two sources with the same one would disconnect each other all the time. Runs before any fork: in
- * the supervisor, an `eventpipe` command or a library caller. */
+/* Configuration, in the supervisor, `eventpipe` or a library caller: checks the session ID of an Idefix
+ * source, which is a level of MQTT topics and the client's name at the broker. Two sources with the same one
+ * would disconnect each other all the time. */
 static void check_idefix_session(struct check *check, const struct source_config *source)
 {
     const char *session = source->idefix.session;
@@ -203,8 +202,8 @@ static void check_idefix_session(struct check *check, const struct source_config
                 session, other->id != NULL ? other->id : "?");
 }
 
-/* Checks the broker's address of an Idefix source in the configuration, and that `ca_file` stands only
- * beside TLS. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks the broker's address of an Idefix source in the
+ * configuration, and that `ca_file` stands only beside TLS. */
 static void check_idefix_broker(struct check *check, const struct idefix_source_config *idefix)
 {
     struct idefix_broker broker;
@@ -222,8 +221,8 @@ static void check_idefix_broker(struct check *check, const struct idefix_source_
     }
 }
 
-/* Checks the settings of an Idefix source in the configuration: broker, login, filters and encoding. Runs
- * before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks the settings of an Idefix source in the
+ * configuration: broker, login, filters and encoding. */
 static void check_idefix_source(struct check *check, const struct source_config *source)
 {
     const struct idefix_source_config *idefix = &source->idefix;
@@ -252,8 +251,8 @@ static void check_idefix_source(struct check *check, const struct source_config 
     check_count(check, "max_bytes", idefix->max_bytes, 1, UINT64_C(4) << 30);
 }
 
-/* Checks the settings that only one type of source has (idefix, http, file, generate, or a library caller's
- * client). Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* Configuration, in the supervisor, `eventpipe` or a library caller: checks the settings that only one type
+ * of source has (idefix, http, file, generate, or a library caller's client). */
 static void check_source_settings(struct check *check, const struct source_config *source)
 {
     switch (source->type) {
@@ -287,9 +286,8 @@ static void check_source_settings(struct check *check, const struct source_confi
     }
 }
 
-/* Checks the program and the environment of an exec stage in the configuration; stage_check finds out later
- * whether the program exists. Runs before any fork: in the supervisor, an `eventpipe` command or a library
- * caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks the program and the environment of an exec
+ * stage in the configuration; stage_check finds out later whether the program exists. */
 static void check_exec_stage(struct check *check, const struct stage_config *stage)
 {
     if (stage->exec.count == 0 || stage->exec.at[0][0] == '\0')
@@ -300,8 +298,8 @@ static void check_exec_stage(struct check *check, const struct stage_config *sta
             report_problem(check, "environment", "expected variables with a name, found one without");
 }
 
-/* Checks the settings that only one type of stage has (function, plugin, exec, http). Runs before any fork:
- * in the supervisor, an `eventpipe` command or a library caller. */
+/* Configuration, in the supervisor, `eventpipe` or a library caller: checks the settings that only one type
+ * of stage has (function, plugin, exec, http). */
 static void check_stage_settings(struct check *check, const struct stage_config *stage)
 {
     switch (stage->type) {
@@ -326,9 +324,8 @@ static void check_stage_settings(struct check *check, const struct stage_config 
     }
 }
 
-/* Checks the memory and file limits of a stage in the configuration. A worker that runs the stage itself
- * needs some of them for its own work. Runs before any fork: in the supervisor, an `eventpipe` command or a
- * library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks the memory and file limits of a stage in the
+ * configuration. A worker that runs the stage itself needs some of them for its own work. */
 static void check_stage_limits(struct check *check, const struct stage_config *stage)
 {
     const struct limits_config *limits = &stage->limits;
@@ -342,8 +339,8 @@ static void check_stage_limits(struct check *check, const struct stage_config *s
                     exec ? CONFIG_LIMIT_FILES_MIN : CONFIG_WORKER_FILES_MIN, CONFIG_LIMIT_FILES_MAX);
 }
 
-/* Checks one stage in the configuration: its name, which must be unique in its source, and all its numbers.
- * Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks one stage in the configuration: its name, which
+ * must be unique in its source, and all its numbers. */
 static void check_stage(struct check *check, const struct source_config *source, size_t index)
 {
     const struct stage_config *stage = &source->stages[index];
@@ -373,8 +370,8 @@ static void check_stage(struct check *check, const struct source_config *source,
         report_problem(check, "options", "expected JSON text, found none");
 }
 
-/* Checks one source in the configuration, with all its stages. Sets the prefix of the keys that problems
- * name. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks one source in the configuration, with all its
+ * stages. Sets the prefix of the keys that problems name. */
 static void check_source(struct check *check, size_t index)
 {
     const struct source_config *source = &check->config->sources[index];
@@ -404,8 +401,8 @@ static void check_source(struct check *check, size_t index)
     check->prefix[0] = '\0';
 }
 
-/* Checks the `storage` key of the configuration, which names the store. It looks at the text only and opens
- * nothing. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks the `storage` key of the configuration, which
+ * names the store. It looks at the text only and opens nothing. */
 static void check_storage_url(struct check *check, const char *storage)
 {
     if (storage == NULL)
@@ -416,8 +413,8 @@ static void check_storage_url(struct check *check, const char *storage)
                        storage[0] == '/' ? "; write sqlite:" : "", storage[0] == '/' ? storage : "");
 }
 
-/* Checks how many sources, stages and processes the whole configuration has. A ticket in shared memory has
- * no bits for more. Runs before any fork: in the supervisor, an `eventpipe` command or a library caller. */
+/* In the supervisor, `eventpipe` or a library caller: checks how many sources, stages and processes the
+ * whole configuration has. A ticket in shared memory has no bits for more. */
 static void check_total_counts(struct check *check)
 {
     size_t stages = 0, processes = 0;

@@ -27,9 +27,8 @@
 #define BUDGET \
     (UINT64_C(1) << 20) /* plus four times the file's length: twice what a file without aliases can need */
 
-/* Makes room for one more element by doubling the array. Returns the old array without memory, and notes
- * that in the reader of the configuration file. Runs in the supervisor before it forks, and in `eventpipe`
- * commands. */
+/* In the supervisor or `eventpipe`: makes room for one more element by doubling the array. Returns the old
+ * array without memory, and notes that in the reader of the configuration file. */
 static void *make_room_for_element(struct reader *reader, void *array, size_t count, size_t size)
 {
     if (count > 0 && (count & (count - 1)) != 0)
@@ -48,9 +47,8 @@ static bool key_is_within(const char *key, const char *above)
     return length > 0 && strncmp(key, above, length) == 0 && strchr(".[", key[length]) != NULL; /* or '\0' */
 }
 
-/* Keeps a problem of the configuration file, with its line and key, until the whole file is read; then all
- * are shown in the order of lines. Only the first 1000 are kept. Runs in the supervisor before it forks, and
- * in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: keeps a problem of the configuration file, with its line and key, until
+ * the whole file is read; then all are shown in the order of lines. Only the first 1000 are kept. */
 void config_yaml_report_problem_at(struct reader *reader, unsigned line, const char *key, const char *message)
 {
     if (reader->problem_count >= READER_PROBLEMS_MAX || reader->no_memory)
@@ -74,8 +72,8 @@ void config_yaml_report_problem_at(struct reader *reader, unsigned line, const c
     reader->problems[reader->problem_count++] = found;
 }
 
-/* Keeps a problem with the key of the configuration file that is being read now. Every reader of a value
- * ends here when the value is wrong. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: keeps a problem with the key of the configuration file that is being
+ * read now. Every reader of a value ends here when the value is wrong. */
 void config_yaml_report_problem(struct reader *reader, const char *format, ...)
 {
     char message[1024];
@@ -86,9 +84,9 @@ void config_yaml_report_problem(struct reader *reader, const char *format, ...)
     config_yaml_report_problem_at(reader, reader->line, reader->path, message);
 }
 
-/* Notes the key that an unknown key of the configuration file probably meant. Otherwise the rules would
- * report that key as missing, too, and the operator would see two problems for one typing error. Runs in the
- * supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: notes the key that an unknown key of the configuration file probably
+ * meant. Otherwise the rules would report that key as missing, too, and the operator would see two problems
+ * for one typing error. */
 void config_yaml_note_meant_key(struct reader *reader, const char *key)
 {
     reader->meant = make_room_for_element(reader, reader->meant, reader->meant_count, sizeof *reader->meant);
@@ -99,8 +97,8 @@ void config_yaml_note_meant_key(struct reader *reader, const char *key)
         reader->no_memory = true;
 }
 
-/* Returns whether an unknown key in the configuration file probably meant this key, or one above it. Then it
- * is not reported as missing. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns whether an unknown key in the configuration file probably meant
+ * this key, or one above it. Then it is not reported as missing. */
 bool config_yaml_is_meant_key(const struct reader *reader, const char *key)
 {
     for (size_t i = 0; i < reader->meant_count; i++)
@@ -109,9 +107,8 @@ bool config_yaml_is_meant_key(const struct reader *reader, const char *key)
     return false;
 }
 
-/* Sets the reader's position in the configuration file to a member ("key" or "[3]"), for the messages.
- * Returns the position before, which config_yaml_leave_key needs. Runs in the supervisor before it forks,
- * and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: sets the reader's position in the configuration file to a member ("key"
+ * or "[3]"), for the messages. Returns the position before, which config_yaml_leave_key needs. */
 size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned line)
 {
     size_t outer = strlen(reader->path);
@@ -123,8 +120,8 @@ size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned l
     return outer;
 }
 
-/* Does the same as config_yaml_enter_key, and remembers the key's line in the configuration file for a
- * problem that the rules find later. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: does the same as config_yaml_enter_key, and remembers the key's line in
+ * the configuration file for a problem that the rules find later. */
 size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, unsigned line)
 {
     size_t outer = config_yaml_enter_key(reader, name, line);
@@ -142,9 +139,9 @@ void config_yaml_leave_key(struct reader *reader, size_t outer)
     reader->path[outer] = '\0';
 }
 
-/* Charges one visit of a YAML node to the reader's budget; reports a problem and returns false when it is
- * used up. Without it, aliases in a small configuration file could keep the daemon busy for ever. Runs in
- * the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: charges one visit of a YAML node to the reader's budget; reports a
+ * problem and returns false when it is used up. Without it, aliases in a small configuration file could keep
+ * the daemon busy for ever. */
 bool config_yaml_charge_visit(struct reader *reader, const yaml_node_t *node)
 {
     uint64_t cost = 1 + (node->type == YAML_SCALAR_NODE ? node->data.scalar.length : 0);
@@ -172,8 +169,8 @@ unsigned config_yaml_get_line(const yaml_node_t *node)
 
 /* ---- file and document ---- */
 
-/* Reads the whole configuration file into memory, at most 1 MiB. Returns the bytes, allocated, or NULL after
- * a problem. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the whole configuration file into memory, at most 1 MiB. Returns
+ * the bytes, allocated, or NULL after a problem. */
 static char *read_file_bytes(struct reader *reader, size_t *length)
 {
     char message[256];
@@ -211,8 +208,8 @@ failed:
     return NULL;
 }
 
-/* Reads the top keys of a loaded configuration file, and with them everything below. An empty file is a
- * problem. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the top keys of a loaded configuration file, and with them
+ * everything below. An empty file is a problem. */
 static void read_root_mapping(struct reader *reader, struct config *config)
 {
     static const struct schema_variant plain = {.bit = 0};
@@ -225,8 +222,8 @@ static void read_root_mapping(struct reader *reader, struct config *config)
     config_yaml_mapping_read_keys(reader, config_yaml_schema_top, &plain, root, config);
 }
 
-/* Parses the bytes of the configuration file and reads its keys into `config`. A second YAML document in the
- * file is a problem. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: parses the bytes of the configuration file and reads its keys into
+ * `config`. A second YAML document in the file is a problem. */
 static void read_yaml_document(struct reader *reader, const char *bytes, size_t length, struct config *config)
 {
     yaml_parser_t parser;
@@ -266,9 +263,8 @@ static int compare_marks_by_key(const void *left, const void *right)
     return strcmp(a->key, b->key);
 }
 
-/* Returns the line of a key in the configuration file, or of the innermost key around it that is there; 0 if
- * there is none. The rules know only keys, but the operator needs a line. Runs in the supervisor before it
- * forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns the line of a key in the configuration file, or of the innermost
+ * key around it that is there; 0 if there is none. The rules know only keys, but the operator needs a line. */
 static unsigned find_line_of_key(const struct reader *reader, const char *key)
 {
     char around[256];
@@ -289,9 +285,8 @@ static unsigned find_line_of_key(const struct reader *reader, const char *key)
     }
 }
 
-/* Called for each rule that the configuration breaks: keeps the problem with its line in the file, unless
- * the reader has reported that key already. Runs in the supervisor before it forks, and in `eventpipe`
- * commands. */
+/* In the supervisor or `eventpipe`: called for each rule that the configuration breaks: keeps the problem
+ * with its line in the file, unless the reader has reported that key already. */
 static void on_rule_problem(const struct config_problem *problem, void *user)
 {
     struct reader *reader = user;
@@ -304,8 +299,8 @@ static void on_rule_problem(const struct config_problem *problem, void *user)
                                   problem->message);
 }
 
-/* Checks the rules of the configuration (config_validate) after the file was read, and adds the lines to the
- * problems. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: checks the rules of the configuration (config_validate) after the file
+ * was read, and adds the lines to the problems. */
 static void check_rules(struct reader *reader, const struct config *config)
 {
     reader->read_count = reader->problem_count;
@@ -314,9 +309,8 @@ static void check_rules(struct reader *reader, const struct config *config)
     config_validate(config, on_rule_problem, reader);
 }
 
-/* Sets the instance, the store and the control socket where the configuration file does not name them. The
- * instance is the file's name, and the other two follow from it. Runs in the supervisor before it forks, and
- * in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: sets the instance, the store and the control socket where the
+ * configuration file does not name them. The instance is the file's name, and the other two follow from it. */
 static void fill_default_names(struct reader *reader, struct config *config)
 {
     if (config->instance == NULL) {
@@ -334,9 +328,8 @@ static void fill_default_names(struct reader *reader, struct config *config)
         reader->no_memory = true;
 }
 
-/* Finds the absolute directory of the configuration file, where relative paths in it begin. Reports a
- * problem and returns false if it cannot. Runs in the supervisor before it forks, and in `eventpipe`
- * commands. */
+/* In the supervisor or `eventpipe`: finds the absolute directory of the configuration file, where relative
+ * paths in it begin. Reports a problem and returns false if it cannot. */
 static bool find_file_directory(struct reader *reader)
 {
     const char *slash = strrchr(reader->file, '/');
@@ -362,8 +355,8 @@ static int compare_problems_by_line(const void *left, const void *right)
     return a->order < b->order ? -1 : 1;
 }
 
-/* Passes all kept problems of the configuration file to the caller's report function, in the order of lines.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: passes all kept problems of the configuration file to the caller's
+ * report function, in the order of lines. */
 static void report_problems(struct reader *reader, config_report *report, void *user)
 {
     if (reader->problem_count > 1)
@@ -380,8 +373,8 @@ static void report_problems(struct reader *reader, config_report *report, void *
     }
 }
 
-/* Frees what the reader of the configuration file has collected: problems, marked keys, its directory. Runs
- * in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: frees what the reader of the configuration file has collected: problems,
+ * marked keys, its directory. */
 static void free_reader(struct reader *reader)
 {
     for (size_t i = 0; i < reader->problem_count; i++) {

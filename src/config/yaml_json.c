@@ -15,8 +15,8 @@
 
 #include "src/config/yaml.h"
 
-/* Returns whether a plain text in the configuration file is a number in JSON's form; 007 and 0x1f are not.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns whether a plain text in the configuration file is a number in
+ * JSON's form; 007 and 0x1f are not. */
 static bool is_json_number(const char *at)
 {
     at += *at == '-';
@@ -46,8 +46,8 @@ static bool is_one_of(const char *text, const char *small, const char *capital, 
     return strcmp(text, small) == 0 || strcmp(text, capital) == 0 || strcmp(text, large) == 0;
 }
 
-/* Converts a YAML scalar of the configuration file to JSON: null, true, false, a number with the same
- * digits, or a string. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: converts a YAML scalar of the configuration file to JSON: null, true,
+ * false, a number with the same digits, or a string. */
 static cJSON *convert_scalar(const yaml_node_t *node)
 {
     const char *text = (const char *)node->data.scalar.value;
@@ -64,8 +64,8 @@ static cJSON *convert_scalar(const yaml_node_t *node)
 
 static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth);
 
-/* Converts a YAML list of the configuration file to a JSON array; NULL after a problem or without memory.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: converts a YAML list of the configuration file to a JSON array; NULL
+ * after a problem or without memory. */
 static cJSON *convert_list(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     cJSON *list = cJSON_CreateArray();
@@ -81,9 +81,8 @@ static cJSON *convert_list(struct reader *reader, const yaml_node_t *node, unsig
     return list;
 }
 
-/* Converts one key and its value to a member of a JSON object. Reports a repeated key and returns false,
- * since a JSON reader would silently take one of the two. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* Configuration, in the supervisor or `eventpipe`: converts one key and its value to a member of a JSON
+ * object. Reports a repeated key and returns false, since a JSON reader would silently take one of the two. */
 static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_node_t *key,
                                const yaml_node_t *value, unsigned depth)
 {
@@ -107,8 +106,8 @@ static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_
     return false;
 }
 
-/* Converts a YAML mapping of the configuration file to a JSON object; NULL after a problem or without
- * memory. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: converts a YAML mapping of the configuration file to a JSON object; NULL
+ * after a problem or without memory. */
 static cJSON *convert_mapping(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     const yaml_node_pair_t *pair = node->data.mapping.pairs.start, *top = node->data.mapping.pairs.top;
@@ -127,9 +126,8 @@ static cJSON *convert_mapping(struct reader *reader, const yaml_node_t *node, un
     return object;
 }
 
-/* Converts a YAML node of any kind to JSON, with everything in it; NULL after a problem or without memory.
- * It limits the depth, since an alias may contain itself. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* Configuration, in the supervisor or `eventpipe`: converts a YAML node of any kind to JSON, with everything
+ * in it; NULL after a problem or without memory. It limits the depth, since an alias may contain itself. */
 static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     if (depth > READER_DEPTH_MAX) {
@@ -156,9 +154,9 @@ static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsig
     return json;
 }
 
-/* Reads a value that may be any YAML, such as a plugin stage's `options` or an Idefix source's `meta`, and
- * keeps it as JSON text. The schema of the configuration file names it for such keys. Runs in the supervisor
- * before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a value that may be any YAML, such as a plugin stage's `options`
+ * or an Idefix source's `meta`, and keeps it as JSON text. The schema of the configuration file names it for
+ * such keys. */
 void config_yaml_json_read_options(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {

@@ -16,9 +16,8 @@
 
 #define DESTINATION(type) ((type *)(void *)((char *)base + key->offset))
 
-/* Makes room for `count` texts of a list in the configuration, and for the NULL behind them. Returns false
- * without memory, or if the list is filled already. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: makes room for `count` texts of a list in the configuration, and for the
+ * NULL behind them. Returns false without memory, or if the list is filled already. */
 static bool make_room_for_strings(struct reader *reader, struct strings *strings, size_t count)
 {
     if (strings->at != NULL) /* the key was given twice, which is reported elsewhere */
@@ -29,8 +28,8 @@ static bool make_room_for_strings(struct reader *reader, struct strings *strings
     return strings->at != NULL;
 }
 
-/* Appends a text, made of up to three parts such as NAME, "=" and a value, to a list in the configuration.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: appends a text, made of up to three parts such as NAME, "=" and a value,
+ * to a list in the configuration. */
 static void append_string(struct reader *reader, struct strings *strings, const char *first,
                           const char *between, const char *second)
 {
@@ -41,9 +40,8 @@ static void append_string(struct reader *reader, struct strings *strings, const 
         strings->at[strings->count++] = text;
 }
 
-/* Reads each text of a list in the configuration file. A problem says only that an element is not a text,
- * and does not quote it, since it may be a secret. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads each text of a list in the configuration file. A problem says only
+ * that an element is not a text, and does not quote it, since it may be a secret. */
 static void read_text_list(struct reader *reader, const yaml_node_t *node, struct strings *strings)
 {
     size_t length = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
@@ -72,9 +70,8 @@ static void read_text_list(struct reader *reader, const yaml_node_t *node, struc
     reader->line = line;
 }
 
-/* Returns whether a list of "NAME=value" or "Name: value" texts has this name; `after` is the character
- * behind it. Finds repeated names in the configuration file. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns whether a list of "NAME=value" or "Name: value" texts has this
+ * name; `after` is the character behind it. Finds repeated names in the configuration file. */
 static bool strings_contain_name(const struct strings *strings, const char *name, char after)
 {
     size_t length = strlen(name);
@@ -84,9 +81,8 @@ static bool strings_contain_name(const struct strings *strings, const char *name
     return false;
 }
 
-/* Reads each "name: value" of a mapping in the configuration file as one text, with `between` between the
- * two. For HTTP headers and the environment of an exec stage. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads each "name: value" of a mapping in the configuration file as one
+ * text, with `between` between the two. For HTTP headers and the environment of an exec stage. */
 static void read_name_value_pairs(struct reader *reader, const yaml_node_t *node, const char *between,
                                   const char *forbidden, struct strings *strings)
 {
@@ -122,9 +118,8 @@ static void read_name_value_pairs(struct reader *reader, const yaml_node_t *node
     reader->line = line;
 }
 
-/* Reads the `exec` key of a stage in the configuration file: the program and its arguments as a list. One
- * text is refused, since no shell would split it. Runs in the supervisor before it forks, and in `eventpipe`
- * commands. */
+/* In the supervisor or `eventpipe`: reads the `exec` key of a stage in the configuration file: the program
+ * and its arguments as a list. One text is refused, since no shell would split it. */
 void config_yaml_list_read_program(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {
@@ -142,8 +137,8 @@ void config_yaml_list_read_program(struct reader *reader, const struct schema_ke
                                    config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* Reads a key of the configuration file whose value is a list of texts, such as the `groups` of an Idefix
- * source. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a list of texts,
+ * such as the `groups` of an Idefix source. */
 void config_yaml_list_read_texts(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -155,8 +150,8 @@ void config_yaml_list_read_texts(struct reader *reader, const struct schema_key 
                                    config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* Reads the `headers` of an http source or stage in the configuration file, as a mapping or as a list. Runs
- * in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `headers` of an http source or stage in the configuration
+ * file, as a mapping or as a list. */
 void config_yaml_list_read_headers(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {
@@ -171,8 +166,8 @@ void config_yaml_list_read_headers(struct reader *reader, const struct schema_ke
             config_yaml_value_is_null(node) ? "nothing" : "one text");
 }
 
-/* Reads the `environment` of an exec stage in the configuration file: variables that its program gets. Runs
- * in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `environment` of an exec stage in the configuration file:
+ * variables that its program gets. */
 void config_yaml_list_read_environment(struct reader *reader, const struct schema_key *key,
                                        const yaml_node_t *node, void *base)
 {
@@ -187,8 +182,8 @@ void config_yaml_list_read_environment(struct reader *reader, const struct schem
 
 /* ---- secrets ---- */
 
-/* Reads a secret that stands in the configuration file itself (the `password` of an Idefix source). No
- * message quotes it. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a secret that stands in the configuration file itself (the
+ * `password` of an Idefix source). No message quotes it. */
 void config_yaml_list_read_secret(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
@@ -209,8 +204,8 @@ void config_yaml_list_read_secret(struct reader *reader, const struct schema_key
     *secret = copy;
 }
 
-/* Reads the `token_file` of a source or stage: opens the named file and keeps the token that is in it. Runs
- * in the supervisor before it forks, and in `eventpipe` commands. */
+/* Configuration, in the supervisor or `eventpipe`: reads the `token_file` of a source or stage: opens the
+ * named file and keeps the token that is in it. */
 void config_yaml_list_read_token_file(struct reader *reader, const struct schema_key *key,
                                       const yaml_node_t *node, void *base)
 {
@@ -233,9 +228,8 @@ static bool is_variable_name(const char *text)
            strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == length;
 }
 
-/* Notes an environment variable that held a token. The supervisor removes these variables before it forks,
- * so that no stage's program sees the token. Runs in the supervisor before it forks, and in `eventpipe`
- * commands. */
+/* Configuration, in the supervisor or `eventpipe`: notes an environment variable that held a token. The
+ * supervisor removes these variables before it forks, so that no stage's program sees the token. */
 static void note_token_variable(struct reader *reader, const char *name)
 {
     struct strings *variables = &reader->variables;
@@ -251,8 +245,8 @@ static void note_token_variable(struct reader *reader, const char *name)
     grown[variables->count] = NULL;
 }
 
-/* Keeps the rules of the configuration from also reporting token_file as missing, after a problem with
- * token_env. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: keeps the rules of the configuration from also reporting token_file as
+ * missing, after a problem with token_env. */
 static void suppress_missing_token(struct reader *reader)
 {
     char path[sizeof reader->path + 16];
@@ -262,9 +256,9 @@ static void suppress_missing_token(struct reader *reader)
     config_yaml_note_meant_key(reader, path);
 }
 
-/* Reads the `token_env` of a source or stage in the configuration file: keeps the token that the named
- * environment variable holds. The message does not show a name that may be the token itself. Runs in the
- * supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `token_env` of a source or stage in the configuration file:
+ * keeps the token that the named environment variable holds. The message does not show a name that may be
+ * the token itself. */
 void config_yaml_list_read_token_env(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {

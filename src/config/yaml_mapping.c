@@ -29,9 +29,8 @@ static bool key_fits_variant(const struct schema_key *key, const struct schema_v
     return key->only == 0 || variant->bit == 0 || (key->only & variant->bit) != 0;
 }
 
-/* Returns the schema's entry of a key in the configuration file for this type of source or stage; otherwise
- * one with the same name for another type; otherwise NULL. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns the schema's entry of a key in the configuration file for this
+ * type of source or stage; otherwise one with the same name for another type; otherwise NULL. */
 static const struct schema_key *find_schema_key(const struct schema_key *keys,
                                                 const struct schema_variant *variant, const char *name)
 {
@@ -45,8 +44,8 @@ static const struct schema_key *find_schema_key(const struct schema_key *keys,
     return other;
 }
 
-/* Reports an unknown key of the configuration file with the most similar key, or with the list of all keys.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reports an unknown key of the configuration file with the most similar
+ * key, or with the list of all keys. */
 static void report_unknown_key(struct reader *reader, const struct schema_key *keys,
                                const struct schema_variant *variant, const char *name)
 {
@@ -78,8 +77,8 @@ static void report_unknown_key(struct reader *reader, const struct schema_key *k
     config_yaml_report_problem(reader, "unknown key; expected one of %s", list);
 }
 
-/* Reports a key of the configuration file that belongs to another type of source or stage. Runs in the
- * supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reports a key of the configuration file that belongs to another type of
+ * source or stage. */
 static void report_misplaced_key(struct reader *reader, const struct schema_key *key,
                                  const struct schema_variant *variant)
 {
@@ -95,9 +94,8 @@ static void report_misplaced_key(struct reader *reader, const struct schema_key 
 
 /* ---- mappings ---- */
 
-/* Reads the value of one key of the configuration file as the schema says, or reports that the key is
- * unknown or misplaced. Skips keys of a type while the type is unknown. Runs in the supervisor before it
- * forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the value of one key of the configuration file as the schema says,
+ * or reports that the key is unknown or misplaced. Skips keys of a type while the type is unknown. */
 static void read_mapping_entry(struct reader *reader, const struct schema_key *keys,
                                const struct schema_variant *variant, const char *name,
                                const yaml_node_t *value, void *base)
@@ -112,8 +110,8 @@ static void read_mapping_entry(struct reader *reader, const struct schema_key *k
     }
 }
 
-/* Whether an earlier entry of the mapping in the configuration file has the same name; reports a problem if
- * so. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: whether an earlier entry of the mapping in the configuration file has
+ * the same name; reports a problem if so. */
 static bool check_key_is_repeated(struct reader *reader, const yaml_node_t *mapping,
                                   const yaml_node_pair_t *pair, const char *name)
 {
@@ -128,9 +126,9 @@ static bool check_key_is_repeated(struct reader *reader, const yaml_node_t *mapp
     return false;
 }
 
-/* Reads all keys of one mapping in the configuration file by a table of the schema, and fills the struct
- * `base`. The reader calls it for the top of the file, for each source, stage and smaller group of keys.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads all keys of one mapping in the configuration file by a table of
+ * the schema, and fills the struct `base`. The reader calls it for the top of the file, for each source,
+ * stage and smaller group of keys. */
 void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_key *keys,
                                    const struct schema_variant *variant, const yaml_node_t *node, void *base)
 {
@@ -169,9 +167,8 @@ void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_ke
     reader->line = line;
 }
 
-/* Reads a group of keys below one key of the configuration file, such as `retry` or `trace`, into its own
- * struct. The schema names it for such keys. Runs in the supervisor before it forks, and in `eventpipe`
- * commands. */
+/* In the supervisor or `eventpipe`: reads a group of keys below one key of the configuration file, such as
+ * `retry` or `trace`, into its own struct. The schema names it for such keys. */
 void config_yaml_mapping_read_children(struct reader *reader, const struct schema_key *key,
                                        const yaml_node_t *node, void *base)
 {
@@ -179,8 +176,8 @@ void config_yaml_mapping_read_children(struct reader *reader, const struct schem
     config_yaml_mapping_read_keys(reader, key->children, &plain, node, (char *)base + key->offset);
 }
 
-/* Returns the value of a key in any mapping of the configuration file; NULL if there is none or the node is
- * not a mapping. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns the value of a key in any mapping of the configuration file;
+ * NULL if there is none or the node is not a mapping. */
 static const yaml_node_t *find_mapping_value(struct reader *reader, const yaml_node_t *mapping,
                                              const char *name)
 {
@@ -192,8 +189,8 @@ static const yaml_node_t *find_mapping_value(struct reader *reader, const yaml_n
     return value;
 }
 
-/* Checks that a value in the configuration file is a list of an allowed length and returns the length; 0
- * after a problem. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: checks that a value in the configuration file is a list of an allowed
+ * length and returns the length; 0 after a problem. */
 static size_t check_list_length(struct reader *reader, const yaml_node_t *node, const char *what, size_t most)
 {
     char found[120];
@@ -211,9 +208,9 @@ static size_t check_list_length(struct reader *reader, const yaml_node_t *node, 
 
 /* ---- stages ---- */
 
-/* Finds which of exec, plugin and url a stage of the configuration file has, before its keys are read, since
- * that decides which keys are allowed. Reports a problem if it has several. Runs in the supervisor before it
- * forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: finds which of exec, plugin and url a stage of the configuration file
+ * has, before its keys are read, since that decides which keys are allowed. Reports a problem if it has
+ * several. */
 static struct schema_variant find_stage_variant(struct reader *reader, const yaml_node_t *node,
                                                 struct stage_config *stage)
 {
@@ -249,8 +246,8 @@ static unsigned find_key_line(struct reader *reader, const yaml_node_t *mapping,
     return value != NULL ? config_yaml_get_line(value) : 0;
 }
 
-/* Reports a missing key of the configuration file, unless an unknown key was probably meant to be one of
- * `names` (ended by NULL). Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reports a missing key of the configuration file, unless an unknown key
+ * was probably meant to be one of `names` (ended by NULL). */
 static void report_missing_key(struct reader *reader, unsigned line, const char *const *names,
                                const char *message)
 {
@@ -268,9 +265,9 @@ static void report_missing_key(struct reader *reader, unsigned line, const char 
     config_yaml_leave_key(reader, outer);
 }
 
-/* Reads the `stages` of one source in the configuration file: sets the defaults, finds each stage's type,
- * and reads its keys. Keeps the lines of user, group and limits for the check of rights. Runs in the
- * supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `stages` of one source in the configuration file: sets the
+ * defaults, finds each stage's type, and reads its keys. Keeps the lines of user, group and limits for the
+ * check of rights. */
 void config_yaml_mapping_read_stages(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -304,8 +301,7 @@ void config_yaml_mapping_read_stages(struct reader *reader, const struct schema_
     }
 }
 
-/* Reads the `limits` of a stage in the configuration file. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `limits` of a stage in the configuration file. */
 void config_yaml_mapping_read_limits(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -316,9 +312,8 @@ void config_yaml_mapping_read_limits(struct reader *reader, const struct schema_
 
 /* ---- sources ---- */
 
-/* Finds the type of a source in the configuration file first, since it decides where other keys go.
- * read_mapping_entry later reads and checks it. Runs in the supervisor before it forks, and in `eventpipe`
- * commands. */
+/* In the supervisor or `eventpipe`: finds the type of a source in the configuration file first, since it
+ * decides where other keys go. read_mapping_entry later reads and checks it. */
 static struct schema_variant find_source_variant(struct reader *reader, const yaml_node_t *node,
                                                  struct source_config *source)
 {
@@ -334,8 +329,8 @@ static struct schema_variant find_source_variant(struct reader *reader, const ya
     return variant;
 }
 
-/* Reads the `sources` of the configuration file: finds each source's type, sets the defaults, and reads its
- * keys and stages. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `sources` of the configuration file: finds each source's type,
+ * sets the defaults, and reads its keys and stages. */
 void config_yaml_mapping_read_sources(struct reader *reader, const struct schema_key *key,
                                       const yaml_node_t *node, void *base)
 {

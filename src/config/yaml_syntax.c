@@ -11,8 +11,8 @@
 
 #define DEPTH_MAX 100
 
-/* Returns a line of the configuration file from its first non-blank character on, and its length. Runs in
- * the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns a line of the configuration file from its first non-blank
+ * character on, and its length. */
 static const char *find_line_text(const char *bytes, size_t length, unsigned line, size_t *line_length)
 {
     size_t at = 0, end;
@@ -26,8 +26,8 @@ static const char *find_line_text(const char *bytes, size_t length, unsigned lin
     return bytes + at;
 }
 
-/* Returns the usual cause of a YAML syntax error in this line of the configuration file, "" if none is
- * known. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns the usual cause of a YAML syntax error in this line of the
+ * configuration file, "" if none is known. */
 static const char *find_syntax_hint(const char *bytes, size_t length, unsigned line, const char *problem)
 {
     size_t text_length;
@@ -47,9 +47,8 @@ static const char *find_syntax_hint(const char *bytes, size_t length, unsigned l
     return "";
 }
 
-/* Reports where the configuration file is not YAML, with libyaml's message and the usual cause. libyaml's
- * message alone rarely tells an operator what to change. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reports where the configuration file is not YAML, with libyaml's message
+ * and the usual cause. libyaml's message alone rarely tells an operator what to change. */
 void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
                                        size_t length)
 {
@@ -79,9 +78,9 @@ void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_
     config_yaml_report_problem_at(reader, line, "", message);
 }
 
-/* Parses the configuration file once without storing anything, before it is loaded: libyaml's time for
- * loading grows with the square of the depth, so deep nesting must be found first. Returns false after a
- * problem. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: parses the configuration file once without storing anything, before it
+ * is loaded: libyaml's time for loading grows with the square of the depth, so deep nesting must be found
+ * first. Returns false after a problem. */
 bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, size_t length)
 {
     yaml_parser_t parser;

@@ -25,8 +25,8 @@
 /* The destination of a key, with its type. */
 #define DESTINATION(type) ((type *)(void *)((char *)base + key->offset))
 
-/* Returns whether a value in the configuration file is YAML's null: nothing, ~ or null without quotes. Runs
- * in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns whether a value in the configuration file is YAML's null:
+ * nothing, ~ or null without quotes. */
 bool config_yaml_value_is_null(const yaml_node_t *node)
 {
     if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
@@ -38,8 +38,8 @@ bool config_yaml_value_is_null(const yaml_node_t *node)
     return false;
 }
 
-/* Describes a value of the configuration file for a message: "a list", "nothing", "\"quick\"", cut and
- * without control characters. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: describes a value of the configuration file for a message: "a list",
+ * "nothing", "\"quick\"", cut and without control characters. */
 const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t size)
 {
     if (node->type == YAML_SEQUENCE_NODE)
@@ -54,8 +54,8 @@ const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, si
     return buffer;
 }
 
-/* Returns the value of another key in the mapping of the configuration file that is being read, or NULL.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns the value of another key in the mapping of the configuration
+ * file that is being read, or NULL. */
 const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const char *key)
 {
     const yaml_node_pair_t *at = reader->mapping->data.mapping.pairs.start;
@@ -67,9 +67,9 @@ const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const c
     return NULL;
 }
 
-/* Returns the text of a value in the configuration file; reports "expected WHAT, found ..." and returns NULL
- * if it is a list, a mapping or null, or has a NUL in it. Every reader of a single value begins with it.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns the text of a value in the configuration file; reports "expected
+ * WHAT, found ..." and returns NULL if it is a list, a mapping or null, or has a NUL in it. Every reader of
+ * a single value begins with it. */
 const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node, const char *what)
 {
     char found[120];
@@ -85,8 +85,8 @@ const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node
     return NULL;
 }
 
-/* Replaces a default of the configuration by a copy of the text from the file. Runs in the supervisor before
- * it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: replaces a default of the configuration by a copy of the text from the
+ * file. */
 static void replace_text(struct reader *reader, char **destination, const char *text)
 {
     char *copy = strdup(text);
@@ -98,8 +98,8 @@ static void replace_text(struct reader *reader, char **destination, const char *
     *destination = copy;
 }
 
-/* Reads a key of the configuration file whose value is a text that is not empty. The schema names it for
- * names, URLs and filters. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a text that is not
+ * empty. The schema names it for names, URLs and filters. */
 void config_yaml_value_read_text(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -110,8 +110,8 @@ void config_yaml_value_read_text(struct reader *reader, const struct schema_key 
         replace_text(reader, DESTINATION(char *), text);
 }
 
-/* Reads a key of the configuration file whose value is a text that may be empty: a JSON pointer, or an http
- * source's first cursor. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a text that may be
+ * empty: a JSON pointer, or an http source's first cursor. */
 void config_yaml_value_read_pointer(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -123,9 +123,8 @@ void config_yaml_value_read_pointer(struct reader *reader, const struct schema_k
         replace_text(reader, DESTINATION(char *), text);
 }
 
-/* Makes a path of the configuration file absolute, allocated; NULL without memory. A relative path begins at
- * the directory of the file, so that the daemon may run in any directory. Runs in the supervisor before it
- * forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: makes a path of the configuration file absolute, allocated; NULL without
+ * memory. A relative path begins at the directory of the file, so that the daemon may run in any directory. */
 static char *make_path_absolute(struct reader *reader, const char *path)
 {
     char *whole = NULL;
@@ -139,8 +138,8 @@ static char *make_path_absolute(struct reader *reader, const char *path)
     return whole;
 }
 
-/* Reads a path in the configuration file and returns it absolute, allocated; NULL after a problem. Runs in
- * the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a path in the configuration file and returns it absolute,
+ * allocated; NULL after a problem. */
 char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_node_t *node)
 {
     const char *path = config_yaml_value_read_scalar(reader, node, "a path");
@@ -152,9 +151,8 @@ char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_nod
     return NULL;
 }
 
-/* Reads a key of the configuration file whose value is a path, and keeps it absolute. The schema names it
- * for files, directories and the control socket. Runs in the supervisor before it forks, and in `eventpipe`
- * commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a path, and keeps
+ * it absolute. The schema names it for files, directories and the control socket. */
 void config_yaml_value_read_path(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -165,9 +163,8 @@ void config_yaml_value_read_path(struct reader *reader, const struct schema_key 
     *DESTINATION(char *) = path;
 }
 
-/* Reads the `storage` of the configuration file, which names the store: "memory:", or "sqlite:" with a path
- * that becomes absolute. config_validate checks anything else. Runs in the supervisor before it forks, and
- * in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `storage` of the configuration file, which names the store:
+ * "memory:", or "sqlite:" with a path that becomes absolute. config_validate checks anything else. */
 void config_yaml_value_read_storage(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -191,9 +188,8 @@ void config_yaml_value_read_storage(struct reader *reader, const struct schema_k
     }
 }
 
-/* Reads the `since` of a source in the configuration file, and turns a duration back from now into a time.
- * So the time stays the same while the daemon runs. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `since` of a source in the configuration file, and turns a
+ * duration back from now into a time. So the time stays the same while the daemon runs. */
 void config_yaml_value_read_since(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
@@ -215,9 +211,8 @@ void config_yaml_value_read_since(struct reader *reader, const struct schema_key
 
 /* ---- numbers ---- */
 
-/* Reads a whole number of the configuration file within the bounds that the schema gives its key; reports
- * a problem and returns false otherwise. Runs in the supervisor before it forks, and in `eventpipe`
- * commands. */
+/* In the supervisor or `eventpipe`: reads a whole number of the configuration file within the bounds that
+ * the schema gives its key; reports a problem and returns false otherwise. */
 static bool read_bounded_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                uint64_t *value)
 {
@@ -240,8 +235,8 @@ static bool read_bounded_count(struct reader *reader, const struct schema_key *k
     return true;
 }
 
-/* Reads a key of the configuration file whose value is a whole number of 32 bits, such as `concurrency`.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number of
+ * 32 bits, such as `concurrency`. */
 void config_yaml_value_read_count(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
@@ -250,8 +245,8 @@ void config_yaml_value_read_count(struct reader *reader, const struct schema_key
         *DESTINATION(uint32_t) = (uint32_t)number;
 }
 
-/* Reads a key of the configuration file whose value is a whole number of 64 bits, such as
- * `backlog.max_events`. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number of
+ * 64 bits, such as `backlog.max_events`. */
 void config_yaml_value_read_count64(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -260,8 +255,8 @@ void config_yaml_value_read_count64(struct reader *reader, const struct schema_k
         *DESTINATION(uint64_t) = number;
 }
 
-/* Reads a key of the configuration file whose value is a whole number with a sign: the `cursor.increment` of
- * an http source. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number with
+ * a sign: the `cursor.increment` of an http source. */
 void config_yaml_value_read_integer(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -280,9 +275,8 @@ void config_yaml_value_read_integer(struct reader *reader, const struct schema_k
                                    config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* Reads the `rate` of a generate source in the configuration file, digits with an optional decimal point. It
- * does not use strtod, which depends on the program's locale. Runs in the supervisor before it forks, and in
- * `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `rate` of a generate source in the configuration file, digits
+ * with an optional decimal point. It does not use strtod, which depends on the program's locale. */
 void config_yaml_value_read_rate(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -307,8 +301,8 @@ void config_yaml_value_read_rate(struct reader *reader, const struct schema_key 
         *DESTINATION(double) = number;
 }
 
-/* Reads a key of the configuration file whose value is a duration such as 30s, in milliseconds. A number
- * without a unit is refused. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a duration such as
+ * 30s, in milliseconds. A number without a unit is refused. */
 void config_yaml_value_read_duration(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -333,8 +327,8 @@ void config_yaml_value_read_duration(struct reader *reader, const struct schema_
     }
 }
 
-/* Reads a duration of whole seconds: the `limits.cpu` of a stage in the configuration file, which the kernel
- * counts in seconds. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a duration of whole seconds: the `limits.cpu` of a stage in the
+ * configuration file, which the kernel counts in seconds. */
 void config_yaml_value_read_seconds(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -348,8 +342,8 @@ void config_yaml_value_read_seconds(struct reader *reader, const struct schema_k
                                config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* Reads a key of the configuration file whose value is a size such as 64MiB, within the bounds of the
- * schema, in bytes. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a size such as
+ * 64MiB, within the bounds of the schema, in bytes. */
 void config_yaml_value_read_size(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -372,8 +366,8 @@ void config_yaml_value_read_size(struct reader *reader, const struct schema_key 
         *DESTINATION(uint64_t) = bytes;
 }
 
-/* Reads the `control_mode` of the configuration file: the control socket's permission bits in octal. Runs in
- * the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `control_mode` of the configuration file: the control socket's
+ * permission bits in octal. */
 void config_yaml_value_read_mode(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -392,8 +386,8 @@ void config_yaml_value_read_mode(struct reader *reader, const struct schema_key 
 
 /* ---- choices ---- */
 
-/* Returns the index of a value of the configuration file among the allowed names, or -1 after a problem that
- * lists them. Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: returns the index of a value of the configuration file among the allowed
+ * names, or -1 after a problem that lists them. */
 static int read_choice(struct reader *reader, const yaml_node_t *node, const char *const *choices)
 {
     char list[160] = "", found[120];
@@ -417,8 +411,8 @@ static int read_choice(struct reader *reader, const yaml_node_t *node, const cha
     return -1;
 }
 
-/* Reads a key of the configuration file that allows a few names, such as a source's `type`, into an enum.
- * Runs in the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file that allows a few names, such as a
+ * source's `type`, into an enum. */
 void config_yaml_value_read_choice(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {
@@ -430,8 +424,8 @@ void config_yaml_value_read_choice(struct reader *reader, const struct schema_ke
     memcpy(DESTINATION(char), &value, sizeof value);
 }
 
-/* Reads the `log_level` of the configuration file: the least severe messages that the daemon logs. Runs in
- * the supervisor before it forks, and in `eventpipe` commands. */
+/* In the supervisor or `eventpipe`: reads the `log_level` of the configuration file: the least severe
+ * messages that the daemon logs. */
 void config_yaml_value_read_severity(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
