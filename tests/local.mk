@@ -4,6 +4,7 @@
 # process group and time limit.
 test_plugin_sources =
 nobase_dist_doc_DATA += %D%/README.md
+include %D%/lib/local.mk
 include %D%/unit/local.mk
 include %D%/process/local.mk
 include %D%/system/local.mk
@@ -19,8 +20,9 @@ EXTRA_DIST += $(test_plugin_sources) \
 	%D%/lint \
 	%D%/run
 
-LDADD = src/cli/libcli.la $(layers) $(CUNIT_LIBS) $(libraries)
+LDADD = %D%/lib/libtest.la src/cli/libcli.la $(layers) $(CUNIT_LIBS) $(libraries)
 if HAVE_CUNIT
+check_LTLIBRARIES = %D%/lib/libtest.la
 check_PROGRAMS = $(test_programs) $(fuzz_programs)
 check_DATA = $(test_plugins)
 TESTS = $(test_programs) $(fuzz_tests) $(model_tests) $(system_tests) $(last_tests)

@@ -3,7 +3,7 @@
  * Fuzz target: a configuration file. Whatever stands in it, reading it describes each problem with a message that can be
  * shown, or gives a configuration that holds its own rules.
  */
-#include "tests/fuzz/fuzz.h"
+#include "tests/lib/fuzz.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -17,9 +17,9 @@ static void on_problem(const struct config_problem *problem, void *user)
 {
     (void)user;
     problems++;
-    check_message(problem->message);
+    fuzz_check_message(problem->message);
     if (problem->key[0] != '\0')
-        check_message(problem->key);
+        fuzz_check_message(problem->key);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)

@@ -4,7 +4,7 @@
  * empty store, and answered by whole lines of JSON and one end; as an answer, the client reads it to an end
  * of its own or says what is wrong with it.
  */
-#include "tests/fuzz/fuzz.h"
+#include "tests/lib/fuzz.h"
 
 #include <cjson/cJSON.h>
 #include <sys/socket.h>

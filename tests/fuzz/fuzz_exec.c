@@ -3,7 +3,7 @@
  * Fuzz target: the line that a stage's program answers. It is an answer as a whole, or none, with a message
  * that can be shown and a call left as it was.
  */
-#include "tests/fuzz/fuzz.h"
+#include "tests/lib/fuzz.h"
 
 #include "src/stage/exec_answer.h"
 
@@ -15,7 +15,7 @@ static void check_show(const char *line, size_t bytes)
         stage_exec_answer_show(line, bytes, shown, size);
         PROMISE(size == 0 || strlen(shown) < size);
         if (size > 8)
-            check_message(shown);
+            fuzz_check_message(shown);
     }
 }
 
@@ -37,7 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     int code = stage_exec_answer_read(line, bytes, &call, errbuf, sizeof errbuf);
     PROMISE(code == 0 || code == EP_EPROTO);
     if (code != 0) {
-        check_message(errbuf);
+        fuzz_check_message(errbuf);
         PROMISE(call.new_event == NULL && call.new_context == NULL && call.retry_after_ms == 0);
         stage_call_close(&call);
         return 0;

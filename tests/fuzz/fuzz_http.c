@@ -4,7 +4,7 @@
  * the second the status, the rest is the body. Events and cursor come of it, or a failure with a message that
  * can be shown; the token that we sent never stands in them.
  */
-#include "tests/fuzz/fuzz.h"
+#include "tests/lib/fuzz.h"
 
 #include "src/source/http_answer.h"
 
@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     if (code == 0)
         check_page(&page);
     else
-        check_message(failure.error.message);
+        fuzz_check_message(failure.error.message);
     PROMISE(code == 0 || config.http.token == NULL || strstr(failure.error.message, TOKEN) == NULL);
     source_page_clear(&page);
     free(http.cursor_initial);

@@ -4,7 +4,7 @@
  * flags, the rest is the body. Whatever it is, decoding must neither crash nor take memory it has no bytes
  * for, and what comes out of it must hold what the headers promise; a broken promise aborts.
  */
-#include "tests/fuzz/fuzz.h"
+#include "tests/lib/fuzz.h"
 
 #include "src/json/msgpack.h"
 #include "src/source/idefix_events.h"

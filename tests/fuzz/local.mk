@@ -21,7 +21,6 @@ fuzz_programs = \
 EXTRA_DIST += $(fuzz_tests) \
 	%D%/corpus_idefix.py \
 	%D%/corpus_text.py \
-	%D%/fuzz.h \
 	%D%/libfuzzer \
 	%D%/target.sh
 

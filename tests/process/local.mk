@@ -23,19 +23,6 @@ process_tests = \
 	%D%/test_supervisor \
 	%D%/test_supervisor_control
 
-EXTRA_DIST += \
-	%D%/idefix_fixture.h \
-	%D%/library_fixture.h \
-	%D%/power_disk.h \
-	%D%/shm_kill_child.h \
-	%D%/shm_steps.h \
-	%D%/shm_store.h \
-	%D%/step_places.h \
-	%D%/step_rig.h \
-	%D%/step_shm_life.h \
-	%D%/step_store_life.h \
-	%D%/supervisor_fixture.h \
-	%D%/until.h
 
 # libmosquitto must find this program's getaddrinfo
 %C%_test_idefix_connect_LDFLAGS = $(AM_LDFLAGS) -export-dynamic

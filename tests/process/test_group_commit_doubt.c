@@ -2,19 +2,20 @@
 /* What an owner of a commit request is told when others crash: never the result of another's answers, and
  * what was in doubt counts once, however often its commit is tried. */
 #include <signal.h>
+#include <sqlite3.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "shm/write_lock.h"
 #include "src/process/group_codec.h"
 #include "src/process/group_commit.h"
-#include "tests/unit/fake_segment.h"
-#include "tests/unit/store_files.h"
+#include "tests/lib/fake_segment.h"
+#include "tests/lib/store_files.h"
+#include "tests/lib/until.h"
 
-#define PATIENCE_MS UINT64_C(120000)
-#include "tests/process/until.h"
-
+#define PATIENCE_MS 120000
 #define TAKER 3
 #define OWNER 4
 #define EVENTS 3
@@ -44,7 +45,7 @@ static void end(void)
 static sqlite3 *lock_store(void)
 {
     sqlite3 *other;
-    CU_ASSERT_EQUAL_FATAL(sqlite3_open(database(), &other), SQLITE_OK);
+    CU_ASSERT_EQUAL_FATAL(sqlite3_open(store_files_path(), &other), SQLITE_OK);
     CU_ASSERT_EQUAL_FATAL(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
     return other;
 }
@@ -119,7 +120,7 @@ static void doubt_outlasts_a_locked_store(void)
     CU_ASSERT_EQUAL_FATAL(write_lock_acquire(&segment.header->write_lock, 0), 0);
     pid_t owner = worker(OWNER, held.at[0], &channel);
     CU_ASSERT_EQUAL(write(channel, "g", 1), 1);
-    CU_ASSERT_TRUE(UNTIL(taken()));
+    CU_ASSERT_TRUE(UNTIL(PATIENCE_MS, taken()));
     fixture.store = fixture_open(false);
     CU_ASSERT_TRUE(answer(held.at[0], advances));
     sqlite3 *other = lock_store();
@@ -159,7 +160,7 @@ static void a_successor_is_not_told_of_its_predecessor(void)
     fixture.store = fixture_open(false);
     sqlite3 *other = lock_store();
     CU_ASSERT_EQUAL(write(channel, "g", 1), 1);
-    CU_ASSERT_TRUE(UNTIL(commit_request_poll(&segment, OWNER, &result) == COMMIT_REQUEST_TAKEN));
+    CU_ASSERT_TRUE(UNTIL(PATIENCE_MS, commit_request_poll(&segment, OWNER, &result) == COMMIT_REQUEST_TAKEN));
     commit_request_recover(&segment, OWNER);
     lay_out(held.at[2]);
     sqlite3_close(other);

@@ -3,10 +3,15 @@
  * interruptions; and that nothing is left behind. */
 #include <dlfcn.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
 
-#include "tests/process/idefix_fixture.h"
+#include "tests/lib/idefix_fixture.h"
 
 /* ---- names: libmosquitto's resolver is this one. both.test has two addresses, and the broker is at the
  * second; stuck.test takes longer than anybody wants to wait. */
@@ -71,7 +76,7 @@ static void listener_start(enum listener_mode mode, bool tells)
             close(peer);
         }
         if (tells)
-            kill(world->test, SIGUSR1);
+            kill(idefix_world->test, SIGUSR1);
     }
 }
 
@@ -90,15 +95,15 @@ static void on_signal(int number)
 static void expect_interruption(ep_idefix *client)
 {
     struct sigaction action = {.sa_handler = on_signal}, before;
-    uint64_t begin_ms = clock_ms();
+    uint64_t begin_ms = until_clock_ms();
 
     interrupted_client = client;
     atomic_store(&interruptions, 0);
     sigaction(SIGUSR1, &action, &before);
-    CU_ASSERT_EQUAL(get(client, 60000, NULL), EP_EBUSY);
-    CU_ASSERT_TRUE(says(client, "interrupted"));
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 60000, NULL), EP_EBUSY);
+    CU_ASSERT_TRUE(idefix_fixture_says(client, "interrupted"));
     CU_ASSERT_TRUE(atomic_load(&interruptions) >= 1);
-    CU_ASSERT_TRUE(clock_ms() - begin_ms < 2000);
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms < 2000);
     sigaction(SIGUSR1, &before, NULL);
 }
 
@@ -115,16 +120,16 @@ static void test_interrupt_thread(void)
 {
     sigset_t usr1, before;
     pthread_t thread;
-    begin();
-    ep_idefix *client = interrupted_client = client_open((struct ep_idefix_params){0});
-    atomic_store(&world->get, GET_SIGNAL);
+    idefix_fixture_begin();
+    ep_idefix *client = interrupted_client = idefix_fixture_client((struct ep_idefix_params){0});
+    atomic_store(&idefix_world->get, GET_SIGNAL);
     sigemptyset(&usr1);
     sigaddset(&usr1, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &usr1, &before);
     CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, interrupter, &usr1), 0);
-    uint64_t begin_ms = clock_ms();
-    CU_ASSERT_EQUAL(get(client, 10000, NULL), EP_EBUSY);
-    CU_ASSERT_TRUE(clock_ms() - begin_ms < 2000);
+    uint64_t begin_ms = until_clock_ms();
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 10000, NULL), EP_EBUSY);
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms < 2000);
     pthread_join(thread, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     ep_idefix_close(&client);
@@ -132,88 +137,89 @@ static void test_interrupt_thread(void)
 
 static void test_interrupt(void)
 {
-    begin();
-    ep_idefix *client = client_open((struct ep_idefix_params){0});
-    atomic_store(&world->login, LOGIN_SIGNAL);
+    idefix_fixture_begin();
+    ep_idefix *client = idefix_fixture_client((struct ep_idefix_params){0});
+    atomic_store(&idefix_world->login, LOGIN_SIGNAL);
     expect_interruption(client);
-    atomic_store(&world->login, LOGIN_OK);
-    atomic_store(&world->get, GET_SIGNAL);
+    atomic_store(&idefix_world->login, LOGIN_OK);
+    atomic_store(&idefix_world->get, GET_SIGNAL);
     expect_interruption(client);
-    atomic_store(&world->get, GET_PAGE);
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_OK);
+    atomic_store(&idefix_world->get, GET_PAGE);
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 0, NULL), EP_OK);
     ep_idefix_interrupt(client); /* counts for the next call, once */
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_EBUSY);
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_OK);
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 0, NULL), EP_EBUSY);
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 0, NULL), EP_OK);
     ep_idefix_close(&client);
 }
 
 static void test_interrupt_connecting(void)
 {
-    begin();
+    idefix_fixture_begin();
     listener_start(ACCEPT_SILENT, true);
     static const char *const schemes[] = {"tcp", "ssl"};
     for (size_t i = 0; i < 2; i++) {
-        ep_idefix *client = client_open(
-            (struct ep_idefix_params){.broker = broker_url(schemes[i], "127.0.0.1", listener.port)});
+        ep_idefix *client = idefix_fixture_client(
+            (struct ep_idefix_params){.broker = idefix_fixture_url(schemes[i], "127.0.0.1", listener.port)});
         expect_interruption(client);
-        uint64_t begin_ms = clock_ms();
+        uint64_t begin_ms = until_clock_ms();
         ep_idefix_close(&client);
-        CU_ASSERT_TRUE(clock_ms() - begin_ms < 1500);
+        CU_ASSERT_TRUE(until_clock_ms() - begin_ms < 1500);
     }
-    stop(&listener.pid);
+    idefix_fixture_stop(&listener.pid);
 }
 
 /* ---- brokers that are none */
 
 static void expect_failure(struct ep_idefix_params params, int code, const char *message, const char *more)
 {
-    ep_idefix *client = client_open(params);
-    uint64_t begin_ms = clock_ms();
+    ep_idefix *client = idefix_fixture_client(params);
+    uint64_t begin_ms = until_clock_ms();
 
-    CU_ASSERT_EQUAL(get(client, 60000, NULL), code);
-    CU_ASSERT_TRUE(says(client, message));
-    CU_ASSERT_TRUE(more == NULL || says(client, more));
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 60000, NULL), code);
+    CU_ASSERT_TRUE(idefix_fixture_says(client, message));
+    CU_ASSERT_TRUE(more == NULL || idefix_fixture_says(client, more));
     CU_ASSERT_PTR_NULL(strstr(ep_idefix_errmsg(client), "77dev"));
-    CU_ASSERT_TRUE(clock_ms() - begin_ms < 5000);
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms < 5000);
     ep_idefix_close(&client);
 }
 
 static void test_away(void)
 {
-    const char *address = broker_url("tcp", "127.0.0.1", free_port());
+    const char *address = idefix_fixture_url("tcp", "127.0.0.1", idefix_fixture_free_port());
     expect_failure((struct ep_idefix_params){.broker = address}, EP_EBACKEND, address, "Connection refused");
-    address = broker_url("ssl", "127.0.0.1", free_port());
+    address = idefix_fixture_url("ssl", "127.0.0.1", idefix_fixture_free_port());
     expect_failure((struct ep_idefix_params){.broker = address}, EP_EBACKEND, address, "Connection refused");
-    address = broker_url("tcp", "localhost", free_port());
+    address = idefix_fixture_url("tcp", "localhost", idefix_fixture_free_port());
     expect_failure((struct ep_idefix_params){.broker = address}, EP_EBACKEND, address, "Connection refused");
     expect_failure((struct ep_idefix_params){.broker = "tcp://no-such-host.invalid"}, EP_EBACKEND,
                    "the name \"no-such-host.invalid\" cannot be resolved", NULL);
-    begin();
-    const char *both = broker_url("tcp", "both.test", fixture.port);
-    ep_idefix *client = client_open((struct ep_idefix_params){.broker = both});
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_OK);
+    idefix_fixture_begin();
+    const char *both = idefix_fixture_url("tcp", "both.test", idefix_fixture.port);
+    ep_idefix *client = idefix_fixture_client((struct ep_idefix_params){.broker = both});
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 0, NULL), EP_OK);
     ep_idefix_close(&client);
     /* TLS to a port that has none: but it was reached */
-    both = broker_url("ssl", "both.test", fixture.port);
+    both = idefix_fixture_url("ssl", "both.test", idefix_fixture.port);
     expect_failure((struct ep_idefix_params){.broker = both}, EP_EBACKEND, "does that port speak TLS?", NULL);
 }
 
 /* Nothing can end a resolver's wait: it is left to itself. */
 static void test_stuck_resolver(void)
 {
-    size_t threads = entries("/proc/self/task"), fds = entries("/proc/self/fd");
-    ep_idefix *client =
-        client_open((struct ep_idefix_params){.broker = "tcp://stuck.test", .connect_timeout_ms = 200});
-    uint64_t begin_ms = clock_ms();
+    size_t threads = idefix_fixture_entries("/proc/self/task"), fds = idefix_fixture_entries("/proc/self/fd");
+    ep_idefix *client = idefix_fixture_client(
+        (struct ep_idefix_params){.broker = "tcp://stuck.test", .connect_timeout_ms = 200});
+    uint64_t begin_ms = until_clock_ms();
 
-    CU_ASSERT_EQUAL(get(client, 60000, NULL), EP_EBACKEND);
-    CU_ASSERT_TRUE(says(client, "does the name server answer?"));
-    CU_ASSERT_TRUE(clock_ms() - begin_ms < 1500);
-    begin_ms = clock_ms();
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 60000, NULL), EP_EBACKEND);
+    CU_ASSERT_TRUE(idefix_fixture_says(client, "does the name server answer?"));
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms < 1500);
+    begin_ms = until_clock_ms();
     ep_idefix_close(&client);
-    CU_ASSERT_TRUE(clock_ms() - begin_ms < 1500);
-    CU_ASSERT_EQUAL(entries("/proc/self/task"), threads + 1);
-    CU_ASSERT_TRUE(UNTIL(entries("/proc/self/task") == threads && entries("/proc/self/fd") == fds));
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms < 1500);
+    CU_ASSERT_EQUAL(idefix_fixture_entries("/proc/self/task"), threads + 1);
+    CU_ASSERT_TRUE(UNTIL(IDEFIX_PATIENCE_MS, idefix_fixture_entries("/proc/self/task") == threads &&
+                                                 idefix_fixture_entries("/proc/self/fd") == fds));
 }
 
 static uint64_t cpu_ms(void)
@@ -226,43 +232,45 @@ static uint64_t cpu_ms(void)
 static void test_silent(void)
 {
     static const char *const schemes[] = {"tcp", "ssl"};
-    begin();
+    idefix_fixture_begin();
     listener_start(ACCEPT_SILENT, false);
     for (size_t i = 0; i < 2; i++) {
-        const char *address = broker_url(schemes[i], "127.0.0.1", listener.port);
+        const char *address = idefix_fixture_url(schemes[i], "127.0.0.1", listener.port);
         uint64_t busy_ms = cpu_ms();
         expect_failure((struct ep_idefix_params){.broker = address, .connect_timeout_ms = 2500}, EP_EBACKEND,
                        "accepts connections but stays silent", "within 2.5 s");
         CU_ASSERT_TRUE(cpu_ms() - busy_ms < 1500); /* it does not spin */
     }
-    stop(&listener.pid);
+    idefix_fixture_stop(&listener.pid);
 }
 
 static void test_strangers(void)
 {
-    begin();
+    idefix_fixture_begin();
     listener_start(ACCEPT_CLOSE, false);
-    expect_failure((struct ep_idefix_params){.broker = broker_url("tcp", "127.0.0.1", listener.port)},
+    expect_failure((struct ep_idefix_params){.broker = idefix_fixture_url("tcp", "127.0.0.1", listener.port)},
                    EP_EBACKEND, "failed before the broker's greeting", "is it an MQTT broker");
-    expect_failure((struct ep_idefix_params){.broker = broker_url("ssl", "127.0.0.1", listener.port)},
+    expect_failure((struct ep_idefix_params){.broker = idefix_fixture_url("ssl", "127.0.0.1", listener.port)},
                    EP_EBACKEND, "failed before the broker's greeting", "does that port speak TLS?");
-    stop(&listener.pid);
+    idefix_fixture_stop(&listener.pid);
     listener_start(ACCEPT_RESET, false);
-    expect_failure((struct ep_idefix_params){.broker = broker_url("tcp", "127.0.0.1", listener.port)},
+    expect_failure((struct ep_idefix_params){.broker = idefix_fixture_url("tcp", "127.0.0.1", listener.port)},
                    EP_EBACKEND, "failed before the broker's greeting: the broker reset it", NULL);
-    expect_failure((struct ep_idefix_params){.broker = broker_url("ssl", "127.0.0.1", listener.port)},
+    expect_failure((struct ep_idefix_params){.broker = idefix_fixture_url("ssl", "127.0.0.1", listener.port)},
                    EP_EBACKEND, "failed before the broker's greeting: the broker reset it",
                    "does that port speak TLS?");
-    stop(&listener.pid);
+    idefix_fixture_stop(&listener.pid);
     listener_start(ACCEPT_MALFORMED, false);
-    expect_failure((struct ep_idefix_params){.broker = broker_url("tcp", "127.0.0.1", listener.port)},
+    expect_failure((struct ep_idefix_params){.broker = idefix_fixture_url("tcp", "127.0.0.1", listener.port)},
                    EP_EBACKEND, "failed before the broker's greeting", NULL);
-    expect_failure((struct ep_idefix_params){.broker = broker_url("ssl", "127.0.0.1", listener.port)},
+    expect_failure((struct ep_idefix_params){.broker = idefix_fixture_url("ssl", "127.0.0.1", listener.port)},
                    EP_EBACKEND, "failed before the broker's greeting", NULL);
-    stop(&listener.pid);
-    expect_failure((struct ep_idefix_params){.broker = broker_url("ssl", "127.0.0.1", fixture.port)},
+    idefix_fixture_stop(&listener.pid);
+    expect_failure((struct ep_idefix_params){.broker =
+                                                 idefix_fixture_url("ssl", "127.0.0.1", idefix_fixture.port)},
                    EP_EBACKEND, "failed before the broker's greeting", "does that port speak TLS?");
-    expect_failure((struct ep_idefix_params){.broker = broker_url("tcp", "127.0.0.1", fixture.closed_port),
+    expect_failure((struct ep_idefix_params){.broker = idefix_fixture_url("tcp", "127.0.0.1",
+                                                                          idefix_fixture.closed_port),
                                              .user = "mallory"},
                    EP_EAUTH, "refuses the MQTT user \"mallory\"", NULL);
 }
@@ -271,22 +279,22 @@ static void test_strangers(void)
 
 static void test_lost(void)
 {
-    begin();
-    ep_idefix *client = client_open((struct ep_idefix_params){0});
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_OK);
-    atomic_store(&world->get, GET_CUT);
-    uint64_t begin_ms = clock_ms();
-    CU_ASSERT_EQUAL(get(client, 60000, NULL), EP_EBACKEND);
-    CU_ASSERT_TRUE(clock_ms() - begin_ms < 1000);
-    CU_ASSERT_TRUE(says(client, "connection to tcp://127.0.0.1:"));
-    CU_ASSERT_TRUE(says(client, " lost: the broker "));
-    stop(&fixture.broker);
-    stop(&fixture.backend);
-    CU_ASSERT_EQUAL(get(client, 60000, NULL), EP_EBACKEND);
-    CU_ASSERT_TRUE(says(client, "Connection refused"));
-    begin();
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_OK);
-    CU_ASSERT_EQUAL(atomic_load(&world->logins), 1);
+    idefix_fixture_begin();
+    ep_idefix *client = idefix_fixture_client((struct ep_idefix_params){0});
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 0, NULL), EP_OK);
+    atomic_store(&idefix_world->get, GET_CUT);
+    uint64_t begin_ms = until_clock_ms();
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 60000, NULL), EP_EBACKEND);
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms < 1000);
+    CU_ASSERT_TRUE(idefix_fixture_says(client, "connection to tcp://127.0.0.1:"));
+    CU_ASSERT_TRUE(idefix_fixture_says(client, " lost: the broker "));
+    idefix_fixture_stop(&idefix_fixture.broker);
+    idefix_fixture_stop(&idefix_fixture.backend);
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 60000, NULL), EP_EBACKEND);
+    CU_ASSERT_TRUE(idefix_fixture_says(client, "Connection refused"));
+    idefix_fixture_begin();
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 0, NULL), EP_OK);
+    CU_ASSERT_EQUAL(atomic_load(&idefix_world->logins), 1);
     ep_idefix_close(&client);
 }
 
@@ -294,28 +302,28 @@ static void test_lost(void)
 static void test_leaks(void)
 {
     struct sigaction pipe_action;
-    begin();
-    size_t fds = entries("/proc/self/fd"), threads = entries("/proc/self/task");
-    ep_idefix *clients[2] = {client_open((struct ep_idefix_params){.session = "twin"}),
-                             client_open((struct ep_idefix_params){.session = "twin"})};
+    idefix_fixture_begin();
+    size_t fds = idefix_fixture_entries("/proc/self/fd"), threads = idefix_fixture_entries("/proc/self/task");
+    ep_idefix *clients[2] = {idefix_fixture_client((struct ep_idefix_params){.session = "twin"}),
+                             idefix_fixture_client((struct ep_idefix_params){.session = "twin"})};
     unsigned worked = 0;
     size_t most = 0;
     for (unsigned i = 0; i < 200; i++) {
-        int code = get(clients[i % 2], 0, NULL);
+        int code = idefix_fixture_get(clients[i % 2], 0, NULL);
         CU_ASSERT_TRUE(code == EP_OK || code == EP_EBACKEND); /* the loss may come in the middle */
         worked += code == EP_OK;
-        size_t now = entries("/proc/self/fd");
+        size_t now = idefix_fixture_entries("/proc/self/fd");
         most = now > most ? now : most;
     }
     CU_ASSERT_TRUE(worked >= 100);
-    CU_ASSERT_TRUE(atomic_load(&world->logins) >= 150);
+    CU_ASSERT_TRUE(atomic_load(&idefix_world->logins) >= 150);
     CU_ASSERT_TRUE(most <= fds + 2 * 5); /* two eventfds, a socket, libmosquitto's pair */
     sigaction(SIGPIPE, NULL, &pipe_action);
     CU_ASSERT_PTR_EQUAL(pipe_action.sa_handler, SIG_DFL);
     ep_idefix_close(&clients[0]);
     ep_idefix_close(&clients[1]);
-    CU_ASSERT_EQUAL(entries("/proc/self/fd"), fds);
-    CU_ASSERT_TRUE(UNTIL(entries("/proc/self/task") == threads));
+    CU_ASSERT_EQUAL(idefix_fixture_entries("/proc/self/fd"), fds);
+    CU_ASSERT_TRUE(UNTIL(IDEFIX_PATIENCE_MS, idefix_fixture_entries("/proc/self/task") == threads));
 }
 
 /* ---- trust */
@@ -334,7 +342,7 @@ static bool make_certificates(void)
              "-days 2"
              " -subj /CN=$ca || exit; done &&"
              "new good DNS:localhost,IP:127.0.0.1 ca && new wrong DNS:elsewhere.example ca",
-             fixture.directory);
+             idefix_fixture.directory);
     return system(command) == 0;
 }
 
@@ -344,7 +352,7 @@ static const char *certificate(const char *name)
     static unsigned next;
     char *text = path[next++ % 2];
 
-    snprintf(text, sizeof path[0], "%s/%s.pem", fixture.directory, name);
+    snprintf(text, sizeof path[0], "%s/%s.pem", idefix_fixture.directory, name);
     return text;
 }
 
@@ -355,37 +363,38 @@ static void test_trust(void)
         return;
     }
     CU_ASSERT_TRUE_FATAL(make_certificates());
-    stop(&fixture.broker);
-    stop(&fixture.backend);
-    fixture.tls = true;
-    begin();
+    idefix_fixture_stop(&idefix_fixture.broker);
+    idefix_fixture_stop(&idefix_fixture.backend);
+    idefix_fixture.tls = true;
+    idefix_fixture_begin();
     const char *names[] = {"127.0.0.1", "localhost"};
     for (size_t i = 0; i < 2; i++) {
-        ep_idefix *client =
-            client_open((struct ep_idefix_params){.broker = broker_url("ssl", names[i], fixture.tls_port),
-                                                  .ca_file = certificate("ca")});
+        ep_idefix *client = idefix_fixture_client(
+            (struct ep_idefix_params){.broker = idefix_fixture_url("ssl", names[i], idefix_fixture.tls_port),
+                                      .ca_file = certificate("ca")});
         for (int times = 0; times < 3; times++)
-            if (get(client, 0, NULL) != EP_OK)
+            if (idefix_fixture_get(client, 0, NULL) != EP_OK)
                 CU_FAIL(ep_idefix_errmsg(client));
         ep_idefix_close(&client);
     }
-    const char *address = broker_url("ssl", "localhost", fixture.tls_port);
+    const char *address = idefix_fixture_url("ssl", "localhost", idefix_fixture.tls_port);
     expect_failure((struct ep_idefix_params){.broker = address}, EP_EAUTH,
                    "certificate is refused: unable to", "set ca_file");
     expect_failure((struct ep_idefix_params){.broker = address, .ca_file = certificate("other")}, EP_EAUTH,
                    "certificate is refused", "hold the certificate of the authority that signed it?");
-    expect_failure((struct ep_idefix_params){.broker = broker_url("ssl", "localhost", fixture.wrong_port),
+    expect_failure((struct ep_idefix_params){.broker = idefix_fixture_url("ssl", "localhost",
+                                                                          idefix_fixture.wrong_port),
                                              .ca_file = certificate("ca")},
                    EP_EAUTH, "it is not for the name \"localhost\"", NULL);
     /* A file that holds no certificate. */
     char path[300];
-    snprintf(path, sizeof path, "%s/good.ext", fixture.directory);
+    snprintf(path, sizeof path, "%s/good.ext", idefix_fixture.directory);
     expect_failure((struct ep_idefix_params){.broker = address, .ca_file = path}, EP_ECONFIG,
                    "TLS cannot be set up", NULL);
     /* What the system trusts: OpenSSL's own variable names the file. */
     setenv("SSL_CERT_FILE", certificate("ca"), 1);
-    ep_idefix *client = client_open((struct ep_idefix_params){.broker = address});
-    CU_ASSERT_EQUAL(get(client, 0, NULL), EP_OK);
+    ep_idefix *client = idefix_fixture_client((struct ep_idefix_params){.broker = address});
+    CU_ASSERT_EQUAL(idefix_fixture_get(client, 0, NULL), EP_OK);
     ep_idefix_close(&client);
     unsetenv("SSL_CERT_FILE");
 }

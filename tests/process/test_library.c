@@ -1,25 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /* Whole pipelines through the public API: what becomes of events, by their stages' answers. */
-#include "tests/process/library_fixture.h"
+#include <unistd.h>
+
+#include "tests/lib/pipeline_fixture.h"
 
 static void all_go_through_three_stages(void)
 {
-    begin_with("memory:");
-    add_generate("gen", 3000);
-    for (unsigned i = 0; i < WORLD_STAGES; i++)
-        push(&passers[i], &(struct ep_stage_options){.concurrency = i + 1});
+    pipeline_begin_with("memory:");
+    pipeline_add_generate("gen", 3000);
+    for (unsigned i = 0; i < PIPELINE_STAGES; i++)
+        pipeline_push(&pipeline_passers[i], &(struct ep_stage_options){.concurrency = i + 1});
     struct ep_metrics *metrics = NULL;
-    CU_ASSERT_EQUAL(ep_source_run_and_measure(library.source, &metrics), EP_OK);
-    CU_ASSERT_TRUE(each_once(3000, 3));
-    CU_ASSERT_STRING_EQUAL(world->event[17].key[1], "gen/gen-17/second");
+    CU_ASSERT_EQUAL(ep_source_run_and_measure(pipeline.source, &metrics), EP_OK);
+    CU_ASSERT_TRUE(pipeline_each_once(3000, 3));
+    CU_ASSERT_STRING_EQUAL(pipeline_world->event[17].key[1], "gen/gen-17/second");
     CU_ASSERT_PTR_NOT_NULL_FATAL(metrics);
     CU_ASSERT(metrics->fetched == 3000 && metrics->completed == 3000 && metrics->removed_by_stage == 0);
     CU_ASSERT_EQUAL(metrics->worker_count, 6);
-    uint64_t items[WORLD_STAGES] = {0};
+    uint64_t items[PIPELINE_STAGES] = {0};
     for (size_t i = 0; i < metrics->worker_count; i++) {
         const struct ep_worker_metrics *worker = &metrics->workers[i];
         static const unsigned stage_of[] = {0, 1, 1, 2, 2, 2}, number_in[] = {0, 0, 1, 0, 1, 2};
-        CU_ASSERT_STRING_EQUAL(worker->stage, passers[stage_of[i]].name);
+        CU_ASSERT_STRING_EQUAL(worker->stage, pipeline_passers[stage_of[i]].name);
         CU_ASSERT_EQUAL(worker->worker, number_in[i]);
         CU_ASSERT(worker->stage_ns <= worker->work_ns && worker->work_ns <= metrics->wall_ns);
         CU_ASSERT((worker->items == 0) == (worker->stage_ns == 0));
@@ -42,26 +44,26 @@ static void all_go_through_three_stages(void)
     ep_metrics_free(&metrics);
     CU_ASSERT_PTR_NULL(metrics);
     ep_metrics_free(&metrics);
-    end();
+    pipeline_end();
 }
 
 /* The same manager again: a source goes on where it stood, and its figures begin again. */
 static void a_manager_runs_again(void)
 {
-    begin_with(NULL);
-    add_generate("gen", 40);
-    push(&passers[0], NULL);
-    run();
+    pipeline_begin_with(NULL);
+    pipeline_add_generate("gen", 40);
+    pipeline_push(&pipeline_passers[0], NULL);
+    pipeline_run();
     struct ep_metrics *metrics = NULL;
-    CU_ASSERT_EQUAL(ep_source_run_and_measure(library.source, &metrics), EP_OK);
+    CU_ASSERT_EQUAL(ep_source_run_and_measure(pipeline.source, &metrics), EP_OK);
     CU_ASSERT(metrics != NULL && metrics->fetched == 0 && metrics->completed == 0 &&
               metrics->workers[0].items == 0);
     ep_metrics_free(&metrics);
-    CU_ASSERT_TRUE(each_once(40, 1));
-    push(&passers[1], NULL); /* a chain may grow between runs */
-    run();
-    CU_ASSERT_TRUE(nothing_left());
-    end();
+    CU_ASSERT_TRUE(pipeline_each_once(40, 1));
+    pipeline_push(&pipeline_passers[1], NULL); /* a chain may grow between runs */
+    pipeline_run();
+    CU_ASSERT_TRUE(pipeline_nothing_left());
+    pipeline_end();
 }
 
 /* ---- context and event */
@@ -69,7 +71,7 @@ static void a_manager_runs_again(void)
 static enum ep_answer write_context(ep_call *call, void *state)
 {
     (void)state;
-    unsigned number = note_call(call, 0);
+    unsigned number = pipeline_note_call(call, 0);
     EXPECT(strcmp(ep_call_context_text(call, NULL), "{}") == 0);
     cJSON *context = ep_call_context(call);
     EXPECT(context != NULL);
@@ -81,7 +83,7 @@ static enum ep_answer write_context(ep_call *call, void *state)
 static enum ep_answer change_context(ep_call *call, void *state)
 {
     (void)state;
-    unsigned number = note_call(call, 1);
+    unsigned number = pipeline_note_call(call, 1);
     cJSON *context = ep_call_context(call);
     EXPECT(cJSON_GetNumberValue(cJSON_GetObjectItem(context, "number")) == number);
     if (number % 2 == 0)
@@ -99,7 +101,7 @@ static enum ep_answer change_context(ep_call *call, void *state)
 static enum ep_answer note_context(ep_call *call, void *state)
 {
     (void)state;
-    unsigned number = note_call(call, 2);
+    unsigned number = pipeline_note_call(call, 2);
     size_t bytes;
     const char *context = ep_call_context_text(call, &bytes), *event = ep_call_event_text(call, NULL);
     EXPECT(strlen(context) == bytes);
@@ -122,27 +124,27 @@ static void context_and_event_pass_from_stage_to_stage(void)
         {.abi = EP_STAGE_ABI, .name = "writes", .process = write_context},
         {.abi = EP_STAGE_ABI, .name = "changes", .process = change_context},
         {.abi = EP_STAGE_ABI, .name = "sees", .process = note_context}};
-    begin_with(NULL);
-    add_generate("gen", 50);
+    pipeline_begin_with(NULL);
+    pipeline_add_generate("gen", 50);
     for (unsigned i = 0; i < 3; i++)
-        push(&stages[i], &(struct ep_stage_options){.concurrency = 2});
-    run();
-    CU_ASSERT_TRUE(each_once(50, 3));
-    struct left left = what_is_left(); /* the dead one, with all that it had */
+        pipeline_push(&stages[i], &(struct ep_stage_options){.concurrency = 2});
+    pipeline_run();
+    CU_ASSERT_TRUE(pipeline_each_once(50, 3));
+    struct pipeline_left left = pipeline_what_is_left(); /* the dead one, with all that it had */
     CU_ASSERT(left.dead == 1 && left.ready + left.delayed + left.other == 0);
     CU_ASSERT_STRING_EQUAL(left.uid, "gen-8");
     CU_ASSERT_STRING_EQUAL(left.error, "number is 8");
     CU_ASSERT_STRING_EQUAL(left.context,
                            "{\"number\":8,\"big\":9007199254740993,\"even\":\"\xc3\xa4\xe2\x82\xac\\n\"}");
-    end();
+    pipeline_end();
 }
 
 /* ---- answers */
 
 static enum ep_answer answer_all(ep_call *call, void *state)
 {
-    EXPECT(state == (void *)world); /* options.user */
-    unsigned number = note_call(call, 0), attempt = ep_call_attempt(call);
+    EXPECT(state == (void *)pipeline_world); /* options.user */
+    unsigned number = pipeline_note_call(call, 0), attempt = ep_call_attempt(call);
     switch (number % 10) {
     case 1:
         ep_call_set_retry_after(call, 20);
@@ -168,51 +170,53 @@ static enum ep_answer answer_all(ep_call *call, void *state)
 static void answers(void)
 {
     static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "answers", .process = answer_all};
-    begin_with(NULL);
-    add_generate("gen", 30);
-    push(&stage,
-         &(struct ep_stage_options){
-             .concurrency = 2, .max_attempts = 4, .retry_min_ms = 5, .retry_max_ms = 20, .user = world});
-    push(&passers[1], NULL);
+    pipeline_begin_with(NULL);
+    pipeline_add_generate("gen", 30);
+    pipeline_push(&stage, &(struct ep_stage_options){.concurrency = 2,
+                                                     .max_attempts = 4,
+                                                     .retry_min_ms = 5,
+                                                     .retry_max_ms = 20,
+                                                     .user = pipeline_world});
+    pipeline_push(&pipeline_passers[1], NULL);
     struct ep_metrics *metrics = NULL;
-    CU_ASSERT_EQUAL_FATAL(ep_source_run_and_measure(library.source, &metrics), EP_OK);
+    CU_ASSERT_EQUAL_FATAL(ep_source_run_and_measure(pipeline.source, &metrics), EP_OK);
     CU_ASSERT(metrics->fetched == 30 && metrics->removed_by_stage == 3 && metrics->completed == 21);
     ep_metrics_free(&metrics);
     for (unsigned number = 1; number <= 30; number++) {
         static const unsigned calls[] = {1, 3, 1, 1, 4, 2, 2, 1, 1, 1},
                               through[] = {1, 1, 0, 0, 0, 1, 1, 1, 1, 1};
-        const struct world_event *event = &world->event[number];
+        const struct pipeline_event *event = &pipeline_world->event[number];
         CU_ASSERT_EQUAL(event->calls[0], calls[number % 10]);
         CU_ASSERT_EQUAL(event->attempts[0], calls[number % 10]); /* counted from 1, without a gap */
         CU_ASSERT_EQUAL(event->calls[1], through[number % 10]);
         CU_ASSERT_EQUAL(event->attempts[1], through[number % 10]); /* again at each stage */
         CU_ASSERT_EQUAL(event->other_keys, 0);
     }
-    struct left left = what_is_left();
+    struct pipeline_left left = pipeline_what_is_left();
     CU_ASSERT(left.dead == 6 && left.ready + left.delayed + left.other == 0);
     CU_ASSERT_STRING_EQUAL(left.uid, "gen-24");
     CU_ASSERT_EQUAL(left.one.reason, STORE_REASON_EXHAUSTED);
     CU_ASSERT_STRING_EQUAL(left.error, "attempt 4 failed");
-    run(); /* the dead stay dead */
-    CU_ASSERT_EQUAL(what_is_left().dead, 6);
-    CU_ASSERT(world->event[3].calls[0] == 1 && world->event[4].calls[0] == 4);
-    end();
+    pipeline_run(); /* the dead stay dead */
+    CU_ASSERT_EQUAL(pipeline_what_is_left().dead, 6);
+    CU_ASSERT(pipeline_world->event[3].calls[0] == 1 && pipeline_world->event[4].calls[0] == 4);
+    pipeline_end();
 }
 
 static enum ep_answer much_later(ep_call *call, void *state)
 {
     (void)state;
-    unsigned number = note_call(call, 0);
+    unsigned number = pipeline_note_call(call, 0);
     if (number == 6 && ep_call_attempt(call) == 2)
-        return pass(call, 1); /* whatever was due before has had its turn */
+        return pipeline_pass(call, 1); /* whatever was due before has had its turn */
     ep_call_set_retry_after(call, number == 6 ? 100 : UINT64_MAX);
     return EP_NOT_PROCESSED;
 }
 
 static void *stop_when_done(void *user)
 {
-    bool in_time = UNTIL(atomic_load(&world->done[1]) == 1);
-    ep_manager_stop(library.manager);
+    bool in_time = UNTIL(PIPELINE_PATIENCE_MS, atomic_load(&pipeline_world->done[1]) == 1);
+    ep_manager_stop(pipeline.manager);
     return in_time ? user : NULL;
 }
 
@@ -220,19 +224,19 @@ static void *stop_when_done(void *user)
 static void later_than_time_goes(void)
 {
     static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "later", .process = much_later};
-    begin_with(NULL);
-    add_generate("gen", 6);
-    push(&stage, NULL);
+    pipeline_begin_with(NULL);
+    pipeline_add_generate("gen", 6);
+    pipeline_push(&stage, NULL);
     pthread_t thread;
     void *in_time;
-    thread_beside(&thread, stop_when_done, world);
-    run();
+    pipeline_thread_beside(&thread, stop_when_done, pipeline_world);
+    pipeline_run();
     pthread_join(thread, &in_time);
     CU_ASSERT_PTR_NOT_NULL(in_time);
-    CU_ASSERT_TRUE(each_once(5, 1));
-    struct left left = what_is_left();
+    CU_ASSERT_TRUE(pipeline_each_once(5, 1));
+    struct pipeline_left left = pipeline_what_is_left();
     CU_ASSERT(left.delayed == 5 && left.ready + left.dead + left.other == 0);
-    end();
+    pipeline_end();
 }
 
 /* ---- what stages print */
@@ -240,7 +244,7 @@ static void later_than_time_goes(void)
 static enum ep_answer print(ep_call *call, void *state)
 {
     (void)state;
-    printf("event %u\n", note_call(call, 0));
+    printf("event %u\n", pipeline_note_call(call, 0));
     return EP_PROCESSED;
 }
 
@@ -248,9 +252,9 @@ static enum ep_answer print(ep_call *call, void *state)
 static void output_is_written_once(void)
 {
     static const struct ep_stage stage = {.abi = EP_STAGE_ABI, .name = "prints", .process = print};
-    begin_with("memory:");
-    add_generate("gen", 20);
-    push(&stage, &(struct ep_stage_options){.concurrency = 2});
+    pipeline_begin_with("memory:");
+    pipeline_add_generate("gen", 20);
+    pipeline_push(&stage, &(struct ep_stage_options){.concurrency = 2});
     fflush(stdout);
     int mine = dup(STDOUT_FILENO);
     FILE *file = tmpfile();
@@ -259,7 +263,7 @@ static void output_is_written_once(void)
     static char buffer[BUFSIZ]; /* CUnit leaves stdout without one */
     setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
     printf("before\n");
-    run();
+    pipeline_run();
     printf("after\n");
     fflush(stdout);
     setvbuf(stdout, NULL, _IONBF, 0);
@@ -279,7 +283,7 @@ static void output_is_written_once(void)
     CU_ASSERT(before == 1 && after == 1 && lines == 22);
     for (number = 1; number <= 20; number++)
         CU_ASSERT_EQUAL(seen[number], 1);
-    end();
+    pipeline_end();
 }
 
 UNIT_MAIN("library", {"all go through three stages", all_go_through_three_stages},

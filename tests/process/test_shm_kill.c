@@ -2,7 +2,7 @@
 /*
  * Stress of shm/ with real processes, killed at random. The parent is the supervisor: it forks a producer and
  * three workers for each of three stages, lets events flow, sends SIGKILL, reaps, recovers, forks again. The
- * store is in shm_store.h; children sleep without time-outs.
+ * store is in row_store.h; children sleep without time-outs.
  *
  * It shows that no kill blocks, loses or doubles an event:
  *  - a worker that takes an event finds it in nobody else's hands, and in the store locked by the ticket's
@@ -14,15 +14,198 @@
  *
  * usage: test_shm_kill [SEED [KILLS]], or EVENTPIPE_SEED=SEED; the seed in use is printed.
  */
-#include "tests/process/shm_kill_child.h"
-#include "tests/unit/shm_fixture.h"
-
 #include <inttypes.h>
 #include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
+
+#include "tests/lib/row_store.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/shm_steps.h"
+
+#define STAGES 3
+#define WORKERS 3
+#define LIMIT 4
+#define TICKETS 24
+#define BATCH 3
+#define SLOTS (2 + STAGES * WORKERS) /* slot 0, the keeper's, stays empty */
+#define PRODUCER 1
+#define WORK_NS 12000 /* a stage takes up to so long for an event */
+
+static struct segment segment;
+static struct shm_source *source;
+static struct row_store *store;
+
+static void violation(const char *what, int64_t event, uint64_t detail)
+{
+    atomic_store(&store->violation, 1);
+    fprintf(stderr, "violation: %s: event %" PRId64 ", %" PRIx64 "\n", what, event, detail);
+}
+
+/* --- the producer, in a child */
+
+struct claims {
+    int64_t events[TICKETS * 4]; /* READY again, to be claimed before new ones */
+    uint32_t count;
+};
+
+/* Puts an event back among those to be claimed; with all tickets' events and a batch there is still room. */
+static void claims_add(struct claims *claims, int64_t event)
+{
+    if (claims->count < TICKETS * 4)
+        claims->events[claims->count++] = event;
+    else
+        violation("more events released than can be in flight", event, claims->count);
+}
+
+static void free_orphans(struct claims *claims)
+{
+    atomic_store(&source->orphans, 0);
+    for (uint32_t i = 0; i < source->ticket_count; i++) {
+        struct ticket_view view = ticket_look(&segment, i);
+        if (view.phase != TICKET_ORPHANED)
+            continue;
+        if (row_store_unlock(store, view.event, view.token) && claims != NULL)
+            claims_add(claims, view.event);
+        ticket_free_orphan(&segment, i);
+    }
+}
+
+/* A successor does not know what the one before it had released or created and not yet claimed: it looks. */
+static void claims_find(struct claims *claims)
+{
+    uint32_t created = atomic_load(&store->created);
+    for (uint32_t event = row_store_first(store); event < created; event++)
+        if (row_state(atomic_load(&store->rows[event].word)) == ROW_READY)
+            claims_add(claims, event);
+}
+
+static bool next_event(struct claims *claims, int64_t *event)
+{
+    if (claims->count == 0)
+        return row_store_ingest(store, event);
+    *event = claims->events[--claims->count];
+    return true;
+}
+
+/* Bound before it is claimed, so that whoever finds the ticket orphaned knows what to release. */
+static void claim(uint32_t ticket, int64_t event, uint32_t *stage)
+{
+    uint64_t token = atomic_fetch_add(&source->claims, 1) + 1;
+    ticket_bind(&segment, ticket, event, token);
+    if (!row_store_claim(store, event, token, stage))
+        violation("a claim failed", event, atomic_load(&store->rows[event].word));
+}
+
+/* Claims a batch in one go, then hands it on. Returns false when there was nothing, or no ticket. */
+static bool produce_batch(struct steps *steps, struct claims *claims, bool *no_ticket)
+{
+    uint32_t tickets[BATCH], stages[BATCH], count = 0;
+    int64_t event;
+    *no_ticket = false;
+    while (count < BATCH) {
+        uint32_t ticket = ticket_load(&segment, source, steps->slot_index, &steps->hint);
+        *no_ticket = ticket == SHM_NO_TICKET;
+        if (*no_ticket)
+            break;
+        if (!next_event(claims, &event)) {
+            ticket_free(&segment, ticket, steps->slot_index);
+            break;
+        }
+        claim(ticket, event, &stages[count]);
+        tickets[count++] = ticket;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        steps_hand_on(steps, tickets[i], stages[i]);
+    return count > 0;
+}
+
+static bool producer_has_work(const struct claims *claims, bool no_ticket)
+{
+    if (atomic_load(&source->orphans) != 0 || steps_stopping(&(struct steps){.segment = &segment}))
+        return true;
+    if (no_ticket)
+        return ticket_count(&segment, source, NULL, NULL) < source->ticket_count;
+    return claims->count > 0 || atomic_load(&store->created) < atomic_load(&store->allowed);
+}
+
+static void producer_run(struct steps *steps)
+{
+    struct claims claims = {.count = 0};
+    bool no_ticket;
+    free_orphans(NULL);
+    claims_find(&claims);
+    while (!steps_stopping(steps)) {
+        if (atomic_load(&source->orphans) != 0)
+            free_orphans(&claims);
+        slot_state(steps->slot, SHM_SLOT_BUSY);
+        if (produce_batch(steps, &claims, &no_ticket))
+            continue;
+        slot_state(steps->slot, SHM_SLOT_IDLE);
+        uint32_t key = wake_prepare(steps->slot);
+        if (no_ticket)
+            wake_want_ticket(source);
+        if (producer_has_work(&claims, no_ticket))
+            wake_cancel(steps->slot);
+        else
+            wake_sleep(steps->slot, key, WAKE_FOREVER);
+    }
+}
+
+/* --- a worker, in a child */
+
+static void hold(const struct steps *steps, const struct ticket_view *view)
+{
+    struct row *row = &store->rows[view->event];
+    uint32_t before = atomic_exchange(&row->holder, steps->slot_index + 1);
+    uint64_t word = atomic_load(&row->word);
+    if (before != 0)
+        violation("owned twice", view->event, before - 1);
+    if (word != row_word(ROW_LOCKED, steps->stage->position, view->token))
+        violation("the store does not agree with the ticket", view->event, word);
+}
+
+static void work_batch(struct steps *steps, const uint32_t tickets[], const struct ticket_view views[],
+                       uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        hold(steps, &views[i]);
+        uint64_t now_ns = shm_now_ns(), until_ns = now_ns + (uint64_t)views[i].event * 7919 % WORK_NS;
+        slot_take(steps->slot, tickets[i], &(struct slot_event){.id = views[i].event}, now_ns);
+        while ((now_ns = shm_now_ns()) < until_ns)
+            continue; /* the stage at work */
+        slot_put(steps->slot, now_ns);
+    }
+    slot_state(steps->slot, SHM_SLOT_COMMITTING);
+    for (uint32_t i = 0; i < count; i++)
+        if (!row_store_commit(store, views[i].event, views[i].token, steps->stage->position, STAGES))
+            violation("a commit failed", views[i].event, atomic_load(&store->rows[views[i].event].word));
+    for (uint32_t i = 0; i < count; i++) {
+        atomic_store(&store->rows[views[i].event].holder, 0);
+        steps_hand_on(steps, tickets[i], steps->stage->position + 1);
+    }
+}
+
+static void process_worker_run(struct steps *steps)
+{
+    while (!steps_stopping(steps)) {
+        uint32_t tickets[BATCH];
+        struct ticket_view views[BATCH];
+        uint32_t count = steps_take(steps, tickets, views, BATCH);
+        if (count > 0)
+            work_batch(steps, tickets, views, count);
+        else
+            steps_idle(steps);
+    }
+}
+
+/* --- the supervisor: the test itself */
 
 #define WATCHDOG_SECONDS 20
 #define EVENTS_PER_KILL \
@@ -39,8 +222,6 @@ static uint32_t random_below(uint32_t bound) /* xorshift64* */
     return (uint32_t)((random_state * UINT64_C(2685821657736338717)) >> 33) % bound;
 }
 
-/* --- the supervisor */
-
 static pid_t supervisor_pid;
 static bool requeue_left;
 static uint32_t kills, kills_in_state[16], orphaned, requeued;
@@ -48,7 +229,7 @@ static uint32_t kills, kills_in_state[16], orphaned, requeued;
 static _Noreturn void give_up(const char *why)
 {
     fprintf(stderr, "failed: %s (created %u, first open %u, kills %u)\n", why, atomic_load(&store->created),
-            store_first(store), kills);
+            row_store_first(store), kills);
     for (uint32_t i = PRODUCER; i < SLOTS; i++) {
         struct shm_slot *slot = segment_slot(&segment, i);
         fprintf(stderr, "  slot %u pid %d %s wake %u\n", i, atomic_load(&slot->pid),
@@ -166,7 +347,7 @@ static void check_standstill(void)
     if (since_ns == 0)
         since_ns = now_ns;
     uint32_t seen = atomic_load(&store->commits);
-    if (seen != commits || store_first(store) == atomic_load(&store->allowed)) {
+    if (seen != commits || row_store_first(store) == atomic_load(&store->allowed)) {
         commits = seen;
         since_ns = now_ns;
     } else if (now_ns - since_ns > WATCHDOG_SECONDS * UINT64_C(1000000000)) {
@@ -219,7 +400,7 @@ static bool check_ticket(const struct places *places, uint32_t ticket)
 static void check_rows(void)
 {
     uint32_t created = atomic_load(&store->created);
-    for (uint32_t event = store_first(store); event < created; event++) {
+    for (uint32_t event = row_store_first(store); event < created; event++) {
         uint64_t word = atomic_load(&store->rows[event].word);
         uint32_t owners = 0;
         for (uint32_t i = 0; i < TICKETS; i++) {
@@ -288,7 +469,7 @@ static void run(uint32_t target)
     }
     allow_events(10 *
                  EVENTS_PER_KILL); /* and a while without kills, whose recovery would hide a lost wake-up */
-    while (store_first(store) < atomic_load(&store->allowed)) {
+    while (row_store_first(store) < atomic_load(&store->allowed)) {
         wait_child(1000000);
         reap(WNOHANG, true, SIGKILL);
         check_standstill();
@@ -326,9 +507,9 @@ int main(int argc, char **argv)
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL); /* waited for; children never look at it */
-    segment = fixture(STAGES, WORKERS, LIMIT, TICKETS);
+    segment = shm_fixture(STAGES, WORKERS, LIMIT, TICKETS);
     source = segment_source(&segment, 0);
-    store = store_make(target * EVENTS_PER_KILL + 20 * EVENTS_PER_KILL);
+    store = row_store_make(target * EVENTS_PER_KILL + 20 * EVENTS_PER_KILL);
     if (store == NULL) {
         fprintf(stderr, "no memory for %u kills\n", target);
         return EXIT_FAILURE;

@@ -10,13 +10,17 @@
  *
  * usage: test_shm_threads [EVENTS]
  */
-#include "tests/process/shm_steps.h"
-#include "tests/unit/shm_fixture.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/shm_steps.h"
 
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #define SOURCES 2
 #define STAGES 3
@@ -84,7 +88,7 @@ static void *pump_pop(void *user)
 
 static void run_pump(void)
 {
-    struct segment segment = fixture(1, 1, LIMIT, TICKETS);
+    struct segment segment = shm_fixture(1, 1, LIMIT, TICKETS);
     struct pump pump = {.segment = &segment,
                         .ring = &segment_stage(&segment, 0)->ring,
                         .each = (uint32_t)event_count};
@@ -197,7 +201,7 @@ static void run_chains(void)
     struct chain chains[SOURCES] = {0};
     struct member members[SOURCES * MEMBERS];
     pthread_t threads[SOURCES * MEMBERS];
-    if (fixture_make(&segment, SOURCES, STAGES, WORKERS, LIMIT, TICKETS) != 0) {
+    if (shm_fixture_make(&segment, SOURCES, STAGES, WORKERS, LIMIT, TICKETS) != 0) {
         fail("cannot make a segment");
         return;
     }

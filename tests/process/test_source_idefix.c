@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The idefix source, as its producer calls it: cursors, pages, pauses, and when it wants to be tried again.
  */
+#include <signal.h>
+
 #include "src/source/source.h"
-#include "tests/process/idefix_fixture.h"
-#include "tests/unit/idefix_frames.h"
+#include "tests/lib/idefix_fixture.h"
+#include "tests/lib/idefix_frames.h"
 
 #define RETRY_MAX_MS 12345
 
@@ -27,7 +29,7 @@ static void rig_open(void)
     rig = (struct rig){.config = {.type = SOURCE_IDEFIX, .id = "trial", .domain = "acme"}};
     config_source_defaults(&rig.config);
     rig.config.retry.max_ms = RETRY_MAX_MS;
-    rig.config.idefix.broker = (char *)broker_url("tcp", "127.0.0.1", fixture.port);
+    rig.config.idefix.broker = (char *)idefix_fixture_url("tcp", "127.0.0.1", idefix_fixture.port);
     rig.config.idefix.account = "user-1";
     rig.config.idefix.token = "hush-hush";
     source_page_open(&rig.page);
@@ -69,7 +71,7 @@ static bool probes(void)
 {
     bool right = fetch("c", 100, 60000) == 0;
 
-    expect_member(world->get_data, "/timeout", "\"300ms\"");
+    frames_expect_member(idefix_world->get_data, "/timeout", "\"300ms\"");
     return right;
 }
 
@@ -94,60 +96,60 @@ static void test_open(void)
 
 static void test_cursor(void)
 {
-    begin();
+    idefix_fixture_begin();
     rig_open();
     rig.config.since = "2026-02-03T00:00:00Z";
     CU_ASSERT_EQUAL(fetch(NULL, 7, 2500), 0);
-    expect_member(world->get_data, "/since", "\"2026-02-03T00:00:00Z\"");
-    expect_member(world->get_data, "/cid", NULL);
-    expect_member(world->get_data, "/limit", "7");
-    expect_member(world->get_data, "/timeout", "\"2.5s\"");
+    frames_expect_member(idefix_world->get_data, "/since", "\"2026-02-03T00:00:00Z\"");
+    frames_expect_member(idefix_world->get_data, "/cid", NULL);
+    frames_expect_member(idefix_world->get_data, "/limit", "7");
+    frames_expect_member(idefix_world->get_data, "/timeout", "\"2.5s\"");
     CU_ASSERT_EQUAL(rig.page.count, 3);
     CU_ASSERT_STRING_EQUAL(rig.page.cursor, "c-3");
     CU_ASSERT_FALSE(rig.page.more);
     CU_ASSERT_EQUAL(rig.page.events[2].dead, STORE_REASON_CORRUPT);
     rig.config.continuation_id = "begin-here";
     CU_ASSERT_EQUAL(fetch(NULL, 3, 0), 0);
-    expect_member(world->get_data, "/cid", "\"begin-here\"");
+    frames_expect_member(idefix_world->get_data, "/cid", "\"begin-here\"");
     CU_ASSERT_TRUE(rig.page.more);
     CU_ASSERT_EQUAL(fetch("stored", 3, 0), 0);
-    expect_member(world->get_data, "/cid", "\"stored\"");
-    CU_ASSERT_EQUAL(atomic_load(&world->logins), 1);
+    frames_expect_member(idefix_world->get_data, "/cid", "\"stored\"");
+    CU_ASSERT_EQUAL(atomic_load(&idefix_world->logins), 1);
     rig_close();
 }
 
 /* Answers at once without news are not asked for more than once a second. */
 static void test_pace(void)
 {
-    begin();
+    idefix_fixture_begin();
     rig_open();
-    atomic_store(&world->get, GET_EMPTY);
-    uint64_t begin_ms = clock_ms();
+    atomic_store(&idefix_world->get, GET_EMPTY);
+    uint64_t begin_ms = until_clock_ms();
     for (int i = 0; i < 3; i++) {
         CU_ASSERT_EQUAL(fetch("c", 100, 60000), 0);
         CU_ASSERT_EQUAL(rig.page.count, 0);
     }
-    CU_ASSERT_TRUE(clock_ms() - begin_ms >= 1900 && clock_ms() - begin_ms < 4000);
-    atomic_store(&world->get, GET_ERROR);
-    strcpy(world->error, "[7] Timeout");
-    begin_ms = clock_ms();
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms >= 1900 && until_clock_ms() - begin_ms < 4000);
+    atomic_store(&idefix_world->get, GET_ERROR);
+    strcpy(idefix_world->error, "[7] Timeout");
+    begin_ms = until_clock_ms();
     CU_ASSERT_EQUAL(fetch("c", 100, 60000), 0);
     CU_ASSERT_EQUAL(fetch("c", 100, 60000), 0);
-    CU_ASSERT_TRUE(clock_ms() - begin_ms >= 1000);
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms >= 1000);
     /* an abort ends the pause, and is nothing yet */
     atomic_store(&rig.abort, true);
-    begin_ms = clock_ms();
+    begin_ms = until_clock_ms();
     CU_ASSERT_EQUAL(fetch("c", 100, 60000), 0);
-    CU_ASSERT_TRUE(clock_ms() - begin_ms < 500);
-    CU_ASSERT_EQUAL(atomic_load(&world->gets), 5);
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms < 500);
+    CU_ASSERT_EQUAL(atomic_load(&idefix_world->gets), 5);
     rig_close();
 }
 
 static void test_stuck(void)
 {
-    begin();
+    idefix_fixture_begin();
     rig_open();
-    atomic_store(&world->get, GET_FULL);
+    atomic_store(&idefix_world->get, GET_FULL);
     CU_ASSERT_EQUAL(fetch(NULL, 5, 60000), 0);
     CU_ASSERT_TRUE(rig.page.more);
     CU_ASSERT_EQUAL(fetch("start", 5, 60000), 0);
@@ -161,19 +163,19 @@ static void test_stuck(void)
 
 static void refuse_with(const char *error)
 {
-    atomic_store(&world->get, GET_ERROR);
-    strcpy(world->error, error);
+    atomic_store(&idefix_world->get, GET_ERROR);
+    strcpy(idefix_world->error, error);
 }
 
 static void test_retry(void)
 {
-    begin();
+    idefix_fixture_begin();
     rig_open();
-    atomic_store(&world->login, LOGIN_REFUSED);
+    atomic_store(&idefix_world->login, LOGIN_REFUSED);
     CU_ASSERT_TRUE(fails(EP_EAUTH, RETRY_MAX_MS, RETRY_MAX_MS));
     CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "token of account user-1"));
     CU_ASSERT_PTR_NULL(strstr(rig.failure.error.message, "hush"));
-    atomic_store(&world->login, LOGIN_OK);
+    atomic_store(&idefix_world->login, LOGIN_OK);
     refuse_with("[5] Permission denied");
     CU_ASSERT_TRUE(fails(EP_EAUTH, RETRY_MAX_MS, RETRY_MAX_MS));
     refuse_with("[208] Domain not found");
@@ -183,7 +185,7 @@ static void test_retry(void)
     refuse_with("[102] Invalid session");
     CU_ASSERT_TRUE(fails(EP_EBACKEND, 300, 700));
     CU_ASSERT_TRUE(fails(EP_EBACKEND, 750, 1250)); /* twice in a row: retry.min, and a quarter around it */
-    atomic_store(&world->get, GET_PAGE);
+    atomic_store(&idefix_world->get, GET_PAGE);
     CU_ASSERT_TRUE(probes());
     rig_close();
 }
@@ -192,45 +194,45 @@ static void test_retry(void)
 static void test_halving(void)
 {
     static const char *const limits[] = {"100", "50", "25", "12", "6", "3", "1", "1"};
-    begin();
+    idefix_fixture_begin();
     rig_open();
-    atomic_store(&world->get, GET_GARBAGE);
+    atomic_store(&idefix_world->get, GET_GARBAGE);
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
         CU_ASSERT_TRUE(fails(EP_EPROTO, 0, 0));
-        expect_member(world->get_data, "/limit", limits[i]);
+        frames_expect_member(idefix_world->get_data, "/limit", limits[i]);
     }
-    atomic_store(&world->get, GET_PAGE);
+    atomic_store(&idefix_world->get, GET_PAGE);
     static const char *const back[] = {"1", "2", "4", "8", "16", "32", "64", "100"};
     for (size_t i = 0; i < sizeof back / sizeof back[0]; i++) {
         CU_ASSERT_EQUAL(fetch("c", 100, 0), 0);
-        expect_member(world->get_data, "/limit", back[i]);
+        frames_expect_member(idefix_world->get_data, "/limit", back[i]);
     }
     rig_close();
 }
 
 static void test_outage(void)
 {
-    begin();
+    idefix_fixture_begin();
     rig_open();
     CU_ASSERT_EQUAL(fetch(NULL, 100, 0), 0);
-    atomic_store(&world->get, GET_CUT);
+    atomic_store(&idefix_world->get, GET_CUT);
     CU_ASSERT_TRUE(fails(EP_EBACKEND, 300, 700));
     CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "lost"));
-    stop(&fixture.broker);
-    stop(&fixture.backend);
+    idefix_fixture_stop(&idefix_fixture.broker);
+    idefix_fixture_stop(&idefix_fixture.backend);
     for (int i = 0; i < 5; i++)
         CU_ASSERT_TRUE(fails(EP_EBACKEND, 300, 700)); /* unreachable: it is away */
-    begin();
+    idefix_fixture_begin();
     CU_ASSERT_TRUE(probes());
     CU_ASSERT_EQUAL(rig.page.count, 3);
     CU_ASSERT_EQUAL(fetch("c", 100, 60000), 0);
-    expect_member(world->get_data, "/timeout", "\"1m0s\"");
+    frames_expect_member(idefix_world->get_data, "/timeout", "\"1m0s\"");
     for (int i = 0; i < 2; i++) { /* two losses in a row, the second less soon */
-        atomic_store(&world->get, GET_CUT);
+        atomic_store(&idefix_world->get, GET_CUT);
         CU_ASSERT_TRUE(fails(EP_EBACKEND, i == 0 ? 300 : 750, i == 0 ? 700 : 1250));
-        stop(&fixture.broker);
-        stop(&fixture.backend);
-        begin();
+        idefix_fixture_stop(&idefix_fixture.broker);
+        idefix_fixture_stop(&idefix_fixture.backend);
+        idefix_fixture_begin();
     }
     rig_close();
 }
@@ -245,15 +247,15 @@ static void on_signal(int number)
 static void test_interrupt(void)
 {
     struct sigaction action = {.sa_handler = on_signal}, before;
-    begin();
+    idefix_fixture_begin();
     rig_open();
     sigaction(SIGUSR1, &action, &before);
-    atomic_store(&world->get, GET_SIGNAL);
-    uint64_t begin_ms = clock_ms();
+    atomic_store(&idefix_world->get, GET_SIGNAL);
+    uint64_t begin_ms = until_clock_ms();
     CU_ASSERT_EQUAL(fetch("c", 100, 60000), 0);
     CU_ASSERT_EQUAL(rig.page.count, 0);
     CU_ASSERT_PTR_NULL(rig.page.cursor);
-    CU_ASSERT_TRUE(clock_ms() - begin_ms < 2000);
+    CU_ASSERT_TRUE(until_clock_ms() - begin_ms < 2000);
     sigaction(SIGUSR1, &before, NULL);
     rig_close();
 }

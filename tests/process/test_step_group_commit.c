@@ -6,14 +6,19 @@
  * changed the segment. Then the supervisor's part is done (commit_request_recover), the living does what is left to it,
  * and a successor what the crashed one left.
  */
-#include "tests/process/step_places.h"
+#include "tests/lib/step_places.h"
 
 #include "shm/write_lock.h"
 #include "src/process/group_codec.h"
 #include "src/process/group_commit.h"
-#include "tests/unit/shm_fixture.h"
+#include "tests/lib/shm_fixture.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define LEADER 2
 #define OWNER 3
@@ -317,7 +322,7 @@ int main(void)
     uint32_t calls = 0, changes = 0, instructions = 0;
     struct error error;
     step_or_skip();
-    segment = fixture(1, 2, 4, 4);
+    segment = shm_fixture(1, 2, 4, 4);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     snprintf(directory, sizeof directory, "%.150s/stepXXXXXX", temporary != NULL ? temporary : "/tmp");
     if (shared == MAP_FAILED || mkdtemp(directory) == NULL)

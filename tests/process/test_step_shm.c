@@ -13,10 +13,18 @@
  * By default the second halts at some places before and after its own changes. STEP_LONG=1: it halts after
  * each of its instructions, and every halt of a process alone is a kill.
  */
-#include "tests/process/step_rig.h"
-#include "tests/process/step_shm_life.h"
+#include "tests/lib/step_rig.h"
+#include "tests/lib/step_shm_life.h"
 
 #include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 #define OTHER_HALTS 6 /* of the second process, by default, for each operation */
 #define MOST_INSTRUCTIONS 20000
@@ -27,7 +35,7 @@
 struct holding {
     uint32_t ticket, position;
 };
-static struct holding held[SLOTS];
+static struct holding held[LIFE_SLOTS];
 
 enum sleeps { SLEEPS_WORK, SLEEPS_ROOM, SLEEPS_TICKET };
 
@@ -46,44 +54,44 @@ struct operation {
 
 static void feed(uint32_t count)
 {
-    struct steps steps = steps_for(&segment, PRODUCER);
+    struct steps steps = steps_for(&life_segment, LIFE_PRODUCER);
     uint32_t ticket, position;
-    atomic_fetch_add(&store->allowed, count);
+    atomic_fetch_add(&life_store->allowed, count);
     while (count-- > 0 && life_claim(&steps, &ticket, &position))
         life_hand_on(&steps, ticket, position);
 }
 
 static void take(uint32_t slot)
 {
-    struct steps steps = steps_for(&segment, slot);
+    struct steps steps = steps_for(&life_segment, slot);
     struct ticket_view view;
     steps_take(&steps, &held[slot].ticket, &view, 1);
 }
 
 static void pass_on(uint32_t slot)
 {
-    struct steps steps = steps_for(&segment, slot);
-    struct ticket_view view = ticket_look(&segment, held[slot].ticket);
+    struct steps steps = steps_for(&life_segment, slot);
+    struct ticket_view view = ticket_look(&life_segment, held[slot].ticket);
     life_commit(&steps, held[slot].ticket, &view);
 }
 
 static void ready_nothing(void)
 {
-    atomic_fetch_add(&store->allowed, 2);
+    atomic_fetch_add(&life_store->allowed, 2);
 }
 
 static void ready_claimed(void)
 {
-    struct steps steps = steps_for(&segment, PRODUCER);
+    struct steps steps = steps_for(&life_segment, LIFE_PRODUCER);
     feed(1);
-    atomic_fetch_add(&store->allowed, 1);
-    life_claim(&steps, &held[PRODUCER].ticket, &held[PRODUCER].position);
+    atomic_fetch_add(&life_store->allowed, 1);
+    life_claim(&steps, &held[LIFE_PRODUCER].ticket, &held[LIFE_PRODUCER].position);
 }
 
 static void ready_one_and_more(void)
 {
     feed(1);
-    atomic_fetch_add(&store->allowed, 2);
+    atomic_fetch_add(&life_store->allowed, 2);
 }
 
 static void ready_fed(void)
@@ -94,8 +102,8 @@ static void ready_fed(void)
 static void ready_taken(void)
 {
     feed(3);
-    take(WORKER(0, 0));
-    take(WORKER(0, 1));
+    take(LIFE_WORKER(0, 0));
+    take(LIFE_WORKER(0, 1));
 }
 
 /* All tickets in use, two of them at the last stage. */
@@ -103,9 +111,9 @@ static void ready_last(void)
 {
     feed(4);
     for (uint32_t i = 0; i < 2; i++) {
-        take(WORKER(0, i));
-        pass_on(WORKER(0, i));
-        take(WORKER(1, i));
+        take(LIFE_WORKER(0, i));
+        pass_on(LIFE_WORKER(0, i));
+        take(LIFE_WORKER(1, i));
     }
 }
 
@@ -114,17 +122,17 @@ static void ready_full(void)
 {
     feed(4);
     for (uint32_t i = 0; i < 2; i++) {
-        take(WORKER(0, i));
-        pass_on(WORKER(0, i));
+        take(LIFE_WORKER(0, i));
+        pass_on(LIFE_WORKER(0, i));
     }
-    take(WORKER(0, 0));
+    take(LIFE_WORKER(0, 0));
 }
 
 static void ready_orphans(void)
 {
     ready_last();
-    life_recover(WORKER(1, 0));
-    ticket_orphan(&segment, held[WORKER(1, 1)].ticket, WORKER(1, 1));
+    life_recover(LIFE_WORKER(1, 0));
+    ticket_orphan(&life_segment, held[LIFE_WORKER(1, 1)].ticket, LIFE_WORKER(1, 1));
 }
 
 /* --- the operations */
@@ -157,7 +165,7 @@ static void operate_take(struct steps *steps)
 
 static void operate_commit(struct steps *steps)
 {
-    struct ticket_view view = ticket_look(&segment, held[steps->slot_index].ticket);
+    struct ticket_view view = ticket_look(&life_segment, held[steps->slot_index].ticket);
     life_work(steps, held[steps->slot_index].ticket, &view);
     life_commit(steps, held[steps->slot_index].ticket, &view);
 }
@@ -186,24 +194,25 @@ static void operate_want(struct steps *steps)
 {
     slot_state(steps->slot, SHM_SLOT_BLOCKED);
     wake_prepare(steps->slot);
-    wake_want_room(&segment_stage(&segment, 1)->ring);
-    if (!ring_has_room(&segment_stage(&segment, 1)->ring))
+    wake_want_room(&segment_stage(&life_segment, 1)->ring);
+    if (!ring_has_room(&segment_stage(&life_segment, 1)->ring))
         wake_cancel(steps->slot);
 }
 
-#define A0 WORKER(0, 0)
-#define A1 WORKER(0, 1)
-#define B0 WORKER(1, 0)
-#define B1 WORKER(1, 1)
+#define A0 LIFE_WORKER(0, 0)
+#define A1 LIFE_WORKER(0, 1)
+#define B0 LIFE_WORKER(1, 0)
+#define B1 LIFE_WORKER(1, 1)
 static const struct operation operations[] = {
-    {"claim", ready_nothing, operate_claim, PRODUCER, 0, 0, 0, NULL},
-    {"enqueue", ready_claimed, operate_hand_on, PRODUCER, A1, SLEEPS_WORK, A0, operate_take},
-    {"claim and enqueue", ready_one_and_more, operate_produce, PRODUCER, A1, SLEEPS_WORK, A0, operate_turn},
+    {"claim", ready_nothing, operate_claim, LIFE_PRODUCER, 0, 0, 0, NULL},
+    {"enqueue", ready_claimed, operate_hand_on, LIFE_PRODUCER, A1, SLEEPS_WORK, A0, operate_take},
+    {"claim and enqueue", ready_one_and_more, operate_produce, LIFE_PRODUCER, A1, SLEEPS_WORK, A0,
+     operate_turn},
     {"dequeue", ready_fed, operate_take, A0, A1, SLEEPS_WORK, A1, operate_take},
     {"dequeue, room", ready_full, operate_take, B0, A0, SLEEPS_ROOM, B1, operate_take},
     {"commit, hand-over", ready_taken, operate_commit, A0, B1, SLEEPS_WORK, A1, operate_commit},
-    {"commit, clear-up", ready_last, operate_commit, B0, PRODUCER, SLEEPS_TICKET, B1, operate_commit},
-    {"unlock", ready_orphans, life_free_orphans, PRODUCER, 0, 0, A0, operate_turn},
+    {"commit, clear-up", ready_last, operate_commit, B0, LIFE_PRODUCER, SLEEPS_TICKET, B1, operate_commit},
+    {"unlock", ready_orphans, life_free_orphans, LIFE_PRODUCER, 0, 0, A0, operate_turn},
     {"a whole turn", ready_fed, operate_turn, A0, B1, SLEEPS_WORK, A1, operate_turn},
     {"look for work", ready_fed, operate_look, A0, 0, 0, A1, operate_take},
     {"want room", ready_full, operate_want, A0, 0, 0, B0, operate_take},
@@ -218,16 +227,16 @@ struct sleeper {
 
 static _Noreturn void sleeper_run(const struct operation *operation, int orders, int answers)
 {
-    struct shm_slot *slot = segment_slot(&segment, operation->sleeper);
+    struct shm_slot *slot = segment_slot(&life_segment, operation->sleeper);
     char byte;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     while (read(orders, &byte, 1) == 1) {
         slot_state(slot, operation->sleeps == SLEEPS_ROOM ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
         uint32_t key = wake_prepare(slot);
         if (operation->sleeps == SLEEPS_ROOM)
-            wake_want_room(&segment_stage(&segment, 1)->ring);
+            wake_want_room(&segment_stage(&life_segment, 1)->ring);
         if (operation->sleeps == SLEEPS_TICKET)
-            wake_want_ticket(source);
+            wake_want_ticket(life_source);
         if (write(answers, "s", 1) != 1)
             break;
         wake_sleep(slot, key, WAKE_FOREVER);
@@ -269,7 +278,7 @@ static void sleeper_send(const struct sleeper *sleeper)
 {
     if (sleeper->pid > 0 &&
         (write(sleeper->orders, "s", 1) != 1 || !sleeper_says(sleeper, 's') || !step_asleep(sleeper->pid)))
-        fault("nobody sleeps"); /* the rig's own failing */
+        life_fault("nobody sleeps"); /* the rig's own failing */
 }
 
 static void sleeper_end(struct sleeper *sleeper)
@@ -291,7 +300,7 @@ static size_t store_bytes;
 
 static void image_open(struct image *image)
 {
-    image->segment = malloc(segment.size_bytes);
+    image->segment = malloc(life_segment.size_bytes);
     image->store = malloc(store_bytes);
     if (image->segment == NULL || image->store == NULL)
         exit(EXIT_FAILURE);
@@ -305,20 +314,20 @@ static void image_close(struct image *image)
 
 static void image_take(struct image *image)
 {
-    memcpy(image->segment, segment.header, segment.size_bytes);
-    memcpy(image->store, store, store_bytes);
+    memcpy(image->segment, life_segment.header, life_segment.size_bytes);
+    memcpy(image->store, life_store, store_bytes);
 }
 
 static void image_put(const struct image *image)
 {
-    memcpy(segment.header, image->segment, segment.size_bytes);
-    memcpy(store, image->store, store_bytes);
+    memcpy(life_segment.header, image->segment, life_segment.size_bytes);
+    memcpy(life_store, image->store, store_bytes);
 }
 
 static bool image_stands(const struct image *image)
 {
-    return memcmp(segment.header, image->segment, segment.size_bytes) == 0 &&
-           memcmp(store, image->store, store_bytes) == 0;
+    return memcmp(life_segment.header, image->segment, life_segment.size_bytes) == 0 &&
+           memcmp(life_store, image->store, store_bytes) == 0;
 }
 
 struct part {
@@ -329,7 +338,7 @@ struct part {
 static void part_run(void *user)
 {
     struct part *part = user;
-    struct steps steps = steps_for(&segment, part->slot);
+    struct steps steps = steps_for(&life_segment, part->slot);
     step_mark();
     part->operate(&steps);
     step_mark();
@@ -341,24 +350,24 @@ static enum step_stop one_kill(const struct operation *operation, const struct s
                                pid_t other)
 {
     struct part part = {operation->slot, operation->operate};
-    where_k = k;
+    life_where_k = k;
     pid_t pid = step_fork(part_run, &part);
     enum step_stop stop = pid > 0 ? step_on(pid, k) : STEP_LOST;
     step_kill(pid);
     if (stop == STEP_HALTED)
         life_recover(operation->slot);
     if (other > 0 && step_finish(other) != STEP_DONE)
-        fault("the other did not come to its end");
+        life_fault("the other did not come to its end");
     step_kill(other);
     if (stop == STEP_LOST)
-        fault("the process was lost");
+        life_fault("the process was lost");
     if (sleeper->pid > 0 && !sleeper_says(sleeper, 'w')) {
-        fault("somebody sleeps on for ever");
-        wake_slot(segment_slot(&segment, operation->sleeper));
+        life_fault("somebody sleeps on for ever");
+        wake_slot(segment_slot(&life_segment, operation->sleeper));
         sleeper_says(sleeper, 'w');
     }
-    check_places(stop == STEP_HALTED ? operation->slot : SLOTS);
-    play_to_the_end();
+    life_check_places(stop == STEP_HALTED ? operation->slot : LIFE_SLOTS);
+    life_play_to_the_end();
     return stop;
 }
 
@@ -378,22 +387,22 @@ static void halt_everywhere(const struct part *part, bool classify, struct chang
     uint32_t k = 0;
     changes->count = 0;
     image_take(&now);
-    for (; pid > 0 && k < MOST_INSTRUCTIONS && faults < FAULTS_ENOUGH; k++) {
+    for (; pid > 0 && k < MOST_INSTRUCTIONS && life_faults < FAULTS_ENOUGH; k++) {
         if (!image_stands(&now))
             changes->at[changes->count++] = k;
         image_take(&now);
-        where_k = k;
+        life_where_k = k;
         if (classify) {
             life_recover(part->slot);
-            check_places(part->slot);
-            play_to_the_end();
+            life_check_places(part->slot);
+            life_play_to_the_end();
             image_put(&now);
         }
         if (step_on(pid, 1) != STEP_HALTED)
             break;
     }
     if (pid <= 0 || k == MOST_INSTRUCTIONS)
-        fault("the process was lost, or comes to no end");
+        life_fault("the process was lost, or comes to no end");
     changes->instructions = k + 1;
     step_kill(pid);
 }
@@ -410,7 +419,7 @@ static void every_instruction(const struct operation *operation, struct figures 
     image_put(&start);
     halt_everywhere(&(struct part){operation->slot, operation->operate}, true, &changes);
     figures->halts = changes.instructions;
-    for (uint32_t i = 0, k = 0; stop == STEP_HALTED && faults < FAULTS_ENOUGH; i++) {
+    for (uint32_t i = 0, k = 0; stop == STEP_HALTED && life_faults < FAULTS_ENOUGH; i++) {
         image_put(&start);
         sleeper_send(&sleeper);
         k = step_long() ? i : i < changes.count ? changes.at[i] : MOST_INSTRUCTIONS; /* at last: to its end */
@@ -426,9 +435,9 @@ static bool beside_halted(const struct operation *operation, uint32_t j, uint32_
     static const struct sleeper nobody;
     static struct changes changes;
     struct part part = {operation->other, operation->other_operate};
-    where_j = j;
+    life_where_j = j;
     changes.count = 1;
-    for (uint32_t i = 0; i < changes.count && faults < FAULTS_ENOUGH; i++) {
+    for (uint32_t i = 0; i < changes.count && life_faults < FAULTS_ENOUGH; i++) {
         image_put(&start);
         pid_t other = step_fork(part_run, &part);
         if (other < 0 || step_on(other, j) != STEP_HALTED) {
@@ -464,7 +473,7 @@ static void with_another(const struct operation *operation, struct figures *figu
         if (!beside_halted(operation, j, &figures->pairs))
             break;
     }
-    where_j = 0;
+    life_where_j = 0;
 }
 
 /* So many events went through before that the rings come round within the operation, or not. */
@@ -472,16 +481,16 @@ static struct figures run(const struct operation *operation, uint32_t before)
 {
     static char name[64];
     struct figures figures = {0};
-    segment = fixture(STAGES, WORKERS, LIMIT, TICKETS);
-    source = segment_source(&segment, 0);
-    store = store_make(ROWS);
-    if (store == NULL || segment_stage(&segment, 0)->ring.size != ROUND)
+    life_segment = shm_fixture(LIFE_STAGES, LIFE_WORKERS, LIFE_LIMIT, LIFE_TICKETS);
+    life_source = segment_source(&life_segment, 0);
+    life_store = row_store_make(LIFE_ROWS);
+    if (life_store == NULL || segment_stage(&life_segment, 0)->ring.size != ROUND)
         exit(EXIT_FAILURE);
-    store_bytes = sizeof *store + ROWS * sizeof(struct row);
+    store_bytes = sizeof *life_store + LIFE_ROWS * sizeof(struct row);
     image_open(&start);
     image_open(&now);
     snprintf(name, sizeof name, "%s (%u before)", operation->name, before);
-    where = name;
+    life_where = name;
     for (uint32_t i = 0; i < before; i++) {
         feed(1);
         take(A0), pass_on(A0);
@@ -497,8 +506,8 @@ static struct figures run(const struct operation *operation, uint32_t before)
     fflush(stdout);
     image_close(&start);
     image_close(&now);
-    munmap(store, store_bytes);
-    segment_close(&segment);
+    munmap(life_store, store_bytes);
+    segment_close(&life_segment);
     return figures;
 }
 
@@ -515,6 +524,6 @@ int main(void)
         }
     printf("recovered after every one of %u instructions; %u kills, %u more beside a halted process; %u "
            "faults\n",
-           all.halts, all.kills, all.pairs, faults);
-    return faults == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+           all.halts, all.kills, all.pairs, life_faults);
+    return life_faults == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -8,12 +8,19 @@
  * all events, and looks at the counts and at store_check. STEP_LONG=N: it is killed after every
  * Nth of the other instructions, too (1: hours).
  */
-#include "tests/process/step_places.h"
-#include "tests/process/step_store_life.h"
+#include "tests/lib/step_places.h"
+#include "tests/lib/step_store_life.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define FAULTS_ENOUGH 3
 #define PLACES_MOST 200000
@@ -26,39 +33,39 @@ static void ready_stored(struct store *store)
 }
 static void ready_claimed(struct store *store)
 {
-    do_claim(store, 3);
+    store_life_claim(store, 3);
 }
 static void ready_advanced(struct store *store)
 {
-    do_claim(store, 3);
-    turn(store, WORKER(0), STORE_ADVANCE);
+    store_life_claim(store, 3);
+    store_life_turn(store, STORE_LIFE_WORKER(0), STORE_ADVANCE);
 }
 static void ready_orphans(struct store *store)
 {
-    do_claim(store, 2);
-    turn(store, WORKER(0), STORE_ADVANCE);
-    for (uint32_t i = 0; i < source->ticket_count; i++)
-        ticket_revoke(&segment, i);
+    store_life_claim(store, 2);
+    store_life_turn(store, STORE_LIFE_WORKER(0), STORE_ADVANCE);
+    for (uint32_t i = 0; i < store_life_source->ticket_count; i++)
+        ticket_revoke(&store_life_segment, i);
 }
 static void do_claim_two(struct store *store)
 {
-    do_claim(store, 2);
+    store_life_claim(store, 2);
 }
 static void do_advance(struct store *store)
 {
-    turn(store, WORKER(0), STORE_ADVANCE);
+    store_life_turn(store, STORE_LIFE_WORKER(0), STORE_ADVANCE);
 }
 static void do_finish(struct store *store)
 {
-    turn(store, WORKER(1), STORE_COMPLETE);
+    store_life_turn(store, STORE_LIFE_WORKER(1), STORE_COMPLETE);
 }
 static void do_delay(struct store *store)
 {
-    turn(store, WORKER(0), STORE_DELAY);
+    store_life_turn(store, STORE_LIFE_WORKER(0), STORE_DELAY);
 }
 static void do_checkpoint(struct store *store)
 {
-    must(store, store_checkpoint(store, false), "store_checkpoint");
+    store_life_must(store, store_checkpoint(store, false), "store_checkpoint");
 }
 
 struct operation {
@@ -68,12 +75,12 @@ struct operation {
     void (*operate)(struct store *store);
 };
 static const struct operation operations[] = {
-    {"ingest, claim, enqueue", PRODUCER, ready_stored, do_ingest},
-    {"claim, enqueue", PRODUCER, ready_stored, do_claim_two},
-    {"dequeue, commit, hand-over", WORKER(0), ready_claimed, do_advance},
-    {"dequeue, commit, clear-up", WORKER(1), ready_advanced, do_finish},
-    {"dequeue, delay, clear-up", WORKER(0), ready_claimed, do_delay},
-    {"unlock, free", PRODUCER, ready_orphans, unlock},
+    {"ingest, claim, enqueue", STORE_LIFE_PRODUCER, ready_stored, store_life_ingest_page},
+    {"claim, enqueue", STORE_LIFE_PRODUCER, ready_stored, do_claim_two},
+    {"dequeue, commit, hand-over", STORE_LIFE_WORKER(0), ready_claimed, do_advance},
+    {"dequeue, commit, clear-up", STORE_LIFE_WORKER(1), ready_advanced, do_finish},
+    {"dequeue, delay, clear-up", STORE_LIFE_WORKER(0), ready_claimed, do_delay},
+    {"unlock, free", STORE_LIFE_PRODUCER, ready_orphans, store_life_unlock},
     {"checkpoint", 0, ready_advanced, do_checkpoint},
 };
 
@@ -81,33 +88,39 @@ static void claim_warm(struct store *store, struct store_event_lock *lock)
 {
     const struct store_claim claim = {lock->token, 1};
     struct store_claimed claimed;
-    must(store, store_claim_begin(store, shared->other, NOW_MS, &claim, &claimed), "store_claim_begin");
+    store_life_must(store, store_claim_begin(store, store_life->other, STORE_LIFE_NOW_MS, &claim, &claimed),
+                    "store_claim_begin");
     lock->event = claimed.events[0].event;
-    must(store, store_claim_end(store), "store_claim_end");
+    store_life_must(store, store_claim_end(store), "store_claim_end");
 }
 
 /* One event of the other source lives and ends, so that the statements are compiled: what is stepped through
  * is what happens from the second time on, a tenth of the first. */
 static void warm_up(struct store *store)
 {
-    struct store_event_lock lock = {0, STORE_TOKEN(shared->start, UINT32_MAX)};
+    struct store_event_lock lock = {0, STORE_TOKEN(store_life->start, UINT32_MAX)};
     struct store_event event = {.uid = "warm", .data = "{}", .data_bytes = 2};
     struct store_page page = {.events = &event, .count = 1, .cursor = "warm", .now_ms = 1000};
     struct store_ingested ingested;
     uint32_t done;
-    must(store, store_ingest(store, shared->other, &page, &ingested), "store_ingest");
+    store_life_must(store, store_ingest(store, store_life->other, &page, &ingested), "store_ingest");
     for (int i = 0; i < 2; i++) {
-        store_rescan(store, shared->other);
+        store_rescan(store, store_life->other);
         claim_warm(store, &lock);
         struct store_unlock unlocked = {.lock = lock};
-        must(store, store_read(store, &lock, 1, on_row, &done), "store_read");
+        store_life_must(store, store_read(store, &lock, 1, store_life_on_row, &done), "store_read");
         if (i == 0)
-            must(store, store_unlock(store, shared->other, &unlocked, 1), "store_unlock");
+            store_life_must(store, store_unlock(store, store_life->other, &unlocked, 1), "store_unlock");
     }
     static const enum store_change changes[] = {STORE_ADVANCE, STORE_DELAY, STORE_COMPLETE};
     for (int i = 0; i < 3; i++) {
-        struct store_answer answer = {.lock = lock, .change = changes[i], .done = done_texts[1], .due_ms = 1};
-        must(store, store_commit(store, shared->other, shared->other_stages[0], &answer, 1), "store_commit");
+        struct store_answer answer = {.lock = lock,
+                                      .change = changes[i],
+                                      .done = store_life_done_texts[1],
+                                      .due_ms = 1};
+        store_life_must(store,
+                        store_commit(store, store_life->other, store_life->other_stages[0], &answer, 1),
+                        "store_commit");
         if (changes[i] == STORE_DELAY)
             claim_warm(store, &lock);
     }
@@ -116,7 +129,7 @@ static void warm_up(struct store *store)
 static void victim_run(void *user)
 {
     const struct operation *operation = user;
-    struct store *store = open_store();
+    struct store *store = store_life_open();
     warm_up(store);
     step_mark();
     operation->operate(store);
@@ -128,33 +141,34 @@ static void victim_run(void *user)
 static void on_fault(const char *message, void *user)
 {
     (void)user;
-    fault("store_check", message);
+    store_life_fault("store_check", message);
 }
 
 static void check_end(struct store *store)
 {
     struct store_totals totals;
-    must(store, store_source_totals(store, shared->source, &totals), "store_source_totals");
-    if (totals.fetched != EVENTS + PAGE || totals.completed != EVENTS + PAGE || totals.duplicates != 0)
-        fault("the totals", "are not those of six events, each fetched and finished once");
+    store_life_must(store, store_source_totals(store, store_life->source, &totals), "store_source_totals");
+    if (totals.fetched != STORE_LIFE_EVENTS + STORE_LIFE_PAGE ||
+        totals.completed != STORE_LIFE_EVENTS + STORE_LIFE_PAGE || totals.duplicates != 0)
+        store_life_fault("the totals", "are not those of six events, each fetched and finished once");
     if (totals.live + totals.dead + totals.held != 0)
-        fault("events", "are left in the store");
-    if (ticket_count(&segment, source, NULL, NULL) != 0)
-        fault("tickets", "are left");
-    must(store, store_check(store, on_fault, NULL), "store_check");
+        store_life_fault("events", "are left in the store");
+    if (ticket_count(&store_life_segment, store_life_source, NULL, NULL) != 0)
+        store_life_fault("tickets", "are left");
+    store_life_must(store, store_check(store, on_fault, NULL), "store_check");
 }
 
 static void look_at_committed(struct store *store)
 {
     uint32_t done = UINT32_MAX;
-    for (uint32_t i = 0; i < source->ticket_count; i++) {
-        struct ticket_view view = ticket_look(&segment, i);
-        if (shared->committed == 0 || view.phase == TICKET_FREE || view.event != shared->committed)
+    for (uint32_t i = 0; i < store_life_source->ticket_count; i++) {
+        struct ticket_view view = ticket_look(&store_life_segment, i);
+        if (store_life->committed == 0 || view.phase == TICKET_FREE || view.event != store_life->committed)
             continue;
         struct store_event_lock lock = {view.event, view.token};
-        must(store, store_read(store, &lock, 1, on_row, &done), "store_read");
+        store_life_must(store, store_read(store, &lock, 1, store_life_on_row, &done), "store_read");
         if (done == 0)
-            fault("a commit", "was acknowledged and is gone");
+            store_life_fault("a commit", "was acknowledged and is gone");
     }
 }
 
@@ -162,24 +176,24 @@ static void go_on(struct store *store)
 {
     char *cursor = NULL;
     look_at_committed(store);
-    unlock(store);
-    must(store, store_cursor(store, shared->source, &cursor), "store_cursor");
+    store_life_unlock(store);
+    store_life_must(store, store_cursor(store, store_life->source, &cursor), "store_cursor");
     bool there = cursor != NULL && strcmp(cursor, "page") == 0;
     free(cursor);
-    if (shared->paged && !there)
-        fault("a page", "was acknowledged and is gone");
+    if (store_life->paged && !there)
+        store_life_fault("a page", "was acknowledged and is gone");
     if (!there)
-        ingest(store, EVENTS, PAGE, "page", 0);
-    for (uint32_t i = 0; i < source->ticket_count; i++) { /* in the hands of who lives */
-        struct ticket_view view = ticket_look(&segment, i);
+        store_life_ingest(store, STORE_LIFE_EVENTS, STORE_LIFE_PAGE, "page", 0);
+    for (uint32_t i = 0; i < store_life_source->ticket_count; i++) { /* in the hands of who lives */
+        struct ticket_view view = ticket_look(&store_life_segment, i);
         if (view.phase == TICKET_RUNNING)
-            commit(store, view.slot, i, view.stage == 0 ? STORE_ADVANCE : STORE_COMPLETE);
+            store_life_commit(store, view.slot, i, view.stage == 0 ? STORE_ADVANCE : STORE_COMPLETE);
     }
     for (uint32_t rounds = 0; rounds < 50; rounds++) {
-        store_rescan(store, shared->source);
-        do_claim(store, 2);
-        turn(store, WORKER(0), STORE_ADVANCE);
-        turn(store, WORKER(1), STORE_COMPLETE);
+        store_rescan(store, store_life->source);
+        store_life_claim(store, 2);
+        store_life_turn(store, STORE_LIFE_WORKER(0), STORE_ADVANCE);
+        store_life_turn(store, STORE_LIFE_WORKER(1), STORE_COMPLETE);
     }
     check_end(store);
 }
@@ -199,20 +213,21 @@ static struct successor successor_start(bool before)
         exit(EXIT_FAILURE);
     if (successor.pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        struct store *store = before ? open_store() : NULL;
+        struct store *store = before ? store_life_open() : NULL;
         struct store_totals totals;
         if (before)
-            must(store, store_source_totals(store, shared->source, &totals), "store_source_totals");
+            store_life_must(store, store_source_totals(store, store_life->source, &totals),
+                            "store_source_totals");
         if (write(ready[1], "r", 1) != 1 || read(go[0], &byte, 1) != 1)
             _exit(EXIT_FAILURE);
-        go_on(before ? store : (store = open_store()));
+        go_on(before ? store : (store = store_life_open()));
         store_close(&store);
         _exit(EXIT_SUCCESS);
     }
     close(ready[1]);
     close(go[0]);
     if (read(ready[0], &byte, 1) != 1)
-        fault("a successor", "does not come up");
+        store_life_fault("a successor", "does not come up");
     close(ready[0]);
     successor.go = go[1];
     return successor;
@@ -223,7 +238,7 @@ static void successor_finish(struct successor *successor)
     int status = 1;
     if (write(successor->go, "g", 1) != 1 || waitpid(successor->pid, &status, 0) != successor->pid ||
         status != 0)
-        fault("a successor", "failed");
+        store_life_fault("a successor", "failed");
     close(successor->go);
 }
 
@@ -232,7 +247,7 @@ static void successor_finish(struct successor *successor)
 static const char *const endings[] = {"", "-wal", "-shm"};
 struct image {
     void *segment;
-    struct shared shared;
+    struct store_life shared;
     struct {
         char *bytes;
         ssize_t count; /* -1 = there is none */
@@ -241,12 +256,12 @@ struct image {
 
 static void image_take(struct image *image)
 {
-    memcpy(image->segment, segment.header, segment.size_bytes);
-    image->shared = *shared;
+    memcpy(image->segment, store_life_segment.header, store_life_segment.size_bytes);
+    image->shared = *store_life;
     for (int i = 0; i < 3; i++) {
         char name[300];
         struct stat stat;
-        snprintf(name, sizeof name, "%s%s", path, endings[i]);
+        snprintf(name, sizeof name, "%s%s", store_life_path, endings[i]);
         free(image->files[i].bytes);
         image->files[i].bytes = NULL;
         image->files[i].count = -1;
@@ -262,13 +277,13 @@ static void image_take(struct image *image)
 
 static void image_put(const struct image *image)
 {
-    uint32_t faults = shared->faults;
-    memcpy(segment.header, image->segment, segment.size_bytes);
-    *shared = image->shared;
-    shared->faults = faults;
+    uint32_t faults = store_life->faults;
+    memcpy(store_life_segment.header, image->segment, store_life_segment.size_bytes);
+    *store_life = image->shared;
+    store_life->faults = faults;
     for (int i = 0; i < 3; i++) {
         char name[300];
-        snprintf(name, sizeof name, "%s%s", path, endings[i]);
+        snprintf(name, sizeof name, "%s%s", store_life_path, endings[i]);
         unlink(name);
         if (image->files[i].count < 0)
             continue;
@@ -287,15 +302,15 @@ static void recover(uint32_t slot)
     bool left;
     if (slot == 0)
         return;
-    for (uint32_t i = 0; i < source->ticket_count; i++)
-        if (ticket_orphan(&segment, i, slot))
-            atomic_store(&source->orphans, 1);
-    ticket_requeue_lost(&segment, source, &left);
+    for (uint32_t i = 0; i < store_life_source->ticket_count; i++)
+        if (ticket_orphan(&store_life_segment, i, slot))
+            atomic_store(&store_life_source->orphans, 1);
+    ticket_requeue_lost(&store_life_segment, store_life_source, &left);
     if (left)
-        fault("a ring", "has no room for what fell out");
-    slot_clear(segment_slot(&segment, slot), SHM_SLOT_BACKOFF);
-    wake_source(&segment, source);
-    slot_open(segment_slot(&segment, slot));
+        store_life_fault("a ring", "has no room for what fell out");
+    slot_clear(segment_slot(&store_life_segment, slot), SHM_SLOT_BACKOFF);
+    wake_source(&store_life_segment, store_life_source);
+    slot_open(segment_slot(&store_life_segment, slot));
 }
 
 static enum step_stop one_kill(const struct operation *operation, struct step_place place,
@@ -303,15 +318,15 @@ static enum step_stop one_kill(const struct operation *operation, struct step_pl
 {
     static uint32_t number;
     image_put(start);
-    snprintf(where, sizeof where, "%s, killed at halt %u + %u", operation->name, place.calls,
-             place.instructions);
+    snprintf(store_life_where, sizeof store_life_where, "%s, killed at halt %u + %u", operation->name,
+             place.calls, place.instructions);
     struct successor successor = successor_start(number++ % 2 == 0);
     pid_t pid = step_fork(victim_run, (void *)(uintptr_t)operation);
     enum step_stop stop = step_to(pid, place);
     step_kill(pid);
     if (stop == STEP_LOST)
-        fault("the process", "was lost");
-    if (stop == STEP_HALTED || operation->slot == PRODUCER)
+        store_life_fault("the process", "was lost");
+    if (stop == STEP_HALTED || operation->slot == STORE_LIFE_PRODUCER)
         recover(operation->slot);
     successor_finish(&successor);
     return stop;
@@ -328,9 +343,9 @@ static uint32_t kill_between_calls(const struct operation *operation, const stru
                                    const struct step_route *route, uint32_t *instructions)
 {
     static struct step_place places[PLACES_MOST];
-    uint32_t count = step_find_places(start_victim(operation, start), route, segment.header,
-                                      segment.size_bytes, places, PLACES_MOST, instructions);
-    for (uint32_t i = 0; i < count && shared->faults < FAULTS_ENOUGH; i++)
+    uint32_t count = step_find_places(start_victim(operation, start), route, store_life_segment.header,
+                                      store_life_segment.size_bytes, places, PLACES_MOST, instructions);
+    for (uint32_t i = 0; i < count && store_life->faults < FAULTS_ENOUGH; i++)
         one_kill(operation, places[i], start);
     return count;
 }
@@ -338,20 +353,20 @@ static uint32_t kill_between_calls(const struct operation *operation, const stru
 static void run(const struct operation *operation, struct image *start, uint32_t *calls, uint32_t *changes)
 {
     static struct step_route route;
-    struct image ready = {.segment = malloc(segment.size_bytes)};
+    struct image ready = {.segment = malloc(store_life_segment.size_bytes)};
     uint32_t halts = 0, instructions = 0;
     image_put(start);
-    snprintf(where, sizeof where, "%s, made ready", operation->name);
+    snprintf(store_life_where, sizeof store_life_where, "%s, made ready", operation->name);
     pid_t pid = fork();
     if (pid == 0) {
-        struct store *store = open_store();
+        struct store *store = store_life_open();
         operation->ready(store);
         _exit(EXIT_SUCCESS); /* as a kill: its log stays */
     }
     waitpid(pid, NULL, 0);
     image_take(&ready);
     step_find_route(start_victim(operation, &ready), &route);
-    while (shared->faults < FAULTS_ENOUGH &&
+    while (store_life->faults < FAULTS_ENOUGH &&
            one_kill(operation, (struct step_place){halts, 0}, &ready) == STEP_HALTED)
         halts++;
     uint32_t more = 0; /* a checkpoint leaves the segment alone */
@@ -370,15 +385,15 @@ static void run(const struct operation *operation, struct image *start, uint32_t
 static _Noreturn void prepare(void)
 {
     struct error error;
-    struct store_names wanted[2] = {{"a", names, STAGES, 0, shared->stages},
-                                    {"b", names, STAGES, 0, shared->other_stages}};
-    if (store_prepare(&options, wanted, 2, &shared->start, &error) != 0) {
+    struct store_names wanted[2] = {{"a", store_life_names, STORE_LIFE_STAGES, 0, store_life->stages},
+                                    {"b", store_life_names, STORE_LIFE_STAGES, 0, store_life->other_stages}};
+    if (store_prepare(&store_life_options, wanted, 2, &store_life->start, &error) != 0) {
         fprintf(stderr, "store_prepare: %s\n", error.message);
         _exit(EXIT_FAILURE);
     }
-    shared->source = wanted[0].source_id;
-    shared->other = wanted[1].source_id;
-    ingest(open_store(), 0, EVENTS, "begun", 0);
+    store_life->source = wanted[0].source_id;
+    store_life->other = wanted[1].source_id;
+    store_life_ingest(store_life_open(), 0, STORE_LIFE_EVENTS, "begun", 0);
     _exit(EXIT_SUCCESS);
 }
 
@@ -390,29 +405,31 @@ int main(void)
     uint32_t calls = 0, changes = 0;
     struct error error;
     step_or_skip();
-    segment = fixture(STAGES, 1, 4, 4);
-    source = segment_source(&segment, 0);
-    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    store_life_segment = shm_fixture(STORE_LIFE_STAGES, 1, 4, 4);
+    store_life_source = segment_source(&store_life_segment, 0);
+    store_life = mmap(NULL, sizeof *store_life, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     snprintf(directory, sizeof directory, "%.150s/stepXXXXXX", temporary != NULL ? temporary : "/tmp");
-    if (shared == MAP_FAILED || mkdtemp(directory) == NULL)
+    if (store_life == MAP_FAILED || mkdtemp(directory) == NULL)
         return EXIT_FAILURE;
-    snprintf(path, sizeof path, "%s/step.db", directory);
-    snprintf(url, sizeof url, "sqlite:%s", path);
-    options = (struct store_options){.url = url, .instance = "step", .synchronous = SYNCHRONOUS_NORMAL};
-    if (store_hold(&options, 0, &lock, &error) != 0)
+    snprintf(store_life_path, sizeof store_life_path, "%s/step.db", directory);
+    snprintf(url, sizeof url, "sqlite:%s", store_life_path);
+    store_life_options =
+        (struct store_options){.url = url, .instance = "step", .synchronous = SYNCHRONOUS_NORMAL};
+    if (store_hold(&store_life_options, 0, &lock, &error) != 0)
         return EXIT_FAILURE;
     pid_t pid = fork();
     if (pid == 0)
         prepare();
     if (waitpid(pid, &status, 0) != pid || status != 0)
         return EXIT_FAILURE;
-    struct image start = {.segment = malloc(segment.size_bytes)};
+    struct image start = {.segment = malloc(store_life_segment.size_bytes)};
     image_take(&start);
-    for (size_t i = 0; i < sizeof operations / sizeof operations[0] && shared->faults < FAULTS_ENOUGH; i++)
+    for (size_t i = 0; i < sizeof operations / sizeof operations[0] && store_life->faults < FAULTS_ENOUGH;
+         i++)
         run(&operations[i], &start, &calls, &changes);
     printf("%u kills at system calls, %u after other instructions, %u faults\n", calls, changes,
-           shared->faults);
+           store_life->faults);
     free(start.segment);
     snprintf(command, sizeof command, "rm -rf '%s'", directory);
-    return system(command) == 0 && shared->faults == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return system(command) == 0 && store_life->faults == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -6,12 +6,19 @@
  * and not by its time-out, also when the kill came between the mutex let go and the system call that wakes
  * the next.
  */
-#include "tests/process/step_rig.h"
+#include "tests/lib/step_rig.h"
 
 #include "shm/write_lock.h"
 
 #include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 
 #define TIMEOUT_MS 60000 /* a waiter's; it is in within a slice of it, on any machine */
 #define LINE_UPS 100     /* tries */

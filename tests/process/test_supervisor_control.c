@@ -1,18 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /* The supervisor as others see it: the control socket, a second supervisor, the service manager. */
-#include "tests/process/supervisor_fixture.h"
+#include "tests/lib/supervisor_fixture.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #define SUPERVISOR_CLIENTS_TESTED 32 /* as many as the supervisor serves at once */
-#define ANSWERS(request, code, text) \
-    CU_ASSERT_STRING_EQUAL(ask(request), "{\"end\":true,\"code\":" #code ",\"message\":\"" text "\"}\n")
+#define ANSWERS(request, code, text)              \
+    CU_ASSERT_STRING_EQUAL(instance_ask(request), \
+                           "{\"end\":true,\"code\":" #code ",\"message\":\"" text "\"}\n")
 
 static void start_for_good(uint32_t events)
 {
     instance_prepare(events);
-    atomic_store(&world->never_ends, 1);
+    atomic_store(&instance_world->never_ends, 1);
 }
 
 static void stop(void)
@@ -42,11 +51,11 @@ static void test_malformed_requests(void)
     ANSWERS("{\"command\":\"pause\",\"source\":\"quakes\",\"stage\":7}\n", 2, "\\\"stage\\\" must be a text");
     ANSWERS("{\"command\":\"stop\",\"dry_run\":1}\n", 2, "\\\"dry_run\\\" must be true or false");
     ANSWERS("{\"command\":\"stop\"}x\n", 2, "expected one line, a JSON object with \\\"command\\\"");
-    CU_ASSERT_STRING_EQUAL(ask("{\"command\":\"ping\""), ""); /* no line: its sender went away */
+    CU_ASSERT_STRING_EQUAL(instance_ask("{\"command\":\"ping\""), ""); /* no line: its sender went away */
     static char huge[CONTROL_REQUEST_BYTES + 100];
     memset(huge, ' ', sizeof huge - 1);
     ANSWERS(huge, 2, "the request is longer than 65536 bytes");
-    CU_ASSERT(strstr(ask("{\"command\":\"ping\"}\n"), "is running, process") != NULL);
+    CU_ASSERT(strstr(instance_ask("{\"command\":\"ping\"}\n"), "is running, process") != NULL);
     stop();
 }
 
@@ -61,7 +70,7 @@ static void test_a_line_in_pieces(void)
     static const char first[] = "{\"command\":", rest[] = "\"ping\"}\n";
     CU_ASSERT_EQUAL(send(fd, first, sizeof first - 1, 0), sizeof first - 1);
     /* Other clients are served meanwhile, and a silent client does not hold up the shutdown. */
-    CU_ASSERT(strstr(ask("{\"command\":\"ping\"}\n"), "\"code\":0") != NULL);
+    CU_ASSERT(strstr(instance_ask("{\"command\":\"ping\"}\n"), "\"code\":0") != NULL);
     CU_ASSERT_EQUAL(send(fd, rest, sizeof rest - 1, 0), sizeof rest - 1);
     char answer[256];
     ssize_t got = recv(fd, answer, sizeof answer - 1, 0);
@@ -71,10 +80,12 @@ static void test_a_line_in_pieces(void)
     int silent[SUPERVISOR_CLIENTS_TESTED];
     for (int i = 0; i < SUPERVISOR_CLIENTS_TESTED; i++)
         CU_ASSERT_EQUAL(control_connect(instance.control, &silent[i], &error), 0);
-    CU_ASSERT(UNTIL(strstr(ask("{\"command\":\"ping\"}\n"), "too many clients") != NULL));
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS,
+                    strstr(instance_ask("{\"command\":\"ping\"}\n"), "too many clients") != NULL));
     for (int i = 0; i < SUPERVISOR_CLIENTS_TESTED; i++)
         close(silent[i]);
-    CU_ASSERT(UNTIL(strstr(ask("{\"command\":\"ping\"}\n"), "is running") != NULL));
+    CU_ASSERT(
+        UNTIL(INSTANCE_PATIENCE_MS, strstr(instance_ask("{\"command\":\"ping\"}\n"), "is running") != NULL));
     stop();
 }
 
@@ -93,10 +104,10 @@ static void test_keeper_commands_are_handed_on(void)
 static void test_pause_and_resume(void)
 {
     start_for_good(50);
-    atomic_store(&world->event[1].doom, DOOM_WAIT);
+    atomic_store(&instance_world->event[1].doom, DOOM_WAIT);
     instance_start();
     CU_ASSERT_FATAL(instance_runs());
-    CU_ASSERT(UNTIL(events_done() == 49));
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, instance_events_done() == 49));
     const struct shm_stage *second = segment_stage(&instance.segment, 1);
     ANSWERS("{\"command\":\"pause\",\"source\":\"quakes\",\"stage\":\"second\",\"dry_run\":true}\n", 0,
             "would have paused quakes/second");
@@ -105,13 +116,13 @@ static void test_pause_and_resume(void)
             "paused quakes/second");
     ANSWERS("{\"command\":\"pause\",\"source\":\"quakes\",\"stage\":\"second\"}\n", 0,
             "quakes/second was paused already");
-    CU_ASSERT(UNTIL(atomic_load(&worker_slot(1, 0)->state) == SHM_SLOT_PAUSED));
-    atomic_store(&world->let_go, 1);
-    CU_ASSERT(UNTIL(ring_count(&second->ring) == 1));
-    CU_ASSERT_EQUAL(events_done(), 49);
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, atomic_load(&instance_worker(1, 0)->state) == SHM_SLOT_PAUSED));
+    atomic_store(&instance_world->let_go, 1);
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, ring_count(&second->ring) == 1));
+    CU_ASSERT_EQUAL(instance_events_done(), 49);
     ANSWERS("{\"command\":\"resume\",\"source\":\"quakes\",\"stage\":\"second\"}\n", 0,
             "resumed quakes/second");
-    CU_ASSERT(UNTIL(events_done() == 50));
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, instance_events_done() == 50));
     ANSWERS("{\"command\":\"pause\",\"source\":\"quakes\"}\n", 0, "paused quakes");
     CU_ASSERT_EQUAL(segment_source(&instance.segment, 0)->paused, 1);
     stop();
@@ -120,43 +131,44 @@ static void test_pause_and_resume(void)
 static void test_restart_without_blame(void)
 {
     start_for_good(3);
-    atomic_store(&world->event[2].doom, DOOM_HANG);
+    atomic_store(&instance_world->event[2].doom, DOOM_HANG);
     instance.stages[0].timeout_ms = 0;
     instance_start();
     CU_ASSERT_FATAL(instance_runs());
-    CU_ASSERT(UNTIL(events_done() == 2 && atomic_load(&world->waiting) == 1));
-    atomic_store(&world->event[2].doom, DOOM_NONE);
-    int32_t grandchild = atomic_load(&world->grandchild);
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS,
+                    instance_events_done() == 2 && atomic_load(&instance_world->waiting) == 1));
+    atomic_store(&instance_world->event[2].doom, DOOM_NONE);
+    int32_t grandchild = atomic_load(&instance_world->grandchild);
     ANSWERS("{\"command\":\"restart\",\"source\":\"quakes\",\"stage\":\"first\"}\n", 0,
             "restarted 3 processes of quakes/first");
-    CU_ASSERT(UNTIL(events_done() == 3));
-    CU_ASSERT_EQUAL(world->event[2].crashes, 0);
-    CU_ASSERT_EQUAL(world->event[2].released, 1);
-    CU_ASSERT(UNTIL(!process_exists(grandchild)));
-    for (uint32_t i = 0; i < WORLD_WORKERS; i++) {
-        CU_ASSERT(UNTIL(atomic_load(&worker_slot(0, i)->generation) == 2));
-        CU_ASSERT_EQUAL(worker_slot(1, i)->generation, 1);
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, instance_events_done() == 3));
+    CU_ASSERT_EQUAL(instance_world->event[2].crashes, 0);
+    CU_ASSERT_EQUAL(instance_world->event[2].released, 1);
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, !instance_process_exists(grandchild)));
+    for (uint32_t i = 0; i < INSTANCE_WORKERS; i++) {
+        CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, atomic_load(&instance_worker(0, i)->generation) == 2));
+        CU_ASSERT_EQUAL(instance_worker(1, i)->generation, 1);
     }
     ANSWERS("{\"command\":\"restart\",\"source\":\"quakes\"}\n", 0, "restarted 7 processes of quakes");
     const struct shm_slot *producer =
         segment_slot(&instance.segment, segment_source(&instance.segment, 0)->producer_slot);
-    CU_ASSERT(UNTIL(atomic_load(&producer->generation) == 2));
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, atomic_load(&producer->generation) == 2));
     stop();
 }
 
 static void test_drain_ends_by_itself(void)
 {
     start_for_good(40);
-    atomic_store(&world->event[40].doom, DOOM_WAIT);
+    atomic_store(&instance_world->event[40].doom, DOOM_WAIT);
     instance_start();
     CU_ASSERT_FATAL(instance_runs());
-    CU_ASSERT(UNTIL(events_done() == 39));
-    CU_ASSERT(strstr(ask("{\"command\":\"drain\"}\n"), "draining instance-") != NULL);
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, instance_events_done() == 39));
+    CU_ASSERT(strstr(instance_ask("{\"command\":\"drain\"}\n"), "draining instance-") != NULL);
     CU_ASSERT_EQUAL(instance.segment.header->phase, SHM_PHASE_DRAINING);
-    atomic_store(&world->let_go, 1);
+    atomic_store(&instance_world->let_go, 1);
     struct error error;
     CU_ASSERT_EQUAL(instance_wait(&error), 0);
-    CU_ASSERT_EQUAL(events_done(), 40);
+    CU_ASSERT_EQUAL(instance_events_done(), 40);
     instance_end();
 }
 
@@ -165,9 +177,9 @@ static void test_stop_by_request(void)
     start_for_good(1);
     instance_start();
     CU_ASSERT_FATAL(instance_runs());
-    CU_ASSERT(strstr(ask("{\"command\":\"stop\",\"dry_run\":true}\n"), "would stop") != NULL);
+    CU_ASSERT(strstr(instance_ask("{\"command\":\"stop\",\"dry_run\":true}\n"), "would stop") != NULL);
     CU_ASSERT_EQUAL(instance.segment.header->phase, SHM_PHASE_RUNNING);
-    CU_ASSERT(strstr(ask("{\"command\":\"stop\"}\n"), "stopping instance-") != NULL);
+    CU_ASSERT(strstr(instance_ask("{\"command\":\"stop\"}\n"), "stopping instance-") != NULL);
     struct error error;
     CU_ASSERT_EQUAL(instance_wait(&error), 0);
     instance_end();
@@ -192,10 +204,11 @@ static void test_others_may_read_only(void)
             "{\"command\":\"remove\",\"all\":true}\n",
             "{\"command\":\"cursor\",\"source\":\"quakes\",\"set\":\"1\"}\n"};
         for (int i = 0; i < 4; i++)
-            if (strstr(ask(forbidden[i]), "\"code\":1,\"message\":\"not allowed to ") == NULL)
+            if (strstr(instance_ask(forbidden[i]), "\"code\":1,\"message\":\"not allowed to ") == NULL)
                 _exit(i + 1);
-        bool reads = strstr(ask("{\"command\":\"ping\"}\n"), "\"code\":0") != NULL &&
-                     strstr(ask("{\"command\":\"cursor\",\"source\":\"quakes\"}\n"), "keeper read") != NULL;
+        bool reads =
+            strstr(instance_ask("{\"command\":\"ping\"}\n"), "\"code\":0") != NULL &&
+            strstr(instance_ask("{\"command\":\"cursor\",\"source\":\"quakes\"}\n"), "keeper read") != NULL;
         _exit(reads ? 0 : 8);
     }
     int status = -1;
@@ -239,7 +252,7 @@ static void test_second_supervisor_is_refused(void)
     CU_ASSERT_EQUAL(second(&config, &error), EP_EBUSY); /* the same name */
     CU_ASSERT(strstr(error.message, "runs already") != NULL);
     /* the first one has not noticed */
-    CU_ASSERT(strstr(ask("{\"command\":\"ping\"}\n"), "is running") != NULL);
+    CU_ASSERT(strstr(instance_ask("{\"command\":\"ping\"}\n"), "is running") != NULL);
     stop();
 }
 
@@ -261,7 +274,7 @@ static void test_what_is_in_the_way(void)
     close(remnant);
     instance_start();
     CU_ASSERT_EQUAL(instance_wait(&error), 0);
-    CU_ASSERT_EQUAL(events_done(), 1);
+    CU_ASSERT_EQUAL(instance_events_done(), 1);
     instance_end();
 }
 
@@ -270,7 +283,7 @@ static const char *manager_receives(int fd)
     static char message[2048];
     struct pollfd ready = {.fd = fd, .events = POLLIN};
     message[0] = '\0';
-    if (poll(&ready, 1, PATIENCE_MS) == 1) {
+    if (poll(&ready, 1, INSTANCE_PATIENCE_MS) == 1) {
         ssize_t got = recv(fd, message, sizeof message - 1, 0);
         message[got > 0 ? got : 0] = '\0';
     }
@@ -295,7 +308,7 @@ static void test_service_manager(void)
     CU_ASSERT_EQUAL_FATAL(bind(manager, (struct sockaddr *)&address, sizeof address), 0);
     setenv("NOTIFY_SOCKET", address.sun_path, 1);
     setenv("WATCHDOG_USEC", "400000", 1);
-    atomic_store(&world->open_fails, 1); /* degraded is started, too */
+    atomic_store(&instance_world->open_fails, 1); /* degraded is started, too */
     instance_start();
     unsetenv("NOTIFY_SOCKET");
     unsetenv("WATCHDOG_USEC");
@@ -327,7 +340,7 @@ static void test_caller_exits(void)
     struct error error = {0};
     int lock = -1;
     const struct store_options store = {.url = instance.storage, .instance = instance.name};
-    CU_ASSERT(UNTIL(store_hold(&store, 0, &lock, &error) == 0));
+    CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, store_hold(&store, 0, &lock, &error) == 0));
     close(lock);
     CU_ASSERT_EQUAL(segment_attach(instance.name, &instance.segment), -ENOENT);
     CU_ASSERT_NOT_EQUAL(access(instance.control, F_OK), 0);

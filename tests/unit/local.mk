@@ -81,24 +81,5 @@ test_plugin_sources += \
 	%D%/plugin_trial.c \
 	%D%/plugin_unbound.c
 
-EXTRA_DIST += \
-	%D%/answers.h \
-	%D%/config_file.h \
-	%D%/exec_trial.h \
-	%D%/fake_segment.h \
-	%D%/group_rig.h \
-	%D%/idefix_frames.h \
-	%D%/import_rig.h \
-	%D%/msgpack_fixture.h \
-	%D%/shm_fixture.h \
-	%D%/shm_make.h \
-	%D%/source_file_rig.h \
-	%D%/source_http_rig.h \
-	%D%/stage_fixture.h \
-	%D%/store_files.h \
-	%D%/store_fixture.h \
-	%D%/store_group_commit_rig.h \
-	%D%/unit.h \
-	%D%/wal_syncs.h
 
 %C%_test_stage_plugin_LDFLAGS = $(AM_LDFLAGS) -export-dynamic

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The keeper's command engine on a real store, over real sockets: commands, selectors, hostile requests,
  * vanished clients. */
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "shm/slot.h"
 #include "src/control/command.h"
-#include "tests/unit/answers.h"
+#include "tests/lib/answers.h"
 
 static char folder[200], url[240];
 static struct store_options options;

@@ -2,7 +2,7 @@
 /* The backoff between attempts: doubles from min to max, spread by a quarter, and never overflows. */
 #include "src/base/backoff.h"
 #include "src/config/config.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 #define MIDDLE 0x80000000u /* of the random numbers: factor 1 */
 

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #include "src/store/engine.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 #define EVENTS 100
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Where an event enters its chain, and what each answer does to it. */
 #include "src/process/chain.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 static struct stage_config stages[3];
 static struct source_config source;

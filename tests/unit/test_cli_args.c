@@ -4,7 +4,7 @@
 
 #include "src/cli/cli.h"
 #include "src/cli/table.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 #define WORDS_MAX 16
 

@@ -5,11 +5,12 @@
  */
 #include <cjson/cJSON.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "src/cli/cli.h"
 #include "src/cli/status.h"
-#include "tests/unit/answers.h"
-#include "tests/unit/fake_segment.h"
+#include "tests/lib/answers.h"
+#include "tests/lib/fake_segment.h"
 
 #define ITEMS_MAX 300
 

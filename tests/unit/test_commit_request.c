@@ -2,12 +2,13 @@
 /* Commit requests: each state and move, in what order they are taken, what a crash leaves of them. */
 #include "shm/commit_request.h"
 #include "shm/wake.h"
-#include "tests/unit/shm_fixture.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/unit.h"
 
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define KEEPER 0
 #define PRODUCER 1
@@ -76,7 +77,7 @@ static uint32_t take_one(uint32_t taker)
 
 static void test_completed(void)
 {
-    segment = fixture(1, 4, 4, 4);
+    segment = shm_fixture(1, 4, 4, 4);
     uint32_t result;
     CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_NONE);
     for (enum commit_request_state end = COMMIT_REQUEST_DONE; end <= COMMIT_REQUEST_RETURNED; end++) {
@@ -106,7 +107,7 @@ static void test_completed(void)
 
 static void test_every_result(void)
 {
-    segment = fixture(1, 4, 4, 4);
+    segment = shm_fixture(1, 4, 4, 4);
     for (uint32_t wanted = 0; wanted < 1 << COMMIT_REQUEST_RESULTS; wanted = wanted * 2 + (wanted % 3 == 0)) {
         uint32_t result;
         make(WORKER, 1);
@@ -123,7 +124,7 @@ static void test_every_result(void)
 
 static void test_withdrawn(void)
 {
-    segment = fixture(1, 4, 4, 4);
+    segment = shm_fixture(1, 4, 4, 4);
     CU_ASSERT_FALSE(commit_request_withdraw(&segment, WORKER));
     make(WORKER, 100);
     CU_ASSERT_TRUE(has_bit(WORKER));
@@ -143,7 +144,7 @@ static void test_withdrawn(void)
 
 static void test_order(void)
 {
-    segment = fixture(1, 4, 4, 4);
+    segment = shm_fixture(1, 4, 4, 4);
     uint32_t step = 1;
     for (uint32_t slot = KEEPER; slot < WORKER + 4; slot++)
         if (slot != WORKER + 1)
@@ -184,7 +185,7 @@ static void test_order_of_many(void)
 {
     static const uint32_t concurrencies[] = {62, 63, 126, 198};
     for (size_t i = 0; i < sizeof concurrencies / sizeof concurrencies[0]; i++) {
-        segment = fixture(1, concurrencies[i], 4, 4);
+        segment = shm_fixture(1, concurrencies[i], 4, 4);
         uint32_t count = segment.header->slot_count;
         CU_ASSERT_EQUAL(count, concurrencies[i] + 2);
         const uint32_t takers[] = {0, 1, 62, 63, 64, 65, 127, 128, count - 1};
@@ -197,7 +198,7 @@ static void test_order_of_many(void)
 
 static void test_stale_bits(void)
 {
-    segment = fixture(1, 98, 4, 4);
+    segment = shm_fixture(1, 98, 4, 4);
     uint32_t step = 1;
     atomic_store(bits_of(0), UINT64_MAX); /* beyond the last slot, too */
     atomic_store(bits_of(64), UINT64_MAX);
@@ -223,7 +224,7 @@ static void test_stale_bits(void)
 
 static void test_bytes_out_of_bounds(void)
 {
-    segment = fixture(1, 4, 4, 4);
+    segment = shm_fixture(1, 4, 4, 4);
     uint32_t step = 1, slot, bytes = 1;
     commit_request_submit(&segment, WORKER, SHM_COMMIT_REQUEST_BYTES + 1);
     CU_ASSERT_TRUE(commit_request_take(&segment, KEEPER, &step, &slot, body, &bytes));
@@ -238,7 +239,7 @@ static void test_bytes_out_of_bounds(void)
 
 static void test_notify(void)
 {
-    segment = fixture(1, 6, 4, 4);
+    segment = shm_fixture(1, 6, 4, 4);
     commit_request_notify(&segment, WORKER); /* nobody waits */
     for (uint32_t i = 0; i < 5; i++)
         make(WORKER + i, 10);
@@ -267,7 +268,7 @@ static void test_notify(void)
 
 static void test_owner_recovered(void)
 {
-    segment = fixture(1, 4, 4, 4);
+    segment = shm_fixture(1, 4, 4, 4);
     make(WORKER, 10);
     commit_request_recover(&segment, WORKER); /* nobody had taken it */
     CU_ASSERT_EQUAL(look(WORKER), COMMIT_REQUEST_NONE);
@@ -289,7 +290,7 @@ static void test_owner_recovered(void)
 
 static void test_taker_recovered(void)
 {
-    segment = fixture(1, 98, 4, 4);
+    segment = shm_fixture(1, 98, 4, 4);
     uint32_t step = 1, others = 1;
     for (uint32_t slot = 2; slot < 100; slot += 10)
         make(slot, 10);
@@ -337,7 +338,7 @@ static void successor_submits(int signal)
 
 static void test_recovered_under_the_copy(void)
 {
-    segment = fixture(1, 4, 4, 4);
+    segment = shm_fixture(1, 4, 4, 4);
     struct sigaction before, action = {.sa_handler = successor_submits};
     pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CU_ASSERT_FATAL(pages != MAP_FAILED);

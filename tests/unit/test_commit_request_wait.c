@@ -4,14 +4,16 @@
 #include "shm/commit_request.h"
 #include "shm/wake.h"
 #include "shm/write_lock.h"
-#include "tests/unit/shm_fixture.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/unit.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define WATCHDOG_SECONDS 240
 #define KEEPER 0
@@ -78,7 +80,7 @@ static bool take(uint32_t taker)
 
 static void test_wait_ends(void)
 {
-    segment = fixture(1, OWNERS, 4, 4);
+    segment = shm_fixture(1, OWNERS, 4, 4);
     for (enum commit_request_state end = COMMIT_REQUEST_DONE; end <= COMMIT_REQUEST_LOST; end++) {
         pid_t child = owner(WORKER, false);
         wait_for_sleep(WORKER, child);
@@ -97,7 +99,7 @@ static void test_wait_ends(void)
 
 static void test_notify_wakes_one(void)
 {
-    segment = fixture(1, OWNERS, 4, 4);
+    segment = shm_fixture(1, OWNERS, 4, 4);
     pid_t children[OWNERS];
     for (uint32_t i = 0; i < OWNERS; i++)
         children[i] = owner(WORKER + i, true);
@@ -115,7 +117,7 @@ static void test_notify_wakes_one(void)
 
 static void test_wait_times_out(void)
 {
-    segment = fixture(1, OWNERS, 4, 4);
+    segment = shm_fixture(1, OWNERS, 4, 4);
     uint32_t result;
     commit_request_submit(&segment, WORKER, 8);
     commit_request_wait(&segment, WORKER, 1000000);
@@ -149,7 +151,7 @@ static void *taker_of_one(void *user)
 
 static void test_withdraw_or_take(void)
 {
-    segment = fixture(1, OWNERS, 4, 4);
+    segment = shm_fixture(1, OWNERS, 4, 4);
     _Atomic bool over = false;
     pthread_t thread;
     int withdrawn = 0, done = 0, wrong = 0;
@@ -251,7 +253,7 @@ static void *bring_all(void *user)
 
 static void begin_sums(void)
 {
-    segment = fixture(1, OWNERS, 4, 4);
+    segment = shm_fixture(1, OWNERS, 4, 4);
     sums = (struct sums *)(void *)segment_cause(&segment, 0); /* shared, and of no use here otherwise */
 }
 

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* What good configuration files become, and what the library's calls build. */
-#include "tests/unit/config_file.h"
+#include <stdio.h>
+#include <unistd.h>
+
+#include "tests/lib/config_file.h"
 
 static void a_small_file_gets_all_defaults(void)
 {
-    struct config *config = read_text(FILE_SOURCE STAGES);
+    struct config *config = config_file_read(FILE_SOURCE STAGES);
     CU_ASSERT_PTR_NOT_NULL_FATAL(config);
-    CU_ASSERT_STRING_EQUAL(config->path, path);
+    CU_ASSERT_STRING_EQUAL(config->path, config_path);
     CU_ASSERT_STRING_EQUAL(config->instance, "quakes");
     CU_ASSERT_STRING_EQUAL(config->storage, "sqlite:/var/lib/eventpipe/quakes.db");
     CU_ASSERT_STRING_EQUAL(config->control, "/run/eventpipe/quakes.sock");
@@ -64,7 +67,7 @@ static void check_http_source(const struct source_config *http)
     CU_ASSERT_EQUAL(http->http.connect_timeout_ms, 3000);
     CU_ASSERT_EQUAL(http->http.max_bytes, 2 << 20);
     CU_ASSERT_EQUAL(http->http.interval_ms, 10);
-    snprintf(expected, sizeof expected, "%s/ca.pem", directory);
+    snprintf(expected, sizeof expected, "%s/ca.pem", config_directory);
     CU_ASSERT_STRING_EQUAL(http->http.ca_file, expected);
     CU_ASSERT_STRING_EQUAL(http->since, "2026-11-23T10:00:00Z");
     CU_ASSERT_EQUAL(http->long_poll_ms, 5000);
@@ -76,44 +79,44 @@ static void check_http_source(const struct source_config *http)
 
 static void every_key_of_a_source_is_read(void)
 {
-    write_file("token", "s3cret\nsecond line\n", 19, 0600);
+    config_file_write("token", "s3cret\nsecond line\n", 19, 0600);
     struct config *config =
-        read_text("instance: other\n"
-                  "storage: sqlite:data/x.db\n"
-                  "control: run/x.sock\n"
-                  "control_mode: 0660\n"
-                  "synchronous: normal\n"
-                  "drain_timeout: 1m30s\n"
-                  "log_level: debug\n"
-                  "sources:\n"
-                  "- {id: f, type: file, path: /in, from: end, format: text, max_line: 1KiB,\n"
-                  "   uid: /id, event_type: /t~1x, timestamp: '', address: /d, stages: &s\n"
-                  "     [{name: s, exec: [cat, -n, '']}]}\n"
-                  "- id: h\n"
-                  "  type: http\n"
-                  "  url: https://h/?c={cursor}&n={limit}&t={timeout}&s={since}\n"
-                  "  headers: ['A: b', 'C: d: e']\n"
-                  "  token_file: token\n"
-                  "  events: /results\n"
-                  "  cursor: {last_event_path: /id, increment: -1, initial: \"0\"}\n"
-                  "  connect_timeout: 3s\n"
-                  "  max_bytes: 2MiB\n"
-                  "  interval: 10ms\n"
-                  "  ca_file: ca.pem\n"
-                  "  since: 2026-11-23T10:00:00Z\n"
-                  "  long_poll: 5s\n"
-                  "  page_size: 7\n"
-                  "  retry: {min: 2s, max: 3s}\n"
-                  "  backlog: {max_events: 5}\n"
-                  "  stages: *s\n"
-                  "- {id: g, type: generate, count: 9, size: 1k, rate: 0.25, stages: *s}\n");
-    show_all();
+        config_file_read("instance: other\n"
+                         "storage: sqlite:data/x.db\n"
+                         "control: run/x.sock\n"
+                         "control_mode: 0660\n"
+                         "synchronous: normal\n"
+                         "drain_timeout: 1m30s\n"
+                         "log_level: debug\n"
+                         "sources:\n"
+                         "- {id: f, type: file, path: /in, from: end, format: text, max_line: 1KiB,\n"
+                         "   uid: /id, event_type: /t~1x, timestamp: '', address: /d, stages: &s\n"
+                         "     [{name: s, exec: [cat, -n, '']}]}\n"
+                         "- id: h\n"
+                         "  type: http\n"
+                         "  url: https://h/?c={cursor}&n={limit}&t={timeout}&s={since}\n"
+                         "  headers: ['A: b', 'C: d: e']\n"
+                         "  token_file: token\n"
+                         "  events: /results\n"
+                         "  cursor: {last_event_path: /id, increment: -1, initial: \"0\"}\n"
+                         "  connect_timeout: 3s\n"
+                         "  max_bytes: 2MiB\n"
+                         "  interval: 10ms\n"
+                         "  ca_file: ca.pem\n"
+                         "  since: 2026-11-23T10:00:00Z\n"
+                         "  long_poll: 5s\n"
+                         "  page_size: 7\n"
+                         "  retry: {min: 2s, max: 3s}\n"
+                         "  backlog: {max_events: 5}\n"
+                         "  stages: *s\n"
+                         "- {id: g, type: generate, count: 9, size: 1k, rate: 0.25, stages: *s}\n");
+    config_file_show_all();
     CU_ASSERT_PTR_NOT_NULL_FATAL(config);
     char expected[5000];
     CU_ASSERT_STRING_EQUAL(config->instance, "other");
-    snprintf(expected, sizeof expected, "sqlite:%s/data/x.db", directory);
+    snprintf(expected, sizeof expected, "sqlite:%s/data/x.db", config_directory);
     CU_ASSERT_STRING_EQUAL(config->storage, expected);
-    snprintf(expected, sizeof expected, "%s/run/x.sock", directory);
+    snprintf(expected, sizeof expected, "%s/run/x.sock", config_directory);
     CU_ASSERT_STRING_EQUAL(config->control, expected);
     CU_ASSERT_EQUAL(config->control_mode, 0660);
     CU_ASSERT_EQUAL(config->synchronous, SYNCHRONOUS_NORMAL);
@@ -141,29 +144,29 @@ static void every_key_of_a_source_is_read(void)
 
 static void every_key_of_an_idefix_source_is_read(void)
 {
-    write_file("token", "tok-1\n", 6, 0600);
-    struct config *config = read_text("sources:\n"
-                                      "- id: a\n"
-                                      "  type: idefix\n"
-                                      "  broker: mqtts://h:9\n"
-                                      "  account: u@d\n"
-                                      "  token_file: token\n"
-                                      "  domain: d\n"
-                                      "  address: dev\n"
-                                      "  event_type: temperature\n"
-                                      "  continuation_id: c-1\n"
-                                      "  encoding: jg\n"
-                                      "  session: s-1\n"
-                                      "  user: u1\n"
-                                      "  password: \"\"\n"
-                                      "  ca_file: /ca.pem\n"
-                                      "  meta: {app: x, n: 9007199254740993}\n"
-                                      "  groups: [one, two]\n"
-                                      "  connect_timeout: 1s\n"
-                                      "  response_timeout: 2s\n"
-                                      "  max_bytes: 1MiB\n"
-                                      "  long_poll: 3s\n" STAGES);
-    show_all();
+    config_file_write("token", "tok-1\n", 6, 0600);
+    struct config *config = config_file_read("sources:\n"
+                                             "- id: a\n"
+                                             "  type: idefix\n"
+                                             "  broker: mqtts://h:9\n"
+                                             "  account: u@d\n"
+                                             "  token_file: token\n"
+                                             "  domain: d\n"
+                                             "  address: dev\n"
+                                             "  event_type: temperature\n"
+                                             "  continuation_id: c-1\n"
+                                             "  encoding: jg\n"
+                                             "  session: s-1\n"
+                                             "  user: u1\n"
+                                             "  password: \"\"\n"
+                                             "  ca_file: /ca.pem\n"
+                                             "  meta: {app: x, n: 9007199254740993}\n"
+                                             "  groups: [one, two]\n"
+                                             "  connect_timeout: 1s\n"
+                                             "  response_timeout: 2s\n"
+                                             "  max_bytes: 1MiB\n"
+                                             "  long_poll: 3s\n" STAGES);
+    config_file_show_all();
     CU_ASSERT_PTR_NOT_NULL_FATAL(config);
     const struct source_config *source = &config->sources[0];
     const struct idefix_source_config *idefix = &source->idefix;
@@ -187,7 +190,7 @@ static void every_key_of_an_idefix_source_is_read(void)
     CU_ASSERT_EQUAL(idefix->max_bytes, 1048576);
     CU_ASSERT_EQUAL(source->long_poll_ms, 3000);
     config_close(&config);
-    config = read_text(IN_IDEFIX("  since: 2026-01-01T00:00:00Z"));
+    config = config_file_read(IN_IDEFIX("  since: 2026-01-01T00:00:00Z"));
     CU_ASSERT_PTR_NOT_NULL_FATAL(config);
     idefix = &config->sources[0].idefix;
     CU_ASSERT_STRING_EQUAL(idefix->encoding, "mg");
@@ -206,34 +209,34 @@ static void every_key_of_an_idefix_source_is_read(void)
 static void every_key_of_a_stage_is_read(void)
 {
     setenv("TEST_CONFIG_TOKEN", "from-env", 1);
-    struct config *config = read_text(FILE_SOURCE "  stages:\n"
-                                                  "  - name: e\n"
-                                                  "    exec: [./x]\n"
-                                                  "    directory: work\n"
-                                                  "    environment: {A: 1, B: 'x=y', C: ''}\n"
-                                                  "    concurrency: 1000\n"
-                                                  "    input_buffer: 64\n"
-                                                  "    batch: 10\n"
-                                                  "    prefetch: 1\n"
-                                                  "    commit_delay: 0\n"
-                                                  "    timeout: 0\n"
-                                                  "    retry: {min: 1m, max: 1h}\n"
-                                                  "    max_attempts: 20\n"
-                                                  "    max_age: 7d\n"
-                                                  "    max_crashes: 0\n"
-                                                  "    restart: {max_backoff: 2m}\n"
-                                                  "  - {name: p, plugin: p.so}\n"
-                                                  "  - name: h\n"
-                                                  "    url: http://h\n"
-                                                  "    headers: {A: b, C: 'd: e'}\n"
-                                                  "    token_env: TEST_CONFIG_TOKEN\n"
-                                                  "    ca_file: /ca.pem\n");
-    show_all();
+    struct config *config = config_file_read(FILE_SOURCE "  stages:\n"
+                                                         "  - name: e\n"
+                                                         "    exec: [./x]\n"
+                                                         "    directory: work\n"
+                                                         "    environment: {A: 1, B: 'x=y', C: ''}\n"
+                                                         "    concurrency: 1000\n"
+                                                         "    input_buffer: 64\n"
+                                                         "    batch: 10\n"
+                                                         "    prefetch: 1\n"
+                                                         "    commit_delay: 0\n"
+                                                         "    timeout: 0\n"
+                                                         "    retry: {min: 1m, max: 1h}\n"
+                                                         "    max_attempts: 20\n"
+                                                         "    max_age: 7d\n"
+                                                         "    max_crashes: 0\n"
+                                                         "    restart: {max_backoff: 2m}\n"
+                                                         "  - {name: p, plugin: p.so}\n"
+                                                         "  - name: h\n"
+                                                         "    url: http://h\n"
+                                                         "    headers: {A: b, C: 'd: e'}\n"
+                                                         "    token_env: TEST_CONFIG_TOKEN\n"
+                                                         "    ca_file: /ca.pem\n");
+    config_file_show_all();
     CU_ASSERT_PTR_NOT_NULL_FATAL(config);
     char expected[5000];
     const struct stage_config *stages = config->sources[0].stages;
     CU_ASSERT_EQUAL_FATAL(config->sources[0].stage_count, 3);
-    snprintf(expected, sizeof expected, "%s/work", directory);
+    snprintf(expected, sizeof expected, "%s/work", config_directory);
     CU_ASSERT_STRING_EQUAL(stages[0].directory, expected);
     CU_ASSERT_EQUAL(stages[0].environment.count, 3);
     CU_ASSERT_STRING_EQUAL(stages[0].environment.at[1], "B=x=y");
@@ -251,7 +254,7 @@ static void every_key_of_a_stage_is_read(void)
     CU_ASSERT_EQUAL(stages[0].max_crashes, 0);
     CU_ASSERT_EQUAL(stages[0].restart_max_backoff_ms, 120000);
     CU_ASSERT_EQUAL(stages[1].type, STAGE_PLUGIN);
-    snprintf(expected, sizeof expected, "%s/p.so", directory);
+    snprintf(expected, sizeof expected, "%s/p.so", config_directory);
     CU_ASSERT_STRING_EQUAL(stages[1].plugin, expected);
     CU_ASSERT_EQUAL(stages[2].type, STAGE_HTTP);
     CU_ASSERT_STRING_EQUAL(stages[2].headers.at[0], "A: b");
@@ -285,8 +288,8 @@ static void options_become_json(void)
             snprintf(text, sizeof text,
                      FILE_SOURCE "  stages:\n  - name: p\n    plugin: /p\n    options:\n    - true\n"
                                  "    - False\n    - ~\n    - null\n    -\n    - 0\n    - -0.0\n");
-        struct config *config = read_text(text);
-        show_all();
+        struct config *config = config_file_read(text);
+        config_file_show_all();
         CU_ASSERT_PTR_NOT_NULL(config);
         if (config != NULL)
             CU_ASSERT_STRING_EQUAL(config->sources[0].stages[0].options, pairs[i].json);
@@ -300,7 +303,7 @@ static void memory_storage_has_several_spellings(void)
     for (size_t i = 0; i < sizeof spellings / sizeof spellings[0]; i++) {
         char text[300];
         snprintf(text, sizeof text, AT_TOP("storage: %s"), spellings[i]);
-        struct config *config = read_text(text);
+        struct config *config = config_file_read(text);
         CU_ASSERT_PTR_NOT_NULL_FATAL(config);
         CU_ASSERT_STRING_EQUAL(config->storage, "memory:");
         config_close(&config);
@@ -341,22 +344,22 @@ static void a_built_configuration_obeys_the_same_rules(void)
     config_stage_defaults(&stages[0]);
     config_stage_defaults(&stages[1]);
     source.client.client = &client;
-    seen_count = 0;
-    CU_ASSERT_EQUAL(config_validate(&config, on_problem, seen), EP_ECONFIG);
-    CU_ASSERT(was_seen(0, "sources[0].domain", "neither domain nor address"));
+    config_seen_count = 0;
+    CU_ASSERT_EQUAL(config_validate(&config, config_file_on_problem, config_seen), EP_ECONFIG);
+    CU_ASSERT(config_file_reported(0, "sources[0].domain", "neither domain nor address"));
     source.address = (char[]){"address"};
     CU_ASSERT_EQUAL(config_validate(&config, NULL, NULL), EP_OK);
     stages[1].name = stages[0].name;
     stages[1].concurrency = 0;
     stages[1].function = NULL;
     source.id = NULL;
-    seen_count = 0;
-    CU_ASSERT_EQUAL(config_validate(&config, on_problem, seen), EP_ECONFIG);
-    CU_ASSERT(was_seen(0, "sources[0].id", "is missing"));
-    CU_ASSERT(was_seen(0, "sources[0].stages[1].name", "already the name"));
-    CU_ASSERT(was_seen(0, "sources[0].stages[1].concurrency", "from 1 to 1000, found 0"));
-    CU_ASSERT(was_seen(0, "sources[0].stages[1].function", "process function"));
-    CU_ASSERT_EQUAL(seen_count, 4);
+    config_seen_count = 0;
+    CU_ASSERT_EQUAL(config_validate(&config, config_file_on_problem, config_seen), EP_ECONFIG);
+    CU_ASSERT(config_file_reported(0, "sources[0].id", "is missing"));
+    CU_ASSERT(config_file_reported(0, "sources[0].stages[1].name", "already the name"));
+    CU_ASSERT(config_file_reported(0, "sources[0].stages[1].concurrency", "from 1 to 1000, found 0"));
+    CU_ASSERT(config_file_reported(0, "sources[0].stages[1].function", "process function"));
+    CU_ASSERT_EQUAL(config_seen_count, 4);
     free(stages[0].options);
     free(stages[1].options);
 }
@@ -364,10 +367,10 @@ static void a_built_configuration_obeys_the_same_rules(void)
 static void limits_and_users_are_read(void)
 {
     struct config *config =
-        read_text(FILE_SOURCE STAGE "    exec: [cat]\n"
-                                    "    limits: {memory: 256M, cpu: 60s, files: 64, processes: 32}\n"
-                                    "    user: no such user\n"
-                                    "    group: '54321'\n");
+        config_file_read(FILE_SOURCE STAGE "    exec: [cat]\n"
+                                           "    limits: {memory: 256M, cpu: 60s, files: 64, processes: 32}\n"
+                                           "    user: no such user\n"
+                                           "    group: '54321'\n");
     CU_ASSERT_PTR_NOT_NULL_FATAL(config); /* who only reads it does not look whether they are there */
     const struct stage_config *stage = &config->sources[0].stages[0];
     CU_ASSERT_EQUAL(stage->limits.memory_bytes, 256000000);
@@ -376,19 +379,20 @@ static void limits_and_users_are_read(void)
     CU_ASSERT_EQUAL(stage->limits.processes, 32);
     CU_ASSERT_STRING_EQUAL(stage->user, "no such user");
     CU_ASSERT_STRING_EQUAL(stage->group, "54321");
-    CU_ASSERT_EQUAL(config_rights_check(config, on_problem, seen), EP_ECONFIG); /* who starts stages looks */
-    CU_ASSERT(was_seen(9, "sources[0].stages[0].user", "there is no user \"no such user\""));
+    CU_ASSERT_EQUAL(config_rights_check(config, config_file_on_problem, config_seen),
+                    EP_ECONFIG); /* who starts stages looks */
+    CU_ASSERT(config_file_reported(9, "sources[0].stages[0].user", "there is no user \"no such user\""));
     config_close(&config);
-    config = read_text(IN_EXEC("    limits: {files: 64}"));
+    config = config_file_read(IN_EXEC("    limits: {files: 64}"));
     CU_ASSERT_PTR_NOT_NULL_FATAL(config);
-    CU_ASSERT_EQUAL(config_rights_check(config, on_problem, seen), 0);
+    CU_ASSERT_EQUAL(config_rights_check(config, config_file_on_problem, config_seen), 0);
     config_close(&config);
     if (geteuid() != 0)
         return;
-    config = read_text(IN_EXEC("    limits: {processes: 64}"));
+    config = config_file_read(IN_EXEC("    limits: {processes: 64}"));
     CU_ASSERT_PTR_NOT_NULL_FATAL(config);
-    CU_ASSERT_EQUAL(config_rights_check(config, on_problem, seen), EP_ECONFIG);
-    CU_ASSERT(was_seen(8, "sources[0].stages[0].limits.processes", "does not bind root"));
+    CU_ASSERT_EQUAL(config_rights_check(config, config_file_on_problem, config_seen), EP_ECONFIG);
+    CU_ASSERT(config_file_reported(8, "sources[0].stages[0].limits.processes", "does not bind root"));
     config_close(&config);
 }
 
@@ -413,5 +417,5 @@ int main(void)
         {"a built configuration obeys the same rules", a_built_configuration_obeys_the_same_rules},
         {"names of types", names_of_types},
     };
-    return run_in_directory("config", cases, sizeof cases / sizeof cases[0]);
+    return config_file_run("config", cases, sizeof cases / sizeof cases[0]);
 }

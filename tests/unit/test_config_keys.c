@@ -4,7 +4,7 @@
  * knows, no more and no fewer, and the manual's examples are valid configurations. Run in the top directory,
  * or with srcdir set to it.
  */
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 #include <stdio.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Histograms: every value falls into the bucket whose middle is near it; quantiles. */
 #include "shm/counter.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 static void check_near(uint64_t value)
 {

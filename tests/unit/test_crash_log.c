@@ -2,9 +2,11 @@
 /* The crash log: numbers, what a slow keeper loses, a writer that was killed, bytes of a damaged
  * segment.
  */
+#include <stdio.h>
+
 #include "shm/crash_log.h"
-#include "tests/unit/shm_fixture.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/unit.h"
 
 static struct crash_record crash_of(int32_t pid)
 {
@@ -20,7 +22,7 @@ static struct shm_crashes *ring_of(const struct segment *segment)
 
 static void test_in_turn(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct crash_record out;
     CU_ASSERT_EQUAL(crash_log_first(&segment), 1);
     CU_ASSERT_EQUAL(crash_log_end(&segment), 1);
@@ -45,7 +47,7 @@ static void test_in_turn(void)
 
 static void test_too_many(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct crash_record out;
     for (int32_t pid = 1; pid <= SHM_CRASHES + 10; pid++) {
         struct crash_record crash = crash_of(pid);
@@ -62,7 +64,7 @@ static void test_too_many(void)
 
 static void test_damage(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_crashes *crashes = ring_of(&segment);
     struct crash_record out, crash = crash_of(1);
     crash_log_add(&segment, &crash);

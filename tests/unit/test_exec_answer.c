@@ -4,11 +4,11 @@
 
 #include <stdio.h>
 
-#include "tests/unit/stage_fixture.h"
+#include "tests/lib/stage_fixture.h"
 
 static int read_line(const char *line, struct ep_call *call, char *errbuf)
 {
-    fixture_call(call, "{}", "{}");
+    stage_fixture_call(call, "{}", "{}");
     errbuf[0] = '\0';
     return stage_exec_answer_read(line, strlen(line), call, errbuf, SHM_TEXT_BYTES);
 }
@@ -61,13 +61,13 @@ static void each_form(void)
         CU_ASSERT_EQUAL(code, 0);
         CU_ASSERT_EQUAL(call.answer, forms[i].answer);
         CU_ASSERT_EQUAL(call.retry_after_ms, forms[i].retry_after_ms);
-        CU_ASSERT(fixture_same(call.reason, forms[i].reason));
+        CU_ASSERT(stage_fixture_same(call.reason, forms[i].reason));
         CU_ASSERT((call.new_context == NULL) == (forms[i].context == NULL));
         CU_ASSERT((call.new_event == NULL) == (forms[i].event == NULL));
         if (forms[i].context != NULL)
-            CU_ASSERT(fixture_same(call.new_context, forms[i].context));
+            CU_ASSERT(stage_fixture_same(call.new_context, forms[i].context));
         if (forms[i].event != NULL)
-            CU_ASSERT(fixture_same(call.new_event, forms[i].event));
+            CU_ASSERT(stage_fixture_same(call.new_event, forms[i].event));
         stage_call_close(&call);
     }
 }
@@ -105,7 +105,7 @@ static void malformed_answers(void)
         char errbuf[SHM_TEXT_BYTES];
         int code = read_line(wrongs[i].line, &call, errbuf);
         CU_ASSERT_EQUAL(code, EP_EPROTO);
-        CU_ASSERT(fixture_contains(errbuf, wrongs[i].part));
+        CU_ASSERT(stage_fixture_contains(errbuf, wrongs[i].part));
         CU_ASSERT_PTR_NULL(call.new_context);
         CU_ASSERT_PTR_NULL(call.new_event);
         CU_ASSERT_STRING_EQUAL(call.reason, "");
@@ -118,7 +118,7 @@ static void nul_bytes_are_no_answer(void)
     static const char line[] = "{\"processed\":true}\0";
     struct ep_call call;
     char errbuf[SHM_TEXT_BYTES];
-    fixture_call(&call, "{}", "{}");
+    stage_fixture_call(&call, "{}", "{}");
     CU_ASSERT_EQUAL(stage_exec_answer_read(line, sizeof line - 1, &call, errbuf, sizeof errbuf), EP_EPROTO);
 }
 
@@ -128,14 +128,14 @@ static void shown_lines_are_cut(void)
     memset(line, 'x', sizeof line);
     stage_exec_answer_show(line, sizeof line, shown, sizeof shown);
     CU_ASSERT_EQUAL(strlen(shown), sizeof shown - 1);
-    CU_ASSERT(fixture_contains(shown, "xxx...`"));
+    CU_ASSERT(stage_fixture_contains(shown, "xxx...`"));
     /* never in the middle of a character */
     for (size_t shift = 0; shift < 2; shift++) {
         for (size_t i = 0; i + 1 < sizeof line; i += 2)
             memcpy(line + i, "\xc3\xa9", 2);
         stage_exec_answer_show(line + shift, sizeof line - shift, shown, sizeof shown);
         CU_ASSERT(strlen(shown) >= sizeof shown - 2);
-        CU_ASSERT(fixture_contains(shown, "\xc3\xa9...`"));
+        CU_ASSERT(stage_fixture_contains(shown, "\xc3\xa9...`"));
     }
     for (size_t size = 0; size < 12; size++) {
         char small[16];
@@ -197,7 +197,7 @@ static void mutations_do_no_harm(void)
         memcpy(exact, line, bytes);
         struct ep_call call;
         char errbuf[SHM_TEXT_BYTES] = "";
-        fixture_call(&call, "{}", "{}");
+        stage_fixture_call(&call, "{}", "{}");
         int code = stage_exec_answer_read(exact, bytes, &call, errbuf, sizeof errbuf);
         taken += code == 0;
         if (code == 0 && call.new_context != NULL)

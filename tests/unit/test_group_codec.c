@@ -4,7 +4,7 @@
 #include <inttypes.h>
 
 #include "src/process/group_codec.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 #define ANSWERS 5
 #define ROOM 16

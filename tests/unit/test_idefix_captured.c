@@ -5,7 +5,7 @@
  * frames are.
  */
 #include "src/source/idefix_events.h"
-#include "tests/unit/idefix_frames.h"
+#include "tests/lib/idefix_frames.h"
 
 #define FRAMES 26
 #define FRAMES_OF_A_SESSION 6
@@ -58,18 +58,18 @@ static void expect_login(size_t first, const char *encoding, const char *token, 
     int64_t ms = 0;
 
     decode_call(first, "idefix.login", &request, &answer);
-    char *json = data_json(&request);
-    CU_ASSERT_EQUAL(member_count(json, ""), 7);
-    expect_member(json, "/address", "\"user-1\"");
-    expect_member(json, "/token", token);
-    expect_member(json, "/encoding", encoding);
-    expect_member(json, "/meta", meta);
-    expect_member(json, "/groups", "null");
-    expect_member(json, "/no-create", "false");
-    CU_ASSERT_TRUE(json_find(span_of(json), "/time", &time) && json_int64(time, &ms));
+    char *json = frames_data_json(&request);
+    CU_ASSERT_EQUAL(frames_member_count(json, ""), 7);
+    frames_expect_member(json, "/address", "\"user-1\"");
+    frames_expect_member(json, "/token", token);
+    frames_expect_member(json, "/encoding", encoding);
+    frames_expect_member(json, "/meta", meta);
+    frames_expect_member(json, "/groups", "null");
+    frames_expect_member(json, "/no-create", "false");
+    CU_ASSERT_TRUE(json_find(frames_span(json), "/time", &time) && json_int64(time, &ms));
     CU_ASSERT_TRUE(ms > 1795423600000 && ms < 1795423700000);
     free(json);
-    json = data_json(&answer);
+    json = frames_data_json(&answer);
     if (strcmp(token, "\"tok\"") == 0) {
         CU_ASSERT_STRING_EQUAL(json, "{\"ok\":true}");
         CU_ASSERT_PTR_NULL(answer.error);
@@ -97,13 +97,13 @@ static void decodes_the_polls_that_time_out(void)
 
     for (size_t first = 4; first < frame_count; first += FRAMES_OF_A_SESSION) {
         decode_call(first, "idefix.events.get", &request, &answer);
-        char *json = data_json(&request);
-        CU_ASSERT_EQUAL(member_count(json, ""), 5);
-        expect_member(json, "/domain", "\"acme\"");
-        expect_member(json, "/since", "\"1970-01-01T00:00:00Z\"");
-        expect_member(json, "/timeout", "\"1.5s\"");
-        expect_member(json, "/cid", "\"end\"");
-        expect_member(json, "/limit", "100");
+        char *json = frames_data_json(&request);
+        CU_ASSERT_EQUAL(frames_member_count(json, ""), 5);
+        frames_expect_member(json, "/domain", "\"acme\"");
+        frames_expect_member(json, "/since", "\"1970-01-01T00:00:00Z\"");
+        frames_expect_member(json, "/timeout", "\"1.5s\"");
+        frames_expect_member(json, "/cid", "\"end\"");
+        frames_expect_member(json, "/limit", "100");
         CU_ASSERT_STRING_EQUAL(answer.error, "[7] Timeout");
         CU_ASSERT_EQUAL(answer.error_code, 7);
         CU_ASSERT_EQUAL(answer.data.bytes, 0);
@@ -126,27 +126,27 @@ static void expect_measurement(const struct store_event *event, unsigned number,
     CU_ASSERT_STRING_EQUAL(event->uid, text);
     CU_ASSERT_STRING_EQUAL(event->address, "device-001");
     CU_ASSERT_STRING_EQUAL(event->type, "temperature");
-    CU_ASSERT_EQUAL(member_count(json, ""), 8);
+    CU_ASSERT_EQUAL(frames_member_count(json, ""), 8);
     snprintf(text, sizeof text, "\"e-%u\"", number);
-    expect_member(json, "/uid", text);
-    expect_member(json, "/domain", "\"acme\"");
-    expect_member(json, "/address", "\"device-001\"");
-    expect_member(json, "/sourceId", "\"probe\"");
-    expect_member(json, "/type", "\"temperature\"");
+    frames_expect_member(json, "/uid", text);
+    frames_expect_member(json, "/domain", "\"acme\"");
+    frames_expect_member(json, "/address", "\"device-001\"");
+    frames_expect_member(json, "/sourceId", "\"probe\"");
+    frames_expect_member(json, "/type", "\"temperature\"");
     snprintf(text, sizeof text, "\"2026-01-02T03:04:0%uZ\"", 5 + number);
-    expect_member(json, "/timestamp", text);
-    CU_ASSERT_EQUAL(member_count(json, "/meta"), 5);
-    expect_member(json, "/meta/big", "9223372036854775808");
-    expect_member(json, "/meta/neg", "-5000000000");
-    expect_member(json, "/meta/f", "1.5");
+    frames_expect_member(json, "/timestamp", text);
+    CU_ASSERT_EQUAL(frames_member_count(json, "/meta"), 5);
+    frames_expect_member(json, "/meta/big", "9223372036854775808");
+    frames_expect_member(json, "/meta/neg", "-5000000000");
+    frames_expect_member(json, "/meta/f", "1.5");
     snprintf(text, sizeof text, "%u", number);
-    expect_member(json, "/meta/n", text);
-    expect_member(json, "/meta/nested", "{\"a\":[1,\"x\",null,true]}");
-    CU_ASSERT_EQUAL(member_count(json, "/payload"), 2);
-    expect_member(json, "/payload/unit", "\"\xC2\xB0\x43\"");
+    frames_expect_member(json, "/meta/n", text);
+    frames_expect_member(json, "/meta/nested", "{\"a\":[1,\"x\",null,true]}");
+    CU_ASSERT_EQUAL(frames_member_count(json, "/payload"), 2);
+    frames_expect_member(json, "/payload/unit", "\"\xC2\xB0\x43\"");
     /* 00 01 02 FF: bytes in MessagePack; JSON's text does not say that it is base64 */
-    expect_member(json, msgpack ? "/payload/Data:b64" : "/payload/Data", "\"AAEC/w==\"");
-    expect_member(json, msgpack ? "/payload/Data" : "/payload/Data:b64", NULL);
+    frames_expect_member(json, msgpack ? "/payload/Data:b64" : "/payload/Data", "\"AAEC/w==\"");
+    frames_expect_member(json, msgpack ? "/payload/Data" : "/payload/Data:b64", NULL);
 }
 
 static void expect_bytes(const struct store_event *event, bool msgpack)
@@ -156,14 +156,14 @@ static void expect_bytes(const struct store_event *event, bool msgpack)
     CU_ASSERT_STRING_EQUAL(event->uid, "e-bin");
     CU_ASSERT_STRING_EQUAL(event->address, "device-002");
     CU_ASSERT_STRING_EQUAL(event->type, "application/vnd.nayar.bstates; id=\"abc=\"");
-    CU_ASSERT_EQUAL(member_count(json, ""), 6);
-    expect_member(json, "/uid", "\"e-bin\"");
-    expect_member(json, "/domain", "\"acme\"");
-    expect_member(json, "/address", "\"device-002\"");
-    expect_member(json, "/type", "\"application/vnd.nayar.bstates; id=\\\"abc=\\\"\"");
-    expect_member(json, "/timestamp", "\"1970-01-01T00:00:00Z\"");
-    expect_member(json, msgpack ? "/payload:b64" : "/payload", "\"CQgH\"");
-    expect_member(json, msgpack ? "/payload" : "/payload:b64", NULL);
+    CU_ASSERT_EQUAL(frames_member_count(json, ""), 6);
+    frames_expect_member(json, "/uid", "\"e-bin\"");
+    frames_expect_member(json, "/domain", "\"acme\"");
+    frames_expect_member(json, "/address", "\"device-002\"");
+    frames_expect_member(json, "/type", "\"application/vnd.nayar.bstates; id=\\\"abc=\\\"\"");
+    frames_expect_member(json, "/timestamp", "\"1970-01-01T00:00:00Z\"");
+    frames_expect_member(json, msgpack ? "/payload:b64" : "/payload", "\"CQgH\"");
+    frames_expect_member(json, msgpack ? "/payload" : "/payload:b64", NULL);
 }
 
 static void expect_filler(const struct store_event *event, unsigned number)
@@ -175,15 +175,15 @@ static void expect_filler(const struct store_event *event, unsigned number)
     CU_ASSERT_STRING_EQUAL(event->uid, text);
     CU_ASSERT_STRING_EQUAL(event->address, "device-003");
     CU_ASSERT_STRING_EQUAL(event->type, "temperature");
-    CU_ASSERT_EQUAL(member_count(json, ""), 6);
+    CU_ASSERT_EQUAL(frames_member_count(json, ""), 6);
     snprintf(text, sizeof text, "\"fill-%02u\"", number);
-    expect_member(json, "/uid", text);
-    expect_member(json, "/domain", "\"acme\"");
-    expect_member(json, "/address", "\"device-003\"");
-    expect_member(json, "/type", "\"temperature\"");
-    expect_member(json, "/timestamp", "\"2026-01-02T03:04:30+02:00\"");
+    frames_expect_member(json, "/uid", text);
+    frames_expect_member(json, "/domain", "\"acme\"");
+    frames_expect_member(json, "/address", "\"device-003\"");
+    frames_expect_member(json, "/type", "\"temperature\"");
+    frames_expect_member(json, "/timestamp", "\"2026-01-02T03:04:30+02:00\"");
     snprintf(text, sizeof text, "{\"v\":%u}", 20 + number);
-    expect_member(json, "/payload", text);
+    frames_expect_member(json, "/payload", text);
 }
 
 static void decodes_the_pages(void)
@@ -194,14 +194,14 @@ static void decodes_the_pages(void)
     for (size_t first = 2; first < frame_count; first += FRAMES_OF_A_SESSION) {
         struct page page;
         decode_call(first, "idefix.events.get", &request, &answer);
-        char *json = data_json(&request);
-        CU_ASSERT_EQUAL(member_count(json, ""), 6);
-        expect_member(json, "/domain", "\"acme\"");
-        expect_member(json, "/address", "\"device-001\"");
-        expect_member(json, "/type", "\"temperature\"");
-        expect_member(json, "/since", "\"2026-01-01T00:00:00Z\"");
-        expect_member(json, "/limit", "100");
-        expect_member(json, "/timeout", "\"1m0s\"");
+        char *json = frames_data_json(&request);
+        CU_ASSERT_EQUAL(frames_member_count(json, ""), 6);
+        frames_expect_member(json, "/domain", "\"acme\"");
+        frames_expect_member(json, "/address", "\"device-001\"");
+        frames_expect_member(json, "/type", "\"temperature\"");
+        frames_expect_member(json, "/since", "\"2026-01-01T00:00:00Z\"");
+        frames_expect_member(json, "/limit", "100");
+        frames_expect_member(json, "/timeout", "\"1m0s\"");
         source_page_open(&page);
         CU_ASSERT_EQUAL_FATAL(source_idefix_events_read(&answer, &page, &error), 0);
         CU_ASSERT_STRING_EQUAL(page.cursor, "end");
@@ -230,12 +230,12 @@ static void comes_back_in_each_encoding(void)
     for (size_t i = 0; i < frame_count; i++) {
         struct idefix_message message, again;
         decode(&frames[i], &message);
-        char *json = data_json(&message);
+        char *json = frames_data_json(&message);
         for (size_t e = 0; e < 4; e++) {
             struct idefix_encoding encoding;
             struct idefix_frame frame;
             CU_ASSERT_EQUAL(config_idefix_encoding_read(encodings[e], &encoding), 0);
-            struct idefix_envelope envelope = {message.to, message.reply, message.error, span_of(json)};
+            struct idefix_envelope envelope = {message.to, message.reply, message.error, frames_span(json)};
             CU_ASSERT_EQUAL_FATAL(idefix_frame_encode(&encoding, &envelope, &frame), 0);
             CU_ASSERT_EQUAL(idefix_message_decode(frame.flags, frame.body, frame.bytes, FRAME_LIMIT, &again,
                                                   NULL),
@@ -243,7 +243,7 @@ static void comes_back_in_each_encoding(void)
             CU_ASSERT_STRING_EQUAL(again.to, message.to);
             CU_ASSERT_TRUE((again.reply == NULL) == (message.reply == NULL));
             CU_ASSERT_EQUAL(again.error_code, message.error_code);
-            char *json_again = data_json(&again);
+            char *json_again = frames_data_json(&again);
             CU_ASSERT_STRING_EQUAL(json_again, json);
             free(json_again);
             idefix_message_free(&again);
@@ -272,10 +272,10 @@ static void refuses_what_is_cut_off(void)
 
 static void read_the_frames(void)
 {
-    FILE *file = captured_open();
+    FILE *file = frames_captured_open();
 
     CU_ASSERT_PTR_NOT_NULL_FATAL(file);
-    while (frame_count < FRAMES && captured_next(file, &frames[frame_count]))
+    while (frame_count < FRAMES && frames_captured_next(file, &frames[frame_count]))
         frame_count++;
     CU_ASSERT_EQUAL_FATAL(frame_count, FRAMES);
     CU_ASSERT_EQUAL(fgetc(file), EOF);
@@ -292,7 +292,7 @@ int main(void)
         {"gives the same back in each encoding", comes_back_in_each_encoding},
         {"refuses what is cut off", refuses_what_is_cut_off},
     };
-    FILE *file = captured_open();
+    FILE *file = frames_captured_open();
 
     if (file == NULL) {
         printf("skipped: no captured frames, 0 of %d checked\n", FRAMES);

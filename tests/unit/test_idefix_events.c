@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* A page of Idefix's events: what is stored, what is kept as corrupt, and what an error code asks for. */
+#include <stdio.h>
+#include <unistd.h>
+
 #include "src/idefix/client.h"
 #include "src/source/idefix_events.h"
 
 #include "src/base/hash.h"
-#include "tests/unit/idefix_frames.h"
-#include "tests/unit/msgpack_fixture.h"
+#include "tests/lib/idefix_frames.h"
+#include "tests/lib/msgpack_fixture.h"
 
 static int read_page(const char *flags, struct json_span body, struct page *page, struct error *error)
 {
@@ -26,7 +29,7 @@ static int read_json(const char *data, struct page *page, struct error *error)
     char *body = malloc(room);
 
     snprintf(body, room, "{\"t\":\"a\",\"d\":%s}", data);
-    int code = read_page("j", span_of(body), page, error);
+    int code = read_page("j", frames_span(body), page, error);
     free(body);
     return code;
 }
@@ -37,9 +40,9 @@ static int read_msgpack(const char *hex, struct page *page, struct error *error)
     char *text = malloc(room);
 
     snprintf(text, room, "82 a2746f a161 a26474 %s", hex);
-    struct msgpack body = unhex(text);
+    struct msgpack body = msgpack_unhex(text);
     int code = read_page("m", (struct json_span){body.at, body.bytes}, page, error);
-    unhex_free(body);
+    msgpack_unhex_free(body);
     free(text);
     return code;
 }
@@ -54,7 +57,7 @@ static void expect_event(const struct store_event *event, const char *uid, const
     CU_ASSERT_TRUE(type == NULL ? event->type == NULL
                                 : event->type != NULL && strcmp(event->type, type) == 0);
     CU_ASSERT_STRING_EQUAL(event->data, data);
-    show_difference(uid, event->data, data);
+    msgpack_show_difference(uid, event->data, data);
     CU_ASSERT_EQUAL(event->data_bytes, strlen(data));
     CU_ASSERT_TRUE(json_valid(event->data, event->data_bytes, NULL));
 }
@@ -140,7 +143,7 @@ static void expect_refused_answer(bool msgpack, const char *data, const char *ex
     source_page_set_cursor(&page, "old");
     CU_ASSERT_EQUAL(msgpack ? read_msgpack(data, &page, &error) : read_json(data, &page, &error), EP_EPROTO);
     CU_ASSERT_STRING_EQUAL(error.message, expected);
-    show_difference(data, error.message, expected);
+    msgpack_show_difference(data, error.message, expected);
     CU_ASSERT_EQUAL(msgpack ? read_msgpack(data, &page, NULL) : read_json(data, &page, NULL), EP_EPROTO);
     CU_ASSERT_TRUE(page.count == 1 && strcmp(page.cursor, "old") == 0);
     source_page_clear(&page);
@@ -219,7 +222,7 @@ static void expect_corrupt(const struct page *page, const char *uid, struct json
     CU_ASSERT_EQUAL_FATAL(bad->data_bytes, raw.bytes);
     CU_ASSERT_EQUAL(memcmp(bad->data, raw.at, raw.bytes), 0);
     CU_ASSERT_STRING_EQUAL(bad->error, error);
-    show_difference(raw.at, bad->error, error);
+    msgpack_show_difference(raw.at, bad->error, error);
     CU_ASSERT_STRING_EQUAL(page->cursor, "c-5");
 }
 
@@ -234,7 +237,7 @@ static void expect_bad_json(const char *bad, const char *uid, const char *error)
            " ,{\"uid\":\"e4\"},{\"uid\":\"e5\"}],\"cid\":\"c-5\"}");
     source_page_open(&page);
     CU_ASSERT_EQUAL(read_json(data, &page, NULL), 0);
-    expect_corrupt(&page, uid, span_of(bad), error);
+    expect_corrupt(&page, uid, frames_span(bad), error);
     source_page_clear(&page);
     free(data);
 }
@@ -243,7 +246,7 @@ static void expect_bad_msgpack(const char *hex, const char *uid, const char *err
 {
     size_t room = strlen(hex) + 300;
     char *data = malloc(room);
-    struct msgpack bad = unhex(hex);
+    struct msgpack bad = msgpack_unhex(hex);
     struct page page;
 
     stpcpy(stpcpy(stpcpy(data, "82 a6 6576656e7473 95 81 a3756964 a26531 81 a3756964 a26532 "), hex),
@@ -252,7 +255,7 @@ static void expect_bad_msgpack(const char *hex, const char *uid, const char *err
     CU_ASSERT_EQUAL(read_msgpack(data, &page, NULL), 0);
     expect_corrupt(&page, uid, (struct json_span){bad.at, bad.bytes}, error);
     source_page_clear(&page);
-    unhex_free(bad);
+    msgpack_unhex_free(bad);
     free(data);
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Idefix's frames: written in every encoding, read whatever comes. */
+#include <stdio.h>
 #include <zlib.h>
 
 #include "src/idefix/gzip.h"
-#include "tests/unit/idefix_frames.h"
-#include "tests/unit/msgpack_fixture.h"
+#include "tests/lib/idefix_frames.h"
+#include "tests/lib/msgpack_fixture.h"
 
 static void reads_encodings(void)
 {
@@ -54,18 +55,19 @@ static void expect_frame(const char *letters, const struct idefix_envelope *enve
 
 static void writes_envelopes(void)
 {
-    const struct idefix_envelope call = {"idefix.x", "0123", NULL, span_of("{\"a\": 1}")},
+    const struct idefix_envelope call = {"idefix.x", "0123", NULL, frames_span("{\"a\": 1}")},
                                  failure = {"0123", "", "[7] Timeout", {0}};
-    struct msgpack msgpack_call = unhex("83 a2746f a8 6964656669782e78 a26474 81 a161 01 a27265 a4 30313233"),
+    struct msgpack msgpack_call =
+                       msgpack_unhex("83 a2746f a8 6964656669782e78 a26474 81 a161 01 a27265 a4 30313233"),
                    msgpack_failure =
-                       unhex("83 a2746f a4 30313233 a26474 c0 a26572 ab 5b375d2054696d656f7574");
+                       msgpack_unhex("83 a2746f a4 30313233 a26474 c0 a26572 ab 5b375d2054696d656f7574");
 
-    expect_frame("j", &call, "j", span_of("{\"t\":\"idefix.x\",\"d\":{\"a\": 1},\"r\":\"0123\"}"));
-    expect_frame("jmg", &call, "j", span_of("{\"t\":\"idefix.x\",\"d\":{\"a\": 1},\"r\":\"0123\"}"));
-    expect_frame("j", &failure, "j", span_of("{\"t\":\"0123\",\"d\":null,\"e\":\"[7] Timeout\"}"));
+    expect_frame("j", &call, "j", frames_span("{\"t\":\"idefix.x\",\"d\":{\"a\": 1},\"r\":\"0123\"}"));
+    expect_frame("jmg", &call, "j", frames_span("{\"t\":\"idefix.x\",\"d\":{\"a\": 1},\"r\":\"0123\"}"));
+    expect_frame("j", &failure, "j", frames_span("{\"t\":\"0123\",\"d\":null,\"e\":\"[7] Timeout\"}"));
     expect_frame("m", &call, "m", (struct json_span){msgpack_call.at, msgpack_call.bytes});
     expect_frame("mg", &failure, "m", (struct json_span){msgpack_failure.at, msgpack_failure.bytes});
-    unhex_free(msgpack_call), unhex_free(msgpack_failure);
+    msgpack_unhex_free(msgpack_call), msgpack_unhex_free(msgpack_failure);
 }
 
 static void compresses_where_it_pays(void)
@@ -77,7 +79,7 @@ static void compresses_where_it_pays(void)
     data[0] = '"';
     memcpy(data + sizeof data - 7, "\\u0000\"", 7);
     const struct idefix_envelope large = {"t", "r", NULL, {data, sizeof data}};
-    const struct idefix_envelope small = {"t", "r", NULL, span_of("1")};
+    const struct idefix_envelope small = {"t", "r", NULL, frames_span("1")};
     for (size_t i = 0; i < 4; i++) {
         struct idefix_message message;
         bool gzip = letters[i][1] == 'g';
@@ -87,7 +89,7 @@ static void compresses_where_it_pays(void)
         CU_ASSERT_EQUAL(idefix_message_decode(frame.flags, frame.body, frame.bytes, FRAME_LIMIT, &message,
                                               NULL),
                         0);
-        json = data_json(&message);
+        json = frames_data_json(&message);
         CU_ASSERT_TRUE(strlen(json) == sizeof data && memcmp(json, data, sizeof data) == 0);
         free(json);
         idefix_message_free(&message);
@@ -125,9 +127,9 @@ static void expect_message(const char *flags, struct json_span body, const char 
     CU_ASSERT_TRUE(error_text == NULL ? message.error == NULL
                                       : message.error != NULL && strcmp(message.error, error_text) == 0);
     CU_ASSERT_EQUAL(message.error_code, error_code);
-    char *json = data_json(&message);
+    char *json = frames_data_json(&message);
     CU_ASSERT_STRING_EQUAL(json, data);
-    show_difference("data", json, data);
+    msgpack_show_difference("data", json, data);
     free(json);
     idefix_message_free(&message);
     CU_ASSERT_TRUE(message.body == NULL && message.to == NULL);
@@ -141,35 +143,36 @@ static void expect_malformed(const char *flags, struct json_span body, size_t li
 
     CU_ASSERT_EQUAL(decode_limited(flags, body, limit, &message, &error), EP_EPROTO);
     CU_ASSERT_STRING_EQUAL(error.message, expected);
-    show_difference(flags, error.message, expected);
+    msgpack_show_difference(flags, error.message, expected);
     CU_ASSERT_EQUAL(decode_limited(flags, body, limit, &message, NULL), EP_EPROTO);
     CU_ASSERT_EQUAL(message.bytes, 4711); /* untouched */
 }
 
 static void expect_json_malformed(const char *body, const char *message)
 {
-    expect_malformed("j", span_of(body), FRAME_LIMIT, message);
+    expect_malformed("j", frames_span(body), FRAME_LIMIT, message);
 }
 
 static void expect_msgpack_malformed(const char *hex, const char *message)
 {
-    struct msgpack body = unhex(hex);
+    struct msgpack body = msgpack_unhex(hex);
     expect_malformed("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT, message);
-    unhex_free(body);
+    msgpack_unhex_free(body);
 }
 
 static void reads_json_envelopes(void)
 {
-    expect_message("j", span_of("{\"t\":\"a\",\"d\":{\"x\":[1]},\"r\":\"b\"}"), "a", "b", NULL, 0,
+    expect_message("j", frames_span("{\"t\":\"a\",\"d\":{\"x\":[1]},\"r\":\"b\"}"), "a", "b", NULL, 0,
                    "{\"x\":[1]}");
-    expect_message("j", span_of(" { \"d\" : 1 ,\n\"t\" : \"a\" } \n"), "a", NULL, NULL, 0, "1");
-    expect_message("j", span_of("{\"t\":\"a\"}"), "a", NULL, NULL, 0, "null");
-    expect_message("j", span_of("{\"t\":\"\",\"r\":null,\"e\":null,\"d\":null}"), "", NULL, NULL, 0, "null");
-    expect_message("j", span_of("{\"t\":\"a\",\"r\":\"\",\"e\":\"\"}"), "a", NULL, NULL, 0, "null");
-    expect_message("j", span_of("{\"\\u0074\":\"\\u0061\\u0000\",\"x\":[\"t\"],\"t\":5}"), "a\xEF\xBF\xBD",
-                   NULL, NULL, 0, "null");
-    expect_message("j", span_of("{\"T\":1,\"to\":2,\"t\":\"a\",\"e\":\"[201] No\",\"e\":\"\"}"), "a", NULL,
-                   "[201] No", 201, "null");
+    expect_message("j", frames_span(" { \"d\" : 1 ,\n\"t\" : \"a\" } \n"), "a", NULL, NULL, 0, "1");
+    expect_message("j", frames_span("{\"t\":\"a\"}"), "a", NULL, NULL, 0, "null");
+    expect_message("j", frames_span("{\"t\":\"\",\"r\":null,\"e\":null,\"d\":null}"), "", NULL, NULL, 0,
+                   "null");
+    expect_message("j", frames_span("{\"t\":\"a\",\"r\":\"\",\"e\":\"\"}"), "a", NULL, NULL, 0, "null");
+    expect_message("j", frames_span("{\"\\u0074\":\"\\u0061\\u0000\",\"x\":[\"t\"],\"t\":5}"),
+                   "a\xEF\xBF\xBD", NULL, NULL, 0, "null");
+    expect_message("j", frames_span("{\"T\":1,\"to\":2,\"t\":\"a\",\"e\":\"[201] No\",\"e\":\"\"}"), "a",
+                   NULL, "[201] No", 201, "null");
 }
 
 static void reads_msgpack_envelopes(void)
@@ -188,19 +191,20 @@ static void reads_msgpack_envelopes(void)
     };
 
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        struct msgpack body = unhex(good[i].hex);
+        struct msgpack body = msgpack_unhex(good[i].hex);
         if (good[i].data != NULL)
             expect_message("m", (struct json_span){body.at, body.bytes}, "a", good[i].reply, good[i].error,
                            good[i].code, good[i].data);
         else
             expect_malformed("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT,
                              "the envelope has no \"to\"");
-        unhex_free(body);
+        msgpack_unhex_free(body);
     }
-    struct msgpack odd = unhex("82 a2746f a2 6100 a26572 a5 5b375d20ff"); /* NUL and no UTF-8 become U+FFFD */
+    struct msgpack odd =
+        msgpack_unhex("82 a2746f a2 6100 a26572 a5 5b375d20ff"); /* NUL and no UTF-8 become U+FFFD */
     expect_message("m", (struct json_span){odd.at, odd.bytes}, "a\xEF\xBF\xBD", NULL, "[7] \xEF\xBF\xBD", 7,
                    "null");
-    unhex_free(odd);
+    msgpack_unhex_free(odd);
 }
 
 static void reads_error_codes(void)
@@ -230,19 +234,19 @@ static void reads_error_codes(void)
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
         char body[200];
         snprintf(body, sizeof body, "{\"t\":\"a\",\"e\":\"%s\"}", errors[i].text);
-        expect_message("j", span_of(body), "a", NULL, errors[i].text, errors[i].code, "null");
+        expect_message("j", frames_span(body), "a", NULL, errors[i].text, errors[i].code, "null");
     }
 }
 
 static void refuses_unknown_flags(void)
 {
-    expect_malformed("x", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"x\"");
-    expect_malformed("", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"\"");
-    expect_malformed("mgg", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"mgg\"");
-    expect_malformed("jm", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"jm\"");
-    expect_malformed("g", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"g\"");
-    expect_malformed("j ", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"j \"");
-    expect_malformed("JJJJJJJJJJJJJJJJJJJJJJJJJJJJ", span_of(""), FRAME_LIMIT,
+    expect_malformed("x", frames_span("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"x\"");
+    expect_malformed("", frames_span("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"\"");
+    expect_malformed("mgg", frames_span("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"mgg\"");
+    expect_malformed("jm", frames_span("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"jm\"");
+    expect_malformed("g", frames_span("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"g\"");
+    expect_malformed("j ", frames_span("{\"t\":\"a\"}"), FRAME_LIMIT, "unknown flags \"j \"");
+    expect_malformed("JJJJJJJJJJJJJJJJJJJJJJJJJJJJ", frames_span(""), FRAME_LIMIT,
                      "unknown flags \"JJJJJJJJJJJJJJJJ\"");
 }
 
@@ -282,13 +286,13 @@ static void keeps_bad_data_to_itself(void)
 {
     static const char *const bodies[] = {"{\"t\":\"a\",\"d\":nul}", "{\"t\":\"a\",\"d\":[1,,2]}",
                                          "{\"t\":\"a\",\"d\":[\"\xFF\"]}"};
-    struct msgpack body = unhex("82 a26474 92 01 c1 a2746f a161");
+    struct msgpack body = msgpack_unhex("82 a26474 92 01 c1 a2746f a161");
     struct idefix_message message;
     struct json_out out = {0};
     struct error error;
 
     for (size_t i = 0; i < 3; i++) {
-        CU_ASSERT_EQUAL(decode_limited("j", span_of(bodies[i]), FRAME_LIMIT, &message, NULL), 0);
+        CU_ASSERT_EQUAL(decode_limited("j", frames_span(bodies[i]), FRAME_LIMIT, &message, NULL), 0);
         CU_ASSERT_STRING_EQUAL(message.to, "a");
         CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EPROTO);
         CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "not valid JSON: error at byte "));
@@ -300,7 +304,7 @@ static void keeps_bad_data_to_itself(void)
     CU_ASSERT_STRING_EQUAL(error.message, "byte 2 is 0xC1, which means nothing in MessagePack");
     idefix_message_free(&message);
     json_write_free(&out);
-    unhex_free(body);
+    msgpack_unhex_free(body);
 }
 
 /* ---- gzip ---- */
@@ -391,7 +395,8 @@ static void refuses_what_is_no_gzip(void)
     for (size_t cut = 0; cut < good.bytes; cut++)
         expect_malformed("jg", (struct json_span){good.at, cut}, FRAME_LIMIT,
                          "does not inflate: the gzip data is cut off");
-    expect_malformed("jg", span_of("{\"t\":\"a\"}"), FRAME_LIMIT, "does not inflate: incorrect header check");
+    expect_malformed("jg", frames_span("{\"t\":\"a\"}"), FRAME_LIMIT,
+                     "does not inflate: incorrect header check");
     memcpy(bad, good.at, good.bytes);
     bad[good.bytes - 8] ^= 1;
     expect_malformed("jg", (struct json_span){bad, good.bytes}, FRAME_LIMIT,

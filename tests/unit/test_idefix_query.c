@@ -2,7 +2,7 @@
 /* What an Idefix client sends, and where to: broker addresses, Go durations, the data of events.get. */
 #include "src/config/config.h"
 #include "src/idefix/client.h"
-#include "tests/unit/idefix_frames.h"
+#include "tests/lib/idefix_frames.h"
 
 static void expect_broker(const char *text, const char *host, int port, bool tls)
 {
@@ -105,7 +105,7 @@ static void test_durations(void)
     };
     for (size_t i = 0; i < sizeof durations / sizeof durations[0]; i++) {
         char *text = query_text(&(struct idefix_query){.domain = "d", .timeout_ms = durations[i].ms});
-        expect_member(text, "/timeout", durations[i].text);
+        frames_expect_member(text, "/timeout", durations[i].text);
         free(text);
     }
 }
@@ -147,7 +147,7 @@ static int compare_member(struct json_span key, struct json_span value, void *us
 
     snprintf(pointer, sizeof pointer, "/%s", name);
     snprintf(expected, sizeof expected, "%.*s", (int)value.bytes, value.at);
-    expect_member(comparison->other, pointer, expected);
+    frames_expect_member(comparison->other, pointer, expected);
     comparison->count++;
     free(name);
     return 0;
@@ -156,7 +156,7 @@ static int compare_member(struct json_span key, struct json_span value, void *us
 /* The captured client's requests, of four sessions, against ours with the same filters. */
 static void test_captured(void)
 {
-    FILE *file = captured_open();
+    FILE *file = frames_captured_open();
     struct captured frame;
     size_t seen = 0;
 
@@ -175,19 +175,19 @@ static void test_captured(void)
                                                      .since = "2026-01-01T00:00:00Z",
                                                      .limit = 100,
                                                      .timeout_ms = 1500});
-    while (captured_next(file, &frame)) {
+    while (frames_captured_next(file, &frame)) {
         struct idefix_message message = {0};
         struct error error = {0};
         CU_ASSERT_EQUAL_FATAL(idefix_message_decode(frame.flags, frame.body, frame.bytes, FRAME_LIMIT,
                                                     &message, &error),
                               0);
         if (strcmp(message.to, "idefix.events.get") == 0) {
-            char *theirs = data_json(&message);
+            char *theirs = frames_data_json(&message);
             struct json_span cid;
-            const char *ours = json_find(span_of(theirs), "/cid", &cid) ? second : first;
+            const char *ours = json_find(frames_span(theirs), "/cid", &cid) ? second : first;
             struct comparison comparison = {.other = ours};
-            CU_ASSERT_EQUAL(json_each_member(span_of(theirs), compare_member, &comparison), 0);
-            CU_ASSERT_EQUAL(comparison.count, member_count(ours, ""));
+            CU_ASSERT_EQUAL(json_each_member(frames_span(theirs), compare_member, &comparison), 0);
+            CU_ASSERT_EQUAL(comparison.count, frames_member_count(ours, ""));
             seen++;
             free(theirs);
         }

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* An import from the file to the store: which source becomes which, where events go on, the account of it,
  * and that nothing comes twice. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
 #include "src/import/import.h"
-#include "tests/unit/import_rig.h"
-#include "tests/unit/store_fixture.h"
+#include "tests/lib/import_rig.h"
+#include "tests/lib/store_fixture.h"
 
 static struct error error;
 static struct import_go *go;
@@ -23,19 +27,19 @@ static const struct config config = {.sources = sources, .source_count = 2};
 static void begin(void)
 {
     fixture_begin();
-    rig_begin();
+    import_rig_begin();
 }
 
 static void end(void)
 {
-    rig_end();
+    import_rig_end();
     fixture_end();
 }
 
 static int make_plan(const char *only, const char *as)
 {
     error = (struct error){0};
-    CU_ASSERT_EQUAL_FATAL(import_go_open(rig.path, NULL, NULL, &go, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(import_go_open(import_rig.path, NULL, NULL, &go, &error), 0);
     int code = import_plan(go, &config, only, as, &plan, &error);
     if (code != 0)
         import_go_close(&go);
@@ -61,7 +65,7 @@ static int run(bool trial, bool without_store)
 static void sources_find_each_other(void)
 {
     begin();
-    sqlite3_close(rig_create("INSERT INTO sources VALUES('quakes', 'q'), ('other', '')"));
+    sqlite3_close(import_rig_create("INSERT INTO sources VALUES('quakes', 'q'), ('other', '')"));
     CU_ASSERT_EQUAL_FATAL(make_plan(NULL, NULL), 0);
     CU_ASSERT_EQUAL_FATAL(plan.part_count, 2);
     CU_ASSERT_STRING_EQUAL(plan.parts[0].from, "other");
@@ -79,12 +83,12 @@ static void sources_find_each_other(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "no source \"nobody\"; it has other, quakes"));
     CU_ASSERT_EQUAL(make_plan("other", "nobody"), EP_ECONFIG);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "no source \"nobody\"; it has quakes, other"));
-    sqlite3_close(rig_create("INSERT INTO sources VALUES('quakes', 'q'), ('stranger', '')"));
+    sqlite3_close(import_rig_create("INSERT INTO sources VALUES('quakes', 'q'), ('stranger', '')"));
     CU_ASSERT_EQUAL(make_plan(NULL, NULL), EP_ECONFIG);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "no source \"stranger\"; it has quakes, other"));
     CU_ASSERT_EQUAL(make_plan("quakes", NULL), 0);
     close_plan();
-    sqlite3_close(rig_create("INSERT INTO sources VALUES('stranger', '')"));
+    sqlite3_close(import_rig_create("INSERT INTO sources VALUES('stranger', '')"));
     CU_ASSERT_EQUAL(make_plan(NULL, "quakes"), 0); /* the only one needs no --source */
     CU_ASSERT_EQUAL(plan.part_count, 1);
     close_plan();
@@ -95,17 +99,17 @@ static void sources_find_each_other(void)
 
 static void fill(void)
 {
-    sqlite3 *db = rig_create("INSERT INTO sources VALUES('quakes', 'cursor-9')");
+    sqlite3 *db = import_rig_create("INSERT INTO sources VALUES('quakes', 'cursor-9')");
     struct json_out event = {0};
-    rig_row(db, "quakes", "a", 1, true, "second- first+");
-    rig_row(db, "quakes", "b", 2, false, "third+ zoo+ second+ attic+ first+");
-    rig_row(db, "quakes", "c", 3, true, "second+ zoo-");
-    rig_row(db, "quakes", "d", 4, true, NULL);
-    rig_row(db, "quakes", "e", 5, false, "second+ first+ third-");
-    rig_add(db, "quakes", "f", 6, true, RIG_TEXT("\xc1\xc1"), RIG_NULL);
-    rig_event(&event, "f");
-    rig_add(db, "quakes", "g", 7, false, rig_packed(&event), RIG_NULL);
-    rig_add(db, "quakes", "h", 8, false, rig_packed(&event), RIG_TEXT("\x01"));
+    import_rig_row(db, "quakes", "a", 1, true, "second- first+");
+    import_rig_row(db, "quakes", "b", 2, false, "third+ zoo+ second+ attic+ first+");
+    import_rig_row(db, "quakes", "c", 3, true, "second+ zoo-");
+    import_rig_row(db, "quakes", "d", 4, true, NULL);
+    import_rig_row(db, "quakes", "e", 5, false, "second+ first+ third-");
+    import_rig_add(db, "quakes", "f", 6, true, IMPORT_RIG_TEXT("\xc1\xc1"), IMPORT_RIG_NULL);
+    import_rig_event(&event, "f");
+    import_rig_add(db, "quakes", "g", 7, false, import_rig_packed(&event), IMPORT_RIG_NULL);
+    import_rig_add(db, "quakes", "h", 8, false, import_rig_packed(&event), IMPORT_RIG_TEXT("\x01"));
     json_write_free(&event);
     sqlite3_close(db);
 }
@@ -199,9 +203,9 @@ static void again_there_is_nothing_new(void)
 static void a_source_the_store_has_not_yet(void)
 {
     begin();
-    sqlite3 *db = rig_create("INSERT INTO sources VALUES('quakes', ''), ('other', 'o')");
-    rig_row(db, "other", "x", 1, false, "only+");
-    rig_row(db, "quakes", "u0", 1, true, "first+");
+    sqlite3 *db = import_rig_create("INSERT INTO sources VALUES('quakes', ''), ('other', 'o')");
+    import_rig_row(db, "other", "x", 1, false, "only+");
+    import_rig_row(db, "quakes", "u0", 1, true, "first+");
     sqlite3_close(db);
     CU_ASSERT_EQUAL(ingest("u", 0, 1).stored, 1);
     CU_ASSERT_EQUAL_FATAL(make_plan(NULL, NULL), 0);
@@ -216,12 +220,12 @@ static void a_source_the_store_has_not_yet(void)
 static void a_damaged_file_is_refused(void)
 {
     begin();
-    sqlite3 *db = rig_create("INSERT INTO sources VALUES('quakes', 'c')");
-    rig_run(db, "CREATE TABLE apart(x)");
+    sqlite3 *db = import_rig_create("INSERT INTO sources VALUES('quakes', 'c')");
+    import_rig_run(db, "CREATE TABLE apart(x)");
     for (int i = 0; i < 2000; i++) {
         char id[16];
         snprintf(id, sizeof id, "%06d", i);
-        rig_row(db, "quakes", id, i, false, "first+");
+        import_rig_row(db, "quakes", id, i, false, "first+");
     }
     /* the page with the last rows themselves, which neither index leads through */
     sqlite3_stmt *statement;
@@ -235,10 +239,10 @@ static void a_damaged_file_is_refused(void)
     CU_ASSERT_FATAL(page > 10);
     char rubbish[4096];
     memset(rubbish, 0xa5, sizeof rubbish);
-    int fd = open(rig.path, O_WRONLY);
+    int fd = open(import_rig.path, O_WRONLY);
     CU_ASSERT_EQUAL(pwrite(fd, rubbish, sizeof rubbish, (page - 1) * 4096), 4096);
     close(fd);
-    CU_ASSERT_EQUAL(import_go_open(rig.path, NULL, NULL, &go, &error), EP_EINVAL);
+    CU_ASSERT_EQUAL(import_go_open(import_rig.path, NULL, NULL, &go, &error), EP_EINVAL);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "damaged"));
     CU_ASSERT_EQUAL(totals().fetched, 0);
     end();

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* A Go eventpipe's database as it is read: values exact, order, what cannot be read, and the file left alone.
  */
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "src/base/hash.h"
-#include "tests/unit/import_rig.h"
+#include "tests/lib/import_rig.h"
 
 static struct error error;
 static struct import_go *go;
@@ -12,11 +17,11 @@ static bool locked;
 static void open_go(void)
 {
     error = (struct error){0};
-    int code = import_go_open(rig.path, NULL, NULL, &go, &error);
+    int code = import_go_open(import_rig.path, NULL, NULL, &go, &error);
     if (code != 0)
         fprintf(stderr, "%s\n", error.message);
     CU_ASSERT_EQUAL_FATAL(code, 0);
-    CU_ASSERT_EQUAL(rig_entries(rig.temporary), 0); /* the copy has lost its name already */
+    CU_ASSERT_EQUAL(import_rig_entries(import_rig.temporary), 0); /* the copy has lost its name already */
 }
 
 static void close_go(void)
@@ -45,40 +50,40 @@ static void expect_refused(int code, const char *expected)
 {
     struct import_go *refused = NULL;
     error = (struct error){0};
-    int found = import_go_open(rig.path, NULL, NULL, &refused, &error);
+    int found = import_go_open(import_rig.path, NULL, NULL, &refused, &error);
     if (found != code || strstr(error.message, expected) == NULL)
         fprintf(stderr, "expected %d \"%s\", found %d: %s\n", code, expected, found, error.message);
     CU_ASSERT_EQUAL(found, code);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, expected));
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "go?#.db"));
     CU_ASSERT_PTR_NULL(refused);
-    CU_ASSERT_EQUAL(rig_entries(rig.temporary), 0);
+    CU_ASSERT_EQUAL(import_rig_entries(import_rig.temporary), 0);
 }
 
 /* ---- values ---- */
 
 static void values_are_exact(void)
 {
-    rig_begin();
-    sqlite3 *db = rig_create("INSERT INTO sources VALUES('s', 'c')");
+    import_rig_begin();
+    sqlite3 *db = import_rig_create("INSERT INTO sources VALUES('s', 'c')");
     struct json_out event = {0}, context = {0};
     json_msgpack_write_map(&event, 10);
-    rig_text(&event, "uid"), rig_text(&event, "u");
-    rig_text(&event, "address"), rig_text(&event, "dev");
-    rig_text(&event, "type"), rig_text(&event, "a/b; c=\"d\"");
-    rig_text(&event, "payload"), json_msgpack_write_bytes(&event, "\t\0\xff", 3);
-    rig_text(&event, "two63"), json_msgpack_write_uint(&event, UINT64_C(1) << 63);
-    rig_text(&event, "max"), json_msgpack_write_uint(&event, UINT64_MAX);
-    rig_text(&event, "least"), json_msgpack_write_int(&event, INT64_MIN);
-    rig_text(&event, "minus"), json_msgpack_write_int(&event, -3);
-    rig_text(&event, "nul"), json_msgpack_write_text(&event, "a\0b", 3);
-    rig_text(&event, "float"), json_msgpack_write_double(&event, 0.1);
+    import_rig_text(&event, "uid"), import_rig_text(&event, "u");
+    import_rig_text(&event, "address"), import_rig_text(&event, "dev");
+    import_rig_text(&event, "type"), import_rig_text(&event, "a/b; c=\"d\"");
+    import_rig_text(&event, "payload"), json_msgpack_write_bytes(&event, "\t\0\xff", 3);
+    import_rig_text(&event, "two63"), json_msgpack_write_uint(&event, UINT64_C(1) << 63);
+    import_rig_text(&event, "max"), json_msgpack_write_uint(&event, UINT64_MAX);
+    import_rig_text(&event, "least"), json_msgpack_write_int(&event, INT64_MIN);
+    import_rig_text(&event, "minus"), json_msgpack_write_int(&event, -3);
+    import_rig_text(&event, "nul"), json_msgpack_write_text(&event, "a\0b", 3);
+    import_rig_text(&event, "float"), json_msgpack_write_double(&event, 0.1);
     json_msgpack_write_map(&context, 1);
-    rig_text(&context, "pipelineContext");
+    import_rig_text(&context, "pipelineContext");
     json_msgpack_write_map(&context, 2);
-    rig_text(&context, "raw"), json_msgpack_write_bytes(&context, "\xfe", 1);
-    rig_text(&context, "big"), json_msgpack_write_uint(&context, UINT64_MAX - 1);
-    rig_add(db, "s", "u", 1, false, rig_packed(&event), rig_packed(&context));
+    import_rig_text(&context, "raw"), json_msgpack_write_bytes(&context, "\xfe", 1);
+    import_rig_text(&context, "big"), json_msgpack_write_uint(&context, UINT64_MAX - 1);
+    import_rig_add(db, "s", "u", 1, false, import_rig_packed(&event), import_rig_packed(&context));
     sqlite3_close(db);
     open_go();
     start("s");
@@ -100,20 +105,20 @@ static void values_are_exact(void)
     close_go();
     json_write_free(&event);
     json_write_free(&context);
-    rig_end();
+    import_rig_end();
 }
 
 static void rows_come_in_order(void)
 {
     static const char *const expected[] = {"third", "fifth", "first", "second", "fourth"};
-    rig_begin();
-    sqlite3 *db = rig_create("INSERT INTO sources VALUES('s', 'c')");
-    rig_row(db, "s", "first", 7, true, "a+ b-");
-    rig_row(db, "s", "second", 7, false, NULL); /* the same index: as they were put in */
-    rig_row(db, "s", "third", -2, true, "");
-    rig_row(db, "s", "fourth", 70, false, NULL);
-    rig_row(db, "s", "fifth", 6, false, NULL);
-    rig_row(db, "t", "other", 0, false, NULL);
+    import_rig_begin();
+    sqlite3 *db = import_rig_create("INSERT INTO sources VALUES('s', 'c')");
+    import_rig_row(db, "s", "first", 7, true, "a+ b-");
+    import_rig_row(db, "s", "second", 7, false, NULL); /* the same index: as they were put in */
+    import_rig_row(db, "s", "third", -2, true, "");
+    import_rig_row(db, "s", "fourth", 70, false, NULL);
+    import_rig_row(db, "s", "fifth", 6, false, NULL);
+    import_rig_row(db, "t", "other", 0, false, NULL);
     sqlite3_close(db);
     open_go();
     for (int again = 0; again < 2; again++) {
@@ -130,16 +135,17 @@ static void rows_come_in_order(void)
     start("nobody");
     CU_ASSERT_FALSE(next());
     close_go();
-    rig_end();
+    import_rig_end();
 }
 
 static void sources_are_listed(void)
 {
-    rig_begin();
-    sqlite3 *db = rig_create("INSERT INTO sources VALUES('b', 'cursor of b'), ('a', ''), ('empty', 'x')");
-    rig_row(db, "b", "1", 1, false, NULL);
-    rig_row(db, "orphan", "2", 1, false, NULL); /* SQLite does not hold the reference by itself */
-    rig_row(db, "orphan", "3", 2, false, NULL);
+    import_rig_begin();
+    sqlite3 *db =
+        import_rig_create("INSERT INTO sources VALUES('b', 'cursor of b'), ('a', ''), ('empty', 'x')");
+    import_rig_row(db, "b", "1", 1, false, NULL);
+    import_rig_row(db, "orphan", "2", 1, false, NULL); /* SQLite does not hold the reference by itself */
+    import_rig_row(db, "orphan", "3", 2, false, NULL);
     sqlite3_close(db);
     open_go();
     const struct import_go_source *sources;
@@ -152,25 +158,25 @@ static void sources_are_listed(void)
     CU_ASSERT_STRING_EQUAL(sources[3].id, "orphan");
     CU_ASSERT_PTR_NULL(sources[3].cursor);
     close_go();
-    sqlite3_close(rig_create(""));
+    sqlite3_close(import_rig_create(""));
     open_go();
     CU_ASSERT_EQUAL(import_go_sources(go, &sources), 0);
     close_go();
-    rig_end();
+    import_rig_end();
 }
 
 static void the_row_names_the_event(void)
 {
-    rig_begin();
-    sqlite3 *db = rig_create("");
+    import_rig_begin();
+    sqlite3 *db = import_rig_create("");
     struct json_out event = {0};
-    rig_event(&event, "inner");
-    rig_add(db, "s", "outer", 1, false, rig_packed(&event), RIG_NULL);
-    rig_add(db, "s", "none", 2, false, RIG_TEXT("\x81\xa1n\x01"), RIG_NULL);
-    rig_add(db, "s", "void", 3, false, RIG_TEXT("\x80"), RIG_NULL);
-    rig_add(db, "s", "number", 4, false, RIG_TEXT("\x81\xa3uid\x05"), RIG_NULL);
-    rig_add(db, "s", "bad \xff id", 5, false, RIG_TEXT("\x81\xa3uid\xc0"), RIG_NULL);
-    rig_add(db, "s", "bad \xfe id", 6, false, RIG_TEXT("\x81\xa3uid\xc0"), RIG_NULL);
+    import_rig_event(&event, "inner");
+    import_rig_add(db, "s", "outer", 1, false, import_rig_packed(&event), IMPORT_RIG_NULL);
+    import_rig_add(db, "s", "none", 2, false, IMPORT_RIG_TEXT("\x81\xa1n\x01"), IMPORT_RIG_NULL);
+    import_rig_add(db, "s", "void", 3, false, IMPORT_RIG_TEXT("\x80"), IMPORT_RIG_NULL);
+    import_rig_add(db, "s", "number", 4, false, IMPORT_RIG_TEXT("\x81\xa3uid\x05"), IMPORT_RIG_NULL);
+    import_rig_add(db, "s", "bad \xff id", 5, false, IMPORT_RIG_TEXT("\x81\xa3uid\xc0"), IMPORT_RIG_NULL);
+    import_rig_add(db, "s", "bad \xfe id", 6, false, IMPORT_RIG_TEXT("\x81\xa3uid\xc0"), IMPORT_RIG_NULL);
     char bad[2][HASH_UID_DIGITS + 1]; /* no text: each becomes a uid of its own */
     base_hash_hex("bad \xff id", 8, bad[0], HASH_UID_DIGITS);
     base_hash_hex("bad \xfe id", 8, bad[1], HASH_UID_DIGITS);
@@ -198,7 +204,7 @@ static void the_row_names_the_event(void)
             CU_ASSERT_STRING_EQUAL(row.other_uid, expected[i].other);
     }
     close_go();
-    rig_end();
+    import_rig_end();
 }
 
 /* ---- what cannot be read ---- */
@@ -208,39 +214,41 @@ static void the_row_names_the_event(void)
 #define STAGES(map) "\x81\xafprocessedStages" map
 
 static const struct {
-    struct rig_bytes data, context;
+    struct import_rig_bytes data, context;
     const char *error; /* NULL: all is well */
     const char *kept;  /* of the event; NULL: its raw bytes */
 } unreadable[] = {
-    {RIG_TEXT(""), {NULL, 0}, "data", NULL},
-    {RIG_TEXT("\x93\x01\x02\x03"), {NULL, 0}, "expected a map, found an array", NULL},
-    {RIG_TEXT("\x82\xa3uid\xa1x"), {NULL, 0}, "data", NULL}, /* ends too early */
-    {RIG_TEXT(GOOD "\0\0"), {NULL, 0}, "2 bytes follow its end", NULL},
-    {RIG_TEXT("\x81\xa3uid\xc7\x01\x05z"), {NULL, 0}, "data", NULL}, /* an extension nobody knows */
-    {RIG_TEXT("\xdf\xff\xff\xff\xff"), {NULL, 0}, "data", NULL},     /* claims what is not there */
-    {RIG_TEXT(GOOD), RIG_TEXT(""), NULL, "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT("\xc0"), NULL, "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT("\x80"), NULL, "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT(CONTEXT("\xc0")), NULL, "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT(STAGES("\xc0")), NULL, "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT("\xff"),
+    {IMPORT_RIG_TEXT(""), {NULL, 0}, "data", NULL},
+    {IMPORT_RIG_TEXT("\x93\x01\x02\x03"), {NULL, 0}, "expected a map, found an array", NULL},
+    {IMPORT_RIG_TEXT("\x82\xa3uid\xa1x"), {NULL, 0}, "data", NULL}, /* ends too early */
+    {IMPORT_RIG_TEXT(GOOD "\0\0"), {NULL, 0}, "2 bytes follow its end", NULL},
+    {IMPORT_RIG_TEXT("\x81\xa3uid\xc7\x01\x05z"), {NULL, 0}, "data", NULL}, /* an extension nobody knows */
+    {IMPORT_RIG_TEXT("\xdf\xff\xff\xff\xff"), {NULL, 0}, "data", NULL},     /* claims what is not there */
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(""), NULL, "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT("\xc0"), NULL, "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT("\x80"), NULL, "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(CONTEXT("\xc0")), NULL, "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(STAGES("\xc0")), NULL, "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT("\xff"),
      "context in the database of the Go eventpipe cannot be read: expected a map", "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT("\x81"), "context", "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT("\x80\x80"), "1 bytes follow its end", "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT(CONTEXT("\xa1y")), "pipelineContext: expected a map, found text",
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT("\x81"), "context", "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT("\x80\x80"), "1 bytes follow its end", "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(CONTEXT("\xa1y")), "pipelineContext: expected a map, found text",
      "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT(CONTEXT("\x90")), "pipelineContext: expected a map, found an array",
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(CONTEXT("\x90")),
+     "pipelineContext: expected a map, found an array", "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(CONTEXT("\x81\xa1k\xd4\x05z")), "context", "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(STAGES("\x90")), "processedStages: expected a map",
      "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT(CONTEXT("\x81\xa1k\xd4\x05z")), "context", "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT(STAGES("\x90")), "processedStages: expected a map", "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT(STAGES("\x81\xa1r\x01")), "r: expected true or false, found an integer",
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(STAGES("\x81\xa1r\x01")),
+     "r: expected true or false, found an integer", "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(STAGES("\x81\x01\xc3")), "a stage's name is an integer",
      "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD), RIG_TEXT(STAGES("\x81\x01\xc3")), "a stage's name is an integer", "{\"uid\":\"x\"}"},
-    {RIG_TEXT(GOOD),
-     RIG_TEXT(STAGES("\x81\xa3"
-                     "a\nb\xc3")),
+    {IMPORT_RIG_TEXT(GOOD),
+     IMPORT_RIG_TEXT(STAGES("\x81\xa3"
+                            "a\nb\xc3")),
      "line feed", "{\"uid\":\"x\"}"},
-    {RIG_TEXT("\xc0"), RIG_TEXT("\x90"),
+    {IMPORT_RIG_TEXT("\xc0"), IMPORT_RIG_TEXT("\x90"),
      "data in the database of the Go eventpipe cannot be read: expected a map, "
      "found nil",
      NULL},
@@ -249,12 +257,12 @@ static const struct {
 static void what_cannot_be_read_is_dead(void)
 {
     size_t count = sizeof unreadable / sizeof unreadable[0];
-    rig_begin();
-    sqlite3 *db = rig_create("");
+    import_rig_begin();
+    sqlite3 *db = import_rig_create("");
     for (size_t i = 0; i < count; i++) {
         char id[16];
         snprintf(id, sizeof id, "%zu", i);
-        rig_add(db, "s", id, (int)i, false, unreadable[i].data, unreadable[i].context);
+        import_rig_add(db, "s", id, (int)i, false, unreadable[i].data, unreadable[i].context);
     }
     sqlite3_close(db);
     open_go();
@@ -270,22 +278,23 @@ static void what_cannot_be_read_is_dead(void)
         CU_ASSERT_TRUE(right);
         CU_ASSERT_EQUAL(row.context.bytes, 0);
         CU_ASSERT_EQUAL(row.mark_count, 0);
-        struct rig_bytes kept = unreadable[i].kept != NULL
-                                    ? (struct rig_bytes){unreadable[i].kept, strlen(unreadable[i].kept)}
-                                    : unreadable[i].data;
+        struct import_rig_bytes kept =
+            unreadable[i].kept != NULL
+                ? (struct import_rig_bytes){unreadable[i].kept, strlen(unreadable[i].kept)}
+                : unreadable[i].data;
         CU_ASSERT_EQUAL_FATAL(row.event.data_bytes, kept.bytes);
         CU_ASSERT_EQUAL(memcmp(row.event.data, kept.at, kept.bytes), 0);
     }
     CU_ASSERT_FALSE(next());
     close_go();
-    rig_end();
+    import_rig_end();
 }
 
 static void a_mark_that_comes_twice(void)
 {
-    rig_begin();
-    sqlite3 *db = rig_create("");
-    rig_row(db, "s", "1", 1, false, "b+ a- b- a+ c+");
+    import_rig_begin();
+    sqlite3 *db = import_rig_create("");
+    import_rig_row(db, "s", "1", 1, false, "b+ a- b- a+ c+");
     sqlite3_close(db);
     open_go();
     start("s");
@@ -294,79 +303,79 @@ static void a_mark_that_comes_twice(void)
     for (size_t i = 0; i < 3; i++)
         CU_ASSERT_EQUAL(row.marks[i].done, strcmp(row.marks[i].stage, "b") != 0); /* the last one counts */
     close_go();
-    rig_end();
+    import_rig_end();
 }
 
 /* ---- other files ---- */
 
 static void other_files_are_refused(void)
 {
-    rig_begin();
+    import_rig_begin();
     expect_refused(EP_ENOENT, "No such file");
-    sqlite3_close(rig_create("PRAGMA user_version = 2"));
+    sqlite3_close(import_rig_create("PRAGMA user_version = 2"));
     expect_refused(EP_EINVAL, "user_version is 2; expected 1");
-    sqlite3_close(rig_create("PRAGMA application_id = 77"));
+    sqlite3_close(import_rig_create("PRAGMA application_id = 77"));
     expect_refused(EP_EINVAL, "another program (application id 77)");
-    sqlite3_close(rig_create("DROP TABLE items"));
+    sqlite3_close(import_rig_create("DROP TABLE items"));
     expect_refused(EP_EINVAL, "no table \"items\"");
-    sqlite3_close(rig_create("DROP TABLE sources; CREATE VIEW sources AS SELECT 1 id, 2 cursor"));
+    sqlite3_close(import_rig_create("DROP TABLE sources; CREATE VIEW sources AS SELECT 1 id, 2 cursor"));
     expect_refused(EP_EINVAL, "no table \"sources\"");
-    sqlite3_close(rig_create("ALTER TABLE items DROP COLUMN context"));
+    sqlite3_close(import_rig_create("ALTER TABLE items DROP COLUMN context"));
     expect_refused(EP_EINVAL, "no column \"context\"");
-    sqlite3_close(
-        rig_create("DROP TABLE items; CREATE TABLE items(source_id, id, data, context, locked, order_index);"
-                   "INSERT INTO items VALUES('s', 'a', 1, 2, 3, 4), ('s', 'a', 1, 2, 3, 5)"));
+    sqlite3_close(import_rig_create(
+        "DROP TABLE items; CREATE TABLE items(source_id, id, data, context, locked, order_index);"
+        "INSERT INTO items VALUES('s', 'a', 1, 2, 3, 4), ('s', 'a', 1, 2, 3, 5)"));
     expect_refused(EP_EINVAL, "two rows of one source and id");
     /* an index that has lost a row would hide it */
-    sqlite3 *db = rig_create("CREATE INDEX late ON items(id)");
-    rig_row(db, "s", "a", 1, false, "");
-    rig_run(
+    sqlite3 *db = import_rig_create("CREATE INDEX late ON items(id)");
+    import_rig_row(db, "s", "a", 1, false, "");
+    import_rig_run(
         db,
         "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '(id)', '(order_index)') "
         "WHERE name = 'late'");
     sqlite3_close(db);
     expect_refused(EP_EINVAL, "the database is damaged");
-    CU_ASSERT_EQUAL(truncate(rig.path, 0), 0);
+    CU_ASSERT_EQUAL(truncate(import_rig.path, 0), 0);
     expect_refused(EP_EINVAL, "user_version is 0; expected 1");
-    CU_ASSERT_EQUAL(unlink(rig.path), 0);
-    FILE *file = fopen(rig.path, "w");
+    CU_ASSERT_EQUAL(unlink(import_rig.path), 0);
+    FILE *file = fopen(import_rig.path, "w");
     for (int i = 0; i < 400; i++)
         fputs("a diary, and no database. ", file);
     fclose(file);
     expect_refused(EP_EINVAL, "not an SQLite database");
-    CU_ASSERT_EQUAL(unlink(rig.path), 0);
-    CU_ASSERT_EQUAL(mkfifo(rig.path, 0600), 0);
+    CU_ASSERT_EQUAL(unlink(import_rig.path), 0);
+    CU_ASSERT_EQUAL(mkfifo(import_rig.path, 0600), 0);
     expect_refused(EP_EINVAL, "expected a regular file that holds a database");
-    CU_ASSERT_EQUAL(unlink(rig.path), 0);
-    CU_ASSERT_EQUAL(mkdir(rig.path, 0700), 0);
+    CU_ASSERT_EQUAL(unlink(import_rig.path), 0);
+    CU_ASSERT_EQUAL(mkdir(import_rig.path, 0700), 0);
     expect_refused(EP_EINVAL, "expected a regular file that holds a database");
-    CU_ASSERT_EQUAL(rmdir(rig.path), 0);
-    sqlite3_close(rig_create(""));
+    CU_ASSERT_EQUAL(rmdir(import_rig.path), 0);
+    sqlite3_close(import_rig_create(""));
     char wal[PATH_MAX + 8]; /* it would be read for ever */
-    snprintf(wal, sizeof wal, "%s-wal", rig.path);
+    snprintf(wal, sizeof wal, "%s-wal", import_rig.path);
     CU_ASSERT_EQUAL(symlink("/dev/zero", wal), 0);
     expect_refused(EP_EINVAL, "-wal: expected a regular file that holds a database");
     CU_ASSERT_EQUAL(unlink(wal), 0);
-    rig_end();
+    import_rig_end();
 }
 
 static void damage_is_said(void)
 {
-    rig_begin();
-    sqlite3 *db = rig_create("INSERT INTO sources VALUES('s', '')");
+    import_rig_begin();
+    sqlite3 *db = import_rig_create("INSERT INTO sources VALUES('s', '')");
     for (int i = 0; i < 500; i++) {
         char id[16];
         snprintf(id, sizeof id, "%d", i);
-        rig_row(db, "s", id, i, false, "a+");
+        import_rig_row(db, "s", id, i, false, "a+");
     }
     sqlite3_close(db);
-    int fd = open(rig.path, O_WRONLY);
+    int fd = open(import_rig.path, O_WRONLY);
     char rubbish[4096];
     memset(rubbish, 0xa5, sizeof rubbish);
     for (int page = 8; page < 14; page++)
         CU_ASSERT_EQUAL(pwrite(fd, rubbish, sizeof rubbish, page * 4096L), 4096);
     close(fd);
-    int code = import_go_open(rig.path, NULL, NULL, &go, &error);
+    int code = import_go_open(import_rig.path, NULL, NULL, &go, &error);
     if (code == 0) {
         start("s");
         while ((code = import_go_next(go, &row, &locked, &error)) == 1)
@@ -375,7 +384,7 @@ static void damage_is_said(void)
     CU_ASSERT_EQUAL(code, EP_EINVAL);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "damaged"));
     close_go();
-    rig_end();
+    import_rig_end();
 }
 
 UNIT_MAIN("import: the Go eventpipe's database",

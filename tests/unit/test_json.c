@@ -6,7 +6,7 @@
 
 #include "src/base/error.h"
 #include "src/base/utf8.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 static struct json_span span_of(const char *text)
 {

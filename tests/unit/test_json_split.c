@@ -4,7 +4,7 @@
 
 #include "src/base/error.h"
 #include "src/json/split.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 struct seen {
     char text[512];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The log's lines: whole, one write each, told apart by their reader, and harmless whatever is in them. */
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 #include <errno.h>
 #include <fcntl.h>

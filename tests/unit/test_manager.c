@@ -2,7 +2,7 @@
 /* The library's calls refuse what cannot be, with a message, before anything is started. */
 #include "src/eventpipe.h"
 #include "src/library/manager.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 static enum ep_answer nothing(ep_call *call, void *state)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* MessagePack in place: where values end, what they are, and what becomes of bytes that lie. */
 #include "src/json/msgpack_head.h"
-#include "tests/unit/msgpack_fixture.h"
+#include "tests/lib/msgpack_fixture.h"
 
 /* The format's own table: for each first byte the kind and how many bytes follow, if every length is 1. */
 /* false: no integer, or it does not fit */
@@ -117,13 +117,13 @@ static void names_the_byte_of_a_fault(void)
     };
 
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-        struct msgpack text = unhex(faults[i].hex), value;
+        struct msgpack text = msgpack_unhex(faults[i].hex), value;
         struct error error = {0};
         CU_ASSERT_EQUAL(json_msgpack_first(text, &value, &error), EP_EPROTO);
         CU_ASSERT_STRING_EQUAL(error.message, faults[i].message);
-        show_difference(faults[i].hex, error.message, faults[i].message);
+        msgpack_show_difference(faults[i].hex, error.message, faults[i].message);
         CU_ASSERT_EQUAL(json_msgpack_first(text, &value, NULL), EP_EPROTO);
-        unhex_free(text);
+        msgpack_unhex_free(text);
     }
 }
 
@@ -174,18 +174,18 @@ static void reads_integers(void)
     };
 
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++) {
-        struct msgpack text = unhex(integers[i].hex);
+        struct msgpack text = msgpack_unhex(integers[i].hex);
         int64_t number = 0;
         CU_ASSERT_EQUAL(int64_of(text, &number), integers[i].fits);
         CU_ASSERT_EQUAL(number, integers[i].number);
-        unhex_free(text);
+        msgpack_unhex_free(text);
     }
 }
 
 static void hands_out_content(void)
 {
-    struct msgpack text = unhex("a3 610062"), bytes = unhex("c4 02 00ff"), other = unhex("91 a161"),
-                   yes = unhex("c3"), no = unhex("c2");
+    struct msgpack text = msgpack_unhex("a3 610062"), bytes = msgpack_unhex("c4 02 00ff"),
+                   other = msgpack_unhex("91 a161"), yes = msgpack_unhex("c3"), no = msgpack_unhex("c2");
     struct json_span content;
 
     CU_ASSERT_TRUE(json_msgpack_content(text, &content));
@@ -196,7 +196,8 @@ static void hands_out_content(void)
     CU_ASSERT_TRUE(json_msgpack_bool(yes));
     CU_ASSERT_FALSE(json_msgpack_bool(no));
     CU_ASSERT_PTR_NULL(json_msgpack_text(bytes));
-    unhex_free(text), unhex_free(bytes), unhex_free(other), unhex_free(yes), unhex_free(no);
+    msgpack_unhex_free(text), msgpack_unhex_free(bytes), msgpack_unhex_free(other), msgpack_unhex_free(yes),
+        msgpack_unhex_free(no);
 }
 
 static void makes_text_a_c_string(void)
@@ -215,12 +216,12 @@ static void makes_text_a_c_string(void)
     };
 
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        struct msgpack value = unhex(texts[i][0]);
+        struct msgpack value = msgpack_unhex(texts[i][0]);
         char *text = json_msgpack_text(value);
         CU_ASSERT_PTR_NOT_NULL_FATAL(text);
         CU_ASSERT_STRING_EQUAL(text, texts[i][1]);
         free(text);
-        unhex_free(value);
+        msgpack_unhex_free(value);
     }
 }
 
@@ -249,8 +250,9 @@ static int add_member(struct msgpack key, struct msgpack value, void *user)
 
 static void walks_containers(void)
 {
-    struct msgpack list = unhex("94 01 cd 0100 ff 05"), map = unhex("82 a161 02 a162 d3 000000000000000a"),
-                   empty = unhex("90"), wide = unhex("dc 0002 03 04"), wider = unhex("df 00000001 a161 02");
+    struct msgpack list = msgpack_unhex("94 01 cd 0100 ff 05"),
+                   map = msgpack_unhex("82 a161 02 a162 d3 000000000000000a"), empty = msgpack_unhex("90"),
+                   wide = msgpack_unhex("dc 0002 03 04"), wider = msgpack_unhex("df 00000001 a161 02");
     struct sum sum = {.stop_at = 1000};
 
     CU_ASSERT_EQUAL(json_msgpack_each_element(list, add_element, &sum), 0);
@@ -268,14 +270,15 @@ static void walks_containers(void)
     CU_ASSERT_EQUAL(json_msgpack_each_element(wide, add_element, &sum), 0);
     CU_ASSERT_EQUAL(json_msgpack_each_member(wider, add_member, &sum), 0);
     CU_ASSERT_TRUE(sum.calls == 5 && sum.total == 21);
-    unhex_free(list), unhex_free(map), unhex_free(empty), unhex_free(wide), unhex_free(wider);
+    msgpack_unhex_free(list), msgpack_unhex_free(map), msgpack_unhex_free(empty), msgpack_unhex_free(wide),
+        msgpack_unhex_free(wider);
 }
 
 static void finds_the_first_member_of_a_name(void)
 {
     /* {1: 1, "ab": 2, bin "a": 3, "a": 4, "a": 5} */
-    struct msgpack map = unhex("85 01 01 a26162 02 c40161 03 a161 04 a161 05"), list = unhex("91 a161"),
-                   value;
+    struct msgpack map = msgpack_unhex("85 01 01 a26162 02 c40161 03 a161 04 a161 05"),
+                   list = msgpack_unhex("91 a161"), value;
     int64_t number;
 
     CU_ASSERT_TRUE(json_msgpack_find(map, "a", &value));
@@ -285,13 +288,13 @@ static void finds_the_first_member_of_a_name(void)
     CU_ASSERT_FALSE(json_msgpack_find(map, "b", &value));
     CU_ASSERT_FALSE(json_msgpack_find(map, "", &value));
     CU_ASSERT_FALSE(json_msgpack_find(list, "a", &value));
-    unhex_free(map), unhex_free(list);
+    msgpack_unhex_free(map), msgpack_unhex_free(list);
 }
 
 /* Spans that json_msgpack_first never saw: nothing behind them is read, and nothing hangs. */
 static void survives_unchecked_spans(void)
 {
-    struct msgpack cut = unhex("dd ffffffff 01 02"), none = {"", 0}, value;
+    struct msgpack cut = msgpack_unhex("dd ffffffff 01 02"), none = {"", 0}, value;
     struct sum sum = {.stop_at = 1000};
     struct json_span content;
     struct json_out out = {0};
@@ -304,7 +307,7 @@ static void survives_unchecked_spans(void)
     CU_ASSERT_FALSE(json_msgpack_bool(none));
     CU_ASSERT_FALSE(json_msgpack_find(none, "a", &value));
     json_write_free(&out);
-    unhex_free(cut);
+    msgpack_unhex_free(cut);
 }
 
 UNIT_MAIN("packed", {"knows every format byte, cut off anywhere", knows_every_format_byte},

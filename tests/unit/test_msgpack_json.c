@@ -1,56 +1,57 @@
 /* SPDX-License-Identifier: MIT */
 /* MessagePack as JSON text: numbers digit for digit, bytes, times, keys, and what cannot be written. */
 #include <locale.h>
+#include <stdio.h>
 
-#include "tests/unit/msgpack_fixture.h"
+#include "tests/lib/msgpack_fixture.h"
 
 static void writes_integers(void)
 {
-    expect_json("00", "0");
-    expect_json("7f", "127");
-    expect_json("ff", "-1");
-    expect_json("e0", "-32");
-    expect_json("cc 80", "128");
-    expect_json("cd ffff", "65535");
-    expect_json("ce ffffffff", "4294967295");
-    expect_json("cf 0020000000000001", "9007199254740993"); /* 2^53 + 1 */
-    expect_json("cf 7fffffffffffffff", "9223372036854775807");
-    expect_json("cf 8000000000000000", "9223372036854775808");
-    expect_json("cf ffffffffffffffff", "18446744073709551615");
-    expect_json("d0 80", "-128");
-    expect_json("d1 8000", "-32768");
-    expect_json("d2 80000000", "-2147483648");
-    expect_json("d3 8000000000000000", "-9223372036854775808");
-    expect_json("d3 0000000000000000", "0");
-    expect_json("d3 fffffffed5fa0e00", "-5000000000");
-    expect_json("d3 000001a2079737ac", "1795423680428");
+    msgpack_expect_json("00", "0");
+    msgpack_expect_json("7f", "127");
+    msgpack_expect_json("ff", "-1");
+    msgpack_expect_json("e0", "-32");
+    msgpack_expect_json("cc 80", "128");
+    msgpack_expect_json("cd ffff", "65535");
+    msgpack_expect_json("ce ffffffff", "4294967295");
+    msgpack_expect_json("cf 0020000000000001", "9007199254740993"); /* 2^53 + 1 */
+    msgpack_expect_json("cf 7fffffffffffffff", "9223372036854775807");
+    msgpack_expect_json("cf 8000000000000000", "9223372036854775808");
+    msgpack_expect_json("cf ffffffffffffffff", "18446744073709551615");
+    msgpack_expect_json("d0 80", "-128");
+    msgpack_expect_json("d1 8000", "-32768");
+    msgpack_expect_json("d2 80000000", "-2147483648");
+    msgpack_expect_json("d3 8000000000000000", "-9223372036854775808");
+    msgpack_expect_json("d3 0000000000000000", "0");
+    msgpack_expect_json("d3 fffffffed5fa0e00", "-5000000000");
+    msgpack_expect_json("d3 000001a2079737ac", "1795423680428");
 }
 
 static void writes_floats(void)
 {
-    expect_json("cb 3ff8000000000000", "1.5");
-    expect_json("cb 3ff0000000000000", "1.0");
-    expect_json("cb 0000000000000000", "0.0");
-    expect_json("cb 8000000000000000", "-0.0");
-    expect_json("cb 3fb999999999999a", "0.1");
-    expect_json("cb 3fd3333333333334", "0.30000000000000004");
-    expect_json("cb 444b1ae4d6e2ef50", "1e+21");
-    expect_json("cb 7fefffffffffffff", "1.7976931348623157e+308");
-    expect_json("cb 0010000000000000", "2.2250738585072014e-308");
-    expect_json("cb 0000000000000001", "5e-324");
-    expect_json("cb 43e0000000000000", "9.223372036854776e+18");
-    expect_json("cb c0f86a0000000000", "-100000.0");
-    expect_json("ca 3fc00000", "1.5");
-    expect_json("ca 3dcccccd", "0.10000000149011612"); /* that float's very number */
-    expect_json("ca 00000001", "1.401298464324817e-45");
-    expect_json("ca 7f7fffff", "3.4028234663852886e+38");
-    expect_json("cb 7ff8000000000000", "\"NaN\"");
-    expect_json("cb fff8000000000001", "\"NaN\"");
-    expect_json("cb 7ff0000000000000", "\"Infinity\"");
-    expect_json("cb fff0000000000000", "\"-Infinity\"");
-    expect_json("ca 7fc00000", "\"NaN\"");
-    expect_json("ca 7f800000", "\"Infinity\"");
-    expect_json("ca ff800000", "\"-Infinity\"");
+    msgpack_expect_json("cb 3ff8000000000000", "1.5");
+    msgpack_expect_json("cb 3ff0000000000000", "1.0");
+    msgpack_expect_json("cb 0000000000000000", "0.0");
+    msgpack_expect_json("cb 8000000000000000", "-0.0");
+    msgpack_expect_json("cb 3fb999999999999a", "0.1");
+    msgpack_expect_json("cb 3fd3333333333334", "0.30000000000000004");
+    msgpack_expect_json("cb 444b1ae4d6e2ef50", "1e+21");
+    msgpack_expect_json("cb 7fefffffffffffff", "1.7976931348623157e+308");
+    msgpack_expect_json("cb 0010000000000000", "2.2250738585072014e-308");
+    msgpack_expect_json("cb 0000000000000001", "5e-324");
+    msgpack_expect_json("cb 43e0000000000000", "9.223372036854776e+18");
+    msgpack_expect_json("cb c0f86a0000000000", "-100000.0");
+    msgpack_expect_json("ca 3fc00000", "1.5");
+    msgpack_expect_json("ca 3dcccccd", "0.10000000149011612"); /* that float's very number */
+    msgpack_expect_json("ca 00000001", "1.401298464324817e-45");
+    msgpack_expect_json("ca 7f7fffff", "3.4028234663852886e+38");
+    msgpack_expect_json("cb 7ff8000000000000", "\"NaN\"");
+    msgpack_expect_json("cb fff8000000000001", "\"NaN\"");
+    msgpack_expect_json("cb 7ff0000000000000", "\"Infinity\"");
+    msgpack_expect_json("cb fff0000000000000", "\"-Infinity\"");
+    msgpack_expect_json("ca 7fc00000", "\"NaN\"");
+    msgpack_expect_json("ca 7f800000", "\"Infinity\"");
+    msgpack_expect_json("ca ff800000", "\"-Infinity\"");
 }
 
 /* Where the machine has a locale with another point. */
@@ -63,10 +64,10 @@ static void writes_floats_in_any_locale(void)
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (setlocale(LC_NUMERIC, names[i]) != NULL) {
             tried++;
-            expect_json("cb 3ff8000000000000", "1.5");
-            expect_json("cb 3ff0000000000000", "1.0");
-            expect_json("cb bdb5fd7fe1796495", "-2e-11");
-            expect_json("cb 7fefffffffffffff", "1.7976931348623157e+308");
+            msgpack_expect_json("cb 3ff8000000000000", "1.5");
+            msgpack_expect_json("cb 3ff0000000000000", "1.0");
+            msgpack_expect_json("cb bdb5fd7fe1796495", "-2e-11");
+            msgpack_expect_json("cb 7fefffffffffffff", "1.7976931348623157e+308");
         }
     setlocale(LC_NUMERIC, "C");
     printf("(%zu locales) ", tried);
@@ -74,95 +75,96 @@ static void writes_floats_in_any_locale(void)
 
 static void writes_text(void)
 {
-    expect_json("a0", "\"\"");
-    expect_json("a3 616263", "\"abc\"");
-    expect_json("a3 610062", "\"a\\u0000b\"");
-    expect_json("a4 f09f9880", "\"\xF0\x9F\x98\x80\"");
-    expect_json("a5 225c0a0d1f", "\"\\\"\\\\\\n\\r\\u001f\"");
-    expect_json("d9 03 c2b043", "\"\xC2\xB0\x43\"");
-    expect_json("da 0001 61", "\"a\"");
-    expect_json("db 00000001 61", "\"a\"");
-    expect_json("c0", "null");
-    expect_json("c2", "false");
-    expect_json("c3", "true");
+    msgpack_expect_json("a0", "\"\"");
+    msgpack_expect_json("a3 616263", "\"abc\"");
+    msgpack_expect_json("a3 610062", "\"a\\u0000b\"");
+    msgpack_expect_json("a4 f09f9880", "\"\xF0\x9F\x98\x80\"");
+    msgpack_expect_json("a5 225c0a0d1f", "\"\\\"\\\\\\n\\r\\u001f\"");
+    msgpack_expect_json("d9 03 c2b043", "\"\xC2\xB0\x43\"");
+    msgpack_expect_json("da 0001 61", "\"a\"");
+    msgpack_expect_json("db 00000001 61", "\"a\"");
+    msgpack_expect_json("c0", "null");
+    msgpack_expect_json("c2", "false");
+    msgpack_expect_json("c3", "true");
 }
 
 static void marks_what_json_lacks_in_the_key(void)
 {
-    expect_json("81 a161 c4 04 000102ff", "{\"a:b64\":\"AAEC/w==\"}");
-    expect_json("81 a161 c4 00", "{\"a:b64\":\"\"}");
-    expect_json("81 a161 c5 0003 090807", "{\"a:b64\":\"CQgH\"}");
-    expect_json("81 a161 c6 00000001 ff", "{\"a:b64\":\"/w==\"}");
-    expect_json("81 a3612262 c4 01 00", "{\"a\\\"b:b64\":\"AA==\"}");
-    expect_json("81 a161 a2 61ff", "{\"a:string:b64\":\"Yf8=\"}");
-    expect_json("81 a161 a3 eda080", "{\"a:string:b64\":\"7aCA\"}"); /* half a surrogate pair is no UTF-8 */
-    expect_json("81 05 c4 01 00", "{\"5:b64\":\"AA==\"}");
-    expect_json("81 a5 613a623634 c4 01 00", "{\"a:b64:b64\":\"AA==\"}");
-    expect_json("82 a161 81 a162 c4 01 00 a163 01", "{\"a\":{\"b:b64\":\"AA==\"},\"c\":1}");
+    msgpack_expect_json("81 a161 c4 04 000102ff", "{\"a:b64\":\"AAEC/w==\"}");
+    msgpack_expect_json("81 a161 c4 00", "{\"a:b64\":\"\"}");
+    msgpack_expect_json("81 a161 c5 0003 090807", "{\"a:b64\":\"CQgH\"}");
+    msgpack_expect_json("81 a161 c6 00000001 ff", "{\"a:b64\":\"/w==\"}");
+    msgpack_expect_json("81 a3612262 c4 01 00", "{\"a\\\"b:b64\":\"AA==\"}");
+    msgpack_expect_json("81 a161 a2 61ff", "{\"a:string:b64\":\"Yf8=\"}");
+    msgpack_expect_json("81 a161 a3 eda080",
+                        "{\"a:string:b64\":\"7aCA\"}"); /* half a surrogate pair is no UTF-8 */
+    msgpack_expect_json("81 05 c4 01 00", "{\"5:b64\":\"AA==\"}");
+    msgpack_expect_json("81 a5 613a623634 c4 01 00", "{\"a:b64:b64\":\"AA==\"}");
+    msgpack_expect_json("82 a161 81 a162 c4 01 00 a163 01", "{\"a\":{\"b:b64\":\"AA==\"},\"c\":1}");
     /* in lists, and alone, there is no key to mark */
-    expect_json("92 c4 01 00 a1 ff", "[\"AA==\",\"\xEF\xBF\xBD\"]");
-    expect_json("81 a161 91 c4 01 00", "{\"a\":[\"AA==\"]}");
-    expect_json("c4 01 00", "\"AA==\"");
-    expect_json("a2 61ff", "\"a\xEF\xBF\xBD\"");
+    msgpack_expect_json("92 c4 01 00 a1 ff", "[\"AA==\",\"\xEF\xBF\xBD\"]");
+    msgpack_expect_json("81 a161 91 c4 01 00", "{\"a\":[\"AA==\"]}");
+    msgpack_expect_json("c4 01 00", "\"AA==\"");
+    msgpack_expect_json("a2 61ff", "\"a\xEF\xBF\xBD\"");
 }
 
 static void writes_keys(void)
 {
-    expect_json("80", "{}");
-    expect_json("90", "[]");
-    expect_json("83 01 a161 ff a162 cf ffffffffffffffff a163",
-                "{\"1\":\"a\",\"-1\":\"b\",\"18446744073709551615\":\"c\"}");
-    expect_json("81 d3 8000000000000000 c0", "{\"-9223372036854775808\":null}");
-    expect_json("82 a161 01 a161 02", "{\"a\":1,\"a\":2}");
-    expect_json("81 a0 01", "{\"\":1}");
-    expect_json("81 a2 6100 01", "{\"a\\u0000\":1}");
-    expect_json("81 a1 ff 01", "{\"\xEF\xBF\xBD\":1}");
-    expect_json("df 00000001 a161 dd 00000002 01 02", "{\"a\":[1,2]}");
-    expect_json("de 0001 a161 dc 0001 01", "{\"a\":[1]}");
-    expect_refused("81 c0 01", "the key at byte 1 is neither text nor an integer");
-    expect_refused("81 c3 01", "the key at byte 1 is neither text nor an integer");
-    expect_refused("81 cb 3ff8000000000000 01", "the key at byte 1 is neither text nor an integer");
-    expect_refused("81 c4 01 61 01", "the key at byte 1 is neither text nor an integer");
-    expect_refused("81 90 01", "the key at byte 1 is neither text nor an integer");
-    expect_refused("81 d6 ff 00000000 01", "the key at byte 1 is neither text nor an integer");
+    msgpack_expect_json("80", "{}");
+    msgpack_expect_json("90", "[]");
+    msgpack_expect_json("83 01 a161 ff a162 cf ffffffffffffffff a163",
+                        "{\"1\":\"a\",\"-1\":\"b\",\"18446744073709551615\":\"c\"}");
+    msgpack_expect_json("81 d3 8000000000000000 c0", "{\"-9223372036854775808\":null}");
+    msgpack_expect_json("82 a161 01 a161 02", "{\"a\":1,\"a\":2}");
+    msgpack_expect_json("81 a0 01", "{\"\":1}");
+    msgpack_expect_json("81 a2 6100 01", "{\"a\\u0000\":1}");
+    msgpack_expect_json("81 a1 ff 01", "{\"\xEF\xBF\xBD\":1}");
+    msgpack_expect_json("df 00000001 a161 dd 00000002 01 02", "{\"a\":[1,2]}");
+    msgpack_expect_json("de 0001 a161 dc 0001 01", "{\"a\":[1]}");
+    msgpack_expect_refused("81 c0 01", "the key at byte 1 is neither text nor an integer");
+    msgpack_expect_refused("81 c3 01", "the key at byte 1 is neither text nor an integer");
+    msgpack_expect_refused("81 cb 3ff8000000000000 01", "the key at byte 1 is neither text nor an integer");
+    msgpack_expect_refused("81 c4 01 61 01", "the key at byte 1 is neither text nor an integer");
+    msgpack_expect_refused("81 90 01", "the key at byte 1 is neither text nor an integer");
+    msgpack_expect_refused("81 d6 ff 00000000 01", "the key at byte 1 is neither text nor an integer");
 }
 
 static void writes_timestamps(void)
 {
-    expect_json("d6 ff 00000000", "\"1970-01-01T00:00:00Z\"");
-    expect_json("d6 ff ffffffff", "\"2106-02-07T06:28:15Z\"");
-    expect_json("d7 ff 00000000 00000001", "\"1970-01-01T00:00:01Z\"");
-    expect_json("d7 ff 00000003 ffffffff", "\"2514-05-30T01:53:03Z\"");   /* 2^34 - 1 */
-    expect_json("d7 ff 77359400 00000000", "\"1970-01-01T00:00:00.5Z\""); /* 500,000,000 << 34 */
-    expect_json("d7 ff 00000004 00000000", "\"1970-01-01T00:00:00.000000001Z\"");
-    expect_json("c7 0c ff 00000001 0000000000000000", "\"1970-01-01T00:00:00.000000001Z\"");
-    expect_json("c7 0c ff 00000000 ffffffffffffffff", "\"1969-12-31T23:59:59Z\"");
-    expect_json("c7 0c ff 075bcd15 ffffffffffffffff", "\"1969-12-31T23:59:59.123456789Z\"");
-    expect_json("c7 0c ff 3b9ac9ff 000000003a4fc880", "\"2001-01-01T00:00:00.999999999Z\"");
-    expect_json("c7 0c ff 00000000 fffffff1868b8400", "\"0000-01-01T00:00:00Z\"");
-    expect_json("c7 0c ff 00000000 0000003afff4417f", "\"9999-12-31T23:59:59Z\"");
-    expect_json("c7 04 ff 00000000", "\"1970-01-01T00:00:00Z\""); /* the long way round */
-    expect_json("c8 0008 ff 00000000 00000001", "\"1970-01-01T00:00:01Z\"");
-    expect_json("81 a161 d6 ff 00000000", "{\"a\":\"1970-01-01T00:00:00Z\"}");
-    expect_refused("c7 0c ff 00000000 fffffff1868b83ff", "the timestamp at byte 0 is out of range");
-    expect_refused("c7 0c ff 00000000 0000003afff44180", "the timestamp at byte 0 is out of range");
-    expect_refused("c7 0c ff 00000000 7fffffffffffffff", "the timestamp at byte 0 is out of range");
-    expect_refused("c7 0c ff 00000000 8000000000000000", "the timestamp at byte 0 is out of range");
-    expect_refused("c7 0c ff 3b9aca00 0000000000000000", "the timestamp at byte 0 is out of range");
-    expect_refused("91 d7 ff ee6b2800 00000000", "the timestamp at byte 1 is out of range");
-    expect_refused("c7 00 ff", "a timestamp of 0 bytes at byte 0, not of 4, 8 or 12");
-    expect_refused("d4 ff 00", "a timestamp of 1 bytes at byte 0, not of 4, 8 or 12");
-    expect_refused("d8 ff 00000000000000000000000000000000",
-                   "a timestamp of 16 bytes at byte 0, not of 4, 8 or 12");
+    msgpack_expect_json("d6 ff 00000000", "\"1970-01-01T00:00:00Z\"");
+    msgpack_expect_json("d6 ff ffffffff", "\"2106-02-07T06:28:15Z\"");
+    msgpack_expect_json("d7 ff 00000000 00000001", "\"1970-01-01T00:00:01Z\"");
+    msgpack_expect_json("d7 ff 00000003 ffffffff", "\"2514-05-30T01:53:03Z\"");   /* 2^34 - 1 */
+    msgpack_expect_json("d7 ff 77359400 00000000", "\"1970-01-01T00:00:00.5Z\""); /* 500,000,000 << 34 */
+    msgpack_expect_json("d7 ff 00000004 00000000", "\"1970-01-01T00:00:00.000000001Z\"");
+    msgpack_expect_json("c7 0c ff 00000001 0000000000000000", "\"1970-01-01T00:00:00.000000001Z\"");
+    msgpack_expect_json("c7 0c ff 00000000 ffffffffffffffff", "\"1969-12-31T23:59:59Z\"");
+    msgpack_expect_json("c7 0c ff 075bcd15 ffffffffffffffff", "\"1969-12-31T23:59:59.123456789Z\"");
+    msgpack_expect_json("c7 0c ff 3b9ac9ff 000000003a4fc880", "\"2001-01-01T00:00:00.999999999Z\"");
+    msgpack_expect_json("c7 0c ff 00000000 fffffff1868b8400", "\"0000-01-01T00:00:00Z\"");
+    msgpack_expect_json("c7 0c ff 00000000 0000003afff4417f", "\"9999-12-31T23:59:59Z\"");
+    msgpack_expect_json("c7 04 ff 00000000", "\"1970-01-01T00:00:00Z\""); /* the long way round */
+    msgpack_expect_json("c8 0008 ff 00000000 00000001", "\"1970-01-01T00:00:01Z\"");
+    msgpack_expect_json("81 a161 d6 ff 00000000", "{\"a\":\"1970-01-01T00:00:00Z\"}");
+    msgpack_expect_refused("c7 0c ff 00000000 fffffff1868b83ff", "the timestamp at byte 0 is out of range");
+    msgpack_expect_refused("c7 0c ff 00000000 0000003afff44180", "the timestamp at byte 0 is out of range");
+    msgpack_expect_refused("c7 0c ff 00000000 7fffffffffffffff", "the timestamp at byte 0 is out of range");
+    msgpack_expect_refused("c7 0c ff 00000000 8000000000000000", "the timestamp at byte 0 is out of range");
+    msgpack_expect_refused("c7 0c ff 3b9aca00 0000000000000000", "the timestamp at byte 0 is out of range");
+    msgpack_expect_refused("91 d7 ff ee6b2800 00000000", "the timestamp at byte 1 is out of range");
+    msgpack_expect_refused("c7 00 ff", "a timestamp of 0 bytes at byte 0, not of 4, 8 or 12");
+    msgpack_expect_refused("d4 ff 00", "a timestamp of 1 bytes at byte 0, not of 4, 8 or 12");
+    msgpack_expect_refused("d8 ff 00000000000000000000000000000000",
+                           "a timestamp of 16 bytes at byte 0, not of 4, 8 or 12");
 }
 
 static void refuses_other_extensions(void)
 {
-    expect_refused("d6 00 00000000", "an extension of unknown type 0 at byte 0");
-    expect_refused("92 01 d4 05 00", "an extension of unknown type 5 at byte 2");
-    expect_refused("c7 00 80", "an extension of unknown type -128 at byte 0");
-    expect_refused("c9 00000001 7f 00", "an extension of unknown type 127 at byte 0");
-    expect_refused("93 01 c1 02", "byte 2 is 0xC1, which means nothing in MessagePack");
+    msgpack_expect_refused("d6 00 00000000", "an extension of unknown type 0 at byte 0");
+    msgpack_expect_refused("92 01 d4 05 00", "an extension of unknown type 5 at byte 2");
+    msgpack_expect_refused("c7 00 80", "an extension of unknown type -128 at byte 0");
+    msgpack_expect_refused("c9 00000001 7f 00", "an extension of unknown type 127 at byte 0");
+    msgpack_expect_refused("93 01 c1 02", "byte 2 is 0xC1, which means nothing in MessagePack");
 }
 
 static void expect_depth(size_t depth, int expected)
@@ -211,7 +213,7 @@ static void writes_each_byte_once(void)
 
 static void appends(void)
 {
-    struct msgpack value = unhex("92 01 d4 05 00");
+    struct msgpack value = msgpack_unhex("92 01 d4 05 00");
     struct json_out out = {0};
 
     json_write_text(&out, "x=");
@@ -222,7 +224,7 @@ static void appends(void)
     out.failed = true; /* as after an allocation that failed */
     CU_ASSERT_EQUAL(json_msgpack_json((struct msgpack){value.at + 1, 1}, &out, NULL), EP_ENOMEM);
     json_write_free(&out);
-    unhex_free(value);
+    msgpack_unhex_free(value);
 }
 
 UNIT_MAIN("json_msgpack_json", {"writes integers", writes_integers}, {"writes floats", writes_floats},

@@ -2,9 +2,10 @@
 /* The MessagePack writer: byte for byte as the specification has it and as msgpack-c wrote it, and there and
  * back again. */
 #include <locale.h>
+#include <stdio.h>
 
 #include "src/json/msgpack_write.h"
-#include "tests/unit/msgpack_fixture.h"
+#include "tests/lib/msgpack_fixture.h"
 
 static struct json_span span_of(const char *text)
 {
@@ -20,7 +21,7 @@ static void pack(const char *json, struct json_out *packed)
 
 static void expect_msgpack(const char *json, const char *hex)
 {
-    struct msgpack expected = unhex(hex);
+    struct msgpack expected = msgpack_unhex(hex);
     struct json_out packed;
 
     pack(json, &packed);
@@ -33,7 +34,7 @@ static void expect_msgpack(const char *json, const char *hex)
         printf("\n    expected %s\n", hex);
     }
     json_write_free(&packed);
-    unhex_free(expected);
+    msgpack_unhex_free(expected);
 }
 
 /* Packed and written again it is the same text. */
@@ -49,7 +50,7 @@ static void expect_same(const char *json)
     CU_ASSERT_EQUAL(value.bytes, packed.bytes);
     CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), 0);
     CU_ASSERT_STRING_EQUAL(out.text, json);
-    show_difference("there and back", out.text, json);
+    msgpack_show_difference("there and back", out.text, json);
     json_write_free(&out);
     json_write_free(&packed);
 }
@@ -181,14 +182,14 @@ static void equals_what_msgpack_c_writes(void)
 
 static void expect_integer(int64_t value, const char *hex)
 {
-    struct msgpack expected = unhex(hex);
+    struct msgpack expected = msgpack_unhex(hex);
     struct json_out packed = {0};
 
     json_msgpack_write_int(&packed, value);
     CU_ASSERT_EQUAL_FATAL(packed.bytes, expected.bytes);
     CU_ASSERT_TRUE(memcmp(packed.text, expected.at, expected.bytes) == 0);
     json_write_free(&packed);
-    unhex_free(expected);
+    msgpack_unhex_free(expected);
 }
 
 static void integers_take_the_shortest_form(void)
@@ -244,7 +245,7 @@ static void heads_grow_with_the_length(void)
 
     CU_ASSERT_PTR_NOT_NULL_FATAL(content);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct msgpack head = unhex(cases[i].head);
+        struct msgpack head = msgpack_unhex(cases[i].head);
         struct json_out packed = {0};
         size_t content_bytes = 0;
         if (cases[i].type == 't')
@@ -258,7 +259,7 @@ static void heads_grow_with_the_length(void)
         CU_ASSERT_EQUAL_FATAL(packed.bytes, head.bytes + content_bytes);
         CU_ASSERT_TRUE(memcmp(packed.text, head.at, head.bytes) == 0);
         json_write_free(&packed);
-        unhex_free(head);
+        msgpack_unhex_free(head);
     }
     free(content);
 }

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 #define SECOND UINT64_C(1000000000)
 

@@ -5,7 +5,7 @@
 
 #include "src/base/hash.h"
 #include "src/source/source.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 static const struct event_pointers no_pointers;
 

@@ -2,7 +2,7 @@
 /* The restart policy: when an exited process is started again. */
 #include "supervisor/restart.h"
 
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 #define SECOND UINT64_C(1000000000)
 #define LONGEST_MS 30000

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Rings: order, limits, rounds, and what a process killed between two instructions leaves. */
 #include "shm/ring.h"
-#include "tests/unit/shm_fixture.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/unit.h"
 
 static struct shm_ring *first_ring(const struct segment *segment)
 {
@@ -11,7 +11,7 @@ static struct shm_ring *first_ring(const struct segment *segment)
 
 static void test_empty(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_ring *ring = first_ring(&segment);
     uint32_t ticket = 77;
     CU_ASSERT_EQUAL(ring_pop(&segment, ring, &ticket), RING_EMPTY);
@@ -23,7 +23,7 @@ static void test_empty(void)
 
 static void test_fifo(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_ring *ring = first_ring(&segment);
     uint32_t ticket;
     for (uint32_t i = 0; i < 4; i++)
@@ -38,7 +38,7 @@ static void test_fifo(void)
 
 static void test_limit(void)
 {
-    struct segment segment = fixture(1, 1, 3, 4);
+    struct segment segment = shm_fixture(1, 1, 3, 4);
     struct shm_ring *ring = first_ring(&segment);
     uint32_t ticket;
     CU_ASSERT_EQUAL(ring->size, 8);
@@ -60,7 +60,7 @@ static void test_limit(void)
 
 static void test_rounds(void)
 {
-    struct segment segment = fixture(1, 1, 4, 1);
+    struct segment segment = shm_fixture(1, 1, 4, 1);
     struct shm_ring *ring = first_ring(&segment);
     uint32_t in = 0, out = 0, ticket;
     CU_ASSERT_EQUAL(ring->size, 2);
@@ -79,7 +79,7 @@ static void test_rounds(void)
 /* The cycle number of a word has 32 bits: a ring goes on when it begins again. */
 static void test_cycle_wraps(void)
 {
-    struct segment segment = fixture(1, 1, 2, 1);
+    struct segment segment = shm_fixture(1, 1, 2, 1);
     struct shm_ring *ring = first_ring(&segment);
     _Atomic uint64_t *words = (_Atomic uint64_t *)(void *)((char *)ring + ring->words_offset);
     uint64_t start = (UINT64_C(1) << 33) - 4; /* position of cycle 2^32 - 2 */
@@ -105,7 +105,7 @@ static void test_cycle_wraps(void)
  * them. */
 static void test_killed_before_hint(void)
 {
-    struct segment segment = fixture(1, 1, 1, 2);
+    struct segment segment = shm_fixture(1, 1, 1, 2);
     struct shm_ring *ring = first_ring(&segment);
     uint32_t ticket;
     for (uint32_t i = 0; i < 50; i++) {
@@ -126,7 +126,7 @@ static void test_killed_before_hint(void)
 
 static void test_both_hints_behind(void)
 {
-    struct segment segment = fixture(1, 1, 4, 2);
+    struct segment segment = shm_fixture(1, 1, 4, 2);
     struct shm_ring *ring = first_ring(&segment);
     uint32_t ticket;
     for (uint32_t i = 0; i < 4; i++)
@@ -158,7 +158,7 @@ static void on_ticket(uint32_t ticket, void *user)
 
 static void test_each(void)
 {
-    struct segment segment = fixture(1, 1, 8, 8);
+    struct segment segment = shm_fixture(1, 1, 8, 8);
     struct shm_ring *ring = first_ring(&segment);
     struct seen seen = {0};
     uint32_t ticket;
@@ -175,7 +175,7 @@ static void test_each(void)
 
 static void test_rings_apart(void)
 {
-    struct segment segment = fixture(2, 1, 8, 8);
+    struct segment segment = shm_fixture(2, 1, 8, 8);
     struct shm_ring *first = first_ring(&segment), *second = &segment_stage(&segment, 1)->ring;
     uint32_t ticket;
     for (uint32_t i = 0; i < 8; i++) {

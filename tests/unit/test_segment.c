@@ -3,13 +3,16 @@
  * objects. */
 #include "shm/segment.h"
 #include "shm/write_lock.h"
-#include "tests/unit/shm_fixture.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/unit.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 static const struct segment_stage_plan two_stages[] = {
     {.name = "enrich", .type = "exec", .concurrency = 3, .input_buffer = 10, .timeout_ms = 30000},
@@ -54,7 +57,7 @@ static void test_layout(void)
 {
     char name[64];
     struct segment segment;
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     struct segment_plan plan = plan_for(name);
     CU_ASSERT_EQUAL_FATAL(segment_create(&plan, &segment), 0);
     const struct shm_header *header = segment.header;
@@ -91,7 +94,7 @@ static void test_layout(void)
 
 static void test_parts_apart(void)
 {
-    struct segment segment = fixture(3, 2, 4, 10);
+    struct segment segment = shm_fixture(3, 2, 4, 10);
     char *base = (char *)segment.header;
     memset(segment_cause(&segment, 9), 0xee, sizeof(struct shm_cause)); /* the last before the rings' words */
     memset(segment_ticket(&segment, 9), 0xee, sizeof(struct shm_ticket));
@@ -132,7 +135,7 @@ static int create_with(uint32_t stages, uint32_t concurrency, uint32_t buffer, c
                                                .input_buffer = buffer};
     struct segment_source_plan source = {
         .id = "s", .type = "file", .stages = plans, .stage_count = stages, .ticket_count = tickets};
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     struct segment_plan plan = {.instance = name, .sources = &source, .source_count = 1};
     int error = segment_create(&plan, &segment);
     if (error == 0) {
@@ -172,7 +175,7 @@ static void test_attach(void)
     char name[64], object[80];
     struct segment segment, reader = {.fd = -7};
     struct stat status;
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     segment_name(name, object, sizeof object);
     CU_ASSERT_EQUAL(segment_attach(name, &reader), -ENOENT);
     struct segment_plan plan = plan_for(name);
@@ -200,7 +203,7 @@ static void test_replaced(void)
 {
     char name[64];
     struct segment old, fresh, reader;
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     struct segment_plan plan = plan_for(name);
     CU_ASSERT_EQUAL_FATAL(segment_create(&plan, &old), 0);
     segment_publish(&old);
@@ -224,7 +227,7 @@ static void test_owner(void)
     char name[64], byte;
     int ready[2];
     struct segment reader;
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     CU_ASSERT_EQUAL_FATAL(pipe(ready), 0);
     pid_t child = fork();
     if (child == 0) {
@@ -257,7 +260,7 @@ static void test_owner_exits_before_child(void)
     char name[64], byte;
     int ready[2], end[2];
     struct segment reader;
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     CU_ASSERT_EQUAL_FATAL(pipe(ready), 0);
     CU_ASSERT_EQUAL_FATAL(pipe(end), 0);
     pid_t creator = fork();
@@ -292,7 +295,7 @@ static void test_owner_exits_before_child(void)
 
 static void test_inherited(void)
 {
-    struct segment segment = fixture(1, 1, 1, 2);
+    struct segment segment = shm_fixture(1, 1, 1, 2);
     int status;
     pid_t child = fork();
     if (child == 0) {
@@ -314,7 +317,7 @@ static void check_damage(size_t offset, const void *bytes, size_t count, int exp
 {
     char name[64];
     struct segment segment, reader;
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     struct segment_plan plan = plan_for(name);
     CU_ASSERT_EQUAL_FATAL(segment_create(&plan, &segment), 0);
     segment_publish(&segment);
@@ -331,7 +334,7 @@ static void test_damaged(void)
 {
     char name[64];
     struct segment segment;
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     struct segment_plan plan = plan_for(name);
     CU_ASSERT_EQUAL_FATAL(segment_create(&plan, &segment), 0);
     size_t source = segment.header->source_offset, stage = segment.header->stage_offset;
@@ -379,7 +382,7 @@ static void test_foreign(void)
 {
     char name[64], object[80], junk[sizeof(struct shm_header) + 100];
     struct segment reader;
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     segment_name(name, object, sizeof object);
     int fd = shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600);
     CU_ASSERT_TRUE_FATAL(fd >= 0);
@@ -398,7 +401,7 @@ static void test_cut(void)
 {
     char name[64];
     struct segment segment, reader;
-    fixture_name(name, sizeof name);
+    shm_fixture_name(name, sizeof name);
     struct segment_plan plan = plan_for(name);
     CU_ASSERT_EQUAL_FATAL(segment_create(&plan, &segment), 0);
     segment_publish(&segment);

@@ -2,8 +2,8 @@
 /* Slots and the texts in the segment, also those of writers that were killed while writing. */
 #include "shm/counter.h"
 #include "shm/slot.h"
-#include "tests/unit/shm_fixture.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/unit.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -18,7 +18,7 @@ static void test_clocks(void)
 
 static void test_open_clear(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_slot *slot = segment_slot(&segment, 2);
     CU_ASSERT_EQUAL(slot->ticket, SHM_NO_TICKET);
     CU_ASSERT_EQUAL(slot->state, SHM_SLOT_EMPTY);
@@ -52,7 +52,7 @@ static void test_open_clear(void)
 
 static void test_in_hand(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_slot *slot = segment_slot(&segment, 2);
     slot_take(slot, 3, &(struct slot_event){4711, 5, 2, 99}, 1000000);
     CU_ASSERT_EQUAL(slot->state, SHM_SLOT_BUSY);

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "src/source/source.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 /* A client that writes down what it is called with, and does what the test wants. */
 struct double_client {

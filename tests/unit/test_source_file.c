@@ -1,163 +1,170 @@
 /* SPDX-License-Identifier: MIT */
 /* The file source: lines, formats, growth, absence, waiting. */
-#include "tests/unit/source_file_rig.h"
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/lib/file_rig.h"
 
 /* ---- lines and formats ---- */
 
 static void takes_whole_lines_as_the_file_grows(void)
 {
-    struct rig rig;
+    struct file_rig rig;
 
-    rig_open(&rig);
-    add(&rig, "one\ntwo\r\n\n\r\nthree\nfo");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 2, 0), 0);
+    file_rig_open(&rig);
+    file_rig_add(&rig, "one\ntwo\r\n\n\r\nthree\nfo");
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 2, 0), 0);
     CU_ASSERT_EQUAL(rig.page.count, 2);
     CU_ASSERT_TRUE(rig.page.more);
-    rig_store(&rig);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 2, 0), 0);
+    file_rig_store(&rig);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 2, 0), 0);
     CU_ASSERT_EQUAL(rig.page.count, 1);
     CU_ASSERT_FALSE(rig.page.more);
-    rig_store(&rig);
-    expect_seen(&rig, "\"one\"|\"two\"|\"three\"|");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 2, 0), 0);
+    file_rig_store(&rig);
+    file_rig_expect_seen(&rig, "\"one\"|\"two\"|\"three\"|");
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 2, 0), 0);
     CU_ASSERT_EQUAL(rig.page.count, 0);
     CU_ASSERT_PTR_NULL(rig.page.cursor);
-    add(&rig, "ur\n");
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_seen(&rig, "\"four\"|");
-    rig_close(&rig);
+    file_rig_add(&rig, "ur\n");
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_expect_seen(&rig, "\"four\"|");
+    file_rig_close(&rig);
 }
 
 static void the_cursor_is_the_position(void)
 {
-    struct rig rig;
+    struct file_rig rig;
     struct stat info;
     char start[128];
 
-    rig_open(&rig);
-    add(&rig, "one\ntwo\nthree\n");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 2, 0), 0);
-    rig_store(&rig);
+    file_rig_open(&rig);
+    file_rig_add(&rig, "one\ntwo\nthree\n");
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 2, 0), 0);
+    file_rig_store(&rig);
     stat(rig.path, &info);
     snprintf(start, sizeof start, "%ju:%ju:8:", (uintmax_t)info.st_dev, (uintmax_t)info.st_ino);
     CU_ASSERT_EQUAL(strncmp(rig.cursor, start, strlen(start)), 0);
-    rig_restart(&rig);
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_seen(&rig, "\"one\"|\"two\"|\"three\"|");
+    file_rig_restart(&rig);
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_expect_seen(&rig, "\"one\"|\"two\"|\"three\"|");
     /* set by an operator: the first three parts will do */
     free(rig.cursor);
     snprintf(start, sizeof start, "%ju:%ju:4", (uintmax_t)info.st_dev, (uintmax_t)info.st_ino);
     rig.cursor = strdup(start);
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_seen(&rig, "\"two\"|\"three\"|");
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_expect_seen(&rig, "\"two\"|\"three\"|");
     free(rig.cursor);
     rig.cursor = strdup("17:x:4");
-    CU_ASSERT_EQUAL(rig_drain(&rig), EP_EPROTO);
-    rig_close(&rig);
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), EP_EPROTO);
+    file_rig_close(&rig);
 }
 
 static void a_page_that_was_not_stored_comes_again(void)
 {
-    struct rig rig;
+    struct file_rig rig;
     char uid[200];
 
-    rig_open(&rig);
-    add(&rig, "one\ntwo\nthree\n");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 2, 0), 0);
+    file_rig_open(&rig);
+    file_rig_add(&rig, "one\ntwo\nthree\n");
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 2, 0), 0);
     snprintf(uid, sizeof uid, "%s", rig.page.events[0].uid);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 2, 0), 0);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 2, 0), 0);
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 2);
     CU_ASSERT_STRING_EQUAL(rig.page.events[0].uid, uid);
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_seen(&rig, "\"one\"|\"two\"|\"three\"|");
-    rig_close(&rig);
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_expect_seen(&rig, "\"one\"|\"two\"|\"three\"|");
+    file_rig_close(&rig);
 }
 
 static void begins_at_the_end_when_told(void)
 {
-    struct rig rig;
+    struct file_rig rig;
 
-    rig_open(&rig);
+    file_rig_open(&rig);
     rig.config.file.from = FILE_FROM_END;
-    add(&rig, "old\nhal");
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
+    file_rig_add(&rig, "old\nhal");
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
     CU_ASSERT_PTR_NOT_NULL(rig.cursor); /* stored at once: what is written while we are down is new */
-    add(&rig, "f\nnew\n");
-    rig_restart(&rig);
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_seen(&rig, "\"half\"|\"new\"|");
-    rig_close(&rig);
-    rig_open(&rig);
+    file_rig_add(&rig, "f\nnew\n");
+    file_rig_restart(&rig);
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_expect_seen(&rig, "\"half\"|\"new\"|");
+    file_rig_close(&rig);
+    file_rig_open(&rig);
     rig.config.file.from = FILE_FROM_END;
-    CU_ASSERT_EQUAL(rig_drain(&rig), EP_EBACKEND);
-    add(&rig, "all of it is new\n");
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_seen(&rig, "\"all of it is new\"|");
-    rig_close(&rig);
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), EP_EBACKEND);
+    file_rig_add(&rig, "all of it is new\n");
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_expect_seen(&rig, "\"all of it is new\"|");
+    file_rig_close(&rig);
 }
 
 static void knows_json_from_text(void)
 {
     static const char lines[] = "{\"id\":9007199254740993,\"d\":\"dev\"}\n{broken\n[1, 2]\n17\n";
-    struct rig rig;
+    struct file_rig rig;
 
-    rig_open(&rig);
+    file_rig_open(&rig);
     rig.config.file.format = FILE_AUTO;
     rig.config.pointers.uid = "/id";
     rig.config.pointers.address = "/d";
-    add(&rig, "\xEF\xBB\xBF");
-    add(&rig, lines);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 0), 0);
+    file_rig_add(&rig, "\xEF\xBB\xBF");
+    file_rig_add(&rig, lines);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 10, 0), 0);
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 4);
     CU_ASSERT_STRING_EQUAL(rig.page.events[0].uid, "9007199254740993");
     CU_ASSERT_STRING_EQUAL(rig.page.events[0].address, "dev");
-    rig_store(&rig);
-    expect_seen(&rig, "{\"id\":9007199254740993,\"d\":\"dev\"}|\"{broken\"|[1, 2]|\"17\"|");
+    file_rig_store(&rig);
+    file_rig_expect_seen(&rig, "{\"id\":9007199254740993,\"d\":\"dev\"}|\"{broken\"|[1, 2]|\"17\"|");
 
     rig.config.file.format = FILE_JSON;
     free(rig.cursor);
     rig.cursor = NULL;
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 0), 0);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 10, 0), 0);
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 4);
     CU_ASSERT_EQUAL(rig.page.events[1].dead, STORE_REASON_CORRUPT);
     CU_ASSERT_STRING_EQUAL(rig.page.events[1].data, "{broken");
     CU_ASSERT_PTR_NOT_NULL(strstr(rig.page.events[1].error, "app.log is not valid JSON at its byte 1"));
     CU_ASSERT_EQUAL(rig.page.events[2].dead, STORE_REASON_NONE);
     CU_ASSERT_EQUAL(rig.page.events[3].dead, STORE_REASON_NONE);
-    rig_close(&rig);
+    file_rig_close(&rig);
 }
 
 static void keeps_bytes_that_are_no_text(void)
 {
     static const char bytes[] = "caf\xE9\nnul\0nul\nok \xC3\xA9\t\"\n";
-    struct rig rig;
+    struct file_rig rig;
 
-    rig_open(&rig);
-    put(rig.path, 0, bytes, sizeof bytes - 1);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 0), 0);
+    file_rig_open(&rig);
+    file_rig_put(rig.path, 0, bytes, sizeof bytes - 1);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 10, 0), 0);
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 3);
     CU_ASSERT_PTR_NOT_NULL(strstr(rig.page.events[0].data, "\"payload:b64\":\"Y2Fm6Q==\"}"));
     CU_ASSERT_PTR_NOT_NULL(strstr(rig.page.events[1].data, "\"payload:b64\":\"bnVsAG51bA==\"}"));
     CU_ASSERT_PTR_NOT_NULL(strstr(rig.page.events[2].data, "\"payload\":\"ok \xC3\xA9\\t\\\"\"}"));
-    rig_close(&rig);
+    file_rig_close(&rig);
 }
 
 static void sets_a_line_too_long_aside(void)
 {
-    struct rig rig;
+    struct file_rig rig;
     size_t bytes = 300000;
     char *text = malloc(bytes);
 
-    rig_open(&rig);
+    file_rig_open(&rig);
     rig.config.file.max_line_bytes = 100000;
     memset(text, 'x', bytes);
-    add(&rig, "before\n");
-    put(rig.path, O_APPEND, text, bytes);
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_seen(&rig, "\"before\"|"); /* its end is not there yet */
-    put(rig.path, O_APPEND, text, bytes);
-    add(&rig, "\nafter\n");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 0), 0);
+    file_rig_add(&rig, "before\n");
+    file_rig_put(rig.path, O_APPEND, text, bytes);
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_expect_seen(&rig, "\"before\"|"); /* its end is not there yet */
+    file_rig_put(rig.path, O_APPEND, text, bytes);
+    file_rig_add(&rig, "\nafter\n");
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 10, 0), 0);
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 2);
     CU_ASSERT_EQUAL(rig.page.events[0].dead, STORE_REASON_CORRUPT);
     CU_ASSERT_EQUAL(rig.page.events[0].data_bytes, 65536);
@@ -165,28 +172,28 @@ static void sets_a_line_too_long_aside(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(rig.page.events[0].error, "has 600000 bytes, but max_line allows 100000"));
     CU_ASSERT_EQUAL(rig.page.events[1].dead, STORE_REASON_NONE);
     text[99999] = '\n'; /* as long as it may be, minus one, and one more than it may be */
-    put(rig.path, O_TRUNC, text, 100000);
+    file_rig_put(rig.path, O_TRUNC, text, 100000);
     memset(text, 'x', bytes);
     text[100001] = '\n';
-    put(rig.path, O_APPEND, text, 100002);
-    rig_store(&rig);
+    file_rig_put(rig.path, O_APPEND, text, 100002);
+    file_rig_store(&rig);
     rig.seen[0] = '\0';
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 0), 0);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 10, 0), 0);
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 2);
     CU_ASSERT_EQUAL(rig.page.events[0].dead, STORE_REASON_NONE);
     CU_ASSERT_EQUAL(rig.page.events[1].dead, STORE_REASON_CORRUPT);
     free(text);
-    rig_close(&rig);
+    file_rig_close(&rig);
 }
 
 static void reads_many_lines_across_its_chunks(void)
 {
-    struct rig rig;
+    struct file_rig rig;
     char line[200];
     size_t count = 0;
     FILE *file;
 
-    rig_open(&rig);
+    file_rig_open(&rig);
     file = fopen(rig.path, "we");
     for (int i = 0; i < 5000; i++)
         fprintf(file, "%d %.*s\n", i, i % 150,
@@ -194,7 +201,7 @@ static void reads_many_lines_across_its_chunks(void)
                 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
     fclose(file);
     do {
-        CU_ASSERT_EQUAL_FATAL(rig_fetch(&rig, 97, 0), 0);
+        CU_ASSERT_EQUAL_FATAL(file_rig_fetch(&rig, 97, 0), 0);
         for (size_t i = 0; i < rig.page.count; i++, count++) {
             snprintf(line, sizeof line, "\"payload\":\"%zu ", count);
             CU_ASSERT_PTR_NOT_NULL_FATAL(strstr(rig.page.events[i].data, line));
@@ -203,54 +210,54 @@ static void reads_many_lines_across_its_chunks(void)
         rig.cursor = strdup(rig.page.cursor);
     } while (rig.page.more);
     CU_ASSERT_EQUAL(count, 5000);
-    rig_close(&rig);
+    file_rig_close(&rig);
 }
 
 /* ---- absence ---- */
 
 static void reports_a_missing_file_and_takes_it_up(void)
 {
-    struct rig rig;
+    struct file_rig rig;
 
-    rig_open(&rig);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EBACKEND);
+    file_rig_open(&rig);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 1, 0), EP_EBACKEND);
     CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "app.log: no such file"));
-    add(&rig, "one\n");
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    add(&rig, "two\nrest");
+    file_rig_add(&rig, "one\n");
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_add(&rig, "two\nrest");
     unlink(rig.path);
-    CU_ASSERT_EQUAL(rig_drain(&rig), EP_EBACKEND);
-    expect_seen(&rig, "\"one\"|\"two\"|\"rest\"|");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_EBACKEND);
-    add(&rig, "three\n");
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_seen(&rig, "\"three\"|");
-    rig_close(&rig);
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), EP_EBACKEND);
+    file_rig_expect_seen(&rig, "\"one\"|\"two\"|\"rest\"|");
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 1, 0), EP_EBACKEND);
+    file_rig_add(&rig, "three\n");
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_expect_seen(&rig, "\"three\"|");
+    file_rig_close(&rig);
 }
 
 static void refuses_what_is_no_file(void)
 {
-    struct rig rig;
+    struct file_rig rig;
     struct error error = {0};
     void *state;
 
-    rig_open(&rig);
+    file_rig_open(&rig);
     CU_ASSERT_EQUAL(mkfifo(rig.path, 0600), 0);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_ECONFIG);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 1, 0), EP_ECONFIG);
     CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "app.log is a FIFO: expected a regular file"));
     rig.config.file.path = rig.directory;
     CU_ASSERT_EQUAL(source_file_ops.open(&rig.config, &state, &error), EP_ECONFIG);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), EP_ECONFIG);
-    rig_close(&rig);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 1, 0), EP_ECONFIG);
+    file_rig_close(&rig);
 }
 
 /* ---- waiting ---- */
 
 static void *run_fetch(void *user)
 {
-    struct rig *rig = user;
+    struct file_rig *rig = user;
 
-    rig_fetch(rig, 10, 60000);
+    file_rig_fetch(rig, 10, 60000);
     return NULL;
 }
 
@@ -264,7 +271,7 @@ static uint64_t now_ms(void)
 
 /* Runs a fetch that waits, does something to the file, and expects it to be over, with so many events. True:
  * at once, which is sooner than the look once a second would find it. */
-static bool is_woken(struct rig *rig, void (*change)(struct rig *), size_t count)
+static bool is_woken(struct file_rig *rig, void (*change)(struct file_rig *), size_t count)
 {
     pthread_t thread;
     struct timespec while_idle = {0, 100000000};
@@ -276,28 +283,28 @@ static bool is_woken(struct rig *rig, void (*change)(struct rig *), size_t count
     pthread_join(thread, NULL);
     uint64_t took = now_ms() - start;
     CU_ASSERT_EQUAL(rig->page.count, count);
-    rig_store(rig);
+    file_rig_store(rig);
     return took < 700;
 }
 
-static void change_append(struct rig *rig)
+static void change_append(struct file_rig *rig)
 {
-    add(rig, "two\n");
+    file_rig_add(rig, "two\n");
 }
 
-static void change_rotate(struct rig *rig)
+static void change_rotate(struct file_rig *rig)
 {
-    rename(rig->path, beside(rig, ".1"));
-    add(rig, "");
-    add(rig, "three\n");
+    rename(rig->path, file_rig_beside(rig, ".1"));
+    file_rig_add(rig, "");
+    file_rig_add(rig, "three\n");
 }
 
-static void change_interrupt(struct rig *rig)
+static void change_interrupt(struct file_rig *rig)
 {
     source_file_ops.interrupt(rig->state);
 }
 
-static void change_abort(struct rig *rig)
+static void change_abort(struct file_rig *rig)
 {
     atomic_store(&rig->abort, true);
     source_file_ops.interrupt(rig->state);
@@ -306,23 +313,23 @@ static void change_abort(struct rig *rig)
 /* False: something took longer than it should. */
 static bool each_change_wakes(void)
 {
-    struct rig rig;
+    struct file_rig rig;
     struct rusage before, after;
 
-    rig_open(&rig);
-    add(&rig, "one\n");
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
+    file_rig_open(&rig);
+    file_rig_add(&rig, "one\n");
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
     bool prompt = is_woken(&rig, change_append, 1);
     prompt &= is_woken(&rig, change_rotate, 0); /* the next file is entered */
-    CU_ASSERT_EQUAL(rig_drain(&rig), 0);
-    expect_seen(&rig, "\"one\"|\"two\"|\"three\"|");
+    CU_ASSERT_EQUAL(file_rig_drain(&rig), 0);
+    file_rig_expect_seen(&rig, "\"one\"|\"two\"|\"three\"|");
     prompt &= is_woken(&rig, change_interrupt, 0);
     prompt &= is_woken(&rig, change_abort, 0);
     atomic_store(&rig.abort, false);
     getrusage(RUSAGE_THREAD, &before);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 300), 0);
+    CU_ASSERT_EQUAL(file_rig_fetch(&rig, 10, 300), 0);
     getrusage(RUSAGE_THREAD, &after);
-    rig_close(&rig);
+    file_rig_close(&rig);
     return prompt && after.ru_nvcsw - before.ru_nvcsw <= 3;
 }
 

@@ -5,7 +5,7 @@
 #include <time.h>
 
 #include "src/source/source.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 struct rig {
     struct source_config config;

@@ -1,28 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /* The http source: shapes of feeds, pace, stopping, URL templates. */
-#include "tests/unit/source_http_rig.h"
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "tests/lib/http_rig.h"
 
 /* ---- shapes ---- */
 
 static void reads_couchdb_changes(void)
 {
-    struct rig rig;
+    struct http_rig rig;
 
-    rig_open(&rig, "/couchdb/_changes?feed=longpoll&since={cursor}&limit={limit}&timeout={timeout_ms}");
+    http_rig_open(&rig, "/couchdb/_changes?feed=longpoll&since={cursor}&limit={limit}&timeout={timeout_ms}");
     rig.config.http.events = "/results";
     rig.config.http.cursor_path = "/last_seq";
     rig.config.pointers.uid = "/id";
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 3, 1000), 0);
-    rig_expect(&rig, 3, "3");
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 3, 1000), 0);
+    http_rig_expect(&rig, 3, "3");
     CU_ASSERT_TRUE(rig.page.more);
     CU_ASSERT_STRING_EQUAL(rig.page.events[1].uid, "doc-2");
-    CU_ASSERT_TRUE(event_holds(&rig, 0, "\"doc\":{\"n\":1,\"big\":9007199254740993}}"));
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 5, 1000), 0);
-    rig_expect(&rig, 4, "7");
+    CU_ASSERT_TRUE(http_rig_event_holds(&rig, 0, "\"doc\":{\"n\":1,\"big\":9007199254740993}}"));
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 5, 1000), 0);
+    http_rig_expect(&rig, 4, "7");
     CU_ASSERT_FALSE(rig.page.more);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 5, 30), 0);
-    rig_expect(&rig, 0, "7");
-    rig_close(&rig);
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 5, 30), 0);
+    http_rig_expect(&rig, 0, "7");
+    http_rig_close(&rig);
 }
 
 static void reads_couchdb_sequences_that_are_no_numbers(void)
@@ -31,132 +36,132 @@ static void reads_couchdb_sequences_that_are_no_numbers(void)
                                                                                 "[4,\"g1AAA==\"]"};
 
     for (size_t i = 0; i < 2; i++) {
-        struct rig rig;
+        struct http_rig rig;
         char url[128];
         snprintf(url, sizeof url, "/couchdb/_changes?since={cursor}&limit={limit}&form=%s", forms[i]);
-        rig_open(&rig, url);
+        http_rig_open(&rig, url);
         rig.config.http.events = "/results";
         rig.config.http.cursor_path = "/last_seq";
-        CU_ASSERT_EQUAL(rig_fetch(&rig, 4, 1000), 0);
-        rig_expect(&rig, 4, cursors[i]);
-        CU_ASSERT_EQUAL(rig_fetch(&rig, 4, 1000), 0);
+        CU_ASSERT_EQUAL(http_rig_fetch(&rig, 4, 1000), 0);
+        http_rig_expect(&rig, 4, cursors[i]);
+        CU_ASSERT_EQUAL(http_rig_fetch(&rig, 4, 1000), 0);
         CU_ASSERT_EQUAL(rig.page.count, 3);
         CU_ASSERT_TRUE(
             feed_saw(&rig.feed, i == 0 ? "since=4-g1AAA%2F%2B%3D%3D" : "since=%5B4%2C%22g1AAA%3D%3D%22%5D"));
-        rig_close(&rig);
+        http_rig_close(&rig);
     }
 }
 
 static void reads_telegram_updates(void)
 {
-    struct rig rig;
+    struct http_rig rig;
 
-    rig_open(&rig, "/telegram/getUpdates?offset={cursor}&limit={limit}&timeout={timeout}");
+    http_rig_open(&rig, "/telegram/getUpdates?offset={cursor}&limit={limit}&timeout={timeout}");
     rig.config.http.events = "/result";
     rig.config.http.cursor_last_event_path = "/update_id";
     rig.config.http.cursor_increment = 1;
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 5, 1000), 0);
-    rig_expect(&rig, 5, "6");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 5, 1000), 0);
-    rig_expect(&rig, 2, "8");
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 5, 1000), 0);
+    http_rig_expect(&rig, 5, "6");
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 5, 1000), 0);
+    http_rig_expect(&rig, 2, "8");
     CU_ASSERT_TRUE(feed_saw(&rig.feed, "offset=6&limit=5&timeout=1\""));
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 5, 0), 0);
-    rig_expect(&rig, 0, "8");
-    rig_close(&rig);
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 5, 0), 0);
+    http_rig_expect(&rig, 0, "8");
+    http_rig_close(&rig);
 }
 
 static void reads_a_bare_array(void)
 {
-    struct rig rig;
+    struct http_rig rig;
 
-    rig_open(&rig, "/array?since={cursor}&limit={limit}&timeout={timeout}&from={since}");
+    http_rig_open(&rig, "/array?since={cursor}&limit={limit}&timeout={timeout}&from={since}");
     rig.config.http.cursor_last_event_path = "/id";
     rig.config.http.cursor_initial = "2";
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 3, 1000), 0);
-    rig_expect(&rig, 3, "5");
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 3, 1000), 0);
+    http_rig_expect(&rig, 3, "5");
     CU_ASSERT_TRUE(feed_saw(&rig.feed, "since=2&limit=3&timeout=1&from=2026-01-02T03%3A04%3A05%2B01%3A00"));
     rig.config.continuation_id = "6";
     free(rig.cursor);
     rig.cursor = NULL;
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 3, 1000), 0);
-    rig_expect(&rig, 1, "7");
-    rig_close(&rig);
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 3, 1000), 0);
+    http_rig_expect(&rig, 1, "7");
+    http_rig_close(&rig);
 }
 
 static void reads_named_members_and_any_json(void)
 {
-    struct rig rig;
+    struct http_rig rig;
 
-    rig_open(&rig, "/object?after={cursor}&limit={limit}&timeout={timeout}");
+    http_rig_open(&rig, "/object?after={cursor}&limit={limit}&timeout={timeout}");
     rig.config.http.events = "/data/events";
     rig.config.http.cursor_path = "/meta/next";
     rig.config.pointers.uid = "/n";
-    control(&rig, "mode=pretty&count=1");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 2, 1000), 0);
-    rig_expect(&rig, 2, "c:2");
+    http_rig_control(&rig, "mode=pretty&count=1");
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 2, 1000), 0);
+    http_rig_expect(&rig, 2, "c:2");
     CU_ASSERT_STRING_EQUAL(rig.page.events[0].uid, "1");
-    control(&rig, "mode=gzip&count=1");
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 1000), 0);
-    rig_expect(&rig, 5, "c:7");
-    CU_ASSERT_TRUE(event_holds(&rig, 0, "\"payload\":{\"n\":3,\"s\":\"\\u00e9\"}}"));
-    CU_ASSERT_TRUE(event_holds(&rig, 1, "\"payload\":4}"));
-    CU_ASSERT_TRUE(event_holds(&rig, 3, "\"payload\":null}"));
+    http_rig_control(&rig, "mode=gzip&count=1");
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 10, 1000), 0);
+    http_rig_expect(&rig, 5, "c:7");
+    CU_ASSERT_TRUE(http_rig_event_holds(&rig, 0, "\"payload\":{\"n\":3,\"s\":\"\\u00e9\"}}"));
+    CU_ASSERT_TRUE(http_rig_event_holds(&rig, 1, "\"payload\":4}"));
+    CU_ASSERT_TRUE(http_rig_event_holds(&rig, 3, "\"payload\":null}"));
     for (size_t i = 0; i < 5; i++)
         CU_ASSERT_EQUAL(rig.page.events[i].dead, STORE_REASON_NONE);
-    rig_close(&rig);
+    http_rig_close(&rig);
 }
 
 static void keeps_the_bytes_and_sets_a_bad_element_aside(void)
 {
-    struct rig rig;
+    struct http_rig rig;
 
-    rig_open(
+    http_rig_open(
         &rig,
         "/fixed?body=%5B%7B%22id%22:%7B%7D,%22c%22:1%7D,%20%7B%20%22id%22:%20%22b%22%20,%22x%22:1.50%7D%5D");
     rig.config.pointers.uid = "/id";
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 10, 0), 0);
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 10, 0), 0);
     CU_ASSERT_EQUAL_FATAL(rig.page.count, 2);
     CU_ASSERT_EQUAL(rig.page.events[0].dead, STORE_REASON_CORRUPT);
     CU_ASSERT_STRING_EQUAL(rig.page.events[0].data, "{\"id\":{},\"c\":1}");
     CU_ASSERT_STRING_EQUAL(rig.page.events[1].data,
                            "{\"uid\":\"b\",\"payload\":{ \"id\": \"b\" ,\"x\":1.50}}");
-    rig_close(&rig);
+    http_rig_close(&rig);
 }
 
 static void sends_headers_and_token(void)
 {
-    struct rig rig;
+    struct http_rig rig;
     char *headers[] = {"X-Feed: blue", NULL};
 
-    rig_open(&rig, "/array?since={cursor}");
+    http_rig_open(&rig, "/array?since={cursor}");
     source_http_ops.close(rig.state);
     rig.config.http.headers = (struct strings){headers, 1};
     rig.config.http.token = "t0ps3cret";
     CU_ASSERT_EQUAL_FATAL(source_http_ops.open(&rig.config, &rig.state, NULL), 0);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 3, 1000), 0);
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 3, 1000), 0);
     CU_ASSERT_TRUE(feed_saw(&rig.feed, "\"X-Feed\": \"blue\""));
     CU_ASSERT_TRUE(feed_saw(&rig.feed, "\"Authorization\": \"Bearer t0ps3cret\""));
     /* the same server by another name is another origin: nothing secret goes there */
     char redirect[128];
     snprintf(redirect, sizeof redirect,
              "mode=redirect&count=1&value=http%%3A%%2F%%2Flocalhost%%3A%d%%2Farray", rig.feed.port);
-    control(&rig, redirect);
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 3, 1000), 0);
+    http_rig_control(&rig, redirect);
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 3, 1000), 0);
     CU_ASSERT_EQUAL(rig.page.count, 7);
     CU_ASSERT_FALSE(feed_saw(&rig.feed, "blue"));
     CU_ASSERT_FALSE(feed_saw(&rig.feed, "t0ps3cret"));
-    rig_close(&rig);
+    http_rig_close(&rig);
 }
 
 /* ---- pace and stopping ---- */
 
 static void long_polls_until_there_is_something(void)
 {
-    struct rig rig;
+    struct http_rig rig;
 
-    rig_open(&rig, "/array?since={cursor}&timeout={timeout}");
+    http_rig_open(&rig, "/array?since={cursor}&timeout={timeout}");
     rig.config.http.cursor_last_event_path = "/id";
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 100, 60000), 0);
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 100, 60000), 0);
     pid_t adder = fork();
     if (adder == 0) {
         while (feed_number(&rig.feed, "/held") != 1)
@@ -164,40 +169,40 @@ static void long_polls_until_there_is_something(void)
         feed_send(&rig.feed, "add", "{\"n\":8}\n", NULL);
         _exit(0);
     }
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 100, 60000), 0);
-    rig_expect(&rig, 1, "8");
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 100, 60000), 0);
+    http_rig_expect(&rig, 1, "8");
     waitpid(adder, NULL, 0);
-    rig_close(&rig);
+    http_rig_close(&rig);
 }
 
 static void paces_a_feed_that_does_not_wait(void)
 {
-    struct rig rig;
+    struct http_rig rig;
 
-    rig_open(&rig, "/fixed?body=%5B%5D");
+    http_rig_open(&rig, "/fixed?body=%5B%5D");
     rig.config.http.interval_ms = 60;
-    uint64_t start = now_ms(CLOCK_MONOTONIC);
+    uint64_t start = http_rig_now_ms(CLOCK_MONOTONIC);
     for (int i = 0; i < 6; i++)
-        CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 1000), 0);
-    CU_ASSERT_TRUE(now_ms(CLOCK_MONOTONIC) - start >= 5 * 60);
+        CU_ASSERT_EQUAL(http_rig_fetch(&rig, 1, 1000), 0);
+    CU_ASSERT_TRUE(http_rig_now_ms(CLOCK_MONOTONIC) - start >= 5 * 60);
     CU_ASSERT_EQUAL(feed_number(&rig.feed, "/polls"), 6);
-    rig_close(&rig);
+    http_rig_close(&rig);
 }
 
 static void *run_fetch(void *user)
 {
-    rig_fetch(user, 100, 60000);
+    http_rig_fetch(user, 100, 60000);
     return NULL;
 }
 
 static void waits_without_waking_and_stops_at_once(void)
 {
-    struct rig rig;
+    struct http_rig rig;
     pthread_t thread;
     struct rusage before, after;
     struct timespec while_idle = {0, 300000000};
 
-    rig_open(&rig, "/array?since=7&timeout={timeout}");
+    http_rig_open(&rig, "/array?since=7&timeout={timeout}");
     CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, run_fetch, &rig), 0);
     while (feed_number(&rig.feed, "/held") != 1)
         ;
@@ -205,11 +210,11 @@ static void waits_without_waking_and_stops_at_once(void)
     nanosleep(&while_idle, NULL); /* what is measured is this time itself */
     getrusage(RUSAGE_SELF, &after);
     CU_ASSERT_TRUE(after.ru_nvcsw - before.ru_nvcsw <= 3);
-    uint64_t start = now_ms(CLOCK_MONOTONIC);
+    uint64_t start = http_rig_now_ms(CLOCK_MONOTONIC);
     atomic_store(&rig.abort, true);
     source_http_ops.interrupt(rig.state);
     pthread_join(thread, NULL);
-    CU_ASSERT_TRUE(now_ms(CLOCK_MONOTONIC) - start < 30000); /* not the 60 s it would have waited */
+    CU_ASSERT_TRUE(http_rig_now_ms(CLOCK_MONOTONIC) - start < 30000); /* not the 60 s it would have waited */
     CU_ASSERT_EQUAL(rig.page.count, 0);
 
     /* interrupted while it waits for its turn */
@@ -217,13 +222,13 @@ static void waits_without_waking_and_stops_at_once(void)
     rig.url[strlen(rig.url) - strlen("{timeout}")] = '0';
     rig.url[strlen(rig.url) - strlen("{timeout}") + 1] = '\0';
     rig.config.http.interval_ms = 60000;
-    CU_ASSERT_EQUAL(rig_fetch(&rig, 1, 0), 0);
-    start = now_ms(CLOCK_MONOTONIC);
+    CU_ASSERT_EQUAL(http_rig_fetch(&rig, 1, 0), 0);
+    start = http_rig_now_ms(CLOCK_MONOTONIC);
     CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, run_fetch, &rig), 0);
     source_http_ops.interrupt(rig.state);
     pthread_join(thread, NULL);
-    CU_ASSERT_TRUE(now_ms(CLOCK_MONOTONIC) - start < 30000); /* not the 60 s it would have waited */
-    rig_close(&rig);
+    CU_ASSERT_TRUE(http_rig_now_ms(CLOCK_MONOTONIC) - start < 30000); /* not the 60 s it would have waited */
+    http_rig_close(&rig);
 }
 
 /* ---- the template ---- */
@@ -305,5 +310,5 @@ int main(void)
         {"refuses a wrong configuration", refuses_a_wrong_configuration},
     };
 
-    return rig_run("source_http", cases, sizeof cases / sizeof cases[0]);
+    return http_rig_run("source_http", cases, sizeof cases / sizeof cases[0]);
 }

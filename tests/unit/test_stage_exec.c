@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/unit/exec_trial.h"
+#include "tests/lib/exec_trial.h"
 
 #define GOOD "{\"processed\":true}"
 
@@ -25,7 +25,7 @@ static bool trial_open(struct trial *trial, const char *interpreter, const char 
 
 static enum stage_result trial_call(struct trial *trial, struct ep_call *call, const char *event)
 {
-    fixture_call(call, event, "{}");
+    stage_fixture_call(call, event, "{}");
     memset(&trial->failure, 0, sizeof trial->failure);
     return stage_exec_ops.process(trial->state, call, &trial->failure);
 }
@@ -33,7 +33,7 @@ static enum stage_result trial_call(struct trial *trial, struct ep_call *call, c
 static void trial_close(struct trial *trial)
 {
     stage_exec_ops.close(trial->state, 5000);
-    CU_ASSERT_EQUAL(program_reported, 0);
+    CU_ASSERT_EQUAL(trial_program, 0);
 }
 
 /* Runs one call that must break, and says whether the message has this part. */
@@ -47,8 +47,8 @@ static bool breaks(const char *interpreter, const char *script, enum shm_cause_k
     if (!trial_open(&trial, interpreter, script))
         return false;
     bool good = trial_call(&trial, &call, "{\"uid\":\"u\"}") == STAGE_BROKEN && trial.failure.kind == kind &&
-                trial.failure.code == cause && fixture_contains(trial.failure.message, part) &&
-                program_reported == 0;
+                trial.failure.code == cause && stage_fixture_contains(trial.failure.message, part) &&
+                trial_program == 0;
     if (!good)
         fprintf(stderr, "\n%s: kind %d, code %d: %s\n", script, (int)trial.failure.kind, trial.failure.code,
                 trial.failure.message);
@@ -66,13 +66,13 @@ static void answers_in_turn(void)
     CU_ASSERT_FATAL(trial_open(&trial, "sh",
                                "n=0; while read -r line; do n=$((n + 1)); "
                                "printf '{\"processed\":true,\"context\":{\"n\":%d}}\\n' $n; done"));
-    CU_ASSERT(program_reported > 0);
+    CU_ASSERT(trial_program > 0);
     for (int i = 1; i <= 300; i++) {
         char expected[32];
         snprintf(expected, sizeof expected, "{\"n\":%d}", i);
         CU_ASSERT_EQUAL(trial_call(&trial, &call, "{\"uid\":\"u\"}"), STAGE_ANSWERED);
         CU_ASSERT_EQUAL(call.answer, EP_PROCESSED);
-        CU_ASSERT(fixture_same(call.new_context, expected));
+        CU_ASSERT(stage_fixture_same(call.new_context, expected));
         stage_call_close(&call);
     }
     trial_close(&trial);
@@ -87,9 +87,9 @@ static void is_sent_one_line(void)
                    "while read -r line; do printf '{\"processed\":true,\"event\":%s}\\n' \"$line\"; done"));
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{\n \"uid\": \"u-1\",\n \"n\": 9007199254740993\n}"),
                     STAGE_ANSWERED);
-    CU_ASSERT(fixture_same(call.new_event,
-                           "{\"event\":{\"uid\": \"u-1\",\"n\": 9007199254740993},\"context\":{},"
-                           "\"attempt\":1,\"key\":\"quakes/u-1/locate\"}"));
+    CU_ASSERT(stage_fixture_same(call.new_event,
+                                 "{\"event\":{\"uid\": \"u-1\",\"n\": 9007199254740993},\"context\":{},"
+                                 "\"attempt\":1,\"key\":\"quakes/u-1/locate\"}"));
     stage_call_close(&call);
     trial_close(&trial);
 }
@@ -119,14 +119,14 @@ static void begins_clean(void)
     trial.config.environment.count = 2;
     trial.config.directory = folder;
     CU_ASSERT_EQUAL_FATAL(stage_exec_ops.open(&trial.config, &trial.env, &trial.state, &trial.error), 0);
-    CU_ASSERT_EQUAL(getpgid(program_reported), getpgrp());
+    CU_ASSERT_EQUAL(getpgid(trial_program), getpgrp());
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_ANSWERED);
     char expected[400];
     /* in the order of /proc: SigBlk, SigIgn, NoNewPrivs; the two signals that libc keeps to itself (32, 33)
      * cannot be set */
     snprintf(expected, sizeof expected,
              "trial quakes locate 3 stage yes %s 0000000000000000 0000000000000000 1 ", folder);
-    CU_ASSERT(fixture_same(call.reason, expected));
+    CU_ASSERT(stage_fixture_same(call.reason, expected));
     stage_call_close(&call);
     trial_close(&trial);
     close(leak);
@@ -272,7 +272,7 @@ static void unexpected_lines_and_silent_ends(void)
     wait_for_file("wrote");
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_BROKEN);
     CU_ASSERT_EQUAL(trial.failure.kind, SHM_CAUSE_MALFORMED);
-    CU_ASSERT(fixture_contains(trial.failure.message, "without having been asked: `ready to go`"));
+    CU_ASSERT(stage_fixture_contains(trial.failure.message, "without having been asked: `ready to go`"));
     trial_close(&trial);
 
     /* between two events: the first is answered, the second finds the line */
@@ -287,14 +287,14 @@ static void unexpected_lines_and_silent_ends(void)
     wait_for_file("wrote");
     unlink(path);
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_BROKEN);
-    CU_ASSERT(fixture_contains(trial.failure.message, "`late`"));
+    CU_ASSERT(stage_fixture_contains(trial.failure.message, "`late`"));
     trial_close(&trial);
 
     /* it ends between two events */
     CU_ASSERT_FATAL(trial_open(&trial, "sh", "read -r line; echo '" GOOD "'; exit 9"));
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_ANSWERED);
     CU_ASSERT_FALSE(trial.failure.unsent);
-    wait_for_end();
+    trial_wait_for_end();
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_BROKEN);
     CU_ASSERT_EQUAL(trial.failure.kind, SHM_CAUSE_EXIT);
     CU_ASSERT_EQUAL(trial.failure.code, 9);
@@ -308,7 +308,7 @@ static void unexpected_lines_and_silent_ends(void)
                                "\\n')\nos.close(0)\nsignal.pause()"));
     CU_ASSERT_EQUAL(trial_call(&trial, &call, event), STAGE_ANSWERED);
     CU_ASSERT_EQUAL(trial_call(&trial, &call, "{}"), STAGE_BROKEN);
-    CU_ASSERT(fixture_contains(trial.failure.message, "closed its input"));
+    CU_ASSERT(stage_fixture_contains(trial.failure.message, "closed its input"));
     trial_close(&trial);
     free(event);
 }
@@ -321,9 +321,9 @@ static bool start_fails(const char *program, const char *directory, const char *
     trial.state = &trial;
     struct error checked = {0};
     int code = stage_exec_ops.open(&trial.config, &trial.env, &trial.state, &trial.error);
-    return code < 0 && trial.error.code == code && trial.state == &trial && program_reported == 0 &&
-           fixture_contains(trial.error.message, part) && stage_check(&trial.config, &checked) < 0 &&
-           fixture_contains(checked.message, part);
+    return code < 0 && trial.error.code == code && trial.state == &trial && trial_program == 0 &&
+           stage_fixture_contains(trial.error.message, part) && stage_check(&trial.config, &checked) < 0 &&
+           stage_fixture_contains(checked.message, part);
 }
 
 static void failed_starts_say_why(void)
@@ -398,7 +398,7 @@ static void closes_cleanly(void)
 
     /* nor that: KILL. It writes all the time, which must not hold us either. */
     CU_ASSERT_FATAL(trial_open(&trial, "sh", "trap '' TERM; exec yes"));
-    pid_t pid = program_reported;
+    pid_t pid = trial_program;
     stage_exec_ops.close(trial.state, 10);
     CU_ASSERT_EQUAL(kill(pid, 0), -1);
     CU_ASSERT_EQUAL(errno, ESRCH);
@@ -416,7 +416,7 @@ static void exits_with_its_worker(void)
         struct trial trial;
         /* the end of its input alone would not end it */
         if (!trial_open(&trial, "python3", "import signal\nwhile True: signal.pause()") ||
-            write(pair[1], &program_reported, sizeof program_reported) != (ssize_t)sizeof program_reported)
+            write(pair[1], &trial_program, sizeof trial_program) != (ssize_t)sizeof trial_program)
             _exit(1);
         for (;;)
             pause();

@@ -11,16 +11,16 @@
 
 #include "src/config/limits.h"
 #include "src/config/user.h"
-#include "tests/unit/exec_trial.h"
+#include "tests/lib/exec_trial.h"
 
 /* One call whose answer, a rejection, begins with this text. */
 static bool says(struct trial *trial, const char *message)
 {
     struct ep_call call;
     struct stage_failure failure = {0};
-    fixture_call(&call, "{}", "{}");
+    stage_fixture_call(&call, "{}", "{}");
     bool good = stage_exec_ops.process(trial->state, &call, &failure) == STAGE_ANSWERED &&
-                call.answer == EP_REJECT && fixture_contains(call.reason, message);
+                call.answer == EP_REJECT && stage_fixture_contains(call.reason, message);
     if (!good)
         fprintf(stderr, "\n%s\n", failure.message);
     stage_call_close(&call);
@@ -94,11 +94,11 @@ static void too_much_cpu_is_a_signal(void)
     trial_with(&trial, "python3", "import sys\nsys.stdin.readline()\nwhile True: pass");
     trial.config.limits.cpu_ms = 1000;
     CU_ASSERT_FATAL(trial_start(&trial));
-    fixture_call(&call, "{}", "{}");
+    stage_fixture_call(&call, "{}", "{}");
     CU_ASSERT_EQUAL(stage_exec_ops.process(trial.state, &call, &failure), STAGE_BROKEN);
     CU_ASSERT_EQUAL(failure.kind, SHM_CAUSE_SIGNAL);
     CU_ASSERT_EQUAL(failure.code, SIGXCPU);
-    CU_ASSERT(fixture_contains(failure.message, "killed by signal 24 (SIGXCPU)"));
+    CU_ASSERT(stage_fixture_contains(failure.message, "killed by signal 24 (SIGXCPU)"));
     stage_call_close(&call);
     stage_exec_ops.close(trial.state, 5000);
 }
@@ -171,7 +171,7 @@ static void exits_with_its_worker_as_its_user(void)
     pid_t worker = fork();
     if (worker == 0) {
         bool open = trial_start(&trial);
-        ssize_t written = write(pair[1], &program_reported, sizeof program_reported);
+        ssize_t written = write(pair[1], &trial_program, sizeof trial_program);
         raise(SIGKILL);
         _exit(open && written > 0 ? 0 : 1);
     }
@@ -192,7 +192,8 @@ static bool not_found(const char *user, const char *group, int code, const char 
     struct stage_config config = {.user = (char *)user, .group = (char *)group};
     struct config_user found;
     struct error error = {0};
-    return config_user_find(&config, &found, &error) == code && fixture_contains(error.message, message);
+    return config_user_find(&config, &found, &error) == code &&
+           stage_fixture_contains(error.message, message);
 }
 
 static void users_are_looked_up(void)
@@ -225,7 +226,7 @@ static void limits_that_would_not_hold_are_refused(void)
     struct limits_config limits = {.processes = 5};
     struct error error = {0};
     CU_ASSERT_EQUAL(config_limits_check(&limits, 0, &error), EP_EACCESS);
-    CU_ASSERT(fixture_contains(error.message, "processes: this limit does not bind root"));
+    CU_ASSERT(stage_fixture_contains(error.message, "processes: this limit does not bind root"));
     CU_ASSERT_EQUAL(config_limits_check(&limits, 54321, &error), 0);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
@@ -235,7 +236,7 @@ static void limits_that_would_not_hold_are_refused(void)
         return;
     }
     CU_ASSERT_EQUAL(config_limits_check(&limits, geteuid(), &error), EP_EACCESS);
-    CU_ASSERT(fixture_contains(error.message, "files: expected at most"));
+    CU_ASSERT(stage_fixture_contains(error.message, "files: expected at most"));
 }
 
 static const struct unit_case cases[] = {

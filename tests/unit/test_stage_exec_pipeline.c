@@ -2,8 +2,9 @@
 /* Exec stages that are sent several events at once: whose answer is whose, who is blamed, what does not go
  * together. */
 #include <signal.h>
+#include <stdio.h>
 
-#include "tests/unit/exec_trial.h"
+#include "tests/lib/exec_trial.h"
 
 #define MANY 40
 #define GOOD "{\"processed\":true}"
@@ -17,7 +18,7 @@ static bool trial_python(struct trial *trial, const char *script)
 static bool send_ahead(struct trial *trial, const char *event)
 {
     struct ep_call call;
-    fixture_call(&call, event, "{}");
+    stage_fixture_call(&call, event, "{}");
     bool taken = stage_exec_ops.send_ahead(trial->state, &call);
     stage_call_close(&call);
     return taken;
@@ -39,7 +40,7 @@ static size_t pipeline(struct trial *trial, size_t count)
 
 static enum stage_result next(struct trial *trial, struct ep_call *call)
 {
-    fixture_call(call, "{}", "{}"); /* what was sent counts, not what is said here */
+    stage_fixture_call(call, "{}", "{}"); /* what was sent counts, not what is said here */
     memset(&trial->failure, 0, sizeof trial->failure);
     return stage_exec_ops.process(trial->state, call, &trial->failure);
 }
@@ -60,7 +61,7 @@ static size_t answered(struct trial *trial, size_t count)
 static void trial_end(struct trial *trial)
 {
     stage_exec_ops.close(trial->state, 5000);
-    CU_ASSERT_EQUAL(program_reported, 0);
+    CU_ASSERT_EQUAL(trial_program, 0);
 }
 
 /* Reads all lines before it answers the first, where there are MANY: so they were sent together. */
@@ -80,7 +81,7 @@ static void answers_in_order(void)
             char expected[32];
             snprintf(expected, sizeof expected, "{\"n\": %d}", i);
             CU_ASSERT_EQUAL(next(&trial, &call), STAGE_ANSWERED);
-            CU_ASSERT(fixture_same(call.new_event, expected));
+            CU_ASSERT(stage_fixture_same(call.new_event, expected));
             CU_ASSERT(i == MANY - 1 || !send_ahead(&trial, "{}")); /* not while there are some on the way */
             stage_call_close(&call);
         }
@@ -112,8 +113,8 @@ static void crash_meets_the_first_unanswered(void)
     CU_ASSERT_EQUAL(answered(&trial, MANY), 17);
     CU_ASSERT_EQUAL(trial.failure.kind, SHM_CAUSE_EXIT);
     CU_ASSERT_EQUAL(trial.failure.code, 7);
-    CU_ASSERT(
-        fixture_contains(trial.failure.message, "code 7 before it answered, after half a line: `{\"pro`"));
+    CU_ASSERT(stage_fixture_contains(trial.failure.message,
+                                     "code 7 before it answered, after half a line: `{\"pro`"));
     CU_ASSERT_FALSE(send_ahead(&trial, "{}"));
     CU_ASSERT_EQUAL(answered(&trial, 1), 0);
     trial_end(&trial);
@@ -132,7 +133,7 @@ static void all_that_it_left_is_read(void)
     CU_ASSERT_EQUAL(pipeline(&trial, 2), 2);
     CU_ASSERT_EQUAL(next(&trial, &call), STAGE_ANSWERED);
     stage_call_close(&call);
-    wait_for_end();
+    trial_wait_for_end();
     CU_ASSERT_EQUAL(next(&trial, &call), STAGE_ANSWERED);
     CU_ASSERT(call.new_context != NULL && strlen(call.new_context) == 150000 + strlen("{\"a\":\"\"}"));
     stage_call_close(&call);
@@ -151,7 +152,7 @@ static void closed_input_meets_the_first_unanswered(void)
     CU_ASSERT_EQUAL(pipeline(&trial, MANY), MANY);
     CU_ASSERT_EQUAL(answered(&trial, MANY), 9);
     CU_ASSERT_EQUAL(trial.failure.kind, SHM_CAUSE_MALFORMED);
-    CU_ASSERT(fixture_contains(trial.failure.message, "closed its input"));
+    CU_ASSERT(stage_fixture_contains(trial.failure.message, "closed its input"));
     trial_end(&trial);
 }
 
@@ -164,7 +165,8 @@ static void a_line_too_many_breaks_the_pipeline(void)
     CU_ASSERT_EQUAL(pipeline(&trial, MANY), MANY);
     CU_ASSERT_EQUAL(answered(&trial, MANY), 0);
     CU_ASSERT_EQUAL(trial.failure.kind, SHM_CAUSE_MALFORMED);
-    CU_ASSERT(fixture_same(trial.failure.message, "wrote more than one line for one event: `" GOOD "`"));
+    CU_ASSERT(
+        stage_fixture_same(trial.failure.message, "wrote more than one line for one event: `" GOOD "`"));
     trial_end(&trial);
 
     /* half a line, while others still wait to be taken */
@@ -172,7 +174,7 @@ static void a_line_too_many_breaks_the_pipeline(void)
                                          "os.write(1,b'" GOOD "\\n'*40+b'more')\nsys.stdin.readline()"));
     CU_ASSERT_EQUAL(pipeline(&trial, MANY), MANY);
     CU_ASSERT_EQUAL(answered(&trial, MANY), 0);
-    CU_ASSERT(fixture_contains(trial.failure.message, "more than one line for one event: `more`"));
+    CU_ASSERT(stage_fixture_contains(trial.failure.message, "more than one line for one event: `more`"));
     trial_end(&trial);
 
     /* behind the others: found by the end of the pipeline, or else before the next event */
@@ -182,7 +184,7 @@ static void a_line_too_many_breaks_the_pipeline(void)
     CU_ASSERT_EQUAL(pipeline(&trial, MANY), MANY);
     CU_ASSERT(answered(&trial, MANY) < MANY || answered(&trial, 1) == 0);
     CU_ASSERT_EQUAL(trial.failure.kind, SHM_CAUSE_MALFORMED);
-    CU_ASSERT(fixture_contains(trial.failure.message, "`late`"));
+    CU_ASSERT(stage_fixture_contains(trial.failure.message, "`late`"));
     trial_end(&trial);
 }
 
@@ -194,7 +196,7 @@ static void malformed_answer_in_a_pipeline(void)
     CU_ASSERT_EQUAL(pipeline(&trial, MANY), MANY);
     CU_ASSERT_EQUAL(answered(&trial, MANY), 5);
     CU_ASSERT_EQUAL(trial.failure.kind, SHM_CAUSE_MALFORMED);
-    CU_ASSERT(fixture_contains(trial.failure.message, "malformed answer: `hello`"));
+    CU_ASSERT(stage_fixture_contains(trial.failure.message, "malformed answer: `hello`"));
     trial_end(&trial);
 }
 

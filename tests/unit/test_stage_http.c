@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tests/unit/stage_fixture.h"
+#include "tests/lib/stage_fixture.h"
 
 static char recorded[300]; /* the collector's file */
 static int collector_port;
@@ -94,7 +94,7 @@ static char *seen_text(const char *pointer)
 static bool seen(const char *pointer, const char *expected)
 {
     char *found = seen_text(pointer);
-    bool same = fixture_same(found, expected);
+    bool same = stage_fixture_same(found, expected);
     free(found);
     return same;
 }
@@ -121,7 +121,7 @@ static void trial_with(struct trial *trial)
 static bool trial_open(struct trial *trial)
 {
     struct error error = {0};
-    int code = stage_ops_for(STAGE_HTTP)->open(&trial->config, fixture_env(), &trial->state, &error);
+    int code = stage_ops_for(STAGE_HTTP)->open(&trial->config, stage_fixture_env(), &trial->state, &error);
     if (code != 0)
         fprintf(stderr, "\n%s\n", error.message);
     return code == 0;
@@ -130,7 +130,7 @@ static bool trial_open(struct trial *trial)
 static enum ep_answer post(struct trial *trial, const char *event)
 {
     struct stage_failure failure = {0};
-    fixture_call(&trial->call, event, "{\"n\":9007199254740993}");
+    stage_fixture_call(&trial->call, event, "{\"n\":9007199254740993}");
     CU_ASSERT_EQUAL(stage_http_ops.process(trial->state, &trial->call, &failure), STAGE_ANSWERED);
     return trial->call.answer;
 }
@@ -146,8 +146,9 @@ static bool answers(const char *behaviour, enum ep_answer answer, uint64_t retry
         return false;
     post(&trial, "{\"uid\":\"u-1\"}");
     bool good = trial.call.answer == answer && trial.call.retry_after_ms == retry_after_ms &&
-                fixture_contains(trial.call.reason, message) && strstr(trial.call.reason, "secret") == NULL &&
-                trial.call.new_context == NULL && trial.call.new_event == NULL;
+                stage_fixture_contains(trial.call.reason, message) &&
+                strstr(trial.call.reason, "secret") == NULL && trial.call.new_context == NULL &&
+                trial.call.new_event == NULL;
     if (!good)
         fprintf(stderr, "\n%s: answer %d, %lu ms: %s\n", behaviour, (int)trial.call.answer,
                 (unsigned long)trial.call.retry_after_ms, trial.call.reason);
@@ -182,7 +183,7 @@ static void posts_the_document(void)
     CU_ASSERT_PTR_NOT_NULL(fgets(line, sizeof line, file));
     fclose(file);
     line[strcspn(line, "\n")] = '\0';
-    CU_ASSERT(fixture_same(line, document));
+    CU_ASSERT(stage_fixture_same(line, document));
     stage_http_ops.close(trial.state, 0);
 
     /* what is configured wins */
@@ -297,8 +298,8 @@ static void no_answer_is_an_error(void)
     snprintf(trial.url, sizeof trial.url, "http://127.0.0.1:%d/", ntohs(address.sin_port));
     CU_ASSERT_FATAL(trial_open(&trial)); /* a server that is down is no bad start */
     CU_ASSERT_EQUAL(post(&trial, "{}"), EP_ERROR);
-    CU_ASSERT(fixture_contains(trial.call.reason, trial.url));
-    CU_ASSERT(fixture_contains(trial.call.reason, "connect"));
+    CU_ASSERT(stage_fixture_contains(trial.call.reason, trial.url));
+    CU_ASSERT(stage_fixture_contains(trial.call.reason, "connect"));
     stage_http_ops.close(trial.state, 0);
     close(listener);
 }
@@ -317,7 +318,7 @@ static void slow_servers(void)
     clock_gettime(CLOCK_MONOTONIC, &end);
     long took_ms = (end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000;
     CU_ASSERT(took_ms >= 350 && took_ms < 5000);
-    CU_ASSERT(fixture_contains(trial.call.reason, "timed out"));
+    CU_ASSERT(stage_fixture_contains(trial.call.reason, "timed out"));
     behave("{}");
     CU_ASSERT_EQUAL(post(&trial, "{}"), EP_PROCESSED);
     stage_http_ops.close(trial.state, 0);
@@ -345,7 +346,7 @@ static bool check_says(char *url, char *ca_file, const char *part)
 {
     struct stage_config config = {.type = STAGE_HTTP, .url = url, .ca_file = ca_file};
     struct error error = {0};
-    return stage_check(&config, &error) < 0 && fixture_contains(error.message, part);
+    return stage_check(&config, &error) < 0 && stage_fixture_contains(error.message, part);
 }
 
 static void bad_urls_are_refused(void)

@@ -4,10 +4,11 @@
  * plugins are tests/unit/plugin_*.c, built as modules into the folder that EP_TEST_PLUGIN_DIR names (".libs"
  * if it names none).
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#include "tests/unit/stage_fixture.h"
+#include "tests/lib/stage_fixture.h"
 
 static const char *plugin_path(const char *name)
 {
@@ -31,8 +32,8 @@ static int run_once(const char *options, struct ep_call *call)
     struct stage_failure failure = {0};
     struct error error = {0};
     void *state = NULL;
-    fixture_call(call, "{}", "{\"id\":9007199254740993}");
-    int code = stage_plugin_ops.open(&config, fixture_env(), &state, &error);
+    stage_fixture_call(call, "{}", "{\"id\":9007199254740993}");
+    int code = stage_plugin_ops.open(&config, stage_fixture_env(), &state, &error);
     if (code != 0) {
         fprintf(stderr, "\n%s\n", error.message);
         return code;
@@ -48,8 +49,8 @@ static void runs_and_answers(void)
     struct ep_call call;
     CU_ASSERT_EQUAL_FATAL(run_once("{}", &call), 0);
     CU_ASSERT_EQUAL(call.answer, EP_PROCESSED);
-    CU_ASSERT(fixture_same(call.new_context, "{\"id\":9007199254740993,\"calls\":1}"));
-    CU_ASSERT(fixture_same(call.reason, "said by quakes/u-1/locate"));
+    CU_ASSERT(stage_fixture_same(call.new_context, "{\"id\":9007199254740993,\"calls\":1}"));
+    CU_ASSERT(stage_fixture_same(call.reason, "said by quakes/u-1/locate"));
     CU_ASSERT_EQUAL(call.retry_after_ms, 250);
     stage_call_close(&call);
     for (int answer = EP_PROCESSED; answer <= EP_ERROR; answer++) {
@@ -66,11 +67,11 @@ static void a_malformed_answer_is_an_error(void)
     struct ep_call call;
     CU_ASSERT_EQUAL(run_once("{\"answer\":17}", &call), 0);
     CU_ASSERT_EQUAL(call.answer, EP_ERROR);
-    CU_ASSERT(fixture_same(call.reason, "the stage returned 17, which is not an answer"));
+    CU_ASSERT(stage_fixture_same(call.reason, "the stage returned 17, which is not an answer"));
     stage_call_close(&call);
     CU_ASSERT_EQUAL(run_once("{\"answer\":-1}", &call), 0);
     CU_ASSERT_EQUAL(call.answer, EP_ERROR);
-    CU_ASSERT(fixture_contains(call.reason, "returned -1"));
+    CU_ASSERT(stage_fixture_contains(call.reason, "returned -1"));
     stage_call_close(&call);
 }
 
@@ -83,10 +84,10 @@ static void state_lives_from_init_to_fini(void)
     struct stage_config config = plugin_config("trial", options);
     struct stage_failure failure = {0};
     void *state = NULL;
-    CU_ASSERT_EQUAL_FATAL(stage_plugin_ops.open(&config, fixture_env(), &state, NULL), 0);
+    CU_ASSERT_EQUAL_FATAL(stage_plugin_ops.open(&config, stage_fixture_env(), &state, NULL), 0);
     for (int i = 0; i < 3; i++) {
         struct ep_call call;
-        fixture_call(&call, "{}", "{}");
+        stage_fixture_call(&call, "{}", "{}");
         CU_ASSERT_EQUAL(stage_plugin_ops.process(state, &call, &failure), STAGE_ANSWERED);
         stage_call_close(&call);
     }
@@ -97,7 +98,7 @@ static void state_lives_from_init_to_fini(void)
     CU_ASSERT_PTR_NOT_NULL(fgets(found, sizeof found, file));
     fclose(file);
     unlink(trace);
-    CU_ASSERT(fixture_same(found, "3 calls"));
+    CU_ASSERT(stage_fixture_same(found, "3 calls"));
     stage_plugin_ops.close(NULL, 0);
 }
 
@@ -106,15 +107,15 @@ static bool refused(const char *name, const char *options, const char *part)
     struct stage_config config = plugin_config(name, options);
     struct error error = {0};
     void *state = &config;
-    int code = stage_plugin_ops.open(&config, fixture_env(), &state, &error);
-    return code < 0 && error.code == code && state == &config && fixture_contains(error.message, part);
+    int code = stage_plugin_ops.open(&config, stage_fixture_env(), &state, &error);
+    return code < 0 && error.code == code && state == &config && stage_fixture_contains(error.message, part);
 }
 
 static bool check_refuses(const char *name, const char *part)
 {
     struct stage_config config = plugin_config(name, "{}");
     struct error error = {0};
-    return stage_check(&config, &error) < 0 && fixture_contains(error.message, part);
+    return stage_check(&config, &error) < 0 && stage_fixture_contains(error.message, part);
 }
 
 static void refused_with_clear_messages(void)
@@ -146,7 +147,7 @@ static int add_init(const char *options, void **state, char *errbuf, size_t errb
 {
     (void)errbuf;
     (void)errbuf_size;
-    CU_ASSERT(fixture_same(options, "{\"by\":2}"));
+    CU_ASSERT(stage_fixture_same(options, "{\"by\":2}"));
     CU_ASSERT_PTR_EQUAL(*state, &user_value); /* what the caller gave */
     return 0;
 }
@@ -176,8 +177,8 @@ static void functions_of_a_caller(void)
     void *state = NULL;
     const struct stage_ops *ops = stage_ops_for(STAGE_FUNCTION);
 
-    CU_ASSERT_EQUAL_FATAL(ops->open(&config, fixture_env(), &state, &error), 0);
-    fixture_call(&call, "{}", "{}");
+    CU_ASSERT_EQUAL_FATAL(ops->open(&config, stage_fixture_env(), &state, &error), 0);
+    stage_fixture_call(&call, "{}", "{}");
     CU_ASSERT_EQUAL(ops->process(state, &call, &failure), STAGE_ANSWERED);
     CU_ASSERT_EQUAL(call.answer, EP_REMOVE);
     CU_ASSERT_EQUAL(user_value, 6);
@@ -186,16 +187,16 @@ static void functions_of_a_caller(void)
 
     config.function = &bare;
     config.options = NULL;
-    CU_ASSERT_EQUAL_FATAL(ops->open(&config, fixture_env(), &state, &error), 0);
-    fixture_call(&call, "{}", "{}");
+    CU_ASSERT_EQUAL_FATAL(ops->open(&config, stage_fixture_env(), &state, &error), 0);
+    stage_fixture_call(&call, "{}", "{}");
     CU_ASSERT_EQUAL(ops->process(state, &call, &failure), STAGE_ANSWERED);
     CU_ASSERT_EQUAL(user_value, 7);
     stage_call_close(&call);
     ops->close(state, 0);
 
     config.function = &old;
-    CU_ASSERT_EQUAL(ops->open(&config, fixture_env(), &state, &error), EP_EINVAL);
-    CU_ASSERT(fixture_contains(error.message, "stage ABI 0"));
+    CU_ASSERT_EQUAL(ops->open(&config, stage_fixture_env(), &state, &error), EP_EINVAL);
+    CU_ASSERT(stage_fixture_contains(error.message, "stage ABI 0"));
     config.function = NULL;
     CU_ASSERT_EQUAL(stage_check(&config, &error), EP_EINVAL);
     CU_ASSERT_PTR_NULL(stage_ops_for((enum stage_type)99));

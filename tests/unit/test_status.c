@@ -4,9 +4,11 @@
 
 #include "src/cli/status.h"
 #include "src/cli/table.h"
-#include "tests/unit/fake_segment.h"
+#include "tests/lib/fake_segment.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
+#include <unistd.h>
 
 static struct segment segment;
 static struct status status;

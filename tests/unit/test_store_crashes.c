@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Crashes in the store: each once, the latest thousand, and how many more there were. */
-#include "tests/unit/store_fixture.h"
+#include <stdio.h>
+
+#include "tests/lib/store_fixture.h"
 
 struct seen {
     size_t count;

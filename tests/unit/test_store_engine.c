@@ -2,10 +2,13 @@
 /* The SQLite engine itself: what it does when it is refused, how its statements find their rows, its WAL, its
  * write lock. */
 #include <fcntl.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "shm/write_lock.h"
 #include "src/store/sqlite/sqlite.h"
-#include "tests/unit/store_files.h"
+#include "tests/lib/store_files.h"
 
 /* ---- refusals at run time ---- */
 
@@ -16,13 +19,13 @@ static void a_locked_store_is_tried_again_later(void)
     ingest("u", 0, 10);
     claim(&held, 10, 1000);
     sqlite3 *other;
-    CU_ASSERT_EQUAL(sqlite3_open(database(), &other), SQLITE_OK);
+    CU_ASSERT_EQUAL(sqlite3_open(store_files_path(), &other), SQLITE_OK);
     CU_ASSERT_EQUAL(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
     struct store_answer finish = {.lock = held.at[0], .change = STORE_COMPLETE, .applied = true};
     CU_ASSERT_EQUAL(store_commit(fixture.store, fixture.source, 0, &finish, 1), EP_ESTOREBUSY);
     CU_ASSERT_FALSE(finish.applied);
     CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), "SQLITE_BUSY"));
-    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), database()));
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), store_files_path()));
     CU_ASSERT_EQUAL(totals().live, 10); /* reading goes on */
     sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL);
     sqlite3_close(other);
@@ -78,16 +81,16 @@ static void damage_is_found_and_said(void)
     fixture_begin();
     int faults = 0;
     ingest("u", 0, 100);
-    meddle("UPDATE source SET live = live - 1; DELETE FROM progress WHERE seq % 100 = 7;"
-           "INSERT INTO suspended(seq, source, state) SELECT seq, 1, 4 FROM progress LIMIT 1;"
-           "INSERT INTO progress(seq, token) VALUES(5, 99 << 40)");
+    store_files_meddle("UPDATE source SET live = live - 1; DELETE FROM progress WHERE seq % 100 = 7;"
+                       "INSERT INTO suspended(seq, source, state) SELECT seq, 1, 4 FROM progress LIMIT 1;"
+                       "INSERT INTO progress(seq, token) VALUES(5, 99 << 40)");
     fprintf(stderr, "(expected:)\n");
     CU_ASSERT_EQUAL(store_check(fixture.store, fixture_fault, &faults), 0);
     CU_ASSERT(faults >= 6);
     /* pages overwritten with rubbish: EP_ESTORE, and the check tells */
     CU_ASSERT_EQUAL(store_checkpoint(fixture.store, true), 0);
     store_close(&fixture.store);
-    int fd = open(database(), O_WRONLY);
+    int fd = open(store_files_path(), O_WRONLY);
     char rubbish[4096];
     memset(rubbish, 0xa5, sizeof rubbish);
     for (int page = 2; page < 30; page++)
@@ -101,7 +104,7 @@ static void damage_is_found_and_said(void)
     CU_ASSERT_EQUAL(store_source_totals(fixture.store, fixture.source, &out), EP_ESTORE);
     CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(fixture.store), "damaged"));
     store_close(&fixture.store);
-    CU_ASSERT_EQUAL(unlink(database()), 0);
+    CU_ASSERT_EQUAL(unlink(store_files_path()), 0);
     CU_ASSERT_EQUAL(fixture_prepare(), 0);
     fixture.store = fixture_open(false);
     fixture_end();
@@ -133,7 +136,7 @@ static void damage_hides_nothing_else(void)
         ingest("u", i * 100, 100);
     CU_ASSERT_EQUAL(store_checkpoint(fixture.store, true), 0);
     store_close(&fixture.store);
-    int fd = open(database(), O_RDWR);
+    int fd = open(store_files_path(), O_RDWR);
     long page = page_with(fd, "{\"n\":1500}"); /* of events, in the middle of them */
     CU_ASSERT_FATAL(page > 1);
     CU_ASSERT_EQUAL(pwrite(fd, rubbish, sizeof rubbish, page * 4096), 4096);
@@ -150,7 +153,7 @@ static void damage_hides_nothing_else(void)
     CU_ASSERT_EQUAL(store_list(fixture.store, &some, true, count_item, &found), EP_ESTORE);
     CU_ASSERT_EQUAL(found, 2);
     store_close(&fixture.store);
-    CU_ASSERT_EQUAL(unlink(database()), 0);
+    CU_ASSERT_EQUAL(unlink(store_files_path()), 0);
     CU_ASSERT_EQUAL(fixture_prepare(), 0);
     fixture.store = fixture_open(false);
     fixture_end();
@@ -194,7 +197,7 @@ static void the_write_lock_is_held_by_writers_only(void)
     CU_ASSERT_EQUAL(store_checkpoint(fixture.store, true), 0);
     CU_ASSERT_TRUE(write_lock_is_free());
     sqlite3 *other;
-    sqlite3_open(database(), &other);
+    sqlite3_open(store_files_path(), &other);
     sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL);
     CU_ASSERT_EQUAL(store_set_cursor(fixture.store, fixture.source, "x"), EP_ESTOREBUSY);
     CU_ASSERT_TRUE(write_lock_is_free());

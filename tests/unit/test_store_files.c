@@ -3,16 +3,18 @@
  */
 #include <fcntl.h>
 #include <sched.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
-#include "tests/unit/store_files.h"
+#include "tests/lib/store_files.h"
 
 static void replace_with_database(const char *sql)
 {
     store_close(&fixture.store);
-    CU_ASSERT_EQUAL(unlink(database()), 0);
-    meddle(sql);
+    CU_ASSERT_EQUAL(unlink(store_files_path()), 0);
+    store_files_meddle(sql);
 }
 
 /* Neither a start nor an open takes the file; both say why. */
@@ -22,22 +24,22 @@ static void expect_refused(const char *expected)
     struct store *store = NULL;
     uint64_t start;
     struct stat before, after;
-    stat(database(), &before);
+    stat(store_files_path(), &before);
     CU_ASSERT_EQUAL(store_prepare(&fixture.options, NULL, 0, &start, &error), EP_ESTORE);
     if (strstr(error.message, expected) == NULL)
         fprintf(stderr, "not \"%s\": %s\n", expected, error.message);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, expected));
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, database()));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, store_files_path()));
     for (int readonly = 0; readonly < 2; readonly++) {
         struct store_options options = fixture.options;
         options.readonly = readonly == 1;
         CU_ASSERT_EQUAL(store_open(&options, &store, &error), EP_ESTORE);
         CU_ASSERT_PTR_NULL(store);
     }
-    stat(database(), &after);
+    stat(store_files_path(), &after);
     CU_ASSERT_EQUAL(before.st_size, after.st_size);
     CU_ASSERT_EQUAL(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
-    CU_ASSERT_EQUAL(unlink(database()), 0);
+    CU_ASSERT_EQUAL(unlink(store_files_path()), 0);
     CU_ASSERT_EQUAL(fixture_prepare(), 0);
     fixture.store = fixture_open(false);
 }
@@ -46,7 +48,7 @@ static void newer_versions_are_refused(void)
 {
     fixture_begin();
     store_close(&fixture.store);
-    meddle("PRAGMA user_version = 9");
+    store_files_meddle("PRAGMA user_version = 9");
     expect_refused("store version 9, this one knows up to ");
     fixture_end();
 }
@@ -59,8 +61,8 @@ static void foreign_files_are_refused(void)
     replace_with_database("PRAGMA application_id = 4711");
     expect_refused("application id 4711");
     store_close(&fixture.store);
-    CU_ASSERT_EQUAL(unlink(database()), 0);
-    FILE *file = fopen(database(), "w");
+    CU_ASSERT_EQUAL(unlink(store_files_path()), 0);
+    FILE *file = fopen(store_files_path(), "w");
     for (int i = 0; i < 400; i++)
         fputs("this is a diary, and no database. ", file);
     fclose(file);
@@ -72,7 +74,7 @@ static void there_may_be_no_store(void)
 {
     fixture_begin();
     store_close(&fixture.store);
-    CU_ASSERT_EQUAL(unlink(database()), 0);
+    CU_ASSERT_EQUAL(unlink(store_files_path()), 0);
     struct error error = {0};
     struct store *store;
     for (int empty = 0; empty < 2; empty++) {
@@ -81,13 +83,13 @@ static void there_may_be_no_store(void)
             options.readonly = readonly == 1;
             CU_ASSERT_EQUAL(store_open(&options, &store, &error), EP_ENOENT);
         }
-        CU_ASSERT_EQUAL(access(database(), F_OK) == 0, empty == 1); /* looking made nothing */
-        close(open(database(), O_CREAT | O_WRONLY, 0600));          /* as if killed while creating it */
+        CU_ASSERT_EQUAL(access(store_files_path(), F_OK) == 0, empty == 1); /* looking made nothing */
+        close(open(store_files_path(), O_CREAT | O_WRONLY, 0600)); /* as if killed while creating it */
     }
     CU_ASSERT_EQUAL(fixture_prepare(), 0);
     fixture.store = fixture_open(false);
     struct stat status;
-    CU_ASSERT_EQUAL(stat(database(), &status), 0);
+    CU_ASSERT_EQUAL(stat(store_files_path(), &status), 0);
     CU_ASSERT_EQUAL(status.st_mode & 0777, 0600);
     struct store_options wrong = fixture.options;
     wrong.url = "postgres://here";
@@ -123,7 +125,7 @@ static void one_instance_holds(void)
         char link[96], url[128];
         snprintf(link, sizeof link, "%s/link.db", fixture.directory);
         snprintf(url, sizeof url, "sqlite:%s", link);
-        CU_ASSERT_EQUAL(symlink(database(), link), 0);
+        CU_ASSERT_EQUAL(symlink(store_files_path(), link), 0);
         struct store_options options = fixture.options;
         options.url = url;
         CU_ASSERT_EQUAL(store_hold(&options, 0, &fd, &error), EP_EBUSY);
@@ -230,7 +232,7 @@ static void other_processes_see_it(void)
     CU_ASSERT_EQUAL(status, 0);
     CU_ASSERT_EQUAL(totals().completed, 1);
     char path[320];
-    snprintf(path, sizeof path, "%s", database());
+    snprintf(path, sizeof path, "%s", store_files_path());
     fixture_end();
     if (fixture.kind == KIND_MEMORY) { /* gone with the instance, lock and all */
         CU_ASSERT_NOT_EQUAL(access(path, F_OK), 0);
@@ -249,7 +251,7 @@ static void memory_is_private_and_cleared(void)
     struct stat status;
     char directory[320];
     ingest("u", 0, 10);
-    snprintf(directory, sizeof directory, "%s", database());
+    snprintf(directory, sizeof directory, "%s", store_files_path());
     *strrchr(directory, '/') = '\0';
     CU_ASSERT_EQUAL(stat(directory, &status), 0);
     CU_ASSERT_EQUAL(status.st_mode & 0777, 0700);
@@ -268,7 +270,7 @@ static void memory_is_private_and_cleared(void)
         _exit(0);
     }
     CU_ASSERT_EQUAL(waitpid(child, NULL, 0), child);
-    CU_ASSERT_EQUAL(access(database(), F_OK), 0);
+    CU_ASSERT_EQUAL(access(store_files_path(), F_OK), 0);
     /* a directory that others can write to is not used */
     CU_ASSERT_EQUAL(chmod(directory, 0777), 0);
     uint64_t start;
@@ -334,15 +336,15 @@ static void readers_need_no_daemon(void)
     }
     CU_ASSERT_EQUAL(waitpid(child, NULL, 0), child);
     char wal[340];
-    snprintf(wal, sizeof wal, "%s-wal", database());
+    snprintf(wal, sizeof wal, "%s-wal", store_files_path());
     struct stat status;
     CU_ASSERT_EQUAL(stat(wal, &status), 0);
     CU_ASSERT(status.st_size > 0);
     if (fixture.kind == KIND_SQLITE && geteuid() == 0) { /* who may not write beside the store */
         char index[340];
-        snprintf(index, sizeof index, "%s-shm", database());
+        snprintf(index, sizeof index, "%s-shm", store_files_path());
         chmod(fixture.directory, 0755);
-        chmod(database(), 0644);
+        chmod(store_files_path(), 0644);
         chmod(wal, 0644);
         unlink(index);
         CU_ASSERT_TRUE(as_nobody(is_told_why));

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The life of an event in the store: ingest, claim, read, commit, unlock. */
-#include "tests/unit/store_fixture.h"
+#include <stdio.h>
+
+#include "tests/lib/store_fixture.h"
 
 static void fifo(void)
 {

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The store's import: all in one transaction, nothing twice, and a store of version 1 that is migrated for
  * it. */
-#include "tests/unit/store_files.h"
+#include <sqlite3.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "tests/lib/store_files.h"
 
 struct feed { /* rows to be imported, and what became of them */
     const struct store_import_row *rows;
@@ -92,7 +96,7 @@ static int64_t count_rows(const char *table)
     sqlite3_stmt *statement;
     char sql[80];
     snprintf(sql, sizeof sql, "SELECT count(*) FROM %s", table);
-    CU_ASSERT_EQUAL_FATAL(sqlite3_open(database(), &db), SQLITE_OK);
+    CU_ASSERT_EQUAL_FATAL(sqlite3_open(store_files_path(), &db), SQLITE_OK);
     CU_ASSERT_EQUAL_FATAL(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK);
     CU_ASSERT_EQUAL(sqlite3_step(statement), SQLITE_ROW);
     int64_t count = sqlite3_column_int64(statement, 0);
@@ -337,8 +341,8 @@ static void version_1_is_migrated(void)
     struct error error = {0};
     struct store *store = NULL;
     store_close(&fixture.store);
-    CU_ASSERT_EQUAL(unlink(database()), 0);
-    meddle(version_1);
+    CU_ASSERT_EQUAL(unlink(store_files_path()), 0);
+    store_files_meddle(version_1);
     fixture.options.start_number = 0; /* the daemon is down */
     /* Readers and writers wait for the start that migrates it. */
     struct store_options reading = fixture.options;

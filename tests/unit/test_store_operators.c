@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What operators do with the store: lists by every selector, and changes of what is selected. */
-#include "tests/unit/store_fixture.h"
+#include <stdio.h>
+
+#include "tests/lib/store_fixture.h"
 
 static const char *const reversed[] = {"second", "first", NULL};
 static const char *const *const chains[] = {fixture_stages};

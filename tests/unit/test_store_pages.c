@@ -3,10 +3,11 @@
  * How much a transaction writes to the WAL, whatever else stands in the store: not more than what it changes
  * takes. Counts of pages, which no load on the machine changes.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "src/store/sqlite/sqlite.h"
-#include "tests/unit/store_fixture.h"
+#include "tests/lib/store_fixture.h"
 
 #define BATCH 500
 #define BACKLOG 20000

@@ -4,7 +4,10 @@
  * every so often, every single event must agree. STORE_SEED and STORE_STEPS change the run; the seed is
  * printed.
  */
-#include "tests/unit/store_fixture.h"
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "tests/lib/store_fixture.h"
 
 #define EVENTS 600 /* uids e0 to e599; each may come again once it is gone */
 #define STAGES 3

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* A range of events is read, advanced and completed with one statement. These tests check ranges in which one
  * event differs from the others: in its lock, its answer or its data. */
-#include "tests/unit/store_files.h"
+#include <sqlite3.h>
+#include <stdio.h>
+
+#include "tests/lib/store_files.h"
 
 #define RUN 6
 
@@ -73,7 +76,7 @@ static void a_lock_lost_in_the_middle(void)
     char sql[100];
     begin(&held);
     snprintf(sql, sizeof sql, "UPDATE progress SET token = 0 WHERE seq = %lld", (long long)held.at[2].event);
-    meddle(sql);
+    store_files_meddle(sql);
     expect_read(&held, "110111");
     commit(&held, &advances);
     expect_applied("110111");
@@ -114,7 +117,7 @@ static void mixed_answers(void)
         snprintf(sql, sizeof sql,
                  "SELECT count(*) FROM progress WHERE seq = %lld AND context = '%s' AND done = '%s'",
                  (long long)held.at[i].event, rows ? contexts[i] : "", rows ? done[i] : "");
-        CU_ASSERT_EQUAL_FATAL(sqlite3_open(database(), &db), SQLITE_OK);
+        CU_ASSERT_EQUAL_FATAL(sqlite3_open(store_files_path(), &db), SQLITE_OK);
         CU_ASSERT_EQUAL_FATAL(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK);
         CU_ASSERT_EQUAL(sqlite3_step(statement), SQLITE_ROW);
         CU_ASSERT_EQUAL(sqlite3_column_int64(statement, 0), rows);

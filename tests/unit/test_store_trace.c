@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* The store's trace: each step is told once, in order, and only what was done; its size is bounded, by age
  * and by bytes. */
-#include "tests/unit/store_fixture.h"
+#include <stdio.h>
+#include <unistd.h>
+
+#include "tests/lib/store_fixture.h"
 
 #define PIECES_MAX 10000
 

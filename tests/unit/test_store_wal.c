@@ -9,12 +9,14 @@
  * handle write.
  */
 #include <pthread.h>
+#include <sqlite3.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #include "shm/slot.h"
 #include "shm/write_lock.h"
 #include "src/store/sqlite/sqlite.h"
-#include "tests/unit/store_files.h"
+#include "tests/lib/store_files.h"
 
 /* ---- the instant ---- */
 
@@ -223,7 +225,7 @@ static void a_full_disk_has_it_moved(void)
         CU_ASSERT_TRUE(write_one());
     char wal[340];
     struct stat status;
-    snprintf(wal, sizeof wal, "%s-wal", database());
+    snprintf(wal, sizeof wal, "%s-wal", store_files_path());
     CU_ASSERT_EQUAL(stat(wal, &status), 0);
     wal_room = status.st_size;
     CU_ASSERT_FALSE(write_one());
@@ -241,7 +243,8 @@ static void a_full_disk_has_it_moved(void)
 static sqlite3 *hold_state(void)
 {
     sqlite3 *reader;
-    CU_ASSERT_EQUAL_FATAL(sqlite3_open_v2(database(), &reader, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    CU_ASSERT_EQUAL_FATAL(sqlite3_open_v2(store_files_path(), &reader, SQLITE_OPEN_READONLY, NULL),
+                          SQLITE_OK);
     CU_ASSERT_EQUAL(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM source", NULL, NULL, NULL), SQLITE_OK);
     return reader;
 }

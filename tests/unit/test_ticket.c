@@ -2,8 +2,8 @@
 /* Tickets: every change of owner, by whom it may be made, and recovery. */
 #include "shm/ring.h"
 #include "shm/ticket.h"
-#include "tests/unit/shm_fixture.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/unit.h"
 
 #define PRODUCER 1 /* slots of the fixture: 0 keeper, 1 producer, then workers */
 #define WORKER 2
@@ -19,7 +19,7 @@ static uint32_t load_bound(const struct segment *segment, int64_t event, uint64_
 
 static void test_life(void)
 {
-    struct segment segment = fixture(3, 2, 4, 4);
+    struct segment segment = shm_fixture(3, 2, 4, 4);
     struct ticket_view view;
     uint32_t ticket = load_bound(&segment, 4711, 99);
     view = ticket_look(&segment, ticket);
@@ -48,7 +48,7 @@ static void test_life(void)
 
 static void test_only_owner(void)
 {
-    struct segment segment = fixture(2, 2, 4, 4);
+    struct segment segment = shm_fixture(2, 2, 4, 4);
     struct ticket_view view;
     uint32_t ticket = load_bound(&segment, 1, 1);
     CU_ASSERT_FALSE(ticket_queue(&segment, ticket, WORKER, 0));
@@ -74,7 +74,7 @@ static void test_only_owner(void)
 
 static void test_orphans(void)
 {
-    struct segment segment = fixture(2, 2, 4, 4);
+    struct segment segment = shm_fixture(2, 2, 4, 4);
     struct ticket_view view;
     uint32_t ticket = load_bound(&segment, 7, 70), loading = load_bound(&segment, 8, 80);
     ticket_queue(&segment, ticket, PRODUCER, 1);
@@ -102,7 +102,7 @@ static void test_orphans(void)
 
 static void test_revoke(void)
 {
-    struct segment segment = fixture(2, 2, 4, 8);
+    struct segment segment = shm_fixture(2, 2, 4, 8);
     struct ticket_view view;
     uint32_t tickets[4];
     for (int i = 0; i < 4; i++)
@@ -123,7 +123,7 @@ static void test_revoke(void)
 
 static void test_table_full(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_source *source = segment_source(&segment, 0);
     uint32_t hint = 3, got[4];
     for (int i = 0; i < 4; i++)
@@ -143,7 +143,7 @@ static void test_table_full(void)
 static void test_two_sources(void)
 {
     struct segment segment;
-    CU_ASSERT_EQUAL_FATAL(fixture_make(&segment, 2, 2, 1, 4, 4), 0);
+    CU_ASSERT_EQUAL_FATAL(shm_fixture_make(&segment, 2, 2, 1, 4, 4), 0);
     struct shm_source *second = segment_source(&segment, 1);
     uint32_t hint = 0, ticket = ticket_load(&segment, second, second->producer_slot, &hint);
     bool left;
@@ -159,7 +159,7 @@ static void test_two_sources(void)
 
 static void test_counts(void)
 {
-    struct segment segment = fixture(2, 2, 4, 8);
+    struct segment segment = shm_fixture(2, 2, 4, 8);
     struct ticket_view view;
     uint32_t queued[2] = {9, 9}, running[2] = {9, 9}, tickets[5];
     for (int i = 0; i < 5; i++)
@@ -177,7 +177,7 @@ static void test_counts(void)
 
 static void test_requeue(void)
 {
-    struct segment segment = fixture(2, 2, 1, 8);
+    struct segment segment = shm_fixture(2, 2, 1, 8);
     struct shm_source *source = segment_source(&segment, 0);
     struct shm_ring *first = &segment_stage(&segment, 0)->ring, *second = &segment_stage(&segment, 1)->ring;
     uint32_t tickets[5], ticket;
@@ -217,7 +217,7 @@ static void test_requeue(void)
 /* More tickets than one pass looks at. */
 static void test_requeue_large(void)
 {
-    struct segment segment = fixture(1, 1, 4, 200000);
+    struct segment segment = shm_fixture(1, 1, 4, 200000);
     struct shm_source *source = segment_source(&segment, 0);
     struct shm_ring *ring = &segment_stage(&segment, 0)->ring;
     uint32_t hint = 0, lost = 0, ticket, popped = 0;

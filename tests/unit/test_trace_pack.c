@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The trace's rows: what is packed comes out again, small; any bytes are taken. */
 #include "src/store/trace_pack.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 static void expect_same(const struct store_trace_step *a, const struct store_trace_step *b)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Durations, sizes, times, suggestions and names as people write them. */
-#include "tests/unit/unit.h"
+#include "tests/lib/unit.h"
 
 #include <errno.h>
 #include <stdio.h>

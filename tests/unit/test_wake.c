@@ -4,13 +4,15 @@
 #include "shm/ring.h"
 #include "shm/slot.h"
 #include "shm/wake.h"
-#include "tests/unit/shm_fixture.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/unit.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define WATCHDOG_SECONDS 60
 #define PRODUCER 1
@@ -32,7 +34,7 @@ static void prepare_for_room(struct shm_slot *slot, struct shm_ring *ring)
 
 static void test_wake_before_sleep(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_slot *slot = segment_slot(&segment, WORKER);
     CU_ASSERT_FALSE(asleep(slot));
     uint32_t key = wake_prepare(slot);
@@ -50,7 +52,7 @@ static void test_wake_before_sleep(void)
 
 static void test_timeout(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_slot *slot = segment_slot(&segment, WORKER);
     uint64_t before = shm_now_ns();
     uint32_t key = wake_prepare(slot);
@@ -64,7 +66,7 @@ static void test_timeout(void)
 /* What wake_stage takes: one sleeper of this stage that waits for work. */
 static void test_stage(void)
 {
-    struct segment segment = fixture(2, 4, 4, 4);
+    struct segment segment = shm_fixture(2, 4, 4, 4);
     struct shm_stage *first = segment_stage(&segment, 0);
     struct shm_slot *slots[8];
     for (uint32_t i = 0; i < 8; i++)
@@ -92,7 +94,7 @@ static void test_stage(void)
 /* A thread beside a call, so in any state: it can do nothing with an entry. */
 static void test_elsewhere(void)
 {
-    struct segment segment = fixture(1, 2, 4, 4);
+    struct segment segment = shm_fixture(1, 2, 4, 4);
     struct shm_stage *stage = segment_stage(&segment, 0);
     struct shm_slot *busy = segment_slot(&segment, WORKER), *idle = segment_slot(&segment, WORKER + 1);
     slot_state(busy, SHM_SLOT_BUSY);
@@ -109,7 +111,7 @@ static void test_elsewhere(void)
 
 static void test_rest(void)
 {
-    struct segment segment = fixture(1, 2, 4, 4);
+    struct segment segment = shm_fixture(1, 2, 4, 4);
     struct shm_stage *stage = segment_stage(&segment, 0);
     struct shm_slot *slot = segment_slot(&segment, WORKER);
     wake_prepare(slot);
@@ -123,7 +125,7 @@ static void test_rest(void)
 
 static void test_idle(void)
 {
-    struct segment segment = fixture(1, 3, 4, 8);
+    struct segment segment = shm_fixture(1, 3, 4, 8);
     struct shm_stage *stage = segment_stage(&segment, 0);
     struct shm_slot *worker = segment_slot(&segment, WORKER), *other = segment_slot(&segment, WORKER + 1);
     CU_ASSERT_EQUAL(wake_idle(&segment, stage), 0);
@@ -142,7 +144,7 @@ static void test_idle(void)
 
 static void test_room(void)
 {
-    struct segment segment = fixture(3, 1, 4, 8);
+    struct segment segment = shm_fixture(3, 1, 4, 8);
     struct shm_stage *last = segment_stage(&segment, 2);
     struct shm_slot *producer = segment_slot(&segment, PRODUCER), *first = segment_slot(&segment, WORKER),
                     *second = segment_slot(&segment, WORKER + 1), *third = segment_slot(&segment, WORKER + 2);
@@ -176,7 +178,7 @@ static void test_room(void)
 
 static void test_ticket_freed(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_source *source = segment_source(&segment, 0);
     struct shm_slot *producer = segment_slot(&segment, PRODUCER);
     wake_prepare(producer);
@@ -223,7 +225,7 @@ static void *take_turns(void *user)
 
 static void test_ping_pong(void)
 {
-    struct turns turns = {.segment = fixture(1, 2, 4, 4), .rounds = 20000};
+    struct turns turns = {.segment = shm_fixture(1, 2, 4, 4), .rounds = 20000};
     pthread_t threads[2];
     alarm(WATCHDOG_SECONDS);
     for (int i = 0; i < 2; i++)
@@ -238,7 +240,7 @@ static void test_ping_pong(void)
 /* A child sleeps; wakers before us may have been killed between their mark and their call. */
 static void test_killed_waker(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_slot *slot = segment_slot(&segment, WORKER);
     int status;
     alarm(WATCHDOG_SECONDS);

@@ -2,13 +2,16 @@
 /* The write lock: one at a time, across processes; a holder's crash opens it; a time-out is an answer. */
 #include "shm/slot.h"
 #include "shm/write_lock.h"
-#include "tests/unit/shm_fixture.h"
-#include "tests/unit/unit.h"
+#include "tests/lib/shm_fixture.h"
+#include "tests/lib/unit.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define LONG_WAIT_MS 120000 /* nobody waits for it but where the test fails */
 
@@ -44,7 +47,7 @@ static pid_t holder(pthread_mutex_t *write_lock)
 
 static void test_enter_leave(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     pthread_mutex_t *write_lock = &segment.header->write_lock;
     for (int i = 0; i < 100; i++) {
         CU_ASSERT_EQUAL(write_lock_acquire(write_lock, 0), 0);
@@ -59,7 +62,7 @@ static void test_enter_leave(void)
 
 static void test_timeout(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     pthread_mutex_t *write_lock = &segment.header->write_lock;
     pid_t child = holder(write_lock);
     uint64_t before = shm_now_ns();
@@ -76,7 +79,7 @@ static void test_timeout(void)
 
 static void test_holder_killed(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     pthread_mutex_t *write_lock = &segment.header->write_lock;
     for (int i = 0; i < 20; i++) {
         pid_t child = holder(write_lock);
@@ -109,7 +112,7 @@ static bool is_asleep(pid_t pid)
  */
 static void test_killed_before_waking(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     pthread_mutex_t *write_lock = &segment.header->write_lock;
     pid_t victim = holder(write_lock), waiter = fork();
     if (waiter == 0)
@@ -131,7 +134,7 @@ static void test_killed_before_waking(void)
 /* Four processes count with a plain variable, each holding the write lock; now and then one crashes inside. */
 static void test_one_at_a_time(void)
 {
-    struct segment segment = fixture(1, 1, 4, 4);
+    struct segment segment = shm_fixture(1, 1, 4, 4);
     pthread_mutex_t *write_lock = &segment.header->write_lock;
     int *counter = &segment_cause(&segment, 0)->code;
     pid_t children[4];
