@@ -242,7 +242,7 @@ static int check_source_params(ep_manager *manager, const struct ep_source_param
     int result = find_source_type(manager, params, type);
     if (result == 0 && *type == SOURCE_IDEFIX && params->domain == NULL && params->address == NULL)
         return base_error_set(&manager->error, EP_EINVAL,
-                              "source %s: set domain or address: idefix needs one of them", params->id);
+                              "source %s: neither domain nor address is given: idefix needs one", params->id);
     if (result != 0 || *type != SOURCE_CLIENT)
         return result;
     const struct ep_client *client = params->client != NULL ? params->client : manager->client;
@@ -251,7 +251,7 @@ static int check_source_params(ep_manager *manager, const struct ep_source_param
                               params->id);
     if (client->requires_filter && params->domain == NULL && params->address == NULL)
         return base_error_set(&manager->error, EP_EINVAL,
-                              "source %s: set domain or address: its client needs one of them", params->id);
+                              "source %s: neither domain nor address is given: its client needs one", params->id);
     return 0;
 }
 

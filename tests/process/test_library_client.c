@@ -280,7 +280,7 @@ static void failures_are_tried_again(void)
     CU_ASSERT_TRUE(pipeline_each_once(9, 1));
     CU_ASSERT_TRUE(pipeline_log_has("the key is lost"));
     CU_ASSERT_TRUE(pipeline_log_has("no answer from the moon"));
-    CU_ASSERT_TRUE(pipeline_log_has("events_get returned -13"));
+    CU_ASSERT_TRUE(pipeline_log_has("events_get function returned -13"));
     CU_ASSERT_TRUE(pipeline_log_has("it is full"));
     pipeline_end();
 }

@@ -318,9 +318,9 @@ static void fails_with_its_own_message(void)
     CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_fail_and_forget), EP_EBACKEND);
     CU_ASSERT_STRING_EQUAL(rig.failure.error.message, "forgotten");
     CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_negative), EP_EPROTO);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "events_get returned -13"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "events_get function returned -13"));
     CU_ASSERT_EQUAL(rig_fetch(&rig, NULL, act_odd), EP_EBACKEND);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "events_get returned 42"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "events_get function returned 42"));
     rig_close(&rig);
 }
 
