@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the processes of a measured pipeline write down while it runs, in memory that they share. The program
- * is linked so that each call of store_ingest_begin, store_claim_end and process_group_commit comes by here (ld's --wrap): the
- * product itself is as always.
+ * is linked so that each call of store_ingest_begin, store_claim_end and process_group_commit comes by here
+ * (ld's --wrap): the product itself is as always.
  *
  * Everything is counted from the run's start on; events are told by their number in the source, `already`
  * being those that stood in the store before.

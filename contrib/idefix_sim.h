@@ -62,7 +62,7 @@ void sim_page_free(struct sim_page *page);
 /* An event as it stands in an answer. bare: members whose name ends in :b64 lose that (JSON, inside a
  * list).
  */
-void sim_event_write(const struct sim_event *event, bool bare, bool no_payload, struct json_out *out);
+void sim_event_write(const struct sim_event *event, bool bare, bool no_payload, struct text *out);
 void sim_cid_write(size_t position, char *text, size_t size);
 bool sim_cid_read(const char *text, size_t *position);
 bool sim_time_read(const char *text, int64_t *ns); /* RFC 3339 */
@@ -102,7 +102,7 @@ int sim_garbage_make(enum sim_garbage kind, unsigned variant, const struct idefi
                      const char *reply, const struct sim_page *page, struct sim_answer *out);
 /* Writes the data of a page's answer as JSON text, with `insert` (NULL = nothing) between its events. */
 void sim_page_write(const struct sim_page *page, bool bare, bool no_payload, const char *insert,
-                    struct json_out *out);
+                    struct text *out);
 
 /* ---- sessions and calls */
 

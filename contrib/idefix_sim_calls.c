@@ -217,14 +217,14 @@ static void take_login(struct sim *sim, struct sim_call *call)
 static int copy_member(struct json_span key, struct json_span value, void *user)
 {
     static const char *const own[] = {"\"domain\"", "\"address\"", "\"timestamp\""};
-    struct json_out *out = user;
+    struct text *out = user;
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
         if (key.bytes == strlen(own[i]) && memcmp(key.at, own[i], key.bytes) == 0)
             return 0;
-    json_write_text(out, ",");
-    json_write_raw(out, key.at, key.bytes);
-    json_write_text(out, ":");
-    json_write_raw(out, value.at, value.bytes);
+    base_text_append(out, ",");
+    base_text_append_bytes(out, key.at, key.bytes);
+    base_text_append(out, ":");
+    base_text_append_bytes(out, value.at, value.bytes);
     return 0;
 }
 
@@ -234,23 +234,23 @@ static int store_created(struct sim *sim, const struct sim_call *call, const cha
     struct timespec now;
     struct tm day;
     char when[32], stamp[48];
-    struct json_out event = {0};
+    struct text event = {0};
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &day);
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &day);
     snprintf(stamp, sizeof stamp, "%s.%03ldZ", when, now.tv_nsec / 1000000);
     if (domain == NULL)
         domain = sim->domain_count != 0 ? sim->domains[0] : "acme";
-    json_write_text(&event, "{\"domain\":");
+    base_text_append(&event, "{\"domain\":");
     json_write_string(&event, domain, strlen(domain));
-    json_write_text(&event, ",\"address\":");
+    base_text_append(&event, ",\"address\":");
     json_write_string(&event, call->session->account, strlen(call->session->account));
-    json_write_text(&event, ",\"timestamp\":");
+    base_text_append(&event, ",\"timestamp\":");
     json_write_string(&event, stamp, strlen(stamp));
     json_each_member(call->data, copy_member, &event);
-    json_write_text(&event, "}");
+    base_text_append(&event, "}");
     int result = event.failed ? EP_ENOMEM : sim_events_add(&sim->events, event.text, event.bytes, NULL);
-    json_write_free(&event);
+    base_text_free(&event);
     return result;
 }
 
@@ -313,27 +313,27 @@ static void note_request(struct sim *sim, const char *session, const char *flags
 {
     if (sim->requests == NULL)
         return;
-    struct json_out line = {0};
-    json_write_text(&line, "{\"at_ms\":");
+    struct text line = {0};
+    base_text_append(&line, "{\"at_ms\":");
     json_write_uint(&line, sim_now_ms());
     const char *const members[][2] = {{",\"session\":", session},
                                       {",\"flags\":", flags},
                                       {",\"to\":", message->to},
                                       {",\"reply\":", message->reply}};
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
-        json_write_text(&line, members[i][0]);
+        base_text_append(&line, members[i][0]);
         if (members[i][1] != NULL)
             json_write_string(&line, members[i][1], strlen(members[i][1]));
         else
-            json_write_text(&line, "null");
+            base_text_append(&line, "null");
     }
-    json_write_text(&line, ",\"data\":");
+    base_text_append(&line, ",\"data\":");
     json_write_line(&line, data);
-    json_write_text(&line, "}\n");
+    base_text_append(&line, "}\n");
     if (!line.failed)
         fwrite(line.text, 1, line.bytes, sim->requests);
     fflush(sim->requests);
-    json_write_free(&line);
+    base_text_free(&line);
 }
 
 /* Answers with the ordered error, with the login's token in its message: a client must hide it. */
@@ -369,7 +369,7 @@ void sim_calls_take(struct sim *sim, const char *session, const char *flags, con
 {
     static const char prefix[] = "idefix.";
     struct idefix_message message = {0};
-    struct json_out data = {0};
+    struct text data = {0};
     struct error error = {0};
     struct sim_call call = {.session = session_find(sim, session)};
     if (call.session == NULL)
@@ -393,7 +393,7 @@ void sim_calls_take(struct sim *sim, const char *session, const char *flags, con
         else
             take_call(sim, &call);
     }
-    json_write_free(&data);
+    base_text_free(&data);
     idefix_message_free(&message);
 }
 

@@ -43,7 +43,7 @@ int sim_events_add(struct sim_events *events, const char *text, size_t bytes, st
     struct json_span span = {text, bytes};
     if (json_kind(span) != '{')
         return base_error_set(error, EP_EINVAL, "an event is an object");
-    struct json_out line = {0};
+    struct text line = {0};
     json_write_line(&line, span);
     if (line.failed)
         return base_error_set(error, EP_ENOMEM, "no memory");
@@ -243,7 +243,7 @@ void sim_page_free(struct sim_page *page)
 /* ---- the text of events */
 
 /* Copies JSON text without the ":b64" at the end of member names. ":string:b64" stays, since it is text. */
-static void write_bare(struct json_span text, struct json_out *out)
+static void write_bare(struct json_span text, struct text *out)
 {
     static const char suffix[] = ":b64\"", text_suffix[] = ":string:b64\"";
     const size_t length = sizeof suffix - 1, text_length = sizeof text_suffix - 1;
@@ -262,15 +262,15 @@ static void write_bare(struct json_span text, struct json_out *out)
         bool marked =
             next < end && *next == ':' && bytes > length && memcmp(at - length, suffix, length) == 0;
         if (marked && !(bytes > text_length && memcmp(at - text_length, text_suffix, text_length) == 0)) {
-            json_write_raw(out, copied, (size_t)(at - length - copied));
+            base_text_append_bytes(out, copied, (size_t)(at - length - copied));
             copied = at - 1;
         }
     }
-    json_write_raw(out, copied, (size_t)(end - copied));
+    base_text_append_bytes(out, copied, (size_t)(end - copied));
 }
 
 struct without_payload {
-    struct json_out *out;
+    struct text *out;
     bool some;
 };
 
@@ -279,48 +279,48 @@ static int write_unless_payload(struct json_span key, struct json_span value, vo
     struct without_payload *walk = user;
     if (strncmp(key.at, "\"payload\"", 9) == 0 || strncmp(key.at, "\"payload:", 9) == 0)
         return 0;
-    json_write_text(walk->out, walk->some ? "," : "");
-    json_write_raw(walk->out, key.at, key.bytes);
-    json_write_text(walk->out, ":");
-    json_write_raw(walk->out, value.at, value.bytes);
+    base_text_append(walk->out, walk->some ? "," : "");
+    base_text_append_bytes(walk->out, key.at, key.bytes);
+    base_text_append(walk->out, ":");
+    base_text_append_bytes(walk->out, value.at, value.bytes);
     walk->some = true;
     return 0;
 }
 
-void sim_event_write(const struct sim_event *event, bool bare, bool no_payload, struct json_out *out)
+void sim_event_write(const struct sim_event *event, bool bare, bool no_payload, struct text *out)
 {
     struct json_span text = {event->text, event->bytes};
-    struct json_out rest = {0};
+    struct text rest = {0};
     if (no_payload) {
         struct without_payload walk = {&rest, false};
-        json_write_text(&rest, "{");
+        base_text_append(&rest, "{");
         json_each_member(text, write_unless_payload, &walk);
-        json_write_text(&rest, "}");
+        base_text_append(&rest, "}");
         text = (struct json_span){rest.text, rest.bytes};
         out->failed |= rest.failed;
     }
     if (!out->failed && bare)
         write_bare(text, out);
     else if (!out->failed)
-        json_write_raw(out, text.at, text.bytes);
-    json_write_free(&rest);
+        base_text_append_bytes(out, text.at, text.bytes);
+    base_text_free(&rest);
 }
 
 void sim_page_write(const struct sim_page *page, bool bare, bool no_payload, const char *insert,
-                    struct json_out *out)
+                    struct text *out)
 {
-    json_write_text(out, "{\"events\":[");
+    base_text_append(out, "{\"events\":[");
     for (size_t i = 0; i <= page->count; i++) {
         if (insert != NULL && i == page->count / 2) {
-            json_write_text(out, insert);
-            json_write_text(out, i < page->count ? "," : "");
+            base_text_append(out, insert);
+            base_text_append(out, i < page->count ? "," : "");
         }
         if (i < page->count) {
             sim_event_write(page->events[i], bare, no_payload, out);
-            json_write_text(out, i + 1 < page->count ? "," : "");
+            base_text_append(out, i + 1 < page->count ? "," : "");
         }
     }
-    json_write_text(out, "],\"cid\":");
+    base_text_append(out, "],\"cid\":");
     json_write_string(out, page->cid, strlen(page->cid));
-    json_write_text(out, "}");
+    base_text_append(out, "}");
 }

@@ -57,7 +57,7 @@ static int take(struct maker *maker, const char *flags, const void *body, size_t
 }
 
 /* Takes JSON text in the session's encoding. */
-static int take_json(struct maker *maker, const struct json_out *text, const char *suffix)
+static int take_json(struct maker *maker, const struct text *text, const char *suffix)
 {
     char flags[8];
     if (text->failed || text->text == NULL)
@@ -65,52 +65,52 @@ static int take_json(struct maker *maker, const struct json_out *text, const cha
     snprintf(flags, sizeof flags, "%c%s", maker->encoding->json ? 'j' : 'm', suffix);
     if (maker->encoding->json)
         return take(maker, flags, text->text, text->bytes);
-    struct json_out body = {0};
+    struct text body = {0};
     int result = json_msgpack_write(&body, (struct json_span){text->text, text->bytes});
     if (result == 0)
         result = take(maker, flags, body.text, body.bytes);
-    json_write_free(&body);
+    base_text_free(&body);
     return result;
 }
 
 /* Takes a correct answer with the page, not compressed. */
 static int take_page(struct maker *maker, const char *suffix, const char *insert)
 {
-    struct json_out text = {0};
-    json_write_text(&text, maker->encoding->json ? "{\"t\":" : "{\"to\":");
+    struct text text = {0};
+    base_text_append(&text, maker->encoding->json ? "{\"t\":" : "{\"to\":");
     json_write_string(&text, maker->reply, strlen(maker->reply));
-    json_write_text(&text, maker->encoding->json ? ",\"d\":" : ",\"dt\":");
+    base_text_append(&text, maker->encoding->json ? ",\"d\":" : ",\"dt\":");
     sim_page_write(maker->page, maker->encoding->json, false, insert, &text);
-    json_write_text(&text, "}");
+    base_text_append(&text, "}");
     int result = take_json(maker, &text, suffix);
-    json_write_free(&text);
+    base_text_free(&text);
     return result;
 }
 
-static void repeat(struct json_out *out, const char *text, size_t bytes, size_t times)
+static void repeat(struct text *out, const char *text, size_t bytes, size_t times)
 {
     while (times-- > 0)
-        json_write_raw(out, text, bytes);
+        base_text_append_bytes(out, text, bytes);
 }
 
 /* Writes the beginning of a MessagePack envelope, up to the data: {"to": reply, "dt": */
-static void head_msgpack(const struct maker *maker, struct json_out *out)
+static void head_msgpack(const struct maker *maker, struct text *out)
 {
     size_t bytes = strlen(maker->reply);
     const char length = (char)bytes;
-    json_write_raw(out, "\x82\xa2to\xd9", 5);
-    json_write_raw(out, &length, 1);
-    json_write_raw(out, maker->reply, bytes);
-    json_write_raw(out,
-                   "\xa2"
-                   "dt",
-                   3);
+    base_text_append_bytes(out, "\x82\xa2to\xd9", 5);
+    base_text_append_bytes(out, &length, 1);
+    base_text_append_bytes(out, maker->reply, bytes);
+    base_text_append_bytes(out,
+                           "\xa2"
+                           "dt",
+                           3);
 }
 
-static int take_out(struct maker *maker, const char *flags, struct json_out *out)
+static int take_out(struct maker *maker, const char *flags, struct text *out)
 {
     int result = out->failed ? EP_ENOMEM : take(maker, flags, out->text, out->bytes);
-    json_write_free(out);
+    base_text_free(out);
     return result;
 }
 
@@ -132,7 +132,7 @@ static int make_random(struct maker *maker)
 }
 
 /* Feeds one piece of text to the compressor. */
-static int bomb_piece(z_stream *stream, struct json_out *out, const void *text, size_t bytes, int flush)
+static int bomb_piece(z_stream *stream, struct text *out, const void *text, size_t bytes, int flush)
 {
     char buffer[16384];
     int result = Z_OK;
@@ -142,7 +142,7 @@ static int bomb_piece(z_stream *stream, struct json_out *out, const void *text, 
         stream->next_out = (Bytef *)buffer;
         stream->avail_out = sizeof buffer;
         result = deflate(stream, flush);
-        json_write_raw(out, buffer, sizeof buffer - stream->avail_out);
+        base_text_append_bytes(out, buffer, sizeof buffer - stream->avail_out);
     } while (stream->avail_out == 0 && result == Z_OK);
     return result;
 }
@@ -152,26 +152,26 @@ static int make_bomb(struct maker *maker)
 {
     static char filler[65536];
     z_stream stream = {0};
-    struct json_out head = {0}, body = {0};
+    struct text head = {0}, body = {0};
     const bool json = maker->encoding->json;
     unsigned char length[5] = {0xdb}; /* str 32 */
     for (int i = 1; i < 5; i++)
         length[i] = (unsigned char)(BOMB_BYTES >> (32 - 8 * i));
     memset(filler, 'x', sizeof filler);
     if (json) {
-        json_write_text(&head, "{\"t\":");
+        base_text_append(&head, "{\"t\":");
         json_write_string(&head, maker->reply, strlen(maker->reply));
-        json_write_text(&head, ",\"d\":{\"events\":[],\"cid\":\"");
+        base_text_append(&head, ",\"d\":{\"events\":[],\"cid\":\"");
     } else {
         head_msgpack(maker, &head);
-        json_write_text(&head, "\x82\xa6"
-                               "events\x90\xa3"
-                               "cid");
-        json_write_raw(&head, (const char *)length, sizeof length);
+        base_text_append(&head, "\x82\xa6"
+                                "events\x90\xa3"
+                                "cid");
+        base_text_append_bytes(&head, (const char *)length, sizeof length);
     }
     if (head.failed ||
         deflateInit2(&stream, Z_BEST_COMPRESSION, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY) != Z_OK) {
-        json_write_free(&head);
+        base_text_free(&head);
         return EP_ENOMEM;
     }
     bomb_piece(&stream, &body, head.text, head.bytes, Z_NO_FLUSH);
@@ -179,45 +179,45 @@ static int make_bomb(struct maker *maker)
         bomb_piece(&stream, &body, filler, sizeof filler, Z_NO_FLUSH);
     bomb_piece(&stream, &body, "\"}}", json ? 3 : 0, Z_FINISH);
     deflateEnd(&stream);
-    json_write_free(&head);
+    base_text_free(&head);
     return take_out(maker, json ? "jg" : "mg", &body);
 }
 
 /* Makes an answer that is cut off, at a different byte each time. */
 static int make_truncated(struct maker *maker)
 {
-    struct json_out data = {0};
+    struct text data = {0};
     struct idefix_frame frame;
     sim_page_write(maker->page, maker->encoding->json, false, NULL, &data);
     const struct idefix_envelope envelope = {.to = maker->reply, .data = {data.text, data.bytes}};
     if (data.failed || idefix_frame_encode(maker->encoding, &envelope, &frame) != 0) {
-        json_write_free(&data);
+        base_text_free(&data);
         return EP_ENOMEM;
     }
     size_t keep = frame.bytes * (1 + maker->variant * 3 % 8) / 9;
     int result = take(maker, frame.flags, frame.body, keep);
     idefix_frame_free(&frame);
-    json_write_free(&data);
+    base_text_free(&data);
     return result;
 }
 
 static int make_deep(struct maker *maker)
 {
-    struct json_out out = {0};
+    struct text out = {0};
     if (maker->encoding->json) {
-        json_write_text(&out, "{\"t\":");
+        base_text_append(&out, "{\"t\":");
         json_write_string(&out, maker->reply, strlen(maker->reply));
-        json_write_text(&out, ",\"d\":{\"events\":");
+        base_text_append(&out, ",\"d\":{\"events\":");
         repeat(&out, "[", 1, DEEP);
         repeat(&out, "]", 1, DEEP);
-        json_write_text(&out, "}}");
+        base_text_append(&out, "}}");
         return take_out(maker, "j", &out);
     }
     head_msgpack(maker, &out);
-    json_write_text(&out, "\x81\xa6"
-                          "events");
+    base_text_append(&out, "\x81\xa6"
+                           "events");
     repeat(&out, "\x91", 1, DEEP);
-    json_write_raw(&out, "\xc0", 1);
+    base_text_append_bytes(&out, "\xc0", 1);
     return take_out(maker, "m", &out);
 }
 
@@ -227,12 +227,12 @@ static int make_lying(struct maker *maker)
 {
     static const char *const lies[] = {"\xdd\xff\xff\xff\xff", "\xdf\xff\xff\xff\xff", "\xc6\xff\xff\xff\xff",
                                        "\xdb\x7f\xff\xff\xff", "\xc9\xff\xff\xff\xff"};
-    struct json_out out = {0};
+    struct text out = {0};
     if (!maker->encoding->json) {
         head_msgpack(maker, &out);
-        json_write_text(&out, "\x81\xa6"
-                              "events");
-        json_write_raw(&out, lies[maker->variant % 5], 5);
+        base_text_append(&out, "\x81\xa6"
+                               "events");
+        base_text_append_bytes(&out, lies[maker->variant % 5], 5);
         return take_out(maker, "m", &out);
     }
     z_stream stream = {0};
@@ -268,17 +268,17 @@ static int make_types(struct maker *maker)
         {"{\"t\":$,\"d\":true}", "{\"to\":$,\"dt\":true}"},
         {"null", "null"},
     };
-    struct json_out text = {0};
+    struct text text = {0};
     const char *form =
         forms[maker->variant % (sizeof forms / sizeof forms[0])][maker->encoding->json ? 0 : 1];
     for (; *form != '\0'; form++) {
         if (*form == '$')
             json_write_string(&text, maker->reply, strlen(maker->reply));
         else
-            json_write_raw(&text, form, 1);
+            base_text_append_bytes(&text, form, 1);
     }
     int result = take_json(maker, &text, "");
-    json_write_free(&text);
+    base_text_free(&text);
     return result;
 }
 
@@ -293,23 +293,23 @@ static int make_flags(struct maker *maker)
 
 /* ---- pages with one malformed event */
 
-static void pack_text(struct json_out *out, const char *text)
+static void pack_text(struct text *out, const char *text)
 {
     json_msgpack_write_text(out, text, strlen(text));
 }
 
 /* Writes a timestamp: extension -1 with 64 bits, 30 of nanoseconds and 34 of seconds. */
-static void pack_timestamp(struct json_out *out, int64_t at_ns)
+static void pack_timestamp(struct text *out, int64_t at_ns)
 {
     const uint64_t bits = (uint64_t)(at_ns % 1000000000) << 34 | (uint64_t)(at_ns / 1000000000);
     char extension[10] = "\xd7\xff";
     for (unsigned i = 0; i < 8; i++)
         extension[2 + i] = (char)(bits >> (56 - 8 * i));
-    json_write_raw(out, extension, sizeof extension);
+    base_text_append_bytes(out, extension, sizeof extension);
 }
 
 struct repack {
-    struct json_out *out;
+    struct text *out;
     int64_t at_ns;
     size_t members;
 };
@@ -332,18 +332,18 @@ static int pack_member(struct json_span key, struct json_span value, void *user)
         pack_timestamp(repack->out, repack->at_ns);
         return 0;
     }
-    struct json_out alone = {0}, packed = {0};
-    json_write_text(&alone, "{");
-    json_write_raw(&alone, key.at, key.bytes);
-    json_write_text(&alone, ":");
-    json_write_raw(&alone, value.at, value.bytes);
-    json_write_text(&alone, "}");
+    struct text alone = {0}, packed = {0};
+    base_text_append(&alone, "{");
+    base_text_append_bytes(&alone, key.at, key.bytes);
+    base_text_append(&alone, ":");
+    base_text_append_bytes(&alone, value.at, value.bytes);
+    base_text_append(&alone, "}");
     int result =
         alone.failed ? EP_ENOMEM : json_msgpack_write(&packed, (struct json_span){alone.text, alone.bytes});
     if (result == 0)
-        json_write_raw(repack->out, packed.text + 1, packed.bytes - 1);
-    json_write_free(&packed);
-    json_write_free(&alone);
+        base_text_append_bytes(repack->out, packed.text + 1, packed.bytes - 1);
+    base_text_free(&packed);
+    base_text_free(&alone);
     return result;
 }
 
@@ -351,7 +351,7 @@ static int pack_member(struct json_span key, struct json_span value, void *user)
  * timestamp is the extension -1 instead of text. */
 static int take_msgpack_page(struct maker *maker, struct json_span insert)
 {
-    struct json_out body = {0};
+    struct text body = {0};
     int result = 0;
     json_msgpack_write_map(&body, 2);
     pack_text(&body, "to");
@@ -368,7 +368,7 @@ static int take_msgpack_page(struct maker *maker, struct json_span insert)
         struct repack repack = {&body, event->at_ns, 0};
         if (insert.bytes != 0) {
             if (i == maker->page->count / 2)
-                json_write_raw(&body, insert.at, insert.bytes);
+                base_text_append_bytes(&body, insert.at, insert.bytes);
             result = json_msgpack_write(&body, text);
         } else {
             json_each_member(text, count_member, &repack);
@@ -378,7 +378,7 @@ static int take_msgpack_page(struct maker *maker, struct json_span insert)
     }
     if (result == 0)
         result = body.failed ? EP_ENOMEM : take(maker, "m", body.text, body.bytes);
-    json_write_free(&body);
+    base_text_free(&body);
     return result;
 }
 
@@ -392,24 +392,24 @@ static int make_bad_event(struct maker *maker)
                                     "bad-packed\xa7payload\xd4\x05\x01";
     const bool json = maker->encoding->json;
     const unsigned form = maker->variant % (json ? 3 : 4);
-    struct json_out bad = {0};
+    struct text bad = {0};
     if (form < 2) {
-        json_write_text(&bad, json ? texts[form] : msgpack[form]);
+        base_text_append(&bad, json ? texts[form] : msgpack[form]);
     } else if (form == 2) {
-        json_write_text(&bad, json ? "{\"uid\":\"bad-deep\",\"payload\":"
-                                   : "\x82\xa3uid\xa8"
-                                     "bad-deep\xa7payload");
+        base_text_append(&bad, json ? "{\"uid\":\"bad-deep\",\"payload\":"
+                                    : "\x82\xa3uid\xa8"
+                                      "bad-deep\xa7payload");
         repeat(&bad, json ? "[" : "\x91", 1, DEEP_EVENT);
         repeat(&bad, json ? "]" : "\xc0", 1, json ? DEEP_EVENT : 1);
-        json_write_text(&bad, json ? "}" : "");
+        base_text_append(&bad, json ? "}" : "");
     } else {
-        json_write_raw(&bad, extension, sizeof extension - 1);
+        base_text_append_bytes(&bad, extension, sizeof extension - 1);
     }
     int result = EP_ENOMEM;
     if (!bad.failed)
         result = json ? take_page(maker, "", bad.text)
                       : take_msgpack_page(maker, (struct json_span){bad.text, bad.bytes});
-    json_write_free(&bad);
+    base_text_free(&bad);
     return result;
 }
 

@@ -44,12 +44,12 @@ void sim_polls_end(struct sim *sim, const struct sim_session *session)
 static void send_page(struct sim *sim, const struct sim_call *call, const struct sim_page *page,
                       bool no_payload, uint64_t due_ms)
 {
-    struct json_out data = {0};
+    struct text data = {0};
     sim->stats.events_sent += page->count;
     sim_page_write(page, call->encoding.json, no_payload, NULL, &data);
     if (!data.failed)
         sim_answer_text(sim, call, NULL, (struct json_span){data.text, data.bytes}, due_ms);
-    json_write_free(&data);
+    base_text_free(&data);
 }
 
 static void send_garbage(struct sim *sim, const struct sim_call *call, const struct sim_page *page)

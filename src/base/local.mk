@@ -12,6 +12,8 @@
 	%D%/secret.h \
 	%D%/suggest.c \
 	%D%/suggest.h \
+	%D%/text.c \
+	%D%/text.h \
 	%D%/units.c \
 	%D%/units.h \
 	%D%/utf8.c \

@@ -49,8 +49,8 @@ bool base_utf8_is_control(const char *at, size_t length)
            (length == 2 && first == 0xC2 && (unsigned char)at[1] < 0xA0);
 }
 
-/* Returns where to cut a UTF-8 text that is longer than `most` bytes, so that no character is torn. The trace of
- * the store cuts errors so. Any process. */
+/* Returns where to cut a UTF-8 text that is longer than `most` bytes, so that no character is torn. The
+ * trace of the store cuts errors so. Any process. */
 size_t base_utf8_fit(const char *text, size_t most)
 {
     while (most > 0 && is_continuation_byte((unsigned char)text[most]))
@@ -58,8 +58,8 @@ size_t base_utf8_fit(const char *text, size_t most)
     return most;
 }
 
-/* Returns where the first whole UTF-8 character begins in a text that lost its front. The supervisor's relay keeps
- * the end of a process's stderr output so. Any process. */
+/* Returns where the first whole UTF-8 character begins in a text that lost its front. The supervisor's relay
+ * keeps the end of a process's stderr output so. Any process. */
 const char *base_utf8_start(const char *at, const char *end)
 {
     while (at < end && is_continuation_byte((unsigned char)*at))

@@ -17,11 +17,11 @@
 
 /* `eventpipe check --json` writes a problem with this: appends ,"name":"text" to a JSON object that has a
  * member already. */
-static void write_text_member(struct json_out *out, const char *name, const char *text)
+static void write_text_member(struct text *out, const char *name, const char *text)
 {
-    json_write_text(out, ",\"");
-    json_write_text(out, name);
-    json_write_text(out, "\":");
+    base_text_append(out, ",\"");
+    base_text_append(out, name);
+    base_text_append(out, "\":");
     json_write_string(out, text, strlen(text));
 }
 
@@ -29,27 +29,27 @@ static void write_text_member(struct json_out *out, const char *name, const char
  * JSON object with --json. line 0: the line is not known. */
 static void report_config_problem(struct cli *cli, unsigned line, const char *key, const char *message)
 {
-    struct json_out *out = &cli->out;
+    struct text *out = &cli->out;
     char number[16];
     snprintf(number, sizeof number, "%u", line);
     if (cli_given(cli, CLI_OPTION_JSON)) {
-        json_write_text(out, "{\"where\":\"config\"");
+        base_text_append(out, "{\"where\":\"config\"");
         write_text_member(out, "file", cli->config_path);
-        json_write_text(out, ",\"line\":");
-        json_write_text(out, line > 0 ? number : "null");
+        base_text_append(out, ",\"line\":");
+        base_text_append(out, line > 0 ? number : "null");
         write_text_member(out, "key", key);
         write_text_member(out, "problem", message);
-        json_write_text(out, "}\n");
+        base_text_append(out, "}\n");
         return;
     }
     cli_table_write_text(out, cli->config_path, 0);
-    json_write_text(out, ":");
-    json_write_text(out, line > 0 ? number : "");
-    json_write_text(out, line > 0 ? ": " : " ");
+    base_text_append(out, ":");
+    base_text_append(out, line > 0 ? number : "");
+    base_text_append(out, line > 0 ? ": " : " ");
     cli_table_write_text(out, key, 0);
-    json_write_text(out, key[0] != '\0' ? ": " : "");
+    base_text_append(out, key[0] != '\0' ? ": " : "");
     cli_table_write_text(out, message, 0);
-    json_write_text(out, "\n");
+    base_text_append(out, "\n");
 }
 
 /* `eventpipe check` checks here whether the configuration works on this machine: programs exist, plugins
@@ -84,9 +84,9 @@ static int on_store_problem(const char *text, size_t bytes, void *user)
 {
     struct cli *cli = user;
     char *problem = cli_queue_read_text((struct json_span){text, bytes}, "/problem");
-    json_write_text(&cli->out, "store: ");
+    base_text_append(&cli->out, "store: ");
     cli_table_write_text(&cli->out, problem != NULL ? problem : "", 0);
-    json_write_text(&cli->out, "\n");
+    base_text_append(&cli->out, "\n");
     free(problem);
     return EP_OK;
 }

@@ -92,7 +92,7 @@ struct cli {
     int attached; /* 0, or the negative errno of segment_attach */
     bool alive;   /* the segment's supervisor lives */
 
-    struct json_out out; /* data not yet written to stdout */
+    struct text out; /* data not yet written to stdout */
     bool output_failed;
     char final_message[1200]; /* message to be printed once the data is written */
 };
@@ -104,11 +104,11 @@ static inline bool cli_given(const struct cli *cli, enum cli_option_id option)
 
 /* options.c. 0, or CONTROL_USAGE with a message. */
 int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *error);
-void cli_options_write_usage(struct json_out *out); /* of all commands */
-void cli_options_write_command_usage(const struct control_command *command, struct json_out *out);
+void cli_options_write_usage(struct text *out); /* of all commands */
+void cli_options_write_command_usage(const struct control_command *command, struct text *out);
 
 /* select.c: builds the request to the keeper. 0, or CONTROL_USAGE with a message. */
-int cli_select_write_request(const struct cli *cli, struct json_out *out, struct error *error);
+int cli_select_write_request(const struct cli *cli, struct text *out, struct error *error);
 
 /* instance.c: finds the instance. 0, or an exit status with a message. */
 int cli_instance_find(struct cli *cli, struct error *error);
@@ -159,6 +159,6 @@ void cli_queue_format_age(struct json_span line, const char *pointer, char *buff
 /* Fields that queue -o takes; ends with NULL. */
 extern const char *const cli_queue_fields[];
 /* Prints a JSON value over several lines and keeps each token byte for byte. */
-void cli_show_print_json(struct json_out *out, struct json_span value, size_t indent);
+void cli_show_print_json(struct text *out, struct json_span value, size_t indent);
 
 #endif

@@ -34,10 +34,10 @@ void cli_print_message(const char *format, ...)
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    struct json_out clean = {0};
+    struct text clean = {0};
     cli_table_write_text(&clean, message, 0);
     fprintf(stderr, "eventpipe: %s\n", clean.text != NULL ? clean.text : "");
-    json_write_free(&clean);
+    base_text_free(&clean);
 }
 
 /* Returns the terminal's width in columns, or 0 if stdout is not a terminal. Commands of `eventpipe` that
@@ -180,8 +180,8 @@ static int on_answer_line(const char *line, size_t bytes, void *user)
     if (exchange->answer->on_line != NULL) {
         code = exchange->answer->on_line(line, bytes, exchange->answer->user);
     } else {
-        json_write_raw(&cli->out, line, bytes);
-        json_write_text(&cli->out, "\n");
+        base_text_append_bytes(&cli->out, line, bytes);
+        base_text_append(&cli->out, "\n");
     }
     cli_write_available_output(cli);
     return code != EP_OK ? code : cli->output_failed ? EP_ESYSTEM : EP_OK;

@@ -28,7 +28,7 @@ struct list {
     const char *source, *stage; /* only these; NULL = all */
     size_t source_bytes;
     bool source_known, stage_known;
-    struct json_out *lines; /* one JSON text a crash that is to be shown */
+    struct text *lines; /* one JSON text a crash that is to be shown */
     size_t count;
     struct fresh *fresh; /* in the segment only, as far as is known yet */
     size_t fresh_count;
@@ -47,11 +47,11 @@ static bool is_crash_wanted(const struct list *list, const struct crash_record *
 
 /* `eventpipe crashes` writes a crash as JSON with this: appends ,"name":value to an object that has a member
  * already. */
-static void write_int_member(struct json_out *out, const char *name, int64_t value)
+static void write_int_member(struct text *out, const char *name, int64_t value)
 {
-    json_write_text(out, ",\"");
-    json_write_text(out, name);
-    json_write_text(out, "\":");
+    base_text_append(out, ",\"");
+    base_text_append(out, name);
+    base_text_append(out, "\":");
     json_write_int(out, value);
 }
 
@@ -62,11 +62,11 @@ static const char *null_if_empty(const char *text)
 
 /* `eventpipe crashes` turns each crash of the store or the segment into one JSON object. --json prints it;
  * the table for people is made from the same object, so that both show the same values. */
-static void write_crash_json(const struct crash_record *crash, struct json_out *out)
+static void write_crash_json(const struct crash_record *crash, struct text *out)
 {
     char time[32];
     control_admin_time(crash->crashed_ms, time, sizeof time);
-    json_write_text(out, "{\"crashed\":");
+    base_text_append(out, "{\"crashed\":");
     json_write_string(out, time, strlen(time));
     control_admin_member(out, "process", crash->process);
     control_admin_member(out, "kind", crash->kind);
@@ -80,10 +80,10 @@ static void write_crash_json(const struct crash_record *crash, struct json_out *
     if (crash->event != 0)
         write_int_member(out, "number", (int64_t)store_event_number(crash->event));
     else
-        json_write_text(out, ",\"number\":null");
+        base_text_append(out, ",\"number\":null");
     control_admin_member(out, "uid", null_if_empty(crash->uid));
     control_admin_member(out, "last_output", null_if_empty(crash->last_output));
-    json_write_text(out, "}");
+    base_text_append(out, "}");
 }
 
 /* Adds a crash to the list of `eventpipe crashes`, if the user asked for its source and stage. 0 or
@@ -92,11 +92,11 @@ static int add_crash(struct list *list, const struct crash_record *crash)
 {
     if (!is_crash_wanted(list, crash))
         return EP_OK;
-    struct json_out *lines = reallocarray(list->lines, list->count + 1, sizeof *lines);
+    struct text *lines = reallocarray(list->lines, list->count + 1, sizeof *lines);
     if (lines == NULL)
         return EP_ENOMEM;
     list->lines = lines;
-    lines[list->count] = (struct json_out){0};
+    lines[list->count] = (struct text){0};
     write_crash_json(crash, &lines[list->count]);
     return lines[list->count++].failed ? EP_ENOMEM : EP_OK;
 }
@@ -299,8 +299,8 @@ static void print_crashes(const struct list *list, uint64_t limit)
         return;
     }
     for (size_t i = first; i < list->count; i++) {
-        json_write_raw(&list->cli->out, list->lines[i].text, list->lines[i].bytes);
-        json_write_text(&list->cli->out, "\n");
+        base_text_append_bytes(&list->cli->out, list->lines[i].text, list->lines[i].bytes);
+        base_text_append(&list->cli->out, "\n");
     }
 }
 
@@ -382,7 +382,7 @@ int cli_crashes(struct cli *cli)
     if (status == 0)
         status = list_crashes(&list, limit);
     for (size_t i = 0; i < list.count; i++)
-        json_write_free(&list.lines[i]);
+        base_text_free(&list.lines[i]);
     free(list.lines);
     free(list.fresh);
     return status;

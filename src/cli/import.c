@@ -191,7 +191,7 @@ static int import_into_store(struct importing *importing)
 
 /* Prints one line of the report of `eventpipe import` for people. Control characters are replaced: names and
  * UIDs come from a foreign file. */
-__attribute__((format(printf, 2, 3))) static void print_line(struct json_out *out, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void print_line(struct text *out, const char *format, ...)
 {
     char text[2048];
     va_list arguments;
@@ -199,7 +199,7 @@ __attribute__((format(printf, 2, 3))) static void print_line(struct json_out *ou
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     cli_table_write_text(out, text, 0);
-    json_write_text(out, "\n");
+    base_text_append(out, "\n");
 }
 
 static const char *event_or_events(uint64_t count)
@@ -209,7 +209,7 @@ static const char *event_or_events(uint64_t count)
 
 /* Prints, for one source of `eventpipe import`, how many imported events wait for each stage and how many are
  * complete. would: "would " for --dry-run, else "". */
-static void print_part_stages(struct json_out *out, const struct import_part *part, const char *would)
+static void print_part_stages(struct text *out, const struct import_part *part, const char *would)
 {
     for (size_t i = 0; i < part->source->stage_count; i++)
         if (part->at_stage[i] > 0)
@@ -222,7 +222,7 @@ static void print_part_stages(struct json_out *out, const struct import_part *pa
 
 /* Prints, for one source of `eventpipe import`, what the user should check: stages of the Go database that
  * the configuration lacks, and events with another uid than their row. */
-static void print_part_warnings(struct json_out *out, const struct import_part *part)
+static void print_part_warnings(struct text *out, const struct import_part *part)
 {
     for (size_t i = 0; i < part->unknown_count; i++) {
         const struct import_unknown *unknown = &part->unknown[i];
@@ -243,7 +243,7 @@ static void print_part_warnings(struct json_out *out, const struct import_part *
 
 /* Prints the report of `eventpipe import` about one source, for people: counts of events, the cursor, stages
  * and warnings. */
-static void print_part(struct json_out *out, const struct import_part *part, bool trial)
+static void print_part(struct text *out, const struct import_part *part, bool trial)
 {
     const char *would = trial ? "would " : "", *be = trial ? "would be " : "";
     bool renamed = strcmp(part->from, part->source->id) != 0;
@@ -265,39 +265,39 @@ static void print_part(struct json_out *out, const struct import_part *part, boo
 
 /* ---- the report, for programs ---- */
 
-static void write_bool_member(struct json_out *out, const char *name, bool flag)
+static void write_bool_member(struct text *out, const char *name, bool flag)
 {
     json_write_key(out, name);
-    json_write_text(out, flag ? "true" : "false");
+    base_text_append(out, flag ? "true" : "false");
 }
 
 /* Writes the stages of one source into the report of `eventpipe import --json`: how many events wait for
  * each, and the stages that the configuration lacks. */
-static void write_stage_members(struct json_out *out, const struct import_part *part)
+static void write_stage_members(struct text *out, const struct import_part *part)
 {
-    json_write_text(out, ",\"stages\":[");
+    base_text_append(out, ",\"stages\":[");
     for (size_t i = 0; i < part->source->stage_count; i++) {
-        json_write_text(out, i > 0 ? ",{\"name\":" : "{\"name\":");
+        base_text_append(out, i > 0 ? ",{\"name\":" : "{\"name\":");
         json_write_string(out, part->source->stages[i].name, strlen(part->source->stages[i].name));
         json_write_member_uint(out, "events", part->at_stage[i]);
-        json_write_text(out, "}");
+        base_text_append(out, "}");
     }
-    json_write_text(out, "],\"unknown_stages\":[");
+    base_text_append(out, "],\"unknown_stages\":[");
     for (size_t i = 0; i < part->unknown_count; i++) {
-        json_write_text(out, i > 0 ? ",{\"name\":" : "{\"name\":");
+        base_text_append(out, i > 0 ? ",{\"name\":" : "{\"name\":");
         json_write_string(out, part->unknown[i].name, strlen(part->unknown[i].name));
         json_write_member_uint(out, "done", part->unknown[i].done);
         json_write_member_uint(out, "waiting", part->unknown[i].waiting);
-        json_write_text(out, "}");
+        base_text_append(out, "}");
     }
-    json_write_text(out, "]");
+    base_text_append(out, "]");
 }
 
 /* Writes the report of `eventpipe import --json` about one source as one JSON line. eventpipe(1) documents
  * each member. */
-static void write_part_json(struct json_out *out, const struct import_part *part, bool trial)
+static void write_part_json(struct text *out, const struct import_part *part, bool trial)
 {
-    json_write_text(out, "{\"source\":");
+    base_text_append(out, "{\"source\":");
     json_write_string(out, part->source->id, strlen(part->source->id));
     json_write_member_text(out, "from", part->from);
     write_bool_member(out, "dry_run", trial);
@@ -310,7 +310,7 @@ static void write_part_json(struct json_out *out, const struct import_part *part
     write_stage_members(out, part);
     json_write_member_uint(out, "complete", part->complete);
     json_write_member_uint(out, "other_uids", part->other_uids);
-    json_write_text(out, "}\n");
+    base_text_append(out, "}\n");
 }
 
 /* ---- the command ---- */

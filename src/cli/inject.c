@@ -22,8 +22,8 @@
 struct injecting {
     struct cli *cli;
     int fd;
-    struct json_out read; /* whole lines and perhaps the beginning of one more */
-    uint64_t line;        /* number of the first line in `read` */
+    struct text read; /* whole lines and perhaps the beginning of one more */
+    uint64_t line;    /* number of the first line in `read` */
     uint64_t injected, duplicates, invalid;
     int status;
 };
@@ -49,8 +49,8 @@ static int on_answer_line(const char *text, size_t bytes, void *user)
         injecting->duplicates += read_count_member(line, "/duplicates");
         injecting->invalid += read_count_member(line, "/invalid");
     } else if (cli_given(cli, CLI_OPTION_JSON)) {
-        json_write_raw(&cli->out, text, bytes);
-        json_write_text(&cli->out, "\n");
+        base_text_append_bytes(&cli->out, text, bytes);
+        base_text_append(&cli->out, "\n");
     } else {
         char *error = cli_queue_read_text(line, "/error");
         cli_print_message("line %" PRIu64 ": %s", read_count_member(line, "/line"),
@@ -66,13 +66,13 @@ static int on_answer_line(const char *text, size_t bytes, void *user)
 static void send_lines(struct injecting *injecting, size_t bytes)
 {
     struct cli *cli = injecting->cli;
-    struct json_out request = {0};
+    struct text request = {0};
     struct cli_answer answer = {.on_line = on_answer_line, .user = injecting, .quiet = true};
-    json_write_text(&request, "{\"command\":\"inject\",\"source\":");
+    base_text_append(&request, "{\"command\":\"inject\",\"source\":");
     json_write_string(&request, cli->args[0], strlen(cli->args[0]));
-    json_write_text(&request, ",\"line\":");
+    base_text_append(&request, ",\"line\":");
     json_write_uint(&request, injecting->line);
-    json_write_text(&request, cli_given(cli, CLI_OPTION_DRY_RUN) ? ",\"dry_run\":true}" : "}");
+    base_text_append(&request, cli_given(cli, CLI_OPTION_DRY_RUN) ? ",\"dry_run\":true}" : "}");
     struct control_question question = {.line = request.text,
                                         .body = injecting->read.text,
                                         .body_bytes = bytes,
@@ -96,11 +96,11 @@ static void send_lines(struct injecting *injecting, size_t bytes)
         memmove(injecting->read.text, injecting->read.text + bytes, injecting->read.bytes - bytes);
         injecting->read.bytes -= bytes;
     }
-    json_write_free(&request);
+    base_text_free(&request);
 }
 
 /* How many bytes of the buffer are complete lines. */
-static size_t count_complete_line_bytes(const struct json_out *read)
+static size_t count_complete_line_bytes(const struct text *read)
 {
     const char *feed = read->bytes > 0 ? memrchr(read->text, '\n', read->bytes) : NULL;
     return feed != NULL ? (size_t)(feed - read->text) + 1 : 0;
@@ -125,7 +125,7 @@ static bool read_input(struct injecting *injecting)
         injecting->status = CONTROL_NO;
     }
     if (got > 0)
-        json_write_raw(&injecting->read, buffer, (size_t)got);
+        base_text_append_bytes(&injecting->read, buffer, (size_t)got);
     if (injecting->read.failed) {
         cli_print_message("out of memory");
         injecting->status = CONTROL_NO;
@@ -148,7 +148,7 @@ static void print_totals(const struct injecting *injecting)
         snprintf(text, sizeof text, "%" PRIu64 " %sinjected, %" PRIu64 " duplicate%s, %" PRIu64 " invalid\n",
                  injecting->injected, would, injecting->duplicates, injecting->duplicates == 1 ? "" : "s",
                  injecting->invalid);
-    json_write_text(&cli->out, text);
+    base_text_append(&cli->out, text);
 }
 
 /* `eventpipe inject SOURCE [FILE]`: reads events, one JSON object a line, and sends them to the daemon's
@@ -175,6 +175,6 @@ int cli_inject(struct cli *cli)
         print_totals(&injecting);
     if (opened >= 0)
         close(opened);
-    json_write_free(&injecting.read);
+    base_text_free(&injecting.read);
     return injecting.status;
 }

@@ -236,5 +236,5 @@ void cli_instance_close(struct cli *cli)
     free(cli->control);
     free(cli->storage);
     free(cli->args);
-    json_write_free(&cli->out);
+    base_text_free(&cli->out);
 }

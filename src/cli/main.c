@@ -70,7 +70,7 @@ static int run_command(struct cli *cli, int argc, char **argv)
     if (cli_given(cli, CLI_OPTION_HELP))
         return print_help(cli);
     if (cli_given(cli, CLI_OPTION_VERSION)) {
-        json_write_text(&cli->out, "eventpipe " PACKAGE_VERSION "\n");
+        base_text_append(&cli->out, "eventpipe " PACKAGE_VERSION "\n");
         return cli_finish_output(cli, CONTROL_DONE);
     }
     code = cli_instance_find(cli, &error);

@@ -27,7 +27,7 @@ static const struct control_command *find_command(const char *name)
 /* ---- usage ---- */
 
 /* Writes one option into the usage text of `eventpipe --help`: its letter, name, argument and help. */
-static void write_option_line(const struct cli_option *option, struct json_out *out)
+static void write_option_line(const struct cli_option *option, struct text *out)
 {
     char left[64], line[200];
     char letter[8] = "    ";
@@ -36,13 +36,13 @@ static void write_option_line(const struct cli_option *option, struct json_out *
     snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, option->argument != NULL ? " " : "",
              option->argument != NULL ? option->argument : "");
     snprintf(line, sizeof line, "  %-28s %s\n", left, option->help);
-    json_write_text(out, line);
+    base_text_append(out, line);
 }
 
 /* Writes options into the usage text of `eventpipe`: those that a command with one of the bits `accepted`
  * takes, without those that have one of the bits `without`. Options that every command takes are always
  * written. */
-static void write_option_lines(unsigned accepted, unsigned without, struct json_out *out)
+static void write_option_lines(unsigned accepted, unsigned without, struct text *out)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
         unsigned by = cli_options[i].accepted_by;
@@ -51,7 +51,7 @@ static void write_option_lines(unsigned accepted, unsigned without, struct json_
     }
 }
 
-static void write_filter_lines(struct json_out *out)
+static void write_filter_lines(struct text *out)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
         if (cli_options[i].accepted_by != CLI_ANY && (cli_options[i].accepted_by & CLI_FILTERS) != 0)
@@ -60,10 +60,10 @@ static void write_filter_lines(struct json_out *out)
 
 /* Writes the text of `eventpipe --help`: all commands, options, filters and exit statuses. Commands and
  * options come from the tables that the parser uses, so that help and parser cannot differ. */
-void cli_options_write_usage(struct json_out *out)
+void cli_options_write_usage(struct text *out)
 {
-    json_write_text(out,
-                    "usage: eventpipe [-c FILE | -i INSTANCE] COMMAND [OPTIONS] [ARGUMENTS]\n\ncommands:\n");
+    base_text_append(out,
+                     "usage: eventpipe [-c FILE | -i INSTANCE] COMMAND [OPTIONS] [ARGUMENTS]\n\ncommands:\n");
     for (size_t i = 0; i < CONTROL_COMMAND_COUNT; i++) {
         const struct control_command *command = &control_commands[i];
         char left[64], line[200];
@@ -71,33 +71,33 @@ void cli_options_write_usage(struct json_out *out)
             continue;
         snprintf(left, sizeof left, "%s %s", command->name, command->arguments);
         snprintf(line, sizeof line, "  %-24s %s\n", left, command->help);
-        json_write_text(out, line);
+        base_text_append(out, line);
     }
-    json_write_text(out, "\noptions:\n");
+    base_text_append(out, "\noptions:\n");
     write_option_lines(CLI_ANY, CLI_FILTERS, out);
-    json_write_text(out, "\nFILTERS: UIDs, or ALL for every event, or any of\n");
+    base_text_append(out, "\nFILTERS: UIDs, or ALL for every event, or any of\n");
     write_filter_lines(out);
-    json_write_text(out, "\nexit status: 0 done, or healthy; 1 failed, or not healthy; 2 wrong usage;\n"
-                         "  3 the daemon is down; 4 nothing matched\n");
+    base_text_append(out, "\nexit status: 0 done, or healthy; 1 failed, or not healthy; 2 wrong usage;\n"
+                          "  3 the daemon is down; 4 nothing matched\n");
 }
 
 /* Writes the text of `eventpipe COMMAND --help`: the usage line, which events the command takes and what it
  * makes of them, and its options. */
-void cli_options_write_command_usage(const struct control_command *command, struct json_out *out)
+void cli_options_write_command_usage(const struct control_command *command, struct text *out)
 {
     char line[200], takes[64];
     snprintf(line, sizeof line, "usage: eventpipe [-c FILE | -i INSTANCE] %s [OPTIONS]%s%s\n", command->name,
              command->arguments[0] != '\0' ? " " : "", command->arguments);
-    json_write_text(out, line);
+    base_text_append(out, line);
     snprintf(line, sizeof line, "%s\n", command->help);
-    json_write_text(out, line);
+    base_text_append(out, line);
     if (command->change != NULL) {
         control_command_states(command->change->takes, takes, sizeof takes);
         snprintf(line, sizeof line, "Takes %s events. Afterwards they are %s.\n", takes,
                  control_command_makes(command->change));
-        json_write_text(out, line);
+        base_text_append(out, line);
     }
-    json_write_text(out, "\noptions:\n");
+    base_text_append(out, "\noptions:\n");
     write_option_lines(command->accepts, 0, out);
 }
 

@@ -12,21 +12,21 @@
 
 /* Appends ,"member":"text" to the JSON request that `eventpipe pause`, resume, restart or cursor sends to the
  * daemon. */
-static void write_text_member(struct json_out *out, const char *member, const char *text, size_t bytes)
+static void write_text_member(struct text *out, const char *member, const char *text, size_t bytes)
 {
-    json_write_text(out, ",\"");
-    json_write_text(out, member);
-    json_write_text(out, "\":");
+    base_text_append(out, ",\"");
+    base_text_append(out, member);
+    base_text_append(out, "\":");
     json_write_string(out, text, bytes);
 }
 
 /* Begins the JSON request of `eventpipe pause`, resume, restart, drain, stop or cursor: the command, and the
  * source and stage that the user named as SOURCE[/STAGE]. The closing bracket is still missing. */
-static void begin_order_request(const struct cli *cli, struct json_out *out)
+static void begin_order_request(const struct cli *cli, struct text *out)
 {
-    json_write_text(out, "{\"command\":\"");
-    json_write_text(out, cli->command->name);
-    json_write_text(out, "\"");
+    base_text_append(out, "{\"command\":\"");
+    base_text_append(out, cli->command->name);
+    base_text_append(out, "\"");
     if (cli->arg_count > 0) {
         const char *target = cli->args[0], *slash = strchr(target, '/');
         write_text_member(out, "source", target, slash != NULL ? (size_t)(slash - target) : strlen(target));
@@ -34,17 +34,17 @@ static void begin_order_request(const struct cli *cli, struct json_out *out)
             write_text_member(out, "stage", slash + 1, strlen(slash + 1));
     }
     if (cli_given(cli, CLI_OPTION_DRY_RUN))
-        json_write_text(out, ",\"dry_run\":true");
+        base_text_append(out, ",\"dry_run\":true");
 }
 
 /* Closes the JSON request of `eventpipe pause`, stop, cursor and the like, sends it to the daemon, and frees
  * it. Returns an exit status. */
-static int finish_and_send_request(struct cli *cli, struct json_out *request, struct cli_answer *answer)
+static int finish_and_send_request(struct cli *cli, struct text *request, struct cli_answer *answer)
 {
-    json_write_text(request, "}");
+    base_text_append(request, "}");
     struct control_question question = {.line = request->text, .patience_ms = ORDER_MS};
     int status = request->failed ? CONTROL_NO : cli_send_request(cli, &question, answer);
-    json_write_free(request);
+    base_text_free(request);
     return status;
 }
 
@@ -52,7 +52,7 @@ static int finish_and_send_request(struct cli *cli, struct json_out *request, st
  * stage. Returns an exit status. */
 int cli_pause_resume_restart(struct cli *cli)
 {
-    struct json_out request = {0};
+    struct text request = {0};
     struct cli_answer answer = {0};
     begin_order_request(cli, &request);
     return finish_and_send_request(cli, &request, &answer);
@@ -74,7 +74,7 @@ static int wait_for_daemon_end(struct cli *cli)
  * the daemon has ended. Returns an exit status. */
 int cli_drain_or_stop(struct cli *cli)
 {
-    struct json_out request = {0};
+    struct text request = {0};
     struct cli_answer answer = {0};
     begin_order_request(cli, &request);
     int status = finish_and_send_request(cli, &request, &answer);
@@ -93,8 +93,8 @@ static int on_cursor_line(const char *text, size_t bytes, void *user)
     if (json_find((struct json_span){text, bytes}, "/cursor", &value))
         cursor = json_text(value);
     if (cursor != NULL) {
-        json_write_text(&cli->out, cursor);
-        json_write_text(&cli->out, "\n");
+        base_text_append(&cli->out, cursor);
+        base_text_append(&cli->out, "\n");
     } else {
         cli_print_message("%s: no cursor is stored yet", cli->instance);
     }
@@ -111,7 +111,7 @@ int cli_cursor(struct cli *cli)
         cli_print_message("cursor: --dry-run needs --set");
         return CONTROL_USAGE;
     }
-    struct json_out request = {0};
+    struct text request = {0};
     struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : on_cursor_line,
                                 .user = cli,
                                 .quiet = set == NULL};

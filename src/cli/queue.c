@@ -137,11 +137,11 @@ static int on_field_line(const char *text, size_t bytes, void *user)
         for (char *at = value; *at != '\0'; at++)
             if ((unsigned char)*at < 0x20 || *at == 0x7f)
                 *at = ' ';
-        json_write_text(&list->cli->out, i == 0 ? "" : "\t");
-        json_write_text(&list->cli->out, value);
+        base_text_append(&list->cli->out, i == 0 ? "" : "\t");
+        base_text_append(&list->cli->out, value);
         free(value);
     }
-    json_write_text(&list->cli->out, "\n");
+    base_text_append(&list->cli->out, "\n");
     return EP_OK;
 }
 
@@ -174,7 +174,7 @@ static int parse_field_list(struct list *list, const char *text)
  * --json. Returns an exit status. */
 static int send_filter_request(struct cli *cli, struct list *list, control_on_line *on_line, bool quiet)
 {
-    struct json_out request = {0};
+    struct text request = {0};
     struct error error = {0};
     int status = cli_select_write_request(cli, &request, &error);
     if (status != 0) {
@@ -187,7 +187,7 @@ static int send_filter_request(struct cli *cli, struct list *list, control_on_li
         status = cli_send_request(cli, &question, &answer);
         print_row_block(list);
     }
-    json_write_free(&request);
+    base_text_free(&request);
     return status;
 }
 

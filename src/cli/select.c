@@ -13,27 +13,27 @@
 
 /* Appends ,"name":"text" to the request for the keeper that `eventpipe queue`, show, retry and the like build
  * from their filters. */
-static void write_text_member(struct json_out *out, const char *name, const char *text)
+static void write_text_member(struct text *out, const char *name, const char *text)
 {
-    json_write_text(out, ",\"");
-    json_write_text(out, name);
-    json_write_text(out, "\":");
+    base_text_append(out, ",\"");
+    base_text_append(out, name);
+    base_text_append(out, "\":");
     json_write_string(out, text, strlen(text));
 }
 
 /* Appends ,"name":value to the request for the keeper that `eventpipe queue`, retry and the like build from
  * their filters. */
-static void write_uint_member(struct json_out *out, const char *name, uint64_t value)
+static void write_uint_member(struct text *out, const char *name, uint64_t value)
 {
-    json_write_text(out, ",\"");
-    json_write_text(out, name);
-    json_write_text(out, "\":");
+    base_text_append(out, ",\"");
+    base_text_append(out, name);
+    base_text_append(out, "\":");
     json_write_uint(out, value);
 }
 
 /* Writes the arguments of `eventpipe queue`, show, retry and the like into the request for the keeper: UIDs,
  * or ALL. Returns 0, or CONTROL_USAGE with a message. */
-static int write_uids(const struct cli *cli, struct json_out *out, struct error *error)
+static int write_uids(const struct cli *cli, struct text *out, struct error *error)
 {
     if (cli->arg_count == 0)
         return 0;
@@ -44,20 +44,20 @@ static int write_uids(const struct cli *cli, struct json_out *out, struct error 
         return base_error_set(error, CONTROL_USAGE, "either UIDs or ALL, not both");
     if (all && (cli->command->accepts & CLI_FILTERS) == 0)
         return base_error_set(error, CONTROL_USAGE, "%s takes UIDs, not ALL", cli->command->name);
-    json_write_text(out, all ? ",\"all\":true" : ",\"uids\":[");
+    base_text_append(out, all ? ",\"all\":true" : ",\"uids\":[");
     for (int i = 0; !all && i < cli->arg_count; i++) {
-        json_write_text(out, i == 0 ? "" : ",");
+        base_text_append(out, i == 0 ? "" : ",");
         if (cli->args[i][0] == '\0')
             return base_error_set(error, CONTROL_USAGE, "a UID must not be empty");
         json_write_string(out, cli->args[i], strlen(cli->args[i]));
     }
-    json_write_text(out, all ? "" : "]");
+    base_text_append(out, all ? "" : "]");
     return 0;
 }
 
 /* Writes the filter --stage STAGE or --stage SOURCE/STAGE into the request for the keeper. Returns 0, or
  * CONTROL_USAGE if --source is given, too. */
-static int write_stage_filter(const struct cli *cli, struct json_out *out, struct error *error)
+static int write_stage_filter(const struct cli *cli, struct text *out, struct error *error)
 {
     const char *stage = cli->values[CLI_OPTION_STAGE];
     const char *slash = stage != NULL ? strchr(stage, '/') : NULL;
@@ -65,7 +65,7 @@ static int write_stage_filter(const struct cli *cli, struct json_out *out, struc
         return base_error_set(error, CONTROL_USAGE, "--stage %s already names its source: omit --source",
                               stage);
     if (slash != NULL) {
-        json_write_text(out, ",\"source\":");
+        base_text_append(out, ",\"source\":");
         json_write_string(out, stage, (size_t)(slash - stage));
         stage = slash + 1;
     }
@@ -76,7 +76,7 @@ static int write_stage_filter(const struct cli *cli, struct json_out *out, struc
 
 /* Writes the filters --older and --limit of `eventpipe queue`, retry and the like into the request for the
  * keeper. Returns 0, or CONTROL_USAGE with a message. */
-static int write_older_and_limit(const struct cli *cli, struct json_out *out, struct error *error)
+static int write_older_and_limit(const struct cli *cli, struct text *out, struct error *error)
 {
     const char *older = cli->values[CLI_OPTION_OLDER], *limit = cli->values[CLI_OPTION_LIMIT];
     uint64_t older_ms;
@@ -129,7 +129,7 @@ static int check_filter_given(const struct cli *cli, struct error *error)
 
 /* Builds the JSON request of `eventpipe queue`, show, retry, hold, release, requeue or remove to the keeper
  * from the filters and UIDs that the user gave. Returns 0, or an exit status with a message. */
-int cli_select_write_request(const struct cli *cli, struct json_out *out, struct error *error)
+int cli_select_write_request(const struct cli *cli, struct text *out, struct error *error)
 {
     static const struct {
         enum cli_option_id option;
@@ -138,9 +138,9 @@ int cli_select_write_request(const struct cli *cli, struct json_out *out, struct
         {CLI_OPTION_SOURCE, "source"}, {CLI_OPTION_STATE, "state"}, {CLI_OPTION_ADDRESS, "address"},
         {CLI_OPTION_TYPE, "type"},     {CLI_OPTION_ERROR, "error"},
     };
-    json_write_text(out, "{\"command\":\"");
-    json_write_text(out, cli->command->name);
-    json_write_text(out, "\"");
+    base_text_append(out, "{\"command\":\"");
+    base_text_append(out, cli->command->name);
+    base_text_append(out, "\"");
     int code = check_filter_given(cli, error);
     if (code == 0)
         code = check_state_name(cli->values[CLI_OPTION_STATE], error);
@@ -154,8 +154,8 @@ int cli_select_write_request(const struct cli *cli, struct json_out *out, struct
     if (code == 0)
         code = write_older_and_limit(cli, out, error);
     if (cli_given(cli, CLI_OPTION_DRY_RUN))
-        json_write_text(out, ",\"dry_run\":true");
-    json_write_text(out, "}");
+        base_text_append(out, ",\"dry_run\":true");
+    base_text_append(out, "}");
     if (code == 0 && out->failed)
         return base_error_set(error, CONTROL_NO, "out of memory");
     if (code == 0 && out->bytes >= CONTROL_REQUEST_BYTES)

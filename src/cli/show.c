@@ -13,11 +13,11 @@
 #define LABEL_COLUMNS 10
 #define INDENT_COLUMNS 2
 
-static void start_new_line(struct json_out *out, size_t columns)
+static void start_new_line(struct text *out, size_t columns)
 {
-    json_write_text(out, "\n");
+    base_text_append(out, "\n");
     while (columns-- > 0)
-        json_write_text(out, " ");
+        base_text_append(out, " ");
 }
 
 static bool is_blank(char byte)
@@ -35,7 +35,7 @@ static const char *find_string_end(const char *at, const char *end)
 
 /* Prints one token of an event's JSON for `eventpipe show`, byte for byte. Only control characters are
  * replaced: JSON may have DEL and C1, which a terminal obeys. */
-static void print_token(struct json_out *out, const char *at, const char *end)
+static void print_token(struct text *out, const char *at, const char *end)
 {
     char *copy = strndup(at, (size_t)(end - at));
     if (copy != NULL)
@@ -55,7 +55,7 @@ static const char *skip_blanks(const char *at, const char *end)
 /* `eventpipe show` prints an event's context and data with this: the JSON value over several lines, from
  * column `indent` on. Each token stays byte for byte as stored; numbers are never parsed. Survives invalid
  * JSON. */
-void cli_show_print_json(struct json_out *out, struct json_span value, size_t indent)
+void cli_show_print_json(struct text *out, struct json_span value, size_t indent)
 {
     const char *end = value.at + value.bytes;
     size_t depth = 0;
@@ -67,22 +67,22 @@ void cli_show_print_json(struct json_out *out, struct json_span value, size_t in
         } else if (*at == '{' || *at == '[') {
             const char *next = skip_blanks(at + 1, end);
             bool empty = next < end && (*next == '}' || *next == ']');
-            json_write_raw(out, at, 1);
+            base_text_append_bytes(out, at, 1);
             at = empty ? next : at + 1;
             depth += !empty;
             if (empty)
-                json_write_raw(out, at++, 1);
+                base_text_append_bytes(out, at++, 1);
             else
                 start_new_line(out, indent + depth * INDENT_COLUMNS);
         } else if (*at == '}' || *at == ']') {
             depth -= depth > 0;
             start_new_line(out, indent + depth * INDENT_COLUMNS);
-            json_write_raw(out, at++, 1);
+            base_text_append_bytes(out, at++, 1);
         } else if (*at == ',') {
-            json_write_raw(out, at++, 1);
+            base_text_append_bytes(out, at++, 1);
             start_new_line(out, indent + depth * INDENT_COLUMNS);
         } else if (*at == ':') {
-            json_write_text(out, ": ");
+            base_text_append(out, ": ");
             at++;
         } else {
             while (at < end && !is_blank(*at) && strchr(",:{}[]\"", *at) == NULL)
@@ -93,31 +93,30 @@ void cli_show_print_json(struct json_out *out, struct json_span value, size_t in
     }
 }
 
-static void print_label(struct json_out *out, const char *name)
+static void print_label(struct text *out, const char *name)
 {
     char padded[32];
     snprintf(padded, sizeof padded, "%-*s", LABEL_COLUMNS, name);
-    json_write_text(out, padded);
+    base_text_append(out, padded);
 }
 
 /* Prints one labelled line of `eventpipe show`, such as "state dead". Prints nothing if the member is null or
  * missing. */
-static void print_text_member(struct json_out *out, struct json_span line, const char *name,
-                              const char *pointer)
+static void print_text_member(struct text *out, struct json_span line, const char *name, const char *pointer)
 {
     char *text = cli_queue_read_text(line, pointer);
     if (text != NULL && text[0] != '\0') {
         print_label(out, name);
         cli_table_write_text(out, text, 0);
-        json_write_text(out, "\n");
+        base_text_append(out, "\n");
     }
     free(text);
 }
 
 /* Prints a time of an event for `eventpipe show`, followed by how long ago or ahead it is. seconds: the
  * member with that age; format: how the line shows it. */
-static void print_time_member(struct json_out *out, struct json_span line, const char *name,
-                              const char *pointer, const char *seconds, const char *format)
+static void print_time_member(struct text *out, struct json_span line, const char *name, const char *pointer,
+                              const char *seconds, const char *format)
 {
     char age[40], shown[64], *text = cli_queue_read_text(line, pointer);
     cli_queue_format_age(line, seconds, age, sizeof age);
@@ -125,8 +124,8 @@ static void print_time_member(struct json_out *out, struct json_span line, const
     if (text != NULL && text[0] != '\0') {
         print_label(out, name);
         cli_table_write_text(out, text, 0);
-        json_write_text(out, shown);
-        json_write_text(out, "\n");
+        base_text_append(out, shown);
+        base_text_append(out, "\n");
     }
     free(text);
 }
@@ -135,11 +134,11 @@ static void print_time_member(struct json_out *out, struct json_span line, const
  * its name. */
 static int on_done_stage(struct json_span stage, void *user)
 {
-    struct json_out *out = user;
+    struct text *out = user;
     char *text = json_text(stage);
     if (text != NULL) {
         cli_table_write_text(out, text, 0);
-        json_write_text(out, " ");
+        base_text_append(out, " ");
     }
     free(text);
     return 0;
@@ -147,15 +146,14 @@ static int on_done_stage(struct json_span stage, void *user)
 
 /* Prints the context or the data of an event for `eventpipe show`, spread over several lines. Prints nothing
  * if the member is null or missing. */
-static void print_json_member(struct json_out *out, struct json_span line, const char *name,
-                              const char *pointer)
+static void print_json_member(struct text *out, struct json_span line, const char *name, const char *pointer)
 {
     struct json_span value;
     if (!json_find(line, pointer, &value) || json_kind(value) == 'n')
         return;
     print_label(out, name);
     cli_show_print_json(out, value, LABEL_COLUMNS);
-    json_write_text(out, "\n");
+    base_text_append(out, "\n");
 }
 
 /* Called for each event in the keeper's answer to `eventpipe show`: prints all that is stored about it, one
@@ -163,7 +161,7 @@ static void print_json_member(struct json_out *out, struct json_span line, const
 static int on_event_line(const char *text, size_t bytes, void *user)
 {
     struct cli *cli = user;
-    struct json_out *out = &cli->out;
+    struct text *out = &cli->out;
     struct json_span line = {text, bytes}, done;
     print_text_member(out, line, "uid", "/uid");
     print_text_member(out, line, "source", "/source");
@@ -181,12 +179,12 @@ static int on_event_line(const char *text, size_t bytes, void *user)
     if (json_find(line, "/done", &done) && done.bytes > 2) {
         print_label(out, "done");
         json_each_element(done, on_done_stage, out);
-        json_write_text(out, "\n");
+        base_text_append(out, "\n");
     }
     print_json_member(out, line, "context", "/context");
     print_json_member(out, line, "event", "/event");
     print_text_member(out, line, "raw", "/raw");
-    json_write_text(out, "\n");
+    base_text_append(out, "\n");
     return EP_OK;
 }
 
@@ -194,7 +192,7 @@ static int on_event_line(const char *text, size_t bytes, void *user)
  * the daemon is down, this process does. Returns an exit status. */
 int cli_show(struct cli *cli)
 {
-    struct json_out request = {0};
+    struct text request = {0};
     struct error error = {0};
     int status = cli_select_write_request(cli, &request, &error);
     if (status != 0) {
@@ -206,6 +204,6 @@ int cli_show(struct cli *cli)
                                     .quiet = true};
         status = cli_send_request(cli, &question, &answer);
     }
-    json_write_free(&request);
+    base_text_free(&request);
     return status;
 }

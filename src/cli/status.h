@@ -91,9 +91,9 @@ int cli_status_add_reason(struct status *status, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* One line, with its line feed. Every member is documented in eventpipe(1). */
-void cli_status_write_json(const struct status *status, struct json_out *out);
+void cli_status_write_json(const struct status *status, struct text *out);
 /* For people: `width` columns; colours only on a terminal. */
-void cli_status_write_text(const struct status *status, size_t width, bool colours, struct json_out *out);
+void cli_status_write_text(const struct status *status, size_t width, bool colours, struct text *out);
 
 /* "850us", "1.2ms"; "3d 4h", "12 s"; "1.3M"; "12.3 MiB". */
 void cli_status_format_latency(uint64_t us, char *buffer, size_t size);

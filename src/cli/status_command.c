@@ -157,19 +157,19 @@ static bool wait_for_next_turn(const struct watch *watch)
 
 /* Prepares a snapshot of `eventpipe status --watch` for redrawing the terminal: each line clears the rest of
  * its row, and the last one all rows below. Clearing the whole screen first would flicker. */
-static void add_clear_codes(struct json_out *out)
+static void add_clear_codes(struct text *out)
 {
-    struct json_out drawn = {0};
-    json_write_text(&drawn, "\033[H");
+    struct text drawn = {0};
+    base_text_append(&drawn, "\033[H");
     for (size_t at = 0; at < out->bytes;) {
         const char *feed = memchr(out->text + at, '\n', out->bytes - at);
         size_t bytes = feed != NULL ? (size_t)(feed - out->text) - at : out->bytes - at;
-        json_write_raw(&drawn, out->text + at, bytes);
-        json_write_text(&drawn, "\033[K\n");
+        base_text_append_bytes(&drawn, out->text + at, bytes);
+        base_text_append(&drawn, "\033[K\n");
         at += bytes + 1;
     }
-    json_write_text(&drawn, "\033[J");
-    json_write_free(out);
+    base_text_append(&drawn, "\033[J");
+    base_text_free(out);
     *out = drawn;
 }
 
@@ -183,7 +183,7 @@ static int watch_status(struct cli *cli)
         cli_print_message("cannot receive signals for --watch: %s", strerror(errno));
         return CONTROL_NO;
     }
-    json_write_text(&cli->out, watch.redraw ? "\033[2J" : "");
+    base_text_append(&cli->out, watch.redraw ? "\033[2J" : "");
     cli_finish_output(cli, 0);
     int status;
     do {
@@ -191,7 +191,7 @@ static int watch_status(struct cli *cli)
         if (watch.redraw)
             add_clear_codes(&cli->out);
         else if (text)
-            json_write_text(&cli->out, "\n");
+            base_text_append(&cli->out, "\n");
         cli_finish_output(cli, 0);
     } while (!cli->output_failed && !wait_for_next_turn(&watch));
     close_watch(&watch);

@@ -8,47 +8,47 @@
 #include "src/cli/status.h"
 
 /* Empty is null. */
-static void write_text_member(struct json_out *out, const char *name, const char *text)
+static void write_text_member(struct text *out, const char *name, const char *text)
 {
     json_write_member_text(out, name, text != NULL && text[0] != '\0' ? text : NULL);
 }
 
-static void write_bool_member(struct json_out *out, const char *name, bool value)
+static void write_bool_member(struct text *out, const char *name, bool value)
 {
     json_write_key(out, name);
-    json_write_text(out, value ? "true" : "false");
+    base_text_append(out, value ? "true" : "false");
 }
 
 /* `eventpipe status --json` writes a process's pid with this; null if the process does not run. */
-static void write_pid_member(struct json_out *out, int32_t pid)
+static void write_pid_member(struct text *out, int32_t pid)
 {
     json_write_key(out, "pid");
     if (pid > 0)
         json_write_int(out, pid);
     else
-        json_write_text(out, "null");
+        base_text_append(out, "null");
 }
 
-static void begin_list_object(struct json_out *out, size_t index)
+static void begin_list_object(struct text *out, size_t index)
 {
-    json_write_text(out, index == 0 ? "{" : ",{");
+    base_text_append(out, index == 0 ? "{" : ",{");
 }
 
 /* Writes the keeper or a producer as a member of `eventpipe status --json`. */
-static void write_process_member(struct json_out *out, const char *name, const struct status_process *process)
+static void write_process_member(struct text *out, const char *name, const struct status_process *process)
 {
     json_write_key(out, name);
-    json_write_text(out, "{");
+    base_text_append(out, "{");
     write_pid_member(out, process->pid);
     json_write_member_text(out, "state", shm_slot_state_name(process->state));
     json_write_member_uint(out, "restarts", process->restarts);
     write_text_member(out, "last_exit", process->last_exit);
-    json_write_text(out, "}");
+    base_text_append(out, "}");
 }
 
 /* Writes the members of one worker for `eventpipe status --json`; the caller writes the brackets. event is
  * null if the worker processes none. */
-static void write_worker_members(struct json_out *out, const struct status_process *worker)
+static void write_worker_members(struct text *out, const struct status_process *worker)
 {
     json_write_member_uint(out, "slot", worker->slot);
     json_write_member_uint(out, "worker", worker->index);
@@ -58,7 +58,7 @@ static void write_worker_members(struct json_out *out, const struct status_proce
     if (worker->event != 0)
         json_write_uint(out, worker->event);
     else
-        json_write_text(out, "null");
+        base_text_append(out, "null");
     json_write_member_uint(out, "since_ms", worker->since_ms);
     json_write_member_uint(out, "calls", worker->calls);
     json_write_member_uint(out, "restarts", worker->restarts);
@@ -68,7 +68,7 @@ static void write_worker_members(struct json_out *out, const struct status_proce
 
 /* Writes the members of one stage, with its workers, for `eventpipe status --json`; the caller writes the
  * brackets. */
-static void write_stage_members(struct json_out *out, const struct status_stage *stage)
+static void write_stage_members(struct text *out, const struct status_stage *stage)
 {
     json_write_member_text(out, "name", stage->name);
     write_text_member(out, "type", stage->type);
@@ -88,23 +88,23 @@ static void write_stage_members(struct json_out *out, const struct status_stage 
     json_write_member_uint(out, "crashed", stage->crashed);
     json_write_member_uint(out, "restarts", stage->restarts);
     json_write_key(out, "latency_us");
-    json_write_text(out, "{");
+    base_text_append(out, "{");
     json_write_member_uint(out, "p50", stage->p50_us);
     json_write_member_uint(out, "p99", stage->p99_us);
-    json_write_text(out, "}");
+    base_text_append(out, "}");
     json_write_key(out, "workers");
-    json_write_text(out, "[");
+    base_text_append(out, "[");
     for (uint32_t i = 0; stage->workers != NULL && i < stage->concurrency; i++) {
         begin_list_object(out, i);
         write_worker_members(out, &stage->workers[i]);
-        json_write_text(out, "}");
+        base_text_append(out, "}");
     }
-    json_write_text(out, "]");
+    base_text_append(out, "]");
 }
 
 /* Writes the members of one source, with its stages, for `eventpipe status --json`; the caller writes the
  * brackets. */
-static void write_source_members(struct json_out *out, const struct status_source *source)
+static void write_source_members(struct text *out, const struct status_source *source)
 {
     json_write_member_text(out, "id", source->id);
     write_text_member(out, "type", source->type);
@@ -130,49 +130,49 @@ static void write_source_members(struct json_out *out, const struct status_sourc
     json_write_member_uint(out, "oldest_s", source->oldest_s);
     write_process_member(out, "producer", &source->producer);
     json_write_key(out, "stages");
-    json_write_text(out, "[");
+    base_text_append(out, "[");
     for (size_t i = 0; i < source->stage_count; i++) {
         begin_list_object(out, i);
         write_stage_members(out, &source->stages[i]);
-        json_write_text(out, "}");
+        base_text_append(out, "}");
     }
-    json_write_text(out, "]");
+    base_text_append(out, "]");
 }
 
 /* Writes the snapshot of `eventpipe status --json` as one object on one line. Programs read it: members are
  * only ever added, and each is documented in eventpipe(1). */
-void cli_status_write_json(const struct status *status, struct json_out *out)
+void cli_status_write_json(const struct status *status, struct text *out)
 {
-    json_write_text(out, "{");
+    base_text_append(out, "{");
     json_write_member_text(out, "instance", status->instance);
     write_text_member(out, "version", status->version);
     write_pid_member(out, status->pid);
     json_write_member_uint(out, "uptime_s", status->health == STATUS_DOWN ? 0 : status->uptime_s);
     json_write_member_text(out, "health", cli_status_health_name(status->health));
     json_write_key(out, "reasons");
-    json_write_text(out, "[");
+    base_text_append(out, "[");
     for (size_t i = 0; i < status->reason_count; i++) {
-        json_write_text(out, i == 0 ? "" : ",");
+        base_text_append(out, i == 0 ? "" : ",");
         json_write_string(out, status->reasons[i], strlen(status->reasons[i]));
     }
-    json_write_text(out, "]");
+    base_text_append(out, "]");
     json_write_member_text(out, "phase", status->phase);
     write_bool_member(out, "stale", status->stale);
     json_write_member_uint(out, "recoveries", status->recoveries);
     json_write_key(out, "store");
-    json_write_text(out, "{");
+    base_text_append(out, "{");
     json_write_member_text(out, "url", status->store_url);
     json_write_member_uint(out, "bytes", status->store_bytes);
     json_write_member_uint(out, "wal_bytes", status->wal_bytes);
     write_text_member(out, "error", status->store_error);
-    json_write_text(out, "}");
+    base_text_append(out, "}");
     write_process_member(out, "keeper", &status->keeper);
     json_write_key(out, "sources");
-    json_write_text(out, "[");
+    base_text_append(out, "[");
     for (size_t i = 0; i < status->source_count; i++) {
         begin_list_object(out, i);
         write_source_members(out, &status->sources[i]);
-        json_write_text(out, "}");
+        base_text_append(out, "}");
     }
-    json_write_text(out, "]}\n");
+    base_text_append(out, "]}\n");
 }

@@ -19,14 +19,14 @@ static const char *const green = "\033[32m", *const yellow = "\033[33m", *const 
 
 struct view {
     const struct status *status;
-    struct json_out *out;
+    struct text *out;
     size_t width;
     bool colours;
 };
 
 static void print_text(const struct view *view, const char *text)
 {
-    json_write_text(view->out, text);
+    base_text_append(view->out, text);
 }
 
 static void print_coloured(const struct view *view, const char *colour, const char *text)
@@ -250,7 +250,7 @@ static void print_long_running_events(const struct view *view, const struct stat
 
 /* Writes the snapshot of `eventpipe status` for people: the health first, then each source with its stages.
  * width: columns of the terminal, 0 = no limit. */
-void cli_status_write_text(const struct status *status, size_t width, bool colours, struct json_out *out)
+void cli_status_write_text(const struct status *status, size_t width, bool colours, struct text *out)
 {
     struct view view = {status, out, width, colours};
     print_instance_head(&view);

@@ -30,20 +30,20 @@ size_t cli_table_measure_text(const char *text)
 /* Appends text from outside (UIDs, errors, JSON) to the output of `eventpipe`, cut to `width` columns (0 =
  * whole), with "…" at the end. Control characters and invalid UTF-8 become '?': they must never reach the
  * terminal. */
-void cli_table_write_text(struct json_out *out, const char *text, size_t width)
+void cli_table_write_text(struct text *out, const char *text, size_t width)
 {
     const char *end = text + strlen(text);
     bool cut = width > 0 && cli_table_measure_text(text) > width;
     for (size_t at = 0; text < end && (!cut || at + 1 < width); at++) {
         size_t length = base_utf8_length(text, end);
         if (length == 0 || base_utf8_is_control(text, length))
-            json_write_text(out, "?");
+            base_text_append(out, "?");
         else
-            json_write_raw(out, text, length);
+            base_text_append_bytes(out, text, length);
         text += length > 0 ? length : 1;
     }
     if (cut)
-        json_write_text(out, "…");
+        base_text_append(out, "…");
 }
 
 void cli_table_open(struct table *table, const struct table_column *columns, size_t count)
@@ -145,16 +145,16 @@ static void fit_columns(struct table *table, size_t *widths, size_t width)
     }
 }
 
-static void write_blanks(struct json_out *out, size_t count)
+static void write_blanks(struct text *out, size_t count)
 {
     while (count-- > 0)
-        json_write_text(out, " ");
+        base_text_append(out, " ");
 }
 
 /* Prints one row of a table of `eventpipe`; cells NULL: the headings. Blanks are written only before a cell,
  * so that no line ends in them. */
 static void print_row(const struct table *table, char *const *cells, const char *const *colours,
-                      const size_t *widths, struct json_out *out, size_t indent)
+                      const size_t *widths, struct text *out, size_t indent)
 {
     size_t pending = indent;
     bool first = true;
@@ -169,13 +169,13 @@ static void print_row(const struct table *table, char *const *cells, const char 
         if (width > 0) {
             write_blanks(out, pending);
             pending = 0;
-            json_write_text(out, colour != NULL ? colour : "");
+            base_text_append(out, colour != NULL ? colour : "");
             cli_table_write_text(out, text, widths[i]);
-            json_write_text(out, colour != NULL ? "\033[0m" : "");
+            base_text_append(out, colour != NULL ? "\033[0m" : "");
         }
         pending += table->columns[i].right ? 0 : widths[i] - width;
     }
-    json_write_text(out, "\n");
+    base_text_append(out, "\n");
 }
 
 static void free_cells(struct table *table)
@@ -187,7 +187,7 @@ static void free_cells(struct table *table)
 
 /* Prints the rows that a command of `eventpipe` collected in the table, and forgets them. Column widths never
  * shrink between two calls, so that blocks of one long list line up. */
-void cli_table_print(struct table *table, struct json_out *out, size_t width, size_t indent, bool headings)
+void cli_table_print(struct table *table, struct text *out, size_t width, size_t indent, bool headings)
 {
     size_t widths[TABLE_COLUMNS_MAX];
     fit_columns(table, widths, width > indent ? width - indent : width);

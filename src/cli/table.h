@@ -34,13 +34,13 @@ void cli_table_open(struct table *table, const struct table_column *columns, siz
 void cli_table_add_cell(struct table *table, const char *text, const char *colour);
 /* Prints the rows collected and forgets them. width: of the terminal, 0 = nothing is cut. indent: blanks
  * before each line. */
-void cli_table_print(struct table *table, struct json_out *out, size_t width, size_t indent, bool headings);
+void cli_table_print(struct table *table, struct text *out, size_t width, size_t indent, bool headings);
 void cli_table_close(struct table *table);
 
 /* How many columns a text takes: its characters, each counted as one. */
 size_t cli_table_measure_text(const char *text);
 /* Appends text with control characters replaced by '?', cut to `width` columns (0 = whole) with "…" at its
  * end. */
-void cli_table_write_text(struct json_out *out, const char *text, size_t width);
+void cli_table_write_text(struct text *out, const char *text, size_t width);
 
 #endif

@@ -121,26 +121,26 @@ static const char *name_event_end(const struct store_trace_step *step)
 
 /* `eventpipe trace --json` writes a step with this: appends ,"name":value to an object that has a member
  * already, or null if the value is not known. */
-static void write_number_member(struct json_out *out, const char *name, bool known, uint64_t value)
+static void write_number_member(struct text *out, const char *name, bool known, uint64_t value)
 {
-    json_write_text(out, ",\"");
-    json_write_text(out, name);
-    json_write_text(out, "\":");
+    base_text_append(out, ",\"");
+    base_text_append(out, name);
+    base_text_append(out, "\":");
     if (known)
         json_write_uint(out, value);
     else
-        json_write_text(out, "null");
+        base_text_append(out, "null");
 }
 
 /* Prints one step of an event's history as one JSON line, for `eventpipe trace --json`. */
 static void print_step_json(const struct history *history, const struct store_trace_step *step)
 {
-    struct json_out *out = &history->cli->out;
+    struct text *out = &history->cli->out;
     const char *uid = history->cli->args[0];
     char at[32], due[32];
     control_admin_time(step->at_ms, at, sizeof at);
     control_admin_time(step->due_ms, due, sizeof due);
-    json_write_text(out, "{\"at\":");
+    base_text_append(out, "{\"at\":");
     json_write_string(out, at, strlen(at));
     control_admin_member(out, "step", store_trace_step_name(step->kind));
     control_admin_member(out, "source", find_source_name(history, store_event_source(step->event)));
@@ -155,7 +155,7 @@ static void print_step_json(const struct history *history, const struct store_tr
     control_admin_member(out, "reason",
                          step->reason != STORE_REASON_NONE ? store_reason_name(step->reason) : NULL);
     control_admin_member(out, "error", step->error);
-    json_write_text(out, "}\n");
+    base_text_append(out, "}\n");
 }
 
 /* ---- for people ---- */
@@ -221,16 +221,16 @@ static void print_step_rows(struct history *history)
  * stand for several events, and each has its own table. */
 static void print_event_head(struct history *history, const struct store_trace_step *step)
 {
-    struct json_out *out = &history->cli->out;
+    struct text *out = &history->cli->out;
     const char *source = find_source_name(history, store_event_source(step->event));
     char number[64];
     snprintf(number, sizeof number, ", event %" PRIu64, store_event_number(step->event));
-    json_write_text(out, history->events > 1 ? "\n" : "");
+    base_text_append(out, history->events > 1 ? "\n" : "");
     cli_table_write_text(out, history->cli->args[0], 0);
-    json_write_text(out, " of ");
+    base_text_append(out, " of ");
     cli_table_write_text(out, source != NULL ? source : "a source that the store no longer has", 0);
-    json_write_text(out, number);
-    json_write_text(out, is_arrival(step) ? "\n" : "; the trace no longer has its beginning\n");
+    base_text_append(out, number);
+    base_text_append(out, is_arrival(step) ? "\n" : "; the trace no longer has its beginning\n");
 }
 
 /* Called for each step that the store has kept of the event, oldest first, while `eventpipe trace` reads it.

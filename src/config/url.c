@@ -97,16 +97,16 @@ int config_url_http_url_check(const char *url, struct error *error)
 
 /* Appends a value to the URL of an http source, percent-encoded except for unreserved characters. Without
  * this a cursor with '&' or '#' would change the request. The producer runs it for each fetch. */
-static void write_percent_encoded(struct json_out *out, const char *text)
+static void write_percent_encoded(struct text *out, const char *text)
 {
     for (; text != NULL && *text != '\0'; text++) {
         unsigned char c = (unsigned char)*text;
         char escape[4];
         if (c < 0x80 && (isalnum(c) || strchr("-._~", c) != NULL)) {
-            json_write_raw(out, text, 1);
+            base_text_append_bytes(out, text, 1);
         } else {
             snprintf(escape, sizeof escape, "%%%02X", c);
-            json_write_raw(out, escape, 3);
+            base_text_append_bytes(out, escape, 3);
         }
     }
 }
@@ -115,11 +115,11 @@ static void write_percent_encoded(struct json_out *out, const char *text)
  * timeout; NULL without memory. The producer calls it for each fetch. The caller frees the result. */
 char *config_url_http_url_fill(const char *url, const struct http_url_values *values)
 {
-    struct json_out out = {0};
+    struct text out = {0};
 
     while (*url != '\0') {
         size_t plain = strcspn(url, "{");
-        json_write_raw(&out, url, plain);
+        base_text_append_bytes(&out, url, plain);
         url += plain;
         if (*url == '\0')
             break;
@@ -146,7 +146,7 @@ char *config_url_http_url_fill(const char *url, const struct http_url_values *va
         url += length + 1 + (url[length + 1] == '}');
     }
     if (out.failed) {
-        json_write_free(&out);
+        base_text_free(&out);
         return NULL;
     }
     return out.text;
@@ -170,12 +170,12 @@ static bool segment_may_be_token(const char *segment, size_t bytes)
  * the log. */
 void config_url_http_url_public(const char *url, char *buffer, size_t size)
 {
-    struct json_out out = {0};
+    struct text out = {0};
     const char *host = skip_url_scheme(url);
 
     if (host == NULL)
         host = url;
-    json_write_raw(&out, url, (size_t)(host - url));
+    base_text_append_bytes(&out, url, (size_t)(host - url));
     size_t authority = strcspn(host, "/?#");
     for (size_t i = authority; i-- > 0;)
         if (host[i] == '@') {
@@ -183,16 +183,16 @@ void config_url_http_url_public(const char *url, char *buffer, size_t size)
             host += i + 1;
             break;
         }
-    json_write_raw(&out, host, authority);
+    base_text_append_bytes(&out, host, authority);
     for (const char *at = host + authority; *at == '/';) {
         size_t length = strcspn(at + 1, "/?#");
-        json_write_text(&out, "/");
+        base_text_append(&out, "/");
         if (segment_may_be_token(at + 1, length))
-            json_write_text(&out, "***");
+            base_text_append(&out, "***");
         else
-            json_write_raw(&out, at + 1, length);
+            base_text_append_bytes(&out, at + 1, length);
         at += length + 1;
     }
     snprintf(buffer, size, "%s", out.text == NULL ? "" : out.text);
-    json_write_free(&out);
+    base_text_free(&out);
 }

@@ -264,7 +264,8 @@ static int compare_marks_by_key(const void *left, const void *right)
 }
 
 /* In the supervisor or `eventpipe`: returns the line of a key in the configuration file, or of the innermost
- * key around it that is there; 0 if there is none. The rules know only keys, but the operator needs a line. */
+ * key around it that is there; 0 if there is none. The rules know only keys, but the operator needs a line.
+ * */
 static unsigned find_line_of_key(const struct reader *reader, const char *key)
 {
     char around[256];
@@ -310,7 +311,8 @@ static void check_rules(struct reader *reader, const struct config *config)
 }
 
 /* In the supervisor or `eventpipe`: sets the instance, the store and the control socket where the
- * configuration file does not name them. The instance is the file's name, and the other two follow from it. */
+ * configuration file does not name them. The instance is the file's name, and the other two follow from it.
+ * */
 static void fill_default_names(struct reader *reader, struct config *config)
 {
     if (config->instance == NULL) {

@@ -82,7 +82,8 @@ static cJSON *convert_list(struct reader *reader, const yaml_node_t *node, unsig
 }
 
 /* Configuration, in the supervisor or `eventpipe`: converts one key and its value to a member of a JSON
- * object. Reports a repeated key and returns false, since a JSON reader would silently take one of the two. */
+ * object. Reports a repeated key and returns false, since a JSON reader would silently take one of the two.
+ * */
 static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_node_t *key,
                                const yaml_node_t *value, unsigned depth)
 {

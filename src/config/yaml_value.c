@@ -124,7 +124,8 @@ void config_yaml_value_read_pointer(struct reader *reader, const struct schema_k
 }
 
 /* In the supervisor or `eventpipe`: makes a path of the configuration file absolute, allocated; NULL without
- * memory. A relative path begins at the directory of the file, so that the daemon may run in any directory. */
+ * memory. A relative path begins at the directory of the file, so that the daemon may run in any directory.
+ * */
 static char *make_path_absolute(struct reader *reader, const char *path)
 {
     char *whole = NULL;

@@ -34,7 +34,7 @@ int control_answer_flush(struct answer *answer)
     if (!answer->lost && answer->lines.bytes > 0) /* control_send_line adds the last line feed */
         answer->lost =
             control_send_line(answer->client, answer->lines.text, answer->lines.bytes - 1) != EP_OK;
-    json_write_reset(&answer->lines);
+    base_text_reset(&answer->lines);
     return answer->lost ? EP_ESYSTEM : EP_OK;
 }
 
@@ -43,7 +43,7 @@ int control_answer_flush(struct answer *answer)
  * is down. Returns EP_ESYSTEM if the client is gone, which ends the command. */
 int control_answer_line(struct answer *answer)
 {
-    json_write_text(&answer->lines, "\n");
+    base_text_append(&answer->lines, "\n");
     answer->line_count++;
     if (answer->lines.failed || answer->lines.bytes >= ANSWER_BYTES)
         return control_answer_flush(answer);
@@ -52,18 +52,18 @@ int control_answer_line(struct answer *answer)
 
 void control_answer_close(struct answer *answer)
 {
-    json_write_free(&answer->lines);
+    base_text_free(&answer->lines);
 }
 
 /* JSON writer: appends ,"name":"value" to a data line, or null. The keeper uses it in answers to control
  * commands, and `eventpipe trace` and `eventpipe crashes` in their --json output. */
-void control_admin_member(struct json_out *out, const char *name, const char *value)
+void control_admin_member(struct text *out, const char *name, const char *value)
 {
-    json_write_text(out, ",\"");
-    json_write_text(out, name);
-    json_write_text(out, "\":");
+    base_text_append(out, ",\"");
+    base_text_append(out, name);
+    base_text_append(out, "\":");
     if (value == NULL)
-        json_write_text(out, "null");
+        base_text_append(out, "null");
     else
         json_write_string(out, value, strlen(value));
 }
@@ -173,12 +173,12 @@ void control_admin_cursor(struct admin_request *request)
     }
     struct answer answer;
     control_answer_begin(&answer, request->client);
-    json_write_text(&answer.lines, "{\"source\":");
+    base_text_append(&answer.lines, "{\"source\":");
     json_write_string(&answer.lines, source, strlen(source));
     control_admin_member(&answer.lines, "cursor", request->set != NULL ? request->set : cursor);
     if (request->set != NULL)
         control_admin_member(&answer.lines, "was", cursor);
-    json_write_text(&answer.lines, "}");
+    base_text_append(&answer.lines, "}");
     control_answer_line(&answer);
     control_answer_flush(&answer);
     control_answer_close(&answer);
@@ -195,9 +195,9 @@ void control_admin_cursor(struct admin_request *request)
 static void on_store_problem(const char *message, void *user)
 {
     struct answer *answer = user;
-    json_write_text(&answer->lines, "{\"where\":\"store\"");
+    base_text_append(&answer->lines, "{\"where\":\"store\"");
     control_admin_member(&answer->lines, "problem", message);
-    json_write_text(&answer->lines, "}");
+    base_text_append(&answer->lines, "}");
     control_answer_line(answer);
     control_answer_flush(answer);
 }

@@ -14,7 +14,7 @@
  * for 5 s. */
 struct answer {
     int client;
-    struct json_out lines;
+    struct text lines;
     uint64_t line_count;
     bool lost;
 };
@@ -70,7 +70,7 @@ void control_admin_check(struct admin_request *request);
 void control_admin_inject(struct admin_request *request);
 
 /* `,"name":"value"`, or `,"name":null`. */
-void control_admin_member(struct json_out *out, const char *name, const char *value);
+void control_admin_member(struct text *out, const char *name, const char *value);
 /* A wall-clock time as RFC 3339 in UTC with milliseconds; size at least 32. */
 void control_admin_time(uint64_t ms, char *buffer, size_t size);
 

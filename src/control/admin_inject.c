@@ -31,8 +31,8 @@ struct injection {
     int64_t source;
     struct page page;
     struct answer answer;
-    struct json_out received; /* not a whole line yet */
-    bool skipping;            /* a line longer than LINE_BYTES: its rest is dropped */
+    struct text received; /* not a whole line yet */
+    bool skipping;        /* a line longer than LINE_BYTES: its rest is dropped */
     uint64_t line, stored, duplicates, invalid;
     int code; /* the first error of the store, or EP_ENOMEM; then nothing more is stored */
 };
@@ -41,12 +41,12 @@ struct injection {
  * counts it. The other lines are still stored. */
 static void refuse_line(struct injection *injection, const char *message)
 {
-    struct json_out *out = &injection->answer.lines;
+    struct text *out = &injection->answer.lines;
     injection->invalid++;
-    json_write_text(out, "{\"line\":");
+    base_text_append(out, "{\"line\":");
     json_write_uint(out, injection->line);
     control_admin_member(out, "error", message);
-    json_write_text(out, "}");
+    base_text_append(out, "}");
     control_answer_line(&injection->answer);
 }
 
@@ -102,14 +102,14 @@ static int add_event_to_page(struct injection *injection, struct json_span event
     const char *rest = event.at + 1, *end = event.at + event.bytes;
     while (rest < end && strchr(" \t\r\n", *rest) != NULL)
         rest++;
-    struct json_out out = {0};
-    json_write_text(&out, "{\"uid\":\"");
-    json_write_text(&out, hash);
-    json_write_text(&out, *rest == '}' ? "\"" : "\",");
-    json_write_raw(&out, rest, (size_t)(end - rest));
+    struct text out = {0};
+    base_text_append(&out, "{\"uid\":\"");
+    base_text_append(&out, hash);
+    base_text_append(&out, *rest == '}' ? "\"" : "\",");
+    base_text_append_bytes(&out, rest, (size_t)(end - rest));
     int code =
         out.failed ? EP_ENOMEM : source_page_add(&injection->page, hash, address, type, out.text, out.bytes);
-    json_write_free(&out);
+    base_text_free(&out);
     return code;
 }
 
@@ -176,7 +176,7 @@ static void finish_line(struct injection *injection, const char *text, size_t by
  * rest. A rest over 64 MiB is dropped, which bounds the keeper's memory. */
 static void read_received_lines(struct injection *injection)
 {
-    struct json_out *received = &injection->received;
+    struct text *received = &injection->received;
     size_t done = 0;
     while (injection->code == EP_OK && !injection->answer.lost) {
         char *feed = memchr(received->text + done, '\n', received->bytes - done);
@@ -189,7 +189,7 @@ static void read_received_lines(struct injection *injection)
     received->bytes -= done;
     if (received->bytes > LINE_BYTES) {
         injection->skipping = true;
-        json_write_reset(received);
+        base_text_reset(received);
     }
 }
 
@@ -202,7 +202,7 @@ static int receive_from_client(struct injection *injection)
     for (;;) {
         ssize_t got = recv(injection->request->client, buffer, sizeof buffer, MSG_DONTWAIT);
         if (got > 0) {
-            json_write_raw(&injection->received, buffer, (size_t)got);
+            base_text_append_bytes(&injection->received, buffer, (size_t)got);
             return injection->received.failed ? EP_ENOMEM : 1;
         }
         if (got == 0)
@@ -219,17 +219,17 @@ static int receive_from_client(struct injection *injection)
  * the last line of the answer, with the error if one ended the command early. */
 static void end_inject_answer(struct injection *injection, int read_code)
 {
-    struct json_out *out = &injection->answer.lines;
+    struct text *out = &injection->answer.lines;
     const char *would = injection->request->dry_run ? "would be " : "";
-    json_write_text(out, "{\"injected\":");
+    base_text_append(out, "{\"injected\":");
     json_write_uint(out, injection->stored);
-    json_write_text(out, ",\"duplicates\":");
+    base_text_append(out, ",\"duplicates\":");
     json_write_uint(out, injection->duplicates);
-    json_write_text(out, ",\"invalid\":");
+    base_text_append(out, ",\"invalid\":");
     json_write_uint(out, injection->invalid);
-    json_write_text(out, ",\"lines\":");
+    base_text_append(out, ",\"lines\":");
     json_write_uint(out, injection->line - injection->request->first_line);
-    json_write_text(out, "}");
+    base_text_append(out, "}");
     control_answer_line(&injection->answer);
     control_answer_flush(&injection->answer);
     char done[256];
@@ -273,6 +273,6 @@ void control_admin_inject(struct admin_request *request)
     store_page(&injection);
     end_inject_answer(&injection, got == 1 ? 0 : got);
     source_page_clear(&injection.page);
-    json_write_free(&injection.received);
+    base_text_free(&injection.received);
     control_answer_close(&injection.answer);
 }

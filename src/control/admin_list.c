@@ -20,41 +20,41 @@ struct listing {
 
 /* Keeper, or `eventpipe` while the daemon is down: `eventpipe show`: writes the member "done", an array of
  * the stages that have finished the event. The store keeps their names one per line. */
-static void write_done_member(struct json_out *out, const char *done)
+static void write_done_member(struct text *out, const char *done)
 {
-    json_write_text(out, ",\"done\":[");
+    base_text_append(out, ",\"done\":[");
     const char *comma = "";
     for (const char *line = done != NULL ? done : ""; *line != '\0';) {
         const char *end = strchrnul(line, '\n');
-        json_write_text(out, comma);
+        base_text_append(out, comma);
         json_write_string(out, line, (size_t)(end - line));
         comma = ",";
         line = *end == '\0' ? end : end + 1;
     }
-    json_write_text(out, "]");
+    base_text_append(out, "]");
 }
 
 /* Keeper, or `eventpipe` while the daemon is down: `eventpipe show`: writes an event's context and its data
  * as it was fetched. Data that is not JSON (a corrupt event) is written as text and, byte for byte, in
  * base64. */
-static void write_event_data(struct json_out *out, const struct store_item *item)
+static void write_event_data(struct text *out, const struct store_item *item)
 {
     struct json_span data = {item->data, item->data_bytes};
     struct json_span context = {item->context, item->context_bytes};
     write_done_member(out, item->done);
-    json_write_text(out, ",\"context\":");
+    base_text_append(out, ",\"context\":");
     if (context.bytes > 0 && json_valid(context.at, context.bytes, NULL))
         json_write_line(out, context);
     else
-        json_write_text(out, "{}");
-    json_write_text(out, ",\"event\":");
+        base_text_append(out, "{}");
+    base_text_append(out, ",\"event\":");
     if (data.at != NULL && json_valid(data.at, data.bytes, NULL)) {
         json_write_line(out, data);
         return;
     }
-    json_write_text(out, "null,\"raw\":");
+    base_text_append(out, "null,\"raw\":");
     json_write_string(out, data.at != NULL ? data.at : "", data.bytes);
-    json_write_text(out, ",\"raw:b64\":");
+    base_text_append(out, ",\"raw:b64\":");
     json_write_base64(out, data.at, data.bytes);
 }
 
@@ -65,33 +65,33 @@ static const char *null_if_empty(const char *text)
 
 /* Keeper, or `eventpipe` while the daemon is down: `eventpipe queue` and `eventpipe show`: writes the
  * members that both list for an event, without the closing bracket. */
-static void write_event_members(struct json_out *out, const struct store_item *item, uint64_t now_ms)
+static void write_event_members(struct text *out, const struct store_item *item, uint64_t now_ms)
 {
     char time[40];
-    json_write_text(out, "{\"uid\":");
+    base_text_append(out, "{\"uid\":");
     json_write_string(out, item->uid, strlen(item->uid));
     control_admin_member(out, "source", item->source);
     control_admin_member(out, "stage", item->stage != NULL ? item->stage : "");
     control_admin_member(out, "state", store_state_name(item->state));
-    json_write_text(out, ",\"number\":");
+    base_text_append(out, ",\"number\":");
     json_write_uint(out, store_event_number(item->id));
     control_admin_member(out, "address", null_if_empty(item->address));
     control_admin_member(out, "type", null_if_empty(item->type));
     control_admin_time(item->arrival_ms, time, sizeof time);
     control_admin_member(out, "arrived", time);
-    json_write_text(out, ",\"age_s\":");
+    base_text_append(out, ",\"age_s\":");
     json_write_uint(out, now_ms > item->arrival_ms ? (now_ms - item->arrival_ms) / 1000 : 0);
     bool due = item->state == STORE_DELAYED;
     control_admin_time(item->due_ms, time, sizeof time);
     control_admin_member(out, "due", due ? time : NULL);
-    json_write_text(out, ",\"due_in_s\":");
+    base_text_append(out, ",\"due_in_s\":");
     if (due)
         json_write_uint(out, item->due_ms > now_ms ? (item->due_ms - now_ms + 999) / 1000 : 0);
     else
-        json_write_text(out, "null");
-    json_write_text(out, ",\"attempts\":");
+        base_text_append(out, "null");
+    base_text_append(out, ",\"attempts\":");
     json_write_uint(out, item->attempts);
-    json_write_text(out, ",\"crashes\":");
+    base_text_append(out, ",\"crashes\":");
     json_write_uint(out, item->crashes);
     control_admin_member(out, "reason", item->state == STORE_DEAD ? store_reason_name(item->reason) : NULL);
     control_admin_member(out, "error", null_if_empty(item->error));
@@ -106,7 +106,7 @@ static int on_listed_event(const struct store_item *item, void *user)
     write_event_members(&listing->answer.lines, item, listing->now_ms);
     if (listing->with_data)
         write_event_data(&listing->answer.lines, item);
-    json_write_text(&listing->answer.lines, "}");
+    base_text_append(&listing->answer.lines, "}");
     return control_answer_line(&listing->answer) == EP_OK ? 0 : 1;
 }
 
@@ -142,16 +142,16 @@ void control_admin_list(struct admin_request *request)
 static int on_changed_event(const struct store_item *item, void *user)
 {
     struct listing *listing = user;
-    struct json_out *out = &listing->answer.lines;
+    struct text *out = &listing->answer.lines;
     if (!listing->request->dry_run)
         control_admin_mark_changed(listing->request, item->source);
-    json_write_text(out, "{\"uid\":");
+    base_text_append(out, "{\"uid\":");
     json_write_string(out, item->uid, strlen(item->uid));
     control_admin_member(out, "source", item->source);
     control_admin_member(out, "stage", item->stage != NULL ? item->stage : "");
     control_admin_member(out, "state", listing->becomes);
     control_admin_member(out, "was", store_state_name(item->state));
-    json_write_text(out, "}");
+    base_text_append(out, "}");
     return control_answer_line(&listing->answer) == EP_OK ? 0 : 1;
 }
 

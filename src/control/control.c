@@ -94,14 +94,14 @@ int control_end(int fd, enum control_code code, const char *format, ...)
     va_start(list, format);
     vsnprintf(message, sizeof message, format, list);
     va_end(list);
-    struct json_out out = {0};
-    json_write_text(&out, "{\"end\":true,\"code\":");
+    struct text out = {0};
+    base_text_append(&out, "{\"end\":true,\"code\":");
     json_write_uint(&out, (uint64_t)code);
-    json_write_text(&out, ",\"message\":");
+    base_text_append(&out, ",\"message\":");
     json_write_string(&out, message, strlen(message));
-    json_write_text(&out, "}");
+    base_text_append(&out, "}");
     int result = out.failed ? EP_ESYSTEM : control_send_line(fd, out.text, out.bytes);
-    json_write_free(&out);
+    base_text_free(&out);
     return result;
 }
 
@@ -144,9 +144,9 @@ int control_connect(const char *path, int *fd, struct error *error)
 struct conversation {
     int fd;
     const struct control_question *question;
-    struct json_out sending;  /* the request line with its line feed */
-    size_t sent;              /* of the line and the body together */
-    struct json_out received; /* what came and is not a whole line yet */
+    struct text sending;  /* the request line with its line feed */
+    size_t sent;          /* of the line and the body together */
+    struct text received; /* what came and is not a whole line yet */
     control_on_line *on_line;
     void *user;
     struct error *error;
@@ -240,7 +240,7 @@ static int receive_answer(struct conversation *client)
             client->error, EP_ESYSTEM,
             "the daemon closed the connection before its answer ended: it may have done part of the command");
     client->begun = true;
-    json_write_raw(&client->received, buffer, (size_t)got);
+    base_text_append_bytes(&client->received, buffer, (size_t)got);
     if (client->received.failed)
         return base_error_set(client->error, EP_ENOMEM, "out of memory");
     return handle_answer_lines(client);
@@ -254,8 +254,8 @@ int control_ask(int fd, const struct control_question *question, control_on_line
 {
     struct conversation client = {
         .fd = fd, .question = question, .on_line = on_line, .user = user, .error = error};
-    json_write_text(&client.sending, question->line);
-    json_write_text(&client.sending, "\n");
+    base_text_append(&client.sending, question->line);
+    base_text_append(&client.sending, "\n");
     int result = client.sending.failed ? base_error_set(error, EP_ENOMEM, "out of memory") : EP_OK;
     uint64_t last_ns = shm_now_ns();
     while (result == EP_OK && !client.ended) {
@@ -283,7 +283,7 @@ int control_ask(int fd, const struct control_question *question, control_on_line
         if ((socket.revents & (POLLIN | POLLHUP | POLLERR)) != 0)
             result = receive_answer(&client);
     }
-    json_write_free(&client.sending);
-    json_write_free(&client.received);
+    base_text_free(&client.sending);
+    base_text_free(&client.received);
     return result == EP_OK ? client.code : result;
 }

@@ -377,7 +377,7 @@ static int connect_to_broker(struct idefix *idefix, const atomic_bool *abort, ui
     }
 }
 
-static void write_text(struct json_out *out, const char *text)
+static void write_text(struct text *out, const char *text)
 {
     json_write_string(out, text != NULL ? text : "", text != NULL ? strlen(text) : 0);
 }
@@ -392,24 +392,24 @@ static uint64_t read_wall_clock_ms(void)
 
 /* Idefix client, in a producer or the library's caller: writes the data of a login request as JSON: account,
  * token, groups, encoding and the time. */
-static void write_login_data(const struct idefix_source_config *config, struct json_out *out)
+static void write_login_data(const struct idefix_source_config *config, struct text *out)
 {
-    json_write_text(out, "{\"address\":");
+    base_text_append(out, "{\"address\":");
     write_text(out, config->account);
-    json_write_text(out, ",\"encoding\":");
+    base_text_append(out, ",\"encoding\":");
     write_text(out, config->encoding != NULL ? config->encoding : "mg");
-    json_write_text(out, ",\"groups\":");
+    base_text_append(out, ",\"groups\":");
     for (size_t i = 0; i < config->groups.count; i++) {
-        json_write_text(out, i == 0 ? "[" : ",");
+        base_text_append(out, i == 0 ? "[" : ",");
         write_text(out, config->groups.at[i]);
     }
-    json_write_text(out, config->groups.count > 0 ? "],\"meta\":" : "null,\"meta\":");
-    json_write_text(out, config->meta != NULL ? config->meta : "null");
-    json_write_text(out, ",\"no-create\":false,\"time\":");
+    base_text_append(out, config->groups.count > 0 ? "],\"meta\":" : "null,\"meta\":");
+    base_text_append(out, config->meta != NULL ? config->meta : "null");
+    base_text_append(out, ",\"no-create\":false,\"time\":");
     json_write_uint(out, read_wall_clock_ms());
-    json_write_text(out, ",\"token\":");
+    base_text_append(out, ",\"token\":");
     write_text(out, config->token);
-    json_write_text(out, "}");
+    base_text_append(out, "}");
 }
 
 /* Idefix client, in a producer or the library's caller: logs in to the backend once per connection, before
@@ -419,12 +419,12 @@ static int log_in_to_backend(struct idefix *idefix, uint64_t connection, const a
                              struct idefix_failure *failure)
 {
     static const unsigned sending_ms[SENDINGS_MAX] = {0, 300, 1000};
-    struct json_out data = {0};
+    struct text data = {0};
     struct idefix_message message = {0};
 
     write_login_data(idefix->config, &data);
     if (data.failed) {
-        json_write_free(&data);
+        base_text_free(&data);
         return base_error_set(&failure->error, EP_ENOMEM, "no memory for a login");
     }
     struct request request = {
@@ -437,7 +437,7 @@ static int log_in_to_backend(struct idefix *idefix, uint64_t connection, const a
     };
     int code = ask_backend(idefix, &request, abort, &message, failure);
     explicit_bzero(data.text, data.bytes);
-    json_write_free(&data);
+    base_text_free(&data);
     idefix_message_free(&message);
     if (code == 0)
         idefix->login = connection;

@@ -37,13 +37,13 @@ static bool is_given(const char *text)
 
 /* Idefix frames: writes a text member of a JSON envelope; leaves it out if it is empty. Runs in the
  * process that sends: a producer, a program that uses the library, or the Idefix simulator. */
-static void write_json_member(struct json_out *out, enum member member, const char *text)
+static void write_json_member(struct text *out, enum member member, const char *text)
 {
     if (!is_given(text))
         return;
-    json_write_text(out, ",\"");
-    json_write_text(out, json_names[member]);
-    json_write_text(out, "\":");
+    base_text_append(out, ",\"");
+    base_text_append(out, json_names[member]);
+    base_text_append(out, "\":");
     json_write_string(out, text, strlen(text));
 }
 
@@ -51,20 +51,20 @@ static void write_json_member(struct json_out *out, enum member member, const ch
  * process that sends: a producer, a program that uses the library, or the Idefix simulator. */
 static int encode_json_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
-    struct json_out body = {0};
+    struct text body = {0};
 
-    json_write_text(&body, "{\"t\":");
+    base_text_append(&body, "{\"t\":");
     json_write_string(&body, envelope->to, strlen(envelope->to));
-    json_write_text(&body, ",\"d\":");
+    base_text_append(&body, ",\"d\":");
     if (envelope->data.bytes > 0)
-        json_write_raw(&body, envelope->data.at, envelope->data.bytes);
+        base_text_append_bytes(&body, envelope->data.at, envelope->data.bytes);
     else
-        json_write_text(&body, "null");
+        base_text_append(&body, "null");
     write_json_member(&body, MEMBER_REPLY, envelope->reply);
     write_json_member(&body, MEMBER_ERROR, envelope->error);
-    json_write_text(&body, "}");
+    base_text_append(&body, "}");
     if (body.failed) {
-        json_write_free(&body);
+        base_text_free(&body);
         return EP_ENOMEM;
     }
     out->body = body.text;
@@ -72,14 +72,14 @@ static int encode_json_envelope(const struct idefix_envelope *envelope, struct i
     return 0;
 }
 
-static void write_msgpack_text(struct json_out *out, const char *text)
+static void write_msgpack_text(struct text *out, const char *text)
 {
     json_msgpack_write_text(out, text, strlen(text));
 }
 
 /* Idefix frames: writes a text member of a MessagePack envelope; leaves it out if it is empty. Runs in the
  * process that sends: a producer, a program that uses the library, or the Idefix simulator. */
-static void write_msgpack_member(struct json_out *out, enum member member, const char *text)
+static void write_msgpack_member(struct text *out, enum member member, const char *text)
 {
     if (!is_given(text))
         return;
@@ -91,7 +91,7 @@ static void write_msgpack_member(struct json_out *out, enum member member, const
  * the process that sends: a producer, a program that uses the library, or the Idefix simulator. */
 static int encode_msgpack_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
-    struct json_out body = {0};
+    struct text body = {0};
     int code = 0;
 
     json_msgpack_write_map(&body, 2U + is_given(envelope->reply) + is_given(envelope->error));
@@ -105,7 +105,7 @@ static int encode_msgpack_envelope(const struct idefix_envelope *envelope, struc
     write_msgpack_member(&body, MEMBER_REPLY, envelope->reply);
     write_msgpack_member(&body, MEMBER_ERROR, envelope->error);
     if (code != 0 || body.failed) {
-        json_write_free(&body);
+        base_text_free(&body);
         return EP_ENOMEM;
     }
     out->body = body.text;
@@ -348,18 +348,18 @@ void idefix_message_free(struct idefix_message *message)
 
 /* Idefix frames: appends the data of a received message as JSON text, "null" if it has none. The Idefix
  * simulator calls it for each request, and tests do; producers read the events without it. */
-int idefix_message_json(const struct idefix_message *message, struct json_out *out, struct error *error)
+int idefix_message_json(const struct idefix_message *message, struct text *out, struct error *error)
 {
     struct json_span data = message->data;
     size_t at;
 
     if (data.bytes == 0)
-        json_write_text(out, "null");
+        base_text_append(out, "null");
     else if (message->msgpack)
         return json_msgpack_json((struct msgpack){data.at, data.bytes}, out, error);
     else if (!json_valid(data.at, data.bytes, &at))
         return base_error_set(error, EP_EPROTO, "the data is not valid JSON: error at byte %zu", at);
     else
-        json_write_raw(out, data.at, data.bytes);
+        base_text_append_bytes(out, data.at, data.bytes);
     return out->failed ? base_error_set(error, EP_ENOMEM, "out of memory") : 0;
 }

@@ -110,7 +110,8 @@ static void on_connect(struct mosquitto *mosquitto, void *user, int code)
     ((struct idefix_mqtt *)user)->end.connack = code;
 }
 
-/* Idefix client, in the connection's thread: callback for the broker's answer to the subscription (SUBACK). */
+/* Idefix client, in the connection's thread: callback for the broker's answer to the subscription (SUBACK).
+ * */
 static void on_subscribe(struct mosquitto *mosquitto, void *user, int id, int count, const int *granted)
 {
     struct idefix_mqtt *mqtt = user;

@@ -48,10 +48,10 @@ static const struct source_config *find_source(const struct config *config, cons
     return NULL;
 }
 
-static void append_name(struct json_out *names, const char *name)
+static void append_name(struct text *names, const char *name)
 {
-    json_write_text(names, names->bytes > 0 ? ", " : "");
-    json_write_text(names, name);
+    base_text_append(names, names->bytes > 0 ? ", " : "");
+    base_text_append(names, name);
 }
 
 /* Sets the error of an import into a source that the configuration lacks, with the names that it has.
@@ -59,14 +59,14 @@ static void append_name(struct json_out *names, const char *name)
 static int report_missing_source(const struct config *config, const char *id, bool renamed,
                                  struct error *error)
 {
-    struct json_out names = {0};
+    struct text names = {0};
     for (size_t i = 0; i < config->source_count; i++)
         append_name(&names, config->sources[i].id);
     base_error_set(error, EP_ECONFIG,
                    "the configuration has no source \"%s\"; it has %s%s. Nothing was imported", id,
                    names.text != NULL ? names.text : "none",
                    renamed ? "" : " (--source ID imports one source of the file, --as ID under another id)");
-    json_write_free(&names);
+    base_text_free(&names);
     return error->code;
 }
 
@@ -75,12 +75,12 @@ static int report_missing_source(const struct config *config, const char *id, bo
 static int report_missing_part(const struct import_go_source *sources, size_t count, const char *only,
                                struct error *error)
 {
-    struct json_out names = {0};
+    struct text names = {0};
     for (size_t i = 0; i < count; i++)
         append_name(&names, sources[i].id);
     base_error_set(error, EP_ENOENT, "the file has no source \"%s\"; it has %s", only,
                    names.text != NULL ? names.text : "none");
-    json_write_free(&names);
+    base_text_free(&names);
     return error->code;
 }
 
@@ -131,18 +131,18 @@ static int compare_mark_names(const void *left, const void *right)
     return strcmp(((const struct import_mark *)left)->stage, ((const struct import_mark *)right)->stage);
 }
 
-static void write_done_stage(struct json_out *done, const char *stage)
+static void write_done_stage(struct text *done, const char *stage)
 {
-    json_write_text(done, stage);
-    json_write_text(done, "\n");
+    base_text_append(done, stage);
+    base_text_append(done, "\n");
 }
 
 /* Writes the list of stages that an imported event has done, as the store keeps it: those of the chain in
  * order, then the unknown ones by name. `eventpipe import` runs it for each row. */
-static int write_done_list(const struct source_config *source, struct import_row *row, struct json_out *done)
+static int write_done_list(const struct source_config *source, struct import_row *row, struct text *done)
 {
-    json_write_reset(done);
-    json_write_text(done, "");
+    base_text_reset(done);
+    base_text_append(done, "");
     if (row->mark_count > 1)
         qsort(row->marks, row->mark_count, sizeof *row->marks, compare_mark_names);
     for (size_t i = 0; i < source->stage_count; i++)
@@ -317,6 +317,6 @@ void import_close(struct import *import)
     }
     free(import->parts);
     import_row_free(&import->row);
-    json_write_free(&import->done);
+    base_text_free(&import->done);
     *import = (struct import){0};
 }

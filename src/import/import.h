@@ -42,7 +42,7 @@ struct import {
     size_t at;                    /* index of the present part */
     bool started, locked, failed; /* failed: out of memory, the report would be wrong */
     struct import_row row;
-    struct json_out done;
+    struct text done;
     struct error *error;
 };
 

@@ -69,12 +69,12 @@ static int expect_map(const char *what, struct msgpack value, struct error *erro
  * `eventpipe import` runs it. */
 static void add_uid_member(struct import_row *row)
 {
-    struct json_out *out = &row->spare;
-    json_write_text(out, "{\"uid\":");
+    struct text *out = &row->spare;
+    base_text_append(out, "{\"uid\":");
     json_write_string(out, row->uid, strlen(row->uid));
-    json_write_text(out, row->data.bytes > 2 ? "," : ""); /* {} has no member to separate */
-    json_write_raw(out, row->data.text + 1, row->data.bytes - 1);
-    struct json_out swap = row->data;
+    base_text_append(out, row->data.bytes > 2 ? "," : ""); /* {} has no member to separate */
+    base_text_append_bytes(out, row->data.text + 1, row->data.bytes - 1);
+    struct text swap = row->data;
     row->data = *out;
     *out = swap;
 }
@@ -154,8 +154,8 @@ static int on_mark(struct msgpack key, struct msgpack value, void *user)
         row->mark_room = room;
     }
     row->marks[row->mark_count++].done = json_msgpack_bool(value);
-    json_write_raw(&row->names, name.at, name.bytes);
-    json_write_raw(&row->names, "", 1);
+    base_text_append_bytes(&row->names, name.at, name.bytes);
+    base_text_append_bytes(&row->names, "", 1);
     return row->names.failed ? EP_ENOMEM : 0;
 }
 
@@ -213,7 +213,7 @@ static int read_context(struct import_row *row, struct msgpack bytes)
     if (code == 0)
         code = json_msgpack_json(map, &row->context, &row->error);
     if (code == EP_EPROTO)
-        json_write_reset(&row->context);
+        base_text_reset(&row->context);
     return code;
 }
 
@@ -230,10 +230,10 @@ static void clear_row(struct import_row *row)
     row->uid = row->address = row->type = row->other_uid = NULL;
     row->event = (struct store_event){0};
     row->mark_count = 0;
-    json_write_reset(&row->context);
-    json_write_reset(&row->data);
-    json_write_reset(&row->spare);
-    json_write_reset(&row->names);
+    base_text_reset(&row->context);
+    base_text_reset(&row->data);
+    base_text_reset(&row->spare);
+    base_text_reset(&row->names);
 }
 
 /* Turns a row of the Go eventpipe's database into an event of ours. What cannot be read makes the event
@@ -272,9 +272,9 @@ void import_row_free(struct import_row *row)
 {
     clear_row(row);
     free(row->marks);
-    json_write_free(&row->context);
-    json_write_free(&row->data);
-    json_write_free(&row->spare);
-    json_write_free(&row->names);
+    base_text_free(&row->context);
+    base_text_free(&row->data);
+    base_text_free(&row->spare);
+    base_text_free(&row->names);
     *row = (struct import_row){0};
 }

@@ -18,13 +18,13 @@ struct import_mark {
 /* Holds one row; begin with zeros. Everything it points to stands until the next import_row_read. */
 struct import_row {
     struct store_event event; /* dead with its reason where data or context cannot be read */
-    struct json_out context;  /* JSON text; bytes 0 = none yet */
+    struct text context;      /* JSON text; bytes 0 = none yet */
     struct import_mark *marks;
     size_t mark_count;
     char *other_uid; /* the uid in the event's data if it is not the row's, else NULL */
 
     char *uid, *address, *type;
-    struct json_out data, spare, names;
+    struct text data, spare, names;
     size_t mark_room;
     struct error error;
 };

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "src/base/text.h"
+
 #define JSON_DEPTH_MAX 200
 
 struct json_span {
@@ -40,29 +42,19 @@ char *json_text_exact(struct json_span value, size_t *bytes);
 /* Reads a whole number exactly; false if it is not whole or does not fit. */
 bool json_int64(struct json_span value, int64_t *out);
 
-/* A growing text. The functions may be chained: after the first lack of memory `failed` stays set and
- * nothing more is added, so the caller checks it once at the end. Free it with json_write_free. */
-struct json_out {
-    char *text; /* always NUL-terminated once something was added */
-    size_t bytes, room;
-    bool failed;
-};
-void json_write_raw(struct json_out *out, const char *text, size_t bytes);
-void json_write_text(struct json_out *out, const char *text); /* as raw, NUL-terminated */
-void json_write_string(struct json_out *out, const char *text,
+/* Append JSON to a growing text. They may be chained, see base/text.h. */
+void json_write_string(struct text *out, const char *text,
                        size_t bytes); /* quoted and escaped; a byte that is not UTF-8 becomes U+FFFD */
-void json_write_base64(struct json_out *out, const void *data, size_t bytes); /* quoted */
-void json_write_uint(struct json_out *out, uint64_t value);
-void json_write_int(struct json_out *out, int64_t value);
+void json_write_base64(struct text *out, const void *data, size_t bytes); /* quoted */
+void json_write_uint(struct text *out, uint64_t value);
+void json_write_int(struct text *out, int64_t value);
 /* Write a member of an object, with a comma unless it is the first; the name must need no escapes. _key
  * writes the name alone, and the caller writes the value next. */
-void json_write_key(struct json_out *out, const char *name);
-void json_write_member_uint(struct json_out *out, const char *name, uint64_t value);
-void json_write_member_text(struct json_out *out, const char *name, const char *text); /* NULL: null */
+void json_write_key(struct text *out, const char *name);
+void json_write_member_uint(struct text *out, const char *name, uint64_t value);
+void json_write_member_text(struct text *out, const char *name, const char *text); /* NULL: null */
 /* Writes a value on one line: white space between tokens is dropped if it contains a line break;
  * everything else is copied byte for byte. */
-void json_write_line(struct json_out *out, struct json_span value);
-void json_write_reset(struct json_out *out);
-void json_write_free(struct json_out *out);
+void json_write_line(struct text *out, struct json_span value);
 
 #endif

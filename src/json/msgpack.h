@@ -70,6 +70,6 @@ bool json_msgpack_find(struct msgpack map, const char *key, struct msgpack *valu
  * JSON_DEPTH_MAX, another extension, a key of another kind, a timestamp out of range. What was appended
  * before a failure stays.
  */
-int json_msgpack_json(struct msgpack value, struct json_out *out, struct error *error);
+int json_msgpack_json(struct msgpack value, struct text *out, struct error *error);
 
 #endif

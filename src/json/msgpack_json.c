@@ -29,7 +29,7 @@
 struct writer {
     struct msgpack rest; /* not yet written */
     const char *start;
-    struct json_out *out;
+    struct text *out;
     struct error *error;
 };
 
@@ -74,21 +74,21 @@ static void write_integer(struct writer *writer, const struct msgpack_head *head
 
 /* Writes to JSON what printf made of a float: with '.' instead of the locale's decimal point, and with ".0"
  * after a whole number. So it reads back as a float. Runs in any process. */
-static void write_float_digits(struct json_out *out, const char *digits)
+static void write_float_digits(struct text *out, const char *digits)
 {
     size_t plain = strspn(digits, "-0123456789");
     bool whole = digits[plain] == '\0';
 
-    json_write_raw(out, digits, plain);
+    base_text_append_bytes(out, digits, plain);
     digits += plain;
     if (whole) {
-        json_write_text(out, ".0");
+        base_text_append(out, ".0");
         return;
     }
     size_t point = strcspn(digits, "0123456789eE");
     if (point > 0)
-        json_write_text(out, ".");
-    json_write_text(out, digits + point);
+        base_text_append(out, ".");
+    base_text_append(out, digits + point);
 }
 
 /* Writes a MessagePack float as the shortest JSON number that reads back the same. A float of 32 bits
@@ -109,9 +109,9 @@ static void write_float(struct writer *writer, const struct msgpack_head *head)
         memcpy(&number, &bits, sizeof number);
     }
     if (!isfinite(number)) {
-        json_write_text(writer->out, isnan(number) ? "\"NaN\""
-                                     : number < 0  ? "\"-Infinity\""
-                                                   : "\"Infinity\"");
+        base_text_append(writer->out, isnan(number) ? "\"NaN\""
+                                      : number < 0  ? "\"-Infinity\""
+                                                    : "\"Infinity\"");
         return;
     }
     /* 15 digits survive every round trip, so begin there; numbers below DBL_MIN may need fewer */
@@ -159,8 +159,8 @@ static int write_timestamp(struct writer *writer, const struct msgpack_head *hea
         while (text[length - 1] == '0')
             length--;
     }
-    json_write_raw(writer->out, text, (size_t)length);
-    json_write_text(writer->out, "Z\"");
+    base_text_append_bytes(writer->out, text, (size_t)length);
+    base_text_append(writer->out, "Z\"");
     return 0;
 }
 
@@ -179,14 +179,14 @@ static int write_extension(struct writer *writer, const struct msgpack_head *hea
 
 /* Writes a JSON key with the suffix (":b64" for example) inside the quotes. The suffix tells the type that
  * JSON lacks. Runs in any process. */
-static void write_key_text(struct json_out *out, const char *text, size_t bytes, const char *suffix)
+static void write_key_text(struct text *out, const char *text, size_t bytes, const char *suffix)
 {
     json_write_string(out, text, bytes);
     if (suffix[0] == '\0' || out->failed)
         return;
     out->text[--out->bytes] = '\0'; /* the closing quote */
-    json_write_text(out, suffix);
-    json_write_text(out, "\"");
+    base_text_append(out, suffix);
+    base_text_append(out, "\"");
 }
 
 /* Writes the key of a MessagePack map as a JSON key: text, or an integer in decimal, since JSON has only
@@ -224,11 +224,11 @@ static int write_member(struct writer *writer, int depth)
     if (!(text || value.kind == MSGPACK_BYTES) ||
         (text && base_utf8_valid(value.content, value.content_bytes))) {
         write_key(writer, &key, "");
-        json_write_text(writer->out, ":");
+        base_text_append(writer->out, ":");
         return write_value(writer, depth);
     }
     write_key(writer, &key, text ? ":string:b64" : ":b64");
-    json_write_text(writer->out, ":");
+    base_text_append(writer->out, ":");
     json_write_base64(writer->out, value.content, value.content_bytes);
     skip_head(writer, &value);
     return 0;
@@ -245,15 +245,15 @@ static int write_container(struct writer *writer, const struct msgpack_head *hea
         return base_error_set(writer->error, EP_EPROTO, "nested deeper than %d at byte %zu", JSON_DEPTH_MAX,
                               byte_offset(writer));
     skip_head(writer, head);
-    json_write_text(writer->out, map ? "{" : "[");
+    base_text_append(writer->out, map ? "{" : "[");
     for (uint64_t i = 0; i < count; i++) {
         if (i > 0)
-            json_write_text(writer->out, ",");
+            base_text_append(writer->out, ",");
         int code = map ? write_member(writer, depth + 1) : write_value(writer, depth + 1);
         if (code != 0)
             return code;
     }
-    json_write_text(writer->out, map ? "}" : "]");
+    base_text_append(writer->out, map ? "}" : "]");
     return writer->out->failed ? EP_ENOMEM : 0;
 }
 
@@ -271,10 +271,10 @@ static int write_value(struct writer *writer, int depth)
     case MSGPACK_MAP:
         return write_container(writer, &head, depth);
     case MSGPACK_NIL:
-        json_write_text(writer->out, "null");
+        base_text_append(writer->out, "null");
         break;
     case MSGPACK_BOOL:
-        json_write_text(writer->out, json_msgpack_bool(writer->rest) ? "true" : "false");
+        base_text_append(writer->out, json_msgpack_bool(writer->rest) ? "true" : "false");
         break;
     case MSGPACK_INTEGER:
         write_integer(writer, &head);
@@ -300,7 +300,7 @@ static int write_value(struct writer *writer, int depth)
 /* Converts one MessagePack value to JSON text and appends it to `out`. Returns EP_EPROTO with a message if
  * the value cannot be shown as JSON. The producer converts each MessagePack event from Idefix with it,
  * `eventpipe import` each row. */
-int json_msgpack_json(struct msgpack value, struct json_out *out, struct error *error)
+int json_msgpack_json(struct msgpack value, struct text *out, struct error *error)
 {
     struct writer writer = {.rest = value, .start = value.at, .out = out, .error = error};
     int code = write_value(&writer, 0);

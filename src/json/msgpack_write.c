@@ -24,7 +24,7 @@
 #include "src/base/error.h"
 
 struct converter {
-    struct json_out *out;
+    struct text *out;
     locale_t c_locale; /* "C": JSON's decimal point is '.', whatever the user's is */
 };
 
@@ -34,18 +34,18 @@ static int convert_value(struct converter *converter, struct json_span value);
 
 /* Writes a MessagePack format byte and then the number in `size` bytes (0, 1, 2, 4 or 8), highest byte
  * first. Runs in any process. */
-static void write_head(struct json_out *out, unsigned format, uint64_t number, size_t size)
+static void write_head(struct text *out, unsigned format, uint64_t number, size_t size)
 {
     char head[9] = {(char)format};
 
     for (size_t i = 0; i < size; i++)
         head[1 + i] = (char)(number >> 8 * (size - 1 - i));
-    json_write_raw(out, head, 1 + size);
+    base_text_append_bytes(out, head, 1 + size);
 }
 
 /* Writes a MessagePack length in as few bytes as it needs, each size with its own format byte. 0 stands for
  * a format that does not exist. Runs in any process. */
-static void write_length(struct json_out *out, unsigned format8, unsigned format16, unsigned format32,
+static void write_length(struct text *out, unsigned format8, unsigned format16, unsigned format32,
                          size_t length)
 {
     if (length > UINT32_MAX)
@@ -58,19 +58,19 @@ static void write_length(struct json_out *out, unsigned format8, unsigned format
         write_head(out, format8, length, 1);
 }
 
-void json_msgpack_write_nil(struct json_out *out)
+void json_msgpack_write_nil(struct text *out)
 {
     write_head(out, 0xC0, 0, 0);
 }
 
-void json_msgpack_write_bool(struct json_out *out, bool value)
+void json_msgpack_write_bool(struct text *out, bool value)
 {
     write_head(out, value ? 0xC3 : 0xC2, 0, 0);
 }
 
 /* Appends an unsigned integer as MessagePack, in the shortest form that holds it. The conversion from JSON
  * text uses it, in any process. */
-void json_msgpack_write_uint(struct json_out *out, uint64_t value)
+void json_msgpack_write_uint(struct text *out, uint64_t value)
 {
     if (value < 0x80)
         write_head(out, (unsigned)value, 0, 0);
@@ -86,7 +86,7 @@ void json_msgpack_write_uint(struct json_out *out, uint64_t value)
 
 /* Appends a signed integer as MessagePack, in the shortest form that holds it. The conversion from JSON text
  * uses it, in any process. */
-void json_msgpack_write_int(struct json_out *out, int64_t value)
+void json_msgpack_write_int(struct text *out, int64_t value)
 {
     if (value >= 0)
         json_msgpack_write_uint(out, (uint64_t)value);
@@ -104,7 +104,7 @@ void json_msgpack_write_int(struct json_out *out, int64_t value)
 
 /* Appends a double as MessagePack, always in 64 bits, so that no digit is lost. The conversion from JSON
  * text uses it, in any process. */
-void json_msgpack_write_double(struct json_out *out, double value)
+void json_msgpack_write_double(struct text *out, double value)
 {
     uint64_t bits;
 
@@ -114,24 +114,24 @@ void json_msgpack_write_double(struct json_out *out, double value)
 
 /* Appends a MessagePack text. The Idefix client (in the producer, or in a program that uses the library)
  * writes the members of its frames with it. */
-void json_msgpack_write_text(struct json_out *out, const char *text, size_t bytes)
+void json_msgpack_write_text(struct text *out, const char *text, size_t bytes)
 {
     if (bytes < 32)
         write_head(out, 0xA0 | (unsigned)bytes, 0, 0);
     else
         write_length(out, 0xD9, 0xDA, 0xDB, bytes);
-    json_write_raw(out, text, bytes);
+    base_text_append_bytes(out, text, bytes);
 }
 
-void json_msgpack_write_bytes(struct json_out *out, const void *data, size_t bytes)
+void json_msgpack_write_bytes(struct text *out, const void *data, size_t bytes)
 {
     write_length(out, 0xC4, 0xC5, 0xC6, bytes);
-    json_write_raw(out, data, bytes);
+    base_text_append_bytes(out, data, bytes);
 }
 
 /* Appends the head of a MessagePack array; the caller writes `count` values next. The conversion from JSON
  * text uses it, in any process. */
-void json_msgpack_write_array(struct json_out *out, size_t count)
+void json_msgpack_write_array(struct text *out, size_t count)
 {
     if (count < 16)
         write_head(out, 0x90 | (unsigned)count, 0, 0);
@@ -141,7 +141,7 @@ void json_msgpack_write_array(struct json_out *out, size_t count)
 
 /* Appends the head of a MessagePack map; the caller writes `count` keys and values next. The Idefix client
  * (in the producer, or in a program that uses the library) begins each frame with it. */
-void json_msgpack_write_map(struct json_out *out, size_t count)
+void json_msgpack_write_map(struct text *out, size_t count)
 {
     if (count < 16)
         write_head(out, 0x80 | (unsigned)count, 0, 0);
@@ -345,7 +345,7 @@ static int convert_value(struct converter *converter, struct json_span value)
 
 /* Converts valid JSON text to MessagePack and appends it to `out`. Returns 0 or EP_ENOMEM. The Idefix client
  * encodes the data of its requests with it, in the producer or in a program that uses the library. */
-int json_msgpack_write(struct json_out *out, struct json_span value)
+int json_msgpack_write(struct text *out, struct json_span value)
 {
     struct converter converter = {out, newlocale(LC_ALL_MASK, "C", (locale_t)0)};
 

@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Writes JSON into a growing text. Pure except for memory: any process; one thread at a time for each text.
- *
- * Invariants
- *  1. After an addition failed for lack of memory, `failed` stays set and nothing more is added until
- *     json_write_reset. So a caller may chain calls and check once.
- *  2. Once something was added, the text ends with a NUL.
- */
+/* Writes JSON into a growing text (base/text.h). Pure except for memory: any process; one thread at a time
+ * for each text. */
 #include "src/json/json.h"
 
 #include <stdio.h>
@@ -15,51 +9,9 @@
 
 #include "src/base/utf8.h"
 
-/* Makes room in the growing JSON text for `more` bytes and a NUL. Returns false without memory, and then
- * sets `failed`, which the caller checks once at the end. Runs in any process. */
-static bool make_room_for_text(struct json_out *out, size_t more)
-{
-    if (out->failed)
-        return false;
-    if (more < out->room - out->bytes)
-        return true;
-    if (more >= SIZE_MAX / 4 || out->bytes >= SIZE_MAX / 4) {
-        out->failed = true;
-        return false;
-    }
-    size_t room = out->room < 128 ? 128 : out->room;
-    while (room <= out->bytes + more)
-        room += room / 2;
-    char *text = realloc(out->text, room);
-    if (text == NULL) {
-        out->failed = true;
-        return false;
-    }
-    out->text = text;
-    out->room = room;
-    return true;
-}
-
-/* Appends bytes as they are to a growing JSON text. Does nothing after a lack of memory. All functions of
- * the JSON writer end here, in any process. */
-void json_write_raw(struct json_out *out, const char *text, size_t bytes)
-{
-    if (!make_room_for_text(out, bytes))
-        return;
-    if (bytes > 0)
-        memcpy(out->text + out->bytes, text, bytes);
-    out->bytes += bytes;
-    out->text[out->bytes] = '\0';
-}
-
-void json_write_text(struct json_out *out, const char *text)
-{
-    json_write_raw(out, text, strlen(text));
-}
-
 /* Writes a control character of a string as JSON's escape: \n, or \u0001 where JSON has no short form. Runs
  * in any process. */
-static void write_control_escape(struct json_out *out, unsigned char c)
+static void write_control_escape(struct text *out, unsigned char c)
 {
     static const char from[] = "\b\f\n\r\t", to[] = "bfnrt";
     char escape[8];
@@ -69,17 +21,17 @@ static void write_control_escape(struct json_out *out, unsigned char c)
         snprintf(escape, sizeof escape, "\\%c", to[found - from]);
     else
         snprintf(escape, sizeof escape, "\\u%04x", c);
-    json_write_text(out, escape);
+    base_text_append(out, escape);
 }
 
 /* Appends text as a JSON string, quoted and escaped; each byte that is not UTF-8 becomes U+FFFD. Any process
  * calls it for texts that may contain anything, so that the result is always valid JSON. */
-void json_write_string(struct json_out *out, const char *text, size_t bytes)
+void json_write_string(struct text *out, const char *text, size_t bytes)
 {
     const char *at = text, *end = text + bytes,
                *plain = text; /* from here on not yet written; needs no escape */
 
-    json_write_raw(out, "\"", 1);
+    base_text_append_bytes(out, "\"", 1);
     while (at < end) {
         unsigned char c = (unsigned char)*at;
         size_t length = c < 0x20 || c == '"' || c == '\\' ? 0 : base_utf8_length(at, end);
@@ -87,62 +39,63 @@ void json_write_string(struct json_out *out, const char *text, size_t bytes)
             at += length;
             continue;
         }
-        json_write_raw(out, plain, (size_t)(at - plain));
+        base_text_append_bytes(out, plain, (size_t)(at - plain));
         if (c < 0x20)
             write_control_escape(out, c);
         else if (c == '"' || c == '\\')
-            json_write_raw(out, (const char[]){'\\', (char)c}, 2);
+            base_text_append_bytes(out, (const char[]){'\\', (char)c}, 2);
         else
-            json_write_text(out, UTF8_REPLACEMENT);
+            base_text_append(out, UTF8_REPLACEMENT);
         plain = ++at;
     }
-    json_write_raw(out, plain, (size_t)(end - plain));
-    json_write_raw(out, "\"", 1);
+    base_text_append_bytes(out, plain, (size_t)(end - plain));
+    base_text_append_bytes(out, "\"", 1);
 }
 
 /* Appends bytes as a JSON string in base64. `keep` shows events that are not JSON this way, and the producer
  * stores lines and values that are not UTF-8 so. */
-void json_write_base64(struct json_out *out, const void *data, size_t bytes)
+void json_write_base64(struct text *out, const void *data, size_t bytes)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const unsigned char *at = data;
 
-    json_write_text(out, "\"");
+    base_text_append(out, "\"");
     for (size_t left = bytes; left > 0;) {
         uint32_t three =
             (uint32_t)at[0] << 16 | (left > 1 ? (uint32_t)at[1] << 8 : 0) | (left > 2 ? at[2] : 0);
         char four[4] = {digits[three >> 18], digits[three >> 12 & 63],
                         left > 1 ? digits[three >> 6 & 63] : '=', left > 2 ? digits[three & 63] : '='};
-        json_write_raw(out, four, sizeof four);
+        base_text_append_bytes(out, four, sizeof four);
         at += left > 2 ? 3 : left;
         left -= left > 2 ? 3 : left;
     }
-    json_write_text(out, "\"");
+    base_text_append(out, "\"");
 }
 
-void json_write_uint(struct json_out *out, uint64_t value)
+void json_write_uint(struct text *out, uint64_t value)
 {
     char digits[24];
-    json_write_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)value));
+    base_text_append_bytes(out, digits,
+                           (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)value));
 }
 
-void json_write_int(struct json_out *out, int64_t value)
+void json_write_int(struct text *out, int64_t value)
 {
     char digits[24];
-    json_write_raw(out, digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)value));
+    base_text_append_bytes(out, digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)value));
 }
 
 /* Appends the key of a JSON member, after a comma unless it is the first of its object; the caller writes
  * the value next. `eventpipe status --json` and `eventpipe import` write their output with it. */
-void json_write_key(struct json_out *out, const char *name)
+void json_write_key(struct text *out, const char *name)
 {
     char last = out->bytes > 0 ? out->text[out->bytes - 1] : '{';
-    json_write_text(out, last == '{' || last == '[' ? "\"" : ",\"");
-    json_write_text(out, name);
-    json_write_text(out, "\":");
+    base_text_append(out, last == '{' || last == '[' ? "\"" : ",\"");
+    base_text_append(out, name);
+    base_text_append(out, "\":");
 }
 
-void json_write_member_uint(struct json_out *out, const char *name, uint64_t value)
+void json_write_member_uint(struct text *out, const char *name, uint64_t value)
 {
     json_write_key(out, name);
     json_write_uint(out, value);
@@ -150,11 +103,11 @@ void json_write_member_uint(struct json_out *out, const char *name, uint64_t val
 
 /* Appends a JSON member with a text as its value, or null for NULL. `eventpipe status --json` and `eventpipe
  * import` write their output with it. */
-void json_write_member_text(struct json_out *out, const char *name, const char *text)
+void json_write_member_text(struct text *out, const char *name, const char *text)
 {
     json_write_key(out, name);
     if (text == NULL)
-        json_write_text(out, "null");
+        base_text_append(out, "null");
     else
         json_write_string(out, text, strlen(text));
 }
@@ -175,7 +128,7 @@ static size_t count_white_bytes(const char *at, const char *end, bool *breaks)
 /* Appends a JSON value on one line: drops white space between tokens that has a line break, and copies the
  * rest byte for byte. A worker writes events for an exec stage with it, whose program reads lines. Runs in
  * any process. */
-void json_write_line(struct json_out *out, struct json_span value)
+void json_write_line(struct text *out, struct json_span value)
 {
     const char *at = value.at, *end = value.at + value.bytes, *kept = at;
     bool in_string = false;
@@ -192,7 +145,7 @@ void json_write_line(struct json_out *out, struct json_span value)
         bool breaks;
         size_t white = count_white_bytes(at, end, &breaks);
         if (breaks) {
-            json_write_raw(out, kept, (size_t)(at - kept));
+            base_text_append_bytes(out, kept, (size_t)(at - kept));
             kept = at + white;
         }
         if (white > 0) {
@@ -202,21 +155,8 @@ void json_write_line(struct json_out *out, struct json_span value)
         in_string = *at == '"';
         at++;
     }
-    json_write_raw(out, kept, (size_t)(end - kept));
+    base_text_append_bytes(out, kept, (size_t)(end - kept));
 }
 
 /* Empties a growing JSON text but keeps its memory, and clears `failed`. Any process that writes one line
  * after the other calls it between them. */
-void json_write_reset(struct json_out *out)
-{
-    out->bytes = 0;
-    out->failed = false;
-    if (out->text != NULL)
-        out->text[0] = '\0';
-}
-
-void json_write_free(struct json_out *out)
-{
-    free(out->text);
-    *out = (struct json_out){0};
-}

@@ -197,7 +197,7 @@ void ep_idefix_interrupt(ep_idefix *idefix)
 /* Sends a command to the Idefix backend, waits for its answer and keeps a failure for ep_idefix_errmsg; frees
  * data. Both calls of the library's Idefix client use this, in the caller's process. An interrupt ends one
  * call only. */
-static int call_backend(ep_idefix *idefix, const char *command, struct json_out *data, uint64_t wait_ms,
+static int call_backend(ep_idefix *idefix, const char *command, struct text *data, uint64_t wait_ms,
                         struct idefix_message *message, struct idefix_failure *failure)
 {
     int code = data->failed
@@ -205,7 +205,7 @@ static int call_backend(ep_idefix *idefix, const char *command, struct json_out 
                    : idefix_call(idefix->idefix, command, (struct json_span){data->text, data->bytes},
                                  wait_ms, &idefix->interrupted, message, failure);
 
-    json_write_free(data);
+    base_text_free(data);
     if (code == EP_EBUSY)
         atomic_store(&idefix->interrupted, false);
     idefix->error = failure->error;
@@ -290,7 +290,7 @@ static int check_query_texts(ep_idefix *idefix, const struct ep_idefix_query *qu
  * calls this and blocks up to wait_ms and some. No events yet is an empty page, not an error. */
 int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query, struct ep_idefix_page **out)
 {
-    struct json_out data = {0};
+    struct text data = {0};
     struct idefix_message message = {0};
     struct idefix_failure failure = {0};
     struct page page;
@@ -328,13 +328,13 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
 
 /* Writes one member of the event that ep_idefix_event_create sends. With is_json, the text is JSON and is
  * written as it is; NULL then becomes null. */
-static void write_member(struct json_out *out, const char *name, const char *text, bool is_json)
+static void write_member(struct text *out, const char *name, const char *text, bool is_json)
 {
-    json_write_text(out, out->bytes > 1 ? ",\"" : "\"");
-    json_write_text(out, name);
-    json_write_text(out, "\":");
+    base_text_append(out, out->bytes > 1 ? ",\"" : "\"");
+    base_text_append(out, name);
+    base_text_append(out, "\":");
     if (is_json)
-        json_write_text(out, text != NULL ? text : "null");
+        base_text_append(out, text != NULL ? text : "null");
     else
         json_write_string(out, text, strlen(text));
 }
@@ -367,7 +367,7 @@ static int check_event_members(ep_idefix *idefix, const struct ep_event *event)
  * answers. After an error the event may exist: creating it again with the same UID is safe. */
 int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event)
 {
-    struct json_out data = {0};
+    struct text data = {0};
     struct idefix_message message = {0};
     struct idefix_failure failure = {0};
 
@@ -376,7 +376,7 @@ int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event)
     int code = check_event_members(idefix, event);
     if (code != 0)
         return code;
-    json_write_text(&data, "{");
+    base_text_append(&data, "{");
     write_member(&data, "uid", event->uid, false);
     if (event->domain != NULL)
         write_member(&data, "domain", event->domain, false);
@@ -385,7 +385,7 @@ int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event)
     write_member(&data, "type", event->type != NULL ? event->type : "", false);
     write_member(&data, "meta", event->meta, true);
     write_member(&data, "payload", event->payload, true);
-    json_write_text(&data, "}");
+    base_text_append(&data, "}");
     code = call_backend(idefix, "events.create", &data, 0, &message, &failure);
     idefix_message_free(&message);
     return code;

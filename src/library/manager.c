@@ -251,7 +251,8 @@ static int check_source_params(ep_manager *manager, const struct ep_source_param
                               params->id);
     if (client->requires_filter && params->domain == NULL && params->address == NULL)
         return base_error_set(&manager->error, EP_EINVAL,
-                              "source %s: neither domain nor address is given: its client needs one", params->id);
+                              "source %s: neither domain nor address is given: its client needs one",
+                              params->id);
     return 0;
 }
 

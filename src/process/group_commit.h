@@ -8,11 +8,13 @@
 #include "shm/commit_request.h"
 #include "src/store/store.h"
 
-/* How many commit requests of others one transaction takes, and how many answers all of them have together. */
+/* How many commit requests of others one transaction takes, and how many answers all of them have together.
+ * */
 #define PROCESS_GROUP_COMMIT_OTHERS (STORE_GROUP_COMMIT_MAX - 1)
 #define PROCESS_GROUP_COMMIT_ANSWERS 128
 
-/* The state of one worker, which commits one batch at a time. The worker sets segment, slot, pid and store. */
+/* The state of one worker, which commits one batch at a time. The worker sets segment, slot, pid and store.
+ * */
 struct process_group_commit {
     const struct segment *segment;
     uint32_t slot; /* the worker's */

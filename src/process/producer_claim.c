@@ -63,9 +63,9 @@ struct store_claim process_producer_claim_next(struct producer *producer, size_t
     return (struct store_claim){.token = STORE_TOKEN(start, claims), .limit = limit};
 }
 
-/* Records each claimed event in a ticket in shared memory, so that a successor finds the lock after a crash, and
- * then commits the claim. The producer calls it while the store's transaction is open. If the commit fails, it
- * frees the tickets and returns what the store returned. */
+/* Records each claimed event in a ticket in shared memory, so that a successor finds the lock after a crash,
+ * and then commits the claim. The producer calls it while the store's transaction is open. If the commit
+ * fails, it frees the tickets and returns what the store returned. */
 int process_producer_claim_end(struct producer *producer, uint64_t token, const struct store_claimed *claimed)
 {
     const struct segment *segment = &producer->child->segment;

@@ -38,15 +38,15 @@ struct client {
 
 /* Writes one member of an event's JSON object, after a comma if it is not the first; skips a NULL text. Only
  * ep_page_add calls this. With is_json, the text is JSON and is written as it is. */
-static void write_member(struct json_out *out, const char *name, const char *text, bool is_json)
+static void write_member(struct text *out, const char *name, const char *text, bool is_json)
 {
     if (text == NULL)
         return;
-    json_write_text(out, out->bytes > 1 ? ",\"" : "\"");
-    json_write_text(out, name);
-    json_write_text(out, "\":");
+    base_text_append(out, out->bytes > 1 ? ",\"" : "\"");
+    base_text_append(out, name);
+    base_text_append(out, "\":");
     if (is_json)
-        json_write_text(out, text);
+        base_text_append(out, text);
     else
         json_write_string(out, text, strlen(text));
 }
@@ -69,7 +69,7 @@ static int add_corrupt_event(ep_page *page, const struct ep_event *event, const 
  * without UID or with invalid JSON is added as corrupt, so that it cannot block the source. */
 int ep_page_add(ep_page *page, const struct ep_event *event)
 {
-    struct json_out out = {0};
+    struct text out = {0};
     int code = EP_ENOMEM;
 
     if (page == NULL || event == NULL)
@@ -78,7 +78,7 @@ int ep_page_add(ep_page *page, const struct ep_event *event)
         return add_corrupt_event(page, event, event->payload, "its payload is not valid JSON");
     if (is_invalid_json(event->meta))
         return add_corrupt_event(page, event, event->meta, "its meta is not valid JSON");
-    json_write_text(&out, "{");
+    base_text_append(&out, "{");
     write_member(&out, "uid", event->uid, false);
     write_member(&out, "sourceId", event->source_id, false);
     write_member(&out, "domain", event->domain, false);
@@ -87,12 +87,12 @@ int ep_page_add(ep_page *page, const struct ep_event *event)
     write_member(&out, "timestamp", event->timestamp, false);
     write_member(&out, "meta", event->meta, true);
     write_member(&out, "payload", event->payload, true);
-    json_write_text(&out, "}");
+    base_text_append(&out, "}");
     if (!out.failed && (event->uid == NULL || event->uid[0] == '\0'))
         code = source_page_add_corrupt(page->page, NULL, out.text, out.bytes, "the event has no uid");
     else if (!out.failed)
         code = source_page_add(page->page, event->uid, event->address, event->type, out.text, out.bytes);
-    json_write_free(&out);
+    base_text_free(&out);
     return code;
 }
 

@@ -115,7 +115,7 @@ static uint64_t wait_for_due_events(struct generate *generate, uint64_t limit, c
 
 /* Adds one generated event with a padded payload of the configured size to the page. The producer's fetch
  * thread calls this for each event of the generate source. */
-static int add_numbered_event(const struct generate *generate, uint64_t event_number, struct json_out *out,
+static int add_numbered_event(const struct generate *generate, uint64_t event_number, struct text *out,
                               struct page *page)
 {
     char uid[128], head[64];
@@ -124,24 +124,24 @@ static int add_numbered_event(const struct generate *generate, uint64_t event_nu
     static const char pad_open[] = ",\"pad\":\"", pad_close[] = "\"}";
 
     snprintf(uid, sizeof uid, "%s-%" PRIu64, generate->config->id, event_number);
-    json_write_reset(out);
-    json_write_text(out, "{\"uid\":");
+    base_text_reset(out);
+    base_text_append(out, "{\"uid\":");
     json_write_string(out, uid, strlen(uid));
-    json_write_text(out, ",\"payload\":");
-    json_write_raw(out, head, head_bytes);
+    base_text_append(out, ",\"payload\":");
+    base_text_append_bytes(out, head, head_bytes);
     if (size < head_bytes + sizeof pad_open - 1 + sizeof pad_close - 1) {
-        json_write_text(out, "}");
+        base_text_append(out, "}");
     } else {
         static const char pad[] = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
-        json_write_text(out, pad_open);
+        base_text_append(out, pad_open);
         for (size_t left = size - head_bytes - (sizeof pad_open - 1) - (sizeof pad_close - 1), part; left > 0;
              left -= part) {
             part = left < sizeof pad - 1 ? left : sizeof pad - 1;
-            json_write_raw(out, pad, part);
+            base_text_append_bytes(out, pad, part);
         }
-        json_write_text(out, pad_close);
+        base_text_append(out, pad_close);
     }
-    json_write_text(out, "}");
+    base_text_append(out, "}");
     return out->failed ? EP_ENOMEM : source_page_add(page, uid, NULL, NULL, out->text, out->bytes);
 }
 
@@ -153,7 +153,7 @@ static int generate_fetch(void *state, const struct fetch *fetch, struct page *p
 {
     struct generate *generate = state;
     uint64_t count = generate->config->generate.count, cursor_number = 0;
-    struct json_out out = {0};
+    struct text out = {0};
     int code = 0;
 
     if (fetch->cursor != NULL) {
@@ -180,7 +180,7 @@ static int generate_fetch(void *state, const struct fetch *fetch, struct page *p
         snprintf(cursor, sizeof cursor, "%" PRIu64, last_number);
         code = source_page_set_cursor(page, cursor);
     }
-    json_write_free(&out);
+    base_text_free(&out);
     if (code != 0)
         return base_error_set(&failure->error, code, "no memory for a page of %" PRIu64 " events", due_count);
     page->more = last_number > cursor_number && generate->config->generate.rate <= 0;

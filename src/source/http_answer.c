@@ -118,7 +118,7 @@ static int set_status_failure(const struct source_config *config, const struct h
  * NULL if memory is out. Runs in the producer's fetch thread, for the http source. */
 static char *copy_cursor_text(struct json_span value)
 {
-    struct json_out out = {0};
+    struct text out = {0};
 
     if (json_kind(value) == '"' || json_kind(value) == '0')
         return json_text(value);

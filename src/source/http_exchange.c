@@ -34,7 +34,7 @@ struct http_exchange {
     CURLM *multi;
     CURL *easy;
     struct curl_slist *headers;
-    struct json_out body;
+    struct text body;
     uint64_t received_ns; /* time of the last byte */
     bool too_large;
     atomic_bool interrupted;
@@ -111,7 +111,7 @@ void source_http_exchange_close(struct http_exchange **exchange)
     curl_easy_cleanup(old->easy);
     curl_multi_cleanup(old->multi);
     curl_slist_free_all(old->headers);
-    json_write_free(&old->body);
+    base_text_free(&old->body);
     free(old);
     curl_global_cleanup();
     *exchange = NULL;
@@ -178,7 +178,7 @@ static size_t on_body_data(char *data, size_t size, size_t count, void *user)
         exchange->too_large = true;
         return 0;
     }
-    json_write_raw(&exchange->body, data, bytes);
+    base_text_append_bytes(&exchange->body, data, bytes);
     return exchange->body.failed ? 0 : bytes;
 }
 
@@ -218,8 +218,8 @@ static bool prepare_request(struct http_exchange *exchange, const char *url, boo
     exchange->curl_error[0] = '\0';
     exchange->too_large = false;
     if (exchange->body.room > BODY_KEPT)
-        json_write_free(&exchange->body);
-    json_write_reset(&exchange->body);
+        base_text_free(&exchange->body);
+    base_text_reset(&exchange->body);
     return code == CURLE_OK;
 }
 

@@ -158,7 +158,7 @@ static int call_events_get(struct idefix_source *source, const struct idefix_que
                            const atomic_bool *abort, struct idefix_message *message,
                            struct idefix_failure *call_failure)
 {
-    struct json_out data = {0};
+    struct text data = {0};
     int code = idefix_query_data(query, &data);
 
     if (code == 0)
@@ -166,7 +166,7 @@ static int call_events_get(struct idefix_source *source, const struct idefix_que
                            query->timeout_ms, abort, message, call_failure);
     else
         base_error_set(&call_failure->error, code, "no memory for a request");
-    json_write_free(&data);
+    base_text_free(&data);
     return code;
 }
 

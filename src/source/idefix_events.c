@@ -33,7 +33,7 @@ struct event {
     char *uid, *address, *type; /* owned; NULL = it has none */
     const char *fault;          /* why it is corrupt; NULL = it is not */
     struct error problem;       /* holds the message that fault may point to */
-    struct json_out json;       /* of a MessagePack event */
+    struct text json;           /* of a MessagePack event */
     struct json_span data;      /* what is stored */
 };
 
@@ -43,7 +43,7 @@ static void free_event(struct event *event)
     free(event->uid);
     free(event->address);
     free(event->type);
-    json_write_free(&event->json);
+    base_text_free(&event->json);
 }
 
 /* Makes the message in event->problem the reason why the event is corrupt, unless it has a reason already. */

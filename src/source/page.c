@@ -183,29 +183,29 @@ static int read_time_member(struct json_span element, const char *pointer, char 
 
 /* Writes one text member of an event's JSON object; skips NULL. Runs in the producer's fetch thread, while a
  * source puts a line of a file or an element of an HTTP answer on its page. */
-static void write_text_member(struct json_out *out, const char *name, const char *text)
+static void write_text_member(struct text *out, const char *name, const char *text)
 {
     if (text == NULL)
         return;
-    json_write_text(out, out->bytes > 1 ? "," : "");
+    base_text_append(out, out->bytes > 1 ? "," : "");
     json_write_string(out, name, strlen(name));
-    json_write_text(out, ":");
+    base_text_append(out, ":");
     json_write_string(out, text, strlen(text));
 }
 
 /* Writes an event's payload: JSON as it is, UTF-8 text as a string, anything else as base64. A text with NUL
  * goes as base64, too, since many parsers end a string there. Runs in the producer's fetch thread. */
-static void write_payload_member(struct json_out *out, struct json_span element, bool is_json)
+static void write_payload_member(struct text *out, struct json_span element, bool is_json)
 {
     if (is_json) {
-        json_write_text(out, ",\"payload\":");
-        json_write_raw(out, element.at, element.bytes);
+        base_text_append(out, ",\"payload\":");
+        base_text_append_bytes(out, element.at, element.bytes);
     } else if (memchr(element.at, '\0', element.bytes) == NULL &&
                base_utf8_valid(element.at, element.bytes)) {
-        json_write_text(out, ",\"payload\":");
+        base_text_append(out, ",\"payload\":");
         json_write_string(out, element.at, element.bytes);
     } else {
-        json_write_text(out, ",\"payload:b64\":");
+        base_text_append(out, ",\"payload:b64\":");
         json_write_base64(out, element.at, element.bytes);
     }
 }
@@ -249,7 +249,7 @@ int source_page_add_element(struct page *page, const struct event_pointers *poin
                             struct json_span element, bool is_json, const char *fallback_uid)
 {
     struct element_members members = {0};
-    struct json_out out = {0};
+    struct text out = {0};
     char hash[HASH_UID_DIGITS + 1];
     const char *fault = NULL;
     int code = is_json ? read_element_members(pointers, element, &members) : 0;
@@ -267,17 +267,17 @@ int source_page_add_element(struct page *page, const struct event_pointers *poin
         goto out;
     }
     const char *uid = members.uid != NULL && members.uid[0] != '\0' ? members.uid : fallback_uid;
-    json_write_text(&out, "{");
+    base_text_append(&out, "{");
     write_text_member(&out, "uid", uid);
     write_text_member(&out, "address", members.address);
     write_text_member(&out, "type", members.type);
     write_text_member(&out, "timestamp", members.timestamp);
     write_payload_member(&out, element, is_json);
-    json_write_text(&out, "}");
+    base_text_append(&out, "}");
     code = out.failed ? EP_ENOMEM
                       : source_page_add(page, uid, members.address, members.type, out.text, out.bytes);
 out:
-    json_write_free(&out);
+    base_text_free(&out);
     free(members.uid);
     free(members.address);
     free(members.type);

@@ -79,19 +79,19 @@ const char *stage_call_key(struct ep_call *call)
 /* Stage call: writes the JSON line that a worker sends to an exec program or an HTTP server: event,
  * context, attempt and key. Returns 0 or EP_ENOMEM. The context keeps its bytes, so that 64-bit numbers
  * stay exact. */
-int stage_call_document(struct ep_call *call, struct json_out *out)
+int stage_call_document(struct ep_call *call, struct text *out)
 {
     const char *key = stage_call_key(call);
 
-    json_write_text(out, "{\"event\":");
+    base_text_append(out, "{\"event\":");
     json_write_line(out, (struct json_span){call->event, call->event_bytes});
-    json_write_text(out, ",\"context\":");
+    base_text_append(out, ",\"context\":");
     json_write_line(out, (struct json_span){call->context, call->context_bytes});
-    json_write_text(out, ",\"attempt\":");
+    base_text_append(out, ",\"attempt\":");
     json_write_uint(out, call->attempt);
-    json_write_text(out, ",\"key\":");
+    base_text_append(out, ",\"key\":");
     json_write_string(out, key, strlen(key));
-    json_write_text(out, "}");
+    base_text_append(out, "}");
     return out->failed ? EP_ENOMEM : 0;
 }
 
@@ -102,19 +102,19 @@ int stage_call_complete(struct ep_call *call)
 {
     if (call->context_tree == NULL || call->new_context != NULL)
         return 0;
-    struct json_out now = {0}, merged = {0};
+    struct text now = {0}, merged = {0};
     stage_context_print(&now, call->context_tree, (struct json_span){0});
     if (now.failed) {
-        json_write_free(&now);
+        base_text_free(&now);
         return EP_ENOMEM;
     }
     bool changed = strcmp(now.text, call->context_print) != 0;
-    json_write_free(&now);
+    base_text_free(&now);
     if (!changed)
         return 0;
     stage_context_print(&merged, call->context_tree, (struct json_span){call->context, call->context_bytes});
     if (merged.failed) {
-        json_write_free(&merged);
+        base_text_free(&merged);
         return EP_ENOMEM;
     }
     /* A stage can build a tree that is not JSON (nested too deep, raw items). It must not reach the store. */
@@ -122,7 +122,7 @@ int stage_call_complete(struct ep_call *call)
         call->new_context = merged.text;
         return 0;
     }
-    json_write_free(&merged);
+    base_text_free(&merged);
     call->answer = EP_ERROR;
     ep_call_set_reason(call, "the stage left a context that is not valid JSON");
     return 0;
@@ -161,12 +161,12 @@ cJSON *ep_call_context(ep_call *call)
     if (call->context_tree != NULL)
         return call->context_tree;
     cJSON *tree = cJSON_ParseWithLength(call->context, call->context_bytes);
-    struct json_out print = {0};
+    struct text print = {0};
     if (tree != NULL)
         stage_context_print(&print, tree, (struct json_span){0});
     if (!cJSON_IsObject(tree) || print.failed) {
         cJSON_Delete(tree);
-        json_write_free(&print);
+        base_text_free(&print);
         return NULL;
     }
     call->context_tree = tree;

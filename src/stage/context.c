@@ -46,12 +46,12 @@ static bool are_values_equal(const cJSON *a, const cJSON *b)
 
 /* Context writer: writes a number so that it reads back to the same double. Runs in a worker, also with a
  * locale whose decimal sign is a comma. */
-static void print_number(struct json_out *out, double number)
+static void print_number(struct text *out, double number)
 {
     char digits[32];
 
     if (!isfinite(number)) {
-        json_write_text(out, "null");
+        base_text_append(out, "null");
         return;
     }
     if (number == trunc(number) && fabs(number) < 9e15 && !(number == 0 && signbit(number))) {
@@ -66,7 +66,7 @@ static void print_number(struct json_out *out, double number)
     char *comma = strchr(digits, ','); /* a library caller may have set a locale */
     if (comma != NULL)
         *comma = '.';
-    json_write_text(out, digits);
+    base_text_append(out, digits);
 }
 
 /* The members of the old object beside their bytes; cJSON keeps them in the order of the text. */
@@ -107,11 +107,11 @@ static const struct old_member *find_old_member(struct old_members *old, const c
     return NULL;
 }
 
-static void print_value(struct json_out *out, const cJSON *item, const cJSON *old, struct json_span raw);
+static void print_value(struct text *out, const cJSON *item, const cJSON *old, struct json_span raw);
 
 /* Context writer: writes an object; each member that the stage did not change keeps the bytes it had. Runs
  * in a worker after a plugin or function has changed the context. */
-static void print_object(struct json_out *out, const cJSON *object, const cJSON *old, struct json_span raw)
+static void print_object(struct text *out, const cJSON *object, const cJSON *old, struct json_span raw)
 {
     struct old_members members = {0};
 
@@ -124,50 +124,50 @@ static void print_object(struct json_out *out, const cJSON *object, const cJSON 
         }
         json_each_member(raw, on_old_member, &members);
     }
-    json_write_text(out, "{");
+    base_text_append(out, "{");
     for (const cJSON *item = object->child; item != NULL; item = item->next) {
         const char *name = item->string != NULL ? item->string : "";
         if (item != object->child)
-            json_write_text(out, ",");
+            base_text_append(out, ",");
         json_write_string(out, name, strlen(name));
-        json_write_text(out, ":");
+        base_text_append(out, ":");
         const struct old_member *found = find_old_member(&members, item->string);
         if (found != NULL)
             print_value(out, item, found->item, found->raw);
         else
             print_value(out, item, NULL, (struct json_span){0});
     }
-    json_write_text(out, "}");
+    base_text_append(out, "}");
     free(members.at);
 }
 
 /* Context writer: writes an array of the context that has changed. Its elements have no names by which to
  * find their old bytes, so all are printed. Runs in a worker. */
-static void print_array(struct json_out *out, const cJSON *array)
+static void print_array(struct text *out, const cJSON *array)
 {
-    json_write_text(out, "[");
+    base_text_append(out, "[");
     for (const cJSON *item = array->child; item != NULL; item = item->next) {
         if (item != array->child)
-            json_write_text(out, ",");
+            base_text_append(out, ",");
         print_value(out, item, NULL, (struct json_span){0});
     }
-    json_write_text(out, "]");
+    base_text_append(out, "]");
 }
 
 /* Context writer: writes one value of the context: its old bytes if it did not change, otherwise as new
  * JSON text. Runs in a worker. */
-static void print_value(struct json_out *out, const cJSON *item, const cJSON *old, struct json_span raw)
+static void print_value(struct text *out, const cJSON *item, const cJSON *old, struct json_span raw)
 {
     if (old != NULL && are_values_equal(item, old)) {
-        json_write_raw(out, raw.at, raw.bytes);
+        base_text_append_bytes(out, raw.at, raw.bytes);
         return;
     }
     switch (item->type & 0xff) {
     case cJSON_False:
-        json_write_text(out, "false");
+        base_text_append(out, "false");
         break;
     case cJSON_True:
-        json_write_text(out, "true");
+        base_text_append(out, "true");
         break;
     case cJSON_Number:
         print_number(out, item->valuedouble);
@@ -176,7 +176,7 @@ static void print_value(struct json_out *out, const cJSON *item, const cJSON *ol
         json_write_string(out, item->valuestring, strlen(item->valuestring));
         break;
     case cJSON_Raw:
-        json_write_text(out, item->valuestring != NULL ? item->valuestring : "null");
+        base_text_append(out, item->valuestring != NULL ? item->valuestring : "null");
         break;
     case cJSON_Array:
         print_array(out, item);
@@ -185,14 +185,14 @@ static void print_value(struct json_out *out, const cJSON *item, const cJSON *ol
         print_object(out, item, cJSON_IsObject(old) ? old : NULL, raw);
         break;
     default:
-        json_write_text(out, "null");
+        base_text_append(out, "null");
     }
 }
 
 /* Context writer: adds a cJSON tree to out as JSON text. A value that is still as in `kept`, the text the
  * tree was parsed from, keeps its bytes, so that a stage does not change 64-bit numbers that it leaves
  * alone. A worker calls it for a plugin's or function's context. */
-void stage_context_print(struct json_out *out, const cJSON *tree, struct json_span kept)
+void stage_context_print(struct text *out, const cJSON *tree, struct json_span kept)
 {
     cJSON *old = kept.at != NULL ? cJSON_ParseWithLength(kept.at, kept.bytes) : NULL;
 

@@ -14,6 +14,6 @@
  * Adds the tree to out. `kept` is the text from which the tree was parsed, or {NULL, 0}. A member whose value
  * is still the one in `kept` is written with its bytes from there. Out of memory: out->failed.
  */
-void stage_context_print(struct json_out *out, const cJSON *tree, struct json_span kept);
+void stage_context_print(struct text *out, const cJSON *tree, struct json_span kept);
 
 #endif

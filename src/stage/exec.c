@@ -155,7 +155,7 @@ static const char *add_event(struct exec_pipe *pipe, struct ep_call *call)
         why = "out of memory for the event";
     else if (memchr(pipe->line.text + before, '\n', pipe->line.bytes - before) != NULL)
         why = "the event is not valid JSON";
-    json_write_text(&pipe->line, "\n");
+    base_text_append(&pipe->line, "\n");
     if (why == NULL && pipe->line.failed)
         why = "out of memory for the event";
     if (why == NULL) {

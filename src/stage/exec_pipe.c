@@ -249,8 +249,8 @@ void stage_exec_pipe_reset(struct exec_pipe *pipe)
     }
     pipe->first = pipe->end = pipe->tail = pipe->line_count = 0;
     if (pipe->line.room > KEEP_BYTES)
-        json_write_free(&pipe->line);
-    json_write_reset(&pipe->line);
+        base_text_free(&pipe->line);
+    base_text_reset(&pipe->line);
     pipe->written = pipe->due = 0;
     pipe->begun = false;
 }
@@ -260,7 +260,7 @@ void stage_exec_pipe_reset(struct exec_pipe *pipe)
 void stage_exec_pipe_close(struct exec_pipe *pipe)
 {
     stage_exec_process_close(&pipe->process);
-    json_write_free(&pipe->line);
+    base_text_free(&pipe->line);
     free(pipe->answers);
     pipe->answers = NULL;
 }

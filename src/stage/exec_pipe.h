@@ -8,10 +8,10 @@
 
 struct exec_pipe {
     struct exec_process process;
-    struct json_out line; /* the lines to send, one per event */
-    size_t written;       /* bytes of `line` that were written */
-    size_t due;           /* events in it that have no answer yet */
-    bool begun;           /* sending has begun: nothing may be added */
+    struct text line; /* the lines to send, one per event */
+    size_t written;   /* bytes of `line` that were written */
+    size_t due;       /* events in it that have no answer yet */
+    bool begun;       /* sending has begun: nothing may be added */
 
     char *answers; /* what the program wrote; from `first` on not taken yet */
     size_t first, end, room;

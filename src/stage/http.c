@@ -37,7 +37,7 @@ struct http_stage {
     CURL *handle;
     char *shown_url;          /* without user, password, query */
     struct curl_slist *fixed; /* headers that every request has */
-    struct json_out document;
+    struct text document;
     /* the answer to the current request */
     char reason[64];
     char body[BODY_SHOWN_BYTES + 1];
@@ -268,7 +268,7 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
     struct http_stage *stage = state;
 
     (void)failure;
-    json_write_reset(&stage->document);
+    base_text_reset(&stage->document);
     struct curl_slist *headers = NULL;
     if (stage_call_document(call, &stage->document) == 0)
         headers = build_request_headers(stage, call);
@@ -282,7 +282,7 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
         curl_slist_free_all(headers);
     }
     if (stage->document.room > KEEP_BYTES)
-        json_write_free(&stage->document);
+        base_text_free(&stage->document);
     return STAGE_ANSWERED;
 }
 
@@ -337,7 +337,7 @@ static void http_close(void *state, uint64_t wait_ms)
     if (stage->handle != NULL)
         curl_easy_cleanup(stage->handle);
     curl_slist_free_all(stage->fixed);
-    json_write_free(&stage->document);
+    base_text_free(&stage->document);
     free(stage->shown_url);
     free(stage);
     curl_global_cleanup();

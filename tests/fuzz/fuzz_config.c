@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: a configuration file. Whatever stands in it, reading it describes each problem with a message that can be
- * shown, or gives a configuration that holds its own rules.
+ * Fuzz target: a configuration file. Whatever stands in it, reading it describes each problem with a message
+ * that can be shown, or gives a configuration that holds its own rules.
  */
 #include "tests/lib/fuzz.h"
 

@@ -51,9 +51,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
             PROMISE(json_valid(span.at, span.bytes, NULL) && json_kind(span) == '{');
         }
     PROMISE(base_utf8_valid(call.reason, strlen(call.reason)));
-    struct json_out document = {0};
+    struct text document = {0};
     PROMISE(stage_call_document(&call, &document) == 0 && json_valid(document.text, document.bytes, NULL));
-    json_write_free(&document);
+    base_text_free(&document);
     PROMISE(stage_call_complete(&call) == 0);
     stage_call_close(&call);
     return 0;

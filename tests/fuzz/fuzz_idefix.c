@@ -24,13 +24,13 @@ static void check_round_trip(const struct idefix_message *message, struct json_s
                                                        {.json = true, .gzip = true},
                                                        {.msgpack = true},
                                                        {.msgpack = true, .gzip = true}};
-    struct json_out first = {0};
+    struct text first = {0};
 
     for (size_t i = 0; i < 4; i++) {
         struct idefix_envelope envelope = {message->to, message->reply, message->error, data};
         struct idefix_frame frame;
         struct idefix_message again;
-        struct json_out json = {0};
+        struct text json = {0};
         PROMISE(idefix_frame_encode(&encodings[i], &envelope, &frame) == 0);
         PROMISE(idefix_message_decode(frame.flags, frame.body, frame.bytes, SIZE_MAX, &again, NULL) == 0);
         PROMISE(strcmp(again.to, message->to) == 0);
@@ -43,19 +43,19 @@ static void check_round_trip(const struct idefix_message *message, struct json_s
         if (encodings[i].json)
             PROMISE(json.bytes == data.bytes && memcmp(json.text, data.at, json.bytes) == 0);
         else if (first.text == NULL)
-            json_write_raw(&first, json.text, json.bytes);
+            base_text_append_bytes(&first, json.text, json.bytes);
         else
             PROMISE(json.bytes == first.bytes && memcmp(json.text, first.text, first.bytes) == 0);
-        json_write_free(&json);
+        base_text_free(&json);
         idefix_message_free(&again);
         idefix_frame_free(&frame);
     }
-    json_write_free(&first);
+    base_text_free(&first);
 }
 
 static void check_data(const struct idefix_message *message)
 {
-    struct json_out out = {0};
+    struct text out = {0};
     struct error error = {0};
     int code = idefix_message_json(message, &out, &error);
 
@@ -66,7 +66,7 @@ static void check_data(const struct idefix_message *message)
     } else {
         PROMISE(error.message[0] != '\0');
     }
-    json_write_free(&out);
+    base_text_free(&out);
 }
 
 static void check_event(const struct idefix_message *message, const struct store_event *event)
@@ -107,7 +107,7 @@ static void check_events(const struct idefix_message *message)
 static void check_msgpack(const char *body, size_t bytes)
 {
     struct msgpack value;
-    struct json_out out = {0};
+    struct text out = {0};
     struct error error = {0};
 
     if (json_msgpack_first((struct msgpack){body, bytes}, &value, &error) != 0) {
@@ -117,7 +117,7 @@ static void check_msgpack(const char *body, size_t bytes)
     PROMISE(value.at == body && value.bytes > 0 && value.bytes <= bytes);
     int code = json_msgpack_json(value, &out, &error);
     PROMISE(code == EP_EPROTO || (code == 0 && json_valid(out.text, out.bytes, NULL)));
-    json_write_free(&out);
+    base_text_free(&out);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)

@@ -52,18 +52,18 @@ static void feed_stop(struct feed *feed)
 
 static size_t keep(char *data, size_t size, size_t count, void *user)
 {
-    json_write_raw(user, data, size * count);
+    base_text_append_bytes(user, data, size * count);
     return size * count;
 }
 
-void feed_send(const struct feed *feed, const char *request, const char *post, struct json_out *said)
+void feed_send(const struct feed *feed, const char *request, const char *post, struct text *said)
 {
     char url[512];
-    struct json_out ignored = {0};
+    struct text ignored = {0};
     CURL *easy = curl_easy_init();
 
     snprintf(url, sizeof url, "http://127.0.0.1:%d/%s", feed->port, request);
-    json_write_reset(said == NULL ? &ignored : said);
+    base_text_reset(said == NULL ? &ignored : said);
     curl_easy_setopt(easy, CURLOPT_URL, url);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, keep);
@@ -72,29 +72,29 @@ void feed_send(const struct feed *feed, const char *request, const char *post, s
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, post);
     CU_ASSERT_EQUAL_FATAL(curl_easy_perform(easy), CURLE_OK);
     curl_easy_cleanup(easy);
-    json_write_free(&ignored);
+    base_text_free(&ignored);
 }
 
 int64_t feed_number(const struct feed *feed, const char *pointer)
 {
-    struct json_out said = {0};
+    struct text said = {0};
     struct json_span value;
     int64_t number = -1;
 
     feed_send(feed, "stats", NULL, &said);
     if (json_find((struct json_span){said.text, said.bytes}, pointer, &value))
         json_int64(value, &number);
-    json_write_free(&said);
+    base_text_free(&said);
     return number;
 }
 
 bool feed_saw(const struct feed *feed, const char *text)
 {
-    struct json_out said = {0};
+    struct text said = {0};
 
     feed_send(feed, "stats", NULL, &said);
     bool seen = strstr(said.text, text) != NULL;
-    json_write_free(&said);
+    base_text_free(&said);
     return seen;
 }
 

@@ -22,7 +22,7 @@ struct feed {
 };
 
 /* One request beside the source: control, stats, add. */
-void feed_send(const struct feed *feed, const char *request, const char *post, struct json_out *said);
+void feed_send(const struct feed *feed, const char *request, const char *post, struct text *said);
 
 /* A number of the feed's statistics, or -1. */
 int64_t feed_number(const struct feed *feed, const char *pointer);

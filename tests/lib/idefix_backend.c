@@ -60,37 +60,37 @@ static void answer_login(struct mosquitto *mosquitto, const char *session, const
 
 static void answer_full(struct mosquitto *mosquitto, const char *session, const char *reply)
 {
-    struct json_out out = {0};
+    struct text out = {0};
     struct json_span data = {idefix_world->get_data, strlen(idefix_world->get_data)}, value;
     int64_t limit = 0;
     char *cid = json_find(data, "/cid", &value) ? json_text(value) : strdup("start");
 
     if (json_find(data, "/limit", &value))
         json_int64(value, &limit);
-    json_write_text(&out, "{\"cid\":");
+    base_text_append(&out, "{\"cid\":");
     json_write_string(&out, cid, strlen(cid));
-    json_write_text(&out, ",\"events\":[");
+    base_text_append(&out, ",\"events\":[");
     for (int64_t i = 0; atomic_load(&idefix_world->get) == GET_FULL && i < limit; i++) {
-        json_write_text(&out, i > 0 ? ",{\"uid\":\"f-" : "{\"uid\":\"f-");
+        base_text_append(&out, i > 0 ? ",{\"uid\":\"f-" : "{\"uid\":\"f-");
         json_write_int(&out, i);
-        json_write_text(&out, "\"}");
+        base_text_append(&out, "\"}");
     }
-    json_write_text(&out, "]}");
+    base_text_append(&out, "]}");
     answer(mosquitto, session, reply, NULL, out.text);
-    json_write_free(&out);
+    base_text_free(&out);
     free(cid);
 }
 
 static void answer_huge(struct mosquitto *mosquitto, const char *session, const char *reply)
 {
-    struct json_out out = {0};
+    struct text out = {0};
 
-    json_write_text(&out, "{\"events\":[{\"uid\":\"h\",\"payload\":\"");
+    base_text_append(&out, "{\"events\":[{\"uid\":\"h\",\"payload\":\"");
     for (int i = 0; i < 100000; i++)
-        json_write_text(&out, "0123456789");
-    json_write_text(&out, "\"}]}");
+        base_text_append(&out, "0123456789");
+    base_text_append(&out, "\"}]}");
     answer(mosquitto, session, reply, NULL, out.text);
-    json_write_free(&out);
+    base_text_free(&out);
 }
 
 static void answer_get(struct mosquitto *mosquitto, const char *session, const char *reply)
@@ -137,13 +137,13 @@ static void answer_get(struct mosquitto *mosquitto, const char *session, const c
 
 static void keep_data(const struct idefix_message *message, char *to, size_t room)
 {
-    struct json_out out = {0};
+    struct text out = {0};
     struct error error;
 
     if (idefix_message_json(message, &out, &error) != 0)
         _exit(8);
     snprintf(to, room, "%s", out.text);
-    json_write_free(&out);
+    base_text_free(&out);
 }
 
 static void backend_message(struct mosquitto *mosquitto, void *user, const struct mosquitto_message *came)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A child process that answers as Idefix does, or as `idefix_world->login` and `idefix_world->get` tell it to. What
- * it saw is in `idefix_world`, memory that it shares with the test.
+ * A child process that answers as Idefix does, or as `idefix_world->login` and `idefix_world->get` tell it
+ * to. What it saw is in `idefix_world`, memory that it shares with the test.
  */
 #ifndef TESTS_LIB_IDEFIX_BACKEND_H
 #define TESTS_LIB_IDEFIX_BACKEND_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A broker and a backend of a test's own: mosquitto on a free port, with its files in the test's directory, and
- * the child process of idefix_backend.h. Both exit with the test.
+ * A broker and a backend of a test's own: mosquitto on a free port, with its files in the test's directory,
+ * and the child process of idefix_backend.h. Both exit with the test.
  */
 #ifndef TESTS_LIB_IDEFIX_FIXTURE_H
 #define TESTS_LIB_IDEFIX_FIXTURE_H

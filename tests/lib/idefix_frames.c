@@ -43,7 +43,7 @@ FILE *frames_captured_open(void)
 
 char *frames_data_json(const struct idefix_message *message)
 {
-    struct json_out out = {0};
+    struct text out = {0};
     struct error error = {0};
 
     CU_ASSERT_EQUAL(idefix_message_json(message, &out, &error), 0);

@@ -81,7 +81,7 @@ sqlite3 *import_rig_create(const char *sql)
     return db;
 }
 
-struct import_rig_bytes import_rig_packed(const struct json_out *packed)
+struct import_rig_bytes import_rig_packed(const struct text *packed)
 {
     return (struct import_rig_bytes){packed->text, packed->bytes};
 }
@@ -108,14 +108,14 @@ void import_rig_add(sqlite3 *db, const char *source, const char *id, int order, 
 
 /* ---- MessagePack ---- */
 
-void import_rig_text(struct json_out *packed, const char *text)
+void import_rig_text(struct text *packed, const char *text)
 {
     json_msgpack_write_text(packed, text, strlen(text));
 }
 
-void import_rig_event(struct json_out *packed, const char *uid)
+void import_rig_event(struct text *packed, const char *uid)
 {
-    *packed = (struct json_out){0};
+    *packed = (struct text){0};
     json_msgpack_write_map(packed, 3);
     import_rig_text(packed, "uid"), import_rig_text(packed, uid);
     import_rig_text(packed, "address"), import_rig_text(packed, "device-1");
@@ -123,12 +123,12 @@ void import_rig_event(struct json_out *packed, const char *uid)
 }
 
 /* {"pipelineContext":{"note":NOTE},"processedStages":{...}}; marks: "enrich+ route-", + = done */
-static void write_context(struct json_out *packed, const char *note, const char *marks)
+static void write_context(struct text *packed, const char *note, const char *marks)
 {
     size_t count = 0;
     for (const char *at = marks; *at != '\0'; at++)
         count += *at == '+' || *at == '-';
-    *packed = (struct json_out){0};
+    *packed = (struct text){0};
     json_msgpack_write_map(packed, 2);
     import_rig_text(packed, "pipelineContext");
     json_msgpack_write_map(packed, 1);
@@ -147,11 +147,11 @@ static void write_context(struct json_out *packed, const char *note, const char 
 void import_rig_row(sqlite3 *db, const char *source, const char *id, int order, bool locked,
                     const char *marks)
 {
-    struct json_out event = {0}, context = {0};
+    struct text event = {0}, context = {0};
     import_rig_event(&event, id);
     write_context(&context, id, marks != NULL ? marks : "");
     import_rig_add(db, source, id, order, locked, import_rig_packed(&event),
                    marks != NULL ? import_rig_packed(&context) : IMPORT_RIG_NULL);
-    json_write_free(&event);
-    json_write_free(&context);
+    base_text_free(&event);
+    base_text_free(&context);
 }

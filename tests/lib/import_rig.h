@@ -41,7 +41,7 @@ struct import_rig_bytes {
 #define IMPORT_RIG_TEXT(text) ((struct import_rig_bytes){text, sizeof(text) - 1})
 #define IMPORT_RIG_NULL ((struct import_rig_bytes){NULL, 0})
 
-struct import_rig_bytes import_rig_packed(const struct json_out *packed);
+struct import_rig_bytes import_rig_packed(const struct text *packed);
 
 /* A row with exactly these bytes. */
 void import_rig_add(sqlite3 *db, const char *source, const char *id, int order, bool locked,
@@ -49,10 +49,10 @@ void import_rig_add(sqlite3 *db, const char *source, const char *id, int order, 
 
 /* ---- MessagePack ---- */
 
-void import_rig_text(struct json_out *packed, const char *text);
+void import_rig_text(struct text *packed, const char *text);
 
 /* {"uid":UID,"address":"device-1","type":"t"} */
-void import_rig_event(struct json_out *packed, const char *uid);
+void import_rig_event(struct text *packed, const char *uid);
 
 /* An ordinary row. marks NULL: a context of NULL. */
 void import_rig_row(sqlite3 *db, const char *source, const char *id, int order, bool locked,

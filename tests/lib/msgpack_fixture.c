@@ -36,7 +36,7 @@ void msgpack_show_difference(const char *what, const char *is, const char *expec
 void msgpack_expect_json(const char *hex, const char *expected)
 {
     struct msgpack text = msgpack_unhex(hex), value;
-    struct json_out out = {0};
+    struct text out = {0};
     struct error error = {0};
 
     CU_ASSERT_EQUAL_FATAL(json_msgpack_first(text, &value, &error), 0);
@@ -46,14 +46,14 @@ void msgpack_expect_json(const char *hex, const char *expected)
     CU_ASSERT_STRING_EQUAL(out.text, expected);
     msgpack_show_difference(hex, out.text, expected);
     CU_ASSERT_TRUE(json_valid(out.text, out.bytes, NULL));
-    json_write_free(&out);
+    base_text_free(&out);
     msgpack_unhex_free(text);
 }
 
 void msgpack_expect_refused(const char *hex, const char *message)
 {
     struct msgpack text = msgpack_unhex(hex), value;
-    struct json_out out = {0};
+    struct text out = {0};
     struct error error = {0};
 
     CU_ASSERT_EQUAL_FATAL(json_msgpack_first(text, &value, &error), 0);
@@ -63,6 +63,6 @@ void msgpack_expect_refused(const char *hex, const char *message)
     CU_ASSERT_STRING_EQUAL(error.message, message);
     msgpack_show_difference(hex, error.message, message);
     CU_ASSERT_EQUAL(json_msgpack_json(value, &out, NULL), EP_EPROTO);
-    json_write_free(&out);
+    base_text_free(&out);
     msgpack_unhex_free(text);
 }

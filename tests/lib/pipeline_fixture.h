@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Real pipelines through the public API. What stages and clients see is written into `pipeline_world`, memory that
- * all processes of a test share; what a run leaves in the store is read from the store's file. Events are known by
- * the number at the end of their uid.
+ * Real pipelines through the public API. What stages and clients see is written into `pipeline_world`,
+ * memory that all processes of a test share; what a run leaves in the store is read from the store's file.
+ * Events are known by the number at the end of their uid.
  */
 #ifndef TESTS_LIB_PIPELINE_FIXTURE_H
 #define TESTS_LIB_PIPELINE_FIXTURE_H

@@ -17,7 +17,8 @@ bool steps_stopping(const struct steps *steps)
     return atomic_load(&steps->segment->header->phase) == SHM_PHASE_STOPPED;
 }
 
-/* As worker.c when it is BLOCKED; the daemon's worker waits before it takes the event, this one before it passes it. */
+/* As worker.c when it is BLOCKED; the daemon's worker waits before it takes the event, this one before it
+ * passes it. */
 static void steps_wait_for_room(struct steps *steps, struct shm_ring *ring)
 {
     while (!ring_has_room(ring)) {

@@ -23,7 +23,8 @@ struct steps {
 struct steps steps_for(const struct segment *segment, uint32_t slot_index);
 bool steps_stopping(const struct steps *steps);
 
-/* Passes a ticket to the stage at this position, or frees it behind the last one; waits while its ring is full. */
+/* Passes a ticket to the stage at this position, or frees it behind the last one; waits while its ring is
+ * full. */
 void steps_hand_on(struct steps *steps, uint32_t ticket, uint32_t position);
 
 /* Takes what waits for this worker, `limit` events at most; 0: nothing is there. */

@@ -36,8 +36,8 @@ enum step_stop step_calls(pid_t pid, uint32_t count);
 /* On to the second mark. */
 enum step_stop step_finish(pid_t pid);
 
-/* Ends the test with a message where stepping is impossible, or its thirty times as many instructions senseless.
- */
+/* Ends the test with a message where stepping is impossible, or its thirty times as many instructions
+ * senseless. */
 void step_or_skip(void);
 
 /* Whether STEP_LONG is set: the long form of the test. */

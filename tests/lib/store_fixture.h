@@ -6,6 +6,8 @@
 #ifndef TESTS_LIB_STORE_FIXTURE_H
 #define TESTS_LIB_STORE_FIXTURE_H
 
+#include <stdio.h>
+
 #include "src/store/store.h"
 #include "tests/lib/unit.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Shared by the tests of group commits in the store: a traced store with a write lock, counts of what its engine
- * did, and short functions to build members. */
+/* Shared by the tests of group commits in the store: a traced store with a write lock, counts of what its
+ * engine did, and short functions to build members. */
 #ifndef TESTS_LIB_STORE_GROUP_RIG_H
 #define TESTS_LIB_STORE_GROUP_RIG_H
 
@@ -9,7 +9,8 @@
 #include "tests/lib/store_files.h"
 
 extern pthread_mutex_t *group_write_lock; /* shared with children */
-/* Of the fixture's handle since group_commit_begin, or the last reset; releases are those of the write lock. */
+/* Of the fixture's handle since group_commit_begin, or the last reset; releases are those of the write lock.
+ * */
 extern int group_commits, group_rollbacks, group_releases;
 extern struct store_group_commit group_commit;
 extern struct store_answer group_answers[STORE_GROUP_COMMIT_MAX][16];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The stand-ins: process_keeper_main, process_producer_main and process_worker_main. They replace the real ones
- * since the linker finds them first: whoever uses instance_world, which is defined here, has this file.
+ * The stand-ins: process_keeper_main, process_producer_main and process_worker_main. They replace the real
+ * ones since the linker finds them first: whoever uses instance_world, which is defined here, has this file.
  */
 #include "tests/lib/supervisor_bodies.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stand-ins for the bodies of producer, worker and keeper. A struct in shared memory (instance_world) replaces the
- * store; it outlives every process but the test. enum doom says what happens when a stage gets an event.
+ * Stand-ins for the bodies of producer, worker and keeper. A struct in shared memory (instance_world)
+ * replaces the store; it outlives every process but the test. enum doom says what happens when a stage gets
+ * an event.
  */
 #ifndef TESTS_LIB_SUPERVISOR_BODIES_H
 #define TESTS_LIB_SUPERVISOR_BODIES_H

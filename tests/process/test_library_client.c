@@ -6,7 +6,8 @@
 
 #include "tests/lib/pipeline_fixture.h"
 
-/* ---- a backend of numbered events: e-1 to e-N, N = pipeline_world->flag. The cursor is the last number given. */
+/* ---- a backend of numbered events: e-1 to e-N, N = pipeline_world->flag. The cursor is the last number
+ * given. */
 
 static int feed_open(void *user, const struct ep_filter *filter, void **session, char *errbuf,
                      size_t errbuf_size)

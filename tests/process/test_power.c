@@ -24,10 +24,10 @@
 #include "src/store/store.h"
 
 /*
- * The disk that forgets: an SQLite VFS over the default one that notes every write, cut and sync of the store's
- * main file and log, in one order for both. From its notes the files are made again as a power loss at any
- * instant could have left them: all that was synced is there; of what was written since, each write is there,
- * or missing, or torn between two sectors. It runs in one process.
+ * The disk that forgets: an SQLite VFS over the default one that notes every write, cut and sync of the
+ * store's main file and log, in one order for both. From its notes the files are made again as a power loss
+ * at any instant could have left them: all that was synced is there; of what was written since, each write
+ * is there, or missing, or torn between two sectors. It runs in one process.
  */
 #define DISK_SECTOR 512
 

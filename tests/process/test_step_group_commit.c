@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Whoever commits for others may be killed at any instruction, and so may whoever lets others commit: each
- * answer is committed, counted once, and nobody waits for ever. A leader with another's commit request before it, or
- * an owner waiting for a write lock that is held, is killed at each of its system calls and after each instruction that
- * changed the segment. Then the supervisor's part is done (commit_request_recover), the living does what is left to it,
- * and a successor what the crashed one left.
+ * answer is committed, counted once, and nobody waits for ever. A leader with another's commit request
+ * before it, or an owner waiting for a write lock that is held, is killed at each of its system calls and
+ * after each instruction that changed the segment. Then the supervisor's part is done
+ * (commit_request_recover), the living does what is left to it, and a successor what the crashed one left.
  */
 #include "tests/lib/step_places.h"
 

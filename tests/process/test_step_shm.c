@@ -7,8 +7,8 @@
  * real, while another process sleeps for what the operation brings: that one must wake.
  *
  * Then the same with a second process halted half-way, which goes on after the first one's crash and
- * recovery. Of an exited process nothing but the segment remains, so the first is killed wherever it has changed
- * that.
+ * recovery. Of an exited process nothing but the segment remains, so the first is killed wherever it has
+ * changed that.
  *
  * By default the second halts at some places before and after its own changes. STEP_LONG=1: it halts after
  * each of its instructions, and every halt of a process alone is a kill.

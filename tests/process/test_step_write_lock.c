@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whoever holds the write lock may be killed at any instruction: the next gets in all the same. A holder under
- * ptrace enters, or leaves, or waits for its turn, and is killed after k instructions, for every k until it
- * is through; another process waits behind it for real, or comes afterwards. That one must get in by itself
- * and not by its time-out, also when the kill came between the mutex let go and the system call that wakes
- * the next.
+ * Whoever holds the write lock may be killed at any instruction: the next gets in all the same. A holder
+ * under ptrace enters, or leaves, or waits for its turn, and is killed after k instructions, for every k
+ * until it is through; another process waits behind it for real, or comes afterwards. That one must get in
+ * by itself and not by its time-out, also when the kill came between the mutex let go and the system call
+ * that wakes the next.
  */
 #include "tests/lib/step_rig.h"
 
@@ -167,8 +167,8 @@ static bool step_to_sleep(pid_t pid)
     return false;
 }
 
-/* We hold the lock; one process sleeps until its turn comes, another behind it. False: on a busy machine the first
- * may need longer for its steps than it wants to sleep. */
+/* We hold the lock; one process sleeps until its turn comes, another behind it. False: on a busy machine the
+ * first may need longer for its steps than it wants to sleep. */
 static bool line_up(pid_t *pid, struct waiter *waiter)
 {
     fresh_write_lock();

@@ -279,7 +279,7 @@ static void test_bad_starts_back_off(void)
     atomic_store(&instance_world->never_ends, 1);
     atomic_store(&instance_world->open_fails, 0);
     CU_ASSERT(UNTIL(INSTANCE_PATIENCE_MS, instance_events_done() == 20));
-    /* who has answered calls gets its backoff reset at the next turn; a worker that got no event keeps its past */
+    /* a worker that answered calls gets its backoff reset at the next turn; one without an event does not */
     kill(instance.pid, SIGTERM);
     struct error error;
     CU_ASSERT_EQUAL(instance_wait(&error), 0);

@@ -67,7 +67,7 @@ static void keys_fit(void)
 static void document_is_one_line(void)
 {
     struct ep_call call;
-    struct json_out out = {0};
+    struct text out = {0};
     stage_fixture_call(&call, "{\n  \"uid\": \"u-1\",\r\n  \"n\": 9007199254740993\n}\n", "{\"a\" : 1}");
     call.uid = "say \"hi\"";
     CU_ASSERT_EQUAL(stage_call_document(&call, &out), 0);
@@ -76,7 +76,7 @@ static void document_is_one_line(void)
     CU_ASSERT(stage_fixture_contains(out.text, "9007199254740993"));
     CU_ASSERT(stage_fixture_contains(
         out.text, ",\"context\":{\"a\" : 1},\"attempt\":1,\"key\":\"quakes/say \\\"hi\\\"/locate\"}"));
-    json_write_free(&out);
+    base_text_free(&out);
 }
 
 static void untouched_context_is_not_stored(void)
@@ -225,15 +225,15 @@ static void reason_and_delay(void)
 /* Many members, all kept but one. */
 static void large_context(void)
 {
-    struct json_out text = {0};
+    struct text text = {0};
     struct ep_call call;
-    json_write_text(&text, "{");
+    base_text_append(&text, "{");
     for (unsigned i = 0; i < 20000; i++) {
         char member[64];
         snprintf(member, sizeof member, "%s\"m%u\":90071992547409%02u", i > 0 ? "," : "", i, i % 100);
-        json_write_text(&text, member);
+        base_text_append(&text, member);
     }
-    json_write_text(&text, "}");
+    base_text_append(&text, "}");
     stage_fixture_call(&call, "{}", text.text);
     cJSON_AddTrueToObject(ep_call_context(&call), "x");
     CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
@@ -241,7 +241,7 @@ static void large_context(void)
     CU_ASSERT_EQUAL(strlen(call.new_context), text.bytes + strlen(",\"x\":true"));
     CU_ASSERT(strncmp(call.new_context, text.text, text.bytes - 1) == 0);
     stage_call_close(&call);
-    json_write_free(&text);
+    base_text_free(&text);
 }
 
 UNIT_MAIN("call", {"reads what came", reads_what_came}, {"keys fit", keys_fit},

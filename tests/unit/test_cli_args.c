@@ -9,7 +9,7 @@
 #define WORDS_MAX 16
 
 static struct error error;
-static struct json_out request;
+static struct text request;
 
 /* Parses words separated by blanks; _ stands for an empty word. Returns cli_options_parse's code, then
  * cli_select_write_request's.
@@ -26,7 +26,7 @@ static int parse(const char *line, struct cli *cli)
     argv[argc] = NULL;
     *cli = (struct cli){0};
     error = (struct error){0};
-    json_write_reset(&request);
+    base_text_reset(&request);
     return cli_options_parse(cli, argc, argv, &error);
 }
 
@@ -126,12 +126,12 @@ static void test_too_many_uids(void)
     argv[1] = (char *)"remove";
     for (size_t i = 2; i < 20002; i++)
         argv[i] = (char *)"some-uid";
-    json_write_reset(&request);
+    base_text_reset(&request);
     CU_ASSERT_EQUAL(cli_options_parse(&cli, 20002, argv, &error), 0);
     CU_ASSERT_EQUAL(cli_select_write_request(&cli, &request, &error), CONTROL_USAGE);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "too many UIDs"));
     cli_instance_close(&cli);
-    json_write_free(&request);
+    base_text_free(&request);
 }
 
 static void test_help(void)
@@ -142,11 +142,11 @@ static void test_help(void)
     cli_instance_close(&cli);
     CU_ASSERT_EQUAL(parse("remove -h", &cli), 0); /* nor anything else that the command needs */
     cli_instance_close(&cli);
-    struct json_out usage = {0};
+    struct text usage = {0};
     cli_options_write_usage(&usage);
     for (const char *line = usage.text; line != NULL && *line != '\0'; line = strchr(line, '\n') + 1)
         CU_ASSERT(strcspn(line, "\n") <= 80);
-    json_write_free(&usage);
+    base_text_free(&usage);
 }
 
 /* Byte for byte, but for white space between the tokens. */
@@ -157,13 +157,13 @@ static void test_pretty(void)
     static const char expected[] =
         "{\n  \"a\": [\n    1.50,\n    12345678901234567890,\n    -0.0e+1\n  ],\n  \"b\": {},\n"
         "  \"c\": [],\n  \"d\": \"x\\\"{,}\",\n  \"e\": null\n}";
-    struct json_out out = {0};
+    struct text out = {0};
     cli_show_print_json(&out, (struct json_span){text, sizeof text - 1}, 0);
     CU_ASSERT_STRING_EQUAL(out.text, expected);
-    json_write_free(&out);
+    base_text_free(&out);
     for (size_t cut = 1; cut < sizeof text; cut++) { /* what is no JSON does not run away either */
         cli_show_print_json(&out, (struct json_span){text, cut}, 0);
-        json_write_free(&out);
+        base_text_free(&out);
     }
 }
 
@@ -173,7 +173,7 @@ static void test_table(void)
                                                   {"N", true, false, false},
                                                   {"WORDS", false, true, true}};
     struct table table;
-    struct json_out out = {0};
+    struct text out = {0};
     cli_table_open(&table, columns, 3);
     const char *const cells[] = {"a", "1", "first\033[31m", "b\xc3\xa4", "22", "a second, longer, cell \xff"};
     for (size_t i = 0; i < 6; i++)
@@ -181,12 +181,12 @@ static void test_table(void)
     cli_table_print(&table, &out, 30, 0, true);
     CU_ASSERT_STRING_EQUAL(out.text,
                            "NAME   N  WORDS\na      1  first?[31m\nb\xc3\xa4    22  a second, longer, c…\n");
-    json_write_free(&out);
+    base_text_free(&out);
     for (size_t i = 0; i < 6; i++)
         cli_table_add_cell(&table, cells[i], NULL);
     cli_table_print(&table, &out, 12, 0, false); /* too narrow even when cut: the last column goes */
     CU_ASSERT_STRING_EQUAL(out.text, "a     1\nb\xc3\xa4   22\n");
-    json_write_free(&out);
+    base_text_free(&out);
     cli_table_close(&table);
 }
 

@@ -108,7 +108,7 @@ static void test_options(void)
         add(&page, both);
     }
     fclose(file);
-    struct json_out usage = {0};
+    struct text usage = {0};
     cli_options_write_usage(&usage);
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
         char both[80];
@@ -125,7 +125,7 @@ static void test_options(void)
         snprintf(both, sizeof both, "\n  %s ", control_commands[i].name);
         CU_ASSERT_EQUAL(strstr(usage.text, both) != NULL, control_commands[i].help != NULL);
     }
-    json_write_free(&usage);
+    base_text_free(&usage);
     expect_same(&page, &program);
 }
 
@@ -157,7 +157,7 @@ static void test_status_members(void)
     static struct items page, program;
     struct segment segment;
     struct status status;
-    struct json_out out = {0};
+    struct text out = {0};
     program = (struct items){0};
     fake_create(&segment);
     CU_ASSERT_EQUAL(cli_status_read_segment(&segment, &status), EP_OK);
@@ -165,7 +165,7 @@ static void test_status_members(void)
     cJSON *json = cJSON_Parse(out.text);
     add_paths(json, "", &program, true);
     cJSON_Delete(json);
-    json_write_free(&out);
+    base_text_free(&out);
     cli_status_close(&status);
     fake_destroy(&segment);
     read_page("Status members", ".It Va ", &page);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Commit requests between threads and between processes: of two moves one happens, who waits is woken. Most sleep
- * without a time-out, so a lost wake-up hangs the test, and its alarm ends it. */
+/* Commit requests between threads and between processes: of two moves one happens, who waits is woken. Most
+ * sleep without a time-out, so a lost wake-up hangs the test, and its alarm ends it. */
 #include "shm/commit_request.h"
 #include "shm/wake.h"
 #include "shm/write_lock.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Group commit of one worker in a process of its own, while the test plays all others: what each end of a commit
- * request means to its owner; and of the test itself holding the write lock, with commit requests laid out by hand. */
+/* Group commit of one worker in a process of its own, while the test plays all others: what each end of a
+ * commit request means to its owner; and of the test itself holding the write lock, with commit requests
+ * laid out by hand. */
 #include <sqlite3.h>
 #include <unistd.h>
 
@@ -242,7 +243,8 @@ static void as_many_as_there_is_room_for(void)
     group_rig_end();
 }
 
-/* An owner crashes while its commit request is in the transaction, and its successor submits one before the end of it. */
+/* An owner crashes while its commit request is in the transaction, and its successor submits one before the
+ * end of it. */
 static void successor_submits(void *user, int change, const char *schema, const char *table,
                               sqlite3_int64 row)
 {

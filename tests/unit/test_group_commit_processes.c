@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Group commit between processes: who finds the write lock held is taken along by whoever comes through it, or
- * killed with it in its hands. */
+/* Group commit between processes: who finds the write lock held is taken along by whoever comes through it,
+ * or killed with it in its hands. */
 #include <signal.h>
 #include <sqlite3.h>
 #include <sys/wait.h>

@@ -288,7 +288,7 @@ static void keeps_bad_data_to_itself(void)
                                          "{\"t\":\"a\",\"d\":[\"\xFF\"]}"};
     struct msgpack body = msgpack_unhex("82 a26474 92 01 c1 a2746f a161");
     struct idefix_message message;
-    struct json_out out = {0};
+    struct text out = {0};
     struct error error;
 
     for (size_t i = 0; i < 3; i++) {
@@ -303,7 +303,7 @@ static void keeps_bad_data_to_itself(void)
     CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EPROTO);
     CU_ASSERT_STRING_EQUAL(error.message, "byte 2 is 0xC1, which means nothing in MessagePack");
     idefix_message_free(&message);
-    json_write_free(&out);
+    base_text_free(&out);
     msgpack_unhex_free(body);
 }
 

@@ -74,7 +74,7 @@ static void test_addresses_refused(void)
 
 static char *query_text(const struct idefix_query *query)
 {
-    struct json_out out = {0};
+    struct text out = {0};
 
     CU_ASSERT_EQUAL_FATAL(idefix_query_data(query, &out), 0);
     CU_ASSERT_TRUE(json_valid(out.text, out.bytes, NULL));

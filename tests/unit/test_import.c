@@ -100,7 +100,7 @@ static void sources_find_each_other(void)
 static void fill(void)
 {
     sqlite3 *db = import_rig_create("INSERT INTO sources VALUES('quakes', 'cursor-9')");
-    struct json_out event = {0};
+    struct text event = {0};
     import_rig_row(db, "quakes", "a", 1, true, "second- first+");
     import_rig_row(db, "quakes", "b", 2, false, "third+ zoo+ second+ attic+ first+");
     import_rig_row(db, "quakes", "c", 3, true, "second+ zoo-");
@@ -110,7 +110,7 @@ static void fill(void)
     import_rig_event(&event, "f");
     import_rig_add(db, "quakes", "g", 7, false, import_rig_packed(&event), IMPORT_RIG_NULL);
     import_rig_add(db, "quakes", "h", 8, false, import_rig_packed(&event), IMPORT_RIG_TEXT("\x01"));
-    json_write_free(&event);
+    base_text_free(&event);
     sqlite3_close(db);
 }
 

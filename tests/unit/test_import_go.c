@@ -66,7 +66,7 @@ static void values_are_exact(void)
 {
     import_rig_begin();
     sqlite3 *db = import_rig_create("INSERT INTO sources VALUES('s', 'c')");
-    struct json_out event = {0}, context = {0};
+    struct text event = {0}, context = {0};
     json_msgpack_write_map(&event, 10);
     import_rig_text(&event, "uid"), import_rig_text(&event, "u");
     import_rig_text(&event, "address"), import_rig_text(&event, "dev");
@@ -103,8 +103,8 @@ static void values_are_exact(void)
     CU_ASSERT_EQUAL(row.mark_count, 0);
     CU_ASSERT_FALSE(next());
     close_go();
-    json_write_free(&event);
-    json_write_free(&context);
+    base_text_free(&event);
+    base_text_free(&context);
     import_rig_end();
 }
 
@@ -169,7 +169,7 @@ static void the_row_names_the_event(void)
 {
     import_rig_begin();
     sqlite3 *db = import_rig_create("");
-    struct json_out event = {0};
+    struct text event = {0};
     import_rig_event(&event, "inner");
     import_rig_add(db, "s", "outer", 1, false, import_rig_packed(&event), IMPORT_RIG_NULL);
     import_rig_add(db, "s", "none", 2, false, IMPORT_RIG_TEXT("\x81\xa1n\x01"), IMPORT_RIG_NULL);
@@ -181,7 +181,7 @@ static void the_row_names_the_event(void)
     base_hash_hex("bad \xff id", 8, bad[0], HASH_UID_DIGITS);
     base_hash_hex("bad \xfe id", 8, bad[1], HASH_UID_DIGITS);
     sqlite3_close(db);
-    json_write_free(&event);
+    base_text_free(&event);
     const struct {
         const char *uid, *other, *data;
     } expected[] = {

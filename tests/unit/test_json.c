@@ -281,7 +281,7 @@ static void keeps_64_bit_numbers_exact(void)
 static void writes_what_it_can_read(void)
 {
     static const char hard[] = "q\" b\\ n\n t\t nul\0 esc\x1b del\x7f \xC3\xA9 bad\xFF\xC3(";
-    struct json_out out = {0};
+    struct text out = {0};
 
     json_write_string(&out, hard, sizeof hard - 1);
     CU_ASSERT_STRING_EQUAL(
@@ -289,45 +289,45 @@ static void writes_what_it_can_read(void)
         "\"q\\\" b\\\\ n\\n t\\t nul\\u0000 esc\\u001b del\x7f \xC3\xA9 bad" UTF8_REPLACEMENT UTF8_REPLACEMENT
         "(\"");
     CU_ASSERT_TRUE(json_valid(out.text, out.bytes, NULL));
-    json_write_reset(&out);
+    base_text_reset(&out);
     CU_ASSERT_STRING_EQUAL(out.text, "");
-    json_write_text(&out, "[");
+    base_text_append(&out, "[");
     json_write_uint(&out, UINT64_MAX);
-    json_write_text(&out, ",");
+    base_text_append(&out, ",");
     json_write_int(&out, INT64_MIN);
-    json_write_raw(&out, "]x", 1);
+    base_text_append_bytes(&out, "]x", 1);
     CU_ASSERT_STRING_EQUAL(out.text, "[18446744073709551615,-9223372036854775808]");
     for (int i = 0; i < 10000; i++)
-        json_write_text(&out, "0123456789");
+        base_text_append(&out, "0123456789");
     CU_ASSERT_EQUAL(out.bytes, 43 + 100000);
     CU_ASSERT_FALSE(out.failed);
-    json_write_free(&out);
+    base_text_free(&out);
     CU_ASSERT_PTR_NULL(out.text);
 }
 
 static void separates_members(void)
 {
-    struct json_out out = {0};
+    struct text out = {0};
 
-    json_write_text(&out, "{");
+    base_text_append(&out, "{");
     json_write_member_text(&out, "a", "b\"");
     json_write_member_text(&out, "none", NULL);
     json_write_key(&out, "list");
-    json_write_text(&out, "[{");
+    base_text_append(&out, "[{");
     json_write_member_uint(&out, "n", UINT64_MAX);
-    json_write_text(&out, "}]}");
+    base_text_append(&out, "}]}");
     CU_ASSERT_STRING_EQUAL(out.text,
                            "{\"a\":\"b\\\"\",\"none\":null,\"list\":[{\"n\":18446744073709551615}]}");
-    json_write_free(&out);
+    base_text_free(&out);
 }
 
 static void puts_a_value_on_one_line(void)
 {
-    struct json_out out = {0};
+    struct text out = {0};
 
     json_write_line(&out, span_of("\n{\r\n  \"a b\" : [ 1,\n\n 2 ] ,\t\"c\\\"\\n  \": 1.50\n}\n"));
     CU_ASSERT_STRING_EQUAL(out.text, "{\"a b\" : [ 1,2 ] ,\t\"c\\\"\\n  \": 1.50}");
-    json_write_free(&out);
+    base_text_free(&out);
 }
 
 /* Whatever it is fed, nothing reads outside it (run with the address sanitizer) and what is valid can be
@@ -361,9 +361,9 @@ static void survives_random_changes(void)
                 free(json_text(found));
                 json_int64(found, &number);
             }
-        struct json_out out = {0};
+        struct text out = {0};
         json_write_line(&out, text_span);
-        json_write_free(&out);
+        base_text_free(&out);
         free(text);
     }
     CU_ASSERT_TRUE(taken > 100);

@@ -297,7 +297,7 @@ static void survives_unchecked_spans(void)
     struct msgpack cut = msgpack_unhex("dd ffffffff 01 02"), none = {"", 0}, value;
     struct sum sum = {.stop_at = 1000};
     struct json_span content;
-    struct json_out out = {0};
+    struct text out = {0};
 
     CU_ASSERT_EQUAL(json_msgpack_each_element(cut, add_element, &sum), 0);
     CU_ASSERT_EQUAL(sum.calls, 2);
@@ -306,7 +306,7 @@ static void survives_unchecked_spans(void)
     CU_ASSERT_FALSE(json_msgpack_content(none, &content));
     CU_ASSERT_FALSE(json_msgpack_bool(none));
     CU_ASSERT_FALSE(json_msgpack_find(none, "a", &value));
-    json_write_free(&out);
+    base_text_free(&out);
     msgpack_unhex_free(cut);
 }
 

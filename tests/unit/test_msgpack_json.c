@@ -171,7 +171,7 @@ static void expect_depth(size_t depth, int expected)
 {
     char *text = malloc(depth + 1);
     struct msgpack value;
-    struct json_out out = {0};
+    struct text out = {0};
     struct error error = {0};
 
     memset(text, 0x91, depth);
@@ -181,7 +181,7 @@ static void expect_depth(size_t depth, int expected)
     CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), expected);
     CU_ASSERT_EQUAL(expected == 0, json_valid(out.text, out.bytes, NULL));
     CU_ASSERT_STRING_EQUAL(error.message, expected == 0 ? "" : "nested deeper than 200 at byte 200");
-    json_write_free(&out);
+    base_text_free(&out);
     free(text);
 }
 
@@ -199,7 +199,7 @@ static void writes_each_byte_once(void)
     enum { DEPTH = 199, WIDTH = 4000000 };
     char *text = malloc(DEPTH + 5 + WIDTH);
     struct msgpack value;
-    struct json_out out = {0};
+    struct text out = {0};
 
     memset(text, 0x91, DEPTH);
     memcpy(text + DEPTH, "\xDD\x00\x3D\x09\x00", 5);
@@ -207,23 +207,23 @@ static void writes_each_byte_once(void)
     CU_ASSERT_EQUAL_FATAL(json_msgpack_first((struct msgpack){text, DEPTH + 5 + WIDTH}, &value, NULL), 0);
     CU_ASSERT_EQUAL(json_msgpack_json(value, &out, NULL), 0);
     CU_ASSERT_EQUAL(out.bytes, 2 * DEPTH + 2 + 2 * WIDTH - 1);
-    json_write_free(&out);
+    base_text_free(&out);
     free(text);
 }
 
 static void appends(void)
 {
     struct msgpack value = msgpack_unhex("92 01 d4 05 00");
-    struct json_out out = {0};
+    struct text out = {0};
 
-    json_write_text(&out, "x=");
+    base_text_append(&out, "x=");
     CU_ASSERT_EQUAL(json_msgpack_json((struct msgpack){value.at + 1, 1}, &out, NULL), 0);
     CU_ASSERT_STRING_EQUAL(out.text, "x=1");
     CU_ASSERT_EQUAL(json_msgpack_json(value, &out, NULL), EP_EPROTO);
     CU_ASSERT_EQUAL(strncmp(out.text, "x=1", 3), 0);
     out.failed = true; /* as after an allocation that failed */
     CU_ASSERT_EQUAL(json_msgpack_json((struct msgpack){value.at + 1, 1}, &out, NULL), EP_ENOMEM);
-    json_write_free(&out);
+    base_text_free(&out);
     msgpack_unhex_free(value);
 }
 

@@ -12,9 +12,9 @@ static struct json_span span_of(const char *text)
     return (struct json_span){text, strlen(text)};
 }
 
-static void pack(const char *json, struct json_out *packed)
+static void pack(const char *json, struct text *packed)
 {
-    *packed = (struct json_out){0};
+    *packed = (struct text){0};
     CU_ASSERT_TRUE(json_valid(json, strlen(json), NULL));
     CU_ASSERT_EQUAL(json_msgpack_write(packed, span_of(json)), 0);
 }
@@ -22,7 +22,7 @@ static void pack(const char *json, struct json_out *packed)
 static void expect_msgpack(const char *json, const char *hex)
 {
     struct msgpack expected = msgpack_unhex(hex);
-    struct json_out packed;
+    struct text packed;
 
     pack(json, &packed);
     bool same = packed.bytes == expected.bytes && memcmp(packed.text, expected.at, expected.bytes) == 0;
@@ -33,16 +33,16 @@ static void expect_msgpack(const char *json, const char *hex)
             printf("%02x", (unsigned char)packed.text[i]);
         printf("\n    expected %s\n", hex);
     }
-    json_write_free(&packed);
+    base_text_free(&packed);
     msgpack_unhex_free(expected);
 }
 
 /* Packed and written again it is the same text. */
 static void expect_same(const char *json)
 {
-    struct json_out packed;
+    struct text packed;
     struct msgpack value;
-    struct json_out out = {0};
+    struct text out = {0};
     struct error error = {0};
 
     pack(json, &packed);
@@ -51,8 +51,8 @@ static void expect_same(const char *json)
     CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), 0);
     CU_ASSERT_STRING_EQUAL(out.text, json);
     msgpack_show_difference("there and back", out.text, json);
-    json_write_free(&out);
-    json_write_free(&packed);
+    base_text_free(&out);
+    base_text_free(&packed);
 }
 
 static void packs_numbers(void)
@@ -183,12 +183,12 @@ static void equals_what_msgpack_c_writes(void)
 static void expect_integer(int64_t value, const char *hex)
 {
     struct msgpack expected = msgpack_unhex(hex);
-    struct json_out packed = {0};
+    struct text packed = {0};
 
     json_msgpack_write_int(&packed, value);
     CU_ASSERT_EQUAL_FATAL(packed.bytes, expected.bytes);
     CU_ASSERT_TRUE(memcmp(packed.text, expected.at, expected.bytes) == 0);
-    json_write_free(&packed);
+    base_text_free(&packed);
     msgpack_unhex_free(expected);
 }
 
@@ -246,7 +246,7 @@ static void heads_grow_with_the_length(void)
     CU_ASSERT_PTR_NOT_NULL_FATAL(content);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct msgpack head = msgpack_unhex(cases[i].head);
-        struct json_out packed = {0};
+        struct text packed = {0};
         size_t content_bytes = 0;
         if (cases[i].type == 't')
             json_msgpack_write_text(&packed, content, content_bytes = cases[i].length);
@@ -258,7 +258,7 @@ static void heads_grow_with_the_length(void)
             json_msgpack_write_map(&packed, cases[i].length);
         CU_ASSERT_EQUAL_FATAL(packed.bytes, head.bytes + content_bytes);
         CU_ASSERT_TRUE(memcmp(packed.text, head.at, head.bytes) == 0);
-        json_write_free(&packed);
+        base_text_free(&packed);
         msgpack_unhex_free(head);
     }
     free(content);
@@ -266,22 +266,22 @@ static void heads_grow_with_the_length(void)
 
 static void refuses_what_no_head_can_say(void)
 {
-    struct json_out packed = {0};
+    struct text packed = {0};
 
     json_msgpack_write_array(&packed, (size_t)UINT32_MAX);
     CU_ASSERT_FALSE(packed.failed);
     json_msgpack_write_map(&packed, (size_t)UINT32_MAX + 1);
     CU_ASSERT_TRUE(packed.failed);
-    json_write_free(&packed);
+    base_text_free(&packed);
 }
 
 static void reports_that_memory_ran_out(void)
 {
-    struct json_out packed = {.failed = true}; /* as an earlier addition leaves it */
+    struct text packed = {.failed = true}; /* as an earlier addition leaves it */
 
     CU_ASSERT_EQUAL(json_msgpack_write(&packed, span_of("{\"a\":[1,\"text\"]}")), EP_ENOMEM);
     CU_ASSERT_EQUAL(packed.bytes, 0);
-    json_write_free(&packed);
+    base_text_free(&packed);
 }
 
 UNIT_MAIN("msgpack write", {"packs numbers", packs_numbers},

@@ -7,8 +7,8 @@
 
 /* ---- failures ---- */
 
-/* The next poll misbehaves so; it must fail so, with a message that has these texts, and the one after that must be well
- * again. */
+/* The next poll misbehaves so; it must fail so, with a message that has these texts, and the one after that
+ * must be well again. */
 static void expect_failure(struct http_rig *rig, const char *mode, int code, const char *error)
 {
     http_rig_control(rig, mode);

@@ -53,14 +53,14 @@ static bool collector_end(void)
 
 static size_t keep(char *bytes, size_t size, size_t count, void *user)
 {
-    json_write_raw(user, bytes, size * count);
+    base_text_append_bytes(user, bytes, size * count);
     return size * count;
 }
 
 /* Sets how the collector answers, or (NULL) asks it what it has seen. Freed by the caller. */
 static char *control(const char *behaviour)
 {
-    struct json_out answer = {0};
+    struct text answer = {0};
     char url[64];
     CURL *handle = curl_easy_init();
     snprintf(url, sizeof url, "http://127.0.0.1:%d/control", collector_port);
@@ -268,13 +268,13 @@ static void long_bodies_are_cut(void)
     stage_http_ops.close(trial.state, 0);
 
     /* megabytes of it: the status alone counts, and the next request is none the worse */
-    struct json_out big = {0};
-    json_write_text(&big, "{\"status\":200,\"count\":1,\"body\":\"");
+    struct text big = {0};
+    base_text_append(&big, "{\"status\":200,\"count\":1,\"body\":\"");
     for (int i = 0; i < 1000; i++)
-        json_write_text(&big, body);
-    json_write_text(&big, "\"}");
+        base_text_append(&big, body);
+    base_text_append(&big, "\"}");
     behave(big.text);
-    json_write_free(&big);
+    base_text_free(&big);
     CU_ASSERT_FATAL(trial_open(&trial));
     CU_ASSERT_EQUAL(post(&trial, "{}"), EP_PROCESSED);
     CU_ASSERT_EQUAL(post(&trial, "{}"), EP_PROCESSED);

@@ -193,13 +193,13 @@ static void test_readonly(void)
 
 static cJSON *as_json(void)
 {
-    struct json_out out = {0};
+    struct text out = {0};
     cli_status_write_json(&status, &out);
     CU_ASSERT_FATAL(!out.failed && out.bytes > 2);
     CU_ASSERT_PTR_EQUAL(strchr(out.text, '\n'), out.text + out.bytes - 1); /* one line */
     CU_ASSERT(json_valid(out.text, out.bytes, NULL));
     cJSON *json = cJSON_Parse(out.text);
-    json_write_free(&out);
+    base_text_free(&out);
     CU_ASSERT_PTR_NOT_NULL_FATAL(json);
     return json;
 }
@@ -246,7 +246,7 @@ static void test_text(void)
     look();
     static const size_t widths[] = {80, 100, 120};
     for (size_t i = 0; i < 3; i++) {
-        struct json_out out = {0};
+        struct text out = {0};
         cli_status_write_text(&status, widths[i], false, &out);
         for (char *line = out.text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
             *end = '\0';
@@ -257,7 +257,7 @@ static void test_text(void)
         }
         CU_ASSERT_EQUAL(strncmp(out.text, fake_instance, strlen(fake_instance)), 0);
         CU_ASSERT_PTR_NOT_NULL(strstr(out.text, "DEGRADED"));
-        json_write_free(&out);
+        base_text_free(&out);
     }
     tear_down();
 }

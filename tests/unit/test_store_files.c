@@ -139,8 +139,8 @@ static void one_instance_holds(void)
     fixture_end();
 }
 
-/* A supervisor that crashed, and a worker of its instance that lives until told. Returns the worker's end of a
- * pipe. */
+/* A supervisor that crashed, and a worker of its instance that lives until told. Returns the worker's end of
+ * a pipe. */
 static int leave_a_worker(void)
 {
     int keep[2], ready[2];

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* The life of an event in the store: ingest, claim, read, commit, unlock. */
-#include <stdio.h>
-
 #include "tests/lib/store_fixture.h"
 
 static void fifo(void)

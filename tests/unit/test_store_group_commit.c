@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The answers of several workers in one transaction: all are committed, or none; late members; the write lock. */
+/* The answers of several workers in one transaction: all are committed, or none; late members; the write
+ * lock. */
 #include <signal.h>
 #include <sqlite3.h>
 #include <sys/wait.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Group commits that fail, that lose some locks, or that are not known to be on the disk; and answers that may
- * have been committed already. */
+/* Group commits that fail, that lose some locks, or that are not known to be on the disk; and answers that
+ * may have been committed already. */
 #include <sqlite3.h>
 
 #include "tests/lib/store_group_rig.h"

@@ -3,10 +3,10 @@
  * The store's WAL: moved without losing what is committed meanwhile, bounded while a reader holds an old
  * state, and moved when the disk is full or refuses to sync it.
  *
- * SQLite up to 3.51.2 takes a WAL that a writer begins again for the old one when a checkpoint has just looked
- * at it, and then leaves out what is committed next ("WAL-reset bug"). Here that instant is held open:
- * between its look at the WAL and its work a checkpoint calls xUnfetch, and there the tests let another
- * handle write.
+ * SQLite up to 3.51.2 takes a WAL that a writer begins again for the old one when a checkpoint has just
+ * looked at it, and then leaves out what is committed next ("WAL-reset bug"). Here that instant is held
+ * open: between its look at the WAL and its work a checkpoint calls xUnfetch, and there the tests let
+ * another handle write.
  */
 #include <pthread.h>
 #include <sqlite3.h>

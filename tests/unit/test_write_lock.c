@@ -17,8 +17,8 @@
 
 #ifdef __SANITIZE_THREAD__
 /* The sanitizer of gcc 12 does not know pthread_mutex_clocklock and takes such a lock's owner for somebody
- * else; and releasing a write lock that one does not hold, which is tried here, is what it reports by right. Visible,
- * since the sanitizer's library looks for it. */
+ * else; and releasing a write lock that one does not hold, which is tried here, is what it reports by right.
+ * Visible, since the sanitizer's library looks for it. */
 __attribute__((visibility("default"))) const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
@@ -106,9 +106,9 @@ static bool is_asleep(pid_t pid)
 }
 
 /*
- * A holder that crashes after its unlock and before the call that wakes the next: what is left is a free mutex
- * with a sleeper. That is made here by hand, in the fields of the C library's mutex: whoever waits finds it
- * by itself, long before its time is over.
+ * A holder that crashes after its unlock and before the call that wakes the next: what is left is a free
+ * mutex with a sleeper. That is made here by hand, in the fields of the C library's mutex: whoever waits
+ * finds it by itself, long before its time is over.
  */
 static void test_killed_before_waking(void)
 {
@@ -131,7 +131,8 @@ static void test_killed_before_waking(void)
     segment_close(&segment);
 }
 
-/* Four processes count with a plain variable, each holding the write lock; now and then one crashes inside. */
+/* Four processes count with a plain variable, each holding the write lock; now and then one crashes inside.
+ * */
 static void test_one_at_a_time(void)
 {
     struct segment segment = shm_fixture(1, 1, 4, 4);

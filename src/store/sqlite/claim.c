@@ -267,8 +267,8 @@ static int resume_due(struct store_sqlite *store, int64_t source, uint64_t now_m
     return store_sqlite_tally(store, source, 0, &(struct store_sqlite_tally){.delayed = -(int64_t)count});
 }
 
-/* Ends the first step of the producer's claim: leaves the transaction open for store_sqlite_claim_end, or rolls
- * it back if `code` is a failure. */
+/* Ends the first step of the producer's claim: leaves the transaction open for store_sqlite_claim_end, or
+ * rolls it back if `code` is a failure. */
 int store_sqlite_claim_begun(struct store_sqlite *store, int code, int64_t source, int64_t low_water_mark,
                              bool durable)
 {
@@ -284,8 +284,8 @@ int store_sqlite_claim_begun(struct store_sqlite *store, int code, int64_t sourc
     return 0;
 }
 
-/* store_claim_end of the SQLite engine: commits a claim. The producer calls it when it has recorded each claimed
- * event in a ticket, so a producer that is killed leaves no lock without a ticket. */
+/* store_claim_end of the SQLite engine: commits a claim. The producer calls it when it has recorded each
+ * claimed event in a ticket, so a producer that is killed leaves no lock without a ticket. */
 int store_sqlite_claim_end(struct store *base)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -300,8 +300,8 @@ int store_sqlite_claim_end(struct store *base)
     return code;
 }
 
-/* store_claim_begin of the SQLite engine: locks ready events of a source, and delayed ones that are due, for the
- * producer. The producer calls it when the first stage has room, or when a retry is due. */
+/* store_claim_begin of the SQLite engine: locks ready events of a source, and delayed ones that are due, for
+ * the producer. The producer calls it when the first stage has room, or when a retry is due. */
 int store_sqlite_claim_begin(struct store *base, int64_t source, uint64_t now_ms,
                              const struct store_claim *claim, struct store_claimed *out)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: stores a page of events with its cursor, and claims in the same transaction. The producer
- * of the source calls it; so do `eventpipe inject` (in the keeper) and tests, without a claim.
+ * The SQLite engine: stores a page of events with its cursor, and claims in the same transaction. The
+ * producer of the source calls it; so do `eventpipe inject` (in the keeper) and tests, without a claim.
  *
  * Invariants
  *  1. A page, its cursor and the totals of its source are one transaction.

@@ -290,7 +290,8 @@ void store_sqlite_claim_forget(struct store_sqlite *store);
  */
 int store_sqlite_claim_ready(struct store_sqlite *store, const struct store_claim *claim, int64_t *from,
                              int64_t to, bool *more);
-/* Leaves the claim's transaction open for its end, or rolls it back if `code` is a failure. Returns `code`. */
+/* Leaves the claim's transaction open for its end, or rolls it back if `code` is a failure. Returns `code`.
+ * */
 int store_sqlite_claim_begun(struct store_sqlite *store, int code, int64_t source, int64_t low_water_mark,
                              bool durable);
 /* The source's low-water mark in this handle. */

@@ -12,12 +12,12 @@
     "k.reason, k.due_ms, ifnull(p.attempts, k.attempts), ifnull(p.crashes, k.crashes), "              \
     "ifnull(p.done, k.done), CASE WHEN ?1 THEN ifnull(p.context, k.context) END, ifnull(p.error, k.error) "
 
-struct text {
+struct statement_text {
     const char *sql;
     bool small; /* may scan a whole table */
 };
 
-static const struct text texts[SQL_STATEMENTS] = {
+static const struct statement_text texts[SQL_STATEMENTS] = {
     [SQL_BEGIN_READ] = {"BEGIN", false},
     [SQL_BEGIN_WRITE] = {"BEGIN IMMEDIATE", false},
     [SQL_COMMIT] = {"COMMIT", false},
