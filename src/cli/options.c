@@ -92,7 +92,8 @@ void cli_options_write_command_usage(const struct control_command *command, stru
     snprintf(line, sizeof line, "%s\n", command->help);
     base_text_append(out, line);
     if (command->change != NULL) {
-        control_command_states(command->change->takes, takes, sizeof takes);
+        control_command_states(store_command_rule(command->change->store_command)->takes, takes,
+                               sizeof takes);
         snprintf(line, sizeof line, "Takes %s events. Afterwards they are %s.\n", takes,
                  control_command_makes(command->change));
         base_text_append(out, line);

@@ -187,7 +187,7 @@ void control_admin_change(struct admin_request *request)
                             on_changed_event, &listing, &changed);
     control_answer_flush(&listing.answer);
     char done[128], takes[64], unknown[512];
-    control_command_states(change->takes, takes, sizeof takes);
+    control_command_states(store_command_rule(change->store_command)->takes, takes, sizeof takes);
     control_admin_unknown_name(request, unknown, sizeof unknown);
     snprintf(done, sizeof done, "%" PRIu64 " event%s %s%s", changed, changed == 1 ? "" : "s",
              request->dry_run ? "would be " : "", change->done);

@@ -6,43 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define STATE(name) (1u << STORE_##name)
-
-static const struct control_change retry = {
-    .store_command = STORE_RETRY,
-    .takes = STATE(DELAYED) | STATE(DEAD),
-    .makes = STORE_READY,
-    .step = STORE_TRACE_STEP_RETRY,
-    .done = "retried",
-};
-static const struct control_change hold = {
-    .store_command = STORE_HOLD,
-    .takes = STATE(READY) | STATE(DELAYED) | STATE(DEAD),
-    .makes = STORE_HELD,
-    .step = STORE_TRACE_STEP_HELD,
-    .done = "held",
-};
-static const struct control_change release = {
-    .store_command = STORE_RELEASE,
-    .takes = STATE(HELD),
-    .makes = STORE_READY,
-    .step = STORE_TRACE_STEP_RELEASED,
-    .done = "released",
-};
-static const struct control_change requeue = {
-    .store_command = STORE_REQUEUE,
-    .takes = STATE(READY) | STATE(DELAYED) | STATE(HELD) | STATE(DEAD),
-    .makes = STORE_READY,
-    .step = STORE_TRACE_STEP_REQUEUED,
-    .done = "requeued",
-};
-static const struct control_change remove_events = {
-    .store_command = STORE_REMOVE,
-    .takes = STATE(READY) | STATE(DELAYED) | STATE(HELD) | STATE(DEAD),
-    .makes = -1,
-    .step = STORE_TRACE_STEP_REMOVED_BY_OPERATOR,
-    .done = "removed",
-};
+static const struct control_change retry = {STORE_RETRY, "retried"};
+static const struct control_change hold = {STORE_HOLD, "held"};
+static const struct control_change release = {STORE_RELEASE, "released"};
+static const struct control_change requeue = {STORE_REQUEUE, "requeued"};
+static const struct control_change remove_events = {STORE_REMOVE, "removed"};
 
 #define JSON CONTROL_ACCEPTS_JSON
 #define FILTERS CONTROL_ACCEPTS_FILTERS
@@ -128,5 +96,6 @@ void control_command_states(unsigned states, char *buffer, size_t size)
 
 const char *control_command_makes(const struct control_change *change)
 {
-    return change->makes < 0 ? "removed" : store_state_name((enum store_state)change->makes);
+    int makes = store_command_rule(change->store_command)->makes;
+    return makes < 0 ? "removed" : store_state_name((enum store_state)makes);
 }

@@ -4,7 +4,7 @@
  *   command line   usage, the options a command accepts, whether it may ask the store while the daemon
  *                  is down
  *   supervisor     which commands it serves itself, and which only root and the daemon's user may give
- *   keeper         the members a request may have, the states a change takes and makes
+ *   keeper         the members a request may have, the change of events that the store makes
  * The functions that carry a command out stand with the process that runs them, in a switch or an array by
  * enum control_command_id.
  */
@@ -60,13 +60,11 @@ enum control_accepts {
     CONTROL_ACCEPTS_CHAOS = 1 << 11   /* --seconds, --seed and the other options of a chaos run */
 };
 
-/* How a command changes events. tests/unit/test_admin compares it with what the store does. */
+/* A command that changes events: store_command_rule says from which states, to which, and what the trace
+ * records. */
 struct control_change {
     enum store_command store_command;
-    unsigned takes;                  /* bits 1 << enum store_state; running events are never changed */
-    int makes;                       /* enum store_state; -1 = the event is removed */
-    enum store_trace_step_kind step; /* what the trace records */
-    const char *done;                /* as in "3 events retried" */
+    const char *done; /* as in "3 events retried" */
 };
 
 struct control_command {

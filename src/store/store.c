@@ -66,6 +66,24 @@ const char *store_trace_step_name(enum store_trace_step_kind kind)
     return (size_t)kind < sizeof names / sizeof names[0] ? names[kind] : "unknown";
 }
 
+#define STATE(name) (1u << STORE_##name)
+
+/* Returns what an operator's command does to the state of events. The store follows it when it changes them;
+ * the command line and the keeper describe commands with it. */
+const struct store_command_rule *store_command_rule(enum store_command command)
+{
+    static const struct store_command_rule rules[] = {
+        [STORE_RETRY] = {STATE(DELAYED) | STATE(DEAD), STORE_READY, STORE_TRACE_STEP_RETRY},
+        [STORE_HOLD] = {STATE(READY) | STATE(DELAYED) | STATE(DEAD), STORE_HELD, STORE_TRACE_STEP_HELD},
+        [STORE_RELEASE] = {STATE(HELD), STORE_READY, STORE_TRACE_STEP_RELEASED},
+        [STORE_REMOVE] = {STATE(READY) | STATE(DELAYED) | STATE(HELD) | STATE(DEAD), -1,
+                          STORE_TRACE_STEP_REMOVED_BY_OPERATOR},
+        [STORE_REQUEUE] = {STATE(READY) | STATE(DELAYED) | STATE(HELD) | STATE(DEAD), STORE_READY,
+                           STORE_TRACE_STEP_REQUEUED},
+    };
+    return &rules[command];
+}
+
 int store_hold(const struct store_options *options, uint64_t wait_ms, int *lock_fd, struct error *error)
 {
     const struct store_ops *ops = find_engine(options, error);

@@ -434,12 +434,20 @@ int store_list(struct store *store, const struct store_select *select, bool with
                void *user);
 
 enum store_command {
-    STORE_RETRY,   /* delayed, dead -> ready; attempts and crashes 0 */
-    STORE_HOLD,    /* ready, delayed, dead -> held */
-    STORE_RELEASE, /* held -> ready */
-    STORE_REMOVE,  /* ready, delayed, held, dead -> deleted */
-    STORE_REQUEUE  /* ready, delayed, held, dead -> ready, from the first stage, with an empty context */
+    STORE_RETRY, /* attempts and crashes become 0 */
+    STORE_HOLD,
+    STORE_RELEASE,
+    STORE_REMOVE,
+    STORE_REQUEUE /* from the first stage, with an empty context */
 };
+/* The states that a command takes events from, the state it gives them, and the step that the trace records.
+ * */
+struct store_command_rule {
+    unsigned takes; /* bits 1 << enum store_state; running events are never changed */
+    int makes;      /* enum store_state; -1 = the event is deleted */
+    enum store_trace_step_kind step;
+};
+const struct store_command_rule *store_command_rule(enum store_command command);
 /*
  * Changes the selected events, in transactions of at most 1,000. Events in a state that the command does not
  * take stay as they are; running ones always do. on_item is called for each changed event, or under dry_run

@@ -223,17 +223,18 @@ static void check_change(const struct control_command *command, enum store_state
     snprintf(request, sizeof request, "{\"command\":\"%s\",\"uids\":[\"%s\"],\"source\":\"quakes\"}",
              command->name, uid);
     ask(request);
-    bool takes = (command->change->takes & 1u << state) != 0;
+    const struct store_command_rule *rule = store_command_rule(command->change->store_command);
+    bool takes = (rule->takes & 1u << state) != 0;
     CU_ASSERT_EQUAL(answers.count, takes ? 1 : 0);
     if (takes) {
         CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "was"), store_state_name(state));
         CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "state"), control_command_makes(command->change));
-        CU_ASSERT_EQUAL(last_step(uid), command->change->step);
+        CU_ASSERT_EQUAL(last_step(uid), rule->step);
         snprintf(request, sizeof request, "{\"command\":\"queue\",\"uids\":[\"%s\"],\"source\":\"quakes\"}",
                  uid);
         ask(request);
-        CU_ASSERT_EQUAL(answers.count, command->change->makes < 0 ? 0 : 1);
-        if (command->change->makes >= 0)
+        CU_ASSERT_EQUAL(answers.count, rule->makes < 0 ? 0 : 1);
+        if (rule->makes >= 0)
             CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "state"),
                                    control_command_makes(command->change));
     }
@@ -251,9 +252,9 @@ static void test_table(void)
             check_change(&control_commands[i], states[j]);
     }
     CU_ASSERT_PTR_NULL(control_command_find("drop"));
-    control_command_states(control_command_find("requeue")->change->takes, text, sizeof text);
+    control_command_states(store_command_rule(STORE_REQUEUE)->takes, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "ready, delayed, held and dead");
-    control_command_states(control_command_find("release")->change->takes, text, sizeof text);
+    control_command_states(store_command_rule(STORE_RELEASE)->takes, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "held");
 }
 

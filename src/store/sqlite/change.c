@@ -17,24 +17,6 @@
 static const unsigned all_states =
     STATE(STORE_READY) | STATE(STORE_RUNNING) | STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD);
 
-/* Returns the states of events that an operator's command (retry, hold, release, remove, requeue) accepts.
- * Events in other states stay as they are, and running ones always do. The keeper runs it for the command. */
-static unsigned accepted_states(enum store_command command)
-{
-    switch (command) {
-    case STORE_RETRY:
-        return STATE(STORE_DELAYED) | STATE(STORE_DEAD);
-    case STORE_HOLD:
-        return STATE(STORE_READY) | STATE(STORE_DELAYED) | STATE(STORE_DEAD);
-    case STORE_RELEASE:
-        return STATE(STORE_HELD);
-    case STORE_REMOVE:
-    case STORE_REQUEUE:
-        return all_states & ~STATE(STORE_RUNNING);
-    }
-    return 0;
-}
-
 /* Returns how many more events the next chunk of an operator's list or change may have, so that the
  * selection stays within its limit. Runs in the keeper; for lists also in the command line while the
  * daemon is down. */
@@ -163,12 +145,6 @@ static int change_event(struct store_sqlite *store, enum store_command command, 
     return base_error_set(&store->store.error, EP_EINVAL, "unknown command for events");
 }
 
-static const enum store_trace_step_kind step_kinds[] = {
-    [STORE_RETRY] = STORE_TRACE_STEP_RETRY,      [STORE_HOLD] = STORE_TRACE_STEP_HELD,
-    [STORE_RELEASE] = STORE_TRACE_STEP_RELEASED, [STORE_REMOVE] = STORE_TRACE_STEP_REMOVED_BY_OPERATOR,
-    [STORE_REQUEUE] = STORE_TRACE_STEP_REQUEUED,
-};
-
 /* Inside the write transaction of an operator's change: reads each event of the chunk again, and changes
  * it only if it is still selected; a worker may have taken it since. The keeper runs it. */
 static int change_events(struct walk *walk, enum store_command command)
@@ -184,7 +160,7 @@ static int change_events(struct walk *walk, enum store_command command)
             continue;
         walk->items[kept++] = now;
         code = change_event(walk->store, command, &walk->items[kept - 1]);
-        struct store_trace_step step = {.kind = step_kinds[command], .event = now.item.id};
+        struct store_trace_step step = {.kind = store_command_rule(command)->step, .event = now.item.id};
         store_sqlite_trace_add(walk->store, &step);
     }
     if (code >= 0) /* else what is left of the chunk is freed with the walk */
@@ -217,9 +193,10 @@ int store_sqlite_change(struct store *base, const struct store_select *select, e
     struct store_sqlite *store = store_sqlite_of(base);
     *changed = 0;
     if (dry_run)
-        return list_events(store, select, accepted_states(command), false, on_item, user, changed);
+        return list_events(store, select, store_command_rule(command)->takes, false, on_item, user, changed);
     struct walk walk;
-    int code = store_sqlite_select_open(store, select, accepted_states(command), false, false, &walk);
+    int code =
+        store_sqlite_select_open(store, select, store_command_rule(command)->takes, false, false, &walk);
     if (code != 0)
         return code;
     while (code == 0 && !walk.end && compute_chunk_limit(select, *changed) > 0) {
