@@ -48,6 +48,6 @@ void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *u
 void relay_last_output(const struct relay *relay, char *buffer, size_t size);
 /* Once the window is over, writes how many lines it suppressed, under this process's name. */
 void relay_report_suppressed(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
-                      void *user);
+                             void *user);
 
 #endif
