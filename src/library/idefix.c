@@ -6,6 +6,7 @@
  * Owns a configuration with one source, which holds copies of the parameters. A page owns everything that
  * its events point to.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,12 +19,12 @@
 #include "src/source/idefix_events.h"
 
 #define LIMIT_DEFAULT 100
-#define BYTES_MAX (UINT64_C(4) << 30)
+#define ANSWER_BYTES_MAX (UINT64_C(4) << 30)
 
 struct ep_idefix {
     struct config *config;
     const struct source_config *source; /* the only source of config */
-    struct idefix *idefix;
+    struct idefix *client;
     struct error error;
     atomic_bool interrupted; /* stays set until a call sees it */
 };
@@ -37,23 +38,24 @@ struct library_page {
 
 /* ---- parameters */
 
-/* Replaces *to by a copy of text, unless text is NULL; false if memory is out. Copies the caller's Idefix
- * parameters. */
-static bool replace_text(const char *text, char **to)
+/* Replaces *to by a copy of text, or leaves it if text is NULL; the old text is freed. Returns false if
+ * memory is out. Used for each parameter of the library caller's Idefix client. */
+static bool replace_text(const char *text, char **target)
 {
     if (text == NULL)
         return true;
     char *copy = strdup(text);
     if (copy == NULL)
         return false;
-    free(*to);
-    *to = copy;
+    free(*target);
+    *target = copy;
     return true;
 }
 
-/* Copies the caller's NULL-terminated list of Idefix groups into the configuration; false if memory is out.
- * Runs in the library caller's process. */
-static bool copy_groups(const char *const *groups, struct strings *to)
+/* Copies the library caller's NULL-terminated list of Idefix groups into a source configuration, which
+ * owns the copies. NULL or an empty list leaves the configuration without groups. Returns false if memory
+ * is out. */
+static bool copy_groups(const char *const *groups, struct strings *group_list)
 {
     size_t count = 0;
 
@@ -61,10 +63,11 @@ static bool copy_groups(const char *const *groups, struct strings *to)
         count++;
     if (count == 0)
         return true;
-    to->at = calloc(count + 1, sizeof *to->at);
-    while (to->at != NULL && to->count < count && replace_text(groups[to->count], &to->at[to->count]))
-        to->count++;
-    return to->at != NULL && to->count == count;
+    group_list->at = calloc(count + 1, sizeof *group_list->at);
+    while (group_list->at != NULL && group_list->count < count &&
+           replace_text(groups[group_list->count], &group_list->at[group_list->count]))
+        group_list->count++;
+    return group_list->at != NULL && group_list->count == count;
 }
 
 /* Returns the smaller value: limits the caller's times and sizes, so that sums cannot overflow. */
@@ -73,28 +76,32 @@ static uint64_t limit_value(uint64_t value, uint64_t maximum)
     return value < maximum ? value : maximum;
 }
 
-/* Copies the caller's Idefix parameters into a source configuration; zero and NULL leave the defaults. Runs
- * in the library caller's process. False if memory is out. */
-static bool copy_params(const struct ep_idefix_params *params, struct idefix_source_config *to)
+/* Copies the library caller's Idefix parameters into a source configuration. Zero and NULL leave the
+ * default; too large times and sizes are lowered, so that sums of them cannot overflow. Returns false if
+ * memory is out. */
+static bool copy_params(const struct ep_idefix_params *params, struct idefix_source_config *config)
 {
     if (params->connect_timeout_ms > 0)
-        to->connect_timeout_ms = limit_value(params->connect_timeout_ms, UNITS_DURATION_MAX_MS);
+        config->connect_timeout_ms = limit_value(params->connect_timeout_ms, UNITS_DURATION_MAX_MS);
     if (params->response_timeout_ms > 0)
-        to->response_timeout_ms = limit_value(params->response_timeout_ms, UNITS_DURATION_MAX_MS);
+        config->response_timeout_ms = limit_value(params->response_timeout_ms, UNITS_DURATION_MAX_MS);
     if (params->max_bytes > 0)
-        to->max_bytes = limit_value(params->max_bytes, BYTES_MAX);
-    return replace_text(params->broker, &to->broker) && replace_text(params->account, &to->account) &&
-           (to->token != NULL || replace_text(params->token != NULL ? params->token : "", &to->token)) &&
-           replace_text(params->encoding, &to->encoding) && replace_text(params->session, &to->session) &&
-           replace_text(params->user, &to->user) && replace_text(params->password, &to->password) &&
-           replace_text(params->ca_file, &to->ca_file) && replace_text(params->meta, &to->meta) &&
-           copy_groups(params->groups, &to->groups);
+        config->max_bytes = limit_value(params->max_bytes, ANSWER_BYTES_MAX);
+    return replace_text(params->broker, &config->broker) && replace_text(params->account, &config->account) &&
+           (config->token != NULL ||
+            replace_text(params->token != NULL ? params->token : "", &config->token)) &&
+           replace_text(params->encoding, &config->encoding) &&
+           replace_text(params->session, &config->session) && replace_text(params->user, &config->user) &&
+           replace_text(params->password, &config->password) &&
+           replace_text(params->ca_file, &config->ca_file) && replace_text(params->meta, &config->meta) &&
+           copy_groups(params->groups, &config->groups);
 }
 
-/* Makes a configuration with one idefix source from the library caller's parameters, and reads token_file.
- * ep_idefix_open calls this for a client without a manager, ep_source_add for a source of a manager. Runs in
- * the library caller's process. */
-int library_idefix_config(const struct ep_idefix_params *params, struct config **out, struct error *error)
+/* Makes a configuration with one idefix source from the library caller's parameters and the content of
+ * token_file, because the protocol client in src/idefix takes its settings from such a source.
+ * ep_idefix_open and ep_source_add call this. Returns 0 or a negative code; the caller closes *out. */
+int library_idefix_make_config(const struct ep_idefix_params *params, struct config **out,
+                               struct error *error)
 {
     if (params == NULL || params->broker == NULL || params->account == NULL)
         return base_error_set(error, EP_EINVAL, "idefix needs a broker and an account");
@@ -105,7 +112,7 @@ int library_idefix_config(const struct ep_idefix_params *params, struct config *
         config->sources = calloc(1, sizeof *config->sources);
     if (config == NULL || config->sources == NULL) {
         free(config);
-        return base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
+        return base_error_set(error, EP_ENOMEM, "out of memory for an Idefix client");
     }
     config->source_count = 1;
     config->sources[0].type = SOURCE_IDEFIX;
@@ -113,7 +120,7 @@ int library_idefix_config(const struct ep_idefix_params *params, struct config *
     struct idefix_source_config *idefix = &config->sources[0].idefix;
     int code = params->token_file != NULL ? base_secret_read(params->token_file, &idefix->token, error) : 0;
     if (code == 0 && !copy_params(params, idefix))
-        code = base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
+        code = base_error_set(error, EP_ENOMEM, "out of memory for an Idefix client");
     if (code != 0) {
         config_close(&config);
         return code;
@@ -124,23 +131,25 @@ int library_idefix_config(const struct ep_idefix_params *params, struct config *
 
 /* ---- the client */
 
-/* Makes the library's Idefix client from the caller's parameters; connects at its first call only.
- * ep_idefix_open calls this in the library caller's process. */
+/* Allocates the library's Idefix client and checks the caller's parameters; ep_idefix_open calls this.
+ * Does not connect yet: the first ep_idefix_events_get or ep_idefix_event_create does. Returns 0 and sets
+ * *out, or returns a negative code and fills the error. */
 static int open_client(const struct ep_idefix_params *params, ep_idefix **out, struct error *error)
 {
     ep_idefix *idefix = calloc(1, sizeof *idefix);
 
     if (idefix == NULL)
-        return base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
-    int code = library_idefix_config(params, &idefix->config, error);
+        return base_error_set(error, EP_ENOMEM, "out of memory for an Idefix client");
+    int code = library_idefix_make_config(params, &idefix->config, error);
     if (idefix->config != NULL) {
         idefix->source = &idefix->config->sources[0];
         const char *ca_file = idefix->source->idefix.ca_file;
         if (ca_file != NULL && access(ca_file, R_OK) != 0)
-            code = base_error_set(error, EP_EACCESS, "ca_file %s cannot be read", ca_file);
+            code =
+                base_error_set(error, EP_EACCESS, "ca_file %s cannot be read: %s", ca_file, strerror(errno));
     }
     if (code == 0)
-        code = idefix_open(&idefix->source->idefix, &idefix->idefix, error);
+        code = idefix_open(&idefix->source->idefix, &idefix->client, error);
     if (code != 0) {
         ep_idefix_close(&idefix);
         return code;
@@ -149,8 +158,9 @@ static int open_client(const struct ep_idefix_params *params, ep_idefix **out, s
     return 0;
 }
 
-/* Opens an Idefix client for a program without a manager. The library's caller calls this; on failure errbuf
- * gets the reason. It connects at the first call only. */
+/* Opens an Idefix client for a program that talks to the backend itself, without ep_manager and its
+ * processes. Does not connect yet: the first ep_idefix_events_get or ep_idefix_event_create does. Returns
+ * 0, or a negative code with its reason in errbuf. */
 int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char *errbuf, size_t errbuf_size)
 {
     struct error error = {0};
@@ -162,50 +172,51 @@ int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char 
     return code;
 }
 
-/* Disconnects the library's Idefix client, frees it and clears the pointer. The library's caller calls this,
- * never while another call runs. */
+/* Disconnects the library's Idefix client, frees it and sets the pointer to NULL. The library's caller
+ * must not call this while another thread uses the client. */
 void ep_idefix_close(ep_idefix **idefix)
 {
     if (idefix == NULL || *idefix == NULL)
         return;
     ep_idefix *old = *idefix;
     *idefix = NULL;
-    idefix_close(&old->idefix);
+    idefix_close(&old->client);
     if (old->config != NULL)
         config_close(&old->config);
     free(old);
 }
 
-/* Returns the message of the Idefix client's last failure, for the library's caller. */
+/* Returns why the Idefix client's last call failed. The library's caller may read the text until its next
+ * call with this client. */
 const char *ep_idefix_errmsg(const ep_idefix *idefix)
 {
     if (idefix == NULL)
-        return "no client";
+        return "no Idefix client is open";
     return idefix->error.message[0] != '\0' ? idefix->error.message : ep_strerror(idefix->error.code);
 }
 
-/* Ends the Idefix client's running call with EP_EBUSY, or the next one if none runs. The library's caller
- * calls this from any thread or signal handler. */
+/* Makes the Idefix client's running call return EP_EBUSY at once; if none runs, the next call does so. The
+ * library's caller may call this from any thread or signal handler. */
 void ep_idefix_interrupt(ep_idefix *idefix)
 {
     if (idefix == NULL)
         return;
     atomic_store(&idefix->interrupted, true);
-    idefix_interrupt(idefix->idefix);
+    idefix_interrupt(idefix->client);
 }
 
-/* Sends a command to the Idefix backend, waits for its answer and keeps a failure for ep_idefix_errmsg; frees
- * data. Both calls of the library's Idefix client use this, in the caller's process. An interrupt ends one
- * call only. */
-static int call_backend(ep_idefix *idefix, const char *command, struct text *data, uint64_t wait_ms,
+/* Sends a command with its JSON data to the Idefix backend and waits for the answer; frees the data. Keeps
+ * the reason of a failure for ep_idefix_errmsg. Returns 0 and fills message, or a negative code: EP_EBUSY
+ * after ep_idefix_interrupt, which ends one call only. Runs in the library caller's thread. */
+static int call_backend(ep_idefix *idefix, const char *command, struct text *request, uint64_t wait_ms,
                         struct idefix_message *message, struct idefix_failure *failure)
 {
-    int code = data->failed
-                   ? base_error_set(&failure->error, EP_ENOMEM, "no memory for a request")
-                   : idefix_call(idefix->idefix, command, (struct json_span){data->text, data->bytes},
+    int code = request->failed
+                   ? base_error_set(&failure->error, EP_ENOMEM, "out of memory for a request")
+                   : idefix_call(idefix->client, command, (struct json_span){request->text, request->bytes},
                                  wait_ms, &idefix->interrupted, message, failure);
 
-    base_text_free(data);
+    base_text_free(request);
     if (code == EP_EBUSY)
         atomic_store(&idefix->interrupted, false);
     idefix->error = failure->error;
@@ -214,8 +225,8 @@ static int call_backend(ep_idefix *idefix, const char *command, struct text *dat
 
 /* ---- events */
 
-/* Frees a page of Idefix events with all strings and clears the pointer. The library's caller calls this,
- * from any thread. */
+/* Frees a page from ep_idefix_events_get with all its texts and sets the pointer to NULL. The library's
+ * caller may call this from any thread, also after the client was closed. */
 void ep_idefix_page_free(struct ep_idefix_page **page)
 {
     if (page == NULL || *page == NULL)
@@ -226,19 +237,21 @@ void ep_idefix_page_free(struct ep_idefix_page **page)
     free(old);
 }
 
-/* Builds the page that the library's caller gets from ep_idefix_events_get; it takes ownership of `page`,
- * to whose strings it points. Returns 0, or EP_ENOMEM, and then `page` is unchanged. */
+/* Makes the page that the library's caller gets from ep_idefix_events_get. It takes over `page`, since its
+ * events point to the texts there; ep_idefix_page_free frees both. Returns 0 or EP_ENOMEM; after
+ * EP_ENOMEM, `page` still belongs to the caller. */
 static int make_caller_page(struct page *page, struct ep_idefix_page **out)
 {
-    struct library_page *shown = malloc(sizeof *shown + page->count * sizeof shown->events[0]);
+    struct library_page *library_page =
+        malloc(sizeof *library_page + page->count * sizeof library_page->events[0]);
 
-    if (shown == NULL)
+    if (library_page == NULL)
         return EP_ENOMEM;
-    shown->page = *page;
-    shown->caller_page = (struct ep_idefix_page){page->count, shown->events, page->cursor};
+    library_page->page = *page;
+    library_page->caller_page = (struct ep_idefix_page){page->count, library_page->events, page->cursor};
     for (size_t i = 0; i < page->count; i++) {
         const struct store_event *event = &page->events[i];
-        shown->events[i] = (struct ep_idefix_event){
+        library_page->events[i] = (struct ep_idefix_event){
             .uid = event->uid,
             .address = event->address,
             .type = event->type,
@@ -247,12 +260,12 @@ static int make_caller_page(struct page *page, struct ep_idefix_page **out)
             .problem = event->dead == STORE_REASON_CORRUPT ? event->error : NULL,
         };
     }
-    *out = &shown->caller_page;
+    *out = &library_page->caller_page;
     return 0;
 }
 
-/* Whether an Idefix error code only means that there are no events yet. ep_idefix_events_get then returns an
- * empty page to the library's caller, not an error. */
+/* Whether the backend's error code only says that there are no events yet. ep_idefix_events_get then
+ * returns an empty page to the library's caller instead of an error. */
 static bool means_no_events_yet(const struct idefix_failure *failure)
 {
     const char *setting;
@@ -261,8 +274,9 @@ static bool means_no_events_yet(const struct idefix_failure *failure)
            idefix_error_verdict(failure->backend_code, &setting) == IDEFIX_NOTHING_YET;
 }
 
-/* Refuses a text of the library's caller that is not UTF-8: Idefix would receive a different text. Sets the
- * client's error with the parameter's name. */
+/* Returns 0, or EP_EINVAL with the client's error set if a text of the library's caller is not UTF-8: the
+ * backend would receive another text than the caller gave. NULL is valid. `name` is the parameter's name
+ * for the message. */
 static int check_utf8(ep_idefix *idefix, const char *name, const char *text)
 {
     if (text == NULL || base_utf8_valid(text, strlen(text)))
@@ -270,12 +284,13 @@ static int check_utf8(ep_idefix *idefix, const char *name, const char *text)
     return base_error_set(&idefix->error, EP_EINVAL, "%s is not UTF-8", name);
 }
 
-/* Checks the filters that the library's caller passes to ep_idefix_events_get: domain or address is required,
- * all are UTF-8. Returns 0 or EP_EINVAL with the client's error set. */
+/* Checks what the library's caller passes to ep_idefix_events_get: domain or address must be there, and
+ * all texts must be UTF-8. Returns 0, or EP_EINVAL with the client's error set. */
 static int check_query_texts(ep_idefix *idefix, const struct ep_idefix_query *query)
 {
     if (query->domain == NULL && query->address == NULL)
-        return base_error_set(&idefix->error, EP_EINVAL, "neither domain nor address is given");
+        return base_error_set(&idefix->error, EP_EINVAL,
+                              "neither domain nor address is given: idefix needs one of them");
     int code = check_utf8(idefix, "domain", query->domain);
     if (code == 0)
         code = check_utf8(idefix, "address", query->address);
@@ -286,11 +301,12 @@ static int check_query_texts(ep_idefix *idefix, const struct ep_idefix_query *qu
     return code == 0 ? check_utf8(idefix, "cursor", query->cursor) : code;
 }
 
-/* Fetches a page of events from the Idefix backend for a program without a manager. The library's caller
- * calls this and blocks up to wait_ms and some. No events yet is an empty page, not an error. */
+/* Fetches a page of events from the Idefix backend. The library's caller blocks here for wait_ms plus at
+ * most the client's timeouts. Returns 0 and a page that the caller frees, which is empty if there are no
+ * events yet, or a negative code; ep_idefix_errmsg then has the reason. */
 int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query, struct ep_idefix_page **out)
 {
-    struct text data = {0};
+    struct text request = {0};
     struct idefix_message message = {0};
     struct idefix_failure failure = {0};
     struct page page;
@@ -310,15 +326,15 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
         .timeout_ms = limit_value(query->wait_ms, UNITS_DURATION_MAX_MS),
     };
     source_page_open(&page);
-    idefix_query_data(&backend_query, &data); /* data remembers a failure */
-    code = call_backend(idefix, "events.get", &data, backend_query.timeout_ms, &message, &failure);
+    idefix_query_data(&backend_query, &request); /* a failure stays noted in request.failed */
+    code = call_backend(idefix, "events.get", &request, backend_query.timeout_ms, &message, &failure);
     if (code == 0)
         code = source_idefix_events_read(&message, &page, &idefix->error);
     else if (means_no_events_yet(&failure))
         code = 0;
     idefix_message_free(&message);
     if (code == 0 && make_caller_page(&page, out) != 0)
-        code = base_error_set(&idefix->error, EP_ENOMEM, "no memory for a page of events");
+        code = base_error_set(&idefix->error, EP_ENOMEM, "out of memory for a page of events");
     if (code != 0)
         source_page_clear(&page);
     else
@@ -326,9 +342,9 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
     return code;
 }
 
-/* Writes one member of the event that ep_idefix_event_create sends. With is_json, the text is JSON and is
- * written as it is; NULL then becomes null. */
-static void write_member(struct text *out, const char *name, const char *text, bool is_json)
+/* Writes one member of the event object that ep_idefix_event_create sends. With is_json, the text is JSON
+ * and is written as it is, or as null for NULL; otherwise it becomes a JSON string. */
+static void write_event_member(struct text *out, const char *name, const char *text, bool is_json)
 {
     base_text_append(out, out->bytes > 1 ? ",\"" : "\"");
     base_text_append(out, name);
@@ -344,8 +360,8 @@ static bool is_invalid_json(const char *text)
     return text != NULL && !json_valid(text, strlen(text), NULL);
 }
 
-/* Checks an event that the library's caller passes to ep_idefix_event_create: it has a UID, its texts are
- * UTF-8, payload and meta valid JSON. Returns 0 or EP_EINVAL with the client's error set. */
+/* Checks an event that the library's caller passes to ep_idefix_event_create: it must have a UID, its
+ * texts must be UTF-8, payload and meta valid JSON. Returns 0, or EP_EINVAL with the client's error set. */
 static int check_event_members(ep_idefix *idefix, const struct ep_event *event)
 {
     if (event->uid == NULL || event->uid[0] == '\0')
@@ -363,11 +379,12 @@ static int check_event_members(ep_idefix *idefix, const struct ep_event *event)
     return code;
 }
 
-/* Creates an event in the Idefix backend. The library's caller calls this and blocks until the backend
- * answers. After an error the event may exist: creating it again with the same UID is safe. */
+/* Creates an event in the Idefix backend; the library's caller blocks here until the backend answers.
+ * Returns 0 or a negative code. After a failure the event may exist all the same: creating it again with
+ * the same UID is safe. */
 int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event)
 {
-    struct text data = {0};
+    struct text request = {0};
     struct idefix_message message = {0};
     struct idefix_failure failure = {0};
 
@@ -376,17 +393,17 @@ int ep_idefix_event_create(ep_idefix *idefix, const struct ep_event *event)
     int code = check_event_members(idefix, event);
     if (code != 0)
         return code;
-    base_text_append(&data, "{");
-    write_member(&data, "uid", event->uid, false);
+    base_text_append(&request, "{");
+    write_event_member(&request, "uid", event->uid, false);
     if (event->domain != NULL)
-        write_member(&data, "domain", event->domain, false);
+        write_event_member(&request, "domain", event->domain, false);
     if (event->source_id != NULL)
-        write_member(&data, "sourceId", event->source_id, false);
-    write_member(&data, "type", event->type != NULL ? event->type : "", false);
-    write_member(&data, "meta", event->meta, true);
-    write_member(&data, "payload", event->payload, true);
-    base_text_append(&data, "}");
-    code = call_backend(idefix, "events.create", &data, 0, &message, &failure);
+        write_event_member(&request, "sourceId", event->source_id, false);
+    write_event_member(&request, "type", event->type != NULL ? event->type : "", false);
+    write_event_member(&request, "meta", event->meta, true);
+    write_event_member(&request, "payload", event->payload, true);
+    base_text_append(&request, "}");
+    code = call_backend(idefix, "events.create", &request, 0, &message, &failure);
     idefix_message_free(&message);
     return code;
 }

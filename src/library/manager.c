@@ -16,8 +16,8 @@ const char *ep_version(void)
     return PACKAGE_VERSION;
 }
 
-/* Returns a short text for an error code of the library. The library's caller uses this when there is no
- * object to ask for a message. */
+/* Returns a short text for an error code of the library, which nobody frees. The library's caller uses it
+ * for errors of calls that have no manager or client to ask for a message, such as ep_manager_open. */
 const char *ep_strerror(int code)
 {
     switch (code) {
@@ -57,29 +57,32 @@ const char *ep_strerror(int code)
     return "unknown error";
 }
 
+/* Returns why the manager's last call failed. The library's caller may read the text until its next call
+ * with this manager. */
 const char *ep_errmsg(const ep_manager *manager)
 {
     if (manager == NULL)
-        return "no manager";
+        return "no manager is open";
     return manager->error.message[0] != '\0' ? manager->error.message : ep_strerror(manager->error.code);
 }
 
-/* Replaces *to by a copy of a text, unless the text is NULL; false if memory is out. Copies the parameters of
- * managers, sources and stages, in the library caller's process. */
-static bool replace_text(const char *from, char **to)
+/* Replaces *target by a copy of text, or leaves it if text is NULL; the old text is freed. Returns false
+ * if memory is out. Used for each text that the library's caller gives for managers, sources and stages. */
+static bool replace_text(const char *text, char **target)
 {
-    if (from == NULL)
-        return true;
-    char *text = strdup(from);
     if (text == NULL)
+        return true;
+    char *copy = strdup(text);
+    if (copy == NULL)
         return false;
-    free(*to);
-    *to = text;
+    free(*target);
+    *target = copy;
     return true;
 }
 
-/* Builds a manager's configuration from the library caller's parameters and the defaults of a configuration
- * file. ep_manager_open calls this. False if memory is out. */
+/* Makes the configuration of a new manager: the defaults of a configuration file, then the library
+ * caller's parameters. ep_manager_open calls this. Returns false if memory is out; ep_manager_close then
+ * frees what was made. */
 static bool set_manager_params(ep_manager *manager, const struct ep_manager_params *params)
 {
     struct config *config = manager->config = calloc(1, sizeof *config);
@@ -101,8 +104,9 @@ static bool set_manager_params(ep_manager *manager, const struct ep_manager_para
            replace_text(storage, &config->storage) && replace_text(params->control, &config->control);
 }
 
-/* Creates a manager, which holds a configuration built by calls instead of a file; starts no process. The
- * library's caller calls this first. EP_EINVAL if instance, storage or durability is not valid. */
+/* Creates a manager: a configuration that the library's caller builds by calls instead of a file, and
+ * later runs. Starts no process yet. Returns EP_OK, EP_ENOMEM, or EP_EINVAL if instance, storage or
+ * durability is not valid. */
 int ep_manager_open(const struct ep_manager_params *params, ep_manager **out)
 {
     if (params == NULL || out == NULL || (params->instance != NULL && !config_name_valid(params->instance)))
@@ -124,8 +128,8 @@ int ep_manager_open(const struct ep_manager_params *params, ep_manager **out)
     return EP_OK;
 }
 
-/* Frees a manager with its sources and stages and clears the pointer. The library's caller calls this, never
- * during a run. */
+/* Frees a manager with its sources and stages and sets the pointer to NULL. The library's caller must not
+ * call this during a run, whose supervisor uses the manager. */
 void ep_manager_close(ep_manager **manager)
 {
     if (manager == NULL || *manager == NULL)
@@ -140,8 +144,9 @@ void ep_manager_close(ep_manager **manager)
     free(old);
 }
 
-/* Refuses to add sources or stages while the manager runs: its processes have a copy of the configuration
- * already. Runs in the library caller's process. Returns 0 or EP_ESTATE. */
+/* Returns EP_ESTATE, with the manager's error set, while the manager runs: its processes got a copy of the
+ * configuration, so a source or stage added now would not start. Otherwise clears the last error and
+ * returns 0. */
 static int check_not_running(ep_manager *manager)
 {
     manager->error = (struct error){0};
@@ -153,8 +158,9 @@ static int check_not_running(ep_manager *manager)
 
 /* ---- sources */
 
-/* Finds the type of a source that the library's caller adds: the named one, or client if none is named.
- * Returns 0, or EP_EINVAL with the manager's error set. */
+/* Sets *type for a source that the library's caller adds: the one that params->type names or, if it is
+ * NULL, a client source. Returns 0, or EP_EINVAL with the manager's error set for an unknown type, or if
+ * neither a type nor a client is given. */
 static int find_source_type(ep_manager *manager, const struct ep_source_params *params,
                             enum source_type *type)
 {
@@ -177,8 +183,9 @@ static int find_source_type(ep_manager *manager, const struct ep_source_params *
                           params->type);
 }
 
-/* Copies the parameters that only one type of source has from the library's caller into the configuration;
- * ep_source_add calls this. False if memory is out. */
+/* Copies those parameters of the library's caller that only one type of source has, such as a file's path,
+ * into a source configuration. Returns false if memory is out. An idefix source gets its own in
+ * append_idefix_source. */
 static bool set_source_type_params(const ep_manager *manager, const struct ep_source_params *params,
                                    struct source_config *config)
 {
@@ -208,8 +215,8 @@ static bool set_source_type_params(const ep_manager *manager, const struct ep_so
     return true;
 }
 
-/* Fills the configuration of a new source with defaults and the library caller's parameters. ep_source_add
- * calls this. False if memory is out. */
+/* Fills the configuration of a new source: the defaults, then the library caller's parameters.
+ * ep_source_add calls this through append_source. Returns false if memory is out. */
 static bool set_source_params(const ep_manager *manager, const struct ep_source_params *params,
                               struct source_config *config)
 {
@@ -225,8 +232,9 @@ static bool set_source_params(const ep_manager *manager, const struct ep_source_
            replace_text(params->continuation_id, &config->continuation_id);
 }
 
-/* Checks the parameters of a source before ep_source_add adds it: id, type, client and filters. Runs in the
- * library caller's process. Returns 0, or EP_EINVAL or EP_EEXIST with the manager's error set. */
+/* Checks the parameters of a source before ep_source_add adds it to a manager, and sets its *type. Returns
+ * 0; EP_EINVAL for a bad id, type, client or filter, or EP_EEXIST for an id in use, both with the
+ * manager's error set. */
 static int check_source_params(ep_manager *manager, const struct ep_source_params *params,
                                enum source_type *type)
 {
@@ -242,7 +250,8 @@ static int check_source_params(ep_manager *manager, const struct ep_source_param
     int result = find_source_type(manager, params, type);
     if (result == 0 && *type == SOURCE_IDEFIX && params->domain == NULL && params->address == NULL)
         return base_error_set(&manager->error, EP_EINVAL,
-                              "source %s: neither domain nor address is given: idefix needs one", params->id);
+                              "source %s: neither domain nor address is given: idefix needs one of them",
+                              params->id);
     if (result != 0 || *type != SOURCE_CLIENT)
         return result;
     const struct ep_client *client = params->client != NULL ? params->client : manager->client;
@@ -251,13 +260,13 @@ static int check_source_params(ep_manager *manager, const struct ep_source_param
                               params->id);
     if (client->requires_filter && params->domain == NULL && params->address == NULL)
         return base_error_set(&manager->error, EP_EINVAL,
-                              "source %s: neither domain nor address is given: its client needs one",
+                              "source %s: neither domain nor address is given: its client needs one of them",
                               params->id);
     return 0;
 }
 
-/* Appends a source with checked parameters to the manager's configuration, in the library caller's process.
- * If memory is out, the manager stays as it was. */
+/* Appends a source with checked parameters to the manager's configuration; the manager owns *out.
+ * ep_source_add calls this. Returns EP_OK, or EP_ENOMEM, which leaves the manager without the new source. */
 static int append_source(ep_manager *manager, const struct ep_source_params *params, enum source_type type,
                          ep_source **out)
 {
@@ -273,7 +282,7 @@ static int append_source(ep_manager *manager, const struct ep_source_params *par
     ep_source *source = malloc(sizeof *source);
     if (configs == NULL || sources == NULL || source == NULL) {
         free(source);
-        return base_error_set(&manager->error, EP_ENOMEM, "no memory for source %s", params->id);
+        return base_error_set(&manager->error, EP_ENOMEM, "out of memory for source %s", params->id);
     }
     configs[count] = (struct source_config){.type = type};
     *source = (ep_source){.manager = manager, .index = count};
@@ -282,18 +291,19 @@ static int append_source(ep_manager *manager, const struct ep_source_params *par
     if (!set_source_params(manager, params, &configs[count])) {
         config->source_count = count;
         free(source);
-        return base_error_set(&manager->error, EP_ENOMEM, "no memory for source %s", params->id);
+        return base_error_set(&manager->error, EP_ENOMEM, "out of memory for source %s", params->id);
     }
     *out = source;
     return EP_OK;
 }
 
-/* Appends an idefix source to the manager's configuration, with the library caller's account and token. Reads
- * these first, since reading token_file may fail, and then swaps them with the defaults. */
+/* Appends an idefix source to the manager's configuration for ep_source_add. Makes the part with broker,
+ * account and token first, since reading token_file may fail, then swaps it with the new source's
+ * defaults, so that each text has one owner. Returns EP_OK or a negative code. */
 static int append_idefix_source(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
 {
-    struct config *idefix = NULL;
-    int result = library_idefix_config(params->idefix, &idefix, &manager->error);
+    struct config *idefix_config = NULL;
+    int result = library_idefix_make_config(params->idefix, &idefix_config, &manager->error);
     if (result != 0) {
         base_error_prefix(&manager->error, "source %s", params->id);
         return result;
@@ -302,16 +312,17 @@ static int append_idefix_source(ep_manager *manager, const struct ep_source_para
     if (result == EP_OK) {
         struct idefix_source_config *new_config =
             &manager->config->sources[manager->config->source_count - 1].idefix;
-        struct idefix_source_config defaults = *new_config;
-        *new_config = idefix->sources[0].idefix;
-        idefix->sources[0].idefix = defaults;
+        struct idefix_source_config default_config = *new_config;
+        *new_config = idefix_config->sources[0].idefix;
+        idefix_config->sources[0].idefix = default_config;
     }
-    config_close(&idefix);
+    config_close(&idefix_config);
     return result;
 }
 
-/* Adds a source to a manager before a run. The library's caller calls this for each source; nothing connects
- * or starts yet. On failure ep_errmsg has the reason. */
+/* Adds a source to a manager before a run; nothing connects or starts yet. The library's caller calls this
+ * for each source; *out stays valid until ep_manager_close. Returns EP_OK, or a negative code; ep_errmsg
+ * then has the reason. */
 int ep_source_add(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
 {
     if (manager == NULL || params == NULL || out == NULL)
@@ -328,8 +339,9 @@ int ep_source_add(ep_manager *manager, const struct ep_source_params *params, ep
 
 /* ---- stages */
 
-/* Copies the library caller's options of a stage into its configuration; zero keeps most defaults. Each
- * ep_source_push function uses this. False if memory is out. */
+/* Copies the library caller's options of a stage into its configuration. Zero keeps the default, except
+ * that max_attempts 0 and max_age_ms 0 mean no limit. Each ep_source_push function calls this through
+ * append_stage. Returns false if memory is out. */
 static bool set_stage_options(const struct ep_stage_options *options, struct stage_config *config)
 {
     config->concurrency = options->concurrency;
@@ -357,8 +369,8 @@ static bool set_stage_options(const struct ep_stage_options *options, struct sta
     return replace_text(options->options, &config->options);
 }
 
-/* Checks name and concurrency of a stage before it is pushed on a source; names are unique in their source.
- * Runs in the library caller's process. Returns 0, or EP_EINVAL or EP_EEXIST with the manager's error set. */
+/* Checks name and concurrency of a stage before an ep_source_push function appends it; a name may occur
+ * only once in a source. Returns 0, or EP_EINVAL or EP_EEXIST with the manager's error set. */
 static int check_new_stage(ep_source *source, const char *name, const struct ep_stage_options *options)
 {
     struct error *error = &source->manager->error;
@@ -381,8 +393,9 @@ static int check_new_stage(ep_source *source, const char *name, const struct ep_
     return 0;
 }
 
-/* Appends a stage to a source's configuration; the ep_source_push function that called it then sets what its
- * type needs. Runs in the library caller's process. NULL: the manager's error has the reason. */
+/* Appends a stage to a source's configuration and returns it; the ep_source_push function that calls this
+ * then sets what its type needs, such as the program. Returns NULL on failure; the manager's error then
+ * has code and reason. */
 static struct stage_config *append_stage(ep_source *source, const char *name, enum stage_type type,
                                          const struct ep_stage_options *options)
 {
@@ -392,7 +405,7 @@ static struct stage_config *append_stage(ep_source *source, const char *name, en
     struct source_config *config = &source->manager->config->sources[source->index];
     struct stage_config *stages = realloc(config->stages, (config->stage_count + 1) * sizeof *stages);
     if (stages == NULL) {
-        base_error_set(error, EP_ENOMEM, "no memory for stage %s", name);
+        base_error_set(error, EP_ENOMEM, "out of memory for stage %s", name);
         return NULL;
     }
     config->stages = stages;
@@ -402,7 +415,7 @@ static struct stage_config *append_stage(ep_source *source, const char *name, en
     config->stage_count++; /* config owns it from here on; a run refuses an incomplete stage */
     if (!replace_text(name, &stage->name) || !set_stage_options(options, stage)) {
         config->stage_count--;
-        base_error_set(error, EP_ENOMEM, "no memory for stage %s", name);
+        base_error_set(error, EP_ENOMEM, "out of memory for stage %s", name);
         return NULL;
     }
     return stage;
@@ -410,9 +423,9 @@ static struct stage_config *append_stage(ep_source *source, const char *name, en
 
 static const struct ep_stage_options default_options = EP_STAGE_OPTIONS_INIT;
 
-/* Appends a stage to a source that runs a function of the caller's program. The library's caller calls this
- * before a run; workers forked from it call the function later. Events pass the stages in the order of these
- * calls. */
+/* Appends a stage that runs a function of the caller's own program to a source. The library's caller calls
+ * this before a run; workers forked from its process call the function later. Events pass the stages in
+ * the order of these calls. Returns EP_OK or a negative code. */
 int ep_source_push(ep_source *source, const struct ep_stage *stage, const struct ep_stage_options *options)
 {
     if (source == NULL || stage == NULL)
@@ -421,10 +434,12 @@ int ep_source_push(ep_source *source, const struct ep_stage *stage, const struct
     const char *name = options->name != NULL ? options->name : stage->name;
     struct error *error = &source->manager->error;
     if (stage->abi != EP_STAGE_ABI)
-        return base_error_set(error, EP_EINVAL, "stage %s: expected ABI %d, found %u",
-                              name != NULL ? name : "?", EP_STAGE_ABI, stage->abi);
+        return base_error_set(
+            error, EP_EINVAL,
+            "stage %s: expected ABI %d, found %u: compile it with this library's eventpipe.h",
+            name != NULL ? name : "?", EP_STAGE_ABI, stage->abi);
     if (stage->process == NULL)
-        return base_error_set(error, EP_EINVAL, "stage %s: it has no process function",
+        return base_error_set(error, EP_EINVAL, "stage %s has no process function",
                               name != NULL ? name : "?");
     struct stage_config *config = append_stage(source, name, STAGE_FUNCTION, options);
     if (config == NULL)
@@ -433,8 +448,9 @@ int ep_source_push(ep_source *source, const struct ep_stage *stage, const struct
     return EP_OK;
 }
 
-/* Appends a stage to a source that runs a program, one child of each worker. The library's caller calls this
- * before a run. argv is copied. */
+/* Appends a stage that passes events to a program to a source; each worker starts one child. The library's
+ * caller calls this before a run and may free argv afterwards. Returns EP_OK or a negative code; ep_errmsg
+ * then has the reason. */
 int ep_source_push_exec(ep_source *source, const char *const *argv, const struct ep_stage_options *options)
 {
     if (source == NULL || argv == NULL || argv[0] == NULL)
@@ -451,12 +467,14 @@ int ep_source_push_exec(ep_source *source, const char *const *argv, const struct
            replace_text(argv[config->exec.count], &config->exec.at[config->exec.count]))
         config->exec.count++;
     if (config->exec.at == NULL || config->exec.count < count)
-        return base_error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
+        return base_error_set(&source->manager->error, EP_ENOMEM, "out of memory for stage %s",
+                              options->name);
     return EP_OK;
 }
 
-/* Appends a stage to a source that loads a plugin (a shared object) in its workers. The library's caller
- * calls this before a run. path is copied. */
+/* Appends a stage that runs a plugin (a shared object) to a source; its workers load it. The library's
+ * caller calls this before a run and may free path afterwards. Returns EP_OK or a negative code; ep_errmsg
+ * then has the reason. */
 int ep_source_push_plugin(ep_source *source, const char *path, const struct ep_stage_options *options)
 {
     if (source == NULL || path == NULL)
@@ -464,12 +482,12 @@ int ep_source_push_plugin(ep_source *source, const char *path, const struct ep_s
     options = options != NULL ? options : &default_options;
     struct stage_config *config = append_stage(source, options->name, STAGE_PLUGIN, options);
     if (config != NULL && !replace_text(path, &config->plugin))
-        base_error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
+        base_error_set(&source->manager->error, EP_ENOMEM, "out of memory for stage %s", options->name);
     return source->manager->error.code;
 }
 
-/* Appends a stage to a source that sends each event to a URL. The library's caller calls this before a run.
- * url is copied. */
+/* Appends a stage that sends each event to a URL to a source. The library's caller calls this before a run
+ * and may free url afterwards. Returns EP_OK or a negative code; ep_errmsg then has the reason. */
 int ep_source_push_http(ep_source *source, const char *url, const struct ep_stage_options *options)
 {
     if (source == NULL || url == NULL)
@@ -477,6 +495,6 @@ int ep_source_push_http(ep_source *source, const char *url, const struct ep_stag
     options = options != NULL ? options : &default_options;
     struct stage_config *config = append_stage(source, options->name, STAGE_HTTP, options);
     if (config != NULL && !replace_text(url, &config->url))
-        base_error_set(&source->manager->error, EP_ENOMEM, "no memory for stage %s", options->name);
+        base_error_set(&source->manager->error, EP_ENOMEM, "out of memory for stage %s", options->name);
     return source->manager->error.code;
 }

@@ -35,9 +35,10 @@ struct ep_manager {
  * Makes a configuration with one idefix source from params; the source has no id and no filters. The caller
  * closes it. 0, EP_EINVAL, EP_EACCESS, EP_ENOMEM.
  */
-int library_idefix_config(const struct ep_idefix_params *params, struct config **out, struct error *error);
+int library_idefix_make_config(const struct ep_idefix_params *params, struct config **out,
+                               struct error *error);
 
-/* Allocates metrics with room for so many workers; the caller frees them. NULL: no memory. */
-struct ep_metrics *library_metrics_new(size_t workers);
+/* Allocates metrics with room for worker_count workers; ep_metrics_free frees them. NULL: out of memory. */
+struct ep_metrics *library_metrics_new(size_t worker_count);
 
 #endif
