@@ -36,9 +36,10 @@ struct client {
 
 /* ---- what the caller's client calls ---- */
 
-/* Writes one member of an event's JSON object, after a comma if it is not the first; skips a NULL text. Only
- * ep_page_add calls this. With is_json, the text is JSON and is written as it is. */
-static void write_member(struct text *out, const char *name, const char *text, bool is_json)
+/* Writes one member of an event's JSON object, after a comma if it is not the first; skips a NULL text.
+ * With is_json, the text is JSON and is written as it is; otherwise it becomes a JSON string. ep_page_add
+ * builds an event with it. */
+static void write_event_member(struct text *out, const char *name, const char *text, bool is_json)
 {
     if (text == NULL)
         return;
@@ -51,22 +52,24 @@ static void write_member(struct text *out, const char *name, const char *text, b
         json_write_string(out, text, strlen(text));
 }
 
-/* Whether a client gave a payload or meta that is not valid JSON; NULL is fine. ep_page_add then stores the
- * event as corrupt. */
+/* Whether a client gave a payload or meta that is not valid JSON; NULL is fine. ep_page_add then stores
+ * the event as corrupt. */
 static bool is_invalid_json(const char *text)
 {
     return text != NULL && !json_valid(text, strlen(text), NULL);
 }
 
-/* Adds an undecodable event of a library caller's client to the page, to be stored as a dead letter. */
+/* Adds an event that the library caller's client gave, but that cannot be decoded, to the page. The store
+ * keeps it as dead, with the raw text and the reason. Returns 0 or EP_ENOMEM. */
 static int add_corrupt_event(ep_page *page, const struct ep_event *event, const char *raw, const char *reason)
 {
     return source_page_add_corrupt(page->page, event->uid, raw, strlen(raw), reason);
 }
 
-/* Adds one event to the page of a client source: builds its JSON text from the members of struct ep_event.
- * The library caller's client calls this in its events_get function, in the producer's fetch thread. An event
- * without UID or with invalid JSON is added as corrupt, so that it cannot block the source. */
+/* Adds one event to the page of a client source, with all members of struct ep_event copied. The library
+ * caller's client calls this from its events_get function, in the producer's fetch thread. Returns 0,
+ * EP_EINVAL or EP_ENOMEM. An event without UID or with invalid JSON is added as corrupt, so that it cannot
+ * block the source. */
 int ep_page_add(ep_page *page, const struct ep_event *event)
 {
     struct text out = {0};
@@ -79,14 +82,14 @@ int ep_page_add(ep_page *page, const struct ep_event *event)
     if (is_invalid_json(event->meta))
         return add_corrupt_event(page, event, event->meta, "its meta is not valid JSON");
     base_text_append(&out, "{");
-    write_member(&out, "uid", event->uid, false);
-    write_member(&out, "sourceId", event->source_id, false);
-    write_member(&out, "domain", event->domain, false);
-    write_member(&out, "address", event->address, false);
-    write_member(&out, "type", event->type, false);
-    write_member(&out, "timestamp", event->timestamp, false);
-    write_member(&out, "meta", event->meta, true);
-    write_member(&out, "payload", event->payload, true);
+    write_event_member(&out, "uid", event->uid, false);
+    write_event_member(&out, "sourceId", event->source_id, false);
+    write_event_member(&out, "domain", event->domain, false);
+    write_event_member(&out, "address", event->address, false);
+    write_event_member(&out, "type", event->type, false);
+    write_event_member(&out, "timestamp", event->timestamp, false);
+    write_event_member(&out, "meta", event->meta, true);
+    write_event_member(&out, "payload", event->payload, true);
     base_text_append(&out, "}");
     if (!out.failed && (event->uid == NULL || event->uid[0] == '\0'))
         code = source_page_add_corrupt(page->page, NULL, out.text, out.bytes, "the event has no uid");
@@ -96,8 +99,8 @@ int ep_page_add(ep_page *page, const struct ep_event *event)
     return code;
 }
 
-/* Returns a copy of the text of a string or number member of an event; NULL if there is none, or no
- * memory. */
+/* Returns a copy of the text of an event's string or number member, which the caller frees. NULL if there
+ * is no such member or memory is out. ep_page_add_text reads UID, address and type with it. */
 static char *copy_member_text(struct json_span object, const char *pointer)
 {
     struct json_span value;
@@ -105,9 +108,10 @@ static char *copy_member_text(struct json_span object, const char *pointer)
     return json_find(object, pointer, &value) ? json_text(value) : NULL;
 }
 
-/* Adds one event to the page of a client source from its JSON text. The library caller's client calls this in
- * its events_get function, in the producer's fetch thread. The parameter uid counts if it is set, otherwise
- * the event's own uid. Text that is not a JSON object is added as a corrupt event. */
+/* Adds one event, given as JSON text, to the page of a client source. The library caller's client calls
+ * this from its events_get function, in the producer's fetch thread. Its UID is the parameter uid or, if
+ * that is NULL or empty, the event's own. Returns 0, EP_EINVAL or EP_ENOMEM; text that is not a JSON
+ * object is added as a corrupt event. */
 int ep_page_add_text(ep_page *page, const char *uid, const char *event_json)
 {
     if (page == NULL || event_json == NULL)
@@ -137,8 +141,9 @@ int ep_page_add_text(ep_page *page, const char *uid, const char *event_json)
     return code;
 }
 
-/* Sets the cursor that the store keeps with this page's events. The library caller's client calls this in its
- * events_get function, in the producer's fetch thread. */
+/* Sets the cursor that the store keeps together with this page's events; the next fetch starts after it.
+ * The library caller's client calls this from its events_get function, in the producer's fetch thread.
+ * Returns 0, EP_EINVAL or EP_ENOMEM. */
 int ep_page_set_cursor(ep_page *page, const char *cursor)
 {
     if (page == NULL || cursor == NULL)
@@ -146,8 +151,9 @@ int ep_page_set_cursor(ep_page *page, const char *cursor)
     return source_page_set_cursor(page->page, cursor);
 }
 
-/* Records why a fetch failed, and when to try again (0: the producer's backoff decides). The library caller's
- * client calls this in its events_get function and returns the result, EP_EBACKEND. */
+/* Records why a fetch failed, and when to try again (0: the producer's backoff decides). The library
+ * caller's client calls this from its events_get function and returns the result, which is EP_EBACKEND.
+ * Without a recorded reason, `eventpipe status` could show only a code. */
 int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *format, ...)
 {
     va_list arguments;
@@ -165,9 +171,10 @@ int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *format, ...
 
 /* ---- what the producer calls ---- */
 
-/* Opens a source whose events come from a library caller's own client: checks the configuration and calls the
- * client's open function. The producer's fetch thread calls this before the first fetch, in a process forked
- * from the caller's. */
+/* Opens a source whose events come from the library caller's own client: checks the configuration and
+ * calls the client's open function. The producer's fetch thread calls this before the first fetch, in a
+ * process forked from the caller's. Returns 0 and sets *state, or returns a negative code and fills the
+ * error. */
 static int client_open(const struct source_config *config, void **state, struct error *error)
 {
     const struct ep_client *functions = config->client.client;
@@ -181,7 +188,7 @@ static int client_open(const struct source_config *config, void **state, struct 
             "source %s: neither domain nor address is set, and its client needs one of them", config->id);
     struct client *client = calloc(1, sizeof *client);
     if (client == NULL)
-        return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+        return base_error_set(error, EP_ENOMEM, "out of memory for source %s", config->id);
     client->config = config;
     client->functions = functions;
     client->filter = (struct ep_filter){config->domain, config->address, config->event_type, config->since};
@@ -195,15 +202,16 @@ static int client_open(const struct source_config *config, void **state, struct 
             free(client);
             return base_error_set(error, code < 0 ? code : EP_EBACKEND,
                                   "source %s: the client's open function failed: %s", config->id,
-                                  errbuf[0] != '\0' ? errbuf : "it set no message");
+                                  errbuf[0] != '\0' ? errbuf : "it wrote no reason into errbuf");
         }
     }
     *state = client;
     return 0;
 }
 
-/* Sleeps until 100 ms have passed since the client's call began. The producer's fetch thread calls this after
- * an empty answer. Otherwise a client that does not wait for events would keep a CPU busy. */
+/* Sleeps until 100 ms have passed since start_ns, when the client's call began. The producer's fetch
+ * thread calls this after an empty answer. Otherwise a client that does not wait for events would keep a
+ * CPU busy. */
 static void wait_after_empty_answer(uint64_t start_ns)
 {
     uint64_t elapsed_ns = shm_now_ns() - start_ns;
@@ -212,9 +220,9 @@ static void wait_after_empty_answer(uint64_t start_ns)
     nanosleep(&(struct timespec){.tv_nsec = (long)(EMPTY_ANSWER_NS - elapsed_ns)}, NULL);
 }
 
-/* Fetches one page from a library caller's client: calls its events_get function and turns the result into
- * page or failure. The producer's fetch thread calls this. Without a stored cursor the client gets
- * continuation_id. */
+/* Fetches one page from the library caller's client by its events_get function. The producer's fetch
+ * thread calls this. Without a stored cursor the client gets continuation_id. Returns 0 with the page
+ * filled, empty if there are no events yet, or a negative code with the failure filled. */
 static int client_fetch(void *state, const struct fetch *fetch, struct page *page,
                         struct source_failure *failure)
 {
@@ -231,21 +239,23 @@ static int client_fetch(void *state, const struct fetch *fetch, struct page *pag
     }
     if (code == 0 && !caller_page.failed) {
         page->more = page->count > 0 && page->count >= fetch->limit;
-        bool moved = page->cursor != NULL && (cursor == NULL || strcmp(page->cursor, cursor) != 0);
-        if (page->count == 0 && !moved)
+        bool cursor_has_moved = page->cursor != NULL && (cursor == NULL || strcmp(page->cursor, cursor) != 0);
+        if (page->count == 0 && !cursor_has_moved)
             wait_after_empty_answer(start_ns);
         return 0;
     }
     if (!caller_page.failed)
-        base_error_set(&failure->error, code < 0 ? code : EP_EBACKEND,
-                       "the client's events_get function returned %d and set no message", code);
+        base_error_set(
+            &failure->error, code < 0 ? code : EP_EBACKEND,
+            "the client's events_get function returned %d and set no message: it should call ep_page_fail",
+            code);
     else if (code < 0)
         failure->error.code = code;
     return failure->error.code;
 }
 
-/* Closes a library caller's client and frees the source. The producer's fetch thread calls this when the
- * producer stops. */
+/* Closes the session of the library caller's client and frees the source. The producer's fetch thread
+ * calls this when the producer stops. */
 static void client_close(void *state)
 {
     struct client *client = state;

@@ -42,14 +42,15 @@
 struct file_source {
     const struct source_config *config;
     int wake_fd, inotify_fd;
-    bool polls;       /* inotify may miss changes: look once a second, too */
+    bool must_poll;   /* inotify may miss changes: look once a second, too */
     bool was_missing; /* so a file that appears now is new: read it from its start */
     struct file_lines lines;
     struct file_position position;  /* of lines.offset; the hash is of the last stored cursor */
     char cursor[FILE_CURSOR_BYTES]; /* that the store should have by now; "" = none */
 };
 
-/* Returns the monotonic clock in milliseconds. The file source measures by it how long a fetch may wait. */
+/* Returns the monotonic clock in milliseconds. The file source measures by this clock how long a fetch may
+ * wait, since a change of the date must not prolong it. */
 static uint64_t monotonic_now_ms(void)
 {
     struct timespec now;
@@ -58,6 +59,7 @@ static uint64_t monotonic_now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* Returns the longest line that becomes an event: max_line, or its default if that is 0. */
 static uint64_t line_limit_bytes(const struct file_source *file)
 {
     uint64_t bytes = file->config->file.max_line_bytes;
@@ -65,7 +67,8 @@ static uint64_t line_limit_bytes(const struct file_source *file)
 }
 
 /* Opens a source that reads the lines of a file; the file itself may appear later. The producer's fetch
- * thread calls this before the first fetch, `eventpipe check` to test the configuration. */
+ * thread calls this before the first fetch, `eventpipe check` to test the configuration. Returns 0 and
+ * sets *state, or returns a negative code and fills the error. */
 static int file_source_open(const struct source_config *config, void **state, struct error *error)
 {
     struct stat info;
@@ -77,7 +80,7 @@ static int file_source_open(const struct source_config *config, void **state, st
                               config->file.path);
     struct file_source *file = calloc(1, sizeof *file);
     if (file == NULL)
-        return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+        return base_error_set(error, EP_ENOMEM, "out of memory for source %s", config->id);
     file->config = config;
     file->lines.fd = file->inotify_fd = -1;
     file->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -91,8 +94,8 @@ static int file_source_open(const struct source_config *config, void **state, st
     return 0;
 }
 
-/* Closes the file that the file source reads, and its inotify watches. The producer's fetch thread calls this
- * before it goes to another file, after a read failed and at its end. */
+/* Closes the file that the file source reads, and its inotify watches. The producer's fetch thread calls
+ * this before it goes to another file, after a read failed, and when the source closes. */
 static void close_current_file(struct file_source *file)
 {
     source_file_lines_close(&file->lines);
@@ -101,7 +104,8 @@ static void close_current_file(struct file_source *file)
     file->inotify_fd = -1;
 }
 
-/* Frees the file source. The producer's fetch thread calls this when the producer stops. */
+/* Frees the file source. The producer's fetch thread calls this when the producer stops, source_check
+ * after its test. */
 static void file_source_close(void *state)
 {
     struct file_source *file = state;
@@ -111,8 +115,8 @@ static void file_source_close(void *state)
     free(file);
 }
 
-/* Wakes a fetch of the file source that waits for new lines. The producer's main thread calls this to pause
- * or stop the source, and after its cursor was set. */
+/* Wakes a fetch of the file source that waits for new lines. The producer's main thread calls this to
+ * pause or stop the source, and after an operator set its cursor. */
 static void file_source_interrupt(void *state)
 {
     const struct file_source *file = state;
@@ -124,8 +128,8 @@ static void file_source_interrupt(void *state)
 /* ---- opening the right file at the right offset ---- */
 
 /* Whether inotify may miss changes of this file: on a network or layered file system, or behind a symbolic
- * link. The producer's fetch thread then polls the file once a second as well. Without that, new lines could
- * wait unseen. */
+ * link. The producer's fetch thread then polls the file once a second as well; otherwise it could notice
+ * new lines too late or never. */
 static bool inotify_misses_changes(int fd, const char *path)
 {
     /* NFS, SMB (three), FUSE, 9P, Ceph, AFS (two), overlayfs: inotify does not report changes by other hosts
@@ -145,8 +149,9 @@ static bool inotify_misses_changes(int fd, const char *path)
     return false;
 }
 
-/* Watches with inotify the file that is open, also after a rename, and new files in the directory of its
- * path. The producer's fetch thread calls this for each file that the file source opens. */
+/* Watches the open file with inotify, also after a rename, and the directory of its path for new files.
+ * Sets must_poll if that is not enough. The producer's fetch thread calls this for each file that the file
+ * source opens. */
 static void watch_current_file(struct file_source *file)
 {
     const char *path = file->config->file.path, *slash = strrchr(path, '/');
@@ -155,7 +160,7 @@ static void watch_current_file(struct file_source *file)
 
     snprintf(descriptor_path, sizeof descriptor_path, "/proc/self/fd/%d", file->lines.fd);
     file->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    file->polls =
+    file->must_poll =
         file->inotify_fd < 0 || directory == NULL ||
         inotify_add_watch(file->inotify_fd, descriptor_path, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF) < 0 ||
         inotify_add_watch(file->inotify_fd, directory, IN_CREATE | IN_MOVED_TO) < 0 ||
@@ -163,8 +168,9 @@ static void watch_current_file(struct file_source *file)
     free(directory);
 }
 
-/* Makes an open file the one that the file source reads, from offset on, and records its position; owns fd
- * from here on. The producer's fetch thread calls this at the first fetch and after a rotation. */
+/* Makes an open file the one that the file source reads, from offset on, and records its position; closes
+ * the previous one. The source owns fd from then on, even after a failure. Returns 0 or EP_EBACKEND. The
+ * producer's fetch thread calls this at the first fetch and after a rotation. */
 static int switch_to_file(struct file_source *file, int fd, uint64_t offset, uint64_t generation,
                           struct error *error)
 {
@@ -179,9 +185,10 @@ static int switch_to_file(struct file_source *file, int fd, uint64_t offset, uin
                           offset);
 }
 
-/* Opens the file that a cursor names, also if it was rotated since, and goes to the cursor's offset. If there
- * is no such file, begins path from its start. Without a cursor, `from` decides. The producer's fetch thread
- * calls this at its first fetch, and when the cursor or the file has changed. */
+/* Opens the file that a cursor names, even if it was rotated since, and goes to the cursor's offset. If
+ * that file is gone, reads path from its start; without a cursor, the key `from` decides. The producer's
+ * fetch thread calls this at its first fetch, and when cursor or file have changed. Returns 0 or a
+ * negative code. */
 static int open_file_at_cursor(struct file_source *file, const char *cursor, struct error *error)
 {
     const char *path = file->config->file.path;
@@ -194,8 +201,11 @@ static int open_file_at_cursor(struct file_source *file, const char *cursor, str
         cursor = file->config->continuation_id;
     if (cursor != NULL) {
         if (source_file_position_parse(cursor, &position) != 0)
-            return base_error_set(error, EP_EPROTO, "%s: the cursor \"%.60s\" is not device:inode:offset",
-                                  path, cursor);
+            return base_error_set(error, EP_EPROTO,
+                                  "%s: the cursor \"%.60s\" is not device:inode:offset: correct "
+                                  "continuation_id, or the stored cursor with "
+                                  "eventpipe cursor %s --set",
+                                  path, cursor, file->config->id);
         if (source_file_position_find_file(path, &position, &fd))
             return switch_to_file(file, fd, position.offset, position.generation, error);
     }
@@ -214,7 +224,7 @@ static int open_file_at_cursor(struct file_source *file, const char *cursor, str
 
 /* Makes sure that the file source is at the given cursor, in a file whose bytes before it are unchanged.
  * Otherwise opens the right file again: the file was truncated, or the last page was not stored. The
- * producer's fetch thread calls this before each read. */
+ * producer's fetch thread calls this before each read. Returns 0 or a negative code. */
 static int restore_position(struct file_source *file, const char *cursor, struct error *error)
 {
     bool cursor_is_current = strcmp(cursor == NULL ? "" : cursor, file->cursor) == 0;
@@ -234,8 +244,9 @@ static int restore_position(struct file_source *file, const char *cursor, struct
 
 /* ---- lines ---- */
 
-/* Adds a line of a file that cannot be decoded to the page as a corrupt event, with path and offset in its
- * reason. The producer's fetch thread calls this, so that a bad line does not stop the file source. */
+/* Adds a line that cannot be decoded to the page as a corrupt event. Its reason names offset and path,
+ * followed by `problem`, a verb phrase such as "is not valid JSON". The producer's fetch thread calls
+ * this, so that a bad line does not stop the file source. Returns 0 or EP_ENOMEM. */
 static int add_corrupt_line(struct file_source *file, struct page *page, const char *uid,
                             const struct file_line *line, const char *problem)
 {
@@ -246,8 +257,8 @@ static int add_corrupt_line(struct file_source *file, struct page *page, const c
     return source_page_add_corrupt(page, uid, line->at, line->bytes, reason);
 }
 
-/* Whether a line holds white space only; the file source skips such a line in JSON format. NUL bytes, which a
- * power failure leaves in a file, are not blank: such a line becomes a corrupt event. */
+/* Whether a line holds white space only; the file source skips such a line in JSON format. NUL bytes,
+ * which a power failure leaves in a file, are not blank: such a line becomes a corrupt event. */
 static bool is_blank_line(struct json_span text)
 {
     for (size_t i = 0; i < text.bytes; i++)
@@ -256,27 +267,27 @@ static bool is_blank_line(struct json_span text)
     return true;
 }
 
-/* Turns one line of a file into an event on the page. If the line has no uid, inode, generation, offset and a
- * hash of the line make one. Empty lines are skipped, too long or invalid ones become corrupt events. The
- * producer's fetch thread calls this for each line of the file source. */
+/* Turns one line of a file into an event on the page; skips an empty line, and adds a too long or invalid
+ * one as corrupt. A line without its own uid gets one of inode, generation, offset and a hash of the line.
+ * The producer's fetch thread calls this for the file source. Returns 0 or EP_ENOMEM. */
 static int add_line_event(struct file_source *file, struct page *page, const struct file_line *line)
 {
     const struct source_config *config = file->config;
     struct json_span text = {line->at, line->bytes};
-    bool cut = line->whole_bytes > line->bytes, is_json = false;
+    bool is_cut = line->whole_bytes > line->bytes, is_json = false;
     char uid[160], hash[UID_HASH_DIGITS + 1], problem[120];
     size_t at_byte = 0;
 
     if (line->offset == 0 && text.bytes >= 3 && memcmp(text.at, "\xEF\xBB\xBF", 3) == 0)
         text = (struct json_span){text.at + 3, text.bytes - 3};
-    if (!cut && text.bytes > 0 && text.at[text.bytes - 1] == '\r')
+    if (!is_cut && text.bytes > 0 && text.at[text.bytes - 1] == '\r')
         text.bytes--;
     if (text.bytes == 0 || (config->file.format == FILE_JSON && is_blank_line(text)))
         return 0;
     base_hash_hex(text.at, text.bytes, hash, UID_HASH_DIGITS);
     snprintf(uid, sizeof uid, "%" PRIu64 "-%" PRIu64 "-%" PRIu64 "-%s", file->position.inode,
              file->position.generation, line->offset, hash);
-    if (cut) {
+    if (is_cut) {
         snprintf(problem, sizeof problem,
                  "has %" PRIu64 " bytes, but max_line allows %" PRIu64 ": only the first %zu are kept",
                  line->whole_bytes, line_limit_bytes(file), line->bytes);
@@ -292,40 +303,41 @@ static int add_line_event(struct file_source *file, struct page *page, const str
     return source_page_add_element(page, &config->pointers, text, is_json, uid);
 }
 
-/* Fills the error of a file source whose file cannot be read, with its path and the reason. The producer
- * shows it in `eventpipe status` and tries again. */
+/* Sets the error of a file source that cannot read its file: the path and the reason, which errno has
+ * unless code is EP_ENOMEM. The producer shows it in `eventpipe status` and tries again. Returns code. */
 static int set_read_error(const struct file_source *file, int code, struct error *error)
 {
     if (code == EP_ENOMEM)
-        return base_error_set(error, code, "%s: no memory for its lines", file->config->file.path);
+        return base_error_set(error, code, "%s: out of memory for its lines", file->config->file.path);
     return base_error_set(error, code, "%s cannot be read: %s", file->config->file.path, strerror(errno));
 }
 
-/* Adds lines of the current file to the page, until it is full or there are no more. With
- * accept_unterminated, the rest of a finished file counts as a line. The producer's fetch thread calls this
- * for the file source. */
+/* Adds lines of the current file to the page until the page is full or there are no more, and sets
+ * page->more. With accept_unterminated, the rest of a finished file counts as a line. The producer's fetch
+ * thread calls this for the file source. Returns 0, also without new lines, or a negative code. */
 static int read_lines_into_page(struct file_source *file, const struct fetch *fetch, bool accept_unterminated,
                                 struct page *page, struct error *error)
 {
     size_t limit = fetch->limit == 0 ? 1 : fetch->limit;
     struct file_line line;
-    int found = 1;
+    int peek_result = 1;
 
-    while (found == 1 && page->count < limit && page->data_bytes < PAGE_BYTES_MAX) {
-        found = source_file_lines_peek(&file->lines, accept_unterminated, &line);
-        if (found == 1) {
+    while (peek_result == 1 && page->count < limit && page->data_bytes < PAGE_BYTES_MAX) {
+        peek_result = source_file_lines_peek(&file->lines, accept_unterminated, &line);
+        if (peek_result == 1) {
             int code = add_line_event(file, page, &line);
             if (code != 0)
                 return set_read_error(file, code, error);
             source_file_lines_consume(&file->lines, &line);
         }
     }
-    if (found == 1)
-        found = source_file_lines_peek(&file->lines, accept_unterminated, &line);
-    page->more = found == 1;
-    return found < 0 ? set_read_error(file, found, error) : 0;
+    if (peek_result == 1)
+        peek_result = source_file_lines_peek(&file->lines, accept_unterminated, &line);
+    page->more = peek_result == 1;
+    return peek_result < 0 ? set_read_error(file, peek_result, error) : 0;
 }
 
+/* Whether the file source has read lines, even skipped ones, since its position was recorded. */
 static bool has_read_lines(const struct file_source *file)
 {
     return file->lines.offset != file->position.offset;
@@ -333,20 +345,20 @@ static bool has_read_lines(const struct file_source *file)
 
 /* ---- changing to the next file ---- */
 
-/* Finds out whether the file that was read to its end is finished: deleted, or replaced under its path by a
- * file that is not empty. The producer's fetch thread calls this when there are no new lines. A wrong yes
- * would lose lines that its writer still adds. */
-static int check_file_finished(struct file_source *file, bool *finished, struct error *error)
+/* Sets *is_finished if the file that was read to its end will not grow any more: it was deleted, or a file
+ * that is not empty has its path now. A wrong true would lose lines that its writer still adds. The
+ * producer's fetch thread calls this when there are no new lines. Returns 0 or a negative code. */
+static int check_file_finished(struct file_source *file, bool *is_finished, struct error *error)
 {
     const char *path = file->config->file.path;
     struct stat open_info, path_info;
 
-    *finished = false;
+    *is_finished = false;
     if (fstat(file->lines.fd, &open_info) != 0)
         return set_read_error(file, EP_EBACKEND, error);
     if (stat(path, &path_info) != 0) {
         /* deleted, so no restart could find it again: its last line is complete */
-        *finished = open_info.st_nlink == 0;
+        *is_finished = open_info.st_nlink == 0;
         return 0;
     }
     if (path_info.st_dev == open_info.st_dev && path_info.st_ino == open_info.st_ino) {
@@ -358,17 +370,17 @@ static int check_file_finished(struct file_source *file, bool *finished, struct 
     }
     if (path_info.st_size == 0 && open_info.st_nlink > 0) {
         if (file->inotify_fd < 0 || inotify_add_watch(file->inotify_fd, path, IN_MODIFY) < 0)
-            file->polls = true;
+            file->must_poll = true;
         if (stat(path, &path_info) != 0) /* check again: it may have been written before the watch began */
             return 0;
     }
-    *finished = path_info.st_size > 0 || open_info.st_nlink == 0;
+    *is_finished = path_info.st_size > 0 || open_info.st_nlink == 0;
     return 0;
 }
 
-/* Goes from a finished file to the next: a rotated one that was not read yet, or else path. A new file with
- * the same content is a copy and continues at the same offset. The producer's fetch thread calls this
- * once all lines were read. */
+/* Goes from a finished file to the next: a rotated file that was not read yet, or else path. If path has
+ * the same content, it is a copy, and reading continues at the same offset. The producer's fetch thread
+ * calls this for the file source once all lines were read. Returns 0 or a negative code. */
 static int open_next_file(struct file_source *file, struct error *error)
 {
     struct file_position position = file->position;
@@ -390,8 +402,8 @@ static int open_next_file(struct file_source *file, struct error *error)
 
 /* ---- waiting ---- */
 
-/* Reads and discards all that waits on the inotify or wake-up descriptor of the file source, so that the next
- * poll waits for something new. */
+/* Reads and discards everything that is ready on the inotify or wake-up descriptor of the file source, so
+ * that the next poll waits for something new. Does nothing for fd -1. */
 static void drain_descriptor(int fd)
 {
     char bytes[4096];
@@ -400,41 +412,42 @@ static void drain_descriptor(int fd)
         ;
 }
 
-/* Waits until the file may have changed; returns false if the fetch's time is over or an interrupt came. The
- * producer's fetch thread sleeps here when the file source has no new lines. */
-static bool wait_for_change(struct file_source *file, const struct fetch *fetch, uint64_t end_ms)
+/* Waits until the file may have changed. Returns true then, or false if the fetch's time is over or
+ * file_source_interrupt woke it. The producer's fetch thread sleeps here when the file source has no new
+ * lines. */
+static bool wait_for_change(struct file_source *file, const struct fetch *fetch, uint64_t deadline_ms)
 {
-    struct pollfd fds[] = {{.fd = file->wake_fd, .events = POLLIN},
-                           {.fd = file->inotify_fd, .events = POLLIN}};
+    struct pollfd poll_fds[] = {{.fd = file->wake_fd, .events = POLLIN},
+                                {.fd = file->inotify_fd, .events = POLLIN}};
     uint64_t now_ms = monotonic_now_ms();
 
-    if (atomic_load(fetch->abort) || now_ms >= end_ms)
+    if (atomic_load(fetch->abort) || now_ms >= deadline_ms)
         return false;
-    uint64_t left_ms = end_ms - now_ms;
-    if (file->polls && left_ms > POLL_MS)
-        left_ms = POLL_MS;
-    if (left_ms > 3600000)
-        left_ms = 3600000;
-    if (poll(fds, 2, (int)left_ms) > 0 && (fds[0].revents & POLLIN)) {
+    uint64_t timeout_ms = deadline_ms - now_ms;
+    if (file->must_poll && timeout_ms > POLL_MS)
+        timeout_ms = POLL_MS;
+    if (timeout_ms > 3600000)
+        timeout_ms = 3600000;
+    if (poll(poll_fds, 2, (int)timeout_ms) > 0 && (poll_fds[0].revents & POLLIN)) {
         drain_descriptor(file->wake_fd);
         return false;
     }
     return true;
 }
 
-/* Reads new lines of the current file or, once it is finished, its last lines, and then goes to the next
- * file. The producer's fetch thread calls this in a loop until the file source has lines or its time is
- * over. */
+/* Reads new lines of the current file or, if there are none and the file is finished, its unterminated
+ * last line; then goes to the next file. The producer's fetch thread calls this until the file source has
+ * lines or its time is over. Returns 0, also without lines, or a negative code. */
 static int read_or_switch_file(struct file_source *file, const struct fetch *fetch, struct page *page,
                                struct error *error)
 {
-    bool finished = false;
+    bool is_finished = false;
     int code = read_lines_into_page(file, fetch, false, page, error);
 
     if (code != 0 || has_read_lines(file))
         return code;
-    code = check_file_finished(file, &finished, error);
-    if (code != 0 || !finished)
+    code = check_file_finished(file, &is_finished, error);
+    if (code != 0 || !is_finished)
         return code;
     /* its writer may have added lines just before it was replaced */
     code = read_lines_into_page(file, fetch, true, page, error);
@@ -443,21 +456,22 @@ static int read_or_switch_file(struct file_source *file, const struct fetch *fet
     return open_next_file(file, error);
 }
 
-/* Fetches one page of the file source: new lines of the file, with the position after them as the cursor.
- * The producer's fetch thread calls this; it waits for lines up to wait_ms and follows rotation and
- * truncation. */
+/* Fetches one page of the file source: new lines of the file, and the position after them as the cursor.
+ * Waits for lines up to wait_ms, and follows rotation and truncation. The producer's fetch thread calls
+ * this. Returns 0, with an empty page if there are no new lines, or a negative code with the failure
+ * filled. */
 static int file_source_fetch(void *state, const struct fetch *fetch, struct page *page,
                              struct source_failure *failure)
 {
     struct file_source *file = state;
-    uint64_t end_ms = monotonic_now_ms() + fetch->wait_ms;
+    uint64_t deadline_ms = monotonic_now_ms() + fetch->wait_ms;
     char new_cursor[FILE_CURSOR_BYTES];
     int code;
 
     do {
         drain_descriptor(file->inotify_fd);
         code = restore_position(file, fetch->cursor, &failure->error);
-        uint64_t generation = file->position.generation;
+        uint64_t old_generation = file->position.generation;
         if (code == 0)
             code = read_or_switch_file(file, fetch, page, &failure->error);
         if (code != 0)
@@ -465,19 +479,20 @@ static int file_source_fetch(void *state, const struct fetch *fetch, struct page
         if (has_read_lines(file) &&
             source_file_position_fill(file->lines.fd, file->lines.offset, &file->position) != 0) {
             close_current_file(file); /* truncated just now: the next fetch begins at the stored cursor */
-            return base_error_set(&failure->error, EP_EBACKEND, "%s changed while it was read",
+            return base_error_set(&failure->error, EP_EBACKEND,
+                                  "%s changed while it was read: the next fetch starts at the stored cursor",
                                   file->config->file.path);
         }
-        if (file->position.generation != generation)
+        if (file->position.generation != old_generation)
             page->more = true;
         source_file_position_format(&file->position, new_cursor);
         if (strcmp(new_cursor, file->cursor) != 0) {
             memcpy(file->cursor, new_cursor, sizeof new_cursor);
             return source_page_set_cursor(page, new_cursor) == 0
                        ? 0
-                       : base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
+                       : base_error_set(&failure->error, EP_ENOMEM, "out of memory for the cursor");
         }
-    } while (wait_for_change(file, fetch, end_ms));
+    } while (wait_for_change(file, fetch, deadline_ms));
     return 0;
 }
 

@@ -21,15 +21,17 @@
 
 #define CHUNK_BYTES (64 << 10)
 #define KEPT_BYTES (64 << 10)
-#define IDLE_ROOM (1 << 20) /* a larger buffer is freed once it is empty */
+#define IDLE_BUFFER_BYTES_MAX (1 << 20) /* a larger buffer is freed once it is empty */
 
+/* Starts to read lines from an open file at an offset, and owns the file from then on. Lines longer than
+ * max_line_bytes are cut. The file source calls this in the producer's fetch thread. */
 void source_file_lines_open(struct file_lines *lines, int fd, uint64_t offset, uint64_t max_line_bytes)
 {
     *lines = (struct file_lines){.fd = fd, .offset = offset, .max_line_bytes = max_line_bytes};
 }
 
-/* Closes the file that the file source reads lines from, and frees the buffer. The producer's fetch thread
- * calls this before it opens another file and at its end. */
+/* Closes the file whose lines were read and frees the buffer. The file source calls this in the producer's
+ * fetch thread, before it opens another file and when it closes. */
 void source_file_lines_close(struct file_lines *lines)
 {
     if (lines->fd >= 0)
@@ -38,118 +40,127 @@ void source_file_lines_close(struct file_lines *lines)
     *lines = (struct file_lines){.fd = -1};
 }
 
-/* Makes room for one more chunk behind the bytes that the line reader of the file source holds; gives back a
- * large buffer once it is empty. Runs in the producer's fetch thread. Returns 0 or EP_ENOMEM. */
-static int make_chunk_room(struct file_lines *lines)
+/* Makes room in the line reader's buffer for one more chunk after the bytes that it holds; frees a large
+ * buffer first if that is empty, since one long line should not cost memory for ever. Returns 0 or
+ * EP_ENOMEM. Runs in the producer's fetch thread. */
+static int reserve_chunk_room(struct file_lines *lines)
 {
-    if (lines->used == 0 && lines->room > IDLE_ROOM) {
+    if (lines->held_bytes == 0 && lines->buffer_bytes > IDLE_BUFFER_BYTES_MAX) {
         free(lines->buffer);
         lines->buffer = NULL;
-        lines->room = 0;
+        lines->buffer_bytes = 0;
     }
-    if (lines->room - lines->used >= CHUNK_BYTES && lines->room - lines->start - lines->used < CHUNK_BYTES) {
-        memmove(lines->buffer, lines->buffer + lines->start, lines->used);
-        lines->start = 0;
+    if (lines->buffer_bytes - lines->held_bytes >= CHUNK_BYTES &&
+        lines->buffer_bytes - lines->held_start - lines->held_bytes < CHUNK_BYTES) {
+        memmove(lines->buffer, lines->buffer + lines->held_start, lines->held_bytes);
+        lines->held_start = 0;
     }
-    if (lines->used == 0)
-        lines->start = 0;
-    if (lines->room - lines->start - lines->used >= CHUNK_BYTES)
+    if (lines->held_bytes == 0)
+        lines->held_start = 0;
+    if (lines->buffer_bytes - lines->held_start - lines->held_bytes >= CHUNK_BYTES)
         return 0;
-    size_t room = 2 * (lines->start + lines->used) + CHUNK_BYTES;
-    char *buffer = realloc(lines->buffer, room);
+    size_t new_bytes = 2 * (lines->held_start + lines->held_bytes) + CHUNK_BYTES;
+    char *buffer = realloc(lines->buffer, new_bytes);
     if (buffer == NULL)
         return EP_ENOMEM;
     lines->buffer = buffer;
-    lines->room = room;
+    lines->buffer_bytes = new_bytes;
     return 0;
 }
 
-/* Reads more bytes of a growing file into the line reader's buffer. Returns 1 if it read some, 0 at the end
- * of the file, or an error code. Runs in the producer's fetch thread, for the file source. */
+/* Reads more bytes of a growing file into the line reader's buffer, in the producer's fetch thread.
+ * Returns 1 if it read some, 0 at the end of the file, EP_EBACKEND with errno set, or EP_ENOMEM. */
 static int read_next_chunk(struct file_lines *lines)
 {
-    int code = make_chunk_room(lines);
-    ssize_t got;
+    int code = reserve_chunk_room(lines);
+    ssize_t read_bytes;
 
     if (code != 0)
         return code;
     do
-        got = pread(lines->fd, lines->buffer + lines->start + lines->used,
-                    lines->room - lines->start - lines->used,
-                    (off_t)(lines->offset + lines->dropped + lines->used));
-    while (got < 0 && errno == EINTR);
-    if (got < 0)
+        read_bytes = pread(lines->fd, lines->buffer + lines->held_start + lines->held_bytes,
+                           lines->buffer_bytes - lines->held_start - lines->held_bytes,
+                           (off_t)(lines->offset + lines->dropped_bytes + lines->held_bytes));
+    while (read_bytes < 0 && errno == EINTR);
+    if (read_bytes < 0)
         return EP_EBACKEND;
-    lines->used += (size_t)got;
-    return got > 0;
+    lines->held_bytes += (size_t)read_bytes;
+    return read_bytes > 0;
 }
 
+/* Returns how many bytes of a line that is too long stay in memory. */
 static size_t kept_bytes_max(const struct file_lines *lines)
 {
     return lines->max_line_bytes < KEPT_BYTES ? (size_t)lines->max_line_bytes : KEPT_BYTES;
 }
 
-/* Fills *line from the first bytes of the line reader's buffer; a line longer than max_line_bytes is cut.
- * end_bytes is the size of its line end: 1, or 0 for the unterminated rest of a finished file. Returns 1. */
-static int fill_line(const struct file_lines *lines, size_t bytes, size_t end_bytes, struct file_line *line)
+/* Fills *line from the first line_bytes of the line reader's buffer; a line longer than max_line_bytes is
+ * cut. end_bytes is the size of its line end: 1, or 0 for the unterminated rest of a finished file. Always
+ * returns 1, the answer of source_file_lines_peek. */
+static int fill_line(const struct file_lines *lines, size_t line_bytes, size_t end_bytes,
+                     struct file_line *line)
 {
-    line->at = lines->buffer + lines->start;
-    line->whole_bytes = lines->dropped + bytes;
-    line->bytes = line->whole_bytes > lines->max_line_bytes ? kept_bytes_max(lines) : bytes;
+    line->at = lines->buffer + lines->held_start;
+    line->whole_bytes = lines->dropped_bytes + line_bytes;
+    line->bytes = line->whole_bytes > lines->max_line_bytes ? kept_bytes_max(lines) : line_bytes;
     line->offset = lines->offset;
-    line->step = line->whole_bytes + end_bytes;
+    line->bytes_with_end = line->whole_bytes + end_bytes;
     return 1;
 }
 
-/* Finds the next whole line of a growing file, reading more if needed; it stays the next until it is
- * consumed. The file source calls this in the producer's fetch thread. An unterminated rest is a line only
- * with accept_unterminated, since its writer may not be done with it. */
+/* Finds the next line of a growing file, reading more if needed; it stays the next until
+ * source_file_lines_consume. With accept_unterminated, the rest of the file is a line, too; only a
+ * finished file allows that, since its writer could add to it. Returns 1, 0 if no line is complete, or a
+ * negative code. The file source calls this. */
 int source_file_lines_peek(struct file_lines *lines, bool accept_unterminated, struct file_line *line)
 {
     for (;;) {
-        const char *from = lines->buffer + lines->start;
-        const char *line_end = lines->used == lines->scanned
-                                   ? NULL
-                                   : memchr(from + lines->scanned, '\n', lines->used - lines->scanned);
+        const char *held_text = lines->buffer + lines->held_start;
+        const char *line_end =
+            lines->held_bytes == lines->scanned_bytes
+                ? NULL
+                : memchr(held_text + lines->scanned_bytes, '\n', lines->held_bytes - lines->scanned_bytes);
         if (line_end != NULL)
-            return fill_line(lines, (size_t)(line_end - from), 1, line);
-        lines->scanned = lines->used;
-        size_t kept = kept_bytes_max(lines);
-        if (lines->dropped + lines->used > lines->max_line_bytes && lines->used > kept) {
-            lines->dropped += lines->used - kept;
-            lines->used = lines->scanned = kept;
+            return fill_line(lines, (size_t)(line_end - held_text), 1, line);
+        lines->scanned_bytes = lines->held_bytes;
+        size_t kept_bytes = kept_bytes_max(lines);
+        if (lines->dropped_bytes + lines->held_bytes > lines->max_line_bytes &&
+            lines->held_bytes > kept_bytes) {
+            lines->dropped_bytes += lines->held_bytes - kept_bytes;
+            lines->held_bytes = lines->scanned_bytes = kept_bytes;
         }
-        int more = read_next_chunk(lines);
-        if (more < 0)
-            return more;
-        if (more == 0)
-            return accept_unterminated && lines->used > 0 ? fill_line(lines, lines->used, 0, line) : 0;
+        int read_result = read_next_chunk(lines);
+        if (read_result < 0)
+            return read_result;
+        if (read_result == 0)
+            return accept_unterminated && lines->held_bytes > 0 ? fill_line(lines, lines->held_bytes, 0, line)
+                                                                : 0;
     }
 }
 
-/* Moves the file source behind a line that it added to its page. The producer's fetch thread calls this after
- * each line; the new offset becomes part of the cursor. */
+/* Makes the line after this one the next. The file source calls this in the producer's fetch thread once
+ * the line's event is on the page; the new offset becomes part of the cursor. */
 void source_file_lines_consume(struct file_lines *lines, const struct file_line *line)
 {
-    size_t in_buffer = (size_t)(line->step - lines->dropped);
+    size_t bytes_in_buffer = (size_t)(line->bytes_with_end - lines->dropped_bytes);
 
-    lines->start += in_buffer;
-    lines->used -= in_buffer;
-    lines->offset += line->step;
-    lines->scanned = 0;
-    lines->dropped = 0;
+    lines->held_start += bytes_in_buffer;
+    lines->held_bytes -= bytes_in_buffer;
+    lines->offset += line->bytes_with_end;
+    lines->scanned_bytes = 0;
+    lines->dropped_bytes = 0;
 }
 
-/* Discards what the line reader has read ahead, if the file is now shorter than that. The file source calls
- * this in the producer's fetch thread before each read. Otherwise a line could mix bytes from before and
- * after a truncation. */
+/* Discards what the line reader has read ahead, if the file is now shorter than that. The file source
+ * calls this in the producer's fetch thread before each read. Otherwise a line could mix bytes from before
+ * and after a truncation. */
 void source_file_lines_drop_truncated(struct file_lines *lines)
 {
     struct stat info;
 
     if (fstat(lines->fd, &info) == 0 &&
-        (uint64_t)info.st_size < lines->offset + lines->dropped + lines->used) {
-        lines->start = lines->used = lines->scanned = 0;
-        lines->dropped = 0;
+        (uint64_t)info.st_size < lines->offset + lines->dropped_bytes + lines->held_bytes) {
+        lines->held_start = lines->held_bytes = lines->scanned_bytes = 0;
+        lines->dropped_bytes = 0;
     }
 }

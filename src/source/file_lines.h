@@ -12,17 +12,17 @@ struct file_lines {
     uint64_t offset; /* of the next line in the file */
     uint64_t max_line_bytes;
     char *buffer;
-    size_t start, used, room; /* used bytes from buffer[start] on are the file's bytes from offset on */
-    size_t scanned;           /* how many of the used bytes hold no line end */
-    uint64_t dropped;         /* bytes of a too long line that are not kept */
+    size_t held_start, held_bytes, buffer_bytes; /* buffer[held_start] holds the file's byte at offset */
+    size_t scanned_bytes;                        /* how many of the held bytes contain no line end */
+    uint64_t dropped_bytes;                      /* bytes of a too long line that are not kept */
 };
 
 struct file_line {
     const char *at; /* without its line end; borrowed until the next call */
     size_t bytes;
     uint64_t offset;
-    uint64_t whole_bytes; /* more than `bytes` if the line was too long and is cut */
-    uint64_t step;        /* bytes from this line's start to the next line's */
+    uint64_t whole_bytes;    /* more than `bytes` if the line was too long and is cut */
+    uint64_t bytes_with_end; /* from this line's start to the next line's */
 };
 
 void source_file_lines_open(struct file_lines *lines, int fd, uint64_t offset, uint64_t max_line_bytes);

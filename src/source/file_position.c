@@ -27,9 +27,9 @@
 
 #define HASHED_BYTES 256
 
-/* Parses the file source's cursor, "device:inode:offset" with an optional hash and generation. The producer's
- * fetch thread calls this at its first fetch, and after an operator set another cursor. Returns 0 or
- * EP_EINVAL. */
+/* Parses the file source's cursor, "device:inode:offset" with an optional hash and generation. The
+ * producer's fetch thread calls this at its first fetch, and after an operator set another cursor. Returns
+ * 0, or EP_EINVAL if the text is not such a cursor. */
 int source_file_position_parse(const char *text, struct file_position *position)
 {
     uint64_t *const numbers[] = {&position->device, &position->inode, &position->offset};
@@ -61,52 +61,53 @@ int source_file_position_parse(const char *text, struct file_position *position)
     return errno == 0 && *end == '\0' ? 0 : EP_EINVAL;
 }
 
-/* Writes a position in a file as the text of the file source's cursor. */
+/* Writes a position as the text of the file source's cursor, which source_file_position_parse reads again. */
 void source_file_position_format(const struct file_position *position, char text[FILE_CURSOR_BYTES])
 {
     snprintf(text, FILE_CURSOR_BYTES, "%" PRIu64 ":%" PRIu64 ":%" PRIu64 ":%s:%" PRIu64, position->device,
              position->inode, position->offset, position->hash, position->generation);
 }
 
-/* Reads exactly `bytes` bytes of a file at an offset; false if the file is shorter or cannot be read. Runs in
- * the producer's fetch thread, for the file source. */
-static bool read_bytes_at(int fd, char *buffer, size_t bytes, uint64_t offset)
+/* Reads exactly byte_count bytes of a file at an offset, for the file source in the producer's fetch
+ * thread. Returns false if the file is shorter or cannot be read. */
+static bool read_bytes_at(int fd, char *buffer, size_t byte_count, uint64_t offset)
 {
-    while (bytes > 0) {
-        ssize_t got = pread(fd, buffer, bytes, (off_t)offset);
-        if (got < 0 && errno == EINTR)
+    while (byte_count > 0) {
+        ssize_t read_bytes = pread(fd, buffer, byte_count, (off_t)offset);
+        if (read_bytes < 0 && errno == EINTR)
             continue;
-        if (got <= 0)
+        if (read_bytes <= 0)
             return false;
-        buffer += got;
-        bytes -= (size_t)got;
-        offset += (uint64_t)got;
+        buffer += read_bytes;
+        byte_count -= (size_t)read_bytes;
+        offset += (uint64_t)read_bytes;
     }
     return true;
 }
 
 /* Hashes the first bytes of a file and the last ones before an offset, up to 256 each. By this hash the
- * file source knows a file again after a rotation, and notices a truncation. Runs in the producer's fetch
- * thread. */
-static bool hash_bytes_around(int fd, uint64_t offset, char hash[FILE_HASH_DIGITS + 1])
+ * file source recognises a file after a rotation and notices a truncation. Returns false if the bytes
+ * cannot be read. Runs in the producer's fetch thread. */
+static bool hash_head_and_tail(int fd, uint64_t offset, char hash[FILE_HASH_DIGITS + 1])
 {
     char bytes[2 * HASHED_BYTES];
-    size_t part_bytes = offset < HASHED_BYTES ? offset : HASHED_BYTES;
+    size_t edge_bytes = offset < HASHED_BYTES ? offset : HASHED_BYTES;
 
-    if (!read_bytes_at(fd, bytes, part_bytes, 0) ||
-        !read_bytes_at(fd, bytes + part_bytes, part_bytes, offset - part_bytes))
+    if (!read_bytes_at(fd, bytes, edge_bytes, 0) ||
+        !read_bytes_at(fd, bytes + edge_bytes, edge_bytes, offset - edge_bytes))
         return false;
-    base_hash_hex(bytes, 2 * part_bytes, hash, FILE_HASH_DIGITS);
+    base_hash_hex(bytes, 2 * edge_bytes, hash, FILE_HASH_DIGITS);
     return true;
 }
 
-/* Fills the position of an offset in an open file: device, inode and hash. The producer's fetch thread calls
- * this after each page of the file source; the position becomes the cursor. Returns 0 or EP_EBACKEND. */
+/* Fills *position for an offset in an open file: device, inode, offset and hash. The producer's fetch
+ * thread calls this after each page of the file source; the position becomes the cursor. Returns 0, or
+ * EP_EBACKEND if the file is shorter or cannot be read. */
 int source_file_position_fill(int fd, uint64_t offset, struct file_position *position)
 {
     struct stat info;
 
-    if (fstat(fd, &info) != 0 || !hash_bytes_around(fd, offset, position->hash))
+    if (fstat(fd, &info) != 0 || !hash_head_and_tail(fd, offset, position->hash))
         return EP_EBACKEND;
     position->device = info.st_dev;
     position->inode = info.st_ino;
@@ -114,9 +115,9 @@ int source_file_position_fill(int fd, uint64_t offset, struct file_position *pos
     return 0;
 }
 
-/* Whether an open file still has the bytes before the offset that it had when the position was recorded. The
- * file source asks this before each read, in the producer's fetch thread. False means truncated, overwritten
- * or another file. */
+/* Whether an open file still has the bytes before the offset that it had when the position was recorded.
+ * The file source asks this before each read, in the producer's fetch thread. False means that the file
+ * was truncated or overwritten, or is another one. */
 bool source_file_position_matches(int fd, const struct file_position *position)
 {
     struct stat info;
@@ -125,10 +126,10 @@ bool source_file_position_matches(int fd, const struct file_position *position)
     if (fstat(fd, &info) != 0 || (uint64_t)info.st_size < position->offset)
         return false;
     return position->hash[0] == '\0' ||
-           (hash_bytes_around(fd, position->offset, hash) && strcmp(hash, position->hash) == 0);
+           (hash_head_and_tail(fd, position->offset, hash) && strcmp(hash, position->hash) == 0);
 }
 
-/* Fills the error for a path that is a directory, FIFO, socket or device, which the file source cannot
+/* Sets the error for a path that is a directory, FIFO, socket or device, none of which the file source can
  * follow. Returns EP_ECONFIG. */
 static int set_not_regular_error(const char *path, mode_t mode, struct error *error)
 {
@@ -140,9 +141,9 @@ static int set_not_regular_error(const char *path, mode_t mode, struct error *er
     return base_error_set(error, EP_ECONFIG, "%s is %s: expected a regular file", path, kind);
 }
 
-/* Opens a regular file for the file source to read. Checks the type before opening, since opening a device
- * may have effects, and after, since the file may have been replaced meanwhile. The producer's fetch thread
- * calls this. Returns 0, EP_EBACKEND, EP_EAUTH or EP_ECONFIG. */
+/* Opens a regular file for the file source to read. Checks its type before opening, since opening a device
+ * may have effects, and after, since the file may have been replaced meanwhile. The producer's fetch
+ * thread calls this. Returns 0, EP_EBACKEND, EP_EAUTH (no permission) or EP_ECONFIG (not a regular file). */
 int source_file_position_open(const char *path, int *fd, struct error *error)
 {
     struct stat info;
@@ -170,8 +171,8 @@ int source_file_position_open(const char *path, int *fd, struct error *error)
 
 /* ---- rotated files beside path ---- */
 
-/* Whether a file name ends like a compressed or temporary file; the file source does not search these for
- * rotated lines. */
+/* Whether a file name ends like that of a compressed or temporary file. The file source skips such files
+ * when it looks for rotated ones, since it could not read their lines. */
 static bool is_compressed_name(const char *name)
 {
     static const char *const endings[] = {".gz",   ".bz2", ".xz",  ".zst", ".lz4",
@@ -184,16 +185,17 @@ static bool is_compressed_name(const char *name)
     return false;
 }
 
-/* Returns the part of a rotated file's name behind "NAME." or "NAME-", or NULL if it is not a rotated file of
- * base. The file source calls this for each file in the directory. */
+/* Returns what follows "BASE." or "BASE-" in the name of a rotated file, such as 1 in app.log.1; NULL if
+ * the name does not begin so or is compressed. The file source calls this for each file in the directory
+ * of its path. */
 static const char *find_sibling_suffix(const char *base, const char *name)
 {
-    size_t length = strlen(base);
+    size_t base_length = strlen(base);
 
-    if (strncmp(name, base, length) != 0 || (name[length] != '.' && name[length] != '-') ||
+    if (strncmp(name, base, base_length) != 0 || (name[base_length] != '.' && name[base_length] != '-') ||
         is_compressed_name(name))
         return NULL;
-    return name[length + 1] == '\0' ? NULL : name + length + 1;
+    return name[base_length + 1] == '\0' ? NULL : name + base_length + 1;
 }
 
 struct sibling {
@@ -204,16 +206,16 @@ struct sibling {
 /* Gets an open rotated file beside path; returns true if it keeps the descriptor. */
 typedef bool sibling_handler(int fd, const struct sibling *sibling, void *user);
 
-/* Opens each rotated file beside path (uncompressed, regular) and calls on_sibling with it; closes those that
- * on_sibling does not keep. The producer's fetch thread calls this when the file source looks for an older or
- * the next file. */
+/* Opens each rotated file beside path (regular, not compressed) and calls on_sibling with it; closes those
+ * that on_sibling does not keep. The producer's fetch thread calls this when the file source looks for the
+ * file of its cursor or for the next file. */
 static void for_each_sibling(const char *path, sibling_handler *on_sibling, void *user)
 {
     const char *slash = strrchr(path, '/'), *base = slash == NULL ? path : slash + 1;
     char directory[PATH_MAX];
-    int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+    int directory_length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
 
-    snprintf(directory, sizeof directory, "%.*s", length, slash == NULL ? "." : path);
+    snprintf(directory, sizeof directory, "%.*s", directory_length, slash == NULL ? "." : path);
     DIR *entries = opendir(directory);
     if (entries == NULL)
         return;
@@ -237,20 +239,21 @@ static int64_t modification_time_ns(const struct stat *info)
     return (int64_t)info->st_mtim.tv_sec * 1000000000 + info->st_mtim.tv_nsec;
 }
 
-/* Rates how surely an open file is the one of a position: 3 same device and inode, 2 same inode, 1 a copy,
- * 0 another file. The file source picks the best one when it looks for its file after a restart or a
- * rotation. */
+/* Rates how surely an open file is the one of a position: 3 for the same device and inode, 2 for the same
+ * inode, 1 for a copy, 0 for another file. After a restart or a rotation, the file source continues in the
+ * file with the highest score. */
 static int score_match(int fd, const struct stat *info, const struct file_position *position)
 {
-    bool same_inode = info->st_ino == position->inode, same = same_inode && info->st_dev == position->device;
+    bool same_inode = info->st_ino == position->inode,
+         same_file = same_inode && info->st_dev == position->device;
 
-    if (!same && (position->hash[0] == '\0' || position->offset == 0))
+    if (!same_file && (position->hash[0] == '\0' || position->offset == 0))
         return 0;
     if (!same_inode && position->offset < FILE_COPY_BYTES_MIN)
         return 0;
     if (!source_file_position_matches(fd, position))
         return 0;
-    return same ? 3 : same_inode ? 2 : 1;
+    return same_file ? 3 : same_inode ? 2 : 1;
 }
 
 struct search {
@@ -259,9 +262,10 @@ struct search {
     int64_t written_ns;
 };
 
-/* for_each_sibling's callback: keeps the rotated file that matches a position best, of equal ones the newest.
- * Returns true if it keeps the descriptor. Runs in the producer's fetch thread, for the file source. */
-static bool on_sibling_score(int fd, const struct sibling *sibling, void *user)
+/* Callback of for_each_sibling: keeps the rotated file that matches a position best and, of equal ones,
+ * the newest. Returns true if it keeps the descriptor. Runs in the producer's fetch thread, for the file
+ * source. */
+static bool on_sibling_keep_best(int fd, const struct sibling *sibling, void *user)
 {
     struct search *search = user;
     int score = score_match(fd, &sibling->info, search->position);
@@ -278,8 +282,8 @@ static bool on_sibling_score(int fd, const struct sibling *sibling, void *user)
 }
 
 /* Finds and opens the file that a position of the file source is in: path itself, or a rotated file beside
- * it. False if there is none. The producer's fetch thread calls this after a restart or truncation, so that
- * lines of a rotated file are not lost. */
+ * it. Returns false if there is none. The producer's fetch thread calls this after a restart or
+ * truncation; otherwise the unread lines of a rotated file would be lost. */
 bool source_file_position_find_file(const char *path, const struct file_position *position, int *fd)
 {
     struct search search = {.position = position, .fd = -1};
@@ -297,7 +301,7 @@ bool source_file_position_find_file(const char *path, const struct file_position
     if (search.score < 3) {
         if (search.score == 0)
             search.written_ns = INT64_MIN;
-        for_each_sibling(path, on_sibling_score, &search);
+        for_each_sibling(path, on_sibling_keep_best, &search);
     }
     if (search.fd < 0)
         return false;
@@ -307,21 +311,23 @@ bool source_file_position_find_file(const char *path, const struct file_position
 
 /* ---- the order of rotated files ---- */
 
-/* Whether a name suffix comes from a rotation: a number or a date. The file source reads no others. */
+/* Whether a file name's suffix is a number or a date, as a rotation adds it. The file source goes on to
+ * such files only, not to app.log.old or app.log.bak. */
 static bool is_rotation_suffix(const char *suffix)
 {
     return isdigit((unsigned char)suffix[0]) && suffix[strspn(suffix, "0123456789-_.:T")] == '\0';
 }
 
-/* Orders two rotated files by their suffixes: below 0 if the first is older. NAME.2 is older than NAME.1, a
- * later date is newer. The file source uses this for files that were last written at the same time. */
+/* Compares the age of two rotated files by their suffixes. Returns a negative number if the first is
+ * older, 0 if equal, a positive number if it is newer: .2 is older than .1, a later date is newer. The
+ * file source needs this for files that were last written at the same time. */
 static int compare_suffix_age(const char *first_suffix, const char *second_suffix)
 {
-    size_t first_length = strspn(first_suffix, "0123456789"),
-           second_length = strspn(second_suffix, "0123456789");
+    size_t first_digits = strspn(first_suffix, "0123456789"),
+           second_digits = strspn(second_suffix, "0123456789");
 
-    if (first_suffix[first_length] == '\0' && second_suffix[second_length] == '\0' && first_length < 8 &&
-        second_length < 8) {
+    if (first_suffix[first_digits] == '\0' && second_suffix[second_digits] == '\0' && first_digits < 8 &&
+        second_digits < 8) {
         long first_number = strtol(first_suffix, NULL, 10), second_number = strtol(second_suffix, NULL, 10);
         return first_number > second_number ? -1 : first_number < second_number;
     }
@@ -336,8 +342,9 @@ struct succession {
     char suffix[NAME_MAX + 1];
 };
 
-/* for_each_sibling's callback: finds the name suffix that rotation gave to the finished file. The file source
- * orders files by it that were written at the same time. Never keeps the descriptor. */
+/* Callback of for_each_sibling: finds the suffix that the rotation gave to the finished file, so that the
+ * file source can order files that were written at the same time. Always returns false, since it keeps no
+ * descriptor. */
 static bool on_sibling_find_finished(int fd, const struct sibling *sibling, void *user)
 {
     struct succession *succession = user;
@@ -349,9 +356,9 @@ static bool on_sibling_find_finished(int fd, const struct sibling *sibling, void
     return false;
 }
 
-/* for_each_sibling's callback: keeps the oldest rotated file that is newer than the finished one. Returns
- * true if it keeps the descriptor. Without it the file source would skip files if several rotations happened
- * while the producer was down. */
+/* Callback of for_each_sibling: keeps the oldest rotated file that is newer than the finished one. Returns
+ * true if it keeps the descriptor. Without this search the file source would skip files after several
+ * rotations while the producer was down. */
 static bool on_sibling_find_successor(int fd, const struct sibling *sibling, void *user)
 {
     struct succession *succession = user;
@@ -378,16 +385,17 @@ static bool on_sibling_find_successor(int fd, const struct sibling *sibling, voi
     return true;
 }
 
-/* Opens the file to read after a finished one: the next newer rotated file, or else path, as *is_path says.
- * The producer's fetch thread calls this when the file source has read all lines of a rotated or deleted
- * file. Returns 0 or the code of source_file_position_open. */
-int source_file_position_open_next(const char *path, int finished, int *fd, bool *is_path,
+/* Opens the file to read after a finished one: the next newer rotated file or, if there is none, path
+ * itself; then *is_path is true. The producer's fetch thread calls this when the file source has read all
+ * lines of a file that was rotated or deleted. Returns 0 or the code of source_file_position_open. */
+int source_file_position_open_next(const char *path, int finished_fd, int *fd, bool *is_path,
                                    struct error *error)
 {
     struct succession succession = {.fd = -1};
 
-    if (fstat(finished, &succession.finished) != 0)
-        return base_error_set(error, EP_EBACKEND, "%s: %s", path, strerror(errno));
+    if (fstat(finished_fd, &succession.finished) != 0)
+        return base_error_set(error, EP_EBACKEND, "%s: the state of the finished file cannot be read: %s",
+                              path, strerror(errno));
     for_each_sibling(path, on_sibling_find_finished, &succession);
     for_each_sibling(path, on_sibling_find_successor, &succession);
     *is_path = succession.fd < 0;
@@ -397,8 +405,9 @@ int source_file_position_open_next(const char *path, int finished, int *fd, bool
     return 0;
 }
 
-/* Returns where the last, unterminated line of an open file begins, or its size. The producer's fetch thread
- * calls this for a file source that starts at the end of its file, so that its first line is a whole one. */
+/* Returns the offset where the last, unterminated line of an open file begins, or the file's size if there
+ * is no such line or it is too long. The producer's fetch thread calls this for a file source that starts
+ * at the end of its file, so that its first line is a whole one. */
 uint64_t source_file_position_last_line_start(int fd, uint64_t max_line_bytes)
 {
     struct stat info;

@@ -42,7 +42,7 @@ bool source_file_position_find_file(const char *path, const struct file_position
  * Opens the file to read after a finished one: the next newer rotated file or, if there is none, path itself;
  * then *is_path is true. 0 or the code of source_file_position_open.
  */
-int source_file_position_open_next(const char *path, int finished, int *fd, bool *is_path,
+int source_file_position_open_next(const char *path, int finished_fd, int *fd, bool *is_path,
                                    struct error *error);
 /* Returns where the last, incomplete line of an open file begins, or its size: `from: end` starts
  * there. */

@@ -33,7 +33,8 @@ struct generate {
     uint64_t next_ns; /* when the next event is due; 0 = no fetch came yet */
 };
 
-/* Returns the monotonic clock in nanoseconds. The generate source keeps its event rate by it. */
+/* Returns the monotonic clock in nanoseconds. The generate source keeps its event rate by this clock,
+ * since a change of the date must not stop it. */
 static uint64_t monotonic_now_ns(void)
 {
     struct timespec now;
@@ -42,14 +43,15 @@ static uint64_t monotonic_now_ns(void)
     return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
 }
 
-/* Opens a source that generates numbered events for benchmarks. The producer's fetch thread calls this before
- * the first fetch, `eventpipe check` to test the configuration. */
+/* Opens a source that generates numbered events for benchmarks. The producer's fetch thread calls this
+ * before the first fetch, `eventpipe check` to test the configuration. Returns 0 and sets *state, or
+ * returns a negative code and fills the error. */
 static int generate_open(const struct source_config *config, void **state, struct error *error)
 {
     struct generate *generate = calloc(1, sizeof *generate);
 
     if (generate == NULL)
-        return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+        return base_error_set(error, EP_ENOMEM, "out of memory for source %s", config->id);
     generate->config = config;
     generate->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (generate->wake_fd < 0) {
@@ -62,8 +64,9 @@ static int generate_open(const struct source_config *config, void **state, struc
     return 0;
 }
 
-/* Waits until generated events are due; returns false if the fetch's time ends first, or an interrupt comes.
- * The producer's fetch thread sleeps here when a rate is configured. */
+/* Sleeps until the next generated events are due. Returns true once they are, false if the fetch's time
+ * ends first or generate_interrupt wakes it. The producer's fetch thread calls this when a rate is
+ * configured. */
 static bool wait_until_due(struct generate *generate, uint64_t due_ns, uint64_t deadline_ns,
                            const atomic_bool *abort)
 {
@@ -73,20 +76,20 @@ static bool wait_until_due(struct generate *generate, uint64_t due_ns, uint64_t 
         uint64_t now_ns = monotonic_now_ns();
         if (now_ns >= wait_end_ns)
             return now_ns >= due_ns;
-        struct timespec left_time = {(time_t)((wait_end_ns - now_ns) / SECOND_NS),
-                                     (long)((wait_end_ns - now_ns) % SECOND_NS)};
-        struct pollfd wake = {.fd = generate->wake_fd, .events = POLLIN};
-        if (ppoll(&wake, 1, &left_time, NULL) > 0)
+        struct timespec timeout = {(time_t)((wait_end_ns - now_ns) / SECOND_NS),
+                                   (long)((wait_end_ns - now_ns) % SECOND_NS)};
+        struct pollfd wake_poll = {.fd = generate->wake_fd, .events = POLLIN};
+        if (ppoll(&wake_poll, 1, &timeout, NULL) > 0)
             break;
     }
-    uint64_t count;
-    (void)!read(generate->wake_fd, &count, sizeof count);
+    uint64_t wake_count;
+    (void)!read(generate->wake_fd, &wake_count, sizeof wake_count);
     return false;
 }
 
-/* Returns how many generated events may go now, at most limit; waits for the first burst if none is due.
- * Returns 0 if the fetch's time ends first. The producer's fetch thread calls this once per fetch; it keeps
- * the configured rate. */
+/* Returns how many generated events may be made now, at most limit, so that the configured rate is kept;
+ * waits for the first burst if none is due. Returns 0 if the fetch's time ends first or an interrupt
+ * comes. The producer's fetch thread calls this once per fetch. */
 static uint64_t wait_for_due_events(struct generate *generate, uint64_t limit, const struct fetch *fetch)
 {
     double rate = generate->config->generate.rate;
@@ -113,8 +116,8 @@ static uint64_t wait_for_due_events(struct generate *generate, uint64_t limit, c
     return due_count;
 }
 
-/* Adds one generated event with a padded payload of the configured size to the page. The producer's fetch
- * thread calls this for each event of the generate source. */
+/* Adds one generated event to the page, its payload padded to the configured size. `out` is a text buffer
+ * that is reused for each event. The producer's fetch thread calls this. Returns 0 or EP_ENOMEM. */
 static int add_numbered_event(const struct generate *generate, uint64_t event_number, struct text *out,
                               struct page *page)
 {
@@ -132,12 +135,13 @@ static int add_numbered_event(const struct generate *generate, uint64_t event_nu
     if (size < head_bytes + sizeof pad_open - 1 + sizeof pad_close - 1) {
         base_text_append(out, "}");
     } else {
-        static const char pad[] = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+        static const char pad_chunk[] = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
         base_text_append(out, pad_open);
-        for (size_t left = size - head_bytes - (sizeof pad_open - 1) - (sizeof pad_close - 1), part; left > 0;
-             left -= part) {
-            part = left < sizeof pad - 1 ? left : sizeof pad - 1;
-            base_text_append_bytes(out, pad, part);
+        for (size_t pad_bytes = size - head_bytes - (sizeof pad_open - 1) - (sizeof pad_close - 1),
+                    chunk_bytes;
+             pad_bytes > 0; pad_bytes -= chunk_bytes) {
+            chunk_bytes = pad_bytes < sizeof pad_chunk - 1 ? pad_bytes : sizeof pad_chunk - 1;
+            base_text_append_bytes(out, pad_chunk, chunk_bytes);
         }
         base_text_append(out, pad_close);
     }
@@ -145,14 +149,14 @@ static int add_numbered_event(const struct generate *generate, uint64_t event_nu
     return out->failed ? EP_ENOMEM : source_page_add(page, uid, NULL, NULL, out->text, out->bytes);
 }
 
-/* Fetches one page of the generate source: makes the events that are due after the one that the cursor
- * numbers. The producer's fetch thread calls this. Sets the page's end after the configured number of
- * events. */
+/* Fetches one page of the generate source: makes the due events after the one whose number is the cursor.
+ * The producer's fetch thread calls this. Sets page->end after the configured number of events. Returns 0,
+ * or a negative code with the failure filled. */
 static int generate_fetch(void *state, const struct fetch *fetch, struct page *page,
                           struct source_failure *failure)
 {
     struct generate *generate = state;
-    uint64_t count = generate->config->generate.count, cursor_number = 0;
+    uint64_t total_count = generate->config->generate.count, cursor_number = 0;
     struct text out = {0};
     int code = 0;
 
@@ -161,17 +165,20 @@ static int generate_fetch(void *state, const struct fetch *fetch, struct page *p
         errno = 0;
         cursor_number = strtoull(fetch->cursor, &number_end, 10);
         if (errno != 0 || *number_end != '\0' || fetch->cursor[0] < '0' || fetch->cursor[0] > '9')
-            return base_error_set(&failure->error, EP_EPROTO,
-                                  "the cursor \"%s\" is not the number of an event: set it to a number",
-                                  fetch->cursor);
+            return base_error_set(
+                &failure->error, EP_EPROTO,
+                "the cursor \"%s\" is not the number of an event: set a number with eventpipe cursor %s "
+                "--set",
+                fetch->cursor, generate->config->id);
     }
-    uint64_t left_count = count == 0              ? UINT64_MAX - cursor_number
-                          : count > cursor_number ? count - cursor_number
-                                                  : 0;
+    uint64_t remaining_count = total_count == 0              ? UINT64_MAX - cursor_number
+                               : total_count > cursor_number ? total_count - cursor_number
+                                                             : 0;
     uint64_t due_count =
-        left_count == 0
+        remaining_count == 0
             ? 0
-            : wait_for_due_events(generate, left_count < fetch->limit ? left_count : fetch->limit, fetch);
+            : wait_for_due_events(generate, remaining_count < fetch->limit ? remaining_count : fetch->limit,
+                                  fetch);
     uint64_t last_number = cursor_number;
     while (code == 0 && last_number < cursor_number + due_count && page->data_bytes < PAGE_BYTES_MAX)
         code = add_numbered_event(generate, ++last_number, &out, page);
@@ -182,14 +189,15 @@ static int generate_fetch(void *state, const struct fetch *fetch, struct page *p
     }
     base_text_free(&out);
     if (code != 0)
-        return base_error_set(&failure->error, code, "no memory for a page of %" PRIu64 " events", due_count);
+        return base_error_set(&failure->error, code, "out of memory for a page of %" PRIu64 " events",
+                              due_count);
     page->more = last_number > cursor_number && generate->config->generate.rate <= 0;
-    page->end = count != 0 && last_number >= count;
+    page->end = total_count != 0 && last_number >= total_count;
     return 0;
 }
 
-/* Wakes a fetch of the generate source that waits for its next event. The producer's main thread calls this
- * to pause or stop the source, and after its cursor was set. */
+/* Wakes a fetch of the generate source that waits for its next event. The producer's main thread calls
+ * this to pause or stop the source, and after an operator set its cursor. */
 static void generate_interrupt(void *state)
 {
     const struct generate *generate = state;
@@ -198,7 +206,8 @@ static void generate_interrupt(void *state)
     (void)!write(generate->wake_fd, &one, sizeof one);
 }
 
-/* Frees the generate source. The producer's fetch thread calls this when the producer stops. */
+/* Frees the generate source. The producer's fetch thread calls this when the producer stops, source_check
+ * after its test. */
 static void generate_close(void *state)
 {
     struct generate *generate = state;

@@ -14,6 +14,7 @@
  *      every second page fails, so no event is lost.
  *   3. Messages never hold the token, the headers, or the user, password and query of the URL.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,12 +29,12 @@ struct http_source {
     const struct source_config *config;
     struct http_exchange *exchange;
     uint64_t next_ns; /* earliest time of the next request */
-    bool stuck;       /* the last page was full and its cursor had not moved */
+    bool was_stuck;   /* the last page was full and its cursor had not moved */
 };
 
-/* Checks that the configured headers and token of an http source are single lines; otherwise they could
- * inject headers into the request. The producer's fetch thread calls this when it opens the source,
- * `eventpipe check` too. */
+/* Checks that the configured headers and the token of an http source are single lines; a line break in
+ * them would add a header to the request that nobody configured. http_open calls this in the producer's
+ * fetch thread and for `eventpipe check`. Returns 0 or EP_ECONFIG. */
 static int check_headers_and_token(const struct source_config *config, struct error *error)
 {
     for (size_t i = 0; i < config->http.headers.count; i++) {
@@ -50,8 +51,9 @@ static int check_headers_and_token(const struct source_config *config, struct er
 }
 
 /* Opens a source that polls an HTTP feed: checks URL, headers and ca_file, and prepares the connection
- * without using the network. The producer's fetch thread calls this before the first fetch, `eventpipe check`
- * to test the configuration. */
+ * without using the network. The producer's fetch thread calls this before the first fetch, `eventpipe
+ * check` to test the configuration. Returns 0 and sets *state, or returns a negative code and fills the
+ * error. */
 static int http_open(const struct source_config *config, void **state, struct error *error)
 {
     int code = config->http.url == NULL ? base_error_set(error, EP_ECONFIG, "url is missing")
@@ -65,11 +67,11 @@ static int http_open(const struct source_config *config, void **state, struct er
     if (code != 0)
         return code;
     if (config->http.ca_file != NULL && access(config->http.ca_file, R_OK) != 0)
-        return base_error_set(error, EP_ECONFIG, "source %s: its ca_file %s cannot be read", config->id,
-                              config->http.ca_file);
+        return base_error_set(error, EP_ECONFIG, "source %s: its ca_file %s cannot be read: %s", config->id,
+                              config->http.ca_file, strerror(errno));
     struct http_source *http = calloc(1, sizeof *http);
     if (http == NULL)
-        return base_error_set(error, EP_ENOMEM, "no memory for source %s", config->id);
+        return base_error_set(error, EP_ENOMEM, "out of memory for source %s", config->id);
     http->config = config;
     code = source_http_exchange_open(&config->http, &http->exchange, error);
     if (code != 0) {
@@ -80,47 +82,51 @@ static int http_open(const struct source_config *config, void **state, struct er
     return 0;
 }
 
-static const char *find_first_cursor(const struct source_config *config)
+/* Returns the cursor of an http source that has none stored yet: continuation_id, else cursor.initial,
+ * else an empty text. */
+static const char *choose_first_cursor(const struct source_config *config)
 {
     if (config->continuation_id != NULL)
         return config->continuation_id;
     return config->http.cursor_initial == NULL ? "" : config->http.cursor_initial;
 }
 
-/* Decides after a page of an http source when the next request may go, and whether there is more. Returns
- * EP_EPROTO at the second full page in a row with the same cursor: the same events would come for ever. Runs
- * in the producer's fetch thread. */
+/* Decides after a page of an http source when the next request may go, and sets page->more. Returns 0, or
+ * EP_EPROTO at the second full page in a row with the same cursor, since the same events would come for
+ * ever. Runs in the producer's fetch thread. */
 static int check_cursor_progress(struct http_source *http, const struct fetch *fetch, const char *cursor,
                                  uint64_t start_ns, struct page *page, struct source_failure *failure)
 {
     const struct http_source_config *config = &http->config->http;
-    bool moved = page->cursor != NULL && strcmp(page->cursor, cursor) != 0;
-    bool full = page->count > 0 && page->count >= fetch->limit;
-    bool stuck = full && !moved && (config->cursor_path != NULL || config->cursor_last_event_path != NULL);
+    bool cursor_has_moved = page->cursor != NULL && strcmp(page->cursor, cursor) != 0;
+    bool page_is_full = page->count > 0 && page->count >= fetch->limit;
+    bool is_stuck = page_is_full && !cursor_has_moved &&
+                    (config->cursor_path != NULL || config->cursor_last_event_path != NULL);
 
-    if (!moved || page->count == 0)
+    if (!cursor_has_moved || page->count == 0)
         http->next_ns = start_ns + config->interval_ms * 1000000;
-    page->more = full && moved;
-    if (stuck && http->stuck) {
-        http->stuck = false;
+    page->more = page_is_full && cursor_has_moved;
+    if (is_stuck && http->was_stuck) {
+        http->was_stuck = false;
         source_page_clear(page);
         return base_error_set(
             &failure->error, EP_EPROTO,
             "two full pages in a row with the cursor \"%.100s\": check that `cursor` names the right member",
             cursor);
     }
-    http->stuck = stuck;
+    http->was_stuck = is_stuck;
     return 0;
 }
 
-/* Fetches one page of an http source: waits for the interval, sends one GET and reads events and cursor from
- * its answer. The producer's fetch thread calls this. An interrupt gives an empty page. */
+/* Fetches one page of an http source: waits for the interval, sends one GET and reads events and cursor
+ * from its answer. The producer's fetch thread calls this. Returns 0, with an empty page after an
+ * interrupt, or a negative code with the failure filled. */
 static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
                       struct source_failure *failure)
 {
     struct http_source *http = state;
     const struct source_config *config = http->config;
-    const char *cursor = fetch->cursor != NULL ? fetch->cursor : find_first_cursor(config);
+    const char *cursor = fetch->cursor != NULL ? fetch->cursor : choose_first_cursor(config);
     struct http_answer answer;
 
     if (!source_http_exchange_wait_until(http->exchange, http->next_ns, fetch->abort))
@@ -131,7 +137,7 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
                                                                              .limit = fetch->limit,
                                                                              .timeout_ms = fetch->wait_ms});
     if (url == NULL)
-        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a URL");
+        return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the request's URL");
     uint64_t start_ns = source_http_exchange_now_ns();
     int code =
         source_http_exchange_get(http->exchange, url, fetch->wait_ms, fetch->abort, &answer, &failure->error);
@@ -146,19 +152,22 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
     if (code == 0)
         code = check_cursor_progress(http, fetch, cursor, start_ns, page, failure);
     if (code != 0) {
-        char address[256];
-        config_url_http_url_public(config->http.url, address, sizeof address);
-        base_error_prefix(&failure->error, "%s", address);
+        char public_url[256];
+        config_url_http_url_public(config->http.url, public_url, sizeof public_url);
+        base_error_prefix(&failure->error, "%s", public_url);
     }
     return code;
 }
 
+/* Wakes a fetch of an http source that waits for its interval or for the backend. The producer's main
+ * thread calls this to pause or stop the source, and after an operator set its cursor. */
 static void http_interrupt(void *state)
 {
     source_http_exchange_interrupt(((struct http_source *)state)->exchange);
 }
 
-/* Frees an http source and its connection. The producer's fetch thread calls this when the producer stops. */
+/* Frees an http source and its connection. The producer's fetch thread calls this when the producer stops,
+ * source_check after its test. */
 static void http_close(void *state)
 {
     struct http_source *http = state;

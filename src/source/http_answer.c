@@ -22,37 +22,39 @@
 #define EXCERPT_BYTES 200
 #define EXCERPT_ROOM (3 * EXCERPT_BYTES + 8) /* a token of one byte becomes *** */
 
-/* Copies the beginning of an HTTP answer for an error message: without control characters, and with *** for
- * the token. The http source shows the message in log and `eventpipe status`, where a backend that
- * echoes the token would otherwise reveal it. */
-static void copy_excerpt(const struct source_config *config, struct json_span body, char *buffer)
+/* Copies the beginning of an HTTP answer into excerpt (EXCERPT_ROOM bytes) for an error message: without
+ * control characters, and with *** for the token. Log and `eventpipe status` show the message, where a
+ * backend that repeats the token would otherwise reveal it. */
+static void copy_excerpt(const struct source_config *config, struct json_span body, char *excerpt)
 {
-    const char *at = body.at, *end = body.at + (body.bytes < EXCERPT_BYTES ? body.bytes : EXCERPT_BYTES),
+    const char *at = body.at,
+               *source_end = body.at + (body.bytes < EXCERPT_BYTES ? body.bytes : EXCERPT_BYTES),
                *token = config->http.token;
-    size_t used = 0, token_bytes = token == NULL ? 0 : strlen(token);
+    size_t excerpt_bytes = 0, token_bytes = token == NULL ? 0 : strlen(token);
 
-    while (at < end) {
+    while (at < source_end) {
         size_t length = base_utf8_length(at, body.at + body.bytes);
         if (token_bytes > 0 && (size_t)(body.at + body.bytes - at) >= token_bytes &&
             memcmp(at, token, token_bytes) == 0) {
-            used += (size_t)sprintf(buffer + used, "***");
+            excerpt_bytes += (size_t)sprintf(excerpt + excerpt_bytes, "***");
             at += token_bytes;
         } else if (length == 0 || *at == ' ' || base_utf8_is_control(at, length)) {
-            if (used > 0 && buffer[used - 1] != ' ')
-                buffer[used++] = length == 0 ? '?' : ' ';
+            if (excerpt_bytes > 0 && excerpt[excerpt_bytes - 1] != ' ')
+                excerpt[excerpt_bytes++] = length == 0 ? '?' : ' ';
             at += length > 0 ? length : 1;
         } else {
-            memcpy(buffer + used, at, length);
-            used += length;
+            memcpy(excerpt + excerpt_bytes, at, length);
+            excerpt_bytes += length;
             at += length;
         }
     }
-    buffer[used] = '\0';
+    excerpt[excerpt_bytes] = '\0';
 }
 
 /* ---- statuses ---- */
 
-/* Returns the standard name of an HTTP status, or "", for the http source's error messages. */
+/* Returns the standard name of an HTTP status for the http source's error messages, or "" if it is not
+ * listed. */
 static const char *find_status_name(long status)
 {
     static const struct {
@@ -88,9 +90,9 @@ static const char *find_status_name(long status)
     return "";
 }
 
-/* Fills the failure for an HTTP answer whose status is no success, with an excerpt of its body. EP_EAUTH: an
- * operator must change something; EP_EBACKEND: the producer tries again, after Retry-After if that was sent.
- * Runs in the producer's fetch thread, for the http source. */
+/* Fills the failure for an HTTP answer whose status is no success, with an excerpt of its body. Returns
+ * EP_EAUTH if an operator must change something, or EP_EBACKEND if the producer should just try again,
+ * after Retry-After if the backend sent that. Runs in the producer's fetch thread, for the http source. */
 static int set_status_failure(const struct source_config *config, const struct http_answer *answer,
                               struct source_failure *failure)
 {
@@ -102,11 +104,12 @@ static int set_status_failure(const struct source_config *config, const struct h
     copy_excerpt(config, answer->body, excerpt);
     failure->retry_after_ms = answer->retry_after_ms;
     if (status == 401 || status == 403 || status == 407)
-        return base_error_set(&failure->error, EP_EAUTH, "the backend refuses the login: %s", status_text);
+        return base_error_set(&failure->error, EP_EAUTH,
+                              "the backend refuses the login: %s: check token and headers", status_text);
     bool temporary = status == 408 || status == 421 || status == 425 || status == 429;
     const char *message = status >= 500   ? "the backend failed"
                           : status >= 400 ? "the backend refuses the request"
-                                          : "unexpected status";
+                                          : "the backend sent an unexpected status";
     int code = status >= 400 && status < 500 && !temporary ? EP_EAUTH : EP_EBACKEND;
     return base_error_set(&failure->error, code, "%s: %s%s%s", message, status_text,
                           excerpt[0] == '\0' ? "" : ": ", excerpt);
@@ -114,8 +117,9 @@ static int set_status_failure(const struct source_config *config, const struct h
 
 /* ---- the cursor ---- */
 
-/* Returns a copy of a cursor in an HTTP answer: a string decoded, anything else as its JSON text on one line.
- * NULL if memory is out. Runs in the producer's fetch thread, for the http source. */
+/* Returns the text of a cursor in an HTTP answer: a string decoded, anything else as its JSON text on one
+ * line. The caller frees it. Returns NULL if memory is out. Runs in the producer's fetch thread, for the
+ * http source. */
 static char *copy_cursor_text(struct json_span value)
 {
     struct text out = {0};
@@ -126,40 +130,43 @@ static char *copy_cursor_text(struct json_span value)
     return out.text;
 }
 
-/* Finds the member that a JSON pointer names as the cursor; false if it is missing, null or an empty string.
- * The http source then keeps its old cursor. */
-static bool find_cursor(struct json_span text, const char *pointer, struct json_span *value)
+/* Finds the member of an HTTP answer, or of one of its events, that a JSON pointer names as the cursor.
+ * Returns false if it is missing, null or an empty string; the http source then keeps its old cursor. */
+static bool find_cursor_value(struct json_span text, const char *pointer, struct json_span *value)
 {
     return json_find(text, pointer, value) && json_kind(*value) != 'n' &&
            !(value->bytes == 2 && value->at[0] == '"'); /* an empty string */
 }
 
-/* Replaces *text, the cursor of an http source, by that number plus cursor.increment, such as "last update ID
- * + 1". Runs in the producer's fetch thread. Fails if the cursor is not an integer or overflows. */
+/* Replaces *text, the number that an http source uses as cursor, by that number plus cursor.increment;
+ * feeds that ask for "last update ID + 1" need this. Returns 0, EP_EPROTO if the cursor is not an integer
+ * or too large, or EP_ENOMEM. Runs in the producer's fetch thread. */
 static int add_cursor_increment(const struct source_config *config, char **text,
                                 struct source_failure *failure)
 {
     const int64_t increment = config->http.cursor_increment;
-    const struct json_span whole = {*text, strlen(*text)};
+    const struct json_span cursor_text = {*text, strlen(*text)};
     int64_t number;
     char new_text[24], excerpt[EXCERPT_ROOM];
 
-    copy_excerpt(config, whole, excerpt);
-    if (!json_int64(whole, &number))
+    copy_excerpt(config, cursor_text, excerpt);
+    if (!json_int64(cursor_text, &number))
         return base_error_set(&failure->error, EP_EPROTO,
-                              "the cursor \"%s\" is not an integer: %" PRId64 " cannot be added", excerpt,
-                              increment);
+                              "the cursor \"%s\" is not an integer: the increment %" PRId64
+                              " cannot be added",
+                              excerpt, increment);
     if (__builtin_add_overflow(number, increment, &number))
         return base_error_set(&failure->error, EP_EPROTO, "the cursor %s is too large to add %" PRId64,
                               excerpt, increment);
     snprintf(new_text, sizeof new_text, "%" PRId64, number);
     free(*text);
     *text = strdup(new_text);
-    return *text == NULL ? base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor") : 0;
+    return *text == NULL ? base_error_set(&failure->error, EP_ENOMEM, "out of memory for the cursor") : 0;
 }
 
-/* Sets the page's cursor from a member of the HTTP answer, plus the configured increment if it came from the
- * last event. Runs in the producer's fetch thread, for the http source. */
+/* Sets the page's cursor from a value in the HTTP answer. If the value came from the last event,
+ * cursor.increment is added. Runs in the producer's fetch thread, for the http source. Returns 0,
+ * EP_EPROTO or EP_ENOMEM with the failure filled. */
 static int set_page_cursor(const struct source_config *config, struct json_span value, struct page *page,
                            struct source_failure *failure)
 {
@@ -167,11 +174,11 @@ static int set_page_cursor(const struct source_config *config, struct json_span 
     int code = 0;
 
     if (text == NULL)
-        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
+        return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the cursor");
     if (config->http.cursor_path == NULL && config->http.cursor_increment != 0)
         code = add_cursor_increment(config, &text, failure);
     if (code == 0 && source_page_set_cursor(page, text) != 0)
-        code = base_error_set(&failure->error, EP_ENOMEM, "no memory for a cursor");
+        code = base_error_set(&failure->error, EP_ENOMEM, "out of memory for the cursor");
     free(text);
     return code;
 }
@@ -184,42 +191,46 @@ struct answer_reader {
     struct json_span cursor; /* of the last element with a cursor; bytes 0 = none */
 };
 
-/* Callback for each element of the array in an HTTP answer: adds it to the page as an event and remembers its
- * cursor. Runs in the producer's fetch thread, for the http source. */
+/* Callback for each element of the array of events in an HTTP answer: adds it to the page as an event and
+ * remembers its cursor. Returns 0 or EP_ENOMEM, which ends the loop. Runs in the producer's fetch thread,
+ * for the http source. */
 static int on_answer_element(struct json_span element, void *user)
 {
     struct answer_reader *reader = user;
     const char *cursor_pointer = reader->config->http.cursor_last_event_path;
     struct json_span value;
 
-    if (cursor_pointer != NULL && find_cursor(element, cursor_pointer, &value))
+    if (cursor_pointer != NULL && find_cursor_value(element, cursor_pointer, &value))
         reader->cursor = value;
     return source_page_add_element(reader->page, &reader->config->pointers, element, true, NULL);
 }
 
-static const char *name_pointer(const char *pointer)
+/* Returns a JSON pointer as a message shows it; the empty pointer, which means the whole answer, would
+ * look like a gap. */
+static const char *describe_pointer(const char *pointer)
 {
     return pointer[0] == '\0' ? "the answer itself" : pointer;
 }
 
-/* Reads the events and the cursor of a valid JSON answer into the page, as the http source's configuration
- * says where they are. Runs in the producer's fetch thread. No array there: EP_EPROTO. */
+/* Reads events and cursor of a valid JSON answer into the page, from where the http source's configuration
+ * says they are. Runs in the producer's fetch thread. Returns 0; EP_EPROTO if there is no array of events
+ * or the cursor is unusable; or EP_ENOMEM. */
 static int read_events_and_cursor(const struct source_config *config, struct json_span body,
                                   struct page *page, struct source_failure *failure)
 {
     const struct http_source_config *http = &config->http;
-    const char *pointer = http->events == NULL ? "" : http->events;
+    const char *events_pointer = http->events == NULL ? "" : http->events;
     struct answer_reader reader = {.config = config, .page = page};
     struct json_span events;
     char excerpt[EXCERPT_ROOM];
 
     copy_excerpt(config, body, excerpt);
-    if (!json_find(body, pointer, &events) || (json_kind(events) != '[' && json_kind(events) != 'n'))
+    if (!json_find(body, events_pointer, &events) || (json_kind(events) != '[' && json_kind(events) != 'n'))
         return base_error_set(&failure->error, EP_EPROTO, "no array of events at %s: %s",
-                              name_pointer(pointer), excerpt);
+                              describe_pointer(events_pointer), excerpt);
     if (json_kind(events) == '[' && json_each_element(events, on_answer_element, &reader) != 0)
-        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a page of events");
-    if (http->cursor_path != NULL && find_cursor(body, http->cursor_path, &reader.cursor))
+        return base_error_set(&failure->error, EP_ENOMEM, "out of memory for a page of events");
+    if (http->cursor_path != NULL && find_cursor_value(body, http->cursor_path, &reader.cursor))
         return set_page_cursor(config, reader.cursor, page, failure);
     if (http->cursor_path == NULL && reader.cursor.bytes > 0)
         return set_page_cursor(config, reader.cursor, page, failure);
@@ -227,8 +238,8 @@ static int read_events_and_cursor(const struct source_config *config, struct jso
 }
 
 /* Reads an HTTP answer into the page of an http source: events and cursor, or the failure. The producer's
- * fetch thread calls this after each request. An answer that is cut off or not JSON is EP_EPROTO, with the
- * byte in the message. */
+ * fetch thread calls this after each request. Returns 0 or a negative code; EP_EPROTO means that the
+ * answer is cut off or not JSON, and the message names the byte. */
 int source_http_answer_read(const struct source_config *config, const struct http_answer *answer,
                             struct page *page, struct source_failure *failure)
 {

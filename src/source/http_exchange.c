@@ -50,37 +50,40 @@ uint64_t source_http_exchange_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+/* Returns the largest answer that the http source reads: max_bytes, or its default if that is 0. */
 static uint64_t answer_limit_bytes(const struct http_exchange *exchange)
 {
     return exchange->config->max_bytes != 0 ? exchange->config->max_bytes : DEFAULT_MAX_BYTES;
 }
 
+/* Returns how long connecting may take, and how much longer than asked the backend may be silent. */
 static uint64_t timeout_slack_ms(const struct http_exchange *exchange)
 {
     return exchange->config->connect_timeout_ms != 0 ? exchange->config->connect_timeout_ms
                                                      : DEFAULT_SLACK_MS;
 }
 
-/* Appends a header to those that the http source sends with each request; false if memory is out, and the
- * list stays as it was. */
+/* Appends a header to those that the http source sends with each request. Returns false if memory is out;
+ * the list then stays as it was. */
 static bool append_header(struct http_exchange *exchange, const char *header)
 {
-    struct curl_slist *longer = curl_slist_append(exchange->headers, header);
+    struct curl_slist *longer_list = curl_slist_append(exchange->headers, header);
 
-    if (longer != NULL)
-        exchange->headers = longer;
-    return longer != NULL;
+    if (longer_list != NULL)
+        exchange->headers = longer_list;
+    return longer_list != NULL;
 }
 
 /* Prepares the HTTP connection of an http source with libcurl, without using the network. The producer's
- * fetch thread calls this when it opens the source. Returns 0, EP_ENOMEM or EP_EBACKEND. */
+ * fetch thread calls this when it opens the source. Returns 0 and sets *out, or returns EP_ENOMEM or
+ * EP_EBACKEND. */
 int source_http_exchange_open(const struct http_source_config *config, struct http_exchange **out,
                               struct error *error)
 {
     struct http_exchange *exchange = calloc(1, sizeof *exchange);
 
     if (exchange == NULL)
-        return base_error_set(error, EP_ENOMEM, "no memory for an HTTP connection");
+        return base_error_set(error, EP_ENOMEM, "out of memory for an HTTP connection");
     exchange->config = config;
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
         free(exchange);
@@ -94,14 +97,14 @@ int source_http_exchange_open(const struct http_source_config *config, struct ht
         ready = append_header(exchange, config->headers.at[i]);
     if (!ready) {
         source_http_exchange_close(&exchange);
-        return base_error_set(error, EP_ENOMEM, "no memory for an HTTP connection");
+        return base_error_set(error, EP_ENOMEM, "out of memory for an HTTP connection");
     }
     *out = exchange;
     return 0;
 }
 
-/* Closes the HTTP connection of an http source and clears the pointer. The producer's fetch thread calls this
- * when it closes the source. */
+/* Closes the HTTP connection of an http source and sets the pointer to NULL. The producer's fetch thread
+ * calls this when it closes the source. */
 void source_http_exchange_close(struct http_exchange **exchange)
 {
     struct http_exchange *old = *exchange;
@@ -117,28 +120,32 @@ void source_http_exchange_close(struct http_exchange **exchange)
     *exchange = NULL;
 }
 
+/* Ends the running wait or request of an http source or, if none runs, the next one. Any thread may call
+ * this; the producer's main thread does so to pause or stop the source. */
 void source_http_exchange_interrupt(struct http_exchange *exchange)
 {
     atomic_store(&exchange->interrupted, true);
     curl_multi_wakeup(exchange->multi);
 }
 
-/* Whether the fetch of the http source should end. An interrupt ends only the first wait that sees it. */
+/* Whether the fetch of the http source should end, because of an interrupt or because the producer
+ * discards it. Clears the interrupt, so that it ends one wait only. */
 static bool consume_interrupt(struct http_exchange *exchange, const atomic_bool *abort)
 {
     return atomic_exchange(&exchange->interrupted, false) || atomic_load(abort);
 }
 
-/* Waits for the http source until a socket is ready, a wake-up comes, libcurl's timer expires or until_ns. */
+/* Waits for the http source in the producer's fetch thread until a socket is ready, an interrupt comes,
+ * libcurl's timer expires or until_ns is reached. */
 static void poll_sockets_until(struct http_exchange *exchange, uint64_t now_ns, uint64_t until_ns)
 {
-    uint64_t left_ms = (until_ns - now_ns + 999999) / 1000000;
+    uint64_t timeout_ms = (until_ns - now_ns + 999999) / 1000000;
 
-    curl_multi_poll(exchange->multi, NULL, 0, left_ms > INT_MAX ? INT_MAX : (int)left_ms, NULL);
+    curl_multi_poll(exchange->multi, NULL, 0, timeout_ms > INT_MAX ? INT_MAX : (int)timeout_ms, NULL);
 }
 
-/* Waits for a time of the monotonic clock; returns false if interrupted or aborted. The producer's fetch
- * thread calls this between two requests of the http source, to keep the interval. */
+/* Waits until a time of the monotonic clock. Returns true then, or false if interrupted or aborted before.
+ * The producer's fetch thread calls this between two requests of the http source, to keep the interval. */
 bool source_http_exchange_wait_until(struct http_exchange *exchange, uint64_t until_ns,
                                      const atomic_bool *abort)
 {
@@ -154,8 +161,9 @@ bool source_http_exchange_wait_until(struct http_exchange *exchange, uint64_t un
 
 /* ---- one request ---- */
 
-/* libcurl's callback for each header of an HTTP answer: notes that the backend is not silent. Runs in the
- * producer's fetch thread, for the http source. */
+/* Callback of libcurl for each header of an HTTP answer: notes that the backend is not silent. Returns the
+ * size of the header, which tells libcurl to go on. Runs in the producer's fetch thread, for the http
+ * source. */
 static size_t on_header_data(char *data, size_t size, size_t count, void *user)
 {
     struct http_exchange *exchange = user;
@@ -165,9 +173,9 @@ static size_t on_header_data(char *data, size_t size, size_t count, void *user)
     return size * count;
 }
 
-/* libcurl's callback for each part of an HTTP body: keeps it, and notes that the backend is not silent.
- * Returns 0, which ends the transfer, if the answer exceeds max_bytes or memory is out. Runs in the
- * producer's fetch thread. */
+/* Callback of libcurl for each piece of an HTTP answer's body: keeps it, and notes that the backend is not
+ * silent. Returns its size, or a smaller number, which ends the transfer, if the answer exceeds max_bytes
+ * or memory is out. Runs in the producer's fetch thread. */
 static size_t on_body_data(char *data, size_t size, size_t count, void *user)
 {
     struct http_exchange *exchange = user;
@@ -182,8 +190,9 @@ static size_t on_body_data(char *data, size_t size, size_t count, void *user)
     return exchange->body.failed ? 0 : bytes;
 }
 
-/* Sets all libcurl options for one GET of the http source. with_secrets is false after a redirect to another
- * origin, so that token and headers do not go to a foreign host. Runs in the producer's fetch thread. */
+/* Sets all libcurl options for one GET of the http source. with_secrets is false after a redirect to
+ * another origin, so that token and headers do not go to a foreign host. Returns false if libcurl refuses
+ * an option or memory is out. Runs in the producer's fetch thread. */
 static bool prepare_request(struct http_exchange *exchange, const char *url, bool with_secrets)
 {
     CURL *easy = exchange->easy;
@@ -223,20 +232,25 @@ static bool prepare_request(struct http_exchange *exchange, const char *url, boo
     return code == CURLE_OK;
 }
 
-/* Turns a failed HTTP transfer into an error code and message: EP_EPROTO for a malformed answer, EP_EBACKEND
- * for an unreachable backend. The producer shows the message in log and `eventpipe status`. */
+/* Sets the error for a failed HTTP transfer and returns its code: EP_EPROTO for a malformed or too large
+ * answer, EP_EBACKEND for an unreachable backend, EP_ENOMEM. The producer shows the message in log and
+ * `eventpipe status`. */
 static int set_transfer_error(const struct http_exchange *exchange, CURLcode code, struct error *error)
 {
     const char *message = exchange->curl_error[0] != '\0' ? exchange->curl_error : curl_easy_strerror(code);
 
     if (exchange->too_large && answer_limit_bytes(exchange) % (1 << 20) == 0)
-        return base_error_set(error, EP_EPROTO, "answer larger than %" PRIu64 " MiB",
+        return base_error_set(error, EP_EPROTO,
+                              "the backend sent an answer larger than %" PRIu64
+                              " MiB: raise max_bytes or lower page_size",
                               answer_limit_bytes(exchange) >> 20);
     if (exchange->too_large)
-        return base_error_set(error, EP_EPROTO, "answer larger than %" PRIu64 " bytes",
+        return base_error_set(error, EP_EPROTO,
+                              "the backend sent an answer larger than %" PRIu64
+                              " bytes: raise max_bytes or lower page_size",
                               answer_limit_bytes(exchange));
     if (exchange->body.failed || code == CURLE_OUT_OF_MEMORY)
-        return base_error_set(error, EP_ENOMEM, "no memory for the answer");
+        return base_error_set(error, EP_ENOMEM, "out of memory for the answer");
     if (code == CURLE_PARTIAL_FILE)
         return base_error_set(error, EP_EPROTO, "the answer was cut off after %zu bytes: %s",
                               exchange->body.bytes, message);
@@ -246,23 +260,23 @@ static int set_transfer_error(const struct http_exchange *exchange, CURLcode cod
     return base_error_set(error, EP_EBACKEND, "%s", message);
 }
 
-/* Returns libcurl's result of the http source's finished transfer. */
+/* Returns libcurl's result of the http source's transfer, which has finished; CURLE_OK if it succeeded. */
 static CURLcode read_transfer_result(struct http_exchange *exchange)
 {
-    int left;
-    const CURLMsg *message = curl_multi_info_read(exchange->multi, &left);
+    int queued_count;
+    const CURLMsg *message = curl_multi_info_read(exchange->multi, &queued_count);
 
     return message != NULL && message->msg == CURLMSG_DONE ? message->data.result : CURLE_RECV_ERROR;
 }
 
-/* Runs one HTTP request of the http source to its end; EP_EBUSY if interrupted. Fails if the backend is
- * silent for too long or the whole answer too slow, so that a hanging backend cannot block the source. Runs
- * in the producer's fetch thread. */
+/* Runs one HTTP request of the http source to its end. Fails if the backend is silent for too long or its
+ * whole answer too slow, so that a hanging backend cannot block the source. Returns 0, EP_EBUSY if
+ * interrupted, or another negative code. Runs in the producer's fetch thread. */
 static int run_transfer(struct http_exchange *exchange, uint64_t wait_ms, const atomic_bool *abort,
                         struct error *error)
 {
     uint64_t start_ns = source_http_exchange_now_ns(), slack_ms = timeout_slack_ms(exchange);
-    uint64_t answer_end_ns = start_ns + (wait_ms + ANSWER_SLACK_COUNT * slack_ms) * 1000000;
+    uint64_t answer_deadline_ns = start_ns + (wait_ms + ANSWER_SLACK_COUNT * slack_ms) * 1000000;
     int running = 1;
 
     exchange->received_ns = start_ns;
@@ -277,68 +291,74 @@ static int run_transfer(struct http_exchange *exchange, uint64_t wait_ms, const 
             return result == CURLE_OK ? 0 : set_transfer_error(exchange, result, error);
         }
         uint64_t now_ns = source_http_exchange_now_ns(),
-                 silence_end_ns = exchange->received_ns + (wait_ms + slack_ms) * 1000000;
-        if (now_ns >= silence_end_ns)
+                 silence_deadline_ns = exchange->received_ns + (wait_ms + slack_ms) * 1000000;
+        if (now_ns >= silence_deadline_ns)
             return base_error_set(error, EP_EBACKEND, "the backend was silent for %.1f s (after %zu bytes)",
                                   (double)(now_ns - exchange->received_ns) / 1e9, exchange->body.bytes);
-        if (now_ns >= answer_end_ns)
+        if (now_ns >= answer_deadline_ns)
             return base_error_set(error, EP_EBACKEND, "the answer is too slow: %zu bytes in %.1f s",
                                   exchange->body.bytes, (double)(now_ns - start_ns) / 1e9);
-        poll_sockets_until(exchange, now_ns, silence_end_ns < answer_end_ns ? silence_end_ns : answer_end_ns);
+        poll_sockets_until(exchange, now_ns,
+                           silence_deadline_ns < answer_deadline_ns ? silence_deadline_ns
+                                                                    : answer_deadline_ns);
     }
 }
 
-/* Whether two URLs have the same scheme, host or port, as `part` says; a missing port is the default one. The
- * http source compares a redirect with its configured URL. */
+/* Whether `part` (scheme, host or port) is the same in two URLs; a missing port is the scheme's default.
+ * False if a URL lacks the part. The http source compares a redirect with its configured URL. */
 static bool url_parts_equal(CURLU *first_url, CURLU *second_url, CURLUPart part)
 {
     char *first_part = NULL, *second_part = NULL;
-    bool same = curl_url_get(first_url, part, &first_part, CURLU_DEFAULT_PORT) == CURLUE_OK &&
-                curl_url_get(second_url, part, &second_part, CURLU_DEFAULT_PORT) == CURLUE_OK &&
-                strcasecmp(first_part, second_part) == 0;
+    bool are_equal = curl_url_get(first_url, part, &first_part, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+                     curl_url_get(second_url, part, &second_part, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+                     strcasecmp(first_part, second_part) == 0;
 
     curl_free(first_part);
     curl_free(second_part);
-    return same;
+    return are_equal;
 }
 
-/* Whether two URLs have the same scheme, host and port. The http source sends token and headers after a
- * redirect only if so. Runs in the producer's fetch thread. */
+/* Whether two URLs have the same scheme, host and port. Only then does the http source send token and
+ * headers to the target of a redirect. Runs in the producer's fetch thread. */
 static bool urls_have_same_origin(const char *first_text, const char *second_text)
 {
-    CURLU *first = curl_url(), *second = curl_url();
-    bool same =
-        first != NULL && second != NULL && curl_url_set(first, CURLUPART_URL, first_text, 0) == CURLUE_OK &&
-        curl_url_set(second, CURLUPART_URL, second_text, 0) == CURLUE_OK &&
-        url_parts_equal(first, second, CURLUPART_SCHEME) && url_parts_equal(first, second, CURLUPART_HOST) &&
-        url_parts_equal(first, second, CURLUPART_PORT);
+    CURLU *first_url = curl_url(), *second_url = curl_url();
+    bool is_same_origin = first_url != NULL && second_url != NULL &&
+                          curl_url_set(first_url, CURLUPART_URL, first_text, 0) == CURLUE_OK &&
+                          curl_url_set(second_url, CURLUPART_URL, second_text, 0) == CURLUE_OK &&
+                          url_parts_equal(first_url, second_url, CURLUPART_SCHEME) &&
+                          url_parts_equal(first_url, second_url, CURLUPART_HOST) &&
+                          url_parts_equal(first_url, second_url, CURLUPART_PORT);
 
-    curl_url_cleanup(first);
-    curl_url_cleanup(second);
-    return same;
+    curl_url_cleanup(first_url);
+    curl_url_cleanup(second_url);
+    return is_same_origin;
 }
 
-/* Sends a GET and waits for its answer, following up to 5 redirects; any HTTP status is an answer. The http
- * source calls this once per fetch, in the producer's fetch thread. EP_EBUSY if interrupted. */
+/* Sends a GET and waits for its answer, following up to 5 redirects. The http source calls this once per
+ * fetch, in the producer's fetch thread. Returns 0 for an answer with any HTTP status, EP_EBUSY if
+ * interrupted, or another negative code. The answer's body stays valid until the next call. */
 int source_http_exchange_get(struct http_exchange *exchange, const char *url, uint64_t wait_ms,
                              const atomic_bool *abort, struct http_answer *answer, struct error *error)
 {
     char *hop_url = strdup(url);
-    int code = hop_url == NULL ? base_error_set(error, EP_ENOMEM, "no memory for a request") : 0;
+    int code = hop_url == NULL ? base_error_set(error, EP_ENOMEM, "out of memory for a request") : 0;
 
-    for (int redirects = 0; code == 0; redirects++) {
+    for (int redirect_count = 0; code == 0; redirect_count++) {
         char *redirect_url = NULL;
-        if (redirects > REDIRECTS_MAX) {
-            code = base_error_set(error, EP_EBACKEND, "more than %d redirects", REDIRECTS_MAX);
+        if (redirect_count > REDIRECTS_MAX) {
+            code = base_error_set(error, EP_EBACKEND, "more than %d redirects: check the URL", REDIRECTS_MAX);
             break;
         }
         if (!prepare_request(exchange, hop_url, urls_have_same_origin(url, hop_url))) {
-            code = base_error_set(error, EP_EBACKEND, "the request cannot be prepared");
+            code = base_error_set(error, EP_EBACKEND,
+                                  "libcurl cannot prepare the request: check URL and ca_file");
             break;
         }
-        CURLMcode added = curl_multi_add_handle(exchange->multi, exchange->easy);
-        code = added == CURLM_OK ? run_transfer(exchange, wait_ms, abort, error)
-                                 : base_error_set(error, EP_EBACKEND, "%s", curl_multi_strerror(added));
+        CURLMcode add_result = curl_multi_add_handle(exchange->multi, exchange->easy);
+        code = add_result == CURLM_OK
+                   ? run_transfer(exchange, wait_ms, abort, error)
+                   : base_error_set(error, EP_EBACKEND, "%s", curl_multi_strerror(add_result));
         curl_multi_remove_handle(exchange->multi, exchange->easy);
         if (code != 0 ||
             curl_easy_getinfo(exchange->easy, CURLINFO_REDIRECT_URL, &redirect_url) != CURLE_OK ||
@@ -347,7 +367,7 @@ int source_http_exchange_get(struct http_exchange *exchange, const char *url, ui
         free(hop_url);
         hop_url = strdup(redirect_url);
         if (hop_url == NULL)
-            code = base_error_set(error, EP_ENOMEM, "no memory for a request");
+            code = base_error_set(error, EP_ENOMEM, "out of memory for a request");
     }
     free(hop_url);
     if (code != 0)

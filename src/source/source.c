@@ -2,8 +2,8 @@
 /* Finds the function table of a source type. Producers, `eventpipe check` and `eventpiped -t` call this. */
 #include "src/source/source.h"
 
-/* Returns the function table of a source type (idefix, http, file, generate, client), or NULL for an unknown
- * type. A producer calls this when it starts its fetch thread. */
+/* Returns the function table of a source type, or NULL if the type is unknown. A producer calls this when
+ * it starts its fetch thread, source_check before it tests a configuration. */
 const struct source_ops *source_ops_for(enum source_type type)
 {
     switch (type) {
@@ -23,8 +23,9 @@ const struct source_ops *source_ops_for(enum source_type type)
     return NULL;
 }
 
-/* Opens a source and closes it again, without network, to find a wrong configuration or a missing file early.
- * `eventpiped -t` and `eventpipe check` call this for each source. Returns 0 or the code of open. */
+/* Opens a source and closes it again, without network, so that a wrong configuration or an unreadable
+ * ca_file is found before a producer starts. `eventpiped -t` and `eventpipe check` call this for each
+ * source. Returns 0 or the code of the source's open function, with its error. */
 int source_check(const struct source_config *config, struct error *error)
 {
     const struct source_ops *ops = source_ops_for(config->type);
