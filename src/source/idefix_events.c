@@ -37,7 +37,7 @@ struct event {
     struct json_span data;      /* what is stored */
 };
 
-/* Frees the texts of an Idefix event once it is on the page, which has copies. */
+/* Frees the texts of an Idefix event once it is on the page, which has copies of them. */
 static void free_event(struct event *event)
 {
     free(event->uid);
@@ -46,7 +46,8 @@ static void free_event(struct event *event)
     base_text_free(&event->json);
 }
 
-/* Makes the message in event->problem the reason why the event is corrupt, unless it has a reason already. */
+/* Makes the message in event->problem the reason why an Idefix event is corrupt, unless it has a reason
+ * already. */
 static void set_fault_from_problem(struct event *event)
 {
     if (event->fault == NULL)
@@ -54,11 +55,11 @@ static void set_fault_from_problem(struct event *event)
 }
 
 /* Checks the uid of an Idefix event. An unusable one is dropped and the event marked as corrupt; a hash of
- * its bytes becomes its UID. is_there: the member exists; is_exact: it is UTF-8 without NUL. Runs where the
- * answer is read: a producer or the library caller's process. */
-static void check_event_uid(struct event *event, bool is_there, bool is_exact)
+ * its bytes then becomes its UID. is_present: the member exists; is_exact: it is UTF-8 without NUL. Runs
+ * where the answer is read: in a producer's fetch thread or the library caller's process. */
+static void check_event_uid(struct event *event, bool is_present, bool is_exact)
 {
-    const char *fault = event->uid == NULL && is_there              ? "its uid is not a text"
+    const char *fault = event->uid == NULL && is_present            ? "its uid is not a text"
                         : event->uid == NULL || *event->uid == '\0' ? "it has no uid"
                         : strlen(event->uid) > UID_BYTES_MAX        ? "its uid is longer than 1024 bytes"
                         : !is_exact                                 ? "its uid contains NUL or is not UTF-8"
@@ -71,8 +72,8 @@ static void check_event_uid(struct event *event, bool is_there, bool is_exact)
     event->uid = NULL;
 }
 
-/* Adds a decoded Idefix event to the page, as a corrupt one if it has a fault. Runs where the answer is read:
- * a producer's fetch thread or the library caller's process. */
+/* Adds a decoded Idefix event to the page, as a corrupt one if it has a fault. Returns 0 or EP_ENOMEM.
+ * Runs in a producer's fetch thread or the library caller's process. */
 static int add_event_to_page(struct page *page, const struct event *event)
 {
     if (event->fault != NULL)
@@ -82,41 +83,41 @@ static int add_event_to_page(struct page *page, const struct event *event)
 
 /* ---- JSON ---- */
 
-/* Copies a string member of an Idefix event in JSON; *out is NULL if there is none. Works on broken JSON,
- * too, so that a corrupt event keeps its UID. is_exact is false if the text holds NUL or invalid UTF-8.
- * Returns 0 or EP_ENOMEM. */
-static int read_json_text_member(struct json_span object, const char *pointer, char **out, bool *is_there,
+/* Copies a string member of an Idefix event in JSON; the caller frees *out, which is NULL if there is
+ * none. Works on broken JSON, too, so that a corrupt event keeps its UID. Sets *is_exact to false if the
+ * text contains NUL or invalid UTF-8, so that the copy differs. Returns 0 or EP_ENOMEM. */
+static int read_json_text_member(struct json_span object, const char *pointer, char **out, bool *is_present,
                                  bool *is_exact)
 {
     struct json_span value;
-    size_t bytes;
+    size_t exact_bytes;
 
     *out = NULL;
     *is_exact = true;
-    *is_there = json_find(object, pointer, &value) && json_kind(value) != 'n';
-    if (!*is_there || json_kind(value) != '"' || !json_valid(value.at, value.bytes, NULL))
+    *is_present = json_find(object, pointer, &value) && json_kind(value) != 'n';
+    if (!*is_present || json_kind(value) != '"' || !json_valid(value.at, value.bytes, NULL))
         return 0;
-    char *exact = json_text_exact(value, &bytes);
-    if (exact == NULL)
+    char *exact_text = json_text_exact(value, &exact_bytes);
+    if (exact_text == NULL)
         return EP_ENOMEM;
-    *is_exact = strlen(exact) == bytes;
-    free(exact);
+    *is_exact = strlen(exact_text) == exact_bytes;
+    free(exact_text);
     *out = json_text(value);
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-/* Marks an Idefix event as corrupt if it is not a valid JSON object or is nested too deep. A producer's fetch
- * thread, or the library caller's process, runs this for each event of an answer in JSON. */
+/* Marks an Idefix event as corrupt if it is not a valid JSON object or is nested too deep. A producer's
+ * fetch thread or the library caller's process calls this for each event of an answer in JSON. */
 static void check_json_event(struct event *event)
 {
     struct json_span raw = event->raw;
-    size_t at;
+    size_t bad_byte;
 
-    if (!json_valid(raw.at, raw.bytes, &at)) {
+    if (!json_valid(raw.at, raw.bytes, &bad_byte)) {
         if (json_split_deeper(raw, JSON_DEPTH_MAX))
             base_error_set(&event->problem, EP_EPROTO, "it is nested deeper than %d", JSON_DEPTH_MAX);
         else
-            base_error_set(&event->problem, EP_EPROTO, "it is not valid JSON at byte %zu", at);
+            base_error_set(&event->problem, EP_EPROTO, "it is not valid JSON at byte %zu", bad_byte);
         set_fault_from_problem(event);
     } else if (json_kind(raw) != '{') {
         event->fault = "it is not a JSON object";
@@ -124,22 +125,22 @@ static void check_json_event(struct event *event)
 }
 
 /* Callback for each event of an Idefix answer in JSON: checks it and adds it to the page, a bad one as
- * corrupt. Runs in the producer's fetch thread (idefix source) or in the library caller's process
- * (ep_idefix_events_get). */
-static int on_json_event(struct json_span piece, void *user)
+ * corrupt. Returns 0 or EP_ENOMEM, which ends the loop. Runs in a producer's fetch thread or, for
+ * ep_idefix_events_get, in the library caller's process. */
+static int on_json_event(struct json_span event_text, void *user)
 {
     struct page *page = user;
-    struct event event = {.raw = piece, .data = piece};
-    bool is_there, is_exact, unused;
+    struct event event = {.raw = event_text, .data = event_text};
+    bool is_present, is_exact, unused;
 
     check_json_event(&event);
-    int code = read_json_text_member(piece, "/uid", &event.uid, &is_there, &is_exact);
+    int code = read_json_text_member(event_text, "/uid", &event.uid, &is_present, &is_exact);
     if (code == 0)
-        check_event_uid(&event, is_there, is_exact);
+        check_event_uid(&event, is_present, is_exact);
     if (code == 0 && event.fault == NULL)
-        code = read_json_text_member(piece, "/address", &event.address, &unused, &unused);
+        code = read_json_text_member(event_text, "/address", &event.address, &unused, &unused);
     if (code == 0 && event.fault == NULL)
-        code = read_json_text_member(piece, "/type", &event.type, &unused, &unused);
+        code = read_json_text_member(event_text, "/type", &event.type, &unused, &unused);
     if (code == 0)
         code = add_event_to_page(page, &event);
     free_event(&event);
@@ -148,9 +149,10 @@ static int on_json_event(struct json_span piece, void *user)
 
 /* ---- MessagePack ---- */
 
-/* Copies a text member of an Idefix event in MessagePack; *out is NULL if there is none. is_exact is false if
- * the text holds NUL or invalid UTF-8. Returns 0 or EP_ENOMEM. */
-static int read_msgpack_text_member(struct msgpack map, const char *key, char **out, bool *is_there,
+/* Copies a text member of an Idefix event in MessagePack; the caller frees *out, which is NULL if there is
+ * none. Sets *is_exact to false if the text contains NUL or invalid UTF-8, so that the copy differs.
+ * Returns 0 or EP_ENOMEM. */
+static int read_msgpack_text_member(struct msgpack map, const char *key, char **out, bool *is_present,
                                     bool *is_exact)
 {
     struct msgpack value = {0};
@@ -158,17 +160,17 @@ static int read_msgpack_text_member(struct msgpack map, const char *key, char **
 
     *out = NULL;
     *is_exact = true;
-    *is_there = json_msgpack_find(map, key, &value) && json_msgpack_kind(value) != MSGPACK_NIL;
-    if (!*is_there || json_msgpack_kind(value) != MSGPACK_TEXT || !json_msgpack_content(value, &content))
+    *is_present = json_msgpack_find(map, key, &value) && json_msgpack_kind(value) != MSGPACK_NIL;
+    if (!*is_present || json_msgpack_kind(value) != MSGPACK_TEXT || !json_msgpack_content(value, &content))
         return 0;
     *is_exact = memchr(content.at, '\0', content.bytes) == NULL && base_utf8_valid(content.at, content.bytes);
     *out = json_msgpack_text(value);
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-/* Converts an Idefix event from MessagePack to the JSON text that is stored; marks it as corrupt if it is not
- * a map or cannot be converted. Runs in the producer's fetch thread or the library caller's process. Returns
- * 0 or EP_ENOMEM. */
+/* Converts an Idefix event from MessagePack to the JSON text that is stored; marks it as corrupt if it is
+ * not a map or cannot be converted. Returns 0 or EP_ENOMEM. Runs in a producer's fetch thread or the
+ * library caller's process. */
 static int convert_msgpack_event(struct event *event, struct msgpack value)
 {
     if (json_msgpack_kind(value) != MSGPACK_MAP) {
@@ -184,20 +186,20 @@ static int convert_msgpack_event(struct event *event, struct msgpack value)
     return code;
 }
 
-/* Callback for each event of an Idefix answer in MessagePack: converts it to JSON and adds it to the page, a
- * bad one as corrupt. Runs in the producer's fetch thread (idefix source) or in the library caller's process
- * (ep_idefix_events_get). */
+/* Callback for each event of an Idefix answer in MessagePack: converts it to JSON and adds it to the page,
+ * a bad one as corrupt. Returns 0 or EP_ENOMEM, which ends the loop. Runs in a producer's fetch thread or,
+ * for ep_idefix_events_get, in the library caller's process. */
 static int on_msgpack_event(struct msgpack element, void *user)
 {
     struct page *page = user;
     struct event event = {.raw = {element.at, element.bytes}};
-    bool is_there, is_exact, unused;
+    bool is_present, is_exact, unused;
 
     int code = convert_msgpack_event(&event, element);
     if (code == 0)
-        code = read_msgpack_text_member(element, "uid", &event.uid, &is_there, &is_exact);
+        code = read_msgpack_text_member(element, "uid", &event.uid, &is_present, &is_exact);
     if (code == 0)
-        check_event_uid(&event, is_there, is_exact);
+        check_event_uid(&event, is_present, is_exact);
     if (code == 0 && event.fault == NULL)
         code = read_msgpack_text_member(element, "address", &event.address, &unused, &unused);
     if (code == 0 && event.fault == NULL)
@@ -216,89 +218,97 @@ struct answer {
     size_t count;
 };
 
+/* Where the members of an answer's data are in its JSON text; at NULL = missing. */
+struct data_members {
+    struct json_span events, cid;
+};
+
 static int set_cid_error(struct error *error)
 {
     return base_error_set(error, EP_EPROTO, "the answer's cid is not a text");
 }
 
-/* Callback for each member of an Idefix answer's data in JSON: remembers where `events` and `cid` (the
- * cursor) are. The first of several equal names counts. */
-static int on_data_member(struct json_span key, struct json_span piece, void *user)
+/* Callback for each member of the JSON object in an Idefix answer: remembers where `events` and `cid` (the
+ * cursor) are. If a name comes twice, the first one counts. Returns 0, so that the loop goes on. */
+static int on_data_member(struct json_span key, struct json_span value, void *user)
 {
-    struct json_span *found = user;
+    struct data_members *found = user;
 
-    if (found[0].at == NULL && json_split_key_is(key, "events"))
-        found[0] = piece;
-    else if (found[1].at == NULL && json_split_key_is(key, "cid"))
-        found[1] = piece;
+    if (found->events.at == NULL && json_split_key_is(key, "events"))
+        found->events = value;
+    else if (found->cid.at == NULL && json_split_key_is(key, "cid"))
+        found->cid = value;
     return 0;
 }
 
-static int on_json_count(struct json_span piece, void *user)
+static int on_json_event_count(struct json_span piece, void *user)
 {
     (void)piece;
     (*(size_t *)user)++;
     return 0;
 }
 
-static bool is_missing_or_null(struct json_span piece)
+static bool is_missing_or_null(struct json_span value)
 {
-    return piece.at == NULL || (piece.bytes == 4 && memcmp(piece.at, "null", 4) == 0);
+    return value.at == NULL || (value.bytes == 4 && memcmp(value.at, "null", 4) == 0);
 }
 
-/* Finds events and cursor of an Idefix answer in JSON and counts the events; adds nothing yet. A malformed
- * answer is EP_EPROTO. Runs in the producer's fetch thread or the library caller's process. */
+/* Finds events and cursor of an Idefix answer in JSON and counts the events; adds nothing to a page yet.
+ * Returns 0, EP_EPROTO for a malformed answer, or EP_ENOMEM; the caller frees answer->cursor. Runs in a
+ * producer's fetch thread or the library caller's process. */
 static int parse_json_answer(struct json_span data, struct answer *answer, struct error *error)
 {
-    struct json_span found[2] = {{0}, {0}}, cid;
-    bool is_there, is_exact;
+    struct data_members found = {0};
+    bool is_present, is_exact;
 
-    if (json_split_members(data, on_data_member, found) != 0)
+    if (json_split_members(data, on_data_member, &found) != 0)
         return base_error_set(error, EP_EPROTO, "the answer's data is not a JSON object");
-    if (!is_missing_or_null(found[0]))
-        answer->events = found[0];
-    if (answer->events.at != NULL && json_split_elements(answer->events, on_json_count, &answer->count) != 0)
+    if (!is_missing_or_null(found.events))
+        answer->events = found.events;
+    if (answer->events.at != NULL &&
+        json_split_elements(answer->events, on_json_event_count, &answer->count) != 0)
         return base_error_set(error, EP_EPROTO, "the answer's events are not a list");
-    cid = found[1];
-    if (is_missing_or_null(cid))
+    if (is_missing_or_null(found.cid))
         return 0;
-    if (json_kind(cid) != '"' || !json_valid(cid.at, cid.bytes, NULL))
+    if (json_kind(found.cid) != '"' || !json_valid(found.cid.at, found.cid.bytes, NULL))
         return set_cid_error(error);
-    int code = read_json_text_member(cid, "", &answer->cursor, &is_there, &is_exact);
+    int code = read_json_text_member(found.cid, "", &answer->cursor, &is_present, &is_exact);
     if (code != 0)
-        return base_error_set(error, code, "out of memory");
+        return base_error_set(error, code, "out of memory for the answer's cid");
     return is_exact ? 0 : set_cid_error(error);
 }
 
-static int on_msgpack_count(struct msgpack element, void *user)
+static int on_msgpack_event_count(struct msgpack element, void *user)
 {
     (void)element;
     (*(size_t *)user)++;
     return 0;
 }
 
-/* Finds events and cursor of an Idefix answer in MessagePack and counts the events; adds nothing yet. A
- * malformed answer is EP_EPROTO. Runs in the producer's fetch thread or the library caller's process. */
+/* Finds events and cursor of an Idefix answer in MessagePack and counts the events; adds nothing to a page
+ * yet. Returns 0, EP_EPROTO for a malformed answer, or EP_ENOMEM; the caller frees answer->cursor. Runs in
+ * a producer's fetch thread or the library caller's process. */
 static int parse_msgpack_answer(struct msgpack data, struct answer *answer, struct error *error)
 {
     struct msgpack events = {0};
-    bool is_there, is_exact;
+    bool is_present, is_exact;
 
     if (json_msgpack_kind(data) != MSGPACK_MAP)
         return base_error_set(error, EP_EPROTO, "the answer's data is not a map");
     if (json_msgpack_find(data, "events", &events) && json_msgpack_kind(events) != MSGPACK_NIL) {
-        if (json_msgpack_each_element(events, on_msgpack_count, &answer->count) != 0)
+        if (json_msgpack_each_element(events, on_msgpack_event_count, &answer->count) != 0)
             return base_error_set(error, EP_EPROTO, "the answer's events are not a list");
         answer->events = (struct json_span){events.at, events.bytes};
     }
-    int code = read_msgpack_text_member(data, "cid", &answer->cursor, &is_there, &is_exact);
+    int code = read_msgpack_text_member(data, "cid", &answer->cursor, &is_present, &is_exact);
     if (code != 0)
-        return base_error_set(error, code, "out of memory");
-    return (is_there && answer->cursor == NULL) || !is_exact ? set_cid_error(error) : 0;
+        return base_error_set(error, code, "out of memory for the answer's cid");
+    return (is_present && answer->cursor == NULL) || !is_exact ? set_cid_error(error) : 0;
 }
 
-/* Adds the events and the cursor of a checked Idefix answer to the page; refuses absurd counts and cursors,
- * which would exhaust memory. Runs in the producer's fetch thread or the library caller's process. */
+/* Adds the events and the cursor of a checked Idefix answer to the page. Returns 0; EP_EPROTO for absurdly
+ * many events or a huge cursor, which could exhaust the memory; or EP_ENOMEM. Runs in a producer's fetch
+ * thread or the library caller's process. */
 static int add_answer_to_page(const struct idefix_message *message, const struct answer *answer,
                               struct page *page, struct error *error)
 {
@@ -321,9 +331,9 @@ static int add_answer_to_page(const struct idefix_message *message, const struct
                      : base_error_set(error, code, "out of memory for a page of %zu events", answer->count);
 }
 
-/* Reads the Idefix backend's answer to events.get, JSON or MessagePack, into a page. The idefix source calls
- * this in the producer's fetch thread, ep_idefix_events_get in the library caller's process. A malformed
- * answer is EP_EPROTO and leaves the page unchanged. */
+/* Reads the Idefix backend's answer to events.get, JSON or MessagePack, into a page. The idefix source
+ * calls this in the producer's fetch thread, ep_idefix_events_get in the library caller's process. Returns
+ * 0, EP_EPROTO for a malformed answer, which leaves the page unchanged, or EP_ENOMEM. */
 int source_idefix_events_read(const struct idefix_message *message, struct page *page, struct error *error)
 {
     struct json_span data = message->data;

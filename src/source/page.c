@@ -20,13 +20,16 @@
 #define SECONDS_MAX \
     100000000000 /* a larger timestamp is in milliseconds: in seconds it would be after the year 5138 */
 
+/* Makes an empty page. The producer calls this once for its fetches, the keeper for each `eventpipe
+ * inject`, the library's Idefix client for each ep_idefix_events_get. */
 void source_page_open(struct page *page)
 {
     *page = (struct page){0};
 }
 
-/* Frees all events of a page and its cursor; the page stays usable. The producer calls this before each fetch
- * and after the events were stored. keep does so after each page of `eventpipe inject`. */
+/* Frees all events of a page and its cursor; the page is empty then and can be filled again. The producer
+ * calls this before each fetch and after the events were stored, the keeper after each page of `eventpipe
+ * inject`. */
 void source_page_clear(struct page *page)
 {
     for (size_t i = 0; i < page->count; i++)
@@ -36,9 +39,9 @@ void source_page_clear(struct page *page)
     source_page_open(page);
 }
 
-/* Copies the cursor after a page's events; the store commits it together with the events. Sources call this
- * in the producer's fetch thread, the library's Idefix client in its caller's process. If memory is out, the
- * old cursor stays. */
+/* Sets the cursor after a page's events to a copy of a text; the store commits it together with the
+ * events. Sources call this in the producer's fetch thread, the library's Idefix client in its caller's
+ * process. Returns 0, or EP_ENOMEM, which leaves the old cursor. */
 int source_page_set_cursor(struct page *page, const char *cursor)
 {
     char *copy = strdup(cursor);
@@ -50,14 +53,16 @@ int source_page_set_cursor(struct page *page, const char *cursor)
     return 0;
 }
 
+/* Returns the size of a text with its NUL, or 0 for NULL. */
 static size_t text_size_bytes(const char *text)
 {
     return text == NULL ? 0 : strlen(text) + 1;
 }
 
-/* Copies an optional text of an event into the event's allocation and moves *at behind it; returns the copy,
- * or NULL for NULL. size_bytes includes the NUL. */
-static const char *copy_text(char **position, const char *text, size_t size_bytes)
+/* Copies an optional text into an event's allocation at *position, and advances *position to the byte
+ * after the copy. Returns the copy, or NULL for NULL. size_bytes includes the NUL; append_event_copy has
+ * made room for it. */
+static const char *copy_text_to_position(char **position, const char *text, size_t size_bytes)
 {
     char *copy = *position;
 
@@ -68,17 +73,18 @@ static const char *copy_text(char **position, const char *text, size_t size_byte
     return copy;
 }
 
-/* Appends a copy of an event to a page, all its strings in one allocation that begins with the UID. Each
- * event on its way from a source to the store passes here. If memory is out, the page stays unchanged. */
+/* Appends a copy of an event to a page, with all its texts in one allocation that begins with the UID, so
+ * that one free releases them. Every event on its way from a source to the store passes here. Returns 0,
+ * or EP_ENOMEM, which leaves the page unchanged. */
 static int append_event_copy(struct page *page, const struct store_event *event)
 {
     if (page->count == page->room) {
-        size_t room = page->room == 0 ? 128 : 2 * page->room;
-        struct store_event *events = reallocarray(page->events, room, sizeof *events);
+        size_t new_room = page->room == 0 ? 128 : 2 * page->room;
+        struct store_event *events = reallocarray(page->events, new_room, sizeof *events);
         if (events == NULL)
             return EP_ENOMEM;
         page->events = events;
-        page->room = room;
+        page->room = new_room;
     }
     size_t uid_bytes = text_size_bytes(event->uid), address_bytes = text_size_bytes(event->address);
     size_t type_bytes = text_size_bytes(event->type), error_bytes = text_size_bytes(event->error);
@@ -87,10 +93,10 @@ static int append_event_copy(struct page *page, const struct store_event *event)
         return EP_ENOMEM;
     struct store_event *copy = &page->events[page->count++];
     *copy = (struct store_event){.data_bytes = event->data_bytes, .dead = event->dead};
-    copy->uid = copy_text(&position, event->uid, uid_bytes);
-    copy->address = copy_text(&position, event->address, address_bytes);
-    copy->type = copy_text(&position, event->type, type_bytes);
-    copy->error = copy_text(&position, event->error, error_bytes);
+    copy->uid = copy_text_to_position(&position, event->uid, uid_bytes);
+    copy->address = copy_text_to_position(&position, event->address, address_bytes);
+    copy->type = copy_text_to_position(&position, event->type, type_bytes);
+    copy->error = copy_text_to_position(&position, event->error, error_bytes);
     if (event->data_bytes > 0)
         memcpy(position, event->data, event->data_bytes);
     position[event->data_bytes] = '\0';
@@ -99,9 +105,9 @@ static int append_event_copy(struct page *page, const struct store_event *event)
     return 0;
 }
 
-/* Appends an event with its JSON text to a page, on its way from a source to the store; everything is copied.
- * Sources call this in the producer's fetch thread, keep for `eventpipe inject`, and the library's Idefix
- * client in its caller's process. */
+/* Appends an event with its JSON text to a page; everything is copied. Sources call this in the producer's
+ * fetch thread, the keeper for `eventpipe inject`, and the library's Idefix client in its caller's
+ * process. Returns 0, EP_ENOMEM, or EP_EINVAL without UID or data. */
 int source_page_add(struct page *page, const char *uid, const char *address, const char *type,
                     const char *data, size_t data_bytes)
 {
@@ -112,9 +118,9 @@ int source_page_add(struct page *page, const char *uid, const char *address, con
     return append_event_copy(page, &event);
 }
 
-/* Appends an undecodable event to a page; the store keeps it as dead, reason corrupt, with its raw bytes.
- * Sources call this in the producer's fetch thread, so that one bad event does not stop all that follow.
- * Without a usable UID, a hash of the bytes becomes the UID. */
+/* Appends an event that cannot be decoded to a page; the store keeps it as dead, reason corrupt, with its
+ * raw bytes. Sources call this in the producer's fetch thread, so that one bad event does not stop all
+ * that follow. Without a usable UID, a hash of the bytes becomes the UID. Returns 0 or EP_ENOMEM. */
 int source_page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t raw_bytes,
                             const char *reason)
 {
@@ -134,31 +140,33 @@ int source_page_add_corrupt(struct page *page, const char *uid, const char *raw,
 
 /* ---- building an event from an element of an HTTP answer or a line of a file ---- */
 
-/* Copies the string or number that a JSON pointer of the configuration names in an event; *out is NULL if
- * there is none. Runs in the producer's fetch thread, for http and file sources. Returns 0 or EP_ENOMEM. */
-static int read_text_member(struct json_span element, const char *pointer, char **out)
+/* Copies the value that a JSON pointer of the configuration finds in an event, if it is a string or a
+ * number. The caller frees *out, which is NULL if there is no such value. Returns 0 or EP_ENOMEM. Runs in
+ * the producer's fetch thread, for http and file sources. */
+static int copy_string_or_number(struct json_span event, const char *json_pointer, char **out)
 {
     struct json_span value;
     char kind;
 
     *out = NULL;
-    if (pointer == NULL || !json_find(element, pointer, &value))
+    if (json_pointer == NULL || !json_find(event, json_pointer, &value))
         return 0;
     kind = json_kind(value);
-    if (kind != '"' && kind != '0')
+    if (kind != '"' && kind != '0') /* neither a string nor a number */
         return 0;
     *out = json_text(value);
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-/* Copies an event's timestamp; turns a number, which is Unix time in seconds or milliseconds, into RFC 3339.
- * Runs in the producer's fetch thread, for http and file sources. A string stays as it is. */
-static int read_time_member(struct json_span element, const char *pointer, char **out)
+/* Copies an event's timestamp; the caller frees *out, which is NULL if there is none. A string stays as it
+ * is; a number is Unix time in seconds or milliseconds and becomes RFC 3339. Returns 0 or EP_ENOMEM. Runs
+ * in the producer's fetch thread, for http and file sources. */
+static int copy_timestamp(struct json_span event, const char *json_pointer, char **out)
 {
     struct json_span value;
-    int code = read_text_member(element, pointer, out);
+    int code = copy_string_or_number(event, json_pointer, out);
 
-    if (code != 0 || *out == NULL || !json_find(element, pointer, &value) || json_kind(value) != '0')
+    if (code != 0 || *out == NULL || !json_find(event, json_pointer, &value) || json_kind(value) != '0')
         return code;
     double seconds = strtod(*out, NULL);
     int64_t unix_ms;
@@ -169,20 +177,21 @@ static int read_time_member(struct json_span element, const char *pointer, char 
     else
         return 0;
     time_t unix_seconds = (time_t)(unix_ms / 1000 - (unix_ms % 1000 < 0));
-    int ms = (int)(unix_ms - (int64_t)unix_seconds * 1000);
-    struct tm parts;
-    char date[64], text[80];
-    if (gmtime_r(&unix_seconds, &parts) == NULL || parts.tm_year < -1900 || parts.tm_year > 9999 - 1900 ||
-        strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &parts) == 0)
+    int ms_of_second = (int)(unix_ms - (int64_t)unix_seconds * 1000);
+    struct tm utc;
+    char date[64], timestamp[80];
+    if (gmtime_r(&unix_seconds, &utc) == NULL || utc.tm_year < -1900 || utc.tm_year > 9999 - 1900 ||
+        strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc) == 0)
         return 0;
-    snprintf(text, sizeof text, ms == 0 ? "%sZ" : "%s.%03dZ", date, ms);
+    snprintf(timestamp, sizeof timestamp, ms_of_second == 0 ? "%sZ" : "%s.%03dZ", date, ms_of_second);
     free(*out);
-    *out = strdup(text);
+    *out = strdup(timestamp);
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-/* Writes one text member of an event's JSON object; skips NULL. Runs in the producer's fetch thread, while a
- * source puts a line of a file or an element of an HTTP answer on its page. */
+/* Writes one member with a text value to an event's JSON object, after a comma if it is not the first;
+ * skips a NULL text. source_page_add_element builds the events of http and file sources with it, in the
+ * producer's fetch thread. */
 static void write_text_member(struct text *out, const char *name, const char *text)
 {
     if (text == NULL)
@@ -193,8 +202,9 @@ static void write_text_member(struct text *out, const char *name, const char *te
     json_write_string(out, text, strlen(text));
 }
 
-/* Writes an event's payload: JSON as it is, UTF-8 text as a string, anything else as base64. A text with NUL
- * goes as base64, too, since many parsers end a string there. Runs in the producer's fetch thread. */
+/* Writes an event's payload: JSON as it is, UTF-8 text as a string, anything else in base64. A text that
+ * contains NUL goes in base64, too, since many parsers end a string at a NUL. Runs in the producer's fetch
+ * thread, for http and file sources. */
 static void write_payload_member(struct text *out, struct json_span element, bool is_json)
 {
     if (is_json) {
@@ -214,22 +224,23 @@ struct element_members {
     char *uid, *address, *type, *timestamp;
 };
 
-/* Reads UID, address, type and timestamp of an event by the source's JSON pointers; the caller frees them.
- * Runs in the producer's fetch thread, for http and file sources. */
-static int read_element_members(const struct event_pointers *pointers, struct json_span element,
+/* Copies UID, address, type and timestamp of an event, as the source's JSON pointers find them; the caller
+ * frees them, also after a failure. Returns 0 or EP_ENOMEM. Runs in the producer's fetch thread, for http
+ * and file sources. */
+static int copy_element_members(const struct event_pointers *pointers, struct json_span element,
                                 struct element_members *members)
 {
-    int code = read_text_member(element, pointers->uid, &members->uid);
+    int code = copy_string_or_number(element, pointers->uid, &members->uid);
     if (code == 0)
-        code = read_text_member(element, pointers->address, &members->address);
+        code = copy_string_or_number(element, pointers->address, &members->address);
     if (code == 0)
-        code = read_text_member(element, pointers->event_type, &members->type);
-    return code == 0 ? read_time_member(element, pointers->timestamp, &members->timestamp) : code;
+        code = copy_string_or_number(element, pointers->event_type, &members->type);
+    return code == 0 ? copy_timestamp(element, pointers->timestamp, &members->timestamp) : code;
 }
 
-/* Says why an event's uid cannot serve as its UID, or returns NULL if it can, or if there is none. The
- * producer's fetch thread then adds the event as corrupt: a shortened or guessed UID could equal another
- * event's. */
+/* Returns why an event's uid cannot be its UID, or NULL if it can or if there is none. The producer's
+ * fetch thread then adds the event as corrupt, because a shortened or guessed UID could equal another
+ * event's, and the store would drop one of the two. */
 static const char *find_uid_fault(const struct event_pointers *pointers, struct json_span element,
                                   const char *uid)
 {
@@ -242,23 +253,23 @@ static const char *find_uid_fault(const struct event_pointers *pointers, struct 
     return "its uid is neither a string nor a number";
 }
 
-/* Builds an event from a line of a file or an element of an HTTP answer and adds it to the page. The file and
- * http sources call this in the producer's fetch thread. The UID is the element's own, else fallback_uid,
- * else a hash of the element. */
+/* Builds an event from a line of a file or an element of an HTTP answer and adds it to the page. The UID
+ * is the element's own, else fallback_uid, else a hash of the element; one with an unusable uid becomes
+ * corrupt. The file and http sources call this in the producer's fetch thread. Returns 0 or EP_ENOMEM. */
 int source_page_add_element(struct page *page, const struct event_pointers *pointers,
                             struct json_span element, bool is_json, const char *fallback_uid)
 {
     struct element_members members = {0};
     struct text out = {0};
-    char hash[HASH_UID_DIGITS + 1];
+    char hash_uid[HASH_UID_DIGITS + 1];
     const char *fault = NULL;
-    int code = is_json ? read_element_members(pointers, element, &members) : 0;
+    int code = is_json ? copy_element_members(pointers, element, &members) : 0;
 
     if (code != 0)
         goto out;
     if (fallback_uid == NULL && (members.uid == NULL || members.uid[0] == '\0')) {
-        base_hash_hex(element.at, element.bytes, hash, HASH_UID_DIGITS);
-        fallback_uid = hash;
+        base_hash_hex(element.at, element.bytes, hash_uid, HASH_UID_DIGITS);
+        fallback_uid = hash_uid;
     }
     if (is_json)
         fault = find_uid_fault(pointers, element, members.uid);
