@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A library caller's own client (struct ep_client) as a source. Runs in the producer's fetch thread, in a
+ * A library caller's own client (struct ep_client) as a source. Runs in the producer's fetcher thread, in a
  * process that was forked from the caller's; the client's functions are called there, one at a time.
  * Owns the client's session.
  *
@@ -67,7 +67,7 @@ static int add_corrupt_event(ep_page *page, const struct ep_event *event, const 
 }
 
 /* Adds one event to the page of a client source, with all members of struct ep_event copied. The library
- * caller's client calls this from its events_get function, in the producer's fetch thread. Returns 0,
+ * caller's client calls this from its events_get function, in the producer's fetcher thread. Returns 0,
  * EP_EINVAL or EP_ENOMEM. An event without UID or with invalid JSON is added as corrupt, so that it cannot
  * block the source. */
 int ep_page_add(ep_page *page, const struct ep_event *event)
@@ -109,7 +109,7 @@ static char *copy_member_text(struct json_span object, const char *pointer)
 }
 
 /* Adds one event, given as JSON text, to the page of a client source. The library caller's client calls
- * this from its events_get function, in the producer's fetch thread. Its UID is the parameter uid or, if
+ * this from its events_get function, in the producer's fetcher thread. Its UID is the parameter uid or, if
  * that is NULL or empty, the event's own. Returns 0, EP_EINVAL or EP_ENOMEM; text that is not a JSON
  * object is added as a corrupt event. */
 int ep_page_add_text(ep_page *page, const char *uid, const char *event_json)
@@ -142,7 +142,7 @@ int ep_page_add_text(ep_page *page, const char *uid, const char *event_json)
 }
 
 /* Sets the cursor that the store keeps together with this page's events; the next fetch starts after it.
- * The library caller's client calls this from its events_get function, in the producer's fetch thread.
+ * The library caller's client calls this from its events_get function, in the producer's fetcher thread.
  * Returns 0, EP_EINVAL or EP_ENOMEM. */
 int ep_page_set_cursor(ep_page *page, const char *cursor)
 {
@@ -172,7 +172,7 @@ int ep_page_fail(ep_page *page, uint64_t retry_after_ms, const char *format, ...
 /* ---- what the producer calls ---- */
 
 /* Opens a source whose events come from the library caller's own client: checks the configuration and
- * calls the client's open function. The producer's fetch thread calls this before the first fetch, in a
+ * calls the client's open function. The producer's fetcher thread calls this before the first fetch, in a
  * process forked from the caller's. Returns 0 and sets *state, or returns a negative code and fills the
  * error. */
 static int client_open(const struct source_config *config, void **state, struct error *error)
@@ -209,7 +209,7 @@ static int client_open(const struct source_config *config, void **state, struct 
     return 0;
 }
 
-/* Sleeps until 100 ms have passed since start_ns, when the client's call began. The producer's fetch
+/* Sleeps until 100 ms have passed since start_ns, when the client's call began. The producer's fetcher
  * thread calls this after an empty answer. Otherwise a client that does not wait for events would keep a
  * CPU busy. */
 static void wait_after_empty_answer(uint64_t start_ns)
@@ -220,7 +220,7 @@ static void wait_after_empty_answer(uint64_t start_ns)
     nanosleep(&(struct timespec){.tv_nsec = (long)(EMPTY_ANSWER_NS - elapsed_ns)}, NULL);
 }
 
-/* Fetches one page from the library caller's client by its events_get function. The producer's fetch
+/* Fetches one page from the library caller's client by its events_get function. The producer's fetcher
  * thread calls this. Without a stored cursor the client gets continuation_id. Returns 0 with the page
  * filled, empty if there are no events yet, or a negative code with the failure filled. */
 static int client_fetch(void *state, const struct fetch *fetch, struct page *page,
@@ -254,7 +254,7 @@ static int client_fetch(void *state, const struct fetch *fetch, struct page *pag
     return failure->error.code;
 }
 
-/* Closes the session of the library caller's client and frees the source. The producer's fetch thread
+/* Closes the session of the library caller's client and frees the source. The producer's fetcher thread
  * calls this when the producer stops. */
 static void client_close(void *state)
 {

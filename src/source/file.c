@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The file source: each line of a file is an event. The file is followed as it grows, is rotated or
- * truncated. Runs in the producer's fetch thread; other threads call only `interrupt`.
+ * truncated. Runs in the producer's fetcher thread; other threads call only `interrupt`.
  *
  * Invariants:
- *   1. Only whole lines become events. The rest of a file counts as a line once the file is finished: it was
- *      deleted, or another non-empty file has its name (a rotation).
+ *   1. Only whole lines become events. The rest of a file counts as a line once the file is finished:
+ *      it was deleted, or another non-empty file has its name (a rotation).
  *   2. A file is read to its end before the next one. Files rotated in between are read in their order.
- *   3. If the bytes before the position have changed, the file was truncated. The source then looks for a
- *      copy beside it that has these bytes. Otherwise it reads the file from its start.
- *   4. The cursor of the fetch always counts: if it is not the current position (a page was not stored),
- *      the source goes back to it.
+ *   3. If the bytes before the position have changed, the file was truncated. The source then looks for
+ *      a copy beside it that has these bytes. Otherwise it reads the file from its start.
+ *   4. The cursor of the fetch always counts: if it is not the current position (a page was not
+ *      stored), the source goes back to it.
  *
  * It waits with inotify and an eventfd. Where inotify may miss changes (network and layered file systems,
  * symbolic links), it also looks once a second. If the file is missing, the fetch fails: the producer tries
@@ -66,7 +66,7 @@ static uint64_t line_limit_bytes(const struct file_source *file)
     return bytes == 0 ? DEFAULT_MAX_LINE : bytes;
 }
 
-/* Opens a source that reads the lines of a file; the file itself may appear later. The producer's fetch
+/* Opens a source that reads the lines of a file; the file itself may appear later. The producer's fetcher
  * thread calls this before the first fetch, `eventpipe check` to test the configuration. Returns 0 and
  * sets *state, or returns a negative code and fills the error. */
 static int file_source_open(const struct source_config *config, void **state, struct error *error)
@@ -94,7 +94,7 @@ static int file_source_open(const struct source_config *config, void **state, st
     return 0;
 }
 
-/* Closes the file that the file source reads, and its inotify watches. The producer's fetch thread calls
+/* Closes the file that the file source reads, and its inotify watches. The producer's fetcher thread calls
  * this before it goes to another file, after a read failed, and when the source closes. */
 static void close_current_file(struct file_source *file)
 {
@@ -104,7 +104,7 @@ static void close_current_file(struct file_source *file)
     file->inotify_fd = -1;
 }
 
-/* Frees the file source. The producer's fetch thread calls this when the producer stops, source_check
+/* Frees the file source. The producer's fetcher thread calls this when the producer stops, source_check
  * after its test. */
 static void file_source_close(void *state)
 {
@@ -128,7 +128,7 @@ static void file_source_interrupt(void *state)
 /* ---- opening the right file at the right offset ---- */
 
 /* Whether inotify may miss changes of this file: on a network or layered file system, or behind a symbolic
- * link. The producer's fetch thread then polls the file once a second as well; otherwise it could notice
+ * link. The producer's fetcher thread then polls the file once a second as well; otherwise it could notice
  * new lines too late or never. */
 static bool inotify_misses_changes(int fd, const char *path)
 {
@@ -150,8 +150,8 @@ static bool inotify_misses_changes(int fd, const char *path)
 }
 
 /* Watches the open file with inotify, also after a rename, and the directory of its path for new files.
- * Sets must_poll if that is not enough. The producer's fetch thread calls this for each file that the file
- * source opens. */
+ * Sets must_poll if that is not enough. The producer's fetcher thread calls this for each file that the
+ * file source opens. */
 static void watch_current_file(struct file_source *file)
 {
     const char *path = file->config->file.path, *slash = strrchr(path, '/');
@@ -170,7 +170,7 @@ static void watch_current_file(struct file_source *file)
 
 /* Makes an open file the one that the file source reads, from offset on, and records its position; closes
  * the previous one. The source owns fd from then on, even after a failure. Returns 0 or EP_EBACKEND. The
- * producer's fetch thread calls this at the first fetch and after a rotation. */
+ * producer's fetcher thread calls this at the first fetch and after a rotation. */
 static int switch_to_file(struct file_source *file, int fd, uint64_t offset, uint64_t generation,
                           struct error *error)
 {
@@ -187,7 +187,7 @@ static int switch_to_file(struct file_source *file, int fd, uint64_t offset, uin
 
 /* Opens the file that a cursor names, even if it was rotated since, and goes to the cursor's offset. If
  * that file is gone, reads path from its start; without a cursor, the key `from` decides. The producer's
- * fetch thread calls this at its first fetch, and when cursor or file have changed. Returns 0 or a
+ * fetcher thread calls this at its first fetch, and when cursor or file have changed. Returns 0 or a
  * negative code. */
 static int open_file_at_cursor(struct file_source *file, const char *cursor, struct error *error)
 {
@@ -224,7 +224,7 @@ static int open_file_at_cursor(struct file_source *file, const char *cursor, str
 
 /* Makes sure that the file source is at the given cursor, in a file whose bytes before it are unchanged.
  * Otherwise opens the right file again: the file was truncated, or the last page was not stored. The
- * producer's fetch thread calls this before each read. Returns 0 or a negative code. */
+ * producer's fetcher thread calls this before each read. Returns 0 or a negative code. */
 static int restore_position(struct file_source *file, const char *cursor, struct error *error)
 {
     bool cursor_is_current = strcmp(cursor == NULL ? "" : cursor, file->cursor) == 0;
@@ -245,7 +245,7 @@ static int restore_position(struct file_source *file, const char *cursor, struct
 /* ---- lines ---- */
 
 /* Adds a line that cannot be decoded to the page as a corrupt event. Its reason names offset and path,
- * followed by `problem`, a verb phrase such as "is not valid JSON". The producer's fetch thread calls
+ * followed by `problem`, a verb phrase such as "is not valid JSON". The producer's fetcher thread calls
  * this, so that a bad line does not stop the file source. Returns 0 or EP_ENOMEM. */
 static int add_corrupt_line(struct file_source *file, struct page *page, const char *uid,
                             const struct file_line *line, const char *problem)
@@ -269,7 +269,7 @@ static bool is_blank_line(struct json_span text)
 
 /* Turns one line of a file into an event on the page; skips an empty line, and adds a too long or invalid
  * one as corrupt. A line without its own uid gets one of inode, generation, offset and a hash of the line.
- * The producer's fetch thread calls this for the file source. Returns 0 or EP_ENOMEM. */
+ * The producer's fetcher thread calls this for the file source. Returns 0 or EP_ENOMEM. */
 static int add_line_event(struct file_source *file, struct page *page, const struct file_line *line)
 {
     const struct source_config *config = file->config;
@@ -313,8 +313,8 @@ static int set_read_error(const struct file_source *file, int code, struct error
 }
 
 /* Adds lines of the current file to the page until the page is full or there are no more, and sets
- * page->more. With accept_unterminated, the rest of a finished file counts as a line. The producer's fetch
- * thread calls this for the file source. Returns 0, also without new lines, or a negative code. */
+ * page->more. With accept_unterminated, the rest of a finished file counts as a line. The producer's
+ * fetcher thread calls this for the file source. Returns 0, also without new lines, or a negative code. */
 static int read_lines_into_page(struct file_source *file, const struct fetch *fetch, bool accept_unterminated,
                                 struct page *page, struct error *error)
 {
@@ -347,7 +347,7 @@ static bool has_read_lines(const struct file_source *file)
 
 /* Sets *is_finished if the file that was read to its end will not grow any more: it was deleted, or a file
  * that is not empty has its path now. A wrong true would lose lines that its writer still adds. The
- * producer's fetch thread calls this when there are no new lines. Returns 0 or a negative code. */
+ * producer's fetcher thread calls this when there are no new lines. Returns 0 or a negative code. */
 static int check_file_finished(struct file_source *file, bool *is_finished, struct error *error)
 {
     const char *path = file->config->file.path;
@@ -379,7 +379,7 @@ static int check_file_finished(struct file_source *file, bool *is_finished, stru
 }
 
 /* Goes from a finished file to the next: a rotated file that was not read yet, or else path. If path has
- * the same content, it is a copy, and reading continues at the same offset. The producer's fetch thread
+ * the same content, it is a copy, and reading continues at the same offset. The producer's fetcher thread
  * calls this for the file source once all lines were read. Returns 0 or a negative code. */
 static int open_next_file(struct file_source *file, struct error *error)
 {
@@ -413,7 +413,7 @@ static void drain_descriptor(int fd)
 }
 
 /* Waits until the file may have changed. Returns true then, or false if the fetch's time is over or
- * file_source_interrupt woke it. The producer's fetch thread sleeps here when the file source has no new
+ * file_source_interrupt woke it. The producer's fetcher thread sleeps here when the file source has no new
  * lines. */
 static bool wait_for_change(struct file_source *file, const struct fetch *fetch, uint64_t deadline_ms)
 {
@@ -436,7 +436,7 @@ static bool wait_for_change(struct file_source *file, const struct fetch *fetch,
 }
 
 /* Reads new lines of the current file or, if there are none and the file is finished, its unterminated
- * last line; then goes to the next file. The producer's fetch thread calls this until the file source has
+ * last line; then goes to the next file. The producer's fetcher thread calls this until the file source has
  * lines or its time is over. Returns 0, also without lines, or a negative code. */
 static int read_or_switch_file(struct file_source *file, const struct fetch *fetch, struct page *page,
                                struct error *error)
@@ -457,7 +457,7 @@ static int read_or_switch_file(struct file_source *file, const struct fetch *fet
 }
 
 /* Fetches one page of the file source: new lines of the file, and the position after them as the cursor.
- * Waits for lines up to wait_ms, and follows rotation and truncation. The producer's fetch thread calls
+ * Waits for lines up to wait_ms, and follows rotation and truncation. The producer's fetcher thread calls
  * this. Returns 0, with an empty page if there are no new lines, or a negative code with the failure
  * filled. */
 static int file_source_fetch(void *state, const struct fetch *fetch, struct page *page,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Splits a growing file into lines, for the file source. Runs in the producer's fetch thread. Owns the
+ * Splits a growing file into lines, for the file source. Runs in the producer's fetcher thread. Owns the
  * file's descriptor and one buffer, which grows with the longest line; a large one is freed once it is
  * empty.
  *
@@ -24,14 +24,14 @@
 #define IDLE_BUFFER_BYTES_MAX (1 << 20) /* a larger buffer is freed once it is empty */
 
 /* Starts to read lines from an open file at an offset, and owns the file from then on. Lines longer than
- * max_line_bytes are cut. The file source calls this in the producer's fetch thread. */
+ * max_line_bytes are cut. The file source calls this in the producer's fetcher thread. */
 void source_file_lines_open(struct file_lines *lines, int fd, uint64_t offset, uint64_t max_line_bytes)
 {
     *lines = (struct file_lines){.fd = fd, .offset = offset, .max_line_bytes = max_line_bytes};
 }
 
 /* Closes the file whose lines were read and frees the buffer. The file source calls this in the producer's
- * fetch thread, before it opens another file and when it closes. */
+ * fetcher thread, before it opens another file and when it closes. */
 void source_file_lines_close(struct file_lines *lines)
 {
     if (lines->fd >= 0)
@@ -42,7 +42,7 @@ void source_file_lines_close(struct file_lines *lines)
 
 /* Makes room in the line reader's buffer for one more chunk after the bytes that it holds; frees a large
  * buffer first if that is empty, since one long line should not cost memory for ever. Returns 0 or
- * EP_ENOMEM. Runs in the producer's fetch thread. */
+ * EP_ENOMEM. Runs in the producer's fetcher thread. */
 static int reserve_chunk_room(struct file_lines *lines)
 {
     if (lines->held_bytes == 0 && lines->buffer_bytes > IDLE_BUFFER_BYTES_MAX) {
@@ -68,7 +68,7 @@ static int reserve_chunk_room(struct file_lines *lines)
     return 0;
 }
 
-/* Reads more bytes of a growing file into the line reader's buffer, in the producer's fetch thread.
+/* Reads more bytes of a growing file into the line reader's buffer, in the producer's fetcher thread.
  * Returns 1 if it read some, 0 at the end of the file, EP_EBACKEND with errno set, or EP_ENOMEM. */
 static int read_next_chunk(struct file_lines *lines)
 {
@@ -138,7 +138,7 @@ int source_file_lines_peek(struct file_lines *lines, bool accept_unterminated, s
     }
 }
 
-/* Makes the line after this one the next. The file source calls this in the producer's fetch thread once
+/* Makes the line after this one the next. The file source calls this in the producer's fetcher thread once
  * the line's event is on the page; the new offset becomes part of the cursor. */
 void source_file_lines_consume(struct file_lines *lines, const struct file_line *line)
 {
@@ -152,8 +152,8 @@ void source_file_lines_consume(struct file_lines *lines, const struct file_line 
 }
 
 /* Discards what the line reader has read ahead, if the file is now shorter than that. The file source
- * calls this in the producer's fetch thread before each read. Otherwise a line could mix bytes from before
- * and after a truncation. */
+ * calls this in the producer's fetcher thread before each read. Otherwise a line could mix bytes from
+ * before and after a truncation. */
 void source_file_lines_drop_truncated(struct file_lines *lines)
 {
     struct stat info;

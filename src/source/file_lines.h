@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Splits a growing file into lines for the file source. Runs in the producer's fetch thread. */
+/* Splits a growing file into lines for the file source. Runs in the producer's fetcher thread. */
 #ifndef SOURCE_FILE_LINES_H
 #define SOURCE_FILE_LINES_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Positions in files that are rotated, for the file source. Runs in the producer's fetch thread. The caller
- * owns each descriptor that it gets.
+ * Positions in files that are rotated, for the file source. Runs in the producer's fetcher thread. The
+ * caller owns each descriptor that it gets.
  *
  * Rotated files are searched beside the path: NAME.* and NAME-*, but not compressed ones. A file is
  * identified by device and inode, and by the bytes around the position, because an inode is soon used
@@ -28,8 +28,8 @@
 #define HASHED_BYTES 256
 
 /* Parses the file source's cursor, "device:inode:offset" with an optional hash and generation. The
- * producer's fetch thread calls this at its first fetch, and after an operator set another cursor. Returns
- * 0, or EP_EINVAL if the text is not such a cursor. */
+ * producer's fetcher thread calls this at its first fetch, and after an operator set another cursor.
+ * Returns 0, or EP_EINVAL if the text is not such a cursor. */
 int source_file_position_parse(const char *text, struct file_position *position)
 {
     uint64_t *const numbers[] = {&position->device, &position->inode, &position->offset};
@@ -68,7 +68,7 @@ void source_file_position_format(const struct file_position *position, char text
              position->inode, position->offset, position->hash, position->generation);
 }
 
-/* Reads exactly byte_count bytes of a file at an offset, for the file source in the producer's fetch
+/* Reads exactly byte_count bytes of a file at an offset, for the file source in the producer's fetcher
  * thread. Returns false if the file is shorter or cannot be read. */
 static bool read_bytes_at(int fd, char *buffer, size_t byte_count, uint64_t offset)
 {
@@ -87,7 +87,7 @@ static bool read_bytes_at(int fd, char *buffer, size_t byte_count, uint64_t offs
 
 /* Hashes the first bytes of a file and the last ones before an offset, up to 256 each. By this hash the
  * file source recognises a file after a rotation and notices a truncation. Returns false if the bytes
- * cannot be read. Runs in the producer's fetch thread. */
+ * cannot be read. Runs in the producer's fetcher thread. */
 static bool hash_head_and_tail(int fd, uint64_t offset, char hash[FILE_HASH_DIGITS + 1])
 {
     char bytes[2 * HASHED_BYTES];
@@ -100,7 +100,7 @@ static bool hash_head_and_tail(int fd, uint64_t offset, char hash[FILE_HASH_DIGI
     return true;
 }
 
-/* Fills *position for an offset in an open file: device, inode, offset and hash. The producer's fetch
+/* Fills *position for an offset in an open file: device, inode, offset and hash. The producer's fetcher
  * thread calls this after each page of the file source; the position becomes the cursor. Returns 0, or
  * EP_EBACKEND if the file is shorter or cannot be read. */
 int source_file_position_fill(int fd, uint64_t offset, struct file_position *position)
@@ -116,7 +116,7 @@ int source_file_position_fill(int fd, uint64_t offset, struct file_position *pos
 }
 
 /* Whether an open file still has the bytes before the offset that it had when the position was recorded.
- * The file source asks this before each read, in the producer's fetch thread. False means that the file
+ * The file source asks this before each read, in the producer's fetcher thread. False means that the file
  * was truncated or overwritten, or is another one. */
 bool source_file_position_matches(int fd, const struct file_position *position)
 {
@@ -142,7 +142,7 @@ static int set_not_regular_error(const char *path, mode_t mode, struct error *er
 }
 
 /* Opens a regular file for the file source to read. Checks its type before opening, since opening a device
- * may have effects, and after, since the file may have been replaced meanwhile. The producer's fetch
+ * may have effects, and after, since the file may have been replaced meanwhile. The producer's fetcher
  * thread calls this. Returns 0, EP_EBACKEND, EP_EAUTH (no permission) or EP_ECONFIG (not a regular file). */
 int source_file_position_open(const char *path, int *fd, struct error *error)
 {
@@ -207,8 +207,8 @@ struct sibling {
 typedef bool sibling_handler(int fd, const struct sibling *sibling, void *user);
 
 /* Opens each rotated file beside path (regular, not compressed) and calls on_sibling with it; closes those
- * that on_sibling does not keep. The producer's fetch thread calls this when the file source looks for the
- * file of its cursor or for the next file. */
+ * that on_sibling does not keep. The producer's fetcher thread calls this when the file source looks for
+ * the file of its cursor or for the next file. */
 static void for_each_sibling(const char *path, sibling_handler *on_sibling, void *user)
 {
     const char *slash = strrchr(path, '/'), *base = slash == NULL ? path : slash + 1;
@@ -263,7 +263,7 @@ struct search {
 };
 
 /* Callback of for_each_sibling: keeps the rotated file that matches a position best and, of equal ones,
- * the newest. Returns true if it keeps the descriptor. Runs in the producer's fetch thread, for the file
+ * the newest. Returns true if it keeps the descriptor. Runs in the producer's fetcher thread, for the file
  * source. */
 static bool on_sibling_keep_best(int fd, const struct sibling *sibling, void *user)
 {
@@ -282,7 +282,7 @@ static bool on_sibling_keep_best(int fd, const struct sibling *sibling, void *us
 }
 
 /* Finds and opens the file that a position of the file source is in: path itself, or a rotated file beside
- * it. Returns false if there is none. The producer's fetch thread calls this after a restart or
+ * it. Returns false if there is none. The producer's fetcher thread calls this after a restart or
  * truncation; otherwise the unread lines of a rotated file would be lost. */
 bool source_file_position_find_file(const char *path, const struct file_position *position, int *fd)
 {
@@ -386,7 +386,7 @@ static bool on_sibling_find_successor(int fd, const struct sibling *sibling, voi
 }
 
 /* Opens the file to read after a finished one: the next newer rotated file or, if there is none, path
- * itself; then *is_path is true. The producer's fetch thread calls this when the file source has read all
+ * itself; then *is_path is true. The producer's fetcher thread calls this when the file source has read all
  * lines of a file that was rotated or deleted. Returns 0 or the code of source_file_position_open. */
 int source_file_position_open_next(const char *path, int finished_fd, int *fd, bool *is_path,
                                    struct error *error)
@@ -406,7 +406,7 @@ int source_file_position_open_next(const char *path, int finished_fd, int *fd, b
 }
 
 /* Returns the offset where the last, unterminated line of an open file begins, or the file's size if there
- * is no such line or it is too long. The producer's fetch thread calls this for a file source that starts
+ * is no such line or it is too long. The producer's fetcher thread calls this for a file source that starts
  * at the end of its file, so that its first line is a whole one. */
 uint64_t source_file_position_last_line_start(int fd, uint64_t max_line_bytes)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Positions of the file source: which file it reads, and at which offset. Runs in the producer's fetch
+/* Positions of the file source: which file it reads, and at which offset. Runs in the producer's fetcher
  * thread; keeps no state. */
 #ifndef SOURCE_FILE_POSITION_H
 #define SOURCE_FILE_POSITION_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The generate source: numbered events of a given size at a given rate, for benchmarks and trials. Runs
- * in the producer's fetch thread; other threads call only `interrupt`.
+ * in the producer's fetcher thread; other threads call only `interrupt`.
  *
  * Invariants:
  *   1. The cursor is the number of the last event, so that a restart continues there.
@@ -43,7 +43,7 @@ static uint64_t monotonic_now_ns(void)
     return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
 }
 
-/* Opens a source that generates numbered events for benchmarks. The producer's fetch thread calls this
+/* Opens a source that generates numbered events for benchmarks. The producer's fetcher thread calls this
  * before the first fetch, `eventpipe check` to test the configuration. Returns 0 and sets *state, or
  * returns a negative code and fills the error. */
 static int generate_open(const struct source_config *config, void **state, struct error *error)
@@ -65,7 +65,7 @@ static int generate_open(const struct source_config *config, void **state, struc
 }
 
 /* Sleeps until the next generated events are due. Returns true once they are, false if the fetch's time
- * ends first or generate_interrupt wakes it. The producer's fetch thread calls this when a rate is
+ * ends first or generate_interrupt wakes it. The producer's fetcher thread calls this when a rate is
  * configured. */
 static bool wait_until_due(struct generate *generate, uint64_t due_ns, uint64_t deadline_ns,
                            const atomic_bool *abort)
@@ -89,7 +89,7 @@ static bool wait_until_due(struct generate *generate, uint64_t due_ns, uint64_t 
 
 /* Returns how many generated events may be made now, at most limit, so that the configured rate is kept;
  * waits for the first burst if none is due. Returns 0 if the fetch's time ends first or an interrupt
- * comes. The producer's fetch thread calls this once per fetch. */
+ * comes. The producer's fetcher thread calls this once per fetch. */
 static uint64_t wait_for_due_events(struct generate *generate, uint64_t limit, const struct fetch *fetch)
 {
     double rate = generate->config->generate.rate;
@@ -117,7 +117,7 @@ static uint64_t wait_for_due_events(struct generate *generate, uint64_t limit, c
 }
 
 /* Adds one generated event to the page, its payload padded to the configured size. `out` is a text buffer
- * that is reused for each event. The producer's fetch thread calls this. Returns 0 or EP_ENOMEM. */
+ * that is reused for each event. The producer's fetcher thread calls this. Returns 0 or EP_ENOMEM. */
 static int add_numbered_event(const struct generate *generate, uint64_t event_number, struct text *out,
                               struct page *page)
 {
@@ -150,8 +150,8 @@ static int add_numbered_event(const struct generate *generate, uint64_t event_nu
 }
 
 /* Fetches one page of the generate source: makes the due events after the one whose number is the cursor.
- * The producer's fetch thread calls this. Sets page->end after the configured number of events. Returns 0,
- * or a negative code with the failure filled. */
+ * The producer's fetcher thread calls this. Sets page->end after the configured number of events. Returns
+ * 0, or a negative code with the failure filled. */
 static int generate_fetch(void *state, const struct fetch *fetch, struct page *page,
                           struct source_failure *failure)
 {
@@ -206,7 +206,7 @@ static void generate_interrupt(void *state)
     (void)!write(generate->wake_fd, &one, sizeof one);
 }
 
-/* Frees the generate source. The producer's fetch thread calls this when the producer stops, source_check
+/* Frees the generate source. The producer's fetcher thread calls this when the producer stops, source_check
  * after its test. */
 static void generate_close(void *state)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The http source: polls a feed that answers with JSON, by short or long polls. Runs in the producer's
- * fetch thread; other threads call only `interrupt`.
+ * fetcher thread; other threads call only `interrupt`.
  *
  * One fetch is one request: it fills the URL's template, sends a GET, and reads events and cursor from the
  * answer (http_answer.c). An interrupted fetch is an empty page: no events yet.
@@ -34,7 +34,7 @@ struct http_source {
 
 /* Checks that the configured headers and the token of an http source are single lines; a line break in
  * them would add a header to the request that nobody configured. http_open calls this in the producer's
- * fetch thread and for `eventpipe check`. Returns 0 or EP_ECONFIG. */
+ * fetcher thread and for `eventpipe check`. Returns 0 or EP_ECONFIG. */
 static int check_headers_and_token(const struct source_config *config, struct error *error)
 {
     for (size_t i = 0; i < config->http.headers.count; i++) {
@@ -51,7 +51,7 @@ static int check_headers_and_token(const struct source_config *config, struct er
 }
 
 /* Opens a source that polls an HTTP feed: checks URL, headers and ca_file, and prepares the connection
- * without using the network. The producer's fetch thread calls this before the first fetch, `eventpipe
+ * without using the network. The producer's fetcher thread calls this before the first fetch, `eventpipe
  * check` to test the configuration. Returns 0 and sets *state, or returns a negative code and fills the
  * error. */
 static int http_open(const struct source_config *config, void **state, struct error *error)
@@ -93,7 +93,7 @@ static const char *choose_first_cursor(const struct source_config *config)
 
 /* Decides after a page of an http source when the next request may go, and sets page->more. Returns 0, or
  * EP_EPROTO at the second full page in a row with the same cursor, since the same events would come for
- * ever. Runs in the producer's fetch thread. */
+ * ever. Runs in the producer's fetcher thread. */
 static int check_cursor_progress(struct http_source *http, const struct fetch *fetch, const char *cursor,
                                  uint64_t start_ns, struct page *page, struct source_failure *failure)
 {
@@ -119,7 +119,7 @@ static int check_cursor_progress(struct http_source *http, const struct fetch *f
 }
 
 /* Fetches one page of an http source: waits for the interval, sends one GET and reads events and cursor
- * from its answer. The producer's fetch thread calls this. Returns 0, with an empty page after an
+ * from its answer. The producer's fetcher thread calls this. Returns 0, with an empty page after an
  * interrupt, or a negative code with the failure filled. */
 static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
                       struct source_failure *failure)
@@ -166,8 +166,8 @@ static void http_interrupt(void *state)
     source_http_exchange_interrupt(((struct http_source *)state)->exchange);
 }
 
-/* Frees an http source and its connection. The producer's fetch thread calls this when the producer stops,
- * source_check after its test. */
+/* Frees an http source and its connection. The producer's fetcher thread calls this when the producer
+ * stops, source_check after its test. */
 static void http_close(void *state)
 {
     struct http_source *http = state;

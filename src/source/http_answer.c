@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads an HTTP answer into a page, for the http source. Runs in the producer's fetch thread; keeps no state.
+ * Reads an HTTP answer into a page, for the http source. Runs in the producer's fetcher thread; keeps
+ * no state.
  *
  * Invariants:
  *   1. 204, `null` for the array, and an empty array all mean that there are no events yet.
@@ -92,7 +93,7 @@ static const char *find_status_name(long status)
 
 /* Fills the failure for an HTTP answer whose status is no success, with an excerpt of its body. Returns
  * EP_EAUTH if an operator must change something, or EP_EBACKEND if the producer should just try again,
- * after Retry-After if the backend sent that. Runs in the producer's fetch thread, for the http source. */
+ * after Retry-After if the backend sent that. Runs in the producer's fetcher thread, for the http source. */
 static int set_status_failure(const struct source_config *config, const struct http_answer *answer,
                               struct source_failure *failure)
 {
@@ -118,7 +119,7 @@ static int set_status_failure(const struct source_config *config, const struct h
 /* ---- the cursor ---- */
 
 /* Returns the text of a cursor in an HTTP answer: a string decoded, anything else as its JSON text on one
- * line. The caller frees it. Returns NULL if memory is out. Runs in the producer's fetch thread, for the
+ * line. The caller frees it. Returns NULL if memory is out. Runs in the producer's fetcher thread, for the
  * http source. */
 static char *copy_cursor_text(struct json_span value)
 {
@@ -140,7 +141,7 @@ static bool find_cursor_value(struct json_span text, const char *pointer, struct
 
 /* Replaces *text, the number that an http source uses as cursor, by that number plus cursor.increment;
  * feeds that ask for "last update ID + 1" need this. Returns 0, EP_EPROTO if the cursor is not an integer
- * or too large, or EP_ENOMEM. Runs in the producer's fetch thread. */
+ * or too large, or EP_ENOMEM. Runs in the producer's fetcher thread. */
 static int add_cursor_increment(const struct source_config *config, char **text,
                                 struct source_failure *failure)
 {
@@ -165,7 +166,7 @@ static int add_cursor_increment(const struct source_config *config, char **text,
 }
 
 /* Sets the page's cursor from a value in the HTTP answer. If the value came from the last event,
- * cursor.increment is added. Runs in the producer's fetch thread, for the http source. Returns 0,
+ * cursor.increment is added. Runs in the producer's fetcher thread, for the http source. Returns 0,
  * EP_EPROTO or EP_ENOMEM with the failure filled. */
 static int set_page_cursor(const struct source_config *config, struct json_span value, struct page *page,
                            struct source_failure *failure)
@@ -192,7 +193,7 @@ struct answer_reader {
 };
 
 /* Callback for each element of the array of events in an HTTP answer: adds it to the page as an event and
- * remembers its cursor. Returns 0 or EP_ENOMEM, which ends the loop. Runs in the producer's fetch thread,
+ * remembers its cursor. Returns 0 or EP_ENOMEM, which ends the loop. Runs in the producer's fetcher thread,
  * for the http source. */
 static int on_answer_element(struct json_span element, void *user)
 {
@@ -213,7 +214,7 @@ static const char *describe_pointer(const char *pointer)
 }
 
 /* Reads events and cursor of a valid JSON answer into the page, from where the http source's configuration
- * says they are. Runs in the producer's fetch thread. Returns 0; EP_EPROTO if there is no array of events
+ * says they are. Runs in the producer's fetcher thread. Returns 0; EP_EPROTO if there is no array of events
  * or the cursor is unusable; or EP_ENOMEM. */
 static int read_events_and_cursor(const struct source_config *config, struct json_span body,
                                   struct page *page, struct source_failure *failure)
@@ -238,7 +239,7 @@ static int read_events_and_cursor(const struct source_config *config, struct jso
 }
 
 /* Reads an HTTP answer into the page of an http source: events and cursor, or the failure. The producer's
- * fetch thread calls this after each request. Returns 0 or a negative code; EP_EPROTO means that the
+ * fetcher thread calls this after each request. Returns 0 or a negative code; EP_EPROTO means that the
  * answer is cut off or not JSON, and the message names the byte. */
 int source_http_answer_read(const struct source_config *config, const struct http_answer *answer,
                             struct page *page, struct source_failure *failure)

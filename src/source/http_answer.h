@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Reads the answer of an HTTP backend for the http source: events and a cursor, or a failure. Runs in the
- * producer's fetch thread. */
+ * producer's fetcher thread. */
 #ifndef SOURCE_HTTP_ANSWER_H
 #define SOURCE_HTTP_ANSWER_H
 

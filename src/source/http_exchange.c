@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The http source's connection to the backend. Runs in the producer's fetch thread; other threads call
+ * The http source's connection to the backend. Runs in the producer's fetcher thread; other threads call
  * only source_http_exchange_interrupt.
  *
  * Owns one easy handle, whose connection is kept between polls, inside one multi handle. An easy handle
@@ -75,7 +75,7 @@ static bool append_header(struct http_exchange *exchange, const char *header)
 }
 
 /* Prepares the HTTP connection of an http source with libcurl, without using the network. The producer's
- * fetch thread calls this when it opens the source. Returns 0 and sets *out, or returns EP_ENOMEM or
+ * fetcher thread calls this when it opens the source. Returns 0 and sets *out, or returns EP_ENOMEM or
  * EP_EBACKEND. */
 int source_http_exchange_open(const struct http_source_config *config, struct http_exchange **out,
                               struct error *error)
@@ -103,7 +103,7 @@ int source_http_exchange_open(const struct http_source_config *config, struct ht
     return 0;
 }
 
-/* Closes the HTTP connection of an http source and sets the pointer to NULL. The producer's fetch thread
+/* Closes the HTTP connection of an http source and sets the pointer to NULL. The producer's fetcher thread
  * calls this when it closes the source. */
 void source_http_exchange_close(struct http_exchange **exchange)
 {
@@ -135,7 +135,7 @@ static bool consume_interrupt(struct http_exchange *exchange, const atomic_bool 
     return atomic_exchange(&exchange->interrupted, false) || atomic_load(abort);
 }
 
-/* Waits for the http source in the producer's fetch thread until a socket is ready, an interrupt comes,
+/* Waits for the http source in the producer's fetcher thread until a socket is ready, an interrupt comes,
  * libcurl's timer expires or until_ns is reached. */
 static void poll_sockets_until(struct http_exchange *exchange, uint64_t now_ns, uint64_t until_ns)
 {
@@ -145,7 +145,7 @@ static void poll_sockets_until(struct http_exchange *exchange, uint64_t now_ns, 
 }
 
 /* Waits until a time of the monotonic clock. Returns true then, or false if interrupted or aborted before.
- * The producer's fetch thread calls this between two requests of the http source, to keep the interval. */
+ * The producer's fetcher thread calls this between two requests of the http source, to keep the interval. */
 bool source_http_exchange_wait_until(struct http_exchange *exchange, uint64_t until_ns,
                                      const atomic_bool *abort)
 {
@@ -162,7 +162,7 @@ bool source_http_exchange_wait_until(struct http_exchange *exchange, uint64_t un
 /* ---- one request ---- */
 
 /* Callback of libcurl for each header of an HTTP answer: notes that the backend is not silent. Returns the
- * size of the header, which tells libcurl to go on. Runs in the producer's fetch thread, for the http
+ * size of the header, which tells libcurl to go on. Runs in the producer's fetcher thread, for the http
  * source. */
 static size_t on_header_data(char *data, size_t size, size_t count, void *user)
 {
@@ -175,7 +175,7 @@ static size_t on_header_data(char *data, size_t size, size_t count, void *user)
 
 /* Callback of libcurl for each piece of an HTTP answer's body: keeps it, and notes that the backend is not
  * silent. Returns its size, or a smaller number, which ends the transfer, if the answer exceeds max_bytes
- * or memory is out. Runs in the producer's fetch thread. */
+ * or memory is out. Runs in the producer's fetcher thread. */
 static size_t on_body_data(char *data, size_t size, size_t count, void *user)
 {
     struct http_exchange *exchange = user;
@@ -192,7 +192,7 @@ static size_t on_body_data(char *data, size_t size, size_t count, void *user)
 
 /* Sets all libcurl options for one GET of the http source. with_secrets is false after a redirect to
  * another origin, so that token and headers do not go to a foreign host. Returns false if libcurl refuses
- * an option or memory is out. Runs in the producer's fetch thread. */
+ * an option or memory is out. Runs in the producer's fetcher thread. */
 static bool prepare_request(struct http_exchange *exchange, const char *url, bool with_secrets)
 {
     CURL *easy = exchange->easy;
@@ -271,7 +271,7 @@ static CURLcode read_transfer_result(struct http_exchange *exchange)
 
 /* Runs one HTTP request of the http source to its end. Fails if the backend is silent for too long or its
  * whole answer too slow, so that a hanging backend cannot block the source. Returns 0, EP_EBUSY if
- * interrupted, or another negative code. Runs in the producer's fetch thread. */
+ * interrupted, or another negative code. Runs in the producer's fetcher thread. */
 static int run_transfer(struct http_exchange *exchange, uint64_t wait_ms, const atomic_bool *abort,
                         struct error *error)
 {
@@ -319,7 +319,7 @@ static bool url_parts_equal(CURLU *first_url, CURLU *second_url, CURLUPart part)
 }
 
 /* Whether two URLs have the same scheme, host and port. Only then does the http source send token and
- * headers to the target of a redirect. Runs in the producer's fetch thread. */
+ * headers to the target of a redirect. Runs in the producer's fetcher thread. */
 static bool urls_have_same_origin(const char *first_text, const char *second_text)
 {
     CURLU *first_url = curl_url(), *second_url = curl_url();
@@ -336,7 +336,7 @@ static bool urls_have_same_origin(const char *first_text, const char *second_tex
 }
 
 /* Sends a GET and waits for its answer, following up to 5 redirects. The http source calls this once per
- * fetch, in the producer's fetch thread. Returns 0 for an answer with any HTTP status, EP_EBUSY if
+ * fetch, in the producer's fetcher thread. Returns 0 for an answer with any HTTP status, EP_EBUSY if
  * interrupted, or another negative code. The answer's body stays valid until the next call. */
 int source_http_exchange_get(struct http_exchange *exchange, const char *url, uint64_t wait_ms,
                              const atomic_bool *abort, struct http_answer *answer, struct error *error)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The http source's connection, by libcurl: one GET at a time, which may wait for long and can be
- * interrupted. Runs in the producer's fetch thread. */
+ * interrupted. Runs in the producer's fetcher thread. */
 #ifndef SOURCE_HTTP_EXCHANGE_H
 #define SOURCE_HTTP_EXCHANGE_H
 

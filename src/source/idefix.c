@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The idefix source: fetches events from an Idefix backend by long polls. Runs in the producer's fetch
+ * The idefix source: fetches events from an Idefix backend by long polls. Runs in the producer's fetcher
  * thread; other threads call only `interrupt`. One fetch is one events.get. Without a connection, it
  * connects and logs in first.
  *
@@ -11,15 +11,15 @@
  *      second has passed.
  *   3. A full page whose cursor did not move is passed on (the store skips what it knows). A second one
  *      in a row is malformed, since no new event would ever come.
- *   4. After a failed connect, and after the first loss of a connection or login, the next attempt comes
- *      within a second, with jitter: a connect is cheap, and the broker's return must be noticed soon. After
- *      more losses in a row the pauses grow, because two clients with one session ID disconnect each other
- *      again and again. If account or token is refused, the next attempt comes after retry.max. All other
- *      failures follow the producer's backoff.
- *   5. The first poll after a failure is short: its answer clears the failure in `eventpipe status`, which
- *      would stay there during a long poll.
- *   6. After a page that cannot be read, half as many events are requested, down to one. So the
- *      events before a broken one still arrive, and a page that was too large becomes small enough.
+ *   4. After a failed connect, and after the first loss of a connection or login, the next attempt
+ *      comes within a second, with jitter: a connect is cheap, and the broker's return must be noticed
+ *      soon. After more losses in a row the pauses grow, because two clients with one session ID
+ *      disconnect each other again and again. If account or token is refused, the next attempt comes
+ *      after retry.max. All other failures follow the producer's backoff.
+ *   5. The first poll after a failure is short: its answer clears the failure in `eventpipe status`,
+ *      which would stay there during a long poll.
+ *   6. After a page that cannot be read, half as many events are requested, down to one. So the events
+ *      before a broken one still arrive, and a page that was too large becomes small enough.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -50,7 +50,7 @@ struct idefix_source {
 };
 
 /* Opens a source of events from an Idefix backend: checks filters, ca_file and account, without using the
- * network. The producer's fetch thread calls this before the first fetch, `eventpipe check` to test the
+ * network. The producer's fetcher thread calls this before the first fetch, `eventpipe check` to test the
  * configuration. Returns 0 and sets *state, or returns a negative code and fills the error. */
 static int source_idefix_open(const struct source_config *config, void **state, struct error *error)
 {
@@ -90,7 +90,7 @@ static uint64_t random_short_retry_ms(void)
 
 /* Sets when the idefix source tries again after it lost its connection or login: soon the first time, then
  * after growing pauses. They grow here, because polls that succeed in between reset the producer's
- * backoff. Runs in the producer's fetch thread. */
+ * backoff. Runs in the producer's fetcher thread. */
 static void set_retry_after_loss(struct idefix_source *source, struct source_failure *failure)
 {
     const struct source_config *config = source->config;
@@ -108,7 +108,7 @@ static void set_retry_after_loss(struct idefix_source *source, struct source_fai
 }
 
 /* Turns a failed Idefix call into the source's failure, and sets when to try again. Returns 0 if the
- * backend only had no events yet, else the failure's code. Runs in the producer's fetch thread. */
+ * backend only had no events yet, else the failure's code. Runs in the producer's fetcher thread. */
 static int set_failure_and_retry(struct idefix_source *source, const struct idefix_failure *call_failure,
                                  struct source_failure *failure)
 {
@@ -131,7 +131,7 @@ static int set_failure_and_retry(struct idefix_source *source, const struct idef
 
 /* Decides after a page from Idefix when the next call may go, and sets page->more. Returns 0, or EP_EPROTO
  * at the second full page in a row with the same cursor, since the same events would come for ever. Runs
- * in the producer's fetch thread. */
+ * in the producer's fetcher thread. */
 static int check_cursor_progress(struct idefix_source *source, const struct idefix_query *query,
                                  uint64_t start_ns, struct page *page, struct source_failure *failure)
 {
@@ -156,7 +156,7 @@ static int check_cursor_progress(struct idefix_source *source, const struct idef
 }
 
 /* Sends events.get to the Idefix backend and waits. Returns 0 and fills message with the answer, which the
- * caller frees, or returns a negative code and fills call_failure. Runs in the producer's fetch thread,
+ * caller frees, or returns a negative code and fills call_failure. Runs in the producer's fetcher thread,
  * once per fetch of the idefix source. */
 static int call_events_get(struct idefix_source *source, const struct idefix_query *query,
                            const atomic_bool *abort, struct idefix_message *message,
@@ -193,9 +193,9 @@ static struct idefix_query make_query(const struct idefix_source *source, const 
 }
 
 /* Fetches one page from an Idefix backend by one long poll: calls events.get and reads events and cursor.
- * The producer's fetch thread calls this. After an unreadable page it asks for half as many events, to get
- * past the bad one. Returns 0, with an empty page if there are no events yet, or a negative code with the
- * failure filled. */
+ * The producer's fetcher thread calls this. After an unreadable page it asks for half as many events, to
+ * get past the bad one. Returns 0, with an empty page if there are no events yet, or a negative code with
+ * the failure filled. */
 static int source_idefix_fetch(void *state, const struct fetch *fetch, struct page *page,
                                struct source_failure *failure)
 {
@@ -235,7 +235,7 @@ static void source_idefix_interrupt(void *state)
     idefix_interrupt(((struct idefix_source *)state)->client);
 }
 
-/* Disconnects from the Idefix backend and frees the source. The producer's fetch thread calls this when
+/* Disconnects from the Idefix backend and frees the source. The producer's fetcher thread calls this when
  * the producer stops, source_check after its test. */
 static void source_idefix_close(void *state)
 {

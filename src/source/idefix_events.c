@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads the events in an Idefix backend's answer. Runs in the producer's fetch thread for an idefix source,
- * and in the library caller's process for ep_idefix_events_get. Keeps no state.
+ * Reads the events in an Idefix backend's answer. Runs in the producer's fetcher thread for an idefix
+ * source, and in the library caller's process for ep_idefix_events_get. Keeps no state.
  *
  * Invariants:
  *   1. No event is lost. An undecodable one goes into the page as corrupt, with the bytes that came, and
@@ -56,7 +56,7 @@ static void set_fault_from_problem(struct event *event)
 
 /* Checks the uid of an Idefix event. An unusable one is dropped and the event marked as corrupt; a hash of
  * its bytes then becomes its UID. is_present: the member exists; is_exact: it is UTF-8 without NUL. Runs
- * where the answer is read: in a producer's fetch thread or the library caller's process. */
+ * where the answer is read: in a producer's fetcher thread or the library caller's process. */
 static void check_event_uid(struct event *event, bool is_present, bool is_exact)
 {
     const char *fault = event->uid == NULL && is_present            ? "its uid is not a text"
@@ -73,7 +73,7 @@ static void check_event_uid(struct event *event, bool is_present, bool is_exact)
 }
 
 /* Adds a decoded Idefix event to the page, as a corrupt one if it has a fault. Returns 0 or EP_ENOMEM.
- * Runs in a producer's fetch thread or the library caller's process. */
+ * Runs in a producer's fetcher thread or the library caller's process. */
 static int add_event_to_page(struct page *page, const struct event *event)
 {
     if (event->fault != NULL)
@@ -107,7 +107,7 @@ static int read_json_text_member(struct json_span object, const char *pointer, c
 }
 
 /* Marks an Idefix event as corrupt if it is not a valid JSON object or is nested too deep. A producer's
- * fetch thread or the library caller's process calls this for each event of an answer in JSON. */
+ * fetcher thread or the library caller's process calls this for each event of an answer in JSON. */
 static void check_json_event(struct event *event)
 {
     struct json_span raw = event->raw;
@@ -125,7 +125,7 @@ static void check_json_event(struct event *event)
 }
 
 /* Callback for each event of an Idefix answer in JSON: checks it and adds it to the page, a bad one as
- * corrupt. Returns 0 or EP_ENOMEM, which ends the loop. Runs in a producer's fetch thread or, for
+ * corrupt. Returns 0 or EP_ENOMEM, which ends the loop. Runs in a producer's fetcher thread or, for
  * ep_idefix_events_get, in the library caller's process. */
 static int on_json_event(struct json_span event_text, void *user)
 {
@@ -169,7 +169,7 @@ static int read_msgpack_text_member(struct msgpack map, const char *key, char **
 }
 
 /* Converts an Idefix event from MessagePack to the JSON text that is stored; marks it as corrupt if it is
- * not a map or cannot be converted. Returns 0 or EP_ENOMEM. Runs in a producer's fetch thread or the
+ * not a map or cannot be converted. Returns 0 or EP_ENOMEM. Runs in a producer's fetcher thread or the
  * library caller's process. */
 static int convert_msgpack_event(struct event *event, struct msgpack value)
 {
@@ -187,8 +187,8 @@ static int convert_msgpack_event(struct event *event, struct msgpack value)
 }
 
 /* Callback for each event of an Idefix answer in MessagePack: converts it to JSON and adds it to the page,
- * a bad one as corrupt. Returns 0 or EP_ENOMEM, which ends the loop. Runs in a producer's fetch thread or,
- * for ep_idefix_events_get, in the library caller's process. */
+ * a bad one as corrupt. Returns 0 or EP_ENOMEM, which ends the loop. Runs in a producer's fetcher thread
+ * or, for ep_idefix_events_get, in the library caller's process. */
 static int on_msgpack_event(struct msgpack element, void *user)
 {
     struct page *page = user;
@@ -255,7 +255,7 @@ static bool is_missing_or_null(struct json_span value)
 
 /* Finds events and cursor of an Idefix answer in JSON and counts the events; adds nothing to a page yet.
  * Returns 0, EP_EPROTO for a malformed answer, or EP_ENOMEM; the caller frees answer->cursor. Runs in a
- * producer's fetch thread or the library caller's process. */
+ * producer's fetcher thread or the library caller's process. */
 static int parse_json_answer(struct json_span data, struct answer *answer, struct error *error)
 {
     struct data_members found = {0};
@@ -287,7 +287,7 @@ static int on_msgpack_event_count(struct msgpack element, void *user)
 
 /* Finds events and cursor of an Idefix answer in MessagePack and counts the events; adds nothing to a page
  * yet. Returns 0, EP_EPROTO for a malformed answer, or EP_ENOMEM; the caller frees answer->cursor. Runs in
- * a producer's fetch thread or the library caller's process. */
+ * a producer's fetcher thread or the library caller's process. */
 static int parse_msgpack_answer(struct msgpack data, struct answer *answer, struct error *error)
 {
     struct msgpack events = {0};
@@ -307,7 +307,7 @@ static int parse_msgpack_answer(struct msgpack data, struct answer *answer, stru
 }
 
 /* Adds the events and the cursor of a checked Idefix answer to the page. Returns 0; EP_EPROTO for absurdly
- * many events or a huge cursor, which could exhaust the memory; or EP_ENOMEM. Runs in a producer's fetch
+ * many events or a huge cursor, which could exhaust the memory; or EP_ENOMEM. Runs in a producer's fetcher
  * thread or the library caller's process. */
 static int add_answer_to_page(const struct idefix_message *message, const struct answer *answer,
                               struct page *page, struct error *error)
@@ -332,8 +332,8 @@ static int add_answer_to_page(const struct idefix_message *message, const struct
 }
 
 /* Reads the Idefix backend's answer to events.get, JSON or MessagePack, into a page. The idefix source
- * calls this in the producer's fetch thread, ep_idefix_events_get in the library caller's process. Returns
- * 0, EP_EPROTO for a malformed answer, which leaves the page unchanged, or EP_ENOMEM. */
+ * calls this in the producer's fetcher thread, ep_idefix_events_get in the library caller's process.
+ * Returns 0, EP_EPROTO for a malformed answer, which leaves the page unchanged, or EP_ENOMEM. */
 int source_idefix_events_read(const struct idefix_message *message, struct page *page, struct error *error)
 {
     struct json_span data = message->data;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads the events in an Idefix backend's answer, for the idefix source (in the producer's fetch thread) and
- * for the library's Idefix client (in the caller's process). */
+/* Reads the events in an Idefix backend's answer, for the idefix source (in the producer's fetcher thread)
+ * and for the library's Idefix client (in the caller's process). */
 #ifndef SOURCE_IDEFIX_EVENTS_H
 #define SOURCE_IDEFIX_EVENTS_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A page: the events of one fetch, on their way from a source to the store. Runs in the producer's fetch
- * thread, in keep for injected events, and in the library caller's process. A page belongs to one thread at
- * a time.
+ * A page: the events of one fetch, on their way from a source to the store. Runs in the producer's fetcher
+ * thread, in the keeper for injected events, and in the library caller's process. A page belongs to one
+ * thread at a time.
  *
  * Owns all strings of its events: each event is one allocation, which begins with the UID. Added events
  * are copied. If memory is out, the page stays as it was. An undecodable event does not fail the page: it
@@ -40,7 +40,7 @@ void source_page_clear(struct page *page)
 }
 
 /* Sets the cursor after a page's events to a copy of a text; the store commits it together with the
- * events. Sources call this in the producer's fetch thread, the library's Idefix client in its caller's
+ * events. Sources call this in the producer's fetcher thread, the library's Idefix client in its caller's
  * process. Returns 0, or EP_ENOMEM, which leaves the old cursor. */
 int source_page_set_cursor(struct page *page, const char *cursor)
 {
@@ -106,7 +106,7 @@ static int append_event_copy(struct page *page, const struct store_event *event)
 }
 
 /* Appends an event with its JSON text to a page; everything is copied. Sources call this in the producer's
- * fetch thread, the keeper for `eventpipe inject`, and the library's Idefix client in its caller's
+ * fetcher thread, the keeper for `eventpipe inject`, and the library's Idefix client in its caller's
  * process. Returns 0, EP_ENOMEM, or EP_EINVAL without UID or data. */
 int source_page_add(struct page *page, const char *uid, const char *address, const char *type,
                     const char *data, size_t data_bytes)
@@ -119,7 +119,7 @@ int source_page_add(struct page *page, const char *uid, const char *address, con
 }
 
 /* Appends an event that cannot be decoded to a page; the store keeps it as dead, reason corrupt, with its
- * raw bytes. Sources call this in the producer's fetch thread, so that one bad event does not stop all
+ * raw bytes. Sources call this in the producer's fetcher thread, so that one bad event does not stop all
  * that follow. Without a usable UID, a hash of the bytes becomes the UID. Returns 0 or EP_ENOMEM. */
 int source_page_add_corrupt(struct page *page, const char *uid, const char *raw, size_t raw_bytes,
                             const char *reason)
@@ -142,7 +142,7 @@ int source_page_add_corrupt(struct page *page, const char *uid, const char *raw,
 
 /* Copies the value that a JSON pointer of the configuration finds in an event, if it is a string or a
  * number. The caller frees *out, which is NULL if there is no such value. Returns 0 or EP_ENOMEM. Runs in
- * the producer's fetch thread, for http and file sources. */
+ * the producer's fetcher thread, for http and file sources. */
 static int copy_string_or_number(struct json_span event, const char *json_pointer, char **out)
 {
     struct json_span value;
@@ -160,7 +160,7 @@ static int copy_string_or_number(struct json_span event, const char *json_pointe
 
 /* Copies an event's timestamp; the caller frees *out, which is NULL if there is none. A string stays as it
  * is; a number is Unix time in seconds or milliseconds and becomes RFC 3339. Returns 0 or EP_ENOMEM. Runs
- * in the producer's fetch thread, for http and file sources. */
+ * in the producer's fetcher thread, for http and file sources. */
 static int copy_timestamp(struct json_span event, const char *json_pointer, char **out)
 {
     struct json_span value;
@@ -191,7 +191,7 @@ static int copy_timestamp(struct json_span event, const char *json_pointer, char
 
 /* Writes one member with a text value to an event's JSON object, after a comma if it is not the first;
  * skips a NULL text. source_page_add_element builds the events of http and file sources with it, in the
- * producer's fetch thread. */
+ * producer's fetcher thread. */
 static void write_text_member(struct text *out, const char *name, const char *text)
 {
     if (text == NULL)
@@ -203,8 +203,8 @@ static void write_text_member(struct text *out, const char *name, const char *te
 }
 
 /* Writes an event's payload: JSON as it is, UTF-8 text as a string, anything else in base64. A text that
- * contains NUL goes in base64, too, since many parsers end a string at a NUL. Runs in the producer's fetch
- * thread, for http and file sources. */
+ * contains NUL goes in base64, too, since many parsers end a string at a NUL. Runs in the producer's
+ * fetcher thread, for http and file sources. */
 static void write_payload_member(struct text *out, struct json_span element, bool is_json)
 {
     if (is_json) {
@@ -225,7 +225,7 @@ struct element_members {
 };
 
 /* Copies UID, address, type and timestamp of an event, as the source's JSON pointers find them; the caller
- * frees them, also after a failure. Returns 0 or EP_ENOMEM. Runs in the producer's fetch thread, for http
+ * frees them, also after a failure. Returns 0 or EP_ENOMEM. Runs in the producer's fetcher thread, for http
  * and file sources. */
 static int copy_element_members(const struct event_pointers *pointers, struct json_span element,
                                 struct element_members *members)
@@ -239,7 +239,7 @@ static int copy_element_members(const struct event_pointers *pointers, struct js
 }
 
 /* Returns why an event's uid cannot be its UID, or NULL if it can or if there is none. The producer's
- * fetch thread then adds the event as corrupt, because a shortened or guessed UID could equal another
+ * fetcher thread then adds the event as corrupt, because a shortened or guessed UID could equal another
  * event's, and the store would drop one of the two. */
 static const char *find_uid_fault(const struct event_pointers *pointers, struct json_span element,
                                   const char *uid)
@@ -255,7 +255,7 @@ static const char *find_uid_fault(const struct event_pointers *pointers, struct 
 
 /* Builds an event from a line of a file or an element of an HTTP answer and adds it to the page. The UID
  * is the element's own, else fallback_uid, else a hash of the element; one with an unusable uid becomes
- * corrupt. The file and http sources call this in the producer's fetch thread. Returns 0 or EP_ENOMEM. */
+ * corrupt. The file and http sources call this in the producer's fetcher thread. Returns 0 or EP_ENOMEM. */
 int source_page_add_element(struct page *page, const struct event_pointers *pointers,
                             struct json_span element, bool is_json, const char *fallback_uid)
 {

@@ -3,7 +3,7 @@
 #include "src/source/source.h"
 
 /* Returns the function table of a source type, or NULL if the type is unknown. A producer calls this when
- * it starts its fetch thread, source_check before it tests a configuration. */
+ * it starts its fetcher thread, source_check before it tests a configuration. */
 const struct source_ops *source_ops_for(enum source_type type)
 {
     switch (type) {

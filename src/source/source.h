@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A source: a table of functions that its producer calls in a fetch thread, so that the producer's main
+ * A source: a table of functions that its producer calls in a fetcher thread, so that the producer's main
  * thread can hand out and retry events while a fetch waits. A source never touches the store or the shared
  * memory segment.
  */
