@@ -161,8 +161,8 @@ static int check_not_running(ep_manager *manager)
 /* Sets *type for a source that the library's caller adds: the one that params->type names or, if it is
  * NULL, a client source. Returns 0, or EP_EINVAL with the manager's error set for an unknown type, or if
  * neither a type nor a client is given. */
-static int find_source_type(ep_manager *manager, const struct ep_source_params *params,
-                            enum source_type *type)
+static int choose_source_type(ep_manager *manager, const struct ep_source_params *params,
+                              enum source_type *type)
 {
     static const enum source_type named_types[] = {SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_IDEFIX};
     if (params->type == NULL) {
@@ -247,7 +247,7 @@ static int check_source_params(ep_manager *manager, const struct ep_source_param
         if (strcmp(manager->config->sources[i].id, params->id) == 0)
             return base_error_set(&manager->error, EP_EEXIST,
                                   "source \"%s\" exists already: choose another id", params->id);
-    int result = find_source_type(manager, params, type);
+    int result = choose_source_type(manager, params, type);
     if (result == 0 && *type == SOURCE_IDEFIX && params->domain == NULL && params->address == NULL)
         return base_error_set(&manager->error, EP_EINVAL,
                               "source %s: neither domain nor address is given: idefix needs one of them",

@@ -256,10 +256,11 @@ static int score_match(int fd, const struct stat *info, const struct file_positi
     return same_file ? 3 : same_inode ? 2 : 1;
 }
 
-struct search {
+/* The rotated file that matches a position best so far; fd -1 = none. */
+struct match_search {
     const struct file_position *position;
     int fd, score;
-    int64_t written_ns;
+    int64_t modified_ns;
 };
 
 /* Callback of for_each_sibling: keeps the rotated file that matches a position best and, of equal ones,
@@ -267,17 +268,17 @@ struct search {
  * source. */
 static bool on_sibling_keep_best(int fd, const struct sibling *sibling, void *user)
 {
-    struct search *search = user;
+    struct match_search *search = user;
     int score = score_match(fd, &sibling->info, search->position);
 
     if (score == 0 || score < search->score ||
-        (score == search->score && modification_time_ns(&sibling->info) <= search->written_ns))
+        (score == search->score && modification_time_ns(&sibling->info) <= search->modified_ns))
         return false;
     if (search->fd >= 0)
         close(search->fd);
     search->fd = fd;
     search->score = score;
-    search->written_ns = modification_time_ns(&sibling->info);
+    search->modified_ns = modification_time_ns(&sibling->info);
     return true;
 }
 
@@ -286,7 +287,7 @@ static bool on_sibling_keep_best(int fd, const struct sibling *sibling, void *us
  * truncation; otherwise the unread lines of a rotated file would be lost. */
 bool source_file_position_find_file(const char *path, const struct file_position *position, int *fd)
 {
-    struct search search = {.position = position, .fd = -1};
+    struct match_search search = {.position = position, .fd = -1};
     struct stat info;
     int path_fd;
 
@@ -296,11 +297,11 @@ bool source_file_position_find_file(const char *path, const struct file_position
             close(path_fd);
         else
             search.fd = path_fd;
-        search.written_ns = INT64_MAX; /* path wins over rotated files with the same score */
+        search.modified_ns = INT64_MAX; /* path wins over rotated files with the same score */
     }
     if (search.score < 3) {
         if (search.score == 0)
-            search.written_ns = INT64_MIN;
+            search.modified_ns = INT64_MIN;
         for_each_sibling(path, on_sibling_keep_best, &search);
     }
     if (search.fd < 0)
@@ -334,11 +335,12 @@ static int compare_suffix_age(const char *first_suffix, const char *second_suffi
     return strcmp(first_suffix, second_suffix);
 }
 
-struct succession {
-    struct stat finished;
+/* The search for the file after a finished one; fd -1 = none found so far. */
+struct next_file_search {
+    struct stat finished_info;
     char finished_suffix[NAME_MAX + 1]; /* "" = not found beside path */
     int fd;
-    int64_t written_ns;
+    int64_t modified_ns;
     char suffix[NAME_MAX + 1];
 };
 
@@ -347,12 +349,12 @@ struct succession {
  * descriptor. */
 static bool on_sibling_find_finished(int fd, const struct sibling *sibling, void *user)
 {
-    struct succession *succession = user;
+    struct next_file_search *search = user;
 
     (void)fd;
-    if (sibling->info.st_dev == succession->finished.st_dev &&
-        sibling->info.st_ino == succession->finished.st_ino && is_rotation_suffix(sibling->suffix))
-        snprintf(succession->finished_suffix, sizeof succession->finished_suffix, "%s", sibling->suffix);
+    if (sibling->info.st_dev == search->finished_info.st_dev &&
+        sibling->info.st_ino == search->finished_info.st_ino && is_rotation_suffix(sibling->suffix))
+        snprintf(search->finished_suffix, sizeof search->finished_suffix, "%s", sibling->suffix);
     return false;
 }
 
@@ -361,27 +363,27 @@ static bool on_sibling_find_finished(int fd, const struct sibling *sibling, void
  * rotations while the producer was down. */
 static bool on_sibling_find_successor(int fd, const struct sibling *sibling, void *user)
 {
-    struct succession *succession = user;
-    int64_t written_ns = modification_time_ns(&sibling->info),
-            finished_ns = modification_time_ns(&succession->finished);
+    struct next_file_search *search = user;
+    int64_t modified_ns = modification_time_ns(&sibling->info),
+            finished_ns = modification_time_ns(&search->finished_info);
 
     if (!is_rotation_suffix(sibling->suffix) || strlen(sibling->suffix) > NAME_MAX ||
-        (sibling->info.st_dev == succession->finished.st_dev &&
-         sibling->info.st_ino == succession->finished.st_ino))
+        (sibling->info.st_dev == search->finished_info.st_dev &&
+         sibling->info.st_ino == search->finished_info.st_ino))
         return false;
-    if (written_ns < finished_ns || (written_ns == finished_ns &&
-                                     (succession->finished_suffix[0] == '\0' ||
-                                      compare_suffix_age(sibling->suffix, succession->finished_suffix) <= 0)))
+    if (modified_ns < finished_ns ||
+        (modified_ns == finished_ns && (search->finished_suffix[0] == '\0' ||
+                                        compare_suffix_age(sibling->suffix, search->finished_suffix) <= 0)))
         return false;
-    if (succession->fd >= 0 && (written_ns > succession->written_ns ||
-                                (written_ns == succession->written_ns &&
-                                 compare_suffix_age(sibling->suffix, succession->suffix) >= 0)))
+    if (search->fd >= 0 &&
+        (modified_ns > search->modified_ns ||
+         (modified_ns == search->modified_ns && compare_suffix_age(sibling->suffix, search->suffix) >= 0)))
         return false;
-    if (succession->fd >= 0)
-        close(succession->fd);
-    succession->fd = fd;
-    succession->written_ns = written_ns;
-    snprintf(succession->suffix, sizeof succession->suffix, "%s", sibling->suffix);
+    if (search->fd >= 0)
+        close(search->fd);
+    search->fd = fd;
+    search->modified_ns = modified_ns;
+    snprintf(search->suffix, sizeof search->suffix, "%s", sibling->suffix);
     return true;
 }
 
@@ -391,17 +393,17 @@ static bool on_sibling_find_successor(int fd, const struct sibling *sibling, voi
 int source_file_position_open_next(const char *path, int finished_fd, int *fd, bool *is_path,
                                    struct error *error)
 {
-    struct succession succession = {.fd = -1};
+    struct next_file_search search = {.fd = -1};
 
-    if (fstat(finished_fd, &succession.finished) != 0)
+    if (fstat(finished_fd, &search.finished_info) != 0)
         return base_error_set(error, EP_EBACKEND, "%s: the state of the finished file cannot be read: %s",
                               path, strerror(errno));
-    for_each_sibling(path, on_sibling_find_finished, &succession);
-    for_each_sibling(path, on_sibling_find_successor, &succession);
-    *is_path = succession.fd < 0;
+    for_each_sibling(path, on_sibling_find_finished, &search);
+    for_each_sibling(path, on_sibling_find_successor, &search);
+    *is_path = search.fd < 0;
     if (*is_path)
         return source_file_position_open(path, fd, error);
-    *fd = succession.fd;
+    *fd = search.fd;
     return 0;
 }
 
