@@ -10,17 +10,17 @@
 
 #define ADMIN_UIDS_MAX 5000
 
-/* The answer's data lines, collected into large writes. `lost`: the client is gone, or took nothing
+/* The answer's data lines, collected into large writes. `client_lost`: the client is gone, or took nothing
  * for 5 s. */
 struct answer {
     int client;
     struct text lines;
     uint64_t line_count;
-    bool lost;
+    bool client_lost;
 };
 void control_answer_begin(struct answer *answer, int client);
 /* Ends the line built in answer->lines. 0, or EP_ESYSTEM: the client is lost. */
-int control_answer_line(struct answer *answer);
+int control_answer_end_line(struct answer *answer);
 int control_answer_flush(struct answer *answer);
 void control_answer_close(struct answer *answer);
 
@@ -30,8 +30,8 @@ struct admin_request {
     int client;
     struct store_select select; /* points into the request, `uids` and `names` */
     bool all, dry_run;
-    bool selective; /* it has a filter; commands that change events require one */
-    const char *set;
+    bool has_filter;        /* it has a filter; commands that change events require one */
+    const char *new_cursor; /* cursor --set: the value to set, or NULL */
     uint64_t first_line;
     const char **uids;
     struct admin_names *names;
@@ -54,20 +54,22 @@ void control_admin_names_free(struct admin_names *names);
 /* Records that events of this source were changed, so that the keeper notifies its producer. */
 void control_admin_mark_changed(struct admin_request *request, const char *source);
 /* The store's id of a configured source; EP_ENOENT with a suggestion. */
-int control_admin_source_id(const struct admin_request *request, const char *name, int64_t *id,
-                            struct error *error);
+int control_admin_find_source_id(const struct admin_request *request, const char *name, int64_t *id,
+                                 struct error *error);
 /* `; there is no source "x": did you mean "y"?` when the request names an unknown source or stage,
  * else "". */
-void control_admin_unknown_name(const struct admin_request *request, char *buffer, size_t size);
+void control_admin_describe_unknown_name(const struct admin_request *request, char *buffer, size_t size);
 
-/* Ends the answer with the store's error. `what` failed; `done` (or "") says what was done before. */
-void control_admin_store_failed(const struct admin_request *request, const char *what, const char *done);
+/* Ends the answer with the store's error. `failed_action` is what could not be done, as in "cannot read the
+ * cursor"; `done_before` (or "") says what was done before. */
+void control_admin_end_with_store_error(const struct admin_request *request, const char *failed_action,
+                                        const char *done_before);
 
-void control_admin_list(struct admin_request *request);   /* queue, show */
-void control_admin_change(struct admin_request *request); /* retry, hold, release, requeue, remove */
-void control_admin_cursor(struct admin_request *request);
-void control_admin_check(struct admin_request *request);
-void control_admin_inject(struct admin_request *request);
+void control_admin_serve_list(struct admin_request *request);   /* queue, show */
+void control_admin_serve_change(struct admin_request *request); /* retry, hold, release, requeue, remove */
+void control_admin_serve_cursor(struct admin_request *request);
+void control_admin_serve_check(struct admin_request *request);
+void control_admin_serve_inject(struct admin_request *request);
 
 /* `,"name":"value"`, or `,"name":null`. */
 void control_admin_member(struct text *out, const char *name, const char *value);

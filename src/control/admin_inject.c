@@ -28,34 +28,35 @@
 
 struct injection {
     struct admin_request *request;
-    int64_t source;
+    int64_t source_id;
     struct page page;
     struct answer answer;
-    struct text received; /* not a whole line yet */
-    bool skipping;        /* a line longer than LINE_BYTES: its rest is dropped */
-    uint64_t line, stored, duplicates, invalid;
-    int code; /* the first error of the store, or EP_ENOMEM; then nothing more is stored */
+    struct text received;    /* not a whole line yet */
+    bool skipping_long_line; /* a line longer than LINE_BYTES: its rest is dropped */
+    uint64_t line_number, stored_count, duplicate_count, invalid_count;
+    int store_code; /* the first error of the store, or EP_ENOMEM; then nothing more is stored */
 };
 
-/* `eventpipe inject`, in the keeper: answers with a data line that a line is not an event and why, and
- * counts it. The other lines are still stored. */
-static void refuse_line(struct injection *injection, const char *message)
+/* Rejects one line of an operator's `eventpipe inject`: writes a data line with the line's number and
+ * the reason, and counts it. The other lines are still stored. Runs in the keeper. */
+static void reject_line(struct injection *injection, const char *message)
 {
     struct text *out = &injection->answer.lines;
-    injection->invalid++;
+    injection->invalid_count++;
     base_text_append(out, "{\"line\":");
-    json_write_uint(out, injection->line);
+    json_write_uint(out, injection->line_number);
     control_admin_member(out, "error", message);
     base_text_append(out, "}");
-    control_answer_line(&injection->answer);
+    control_answer_end_line(&injection->answer);
 }
 
-/* `eventpipe inject`, in the keeper: stores the events collected so far in one transaction and counts
- * duplicates. With --dry-run it only counts. After an error of the store nothing more is stored. */
+/* Stores the events collected so far for `eventpipe inject` in one transaction, counts them and their
+ * duplicates, and empties the page. With --dry-run it only counts. After an error of the store it does
+ * nothing. Runs in the keeper. */
 static void store_page(struct injection *injection)
 {
     struct page *page = &injection->page;
-    if (page->count == 0 || injection->code != EP_OK)
+    if (page->count == 0 || injection->store_code != EP_OK)
         return;
     struct store_ingested ingested = {.stored = page->count};
     if (!injection->request->dry_run) {
@@ -63,35 +64,36 @@ static void store_page(struct injection *injection)
                                     .count = page->count,
                                     .injected = true,
                                     .now_ms = shm_realtime_ms()};
-        injection->code =
-            store_ingest(injection->request->admin->store, injection->source, &events, &ingested);
+        injection->store_code =
+            store_ingest(injection->request->admin->store, injection->source_id, &events, &ingested);
     }
-    if (injection->code == EP_OK) {
-        injection->stored += ingested.stored;
-        injection->duplicates += ingested.duplicates;
+    if (injection->store_code == EP_OK) {
+        injection->stored_count += ingested.stored;
+        injection->duplicate_count += ingested.duplicates;
         if (ingested.stored > 0 && !injection->request->dry_run)
             control_admin_mark_changed(injection->request, injection->request->select.source);
     }
     source_page_clear(page);
 }
 
-/* `eventpipe inject`, in the keeper: returns the text of an event's member that is a string or a number,
- * which the caller frees. Returns NULL if it is missing, null, or of another kind, which also sets *wrong. */
-static char *copy_member_text(struct json_span event, const char *pointer, bool *wrong)
+/* Returns a copy of an event's member as text if it is a string or a number; the caller frees it.
+ * Returns NULL if the member is missing or null, and also if it has another type, which sets
+ * *has_wrong_type. Runs in the keeper for each event that `eventpipe inject` sends. */
+static char *copy_string_or_number(struct json_span event, const char *json_pointer, bool *has_wrong_type)
 {
     struct json_span value;
-    if (!json_find(event, pointer, &value) || json_kind(value) == 'n')
+    if (!json_find(event, json_pointer, &value) || json_kind(value) == 'n')
         return NULL;
     if (json_kind(value) != '"' && json_kind(value) != '0') {
-        *wrong = true;
+        *has_wrong_type = true;
         return NULL;
     }
     return json_text(value);
 }
 
-/* `eventpipe inject`, in the keeper: adds an event to the page that is stored next, with the bytes of its
- * line. An event without a UID gets a hash of its line as UID, so that injecting the same file twice finds
- * duplicates. */
+/* Adds an injected event to the page that is stored next, with the bytes of its line. An event without a
+ * UID gets a hash of its line as UID, so that injecting the same file twice creates only duplicates.
+ * Returns 0 or EP_ENOMEM. Runs in the keeper. */
 static int add_event_to_page(struct injection *injection, struct json_span event, const char *uid,
                              const char *address, const char *type)
 {
@@ -99,44 +101,46 @@ static int add_event_to_page(struct injection *injection, struct json_span event
         return source_page_add(&injection->page, uid, address, type, event.at, event.bytes);
     char hash[HASH_UID_DIGITS + 1];
     base_hash_hex(event.at, event.bytes, hash, HASH_UID_DIGITS);
-    const char *rest = event.at + 1, *end = event.at + event.bytes;
-    while (rest < end && strchr(" \t\r\n", *rest) != NULL)
-        rest++;
-    struct text out = {0};
-    base_text_append(&out, "{\"uid\":\"");
-    base_text_append(&out, hash);
-    base_text_append(&out, *rest == '}' ? "\"" : "\",");
-    base_text_append_bytes(&out, rest, (size_t)(end - rest));
-    int code =
-        out.failed ? EP_ENOMEM : source_page_add(&injection->page, hash, address, type, out.text, out.bytes);
-    base_text_free(&out);
+    const char *members = event.at + 1, *end = event.at + event.bytes;
+    while (members < end && strchr(" \t\r\n", *members) != NULL)
+        members++;
+    struct text event_with_uid = {0};
+    base_text_append(&event_with_uid, "{\"uid\":\"");
+    base_text_append(&event_with_uid, hash);
+    base_text_append(&event_with_uid, *members == '}' ? "\"" : "\",");
+    base_text_append_bytes(&event_with_uid, members, (size_t)(end - members));
+    int code = event_with_uid.failed ? EP_ENOMEM
+                                     : source_page_add(&injection->page, hash, address, type,
+                                                       event_with_uid.text, event_with_uid.bytes);
+    base_text_free(&event_with_uid);
     return code;
 }
 
-/* `eventpipe inject`, in the keeper: checks uid, address and type of one event, then adds it to the page
- * to be stored, or answers that the line is refused. */
+/* Checks uid, address and type of one event from `eventpipe inject`, then adds it to the page that is
+ * stored next, or rejects its line. Lack of memory is left in store_code and ends the command. Runs in
+ * the keeper. */
 static void check_and_add_event(struct injection *injection, struct json_span event)
 {
-    bool uid_wrong = false, other_wrong = false;
+    bool is_uid_wrong = false, is_other_wrong = false;
     struct json_span value;
-    bool null_uid = json_find(event, "/uid", &value) && json_kind(value) == 'n';
-    char *uid = copy_member_text(event, "/uid", &uid_wrong);
-    char *address = copy_member_text(event, "/address", &other_wrong);
-    char *type = copy_member_text(event, "/type", &other_wrong);
-    if (uid_wrong || null_uid || (uid != NULL && (uid[0] == '\0' || strlen(uid) > UID_BYTES)))
-        refuse_line(injection, "\"uid\" must be a string of 1 to 1024 bytes; without it, the event gets one");
-    else if (other_wrong)
-        refuse_line(injection, "\"address\" and \"type\" must be strings");
+    bool is_uid_null = json_find(event, "/uid", &value) && json_kind(value) == 'n';
+    char *uid = copy_string_or_number(event, "/uid", &is_uid_wrong);
+    char *address = copy_string_or_number(event, "/address", &is_other_wrong);
+    char *type = copy_string_or_number(event, "/type", &is_other_wrong);
+    if (is_uid_wrong || is_uid_null || (uid != NULL && (uid[0] == '\0' || strlen(uid) > UID_BYTES)))
+        reject_line(injection, "\"uid\" must be a string of 1 to 1024 bytes; without it, the event gets one");
+    else if (is_other_wrong)
+        reject_line(injection, "\"address\" and \"type\" must be strings");
     else
-        injection->code = add_event_to_page(injection, event, uid, address, type);
+        injection->store_code = add_event_to_page(injection, event, uid, address, type);
     free(uid);
     free(address);
     free(type);
 }
 
-/* `eventpipe inject`, in the keeper: reads one line of the client as an event. Empty lines are skipped,
- * lines that are not a JSON object are refused. Stores the page when it is full. */
-static void read_event_line(struct injection *injection, const char *text, size_t bytes)
+/* Parses one line of an operator's `eventpipe inject` as an event. Skips an empty line, rejects a line
+ * that is not a JSON object, and stores the page when it is full. Runs in the keeper. */
+static void parse_event_line(struct injection *injection, const char *text, size_t bytes)
 {
     while (bytes > 0 && strchr(" \t\r", text[bytes - 1]) != NULL && text[bytes - 1] != '\0')
         bytes--;
@@ -144,15 +148,15 @@ static void read_event_line(struct injection *injection, const char *text, size_
         text++;
         bytes--;
     }
-    size_t at;
+    size_t error_offset;
     char message[128];
     if (bytes == 0)
         return;
-    if (!json_valid(text, bytes, &at)) {
-        snprintf(message, sizeof message, "not JSON: error at byte %zu", at + 1);
-        refuse_line(injection, message);
+    if (!json_valid(text, bytes, &error_offset)) {
+        snprintf(message, sizeof message, "not JSON: error at byte %zu", error_offset + 1);
+        reject_line(injection, message);
     } else if (*text != '{') {
-        refuse_line(injection, "expected a JSON object, such as {\"uid\":\"a-1\",\"payload\":{}}");
+        reject_line(injection, "expected a JSON object, such as {\"uid\":\"a-1\",\"payload\":{}}");
     } else {
         check_and_add_event(injection, (struct json_span){text, bytes});
     }
@@ -160,42 +164,43 @@ static void read_event_line(struct injection *injection, const char *text, size_
         store_page(injection);
 }
 
-/* `eventpipe inject`, in the keeper: handles a line that has arrived whole and counts it. The rest of a
- * line over 64 MiB was dropped, so such a line is refused here. */
-static void finish_line(struct injection *injection, const char *text, size_t bytes)
+/* Handles one whole line of an operator's `eventpipe inject` and counts it. If the line was longer than
+ * 64 MiB, its beginning was dropped before, so it is rejected here. Runs in the keeper. */
+static void handle_complete_line(struct injection *injection, const char *text, size_t bytes)
 {
-    if (injection->skipping)
-        refuse_line(injection, "the line is longer than 64 MiB");
+    if (injection->skipping_long_line)
+        reject_line(injection, "the line is longer than 64 MiB");
     else
-        read_event_line(injection, text, bytes);
-    injection->skipping = false;
-    injection->line++;
+        parse_event_line(injection, text, bytes);
+    injection->skipping_long_line = false;
+    injection->line_number++;
 }
 
-/* `eventpipe inject`, in the keeper: handles every whole line received so far and keeps the unfinished
- * rest. A rest over 64 MiB is dropped, which bounds the keeper's memory. */
+/* Handles every whole line that `eventpipe inject` has sent so far and keeps the unfinished last one.
+ * More than 64 MiB without a line end is dropped, which bounds the keeper's memory. */
 static void read_received_lines(struct injection *injection)
 {
     struct text *received = &injection->received;
-    size_t done = 0;
-    while (injection->code == EP_OK && !injection->answer.lost) {
-        char *feed = memchr(received->text + done, '\n', received->bytes - done);
-        if (feed == NULL)
+    size_t handled_bytes = 0;
+    while (injection->store_code == EP_OK && !injection->answer.client_lost) {
+        char *line_feed = memchr(received->text + handled_bytes, '\n', received->bytes - handled_bytes);
+        if (line_feed == NULL)
             break;
-        finish_line(injection, received->text + done, (size_t)(feed - received->text) - done);
-        done = (size_t)(feed - received->text) + 1;
+        handle_complete_line(injection, received->text + handled_bytes,
+                             (size_t)(line_feed - received->text) - handled_bytes);
+        handled_bytes = (size_t)(line_feed - received->text) + 1;
     }
-    memmove(received->text, received->text + done, received->bytes - done);
-    received->bytes -= done;
+    memmove(received->text, received->text + handled_bytes, received->bytes - handled_bytes);
+    received->bytes -= handled_bytes;
     if (received->bytes > LINE_BYTES) {
-        injection->skipping = true;
+        injection->skipping_long_line = true;
         base_text_reset(received);
     }
 }
 
-/* `eventpipe inject`, in the keeper: receives more of the client's lines. Returns 1 if some arrived, 0 if
- * the client has sent everything, EP_ESYSTEM if it is gone or silent for 5 s: the keeper cannot wait
- * longer for a client. EP_ENOMEM. */
+/* Receives more lines from `eventpipe inject`. Returns 1 if bytes arrived, 0 if the client has sent
+ * everything, EP_ENOMEM, or EP_ESYSTEM if the client is gone or sent nothing for 5 s: the keeper has
+ * other work and cannot wait longer. */
 static int receive_from_client(struct injection *injection)
 {
     char buffer[65536];
@@ -215,63 +220,64 @@ static int receive_from_client(struct injection *injection)
     }
 }
 
-/* `eventpipe inject`, in the keeper: sends the numbers of injected, duplicate and invalid events, and then
- * the last line of the answer, with the error if one ended the command early. */
-static void end_inject_answer(struct injection *injection, int read_code)
+/* Ends the answer to `eventpipe inject`: sends a data line with the numbers of injected, duplicate and
+ * invalid events, and then the last line, with the error if one ended the command early. Runs in the
+ * keeper. */
+static void end_inject_answer(struct injection *injection, int receive_code)
 {
     struct text *out = &injection->answer.lines;
-    const char *would = injection->request->dry_run ? "would be " : "";
+    const char *would_be = injection->request->dry_run ? "would be " : "";
     base_text_append(out, "{\"injected\":");
-    json_write_uint(out, injection->stored);
+    json_write_uint(out, injection->stored_count);
     base_text_append(out, ",\"duplicates\":");
-    json_write_uint(out, injection->duplicates);
+    json_write_uint(out, injection->duplicate_count);
     base_text_append(out, ",\"invalid\":");
-    json_write_uint(out, injection->invalid);
+    json_write_uint(out, injection->invalid_count);
     base_text_append(out, ",\"lines\":");
-    json_write_uint(out, injection->line - injection->request->first_line);
+    json_write_uint(out, injection->line_number - injection->request->first_line);
     base_text_append(out, "}");
-    control_answer_line(&injection->answer);
+    control_answer_end_line(&injection->answer);
     control_answer_flush(&injection->answer);
-    char done[256];
-    snprintf(done, sizeof done, "%" PRIu64 " %sinjected, %" PRIu64 " duplicate%s, %" PRIu64 " invalid",
-             injection->stored, would, injection->duplicates, injection->duplicates == 1 ? "" : "s",
-             injection->invalid);
-    if (injection->code == EP_ENOMEM || read_code == EP_ENOMEM)
-        control_end(injection->request->client, CONTROL_NO, "out of memory; %s", done);
-    else if (injection->code != EP_OK)
-        control_admin_store_failed(injection->request, "cannot store more events", done);
-    else if (read_code != 0)
+    char summary[256];
+    snprintf(summary, sizeof summary, "%" PRIu64 " %sinjected, %" PRIu64 " duplicate%s, %" PRIu64 " invalid",
+             injection->stored_count, would_be, injection->duplicate_count,
+             injection->duplicate_count == 1 ? "" : "s", injection->invalid_count);
+    if (injection->store_code == EP_ENOMEM || receive_code == EP_ENOMEM)
+        control_end(injection->request->client, CONTROL_NO, "out of memory; %s", summary);
+    else if (injection->store_code != EP_OK)
+        control_admin_end_with_store_error(injection->request, "cannot store more events", summary);
+    else if (receive_code != 0)
         control_end(injection->request->client, CONTROL_NO, "received no more events for %d s; %s",
-                    READ_MS / 1000, done);
+                    READ_MS / 1000, summary);
     else
-        control_end(injection->request->client, injection->invalid > 0 ? CONTROL_NO : CONTROL_DONE, "%s",
-                    done);
+        control_end(injection->request->client, injection->invalid_count > 0 ? CONTROL_NO : CONTROL_DONE,
+                    "%s", summary);
 }
 
-/* Serves `eventpipe inject` in the keeper: reads events as lines from the client's connection and stores
- * them page by page in the given source. Pages stored before an error stay. */
-void control_admin_inject(struct admin_request *request)
+/* Serves `eventpipe inject`: reads events as lines from the client's connection and stores them page by
+ * page in the given source. Pages stored before an error stay stored. Runs in the keeper. */
+void control_admin_serve_inject(struct admin_request *request)
 {
     struct error error;
-    struct injection injection = {.request = request, .line = request->first_line};
-    int code = control_admin_source_id(request, request->select.source, &injection.source, &error);
+    struct injection injection = {.request = request, .line_number = request->first_line};
+    int code = control_admin_find_source_id(request, request->select.source, &injection.source_id, &error);
     if (code != EP_OK) {
         control_end(request->client, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
         return;
     }
     source_page_open(&injection.page);
     control_answer_begin(&injection.answer, request->client);
-    int got = 1;
-    while (got == 1 && injection.code == EP_OK && !injection.answer.lost) {
-        got = receive_from_client(&injection);
-        if (got == 1)
+    int receive_result = 1;
+    while (receive_result == 1 && injection.store_code == EP_OK && !injection.answer.client_lost) {
+        receive_result = receive_from_client(&injection);
+        if (receive_result == 1)
             read_received_lines(&injection);
     }
-    if (got == 0 && injection.code == EP_OK &&
-        (injection.received.bytes > 0 || injection.skipping)) /* the last line has no line feed */
-        finish_line(&injection, injection.received.text, injection.received.bytes);
+    if (receive_result == 0 && injection.store_code == EP_OK &&
+        (injection.received.bytes > 0 || injection.skipping_long_line)) /* the last line has no line feed */
+        handle_complete_line(&injection, injection.received.text, injection.received.bytes);
     store_page(&injection);
-    end_inject_answer(&injection, got == 1 ? 0 : got);
+    end_inject_answer(&injection, receive_result == 1 ? 0 : receive_result);
     source_page_clear(&injection.page);
     base_text_free(&injection.received);
     control_answer_close(&injection.answer);

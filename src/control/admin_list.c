@@ -13,30 +13,31 @@
 struct listing {
     struct admin_request *request;
     struct answer answer;
-    const char *becomes; /* a change: the state of the event afterwards */
-    bool with_data;      /* show: with context and event */
+    const char *new_state_name; /* a change: the state of the event afterwards */
+    bool with_data;             /* show: with context and event */
     uint64_t now_ms;
 };
 
-/* Keeper, or `eventpipe` while the daemon is down: `eventpipe show`: writes the member "done", an array of
- * the stages that have finished the event. The store keeps their names one per line. */
-static void write_done_member(struct text *out, const char *done)
+/* Writes the member "done" for `eventpipe show`: an array of the stages that have finished the event.
+ * The store keeps their names one per line; NULL gives an empty array. Runs in the keeper, or in a child
+ * of `eventpipe` while the daemon is down. */
+static void write_done_member(struct text *out, const char *finished_stages)
 {
     base_text_append(out, ",\"done\":[");
-    const char *comma = "";
-    for (const char *line = done != NULL ? done : ""; *line != '\0';) {
-        const char *end = strchrnul(line, '\n');
-        base_text_append(out, comma);
-        json_write_string(out, line, (size_t)(end - line));
-        comma = ",";
-        line = *end == '\0' ? end : end + 1;
+    const char *separator = "";
+    for (const char *name = finished_stages != NULL ? finished_stages : ""; *name != '\0';) {
+        const char *end = strchrnul(name, '\n');
+        base_text_append(out, separator);
+        json_write_string(out, name, (size_t)(end - name));
+        separator = ",";
+        name = *end == '\0' ? end : end + 1;
     }
     base_text_append(out, "]");
 }
 
-/* Keeper, or `eventpipe` while the daemon is down: `eventpipe show`: writes an event's context and its data
- * as it was fetched. Data that is not JSON (a corrupt event) is written as text and, byte for byte, in
- * base64. */
+/* Writes an event's finished stages, context and data for `eventpipe show`. Data that is not JSON (a
+ * corrupt event) is written as "raw" text and, byte for byte, as base64. Runs in the keeper, or in a
+ * child of `eventpipe` while the daemon is down. */
 static void write_event_data(struct text *out, const struct store_item *item)
 {
     struct json_span data = {item->data, item->data_bytes};
@@ -63,8 +64,9 @@ static const char *null_if_empty(const char *text)
     return text != NULL && text[0] != '\0' ? text : NULL;
 }
 
-/* Keeper, or `eventpipe` while the daemon is down: `eventpipe queue` and `eventpipe show`: writes the
- * members that both list for an event, without the closing bracket. */
+/* Writes the members that `eventpipe queue` and `eventpipe show` both list for an event, without the
+ * closing brace, because `show` adds more. Runs in the keeper, or in a child of `eventpipe` while the
+ * daemon is down. */
 static void write_event_members(struct text *out, const struct store_item *item, uint64_t now_ms)
 {
     char time[40];
@@ -81,11 +83,11 @@ static void write_event_members(struct text *out, const struct store_item *item,
     control_admin_member(out, "arrived", time);
     base_text_append(out, ",\"age_s\":");
     json_write_uint(out, now_ms > item->arrival_ms ? (now_ms - item->arrival_ms) / 1000 : 0);
-    bool due = item->state == STORE_DELAYED;
+    bool is_delayed = item->state == STORE_DELAYED;
     control_admin_time(item->due_ms, time, sizeof time);
-    control_admin_member(out, "due", due ? time : NULL);
+    control_admin_member(out, "due", is_delayed ? time : NULL);
     base_text_append(out, ",\"due_in_s\":");
-    if (due)
+    if (is_delayed)
         json_write_uint(out, item->due_ms > now_ms ? (item->due_ms - now_ms + 999) / 1000 : 0);
     else
         base_text_append(out, "null");
@@ -97,9 +99,8 @@ static void write_event_members(struct text *out, const struct store_item *item,
     control_admin_member(out, "error", null_if_empty(item->error));
 }
 
-/* Callback of the store's list, in the keeper or an offline `eventpipe`: writes one event as a data line of
- * the answer to `eventpipe queue` or `eventpipe show`. Returns 1, which ends the list, once the client is
- * gone. */
+/* Callback for each event that the store lists: writes it as a data line of the answer to `eventpipe
+ * queue` or `eventpipe show`. Returns 0, or 1 once the client is gone, which ends the list. */
 static int on_listed_event(const struct store_item *item, void *user)
 {
     struct listing *listing = user;
@@ -107,12 +108,12 @@ static int on_listed_event(const struct store_item *item, void *user)
     if (listing->with_data)
         write_event_data(&listing->answer.lines, item);
     base_text_append(&listing->answer.lines, "}");
-    return control_answer_line(&listing->answer) == EP_OK ? 0 : 1;
+    return control_answer_end_line(&listing->answer) == EP_OK ? 0 : 1;
 }
 
-/* Serves `eventpipe queue` and `eventpipe show`, in the keeper or an offline `eventpipe`: lists the selected
- * events of the store, one data line each. */
-void control_admin_list(struct admin_request *request)
+/* Serves `eventpipe queue` and `eventpipe show`: lists the selected events of the store, one data line
+ * each. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+void control_admin_serve_list(struct admin_request *request)
 {
     struct listing listing = {.request = request, .now_ms = shm_realtime_ms()};
     listing.with_data = request->command->id == CONTROL_COMMAND_SHOW;
@@ -120,15 +121,15 @@ void control_admin_list(struct admin_request *request)
     int code =
         store_list(request->admin->store, &request->select, listing.with_data, on_listed_event, &listing);
     control_answer_flush(&listing.answer);
-    char unknown[512];
-    control_admin_unknown_name(request, unknown, sizeof unknown);
+    char unknown_name[512];
+    control_admin_describe_unknown_name(request, unknown_name, sizeof unknown_name);
     if (code != EP_OK)
-        control_admin_store_failed(request, "cannot read the store", "");
+        control_admin_end_with_store_error(request, "cannot read the store", "");
     else if (listing.answer.line_count > 0)
         control_end(request->client, CONTROL_DONE, "%" PRIu64 " event%s", listing.answer.line_count,
                     listing.answer.line_count == 1 ? "" : "s");
-    else if (request->selective)
-        control_end(request->client, CONTROL_NOTHING, "nothing matched%s", unknown);
+    else if (request->has_filter)
+        control_end(request->client, CONTROL_NOTHING, "nothing matched%s", unknown_name);
     else
         control_end(request->client, CONTROL_DONE, "no events: the queue is empty");
     control_answer_close(&listing.answer);
@@ -136,9 +137,9 @@ void control_admin_list(struct admin_request *request)
 
 /* ---- change ---- */
 
-/* Callback of the store's change, in the keeper: answers an operator's retry, hold, release, requeue or
- * remove with one data line per event, and marks the event's source so that its producer is notified.
- * Returns 1 once the client is gone. */
+/* Callback for each event that the store changed for an operator's retry, hold, release, requeue or
+ * remove: writes it as a data line of the answer and marks its source, so that the keeper wakes the
+ * producer. Returns 0, or 1 once the client is gone. Runs in the keeper. */
 static int on_changed_event(const struct store_item *item, void *user)
 {
     struct listing *listing = user;
@@ -149,10 +150,10 @@ static int on_changed_event(const struct store_item *item, void *user)
     json_write_string(out, item->uid, strlen(item->uid));
     control_admin_member(out, "source", item->source);
     control_admin_member(out, "stage", item->stage != NULL ? item->stage : "");
-    control_admin_member(out, "state", listing->becomes);
+    control_admin_member(out, "state", listing->new_state_name);
     control_admin_member(out, "was", store_state_name(item->state));
     base_text_append(out, "}");
-    return control_answer_line(&listing->answer) == EP_OK ? 0 : 1;
+    return control_answer_end_line(&listing->answer) == EP_OK ? 0 : 1;
 }
 
 static int on_running_event(const struct store_item *item, void *user)
@@ -162,42 +163,46 @@ static int on_running_event(const struct store_item *item, void *user)
     return 1;
 }
 
-/* Control command in the keeper: returns whether the operator selected a running event. No command changes
- * running events, and without this hint the answer "nothing matched" would puzzle the operator. */
-static bool selects_running(const struct admin_request *request)
+/* Returns whether the operator's filters select a running event. No command changes running events, so
+ * the keeper then says so after "nothing matched", which would otherwise puzzle the operator. */
+static bool selection_has_running_event(const struct admin_request *request)
 {
     struct store_select select = request->select;
-    bool runs = false;
+    bool has_running = false;
     if (select.state >= 0 && select.state != STORE_RUNNING)
         return false;
     select.state = STORE_RUNNING;
     select.limit = 1;
-    return store_list(request->admin->store, &select, false, on_running_event, &runs) == EP_OK && runs;
+    return store_list(request->admin->store, &select, false, on_running_event, &has_running) == EP_OK &&
+           has_running;
 }
 
-/* Serves `eventpipe retry`, `hold`, `release`, `requeue` and `remove` in the keeper: changes the state of
- * the selected events in the store and answers with one data line per event. */
-void control_admin_change(struct admin_request *request)
+/* Serves `eventpipe retry`, `hold`, `release`, `requeue` and `remove`: changes the state of the selected
+ * events in the store and answers with one data line per event. With --dry-run nothing is changed. Runs
+ * in the keeper. */
+void control_admin_serve_change(struct admin_request *request)
 {
     const struct control_change *change = request->command->change;
-    struct listing listing = {.request = request, .becomes = control_command_makes(change)};
+    struct listing listing = {.request = request, .new_state_name = control_command_makes(change)};
     control_answer_begin(&listing.answer, request->client);
     uint64_t changed = 0;
     int code = store_change(request->admin->store, &request->select, change->store_command, request->dry_run,
                             on_changed_event, &listing, &changed);
     control_answer_flush(&listing.answer);
-    char done[128], takes[64], unknown[512];
-    control_command_states(store_command_rule(change->store_command)->takes, takes, sizeof takes);
-    control_admin_unknown_name(request, unknown, sizeof unknown);
-    snprintf(done, sizeof done, "%" PRIu64 " event%s %s%s", changed, changed == 1 ? "" : "s",
+    char summary[128], accepted_states[64], unknown_name[512];
+    control_command_states(store_command_rule(change->store_command)->takes, accepted_states,
+                           sizeof accepted_states);
+    control_admin_describe_unknown_name(request, unknown_name, sizeof unknown_name);
+    snprintf(summary, sizeof summary, "%" PRIu64 " event%s %s%s", changed, changed == 1 ? "" : "s",
              request->dry_run ? "would be " : "", change->done);
     if (code != EP_OK)
-        control_admin_store_failed(request, "the change failed", done);
+        control_admin_end_with_store_error(request, "cannot change the events", summary);
     else if (changed > 0)
-        control_end(request->client, CONTROL_DONE, "%s", done);
+        control_end(request->client, CONTROL_DONE, "%s", summary);
     else
         control_end(request->client, CONTROL_NOTHING, "nothing matched: %s takes %s events%s%s",
-                    request->command->name, takes,
-                    selects_running(request) ? "; running events are never changed" : "", unknown);
+                    request->command->name, accepted_states,
+                    selection_has_running_event(request) ? "; running events are never changed" : "",
+                    unknown_name);
     control_answer_close(&listing.answer);
 }

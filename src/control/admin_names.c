@@ -10,21 +10,21 @@
 #include "src/base/suggest.h"
 #include "src/control/admin.h"
 
-/* Control command, in the keeper or an offline `eventpipe`: appends a copy of the name to a list of source
- * or stage names, which ends with NULL. */
-static int add_name(char ***list, size_t count, const char *name)
+/* Appends a copy of a name to a list of source or stage names, which ends with NULL. Returns EP_OK or
+ * EP_ENOMEM. Used while a control command collects the known names. */
+static int append_name(char ***list, size_t count, const char *name)
 {
-    char **grown = realloc(*list, (count + 2) * sizeof *grown);
-    if (grown == NULL)
+    char **longer_list = realloc(*list, (count + 2) * sizeof *longer_list);
+    if (longer_list == NULL)
         return EP_ENOMEM;
-    *list = grown;
-    grown[count] = strdup(name);
-    grown[count + 1] = NULL;
-    return grown[count] == NULL ? EP_ENOMEM : EP_OK;
+    *list = longer_list;
+    longer_list[count] = strdup(name);
+    longer_list[count + 1] = NULL;
+    return longer_list[count] == NULL ? EP_ENOMEM : EP_OK;
 }
 
-/* Control command, in the keeper or an offline `eventpipe`: adds a source, still without stages, to the list
- * of known names. */
+/* Adds a source, still without stages, to the known names. Returns EP_OK or EP_ENOMEM; the names then
+ * stay as they were. Used while a control command collects the known names. */
 static int add_source(struct admin_names *names, const char *name)
 {
     char ***chains = realloc(names->chains, (names->count + 1) * sizeof *chains);
@@ -32,7 +32,7 @@ static int add_source(struct admin_names *names, const char *name)
         return EP_ENOMEM;
     names->chains = chains;
     chains[names->count] = calloc(1, sizeof **chains);
-    int code = chains[names->count] == NULL ? EP_ENOMEM : add_name(&names->sources, names->count, name);
+    int code = chains[names->count] == NULL ? EP_ENOMEM : append_name(&names->sources, names->count, name);
     if (code == EP_OK)
         names->count++;
     else
@@ -40,15 +40,15 @@ static int add_source(struct admin_names *names, const char *name)
     return code;
 }
 
-/* Control command, in the keeper or an offline `eventpipe`: adds a stage to the source that was added last.
- * Names must therefore come source by source. */
+/* Adds a stage to the source that was added last, so the stages of a source must be added before the
+ * next source. Returns EP_OK or EP_ENOMEM. */
 static int add_stage(struct admin_names *names, const char *name)
 {
     char ***chain = &names->chains[names->count - 1];
     size_t count = 0;
     while ((*chain)[count] != NULL)
         count++;
-    return add_name(chain, count, name);
+    return append_name(chain, count, name);
 }
 
 static int on_stage(int64_t id, const char *name, void *user)
@@ -64,22 +64,23 @@ struct store_ids {
     int64_t *ids;
 };
 
-/* Control command: callback of the store's list of sources; adds the source and remembers its id, by which
- * its stages are read afterwards. Runs in a child of `eventpipe` without a configuration, while the daemon
- * is down. */
+/* Callback for each source in the store: adds its name, and keeps its id to read its stages afterwards.
+ * Returns EP_OK or EP_ENOMEM, which ends the list. Runs in a child of `eventpipe` that has no
+ * configuration, while the daemon is down. */
 static int on_source(int64_t id, const char *name, void *user)
 {
     struct store_ids *found = user;
-    int64_t *grown = realloc(found->ids, (found->names->count + 1) * sizeof *grown);
-    if (grown == NULL)
+    int64_t *longer_ids = realloc(found->ids, (found->names->count + 1) * sizeof *longer_ids);
+    if (longer_ids == NULL)
         return EP_ENOMEM;
-    found->ids = grown;
-    grown[found->names->count] = id;
+    found->ids = longer_ids;
+    longer_ids[found->names->count] = id;
     return add_source(found->names, name);
 }
 
-/* Control command without a configuration: reads the names of sources and stages from the store. Only
- * `eventpipe` without -c needs it, while the daemon is down. */
+/* Reads the names of sources and stages from the store. Only `eventpipe` without -c needs this, while
+ * the daemon is down: then there is no configuration to take them from. Returns EP_OK or an error code
+ * with a message. */
 static int read_names_from_store(struct store *store, struct admin_names *names, struct error *error)
 {
     struct store_ids found = {names, NULL};
@@ -91,11 +92,14 @@ static int read_names_from_store(struct store *store, struct admin_names *names,
     }
     names->count = count;
     free(found.ids);
-    return code == EP_OK ? EP_OK : base_error_set(error, code, "%s", store_errmsg(store));
+    return code == EP_OK
+               ? EP_OK
+               : base_error_set(error, code, "cannot read the names of sources and stages from the store: %s",
+                                store_errmsg(store));
 }
 
-/* Control command, in the keeper or an offline `eventpipe`: takes the names of sources and stages, in order,
- * from the configuration. */
+/* Copies the names of sources and their stages, in order, from the configuration. Returns EP_OK or
+ * EP_ENOMEM. Runs in the keeper, or in `eventpipe` with -c while the daemon is down. */
 static int read_names_from_config(const struct config *config, struct admin_names *names)
 {
     int code = EP_OK;
@@ -107,9 +111,9 @@ static int read_names_from_config(const struct config *config, struct admin_name
     return code;
 }
 
-/* Control command, in the keeper or an offline `eventpipe`: makes the list of sources and their stages from
- * the configuration or, without one, from the store. Read for every request: filters by stage, the order of
- * stages and "did you mean" need it. */
+/* Makes the list of known sources and their stages, from the configuration or, without one, from the
+ * store. The request reader calls it for every command, because filters by stage, the order of stages
+ * and "did you mean" need it. On success the caller frees *out. */
 int control_admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error)
 {
     struct admin_names *names = calloc(1, sizeof *names);
@@ -137,8 +141,8 @@ static void free_names(char **list)
     free(list);
 }
 
-/* Frees a list of sources and stages. Called at the end of each control command, in the keeper or in a
- * child of `eventpipe`. Accepts NULL. */
+/* Frees the list of known sources and stages; accepts NULL. The keeper calls it at the end of each
+ * control command, and so does the child of `eventpipe` that reads the store. */
 void control_admin_names_free(struct admin_names *names)
 {
     if (names == NULL)
@@ -150,37 +154,37 @@ void control_admin_names_free(struct admin_names *names)
     free(names);
 }
 
-/* Control command, in the keeper or an offline `eventpipe`: returns whether any source has this stage. If
- * none has it, *near is a similar name for "did you mean", or NULL. */
-static bool find_stage(const struct admin_names *names, const char *stage, const char **near)
+/* Returns whether any source has a stage of this name. If none has, *similar_name is a name for "did you
+ * mean", or NULL. Called when a control command matched no event. */
+static bool has_stage(const struct admin_names *names, const char *stage, const char **similar_name)
 {
-    *near = NULL;
+    *similar_name = NULL;
     for (size_t i = 0; i < names->count; i++) {
         for (char **name = names->chains[i]; *name != NULL; name++)
             if (strcmp(*name, stage) == 0)
                 return true;
-        if (*near == NULL)
-            *near = base_suggest_near(stage, (const char *const *)names->chains[i]);
+        if (*similar_name == NULL)
+            *similar_name = base_suggest_near(stage, (const char *const *)names->chains[i]);
     }
     return false;
 }
 
-/* Control command, in the keeper or an offline `eventpipe`: if the request names a source or stage that does
- * not exist, writes this with a similar name into the buffer, otherwise "". `eventpipe queue`, `retry` and
- * the like add it to "nothing matched", which a typing error often causes. */
-void control_admin_unknown_name(const struct admin_request *request, char *buffer, size_t size)
+/* If the request's filters name a source or stage that does not exist, writes a phrase that says so and
+ * suggests a similar name; otherwise writes "". The commands that list or change events add it to
+ * "nothing matched", of which a typing error is the usual cause. */
+void control_admin_describe_unknown_name(const struct admin_request *request, char *buffer, size_t size)
 {
     const struct admin_names *names = request->names;
-    const char *source = request->select.source, *stage = request->select.stage, *near = NULL;
-    bool known = source == NULL;
-    for (size_t i = 0; i < names->count && !known; i++)
-        known = strcmp(names->sources[i], source) == 0;
+    const char *source = request->select.source, *stage = request->select.stage, *similar_name = NULL;
+    bool is_source_known = source == NULL;
+    for (size_t i = 0; i < names->count && !is_source_known; i++)
+        is_source_known = strcmp(names->sources[i], source) == 0;
     buffer[0] = '\0';
-    if (!known)
-        near = base_suggest_near(source, (const char *const *)names->sources);
-    else if (stage == NULL || find_stage(names, stage, &near))
+    if (!is_source_known)
+        similar_name = base_suggest_near(source, (const char *const *)names->sources);
+    else if (stage == NULL || has_stage(names, stage, &similar_name))
         return;
-    snprintf(buffer, size, "; there is no %s \"%s\"%s%s%s", known ? "stage" : "source",
-             known ? stage : source, near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
-             near != NULL ? "\"?" : "");
+    snprintf(buffer, size, "; there is no %s \"%s\"%s%s%s", is_source_known ? "stage" : "source",
+             is_source_known ? stage : source, similar_name != NULL ? ": did you mean \"" : "",
+             similar_name != NULL ? similar_name : "", similar_name != NULL ? "\"?" : "");
 }

@@ -13,9 +13,9 @@
 
 #define NUMBER_MAX 9007199254740992.0 /* 2^53: beyond it JSON numbers, read as doubles, are not exact */
 
-/* Control request: reads a member that must be a string. *out points into the request. The keeper calls
- * it, or a child of `eventpipe` while the daemon is down. */
-static int read_text_member(const cJSON *member, const char **out, struct error *error)
+/* Reads a member of an operator's request that must be a string. *out points into the request and is not
+ * freed. Returns EP_OK, or EP_EINVAL with a message. */
+static int read_string_member(const cJSON *member, const char **out, struct error *error)
 {
     if (!cJSON_IsString(member))
         return base_error_set(error, EP_EINVAL, "\"%s\" must be a string", member->string);
@@ -23,8 +23,8 @@ static int read_text_member(const cJSON *member, const char **out, struct error 
     return EP_OK;
 }
 
-/* Control request, in the keeper or an offline `eventpipe`: reads a member that must be true or false, such
- * as "dry_run". */
+/* Reads a member of an operator's request that must be true or false, such as "dry_run". Returns EP_OK,
+ * or EP_EINVAL with a message. */
 static int read_bool_member(const cJSON *member, bool *out, struct error *error)
 {
     if (!cJSON_IsBool(member))
@@ -33,20 +33,22 @@ static int read_bool_member(const cJSON *member, bool *out, struct error *error)
     return EP_OK;
 }
 
-/* Control request, in the keeper or an offline `eventpipe`: reads a member that must be a whole number of at
- * least `least`. Numbers above 2^53 are refused, because cJSON rounds them. */
-static int read_number_member(const cJSON *member, double least, uint64_t *out, struct error *error)
+/* Reads a member of an operator's request that must be a whole number and not less than `minimum`.
+ * Numbers above 2^53 are rejected, because cJSON rounds them. Returns EP_OK, or EP_EINVAL with a
+ * message. */
+static int read_number_member(const cJSON *member, double minimum, uint64_t *out, struct error *error)
 {
     double value = cJSON_IsNumber(member) ? member->valuedouble : NAN;
-    if (!(value >= least && value <= NUMBER_MAX) || value != floor(value))
+    if (!(value >= minimum && value <= NUMBER_MAX) || value != floor(value))
         return base_error_set(error, EP_EINVAL, "\"%s\" must be a whole number, at least %.0f",
-                              member->string, least);
+                              member->string, minimum);
     *out = (uint64_t)value;
     return EP_OK;
 }
 
-/* Control request, in the keeper or an offline `eventpipe`: reads the UIDs by which an operator selects
- * events, 1 to 5000. The texts stay in the request, only the array is allocated. */
+/* Reads the 1 to 5000 UIDs by which an operator selects events. Only the array is allocated, and the
+ * request frees it; the texts stay where they are. Returns EP_OK, or EP_EINVAL or EP_ENOMEM with a
+ * message. */
 static int read_uids_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     int count = cJSON_IsArray(member) ? cJSON_GetArraySize(member) : 0;
@@ -56,24 +58,24 @@ static int read_uids_member(struct admin_request *request, const cJSON *member, 
     if (request->uids == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory");
     const cJSON *uid;
-    size_t at = 0;
+    size_t uid_count = 0;
     cJSON_ArrayForEach(uid, member)
     {
         if (!cJSON_IsString(uid) || uid->valuestring[0] == '\0')
             return base_error_set(error, EP_EINVAL, "each UID in \"uids\" must be a string, and not empty");
-        request->uids[at++] = uid->valuestring;
+        request->uids[uid_count++] = uid->valuestring;
     }
     request->select.uids = request->uids;
-    request->select.uid_count = at;
+    request->select.uid_count = uid_count;
     return EP_OK;
 }
 
-/* Control request, in the keeper or an offline `eventpipe`: reads the filter "state", one of the names of
- * event states (`eventpipe queue --state dead`). */
+/* Reads the filter "state" of an operator's request, the name of an event state as in `eventpipe queue
+ * --state dead`. Returns EP_OK, or EP_EINVAL with a message that lists the states. */
 static int read_state_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     const char *name = "";
-    int code = read_text_member(member, &name, error);
+    int code = read_string_member(member, &name, error);
     if (code != EP_OK)
         return code;
     for (int state = STORE_READY; state <= STORE_DEAD; state++)
@@ -85,14 +87,14 @@ static int read_state_member(struct admin_request *request, const cJSON *member,
                           "there is no state \"%s\": it is one of ready, running, delayed, held, dead", name);
 }
 
-/* Control request, in the keeper or an offline `eventpipe`: reads the filter "older_ms" and turns it into
- * the latest time of arrival that it selects. */
-static int read_older_member(struct admin_request *request, const cJSON *member, struct error *error)
+/* Reads the filter "older_ms" and turns this age into the latest time of arrival that the request
+ * selects. Returns EP_OK, or EP_EINVAL with a message. */
+static int read_minimum_age(struct admin_request *request, const cJSON *member, struct error *error)
 {
-    uint64_t older_ms = 0, now_ms = shm_realtime_ms();
-    int code = read_number_member(member, 0, &older_ms, error);
+    uint64_t age_ms = 0, now_ms = shm_realtime_ms();
+    int code = read_number_member(member, 0, &age_ms, error);
     if (code == EP_OK) /* at least 1: 0 would select any age, and no event arrived before 1970 */
-        request->select.older_than_ms = older_ms < now_ms ? now_ms - older_ms : 1;
+        request->select.older_than_ms = age_ms < now_ms ? now_ms - age_ms : 1;
     return code;
 }
 
@@ -115,12 +117,12 @@ enum member_kind {
 #define FILTERS CONTROL_ACCEPTS_FILTERS
 #define UIDS_ONLY CONTROL_ACCEPTS_UIDS
 #define ONE_SOURCE (CONTROL_ACCEPTS_SET | CONTROL_ACCEPTS_LINES)
-static const struct member {
+static const struct member_rule {
     const char *name;
     enum member_kind kind;
     unsigned accepted_by; /* bits of enum control_accepts: commands with one of them know the member */
-    bool selects;
-} members[] = {
+    bool is_filter;
+} member_rules[] = {
     {"uids", UIDS, FILTERS | UIDS_ONLY, true},
     {"all", ALL, FILTERS, true},
     {"source", TEXT_SOURCE, FILTERS | UIDS_ONLY | ONE_SOURCE, true},
@@ -136,25 +138,26 @@ static const struct member {
     {"line", LINE, CONTROL_ACCEPTS_LINES, false},
 };
 
-/* Control request, in the keeper or an offline `eventpipe`: reads one member into the filters and options of
- * the command, with the check for its type. */
+/* Reads one member of an operator's request into the command's filters and options, and checks its type
+ * and range. Returns EP_OK or an error code with a message. Runs in the keeper, or in a child of
+ * `eventpipe` while the daemon is down. */
 static int read_member(struct admin_request *request, const cJSON *member, enum member_kind kind,
                        struct error *error)
 {
     struct store_select *select = &request->select;
     switch (kind) {
     case TEXT_SOURCE:
-        return read_text_member(member, &select->source, error);
+        return read_string_member(member, &select->source, error);
     case TEXT_STAGE:
-        return read_text_member(member, &select->stage, error);
+        return read_string_member(member, &select->stage, error);
     case TEXT_ADDRESS:
-        return read_text_member(member, &select->address, error);
+        return read_string_member(member, &select->address, error);
     case TEXT_TYPE:
-        return read_text_member(member, &select->type, error);
+        return read_string_member(member, &select->type, error);
     case TEXT_ERROR:
-        return read_text_member(member, &select->error, error);
+        return read_string_member(member, &select->error, error);
     case TEXT_SET:
-        return read_text_member(member, &request->set, error);
+        return read_string_member(member, &request->new_cursor, error);
     case STATE:
         return read_state_member(request, member, error);
     case UIDS:
@@ -164,7 +167,7 @@ static int read_member(struct admin_request *request, const cJSON *member, enum 
     case DRY_RUN:
         return read_bool_member(member, &request->dry_run, error);
     case OLDER:
-        return read_older_member(request, member, error);
+        return read_minimum_age(request, member, error);
     case LIMIT:
         return read_number_member(member, 1, &select->limit, error);
     case LINE:
@@ -173,13 +176,13 @@ static int read_member(struct admin_request *request, const cJSON *member, enum 
     return EP_OK;
 }
 
-/* Control request: checks the members together once all are read. A command that changes events needs a
- * filter, otherwise a forgotten one would change every event. Runs in the keeper, or in a child of
- * `eventpipe`. */
-static int check_combination(const struct admin_request *request, struct error *error)
+/* Checks the members of a request against each other once all are read. A command that changes events
+ * needs a filter, because a forgotten filter would change every event. Returns EP_OK, or EP_EINVAL with
+ * a message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+static int check_member_combination(const struct admin_request *request, struct error *error)
 {
     const struct control_command *command = request->command;
-    if (command->change != NULL && !request->selective)
+    if (command->change != NULL && !request->has_filter)
         return base_error_set(error, EP_EINVAL,
                               "no events are selected: give UIDs or filters, or ALL for every event");
     if ((command->accepts & UIDS_ONLY) != 0 && request->uids == NULL)
@@ -191,41 +194,43 @@ static int check_combination(const struct admin_request *request, struct error *
     return EP_OK;
 }
 
-/* Control request, in the keeper or an offline `eventpipe`: returns the table's entry for a member, such as
- * "stage", or NULL if the command does not know it. */
-static const struct member *find_member_rule(const struct control_command *command, const char *name)
+/* Returns the rule for a request's member, such as "stage", or NULL if the command does not accept this
+ * member. */
+static const struct member_rule *find_member_rule(const struct control_command *command, const char *name)
 {
-    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
-        if (strcmp(members[i].name, name) == 0 && (members[i].accepted_by & command->accepts) != 0)
-            return &members[i];
+    for (size_t i = 0; i < sizeof member_rules / sizeof member_rules[0]; i++)
+        if (strcmp(member_rules[i].name, name) == 0 && (member_rules[i].accepted_by & command->accepts) != 0)
+            return &member_rules[i];
     return NULL;
 }
 
-/* Control request, in the keeper or an offline `eventpipe`: reads all members. An unknown one is an error,
- * because a misspelt filter must not select more events. */
+/* Reads all members of an operator's request. An unknown member is an error, because a misspelt filter
+ * that was ignored would select more events than the operator meant. Returns EP_OK or an error code with
+ * a message. */
 static int read_members(struct admin_request *request, const cJSON *json, struct error *error)
 {
-    const cJSON *item;
-    cJSON_ArrayForEach(item, json)
+    const cJSON *member;
+    cJSON_ArrayForEach(member, json)
     {
-        if (strcmp(item->string, "command") == 0)
+        if (strcmp(member->string, "command") == 0)
             continue;
-        const struct member *member = find_member_rule(request->command, item->string);
-        if (member == NULL)
+        const struct member_rule *rule = find_member_rule(request->command, member->string);
+        if (rule == NULL)
             return base_error_set(error, EP_EINVAL, "%s does not know the member \"%.64s\"",
-                                  request->command->name, item->string);
-        int code = read_member(request, item, member->kind, error);
+                                  request->command->name, member->string);
+        int code = read_member(request, member, rule->kind, error);
         if (code != EP_OK)
             return code;
-        if (member->selects && (member->kind != ALL || request->all))
-            request->selective = true;
+        if (rule->is_filter && (rule->kind != ALL || request->all))
+            request->has_filter = true;
     }
-    return check_combination(request, error);
+    return check_member_combination(request, error);
 }
 
-/* Control request, in the keeper or an offline `eventpipe`: checks a JSON request completely before its
- * command runs, and reads the names of sources and stages. Returns EP_EINVAL with a message for the
- * operator. */
+/* Checks an operator's JSON request completely before its command does anything, and reads the names of
+ * sources and stages. Returns EP_OK, EP_EINVAL with a message for the operator, or another error code.
+ * The caller closes the request in every case. Runs in the keeper, or in a child of `eventpipe` while
+ * the daemon is down. */
 int control_admin_request_read(struct admin_request *request, const cJSON *json, struct error *error)
 {
     request->select.state = -1;
@@ -248,8 +253,8 @@ int control_admin_request_read(struct admin_request *request, const cJSON *json,
     return code;
 }
 
-/* Control request, in the keeper or an offline `eventpipe`: frees what the read request owns, after its
- * command has run or was refused. */
+/* Frees what an operator's request owns. control_admin_serve calls it after the command has run or was
+ * refused. */
 void control_admin_request_close(struct admin_request *request)
 {
     free(request->uids);

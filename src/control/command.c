@@ -67,8 +67,8 @@ const struct control_command control_commands[CONTROL_COMMAND_COUNT] = {
 };
 /* clang-format on */
 
-/* Table of operators' commands: returns the command of this name, or NULL. `eventpipe` looks up what the
- * user typed, the supervisor and the keeper what a request on the control socket names. */
+/* Returns the operators' command of this name, or NULL. `eventpipe` looks up what the user typed; the
+ * supervisor and the keeper look up what a request on the control socket names. */
 const struct control_command *control_command_find(const char *name)
 {
     for (size_t i = 0; i < CONTROL_COMMAND_COUNT; i++)
@@ -77,20 +77,22 @@ const struct control_command *control_command_find(const char *name)
     return NULL;
 }
 
-/* Table of operators' commands: writes a set of event states as a phrase, such as "delayed and dead".
- * `eventpipe help` shows with it which events a command takes, and the keeper in the answer "nothing
- * matched". */
+/* Writes a set of event states (bits 1 << enum store_state) as a phrase, such as "delayed and dead".
+ * `eventpipe help` shows with it which events a command accepts; the keeper does so in the answer
+ * "nothing matched". */
 void control_command_states(unsigned states, char *buffer, size_t size)
 {
-    size_t used = 0;
+    size_t used_bytes = 0;
     buffer[0] = '\0';
-    for (int state = STORE_READY; state <= STORE_DEAD && used < size; state++) {
-        unsigned later = states >> (state + 1);
+    for (int state = STORE_READY; state <= STORE_DEAD && used_bytes < size; state++) {
+        unsigned later_states = states >> (state + 1);
         if ((states & (1u << state)) == 0)
             continue;
-        const char *separator = later == 0 ? "" : (later & (later - 1)) == 0 ? " and " : ", ";
-        used += (size_t)snprintf(buffer + used, size - used, "%s%s",
-                                 store_state_name((enum store_state)state), separator);
+        const char *separator = later_states == 0                          ? ""
+                                : (later_states & (later_states - 1)) == 0 ? " and "
+                                                                           : ", ";
+        used_bytes += (size_t)snprintf(buffer + used_bytes, size - used_bytes, "%s%s",
+                                       store_state_name((enum store_state)state), separator);
     }
 }
 

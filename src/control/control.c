@@ -29,22 +29,23 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define READ_BYTES 65536
 
-/* Control protocol: returns the timeout for poll until limit_ms after start_ns, at most 60 s: 0 = the time
- * is over, -1 = no limit. Any process that sends or waits on the control socket. */
-static int remaining_poll_ms(uint64_t start_ns, uint64_t limit_ms)
+/* Returns how long poll may wait so that limit_ms have passed since start_ns, at most 60 s. 0 means that
+ * the time is over, -1 that there is no limit (limit_ms is UINT64_MAX). Both sides of the control socket
+ * wait with it. */
+static int compute_poll_timeout_ms(uint64_t start_ns, uint64_t limit_ms)
 {
     if (limit_ms == UINT64_MAX)
         return -1;
-    uint64_t passed_ms = (shm_now_ns() - start_ns) / NS_PER_MS;
-    if (passed_ms >= limit_ms)
+    uint64_t elapsed_ms = (shm_now_ns() - start_ns) / NS_PER_MS;
+    if (elapsed_ms >= limit_ms)
         return 0;
-    uint64_t left_ms = limit_ms - passed_ms;
-    return left_ms > 60000 ? 60000 : (int)left_ms;
+    uint64_t remaining_ms = limit_ms - elapsed_ms;
+    return remaining_ms > 60000 ? 60000 : (int)remaining_ms;
 }
 
-/* Control protocol: sends all bytes, or fails after 5 s, so that a client that does not read cannot block
- * the supervisor or the keeper. It uses MSG_DONTWAIT and leaves the descriptor's mode alone, because the
- * supervisor and the keeper share the descriptor. */
+/* Sends all bytes to the client of the control socket, or fails with EP_ESYSTEM after 5 s, so that a
+ * client that does not read cannot block the supervisor or the keeper. Uses MSG_DONTWAIT and does not
+ * make the descriptor non-blocking, because the supervisor and the keeper share it. */
 static int send_bytes(int fd, const char *bytes, size_t count)
 {
     uint64_t start_ns = shm_now_ns();
@@ -59,17 +60,17 @@ static int send_bytes(int fd, const char *bytes, size_t count)
             continue;
         if (sent < 0 && errno != EAGAIN)
             return EP_ESYSTEM;
-        int left = remaining_poll_ms(start_ns, SEND_MS);
+        int timeout_ms = compute_poll_timeout_ms(start_ns, SEND_MS);
         struct pollfd waiting = {.fd = fd, .events = POLLOUT};
-        if (left == 0 || (poll(&waiting, 1, left) < 0 && errno != EINTR))
+        if (timeout_ms == 0 || (poll(&waiting, 1, timeout_ms) < 0 && errno != EINTR))
             return EP_ESYSTEM;
     }
     return EP_OK;
 }
 
-/* Control protocol: sends one line of an answer to the client. The keeper and the supervisor call it, also
- * a child of `eventpipe` while the daemon is down. Returns EP_ESYSTEM if the client is gone or takes
- * nothing for 5 s. */
+/* Sends one line of an answer, with a line feed, to the client of the control socket. Returns EP_OK, or
+ * EP_ESYSTEM if the client is gone, takes nothing for 5 s, or memory is short. The keeper calls it, the
+ * supervisor, and the child of `eventpipe` that reads the store while the daemon is down. */
 int control_send_line(int fd, const char *json, size_t bytes)
 {
     char small[1024];
@@ -84,9 +85,9 @@ int control_send_line(int fd, const char *json, size_t bytes)
     return result;
 }
 
-/* Control protocol: sends the last line of an answer, with the exit status for `eventpipe` and a message.
- * The supervisor and the keeper call it exactly once per request. Without it `eventpipe` must assume that
- * the server crashed. */
+/* Sends the last line of an answer, with the exit status for `eventpipe` and a message. Returns EP_OK or
+ * EP_ESYSTEM. The supervisor or the keeper calls it exactly once per request: without this line
+ * `eventpipe` must assume that the server crashed. */
 int control_end(int fd, enum control_code code, const char *format, ...)
 {
     char message[2048];
@@ -107,41 +108,41 @@ int control_end(int fd, enum control_code code, const char *format, ...)
 
 /* ---- the client's side ---- */
 
-/* Control protocol: connects to the daemon's control socket. `eventpipe` calls it before each command. The
- * supervisor calls it at its start to see whether another daemon listens there. EP_ENOENT: no process
- * listens. */
+/* Connects to the daemon's control socket. Returns EP_OK and sets *fd, or an error code with a message;
+ * EP_ENOENT means that no process listens. `eventpipe` calls it before each command; the supervisor
+ * calls it when it starts, to see whether another daemon listens there. */
 int control_connect(const char *path, int *fd, struct error *error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address.sun_path)
         return base_error_set(error, EP_EINVAL, "the path of the control socket is too long: %s", path);
     memcpy(address.sun_path, path, strlen(path) + 1);
-    int made = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (made < 0)
+    int new_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (new_fd < 0)
         return base_error_set(error, EP_ESYSTEM, "cannot create a socket: %s", strerror(errno));
     /* This limits connect() only; everything else here uses poll. Without it connect() would block for
      * ever on the full queue of a stopped daemon. */
     const struct timeval limit = {.tv_sec = CONNECT_S};
-    setsockopt(made, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-    if (connect(made, (struct sockaddr *)&address, sizeof address) == 0) {
-        *fd = made;
+    setsockopt(new_fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    if (connect(new_fd, (struct sockaddr *)&address, sizeof address) == 0) {
+        *fd = new_fd;
         return EP_OK;
     }
-    int reason = errno;
-    close(made);
-    if (reason == ENOENT || reason == ECONNREFUSED || reason == ENOTDIR)
-        return base_error_set(error, EP_ENOENT, "no process listens at %s (%s)", path, strerror(reason));
-    if (reason == EAGAIN)
+    int errnum = errno;
+    close(new_fd);
+    if (errnum == ENOENT || errnum == ECONNREFUSED || errnum == ENOTDIR)
+        return base_error_set(error, EP_ENOENT, "no process listens at %s (%s)", path, strerror(errnum));
+    if (errnum == EAGAIN)
         return base_error_set(error, EP_ESTATE, "the process that listens at %s accepts no connections",
                               path);
-    if (reason == EACCES || reason == EPERM)
+    if (errnum == EACCES || errnum == EPERM)
         return base_error_set(error, EP_EACCESS, "not allowed to use %s: run as root or as the daemon's user",
                               path);
-    return base_error_set(error, EP_ESYSTEM, "%s: %s", path, strerror(reason));
+    return base_error_set(error, EP_ESYSTEM, "cannot connect to %s: %s", path, strerror(errnum));
 }
 
 /* One exchange with a server. */
-struct conversation {
+struct exchange {
     int fd;
     const struct control_question *question;
     struct text sending;  /* the request line with its line feed */
@@ -150,140 +151,147 @@ struct conversation {
     control_on_line *on_line;
     void *user;
     struct error *error;
-    bool ended, shut, begun; /* begun: something was received */
-    int code;
+    bool answer_ended, sending_ended;
+    bool answer_begun; /* something was received */
+    int exit_code;     /* enum control_code of the last line */
 };
 
-static size_t bytes_to_send(const struct conversation *client)
+static size_t bytes_to_send(const struct exchange *exchange)
 {
-    return client->sending.bytes + client->question->body_bytes;
+    return exchange->sending.bytes + exchange->question->body_bytes;
 }
 
-/* Control protocol, in `eventpipe`: sends as much of the request and its events as the socket takes now.
- * If sending fails, the server has stopped reading; its answer says why, so this is not an error here. */
-static void send_question(struct conversation *client)
+/* Sends as much of the request, and of the events that follow it, as the socket takes now. A failure to
+ * send is not an error here: the server has stopped reading, and its answer says why. `eventpipe` calls
+ * it while it waits for the answer. */
+static void send_request_bytes(struct exchange *exchange)
 {
-    while (client->sent < bytes_to_send(client)) {
-        bool line = client->sent < client->sending.bytes;
-        size_t at = line ? client->sent : client->sent - client->sending.bytes;
-        const char *from = line ? client->sending.text : client->question->body;
-        size_t count = (line ? client->sending.bytes : client->question->body_bytes) - at;
-        ssize_t sent = send(client->fd, from + at, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (exchange->sent < bytes_to_send(exchange)) {
+        bool in_request_line = exchange->sent < exchange->sending.bytes;
+        size_t offset = in_request_line ? exchange->sent : exchange->sent - exchange->sending.bytes;
+        const char *from = in_request_line ? exchange->sending.text : exchange->question->body;
+        size_t count = (in_request_line ? exchange->sending.bytes : exchange->question->body_bytes) - offset;
+        ssize_t sent = send(exchange->fd, from + offset, count, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0 && errno == EAGAIN)
             return;
         if (sent <= 0) {
-            client->sent = bytes_to_send(client);
+            exchange->sent = bytes_to_send(exchange);
             break;
         }
-        client->sent += (size_t)sent;
+        exchange->sent += (size_t)sent;
     }
-    if (!client->shut)
-        shutdown(client->fd, SHUT_WR);
-    client->shut = true;
+    if (!exchange->sending_ended)
+        shutdown(exchange->fd, SHUT_WR);
+    exchange->sending_ended = true;
 }
 
-/* Control protocol, in `eventpipe`: handles one line of the daemon's answer. A data line goes to the
- * command's callback; the last line sets the exit status and the message. A malformed line is EP_EPROTO. */
-static int handle_answer_line(struct conversation *client, char *line, size_t bytes)
+/* Handles one line of the daemon's answer in `eventpipe`. A data line goes to the command's callback;
+ * the last line sets the exit status and the message. Returns EP_OK, what the callback returned, or
+ * EP_EPROTO for a malformed line. */
+static int handle_answer_line(struct exchange *exchange, char *line, size_t bytes)
 {
     struct json_span whole = {line, bytes}, value;
     int64_t code;
     char shown[201];
     base_log_clean(line, shown, sizeof shown);
     if (!json_valid(line, bytes, NULL))
-        return base_error_set(client->error, EP_EPROTO, "the daemon's answer is not JSON: %s", shown);
+        return base_error_set(exchange->error, EP_EPROTO, "the daemon's answer is not JSON: %s", shown);
     if (!json_find(whole, "/end", &value))
-        return client->on_line != NULL ? client->on_line(line, bytes, client->user) : EP_OK;
+        return exchange->on_line != NULL ? exchange->on_line(line, bytes, exchange->user) : EP_OK;
     if (!json_find(whole, "/code", &value) || !json_int64(value, &code) || code < 0 || code > CONTROL_NOTHING)
-        return base_error_set(client->error, EP_EPROTO, "the daemon's answer ends in a malformed line: %s",
+        return base_error_set(exchange->error, EP_EPROTO, "the daemon's answer ends in a malformed line: %s",
                               shown);
-    client->ended = true;
-    client->code = (int)code;
+    exchange->answer_ended = true;
+    exchange->exit_code = (int)code;
     char *message = json_find(whole, "/message", &value) ? json_text(value) : NULL;
-    base_error_set(client->error, EP_OK, "%s", message != NULL ? message : "");
+    base_error_set(exchange->error, EP_OK, "%s", message != NULL ? message : "");
     free(message);
     return EP_OK;
 }
 
-/* Control protocol, in `eventpipe`: handles every whole line of the daemon's answer received so far and
- * keeps the rest. */
-static int handle_answer_lines(struct conversation *client)
+/* Handles every whole line of the daemon's answer that `eventpipe` has received so far, and keeps the
+ * unfinished rest. Returns EP_OK, or the error code of the first line that failed. */
+static int handle_received_lines(struct exchange *exchange)
 {
-    size_t done = 0;
+    size_t handled_bytes = 0;
     int result = EP_OK;
-    while (result == EP_OK && !client->ended) {
-        char *feed = memchr(client->received.text + done, '\n', client->received.bytes - done);
-        if (feed == NULL)
+    while (result == EP_OK && !exchange->answer_ended) {
+        char *line_feed =
+            memchr(exchange->received.text + handled_bytes, '\n', exchange->received.bytes - handled_bytes);
+        if (line_feed == NULL)
             break;
-        *feed = '\0';
-        result = handle_answer_line(client, client->received.text + done,
-                                    (size_t)(feed - client->received.text) - done);
-        done = (size_t)(feed - client->received.text) + 1;
+        *line_feed = '\0';
+        result = handle_answer_line(exchange, exchange->received.text + handled_bytes,
+                                    (size_t)(line_feed - exchange->received.text) - handled_bytes);
+        handled_bytes = (size_t)(line_feed - exchange->received.text) + 1;
     }
-    memmove(client->received.text, client->received.text + done, client->received.bytes - done);
-    client->received.bytes -= done;
+    memmove(exchange->received.text, exchange->received.text + handled_bytes,
+            exchange->received.bytes - handled_bytes);
+    exchange->received.bytes -= handled_bytes;
     return result;
 }
 
-/* Control protocol, in `eventpipe`: reads what has arrived of the daemon's answer. A connection that
- * closes before the last line is an error: the daemon may have crashed in the middle of the command. */
-static int receive_answer(struct conversation *client)
+/* Receives what has arrived of the daemon's answer and handles its whole lines. A connection that closes
+ * before the last line is an error, because the daemon may have crashed in the middle of the command.
+ * Called by `eventpipe` whenever the control socket is readable. */
+static int receive_answer_bytes(struct exchange *exchange)
 {
     char buffer[READ_BYTES];
-    ssize_t got = recv(client->fd, buffer, sizeof buffer, MSG_DONTWAIT);
+    ssize_t got = recv(exchange->fd, buffer, sizeof buffer, MSG_DONTWAIT);
     if (got < 0 && (errno == EINTR || errno == EAGAIN))
         return EP_OK;
     if (got <= 0)
         return base_error_set(
-            client->error, EP_ESYSTEM,
+            exchange->error, EP_ESYSTEM,
             "the daemon closed the connection before its answer ended: it may have done part of the command");
-    client->begun = true;
-    base_text_append_bytes(&client->received, buffer, (size_t)got);
-    if (client->received.failed)
-        return base_error_set(client->error, EP_ENOMEM, "out of memory");
-    return handle_answer_lines(client);
+    exchange->answer_begun = true;
+    base_text_append_bytes(&exchange->received, buffer, (size_t)got);
+    if (exchange->received.failed)
+        return base_error_set(exchange->error, EP_ENOMEM, "out of memory");
+    return handle_received_lines(exchange);
 }
 
-/* Control protocol: sends a request and reads the whole answer, for every `eventpipe` command that the
- * daemon serves. It sends and reads at the same time, because a server that answers while events are being
- * sent would otherwise wait for ever. Returns the exit status, or a negative code. */
+/* Sends a request to the daemon and reads the whole answer, for every `eventpipe` command that the
+ * daemon serves. It sends and reads at the same time: a server that answers while it is still being sent
+ * events would otherwise wait for ever. Returns the exit status, or a negative error code with a
+ * message. */
 int control_ask(int fd, const struct control_question *question, control_on_line *on_line, void *user,
                 struct error *error)
 {
-    struct conversation client = {
+    struct exchange exchange = {
         .fd = fd, .question = question, .on_line = on_line, .user = user, .error = error};
-    base_text_append(&client.sending, question->line);
-    base_text_append(&client.sending, "\n");
-    int result = client.sending.failed ? base_error_set(error, EP_ENOMEM, "out of memory") : EP_OK;
+    base_text_append(&exchange.sending, question->line);
+    base_text_append(&exchange.sending, "\n");
+    int result = exchange.sending.failed ? base_error_set(error, EP_ENOMEM, "out of memory") : EP_OK;
     uint64_t last_ns = shm_now_ns();
-    while (result == EP_OK && !client.ended) {
-        struct pollfd socket = {.fd = fd, .events = POLLIN | (client.shut ? 0 : POLLOUT)};
+    while (result == EP_OK && !exchange.answer_ended) {
+        struct pollfd socket = {.fd = fd, .events = POLLIN | (exchange.sending_ended ? 0 : POLLOUT)};
         uint64_t patience_ms =
-            client.begun || question->first_ms == 0 ? question->patience_ms : question->first_ms;
-        int left = remaining_poll_ms(last_ns, patience_ms);
-        int ready = left == 0 ? 0 : poll(&socket, 1, left);
+            exchange.answer_begun || question->first_ms == 0 ? question->patience_ms : question->first_ms;
+        int timeout_ms = compute_poll_timeout_ms(last_ns, patience_ms);
+        int ready = timeout_ms == 0 ? 0 : poll(&socket, 1, timeout_ms);
         if (ready < 0 && errno != EINTR)
             result =
                 base_error_set(error, EP_ESYSTEM, "cannot wait for the daemon's answer: %s", strerror(errno));
-        bool wait_on =
-            left == 0 && question->on_silence != NULL && question->on_silence(question->on_silence_user);
-        if (left == 0 && !wait_on)
+        bool wait_again = timeout_ms == 0 && question->on_silence != NULL &&
+                          question->on_silence(question->on_silence_user);
+        if (timeout_ms == 0 && !wait_again)
             result = base_error_set(error, EP_ESTATE,
                                     "no answer within %u s: the daemon may have done part of the command",
                                     (unsigned)(patience_ms / 1000));
-        if (wait_on)
+        if (wait_again)
             last_ns = shm_now_ns();
         if (ready <= 0)
             continue;
         last_ns = shm_now_ns();
         if ((socket.revents & POLLOUT) != 0)
-            send_question(&client);
+            send_request_bytes(&exchange);
         if ((socket.revents & (POLLIN | POLLHUP | POLLERR)) != 0)
-            result = receive_answer(&client);
+            result = receive_answer_bytes(&exchange);
     }
-    base_text_free(&client.sending);
-    base_text_free(&client.received);
-    return result == EP_OK ? client.code : result;
+    base_text_free(&exchange.sending);
+    base_text_free(&exchange.received);
+    return result == EP_OK ? exchange.exit_code : result;
 }
