@@ -42,9 +42,9 @@ struct idefix {
     const struct idefix_source_config *config;
     struct idefix_encoding encoding;
     struct idefix_link *link;
-    char *address;    /* of the broker, for messages */
-    uint64_t login;   /* the connection that is logged in, 0 = none */
-    unsigned missing; /* answers in a row */
+    char *address;             /* of the broker, for messages */
+    uint64_t login_connection; /* the connection that is logged in, 0 = none */
+    unsigned missing_answers;  /* in a row */
 };
 
 /* A request that waits for its answer. */
@@ -52,16 +52,16 @@ struct request {
     const char *command;
     struct json_span data;
     uint64_t connection;
-    uint64_t wait_ms;  /* for the answer, from the first sending */
-    unsigned sendings; /* at most so many, at the times sending_ms */
-    const unsigned *sending_ms;
+    uint64_t wait_ms;      /* for the answer, from the first sending */
+    unsigned sendings_max; /* the request is sent at most so often, at the times sending_times_ms */
+    const unsigned *sending_times_ms;
     char addresses[SENDINGS_MAX][DIGITS + 1];
-    unsigned sent;
+    unsigned sent_count;
 };
 
-/* Idefix client, in a producer or the library's caller: makes 16 random hex digits, a reply address for one
- * request or a session name for one client. */
-static void make_random_digits(char out[DIGITS + 1])
+/* Writes 16 random hex digits: the reply address of one request, or the session name of one Idefix
+ * client. They must not repeat, since an answer is recognised by its reply address. */
+static void write_random_hex(char out[DIGITS + 1])
 {
     unsigned char bytes[DIGITS / 2];
 
@@ -70,7 +70,7 @@ static void make_random_digits(char out[DIGITS + 1])
         snprintf(out + 2 * i, 3, "%02x", bytes[i]);
 }
 
-static int fail_interrupted(struct idefix_failure *failure)
+static int report_interrupted(struct idefix_failure *failure)
 {
     return base_error_set(&failure->error, EP_EBUSY, "interrupted");
 }
@@ -82,11 +82,11 @@ static bool is_aborted(const atomic_bool *abort)
 
 /* ---- opening and closing */
 
-/* Idefix client: checks broker, account, encoding, meta and session without using the network. Runs when a
- * client is opened: in a producer, in `eventpiped -t` and `eventpipe check`, or in a program that uses the
- * library. */
-static int check_config(const struct idefix_source_config *config, struct idefix_encoding *encoding,
-                        struct error *error)
+/* Checks broker, account, encoding, meta and session without using the network, and reads the encoding.
+ * Returns 0, or EP_ECONFIG with a message. Called when an Idefix client is opened, also by `eventpiped
+ * -t` and `eventpipe check`. */
+static int check_client_config(const struct idefix_source_config *config, struct idefix_encoding *encoding,
+                               struct error *error)
 {
     if (config->broker == NULL)
         return base_error_set(error, EP_ECONFIG, "no broker is given");
@@ -106,22 +106,21 @@ static int check_config(const struct idefix_source_config *config, struct idefix
     return 0;
 }
 
-/* Idefix client: returns the broker's address for messages, such as ssl://HOST:PORT, or NULL without
- * memory. Runs when a producer, `eventpiped -t`, `eventpipe check` or a program that uses the library
- * opens a client. */
+/* Returns the broker's address for messages, such as ssl://HOST:PORT, or NULL if memory is short. The
+ * client frees it. Called when an Idefix client is opened. */
 static char *format_broker_address(const struct idefix_broker *broker)
 {
-    bool brackets = strchr(broker->host, ':') != NULL;
+    bool is_ipv6 = strchr(broker->host, ':') != NULL;
     char *text;
-    int bytes = asprintf(&text, "%s://%s%s%s:%d", broker->tls ? "ssl" : "tcp", brackets ? "[" : "",
-                         broker->host, brackets ? "]" : "", broker->port);
+    int length = asprintf(&text, "%s://%s%s%s:%d", broker->tls ? "ssl" : "tcp", is_ipv6 ? "[" : "",
+                          broker->host, is_ipv6 ? "]" : "", broker->port);
 
-    return bytes < 0 ? NULL : text;
+    return length < 0 ? NULL : text;
 }
 
-/* Idefix client: opens a client of an Idefix backend, without using the network. A producer with an Idefix
- * source calls it, `eventpiped -t` and `eventpipe check` to check the source, and ep_idefix_open for a
- * program that uses the library. */
+/* Opens a client of an Idefix backend, without using the network. Returns 0 or an error code with a
+ * message. A producer with an Idefix source calls it, `eventpiped -t` and `eventpipe check` to check
+ * such a source, and ep_idefix_open for a library caller. */
 int idefix_open(const struct idefix_source_config *config, struct idefix **out, struct error *error)
 {
     struct idefix *idefix = calloc(1, sizeof *idefix);
@@ -129,10 +128,10 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
     char session[DIGITS + 1];
 
     if (idefix == NULL)
-        return base_error_set(error, EP_ENOMEM, "no memory for an Idefix client");
+        return base_error_set(error, EP_ENOMEM, "out of memory for the Idefix client");
     idefix->config = config;
-    make_random_digits(session);
-    int code = check_config(config, &idefix->encoding, error);
+    write_random_hex(session);
+    int code = check_client_config(config, &idefix->encoding, error);
     if (code == 0)
         code = config_idefix_broker_read(config->broker, &params.broker, error);
     if (code == 0) {
@@ -142,7 +141,7 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
         params.password = config->password;
         params.ca_file = config->ca_file;
         code = params.address == NULL
-                   ? base_error_set(error, EP_ENOMEM, "no memory for an Idefix client")
+                   ? base_error_set(error, EP_ENOMEM, "out of memory for the Idefix client")
                    : idefix_link_open(&params, config->max_bytes + ENVELOPE_BYTES, &idefix->link, error);
     }
     free(params.broker.host);
@@ -154,8 +153,8 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
     return 0;
 }
 
-/* Idefix client: disconnects within one second, frees the client and clears the pointer. A producer calls
- * it when its source ends, a program that uses the library through ep_idefix_close. */
+/* Disconnects within one second, frees the client and clears the pointer; accepts a pointer to NULL. A
+ * producer calls it when its source ends, ep_idefix_close for a library caller. */
 void idefix_close(struct idefix **idefix)
 {
     struct idefix *old = *idefix;
@@ -173,8 +172,8 @@ void idefix_interrupt(struct idefix *idefix)
     idefix_link_wake(idefix->link);
 }
 
-/* Idefix client: sleeps until until_ns and returns true, or false as soon as *abort is set. A producer's
- * fetch thread uses it to pace its polls; a plain sleep would delay the producer's shutdown. */
+/* Sleeps until until_ns (CLOCK_MONOTONIC). Returns true then, or false as soon as *abort is set. A
+ * producer's fetch thread paces its polls with it; a plain sleep would delay the producer's shutdown. */
 bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *abort)
 {
     while (!is_aborted(abort)) {
@@ -187,46 +186,48 @@ bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *a
 
 /* ---- one request */
 
-/* Idefix client, in a producer or the library's caller: sends a request once, with a new random reply
- * address. Earlier addresses of the same request stay valid. */
+/* Sends a request once, with a new random reply address; answers to its earlier addresses still count.
+ * Returns 0 or EP_ENOMEM. An Idefix client repeats its login request this way. */
 static int send_request(struct idefix *idefix, struct request *request, struct idefix_failure *failure)
 {
-    char to[64], *address = request->addresses[request->sent++];
+    char destination[64], *address = request->addresses[request->sent_count++];
     struct idefix_frame frame = {0};
 
-    make_random_digits(address);
-    snprintf(to, sizeof to, "idefix.%s", request->command);
-    const struct idefix_envelope envelope = {.to = to, .reply = address, .data = request->data};
+    write_random_hex(address);
+    snprintf(destination, sizeof destination, "idefix.%s", request->command);
+    const struct idefix_envelope envelope = {.to = destination, .reply = address, .data = request->data};
     int code = idefix_frame_encode(&idefix->encoding, &envelope, &frame);
     if (code == 0)
-        code = idefix_link_send(idefix->link, &frame);
+        code = idefix_link_queue_frame(idefix->link, &frame);
     idefix_frame_free(&frame);
-    return code == 0 ? 0 : base_error_set(&failure->error, code, "no memory for a request");
+    return code == 0
+               ? 0
+               : base_error_set(&failure->error, code, "out of memory for the request %s", request->command);
 }
 
-/* Idefix client, in a producer or the library's caller: goes through the frames that arrived. Returns 1 if
- * one answers the request, and puts it into message. Otherwise returns 0, and sets malformed if a frame
- * could not be read. */
+/* Reads the frames that have arrived. Returns 1 if one answers the request, and stores it in *message.
+ * Otherwise returns 0, and describes in *malformed the last frame that could not be read. Runs in a
+ * producer, or in a program that uses the library. */
 static int find_answer(struct idefix *idefix, const struct request *request, struct idefix_message *message,
                        struct error *malformed)
 {
     struct idefix_link_frame *frame;
-    struct error why;
+    struct error reason;
 
-    while ((frame = idefix_link_take(idefix->link)) != NULL) {
+    while ((frame = idefix_link_take_frame(idefix->link)) != NULL) {
         int code = EP_EPROTO;
         if (frame->too_large)
-            base_error_set(&why, code, "it is larger than max_bytes: %zu bytes", frame->bytes);
+            base_error_set(&reason, code, "it is larger than max_bytes: %zu bytes", frame->bytes);
         else
             code = idefix_message_decode(frame->flags, frame->body, frame->bytes,
-                                         (size_t)idefix->config->max_bytes, message, &why);
+                                         (size_t)idefix->config->max_bytes, message, &reason);
         free(frame);
         if (code != 0) {
             base_error_set(malformed, code, "%s: the backend's answer to %s cannot be read: %s",
-                           idefix->address, request->command, why.message);
+                           idefix->address, request->command, reason.message);
             continue;
         }
-        for (unsigned i = 0; i < request->sent; i++)
+        for (unsigned i = 0; i < request->sent_count; i++)
             if (strcmp(message->to, request->addresses[i]) == 0)
                 return 1;
         idefix_message_free(message);
@@ -235,14 +236,15 @@ static int find_answer(struct idefix *idefix, const struct request *request, str
     return 0;
 }
 
-/* Idefix client, in a producer or the library's caller: fails a request that the backend did not answer in
- * time. The next call logs in again; the second missing answer in a row also closes the connection. */
+/* Fails a request that the backend did not answer in time, and returns EP_EBACKEND. The next request
+ * logs in again; the second missing answer in a row also closes the connection. Runs in a producer, or
+ * in a program that uses the library. */
 static int report_missing_answer(struct idefix *idefix, const struct request *request,
                                  struct idefix_failure *failure)
 {
-    idefix->login = 0;
-    if (++idefix->missing >= MISSING_MAX) {
-        idefix->missing = 0;
+    idefix->login_connection = 0;
+    if (++idefix->missing_answers >= MISSING_MAX) {
+        idefix->missing_answers = 0;
         idefix_link_drop(idefix->link);
     }
     return base_error_set(&failure->error, EP_EBACKEND,
@@ -251,39 +253,39 @@ static int report_missing_answer(struct idefix *idefix, const struct request *re
                           idefix->address, request->command, (double)request->wait_ms / 1000);
 }
 
-/* Idefix client, in a producer or the library's caller: returns when the wait for an answer must send the
- * request again or give up. */
-static uint64_t next_wakeup_ns(const struct request *request, uint64_t begin, uint64_t end)
+/* Returns when the wait for an answer must end to send the request again, or to give it up at the
+ * deadline. */
+static uint64_t compute_next_wakeup_ns(const struct request *request, uint64_t begin_ns, uint64_t deadline_ns)
 {
-    if (request->sent == request->sendings)
-        return end;
-    uint64_t sending = begin + request->sending_ms[request->sent] * MS;
-    return sending < end ? sending : end;
+    if (request->sent_count == request->sendings_max)
+        return deadline_ns;
+    uint64_t sending_ns = begin_ns + request->sending_times_ms[request->sent_count] * MS;
+    return sending_ns < deadline_ns ? sending_ns : deadline_ns;
 }
 
-/* Idefix client, in a producer or the library's caller: returns 0 while the connection that carried the
- * request is up, otherwise the code of why it ended. */
+/* Returns 0 while the connection over which the request was sent is up, otherwise an error code with the
+ * reason why it ended. The Idefix client calls it while it waits for an answer. */
 static int check_connection(struct idefix *idefix, const struct request *request,
                             struct idefix_failure *failure)
 {
-    struct idefix_link_view view;
+    struct idefix_link_status status;
 
-    idefix_link_look(idefix->link, &view);
-    if (view.state == IDEFIX_LINK_UP && view.connection == request->connection)
+    idefix_link_get_status(idefix->link, &status);
+    if (status.state == IDEFIX_LINK_UP && status.connection == request->connection)
         return 0;
-    *failure = view.failure;
+    *failure = status.failure;
     if (failure->error.code == 0)
         base_error_set(&failure->error, EP_EBACKEND, "connection to %s lost", idefix->address);
     return failure->error.code;
 }
 
-/* Idefix client, in a producer or the library's caller: sends a request and waits for its answer, for the
- * end of the connection, for the deadline or for *abort. An answer that reports an error counts as an
- * answer. */
+/* Sends a request and waits for its answer, at most until the deadline. Returns 0 if the backend
+ * answered, even with an error; otherwise a code with a message: the connection ended, no answer came in
+ * time, or *abort was set (EP_EBUSY). Runs in a producer, or in a program that uses the library. */
 static int await_answer(struct idefix *idefix, struct request *request, const atomic_bool *abort,
                         struct idefix_message *message, struct idefix_failure *failure)
 {
-    uint64_t begin = shm_now_ns(), end = begin + request->wait_ms * MS;
+    uint64_t begin_ns = shm_now_ns(), deadline_ns = begin_ns + request->wait_ms * MS;
     struct error malformed = {0};
 
     for (;;) {
@@ -293,42 +295,43 @@ static int await_answer(struct idefix *idefix, struct request *request, const at
         if (code != 0)
             return code;
         if (is_aborted(abort))
-            return fail_interrupted(failure);
-        uint64_t now = shm_now_ns();
-        if (malformed.code != 0 && end > now + MALFORMED_GRACE_MS * MS)
-            end = now + MALFORMED_GRACE_MS * MS;
-        if (now >= end && malformed.code != 0) {
+            return report_interrupted(failure);
+        uint64_t now_ns = shm_now_ns();
+        if (malformed.code != 0 && deadline_ns > now_ns + MALFORMED_GRACE_MS * MS)
+            deadline_ns = now_ns + MALFORMED_GRACE_MS * MS;
+        if (now_ns >= deadline_ns && malformed.code != 0) {
             failure->error = malformed;
             return malformed.code;
         }
-        if (now >= end)
+        if (now_ns >= deadline_ns)
             return report_missing_answer(idefix, request, failure);
-        if (request->sent < request->sendings && now >= begin + request->sending_ms[request->sent] * MS)
+        if (request->sent_count < request->sendings_max &&
+            now_ns >= begin_ns + request->sending_times_ms[request->sent_count] * MS)
             code = send_request(idefix, request, failure);
         if (code != 0)
             return code;
-        idefix_link_wait(idefix->link, next_wakeup_ns(request, begin, end));
+        idefix_link_wait(idefix->link, compute_next_wakeup_ns(request, begin_ns, deadline_ns));
     }
 }
 
-/* Idefix client, in a producer or the library's caller: sends one request to the backend and returns its
- * answer. An answer that reports an error is a failure, with its text in failure. Login and events.get both
- * go through it. */
+/* Sends one request, a login or a call such as events.get, and returns the backend's answer in *message.
+ * Returns 0, or an error code with a message; an answer that reports an error is such a failure. Runs in
+ * a producer, or in a program that uses the library. */
 static int ask_backend(struct idefix *idefix, struct request *request, const atomic_bool *abort,
                        struct idefix_message *message, struct idefix_failure *failure)
 {
-    idefix_link_listen(idefix->link, true);
+    idefix_link_set_listening(idefix->link, true);
     int code = await_answer(idefix, request, abort, message, failure);
-    idefix_link_listen(idefix->link, false);
+    idefix_link_set_listening(idefix->link, false);
     if (code != 0)
         return code;
-    idefix->missing = 0;
+    idefix->missing_answers = 0;
     if (message->error == NULL)
         return 0;
     code = idefix_error_text_answer(idefix->config, request->command, message, failure);
     const char *setting;
     if (idefix_error_verdict(message->error_code, &setting) == IDEFIX_SESSION)
-        idefix->login = 0;
+        idefix->login_connection = 0;
     idefix_message_free(message);
     *message = (struct idefix_message){0};
     return code;
@@ -336,36 +339,36 @@ static int ask_backend(struct idefix *idefix, struct request *request, const ato
 
 /* ---- connection and login */
 
-/* Idefix client, in a producer or the library's caller: waits until the connection to the MQTT broker is up,
- * and begins one if there is none. Returns its number, which changes after each loss, so that the caller
- * knows when to log in again. */
+/* Waits until the connection to the MQTT broker is up, and makes one if there is none. *connection is
+ * its number, which changes after each loss, so that the caller knows when to log in again. Returns 0 or
+ * an error code with a message. Runs in a producer, or in a program that uses the library. */
 static int connect_to_broker(struct idefix *idefix, const atomic_bool *abort, uint64_t *connection,
                              struct idefix_failure *failure)
 {
-    uint64_t end = shm_now_ns() + (idefix->config->connect_timeout_ms + CONNECT_GRACE_MS) * MS;
-    struct idefix_link_view view;
-    bool begun = false;
+    uint64_t deadline_ns = shm_now_ns() + (idefix->config->connect_timeout_ms + CONNECT_GRACE_MS) * MS;
+    struct idefix_link_status status;
+    bool was_resolved = false;
     int code = idefix_link_connect(idefix->link, &failure->error);
 
     if (code != 0)
         return code;
     for (;;) {
-        idefix_link_look(idefix->link, &view);
-        *connection = view.connection;
-        if (view.state == IDEFIX_LINK_UP)
+        idefix_link_get_status(idefix->link, &status);
+        *connection = status.connection;
+        if (status.state == IDEFIX_LINK_UP)
             return 0;
-        if (view.state == IDEFIX_LINK_DOWN) {
-            *failure = view.failure;
+        if (status.state == IDEFIX_LINK_DOWN) {
+            *failure = status.failure;
             return failure->error.code;
         }
         if (is_aborted(abort))
-            return fail_interrupted(failure);
+            return report_interrupted(failure);
         /* Once the name is resolved the link enforces the timeout, but it may have to resolve the name
          * again. */
-        if (view.begun && !begun)
-            end += idefix->config->connect_timeout_ms * MS;
-        begun = view.begun;
-        if (shm_now_ns() >= end) {
+        if (status.name_resolved && !was_resolved)
+            deadline_ns += idefix->config->connect_timeout_ms * MS;
+        was_resolved = status.name_resolved;
+        if (shm_now_ns() >= deadline_ns) {
             failure->unreachable = true;
             return base_error_set(
                 &failure->error, EP_EBACKEND,
@@ -373,7 +376,7 @@ static int connect_to_broker(struct idefix *idefix, const atomic_bool *abort, ui
                 "answer?)",
                 idefix->address, (double)idefix->config->connect_timeout_ms / 1000);
         }
-        idefix_link_wait(idefix->link, end);
+        idefix_link_wait(idefix->link, deadline_ns);
     }
 }
 
@@ -390,8 +393,8 @@ static uint64_t read_wall_clock_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Idefix client, in a producer or the library's caller: writes the data of a login request as JSON: account,
- * token, groups, encoding and the time. */
+/* Writes the data of a login request as JSON: account, token, groups, encoding and the present time.
+ * Contains the token, so the caller overwrites it after use. */
 static void write_login_data(const struct idefix_source_config *config, struct text *out)
 {
     base_text_append(out, "{\"address\":");
@@ -412,56 +415,56 @@ static void write_login_data(const struct idefix_source_config *config, struct t
     base_text_append(out, "}");
 }
 
-/* Idefix client, in a producer or the library's caller: logs in to the backend once per connection, before
- * the first call. Repeats the request twice, because a backend that starts together with its broker may miss
- * the first. */
+/* Logs in to the backend; needed once per connection, before the first request. The login is sent up to
+ * three times, because a backend that starts together with its broker may miss the first. Returns 0 or
+ * an error code with a message. Runs in a producer, or in a program that uses the library. */
 static int log_in_to_backend(struct idefix *idefix, uint64_t connection, const atomic_bool *abort,
                              struct idefix_failure *failure)
 {
-    static const unsigned sending_ms[SENDINGS_MAX] = {0, 300, 1000};
+    static const unsigned sending_times_ms[SENDINGS_MAX] = {0, 300, 1000};
     struct text data = {0};
     struct idefix_message message = {0};
 
     write_login_data(idefix->config, &data);
     if (data.failed) {
         base_text_free(&data);
-        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a login");
+        return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the login request");
     }
     struct request request = {
         .command = "login",
         .data = {data.text, data.bytes},
         .connection = connection,
         .wait_ms = LOGIN_WAIT_MS,
-        .sendings = SENDINGS_MAX,
-        .sending_ms = sending_ms,
+        .sendings_max = SENDINGS_MAX,
+        .sending_times_ms = sending_times_ms,
     };
     int code = ask_backend(idefix, &request, abort, &message, failure);
     explicit_bzero(data.text, data.bytes);
     base_text_free(&data);
     idefix_message_free(&message);
     if (code == 0)
-        idefix->login = connection;
+        idefix->login_connection = connection;
     else if (failure->backend_code == CODE_TIMEOUT)
         failure->backend_code = 0; /* 'nothing yet' is what it means of a poll, not of a login */
     return code;
 }
 
-/* Idefix client: calls a command of the backend and waits for its answer; connects and logs in first if
- * necessary. A producer's fetch thread calls it to fetch events (events.get), a program that uses the
- * library through ep_idefix functions. */
+/* Calls a command of the backend and waits for its answer; connects and logs in first if necessary.
+ * Returns 0 with the answer in *message, which the caller frees, or an error code. A producer's fetch
+ * thread fetches events with it (events.get), ep_idefix functions call it for a library caller. */
 int idefix_call(struct idefix *idefix, const char *command, struct json_span data, uint64_t wait_ms,
                 const atomic_bool *abort, struct idefix_message *message, struct idefix_failure *failure)
 {
-    static const unsigned once[] = {0};
+    static const unsigned send_once[] = {0};
 
     uint64_t connection = 0;
 
     *message = (struct idefix_message){0};
     *failure = (struct idefix_failure){0};
     if (is_aborted(abort))
-        return fail_interrupted(failure);
+        return report_interrupted(failure);
     int code = connect_to_broker(idefix, abort, &connection, failure);
-    if (code == 0 && idefix->login != connection)
+    if (code == 0 && idefix->login_connection != connection)
         code = log_in_to_backend(idefix, connection, abort, failure);
     if (code != 0)
         return code;
@@ -470,8 +473,8 @@ int idefix_call(struct idefix *idefix, const char *command, struct json_span dat
         .data = data,
         .connection = connection,
         .wait_ms = wait_ms + idefix->config->response_timeout_ms,
-        .sendings = 1,
-        .sending_ms = once,
+        .sendings_max = 1,
+        .sending_times_ms = send_once,
     };
     return ask_backend(idefix, &request, abort, message, failure);
 }

@@ -25,8 +25,8 @@ static double ms_to_seconds(uint64_t ms)
     return (double)ms / 1000;
 }
 
-/* Idefix client, in the connection's thread: writes the error message for a broker whose host name cannot be
- * resolved. */
+/* Writes the error message for a broker whose host name cannot be resolved, and returns EP_EBACKEND. The
+ * connection thread of an Idefix client calls it. */
 int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_code,
                                struct idefix_failure *failure)
 {
@@ -36,71 +36,82 @@ int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_
                           params->broker.host, gai_strerror(gai_code));
 }
 
-/* Idefix client, in the connection's thread: writes the error message for a broker that did not accept the
- * TCP connection, or not in time. */
-static int describe_tcp_failure(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                                struct idefix_failure *failure)
+/* Writes the error message for a broker that did not accept the TCP connection, or did not do so in
+ * time. Returns EP_EBACKEND. Runs in the connection thread of an Idefix client. */
+static int report_tcp_failure(const struct idefix_mqtt_params *params,
+                              const struct idefix_connection_end *connection_end,
+                              struct idefix_failure *failure)
 {
     failure->unreachable = true;
-    if (end->timed_out)
+    if (connection_end->timed_out)
         return base_error_set(&failure->error, EP_EBACKEND,
                               "no connection to %s: timed out after %g s, nothing answers there",
                               params->address, ms_to_seconds(params->connect_timeout_ms));
-    bool known =
-        end->errnum > 0 && end->errnum != EAGAIN && end->errnum != EINPROGRESS && end->errnum != ENOTCONN;
+    bool has_reason = connection_end->errnum > 0 && connection_end->errnum != EAGAIN &&
+                      connection_end->errnum != EINPROGRESS && connection_end->errnum != ENOTCONN;
     return base_error_set(&failure->error, EP_EBACKEND, "no connection to %s: %s", params->address,
-                          known ? strerror(end->errnum) : "the connection failed");
+                          has_reason ? strerror(connection_end->errnum) : "the connection failed");
 }
 
-/* Idefix client, in the connection's thread: writes the error message for a broker whose TLS certificate is
- * not trusted, and says whether to check ca_file or the host name. */
-static int describe_certificate_failure(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                                        struct idefix_failure *failure)
+/* Writes the error message for a broker whose TLS certificate is refused, and says whether to check
+ * ca_file or the host name. Returns EP_EAUTH. Runs in the connection thread of an Idefix client. */
+static int report_certificate_failure(const struct idefix_mqtt_params *params,
+                                      const struct idefix_connection_end *connection_end,
+                                      struct idefix_failure *failure)
 {
-    const char *said = end->said[0] != '\0' ? end->said : "certificate verify failed";
+    const char *openssl_reason = connection_end->first_error_text[0] != '\0'
+                                     ? connection_end->first_error_text
+                                     : "certificate verify failed";
 
-    if (end->wrong_name)
-        return base_error_set(&failure->error, EP_EAUTH,
-                              "%s: the broker's certificate is refused: it is not for the name \"%s\"",
-                              params->address, params->broker.host);
+    if (connection_end->certificate_wrong_host)
+        return base_error_set(
+            &failure->error, EP_EAUTH,
+            "%s: the broker's certificate is refused: it is not for the name \"%s\" (is this "
+            "the host in `broker`?)",
+            params->address, params->broker.host);
     if (params->ca_file != NULL)
         return base_error_set(
             &failure->error, EP_EAUTH,
             "%s: the broker's certificate is refused: %s (does ca_file %s hold the certificate of the "
             "authority that signed it?)",
-            params->address, said, params->ca_file);
+            params->address, openssl_reason, params->ca_file);
     return base_error_set(
         &failure->error, EP_EAUTH,
         "%s: the broker's certificate is refused: %s (if this system does not know the authority that "
         "signed it, set ca_file)",
-        params->address, said);
+        params->address, openssl_reason);
 }
 
-/* Idefix client, in the connection's thread: writes the error message for an MQTT broker that refuses the
- * connection (CONNACK), most often because of the user or password. */
-static int describe_refused_login(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                                  struct idefix_failure *failure)
+/* Writes the error message for a broker that refuses the MQTT connection (CONNACK), most often because
+ * of the user or password. Returns EP_EAUTH, or EP_EBACKEND for another reason. Runs in the connection
+ * thread of an Idefix client. */
+static int report_refused_login(const struct idefix_mqtt_params *params,
+                                const struct idefix_connection_end *connection_end,
+                                struct idefix_failure *failure)
 {
-    int code = end->connack == 2 || end->connack == 4 || end->connack == 5 ? EP_EAUTH : EP_EBACKEND;
+    int code = connection_end->connack == 2 || connection_end->connack == 4 || connection_end->connack == 5
+                   ? EP_EAUTH
+                   : EP_EBACKEND;
 
-    if (end->connack == 2)
+    if (connection_end->connack == 2)
         return base_error_set(&failure->error, code, "%s: the broker refuses the session ID \"%s\"",
                               params->address, params->session);
     if (code == EP_EAUTH)
         return base_error_set(&failure->error, code,
                               "%s: the broker refuses the MQTT user \"%s\" or its password (%s)",
-                              params->address, params->user, mosquitto_connack_string(end->connack));
+                              params->address, params->user,
+                              mosquitto_connack_string(connection_end->connack));
     return base_error_set(&failure->error, code, "%s: the broker refuses the connection: %s", params->address,
-                          mosquitto_connack_string(end->connack));
+                          mosquitto_connack_string(connection_end->connack));
 }
 
-/* Idefix client, in the connection's thread: returns a phrase that says why an MQTT connection broke, for
- * error messages. */
-static const char *describe_lost_connection(const struct idefix_end *end)
+/* Returns a phrase that says why an MQTT connection broke, such as "the broker closed it". The messages
+ * for failed and lost connections end with it. */
+static const char *describe_loss(const struct idefix_connection_end *connection_end)
 {
-    switch (end->rc) {
+    switch (connection_end->rc) {
     case MOSQ_ERR_CONN_LOST:
-        return end->errnum == ECONNRESET ? "the broker reset it" : "the broker closed it";
+        return connection_end->errnum == ECONNRESET ? "the broker reset it" : "the broker closed it";
     case MOSQ_ERR_KEEPALIVE:
         return "the broker does not answer any more";
     case MOSQ_ERR_PROTOCOL:
@@ -108,136 +119,143 @@ static const char *describe_lost_connection(const struct idefix_end *end)
     case MOSQ_ERR_MALFORMED_UTF8:
         return "it sent data that is not MQTT";
     case MOSQ_ERR_TLS:
-        return end->said[0] != '\0' ? end->said : "TLS failed";
+        return connection_end->first_error_text[0] != '\0' ? connection_end->first_error_text : "TLS failed";
     case MOSQ_ERR_ERRNO:
-        return end->errnum > 0 ? strerror(end->errnum) : "network error";
+        return connection_end->errnum > 0 ? strerror(connection_end->errnum) : "network error";
     default:
-        return mosquitto_strerror(end->rc);
+        return mosquitto_strerror(connection_end->rc);
     }
 }
 
-/* Idefix client, in the connection's thread: writes the error message for a connection that failed between
- * TCP and the broker's greeting (CONNACK): silence, a wrong port, TLS on one side only. */
-static int describe_handshake_failure(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                                      struct idefix_failure *failure)
+/* Writes the error message for a connection that failed after TCP and before the broker's CONNACK: the
+ * broker was silent, the port is wrong, or only one side uses TLS. Returns EP_EBACKEND. Runs in the
+ * connection thread of an Idefix client. */
+static int report_handshake_failure(const struct idefix_mqtt_params *params,
+                                    const struct idefix_connection_end *connection_end,
+                                    struct idefix_failure *failure)
 {
     bool tls = params->broker.tls;
 
-    if (end->timed_out)
+    if (connection_end->timed_out)
         return base_error_set(&failure->error, EP_EBACKEND,
                               "%s accepts connections but stays silent: no %s within %g s", params->address,
                               tls ? "TLS handshake and MQTT greeting (CONNACK)" : "MQTT greeting (CONNACK)",
                               ms_to_seconds(params->connect_timeout_ms));
     failure->unreachable =
-        end->rc == MOSQ_ERR_CONN_LOST; /* a proxy closes at once if there is no broker behind it */
+        connection_end->rc == MOSQ_ERR_CONN_LOST; /* a proxy closes at once if there is no broker behind it */
     if (tls)
         return base_error_set(
             &failure->error, EP_EBACKEND,
             "%s: the connection failed before the broker's greeting: %s (does that port speak TLS?)",
-            params->address, describe_lost_connection(end));
+            params->address, describe_loss(connection_end));
     return base_error_set(
         &failure->error, EP_EBACKEND,
         "%s: the connection failed before the broker's greeting: %s (is it an MQTT broker, and "
         "without TLS?)",
-        params->address, describe_lost_connection(end));
+        params->address, describe_loss(connection_end));
 }
 
-/* Idefix client, in the connection's thread: writes the error message for an MQTT connection that failed or
- * was lost, by how far it had come. Producers log this message when a fetch fails. */
-int idefix_error_text_end(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                          struct idefix_failure *failure)
+/* Writes the error message for an MQTT connection that failed or was lost, depending on how far it had
+ * come, and returns the error code. A producer logs this message when a fetch fails; a library caller
+ * gets it from the call. */
+int idefix_error_text_connection(const struct idefix_mqtt_params *params,
+                                 const struct idefix_connection_end *connection_end,
+                                 struct idefix_failure *failure)
 {
-    if (end->rc == MOSQ_ERR_NOMEM)
-        return base_error_set(&failure->error, EP_ENOMEM, "no memory for the connection to %s",
+    if (connection_end->rc == MOSQ_ERR_NOMEM)
+        return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the connection to %s",
                               params->address);
-    if (end->certificate && end->phase <= IDEFIX_HELLO)
-        return describe_certificate_failure(params, end, failure);
-    if (end->phase == IDEFIX_TCP)
-        return describe_tcp_failure(params, end, failure);
-    if (end->connack > 0)
-        return describe_refused_login(params, end, failure);
-    if (end->phase == IDEFIX_HELLO)
-        return describe_handshake_failure(params, end, failure);
-    if (end->timed_out)
+    if (connection_end->certificate_refused && connection_end->phase <= IDEFIX_HANDSHAKE)
+        return report_certificate_failure(params, connection_end, failure);
+    if (connection_end->phase == IDEFIX_TCP)
+        return report_tcp_failure(params, connection_end, failure);
+    if (connection_end->connack > 0)
+        return report_refused_login(params, connection_end, failure);
+    if (connection_end->phase == IDEFIX_HANDSHAKE)
+        return report_handshake_failure(params, connection_end, failure);
+    if (connection_end->timed_out)
         return base_error_set(&failure->error, EP_EBACKEND,
                               "%s: the broker does not confirm the subscription to ifx/%s/r/+ within %g s",
                               params->address, params->session, ms_to_seconds(params->connect_timeout_ms));
     failure->lost = true;
     return base_error_set(&failure->error, EP_EBACKEND, "connection to %s lost: %s", params->address,
-                          describe_lost_connection(end));
+                          describe_loss(connection_end));
 }
 
 /* ---- errors that a backend reports */
 
-/* Idefix client: returns the length of the secret if the text begins with it, otherwise 0. */
-static size_t match_secret(const char *text, const char *secret)
+/* Returns the length of the secret if the text begins with it, otherwise 0. An empty or missing secret
+ * is never found. */
+static size_t measure_secret(const char *text, const char *secret)
 {
     size_t bytes = secret == NULL ? 0 : strlen(secret);
     return bytes > 0 && strncmp(text, secret, bytes) == 0 ? bytes : 0;
 }
 
-/* Idefix client, in a producer or the library's caller: copies a backend's error text for a message. Token
- * and password become ***, control characters become spaces: a backend may repeat what the login sent, and
- * logs are read by others. */
+/* Copies a backend's error text for a message, cut to out_size. Token and password become ***, because a
+ * backend may repeat what the login sent and others read the logs; control characters become spaces.
+ * Runs in a producer, or in a program that uses the library. */
 static void copy_without_secrets(const struct idefix_source_config *config, const char *text, char *out,
-                                 size_t room)
+                                 size_t out_size)
 {
     const char *end = text + strlen(text);
-    size_t used = 0;
+    size_t used_bytes = 0;
 
-    while (text < end && used + 8 < room) {
-        size_t length = base_utf8_length(text, end), secret = match_secret(text, config->token);
-        if (secret == 0)
-            secret = match_secret(text, config->password);
-        if (secret > 0) {
-            used += (size_t)sprintf(out + used, "***");
-            text += secret;
-        } else if (length == 0 || base_utf8_is_control(text, length)) {
-            out[used++] = length == 0 ? '?' : ' ';
-            text += length > 0 ? length : 1;
+    while (text < end && used_bytes + 8 < out_size) {
+        size_t character_bytes = base_utf8_length(text, end),
+               secret_bytes = measure_secret(text, config->token);
+        if (secret_bytes == 0)
+            secret_bytes = measure_secret(text, config->password);
+        if (secret_bytes > 0) {
+            used_bytes += (size_t)sprintf(out + used_bytes, "***");
+            text += secret_bytes;
+        } else if (character_bytes == 0 || base_utf8_is_control(text, character_bytes)) {
+            out[used_bytes++] = character_bytes == 0 ? '?' : ' ';
+            text += character_bytes > 0 ? character_bytes : 1;
         } else {
-            memcpy(out + used, text, length);
-            used += length;
-            text += length;
+            memcpy(out + used_bytes, text, character_bytes);
+            used_bytes += character_bytes;
+            text += character_bytes;
         }
     }
-    out[used] = '\0';
+    out[used_bytes] = '\0';
 }
 
-/* Idefix client, in a producer or the library's caller: writes the error message for an answer in which the
- * backend reports an error: bad token, wrong setting, invalid session. */
+/* Writes the error message for an answer in which the backend reports an error, such as a bad token, a
+ * wrong setting or an expired login. Returns the error code that the caller of the request gets. Runs in
+ * a producer, or in a program that uses the library. */
 int idefix_error_text_answer(const struct idefix_source_config *config, const char *command,
                              const struct idefix_message *message, struct idefix_failure *failure)
 {
     const char *setting = NULL, *account = config->account != NULL ? config->account : "";
-    char said[BACKEND_TEXT_BYTES];
+    char backend_text[BACKEND_TEXT_BYTES];
 
-    copy_without_secrets(config, message->error, said, sizeof said);
+    copy_without_secrets(config, message->error, backend_text, sizeof backend_text);
     failure->backend_code = message->error_code;
     switch (idefix_error_verdict(message->error_code, &setting)) {
     case IDEFIX_REFUSED:
         if (message->error_code == 201)
             return base_error_set(&failure->error, EP_EAUTH,
                                   "the backend refuses the token of account %s (%s): %s", account, command,
-                                  said);
+                                  backend_text);
         return base_error_set(&failure->error, EP_EAUTH, "the backend refuses account %s (%s): %s", account,
-                              command, said);
+                              command, backend_text);
     case IDEFIX_SETTING:
         if (strcmp(command, "login") == 0)
             setting = "account"; /* the only address and domain in a login */
         if (setting == NULL)
             return base_error_set(&failure->error, EP_ECONFIG,
-                                  "the backend does not accept a setting (%s): %s", command, said);
+                                  "the backend does not accept a setting (%s): %s", command, backend_text);
         return base_error_set(&failure->error, EP_ECONFIG,
                               "the backend does not accept the setting `%s` (%s): %s", setting, command,
-                              said);
+                              backend_text);
     case IDEFIX_SESSION:
         return base_error_set(&failure->error, EP_EBACKEND,
-                              "the backend no longer accepts the login (%s): %s", command, said);
+                              "the backend no longer accepts the login (%s): %s", command, backend_text);
     case IDEFIX_NOTHING_YET:
     case IDEFIX_FAILED:
         break;
     }
     return base_error_set(&failure->error, EP_EBACKEND, "the backend answers %s with an error: %s", command,
-                          said);
+                          backend_text);
 }

@@ -35,8 +35,7 @@ static bool is_given(const char *text)
     return text != NULL && text[0] != '\0';
 }
 
-/* Idefix frames: writes a text member of a JSON envelope; leaves it out if it is empty. Runs in the
- * process that sends: a producer, a program that uses the library, or the Idefix simulator. */
+/* Writes a text member of a JSON envelope, or nothing if the text is empty or NULL. */
 static void write_json_member(struct text *out, enum member member, const char *text)
 {
     if (!is_given(text))
@@ -47,8 +46,8 @@ static void write_json_member(struct text *out, enum member member, const char *
     json_write_string(out, text, strlen(text));
 }
 
-/* Idefix frames: encodes an envelope as JSON, the body of an MQTT message to the backend. Runs in the
- * process that sends: a producer, a program that uses the library, or the Idefix simulator. */
+/* Encodes an envelope as JSON, the body of an MQTT message. Returns 0 or EP_ENOMEM. Used for a backend
+ * whose encoding accepts JSON. */
 static int encode_json_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     struct text body = {0};
@@ -77,8 +76,7 @@ static void write_msgpack_text(struct text *out, const char *text)
     json_msgpack_write_text(out, text, strlen(text));
 }
 
-/* Idefix frames: writes a text member of a MessagePack envelope; leaves it out if it is empty. Runs in the
- * process that sends: a producer, a program that uses the library, or the Idefix simulator. */
+/* Writes a text member of a MessagePack envelope, or nothing if the text is empty or NULL. */
 static void write_msgpack_member(struct text *out, enum member member, const char *text)
 {
     if (!is_given(text))
@@ -87,8 +85,8 @@ static void write_msgpack_member(struct text *out, enum member member, const cha
     write_msgpack_text(out, text);
 }
 
-/* Idefix frames: encodes an envelope as MessagePack, the body of an MQTT message to the backend. Runs in
- * the process that sends: a producer, a program that uses the library, or the Idefix simulator. */
+/* Encodes an envelope as MessagePack, the body of an MQTT message. Returns 0 or EP_ENOMEM. Used unless
+ * the encoding accepts JSON. */
 static int encode_msgpack_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     struct text body = {0};
@@ -113,37 +111,36 @@ static int encode_msgpack_envelope(const struct idefix_envelope *envelope, struc
     return 0;
 }
 
-/* Idefix frames: encodes an envelope as the body of an MQTT message, as JSON or MessagePack, and
- * compresses it if this makes it smaller. The Idefix client in a producer or in a program that uses the
- * library calls it for each request, the Idefix simulator for each answer. */
+/* Encodes an envelope as the body of an MQTT message, as JSON or MessagePack, and compresses it if that
+ * makes it smaller. Returns 0 and sets *out, or EP_ENOMEM. The Idefix client does so for each request,
+ * the Idefix simulator for each answer. */
 int idefix_frame_encode(const struct idefix_encoding *encoding, const struct idefix_envelope *envelope,
                         struct idefix_frame *out)
 {
     struct idefix_frame frame = {.flags = {encoding->json ? 'j' : 'm'}};
-    char *small = NULL;
-    size_t small_bytes = 0;
+    char *compressed = NULL;
+    size_t compressed_bytes = 0;
     int code =
         encoding->json ? encode_json_envelope(envelope, &frame) : encode_msgpack_envelope(envelope, &frame);
 
     if (code == 0 && encoding->gzip)
-        code = idefix_gzip_deflate(frame.body, frame.bytes, &small, &small_bytes);
+        code = idefix_gzip_deflate(frame.body, frame.bytes, &compressed, &compressed_bytes);
     if (code != 0) {
         idefix_frame_free(&frame);
         return code;
     }
-    if (small != NULL) {
+    if (compressed != NULL) {
         explicit_bzero(frame.body, frame.bytes);
         free(frame.body);
-        frame.body = small;
-        frame.bytes = small_bytes;
+        frame.body = compressed;
+        frame.bytes = compressed_bytes;
         frame.flags[1] = 'g';
     }
     *out = frame;
     return 0;
 }
 
-/* Idefix frames: frees a frame and overwrites its body, because it may be a login with the token. Any
- * process. */
+/* Frees a frame and overwrites its body, because the frame may be a login that contains the token. */
 void idefix_frame_free(struct idefix_frame *frame)
 {
     if (frame->body != NULL)
@@ -160,13 +157,13 @@ struct envelope_reader {
     bool seen[MEMBERS]; /* if two members have the same name, the first counts */
 };
 
-static char **find_text_field(struct idefix_message *message, enum member member)
+static char **select_text_field(struct idefix_message *message, enum member member)
 {
     return member == MEMBER_TO ? &message->to : member == MEMBER_REPLY ? &message->reply : &message->error;
 }
 
-/* Idefix frames: keeps the text of a member of a received envelope. NULL means that there was no memory.
- * An empty text is left out, except the destination. Any process that receives frames. */
+/* Stores a text of a received envelope in the message, which then owns it. NULL for the text means that
+ * memory was short. An empty text is dropped, except the destination. Returns 0 or EP_ENOMEM. */
 static int store_member_text(struct envelope_reader *reader, enum member member, char *text)
 {
     if (text == NULL)
@@ -174,19 +171,21 @@ static int store_member_text(struct envelope_reader *reader, enum member member,
     if (text[0] == '\0' && member != MEMBER_TO)
         free(text);
     else
-        *find_text_field(reader->message, member) = text;
+        *select_text_field(reader->message, member) = text;
     return 0;
 }
 
-/* Idefix frames: reports a member of a received envelope that is not a string. */
+/* Writes the error message for a member of a received envelope that is not a string, and returns
+ * EP_EPROTO. */
 static int report_wrong_type(struct envelope_reader *reader, const char *name)
 {
     return base_error_set(reader->error, EP_EPROTO, "the envelope's \"%s\" is not a string", name);
 }
 
-/* Idefix frames: callback for each member of a received JSON envelope. Keeps destination, reply address,
- * error text and the undecoded data, and skips unknown members. Any process that receives frames. */
-static int on_json_member(struct json_span key, struct json_span piece, void *user)
+/* Callback for each member of a received JSON envelope: keeps destination, reply address, error text and
+ * the undecoded data, and skips unknown members. Returns 0 or an error code with a message, which ends
+ * the reading. */
+static int on_json_member(struct json_span key, struct json_span value, void *user)
 {
     struct envelope_reader *reader = user;
     unsigned member = 0;
@@ -196,18 +195,18 @@ static int on_json_member(struct json_span key, struct json_span piece, void *us
     if (member == MEMBERS || reader->seen[member])
         return 0;
     reader->seen[member] = true;
-    bool null = piece.bytes == 4 && memcmp(piece.at, "null", 4) == 0;
-    if (null && member != MEMBER_TO)
+    bool is_null = value.bytes == 4 && memcmp(value.at, "null", 4) == 0;
+    if (is_null && member != MEMBER_TO)
         return 0;
     if (member == MEMBER_DATA) {
-        reader->message->data = piece;
-        if (piece.bytes == 0)
+        reader->message->data = value;
+        if (value.bytes == 0)
             return base_error_set(reader->error, EP_EPROTO, "the envelope's \"d\" has no value");
         return 0;
     }
-    if (json_kind(piece) != '"' || !json_valid(piece.at, piece.bytes, NULL))
+    if (json_kind(value) != '"' || !json_valid(value.at, value.bytes, NULL))
         return report_wrong_type(reader, json_names[member]);
-    return store_member_text(reader, (enum member)member, json_text(piece));
+    return store_member_text(reader, (enum member)member, json_text(value));
 }
 
 static bool msgpack_key_is(struct msgpack key, const char *name)
@@ -217,8 +216,9 @@ static bool msgpack_key_is(struct msgpack key, const char *name)
            text.bytes == strlen(name) && memcmp(text.at, name, text.bytes) == 0;
 }
 
-/* Idefix frames: callback for each member of a received MessagePack envelope. Keeps destination, reply
- * address, error text and the undecoded data, and skips unknown members. Any process that receives frames. */
+/* Callback for each member of a received MessagePack envelope: keeps destination, reply address, error
+ * text and the undecoded data, and skips unknown members. Returns 0 or an error code with a message,
+ * which ends the reading. */
 static int on_msgpack_member(struct msgpack key, struct msgpack value, void *user)
 {
     struct envelope_reader *reader = user;
@@ -241,8 +241,8 @@ static int on_msgpack_member(struct msgpack key, struct msgpack value, void *use
     return store_member_text(reader, (enum member)member, json_msgpack_text(value));
 }
 
-/* Idefix frames: returns the number in a backend's error text "[CODE] text", 1 if it has none, and 0
- * without an error. Any process that receives frames. */
+/* Returns the number in a backend's error text "[CODE] text", 1 if it has no number, and 0 if there is
+ * no error text (NULL). */
 static int parse_error_code(const char *text)
 {
     char *end;
@@ -255,8 +255,9 @@ static int parse_error_code(const char *text)
     return *end != ']' || code == 0 || code > INT_MAX ? CODE_UNKNOWN : (int)code;
 }
 
-/* Idefix frames: finds the members of a received JSON envelope without decoding its data, so that one
- * broken event does not spoil the page. Any process that receives frames. */
+/* Finds the members of a received JSON envelope without decoding its data, so that one broken event does
+ * not make the whole page unreadable. Returns 0 or an error code with a message. Runs wherever Idefix
+ * frames are received: in a producer, a library caller, or the Idefix simulator. */
 static int read_json_envelope(struct envelope_reader *reader, struct json_span body)
 {
     int code = json_split_members(body, on_json_member, reader);
@@ -268,8 +269,9 @@ static int read_json_envelope(struct envelope_reader *reader, struct json_span b
     return code;
 }
 
-/* Idefix frames: finds the members of a received MessagePack envelope without decoding its data, so that
- * one broken event does not spoil the page. Any process that receives frames. */
+/* Finds the members of a received MessagePack envelope without decoding its data, so that one broken
+ * event does not make the whole page unreadable. Returns 0 or an error code with a message. Runs
+ * wherever Idefix frames are received: in a producer, a library caller, or the Idefix simulator. */
 static int read_msgpack_envelope(struct envelope_reader *reader, struct msgpack body)
 {
     struct msgpack value;
@@ -278,7 +280,7 @@ static int read_msgpack_envelope(struct envelope_reader *reader, struct msgpack 
     if (code != 0)
         return code;
     if (value.bytes < body.bytes)
-        return base_error_set(reader->error, EP_EPROTO, "%zu bytes after the envelope",
+        return base_error_set(reader->error, EP_EPROTO, "%zu bytes follow the envelope",
                               body.bytes - value.bytes);
     code = json_msgpack_each_member(value, on_msgpack_member, reader);
     return code == EP_EINVAL
@@ -286,9 +288,10 @@ static int read_msgpack_envelope(struct envelope_reader *reader, struct msgpack 
                : code;
 }
 
-/* Idefix frames: checks the flags of a received frame and copies its body, inflated if it is compressed. A
- * body over max_bytes is refused, so that a small gzip bomb cannot use up the memory. Any process that
- * receives frames. */
+/* Checks the flags of a received frame and copies its body into the message, inflated if it is
+ * compressed. Refuses a body over max_bytes, so that a small gzip bomb cannot use up the memory. Returns
+ * 0 or an error code with a message. Runs wherever Idefix frames are received: in a producer, a library
+ * caller, or the Idefix simulator. */
 static int copy_or_inflate_body(const char *flags, const void *body, size_t bytes, size_t max_bytes,
                                 struct idefix_message *message, struct error *error)
 {
@@ -298,7 +301,8 @@ static int copy_or_inflate_body(const char *flags, const void *body, size_t byte
     if (flags[1] == 'g')
         return idefix_gzip_inflate(body, bytes, max_bytes, &message->body, &message->bytes, error);
     if (bytes > max_bytes)
-        return base_error_set(error, EP_EPROTO, "a body of %zu bytes, more than %zu", bytes, max_bytes);
+        return base_error_set(error, EP_EPROTO, "the body has %zu bytes, more than max_bytes (%zu)", bytes,
+                              max_bytes);
     message->body = malloc(bytes + 1);
     if (message->body == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory for a frame of %zu bytes", bytes);
@@ -308,15 +312,15 @@ static int copy_or_inflate_body(const char *flags, const void *body, size_t byte
     return 0;
 }
 
-/* Idefix frames: reads the envelope of a received MQTT message. The Idefix client in a producer or in a
- * program that uses the library calls it for each frame, the Idefix simulator for each request. The bytes
- * are untrusted: anything malformed is EP_EPROTO with a message. */
+/* Reads the envelope of a received MQTT message. Its bytes are untrusted: anything malformed gives
+ * EP_EPROTO with a message. Returns 0 and sets *out, which the caller frees. The Idefix client calls it
+ * for each frame, the Idefix simulator for each request. */
 int idefix_message_decode(const char *flags, const void *body, size_t bytes, size_t max_bytes,
                           struct idefix_message *out, struct error *error)
 {
     struct idefix_message message = {0};
-    struct error own = {0}; /* read_json needs its code even if the caller passes none */
-    struct envelope_reader reader = {.message = &message, .error = error != NULL ? error : &own};
+    struct error own_error = {0}; /* read_json needs its code even if the caller passes none */
+    struct envelope_reader reader = {.message = &message, .error = error != NULL ? error : &own_error};
 
     reader.error->code = 0;
     int code = copy_or_inflate_body(flags, body, bytes, max_bytes, &message, reader.error);
@@ -335,8 +339,8 @@ int idefix_message_decode(const char *flags, const void *body, size_t bytes, siz
     return 0;
 }
 
-/* Idefix frames: frees a received message. The producer frees each page's message after it has read the
- * events, a program that uses the library through its ep_idefix functions. */
+/* Frees a received message. A producer calls it after it has read a page's events, ep_idefix functions
+ * for a library caller. */
 void idefix_message_free(struct idefix_message *message)
 {
     free(message->body);
@@ -346,19 +350,20 @@ void idefix_message_free(struct idefix_message *message)
     *message = (struct idefix_message){0};
 }
 
-/* Idefix frames: appends the data of a received message as JSON text, "null" if it has none. The Idefix
- * simulator calls it for each request, and tests do; producers read the events without it. */
+/* Appends the data of a received message as JSON text, "null" if it has none. Returns 0 or an error code
+ * with a message. Only the Idefix simulator and tests call it; producers decode each event by itself. */
 int idefix_message_json(const struct idefix_message *message, struct text *out, struct error *error)
 {
     struct json_span data = message->data;
-    size_t at;
+    size_t error_offset;
 
     if (data.bytes == 0)
         base_text_append(out, "null");
     else if (message->msgpack)
         return json_msgpack_json((struct msgpack){data.at, data.bytes}, out, error);
-    else if (!json_valid(data.at, data.bytes, &at))
-        return base_error_set(error, EP_EPROTO, "the data is not valid JSON: error at byte %zu", at);
+    else if (!json_valid(data.at, data.bytes, &error_offset))
+        return base_error_set(error, EP_EPROTO, "the data is not valid JSON: error at byte %zu",
+                              error_offset);
     else
         base_text_append_bytes(out, data.at, data.bytes);
     return out->failed ? base_error_set(error, EP_ENOMEM, "out of memory") : 0;

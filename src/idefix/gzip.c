@@ -20,107 +20,107 @@
 #define WINDOW_GZIP (15 + 16) /* zlib: gzip only */
 #define ROOM_FIRST 4096
 
-struct inflating {
+struct inflate_state {
     z_stream stream;
     char *text;
     size_t bytes, room, max_bytes;
     struct error *error;
 };
 
-/* Gzip: grows the output buffer of an inflated Idefix frame, to at most max_bytes + 1: if that last byte
- * is used, the body is too large. Any process. */
-static int grow_output(struct inflating *inflating)
+/* Grows the output buffer for an inflated Idefix frame if it is full, to at most max_bytes + 1 bytes:
+ * once that last byte is used, the body is known to be too large. Returns 0 or EP_ENOMEM with a message. */
+static int grow_output(struct inflate_state *state)
 {
-    size_t room = inflating->room < ROOM_FIRST ? ROOM_FIRST : inflating->room;
-    size_t most = inflating->max_bytes < SIZE_MAX ? inflating->max_bytes + 1 : SIZE_MAX;
+    size_t new_room = state->room < ROOM_FIRST ? ROOM_FIRST : state->room;
+    size_t upper_limit = state->max_bytes < SIZE_MAX ? state->max_bytes + 1 : SIZE_MAX;
 
-    if (inflating->bytes < inflating->room)
+    if (state->bytes < state->room)
         return 0;
-    room = room > most / 2 ? most : 2 * room;
-    char *text = realloc(inflating->text, room);
+    new_room = new_room > upper_limit / 2 ? upper_limit : 2 * new_room;
+    char *text = realloc(state->text, new_room);
     if (text == NULL)
-        return base_error_set(inflating->error, EP_ENOMEM, "out of memory for an inflated frame");
-    inflating->text = text;
-    inflating->room = room;
+        return base_error_set(state->error, EP_ENOMEM, "out of memory for an inflated frame");
+    state->text = text;
+    state->room = new_room;
     return 0;
 }
 
-/* Gzip: inflates one member of a compressed Idefix frame. The data is untrusted: it may be damaged, cut
- * off, or grow to gigabytes, so each of these is an error. Any process. */
-static int inflate_member(struct inflating *inflating)
+/* Inflates one member of a gzip body, which may consist of several. The data is untrusted: if it is
+ * damaged, cut off or larger than max_bytes, returns EP_EPROTO with a message. Returns 0 at the end of
+ * the member. */
+static int inflate_member(struct inflate_state *state)
 {
-    z_stream *stream = &inflating->stream;
+    z_stream *stream = &state->stream;
 
     for (;;) {
-        int code = grow_output(inflating);
+        int code = grow_output(state);
         if (code != 0)
             return code;
-        size_t room = inflating->room - inflating->bytes;
-        uInt before = room > UINT_MAX ? UINT_MAX : (uInt)room;
-        stream->next_out = (Bytef *)inflating->text + inflating->bytes;
-        stream->avail_out = before;
+        size_t room = state->room - state->bytes;
+        uInt offered_bytes = room > UINT_MAX ? UINT_MAX : (uInt)room;
+        stream->next_out = (Bytef *)state->text + state->bytes;
+        stream->avail_out = offered_bytes;
         int result = inflate(stream, Z_NO_FLUSH);
-        inflating->bytes += before - stream->avail_out;
-        if (inflating->bytes > inflating->max_bytes)
-            return base_error_set(inflating->error, EP_EPROTO, "larger than %zu bytes when inflated",
-                                  inflating->max_bytes);
+        state->bytes += offered_bytes - stream->avail_out;
+        if (state->bytes > state->max_bytes)
+            return base_error_set(state->error, EP_EPROTO, "it is larger than max_bytes (%zu) when inflated",
+                                  state->max_bytes);
         if (result == Z_STREAM_END)
             return 0;
         if (result == Z_MEM_ERROR)
-            return base_error_set(inflating->error, EP_ENOMEM, "out of memory for an inflated frame");
+            return base_error_set(state->error, EP_ENOMEM, "out of memory for an inflated frame");
         if (result != Z_OK && result != Z_BUF_ERROR)
-            return base_error_set(inflating->error, EP_EPROTO, "does not inflate: %s",
+            return base_error_set(state->error, EP_EPROTO, "it does not inflate: %s",
                                   stream->msg != NULL ? stream->msg : "not gzip data");
         if (stream->avail_in == 0 && stream->avail_out > 0)
-            return base_error_set(inflating->error, EP_EPROTO, "does not inflate: the gzip data is cut off");
+            return base_error_set(state->error, EP_EPROTO, "it does not inflate: the gzip data is cut off");
     }
 }
 
-/* Gzip: inflates all members of a compressed Idefix frame, as the format allows several in a row. Other
- * bytes after a member are an error. Any process. */
-static int inflate_members(struct inflating *inflating)
+/* Inflates all members of a gzip body; the format allows several in a row. Other bytes after a member
+ * are an error. Returns 0 or an error code with a message. */
+static int inflate_members(struct inflate_state *state)
 {
     for (;;) {
-        int code = inflate_member(inflating);
+        int code = inflate_member(state);
         if (code != 0)
             return code;
-        const z_stream *stream = &inflating->stream;
+        const z_stream *stream = &state->stream;
         if (stream->avail_in == 0)
             return 0;
-        if (stream->next_in[0] != 0x1F || inflateReset(&inflating->stream) != Z_OK)
-            return base_error_set(inflating->error, EP_EPROTO, "%u bytes after the end of the gzip data",
+        if (stream->next_in[0] != 0x1F || inflateReset(&state->stream) != Z_OK)
+            return base_error_set(state->error, EP_EPROTO, "%u bytes follow the end of the gzip data",
                                   stream->avail_in);
     }
 }
 
-/* Gzip: inflates the body of a received Idefix frame to at most max_bytes; the caller frees *out. Any
- * process that receives frames: the Idefix client in a producer or in a program that uses the library, and
- * the Idefix simulator. */
+/* Inflates the gzip body of a received Idefix frame to at most max_bytes. Returns 0 and sets *out, which
+ * the caller frees, or an error code with a message. Called for each compressed frame that an Idefix
+ * client or the Idefix simulator receives. */
 int idefix_gzip_inflate(const void *body, size_t bytes, size_t max_bytes, char **out, size_t *out_bytes,
                         struct error *error)
 {
-    struct inflating inflating = {.max_bytes = max_bytes, .error = error};
+    struct inflate_state state = {.max_bytes = max_bytes, .error = error};
 
     if (bytes > UINT_MAX)
         return base_error_set(error, EP_EPROTO, "a gzip body of %zu bytes is too large", bytes);
-    if (inflateInit2(&inflating.stream, WINDOW_GZIP) != Z_OK)
-        return base_error_set(error, EP_ENOMEM, "out of memory for inflating");
-    inflating.stream.next_in = (z_const Bytef *)body;
-    inflating.stream.avail_in = (uInt)bytes;
-    int code = inflate_members(&inflating);
-    inflateEnd(&inflating.stream);
+    if (inflateInit2(&state.stream, WINDOW_GZIP) != Z_OK)
+        return base_error_set(error, EP_ENOMEM, "out of memory for a gzip body");
+    state.stream.next_in = (z_const Bytef *)body;
+    state.stream.avail_in = (uInt)bytes;
+    int code = inflate_members(&state);
+    inflateEnd(&state.stream);
     if (code != 0) {
-        free(inflating.text);
+        free(state.text);
         return code;
     }
-    *out = inflating.text;
-    *out_bytes = inflating.bytes;
+    *out = state.text;
+    *out_bytes = state.bytes;
     return 0;
 }
 
-/* Gzip: compresses the body of an Idefix frame before it is sent; the caller frees *out. *out stays NULL
- * if the result would not be smaller. Any process that sends frames: the Idefix client in a producer or in
- * a program that uses the library, and the Idefix simulator. */
+/* Compresses the body of an Idefix frame before it is sent. Returns 0 or EP_ENOMEM. *out, which the
+ * caller frees, stays NULL if the result would not be smaller: the frame is then sent as it is. */
 int idefix_gzip_deflate(const void *body, size_t bytes, char **out, size_t *out_bytes)
 {
     z_stream stream = {.next_in = (z_const Bytef *)body, .avail_in = (uInt)bytes};
@@ -131,21 +131,21 @@ int idefix_gzip_deflate(const void *body, size_t bytes, char **out, size_t *out_
         return 0;
     if (deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, WINDOW_GZIP, 8, Z_DEFAULT_STRATEGY) != Z_OK)
         return EP_ENOMEM;
-    char *text = malloc(bytes - 1);
-    if (text == NULL) {
+    char *compressed = malloc(bytes - 1);
+    if (compressed == NULL) {
         deflateEnd(&stream);
         return EP_ENOMEM;
     }
-    stream.next_out = (Bytef *)text;
+    stream.next_out = (Bytef *)compressed;
     stream.avail_out = (uInt)(bytes - 1);
-    bool smaller = deflate(&stream, Z_FINISH) == Z_STREAM_END;
-    size_t made = stream.total_out;
+    bool is_smaller = deflate(&stream, Z_FINISH) == Z_STREAM_END;
+    size_t compressed_bytes = stream.total_out;
     deflateEnd(&stream);
-    if (!smaller) {
-        free(text);
+    if (!is_smaller) {
+        free(compressed);
         return 0;
     }
-    *out = text;
-    *out_bytes = made;
+    *out = compressed;
+    *out_bytes = compressed_bytes;
     return 0;
 }

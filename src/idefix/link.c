@@ -46,29 +46,30 @@ struct idefix_link {
     size_t max_bytes;
     int thread_fd, owner_fd; /* eventfds */
     pthread_t thread;        /* owner's */
-    bool started;            /* owner's */
+    bool thread_started;     /* owner's */
 
     pthread_mutex_t lock; /* protects all members below */
     int references;
-    bool quit, ended, listening;
-    bool begun; /* this attempt: the name is resolved */
+    bool quit_requested, thread_ended, listening;
+    bool name_resolved; /* this attempt: the name is resolved */
     enum idefix_link_state state;
     uint64_t connection;
     struct idefix_failure failure;
-    struct idefix_link_frame *first, **last;
-    size_t count, bytes;
-    struct outgoing *out, **out_last;
+    struct idefix_link_frame *first_frame, **frames_tail;
+    size_t frame_count, frame_bytes;
+    struct outgoing *first_outgoing, **outgoing_tail;
 };
 
 /* ---- waking the other thread */
 
-/* Idefix connection: wakes the thread that waits for this eventfd, the owner or the connection's thread.
- * Keeps errno, since idefix_interrupt may run in a signal handler. */
-static void signal_eventfd(int fd)
+/* Wakes the thread that waits for this eventfd: the owner of an Idefix client, or the client's
+ * connection thread. Keeps errno, because idefix_interrupt may call it in a signal handler. */
+static void wake_thread(int thread_eventfd)
 {
     int errnum = errno;
-    ssize_t done = write(fd, &(uint64_t){1}, sizeof(uint64_t)); /* if it is full, it is readable anyway */
-    (void)done;
+    ssize_t written =
+        write(thread_eventfd, &(uint64_t){1}, sizeof(uint64_t)); /* if it is full, it is readable anyway */
+    (void)written;
     errno = errnum;
 }
 
@@ -81,17 +82,18 @@ static void drain_eventfd(int fd)
 
 void idefix_link_wake(struct idefix_link *link)
 {
-    signal_eventfd(link->owner_fd);
+    wake_thread(link->owner_fd);
 }
 
-/* Idefix connection, in a producer or the library's caller: the owner waits here for a frame, a change of
- * state, idefix_link_wake or the time until_ns. Every wait of an Idefix client is this one, so that a
- * shutdown interrupts it. */
+/* Waits until a frame arrives, the connection's state changes, idefix_link_wake is called, or until_ns
+ * (CLOCK_MONOTONIC) is reached. Every wait of an Idefix client in a producer or a library caller goes
+ * through this function, so that a shutdown can interrupt it. */
 void idefix_link_wait(struct idefix_link *link, uint64_t until_ns)
 {
-    uint64_t now = shm_now_ns(), left = until_ns > now ? until_ns - now : 0;
+    uint64_t now = shm_now_ns(), remaining_ns = until_ns > now ? until_ns - now : 0;
     struct pollfd polled = {.fd = link->owner_fd, .events = POLLIN};
-    struct timespec timeout = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
+    struct timespec timeout = {.tv_sec = (time_t)(remaining_ns / 1000000000),
+                               .tv_nsec = (long)(remaining_ns % 1000000000)};
 
     if (ppoll(&polled, 1, &timeout, NULL) > 0)
         drain_eventfd(link->owner_fd);
@@ -99,21 +101,21 @@ void idefix_link_wait(struct idefix_link *link, uint64_t until_ns)
 
 /* ---- memory */
 
-/* Idefix connection: frees the received frames that no call has read. The caller holds the lock, or is the
- * last that uses the connection. Runs in a producer or in a program that uses the library. */
+/* Frees the received frames that no call has taken. The caller holds the lock, or is the last user of
+ * the connection. Runs in a producer, or in a program that uses the library. */
 static void free_received_frames(struct idefix_link *link)
 {
-    while (link->first != NULL) {
-        struct idefix_link_frame *frame = link->first;
-        link->first = frame->next;
+    while (link->first_frame != NULL) {
+        struct idefix_link_frame *frame = link->first_frame;
+        link->first_frame = frame->next;
         free(frame);
     }
-    link->last = &link->first;
-    link->count = link->bytes = 0;
+    link->frames_tail = &link->first_frame;
+    link->frame_count = link->frame_bytes = 0;
 }
 
-/* Idefix connection: frees frames that were sent or can no longer be sent. Runs in both threads of the
- * connection, in a producer or in a program that uses the library. */
+/* Frees a list of frames that were sent or can no longer be sent. The owner of an Idefix client calls it
+ * as well as the connection thread. */
 static void free_outgoing_frames(struct outgoing *out)
 {
     while (out != NULL) {
@@ -126,13 +128,13 @@ static void free_outgoing_frames(struct outgoing *out)
 
 static void clear_outgoing_queue(struct idefix_link *link)
 {
-    free_outgoing_frames(link->out);
-    link->out = NULL;
-    link->out_last = &link->out;
+    free_outgoing_frames(link->first_outgoing);
+    link->first_outgoing = NULL;
+    link->outgoing_tail = &link->first_outgoing;
 }
 
-/* Idefix connection: frees the connection and overwrites the MQTT password. The thread that ends last
- * calls it, in a producer or in a program that uses the library. */
+/* Frees the connection of an Idefix client and overwrites its MQTT password. Called by whichever of
+ * owner and connection thread ends last, and when opening fails. */
 static void free_link(struct idefix_link *link)
 {
     free_received_frames(link);
@@ -153,9 +155,9 @@ static void free_link(struct idefix_link *link)
     free(link);
 }
 
-/* Idefix connection: gives up one of the two references (owner, thread) and frees the connection with the
- * last. Needed because the thread may still be in the resolver when a producer or a program that uses the
- * library closes the client. */
+/* Gives up the reference of the owner or of the connection thread, and frees the connection with the
+ * last one. Two references are needed because the thread may still be resolving the broker's name when a
+ * producer or a library caller closes its client. */
 static void release_link(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);
@@ -171,37 +173,37 @@ static bool copy_text(const char *from, char **to)
     return from == NULL || *to != NULL;
 }
 
-/* Idefix connection: makes a connection to a broker that is still down, with a copy of its parameters and
- * without a thread. Called when an Idefix client is opened, in a producer, in a check of the
- * configuration, or in a program that uses the library. */
+/* Makes a connection object for a broker, with a copy of its parameters. It does not connect and starts
+ * no thread: idefix_link_connect does. Returns 0 or an error code with a message. Called whenever an
+ * Idefix client is opened, also to check a configuration. */
 int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, struct idefix_link **out,
                      struct error *error)
 {
     struct idefix_link *link = calloc(1, sizeof *link);
-    struct idefix_mqtt_params *own;
+    struct idefix_mqtt_params *copy;
 
     if (link == NULL)
-        return base_error_set(error, EP_ENOMEM, "no memory for a connection");
+        return base_error_set(error, EP_ENOMEM, "out of memory for the connection to %s", params->address);
     *link = (struct idefix_link){.params = *params, .max_bytes = max_bytes, .references = 1};
-    link->last = &link->first;
-    link->out_last = &link->out;
+    link->frames_tail = &link->first_frame;
+    link->outgoing_tail = &link->first_outgoing;
     pthread_mutex_init(&link->lock, NULL);
     link->thread_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     link->owner_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int errnum = link->thread_fd < 0 || link->owner_fd < 0 ? errno : 0;
-    own = &link->params;
-    bool copied = copy_text(params->broker.host, &own->broker.host);
-    copied = copy_text(params->address, &own->address) && copied;
-    copied = copy_text(params->session, &own->session) && copied;
-    copied = copy_text(params->user, &own->user) && copied;
-    copied = copy_text(params->password, &own->password) && copied;
-    copied = copy_text(params->ca_file, &own->ca_file) && copied;
+    copy = &link->params;
+    bool copied = copy_text(params->broker.host, &copy->broker.host);
+    copied = copy_text(params->address, &copy->address) && copied;
+    copied = copy_text(params->session, &copy->session) && copied;
+    copied = copy_text(params->user, &copy->user) && copied;
+    copied = copy_text(params->password, &copy->password) && copied;
+    copied = copy_text(params->ca_file, &copy->ca_file) && copied;
     if (errnum != 0 || !copied) {
         free_link(link);
         if (errnum != 0)
             return base_error_set(error, EP_ESYSTEM, "cannot create an eventfd for the connection: %s",
                                   strerror(errnum));
-        return base_error_set(error, EP_ENOMEM, "no memory for a connection");
+        return base_error_set(error, EP_ENOMEM, "out of memory for the connection to %s", params->address);
     }
     *out = link;
     return 0;
@@ -209,35 +211,35 @@ int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, 
 
 /* ---- the thread's side */
 
-/* Idefix client, in the connection's thread: callback for a received MQTT message; queues it for the owner
- * if a call waits and the queue has room. idefix_mqtt_step calls it, so the lock is not held. */
-static void on_frame(const char *flags, const void *body, size_t bytes, void *user)
+/* Callback for each MQTT message received: queues it for the owner if a call waits for an answer and the
+ * queue has room, otherwise drops it. Runs in the connection thread, which does not hold the lock here. */
+static void on_received_frame(const char *flags, const void *body, size_t bytes, void *user)
 {
     struct idefix_link *link = user;
     bool too_large = bytes > link->max_bytes;
-    size_t kept = too_large ? 0 : bytes;
+    size_t kept_bytes = too_large ? 0 : bytes;
 
     pthread_mutex_lock(&link->lock);
-    bool room = link->listening && link->count < FRAMES_MAX &&
-                (link->count == 0 || kept <= 2 * link->max_bytes - link->bytes);
-    struct idefix_link_frame *frame = room ? malloc(sizeof *frame + kept) : NULL;
+    bool has_room = link->listening && link->frame_count < FRAMES_MAX &&
+                    (link->frame_count == 0 || kept_bytes <= 2 * link->max_bytes - link->frame_bytes);
+    struct idefix_link_frame *frame = has_room ? malloc(sizeof *frame + kept_bytes) : NULL;
     if (frame != NULL) {
         *frame = (struct idefix_link_frame){.bytes = bytes, .too_large = too_large};
         snprintf(frame->flags, sizeof frame->flags, "%s", flags);
-        if (kept > 0)
-            memcpy(frame->body, body, kept);
-        *link->last = frame;
-        link->last = &frame->next;
-        link->count++;
-        link->bytes += kept;
+        if (kept_bytes > 0)
+            memcpy(frame->body, body, kept_bytes);
+        *link->frames_tail = frame;
+        link->frames_tail = &frame->next;
+        link->frame_count++;
+        link->frame_bytes += kept_bytes;
     }
     pthread_mutex_unlock(&link->lock);
     if (frame != NULL)
-        signal_eventfd(link->owner_fd);
+        wake_thread(link->owner_fd);
 }
 
-/* Idefix client, in the connection's thread: sets the state of a connection attempt, unless the owner has
- * dropped the attempt, and wakes the owner. */
+/* Sets the state of a connection attempt and wakes the owner. Does not change the state if the owner has
+ * dropped this attempt in the meantime. Runs in the connection thread of an Idefix client. */
 static void set_link_state(struct idefix_link *link, uint64_t connection, enum idefix_link_state state,
                            const struct idefix_failure *failure)
 {
@@ -250,27 +252,28 @@ static void set_link_state(struct idefix_link *link, uint64_t connection, enum i
         }
     }
     pthread_mutex_unlock(&link->lock);
-    signal_eventfd(link->owner_fd);
+    wake_thread(link->owner_fd);
 }
 
-/* Idefix client, in the connection's thread: moves the frames that the owner wants to send to *out. Returns
- * false if the owner dropped the attempt or closes the client. */
+/* Moves the frames that the owner wants to send to *out, NULL if there are none. Returns false if the
+ * owner has dropped this connection or closes the client; the connection thread then disconnects. */
 static bool take_outgoing_frames(struct idefix_link *link, uint64_t connection, struct outgoing **out)
 {
     *out = NULL;
     pthread_mutex_lock(&link->lock);
-    bool wanted = !link->quit && link->connection == connection && link->state != IDEFIX_LINK_DOWN;
-    if (wanted && link->state == IDEFIX_LINK_UP) {
-        *out = link->out;
-        link->out = NULL;
-        link->out_last = &link->out;
+    bool is_wanted =
+        !link->quit_requested && link->connection == connection && link->state != IDEFIX_LINK_DOWN;
+    if (is_wanted && link->state == IDEFIX_LINK_UP) {
+        *out = link->first_outgoing;
+        link->first_outgoing = NULL;
+        link->outgoing_tail = &link->first_outgoing;
     }
     pthread_mutex_unlock(&link->lock);
-    return wanted;
+    return is_wanted;
 }
 
-/* Idefix client, in the connection's thread: publishes the owner's frames over MQTT, in order, until one
- * fails. */
+/* Publishes the owner's frames over MQTT, in order, until one fails. Returns 0 or the failure's code.
+ * Runs in the connection thread of an Idefix client. */
 static int publish_frames(struct idefix_mqtt *mqtt, const struct outgoing *out,
                           struct idefix_failure *failure)
 {
@@ -281,18 +284,18 @@ static int publish_frames(struct idefix_mqtt *mqtt, const struct outgoing *out,
     return code;
 }
 
-/* Idefix client, in the connection's thread: connects to the broker, then sends and receives until the
- * connection ends or the owner drops it. */
+/* Connects to the broker, then sends and receives until the connection ends or the owner drops it. Runs
+ * in the connection thread of an Idefix client. */
 static void run_connection(struct idefix_link *link, uint64_t connection)
 {
     struct idefix_mqtt *mqtt = NULL;
     struct idefix_failure failure;
     struct outgoing *out;
     bool up = false;
-    int code = idefix_mqtt_open(&link->params, on_frame, link, &mqtt, &failure);
+    int code = idefix_mqtt_open(&link->params, on_received_frame, link, &mqtt, &failure);
 
     pthread_mutex_lock(&link->lock);
-    link->begun = link->connection == connection;
+    link->name_resolved = link->connection == connection;
     pthread_mutex_unlock(&link->lock);
     while (code == 0 && take_outgoing_frames(link, connection, &out)) {
         code = publish_frames(mqtt, out, &failure);
@@ -310,22 +313,24 @@ static void run_connection(struct idefix_link *link, uint64_t connection)
     idefix_mqtt_close(&mqtt);
 }
 
-/* Idefix connection: main function of the connection's thread, in a producer or a program that uses the
- * library. Waits until the owner asks for a connection and runs it; ends when the owner closes the client. */
+/* Main function of the thread that keeps an Idefix client's connection. Waits until the owner asks for a
+ * connection, and runs it; ends when the owner closes the client. Runs in a producer, or in a program
+ * that uses the library. */
 static void *run_link_thread(void *user)
 {
     struct idefix_link *link = user;
-    uint64_t served = 0;
+    uint64_t served_connection = 0;
 
     for (;;) {
         pthread_mutex_lock(&link->lock);
-        bool quit = link->quit, wanted = link->state == IDEFIX_LINK_CONNECTING && link->connection != served;
+        bool must_quit = link->quit_requested,
+             is_wanted = link->state == IDEFIX_LINK_CONNECTING && link->connection != served_connection;
         uint64_t connection = link->connection;
         pthread_mutex_unlock(&link->lock);
-        if (quit)
+        if (must_quit)
             break;
-        if (wanted) {
-            served = connection;
+        if (is_wanted) {
+            served_connection = connection;
             run_connection(link, connection);
             continue;
         }
@@ -334,18 +339,18 @@ static void *run_link_thread(void *user)
         drain_eventfd(link->thread_fd);
     }
     pthread_mutex_lock(&link->lock);
-    link->ended = true;
+    link->thread_ended = true;
     pthread_mutex_unlock(&link->lock);
-    signal_eventfd(link->owner_fd);
+    wake_thread(link->owner_fd);
     release_link(link);
     return NULL;
 }
 
 /* ---- the owner's side */
 
-/* Idefix connection: starts the connection's thread with all signals blocked, so that they reach the main
- * thread of the producer or of the program that uses the library. Returns an errno. Called before the
- * first connection. */
+/* Starts the connection thread of an Idefix client. All signals are blocked in it, so that they reach
+ * the main thread of the producer or of the library caller. Returns 0 or an errno. Called for the first
+ * connection. */
 static int start_link_thread(struct idefix_link *link)
 {
     sigset_t all, before;
@@ -355,30 +360,31 @@ static int start_link_thread(struct idefix_link *link)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int errnum = pthread_create(&link->thread, NULL, run_link_thread, link);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    link->started = errnum == 0;
+    link->thread_started = errnum == 0;
     if (errnum != 0)
         link->references = 1;
     return errnum;
 }
 
-/* Idefix connection, in a producer or the library's caller: asks the connection's thread to connect if it is
- * down, and starts the thread at the first call. Does not wait. */
+/* Asks the connection thread to connect if the connection is down, and starts the thread if there is
+ * none yet. Does not wait for the connection. Returns 0, or EP_ESYSTEM with a message. Called by the
+ * Idefix client before each request. */
 int idefix_link_connect(struct idefix_link *link, struct error *error)
 {
     pthread_mutex_lock(&link->lock);
-    bool begins = link->state == IDEFIX_LINK_DOWN;
-    if (begins) {
+    bool was_down = link->state == IDEFIX_LINK_DOWN;
+    if (was_down) {
         link->state = IDEFIX_LINK_CONNECTING;
         link->connection++;
-        link->begun = false;
+        link->name_resolved = false;
         link->failure = (struct idefix_failure){0};
     }
     pthread_mutex_unlock(&link->lock);
-    if (!begins)
+    if (!was_down)
         return 0;
-    int errnum = link->started ? 0 : start_link_thread(link);
+    int errnum = link->thread_started ? 0 : start_link_thread(link);
     if (errnum == 0) {
-        signal_eventfd(link->thread_fd);
+        wake_thread(link->thread_fd);
         return 0;
     }
     link->state = IDEFIX_LINK_DOWN;
@@ -386,8 +392,8 @@ int idefix_link_connect(struct idefix_link *link, struct error *error)
                           strerror(errnum));
 }
 
-/* Idefix connection, in a producer or the library's caller: sets the state to down at once; the connection's
- * thread disconnects later. The client calls it after two missing answers in a row. */
+/* Sets the connection's state to down at once; the connection thread disconnects later. The Idefix
+ * client calls it after two missing answers in a row, so that the next request connects again. */
 void idefix_link_drop(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);
@@ -395,21 +401,22 @@ void idefix_link_drop(struct idefix_link *link)
     link->failure = (struct idefix_failure){0};
     clear_outgoing_queue(link);
     pthread_mutex_unlock(&link->lock);
-    signal_eventfd(link->thread_fd);
+    wake_thread(link->thread_fd);
 }
 
-/* Idefix connection, in a producer or the library's caller: copies its present state and number. */
-void idefix_link_look(struct idefix_link *link, struct idefix_link_view *view)
+/* Copies the state and number of the present connection, and the failure that ended it. The Idefix
+ * client calls it while it waits. */
+void idefix_link_get_status(struct idefix_link *link, struct idefix_link_status *status)
 {
     pthread_mutex_lock(&link->lock);
-    *view = (struct idefix_link_view){link->state, link->connection, link->begun, link->failure};
+    *status = (struct idefix_link_status){link->state, link->connection, link->name_resolved, link->failure};
     pthread_mutex_unlock(&link->lock);
 }
 
-/* Idefix connection, in a producer or the library's caller: queues a frame for the connection's thread and
- * takes over its body. Without a connection the frame is dropped; the caller's wait then finds that the
- * connection is down. */
-int idefix_link_send(struct idefix_link *link, struct idefix_frame *frame)
+/* Queues a frame for the connection thread to send, and takes over the frame's body. Returns 0, or
+ * EP_ENOMEM, after which the caller still owns the body. Without a connection the frame is dropped; the
+ * Idefix client, which waits for the answer, then finds that the connection is down. */
+int idefix_link_queue_frame(struct idefix_link *link, struct idefix_frame *frame)
 {
     struct outgoing *out = malloc(sizeof *out);
 
@@ -420,21 +427,20 @@ int idefix_link_send(struct idefix_link *link, struct idefix_frame *frame)
     pthread_mutex_lock(&link->lock);
     bool up = link->state == IDEFIX_LINK_UP;
     if (up) {
-        *link->out_last = out;
-        link->out_last = &out->next;
+        *link->outgoing_tail = out;
+        link->outgoing_tail = &out->next;
     }
     pthread_mutex_unlock(&link->lock);
     if (up)
-        signal_eventfd(link->thread_fd);
+        wake_thread(link->thread_fd);
     else
         free_outgoing_frames(out);
     return 0;
 }
 
-/* Idefix connection, in a producer or the library's caller: switches on or off that received frames are
- * kept, and drops those kept so far. A client listens only during a call, so late answers do not fill the
- * memory. */
-void idefix_link_listen(struct idefix_link *link, bool listen)
+/* Sets whether received frames are kept, and drops those kept so far. The Idefix client listens only
+ * while a request waits for its answer; otherwise late answers would fill the memory. */
+void idefix_link_set_listening(struct idefix_link *link, bool listen)
 {
     pthread_mutex_lock(&link->lock);
     link->listening = listen;
@@ -442,36 +448,36 @@ void idefix_link_listen(struct idefix_link *link, bool listen)
     pthread_mutex_unlock(&link->lock);
 }
 
-/* Idefix connection, in a producer or the library's caller: returns the oldest received frame, which the
- * caller frees, or NULL. */
-struct idefix_link_frame *idefix_link_take(struct idefix_link *link)
+/* Takes the oldest received frame out of the queue and returns it, or NULL if there is none. The Idefix
+ * client, which calls it while it waits for an answer, frees the frame. */
+struct idefix_link_frame *idefix_link_take_frame(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);
-    struct idefix_link_frame *frame = link->first;
+    struct idefix_link_frame *frame = link->first_frame;
     if (frame != NULL) {
-        link->first = frame->next;
-        if (link->first == NULL)
-            link->last = &link->first;
-        link->count--;
-        link->bytes -= frame->too_large ? 0 : frame->bytes;
+        link->first_frame = frame->next;
+        if (link->first_frame == NULL)
+            link->frames_tail = &link->first_frame;
+        link->frame_count--;
+        link->frame_bytes -= frame->too_large ? 0 : frame->bytes;
     }
     pthread_mutex_unlock(&link->lock);
     return frame;
 }
 
-/* Idefix connection: returns whether the connection's thread has ended, so that joining it does not block.
- * Called when a producer or a program that uses the library closes the client. */
+/* Returns whether the connection thread has ended, so that joining it does not block. Called while a
+ * producer or a library caller closes its Idefix client. */
 static bool has_thread_ended(struct idefix_link *link)
 {
     pthread_mutex_lock(&link->lock);
-    bool ended = link->ended;
+    bool ended = link->thread_ended;
     pthread_mutex_unlock(&link->lock);
     return ended;
 }
 
-/* Idefix connection: ends the connection and its thread. Waits one second at most: a thread that hangs in
- * the resolver is detached and frees the connection itself. Called when a producer or a program that uses
- * the library closes the client. */
+/* Ends the connection and its thread; waits one second at most. A thread that still resolves the
+ * broker's name is detached and frees the connection itself. Called when a producer or a library caller
+ * closes its Idefix client. Accepts a pointer to NULL. */
 void idefix_link_close(struct idefix_link **link)
 {
     struct idefix_link *old = *link;
@@ -480,14 +486,14 @@ void idefix_link_close(struct idefix_link **link)
         return;
     *link = NULL;
     pthread_mutex_lock(&old->lock);
-    old->quit = true;
+    old->quit_requested = true;
     old->listening = false;
     pthread_mutex_unlock(&old->lock);
-    signal_eventfd(old->thread_fd);
-    if (old->started) {
-        uint64_t end = shm_now_ns() + CLOSE_MS * MS;
-        while (!has_thread_ended(old) && shm_now_ns() < end)
-            idefix_link_wait(old, end);
+    wake_thread(old->thread_fd);
+    if (old->thread_started) {
+        uint64_t deadline_ns = shm_now_ns() + CLOSE_MS * MS;
+        while (!has_thread_ended(old) && shm_now_ns() < deadline_ns)
+            idefix_link_wait(old, deadline_ns);
         if (has_thread_ended(old))
             pthread_join(old->thread, NULL);
         else

@@ -41,23 +41,23 @@
 #include "shm/slot.h" /* shm_now_ns */
 
 #define MS UINT64_C(1000000)
-#define TICK_MS 1000      /* mosquitto_loop_misc needs a call about once a second */
-#define HELLO_TICK_MS 250 /* invariant 2 */
+#define TICK_MS 1000          /* mosquitto_loop_misc needs a call about once a second */
+#define HANDSHAKE_TICK_MS 250 /* invariant 2 */
 #define DISCONNECT_MS 500
 #define REFUSED_QOS 128
 
 struct idefix_mqtt {
     const struct idefix_mqtt_params *params;
     struct mosquitto *mosquitto;
-    idefix_mqtt_frame *frame;
+    idefix_mqtt_on_frame *on_frame;
     void *user;
     enum idefix_phase phase;
-    uint64_t end_ns, tcp_end_ns; /* deadlines: of connecting, and of TCP with this address family */
-    int family;                  /* of the socket */
-    bool last_try;               /* there is no other family to try */
-    int subscription;            /* message id */
-    int granted;                 /* -1 = no SUBACK yet */
-    struct idefix_end end;
+    uint64_t deadline_ns, tcp_deadline_ns; /* deadlines: of connecting, and of TCP with this address family */
+    int family;                            /* of the socket */
+    bool other_family_tried;               /* or there is no other family to try */
+    int subscribe_id;                      /* message id */
+    int granted_qos;                       /* -1 = no SUBACK yet */
+    struct idefix_connection_end connection_end;
 };
 
 static void library_init(void)
@@ -67,74 +67,76 @@ static void library_init(void)
 
 /* ---- callbacks, called by libmosquitto in the functions below */
 
-/* Idefix client, in the connection's thread: returns why OpenSSL refused the broker's certificate, which no
- * log line says. libmosquitto brings libssl along, so its two functions are looked up at run time; if they
- * are missing, the reason is unknown. */
+/* Returns OpenSSL's reason for refusing the broker's certificate, which is in no log line, or NULL if it
+ * is unknown. libmosquitto brings libssl with it, so the two functions of libssl are looked up at run
+ * time and may be missing. Runs in the connection thread of an Idefix client. */
 static const char *find_certificate_error(struct mosquitto *mosquitto)
 {
     void *ssl = mosquitto_ssl_get(mosquitto);
-    long (*result)(const void *) = (long (*)(const void *))dlsym(RTLD_DEFAULT, "SSL_get_verify_result");
-    const char *(*describe)(long) =
+    long (*get_verify_result)(const void *) =
+        (long (*)(const void *))dlsym(RTLD_DEFAULT, "SSL_get_verify_result");
+    const char *(*describe_error)(long) =
         (const char *(*)(long))dlsym(RTLD_DEFAULT, "X509_verify_cert_error_string");
-    if (ssl == NULL || result == NULL || describe == NULL || result(ssl) == 0)
+    if (ssl == NULL || get_verify_result == NULL || describe_error == NULL || get_verify_result(ssl) == 0)
         return NULL;
-    return describe(result(ssl));
+    return describe_error(get_verify_result(ssl));
 }
 
-/* Idefix client, in the connection's thread: callback for libmosquitto's log lines. Keeps the first error
- * for the error message, and whether the broker's certificate was refused. */
+/* Callback for libmosquitto's log lines: keeps the first error text for the message to the operator, and
+ * notes whether the broker's certificate was refused. Runs in the connection thread of an Idefix client. */
 static void on_log(struct mosquitto *mosquitto, void *user, int level, const char *text)
 {
-    struct idefix_end *end = &((struct idefix_mqtt *)user)->end;
+    struct idefix_connection_end *connection_end = &((struct idefix_mqtt *)user)->connection_end;
     if (level != MOSQ_LOG_ERR && level != MOSQ_LOG_WARNING)
         return;
     if (strstr(text, "host name verification failed") != NULL)
-        end->certificate = end->wrong_name = true;
+        connection_end->certificate_refused = connection_end->certificate_wrong_host = true;
     const char *reason = NULL;
     if (strstr(text, "certificate verify failed") != NULL) {
-        end->certificate = true;
+        connection_end->certificate_refused = true;
         reason = find_certificate_error(mosquitto);
     }
     const char *detail = strrchr(text, ':'); /* of "OpenSSL Error[0]: error:0A000086:SSL routines::text" */
     if (reason == NULL)
         reason = strstr(text, "OpenSSL") != NULL && detail != NULL && detail[1] != '\0' ? detail + 1 : text;
     if (strstr(reason, "hostname mismatch") != NULL || strstr(reason, "IP address mismatch") != NULL)
-        end->wrong_name = true;
-    if (end->said[0] == '\0')
-        snprintf(end->said, sizeof end->said, "%s", reason);
+        connection_end->certificate_wrong_host = true;
+    if (connection_end->first_error_text[0] == '\0')
+        snprintf(connection_end->first_error_text, sizeof connection_end->first_error_text, "%s", reason);
 }
 
 static void on_connect(struct mosquitto *mosquitto, void *user, int code)
 {
     (void)mosquitto;
-    ((struct idefix_mqtt *)user)->end.connack = code;
+    ((struct idefix_mqtt *)user)->connection_end.connack = code;
 }
 
-/* Idefix client, in the connection's thread: callback for the broker's answer to the subscription (SUBACK).
- * */
+/* Callback for the broker's answer to the subscription (SUBACK): keeps the granted quality of service,
+ * by which advance_subscription sees whether the broker refused. Runs in the connection thread of an
+ * Idefix client. */
 static void on_subscribe(struct mosquitto *mosquitto, void *user, int id, int count, const int *granted)
 {
     struct idefix_mqtt *mqtt = user;
     (void)mosquitto;
-    if (id == mqtt->subscription && count > 0)
-        mqtt->granted = granted[0];
+    if (id == mqtt->subscribe_id && count > 0)
+        mqtt->granted_qos = granted[0];
 }
 
-/* Idefix client, in the connection's thread: callback for a message from the broker. Passes it on with the
- * flags at the end of its topic. */
+/* Callback for a message from the broker: passes it to the link, which queues it, together with the
+ * flags at the end of its topic. Runs in the connection thread of an Idefix client. */
 static void on_message(struct mosquitto *mosquitto, void *user, const struct mosquitto_message *message)
 {
     struct idefix_mqtt *mqtt = user;
     const char *flags = strrchr(message->topic, '/');
     (void)mosquitto;
     if (flags != NULL && message->payloadlen >= 0)
-        mqtt->frame(flags + 1, message->payload, (size_t)message->payloadlen, mqtt->user);
+        mqtt->on_frame(flags + 1, message->payload, (size_t)message->payloadlen, mqtt->user);
 }
 
 /* ---- libmosquitto's client */
 
-/* Idefix client, in the connection's thread: sets callbacks, protocol version, user, password and TLS of a
- * new libmosquitto client. */
+/* Sets callbacks, protocol version, user, password and TLS of a new libmosquitto client. Returns 0 or an
+ * error code with a message. Runs in the connection thread of an Idefix client. */
 static int configure_client(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     const struct idefix_mqtt_params *params = mqtt->params;
@@ -156,32 +158,35 @@ static int configure_client(struct idefix_mqtt *mqtt, struct idefix_failure *fai
         return base_error_set(&failure->error, EP_ECONFIG, "%s: ca_file %s cannot be read", params->address,
                               params->ca_file);
     if (rc == MOSQ_ERR_NOMEM)
-        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
+        return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the connection to %s",
+                              params->address);
     if (rc != MOSQ_ERR_SUCCESS)
         return base_error_set(&failure->error, EP_ESYSTEM,
                               "libmosquitto rejects an option of the connection: %s", mosquitto_strerror(rc));
     return 0;
 }
 
-/* Idefix client, in the connection's thread: creates a libmosquitto client. mosquitto_new makes the whole
- * process ignore SIGPIPE; that is the program's choice, so this restores the setting. */
+/* Creates a libmosquitto client, or returns NULL with errno. mosquitto_new makes the whole process
+ * ignore SIGPIPE, which is for the program to decide; so this restores the former setting. Runs in the
+ * connection thread of an Idefix client. */
 static struct mosquitto *create_client(const char *session, void *user)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    struct sigaction before;
+    struct sigaction old_action;
 
     pthread_once(&once, library_init);
-    bool known = sigaction(SIGPIPE, NULL, &before) == 0;
+    bool has_old_action = sigaction(SIGPIPE, NULL, &old_action) == 0;
     struct mosquitto *mosquitto = mosquitto_new(session, true, user);
     int errnum = errno;
-    if (known)
-        sigaction(SIGPIPE, &before, NULL);
+    if (has_old_action)
+        sigaction(SIGPIPE, &old_action, NULL);
     errno = errnum;
     return mosquitto;
 }
 
-/* Idefix client, in the connection's thread: makes a new libmosquitto client for each connect(), because
- * with TLS a second connect() of the same client fails in libmosquitto 2.0. */
+/* Replaces the libmosquitto client by a new one before each connect(): with TLS, a second connect() of
+ * the same client fails in libmosquitto 2.0. Returns 0 or an error code with a message. Runs in the
+ * connection thread of an Idefix client. */
 static int replace_client(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     const char *session = mqtt->params->session;
@@ -198,57 +203,61 @@ static int replace_client(struct idefix_mqtt *mqtt, struct idefix_failure *failu
 
 /* ---- TCP */
 
-/* Idefix client, in the connection's thread: begins to connect to an address of bind_address's family (NULL:
- * any family). Returns 0 or libmosquitto's code. May block in the resolver. */
+/* Begins to connect to one of the broker's addresses: of the family of bind_address, or of any family if
+ * it is NULL. Returns 0 or libmosquitto's code. Blocks while the system resolves the broker's name. Runs
+ * in the connection thread of an Idefix client. */
 static int begin_tcp_connect(struct idefix_mqtt *mqtt, const char *bind_address)
 {
     const struct idefix_broker *broker = &mqtt->params->broker;
-    struct sockaddr_storage own = {.ss_family = AF_UNSPEC};
-    socklen_t bytes = sizeof own;
+    struct sockaddr_storage own_address = {.ss_family = AF_UNSPEC};
+    socklen_t bytes = sizeof own_address;
 
     errno = 0;
     int rc = mosquitto_connect_bind_async(mqtt->mosquitto, broker->host, broker->port, IDEFIX_KEEPALIVE_S,
                                           bind_address);
     /* If the connection was refused before the handshake began, only errno says so. */
-    mqtt->end.errnum = errno;
-    mqtt->end.rc = rc;
+    mqtt->connection_end.errnum = errno;
+    mqtt->connection_end.rc = rc;
     int fd = mosquitto_socket(mqtt->mosquitto);
     if (rc != MOSQ_ERR_SUCCESS || fd < 0)
         return rc != MOSQ_ERR_SUCCESS ? rc : MOSQ_ERR_NO_CONN;
     fcntl(fd, F_SETFD, FD_CLOEXEC);
-    if (getsockname(fd, (struct sockaddr *)&own, &bytes) == 0)
-        mqtt->family = own.ss_family;
+    if (getsockname(fd, (struct sockaddr *)&own_address, &bytes) == 0)
+        mqtt->family = own_address.ss_family;
     else
         mqtt->family = AF_UNSPEC;
     return 0;
 }
 
-/* Idefix client, in the connection's thread: tries IPv4 after IPv6 or the reverse, once. Returns whether
- * this has begun; if not, the first family's failure is reported. */
+/* Begins to connect over IPv4 after IPv6 has failed, or the reverse, once. Returns whether it has begun;
+ * if not, the failure of the first family is kept for the message. Runs in the connection thread of an
+ * Idefix client. */
 static bool try_other_address_family(struct idefix_mqtt *mqtt)
 {
-    const struct idefix_end first = mqtt->end;
-    const char *any = mqtt->family == AF_INET6 ? "0.0.0.0" : "::";
-    struct idefix_failure unused = {0};
-    bool begun = false;
+    const struct idefix_connection_end first_end = mqtt->connection_end;
+    const char *any_address_of_other_family = mqtt->family == AF_INET6 ? "0.0.0.0" : "::";
+    struct idefix_failure ignored_failure = {0};
+    bool has_begun = false;
 
-    if (!mqtt->last_try && mqtt->family != AF_UNSPEC)
-        begun = replace_client(mqtt, &unused) == 0 && begin_tcp_connect(mqtt, any) == 0;
-    mqtt->last_try = true;
-    if (!begun)
-        mqtt->end = first;
-    mqtt->tcp_end_ns = mqtt->end_ns;
-    return begun;
+    if (!mqtt->other_family_tried && mqtt->family != AF_UNSPEC)
+        has_begun = replace_client(mqtt, &ignored_failure) == 0 &&
+                    begin_tcp_connect(mqtt, any_address_of_other_family) == 0;
+    mqtt->other_family_tried = true;
+    if (!has_begun)
+        mqtt->connection_end = first_end;
+    mqtt->tcp_deadline_ns = mqtt->deadline_ns;
+    return has_begun;
 }
 
 static int report_connection_end(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
-    mqtt->end.phase = mqtt->phase;
-    return idefix_error_text_end(mqtt->params, &mqtt->end, failure);
+    mqtt->connection_end.phase = mqtt->phase;
+    return idefix_error_text_connection(mqtt->params, &mqtt->connection_end, failure);
 }
 
-/* Idefix client, in the connection's thread: checks whether the TCP connection is made, has failed or has
- * timed out. A failure first tries the other address family. */
+/* Checks whether the TCP connection is made, has failed or has timed out. After a failure the other
+ * address family is tried once. Returns 0 while connecting goes on or has succeeded, otherwise an error
+ * code with a message. Runs in the connection thread of an Idefix client. */
 static int check_tcp_connect(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
 {
     struct sockaddr_storage peer;
@@ -256,23 +265,23 @@ static int check_tcp_connect(struct idefix_mqtt *mqtt, bool ready, struct idefix
     int fd = mosquitto_socket(mqtt->mosquitto), errnum = 0;
 
     if (ready && getpeername(fd, (struct sockaddr *)&peer, &bytes) == 0) {
-        mqtt->phase = IDEFIX_HELLO;
+        mqtt->phase = IDEFIX_HANDSHAKE;
         return 0;
     }
-    if (!ready && shm_now_ns() < mqtt->tcp_end_ns)
+    if (!ready && shm_now_ns() < mqtt->tcp_deadline_ns)
         return 0;
-    mqtt->end.timed_out = !ready;
+    mqtt->connection_end.timed_out = !ready;
     bytes = sizeof errnum;
     if (ready && getsockopt(fd, SOL_SOCKET, SO_ERROR, &errnum, &bytes) == 0 && errnum != 0)
-        mqtt->end.errnum = errnum;
-    if (ready && (mqtt->end.errnum == ECONNRESET || mqtt->end.errnum == EPIPE)) {
+        mqtt->connection_end.errnum = errnum;
+    if (ready && (mqtt->connection_end.errnum == ECONNRESET || mqtt->connection_end.errnum == EPIPE)) {
         /* The connection was made and is already closed. */
-        mqtt->phase = IDEFIX_HELLO;
-        mqtt->end.rc = MOSQ_ERR_CONN_LOST;
+        mqtt->phase = IDEFIX_HANDSHAKE;
+        mqtt->connection_end.rc = MOSQ_ERR_CONN_LOST;
         return report_connection_end(mqtt, failure);
     }
     if (try_other_address_family(mqtt)) {
-        mqtt->end.timed_out = false;
+        mqtt->connection_end.timed_out = false;
         return 0;
     }
     return report_connection_end(mqtt, failure);
@@ -280,26 +289,26 @@ static int check_tcp_connect(struct idefix_mqtt *mqtt, bool ready, struct idefix
 
 /* ---- from connecting to closing */
 
-/* Idefix client, in the connection's thread: begins to connect and starts the timeout. A failure is returned
- * with a message for the operator. */
+/* Begins to connect to the broker and sets the deadline for it. Returns 0 or an error code with a
+ * message for the operator. Runs in the connection thread of an Idefix client. */
 static int begin_connection(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     uint64_t timeout_ns = mqtt->params->connect_timeout_ms * MS;
     int rc = begin_tcp_connect(mqtt, NULL);
 
     /* The timeout starts here, so that a slow resolver does not use up the connection's time. */
-    mqtt->end_ns = shm_now_ns() + timeout_ns;
-    mqtt->tcp_end_ns = mqtt->end_ns - timeout_ns / 2;
+    mqtt->deadline_ns = shm_now_ns() + timeout_ns;
+    mqtt->tcp_deadline_ns = mqtt->deadline_ns - timeout_ns / 2;
     if (rc == 0)
         return 0;
     if (rc == MOSQ_ERR_EAI)
-        return idefix_error_text_resolver(mqtt->params, mqtt->end.errnum, failure);
-    if (rc == MOSQ_ERR_TLS && strstr(mqtt->end.said, "Unable to load CA") != NULL)
+        return idefix_error_text_resolver(mqtt->params, mqtt->connection_end.errnum, failure);
+    if (rc == MOSQ_ERR_TLS && strstr(mqtt->connection_end.first_error_text, "Unable to load CA") != NULL)
         return base_error_set(&failure->error, EP_ECONFIG,
                               "%s: TLS cannot be set up: ca_file %s holds no certificate",
                               mqtt->params->address, mqtt->params->ca_file);
     if (rc == MOSQ_ERR_TLS) { /* a peer on this machine answered at once */
-        mqtt->phase = IDEFIX_HELLO;
+        mqtt->phase = IDEFIX_HANDSHAKE;
         return report_connection_end(mqtt, failure);
     }
     /* Refused at once, so the family is unknown. This happens on this machine only ("localhost"). */
@@ -309,9 +318,10 @@ static int begin_connection(struct idefix_mqtt *mqtt, struct idefix_failure *fai
     return report_connection_end(mqtt, failure);
 }
 
-/* Idefix client, in the connection's thread: makes a connection object and begins to connect to the broker.
- * BLOCKS while the system resolves the broker's name. */
-int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame *frame, void *user,
+/* Makes an MQTT connection object and begins to connect to the broker. BLOCKS while the system resolves
+ * the broker's name. Returns 0 and sets *out, or an error code with a message. The connection thread of
+ * an Idefix client calls it. */
+int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_on_frame *on_frame, void *user,
                      struct idefix_mqtt **out, struct idefix_failure *failure)
 {
     struct idefix_mqtt *mqtt = calloc(1, sizeof *mqtt);
@@ -319,9 +329,10 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame 
 
     *failure = (struct idefix_failure){0};
     if (mqtt == NULL)
-        return base_error_set(&failure->error, EP_ENOMEM, "no memory for a connection");
-    *mqtt = (struct idefix_mqtt){.params = params, .frame = frame, .user = user, .granted = -1};
-    mqtt->end.connack = -1;
+        return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the connection to %s",
+                              params->address);
+    *mqtt = (struct idefix_mqtt){.params = params, .on_frame = on_frame, .user = user, .granted_qos = -1};
+    mqtt->connection_end.connack = -1;
     code = replace_client(mqtt, failure);
     if (code == 0)
         code = begin_connection(mqtt, failure);
@@ -333,9 +344,9 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame 
     return 0;
 }
 
-/* Idefix client, in the connection's thread: returns whether the broker has closed the connection during the
- * handshake, which libmosquitto 2.0 would not notice (invariant 3). Bytes that still wait must be read
- * first. */
+/* Returns whether the broker has closed the connection during the handshake, and notes that as its end.
+ * libmosquitto 2.0 does not notice this and would go on for ever. Bytes that were received before must
+ * be read first. Runs in the connection thread of an Idefix client. */
 static bool has_peer_closed(struct idefix_mqtt *mqtt)
 {
     char byte;
@@ -344,30 +355,30 @@ static bool has_peer_closed(struct idefix_mqtt *mqtt)
 
     if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)))
         return false;
-    mqtt->end.rc = MOSQ_ERR_CONN_LOST;
-    mqtt->end.errnum = got < 0 ? errno : 0;
+    mqtt->connection_end.rc = MOSQ_ERR_CONN_LOST;
+    mqtt->connection_end.errnum = got < 0 ? errno : 0;
     return true;
 }
 
-/* MQTT connection of an Idefix client: acknowledges received bytes at once. A broker that sent a PUBACK
- * holds the answer back until TCP acknowledges it (Nagle), and the kernel delays that by 40 ms, which
- * every page of a backlog would cost. */
+/* Makes the kernel acknowledge received bytes at once. A broker that has sent a PUBACK keeps the answer
+ * until TCP acknowledges the PUBACK (Nagle's algorithm); the kernel would delay that by 40 ms for every
+ * page of events. */
 static void acknowledge_received_bytes(int fd)
 {
     setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1}, sizeof(int));
 }
 
-/* Idefix client, in the connection's thread: lets libmosquitto read, write and ping. Returns a code if the
- * connection has ended. */
+/* Lets libmosquitto read, write and send pings. Returns 0, or an error code with a message if the
+ * connection has ended. Runs in the connection thread of an Idefix client. */
 static int exchange_packets(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
 {
     struct mosquitto *mosquitto = mqtt->mosquitto;
     int rc = MOSQ_ERR_SUCCESS;
 
-    if (mqtt->phase == IDEFIX_HELLO && has_peer_closed(mqtt))
+    if (mqtt->phase == IDEFIX_HANDSHAKE && has_peer_closed(mqtt))
         return report_connection_end(mqtt, failure);
     errno = 0;
-    if (ready || mqtt->phase == IDEFIX_HELLO)
+    if (ready || mqtt->phase == IDEFIX_HANDSHAKE)
         rc = mosquitto_loop_read(mosquitto, 1);
     if (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0 && mosquitto_want_write(mosquitto))
         rc = mosquitto_loop_write(mosquitto, 1);
@@ -379,63 +390,65 @@ static int exchange_packets(struct idefix_mqtt *mqtt, bool ready, struct idefix_
             acknowledge_received_bytes(mosquitto_socket(mosquitto));
         return 0;
     }
-    mqtt->end.rc = rc == MOSQ_ERR_SUCCESS ? MOSQ_ERR_CONN_LOST : rc;
-    mqtt->end.errnum = errnum;
+    mqtt->connection_end.rc = rc == MOSQ_ERR_SUCCESS ? MOSQ_ERR_CONN_LOST : rc;
+    mqtt->connection_end.errnum = errnum;
     return report_connection_end(mqtt, failure);
 }
 
-/* Idefix client, in the connection's thread: takes the steps after the broker's greeting: subscribes to the
- * answers, and checks whether the broker granted it. */
-static int advance_handshake(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
+/* Takes the steps that follow the broker's CONNACK: subscribes to the backend's answers, and checks
+ * whether the broker granted that. Returns 0 or an error code with a message. Runs in the connection
+ * thread of an Idefix client. */
+static int advance_subscription(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
     char topic[256];
 
-    if (mqtt->phase == IDEFIX_HELLO && mqtt->end.connack == 0) {
+    if (mqtt->phase == IDEFIX_HANDSHAKE && mqtt->connection_end.connack == 0) {
         snprintf(topic, sizeof topic, "ifx/%s/r/+", mqtt->params->session);
         mqtt->phase = IDEFIX_SUBSCRIBING;
-        mqtt->end.rc = mosquitto_subscribe(mqtt->mosquitto, &mqtt->subscription, topic, 1);
-        if (mqtt->end.rc != MOSQ_ERR_SUCCESS)
+        mqtt->connection_end.rc = mosquitto_subscribe(mqtt->mosquitto, &mqtt->subscribe_id, topic, 1);
+        if (mqtt->connection_end.rc != MOSQ_ERR_SUCCESS)
             return report_connection_end(mqtt, failure);
     }
-    if (mqtt->phase == IDEFIX_SUBSCRIBING && mqtt->granted >= REFUSED_QOS)
+    if (mqtt->phase == IDEFIX_SUBSCRIBING && mqtt->granted_qos >= REFUSED_QOS)
         return base_error_set(
             &failure->error, EP_EAUTH,
             "%s: the broker refuses the subscription to ifx/%s/r/+ (do its access rules allow it to "
             "this MQTT user?)",
             mqtt->params->address, mqtt->params->session);
-    if (mqtt->phase == IDEFIX_SUBSCRIBING && mqtt->granted >= 0)
+    if (mqtt->phase == IDEFIX_SUBSCRIBING && mqtt->granted_qos >= 0)
         mqtt->phase = IDEFIX_READY;
     return 0;
 }
 
-/* Idefix client, in the connection's thread: returns how long poll may wait, until the next ping, handshake
- * check or deadline. */
-static int compute_wait_ms(const struct idefix_mqtt *mqtt)
+/* Returns how long poll may wait: until the next ping, the next check of the handshake, or the deadline
+ * of connecting. Runs in the connection thread of an Idefix client. */
+static int compute_poll_timeout_ms(const struct idefix_mqtt *mqtt)
 {
-    uint64_t now = shm_now_ns(), until = now + (mqtt->phase == IDEFIX_HELLO ? HELLO_TICK_MS : TICK_MS) * MS;
+    uint64_t now_ns = shm_now_ns(),
+             until_ns = now_ns + (mqtt->phase == IDEFIX_HANDSHAKE ? HANDSHAKE_TICK_MS : TICK_MS) * MS;
 
-    if (mqtt->phase != IDEFIX_READY && until > mqtt->end_ns)
-        until = mqtt->end_ns;
-    if (mqtt->phase == IDEFIX_TCP && until > mqtt->tcp_end_ns)
-        until = mqtt->tcp_end_ns;
-    return until <= now ? 0 : (int)((until - now + MS - 1) / MS);
+    if (mqtt->phase != IDEFIX_READY && until_ns > mqtt->deadline_ns)
+        until_ns = mqtt->deadline_ns;
+    if (mqtt->phase == IDEFIX_TCP && until_ns > mqtt->tcp_deadline_ns)
+        until_ns = mqtt->tcp_deadline_ns;
+    return until_ns <= now_ns ? 0 : (int)((until_ns - now_ns + MS - 1) / MS);
 }
 
-/* MQTT connection of an Idefix client: waits for the network, for wake_fd or for a second at most, and
- * does what is due. The connection's thread calls it in its loop, in a producer or in a program that uses
- * the library. Returns a code if the connection has ended. */
+/* Waits for the network, for wake_fd, or for a second at most; then reads, writes and advances the
+ * connection. Returns 0, or an error code with a message if the connection has ended. The connection
+ * thread of an Idefix client calls it in its loop. */
 int idefix_mqtt_step(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failure *failure)
 {
-    bool writes = mqtt->phase == IDEFIX_TCP ||
-                  (mqtt->phase >= IDEFIX_SUBSCRIBING && mosquitto_want_write(mqtt->mosquitto));
+    bool wants_write = mqtt->phase == IDEFIX_TCP ||
+                       (mqtt->phase >= IDEFIX_SUBSCRIBING && mosquitto_want_write(mqtt->mosquitto));
     struct pollfd polled[] = {
-        {.fd = mosquitto_socket(mqtt->mosquitto), .events = (short)(POLLIN | (writes ? POLLOUT : 0))},
+        {.fd = mosquitto_socket(mqtt->mosquitto), .events = (short)(POLLIN | (wants_write ? POLLOUT : 0))},
         {.fd = wake_fd, .events = POLLIN},
     };
     int code = 0;
 
     *failure = (struct idefix_failure){0};
-    if (poll(polled, 2, compute_wait_ms(mqtt)) < 0)
+    if (poll(polled, 2, compute_poll_timeout_ms(mqtt)) < 0)
         polled[0].revents = 0; /* EINTR or no memory: treated like a timeout */
     bool ready = polled[0].revents != 0;
     if (mqtt->phase == IDEFIX_TCP)
@@ -443,9 +456,9 @@ int idefix_mqtt_step(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failur
     if (code == 0 && mqtt->phase != IDEFIX_TCP)
         code = exchange_packets(mqtt, ready, failure);
     if (code == 0)
-        code = advance_handshake(mqtt, failure);
-    if (code == 0 && mqtt->phase != IDEFIX_READY && shm_now_ns() >= mqtt->end_ns) {
-        mqtt->end.timed_out = true;
+        code = advance_subscription(mqtt, failure);
+    if (code == 0 && mqtt->phase != IDEFIX_READY && shm_now_ns() >= mqtt->deadline_ns) {
+        mqtt->connection_end.timed_out = true;
         code = report_connection_end(mqtt, failure);
     }
     return code;
@@ -456,7 +469,8 @@ bool idefix_mqtt_ready(const struct idefix_mqtt *mqtt)
     return mqtt->phase == IDEFIX_READY;
 }
 
-/* Idefix client, in the connection's thread: sends one frame to the backend, on the topic with its flags. */
+/* Sends one frame to the backend, on the MQTT topic that ends in its flags. Returns 0, or an error code
+ * with a message if the connection has ended. Runs in the connection thread of an Idefix client. */
 int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void *body, size_t bytes,
                         struct idefix_failure *failure)
 {
@@ -464,15 +478,16 @@ int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void 
 
     snprintf(topic, sizeof topic, "ifx/%s/t/%s", mqtt->params->session, flags);
     errno = 0;
-    mqtt->end.rc = bytes > MQTT_MAX_PAYLOAD
-                       ? MOSQ_ERR_PAYLOAD_SIZE
-                       : mosquitto_publish(mqtt->mosquitto, NULL, topic, (int)bytes, body, 1, false);
-    mqtt->end.errnum = errno;
-    return mqtt->end.rc == MOSQ_ERR_SUCCESS ? 0 : report_connection_end(mqtt, failure);
+    mqtt->connection_end.rc = bytes > MQTT_MAX_PAYLOAD ? MOSQ_ERR_PAYLOAD_SIZE
+                                                       : mosquitto_publish(mqtt->mosquitto, NULL, topic,
+                                                                           (int)bytes, body, 1, false);
+    mqtt->connection_end.errnum = errno;
+    return mqtt->connection_end.rc == MOSQ_ERR_SUCCESS ? 0 : report_connection_end(mqtt, failure);
 }
 
-/* Idefix client, in the connection's thread: disconnects from the broker and frees the connection object.
- * Waits half a second at most until the DISCONNECT packet is sent. Accepts NULL. */
+/* Disconnects from the broker and frees the connection object. Waits half a second at most until the
+ * DISCONNECT packet is sent. Accepts a pointer to NULL. The connection thread of an Idefix client calls
+ * it when the connection ends. */
 void idefix_mqtt_close(struct idefix_mqtt **mqtt)
 {
     struct idefix_mqtt *old = *mqtt;
@@ -481,10 +496,10 @@ void idefix_mqtt_close(struct idefix_mqtt **mqtt)
         return;
     *mqtt = NULL;
     if (old->mosquitto != NULL && old->phase >= IDEFIX_SUBSCRIBING && mosquitto_socket(old->mosquitto) >= 0) {
-        uint64_t end = shm_now_ns() + DISCONNECT_MS * MS;
+        uint64_t deadline_ns = shm_now_ns() + DISCONNECT_MS * MS;
         int rc = mosquitto_disconnect(old->mosquitto);
         while (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(old->mosquitto) >= 0 &&
-               mosquitto_want_write(old->mosquitto) && shm_now_ns() < end) {
+               mosquitto_want_write(old->mosquitto) && shm_now_ns() < deadline_ns) {
             struct pollfd polled = {.fd = mosquitto_socket(old->mosquitto), .events = POLLOUT};
             poll(&polled, 1, 50);
             rc = mosquitto_loop_write(old->mosquitto, 1);

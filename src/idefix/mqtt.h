@@ -20,14 +20,14 @@ struct idefix_mqtt_params {
 
 /* Called for each received message; flags is its topic's last level. Both are valid during the call
  * only. */
-typedef void idefix_mqtt_frame(const char *flags, const void *body, size_t bytes, void *user);
+typedef void idefix_mqtt_on_frame(const char *flags, const void *body, size_t bytes, void *user);
 
 struct idefix_mqtt;
 /*
  * Begins to connect. params is borrowed until idefix_mqtt_close. BLOCKS while the system resolves the
  * broker's name, for as long as the resolver takes. 0, or the failure's code.
  */
-int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_frame *frame, void *user,
+int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_on_frame *on_frame, void *user,
                      struct idefix_mqtt **out, struct idefix_failure *failure);
 /* Waits for the network, for wake_fd, or for a second, and does what is due. Returns 0, or a code if the
  * connection has ended or failed. May block in the resolver once, before there is a TCP connection. */
@@ -41,18 +41,19 @@ int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void 
 void idefix_mqtt_close(struct idefix_mqtt **mqtt);
 
 /* Why a connection failed or ended; error_text.c makes a message for operators of it. */
-enum idefix_phase { IDEFIX_TCP, IDEFIX_HELLO, IDEFIX_SUBSCRIBING, IDEFIX_READY };
-struct idefix_end {
+enum idefix_phase { IDEFIX_TCP, IDEFIX_HANDSHAKE, IDEFIX_SUBSCRIBING, IDEFIX_READY };
+struct idefix_connection_end {
     enum idefix_phase phase;
     int rc, errnum; /* of the failed libmosquitto call; errnum also of a failed TCP connection */
     int connack;    /* the broker's answer to CONNECT, -1 = none */
     bool timed_out;
-    bool certificate; /* its verification failed */
-    bool wrong_name;  /* it is not for this host */
-    char said[256];   /* the first error text of libmosquitto or OpenSSL */
+    bool certificate_refused;    /* its verification failed */
+    bool certificate_wrong_host; /* it is not for this host */
+    char first_error_text[256];  /* the first error text of libmosquitto or OpenSSL */
 };
-int idefix_error_text_end(const struct idefix_mqtt_params *params, const struct idefix_end *end,
-                          struct idefix_failure *failure);
+int idefix_error_text_connection(const struct idefix_mqtt_params *params,
+                                 const struct idefix_connection_end *connection_end,
+                                 struct idefix_failure *failure);
 int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_code,
                                struct idefix_failure *failure);
 /* The same for an error that the backend reported. */

@@ -13,12 +13,12 @@
 
 #define SINCE_DEFAULT "1970-01-01T00:00:00Z"
 
-/* Idefix query: writes a duration as the Go client writes it (time.Duration): 1m0s, 1.5s, 300ms, 1h0m0s,
- * 0s. Runs in a producer, or in a program that uses the library. */
-static void write_duration(struct text *out, uint64_t ms)
+/* Writes a duration as a JSON string in the form of Go's time.Duration, such as 1m0s, 1.5s, 300ms,
+ * 1h0m0s or 0s, as Idefix's Go client does. */
+static void write_go_duration(struct text *out, uint64_t ms)
 {
     char text[64], fraction[8] = "";
-    int used = 0;
+    int used_bytes = 0;
 
     if (ms > 0 && ms < 1000) {
         snprintf(text, sizeof text, "\"%" PRIu64 "ms\"", ms);
@@ -27,22 +27,25 @@ static void write_duration(struct text *out, uint64_t ms)
     }
     if (ms % 1000 != 0) {
         snprintf(fraction, sizeof fraction, ".%03u", (unsigned)(ms % 1000));
-        for (size_t last = strlen(fraction) - 1; fraction[last] == '0'; last--)
-            fraction[last] = '\0';
+        for (size_t last_digit = strlen(fraction) - 1; fraction[last_digit] == '0'; last_digit--)
+            fraction[last_digit] = '\0';
     }
     uint64_t seconds = ms / 1000;
     if (seconds >= 3600)
-        used += snprintf(text + used, sizeof text - (size_t)used, "%" PRIu64 "h", seconds / 3600);
+        used_bytes +=
+            snprintf(text + used_bytes, sizeof text - (size_t)used_bytes, "%" PRIu64 "h", seconds / 3600);
     if (seconds >= 60)
-        used += snprintf(text + used, sizeof text - (size_t)used, "%um", (unsigned)(seconds / 60 % 60));
-    snprintf(text + used, sizeof text - (size_t)used, "%u%ss", (unsigned)(seconds % 60), fraction);
+        used_bytes += snprintf(text + used_bytes, sizeof text - (size_t)used_bytes, "%um",
+                               (unsigned)(seconds / 60 % 60));
+    snprintf(text + used_bytes, sizeof text - (size_t)used_bytes, "%u%ss", (unsigned)(seconds % 60),
+             fraction);
     base_text_append(out, "\"");
     base_text_append(out, text);
     base_text_append(out, "\"");
 }
 
-/* Idefix query: writes a text member of the request's data; leaves it out if it is empty. Runs in a
- * producer, or in a program that uses the library. */
+/* Writes a text member of the data of events.get, with a comma after it, or nothing if the text is empty
+ * or NULL. */
 static void write_text_member(struct text *out, const char *key, const char *text)
 {
     if (text == NULL || text[0] == '\0')
@@ -53,25 +56,25 @@ static void write_text_member(struct text *out, const char *key, const char *tex
     base_text_append(out, ",");
 }
 
-/* Idefix query: writes the data of an events.get request as JSON: filters, page size, cursor and long-poll
- * time. A producer's fetch thread calls it for each page, a program that uses the library through its
- * ep_idefix functions. Returns 0 or EP_ENOMEM. */
+/* Writes the data of an events.get request as JSON: filters, page size, cursor, and how long the backend
+ * may wait for events. Returns 0 or EP_ENOMEM. A producer's fetch thread calls it for each page,
+ * ep_idefix functions for a library caller. */
 int idefix_query_data(const struct idefix_query *query, struct text *out)
 {
     bool has_cursor = query->cursor != NULL && query->cursor[0] != '\0';
-    bool since = !has_cursor && query->since != NULL && query->since[0] != '\0';
+    bool has_since = !has_cursor && query->since != NULL && query->since[0] != '\0';
 
     base_text_append(out, "{");
     write_text_member(out, "domain", query->domain);
     write_text_member(out, "address", query->address);
     write_text_member(out, "type", query->event_type);
-    write_text_member(out, "since", since ? query->since : SINCE_DEFAULT);
+    write_text_member(out, "since", has_since ? query->since : SINCE_DEFAULT);
     base_text_append(out, "\"limit\":");
     json_write_uint(out, query->limit);
     base_text_append(out, ",");
     write_text_member(out, "cid", query->cursor);
     base_text_append(out, "\"timeout\":");
-    write_duration(out, query->timeout_ms);
+    write_go_duration(out, query->timeout_ms);
     base_text_append(out, "}");
     return out->failed ? EP_ENOMEM : 0;
 }

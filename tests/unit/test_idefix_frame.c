@@ -276,7 +276,7 @@ static void refuses_what_is_no_envelope(void)
     expect_msgpack_malformed("81 a2746f c40161", "the envelope's \"to\" is not a string");
     expect_msgpack_malformed("82 a2746f a161 a26572 07", "the envelope's \"er\" is not a string");
     expect_msgpack_malformed("82 a2746f a161 a27265 90", "the envelope's \"re\" is not a string");
-    expect_msgpack_malformed("81 a2746f a161 c0", "1 bytes after the envelope");
+    expect_msgpack_malformed("81 a2746f a161 c0", "1 bytes follow the envelope");
     expect_msgpack_malformed("82 a2746f a161 a26474 dd ffffffff 00",
                              "MessagePack: at byte 9 4294967295 values are announced, but 1 bytes are left");
 }
@@ -339,11 +339,11 @@ static void inflates_up_to_the_limit(void)
     idefix_message_free(&message);
     CU_ASSERT_EQUAL(decode_limited("jg", gzip, SIZE_MAX, &message, NULL), 0);
     idefix_message_free(&message);
-    expect_malformed("jg", gzip, BYTES - 1, "larger than 99999 bytes when inflated");
-    expect_malformed("jg", gzip, 4096, "larger than 4096 bytes when inflated");
-    expect_malformed("jg", gzip, 0, "larger than 0 bytes when inflated");
+    expect_malformed("jg", gzip, BYTES - 1, "it is larger than max_bytes (99999) when inflated");
+    expect_malformed("jg", gzip, 4096, "it is larger than max_bytes (4096) when inflated");
+    expect_malformed("jg", gzip, 0, "it is larger than max_bytes (0) when inflated");
     expect_malformed("j", (struct json_span){body, BYTES}, BYTES - 1,
-                     "a body of 100000 bytes, more than 99999");
+                     "the body has 100000 bytes, more than max_bytes (99999)");
     free((char *)gzip.at);
     free(body);
 }
@@ -357,11 +357,11 @@ static void refuses_bombs(void)
     char *many = malloc(3 * part.bytes);
 
     CU_ASSERT_TRUE(bomb.bytes < 80000);
-    expect_malformed("mg", bomb, FRAME_LIMIT, "larger than 1048576 bytes when inflated");
+    expect_malformed("mg", bomb, FRAME_LIMIT, "it is larger than max_bytes (1048576) when inflated");
     for (size_t i = 0; i < 3; i++)
         memcpy(many + i * part.bytes, part.at, part.bytes);
     expect_malformed("mg", (struct json_span){many, 3 * part.bytes}, 2 * FRAME_LIMIT,
-                     "larger than 2097152 bytes when inflated");
+                     "it is larger than max_bytes (2097152) when inflated");
     expect_malformed("mg", (struct json_span){many, 3 * part.bytes}, 3 * FRAME_LIMIT,
                      "3145727 bytes after the envelope"); /* a zero, and many more */
     free(zeros), free(many), free((char *)bomb.at), free((char *)part.at);
@@ -378,12 +378,12 @@ static void reads_members_in_a_row(void)
     expect_message("jg", (struct json_span){both, bytes}, "a", NULL, NULL, 0, "null");
     *end = 'x';
     expect_malformed("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
-                     "1 bytes after the end of the gzip data");
+                     "1 bytes follow the end of the gzip data");
     *end = 0x1F;
     expect_malformed("jg", (struct json_span){both, bytes + 1}, FRAME_LIMIT,
-                     "does not inflate: the gzip data is cut off");
+                     "it does not inflate: the gzip data is cut off");
     expect_malformed("jg", (struct json_span){both, bytes - 1}, FRAME_LIMIT,
-                     "does not inflate: the gzip data is cut off");
+                     "it does not inflate: the gzip data is cut off");
     free(both), free((char *)first.at), free((char *)second.at), free((char *)empty.at);
 }
 
@@ -394,17 +394,17 @@ static void refuses_what_is_no_gzip(void)
 
     for (size_t cut = 0; cut < good.bytes; cut++)
         expect_malformed("jg", (struct json_span){good.at, cut}, FRAME_LIMIT,
-                         "does not inflate: the gzip data is cut off");
+                         "it does not inflate: the gzip data is cut off");
     expect_malformed("jg", frames_span("{\"t\":\"a\"}"), FRAME_LIMIT,
-                     "does not inflate: incorrect header check");
+                     "it does not inflate: incorrect header check");
     memcpy(bad, good.at, good.bytes);
     bad[good.bytes - 8] ^= 1;
     expect_malformed("jg", (struct json_span){bad, good.bytes}, FRAME_LIMIT,
-                     "does not inflate: incorrect data check");
+                     "it does not inflate: incorrect data check");
     memcpy(bad, good.at, good.bytes);
     bad[good.bytes - 1] ^= 1;
     expect_malformed("jg", (struct json_span){bad, good.bytes}, FRAME_LIMIT,
-                     "does not inflate: incorrect length check");
+                     "it does not inflate: incorrect length check");
     free((char *)good.at);
 }
 
