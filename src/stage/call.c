@@ -22,8 +22,8 @@
 
 #define HASH_DIGITS 32 /* of SHA-256: enough that no two uids of a source meet */
 
-/* Stage call: clears the answer part of a call. A worker calls it before it hands an event to its stage,
- * and closing the call does, too. */
+/* Clears the answer part of a call, the part that the stage fills. A worker calls it before it gives an
+ * event to its stage. */
 void stage_call_open(struct ep_call *call)
 {
     call->answer = EP_PROCESSED;
@@ -37,8 +37,8 @@ void stage_call_open(struct ep_call *call)
     call->key[0] = '\0';
 }
 
-/* Stage call: frees the new event, new context and parsed trees of a call. A worker calls it after it has
- * copied the stage's answer to the answers to be committed. */
+/* Frees the new event, new context and parsed trees of a call. A worker calls it after it has copied the
+ * stage's answer into the batch that it commits. */
 void stage_call_close(struct ep_call *call)
 {
     free(call->new_event);
@@ -49,9 +49,9 @@ void stage_call_close(struct ep_call *call)
     stage_call_open(call);
 }
 
-/* Stage call, in a worker: returns whether the event's key has no control characters. HTTP stages send it
- * as a header, in which a line feed from a hostile UID would begin another header. */
-static bool fits_http_header(const char *text)
+/* Returns whether a text has no control characters. HTTP stages send the event's key as a header, in
+ * which a line feed from a hostile UID would begin another header. */
+static bool has_no_control_character(const char *text)
 {
     for (; *text != '\0'; text++)
         if ((unsigned char)*text < 0x20 || *text == 0x7f)
@@ -59,15 +59,16 @@ static bool fits_http_header(const char *text)
     return true;
 }
 
-/* Stage call: returns the event's idempotency key, SOURCE/UID/STAGE, by which a stage recognises an event
- * it gets again after a crash. A UID that is too long or has control characters is replaced by its hash. A
- * worker builds it for exec and HTTP stages; plugins and functions ask for it. */
+/* Returns the event's idempotency key, SOURCE/UID/STAGE, by which a stage recognises an event that it
+ * gets again after a crash. A UID that is too long or has control characters is replaced by its hash.
+ * The key belongs to the call. Workers send it to programs and HTTP servers; plugins and functions ask
+ * for it with ep_call_key. */
 const char *stage_call_key(struct ep_call *call)
 {
     if (call->key[0] != '\0')
         return call->key;
     int length = snprintf(call->key, sizeof call->key, "%s/%s/%s", call->source, call->uid, call->stage);
-    if (length > 0 && (size_t)length < sizeof call->key && fits_http_header(call->key))
+    if (length > 0 && (size_t)length < sizeof call->key && has_no_control_character(call->key))
         return call->key;
     char hash[SHA256_DIGEST_STRING_LENGTH];
     SHA256Data((const uint8_t *)call->uid, strlen(call->uid), hash);
@@ -76,9 +77,9 @@ const char *stage_call_key(struct ep_call *call)
     return call->key;
 }
 
-/* Stage call: writes the JSON line that a worker sends to an exec program or an HTTP server: event,
- * context, attempt and key. Returns 0 or EP_ENOMEM. The context keeps its bytes, so that 64-bit numbers
- * stay exact. */
+/* Writes the JSON line that a worker sends to an exec program or an HTTP server: event, context, attempt
+ * and key. Event and context keep their bytes, so that 64-bit numbers stay exact. Returns 0 or
+ * EP_ENOMEM. */
 int stage_call_document(struct ep_call *call, struct text *out)
 {
     const char *key = stage_call_key(call);
@@ -95,22 +96,22 @@ int stage_call_document(struct ep_call *call, struct text *out)
     return out->failed ? EP_ENOMEM : 0;
 }
 
-/* Stage call: a worker calls it after its stage has processed an event. If a plugin or function changed
- * the context tree, it is printed as the new context. A tree that is not valid JSON becomes an error
- * answer and never reaches the store. Returns 0 or EP_ENOMEM. */
+/* Prints the context tree as the call's new context if a plugin or function has changed it. A tree that
+ * is not valid JSON becomes an error answer, so that it never reaches the store. Returns 0 or EP_ENOMEM.
+ * A worker calls it after its stage has processed an event. */
 int stage_call_complete(struct ep_call *call)
 {
     if (call->context_tree == NULL || call->new_context != NULL)
         return 0;
-    struct text now = {0}, merged = {0};
-    stage_context_print(&now, call->context_tree, (struct json_span){0});
-    if (now.failed) {
-        base_text_free(&now);
+    struct text present = {0}, merged = {0};
+    stage_context_print(&present, call->context_tree, (struct json_span){0});
+    if (present.failed) {
+        base_text_free(&present);
         return EP_ENOMEM;
     }
-    bool changed = strcmp(now.text, call->context_print) != 0;
-    base_text_free(&now);
-    if (!changed)
+    bool is_changed = strcmp(present.text, call->context_print) != 0;
+    base_text_free(&present);
+    if (!is_changed)
         return 0;
     stage_context_print(&merged, call->context_tree, (struct json_span){call->context, call->context_bytes});
     if (merged.failed) {
@@ -137,8 +138,8 @@ const char *ep_call_event_text(const ep_call *call, size_t *bytes)
     return call->event;
 }
 
-/* Public API for plugins and functions, in a worker: returns the event as a cJSON tree, parsed at the
- * first call. NULL without memory. The tree belongs to the call. */
+/* Returns the event as a cJSON tree, which the first call parses, or NULL if memory is short. The tree
+ * belongs to the call. Plugins and functions call it in a worker. */
 const cJSON *ep_call_event(ep_call *call)
 {
     if (call->event_tree == NULL)
@@ -153,24 +154,24 @@ const char *ep_call_context_text(const ep_call *call, size_t *bytes)
     return call->context;
 }
 
-/* Public API for plugins and functions, in a worker: returns the event's context as a cJSON tree that the
- * stage may change. The text of the unchanged tree is kept, so that the worker finds out later whether it
- * was changed. NULL without memory. */
+/* Returns the event's context as a cJSON tree that the stage may change, or NULL if memory is short. The
+ * tree belongs to the call. The text of the unchanged tree is kept, so that the worker later sees
+ * whether the stage changed it. Plugins and functions call it. */
 cJSON *ep_call_context(ep_call *call)
 {
     if (call->context_tree != NULL)
         return call->context_tree;
     cJSON *tree = cJSON_ParseWithLength(call->context, call->context_bytes);
-    struct text print = {0};
+    struct text unchanged_text = {0};
     if (tree != NULL)
-        stage_context_print(&print, tree, (struct json_span){0});
-    if (!cJSON_IsObject(tree) || print.failed) {
+        stage_context_print(&unchanged_text, tree, (struct json_span){0});
+    if (!cJSON_IsObject(tree) || unchanged_text.failed) {
         cJSON_Delete(tree);
-        base_text_free(&print);
+        base_text_free(&unchanged_text);
         return NULL;
     }
     call->context_tree = tree;
-    call->context_print = print.text;
+    call->context_print = unchanged_text.text;
     return tree;
 }
 
@@ -192,8 +193,9 @@ const char *ep_call_uid(const ep_call *call)
 
 /* ---- what it answers ---- */
 
-/* Public API for plugins and functions, in a worker: keeps a copy of a JSON object as the new event or
- * context. Returns EP_EINVAL if the text is not one: only valid JSON may reach the store. */
+/* Keeps a copy of a JSON object as the call's new event or context, in place of an earlier one. Returns
+ * 0, EP_ENOMEM, or EP_EINVAL if the text is not a JSON object: only valid JSON may reach the store.
+ * Serves ep_call_set_event and ep_call_set_context. */
 static int set_json_object(char **out, const char *text)
 {
     if (text == NULL)
@@ -224,9 +226,9 @@ void ep_call_set_retry_after(ep_call *call, uint64_t ms)
     call->retry_after_ms = ms;
 }
 
-/* Public API for plugins and functions, in a worker: sets the reason of an answer (printf format), which
- * operators see in `eventpipe show`. A long text is cut between two characters. The worker also uses it
- * for its own exec and HTTP stages. */
+/* Sets the reason of an answer (printf format), which operators see in `eventpipe show`. A reason that
+ * is too long is cut at the end of a character. Plugins and functions call it, and the worker does for
+ * its exec and HTTP stages. */
 void ep_call_set_reason(ep_call *call, const char *format, ...)
 {
     char reason[sizeof call->reason]; /* not written in place: an argument may be call->reason itself */

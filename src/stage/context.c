@@ -17,8 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Context writer: returns whether two cJSON values are equal, numbers to the last bit. cJSON_Compare has a
- * tolerance and would lose a small change. Runs in a worker. */
+/* Returns whether two cJSON values are equal, numbers to the last bit. cJSON_Compare has a tolerance, so
+ * a stage's small change to a number would be lost. */
 static bool are_values_equal(const cJSON *a, const cJSON *b)
 {
     if ((a->type & 0xff) != (b->type & 0xff))
@@ -44,9 +44,9 @@ static bool are_values_equal(const cJSON *a, const cJSON *b)
     }
 }
 
-/* Context writer: writes a number so that it reads back to the same double. Runs in a worker, also with a
- * locale whose decimal sign is a comma. */
-static void print_number(struct text *out, double number)
+/* Writes a number of a stage's context so that it reads back to exactly the same double, with a point
+ * even in a locale whose decimal sign is a comma. A number that is not finite becomes null. */
+static void print_exact_number(struct text *out, double number)
 {
     char digits[32];
 
@@ -63,44 +63,44 @@ static void print_number(struct text *out, double number)
         if (strtod(digits, NULL) == number)
             break;
     }
-    char *comma = strchr(digits, ','); /* a library caller may have set a locale */
-    if (comma != NULL)
-        *comma = '.';
+    char *decimal_comma = strchr(digits, ','); /* a library caller may have set a locale */
+    if (decimal_comma != NULL)
+        *decimal_comma = '.';
     base_text_append(out, digits);
 }
 
 /* The members of the old object beside their bytes; cJSON keeps them in the order of the text. */
 struct old_members {
-    const cJSON *item; /* while collecting: the next one */
+    const cJSON *next_item; /* while collecting: the member to pair next */
     struct old_member {
         const cJSON *item;
         struct json_span raw;
     } * at;
-    size_t count, next; /* next: where the search begins, since most trees keep their order */
+    size_t count, search_from; /* search_from: where the search begins, since most trees keep their order */
 };
 
-/* Context writer: callback for each member of the old context's text. Pairs its bytes with the parsed
- * value. Runs in a worker. */
+/* Callback for each member of the old context's text: pairs the member's bytes with its parsed value.
+ * Returns 0, or 1 after the last parsed member, which ends the reading. */
 static int on_old_member(struct json_span key, struct json_span value, void *user)
 {
     struct old_members *old = user;
 
     (void)key;
-    if (old->item == NULL)
+    if (old->next_item == NULL)
         return 1;
-    old->at[old->count++] = (struct old_member){old->item, value};
-    old->item = old->item->next;
+    old->at[old->count++] = (struct old_member){old->next_item, value};
+    old->next_item = old->next_item->next;
     return 0;
 }
 
-/* Context writer: returns the old member of this name, or NULL. Starts after the last one found, because
- * most stages keep the order of members. Runs in a worker. */
+/* Returns the old context's member of this name, or NULL. Searches from the last one found, because most
+ * stages keep the order of members. */
 static const struct old_member *find_old_member(struct old_members *old, const char *name)
 {
     for (size_t i = 0; name != NULL && i < old->count; i++) {
-        struct old_member *member = &old->at[(old->next + i) % old->count];
+        struct old_member *member = &old->at[(old->search_from + i) % old->count];
         if (member->item->string != NULL && strcmp(member->item->string, name) == 0) {
-            old->next = (size_t)(member - old->at) + 1;
+            old->search_from = (size_t)(member - old->at) + 1;
             return member;
         }
     }
@@ -109,14 +109,15 @@ static const struct old_member *find_old_member(struct old_members *old, const c
 
 static void print_value(struct text *out, const cJSON *item, const cJSON *old, struct json_span raw);
 
-/* Context writer: writes an object; each member that the stage did not change keeps the bytes it had. Runs
- * in a worker after a plugin or function has changed the context. */
+/* Writes an object of the context that has changed; each member that the stage did not change keeps the
+ * bytes it had. Lack of memory sets out->failed. Runs in a worker whose plugin or function has changed
+ * the context. */
 static void print_object(struct text *out, const cJSON *object, const cJSON *old, struct json_span raw)
 {
     struct old_members members = {0};
 
     if (old != NULL) {
-        members.item = old->child;
+        members.next_item = old->child;
         members.at = calloc((size_t)cJSON_GetArraySize(old) + 1, sizeof *members.at);
         if (members.at == NULL) {
             out->failed = true;
@@ -131,9 +132,9 @@ static void print_object(struct text *out, const cJSON *object, const cJSON *old
             base_text_append(out, ",");
         json_write_string(out, name, strlen(name));
         base_text_append(out, ":");
-        const struct old_member *found = find_old_member(&members, item->string);
-        if (found != NULL)
-            print_value(out, item, found->item, found->raw);
+        const struct old_member *old_member = find_old_member(&members, item->string);
+        if (old_member != NULL)
+            print_value(out, item, old_member->item, old_member->raw);
         else
             print_value(out, item, NULL, (struct json_span){0});
     }
@@ -141,8 +142,8 @@ static void print_object(struct text *out, const cJSON *object, const cJSON *old
     free(members.at);
 }
 
-/* Context writer: writes an array of the context that has changed. Its elements have no names by which to
- * find their old bytes, so all are printed. Runs in a worker. */
+/* Writes an array of the context that has changed. Its elements have no names by which to find their old
+ * bytes, so all are printed. */
 static void print_array(struct text *out, const cJSON *array)
 {
     base_text_append(out, "[");
@@ -154,8 +155,8 @@ static void print_array(struct text *out, const cJSON *array)
     base_text_append(out, "]");
 }
 
-/* Context writer: writes one value of the context: its old bytes if it did not change, otherwise as new
- * JSON text. Runs in a worker. */
+/* Writes one value of the context: the bytes it had (`raw`) if it is still equal to `old`, otherwise new
+ * JSON text. `old` is NULL for a value that the stage added. */
 static void print_value(struct text *out, const cJSON *item, const cJSON *old, struct json_span raw)
 {
     if (old != NULL && are_values_equal(item, old)) {
@@ -170,7 +171,7 @@ static void print_value(struct text *out, const cJSON *item, const cJSON *old, s
         base_text_append(out, "true");
         break;
     case cJSON_Number:
-        print_number(out, item->valuedouble);
+        print_exact_number(out, item->valuedouble);
         break;
     case cJSON_String:
         json_write_string(out, item->valuestring, strlen(item->valuestring));
@@ -189,9 +190,9 @@ static void print_value(struct text *out, const cJSON *item, const cJSON *old, s
     }
 }
 
-/* Context writer: adds a cJSON tree to out as JSON text. A value that is still as in `kept`, the text the
- * tree was parsed from, keeps its bytes, so that a stage does not change 64-bit numbers that it leaves
- * alone. A worker calls it for a plugin's or function's context. */
+/* Adds a cJSON tree to out as JSON text. `kept` is the text from which the tree was parsed; a value that
+ * is still as it was there keeps its bytes, so that 64-bit numbers that a stage does not change stay
+ * exact. Lack of memory sets out->failed. A worker calls it for the context of a plugin or function. */
 void stage_context_print(struct text *out, const cJSON *tree, struct json_span kept)
 {
     cJSON *old = kept.at != NULL ? cJSON_ParseWithLength(kept.at, kept.bytes) : NULL;

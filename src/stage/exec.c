@@ -30,16 +30,16 @@
 
 #define CLOSED_WAIT_MS 1000                 /* between the end of its output and its own */
 #define SEND_AHEAD_BYTES ((size_t)32 << 10) /* of lines sent together: half of what a pipe holds */
-#define QUIET_LEAST_NS UINT64_C(50000)      /* a pipeline's last moment: four times what an event took, */
-#define QUIET_MOST_NS UINT64_C(1000000)     /* within these */
+#define SILENCE_MIN_NS UINT64_C(50000)      /* a pipeline's last moment: four times what an event took, */
+#define SILENCE_MAX_NS UINT64_C(1000000)    /* within these */
 
 struct exec_stage {
     struct exec_pipe pipe;
     struct exec_exit exit_status; /* once the process' pid is 0 */
     struct stage_env env;
     const struct limits_config *limits; /* borrowed */
-    size_t pipeline;                    /* events that were sent together */
-    uint64_t begin_ns;                  /* when */
+    size_t sent_together;               /* events whose lines were sent together */
+    uint64_t begin_ns;                  /* when they were sent */
 };
 
 /* ---- how it breaks ---- */
@@ -54,8 +54,8 @@ static void forget_program(struct exec_stage *stage)
         stage->env.on_program(0, stage->env.user);
 }
 
-/* Exec stage, in a worker: writes how the stage's program ended, by exit code or signal, as text for logs
- * and crash records. */
+/* Writes how the stage's program ended, by exit code or signal, as text for logs and crash records.
+ * Called in the worker after the program was reaped. */
 static void describe_exit(const struct exec_exit *exit_status, char *errbuf, size_t errbuf_size)
 {
     const char *name = exit_status->kind == SHM_CAUSE_SIGNAL ? sigabbrev_np(exit_status->code) : NULL;
@@ -68,11 +68,12 @@ static void describe_exit(const struct exec_exit *exit_status, char *errbuf, siz
         snprintf(errbuf, errbuf_size, "program was killed by signal %d", exit_status->code);
 }
 
-/* Exec stage, in a worker: reports a program that closed a pipe, because it has ended or is about to.
- * Reaps it, and kills it first if it still runs. The text shows the half line that it wrote last. */
-static void break_ended(struct exec_stage *stage, const char *when, struct stage_failure *failure)
+/* Reports a program that closed its input or output, most often because it has ended: reaps it, and
+ * kills it first if it still runs. `when` continues the text, such as " before it answered". The text
+ * also shows the unfinished line that the program wrote last. Runs in a worker. */
+static void report_closed_pipe(struct exec_stage *stage, const char *when, struct stage_failure *failure)
 {
-    char how[128], half[200] = "";
+    char what_happened[128], partial_text[200] = "";
     const struct exec_pipe *pipe = &stage->pipe;
 
     forget_program(stage);
@@ -81,21 +82,22 @@ static void break_ended(struct exec_stage *stage, const char *when, struct stage
     if (closed_only)
         stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
     if (closed_only)
-        snprintf(how, sizeof how, "program closed its %s but went on running",
+        snprintf(what_happened, sizeof what_happened, "program closed its %s but went on running",
                  pipe->process.input < 0 ? "input" : "output");
     else
-        describe_exit(&stage->exit_status, how, sizeof how);
-    if (pipe->end > pipe->tail)
-        stage_exec_answer_show(pipe->answers + pipe->tail, pipe->end - pipe->tail, half, sizeof half);
+        describe_exit(&stage->exit_status, what_happened, sizeof what_happened);
+    if (pipe->answers_end > pipe->partial_line)
+        stage_exec_answer_show(pipe->answers + pipe->partial_line, pipe->answers_end - pipe->partial_line,
+                               partial_text, sizeof partial_text);
     failure->kind = closed_only ? SHM_CAUSE_MALFORMED : stage->exit_status.kind;
     failure->code = closed_only ? 0 : stage->exit_status.code;
-    snprintf(failure->message, sizeof failure->message, "%s%s%s%s", how, when,
-             half[0] != '\0' ? ", after half a line: " : "", half);
+    snprintf(failure->message, sizeof failure->message, "%s%s%s%s", what_happened, when,
+             partial_text[0] != '\0' ? ", after half a line: " : "", partial_text);
 }
 
-/* Exec stage, in a worker: kills a program that wrote something malformed, and reports it. The worker then
- * exits; a new worker starts a new program. */
-static void break_malformed(struct exec_stage *stage, const char *message, struct stage_failure *failure)
+/* Kills the stage's program and reports `message` as the failure, because the program's answers can no
+ * longer be trusted. The worker then exits; a new worker starts a new program. */
+static void kill_and_report(struct exec_stage *stage, const char *message, struct stage_failure *failure)
 {
     forget_program(stage);
     stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
@@ -104,153 +106,166 @@ static void break_malformed(struct exec_stage *stage, const char *message, struc
     snprintf(failure->message, sizeof failure->message, "%s", message);
 }
 
-/* Exec stage, in a worker: kills a program that wrote an unexpected line, and shows this line in the
- * report. */
-static void break_shown(struct exec_stage *stage, const char *what, struct json_span line,
-                        struct stage_failure *failure)
+/* Kills a program that wrote an unexpected line. The failure's text is the problem, such as "wrote more
+ * than one line for one event", and the line itself. Runs in a worker. */
+static void kill_and_report_line(struct exec_stage *stage, const char *problem, struct json_span line,
+                                 struct stage_failure *failure)
 {
     char shown[200], message[SHM_TEXT_BYTES];
 
     stage_exec_answer_show(line.at, line.bytes, shown, sizeof shown);
-    snprintf(message, sizeof message, "%s: %s", what, shown);
-    break_malformed(stage, message, failure);
+    snprintf(message, sizeof message, "%s: %s", problem, shown);
+    kill_and_report(stage, message, failure);
 }
 
-/* Exec stage, in a worker: reports what broke the pipe to the program. `unexpected` and `ended` say when
- * it happened. */
-static void break_pipe(struct exec_stage *stage, enum exec_pipe_state state, const char *unexpected,
-                       const char *ended, struct stage_failure *failure)
+/* Reports why the worker can no longer talk to the stage's program, and kills the program if it still
+ * runs. unexpected_text is the message for a line that no event asked for, such as "wrote more than one
+ * line for one event"; ended_text says when the program ended, such as " before it answered". */
+static void report_pipe_failure(struct exec_stage *stage, enum exec_pipe_state state,
+                                const char *unexpected_text, const char *ended_text,
+                                struct stage_failure *failure)
 {
     const struct exec_pipe *pipe = &stage->pipe;
 
     switch (state) {
     case EXEC_PIPE_UNEXPECTED:
-        break_shown(stage, unexpected, stage_exec_pipe_unexpected(pipe), failure);
+        kill_and_report_line(stage, unexpected_text, stage_exec_pipe_unexpected(pipe), failure);
         return;
     case EXEC_PIPE_TOO_LONG:
-        break_shown(stage, "answered a line of more than 64 MiB",
-                    (struct json_span){pipe->answers + pipe->tail, pipe->end - pipe->tail}, failure);
+        kill_and_report_line(stage, "answered a line of more than 64 MiB",
+                             (struct json_span){pipe->answers + pipe->partial_line,
+                                                pipe->answers_end - pipe->partial_line},
+                             failure);
         return;
     case EXEC_PIPE_NO_MEMORY:
-        break_malformed(stage, "out of memory for an answer", failure);
+        kill_and_report(stage, "out of memory for the program's answer", failure);
         return;
     default:
-        break_ended(stage, ended, failure);
+        report_closed_pipe(stage, ended_text, failure);
         return;
     }
 }
 
 /* ---- events ---- */
 
-/* Exec stage, in a worker: adds an event's JSON line to the lines to send to the program. Returns NULL, or
- * the reason why nothing was added. */
-static const char *add_event(struct exec_pipe *pipe, struct ep_call *call)
+/* Adds an event's JSON line to the lines that the worker sends to the program. Returns NULL, or the
+ * reason why nothing was added. The line may have no line feed inside, because it would shift all later
+ * answers. */
+static const char *add_event_line(struct exec_pipe *pipe, struct ep_call *call)
 {
-    size_t before = pipe->line.bytes;
-    const char *why = NULL;
-    int code = stage_call_document(call, &pipe->line);
+    size_t old_bytes = pipe->event_lines.bytes;
+    const char *problem = NULL;
+    int code = stage_call_document(call, &pipe->event_lines);
 
     /* The store holds only valid JSON. A line feed in it would shift all later answers, so check again. */
     if (code != 0)
-        why = "out of memory for the event";
-    else if (memchr(pipe->line.text + before, '\n', pipe->line.bytes - before) != NULL)
-        why = "the event is not valid JSON";
-    base_text_append(&pipe->line, "\n");
-    if (why == NULL && pipe->line.failed)
-        why = "out of memory for the event";
-    if (why == NULL) {
-        pipe->due++;
+        problem = "out of memory for the event";
+    else if (memchr(pipe->event_lines.text + old_bytes, '\n', pipe->event_lines.bytes - old_bytes) != NULL)
+        problem = "the event is not valid JSON";
+    base_text_append(&pipe->event_lines, "\n");
+    if (problem == NULL && pipe->event_lines.failed)
+        problem = "out of memory for the event";
+    if (problem == NULL) {
+        pipe->answers_due++;
         return NULL;
     }
-    pipe->line.failed = false;
-    pipe->line.bytes = before;
-    return why;
+    pipe->event_lines.failed = false;
+    pipe->event_lines.bytes = old_bytes;
+    return problem;
 }
 
-/* Exec stage: the worker's loop calls it for several events in a row, which then go to the program in one
- * write. Returns false if this event does not fit: then it is sent in its turn. */
+/* Adds an event to those that go to the program in one write, so that neither side sleeps between
+ * events. Returns false if the event does not fit, or with limits.cpu; it is then sent when its turn
+ * comes. The worker's loop calls it for several events in a row. */
 static bool exec_send_ahead(void *state, struct ep_call *call)
 {
     struct exec_stage *stage = state;
     struct exec_pipe *pipe = &stage->pipe;
 
-    if (pipe->process.pid == 0 || pipe->begun || stage->limits->cpu_ms > 0)
+    if (pipe->process.pid == 0 || pipe->sending_begun || stage->limits->cpu_ms > 0)
         return false;
-    size_t before = pipe->line.bytes;
-    if (call->event_bytes + call->context_bytes >= SEND_AHEAD_BYTES - before || add_event(pipe, call) != NULL)
+    size_t old_bytes = pipe->event_lines.bytes;
+    if (call->event_bytes + call->context_bytes >= SEND_AHEAD_BYTES - old_bytes ||
+        add_event_line(pipe, call) != NULL)
         return false;
-    if (pipe->line.bytes <= SEND_AHEAD_BYTES)
+    if (pipe->event_lines.bytes <= SEND_AHEAD_BYTES)
         return true;
-    pipe->line.bytes = before;
-    pipe->due--;
+    pipe->event_lines.bytes = old_bytes;
+    pipe->answers_due--;
     return false;
 }
 
-/* Exec stage, in a worker: prepares the pipe for sending events, and renews the program's CPU limit. */
+/* Prepares the pipe for sending events and renews the program's CPU limit. Returns EXEC_PIPE_STILL_OPEN,
+ * or why the program cannot be used any more. Runs in a worker. */
 static enum exec_pipe_state begin_sending(struct exec_stage *stage)
 {
     enum exec_pipe_state state = stage_exec_pipe_begin(&stage->pipe);
 
-    stage->pipeline = stage->pipe.due;
-    if (stage->pipeline > 1)
+    stage->sent_together = stage->pipe.answers_due;
+    if (stage->sent_together > 1)
         stage->begin_ns = shm_now_ns();
-    if (state == EXEC_PIPE_GOES_ON) /* if the program has just ended, the next read finds it */
+    if (state == EXEC_PIPE_STILL_OPEN) /* if the program has just ended, the next read finds it */
         config_limits_renew_cpu(stage->pipe.process.pid, stage->limits);
     return state;
 }
 
-/* Exec stage, in a worker: after the last answer to events sent together, waits a moment to find an extra
- * line, which would make the answers doubtful. */
-static enum exec_pipe_state end_pipeline(struct exec_stage *stage)
+/* Waits a moment after the last answer to events that were sent together. A line that comes now shows
+ * that earlier answers may belong to other events. Returns EXEC_PIPE_STILL_OPEN if none comes. Runs in a
+ * worker. */
+static enum exec_pipe_state wait_for_extra_line(struct exec_stage *stage)
 {
-    uint64_t wait_ns = (shm_now_ns() - stage->begin_ns) / stage->pipeline * 4;
+    uint64_t wait_ns = (shm_now_ns() - stage->begin_ns) / stage->sent_together * 4;
 
-    if (wait_ns < QUIET_LEAST_NS)
-        wait_ns = QUIET_LEAST_NS;
-    if (wait_ns > QUIET_MOST_NS)
-        wait_ns = QUIET_MOST_NS;
+    if (wait_ns < SILENCE_MIN_NS)
+        wait_ns = SILENCE_MIN_NS;
+    if (wait_ns > SILENCE_MAX_NS)
+        wait_ns = SILENCE_MAX_NS;
     return stage_exec_pipe_check_silent(&stage->pipe, wait_ns);
 }
 
-/* Exec stage, in a worker: sends one event to the program, unless it was sent ahead, and reads the answer.
- * STAGE_BROKEN: the program has ended or failed, and the worker exits. */
+/* Sends one event to the program, unless it was sent ahead, and reads its answer into the call. Returns
+ * STAGE_ANSWERED, also with an error answer if memory is short, or STAGE_BROKEN if the program has ended
+ * or failed; the worker then exits. */
 static enum stage_result exchange_event(struct exec_stage *stage, struct ep_call *call,
                                         struct stage_failure *failure)
 {
-    static const char unasked[] = "wrote a line without having been asked";
+    static const char unasked_text[] = "wrote a line without having been asked";
     struct exec_pipe *pipe = &stage->pipe;
     enum exec_pipe_state state;
     struct json_span line;
 
-    if (!pipe->begun && (state = begin_sending(stage)) != EXEC_PIPE_GOES_ON) {
-        break_pipe(stage, state, unasked, " before the event was sent", failure);
+    if (!pipe->sending_begun && (state = begin_sending(stage)) != EXEC_PIPE_STILL_OPEN) {
+        report_pipe_failure(stage, state, unasked_text, " before the event was sent", failure);
         failure->unsent = state == EXEC_PIPE_ENDED;
         return STAGE_BROKEN;
     }
     state = stage_exec_pipe_answer(pipe, &line);
     if (state != EXEC_PIPE_ANSWERED) {
-        break_pipe(stage, state, "wrote more than one line for one event", " before it answered", failure);
+        report_pipe_failure(stage, state, "wrote more than one line for one event", " before it answered",
+                            failure);
         return STAGE_BROKEN;
     }
     char message[SHM_TEXT_BYTES] = "";
     int code = stage_exec_answer_read(line.at, line.bytes, call, message, sizeof message);
     if (code == EP_EPROTO) {
-        break_malformed(stage, message, failure);
+        kill_and_report(stage, message, failure);
         return STAGE_BROKEN;
     }
     if (code != 0) {
         call->answer = EP_ERROR;
-        ep_call_set_reason(call, "out of memory for the answer");
+        ep_call_set_reason(call, "out of memory for the program's answer");
     }
-    if (pipe->due == 0 && stage->pipeline > 1 && (state = end_pipeline(stage)) != EXEC_PIPE_GOES_ON) {
-        break_pipe(stage, state, unasked, "", failure);
+    if (pipe->answers_due == 0 && stage->sent_together > 1 &&
+        (state = wait_for_extra_line(stage)) != EXEC_PIPE_STILL_OPEN) {
+        report_pipe_failure(stage, state, unasked_text, "", failure);
         return STAGE_BROKEN;
     }
     return STAGE_ANSWERED;
 }
 
-/* Exec stage: the worker's loop calls it for each event. Returns STAGE_ANSWERED with the program's answer
- * in the call, or STAGE_BROKEN with the cause, after which the worker exits. */
+/* Has the stage's program process one event. Returns STAGE_ANSWERED with the program's answer in the
+ * call, or STAGE_BROKEN with the cause in failure, after which the worker exits. The worker's loop calls
+ * it for each event. */
 static enum stage_result exec_process_event(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct exec_stage *stage = state;
@@ -262,23 +277,23 @@ static enum stage_result exec_process_event(void *state, struct ep_call *call, s
         describe_exit(&stage->exit_status, failure->message, sizeof failure->message);
         return STAGE_BROKEN;
     }
-    const char *why = pipe->due == 0 ? add_event(pipe, call) : NULL;
-    if (why != NULL) {
+    const char *problem = pipe->answers_due == 0 ? add_event_line(pipe, call) : NULL;
+    if (problem != NULL) {
         call->answer = EP_ERROR;
-        ep_call_set_reason(call, "%s", why);
+        ep_call_set_reason(call, "%s", problem);
         stage_exec_pipe_reset(pipe);
         return STAGE_ANSWERED;
     }
     enum stage_result result = exchange_event(stage, call, failure);
-    if (result == STAGE_BROKEN || pipe->due == 0)
+    if (result == STAGE_BROKEN || pipe->answers_due == 0)
         stage_exec_pipe_reset(pipe);
     return result;
 }
 
 /* ---- the table ---- */
 
-/* Exec stage: a worker calls it once when it starts; it starts the stage's program. A failure is a failed
- * start, which the supervisor tries again later. */
+/* Starts the stage's program. A worker calls it once, when it starts. Returns 0, or an error code with a
+ * message: the supervisor counts that as a failed start and tries again later. */
 static int exec_open(const struct stage_config *config, const struct stage_env *env, void **state,
                      struct error *error)
 {
@@ -303,8 +318,8 @@ static int exec_open(const struct stage_config *config, const struct stage_env *
         stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
         stage_exec_process_close(&stage->pipe.process);
         free(stage);
-        return base_error_set(error, EP_ESYSTEM, "cannot run %s: its limit of cpu: %s", config->exec.at[0],
-                              strerror(code));
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: cannot set its limit of cpu: %s",
+                              config->exec.at[0], strerror(code));
     }
     if (env->on_program != NULL)
         env->on_program(stage->pipe.process.pid, env->user);
@@ -312,8 +327,9 @@ static int exec_open(const struct stage_config *config, const struct stage_env *
     return 0;
 }
 
-/* Exec stage: a worker calls it at a graceful shutdown; it ends the program and waits up to wait_ms before
- * SIGTERM. After a crash of the worker the kernel kills the program instead. */
+/* Ends the stage's program: closes its stdin, waits up to wait_ms, then sends SIGTERM and a second later
+ * SIGKILL. A worker calls it at a graceful shutdown; after a crash of the worker the kernel kills the
+ * program instead. */
 static void exec_close(void *state, uint64_t wait_ms)
 {
     struct exec_stage *stage = state;

@@ -40,8 +40,8 @@ struct members {
     bool no_memory;
 };
 
-/* Exec stage, in a worker: callback for each member of a program's answer line. Keeps the known ones;
- * unknown members are skipped. */
+/* Callback for each member of a program's answer line: keeps the known members, the first of each name,
+ * and skips unknown ones. Returns 0, or 1 if memory is short, which ends the reading. */
 static int on_answer_member(struct json_span key, struct json_span value, void *user)
 {
     struct members *members = user;
@@ -71,9 +71,9 @@ static bool is_true(const struct members *members, enum answer_member member)
     return has_member(members, member) && json_kind(members->at[member]) == 't';
 }
 
-/* Exec stage, in a worker: checks the JSON type of each member of a program's answer. On failure errbuf
- * names the wrong member. */
-static bool kinds_fit(const struct members *members, char *errbuf, size_t errbuf_size)
+/* Returns whether each member of a program's answer has the right JSON type. If not, errbuf names the
+ * wrong member and what it must be. */
+static bool check_member_types(const struct members *members, char *errbuf, size_t errbuf_size)
 {
     static const struct {
         const char *kinds, *expected;
@@ -95,8 +95,9 @@ static bool kinds_fit(const struct members *members, char *errbuf, size_t errbuf
     return true;
 }
 
-/* Exec stage, in a worker: reads "retry_after" of a program's answer, a duration such as "30s" or a number
- * of seconds. Zero becomes 1 ms, since 0 means the stage's own backoff. */
+/* Reads "retry_after" of a program's answer, a duration such as "30s" or a number of seconds, as
+ * milliseconds. Zero becomes 1 ms, since 0 means the stage's own backoff. Returns 0, EP_ENOMEM or
+ * EP_EPROTO. */
 static int read_retry_after(struct json_span value, uint64_t *ms)
 {
     char *text = json_text(value);
@@ -119,8 +120,9 @@ static int read_retry_after(struct json_span value, uint64_t *ms)
     return code == 0 ? 0 : EP_EPROTO;
 }
 
-/* Exec stage, in a worker: copies the JSON text of an answer's "event" or "context" byte for byte. *out
- * stays as it is if the answer has none. */
+/* Copies the JSON text of an answer's "event" or "context" byte for byte, so that 64-bit numbers stay
+ * exact. Returns 0 or EP_ENOMEM. *out, which the caller frees, stays as it is if the answer lacks the
+ * member. */
 static int copy_member_text(const struct members *members, enum answer_member member, char **out)
 {
     if (!has_member(members, member))
@@ -129,20 +131,20 @@ static int copy_member_text(const struct members *members, enum answer_member me
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-/* Exec stage, in a worker: takes the reason of a "reject" or "error" answer into the call. */
-static int set_reason_from(const struct members *members, enum answer_member member, struct ep_call *call)
+/* Copies the reason of a "reject" or "error" answer into the call. Returns 0 or EP_ENOMEM. */
+static int copy_reason(const struct members *members, enum answer_member member, struct ep_call *call)
 {
-    char *why = json_text(members->at[member]);
+    char *reason = json_text(members->at[member]);
 
-    if (why == NULL)
+    if (reason == NULL)
         return EP_ENOMEM;
-    ep_call_set_reason(call, "%s", why);
-    free(why);
+    ep_call_set_reason(call, "%s", reason);
+    free(reason);
     return 0;
 }
 
-/* Exec stage, in a worker: puts a program's checked answer into the call. Without memory the call stays
- * unchanged. */
+/* Puts a program's checked answer into the call. Returns 0, or EP_ENOMEM, which leaves the call's
+ * answer, event and context unchanged. */
 static int apply_answer(const struct members *members, struct ep_call *call)
 {
     char *event = NULL, *context = NULL;
@@ -155,10 +157,10 @@ static int apply_answer(const struct members *members, struct ep_call *call)
         answer = EP_REMOVE;
     } else if (has_member(members, REJECT)) {
         answer = EP_REJECT;
-        code = code == 0 ? set_reason_from(members, REJECT, call) : code;
+        code = code == 0 ? copy_reason(members, REJECT, call) : code;
     } else if (has_member(members, ERROR)) {
         answer = EP_ERROR;
-        code = code == 0 ? set_reason_from(members, ERROR, call) : code;
+        code = code == 0 ? copy_reason(members, ERROR, call) : code;
     }
     if (code != 0) {
         free(event);
@@ -171,35 +173,36 @@ static int apply_answer(const struct members *members, struct ep_call *call)
     return 0;
 }
 
-/* Exec stage, in a worker: writes the error message for a malformed answer, with the beginning of the
- * line, and returns EP_EPROTO. */
-static int report_malformed(const char *line, size_t bytes, const char *why, char *errbuf, size_t errbuf_size)
+/* Writes the error message for a malformed answer, with the beginning of the line and the reason if it
+ * is known, and returns EP_EPROTO. */
+static int report_malformed(const char *line, size_t bytes, const char *reason, char *errbuf,
+                            size_t errbuf_size)
 {
     char shown[SHOWN_BYTES + 16];
 
     stage_exec_answer_show(line, bytes, shown, sizeof shown);
-    snprintf(errbuf, errbuf_size, "malformed answer: %s%s%s%s", shown, why[0] != '\0' ? " (" : "", why,
-             why[0] != '\0' ? ")" : "");
+    snprintf(errbuf, errbuf_size, "malformed answer: %s%s%s%s", shown, reason[0] != '\0' ? " (" : "", reason,
+             reason[0] != '\0' ? ")" : "");
     return EP_EPROTO;
 }
 
-/* Exec stage: a worker reads one answer line of the stage's program into the call. Returns EP_EPROTO with
- * a message if the line is malformed. A line is taken whole or not at all. */
+/* Reads one answer line of the stage's program into the call, whole or not at all. Returns 0, EP_ENOMEM,
+ * or EP_EPROTO with a message if the line is malformed. A worker calls it for each line. */
 int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call, char *errbuf,
                            size_t errbuf_size)
 {
     struct members members = {0};
     struct json_span span = {line, bytes};
     uint64_t retry_after_ms = 0;
-    char why[128] = "";
+    char type_problem[128] = "";
 
     if (!json_valid(line, bytes, NULL) || json_kind(span) != '{')
         return report_malformed(line, bytes, "", errbuf, errbuf_size);
     json_each_member(span, on_answer_member, &members);
     if (members.no_memory)
         return EP_ENOMEM;
-    if (!kinds_fit(&members, why, sizeof why))
-        return report_malformed(line, bytes, why, errbuf, errbuf_size);
+    if (!check_member_types(&members, type_problem, sizeof type_problem))
+        return report_malformed(line, bytes, type_problem, errbuf, errbuf_size);
     if (!has_member(&members, PROCESSED) && !is_true(&members, REMOVE) && !has_member(&members, REJECT) &&
         !has_member(&members, ERROR))
         return report_malformed(line, bytes, "expected processed, remove, reject or error", errbuf,
@@ -207,8 +210,9 @@ int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call,
     if (has_member(&members, RETRY_AFTER)) {
         int code = read_retry_after(members.at[RETRY_AFTER], &retry_after_ms);
         if (code == EP_EPROTO)
-            return report_malformed(line, bytes, "\"retry_after\" is no duration such as \"30s\"", errbuf,
-                                    errbuf_size);
+            return report_malformed(
+                line, bytes, "\"retry_after\" must be a duration such as \"30s\", or a number of seconds",
+                errbuf, errbuf_size);
         if (code != 0)
             return code;
     }
@@ -218,26 +222,27 @@ int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call,
     return code;
 }
 
-/* Exec stage, in a worker: writes what a program wrote for an error message: cleaned, in backquotes, with
- * "..." for what is cut off. */
+/* Writes what a program wrote for an error message: without control characters, in backquotes, and with
+ * "..." for what was cut off. Runs in a worker. */
 void stage_exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size)
 {
-    static const char cut[] = "...";
+    static const char ellipsis[] = "...";
     char text[SHOWN_BYTES + 4], clean[SHOWN_BYTES + 4];
 
-    if (size < sizeof cut + 2) {
+    if (size < sizeof ellipsis + 2) {
         if (size > 0)
             buffer[0] = '\0';
         return;
     }
-    size_t room = size - sizeof cut - 2; /* two backquotes, and the NUL that cut counts */
-    if (room > SHOWN_BYTES)
-        room = SHOWN_BYTES;
-    /* A little more than there is room for, so that base_log_clean sees where a character ends. */
-    size_t taken = count < room + 3 ? count : room + 3;
-    for (size_t i = 0; i < taken; i++)
+    size_t shown_max =
+        size - sizeof ellipsis - 2; /* two backquotes, and the NUL, which sizeof ellipsis counts */
+    if (shown_max > SHOWN_BYTES)
+        shown_max = SHOWN_BYTES;
+    /* A little more than is shown, so that base_log_clean sees where a character ends. */
+    size_t copied_bytes = count < shown_max + 3 ? count : shown_max + 3;
+    for (size_t i = 0; i < copied_bytes; i++)
         text[i] = bytes[i] != '\0' ? bytes[i] : '?';
-    text[taken] = '\0';
-    base_log_clean(text, clean, room + 1);
-    snprintf(buffer, size, "`%s%s`", clean, count > room ? cut : "");
+    text[copied_bytes] = '\0';
+    base_log_clean(text, clean, shown_max + 1);
+    snprintf(buffer, size, "`%s%s`", clean, count > shown_max ? ellipsis : "");
 }

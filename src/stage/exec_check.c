@@ -13,8 +13,8 @@
 
 #include "src/stage/exec_process.h"
 
-/* Exec stage check: returns 0 if the path is a file that may be executed, otherwise an errno. Runs in
- * `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
+/* Returns 0 if the path is a file that this user may execute, otherwise an errno. Runs in `eventpiped
+ * -t`, `eventpipe check` and `eventpipe chaos`, before any process starts. */
 static int check_executable(const char *path)
 {
     struct stat stat_;
@@ -25,9 +25,10 @@ static int check_executable(const char *path)
     return access(path, X_OK) == 0 ? 0 : errno;
 }
 
-/* Exec stage check: returns the PATH that execvp will use: the stage's own, else this process's. Runs in
- * `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
-static const char *search_path(const struct stage_config *config)
+/* Returns the PATH in which execvp will search the program: the stage's own if its environment sets one,
+ * otherwise this process's. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`, before any
+ * process starts. */
+static const char *get_search_path(const struct stage_config *config)
 {
     const char *path = getenv("PATH");
     for (size_t i = 0; i < config->environment.count; i++)
@@ -36,49 +37,52 @@ static const char *search_path(const struct stage_config *config)
     return path != NULL ? path : "/bin:/usr/bin";
 }
 
-/* Exec stage check: checks the program in one folder of PATH; a relative path begins at the stage's
- * directory. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
+/* Checks whether one folder of PATH has the stage's program; a relative folder is taken from the stage's
+ * directory. Returns 0 or an errno. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`,
+ * before any process starts. */
 static int check_in_folder(const struct stage_config *config, const char *folder, size_t folder_bytes,
                            const char *program)
 {
     char path[4096];
-    bool absolute = folder_bytes > 0 ? folder[0] == '/' : program[0] == '/';
-    const char *base = absolute || config->directory == NULL ? "" : config->directory;
+    bool is_absolute = folder_bytes > 0 ? folder[0] == '/' : program[0] == '/';
+    const char *base = is_absolute || config->directory == NULL ? "" : config->directory;
     int length = snprintf(path, sizeof path, "%s%s%.*s%s%s", base, base[0] != '\0' ? "/" : "",
                           (int)folder_bytes, folder, folder_bytes > 0 ? "/" : "", program);
     return length < 0 || (size_t)length >= sizeof path ? ENAMETOOLONG : check_executable(path);
 }
 
-/* Exec stage check: searches the stage's program as execvp will. Returns 0 or an errno, EACCES if a file
- * was found that may not be executed. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
+/* Searches the stage's program in the way execvp will. Returns 0, or an errno: EACCES if a file was
+ * found that may not be executed. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`,
+ * before any process starts. */
 static int find_program(const struct stage_config *config)
 {
     const char *program = config->exec.at[0];
-    int worst = ENOENT;
+    int failure = ENOENT;
 
     if (strchr(program, '/') != NULL)
         return check_in_folder(config, "", 0, program);
-    for (const char *path = search_path(config);; path++) {
+    for (const char *path = get_search_path(config);; path++) {
         size_t length = strcspn(path, ":");
         int code = check_in_folder(config, path, length, program);
         if (code == 0)
             return 0;
         if (code == EACCES)
-            worst = EACCES;
+            failure = EACCES;
         path += length;
         if (*path == '\0')
-            return worst;
+            return failure;
     }
 }
 
-/* Exec stage check: checks the stage's directory and program before any process starts, so that
- * `eventpiped -t`, `eventpipe check` and `eventpipe chaos` report a wrong path. */
+/* Checks the stage's directory and program without starting it. Returns 0 or an error code with a
+ * message. `eventpiped -t`, `eventpipe check` and `eventpipe chaos` call it, so that a wrong path is
+ * reported before any process starts. */
 int stage_exec_check(const struct stage_config *config, struct error *error)
 {
     struct stat stat_;
 
     if (config->exec.count == 0 || config->exec.at[0][0] == '\0')
-        return base_error_set(error, EP_EINVAL, "exec: no program is given");
+        return base_error_set(error, EP_EINVAL, "no program is given: set `exec`");
     if (config->directory != NULL) {
         int code = stat(config->directory, &stat_) != 0 ? errno : S_ISDIR(stat_.st_mode) ? 0 : ENOTDIR;
         if (code != 0)

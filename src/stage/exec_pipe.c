@@ -29,184 +29,192 @@
 
 enum read_outcome { READ_SOME, READ_NOTHING, READ_END, READ_NO_MEMORY };
 
-/* Exec stage pipe, in a worker: makes room in the buffer for more of the program's output and drops the
- * lines already taken. Returns false without memory. */
+/* Makes room for more of the program's output: drops the lines already taken, and enlarges the buffer if
+ * that is not enough. Returns false if memory is short. Runs in a worker. */
 static bool grow_answers(struct exec_pipe *pipe)
 {
-    if (pipe->first > 0) { /* drop the lines that were taken */
-        memmove(pipe->answers, pipe->answers + pipe->first, pipe->end - pipe->first);
-        pipe->end -= pipe->first;
-        pipe->tail -= pipe->first;
-        pipe->first = 0;
+    if (pipe->answers_begin > 0) { /* drop the lines that were taken */
+        memmove(pipe->answers, pipe->answers + pipe->answers_begin, pipe->answers_end - pipe->answers_begin);
+        pipe->answers_end -= pipe->answers_begin;
+        pipe->partial_line -= pipe->answers_begin;
+        pipe->answers_begin = 0;
     }
-    if (pipe->room - pipe->end >= READ_BYTES)
+    if (pipe->answers_room - pipe->answers_end >= READ_BYTES)
         return true;
-    size_t room = pipe->room * 2 > READ_BYTES * 2 ? pipe->room * 2 : READ_BYTES * 2;
-    char *answers = realloc(pipe->answers, room);
+    size_t new_room = pipe->answers_room * 2 > READ_BYTES * 2 ? pipe->answers_room * 2 : READ_BYTES * 2;
+    char *answers = realloc(pipe->answers, new_room);
     if (answers == NULL)
         return false;
     pipe->answers = answers;
-    pipe->room = room;
+    pipe->answers_room = new_room;
     return true;
 }
 
-/* Exec stage pipe, in a worker: counts the line ends in the output just read; each byte is scanned once. */
+/* Counts the line ends in the output that was just read, from offset `from`, and notes where the last,
+ * unfinished line begins. So each byte is scanned only once. */
 static void count_lines(struct exec_pipe *pipe, size_t from)
 {
-    const char *end = pipe->answers + pipe->end, *feed;
-    for (const char *at = pipe->answers + from; (feed = memchr(at, '\n', (size_t)(end - at))) != NULL;
-         at = feed + 1) {
+    const char *end = pipe->answers + pipe->answers_end, *line_feed;
+    for (const char *at = pipe->answers + from; (line_feed = memchr(at, '\n', (size_t)(end - at))) != NULL;
+         at = line_feed + 1) {
         pipe->line_count++;
-        pipe->tail = (size_t)(feed + 1 - pipe->answers);
+        pipe->partial_line = (size_t)(line_feed + 1 - pipe->answers);
     }
 }
 
-/* Exec stage pipe, in a worker: reads once from the program's stdout, without blocking. */
+/* Reads once from the program's stdout without blocking, and counts the lines. Returns whether bytes
+ * came, none are there, the output has ended, or memory is short. Runs in a worker. */
 static enum read_outcome read_more(struct exec_pipe *pipe)
 {
     if (!grow_answers(pipe))
         return READ_NO_MEMORY;
-    ssize_t got = read(pipe->process.output, pipe->answers + pipe->end, READ_BYTES);
+    ssize_t got = read(pipe->process.output, pipe->answers + pipe->answers_end, READ_BYTES);
     if (got > 0) {
-        pipe->end += (size_t)got;
-        count_lines(pipe, pipe->end - (size_t)got);
+        pipe->answers_end += (size_t)got;
+        count_lines(pipe, pipe->answers_end - (size_t)got);
         return READ_SOME;
     }
     return got == 0 || (errno != EAGAIN && errno != EINTR) ? READ_END : READ_NOTHING;
 }
 
-static bool holds_too_much(const struct exec_pipe *pipe)
+static bool has_unexpected_output(const struct exec_pipe *pipe)
 {
-    return pipe->line_count > pipe->due || (pipe->line_count == pipe->due && pipe->end > pipe->tail);
+    return pipe->line_count > pipe->answers_due ||
+           (pipe->line_count == pipe->answers_due && pipe->answers_end > pipe->partial_line);
 }
 
-/* Exec stage pipe: a worker calls it before it sends events to the program. Output that is already there
- * was not asked for and is an error. */
+/* Begins sending events to the program. Returns EXEC_PIPE_STILL_OPEN if this is possible. Output that is
+ * already there answers no event, so it gives EXEC_PIPE_UNEXPECTED. A worker calls it before the first
+ * event of each write. */
 enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe)
 {
-    pipe->begun = true;
+    pipe->sending_begun = true;
     switch (read_more(pipe)) {
     case READ_SOME:
-        pipe->due = 0; /* every line is unexpected */
+        pipe->answers_due = 0; /* every line is unexpected */
         return EXEC_PIPE_UNEXPECTED;
     case READ_NO_MEMORY:
         return EXEC_PIPE_NO_MEMORY;
     case READ_NOTHING:
-        return pipe->process.input >= 0 ? EXEC_PIPE_GOES_ON : EXEC_PIPE_ENDED;
+        return pipe->process.input >= 0 ? EXEC_PIPE_STILL_OPEN : EXEC_PIPE_ENDED;
     default:
         return EXEC_PIPE_ENDED;
     }
 }
 
 /* No process reads the input any more: drop the rest. */
-static void close_input(struct exec_pipe *pipe)
+static void give_up_writing(struct exec_pipe *pipe)
 {
     close(pipe->process.input);
     pipe->process.input = -1;
-    pipe->written = pipe->line.bytes;
+    pipe->written_bytes = pipe->event_lines.bytes;
 }
 
-/* Exec stage pipe, in a worker: writes as much of the event lines to the program's stdin as the pipe takes
- * now. */
+/* Writes as much of the event lines to the program's stdin as the pipe takes now. After an error other
+ * than a full pipe, nothing more is written. Runs in a worker. */
 static void write_more(struct exec_pipe *pipe)
 {
-    ssize_t written =
-        write(pipe->process.input, pipe->line.text + pipe->written, pipe->line.bytes - pipe->written);
+    ssize_t written = write(pipe->process.input, pipe->event_lines.text + pipe->written_bytes,
+                            pipe->event_lines.bytes - pipe->written_bytes);
 
     if (written >= 0)
-        pipe->written += (size_t)written;
+        pipe->written_bytes += (size_t)written;
     else if (errno != EAGAIN && errno != EINTR)
-        close_input(pipe);
+        give_up_writing(pipe);
 }
 
-/* Exec stage pipe, in a worker: returns the state of the exchange with the program after a read. */
-static enum exec_pipe_state classify(const struct exec_pipe *pipe)
+/* Returns the state of the exchange with the program: an answer is there, the output is malformed or has
+ * ended, or the program is still to be waited for (EXEC_PIPE_STILL_OPEN). Runs in a worker. */
+static enum exec_pipe_state get_exchange_state(const struct exec_pipe *pipe)
 {
-    if (holds_too_much(pipe))
+    if (has_unexpected_output(pipe))
         return EXEC_PIPE_UNEXPECTED;
-    if (pipe->end - pipe->tail > LINE_BYTES_MAX)
+    if (pipe->answers_end - pipe->partial_line > LINE_BYTES_MAX)
         return EXEC_PIPE_TOO_LONG;
-    if (pipe->line_count > 0 && (pipe->written == pipe->line.bytes || pipe->output_ended))
+    if (pipe->line_count > 0 && (pipe->written_bytes == pipe->event_lines.bytes || pipe->output_ended))
         return EXEC_PIPE_ANSWERED; /* if the output ended, the next call reports it */
-    return pipe->output_ended ? EXEC_PIPE_ENDED : EXEC_PIPE_GOES_ON;
+    return pipe->output_ended ? EXEC_PIPE_ENDED : EXEC_PIPE_STILL_OPEN;
 }
 
-/* Exec stage pipe, in a worker: notes the outcome of a read and returns the state of the exchange. */
-static enum exec_pipe_state classify_read(struct exec_pipe *pipe, enum read_outcome outcome)
+/* Records the end of the program's output if the last read found it, and returns the state of the
+ * exchange. Runs in a worker. */
+static enum exec_pipe_state handle_read_outcome(struct exec_pipe *pipe, enum read_outcome outcome)
 {
     if (outcome == READ_NO_MEMORY)
         return EXEC_PIPE_NO_MEMORY;
     pipe->output_ended = pipe->output_ended || outcome == READ_END;
-    return classify(pipe);
+    return get_exchange_state(pipe);
 }
 
-/* Exec stage pipe, in a worker: reads what an ended program left in the pipe, without waiting: a child of
- * the program may hold it open. */
+/* Reads the output that an ended program has left in the pipe and returns the state of the exchange.
+ * Does not wait for more, because a child of the program may keep the pipe open for ever. Runs in a
+ * worker. */
 static enum exec_pipe_state read_remaining_output(struct exec_pipe *pipe)
 {
     enum read_outcome outcome;
     enum exec_pipe_state state;
 
-    pipe->written = pipe->line.bytes;
+    pipe->written_bytes = pipe->event_lines.bytes;
     do {
         outcome = read_more(pipe);
-        state = classify_read(pipe, outcome);
-    } while (state == EXEC_PIPE_GOES_ON && outcome == READ_SOME);
-    return state != EXEC_PIPE_GOES_ON ? state : EXEC_PIPE_ENDED;
+        state = handle_read_outcome(pipe, outcome);
+    } while (state == EXEC_PIPE_STILL_OPEN && outcome == READ_SOME);
+    return state != EXEC_PIPE_STILL_OPEN ? state : EXEC_PIPE_ENDED;
 }
 
-/* Exec stage pipe, in a worker: waits once until the program takes input, writes output or ends, and
- * handles that. */
+/* Waits until the program takes input, writes output or ends, handles that, and returns the state of the
+ * exchange. A worker repeats it until an answer is there. */
 static enum exec_pipe_state exchange_once(struct exec_pipe *pipe)
 {
-    bool all_written = pipe->written == pipe->line.bytes;
+    bool all_written = pipe->written_bytes == pipe->event_lines.bytes;
     struct pollfd watched[3] = {
         {pipe->process.output, POLLIN, 0},
         {pipe->process.handle, POLLIN, 0},
         {pipe->process.input, all_written ? 0 : POLLOUT, 0}, /* POLLERR: no process reads it */
     };
     if (poll(watched, 3, pipe->process.input >= 0 ? -1 : 0) < 0)
-        return EXEC_PIPE_GOES_ON; /* EINTR; no other error is possible here */
+        return EXEC_PIPE_STILL_OPEN; /* EINTR; no other error is possible here */
     if ((watched[2].revents & POLLERR) != 0)
-        close_input(pipe);
+        give_up_writing(pipe);
     else if (watched[2].revents != 0)
         write_more(pipe);
     if (watched[1].revents != 0 || pipe->process.input < 0)
         return read_remaining_output(pipe);
     if (watched[0].revents != 0)
-        return classify_read(pipe, read_more(pipe));
-    return classify(pipe); /* an answer that came before all was written */
+        return handle_read_outcome(pipe, read_more(pipe));
+    return get_exchange_state(pipe); /* an answer that came before all was written */
 }
 
-/* Exec stage pipe, in a worker: takes the first answer line out of the buffer. The caller has checked that
- * there is a whole one. */
+/* Takes the first answer line out of the buffer and returns it, without its line feed. The caller has
+ * checked that there is a whole line. The bytes are valid until the next read. */
 static struct json_span take_line(struct exec_pipe *pipe)
 {
-    const char *line = pipe->answers + pipe->first;
-    const char *feed = memchr(line, '\n', pipe->end - pipe->first);
+    const char *line = pipe->answers + pipe->answers_begin;
+    const char *line_feed = memchr(line, '\n', pipe->answers_end - pipe->answers_begin);
 
-    pipe->first = (size_t)(feed + 1 - pipe->answers);
+    pipe->answers_begin = (size_t)(line_feed + 1 - pipe->answers);
     pipe->line_count--;
-    pipe->due--;
-    return (struct json_span){line, (size_t)(feed - line)};
+    pipe->answers_due--;
+    return (struct json_span){line, (size_t)(line_feed - line)};
 }
 
-/* Exec stage pipe: a worker waits here for the program's answer to the oldest event sent. There is no time
- * limit; the supervisor kills a worker that exceeds its timeout. */
+/* Waits for the program's answer to the oldest event sent, and takes it. Returns EXEC_PIPE_ANSWERED with
+ * *line, or why there is none. There is no time limit here: the supervisor kills a worker that exceeds
+ * its timeout. */
 enum exec_pipe_state stage_exec_pipe_answer(struct exec_pipe *pipe, struct json_span *line)
 {
-    if (pipe->written == 0)
+    if (pipe->written_bytes == 0)
         write_more(pipe); /* the lines nearly always fit into the pipe */
-    enum exec_pipe_state state = classify(pipe);
-    while (state == EXEC_PIPE_GOES_ON)
+    enum exec_pipe_state state = get_exchange_state(pipe);
+    while (state == EXEC_PIPE_STILL_OPEN)
         state = exchange_once(pipe);
     if (state == EXEC_PIPE_ANSWERED)
         *line = take_line(pipe);
     return state;
 }
 
-/* Exec stage pipe: after the last answer a worker waits wait_ns to see whether the program writes an extra
- * line. */
+/* Waits wait_ns to see whether the program writes a line that answers no event. Returns
+ * EXEC_PIPE_STILL_OPEN if it does not. A worker calls it after the last answer to events sent together. */
 enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64_t wait_ns)
 {
     struct pollfd watched = {pipe->process.output, POLLIN, 0};
@@ -215,52 +223,52 @@ enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64
 
     /* The end of the program belongs to no answered event: the next send finds it. */
     if (ppoll(&watched, 1, &wait, NULL) <= 0 || (watched.revents & POLLIN) == 0)
-        return EXEC_PIPE_GOES_ON;
+        return EXEC_PIPE_STILL_OPEN;
     switch (read_more(pipe)) {
     case READ_SOME:
         return EXEC_PIPE_UNEXPECTED;
     case READ_NO_MEMORY:
         return EXEC_PIPE_NO_MEMORY;
     default:
-        return EXEC_PIPE_GOES_ON;
+        return EXEC_PIPE_STILL_OPEN;
     }
 }
 
-/* Exec stage pipe, in a worker: returns the first extra line that the program wrote, for the error
- * message. */
+/* Returns the first line, or the part of it that came, that the program wrote beyond its answers. A
+ * worker shows it in the failure's message. */
 struct json_span stage_exec_pipe_unexpected(const struct exec_pipe *pipe)
 {
-    const char *at = pipe->answers + pipe->first, *end = pipe->answers + pipe->end;
+    const char *at = pipe->answers + pipe->answers_begin, *end = pipe->answers + pipe->answers_end;
 
-    for (size_t i = 0; i < pipe->due; i++)
+    for (size_t i = 0; i < pipe->answers_due; i++)
         at = (const char *)memchr(at, '\n', (size_t)(end - at)) + 1;
-    const char *feed = memchr(at, '\n', (size_t)(end - at));
-    return (struct json_span){at, (size_t)((feed != NULL ? feed : end) - at)};
+    const char *line_feed = memchr(at, '\n', (size_t)(end - at));
+    return (struct json_span){at, (size_t)((line_feed != NULL ? line_feed : end) - at)};
 }
 
-/* Exec stage pipe: a worker clears both buffers once all events are answered, and frees the memory that a
- * big event needed. */
+/* Clears both buffers, and frees those that a big event made larger than 1 MiB. A worker calls it once
+ * all events sent are answered. */
 void stage_exec_pipe_reset(struct exec_pipe *pipe)
 {
-    if (pipe->room > KEEP_BYTES) {
+    if (pipe->answers_room > KEEP_BYTES) {
         free(pipe->answers);
         pipe->answers = NULL;
-        pipe->room = 0;
+        pipe->answers_room = 0;
     }
-    pipe->first = pipe->end = pipe->tail = pipe->line_count = 0;
-    if (pipe->line.room > KEEP_BYTES)
-        base_text_free(&pipe->line);
-    base_text_reset(&pipe->line);
-    pipe->written = pipe->due = 0;
-    pipe->begun = false;
+    pipe->answers_begin = pipe->answers_end = pipe->partial_line = pipe->line_count = 0;
+    if (pipe->event_lines.room > KEEP_BYTES)
+        base_text_free(&pipe->event_lines);
+    base_text_reset(&pipe->event_lines);
+    pipe->written_bytes = pipe->answers_due = 0;
+    pipe->sending_begun = false;
 }
 
-/* Exec stage pipe: a worker closes the pipes of an ended program and frees the buffers, when it closes its
+/* Closes the pipes of an ended program and frees the buffers. A worker calls it when it closes its
  * stage. */
 void stage_exec_pipe_close(struct exec_pipe *pipe)
 {
     stage_exec_process_close(&pipe->process);
-    base_text_free(&pipe->line);
+    base_text_free(&pipe->event_lines);
     free(pipe->answers);
     pipe->answers = NULL;
 }

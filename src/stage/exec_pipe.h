@@ -8,20 +8,20 @@
 
 struct exec_pipe {
     struct exec_process process;
-    struct text line; /* the lines to send, one per event */
-    size_t written;   /* bytes of `line` that were written */
-    size_t due;       /* events in it that have no answer yet */
-    bool begun;       /* sending has begun: nothing may be added */
+    struct text event_lines; /* the lines to send, one per event */
+    size_t written_bytes;    /* bytes of event_lines that were written */
+    size_t answers_due;      /* events in it that have no answer yet */
+    bool sending_begun;      /* sending has begun: nothing may be added */
 
-    char *answers; /* what the program wrote; from `first` on not taken yet */
-    size_t first, end, room;
-    size_t tail;       /* where the last, unfinished line begins */
-    size_t line_count; /* whole lines between `first` and `tail` */
+    char *answers; /* what the program wrote; from answers_begin to answers_end it was not taken yet */
+    size_t answers_begin, answers_end, answers_room;
+    size_t partial_line; /* where the last, unfinished line begins */
+    size_t line_count;   /* whole lines between answers_begin and partial_line */
     bool output_ended;
 };
 
 enum exec_pipe_state {
-    EXEC_PIPE_GOES_ON,
+    EXEC_PIPE_STILL_OPEN,
     EXEC_PIPE_ANSWERED,
     EXEC_PIPE_ENDED,      /* the program ended, or closed a pipe */
     EXEC_PIPE_UNEXPECTED, /* the program wrote an extra line: stage_exec_pipe_unexpected */
@@ -29,13 +29,13 @@ enum exec_pipe_state {
     EXEC_PIPE_NO_MEMORY,
 };
 
-/* Called before events are sent. EXEC_PIPE_GOES_ON: the program wrote nothing and has not ended. */
+/* Called before events are sent. EXEC_PIPE_STILL_OPEN: the program wrote nothing and has not ended. */
 enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe);
 
 /* Waits for the answer to the first unanswered event and takes it. *line is valid until the next call. */
 enum exec_pipe_state stage_exec_pipe_answer(struct exec_pipe *pipe, struct json_span *line);
 
-/* Called when all events are answered: waits this long for an extra line. EXEC_PIPE_GOES_ON: none came. */
+/* Called when all events are answered: waits this long for an extra line. EXEC_PIPE_STILL_OPEN: none came. */
 enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64_t wait_ns);
 
 /* After EXEC_PIPE_UNEXPECTED: returns the first extra line, or the part of it that came. */

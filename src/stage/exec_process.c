@@ -47,28 +47,30 @@ struct environment {
 
 #define OWN_COUNT 4 /* EVENTPIPE_... */
 
-static char *make_assignment(const char *name, const char *value)
+static char *make_variable(const char *name, const char *value)
 {
     char *entry;
     return asprintf(&entry, "%s=%s", name, value) < 0 ? NULL : entry;
 }
 
-/* Exec stage: sets a variable in the environment for the program; a later one of the same name replaces an
- * earlier one. The worker calls it before the fork. */
-static void put_variable(struct environment *environment, char *entry)
+/* Sets a variable, given as NAME=VALUE, in the program's environment, in place of an earlier one of the
+ * same name. The array has room for it. The worker calls it before the fork. */
+static void set_variable(struct environment *environment, char *assignment)
 {
-    size_t name = strcspn(entry, "=");
+    size_t name_bytes = strcspn(assignment, "=");
 
     for (size_t i = 0; i < environment->count; i++)
-        if (strncmp(environment->at[i], entry, name) == 0 && environment->at[i][name] == '=') {
-            environment->at[i] = entry;
+        if (strncmp(environment->at[i], assignment, name_bytes) == 0 &&
+            environment->at[i][name_bytes] == '=') {
+            environment->at[i] = assignment;
             return;
         }
-    environment->at[environment->count++] = entry;
+    environment->at[environment->count++] = assignment;
     environment->at[environment->count] = NULL;
 }
 
-/* Exec stage: a worker frees the program's environment after the start. */
+/* Frees the environment that was built for the program. The worker calls it after the start, when the
+ * program has its own copy. */
 static void free_environment(struct environment *environment)
 {
     for (size_t i = 0; i < sizeof environment->own / sizeof environment->own[0]; i++)
@@ -76,44 +78,44 @@ static void free_environment(struct environment *environment)
     free(environment->at);
 }
 
-/* Exec stage: a worker builds the environment of the stage's program: its own, then USER and HOME of
- * another user, then the configured variables, then EVENTPIPE_... It does so before the fork, because the
- * child must not allocate. */
+/* Builds the environment of the stage's program: the worker's own, then USER, LOGNAME and HOME if it
+ * runs as another user, then the configured variables, then EVENTPIPE_... Returns 0 or EP_ENOMEM. The
+ * worker does this before the fork, because the child must not allocate. */
 static int build_environment(const struct stage_config *config, const struct stage_env *env,
                              const struct config_user *user, struct environment *out)
 {
-    size_t inherited = 0, own = user->name != NULL ? OWN_COUNT + 3 : OWN_COUNT;
-    bool complete = true;
+    size_t inherited = 0, own_count = user->name != NULL ? OWN_COUNT + 3 : OWN_COUNT;
+    bool has_all = true;
 
     *out = (struct environment){0};
     while (environ != NULL && environ[inherited] != NULL)
         inherited++;
-    out->at = calloc(inherited + config->environment.count + own + 1, sizeof *out->at);
+    out->at = calloc(inherited + config->environment.count + own_count + 1, sizeof *out->at);
     char worker[16];
     snprintf(worker, sizeof worker, "%u", env->worker);
-    out->own[0] = make_assignment("EVENTPIPE_INSTANCE", env->instance);
-    out->own[1] = make_assignment("EVENTPIPE_SOURCE", env->source);
-    out->own[2] = make_assignment("EVENTPIPE_STAGE", config->name);
-    out->own[3] = make_assignment("EVENTPIPE_WORKER", worker);
+    out->own[0] = make_variable("EVENTPIPE_INSTANCE", env->instance);
+    out->own[1] = make_variable("EVENTPIPE_SOURCE", env->source);
+    out->own[2] = make_variable("EVENTPIPE_STAGE", config->name);
+    out->own[3] = make_variable("EVENTPIPE_WORKER", worker);
     if (user->name != NULL) {
-        out->own[4] = make_assignment("USER", user->name);
-        out->own[5] = make_assignment("LOGNAME", user->name);
-        out->own[6] = make_assignment("HOME", user->home);
+        out->own[4] = make_variable("USER", user->name);
+        out->own[5] = make_variable("LOGNAME", user->name);
+        out->own[6] = make_variable("HOME", user->home);
     }
-    for (size_t i = 0; i < own; i++)
-        complete = complete && out->own[i] != NULL;
-    if (out->at == NULL || !complete) {
+    for (size_t i = 0; i < own_count; i++)
+        has_all = has_all && out->own[i] != NULL;
+    if (out->at == NULL || !has_all) {
         free_environment(out);
         return EP_ENOMEM;
     }
     for (size_t i = 0; i < inherited; i++)
-        put_variable(out, environ[i]);
-    for (size_t i = OWN_COUNT; i < own; i++)
-        put_variable(out, out->own[i]);
+        set_variable(out, environ[i]);
+    for (size_t i = OWN_COUNT; i < own_count; i++)
+        set_variable(out, out->own[i]);
     for (size_t i = 0; i < config->environment.count; i++)
-        put_variable(out, config->environment.at[i]);
+        set_variable(out, config->environment.at[i]);
     for (size_t i = 0; i < OWN_COUNT; i++)
-        put_variable(out, out->own[i]);
+        set_variable(out, out->own[i]);
     return 0;
 }
 
@@ -125,7 +127,7 @@ struct report {
     char limit[16]; /* which, where step says so */
 };
 
-struct start {
+struct start_plan {
     const struct stage_config *config;
     const struct config_user *user;
     char **environment;
@@ -133,34 +135,36 @@ struct start {
     int input[2], output[2], report[2];
 };
 
-static void child_report(const struct start *start, const struct report *report) __attribute__((noreturn));
-static void child_fail(const struct start *start, enum step step) __attribute__((noreturn));
+static void child_report(const struct start_plan *plan, const struct report *report)
+    __attribute__((noreturn));
+static void child_fail(const struct start_plan *plan, enum step step) __attribute__((noreturn));
 
-static void child_report(const struct start *start, const struct report *report)
+static void child_report(const struct start_plan *plan, const struct report *report)
 {
-    ssize_t written = write(start->report[1], report, sizeof *report);
+    ssize_t written = write(plan->report[1], report, sizeof *report);
     _exit(written == (ssize_t)sizeof *report ? 127 : 126);
 }
 
-static void child_fail(const struct start *start, enum step step)
+static void child_fail(const struct start_plan *plan, enum step step)
 {
     const struct report report = {.step = (int)step, .error = errno};
-    child_report(start, &report);
+    child_report(plan, &report);
 }
 
-/* Exec stage, in the worker's child that becomes the program: makes the kernel kill the program when its
- * worker ends. Called again after a change of user, which clears the setting. */
-static void child_bind(const struct start *start)
+/* Makes the kernel kill the program when its worker ends, so that no program outlives its worker. Called
+ * again after a change of user, which clears the setting. Runs in the worker's child that becomes the
+ * program. */
+static void child_die_with_worker(const struct start_plan *plan)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
-        child_fail(start, STEP_SETUP);
-    if (getppid() != start->parent)
+        child_fail(plan, STEP_SETUP);
+    if (getppid() != plan->parent)
         _exit(126); /* the worker crashed before the prctl: no process reads a report */
 }
 
-/* Exec stage, in the worker's child that becomes the program: makes its new user the owner of the pipes,
- * so that it can open /dev/stderr and the like. Files and terminals, such as a test's standard error, keep
- * their owner. */
+/* Makes the program's new user the owner of the pipes on descriptors 0 to 2, so that the program can
+ * open /dev/stderr. Files and terminals keep their owner. Runs in the worker's child that becomes the
+ * program. */
 static void child_give_pipes(const struct config_user *user)
 {
     struct stat status;
@@ -169,81 +173,84 @@ static void child_give_pipes(const struct config_user *user)
             break; /* not permitted: the program can still use them */
 }
 
-/* Exec stage, in the worker's child that becomes the program: sets the limits, then the user: a limit may
- * be above what the user could set. */
-static void child_confine(const struct start *start)
+/* Sets the program's limits and then its user: that user might not be allowed to set a limit so high. A
+ * failure is reported to the worker, and the child exits. Runs in the worker's child that becomes the
+ * program. */
+static void child_set_limits_and_user(const struct start_plan *plan)
 {
     struct report report = {.step = STEP_LIMITS};
     const char *limit;
 
-    report.error = config_limits_set(&start->config->limits, &limit);
+    report.error = config_limits_set(&plan->config->limits, &limit);
     if (report.error != 0) {
         memcpy(report.limit, limit, strlen(limit) + 1);
-        child_report(start, &report);
+        child_report(plan, &report);
     }
-    if (!start->user->changes)
+    if (!plan->user->changes)
         return;
-    child_give_pipes(start->user);
-    errno = config_user_become(start->user);
+    child_give_pipes(plan->user);
+    errno = config_user_become(plan->user);
     if (errno != 0)
-        child_fail(start, STEP_USER);
-    child_bind(start);
+        child_fail(plan, STEP_USER);
+    child_die_with_worker(plan);
 }
 
-static void run_child(const struct start *start) __attribute__((noreturn));
+static void run_child(const struct start_plan *plan) __attribute__((noreturn));
 
-/* Exec stage: runs in the worker's child between fork and exec. Prepares descriptors, signals, limits,
- * user and directory, then executes the stage's program. Reports a failure to the worker through a pipe.
- * Only async-signal-safe calls are allowed here. */
-static void run_child(const struct start *start)
+/* Prepares descriptors, signals, limits, user and directory, then executes the stage's program. Reports
+ * a failure to the worker through the report pipe and exits. Runs in the worker's child between fork and
+ * exec, where only async-signal-safe calls are allowed. */
+static void run_child(const struct start_plan *plan)
 {
-    child_bind(start);
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || dup2(start->input[0], 0) < 0 ||
-        dup2(start->output[1], 1) < 0)
-        child_fail(start, STEP_SETUP);
+    child_die_with_worker(plan);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || dup2(plan->input[0], 0) < 0 ||
+        dup2(plan->output[1], 1) < 0)
+        child_fail(plan, STEP_SETUP);
     /* A library may have opened a descriptor without O_CLOEXEC; the report pipe has it already. */
     if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) != 0)
-        child_fail(start, STEP_SETUP);
+        child_fail(plan, STEP_SETUP);
     for (int signo = 1; signo < NSIG; signo++)
         signal(signo, SIG_DFL); /* fails for KILL, STOP and the C library's own, which need no change */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    child_confine(start);
-    if (start->config->directory != NULL && chdir(start->config->directory) != 0)
-        child_fail(start, STEP_DIRECTORY);
-    environ = start->environment; /* before execvp, so that it searches the stage's own PATH */
-    execvp(start->config->exec.at[0], start->config->exec.at);
-    child_fail(start, STEP_RUN);
+    child_set_limits_and_user(plan);
+    if (plan->config->directory != NULL && chdir(plan->config->directory) != 0)
+        child_fail(plan, STEP_DIRECTORY);
+    environ = plan->environment; /* before execvp, so that it searches the stage's own PATH */
+    execvp(plan->config->exec.at[0], plan->config->exec.at);
+    child_fail(plan, STEP_RUN);
 }
 
 /* ---- start ---- */
 
-/* Exec stage: a worker closes both ends of a pipe that it did not hand on, after the start of the program. */
-static void close_pipe(int pair[2])
+/* Closes those ends of a pipe that are still open and marks them as closed (-1). The worker calls it
+ * after the start of the program; the ends that are still in use were taken out before. */
+static void close_pipe(int pipe_ends[2])
 {
     for (int i = 0; i < 2; i++)
-        if (pair[i] >= 0)
-            close(pair[i]);
-    pair[0] = pair[1] = -1;
+        if (pipe_ends[i] >= 0)
+            close(pipe_ends[i]);
+    pipe_ends[0] = pipe_ends[1] = -1;
 }
 
-/* Exec stage: a worker opens a pipe with both ends above 2, so that dup2 in the child never overwrites one
- * of them. Returns 0 or a negative errno. */
-static int open_pipe(int pair[2])
+/* Opens a pipe with both ends above descriptor 2, so that dup2 in the child never overwrites one of
+ * them. Returns 0 or a negative errno; the caller closes the ends in either case. The worker calls it
+ * before the fork. */
+static int open_pipe(int pipe_ends[2])
 {
-    if (pipe2(pair, O_CLOEXEC) != 0) {
-        pair[0] = pair[1] = -1;
+    if (pipe2(pipe_ends, O_CLOEXEC) != 0) {
+        pipe_ends[0] = pipe_ends[1] = -1;
         return -errno;
     }
     for (int i = 0; i < 2; i++) {
-        if (pair[i] > 2)
+        if (pipe_ends[i] > 2)
             continue;
-        int lifted = fcntl(pair[i], F_DUPFD_CLOEXEC, 3);
-        if (lifted < 0)
-            return -errno; /* the caller closes the pair */
-        close(pair[i]);
-        pair[i] = lifted;
+        int new_fd = fcntl(pipe_ends[i], F_DUPFD_CLOEXEC, 3);
+        if (new_fd < 0)
+            return -errno; /* the caller closes both ends */
+        close(pipe_ends[i]);
+        pipe_ends[i] = new_fd;
     }
     return 0;
 }
@@ -254,43 +261,45 @@ static int set_nonblocking(int fd)
     return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ? -errno : 0;
 }
 
-/* Exec stage: a worker writes the error message for a program that did not start, by the step that failed
- * in the child: limits, user, directory or exec. */
+/* Writes the error message for a program that did not start, according to the step that failed in the
+ * child: setup, limits, user, directory or exec. Returns the error code. The worker returns this message
+ * as its failed start. */
 static int report_start_failure(const struct stage_config *config, const struct report *report,
                                 struct error *error)
 {
     const char *program = config->exec.at[0];
-    const char *why = strerror(report->error);
+    const char *reason = strerror(report->error);
 
     if (report->step == STEP_DIRECTORY)
         return base_error_set(error, EP_ESYSTEM, "cannot run %s: directory %s: %s", program,
-                              config->directory, why);
+                              config->directory, reason);
     if (report->step == STEP_LIMITS)
-        return base_error_set(error, EP_ESYSTEM, "cannot run %s: its limit of %s: %s", program, report->limit,
-                              why);
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: cannot set its limit of %s: %s", program,
+                              report->limit, reason);
     if (report->step == STEP_USER)
-        return base_error_set(error, EP_ESYSTEM, "cannot run %s as another user: %s", program, why);
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s as another user: %s", program, reason);
     if (report->step == STEP_SETUP)
-        return base_error_set(error, EP_ESYSTEM, "cannot run %s: preparing its process: %s", program, why);
-    const char *as = config->user != NULL ? config->user : "";
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: cannot prepare its process: %s", program,
+                              reason);
+    const char *user_name = config->user != NULL ? config->user : "";
     return base_error_set(error, report->error == ENOENT ? EP_ENOENT : EP_ESYSTEM, "cannot run %s%s%s: %s",
-                          program, as[0] != '\0' ? " as " : "", as, why);
+                          program, user_name[0] != '\0' ? " as " : "", user_name, reason);
 }
 
-/* Exec stage: a worker forks the child that becomes the stage's program. All signals are blocked around
- * fork, so that no handler of the worker runs in the child. */
-static pid_t fork_child(const struct start *start)
+/* Forks the child that becomes the stage's program. Returns its pid, or -1 with errno. All signals are
+ * blocked around the fork, so that no handler of the worker runs in the child. */
+static pid_t fork_child(const struct start_plan *plan)
 {
-    sigset_t all, before;
+    sigset_t all, old_mask;
 
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_sigmask(SIG_SETMASK, &all, &old_mask);
     pid_t pid = fork();
     if (pid == 0)
-        run_child(start);
-    int saved = errno;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    errno = saved;
+        run_child(plan);
+    int fork_errno = errno;
+    pthread_sigmask(SIG_SETMASK, &old_mask, NULL);
+    errno = fork_errno;
     return pid;
 }
 
@@ -300,36 +309,37 @@ static void reap_failed_child(pid_t pid)
         ;
 }
 
-/* Exec stage: a worker opens the pipes, forks, and waits until the program runs or the child reports why
- * it does not. The caller closes what is left of the pipes. */
-static int launch_program(struct start *start, struct exec_process *out, struct error *error)
+/* Opens the pipes, forks, and waits until the program runs or the child reports why it does not. Returns
+ * 0 and sets *out, or an error code with a message. The caller closes the pipe ends that remain in the
+ * plan. Runs in a starting worker. */
+static int launch_program(struct start_plan *plan, struct exec_process *out, struct error *error)
 {
-    const struct stage_config *config = start->config;
-    int code = open_pipe(start->input);
+    const struct stage_config *config = plan->config;
+    int code = open_pipe(plan->input);
 
     if (code == 0)
-        code = open_pipe(start->output);
+        code = open_pipe(plan->output);
     if (code == 0)
-        code = open_pipe(start->report);
+        code = open_pipe(plan->report);
     if (code == 0)
-        code = set_nonblocking(start->input[1]);
+        code = set_nonblocking(plan->input[1]);
     if (code == 0)
-        code = set_nonblocking(start->output[0]);
+        code = set_nonblocking(plan->output[0]);
     if (code != 0)
-        return base_error_set(error, EP_ESYSTEM, "cannot run %s: pipe: %s", config->exec.at[0],
-                              strerror(-code));
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: cannot create a pipe: %s",
+                              config->exec.at[0], strerror(-code));
 
-    pid_t pid = fork_child(start);
+    pid_t pid = fork_child(plan);
     if (pid < 0)
-        return base_error_set(error, EP_ESYSTEM, "cannot run %s: fork: %s", config->exec.at[0],
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: cannot fork: %s", config->exec.at[0],
                               strerror(errno));
-    close(start->report[1]);
-    start->report[1] = -1;
+    close(plan->report[1]);
+    plan->report[1] = -1;
 
     struct report report;
     ssize_t got;
     do
-        got = read(start->report[0], &report, sizeof report);
+        got = read(plan->report[0], &report, sizeof report);
     while (got < 0 && errno == EINTR);
     if (got == (ssize_t)sizeof report) {
         reap_failed_child(pid);
@@ -340,19 +350,20 @@ static int launch_program(struct start *start, struct exec_process *out, struct 
         code = errno;
         kill(pid, SIGKILL);
         reap_failed_child(pid);
-        return base_error_set(error, EP_ESYSTEM, "cannot run %s: pidfd: %s", config->exec.at[0],
-                              strerror(code));
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s: cannot watch its process (pidfd_open): %s",
+                              config->exec.at[0], strerror(code));
     }
     *out = (struct exec_process){.pid = pid,
                                  .handle = handle,
-                                 .input = start->input[1],
-                                 .output = start->output[0]};
-    start->input[1] = start->output[0] = -1;
+                                 .input = plan->input[1],
+                                 .output = plan->output[0]};
+    plan->input[1] = plan->output[0] = -1;
     return 0;
 }
 
-/* Exec stage: a worker starts the stage's program when it opens the stage. Returns when the program runs,
- * or an error with the reason. *out is set on success only. */
+/* Starts the stage's program and returns when it runs. Returns 0 and sets *out, or an error code with
+ * the reason, such as "cannot run /opt/x: No such file or directory". A worker calls it when it opens
+ * its stage. */
 int stage_exec_process_start(const struct stage_config *config, const struct stage_env *env,
                              struct exec_process *out, struct error *error)
 {
@@ -360,7 +371,7 @@ int stage_exec_process_start(const struct stage_config *config, const struct sta
     struct config_user user;
 
     if (config->exec.count == 0)
-        return base_error_set(error, EP_EINVAL, "exec: no program is given");
+        return base_error_set(error, EP_EINVAL, "no program is given: set `exec`");
     int code = config_user_find(config, &user, error);
     if (code != 0)
         return base_error_prefix(error, "cannot run %s", config->exec.at[0]);
@@ -368,7 +379,7 @@ int stage_exec_process_start(const struct stage_config *config, const struct sta
         config_user_free(&user);
         return base_error_set(error, EP_ENOMEM, "cannot run %s: out of memory", config->exec.at[0]);
     }
-    struct start start = {
+    struct start_plan plan = {
         .config = config,
         .user = &user,
         .environment = environment.at,
@@ -377,10 +388,10 @@ int stage_exec_process_start(const struct stage_config *config, const struct sta
         .output = {-1, -1},
         .report = {-1, -1},
     };
-    code = launch_program(&start, out, error);
-    close_pipe(start.input);
-    close_pipe(start.output);
-    close_pipe(start.report);
+    code = launch_program(&plan, out, error);
+    close_pipe(plan.input);
+    close_pipe(plan.output);
+    close_pipe(plan.report);
     free_environment(&environment);
     config_user_free(&user);
     return code;
@@ -388,7 +399,7 @@ int stage_exec_process_start(const struct stage_config *config, const struct sta
 
 /* ---- exit ---- */
 
-/* Exec stage, in a worker: turns a status of waitpid into exit code or signal, for the crash record. */
+/* Converts a status of waitpid into an exit code or signal for the crash record. */
 static void decode_exit_status(int status, struct exec_exit *exit_status)
 {
     if (WIFSIGNALED(status))
@@ -397,8 +408,8 @@ static void decode_exit_status(int status, struct exec_exit *exit_status)
         *exit_status = (struct exec_exit){SHM_CAUSE_EXIT, WEXITSTATUS(status)};
 }
 
-/* Exec stage, in a worker: reaps the ended program and notes how it ended. Without it the program would
- * stay a zombie. */
+/* Reaps the ended program and records how it ended; unreaped, it would stay a zombie. If its status is
+ * lost because SIGCHLD is ignored, it counts as exit code 0. Runs in a worker. */
 static void reap_program(struct exec_process *process, struct exec_exit *exit_status)
 {
     int status = 0;
@@ -421,22 +432,22 @@ static bool discard_output(const struct exec_process *process)
     return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
-/* Exec stage: a worker waits up to wait_ms for the program to end, and drops its output, since a program
- * that blocks on a full pipe never ends. Returns 0 if it ended and is reaped, 1 if it still runs. */
+/* Waits up to wait_ms for the program to end, and drops its output, since a program that blocks on a
+ * full pipe never ends. Returns 0 if it has ended and is reaped, 1 if it still runs. Runs in a worker. */
 int stage_exec_process_wait(struct exec_process *process, uint64_t wait_ms, struct exec_exit *exit_status)
 {
-    uint64_t begin = shm_now_ns();
+    uint64_t begin_ns = shm_now_ns();
     struct pollfd watched[2] = {{process->handle, POLLIN, 0}, {process->output, POLLIN, 0}};
 
     for (;;) {
-        uint64_t spent_ms = (shm_now_ns() - begin) / 1000000;
-        uint64_t left_ms = spent_ms >= wait_ms ? 0 : wait_ms - spent_ms;
-        int ready = poll(watched, 2, left_ms > 60000 ? 60000 : (int)left_ms);
+        uint64_t elapsed_ms = (shm_now_ns() - begin_ns) / 1000000;
+        uint64_t remaining_ms = elapsed_ms >= wait_ms ? 0 : wait_ms - elapsed_ms;
+        int ready = poll(watched, 2, remaining_ms > 60000 ? 60000 : (int)remaining_ms);
         if (ready > 0 && watched[0].revents != 0) {
             reap_program(process, exit_status);
             return 0;
         }
-        if (left_ms == 0)
+        if (remaining_ms == 0)
             return 1;
         if (ready > 0 && watched[1].revents != 0 && !discard_output(process))
             watched[1].fd = -1;
@@ -449,8 +460,8 @@ void stage_exec_process_kill(struct exec_process *process, struct exec_exit *exi
     reap_program(process, exit_status);
 }
 
-/* Exec stage: a worker ends the program gracefully when it closes its stage: closes its stdin, waits
- * wait_ms, sends SIGTERM, and SIGKILL one second later. */
+/* Ends the program gracefully: closes its stdin, waits wait_ms, sends SIGTERM, and SIGKILL one second
+ * later. A worker calls it when it closes its stage. */
 void stage_exec_process_end(struct exec_process *process, uint64_t wait_ms)
 {
     struct exec_exit exit_status;
@@ -467,7 +478,7 @@ void stage_exec_process_end(struct exec_process *process, uint64_t wait_ms)
         stage_exec_process_kill(process, &exit_status);
 }
 
-/* Exec stage: a worker closes its descriptors of a program that was reaped. */
+/* Closes the worker's descriptors of a program that was reaped, and marks them as closed. */
 void stage_exec_process_close(struct exec_process *process)
 {
     if (process->input >= 0)

@@ -11,30 +11,33 @@
 
 #include <stdlib.h>
 
-/* Plugin and function stages: checks a stage description: it exists, has this version's ABI and a process
- * function. `eventpiped -t`, `eventpipe check` and a starting worker call it; a plugin of another ABI
- * would crash the worker. */
-int stage_native_check(const struct ep_stage *stage, const char *what, struct error *error)
+/* Checks that a plugin or function has a stage description of this version's ABI with a process
+ * function. Returns 0, or EP_EINVAL with a message that begins with stage_label. Without this check a
+ * plugin of another ABI would crash its worker. Runs in a starting worker, and for a plugin also in
+ * `eventpiped -t` and `eventpipe check`. */
+int stage_native_check(const struct ep_stage *stage, const char *stage_label, struct error *error)
 {
     if (stage == NULL)
-        return base_error_set(error, EP_EINVAL, "%s: there is no stage description", what);
+        return base_error_set(error, EP_EINVAL, "%s: there is no stage description", stage_label);
     if (stage->abi != EP_STAGE_ABI)
         return base_error_set(
             error, EP_EINVAL,
             "%s: made for stage ABI %u, but this eventpipe has ABI %u: build it again with the "
             "eventpipe.h of this version",
-            what, stage->abi, EP_STAGE_ABI);
+            stage_label, stage->abi, EP_STAGE_ABI);
     if (stage->process == NULL)
-        return base_error_set(error, EP_EINVAL, "%s: its stage description has no process function", what);
+        return base_error_set(error, EP_EINVAL, "%s: its stage description has no process function",
+                              stage_label);
     return 0;
 }
 
-/* Plugin and function stages: a worker calls it once when it starts; it calls the stage's init with its
- * options. A failing init is an error with the stage's message, and a failed start. */
-int stage_native_open(struct native *native, const struct stage_config *config, const char *what, void *user,
-                      struct error *error)
+/* Checks the description of a plugin or function and calls its init with the stage's options. Returns 0,
+ * or an error code with the message that init gave; that is a failed start. A worker calls it once, when
+ * it starts. */
+int stage_native_open(struct native *native, const struct stage_config *config, const char *stage_label,
+                      void *user, struct error *error)
 {
-    int code = stage_native_check(native->stage, what, error);
+    int code = stage_native_check(native->stage, stage_label, error);
     if (code != 0)
         return code;
     native->state = user;
@@ -48,12 +51,13 @@ int stage_native_open(struct native *native, const struct stage_config *config, 
     errbuf[sizeof errbuf - 1] = '\0';
     if (errbuf[0] == '\0')
         return base_error_set(error, code < 0 ? code : EP_EINVAL,
-                              "%s: its init failed with code %d and gave no message", what, code);
-    return base_error_set(error, code < 0 ? code : EP_EINVAL, "%s: %s", what, errbuf);
+                              "%s: its init failed with code %d and gave no message", stage_label, code);
+    return base_error_set(error, code < 0 ? code : EP_EINVAL, "%s: %s", stage_label, errbuf);
 }
 
-/* Plugin and function stages: the worker's loop calls it for each event; it runs the stage's C code in the
- * worker itself, so a crash there ends the worker. An invalid answer becomes an error answer. */
+/* Calls the process function of a plugin or function for one event. Always returns STAGE_ANSWERED; an
+ * invalid answer becomes an error answer. The C code runs in the worker itself, so a crash there ends
+ * the worker. The worker's loop calls it. */
 enum stage_result stage_native_process(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct native *native = state;
@@ -74,8 +78,8 @@ void stage_native_close(struct native *native)
         native->stage->fini(native->state);
 }
 
-/* Function stage: a worker of a program that uses the library opens the stage that the program registered
- * as a C function. */
+/* Opens a stage that a program has registered with the library as a C function. Returns 0 or an error
+ * code with a message. A worker of that program calls it when it starts. */
 static int function_open(const struct stage_config *config, const struct stage_env *env, void **state,
                          struct error *error)
 {
@@ -94,7 +98,8 @@ static int function_open(const struct stage_config *config, const struct stage_e
     return 0;
 }
 
-/* Function stage: a worker closes it at a graceful shutdown; it calls the function's fini. */
+/* Calls the fini of a function stage and frees the stage's state. A worker calls it at a graceful
+ * shutdown. Accepts NULL. */
 static void function_close(void *state, uint64_t wait_ms)
 {
     (void)wait_ms;

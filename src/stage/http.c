@@ -17,6 +17,7 @@
 #include "src/stage/http.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,11 +36,11 @@
 
 struct http_stage {
     CURL *handle;
-    char *shown_url;          /* without user, password, query */
-    struct curl_slist *fixed; /* headers that every request has */
+    char *shown_url;                  /* without user, password, query */
+    struct curl_slist *fixed_headers; /* headers that every request has */
     struct text document;
     /* the answer to the current request */
-    char reason[64];
+    char status_text[64]; /* " Service Unavailable" */
     char body[BODY_SHOWN_BYTES + 1];
     size_t body_shown;
     uint64_t body_bytes;
@@ -48,11 +49,12 @@ struct http_stage {
 
 /* ---- the URL ---- */
 
-/* HTTP stage: returns a copy of the URL without user, password and query, for messages that others read.
- * NULL: error has the reason. Runs in a starting worker, `eventpiped -t` and `eventpipe check`. */
+/* Returns a copy of the URL without user, password, query and fragment, for messages that others can
+ * read. The caller frees it. Returns NULL with the reason in error if the URL is not http:// or
+ * https://. Runs in a starting worker, `eventpiped -t` and `eventpipe check`. */
 static char *copy_url_without_secrets(const char *url, struct error *error)
 {
-    char *scheme = NULL, *shown = NULL, *copy = NULL;
+    char *scheme = NULL, *public_url = NULL, *copy = NULL;
     CURLU *parts = curl_url();
 
     if (parts == NULL) {
@@ -71,47 +73,49 @@ static char *copy_url_without_secrets(const char *url, struct error *error)
         curl_url_set(parts, CURLUPART_PASSWORD, NULL, 0);
         curl_url_set(parts, CURLUPART_QUERY, NULL, 0);
         curl_url_set(parts, CURLUPART_FRAGMENT, NULL, 0);
-        if (curl_url_get(parts, CURLUPART_URL, &shown, 0) == CURLUE_OK)
-            copy = strdup(shown);
+        if (curl_url_get(parts, CURLUPART_URL, &public_url, 0) == CURLUE_OK)
+            copy = strdup(public_url);
         if (copy == NULL)
             base_error_set(error, EP_ENOMEM, "out of memory");
     }
     curl_free(scheme);
-    curl_free(shown);
+    curl_free(public_url);
     curl_url_cleanup(parts);
     return copy;
 }
 
-/* HTTP stage: checks the URL and that ca_file can be read; sends nothing. A starting worker calls it, and
- * `eventpiped -t`, `eventpipe check` and `eventpipe chaos` do before any process starts. */
+/* Checks that the URL is valid and ca_file can be read; sends nothing. Returns 0 or an error code with a
+ * message. A starting worker calls it; so do `eventpiped -t`, `eventpipe check` and `eventpipe chaos`,
+ * before any process starts. */
 int stage_http_check(const struct stage_config *config, struct error *error)
 {
     if (config->url == NULL || config->url[0] == '\0')
-        return base_error_set(error, EP_EINVAL, "http: no url is given");
+        return base_error_set(error, EP_EINVAL, "no url is given: set `url`");
     struct error found = {0};
     char *shown = copy_url_without_secrets(config->url, &found);
     if (shown == NULL)
         return base_error_set(error, found.code, "%s", found.message);
     free(shown);
     if (config->ca_file != NULL && access(config->ca_file, R_OK) != 0)
-        return base_error_set(error, EP_ENOENT, "ca_file %s: cannot be read", config->ca_file);
+        return base_error_set(error, EP_ENOENT, "ca_file %s: cannot be read: %s", config->ca_file,
+                              strerror(errno));
     return 0;
 }
 
 /* ---- headers ---- */
 
-/* HTTP stage, in a worker: appends one header line to a list for libcurl. Returns 0 or EP_ENOMEM. */
+/* Appends one header line to a libcurl list. Returns 0 or EP_ENOMEM, which leaves the list as it was. */
 static int append_header(struct curl_slist **list, const char *header)
 {
-    struct curl_slist *longer = curl_slist_append(*list, header);
-    if (longer == NULL)
+    struct curl_slist *longer_list = curl_slist_append(*list, header);
+    if (longer_list == NULL)
         return EP_ENOMEM;
-    *list = longer;
+    *list = longer_list;
     return 0;
 }
 
-/* HTTP stage, in a worker: returns whether the configuration has a header of this name, which then
- * replaces the built-in one. */
+/* Returns whether the configuration has a header of this name, in any case; it then replaces the
+ * built-in header. */
 static bool is_header_configured(const struct strings *headers, const char *name)
 {
     size_t length = strlen(name);
@@ -121,8 +125,8 @@ static bool is_header_configured(const struct strings *headers, const char *name
     return false;
 }
 
-/* HTTP stage: a starting worker makes the headers that every request has. Configured headers replace the
- * built-in ones. */
+/* Makes the headers that every request of the stage has; configured headers replace the built-in ones.
+ * Returns 0 or EP_ENOMEM; the caller frees the list in either case. Runs in a starting worker. */
 static int build_fixed_headers(const struct stage_config *config, struct curl_slist **list)
 {
     int code = append_header(list, "Expect:"); /* no pause before a large body */
@@ -142,8 +146,8 @@ static int build_fixed_headers(const struct stage_config *config, struct curl_sl
     return code;
 }
 
-/* HTTP stage, in a worker: makes the headers of one request: the fixed ones and the event's idempotency
- * key. NULL: out of memory. */
+/* Makes the headers of one request: the event's idempotency key and the fixed headers. Returns the list,
+ * which the caller frees, or NULL if memory is short. Runs in a worker for each event. */
 static struct curl_slist *build_request_headers(const struct http_stage *stage, struct ep_call *call)
 {
     struct curl_slist *list = NULL;
@@ -151,7 +155,8 @@ static struct curl_slist *build_request_headers(const struct http_stage *stage, 
 
     snprintf(key, sizeof key, "Idempotency-Key: %s", stage_call_key(call));
     int code = append_header(&list, key);
-    for (const struct curl_slist *header = stage->fixed; code == 0 && header != NULL; header = header->next)
+    for (const struct curl_slist *header = stage->fixed_headers; code == 0 && header != NULL;
+         header = header->next)
         code = append_header(&list, header->data);
     if (code != 0) {
         curl_slist_free_all(list);
@@ -162,44 +167,44 @@ static struct curl_slist *build_request_headers(const struct http_stage *stage, 
 
 /* ---- what comes back ---- */
 
-/* HTTP stage, in a worker: libcurl's callback for each header line of the answer. Keeps the reason of the
- * last status line, such as "Service Unavailable", for messages. */
-static size_t on_header(char *bytes, size_t size, size_t count, void *user)
+/* libcurl's callback for each header line of the answer: keeps the text of the last status line, such as
+ * "Service Unavailable", for messages. Returns the line's length, which tells libcurl to go on. */
+static size_t on_answer_header(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
     size_t length = size * count;
 
     if (length > 5 && strncmp(bytes, "HTTP/", 5) == 0) {
-        const char *end = bytes + length, *at = memchr(bytes, ' ', length);
-        at = at != NULL ? memchr(at + 1, ' ', (size_t)(end - at - 1)) : NULL;
+        const char *end = bytes + length, *text = memchr(bytes, ' ', length);
+        text = text != NULL ? memchr(text + 1, ' ', (size_t)(end - text - 1)) : NULL;
         while (end > bytes && (end[-1] == '\r' || end[-1] == '\n' || end[-1] == ' '))
             end--;
-        int shown = at != NULL && at < end ? (int)(end - at) : 0;
-        char reason[sizeof stage->reason];
-        snprintf(reason, sizeof reason, "%.*s", shown, shown > 0 ? at : "");
-        base_log_clean(reason, stage->reason, sizeof stage->reason);
+        int text_bytes = text != NULL && text < end ? (int)(end - text) : 0;
+        char status_text[sizeof stage->status_text];
+        snprintf(status_text, sizeof status_text, "%.*s", text_bytes, text_bytes > 0 ? text : "");
+        base_log_clean(status_text, stage->status_text, sizeof stage->status_text);
     }
     return length;
 }
 
-/* HTTP stage, in a worker: libcurl's callback for the body of the answer. Keeps its beginning for messages
- * and ends the transfer after 1 MiB, since only the status counts. */
-static size_t on_body(char *bytes, size_t size, size_t count, void *user)
+/* libcurl's callback for the body of the answer: keeps its beginning for messages. Returns the number of
+ * bytes, or 0 after 1 MiB, which ends the transfer, since only the status counts. */
+static size_t on_answer_body(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
-    size_t length = size * count, room = BODY_SHOWN_BYTES - stage->body_shown;
-    size_t kept = length < room ? length : room;
+    size_t length = size * count, free_bytes = BODY_SHOWN_BYTES - stage->body_shown;
+    size_t kept_bytes = length < free_bytes ? length : free_bytes;
 
-    memcpy(stage->body + stage->body_shown, bytes, kept);
-    stage->body_shown += kept;
+    memcpy(stage->body + stage->body_shown, bytes, kept_bytes);
+    stage->body_shown += kept_bytes;
     stage->body[stage->body_shown] = '\0';
     stage->body_bytes += length;
     return stage->body_bytes > BODY_BYTES_MAX ? 0 : length;
 }
 
-/* HTTP stage, in a worker: takes the answer's Retry-After header, at most a day, as the delay until the
- * event's next attempt. */
-static void apply_retry_after(struct http_stage *stage, struct ep_call *call)
+/* Uses the answer's Retry-After header, limited to a day, as the delay until the event's next attempt.
+ * Without the header the stage's own backoff applies. */
+static void set_delay_from_retry_after(struct http_stage *stage, struct ep_call *call)
 {
     curl_off_t seconds = 0;
 
@@ -210,47 +215,47 @@ static void apply_retry_after(struct http_stage *stage, struct ep_call *call)
     call->retry_after_ms = (uint64_t)seconds * 1000;
 }
 
-/* HTTP stage, in a worker: turns the HTTP status into the event's answer: 2xx processed, 429 not
- * processed, other 4xx rejected, everything else an error that is tried again. */
+/* Sets the event's answer from the HTTP status: 2xx processed, 429 not processed, other 4xx rejected,
+ * everything else an error that is tried again. Runs in a worker after each request. */
 static void set_answer_from_status(struct http_stage *stage, long status, struct ep_call *call)
 {
     if (status >= 200 && status < 300) {
         call->answer = EP_PROCESSED;
         return;
     }
-    ep_call_set_reason(call, "%ld%s from %s", status, stage->reason, stage->shown_url);
+    ep_call_set_reason(call, "%ld%s from %s", status, stage->status_text, stage->shown_url);
     if (status == 429 || (status >= 500 && status < 600)) {
         call->answer = status == 429 ? EP_NOT_PROCESSED : EP_ERROR;
-        apply_retry_after(stage, call);
+        set_delay_from_retry_after(stage, call);
     } else if (status >= 400 && status < 500) {
         call->answer = EP_REJECT;
         char body[sizeof stage->body];
         base_log_clean(stage->body, body, sizeof body);
         if (body[0] != '\0')
-            ep_call_set_reason(call, "%ld%s from %s: %s", status, stage->reason, stage->shown_url, body);
+            ep_call_set_reason(call, "%ld%s from %s: %s", status, stage->status_text, stage->shown_url, body);
     } else {
         call->answer = EP_ERROR;
         if (status >= 300 && status < 400)
-            ep_call_set_reason(call, "%ld%s from %s: redirects are not followed", status, stage->reason,
+            ep_call_set_reason(call, "%ld%s from %s: redirects are not followed", status, stage->status_text,
                                stage->shown_url);
     }
 }
 
-/* HTTP stage, in a worker: POSTs one event and sets its answer from the HTTP status. No connection or a
- * timeout is an error that is tried again. */
+/* POSTs one event and sets its answer from the HTTP status. A failed connection or a timeout is an error
+ * answer, so the event is tried again. Runs in a worker. */
 static void send_http_request(struct http_stage *stage, struct ep_call *call)
 {
     long status = 0;
 
-    stage->reason[0] = stage->body[0] = stage->curl_error[0] = '\0';
+    stage->status_text[0] = stage->body[0] = stage->curl_error[0] = '\0';
     stage->body_shown = 0;
     stage->body_bytes = 0;
     curl_easy_setopt(stage->handle, CURLOPT_POSTFIELDS, stage->document.text);
     curl_easy_setopt(stage->handle, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)stage->document.bytes);
     CURLcode code = curl_easy_perform(stage->handle);
     curl_easy_getinfo(stage->handle, CURLINFO_RESPONSE_CODE, &status);
-    bool cut_by_us = code == CURLE_WRITE_ERROR && stage->body_bytes > BODY_BYTES_MAX;
-    if (code == CURLE_OK || cut_by_us) {
+    bool was_cut_here = code == CURLE_WRITE_ERROR && stage->body_bytes > BODY_BYTES_MAX;
+    if (code == CURLE_OK || was_cut_here) {
         set_answer_from_status(stage, status, call);
         return;
     }
@@ -261,8 +266,9 @@ static void send_http_request(struct http_stage *stage, struct ep_call *call)
 
 /* ---- the table ---- */
 
-/* HTTP stage: the worker's loop calls it for each event. Builds the request, sends it and puts the
- * server's answer into the call. Always returns STAGE_ANSWERED: no failure of a server ends the worker. */
+/* Has the HTTP server process one event: builds the request, sends it and puts the answer into the call.
+ * Always returns STAGE_ANSWERED, because no failure of a server ends the worker. The worker's loop calls
+ * it for each event. */
 static enum stage_result http_process(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct http_stage *stage = state;
@@ -286,24 +292,24 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
     return STAGE_ANSWERED;
 }
 
-/* HTTP stage, in a starting worker: returns the time limit of a request. The supervisor kills a worker
- * that exceeds the stage's timeout; the request ends a little earlier, so that a slow server costs an
- * attempt and not a process. */
-static long request_timeout_ms(uint64_t timeout_ms)
+/* Returns the time limit of a request, 0 for none. It ends a little before the stage's timeout, at which
+ * the supervisor kills the worker: so a slow server costs an attempt and not a process. Runs in a
+ * starting worker. */
+static long compute_request_timeout_ms(uint64_t timeout_ms)
 {
     if (timeout_ms == 0)
         return 0;
-    uint64_t margin = timeout_ms / 10 < 1000 ? timeout_ms / 10 : 1000;
-    uint64_t request_ms = timeout_ms - margin;
+    uint64_t margin_ms = timeout_ms / 10 < 1000 ? timeout_ms / 10 : 1000;
+    uint64_t request_ms = timeout_ms - margin_ms;
     return request_ms > INT32_MAX ? INT32_MAX : request_ms < 1 ? 1 : (long)request_ms;
 }
 
-/* HTTP stage: a starting worker sets the libcurl options that all requests share: URL, timeouts,
- * callbacks, ca_file. */
+/* Sets the libcurl options that all requests of the stage share: URL, timeouts, callbacks, ca_file. Runs
+ * in a starting worker. */
 static void set_curl_options(struct http_stage *stage, const struct stage_config *config)
 {
     CURL *handle = stage->handle;
-    long timeout_ms = request_timeout_ms(config->timeout_ms);
+    long timeout_ms = compute_request_timeout_ms(config->timeout_ms);
 
     curl_easy_setopt(handle, CURLOPT_URL, config->url);
     curl_easy_setopt(handle, CURLOPT_POST, 1L);
@@ -317,16 +323,16 @@ static void set_curl_options(struct http_stage *stage, const struct stage_config
                      timeout_ms > 0 && timeout_ms < CONNECT_TIMEOUT_MS ? timeout_ms
                                                                        : (long)CONNECT_TIMEOUT_MS);
     curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, stage->curl_error);
-    curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, on_answer_header);
     curl_easy_setopt(handle, CURLOPT_HEADERDATA, stage);
-    curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, on_answer_body);
     curl_easy_setopt(handle, CURLOPT_WRITEDATA, stage);
     if (config->ca_file != NULL)
         curl_easy_setopt(handle, CURLOPT_CAINFO, config->ca_file);
 }
 
-/* HTTP stage: a worker frees the libcurl handle and the headers at a graceful shutdown, or after a failed
- * start. */
+/* Frees the libcurl handle and the headers of an HTTP stage. A worker calls it at a graceful shutdown,
+ * http_open after a failed start. Accepts NULL. */
 static void http_close(void *state, uint64_t wait_ms)
 {
     struct http_stage *stage = state;
@@ -336,15 +342,15 @@ static void http_close(void *state, uint64_t wait_ms)
         return;
     if (stage->handle != NULL)
         curl_easy_cleanup(stage->handle);
-    curl_slist_free_all(stage->fixed);
+    curl_slist_free_all(stage->fixed_headers);
     base_text_free(&stage->document);
     free(stage->shown_url);
     free(stage);
     curl_global_cleanup();
 }
 
-/* HTTP stage: a worker calls it once when it starts; it initialises libcurl and prepares the request. It
- * does not connect yet. A failure is a failed start. */
+/* Initialises libcurl and prepares the requests; the first event connects. Returns 0, or an error code
+ * with a message, which is a failed start. A worker calls it once, when it starts. */
 static int http_open(const struct stage_config *config, const struct stage_env *env, void **state,
                      struct error *error)
 {
@@ -353,7 +359,7 @@ static int http_open(const struct stage_config *config, const struct stage_env *
     if (code != 0)
         return code;
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        return base_error_set(error, EP_ESYSTEM, "http: libcurl cannot be initialised");
+        return base_error_set(error, EP_ESYSTEM, "libcurl cannot be initialised");
     /* A TLS library writes to sockets by plain write. */
     sigset_t pipe_signal;
     sigemptyset(&pipe_signal);
@@ -367,7 +373,7 @@ static int http_open(const struct stage_config *config, const struct stage_env *
     stage->handle = curl_easy_init();
     stage->shown_url = copy_url_without_secrets(config->url, error);
     if (stage->handle == NULL || stage->shown_url == NULL ||
-        build_fixed_headers(config, &stage->fixed) != 0) {
+        build_fixed_headers(config, &stage->fixed_headers) != 0) {
         http_close(stage, 0);
         return base_error_set(error, EP_ENOMEM, "out of memory");
     }

@@ -16,9 +16,9 @@
 
 #include "src/stage/native.h"
 
-/* Plugin stage: returns dlopen's error message without the path, which the caller's message already has.
- * Runs in a starting worker, `eventpiped -t` and `eventpipe check`. */
-static const char *loader_message(const char *path)
+/* Returns dlopen's error message without the path at its beginning, which the caller's message already
+ * has. Runs in a starting worker, `eventpiped -t` and `eventpipe check`. */
+static const char *get_loader_message(const char *path)
 {
     const char *message = dlerror();
     size_t length = strlen(path);
@@ -36,33 +36,33 @@ static void unload_library(void *library)
         dlclose(library);
 }
 
-/* Plugin stage: loads a shared object and checks the stage description that it exports. Runs in a starting
- * worker, `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. `what` gets the plugin's name for
- * messages. */
-static int load_plugin(const struct stage_config *config, struct native *native, char *what,
-                       size_t what_bytes, struct error *error)
+/* Loads a shared object and checks the stage description that it exports. Returns 0 and sets *native, or
+ * an error code with a message. stage_label gets the plugin's name for messages, "plugin PATH". Runs in
+ * a starting worker, `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
+static int load_plugin(const struct stage_config *config, struct native *native, char *stage_label,
+                       size_t stage_label_size, struct error *error)
 {
     if (config->plugin == NULL || config->plugin[0] == '\0')
-        return base_error_set(error, EP_EINVAL, "plugin: no path is given");
+        return base_error_set(error, EP_EINVAL, "no path is given: set `plugin`");
     /* A name without a slash would be searched among the system's libraries. */
     char path[4096];
     int length =
         snprintf(path, sizeof path, "%s%s", strchr(config->plugin, '/') == NULL ? "./" : "", config->plugin);
     if (length < 0 || (size_t)length >= sizeof path)
-        return base_error_set(error, EP_EINVAL, "plugin: its path is too long");
-    snprintf(what, what_bytes, "plugin %s", config->plugin);
+        return base_error_set(error, EP_EINVAL, "plugin %.64s...: its path is too long", config->plugin);
+    snprintf(stage_label, stage_label_size, "plugin %s", config->plugin);
 
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL)
-        return base_error_set(error, EP_ENOENT, "cannot load %s: %s", what, loader_message(path));
+        return base_error_set(error, EP_ENOENT, "cannot load %s: %s", stage_label, get_loader_message(path));
     const struct ep_stage *stage = dlsym(library, EP_PLUGIN_SYMBOL);
     if (stage == NULL) {
         dlclose(library);
         return base_error_set(error, EP_EINVAL,
-                              "%s exports no %s: a plugin defines `const struct ep_stage %s`", what,
+                              "%s exports no %s: a plugin defines `const struct ep_stage %s`", stage_label,
                               EP_PLUGIN_SYMBOL, EP_PLUGIN_SYMBOL);
     }
-    int code = stage_native_check(stage, what, error);
+    int code = stage_native_check(stage, stage_label, error);
     if (code != 0) {
         dlclose(library);
         return code;
@@ -71,27 +71,28 @@ static int load_plugin(const struct stage_config *config, struct native *native,
     return 0;
 }
 
-/* Plugin stage: loads a plugin, checks its description without calling init, and unloads it. `eventpiped
- * -t`, `eventpipe check` and `eventpipe chaos` call it before any process starts. */
+/* Loads a plugin, checks its description without calling init, and unloads it. Returns 0 or an error
+ * code with a message. `eventpiped -t`, `eventpipe check` and `eventpipe chaos` call it before any
+ * process starts. */
 int stage_plugin_check(const struct stage_config *config, struct error *error)
 {
     struct native native = {0};
-    char what[512];
-    int code = load_plugin(config, &native, what, sizeof what, error);
+    char stage_label[512];
+    int code = load_plugin(config, &native, stage_label, sizeof stage_label, error);
     unload_library(native.library);
     return code;
 }
 
-/* Plugin stage: a worker calls it once when it starts; it loads the plugin and calls its init. A failure
- * is a failed start. */
+/* Loads the stage's plugin and calls its init. Returns 0, or an error code with a message, which is a
+ * failed start. A worker calls it once, when it starts. */
 static int plugin_open(const struct stage_config *config, const struct stage_env *env, void **state,
                        struct error *error)
 {
     struct native loaded = {0};
-    char what[512];
+    char stage_label[512];
 
     (void)env;
-    int code = load_plugin(config, &loaded, what, sizeof what, error);
+    int code = load_plugin(config, &loaded, stage_label, sizeof stage_label, error);
     if (code != 0)
         return code;
     struct native *native = malloc(sizeof *native);
@@ -100,7 +101,7 @@ static int plugin_open(const struct stage_config *config, const struct stage_env
         return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     *native = loaded;
-    code = stage_native_open(native, config, what, NULL, error);
+    code = stage_native_open(native, config, stage_label, NULL, error);
     if (code != 0) {
         unload_library(native->library);
         free(native);
@@ -110,8 +111,7 @@ static int plugin_open(const struct stage_config *config, const struct stage_env
     return 0;
 }
 
-/* Plugin stage: a worker calls it at a graceful shutdown; it calls the plugin's fini and unloads the
- * library. */
+/* Calls the plugin's fini and unloads it. A worker calls it at a graceful shutdown. Accepts NULL. */
 static void plugin_close(void *state, uint64_t wait_ms)
 {
     struct native *native = state;

@@ -33,8 +33,9 @@ const struct stage_ops *stage_ops_for(enum stage_type type)
     return (size_t)type < sizeof types / sizeof types[0] ? types[type].ops : NULL;
 }
 
-/* Stages: checks a configured stage on this machine: the program is executable, the plugin loads, the URL
- * is valid. `eventpiped -t`, `eventpipe check` and `eventpipe chaos` call it before any process starts. */
+/* Checks a configured stage on this machine: its program is executable, its plugin loads, or its URL is
+ * valid. Returns 0 or an error code with a message. `eventpiped -t`, `eventpipe check` and `eventpipe
+ * chaos` call it before any process starts. */
 int stage_check(const struct stage_config *config, struct error *error)
 {
     if ((size_t)config->type >= sizeof types / sizeof types[0])

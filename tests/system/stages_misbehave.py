@@ -57,7 +57,7 @@ MESSAGES = {
     "deaf": "program closed its input but went on running before it answered",
     "mute": "program closed its output but went on running before it answered",
     "exits": "program exited with code 0 before it answered",
-    "later": "\"retry_after\" is no duration",
+    "later": "\"retry_after\" must be a duration",
     "escapes": "malformed answer: `?[31m",
 }
 MEMORY = 512 << 20  # of the supervisor, and of the worker that reads 64 MiB of an answer

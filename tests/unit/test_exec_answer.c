@@ -94,9 +94,9 @@ static void malformed_answers(void)
         {"{\"processed\":true,\"context\":[1]}", "\"context\" must be an object"},
         {"{\"processed\":true,\"context\":\"{}\"}", "\"context\" must be an object"},
         {"{\"processed\":true,\"event\":1}", "\"event\" must be an object"},
-        {"{\"processed\":false,\"retry_after\":\"soon\"}", "\"retry_after\" is no duration"},
-        {"{\"processed\":false,\"retry_after\":-1}", "\"retry_after\" is no duration"},
-        {"{\"processed\":false,\"retry_after\":1e99}", "\"retry_after\" is no duration"},
+        {"{\"processed\":false,\"retry_after\":\"soon\"}", "\"retry_after\" must be a duration"},
+        {"{\"processed\":false,\"retry_after\":-1}", "\"retry_after\" must be a duration"},
+        {"{\"processed\":false,\"retry_after\":1e99}", "\"retry_after\" must be a duration"},
         {"{\"processed\":false,\"retry_after\":true}", "\"retry_after\" must be a duration"},
         {"Traceback \x1b[31m(most\trecent)", "`Traceback ?[31m(most?recent)`"},
     };
