@@ -40,8 +40,8 @@ static int read_number_member(const cJSON *member, double minimum, uint64_t *out
 {
     double value = cJSON_IsNumber(member) ? member->valuedouble : NAN;
     if (!(value >= minimum && value <= NUMBER_MAX) || value != floor(value))
-        return base_error_set(error, EP_EINVAL, "\"%s\" must be a whole number, at least %.0f",
-                              member->string, minimum);
+        return base_error_set(error, EP_EINVAL, "\"%s\" must be a whole number from %.0f to %.0f",
+                              member->string, minimum, NUMBER_MAX);
     *out = (uint64_t)value;
     return EP_OK;
 }

@@ -119,7 +119,7 @@ int control_connect(const char *path, int *fd, struct error *error)
     memcpy(address.sun_path, path, strlen(path) + 1);
     int new_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (new_fd < 0)
-        return base_error_set(error, EP_ESYSTEM, "cannot create a socket: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot create a socket for %s: %s", path, strerror(errno));
     /* This limits connect() only; everything else here uses poll. Without it connect() would block for
      * ever on the full queue of a stopped daemon. */
     const struct timeval limit = {.tv_sec = CONNECT_S};
@@ -145,9 +145,9 @@ int control_connect(const char *path, int *fd, struct error *error)
 struct exchange {
     int fd;
     const struct control_question *question;
-    struct text sending;  /* the request line with its line feed */
-    size_t sent;          /* of the line and the body together */
-    struct text received; /* what came and is not a whole line yet */
+    struct text request_line; /* the request line with its line feed */
+    size_t sent_bytes;        /* of the line and the body together */
+    struct text received;     /* what came and is not a whole line yet */
     control_on_line *on_line;
     void *user;
     struct error *error;
@@ -158,7 +158,7 @@ struct exchange {
 
 static size_t bytes_to_send(const struct exchange *exchange)
 {
-    return exchange->sending.bytes + exchange->question->body_bytes;
+    return exchange->request_line.bytes + exchange->question->body_bytes;
 }
 
 /* Sends as much of the request, and of the events that follow it, as the socket takes now. A failure to
@@ -166,21 +166,23 @@ static size_t bytes_to_send(const struct exchange *exchange)
  * it while it waits for the answer. */
 static void send_request_bytes(struct exchange *exchange)
 {
-    while (exchange->sent < bytes_to_send(exchange)) {
-        bool in_request_line = exchange->sent < exchange->sending.bytes;
-        size_t offset = in_request_line ? exchange->sent : exchange->sent - exchange->sending.bytes;
-        const char *from = in_request_line ? exchange->sending.text : exchange->question->body;
-        size_t count = (in_request_line ? exchange->sending.bytes : exchange->question->body_bytes) - offset;
+    while (exchange->sent_bytes < bytes_to_send(exchange)) {
+        bool in_request_line = exchange->sent_bytes < exchange->request_line.bytes;
+        size_t offset =
+            in_request_line ? exchange->sent_bytes : exchange->sent_bytes - exchange->request_line.bytes;
+        const char *from = in_request_line ? exchange->request_line.text : exchange->question->body;
+        size_t count =
+            (in_request_line ? exchange->request_line.bytes : exchange->question->body_bytes) - offset;
         ssize_t sent = send(exchange->fd, from + offset, count, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0 && errno == EAGAIN)
             return;
         if (sent <= 0) {
-            exchange->sent = bytes_to_send(exchange);
+            exchange->sent_bytes = bytes_to_send(exchange);
             break;
         }
-        exchange->sent += (size_t)sent;
+        exchange->sent_bytes += (size_t)sent;
     }
     if (!exchange->sending_ended)
         shutdown(exchange->fd, SHUT_WR);
@@ -262,9 +264,9 @@ int control_ask(int fd, const struct control_question *question, control_on_line
 {
     struct exchange exchange = {
         .fd = fd, .question = question, .on_line = on_line, .user = user, .error = error};
-    base_text_append(&exchange.sending, question->line);
-    base_text_append(&exchange.sending, "\n");
-    int result = exchange.sending.failed ? base_error_set(error, EP_ENOMEM, "out of memory") : EP_OK;
+    base_text_append(&exchange.request_line, question->line);
+    base_text_append(&exchange.request_line, "\n");
+    int result = exchange.request_line.failed ? base_error_set(error, EP_ENOMEM, "out of memory") : EP_OK;
     uint64_t last_ns = shm_now_ns();
     while (result == EP_OK && !exchange.answer_ended) {
         struct pollfd socket = {.fd = fd, .events = POLLIN | (exchange.sending_ended ? 0 : POLLOUT)};
@@ -291,7 +293,7 @@ int control_ask(int fd, const struct control_question *question, control_on_line
         if ((socket.revents & (POLLIN | POLLHUP | POLLERR)) != 0)
             result = receive_answer_bytes(&exchange);
     }
-    base_text_free(&exchange.sending);
+    base_text_free(&exchange.request_line);
     base_text_free(&exchange.received);
     return result == EP_OK ? exchange.exit_code : result;
 }
