@@ -375,7 +375,7 @@ void sim_calls_take(struct sim *sim, const char *session, const char *flags, con
     if (call.session == NULL)
         return;
     if (idefix_message_decode(flags, body, bytes, SIM_BODY_MAX, &message, &error) != 0 ||
-        idefix_message_json(&message, &data, &error) != 0 || data.failed) {
+        idefix_message_write_json(&message, &data, &error) != 0 || data.failed) {
         sim->stats.undecodable++;
         sim_say(sim, "undecodable session=%s flags=%s reason=\"%s\"", session, flags, error.message);
     } else {

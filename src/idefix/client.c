@@ -72,7 +72,7 @@ static void write_random_hex(char out[DIGITS + 1])
 
 static int report_interrupted(struct idefix_failure *failure)
 {
-    return base_error_set(&failure->error, EP_EBUSY, "interrupted");
+    return base_error_set(&failure->error, EP_EBUSY, "the call was interrupted");
 }
 
 static bool is_aborted(const atomic_bool *abort)
@@ -89,16 +89,16 @@ static int check_client_config(const struct idefix_source_config *config, struct
                                struct error *error)
 {
     if (config->broker == NULL)
-        return base_error_set(error, EP_ECONFIG, "no broker is given");
+        return base_error_set(error, EP_ECONFIG, "no broker is given: set `broker`");
     if (config->account == NULL || config->account[0] == '\0')
-        return base_error_set(error, EP_ECONFIG, "no account is given");
+        return base_error_set(error, EP_ECONFIG, "no account is given: set `account`");
     if (config_idefix_encoding_read(config->encoding != NULL ? config->encoding : "mg", encoding) != 0)
         return base_error_set(error, EP_ECONFIG,
                               "encoding \"%.20s\": expected m or j or both, and g for compression",
                               config->encoding);
     if (config->meta != NULL && (!json_valid(config->meta, strlen(config->meta), NULL) ||
                                  json_kind((struct json_span){config->meta, strlen(config->meta)}) != '{'))
-        return base_error_set(error, EP_ECONFIG, "meta is not a JSON object");
+        return base_error_set(error, EP_ECONFIG, "meta is not a JSON object such as {\"key\":\"value\"}");
     if (config->session != NULL && !config_idefix_session_valid(config->session))
         return base_error_set(error, EP_ECONFIG,
                               "session \"%.80s\": expected 1 to %d letters, digits, '.', '_' or '-'",

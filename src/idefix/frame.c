@@ -352,7 +352,7 @@ void idefix_message_free(struct idefix_message *message)
 
 /* Appends the data of a received message as JSON text, "null" if it has none. Returns 0 or an error code
  * with a message. Only the Idefix simulator and tests call it; producers decode each event by itself. */
-int idefix_message_json(const struct idefix_message *message, struct text *out, struct error *error)
+int idefix_message_write_json(const struct idefix_message *message, struct text *out, struct error *error)
 {
     struct json_span data = message->data;
     size_t error_offset;

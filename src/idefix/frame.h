@@ -49,6 +49,6 @@ int idefix_message_decode(const char *flags, const void *body, size_t bytes, siz
                           struct idefix_message *out, struct error *error);
 void idefix_message_free(struct idefix_message *message); /* accepts a message that is all zero */
 /* Appends the data to out as JSON text ("null" if there is none). 0, EP_ENOMEM, EP_EPROTO. */
-int idefix_message_json(const struct idefix_message *message, struct text *out, struct error *error);
+int idefix_message_write_json(const struct idefix_message *message, struct text *out, struct error *error);
 
 #endif

@@ -116,13 +116,13 @@ static void free_received_frames(struct idefix_link *link)
 
 /* Frees a list of frames that were sent or can no longer be sent. The owner of an Idefix client calls it
  * as well as the connection thread. */
-static void free_outgoing_frames(struct outgoing *out)
+static void free_outgoing_frames(struct outgoing *frames)
 {
-    while (out != NULL) {
-        struct outgoing *next = out->next;
-        idefix_frame_free(&out->frame);
-        free(out);
-        out = next;
+    while (frames != NULL) {
+        struct outgoing *next = frames->next;
+        idefix_frame_free(&frames->frame);
+        free(frames);
+        frames = next;
     }
 }
 
@@ -201,8 +201,8 @@ int idefix_link_open(const struct idefix_mqtt_params *params, size_t max_bytes, 
     if (errnum != 0 || !copied) {
         free_link(link);
         if (errnum != 0)
-            return base_error_set(error, EP_ESYSTEM, "cannot create an eventfd for the connection: %s",
-                                  strerror(errnum));
+            return base_error_set(error, EP_ESYSTEM, "cannot create an eventfd for the connection to %s: %s",
+                                  params->address, strerror(errnum));
         return base_error_set(error, EP_ENOMEM, "out of memory for the connection to %s", params->address);
     }
     *out = link;
@@ -255,16 +255,16 @@ static void set_link_state(struct idefix_link *link, uint64_t connection, enum i
     wake_thread(link->owner_fd);
 }
 
-/* Moves the frames that the owner wants to send to *out, NULL if there are none. Returns false if the
+/* Moves the frames that the owner wants to send to *frames, NULL if there are none. Returns false if the
  * owner has dropped this connection or closes the client; the connection thread then disconnects. */
-static bool take_outgoing_frames(struct idefix_link *link, uint64_t connection, struct outgoing **out)
+static bool take_outgoing_frames(struct idefix_link *link, uint64_t connection, struct outgoing **frames)
 {
-    *out = NULL;
+    *frames = NULL;
     pthread_mutex_lock(&link->lock);
     bool is_wanted =
         !link->quit_requested && link->connection == connection && link->state != IDEFIX_LINK_DOWN;
     if (is_wanted && link->state == IDEFIX_LINK_UP) {
-        *out = link->first_outgoing;
+        *frames = link->first_outgoing;
         link->first_outgoing = NULL;
         link->outgoing_tail = &link->first_outgoing;
     }
@@ -274,13 +274,14 @@ static bool take_outgoing_frames(struct idefix_link *link, uint64_t connection, 
 
 /* Publishes the owner's frames over MQTT, in order, until one fails. Returns 0 or the failure's code.
  * Runs in the connection thread of an Idefix client. */
-static int publish_frames(struct idefix_mqtt *mqtt, const struct outgoing *out,
+static int publish_frames(struct idefix_mqtt *mqtt, const struct outgoing *frames,
                           struct idefix_failure *failure)
 {
     int code = 0;
 
-    for (; out != NULL && code == 0; out = out->next)
-        code = idefix_mqtt_publish(mqtt, out->frame.flags, out->frame.body, out->frame.bytes, failure);
+    for (; frames != NULL && code == 0; frames = frames->next)
+        code =
+            idefix_mqtt_publish(mqtt, frames->frame.flags, frames->frame.body, frames->frame.bytes, failure);
     return code;
 }
 
@@ -290,21 +291,21 @@ static void run_connection(struct idefix_link *link, uint64_t connection)
 {
     struct idefix_mqtt *mqtt = NULL;
     struct idefix_failure failure;
-    struct outgoing *out;
-    bool up = false;
+    struct outgoing *frames;
+    bool is_up = false;
     int code = idefix_mqtt_open(&link->params, on_received_frame, link, &mqtt, &failure);
 
     pthread_mutex_lock(&link->lock);
     link->name_resolved = link->connection == connection;
     pthread_mutex_unlock(&link->lock);
-    while (code == 0 && take_outgoing_frames(link, connection, &out)) {
-        code = publish_frames(mqtt, out, &failure);
-        free_outgoing_frames(out);
+    while (code == 0 && take_outgoing_frames(link, connection, &frames)) {
+        code = publish_frames(mqtt, frames, &failure);
+        free_outgoing_frames(frames);
         if (code == 0)
             code = idefix_mqtt_step(mqtt, link->thread_fd, &failure);
         drain_eventfd(link->thread_fd);
-        if (code == 0 && !up && idefix_mqtt_ready(mqtt)) {
-            up = true;
+        if (code == 0 && !is_up && idefix_mqtt_ready(mqtt)) {
+            is_up = true;
             set_link_state(link, connection, IDEFIX_LINK_UP, NULL);
         }
     }
@@ -388,8 +389,8 @@ int idefix_link_connect(struct idefix_link *link, struct error *error)
         return 0;
     }
     link->state = IDEFIX_LINK_DOWN;
-    return base_error_set(error, EP_ESYSTEM, "cannot start a thread for the connection: %s",
-                          strerror(errnum));
+    return base_error_set(error, EP_ESYSTEM, "cannot start a thread for the connection to %s: %s",
+                          link->params.address, strerror(errnum));
 }
 
 /* Sets the connection's state to down at once; the connection thread disconnects later. The Idefix
@@ -418,23 +419,23 @@ void idefix_link_get_status(struct idefix_link *link, struct idefix_link_status 
  * Idefix client, which waits for the answer, then finds that the connection is down. */
 int idefix_link_queue_frame(struct idefix_link *link, struct idefix_frame *frame)
 {
-    struct outgoing *out = malloc(sizeof *out);
+    struct outgoing *queued = malloc(sizeof *queued);
 
-    if (out == NULL)
+    if (queued == NULL)
         return EP_ENOMEM;
-    *out = (struct outgoing){.frame = *frame};
+    *queued = (struct outgoing){.frame = *frame};
     *frame = (struct idefix_frame){0};
     pthread_mutex_lock(&link->lock);
-    bool up = link->state == IDEFIX_LINK_UP;
-    if (up) {
-        *link->outgoing_tail = out;
-        link->outgoing_tail = &out->next;
+    bool is_up = link->state == IDEFIX_LINK_UP;
+    if (is_up) {
+        *link->outgoing_tail = queued;
+        link->outgoing_tail = &queued->next;
     }
     pthread_mutex_unlock(&link->lock);
-    if (up)
+    if (is_up)
         wake_thread(link->thread_fd);
     else
-        free_outgoing_frames(out);
+        free_outgoing_frames(queued);
     return 0;
 }
 

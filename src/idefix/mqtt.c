@@ -162,7 +162,8 @@ static int configure_client(struct idefix_mqtt *mqtt, struct idefix_failure *fai
                               params->address);
     if (rc != MOSQ_ERR_SUCCESS)
         return base_error_set(&failure->error, EP_ESYSTEM,
-                              "libmosquitto rejects an option of the connection: %s", mosquitto_strerror(rc));
+                              "no connection to %s: libmosquitto rejects an option: %s", params->address,
+                              mosquitto_strerror(rc));
     return 0;
 }
 

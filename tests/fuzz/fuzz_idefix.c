@@ -38,7 +38,7 @@ static void check_round_trip(const struct idefix_message *message, struct json_s
         PROMISE(again.reply == NULL || strcmp(again.reply, message->reply) == 0);
         PROMISE((again.error == NULL) == (message->error == NULL));
         PROMISE(again.error_code == message->error_code);
-        PROMISE(idefix_message_json(&again, &json, NULL) == 0);
+        PROMISE(idefix_message_write_json(&again, &json, NULL) == 0);
         PROMISE(json_valid(json.text, json.bytes, NULL));
         if (encodings[i].json)
             PROMISE(json.bytes == data.bytes && memcmp(json.text, data.at, json.bytes) == 0);
@@ -57,7 +57,7 @@ static void check_data(const struct idefix_message *message)
 {
     struct text out = {0};
     struct error error = {0};
-    int code = idefix_message_json(message, &out, &error);
+    int code = idefix_message_write_json(message, &out, &error);
 
     PROMISE(code == 0 || code == EP_EPROTO);
     if (code == 0) {

@@ -140,7 +140,7 @@ static void keep_data(const struct idefix_message *message, char *to, size_t roo
     struct text out = {0};
     struct error error;
 
-    if (idefix_message_json(message, &out, &error) != 0)
+    if (idefix_message_write_json(message, &out, &error) != 0)
         _exit(8);
     snprintf(to, room, "%s", out.text);
     base_text_free(&out);

@@ -46,7 +46,7 @@ char *frames_data_json(const struct idefix_message *message)
     struct text out = {0};
     struct error error = {0};
 
-    CU_ASSERT_EQUAL(idefix_message_json(message, &out, &error), 0);
+    CU_ASSERT_EQUAL(idefix_message_write_json(message, &out, &error), 0);
     CU_ASSERT_PTR_NOT_NULL_FATAL(out.text);
     CU_ASSERT_TRUE(json_valid(out.text, out.bytes, NULL));
     return out.text;

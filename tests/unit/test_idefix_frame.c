@@ -294,13 +294,13 @@ static void keeps_bad_data_to_itself(void)
     for (size_t i = 0; i < 3; i++) {
         CU_ASSERT_EQUAL(decode_limited("j", frames_span(bodies[i]), FRAME_LIMIT, &message, NULL), 0);
         CU_ASSERT_STRING_EQUAL(message.to, "a");
-        CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EPROTO);
+        CU_ASSERT_EQUAL(idefix_message_write_json(&message, &out, &error), EP_EPROTO);
         CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "not valid JSON: error at byte "));
         idefix_message_free(&message);
     }
     CU_ASSERT_EQUAL(decode_limited("m", (struct json_span){body.at, body.bytes}, FRAME_LIMIT, &message, NULL),
                     0);
-    CU_ASSERT_EQUAL(idefix_message_json(&message, &out, &error), EP_EPROTO);
+    CU_ASSERT_EQUAL(idefix_message_write_json(&message, &out, &error), EP_EPROTO);
     CU_ASSERT_STRING_EQUAL(error.message, "byte 2 is 0xC1, which means nothing in MessagePack");
     idefix_message_free(&message);
     base_text_free(&out);
