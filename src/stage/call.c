@@ -80,7 +80,7 @@ const char *stage_call_key(struct ep_call *call)
 /* Writes the JSON line that a worker sends to an exec program or an HTTP server: event, context, attempt
  * and key. Event and context keep their bytes, so that 64-bit numbers stay exact. Returns 0 or
  * EP_ENOMEM. */
-int stage_call_document(struct ep_call *call, struct text *out)
+int stage_call_write_json(struct ep_call *call, struct text *out)
 {
     const char *key = stage_call_key(call);
 

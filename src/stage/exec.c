@@ -28,10 +28,11 @@
 #include "src/stage/exec_answer.h"
 #include "src/stage/exec_pipe.h"
 
-#define CLOSED_WAIT_MS 1000                 /* between the end of its output and its own */
+#define CLOSED_WAIT_MS 1000                 /* how long a program may live after it has closed a pipe */
 #define SEND_AHEAD_BYTES ((size_t)32 << 10) /* of lines sent together: half of what a pipe holds */
-#define SILENCE_MIN_NS UINT64_C(50000)      /* a pipeline's last moment: four times what an event took, */
-#define SILENCE_MAX_NS UINT64_C(1000000)    /* within these */
+#define SILENCE_MIN_NS \
+    UINT64_C(50000) /* how long no line may follow a pipeline: four times what an event took, */
+#define SILENCE_MAX_NS UINT64_C(1000000) /* within these */
 
 struct exec_stage {
     struct exec_pipe pipe;
@@ -42,7 +43,7 @@ struct exec_stage {
     uint64_t begin_ns;                  /* when they were sent */
 };
 
-/* ---- how it breaks ---- */
+/* ---- failures of the program ---- */
 
 /*
  * Removes the program's pid from the slot. Called before the program is reaped: after that the pid may belong
@@ -83,12 +84,12 @@ static void report_closed_pipe(struct exec_stage *stage, const char *when, struc
         stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
     if (closed_only)
         snprintf(what_happened, sizeof what_happened, "program closed its %s but went on running",
-                 pipe->process.input < 0 ? "input" : "output");
+                 pipe->process.stdin_fd < 0 ? "input" : "output");
     else
         describe_exit(&stage->exit_status, what_happened, sizeof what_happened);
     if (pipe->answers_end > pipe->partial_line)
-        stage_exec_answer_show(pipe->answers + pipe->partial_line, pipe->answers_end - pipe->partial_line,
-                               partial_text, sizeof partial_text);
+        stage_exec_answer_quote(pipe->answers + pipe->partial_line, pipe->answers_end - pipe->partial_line,
+                                partial_text, sizeof partial_text);
     failure->kind = closed_only ? SHM_CAUSE_MALFORMED : stage->exit_status.kind;
     failure->code = closed_only ? 0 : stage->exit_status.code;
     snprintf(failure->message, sizeof failure->message, "%s%s%s%s", what_happened, when,
@@ -113,7 +114,7 @@ static void kill_and_report_line(struct exec_stage *stage, const char *problem, 
 {
     char shown[200], message[SHM_TEXT_BYTES];
 
-    stage_exec_answer_show(line.at, line.bytes, shown, sizeof shown);
+    stage_exec_answer_quote(line.at, line.bytes, shown, sizeof shown);
     snprintf(message, sizeof message, "%s: %s", problem, shown);
     kill_and_report(stage, message, failure);
 }
@@ -129,7 +130,7 @@ static void report_pipe_failure(struct exec_stage *stage, enum exec_pipe_state s
 
     switch (state) {
     case EXEC_PIPE_UNEXPECTED:
-        kill_and_report_line(stage, unexpected_text, stage_exec_pipe_unexpected(pipe), failure);
+        kill_and_report_line(stage, unexpected_text, stage_exec_pipe_find_unexpected(pipe), failure);
         return;
     case EXEC_PIPE_TOO_LONG:
         kill_and_report_line(stage, "answered a line of more than 64 MiB",
@@ -155,7 +156,7 @@ static const char *add_event_line(struct exec_pipe *pipe, struct ep_call *call)
 {
     size_t old_bytes = pipe->event_lines.bytes;
     const char *problem = NULL;
-    int code = stage_call_document(call, &pipe->event_lines);
+    int code = stage_call_write_json(call, &pipe->event_lines);
 
     /* The store holds only valid JSON. A line feed in it would shift all later answers, so check again. */
     if (code != 0)
@@ -199,7 +200,7 @@ static bool exec_send_ahead(void *state, struct ep_call *call)
  * or why the program cannot be used any more. Runs in a worker. */
 static enum exec_pipe_state begin_sending(struct exec_stage *stage)
 {
-    enum exec_pipe_state state = stage_exec_pipe_begin(&stage->pipe);
+    enum exec_pipe_state state = stage_exec_pipe_begin_sending(&stage->pipe);
 
     stage->sent_together = stage->pipe.answers_due;
     if (stage->sent_together > 1)
@@ -223,7 +224,8 @@ static enum exec_pipe_state wait_for_extra_line(struct exec_stage *stage)
     return stage_exec_pipe_check_silent(&stage->pipe, wait_ns);
 }
 
-/* Sends one event to the program, unless it was sent ahead, and reads its answer into the call. Returns
+/* Sends one event to the program, unless it was sent ahead, and reads its answer into the call. After
+ * the last of several events sent together it also checks that no extra line follows. Returns
  * STAGE_ANSWERED, also with an error answer if memory is short, or STAGE_BROKEN if the program has ended
  * or failed; the worker then exits. */
 static enum stage_result exchange_event(struct exec_stage *stage, struct ep_call *call,
@@ -239,7 +241,7 @@ static enum stage_result exchange_event(struct exec_stage *stage, struct ep_call
         failure->unsent = state == EXEC_PIPE_ENDED;
         return STAGE_BROKEN;
     }
-    state = stage_exec_pipe_answer(pipe, &line);
+    state = stage_exec_pipe_read_answer(pipe, &line);
     if (state != EXEC_PIPE_ANSWERED) {
         report_pipe_failure(stage, state, "wrote more than one line for one event", " before it answered",
                             failure);
@@ -338,7 +340,7 @@ static void exec_close(void *state, uint64_t wait_ms)
         return;
     if (stage->pipe.process.pid != 0) {
         forget_program(stage);
-        stage_exec_process_end(&stage->pipe.process, wait_ms);
+        stage_exec_process_stop(&stage->pipe.process, wait_ms);
     }
     stage_exec_pipe_close(&stage->pipe);
     free(stage);

@@ -180,7 +180,7 @@ static int report_malformed(const char *line, size_t bytes, const char *reason, 
 {
     char shown[SHOWN_BYTES + 16];
 
-    stage_exec_answer_show(line, bytes, shown, sizeof shown);
+    stage_exec_answer_quote(line, bytes, shown, sizeof shown);
     snprintf(errbuf, errbuf_size, "malformed answer: %s%s%s%s", shown, reason[0] != '\0' ? " (" : "", reason,
              reason[0] != '\0' ? ")" : "");
     return EP_EPROTO;
@@ -224,7 +224,7 @@ int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call,
 
 /* Writes what a program wrote for an error message: without control characters, in backquotes, and with
  * "..." for what was cut off. Runs in a worker. */
-void stage_exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size)
+void stage_exec_answer_quote(const char *bytes, size_t count, char *buffer, size_t size)
 {
     static const char ellipsis[] = "...";
     char text[SHOWN_BYTES + 4], clean[SHOWN_BYTES + 4];

@@ -13,6 +13,6 @@ int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call,
                            size_t errbuf_size);
 
 /* Writes the bytes for a message: cleaned, cut to fit, within backquotes. */
-void stage_exec_answer_show(const char *bytes, size_t count, char *buffer, size_t size);
+void stage_exec_answer_quote(const char *bytes, size_t count, char *buffer, size_t size);
 
 #endif

@@ -68,7 +68,7 @@ static enum read_outcome read_more(struct exec_pipe *pipe)
 {
     if (!grow_answers(pipe))
         return READ_NO_MEMORY;
-    ssize_t got = read(pipe->process.output, pipe->answers + pipe->answers_end, READ_BYTES);
+    ssize_t got = read(pipe->process.stdout_fd, pipe->answers + pipe->answers_end, READ_BYTES);
     if (got > 0) {
         pipe->answers_end += (size_t)got;
         count_lines(pipe, pipe->answers_end - (size_t)got);
@@ -86,7 +86,7 @@ static bool has_unexpected_output(const struct exec_pipe *pipe)
 /* Begins sending events to the program. Returns EXEC_PIPE_STILL_OPEN if this is possible. Output that is
  * already there answers no event, so it gives EXEC_PIPE_UNEXPECTED. A worker calls it before the first
  * event of each write. */
-enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe)
+enum exec_pipe_state stage_exec_pipe_begin_sending(struct exec_pipe *pipe)
 {
     pipe->sending_begun = true;
     switch (read_more(pipe)) {
@@ -96,7 +96,7 @@ enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe)
     case READ_NO_MEMORY:
         return EXEC_PIPE_NO_MEMORY;
     case READ_NOTHING:
-        return pipe->process.input >= 0 ? EXEC_PIPE_STILL_OPEN : EXEC_PIPE_ENDED;
+        return pipe->process.stdin_fd >= 0 ? EXEC_PIPE_STILL_OPEN : EXEC_PIPE_ENDED;
     default:
         return EXEC_PIPE_ENDED;
     }
@@ -105,8 +105,8 @@ enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe)
 /* No process reads the input any more: drop the rest. */
 static void give_up_writing(struct exec_pipe *pipe)
 {
-    close(pipe->process.input);
-    pipe->process.input = -1;
+    close(pipe->process.stdin_fd);
+    pipe->process.stdin_fd = -1;
     pipe->written_bytes = pipe->event_lines.bytes;
 }
 
@@ -114,7 +114,7 @@ static void give_up_writing(struct exec_pipe *pipe)
  * than a full pipe, nothing more is written. Runs in a worker. */
 static void write_more(struct exec_pipe *pipe)
 {
-    ssize_t written = write(pipe->process.input, pipe->event_lines.text + pipe->written_bytes,
+    ssize_t written = write(pipe->process.stdin_fd, pipe->event_lines.text + pipe->written_bytes,
                             pipe->event_lines.bytes - pipe->written_bytes);
 
     if (written >= 0)
@@ -168,17 +168,17 @@ static enum exec_pipe_state exchange_once(struct exec_pipe *pipe)
 {
     bool all_written = pipe->written_bytes == pipe->event_lines.bytes;
     struct pollfd watched[3] = {
-        {pipe->process.output, POLLIN, 0},
-        {pipe->process.handle, POLLIN, 0},
-        {pipe->process.input, all_written ? 0 : POLLOUT, 0}, /* POLLERR: no process reads it */
+        {pipe->process.stdout_fd, POLLIN, 0},
+        {pipe->process.pidfd, POLLIN, 0},
+        {pipe->process.stdin_fd, all_written ? 0 : POLLOUT, 0}, /* POLLERR: no process reads it */
     };
-    if (poll(watched, 3, pipe->process.input >= 0 ? -1 : 0) < 0)
+    if (poll(watched, 3, pipe->process.stdin_fd >= 0 ? -1 : 0) < 0)
         return EXEC_PIPE_STILL_OPEN; /* EINTR; no other error is possible here */
     if ((watched[2].revents & POLLERR) != 0)
         give_up_writing(pipe);
     else if (watched[2].revents != 0)
         write_more(pipe);
-    if (watched[1].revents != 0 || pipe->process.input < 0)
+    if (watched[1].revents != 0 || pipe->process.stdin_fd < 0)
         return read_remaining_output(pipe);
     if (watched[0].revents != 0)
         return handle_read_outcome(pipe, read_more(pipe));
@@ -201,7 +201,7 @@ static struct json_span take_line(struct exec_pipe *pipe)
 /* Waits for the program's answer to the oldest event sent, and takes it. Returns EXEC_PIPE_ANSWERED with
  * *line, or why there is none. There is no time limit here: the supervisor kills a worker that exceeds
  * its timeout. */
-enum exec_pipe_state stage_exec_pipe_answer(struct exec_pipe *pipe, struct json_span *line)
+enum exec_pipe_state stage_exec_pipe_read_answer(struct exec_pipe *pipe, struct json_span *line)
 {
     if (pipe->written_bytes == 0)
         write_more(pipe); /* the lines nearly always fit into the pipe */
@@ -217,7 +217,7 @@ enum exec_pipe_state stage_exec_pipe_answer(struct exec_pipe *pipe, struct json_
  * EXEC_PIPE_STILL_OPEN if it does not. A worker calls it after the last answer to events sent together. */
 enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64_t wait_ns)
 {
-    struct pollfd watched = {pipe->process.output, POLLIN, 0};
+    struct pollfd watched = {pipe->process.stdout_fd, POLLIN, 0};
     const struct timespec wait = {.tv_sec = (time_t)(wait_ns / 1000000000),
                                   .tv_nsec = (long)(wait_ns % 1000000000)};
 
@@ -236,7 +236,7 @@ enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64
 
 /* Returns the first line, or the part of it that came, that the program wrote beyond its answers. A
  * worker shows it in the failure's message. */
-struct json_span stage_exec_pipe_unexpected(const struct exec_pipe *pipe)
+struct json_span stage_exec_pipe_find_unexpected(const struct exec_pipe *pipe)
 {
     const char *at = pipe->answers + pipe->answers_begin, *end = pipe->answers + pipe->answers_end;
 

@@ -24,22 +24,22 @@ enum exec_pipe_state {
     EXEC_PIPE_STILL_OPEN,
     EXEC_PIPE_ANSWERED,
     EXEC_PIPE_ENDED,      /* the program ended, or closed a pipe */
-    EXEC_PIPE_UNEXPECTED, /* the program wrote an extra line: stage_exec_pipe_unexpected */
+    EXEC_PIPE_UNEXPECTED, /* the program wrote an extra line: stage_exec_pipe_find_unexpected */
     EXEC_PIPE_TOO_LONG,   /* a line without an end */
     EXEC_PIPE_NO_MEMORY,
 };
 
 /* Called before events are sent. EXEC_PIPE_STILL_OPEN: the program wrote nothing and has not ended. */
-enum exec_pipe_state stage_exec_pipe_begin(struct exec_pipe *pipe);
+enum exec_pipe_state stage_exec_pipe_begin_sending(struct exec_pipe *pipe);
 
 /* Waits for the answer to the first unanswered event and takes it. *line is valid until the next call. */
-enum exec_pipe_state stage_exec_pipe_answer(struct exec_pipe *pipe, struct json_span *line);
+enum exec_pipe_state stage_exec_pipe_read_answer(struct exec_pipe *pipe, struct json_span *line);
 
 /* Called when all events are answered: waits this long for an extra line. EXEC_PIPE_STILL_OPEN: none came. */
 enum exec_pipe_state stage_exec_pipe_check_silent(struct exec_pipe *pipe, uint64_t wait_ns);
 
 /* After EXEC_PIPE_UNEXPECTED: returns the first extra line, or the part of it that came. */
-struct json_span stage_exec_pipe_unexpected(const struct exec_pipe *pipe);
+struct json_span stage_exec_pipe_find_unexpected(const struct exec_pipe *pipe);
 
 /* Called when all events are answered: clears both buffers and frees the memory of a big event. */
 void stage_exec_pipe_reset(struct exec_pipe *pipe);

@@ -42,7 +42,7 @@
 struct environment {
     char **at; /* ends with NULL; the entries are borrowed */
     size_t count;
-    char *own[7]; /* EVENTPIPE_..., USER, LOGNAME, HOME: freed by free_environment */
+    char *owned[7]; /* EVENTPIPE_..., USER, LOGNAME, HOME: freed by free_environment */
 };
 
 #define OWN_COUNT 4 /* EVENTPIPE_... */
@@ -73,8 +73,8 @@ static void set_variable(struct environment *environment, char *assignment)
  * program has its own copy. */
 static void free_environment(struct environment *environment)
 {
-    for (size_t i = 0; i < sizeof environment->own / sizeof environment->own[0]; i++)
-        free(environment->own[i]);
+    for (size_t i = 0; i < sizeof environment->owned / sizeof environment->owned[0]; i++)
+        free(environment->owned[i]);
     free(environment->at);
 }
 
@@ -93,17 +93,17 @@ static int build_environment(const struct stage_config *config, const struct sta
     out->at = calloc(inherited + config->environment.count + own_count + 1, sizeof *out->at);
     char worker[16];
     snprintf(worker, sizeof worker, "%u", env->worker);
-    out->own[0] = make_variable("EVENTPIPE_INSTANCE", env->instance);
-    out->own[1] = make_variable("EVENTPIPE_SOURCE", env->source);
-    out->own[2] = make_variable("EVENTPIPE_STAGE", config->name);
-    out->own[3] = make_variable("EVENTPIPE_WORKER", worker);
+    out->owned[0] = make_variable("EVENTPIPE_INSTANCE", env->instance);
+    out->owned[1] = make_variable("EVENTPIPE_SOURCE", env->source);
+    out->owned[2] = make_variable("EVENTPIPE_STAGE", config->name);
+    out->owned[3] = make_variable("EVENTPIPE_WORKER", worker);
     if (user->name != NULL) {
-        out->own[4] = make_variable("USER", user->name);
-        out->own[5] = make_variable("LOGNAME", user->name);
-        out->own[6] = make_variable("HOME", user->home);
+        out->owned[4] = make_variable("USER", user->name);
+        out->owned[5] = make_variable("LOGNAME", user->name);
+        out->owned[6] = make_variable("HOME", user->home);
     }
     for (size_t i = 0; i < own_count; i++)
-        has_all = has_all && out->own[i] != NULL;
+        has_all = has_all && out->owned[i] != NULL;
     if (out->at == NULL || !has_all) {
         free_environment(out);
         return EP_ENOMEM;
@@ -111,11 +111,11 @@ static int build_environment(const struct stage_config *config, const struct sta
     for (size_t i = 0; i < inherited; i++)
         set_variable(out, environ[i]);
     for (size_t i = OWN_COUNT; i < own_count; i++)
-        set_variable(out, out->own[i]);
+        set_variable(out, out->owned[i]);
     for (size_t i = 0; i < config->environment.count; i++)
         set_variable(out, config->environment.at[i]);
     for (size_t i = 0; i < OWN_COUNT; i++)
-        set_variable(out, out->own[i]);
+        set_variable(out, out->owned[i]);
     return 0;
 }
 
@@ -277,7 +277,8 @@ static int report_start_failure(const struct stage_config *config, const struct 
         return base_error_set(error, EP_ESYSTEM, "cannot run %s: cannot set its limit of %s: %s", program,
                               report->limit, reason);
     if (report->step == STEP_USER)
-        return base_error_set(error, EP_ESYSTEM, "cannot run %s as another user: %s", program, reason);
+        return base_error_set(error, EP_ESYSTEM, "cannot run %s as user %s: cannot change to this user: %s",
+                              program, config->user != NULL ? config->user : "?", reason);
     if (report->step == STEP_SETUP)
         return base_error_set(error, EP_ESYSTEM, "cannot run %s: cannot prepare its process: %s", program,
                               reason);
@@ -345,8 +346,8 @@ static int launch_program(struct start_plan *plan, struct exec_process *out, str
         reap_failed_child(pid);
         return report_start_failure(config, &report, error);
     }
-    int handle = pidfd_open(pid, 0);
-    if (handle < 0) {
+    int pidfd = pidfd_open(pid, 0);
+    if (pidfd < 0) {
         code = errno;
         kill(pid, SIGKILL);
         reap_failed_child(pid);
@@ -354,9 +355,9 @@ static int launch_program(struct start_plan *plan, struct exec_process *out, str
                               config->exec.at[0], strerror(code));
     }
     *out = (struct exec_process){.pid = pid,
-                                 .handle = handle,
-                                 .input = plan->input[1],
-                                 .output = plan->output[0]};
+                                 .pidfd = pidfd,
+                                 .stdin_fd = plan->input[1],
+                                 .stdout_fd = plan->output[0]};
     plan->input[1] = plan->output[0] = -1;
     return 0;
 }
@@ -428,7 +429,7 @@ static void reap_program(struct exec_process *process, struct exec_exit *exit_st
 static bool discard_output(const struct exec_process *process)
 {
     char bytes[4096];
-    ssize_t got = read(process->output, bytes, sizeof bytes);
+    ssize_t got = read(process->stdout_fd, bytes, sizeof bytes);
     return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
@@ -437,7 +438,7 @@ static bool discard_output(const struct exec_process *process)
 int stage_exec_process_wait(struct exec_process *process, uint64_t wait_ms, struct exec_exit *exit_status)
 {
     uint64_t begin_ns = shm_now_ns();
-    struct pollfd watched[2] = {{process->handle, POLLIN, 0}, {process->output, POLLIN, 0}};
+    struct pollfd watched[2] = {{process->pidfd, POLLIN, 0}, {process->stdout_fd, POLLIN, 0}};
 
     for (;;) {
         uint64_t elapsed_ms = (shm_now_ns() - begin_ns) / 1000000;
@@ -462,15 +463,15 @@ void stage_exec_process_kill(struct exec_process *process, struct exec_exit *exi
 
 /* Ends the program gracefully: closes its stdin, waits wait_ms, sends SIGTERM, and SIGKILL one second
  * later. A worker calls it when it closes its stage. */
-void stage_exec_process_end(struct exec_process *process, uint64_t wait_ms)
+void stage_exec_process_stop(struct exec_process *process, uint64_t wait_ms)
 {
     struct exec_exit exit_status;
 
     if (process->pid == 0)
         return;
-    if (process->input >= 0)
-        close(process->input);
-    process->input = -1;
+    if (process->stdin_fd >= 0)
+        close(process->stdin_fd);
+    process->stdin_fd = -1;
     if (stage_exec_process_wait(process, wait_ms, &exit_status) == 0)
         return;
     kill(process->pid, SIGTERM);
@@ -481,11 +482,11 @@ void stage_exec_process_end(struct exec_process *process, uint64_t wait_ms)
 /* Closes the worker's descriptors of a program that was reaped, and marks them as closed. */
 void stage_exec_process_close(struct exec_process *process)
 {
-    if (process->input >= 0)
-        close(process->input);
-    if (process->output >= 0)
-        close(process->output);
-    if (process->handle >= 0)
-        close(process->handle);
-    *process = (struct exec_process){.pid = 0, .handle = -1, .input = -1, .output = -1};
+    if (process->stdin_fd >= 0)
+        close(process->stdin_fd);
+    if (process->stdout_fd >= 0)
+        close(process->stdout_fd);
+    if (process->pidfd >= 0)
+        close(process->pidfd);
+    *process = (struct exec_process){.pid = 0, .pidfd = -1, .stdin_fd = -1, .stdout_fd = -1};
 }

@@ -8,10 +8,10 @@
 #include "src/stage/stage.h"
 
 struct exec_process {
-    pid_t pid;  /* 0 = none */
-    int handle; /* pidfd: readable once it has ended */
-    int input;  /* write end of its stdin, -1 = closed; non-blocking */
-    int output; /* read end of its stdout; non-blocking */
+    pid_t pid;     /* 0 = none */
+    int pidfd;     /* readable once it has ended */
+    int stdin_fd;  /* write end of its stdin, -1 = closed; non-blocking */
+    int stdout_fd; /* read end of its stdout; non-blocking */
 };
 
 /* How the program ended. */
@@ -37,7 +37,7 @@ int stage_exec_process_wait(struct exec_process *process, uint64_t wait_ms, stru
 void stage_exec_process_kill(struct exec_process *process, struct exec_exit *exit_status);
 
 /* Ends the program gracefully: closes its stdin, waits wait_ms, then SIGTERM, 1 s later SIGKILL. */
-void stage_exec_process_end(struct exec_process *process, uint64_t wait_ms);
+void stage_exec_process_stop(struct exec_process *process, uint64_t wait_ms);
 
 /* Closes the descriptors of a process that was reaped. */
 void stage_exec_process_close(struct exec_process *process);

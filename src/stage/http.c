@@ -276,7 +276,7 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
     (void)failure;
     base_text_reset(&stage->document);
     struct curl_slist *headers = NULL;
-    if (stage_call_document(call, &stage->document) == 0)
+    if (stage_call_write_json(call, &stage->document) == 0)
         headers = build_request_headers(stage, call);
     if (headers == NULL) {
         call->answer = EP_ERROR;

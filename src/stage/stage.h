@@ -49,7 +49,7 @@ void stage_call_close(struct ep_call *call);      /* frees what the call owns */
 const char *stage_call_key(struct ep_call *call); /* "SOURCE/UID/STAGE" */
 /* Adds {"event":...,"context":...,"attempt":1,"key":"..."} on one line: what exec and http stages are sent. 0
  * or EP_ENOMEM. */
-int stage_call_document(struct ep_call *call, struct text *out);
+int stage_call_write_json(struct ep_call *call, struct text *out);
 
 /* How the process of a stage failed, as opposed to an answer. */
 struct stage_failure {

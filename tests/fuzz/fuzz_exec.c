@@ -12,7 +12,7 @@ static void check_show(const char *line, size_t bytes)
     char shown[64];
 
     for (size_t size = 0; size <= sizeof shown; size += 7) {
-        stage_exec_answer_show(line, bytes, shown, size);
+        stage_exec_answer_quote(line, bytes, shown, size);
         PROMISE(size == 0 || strlen(shown) < size);
         if (size > 8)
             fuzz_check_message(shown);
@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         }
     PROMISE(base_utf8_valid(call.reason, strlen(call.reason)));
     struct text document = {0};
-    PROMISE(stage_call_document(&call, &document) == 0 && json_valid(document.text, document.bytes, NULL));
+    PROMISE(stage_call_write_json(&call, &document) == 0 && json_valid(document.text, document.bytes, NULL));
     base_text_free(&document);
     PROMISE(stage_call_complete(&call) == 0);
     stage_call_close(&call);

@@ -70,7 +70,7 @@ static void document_is_one_line(void)
     struct text out = {0};
     stage_fixture_call(&call, "{\n  \"uid\": \"u-1\",\r\n  \"n\": 9007199254740993\n}\n", "{\"a\" : 1}");
     call.uid = "say \"hi\"";
-    CU_ASSERT_EQUAL(stage_call_document(&call, &out), 0);
+    CU_ASSERT_EQUAL(stage_call_write_json(&call, &out), 0);
     CU_ASSERT_PTR_NULL(strpbrk(out.text, "\r\n"));
     CU_ASSERT(json_valid(out.text, out.bytes, NULL));
     CU_ASSERT(stage_fixture_contains(out.text, "9007199254740993"));

@@ -126,21 +126,21 @@ static void shown_lines_are_cut(void)
 {
     char line[1000], shown[64];
     memset(line, 'x', sizeof line);
-    stage_exec_answer_show(line, sizeof line, shown, sizeof shown);
+    stage_exec_answer_quote(line, sizeof line, shown, sizeof shown);
     CU_ASSERT_EQUAL(strlen(shown), sizeof shown - 1);
     CU_ASSERT(stage_fixture_contains(shown, "xxx...`"));
     /* never in the middle of a character */
     for (size_t shift = 0; shift < 2; shift++) {
         for (size_t i = 0; i + 1 < sizeof line; i += 2)
             memcpy(line + i, "\xc3\xa9", 2);
-        stage_exec_answer_show(line + shift, sizeof line - shift, shown, sizeof shown);
+        stage_exec_answer_quote(line + shift, sizeof line - shift, shown, sizeof shown);
         CU_ASSERT(strlen(shown) >= sizeof shown - 2);
         CU_ASSERT(stage_fixture_contains(shown, "\xc3\xa9...`"));
     }
     for (size_t size = 0; size < 12; size++) {
         char small[16];
         memset(small, '#', sizeof small);
-        stage_exec_answer_show(line, sizeof line, small, size);
+        stage_exec_answer_quote(line, sizeof line, small, size);
         CU_ASSERT_EQUAL(small[size], '#');
         CU_ASSERT(size == 0 || memchr(small, '\0', size) != NULL);
     }
