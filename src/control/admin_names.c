@@ -41,7 +41,8 @@ static int add_source(struct admin_names *names, const char *name)
 }
 
 /* Adds a stage to the source that was added last, so the stages of a source must be added before the
- * next source. Returns EP_OK or EP_ENOMEM. */
+ * next source. Returns EP_OK or EP_ENOMEM. Runs in the keeper, or in a child of `eventpipe` while the
+ * daemon is down. */
 static int add_stage(struct admin_names *names, const char *name)
 {
     char ***chain = &names->chains[names->count - 1];
@@ -113,7 +114,8 @@ static int read_names_from_config(const struct config *config, struct admin_name
 
 /* Makes the list of known sources and their stages, from the configuration or, without one, from the
  * store. The request reader calls it for every command, because filters by stage, the order of stages
- * and "did you mean" need it. On success the caller frees *out. */
+ * and "did you mean" need it. On success the caller frees *out. Runs in the keeper, or in a child of
+ * `eventpipe` while the daemon is down. */
 int control_admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error)
 {
     struct admin_names *names = calloc(1, sizeof *names);
@@ -171,7 +173,8 @@ static bool has_stage(const struct admin_names *names, const char *stage, const 
 
 /* If the request's filters name a source or stage that does not exist, writes a phrase that says so and
  * suggests a similar name; otherwise writes "". The commands that list or change events add it to
- * "nothing matched", of which a typing error is the usual cause. */
+ * "nothing matched", of which a typing error is the usual cause. Runs in the keeper, or in a child of
+ * `eventpipe` while the daemon is down. */
 void control_admin_describe_unknown_name(const struct admin_request *request, char *buffer, size_t size)
 {
     const struct admin_names *names = request->names;

@@ -14,7 +14,8 @@
 #define NUMBER_MAX 9007199254740992.0 /* 2^53: beyond it JSON numbers, read as doubles, are not exact */
 
 /* Reads a member of an operator's request that must be a string. *out points into the request and is not
- * freed. Returns EP_OK, or EP_EINVAL with a message. */
+ * freed. Returns EP_OK, or EP_EINVAL with a message. Runs in the keeper, or in a child of `eventpipe`
+ * while the daemon is down. */
 static int read_string_member(const cJSON *member, const char **out, struct error *error)
 {
     if (!cJSON_IsString(member))
@@ -24,7 +25,8 @@ static int read_string_member(const cJSON *member, const char **out, struct erro
 }
 
 /* Reads a member of an operator's request that must be true or false, such as "dry_run". Returns EP_OK,
- * or EP_EINVAL with a message. */
+ * or EP_EINVAL with a message. Runs in the keeper, or in a child of `eventpipe` while the daemon is
+ * down. */
 static int read_bool_member(const cJSON *member, bool *out, struct error *error)
 {
     if (!cJSON_IsBool(member))
@@ -35,7 +37,7 @@ static int read_bool_member(const cJSON *member, bool *out, struct error *error)
 
 /* Reads a member of an operator's request that must be a whole number and not less than `minimum`.
  * Numbers above 2^53 are rejected, because cJSON rounds them. Returns EP_OK, or EP_EINVAL with a
- * message. */
+ * message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int read_number_member(const cJSON *member, double minimum, uint64_t *out, struct error *error)
 {
     double value = cJSON_IsNumber(member) ? member->valuedouble : NAN;
@@ -48,7 +50,7 @@ static int read_number_member(const cJSON *member, double minimum, uint64_t *out
 
 /* Reads the 1 to 5000 UIDs by which an operator selects events. Only the array is allocated, and the
  * request frees it; the texts stay where they are. Returns EP_OK, or EP_EINVAL or EP_ENOMEM with a
- * message. */
+ * message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int read_uids_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     int count = cJSON_IsArray(member) ? cJSON_GetArraySize(member) : 0;
@@ -71,7 +73,8 @@ static int read_uids_member(struct admin_request *request, const cJSON *member, 
 }
 
 /* Reads the filter "state" of an operator's request, the name of an event state as in `eventpipe queue
- * --state dead`. Returns EP_OK, or EP_EINVAL with a message that lists the states. */
+ * --state dead`. Returns EP_OK, or EP_EINVAL with a message that lists the states. Runs in the keeper,
+ * or in a child of `eventpipe` while the daemon is down. */
 static int read_state_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     const char *name = "";
@@ -88,7 +91,8 @@ static int read_state_member(struct admin_request *request, const cJSON *member,
 }
 
 /* Reads the filter "older_ms" and turns this age into the latest time of arrival that the request
- * selects. Returns EP_OK, or EP_EINVAL with a message. */
+ * selects. Returns EP_OK, or EP_EINVAL with a message. Runs in the keeper, or in a child of `eventpipe`
+ * while the daemon is down. */
 static int read_minimum_age(struct admin_request *request, const cJSON *member, struct error *error)
 {
     uint64_t age_ms = 0, now_ms = shm_realtime_ms();
@@ -195,7 +199,7 @@ static int check_member_combination(const struct admin_request *request, struct 
 }
 
 /* Returns the rule for a request's member, such as "stage", or NULL if the command does not accept this
- * member. */
+ * member. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static const struct member_rule *find_member_rule(const struct control_command *command, const char *name)
 {
     for (size_t i = 0; i < sizeof member_rules / sizeof member_rules[0]; i++)
@@ -206,7 +210,7 @@ static const struct member_rule *find_member_rule(const struct control_command *
 
 /* Reads all members of an operator's request. An unknown member is an error, because a misspelt filter
  * that was ignored would select more events than the operator meant. Returns EP_OK or an error code with
- * a message. */
+ * a message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int read_members(struct admin_request *request, const cJSON *json, struct error *error)
 {
     const cJSON *member;

@@ -30,8 +30,8 @@
 #define READ_BYTES 65536
 
 /* Returns how long poll may wait so that limit_ms have passed since start_ns, at most 60 s. 0 means that
- * the time is over, -1 that there is no limit (limit_ms is UINT64_MAX). Both sides of the control socket
- * wait with it. */
+ * the time is over, -1 that there is no limit (limit_ms is UINT64_MAX). The supervisor and the keeper
+ * limit with it how long they send, `eventpipe` how long it waits for an answer. */
 static int compute_poll_timeout_ms(uint64_t start_ns, uint64_t limit_ms)
 {
     if (limit_ms == UINT64_MAX)
