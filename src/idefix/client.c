@@ -187,7 +187,8 @@ bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *a
 /* ---- one request */
 
 /* Sends a request once, with a new random reply address; answers to its earlier addresses still count.
- * Returns 0 or EP_ENOMEM. An Idefix client repeats its login request this way. */
+ * Returns 0 or EP_ENOMEM. An Idefix client repeats its login request this way. Runs in a producer, or in
+ * a program that uses the library. */
 static int send_request(struct idefix *idefix, struct request *request, struct idefix_failure *failure)
 {
     char destination[64], *address = request->addresses[request->sent_count++];
@@ -254,7 +255,7 @@ static int report_missing_answer(struct idefix *idefix, const struct request *re
 }
 
 /* Returns when the wait for an answer must end to send the request again, or to give it up at the
- * deadline. */
+ * deadline. Runs in a producer, or in a program that uses the library. */
 static uint64_t compute_next_wakeup_ns(const struct request *request, uint64_t begin_ns, uint64_t deadline_ns)
 {
     if (request->sent_count == request->sendings_max)
@@ -264,7 +265,8 @@ static uint64_t compute_next_wakeup_ns(const struct request *request, uint64_t b
 }
 
 /* Returns 0 while the connection over which the request was sent is up, otherwise an error code with the
- * reason why it ended. The Idefix client calls it while it waits for an answer. */
+ * reason why it ended. The Idefix client calls it while it waits for an answer. Runs in a producer, or
+ * in a program that uses the library. */
 static int check_connection(struct idefix *idefix, const struct request *request,
                             struct idefix_failure *failure)
 {
@@ -394,7 +396,8 @@ static uint64_t read_wall_clock_ms(void)
 }
 
 /* Writes the data of a login request as JSON: account, token, groups, encoding and the present time.
- * Contains the token, so the caller overwrites it after use. */
+ * Contains the token, so the caller overwrites it after use. Runs in a producer, or in a program that
+ * uses the library. */
 static void write_login_data(const struct idefix_source_config *config, struct text *out)
 {
     base_text_append(out, "{\"address\":");

@@ -106,7 +106,7 @@ static int report_refused_login(const struct idefix_mqtt_params *params,
 }
 
 /* Returns a phrase that says why an MQTT connection broke, such as "the broker closed it". The messages
- * for failed and lost connections end with it. */
+ * for failed and lost connections end with it. Runs in the connection thread of an Idefix client. */
 static const char *describe_loss(const struct idefix_connection_end *connection_end)
 {
     switch (connection_end->rc) {
@@ -185,7 +185,7 @@ int idefix_error_text_connection(const struct idefix_mqtt_params *params,
 /* ---- errors that a backend reports */
 
 /* Returns the length of the secret if the text begins with it, otherwise 0. An empty or missing secret
- * is never found. */
+ * is never found. Runs in a producer, or in a program that uses the library. */
 static size_t measure_secret(const char *text, const char *secret)
 {
     size_t bytes = secret == NULL ? 0 : strlen(secret);

@@ -35,7 +35,8 @@ static bool is_given(const char *text)
     return text != NULL && text[0] != '\0';
 }
 
-/* Writes a text member of a JSON envelope, or nothing if the text is empty or NULL. */
+/* Writes a text member of a JSON envelope, or nothing if the text is empty or NULL. Runs in the process
+ * that sends: a producer, a library caller, or the Idefix simulator. */
 static void write_json_member(struct text *out, enum member member, const char *text)
 {
     if (!is_given(text))
@@ -47,7 +48,8 @@ static void write_json_member(struct text *out, enum member member, const char *
 }
 
 /* Encodes an envelope as JSON, the body of an MQTT message. Returns 0 or EP_ENOMEM. Used for a backend
- * whose encoding accepts JSON. */
+ * whose encoding accepts JSON. Runs in the process that sends: a producer, a library caller, or the
+ * Idefix simulator. */
 static int encode_json_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     struct text body = {0};
@@ -76,7 +78,8 @@ static void write_msgpack_text(struct text *out, const char *text)
     json_msgpack_write_text(out, text, strlen(text));
 }
 
-/* Writes a text member of a MessagePack envelope, or nothing if the text is empty or NULL. */
+/* Writes a text member of a MessagePack envelope, or nothing if the text is empty or NULL. Runs in the
+ * process that sends: a producer, a library caller, or the Idefix simulator. */
 static void write_msgpack_member(struct text *out, enum member member, const char *text)
 {
     if (!is_given(text))
@@ -86,7 +89,8 @@ static void write_msgpack_member(struct text *out, enum member member, const cha
 }
 
 /* Encodes an envelope as MessagePack, the body of an MQTT message. Returns 0 or EP_ENOMEM. Used unless
- * the encoding accepts JSON. */
+ * the encoding accepts JSON. Runs in the process that sends: a producer, a library caller, or the Idefix
+ * simulator. */
 static int encode_msgpack_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     struct text body = {0};
@@ -163,7 +167,8 @@ static char **select_text_field(struct idefix_message *message, enum member memb
 }
 
 /* Stores a text of a received envelope in the message, which then owns it. NULL for the text means that
- * memory was short. An empty text is dropped, except the destination. Returns 0 or EP_ENOMEM. */
+ * memory was short. An empty text is dropped, except the destination. Returns 0 or EP_ENOMEM. Runs in
+ * the process that receives: a producer, a library caller, or the Idefix simulator. */
 static int store_member_text(struct envelope_reader *reader, enum member member, char *text)
 {
     if (text == NULL)
@@ -242,7 +247,8 @@ static int on_msgpack_member(struct msgpack key, struct msgpack value, void *use
 }
 
 /* Returns the number in a backend's error text "[CODE] text", 1 if it has no number, and 0 if there is
- * no error text (NULL). */
+ * no error text (NULL). Runs in the process that receives: a producer, a library caller, or the Idefix
+ * simulator. */
 static int parse_error_code(const char *text)
 {
     char *end;

@@ -28,7 +28,8 @@ struct inflate_state {
 };
 
 /* Grows the output buffer for an inflated Idefix frame if it is full, to at most max_bytes + 1 bytes:
- * once that last byte is used, the body is known to be too large. Returns 0 or EP_ENOMEM with a message. */
+ * once that last byte is used, the body is known to be too large. Returns 0 or EP_ENOMEM with a message.
+ * Runs in the process that receives: a producer, a library caller, or the Idefix simulator. */
 static int grow_output(struct inflate_state *state)
 {
     size_t new_room = state->room < ROOM_FIRST ? ROOM_FIRST : state->room;
@@ -47,7 +48,7 @@ static int grow_output(struct inflate_state *state)
 
 /* Inflates one member of a gzip body, which may consist of several. The data is untrusted: if it is
  * damaged, cut off or larger than max_bytes, returns EP_EPROTO with a message. Returns 0 at the end of
- * the member. */
+ * the member. Runs in the process that receives: a producer, a library caller, or the Idefix simulator. */
 static int inflate_member(struct inflate_state *state)
 {
     z_stream *stream = &state->stream;
@@ -78,7 +79,8 @@ static int inflate_member(struct inflate_state *state)
 }
 
 /* Inflates all members of a gzip body; the format allows several in a row. Other bytes after a member
- * are an error. Returns 0 or an error code with a message. */
+ * are an error. Returns 0 or an error code with a message. Runs in the process that receives: a
+ * producer, a library caller, or the Idefix simulator. */
 static int inflate_members(struct inflate_state *state)
 {
     for (;;) {
@@ -120,7 +122,8 @@ int idefix_gzip_inflate(const void *body, size_t bytes, size_t max_bytes, char *
 }
 
 /* Compresses the body of an Idefix frame before it is sent. Returns 0 or EP_ENOMEM. *out, which the
- * caller frees, stays NULL if the result would not be smaller: the frame is then sent as it is. */
+ * caller frees, stays NULL if the result would not be smaller: the frame is then sent as it is. Runs in
+ * the process that sends: a producer, a library caller, or the Idefix simulator. */
 int idefix_gzip_deflate(const void *body, size_t bytes, char **out, size_t *out_bytes)
 {
     z_stream stream = {.next_in = (z_const Bytef *)body, .avail_in = (uInt)bytes};

@@ -14,7 +14,7 @@
 #define SINCE_DEFAULT "1970-01-01T00:00:00Z"
 
 /* Writes a duration as a JSON string in the form of Go's time.Duration, such as 1m0s, 1.5s, 300ms,
- * 1h0m0s or 0s, as Idefix's Go client does. */
+ * 1h0m0s or 0s, as Idefix's Go client does. Runs in a producer, or in a program that uses the library. */
 static void write_go_duration(struct text *out, uint64_t ms)
 {
     char text[64], fraction[8] = "";
@@ -45,7 +45,7 @@ static void write_go_duration(struct text *out, uint64_t ms)
 }
 
 /* Writes a text member of the data of events.get, with a comma after it, or nothing if the text is empty
- * or NULL. */
+ * or NULL. Runs in a producer, or in a program that uses the library. */
 static void write_text_member(struct text *out, const char *key, const char *text)
 {
     if (text == NULL || text[0] == '\0')
