@@ -50,7 +50,7 @@ void stage_call_close(struct ep_call *call)
 }
 
 /* Returns whether a text has no control characters. HTTP stages send the event's key as a header, in
- * which a line feed from a hostile UID would begin another header. */
+ * which a line feed from a hostile UID would begin another header. A worker checks each key with it. */
 static bool has_no_control_character(const char *text)
 {
     for (; *text != '\0'; text++)
@@ -195,7 +195,7 @@ const char *ep_call_uid(const ep_call *call)
 
 /* Keeps a copy of a JSON object as the call's new event or context, in place of an earlier one. Returns
  * 0, EP_ENOMEM, or EP_EINVAL if the text is not a JSON object: only valid JSON may reach the store.
- * Serves ep_call_set_event and ep_call_set_context. */
+ * Serves ep_call_set_event and ep_call_set_context. Plugins and functions call these in a worker. */
 static int set_json_object(char **out, const char *text)
 {
     if (text == NULL)

@@ -18,7 +18,7 @@
 #include <string.h>
 
 /* Returns whether two cJSON values are equal, numbers to the last bit. cJSON_Compare has a tolerance, so
- * a stage's small change to a number would be lost. */
+ * a stage's small change to a number would be lost. Runs in a worker. */
 static bool are_values_equal(const cJSON *a, const cJSON *b)
 {
     if ((a->type & 0xff) != (b->type & 0xff))
@@ -45,7 +45,8 @@ static bool are_values_equal(const cJSON *a, const cJSON *b)
 }
 
 /* Writes a number of a stage's context so that it reads back to exactly the same double, with a point
- * even in a locale whose decimal sign is a comma. A number that is not finite becomes null. */
+ * even in a locale whose decimal sign is a comma. A number that is not finite becomes null. Runs in a
+ * worker. */
 static void print_exact_number(struct text *out, double number)
 {
     char digits[32];
@@ -80,7 +81,7 @@ struct old_members {
 };
 
 /* Callback for each member of the old context's text: pairs the member's bytes with its parsed value.
- * Returns 0, or 1 after the last parsed member, which ends the reading. */
+ * Returns 0, or 1 after the last parsed member, which ends the reading. Runs in a worker. */
 static int on_old_member(struct json_span key, struct json_span value, void *user)
 {
     struct old_members *old = user;
@@ -94,7 +95,7 @@ static int on_old_member(struct json_span key, struct json_span value, void *use
 }
 
 /* Returns the old context's member of this name, or NULL. Searches from the last one found, because most
- * stages keep the order of members. */
+ * stages keep the order of members. Runs in a worker. */
 static const struct old_member *find_old_member(struct old_members *old, const char *name)
 {
     for (size_t i = 0; name != NULL && i < old->count; i++) {
@@ -143,7 +144,7 @@ static void print_object(struct text *out, const cJSON *object, const cJSON *old
 }
 
 /* Writes an array of the context that has changed. Its elements have no names by which to find their old
- * bytes, so all are printed. */
+ * bytes, so all are printed. Runs in a worker. */
 static void print_array(struct text *out, const cJSON *array)
 {
     base_text_append(out, "[");
@@ -156,7 +157,7 @@ static void print_array(struct text *out, const cJSON *array)
 }
 
 /* Writes one value of the context: the bytes it had (`raw`) if it is still equal to `old`, otherwise new
- * JSON text. `old` is NULL for a value that the stage added. */
+ * JSON text. `old` is NULL for a value that the stage added. Runs in a worker. */
 static void print_value(struct text *out, const cJSON *item, const cJSON *old, struct json_span raw)
 {
     if (old != NULL && are_values_equal(item, old)) {

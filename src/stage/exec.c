@@ -30,9 +30,8 @@
 
 #define CLOSED_WAIT_MS 1000                 /* how long a program may live after it has closed a pipe */
 #define SEND_AHEAD_BYTES ((size_t)32 << 10) /* of lines sent together: half of what a pipe holds */
-#define SILENCE_MIN_NS \
-    UINT64_C(50000) /* how long no line may follow a pipeline: four times what an event took, */
-#define SILENCE_MAX_NS UINT64_C(1000000) /* within these */
+#define SILENCE_MIN_NS UINT64_C(50000)      /* after a pipeline, no line may come for four times what an */
+#define SILENCE_MAX_NS UINT64_C(1000000)    /* event took, within these limits */
 
 struct exec_stage {
     struct exec_pipe pipe;

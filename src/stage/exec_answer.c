@@ -41,7 +41,7 @@ struct members {
 };
 
 /* Callback for each member of a program's answer line: keeps the known members, the first of each name,
- * and skips unknown ones. Returns 0, or 1 if memory is short, which ends the reading. */
+ * and skips unknown ones. Returns 0, or 1 if memory is short, which ends the reading. Runs in a worker. */
 static int on_answer_member(struct json_span key, struct json_span value, void *user)
 {
     struct members *members = user;
@@ -72,7 +72,7 @@ static bool is_true(const struct members *members, enum answer_member member)
 }
 
 /* Returns whether each member of a program's answer has the right JSON type. If not, errbuf names the
- * wrong member and what it must be. */
+ * wrong member and what it must be. Runs in a worker. */
 static bool check_member_types(const struct members *members, char *errbuf, size_t errbuf_size)
 {
     static const struct {
@@ -97,7 +97,7 @@ static bool check_member_types(const struct members *members, char *errbuf, size
 
 /* Reads "retry_after" of a program's answer, a duration such as "30s" or a number of seconds, as
  * milliseconds. Zero becomes 1 ms, since 0 means the stage's own backoff. Returns 0, EP_ENOMEM or
- * EP_EPROTO. */
+ * EP_EPROTO. Runs in a worker. */
 static int read_retry_after(struct json_span value, uint64_t *ms)
 {
     char *text = json_text(value);
@@ -122,7 +122,7 @@ static int read_retry_after(struct json_span value, uint64_t *ms)
 
 /* Copies the JSON text of an answer's "event" or "context" byte for byte, so that 64-bit numbers stay
  * exact. Returns 0 or EP_ENOMEM. *out, which the caller frees, stays as it is if the answer lacks the
- * member. */
+ * member. Runs in a worker. */
 static int copy_member_text(const struct members *members, enum answer_member member, char **out)
 {
     if (!has_member(members, member))
@@ -131,7 +131,8 @@ static int copy_member_text(const struct members *members, enum answer_member me
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-/* Copies the reason of a "reject" or "error" answer into the call. Returns 0 or EP_ENOMEM. */
+/* Copies the reason of a "reject" or "error" answer into the call. Returns 0 or EP_ENOMEM. Runs in a
+ * worker. */
 static int copy_reason(const struct members *members, enum answer_member member, struct ep_call *call)
 {
     char *reason = json_text(members->at[member]);
@@ -144,7 +145,7 @@ static int copy_reason(const struct members *members, enum answer_member member,
 }
 
 /* Puts a program's checked answer into the call. Returns 0, or EP_ENOMEM, which leaves the call's
- * answer, event and context unchanged. */
+ * answer, event and context unchanged. Runs in a worker. */
 static int apply_answer(const struct members *members, struct ep_call *call)
 {
     char *event = NULL, *context = NULL;
@@ -174,7 +175,7 @@ static int apply_answer(const struct members *members, struct ep_call *call)
 }
 
 /* Writes the error message for a malformed answer, with the beginning of the line and the reason if it
- * is known, and returns EP_EPROTO. */
+ * is known, and returns EP_EPROTO. Runs in a worker. */
 static int report_malformed(const char *line, size_t bytes, const char *reason, char *errbuf,
                             size_t errbuf_size)
 {

@@ -51,7 +51,7 @@ static bool grow_answers(struct exec_pipe *pipe)
 }
 
 /* Counts the line ends in the output that was just read, from offset `from`, and notes where the last,
- * unfinished line begins. So each byte is scanned only once. */
+ * unfinished line begins. So each byte is scanned only once. Runs in a worker. */
 static void count_lines(struct exec_pipe *pipe, size_t from)
 {
     const char *end = pipe->answers + pipe->answers_end, *line_feed;
@@ -186,7 +186,7 @@ static enum exec_pipe_state exchange_once(struct exec_pipe *pipe)
 }
 
 /* Takes the first answer line out of the buffer and returns it, without its line feed. The caller has
- * checked that there is a whole line. The bytes are valid until the next read. */
+ * checked that there is a whole line. The bytes are valid until the next read. Runs in a worker. */
 static struct json_span take_line(struct exec_pipe *pipe)
 {
     const char *line = pipe->answers + pipe->answers_begin;

@@ -104,7 +104,8 @@ int stage_http_check(const struct stage_config *config, struct error *error)
 
 /* ---- headers ---- */
 
-/* Appends one header line to a libcurl list. Returns 0 or EP_ENOMEM, which leaves the list as it was. */
+/* Appends one header line to a libcurl list. Returns 0 or EP_ENOMEM, which leaves the list as it was.
+ * Runs in a worker. */
 static int append_header(struct curl_slist **list, const char *header)
 {
     struct curl_slist *longer_list = curl_slist_append(*list, header);
@@ -115,7 +116,7 @@ static int append_header(struct curl_slist **list, const char *header)
 }
 
 /* Returns whether the configuration has a header of this name, in any case; it then replaces the
- * built-in header. */
+ * built-in header. Runs in a starting worker. */
 static bool is_header_configured(const struct strings *headers, const char *name)
 {
     size_t length = strlen(name);
@@ -168,7 +169,8 @@ static struct curl_slist *build_request_headers(const struct http_stage *stage, 
 /* ---- what comes back ---- */
 
 /* libcurl's callback for each header line of the answer: keeps the text of the last status line, such as
- * "Service Unavailable", for messages. Returns the line's length, which tells libcurl to go on. */
+ * "Service Unavailable", for messages. Returns the line's length, which tells libcurl to go on. Runs in
+ * a worker. */
 static size_t on_answer_header(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
@@ -188,7 +190,7 @@ static size_t on_answer_header(char *bytes, size_t size, size_t count, void *use
 }
 
 /* libcurl's callback for the body of the answer: keeps its beginning for messages. Returns the number of
- * bytes, or 0 after 1 MiB, which ends the transfer, since only the status counts. */
+ * bytes, or 0 after 1 MiB, which ends the transfer, since only the status counts. Runs in a worker. */
 static size_t on_answer_body(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
@@ -203,7 +205,7 @@ static size_t on_answer_body(char *bytes, size_t size, size_t count, void *user)
 }
 
 /* Uses the answer's Retry-After header, limited to a day, as the delay until the event's next attempt.
- * Without the header the stage's own backoff applies. */
+ * Without the header the stage's own backoff applies. Runs in a worker. */
 static void set_delay_from_retry_after(struct http_stage *stage, struct ep_call *call)
 {
     curl_off_t seconds = 0;

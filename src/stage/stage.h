@@ -38,7 +38,7 @@ struct ep_call {
     char *new_context;       /* malloc'd; NULL = unchanged */
     char reason[SHM_TEXT_BYTES];
 
-    cJSON *event_tree, *context_tree; /* parsed on demand; stage_context_print is the tree as it was parsed */
+    cJSON *event_tree, *context_tree; /* parsed on demand; context_print is the text of the tree as parsed */
     char *context_print;
     char key[3 * SHM_NAME_BYTES]; /* built on demand; a uid too long for it is replaced by its hash */
 };
