@@ -21,7 +21,7 @@
 struct importing {
     struct cli *cli;
     struct import_go *file;
-    struct import plan;
+    struct import_plan plan;
     struct store *store;
     int lock_fd;
     bool trial;
@@ -70,7 +70,7 @@ static int open_go_database(struct importing *importing)
 static int plan_import(struct importing *importing)
 {
     const struct cli *cli = importing->cli;
-    int code = import_plan(importing->file, cli->config, cli->values[CLI_OPTION_SOURCE],
+    int code = import_make_plan(importing->file, cli->config, cli->values[CLI_OPTION_SOURCE],
                            cli->values[CLI_OPTION_AS], &importing->plan, &importing->error);
     return code == EP_OK       ? CONTROL_DONE
            : code == EP_ENOENT ? CONTROL_NOTHING
@@ -107,18 +107,18 @@ static int hold_store(struct importing *importing)
 static int register_sources(struct importing *importing, struct store_options *options,
                             struct store_names *names, const char **stages, int64_t *ids)
 {
-    struct import *plan = &importing->plan;
-    for (size_t i = 0; i < plan->part_count; i++) {
-        const struct source_config *source = plan->parts[i].source;
+    struct import_plan *plan = &importing->plan;
+    for (size_t i = 0; i < plan->mapping_count; i++) {
+        const struct source_config *source = plan->mappings[i].source;
         names[i] = (struct store_names){source->id, stages, source->stage_count, 0, ids};
         for (size_t j = 0; j < source->stage_count; j++)
             stages[j] = source->stages[j].name;
         stages += source->stage_count;
         ids += source->stage_count;
     }
-    int code = store_prepare(options, names, plan->part_count, &options->start_number, &importing->error);
-    for (size_t i = 0; code == EP_OK && i < plan->part_count; i++)
-        plan->parts[i].store_id = names[i].source_id;
+    int code = store_prepare(options, names, plan->mapping_count, &options->start_number, &importing->error);
+    for (size_t i = 0; code == EP_OK && i < plan->mapping_count; i++)
+        plan->mappings[i].store_id = names[i].source_id;
     return code;
 }
 
@@ -126,12 +126,12 @@ static int register_sources(struct importing *importing, struct store_options *o
  * opens it. Not called for --dry-run, which must create nothing. */
 static int prepare_and_open_store(struct importing *importing)
 {
-    const struct import *plan = &importing->plan;
+    const struct import_plan *plan = &importing->plan;
     struct store_options options = make_store_options(importing);
     size_t stage_count = 0;
-    for (size_t i = 0; i < plan->part_count; i++)
-        stage_count += plan->parts[i].source->stage_count;
-    struct store_names *names = calloc(plan->part_count + 1, sizeof *names);
+    for (size_t i = 0; i < plan->mapping_count; i++)
+        stage_count += plan->mappings[i].source->stage_count;
+    struct store_names *names = calloc(plan->mapping_count + 1, sizeof *names);
     const char **stages = calloc(stage_count + 1, sizeof *stages);
     int64_t *ids = calloc(stage_count + 1, sizeof *ids);
     int code = names == NULL || stages == NULL || ids == NULL
@@ -149,10 +149,10 @@ static int prepare_and_open_store(struct importing *importing)
  * the store knows. A source without an id counts as new. */
 static int on_stored_source(int64_t id, const char *name, void *user)
 {
-    struct import *plan = user;
-    for (size_t i = 0; i < plan->part_count; i++)
-        if (strcmp(plan->parts[i].source->id, name) == 0)
-            plan->parts[i].store_id = id;
+    struct import_plan *plan = user;
+    for (size_t i = 0; i < plan->mapping_count; i++)
+        if (strcmp(plan->mappings[i].source->id, name) == 0)
+            plan->mappings[i].store_id = id;
     return EP_OK;
 }
 
@@ -209,58 +209,58 @@ static const char *event_or_events(uint64_t count)
 
 /* Prints, for one source of `eventpipe import`, how many imported events wait for each stage and how many are
  * complete. would: "would " for --dry-run, else "". */
-static void print_part_stages(struct text *out, const struct import_part *part, const char *would)
+static void print_part_stages(struct text *out, const struct import_mapping *mapping, const char *would)
 {
-    for (size_t i = 0; i < part->source->stage_count; i++)
-        if (part->at_stage[i] > 0)
-            print_line(out, "  %s: %" PRIu64 " %s %sgo on here", part->source->stages[i].name,
-                       part->at_stage[i], event_or_events(part->at_stage[i]), would);
-    if (part->complete > 0)
-        print_line(out, "  all stages done: %" PRIu64 " %s %sbe completed at once", part->complete,
-                   event_or_events(part->complete), *would != '\0' ? would : "will ");
+    for (size_t i = 0; i < mapping->source->stage_count; i++)
+        if (mapping->events_at_stage[i] > 0)
+            print_line(out, "  %s: %" PRIu64 " %s %sgo on here", mapping->source->stages[i].name,
+                       mapping->events_at_stage[i], event_or_events(mapping->events_at_stage[i]), would);
+    if (mapping->complete_count > 0)
+        print_line(out, "  all stages done: %" PRIu64 " %s %sbe completed at once", mapping->complete_count,
+                   event_or_events(mapping->complete_count), *would != '\0' ? would : "will ");
 }
 
 /* Prints, for one source of `eventpipe import`, what the user should check: stages of the Go database that
  * the configuration lacks, and events with another uid than their row. */
-static void print_part_warnings(struct text *out, const struct import_part *part)
+static void print_part_warnings(struct text *out, const struct import_mapping *mapping)
 {
-    for (size_t i = 0; i < part->unknown_count; i++) {
-        const struct import_unknown *unknown = &part->unknown[i];
+    for (size_t i = 0; i < mapping->unknown_stage_count; i++) {
+        const struct import_unknown_stage *unknown = &mapping->unknown_stages[i];
         print_line(out,
                    "  warning: the configuration has no stage \"%s\", which %" PRIu64 " %s done and %" PRIu64
                    " %s not",
-                   unknown->name, unknown->done, unknown->done == 1 ? "event has" : "events have",
-                   unknown->waiting, unknown->waiting == 1 ? "has" : "have");
+                   unknown->name, unknown->done_count, unknown->done_count == 1 ? "event has" : "events have",
+                   unknown->waiting_count, unknown->waiting_count == 1 ? "has" : "have");
     }
-    if (part->other_uids > 0)
+    if (mapping->other_uid_count > 0)
         print_line(
             out,
             "  warning: %" PRIu64
             " %s another uid than the row (first: row \"%s\", event \"%s\"); the import uses the row's",
-            part->other_uids, part->other_uids == 1 ? "event names" : "events name", part->other_row,
-            part->other_event);
+            mapping->other_uid_count, mapping->other_uid_count == 1 ? "event names" : "events name", mapping->first_row_uid,
+            mapping->first_event_uid);
 }
 
 /* Prints the report of `eventpipe import` about one source, for people: counts of events, the cursor, stages
  * and warnings. */
-static void print_part(struct text *out, const struct import_part *part, bool trial)
+static void print_part(struct text *out, const struct import_mapping *mapping, bool trial)
 {
     const char *would = trial ? "would " : "", *be = trial ? "would be " : "";
-    bool renamed = strcmp(part->from, part->source->id) != 0;
+    bool renamed = strcmp(mapping->from_id, mapping->source->id) != 0;
     print_line(out,
                "%s%s%s%s: %" PRIu64 " %s %simported, %" PRIu64 " already known, %" PRIu64 " corrupt, %" PRIu64
                " %s locked",
-               part->source->id, renamed ? " (" : "", renamed ? part->from : "",
-               renamed ? " in the file)" : "", part->imported, event_or_events(part->imported), be,
-               part->known, part->corrupt, part->locked, part->locked == 1 ? "was" : "were");
-    if (part->cursor == NULL || part->cursor[0] == '\0')
+               mapping->source->id, renamed ? " (" : "", renamed ? mapping->from_id : "",
+               renamed ? " in the file)" : "", mapping->imported_count, event_or_events(mapping->imported_count), be,
+               mapping->known_count, mapping->corrupt_count, mapping->locked_count, mapping->locked_count == 1 ? "was" : "were");
+    if (mapping->cursor == NULL || mapping->cursor[0] == '\0')
         print_line(out, "  cursor: the file has none");
-    else if (part->cursor_set)
-        print_line(out, "  cursor: %sset to %s", be, part->cursor);
+    else if (mapping->cursor_set)
+        print_line(out, "  cursor: %sset to %s", be, mapping->cursor);
     else
-        print_line(out, "  cursor: %skept, the store has one; in the file it is %s", be, part->cursor);
-    print_part_stages(out, part, would);
-    print_part_warnings(out, part);
+        print_line(out, "  cursor: %skept, the store has one; in the file it is %s", be, mapping->cursor);
+    print_part_stages(out, mapping, would);
+    print_part_warnings(out, mapping);
 }
 
 /* ---- the report, for programs ---- */
@@ -273,21 +273,21 @@ static void write_bool_member(struct text *out, const char *name, bool flag)
 
 /* Writes the stages of one source into the report of `eventpipe import --json`: how many events wait for
  * each, and the stages that the configuration lacks. */
-static void write_stage_members(struct text *out, const struct import_part *part)
+static void write_stage_members(struct text *out, const struct import_mapping *mapping)
 {
     base_text_append(out, ",\"stages\":[");
-    for (size_t i = 0; i < part->source->stage_count; i++) {
+    for (size_t i = 0; i < mapping->source->stage_count; i++) {
         base_text_append(out, i > 0 ? ",{\"name\":" : "{\"name\":");
-        json_write_string(out, part->source->stages[i].name, strlen(part->source->stages[i].name));
-        json_write_member_uint(out, "events", part->at_stage[i]);
+        json_write_string(out, mapping->source->stages[i].name, strlen(mapping->source->stages[i].name));
+        json_write_member_uint(out, "events", mapping->events_at_stage[i]);
         base_text_append(out, "}");
     }
     base_text_append(out, "],\"unknown_stages\":[");
-    for (size_t i = 0; i < part->unknown_count; i++) {
+    for (size_t i = 0; i < mapping->unknown_stage_count; i++) {
         base_text_append(out, i > 0 ? ",{\"name\":" : "{\"name\":");
-        json_write_string(out, part->unknown[i].name, strlen(part->unknown[i].name));
-        json_write_member_uint(out, "done", part->unknown[i].done);
-        json_write_member_uint(out, "waiting", part->unknown[i].waiting);
+        json_write_string(out, mapping->unknown_stages[i].name, strlen(mapping->unknown_stages[i].name));
+        json_write_member_uint(out, "done", mapping->unknown_stages[i].done_count);
+        json_write_member_uint(out, "waiting", mapping->unknown_stages[i].waiting_count);
         base_text_append(out, "}");
     }
     base_text_append(out, "]");
@@ -295,21 +295,21 @@ static void write_stage_members(struct text *out, const struct import_part *part
 
 /* Writes the report of `eventpipe import --json` about one source as one JSON line. eventpipe(1) documents
  * each member. */
-static void write_part_json(struct text *out, const struct import_part *part, bool trial)
+static void write_part_json(struct text *out, const struct import_mapping *mapping, bool trial)
 {
     base_text_append(out, "{\"source\":");
-    json_write_string(out, part->source->id, strlen(part->source->id));
-    json_write_member_text(out, "from", part->from);
+    json_write_string(out, mapping->source->id, strlen(mapping->source->id));
+    json_write_member_text(out, "from", mapping->from_id);
     write_bool_member(out, "dry_run", trial);
-    json_write_member_uint(out, "imported", part->imported);
-    json_write_member_uint(out, "known", part->known);
-    json_write_member_uint(out, "corrupt", part->corrupt);
-    json_write_member_uint(out, "locked", part->locked);
-    json_write_member_text(out, "cursor", part->cursor);
-    write_bool_member(out, "cursor_set", part->cursor_set);
-    write_stage_members(out, part);
-    json_write_member_uint(out, "complete", part->complete);
-    json_write_member_uint(out, "other_uids", part->other_uids);
+    json_write_member_uint(out, "imported", mapping->imported_count);
+    json_write_member_uint(out, "known", mapping->known_count);
+    json_write_member_uint(out, "corrupt", mapping->corrupt_count);
+    json_write_member_uint(out, "locked", mapping->locked_count);
+    json_write_member_text(out, "cursor", mapping->cursor);
+    write_bool_member(out, "cursor_set", mapping->cursor_set);
+    write_stage_members(out, mapping);
+    json_write_member_uint(out, "complete", mapping->complete_count);
+    json_write_member_uint(out, "other_uids", mapping->other_uid_count);
     base_text_append(out, "}\n");
 }
 
@@ -345,15 +345,15 @@ int cli_import(struct cli *cli)
         status = plan_import(&importing);
     if (status == CONTROL_DONE)
         status = import_into_store(&importing);
-    for (size_t i = 0; status == CONTROL_DONE && i < importing.plan.part_count; i++) {
+    for (size_t i = 0; status == CONTROL_DONE && i < importing.plan.mapping_count; i++) {
         if (cli_given(cli, CLI_OPTION_JSON))
-            write_part_json(&cli->out, &importing.plan.parts[i], importing.trial);
+            write_part_json(&cli->out, &importing.plan.mappings[i], importing.trial);
         else
-            print_part(&cli->out, &importing.plan.parts[i], importing.trial);
+            print_part(&cli->out, &importing.plan.mappings[i], importing.trial);
     }
     if (status != CONTROL_DONE)
         cli_print_message("%s", importing.error.message);
-    else if (importing.plan.part_count == 0)
+    else if (importing.plan.mapping_count == 0)
         cli_print_message("%s contains no sources and no events", cli->args[0]);
     import_close(&importing.plan);
     import_go_close(&importing.file);

@@ -23,72 +23,78 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define PIECE_BYTES (1 << 20)
+#define BUFFER_BYTES (1 << 20)
 #define LOCK_FIRST 0x40000000 /* where SQLite locks its files, and how many bytes */
 #define LOCK_BYTES 512
 
-static const char *const suffixes[] = {"", "-wal", "-journal"};
-#define FILES (sizeof suffixes / sizeof suffixes[0])
+static const char *const file_suffixes[] = {"", "-wal", "-journal"};
+#define FILE_COUNT (sizeof file_suffixes / sizeof file_suffixes[0])
 
 struct original {
-    char path[PATH_MAX];       /* resolved: the WAL is beside the file, not beside a link to it */
-    struct stat status[FILES]; /* before the copy; st_mode 0 = the file does not exist */
+    char path[PATH_MAX];                 /* resolved: the WAL is beside the file, not beside a link to it */
+    struct stat file_status[FILE_COUNT]; /* before the copy; st_mode 0 = the file does not exist */
 };
 
 /* One call of import_copy_make. */
 struct copying {
     struct original original;
     const struct import_copy *copy;
-    import_stop *stop;
+    import_stop *should_stop;
     void *user;
-    char *piece;
+    char *buffer;
     struct error *error;
 };
 
-/* Reads size and time of the Go eventpipe's database, its WAL and its journal. `eventpipe import` runs it
- * before and after it copies them, to see whether they changed meanwhile. */
-static int read_status(const struct original *original, struct stat *status, struct error *error)
+/* Reads type, size and time of the Go eventpipe's database, its WAL and its journal into
+ * file_status[FILE_COUNT]; st_mode 0 means that a file does not exist. `eventpipe import` calls it before and
+ * after it copies the files, to detect a change meanwhile. Returns 0 or a negative code with a message. */
+static int read_file_statuses(const struct original *original, struct stat *file_status, struct error *error)
 {
-    for (size_t i = 0; i < FILES; i++) {
+    for (size_t i = 0; i < FILE_COUNT; i++) {
         char path[PATH_MAX + 16];
-        snprintf(path, sizeof path, "%s%s", original->path, suffixes[i]);
-        if (stat(path, &status[i]) == 0)
+        snprintf(path, sizeof path, "%s%s", original->path, file_suffixes[i]);
+        if (stat(path, &file_status[i]) == 0)
             continue;
         if (errno != ENOENT || i == 0)
-            return base_error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "%s: %s", path,
-                                  strerror(errno));
-        status[i] = (struct stat){0};
+            return base_error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "cannot examine %s: %s",
+                                  path, strerror(errno));
+        file_status[i] = (struct stat){0};
     }
     return 0;
 }
 
-/* Checks that the database to import, its WAL and its journal are regular files, and that there is room
- * for their copy. `eventpipe import` runs it before it copies them. */
-static int check_sizes_and_types(const struct copying *copying)
+/* Checks, before `eventpipe import` copies them, that the database, its WAL and its journal are regular
+ * files (a pipe would block the copy) and that the file system of the copy has space for them. Returns 0 or
+ * a negative code with a message. */
+static int check_file_types_and_free_space(const struct copying *copying)
 {
-    const struct stat *status = copying->original.status;
-    struct statvfs room;
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < FILES; i++) {
-        if (i == 0 ? !S_ISREG(status[i].st_mode) : status[i].st_mode != 0 && !S_ISREG(status[i].st_mode))
+    const struct stat *file_status = copying->original.file_status;
+    struct statvfs file_system;
+    uint64_t needed_bytes = 0;
+    for (size_t i = 0; i < FILE_COUNT; i++) {
+        if (i == 0 ? !S_ISREG(file_status[i].st_mode)
+                   : file_status[i].st_mode != 0 && !S_ISREG(file_status[i].st_mode))
             return base_error_set(copying->error, EP_EINVAL,
                                   "%s%s: expected a regular file that holds a database",
-                                  copying->original.path, suffixes[i]);
-        bytes += (uint64_t)status[i].st_size;
+                                  copying->original.path, file_suffixes[i]);
+        needed_bytes += (uint64_t)file_status[i].st_size;
     }
-    if (statvfs(copying->copy->directory, &room) == 0 && bytes / room.f_frsize >= room.f_bavail)
+    if (statvfs(copying->copy->directory, &file_system) == 0 &&
+        needed_bytes / file_system.f_frsize >= file_system.f_bavail)
         return base_error_set(copying->error, EP_ESYSTEM,
-                              "%s: no room for a copy of the database: it needs %" PRIu64 " bytes, %" PRIu64
-                              " are free (set TMPDIR to another directory)",
-                              copying->copy->directory, bytes, (uint64_t)room.f_bavail * room.f_frsize);
+                              "%s: not enough space for a copy of the database: it needs %" PRIu64
+                              " bytes, %" PRIu64 " are free (set TMPDIR to a directory with more space)",
+                              copying->copy->directory, needed_bytes,
+                              (uint64_t)file_system.f_bavail * file_system.f_frsize);
     return 0;
 }
 
-/* Whether the database to import, its WAL and its journal are the same files as before the copy.
- * `eventpipe import` runs it after the copy: files of different moments would make a damaged database. */
+/* Returns whether the database to import, its WAL and its journal are the same files, with the same sizes
+ * and times, as before the copy. `eventpipe import` copies again if not: files of different moments would
+ * make a damaged database. */
 static bool are_files_unchanged(const struct stat *before, const struct stat *after)
 {
-    for (size_t i = 0; i < FILES; i++)
+    for (size_t i = 0; i < FILE_COUNT; i++)
         if (before[i].st_mode != after[i].st_mode || before[i].st_ino != after[i].st_ino ||
             before[i].st_size != after[i].st_size || before[i].st_mtim.tv_sec != after[i].st_mtim.tv_sec ||
             before[i].st_mtim.tv_nsec != after[i].st_mtim.tv_nsec)
@@ -96,173 +102,188 @@ static bool are_files_unchanged(const struct stat *before, const struct stat *af
     return true;
 }
 
-/* ---- who has it open ---- */
+/* ---- other processes that use the database ---- */
 
-/* Fails if another process has the database to import open: the Go eventpipe would go on to process events
- * that are imported. `eventpipe import` runs it before and after the copy. It takes no lock on the file. */
-static int check_not_open(const struct original *original, struct error *error)
+/* Fails with EP_EBUSY if another process has the database to import open: the Go eventpipe would go on to
+ * process events that are being imported. `eventpipe import` calls it before and after the copy, because
+ * that process may start meanwhile. It only asks the kernel for locks and takes none itself, so it never
+ * disturbs the other program. */
+static int check_not_open_elsewhere(const struct original *original, struct error *error)
 {
     int fd = open(original->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return base_error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "%s: %s", original->path,
-                              strerror(errno));
+        return base_error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "cannot open %s: %s",
+                              original->path, strerror(errno));
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_FIRST, .l_len = LOCK_BYTES};
     int result = fcntl(fd, F_GETLK, &lock);
     close(fd);
     if (result != 0 || lock.l_type == F_UNLCK)
         return 0;
-    char path[40], name[32] = "?";
-    snprintf(path, sizeof path, "/proc/%ld/comm", (long)lock.l_pid);
-    FILE *file = fopen(path, "re");
-    if (file != NULL && fgets(name, sizeof name, file) != NULL)
-        name[strcspn(name, "\n")] = '\0';
+    char comm_path[40], process_name[32] = "?";
+    snprintf(comm_path, sizeof comm_path, "/proc/%ld/comm", (long)lock.l_pid);
+    FILE *file = fopen(comm_path, "re");
+    if (file != NULL && fgets(process_name, sizeof process_name, file) != NULL)
+        process_name[strcspn(process_name, "\n")] = '\0';
     if (file != NULL)
         fclose(file);
     return base_error_set(
         error, EP_EBUSY,
-        "%s: process %ld (%s) has it open: if that is the Go eventpipe, it still runs; stop it first",
-        original->path, (long)lock.l_pid, name);
+        "%s is open in process %ld (%s): if that is the Go eventpipe, stop it first, then import again",
+        original->path, (long)lock.l_pid, process_name);
 }
 
 /* ---- copying ---- */
 
-/* Writes one piece of the copied database, however often write(2) has to be called. `eventpipe import`
- * runs it while it copies the file. */
-static int write_piece(struct copying *copying, int fd, const char *path, size_t bytes)
+/* Writes `bytes` bytes of the copy buffer to the file `fd`; a short or interrupted write(2) is continued.
+ * `eventpipe import` calls it for each buffer that it has read. Returns 0 or EP_ESYSTEM with a message. */
+static int write_buffer(struct copying *copying, int fd, const char *path, size_t bytes)
 {
-    for (size_t done = 0; done < bytes;) {
-        ssize_t written = write(fd, copying->piece + done, bytes - done);
+    for (size_t written_bytes = 0; written_bytes < bytes;) {
+        ssize_t written = write(fd, copying->buffer + written_bytes, bytes - written_bytes);
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0)
-            return base_error_set(
-                copying->error, EP_ESYSTEM,
-                "%s: %s (the copy needs as much room as the database; set TMPDIR to another directory)", path,
-                strerror(errno));
-        done += (size_t)written;
+            return base_error_set(copying->error, EP_ESYSTEM,
+                                  "cannot write the copy %s: %s (it needs as much space as the database; set "
+                                  "TMPDIR to a directory with more space)",
+                                  path, strerror(errno));
+        written_bytes += (size_t)written;
     }
     return 0;
 }
 
-/* Copies one open file of the database to import, piece by piece, and stops when the user interrupts
- * `eventpipe import`, which runs it. */
-static int copy_bytes(struct copying *copying, int from, const char *from_path, int to, const char *to_path)
+/* Copies the content of one open file of the database to import, one buffer at a time. Before each buffer
+ * it asks the caller of `import_copy_make` whether the user has interrupted `eventpipe import`, and then
+ * fails with EP_ESTATE. Returns 0 or a negative code with a message. */
+static int copy_file_content(struct copying *copying, int from_fd, const char *from_path, int to_fd,
+                             const char *to_path)
 {
     for (;;) {
-        if (copying->stop != NULL && copying->stop(copying->user))
-            return base_error_set(copying->error, EP_ESTATE, "interrupted while it copied %s", from_path);
-        ssize_t got = read(from, copying->piece, PIECE_BYTES);
-        if (got < 0 && errno == EINTR)
+        if (copying->should_stop != NULL && copying->should_stop(copying->user))
+            return base_error_set(copying->error, EP_ESTATE,
+                                  "interrupted while %s was being copied; nothing was imported", from_path);
+        ssize_t read_bytes = read(from_fd, copying->buffer, BUFFER_BYTES);
+        if (read_bytes < 0 && errno == EINTR)
             continue;
-        if (got < 0)
-            return base_error_set(copying->error, EP_ESYSTEM, "%s: cannot be read: %s", from_path,
+        if (read_bytes < 0)
+            return base_error_set(copying->error, EP_ESYSTEM, "cannot read %s: %s", from_path,
                                   strerror(errno));
-        if (got == 0)
+        if (read_bytes == 0)
             return 0;
-        int code = write_piece(copying, to, to_path, (size_t)got);
+        int code = write_buffer(copying, to_fd, to_path, (size_t)read_bytes);
         if (code != 0)
             return code;
     }
 }
 
-/* Copies one file of the database to import (the database, its WAL or its journal), if it exists.
- * `eventpipe import` runs it. */
-static int copy_file(struct copying *copying, size_t which)
+/* Copies one file of the database to import into the private directory of `eventpipe import`. `file_index`
+ * selects the database, its WAL or its journal; one that does not exist is skipped. Returns 0 or a negative
+ * code with a message. */
+static int copy_file(struct copying *copying, size_t file_index)
 {
     char from_path[PATH_MAX + 16], to_path[PATH_MAX + 16];
-    snprintf(from_path, sizeof from_path, "%s%s", copying->original.path, suffixes[which]);
-    snprintf(to_path, sizeof to_path, "%s%s", copying->copy->path, suffixes[which]);
+    snprintf(from_path, sizeof from_path, "%s%s", copying->original.path, file_suffixes[file_index]);
+    snprintf(to_path, sizeof to_path, "%s%s", copying->copy->path, file_suffixes[file_index]);
     if (unlink(to_path) != 0 && errno != ENOENT) /* left by the first round */
-        return base_error_set(copying->error, EP_ESYSTEM, "%s: %s", to_path, strerror(errno));
-    if (copying->original.status[which].st_mode == 0)
+        return base_error_set(copying->error, EP_ESYSTEM, "cannot write the copy %s: %s", to_path,
+                              strerror(errno));
+    if (copying->original.file_status[file_index].st_mode == 0)
         return 0;
-    int from = open(from_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (from < 0 && errno == ENOENT && which > 0)
-        return 0; /* deleted meanwhile: copy_all detects the change */
-    if (from < 0)
-        return base_error_set(copying->error, EP_EACCESS, "%s: %s", from_path, strerror(errno));
-    int to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int code = to < 0 ? base_error_set(copying->error, EP_ESYSTEM, "%s: %s", to_path, strerror(errno))
-                      : copy_bytes(copying, from, from_path, to, to_path);
-    close(from);
-    if (to >= 0)
-        close(to);
+    int from_fd = open(from_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (from_fd < 0 && errno == ENOENT && file_index > 0)
+        return 0; /* deleted meanwhile: copy_all_files detects the change */
+    if (from_fd < 0)
+        return base_error_set(copying->error, EP_EACCESS, "cannot open %s: %s", from_path, strerror(errno));
+    int to_fd = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int code = to_fd < 0 ? base_error_set(copying->error, EP_ESYSTEM, "cannot write the copy %s: %s", to_path,
+                                          strerror(errno))
+                         : copy_file_content(copying, from_fd, from_path, to_fd, to_path);
+    close(from_fd);
+    if (to_fd >= 0)
+        close(to_fd);
     return code;
 }
 
-/* Copies the database to import with its WAL and journal once. *changed: an original changed meanwhile, so
- * the copy is useless. `eventpipe import` runs it. */
-static int copy_all(struct copying *copying, bool *changed)
+/* Copies the database to import with its WAL and journal once, for `eventpipe import`. Sets *changed to
+ * true if one of the originals changed meanwhile: the copied files then do not belong together, and the
+ * caller must copy again. Returns 0 or a negative code with a message. */
+static int copy_all_files(struct copying *copying, bool *changed)
 {
-    struct stat after[FILES];
-    int code = read_status(&copying->original, copying->original.status, copying->error);
+    struct stat after[FILE_COUNT];
+    int code = read_file_statuses(&copying->original, copying->original.file_status, copying->error);
     if (code == 0)
-        code = check_sizes_and_types(copying);
-    for (size_t i = 0; code == 0 && i < FILES; i++)
+        code = check_file_types_and_free_space(copying);
+    for (size_t i = 0; code == 0 && i < FILE_COUNT; i++)
         code = copy_file(copying, i);
     if (code == 0)
-        code = read_status(&copying->original, after, copying->error);
-    *changed = code == 0 && !are_files_unchanged(copying->original.status, after);
+        code = read_file_statuses(&copying->original, after, copying->error);
+    *changed = code == 0 && !are_files_unchanged(copying->original.file_status, after);
     return code;
 }
 
-/* Copies the database to import until its files belong together, at most twice. Fails with EP_EBUSY if
- * another process writes to it. `eventpipe import` runs it. */
+/* Copies the database to import, for `eventpipe import`, and copies it a second time if it changed during
+ * the first. Returns 0, or EP_EBUSY if it changed again or another process has it open: that process must
+ * be stopped first. */
 static int copy_until_unchanged(struct copying *copying)
 {
     bool changed = true;
-    int code = check_not_open(&copying->original, copying->error);
-    for (int round = 0; code == 0 && changed && round < 2; round++)
-        code = copy_all(copying, &changed);
+    int code = check_not_open_elsewhere(&copying->original, copying->error);
+    for (int attempt = 0; code == 0 && changed && attempt < 2; attempt++)
+        code = copy_all_files(copying, &changed);
     if (code == 0) /* it may have been started meanwhile */
-        code = check_not_open(&copying->original, copying->error);
+        code = check_not_open_elsewhere(&copying->original, copying->error);
     if (code == 0 && changed)
         code = base_error_set(
             copying->error, EP_EBUSY,
-            "%s: it changed while it was copied, twice: the Go eventpipe still runs on it; stop it "
-            "first",
+            "%s: it changed while it was copied, twice, so a program still writes to it; if that is the Go "
+            "eventpipe, stop it first, then import again",
             copying->original.path);
     return code;
 }
 
-/* Makes a private directory for the copy of the database to import, under TMPDIR. `eventpipe import` runs
- * it. */
-static int make_directory(struct import_copy *copy, struct error *error)
+/* Creates the directory (mode 0700) for the copy of the database that `eventpipe import` reads, under
+ * TMPDIR or /tmp, and sets the path of the copy in it. Returns 0, or a negative code with copy->directory
+ * empty. */
+static int create_private_directory(struct import_copy *copy, struct error *error)
 {
-    const char *base = getenv("TMPDIR");
-    if (base == NULL || *base == '\0')
-        base = "/tmp";
-    if (snprintf(copy->directory, sizeof copy->directory, "%s/eventpipe-import.XXXXXX", base) >=
+    const char *parent_directory = getenv("TMPDIR");
+    if (parent_directory == NULL || *parent_directory == '\0')
+        parent_directory = "/tmp";
+    if (snprintf(copy->directory, sizeof copy->directory, "%s/eventpipe-import.XXXXXX", parent_directory) >=
         (int)sizeof copy->directory) {
         copy->directory[0] = '\0';
-        return base_error_set(error, EP_EINVAL, "TMPDIR %s: the path is too long", base);
+        return base_error_set(error, EP_EINVAL,
+                              "TMPDIR %s: the path is too long; set TMPDIR to a shorter one",
+                              parent_directory);
     }
     if (mkdtemp(copy->directory) == NULL) { /* mode 0700 */
         copy->directory[0] = '\0';
-        return base_error_set(error, EP_ESYSTEM, "TMPDIR %s: cannot create a directory there: %s", base,
-                              strerror(errno));
+        return base_error_set(error, EP_ESYSTEM,
+                              "TMPDIR %s: cannot create a directory there for the copy of the database: %s",
+                              parent_directory, strerror(errno));
     }
     snprintf(copy->path, sizeof copy->path, "%s/copy.db", copy->directory);
     return 0;
 }
 
-/* Copies the Go eventpipe's database, with what a crash left beside it, into a private directory, so that
- * reading it never changes the original. `eventpipe import` calls it when it opens the file. */
-int import_copy_make(const char *path, import_stop *stop, void *user, struct import_copy *out,
+/* Copies the Go eventpipe's database, with the WAL or journal that a crash has left, into a new private
+ * directory, so that `eventpipe import` never changes the original while it reads. Returns 0 and *out, or a
+ * negative code; then nothing is left of the copy. */
+int import_copy_make(const char *path, import_stop *should_stop, void *user, struct import_copy *out,
                      struct error *error)
 {
     struct import_copy copy = {0};
-    struct copying copying = {.copy = &copy, .stop = stop, .user = user, .error = error};
+    struct copying copying = {.copy = &copy, .should_stop = should_stop, .user = user, .error = error};
     if (realpath(path, copying.original.path) == NULL)
         return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
                               path, strerror(errno));
-    copying.piece = malloc(PIECE_BYTES);
-    if (copying.piece == NULL)
+    copying.buffer = malloc(BUFFER_BYTES);
+    if (copying.buffer == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory");
-    int code = make_directory(&copy, error);
+    int code = create_private_directory(&copy, error);
     if (code == 0)
         code = copy_until_unchanged(&copying);
-    free(copying.piece);
+    free(copying.buffer);
     if (code != 0)
         import_copy_remove(&copy);
     else
@@ -270,16 +291,16 @@ int import_copy_make(const char *path, import_stop *stop, void *user, struct imp
     return code;
 }
 
-/* Removes the private copy of the imported database; an open connection can still read it.
- * `eventpipe import` calls it as soon as the copy is open, so that a kill leaves nothing behind, and after
- * a failure. */
+/* Removes the files and the directory of the private copy; a connection that has opened them can still
+ * read. `eventpipe import` calls it as soon as the copy is open, so that a later SIGKILL leaves no files
+ * behind, and after a failure. */
 void import_copy_remove(struct import_copy *copy)
 {
     if (copy->directory[0] == '\0')
         return;
-    for (size_t i = 0; i < FILES; i++) {
+    for (size_t i = 0; i < FILE_COUNT; i++) {
         char path[PATH_MAX + 16];
-        snprintf(path, sizeof path, "%s%s", copy->path, suffixes[i]);
+        snprintf(path, sizeof path, "%s%s", copy->path, file_suffixes[i]);
         unlink(path);
     }
     rmdir(copy->directory);

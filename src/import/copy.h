@@ -21,13 +21,13 @@ typedef bool import_stop(void *user);
 
 /*
  * Copies the database at `path` into a new directory under TMPDIR (default /tmp). Blocks while it copies, and
- * calls `stop` meanwhile. *out is set on success only; after a failure nothing is left. Errors:
+ * calls `should_stop` meanwhile. *out is set on success only; after a failure nothing is left. Errors:
  *   EP_EBUSY     another process has it open, or it changed while it was copied, twice: stop that program.
- *   EP_ESTATE    `stop` returned true.
+ *   EP_ESTATE    `should_stop` returned true.
  *   EP_ENOENT, EP_EACCESS, EP_EINVAL   there is no such file, it is not readable, or it is no regular file.
  *   EP_ESYSTEM   no room for the copy; the message names TMPDIR.
  */
-int import_copy_make(const char *path, import_stop *stop, void *user, struct import_copy *out,
+int import_copy_make(const char *path, import_stop *should_stop, void *user, struct import_copy *out,
                      struct error *error);
 /* Removes the files and the directory. A connection that has them open can still read them. A second call
  * does nothing. */

@@ -18,29 +18,30 @@
 
 /* ---- the plan ---- */
 
-/* Adds a source of the file to the plan of an import: which source of the configuration it becomes.
- * `eventpipe import` runs it for each source before it stores anything. */
-static int add_part(struct import *import, const struct import_go_source *from,
-                    const struct source_config *source, struct error *error)
+/* Records in the plan of an import which configured source takes the events of one source of the imported
+ * file. `eventpipe import` calls it for each source, before it stores anything. Returns 0 or EP_ENOMEM with
+ * a message. */
+static int add_source_mapping(struct import_plan *plan, const struct import_go_source *file_source,
+                              const struct source_config *source, struct error *error)
 {
-    struct import_part *parts = reallocarray(import->parts, import->part_count + 1, sizeof *parts);
-    uint64_t *at_stage = calloc(source->stage_count + 1, sizeof *at_stage);
-    if (parts != NULL)
-        import->parts = parts;
-    if (parts == NULL || at_stage == NULL) {
-        free(at_stage);
+    struct import_mapping *mappings = reallocarray(plan->mappings, plan->mapping_count + 1, sizeof *mappings);
+    uint64_t *events_at_stage = calloc(source->stage_count + 1, sizeof *events_at_stage);
+    if (mappings != NULL)
+        plan->mappings = mappings;
+    if (mappings == NULL || events_at_stage == NULL) {
+        free(events_at_stage);
         return base_error_set(error, EP_ENOMEM, "out of memory");
     }
-    parts[import->part_count++] = (struct import_part){.from = from->id,
-                                                       .cursor = from->cursor,
-                                                       .source = source,
-                                                       .at_stage = at_stage};
+    mappings[plan->mapping_count++] = (struct import_mapping){.from_id = file_source->id,
+                                                              .cursor = file_source->cursor,
+                                                              .source = source,
+                                                              .events_at_stage = events_at_stage};
     return 0;
 }
 
-/* Returns the configured source with this id, or NULL. `eventpipe import` runs it for each source of the
- * file: events are imported only into sources of the configuration. */
-static const struct source_config *find_source(const struct config *config, const char *id)
+/* Returns the source of the configuration that has this id, or NULL. `eventpipe import` looks up each
+ * source of the imported file with it, since events can only be imported into configured sources. */
+static const struct source_config *find_configured_source(const struct config *config, const char *id)
 {
     for (size_t i = 0; i < config->source_count; i++)
         if (strcmp(config->sources[i].id, id) == 0)
@@ -48,20 +49,21 @@ static const struct source_config *find_source(const struct config *config, cons
     return NULL;
 }
 
-static void append_name(struct text *names, const char *name)
+static void append_name_to_list(struct text *names, const char *name)
 {
     base_text_append(names, names->bytes > 0 ? ", " : "");
     base_text_append(names, name);
 }
 
-/* Sets the error of an import into a source that the configuration lacks, with the names that it has.
- * `eventpipe import` runs it while it plans. */
-static int report_missing_source(const struct config *config, const char *id, bool renamed,
-                                 struct error *error)
+/* Sets and returns the error of an import into a source that the configuration lacks; the message lists the
+ * sources that it has. `renamed` says that the user gave --as, so the message need not suggest it.
+ * `eventpipe import` calls it while it makes its plan. */
+static int set_source_not_configured_error(const struct config *config, const char *id, bool renamed,
+                                           struct error *error)
 {
     struct text names = {0};
     for (size_t i = 0; i < config->source_count; i++)
-        append_name(&names, config->sources[i].id);
+        append_name_to_list(&names, config->sources[i].id);
     base_error_set(error, EP_ECONFIG,
                    "the configuration has no source \"%s\"; it has %s%s. Nothing was imported", id,
                    names.text != NULL ? names.text : "none",
@@ -70,54 +72,55 @@ static int report_missing_source(const struct config *config, const char *id, bo
     return error->code;
 }
 
-/* Sets the error of an import of a source that the file lacks (--source), with the names that it has.
- * `eventpipe import` runs it while it plans. */
-static int report_missing_part(const struct import_go_source *sources, size_t count, const char *only,
-                               struct error *error)
+/* Sets and returns the error (EP_ENOENT) of `eventpipe import --source ID` if the imported file has no such
+ * source; the message lists the sources that it has. */
+static int set_source_not_in_file_error(const struct import_go_source *sources, size_t count,
+                                        const char *only_source, struct error *error)
 {
     struct text names = {0};
     for (size_t i = 0; i < count; i++)
-        append_name(&names, sources[i].id);
-    base_error_set(error, EP_ENOENT, "the file has no source \"%s\"; it has %s", only,
-                   names.text != NULL ? names.text : "none");
+        append_name_to_list(&names, sources[i].id);
+    base_error_set(error, EP_ENOENT, "the imported file has no source \"%s\"; it has %s (see --source)",
+                   only_source, names.text != NULL ? names.text : "none");
     base_text_free(&names);
     return error->code;
 }
 
-/* Plans an import: decides which source of the Go eventpipe's file becomes which source of the
- * configuration. Stores nothing. `eventpipe import` calls it first, so that it fails before it changes the
- * store. */
-int import_plan(struct import_go *file, const struct config *config, const char *only, const char *as,
-                struct import *out, struct error *error)
+/* Decides which source of the Go eventpipe's database becomes which source of the configuration, and stores
+ * nothing. `eventpipe import` calls it first, so that a wrong name fails before the store is changed.
+ * Returns 0 and *out, which import_close frees, or a negative code with a message. */
+int import_make_plan(struct import_go *file, const struct config *config, const char *only_source,
+                     const char *new_id, struct import_plan *out, struct error *error)
 {
     const struct import_go_source *sources;
-    size_t count = import_go_sources(file, &sources);
-    struct import import = {.file = file};
+    size_t count = import_go_list_sources(file, &sources);
+    struct import_plan plan = {.file = file};
     int code = 0;
-    if (as != NULL && only == NULL && count > 1)
+    if (new_id != NULL && only_source == NULL && count > 1)
         return base_error_set(error, EP_EINVAL, "--as: the file has %zu sources; choose one with --source",
                               count);
     for (size_t i = 0; code == 0 && i < count; i++) {
-        if (only != NULL && strcmp(only, sources[i].id) != 0)
+        if (only_source != NULL && strcmp(only_source, sources[i].id) != 0)
             continue;
-        const char *id = as != NULL ? as : sources[i].id;
-        const struct source_config *source = find_source(config, id);
-        code = source != NULL ? add_part(&import, &sources[i], source, error)
-                              : report_missing_source(config, id, as != NULL, error);
+        const char *id = new_id != NULL ? new_id : sources[i].id;
+        const struct source_config *source = find_configured_source(config, id);
+        code = source != NULL ? add_source_mapping(&plan, &sources[i], source, error)
+                              : set_source_not_configured_error(config, id, new_id != NULL, error);
     }
-    if (code == 0 && only != NULL && import.part_count == 0)
-        code = report_missing_part(sources, count, only, error);
+    if (code == 0 && only_source != NULL && plan.mapping_count == 0)
+        code = set_source_not_in_file_error(sources, count, only_source, error);
     if (code == 0)
-        *out = import;
+        *out = plan;
     else
-        import_close(&import);
+        import_close(&plan);
     return code;
 }
 
 /* ---- marks ---- */
 
-/* Whether the configured source has a stage of this name. `eventpipe import` runs it: stages that only the
- * file names are reported, and stay recorded as done. */
+/* Returns whether the source has a stage of this name in the configuration. `eventpipe import` asks this
+ * for each stage that an imported event has done: one that is not configured is reported and stays
+ * recorded. */
 static bool is_stage_configured(const struct source_config *source, const char *name)
 {
     for (size_t i = 0; i < source->stage_count; i++)
@@ -131,192 +134,202 @@ static int compare_mark_names(const void *left, const void *right)
     return strcmp(((const struct import_mark *)left)->stage, ((const struct import_mark *)right)->stage);
 }
 
-static void write_done_stage(struct text *done, const char *stage)
+static void write_done_stage(struct text *done_list, const char *stage)
 {
-    base_text_append(done, stage);
-    base_text_append(done, "\n");
+    base_text_append(done_list, stage);
+    base_text_append(done_list, "\n");
 }
 
-/* Writes the list of stages that an imported event has done, as the store keeps it: those of the chain in
- * order, then the unknown ones by name. `eventpipe import` runs it for each row. */
-static int write_done_list(const struct source_config *source, struct import_row *row, struct text *done)
+/* Writes the stages that an imported event has done, one per line, as the store keeps them: first those of
+ * the configuration in their order, then the others by name. `eventpipe import` calls it for each row.
+ * Returns 0 or EP_ENOMEM. */
+static int write_done_list(const struct source_config *source, struct import_row *row, struct text *done_list)
 {
-    base_text_reset(done);
-    base_text_append(done, "");
+    base_text_reset(done_list);
+    base_text_append(done_list, "");
     if (row->mark_count > 1)
         qsort(row->marks, row->mark_count, sizeof *row->marks, compare_mark_names);
     for (size_t i = 0; i < source->stage_count; i++)
         for (size_t j = 0; j < row->mark_count; j++)
             if (row->marks[j].done && strcmp(row->marks[j].stage, source->stages[i].name) == 0)
-                write_done_stage(done, row->marks[j].stage);
+                write_done_stage(done_list, row->marks[j].stage);
     for (size_t j = 0; j < row->mark_count; j++)
         if (row->marks[j].done && !is_stage_configured(source, row->marks[j].stage))
-            write_done_stage(done, row->marks[j].stage);
-    return done->failed ? EP_ENOMEM : 0;
+            write_done_stage(done_list, row->marks[j].stage);
+    return done_list->failed ? EP_ENOMEM : 0;
 }
 
-/* Counts, for the import's report, a stage that the file names and the configuration lacks.
- * `eventpipe import` runs it for each such mark of an imported event. 0 or EP_ENOMEM. */
-static int count_unknown(struct import_part *part, const struct import_mark *mark)
+/* Counts, for the report of `eventpipe import`, an event that has done or not done a stage which the
+ * configuration lacks. Called for each such mark of an imported event; the list stays sorted by name.
+ * Returns 0 or EP_ENOMEM. */
+static int count_unknown_stage(struct import_mapping *mapping, const struct import_mark *mark)
 {
-    size_t at = 0;
-    while (at < part->unknown_count && strcmp(part->unknown[at].name, mark->stage) < 0)
-        at++;
-    if (at == part->unknown_count || strcmp(part->unknown[at].name, mark->stage) != 0) {
-        struct import_unknown *grown = reallocarray(part->unknown, part->unknown_count + 1, sizeof *grown);
-        if (grown != NULL)
-            part->unknown = grown;
+    size_t index = 0;
+    while (index < mapping->unknown_stage_count &&
+           strcmp(mapping->unknown_stages[index].name, mark->stage) < 0)
+        index++;
+    if (index == mapping->unknown_stage_count ||
+        strcmp(mapping->unknown_stages[index].name, mark->stage) != 0) {
+        struct import_unknown_stage *larger_list =
+            reallocarray(mapping->unknown_stages, mapping->unknown_stage_count + 1, sizeof *larger_list);
+        if (larger_list != NULL)
+            mapping->unknown_stages = larger_list;
         char *name = strdup(mark->stage);
-        if (grown == NULL || name == NULL) {
+        if (larger_list == NULL || name == NULL) {
             free(name);
             return EP_ENOMEM;
         }
-        memmove(&grown[at + 1], &grown[at], (part->unknown_count - at) * sizeof *grown);
-        grown[at] = (struct import_unknown){.name = name};
-        part->unknown_count++;
+        memmove(&larger_list[index + 1], &larger_list[index],
+                (mapping->unknown_stage_count - index) * sizeof *larger_list);
+        larger_list[index] = (struct import_unknown_stage){.name = name};
+        mapping->unknown_stage_count++;
     }
     if (mark->done)
-        part->unknown[at].done++;
+        mapping->unknown_stages[index].done_count++;
     else
-        part->unknown[at].waiting++;
+        mapping->unknown_stages[index].waiting_count++;
     return 0;
 }
 
-/* ---- running ---- */
+/* ---- the import itself ---- */
 
-/* Gives the store the next event of the file to import, source by source. The store calls it in
- * `eventpipe import`, inside its transaction. 1 = a row, 0 = no more, or a code. */
+/* Called by the store, inside its transaction, while `eventpipe import` runs: gives it the next event of
+ * the imported file, one source after the other. Returns 1 with *out set, 0 when all sources are read, or a
+ * negative code. */
 static int on_next_row(struct store_import_row *out, void *user)
 {
-    struct import *import = user;
+    struct import_plan *plan = user;
     int code = 0;
-    if (import->failed) {
-        base_error_set(import->error, EP_ENOMEM, "out of memory");
+    if (plan->out_of_memory) {
+        base_error_set(plan->error, EP_ENOMEM, "out of memory");
         return EP_ENOMEM;
     }
-    while (code == 0 && import->at < import->part_count) {
-        struct import_part *part = &import->parts[import->at];
-        if (!import->started) {
-            code = import_go_start(import->file, part->from, import->error);
-            import->started = true;
+    while (code == 0 && plan->mapping_index < plan->mapping_count) {
+        struct import_mapping *mapping = &plan->mappings[plan->mapping_index];
+        if (!plan->source_selected) {
+            code = import_go_select_source(plan->file, mapping->from_id, plan->error);
+            plan->source_selected = true;
         }
         if (code == 0)
-            code = import_go_next(import->file, &import->row, &import->locked, import->error);
+            code = import_go_read_row(plan->file, &plan->row, &plan->row_locked, plan->error);
         if (code == 0) {
-            import->at++;
-            import->started = false;
+            plan->mapping_index++;
+            plan->source_selected = false;
         }
     }
     if (code != 1)
         return code;
-    struct import_part *part = &import->parts[import->at];
-    if (write_done_list(part->source, &import->row, &import->done) != 0) {
-        base_error_set(import->error, EP_ENOMEM, "out of memory");
+    struct import_mapping *mapping = &plan->mappings[plan->mapping_index];
+    if (write_done_list(mapping->source, &plan->row, &plan->done_list) != 0) {
+        base_error_set(plan->error, EP_ENOMEM, "out of memory");
         return EP_ENOMEM;
     }
     *out = (struct store_import_row){
-        .source = part->store_id,
-        .event = import->row.event,
-        .done = import->done.text,
-        .context = import->row.context.text,
-        .context_bytes = import->row.context.bytes,
+        .source = mapping->store_id,
+        .event = plan->row.event,
+        .done = plan->done_list.text,
+        .context = plan->row.context.text,
+        .context_bytes = plan->row.context.bytes,
     };
     return 1;
 }
 
-/* Counts in the import's report what became of a row: new or known, and which stage it waits for. The
- * store calls it in `eventpipe import` after each row. */
+/* Called by the store after each row of `eventpipe import`: counts the event for the report, as new or
+ * known and by the stage it waits for. `is_new` is false if the store had the event already. It has
+ * no return value, so it leaves lack of memory to on_next_row to report. */
 static void on_row_taken(const struct store_import_row *stored, bool is_new, void *user)
 {
-    struct import *import = user;
-    struct import_part *part = &import->parts[import->at];
-    const struct import_row *row = &import->row;
+    struct import_plan *plan = user;
+    struct import_mapping *mapping = &plan->mappings[plan->mapping_index];
+    const struct import_row *row = &plan->row;
     if (!is_new) {
-        part->known++;
+        mapping->known_count++;
         return;
     }
-    size_t position = process_chain_next(part->source, stored->done);
-    part->imported++;
-    part->locked += import->locked;
+    size_t stage_position = process_chain_next(mapping->source, stored->done);
+    mapping->imported_count++;
+    mapping->locked_count += plan->row_locked;
     if (stored->event.dead != STORE_REASON_NONE)
-        part->corrupt++;
-    else if (position == part->source->stage_count)
-        part->complete++;
+        mapping->corrupt_count++;
+    else if (stage_position == mapping->source->stage_count)
+        mapping->complete_count++;
     else
-        part->at_stage[position]++;
+        mapping->events_at_stage[stage_position]++;
     for (size_t i = 0; i < row->mark_count; i++)
-        if (!is_stage_configured(part->source, row->marks[i].stage) &&
-            count_unknown(part, &row->marks[i]) != 0)
-            import->failed = true;
-    if (row->other_uid != NULL && part->other_uids++ == 0) {
-        part->other_row = strdup(row->uid);
-        part->other_event = strdup(row->other_uid);
-        import->failed = import->failed || part->other_row == NULL || part->other_event == NULL;
+        if (!is_stage_configured(mapping->source, row->marks[i].stage) &&
+            count_unknown_stage(mapping, &row->marks[i]) != 0)
+            plan->out_of_memory = true;
+    if (row->other_uid != NULL && mapping->other_uid_count++ == 0) {
+        mapping->first_row_uid = strdup(row->uid);
+        mapping->first_event_uid = strdup(row->other_uid);
+        plan->out_of_memory =
+            plan->out_of_memory || mapping->first_row_uid == NULL || mapping->first_event_uid == NULL;
     }
 }
 
-/* Runs a trial (`eventpipe import --dry-run`) before the daemon's first start: there is no store, so every
- * event is new. */
-static int run_trial_without_store(struct import *import)
+/* Counts what `eventpipe import --dry-run` would import if the daemon has never started: there is no store
+ * yet, so every event is new and every cursor would be set. Returns 0 or a negative code with a message. */
+static int run_trial_without_store(struct import_plan *plan)
 {
     struct store_import_row row;
     int code;
-    while ((code = on_next_row(&row, import)) == 1)
-        on_row_taken(&row, true, import);
-    for (size_t i = 0; i < import->part_count; i++) {
-        struct import_part *part = &import->parts[i];
-        part->cursor_set = part->cursor != NULL && part->cursor[0] != '\0';
+    while ((code = on_next_row(&row, plan)) == 1)
+        on_row_taken(&row, true, plan);
+    for (size_t i = 0; i < plan->mapping_count; i++) {
+        struct import_mapping *mapping = &plan->mappings[i];
+        mapping->cursor_set = mapping->cursor != NULL && mapping->cursor[0] != '\0';
     }
     return code;
 }
 
-/* Imports all planned sources in one transaction of the store, or with `trial` only finds out what it
- * would do. `eventpipe import` calls it; it holds the store meanwhile,
- * except in a trial. */
-int import_run(struct import *import, struct store *store, bool trial, uint64_t now_ms, struct error *error)
+/* Imports all planned sources in one transaction of the store, or with `trial` only counts what it would
+ * import. `eventpipe import` calls it and holds the lock of the store, if there is one, so no daemon can start meanwhile.
+ * Returns 0, or a negative code with a message; then nothing was stored. */
+int import_run(struct import_plan *plan, struct store *store, bool trial, uint64_t now_ms,
+               struct error *error)
 {
     *error = (struct error){0};
-    import->error = error;
+    plan->error = error;
     if (store == NULL)
-        return run_trial_without_store(import);
-    struct store_import_cursor *cursors = calloc(import->part_count + 1, sizeof *cursors);
+        return run_trial_without_store(plan);
+    struct store_import_cursor *cursors = calloc(plan->mapping_count + 1, sizeof *cursors);
     if (cursors == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory");
-    for (size_t i = 0; i < import->part_count; i++)
-        cursors[i] = (struct store_import_cursor){.source = import->parts[i].store_id,
-                                                  .cursor = import->parts[i].cursor};
-    struct store_import all = {
+    for (size_t i = 0; i < plan->mapping_count; i++)
+        cursors[i] = (struct store_import_cursor){.source = plan->mappings[i].store_id,
+                                                  .cursor = plan->mappings[i].cursor};
+    struct store_import request = {
         .next = on_next_row,
         .took = on_row_taken,
-        .user = import,
+        .user = plan,
         .cursors = cursors,
-        .cursor_count = import->part_count,
+        .cursor_count = plan->mapping_count,
         .now_ms = now_ms,
         .trial = trial,
     };
-    int code = store_import(store, &all);
+    int code = store_import(store, &request);
     if (code != 0 && error->code == 0) /* otherwise the error is of the file */
         base_error_set(error, code, "%s", store_errmsg(store));
-    for (size_t i = 0; i < import->part_count; i++)
-        import->parts[i].cursor_set = code == 0 && cursors[i].set;
+    for (size_t i = 0; i < plan->mapping_count; i++)
+        plan->mappings[i].cursor_set = code == 0 && cursors[i].set;
     free(cursors);
     return code;
 }
 
 /* Frees an import's plan and report. `eventpipe import` calls it after it has printed the report. */
-void import_close(struct import *import)
+void import_close(struct import_plan *plan)
 {
-    for (size_t i = 0; i < import->part_count; i++) {
-        struct import_part *part = &import->parts[i];
-        for (size_t j = 0; j < part->unknown_count; j++)
-            free(part->unknown[j].name);
-        free(part->unknown);
-        free(part->at_stage);
-        free(part->other_row);
-        free(part->other_event);
+    for (size_t i = 0; i < plan->mapping_count; i++) {
+        struct import_mapping *mapping = &plan->mappings[i];
+        for (size_t j = 0; j < mapping->unknown_stage_count; j++)
+            free(mapping->unknown_stages[j].name);
+        free(mapping->unknown_stages);
+        free(mapping->events_at_stage);
+        free(mapping->first_row_uid);
+        free(mapping->first_event_uid);
     }
-    free(import->parts);
-    import_row_free(&import->row);
-    base_text_free(&import->done);
-    *import = (struct import){0};
+    free(plan->mappings);
+    import_row_free(&plan->row);
+    base_text_free(&plan->done_list);
+    *plan = (struct import_plan){0};
 }

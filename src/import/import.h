@@ -9,58 +9,60 @@
 #include "src/import/go_database.h"
 
 /* A stage that the file names and the configuration lacks. */
-struct import_unknown {
+struct import_unknown_stage {
     char *name;
-    uint64_t done, waiting; /* how many events have it done, or not */
+    uint64_t done_count, waiting_count; /* how many events have it done, or not */
 };
 
 /* One source of the file, and the report on it. */
-struct import_part {
-    const char *from;                   /* its id in the file */
+struct import_mapping {
+    const char *from_id;                /* its id in the file */
     const char *cursor;                 /* in the file; NULL or "" = none */
     const struct source_config *source; /* what it becomes */
     int64_t store_id;                   /* 0 = the store does not know it yet */
 
     /* the report: what was done, or in a trial would be */
-    uint64_t imported, known;      /* events; known ones were in the store, or imported, before: left alone */
-    uint64_t corrupt, locked;      /* of the imported */
-    uint64_t complete;             /* of the imported: all stages of the configuration are done */
-    uint64_t *at_stage;            /* of the imported: how many wait for each of source->stages */
-    uint64_t other_uids;           /* events whose data has another uid than their row */
-    char *other_row, *other_event; /* the first of them */
-    struct import_unknown *unknown; /* by name */
-    size_t unknown_count;
+    uint64_t imported_count;
+    uint64_t known_count;                 /* events that were in the store, or imported, before: left alone */
+    uint64_t corrupt_count, locked_count; /* of the imported */
+    uint64_t complete_count;              /* of the imported: all stages of the configuration are done */
+    uint64_t *events_at_stage;            /* of the imported: how many wait for each of source->stages */
+    uint64_t other_uid_count;             /* events whose data has another uid than their row */
+    char *first_row_uid, *first_event_uid;       /* the first of them */
+    struct import_unknown_stage *unknown_stages; /* by name */
+    size_t unknown_stage_count;
     bool cursor_set;
 };
 
-struct import {
-    struct import_part *parts;
-    size_t part_count;
+struct import_plan {
+    struct import_mapping *mappings;
+    size_t mapping_count;
 
     /* while it runs */
     struct import_go *file;
-    size_t at;                    /* index of the present part */
-    bool started, locked, failed; /* failed: out of memory, the report would be wrong */
+    size_t mapping_index;                            /* of the source that is being read */
+    bool source_selected, row_locked, out_of_memory; /* out of memory: the report would be wrong */
     struct import_row row;
-    struct text done;
+    struct text done_list;
     struct error *error;
 };
 
 /*
- * Plans the import; stores nothing. only: import this source of the file, NULL = all. as: under this id,
- * NULL = its own. EP_ENOENT: the file has no such source. EP_EINVAL: `as` for several sources. EP_ECONFIG:
- * the configuration lacks a source. *out is set on success only. The file and the configuration must stay
+ * Plans the import; stores nothing. only_source: import this source of the file, NULL = all. new_id: under
+ * this id, NULL = its own. EP_ENOENT: the file has no such source. EP_EINVAL: `new_id` for several sources.
+ * EP_ECONFIG: the configuration lacks a source. *out is set on success only. The file and the configuration must stay
  * until import_close.
  */
-int import_plan(struct import_go *file, const struct config *config, const char *only, const char *as,
-                struct import *out, struct error *error);
+int import_make_plan(struct import_go *file, const struct config *config, const char *only_source,
+                     const char *new_id, struct import_plan *out, struct error *error);
 /*
- * Imports all parts in one transaction of the store; now_ms (wall clock) is the time of arrival. The caller
- * has set the store ids of the parts. trial: changes nothing; then the store may be NULL (it does not exist
+ * Imports all planned sources in one transaction of the store; now_ms (wall clock) is the time of
+ * arrival. The caller has set their store_id. trial: changes nothing; then the store may be NULL (it does not exist
  * yet) or a reader's handle. Returns 0 or a code of the store or of the file; then nothing is stored.
  */
-int import_run(struct import *import, struct store *store, bool trial, uint64_t now_ms, struct error *error);
+int import_run(struct import_plan *plan, struct store *store, bool trial, uint64_t now_ms,
+               struct error *error);
 /* Frees the plan and its report. */
-void import_close(struct import *import);
+void import_close(struct import_plan *plan);
 
 #endif

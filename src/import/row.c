@@ -21,17 +21,17 @@
 #include "src/base/utf8.h"
 #include "src/source/source.h"
 
-static const char *const kind_names[] = {
+static const char *const kind_phrases[] = {
     [MSGPACK_NIL] = "nil",        [MSGPACK_BOOL] = "a boolean", [MSGPACK_INTEGER] = "an integer",
     [MSGPACK_FLOAT] = "a float",  [MSGPACK_TEXT] = "text",      [MSGPACK_BYTES] = "bytes",
     [MSGPACK_ARRAY] = "an array", [MSGPACK_MAP] = "a map",      [MSGPACK_EXTENSION] = "an extension",
 };
 
-/* ---- parts ---- */
+/* ---- checks and conversions ---- */
 
-/* Returns the row's id as a UID. An id that cannot be one (not UTF-8, with a NUL, empty, too long) is
- * replaced by a hash of its bytes, so that two rows never become one event. NULL = out of memory.
- * `eventpipe import` runs it for each row. */
+/* Returns the id of an imported row as the UID of our event; the caller frees it, NULL means out of memory.
+ * An id that cannot be a UID (not UTF-8, with a NUL, empty, too long) is replaced by a hash of its bytes,
+ * so that different rows never become one event. `eventpipe import` calls it for each row. */
 static char *make_uid(struct json_span id)
 {
     char hash[HASH_UID_DIGITS + 1];
@@ -43,79 +43,84 @@ static char *make_uid(struct json_span id)
     return strdup(hash);
 }
 
-/* Reads the only MessagePack value in the bytes of an imported column; it is an error if more bytes
- * follow. `eventpipe import` runs it for each row's data and context. */
-static int read_whole_value(struct msgpack bytes, struct msgpack *value, struct error *error)
+/* Finds the one MessagePack value that an imported column must hold; more bytes after it are an error
+ * (EP_EPROTO), as they would be lost. `eventpipe import` calls it for each row's data and context. Returns
+ * 0 or a negative code with a message. */
+static int read_single_value(struct msgpack bytes, struct msgpack *value, struct error *error)
 {
     int code = json_msgpack_first(bytes, value, error);
     if (code == 0 && value->bytes != bytes.bytes)
-        code = base_error_set(error, EP_EPROTO, "%zu bytes follow its end", bytes.bytes - value->bytes);
+        code = base_error_set(error, EP_EPROTO, "%zu unexpected bytes follow the value",
+                              bytes.bytes - value->bytes);
     return code;
 }
 
-/* Fails unless a MessagePack value of an imported row is a map. `what` begins the message, which becomes
- * the error of the dead event. `eventpipe import` runs it. */
-static int expect_map(const char *what, struct msgpack value, struct error *error)
+/* Fails with EP_EPROTO unless a MessagePack value of an imported row is a map. `message_prefix` (such as
+ * "pipelineContext: ") says in the message which value it is; the message becomes the error of the dead
+ * event that `eventpipe import` stores. */
+static int check_is_map(const char *message_prefix, struct msgpack value, struct error *error)
 {
     if (json_msgpack_kind(value) == MSGPACK_MAP)
         return 0;
-    return base_error_set(error, EP_EPROTO, "%sexpected a map, found %s", what,
-                          kind_names[json_msgpack_kind(value)]);
+    return base_error_set(error, EP_EPROTO, "%sexpected a map, found %s", message_prefix,
+                          kind_phrases[json_msgpack_kind(value)]);
 }
 
 /* ---- the event ---- */
 
-/* Adds the member "uid" before the others in an imported event's JSON, if it has none: stages expect it.
- * `eventpipe import` runs it. */
+/* Puts the member "uid" in front of the other members of an imported event's JSON. `eventpipe import` calls
+ * it for an event without one, because stages expect it. */
 static void add_uid_member(struct import_row *row)
 {
-    struct text *out = &row->spare;
+    struct text *out = &row->spare_text;
     base_text_append(out, "{\"uid\":");
     json_write_string(out, row->uid, strlen(row->uid));
     base_text_append(out, row->data.bytes > 2 ? "," : ""); /* {} has no member to separate */
     base_text_append_bytes(out, row->data.text + 1, row->data.bytes - 1);
-    struct text swap = row->data;
+    struct text previous_data = row->data;
     row->data = *out;
-    *out = swap;
+    *out = previous_data;
 }
 
-/* *out: a member of an imported event as text, malloc'd; NULL if it does not exist or is neither text nor
- * number. `eventpipe import` runs it for uid, address and type. */
-static int copy_member(struct json_span event, const char *pointer, char **out)
+/* Copies a member of an imported event as text into *out, which the caller frees. *out is NULL if there is
+ * no such member or it is neither text nor a number. `eventpipe import` reads uid, address and type with
+ * it. Returns 0 or EP_ENOMEM. */
+static int copy_text_or_number(struct json_span event, const char *json_pointer, char **out)
 {
     struct json_span value;
     *out = NULL;
-    if (!json_find(event, pointer, &value) || (json_kind(value) != '"' && json_kind(value) != '0'))
+    if (!json_find(event, json_pointer, &value) || (json_kind(value) != '"' && json_kind(value) != '0'))
         return 0;
     *out = json_text(value);
     return *out != NULL ? 0 : EP_ENOMEM;
 }
 
-/* Reads the data of an imported row: turns its MessagePack into JSON, and finds UID, address and type.
- * `eventpipe import` runs it for each row. */
-static int read_event(struct import_row *row, struct msgpack data)
+/* Converts the MessagePack data of an imported row to JSON and takes UID, address and type from it;
+ * `eventpipe import` calls it for each row. Returns 0, EP_ENOMEM, or EP_EPROTO if the data cannot be read;
+ * the event is then stored as dead. */
+static int read_event_data(struct import_row *row, struct msgpack data)
 {
     struct msgpack value;
-    struct json_span found;
-    int code = read_whole_value(data, &value, &row->error);
+    struct json_span uid_value;
+    int code = read_single_value(data, &value, &row->error);
     if (code == 0)
-        code = expect_map("", value, &row->error);
+        code = check_is_map("", value, &row->error);
     if (code == 0)
         code = json_msgpack_json(value, &row->data, &row->error);
     struct json_span event = {row->data.text, row->data.bytes};
     if (code == 0)
-        code = copy_member(event, "/uid", &row->other_uid);
+        code = copy_text_or_number(event, "/uid", &row->other_uid);
     if (code == 0)
-        code = copy_member(event, "/address", &row->address);
+        code = copy_text_or_number(event, "/address", &row->address);
     if (code == 0)
-        code = copy_member(event, "/type", &row->type);
+        code = copy_text_or_number(event, "/type", &row->type);
     if (code != 0)
         return code;
     if (row->other_uid != NULL && strcmp(row->other_uid, row->uid) == 0) {
         free(row->other_uid);
         row->other_uid = NULL;
     }
-    if (!json_find(event, "/uid", &found))
+    if (!json_find(event, "/uid", &uid_value))
         add_uid_member(row);
     row->event.address = row->address;
     row->event.type = row->type;
@@ -126,90 +131,93 @@ static int read_event(struct import_row *row, struct msgpack data)
 
 /* ---- the context ---- */
 
-/* Keeps one mark of processedStages, the Go eventpipe's record of the stages that an event has done.
- * `eventpipe import` runs it for each member. The names go into one text, each with its NUL;
- * set_mark_names sets the pointers when the text no longer grows. */
-static int on_mark(struct msgpack key, struct msgpack value, void *user)
+/* Called for each member of processedStages, in which the Go eventpipe marks the stages that an event has
+ * passed: keeps one mark. Its name is appended to row->mark_names, which may still move as it grows; so
+ * set_mark_stage_names sets the pointers to the names later. Returns 0 or a negative code. */
+static int on_stage_mark(struct msgpack key, struct msgpack value, void *user)
 {
     struct import_row *row = user;
     struct json_span name;
     if (json_msgpack_kind(key) != MSGPACK_TEXT || !json_msgpack_content(key, &name))
         return base_error_set(&row->error, EP_EPROTO, "processedStages: a stage's name is %s, expected text",
-                              kind_names[json_msgpack_kind(key)]);
+                              kind_phrases[json_msgpack_kind(key)]);
     if (memchr(name.at, '\0', name.bytes) != NULL || memchr(name.at, '\n', name.bytes) != NULL)
         return base_error_set(
             &row->error, EP_EPROTO,
-            "processedStages: a stage's name has a line feed or NUL in it, and cannot be kept");
+            "processedStages: a stage's name contains a line feed or NUL, so it cannot be stored");
     if (json_msgpack_kind(value) != MSGPACK_BOOL)
         return base_error_set(&row->error, EP_EPROTO,
                               "processedStages: %.*s: expected true or false, found %s",
                               (int)(name.bytes < 200 ? name.bytes : 200), name.at,
-                              kind_names[json_msgpack_kind(value)]);
-    if (row->mark_count == row->mark_room) {
-        size_t room = row->mark_room == 0 ? 16 : 2 * row->mark_room;
-        struct import_mark *marks = reallocarray(row->marks, room, sizeof *marks);
+                              kind_phrases[json_msgpack_kind(value)]);
+    if (row->mark_count == row->mark_capacity) {
+        size_t capacity = row->mark_capacity == 0 ? 16 : 2 * row->mark_capacity;
+        struct import_mark *marks = reallocarray(row->marks, capacity, sizeof *marks);
         if (marks == NULL)
             return EP_ENOMEM;
         row->marks = marks;
-        row->mark_room = room;
+        row->mark_capacity = capacity;
     }
     row->marks[row->mark_count++].done = json_msgpack_bool(value);
-    base_text_append_bytes(&row->names, name.at, name.bytes);
-    base_text_append_bytes(&row->names, "", 1);
-    return row->names.failed ? EP_ENOMEM : 0;
+    base_text_append_bytes(&row->mark_names, name.at, name.bytes);
+    base_text_append_bytes(&row->mark_names, "", 1);
+    return row->mark_names.failed ? EP_ENOMEM : 0;
 }
 
-/* Sets the names of an imported event's stage marks. If a name comes twice, the last mark counts, as in
- * the Go eventpipe. `eventpipe import` runs it for each row. */
-static void set_mark_names(struct import_row *row)
+/* Sets the stage name of each mark of an imported event, once all names have been read. If a name occurs
+ * twice, the last mark counts, as in the Go eventpipe. `eventpipe import` calls it for each row that has
+ * marks. */
+static void set_mark_stage_names(struct import_row *row)
 {
-    const char *name = row->names.text;
-    size_t kept = 0;
+    const char *name = row->mark_names.text;
+    size_t kept_count = 0;
     for (size_t i = 0; i < row->mark_count; i++, name += strlen(name) + 1) {
-        size_t at = 0;
-        while (at < kept && strcmp(row->marks[at].stage, name) != 0)
-            at++;
-        row->marks[at] = (struct import_mark){name, row->marks[i].done};
-        kept += at == kept;
+        size_t index = 0;
+        while (index < kept_count && strcmp(row->marks[index].stage, name) != 0)
+            index++;
+        row->marks[index] = (struct import_mark){name, row->marks[i].done};
+        kept_count += index == kept_count;
     }
-    row->mark_count = kept;
+    row->mark_count = kept_count;
 }
 
-/* Reads processedStages of an imported row: which stages the event has done. `eventpipe import` runs it,
- * so that no stage runs twice on an event. */
-static int read_marks(struct import_row *row, struct msgpack context)
+/* Reads which stages an imported event has done (processedStages of its context), so that after `eventpipe
+ * import` no stage runs twice on it. Returns 0 (also if there are no marks), EP_ENOMEM, or EP_EPROTO if
+ * they cannot be read. */
+static int read_stage_marks(struct import_row *row, struct msgpack context)
 {
     struct msgpack stages;
     if (!json_msgpack_find(context, "processedStages", &stages) || json_msgpack_kind(stages) == MSGPACK_NIL)
         return 0;
-    int code = expect_map("processedStages: ", stages, &row->error);
+    int code = check_is_map("processedStages: ", stages, &row->error);
     if (code == 0)
-        code = json_msgpack_each_member(stages, on_mark, row);
+        code = json_msgpack_each_member(stages, on_stage_mark, row);
     if (code == 0)
-        set_mark_names(row);
+        set_mark_stage_names(row);
     else
         row->mark_count = 0;
     return code;
 }
 
-/* Reads the context of an imported row: the marks of stages, and pipelineContext as JSON.
- * `eventpipe import` runs it for each row. */
+/* Reads the context of an imported row: the marks of the stages that are done, and pipelineContext, which
+ * becomes JSON. `eventpipe import` calls it for each row. Returns 0, EP_ENOMEM, or EP_EPROTO if it cannot
+ * be read; the event is then stored as dead. */
 static int read_context(struct import_row *row, struct msgpack bytes)
 {
     struct msgpack context, map;
     if (bytes.at == NULL || bytes.bytes == 0)
         return 0;
-    int code = read_whole_value(bytes, &context, &row->error);
+    int code = read_single_value(bytes, &context, &row->error);
     if (code == 0 && json_msgpack_kind(context) == MSGPACK_NIL)
         return 0;
     if (code == 0)
-        code = expect_map("", context, &row->error);
+        code = check_is_map("", context, &row->error);
     if (code == 0)
-        code = read_marks(row, context);
+        code = read_stage_marks(row, context);
     if (code != 0 || !json_msgpack_find(context, "pipelineContext", &map) ||
         json_msgpack_kind(map) == MSGPACK_NIL)
         return code;
-    code = expect_map("pipelineContext: ", map, &row->error);
+    code = check_is_map("pipelineContext: ", map, &row->error);
     if (code == 0)
         code = json_msgpack_json(map, &row->context, &row->error);
     if (code == EP_EPROTO)
@@ -219,8 +227,8 @@ static int read_context(struct import_row *row, struct msgpack bytes)
 
 /* ---- the row ---- */
 
-/* Empties the imported row; its buffers stay for the next one. `eventpipe import` runs it before each row
- * and at the end. */
+/* Empties the imported row but keeps its buffers for the next one. `eventpipe import` calls it before it
+ * reads a row, and at the end before it frees the buffers. */
 static void clear_row(struct import_row *row)
 {
     free(row->uid);
@@ -232,12 +240,13 @@ static void clear_row(struct import_row *row)
     row->mark_count = 0;
     base_text_reset(&row->context);
     base_text_reset(&row->data);
-    base_text_reset(&row->spare);
-    base_text_reset(&row->names);
+    base_text_reset(&row->spare_text);
+    base_text_reset(&row->mark_names);
 }
 
-/* Turns a row of the Go eventpipe's database into an event of ours. What cannot be read makes the event
- * dead, with its error, so that nothing is lost. `eventpipe import` calls it for each row. 0 or EP_ENOMEM. */
+/* Turns a row of the Go eventpipe's database into an event of ours. An event whose data or context cannot
+ * be read is kept as a dead event with the reason, so that nothing is lost. `eventpipe import` calls it for
+ * each row. Returns 0 or EP_ENOMEM. */
 int import_row_read(struct import_row *row, struct json_span id, struct msgpack data, struct msgpack context)
 {
     clear_row(row);
@@ -245,7 +254,7 @@ int import_row_read(struct import_row *row, struct json_span id, struct msgpack 
     if (row->uid == NULL)
         return EP_ENOMEM;
     row->event.uid = row->uid;
-    int code = read_event(row, data);
+    int code = read_event_data(row, data);
     if (code == EP_EPROTO) {
         row->event.dead = STORE_REASON_CORRUPT;
         row->event.data = data.at != NULL ? data.at : "";
@@ -254,27 +263,28 @@ int import_row_read(struct import_row *row, struct json_span id, struct msgpack 
     } else if (code != 0) {
         return code;
     }
-    struct error first = row->error;
+    struct error data_error = row->error;
     code = read_context(row, context);
     if (code == EP_EPROTO) {
         base_error_prefix(&row->error, "its context in the database of the Go eventpipe cannot be read");
         code = 0;
         if (row->event.dead != STORE_REASON_NONE)
-            row->error = first;
+            row->error = data_error;
         row->event.dead = STORE_REASON_CORRUPT;
     }
     row->event.error = row->event.dead != STORE_REASON_NONE ? row->error.message : NULL;
     return code;
 }
 
-/* Frees what an imported row holds. `eventpipe import` calls it at the end of the import. */
+/* Frees the buffers of an imported row and sets it to zeros. `eventpipe import` calls it once, at the end
+ * of the import. */
 void import_row_free(struct import_row *row)
 {
     clear_row(row);
     free(row->marks);
     base_text_free(&row->context);
     base_text_free(&row->data);
-    base_text_free(&row->spare);
-    base_text_free(&row->names);
+    base_text_free(&row->spare_text);
+    base_text_free(&row->mark_names);
     *row = (struct import_row){0};
 }

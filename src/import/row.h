@@ -24,8 +24,8 @@ struct import_row {
     char *other_uid; /* the uid in the event's data if it is not the row's, else NULL */
 
     char *uid, *address, *type;
-    struct text data, spare, names;
-    size_t mark_room;
+    struct text data, spare_text, mark_names;
+    size_t mark_capacity;
     struct error error;
 };
 

@@ -11,7 +11,7 @@
 
 static struct error error;
 static struct import_go *go;
-static struct import plan;
+static struct import_plan plan;
 
 /* The configuration: quakes has the three stages of the store fixture, other has one. */
 static struct stage_config quake_stages[] = {{.name = (char *)"first"},
@@ -40,7 +40,7 @@ static int make_plan(const char *only, const char *as)
 {
     error = (struct error){0};
     CU_ASSERT_EQUAL_FATAL(import_go_open(import_rig.path, NULL, NULL, &go, &error), 0);
-    int code = import_plan(go, &config, only, as, &plan, &error);
+    int code = import_make_plan(go, &config, only, as, &plan, &error);
     if (code != 0)
         import_go_close(&go);
     return code;
@@ -55,8 +55,8 @@ static void close_plan(void)
 /* Runs it for the fixture's store; the plan stays open for its account. */
 static int run(bool trial, bool without_store)
 {
-    for (size_t i = 0; i < plan.part_count; i++)
-        plan.parts[i].store_id = strcmp(plan.parts[i].source->id, "quakes") == 0 ? fixture.source : 0;
+    for (size_t i = 0; i < plan.mapping_count; i++)
+        plan.mappings[i].store_id = strcmp(plan.mappings[i].source->id, "quakes") == 0 ? fixture.source : 0;
     return import_run(&plan, without_store ? NULL : fixture.store, trial, 7000, &error);
 }
 
@@ -67,15 +67,15 @@ static void sources_find_each_other(void)
     begin();
     sqlite3_close(import_rig_create("INSERT INTO sources VALUES('quakes', 'q'), ('other', '')"));
     CU_ASSERT_EQUAL_FATAL(make_plan(NULL, NULL), 0);
-    CU_ASSERT_EQUAL_FATAL(plan.part_count, 2);
-    CU_ASSERT_STRING_EQUAL(plan.parts[0].from, "other");
-    CU_ASSERT_PTR_EQUAL(plan.parts[0].source, &sources[1]);
-    CU_ASSERT_PTR_EQUAL(plan.parts[1].source, &sources[0]);
+    CU_ASSERT_EQUAL_FATAL(plan.mapping_count, 2);
+    CU_ASSERT_STRING_EQUAL(plan.mappings[0].from_id, "other");
+    CU_ASSERT_PTR_EQUAL(plan.mappings[0].source, &sources[1]);
+    CU_ASSERT_PTR_EQUAL(plan.mappings[1].source, &sources[0]);
     close_plan();
     CU_ASSERT_EQUAL_FATAL(make_plan("other", "quakes"), 0);
-    CU_ASSERT_EQUAL_FATAL(plan.part_count, 1);
-    CU_ASSERT_STRING_EQUAL(plan.parts[0].from, "other");
-    CU_ASSERT_PTR_EQUAL(plan.parts[0].source, &sources[0]);
+    CU_ASSERT_EQUAL_FATAL(plan.mapping_count, 1);
+    CU_ASSERT_STRING_EQUAL(plan.mappings[0].from_id, "other");
+    CU_ASSERT_PTR_EQUAL(plan.mappings[0].source, &sources[0]);
     close_plan();
     CU_ASSERT_EQUAL(make_plan(NULL, "quakes"), EP_EINVAL);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "the file has 2 sources"));
@@ -90,7 +90,7 @@ static void sources_find_each_other(void)
     close_plan();
     sqlite3_close(import_rig_create("INSERT INTO sources VALUES('stranger', '')"));
     CU_ASSERT_EQUAL(make_plan(NULL, "quakes"), 0); /* the only one needs no --source */
-    CU_ASSERT_EQUAL(plan.part_count, 1);
+    CU_ASSERT_EQUAL(plan.mapping_count, 1);
     close_plan();
     end();
 }
@@ -116,24 +116,24 @@ static void fill(void)
 
 static void expect_account(void)
 {
-    const struct import_part *part = &plan.parts[0];
-    CU_ASSERT_EQUAL(part->imported, 8);
-    CU_ASSERT_EQUAL(part->known, 0);
-    CU_ASSERT_EQUAL(part->corrupt, 2);
-    CU_ASSERT_EQUAL(part->locked, 4);
-    CU_ASSERT_EQUAL(part->at_stage[0], 3); /* c, d, g */
-    CU_ASSERT_EQUAL(part->at_stage[1], 1); /* a */
-    CU_ASSERT_EQUAL(part->at_stage[2], 1); /* e */
-    CU_ASSERT_EQUAL(part->complete, 1);    /* b */
-    CU_ASSERT_EQUAL_FATAL(part->unknown_count, 2);
-    CU_ASSERT_STRING_EQUAL(part->unknown[0].name, "attic");
-    CU_ASSERT(part->unknown[0].done == 1 && part->unknown[0].waiting == 0);
-    CU_ASSERT_STRING_EQUAL(part->unknown[1].name, "zoo");
-    CU_ASSERT(part->unknown[1].done == 1 && part->unknown[1].waiting == 1);
-    CU_ASSERT_EQUAL(part->other_uids, 2);
-    CU_ASSERT_STRING_EQUAL(part->other_row, "g");
-    CU_ASSERT_STRING_EQUAL(part->other_event, "f");
-    CU_ASSERT_TRUE(part->cursor_set);
+    const struct import_mapping *mapping = &plan.mappings[0];
+    CU_ASSERT_EQUAL(mapping->imported_count, 8);
+    CU_ASSERT_EQUAL(mapping->known_count, 0);
+    CU_ASSERT_EQUAL(mapping->corrupt_count, 2);
+    CU_ASSERT_EQUAL(mapping->locked_count, 4);
+    CU_ASSERT_EQUAL(mapping->events_at_stage[0], 3); /* c, d, g */
+    CU_ASSERT_EQUAL(mapping->events_at_stage[1], 1); /* a */
+    CU_ASSERT_EQUAL(mapping->events_at_stage[2], 1); /* e */
+    CU_ASSERT_EQUAL(mapping->complete_count, 1);     /* b */
+    CU_ASSERT_EQUAL_FATAL(mapping->unknown_stage_count, 2);
+    CU_ASSERT_STRING_EQUAL(mapping->unknown_stages[0].name, "attic");
+    CU_ASSERT(mapping->unknown_stages[0].done_count == 1 && mapping->unknown_stages[0].waiting_count == 0);
+    CU_ASSERT_STRING_EQUAL(mapping->unknown_stages[1].name, "zoo");
+    CU_ASSERT(mapping->unknown_stages[1].done_count == 1 && mapping->unknown_stages[1].waiting_count == 1);
+    CU_ASSERT_EQUAL(mapping->other_uid_count, 2);
+    CU_ASSERT_STRING_EQUAL(mapping->first_row_uid, "g");
+    CU_ASSERT_STRING_EQUAL(mapping->first_event_uid, "f");
+    CU_ASSERT_TRUE(mapping->cursor_set);
 }
 
 static int on_item(const struct store_item *item, void *user)
@@ -183,12 +183,12 @@ static void again_there_is_nothing_new(void)
     for (int round = 0; round < 3; round++) {
         CU_ASSERT_EQUAL_FATAL(make_plan(NULL, NULL), 0);
         CU_ASSERT_EQUAL(run(round == 1, false), 0);
-        CU_ASSERT_EQUAL(plan.parts[0].imported, round == 0 ? 8 : 0);
-        CU_ASSERT_EQUAL(plan.parts[0].known, round == 0 ? 0 : 8);
-        CU_ASSERT_EQUAL(plan.parts[0].locked, round == 0 ? 4 : 0);
-        CU_ASSERT_EQUAL(plan.parts[0].at_stage[0], round == 0 ? 3 : 0);
-        CU_ASSERT_EQUAL(plan.parts[0].unknown_count, round == 0 ? 2 : 0);
-        CU_ASSERT_EQUAL(plan.parts[0].cursor_set, round == 0);
+        CU_ASSERT_EQUAL(plan.mappings[0].imported_count, round == 0 ? 8 : 0);
+        CU_ASSERT_EQUAL(plan.mappings[0].known_count, round == 0 ? 0 : 8);
+        CU_ASSERT_EQUAL(plan.mappings[0].locked_count, round == 0 ? 4 : 0);
+        CU_ASSERT_EQUAL(plan.mappings[0].events_at_stage[0], round == 0 ? 3 : 0);
+        CU_ASSERT_EQUAL(plan.mappings[0].unknown_stage_count, round == 0 ? 2 : 0);
+        CU_ASSERT_EQUAL(plan.mappings[0].cursor_set, round == 0);
         close_plan();
         struct held held;
         claim(&held, 10, 8000);
@@ -210,8 +210,10 @@ static void a_source_the_store_has_not_yet(void)
     CU_ASSERT_EQUAL(ingest("u", 0, 1).stored, 1);
     CU_ASSERT_EQUAL_FATAL(make_plan(NULL, NULL), 0);
     CU_ASSERT_EQUAL(run(true, false), 0);
-    CU_ASSERT(plan.parts[0].imported == 1 && plan.parts[0].complete == 1 && plan.parts[0].cursor_set);
-    CU_ASSERT(plan.parts[1].known == 1 && plan.parts[1].locked == 0 && !plan.parts[1].cursor_set);
+    CU_ASSERT(plan.mappings[0].imported_count == 1 && plan.mappings[0].complete_count == 1 &&
+              plan.mappings[0].cursor_set);
+    CU_ASSERT(plan.mappings[1].known_count == 1 && plan.mappings[1].locked_count == 0 &&
+              !plan.mappings[1].cursor_set);
     close_plan();
     end();
 }
@@ -255,7 +257,7 @@ static void a_store_that_refuses(void)
     fill();
     struct store *reader = fixture_open(true);
     CU_ASSERT_EQUAL_FATAL(make_plan(NULL, NULL), 0);
-    plan.parts[0].store_id = fixture.source;
+    plan.mappings[0].store_id = fixture.source;
     CU_ASSERT_EQUAL(import_run(&plan, reader, false, 7000, &error), EP_EINVAL);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "for reading only"));
     close_plan();

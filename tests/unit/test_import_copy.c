@@ -23,8 +23,8 @@ static int count_rows(void)
     error = (struct error){0};
     int code = import_go_open(import_rig.path, NULL, NULL, &go, &error);
     if (code == 0)
-        code = import_go_start(go, "s", &error);
-    while (code == 0 && (code = import_go_next(go, &row, &locked, &error)) == 1) {
+        code = import_go_select_source(go, "s", &error);
+    while (code == 0 && (code = import_go_read_row(go, &row, &locked, &error)) == 1) {
         count++;
         code = 0;
         if (row.event.dead != STORE_REASON_NONE)

@@ -33,12 +33,12 @@ static void close_go(void)
 
 static void start(const char *source)
 {
-    CU_ASSERT_EQUAL_FATAL(import_go_start(go, source, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(import_go_select_source(go, source, &error), 0);
 }
 
 static bool next(void)
 {
-    int code = import_go_next(go, &row, &locked, &error);
+    int code = import_go_read_row(go, &row, &locked, &error);
     if (code < 0)
         fprintf(stderr, "%s\n", error.message);
     CU_ASSERT(code >= 0);
@@ -149,7 +149,7 @@ static void sources_are_listed(void)
     sqlite3_close(db);
     open_go();
     const struct import_go_source *sources;
-    CU_ASSERT_EQUAL_FATAL(import_go_sources(go, &sources), 4);
+    CU_ASSERT_EQUAL_FATAL(import_go_list_sources(go, &sources), 4);
     CU_ASSERT_STRING_EQUAL(sources[0].id, "a");
     CU_ASSERT_STRING_EQUAL(sources[0].cursor, "");
     CU_ASSERT_STRING_EQUAL(sources[1].id, "b");
@@ -160,7 +160,7 @@ static void sources_are_listed(void)
     close_go();
     sqlite3_close(import_rig_create(""));
     open_go();
-    CU_ASSERT_EQUAL(import_go_sources(go, &sources), 0);
+    CU_ASSERT_EQUAL(import_go_list_sources(go, &sources), 0);
     close_go();
     import_rig_end();
 }
@@ -378,7 +378,7 @@ static void damage_is_said(void)
     int code = import_go_open(import_rig.path, NULL, NULL, &go, &error);
     if (code == 0) {
         start("s");
-        while ((code = import_go_next(go, &row, &locked, &error)) == 1)
+        while ((code = import_go_read_row(go, &row, &locked, &error)) == 1)
             continue;
     }
     CU_ASSERT_EQUAL(code, EP_EINVAL);
