@@ -52,7 +52,7 @@ static int check_config_has_source(const struct cli *cli)
  * stage. */
 static int check_stages_can_start(const struct cli *cli)
 {
-    int status = CONTROL_DONE;
+    int exit_status = CONTROL_DONE;
     for (size_t i = 0; i < cli->config->source_count; i++) {
         const struct source_config *source = &cli->config->sources[i];
         for (size_t j = 0; is_source_in_run(cli, source) && j < source->stage_count; j++) {
@@ -60,10 +60,10 @@ static int check_stages_can_start(const struct cli *cli)
             if (stage_check(&source->stages[j], &error) == EP_OK)
                 continue;
             cli_print_message("%s/%s: %s", source->id, source->stages[j].name, error.message);
-            status = CONTROL_NO;
+            exit_status = CONTROL_NO;
         }
     }
-    return status;
+    return exit_status;
 }
 
 /* ---- the helper's stdin ---- */
@@ -71,21 +71,22 @@ static int check_stages_can_start(const struct cli *cli)
 /* `eventpipe chaos` passes these values of the configuration to its Python helper: payload sizes and timeouts
  * as numbers. The helper gets the configuration as JSON, too, but there these values may be text with a unit,
  * such as "5s". */
-static cJSON *build_parsed_values(const struct config *config)
+static cJSON *build_parsed_config_values(const struct config *config)
 {
-    cJSON *values = cJSON_CreateObject(), *sizes = cJSON_AddObjectToObject(values, "payload_bytes");
+    cJSON *parsed_values = cJSON_CreateObject(),
+          *payload_sizes = cJSON_AddObjectToObject(parsed_values, "payload_bytes");
     uint64_t timeout_ms = 0;
     for (size_t i = 0; i < config->source_count; i++) {
         const struct source_config *source = &config->sources[i];
         if (source->type == SOURCE_GENERATE)
-            cJSON_AddNumberToObject(sizes, source->id, (double)source->generate.size_bytes);
+            cJSON_AddNumberToObject(payload_sizes, source->id, (double)source->generate.size_bytes);
         for (size_t j = 0; j < source->stage_count; j++)
             if (source->stages[j].timeout_ms > timeout_ms)
                 timeout_ms = source->stages[j].timeout_ms;
     }
-    cJSON_AddNumberToObject(values, "longest_timeout_ms", (double)timeout_ms);
-    cJSON_AddNumberToObject(values, "drain_timeout_ms", (double)config->drain_timeout_ms);
-    return values;
+    cJSON_AddNumberToObject(parsed_values, "longest_timeout_ms", (double)timeout_ms);
+    cJSON_AddNumberToObject(parsed_values, "drain_timeout_ms", (double)config->drain_timeout_ms);
+    return parsed_values;
 }
 
 /* Builds the JSON object that `eventpipe chaos` passes to its Python helper on stdin: the paths of this
@@ -93,18 +94,18 @@ static cJSON *build_parsed_values(const struct config *config)
  * set. */
 static char *build_helper_input(const struct cli *cli, struct error *error)
 {
-    char program[4096], *config = NULL, *text;
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (config_json(cli->config_path, &config, error) != EP_OK)
+    char program[4096], *config_text = NULL, *text;
+    ssize_t path_bytes = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (config_json(cli->config_path, &config_text, error) != EP_OK)
         return NULL;
-    program[length > 0 ? length : 0] = '\0';
-    cJSON *plan = build_parsed_values(cli->config);
-    cJSON_AddStringToObject(plan, "eventpipe", program);
-    cJSON_AddStringToObject(plan, "config_path", cli->config_path);
-    cJSON_AddRawToObject(plan, "config", config);
-    text = cJSON_PrintUnformatted(plan);
-    cJSON_Delete(plan);
-    free(config);
+    program[path_bytes > 0 ? path_bytes : 0] = '\0';
+    cJSON *helper_input = build_parsed_config_values(cli->config);
+    cJSON_AddStringToObject(helper_input, "eventpipe", program);
+    cJSON_AddStringToObject(helper_input, "config_path", cli->config_path);
+    cJSON_AddRawToObject(helper_input, "config", config_text);
+    text = cJSON_PrintUnformatted(helper_input);
+    cJSON_Delete(helper_input);
+    free(config_text);
     if (text == NULL)
         base_error_set(error, EP_ENOMEM, "out of memory");
     return text;
@@ -129,24 +130,24 @@ static int pass_text_on_stdin(const char *text, struct error *error)
 
 /* Replaces the `eventpipe chaos` process by its Python helper, with the user's options as arguments. Returns
  * only if that fails. */
-static void execute_helper(const struct cli *cli, const char *helper)
+static void execute_helper(const struct cli *cli, const char *helper_path)
 {
     /* Python imports only from the helper's folder and the standard library, and writes no files. */
-    char *arguments[ARGUMENTS_MAX] = {"python3", "-E", "-s", "-S", "-B", (char *)(uintptr_t)helper};
-    size_t count = 6;
+    char *arguments[ARGUMENTS_MAX] = {"python3", "-E", "-s", "-S", "-B", (char *)(uintptr_t)helper_path};
+    size_t argument_count = 6;
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
         const struct cli_option *option = &cli_options[i];
         const char *value = option->argument != NULL ? cli->values[i] : "";
         if (cli->values[i] == NULL || option->accepted_by == CLI_ANY ||
             (option->accepted_by & (CLI_CHAOS | CLI_JSON)) == 0)
             continue;
-        if (asprintf(&arguments[count++], "--%s%s%s", option->name, option->argument != NULL ? "=" : "",
-                     value) < 0)
+        if (asprintf(&arguments[argument_count++], "--%s%s%s", option->name,
+                     option->argument != NULL ? "=" : "", value) < 0)
             return;
     }
-    arguments[count++] = "--";
+    arguments[argument_count++] = "--";
     if (cli->arg_count > 0)
-        arguments[count++] = cli->args[0];
+        arguments[argument_count++] = cli->args[0];
     execvp(arguments[0], arguments);
 }
 
@@ -155,28 +156,28 @@ static void execute_helper(const struct cli *cli, const char *helper)
 int cli_chaos(struct cli *cli)
 {
     struct error error = {0};
-    const char *helper = getenv(HELPER_VARIABLE);
-    if (helper == NULL || helper[0] == '\0')
-        helper = CHAOS_HELPER;
+    const char *helper_path = getenv(HELPER_VARIABLE);
+    if (helper_path == NULL || helper_path[0] == '\0')
+        helper_path = CHAOS_HELPER;
     int code = check_config_has_source(cli);
-    if (code == CONTROL_DONE && cli_given(cli, CLI_OPTION_YES))
+    if (code == CONTROL_DONE && cli_has_option(cli, CLI_OPTION_YES))
         code = check_stages_can_start(cli);
     if (code != CONTROL_DONE)
         return code;
-    if (access(helper, R_OK) != 0) {
+    if (access(helper_path, R_OK) != 0) {
         cli_print_message(
             "the helper program %s cannot be read (%s): install eventpipe again, or name the helper "
             "in " HELPER_VARIABLE,
-            helper, strerror(errno));
+            helper_path, strerror(errno));
         return CONTROL_NO;
     }
-    char *plan = build_helper_input(cli, &error);
-    if (plan != NULL && pass_text_on_stdin(plan, &error) == EP_OK) {
-        execute_helper(cli, helper);
+    char *helper_input = build_helper_input(cli, &error);
+    if (helper_input != NULL && pass_text_on_stdin(helper_input, &error) == EP_OK) {
+        execute_helper(cli, helper_path);
         base_error_set(&error, EP_ESYSTEM, "cannot run python3 (%s): chaos needs it, install python3",
                        strerror(errno));
     }
     cli_print_message("%s", error.message);
-    free(plan);
+    free(helper_input);
     return CONTROL_NO;
 }

@@ -30,13 +30,13 @@ static void write_text_member(struct text *out, const char *name, const char *te
 static void report_config_problem(struct cli *cli, unsigned line, const char *key, const char *message)
 {
     struct text *out = &cli->out;
-    char number[16];
-    snprintf(number, sizeof number, "%u", line);
-    if (cli_given(cli, CLI_OPTION_JSON)) {
+    char line_number[16];
+    snprintf(line_number, sizeof line_number, "%u", line);
+    if (cli_has_option(cli, CLI_OPTION_JSON)) {
         base_text_append(out, "{\"where\":\"config\"");
         write_text_member(out, "file", cli->config_path);
         base_text_append(out, ",\"line\":");
-        base_text_append(out, line > 0 ? number : "null");
+        base_text_append(out, line > 0 ? line_number : "null");
         write_text_member(out, "key", key);
         write_text_member(out, "problem", message);
         base_text_append(out, "}\n");
@@ -44,7 +44,7 @@ static void report_config_problem(struct cli *cli, unsigned line, const char *ke
     }
     cli_table_write_text(out, cli->config_path, 0);
     base_text_append(out, ":");
-    base_text_append(out, line > 0 ? number : "");
+    base_text_append(out, line > 0 ? line_number : "");
     base_text_append(out, line > 0 ? ": " : " ");
     cli_table_write_text(out, key, 0);
     base_text_append(out, key[0] != '\0' ? ": " : "");
@@ -56,26 +56,26 @@ static void report_config_problem(struct cli *cli, unsigned line, const char *ke
  * load, the ca_file is readable. Reports each problem and returns their number. */
 static size_t check_config_on_machine(struct cli *cli)
 {
-    size_t problems = 0;
+    size_t problem_count = 0;
     for (size_t i = 0; cli->config != NULL && i < cli->config->source_count; i++) {
-        struct error wrong = {0};
+        struct error source_error = {0};
         char source[32];
         snprintf(source, sizeof source, "sources[%zu]", i);
-        if (source_check(&cli->config->sources[i], &wrong) != EP_OK) {
-            report_config_problem(cli, 0, source, wrong.message);
-            problems++;
+        if (source_check(&cli->config->sources[i], &source_error) != EP_OK) {
+            report_config_problem(cli, 0, source, source_error.message);
+            problem_count++;
         }
         for (size_t j = 0; j < cli->config->sources[i].stage_count; j++) {
-            struct error error = {0};
+            struct error stage_error = {0};
             char key[64];
-            if (stage_check(&cli->config->sources[i].stages[j], &error) == EP_OK)
+            if (stage_check(&cli->config->sources[i].stages[j], &stage_error) == EP_OK)
                 continue;
             snprintf(key, sizeof key, "sources[%zu].stages[%zu]", i, j);
-            report_config_problem(cli, 0, key, error.message);
-            problems++;
+            report_config_problem(cli, 0, key, stage_error.message);
+            problem_count++;
         }
     }
-    return problems;
+    return problem_count;
 }
 
 /* Called for each problem that the store's full check found, while `eventpipe check` reads the keeper's
@@ -91,9 +91,9 @@ static int on_store_problem(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-struct waiting {
+struct keeper_wait {
     struct cli *cli;
-    bool reported;
+    bool is_reported;
 };
 
 /* `eventpipe check` waits for the keeper, which sends nothing during a long check of the store. control_ask
@@ -101,18 +101,18 @@ struct waiting {
  * idle: then the command checks the store itself. */
 static bool on_keeper_silence(void *user)
 {
-    struct waiting *waiting = user;
-    struct cli *cli = waiting->cli;
-    if (cli->attached == 0) {
+    struct keeper_wait *keeper_wait = user;
+    struct cli *cli = keeper_wait->cli;
+    if (cli->attach_error == 0) {
         const struct shm_header *header = cli->segment.header;
         const struct shm_slot *keeper = segment_slot(&cli->segment, header->keeper_slot);
         if (atomic_load(&keeper->state) != SHM_SLOT_BUSY ||
             cli_status_is_process_stopped(atomic_load(&keeper->pid), header->supervisor_pid))
             return false;
     }
-    if (!waiting->reported)
+    if (!keeper_wait->is_reported)
         cli_print_message("%s: waiting for the keeper, which is busy", cli->instance);
-    waiting->reported = true;
+    keeper_wait->is_reported = true;
     return true;
 }
 
@@ -120,25 +120,26 @@ static bool on_keeper_silence(void *user)
  * status: CONTROL_NO if there is any problem. Changes nothing. */
 int cli_check(struct cli *cli)
 {
-    size_t problems = cli->problem_count;
+    size_t problem_count = cli->problem_count;
     for (size_t i = 0; i < cli->problem_count; i++)
         report_config_problem(cli, cli->problems[i].line,
                               cli->problems[i].key != NULL ? cli->problems[i].key : "",
                               cli->problems[i].message != NULL ? cli->problems[i].message : "");
-    problems += check_config_on_machine(cli);
+    problem_count += check_config_on_machine(cli);
     if (cli->config_path == NULL)
         cli_print_message("%s: no configuration given, checking the store only", cli->instance);
-    else if (problems == 0)
+    else if (problem_count == 0)
         cli_print_message("%s: no problems", cli->config_path);
     else
-        cli_print_message("%s: %zu problem%s", cli->config_path, problems, problems == 1 ? "" : "s");
-    struct waiting waiting = {.cli = cli};
+        cli_print_message("%s: %zu problem%s", cli->config_path, problem_count,
+                          problem_count == 1 ? "" : "s");
+    struct keeper_wait keeper_wait = {.cli = cli};
     struct control_question question = {.line = "{\"command\":\"check\"}",
                                         .patience_ms = CLI_FIRST_MS,
                                         .on_silence = on_keeper_silence,
-                                        .on_silence_user = &waiting};
-    struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : on_store_problem,
+                                        .on_silence_user = &keeper_wait};
+    struct cli_answer answer = {.on_line = cli_has_option(cli, CLI_OPTION_JSON) ? NULL : on_store_problem,
                                 .user = cli};
     int status = cli_send_request(cli, &question, &answer);
-    return status == CONTROL_DONE && problems > 0 ? CONTROL_NO : status;
+    return status == CONTROL_DONE && problem_count > 0 ? CONTROL_NO : status;
 }

@@ -84,20 +84,20 @@ struct cli {
 
     /* the instance (cli_instance_find) */
     char instance[SHM_NAME_BYTES];
-    char *config_path, *control, *storage; /* NULL = not known */
-    struct config *config;                 /* NULL: none, or it has problems */
+    char *config_path, *control_path, *store_url; /* NULL = not known */
+    struct config *config;                        /* NULL: none, or it has problems */
     struct cli_problem *problems;
     size_t problem_count;
     struct segment segment;
-    int attached; /* 0, or the negative errno of segment_attach */
-    bool alive;   /* the segment's supervisor lives */
+    int attach_error;  /* 0 = attached, else the negative errno of segment_attach */
+    bool daemon_alive; /* the segment's supervisor lives */
 
     struct text out; /* data not yet written to stdout */
     bool output_failed;
     char final_message[1200]; /* message to be printed once the data is written */
 };
 
-static inline bool cli_given(const struct cli *cli, enum cli_option_id option)
+static inline bool cli_has_option(const struct cli *cli, enum cli_option_id option)
 {
     return cli->values[option] != NULL;
 }
@@ -120,7 +120,7 @@ void cli_instance_close(struct cli *cli);
 struct cli_answer {
     control_on_line *on_line; /* data lines; NULL = printed as they are */
     void *user;
-    uint64_t lines;
+    uint64_t line_count;
     bool quiet; /* omits the message of a success that had data lines */
 };
 /* Sends the request to the daemon. A command that only reads opens the store itself if the daemon is
@@ -135,7 +135,7 @@ void cli_write_available_output(struct cli *cli);
 /* Writes the rest, then prints the final message. Returns CONTROL_NO if writing failed, else `status`. */
 int cli_finish_output(struct cli *cli, int status);
 size_t cli_terminal_width(void); /* columns of the terminal; 0: stdout is not a terminal */
-bool cli_use_colours(void);
+bool cli_may_use_colours(void);
 
 /* The commands; each returns the exit status. */
 int cli_status(struct cli *cli);

@@ -22,7 +22,7 @@
 #include "src/cli/cli.h"
 #include "src/cli/table.h"
 
-#define PIPE_PIECE 4096 /* a pipe that poll reports as writable takes this much without blocking */
+#define PIPE_SAFE_BYTES 4096 /* a pipe that poll reports as writable takes this much without blocking */
 
 /* Every command of `eventpipe` prints its messages with this: "eventpipe: MESSAGE" and a line feed on stderr.
  * Control characters are replaced, because messages contain text from outside, which must not control the
@@ -50,11 +50,11 @@ size_t cli_terminal_width(void)
     return 0;
 }
 
-bool cli_use_colours(void)
+bool cli_may_use_colours(void)
 {
-    const char *terminal = getenv("TERM"), *none = getenv("NO_COLOR");
+    const char *terminal = getenv("TERM"), *no_colour = getenv("NO_COLOR");
     return isatty(STDOUT_FILENO) && terminal != NULL && strcmp(terminal, "dumb") != 0 &&
-           (none == NULL || *none == '\0');
+           (no_colour == NULL || *no_colour == '\0');
 }
 
 /* ---- stdout ---- */
@@ -62,36 +62,37 @@ bool cli_use_colours(void)
 /* Writes what the commands of `eventpipe` put into cli->out to stdout. wait: blocks until all is written;
  * else it stops when stdout would block and keeps the rest. A write error prints one message and sets
  * output_failed. */
-static void write_pending_output(struct cli *cli, bool wait)
+static void write_pending_output(struct cli *cli, bool must_wait)
 {
-    size_t done = 0;
+    size_t written_bytes = 0;
     if (cli->out.failed && !cli->output_failed) {
         cli->output_failed = true;
         cli_print_message("out of memory");
     }
-    while (done < cli->out.bytes && !cli->output_failed) {
-        struct pollfd outlet = {.fd = STDOUT_FILENO, .events = POLLOUT};
-        if (poll(&outlet, 1, wait ? -1 : 0) == 0)
+    while (written_bytes < cli->out.bytes && !cli->output_failed) {
+        struct pollfd stdout_poll = {.fd = STDOUT_FILENO, .events = POLLOUT};
+        if (poll(&stdout_poll, 1, must_wait ? -1 : 0) == 0)
             break;
-        size_t piece = cli->out.bytes - done < PIPE_PIECE ? cli->out.bytes - done : PIPE_PIECE;
-        ssize_t written = write(STDOUT_FILENO, cli->out.text + done, piece);
+        size_t piece_bytes = cli->out.bytes - written_bytes < PIPE_SAFE_BYTES ? cli->out.bytes - written_bytes
+                                                                              : PIPE_SAFE_BYTES;
+        ssize_t written = write(STDOUT_FILENO, cli->out.text + written_bytes, piece_bytes);
         if (written < 0 && errno != EINTR && errno != EAGAIN) {
             cli_print_message("cannot write the output: %s", strerror(errno));
             cli->output_failed = true;
         }
-        done += written > 0 ? (size_t)written : 0;
+        written_bytes += written > 0 ? (size_t)written : 0;
     }
-    if (done == 0)
+    if (written_bytes == 0)
         return;
-    memmove(cli->out.text, cli->out.text + done, cli->out.bytes - done);
-    cli->out.bytes -= done;
+    memmove(cli->out.text, cli->out.text + written_bytes, cli->out.bytes - written_bytes);
+    cli->out.bytes -= written_bytes;
 }
 
 /* Called after each line of the daemon's answer. Writes what stdout takes now and keeps the rest, so that a
  * slow pager never delays the daemon. Small pieces for a file or a pipe are collected. */
 void cli_write_available_output(struct cli *cli)
 {
-    if (cli->out.bytes >= PIPE_PIECE || isatty(STDOUT_FILENO))
+    if (cli->out.bytes >= PIPE_SAFE_BYTES || isatty(STDOUT_FILENO))
         write_pending_output(cli, false);
 }
 
@@ -114,10 +115,10 @@ static void answer_from_store(const struct cli *cli, const char *line, int fd)
 {
     struct error error = {0};
     struct store *store = NULL;
-    struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
-    if (cli->alive)
+    struct store_options options = {.url = cli->store_url, .instance = cli->instance, .readonly = true};
+    if (cli->daemon_alive)
         options.start_number = atomic_load(&cli->segment.header->start_number);
-    if (cli->storage == NULL) {
+    if (cli->store_url == NULL) {
         control_end(fd, CONTROL_DOWN, "the location of its store is not known: give -c FILE");
         return;
     }
@@ -139,23 +140,23 @@ static void answer_from_store(const struct cli *cli, const char *line, int fd)
 static int ask_store_in_child(struct cli *cli, const struct control_question *question,
                               control_on_line *on_line, void *user, struct error *error)
 {
-    int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    int sockets[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0)
         return base_error_set(error, EP_ESYSTEM, "cannot create a socket: %s", strerror(errno));
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
-        close(ends[0]);
-        answer_from_store(cli, question->line, ends[1]);
+        close(sockets[0]);
+        answer_from_store(cli, question->line, sockets[1]);
         _exit(0);
     }
-    close(ends[1]);
-    struct control_question patient = *question;
-    patient.on_silence = NULL;
-    patient.patience_ms = UINT64_MAX; /* the child always ends, so no limit is needed */
+    close(sockets[1]);
+    struct control_question unlimited = *question;
+    unlimited.on_silence = NULL;
+    unlimited.patience_ms = UINT64_MAX; /* the child always ends, so no limit is needed */
     int code = pid < 0 ? base_error_set(error, EP_ESYSTEM, "cannot fork: %s", strerror(errno))
-                       : control_ask(ends[0], &patient, on_line, user, error);
-    close(ends[0]);
+                       : control_ask(sockets[0], &unlimited, on_line, user, error);
+    close(sockets[0]);
     while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         continue;
     return code;
@@ -176,7 +177,7 @@ static int on_answer_line(const char *line, size_t bytes, void *user)
     struct exchange *exchange = user;
     struct cli *cli = exchange->cli;
     int code = EP_OK;
-    exchange->answer->lines++;
+    exchange->answer->line_count++;
     if (exchange->answer->on_line != NULL) {
         code = exchange->answer->on_line(line, bytes, exchange->answer->user);
     } else {
@@ -189,16 +190,17 @@ static int on_answer_line(const char *line, size_t bytes, void *user)
 
 /* Prints that the daemon is down or does not answer, and whether `eventpipe` now reads the store instead
  * (reads) or has changed nothing. Returns CONTROL_DOWN. */
-static int report_daemon_down(const struct cli *cli, const struct error *reason, bool reads)
+static int report_daemon_down(const struct cli *cli, const struct error *reason, bool only_reads)
 {
-    if (cli->alive)
+    if (cli->daemon_alive)
         cli_print_message("%s: the daemon runs (pid %d), but %s%s", cli->instance,
                           (int)cli->segment.header->supervisor_pid, reason->message,
-                          reads ? "; looking into its store" : "");
+                          only_reads ? "; reading its store instead" : "");
     else
         cli_print_message("%s: the daemon is down%s", cli->instance,
-                          reads ? "; looking into its store"
-                                : ": nothing was changed, only the daemon can do that");
+                          only_reads
+                              ? "; reading its store instead"
+                              : ": nothing was changed; start the daemon, then give the command again");
     return CONTROL_DOWN;
 }
 
@@ -219,29 +221,30 @@ int cli_send_request(struct cli *cli, const struct control_question *question, s
     struct error error = {0};
     struct exchange exchange = {cli, answer};
     const struct control_command *command = cli->command;
-    bool reads = command->server == CONTROL_BY_KEEPER && !command->changes && !cli_given(cli, CLI_OPTION_SET);
-    int fd = -1, code = control_connect(cli->control, &fd, &error);
+    bool only_reads =
+        command->server == CONTROL_BY_KEEPER && !command->changes && !cli_has_option(cli, CLI_OPTION_SET);
+    int fd = -1, code = control_connect(cli->control_path, &fd, &error);
     bool connected = code == EP_OK, use_store = code == EP_ENOENT;
-    struct control_question timed = *question;
-    if (reads)
-        timed.first_ms = CLI_FIRST_MS;
+    struct control_question limited = *question;
+    if (only_reads)
+        limited.first_ms = CLI_FIRST_MS;
     if (connected) {
-        code = control_ask(fd, &timed, on_answer_line, &exchange, &error);
+        code = control_ask(fd, &limited, on_answer_line, &exchange, &error);
         close(fd);
     }
-    if (code == EP_ESTATE && reads && answer->lines == 0) {
+    if (code == EP_ESTATE && only_reads && answer->line_count == 0) {
         use_store = true; /* the supervisor or the keeper hangs; reading must still work */
         base_error_set(&error, EP_ESTATE, "it does not answer");
     }
     if (use_store) {
-        int status = report_daemon_down(cli, &error, reads);
-        if (!reads)
+        int status = report_daemon_down(cli, &error, only_reads);
+        if (!only_reads)
             return status;
         code = ask_store_in_child(cli, question, on_answer_line, &exchange, &error);
     }
     if (cli->output_failed)
         return CONTROL_NO;
-    if (error.message[0] != '\0' && !(code == CONTROL_DONE && answer->quiet && answer->lines > 0))
+    if (error.message[0] != '\0' && !(code == CONTROL_DONE && answer->quiet && answer->line_count > 0))
         keep_final_message(cli, error.message);
     return code < 0 ? CONTROL_NO : code;
 }

@@ -18,25 +18,25 @@
 #include "src/cli/table.h"
 #include "src/control/admin.h"
 
-struct fresh {
-    bool stored; /* the store has it, too */
+struct segment_crash {
+    bool is_stored; /* the store has it, too */
     struct crash_record crash;
 };
 
-struct list {
+struct crash_list {
     struct cli *cli;
     const char *source, *stage; /* only these; NULL = all */
     size_t source_bytes;
-    bool source_known, stage_known;
-    struct text *lines; /* one JSON text a crash that is to be shown */
-    size_t count;
-    struct fresh *fresh; /* in the segment only, as far as is known yet */
-    size_t fresh_count;
+    bool has_source, has_stage;
+    struct text *crash_lines; /* one JSON text a crash that is to be shown */
+    size_t crash_count;
+    struct segment_crash *segment_crashes; /* in the segment only, as far as is known yet */
+    size_t segment_crash_count;
 };
 
 /* `eventpipe crashes SOURCE/STAGE` lists only crashes of that source and stage: returns whether this crash is
  * one of them. */
-static bool is_crash_wanted(const struct list *list, const struct crash_record *crash)
+static bool is_crash_wanted(const struct crash_list *list, const struct crash_record *crash)
 {
     if (list->source == NULL)
         return true;
@@ -88,76 +88,78 @@ static void write_crash_json(const struct crash_record *crash, struct text *out)
 
 /* Adds a crash to the list of `eventpipe crashes`, if the user asked for its source and stage. 0 or
  * EP_ENOMEM. */
-static int add_crash(struct list *list, const struct crash_record *crash)
+static int add_crash(struct crash_list *list, const struct crash_record *crash)
 {
     if (!is_crash_wanted(list, crash))
         return EP_OK;
-    struct text *lines = reallocarray(list->lines, list->count + 1, sizeof *lines);
+    struct text *lines = reallocarray(list->crash_lines, list->crash_count + 1, sizeof *lines);
     if (lines == NULL)
         return EP_ENOMEM;
-    list->lines = lines;
-    lines[list->count] = (struct text){0};
-    write_crash_json(crash, &lines[list->count]);
-    return lines[list->count++].failed ? EP_ENOMEM : EP_OK;
+    list->crash_lines = lines;
+    lines[list->crash_count] = (struct text){0};
+    write_crash_json(crash, &lines[list->crash_count]);
+    return lines[list->crash_count++].failed ? EP_ENOMEM : EP_OK;
 }
 
 /* Called for each crash in the store, oldest first, while `eventpipe crashes` reads it. Adds the crash to the
  * list. If the segment has the same crash, marks it there, so that it is listed only once. */
 static int on_stored_crash(const struct crash_record *crash, void *user)
 {
-    struct list *list = user;
-    for (size_t i = 0; i < list->fresh_count; i++)
-        if (list->fresh[i].crash.crashed_ms == crash->crashed_ms && list->fresh[i].crash.pid == crash->pid)
-            list->fresh[i].stored = true;
+    struct crash_list *list = user;
+    for (size_t i = 0; i < list->segment_crash_count; i++)
+        if (list->segment_crashes[i].crash.crashed_ms == crash->crashed_ms &&
+            list->segment_crashes[i].crash.pid == crash->pid)
+            list->segment_crashes[i].is_stored = true;
     return add_crash(list, crash);
 }
 
 /* `eventpipe crashes` copies the crashes from the instance's shared memory here, before it reads the store.
  * They include those that the keeper has not stored yet, for example because the daemon was killed. */
-static int read_segment_crashes(struct list *list)
+static int read_segment_crashes(struct crash_list *list)
 {
     const struct segment *segment = &list->cli->segment;
-    if (list->cli->attached != 0)
+    if (list->cli->attach_error != 0)
         return EP_OK;
-    list->fresh = calloc(SHM_CRASHES, sizeof *list->fresh);
-    if (list->fresh == NULL)
+    list->segment_crashes = calloc(SHM_CRASHES, sizeof *list->segment_crashes);
+    if (list->segment_crashes == NULL)
         return EP_ENOMEM;
-    uint64_t end = crash_log_end(segment);
-    for (uint64_t at = crash_log_first(segment); at < end && list->fresh_count < SHM_CRASHES; at++)
-        if (crash_log_read(segment, at, &list->fresh[list->fresh_count].crash))
-            list->fresh_count++;
+    uint64_t log_end = crash_log_end(segment);
+    for (uint64_t log_position = crash_log_first(segment);
+         log_position < log_end && list->segment_crash_count < SHM_CRASHES; log_position++)
+        if (crash_log_read(segment, log_position, &list->segment_crashes[list->segment_crash_count].crash))
+            list->segment_crash_count++;
     return EP_OK;
 }
 
 /* ---- whether the source and the stage exist ---- */
 
 /* Whether this is the source that the user named in `eventpipe crashes SOURCE[/STAGE]`. */
-static bool is_wanted_source(const struct list *list, const char *name)
+static bool is_wanted_source(const struct crash_list *list, const char *name)
 {
     return strlen(name) == list->source_bytes && memcmp(name, list->source, list->source_bytes) == 0;
 }
 
-static bool is_wanted_stage(const struct list *list, const char *name)
+static bool is_wanted_stage(const struct crash_list *list, const char *name)
 {
     return list->stage != NULL && strcmp(name, list->stage) == 0;
 }
 
 /* `eventpipe crashes SOURCE[/STAGE]` looks the two names up in the configuration, so that it can tell a
  * misspelt name from a process that never crashed. */
-static void find_names_in_config(struct list *list, const struct config *config)
+static void find_names_in_config(struct crash_list *list, const struct config *config)
 {
     for (size_t i = 0; i < config->source_count; i++) {
         const struct source_config *source = &config->sources[i];
         if (!is_wanted_source(list, source->id))
             continue;
-        list->source_known = true;
+        list->has_source = true;
         for (size_t j = 0; j < source->stage_count; j++)
-            list->stage_known |= is_wanted_stage(list, source->stages[j].name);
+            list->has_stage |= is_wanted_stage(list, source->stages[j].name);
     }
 }
 
-struct stored_source {
-    struct list *list;
+struct source_search {
+    struct crash_list *list;
     int64_t id; /* of the source that is asked for, 0 = not found */
 };
 
@@ -165,9 +167,9 @@ struct stored_source {
  * SOURCE[/STAGE]`. */
 static int on_stored_source(int64_t id, const char *name, void *user)
 {
-    struct stored_source *found = user;
-    if (is_wanted_source(found->list, name))
-        found->id = id;
+    struct source_search *search = user;
+    if (is_wanted_source(search->list, name))
+        search->id = id;
     return EP_OK;
 }
 
@@ -175,33 +177,33 @@ static int on_stored_source(int64_t id, const char *name, void *user)
  * `eventpipe crashes SOURCE/STAGE` exists. */
 static int on_stored_stage(int64_t id, const char *name, void *user)
 {
-    struct list *list = user;
+    struct crash_list *list = user;
     (void)id;
-    list->stage_known |= is_wanted_stage(list, name);
+    list->has_stage |= is_wanted_stage(list, name);
     return EP_OK;
 }
 
 /* `eventpipe crashes` looks in the store for the source and stage that the user named. Those that left the
  * configuration count, too: their crashes are still listed. */
-static int find_names_in_store(struct list *list, struct store *store)
+static int find_names_in_store(struct crash_list *list, struct store *store)
 {
-    struct stored_source found = {.list = list};
-    int code = store_each_source(store, on_stored_source, &found);
-    list->source_known |= found.id != 0;
-    return code == EP_OK && found.id != 0 ? store_each_stage(store, found.id, on_stored_stage, list) : code;
+    struct source_search search = {.list = list};
+    int code = store_each_source(store, on_stored_source, &search);
+    list->has_source |= search.id != 0;
+    return code == EP_OK && search.id != 0 ? store_each_stage(store, search.id, on_stored_stage, list) : code;
 }
 
 /* `eventpipe crashes` found no crash: prints why (no process crashed, or there is no such source or
  * stage). */
-static void report_empty_list(const struct list *list)
+static void report_empty_list(const struct crash_list *list)
 {
     const struct cli *cli = list->cli;
     if (list->source == NULL)
         cli_print_message("%s: no process of this instance has crashed", cli->instance);
-    else if (!list->source_known)
+    else if (!list->has_source)
         cli_print_message("%s: there is no source %.*s", cli->instance, (int)list->source_bytes,
                           list->source);
-    else if (list->stage != NULL && !list->stage_known)
+    else if (list->stage != NULL && !list->has_stage)
         cli_print_message("%s: source %.*s has no stage %s", cli->instance, (int)list->source_bytes,
                           list->source, list->stage);
     else
@@ -210,17 +212,17 @@ static void report_empty_list(const struct list *list)
 
 /* `eventpipe crashes` reads the stored crashes here and adds them to its list. The store is opened for
  * reading only, so the daemon may run. *dropped: how many crashes the store no longer has or never got. */
-static int read_store_crashes(struct list *list, uint64_t *dropped, struct error *error)
+static int read_store_crashes(struct crash_list *list, uint64_t *dropped_count, struct error *error)
 {
     const struct cli *cli = list->cli;
-    struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
+    struct store_options options = {.url = cli->store_url, .instance = cli->instance, .readonly = true};
     struct store *store = NULL;
-    if (cli->storage == NULL)
+    if (cli->store_url == NULL)
         return base_error_set(error, EP_ENOENT, "the location of its store is not known: give -c FILE");
     int code = store_open(&options, &store, error);
     if (code != EP_OK)
         return code;
-    code = store_each_crash(store, on_stored_crash, list, dropped);
+    code = store_each_crash(store, on_stored_crash, list, dropped_count);
     if (code == EP_OK && list->source != NULL)
         code = find_names_in_store(list, store);
     if (code != EP_OK)
@@ -231,7 +233,7 @@ static int read_store_crashes(struct list *list, uint64_t *dropped, struct error
 
 /* ---- for people ---- */
 
-static const struct table_column columns[] = {
+static const struct table_column crash_columns[] = {
     {"CRASHED", false, false, false}, {"PROCESS", false, true, false}, {"PID", true, false, false},
     {"UPTIME", true, false, false},   {"EVENT", false, true, false},   {"HOW", false, true, false},
 };
@@ -255,25 +257,26 @@ static void add_event_cell(struct table *table, struct json_span line)
  * output on stderr. */
 static void add_how_cell(struct table *table, struct json_span line)
 {
-    char *how = cli_queue_read_text(line, "/how"), *last = cli_queue_read_text(line, "/last_output"),
-         all[1024];
-    if (how != NULL && last != NULL) {
-        snprintf(all, sizeof all, "%s%s%s", how, last[0] != '\0' ? "; last stderr output: " : "", last);
-        cli_table_add_cell(table, all, NULL);
+    char *how = cli_queue_read_text(line, "/how"), *last_output = cli_queue_read_text(line, "/last_output"),
+         how_text[1024];
+    if (how != NULL && last_output != NULL) {
+        snprintf(how_text, sizeof how_text, "%s%s%s", how,
+                 last_output[0] != '\0' ? "; last stderr output: " : "", last_output);
+        cli_table_add_cell(table, how_text, NULL);
     } else {
         table->failed = true;
     }
     free(how);
-    free(last);
+    free(last_output);
 }
 
 /* Prints the list of `eventpipe crashes` as a table for people, beginning with crash number `first`. */
-static void print_table(const struct list *list, size_t first)
+static void print_table(const struct crash_list *list, size_t first_index)
 {
     struct table table = {0};
-    cli_table_open(&table, columns, sizeof columns / sizeof columns[0]);
-    for (size_t i = first; i < list->count; i++) {
-        struct json_span line = {list->lines[i].text, list->lines[i].bytes}, value;
+    cli_table_open(&table, crash_columns, sizeof crash_columns / sizeof crash_columns[0]);
+    for (size_t i = first_index; i < list->crash_count; i++) {
+        struct json_span line = {list->crash_lines[i].text, list->crash_lines[i].bytes}, value;
         int64_t uptime_ms = 0;
         char age[40];
         add_member_cell(&table, line, "/crashed");
@@ -291,15 +294,15 @@ static void print_table(const struct list *list, size_t first)
 }
 
 /* `eventpipe crashes` prints its list here: the last `limit` crashes, as a table or as JSON lines. */
-static void print_crashes(const struct list *list, uint64_t limit)
+static void print_crashes(const struct crash_list *list, uint64_t limit)
 {
-    size_t first = list->count > limit ? list->count - (size_t)limit : 0;
-    if (!cli_given(list->cli, CLI_OPTION_JSON)) {
-        print_table(list, first);
+    size_t first_index = list->crash_count > limit ? list->crash_count - (size_t)limit : 0;
+    if (!cli_has_option(list->cli, CLI_OPTION_JSON)) {
+        print_table(list, first_index);
         return;
     }
-    for (size_t i = first; i < list->count; i++) {
-        base_text_append_bytes(&list->cli->out, list->lines[i].text, list->lines[i].bytes);
+    for (size_t i = first_index; i < list->crash_count; i++) {
+        base_text_append_bytes(&list->cli->out, list->crash_lines[i].text, list->crash_lines[i].bytes);
         base_text_append(&list->cli->out, "\n");
     }
 }
@@ -311,58 +314,58 @@ static void print_crashes(const struct list *list, uint64_t limit)
 static int parse_limit(const struct cli *cli, uint64_t *limit)
 {
     const char *text = cli->values[CLI_OPTION_LIMIT];
-    char *end;
+    char *number_end;
     *limit = UINT64_MAX;
     if (text == NULL)
         return 0;
     errno = 0;
-    *limit = strtoull(text, &end, 10);
-    if (text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && *limit > 0)
+    *limit = strtoull(text, &number_end, 10);
+    if (text[0] >= '0' && text[0] <= '9' && *number_end == '\0' && errno == 0 && *limit > 0)
         return 0;
     cli_print_message("--limit: expected a number of 1 or more, found \"%s\"", text);
     return CONTROL_USAGE;
 }
 
-static int report_store_failure(const struct list *list, const struct error *error)
+static int report_store_failure(const struct crash_list *list, const struct error *error)
 {
     cli_print_message("%s: its store cannot be read: %s%s", list->cli->instance, error->message,
-                      list->count > 0 ? "; the list has only crashes that are in shared memory" : "");
+                      list->crash_count > 0 ? "; the list has only crashes that are in shared memory" : "");
     return CONTROL_NO;
 }
 
 /* Does the work of `eventpipe crashes`: reads the segment, then the store, and prints the crashes of both.
  * This order matters: a crash that the keeper stores in between is in both, and none is missed. Returns an
  * exit status. */
-static int list_crashes(struct list *list, uint64_t limit)
+static int list_crashes(struct crash_list *list, uint64_t limit)
 {
     struct cli *cli = list->cli;
     struct error error = {0};
-    uint64_t dropped = 0;
-    if (cli->attached == 0 && !cli->alive)
-        cli_print_message(
-            "%s: the daemon (pid %d) no longer runs and did not end cleanly: its next start records that",
-            cli->instance, (int)cli->segment.header->supervisor_pid);
-    int memory = read_segment_crashes(list);
+    uint64_t dropped_count = 0;
+    if (cli->attach_error == 0 && !cli->daemon_alive)
+        cli_print_message("%s: the daemon (pid %d) no longer runs and did not end cleanly: its next start "
+                          "records the crash",
+                          cli->instance, (int)cli->segment.header->supervisor_pid);
+    int memory_error = read_segment_crashes(list);
     if (list->source != NULL && cli->config != NULL)
         find_names_in_config(list, cli->config);
-    int code = memory == EP_OK ? read_store_crashes(list, &dropped, &error) : EP_OK;
-    for (size_t i = 0; memory == EP_OK && i < list->fresh_count; i++)
-        if (!list->fresh[i].stored)
-            memory = add_crash(list, &list->fresh[i].crash);
-    if (memory != EP_OK) {
+    int code = memory_error == EP_OK ? read_store_crashes(list, &dropped_count, &error) : EP_OK;
+    for (size_t i = 0; memory_error == EP_OK && i < list->segment_crash_count; i++)
+        if (!list->segment_crashes[i].is_stored)
+            memory_error = add_crash(list, &list->segment_crashes[i].crash);
+    if (memory_error != EP_OK) {
         cli_print_message("out of memory");
         return CONTROL_NO;
     }
-    int status = list->count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
+    int status = list->crash_count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
     if (code != EP_OK)
         status = report_store_failure(list, &error);
-    else if (list->count == 0)
+    else if (list->crash_count == 0)
         report_empty_list(list);
-    if (list->count > 0)
+    if (list->crash_count > 0)
         print_crashes(list, limit);
-    if (dropped > 0)
+    if (dropped_count > 0)
         cli_print_message("%s: %" PRIu64 " more crashes are no longer kept or were never recorded",
-                          cli->instance, dropped);
+                          cli->instance, dropped_count);
     return status;
 }
 
@@ -370,7 +373,7 @@ static int list_crashes(struct list *list, uint64_t limit)
  * shared memory and the store itself, so it works while the daemon hangs or is down. */
 int cli_crashes(struct cli *cli)
 {
-    struct list list = {.cli = cli};
+    struct crash_list list = {.cli = cli};
     uint64_t limit;
     int status = parse_limit(cli, &limit);
     if (cli->arg_count > 0) {
@@ -381,9 +384,9 @@ int cli_crashes(struct cli *cli)
     }
     if (status == 0)
         status = list_crashes(&list, limit);
-    for (size_t i = 0; i < list.count; i++)
-        base_text_free(&list.lines[i]);
-    free(list.lines);
-    free(list.fresh);
+    for (size_t i = 0; i < list.crash_count; i++)
+        base_text_free(&list.crash_lines[i]);
+    free(list.crash_lines);
+    free(list.segment_crashes);
     return status;
 }

@@ -20,11 +20,11 @@
 
 struct importing {
     struct cli *cli;
-    struct import_go *file;
+    struct import_go *database;
     struct import_plan plan;
     struct store *store;
     int lock_fd;
-    bool trial;
+    bool is_trial;
     struct error error;
 };
 
@@ -32,7 +32,7 @@ struct importing {
 
 /* Fills the set of signals that end `eventpipe import`. They stay blocked while the private copy of the Go
  * database has a name, so that an interrupted import leaves no copy behind. */
-static void fill_ending_signals(sigset_t *set)
+static void fill_termination_signals(sigset_t *set)
 {
     sigemptyset(set);
     sigaddset(set, SIGINT);
@@ -43,25 +43,26 @@ static void fill_ending_signals(sigset_t *set)
 
 /* Called by the copy of the Go database, again and again: returns true once the user or the system wants to
  * end `eventpipe import` (a blocked signal is pending). The copy then stops and removes itself. */
-static bool is_end_requested(void *user)
+static bool is_termination_requested(void *user)
 {
-    sigset_t pending, wanted;
+    sigset_t pending_signals, termination_signals;
     (void)user;
-    fill_ending_signals(&wanted);
-    sigpending(&pending);
-    return sigandset(&pending, &pending, &wanted) == 0 && !sigisemptyset(&pending);
+    fill_termination_signals(&termination_signals);
+    sigpending(&pending_signals);
+    return sigandset(&pending_signals, &pending_signals, &termination_signals) == 0 &&
+           !sigisemptyset(&pending_signals);
 }
 
 /* `eventpipe import` opens its file here: a private copy of the Go program's database. Signals that end the
  * program wait until the copy has no name any more. */
 static int open_go_database(struct importing *importing)
 {
-    sigset_t ending, before;
-    fill_ending_signals(&ending);
-    sigprocmask(SIG_BLOCK, &ending, &before);
-    int code =
-        import_go_open(importing->cli->args[0], is_end_requested, NULL, &importing->file, &importing->error);
-    sigprocmask(SIG_SETMASK, &before, NULL); /* a pending signal ends the program here */
+    sigset_t termination_signals, old_mask;
+    fill_termination_signals(&termination_signals);
+    sigprocmask(SIG_BLOCK, &termination_signals, &old_mask);
+    int code = import_go_open(importing->cli->args[0], is_termination_requested, NULL, &importing->database,
+                              &importing->error);
+    sigprocmask(SIG_SETMASK, &old_mask, NULL); /* a pending signal ends the program here */
     return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
 }
 
@@ -70,8 +71,8 @@ static int open_go_database(struct importing *importing)
 static int plan_import(struct importing *importing)
 {
     const struct cli *cli = importing->cli;
-    int code = import_make_plan(importing->file, cli->config, cli->values[CLI_OPTION_SOURCE],
-                           cli->values[CLI_OPTION_AS], &importing->plan, &importing->error);
+    int code = import_make_plan(importing->database, cli->config, cli->values[CLI_OPTION_SOURCE],
+                                cli->values[CLI_OPTION_AS], &importing->plan, &importing->error);
     return code == EP_OK       ? CONTROL_DONE
            : code == EP_ENOENT ? CONTROL_NOTHING
            : code == EP_EINVAL ? CONTROL_USAGE
@@ -88,12 +89,12 @@ static struct store_options make_store_options(const struct importing *importing
     return (struct store_options){.url = config->storage,
                                   .instance = config->instance,
                                   .synchronous = config->synchronous,
-                                  .readonly = importing->trial};
+                                  .readonly = importing->is_trial};
 }
 
 /* `eventpipe import` takes the store's lock here, as a daemon does, so that none can start before the import
  * ends. EP_EBUSY: a daemon runs. */
-static int hold_store(struct importing *importing)
+static int lock_store(struct importing *importing)
 {
     struct store_options options = make_store_options(importing);
     int code = store_hold(&options, 0, &importing->lock_fd, &importing->error);
@@ -105,20 +106,21 @@ static int hold_store(struct importing *importing)
 /* `eventpipe import` creates or migrates the store here and registers the planned sources and their stages in
  * it, as the keeper does at a start. The plan gets the sources' ids. */
 static int register_sources(struct importing *importing, struct store_options *options,
-                            struct store_names *names, const char **stages, int64_t *ids)
+                            struct store_names *source_names, const char **stage_names, int64_t *stage_ids)
 {
     struct import_plan *plan = &importing->plan;
     for (size_t i = 0; i < plan->mapping_count; i++) {
         const struct source_config *source = plan->mappings[i].source;
-        names[i] = (struct store_names){source->id, stages, source->stage_count, 0, ids};
+        source_names[i] = (struct store_names){source->id, stage_names, source->stage_count, 0, stage_ids};
         for (size_t j = 0; j < source->stage_count; j++)
-            stages[j] = source->stages[j].name;
-        stages += source->stage_count;
-        ids += source->stage_count;
+            stage_names[j] = source->stages[j].name;
+        stage_names += source->stage_count;
+        stage_ids += source->stage_count;
     }
-    int code = store_prepare(options, names, plan->mapping_count, &options->start_number, &importing->error);
+    int code =
+        store_prepare(options, source_names, plan->mapping_count, &options->start_number, &importing->error);
     for (size_t i = 0; code == EP_OK && i < plan->mapping_count; i++)
-        plan->mappings[i].store_id = names[i].source_id;
+        plan->mappings[i].store_id = source_names[i].source_id;
     return code;
 }
 
@@ -131,17 +133,17 @@ static int prepare_and_open_store(struct importing *importing)
     size_t stage_count = 0;
     for (size_t i = 0; i < plan->mapping_count; i++)
         stage_count += plan->mappings[i].source->stage_count;
-    struct store_names *names = calloc(plan->mapping_count + 1, sizeof *names);
-    const char **stages = calloc(stage_count + 1, sizeof *stages);
-    int64_t *ids = calloc(stage_count + 1, sizeof *ids);
-    int code = names == NULL || stages == NULL || ids == NULL
+    struct store_names *source_names = calloc(plan->mapping_count + 1, sizeof *source_names);
+    const char **stage_names = calloc(stage_count + 1, sizeof *stage_names);
+    int64_t *stage_ids = calloc(stage_count + 1, sizeof *stage_ids);
+    int code = source_names == NULL || stage_names == NULL || stage_ids == NULL
                    ? base_error_set(&importing->error, EP_ENOMEM, "out of memory")
-                   : register_sources(importing, &options, names, stages, ids);
+                   : register_sources(importing, &options, source_names, stage_names, stage_ids);
     if (code == EP_OK)
         code = store_open(&options, &importing->store, &importing->error);
-    free(names);
-    free(stages);
-    free(ids);
+    free(source_names);
+    free(stage_names);
+    free(stage_ids);
     return code;
 }
 
@@ -158,14 +160,14 @@ static int on_stored_source(int64_t id, const char *name, void *user)
 
 /* `eventpipe import --dry-run` opens the store read-only, if there is one, and creates nothing. It takes the
  * lock, too: while a daemon runs, a trial fails like the import would. */
-static int open_store_for_trial(struct importing *importing)
+static int open_store_read_only(struct importing *importing)
 {
     struct store_options options = make_store_options(importing);
     int code = store_open(&options, &importing->store, &importing->error);
     if (code == EP_ENOENT)
         return EP_OK; /* there is none yet: importing->store stays NULL */
     if (code == EP_OK)
-        code = hold_store(importing);
+        code = lock_store(importing);
     if (code == EP_OK)
         code = store_each_source(importing->store, on_stored_source, &importing->plan);
     return code;
@@ -175,11 +177,11 @@ static int open_store_for_trial(struct importing *importing)
  * them. Releases the store and its lock in every case. Returns an exit status. */
 static int import_into_store(struct importing *importing)
 {
-    int code = importing->trial ? open_store_for_trial(importing) : hold_store(importing);
-    if (code == EP_OK && !importing->trial)
+    int code = importing->is_trial ? open_store_read_only(importing) : lock_store(importing);
+    if (code == EP_OK && !importing->is_trial)
         code = prepare_and_open_store(importing);
     if (code == EP_OK)
-        code = import_run(&importing->plan, importing->store, importing->trial, shm_realtime_ms(),
+        code = import_run(&importing->plan, importing->store, importing->is_trial, shm_realtime_ms(),
                           &importing->error);
     store_close(&importing->store);
     if (importing->lock_fd >= 0)
@@ -209,7 +211,7 @@ static const char *event_or_events(uint64_t count)
 
 /* Prints, for one source of `eventpipe import`, how many imported events wait for each stage and how many are
  * complete. would: "would " for --dry-run, else "". */
-static void print_part_stages(struct text *out, const struct import_mapping *mapping, const char *would)
+static void print_stage_counts(struct text *out, const struct import_mapping *mapping, const char *would)
 {
     for (size_t i = 0; i < mapping->source->stage_count; i++)
         if (mapping->events_at_stage[i] > 0)
@@ -222,7 +224,7 @@ static void print_part_stages(struct text *out, const struct import_mapping *map
 
 /* Prints, for one source of `eventpipe import`, what the user should check: stages of the Go database that
  * the configuration lacks, and events with another uid than their row. */
-static void print_part_warnings(struct text *out, const struct import_mapping *mapping)
+static void print_source_warnings(struct text *out, const struct import_mapping *mapping)
 {
     for (size_t i = 0; i < mapping->unknown_stage_count; i++) {
         const struct import_unknown_stage *unknown = &mapping->unknown_stages[i];
@@ -237,30 +239,31 @@ static void print_part_warnings(struct text *out, const struct import_mapping *m
             out,
             "  warning: %" PRIu64
             " %s another uid than the row (first: row \"%s\", event \"%s\"); the import uses the row's",
-            mapping->other_uid_count, mapping->other_uid_count == 1 ? "event names" : "events name", mapping->first_row_uid,
-            mapping->first_event_uid);
+            mapping->other_uid_count, mapping->other_uid_count == 1 ? "event names" : "events name",
+            mapping->first_row_uid, mapping->first_event_uid);
 }
 
 /* Prints the report of `eventpipe import` about one source, for people: counts of events, the cursor, stages
  * and warnings. */
-static void print_part(struct text *out, const struct import_mapping *mapping, bool trial)
+static void print_source_report(struct text *out, const struct import_mapping *mapping, bool is_trial)
 {
-    const char *would = trial ? "would " : "", *be = trial ? "would be " : "";
-    bool renamed = strcmp(mapping->from_id, mapping->source->id) != 0;
+    const char *would = is_trial ? "would " : "", *be = is_trial ? "would be " : "";
+    bool is_renamed = strcmp(mapping->from_id, mapping->source->id) != 0;
     print_line(out,
                "%s%s%s%s: %" PRIu64 " %s %simported, %" PRIu64 " already known, %" PRIu64 " corrupt, %" PRIu64
                " %s locked",
-               mapping->source->id, renamed ? " (" : "", renamed ? mapping->from_id : "",
-               renamed ? " in the file)" : "", mapping->imported_count, event_or_events(mapping->imported_count), be,
-               mapping->known_count, mapping->corrupt_count, mapping->locked_count, mapping->locked_count == 1 ? "was" : "were");
+               mapping->source->id, is_renamed ? " (" : "", is_renamed ? mapping->from_id : "",
+               is_renamed ? " in the file)" : "", mapping->imported_count,
+               event_or_events(mapping->imported_count), be, mapping->known_count, mapping->corrupt_count,
+               mapping->locked_count, mapping->locked_count == 1 ? "was" : "were");
     if (mapping->cursor == NULL || mapping->cursor[0] == '\0')
         print_line(out, "  cursor: the file has none");
     else if (mapping->cursor_set)
         print_line(out, "  cursor: %sset to %s", be, mapping->cursor);
     else
         print_line(out, "  cursor: %skept, the store has one; in the file it is %s", be, mapping->cursor);
-    print_part_stages(out, mapping, would);
-    print_part_warnings(out, mapping);
+    print_stage_counts(out, mapping, would);
+    print_source_warnings(out, mapping);
 }
 
 /* ---- the report, for programs ---- */
@@ -295,12 +298,12 @@ static void write_stage_members(struct text *out, const struct import_mapping *m
 
 /* Writes the report of `eventpipe import --json` about one source as one JSON line. eventpipe(1) documents
  * each member. */
-static void write_part_json(struct text *out, const struct import_mapping *mapping, bool trial)
+static void write_source_report_json(struct text *out, const struct import_mapping *mapping, bool is_trial)
 {
     base_text_append(out, "{\"source\":");
     json_write_string(out, mapping->source->id, strlen(mapping->source->id));
     json_write_member_text(out, "from", mapping->from_id);
-    write_bool_member(out, "dry_run", trial);
+    write_bool_member(out, "dry_run", is_trial);
     json_write_member_uint(out, "imported", mapping->imported_count);
     json_write_member_uint(out, "known", mapping->known_count);
     json_write_member_uint(out, "corrupt", mapping->corrupt_count);
@@ -337,7 +340,9 @@ static int check_import_config(const struct cli *cli, struct error *error)
  * the daemon is down. Prints a report for each source and returns an exit status. */
 int cli_import(struct cli *cli)
 {
-    struct importing importing = {.cli = cli, .lock_fd = -1, .trial = cli_given(cli, CLI_OPTION_DRY_RUN)};
+    struct importing importing = {.cli = cli,
+                                  .lock_fd = -1,
+                                  .is_trial = cli_has_option(cli, CLI_OPTION_DRY_RUN)};
     int status = check_import_config(cli, &importing.error);
     if (status == CONTROL_DONE)
         status = open_go_database(&importing);
@@ -346,16 +351,16 @@ int cli_import(struct cli *cli)
     if (status == CONTROL_DONE)
         status = import_into_store(&importing);
     for (size_t i = 0; status == CONTROL_DONE && i < importing.plan.mapping_count; i++) {
-        if (cli_given(cli, CLI_OPTION_JSON))
-            write_part_json(&cli->out, &importing.plan.mappings[i], importing.trial);
+        if (cli_has_option(cli, CLI_OPTION_JSON))
+            write_source_report_json(&cli->out, &importing.plan.mappings[i], importing.is_trial);
         else
-            print_part(&cli->out, &importing.plan.mappings[i], importing.trial);
+            print_source_report(&cli->out, &importing.plan.mappings[i], importing.is_trial);
     }
     if (status != CONTROL_DONE)
         cli_print_message("%s", importing.error.message);
     else if (importing.plan.mapping_count == 0)
         cli_print_message("%s contains no sources and no events", cli->args[0]);
     import_close(&importing.plan);
-    import_go_close(&importing.file);
+    import_go_close(&importing.database);
     return status;
 }

@@ -16,16 +16,16 @@
 
 #include "src/cli/cli.h"
 
-#define CHUNK_BYTES (4u << 20)
+#define REQUEST_BODY_BYTES (4u << 20)
 #define PAUSE_MS 1000
 
 struct injecting {
     struct cli *cli;
-    int fd;
-    struct text read; /* whole lines and perhaps the beginning of one more */
-    uint64_t line;    /* number of the first line in `read` */
-    uint64_t injected, duplicates, invalid;
-    int status;
+    int input_fd;
+    struct text buffer;   /* whole lines and perhaps the beginning of one more */
+    uint64_t line_number; /* number of the first line in `buffer` */
+    uint64_t injected_count, duplicate_count, invalid_count;
+    int exit_status;
 };
 
 /* Returns a count from a line of the keeper's answer to `eventpipe inject`; 0 if it is missing. */
@@ -45,10 +45,10 @@ static int on_answer_line(const char *text, size_t bytes, void *user)
     struct cli *cli = injecting->cli;
     struct json_span line = {text, bytes}, value;
     if (json_find(line, "/injected", &value)) {
-        injecting->injected += read_count_member(line, "/injected");
-        injecting->duplicates += read_count_member(line, "/duplicates");
-        injecting->invalid += read_count_member(line, "/invalid");
-    } else if (cli_given(cli, CLI_OPTION_JSON)) {
+        injecting->injected_count += read_count_member(line, "/injected");
+        injecting->duplicate_count += read_count_member(line, "/duplicates");
+        injecting->invalid_count += read_count_member(line, "/invalid");
+    } else if (cli_has_option(cli, CLI_OPTION_JSON)) {
         base_text_append_bytes(&cli->out, text, bytes);
         base_text_append(&cli->out, "\n");
     } else {
@@ -71,66 +71,68 @@ static void send_lines(struct injecting *injecting, size_t bytes)
     base_text_append(&request, "{\"command\":\"inject\",\"source\":");
     json_write_string(&request, cli->args[0], strlen(cli->args[0]));
     base_text_append(&request, ",\"line\":");
-    json_write_uint(&request, injecting->line);
-    base_text_append(&request, cli_given(cli, CLI_OPTION_DRY_RUN) ? ",\"dry_run\":true}" : "}");
+    json_write_uint(&request, injecting->line_number);
+    base_text_append(&request, cli_has_option(cli, CLI_OPTION_DRY_RUN) ? ",\"dry_run\":true}" : "}");
     struct control_question question = {.line = request.text,
-                                        .body = injecting->read.text,
+                                        .body = injecting->buffer.text,
                                         .body_bytes = bytes,
                                         .patience_ms = 60000};
-    uint64_t invalid = injecting->invalid;
+    uint64_t invalid_before = injecting->invalid_count;
     int status = request.failed ? CONTROL_NO : cli_send_request(cli, &question, &answer);
-    bool only_lines = status == CONTROL_NO && injecting->invalid > invalid;
+    bool only_invalid_events = status == CONTROL_NO && injecting->invalid_count > invalid_before;
     if (status != CONTROL_DONE)
-        injecting->status = only_lines && injecting->status == CONTROL_DONE ? CONTROL_NO : status;
-    if (only_lines)
+        injecting->exit_status =
+            only_invalid_events && injecting->exit_status == CONTROL_DONE ? CONTROL_NO : status;
+    if (only_invalid_events)
         cli->final_message[0] = '\0'; /* the totals at the end show the same */
-    if (status != CONTROL_DONE && !only_lines)
-        injecting->fd = -1; /* the daemon failed: the rest of the input is not read */
-    for (const char *at = injecting->read.text; bytes > 0; injecting->line++) {
-        const char *feed = memchr(at, '\n', (size_t)(injecting->read.text + bytes - at));
-        if (feed == NULL)
+    if (status != CONTROL_DONE && !only_invalid_events)
+        injecting->input_fd = -1; /* the daemon failed: the rest of the input is not read */
+    for (const char *position = injecting->buffer.text; bytes > 0; injecting->line_number++) {
+        const char *line_feed = memchr(position, '\n', (size_t)(injecting->buffer.text + bytes - position));
+        if (line_feed == NULL)
             break;
-        at = feed + 1;
+        position = line_feed + 1;
     }
     if (bytes > 0) {
-        memmove(injecting->read.text, injecting->read.text + bytes, injecting->read.bytes - bytes);
-        injecting->read.bytes -= bytes;
+        memmove(injecting->buffer.text, injecting->buffer.text + bytes, injecting->buffer.bytes - bytes);
+        injecting->buffer.bytes -= bytes;
     }
     base_text_free(&request);
 }
 
 /* How many bytes of the buffer are complete lines. */
-static size_t count_complete_line_bytes(const struct text *read)
+static size_t count_complete_line_bytes(const struct text *buffer)
 {
-    const char *feed = read->bytes > 0 ? memrchr(read->text, '\n', read->bytes) : NULL;
-    return feed != NULL ? (size_t)(feed - read->text) + 1 : 0;
+    const char *line_feed = buffer->bytes > 0 ? memrchr(buffer->text, '\n', buffer->bytes) : NULL;
+    return line_feed != NULL ? (size_t)(line_feed - buffer->text) + 1 : 0;
 }
 
 /* The loop of `eventpipe inject` calls this until it returns false (end of input, or failure). Reads more
  * events from the file or stdin; sends a request when the buffer is full or the input pauses for a second. */
-static bool read_input(struct injecting *injecting)
+static bool read_or_send_events(struct injecting *injecting)
 {
-    char buffer[65536];
-    struct pollfd waiting = {.fd = injecting->fd, .events = POLLIN};
-    size_t whole = count_complete_line_bytes(&injecting->read);
-    if (whole > 0 && (injecting->read.bytes >= CHUNK_BYTES || poll(&waiting, 1, PAUSE_MS) == 0)) {
-        send_lines(injecting, whole);
-        return injecting->fd >= 0;
+    char chunk[65536];
+    struct pollfd input_poll = {.fd = injecting->input_fd, .events = POLLIN};
+    size_t complete_bytes = count_complete_line_bytes(&injecting->buffer);
+    if (complete_bytes > 0 &&
+        (injecting->buffer.bytes >= REQUEST_BODY_BYTES || poll(&input_poll, 1, PAUSE_MS) == 0)) {
+        send_lines(injecting, complete_bytes);
+        return injecting->input_fd >= 0;
     }
-    ssize_t got = read(injecting->fd, buffer, sizeof buffer);
-    if (got < 0 && errno == EINTR)
+    ssize_t read_bytes = read(injecting->input_fd, chunk, sizeof chunk);
+    if (read_bytes < 0 && errno == EINTR)
         return true;
-    if (got < 0) {
+    if (read_bytes < 0) {
         cli_print_message("cannot read the events: %s", strerror(errno));
-        injecting->status = CONTROL_NO;
+        injecting->exit_status = CONTROL_NO;
     }
-    if (got > 0)
-        base_text_append_bytes(&injecting->read, buffer, (size_t)got);
-    if (injecting->read.failed) {
+    if (read_bytes > 0)
+        base_text_append_bytes(&injecting->buffer, chunk, (size_t)read_bytes);
+    if (injecting->buffer.failed) {
         cli_print_message("out of memory");
-        injecting->status = CONTROL_NO;
+        injecting->exit_status = CONTROL_NO;
     }
-    return got > 0 && !injecting->read.failed;
+    return read_bytes > 0 && !injecting->buffer.failed;
 }
 
 /* `eventpipe inject` ends with this: prints how many events of all requests were injected, duplicate and
@@ -138,16 +140,16 @@ static bool read_input(struct injecting *injecting)
 static void print_totals(const struct injecting *injecting)
 {
     struct cli *cli = injecting->cli;
-    const char *would = cli_given(cli, CLI_OPTION_DRY_RUN) ? "would be " : "";
+    const char *would = cli_has_option(cli, CLI_OPTION_DRY_RUN) ? "would be " : "";
     char text[200];
-    if (cli_given(cli, CLI_OPTION_JSON))
+    if (cli_has_option(cli, CLI_OPTION_JSON))
         snprintf(text, sizeof text,
                  "{\"injected\":%" PRIu64 ",\"duplicates\":%" PRIu64 ",\"invalid\":%" PRIu64 "}\n",
-                 injecting->injected, injecting->duplicates, injecting->invalid);
+                 injecting->injected_count, injecting->duplicate_count, injecting->invalid_count);
     else
         snprintf(text, sizeof text, "%" PRIu64 " %sinjected, %" PRIu64 " duplicate%s, %" PRIu64 " invalid\n",
-                 injecting->injected, would, injecting->duplicates, injecting->duplicates == 1 ? "" : "s",
-                 injecting->invalid);
+                 injecting->injected_count, would, injecting->duplicate_count,
+                 injecting->duplicate_count == 1 ? "" : "s", injecting->invalid_count);
     base_text_append(&cli->out, text);
 }
 
@@ -155,26 +157,28 @@ static void print_totals(const struct injecting *injecting)
  * keeper, which stores them as events of the source. Returns an exit status. */
 int cli_inject(struct cli *cli)
 {
-    struct injecting injecting = {.cli = cli, .line = 1, .fd = STDIN_FILENO};
+    struct injecting injecting = {.cli = cli, .line_number = 1, .input_fd = STDIN_FILENO};
     const char *path = cli->arg_count > 1 ? cli->args[1] : "-";
-    int opened = -1;
+    int opened_fd = -1;
     if (strcmp(path, "-") != 0) {
-        opened = open(path, O_RDONLY | O_CLOEXEC);
-        if (opened < 0) {
-            cli_print_message("%s: %s", path, strerror(errno));
+        opened_fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (opened_fd < 0) {
+            cli_print_message("cannot open %s: %s", path, strerror(errno));
             return CONTROL_NO;
         }
-        injecting.fd = opened;
+        injecting.input_fd = opened_fd;
     }
-    while (read_input(&injecting))
+    while (read_or_send_events(&injecting))
         continue;
     /* send even an empty request: it reports an unknown source, or that the daemon is down */
-    if (injecting.fd >= 0 && (injecting.read.bytes > 0 || injecting.line == 1) && !injecting.read.failed)
-        send_lines(&injecting, injecting.read.bytes);
-    if (injecting.status == CONTROL_DONE || injecting.injected + injecting.duplicates + injecting.invalid > 0)
+    if (injecting.input_fd >= 0 && (injecting.buffer.bytes > 0 || injecting.line_number == 1) &&
+        !injecting.buffer.failed)
+        send_lines(&injecting, injecting.buffer.bytes);
+    if (injecting.exit_status == CONTROL_DONE ||
+        injecting.injected_count + injecting.duplicate_count + injecting.invalid_count > 0)
         print_totals(&injecting);
-    if (opened >= 0)
-        close(opened);
-    base_text_free(&injecting.read);
-    return injecting.status;
+    if (opened_fd >= 0)
+        close(opened_fd);
+    base_text_free(&injecting.buffer);
+    return injecting.exit_status;
 }

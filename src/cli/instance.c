@@ -47,9 +47,9 @@ static void on_config_problem(const struct config_problem *problem, void *user)
 static char *read_plain_key(const char *path, const char *key)
 {
     FILE *file = fopen(path, "re");
-    char *line = NULL, *found = NULL;
-    size_t room = 0;
-    while (file != NULL && found == NULL && getline(&line, &room, file) > 0) {
+    char *line = NULL, *found_value = NULL;
+    size_t line_capacity = 0;
+    while (file != NULL && found_value == NULL && getline(&line, &line_capacity, file) > 0) {
         size_t length = strlen(key);
         if (strncmp(line, key, length) != 0 || line[length] != ':')
             continue;
@@ -61,12 +61,12 @@ static char *read_plain_key(const char *path, const char *key)
         size_t bytes = quoted ? strcspn(value, quote) : strcspn(value, "#\r\n");
         while (!quoted && bytes > 0 && (value[bytes - 1] == ' ' || value[bytes - 1] == '\t'))
             bytes--;
-        found = bytes > 0 ? strndup(value, bytes) : NULL;
+        found_value = bytes > 0 ? strndup(value, bytes) : NULL;
     }
     free(line);
     if (file != NULL)
         fclose(file);
-    return found;
+    return found_value;
 }
 
 static char *copy_text(const char *text)
@@ -80,17 +80,18 @@ static int read_config_file(struct cli *cli, const char *path, struct error *err
 {
     cli->config_path = strdup(path);
     if (access(path, R_OK) != 0)
-        return base_error_set(error, CONTROL_USAGE, "%s: %s", path, strerror(errno));
+        return base_error_set(error, CONTROL_USAGE, "cannot read the configuration %s: %s", path,
+                              strerror(errno));
     char *instance;
     if (config_read(path, on_config_problem, cli, &cli->config) == EP_OK) {
         instance = copy_text(cli->config->instance);
-        cli->control = copy_text(cli->config->control);
-        cli->storage = copy_text(cli->config->storage);
+        cli->control_path = copy_text(cli->config->control);
+        cli->store_url = copy_text(cli->config->storage);
     } else {
         cli->config = NULL;
         instance = read_plain_key(path, "instance");
-        cli->control = read_plain_key(path, "control");
-        cli->storage = read_plain_key(path, "storage");
+        cli->control_path = read_plain_key(path, "control");
+        cli->store_url = read_plain_key(path, "storage");
     }
     if (instance == NULL || !config_name_valid(instance)) {
         free(instance);
@@ -111,48 +112,48 @@ static int find_instance_by_name(struct cli *cli, const char *name, struct error
         return base_error_set(error, CONTROL_USAGE, "\"%s\" cannot be the name of an instance", name);
     snprintf(path, sizeof path, CONFIG_FOLDER "/%s.yaml", name);
     char *instance = read_plain_key(path, "instance");
-    bool its_own = instance != NULL && strcmp(instance, name) == 0;
+    bool is_own_file = instance != NULL && strcmp(instance, name) == 0;
     free(instance);
-    if (its_own)
+    if (is_own_file)
         return read_config_file(cli, path, error);
     snprintf(cli->instance, sizeof cli->instance, "%s", name);
     return 0;
 }
 
 /* Names of instances that have a segment. */
-struct found {
+struct instance_names {
     char names[512];
-    char only[SHM_NAME_BYTES];
+    char last_name[SHM_NAME_BYTES];
     unsigned count;
 };
 
 /* Adds the name of an instance that has shared memory to a list; `eventpipe` shows it to the user if it must
  * ask for -i. */
-static void add_found_name(struct found *found, const char *name)
+static void add_instance_name(struct instance_names *list, const char *name)
 {
-    size_t used = strlen(found->names);
-    snprintf(found->names + used, sizeof found->names - used, "%s%s", found->count == 0 ? "" : ", ", name);
-    snprintf(found->only, sizeof found->only, "%s", name);
-    found->count++;
+    size_t used = strlen(list->names);
+    snprintf(list->names + used, sizeof list->names - used, "%s%s", list->count == 0 ? "" : ", ", name);
+    snprintf(list->last_name, sizeof list->last_name, "%s", name);
+    list->count++;
 }
 
 /* Lists the instances that have a shared memory segment on this machine: those with a running daemon, and
  * those that a killed daemon left. `eventpipe` calls this if the user gave neither -c nor -i. */
-static void find_segments(struct found *living, struct found *dead)
+static void list_segments(struct instance_names *running, struct instance_names *crashed)
 {
     DIR *folder = opendir(SEGMENT_FOLDER);
-    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
-        const char *name = entry->d_name + sizeof SEGMENT_PREFIX - 1;
+    for (struct dirent *folder_entry; folder != NULL && (folder_entry = readdir(folder)) != NULL;) {
+        const char *name = folder_entry->d_name + sizeof SEGMENT_PREFIX - 1;
         struct segment segment;
-        if (strncmp(entry->d_name, SEGMENT_PREFIX, sizeof SEGMENT_PREFIX - 1) != 0 ||
+        if (strncmp(folder_entry->d_name, SEGMENT_PREFIX, sizeof SEGMENT_PREFIX - 1) != 0 ||
             !config_name_valid(name))
             continue;
         int code = segment_attach(name, &segment);
-        bool lives = code == -EAGAIN || code == -EPROTO || (code == 0 && segment_owner_lives(&segment));
+        bool is_running = code == -EAGAIN || code == -EPROTO || (code == 0 && segment_owner_lives(&segment));
         if (code == 0)
             segment_close(&segment);
-        if (code == 0 || lives)
-            add_found_name(lives ? living : dead, name);
+        if (code == 0 || is_running)
+            add_instance_name(is_running ? running : crashed, name);
     }
     if (folder != NULL)
         closedir(folder);
@@ -161,18 +162,18 @@ static void find_segments(struct found *living, struct found *dead)
 /* Chooses the instance if the user of `eventpipe` gave neither -c nor -i: the one of
  * /etc/eventpipe/eventpipe.yaml, else the only one that runs, else the only one whose shared memory a killed
  * daemon left. Returns 0, or an exit status with a message. */
-static int find_default_instance(struct cli *cli, struct error *error)
+static int choose_default_instance(struct cli *cli, struct error *error)
 {
-    struct found living = {0}, dead = {0};
+    struct instance_names running = {0}, crashed = {0};
     if (access(EVENTPIPED_CONFIG, F_OK) == 0)
         return read_config_file(cli, EVENTPIPED_CONFIG, error);
-    find_segments(&living, &dead);
-    const struct found *found = living.count > 0 ? &living : &dead;
-    if (found->count == 1)
-        return find_instance_by_name(cli, found->only, error);
-    if (found->count > 1)
+    list_segments(&running, &crashed);
+    const struct instance_names *list = running.count > 0 ? &running : &crashed;
+    if (list->count == 1)
+        return find_instance_by_name(cli, list->last_name, error);
+    if (list->count > 1)
         return base_error_set(error, CONTROL_USAGE, "there are several instances (%s): choose one with -i",
-                              found->names);
+                              list->names);
     return base_error_set(error, CONTROL_DOWN,
                           "no instance is running, and there is no %s: choose one with -i or -c",
                           EVENTPIPED_CONFIG);
@@ -186,13 +187,13 @@ int cli_instance_attach(struct cli *cli)
     if (cli->segment.header != NULL)
         segment_close(&cli->segment);
     cli->segment = (struct segment){.fd = -1};
-    cli->attached = segment_attach(cli->instance, &cli->segment);
-    cli->alive = cli->attached == 0 && segment_owner_lives(&cli->segment);
-    if (cli->attached != 0)
+    cli->attach_error = segment_attach(cli->instance, &cli->segment);
+    cli->daemon_alive = cli->attach_error == 0 && segment_owner_lives(&cli->segment);
+    if (cli->attach_error != 0)
         cli->segment = (struct segment){.fd = -1};
-    if (cli->alive)
+    if (cli->daemon_alive)
         shm_clock_follow(cli->segment.header); /* so that ages are by the daemon's clock */
-    return cli->attached;
+    return cli->attach_error;
 }
 
 /* Runs at the start of each `eventpipe` command. Finds the instance from -c, -i or the defaults, attaches its
@@ -202,22 +203,22 @@ int cli_instance_find(struct cli *cli, struct error *error)
 {
     cli->segment = (struct segment){.fd = -1};
     int code;
-    if (cli_given(cli, CLI_OPTION_CONFIG))
+    if (cli_has_option(cli, CLI_OPTION_CONFIG))
         code = read_config_file(cli, cli->values[CLI_OPTION_CONFIG], error);
-    else if (cli_given(cli, CLI_OPTION_INSTANCE))
+    else if (cli_has_option(cli, CLI_OPTION_INSTANCE))
         code = find_instance_by_name(cli, cli->values[CLI_OPTION_INSTANCE], error);
     else
-        code = find_default_instance(cli, error);
+        code = choose_default_instance(cli, error);
     if (code != 0)
         return code;
     cli_instance_attach(cli);
-    if (cli->storage == NULL && cli->segment.header != NULL)
-        cli->storage = strdup(cli->segment.header->store_url);
+    if (cli->store_url == NULL && cli->segment.header != NULL)
+        cli->store_url = strdup(cli->segment.header->store_url);
     char path[64 + SHM_NAME_BYTES];
     snprintf(path, sizeof path, "/run/eventpipe/%s.sock", cli->instance);
-    if (cli->control == NULL)
-        cli->control = strdup(path);
-    return cli->control == NULL ? base_error_set(error, CONTROL_NO, "out of memory") : 0;
+    if (cli->control_path == NULL)
+        cli->control_path = strdup(path);
+    return cli->control_path == NULL ? base_error_set(error, CONTROL_NO, "out of memory") : 0;
 }
 
 /* Runs at the end of the `eventpipe` program. Detaches the shared memory, and frees the configuration, the
@@ -233,8 +234,8 @@ void cli_instance_close(struct cli *cli)
     }
     free(cli->problems);
     free(cli->config_path);
-    free(cli->control);
-    free(cli->storage);
+    free(cli->control_path);
+    free(cli->store_url);
     free(cli->args);
     base_text_free(&cli->out);
 }

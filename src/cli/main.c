@@ -67,9 +67,9 @@ static int run_command(struct cli *cli, int argc, char **argv)
     int code = cli_options_parse(cli, argc, argv, &error);
     if (code != 0)
         return report_usage_error(cli, &error);
-    if (cli_given(cli, CLI_OPTION_HELP))
+    if (cli_has_option(cli, CLI_OPTION_HELP))
         return print_help(cli);
-    if (cli_given(cli, CLI_OPTION_VERSION)) {
+    if (cli_has_option(cli, CLI_OPTION_VERSION)) {
         base_text_append(&cli->out, "eventpipe " PACKAGE_VERSION "\n");
         return cli_finish_output(cli, CONTROL_DONE);
     }
@@ -88,7 +88,7 @@ static int run_command(struct cli *cli, int argc, char **argv)
 /* The main function of `eventpipe`, the command line. The daemon, `eventpiped`, is another program. */
 int main(int argc, char **argv)
 {
-    struct cli cli = {.attached = -1};
+    struct cli cli = {.attach_error = -1};
     int status = run_command(&cli, argc, argv);
     cli_instance_close(&cli);
     return status;

@@ -29,24 +29,24 @@ static const struct control_command *find_command(const char *name)
 /* Writes one option into the usage text of `eventpipe --help`: its letter, name, argument and help. */
 static void write_option_line(const struct cli_option *option, struct text *out)
 {
-    char left[64], line[200];
+    char syntax[64], line[200];
     char letter[8] = "    ";
     if (option->letter != 0)
         snprintf(letter, sizeof letter, "-%c, ", option->letter);
-    snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, option->argument != NULL ? " " : "",
+    snprintf(syntax, sizeof syntax, "%s--%s%s%s", letter, option->name, option->argument != NULL ? " " : "",
              option->argument != NULL ? option->argument : "");
-    snprintf(line, sizeof line, "  %-28s %s\n", left, option->help);
+    snprintf(line, sizeof line, "  %-28s %s\n", syntax, option->help);
     base_text_append(out, line);
 }
 
 /* Writes options into the usage text of `eventpipe`: those that a command with one of the bits `accepted`
  * takes, without those that have one of the bits `without`. Options that every command takes are always
  * written. */
-static void write_option_lines(unsigned accepted, unsigned without, struct text *out)
+static void write_option_lines(unsigned accepted, unsigned excluded, struct text *out)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
-        unsigned by = cli_options[i].accepted_by;
-        if (by == CLI_ANY || ((by & accepted) != 0 && (by & without) == 0))
+        unsigned accepted_by = cli_options[i].accepted_by;
+        if (accepted_by == CLI_ANY || ((accepted_by & accepted) != 0 && (accepted_by & excluded) == 0))
             write_option_line(&cli_options[i], out);
     }
 }
@@ -66,11 +66,11 @@ void cli_options_write_usage(struct text *out)
                      "usage: eventpipe [-c FILE | -i INSTANCE] COMMAND [OPTIONS] [ARGUMENTS]\n\ncommands:\n");
     for (size_t i = 0; i < CONTROL_COMMAND_COUNT; i++) {
         const struct control_command *command = &control_commands[i];
-        char left[64], line[200];
+        char syntax[64], line[200];
         if (command->help == NULL)
             continue;
-        snprintf(left, sizeof left, "%s %s", command->name, command->arguments);
-        snprintf(line, sizeof line, "  %-24s %s\n", left, command->help);
+        snprintf(syntax, sizeof syntax, "%s %s", command->name, command->arguments);
+        snprintf(line, sizeof line, "  %-24s %s\n", syntax, command->help);
         base_text_append(out, line);
     }
     base_text_append(out, "\noptions:\n");
@@ -85,16 +85,16 @@ void cli_options_write_usage(struct text *out)
  * makes of them, and its options. */
 void cli_options_write_command_usage(const struct control_command *command, struct text *out)
 {
-    char line[200], takes[64];
+    char line[200], accepted_states[64];
     snprintf(line, sizeof line, "usage: eventpipe [-c FILE | -i INSTANCE] %s [OPTIONS]%s%s\n", command->name,
              command->arguments[0] != '\0' ? " " : "", command->arguments);
     base_text_append(out, line);
     snprintf(line, sizeof line, "%s\n", command->help);
     base_text_append(out, line);
     if (command->change != NULL) {
-        control_command_states(store_command_rule(command->change->store_command)->takes, takes,
-                               sizeof takes);
-        snprintf(line, sizeof line, "Takes %s events. Afterwards they are %s.\n", takes,
+        control_command_states(store_command_rule(command->change->store_command)->takes, accepted_states,
+                               sizeof accepted_states);
+        snprintf(line, sizeof line, "Takes %s events. Afterwards they are %s.\n", accepted_states,
                  control_command_makes(command->change));
         base_text_append(out, line);
     }
@@ -138,7 +138,7 @@ static int set_option_value(struct cli *cli, size_t option, const char *value, s
 
 /* Parses --name, --name=value or --name value of the `eventpipe` command line. *used is set to 1 if it took
  * the next argument, too. Returns 0, or CONTROL_USAGE with a message. */
-static int parse_long_option(struct cli *cli, const char *text, const char *next, int *used,
+static int parse_long_option(struct cli *cli, const char *text, const char *next, int *uses_next,
                              struct error *error)
 {
     size_t length = strcspn(text, "=");
@@ -155,18 +155,18 @@ static int parse_long_option(struct cli *cli, const char *text, const char *next
             return set_option_value(cli, i, text + length + 1, error);
         if (next == NULL)
             return base_error_set(error, CONTROL_USAGE, "--%s: %s is missing", name, cli_options[i].argument);
-        *used = 1;
+        *uses_next = 1;
         return set_option_value(cli, i, next, error);
     }
-    const char *near = suggest_option(name);
+    const char *suggestion = suggest_option(name);
     return base_error_set(error, CONTROL_USAGE, "there is no option --%s%s%s%s", name,
-                          near != NULL ? ": did you mean --" : "", near != NULL ? near : "",
-                          near != NULL ? "?" : "");
+                          suggestion != NULL ? ": did you mean --" : "", suggestion != NULL ? suggestion : "",
+                          suggestion != NULL ? "?" : "");
 }
 
 /* Parses -c FILE, -cFILE or -h of the `eventpipe` command line. *used is set to 1 if it took the next
  * argument, too. Returns 0, or CONTROL_USAGE with a message. */
-static int parse_letter_option(struct cli *cli, const char *text, const char *next, int *used,
+static int parse_letter_option(struct cli *cli, const char *text, const char *next, int *uses_next,
                                struct error *error)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
@@ -179,7 +179,7 @@ static int parse_letter_option(struct cli *cli, const char *text, const char *ne
             return set_option_value(cli, i, text + 1, error);
         if (next == NULL)
             return base_error_set(error, CONTROL_USAGE, "-%c: %s is missing", *text, cli_options[i].argument);
-        *used = 1;
+        *uses_next = 1;
         return set_option_value(cli, i, next, error);
     }
     return base_error_set(error, CONTROL_USAGE, "there is no option -%s", text);
@@ -187,26 +187,26 @@ static int parse_letter_option(struct cli *cli, const char *text, const char *ne
 
 /* The parser of `eventpipe` calls this for each word that is no option: the first one is the command, the
  * others are its arguments. */
-static int take_command_or_argument(struct cli *cli, char *word, struct error *error)
+static int take_command_or_argument(struct cli *cli, char *argument_text, struct error *error)
 {
     if (cli->command != NULL) {
-        cli->args[cli->arg_count++] = word;
+        cli->args[cli->arg_count++] = argument_text;
         return 0;
     }
-    cli->command = find_command(word);
+    cli->command = find_command(argument_text);
     if (cli->command != NULL)
         return 0;
-    const char *near = suggest_command(word);
-    return base_error_set(error, CONTROL_USAGE, "there is no command \"%s\"%s%s%s", word,
-                          near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
-                          near != NULL ? "\"?" : "");
+    const char *suggestion = suggest_command(argument_text);
+    return base_error_set(error, CONTROL_USAGE, "there is no command \"%s\"%s%s%s", argument_text,
+                          suggestion != NULL ? ": did you mean \"" : "", suggestion != NULL ? suggestion : "",
+                          suggestion != NULL ? "\"?" : "");
 }
 
 /* Runs after the arguments of `eventpipe` are parsed. Checks what no single word shows: a missing command,
  * options that the command does not take, too few or too many arguments. */
-static int check_options_together(const struct cli *cli, struct error *error)
+static int check_command_line(const struct cli *cli, struct error *error)
 {
-    if (cli_given(cli, CLI_OPTION_CONFIG) && cli_given(cli, CLI_OPTION_INSTANCE))
+    if (cli_has_option(cli, CLI_OPTION_CONFIG) && cli_has_option(cli, CLI_OPTION_INSTANCE))
         return base_error_set(error, CONTROL_USAGE, "give -c or -i, not both");
     if (cli->command == NULL)
         return base_error_set(error, CONTROL_USAGE, "no command given (see eventpipe --help)");
@@ -219,7 +219,7 @@ static int check_options_together(const struct cli *cli, struct error *error)
         return base_error_set(error, CONTROL_USAGE, "%s: expected %s", cli->command->name,
                               cli->command->arguments);
     if (cli->command->most >= 0 && cli->arg_count > cli->command->most)
-        return base_error_set(error, CONTROL_USAGE, "%s: \"%s\" is one argument too many", cli->command->name,
+        return base_error_set(error, CONTROL_USAGE, "%s: unexpected argument \"%s\"", cli->command->name,
                               cli->args[cli->command->most]);
     return 0;
 }
@@ -231,23 +231,23 @@ int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *erro
     cli->args = calloc((size_t)argc + 1, sizeof *cli->args);
     if (cli->args == NULL)
         return base_error_set(error, CONTROL_NO, "out of memory");
-    bool options = true;
+    bool options_allowed = true;
     int code = 0;
     for (int i = 1; code == 0 && i < argc; i++) {
-        char *word = argv[i];
+        char *argument_text = argv[i];
         const char *next = argv[i + 1];
-        int used = 0;
-        if (options && strcmp(word, "--") == 0)
-            options = false;
-        else if (options && strncmp(word, "--", 2) == 0)
-            code = parse_long_option(cli, word + 2, next, &used, error);
-        else if (options && word[0] == '-' && word[1] != '\0')
-            code = parse_letter_option(cli, word + 1, next, &used, error);
+        int uses_next = 0;
+        if (options_allowed && strcmp(argument_text, "--") == 0)
+            options_allowed = false;
+        else if (options_allowed && strncmp(argument_text, "--", 2) == 0)
+            code = parse_long_option(cli, argument_text + 2, next, &uses_next, error);
+        else if (options_allowed && argument_text[0] == '-' && argument_text[1] != '\0')
+            code = parse_letter_option(cli, argument_text + 1, next, &uses_next, error);
         else
-            code = take_command_or_argument(cli, word, error);
-        i += used;
+            code = take_command_or_argument(cli, argument_text, error);
+        i += uses_next;
     }
-    if (code != 0 || cli_given(cli, CLI_OPTION_HELP) || cli_given(cli, CLI_OPTION_VERSION))
+    if (code != 0 || cli_has_option(cli, CLI_OPTION_HELP) || cli_has_option(cli, CLI_OPTION_VERSION))
         return code;
-    return check_options_together(cli, error);
+    return check_command_line(cli, error);
 }

@@ -7,7 +7,7 @@
 
 #include "src/cli/cli.h"
 
-#define ORDER_MS 15000
+#define ANSWER_TIMEOUT_MS 15000
 #define POLL_MS 100
 
 /* Appends ,"member":"text" to the JSON request that `eventpipe pause`, resume, restart or cursor sends to the
@@ -33,7 +33,7 @@ static void begin_order_request(const struct cli *cli, struct text *out)
         if (slash != NULL)
             write_text_member(out, "stage", slash + 1, strlen(slash + 1));
     }
-    if (cli_given(cli, CLI_OPTION_DRY_RUN))
+    if (cli_has_option(cli, CLI_OPTION_DRY_RUN))
         base_text_append(out, ",\"dry_run\":true");
 }
 
@@ -42,7 +42,7 @@ static void begin_order_request(const struct cli *cli, struct text *out)
 static int finish_and_send_request(struct cli *cli, struct text *request, struct cli_answer *answer)
 {
     base_text_append(request, "}");
-    struct control_question question = {.line = request->text, .patience_ms = ORDER_MS};
+    struct control_question question = {.line = request->text, .patience_ms = ANSWER_TIMEOUT_MS};
     int status = request->failed ? CONTROL_NO : cli_send_request(cli, &question, answer);
     base_text_free(request);
     return status;
@@ -64,7 +64,7 @@ int cli_pause_resume_restart(struct cli *cli)
 static int wait_for_daemon_end(struct cli *cli)
 {
     cli_finish_output(cli, CONTROL_DONE); /* prints the answer first */
-    while (cli->attached == 0 && segment_owner_lives(&cli->segment))
+    while (cli->attach_error == 0 && segment_owner_lives(&cli->segment))
         poll(NULL, 0, POLL_MS);
     cli_print_message("%s: the daemon has ended", cli->instance);
     return CONTROL_DONE;
@@ -78,9 +78,9 @@ int cli_drain_or_stop(struct cli *cli)
     struct cli_answer answer = {0};
     begin_order_request(cli, &request);
     int status = finish_and_send_request(cli, &request, &answer);
-    bool wait =
-        status == CONTROL_DONE && cli_given(cli, CLI_OPTION_WAIT) && !cli_given(cli, CLI_OPTION_DRY_RUN);
-    return wait ? wait_for_daemon_end(cli) : status;
+    bool must_wait = status == CONTROL_DONE && cli_has_option(cli, CLI_OPTION_WAIT) &&
+                     !cli_has_option(cli, CLI_OPTION_DRY_RUN);
+    return must_wait ? wait_for_daemon_end(cli) : status;
 }
 
 /* Called for the keeper's answer to `eventpipe cursor SOURCE`: prints the stored cursor as plain text. With
@@ -106,17 +106,17 @@ static int on_cursor_line(const char *text, size_t bytes, void *user)
  * source fetches. Returns an exit status. */
 int cli_cursor(struct cli *cli)
 {
-    const char *set = cli->values[CLI_OPTION_SET];
-    if (set == NULL && cli_given(cli, CLI_OPTION_DRY_RUN)) {
+    const char *new_cursor = cli->values[CLI_OPTION_SET];
+    if (new_cursor == NULL && cli_has_option(cli, CLI_OPTION_DRY_RUN)) {
         cli_print_message("cursor: --dry-run needs --set");
         return CONTROL_USAGE;
     }
     struct text request = {0};
-    struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : on_cursor_line,
+    struct cli_answer answer = {.on_line = cli_has_option(cli, CLI_OPTION_JSON) ? NULL : on_cursor_line,
                                 .user = cli,
-                                .quiet = set == NULL};
+                                .quiet = new_cursor == NULL};
     begin_order_request(cli, &request);
-    if (set != NULL)
-        write_text_member(&request, "set", set, strlen(set));
+    if (new_cursor != NULL)
+        write_text_member(&request, "set", new_cursor, strlen(new_cursor));
     return finish_and_send_request(cli, &request, &answer);
 }

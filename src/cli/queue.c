@@ -21,11 +21,11 @@ const char *const cli_queue_fields[] = {"uid",     "source",  "stage", "state", 
                                         "type",    "arrived", "age_s", "due",   "due_in_s", "attempts",
                                         "crashes", "reason",  "error", NULL};
 
-struct list {
+struct event_list {
     struct cli *cli;
     struct table table;
-    size_t rows;
-    bool begun;
+    size_t pending_rows;
+    bool has_headings;
     const char *fields[FIELDS_MAX];
     size_t field_count;
     char *field_text;
@@ -57,25 +57,25 @@ void cli_queue_format_age(struct json_span line, const char *pointer, char *buff
 
 /* Prints the rows collected so far for `eventpipe queue` or retry, hold and the like, and forgets them; the
  * headings come with the first block only. Blocks keep memory small when the queue is long. */
-static void print_row_block(struct list *list)
+static void print_pending_rows(struct event_list *list)
 {
-    if (list->rows > 0)
-        cli_table_print(&list->table, &list->cli->out, cli_terminal_width(), 0, !list->begun);
-    list->begun = list->begun || list->rows > 0;
-    list->rows = 0;
+    if (list->pending_rows > 0)
+        cli_table_print(&list->table, &list->cli->out, cli_terminal_width(), 0, !list->has_headings);
+    list->has_headings = list->has_headings || list->pending_rows > 0;
+    list->pending_rows = 0;
 }
 
-static void add_member_cell(struct list *list, struct json_span line, const char *pointer)
+static void add_member_cell(struct event_list *list, struct json_span line, const char *pointer)
 {
     char *text = cli_queue_read_text(line, pointer);
     cli_table_add_cell(&list->table, text != NULL && text[0] != '\0' ? text : "-", NULL);
     free(text);
 }
 
-static void end_table_row(struct list *list)
+static void end_table_row(struct event_list *list)
 {
-    if (++list->rows == BLOCK_ROWS)
-        print_row_block(list);
+    if (++list->pending_rows == BLOCK_ROWS)
+        print_pending_rows(list);
 }
 
 /* ---- queue ---- */
@@ -88,13 +88,14 @@ static const struct table_column queue_columns[] = {
 
 /* Fills the REASON cell in the table of `eventpipe queue`: why the event is dead, and its last error, as in
  * "crashed: signal 11". Either part may be missing. */
-static void add_reason_cell(struct list *list, struct json_span line)
+static void add_reason_cell(struct event_list *list, struct json_span line)
 {
     char *reason = cli_queue_read_text(line, "/reason"), *error = cli_queue_read_text(line, "/error"),
-         all[2048];
+         reason_text[2048];
     if (reason != NULL && error != NULL) {
-        snprintf(all, sizeof all, "%s%s%s", reason, reason[0] != '\0' && error[0] != '\0' ? ": " : "", error);
-        cli_table_add_cell(&list->table, all, NULL);
+        snprintf(reason_text, sizeof reason_text, "%s%s%s", reason,
+                 reason[0] != '\0' && error[0] != '\0' ? ": " : "", error);
+        cli_table_add_cell(&list->table, reason_text, NULL);
     } else {
         list->table.failed = true;
     }
@@ -105,7 +106,7 @@ static void add_reason_cell(struct list *list, struct json_span line)
 /* Called for each event in the keeper's answer to `eventpipe queue`: adds a row to the table. */
 static int on_queue_line(const char *text, size_t bytes, void *user)
 {
-    struct list *list = user;
+    struct event_list *list = user;
     struct json_span line = {text, bytes};
     char age[40];
     add_member_cell(list, line, "/uid");
@@ -127,16 +128,16 @@ static int on_queue_line(const char *text, size_t bytes, void *user)
  * can split the line. */
 static int on_field_line(const char *text, size_t bytes, void *user)
 {
-    struct list *list = user;
+    struct event_list *list = user;
     for (size_t i = 0; i < list->field_count; i++) {
         char pointer[40];
         snprintf(pointer, sizeof pointer, "/%s", list->fields[i]);
         char *value = cli_queue_read_text((struct json_span){text, bytes}, pointer);
         if (value == NULL)
             return EP_ENOMEM;
-        for (char *at = value; *at != '\0'; at++)
-            if ((unsigned char)*at < 0x20 || *at == 0x7f)
-                *at = ' ';
+        for (char *character = value; *character != '\0'; character++)
+            if ((unsigned char)*character < 0x20 || *character == 0x7f)
+                *character = ' ';
         base_text_append(&list->cli->out, i == 0 ? "" : "\t");
         base_text_append(&list->cli->out, value);
         free(value);
@@ -147,21 +148,22 @@ static int on_field_line(const char *text, size_t bytes, void *user)
 
 /* Reads the field names of `eventpipe queue -o FIELD,...`. Returns 0, or CONTROL_USAGE after a message that
  * names the unknown field. */
-static int parse_field_list(struct list *list, const char *text)
+static int parse_field_list(struct event_list *list, const char *text)
 {
     list->field_text = strdup(text);
     if (list->field_text == NULL)
         return CONTROL_NO;
-    char *rest = list->field_text;
-    for (char *field = strsep(&rest, ","); field != NULL; field = strsep(&rest, ",")) {
+    char *remaining_fields = list->field_text;
+    for (char *field = strsep(&remaining_fields, ","); field != NULL;
+         field = strsep(&remaining_fields, ",")) {
         size_t i = 0;
         while (cli_queue_fields[i] != NULL && strcmp(cli_queue_fields[i], field) != 0)
             i++;
         if (cli_queue_fields[i] == NULL || list->field_count == FIELDS_MAX) {
-            const char *near = base_suggest_near(field, cli_queue_fields);
+            const char *suggestion = base_suggest_near(field, cli_queue_fields);
             cli_print_message("-o: there is no field \"%s\"%s%s%s", field,
-                              near != NULL ? ": did you mean \"" : "", near != NULL ? near : "",
-                              near != NULL ? "\"?" : "");
+                              suggestion != NULL ? ": did you mean \"" : "",
+                              suggestion != NULL ? suggestion : "", suggestion != NULL ? "\"?" : "");
             return CONTROL_USAGE;
         }
         list->fields[list->field_count++] = cli_queue_fields[i];
@@ -172,7 +174,8 @@ static int parse_field_list(struct list *list, const char *text)
 /* `eventpipe queue`, retry, hold, release, requeue and remove send their request with this; the filters and
  * UIDs come from the arguments. Each data line of the answer goes to on_line, or unchanged to stdout with
  * --json. Returns an exit status. */
-static int send_filter_request(struct cli *cli, struct list *list, control_on_line *on_line, bool quiet)
+static int send_filter_request(struct cli *cli, struct event_list *list, control_on_line *on_line,
+                               bool omits_message)
 {
     struct text request = {0};
     struct error error = {0};
@@ -181,11 +184,11 @@ static int send_filter_request(struct cli *cli, struct list *list, control_on_li
         cli_print_message("%s", error.message);
     } else {
         struct control_question question = {.line = request.text, .patience_ms = 60000};
-        struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : on_line,
+        struct cli_answer answer = {.on_line = cli_has_option(cli, CLI_OPTION_JSON) ? NULL : on_line,
                                     .user = list,
-                                    .quiet = quiet};
+                                    .quiet = omits_message};
         status = cli_send_request(cli, &question, &answer);
-        print_row_block(list);
+        print_pending_rows(list);
     }
     base_text_free(&request);
     return status;
@@ -195,10 +198,10 @@ static int send_filter_request(struct cli *cli, struct list *list, control_on_li
  * them; if the daemon is down, this process does. Returns an exit status. */
 int cli_queue(struct cli *cli)
 {
-    struct list list = {.cli = cli};
+    struct event_list list = {.cli = cli};
     const char *fields = cli->values[CLI_OPTION_FIELDS];
     int status = fields != NULL ? parse_field_list(&list, fields) : 0;
-    if (fields != NULL && cli_given(cli, CLI_OPTION_JSON)) {
+    if (fields != NULL && cli_has_option(cli, CLI_OPTION_JSON)) {
         cli_print_message("give -o or --json, not both");
         status = CONTROL_USAGE;
     }
@@ -219,9 +222,9 @@ static const struct table_column change_columns[] = {
 
 /* Called for each changed event in the keeper's answer to `eventpipe retry`, hold, release, requeue or
  * remove: adds a row with its state before and after. */
-static int on_change_line(const char *text, size_t bytes, void *user)
+static int on_changed_event_line(const char *text, size_t bytes, void *user)
 {
-    struct list *list = user;
+    struct event_list *list = user;
     struct json_span line = {text, bytes};
     add_member_cell(list, line, "/uid");
     add_member_cell(list, line, "/source");
@@ -236,9 +239,9 @@ static int on_change_line(const char *text, size_t bytes, void *user)
  * match the filters, and lists them. Returns an exit status. */
 int cli_change_events(struct cli *cli)
 {
-    struct list list = {.cli = cli};
+    struct event_list list = {.cli = cli};
     cli_table_open(&list.table, change_columns, sizeof change_columns / sizeof change_columns[0]);
-    int status = send_filter_request(cli, &list, on_change_line, false);
+    int status = send_filter_request(cli, &list, on_changed_event_line, false);
     cli_table_close(&list.table);
     return status;
 }

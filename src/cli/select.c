@@ -37,21 +37,21 @@ static int write_uids(const struct cli *cli, struct text *out, struct error *err
 {
     if (cli->arg_count == 0)
         return 0;
-    bool all = false;
+    bool wants_all = false;
     for (int i = 0; i < cli->arg_count; i++)
-        all = all || strcmp(cli->args[i], "ALL") == 0;
-    if (all && cli->arg_count > 1)
+        wants_all = wants_all || strcmp(cli->args[i], "ALL") == 0;
+    if (wants_all && cli->arg_count > 1)
         return base_error_set(error, CONTROL_USAGE, "either UIDs or ALL, not both");
-    if (all && (cli->command->accepts & CLI_FILTERS) == 0)
+    if (wants_all && (cli->command->accepts & CLI_FILTERS) == 0)
         return base_error_set(error, CONTROL_USAGE, "%s takes UIDs, not ALL", cli->command->name);
-    base_text_append(out, all ? ",\"all\":true" : ",\"uids\":[");
-    for (int i = 0; !all && i < cli->arg_count; i++) {
+    base_text_append(out, wants_all ? ",\"all\":true" : ",\"uids\":[");
+    for (int i = 0; !wants_all && i < cli->arg_count; i++) {
         base_text_append(out, i == 0 ? "" : ",");
         if (cli->args[i][0] == '\0')
             return base_error_set(error, CONTROL_USAGE, "a UID must not be empty");
         json_write_string(out, cli->args[i], strlen(cli->args[i]));
     }
-    base_text_append(out, all ? "" : "]");
+    base_text_append(out, wants_all ? "" : "]");
     return 0;
 }
 
@@ -61,7 +61,7 @@ static int write_stage_filter(const struct cli *cli, struct text *out, struct er
 {
     const char *stage = cli->values[CLI_OPTION_STAGE];
     const char *slash = stage != NULL ? strchr(stage, '/') : NULL;
-    if (slash != NULL && cli_given(cli, CLI_OPTION_SOURCE))
+    if (slash != NULL && cli_has_option(cli, CLI_OPTION_SOURCE))
         return base_error_set(error, CONTROL_USAGE, "--stage %s already names its source: omit --source",
                               stage);
     if (slash != NULL) {
@@ -76,23 +76,25 @@ static int write_stage_filter(const struct cli *cli, struct text *out, struct er
 
 /* Writes the filters --older and --limit of `eventpipe queue`, retry and the like into the request for the
  * keeper. Returns 0, or CONTROL_USAGE with a message. */
-static int write_older_and_limit(const struct cli *cli, struct text *out, struct error *error)
+static int write_age_and_limit_filters(const struct cli *cli, struct text *out, struct error *error)
 {
-    const char *older = cli->values[CLI_OPTION_OLDER], *limit = cli->values[CLI_OPTION_LIMIT];
+    const char *older_text = cli->values[CLI_OPTION_OLDER], *limit_text = cli->values[CLI_OPTION_LIMIT];
     uint64_t older_ms;
-    if (older != NULL && base_units_duration_ms(older, &older_ms) != EP_OK)
+    if (older_text != NULL && base_units_duration_ms(older_text, &older_ms) != EP_OK)
         return base_error_set(error, CONTROL_USAGE,
-                              "--older: expected a duration such as 90s, 15m, 2h or 7d, found \"%s\"", older);
-    if (older != NULL)
+                              "--older: expected a duration such as 90s, 15m, 2h or 7d, found \"%s\"",
+                              older_text);
+    if (older_text != NULL)
         write_uint_member(out, "older_ms", older_ms);
-    if (limit == NULL)
+    if (limit_text == NULL)
         return 0;
-    char *end;
+    char *number_end;
     errno = 0;
-    unsigned long long count = strtoull(limit, &end, 10);
-    if (limit[0] < '0' || limit[0] > '9' || *end != '\0' || errno != 0 || count == 0 || count > (1ULL << 53))
+    unsigned long long count = strtoull(limit_text, &number_end, 10);
+    if (limit_text[0] < '0' || limit_text[0] > '9' || *number_end != '\0' || errno != 0 || count == 0 ||
+        count > (1ULL << 53))
         return base_error_set(error, CONTROL_USAGE, "--limit: expected a number of 1 or more, found \"%s\"",
-                              limit);
+                              limit_text);
     write_uint_member(out, "limit", count);
     return 0;
 }
@@ -118,13 +120,13 @@ static int check_filter_given(const struct cli *cli, struct error *error)
     static const enum cli_option_id filters[] = {CLI_OPTION_SOURCE,  CLI_OPTION_STAGE, CLI_OPTION_STATE,
                                                  CLI_OPTION_ADDRESS, CLI_OPTION_TYPE,  CLI_OPTION_OLDER,
                                                  CLI_OPTION_ERROR};
-    bool selected = cli->arg_count > 0 || !cli->command->changes;
+    bool has_selection = cli->arg_count > 0 || !cli->command->changes;
     for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++)
-        selected = selected || cli_given(cli, filters[i]);
-    return selected ? 0
-                    : base_error_set(error, CONTROL_USAGE,
-                                     "%s: which events? Give UIDs or filters, or ALL for every event",
-                                     cli->command->name);
+        has_selection = has_selection || cli_has_option(cli, filters[i]);
+    return has_selection ? 0
+                         : base_error_set(error, CONTROL_USAGE,
+                                          "%s: which events? Give UIDs or filters, or ALL for every event",
+                                          cli->command->name);
 }
 
 /* Builds the JSON request of `eventpipe queue`, show, retry, hold, release, requeue or remove to the keeper
@@ -134,7 +136,7 @@ int cli_select_write_request(const struct cli *cli, struct text *out, struct err
     static const struct {
         enum cli_option_id option;
         const char *member;
-    } texts[] = {
+    } text_filters[] = {
         {CLI_OPTION_SOURCE, "source"}, {CLI_OPTION_STATE, "state"}, {CLI_OPTION_ADDRESS, "address"},
         {CLI_OPTION_TYPE, "type"},     {CLI_OPTION_ERROR, "error"},
     };
@@ -146,14 +148,14 @@ int cli_select_write_request(const struct cli *cli, struct text *out, struct err
         code = check_state_name(cli->values[CLI_OPTION_STATE], error);
     if (code == 0)
         code = write_uids(cli, out, error);
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        if (cli->values[texts[i].option] != NULL)
-            write_text_member(out, texts[i].member, cli->values[texts[i].option]);
+    for (size_t i = 0; i < sizeof text_filters / sizeof text_filters[0]; i++)
+        if (cli->values[text_filters[i].option] != NULL)
+            write_text_member(out, text_filters[i].member, cli->values[text_filters[i].option]);
     if (code == 0)
         code = write_stage_filter(cli, out, error);
     if (code == 0)
-        code = write_older_and_limit(cli, out, error);
-    if (cli_given(cli, CLI_OPTION_DRY_RUN))
+        code = write_age_and_limit_filters(cli, out, error);
+    if (cli_has_option(cli, CLI_OPTION_DRY_RUN))
         base_text_append(out, ",\"dry_run\":true");
     base_text_append(out, "}");
     if (code == 0 && out->failed)

@@ -116,15 +116,15 @@ static void print_text_member(struct text *out, struct json_span line, const cha
 /* Prints a time of an event for `eventpipe show`, followed by how long ago or ahead it is. seconds: the
  * member with that age; format: how the line shows it. */
 static void print_time_member(struct text *out, struct json_span line, const char *name, const char *pointer,
-                              const char *seconds, const char *format)
+                              const char *age_pointer, const char *age_format)
 {
-    char age[40], shown[64], *text = cli_queue_read_text(line, pointer);
-    cli_queue_format_age(line, seconds, age, sizeof age);
-    snprintf(shown, sizeof shown, format, age);
+    char age[40], age_text[64], *text = cli_queue_read_text(line, pointer);
+    cli_queue_format_age(line, age_pointer, age, sizeof age);
+    snprintf(age_text, sizeof age_text, age_format, age);
     if (text != NULL && text[0] != '\0') {
         print_label(out, name);
         cli_table_write_text(out, text, 0);
-        base_text_append(out, shown);
+        base_text_append(out, age_text);
         base_text_append(out, "\n");
     }
     free(text);
@@ -162,7 +162,7 @@ static int on_event_line(const char *text, size_t bytes, void *user)
 {
     struct cli *cli = user;
     struct text *out = &cli->out;
-    struct json_span line = {text, bytes}, done;
+    struct json_span line = {text, bytes}, done_stages;
     print_text_member(out, line, "uid", "/uid");
     print_text_member(out, line, "source", "/source");
     print_text_member(out, line, "stage", "/stage");
@@ -176,9 +176,9 @@ static int on_event_line(const char *text, size_t bytes, void *user)
     print_time_member(out, line, "due", "/due", "/due_in_s", "  (in %s)");
     print_text_member(out, line, "attempts", "/attempts");
     print_text_member(out, line, "crashes", "/crashes");
-    if (json_find(line, "/done", &done) && done.bytes > 2) {
+    if (json_find(line, "/done", &done_stages) && done_stages.bytes > 2) {
         print_label(out, "done");
-        json_each_element(done, on_done_stage, out);
+        json_each_element(done_stages, on_done_stage, out);
         base_text_append(out, "\n");
     }
     print_json_member(out, line, "context", "/context");
@@ -199,7 +199,7 @@ int cli_show(struct cli *cli)
         cli_print_message("%s", error.message);
     } else {
         struct control_question question = {.line = request.text, .patience_ms = 60000};
-        struct cli_answer answer = {.on_line = cli_given(cli, CLI_OPTION_JSON) ? NULL : on_event_line,
+        struct cli_answer answer = {.on_line = cli_has_option(cli, CLI_OPTION_JSON) ? NULL : on_event_line,
                                     .user = cli,
                                     .quiet = true};
         status = cli_send_request(cli, &question, &answer);

@@ -31,26 +31,26 @@ static uint64_t elapsed_ms(uint64_t now_ns, uint64_t then_ns)
 bool cli_status_is_process_stopped(int32_t pid, int32_t parent)
 {
     char path[40], line[512], state = '?';
-    int found = 0;
+    int actual_parent = 0;
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     FILE *file = pid > 0 ? fopen(path, "re") : NULL;
     if (file == NULL)
         return false;
     const char *name_end = fgets(line, sizeof line, file) != NULL ? strrchr(line, ')') : NULL;
     fclose(file);
-    return name_end != NULL && sscanf(name_end + 1, " %c %d", &state, &found) == 2 && state == 'T' &&
-           found == parent;
+    return name_end != NULL && sscanf(name_end + 1, " %c %d", &state, &actual_parent) == 2 && state == 'T' &&
+           actual_parent == parent;
 }
 
 /* `eventpipe status` copies the state of one process (keeper, producer or worker) from its slot in shared
  * memory. */
-static void read_process_slot(const struct shm_slot *slot, uint32_t number, uint64_t now_ns,
+static void read_process_slot(const struct shm_slot *slot, uint32_t slot_number, uint64_t now_ns,
                               struct status_process *out)
 {
     uint64_t restart_ns = LOAD(slot->restart_at_ns);
     int64_t event = LOAD(slot->event);
     *out = (struct status_process){
-        .slot = number,
+        .slot = slot_number,
         .kind = slot->kind,
         .index = slot->index,
         .pid = LOAD(slot->pid),
@@ -74,18 +74,19 @@ static bool is_alive(uint32_t state)
  * important state among its workers. */
 static const char *choose_stage_state(const struct status_stage *stage)
 {
-    static const uint32_t by_importance[] = {SHM_SLOT_WAITING,  SHM_SLOT_BUSY,     SHM_SLOT_COMMITTING,
-                                             SHM_SLOT_BLOCKED,  SHM_SLOT_STOPPING, SHM_SLOT_IDLE,
-                                             SHM_SLOT_STARTING, SHM_SLOT_PAUSED,   SHM_SLOT_BACKOFF};
+    static const uint32_t states_by_importance[] = {SHM_SLOT_WAITING,  SHM_SLOT_BUSY,     SHM_SLOT_COMMITTING,
+                                                    SHM_SLOT_BLOCKED,  SHM_SLOT_STOPPING, SHM_SLOT_IDLE,
+                                                    SHM_SLOT_STARTING, SHM_SLOT_PAUSED,   SHM_SLOT_BACKOFF};
     if (stage->paused)
         return "paused";
     if (stage->degraded)
         return "degraded";
-    for (size_t i = 0; i < sizeof by_importance / sizeof by_importance[0]; i++)
+    for (size_t i = 0; i < sizeof states_by_importance / sizeof states_by_importance[0]; i++)
         for (uint32_t j = 0; j < stage->concurrency; j++)
-            if (stage->workers[j].state == by_importance[i])
-                return by_importance[i] == SHM_SLOT_COMMITTING ? "busy"
-                                                               : shm_slot_state_name(by_importance[i]);
+            if (stage->workers[j].state == states_by_importance[i])
+                return states_by_importance[i] == SHM_SLOT_COMMITTING
+                           ? "busy"
+                           : shm_slot_state_name(states_by_importance[i]);
     return "down";
 }
 
@@ -112,33 +113,33 @@ static int read_segment_stage(const struct segment *segment, const struct shm_st
         out->concurrency = 0;
         return EP_ENOMEM;
     }
-    uint64_t sums[SHM_HISTOGRAM_BUCKETS] = {0};
+    uint64_t latency_sums[SHM_HISTOGRAM_BUCKETS] = {0};
     for (uint32_t i = 0; i < stage->concurrency; i++) {
         const struct shm_slot *slot = segment_slot(segment, stage->first_slot + i);
         struct status_process *worker = &out->workers[i];
         read_process_slot(slot, stage->first_slot + i, now_ns, worker);
-        histogram_merge(sums, &slot->latency);
+        histogram_merge(latency_sums, &slot->latency);
         out->restarts += worker->restarts;
         out->alive += is_alive(worker->state);
         out->busy += worker->state == SHM_SLOT_BUSY || worker->state == SHM_SLOT_COMMITTING;
     }
-    out->p50_us = histogram_quantile(sums, 500);
-    out->p99_us = histogram_quantile(sums, 990);
+    out->p50_us = histogram_quantile(latency_sums, 500);
+    out->p99_us = histogram_quantile(latency_sums, 990);
     out->state = choose_stage_state(out);
     return EP_OK;
 }
 
 /* Counts where a source's events in flight are, for `eventpipe status`: in a stage's ring, with a process, or
  * orphaned by a crashed one. */
-static void count_tickets(const struct segment *segment, const struct shm_source *source,
-                          struct status_source *out)
+static void count_events_in_flight(const struct segment *segment, const struct shm_source *source,
+                                   struct status_source *out)
 {
     for (uint32_t i = 0; i < source->ticket_count; i++) {
-        struct ticket_view view = ticket_look(segment, source->first_ticket + i);
-        if (view.phase == TICKET_QUEUED && view.stage < out->stage_count)
-            out->stages[view.stage].queue++;
-        out->running += view.phase == TICKET_RUNNING || view.phase == TICKET_LOADING;
-        out->orphaned += view.phase == TICKET_ORPHANED;
+        struct ticket_view ticket = ticket_look(segment, source->first_ticket + i);
+        if (ticket.phase == TICKET_QUEUED && ticket.stage < out->stage_count)
+            out->stages[ticket.stage].queue++;
+        out->running += ticket.phase == TICKET_RUNNING || ticket.phase == TICKET_LOADING;
+        out->orphaned += ticket.phase == TICKET_ORPHANED;
     }
 }
 
@@ -160,11 +161,11 @@ static void read_source_totals(const struct shm_source *source, struct status_so
     out->dead = LOAD(totals->dead);
     out->live = LOAD(totals->live);
     out->oldest_s = oldest_ms != 0 && now_ms > oldest_ms ? (now_ms - oldest_ms) / 1000 : 0;
-    uint64_t elsewhere = out->delayed + out->held + out->dead;
-    uint64_t active = out->live > elsewhere ? out->live - elsewhere : 0;
-    if (out->running > active) /* the totals are a little older than the tickets */
-        out->running = active;
-    out->ready = active - out->running;
+    uint64_t inactive_count = out->delayed + out->held + out->dead;
+    uint64_t active_count = out->live > inactive_count ? out->live - inactive_count : 0;
+    if (out->running > active_count) /* the totals are a little older than the tickets */
+        out->running = active_count;
+    out->ready = active_count - out->running;
 }
 
 /* `eventpipe status` copies a source from shared memory: its state, cursor, last error, producer, stages and
@@ -194,7 +195,7 @@ static int read_segment_source(const struct segment *segment, const struct shm_s
                                   &out->stages[i]);
         out->stage_count = i + 1;
     }
-    count_tickets(segment, source, out);
+    count_events_in_flight(segment, source, out);
     read_source_totals(source, out);
     return code;
 }

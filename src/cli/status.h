@@ -79,12 +79,12 @@ int cli_status_read_segment(const struct segment *segment, struct status *out);
 /* The same from the store of an instance that is down; `why` becomes the first reason. config may be
  * NULL. */
 int cli_status_read_store(struct store *store, const struct config *config, const char *instance,
-                          const char *url, const char *why, struct status *out, struct error *error);
+                          const char *url, const char *down_reason, struct status *out, struct error *error);
 void cli_status_close(struct status *status);
 
 /* status_health.c: fills health and reasons from the rest. The daemon is up; otherwise the health is
  * down. */
-int cli_status_assess_health(struct status *status, bool alive);
+int cli_status_assess_health(struct status *status, bool is_supervisor_alive);
 /* Whether the process is stopped (SIGSTOP) and a child of `parent`. Another parent means a reused pid. */
 bool cli_status_is_process_stopped(int32_t pid, int32_t parent);
 int cli_status_add_reason(struct status *status, const char *format, ...)

@@ -15,30 +15,30 @@
 #include "src/cli/cli.h"
 #include "src/cli/status.h"
 
-#define WIDTH_MOST 120
-#define TURN_MS 1000
-#define STARTING_MS 2000
+#define WIDTH_MAX 120
+#define REFRESH_MS 1000
+#define START_WAIT_MS 2000
 
 /* `eventpipe status` calls this if the daemon is down: reads the store or, if that fails, the shared memory
  * that a crashed daemon left. why: the first reason that the user sees. */
-static int read_status_while_down(struct cli *cli, const char *why, struct status *status,
+static int read_status_while_down(struct cli *cli, const char *down_reason, struct status *status,
                                   struct error *error)
 {
     struct store *store = NULL;
-    struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
-    struct error reason = {0};
-    if (cli->storage == NULL)
-        base_error_set(&reason, EP_ENOENT, "the location of its store is not known (give -c FILE)");
+    struct store_options options = {.url = cli->store_url, .instance = cli->instance, .readonly = true};
+    struct error store_error = {0};
+    if (cli->store_url == NULL)
+        base_error_set(&store_error, EP_ENOENT, "the location of its store is not known (give -c FILE)");
     else
-        store_open(&options, &store, &reason);
-    if (store == NULL && cli->attached == 0) {
+        store_open(&options, &store, &store_error);
+    if (store == NULL && cli->attach_error == 0) {
         int code = cli_status_read_segment(&cli->segment, status);
         return code == EP_OK ? EP_OK : base_error_set(error, code, "out of memory");
     }
-    const char *url = cli->storage != NULL ? cli->storage : "?";
-    int code = cli_status_read_store(store, cli->config, cli->instance, url, why, status, error);
+    const char *url = cli->store_url != NULL ? cli->store_url : "?";
+    int code = cli_status_read_store(store, cli->config, cli->instance, url, down_reason, status, error);
     if (code == EP_OK && store == NULL)
-        code = cli_status_add_reason(status, "its store cannot be read: %s", reason.message);
+        code = cli_status_add_reason(status, "its store cannot be read: %s", store_error.message);
     store_close(&store);
     return code;
 }
@@ -47,7 +47,7 @@ static int read_status_while_down(struct cli *cli, const char *why, struct statu
 static void attach_segment(struct cli *cli)
 {
     uint64_t start_ns = shm_now_ns();
-    while (cli_instance_attach(cli) == -EAGAIN && shm_now_ns() - start_ns < STARTING_MS * UINT64_C(1000000))
+    while (cli_instance_attach(cli) == -EAGAIN && shm_now_ns() - start_ns < START_WAIT_MS * UINT64_C(1000000))
         poll(NULL, 0, 20);
 }
 
@@ -55,26 +55,31 @@ static void attach_segment(struct cli *cli)
  * or a negative code with the message in `error`. */
 static int read_status(struct cli *cli, struct status *status, struct error *error)
 {
-    char why[200] = "the daemon is not running";
+    char down_reason[200] = "the daemon is not running";
     attach_segment(cli);
-    if (cli->attached == 0 && cli->alive) {
+    if (cli->attach_error == 0 && cli->daemon_alive) {
         int code = cli_status_read_segment(&cli->segment, status);
         return code == EP_OK ? EP_OK : base_error_set(error, code, "out of memory");
     }
-    if (cli->attached == -EACCES)
+    if (cli->attach_error == -EACCES)
         return base_error_set(error, EP_EACCESS,
                               "not allowed to read %s: run as root or as the daemon's user", cli->instance);
-    if (cli->attached == -EPROTO)
-        return base_error_set(error, EP_ESTATE, "the daemon of %s has another version than this program",
-                              cli->instance);
-    if (cli->attached == 0)
-        snprintf(why, sizeof why, "the daemon (pid %d) no longer runs and did not end cleanly",
+    if (cli->attach_error == -EPROTO)
+        return base_error_set(
+            error, EP_ESTATE,
+            "%s: the daemon and this program have different versions; restart the daemon, or use the "
+            "eventpipe of its version",
+            cli->instance);
+    if (cli->attach_error == 0)
+        snprintf(down_reason, sizeof down_reason,
+                 "the daemon (pid %d) no longer runs and did not end cleanly",
                  (int)cli->segment.header->supervisor_pid);
-    else if (cli->attached == -EAGAIN)
-        snprintf(why, sizeof why, "the daemon is still starting");
-    else if (cli->attached != -ENOENT)
-        snprintf(why, sizeof why, "its segment cannot be read: %s", strerror(-cli->attached));
-    return read_status_while_down(cli, why, status, error);
+    else if (cli->attach_error == -EAGAIN)
+        snprintf(down_reason, sizeof down_reason, "the daemon is still starting");
+    else if (cli->attach_error != -ENOENT)
+        snprintf(down_reason, sizeof down_reason, "its shared memory cannot be read: %s",
+                 strerror(-cli->attach_error));
+    return read_status_while_down(cli, down_reason, status, error);
 }
 
 static int health_exit_status(enum status_health health)
@@ -90,23 +95,24 @@ static int write_status_once(struct cli *cli)
     struct error error = {0};
     int code = read_status(cli, &status, &error);
     size_t width = cli_terminal_width();
-    int exit_code = code == EP_OK ? health_exit_status(status.health) : CONTROL_NO;
+    int exit_status = code == EP_OK ? health_exit_status(status.health) : CONTROL_NO;
     if (code != EP_OK)
         cli_print_message("%s", error.message);
-    else if (cli_given(cli, CLI_OPTION_JSON))
+    else if (cli_has_option(cli, CLI_OPTION_JSON))
         cli_status_write_json(&status, &cli->out);
     else
-        cli_status_write_text(&status, width < WIDTH_MOST ? width : WIDTH_MOST, cli_use_colours(), &cli->out);
+        cli_status_write_text(&status, width < WIDTH_MAX ? width : WIDTH_MAX, cli_may_use_colours(),
+                              &cli->out);
     cli_status_close(&status);
-    return exit_code;
+    return exit_status;
 }
 
 /* ---- watch ---- */
 
 struct watch {
-    int signals;
-    bool keys, redraw; /* stdin gives single keys; stdout is a terminal that can be drawn on */
-    struct termios before;
+    int signal_fd;
+    bool reads_keys, redraws; /* stdin gives single keys; stdout is a terminal that can be drawn on */
+    struct termios old_terminal;
 };
 
 /* Begins `eventpipe status --watch`: blocks the ending signals and reads them from a signalfd, and lets the
@@ -120,85 +126,85 @@ static int open_watch(struct watch *watch, bool text)
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGWINCH);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    watch->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    watch->redraw = text && isatty(STDOUT_FILENO);
-    watch->keys = watch->redraw && tcgetattr(STDIN_FILENO, &watch->before) == 0;
-    if (watch->keys) {
-        struct termios raw = watch->before;
+    watch->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    watch->redraws = text && isatty(STDOUT_FILENO);
+    watch->reads_keys = watch->redraws && tcgetattr(STDIN_FILENO, &watch->old_terminal) == 0;
+    if (watch->reads_keys) {
+        struct termios raw = watch->old_terminal;
         raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
         tcsetattr(STDIN_FILENO, TCSANOW, &raw);
     }
-    return watch->signals;
+    return watch->signal_fd;
 }
 
 static void close_watch(struct watch *watch)
 {
-    if (watch->keys)
-        tcsetattr(STDIN_FILENO, TCSANOW, &watch->before);
-    close(watch->signals);
+    if (watch->reads_keys)
+        tcsetattr(STDIN_FILENO, TCSANOW, &watch->old_terminal);
+    close(watch->signal_fd);
 }
 
 /* `eventpipe status --watch` waits here between two snapshots: a second, or less if the window's size
  * changes. Returns true if a key or a signal ends the watch. */
-static bool wait_for_next_turn(const struct watch *watch)
+static bool wait_or_end_watch(const struct watch *watch)
 {
-    struct pollfd waiting[2] = {{.fd = watch->signals, .events = POLLIN},
-                                {.fd = watch->keys ? STDIN_FILENO : -1, .events = POLLIN}};
+    struct pollfd inputs[2] = {{.fd = watch->signal_fd, .events = POLLIN},
+                               {.fd = watch->reads_keys ? STDIN_FILENO : -1, .events = POLLIN}};
     struct signalfd_siginfo signal;
     char key;
-    poll(waiting, 2, TURN_MS);
-    if ((waiting[0].revents & POLLIN) != 0 && read(watch->signals, &signal, sizeof signal) == sizeof signal)
+    poll(inputs, 2, REFRESH_MS);
+    if ((inputs[0].revents & POLLIN) != 0 && read(watch->signal_fd, &signal, sizeof signal) == sizeof signal)
         return signal.ssi_signo != SIGWINCH;
-    if (waiting[1].revents == 0)
+    if (inputs[1].revents == 0)
         return false;
-    ssize_t got = read(STDIN_FILENO, &key, 1);
-    return got <= 0 || key == 'q' || key == 'Q' || key == 3;
+    ssize_t read_bytes = read(STDIN_FILENO, &key, 1);
+    return read_bytes <= 0 || key == 'q' || key == 'Q' || key == 3;
 }
 
 /* Prepares a snapshot of `eventpipe status --watch` for redrawing the terminal: each line clears the rest of
  * its row, and the last one all rows below. Clearing the whole screen first would flicker. */
 static void add_clear_codes(struct text *out)
 {
-    struct text drawn = {0};
-    base_text_append(&drawn, "\033[H");
-    for (size_t at = 0; at < out->bytes;) {
-        const char *feed = memchr(out->text + at, '\n', out->bytes - at);
-        size_t bytes = feed != NULL ? (size_t)(feed - out->text) - at : out->bytes - at;
-        base_text_append_bytes(&drawn, out->text + at, bytes);
-        base_text_append(&drawn, "\033[K\n");
-        at += bytes + 1;
+    struct text with_codes = {0};
+    base_text_append(&with_codes, "\033[H");
+    for (size_t offset = 0; offset < out->bytes;) {
+        const char *line_feed = memchr(out->text + offset, '\n', out->bytes - offset);
+        size_t bytes = line_feed != NULL ? (size_t)(line_feed - out->text) - offset : out->bytes - offset;
+        base_text_append_bytes(&with_codes, out->text + offset, bytes);
+        base_text_append(&with_codes, "\033[K\n");
+        offset += bytes + 1;
     }
-    base_text_append(&drawn, "\033[J");
+    base_text_append(&with_codes, "\033[J");
     base_text_free(out);
-    *out = drawn;
+    *out = with_codes;
 }
 
 /* `eventpipe status --watch`: prints a snapshot every second, until the user presses q or Ctrl-C. Returns the
  * exit status of the last snapshot. */
 static int watch_status(struct cli *cli)
 {
-    bool text = !cli_given(cli, CLI_OPTION_JSON);
+    bool text = !cli_has_option(cli, CLI_OPTION_JSON);
     struct watch watch = {0};
     if (open_watch(&watch, text) < 0) {
         cli_print_message("cannot receive signals for --watch: %s", strerror(errno));
         return CONTROL_NO;
     }
-    base_text_append(&cli->out, watch.redraw ? "\033[2J" : "");
+    base_text_append(&cli->out, watch.redraws ? "\033[2J" : "");
     cli_finish_output(cli, 0);
     int status;
     do {
         status = write_status_once(cli);
-        if (watch.redraw)
+        if (watch.redraws)
             add_clear_codes(&cli->out);
         else if (text)
             base_text_append(&cli->out, "\n");
         cli_finish_output(cli, 0);
-    } while (!cli->output_failed && !wait_for_next_turn(&watch));
+    } while (!cli->output_failed && !wait_or_end_watch(&watch));
     close_watch(&watch);
     return status;
 }
 
 int cli_status(struct cli *cli)
 {
-    return cli_given(cli, CLI_OPTION_WATCH) ? watch_status(cli) : write_status_once(cli);
+    return cli_has_option(cli, CLI_OPTION_WATCH) ? watch_status(cli) : write_status_once(cli);
 }

@@ -54,14 +54,14 @@ int cli_status_add_reason(struct status *status, const char *format, ...)
  * restart: `name crashed and was restarted 5 times, next start in 12 s (signal 11)`. */
 static int add_process_reason(struct status *status, const char *name, const struct status_process *process)
 {
-    char next[40];
+    char next_start[40];
     if (process->state != SHM_SLOT_BACKOFF)
         return EP_OK;
-    cli_status_format_age(process->restart_in_ms, next, sizeof next);
+    cli_status_format_age(process->restart_in_ms, next_start, sizeof next_start);
     bool has_exit = process->last_exit[0] != '\0';
     return cli_status_add_reason(status,
                                  "%s crashed and was restarted %" PRIu32 " time%s, next start in %s%s%s%s",
-                                 name, process->restarts, process->restarts == 1 ? "" : "s", next,
+                                 name, process->restarts, process->restarts == 1 ? "" : "s", next_start,
                                  has_exit ? " (" : "", has_exit ? process->last_exit : "",
                                  has_exit ? ")" : "");
 }
@@ -71,14 +71,14 @@ static int add_process_reason(struct status *status, const char *name, const str
 static int add_worker_reason(struct status *status, const char *stage_name, const struct status_stage *stage,
                              const struct status_process *worker)
 {
-    char name[3 * SHM_NAME_BYTES], since[40], limit[40];
+    char name[3 * SHM_NAME_BYTES], since_text[40], timeout_text[40];
     snprintf(name, sizeof name, "%s: worker %" PRIu32, stage_name, worker->index);
     if (worker->event != 0 && stage->timeout_ms > 0 && worker->since_ms > stage->timeout_ms + OVERRUN_MS) {
-        cli_status_format_age(worker->since_ms, since, sizeof since);
-        cli_status_format_age(stage->timeout_ms, limit, sizeof limit);
+        cli_status_format_age(worker->since_ms, since_text, sizeof since_text);
+        cli_status_format_age(stage->timeout_ms, timeout_text, sizeof timeout_text);
         return cli_status_add_reason(status,
                                      "%s has been processing event %" PRIu64 " for %s; its timeout is %s",
-                                     name, worker->event, since, limit);
+                                     name, worker->event, since_text, timeout_text);
     }
     return add_process_reason(status, name, worker);
 }
@@ -90,11 +90,11 @@ static int add_stage_reasons(struct status *status, const struct status_source *
 {
     char name[2 * SHM_NAME_BYTES + 2];
     snprintf(name, sizeof name, "%s/%s", source->id, stage->name);
-    size_t before = status->reason_count;
+    size_t reasons_before = status->reason_count;
     int code = EP_OK;
     for (uint32_t i = 0; code == EP_OK && i < stage->concurrency; i++)
         code = add_worker_reason(status, name, stage, &stage->workers[i]);
-    if (code == EP_OK && stage->degraded && status->reason_count == before)
+    if (code == EP_OK && stage->degraded && status->reason_count == reasons_before)
         code = cli_status_add_reason(status, "%s: workers are crash-looping", name);
     if (code == EP_OK && stage->paused)
         code = cli_status_add_reason(status, "%s is paused (eventpipe resume %s)", name, name);
@@ -105,8 +105,8 @@ static int add_stage_reasons(struct status *status, const struct status_source *
  * last fetch failed. */
 static int add_fetch_reason(struct status *status, const struct status_source *source)
 {
-    char next[60] = "";
-    bool failing =
+    char next_try[60] = "";
+    bool is_failing =
         source->error[0] != '\0' || strcmp(source->state, shm_source_state_name(SHM_SOURCE_BACKOFF)) == 0;
     if (source->paused)
         return cli_status_add_reason(status, "%s is paused (eventpipe resume %s)", source->id, source->id);
@@ -115,15 +115,16 @@ static int add_fetch_reason(struct status *status, const struct status_source *s
                                      "%s: its backlog is full (%" PRIu64
                                      " events): it fetches no more until events complete",
                                      source->id, source->live);
-    if (!failing)
+    if (!is_failing)
         return EP_OK;
     if (source->next_try_in_ms > 0) {
         char age[40];
         cli_status_format_age(source->next_try_in_ms, age, sizeof age);
-        snprintf(next, sizeof next, ", next try in %s", age);
+        snprintf(next_try, sizeof next_try, ", next try in %s", age);
     }
     return cli_status_add_reason(status, "%s: %s%s", source->id,
-                                 source->error[0] != '\0' ? source->error : "the last fetch failed", next);
+                                 source->error[0] != '\0' ? source->error : "the last fetch failed",
+                                 next_try);
 }
 
 /* Adds the reasons of one source to `eventpipe status`: its producer, its fetching, its stages, and its dead
@@ -149,24 +150,24 @@ static int add_source_reasons(struct status *status, const struct status_source 
  * with the time of the first failure. */
 static int add_store_reason(struct status *status)
 {
-    char since[32] = "";
-    time_t seconds = (time_t)(status->store_failing_since_ms / 1000);
-    struct tm parts;
+    char since_text[32] = "";
+    time_t failing_since = (time_t)(status->store_failing_since_ms / 1000);
+    struct tm local_time;
     if (status->store_failing_since_ms == 0)
         return EP_OK;
-    if (localtime_r(&seconds, &parts) != NULL)
-        strftime(since, sizeof since, "%Y-%m-%d %H:%M:%S", &parts);
-    return cli_status_add_reason(status, "the store cannot be written since %s: %s", since,
+    if (localtime_r(&failing_since, &local_time) != NULL)
+        strftime(since_text, sizeof since_text, "%Y-%m-%d %H:%M:%S", &local_time);
+    return cli_status_add_reason(status, "writing to the store has failed since %s: %s", since_text,
                                  status->store_error);
 }
 
 /* Sets the health and the reasons of a snapshot that `eventpipe status` has read from shared memory: the
  * gravest reason first. alive: the supervisor lives; otherwise the health is "down". 0 or EP_ENOMEM. */
-int cli_status_assess_health(struct status *status, bool alive)
+int cli_status_assess_health(struct status *status, bool is_supervisor_alive)
 {
-    char silence[40];
+    char silence_text[40];
     int code = EP_OK;
-    if (!alive) {
+    if (!is_supervisor_alive) {
         status->health = STATUS_DOWN;
         code = cli_status_add_reason(
             status, "the daemon (pid %d) no longer runs and did not end cleanly: this is its last state",
@@ -175,10 +176,10 @@ int cli_status_assess_health(struct status *status, bool alive)
         return code;
     }
     if (status->heartbeat_age_ms > STATUS_SILENCE_MS) {
-        cli_status_format_age(status->heartbeat_age_ms, silence, sizeof silence);
+        cli_status_format_age(status->heartbeat_age_ms, silence_text, sizeof silence_text);
         code = cli_status_add_reason(
             status, "the supervisor (pid %d) has sent no heartbeat for %s: it hangs or is stopped",
-            (int)status->pid, silence);
+            (int)status->pid, silence_text);
     }
     if (code == EP_OK)
         code = add_store_reason(status);

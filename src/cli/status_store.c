@@ -12,7 +12,7 @@
 
 struct store_reader {
     struct status *status;
-    int64_t *ids; /* of the sources, then of the stages being read */
+    int64_t *store_ids; /* of the sources, then of the stages being read */
     struct status_source *source;
 };
 
@@ -29,15 +29,15 @@ static int on_stored_source(int64_t id, const char *name, void *user)
 {
     struct store_reader *reader = user;
     struct status *status = reader->status;
-    int64_t *ids = reallocarray(reader->ids, status->source_count + 1, sizeof *ids);
-    if (ids == NULL)
+    int64_t *store_ids = reallocarray(reader->store_ids, status->source_count + 1, sizeof *store_ids);
+    if (store_ids == NULL)
         return EP_ENOMEM;
-    reader->ids = ids;
+    reader->store_ids = store_ids;
     struct status_source *sources = reallocarray(status->sources, status->source_count + 1, sizeof *sources);
     if (sources == NULL)
         return EP_ENOMEM;
     status->sources = sources;
-    ids[status->source_count] = id;
+    store_ids[status->source_count] = id;
     struct status_source *source = &sources[status->source_count++];
     *source = (struct status_source){.state = "down"};
     copy_text(source->id, sizeof source->id, name);
@@ -50,15 +50,15 @@ static int on_stored_stage(int64_t id, const char *name, void *user)
 {
     struct store_reader *reader = user;
     struct status_source *source = reader->source;
-    int64_t *ids = reallocarray(reader->ids, source->stage_count + 1, sizeof *ids);
-    if (ids == NULL)
+    int64_t *store_ids = reallocarray(reader->store_ids, source->stage_count + 1, sizeof *store_ids);
+    if (store_ids == NULL)
         return EP_ENOMEM;
-    reader->ids = ids;
+    reader->store_ids = store_ids;
     struct status_stage *stages = reallocarray(source->stages, source->stage_count + 1, sizeof *stages);
     if (stages == NULL)
         return EP_ENOMEM;
     source->stages = stages;
-    ids[source->stage_count] = id;
+    store_ids[source->stage_count] = id;
     stages[source->stage_count] = (struct status_stage){.state = "down"};
     copy_text(stages[source->stage_count++].name, sizeof stages->name, name);
     return EP_OK;
@@ -73,7 +73,7 @@ static int read_stored_stages(struct store *store, int64_t id, struct status_sou
     for (size_t i = 0; code == EP_OK && i < source->stage_count; i++) {
         struct status_stage *stage = &source->stages[i];
         struct store_stage_totals totals;
-        code = store_stage_totals(store, reader.ids[i], &totals);
+        code = store_stage_totals(store, reader.store_ids[i], &totals);
         if (code != EP_OK)
             break;
         stage->processed = totals.processed;
@@ -83,7 +83,7 @@ static int read_stored_stages(struct store *store, int64_t id, struct status_sou
         stage->failed = totals.failed;
         stage->crashed = totals.crashed;
     }
-    free(reader.ids);
+    free(reader.store_ids);
     return code;
 }
 
@@ -97,7 +97,7 @@ static int read_stored_source(struct store *store, int64_t id, struct status_sou
         code = store_cursor(store, id, &source->cursor);
     if (code != EP_OK)
         return code;
-    uint64_t now_ms = shm_realtime_ms(), elsewhere = totals.delayed + totals.held + totals.dead;
+    uint64_t now_ms = shm_realtime_ms(), inactive_count = totals.delayed + totals.held + totals.dead;
     source->fetched = totals.fetched;
     source->duplicates = totals.duplicates;
     source->injected = totals.injected;
@@ -108,7 +108,7 @@ static int read_stored_source(struct store *store, int64_t id, struct status_sou
     source->delayed = totals.delayed;
     source->held = totals.held;
     source->dead = totals.dead;
-    source->ready = totals.live > elsewhere ? totals.live - elsewhere : 0;
+    source->ready = totals.live > inactive_count ? totals.live - inactive_count : 0;
     source->oldest_s =
         totals.oldest_ms != 0 && now_ms > totals.oldest_ms ? (now_ms - totals.oldest_ms) / 1000 : 0;
     return read_stored_stages(store, id, source);
@@ -119,15 +119,15 @@ static int read_stored_source(struct store *store, int64_t id, struct status_sou
 static void set_types_from_config(const struct config *config, struct status_source *source)
 {
     for (size_t i = 0; config != NULL && i < config->source_count; i++) {
-        const struct source_config *known = &config->sources[i];
-        if (strcmp(known->id, source->id) != 0)
+        const struct source_config *configured = &config->sources[i];
+        if (strcmp(configured->id, source->id) != 0)
             continue;
-        copy_text(source->type, sizeof source->type, config_source_type_name(known->type));
+        copy_text(source->type, sizeof source->type, config_source_type_name(configured->type));
         for (size_t j = 0; j < source->stage_count; j++)
-            for (size_t k = 0; k < known->stage_count; k++)
-                if (strcmp(known->stages[k].name, source->stages[j].name) == 0)
+            for (size_t k = 0; k < configured->stage_count; k++)
+                if (strcmp(configured->stages[k].name, source->stages[j].name) == 0)
                     copy_text(source->stages[j].type, sizeof source->stages[j].type,
-                              config_stage_type_name(known->stages[k].type));
+                              config_stage_type_name(configured->stages[k].type));
     }
 }
 
@@ -135,21 +135,21 @@ static void set_types_from_config(const struct config *config, struct status_sou
  * opened, and only `why` is reported. 0, or a code with the message in `error`; cli_status_close frees *out
  * in both cases. */
 int cli_status_read_store(struct store *store, const struct config *config, const char *instance,
-                          const char *url, const char *why, struct status *out, struct error *error)
+                          const char *url, const char *down_reason, struct status *out, struct error *error)
 {
     *out = (struct status){.health = STATUS_DOWN, .phase = "stopped"};
     copy_text(out->instance, sizeof out->instance, instance);
     copy_text(out->store_url, sizeof out->store_url, url);
     struct store_reader reader = {.status = out};
-    int code = cli_status_add_reason(out, "%s", why);
+    int code = cli_status_add_reason(out, "%s", down_reason);
     if (code == EP_OK && store != NULL) {
         code = store_each_source(store, on_stored_source, &reader);
         for (size_t i = 0; code == EP_OK && i < out->source_count; i++)
-            code = read_stored_source(store, reader.ids[i], &out->sources[i]);
+            code = read_stored_source(store, reader.store_ids[i], &out->sources[i]);
         if (code == EP_OK)
             code = store_sizes(store, &out->store_bytes, &out->wal_bytes);
     }
-    free(reader.ids);
+    free(reader.store_ids);
     for (size_t i = 0; i < out->source_count; i++)
         set_types_from_config(config, &out->sources[i]);
     if (code == EP_OK)

@@ -40,11 +40,11 @@ static void print_coloured(const struct view *view, const char *colour, const ch
  * yellow if it is paused or blocked, else NULL. */
 static const char *choose_state_colour(const struct view *view, const char *state)
 {
-    static const char *const bad[] = {"backoff", "degraded", "waiting", "full", "down"};
+    static const char *const failing_states[] = {"backoff", "degraded", "waiting", "full", "down"};
     if (!view->colours)
         return NULL;
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        if (strcmp(bad[i], state) == 0)
+    for (size_t i = 0; i < sizeof failing_states / sizeof failing_states[0]; i++)
+        if (strcmp(failing_states[i], state) == 0)
             return red;
     return strcmp(state, "paused") == 0 || strcmp(state, "blocked") == 0 ? yellow : NULL;
 }
@@ -53,22 +53,22 @@ static const char *choose_state_colour(const struct view *view, const char *stat
  * line begins at `column`, further ones at `indent`. */
 static void print_folded(const struct view *view, const char *text, size_t column, size_t indent)
 {
-    size_t at = column;
+    size_t position = column;
     for (bool first = true; *text != '\0'; first = false) {
         char word[512];
         size_t bytes = strcspn(text, " ");
         snprintf(word, sizeof word, "%.*s", (int)(bytes < sizeof word ? bytes : sizeof word - 1), text);
         size_t width = cli_table_measure_text(word);
-        if (!first && view->width > 0 && at + 1 + width > view->width) {
+        if (!first && view->width > 0 && position + 1 + width > view->width) {
             print_text(view, "\n");
-            for (at = 0; at < indent; at++)
+            for (position = 0; position < indent; position++)
                 print_text(view, " ");
         } else if (!first) {
             print_text(view, " ");
-            at++;
+            position++;
         }
         cli_table_write_text(view->out, word, 0);
-        at += width;
+        position += width;
         text += bytes;
         text += strspn(text, " ");
     }
@@ -77,19 +77,20 @@ static void print_folded(const struct view *view, const char *text, size_t colum
 
 /* Prints the first lines of `eventpipe status`: the instance, its health with all reasons, the daemon's
  * uptime and pid, and the store with its size. */
-static void print_instance_head(const struct view *view)
+static void print_instance_header(const struct view *view)
 {
     const struct status *status = view->status;
-    char facts[256], age[40], size[40], wal[40];
+    char facts_line[256], age[40], size[40], wal[40];
     print_coloured(view, bold, status->instance);
     print_text(view, ": ");
     size_t column = cli_table_measure_text(status->instance) + 2;
     cli_status_format_age(status->uptime_s * 1000, age, sizeof age);
-    snprintf(facts, sizeof facts, "up %s   eventpiped %s pid %d", age, status->version, (int)status->pid);
+    snprintf(facts_line, sizeof facts_line, "up %s   eventpiped %s pid %d", age, status->version,
+             (int)status->pid);
     if (status->health == STATUS_OK) {
         print_coloured(view, green, "ok");
         print_text(view, "   ");
-        print_text(view, facts);
+        print_text(view, facts_line);
         print_text(view, "\n");
     } else {
         const char *health = status->health == STATUS_DOWN ? "DOWN" : "DEGRADED";
@@ -105,18 +106,18 @@ static void print_instance_head(const struct view *view)
     }
     print_text(view, "  ");
     if (status->health == STATUS_DEGRADED) {
-        print_text(view, facts);
+        print_text(view, facts_line);
         print_text(view, "\n  ");
     }
     cli_status_format_bytes(status->store_bytes, size, sizeof size);
     cli_status_format_bytes(status->wal_bytes, wal, sizeof wal);
     cli_table_write_text(view->out, status->store_url, view->width > 50 ? view->width - 35 : 0);
-    snprintf(facts, sizeof facts, "   %s, WAL %s\n", size, wal);
-    print_text(view, facts);
+    snprintf(facts_line, sizeof facts_line, "   %s, WAL %s\n", size, wal);
+    print_text(view, facts_line);
 }
 
 /* Prints the first lines of a source in `eventpipe status`: its type, state, cursor and last error. */
-static void print_source_head(const struct view *view, const struct status_source *source)
+static void print_source_header(const struct view *view, const struct status_source *source)
 {
     print_text(view, "\n");
     print_coloured(view, bold, source->id);
@@ -125,25 +126,25 @@ static void print_source_head(const struct view *view, const struct status_sourc
     print_text(view, source->type[0] != '\0' ? ")  " : "  ");
     const char *colour = choose_state_colour(view, source->state);
     print_coloured(view, colour != NULL ? colour : "", source->state);
-    size_t used = cli_table_measure_text(source->id) + cli_table_measure_text(source->type) +
-                  cli_table_measure_text(source->state) + 5;
+    size_t used_columns = cli_table_measure_text(source->id) + cli_table_measure_text(source->type) +
+                          cli_table_measure_text(source->state) + 5;
     if (source->cursor != NULL) {
         print_text(view, "  cursor ");
         cli_table_write_text(view->out, source->cursor,
-                             view->width > used + 20 ? view->width - used - 9 : 12);
+                             view->width > used_columns + 20 ? view->width - used_columns - 9 : 12);
     }
     print_text(view, "\n");
     if (source->error[0] == '\0')
         return;
-    char next[60] = "", all[SHM_TEXT_BYTES + 80];
+    char next_try[60] = "", error_line[SHM_TEXT_BYTES + 80];
     if (source->next_try_in_ms > 0) {
         char age[40];
         cli_status_format_age(source->next_try_in_ms, age, sizeof age);
-        snprintf(next, sizeof next, "; next try in %s", age);
+        snprintf(next_try, sizeof next_try, "; next try in %s", age);
     }
-    snprintf(all, sizeof all, "last error: %s%s", source->error, next);
+    snprintf(error_line, sizeof error_line, "last error: %s%s", source->error, next_try);
     print_text(view, "  ");
-    print_folded(view, all, 2, 4);
+    print_folded(view, error_line, 2, 4);
 }
 
 static void add_count_cell(const struct view *view, struct table *table, uint64_t count, const char *colour)
@@ -205,23 +206,24 @@ static void add_stage_row(const struct view *view, struct table *table, const st
  * than 120 columns. */
 static void print_stage_table(const struct view *view, const struct status_source *source)
 {
-    static const struct table_column wide[] = {
+    static const struct table_column wide_columns[] = {
         {"STAGE", false, true, false},   {"TYPE", false, false, true},    {"STATE", false, false, false},
         {"WORKERS", true, false, false}, {"QUEUE", true, false, false},   {"PROCESSED", true, false, false},
         {"RETRIED", true, false, false}, {"REMOVED", true, false, false}, {"REJECTED", true, false, false},
         {"FAILED", true, false, false},  {"CRASHED", true, false, false}, {"P50", true, false, true},
         {"P99", true, false, true},
     };
-    static const struct table_column narrow[] = {
+    static const struct table_column narrow_columns[] = {
         {"STAGE", false, true, false}, {"TYPE", false, false, true},  {"STATE", false, false, false},
         {"WORK", true, false, false},  {"QUEUE", true, false, false}, {"DONE", true, false, false},
         {"RETR", true, false, false},  {"REM", true, false, false},   {"REJ", true, false, false},
         {"FAIL", true, false, false},  {"CRASH", true, false, false}, {"P50", true, false, true},
         {"P99", true, false, true},
     };
-    bool wide_enough = view->width == 0 || view->width >= FULL_WIDTH;
+    bool is_wide = view->width == 0 || view->width >= FULL_WIDTH;
     struct table table;
-    cli_table_open(&table, wide_enough ? wide : narrow, sizeof wide / sizeof wide[0]);
+    cli_table_open(&table, is_wide ? wide_columns : narrow_columns,
+                   sizeof wide_columns / sizeof wide_columns[0]);
     for (size_t i = 0; i < source->stage_count; i++)
         add_stage_row(view, &table, &source->stages[i]);
     cli_table_print(&table, view->out, view->width, INDENT, true);
@@ -253,9 +255,9 @@ static void print_long_running_events(const struct view *view, const struct stat
 void cli_status_write_text(const struct status *status, size_t width, bool colours, struct text *out)
 {
     struct view view = {status, out, width, colours};
-    print_instance_head(&view);
+    print_instance_header(&view);
     for (size_t i = 0; i < status->source_count; i++) {
-        print_source_head(&view, &status->sources[i]);
+        print_source_header(&view, &status->sources[i]);
         print_source_counts(&view, &status->sources[i]);
         if (status->sources[i].stage_count > 0)
             print_stage_table(&view, &status->sources[i]);

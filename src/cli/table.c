@@ -11,7 +11,7 @@
 #include "src/base/utf8.h"
 
 #define GAP 2
-#define ELASTIC_LEAST 8
+#define ELASTIC_MIN_WIDTH 8
 
 /* Returns how many columns a text takes on the terminal: its UTF-8 characters, each counted as one; an
  * invalid byte is one, too. `eventpipe` aligns its tables with it. */
@@ -58,19 +58,19 @@ void cli_table_open(struct table *table, const struct table_column *columns, siz
  * passes on. */
 void cli_table_add_cell(struct table *table, const char *text, const char *colour)
 {
-    if (table->cell_count == table->room) {
-        size_t room = table->room == 0 ? 64 : 2 * table->room;
-        char **cells = reallocarray(table->cells, room, sizeof *cells);
+    if (table->cell_count == table->capacity) {
+        size_t capacity = table->capacity == 0 ? 64 : 2 * table->capacity;
+        char **cells = reallocarray(table->cells, capacity, sizeof *cells);
         if (cells != NULL)
             table->cells = cells;
-        const char **colours = reallocarray(table->colours, room, sizeof *colours);
+        const char **colours = reallocarray(table->colours, capacity, sizeof *colours);
         if (colours != NULL)
             table->colours = colours;
         if (cells == NULL || colours == NULL) {
             table->failed = true;
             return;
         }
-        table->room = room;
+        table->capacity = capacity;
     }
     char *copy = strdup(text != NULL ? text : "");
     if (copy == NULL) {
@@ -83,14 +83,14 @@ void cli_table_add_cell(struct table *table, const char *text, const char *colou
 
 /* Returns the width of a whole row of a table of `eventpipe`, with the gaps between its columns. Columns of
  * width 0 are left out. */
-static size_t sum_column_widths(const struct table *table, const size_t *widths)
+static size_t compute_row_width(const struct table *table, const size_t *widths)
 {
-    size_t total = 0, shown = 0;
+    size_t total_width = 0, shown_columns = 0;
     for (size_t i = 0; i < table->column_count; i++) {
-        total += widths[i];
-        shown += widths[i] > 0;
+        total_width += widths[i];
+        shown_columns += widths[i] > 0;
     }
-    return shown == 0 ? 0 : total + (shown - 1) * table->gap;
+    return shown_columns == 0 ? 0 : total_width + (shown_columns - 1) * table->gap;
 }
 
 /* Makes a table of `eventpipe` one column narrower: shortens the widest column that may be cut. Returns false
@@ -99,9 +99,9 @@ static bool shrink_widest_column(const struct table *table, size_t *widths)
 {
     size_t widest = table->column_count;
     for (size_t i = 0; i < table->column_count; i++) {
-        size_t least = cli_table_measure_text(table->columns[i].heading);
-        least = least > ELASTIC_LEAST ? least : ELASTIC_LEAST;
-        if (table->columns[i].elastic && widths[i] > least &&
+        size_t min_width = cli_table_measure_text(table->columns[i].heading);
+        min_width = min_width > ELASTIC_MIN_WIDTH ? min_width : ELASTIC_MIN_WIDTH;
+        if (table->columns[i].is_elastic && widths[i] > min_width &&
             (widest == table->column_count || widths[i] > widths[widest]))
             widest = i;
     }
@@ -113,10 +113,10 @@ static bool shrink_widest_column(const struct table *table, size_t *widths)
 
 /* Makes a table of `eventpipe` narrower by leaving out the first column that may be left out. Returns false
  * if there is none. */
-static bool drop_column(const struct table *table, size_t *widths)
+static bool drop_first_droppable_column(const struct table *table, size_t *widths)
 {
     for (size_t i = 0; i < table->column_count; i++)
-        if (table->columns[i].droppable && widths[i] > 0) {
+        if (table->columns[i].is_droppable && widths[i] > 0) {
             widths[i] = 0;
             return true;
         }
@@ -130,17 +130,17 @@ static void fit_columns(struct table *table, size_t *widths, size_t width)
 {
     for (size_t i = 0; i < table->cell_count; i++) {
         size_t cell = cli_table_measure_text(table->cells[i]),
-               *most = &table->widths[i % table->column_count];
-        *most = cell > *most ? cell : *most;
+               *column_width = &table->widths[i % table->column_count];
+        *column_width = cell > *column_width ? cell : *column_width;
     }
     memcpy(widths, table->widths, table->column_count * sizeof *widths);
     table->gap = GAP;
-    while (width > 0 && sum_column_widths(table, widths) > width) {
+    while (width > 0 && compute_row_width(table, widths) > width) {
         if (shrink_widest_column(table, widths))
             continue;
         if (table->gap > 1)
             table->gap--;
-        else if (!drop_column(table, widths))
+        else if (!drop_first_droppable_column(table, widths))
             break;
     }
 }
@@ -156,7 +156,7 @@ static void write_blanks(struct text *out, size_t count)
 static void print_row(const struct table *table, char *const *cells, const char *const *colours,
                       const size_t *widths, struct text *out, size_t indent)
 {
-    size_t pending = indent;
+    size_t pending_blanks = indent;
     bool first = true;
     for (size_t i = 0; i < table->column_count; i++) {
         if (widths[i] == 0)
@@ -164,16 +164,17 @@ static void print_row(const struct table *table, char *const *cells, const char 
         const char *text = cells != NULL ? cells[i] : table->columns[i].heading;
         const char *colour = colours != NULL && cells != NULL ? colours[i] : NULL;
         size_t width = cli_table_measure_text(text) < widths[i] ? cli_table_measure_text(text) : widths[i];
-        pending += (first ? 0 : table->gap) + (table->columns[i].right ? widths[i] - width : 0);
+        pending_blanks +=
+            (first ? 0 : table->gap) + (table->columns[i].is_right_aligned ? widths[i] - width : 0);
         first = false;
         if (width > 0) {
-            write_blanks(out, pending);
-            pending = 0;
+            write_blanks(out, pending_blanks);
+            pending_blanks = 0;
             base_text_append(out, colour != NULL ? colour : "");
             cli_table_write_text(out, text, widths[i]);
             base_text_append(out, colour != NULL ? "\033[0m" : "");
         }
-        pending += table->columns[i].right ? 0 : widths[i] - width;
+        pending_blanks += table->columns[i].is_right_aligned ? 0 : widths[i] - width;
     }
     base_text_append(out, "\n");
 }

@@ -13,9 +13,9 @@
 
 struct table_column {
     const char *heading;
-    bool right;     /* numbers stand to the right */
-    bool elastic;   /* is cut when the line is too long, the widest first, but not below its heading or 8 */
-    bool droppable; /* is left out when cutting is not enough; the first of them first */
+    bool is_right_aligned; /* numbers stand to the right */
+    bool is_elastic; /* is cut when the line is too long, the widest first, but not below its heading or 8 */
+    bool is_droppable; /* is left out when cutting is not enough; the first of them first */
 };
 
 struct table {
@@ -23,7 +23,7 @@ struct table {
     size_t column_count;
     char **cells;         /* row by row */
     const char **colours; /* per cell, NULL = none */
-    size_t cell_count, room;
+    size_t cell_count, capacity;
     size_t widths[TABLE_COLUMNS_MAX]; /* at least; grows with what is printed, so that blocks of one list line
                                          up */
     size_t gap;                       /* blanks between columns */

@@ -18,7 +18,7 @@
 #include "src/cli/table.h"
 #include "src/control/admin.h"
 
-struct name {
+struct store_name {
     int64_t id;
     char *text;
 };
@@ -26,12 +26,11 @@ struct name {
 struct history {
     struct cli *cli;
     struct store *store;
-    struct name *names; /* of sources (ids below) and stages */
+    struct store_name *names; /* of sources (ids below) and stages */
     size_t source_count, name_count;
-    int64_t only;                    /* this source, 0 = any */
-    int64_t source;                  /* whose stages are being read */
-    int64_t event;                   /* the one the last step was of */
-    size_t steps, events, truncated; /* truncated: their beginning is no longer kept */
+    int64_t only_source_id;                          /* this source, 0 = any */
+    int64_t last_event;                              /* the one the last step was of */
+    size_t step_count, event_count, truncated_count; /* truncated: their beginning is no longer kept */
     struct table table;
 };
 
@@ -41,11 +40,11 @@ struct history {
  * store's ids. 0 or EP_ENOMEM. */
 static int add_name(struct history *history, int64_t id, const char *text)
 {
-    struct name *names = reallocarray(history->names, history->name_count + 1, sizeof *names);
+    struct store_name *names = reallocarray(history->names, history->name_count + 1, sizeof *names);
     if (names == NULL)
         return EP_ENOMEM;
     history->names = names;
-    names[history->name_count] = (struct name){id, strdup(text)};
+    names[history->name_count] = (struct store_name){id, strdup(text)};
     return names[history->name_count].text != NULL ? (history->name_count++, 0) : EP_ENOMEM;
 }
 
@@ -57,7 +56,7 @@ static int on_stored_source(int64_t id, const char *name, void *user)
     const char *wanted = history->cli->values[CLI_OPTION_SOURCE];
     history->source_count++;
     if (wanted != NULL && strcmp(name, wanted) == 0)
-        history->only = id;
+        history->only_source_id = id;
     return add_name(history, id, name);
 }
 
@@ -104,7 +103,7 @@ static bool is_arrival(const struct store_trace_step *step)
 
 /* Returns how the event ended with this step of its trace ("dead", "completed", "removed"), for `eventpipe
  * trace`; NULL if it did not end. */
-static const char *name_event_end(const struct store_trace_step *step)
+static const char *get_event_end(const struct store_trace_step *step)
 {
     if (step->reason != STORE_REASON_NONE)
         return "dead";
@@ -137,11 +136,11 @@ static void print_step_json(const struct history *history, const struct store_tr
 {
     struct text *out = &history->cli->out;
     const char *uid = history->cli->args[0];
-    char at[32], due[32];
-    control_admin_time(step->at_ms, at, sizeof at);
-    control_admin_time(step->due_ms, due, sizeof due);
+    char time_text[32], due_text[32];
+    control_admin_time(step->at_ms, time_text, sizeof time_text);
+    control_admin_time(step->due_ms, due_text, sizeof due_text);
     base_text_append(out, "{\"at\":");
-    json_write_string(out, at, strlen(at));
+    json_write_string(out, time_text, strlen(time_text));
     control_admin_member(out, "step", store_trace_step_name(step->kind));
     control_admin_member(out, "source", find_source_name(history, store_event_source(step->event)));
     write_number_member(out, "number", true, store_event_number(step->event));
@@ -150,8 +149,8 @@ static void print_step_json(const struct history *history, const struct store_tr
     write_number_member(out, "pid", step->pid != 0, (uint64_t)step->pid);
     write_number_member(out, "attempt", step->attempt != 0, step->attempt);
     write_number_member(out, "duration_us", step->duration_us != 0, step->duration_us);
-    control_admin_member(out, "due", step->due_ms != 0 ? due : NULL);
-    control_admin_member(out, "end", name_event_end(step));
+    control_admin_member(out, "due", step->due_ms != 0 ? due_text : NULL);
+    control_admin_member(out, "end", get_event_end(step));
     control_admin_member(out, "reason",
                          step->reason != STORE_REASON_NONE ? store_reason_name(step->reason) : NULL);
     control_admin_member(out, "error", step->error);
@@ -160,7 +159,7 @@ static void print_step_json(const struct history *history, const struct store_tr
 
 /* ---- for people ---- */
 
-static const struct table_column columns[] = {
+static const struct table_column step_columns[] = {
     {"AT", false, false, false},    {"STEP", false, false, false},   {"STAGE", false, true, false},
     {"PID", true, false, false},    {"ATTEMPT", true, false, false}, {"DURATION", true, false, false},
     {"RESULT", false, true, false},
@@ -184,13 +183,13 @@ static void add_number_cell(struct table *table, uint64_t value)
  * again, and the error. */
 static void add_result_cell(struct table *table, const struct store_trace_step *step)
 {
-    char due[32], text[512];
-    const char *end = name_event_end(step), *error = step->error != NULL ? step->error : "";
-    control_admin_time(step->due_ms, due, sizeof due);
-    snprintf(text, sizeof text, "%s%s%s%s%s%s%s", end != NULL ? end : "",
+    char due_text[32], text[512];
+    const char *event_end = get_event_end(step), *error = step->error != NULL ? step->error : "";
+    control_admin_time(step->due_ms, due_text, sizeof due_text);
+    snprintf(text, sizeof text, "%s%s%s%s%s%s%s", event_end != NULL ? event_end : "",
              step->reason != STORE_REASON_NONE ? ", " : "", store_reason_name(step->reason),
-             step->due_ms != 0 ? "again at " : "", step->due_ms != 0 ? due : "",
-             error[0] != '\0' && (end != NULL || step->due_ms != 0) ? ": " : "", error);
+             step->due_ms != 0 ? "again at " : "", step->due_ms != 0 ? due_text : "",
+             error[0] != '\0' && (event_end != NULL || step->due_ms != 0) ? ": " : "", error);
     add_text_cell(table, text);
 }
 
@@ -198,16 +197,16 @@ static void add_result_cell(struct table *table, const struct store_trace_step *
 static void add_step_row(struct history *history, const struct store_trace_step *step)
 {
     struct table *table = &history->table;
-    char at[32], took[40] = "";
-    control_admin_time(step->at_ms, at, sizeof at);
+    char time_text[32], duration_text[40] = "";
+    control_admin_time(step->at_ms, time_text, sizeof time_text);
     if (step->duration_us != 0)
-        cli_status_format_latency(step->duration_us, took, sizeof took);
-    add_text_cell(table, at);
+        cli_status_format_latency(step->duration_us, duration_text, sizeof duration_text);
+    add_text_cell(table, time_text);
     add_text_cell(table, store_trace_step_name(step->kind));
     add_text_cell(table, find_stage_name(history, step->stage));
     add_number_cell(table, (uint64_t)step->pid);
     add_number_cell(table, step->attempt);
-    add_text_cell(table, took);
+    add_text_cell(table, duration_text);
     add_result_cell(table, step);
 }
 
@@ -219,13 +218,13 @@ static void print_step_rows(struct history *history)
 
 /* Prints the line above the history of one event in `eventpipe trace`: its UID, source and number. A UID may
  * stand for several events, and each has its own table. */
-static void print_event_head(struct history *history, const struct store_trace_step *step)
+static void print_event_heading(struct history *history, const struct store_trace_step *step)
 {
     struct text *out = &history->cli->out;
     const char *source = find_source_name(history, store_event_source(step->event));
     char number[64];
     snprintf(number, sizeof number, ", event %" PRIu64, store_event_number(step->event));
-    base_text_append(out, history->events > 1 ? "\n" : "");
+    base_text_append(out, history->event_count > 1 ? "\n" : "");
     cli_table_write_text(out, history->cli->args[0], 0);
     base_text_append(out, " of ");
     cli_table_write_text(out, source != NULL ? source : "a source that the store no longer has", 0);
@@ -238,15 +237,15 @@ static void print_event_head(struct history *history, const struct store_trace_s
 static int on_trace_step(const struct store_trace_step *step, void *user)
 {
     struct history *history = user;
-    bool json = cli_given(history->cli, CLI_OPTION_JSON);
-    bool first = history->steps++ == 0 || step->event != history->event;
-    history->event = step->event;
-    if (first) {
-        history->events++;
-        history->truncated += !is_arrival(step);
+    bool json = cli_has_option(history->cli, CLI_OPTION_JSON);
+    bool is_new_event = history->step_count++ == 0 || step->event != history->last_event;
+    history->last_event = step->event;
+    if (is_new_event) {
+        history->event_count++;
+        history->truncated_count += !is_arrival(step);
         if (!json) {
             print_step_rows(history);
-            print_event_head(history, step);
+            print_event_heading(history, step);
         }
     }
     if (json)
@@ -264,15 +263,16 @@ static int print_event_history(struct history *history)
 {
     struct cli *cli = history->cli;
     const char *source = cli->values[CLI_OPTION_SOURCE];
-    size_t live = 0;
+    size_t stored_count = 0;
     int code = read_store_names(history);
-    if (code == 0 && source != NULL && history->only == 0) {
+    if (code == 0 && source != NULL && history->only_source_id == 0) {
         cli_print_message("%s: its store has no source \"%s\"", cli->instance, source);
         return CONTROL_NOTHING;
     }
-    cli_table_open(&history->table, columns, sizeof columns / sizeof columns[0]);
+    cli_table_open(&history->table, step_columns, sizeof step_columns / sizeof step_columns[0]);
     if (code == 0)
-        code = store_trace(history->store, history->only, cli->args[0], on_trace_step, history, &live);
+        code = store_trace(history->store, history->only_source_id, cli->args[0], on_trace_step, history,
+                           &stored_count);
     if (code == 0)
         print_step_rows(history);
     cli_table_close(&history->table);
@@ -281,15 +281,15 @@ static int print_event_history(struct history *history)
                           code == EP_ENOMEM ? "out of memory" : store_errmsg(history->store));
         return CONTROL_NO;
     }
-    if (history->steps == 0)
+    if (history->step_count == 0)
         cli_print_message(
-            live > 0
+            stored_count > 0
                 ? "%s: the trace has no steps of \"%s\", but the event is in the store (see eventpipe show)"
                 : "%s: the trace has no steps of \"%s\"",
             cli->instance, cli->args[0]);
-    else if (history->truncated > 0 && cli_given(cli, CLI_OPTION_JSON))
-        cli_print_message("%s: the trace no longer has the beginning", cli->instance);
-    return history->steps > 0 ? CONTROL_DONE : CONTROL_NOTHING;
+    else if (history->truncated_count > 0 && cli_has_option(cli, CLI_OPTION_JSON))
+        cli_print_message("%s: the trace no longer has the beginning of \"%s\"", cli->instance, cli->args[0]);
+    return history->step_count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
 }
 
 /* `eventpipe trace UID`: prints an event's history: arrival, answers of the stages, crashes, its end. Reads
@@ -297,9 +297,9 @@ static int print_event_history(struct history *history)
 int cli_trace(struct cli *cli)
 {
     struct history history = {.cli = cli};
-    struct store_options options = {.url = cli->storage, .instance = cli->instance, .readonly = true};
+    struct store_options options = {.url = cli->store_url, .instance = cli->instance, .readonly = true};
     struct error error = {0};
-    if (cli->storage == NULL) {
+    if (cli->store_url == NULL) {
         cli_print_message("%s: the location of its store is not known: give -c FILE", cli->instance);
         return CONTROL_NO;
     }

@@ -46,7 +46,7 @@ def main():
             instance.stop()
         done = instance.run("queue", "--json")
         equal(done.returncode, 0, "queue")
-        check("the daemon is down" in done.stderr and "looking into its store" in done.stderr,
+        check("the daemon is down" in done.stderr and "reading its store instead" in done.stderr,
               "it says so: " + done.stderr)
         states = {event["uid"]: event["state"] for event in instance.lines("queue")}
         waiting = {"dead": "dead", "late": "delayed", "waits": "ready"}

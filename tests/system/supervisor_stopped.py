@@ -30,7 +30,7 @@ def answers_from_store(instance):
         done = asked[command].result()
         equal(done.returncode, 0, "exit status of %s; it said: %s" % (command, done.stderr))
         check(what in done.stdout.replace(" ", ""), "%s finds it: %s" % (command, done.stdout))
-        check("does not answer" in done.stderr and "looking into its store" in done.stderr,
+        check("does not answer" in done.stderr and "reading its store instead" in done.stderr,
               "%s says where it looks: %s" % (command, done.stderr))
     check("the store is sound" in asked[("check",)].result().stderr, "check has looked at the store")
 
@@ -77,7 +77,7 @@ def main():
         answers_from_store(instance)
     finally:
         os.kill(keeper, signal.SIGCONT)
-    done = wait_for(lambda: (lambda d: d if "looking into" not in d.stderr else None)(instance.run("queue", "--json")),
+    done = wait_for(lambda: (lambda d: d if "reading its store" not in d.stderr else None)(instance.run("queue", "--json")),
                     "the keeper to answer again")
     equal(done.returncode, 0, "exit status of queue afterwards")
     instance.stop()

@@ -138,7 +138,7 @@ static void test_help(void)
 {
     struct cli cli;
     CU_ASSERT_EQUAL(parse("--help", &cli), 0); /* needs no command */
-    CU_ASSERT(cli_given(&cli, CLI_OPTION_HELP));
+    CU_ASSERT(cli_has_option(&cli, CLI_OPTION_HELP));
     cli_instance_close(&cli);
     CU_ASSERT_EQUAL(parse("remove -h", &cli), 0); /* nor anything else that the command needs */
     cli_instance_close(&cli);
