@@ -24,14 +24,15 @@
 #define HELPER_VARIABLE "EVENTPIPE_CHAOS_HELPER" /* names the helper of a build that is not installed */
 #define ARGUMENTS_MAX (9 + CLI_OPTION_COUNT)     /* python3 and its options, ours, --, SOURCE, NULL */
 
-/* Whether the run uses this source. */
+/* Returns whether `eventpipe chaos` tests this source: the one that the user named, or every source if the
+ * user named none. */
 static bool is_source_in_run(const struct cli *cli, const struct source_config *source)
 {
     return cli->arg_count == 0 || strcmp(cli->args[0], source->id) == 0;
 }
 
-/* Checks that `eventpipe chaos` got a configuration without problems, and that it has the source the user
- * named. Returns an exit status, after a message on stderr. */
+/* Checks that `eventpipe chaos` got a configuration without problems, and that the configuration has the
+ * source that the user named. Returns CONTROL_DONE, or CONTROL_USAGE after a message on stderr. */
 static int check_config_has_source(const struct cli *cli)
 {
     if (cli->config == NULL) {
@@ -47,9 +48,9 @@ static int check_config_has_source(const struct cli *cli)
     return CONTROL_USAGE;
 }
 
-/* `eventpipe chaos --yes` calls this before a run. Refuses a stage that cannot start on this machine (its
- * program is missing, for example): its events would wait for the whole run. Prints a message for each such
- * stage. */
+/* Refuses a run of `eventpipe chaos --yes` if a stage cannot start on this machine, for example because its
+ * program is missing: its events would wait until the run ends. Prints a message for each such stage.
+ * Returns CONTROL_DONE or CONTROL_NO. */
 static int check_stages_can_start(const struct cli *cli)
 {
     int exit_status = CONTROL_DONE;
@@ -68,9 +69,9 @@ static int check_stages_can_start(const struct cli *cli)
 
 /* ---- the helper's stdin ---- */
 
-/* `eventpipe chaos` passes these values of the configuration to its Python helper: payload sizes and timeouts
- * as numbers. The helper gets the configuration as JSON, too, but there these values may be text with a unit,
- * such as "5s". */
+/* Returns the payload sizes and timeouts of the configuration as numbers, in a JSON object that the caller
+ * frees. `eventpipe chaos` passes them to its Python helper, because the configuration itself may write
+ * them with a unit, such as "5s", which only the C parser reads. */
 static cJSON *build_parsed_config_values(const struct config *config)
 {
     cJSON *parsed_values = cJSON_CreateObject(),
@@ -89,9 +90,9 @@ static cJSON *build_parsed_config_values(const struct config *config)
     return parsed_values;
 }
 
-/* Builds the JSON object that `eventpipe chaos` passes to its Python helper on stdin: the paths of this
- * program and of the configuration, and the configuration. The caller frees it. NULL on failure, with `error`
- * set. */
+/* Builds the JSON object that the Python helper of `eventpipe chaos` reads from stdin: the paths of this
+ * program and of the configuration, the configuration, and its parsed values. Returns text that the caller
+ * frees, or NULL with a message in `error`. */
 static char *build_helper_input(const struct cli *cli, struct error *error)
 {
     char program[4096], *config_text = NULL, *text;
@@ -111,9 +112,9 @@ static char *build_helper_input(const struct cli *cli, struct error *error)
     return text;
 }
 
-/* `eventpipe chaos` calls this before it executes its Python helper. Replaces stdin of this process by a
- * memory file with the text; the helper inherits it. A pipe would not do: nothing would fill it after
- * exec. */
+/* Puts the text into a memory file that replaces stdin of this process; the Python helper that `eventpipe
+ * chaos` then executes inherits it. A pipe would not do, because no process would be left to fill it.
+ * Returns 0 or EP_ESYSTEM with a message. */
 static int pass_text_on_stdin(const char *text, struct error *error)
 {
     size_t bytes = strlen(text);
@@ -128,8 +129,8 @@ static int pass_text_on_stdin(const char *text, struct error *error)
 
 /* ---- the helper ---- */
 
-/* Replaces the `eventpipe chaos` process by its Python helper, with the user's options as arguments. Returns
- * only if that fails. */
+/* Replaces the `eventpipe chaos` process by its Python helper, with the user's options as arguments.
+ * Returns only if that fails; errno then tells why. */
 static void execute_helper(const struct cli *cli, const char *helper_path)
 {
     /* Python imports only from the helper's folder and the standard library, and writes no files. */
@@ -151,8 +152,9 @@ static void execute_helper(const struct cli *cli, const char *helper_path)
     execvp(arguments[0], arguments);
 }
 
-/* `eventpipe chaos`: tests the configuration's stages while a Python helper kills their processes. Checks the
- * configuration, then becomes the helper. Returns an exit status only if the run cannot begin. */
+/* Runs `eventpipe chaos`, which tests the configuration's stages while a Python helper kills their
+ * processes: checks the configuration, then replaces this process by the helper. Returns, with an exit
+ * status, only if the run cannot begin. */
 int cli_chaos(struct cli *cli)
 {
     struct error error = {0};

@@ -15,8 +15,8 @@
 #include "src/source/source.h"
 #include "src/stage/stage.h"
 
-/* `eventpipe check --json` writes a problem with this: appends ,"name":"text" to a JSON object that has a
- * member already. */
+/* Appends ,"name":"text" to a JSON object that already has a member. `eventpipe check --json` writes each
+ * problem with it. */
 static void write_text_member(struct text *out, const char *name, const char *text)
 {
     base_text_append(out, ",\"");
@@ -25,8 +25,8 @@ static void write_text_member(struct text *out, const char *name, const char *te
     json_write_string(out, text, strlen(text));
 }
 
-/* `eventpipe check` calls this for each problem of the configuration. Prints FILE:LINE: KEY: MESSAGE, or a
- * JSON object with --json. line 0: the line is not known. */
+/* Prints a problem of the configuration for `eventpipe check`: as FILE:LINE: KEY: MESSAGE, or as a JSON
+ * object with --json. `line` is 0 if the line is not known, and then left out. */
 static void report_config_problem(struct cli *cli, unsigned line, const char *key, const char *message)
 {
     struct text *out = &cli->out;
@@ -52,8 +52,8 @@ static void report_config_problem(struct cli *cli, unsigned line, const char *ke
     base_text_append(out, "\n");
 }
 
-/* `eventpipe check` checks here whether the configuration works on this machine: programs exist, plugins
- * load, the ca_file is readable. Reports each problem and returns their number. */
+/* Checks for `eventpipe check` whether the configuration works on this machine: that programs exist,
+ * plugins load and each ca_file is readable. Reports each problem and returns how many there are. */
 static size_t check_config_on_machine(struct cli *cli)
 {
     size_t problem_count = 0;
@@ -78,8 +78,8 @@ static size_t check_config_on_machine(struct cli *cli)
     return problem_count;
 }
 
-/* Called for each problem that the store's full check found, while `eventpipe check` reads the keeper's
- * answer. Prints it for people; with --json the line is printed unchanged instead. */
+/* Called for each problem that the full check of the store found, while `eventpipe check` reads the
+ * keeper's answer. Prints it for people; with --json the answer's lines are printed unchanged instead. */
 static int on_store_problem(const char *text, size_t bytes, void *user)
 {
     struct cli *cli = user;
@@ -96,9 +96,9 @@ struct keeper_wait {
     bool is_reported;
 };
 
-/* `eventpipe check` waits for the keeper, which sends nothing during a long check of the store. control_ask
- * calls this after each silence. Returns true (wait on) while the keeper is busy, false if it is stopped or
- * idle: then the command checks the store itself. */
+/* Called while `eventpipe check` waits for the keeper, which sends nothing during a long check of the
+ * store. Returns true (wait on) while the keeper is busy, false if it is stopped or idle: then the command
+ * checks the store itself. */
 static bool on_keeper_silence(void *user)
 {
     struct keeper_wait *keeper_wait = user;
@@ -116,8 +116,8 @@ static bool on_keeper_silence(void *user)
     return true;
 }
 
-/* `eventpipe check`: reports the problems of the configuration, then those of the store. Returns an exit
- * status: CONTROL_NO if there is any problem. Changes nothing. */
+/* Runs `eventpipe check`: reports the problems of the configuration, then those of the store, and changes
+ * nothing. Returns an exit status, CONTROL_NO if there is any problem. */
 int cli_check(struct cli *cli)
 {
     size_t problem_count = cli->problem_count;
@@ -135,7 +135,7 @@ int cli_check(struct cli *cli)
                           problem_count == 1 ? "" : "s");
     struct keeper_wait keeper_wait = {.cli = cli};
     struct control_question question = {.line = "{\"command\":\"check\"}",
-                                        .patience_ms = CLI_FIRST_MS,
+                                        .patience_ms = CLI_SILENCE_LIMIT_MS,
                                         .on_silence = on_keeper_silence,
                                         .on_silence_user = &keeper_wait};
     struct cli_answer answer = {.on_line = cli_has_option(cli, CLI_OPTION_JSON) ? NULL : on_store_problem,

@@ -116,7 +116,7 @@ int cli_instance_attach(struct cli *cli); /* closes an earlier segment first */
 void cli_instance_close(struct cli *cli);
 
 /* client.c */
-#define CLI_FIRST_MS 5000 /* a command that only reads opens the store itself after this silence */
+#define CLI_SILENCE_LIMIT_MS 5000 /* a command that only reads opens the store itself after this silence */
 struct cli_answer {
     control_on_line *on_line; /* data lines; NULL = printed as they are */
     void *user;

@@ -24,9 +24,9 @@
 
 #define PIPE_SAFE_BYTES 4096 /* a pipe that poll reports as writable takes this much without blocking */
 
-/* Every command of `eventpipe` prints its messages with this: "eventpipe: MESSAGE" and a line feed on stderr.
- * Control characters are replaced, because messages contain text from outside, which must not control the
- * terminal. */
+/* Prints "eventpipe: MESSAGE" and a line feed on stderr; every command of `eventpipe` prints its messages
+ * with it. Control characters are replaced, because messages contain text from outside, which must not
+ * control the terminal. */
 void cli_print_message(const char *format, ...)
 {
     char message[4096];
@@ -40,8 +40,8 @@ void cli_print_message(const char *format, ...)
     base_text_free(&clean);
 }
 
-/* Returns the terminal's width in columns, or 0 if stdout is not a terminal. Commands of `eventpipe` that
- * print tables cut them to this width; output to a file or a pipe is never cut. */
+/* Returns the terminal's width in columns, or 0 if stdout is not a terminal. Commands of `eventpipe` cut
+ * their tables to this width, so that rows do not wrap; output to a file or a pipe is never cut. */
 size_t cli_terminal_width(void)
 {
     struct winsize size;
@@ -50,6 +50,8 @@ size_t cli_terminal_width(void)
     return 0;
 }
 
+/* Returns whether `eventpipe status` may print in colours: stdout is a terminal that can show them, and the
+ * user has not set NO_COLOR. */
 bool cli_may_use_colours(void)
 {
     const char *terminal = getenv("TERM"), *no_colour = getenv("NO_COLOR");
@@ -59,9 +61,9 @@ bool cli_may_use_colours(void)
 
 /* ---- stdout ---- */
 
-/* Writes what the commands of `eventpipe` put into cli->out to stdout. wait: blocks until all is written;
- * else it stops when stdout would block and keeps the rest. A write error prints one message and sets
- * output_failed. */
+/* Writes to stdout what the commands of `eventpipe` have put into cli->out. With `must_wait` it blocks
+ * until all is written, otherwise it keeps what stdout does not take now. After a write error it prints one
+ * message and sets output_failed. */
 static void write_pending_output(struct cli *cli, bool must_wait)
 {
     size_t written_bytes = 0;
@@ -88,16 +90,17 @@ static void write_pending_output(struct cli *cli, bool must_wait)
     cli->out.bytes -= written_bytes;
 }
 
-/* Called after each line of the daemon's answer. Writes what stdout takes now and keeps the rest, so that a
- * slow pager never delays the daemon. Small pieces for a file or a pipe are collected. */
+/* Writes what stdout takes now and keeps the rest, so that a slow pager never delays the daemon.
+ * `eventpipe` calls it after each line of an answer; output to a file or a pipe is first collected into
+ * larger pieces. */
 void cli_write_available_output(struct cli *cli)
 {
     if (cli->out.bytes >= PIPE_SAFE_BYTES || isatty(STDOUT_FILENO))
         write_pending_output(cli, false);
 }
 
-/* Every command of `eventpipe` ends with this: writes the rest of the output, then prints the answer's
- * message behind it. Returns CONTROL_NO if stdout failed, else `status`. */
+/* Writes the rest of the output, then prints the message with which the answer ended. Every command of
+ * `eventpipe` ends with it. Returns CONTROL_NO if writing to stdout failed, else `status`. */
 int cli_finish_output(struct cli *cli, int status)
 {
     write_pending_output(cli, true);
@@ -109,8 +112,8 @@ int cli_finish_output(struct cli *cli, int status)
 
 /* ---- the store itself, while the daemon is down ---- */
 
-/* Runs in a child of `eventpipe`, while the daemon is down or hangs. Opens the store for reading, carries out
- * one request with the keeper's own code, and sends the answer to `fd`, as the keeper would. */
+/* Carries out one request with the keeper's own code on a read-only store, and sends the answer to `fd`, as
+ * the keeper would. Runs in a child process of `eventpipe` while the daemon is down or hangs. */
 static void answer_from_store(const struct cli *cli, const char *line, int fd)
 {
     struct error error = {0};
@@ -134,9 +137,9 @@ static void answer_from_store(const struct cli *cli, const char *line, int fd)
     store_close(&store);
 }
 
-/* Gets a request answered from the store while the daemon is down or hangs. Forks a child that reads the
- * store, and receives its answer like the daemon's, so that each command handles one kind of answer only.
- * Returns what control_ask does. */
+/* Gets a request answered from the store while the daemon is down or hangs: forks a child that reads the
+ * store, and receives its answer like the daemon's, so that each command of `eventpipe` handles only one
+ * kind of answer. Returns the exit status in the answer, or a negative code with a message. */
 static int ask_store_in_child(struct cli *cli, const struct control_question *question,
                               control_on_line *on_line, void *user, struct error *error)
 {
@@ -170,8 +173,8 @@ struct exchange {
 };
 
 /* Called for each data line of an answer from the daemon or the store. Passes it to the command of
- * `eventpipe` that asked, or prints it unchanged (--json), then writes what stdout takes. A negative return
- * ends the answer. */
+ * `eventpipe` that asked, or prints it unchanged (--json), then writes what stdout takes. Returns 0, or a
+ * negative code to stop reading the answer. */
 static int on_answer_line(const char *line, size_t bytes, void *user)
 {
     struct exchange *exchange = user;
@@ -188,8 +191,9 @@ static int on_answer_line(const char *line, size_t bytes, void *user)
     return code != EP_OK ? code : cli->output_failed ? EP_ESYSTEM : EP_OK;
 }
 
-/* Prints that the daemon is down or does not answer, and whether `eventpipe` now reads the store instead
- * (reads) or has changed nothing. Returns CONTROL_DOWN. */
+/* Prints that the daemon is down or does not answer. `only_reads` says that the command changes nothing, so
+ * that `eventpipe` now reads the store itself; otherwise the message says that nothing was changed. Returns
+ * CONTROL_DOWN. */
 static int report_daemon_down(const struct cli *cli, const struct error *reason, bool only_reads)
 {
     if (cli->daemon_alive)
@@ -204,8 +208,8 @@ static int report_daemon_down(const struct cli *cli, const struct error *reason,
     return CONTROL_DOWN;
 }
 
-/* Keeps the message at the end of an answer until the command's output is written (cli_finish_output). Prints
- * the message kept before: `eventpipe inject` gets one answer per request. */
+/* Keeps the message at the end of an answer until cli_finish_output prints it after the command's data.
+ * `eventpipe inject` gets several answers; the message kept before is printed first. */
 static void keep_final_message(struct cli *cli, const char *message)
 {
     if (cli->final_message[0] != '\0')
@@ -213,9 +217,9 @@ static void keep_final_message(struct cli *cli, const char *message)
     snprintf(cli->final_message, sizeof cli->final_message, "%s: %s", cli->instance, message);
 }
 
-/* Commands of `eventpipe` send their request to the daemon with this, through its control socket. If the
- * daemon is down or hangs, commands that only read are answered from the store; the others fail. Returns an
- * exit status. */
+/* Sends a command's request to the daemon's control socket and receives the answer, for all commands of
+ * `eventpipe` that the daemon carries out. If the daemon is down or hangs, commands that only read are
+ * answered from the store, and the others fail. Returns an exit status. */
 int cli_send_request(struct cli *cli, const struct control_question *question, struct cli_answer *answer)
 {
     struct error error = {0};
@@ -227,7 +231,7 @@ int cli_send_request(struct cli *cli, const struct control_question *question, s
     bool connected = code == EP_OK, use_store = code == EP_ENOENT;
     struct control_question limited = *question;
     if (only_reads)
-        limited.first_ms = CLI_FIRST_MS;
+        limited.first_ms = CLI_SILENCE_LIMIT_MS;
     if (connected) {
         code = control_ask(fd, &limited, on_answer_line, &exchange, &error);
         close(fd);

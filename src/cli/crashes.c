@@ -34,8 +34,8 @@ struct crash_list {
     size_t segment_crash_count;
 };
 
-/* `eventpipe crashes SOURCE/STAGE` lists only crashes of that source and stage: returns whether this crash is
- * one of them. */
+/* Returns whether the user wants to see this crash: `eventpipe crashes SOURCE[/STAGE]` lists only crashes
+ * of that source and stage, without an argument all crashes. */
 static bool is_crash_wanted(const struct crash_list *list, const struct crash_record *crash)
 {
     if (list->source == NULL)
@@ -45,8 +45,8 @@ static bool is_crash_wanted(const struct crash_list *list, const struct crash_re
            (list->stage == NULL || strcmp(crash->stage, list->stage) == 0);
 }
 
-/* `eventpipe crashes` writes a crash as JSON with this: appends ,"name":value to an object that has a member
- * already. */
+/* Appends ,"name":value to a JSON object that already has a member. `eventpipe crashes` writes each crash
+ * with it. */
 static void write_int_member(struct text *out, const char *name, int64_t value)
 {
     base_text_append(out, ",\"");
@@ -60,8 +60,8 @@ static const char *null_if_empty(const char *text)
     return text[0] != '\0' ? text : NULL;
 }
 
-/* `eventpipe crashes` turns each crash of the store or the segment into one JSON object. --json prints it;
- * the table for people is made from the same object, so that both show the same values. */
+/* Writes a crash from the store or from shared memory as one JSON object. `eventpipe crashes --json` prints
+ * it; the table for people is made from the same object, so that both show the same values. */
 static void write_crash_json(const struct crash_record *crash, struct text *out)
 {
     char time[32];
@@ -86,8 +86,8 @@ static void write_crash_json(const struct crash_record *crash, struct text *out)
     base_text_append(out, "}");
 }
 
-/* Adds a crash to the list of `eventpipe crashes`, if the user asked for its source and stage. 0 or
- * EP_ENOMEM. */
+/* Adds a crash to the list of `eventpipe crashes`, unless it is of another source or stage than the user
+ * asked for. Returns 0 or EP_ENOMEM. */
 static int add_crash(struct crash_list *list, const struct crash_record *crash)
 {
     if (!is_crash_wanted(list, crash))
@@ -101,8 +101,9 @@ static int add_crash(struct crash_list *list, const struct crash_record *crash)
     return lines[list->crash_count++].failed ? EP_ENOMEM : EP_OK;
 }
 
-/* Called for each crash in the store, oldest first, while `eventpipe crashes` reads it. Adds the crash to the
- * list. If the segment has the same crash, marks it there, so that it is listed only once. */
+/* Called for each crash in the store, oldest first, while `eventpipe crashes` reads it. Adds the crash to
+ * the list. If shared memory holds the same crash, it is marked there as stored, so that it is listed only
+ * once. Returns 0 or EP_ENOMEM. */
 static int on_stored_crash(const struct crash_record *crash, void *user)
 {
     struct crash_list *list = user;
@@ -113,8 +114,9 @@ static int on_stored_crash(const struct crash_record *crash, void *user)
     return add_crash(list, crash);
 }
 
-/* `eventpipe crashes` copies the crashes from the instance's shared memory here, before it reads the store.
- * They include those that the keeper has not stored yet, for example because the daemon was killed. */
+/* Copies the crashes from the instance's shared memory before `eventpipe crashes` reads the store. They
+ * include those that the keeper has not stored yet, for example because the daemon was killed. Returns 0
+ * (also without shared memory) or EP_ENOMEM. */
 static int read_segment_crashes(struct crash_list *list)
 {
     const struct segment *segment = &list->cli->segment;
@@ -133,7 +135,7 @@ static int read_segment_crashes(struct crash_list *list)
 
 /* ---- whether the source and the stage exist ---- */
 
-/* Whether this is the source that the user named in `eventpipe crashes SOURCE[/STAGE]`. */
+/* Returns whether this is the source that the user named in `eventpipe crashes SOURCE[/STAGE]`. */
 static bool is_wanted_source(const struct crash_list *list, const char *name)
 {
     return strlen(name) == list->source_bytes && memcmp(name, list->source, list->source_bytes) == 0;
@@ -144,8 +146,8 @@ static bool is_wanted_stage(const struct crash_list *list, const char *name)
     return list->stage != NULL && strcmp(name, list->stage) == 0;
 }
 
-/* `eventpipe crashes SOURCE[/STAGE]` looks the two names up in the configuration, so that it can tell a
- * misspelt name from a process that never crashed. */
+/* Looks up the source and stage that the user named in `eventpipe crashes SOURCE[/STAGE]` in the
+ * configuration, so that a misspelt name can be told from a process that never crashed. */
 static void find_names_in_config(struct crash_list *list, const struct config *config)
 {
     for (size_t i = 0; i < config->source_count; i++) {
@@ -163,8 +165,8 @@ struct source_search {
     int64_t id; /* of the source that is asked for, 0 = not found */
 };
 
-/* Called for each source in the store: finds the id of the source that the user named in `eventpipe crashes
- * SOURCE[/STAGE]`. */
+/* Called for each source in the store: if the user named it in `eventpipe crashes SOURCE[/STAGE]`, keeps
+ * its id, with which its stages are read. */
 static int on_stored_source(int64_t id, const char *name, void *user)
 {
     struct source_search *search = user;
@@ -173,8 +175,8 @@ static int on_stored_source(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-/* Called for each stage of that source in the store: records whether the stage that the user named in
- * `eventpipe crashes SOURCE/STAGE` exists. */
+/* Called for each stage that the store has of the named source: records whether it is the stage that the
+ * user named in `eventpipe crashes SOURCE/STAGE`. */
 static int on_stored_stage(int64_t id, const char *name, void *user)
 {
     struct crash_list *list = user;
@@ -183,8 +185,9 @@ static int on_stored_stage(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-/* `eventpipe crashes` looks in the store for the source and stage that the user named. Those that left the
- * configuration count, too: their crashes are still listed. */
+/* Looks up the source and stage that the user named for `eventpipe crashes` in the store. It still has
+ * those that were removed from the configuration, whose crashes are listed, too. Returns 0 or an error code
+ * of the store. */
 static int find_names_in_store(struct crash_list *list, struct store *store)
 {
     struct source_search search = {.list = list};
@@ -193,8 +196,8 @@ static int find_names_in_store(struct crash_list *list, struct store *store)
     return code == EP_OK && search.id != 0 ? store_each_stage(store, search.id, on_stored_stage, list) : code;
 }
 
-/* `eventpipe crashes` found no crash: prints why (no process crashed, or there is no such source or
- * stage). */
+/* Prints why the list of `eventpipe crashes` is empty: no process has crashed, or there is no source or
+ * stage of the name that the user gave. */
 static void report_empty_list(const struct crash_list *list)
 {
     const struct cli *cli = list->cli;
@@ -210,8 +213,9 @@ static void report_empty_list(const struct crash_list *list)
         cli_print_message("%s: no process of %s has crashed", cli->instance, cli->args[0]);
 }
 
-/* `eventpipe crashes` reads the stored crashes here and adds them to its list. The store is opened for
- * reading only, so the daemon may run. *dropped: how many crashes the store no longer has or never got. */
+/* Reads the stored crashes into the list of `eventpipe crashes`. The store is opened for reading only, so
+ * the daemon may run meanwhile. *dropped_count is set to the number of crashes that the store no longer has
+ * or never got. Returns 0 or a negative code with a message. */
 static int read_store_crashes(struct crash_list *list, uint64_t *dropped_count, struct error *error)
 {
     const struct cli *cli = list->cli;
@@ -253,8 +257,8 @@ static void add_event_cell(struct table *table, struct json_span line)
     free(uid);
 }
 
-/* Fills the HOW cell of a crash in the table of `eventpipe crashes`: how the process ended, then its last
- * output on stderr. */
+/* Fills the HOW cell of a row in the table of `eventpipe crashes`: how the process ended, and the last
+ * output that it wrote to stderr, which often names the reason. */
 static void add_how_cell(struct table *table, struct json_span line)
 {
     char *how = cli_queue_read_text(line, "/how"), *last_output = cli_queue_read_text(line, "/last_output"),
@@ -270,7 +274,8 @@ static void add_how_cell(struct table *table, struct json_span line)
     free(last_output);
 }
 
-/* Prints the list of `eventpipe crashes` as a table for people, beginning with crash number `first`. */
+/* Prints the list of `eventpipe crashes` as a table for people, beginning with the crash at `first_index`.
+ * */
 static void print_table(const struct crash_list *list, size_t first_index)
 {
     struct table table = {0};
@@ -293,7 +298,8 @@ static void print_table(const struct crash_list *list, size_t first_index)
     cli_table_close(&table);
 }
 
-/* `eventpipe crashes` prints its list here: the last `limit` crashes, as a table or as JSON lines. */
+/* Prints the last `limit` crashes of the list that `eventpipe crashes` has read: as a table, or with --json
+ * as one JSON object per line. */
 static void print_crashes(const struct crash_list *list, uint64_t limit)
 {
     size_t first_index = list->crash_count > limit ? list->crash_count - (size_t)limit : 0;
@@ -309,8 +315,8 @@ static void print_crashes(const struct crash_list *list, uint64_t limit)
 
 /* ---- the command ---- */
 
-/* Reads --limit of `eventpipe crashes`; without it *limit is UINT64_MAX. Returns 0, or CONTROL_USAGE after a
- * message. */
+/* Reads the number in `eventpipe crashes --limit N` into *limit, which is UINT64_MAX if the option is not
+ * given. Returns 0, or CONTROL_USAGE after a message. */
 static int parse_limit(const struct cli *cli, uint64_t *limit)
 {
     const char *text = cli->values[CLI_OPTION_LIMIT];
@@ -333,9 +339,9 @@ static int report_store_failure(const struct crash_list *list, const struct erro
     return CONTROL_NO;
 }
 
-/* Does the work of `eventpipe crashes`: reads the segment, then the store, and prints the crashes of both.
- * This order matters: a crash that the keeper stores in between is in both, and none is missed. Returns an
- * exit status. */
+/* Does the work of `eventpipe crashes`: reads shared memory, then the store, and prints the crashes of
+ * both. In this order no crash is missed; one that the keeper stores in between is found in both and listed
+ * once. Returns an exit status. */
 static int list_crashes(struct crash_list *list, uint64_t limit)
 {
     struct cli *cli = list->cli;
@@ -369,8 +375,9 @@ static int list_crashes(struct crash_list *list, uint64_t limit)
     return status;
 }
 
-/* `eventpipe crashes [SOURCE[/STAGE]]`: lists which processes crashed, when, why and over which event. Reads
- * shared memory and the store itself, so it works while the daemon hangs or is down. */
+/* Runs `eventpipe crashes [SOURCE[/STAGE]]`, which lists the processes that crashed, when, why and over
+ * which event. Reads shared memory and the store itself, so it works while the daemon hangs or is down.
+ * Returns an exit status. */
 int cli_crashes(struct cli *cli)
 {
     struct crash_list list = {.cli = cli};

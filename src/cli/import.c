@@ -30,8 +30,8 @@ struct importing {
 
 /* ---- the file ---- */
 
-/* Fills the set of signals that end `eventpipe import`. They stay blocked while the private copy of the Go
- * database has a name, so that an interrupted import leaves no copy behind. */
+/* Fills the set of signals that end `eventpipe import`. They stay blocked while files of the private copy
+ * of the database exist, so that an interrupted import leaves none behind. */
 static void fill_termination_signals(sigset_t *set)
 {
     sigemptyset(set);
@@ -41,8 +41,9 @@ static void fill_termination_signals(sigset_t *set)
     sigaddset(set, SIGPIPE);
 }
 
-/* Called by the copy of the Go database, again and again: returns true once the user or the system wants to
- * end `eventpipe import` (a blocked signal is pending). The copy then stops and removes itself. */
+/* Called repeatedly while the Go database is copied. Returns true once the user or the system has sent a
+ * signal that ends `eventpipe import` (it is blocked, thus pending); the copying then stops and removes its
+ * files. */
 static bool is_termination_requested(void *user)
 {
     sigset_t pending_signals, termination_signals;
@@ -53,8 +54,9 @@ static bool is_termination_requested(void *user)
            !sigisemptyset(&pending_signals);
 }
 
-/* `eventpipe import` opens its file here: a private copy of the Go program's database. Signals that end the
- * program wait until the copy has no name any more. */
+/* Opens the file that the user named for `eventpipe import`, as a private copy. Signals that end the
+ * program are blocked until the copy's files are deleted, and take effect then. Returns an exit status,
+ * with the message in importing->error. */
 static int open_go_database(struct importing *importing)
 {
     sigset_t termination_signals, old_mask;
@@ -66,8 +68,8 @@ static int open_go_database(struct importing *importing)
     return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
 }
 
-/* `eventpipe import` decides here which source of the Go database becomes which source of the configuration
- * (--source, --as). Returns an exit status. */
+/* Decides for `eventpipe import` which source of the Go database becomes which source of the configuration
+ * (--source, --as). Returns an exit status, with the message in importing->error. */
 static int plan_import(struct importing *importing)
 {
     const struct cli *cli = importing->cli;
@@ -81,8 +83,8 @@ static int plan_import(struct importing *importing)
 
 /* ---- the store ---- */
 
-/* Returns the options with which `eventpipe import` opens the store: those of the configuration; read-only
- * for --dry-run. */
+/* Returns the options with which `eventpipe import` opens the store: those of the configuration, and
+ * read-only for --dry-run, which must change nothing. */
 static struct store_options make_store_options(const struct importing *importing)
 {
     const struct config *config = importing->cli->config;
@@ -92,8 +94,9 @@ static struct store_options make_store_options(const struct importing *importing
                                   .readonly = importing->is_trial};
 }
 
-/* `eventpipe import` takes the store's lock here, as a daemon does, so that none can start before the import
- * ends. EP_EBUSY: a daemon runs. */
+/* Takes the store's lock for `eventpipe import`, as a daemon does at its start, so that none can start
+ * before the import ends. Returns 0, EP_EBUSY if a daemon runs, or another negative code; the message is in
+ * importing->error. */
 static int lock_store(struct importing *importing)
 {
     struct store_options options = make_store_options(importing);
@@ -103,8 +106,9 @@ static int lock_store(struct importing *importing)
     return code;
 }
 
-/* `eventpipe import` creates or migrates the store here and registers the planned sources and their stages in
- * it, as the keeper does at a start. The plan gets the sources' ids. */
+/* Creates or migrates the store for `eventpipe import`, as the keeper does when the daemon starts, and
+ * registers the planned sources and their stages in it. Their ids go into the plan. The three arrays are
+ * the caller's and have room for all of them. Returns 0 or a negative code with a message. */
 static int register_sources(struct importing *importing, struct store_options *options,
                             struct store_names *source_names, const char **stage_names, int64_t *stage_ids)
 {
@@ -124,8 +128,9 @@ static int register_sources(struct importing *importing, struct store_options *o
     return code;
 }
 
-/* `eventpipe import` makes the store ready for writing: creates or migrates it, registers the sources, and
- * opens it. Not called for --dry-run, which must create nothing. */
+/* Makes the store ready for `eventpipe import` to write: creates or migrates it, registers the sources, and
+ * opens it. --dry-run does not call it, because it must create nothing. Returns 0 or a negative code with a
+ * message. */
 static int prepare_and_open_store(struct importing *importing)
 {
     const struct import_plan *plan = &importing->plan;
@@ -147,8 +152,8 @@ static int prepare_and_open_store(struct importing *importing)
     return code;
 }
 
-/* Called for each source in the store by `eventpipe import --dry-run`: gives the plan the ids of sources that
- * the store knows. A source without an id counts as new. */
+/* Called for each source in the store during `eventpipe import --dry-run`: puts its id into the plan. A
+ * planned source that gets no id is new, so that all its events count as new. */
 static int on_stored_source(int64_t id, const char *name, void *user)
 {
     struct import_plan *plan = user;
@@ -158,8 +163,9 @@ static int on_stored_source(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-/* `eventpipe import --dry-run` opens the store read-only, if there is one, and creates nothing. It takes the
- * lock, too: while a daemon runs, a trial fails like the import would. */
+/* Opens the store for `eventpipe import --dry-run`, which creates nothing; if there is no store yet,
+ * importing->store stays NULL. It takes the lock, too, so that a trial fails while a daemon runs, as the
+ * import would. Returns 0 or a negative code with a message. */
 static int open_store_read_only(struct importing *importing)
 {
     struct store_options options = make_store_options(importing);
@@ -173,8 +179,9 @@ static int open_store_read_only(struct importing *importing)
     return code;
 }
 
-/* Imports the planned events of the Go database into the store, in one transaction; --dry-run only counts
- * them. Releases the store and its lock in every case. Returns an exit status. */
+/* Imports the planned events of the Go database into the store in one transaction; with --dry-run it only
+ * counts them. Closes the store and releases its lock in every case. Returns the exit status of `eventpipe
+ * import`. */
 static int import_into_store(struct importing *importing)
 {
     int code = importing->is_trial ? open_store_read_only(importing) : lock_store(importing);
@@ -191,8 +198,8 @@ static int import_into_store(struct importing *importing)
 
 /* ---- the report, for people ---- */
 
-/* Prints one line of the report of `eventpipe import` for people. Control characters are replaced: names and
- * UIDs come from a foreign file. */
+/* Prints one line of the report of `eventpipe import` for people. Control characters are replaced, because
+ * names and UIDs come from a foreign file. */
 __attribute__((format(printf, 2, 3))) static void print_line(struct text *out, const char *format, ...)
 {
     char text[2048];
@@ -209,8 +216,8 @@ static const char *event_or_events(uint64_t count)
     return count == 1 ? "event" : "events";
 }
 
-/* Prints, for one source of `eventpipe import`, how many imported events wait for each stage and how many are
- * complete. would: "would " for --dry-run, else "". */
+/* Prints, for one source of `eventpipe import`, how many imported events wait for each stage, and how many
+ * have passed all stages. `would` is "would " for --dry-run, else "". */
 static void print_stage_counts(struct text *out, const struct import_mapping *mapping, const char *would)
 {
     for (size_t i = 0; i < mapping->source->stage_count; i++)
@@ -222,8 +229,8 @@ static void print_stage_counts(struct text *out, const struct import_mapping *ma
                    event_or_events(mapping->complete_count), *would != '\0' ? would : "will ");
 }
 
-/* Prints, for one source of `eventpipe import`, what the user should check: stages of the Go database that
- * the configuration lacks, and events with another uid than their row. */
+/* Prints, for one source of `eventpipe import`, what the user should check: stages that the Go database
+ * names and the configuration lacks, and events whose data has another uid than their row. */
 static void print_source_warnings(struct text *out, const struct import_mapping *mapping)
 {
     for (size_t i = 0; i < mapping->unknown_stage_count; i++) {
@@ -243,8 +250,8 @@ static void print_source_warnings(struct text *out, const struct import_mapping 
             mapping->first_row_uid, mapping->first_event_uid);
 }
 
-/* Prints the report of `eventpipe import` about one source, for people: counts of events, the cursor, stages
- * and warnings. */
+/* Prints the report of `eventpipe import` about one source for people: how many events were imported, the
+ * cursor, the stages they wait for, and warnings. With `is_trial` it says what would be done. */
 static void print_source_report(struct text *out, const struct import_mapping *mapping, bool is_trial)
 {
     const char *would = is_trial ? "would " : "", *be = is_trial ? "would be " : "";
@@ -275,7 +282,7 @@ static void write_bool_member(struct text *out, const char *name, bool flag)
 }
 
 /* Writes the stages of one source into the report of `eventpipe import --json`: how many events wait for
- * each, and the stages that the configuration lacks. */
+ * each, and which stages of the Go database the configuration lacks. */
 static void write_stage_members(struct text *out, const struct import_mapping *mapping)
 {
     base_text_append(out, ",\"stages\":[");
@@ -318,8 +325,8 @@ static void write_source_report_json(struct text *out, const struct import_mappi
 
 /* ---- the command ---- */
 
-/* `eventpipe import` calls this first: it needs a configuration without problems, and a store that outlives
- * the daemon. Returns an exit status, with the message in `error`. */
+/* Checks, before `eventpipe import` does anything, that the configuration has no problems and that its
+ * store outlives the daemon. Returns an exit status, with the message in `error`. */
 static int check_import_config(const struct cli *cli, struct error *error)
 {
     if (cli->config == NULL)
@@ -336,8 +343,8 @@ static int check_import_config(const struct cli *cli, struct error *error)
     return CONTROL_DONE;
 }
 
-/* `eventpipe import FILE`: imports the events and cursors of the Go program's database into the store, while
- * the daemon is down. Prints a report for each source and returns an exit status. */
+/* Runs `eventpipe import FILE`, which imports the events and cursors of the Go program's database into the
+ * store while the daemon is down. Prints a report on each source and returns an exit status. */
 int cli_import(struct cli *cli)
 {
     struct importing importing = {.cli = cli,

@@ -28,7 +28,8 @@ struct injecting {
     int exit_status;
 };
 
-/* Returns a count from a line of the keeper's answer to `eventpipe inject`; 0 if it is missing. */
+/* Returns the count at `pointer` in a line of the keeper's answer to `eventpipe inject`, or 0 if it is
+ * missing. */
 static uint64_t read_count_member(struct json_span line, const char *pointer)
 {
     struct json_span value;
@@ -36,9 +37,9 @@ static uint64_t read_count_member(struct json_span line, const char *pointer)
     return json_find(line, pointer, &value) && json_int64(value, &count) && count > 0 ? (uint64_t)count : 0;
 }
 
-/* Called for each data line of the keeper's answer to `eventpipe inject`. A line is either
- * {"line":N,"error":TEXT}, an event that the keeper refused, which is printed; or the counts of one request,
- * which are added up. */
+/* Called for each data line of the keeper's answer to `eventpipe inject`. A line that names an event which
+ * the keeper refused, {"line":N,"error":TEXT}, is printed; one with the counts of the whole request is
+ * added to the totals. */
 static int on_answer_line(const char *text, size_t bytes, void *user)
 {
     struct injecting *injecting = user;
@@ -60,9 +61,9 @@ static int on_answer_line(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-/* `eventpipe inject` sends the first `bytes` of its buffer to the keeper as one request, and drops them:
- * whole lines, or at the end of the input all that is left. Sets injecting->status. After a failure of the
- * daemon it sets fd to -1, so that no more input is read. */
+/* Sends the first `bytes` bytes of the input buffer of `eventpipe inject` to the keeper as one request, and
+ * removes them: whole lines, or the rest at the end of the input. Sets exit_status. If the daemon fails,
+ * input_fd becomes -1, so that no more input is read. */
 static void send_lines(struct injecting *injecting, size_t bytes)
 {
     struct cli *cli = injecting->cli;
@@ -100,15 +101,17 @@ static void send_lines(struct injecting *injecting, size_t bytes)
     base_text_free(&request);
 }
 
-/* How many bytes of the buffer are complete lines. */
+/* Returns how many bytes of the input buffer of `eventpipe inject` are complete lines; only those are sent
+ * before the input ends. */
 static size_t count_complete_line_bytes(const struct text *buffer)
 {
     const char *line_feed = buffer->bytes > 0 ? memrchr(buffer->text, '\n', buffer->bytes) : NULL;
     return line_feed != NULL ? (size_t)(line_feed - buffer->text) + 1 : 0;
 }
 
-/* The loop of `eventpipe inject` calls this until it returns false (end of input, or failure). Reads more
- * events from the file or stdin; sends a request when the buffer is full or the input pauses for a second. */
+/* Reads more events of `eventpipe inject` from the file or stdin; if the buffer is full or the input pauses
+ * for a second, sends what is complete. The command calls it until it returns false, at the end of the
+ * input or after a failure. */
 static bool read_or_send_events(struct injecting *injecting)
 {
     char chunk[65536];
@@ -135,8 +138,8 @@ static bool read_or_send_events(struct injecting *injecting)
     return read_bytes > 0 && !injecting->buffer.failed;
 }
 
-/* `eventpipe inject` ends with this: prints how many events of all requests were injected, duplicate and
- * invalid. */
+/* Prints how many events of all requests were injected, were duplicates or were invalid. `eventpipe inject`
+ * ends with it. */
 static void print_totals(const struct injecting *injecting)
 {
     struct cli *cli = injecting->cli;
@@ -153,7 +156,7 @@ static void print_totals(const struct injecting *injecting)
     base_text_append(&cli->out, text);
 }
 
-/* `eventpipe inject SOURCE [FILE]`: reads events, one JSON object a line, and sends them to the daemon's
+/* Runs `eventpipe inject SOURCE [FILE]`, which reads events, one JSON object a line, and sends them to the
  * keeper, which stores them as events of the source. Returns an exit status. */
 int cli_inject(struct cli *cli)
 {

@@ -25,8 +25,9 @@
 #define SEGMENT_FOLDER "/dev/shm"
 #define SEGMENT_PREFIX "eventpipe-"
 
-/* Called for each problem in the configuration file. Keeps it for `eventpipe check`; the other commands of
- * `eventpipe` only count the problems. Those beyond CLI_PROBLEMS_MAX are dropped. */
+/* Called for each problem in the configuration file: keeps it. `eventpipe check` prints the problems, the
+ * other commands only say how many there are. Those beyond CLI_PROBLEMS_MAX, or without memory, are
+ * dropped. */
 static void on_config_problem(const struct config_problem *problem, void *user)
 {
     struct cli *cli = user;
@@ -41,9 +42,9 @@ static void on_config_problem(const struct config_problem *problem, void *user)
                              strdup(problem->message)};
 }
 
-/* Returns the value of a plain `key: value` at the left margin of a configuration file, NULL if there is
- * none. `eventpipe` reads a file with problems this way: it still names the instance, socket and store. The
- * caller frees the value. */
+/* Returns the value of an unindented `key: value` line of a configuration file, or NULL if there is none;
+ * the caller frees it. `eventpipe` reads a file with problems this way, so that it still finds the
+ * instance, its socket and its store. */
 static char *read_plain_key(const char *path, const char *key)
 {
     FILE *file = fopen(path, "re");
@@ -74,8 +75,9 @@ static char *copy_text(const char *text)
     return text != NULL ? strdup(text) : NULL;
 }
 
-/* Reads the configuration file for a command of `eventpipe`. If the file has problems, cli->config stays NULL
- * and only the instance, the control socket and the store are read. Returns 0, or CONTROL_USAGE. */
+/* Reads the configuration file for a command of `eventpipe`. If the file has problems, cli->config stays
+ * NULL, and only the instance, the control socket and the store are read. Returns 0, or CONTROL_USAGE with
+ * a message. */
 static int read_config_file(struct cli *cli, const char *path, struct error *error)
 {
     cli->config_path = strdup(path);
@@ -103,8 +105,9 @@ static int read_config_file(struct cli *cli, const char *path, struct error *err
     return 0;
 }
 
-/* Handles `eventpipe -i NAME`: reads /etc/eventpipe/NAME.yaml if that file names the same instance, else uses
- * the name alone; the shared memory then names the store. */
+/* Sets the instance of `eventpipe -i NAME`: reads /etc/eventpipe/NAME.yaml if that file names the same
+ * instance, else keeps the name alone, and the shared memory then tells where the store is. Returns 0, or
+ * CONTROL_USAGE with a message. */
 static int find_instance_by_name(struct cli *cli, const char *name, struct error *error)
 {
     char path[sizeof CONFIG_FOLDER + SHM_NAME_BYTES + 8];
@@ -127,8 +130,8 @@ struct instance_names {
     unsigned count;
 };
 
-/* Adds the name of an instance that has shared memory to a list; `eventpipe` shows it to the user if it must
- * ask for -i. */
+/* Adds the name of an instance to a list. If several instances are possible, `eventpipe` shows the list in
+ * the message that asks for -i. */
 static void add_instance_name(struct instance_names *list, const char *name)
 {
     size_t used = strlen(list->names);
@@ -137,8 +140,8 @@ static void add_instance_name(struct instance_names *list, const char *name)
     list->count++;
 }
 
-/* Lists the instances that have a shared memory segment on this machine: those with a running daemon, and
- * those that a killed daemon left. `eventpipe` calls this if the user gave neither -c nor -i. */
+/* Lists the instances that have shared memory on this machine: in `running` those with a daemon, in
+ * `crashed` those that a killed daemon left. `eventpipe` calls it if the user gave neither -c nor -i. */
 static void list_segments(struct instance_names *running, struct instance_names *crashed)
 {
     DIR *folder = opendir(SEGMENT_FOLDER);
@@ -160,28 +163,28 @@ static void list_segments(struct instance_names *running, struct instance_names 
 }
 
 /* Chooses the instance if the user of `eventpipe` gave neither -c nor -i: the one of
- * /etc/eventpipe/eventpipe.yaml, else the only one that runs, else the only one whose shared memory a killed
- * daemon left. Returns 0, or an exit status with a message. */
+ * /etc/eventpipe/eventpipe.yaml, else the only one that runs, else the only one whose shared memory a
+ * killed daemon left. Returns 0, or an exit status with a message. */
 static int choose_default_instance(struct cli *cli, struct error *error)
 {
     struct instance_names running = {0}, crashed = {0};
     if (access(EVENTPIPED_CONFIG, F_OK) == 0)
         return read_config_file(cli, EVENTPIPED_CONFIG, error);
     list_segments(&running, &crashed);
-    const struct instance_names *list = running.count > 0 ? &running : &crashed;
-    if (list->count == 1)
-        return find_instance_by_name(cli, list->last_name, error);
-    if (list->count > 1)
+    const struct instance_names *candidates = running.count > 0 ? &running : &crashed;
+    if (candidates->count == 1)
+        return find_instance_by_name(cli, candidates->last_name, error);
+    if (candidates->count > 1)
         return base_error_set(error, CONTROL_USAGE, "there are several instances (%s): choose one with -i",
-                              list->names);
+                              candidates->names);
     return base_error_set(error, CONTROL_DOWN,
                           "no instance is running, and there is no %s: choose one with -i or -c",
                           EVENTPIPED_CONFIG);
 }
 
-/* Attaches the instance's shared memory, read-only, for any command of `eventpipe`. `eventpipe status` calls
+/* Attaches the instance's shared memory read-only, for any command of `eventpipe`. `eventpipe status` calls
  * it again before each snapshot, because the daemon may have started or ended meanwhile. Returns 0 or a
- * negative errno. */
+ * negative errno, and keeps it in cli->attach_error. */
 int cli_instance_attach(struct cli *cli)
 {
     if (cli->segment.header != NULL)
@@ -196,9 +199,9 @@ int cli_instance_attach(struct cli *cli)
     return cli->attach_error;
 }
 
-/* Runs at the start of each `eventpipe` command. Finds the instance from -c, -i or the defaults, attaches its
- * shared memory, and fills in the control socket and the store. Returns 0, or an exit status with a
- * message. */
+/* Finds the instance that the user means by -c, -i or the defaults, attaches its shared memory, and sets
+ * the paths of control socket and store. Every command of `eventpipe` begins with it. Returns 0, or an exit
+ * status with a message. */
 int cli_instance_find(struct cli *cli, struct error *error)
 {
     cli->segment = (struct segment){.fd = -1};
@@ -221,8 +224,8 @@ int cli_instance_find(struct cli *cli, struct error *error)
     return cli->control_path == NULL ? base_error_set(error, CONTROL_NO, "out of memory") : 0;
 }
 
-/* Runs at the end of the `eventpipe` program. Detaches the shared memory, and frees the configuration, the
- * paths, the arguments and the output buffer. */
+/* Detaches the shared memory and frees the configuration, the paths, the arguments and the output buffer.
+ * `eventpipe` calls it once, at its end. */
 void cli_instance_close(struct cli *cli)
 {
     if (cli->segment.header != NULL)

@@ -9,7 +9,8 @@
 #define PACKAGE_VERSION "unknown"
 #endif
 
-/* `eventpipe --help`, or `eventpipe COMMAND --help`: prints the usage text on stdout. */
+/* Prints the usage text on stdout, for `eventpipe --help` (all commands) or `eventpipe COMMAND --help`.
+ * Returns an exit status. */
 static int print_help(struct cli *cli)
 {
     if (cli->command != NULL)
@@ -19,8 +20,7 @@ static int print_help(struct cli *cli)
     return cli_finish_output(cli, CONTROL_DONE);
 }
 
-/* `eventpipe` calls this when its arguments are wrong. Prints the error and a usage line on stderr, and
- * returns the exit status. */
+/* Prints the error in the arguments of `eventpipe` and a usage line on stderr. Returns the exit status. */
 static int report_usage_error(const struct cli *cli, const struct error *error)
 {
     cli_print_message("%s", error->message);
@@ -59,8 +59,8 @@ static int (*const run_functions[CONTROL_COMMAND_COUNT])(struct cli *cli) = {
     [CONTROL_COMMAND_CURSOR] = cli_cursor,
 };
 
-/* Runs the whole `eventpipe` program: parses the arguments, finds the instance, calls the command's function,
- * and writes the rest of its output. Returns the exit status. */
+/* Runs the whole `eventpipe` program: parses the arguments, finds the instance, calls the command's
+ * function, and writes the rest of its output. Returns the exit status. */
 static int run_command(struct cli *cli, int argc, char **argv)
 {
     struct error error = {0};
@@ -85,7 +85,7 @@ static int run_command(struct cli *cli, int argc, char **argv)
     return cli_finish_output(cli, run_functions[cli->command->id](cli));
 }
 
-/* The main function of `eventpipe`, the command line. The daemon, `eventpiped`, is another program. */
+/* The main function of `eventpipe`, the command line. The daemon, `eventpiped`, is a separate program. */
 int main(int argc, char **argv)
 {
     struct cli cli = {.attach_error = -1};

@@ -17,7 +17,8 @@ const struct cli_option cli_options[CLI_OPTION_COUNT] = {
 #undef X
 };
 
-/* The command of this name, if the command line offers it. */
+/* Returns the command of this name, or NULL if `eventpipe` does not offer it: a command without help is
+ * only for the control socket. */
 static const struct control_command *find_command(const char *name)
 {
     const struct control_command *command = control_command_find(name);
@@ -26,7 +27,7 @@ static const struct control_command *find_command(const char *name)
 
 /* ---- usage ---- */
 
-/* Writes one option into the usage text of `eventpipe --help`: its letter, name, argument and help. */
+/* Writes one option into the usage text of `eventpipe`: its letter, name, argument and help, in columns. */
 static void write_option_line(const struct cli_option *option, struct text *out)
 {
     char syntax[64], line[200];
@@ -39,9 +40,8 @@ static void write_option_line(const struct cli_option *option, struct text *out)
     base_text_append(out, line);
 }
 
-/* Writes options into the usage text of `eventpipe`: those that a command with one of the bits `accepted`
- * takes, without those that have one of the bits `without`. Options that every command takes are always
- * written. */
+/* Writes options into the usage text of `eventpipe`: those whose accepted_by has a bit of `accepted` and
+ * none of `excluded`, and those that every command takes. */
 static void write_option_lines(unsigned accepted, unsigned excluded, struct text *out)
 {
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
@@ -59,7 +59,7 @@ static void write_filter_lines(struct text *out)
 }
 
 /* Writes the text of `eventpipe --help`: all commands, options, filters and exit statuses. Commands and
- * options come from the tables that the parser uses, so that help and parser cannot differ. */
+ * options come from the tables that the parser uses, so help and parser cannot differ. */
 void cli_options_write_usage(struct text *out)
 {
     base_text_append(out,
@@ -81,8 +81,8 @@ void cli_options_write_usage(struct text *out)
                           "  3 the daemon is down; 4 nothing matched\n");
 }
 
-/* Writes the text of `eventpipe COMMAND --help`: the usage line, which events the command takes and what it
- * makes of them, and its options. */
+/* Writes the text of `eventpipe COMMAND --help`: the usage line, the events that the command takes and
+ * their state afterwards, and its options. */
 void cli_options_write_command_usage(const struct control_command *command, struct text *out)
 {
     char line[200], accepted_states[64];
@@ -104,8 +104,8 @@ void cli_options_write_command_usage(const struct control_command *command, stru
 
 /* ---- parsing ---- */
 
-/* Returns the name of the option that is spelt most like `name`, or NULL. The parser of `eventpipe` appends
- * it to the error about an unknown option. */
+/* Returns the name of the option that is spelt most like `name`, or NULL if none is similar. The parser of
+ * `eventpipe` offers it in the message about an unknown option. */
 static const char *suggest_option(const char *name)
 {
     static const char *names[CLI_OPTION_COUNT + 1];
@@ -114,8 +114,8 @@ static const char *suggest_option(const char *name)
     return base_suggest_near(name, names);
 }
 
-/* Returns the name of the command that is spelt most like `name`, or NULL. The parser of `eventpipe` appends
- * it to the error about an unknown command. */
+/* Returns the name of the command that is spelt most like `name`, or NULL if none is similar. The parser of
+ * `eventpipe` offers it in the message about an unknown command. */
 static const char *suggest_command(const char *name)
 {
     const char *names[CONTROL_COMMAND_COUNT + 1] = {NULL};
@@ -126,8 +126,9 @@ static const char *suggest_command(const char *name)
     return base_suggest_near(name, names);
 }
 
-/* The parser of `eventpipe` stores an option's value here. An option that is given twice is an error: the
- * user would not know which one counts. The value still belongs to argv. */
+/* Stores an option's value for the parser of `eventpipe`; the text still belongs to argv. An option that is
+ * given twice is an error, because the user could not know which one counts. Returns 0, or CONTROL_USAGE
+ * with a message. */
 static int set_option_value(struct cli *cli, size_t option, const char *value, struct error *error)
 {
     if (cli->values[option] != NULL)
@@ -136,8 +137,9 @@ static int set_option_value(struct cli *cli, size_t option, const char *value, s
     return 0;
 }
 
-/* Parses --name, --name=value or --name value of the `eventpipe` command line. *used is set to 1 if it took
- * the next argument, too. Returns 0, or CONTROL_USAGE with a message. */
+/* Parses --name, --name=value or --name value of the `eventpipe` command line; `text` is what follows the
+ * two dashes. Sets *uses_next to 1 if it took the next argument as the value. Returns 0, or CONTROL_USAGE
+ * with a message. */
 static int parse_long_option(struct cli *cli, const char *text, const char *next, int *uses_next,
                              struct error *error)
 {
@@ -164,8 +166,8 @@ static int parse_long_option(struct cli *cli, const char *text, const char *next
                           suggestion != NULL ? "?" : "");
 }
 
-/* Parses -c FILE, -cFILE or -h of the `eventpipe` command line. *used is set to 1 if it took the next
- * argument, too. Returns 0, or CONTROL_USAGE with a message. */
+/* Parses -c FILE, -cFILE or -h of the `eventpipe` command line; `text` is what follows the dash. Sets
+ * *uses_next to 1 if it took the next argument as the value. Returns 0, or CONTROL_USAGE with a message. */
 static int parse_letter_option(struct cli *cli, const char *text, const char *next, int *uses_next,
                                struct error *error)
 {
@@ -185,8 +187,8 @@ static int parse_letter_option(struct cli *cli, const char *text, const char *ne
     return base_error_set(error, CONTROL_USAGE, "there is no option -%s", text);
 }
 
-/* The parser of `eventpipe` calls this for each word that is no option: the first one is the command, the
- * others are its arguments. */
+/* Takes an argument of `eventpipe` that is not an option: the first one names the command, the others are
+ * the command's arguments. Returns 0, or CONTROL_USAGE with a message if there is no such command. */
 static int take_command_or_argument(struct cli *cli, char *argument_text, struct error *error)
 {
     if (cli->command != NULL) {
@@ -202,8 +204,9 @@ static int take_command_or_argument(struct cli *cli, char *argument_text, struct
                           suggestion != NULL ? "\"?" : "");
 }
 
-/* Runs after the arguments of `eventpipe` are parsed. Checks what no single word shows: a missing command,
- * options that the command does not take, too few or too many arguments. */
+/* Checks what can only be judged once all arguments of `eventpipe` are parsed: -c together with -i, no
+ * command, options that the command does not take, too few or too many arguments. Returns 0, or
+ * CONTROL_USAGE with a message. */
 static int check_command_line(const struct cli *cli, struct error *error)
 {
     if (cli_has_option(cli, CLI_OPTION_CONFIG) && cli_has_option(cli, CLI_OPTION_INSTANCE))
@@ -224,8 +227,8 @@ static int check_command_line(const struct cli *cli, struct error *error)
     return 0;
 }
 
-/* Parses the arguments of `eventpipe` into *cli: the command, its arguments and the options' values, which
- * point into argv. Returns 0, or CONTROL_USAGE with a message. */
+/* Parses the arguments of `eventpipe` into *cli: the command, its arguments and the values of the options,
+ * which all point into argv. Returns 0, or an exit status with a message. */
 int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *error)
 {
     cli->args = calloc((size_t)argc + 1, sizeof *cli->args);

@@ -10,8 +10,8 @@
 #define ANSWER_TIMEOUT_MS 15000
 #define POLL_MS 100
 
-/* Appends ,"member":"text" to the JSON request that `eventpipe pause`, resume, restart or cursor sends to the
- * daemon. */
+/* Appends ,"member":"text" to the JSON request that `eventpipe pause`, resume, restart, drain, stop or
+ * cursor sends to the daemon. */
 static void write_text_member(struct text *out, const char *member, const char *text, size_t bytes)
 {
     base_text_append(out, ",\"");
@@ -20,8 +20,9 @@ static void write_text_member(struct text *out, const char *member, const char *
     json_write_string(out, text, bytes);
 }
 
-/* Begins the JSON request of `eventpipe pause`, resume, restart, drain, stop or cursor: the command, and the
- * source and stage that the user named as SOURCE[/STAGE]. The closing bracket is still missing. */
+/* Begins the JSON request of `eventpipe pause`, resume, restart, drain, stop or cursor: the command, and
+ * the source and stage that the user named as SOURCE[/STAGE]. The caller may add members;
+ * finish_and_send_request closes the object. */
 static void begin_order_request(const struct cli *cli, struct text *out)
 {
     base_text_append(out, "{\"command\":\"");
@@ -37,8 +38,8 @@ static void begin_order_request(const struct cli *cli, struct text *out)
         base_text_append(out, ",\"dry_run\":true");
 }
 
-/* Closes the JSON request of `eventpipe pause`, stop, cursor and the like, sends it to the daemon, and frees
- * it. Returns an exit status. */
+/* Closes the JSON request that begin_order_request began, sends it to the daemon, and frees it. `eventpipe
+ * pause`, resume, restart, drain, stop and cursor end with it. Returns an exit status. */
 static int finish_and_send_request(struct cli *cli, struct text *request, struct cli_answer *answer)
 {
     base_text_append(request, "}");
@@ -48,8 +49,8 @@ static int finish_and_send_request(struct cli *cli, struct text *request, struct
     return status;
 }
 
-/* `eventpipe pause`, `resume` and `restart`: asks the daemon's supervisor to do that with a source or a
- * stage. Returns an exit status. */
+/* Runs `eventpipe pause`, `resume` and `restart`: asks the daemon's supervisor to pause, resume or restart
+ * a source or a stage. Returns an exit status. */
 int cli_pause_resume_restart(struct cli *cli)
 {
     struct text request = {0};
@@ -58,9 +59,9 @@ int cli_pause_resume_restart(struct cli *cli)
     return finish_and_send_request(cli, &request, &answer);
 }
 
-/* `eventpipe stop --wait` and `drain --wait` wait here until the daemon that got the request has ended.
- * Watches the shared memory that it attached before, not the instance's name: another daemon may start in its
- * place. */
+/* Waits for `eventpipe stop --wait` and `drain --wait` until the daemon that got the request has ended.
+ * Watches the shared memory that was attached before, not the instance's name, because a new daemon may
+ * already have started under it. Returns CONTROL_DONE. */
 static int wait_for_daemon_end(struct cli *cli)
 {
     cli_finish_output(cli, CONTROL_DONE); /* prints the answer first */
@@ -70,8 +71,8 @@ static int wait_for_daemon_end(struct cli *cli)
     return CONTROL_DONE;
 }
 
-/* `eventpipe drain` and `stop`: asks the daemon's supervisor to shut down; with --wait it returns only when
- * the daemon has ended. Returns an exit status. */
+/* Runs `eventpipe drain` and `stop`: asks the daemon's supervisor to shut down; with --wait it returns only
+ * when the daemon has ended. Returns an exit status. */
 int cli_drain_or_stop(struct cli *cli)
 {
     struct text request = {0};
@@ -83,8 +84,8 @@ int cli_drain_or_stop(struct cli *cli)
     return must_wait ? wait_for_daemon_end(cli) : status;
 }
 
-/* Called for the keeper's answer to `eventpipe cursor SOURCE`: prints the stored cursor as plain text. With
- * --json the line is printed unchanged instead. */
+/* Called for the data line of the keeper's answer to `eventpipe cursor SOURCE`: prints the stored cursor as
+ * plain text. With --json the line is printed unchanged instead. */
 static int on_cursor_line(const char *text, size_t bytes, void *user)
 {
     struct cli *cli = user;
@@ -102,8 +103,8 @@ static int on_cursor_line(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-/* `eventpipe cursor SOURCE [--set CURSOR]`: asks the keeper to show or to set the cursor from which the
- * source fetches. Returns an exit status. */
+/* Runs `eventpipe cursor SOURCE [--set CURSOR]`: asks the keeper to show the cursor from which the source
+ * continues to fetch, or to set it. Returns an exit status. */
 int cli_cursor(struct cli *cli)
 {
     const char *new_cursor = cli->values[CLI_OPTION_SET];

@@ -31,9 +31,9 @@ struct event_list {
     char *field_text;
 };
 
-/* Returns a member of a JSON data line as text for people; "" if it is null or missing. The commands of
- * `eventpipe` that print tables use it (queue, show, crashes, check, inject). The caller frees it; NULL: out
- * of memory. */
+/* Returns a member of a JSON data line as text for people, "" if it is null or missing; NULL means out of
+ * memory. The caller frees it. Commands of `eventpipe` that print answers use it: queue, show, crashes,
+ * check, inject and those that change events. */
 char *cli_queue_read_text(struct json_span line, const char *pointer)
 {
     struct json_span value;
@@ -41,8 +41,8 @@ char *cli_queue_read_text(struct json_span line, const char *pointer)
     return text != NULL ? text : strdup("");
 }
 
-/* Formats a member in whole seconds, such as age_s, as an age for people ("3m 5s"); "-" if it is null.
- * `eventpipe queue` and `eventpipe show` use it. */
+/* Formats a member in whole seconds, such as age_s, as an age for people ("3m 5s"), or as "-" if it is
+ * null. `eventpipe queue` and `eventpipe show` print ages with it. */
 void cli_queue_format_age(struct json_span line, const char *pointer, char *buffer, size_t size)
 {
     struct json_span value;
@@ -55,8 +55,9 @@ void cli_queue_format_age(struct json_span line, const char *pointer, char *buff
         snprintf(buffer, size, "0 s");
 }
 
-/* Prints the rows collected so far for `eventpipe queue` or retry, hold and the like, and forgets them; the
- * headings come with the first block only. Blocks keep memory small when the queue is long. */
+/* Prints the rows that `eventpipe queue`, retry, hold, release, requeue or remove has collected, and
+ * removes them from the table; only the first call prints the headings. Printing in blocks keeps memory
+ * small when the queue is long. */
 static void print_pending_rows(struct event_list *list)
 {
     if (list->pending_rows > 0)
@@ -87,7 +88,7 @@ static const struct table_column queue_columns[] = {
 };
 
 /* Fills the REASON cell in the table of `eventpipe queue`: why the event is dead, and its last error, as in
- * "crashed: signal 11". Either part may be missing. */
+ * "crashed: signal 11". Either may be missing. */
 static void add_reason_cell(struct event_list *list, struct json_span line)
 {
     char *reason = cli_queue_read_text(line, "/reason"), *error = cli_queue_read_text(line, "/error"),
@@ -103,7 +104,8 @@ static void add_reason_cell(struct event_list *list, struct json_span line)
     free(error);
 }
 
-/* Called for each event in the keeper's answer to `eventpipe queue`: adds a row to the table. */
+/* Called for each event in the keeper's answer to `eventpipe queue`: adds a row to the table. Returns 0; if
+ * memory runs out, the table remembers it. */
 static int on_queue_line(const char *text, size_t bytes, void *user)
 {
     struct event_list *list = user;
@@ -124,8 +126,8 @@ static int on_queue_line(const char *text, size_t bytes, void *user)
 }
 
 /* Called for each event in the keeper's answer to `eventpipe queue -o FIELD,...`: prints the fields,
- * separated by tabs. Control characters in a value, such as tab and line feed, become blanks, so that scripts
- * can split the line. */
+ * separated by tabs. A control character in a value becomes a blank, so that scripts can split the line.
+ * Returns 0 or EP_ENOMEM. */
 static int on_field_line(const char *text, size_t bytes, void *user)
 {
     struct event_list *list = user;
@@ -146,8 +148,8 @@ static int on_field_line(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-/* Reads the field names of `eventpipe queue -o FIELD,...`. Returns 0, or CONTROL_USAGE after a message that
- * names the unknown field. */
+/* Reads the field names of `eventpipe queue -o FIELD,...` into the list. Returns 0, CONTROL_USAGE after a
+ * message that names the unknown field, or CONTROL_NO if memory runs out. */
 static int parse_field_list(struct event_list *list, const char *text)
 {
     list->field_text = strdup(text);
@@ -171,8 +173,8 @@ static int parse_field_list(struct event_list *list, const char *text)
     return 0;
 }
 
-/* `eventpipe queue`, retry, hold, release, requeue and remove send their request with this; the filters and
- * UIDs come from the arguments. Each data line of the answer goes to on_line, or unchanged to stdout with
+/* Sends the request of `eventpipe queue`, retry, hold, release, requeue or remove, with the filters and
+ * UIDs that the user gave. Each data line of the answer goes to on_line, or unchanged to stdout with
  * --json. Returns an exit status. */
 static int send_filter_request(struct cli *cli, struct event_list *list, control_on_line *on_line,
                                bool omits_message)
@@ -194,8 +196,8 @@ static int send_filter_request(struct cli *cli, struct event_list *list, control
     return status;
 }
 
-/* `eventpipe queue`: lists the events in the store that match the filters, oldest first. The keeper reads
- * them; if the daemon is down, this process does. Returns an exit status. */
+/* Runs `eventpipe queue`, which lists the events in the store that match the filters, oldest first. The
+ * keeper reads them; if the daemon is down, this process does. Returns an exit status. */
 int cli_queue(struct cli *cli)
 {
     struct event_list list = {.cli = cli};
@@ -220,8 +222,8 @@ static const struct table_column change_columns[] = {
     {"WAS", false, false, false}, {"STATE", false, false, false},
 };
 
-/* Called for each changed event in the keeper's answer to `eventpipe retry`, hold, release, requeue or
- * remove: adds a row with its state before and after. */
+/* Called for each event that the keeper has changed for `eventpipe retry`, hold, release, requeue or
+ * remove: adds a row to the table, with the event's state before and after the change. */
 static int on_changed_event_line(const char *text, size_t bytes, void *user)
 {
     struct event_list *list = user;
@@ -235,8 +237,8 @@ static int on_changed_event_line(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-/* `eventpipe retry`, `hold`, `release`, `requeue` and `remove`: asks the keeper to change the events that
- * match the filters, and lists them. Returns an exit status. */
+/* Runs `eventpipe retry`, `hold`, `release`, `requeue` and `remove`: asks the keeper to change the events
+ * that match the filters, and lists them. Returns an exit status. */
 int cli_change_events(struct cli *cli)
 {
     struct event_list list = {.cli = cli};

@@ -11,8 +11,8 @@
 
 #include "src/cli/cli.h"
 
-/* Appends ,"name":"text" to the request for the keeper that `eventpipe queue`, show, retry and the like build
- * from their filters. */
+/* Appends ,"name":"text" to the JSON request for the keeper in which `eventpipe queue`, show, retry, hold,
+ * release, requeue and remove say which events they mean. */
 static void write_text_member(struct text *out, const char *name, const char *text)
 {
     base_text_append(out, ",\"");
@@ -21,8 +21,8 @@ static void write_text_member(struct text *out, const char *name, const char *te
     json_write_string(out, text, strlen(text));
 }
 
-/* Appends ,"name":value to the request for the keeper that `eventpipe queue`, retry and the like build from
- * their filters. */
+/* Appends ,"name":value to the JSON request for the keeper in which `eventpipe queue`, retry, hold,
+ * release, requeue and remove say which events they mean. */
 static void write_uint_member(struct text *out, const char *name, uint64_t value)
 {
     base_text_append(out, ",\"");
@@ -31,8 +31,8 @@ static void write_uint_member(struct text *out, const char *name, uint64_t value
     json_write_uint(out, value);
 }
 
-/* Writes the arguments of `eventpipe queue`, show, retry and the like into the request for the keeper: UIDs,
- * or ALL. Returns 0, or CONTROL_USAGE with a message. */
+/* Writes the UIDs that the user gave to `eventpipe queue`, show, retry, hold, release, requeue or remove,
+ * or the word ALL, into the request for the keeper. Returns 0, or CONTROL_USAGE with a message. */
 static int write_uids(const struct cli *cli, struct text *out, struct error *error)
 {
     if (cli->arg_count == 0)
@@ -56,7 +56,7 @@ static int write_uids(const struct cli *cli, struct text *out, struct error *err
 }
 
 /* Writes the filter --stage STAGE or --stage SOURCE/STAGE into the request for the keeper. Returns 0, or
- * CONTROL_USAGE if --source is given, too. */
+ * CONTROL_USAGE with a message if --source is given, too: the two could contradict each other. */
 static int write_stage_filter(const struct cli *cli, struct text *out, struct error *error)
 {
     const char *stage = cli->values[CLI_OPTION_STAGE];
@@ -74,8 +74,8 @@ static int write_stage_filter(const struct cli *cli, struct text *out, struct er
     return 0;
 }
 
-/* Writes the filters --older and --limit of `eventpipe queue`, retry and the like into the request for the
- * keeper. Returns 0, or CONTROL_USAGE with a message. */
+/* Writes the filters --older and --limit of `eventpipe queue`, retry, hold, release, requeue or remove into
+ * the request for the keeper. Returns 0, or CONTROL_USAGE with a message that shows what is expected. */
 static int write_age_and_limit_filters(const struct cli *cli, struct text *out, struct error *error)
 {
     const char *older_text = cli->values[CLI_OPTION_OLDER], *limit_text = cli->values[CLI_OPTION_LIMIT];
@@ -99,8 +99,8 @@ static int write_age_and_limit_filters(const struct cli *cli, struct text *out, 
     return 0;
 }
 
-/* Checks the filter --state of `eventpipe queue`, retry and the like: NULL (not given) or a state's name. The
- * keeper would refuse it, too, but cannot name the option. */
+/* Checks the value of the filter --state, NULL if it is not given. The keeper would refuse a wrong one,
+ * too, but could not name the option. Returns 0, or CONTROL_USAGE with a message that lists the states. */
 static int check_state_name(const char *state, struct error *error)
 {
     for (int i = STORE_READY; state != NULL && i <= STORE_DEAD; i++)
@@ -113,8 +113,9 @@ static int check_state_name(const char *state, struct error *error)
                                 state);
 }
 
-/* `eventpipe retry`, hold, release, requeue and remove need a filter, UIDs or ALL; --limit alone is not
- * enough: a forgotten filter must not change every event. The keeper checks this again. */
+/* Checks that `eventpipe retry`, hold, release, requeue or remove got a filter, UIDs or ALL; --limit alone
+ * is not enough, because a forgotten filter must not change every event. The keeper checks this again.
+ * Returns 0, or CONTROL_USAGE with a message. */
 static int check_filter_given(const struct cli *cli, struct error *error)
 {
     static const enum cli_option_id filters[] = {CLI_OPTION_SOURCE,  CLI_OPTION_STAGE, CLI_OPTION_STATE,
@@ -129,8 +130,8 @@ static int check_filter_given(const struct cli *cli, struct error *error)
                                           cli->command->name);
 }
 
-/* Builds the JSON request of `eventpipe queue`, show, retry, hold, release, requeue or remove to the keeper
- * from the filters and UIDs that the user gave. Returns 0, or an exit status with a message. */
+/* Writes the JSON request to the keeper for `eventpipe queue`, show, retry, hold, release, requeue or
+ * remove, with the filters and UIDs that the user gave. Returns 0, or an exit status with a message. */
 int cli_select_write_request(const struct cli *cli, struct text *out, struct error *error)
 {
     static const struct {

@@ -25,7 +25,8 @@ static bool is_blank(char byte)
     return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
 }
 
-/* Returns the position behind the closing quote of the string that begins at `at`. */
+/* Returns the position just after the closing quote of the JSON string that begins at `at`, or `end` if it
+ * has none. `eventpipe show` finds the end of a token with it. */
 static const char *find_string_end(const char *at, const char *end)
 {
     for (at++; at < end && *at != '"'; at++)
@@ -34,7 +35,7 @@ static const char *find_string_end(const char *at, const char *end)
 }
 
 /* Prints one token of an event's JSON for `eventpipe show`, byte for byte. Only control characters are
- * replaced: JSON may have DEL and C1, which a terminal obeys. */
+ * replaced: JSON may contain DEL and the codes 0x80 to 0x9f, which a terminal obeys. */
 static void print_token(struct text *out, const char *at, const char *end)
 {
     char *copy = strndup(at, (size_t)(end - at));
@@ -52,9 +53,9 @@ static const char *skip_blanks(const char *at, const char *end)
     return at;
 }
 
-/* `eventpipe show` prints an event's context and data with this: the JSON value over several lines, from
- * column `indent` on. Each token stays byte for byte as stored; numbers are never parsed. Survives invalid
- * JSON. */
+/* Prints a JSON value over several lines, from column `indent`; `eventpipe show` prints an event's context
+ * and data with it. Each token stays byte for byte as stored, and numbers are never parsed, so no digit is
+ * lost. Invalid JSON is printed as far as it goes. */
 void cli_show_print_json(struct text *out, struct json_span value, size_t indent)
 {
     const char *end = value.at + value.bytes;
@@ -100,8 +101,8 @@ static void print_label(struct text *out, const char *name)
     base_text_append(out, padded);
 }
 
-/* Prints one labelled line of `eventpipe show`, such as "state dead". Prints nothing if the member is null or
- * missing. */
+/* Prints one labelled line of `eventpipe show`, such as "state     dead". Prints nothing if the member is
+ * null or missing. */
 static void print_text_member(struct text *out, struct json_span line, const char *name, const char *pointer)
 {
     char *text = cli_queue_read_text(line, pointer);
@@ -113,8 +114,9 @@ static void print_text_member(struct text *out, struct json_span line, const cha
     free(text);
 }
 
-/* Prints a time of an event for `eventpipe show`, followed by how long ago or ahead it is. seconds: the
- * member with that age; format: how the line shows it. */
+/* Prints a time of an event for `eventpipe show`, followed by how long ago or ahead it is, such as "(3m 5s
+ * ago)". `age_pointer` is the member with that age in seconds, `age_format` the text around it. Prints
+ * nothing if the time is null. */
 static void print_time_member(struct text *out, struct json_span line, const char *name, const char *pointer,
                               const char *age_pointer, const char *age_format)
 {
@@ -130,8 +132,8 @@ static void print_time_member(struct text *out, struct json_span line, const cha
     free(text);
 }
 
-/* Called for each stage that has processed the event, while `eventpipe show` prints the line "done": appends
- * its name. */
+/* Called for each stage that has processed the event, while `eventpipe show` prints the line "done":
+ * appends the stage's name. */
 static int on_done_stage(struct json_span stage, void *user)
 {
     struct text *out = user;
@@ -144,8 +146,8 @@ static int on_done_stage(struct json_span stage, void *user)
     return 0;
 }
 
-/* Prints the context or the data of an event for `eventpipe show`, spread over several lines. Prints nothing
- * if the member is null or missing. */
+/* Prints the context or the data of an event for `eventpipe show`, as JSON over several lines. Prints
+ * nothing if the member is null or missing. */
 static void print_json_member(struct text *out, struct json_span line, const char *name, const char *pointer)
 {
     struct json_span value;
@@ -157,7 +159,7 @@ static void print_json_member(struct text *out, struct json_span line, const cha
 }
 
 /* Called for each event in the keeper's answer to `eventpipe show`: prints all that is stored about it, one
- * labelled line per value. */
+ * labelled line per value. With --json the line is printed unchanged instead. */
 static int on_event_line(const char *text, size_t bytes, void *user)
 {
     struct cli *cli = user;
@@ -188,8 +190,8 @@ static int on_event_line(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-/* `eventpipe show UID...`: prints everything that the store has about these events. The keeper reads it; if
- * the daemon is down, this process does. Returns an exit status. */
+/* Runs `eventpipe show UID...`, which prints everything that the store has about these events. The keeper
+ * reads it; if the daemon is down, this process does. Returns an exit status. */
 int cli_show(struct cli *cli)
 {
     struct text request = {0};

@@ -26,8 +26,9 @@ static uint64_t elapsed_ms(uint64_t now_ns, uint64_t then_ns)
     return then_ns != 0 && now_ns > then_ns ? (now_ns - then_ns) / NS_PER_MS : 0;
 }
 
-/* Returns whether the process is stopped (SIGSTOP) and a child of `parent`; another parent means a reused
- * pid. `eventpipe check` asks this about the keeper before it waits for it any longer. */
+/* Returns whether the process is stopped (SIGSTOP) and still a child of `parent`; with another parent the
+ * pid is reused by another process. `eventpipe check` asks this about the keeper, for which it would
+ * otherwise wait in vain. */
 bool cli_status_is_process_stopped(int32_t pid, int32_t parent)
 {
     char path[40], line[512], state = '?';
@@ -42,8 +43,8 @@ bool cli_status_is_process_stopped(int32_t pid, int32_t parent)
            actual_parent == parent;
 }
 
-/* `eventpipe status` copies the state of one process (keeper, producer or worker) from its slot in shared
- * memory. */
+/* Copies the state of one process (keeper, producer or worker) from its slot in shared memory into the
+ * snapshot of `eventpipe status`. */
 static void read_process_slot(const struct shm_slot *slot, uint32_t slot_number, uint64_t now_ns,
                               struct status_process *out)
 {
@@ -70,8 +71,8 @@ static bool is_alive(uint32_t state)
     return state != SHM_SLOT_EMPTY && state != SHM_SLOT_BACKOFF;
 }
 
-/* Returns the one state that `eventpipe status` shows for a stage: "paused" or "degraded", else the most
- * important state among its workers. */
+/* Returns the one word that `eventpipe status` shows for the state of a stage: "paused" or "degraded", else
+ * the most important state among its workers, or "down" if it has none. */
 static const char *choose_stage_state(const struct status_stage *stage)
 {
     static const uint32_t states_by_importance[] = {SHM_SLOT_WAITING,  SHM_SLOT_BUSY,     SHM_SLOT_COMMITTING,
@@ -90,8 +91,8 @@ static const char *choose_stage_state(const struct status_stage *stage)
     return "down";
 }
 
-/* `eventpipe status` copies a stage from shared memory: its totals, its workers, and the latency of all
- * workers together. 0 or EP_ENOMEM. */
+/* Copies a stage from shared memory into the snapshot of `eventpipe status`: its totals, its workers, and
+ * the latency of all workers together. Returns 0 or EP_ENOMEM. */
 static int read_segment_stage(const struct segment *segment, const struct shm_stage *stage, uint64_t now_ns,
                               struct status_stage *out)
 {
@@ -129,8 +130,8 @@ static int read_segment_stage(const struct segment *segment, const struct shm_st
     return EP_OK;
 }
 
-/* Counts where a source's events in flight are, for `eventpipe status`: in a stage's ring, with a process, or
- * orphaned by a crashed one. */
+/* Counts for `eventpipe status` where the events are that a source has given to its processes: waiting in a
+ * stage's ring, running in a process, or orphaned by one that crashed. */
 static void count_events_in_flight(const struct segment *segment, const struct shm_source *source,
                                    struct status_source *out)
 {
@@ -143,9 +144,9 @@ static void count_events_in_flight(const struct segment *segment, const struct s
     }
 }
 
-/* `eventpipe status` copies a source's totals, which the keeper refreshes in shared memory, and works out how
- * many events are ready. The totals are a little older than the tickets; hence the limit, so that no count is
- * negative. */
+/* Copies a source's totals, which the keeper refreshes in shared memory, and computes how many events are
+ * ready, for `eventpipe status`. The totals are a little older than the count of running events, which is
+ * therefore limited so that no count becomes negative. */
 static void read_source_totals(const struct shm_source *source, struct status_source *out)
 {
     const struct shm_source_totals *totals = &source->totals;
@@ -168,8 +169,8 @@ static void read_source_totals(const struct shm_source *source, struct status_so
     out->ready = active_count - out->running;
 }
 
-/* `eventpipe status` copies a source from shared memory: its state, cursor, last error, producer, stages and
- * totals. 0 or EP_ENOMEM. */
+/* Copies a source from shared memory into the snapshot of `eventpipe status`: its state, cursor, last
+ * error, producer, stages and totals. Returns 0 or EP_ENOMEM. */
 static int read_segment_source(const struct segment *segment, const struct shm_source *source,
                                uint64_t now_ns, struct status_source *out)
 {
@@ -200,9 +201,9 @@ static int read_segment_source(const struct segment *segment, const struct shm_s
     return code;
 }
 
-/* `eventpipe status` reads the state of an instance from its shared memory here, and assesses its health.
- * Takes no lock and asks no process, so it works while the daemon hangs. 0 or EP_ENOMEM; cli_status_close
- * frees *out in both cases. */
+/* Reads the state of an instance from its shared memory for `eventpipe status`, and assesses its health.
+ * Takes no lock and asks no process, so it works while the daemon hangs. Returns 0 or EP_ENOMEM; the caller
+ * closes *out with cli_status_close in both cases. */
 int cli_status_read_segment(const struct segment *segment, struct status *out)
 {
     const struct shm_header *header = segment->header;
@@ -233,7 +234,8 @@ int cli_status_read_segment(const struct segment *segment, struct status *out)
     return code == EP_OK ? cli_status_assess_health(out, segment_owner_lives(segment)) : code;
 }
 
-/* Frees the snapshot of an instance that `eventpipe status` has read and printed. */
+/* Frees a snapshot of an instance and sets it to zeros. `eventpipe status` calls it after it has printed
+ * the snapshot. */
 void cli_status_close(struct status *status)
 {
     for (size_t i = 0; i < status->source_count; i++) {

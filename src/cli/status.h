@@ -76,7 +76,7 @@ struct status {
 
 /* Reads the segment and checks. 0 or EP_ENOMEM; to be closed in any case. */
 int cli_status_read_segment(const struct segment *segment, struct status *out);
-/* The same from the store of an instance that is down; `why` becomes the first reason. config may be
+/* The same from the store of an instance that is down; `down_reason` becomes the first reason. config may be
  * NULL. */
 int cli_status_read_store(struct store *store, const struct config *config, const char *instance,
                           const char *url, const char *down_reason, struct status *out, struct error *error);

@@ -19,8 +19,9 @@
 #define REFRESH_MS 1000
 #define START_WAIT_MS 2000
 
-/* `eventpipe status` calls this if the daemon is down: reads the store or, if that fails, the shared memory
- * that a crashed daemon left. why: the first reason that the user sees. */
+/* Reads the snapshot of `eventpipe status` while the daemon is down: from the store or, if that cannot be
+ * opened, from the shared memory that a crashed daemon left. `down_reason` becomes the first reason that
+ * the user sees. Returns 0 or a negative code with a message. */
 static int read_status_while_down(struct cli *cli, const char *down_reason, struct status *status,
                                   struct error *error)
 {
@@ -51,8 +52,8 @@ static void attach_segment(struct cli *cli)
         poll(NULL, 0, 20);
 }
 
-/* Reads one snapshot for `eventpipe status`: from shared memory if the daemon runs, else from the store. 0,
- * or a negative code with the message in `error`. */
+/* Reads one snapshot for `eventpipe status`: from shared memory if the daemon runs, otherwise from the
+ * store. Returns 0, or a negative code with a message if neither may or can be read. */
 static int read_status(struct cli *cli, struct status *status, struct error *error)
 {
     char down_reason[200] = "the daemon is not running";
@@ -82,13 +83,15 @@ static int read_status(struct cli *cli, struct status *status, struct error *err
     return read_status_while_down(cli, down_reason, status, error);
 }
 
+/* Returns the exit status of `eventpipe status` for this health, which scripts test: 0 if the instance is
+ * ok. */
 static int health_exit_status(enum status_health health)
 {
     return health == STATUS_OK ? CONTROL_DONE : health == STATUS_DOWN ? CONTROL_DOWN : CONTROL_NO;
 }
 
-/* Writes one snapshot of `eventpipe status` into the output buffer, as text or JSON. Returns the exit status,
- * which follows from the instance's health. */
+/* Writes one snapshot of `eventpipe status` into the output buffer, as text or JSON. Returns the exit
+ * status, which tells the instance's health. */
 static int write_status_once(struct cli *cli)
 {
     struct status status = {0};
@@ -115,8 +118,9 @@ struct watch {
     struct termios old_terminal;
 };
 
-/* Begins `eventpipe status --watch`: blocks the ending signals and reads them from a signalfd, and lets the
- * terminal deliver single keys. Returns the signalfd, or a negative value on failure. */
+/* Begins `eventpipe status --watch`: reads the signals that end it from a signalfd, so that the terminal
+ * can be restored first, and lets the terminal deliver single keys. `text` is false for --json. Returns the
+ * signalfd, or -1 with errno set. */
 static int open_watch(struct watch *watch, bool text)
 {
     sigset_t set;
@@ -144,8 +148,8 @@ static void close_watch(struct watch *watch)
     close(watch->signal_fd);
 }
 
-/* `eventpipe status --watch` waits here between two snapshots: a second, or less if the window's size
- * changes. Returns true if a key or a signal ends the watch. */
+/* Waits between two snapshots of `eventpipe status --watch`: a second, or until the window's size changes.
+ * Returns true if the user pressed q or Ctrl-C, or a signal ends the watch. */
 static bool wait_or_end_watch(const struct watch *watch)
 {
     struct pollfd inputs[2] = {{.fd = watch->signal_fd, .events = POLLIN},
@@ -161,8 +165,9 @@ static bool wait_or_end_watch(const struct watch *watch)
     return read_bytes <= 0 || key == 'q' || key == 'Q' || key == 3;
 }
 
-/* Prepares a snapshot of `eventpipe status --watch` for redrawing the terminal: each line clears the rest of
- * its row, and the last one all rows below. Clearing the whole screen first would flicker. */
+/* Adds terminal codes to a snapshot of `eventpipe status --watch`, so that it overwrites the one before:
+ * each line clears the rest of its row, and the last one all rows below. Clearing the whole screen first
+ * would flicker. */
 static void add_clear_codes(struct text *out)
 {
     struct text with_codes = {0};
@@ -179,8 +184,8 @@ static void add_clear_codes(struct text *out)
     *out = with_codes;
 }
 
-/* `eventpipe status --watch`: prints a snapshot every second, until the user presses q or Ctrl-C. Returns the
- * exit status of the last snapshot. */
+/* Runs `eventpipe status --watch`: prints a snapshot every second until the user presses q or Ctrl-C.
+ * Returns the exit status of the last snapshot, or CONTROL_NO if it cannot begin. */
 static int watch_status(struct cli *cli)
 {
     bool text = !cli_has_option(cli, CLI_OPTION_JSON);

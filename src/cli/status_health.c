@@ -21,6 +21,7 @@
 /* The supervisor ends a worker at its timeout; an event this much past it needs a person. */
 #define OVERRUN_MS 2000
 
+/* Returns the health as `eventpipe status --json` and the text show it: "ok", "degraded" or "down". */
 const char *cli_status_health_name(enum status_health health)
 {
     static const char *const names[] = {
@@ -28,8 +29,8 @@ const char *cli_status_health_name(enum status_health health)
     return names[health];
 }
 
-/* Adds one reason to the snapshot of `eventpipe status`: what a person should look at. An instance that was
- * ok becomes degraded. 0 or EP_ENOMEM. */
+/* Adds a reason to the snapshot of `eventpipe status`: something that a person should look at. An instance
+ * that was ok becomes degraded. Returns 0 or EP_ENOMEM. */
 int cli_status_add_reason(struct status *status, const char *format, ...)
 {
     char message[REASON_BYTES];
@@ -50,8 +51,9 @@ int cli_status_add_reason(struct status *status, const char *format, ...)
     return EP_OK;
 }
 
-/* Adds a reason to `eventpipe status` if this process (keeper, producer or worker) crashed and waits for its
- * restart: `name crashed and was restarted 5 times, next start in 12 s (signal 11)`. */
+/* Adds a reason to `eventpipe status` if this process (keeper, producer or worker) crashed and waits for
+ * its restart: how often it was restarted, when it starts next, and how it ended. Returns 0 or EP_ENOMEM.
+ * */
 static int add_process_reason(struct status *status, const char *name, const struct status_process *process)
 {
     char next_start[40];
@@ -67,7 +69,7 @@ static int add_process_reason(struct status *status, const char *name, const str
 }
 
 /* Adds a reason to `eventpipe status` if this worker has processed one event for longer than the stage's
- * timeout, or has crashed and waits for its restart. */
+ * timeout, or has crashed and waits for its restart. Returns 0 or EP_ENOMEM. */
 static int add_worker_reason(struct status *status, const char *stage_name, const struct status_stage *stage,
                              const struct status_process *worker)
 {
@@ -83,8 +85,8 @@ static int add_worker_reason(struct status *status, const char *stage_name, cons
     return add_process_reason(status, name, worker);
 }
 
-/* Adds the reasons of one stage to `eventpipe status`: its workers' crashes and timeouts, and whether it is
- * degraded or paused. */
+/* Adds the reasons of one stage to `eventpipe status`: crashes and timeouts of its workers, and whether it
+ * is crash-looping or paused. Returns 0 or EP_ENOMEM. */
 static int add_stage_reasons(struct status *status, const struct status_source *source,
                              const struct status_stage *stage)
 {
@@ -101,8 +103,8 @@ static int add_stage_reasons(struct status *status, const struct status_source *
     return code;
 }
 
-/* Adds a reason to `eventpipe status` if the source does not fetch: it is paused, its backlog is full, or its
- * last fetch failed. */
+/* Adds a reason to `eventpipe status` if the source does not fetch: it is paused, its backlog is full, or
+ * its last fetch failed. Returns 0 or EP_ENOMEM. */
 static int add_fetch_reason(struct status *status, const struct status_source *source)
 {
     char next_try[60] = "";
@@ -127,8 +129,8 @@ static int add_fetch_reason(struct status *status, const struct status_source *s
                                  next_try);
 }
 
-/* Adds the reasons of one source to `eventpipe status`: its producer, its fetching, its stages, and its dead
- * events with the command that lists them. */
+/* Adds the reasons of one source to `eventpipe status`: its producer, its fetching, its stages, and its
+ * dead events with the command that lists them. Returns 0 or EP_ENOMEM. */
 static int add_source_reasons(struct status *status, const struct status_source *source)
 {
     char name[SHM_NAME_BYTES + 16];
@@ -146,8 +148,8 @@ static int add_source_reasons(struct status *status, const struct status_source 
     return code;
 }
 
-/* Adds a reason to `eventpipe status` if the processes cannot write the store now (disk full, for example),
- * with the time of the first failure. */
+/* Adds a reason to `eventpipe status` if the processes cannot write to the store now, for example because
+ * the disk is full: the time of the first failure and the error. Returns 0 or EP_ENOMEM. */
 static int add_store_reason(struct status *status)
 {
     char since_text[32] = "";
@@ -161,8 +163,8 @@ static int add_store_reason(struct status *status)
                                  status->store_error);
 }
 
-/* Sets the health and the reasons of a snapshot that `eventpipe status` has read from shared memory: the
- * gravest reason first. alive: the supervisor lives; otherwise the health is "down". 0 or EP_ENOMEM. */
+/* Sets the health of a snapshot that `eventpipe status` has read from shared memory, and the reasons for
+ * it, the gravest first. Without a living supervisor the health is "down". Returns 0 or EP_ENOMEM. */
 int cli_status_assess_health(struct status *status, bool is_supervisor_alive)
 {
     char silence_text[40];

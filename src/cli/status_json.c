@@ -7,7 +7,7 @@
 
 #include "src/cli/status.h"
 
-/* Empty is null. */
+/* Writes a text member of `eventpipe status --json`; null if the text is empty or NULL. */
 static void write_text_member(struct text *out, const char *name, const char *text)
 {
     json_write_member_text(out, name, text != NULL && text[0] != '\0' ? text : NULL);
@@ -19,7 +19,7 @@ static void write_bool_member(struct text *out, const char *name, bool value)
     base_text_append(out, value ? "true" : "false");
 }
 
-/* `eventpipe status --json` writes a process's pid with this; null if the process does not run. */
+/* Writes the pid of a process into `eventpipe status --json`; null if the process does not run. */
 static void write_pid_member(struct text *out, int32_t pid)
 {
     json_write_key(out, "pid");
@@ -34,7 +34,8 @@ static void begin_list_object(struct text *out, size_t index)
     base_text_append(out, index == 0 ? "{" : ",{");
 }
 
-/* Writes the keeper or a producer as a member of `eventpipe status --json`. */
+/* Writes the keeper or a producer as a member of `eventpipe status --json`: pid, state, restarts and how it
+ * last ended. */
 static void write_process_member(struct text *out, const char *name, const struct status_process *process)
 {
     json_write_key(out, name);
@@ -46,8 +47,8 @@ static void write_process_member(struct text *out, const char *name, const struc
     base_text_append(out, "}");
 }
 
-/* Writes the members of one worker for `eventpipe status --json`; the caller writes the brackets. event is
- * null if the worker processes none. */
+/* Writes the members of one worker into `eventpipe status --json`; the caller writes the braces around
+ * them. "event" is null while the worker processes none. */
 static void write_worker_members(struct text *out, const struct status_process *worker)
 {
     json_write_member_uint(out, "slot", worker->slot);
@@ -66,8 +67,8 @@ static void write_worker_members(struct text *out, const struct status_process *
     write_text_member(out, "last_exit", worker->last_exit);
 }
 
-/* Writes the members of one stage, with its workers, for `eventpipe status --json`; the caller writes the
- * brackets. */
+/* Writes the members of one stage, with its workers, into `eventpipe status --json`; the caller writes the
+ * braces around them. */
 static void write_stage_members(struct text *out, const struct status_stage *stage)
 {
     json_write_member_text(out, "name", stage->name);
@@ -102,8 +103,8 @@ static void write_stage_members(struct text *out, const struct status_stage *sta
     base_text_append(out, "]");
 }
 
-/* Writes the members of one source, with its stages, for `eventpipe status --json`; the caller writes the
- * brackets. */
+/* Writes the members of one source, with its stages, into `eventpipe status --json`; the caller writes the
+ * braces around them. */
 static void write_source_members(struct text *out, const struct status_source *source)
 {
     json_write_member_text(out, "id", source->id);
@@ -139,8 +140,8 @@ static void write_source_members(struct text *out, const struct status_source *s
     base_text_append(out, "]");
 }
 
-/* Writes the snapshot of `eventpipe status --json` as one object on one line. Programs read it: members are
- * only ever added, and each is documented in eventpipe(1). */
+/* Writes the snapshot of `eventpipe status --json` as one object on one line. Programs read it, so members
+ * are only ever added; eventpipe(1) documents each. */
 void cli_status_write_json(const struct status *status, struct text *out)
 {
     base_text_append(out, "{");

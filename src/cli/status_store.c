@@ -16,6 +16,8 @@ struct store_reader {
     struct status_source *source;
 };
 
+/* Copies a text into an array of `size` bytes and cuts it if it is too long. The names in the snapshot of
+ * `eventpipe status` have fixed sizes. */
 static void copy_text(char *to, size_t size, const char *from)
 {
     size_t bytes = strnlen(from, size - 1);
@@ -23,8 +25,8 @@ static void copy_text(char *to, size_t size, const char *from)
     to[bytes] = '\0';
 }
 
-/* Called for each source in the store, while `eventpipe status` reads the store of an instance that is down:
- * adds the source to the snapshot. 0 or EP_ENOMEM. */
+/* Called for each source in the store, while `eventpipe status` reads the store of an instance that is
+ * down: adds the source to the snapshot, and its id to reader->store_ids. Returns 0 or EP_ENOMEM. */
 static int on_stored_source(int64_t id, const char *name, void *user)
 {
     struct store_reader *reader = user;
@@ -45,7 +47,7 @@ static int on_stored_source(int64_t id, const char *name, void *user)
 }
 
 /* Called for each stage of a source in the store, while `eventpipe status` reads the store of an instance
- * that is down: adds the stage to the snapshot. 0 or EP_ENOMEM. */
+ * that is down: adds the stage to the snapshot, and its id to reader->store_ids. Returns 0 or EP_ENOMEM. */
 static int on_stored_stage(int64_t id, const char *name, void *user)
 {
     struct store_reader *reader = user;
@@ -64,8 +66,8 @@ static int on_stored_stage(int64_t id, const char *name, void *user)
     return EP_OK;
 }
 
-/* `eventpipe status` reads a source's stages and their totals from the store, if the daemon is down. 0 or a
- * code of the store. */
+/* Reads the stages of a source and their totals from the store, for `eventpipe status` while the daemon is
+ * down. Returns 0 or an error code of the store. */
 static int read_stored_stages(struct store *store, int64_t id, struct status_source *source)
 {
     struct store_reader reader = {.source = source};
@@ -87,8 +89,8 @@ static int read_stored_stages(struct store *store, int64_t id, struct status_sou
     return code;
 }
 
-/* `eventpipe status` reads a source from the store, if the daemon is down: its totals, its cursor and its
- * stages. 0 or a code of the store. */
+/* Reads a source's totals, cursor and stages from the store, for `eventpipe status` while the daemon is
+ * down. Returns 0 or an error code of the store. */
 static int read_stored_source(struct store *store, int64_t id, struct status_source *source)
 {
     struct store_totals totals;
@@ -114,8 +116,8 @@ static int read_stored_source(struct store *store, int64_t id, struct status_sou
     return read_stored_stages(store, id, source);
 }
 
-/* `eventpipe status` takes the types of a source and its stages from the configuration while the daemon is
- * down: the store does not know them. config NULL: they stay empty. */
+/* Sets the types of a source and its stages from the configuration, for `eventpipe status` while the daemon
+ * is down: the store does not have them. They stay empty if `config` is NULL. */
 static void set_types_from_config(const struct config *config, struct status_source *source)
 {
     for (size_t i = 0; config != NULL && i < config->source_count; i++) {
@@ -131,9 +133,9 @@ static void set_types_from_config(const struct config *config, struct status_sou
     }
 }
 
-/* `eventpipe status` reads the state of an instance that is down from its store. store NULL: it cannot be
- * opened, and only `why` is reported. 0, or a code with the message in `error`; cli_status_close frees *out
- * in both cases. */
+/* Reads the state of an instance that is down from its store, for `eventpipe status`. `store` is NULL if it
+ * cannot be opened; then only `down_reason` is reported. Returns 0, or a negative code with a message; the
+ * caller closes *out with cli_status_close in both cases. */
 int cli_status_read_store(struct store *store, const struct config *config, const char *instance,
                           const char *url, const char *down_reason, struct status *out, struct error *error)
 {

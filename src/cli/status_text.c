@@ -29,6 +29,8 @@ static void print_text(const struct view *view, const char *text)
     base_text_append(view->out, text);
 }
 
+/* Prints text of `eventpipe status` in a colour, or plain if colours are off. Control characters in the
+ * text are replaced. */
 static void print_coloured(const struct view *view, const char *colour, const char *text)
 {
     print_text(view, view->colours ? colour : "");
@@ -37,7 +39,7 @@ static void print_coloured(const struct view *view, const char *colour, const ch
 }
 
 /* Returns the colour in which `eventpipe status` shows the state of a source or stage: red if it fails,
- * yellow if it is paused or blocked, else NULL. */
+ * yellow if it is paused or blocked, or NULL for none. */
 static const char *choose_state_colour(const struct view *view, const char *state)
 {
     static const char *const failing_states[] = {"backoff", "degraded", "waiting", "full", "down"};
@@ -49,8 +51,8 @@ static const char *choose_state_colour(const struct view *view, const char *stat
     return strcmp(state, "paused") == 0 || strcmp(state, "blocked") == 0 ? yellow : NULL;
 }
 
-/* `eventpipe status` prints long text, such as an error, folded at blanks to the terminal's width: the first
- * line begins at `column`, further ones at `indent`. */
+/* Prints a long text of `eventpipe status`, such as an error, broken at blanks to the terminal's width: its
+ * first line begins at `column`, the others at `indent`. */
 static void print_folded(const struct view *view, const char *text, size_t column, size_t indent)
 {
     size_t position = column;
@@ -116,7 +118,7 @@ static void print_instance_header(const struct view *view)
     print_text(view, facts_line);
 }
 
-/* Prints the first lines of a source in `eventpipe status`: its type, state, cursor and last error. */
+/* Prints the first lines about a source in `eventpipe status`: its type, state, cursor and last error. */
 static void print_source_header(const struct view *view, const struct status_source *source)
 {
     print_text(view, "\n");
@@ -154,8 +156,8 @@ static void add_count_cell(const struct view *view, struct table *table, uint64_
     cli_table_add_cell(table, text, count > 0 && view->colours ? colour : NULL);
 }
 
-/* Prints the table of a source's events in `eventpipe status`: how many were fetched and how many are ready,
- * running, delayed, held and dead. */
+/* Prints the table of a source's events in `eventpipe status`: how many were fetched, and how many are
+ * ready, running, delayed, held and dead. */
 static void print_source_counts(const struct view *view, const struct status_source *source)
 {
     static const struct table_column columns[] = {
@@ -179,8 +181,8 @@ static void print_source_counts(const struct view *view, const struct status_sou
     cli_table_close(&table);
 }
 
-/* Adds one stage to the stage table of `eventpipe status`: its state, busy workers, queue, counts of answers
- * and latency. */
+/* Adds one stage to the stage table of `eventpipe status`: its state, busy workers, queue, counts of
+ * answers and latency. */
 static void add_stage_row(const struct view *view, struct table *table, const struct status_stage *stage)
 {
     char text[40];
@@ -202,8 +204,8 @@ static void add_stage_row(const struct view *view, struct table *table, const st
     cli_table_add_cell(table, text, NULL);
 }
 
-/* Prints the stage table of a source in `eventpipe status`. Headings are short if the terminal is narrower
- * than 120 columns. */
+/* Prints the stage table of a source in `eventpipe status`. Headings are abbreviated if the terminal is
+ * narrower than FULL_WIDTH columns. */
 static void print_stage_table(const struct view *view, const struct status_source *source)
 {
     static const struct table_column wide_columns[] = {
@@ -230,8 +232,8 @@ static void print_stage_table(const struct view *view, const struct status_sourc
     cli_table_close(&table);
 }
 
-/* Lists, in `eventpipe status`, the events of a source that a worker has been processing for a second or
- * longer. They show which stage is slow or hangs. */
+/* Lists in `eventpipe status` the events of a source that a worker has been processing for a second or
+ * longer: they show which stage is slow or hangs. */
 static void print_long_running_events(const struct view *view, const struct status_source *source)
 {
     for (size_t i = 0; i < source->stage_count; i++)
@@ -251,7 +253,7 @@ static void print_long_running_events(const struct view *view, const struct stat
 }
 
 /* Writes the snapshot of `eventpipe status` for people: the health first, then each source with its stages.
- * width: columns of the terminal, 0 = no limit. */
+ * `width` is the number of columns of the terminal, 0 for no limit. */
 void cli_status_write_text(const struct status *status, size_t width, bool colours, struct text *out)
 {
     struct view view = {status, out, width, colours};

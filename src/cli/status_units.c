@@ -23,8 +23,8 @@ void cli_status_format_latency(uint64_t us, char *buffer, size_t size)
         snprintf(buffer, size, "%" PRIu64 "s", us / 1000000);
 }
 
-/* Formats an age in milliseconds for people, with two units at most ("12 s", "3d 4h"). `eventpipe status`,
- * queue, show and crashes use it. */
+/* Formats a duration in milliseconds for people, with at most two units ("12 s", "3d 4h"). `eventpipe
+ * status`, queue, show and crashes print ages with it. */
 void cli_status_format_age(uint64_t ms, char *buffer, size_t size)
 {
     uint64_t seconds = ms / 1000, minutes = seconds / 60, hours = minutes / 60, days = hours / 24;
@@ -40,8 +40,8 @@ void cli_status_format_age(uint64_t ms, char *buffer, size_t size)
         snprintf(buffer, size, "%" PRIu64 "d %" PRIu64 "h", days, hours % 24);
 }
 
-/* Formats a count for the tables of `eventpipe status`: in full, or from 10000 on as "12.3k" or "1.3M" if
- * `brief` (the terminal is narrow). */
+/* Formats a count for the tables of `eventpipe status`: in full or, if `brief` is true and it has five
+ * digits or more, as "12.3k" or "1.3M", which a narrow terminal needs. */
 void cli_status_format_count(uint64_t count, bool brief, char *buffer, size_t size)
 {
     static const char units[] = {'k', 'M', 'G', 'T', 'P', 'E'};

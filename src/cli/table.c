@@ -13,8 +13,8 @@
 #define GAP 2
 #define ELASTIC_MIN_WIDTH 8
 
-/* Returns how many columns a text takes on the terminal: its UTF-8 characters, each counted as one; an
- * invalid byte is one, too. `eventpipe` aligns its tables with it. */
+/* Returns how many columns a text takes on the terminal: each UTF-8 character counts as one, and so does an
+ * invalid byte. `eventpipe` aligns its tables with it. */
 size_t cli_table_measure_text(const char *text)
 {
     size_t width = 0;
@@ -28,8 +28,8 @@ size_t cli_table_measure_text(const char *text)
 }
 
 /* Appends text from outside (UIDs, errors, JSON) to the output of `eventpipe`, cut to `width` columns (0 =
- * whole), with "…" at the end. Control characters and invalid UTF-8 become '?': they must never reach the
- * terminal. */
+ * not cut) with "…" at its end. Control characters and invalid UTF-8 become '?', because they must never
+ * reach the terminal. */
 void cli_table_write_text(struct text *out, const char *text, size_t width)
 {
     const char *end = text + strlen(text);
@@ -46,6 +46,8 @@ void cli_table_write_text(struct text *out, const char *text, size_t width)
         base_text_append(out, "…");
 }
 
+/* Begins a table with these columns, which must outlive it. Every command of `eventpipe` that prints a
+ * table calls it; cli_table_close frees the table. */
 void cli_table_open(struct table *table, const struct table_column *columns, size_t count)
 {
     *table = (struct table){.columns = columns, .column_count = count, .gap = GAP};
@@ -53,9 +55,9 @@ void cli_table_open(struct table *table, const struct table_column *columns, siz
         table->widths[i] = cli_table_measure_text(columns[i].heading);
 }
 
-/* Adds the next cell to a table that `eventpipe` prints (status, queue, crashes, trace). The table copies the
- * text. colour: an escape sequence, or NULL. If memory runs out it sets table->failed, which cli_table_print
- * passes on. */
+/* Adds the next cell to a table that `eventpipe` prints (status, queue, crashes, trace), with a copy of the
+ * text. `colour` is an escape sequence or NULL. If memory runs out, table->failed is set, and
+ * cli_table_print reports it. */
 void cli_table_add_cell(struct table *table, const char *text, const char *colour)
 {
     if (table->cell_count == table->capacity) {
@@ -81,8 +83,8 @@ void cli_table_add_cell(struct table *table, const char *text, const char *colou
     table->colours[table->cell_count++] = colour;
 }
 
-/* Returns the width of a whole row of a table of `eventpipe`, with the gaps between its columns. Columns of
- * width 0 are left out. */
+/* Returns the width in columns of a row of a table of `eventpipe`, with the gaps between its columns.
+ * Columns of width 0 are left out. */
 static size_t compute_row_width(const struct table *table, const size_t *widths)
 {
     size_t total_width = 0, shown_columns = 0;
@@ -93,8 +95,8 @@ static size_t compute_row_width(const struct table *table, const size_t *widths)
     return shown_columns == 0 ? 0 : total_width + (shown_columns - 1) * table->gap;
 }
 
-/* Makes a table of `eventpipe` one column narrower: shortens the widest column that may be cut. Returns false
- * if none can be cut any further. */
+/* Makes a table of `eventpipe` one column narrower: shortens the widest column that may be cut. Returns
+ * false if none can be cut any further. */
 static bool shrink_widest_column(const struct table *table, size_t *widths)
 {
     size_t widest = table->column_count;
@@ -111,8 +113,8 @@ static bool shrink_widest_column(const struct table *table, size_t *widths)
     return true;
 }
 
-/* Makes a table of `eventpipe` narrower by leaving out the first column that may be left out. Returns false
- * if there is none. */
+/* Makes a table of `eventpipe` narrower by leaving out the first column that may be left out: its width
+ * becomes 0. Returns false if there is none. */
 static bool drop_first_droppable_column(const struct table *table, size_t *widths)
 {
     for (size_t i = 0; i < table->column_count; i++)
@@ -123,7 +125,7 @@ static bool drop_first_droppable_column(const struct table *table, size_t *width
     return false;
 }
 
-/* Chooses the column widths of a table of `eventpipe`, so that its rows fit the terminal (width 0 = no
+/* Chooses the column widths of a table of `eventpipe`, so that its rows fit into `width` columns (0 = no
  * limit): cuts columns, then narrows the gaps, then leaves columns out. A table may still be too wide
  * afterwards. */
 static void fit_columns(struct table *table, size_t *widths, size_t width)
@@ -151,8 +153,8 @@ static void write_blanks(struct text *out, size_t count)
         base_text_append(out, " ");
 }
 
-/* Prints one row of a table of `eventpipe`; cells NULL: the headings. Blanks are written only before a cell,
- * so that no line ends in them. */
+/* Prints one row of a table of `eventpipe`, or the headings if `cells` is NULL. Blanks are written only
+ * before a cell, so that no line ends in blanks. */
 static void print_row(const struct table *table, char *const *cells, const char *const *colours,
                       const size_t *widths, struct text *out, size_t indent)
 {
@@ -186,8 +188,8 @@ static void free_cells(struct table *table)
     table->cell_count = 0;
 }
 
-/* Prints the rows that a command of `eventpipe` collected in the table, and forgets them. Column widths never
- * shrink between two calls, so that blocks of one long list line up. */
+/* Prints the rows that a command of `eventpipe` has collected in the table, and removes them from it.
+ * Columns never become narrower from one call to the next, so that the blocks of one long list line up. */
 void cli_table_print(struct table *table, struct text *out, size_t width, size_t indent, bool headings)
 {
     size_t widths[TABLE_COLUMNS_MAX];
@@ -200,7 +202,7 @@ void cli_table_print(struct table *table, struct text *out, size_t width, size_t
     free_cells(table);
 }
 
-/* Frees a table of `eventpipe`: its cells and colours. */
+/* Frees the cells and colours of a table of `eventpipe`, and sets the table to zeros. */
 void cli_table_close(struct table *table)
 {
     free_cells(table);

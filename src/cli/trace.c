@@ -36,8 +36,8 @@ struct history {
 
 /* ---- names ---- */
 
-/* Adds a source's or stage's id and name to the list by which `eventpipe trace` shows names instead of the
- * store's ids. 0 or EP_ENOMEM. */
+/* Adds a source's or stage's id and name to the list in which `eventpipe trace` looks up the ids of a
+ * trace. Returns 0 or EP_ENOMEM. */
 static int add_name(struct history *history, int64_t id, const char *text)
 {
     struct store_name *names = reallocarray(history->names, history->name_count + 1, sizeof *names);
@@ -48,8 +48,8 @@ static int add_name(struct history *history, int64_t id, const char *text)
     return names[history->name_count].text != NULL ? (history->name_count++, 0) : EP_ENOMEM;
 }
 
-/* Called for each source in the store, while `eventpipe trace` reads the names: keeps the name, and finds the
- * id of the source given with --source. */
+/* Called for each source in the store, while `eventpipe trace` reads the names: keeps the name, and the id
+ * of the source that the user gave with --source. Returns 0 or EP_ENOMEM. */
 static int on_stored_source(int64_t id, const char *name, void *user)
 {
     struct history *history = user;
@@ -65,8 +65,8 @@ static int on_stored_stage(int64_t id, const char *name, void *user)
     return add_name(user, id, name);
 }
 
-/* `eventpipe trace` reads the names of all sources, then of all stages from the store here. Steps of the
- * trace have ids only. */
+/* Reads the names of all sources, then of all stages from the store. The steps of a trace have only ids,
+ * and `eventpipe trace` shows names. Returns 0 or an error code of the store. */
 static int read_store_names(struct history *history)
 {
     int code = store_each_source(history->store, on_stored_source, history);
@@ -75,7 +75,8 @@ static int read_store_names(struct history *history)
     return code;
 }
 
-/* Returns the name of the source with this id for `eventpipe trace`; NULL if the store no longer has it. */
+/* Returns the name of the source with this id for `eventpipe trace`, or NULL if the store no longer has it.
+ * */
 static const char *find_source_name(const struct history *history, int64_t id)
 {
     for (size_t i = 0; i < history->source_count; i++)
@@ -84,7 +85,7 @@ static const char *find_source_name(const struct history *history, int64_t id)
     return NULL;
 }
 
-/* Returns the name of the stage with this id for `eventpipe trace`; NULL if the step has no stage, or the
+/* Returns the name of the stage with this id for `eventpipe trace`, or NULL if the step has no stage or the
  * store no longer has it. */
 static const char *find_stage_name(const struct history *history, int64_t id)
 {
@@ -101,8 +102,8 @@ static bool is_arrival(const struct store_trace_step *step)
     return step->kind == STORE_TRACE_STEP_FETCHED || step->kind == STORE_TRACE_STEP_INJECTED;
 }
 
-/* Returns how the event ended with this step of its trace ("dead", "completed", "removed"), for `eventpipe
- * trace`; NULL if it did not end. */
+/* Returns how the event ended with this step of its trace ("dead", "completed", "removed"), or NULL if it
+ * did not end with it. `eventpipe trace` shows it as the result. */
 static const char *get_event_end(const struct store_trace_step *step)
 {
     if (step->reason != STORE_REASON_NONE)
@@ -118,8 +119,8 @@ static const char *get_event_end(const struct store_trace_step *step)
     }
 }
 
-/* `eventpipe trace --json` writes a step with this: appends ,"name":value to an object that has a member
- * already, or null if the value is not known. */
+/* Appends ,"name":value to a JSON object that already has a member; null if the value is not `known`.
+ * `eventpipe trace --json` writes the numbers of a step with it. */
 static void write_number_member(struct text *out, const char *name, bool known, uint64_t value)
 {
     base_text_append(out, ",\"");
@@ -131,7 +132,8 @@ static void write_number_member(struct text *out, const char *name, bool known, 
         base_text_append(out, "null");
 }
 
-/* Prints one step of an event's history as one JSON line, for `eventpipe trace --json`. */
+/* Prints one step of an event's history as one JSON line, for `eventpipe trace --json`. Every line has all
+ * members; those that the step does not have are null. */
 static void print_step_json(const struct history *history, const struct store_trace_step *step)
 {
     struct text *out = &history->cli->out;
@@ -170,7 +172,8 @@ static void add_text_cell(struct table *table, const char *text)
     cli_table_add_cell(table, text != NULL && text[0] != '\0' ? text : "-", NULL);
 }
 
-/* Adds a number to the table of `eventpipe trace`; 0 is shown as "-". */
+/* Adds a number to the table of `eventpipe trace`; 0, which means that the step has no such number, is
+ * shown as "-". */
 static void add_number_cell(struct table *table, uint64_t value)
 {
     char text[24] = "";
@@ -179,8 +182,8 @@ static void add_number_cell(struct table *table, uint64_t value)
     add_text_cell(table, text);
 }
 
-/* Fills the RESULT cell of a step in the table of `eventpipe trace`: how the event ended, or when it is tried
- * again, and the error. */
+/* Fills the RESULT cell of a step in the table of `eventpipe trace`: how the event ended, or when it is
+ * tried again, and the error. */
 static void add_result_cell(struct table *table, const struct store_trace_step *step)
 {
     char due_text[32], text[512];
@@ -193,7 +196,7 @@ static void add_result_cell(struct table *table, const struct store_trace_step *
     add_text_cell(table, text);
 }
 
-/* Adds one step of an event's history to the table of `eventpipe trace`. */
+/* Adds one step of an event's history as a row to the table of `eventpipe trace`. */
 static void add_step_row(struct history *history, const struct store_trace_step *step)
 {
     struct table *table = &history->table;
@@ -216,8 +219,8 @@ static void print_step_rows(struct history *history)
         cli_table_print(&history->table, &history->cli->out, cli_terminal_width(), 2, true);
 }
 
-/* Prints the line above the history of one event in `eventpipe trace`: its UID, source and number. A UID may
- * stand for several events, and each has its own table. */
+/* Prints the line above the history of one event in `eventpipe trace`: its UID, source and number. Several
+ * events may have had the same UID, and each has its own table. */
 static void print_event_heading(struct history *history, const struct store_trace_step *step)
 {
     struct text *out = &history->cli->out;
@@ -232,8 +235,9 @@ static void print_event_heading(struct history *history, const struct store_trac
     base_text_append(out, is_arrival(step) ? "\n" : "; the trace no longer has its beginning\n");
 }
 
-/* Called for each step that the store has kept of the event, oldest first, while `eventpipe trace` reads it.
- * Prints the step as JSON or adds it to the table; a step of another event begins a new table. */
+/* Called for each step that the store has kept of the event, oldest first, while `eventpipe trace` reads
+ * it. Prints the step as JSON or adds it to the table; a step of another event begins a new table. Returns
+ * 0 or EP_ENOMEM. */
 static int on_trace_step(const struct store_trace_step *step, void *user)
 {
     struct history *history = user;
@@ -257,7 +261,7 @@ static int on_trace_step(const struct store_trace_step *step, void *user)
 
 /* ---- the command ---- */
 
-/* Does the work of `eventpipe trace`: reads the names and the steps from the store, prints them, and reports
+/* Does the work of `eventpipe trace`: reads the names and the steps from the store, prints them, and says
  * what the store no longer has. Returns an exit status. */
 static int print_event_history(struct history *history)
 {
@@ -292,8 +296,8 @@ static int print_event_history(struct history *history)
     return history->step_count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
 }
 
-/* `eventpipe trace UID`: prints an event's history: arrival, answers of the stages, crashes, its end. Reads
- * the store itself, so it works while the daemon hangs or is down. Returns an exit status. */
+/* Runs `eventpipe trace UID`, which prints an event's history: arrival, answers of the stages, crashes, its
+ * end. Reads the store itself, so it works while the daemon hangs or is down. Returns an exit status. */
 int cli_trace(struct cli *cli)
 {
     struct history history = {.cli = cli};

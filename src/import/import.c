@@ -283,8 +283,8 @@ static int run_trial_without_store(struct import_plan *plan)
 }
 
 /* Imports all planned sources in one transaction of the store, or with `trial` only counts what it would
- * import. `eventpipe import` calls it and holds the lock of the store, if there is one, so no daemon can start meanwhile.
- * Returns 0, or a negative code with a message; then nothing was stored. */
+ * import. `eventpipe import` holds the lock of the store meanwhile, if there is a store, so that no daemon
+ * can start. Returns 0, or a negative code with a message; then nothing was stored. */
 int import_run(struct import_plan *plan, struct store *store, bool trial, uint64_t now_ms,
                struct error *error)
 {
