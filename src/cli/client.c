@@ -145,7 +145,8 @@ static int ask_store_in_child(struct cli *cli, const struct control_question *qu
 {
     int sockets[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0)
-        return base_error_set(error, EP_ESYSTEM, "cannot create a socket: %s", strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot create a socket to read the store: %s",
+                              strerror(errno));
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
@@ -157,7 +158,8 @@ static int ask_store_in_child(struct cli *cli, const struct control_question *qu
     struct control_question unlimited = *question;
     unlimited.on_silence = NULL;
     unlimited.patience_ms = UINT64_MAX; /* the child always ends, so no limit is needed */
-    int code = pid < 0 ? base_error_set(error, EP_ESYSTEM, "cannot fork: %s", strerror(errno))
+    int code = pid < 0 ? base_error_set(error, EP_ESYSTEM, "cannot start a process to read the store: %s",
+                                        strerror(errno))
                        : control_ask(sockets[0], &unlimited, on_line, user, error);
     close(sockets[0]);
     while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)

@@ -112,7 +112,10 @@ static int find_instance_by_name(struct cli *cli, const char *name, struct error
 {
     char path[sizeof CONFIG_FOLDER + SHM_NAME_BYTES + 8];
     if (!config_name_valid(name))
-        return base_error_set(error, CONTROL_USAGE, "\"%s\" cannot be the name of an instance", name);
+        return base_error_set(
+            error, CONTROL_USAGE,
+            "-i: \"%s\" cannot be the name of an instance; expected letters, digits, \".\", \"_\" and \"-\"",
+            name);
     snprintf(path, sizeof path, CONFIG_FOLDER "/%s.yaml", name);
     char *instance = read_plain_key(path, "instance");
     bool is_own_file = instance != NULL && strcmp(instance, name) == 0;

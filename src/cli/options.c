@@ -210,7 +210,7 @@ static int take_command_or_argument(struct cli *cli, char *argument_text, struct
 static int check_command_line(const struct cli *cli, struct error *error)
 {
     if (cli_has_option(cli, CLI_OPTION_CONFIG) && cli_has_option(cli, CLI_OPTION_INSTANCE))
-        return base_error_set(error, CONTROL_USAGE, "give -c or -i, not both");
+        return base_error_set(error, CONTROL_USAGE, "give -c FILE or -i INSTANCE, not both");
     if (cli->command == NULL)
         return base_error_set(error, CONTROL_USAGE, "no command given (see eventpipe --help)");
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
@@ -222,8 +222,8 @@ static int check_command_line(const struct cli *cli, struct error *error)
         return base_error_set(error, CONTROL_USAGE, "%s: expected %s", cli->command->name,
                               cli->command->arguments);
     if (cli->command->most >= 0 && cli->arg_count > cli->command->most)
-        return base_error_set(error, CONTROL_USAGE, "%s: unexpected argument \"%s\"", cli->command->name,
-                              cli->args[cli->command->most]);
+        return base_error_set(error, CONTROL_USAGE, "%s: too many arguments, from \"%s\" on",
+                              cli->command->name, cli->args[cli->command->most]);
     return 0;
 }
 

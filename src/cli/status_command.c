@@ -68,7 +68,7 @@ static int read_status(struct cli *cli, struct status *status, struct error *err
     if (cli->attach_error == -EPROTO)
         return base_error_set(
             error, EP_ESTATE,
-            "%s: the daemon and this program have different versions; restart the daemon, or use the "
+            "%s: the daemon has another version than this program; restart the daemon, or use the "
             "eventpipe of its version",
             cli->instance);
     if (cli->attach_error == 0)

@@ -9,7 +9,7 @@
  *     was read until after the last. Otherwise it is copied once more.
  *
  * Asking the kernel who holds a lock (F_GETLK) takes none. SQLite holds one on the file for as long as it
- * has it open in WAL mode. So a program that runs but is idle at the moment is found as well.
+ * has the file open in WAL mode. So a program that runs but is idle at the moment is found as well.
  */
 #include "src/import/copy.h"
 

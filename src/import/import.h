@@ -50,15 +50,16 @@ struct import_plan {
 /*
  * Plans the import; stores nothing. only_source: import this source of the file, NULL = all. new_id: under
  * this id, NULL = its own. EP_ENOENT: the file has no such source. EP_EINVAL: `new_id` for several sources.
- * EP_ECONFIG: the configuration lacks a source. *out is set on success only. The file and the configuration must
- * stay until import_close.
+ * EP_ECONFIG: the configuration lacks a source. *out is set on success only. The file and the configuration
+ * must stay until import_close.
  */
 int import_make_plan(struct import_go *file, const struct config *config, const char *only_source,
                      const char *new_id, struct import_plan *out, struct error *error);
 /*
  * Imports all planned sources in one transaction of the store; now_ms (wall clock) is the time of
  * arrival. The caller has set their store_id. trial: changes nothing; then the store may be NULL (it does
- * not exist yet) or a reader's handle. Returns 0 or a code of the store or of the file; then nothing is stored.
+ * not exist yet) or a reader's handle. Returns 0 or a code of the store or of the file; then nothing is
+ * stored.
  */
 int import_run(struct import_plan *plan, struct store *store, bool trial, uint64_t now_ms,
                struct error *error);

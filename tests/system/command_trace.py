@@ -55,7 +55,7 @@ def main():
     instance.start()
     done = instance.run("trace", "a")
     equal((done.returncode, done.stdout), (4, ""), "an event that never was")
-    check("the trace has nothing" in done.stderr, "it says so: " + done.stderr)
+    check("the trace has no steps" in done.stderr, "it says so: " + done.stderr)
 
     gate.open()
     append(lines, {"id": "a"}, {"id": "b", "how": "fail"}, {"id": "c", "how": "remove"}, {"id": "d", "how": "reject"})
