@@ -18,7 +18,7 @@
 #include "src/cli/table.h"
 #include "src/import/import.h"
 
-struct importing {
+struct import_job {
     struct cli *cli;
     struct import_go *database;
     struct import_plan plan;
@@ -56,25 +56,24 @@ static bool is_termination_requested(void *user)
 
 /* Opens the file that the user named for `eventpipe import`, as a private copy. Signals that end the
  * program are blocked until the copy's files are deleted, and take effect then. Returns an exit status,
- * with the message in importing->error. */
-static int open_go_database(struct importing *importing)
+ * with the message in job->error. */
+static int open_go_database(struct import_job *job)
 {
     sigset_t termination_signals, old_mask;
     fill_termination_signals(&termination_signals);
     sigprocmask(SIG_BLOCK, &termination_signals, &old_mask);
-    int code = import_go_open(importing->cli->args[0], is_termination_requested, NULL, &importing->database,
-                              &importing->error);
+    int code = import_go_open(job->cli->args[0], is_termination_requested, NULL, &job->database, &job->error);
     sigprocmask(SIG_SETMASK, &old_mask, NULL); /* a pending signal ends the program here */
     return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
 }
 
 /* Decides for `eventpipe import` which source of the Go database becomes which source of the configuration
- * (--source, --as). Returns an exit status, with the message in importing->error. */
-static int plan_import(struct importing *importing)
+ * (--source, --as). Returns an exit status, with the message in job->error. */
+static int plan_import(struct import_job *job)
 {
-    const struct cli *cli = importing->cli;
-    int code = import_make_plan(importing->database, cli->config, cli->values[CLI_OPTION_SOURCE],
-                                cli->values[CLI_OPTION_AS], &importing->plan, &importing->error);
+    const struct cli *cli = job->cli;
+    int code = import_make_plan(job->database, cli->config, cli->values[CLI_OPTION_SOURCE],
+                                cli->values[CLI_OPTION_AS], &job->plan, &job->error);
     return code == EP_OK       ? CONTROL_DONE
            : code == EP_ENOENT ? CONTROL_NOTHING
            : code == EP_EINVAL ? CONTROL_USAGE
@@ -85,34 +84,34 @@ static int plan_import(struct importing *importing)
 
 /* Returns the options with which `eventpipe import` opens the store: those of the configuration, and
  * read-only for --dry-run, which must change nothing. */
-static struct store_options make_store_options(const struct importing *importing)
+static struct store_options make_store_options(const struct import_job *job)
 {
-    const struct config *config = importing->cli->config;
+    const struct config *config = job->cli->config;
     return (struct store_options){.url = config->storage,
                                   .instance = config->instance,
                                   .synchronous = config->synchronous,
-                                  .readonly = importing->is_trial};
+                                  .readonly = job->is_trial};
 }
 
 /* Takes the store's lock for `eventpipe import`, as a daemon does at its start, so that none can start
  * before the import ends. Returns 0, EP_EBUSY if a daemon runs, or another negative code; the message is in
- * importing->error. */
-static int lock_store(struct importing *importing)
+ * job->error. */
+static int lock_store(struct import_job *job)
 {
-    struct store_options options = make_store_options(importing);
-    int code = store_hold(&options, 0, &importing->lock_fd, &importing->error);
+    struct store_options options = make_store_options(job);
+    int code = store_hold(&options, 0, &job->lock_fd, &job->error);
     if (code == EP_EBUSY)
-        base_error_prefix(&importing->error, "stop the daemon first");
+        base_error_prefix(&job->error, "stop the daemon first");
     return code;
 }
 
 /* Creates or migrates the store for `eventpipe import`, as the keeper does when the daemon starts, and
  * registers the planned sources and their stages in it. Their ids go into the plan. The three arrays are
  * the caller's and have room for all of them. Returns 0 or a negative code with a message. */
-static int register_sources(struct importing *importing, struct store_options *options,
+static int register_sources(struct import_job *job, struct store_options *options,
                             struct store_names *source_names, const char **stage_names, int64_t *stage_ids)
 {
-    struct import_plan *plan = &importing->plan;
+    struct import_plan *plan = &job->plan;
     for (size_t i = 0; i < plan->mapping_count; i++) {
         const struct source_config *source = plan->mappings[i].source;
         source_names[i] = (struct store_names){source->id, stage_names, source->stage_count, 0, stage_ids};
@@ -121,8 +120,7 @@ static int register_sources(struct importing *importing, struct store_options *o
         stage_names += source->stage_count;
         stage_ids += source->stage_count;
     }
-    int code =
-        store_prepare(options, source_names, plan->mapping_count, &options->start_number, &importing->error);
+    int code = store_prepare(options, source_names, plan->mapping_count, &options->start_number, &job->error);
     for (size_t i = 0; code == EP_OK && i < plan->mapping_count; i++)
         plan->mappings[i].store_id = source_names[i].source_id;
     return code;
@@ -131,10 +129,10 @@ static int register_sources(struct importing *importing, struct store_options *o
 /* Makes the store ready for `eventpipe import` to write: creates or migrates it, registers the sources, and
  * opens it. --dry-run does not call it, because it must create nothing. Returns 0 or a negative code with a
  * message. */
-static int prepare_and_open_store(struct importing *importing)
+static int prepare_and_open_store(struct import_job *job)
 {
-    const struct import_plan *plan = &importing->plan;
-    struct store_options options = make_store_options(importing);
+    const struct import_plan *plan = &job->plan;
+    struct store_options options = make_store_options(job);
     size_t stage_count = 0;
     for (size_t i = 0; i < plan->mapping_count; i++)
         stage_count += plan->mappings[i].source->stage_count;
@@ -142,10 +140,10 @@ static int prepare_and_open_store(struct importing *importing)
     const char **stage_names = calloc(stage_count + 1, sizeof *stage_names);
     int64_t *stage_ids = calloc(stage_count + 1, sizeof *stage_ids);
     int code = source_names == NULL || stage_names == NULL || stage_ids == NULL
-                   ? base_error_set(&importing->error, EP_ENOMEM, "out of memory")
-                   : register_sources(importing, &options, source_names, stage_names, stage_ids);
+                   ? base_error_set(&job->error, EP_ENOMEM, "out of memory")
+                   : register_sources(job, &options, source_names, stage_names, stage_ids);
     if (code == EP_OK)
-        code = store_open(&options, &importing->store, &importing->error);
+        code = store_open(&options, &job->store, &job->error);
     free(source_names);
     free(stage_names);
     free(stage_ids);
@@ -164,35 +162,34 @@ static int on_stored_source(int64_t id, const char *name, void *user)
 }
 
 /* Opens the store for `eventpipe import --dry-run`, which creates nothing; if there is no store yet,
- * importing->store stays NULL. It takes the lock, too, so that a trial fails while a daemon runs, as the
+ * job->store stays NULL. It takes the lock, too, so that a trial fails while a daemon runs, as the
  * import would. Returns 0 or a negative code with a message. */
-static int open_store_read_only(struct importing *importing)
+static int open_store_read_only(struct import_job *job)
 {
-    struct store_options options = make_store_options(importing);
-    int code = store_open(&options, &importing->store, &importing->error);
+    struct store_options options = make_store_options(job);
+    int code = store_open(&options, &job->store, &job->error);
     if (code == EP_ENOENT)
-        return EP_OK; /* there is none yet: importing->store stays NULL */
+        return EP_OK; /* there is none yet: job->store stays NULL */
     if (code == EP_OK)
-        code = lock_store(importing);
+        code = lock_store(job);
     if (code == EP_OK)
-        code = store_each_source(importing->store, on_stored_source, &importing->plan);
+        code = store_each_source(job->store, on_stored_source, &job->plan);
     return code;
 }
 
 /* Imports the planned events of the Go database into the store in one transaction; with --dry-run it only
  * counts them. Closes the store and releases its lock in every case. Returns the exit status of `eventpipe
  * import`. */
-static int import_into_store(struct importing *importing)
+static int import_into_store(struct import_job *job)
 {
-    int code = importing->is_trial ? open_store_read_only(importing) : lock_store(importing);
-    if (code == EP_OK && !importing->is_trial)
-        code = prepare_and_open_store(importing);
+    int code = job->is_trial ? open_store_read_only(job) : lock_store(job);
+    if (code == EP_OK && !job->is_trial)
+        code = prepare_and_open_store(job);
     if (code == EP_OK)
-        code = import_run(&importing->plan, importing->store, importing->is_trial, shm_realtime_ms(),
-                          &importing->error);
-    store_close(&importing->store);
-    if (importing->lock_fd >= 0)
-        close(importing->lock_fd);
+        code = import_run(&job->plan, job->store, job->is_trial, shm_realtime_ms(), &job->error);
+    store_close(&job->store);
+    if (job->lock_fd >= 0)
+        close(job->lock_fd);
     return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
 }
 
@@ -254,21 +251,22 @@ static void print_source_warnings(struct text *out, const struct import_mapping 
  * cursor, the stages they wait for, and warnings. With `is_trial` it says what would be done. */
 static void print_source_report(struct text *out, const struct import_mapping *mapping, bool is_trial)
 {
-    const char *would = is_trial ? "would " : "", *be = is_trial ? "would be " : "";
+    const char *would = is_trial ? "would " : "", *would_be = is_trial ? "would be " : "";
     bool is_renamed = strcmp(mapping->from_id, mapping->source->id) != 0;
     print_line(out,
                "%s%s%s%s: %" PRIu64 " %s %simported, %" PRIu64 " already known, %" PRIu64 " corrupt, %" PRIu64
                " %s locked",
                mapping->source->id, is_renamed ? " (" : "", is_renamed ? mapping->from_id : "",
                is_renamed ? " in the file)" : "", mapping->imported_count,
-               event_or_events(mapping->imported_count), be, mapping->known_count, mapping->corrupt_count,
-               mapping->locked_count, mapping->locked_count == 1 ? "was" : "were");
+               event_or_events(mapping->imported_count), would_be, mapping->known_count,
+               mapping->corrupt_count, mapping->locked_count, mapping->locked_count == 1 ? "was" : "were");
     if (mapping->cursor == NULL || mapping->cursor[0] == '\0')
         print_line(out, "  cursor: the file has none");
     else if (mapping->cursor_set)
-        print_line(out, "  cursor: %sset to %s", be, mapping->cursor);
+        print_line(out, "  cursor: %sset to %s", would_be, mapping->cursor);
     else
-        print_line(out, "  cursor: %skept, the store has one; in the file it is %s", be, mapping->cursor);
+        print_line(out, "  cursor: %skept, the store has one; in the file it is %s", would_be,
+                   mapping->cursor);
     print_stage_counts(out, mapping, would);
     print_source_warnings(out, mapping);
 }
@@ -347,27 +345,25 @@ static int check_import_config(const struct cli *cli, struct error *error)
  * store while the daemon is down. Prints a report on each source and returns an exit status. */
 int cli_import(struct cli *cli)
 {
-    struct importing importing = {.cli = cli,
-                                  .lock_fd = -1,
-                                  .is_trial = cli_has_option(cli, CLI_OPTION_DRY_RUN)};
-    int status = check_import_config(cli, &importing.error);
+    struct import_job job = {.cli = cli, .lock_fd = -1, .is_trial = cli_has_option(cli, CLI_OPTION_DRY_RUN)};
+    int status = check_import_config(cli, &job.error);
     if (status == CONTROL_DONE)
-        status = open_go_database(&importing);
+        status = open_go_database(&job);
     if (status == CONTROL_DONE)
-        status = plan_import(&importing);
+        status = plan_import(&job);
     if (status == CONTROL_DONE)
-        status = import_into_store(&importing);
-    for (size_t i = 0; status == CONTROL_DONE && i < importing.plan.mapping_count; i++) {
+        status = import_into_store(&job);
+    for (size_t i = 0; status == CONTROL_DONE && i < job.plan.mapping_count; i++) {
         if (cli_has_option(cli, CLI_OPTION_JSON))
-            write_source_report_json(&cli->out, &importing.plan.mappings[i], importing.is_trial);
+            write_source_report_json(&cli->out, &job.plan.mappings[i], job.is_trial);
         else
-            print_source_report(&cli->out, &importing.plan.mappings[i], importing.is_trial);
+            print_source_report(&cli->out, &job.plan.mappings[i], job.is_trial);
     }
     if (status != CONTROL_DONE)
-        cli_print_message("%s", importing.error.message);
-    else if (importing.plan.mapping_count == 0)
+        cli_print_message("%s", job.error.message);
+    else if (job.plan.mapping_count == 0)
         cli_print_message("%s contains no sources and no events", cli->args[0]);
-    import_close(&importing.plan);
-    import_go_close(&importing.database);
+    import_close(&job.plan);
+    import_go_close(&job.database);
     return status;
 }

@@ -19,7 +19,7 @@
 #define REQUEST_BODY_BYTES (4u << 20)
 #define PAUSE_MS 1000
 
-struct injecting {
+struct injection {
     struct cli *cli;
     int input_fd;
     struct text buffer;   /* whole lines and perhaps the beginning of one more */
@@ -42,13 +42,13 @@ static uint64_t read_count_member(struct json_span line, const char *pointer)
  * added to the totals. */
 static int on_answer_line(const char *text, size_t bytes, void *user)
 {
-    struct injecting *injecting = user;
-    struct cli *cli = injecting->cli;
+    struct injection *injection = user;
+    struct cli *cli = injection->cli;
     struct json_span line = {text, bytes}, value;
     if (json_find(line, "/injected", &value)) {
-        injecting->injected_count += read_count_member(line, "/injected");
-        injecting->duplicate_count += read_count_member(line, "/duplicates");
-        injecting->invalid_count += read_count_member(line, "/invalid");
+        injection->injected_count += read_count_member(line, "/injected");
+        injection->duplicate_count += read_count_member(line, "/duplicates");
+        injection->invalid_count += read_count_member(line, "/invalid");
     } else if (cli_has_option(cli, CLI_OPTION_JSON)) {
         base_text_append_bytes(&cli->out, text, bytes);
         base_text_append(&cli->out, "\n");
@@ -64,39 +64,39 @@ static int on_answer_line(const char *text, size_t bytes, void *user)
 /* Sends the first `bytes` bytes of the input buffer of `eventpipe inject` to the keeper as one request, and
  * removes them: whole lines, or the rest at the end of the input. Sets exit_status. If the daemon fails,
  * input_fd becomes -1, so that no more input is read. */
-static void send_lines(struct injecting *injecting, size_t bytes)
+static void send_lines(struct injection *injection, size_t bytes)
 {
-    struct cli *cli = injecting->cli;
+    struct cli *cli = injection->cli;
     struct text request = {0};
-    struct cli_answer answer = {.on_line = on_answer_line, .user = injecting, .quiet = true};
+    struct cli_answer answer = {.on_line = on_answer_line, .user = injection, .quiet = true};
     base_text_append(&request, "{\"command\":\"inject\",\"source\":");
     json_write_string(&request, cli->args[0], strlen(cli->args[0]));
     base_text_append(&request, ",\"line\":");
-    json_write_uint(&request, injecting->line_number);
+    json_write_uint(&request, injection->line_number);
     base_text_append(&request, cli_has_option(cli, CLI_OPTION_DRY_RUN) ? ",\"dry_run\":true}" : "}");
     struct control_question question = {.line = request.text,
-                                        .body = injecting->buffer.text,
+                                        .body = injection->buffer.text,
                                         .body_bytes = bytes,
                                         .patience_ms = 60000};
-    uint64_t invalid_before = injecting->invalid_count;
+    uint64_t invalid_before = injection->invalid_count;
     int status = request.failed ? CONTROL_NO : cli_send_request(cli, &question, &answer);
-    bool only_invalid_events = status == CONTROL_NO && injecting->invalid_count > invalid_before;
+    bool only_invalid_events = status == CONTROL_NO && injection->invalid_count > invalid_before;
     if (status != CONTROL_DONE)
-        injecting->exit_status =
-            only_invalid_events && injecting->exit_status == CONTROL_DONE ? CONTROL_NO : status;
+        injection->exit_status =
+            only_invalid_events && injection->exit_status == CONTROL_DONE ? CONTROL_NO : status;
     if (only_invalid_events)
         cli->final_message[0] = '\0'; /* the totals at the end show the same */
     if (status != CONTROL_DONE && !only_invalid_events)
-        injecting->input_fd = -1; /* the daemon failed: the rest of the input is not read */
-    for (const char *position = injecting->buffer.text; bytes > 0; injecting->line_number++) {
-        const char *line_feed = memchr(position, '\n', (size_t)(injecting->buffer.text + bytes - position));
+        injection->input_fd = -1; /* the daemon failed: the rest of the input is not read */
+    for (const char *position = injection->buffer.text; bytes > 0; injection->line_number++) {
+        const char *line_feed = memchr(position, '\n', (size_t)(injection->buffer.text + bytes - position));
         if (line_feed == NULL)
             break;
         position = line_feed + 1;
     }
     if (bytes > 0) {
-        memmove(injecting->buffer.text, injecting->buffer.text + bytes, injecting->buffer.bytes - bytes);
-        injecting->buffer.bytes -= bytes;
+        memmove(injection->buffer.text, injection->buffer.text + bytes, injection->buffer.bytes - bytes);
+        injection->buffer.bytes -= bytes;
     }
     base_text_free(&request);
 }
@@ -112,47 +112,47 @@ static size_t count_complete_line_bytes(const struct text *buffer)
 /* Reads more events of `eventpipe inject` from the file or stdin; if the buffer is full or the input pauses
  * for a second, sends what is complete. The command calls it until it returns false, at the end of the
  * input or after a failure. */
-static bool read_or_send_events(struct injecting *injecting)
+static bool read_or_send_events(struct injection *injection)
 {
     char chunk[65536];
-    struct pollfd input_poll = {.fd = injecting->input_fd, .events = POLLIN};
-    size_t complete_bytes = count_complete_line_bytes(&injecting->buffer);
+    struct pollfd input_poll = {.fd = injection->input_fd, .events = POLLIN};
+    size_t complete_bytes = count_complete_line_bytes(&injection->buffer);
     if (complete_bytes > 0 &&
-        (injecting->buffer.bytes >= REQUEST_BODY_BYTES || poll(&input_poll, 1, PAUSE_MS) == 0)) {
-        send_lines(injecting, complete_bytes);
-        return injecting->input_fd >= 0;
+        (injection->buffer.bytes >= REQUEST_BODY_BYTES || poll(&input_poll, 1, PAUSE_MS) == 0)) {
+        send_lines(injection, complete_bytes);
+        return injection->input_fd >= 0;
     }
-    ssize_t read_bytes = read(injecting->input_fd, chunk, sizeof chunk);
+    ssize_t read_bytes = read(injection->input_fd, chunk, sizeof chunk);
     if (read_bytes < 0 && errno == EINTR)
         return true;
     if (read_bytes < 0) {
         cli_print_message("cannot read the events: %s", strerror(errno));
-        injecting->exit_status = CONTROL_NO;
+        injection->exit_status = CONTROL_NO;
     }
     if (read_bytes > 0)
-        base_text_append_bytes(&injecting->buffer, chunk, (size_t)read_bytes);
-    if (injecting->buffer.failed) {
+        base_text_append_bytes(&injection->buffer, chunk, (size_t)read_bytes);
+    if (injection->buffer.failed) {
         cli_print_message("out of memory");
-        injecting->exit_status = CONTROL_NO;
+        injection->exit_status = CONTROL_NO;
     }
-    return read_bytes > 0 && !injecting->buffer.failed;
+    return read_bytes > 0 && !injection->buffer.failed;
 }
 
 /* Prints how many events of all requests were injected, were duplicates or were invalid. `eventpipe inject`
  * ends with it. */
-static void print_totals(const struct injecting *injecting)
+static void print_totals(const struct injection *injection)
 {
-    struct cli *cli = injecting->cli;
-    const char *would = cli_has_option(cli, CLI_OPTION_DRY_RUN) ? "would be " : "";
+    struct cli *cli = injection->cli;
+    const char *would_be = cli_has_option(cli, CLI_OPTION_DRY_RUN) ? "would be " : "";
     char text[200];
     if (cli_has_option(cli, CLI_OPTION_JSON))
         snprintf(text, sizeof text,
                  "{\"injected\":%" PRIu64 ",\"duplicates\":%" PRIu64 ",\"invalid\":%" PRIu64 "}\n",
-                 injecting->injected_count, injecting->duplicate_count, injecting->invalid_count);
+                 injection->injected_count, injection->duplicate_count, injection->invalid_count);
     else
         snprintf(text, sizeof text, "%" PRIu64 " %sinjected, %" PRIu64 " duplicate%s, %" PRIu64 " invalid\n",
-                 injecting->injected_count, would, injecting->duplicate_count,
-                 injecting->duplicate_count == 1 ? "" : "s", injecting->invalid_count);
+                 injection->injected_count, would_be, injection->duplicate_count,
+                 injection->duplicate_count == 1 ? "" : "s", injection->invalid_count);
     base_text_append(&cli->out, text);
 }
 
@@ -160,28 +160,28 @@ static void print_totals(const struct injecting *injecting)
  * keeper, which stores them as events of the source. Returns an exit status. */
 int cli_inject(struct cli *cli)
 {
-    struct injecting injecting = {.cli = cli, .line_number = 1, .input_fd = STDIN_FILENO};
+    struct injection injection = {.cli = cli, .line_number = 1, .input_fd = STDIN_FILENO};
     const char *path = cli->arg_count > 1 ? cli->args[1] : "-";
-    int opened_fd = -1;
+    int file_fd = -1;
     if (strcmp(path, "-") != 0) {
-        opened_fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (opened_fd < 0) {
+        file_fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (file_fd < 0) {
             cli_print_message("cannot open %s: %s", path, strerror(errno));
             return CONTROL_NO;
         }
-        injecting.input_fd = opened_fd;
+        injection.input_fd = file_fd;
     }
-    while (read_or_send_events(&injecting))
+    while (read_or_send_events(&injection))
         continue;
     /* send even an empty request: it reports an unknown source, or that the daemon is down */
-    if (injecting.input_fd >= 0 && (injecting.buffer.bytes > 0 || injecting.line_number == 1) &&
-        !injecting.buffer.failed)
-        send_lines(&injecting, injecting.buffer.bytes);
-    if (injecting.exit_status == CONTROL_DONE ||
-        injecting.injected_count + injecting.duplicate_count + injecting.invalid_count > 0)
-        print_totals(&injecting);
-    if (opened_fd >= 0)
-        close(opened_fd);
-    base_text_free(&injecting.buffer);
-    return injecting.exit_status;
+    if (injection.input_fd >= 0 && (injection.buffer.bytes > 0 || injection.line_number == 1) &&
+        !injection.buffer.failed)
+        send_lines(&injection, injection.buffer.bytes);
+    if (injection.exit_status == CONTROL_DONE ||
+        injection.injected_count + injection.duplicate_count + injection.invalid_count > 0)
+        print_totals(&injection);
+    if (file_fd >= 0)
+        close(file_fd);
+    base_text_free(&injection.buffer);
+    return injection.exit_status;
 }

@@ -137,8 +137,9 @@ struct instance_names {
  * the message that asks for -i. */
 static void add_instance_name(struct instance_names *list, const char *name)
 {
-    size_t used = strlen(list->names);
-    snprintf(list->names + used, sizeof list->names - used, "%s%s", list->count == 0 ? "" : ", ", name);
+    size_t used_bytes = strlen(list->names);
+    snprintf(list->names + used_bytes, sizeof list->names - used_bytes, "%s%s", list->count == 0 ? "" : ", ",
+             name);
     snprintf(list->last_name, sizeof list->last_name, "%s", name);
     list->count++;
 }

@@ -94,20 +94,20 @@ void cli_show_print_json(struct text *out, struct json_span value, size_t indent
     }
 }
 
-static void print_label(struct text *out, const char *name)
+static void print_label(struct text *out, const char *label)
 {
     char padded[32];
-    snprintf(padded, sizeof padded, "%-*s", LABEL_COLUMNS, name);
+    snprintf(padded, sizeof padded, "%-*s", LABEL_COLUMNS, label);
     base_text_append(out, padded);
 }
 
 /* Prints one labelled line of `eventpipe show`, such as "state     dead". Prints nothing if the member is
  * null or missing. */
-static void print_text_member(struct text *out, struct json_span line, const char *name, const char *pointer)
+static void print_text_member(struct text *out, struct json_span line, const char *label, const char *pointer)
 {
     char *text = cli_queue_read_text(line, pointer);
     if (text != NULL && text[0] != '\0') {
-        print_label(out, name);
+        print_label(out, label);
         cli_table_write_text(out, text, 0);
         base_text_append(out, "\n");
     }
@@ -117,14 +117,14 @@ static void print_text_member(struct text *out, struct json_span line, const cha
 /* Prints a time of an event for `eventpipe show`, followed by how long ago or ahead it is, such as "(3m 5s
  * ago)". `age_pointer` is the member with that age in seconds, `age_format` the text around it. Prints
  * nothing if the time is null. */
-static void print_time_member(struct text *out, struct json_span line, const char *name, const char *pointer,
+static void print_time_member(struct text *out, struct json_span line, const char *label, const char *pointer,
                               const char *age_pointer, const char *age_format)
 {
     char age[40], age_text[64], *text = cli_queue_read_text(line, pointer);
     cli_queue_format_age(line, age_pointer, age, sizeof age);
     snprintf(age_text, sizeof age_text, age_format, age);
     if (text != NULL && text[0] != '\0') {
-        print_label(out, name);
+        print_label(out, label);
         cli_table_write_text(out, text, 0);
         base_text_append(out, age_text);
         base_text_append(out, "\n");
@@ -148,12 +148,12 @@ static int on_done_stage(struct json_span stage, void *user)
 
 /* Prints the context or the data of an event for `eventpipe show`, as JSON over several lines. Prints
  * nothing if the member is null or missing. */
-static void print_json_member(struct text *out, struct json_span line, const char *name, const char *pointer)
+static void print_json_member(struct text *out, struct json_span line, const char *label, const char *pointer)
 {
     struct json_span value;
     if (!json_find(line, pointer, &value) || json_kind(value) == 'n')
         return;
-    print_label(out, name);
+    print_label(out, label);
     cli_show_print_json(out, value, LABEL_COLUMNS);
     base_text_append(out, "\n");
 }

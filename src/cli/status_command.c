@@ -119,9 +119,9 @@ struct watch {
 };
 
 /* Begins `eventpipe status --watch`: reads the signals that end it from a signalfd, so that the terminal
- * can be restored first, and lets the terminal deliver single keys. `text` is false for --json. Returns the
- * signalfd, or -1 with errno set. */
-static int open_watch(struct watch *watch, bool text)
+ * can be restored first, and lets the terminal deliver single keys. `as_text` is false for --json. Returns
+ * the signalfd, or -1 with errno set. */
+static int open_watch(struct watch *watch, bool as_text)
 {
     sigset_t set;
     sigemptyset(&set);
@@ -131,7 +131,7 @@ static int open_watch(struct watch *watch, bool text)
     sigaddset(&set, SIGWINCH);
     sigprocmask(SIG_BLOCK, &set, NULL);
     watch->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    watch->redraws = text && isatty(STDOUT_FILENO);
+    watch->redraws = as_text && isatty(STDOUT_FILENO);
     watch->reads_keys = watch->redraws && tcgetattr(STDIN_FILENO, &watch->old_terminal) == 0;
     if (watch->reads_keys) {
         struct termios raw = watch->old_terminal;
@@ -188,9 +188,9 @@ static void add_clear_codes(struct text *out)
  * Returns the exit status of the last snapshot, or CONTROL_NO if it cannot begin. */
 static int watch_status(struct cli *cli)
 {
-    bool text = !cli_has_option(cli, CLI_OPTION_JSON);
+    bool as_text = !cli_has_option(cli, CLI_OPTION_JSON);
     struct watch watch = {0};
-    if (open_watch(&watch, text) < 0) {
+    if (open_watch(&watch, as_text) < 0) {
         cli_print_message("cannot receive signals for --watch: %s", strerror(errno));
         return CONTROL_NO;
     }
@@ -201,7 +201,7 @@ static int watch_status(struct cli *cli)
         status = write_status_once(cli);
         if (watch.redraws)
             add_clear_codes(&cli->out);
-        else if (text)
+        else if (as_text)
             base_text_append(&cli->out, "\n");
         cli_finish_output(cli, 0);
     } while (!cli->output_failed && !wait_or_end_watch(&watch));

@@ -56,16 +56,16 @@ static const char *choose_state_colour(const struct view *view, const char *stat
 static void print_folded(const struct view *view, const char *text, size_t column, size_t indent)
 {
     size_t position = column;
-    for (bool first = true; *text != '\0'; first = false) {
+    for (bool is_first_word = true; *text != '\0'; is_first_word = false) {
         char word[512];
         size_t bytes = strcspn(text, " ");
         snprintf(word, sizeof word, "%.*s", (int)(bytes < sizeof word ? bytes : sizeof word - 1), text);
         size_t width = cli_table_measure_text(word);
-        if (!first && view->width > 0 && position + 1 + width > view->width) {
+        if (!is_first_word && view->width > 0 && position + 1 + width > view->width) {
             print_text(view, "\n");
             for (position = 0; position < indent; position++)
                 print_text(view, " ");
-        } else if (!first) {
+        } else if (!is_first_word) {
             print_text(view, " ");
             position++;
         }

@@ -131,9 +131,9 @@ static bool drop_first_droppable_column(const struct table *table, size_t *width
 static void fit_columns(struct table *table, size_t *widths, size_t width)
 {
     for (size_t i = 0; i < table->cell_count; i++) {
-        size_t cell = cli_table_measure_text(table->cells[i]),
+        size_t cell_width = cli_table_measure_text(table->cells[i]),
                *column_width = &table->widths[i % table->column_count];
-        *column_width = cell > *column_width ? cell : *column_width;
+        *column_width = cell_width > *column_width ? cell_width : *column_width;
     }
     memcpy(widths, table->widths, table->column_count * sizeof *widths);
     table->gap = GAP;
@@ -159,7 +159,7 @@ static void print_row(const struct table *table, char *const *cells, const char 
                       const size_t *widths, struct text *out, size_t indent)
 {
     size_t pending_blanks = indent;
-    bool first = true;
+    bool is_first_cell = true;
     for (size_t i = 0; i < table->column_count; i++) {
         if (widths[i] == 0)
             continue;
@@ -167,8 +167,8 @@ static void print_row(const struct table *table, char *const *cells, const char 
         const char *colour = colours != NULL && cells != NULL ? colours[i] : NULL;
         size_t width = cli_table_measure_text(text) < widths[i] ? cli_table_measure_text(text) : widths[i];
         pending_blanks +=
-            (first ? 0 : table->gap) + (table->columns[i].is_right_aligned ? widths[i] - width : 0);
-        first = false;
+            (is_first_cell ? 0 : table->gap) + (table->columns[i].is_right_aligned ? widths[i] - width : 0);
+        is_first_cell = false;
         if (width > 0) {
             write_blanks(out, pending_blanks);
             pending_blanks = 0;

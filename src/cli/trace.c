@@ -241,18 +241,18 @@ static void print_event_heading(struct history *history, const struct store_trac
 static int on_trace_step(const struct store_trace_step *step, void *user)
 {
     struct history *history = user;
-    bool json = cli_has_option(history->cli, CLI_OPTION_JSON);
+    bool as_json = cli_has_option(history->cli, CLI_OPTION_JSON);
     bool is_new_event = history->step_count++ == 0 || step->event != history->last_event;
     history->last_event = step->event;
     if (is_new_event) {
         history->event_count++;
         history->truncated_count += !is_arrival(step);
-        if (!json) {
+        if (!as_json) {
             print_step_rows(history);
             print_event_heading(history, step);
         }
     }
-    if (json)
+    if (as_json)
         print_step_json(history, step);
     else
         add_step_row(history, step);

@@ -36,7 +36,7 @@ struct original {
 };
 
 /* One call of import_copy_make. */
-struct copying {
+struct copy_job {
     struct original original;
     const struct import_copy *copy;
     import_stop *should_stop;
@@ -66,25 +66,25 @@ static int read_file_statuses(const struct original *original, struct stat *file
 /* Checks, before `eventpipe import` copies them, that the database, its WAL and its journal are regular
  * files (a pipe would block the copy) and that the file system of the copy has space for them. Returns 0 or
  * a negative code with a message. */
-static int check_file_types_and_free_space(const struct copying *copying)
+static int check_file_types_and_free_space(const struct copy_job *job)
 {
-    const struct stat *file_status = copying->original.file_status;
+    const struct stat *file_status = job->original.file_status;
     struct statvfs file_system;
     uint64_t needed_bytes = 0;
     for (size_t i = 0; i < FILE_COUNT; i++) {
         if (i == 0 ? !S_ISREG(file_status[i].st_mode)
                    : file_status[i].st_mode != 0 && !S_ISREG(file_status[i].st_mode))
-            return base_error_set(copying->error, EP_EINVAL,
-                                  "%s%s: expected a regular file that holds a database",
-                                  copying->original.path, file_suffixes[i]);
+            return base_error_set(job->error, EP_EINVAL,
+                                  "%s%s: expected a regular file that holds a database", job->original.path,
+                                  file_suffixes[i]);
         needed_bytes += (uint64_t)file_status[i].st_size;
     }
-    if (statvfs(copying->copy->directory, &file_system) == 0 &&
+    if (statvfs(job->copy->directory, &file_system) == 0 &&
         needed_bytes / file_system.f_frsize >= file_system.f_bavail)
-        return base_error_set(copying->error, EP_ESYSTEM,
+        return base_error_set(job->error, EP_ESYSTEM,
                               "%s: not enough space for a copy of the database: it needs %" PRIu64
                               " bytes, %" PRIu64 " are free (set TMPDIR to a directory with more space)",
-                              copying->copy->directory, needed_bytes,
+                              job->copy->directory, needed_bytes,
                               (uint64_t)file_system.f_bavail * file_system.f_frsize);
     return 0;
 }
@@ -136,14 +136,14 @@ static int check_not_open_elsewhere(const struct original *original, struct erro
 
 /* Writes `bytes` bytes of the copy buffer to the file `fd`; a short or interrupted write(2) is continued.
  * `eventpipe import` calls it for each buffer that it has read. Returns 0 or EP_ESYSTEM with a message. */
-static int write_buffer(struct copying *copying, int fd, const char *path, size_t bytes)
+static int write_buffer(struct copy_job *job, int fd, const char *path, size_t bytes)
 {
     for (size_t written_bytes = 0; written_bytes < bytes;) {
-        ssize_t written = write(fd, copying->buffer + written_bytes, bytes - written_bytes);
+        ssize_t written = write(fd, job->buffer + written_bytes, bytes - written_bytes);
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0)
-            return base_error_set(copying->error, EP_ESYSTEM,
+            return base_error_set(job->error, EP_ESYSTEM,
                                   "cannot write the copy %s: %s (it needs as much space as the database; set "
                                   "TMPDIR to a directory with more space)",
                                   path, strerror(errno));
@@ -155,22 +155,21 @@ static int write_buffer(struct copying *copying, int fd, const char *path, size_
 /* Copies the content of one open file of the database to import, one buffer at a time. Before each buffer
  * it asks the caller of `import_copy_make` whether the user has interrupted `eventpipe import`, and then
  * fails with EP_ESTATE. Returns 0 or a negative code with a message. */
-static int copy_file_content(struct copying *copying, int from_fd, const char *from_path, int to_fd,
+static int copy_file_content(struct copy_job *job, int from_fd, const char *from_path, int to_fd,
                              const char *to_path)
 {
     for (;;) {
-        if (copying->should_stop != NULL && copying->should_stop(copying->user))
-            return base_error_set(copying->error, EP_ESTATE,
+        if (job->should_stop != NULL && job->should_stop(job->user))
+            return base_error_set(job->error, EP_ESTATE,
                                   "interrupted while %s was being copied; nothing was imported", from_path);
-        ssize_t read_bytes = read(from_fd, copying->buffer, BUFFER_BYTES);
+        ssize_t read_bytes = read(from_fd, job->buffer, BUFFER_BYTES);
         if (read_bytes < 0 && errno == EINTR)
             continue;
         if (read_bytes < 0)
-            return base_error_set(copying->error, EP_ESYSTEM, "cannot read %s: %s", from_path,
-                                  strerror(errno));
+            return base_error_set(job->error, EP_ESYSTEM, "cannot read %s: %s", from_path, strerror(errno));
         if (read_bytes == 0)
             return 0;
-        int code = write_buffer(copying, to_fd, to_path, (size_t)read_bytes);
+        int code = write_buffer(job, to_fd, to_path, (size_t)read_bytes);
         if (code != 0)
             return code;
     }
@@ -179,25 +178,25 @@ static int copy_file_content(struct copying *copying, int from_fd, const char *f
 /* Copies one file of the database to import into the private directory of `eventpipe import`. `file_index`
  * selects the database, its WAL or its journal; one that does not exist is skipped. Returns 0 or a negative
  * code with a message. */
-static int copy_file(struct copying *copying, size_t file_index)
+static int copy_file(struct copy_job *job, size_t file_index)
 {
     char from_path[PATH_MAX + 16], to_path[PATH_MAX + 16];
-    snprintf(from_path, sizeof from_path, "%s%s", copying->original.path, file_suffixes[file_index]);
-    snprintf(to_path, sizeof to_path, "%s%s", copying->copy->path, file_suffixes[file_index]);
+    snprintf(from_path, sizeof from_path, "%s%s", job->original.path, file_suffixes[file_index]);
+    snprintf(to_path, sizeof to_path, "%s%s", job->copy->path, file_suffixes[file_index]);
     if (unlink(to_path) != 0 && errno != ENOENT) /* left by the first round */
-        return base_error_set(copying->error, EP_ESYSTEM, "cannot write the copy %s: %s", to_path,
+        return base_error_set(job->error, EP_ESYSTEM, "cannot write the copy %s: %s", to_path,
                               strerror(errno));
-    if (copying->original.file_status[file_index].st_mode == 0)
+    if (job->original.file_status[file_index].st_mode == 0)
         return 0;
     int from_fd = open(from_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (from_fd < 0 && errno == ENOENT && file_index > 0)
         return 0; /* deleted meanwhile: copy_all_files detects the change */
     if (from_fd < 0)
-        return base_error_set(copying->error, EP_EACCESS, "cannot open %s: %s", from_path, strerror(errno));
+        return base_error_set(job->error, EP_EACCESS, "cannot open %s: %s", from_path, strerror(errno));
     int to_fd = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int code = to_fd < 0 ? base_error_set(copying->error, EP_ESYSTEM, "cannot write the copy %s: %s", to_path,
+    int code = to_fd < 0 ? base_error_set(job->error, EP_ESYSTEM, "cannot write the copy %s: %s", to_path,
                                           strerror(errno))
-                         : copy_file_content(copying, from_fd, from_path, to_fd, to_path);
+                         : copy_file_content(job, from_fd, from_path, to_fd, to_path);
     close(from_fd);
     if (to_fd >= 0)
         close(to_fd);
@@ -207,37 +206,37 @@ static int copy_file(struct copying *copying, size_t file_index)
 /* Copies the database to import with its WAL and journal once, for `eventpipe import`. Sets *changed to
  * true if one of the originals changed meanwhile: the copied files then do not belong together, and the
  * caller must copy again. Returns 0 or a negative code with a message. */
-static int copy_all_files(struct copying *copying, bool *changed)
+static int copy_all_files(struct copy_job *job, bool *changed)
 {
     struct stat after[FILE_COUNT];
-    int code = read_file_statuses(&copying->original, copying->original.file_status, copying->error);
+    int code = read_file_statuses(&job->original, job->original.file_status, job->error);
     if (code == 0)
-        code = check_file_types_and_free_space(copying);
+        code = check_file_types_and_free_space(job);
     for (size_t i = 0; code == 0 && i < FILE_COUNT; i++)
-        code = copy_file(copying, i);
+        code = copy_file(job, i);
     if (code == 0)
-        code = read_file_statuses(&copying->original, after, copying->error);
-    *changed = code == 0 && !are_files_unchanged(copying->original.file_status, after);
+        code = read_file_statuses(&job->original, after, job->error);
+    *changed = code == 0 && !are_files_unchanged(job->original.file_status, after);
     return code;
 }
 
 /* Copies the database to import, for `eventpipe import`, and copies it a second time if it changed during
  * the first. Returns 0, or EP_EBUSY if it changed again or another process has it open: that process must
  * be stopped first. */
-static int copy_until_unchanged(struct copying *copying)
+static int copy_until_unchanged(struct copy_job *job)
 {
     bool changed = true;
-    int code = check_not_open_elsewhere(&copying->original, copying->error);
+    int code = check_not_open_elsewhere(&job->original, job->error);
     for (int attempt = 0; code == 0 && changed && attempt < 2; attempt++)
-        code = copy_all_files(copying, &changed);
+        code = copy_all_files(job, &changed);
     if (code == 0) /* it may have been started meanwhile */
-        code = check_not_open_elsewhere(&copying->original, copying->error);
+        code = check_not_open_elsewhere(&job->original, job->error);
     if (code == 0 && changed)
         code = base_error_set(
-            copying->error, EP_EBUSY,
+            job->error, EP_EBUSY,
             "%s: it changed while it was copied, twice, so a program still writes to it; if that is the Go "
             "eventpipe, stop it first, then import again",
-            copying->original.path);
+            job->original.path);
     return code;
 }
 
@@ -273,17 +272,17 @@ int import_copy_make(const char *path, import_stop *should_stop, void *user, str
                      struct error *error)
 {
     struct import_copy copy = {0};
-    struct copying copying = {.copy = &copy, .should_stop = should_stop, .user = user, .error = error};
-    if (realpath(path, copying.original.path) == NULL)
+    struct copy_job job = {.copy = &copy, .should_stop = should_stop, .user = user, .error = error};
+    if (realpath(path, job.original.path) == NULL)
         return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
                               path, strerror(errno));
-    copying.buffer = malloc(BUFFER_BYTES);
-    if (copying.buffer == NULL)
+    job.buffer = malloc(BUFFER_BYTES);
+    if (job.buffer == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory");
     int code = create_private_directory(&copy, error);
     if (code == 0)
-        code = copy_until_unchanged(&copying);
-    free(copying.buffer);
+        code = copy_until_unchanged(&job);
+    free(job.buffer);
     if (code != 0)
         import_copy_remove(&copy);
     else
