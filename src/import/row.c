@@ -50,7 +50,7 @@ static int read_single_value(struct msgpack bytes, struct msgpack *value, struct
 {
     int code = json_msgpack_first(bytes, value, error);
     if (code == 0 && value->bytes != bytes.bytes)
-        code = base_error_set(error, EP_EPROTO, "%zu unexpected bytes follow the value",
+        code = base_error_set(error, EP_EPROTO, "unexpected bytes after the value: %zu",
                               bytes.bytes - value->bytes);
     return code;
 }

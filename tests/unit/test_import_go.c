@@ -221,7 +221,7 @@ static const struct {
     {IMPORT_RIG_TEXT(""), {NULL, 0}, "data", NULL},
     {IMPORT_RIG_TEXT("\x93\x01\x02\x03"), {NULL, 0}, "expected a map, found an array", NULL},
     {IMPORT_RIG_TEXT("\x82\xa3uid\xa1x"), {NULL, 0}, "data", NULL}, /* ends too early */
-    {IMPORT_RIG_TEXT(GOOD "\0\0"), {NULL, 0}, "2 bytes follow its end", NULL},
+    {IMPORT_RIG_TEXT(GOOD "\0\0"), {NULL, 0}, "unexpected bytes after the value: 2", NULL},
     {IMPORT_RIG_TEXT("\x81\xa3uid\xc7\x01\x05z"), {NULL, 0}, "data", NULL}, /* an extension nobody knows */
     {IMPORT_RIG_TEXT("\xdf\xff\xff\xff\xff"), {NULL, 0}, "data", NULL},     /* claims what is not there */
     {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(""), NULL, "{\"uid\":\"x\"}"},
@@ -232,7 +232,8 @@ static const struct {
     {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT("\xff"),
      "context in the database of the Go eventpipe cannot be read: expected a map", "{\"uid\":\"x\"}"},
     {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT("\x81"), "context", "{\"uid\":\"x\"}"},
-    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT("\x80\x80"), "1 bytes follow its end", "{\"uid\":\"x\"}"},
+    {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT("\x80\x80"), "unexpected bytes after the value: 1",
+     "{\"uid\":\"x\"}"},
     {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(CONTEXT("\xa1y")), "pipelineContext: expected a map, found text",
      "{\"uid\":\"x\"}"},
     {IMPORT_RIG_TEXT(GOOD), IMPORT_RIG_TEXT(CONTEXT("\x90")),
