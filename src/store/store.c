@@ -19,8 +19,9 @@ static const struct {
     {":memory", &store_sqlite_memory_ops}, /* the spelling of the Go eventpipe */
 };
 
-/* Returns the store engine that the URL names, or NULL with an error. Runs in every process that holds,
- * prepares or opens a store. */
+/* Returns the functions of the engine that implements the store's URL (sqlite: or memory:), or NULL with an
+ * error for any other URL. store_hold, store_leave, store_prepare and store_open call it, in every process
+ * that uses a store. */
 static const struct store_ops *find_engine(const struct store_options *options, struct error *error)
 {
     const char *url = options->url != NULL ? options->url : "";
@@ -31,8 +32,8 @@ static const struct store_ops *find_engine(const struct store_options *options, 
     return NULL;
 }
 
-/* Returns the name of an event's state in the store. The commands that list and select events show it, in
- * the keeper (`keep`) and the command line. */
+/* Returns the name of an event's state as users see it in lists, JSON and filters; "unknown" for any other
+ * number. The command line calls it, and the keeper when it answers a command. */
 const char *store_state_name(enum store_state state)
 {
     static const char *const names[] = {
@@ -43,8 +44,8 @@ const char *store_state_name(enum store_state state)
     return (size_t)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
 }
 
-/* Returns the name of the reason why an event is dead. The keeper puts it into the answers of
- * `eventpipe queue` and `show`, and `eventpipe trace` prints it. */
+/* Returns the name of the reason why an event is dead, as users see it; "" for an event that is not. The
+ * keeper puts it into its answers to `eventpipe queue` and `show`, and `eventpipe trace` prints it. */
 const char *store_reason_name(enum store_reason reason)
 {
     static const char *const names[] = {
@@ -55,7 +56,8 @@ const char *store_reason_name(enum store_reason reason)
     return (size_t)reason < sizeof names / sizeof names[0] ? names[reason] : "unknown";
 }
 
-/* Returns the name of a step in an event's trace. `eventpipe trace` prints it. */
+/* Returns the name of one step in an event's trace (fetched, processed, failed, ...) as `eventpipe trace`
+ * prints it; "unknown" for any other number. */
 const char *store_trace_step_name(enum store_trace_step_kind kind)
 {
     static const char *const names[] = {
@@ -132,12 +134,14 @@ const char *store_errmsg(const struct store *store)
     return store->error.message;
 }
 
+/* Stores a page of events and its cursor without claiming any of them. Returns 0 or a negative code. The
+ * keeper calls it for `eventpipe inject`; producers call store_ingest_begin, which also claims. */
 int store_ingest(struct store *store, int64_t source, const struct store_page *page,
                  struct store_ingested *out)
 {
-    const struct store_claim none = {0};
+    const struct store_claim no_claim = {0};
     struct store_claimed claimed;
-    int code = store_ingest_begin(store, source, page, &none, out, &claimed);
+    int code = store_ingest_begin(store, source, page, &no_claim, out, &claimed);
     return code == 0 ? store_claim_end(store) : code;
 }
 
@@ -170,8 +174,9 @@ int store_read(struct store *store, const struct store_event_lock *locks, size_t
     return store->ops->read(store, locks, count, on_row, user);
 }
 
-/* Commits answers for events in the store, as a group commit with one member. The producer calls it to
- * complete events that have no stage left; workers commit with store_group_commit_begin and its steps. */
+/* Commits answers for events in the store, as a group commit with a single member. Returns 0 or a negative
+ * code. The producer calls it to complete events that have no stage left; workers use
+ * store_group_commit_begin, so that several of them can share one commit. */
 int store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
                  size_t count)
 {
@@ -196,8 +201,9 @@ int store_group_commit_end(struct store *store, struct store_group_commit *group
     return store->ops->commit_end(store, group_commit);
 }
 
-/* Runs a whole group commit of the store: begin, one add, end. store_commit calls it in the producer. A
- * failed add is returned by the end, which must run to release the write lock. */
+/* Runs all three steps of a group commit: begin, one add, end. Returns 0 or a negative code. The producer
+ * runs it through store_commit. It calls the end also after a failed add, because only the end releases the
+ * write lock and returns the failure. */
 int store_group_commit(struct store *store, struct store_group_commit *group_commit)
 {
     int code = store_group_commit_begin(store, group_commit);

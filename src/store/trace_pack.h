@@ -16,20 +16,20 @@
 
 struct trace_pack {
     unsigned char *bytes; /* owned; reused from row to row */
-    size_t used, room;
+    size_t used, capacity_bytes;
     bool failed; /* out of memory: steps are missing */
     uint64_t at_ms;
     int64_t event, stage; /* these and pid: of the step before */
     int32_t pid;
 };
 
-/* Begins a new row, of this time. */
+/* Starts a new row; at_ms is the wall-clock time of its steps. */
 void store_trace_pack_begin(struct trace_pack *pack, uint64_t at_ms);
 /* Adds a step. A time other than the row's marks it as moved from an older row. If memory runs out, the row
  * fails. */
 void store_trace_pack_add(struct trace_pack *pack, const struct store_trace_step *step);
-/* Whether the row has a step and no step is missing. */
-bool store_trace_pack_any(const struct trace_pack *pack);
+/* Whether the row has at least one step, and none is missing because memory ran out. */
+bool store_trace_pack_has_steps(const struct trace_pack *pack);
 void store_trace_pack_free(struct trace_pack *pack);
 
 struct trace_unpack {
@@ -46,7 +46,7 @@ void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const
  * there are no more, or the rest is not of this format. */
 bool store_trace_unpack_next(struct trace_unpack *unpack, struct store_trace_step *step);
 
-/* The number that stands for a UID in the trace. */
+/* Returns the hash that stands for a UID in the trace. */
 uint64_t store_trace_uid_hash(const char *uid);
 
 #endif

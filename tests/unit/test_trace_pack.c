@@ -25,10 +25,10 @@ static void round_trip(const struct store_trace_step *steps, size_t count, uint6
     struct trace_unpack unpack;
     struct store_trace_step step;
     store_trace_pack_begin(&pack, at_ms);
-    CU_ASSERT_FALSE(store_trace_pack_any(&pack));
+    CU_ASSERT_FALSE(store_trace_pack_has_steps(&pack));
     for (size_t i = 0; i < count; i++)
         store_trace_pack_add(&pack, &steps[i]);
-    CU_ASSERT_TRUE(store_trace_pack_any(&pack));
+    CU_ASSERT_TRUE(store_trace_pack_has_steps(&pack));
     CU_ASSERT(pack.used <= most_bytes);
     store_trace_unpack_begin(&unpack, at_ms, pack.bytes, pack.used);
     for (size_t i = 0; i < count; i++) {

@@ -90,9 +90,9 @@ static void count_leaving(struct store_sqlite_tally *tally, enum store_state sta
 /* Runs a statement whose only parameter is the event. */
 static int run_for_event(struct store_sqlite *store, enum store_sqlite_statement which, int64_t event)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, which);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, which);
     store_sqlite_bind(store, statement, 1, event);
-    return store_sqlite_run(store, statement);
+    return store_sqlite_run_statement(store, statement);
 }
 
 /* Holds one event for an operator (`eventpipe hold`): moves a ready event out of the way of claims, or
@@ -109,7 +109,7 @@ static int hold_event(struct store_sqlite *store, const struct walk_item *item)
         .state = STORE_HELD,
         .keep_error = true,
     };
-    return store_sqlite_suspend(store, &suspend, &moved);
+    return store_sqlite_suspend_event(store, &suspend, &moved);
 }
 
 /* Deletes an event's rows from the store for an operator (`eventpipe remove`). The keeper runs it. */
@@ -128,19 +128,19 @@ static int change_event(struct store_sqlite *store, enum store_command command, 
     count_leaving(tally, item->item.state);
     switch (command) {
     case STORE_RETRY:
-        return store_sqlite_resume(store, item->item.id, true, false);
+        return store_sqlite_resume_event(store, item->item.id, true, false);
     case STORE_HOLD:
         tally->held++;
         return hold_event(store, item);
     case STORE_RELEASE:
-        return store_sqlite_resume(store, item->item.id, false, false);
+        return store_sqlite_resume_event(store, item->item.id, false, false);
     case STORE_REMOVE:
         tally->removed_by_operator++;
         tally->live--;
         return remove_event(store, item);
     case STORE_REQUEUE:
         return item->item.state == STORE_READY ? run_for_event(store, SQL_REQUEUE_PROGRESS, item->item.id)
-                                               : store_sqlite_resume(store, item->item.id, true, true);
+                                               : store_sqlite_resume_event(store, item->item.id, true, true);
     }
     return base_error_set(&store->store.error, EP_EINVAL, "unknown command for events");
 }
@@ -166,7 +166,7 @@ static int change_events(struct walk *walk, enum store_command command)
     if (code >= 0) /* else what is left of the chunk is freed with the walk */
         walk->item_count = kept;
     for (size_t i = 0; code >= 0 && i < walk->source_count; i++)
-        code = store_sqlite_tally(walk->store, walk->sources[i].id, 0, &walk->sources[i].tally);
+        code = store_sqlite_add_to_totals(walk->store, walk->sources[i].id, 0, &walk->sources[i].tally);
     return code < 0 ? code : store_sqlite_trace_write(walk->store);
 }
 
@@ -179,7 +179,7 @@ static int change_chunk(struct walk *walk, enum store_command command)
     int code = store_sqlite_begin_write(walk->store);
     if (code != 0)
         return code;
-    code = store_sqlite_end(walk->store, change_events(walk, command));
+    code = store_sqlite_end_transaction(walk->store, change_events(walk, command));
     for (size_t i = 0; code == 0 && i < walk->item_count; i++)
         store_sqlite_rescan_from(walk->store, walk->items[i].source->id, walk->items[i].item.id);
     return code;

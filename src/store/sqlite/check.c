@@ -13,21 +13,21 @@
 
 #include "src/store/sqlite/sqlite.h"
 
-/* Returns the sizes of the store's main file and of its WAL. The keeper calls it for status,
- * `eventpipe status` while the daemon is down, and any writer of the store that did not get the write
- * lock. */
+/* Sets *bytes and *wal_bytes to the sizes of the store's file and of its WAL (0 if there is none). The
+ * keeper calls it for status, and so does `eventpipe status` while the daemon is down. A writer that did
+ * not get the write lock calls it to see whether the WAL is too long. */
 int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    char wal[PATH_MAX + 8];
-    struct stat status;
-    snprintf(wal, sizeof wal, "%s-wal", store->path);
+    char wal_path[PATH_MAX + 8];
+    struct stat file_status;
+    snprintf(wal_path, sizeof wal_path, "%s-wal", store->path);
     *bytes = *wal_bytes = 0;
-    if (stat(store->path, &status) != 0)
+    if (stat(store->path, &file_status) != 0)
         return base_error_set(&base->error, EP_ESTOREBUSY, "%s: %m", store->path);
-    *bytes = (uint64_t)status.st_size;
-    if (stat(wal, &status) == 0)
-        *wal_bytes = (uint64_t)status.st_size;
+    *bytes = (uint64_t)file_status.st_size;
+    if (stat(wal_path, &file_status) == 0)
+        *wal_bytes = (uint64_t)file_status.st_size;
     return 0;
 }
 
@@ -40,7 +40,7 @@ int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
 
 /* Each query returns one row per fault, with its text in the first column. */
 
-static const char *const checks[] = {
+static const char *const fault_queries[] = {
     "SELECT " EVENT("e") "' (uid ' || e.uid || ') has no progress and is not suspended' FROM event e "
                          "WHERE NOT EXISTS (SELECT 1 FROM progress p WHERE p.seq = e.seq) "
                          "AND NOT EXISTS (SELECT 1 FROM suspended k WHERE k.seq = e.seq)",
@@ -64,7 +64,7 @@ static const char *const checks[] = {
     "SELECT 'source ' || s.name || ': an event has the number of the next event already' FROM source s "
     "WHERE (s.id << 44) + s.next_number <= (SELECT max(seq) FROM event e WHERE e.seq < (s.id + 1) << 44 "
     "AND e.seq >= s.id << 44)",
-    "SELECT " EVENT("p") "' is locked by a start of the daemon that has not been yet' "
+    "SELECT " EVENT("p") "' is locked by a start of the daemon that is yet to come' "
                          "FROM progress p, settings t WHERE p.token >> 40 > t.start_number",
     "SELECT 'source ' || s.name || ': fetched ' || s.fetched || ' is not completed ' || s.completed || ' + "
     "removed_by_stage ' || "
@@ -84,9 +84,9 @@ static const char *const checks[] = {
     "WHERE s.delayed <> d OR s.held <> h OR s.dead <> x",
 };
 
-/* Reports each line of a fault of the store's full check: SQLite's integrity_check puts all faults of
- * pages into one row, under a title line that begins with "***". Runs in the keeper (`eventpipe check`),
- * or in the command line while the daemon is down. */
+/* Reports one result of the full check: a result that begins with "***" is split, so that each of its lines
+ * is one fault. SQLite's integrity_check puts all faults of damaged pages into one such result. Runs in the
+ * keeper for `eventpipe check`, or in the command line while the daemon is down. */
 static void report_lines(const char *message, void (*report)(const char *message, void *user), void *user)
 {
     char *copy = strncmp(message, "***", 3) == 0 ? strdup(message) : NULL;
@@ -94,15 +94,17 @@ static void report_lines(const char *message, void (*report)(const char *message
         report(message, user);
         return;
     }
-    char *rest = copy;
-    for (const char *line = strsep(&rest, "\n"); line != NULL; line = strsep(&rest, "\n"))
+    char *remaining_lines = copy;
+    for (const char *line = strsep(&remaining_lines, "\n"); line != NULL;
+         line = strsep(&remaining_lines, "\n"))
         if (*line != '\0' && strncmp(line, "***", 3) != 0)
             report(line, user);
     free(copy);
 }
 
-/* Runs one query of the store's full check and reports each of its rows as a fault. Runs in the keeper for
- * `eventpipe check`, or in the command line while the daemon is down. */
+/* Runs one query of the full check and reports each row that it returns as a fault. Returns 0 also if there
+ * were faults; a negative code if the query failed. Runs in the keeper for `eventpipe check`, or in the
+ * command line while the daemon is down. */
 static int report_rows(struct store_sqlite *store, const char *sql,
                        void (*report)(const char *message, void *user), void *user)
 {
@@ -119,9 +121,10 @@ static int report_rows(struct store_sqlite *store, const char *sql,
     return code;
 }
 
-/* Checks the whole store: SQLite's own check, then our rules for events, totals and locks. Slow. The
- * keeper calls it for `eventpipe check`, or the command line while the daemon is down. A file too damaged
- * to be checked is reported as a fault, too. */
+/* store_check of the SQLite engine: runs SQLite's own integrity check, then our queries for events, totals
+ * and locks that contradict each other. Returns 0 also if there were faults; if the file is too damaged to
+ * be checked, this is reported as a fault. The keeper calls it for `eventpipe check`, or the command line
+ * while the daemon is down. */
 int store_sqlite_check(struct store *base, void (*report)(const char *message, void *user), void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -129,9 +132,9 @@ int store_sqlite_check(struct store *base, void (*report)(const char *message, v
     if (code != 0)
         return code;
     code = report_rows(store, "PRAGMA integrity_check(100)", report, user);
-    for (size_t i = 0; code == 0 && i < sizeof checks / sizeof checks[0]; i++)
-        code = report_rows(store, checks[i], report, user);
-    code = store_sqlite_end(store, code);
+    for (size_t i = 0; code == 0 && i < sizeof fault_queries / sizeof fault_queries[0]; i++)
+        code = report_rows(store, fault_queries[i], report, user);
+    code = store_sqlite_end_transaction(store, code);
     if (code == EP_ESTORE) { /* so damaged that the check cannot go on: this is a fault, too */
         report(base->error.message, user);
         return 0;

@@ -33,7 +33,7 @@ static struct store_sqlite_low_water_mark *find_low_water_mark(struct store_sqli
 
 /* Returns the event from which a claim must search: no event of the source before it can be claimed. The
  * source's first event if the store handle remembers nothing. Mostly the producer runs it, for each claim. */
-int64_t store_sqlite_low_water_mark_of(const struct store_sqlite *store, int64_t source)
+int64_t store_sqlite_get_low_water_mark(const struct store_sqlite *store, int64_t source)
 {
     for (size_t i = 0; i < store->low_water_mark_count; i++)
         if (store->low_water_marks[i].source == source)
@@ -60,7 +60,7 @@ static void set_low_water_mark(struct store_sqlite *store, int64_t source, int64
 
 void store_sqlite_rescan_from(struct store_sqlite *store, int64_t source, int64_t event)
 {
-    if (event < store_sqlite_low_water_mark_of(store, source))
+    if (event < store_sqlite_get_low_water_mark(store, source))
         set_low_water_mark(store, source, event);
 }
 
@@ -71,7 +71,7 @@ void store_sqlite_rescan(struct store *store, int64_t source)
 
 /* Refuses a claim whose token is not of this start of the daemon: its locks would be void, and two workers
  * could run one event. The producer runs it before each claim in the store. */
-int store_sqlite_claim_check(struct store_sqlite *store, const struct store_claim *claim)
+int store_sqlite_claim_check_token(struct store_sqlite *store, const struct store_claim *claim)
 {
     if (claim->limit == 0)
         return 0;
@@ -87,11 +87,11 @@ int store_sqlite_claim_check(struct store_sqlite *store, const struct store_clai
 /* Reads the id that the next event of a source will get in the store. The producer calls it for each page
  * and claim, the keeper for `eventpipe inject`, the command line for an import; a list that reads around
  * damage does too. */
-int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t *next)
+int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, int64_t *next)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_SOURCE_NEXT);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SOURCE_NEXT);
     store_sqlite_bind(store, statement, 1, source);
-    int code = store_sqlite_step(store, statement);
+    int code = store_sqlite_step_statement(store, statement);
     if (code < 0)
         return code;
     if (code == 0)
@@ -105,7 +105,7 @@ int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t 
 
 /* The producer's claim has found one more event: notes it with the stages that it has done, for the caller,
  * which hands it to the next stage. */
-int store_sqlite_claim_add(struct store_sqlite *store, int64_t event, const char *done)
+int store_sqlite_claim_add_event(struct store_sqlite *store, int64_t event, const char *done)
 {
     struct store_sqlite_claiming *claiming = &store->claiming;
     if (claiming->count == claiming->room) {
@@ -124,7 +124,7 @@ int store_sqlite_claim_add(struct store_sqlite *store, int64_t event, const char
 }
 
 /* Forgets the events of the claim under way: after its end, after a failure and when the handle closes. */
-void store_sqlite_claim_forget(struct store_sqlite *store)
+void store_sqlite_claim_forget_events(struct store_sqlite *store)
 {
     struct store_sqlite_claiming *claiming = &store->claiming;
     for (size_t i = 0; i < claiming->count; i++)
@@ -136,10 +136,10 @@ void store_sqlite_claim_forget(struct store_sqlite *store)
 /* The producer runs this in the store's transactions of a page and of a claim. Claims the ready events in
  * [*from, to), oldest first, up to the claim's limit. *from moves past the events seen. *more: ready
  * events are left. */
-int store_sqlite_claim_ready(struct store_sqlite *store, const struct store_claim *claim, int64_t *from,
-                             int64_t to, bool *more)
+int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct store_claim *claim,
+                                    int64_t *from, int64_t to, bool *more)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_CLAIM_SCAN);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CLAIM_SCAN);
     store_sqlite_bind(store, statement, 1, *from);
     store_sqlite_bind(store, statement, 2, to);
     store_sqlite_bind(store, statement, 3, store->first_valid_token);
@@ -147,11 +147,12 @@ int store_sqlite_claim_ready(struct store_sqlite *store, const struct store_clai
     const struct store_sqlite_claiming *claiming = &store->claiming;
     int code;
     *more = false;
-    while ((code = store_sqlite_step(store, statement)) == 1) {
+    while ((code = store_sqlite_step_statement(store, statement)) == 1) {
         int64_t event = sqlite3_column_int64(statement, 0);
         *more = claiming->count == claim->limit;
         if (!*more)
-            code = store_sqlite_claim_add(store, event, (const char *)sqlite3_column_text(statement, 1));
+            code =
+                store_sqlite_claim_add_event(store, event, (const char *)sqlite3_column_text(statement, 1));
         if (*more || code < 0) {
             *from = event;
             sqlite3_reset(statement);
@@ -164,21 +165,21 @@ int store_sqlite_claim_ready(struct store_sqlite *store, const struct store_clai
         *from = to;
     if (claiming->count == 0)
         return 0;
-    statement = store_sqlite_use(store, SQL_CLAIM_TAKE);
+    statement = store_sqlite_use_statement(store, SQL_CLAIM_TAKE);
     store_sqlite_bind(store, statement, 1, (int64_t)claim->token);
     store_sqlite_bind(store, statement, 2, claiming->events[0].event);
     store_sqlite_bind(store, statement, 3, claiming->events[claiming->count - 1].event);
     store_sqlite_bind(store, statement, 4, store->first_valid_token);
-    return store_sqlite_run(store, statement);
+    return store_sqlite_run_statement(store, statement);
 }
 
 /* Reads when the earliest delayed event of a source is due for its retry; UINT64_MAX if none is delayed.
  * The producer runs it in each claim, so that it knows how long it may sleep. */
 static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_NEXT_DUE);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_NEXT_DUE);
     store_sqlite_bind(store, statement, 1, source);
-    int code = store_sqlite_step(store, statement);
+    int code = store_sqlite_step_statement(store, statement);
     *due_ms = UINT64_MAX;
     if (code == 1) {
         *due_ms = (uint64_t)sqlite3_column_int64(statement, 0);
@@ -193,21 +194,21 @@ static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms
 static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t now_ms, bool *found,
                           uint64_t *due_ms)
 {
-    int64_t next = 0, from = store_sqlite_low_water_mark_of(store, source);
+    int64_t next = 0, from = store_sqlite_get_low_water_mark(store, source);
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
-    code = store_sqlite_next_event(store, source, &next);
+    code = store_sqlite_read_next_event_id(store, source, &next);
     if (code == 0)
         code = next_due(store, source, due_ms);
     *found = code == 0 && *due_ms <= now_ms;
     if (code == 0 && !*found) {
-        sqlite3_stmt *statement = store_sqlite_use(store, SQL_CLAIM_SCAN);
+        sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CLAIM_SCAN);
         store_sqlite_bind(store, statement, 1, from);
         store_sqlite_bind(store, statement, 2, next);
         store_sqlite_bind(store, statement, 3, store->first_valid_token);
         store_sqlite_bind(store, statement, 4, 1);
-        code = store_sqlite_step(store, statement);
+        code = store_sqlite_step_statement(store, statement);
         *found = code == 1;
         if (code == 1) {
             next = sqlite3_column_int64(statement, 0);
@@ -216,7 +217,7 @@ static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t n
         }
     }
     bool scanned = code == 0 && *due_ms > now_ms;
-    code = store_sqlite_end(store, code);
+    code = store_sqlite_end_transaction(store, code);
     if (code == 0 && scanned)
         set_low_water_mark(store, source, next);
     return code;
@@ -227,12 +228,12 @@ static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t n
 static int retry_share(struct store_sqlite *store, const struct store_claim *claim, int64_t from, int64_t to,
                        size_t *share)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_CLAIM_SCAN);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CLAIM_SCAN);
     store_sqlite_bind(store, statement, 1, from);
     store_sqlite_bind(store, statement, 2, to);
     store_sqlite_bind(store, statement, 3, store->first_valid_token);
     store_sqlite_bind(store, statement, 4, 1);
-    int code = store_sqlite_step(store, statement);
+    int code = store_sqlite_step_statement(store, statement);
     *share = claim->limit;
     if (code != 1)
         return code;
@@ -249,33 +250,34 @@ static int resume_due(struct store_sqlite *store, int64_t source, uint64_t now_m
 {
     if (limit > STORE_SQLITE_WAKE_LIMIT)
         limit = STORE_SQLITE_WAKE_LIMIT;
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_DUE_SCAN);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_DUE_SCAN);
     store_sqlite_bind(store, statement, 1, source);
     store_sqlite_bind(store, statement, 2, store_sqlite_signed(now_ms));
     store_sqlite_bind(store, statement, 3, (int64_t)limit);
     size_t count = 0;
     int code;
-    while ((code = store_sqlite_step(store, statement)) == 1)
+    while ((code = store_sqlite_step_statement(store, statement)) == 1)
         store->woken[count++] = sqlite3_column_int64(statement, 0);
     for (size_t i = 0; code == 0 && i < count; i++) {
         if (store->woken[i] < *low_water_mark)
             *low_water_mark = store->woken[i];
-        code = store_sqlite_resume(store, store->woken[i], false, false);
+        code = store_sqlite_resume_event(store, store->woken[i], false, false);
     }
     if (code != 0 || count == 0)
         return code;
-    return store_sqlite_tally(store, source, 0, &(struct store_sqlite_tally){.delayed = -(int64_t)count});
+    return store_sqlite_add_to_totals(store, source, 0,
+                                      &(struct store_sqlite_tally){.delayed = -(int64_t)count});
 }
 
 /* Ends the first step of the producer's claim: leaves the transaction open for store_sqlite_claim_end, or
  * rolls it back if `code` is a failure. */
-int store_sqlite_claim_begun(struct store_sqlite *store, int code, int64_t source, int64_t low_water_mark,
-                             bool durable)
+int store_sqlite_claim_leave_open(struct store_sqlite *store, int code, int64_t source,
+                                  int64_t low_water_mark, bool durable)
 {
     struct store_sqlite_claiming *claiming = &store->claiming;
     if (code != 0) {
-        store_sqlite_claim_forget(store);
-        return store_sqlite_end(store, code);
+        store_sqlite_claim_forget_events(store);
+        return store_sqlite_end_transaction(store, code);
     }
     claiming->open = true;
     claiming->durable = durable;
@@ -293,8 +295,9 @@ int store_sqlite_claim_end(struct store *base)
     if (!claiming->open)
         return 0; /* the claim found nothing, so it wrote nothing */
     claiming->open = false;
-    store_sqlite_claim_forget(store);
-    int code = claiming->durable ? store_sqlite_end(store, 0) : store_sqlite_end_lazily(store, 0);
+    store_sqlite_claim_forget_events(store);
+    int code = claiming->durable ? store_sqlite_end_transaction(store, 0)
+                                 : store_sqlite_end_transaction_unsynced(store, 0);
     if (code == 0)
         set_low_water_mark(store, claiming->source, claiming->low_water_mark);
     return code;
@@ -309,7 +312,7 @@ int store_sqlite_claim_begin(struct store *base, int64_t source, uint64_t now_ms
     bool found = false, more = false;
     uint64_t due_ms = UINT64_MAX;
     *out = (struct store_claimed){.next_due_ms = UINT64_MAX};
-    int code = store_sqlite_claim_check(store, claim);
+    int code = store_sqlite_claim_check_token(store, claim);
     if (code == 0)
         code = find_claimable(store, source, now_ms, &found, &due_ms);
     if (code != 0 || !found || claim->limit == 0) {
@@ -320,18 +323,18 @@ int store_sqlite_claim_begin(struct store *base, int64_t source, uint64_t now_ms
     code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
-    int64_t next = 0, low_water_mark = store_sqlite_low_water_mark_of(store, source);
+    int64_t next = 0, low_water_mark = store_sqlite_get_low_water_mark(store, source);
     size_t share = 0;
-    code = store_sqlite_next_event(store, source, &next);
+    code = store_sqlite_read_next_event_id(store, source, &next);
     if (code == 0 && due_ms <= now_ms)
         code = retry_share(store, claim, low_water_mark, next, &share);
     if (code == 0 && share > 0)
         code = resume_due(store, source, now_ms, share, &low_water_mark);
     if (code == 0)
-        code = store_sqlite_claim_ready(store, claim, &low_water_mark, next, &more);
+        code = store_sqlite_claim_ready_events(store, claim, &low_water_mark, next, &more);
     if (code == 0)
         code = next_due(store, source, &due_ms);
-    code = store_sqlite_claim_begun(store, code, source, low_water_mark, false);
+    code = store_sqlite_claim_leave_open(store, code, source, low_water_mark, false);
     if (code == 0)
         *out = (struct store_claimed){store->claiming.events, store->claiming.count, more || due_ms <= now_ms,
                                       due_ms};

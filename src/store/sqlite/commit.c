@@ -27,10 +27,10 @@
  * events, and the keeper for `eventpipe remove`. */
 static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_DELETE_EVENT);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_DELETE_EVENT);
     store_sqlite_bind(store, statement, 1, first);
     store_sqlite_bind(store, statement, 2, last);
-    return store_sqlite_run(store, statement);
+    return store_sqlite_run_statement(store, statement);
 }
 
 /* Deletes the event rows first..last; workers call it for completed events, and the keeper for `eventpipe
@@ -45,11 +45,11 @@ int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_
     if (last - first + 1 < PAD_FROM_EVENTS)
         return delete_range(store, first, last);
     int64_t begin = first + PAD_EVENTS;
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_PAD_ROWS);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_PAD_ROWS);
     store_sqlite_bind(store, statement, 1, first);
     store_sqlite_bind(store, statement, 2, begin - 1);
     store_sqlite_bind(store, statement, 3, (int64_t)store->page_bytes / 2 + PAD_OVER_BYTES);
-    int code = store_sqlite_run(store, statement);
+    int code = store_sqlite_run_statement(store, statement);
     if (code == 0)
         code = delete_range(store, begin, last);
     return code == 0 ? delete_range(store, first, begin - 1) : code;
@@ -58,9 +58,10 @@ int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_
 /* Moves an event out of the way of claims in the store: delayed, held or dead. *moved is false if it no
  * longer carries the token. Workers call it for delays and dead letters, the producer after crashes, the
  * keeper for `eventpipe hold`. */
-int store_sqlite_suspend(struct store_sqlite *store, const struct store_sqlite_suspend *suspend, bool *moved)
+int store_sqlite_suspend_event(struct store_sqlite *store, const struct store_sqlite_suspend *suspend,
+                               bool *moved)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_SUSPEND);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SUSPEND);
     const char *error = suspend->error != NULL ? suspend->error : "";
     store_sqlite_bind(store, statement, 1, suspend->event);
     store_sqlite_bind(store, statement, 2, suspend->token);
@@ -72,29 +73,29 @@ int store_sqlite_suspend(struct store_sqlite *store, const struct store_sqlite_s
     store_sqlite_bind(store, statement, 8, suspend->more_crashes);
     store_sqlite_bind_text(store, statement, 9, suspend->context, suspend->context_bytes);
     store_sqlite_bind_string(store, statement, 10, suspend->keep_error ? NULL : error);
-    int code = store_sqlite_run(store, statement);
+    int code = store_sqlite_run_statement(store, statement);
     *moved = code == 0 && sqlite3_changes(store->db) == 1;
     if (!*moved)
         return code;
-    statement = store_sqlite_use(store, SQL_DELETE_PROGRESS);
+    statement = store_sqlite_use_statement(store, SQL_DELETE_PROGRESS);
     store_sqlite_bind(store, statement, 1, suspend->event);
-    return store_sqlite_run(store, statement);
+    return store_sqlite_run_statement(store, statement);
 }
 
 /* Makes a suspended event ready again in the store. The producer calls it for delayed events that are due,
  * and the keeper for `eventpipe retry`, `release` and `requeue`. */
-int store_sqlite_resume(struct store_sqlite *store, int64_t event, bool reset, bool from_first)
+int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool reset, bool from_first)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_RESUME);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_RESUME);
     store_sqlite_bind(store, statement, 1, event);
     store_sqlite_bind(store, statement, 2, reset);
     store_sqlite_bind(store, statement, 3, from_first);
-    int code = store_sqlite_run(store, statement);
+    int code = store_sqlite_run_statement(store, statement);
     if (code != 0)
         return code;
-    statement = store_sqlite_use(store, SQL_DELETE_SUSPENDED);
+    statement = store_sqlite_use_statement(store, SQL_DELETE_SUSPENDED);
     store_sqlite_bind(store, statement, 1, event);
-    return store_sqlite_run(store, statement);
+    return store_sqlite_run_statement(store, statement);
 }
 
 /* Whether the lock is void, whatever the rows say: of another source, or of an older start. */
@@ -128,7 +129,7 @@ static size_t count_range(const struct store_event_lock *locks, size_t count, si
 static sqlite3_stmt *use_range(struct store_sqlite *store, enum store_sqlite_statement which,
                                const struct store_event_lock *first, size_t count)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, which);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, which);
     store_sqlite_bind(store, statement, 1, first->event);
     store_sqlite_bind(store, statement, 2, first->event + (int64_t)count - 1);
     store_sqlite_bind(store, statement, 3, (int64_t)first->token);
@@ -165,7 +166,7 @@ static int read_range(struct store_sqlite *store, const struct store_event_lock 
         return 0;
     sqlite3_stmt *statement = use_range(store, SQL_READ, locks, count);
     int code;
-    while ((code = store_sqlite_step(store, statement)) == 1) {
+    while ((code = store_sqlite_step_statement(store, statement)) == 1) {
         size_t at = (size_t)(sqlite3_column_int64(statement, 0) - locks[0].event);
         code = pass_row(store, statement, index + at, on_row, user);
         if (code != 0) {
@@ -191,7 +192,7 @@ int store_sqlite_read(struct store *base, const struct store_event_lock *locks, 
         range = count_range(locks, count, i);
         code = read_range(store, &locks[i], range, i, on_row, user);
     }
-    return store_sqlite_end(store, code);
+    return store_sqlite_end_transaction(store, code);
 }
 
 /* ---- commit ---- */
@@ -214,7 +215,7 @@ static int advance_range(struct store_sqlite *store, struct store_answer *answer
     sqlite3_stmt *statement = use_range(store, SQL_ADVANCE, &answers->lock, count);
     store_sqlite_bind_string(store, statement, 4, answers->done != NULL ? answers->done : "");
     store_sqlite_bind_text(store, statement, 5, answers->context, answers->context_bytes);
-    int code = store_sqlite_run(store, statement);
+    int code = store_sqlite_run_statement(store, statement);
     if (code == 0)
         mark_applied(store, answers, count);
     return code;
@@ -224,7 +225,7 @@ static int advance_range(struct store_sqlite *store, struct store_answer *answer
  * it inside its commit in the store, and the producer for events that have no stage left. */
 static int complete_range(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    int code = store_sqlite_run(store, use_range(store, SQL_COMPLETE, &answers->lock, count));
+    int code = store_sqlite_run_statement(store, use_range(store, SQL_COMPLETE, &answers->lock, count));
     if (code != 0 || !mark_applied(store, answers, count))
         return code;
     int64_t first = answers->lock.event;
@@ -248,17 +249,17 @@ static int suspend_answer(struct store_sqlite *store, int64_t source, struct sto
         .context_bytes = answer->context_bytes,
         .error = answer->error,
     };
-    return store_sqlite_suspend(store, &suspend, &answer->applied);
+    return store_sqlite_suspend_event(store, &suspend, &answer->applied);
 }
 
 /* Stores the event's data that a stage has changed, so that the next stage gets the new one. A worker runs
  * it inside its commit in the store. */
 static int store_changed_data(struct store_sqlite *store, const struct store_answer *answer)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_SET_DATA);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SET_DATA);
     store_sqlite_bind(store, statement, 1, answer->lock.event);
     store_sqlite_bind_text(store, statement, 2, answer->data, answer->data_bytes);
-    return store_sqlite_run(store, statement);
+    return store_sqlite_run_statement(store, statement);
 }
 
 /* Counts an applied answer in the totals of its stage and of its source. A worker runs it inside its
@@ -356,10 +357,10 @@ static bool is_same_change(const struct store_answer *answer, const struct store
  * its commit after the leader of a group commit crashed. */
 static int find_completed(struct store_sqlite *store, struct store_answer *answer, bool *completed)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_COMPLETED);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_COMPLETED);
     store_sqlite_bind(store, statement, 1, answer->lock.event);
     store_sqlite_bind(store, statement, 2, (int64_t)answer->lock.token);
-    int code = store_sqlite_step(store, statement);
+    int code = store_sqlite_step_statement(store, statement);
     if (code < 0)
         return code;
     bool waits = code == 1 && sqlite3_column_int64(statement, 0) != 0, aside = code == 1 && !waits;
@@ -444,10 +445,10 @@ int store_sqlite_commit_member(struct store_sqlite *store, const struct store_gr
  * events that were only waiting in a worker that exited. */
 static int clear_token(struct store_sqlite *store, struct store_unlock *unlock)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_UNLOCK);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_UNLOCK);
     store_sqlite_bind(store, statement, 1, unlock->lock.event);
     store_sqlite_bind(store, statement, 2, (int64_t)unlock->lock.token);
-    int code = store_sqlite_run(store, statement);
+    int code = store_sqlite_run_statement(store, statement);
     unlock->applied = code == 0 && sqlite3_changes(store->db) == 1;
     return code;
 }
@@ -479,10 +480,10 @@ static void trace_unlock(struct store_sqlite *store, const struct store_unlock *
  * its limit. The producer runs it when it unlocks what exited workers held. */
 static int suspend_blamed(struct store_sqlite *store, int64_t source, struct store_unlock *unlock, bool *dead)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_COUNTS);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_COUNTS);
     store_sqlite_bind(store, statement, 1, unlock->lock.event);
     store_sqlite_bind(store, statement, 2, (int64_t)unlock->lock.token);
-    int code = store_sqlite_step(store, statement);
+    int code = store_sqlite_step_statement(store, statement);
     if (code != 1)
         return code; /* it no longer carries the token */
     uint64_t attempts = (uint64_t)sqlite3_column_int64(statement, 0) + unlock->timed_out;
@@ -505,7 +506,7 @@ static int suspend_blamed(struct store_sqlite *store, int64_t source, struct sto
         .more_crashes = unlock->crashed,
         .error = unlock->error,
     };
-    code = store_sqlite_suspend(store, &suspend, &unlock->applied);
+    code = store_sqlite_suspend_event(store, &suspend, &unlock->applied);
     if (code == 0 && unlock->applied)
         trace_unlock(store, unlock, &suspend, attempts + crashes);
     return code;
@@ -527,7 +528,7 @@ static int unlock_event(struct store_sqlite *store, int64_t source, struct store
         .stage.crashed = unlock->crashed,
         .stage.failed = !unlock->crashed,
     };
-    return store_sqlite_tally(store, source, unlock->stage, &tally);
+    return store_sqlite_add_to_totals(store, source, unlock->stage, &tally);
 }
 
 /* store_unlock of the SQLite engine: takes the locks of exited processes away in one transaction. The
@@ -546,7 +547,7 @@ int store_sqlite_unlock(struct store *base, int64_t source, struct store_unlock 
             code = unlock_event(store, source, &unlocks[i]);
     if (code == 0)
         code = store_sqlite_trace_write(store);
-    code = store_sqlite_end(store, code);
+    code = store_sqlite_end_transaction(store, code);
     for (size_t i = 0; i < count; i++) {
         if (code != 0)
             unlocks[i].applied = false;

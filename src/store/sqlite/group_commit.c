@@ -107,11 +107,11 @@ static int end_transaction(struct store_sqlite *store, struct store_group_commit
     struct store_sqlite_group *group = &store->group;
     int code = group->code;
     for (size_t i = 0; code == 0 && i < group->tally_count; i++)
-        code = store_sqlite_tally(store, group->tallies[i].source, group->tallies[i].stage,
-                                  &group->tallies[i].tally);
+        code = store_sqlite_add_to_totals(store, group->tallies[i].source, group->tallies[i].stage,
+                                          &group->tallies[i].tally);
     if (code == 0)
         code = store_sqlite_trace_write(store);
-    code = store_sqlite_end_lazily(store, code);
+    code = store_sqlite_end_transaction_unsynced(store, code);
     group->begun = false;
     group_commit->committed = code == 0;
     if (code == 0 && store->durable && (store->wrote || has_repeated_member(group_commit)))

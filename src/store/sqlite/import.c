@@ -17,49 +17,49 @@ struct import_run {
     struct store_import *import;
     int64_t source, next; /* source of the present rows; id of the next event to be stored */
     int64_t stored, duplicates, dead;
-    bool remembers; /* in a trial: the table `imported` exists */
+    bool has_imported_table; /* in a trial: the table `imported` exists */
 };
 
 /* ---- a trial ---- */
 
-/* Finds out whether the row's UID is in the store, or was imported before (`which` says where to search).
- * `eventpipe import` runs it in a trial (--dry-run). */
-static int find_known_uid(struct import_run *run, enum store_sqlite_statement which,
+/* Finds out whether a table already has the row's UID: statement_id names the query, on the stored events
+ * or on the UIDs of earlier imports. Returns 0 or a negative code. `eventpipe import --dry-run` runs it. */
+static int find_known_uid(struct import_run *run, enum store_sqlite_statement statement_id,
                           const struct store_import_row *row, bool *found)
 {
-    sqlite3_stmt *statement = store_sqlite_use(run->store, which);
+    sqlite3_stmt *statement = store_sqlite_use_statement(run->store, statement_id);
     store_sqlite_bind(run->store, statement, 1, row->source);
     store_sqlite_bind_string(run->store, statement, 2, row->event.uid);
-    int code = store_sqlite_step(run->store, statement);
+    int code = store_sqlite_step_statement(run->store, statement);
     *found = code == 1;
     if (code == 1)
         sqlite3_reset(statement);
     return code < 0 ? code : 0;
 }
 
-/* Finds out whether a real import would store the row. `eventpipe import` runs it for each row of a trial,
- * which only reads the store. */
-static int check_trial_row(struct import_run *run, const struct store_import_row *row, bool *stored)
+/* Sets *stored to whether a real import would store this row: only if its UID is neither in the store nor
+ * was imported before. `eventpipe import --dry-run` runs it for each row; it only reads. */
+static int classify_trial_row(struct import_run *run, const struct store_import_row *row, bool *stored)
 {
     bool found = false;
     int code = find_known_uid(run, SQL_FIND_UID, row, &found);
-    if (code == 0 && !found && run->remembers)
+    if (code == 0 && !found && run->has_imported_table)
         code = find_known_uid(run, SQL_REMEMBERED, row, &found);
     *stored = !found;
     return code;
 }
 
-/* Finds out whether a real import would store the source's cursor: only if the store has none.
- * `eventpipe import` runs it in a trial. */
-static int check_trial_cursor(struct import_run *run, struct store_import_cursor *cursor)
+/* Sets cursor->set to whether a real import would store this cursor: only if the source has none yet.
+ * source 0 is a source that is new to the store. `eventpipe import --dry-run` runs it. */
+static int classify_trial_cursor(struct import_run *run, struct store_import_cursor *cursor)
 {
     if (cursor->source == 0) {
         cursor->set = true;
         return 0;
     }
-    sqlite3_stmt *statement = store_sqlite_use(run->store, SQL_CURSOR);
+    sqlite3_stmt *statement = store_sqlite_use_statement(run->store, SQL_CURSOR);
     store_sqlite_bind(run->store, statement, 1, cursor->source);
-    int code = store_sqlite_step(run->store, statement);
+    int code = store_sqlite_step_statement(run->store, statement);
     if (code != 1)
         return code;
     cursor->set = sqlite3_column_bytes(statement, 0) == 0;
@@ -69,14 +69,15 @@ static int check_trial_cursor(struct import_run *run, struct store_import_cursor
 
 /* ---- a real import ---- */
 
-/* Adds the imported rows of a source to its totals in the store. `eventpipe import` runs it after the last
- * row of each source, inside the import's transaction. */
+/* Adds the imported rows of the current source to its totals and sets its next event number; the source's
+ * cursor stays. `eventpipe import` runs it after the last row of each source, inside the import's
+ * transaction. */
 static int count_source_rows(struct import_run *run)
 {
     if (run->stored + run->duplicates == 0)
         return 0;
     struct store_sqlite *store = run->store;
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_INGESTED);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_INGESTED);
     store_sqlite_bind(store, statement, 1, run->source);
     store_sqlite_bind(store, statement, 2, run->next - EVENT_FIRST(run->source));
     store_sqlite_bind_string(store, statement, 3, NULL); /* the cursor stays */
@@ -87,58 +88,64 @@ static int count_source_rows(struct import_run *run)
     store_sqlite_bind(store, statement, 8, 0);
     store_sqlite_bind_string(store, statement, 9, "");
     run->stored = run->duplicates = run->dead = 0;
-    return store_sqlite_run(store, statement);
+    return store_sqlite_run_statement(store, statement);
 }
 
-/* Finishes the source of the rows before and begins the next one. */
-static int begin_source(struct import_run *run, int64_t source)
+/* Writes the totals of the source whose rows are done, and reads the next event number of the one whose
+ * rows follow. `eventpipe import` runs it whenever the source of the rows changes. */
+static int switch_source(struct import_run *run, int64_t source)
 {
     int code = count_source_rows(run);
     run->source = source;
-    return code == 0 ? store_sqlite_next_event(run->store, source, &run->next) : code;
+    return code == 0 ? store_sqlite_read_next_event_id(run->store, source, &run->next) : code;
 }
 
-/* Stores the state of an imported event: ready with its stages done and context, or dead with its error.
- * `eventpipe import` runs it for each new row. */
-static int insert_state(struct import_run *run, const struct store_import_row *row, int64_t id)
+/* Inserts the state of an imported event beside its data: ready, with the stages done so far and the
+ * context, or dead, with reason and error. `eventpipe import` runs it for each row that it stores. */
+static int insert_event_state(struct import_run *run, const struct store_import_row *row, int64_t id)
 {
     struct store_sqlite *store = run->store;
     const struct store_event *event = &row->event;
-    bool dead = event->dead != STORE_REASON_NONE;
-    sqlite3_stmt *statement = store_sqlite_use(store, dead ? SQL_IMPORT_DEAD : SQL_IMPORT_PROGRESS);
-    int at = 1;
-    store_sqlite_bind(store, statement, at++, id);
-    if (dead) {
-        store_sqlite_bind(store, statement, at++, row->source);
-        store_sqlite_bind(store, statement, at++, event->dead);
-        store_sqlite_bind_string(store, statement, at++, event->error != NULL ? event->error : "");
+    bool is_dead = event->dead != STORE_REASON_NONE;
+    sqlite3_stmt *statement =
+        store_sqlite_use_statement(store, is_dead ? SQL_IMPORT_DEAD : SQL_IMPORT_PROGRESS);
+    int parameter = 1;
+    store_sqlite_bind(store, statement, parameter++, id);
+    if (is_dead) {
+        store_sqlite_bind(store, statement, parameter++, row->source);
+        store_sqlite_bind(store, statement, parameter++, event->dead);
+        store_sqlite_bind_string(store, statement, parameter++, event->error != NULL ? event->error : "");
     }
-    store_sqlite_bind_string(store, statement, at++, row->done != NULL ? row->done : "");
-    store_sqlite_bind_text(store, statement, at, row->context != NULL ? row->context : "",
+    store_sqlite_bind_string(store, statement, parameter++, row->done != NULL ? row->done : "");
+    store_sqlite_bind_text(store, statement, parameter, row->context != NULL ? row->context : "",
                            row->context != NULL ? row->context_bytes : 0);
-    return store_sqlite_run(store, statement);
+    return store_sqlite_run_statement(store, statement);
 }
 
-/* Writes the UID into the table `imported`; *known says that it was there already. Without it a second
- * import would bring back events that were processed since. `eventpipe import` runs it for each row. */
+/* Writes the row's UID into the table `imported`, and sets *known to whether it was there already. Without
+ * this table, a second import would store events again that have been processed and deleted since.
+ * `eventpipe import` runs it for each row. */
 static int remember_uid(struct import_run *run, const struct store_import_row *row, bool *known)
 {
-    sqlite3_stmt *statement = store_sqlite_use(run->store, SQL_REMEMBER);
+    sqlite3_stmt *statement = store_sqlite_use_statement(run->store, SQL_REMEMBER);
     store_sqlite_bind(run->store, statement, 1, row->source);
     store_sqlite_bind_string(run->store, statement, 2, row->event.uid);
-    int code = store_sqlite_run(run->store, statement);
+    int code = store_sqlite_run_statement(run->store, statement);
     *known = code == 0 && sqlite3_changes(run->store->db) == 0;
     return code;
 }
 
-/* Stores one row of another program's database as an event, unless its UID is known. `eventpipe import`
- * runs it for each row, inside the import's transaction. */
-static int store_row(struct import_run *run, const struct store_import_row *row, bool *stored)
+/* Stores one row of the other program's database as an event, and sets *stored; a row whose UID is known is
+ * only counted as a duplicate. Returns 0 or a negative code, which undoes the whole import. `eventpipe
+ * import` runs it for each row. */
+static int import_row(struct import_run *run, const struct store_import_row *row, bool *stored)
 {
     struct store_sqlite *store = run->store;
     bool known = false;
-    int code = row->event.uid == NULL ? base_error_set(&store->store.error, EP_EINVAL, "an event has no uid")
-               : row->source != run->source ? begin_source(run, row->source)
+    int code = row->event.uid == NULL
+                   ? base_error_set(&store->store.error, EP_EINVAL,
+                                    "%s: cannot import an event without a uid", store->path)
+               : row->source != run->source ? switch_source(run, row->source)
                                             : 0;
     if (code == 0)
         code = remember_uid(run, row, &known);
@@ -153,29 +160,31 @@ static int store_row(struct import_run *run, const struct store_import_row *row,
     }
     run->stored++;
     run->dead += row->event.dead != STORE_REASON_NONE;
-    code = insert_state(run, row, run->next++);
+    code = insert_event_state(run, row, run->next++);
     if (code == 0 && run->next > EVENT_LAST(run->source))
-        code = base_error_set(&store->store.error, EP_ESTORE,
-                              "%s: a source has stored as many events as one store can number", store->path);
+        code = base_error_set(
+            &store->store.error, EP_ESTORE,
+            "%s: a source has used all event numbers of this store; import it into a new store", store->path);
     return code;
 }
 
-/* Stores the imported cursor of a source, but only if the source has none in the store. `eventpipe import`
- * runs it after all rows. */
+/* Stores the imported cursor of a source, unless the source has one already, and sets cursor->set to
+ * whether it was stored. `eventpipe import` runs it after all rows, inside the import's transaction. */
 static int set_first_cursor(struct import_run *run, struct store_import_cursor *cursor)
 {
-    sqlite3_stmt *statement = store_sqlite_use(run->store, SQL_FIRST_CURSOR);
+    sqlite3_stmt *statement = store_sqlite_use_statement(run->store, SQL_FIRST_CURSOR);
     store_sqlite_bind(run->store, statement, 1, cursor->source);
     store_sqlite_bind_string(run->store, statement, 2, cursor->cursor);
-    int code = store_sqlite_run(run->store, statement);
+    int code = store_sqlite_run_statement(run->store, statement);
     cursor->set = code == 0 && sqlite3_changes(run->store->db) == 1;
     return code;
 }
 
 /* ---- both ---- */
 
-/* Takes all rows and cursors of an import, inside its transaction; in a trial it only finds out what would
- * become of them. `eventpipe import` runs it. */
+/* Imports all rows and then the cursors, and tells the caller what became of each; a trial only finds out
+ * what an import would do. Returns 0 or the first negative code, after which nothing is stored. `eventpipe
+ * import` runs it inside one transaction. */
 static int import_rows(struct import_run *run)
 {
     struct store_import *import = run->import;
@@ -184,9 +193,9 @@ static int import_rows(struct import_run *run)
     while ((code = import->next(&row, import->user)) == 1) {
         bool stored = row.source == 0;
         if (!import->trial)
-            code = store_row(run, &row, &stored);
+            code = import_row(run, &row, &stored);
         else if (row.source != 0)
-            code = check_trial_row(run, &row, &stored);
+            code = classify_trial_row(run, &row, &stored);
         else
             code = 0;
         if (code != 0)
@@ -199,24 +208,25 @@ static int import_rows(struct import_run *run)
         struct store_import_cursor *cursor = &import->cursors[i];
         cursor->set = false;
         if (cursor->cursor != NULL && cursor->cursor[0] != '\0')
-            code = import->trial ? check_trial_cursor(run, cursor) : set_first_cursor(run, cursor);
+            code = import->trial ? classify_trial_cursor(run, cursor) : set_first_cursor(run, cursor);
     }
     return code;
 }
 
-/* store_import of the SQLite engine: stores another program's events, all in one transaction or none.
- * `eventpipe import` calls it while it holds the store. */
+/* store_import of the SQLite engine: stores another program's events in one transaction, all or none; a
+ * trial (--dry-run) only reads. Returns 0 or a negative code. `eventpipe import` calls it; for a real
+ * import it holds the store's lock file, so no daemon uses the store meanwhile. */
 int store_sqlite_import(struct store *base, struct store_import *import)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     struct import_run run = {.store = store, .import = import};
-    int64_t tables = 0;
+    int64_t table_count = 0;
     int code = import->trial ? store_sqlite_begin_read(store) : store_sqlite_begin_write(store);
     if (code != 0)
         return code;
     if (import->trial)
-        code =
-            store_sqlite_pragma(store, "SELECT count(*) FROM sqlite_schema WHERE name = 'imported'", &tables);
-    run.remembers = tables > 0;
-    return store_sqlite_end(store, code == 0 ? import_rows(&run) : code);
+        code = store_sqlite_read_number(store, "SELECT count(*) FROM sqlite_schema WHERE name = 'imported'",
+                                        &table_count);
+    run.has_imported_table = table_count > 0;
+    return store_sqlite_end_transaction(store, code == 0 ? import_rows(&run) : code);
 }

@@ -24,16 +24,16 @@ struct ingest {
     int64_t pending_token; /* their token, 0 = not claimed */
 };
 
-/* Inserts the row of one new event (its UID, address, type and data) into the store. *stored is false for
- * a duplicate UID. The producer calls it for each event of a page, the keeper for `eventpipe inject`, the
- * command line for an import. */
+/* Inserts the row of one new event (UID, address, type, data). *stored is false if its source already has
+ * the UID. Returns 0 or a negative code. The producer calls it for each event of a page, the keeper for
+ * `eventpipe inject`, the command line for an import. */
 int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
                               const struct store_event *event, bool *stored)
 {
     if (event->uid == NULL || (event->data == NULL && event->data_bytes != 0))
-        return base_error_set(&store->store.error, EP_EINVAL, "%s: an event without %s", store->path,
-                              event->uid == NULL ? "uid" : "data");
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_INSERT_EVENT);
+        return base_error_set(&store->store.error, EP_EINVAL, "%s: cannot store an event without %s",
+                              store->path, event->uid == NULL ? "a uid" : "data");
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_INSERT_EVENT);
     store_sqlite_bind(store, statement, 1, id);
     store_sqlite_bind(store, statement, 2, source);
     store_sqlite_bind_string(store, statement, 3, event->uid);
@@ -41,61 +41,63 @@ int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_
     store_sqlite_bind_string(store, statement, 5, event->type);
     store_sqlite_bind(store, statement, 6, store_sqlite_signed(now_ms));
     store_sqlite_bind_text(store, statement, 7, event->data != NULL ? event->data : "", event->data_bytes);
-    int code = store_sqlite_run(store, statement);
+    int code = store_sqlite_run_statement(store, statement);
     *stored = code == 0 && sqlite3_changes(store->db) == 1;
     return code;
 }
 
-/* Makes the new events of a page that wait for it ready or claimed, with one statement for all of them,
- * which is much faster. The producer runs it while it stores a page, and the keeper for `eventpipe
- * inject`. */
-static int flush_pending(struct ingest *ingest)
+/* Makes all pending events ready, or claimed if they have a token. Pending are the page's consecutive
+ * events whose own rows are stored but not their states: one statement for all of them is much faster than
+ * one each. The producer runs it while it stores a page, and the keeper for `eventpipe inject`. */
+static int insert_pending_states(struct ingest *ingest)
 {
     if (ingest->pending_first == 0)
         return 0;
-    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_PROGRESS);
+    sqlite3_stmt *statement = store_sqlite_use_statement(ingest->store, SQL_INSERT_PROGRESS);
     store_sqlite_bind(ingest->store, statement, 1, ingest->pending_first);
     store_sqlite_bind(ingest->store, statement, 2, ingest->next - 1);
     store_sqlite_bind(ingest->store, statement, 3, ingest->pending_token);
     ingest->pending_first = 0;
-    return store_sqlite_run(ingest->store, statement);
+    return store_sqlite_run_statement(ingest->store, statement);
 }
 
-/* Stores the state of a new event that is dead from the start, because its data is corrupt, with its
- * error. The producer runs it while it stores a page; no stage will run the event. */
-static int store_dead(struct ingest *ingest, int64_t id, const struct store_event *event)
+/* Inserts the state of a new event that is dead from the start because its data is corrupt, with the error.
+ * No stage will get the event; an operator can see it. The producer runs it while it stores a page. */
+static int insert_dead_state(struct ingest *ingest, int64_t id, const struct store_event *event)
 {
-    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INSERT_DEAD);
+    sqlite3_stmt *statement = store_sqlite_use_statement(ingest->store, SQL_INSERT_DEAD);
     store_sqlite_bind(ingest->store, statement, 1, id);
     store_sqlite_bind(ingest->store, statement, 2, ingest->source);
     store_sqlite_bind(ingest->store, statement, 3, event->dead);
     store_sqlite_bind_string(ingest->store, statement, 4, event->error != NULL ? event->error : "");
     ingest->dead++;
-    return store_sqlite_run(ingest->store, statement);
+    return store_sqlite_run_statement(ingest->store, statement);
 }
 
-/* Claims the event of a page that was just stored, if the claim has room left, and adds it to the pending
- * events. The producer runs it while it stores a page, so that new events need no second transaction. */
-static int store_ready(struct ingest *ingest, int64_t id)
+/* Adds an event that was just stored to the pending ones, and claims it if the claim's limit is not
+ * reached. Claiming new events in the transaction that stores them saves a second one. The producer runs it
+ * while it stores a page, and the keeper, without a claim, for `eventpipe inject`. */
+static int mark_event_ready(struct ingest *ingest, int64_t id)
 {
     if (ingest->claiming && ingest->store->claiming.count == ingest->claim->limit) {
         ingest->claiming = false;
         ingest->low_water_mark = id;
     }
-    int code = ingest->claiming ? store_sqlite_claim_add(ingest->store, id, "") : 0;
+    int code = ingest->claiming ? store_sqlite_claim_add_event(ingest->store, id, "") : 0;
     if (code != 0)
         return code;
     int64_t token = ingest->claiming ? (int64_t)ingest->claim->token : 0;
-    code = token != ingest->pending_token ? flush_pending(ingest) : 0;
+    code = token != ingest->pending_token ? insert_pending_states(ingest) : 0;
     if (ingest->pending_first == 0)
         ingest->pending_first = id;
     ingest->pending_token = token;
     return code;
 }
 
-/* Stores one event of a page: its row, its trace step and its state. A duplicate is only counted. The
- * producer runs it for each event that the source sent, and the keeper for `eventpipe inject`. */
-static int ingest_one(struct ingest *ingest, const struct store_event *event)
+/* Stores one event of a page: its row, its trace step and its state (ready, claimed or dead). A duplicate
+ * is only counted. Returns 0 or a negative code. The producer runs it for each event that its source
+ * delivered, and the keeper for `eventpipe inject`. */
+static int ingest_event(struct ingest *ingest, const struct store_event *event)
 {
     struct store_sqlite *store = ingest->store;
     bool stored = false;
@@ -117,46 +119,47 @@ static int ingest_one(struct ingest *ingest, const struct store_event *event)
     };
     store_sqlite_trace_add(store, &step);
     if (event->dead == STORE_REASON_NONE) {
-        code = store_ready(ingest, id);
+        code = mark_event_ready(ingest, id);
     } else {
-        code = flush_pending(ingest);
+        code = insert_pending_states(ingest);
         if (code == 0)
-            code = store_dead(ingest, id, event);
+            code = insert_dead_state(ingest, id, event);
     }
     ingest->next++;
     ingest->stored++;
     return code;
 }
 
-/* Binds the cursor that the page follows: the statement compares it with the stored one. */
-static void bind_after(struct ingest *ingest, sqlite3_stmt *statement, int at)
+/* Binds, at parameter and the one after it, the cursor from which the page was fetched: if an operator has
+ * set another cursor meanwhile, the statement keeps the operator's. */
+static void bind_expected_cursor(struct ingest *ingest, sqlite3_stmt *statement, int parameter)
 {
-    store_sqlite_bind(ingest->store, statement, at, ingest->page->follows);
-    store_sqlite_bind_string(ingest->store, statement, at + 1,
+    store_sqlite_bind(ingest->store, statement, parameter, ingest->page->follows);
+    store_sqlite_bind_string(ingest->store, statement, parameter + 1,
                              ingest->page->after != NULL ? ingest->page->after : "");
 }
 
-/* Stores the cursor of a page without events, and only if it has changed, so that an idle backend causes
- * no writes. The producer runs it in the store's transaction of the page. */
-static int move_cursor(struct ingest *ingest)
+/* Stores the cursor of a page without events, but only if it has changed, so that polling an idle backend
+ * writes nothing. Returns 0 or a negative code. The producer runs it in the page's transaction. */
+static int update_cursor(struct ingest *ingest)
 {
     if (ingest->page->cursor == NULL)
         return 0;
-    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_MOVE_CURSOR);
+    sqlite3_stmt *statement = store_sqlite_use_statement(ingest->store, SQL_MOVE_CURSOR);
     store_sqlite_bind(ingest->store, statement, 1, ingest->source);
     store_sqlite_bind_string(ingest->store, statement, 2, ingest->page->cursor);
-    bind_after(ingest, statement, 3);
-    return store_sqlite_run(ingest->store, statement);
+    bind_expected_cursor(ingest, statement, 3);
+    return store_sqlite_run_statement(ingest->store, statement);
 }
 
-/* Writes the source's row in the store after a page: the next event number, the cursor and the totals. The
- * producer runs it in the page's transaction, so the cursor never runs ahead of its events; the keeper for
- * `eventpipe inject`. */
-static int count_page(struct ingest *ingest)
+/* Writes next event number, cursor and totals of the source after its page. It is the same transaction as
+ * the page's events, so a stored cursor never skips events that are not stored. The producer runs it, and
+ * the keeper for `eventpipe inject`. */
+static int update_source_row(struct ingest *ingest)
 {
     if (ingest->page->count == 0)
-        return move_cursor(ingest);
-    sqlite3_stmt *statement = store_sqlite_use(ingest->store, SQL_INGESTED);
+        return update_cursor(ingest);
+    sqlite3_stmt *statement = store_sqlite_use_statement(ingest->store, SQL_INGESTED);
     store_sqlite_bind(ingest->store, statement, 1, ingest->source);
     store_sqlite_bind(ingest->store, statement, 2, ingest->next - EVENT_FIRST(ingest->source));
     store_sqlite_bind_string(ingest->store, statement, 3, ingest->page->cursor);
@@ -164,40 +167,43 @@ static int count_page(struct ingest *ingest)
     store_sqlite_bind(ingest->store, statement, 5, ingest->duplicates);
     store_sqlite_bind(ingest->store, statement, 6, ingest->page->injected ? ingest->stored : 0);
     store_sqlite_bind(ingest->store, statement, 7, ingest->dead);
-    bind_after(ingest, statement, 8);
-    return store_sqlite_run(ingest->store, statement);
+    bind_expected_cursor(ingest, statement, 8);
+    return store_sqlite_run_statement(ingest->store, statement);
 }
 
-/* Stores a page inside its transaction: claims older ready events first, then stores and claims the page's
- * own, then writes cursor and totals. The producer runs it; the keeper does for `eventpipe inject`,
- * without claims. */
-static int ingest_all(struct ingest *ingest)
+/* Runs the whole transaction of a page: claims older ready events first, then stores the page's events and
+ * claims those that still fit, then writes cursor and totals. Returns 0 or a negative code. The producer
+ * runs it, and the keeper, without a claim, for `eventpipe inject`. */
+static int ingest_page(struct ingest *ingest)
 {
     struct store_sqlite *store = ingest->store;
-    bool more = false;
-    int code = store_sqlite_next_event(store, ingest->source, &ingest->next);
-    ingest->low_water_mark = store_sqlite_low_water_mark_of(store, ingest->source);
+    bool is_limit_reached = false;
+    int code = store_sqlite_read_next_event_id(store, ingest->source, &ingest->next);
+    ingest->low_water_mark = store_sqlite_get_low_water_mark(store, ingest->source);
     if (code == 0 && ingest->claim->limit > 0) {
-        code = store_sqlite_claim_ready(store, ingest->claim, &ingest->low_water_mark, ingest->next, &more);
-        ingest->claiming = !more;
+        code = store_sqlite_claim_ready_events(store, ingest->claim, &ingest->low_water_mark, ingest->next,
+                                               &is_limit_reached);
+        ingest->claiming = !is_limit_reached;
     }
     store_sqlite_trace_begin(store);
     for (size_t i = 0; code == 0 && i < ingest->page->count; i++)
-        code = ingest_one(ingest, &ingest->page->events[i]);
+        code = ingest_event(ingest, &ingest->page->events[i]);
     if (code == 0)
-        code = flush_pending(ingest);
+        code = insert_pending_states(ingest);
     if (code == 0 && ingest->next > EVENT_LAST(ingest->source))
         code = base_error_set(&store->store.error, EP_ESTORE,
-                              "%s: a source has stored as many events as one store can number", store->path);
+                              "%s: a source has used all event numbers of this store; start with a new store",
+                              store->path);
     if (ingest->claiming) /* everything up to here is claimed */
         ingest->low_water_mark = ingest->next;
     if (code == 0)
-        code = count_page(ingest);
+        code = update_source_row(ingest);
     return code == 0 ? store_sqlite_trace_write(store) : code;
 }
 
-/* store_ingest_begin of the SQLite engine: stores a page of events with its cursor in one transaction, and
- * claims what the first stage has room for. The producer calls it; the keeper does for `eventpipe inject`. */
+/* store_ingest_begin of the SQLite engine: stores a page of events with its cursor and claims up to
+ * claim->limit events, in one transaction. store_claim_end commits it, after the producer has recorded the
+ * claimed events in its tickets. The keeper calls it for `eventpipe inject`, with limit 0. */
 int store_sqlite_ingest_begin(struct store *base, int64_t source, const struct store_page *page,
                               const struct store_claim *claim, struct store_ingested *out,
                               struct store_claimed *claimed)
@@ -206,13 +212,13 @@ int store_sqlite_ingest_begin(struct store *base, int64_t source, const struct s
     struct ingest ingest = {.store = store, .source = source, .page = page, .claim = claim};
     *out = (struct store_ingested){0};
     *claimed = (struct store_claimed){.next_due_ms = UINT64_MAX};
-    int code = store_sqlite_claim_check(store, claim);
+    int code = store_sqlite_claim_check_token(store, claim);
     if (code == 0)
         code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
-    code = ingest_all(&ingest);
-    code = store_sqlite_claim_begun(store, code, source, ingest.low_water_mark, true);
+    code = ingest_page(&ingest);
+    code = store_sqlite_claim_leave_open(store, code, source, ingest.low_water_mark, true);
     if (code != 0)
         return code;
     *out = (struct store_ingested){(size_t)ingest.stored, (size_t)ingest.duplicates};

@@ -31,10 +31,10 @@ struct holder {
     char instance[80], since[40];
 };
 
-/* Reads when a process started (clock ticks since boot); 0 = it has exited, also as a zombie. -1: /proc
- * cannot tell. A starting supervisor or import runs it, because a pid in the store's lock file may belong
- * to another process by now. */
-static int read_process_start(pid_t pid, unsigned long long *started)
+/* Sets *started to the time when a process started (clock ticks since boot), or 0 if it is a zombie.
+ * Returns 0, or -1 if /proc cannot tell. A starting supervisor or import runs it, because the pid in the
+ * store's lock file may belong to another process by now. */
+static int read_process_start_ticks(pid_t pid, unsigned long long *started)
 {
     char path[40], line[1024];
     *started = 0;
@@ -58,56 +58,60 @@ static int read_process_start(pid_t pid, unsigned long long *started)
 
 /* ---- hold ---- */
 
-/* Reads from the store's lock file which process holds the store; pid 0 = nothing is written there. A
- * starting supervisor or import runs it to name the holder when it is refused. */
+/* Reads from the store's lock file (lines "pid", "instance", "since", "started") which process holds the
+ * store; pid 0 = nothing is written there yet. A starting supervisor or import runs it when another process
+ * holds the lock, to name that process in its message. */
 static void read_holder(int fd, struct holder *out)
 {
     char text[256];
     *out = (struct holder){0};
-    ssize_t got = pread(fd, text, sizeof text - 1, 0);
-    if (got <= 0)
+    ssize_t byte_count = pread(fd, text, sizeof text - 1, 0);
+    if (byte_count <= 0)
         return;
-    text[got] = '\0';
+    text[byte_count] = '\0';
     if (sscanf(text, "pid %ld\ninstance %79s\nsince %39s\nstarted %llu", &out->pid, out->instance, out->since,
                &out->started) < 3)
         out->pid = 0;
 }
 
-/* Writes our pid and instance into the store's lock file, for the message of the next process that is
- * refused. On a full disk the file may stay empty: the lock is held all the same. The supervisor or an
- * import runs it. */
+/* Writes the pid, instance and start time of this process into the store's lock file, for the message of
+ * the next process that is refused the lock. Returns 0 also if the disk is full: the lock is held even if
+ * the file is empty. A starting supervisor or import runs it. */
 static int write_holder(int fd, const char *instance, const char *path, struct error *error)
 {
     char text[256], since[40];
     time_t now = time(NULL);
-    struct tm parts;
-    strftime(since, sizeof since, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &parts));
+    struct tm utc;
+    strftime(since, sizeof since, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     unsigned long long started;
-    read_process_start(getpid(), &started);
+    read_process_start_ticks(getpid(), &started);
     int length =
         snprintf(text, sizeof text, "pid %ld\ninstance %.79s\nsince %s\nstarted %llu\n", (long)getpid(),
                  instance != NULL && *instance != '\0' ? instance : "-", since, started);
     errno = ENOSPC; /* what a short write means */
     if (pwrite(fd, text, (size_t)length, 0) == length && ftruncate(fd, length) == 0)
         return 0;
-    int why = errno;
-    if ((why == ENOSPC || why == EDQUOT) && ftruncate(fd, 0) == 0)
+    int write_errno = errno;
+    if ((write_errno == ENOSPC || write_errno == EDQUOT) && ftruncate(fd, 0) == 0)
         return 0;
-    return base_error_set(error, EP_ESTOREBUSY, "%s: cannot be written: %s", path, strerror(why));
+    return base_error_set(error, EP_ESTOREBUSY, "%s: cannot write this lock file: %s", path,
+                          strerror(write_errno));
 }
 
-/* Opens or creates the lock file beside the store. The supervisor at its start and `eventpipe import` run
- * it. O_NOFOLLOW: /dev/shm is writable for any user. */
+/* Opens the lock file beside the store, or creates it. Returns 0 and *fd, or a negative code. It does not
+ * follow links, because any user may create one in /dev/shm. A starting supervisor or import runs it. */
 static int open_lock_file(const char *path, struct error *error, int *fd)
 {
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (*fd >= 0)
         return 0;
-    int why = errno;
-    if (why == ENOENT || why == ENOTDIR)
-        return base_error_set(error, EP_ENOENT, "%s: cannot be created: its directory does not exist", path);
-    int code = why == EACCES || why == EPERM || why == EROFS ? EP_EACCESS : EP_ESYSTEM;
-    return base_error_set(error, code, "%s: cannot be opened: %s", path, strerror(why));
+    int open_errno = errno;
+    if (open_errno == ENOENT || open_errno == ENOTDIR)
+        return base_error_set(
+            error, EP_ENOENT,
+            "%s: cannot create this lock file: its directory does not exist; create the directory", path);
+    int code = open_errno == EACCES || open_errno == EPERM || open_errno == EROFS ? EP_EACCESS : EP_ESYSTEM;
+    return base_error_set(error, code, "%s: cannot open this lock file: %s", path, strerror(open_errno));
 }
 
 /* Whether the locked file is still the one at its path: store_leave may have removed it meanwhile. */
@@ -118,33 +122,33 @@ static bool is_still_at_path(int fd, const char *path)
            ours.st_ino == found.st_ino;
 }
 
-static uint64_t read_clock_ms(void)
+static uint64_t read_monotonic_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Whether the process that holds the store still runs. Its pid alone does not tell: another process may
- * have it by now. A starting supervisor or import runs it: only a running holder is final, orphans may
- * still exit. */
+/* Whether the process that holds the store still runs; it compares start times, because its pid may belong
+ * to another process by now. A starting supervisor or import runs it: it refuses at once while the holder
+ * runs, but waits for orphaned children of a holder that has exited. */
 static bool is_holder_running(const struct holder *holder)
 {
     unsigned long long started;
     if (holder->pid <= 0 || (kill((pid_t)holder->pid, 0) != 0 && errno != EPERM))
         return false;
-    if (read_process_start((pid_t)holder->pid, &started) != 0)
+    if (read_process_start_ticks((pid_t)holder->pid, &started) != 0)
         return true;
     return started != 0 && (holder->started == 0 || started == holder->started);
 }
 
-/* store_hold for both kinds of URL: locks the store for this instance, and waits up to wait_ms while
- * another one shuts down. The supervisor at its start and `eventpipe import` call it. Without it two
- * daemons would run one store. */
-int store_sqlite_hold_at(const struct store_options *options, const struct store_sqlite_paths *paths,
-                         uint64_t wait_ms, int *lock_fd, struct error *error)
+/* store_hold for sqlite: and memory: stores: locks the store for this instance and sets *lock_fd. It waits
+ * up to wait_ms while another instance shuts down; EP_EBUSY: another one holds the store. A starting
+ * supervisor and `eventpipe import` call it; without it two daemons could run one store. */
+int store_sqlite_hold_paths(const struct store_options *options, const struct store_sqlite_paths *paths,
+                            uint64_t wait_ms, int *lock_fd, struct error *error)
 {
-    uint64_t deadline = read_clock_ms() + wait_ms;
+    uint64_t deadline = read_monotonic_ms() + wait_ms;
     for (;;) {
         int fd;
         int code = open_lock_file(paths->lock, error, &fd);
@@ -152,25 +156,26 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
             return code;
         bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
         if (!locked && errno != EWOULDBLOCK) {
-            code =
-                base_error_set(error, EP_ESYSTEM, "%s: cannot be locked: %s", paths->lock, strerror(errno));
+            code = base_error_set(error, EP_ESYSTEM, "%s: cannot lock this file: %s", paths->lock,
+                                  strerror(errno));
             close(fd);
             return code;
         }
         struct holder holder = {0};
         if (!locked) {
             read_holder(fd, &holder);
-            bool lives = is_holder_running(&holder);
-            locked = lives && flock(fd, LOCK_EX | LOCK_NB) == 0; /* it may have been released in between */
-            if (!locked && (lives || read_clock_ms() >= deadline)) {
+            bool is_running = is_holder_running(&holder);
+            locked =
+                is_running && flock(fd, LOCK_EX | LOCK_NB) == 0; /* it may have been released in between */
+            if (!locked && (is_running || read_monotonic_ms() >= deadline)) {
                 code =
                     holder.pid == 0
                         ? base_error_set(error, EP_EBUSY,
                                          "%s: held by another process, which %s does not name yet",
                                          paths->path, paths->lock)
                         : base_error_set(error, EP_EBUSY, "%s: held by %s pid %ld (instance %s, since %s)%s",
-                                         paths->path, lives ? "the process" : "orphans of", holder.pid,
-                                         holder.instance, holder.since, lives ? "" : ", which is gone");
+                                         paths->path, is_running ? "the process" : "orphans of", holder.pid,
+                                         holder.instance, holder.since, is_running ? "" : ", which is gone");
                 close(fd);
                 return code;
             }
@@ -191,28 +196,28 @@ int store_sqlite_hold_at(const struct store_options *options, const struct store
     }
 }
 
-/* Whether a memory store is held by no process or by this one, so that its files may be removed. The
- * supervisor calls it at the end of its shutdown: another instance may hold the store by then. */
-bool store_sqlite_may_clear(const struct store_sqlite_paths *paths)
+/* Whether the files of a memory: store may be removed: no process holds it, or this one does. The
+ * supervisor calls it at the end of its shutdown, because another instance may hold the store by then. */
+bool store_sqlite_may_remove_files(const struct store_sqlite_paths *paths)
 {
     int fd = open(paths->lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return errno == ENOENT;
-    bool ours = flock(fd, LOCK_EX | LOCK_NB) == 0;
-    if (!ours) {
+    bool may_remove = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    if (!may_remove) {
         struct holder holder;
         read_holder(fd, &holder);
-        ours = holder.pid == (long)getpid();
+        may_remove = holder.pid == (long)getpid();
     }
     close(fd);
-    return ours;
+    return may_remove;
 }
 
 /* ---- sqlite:PATH ---- */
 
-/* Finds the file and the lock file of a sqlite: URL. It resolves links, so that two names of one store
- * have one lock; if the file does not exist yet, it resolves its directory. Runs in every process that
- * holds, prepares or opens the store. */
+/* Finds the absolute path of a sqlite: store and of its lock file. It resolves links, so that two names of
+ * one store have one lock; for a new store it resolves the directory. Returns 0 or a negative code. Every
+ * process that holds, prepares or opens the store runs it. */
 static int find_store_paths(const struct store_options *options, struct store_sqlite_paths *out,
                             struct error *error)
 {
@@ -223,39 +228,41 @@ static int find_store_paths(const struct store_options *options, struct store_sq
         return base_error_set(error, EP_EINVAL,
                               "storage \"%s\": expected sqlite:PATH with the path of a file", options->url);
     if (realpath(path, out->path) == NULL) {
-        char parent[PATH_MAX] = ".", real[PATH_MAX];
+        char parent[PATH_MAX] = ".", real_parent[PATH_MAX];
         if (slash != NULL)
             snprintf(parent, sizeof parent, "%.*s", slash == path ? 1 : (int)(slash - path), path);
-        if (realpath(parent, real) == NULL)
+        if (realpath(parent, real_parent) == NULL)
             return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS,
-                                  "%s: cannot find its directory %s: %s", path, parent, strerror(errno));
-        if (strlen(real) + strlen(name) + 2 > sizeof out->path)
+                                  "%s: cannot find the directory %s: %s", path, parent, strerror(errno));
+        if (strlen(real_parent) + strlen(name) + 2 > sizeof out->path)
             return base_error_set(error, EP_EINVAL, "%s: the path is too long", path);
-        stpcpy(stpcpy(stpcpy(out->path, real), real[1] != '\0' ? "/" : ""), name);
+        stpcpy(stpcpy(stpcpy(out->path, real_parent), real_parent[1] != '\0' ? "/" : ""), name);
     }
     snprintf(out->lock, sizeof out->lock, "%s.lock", out->path);
     out->synchronous = options->synchronous == SYNCHRONOUS_NORMAL ? 1 : 2;
     return 0;
 }
 
-/* store_hold for a sqlite: URL: finds the file and locks it. The supervisor calls it at its start, and
- * `eventpipe import`. */
+/* store_hold for a sqlite: URL: finds the store's file and locks it. Returns 0 and *lock_fd, or a negative
+ * code. The supervisor calls it when it starts, and `eventpipe import`. */
 static int hold_store(const struct store_options *options, uint64_t wait_ms, int *lock_fd,
                       struct error *error)
 {
     struct store_sqlite_paths paths;
     int code = find_store_paths(options, &paths, error);
-    return code == 0 ? store_sqlite_hold_at(options, &paths, wait_ms, lock_fd, error) : code;
+    return code == 0 ? store_sqlite_hold_paths(options, &paths, wait_ms, lock_fd, error) : code;
 }
 
-/* Nothing to do: the store stays, and its lock is free once the last descriptor is closed. */
+/* store_leave for a sqlite: URL: does nothing, because the store stays, and the kernel drops its lock with
+ * the last descriptor. */
 static void leave_store(const struct store_options *options)
 {
     (void)options;
 }
 
-/* store_prepare for a sqlite: URL: creates or migrates the file and counts the start. The keeper calls it
- * at the daemon's start, and `eventpipe import`. */
+/* store_prepare for a sqlite: URL: creates or migrates the tables, adds 1 to the start number and registers
+ * sources and stages. Returns 0 or a negative code. The keeper calls it when the daemon starts, and
+ * `eventpipe import`. */
 static int prepare_store(const struct store_options *options, struct store_names *names, size_t count,
                          uint64_t *start_number, struct error *error)
 {
@@ -263,20 +270,20 @@ static int prepare_store(const struct store_options *options, struct store_names
     int code = find_store_paths(options, &paths, error);
     if (code != 0)
         return code;
-    return store_sqlite_prepare_at(options, &paths, &store_sqlite_ops, names, count, start_number, error);
+    return store_sqlite_prepare_paths(options, &paths, &store_sqlite_ops, names, count, start_number, error);
 }
 
-/* store_open for a sqlite: URL. Runs in every process that opens the store: each producer, worker and
- * keeper after fork, and the command line. */
+/* store_open for a sqlite: URL: opens a handle for reading or writing. Returns 0 and *out, or a negative
+ * code. Each producer, worker and keeper calls it after fork, and so does the command line. */
 static int open_store(const struct store_options *options, struct store **out, struct error *error)
 {
     struct store_sqlite_paths paths;
     struct store_sqlite *store;
     int code = find_store_paths(options, &paths, error);
     if (code == 0)
-        code =
-            store_sqlite_open_at(options, &paths, options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
-                                 &store_sqlite_ops, &store, error);
+        code = store_sqlite_open_paths(options, &paths,
+                                       options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
+                                       &store_sqlite_ops, &store, error);
     if (code == 0)
         *out = &store->store;
     return code;

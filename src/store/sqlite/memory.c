@@ -23,8 +23,9 @@ struct memory_paths {
     char directory[256];
 };
 
-/* Finds directory, file and lock of a memory: store, which an instance's processes share under /dev/shm.
- * Runs in every process that holds, prepares, opens or leaves the store. */
+/* Computes the paths of a memory: store under /dev/shm (directory, file, lock file) from the instance's
+ * name. Returns 0, or EP_EINVAL if the name is missing or malformed. Every process that holds, prepares,
+ * opens or leaves the store runs it. */
 static int find_memory_paths(const struct store_options *options, struct memory_paths *out,
                              struct error *error)
 {
@@ -39,23 +40,26 @@ static int find_memory_paths(const struct store_options *options, struct memory_
     return 0;
 }
 
-/* Checks invariant 1: the memory store's directory belongs to this user alone. Another user could have
- * made it in /dev/shm to read or change our events. The supervisor and the keeper run it before they use
- * or clear the directory. */
+/* Checks that the memory store's directory belongs to this user and that no other user can access it.
+ * Another user could have created it in /dev/shm, to read or change our events. The supervisor runs it
+ * before it uses or clears the directory, and the keeper before it creates the tables. */
 static int check_private_directory(const struct memory_paths *paths, struct error *error)
 {
-    struct stat status;
-    if (lstat(paths->directory, &status) != 0)
-        return base_error_set(error, EP_ESYSTEM, "%s: %s", paths->directory, strerror(errno));
-    if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 0777) != 0700)
+    struct stat file_status;
+    if (lstat(paths->directory, &file_status) != 0)
+        return base_error_set(error, EP_ESYSTEM, "%s: cannot examine this directory: %s", paths->directory,
+                              strerror(errno));
+    if (!S_ISDIR(file_status.st_mode) || file_status.st_uid != geteuid() ||
+        (file_status.st_mode & 0777) != 0700)
         return base_error_set(error, EP_EACCESS,
-                              "%s: expected a directory that only this user can access; remove it",
+                              "%s: expected a directory that belongs to this user, with mode 0700; remove it",
                               paths->directory);
     return 0;
 }
 
-/* Makes the directory of a memory store, if it does not exist. The supervisor runs it when it holds the
- * store, and the keeper before it prepares the store. */
+/* Creates the memory store's directory if it does not exist, and checks that it is ours alone. Returns 0 or
+ * a negative code. The supervisor runs it when it holds the store, and the keeper before it creates the
+ * tables. */
 static int make_private_directory(const struct memory_paths *paths, struct error *error)
 {
     if (mkdir(paths->directory, 0700) != 0 && errno != EEXIST)
@@ -64,8 +68,9 @@ static int make_private_directory(const struct memory_paths *paths, struct error
     return check_private_directory(paths, error);
 }
 
-/* Removes the memory store's files and its directory, if the directory is ours. The supervisor runs it at
- * its start, because a crashed instance may have left one, and at the end of its shutdown. */
+/* Removes the memory store's files and directory, unless the directory belongs to another user. The
+ * supervisor runs it at its start, because a crashed instance may have left one, and at the end of its
+ * shutdown. */
 static void clear_private_directory(const struct memory_paths *paths)
 {
     static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
@@ -79,8 +84,8 @@ static void clear_private_directory(const struct memory_paths *paths)
     rmdir(paths->directory);
 }
 
-/* store_hold for a memory: URL: locks the store, removes what a crashed instance has left, and makes the
- * directory. The supervisor calls it at its start. */
+/* store_hold for a memory: URL: locks the store, removes what a crashed instance left, and creates the
+ * private directory. Returns 0 and *lock_fd, or a negative code. The supervisor calls it when it starts. */
 static int hold_memory_store(const struct store_options *options, uint64_t wait_ms, int *lock_fd,
                              struct error *error)
 {
@@ -88,7 +93,7 @@ static int hold_memory_store(const struct store_options *options, uint64_t wait_
     int fd;
     int code = find_memory_paths(options, &paths, error);
     if (code == 0)
-        code = store_sqlite_hold_at(options, &paths.store, wait_ms, &fd, error);
+        code = store_sqlite_hold_paths(options, &paths.store, wait_ms, &fd, error);
     if (code != 0)
         return code;
     clear_private_directory(&paths);
@@ -100,19 +105,20 @@ static int hold_memory_store(const struct store_options *options, uint64_t wait_
     return code;
 }
 
-/* store_leave for a memory: URL: removes the store's files, and last the lock file: until then no other
- * instance can start. The supervisor calls it at the end of its shutdown. */
+/* store_leave for a memory: URL: removes the store's files and its directory, and the lock file last,
+ * because no other instance can start while it exists and is locked. The supervisor calls it at the end of
+ * its shutdown. */
 static void leave_memory_store(const struct store_options *options)
 {
     struct memory_paths paths;
-    if (find_memory_paths(options, &paths, NULL) != 0 || !store_sqlite_may_clear(&paths.store))
+    if (find_memory_paths(options, &paths, NULL) != 0 || !store_sqlite_may_remove_files(&paths.store))
         return;
     clear_private_directory(&paths);
     unlink(paths.store.lock); /* last: until then no other instance can start */
 }
 
-/* store_prepare for a memory: URL: creates the tables in the private directory. The keeper calls it at the
- * daemon's start. */
+/* store_prepare for a memory: URL: creates the private directory if needed, then the tables, and registers
+ * sources and stages. Returns 0 or a negative code. The keeper calls it when the daemon starts. */
 static int prepare_memory_store(const struct store_options *options, struct store_names *names, size_t count,
                                 uint64_t *start_number, struct error *error)
 {
@@ -122,21 +128,21 @@ static int prepare_memory_store(const struct store_options *options, struct stor
         code = make_private_directory(&paths, error);
     if (code != 0)
         return code;
-    return store_sqlite_prepare_at(options, &paths.store, &store_sqlite_memory_ops, names, count,
-                                   start_number, error);
+    return store_sqlite_prepare_paths(options, &paths.store, &store_sqlite_memory_ops, names, count,
+                                      start_number, error);
 }
 
-/* store_open for a memory: URL. Each producer, worker and keeper of the instance calls it after fork, and
- * the command line when it reads the store. */
+/* store_open for a memory: URL: opens a handle for reading or writing. Returns 0 and *out, or a negative
+ * code. Each producer, worker and keeper calls it after fork, and so does the command line. */
 static int open_memory_store(const struct store_options *options, struct store **out, struct error *error)
 {
     struct memory_paths paths;
     struct store_sqlite *store;
     int code = find_memory_paths(options, &paths, error);
     if (code == 0)
-        code = store_sqlite_open_at(options, &paths.store,
-                                    options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
-                                    &store_sqlite_memory_ops, &store, error);
+        code = store_sqlite_open_paths(options, &paths.store,
+                                       options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
+                                       &store_sqlite_memory_ops, &store, error);
     if (code == 0)
         *out = &store->store;
     return code;

@@ -24,26 +24,27 @@
 #define PRAGMA_FULL 2
 #define WAL_LIMIT_BYTES (4 << 20) /* where the caller gave none */
 
-/* Sets a pragma of the store's connection and reads it back: SQLite silently ignores what it does not
- * know. Runs in every process that opens the store. */
+/* Sets a pragma of the connection and reads it back, because SQLite silently ignores a pragma that it does
+ * not know. Returns 0 or a negative code. Every process that opens the store runs it. */
 static int set_pragma(struct store_sqlite *store, const char *name, int64_t value)
 {
     char sql[128];
-    int64_t now;
+    int64_t found_value;
     snprintf(sql, sizeof sql, "PRAGMA %s = %lld", name, (long long)value);
     int code = store_sqlite_execute(store, sql);
     snprintf(sql, sizeof sql, "PRAGMA %s", name);
     if (code == 0)
-        code = store_sqlite_pragma(store, sql, &now);
-    if (code == 0 && now != value)
+        code = store_sqlite_read_number(store, sql, &found_value);
+    if (code == 0 && found_value != value)
         code = base_error_set(&store->store.error, EP_ESTORE,
                               "%s: SQLite refuses PRAGMA %s = %lld (it stays %lld)", store->path, name,
-                              (long long)value, (long long)now);
+                              (long long)value, (long long)found_value);
     return code;
 }
 
-/* Sets WAL mode, which SQLite refuses on some file systems. Without it readers would block writers. Runs
- * in every process that opens the store for writing. */
+/* Switches the store to SQLite's write-ahead log (WAL), without which readers would block writers. SQLite
+ * cannot use it on some file systems: then this fails. Every process that opens the store for writing runs
+ * it. */
 static int set_wal_mode(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = NULL;
@@ -55,15 +56,16 @@ static int set_wal_mode(struct store_sqlite *store)
         code = store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
     else if (strcmp((const char *)sqlite3_column_text(statement, 0), "wal") != 0)
         code = base_error_set(&store->store.error, EP_ESTORE,
-                              "%s: SQLite cannot use its write-ahead log here (a network file system?)",
+                              "%s: SQLite cannot use its write-ahead log here (a network file system?); put "
+                              "the store on a local disk",
                               store->path);
     sqlite3_finalize(statement);
     return code;
 }
 
-/* Makes all settings of the store's connection. secure_delete is off: Debian builds SQLite so that it
- * overwrites deleted rows, which would double what a completed event writes. Runs in every process that
- * opens the store. */
+/* Applies all settings of a connection to the store. It turns secure_delete off: Debian's SQLite overwrites
+ * deleted rows by default, which would double what each completed event writes. Returns 0 or a negative
+ * code. Every process that opens the store runs it. */
 static int configure_connection(struct store_sqlite *store, const struct store_sqlite_paths *paths)
 {
     int64_t page_bytes = 0;
@@ -75,12 +77,13 @@ static int configure_connection(struct store_sqlite *store, const struct store_s
     if (code == 0)
         code = set_pragma(store, "secure_delete", 0);
     if (code == 0)
-        code = store_sqlite_pragma(store, "PRAGMA page_size", &page_bytes);
+        code = store_sqlite_read_number(store, "PRAGMA page_size", &page_bytes);
     store->page_bytes = (uint64_t)page_bytes;
     if (code != 0 || store->readonly)
         return code;
     code = set_wal_mode(store);
-    /* With "full", SQLite would sync while it holds the WAL's lock; we sync later (store_sqlite_end). */
+    /* With "full", SQLite would sync while it holds the WAL's lock; we sync later, in
+     * store_sqlite_end_transaction. */
     store->durable = paths->synchronous >= PRAGMA_FULL;
     if (code == 0)
         code = set_pragma(store, "synchronous", store->durable ? PRAGMA_NORMAL : paths->synchronous);
@@ -88,13 +91,14 @@ static int configure_connection(struct store_sqlite *store, const struct store_s
     snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->wal_limit_bytes);
     if (code == 0)
         code = store_sqlite_execute(store, sql);
-    sqlite3_wal_hook(store->db, store_sqlite_wal_count,
+    sqlite3_wal_hook(store->db, store_sqlite_wal_note_size,
                      store); /* also ends SQLite's own checkpoints at every 1,000 pages */
     return code;
 }
 
-/* Returns the store's path as a "file:" URI, with the characters escaped that have a meaning in one; NULL
- * = out of memory. The command line runs it when it opens the store for reading only. */
+/* Returns the store's path as a "file:" URI with the query appended; characters that have a meaning in a
+ * URI are escaped. The caller frees it; NULL = out of memory. The command line runs it when it opens the
+ * store for reading only. */
 static char *make_file_uri(const char *path, const char *query)
 {
     char *uri = malloc(3 * strlen(path) + strlen(query) + 6);
@@ -110,8 +114,9 @@ static char *make_file_uri(const char *path, const char *query)
     return uri;
 }
 
-/* Opens the store's file for reading and reads from it once, which shows whether it can be read. The
- * command line runs it for commands that only read. */
+/* Opens the store's file read-only, with this URI query, and reads from it once: SQLite reports an
+ * unreadable file only at the first read. Returns 0 or a negative code. The command line runs it for
+ * commands that only read. */
 static int connect_readonly(struct store_sqlite *store, const char *query)
 {
     char *uri = make_file_uri(store->path, query);
@@ -123,59 +128,59 @@ static int connect_readonly(struct store_sqlite *store, const char *query)
     if (result == SQLITE_OK) {
         sqlite3_busy_timeout(store->db, (int)store->busy_timeout_ms);
         int64_t version;
-        return store_sqlite_pragma(store, "PRAGMA user_version", &version); /* the first read */
+        return store_sqlite_read_number(store, "PRAGMA user_version", &version); /* the first read */
     }
     return store_sqlite_fail(store, result);
 }
 
-/* Whether the file is not writable and has no WAL: no process has it open. Files that SQLite made beside
- * it would not be writable either and would stay; a daemon that may write the store again could not use
- * them. The command line runs it before it opens the store for reading. */
-static bool is_sealed(const char *path)
+/* Whether this user cannot write to the file and it has neither -wal nor -shm file, which shows that no
+ * process uses it. The command line then reads it without creating these files: they would be read-only,
+ * too, and a daemon that may write the store later could not use them. */
+static bool is_unused_readonly_file(const char *path)
 {
-    char beside[PATH_MAX + 8];
-    struct stat status;
-    if (stat(path, &status) != 0 || ((status.st_mode & 0222) != 0 && access(path, W_OK) == 0))
+    char companion_path[PATH_MAX + 8];
+    struct stat file_status;
+    if (stat(path, &file_status) != 0 || ((file_status.st_mode & 0222) != 0 && access(path, W_OK) == 0))
         return false;
-    snprintf(beside, sizeof beside, "%s-wal", path);
-    if (access(beside, F_OK) == 0)
+    snprintf(companion_path, sizeof companion_path, "%s-wal", path);
+    if (access(companion_path, F_OK) == 0)
         return false;
-    snprintf(beside, sizeof beside, "%s-shm", path);
-    return access(beside, F_OK) != 0;
+    snprintf(companion_path, sizeof companion_path, "%s-shm", path);
+    return access(companion_path, F_OK) != 0;
 }
 
-/* Opens the store for a reader, which needs the WAL's index. If it cannot make one (its directory is not
- * writable, and no daemon has made it), it reads the main file alone, if there is no WAL: then no process
- * has the store open. After a crash left a WAL this fails: the last commits are in the WAL. The command
- * line runs it (status, queue, show, trace, crashes). */
+/* Opens the store for a command that only reads. If SQLite cannot create the shared index that a WAL needs
+ * (no daemon runs, and the directory is read-only), it reads the main file alone. It refuses that while a
+ * crash has left a WAL, because the last commits are only there. Returns 0 or a negative code. */
 static int connect_reader(struct store_sqlite *store)
 {
-    if (is_sealed(store->path))
+    if (is_unused_readonly_file(store->path))
         return connect_readonly(store, "?immutable=1");
     int code = connect_readonly(store, "?mode=ro");
     if (code == 0 || code == EP_ESTORE)
         return code;
-    char wal[PATH_MAX + 8];
-    struct stat status;
-    snprintf(wal, sizeof wal, "%s-wal", store->path);
-    struct error first = store->store.error;
-    bool has_wal = stat(wal, &status) == 0 && status.st_size > 0;
+    char wal_path[PATH_MAX + 8];
+    struct stat file_status;
+    snprintf(wal_path, sizeof wal_path, "%s-wal", store->path);
+    struct error first_error = store->store.error;
+    bool has_wal = stat(wal_path, &file_status) == 0 && file_status.st_size > 0;
     sqlite3_close(store->db);
     store->db = NULL;
     if (has_wal) {
-        store->store.error = first;
-        base_error_prefix(
-            &store->store.error,
-            "a WAL of %lld bytes, left by a crash, stands beside the store and cannot be read from here: "
-            "run this as the user who owns the store, or start the daemon",
-            (long long)status.st_size);
+        store->store.error = first_error;
+        base_error_prefix(&store->store.error,
+                          "a WAL of %lld bytes, left by a crash, lies beside the store, and this user cannot "
+                          "read it; run this "
+                          "command as the user who owns the store, or start the daemon",
+                          (long long)file_status.st_size);
         return code;
     }
     return connect_readonly(store, "?immutable=1");
 }
 
-/* Opens the store's file for writing; STORE_SQLITE_CREATE makes the file if it does not exist. Each
- * producer, worker and keeper runs it after fork, and `eventpipe import`. */
+/* Opens the store's file for writing; in mode STORE_SQLITE_CREATE it creates the file, readable for this
+ * user only. Returns 0 or a negative code. Each producer, worker and keeper runs it after fork, and so does
+ * `eventpipe import`. */
 static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mode)
 {
     if (mode == STORE_SQLITE_CREATE) { /* we make the file, for its mode: SQLite gives its WAL the same */
@@ -191,13 +196,15 @@ static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mod
         return store_sqlite_fail(store, result);
     sqlite3_busy_timeout(store->db, (int)store->busy_timeout_ms);
     if (sqlite3_db_readonly(store->db, "main") == 1) /* SQLite opens such a file without an error */
-        return base_error_set(&store->store.error, EP_ESTOREBUSY, "%s: this user may not write to it",
+        return base_error_set(&store->store.error, EP_ESTOREBUSY,
+                              "%s: this user may not write to this file; change its owner or mode",
                               store->path);
     return 0;
 }
 
-/* Opens the store's connection, checks that the file is ours, makes the settings and, to create it, the
- * tables. Runs in every process that opens the store; it checks before it sets anything (invariant 3). */
+/* Connects to the store's file, checks that it is a store of ours, and only then applies the settings, so
+ * that a foreign database is never changed. In mode STORE_SQLITE_CREATE it also creates or migrates the
+ * tables. Returns 0 or a negative code. Every process that opens the store runs it. */
 static int connect_and_check(struct store_sqlite *store, const struct store_sqlite_paths *paths,
                              enum store_sqlite_mode mode)
 {
@@ -206,11 +213,11 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
         return code;
     sqlite3_extended_result_codes(store->db, 1);
     /* Before any setting: Invariant 3. */
-    code = store_sqlite_schema(store, false);
+    code = store_sqlite_check_schema(store, false);
     if (code == 0)
         code = configure_connection(store, paths);
     if (code == 0 && mode == STORE_SQLITE_CREATE)
-        code = store_sqlite_schema(store, true);
+        code = store_sqlite_check_schema(store, true);
     /* A process before us may have been killed between its commit and its sync. We act on what we read (a
      * cursor tells the backend what it may forget), so it must be on the disk first. */
     if (code == 0 && mode == STORE_SQLITE_WRITE && store->durable)
@@ -218,23 +225,24 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
     if (code != 0 || mode != STORE_SQLITE_WRITE || store->start_number != 0)
         return code;
     /* A writer that was given no start number takes the store's, so that running events count as running. */
-    int64_t number;
-    code = store_sqlite_pragma(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
-    store->start_number = (uint64_t)number;
-    store->first_valid_token = number << 40;
+    int64_t start_number;
+    code = store_sqlite_read_number(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &start_number);
+    store->start_number = (uint64_t)start_number;
+    store->first_valid_token = start_number << 40;
     return code;
 }
 
-/* Opens a handle of the store, for both kinds of URL. Runs in every process that uses the store, after
- * fork: an SQLite connection must not cross a fork. */
-int store_sqlite_open_at(const struct store_options *options, const struct store_sqlite_paths *paths,
-                         enum store_sqlite_mode mode, const struct store_ops *ops, struct store_sqlite **out,
-                         struct error *error)
+/* Opens a handle of the store; sqlite: and memory: stores share it. Returns 0 and *out, or a negative code.
+ * Every process that uses the store calls it, and only after its fork: an SQLite connection that crosses a
+ * fork corrupts the file. */
+int store_sqlite_open_paths(const struct store_options *options, const struct store_sqlite_paths *paths,
+                            enum store_sqlite_mode mode, const struct store_ops *ops,
+                            struct store_sqlite **out, struct error *error)
 {
-    struct stat status;
+    struct stat file_status;
     /* We never read these statistics. SQLite refuses this after its first use, which is harmless. */
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
-    if (mode != STORE_SQLITE_CREATE && stat(paths->path, &status) != 0)
+    if (mode != STORE_SQLITE_CREATE && stat(paths->path, &file_status) != 0)
         return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
                               paths->path, errno == ENOENT ? "there is no store" : strerror(errno));
     struct store_sqlite *store = calloc(1, sizeof *store);
@@ -267,8 +275,8 @@ int store_sqlite_open_at(const struct store_options *options, const struct store
     return 0;
 }
 
-/* store_close of the SQLite engine: closes the connections and frees the handle. Every process that opened
- * the store calls it at its end. */
+/* store_close of the SQLite engine: closes both connections and frees the handle and all its memory. Every
+ * process that opened the store calls it before it exits; a failed open calls it, too. */
 void store_sqlite_close(struct store *base)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -277,7 +285,7 @@ void store_sqlite_close(struct store *base)
     sqlite3_close(store->checkpointer);
     sqlite3_close(store->db);
     store_trace_pack_free(&store->pack);
-    store_sqlite_claim_forget(store);
+    store_sqlite_claim_forget_events(store);
     free(store->claiming.events);
     free(store->low_water_marks);
     free(store->path);

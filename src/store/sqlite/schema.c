@@ -91,24 +91,27 @@ static const char *const steps[] = {
 /* The oldest version that a reader understands: step 6 renames the tables. */
 #define OLDEST_READ ((int64_t)6)
 
-/* Reads from the store's file whose it is (application_id), of which version, and whether it has tables.
- * Runs in every process that opens the store, so that a foreign database is never changed. */
-static int read_identity(struct store_sqlite *store, int64_t *application, int64_t *version, int64_t *tables)
+/* Reads from the file's header which program wrote it (application_id) and in which version, and how many
+ * tables it has. Returns 0 or a negative code. Every process that opens the store runs it, so that a
+ * foreign database is never changed. */
+static int read_identity(struct store_sqlite *store, int64_t *application_id, int64_t *version,
+                         int64_t *table_count)
 {
-    int code = store_sqlite_pragma(store, "PRAGMA application_id", application);
+    int code = store_sqlite_read_number(store, "PRAGMA application_id", application_id);
     if (code == 0)
-        code = store_sqlite_pragma(store, "PRAGMA user_version", version);
+        code = store_sqlite_read_number(store, "PRAGMA user_version", version);
     if (code == 0)
-        code = store_sqlite_pragma(store, "SELECT count(*) FROM sqlite_schema", tables);
+        code = store_sqlite_read_number(store, "SELECT count(*) FROM sqlite_schema", table_count);
     if (code == EP_ESTORE && (sqlite3_errcode(store->db) & 0xff) == SQLITE_NOTADB)
         base_error_set(&store->store.error, code,
                        "%s: not an SQLite database; expected a store of eventpipe, or no file", store->path);
     return code;
 }
 
-/* Brings the store's tables from `version` to the present one, in one transaction. The keeper runs it at
- * the daemon's first start after an update, and `eventpipe import`. */
-static int migrate(struct store_sqlite *store, int64_t version)
+/* Runs all steps of `steps` after `version` in one transaction, which brings the tables to the present
+ * version; version 0 creates them. Returns 0 or a negative code. The keeper runs it when an updated daemon
+ * starts for the first time, and so does `eventpipe import`. */
+static int migrate_tables(struct store_sqlite *store, int64_t version)
 {
     /* Temporary tables go to files: an index of millions of rows is sorted there. */
     int code = store_sqlite_execute(store, "PRAGMA temp_store = 1");
@@ -123,52 +126,54 @@ static int migrate(struct store_sqlite *store, int64_t version)
         code = store_sqlite_execute(store, steps[step]);
     if (code == 0)
         code = store_sqlite_execute(store, sql);
-    code = store_sqlite_end(store, code);
+    code = store_sqlite_end_transaction(store, code);
     return code == 0 ? store_sqlite_execute(store, "PRAGMA temp_store = 2") : code;
 }
 
-/* Checks that the file is a store of ours and of a version that this program can use; with `create` it
- * creates or migrates the tables (the keeper and `eventpipe import` only). Runs in every process that
- * opens the store. */
-int store_sqlite_schema(struct store_sqlite *store, bool create)
+/* Checks that the file is a store of eventpipe in a version that this program can use. With may_create it
+ * creates or migrates the tables; only the keeper and `eventpipe import` do that. Returns 0 or a negative
+ * code. Every process that opens the store runs it. */
+int store_sqlite_check_schema(struct store_sqlite *store, bool may_create)
 {
-    int64_t application, version, tables;
+    int64_t application_id, version, table_count;
     struct error *error = &store->store.error;
-    int code = read_identity(store, &application, &version, &tables);
+    int code = read_identity(store, &application_id, &version, &table_count);
     if (code != 0)
         return code;
-    bool empty = application == 0 && version == 0 && tables == 0;
-    if (!empty && application != STORE_SQLITE_APPLICATION)
-        return base_error_set(
-            error, EP_ESTORE,
-            "%s: a database of another program (application id %lld, %lld tables and indexes); expected "
-            "a store of eventpipe, or no file",
-            store->path, (long long)application, (long long)tables);
+    bool is_empty = application_id == 0 && version == 0 && table_count == 0;
+    if (!is_empty && application_id != STORE_SQLITE_APPLICATION)
+        return base_error_set(error, EP_ESTORE,
+                              "%s: a database of another program (application id %lld, %lld tables "
+                              "and indexes); expected "
+                              "a store of eventpipe, or no file",
+                              store->path, (long long)application_id, (long long)table_count);
     if (version > VERSION)
-        return base_error_set(
-            error, EP_ESTORE,
-            "%s: written by a newer eventpipe (store version %lld, this one knows up to %lld)", store->path,
-            (long long)version, (long long)VERSION);
-    if (!empty && version < 1)
-        return base_error_set(error, EP_ESTORE, "%s: store version %lld, which no eventpipe ever wrote",
+        return base_error_set(error, EP_ESTORE,
+                              "%s: written by a newer eventpipe (store version %lld, this one knows up to "
+                              "%lld); update this eventpipe",
+                              store->path, (long long)version, (long long)VERSION);
+    if (!is_empty && version < 1)
+        return base_error_set(error, EP_ESTORE,
+                              "%s: store version %lld, which no eventpipe ever wrote; restore a backup",
                               store->path, (long long)version);
-    if (create)
-        return version < VERSION ? migrate(store, version) : 0;
+    if (may_create)
+        return version < VERSION ? migrate_tables(store, version) : 0;
     if (store->checks_epoch || store->readonly) {
-        if (empty)
+        if (is_empty)
             return base_error_set(error, EP_ENOENT, "%s: there is no store in this file yet", store->path);
         if (version < (store->readonly ? OLDEST_READ : VERSION))
             return base_error_set(
                 error, EP_ESTORE,
-                "%s: of an older eventpipe (store version %lld, this one reads %lld); the daemon "
-                "migrates it when it starts",
+                "%s: written by an older eventpipe (store version %lld, this one needs %lld); start the "
+                "daemon, which migrates it",
                 store->path, (long long)version, (long long)VERSION);
     }
     return 0;
 }
 
-/* Finds the store id of a source's or stage's name, or adds the name. The keeper runs it at a start for
- * each source and stage of the configuration, and `eventpipe import`. */
+/* Sets *id to the store id of a source's or stage's name, and adds the name if it is new; `insert` and
+ * `select` are the SQL for it, and source is the stage's source. Returns 0 or a negative code. The keeper
+ * runs it when the daemon starts, and so does `eventpipe import`. */
 static int register_name(struct store_sqlite *store, const char *insert, const char *select, int64_t source,
                          const char *name, int64_t *id)
 {
@@ -189,8 +194,9 @@ static int register_name(struct store_sqlite *store, const char *insert, const c
     return result == SQLITE_ROW ? 0 : store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
 }
 
-/* Registers one source of the configuration and its stages in the store, and fills in their ids. The
- * keeper runs it at a start, and `eventpipe import`. */
+/* Registers one source of the configuration and its stages, and fills in their store ids, under which their
+ * events and totals are stored. Returns 0 or a negative code. The keeper runs it for each source when the
+ * daemon starts, and so does `eventpipe import`. */
 static int register_names(struct store_sqlite *store, struct store_names *names)
 {
     int code = register_name(store, "INSERT INTO source(name) VALUES(?1) ON CONFLICT(name) DO NOTHING",
@@ -203,16 +209,16 @@ static int register_names(struct store_sqlite *store, struct store_names *names)
     return code;
 }
 
-/* store_prepare for both kinds of URL: creates or migrates the store, counts the start, which voids all
- * older locks, and registers the sources and stages. The keeper calls it at a start, and
- * `eventpipe import`. */
-int store_sqlite_prepare_at(const struct store_options *options, const struct store_sqlite_paths *paths,
-                            const struct store_ops *ops, struct store_names *names, size_t count,
-                            uint64_t *start_number, struct error *error)
+/* store_prepare for sqlite: and memory: stores: creates or migrates the tables, registers sources and
+ * stages, and adds 1 to the start number. Every lock carries the number of its start, so locks of earlier
+ * starts no longer count. The keeper calls it when the daemon starts, and so does `eventpipe import`. */
+int store_sqlite_prepare_paths(const struct store_options *options, const struct store_sqlite_paths *paths,
+                               const struct store_ops *ops, struct store_names *names, size_t count,
+                               uint64_t *start_number, struct error *error)
 {
     struct store_sqlite *store;
     int64_t number = 0;
-    int code = store_sqlite_open_at(options, paths, STORE_SQLITE_CREATE, ops, &store, error);
+    int code = store_sqlite_open_paths(options, paths, STORE_SQLITE_CREATE, ops, &store, error);
     if (code != 0)
         return code;
     code = store_sqlite_begin_write(store);
@@ -220,14 +226,14 @@ int store_sqlite_prepare_at(const struct store_options *options, const struct st
         code =
             store_sqlite_execute(store, "UPDATE settings SET start_number = start_number + 1 WHERE id = 1");
         if (code == 0)
-            code = store_sqlite_pragma(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
+            code = store_sqlite_read_number(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
         if (code == 0 && (number < 1 || number >= 1 << 23)) /* a token has 23 bits for the start number */
-            code = base_error_set(
-                &store->store.error, EP_ESTORE,
-                "%s: the store is damaged, its count of starts is impossible; restore a backup", paths->path);
+            code = base_error_set(&store->store.error, EP_ESTORE,
+                                  "%s: the store is damaged: its start number is %lld; restore a backup",
+                                  paths->path, (long long)number);
         for (size_t i = 0; code == 0 && i < count; i++)
             code = register_names(store, &names[i]);
-        code = store_sqlite_end(store, code);
+        code = store_sqlite_end_transaction(store, code);
     }
     if (code != 0)
         base_error_set(error, code, "%s", store->store.error.message);

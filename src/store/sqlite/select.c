@@ -85,10 +85,10 @@ static int compare_ids(const void *left, const void *right)
 static int find_events_of_uid(struct walk *walk, const char *uid)
 {
     for (size_t i = 0; i < walk->source_count; i++) {
-        sqlite3_stmt *statement = store_sqlite_use(walk->store, SQL_FIND_UID);
+        sqlite3_stmt *statement = store_sqlite_use_statement(walk->store, SQL_FIND_UID);
         store_sqlite_bind(walk->store, statement, 1, walk->sources[i].id);
         store_sqlite_bind_string(walk->store, statement, 2, uid);
-        int code = store_sqlite_step(walk->store, statement);
+        int code = store_sqlite_step_statement(walk->store, statement);
         if (code < 0)
             return code;
         if (code == 0)
@@ -112,7 +112,7 @@ static int find_selected_events(struct walk *walk)
         return code;
     for (size_t i = 0; code == 0 && i < select->uid_count; i++)
         code = find_events_of_uid(walk, select->uids[i]);
-    code = store_sqlite_end(walk->store, code);
+    code = store_sqlite_end_transaction(walk->store, code);
     qsort(walk->found, walk->found_count, sizeof *walk->found, compare_ids);
     size_t kept = 0; /* a UID named twice is one event */
     for (size_t i = 0; i < walk->found_count; i++)
@@ -293,10 +293,10 @@ static struct walk_source *find_walk_source(const struct walk *walk, int64_t eve
 static int step_to_item(struct walk *walk, enum store_sqlite_statement which, int64_t event,
                         sqlite3_stmt **statement)
 {
-    *statement = store_sqlite_use(walk->store, which);
+    *statement = store_sqlite_use_statement(walk->store, which);
     store_sqlite_bind(walk->store, *statement, 1, walk->with_data);
     store_sqlite_bind(walk->store, *statement, 2, event);
-    return store_sqlite_step(walk->store, *statement);
+    return store_sqlite_step_statement(walk->store, *statement);
 }
 
 /* Reads one event again and compares it with the operator's selection. Returns 1 if it is still selected.
@@ -360,7 +360,7 @@ static sqlite3_stmt *begin_rows(struct walk *walk, const struct walk_source *sou
         which = SQL_LIST_PROGRESS;
     else if ((walk->states & ~SUSPENDED) == 0)
         which = one_state ? SQL_LIST_STATE : SQL_LIST_SUSPENDED;
-    sqlite3_stmt *statement = store_sqlite_use(store, which);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, which);
     store_sqlite_bind(store, statement, 1, walk->with_data);
     store_sqlite_bind(store, statement, 2, walk->last);
     store_sqlite_bind(store, statement, 3, EVENT_LAST(source->id));
@@ -388,7 +388,7 @@ static int read_chunk_carefully(struct walk *walk, size_t limit)
 {
     int64_t next;
     size_t bytes = 0;
-    int code = store_sqlite_next_event(walk->store, walk->sources[walk->at].id, &next);
+    int code = store_sqlite_read_next_event_id(walk->store, walk->sources[walk->at].id, &next);
     if (code != 0)
         return code;
     int64_t until = walk->careful_until < next - 1 ? walk->careful_until : next - 1;
@@ -419,7 +419,7 @@ static int read_row_chunk(struct walk *walk, size_t limit)
     size_t bytes = 0, rows = 0;
     sqlite3_stmt *statement = begin_rows(walk, source);
     int code;
-    while ((code = store_sqlite_step(walk->store, statement)) == 1) {
+    while ((code = store_sqlite_step_statement(walk->store, statement)) == 1) {
         struct walk_item *item = &walk->items[walk->item_count];
         read_item(walk, statement, source, item);
         walk->last = item->item.id;

@@ -45,30 +45,33 @@ static const struct refusal refusals[] = {
     {SQLITE_TOOBIG, EP_EINVAL, "SQLITE_TOOBIG", "a text is too long to be stored"},
 };
 
+/* Sets the handle's message from a failed call of SQLite on its own connection. Returns the EP_ code. */
 int store_sqlite_fail(struct store_sqlite *store, int result)
 {
-    return store_sqlite_fail_of(store, store->db, result);
+    return store_sqlite_fail_connection(store, store->db, result);
 }
 
-/* Turns a result of SQLite into the store's error code and a message for users. Any process that uses the
- * store runs it after each failure. A full disk is noted, so that a checkpoint can make room. */
-int store_sqlite_fail_of(struct store_sqlite *store, sqlite3 *db, int result)
+/* Sets the handle's message from a failed call of SQLite on connection db (NULL = none), and returns the
+ * EP_ code that it means. Notes a full disk, so that the end of the transaction tries a checkpoint, which
+ * may make room. Every process that uses the store runs it after each failure. */
+int store_sqlite_fail_connection(struct store_sqlite *store, sqlite3 *db, int result)
 {
-    int primary = result & 0xff;
+    int primary_code = result & 0xff;
     int system_errno = db != NULL ? sqlite3_system_errno(db) : 0;
-    bool no_room = primary == SQLITE_IOERR && (system_errno == ENOSPC || system_errno == EDQUOT);
-    store->disk_full = store->disk_full || no_room || primary == SQLITE_FULL;
+    bool is_disk_full = primary_code == SQLITE_IOERR && (system_errno == ENOSPC || system_errno == EDQUOT);
+    store->disk_full = store->disk_full || is_disk_full || primary_code == SQLITE_FULL;
     for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
         const struct refusal *refusal = &refusals[i];
-        if (refusal->result != primary)
+        if (refusal->result != primary_code)
             continue;
-        if (no_room)
+        if (is_disk_full)
             return base_error_set(&store->store.error, EP_ESTOREBUSY, "%s: disk full (%s)", store->path,
                                   strerror(system_errno));
-        bool cause = (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) && system_errno != 0;
+        bool has_cause =
+            (primary_code == SQLITE_IOERR || primary_code == SQLITE_CANTOPEN) && system_errno != 0;
         return base_error_set(&store->store.error, refusal->code, "%s: %s (%s%s%s)", store->path,
-                              refusal->message, refusal->name, cause ? ": " : "",
-                              cause ? strerror(system_errno) : "");
+                              refusal->message, refusal->name, has_cause ? ": " : "",
+                              has_cause ? strerror(system_errno) : "");
     }
     return base_error_set(&store->store.error, EP_ESTORE, "%s: %s", store->path,
                           db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(result));
@@ -76,24 +79,25 @@ int store_sqlite_fail_of(struct store_sqlite *store, sqlite3 *db, int result)
 
 /* ---- statements ---- */
 
-/* Returns a prepared statement of the store, prepared at its first use; NULL after a failure, which the
- * next run or step returns. Any process that uses the store calls it. */
-sqlite3_stmt *store_sqlite_use(struct store_sqlite *store, enum store_sqlite_statement which)
+/* Returns a prepared statement, which is prepared at its first use and kept in the handle. NULL after a
+ * failure; the next step or run of it returns that failure, so callers need not check. Every process that
+ * uses the store calls it. */
+sqlite3_stmt *store_sqlite_use_statement(struct store_sqlite *store, enum store_sqlite_statement statement_id)
 {
     store->bind_code = SQLITE_OK;
-    if (store->statements[which] != NULL)
-        return store->statements[which];
-    int result = sqlite3_prepare_v3(store->db, store_sqlite_sql(which, NULL), -1, SQLITE_PREPARE_PERSISTENT,
-                                    &store->statements[which], NULL);
+    if (store->statements[statement_id] != NULL)
+        return store->statements[statement_id];
+    int result = sqlite3_prepare_v3(store->db, store_sqlite_sql(statement_id, NULL), -1,
+                                    SQLITE_PREPARE_PERSISTENT, &store->statements[statement_id], NULL);
     if (result == SQLITE_OK)
-        return store->statements[which];
+        return store->statements[statement_id];
     store->bind_code = result;
     store_sqlite_fail(store, result);
     return NULL;
 }
 
-/* Keeps the first failure to bind a parameter, for the next step to return, so that callers need not check
- * each bind. Any process that uses the store runs it. */
+/* Keeps the first failure to bind a parameter, which the next step or run returns, so that callers need not
+ * check each bind. Every process that uses the store runs it. */
 static void note_bind_failure(struct store_sqlite *store, int result)
 {
     if (result != SQLITE_OK && store->bind_code == SQLITE_OK) {
@@ -120,9 +124,10 @@ void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statemen
     store_sqlite_bind_text(store, statement, at, text, text != NULL ? strlen(text) : 0);
 }
 
-/* Steps a statement of the store: 1 = a row, 0 = no more, or an error code; after 0 or a code it is reset.
- * Any process that uses the store calls it. */
-int store_sqlite_step(struct store_sqlite *store, sqlite3_stmt *statement)
+/* Runs a statement up to its next row. Returns 1 = a row, 0 = no more rows, or a negative code, also for an
+ * earlier failure to prepare or bind. After 0 or a code the statement is reset; a caller that stops at a
+ * row resets it. Every process that uses the store calls it. */
+int store_sqlite_step_statement(struct store_sqlite *store, sqlite3_stmt *statement)
 {
     if (statement == NULL || store->bind_code != SQLITE_OK)
         return store->store.error.code;
@@ -134,11 +139,11 @@ int store_sqlite_step(struct store_sqlite *store, sqlite3_stmt *statement)
     return code;
 }
 
-/* Runs a statement of the store that returns no rows, and resets it. Returns 0 or an error code. Any
- * process that uses the store calls it. */
-int store_sqlite_run(struct store_sqlite *store, sqlite3_stmt *statement)
+/* Runs a statement that returns no rows, and resets it. Returns 0 or a negative code, also for an earlier
+ * failure to prepare or bind. Every process that uses the store calls it. */
+int store_sqlite_run_statement(struct store_sqlite *store, sqlite3_stmt *statement)
 {
-    int code = store_sqlite_step(store, statement);
+    int code = store_sqlite_step_statement(store, statement);
     if (code != 1)
         return code;
     sqlite3_reset(statement);
@@ -152,9 +157,10 @@ int store_sqlite_execute(struct store_sqlite *store, const char *sql)
     return 0;
 }
 
-/* Runs SQL that returns one number, such as a pragma of the store's file; 0 if there is no row. Any
- * process that opens the store calls it; not for hot paths, because it prepares the SQL each time. */
-int store_sqlite_pragma(struct store_sqlite *store, const char *sql, int64_t *value)
+/* Runs SQL text and sets *value to the first column of its first row, 0 if there is none. Returns 0 or a
+ * negative code. It prepares the SQL each time, so it is for rare queries: every process calls it while it
+ * opens the store. */
+int store_sqlite_read_number(struct store_sqlite *store, const char *sql, int64_t *value)
 {
     sqlite3_stmt *statement = NULL;
     *value = 0;
@@ -174,7 +180,7 @@ int store_sqlite_pragma(struct store_sqlite *store, const char *sql, int64_t *va
 
 int store_sqlite_begin_read(struct store_sqlite *store)
 {
-    return store_sqlite_run(store, store_sqlite_use(store, SQL_BEGIN_READ));
+    return store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_BEGIN_READ));
 }
 
 void store_sqlite_acquire_write_lock(struct store_sqlite *store)
@@ -189,8 +195,8 @@ bool store_sqlite_try_write_lock(struct store_sqlite *store)
     return store->holds_write_lock || store->write_lock == NULL;
 }
 
-/* Releases the store's write lock if this handle holds it, and wakes workers whose answers wait for it.
- * Any process that writes to the store calls it after its transaction. */
+/* Releases the store's write lock if this handle holds it, and wakes workers that wait for it with answers
+ * to commit. Every process that writes to the store calls it after its transaction. */
 void store_sqlite_release_write_lock(struct store_sqlite *store)
 {
     if (!store->holds_write_lock)
@@ -201,32 +207,32 @@ void store_sqlite_release_write_lock(struct store_sqlite *store)
         store->write_lock_released(store->user);
 }
 
-/* Rolls back the open transaction of the store, if there is one. The error message stays that of the
- * cause. Any process that uses the store calls it after a failure. */
+/* Rolls back the open transaction, if there is one; the handle keeps the message of the failure that caused
+ * it. Every process that uses the store calls it after a failure. */
 void store_sqlite_roll_back(struct store_sqlite *store)
 {
-    struct error kept = store->store.error; /* the cause, not how the rollback went */
+    struct error original_error = store->store.error; /* the cause, not how the rollback went */
     if (!sqlite3_get_autocommit(store->db))
-        store_sqlite_run(store, store_sqlite_use(store, SQL_ROLLBACK));
-    store->store.error = kept;
+        store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_ROLLBACK));
+    store->store.error = original_error;
 }
 
-/* Checks invariant 2 in each write transaction: the store's start number is still ours. Otherwise a
- * process that outlived its instance could change events of the next one. Any process that writes to the
- * store runs it. */
+/* Checks that the store's start number is still the one of this handle; otherwise a process that outlived
+ * its instance could change events of the next instance. Returns 0 or a negative code. Every write
+ * transaction of a producer, worker or keeper begins with it. */
 static int check_epoch(struct store_sqlite *store)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_START_NUMBER);
-    int code = store_sqlite_step(store, statement);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_START_NUMBER);
+    int code = store_sqlite_step_statement(store, statement);
     if (code < 0)
         return code;
-    int64_t number = code == 1 ? sqlite3_column_int64(statement, 0) : 0;
+    int64_t start_number = code == 1 ? sqlite3_column_int64(statement, 0) : 0;
     sqlite3_reset(statement);
-    if (number == (int64_t)store->start_number)
+    if (start_number == (int64_t)store->start_number)
         return 0;
     return base_error_set(
         &store->store.error, EP_ESTORE,
-        "%s: another instance has started on this store; this process is of an older start and must end",
+        "%s: a newer daemon has started on this store; this process belongs to an older one and must exit",
         store->path);
 }
 
@@ -237,16 +243,18 @@ int store_sqlite_begin_write(struct store_sqlite *store)
     return store_sqlite_begin_write_locked(store);
 }
 
-/* Begins a write transaction of the store; the caller has tried to take the write lock. A failure rolls
- * back and releases the lock. Any process that writes to the store calls it, a group commit directly. */
+/* Begins a write transaction; the caller has tried to take the write lock before. Returns 0, or a negative
+ * code after it has released the lock. Group commits call it directly, because they take the lock earlier;
+ * all other writers call it through store_sqlite_begin_write. */
 int store_sqlite_begin_write_locked(struct store_sqlite *store)
 {
     if (store->readonly)
-        return base_error_set(&store->store.error, EP_EINVAL, "%s: opened for reading only", store->path);
+        return base_error_set(&store->store.error, EP_EINVAL,
+                              "%s: cannot write to this store: it was opened for reading only", store->path);
     store->disk_full = false;
     int code = store->holds_write_lock || store->write_lock == NULL ? 0 : store_sqlite_wal_check_limit(store);
     if (code == 0)
-        code = store_sqlite_run(store, store_sqlite_use(store, SQL_BEGIN_WRITE));
+        code = store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_BEGIN_WRITE));
     if (code == 0 && store->checks_epoch)
         code = check_epoch(store);
     if (code == 0)
@@ -256,21 +264,21 @@ int store_sqlite_begin_write_locked(struct store_sqlite *store)
     return code;
 }
 
-int store_sqlite_end(struct store_sqlite *store, int code)
+int store_sqlite_end_transaction(struct store_sqlite *store, int code)
 {
-    code = store_sqlite_end_lazily(store, code);
+    code = store_sqlite_end_transaction_unsynced(store, code);
     return code == 0 && store->wrote && store->durable ? store_sqlite_wal_sync(store) : code;
 }
 
-/* Commits if code is 0 or rolls back, and releases the write lock, without syncing the WAL. Group commits
- * call it (they sync later), and the producer's claims, which need not survive a power failure;
- * store_sqlite_end does for all others. */
-int store_sqlite_end_lazily(struct store_sqlite *store, int code)
+/* Commits if code is 0, else rolls back; then releases the write lock. Returns code, or the failure of the
+ * commit. A power failure may undo the commit, because the WAL is not synced: group commits sync it
+ * afterwards, and claims need no sync, because a restart voids all locks anyway. */
+int store_sqlite_end_transaction_unsynced(struct store_sqlite *store, int code)
 {
     uint64_t wal_before = store->wal_bytes;
-    store->wal_bytes = 0; /* set again by store_sqlite_wal_count when the commit writes */
+    store->wal_bytes = 0; /* set again by store_sqlite_wal_note_size when the commit writes */
     if (code == 0)
-        code = store_sqlite_run(store, store_sqlite_use(store, SQL_COMMIT));
+        code = store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_COMMIT));
     if (code != 0)
         store_sqlite_roll_back(store);
     bool wrote = store->wrote = store->wal_bytes > 0;
@@ -287,36 +295,36 @@ int store_sqlite_end_lazily(struct store_sqlite *store, int code)
     return code;
 }
 
-/* Adds the changes of one transaction to the totals of a source and a stage, inside that transaction, so
- * that status counts no rows. Workers call it in their commits, the producer for claims and unlocks, an
- * operator's change too. */
-int store_sqlite_tally(struct store_sqlite *store, int64_t source, int64_t stage,
-                       const struct store_sqlite_tally *tally)
+/* Adds the changes of the open transaction to the stored totals of a source and of a stage (0 = none), so
+ * that status never has to count rows. Returns 0 or a negative code. Workers call it when they commit
+ * answers, producers for retries and unlocks, and the keeper for operators' changes. */
+int store_sqlite_add_to_totals(struct store_sqlite *store, int64_t source, int64_t stage,
+                               const struct store_sqlite_tally *tally)
 {
-    const int64_t counts[] = {tally->completed, tally->removed_by_stage, tally->removed_by_operator,
-                              tally->live,      tally->delayed,          tally->held,
-                              tally->dead};
-    const uint64_t answers[] = {tally->stage.processed, tally->stage.retried, tally->stage.removed,
-                                tally->stage.rejected,  tally->stage.failed,  tally->stage.crashed};
-    bool changed = false;
+    const int64_t source_changes[] = {tally->completed, tally->removed_by_stage, tally->removed_by_operator,
+                                      tally->live,      tally->delayed,          tally->held,
+                                      tally->dead};
+    const uint64_t stage_changes[] = {tally->stage.processed, tally->stage.retried, tally->stage.removed,
+                                      tally->stage.rejected,  tally->stage.failed,  tally->stage.crashed};
+    bool has_changes = false;
     int code = 0;
-    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
-        changed = changed || counts[i] != 0;
-    if (changed) {
-        sqlite3_stmt *statement = store_sqlite_use(store, SQL_TALLY_SOURCE);
+    for (size_t i = 0; i < sizeof source_changes / sizeof source_changes[0]; i++)
+        has_changes = has_changes || source_changes[i] != 0;
+    if (has_changes) {
+        sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TALLY_SOURCE);
         store_sqlite_bind(store, statement, 1, source);
-        for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
-            store_sqlite_bind(store, statement, 2 + (int)i, counts[i]);
-        code = store_sqlite_run(store, statement);
+        for (size_t i = 0; i < sizeof source_changes / sizeof source_changes[0]; i++)
+            store_sqlite_bind(store, statement, 2 + (int)i, source_changes[i]);
+        code = store_sqlite_run_statement(store, statement);
     }
-    changed = false;
-    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++)
-        changed = changed || answers[i] != 0;
-    if (code != 0 || !changed || stage == 0)
+    has_changes = false;
+    for (size_t i = 0; i < sizeof stage_changes / sizeof stage_changes[0]; i++)
+        has_changes = has_changes || stage_changes[i] != 0;
+    if (code != 0 || !has_changes || stage == 0)
         return code;
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TALLY_STAGE);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TALLY_STAGE);
     store_sqlite_bind(store, statement, 1, stage);
-    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++)
-        store_sqlite_bind(store, statement, 2 + (int)i, (int64_t)answers[i]);
-    return store_sqlite_run(store, statement);
+    for (size_t i = 0; i < sizeof stage_changes / sizeof stage_changes[0]; i++)
+        store_sqlite_bind(store, statement, 2 + (int)i, (int64_t)stage_changes[i]);
+    return store_sqlite_run_statement(store, statement);
 }

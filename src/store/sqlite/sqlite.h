@@ -149,7 +149,7 @@ struct store_sqlite {
     sqlite3_stmt *statements[SQL_STATEMENTS];
     char *path;
     pthread_mutex_t *write_lock;
-    bool holds_write_lock; /* this handle holds the write lock */
+    bool holds_write_lock;
     bool readonly;
     bool disk_full;  /* the disk was full since the transaction began */
     int synchronous; /* as in struct store_sqlite_paths */
@@ -188,16 +188,16 @@ const char *store_sqlite_sql(enum store_sqlite_statement which, bool *small);
 
 /* ---- open.c ---- */
 enum store_sqlite_mode { STORE_SQLITE_CREATE, STORE_SQLITE_WRITE, STORE_SQLITE_READ };
-int store_sqlite_open_at(const struct store_options *options, const struct store_sqlite_paths *paths,
-                         enum store_sqlite_mode mode, const struct store_ops *ops, struct store_sqlite **out,
-                         struct error *error);
+int store_sqlite_open_paths(const struct store_options *options, const struct store_sqlite_paths *paths,
+                            enum store_sqlite_mode mode, const struct store_ops *ops,
+                            struct store_sqlite **out, struct error *error);
 void store_sqlite_close(struct store *store);
 
 /* ---- sqlite.c: statements, transactions, failures ---- */
 /* Sets the handle's message from the result of SQLite, and returns the EP_ code it means. */
 int store_sqlite_fail(struct store_sqlite *store, int result);
 /* The same for a connection other than the handle's own; NULL = none. */
-int store_sqlite_fail_of(struct store_sqlite *store, sqlite3 *db, int result);
+int store_sqlite_fail_connection(struct store_sqlite *store, sqlite3 *db, int result);
 
 /*
  * Statements, in this order:
@@ -207,17 +207,17 @@ int store_sqlite_fail_of(struct store_sqlite *store, sqlite3 *db, int result);
  *   step          otherwise; returns 1 = a row, 0 = no more, or a code. After 0 or a code the statement is
  *                 reset; a caller that stops at a row resets it.
  */
-sqlite3_stmt *store_sqlite_use(struct store_sqlite *store, enum store_sqlite_statement which);
+sqlite3_stmt *store_sqlite_use_statement(struct store_sqlite *store, enum store_sqlite_statement which);
 void store_sqlite_bind(struct store_sqlite *store, sqlite3_stmt *statement, int at, int64_t value);
 void store_sqlite_bind_text(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text,
                             size_t bytes);
 void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text);
-int store_sqlite_step(struct store_sqlite *store, sqlite3_stmt *statement);
-int store_sqlite_run(struct store_sqlite *store, sqlite3_stmt *statement);
+int store_sqlite_step_statement(struct store_sqlite *store, sqlite3_stmt *statement);
+int store_sqlite_run_statement(struct store_sqlite *store, sqlite3_stmt *statement);
 /* Runs SQL that is not kept prepared. */
 int store_sqlite_execute(struct store_sqlite *store, const char *sql);
 /* *value: the first column of the first row, 0 = no row. */
-int store_sqlite_pragma(struct store_sqlite *store, const char *sql, int64_t *value);
+int store_sqlite_read_number(struct store_sqlite *store, const char *sql, int64_t *value);
 
 /* Transactions: after begin, end(code) commits if code is 0 and rolls back otherwise. It returns the
  * result: 0, code, or the failure of the commit. */
@@ -225,9 +225,9 @@ int store_sqlite_begin_read(struct store_sqlite *store);
 int store_sqlite_begin_write(struct store_sqlite *store);
 /* The same after store_sqlite_acquire_write_lock or _try_. A failure releases the lock. */
 int store_sqlite_begin_write_locked(struct store_sqlite *store);
-int store_sqlite_end(struct store_sqlite *store, int code);
+int store_sqlite_end_transaction(struct store_sqlite *store, int code);
 /* The same without the sync: a power failure may undo it. */
-int store_sqlite_end_lazily(struct store_sqlite *store, int code);
+int store_sqlite_end_transaction_unsynced(struct store_sqlite *store, int code);
 /* Rolls back if a transaction is open. The handle's message stays. */
 void store_sqlite_roll_back(struct store_sqlite *store);
 /* Waits at most busy_timeout_ms; after that SQLite's own lock decides. */
@@ -244,12 +244,12 @@ static inline int64_t store_sqlite_signed(uint64_t value)
 }
 
 /* Adds the tally to the totals of the source and of the stage (0 = none). */
-int store_sqlite_tally(struct store_sqlite *store, int64_t source, int64_t stage,
-                       const struct store_sqlite_tally *tally);
+int store_sqlite_add_to_totals(struct store_sqlite *store, int64_t source, int64_t stage,
+                               const struct store_sqlite_tally *tally);
 
 /* ---- wal.c ---- */
 /* SQLite calls it after each commit that wrote: notes the size of the WAL. */
-int store_sqlite_wal_count(void *handle, sqlite3 *db, const char *name, int pages);
+int store_sqlite_wal_note_size(void *handle, sqlite3 *db, const char *name, int pages);
 /* After a transaction, with the write lock: moves the WAL if it is much too long or the disk was full. */
 void store_sqlite_wal_checkpoint_if_needed(struct store_sqlite *store);
 /* After a transaction, without the write lock: syncs the WAL. EP_ESTORE: the disk refuses. */
@@ -259,18 +259,18 @@ int store_sqlite_wal_check_limit(struct store_sqlite *store);
 int store_sqlite_checkpoint(struct store *store, bool final);
 
 /* ---- schema.c ---- */
-/* create: creates or migrates the tables. Otherwise checks that the file is ours and of a version we can
+/* may_create: creates or migrates the tables. Otherwise checks that the file is ours and of a version we can
  * use. */
-int store_sqlite_schema(struct store_sqlite *store, bool create);
-int store_sqlite_prepare_at(const struct store_options *options, const struct store_sqlite_paths *paths,
-                            const struct store_ops *ops, struct store_names *names, size_t count,
-                            uint64_t *start_number, struct error *error);
+int store_sqlite_check_schema(struct store_sqlite *store, bool may_create);
+int store_sqlite_prepare_paths(const struct store_options *options, const struct store_sqlite_paths *paths,
+                               const struct store_ops *ops, struct store_names *names, size_t count,
+                               uint64_t *start_number, struct error *error);
 
 /* ---- lock.c ---- */
-int store_sqlite_hold_at(const struct store_options *options, const struct store_sqlite_paths *paths,
-                         uint64_t wait_ms, int *lock_fd, struct error *error);
+int store_sqlite_hold_paths(const struct store_options *options, const struct store_sqlite_paths *paths,
+                            uint64_t wait_ms, int *lock_fd, struct error *error);
 /* Whether the store is held by no process or by this one: then its files may be removed. */
-bool store_sqlite_may_clear(const struct store_sqlite_paths *paths);
+bool store_sqlite_may_remove_files(const struct store_sqlite_paths *paths);
 
 /* ---- the functions of struct store_ops, each in the file of its subject ---- */
 /* claim.c */
@@ -279,25 +279,25 @@ int store_sqlite_claim_begin(struct store *store, int64_t source, uint64_t now_m
 int store_sqlite_claim_end(struct store *store);
 void store_sqlite_rescan(struct store *store, int64_t source);
 /* Refuses a token that is not of this start. */
-int store_sqlite_claim_check(struct store_sqlite *store, const struct store_claim *claim);
+int store_sqlite_claim_check_token(struct store_sqlite *store, const struct store_claim *claim);
 /* Adds an event to the claim under way. */
-int store_sqlite_claim_add(struct store_sqlite *store, int64_t event, const char *done);
+int store_sqlite_claim_add_event(struct store_sqlite *store, int64_t event, const char *done);
 /* Forgets the events of the claim under way. */
-void store_sqlite_claim_forget(struct store_sqlite *store);
+void store_sqlite_claim_forget_events(struct store_sqlite *store);
 /*
  * Claims the ready events in [*from, to), oldest first, up to the claim's limit. *from moves past the events
  * seen. *more: ready events are left.
  */
-int store_sqlite_claim_ready(struct store_sqlite *store, const struct store_claim *claim, int64_t *from,
-                             int64_t to, bool *more);
+int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct store_claim *claim,
+                                    int64_t *from, int64_t to, bool *more);
 /* Leaves the claim's transaction open for its end, or rolls it back if `code` is a failure. Returns `code`.
  * */
-int store_sqlite_claim_begun(struct store_sqlite *store, int code, int64_t source, int64_t low_water_mark,
-                             bool durable);
+int store_sqlite_claim_leave_open(struct store_sqlite *store, int code, int64_t source,
+                                  int64_t low_water_mark, bool durable);
 /* The source's low-water mark in this handle. */
-int64_t store_sqlite_low_water_mark_of(const struct store_sqlite *store, int64_t source);
+int64_t store_sqlite_get_low_water_mark(const struct store_sqlite *store, int64_t source);
 /* *next: the id that the next event to arrive will have. */
-int store_sqlite_next_event(struct store_sqlite *store, int64_t source, int64_t *next);
+int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, int64_t *next);
 /* An event below the low-water mark can be claimed again. */
 void store_sqlite_rescan_from(struct store_sqlite *store, int64_t source, int64_t event);
 
@@ -340,10 +340,11 @@ struct store_sqlite_suspend {
     const char *error; /* NULL = none */
     bool keep_error;   /* the error stays as it is */
 };
-int store_sqlite_suspend(struct store_sqlite *store, const struct store_sqlite_suspend *suspend, bool *moved);
+int store_sqlite_suspend_event(struct store_sqlite *store, const struct store_sqlite_suspend *suspend,
+                               bool *moved);
 /* Moves an event from suspended to progress, unlocked. reset: clears attempts, crashes and error. from_first:
  * clears done and context. */
-int store_sqlite_resume(struct store_sqlite *store, int64_t event, bool reset, bool from_first);
+int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool reset, bool from_first);
 /* Deletes the event rows first..last. */
 int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last);
 

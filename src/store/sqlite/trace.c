@@ -50,16 +50,17 @@ void store_sqlite_trace_add(struct store_sqlite *store, struct store_trace_step 
  * runs it before its commit, and the keeper when it trims the trace. */
 static int write_trace_row(struct store_sqlite *store, const struct trace_pack *pack)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_ADD_TRACE);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_ADD_TRACE);
     store_sqlite_bind(store, statement, 1, store_sqlite_signed(pack->at_ms));
     if (statement != NULL && store->bind_code == SQLITE_OK)
         store->bind_code = sqlite3_bind_blob64(statement, 2, pack->bytes, pack->used, SQLITE_STATIC);
-    return store_sqlite_run(store, statement);
+    return store_sqlite_run_statement(store, statement);
 }
 
 int store_sqlite_trace_write(struct store_sqlite *store)
 {
-    return store->trace && store_trace_pack_any(&store->pack) ? write_trace_row(store, &store->pack) : 0;
+    return store->trace && store_trace_pack_has_steps(&store->pack) ? write_trace_row(store, &store->pack)
+                                                                    : 0;
 }
 
 /* ---- trimming ---- */
@@ -78,10 +79,10 @@ struct trim {
  * trims the trace: steps of live events are kept. */
 static int find_any_live_event(struct store_sqlite *store, int64_t first, int64_t last, bool *any)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_LIVE);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_LIVE);
     store_sqlite_bind(store, statement, 1, first);
     store_sqlite_bind(store, statement, 2, last);
-    int code = store_sqlite_step(store, statement);
+    int code = store_sqlite_step_statement(store, statement);
     *any = code == 1;
     if (code == 1)
         sqlite3_reset(statement);
@@ -135,12 +136,12 @@ static int classify_row(struct trim *trim, sqlite3_stmt *statement, bool *drop)
 static int drop_old_rows(struct trim *trim, bool *more)
 {
     struct store_sqlite *store = trim->store;
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_OLDEST);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_OLDEST);
     store_sqlite_bind(store, statement, 1, store->trace_counted);
     store_sqlite_bind(store, statement, 2, TRIM_ROWS);
     int code, rows = 0;
     bool drop = true;
-    while ((code = store_sqlite_step(store, statement)) == 1) {
+    while ((code = store_sqlite_step_statement(store, statement)) == 1) {
         rows++;
         code = classify_row(trim, statement, &drop);
         if (code != 0 || !drop || trim->dropped_bytes > TRIM_BYTES)
@@ -150,19 +151,19 @@ static int drop_old_rows(struct trim *trim, bool *more)
     if (code < 0 || trim->last == 0)
         return code < 0 ? code : 0;
     *more = drop && (rows == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
-    statement = store_sqlite_use(store, SQL_DELETE_TRACE);
+    statement = store_sqlite_use_statement(store, SQL_DELETE_TRACE);
     store_sqlite_bind(store, statement, 1, trim->last);
-    code = store_sqlite_run(store, statement);
-    return code == 0 && store_trace_pack_any(&trim->kept) ? write_trace_row(store, &trim->kept) : code;
+    code = store_sqlite_run_statement(store, statement);
+    return code == 0 && store_trace_pack_has_steps(&trim->kept) ? write_trace_row(store, &trim->kept) : code;
 }
 
 /* Adds the trace rows written since the last count to the size of the trace. The keeper runs it before it
  * trims, so that it need not read the whole table each time. */
 static int count_new_rows(struct store_sqlite *store)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_SIZE);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_SIZE);
     store_sqlite_bind(store, statement, 1, store->trace_counted);
-    int code = store_sqlite_step(store, statement);
+    int code = store_sqlite_step_statement(store, statement);
     if (code != 1)
         return code;
     if (sqlite3_column_type(statement, 0) != SQLITE_NULL) {
@@ -177,10 +178,10 @@ static int count_new_rows(struct store_sqlite *store)
  * write transaction of the store only if there is something to drop. */
 static int check_oldest_row(struct store_sqlite *store, uint64_t before_ms, bool *old)
 {
-    sqlite3_stmt *statement = store_sqlite_use(store, SQL_TRACE_OLDEST);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_OLDEST);
     store_sqlite_bind(store, statement, 1, store->trace_counted);
     store_sqlite_bind(store, statement, 2, 1);
-    int code = store_sqlite_step(store, statement);
+    int code = store_sqlite_step_statement(store, statement);
     *old = code == 1 && (uint64_t)sqlite3_column_int64(statement, 1) < before_ms;
     if (code == 1)
         sqlite3_reset(statement);
@@ -202,7 +203,7 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     code = count_new_rows(store);
     if (code == 0)
         code = check_oldest_row(store, trim.before_ms, &old);
-    code = store_sqlite_end(store, code);
+    code = store_sqlite_end_transaction(store, code);
     trim.over = store->trace_bytes > bytes ? store->trace_bytes - bytes : 0;
     if (code != 0 || (!old && trim.over == 0))
         return code;
@@ -210,7 +211,7 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     if (code != 0)
         return code;
     store_trace_pack_begin(&trim.kept, now_ms);
-    code = store_sqlite_end(store, drop_old_rows(&trim, &more));
+    code = store_sqlite_end_transaction(store, drop_old_rows(&trim, &more));
     store_trace_pack_free(&trim.kept);
     if (code != 0)
         return code;
@@ -299,9 +300,9 @@ static int each_step(struct trace_query *query,
                      int (*on_step)(struct trace_query *query, const struct trace_unpack *unpack,
                                     const struct store_trace_step *step))
 {
-    sqlite3_stmt *statement = store_sqlite_use(query->store, SQL_EACH_TRACE);
+    sqlite3_stmt *statement = store_sqlite_use_statement(query->store, SQL_EACH_TRACE);
     int code;
-    while ((code = store_sqlite_step(query->store, statement)) == 1) {
+    while ((code = store_sqlite_step_statement(query->store, statement)) == 1) {
         struct trace_unpack unpack;
         struct store_trace_step step;
         const void *bytes = sqlite3_column_blob(statement, 1);
@@ -322,10 +323,10 @@ static int each_step(struct trace_query *query,
 /* Finds the event of one source with the UID that is in the store now. `eventpipe trace` runs it. */
 static int find_live_in_source(struct trace_query *query, int64_t source, const char *uid)
 {
-    sqlite3_stmt *statement = store_sqlite_use(query->store, SQL_FIND_UID);
+    sqlite3_stmt *statement = store_sqlite_use_statement(query->store, SQL_FIND_UID);
     store_sqlite_bind(query->store, statement, 1, source);
     store_sqlite_bind_string(query->store, statement, 2, uid);
-    int code = store_sqlite_step(query->store, statement);
+    int code = store_sqlite_step_statement(query->store, statement);
     if (code != 1)
         return code;
     add_found_event(query, sqlite3_column_int64(statement, 0));
@@ -340,9 +341,9 @@ static int find_live_events(struct trace_query *query, const char *uid)
 {
     if (query->source != 0)
         return find_live_in_source(query, query->source, uid);
-    sqlite3_stmt *statement = store_sqlite_use(query->store, SQL_EACH_SOURCE);
+    sqlite3_stmt *statement = store_sqlite_use_statement(query->store, SQL_EACH_SOURCE);
     int code;
-    while ((code = store_sqlite_step(query->store, statement)) == 1)
+    while ((code = store_sqlite_step_statement(query->store, statement)) == 1)
         if ((code = find_live_in_source(query, sqlite3_column_int64(statement, 0), uid)) != 0) {
             sqlite3_reset(statement);
             return code;
@@ -355,8 +356,8 @@ static int find_live_events(struct trace_query *query, const char *uid)
 static int read_event_steps(struct trace_query *query, const char *uid)
 {
     int64_t tables;
-    int code =
-        store_sqlite_pragma(query->store, "SELECT count(*) FROM sqlite_schema WHERE name = 'trace'", &tables);
+    int code = store_sqlite_read_number(query->store,
+                                        "SELECT count(*) FROM sqlite_schema WHERE name = 'trace'", &tables);
     if (code == 0)
         code = find_live_events(query, uid);
     if (code != 0 || tables == 0) /* a store of an older version has no such table */
@@ -389,7 +390,7 @@ int store_sqlite_trace(struct store *base, int64_t source, const char *uid, stor
                                 .hash = store_trace_uid_hash(uid)};
     int code = store_sqlite_begin_read(query.store);
     if (code == 0)
-        code = store_sqlite_end(query.store, read_event_steps(&query, uid));
+        code = store_sqlite_end_transaction(query.store, read_event_steps(&query, uid));
     if (code == 0 && query.count > 0)
         qsort(query.found, query.count, sizeof *query.found, compare_steps);
     for (size_t i = 0; code == 0 && i < query.count; i++)

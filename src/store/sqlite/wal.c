@@ -7,8 +7,8 @@
  * Invariants
  *  1. The checkpointer moves only while the handle's own connection is in a transaction. SQLite up to
  *     3.51.2 has a race (its "WAL-reset bug"): a checkpoint that read the WAL's state just before a writer
- *     began the WAL again takes the new WAL for the old one, and what was committed to it is lost. A
- *     transaction that reads the WAL keeps it from beginning again. One that found nothing to read in it
+ *     restarted the WAL takes the new WAL for the old one, and what was committed to it is lost. A
+ *     transaction that reads the WAL keeps it from restarting. One that found nothing to read in it
  *     keeps the checkpointer from marking anything as moved. One that writes keeps all other writers out.
  *  2. Nothing else moves the WAL: no connection does so by itself after a commit. Only the last one to
  *     close does, while no other has the file open.
@@ -35,9 +35,9 @@
 #define PAUSE_MOST_MS 1600
 #define PAUSE_POLL_MS 20 /* between two attempts to move the WAL during the pause */
 
-/* Notes the size of the store's WAL. SQLite calls it as a hook after each commit that wrote, in any
- * process that writes to the store. The size decides about checkpoints. */
-int store_sqlite_wal_count(void *handle, sqlite3 *db, const char *name, int pages)
+/* Notes the size of the WAL, which decides about checkpoints. SQLite calls it as a hook after each commit
+ * that wrote, in every process that writes to the store. */
+int store_sqlite_wal_note_size(void *handle, sqlite3 *db, const char *name, int pages)
 {
     struct store_sqlite *store = handle;
     (void)db, (void)name;
@@ -45,8 +45,9 @@ int store_sqlite_wal_count(void *handle, sqlite3 *db, const char *name, int page
     return SQLITE_OK;
 }
 
-/* Opens the store's second connection, which runs checkpoints. It must read once: only then does SQLite
- * notice the WAL. The keeper runs it, and any writer once the WAL is much too long. */
+/* Opens the handle's second connection, which runs checkpoints, and reads once through it: only then does
+ * SQLite use the WAL there. Returns 0 or a negative code. The keeper runs it before its first checkpoint,
+ * and so does a writer once the WAL is far beyond its limit. */
 static int open_checkpointer(struct store_sqlite *store)
 {
     char sql[64];
@@ -63,60 +64,64 @@ static int open_checkpointer(struct store_sqlite *store)
         sqlite3_busy_timeout(store->checkpointer, 0);
         return 0;
     }
-    int code = store_sqlite_fail_of(store, store->checkpointer, result);
+    int code = store_sqlite_fail_connection(store, store->checkpointer, result);
     sqlite3_close(store->checkpointer);
     store->checkpointer = NULL;
     return code;
 }
 
-/* Begins a transaction and reads: only then does it hold the state of the WAL (Invariant 1). */
-static int begin_transaction(struct store_sqlite *store, enum store_sqlite_statement transaction)
+/* Begins a transaction and reads from the store: only then does the transaction hold the WAL's present
+ * state, which invariant 1 needs. */
+static int begin_wal_transaction(struct store_sqlite *store, enum store_sqlite_statement transaction)
 {
-    int code = store_sqlite_run(store, store_sqlite_use(store, transaction));
-    return code == 0 ? store_sqlite_run(store, store_sqlite_use(store, SQL_START_NUMBER)) : code;
+    int code = store_sqlite_run_statement(store, store_sqlite_use_statement(store, transaction));
+    return code == 0 ? store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_START_NUMBER))
+                     : code;
 }
 
-/* Runs one checkpoint of the store's WAL under a transaction of our own (invariant 1). *all: nothing of
- * the WAL is left to move. The keeper runs it, and any writer once the WAL is much too long or the disk
- * full. */
-static int run_checkpoint(struct store_sqlite *store, enum store_sqlite_statement transaction, int mode,
-                          bool *all)
+/* Runs one checkpoint (copies pages of the WAL into the main file) while a transaction of our own is open:
+ * without it, SQLite's WAL-reset bug could lose commits (invariant 1). *is_complete: nothing is left to
+ * copy. Returns 0 or a negative code. The keeper runs it, and any writer when the WAL is far too long or
+ * the disk full. */
+static int run_checkpoint(struct store_sqlite *store, enum store_sqlite_statement transaction_type, int mode,
+                          bool *is_complete)
 {
-    int pages = 0, moved = 0;
-    *all = false;
+    int wal_pages = 0, copied_pages = 0;
+    *is_complete = false;
     int code = store->checkpointer != NULL ? 0 : open_checkpointer(store);
     if (code == 0)
-        code = begin_transaction(store, transaction);
+        code = begin_wal_transaction(store, transaction_type);
     if (code == 0) {
-        int result = sqlite3_wal_checkpoint_v2(store->checkpointer, "main", mode, &pages, &moved);
-        *all = result == SQLITE_OK && pages == moved;
+        int result = sqlite3_wal_checkpoint_v2(store->checkpointer, "main", mode, &wal_pages, &copied_pages);
+        *is_complete = result == SQLITE_OK && wal_pages == copied_pages;
         if (result != SQLITE_OK && result != SQLITE_BUSY) /* busy: another process checkpoints or reads */
-            code = store_sqlite_fail_of(store, store->checkpointer, result);
+            code = store_sqlite_fail_connection(store, store->checkpointer, result);
     }
     store_sqlite_roll_back(store);
     return code;
 }
 
-/* After a failed sync of the store's WAL: moves the whole WAL, which writes its content again, and syncs
- * that. A second sync would prove nothing: the kernel forgets the pages it could not write, and reports
- * success. If moving fails too, the caller must not go on: it is as if it had been killed after its
- * commit. Any process that writes to a durable store runs it. */
-static int checkpoint_instead_of_sync(struct store_sqlite *store, int result)
+/* Makes a commit durable after the sync of the WAL failed: copies the whole WAL into the main file and
+ * syncs that. A second sync of the WAL would prove nothing, because the kernel drops pages that it could
+ * not write and then reports success. EP_ESTORE: this failed, too, and the process must exit. Any writer of
+ * a durable store runs it. */
+static int checkpoint_instead_of_sync(struct store_sqlite *store, int sync_result)
 {
-    bool all;
-    store_sqlite_fail(store, result);
-    struct error first = store->store.error;
+    bool is_complete;
+    store_sqlite_fail(store, sync_result);
+    struct error sync_error = store->store.error;
     store_sqlite_acquire_write_lock(store);
-    int code = run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+    int code = run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
     store_sqlite_release_write_lock(store);
-    if (code == 0 && all)
+    if (code == 0 && is_complete)
         return 0;
     return base_error_set(&store->store.error, EP_ESTORE, "committed, but not known to be on the disk: %s",
-                          first.message);
+                          sync_error.message);
 }
 
-/* Syncs the store's WAL to the disk after a commit, without the write lock, so that the next writer
- * already works. Any process that writes to a durable store calls it before it reports the commit as done. */
+/* Syncs the WAL to the disk after a commit. It runs without the write lock, so that the next writer need
+ * not wait for the disk. Returns 0, or EP_ESTORE if the disk refuses. Every writer of a durable store calls
+ * it before it reports its commit as done. */
 int store_sqlite_wal_sync(struct store_sqlite *store)
 {
     sqlite3_file *wal = NULL;
@@ -127,59 +132,66 @@ int store_sqlite_wal_sync(struct store_sqlite *store)
     return result == SQLITE_OK ? 0 : checkpoint_instead_of_sync(store, result);
 }
 
-/* store_checkpoint of the SQLite engine. A WAL begins again only after all of it was moved, which never
- * happens while writers add to it. So it moves most of it while they write, and the rest under the write
- * lock. The keeper calls it when the WAL has grown, and once more at the end. */
+/* store_checkpoint of the SQLite engine: copies the WAL into the main file, first while others write, then
+ * the rest under the write lock; otherwise writers would append faster than it copies. final also truncates
+ * the WAL. Returns 0, 1 if a reader kept a part from being copied, or a negative code. The keeper calls it
+ * when the WAL has grown, and with final at shutdown. */
 int store_sqlite_checkpoint(struct store *base, bool final)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    bool all;
+    bool is_complete;
     if (store->readonly)
-        return base_error_set(&base->error, EP_EINVAL, "%s: opened for reading only", store->path);
-    int code = run_checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_PASSIVE, &all);
-    if (code == 0 && !all) {
+        return base_error_set(&base->error, EP_EINVAL,
+                              "%s: cannot checkpoint this store: it was opened for reading only",
+                              store->path);
+    int code = run_checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
+    if (code == 0 && !is_complete) {
         store_sqlite_acquire_write_lock(store);
-        code = run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+        code = run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
         store_sqlite_release_write_lock(store);
     }
-    if (code == 0 && all &&
+    if (code == 0 && is_complete &&
         final) /* our own transaction reads nothing of the WAL, so it does not block this */
-        code = run_checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_TRUNCATE, &all);
-    return code != 0 || all ? code : 1;
+        code = run_checkpoint(store, SQL_BEGIN_READ, SQLITE_CHECKPOINT_TRUNCATE, &is_complete);
+    return code != 0 || is_complete ? code : 1;
 }
 
-/* Returns how long a writer of the store pauses after its commit, because its WAL is too long and a reader
- * keeps it from being checkpointed; 0 = no pause. Any process that writes to the store runs it. */
+/* Returns how long a writer pauses after its commit; 0 = not at all. It pauses, the longer the longer the
+ * WAL is, while a long read transaction keeps the WAL from being checkpointed; otherwise the WAL could fill
+ * the disk. Every process that writes to the store runs it. */
 static uint64_t compute_pause_ms(uint64_t wal_bytes, uint64_t limit_bytes)
 {
     if (wal_bytes <= SLOWDOWN_LIMITS * limit_bytes)
         return 0;
-    uint64_t steps = (wal_bytes - SLOWDOWN_LIMITS * limit_bytes) / (limit_bytes / 4 + 1);
-    return steps > 6 || PAUSE_FIRST_MS << steps > PAUSE_MOST_MS ? PAUSE_MOST_MS : PAUSE_FIRST_MS << steps;
+    uint64_t quarters_over = (wal_bytes - SLOWDOWN_LIMITS * limit_bytes) / (limit_bytes / 4 + 1);
+    return quarters_over > 6 || PAUSE_FIRST_MS << quarters_over > PAUSE_MOST_MS
+               ? PAUSE_MOST_MS
+               : PAUSE_FIRST_MS << quarters_over;
 }
 
-/* Checkpoints the store's WAL after a commit if it is much too long or the disk was full, and pauses the
- * writer while that fails. Any process that writes to the store calls it while it holds the write lock.
- * The commit's result stays. */
+/* Checkpoints the WAL after a commit if it is far beyond its limit or the disk was full, and pauses the
+ * writer while the checkpoint cannot complete. The result and message of the commit stay. Every process
+ * that writes to the store calls it at the end of a transaction, with the write lock. */
 void store_sqlite_wal_checkpoint_if_needed(struct store_sqlite *store)
 {
-    struct error kept = store->store.error;
-    bool all;
+    struct error commit_error = store->store.error;
+    bool is_complete;
     if (store->wal_bytes > WRITER_CHECKPOINT_LIMITS * store->wal_limit_bytes || store->disk_full) {
-        run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+        run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
         uint64_t end_ns = shm_now_ns() + compute_pause_ms(store->wal_bytes, store->wal_limit_bytes) * 1000000;
-        while (!all && shm_now_ns() < end_ns) {
+        while (!is_complete && shm_now_ns() < end_ns) {
             const struct timespec interval = {.tv_nsec = PAUSE_POLL_MS * 1000000L};
             nanosleep(&interval, NULL);
-            run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &all);
+            run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
         }
     }
     store->disk_full = false;
-    store->store.error = kept;
+    store->store.error = commit_error;
 }
 
-/* Refuses a write (EP_ESTOREBUSY) while the store's WAL is too long. Any process that did not get the
- * write lock in time calls it: mostly it waited for writers that pause, so it must not write either. */
+/* Returns EP_ESTOREBUSY while the WAL is so long that writers pause, else 0. A writer that did not get the
+ * write lock in time calls it before it writes: the lock's holder is probably pausing, and to write past it
+ * would let the WAL grow without a limit. */
 int store_sqlite_wal_check_limit(struct store_sqlite *store)
 {
     uint64_t bytes, wal_bytes;
@@ -188,7 +200,7 @@ int store_sqlite_wal_check_limit(struct store_sqlite *store)
         return code;
     return base_error_set(
         &store->store.error, EP_ESTOREBUSY,
-        "%s: its WAL has grown to %llu bytes: a program with a long read transaction keeps it from being "
-        "checkpointed; end that program",
+        "%s: its WAL has grown to %llu bytes, because a program with a long read transaction keeps it from "
+        "being checkpointed; end that program",
         store->path, (unsigned long long)wal_bytes);
 }
