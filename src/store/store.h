@@ -269,7 +269,7 @@ struct store_group_commit {
  * A group commit in steps, so that the caller can collect more members while the transaction is open:
  *   begin            waits for the write lock and holds it. With at_once: EP_EBUSY, and nothing is done,
  *                    while another process holds the lock.
- *   add, repeatedly  writes the members that the caller has put behind those of the call before. The
+ *   add, repeatedly  writes the members that the caller has appended since the last call. The
  *                    members and their answers must stay as they are until the end: the engine may write
  *                    them again.
  *   end              commits what was added and releases the write lock. Without an add it only releases
@@ -297,7 +297,7 @@ struct store_unlock {
     bool applied; /* out: as in struct store_answer */
 };
 /*
- * Takes the locks away. An event is ready again, or delayed or dead if it is to blame (crashed, timed_out).
+ * Takes the locks away. An event is ready again; one that is to blame (crashed, timed_out) is delayed or dead.
  * Producers call it for what exited processes held. Repeating it changes nothing.
  */
 int store_unlock(struct store *store, int64_t source, struct store_unlock *unlocks, size_t count);
@@ -321,7 +321,7 @@ struct store_stage_totals {
 };
 /* EP_ENOENT: no such stage. */
 int store_stage_totals(struct store *store, int64_t stage, struct store_stage_totals *out);
-/* The callbacks return 0 to go on, or a code that ends the walk. The name is borrowed until they return. */
+/* The callbacks return 0 to go on, or another code to stop. The name is borrowed until they return. */
 typedef int store_on_source(int64_t id, const char *name, void *user);
 typedef int store_on_stage(int64_t id, const char *name, void *user);
 /* Every source the store knows, and every stage of one: for readers while the daemon is down. They return a
@@ -335,7 +335,7 @@ int store_each_stage(struct store *store, int64_t source, store_on_stage *on_sta
  * stored again. lost: how many more crashes there were that nothing recorded. The keeper calls it.
  */
 int store_add_crashes(struct store *store, const struct crash_record *crashes, size_t count, uint64_t lost);
-/* Returns 0 to go on, or a code that ends the walk. */
+/* Returns 0 to go on, or another code to stop. */
 typedef int store_on_crash(const struct crash_record *crash, void *user);
 /* Oldest first. *dropped: how many more there were over the store's life. */
 int store_each_crash(struct store *store, store_on_crash *on_crash, void *user, uint64_t *dropped);
@@ -380,7 +380,7 @@ struct store_trace_step {
     const char *error;        /* the error, NULL = none; not NUL-terminated */
     size_t error_bytes;
 };
-/* Returns 0 to go on, or a code that ends the walk. */
+/* Returns 0 to go on, or another code to stop. */
 typedef int store_on_trace_step(const struct store_trace_step *step, void *user);
 /*
  * Calls on_step for all steps of the events that have or had this uid, of one source or (0) of any: event by

@@ -17,70 +17,74 @@
 static const unsigned all_states =
     STATE(STORE_READY) | STATE(STORE_RUNNING) | STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD);
 
-/* Returns how many more events the next chunk of an operator's list or change may have, so that the
- * selection stays within its limit. Runs in the keeper; for lists also in the command line while the
- * daemon is down. */
-static size_t compute_chunk_limit(const struct store_select *select, uint64_t seen)
+/* Returns how many events the next chunk may have, so that the list or change stays within the operator's
+ * limit; 0 = the limit is reached. Runs in the keeper for operators' commands, or in the command line while
+ * the daemon is down. */
+static size_t compute_chunk_limit(const struct store_select *select, uint64_t reported_count)
 {
     if (select->limit == 0)
-        return WALK_CHUNK;
-    uint64_t left = select->limit - seen;
-    return left < WALK_CHUNK ? (size_t)left : WALK_CHUNK;
+        return SCAN_CHUNK_MAX;
+    uint64_t remaining_count = select->limit - reported_count;
+    return remaining_count < SCAN_CHUNK_MAX ? (size_t)remaining_count : SCAN_CHUNK_MAX;
 }
 
-/* Passes the events of a chunk to on_item and counts them. Returns the first answer of on_item other than
- * 0. A list stops there (stop_at_once); a change reports the whole chunk, because all of it is committed.
- * The keeper runs it for operators' commands, the command line for lists while the daemon is down. */
-static int report_chunk(const struct walk *walk, store_on_item *on_item, void *user, uint64_t *seen,
-                        bool stop_at_once)
+/* Passes the events of a chunk to on_item and counts them. Returns the first answer of on_item that is not
+ * 0, else 0. A list stops at that answer (stop_at_once); a change reports its whole chunk, because all of
+ * it is committed. Runs in the keeper for operators' commands, or in the command line while the daemon is
+ * down. */
+static int report_chunk(const struct event_scan *scan, store_on_item *on_item, void *user,
+                        uint64_t *reported_count, bool stop_at_once)
 {
-    int answer = 0;
-    for (size_t i = 0; i < walk->item_count; i++) {
-        ++*seen;
-        int now = on_item != NULL ? on_item(&walk->items[i].item, user) : 0;
-        if (now != 0 && answer == 0)
-            answer = now;
-        if (answer != 0 && stop_at_once)
+    int first_answer = 0;
+    for (size_t i = 0; i < scan->item_count; i++) {
+        ++*reported_count;
+        int item_answer = on_item != NULL ? on_item(&scan->items[i].item, user) : 0;
+        if (item_answer != 0 && first_answer == 0)
+            first_answer = item_answer;
+        if (first_answer != 0 && stop_at_once)
             break;
     }
-    return answer;
+    return first_answer;
 }
 
-/* Lists the events of the store that an operator selects and that are in one of these states. It skips
- * damaged events, and then fails at its end. Runs in the keeper (`eventpipe queue`, the dry run of a
- * change) and in the command line while the daemon is down. */
+/* Passes the selected events that are in one of these states to on_item, and counts them. Returns 0 or a
+ * negative code. Events on damaged pages are left out, and then it returns EP_ESTORE at the end. The keeper
+ * runs it for `eventpipe queue` and for dry runs of changes, the command line while the daemon is down. */
 static int list_events(struct store_sqlite *store, const struct store_select *select, unsigned states,
-                       bool with_data, store_on_item *on_item, void *user, uint64_t *seen)
+                       bool with_data, store_on_item *on_item, void *user, uint64_t *reported_count)
 {
-    struct walk walk;
-    int code = store_sqlite_select_open(store, select, states, with_data, true, &walk);
+    struct event_scan scan;
+    int code = store_sqlite_select_open(store, select, states, with_data, true, &scan);
     if (code != 0)
         return code;
-    while (code == 0 && !walk.end && compute_chunk_limit(select, *seen) > 0) {
-        code = store_sqlite_select_next(&walk, compute_chunk_limit(select, *seen));
+    while (code == 0 && !scan.at_end && compute_chunk_limit(select, *reported_count) > 0) {
+        code = store_sqlite_select_read_chunk(&scan, compute_chunk_limit(select, *reported_count));
         if (code == 0)
-            code = report_chunk(&walk, on_item, user, seen, true);
+            code = report_chunk(&scan, on_item, user, reported_count, true);
     }
-    if (code == 0 && walk.unreadable > 0)
+    if (code == 0 && scan.unreadable > 0)
         code =
             base_error_set(&store->store.error, EP_ESTORE,
                            "%s: the file is damaged: up to %llu events cannot be read (run eventpipe check)",
-                           store->path, (unsigned long long)walk.unreadable);
-    store_sqlite_select_close(&walk);
+                           store->path, (unsigned long long)scan.unreadable);
+    store_sqlite_select_close(&scan);
     return code < 0 ? code : 0;
 }
 
+/* store_list of the SQLite engine: passes the events that an operator selects, in any state, to on_item.
+ * Returns 0 or a negative code. The keeper calls it for `eventpipe queue`, or the command line while the
+ * daemon is down. */
 int store_sqlite_list(struct store *base, const struct store_select *select, bool with_data,
                       store_on_item *on_item, void *user)
 {
-    uint64_t seen = 0;
-    return list_events(store_sqlite_of(base), select, all_states, with_data, on_item, user, &seen);
+    uint64_t reported_count = 0;
+    return list_events(store_sqlite_of(base), select, all_states, with_data, on_item, user, &reported_count);
 }
 
 /* ---- change ---- */
 
 /* Takes the event out of the count of its state in the source's totals. */
-static void count_leaving(struct store_sqlite_tally *tally, enum store_state state)
+static void subtract_old_state(struct store_sqlite_tally *tally, enum store_state state)
 {
     tally->delayed -= state == STORE_DELAYED;
     tally->held -= state == STORE_HELD;
@@ -88,16 +92,17 @@ static void count_leaving(struct store_sqlite_tally *tally, enum store_state sta
 }
 
 /* Runs a statement whose only parameter is the event. */
-static int run_for_event(struct store_sqlite *store, enum store_sqlite_statement which, int64_t event)
+static int run_for_event(struct store_sqlite *store, enum store_sqlite_statement statement_id, int64_t event)
 {
-    sqlite3_stmt *statement = store_sqlite_use_statement(store, which);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, statement_id);
     store_sqlite_bind(store, statement, 1, event);
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Holds one event for an operator (`eventpipe hold`): moves a ready event out of the way of claims, or
- * marks a suspended one as held. The keeper runs it inside the change's write transaction. */
-static int hold_event(struct store_sqlite *store, const struct walk_item *item)
+/* Holds one event for `eventpipe hold`, so that no producer claims it: moves a ready event to the suspended
+ * ones, or marks a delayed or dead one as held. Returns 0 or a negative code. The keeper runs it inside a
+ * write transaction. */
+static int hold_event(struct store_sqlite *store, const struct scan_item *item)
 {
     if (item->item.state != STORE_READY)
         return run_for_event(store, SQL_HOLD_SUSPENDED, item->item.id);
@@ -112,20 +117,22 @@ static int hold_event(struct store_sqlite *store, const struct walk_item *item)
     return store_sqlite_suspend_event(store, &suspend, &moved);
 }
 
-/* Deletes an event's rows from the store for an operator (`eventpipe remove`). The keeper runs it. */
-static int remove_event(struct store_sqlite *store, const struct walk_item *item)
+/* Deletes one event, its state and its data, for `eventpipe remove`. Returns 0 or a negative code. The
+ * keeper runs it inside a write transaction. */
+static int remove_event(struct store_sqlite *store, const struct scan_item *item)
 {
-    bool suspended = item->item.state != STORE_READY;
-    int code = run_for_event(store, suspended ? SQL_DELETE_SUSPENDED : SQL_DELETE_PROGRESS, item->item.id);
+    bool is_suspended = item->item.state != STORE_READY;
+    int code = run_for_event(store, is_suspended ? SQL_DELETE_SUSPENDED : SQL_DELETE_PROGRESS, item->item.id);
     return code == 0 ? store_sqlite_delete_events(store, item->item.id, item->item.id) : code;
 }
 
-/* Applies an operator's command to one event of the store, and counts it in the totals of its source. The
- * keeper runs it inside the change's write transaction. */
-static int change_event(struct store_sqlite *store, enum store_command command, struct walk_item *item)
+/* Applies an operator's command to one event, and notes the change for the totals of its source. Returns 0
+ * or a negative code. The keeper runs it inside a write transaction, for an event whose state the command
+ * accepts. */
+static int change_event(struct store_sqlite *store, enum store_command command, struct scan_item *item)
 {
     struct store_sqlite_tally *tally = &item->source->tally;
-    count_leaving(tally, item->item.state);
+    subtract_old_state(tally, item->item.state);
     switch (command) {
     case STORE_RETRY:
         return store_sqlite_resume_event(store, item->item.id, true, false);
@@ -142,51 +149,57 @@ static int change_event(struct store_sqlite *store, enum store_command command, 
         return item->item.state == STORE_READY ? run_for_event(store, SQL_REQUEUE_PROGRESS, item->item.id)
                                                : store_sqlite_resume_event(store, item->item.id, true, true);
     }
-    return base_error_set(&store->store.error, EP_EINVAL, "unknown command for events");
+    return base_error_set(&store->store.error, EP_EINVAL,
+                          "%s: unknown command %d for events (a bug in eventpipe)", store->path,
+                          (int)command);
 }
 
-/* Inside the write transaction of an operator's change: reads each event of the chunk again, and changes
- * it only if it is still selected; a worker may have taken it since. The keeper runs it. */
-static int change_events(struct walk *walk, enum store_command command)
+/* Reads each event of the chunk again and changes it only if it still matches the selection, because a
+ * worker may have claimed it since. The chunk then has only the changed events. Returns 0 or a negative
+ * code. The keeper runs it inside a write transaction. */
+static int change_chunk_events(struct event_scan *scan, enum store_command command)
 {
-    size_t kept = 0;
+    size_t changed_count = 0;
     int code = 0;
-    store_sqlite_trace_begin(walk->store);
-    for (size_t i = 0; code >= 0 && i < walk->item_count; i++) {
-        struct walk_item now;
-        code = store_sqlite_select_again(walk, walk->items[i].item.id, &now);
-        store_sqlite_select_free(&walk->items[i]);
+    store_sqlite_trace_begin(scan->store);
+    for (size_t i = 0; code >= 0 && i < scan->item_count; i++) {
+        struct scan_item present_item;
+        code = store_sqlite_select_reread_event(scan, scan->items[i].item.id, &present_item);
+        store_sqlite_select_free_item(&scan->items[i]);
         if (code != 1)
             continue;
-        walk->items[kept++] = now;
-        code = change_event(walk->store, command, &walk->items[kept - 1]);
-        struct store_trace_step step = {.kind = store_command_rule(command)->step, .event = now.item.id};
-        store_sqlite_trace_add(walk->store, &step);
+        scan->items[changed_count++] = present_item;
+        code = change_event(scan->store, command, &scan->items[changed_count - 1]);
+        struct store_trace_step step = {.kind = store_command_rule(command)->step,
+                                        .event = present_item.item.id};
+        store_sqlite_trace_add(scan->store, &step);
     }
-    if (code >= 0) /* else what is left of the chunk is freed with the walk */
-        walk->item_count = kept;
-    for (size_t i = 0; code >= 0 && i < walk->source_count; i++)
-        code = store_sqlite_add_to_totals(walk->store, walk->sources[i].id, 0, &walk->sources[i].tally);
-    return code < 0 ? code : store_sqlite_trace_write(walk->store);
+    if (code >= 0) /* else what is left of the chunk is freed with the scan */
+        scan->item_count = changed_count;
+    for (size_t i = 0; code >= 0 && i < scan->source_count; i++)
+        code = store_sqlite_add_to_totals(scan->store, scan->sources[i].id, 0, &scan->sources[i].tally);
+    return code < 0 ? code : store_sqlite_trace_write(scan->store);
 }
 
-/* Changes one chunk of the events that an operator selected, in a write transaction of its own, so that
- * workers can write in between. The keeper runs it. */
-static int change_chunk(struct walk *walk, enum store_command command)
+/* Changes one chunk of the selected events in a write transaction of its own, so that workers can commit
+ * between two chunks. Returns 0 or a negative code, and then none of the chunk is changed. The keeper runs
+ * it. */
+static int change_chunk(struct event_scan *scan, enum store_command command)
 {
-    for (size_t i = 0; i < walk->source_count; i++)
-        walk->sources[i].tally = (struct store_sqlite_tally){0};
-    int code = store_sqlite_begin_write(walk->store);
+    for (size_t i = 0; i < scan->source_count; i++)
+        scan->sources[i].tally = (struct store_sqlite_tally){0};
+    int code = store_sqlite_begin_write(scan->store);
     if (code != 0)
         return code;
-    code = store_sqlite_end_transaction(walk->store, change_events(walk, command));
-    for (size_t i = 0; code == 0 && i < walk->item_count; i++)
-        store_sqlite_rescan_from(walk->store, walk->items[i].source->id, walk->items[i].item.id);
+    code = store_sqlite_end_transaction(scan->store, change_chunk_events(scan, command));
+    for (size_t i = 0; code == 0 && i < scan->item_count; i++)
+        store_sqlite_rescan_from(scan->store, scan->items[i].source->id, scan->items[i].item.id);
     return code;
 }
 
 /* store_change of the SQLite engine: retries, holds, releases, removes or requeues the events that an
- * operator selected. The keeper calls it for the command. */
+ * operator selects, chunk by chunk; with dry_run it only lists them. *changed counts them also if a later
+ * chunk fails. Returns 0 or a negative code. The keeper calls it for the command. */
 int store_sqlite_change(struct store *base, const struct store_select *select, enum store_command command,
                         bool dry_run, store_on_item *on_item, void *user, uint64_t *changed)
 {
@@ -194,18 +207,18 @@ int store_sqlite_change(struct store *base, const struct store_select *select, e
     *changed = 0;
     if (dry_run)
         return list_events(store, select, store_command_rule(command)->takes, false, on_item, user, changed);
-    struct walk walk;
+    struct event_scan scan;
     int code =
-        store_sqlite_select_open(store, select, store_command_rule(command)->takes, false, false, &walk);
+        store_sqlite_select_open(store, select, store_command_rule(command)->takes, false, false, &scan);
     if (code != 0)
         return code;
-    while (code == 0 && !walk.end && compute_chunk_limit(select, *changed) > 0) {
-        code = store_sqlite_select_next(&walk, compute_chunk_limit(select, *changed));
-        if (code == 0 && walk.item_count > 0)
-            code = change_chunk(&walk, command);
+    while (code == 0 && !scan.at_end && compute_chunk_limit(select, *changed) > 0) {
+        code = store_sqlite_select_read_chunk(&scan, compute_chunk_limit(select, *changed));
+        if (code == 0 && scan.item_count > 0)
+            code = change_chunk(&scan, command);
         if (code == 0)
-            code = report_chunk(&walk, on_item, user, changed, false);
+            code = report_chunk(&scan, on_item, user, changed, false);
     }
-    store_sqlite_select_close(&walk);
+    store_sqlite_select_close(&scan);
     return code < 0 ? code : 0;
 }

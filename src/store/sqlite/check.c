@@ -16,7 +16,7 @@
 /* Sets *bytes and *wal_bytes to the sizes of the store's file and of its WAL (0 if there is none). The
  * keeper calls it for status, and so does `eventpipe status` while the daemon is down. A writer that did
  * not get the write lock calls it to see whether the WAL is too long. */
-int store_sqlite_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
+int store_sqlite_read_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     char wal_path[PATH_MAX + 8];

@@ -21,8 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Returns the low-water mark that this store handle remembers for a source, or NULL if it has none. Runs
- * in the producer, the keeper, and any other writer whose change makes an older event ready. */
+/* Returns the low-water mark that this handle remembers for a source (no event below it can be claimed), or
+ * NULL if it remembers none. set_low_water_mark calls it. */
 static struct store_sqlite_low_water_mark *find_low_water_mark(struct store_sqlite *store, int64_t source)
 {
     for (size_t i = 0; i < store->low_water_mark_count; i++)
@@ -31,8 +31,9 @@ static struct store_sqlite_low_water_mark *find_low_water_mark(struct store_sqli
     return NULL;
 }
 
-/* Returns the event from which a claim must search: no event of the source before it can be claimed. The
- * source's first event if the store handle remembers nothing. Mostly the producer runs it, for each claim. */
+/* Returns the id of the event at which the next claim of a source must start its search: no earlier event
+ * can be claimed. It is the source's first event if the handle remembers none. The producer calls it for
+ * each page and claim, the keeper for `eventpipe inject` and changes. */
 int64_t store_sqlite_get_low_water_mark(const struct store_sqlite *store, int64_t source)
 {
     for (size_t i = 0; i < store->low_water_mark_count; i++)
@@ -41,8 +42,9 @@ int64_t store_sqlite_get_low_water_mark(const struct store_sqlite *store, int64_
     return EVENT_FIRST(source);
 }
 
-/* Remembers in the store handle from which event on a source's next claim must search. If memory runs out,
- * the mark stays at the source's first event: slower, but still correct. Mostly the producer runs it. */
+/* Remembers in the handle at which event the next claim of a source starts its search. If memory runs out
+ * for a new source, claims search from its first event: slower, but correct. The producer runs it after
+ * each claim; the keeper when its change makes an older event ready. */
 static void set_low_water_mark(struct store_sqlite *store, int64_t source, int64_t event)
 {
     struct store_sqlite_low_water_mark *low_water_mark = find_low_water_mark(store, source);
@@ -69,8 +71,8 @@ void store_sqlite_rescan(struct store *store, int64_t source)
     set_low_water_mark(store_sqlite_of(store), source, EVENT_FIRST(source));
 }
 
-/* Refuses a claim whose token is not of this start of the daemon: its locks would be void, and two workers
- * could run one event. The producer runs it before each claim in the store. */
+/* Returns EP_EINVAL for a claim whose token is not of this start of the daemon, else 0. Such a lock would
+ * not count as one, and two workers could get the same event. Each claim of a producer starts with it. */
 int store_sqlite_claim_check_token(struct store_sqlite *store, const struct store_claim *claim)
 {
     if (claim->limit == 0)
@@ -78,16 +80,16 @@ int store_sqlite_claim_check_token(struct store_sqlite *store, const struct stor
     if ((int64_t)claim->token >= store->first_valid_token && (int64_t)claim->token > 0 &&
         (claim->token >> 40) == store->start_number)
         return 0;
-    return base_error_set(
-        &store->store.error, EP_EINVAL,
-        "%s: a claim is not of the present start of the daemon (an error of eventpipe); restart the daemon",
-        store->path);
+    return base_error_set(&store->store.error, EP_EINVAL,
+                          "%s: refused a claim with a token of another start of the daemon (a bug in "
+                          "eventpipe); restart the daemon",
+                          store->path);
 }
 
-/* Reads the id that the next event of a source will get in the store. The producer calls it for each page
- * and claim, the keeper for `eventpipe inject`, the command line for an import; a list that reads around
- * damage does too. */
-int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, int64_t *next)
+/* Sets *next_id to the id that the next event of a source will get. Returns 0, or EP_ENOENT if the store
+ * lacks the source. The producer calls it for each page and claim, the keeper for `eventpipe inject`,
+ * `eventpipe import` for each source, and a scan that reads around damage. */
+int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, int64_t *next_id)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SOURCE_NEXT);
     store_sqlite_bind(store, statement, 1, source);
@@ -97,14 +99,16 @@ int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, 
     if (code == 0)
         return base_error_set(
             &store->store.error, EP_ENOENT,
-            "%s: a source is not in this store (was the file replaced?); restart the daemon", store->path);
-    *next = EVENT_FIRST(source) + sqlite3_column_int64(statement, 0);
+            "%s: the store does not contain this source (was the file replaced?); restart the daemon",
+            store->path);
+    *next_id = EVENT_FIRST(source) + sqlite3_column_int64(statement, 0);
     sqlite3_reset(statement);
     return 0;
 }
 
-/* The producer's claim has found one more event: notes it with the stages that it has done, for the caller,
- * which hands it to the next stage. */
+/* Adds an event to the claim's result, with a copy of its list of done stages, from which the producer
+ * learns the stage that gets it. Returns 0 or EP_ENOMEM. The producer runs it for each event that its claim
+ * finds. */
 int store_sqlite_claim_add_event(struct store_sqlite *store, int64_t event, const char *done)
 {
     struct store_sqlite_claiming *claiming = &store->claiming;
@@ -123,7 +127,8 @@ int store_sqlite_claim_add_event(struct store_sqlite *store, int64_t event, cons
     return 0;
 }
 
-/* Forgets the events of the claim under way: after its end, after a failure and when the handle closes. */
+/* Empties the claim's result and frees its texts. The producer runs it at the end of each claim and after a
+ * failed one; closing the handle does, too. */
 void store_sqlite_claim_forget_events(struct store_sqlite *store)
 {
     struct store_sqlite_claiming *claiming = &store->claiming;
@@ -133,11 +138,11 @@ void store_sqlite_claim_forget_events(struct store_sqlite *store)
     claiming->count = 0;
 }
 
-/* The producer runs this in the store's transactions of a page and of a claim. Claims the ready events in
- * [*from, to), oldest first, up to the claim's limit. *from moves past the events seen. *more: ready
- * events are left. */
+/* Claims ready events with ids from *from up to, but not including, `to`: oldest first, up to the claim's
+ * limit. Sets *from past the events it has seen, and *is_limit_reached if ready events are left. Returns 0
+ * or a negative code. The producer runs it in the transaction of a claim or a page. */
 int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct store_claim *claim,
-                                    int64_t *from, int64_t to, bool *more)
+                                    int64_t *from, int64_t to, bool *is_limit_reached)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CLAIM_SCAN);
     store_sqlite_bind(store, statement, 1, *from);
@@ -146,14 +151,14 @@ int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct sto
     store_sqlite_bind(store, statement, 4, store_sqlite_signed((uint64_t)claim->limit + 1));
     const struct store_sqlite_claiming *claiming = &store->claiming;
     int code;
-    *more = false;
+    *is_limit_reached = false;
     while ((code = store_sqlite_step_statement(store, statement)) == 1) {
         int64_t event = sqlite3_column_int64(statement, 0);
-        *more = claiming->count == claim->limit;
-        if (!*more)
+        *is_limit_reached = claiming->count == claim->limit;
+        if (!*is_limit_reached)
             code =
                 store_sqlite_claim_add_event(store, event, (const char *)sqlite3_column_text(statement, 1));
-        if (*more || code < 0) {
+        if (*is_limit_reached || code < 0) {
             *from = event;
             sqlite3_reset(statement);
             break;
@@ -161,7 +166,7 @@ int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct sto
     }
     if (code < 0)
         return code;
-    if (!*more)
+    if (!*is_limit_reached)
         *from = to;
     if (claiming->count == 0)
         return 0;
@@ -173,9 +178,10 @@ int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct sto
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Reads when the earliest delayed event of a source is due for its retry; UINT64_MAX if none is delayed.
- * The producer runs it in each claim, so that it knows how long it may sleep. */
-static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms)
+/* Sets *due_ms to the wall-clock time at which the earliest delayed event of a source is due for its retry,
+ * or to UINT64_MAX if none is delayed. Returns 0 or a negative code. The producer runs it in each claim, to
+ * know how long it may sleep. */
+static int read_next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_NEXT_DUE);
     store_sqlite_bind(store, statement, 1, source);
@@ -189,8 +195,9 @@ static int next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms
     return code;
 }
 
-/* Finds out whether a claim would find an event. It only reads, because mostly there is none and a write
- * transaction would be wasted. The producer runs it at the start of each claim in the store. */
+/* Sets *found to whether the source has an event to claim, and *due_ms as read_next_due does. It only
+ * reads, because usually there is none, and a write transaction would block other writers for nothing.
+ * Returns 0 or a negative code. Each claim of a producer starts with it. */
 static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t now_ms, bool *found,
                           uint64_t *due_ms)
 {
@@ -200,7 +207,7 @@ static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t n
         return code;
     code = store_sqlite_read_next_event_id(store, source, &next);
     if (code == 0)
-        code = next_due(store, source, due_ms);
+        code = read_next_due(store, source, due_ms);
     *found = code == 0 && *due_ms <= now_ms;
     if (code == 0 && !*found) {
         sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CLAIM_SCAN);
@@ -216,17 +223,18 @@ static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t n
             code = 0;
         }
     }
-    bool scanned = code == 0 && *due_ms > now_ms;
+    bool has_scanned = code == 0 && *due_ms > now_ms;
     code = store_sqlite_end_transaction(store, code);
-    if (code == 0 && scanned)
+    if (code == 0 && has_scanned)
         set_low_water_mark(store, source, next);
     return code;
 }
 
-/* Computes how many delayed events that are due one claim may make ready: half of it while others are
- * ready, so that retries never starve new events. Claims of one event take turns. The producer runs it. */
-static int retry_share(struct store_sqlite *store, const struct store_claim *claim, int64_t from, int64_t to,
-                       size_t *share)
+/* Sets *retry_limit to how many due retries this claim may include: half of its limit while other events
+ * are ready, so that retries never starve new events. Claims of a single event alternate. Returns 0 or a
+ * negative code. The producer runs it inside a claim's transaction. */
+static int compute_retry_limit(struct store_sqlite *store, const struct store_claim *claim, int64_t from,
+                               int64_t to, size_t *retry_limit)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CLAIM_SCAN);
     store_sqlite_bind(store, statement, 1, from);
@@ -234,19 +242,20 @@ static int retry_share(struct store_sqlite *store, const struct store_claim *cla
     store_sqlite_bind(store, statement, 3, store->first_valid_token);
     store_sqlite_bind(store, statement, 4, 1);
     int code = store_sqlite_step_statement(store, statement);
-    *share = claim->limit;
+    *retry_limit = claim->limit;
     if (code != 1)
         return code;
     sqlite3_reset(statement);
-    *share = (claim->limit + !store->others_turn) / 2;
+    *retry_limit = (claim->limit + !store->others_turn) / 2;
     store->others_turn = !store->others_turn;
     return 0;
 }
 
-/* Makes up to `limit` delayed events that are due ready again. They keep their numbers, so they are
- * claimed in order of arrival. The producer runs it inside a claim's transaction in the store. */
-static int resume_due(struct store_sqlite *store, int64_t source, uint64_t now_ms, size_t limit,
-                      int64_t *low_water_mark)
+/* Makes up to `limit` delayed events ready whose retry is due; *low_water_mark is lowered to the oldest of
+ * them, so that the claim finds it. Returns 0 or a negative code. The producer runs it inside a claim's
+ * transaction. */
+static int resume_due_events(struct store_sqlite *store, int64_t source, uint64_t now_ms, size_t limit,
+                             int64_t *low_water_mark)
 {
     if (limit > STORE_SQLITE_WAKE_LIMIT)
         limit = STORE_SQLITE_WAKE_LIMIT;
@@ -254,23 +263,23 @@ static int resume_due(struct store_sqlite *store, int64_t source, uint64_t now_m
     store_sqlite_bind(store, statement, 1, source);
     store_sqlite_bind(store, statement, 2, store_sqlite_signed(now_ms));
     store_sqlite_bind(store, statement, 3, (int64_t)limit);
-    size_t count = 0;
+    size_t due_count = 0;
     int code;
     while ((code = store_sqlite_step_statement(store, statement)) == 1)
-        store->woken[count++] = sqlite3_column_int64(statement, 0);
-    for (size_t i = 0; code == 0 && i < count; i++) {
+        store->woken[due_count++] = sqlite3_column_int64(statement, 0);
+    for (size_t i = 0; code == 0 && i < due_count; i++) {
         if (store->woken[i] < *low_water_mark)
             *low_water_mark = store->woken[i];
         code = store_sqlite_resume_event(store, store->woken[i], false, false);
     }
-    if (code != 0 || count == 0)
+    if (code != 0 || due_count == 0)
         return code;
     return store_sqlite_add_to_totals(store, source, 0,
-                                      &(struct store_sqlite_tally){.delayed = -(int64_t)count});
+                                      &(struct store_sqlite_tally){.delayed = -(int64_t)due_count});
 }
 
-/* Ends the first step of the producer's claim: leaves the transaction open for store_sqlite_claim_end, or
- * rolls it back if `code` is a failure. */
+/* Ends the first half of a claim. If code is 0, the transaction stays open, so that the producer can record
+ * the claimed events before store_claim_end commits; otherwise it is rolled back. Returns code. */
 int store_sqlite_claim_leave_open(struct store_sqlite *store, int code, int64_t source,
                                   int64_t low_water_mark, bool durable)
 {
@@ -286,8 +295,9 @@ int store_sqlite_claim_leave_open(struct store_sqlite *store, int code, int64_t 
     return 0;
 }
 
-/* store_claim_end of the SQLite engine: commits a claim. The producer calls it when it has recorded each
- * claimed event in a ticket, so a producer that is killed leaves no lock without a ticket. */
+/* store_claim_end of the SQLite engine: commits a claim. Returns 0 or a negative code. The producer calls
+ * it after it has recorded each claimed event in a ticket, so that even a producer that is killed leaves no
+ * lock in the store without a ticket. */
 int store_sqlite_claim_end(struct store *base)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -303,40 +313,41 @@ int store_sqlite_claim_end(struct store *base)
     return code;
 }
 
-/* store_claim_begin of the SQLite engine: locks ready events of a source, and delayed ones that are due, for
- * the producer. The producer calls it when the first stage has room, or when a retry is due. */
+/* store_claim_begin of the SQLite engine: claims up to claim->limit ready events of a source, among them
+ * delayed ones that are due, and leaves the transaction open. Returns 0 or a negative code. The producer
+ * calls it when the first stage has room, or when a retry is due. */
 int store_sqlite_claim_begin(struct store *base, int64_t source, uint64_t now_ms,
                              const struct store_claim *claim, struct store_claimed *out)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    bool found = false, more = false;
+    bool has_claimable = false, is_limit_reached = false;
     uint64_t due_ms = UINT64_MAX;
     *out = (struct store_claimed){.next_due_ms = UINT64_MAX};
     int code = store_sqlite_claim_check_token(store, claim);
     if (code == 0)
-        code = find_claimable(store, source, now_ms, &found, &due_ms);
-    if (code != 0 || !found || claim->limit == 0) {
+        code = find_claimable(store, source, now_ms, &has_claimable, &due_ms);
+    if (code != 0 || !has_claimable || claim->limit == 0) {
         if (code == 0)
-            *out = (struct store_claimed){.more = found, .next_due_ms = due_ms};
+            *out = (struct store_claimed){.more = has_claimable, .next_due_ms = due_ms};
         return code;
     }
     code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
-    int64_t next = 0, low_water_mark = store_sqlite_get_low_water_mark(store, source);
-    size_t share = 0;
-    code = store_sqlite_read_next_event_id(store, source, &next);
+    int64_t next_event = 0, low_water_mark = store_sqlite_get_low_water_mark(store, source);
+    size_t retry_limit = 0;
+    code = store_sqlite_read_next_event_id(store, source, &next_event);
     if (code == 0 && due_ms <= now_ms)
-        code = retry_share(store, claim, low_water_mark, next, &share);
-    if (code == 0 && share > 0)
-        code = resume_due(store, source, now_ms, share, &low_water_mark);
+        code = compute_retry_limit(store, claim, low_water_mark, next_event, &retry_limit);
+    if (code == 0 && retry_limit > 0)
+        code = resume_due_events(store, source, now_ms, retry_limit, &low_water_mark);
     if (code == 0)
-        code = store_sqlite_claim_ready_events(store, claim, &low_water_mark, next, &more);
+        code = store_sqlite_claim_ready_events(store, claim, &low_water_mark, next_event, &is_limit_reached);
     if (code == 0)
-        code = next_due(store, source, &due_ms);
+        code = read_next_due(store, source, &due_ms);
     code = store_sqlite_claim_leave_open(store, code, source, low_water_mark, false);
     if (code == 0)
-        *out = (struct store_claimed){store->claiming.events, store->claiming.count, more || due_ms <= now_ms,
-                                      due_ms};
+        *out = (struct store_claimed){store->claiming.events, store->claiming.count,
+                                      is_limit_reached || due_ms <= now_ms, due_ms};
     return code;
 }

@@ -4,7 +4,7 @@
  * group_commit.c), and unlocks events. Workers read and commit, producers unlock.
  *
  * Events that arrived one after another and were claimed together are mostly read, advanced and finished
- * together too. Such a range is one statement, whose cursor walks along its rows instead of seeking each.
+ * together too. Such a range is one statement, which reads its rows one after another instead of searching for each.
  * The statement counts the rows it changed. If some are missing, the transaction is rolled back and done
  * again event by event, which shows whose lock was lost.
  *
@@ -23,8 +23,8 @@
 
 /* ---- shared with the operators' changes ---- */
 
-/* Deletes the rows first..last of events that leave the store. A worker runs it when it commits completed
- * events, and the keeper for `eventpipe remove`. */
+/* Deletes the data rows of the events first..last. store_sqlite_delete_events calls it, in one piece or in
+ * two. */
 static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_DELETE_EVENT);
@@ -33,31 +33,29 @@ static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Deletes the event rows first..last; workers call it for completed events, and the keeper for `eventpipe
- * remove`. For a long range it pads the first two rows and deletes them last, which saves nine tenths of
- * the pages that go to the WAL: SQLite refills a leaf that is two thirds empty with rows of its
- * neighbours. If the leaf before the range is nearly full, the next leaf's rows do not all fit: some are
- * moved, so every leaf of the range is changed and written to the WAL before it becomes free. If the leaf
- * before has room, all rows of the next one fit, and a leaf that becomes free unchanged is not written at
- * all. A padded row has a leaf of its own and leaves it nearly half empty: that is the room. */
+/* Deletes the data rows of the events first..last. Returns 0 or a negative code. In a long range it pads
+ * the first two rows and deletes them last: each of them then has a leaf page of its own, nearly half
+ * empty. SQLite moves the rows of a leaf that becomes mostly empty into the leaf before it; if all of them
+ * fit there, the emptied leaf is freed unwritten. This saves nine tenths of the pages that go to the WAL.
+ * Workers call it for completed events, the keeper for `eventpipe remove`. */
 int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last)
 {
     if (last - first + 1 < PAD_FROM_EVENTS)
         return delete_range(store, first, last);
-    int64_t begin = first + PAD_EVENTS;
+    int64_t first_unpadded = first + PAD_EVENTS;
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_PAD_ROWS);
     store_sqlite_bind(store, statement, 1, first);
-    store_sqlite_bind(store, statement, 2, begin - 1);
+    store_sqlite_bind(store, statement, 2, first_unpadded - 1);
     store_sqlite_bind(store, statement, 3, (int64_t)store->page_bytes / 2 + PAD_OVER_BYTES);
     int code = store_sqlite_run_statement(store, statement);
     if (code == 0)
-        code = delete_range(store, begin, last);
-    return code == 0 ? delete_range(store, first, begin - 1) : code;
+        code = delete_range(store, first_unpadded, last);
+    return code == 0 ? delete_range(store, first, first_unpadded - 1) : code;
 }
 
-/* Moves an event out of the way of claims in the store: delayed, held or dead. *moved is false if it no
- * longer carries the token. Workers call it for delays and dead letters, the producer after crashes, the
- * keeper for `eventpipe hold`. */
+/* Moves an event from the ready or running ones to the suspended ones (delayed, held, dead), where no claim
+ * finds it. *moved is false if it no longer carries the token. Returns 0 or a negative code. Workers call
+ * it for delays and dead letters, the producer after crashes, the keeper for `eventpipe hold`. */
 int store_sqlite_suspend_event(struct store_sqlite *store, const struct store_sqlite_suspend *suspend,
                                bool *moved)
 {
@@ -82,8 +80,9 @@ int store_sqlite_suspend_event(struct store_sqlite *store, const struct store_sq
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Makes a suspended event ready again in the store. The producer calls it for delayed events that are due,
- * and the keeper for `eventpipe retry`, `release` and `requeue`. */
+/* Makes a suspended event ready again. reset clears its attempts, crashes and error; from_first also its
+ * done stages and context. Returns 0 or a negative code. The producer calls it for retries that are due,
+ * the keeper for `eventpipe retry`, `release` and `requeue`. */
 int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool reset, bool from_first)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_RESUME);
@@ -98,7 +97,8 @@ int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool re
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Whether the lock is void, whatever the rows say: of another source, or of an older start. */
+/* Whether a lock cannot hold, whatever the rows say: it is of another source, or of an earlier start of the
+ * daemon. */
 static bool is_lock_void(const struct store_sqlite *store, int64_t source,
                          const struct store_event_lock *lock)
 {
@@ -108,15 +108,17 @@ static bool is_lock_void(const struct store_sqlite *store, int64_t source,
 
 /* ---- read ---- */
 
-/* Whether a lock is the next event's, of the same claim: the two can be in one range. */
+/* Whether a lock is on the event that follows the one before, with the token of the same claim: then one
+ * statement can handle both. */
 static bool is_next_lock(const struct store_event_lock *lock, const struct store_event_lock *before)
 {
     return lock->event == before->event + 1 && lock->token == before->token;
 }
 
-/* Returns how many locks from `first` on are one range: neighbouring events of the same claim. A worker
- * runs it when it reads its batch from the store, because a range is one statement instead of many. */
-static size_t count_range(const struct store_event_lock *locks, size_t count, size_t first)
+/* Returns how many locks, from index `first` on, form one range: consecutive events of the same claim. One
+ * statement reads a whole range, which is much faster than one per event. A worker runs it when it reads
+ * its batch. */
+static size_t count_range_locks(const struct store_event_lock *locks, size_t count, size_t first)
 {
     size_t range = 1;
     while (first + range < count && is_next_lock(&locks[first + range], &locks[first + range - 1]))
@@ -124,22 +126,25 @@ static size_t count_range(const struct store_event_lock *locks, size_t count, si
     return range;
 }
 
-/* Prepares a statement of the store for a range of events: binds its first and last event and their token.
- * Workers run it to read a batch and to commit answers. */
-static sqlite3_stmt *use_range(struct store_sqlite *store, enum store_sqlite_statement which,
-                               const struct store_event_lock *first, size_t count)
+/* Returns a statement with the range's first event, last event and token bound to its parameters 1 to 3;
+ * NULL after a failure, which the next step or run returns. Workers run it to read a batch and to commit
+ * answers. */
+static sqlite3_stmt *bind_range_statement(struct store_sqlite *store,
+                                          enum store_sqlite_statement statement_id,
+                                          const struct store_event_lock *first, size_t count)
 {
-    sqlite3_stmt *statement = store_sqlite_use_statement(store, which);
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, statement_id);
     store_sqlite_bind(store, statement, 1, first->event);
     store_sqlite_bind(store, statement, 2, first->event + (int64_t)count - 1);
     store_sqlite_bind(store, statement, 3, (int64_t)first->token);
     return statement;
 }
 
-/* Passes one event that the statement has read to on_row: its UID, data, context and progress. A worker
- * runs it for its batch, and the producer when it reads the attempts of an event after a crash. */
-static int pass_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t index, store_on_row *on_row,
-                    void *user)
+/* Passes the event in the statement's present row to on_row, with its UID, data, context and counts.
+ * Returns the answer of on_row, or EP_ENOMEM. A worker runs it for its batch, and the producer when it
+ * reads the attempts of an event after a crash. */
+static int report_event_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t index,
+                            store_on_row *on_row, void *user)
 {
     struct store_row row = {
         .context = (const char *)sqlite3_column_text(statement, 1),
@@ -157,18 +162,19 @@ static int pass_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t 
     return on_row(index, &row, user);
 }
 
-/* Reads a range of locked events from the store and passes each to on_row. Events whose lock was lost are
- * left out. A worker runs it for its batch, and the producer for an event after a crash. */
+/* Reads the events of one range of locks and passes each to on_row; index is that of the first lock. Events
+ * that no longer carry their lock's token are left out. Returns 0 or the first other code.
+ * store_sqlite_read calls it, in a worker or the producer. */
 static int read_range(struct store_sqlite *store, const struct store_event_lock *locks, size_t count,
                       size_t index, store_on_row *on_row, void *user)
 {
     if (is_lock_void(store, locks->event >> EVENT_SOURCE_SHIFT, locks))
         return 0;
-    sqlite3_stmt *statement = use_range(store, SQL_READ, locks, count);
+    sqlite3_stmt *statement = bind_range_statement(store, SQL_READ, locks, count);
     int code;
     while ((code = store_sqlite_step_statement(store, statement)) == 1) {
-        size_t at = (size_t)(sqlite3_column_int64(statement, 0) - locks[0].event);
-        code = pass_row(store, statement, index + at, on_row, user);
+        size_t offset = (size_t)(sqlite3_column_int64(statement, 0) - locks[0].event);
+        code = report_event_row(store, statement, index + offset, on_row, user);
         if (code != 0) {
             sqlite3_reset(statement);
             return code;
@@ -177,19 +183,20 @@ static int read_range(struct store_sqlite *store, const struct store_event_lock 
     return code;
 }
 
-/* store_read of the SQLite engine: reads what a stage needs of the events that a process has locked. A
- * worker calls it for its batch, and the producer for the attempts of an event whose worker crashed. */
+/* store_read of the SQLite engine: passes to on_row what a stage needs of each locked event. Returns 0 or
+ * the first other code. A worker calls it for its batch, and the producer for the attempts of an event
+ * whose worker crashed. */
 int store_sqlite_read(struct store *base, const struct store_event_lock *locks, size_t count,
                       store_on_row *on_row, void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    if (count_range(locks, count, 0) == count) /* a single statement is a transaction by itself */
+    if (count_range_locks(locks, count, 0) == count) /* a single statement is a transaction by itself */
         return read_range(store, locks, count, 0, on_row, user);
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
     for (size_t i = 0, range; code == 0 && i < count; i += range) {
-        range = count_range(locks, count, i);
+        range = count_range_locks(locks, count, i);
         code = read_range(store, &locks[i], range, i, on_row, user);
     }
     return store_sqlite_end_transaction(store, code);
@@ -197,43 +204,47 @@ int store_sqlite_read(struct store *base, const struct store_event_lock *locks, 
 
 /* ---- commit ---- */
 
-/* Marks all answers of a range as applied if the last statement changed every row, or else none. A worker
- * runs it in its commit: a missing row means that a lock was lost, and then the range is committed event
- * by event. */
-static bool mark_applied(struct store_sqlite *store, struct store_answer *answers, size_t count)
+/* Sets `applied` of all answers of a range, and returns it: true if the last statement changed a row for
+ * each of them. Otherwise a lock was lost; the caller then commits the range event by event to find out
+ * which. A worker runs it in its commit. */
+static bool mark_range_applied(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    bool all = (size_t)sqlite3_changes(store->db) == count;
+    bool all_applied = (size_t)sqlite3_changes(store->db) == count;
     for (size_t i = 0; i < count; i++)
-        answers[i].applied = all;
-    return all;
+        answers[i].applied = all_applied;
+    return all_applied;
 }
 
-/* Writes STORE_ADVANCE for a range of answers: the stage is done, and the events go on to the next one,
- * still locked. A worker runs it inside its commit in the store. */
-static int advance_range(struct store_sqlite *store, struct store_answer *answers, size_t count)
+/* Carries out STORE_ADVANCE for a range of answers: stores that this stage is done; the events stay locked
+ * and go on to their next stage. Returns 0 or a negative code; answers->applied tells whether all locks
+ * held. A worker runs it in its commit. */
+static int advance_events(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    sqlite3_stmt *statement = use_range(store, SQL_ADVANCE, &answers->lock, count);
+    sqlite3_stmt *statement = bind_range_statement(store, SQL_ADVANCE, &answers->lock, count);
     store_sqlite_bind_string(store, statement, 4, answers->done != NULL ? answers->done : "");
     store_sqlite_bind_text(store, statement, 5, answers->context, answers->context_bytes);
     int code = store_sqlite_run_statement(store, statement);
     if (code == 0)
-        mark_applied(store, answers, count);
+        mark_range_applied(store, answers, count);
     return code;
 }
 
-/* Writes STORE_COMPLETE or STORE_REMOVE_BY_STAGE for a range of answers: deletes the events. A worker runs
- * it inside its commit in the store, and the producer for events that have no stage left. */
-static int complete_range(struct store_sqlite *store, struct store_answer *answers, size_t count)
+/* Carries out STORE_COMPLETE or STORE_REMOVE_BY_STAGE for a range of answers on consecutive events: deletes
+ * the events. If a lock was lost, it returns 0 with answers->applied false, and the caller rolls back. A
+ * worker runs it in its commit, and the producer for events that have no stage left. */
+static int delete_answered_events(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    int code = store_sqlite_run_statement(store, use_range(store, SQL_COMPLETE, &answers->lock, count));
-    if (code != 0 || !mark_applied(store, answers, count))
+    int code =
+        store_sqlite_run_statement(store, bind_range_statement(store, SQL_COMPLETE, &answers->lock, count));
+    if (code != 0 || !mark_range_applied(store, answers, count))
         return code;
     int64_t first = answers->lock.event;
     return store_sqlite_delete_events(store, first, first + (int64_t)count - 1);
 }
 
-/* Writes STORE_DELAY or STORE_DEAD_LETTER for one answer: the event waits for its retry, or is dead. A
- * worker runs it inside its commit in the store. */
+/* Carries out STORE_DELAY or STORE_DEAD_LETTER for one answer: the event waits for its retry, or is dead.
+ * Returns 0 or a negative code; answer->applied tells whether the lock held. A worker runs it in its
+ * commit. */
 static int suspend_answer(struct store_sqlite *store, int64_t source, struct store_answer *answer)
 {
     bool dead_letter = answer->change == STORE_DEAD_LETTER;
@@ -252,8 +263,8 @@ static int suspend_answer(struct store_sqlite *store, int64_t source, struct sto
     return store_sqlite_suspend_event(store, &suspend, &answer->applied);
 }
 
-/* Stores the event's data that a stage has changed, so that the next stage gets the new one. A worker runs
- * it inside its commit in the store. */
+/* Replaces an event's data by what the stage has made of it, so that the next stage gets the new data.
+ * Returns 0 or a negative code. A worker runs it in its commit. */
 static int store_changed_data(struct store_sqlite *store, const struct store_answer *answer)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SET_DATA);
@@ -262,8 +273,8 @@ static int store_changed_data(struct store_sqlite *store, const struct store_ans
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Counts an applied answer in the totals of its stage and of its source. A worker runs it inside its
- * commit in the store, so that status needs to count no rows. */
+/* Adds one applied answer to the changes of the totals of its stage and source; they are written once per
+ * transaction, so that status need not count rows. A worker runs it in its commit. */
 static void count_answer(struct store_sqlite_tally *tally, const struct store_answer *answer)
 {
     struct store_stage_totals *stage = &tally->stage;
@@ -298,8 +309,8 @@ static void count_answer(struct store_sqlite_tally *tally, const struct store_an
         stage->retried++;
 }
 
-/* Returns the step that the trace shows for a stage's answer: processed, completed, removed, rejected,
- * failed or retried. A worker runs it when it commits the answer in the store. */
+/* Returns the kind of trace step for a stage's answer: processed, completed, removed, rejected, failed or
+ * retried. trace_answer calls it. */
 static enum store_trace_step_kind choose_step_kind(const struct store_answer *answer)
 {
     switch (answer->change) {
@@ -318,8 +329,8 @@ static enum store_trace_step_kind choose_step_kind(const struct store_answer *an
     return answer->failed ? STORE_TRACE_STEP_FAILED : STORE_TRACE_STEP_RETRIED;
 }
 
-/* Adds a stage's answer to the trace of the store, with worker, attempt, duration and error, for
- * `eventpipe trace`. A worker runs it for each answer that it commits. */
+/* Adds one applied answer to the trace, with the worker's pid, attempt, duration and error, for `eventpipe
+ * trace`. A worker runs it in its commit. */
 static void trace_answer(struct store_sqlite *store, const struct store_group_member *member,
                          const struct store_answer *answer)
 {
@@ -338,8 +349,8 @@ static void trace_answer(struct store_sqlite *store, const struct store_group_me
     store_sqlite_trace_add(store, &step);
 }
 
-/* Whether an answer can be in one range with the answer before it: the same change, with the same values.
- * A worker runs it in its commit; one statement then stores the whole range. */
+/* Whether an answer can be committed by the same statement as the answer before it: on the next event, with
+ * the same change and the same values. A worker runs it in its commit, to commit whole ranges. */
 static bool is_same_change(const struct store_answer *answer, const struct store_answer *before)
 {
     if (answer->change != before->change || !is_next_lock(&answer->lock, &before->lock))
@@ -351,11 +362,11 @@ static bool is_same_change(const struct store_answer *answer, const struct store
            strcmp(answer->done, before->done) == 0;
 }
 
-/* Finds out whether an answer that is committed again was committed before. While we hold the lock, no
- * other process changes the event's list of done stages, deletes it or suspends it, so each of these shows
- * our own commit. If an operator has done it since, there is nothing to commit either. A worker runs it in
- * its commit after the leader of a group commit crashed. */
-static int find_completed(struct store_sqlite *store, struct store_answer *answer, bool *completed)
+/* Finds out whether an answer is committed already, when a worker repeats it because the leader of its
+ * group commit crashed. Only the lock's holder changes the event's done stages, deletes or suspends it, so
+ * each of these shows our own commit; if an operator did it, there is nothing to commit either. Returns 0
+ * or a negative code. */
+static int find_earlier_commit(struct store_sqlite *store, struct store_answer *answer, bool *is_committed)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_COMPLETED);
     store_sqlite_bind(store, statement, 1, answer->lock.event);
@@ -363,42 +374,43 @@ static int find_completed(struct store_sqlite *store, struct store_answer *answe
     int code = store_sqlite_step_statement(store, statement);
     if (code < 0)
         return code;
-    bool waits = code == 1 && sqlite3_column_int64(statement, 0) != 0, aside = code == 1 && !waits;
-    const char *done = waits ? (const char *)sqlite3_column_text(statement, 1) : NULL;
+    bool has_progress = code == 1 && sqlite3_column_int64(statement, 0) != 0,
+         is_suspended = code == 1 && !has_progress;
+    const char *done = has_progress ? (const char *)sqlite3_column_text(statement, 1) : NULL;
     switch (answer->change) {
     case STORE_ADVANCE:
-        *completed = done != NULL && answer->done != NULL && strcmp(done, answer->done) == 0;
+        *is_committed = done != NULL && answer->done != NULL && strcmp(done, answer->done) == 0;
         break;
     case STORE_COMPLETE:
     case STORE_REMOVE_BY_STAGE:
-        *completed = !waits && !aside;
+        *is_committed = !has_progress && !is_suspended;
         break;
     case STORE_DELAY:
     case STORE_DEAD_LETTER:
-        *completed = !waits && aside;
+        *is_committed = !has_progress && is_suspended;
         break;
     }
     sqlite3_reset(statement);
-    answer->applied = *completed;
+    answer->applied = *is_committed;
     return 0;
 }
 
-/* Writes the answers of one range, or a single one, with totals, trace and changed data.
- * STORE_SQLITE_PARTIAL: some locks were lost, so the caller must write event by event. A worker runs it
- * inside its commit in the store. */
+/* Writes the answers of one range (or a single one): states, totals, trace and changed data. Returns 0, a
+ * negative code, or STORE_SQLITE_PARTIAL if some locks of a range were lost: then the caller rolls back and
+ * writes event by event. A worker runs it in its commit. */
 static int commit_range(struct store_sqlite *store, const struct store_group_member *member,
                         struct store_answer *answers, size_t count, struct store_sqlite_tally *tally)
 {
     int code = EP_EINVAL;
-    bool stays = true;
+    bool event_stays = true;
     switch (answers->change) {
     case STORE_ADVANCE:
-        code = advance_range(store, answers, count);
+        code = advance_events(store, answers, count);
         break;
     case STORE_COMPLETE:
     case STORE_REMOVE_BY_STAGE:
-        code = complete_range(store, answers, count);
-        stays = false;
+        code = delete_answered_events(store, answers, count);
+        event_stays = false;
         break;
     case STORE_DELAY:
     case STORE_DEAD_LETTER:
@@ -413,27 +425,27 @@ static int commit_range(struct store_sqlite *store, const struct store_group_mem
         count_answer(tally, &answers[i]);
         trace_answer(store, member, &answers[i]);
     }
-    return stays && answers->data != NULL ? store_changed_data(store, answers) : 0;
+    return event_stays && answers->data != NULL ? store_changed_data(store, answers) : 0;
 }
 
-/* Writes the answers of one worker inside the transaction of a group commit, range by range. The worker
- * that leads the group commit calls it for itself and for each follower; the producer for events without a
- * stage. */
+/* Writes the answers of one worker inside the transaction of a group commit; answers whose locks were lost
+ * stay unapplied. Returns as commit_range does. The worker that leads the group commit calls it for itself
+ * and for each follower; the producer for events that have no stage left. */
 int store_sqlite_commit_member(struct store_sqlite *store, const struct store_group_member *member,
-                               bool singly, struct store_sqlite_tally *tally)
+                               bool one_by_one, struct store_sqlite_tally *tally)
 {
     struct store_answer *answers = member->answers;
     int code = 0;
     for (size_t i = 0, range; code == 0 && i < member->count; i += range) {
-        bool alone = singly || member->again; /* find_completed looks at one */
-        for (range = 1; !alone && i + range < member->count &&
+        bool is_single = one_by_one || member->again; /* find_earlier_commit looks at one */
+        for (range = 1; !is_single && i + range < member->count &&
                         is_same_change(&answers[i + range], &answers[i + range - 1]);)
             range++;
         if (is_lock_void(store, member->source, &answers[i].lock))
             continue;
-        bool completed = false;
-        code = member->again ? find_completed(store, &answers[i], &completed) : 0;
-        if (code == 0 && !completed)
+        bool is_committed = false;
+        code = member->again ? find_earlier_commit(store, &answers[i], &is_committed) : 0;
+        if (code == 0 && !is_committed)
             code = commit_range(store, member, &answers[i], range, tally);
     }
     return code;
@@ -441,9 +453,10 @@ int store_sqlite_commit_member(struct store_sqlite *store, const struct store_gr
 
 /* ---- unlock ---- */
 
-/* Unlocks a running event, so that it is ready again and no attempt is counted. The producer runs it for
- * events that were only waiting in a worker that exited. */
-static int clear_token(struct store_sqlite *store, struct store_unlock *unlock)
+/* Makes a running event ready again without counting an attempt or a crash. unlock->applied tells whether
+ * the lock held. Returns 0 or a negative code. The producer runs it for events that only waited in a worker
+ * that exited. */
+static int unlock_uncounted(struct store_sqlite *store, struct store_unlock *unlock)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_UNLOCK);
     store_sqlite_bind(store, statement, 1, unlock->lock.event);
@@ -453,32 +466,35 @@ static int clear_token(struct store_sqlite *store, struct store_unlock *unlock)
     return code;
 }
 
-/* Adds to the trace of the store why an event was unlocked: crashed, timed out, lost with its process, or
- * a clean stop. The producer runs it when it unlocks what exited workers held. */
+/* Adds to the trace why an event lost its lock: crash, timeout, waiting in a process that crashed, or a
+ * clean stop. suspend is NULL if the event is simply ready again. The producer runs it when it unlocks what
+ * exited workers held. */
 static void trace_unlock(struct store_sqlite *store, const struct store_unlock *unlock,
                          const struct store_sqlite_suspend *suspend, uint64_t attempt)
 {
-    bool plain = suspend == NULL;
+    bool is_ready_again = suspend == NULL;
     struct store_trace_step step = {
         .kind = unlock->crashed     ? STORE_TRACE_STEP_CRASHED
                 : unlock->timed_out ? STORE_TRACE_STEP_TIMEOUT
                 : unlock->pid != 0  ? STORE_TRACE_STEP_LOST
                                     : STORE_TRACE_STEP_UNLOCKED,
-        .reason = plain ? STORE_REASON_NONE : suspend->reason,
+        .reason = is_ready_again ? STORE_REASON_NONE : suspend->reason,
         .event = unlock->lock.event,
         .stage = unlock->stage,
         .pid = unlock->pid,
         .attempt = (uint32_t)attempt,
-        .due_ms = plain ? 0 : suspend->due_ms,
-        .error = plain ? NULL : unlock->error,
-        .error_bytes = plain || unlock->error == NULL ? 0 : strlen(unlock->error),
+        .due_ms = is_ready_again ? 0 : suspend->due_ms,
+        .error = is_ready_again ? NULL : unlock->error,
+        .error_bytes = is_ready_again || unlock->error == NULL ? 0 : strlen(unlock->error),
     };
     store_sqlite_trace_add(store, &step);
 }
 
-/* Suspends an event that made its worker crash or time out: delayed for a retry, or dead if it has reached
- * its limit. The producer runs it when it unlocks what exited workers held. */
-static int suspend_blamed(struct store_sqlite *store, int64_t source, struct store_unlock *unlock, bool *dead)
+/* Suspends an event over which its worker crashed or timed out: delayed for a retry, or dead (*dead) if it
+ * has reached max_crashes, max_attempts or its age limit. Returns 0 or a negative code. The producer runs
+ * it when it unlocks what exited workers held. */
+static int suspend_blamed_event(struct store_sqlite *store, int64_t source, struct store_unlock *unlock,
+                                bool *dead)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_COUNTS);
     store_sqlite_bind(store, statement, 1, unlock->lock.event);
@@ -512,27 +528,30 @@ static int suspend_blamed(struct store_sqlite *store, int64_t source, struct sto
     return code;
 }
 
-/* Unlocks one event in the store, and counts a crash or timeout in the totals. The producer runs it for
- * each event that an exited worker held. */
+/* Unlocks one event and counts its crash or timeout, if any, in the totals. Returns 0 or a negative code;
+ * unlock->applied tells whether the lock held. The producer runs it for each event that an exited worker
+ * held. */
 static int unlock_event(struct store_sqlite *store, int64_t source, struct store_unlock *unlock)
 {
-    bool dead = false, blamed = unlock->crashed || unlock->timed_out;
-    int code = blamed ? suspend_blamed(store, source, unlock, &dead) : clear_token(store, unlock);
-    if (code == 0 && unlock->applied && !blamed)
+    bool is_dead = false, is_blamed = unlock->crashed || unlock->timed_out;
+    int code =
+        is_blamed ? suspend_blamed_event(store, source, unlock, &is_dead) : unlock_uncounted(store, unlock);
+    if (code == 0 && unlock->applied && !is_blamed)
         trace_unlock(store, unlock, NULL, 0);
-    if (code != 0 || !unlock->applied || !blamed)
+    if (code != 0 || !unlock->applied || !is_blamed)
         return code;
     struct store_sqlite_tally tally = {
-        .delayed = !dead,
-        .dead = dead,
+        .delayed = !is_dead,
+        .dead = is_dead,
         .stage.crashed = unlock->crashed,
         .stage.failed = !unlock->crashed,
     };
     return store_sqlite_add_to_totals(store, source, unlock->stage, &tally);
 }
 
-/* store_unlock of the SQLite engine: takes the locks of exited processes away in one transaction. The
- * producer calls it after a crash of a worker, and for all its events at a clean stop. */
+/* store_unlock of the SQLite engine: takes away the locks that exited processes held, all in one
+ * transaction, so that their events can be claimed again. Returns 0 or a negative code. The producer calls
+ * it after a crash of a worker, and for its own events when it stops. */
 int store_sqlite_unlock(struct store *base, int64_t source, struct store_unlock *unlocks, size_t count)
 {
     struct store_sqlite *store = store_sqlite_of(base);

@@ -14,11 +14,11 @@
  */
 #include "src/store/sqlite/sqlite.h"
 
-/* Finds or makes the sum of changes for a member's source and stage: workers of one stage often commit
- * together, and then the totals are written once. The worker that leads a group commit in the store runs
- * it. */
-static struct store_sqlite_tally *find_tally(struct store_sqlite_group *group,
-                                             const struct store_group_member *member)
+/* Returns the changes of totals for a member's source and stage, adding an empty entry if there is none:
+ * workers of one stage often commit together, and then their totals are written once. The worker that leads
+ * the group commit runs it. */
+static struct store_sqlite_tally *find_or_add_tally(struct store_sqlite_group *group,
+                                                    const struct store_group_member *member)
 {
     size_t i = 0;
     while (i < group->tally_count &&
@@ -36,19 +36,19 @@ static void clear_applied(const struct store_group_member *member)
         member->answers[i].applied = false;
 }
 
-/* Resets the state of a group commit in the store handle before its transaction begins. singly: write
- * event by event. A worker runs it at each commit, and again after locks of a range were lost. */
-static void reset_group(struct store_sqlite_group *group, bool singly)
+/* Resets the handle's state of a group commit; one_by_one = write event by event instead of in ranges. A
+ * worker runs it at the start of each commit, and again after locks of a range were lost. */
+static void reset_group(struct store_sqlite_group *group, bool one_by_one)
 {
     group->begun = false;
-    group->singly = singly;
+    group->one_by_one = one_by_one;
     group->code = 0;
-    group->written = group->tally_count = 0;
+    group->written_count = group->tally_count = 0;
 }
 
-/* Begins a group commit in the store: takes the write lock, or returns EP_EBUSY with at_once while another
- * process holds it. A worker calls it for each commit, and the producer for events that have no stage
- * left. */
+/* store_group_commit_begin of the SQLite engine: takes the write lock. With at_once it does not wait and
+ * returns EP_EBUSY while another process holds the lock; else it returns 0. A worker calls it for each
+ * commit, and the producer for events that have no stage left. */
 int store_sqlite_commit_begin(struct store *base, struct store_group_commit *group_commit)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -61,8 +61,9 @@ int store_sqlite_commit_begin(struct store *base, struct store_group_commit *gro
     return 0;
 }
 
-/* Writes the members that are not in the group commit's transaction yet, and opens it if needed. The
- * worker that leads the group commit runs it each time it has collected answers of other workers. */
+/* Writes the members that were added since the last call, and opens the transaction first if needed.
+ * Returns 0, a negative code, or STORE_SQLITE_PARTIAL (locks of a range were lost). The worker that leads
+ * the group commit runs it whenever it has collected answers of other workers. */
 static int write_members(struct store_sqlite *store, const struct store_group_commit *group_commit)
 {
     struct store_sqlite_group *group = &store->group;
@@ -72,16 +73,17 @@ static int write_members(struct store_sqlite *store, const struct store_group_co
     if (!group->begun)
         store_sqlite_trace_begin(store);
     group->begun = true;
-    while (code == 0 && group->written < group_commit->count) {
-        const struct store_group_member *member = &group_commit->member[group->written++];
+    while (code == 0 && group->written_count < group_commit->count) {
+        const struct store_group_member *member = &group_commit->member[group->written_count++];
         clear_applied(member);
-        code = store_sqlite_commit_member(store, member, group->singly, find_tally(group, member));
+        code = store_sqlite_commit_member(store, member, group->one_by_one, find_or_add_tally(group, member));
     }
     return code;
 }
 
-/* Adds the new members to a group commit in the store. Once locks of a range were lost, later members are
- * not written: the end writes all members again. The worker that leads the group commit calls it. */
+/* store_group_commit_add of the SQLite engine: writes the new members into the open transaction. Returns 0
+ * or a negative code. Once locks of a range were lost it writes nothing more and returns 0, because the end
+ * writes all members again. The worker that leads the group commit calls it. */
 int store_sqlite_commit_add(struct store *base, struct store_group_commit *group_commit)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -90,19 +92,20 @@ int store_sqlite_commit_add(struct store *base, struct store_group_commit *group
     return store->group.code == STORE_SQLITE_PARTIAL ? 0 : store->group.code;
 }
 
-/* Whether a member's answers may have been committed before by a process that crashed, perhaps before its
- * sync. Then the WAL is synced even if nothing was written. The worker that leads a group commit runs it. */
+/* Whether a member repeats answers that a crashed process may have committed before, perhaps without the
+ * sync. Then the WAL must be synced even if this commit wrote nothing. end_group_transaction calls it. */
 static bool has_repeated_member(const struct store_group_commit *group_commit)
 {
-    bool again = false;
+    bool has_repeated = false;
     for (size_t i = 0; i < group_commit->count; i++)
-        again = again || group_commit->member[i].again;
-    return again;
+        has_repeated = has_repeated || group_commit->member[i].again;
+    return has_repeated;
 }
 
-/* Ends the transaction of a group commit: writes totals and trace, commits and syncs the WAL, or rolls
- * back after a failure. Releases the write lock. The worker that leads the group commit runs it. */
-static int end_transaction(struct store_sqlite *store, struct store_group_commit *group_commit)
+/* Ends the transaction of a group commit: writes totals and trace, commits, releases the write lock and
+ * then syncs the WAL; after a failure it rolls back. Returns 0, a negative code or STORE_SQLITE_PARTIAL.
+ * The worker that leads the group commit runs it. */
+static int end_group_transaction(struct store_sqlite *store, struct store_group_commit *group_commit)
 {
     struct store_sqlite_group *group = &store->group;
     int code = group->code;
@@ -119,8 +122,9 @@ static int end_transaction(struct store_sqlite *store, struct store_group_commit
     return code;
 }
 
-/* Ends a group commit in the store and releases the write lock. If locks of a range were lost, it writes
- * all members again, event by event. A worker calls it once after each begin; the producer too. */
+/* store_group_commit_end of the SQLite engine: commits all members or none, and releases the write lock. If
+ * locks of a range were lost, it first writes all members again, event by event. Returns 0 or a negative
+ * code. The worker that leads the group commit calls it once after each begin; the producer, too. */
 int store_sqlite_commit_end(struct store *base, struct store_group_commit *group_commit)
 {
     struct store_sqlite *store = store_sqlite_of(base);
@@ -129,12 +133,12 @@ int store_sqlite_commit_end(struct store *base, struct store_group_commit *group
         store_sqlite_release_write_lock(store);
         return 0;
     }
-    int code = group->begun ? end_transaction(store, group_commit) : group->code;
+    int code = group->begun ? end_group_transaction(store, group_commit) : group->code;
     if (code == STORE_SQLITE_PARTIAL) {
         store_sqlite_acquire_write_lock(store);
         reset_group(group, true);
         group->code = write_members(store, group_commit);
-        code = group->begun ? end_transaction(store, group_commit) : group->code;
+        code = group->begun ? end_group_transaction(store, group_commit) : group->code;
     }
     store_sqlite_release_write_lock(store); /* still held only where no transaction could begin */
     for (size_t i = 0; code != 0 && i < group_commit->count; i++)

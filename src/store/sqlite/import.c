@@ -25,13 +25,13 @@ struct import_run {
 /* Finds out whether a table already has the row's UID: statement_id names the query, on the stored events
  * or on the UIDs of earlier imports. Returns 0 or a negative code. `eventpipe import --dry-run` runs it. */
 static int find_known_uid(struct import_run *run, enum store_sqlite_statement statement_id,
-                          const struct store_import_row *row, bool *found)
+                          const struct store_import_row *row, bool *is_known)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(run->store, statement_id);
     store_sqlite_bind(run->store, statement, 1, row->source);
     store_sqlite_bind_string(run->store, statement, 2, row->event.uid);
     int code = store_sqlite_step_statement(run->store, statement);
-    *found = code == 1;
+    *is_known = code == 1;
     if (code == 1)
         sqlite3_reset(statement);
     return code < 0 ? code : 0;

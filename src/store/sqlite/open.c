@@ -212,7 +212,7 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
     if (code != 0)
         return code;
     sqlite3_extended_result_codes(store->db, 1);
-    /* Before any setting: Invariant 3. */
+    /* Before any setting is made: a foreign file must stay as it is. */
     code = store_sqlite_check_schema(store, false);
     if (code == 0)
         code = configure_connection(store, paths);

@@ -2,7 +2,7 @@
 /*
  * The SQLite engine: finds the events that an operator selects. Runs in the keeper and the command line.
  *
- * With UIDs, every event is found by the index. Otherwise we walk along the smallest table that can hold the
+ * With UIDs, every event is found by the index. Otherwise we read the smallest table that can hold the
  * wanted states, source by source in order of arrival, and compare the rest of the selection here.
  *
  * Survived: a damaged page hides only the events in it. A list reads around it, event by event.
@@ -18,8 +18,8 @@
 
 /* ---- the chain ---- */
 
-/* Whether the list of done stages "a\nb\n" of an event names the stage. Runs in the keeper or the command
- * line for an operator who lists or changes events of the store. */
+/* Whether the list of done stages "a\nb\n" of an event contains this stage. find_next_stage calls it for
+ * each event that an operator lists or changes. */
 static bool is_stage_done(const char *done, const char *stage)
 {
     size_t length = strlen(stage);
@@ -32,9 +32,10 @@ static bool is_stage_done(const char *done, const char *stage)
     return false;
 }
 
-/* Returns the stage that an event waits for, or died at: the first of its source's chain that is not done;
- * "" = unknown. Runs in the keeper or the command line for an operator who lists or changes events. */
-static const char *find_next_stage(const struct walk_source *source, const char *done)
+/* Returns the name of the stage that an event waits for or died at: the first of its source's configured
+ * stages that it has not done; "" if the configuration lacks the source. The events that an operator lists
+ * show it. */
+static const char *find_next_stage(const struct scan_source *source, const char *done)
 {
     for (size_t i = 0; source->chain != NULL && source->chain[i] != NULL; i++)
         if (!is_stage_done(done, source->chain[i]))
@@ -42,9 +43,8 @@ static const char *find_next_stage(const struct walk_source *source, const char 
     return "";
 }
 
-/* Returns the names of a source's stages as the operator's selection gives them, or NULL if the
- * configuration lacks the source. Runs in the keeper or the command line when a selection of events
- * begins. */
+/* Returns the NULL-terminated names of a source's stages in the order of the configuration, or NULL if the
+ * configuration lacks the source. on_store_source calls it when a scan starts. */
 static const char *const *find_chain(const struct store_select *select, const char *source)
 {
     for (size_t i = 0; i < select->chain_count; i++)
@@ -55,22 +55,24 @@ static const char *const *find_chain(const struct store_select *select, const ch
 
 /* ---- open ---- */
 
-/* Adds a source of the store to an operator's walk over events, if the selection names it or names none.
- * store_each_source calls it in the keeper or the command line. */
+/* Adds one source of the store to a scan (the reading of the events that an operator selects), unless the
+ * selection names another source. Returns 0 or a negative code. store_each_source calls it when a scan
+ * starts, in the keeper or the command line. */
 static int on_store_source(int64_t id, const char *name, void *user)
 {
-    struct walk *walk = user;
-    if (walk->select->source != NULL && strcmp(walk->select->source, name) != 0)
+    struct event_scan *scan = user;
+    if (scan->select->source != NULL && strcmp(scan->select->source, name) != 0)
         return 0;
-    struct walk_source *grown = realloc(walk->sources, (walk->source_count + 1) * sizeof *grown);
-    if (grown == NULL)
-        return store_sqlite_fail(walk->store, SQLITE_NOMEM);
-    walk->sources = grown;
-    struct walk_source *source = &grown[walk->source_count];
-    *source = (struct walk_source){.id = id, .name = strdup(name), .chain = find_chain(walk->select, name)};
+    struct scan_source *grown_sources =
+        realloc(scan->sources, (scan->source_count + 1) * sizeof *grown_sources);
+    if (grown_sources == NULL)
+        return store_sqlite_fail(scan->store, SQLITE_NOMEM);
+    scan->sources = grown_sources;
+    struct scan_source *source = &grown_sources[scan->source_count];
+    *source = (struct scan_source){.id = id, .name = strdup(name), .chain = find_chain(scan->select, name)};
     if (source->name == NULL)
-        return store_sqlite_fail(walk->store, SQLITE_NOMEM);
-    walk->source_count++;
+        return store_sqlite_fail(scan->store, SQLITE_NOMEM);
+    scan->source_count++;
     return 0;
 }
 
@@ -80,143 +82,146 @@ static int compare_ids(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* Finds the events with this UID by the index, in all sources of the walk. Runs in the keeper or the
- * command line for an operator who selects events by UID. */
-static int find_events_of_uid(struct walk *walk, const char *uid)
+/* Looks up the event with this UID in each source of the scan, through the index, and adds its id to
+ * found_ids. Returns 0 or a negative code. It runs for each UID that an operator names. */
+static int find_events_of_uid(struct event_scan *scan, const char *uid)
 {
-    for (size_t i = 0; i < walk->source_count; i++) {
-        sqlite3_stmt *statement = store_sqlite_use_statement(walk->store, SQL_FIND_UID);
-        store_sqlite_bind(walk->store, statement, 1, walk->sources[i].id);
-        store_sqlite_bind_string(walk->store, statement, 2, uid);
-        int code = store_sqlite_step_statement(walk->store, statement);
+    for (size_t i = 0; i < scan->source_count; i++) {
+        sqlite3_stmt *statement = store_sqlite_use_statement(scan->store, SQL_FIND_UID);
+        store_sqlite_bind(scan->store, statement, 1, scan->sources[i].id);
+        store_sqlite_bind_string(scan->store, statement, 2, uid);
+        int code = store_sqlite_step_statement(scan->store, statement);
         if (code < 0)
             return code;
         if (code == 0)
             continue;
-        walk->found[walk->found_count++] = sqlite3_column_int64(statement, 0);
+        scan->found_ids[scan->found_count++] = sqlite3_column_int64(statement, 0);
         sqlite3_reset(statement);
     }
     return 0;
 }
 
-/* Finds the events of all UIDs that an operator named, sorted by arrival and each once. Runs in the keeper
- * or the command line when a selection by UID begins. */
-static int find_selected_events(struct walk *walk)
+/* Fills found_ids with the ids of the events whose UIDs the operator named, in order of arrival and each
+ * only once. Returns 0 or a negative code. It runs when a scan by UID starts. */
+static int find_selected_events(struct event_scan *scan)
 {
-    const struct store_select *select = walk->select;
-    walk->found = calloc(select->uid_count * walk->source_count + 1, sizeof *walk->found);
-    if (walk->found == NULL)
-        return store_sqlite_fail(walk->store, SQLITE_NOMEM);
-    int code = store_sqlite_begin_read(walk->store);
+    const struct store_select *select = scan->select;
+    scan->found_ids = calloc(select->uid_count * scan->source_count + 1, sizeof *scan->found_ids);
+    if (scan->found_ids == NULL)
+        return store_sqlite_fail(scan->store, SQLITE_NOMEM);
+    int code = store_sqlite_begin_read(scan->store);
     if (code != 0)
         return code;
     for (size_t i = 0; code == 0 && i < select->uid_count; i++)
-        code = find_events_of_uid(walk, select->uids[i]);
-    code = store_sqlite_end_transaction(walk->store, code);
-    qsort(walk->found, walk->found_count, sizeof *walk->found, compare_ids);
-    size_t kept = 0; /* a UID named twice is one event */
-    for (size_t i = 0; i < walk->found_count; i++)
-        if (i == 0 || walk->found[i] != walk->found[kept - 1])
-            walk->found[kept++] = walk->found[i];
-    walk->found_count = kept;
+        code = find_events_of_uid(scan, select->uids[i]);
+    code = store_sqlite_end_transaction(scan->store, code);
+    qsort(scan->found_ids, scan->found_count, sizeof *scan->found_ids, compare_ids);
+    size_t unique_count = 0; /* a UID named twice is one event */
+    for (size_t i = 0; i < scan->found_count; i++)
+        if (i == 0 || scan->found_ids[i] != scan->found_ids[unique_count - 1])
+            scan->found_ids[unique_count++] = scan->found_ids[i];
+    scan->found_count = unique_count;
     return code;
 }
 
-/* Begins a walk over the events of the store that an operator selects. The keeper calls it for
- * `eventpipe queue`, `retry` and the like; the command line does for lists while the daemon is down. If
- * the index of UIDs is damaged, it compares every event. */
+/* Starts a scan: the reading of the events that an operator selects. Returns 0 or a negative code; the
+ * caller closes *out. If the index of UIDs is damaged and skip_damage is set, the scan compares the UID of
+ * every event instead. The keeper calls it for lists and changes, the command line for lists while the
+ * daemon is down. */
 int store_sqlite_select_open(struct store_sqlite *store, const struct store_select *select, unsigned states,
-                             bool with_data, bool skip_damage, struct walk *out)
+                             bool with_data, bool skip_damage, struct event_scan *out)
 {
-    *out = (struct walk){.store = store,
-                         .select = select,
-                         .states = states,
-                         .with_data = with_data,
-                         .skip_damage = skip_damage};
+    *out = (struct event_scan){.store = store,
+                               .select = select,
+                               .states = states,
+                               .with_data = with_data,
+                               .skip_damage = skip_damage};
     if (select->state >= 0)
         out->states &= STATE(select->state);
     int code = store_sqlite_each_source(&store->store, on_store_source, out);
-    if (code == 0 && (out->items = calloc(WALK_CHUNK, sizeof *out->items)) == NULL)
+    if (code == 0 && (out->items = calloc(SCAN_CHUNK_MAX, sizeof *out->items)) == NULL)
         code = store_sqlite_fail(store, SQLITE_NOMEM);
     if (code == 0 && select->uids != NULL)
         code = find_selected_events(out);
-    if (code == EP_ESTORE && skip_damage && out->found != NULL) {
-        free(out->found);
-        out->found = NULL;
-        out->by_uid = true;
+    if (code == EP_ESTORE && skip_damage && out->found_ids != NULL) {
+        free(out->found_ids);
+        out->found_ids = NULL;
+        out->compares_uids = true;
         code = 0;
     }
-    out->end = out->source_count == 0 || out->states == 0;
-    out->last = out->end ? 0 : EVENT_FIRST(out->sources[0].id);
+    out->at_end = out->source_count == 0 || out->states == 0;
+    out->last_id = out->at_end ? 0 : EVENT_FIRST(out->sources[0].id);
     if (code != 0)
         store_sqlite_select_close(out);
     return code;
 }
 
-void store_sqlite_select_free(struct walk_item *item)
+void store_sqlite_select_free_item(struct scan_item *item)
 {
     free(item->block);
     item->block = NULL;
 }
 
-static void free_chunk(struct walk *walk)
+static void free_chunk(struct event_scan *scan)
 {
-    for (size_t i = 0; i < walk->item_count; i++)
-        store_sqlite_select_free(&walk->items[i]);
-    walk->item_count = 0;
+    for (size_t i = 0; i < scan->item_count; i++)
+        store_sqlite_select_free_item(&scan->items[i]);
+    scan->item_count = 0;
 }
 
-/* Ends an operator's walk over events of the store and frees it. The list or change that began it calls
- * this, in the keeper or the command line. */
-void store_sqlite_select_close(struct walk *walk)
+/* Frees everything that a scan owns. The list or change that started the scan calls it, in the keeper or
+ * the command line; to call it twice is harmless. */
+void store_sqlite_select_close(struct event_scan *scan)
 {
-    free_chunk(walk);
-    for (size_t i = 0; i < walk->source_count; i++)
-        free(walk->sources[i].name);
-    free(walk->sources);
-    free(walk->found);
-    free(walk->items);
-    *walk = (struct walk){.end = true};
+    free_chunk(scan);
+    for (size_t i = 0; i < scan->source_count; i++)
+        free(scan->sources[i].name);
+    free(scan->sources);
+    free(scan->found_ids);
+    free(scan->items);
+    *scan = (struct event_scan){.at_end = true};
 }
 
 /* ---- one event ---- */
 
-static const char *column_text(sqlite3_stmt *statement, int at)
+static const char *read_text_column(sqlite3_stmt *statement, int at)
 {
     const char *text = (const char *)sqlite3_column_text(statement, at);
     return text != NULL ? text : "";
 }
 
-/* Fills in an event for an operator's list from the statement's row. Its texts are borrowed from the row:
- * copy_item must copy them before the next step. Runs in the keeper or the command line. */
-static void read_item(const struct walk *walk, sqlite3_stmt *statement, struct walk_source *source,
-                      struct walk_item *out)
+/* Fills in *out from the statement's present row. Its texts are borrowed from that row, so copy_item_texts
+ * must copy them before the statement goes on. Runs in the keeper for operators' commands, or in the
+ * command line while the daemon is down. */
+static void fill_item(const struct event_scan *scan, sqlite3_stmt *statement, struct scan_source *source,
+                      struct scan_item *out)
 {
-    bool suspended = sqlite3_column_type(statement, 6) == SQLITE_NULL;
-    *out = (struct walk_item){.source = source, .token = suspended ? -1 : sqlite3_column_int64(statement, 6)};
+    bool is_suspended = sqlite3_column_type(statement, 6) == SQLITE_NULL;
+    *out =
+        (struct scan_item){.source = source, .token = is_suspended ? -1 : sqlite3_column_int64(statement, 6)};
     out->item = (struct store_item){
         .id = sqlite3_column_int64(statement, 0),
         .source = source->name,
-        .uid = column_text(statement, 1),
-        .address = column_text(statement, 2),
-        .type = column_text(statement, 3),
+        .uid = read_text_column(statement, 1),
+        .address = read_text_column(statement, 2),
+        .type = read_text_column(statement, 3),
         .arrival_ms = (uint64_t)sqlite3_column_int64(statement, 4),
-        .state = suspended ? (enum store_state)sqlite3_column_int64(statement, 7)
-                 : out->token >= walk->store->first_valid_token ? STORE_RUNNING
+        .state = is_suspended ? (enum store_state)sqlite3_column_int64(statement, 7)
+                 : out->token >= scan->store->first_valid_token ? STORE_RUNNING
                                                                 : STORE_READY,
         .reason = (enum store_reason)sqlite3_column_int64(statement, 8),
         .due_ms = (uint64_t)sqlite3_column_int64(statement, 9),
         .attempts = (uint32_t)sqlite3_column_int64(statement, 10),
         .crashes = (uint32_t)sqlite3_column_int64(statement, 11),
-        .done = column_text(statement, 12),
-        .error = column_text(statement, 14),
+        .done = read_text_column(statement, 12),
+        .error = read_text_column(statement, 14),
     };
     out->item.stage = find_next_stage(source, out->item.done);
-    if (!walk->with_data)
+    if (!scan->with_data)
         return;
-    out->item.data = column_text(statement, 5);
+    out->item.data = read_text_column(statement, 5);
     out->item.data_bytes = (size_t)sqlite3_column_bytes(statement, 5);
-    out->item.context = column_text(statement, 13);
+    out->item.context = read_text_column(statement, 13);
     out->item.context_bytes = (size_t)sqlite3_column_bytes(statement, 13);
 }
 
@@ -225,8 +230,8 @@ static bool differs(const char *wanted, const char *found)
     return wanted != NULL && strcmp(wanted, found) != 0;
 }
 
-/* Whether the operator's selection names this UID. Runs in the keeper or the command line, only while the
- * store's index of UIDs is damaged. */
+/* Whether the operator named this UID. Only needed while the index of UIDs is damaged, when a scan has to
+ * compare every event. */
 static bool is_selected_uid(const struct store_select *select, const char *uid)
 {
     for (size_t i = 0; i < select->uid_count; i++)
@@ -235,21 +240,21 @@ static bool is_selected_uid(const struct store_select *select, const char *uid)
     return false;
 }
 
-/* Compares the parts of an operator's selection that the SQL statement does not: state, stage, address,
- * type, age and error. Runs in the keeper or the command line for each event that the walk reads. */
-static bool is_wanted(const struct walk *walk, const struct store_item *item)
+/* Whether an event matches the parts of the operator's selection that no SQL statement compares: state,
+ * stage, address, type, age and error text. It runs for each event that a scan reads. */
+static bool matches_selection(const struct event_scan *scan, const struct store_item *item)
 {
-    const struct store_select *select = walk->select;
-    return (!walk->by_uid || is_selected_uid(select, item->uid)) &&
-           (walk->states & STATE(item->state)) != 0 && !differs(select->address, item->address) &&
+    const struct store_select *select = scan->select;
+    return (!scan->compares_uids || is_selected_uid(select, item->uid)) &&
+           (scan->states & STATE(item->state)) != 0 && !differs(select->address, item->address) &&
            !differs(select->type, item->type) && !differs(select->stage, item->stage) &&
            (select->older_than_ms == 0 || item->arrival_ms < select->older_than_ms) &&
            (select->error == NULL || strstr(item->error, select->error) != NULL);
 }
 
-/* Copies a text to *end, points *text at the copy and moves *end behind it. An operator's walk over the
- * store runs it for each text of an event, in the keeper or the command line. */
-static void copy_text(char **end, const char **text, size_t bytes)
+/* Copies a text of an event to *end, makes *text point to the copy, adds a NUL, and advances *end past it.
+ * copy_item_texts calls it for each text. */
+static void move_text_to_block(char **end, const char **text, size_t bytes)
 {
     memcpy(*end, *text, bytes);
     (*end)[bytes] = '\0';
@@ -257,9 +262,10 @@ static void copy_text(char **end, const char **text, size_t bytes)
     *end += bytes + 1;
 }
 
-/* Copies an event's borrowed texts into a block of its own, so that no read transaction stays open while
- * an operator reads the list. Returns its size, 0 = out of memory. Runs in the keeper or the command line. */
-static size_t copy_item(struct walk_item *item)
+/* Copies an event's borrowed texts into one block that the item owns, so that no read transaction stays
+ * open while an operator reads the list. Returns the size of the block, 0 = out of memory. Runs in the
+ * keeper for operators' commands, or in the command line while the daemon is down. */
+static size_t copy_item_texts(struct scan_item *item)
 {
     struct store_item *view = &item->item;
     const char **texts[] = {&view->uid, &view->address, &view->type, &view->done, &view->error};
@@ -270,194 +276,201 @@ static size_t copy_item(struct walk_item *item)
     if (end == NULL)
         return 0;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        copy_text(&end, texts[i], strlen(*texts[i]));
+        move_text_to_block(&end, texts[i], strlen(*texts[i]));
     if (view->data != NULL)
-        copy_text(&end, &view->data, view->data_bytes);
+        move_text_to_block(&end, &view->data, view->data_bytes);
     if (view->context != NULL)
-        copy_text(&end, &view->context, view->context_bytes);
+        move_text_to_block(&end, &view->context, view->context_bytes);
     return total;
 }
 
-/* Returns the source of an event within an operator's walk, or NULL if the selection leaves that source
- * out. Runs in the keeper or the command line. */
-static struct walk_source *find_walk_source(const struct walk *walk, int64_t event)
+/* Returns the scan's source to which an event belongs, or NULL if the operator's selection leaves that
+ * source out. The id of an event contains that of its source. */
+static struct scan_source *find_scan_source(const struct event_scan *scan, int64_t event)
 {
-    for (size_t i = 0; i < walk->source_count; i++)
-        if (walk->sources[i].id == event >> EVENT_SOURCE_SHIFT)
-            return &walk->sources[i];
+    for (size_t i = 0; i < scan->source_count; i++)
+        if (scan->sources[i].id == event >> EVENT_SOURCE_SHIFT)
+            return &scan->sources[i];
     return NULL;
 }
 
-/* Runs a statement of the store that reads one event by its id. Returns 1 = found, 0 = not, or a code. An
- * operator's walk uses it in the keeper or the command line. */
-static int step_to_item(struct walk *walk, enum store_sqlite_statement which, int64_t event,
-                        sqlite3_stmt **statement)
+/* Runs a statement that reads one event by its id. Returns 1 = *statement stands at its row, which is valid
+ * until the caller resets it; 0 = there is no such event; or a negative code.
+ * store_sqlite_select_reread_event calls it. */
+static int read_event_row(struct event_scan *scan, enum store_sqlite_statement statement_id, int64_t event,
+                          sqlite3_stmt **statement)
 {
-    *statement = store_sqlite_use_statement(walk->store, which);
-    store_sqlite_bind(walk->store, *statement, 1, walk->with_data);
-    store_sqlite_bind(walk->store, *statement, 2, event);
-    return store_sqlite_step_statement(walk->store, *statement);
+    *statement = store_sqlite_use_statement(scan->store, statement_id);
+    store_sqlite_bind(scan->store, *statement, 1, scan->with_data);
+    store_sqlite_bind(scan->store, *statement, 2, event);
+    return store_sqlite_step_statement(scan->store, *statement);
 }
 
-/* Reads one event again and compares it with the operator's selection. Returns 1 if it is still selected.
- * The keeper calls it inside a change's write transaction, because a worker may have taken the event
- * since; lists by UID use it too. */
-int store_sqlite_select_again(struct walk *walk, int64_t event, struct walk_item *out)
+/* Reads one event by its id. Returns 1 and *out if it matches the operator's selection, 0 if it does not or
+ * is gone, or a negative code. The keeper calls it inside a change's write transaction, because a worker
+ * may have claimed the event since it was listed; scans by UID use it, too. */
+int store_sqlite_select_reread_event(struct event_scan *scan, int64_t event, struct scan_item *out)
 {
-    struct walk_source *source = find_walk_source(walk, event);
+    struct scan_source *source = find_scan_source(scan, event);
     sqlite3_stmt *statement;
-    int code = source == NULL ? 0 : step_to_item(walk, SQL_ITEM, event, &statement);
-    if (code == EP_ESTORE && walk->skip_damage) { /* the damaged table may hold nothing of this event */
-        code = step_to_item(walk, SQL_ITEM_PROGRESS, event, &statement);
+    int code = source == NULL ? 0 : read_event_row(scan, SQL_ITEM, event, &statement);
+    if (code == EP_ESTORE && scan->skip_damage) { /* the damaged table may hold nothing of this event */
+        code = read_event_row(scan, SQL_ITEM_PROGRESS, event, &statement);
         if (code != 1)
-            code = step_to_item(walk, SQL_ITEM_SUSPENDED, event, &statement);
+            code = read_event_row(scan, SQL_ITEM_SUSPENDED, event, &statement);
         if (code == 0)
             code = EP_ESTORE;
     }
     if (code != 1)
         return code;
-    read_item(walk, statement, source, out);
-    if (!is_wanted(walk, &out->item))
+    fill_item(scan, statement, source, out);
+    if (!matches_selection(scan, &out->item))
         code = 0;
-    else if (copy_item(out) == 0)
-        code = store_sqlite_fail(walk->store, SQLITE_NOMEM);
+    else if (copy_item_texts(out) == 0)
+        code = store_sqlite_fail(scan->store, SQLITE_NOMEM);
     sqlite3_reset(statement);
     return code;
 }
 
 /* ---- a chunk ---- */
 
-/* Reads the next chunk of an operator's walk over events that were found by UID. Runs in the keeper or the
- * command line. */
-static int read_found_chunk(struct walk *walk, size_t limit)
+/* Reads the next chunk of a scan by UID: up to `limit` of the events in found_ids, fewer if they are large.
+ * Returns 0 or a negative code; events on damaged pages are only counted if skip_damage is set. Runs in the
+ * keeper for operators' commands, or in the command line while the daemon is down. */
+static int read_found_chunk(struct event_scan *scan, size_t limit)
 {
-    size_t bytes = 0;
+    size_t chunk_bytes = 0;
     int code = 0;
-    while (code >= 0 && walk->at < walk->found_count && walk->item_count < limit && bytes < CHUNK_BYTES) {
-        struct walk_item *item = &walk->items[walk->item_count];
-        code = store_sqlite_select_again(walk, walk->found[walk->at++], item);
-        if (code == EP_ESTORE && walk->skip_damage) {
-            walk->unreadable++;
+    while (code >= 0 && scan->position < scan->found_count && scan->item_count < limit &&
+           chunk_bytes < CHUNK_BYTES) {
+        struct scan_item *item = &scan->items[scan->item_count];
+        code = store_sqlite_select_reread_event(scan, scan->found_ids[scan->position++], item);
+        if (code == EP_ESTORE && scan->skip_damage) {
+            scan->unreadable++;
             code = 0;
         }
         if (code == 1) {
-            walk->item_count++;
-            bytes += item->item.data_bytes + item->item.context_bytes;
+            scan->item_count++;
+            chunk_bytes += item->item.data_bytes + item->item.context_bytes;
         }
     }
-    walk->end = walk->at == walk->found_count;
+    scan->at_end = scan->position == scan->found_count;
     return code < 0 ? code : 0;
 }
 
-/* Returns the statement for an operator's walk that reads the smallest table with the wanted states: dead
- * events of a large backlog are found without reading it. Runs in the keeper or the command line. */
-static sqlite3_stmt *begin_rows(struct walk *walk, const struct walk_source *source)
+/* Returns the bound statement that lists a source's events from the smallest table that holds the wanted
+ * states: so a few dead events are found without reading a large backlog. read_row_chunk calls it. Runs in
+ * the keeper for operators' commands, or in the command line while the daemon is down. */
+static sqlite3_stmt *choose_list_statement(struct event_scan *scan, const struct scan_source *source)
 {
-    struct store_sqlite *store = walk->store;
-    bool one_state = (walk->states & (walk->states - 1)) == 0;
-    enum store_sqlite_statement which = SQL_LIST_ALL;
-    if ((walk->states & SUSPENDED) == 0)
-        which = SQL_LIST_PROGRESS;
-    else if ((walk->states & ~SUSPENDED) == 0)
-        which = one_state ? SQL_LIST_STATE : SQL_LIST_SUSPENDED;
-    sqlite3_stmt *statement = store_sqlite_use_statement(store, which);
-    store_sqlite_bind(store, statement, 1, walk->with_data);
-    store_sqlite_bind(store, statement, 2, walk->last);
+    struct store_sqlite *store = scan->store;
+    bool one_state = (scan->states & (scan->states - 1)) == 0;
+    enum store_sqlite_statement statement_id = SQL_LIST_ALL;
+    if ((scan->states & SUSPENDED) == 0)
+        statement_id = SQL_LIST_PROGRESS;
+    else if ((scan->states & ~SUSPENDED) == 0)
+        statement_id = one_state ? SQL_LIST_STATE : SQL_LIST_SUSPENDED;
+    sqlite3_stmt *statement = store_sqlite_use_statement(store, statement_id);
+    store_sqlite_bind(store, statement, 1, scan->with_data);
+    store_sqlite_bind(store, statement, 2, scan->last_id);
     store_sqlite_bind(store, statement, 3, EVENT_LAST(source->id));
-    store_sqlite_bind(store, statement, 4, WALK_CHUNK);
-    if (which == SQL_LIST_STATE) {
+    store_sqlite_bind(store, statement, 4, SCAN_CHUNK_MAX);
+    if (statement_id == SQL_LIST_STATE) {
         store_sqlite_bind(store, statement, 5, source->id);
-        store_sqlite_bind(store, statement, 6, __builtin_ctz(walk->states));
+        store_sqlite_bind(store, statement, 6, __builtin_ctz(scan->states));
     }
     return statement;
 }
 
-/* Moves an operator's walk to the next source of the store, or to its end. Runs in the keeper or the
- * command line after the last event of a source. */
-static void begin_next_source(struct walk *walk)
+/* Moves a scan to the first event of the next source, or marks the scan as finished after the last source.
+ * It runs when all events of a source have been read. */
+static void go_to_next_source(struct event_scan *scan)
 {
-    walk->at++;
-    walk->end = walk->at == walk->source_count;
-    if (!walk->end)
-        walk->last = EVENT_FIRST(walk->sources[walk->at].id);
+    scan->position++;
+    scan->at_end = scan->position == scan->source_count;
+    if (!scan->at_end)
+        scan->last_id = EVENT_FIRST(scan->sources[scan->position].id);
 }
 
-/* Reads a chunk of an operator's walk event by event, after it met a damaged page of the store: only the
- * damaged events are lost for the list. Runs in the keeper or the command line. */
-static int read_chunk_carefully(struct walk *walk, size_t limit)
+/* Reads a chunk event by event where the scan met a damaged page: only events that are on such a page are
+ * missing from the list, and they are counted. Returns 0 or a negative code. Runs in the keeper for
+ * operators' commands, or in the command line while the daemon is down. */
+static int read_chunk_one_by_one(struct event_scan *scan, size_t limit)
 {
-    int64_t next;
-    size_t bytes = 0;
-    int code = store_sqlite_read_next_event_id(walk->store, walk->sources[walk->at].id, &next);
+    int64_t next_event;
+    size_t chunk_bytes = 0;
+    int code = store_sqlite_read_next_event_id(scan->store, scan->sources[scan->position].id, &next_event);
     if (code != 0)
         return code;
-    int64_t until = walk->careful_until < next - 1 ? walk->careful_until : next - 1;
-    while (walk->last < until && walk->item_count < limit && bytes < CHUNK_BYTES) {
-        struct walk_item *item = &walk->items[walk->item_count];
-        code = store_sqlite_select_again(walk, ++walk->last, item);
+    int64_t last_to_read = scan->one_by_one_until < next_event - 1 ? scan->one_by_one_until : next_event - 1;
+    while (scan->last_id < last_to_read && scan->item_count < limit && chunk_bytes < CHUNK_BYTES) {
+        struct scan_item *item = &scan->items[scan->item_count];
+        code = store_sqlite_select_reread_event(scan, ++scan->last_id, item);
         if (code == 1) {
-            walk->item_count++;
-            bytes += item->item.data_bytes + item->item.context_bytes;
+            scan->item_count++;
+            chunk_bytes += item->item.data_bytes + item->item.context_bytes;
         } else if (code == EP_ESTORE) {
-            walk->unreadable++;
+            scan->unreadable++;
         } else if (code < 0) {
             return code;
         }
     }
-    if (walk->last >= next - 1)
-        begin_next_source(walk);
+    if (scan->last_id >= next_event - 1)
+        go_to_next_source(scan);
     return 0;
 }
 
-/* Reads a chunk of an operator's walk over one source, row by row in order of arrival. Runs in the keeper
- * or the command line. */
-static int read_row_chunk(struct walk *walk, size_t limit)
+/* Reads the next chunk of a scan over all events of one source, in order of arrival: up to `limit` matching
+ * events, fewer if they are large. Returns 0 or a negative code. After damage the next chunk is read one by
+ * one. Runs in the keeper for operators' commands, or in the command line while the daemon is down. */
+static int read_row_chunk(struct event_scan *scan, size_t limit)
 {
-    if (walk->last < walk->careful_until)
-        return read_chunk_carefully(walk, limit);
-    struct walk_source *source = &walk->sources[walk->at];
-    size_t bytes = 0, rows = 0;
-    sqlite3_stmt *statement = begin_rows(walk, source);
+    if (scan->last_id < scan->one_by_one_until)
+        return read_chunk_one_by_one(scan, limit);
+    struct scan_source *source = &scan->sources[scan->position];
+    size_t chunk_bytes = 0, row_count = 0;
+    sqlite3_stmt *statement = choose_list_statement(scan, source);
     int code;
-    while ((code = store_sqlite_step_statement(walk->store, statement)) == 1) {
-        struct walk_item *item = &walk->items[walk->item_count];
-        read_item(walk, statement, source, item);
-        walk->last = item->item.id;
-        rows++;
-        if (!is_wanted(walk, &item->item))
+    while ((code = store_sqlite_step_statement(scan->store, statement)) == 1) {
+        struct scan_item *item = &scan->items[scan->item_count];
+        fill_item(scan, statement, source, item);
+        scan->last_id = item->item.id;
+        row_count++;
+        if (!matches_selection(scan, &item->item))
             continue;
-        size_t kept = copy_item(item);
-        if (kept == 0)
-            code = store_sqlite_fail(walk->store, SQLITE_NOMEM);
+        size_t copied_bytes = copy_item_texts(item);
+        if (copied_bytes == 0)
+            code = store_sqlite_fail(scan->store, SQLITE_NOMEM);
         else
-            walk->item_count++;
-        bytes += kept;
-        if (kept == 0 || walk->item_count == limit || bytes >= CHUNK_BYTES) {
+            scan->item_count++;
+        chunk_bytes += copied_bytes;
+        if (copied_bytes == 0 || scan->item_count == limit || chunk_bytes >= CHUNK_BYTES) {
             sqlite3_reset(statement);
             return code < 0 ? code : 0;
         }
     }
-    if (code == 0 && rows < WALK_CHUNK) /* this source has no more */
-        begin_next_source(walk);
-    if (code != EP_ESTORE || !walk->skip_damage)
+    if (code == 0 && row_count < SCAN_CHUNK_MAX) /* this source has no more */
+        go_to_next_source(scan);
+    if (code != EP_ESTORE || !scan->skip_damage)
         return code;
-    walk->careful_until = walk->last + WALK_CHUNK;
+    scan->one_by_one_until = scan->last_id + SCAN_CHUNK_MAX;
     return 0;
 }
 
-/* Reads the next chunk of an operator's walk, in a read transaction of its own; an open one would keep the
- * WAL from being checkpointed. A list or change calls it in the keeper or the command line until the end. */
-int store_sqlite_select_next(struct walk *walk, size_t limit)
+/* Reads the next chunk of a scan, in a read transaction of its own, because one that stays open would keep
+ * the WAL from being checkpointed. Returns 0 or a negative code; the chunk is empty at the end. Lists and
+ * changes call it until then, in the keeper or the command line. */
+int store_sqlite_select_read_chunk(struct event_scan *scan, size_t limit)
 {
-    free_chunk(walk);
-    if (limit > WALK_CHUNK)
-        limit = WALK_CHUNK;
+    free_chunk(scan);
+    if (limit > SCAN_CHUNK_MAX)
+        limit = SCAN_CHUNK_MAX;
     int code = 0;
-    while (code == 0 && !walk->end && walk->item_count == 0) {
-        code = store_sqlite_begin_read(walk->store);
+    while (code == 0 && !scan->at_end && scan->item_count == 0) {
+        code = store_sqlite_begin_read(scan->store);
         if (code == 0)
-            code = walk->found != NULL ? read_found_chunk(walk, limit) : read_row_chunk(walk, limit);
-        store_sqlite_roll_back(walk->store); /* nothing was written; a commit would report the damage again */
+            code = scan->found_ids != NULL ? read_found_chunk(scan, limit) : read_row_chunk(scan, limit);
+        store_sqlite_roll_back(scan->store); /* nothing was written; a commit would report the damage again */
     }
     return code;
 }

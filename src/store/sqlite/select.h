@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Inside the SQLite engine: walks over the events of a struct store_select, in chunks. Each chunk is read
+ * Inside the SQLite engine: scans over the events of a struct store_select, in chunks. Each chunk is read
  * in a transaction of its own and copied, so that a slow reader of it (a pager) does not keep the WAL from
  * being moved.
  */
@@ -9,51 +9,52 @@
 
 #include "src/store/sqlite/sqlite.h"
 
-#define WALK_CHUNK 1000 /* items at most in one chunk, and so in one transaction of a change */
+#define SCAN_CHUNK_MAX 1000 /* items at most in one chunk, and so in one transaction of a change */
 
-struct walk_source {
+struct scan_source {
     int64_t id;
     char *name;
     const char *const *chain;        /* names of its stages, NULL = not known */
     struct store_sqlite_tally tally; /* for a change in progress */
 };
 
-struct walk_item {
+struct scan_item {
     struct store_item item;
-    struct walk_source *source;
+    struct scan_source *source;
     int64_t token; /* -1 = its row is in suspended */
     char *block;   /* owned: the memory that the item's pointers point into */
 };
 
-struct walk {
+struct event_scan {
     struct store_sqlite *store;
     const struct store_select *select;
     unsigned states; /* the wanted states, a bit per enum store_state */
     bool with_data;
-    struct walk_source *sources;
+    struct scan_source *sources;
     size_t source_count;
-    size_t at;      /* index of the present source, or into found */
-    int64_t last;   /* the last id read of that source */
-    int64_t *found; /* with uids: the ids of the events, ascending */
+    size_t position;    /* index of the present source, or into found_ids */
+    int64_t last_id;    /* the last id read of that source */
+    int64_t *found_ids; /* with uids: the ids of the events, ascending */
     size_t found_count;
-    bool end;
-    bool skip_damage;        /* events that cannot be read are counted and left out; else the walk fails */
-    bool by_uid;             /* the index of uids is damaged: compare the uid of every event */
-    int64_t careful_until;   /* up to this id events are read one by one: a page of them is damaged */
-    uint64_t unreadable;     /* how many numbers could not be read; each may have been an event */
-    struct walk_item *items; /* the chunk */
+    bool at_end;              /* there are no more events */
+    bool skip_damage;         /* events that cannot be read are counted and left out; else the scan fails */
+    bool compares_uids;       /* the index of uids is damaged: compare the uid of every event */
+    int64_t one_by_one_until; /* up to this id events are read one by one: a page of them is damaged */
+    uint64_t unreadable;      /* how many numbers could not be read; each may have been an event */
+    struct scan_item *items;  /* the chunk */
     size_t item_count;
 };
 
-/* Begins a walk; the caller closes it. The selection must stay until then. */
+/* Starts a scan; the caller closes it. The selection must stay unchanged until then. */
 int store_sqlite_select_open(struct store_sqlite *store, const struct store_select *select, unsigned states,
-                             bool with_data, bool skip_damage, struct walk *out);
-void store_sqlite_select_close(struct walk *walk);
-/* Reads the next chunk of at most `limit` items. It is empty, and walk->end true, when there are no more. */
-int store_sqlite_select_next(struct walk *walk, size_t limit);
+                             bool with_data, bool skip_damage, struct event_scan *out);
+void store_sqlite_select_close(struct event_scan *scan);
+/* Reads the next chunk of at most `limit` items. When there are no more, it is empty and scan->at_end is
+ * true. */
+int store_sqlite_select_read_chunk(struct event_scan *scan, size_t limit);
 /* Reads one event again, inside the caller's transaction. Returns 1 and *out if it is still selected, or 0.
- * The caller frees *out with store_sqlite_select_free. */
-int store_sqlite_select_again(struct walk *walk, int64_t event, struct walk_item *out);
-void store_sqlite_select_free(struct walk_item *item);
+ * The caller frees *out with store_sqlite_select_free_item. */
+int store_sqlite_select_reread_event(struct event_scan *scan, int64_t event, struct scan_item *out);
+void store_sqlite_select_free_item(struct scan_item *item);
 
 #endif

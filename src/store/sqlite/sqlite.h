@@ -121,10 +121,10 @@ struct store_sqlite_stage_tally {
 
 /* A group commit under way, from its begin to its end. */
 struct store_sqlite_group {
-    bool begun;     /* its transaction is open */
-    bool singly;    /* event by event, after locks of a range were lost */
-    int code;       /* the first failure of an add, or STORE_SQLITE_PARTIAL */
-    size_t written; /* so many of its members are in the transaction */
+    bool begun;           /* its transaction is open */
+    bool one_by_one;      /* event by event, after locks of a range were lost */
+    int code;             /* the first failure of an add, or STORE_SQLITE_PARTIAL */
+    size_t written_count; /* so many of its members are in the transaction */
     size_t tally_count;
     struct store_sqlite_stage_tally tallies[STORE_GROUP_COMMIT_MAX];
 };
@@ -184,7 +184,7 @@ static inline struct store_sqlite *store_sqlite_of(struct store *store)
 
 /* ---- statements.c ---- */
 /* The text of a statement. *small: it may scan a whole table, because the table is small. */
-const char *store_sqlite_sql(enum store_sqlite_statement which, bool *small);
+const char *store_sqlite_sql(enum store_sqlite_statement statement_id, bool *small);
 
 /* ---- open.c ---- */
 enum store_sqlite_mode { STORE_SQLITE_CREATE, STORE_SQLITE_WRITE, STORE_SQLITE_READ };
@@ -207,7 +207,8 @@ int store_sqlite_fail_connection(struct store_sqlite *store, sqlite3 *db, int re
  *   step          otherwise; returns 1 = a row, 0 = no more, or a code. After 0 or a code the statement is
  *                 reset; a caller that stops at a row resets it.
  */
-sqlite3_stmt *store_sqlite_use_statement(struct store_sqlite *store, enum store_sqlite_statement which);
+sqlite3_stmt *store_sqlite_use_statement(struct store_sqlite *store,
+                                         enum store_sqlite_statement statement_id);
 void store_sqlite_bind(struct store_sqlite *store, sqlite3_stmt *statement, int at, int64_t value);
 void store_sqlite_bind_text(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text,
                             size_t bytes);
@@ -286,10 +287,10 @@ int store_sqlite_claim_add_event(struct store_sqlite *store, int64_t event, cons
 void store_sqlite_claim_forget_events(struct store_sqlite *store);
 /*
  * Claims the ready events in [*from, to), oldest first, up to the claim's limit. *from moves past the events
- * seen. *more: ready events are left.
+ * seen. *is_limit_reached: ready events are left.
  */
 int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct store_claim *claim,
-                                    int64_t *from, int64_t to, bool *more);
+                                    int64_t *from, int64_t to, bool *is_limit_reached);
 /* Leaves the claim's transaction open for its end, or rolls it back if `code` is a failure. Returns `code`.
  * */
 int store_sqlite_claim_leave_open(struct store_sqlite *store, int code, int64_t source,
@@ -316,10 +317,10 @@ int store_sqlite_import(struct store *store, struct store_import *import);
 int store_sqlite_read(struct store *store, const struct store_event_lock *locks, size_t count,
                       store_on_row *on_row, void *user);
 #define STORE_SQLITE_PARTIAL 1 /* locks of a range were lost: roll back, and write event by event */
-/* Inside a write transaction: writes one member's answers. singly: event by event; otherwise it may return
- * STORE_SQLITE_PARTIAL. */
+/* Inside a write transaction: writes one member's answers. one_by_one: event by event; otherwise it may
+ * return STORE_SQLITE_PARTIAL. */
 int store_sqlite_commit_member(struct store_sqlite *store, const struct store_group_member *member,
-                               bool singly, struct store_sqlite_tally *tally);
+                               bool one_by_one, struct store_sqlite_tally *tally);
 int store_sqlite_unlock(struct store *store, int64_t source, struct store_unlock *unlocks, size_t count);
 
 /* group_commit.c */
@@ -349,10 +350,10 @@ int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool re
 int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last);
 
 /* totals.c */
-int store_sqlite_cursor(struct store *store, int64_t source, char **cursor);
+int store_sqlite_read_cursor(struct store *store, int64_t source, char **cursor);
 int store_sqlite_set_cursor(struct store *store, int64_t source, const char *cursor);
-int store_sqlite_source_totals(struct store *store, int64_t source, struct store_totals *out);
-int store_sqlite_stage_totals(struct store *store, int64_t stage, struct store_stage_totals *out);
+int store_sqlite_read_source_totals(struct store *store, int64_t source, struct store_totals *out);
+int store_sqlite_read_stage_totals(struct store *store, int64_t stage, struct store_stage_totals *out);
 int store_sqlite_each_source(struct store *store, store_on_source *on_source, void *user);
 int store_sqlite_each_stage(struct store *store, int64_t source, store_on_stage *on_stage, void *user);
 
@@ -368,8 +369,8 @@ void store_sqlite_trace_begin(struct store_sqlite *store);
 void store_sqlite_trace_add(struct store_sqlite *store,
                             struct store_trace_step *step); /* fills in the time */
 int store_sqlite_trace_write(struct store_sqlite *store);
-int store_sqlite_trace(struct store *store, int64_t source, const char *uid, store_on_trace_step *on_step,
-                       void *user, size_t *live);
+int store_sqlite_read_trace(struct store *store, int64_t source, const char *uid,
+                            store_on_trace_step *on_step, void *user, size_t *stored_count);
 int store_sqlite_trim_trace(struct store *store, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes);
 
 /* select.c, change.c */
@@ -379,21 +380,22 @@ int store_sqlite_change(struct store *store, const struct store_select *select, 
                         bool dry_run, store_on_item *on_item, void *user, uint64_t *changed);
 
 /* check.c */
-int store_sqlite_sizes(struct store *store, uint64_t *bytes, uint64_t *wal_bytes);
+int store_sqlite_read_sizes(struct store *store, uint64_t *bytes, uint64_t *wal_bytes);
 int store_sqlite_check(struct store *store, void (*report)(const char *message, void *user), void *user);
 
 /* The functions that both tables of struct store_ops share. */
-#define STORE_SQLITE_COMMON_OPS                                                                          \
-    .close = store_sqlite_close, .ingest_begin = store_sqlite_ingest_begin,                              \
-    .claim_begin = store_sqlite_claim_begin, .claim_end = store_sqlite_claim_end,                        \
-    .rescan = store_sqlite_rescan, .read = store_sqlite_read, .commit_begin = store_sqlite_commit_begin, \
-    .commit_add = store_sqlite_commit_add, .commit_end = store_sqlite_commit_end,                        \
-    .unlock = store_sqlite_unlock, .cursor = store_sqlite_cursor, .set_cursor = store_sqlite_set_cursor, \
-    .source_totals = store_sqlite_source_totals, .stage_totals = store_sqlite_stage_totals,              \
-    .each_source = store_sqlite_each_source, .each_stage = store_sqlite_each_stage,                      \
-    .add_crashes = store_sqlite_add_crashes, .each_crash = store_sqlite_each_crash,                      \
-    .trace = store_sqlite_trace, .trim_trace = store_sqlite_trim_trace, .list = store_sqlite_list,       \
-    .change = store_sqlite_change, .import = store_sqlite_import, .checkpoint = store_sqlite_checkpoint, \
-    .sizes = store_sqlite_sizes, .check = store_sqlite_check
+#define STORE_SQLITE_COMMON_OPS                                                                             \
+    .close = store_sqlite_close, .ingest_begin = store_sqlite_ingest_begin,                                 \
+    .claim_begin = store_sqlite_claim_begin, .claim_end = store_sqlite_claim_end,                           \
+    .rescan = store_sqlite_rescan, .read = store_sqlite_read, .commit_begin = store_sqlite_commit_begin,    \
+    .commit_add = store_sqlite_commit_add, .commit_end = store_sqlite_commit_end,                           \
+    .unlock = store_sqlite_unlock, .cursor = store_sqlite_read_cursor,                                      \
+    .set_cursor = store_sqlite_set_cursor, .source_totals = store_sqlite_read_source_totals,                \
+    .stage_totals = store_sqlite_read_stage_totals, .each_source = store_sqlite_each_source,                \
+    .each_stage = store_sqlite_each_stage, .add_crashes = store_sqlite_add_crashes,                         \
+    .each_crash = store_sqlite_each_crash, .trace = store_sqlite_read_trace,                                \
+    .trim_trace = store_sqlite_trim_trace, .list = store_sqlite_list, .change = store_sqlite_change,        \
+    .import = store_sqlite_import, .checkpoint = store_sqlite_checkpoint, .sizes = store_sqlite_read_sizes, \
+    .check = store_sqlite_check
 
 #endif

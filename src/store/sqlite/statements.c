@@ -174,9 +174,9 @@ static const struct statement_text texts[SQL_STATEMENTS] = {
 /* The numbers 2, 3 and 4 in the statements and in the schema's indexes. */
 _Static_assert(STORE_DELAYED == 2 && STORE_HELD == 3 && STORE_DEAD == 4, "states are stored by number");
 
-const char *store_sqlite_sql(enum store_sqlite_statement which, bool *small)
+const char *store_sqlite_sql(enum store_sqlite_statement statement_id, bool *small)
 {
     if (small != NULL)
-        *small = texts[which].small;
-    return texts[which].sql;
+        *small = texts[statement_id].small;
+    return texts[statement_id].sql;
 }

@@ -23,7 +23,7 @@ static int fail_unknown_source(struct store_sqlite *store)
 /* store_cursor of the SQLite engine: sets *cursor to a copy of a source's cursor, the position where its
  * next fetch starts (NULL if none is stored); the caller frees it. The producer calls it when it starts and
  * after `eventpipe cursor --set`; `eventpipe cursor` and `eventpipe status` show it. */
-int store_sqlite_cursor(struct store *base, int64_t source, char **cursor)
+int store_sqlite_read_cursor(struct store *base, int64_t source, char **cursor)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CURSOR);
@@ -59,7 +59,7 @@ int store_sqlite_set_cursor(struct store *base, int64_t source, const char *curs
 }
 
 /* Reads the totals of a source and the arrival time of its oldest event into *out. Returns 0 or a negative
- * code. store_sqlite_source_totals calls it inside a read transaction, so that both describe the same
+ * code. store_sqlite_read_source_totals calls it inside a read transaction, so that both describe the same
  * moment. */
 static int read_totals(struct store_sqlite *store, int64_t source, struct store_totals *out)
 {
@@ -89,7 +89,7 @@ static int read_totals(struct store_sqlite *store, int64_t source, struct store_
 /* store_source_totals of the SQLite engine: reads how many events of a source were fetched, completed,
  * removed and so on, and how many are stored now. The keeper calls it for status, the producer to compare
  * the backlog with its limit, and `eventpipe status` while the daemon is down. */
-int store_sqlite_source_totals(struct store *base, int64_t source, struct store_totals *out)
+int store_sqlite_read_source_totals(struct store *base, int64_t source, struct store_totals *out)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     *out = (struct store_totals){0};
@@ -100,7 +100,7 @@ int store_sqlite_source_totals(struct store *base, int64_t source, struct store_
 /* store_stage_totals of the SQLite engine: reads how many answers of each kind a stage has given since the
  * store was created. Returns 0 or a negative code. The keeper calls it for status, and `eventpipe status`
  * while the daemon is down. */
-int store_sqlite_stage_totals(struct store *base, int64_t stage, struct store_stage_totals *out)
+int store_sqlite_read_stage_totals(struct store *base, int64_t stage, struct store_stage_totals *out)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     *out = (struct store_stage_totals){0};

@@ -23,7 +23,7 @@
 
 /* ---- writing ---- */
 
-static uint64_t wall_clock_ms(void)
+static uint64_t read_wall_clock_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -33,11 +33,12 @@ static uint64_t wall_clock_ms(void)
 void store_sqlite_trace_begin(struct store_sqlite *store)
 {
     if (store->trace)
-        store_trace_pack_begin(&store->pack, wall_clock_ms());
+        store_trace_pack_begin(&store->pack, read_wall_clock_ms());
 }
 
-/* Adds a step (what was done to an event) to the trace row of the transaction under way; does nothing if
- * the trace is off. Producers, workers and the keeper call it whenever they change events in the store. */
+/* Adds a step (what was done to one event) to the trace row of the open transaction, and sets its time;
+ * does nothing if the trace is off. Producers, workers and the keeper call it whenever they change an
+ * event. */
 void store_sqlite_trace_add(struct store_sqlite *store, struct store_trace_step *step)
 {
     if (!store->trace)
@@ -46,8 +47,9 @@ void store_sqlite_trace_add(struct store_sqlite *store, struct store_trace_step 
     store_trace_pack_add(&store->pack, step);
 }
 
-/* Inserts one packed row of steps into the trace table. Every process that changes events in the store
- * runs it before its commit, and the keeper when it trims the trace. */
+/* Inserts one packed row of steps into the trace table. Returns 0 or a negative code. Every process that
+ * changes events runs it at the end of its transaction, and the keeper for the steps that it keeps when it
+ * trims the trace. */
 static int write_trace_row(struct store_sqlite *store, const struct trace_pack *pack)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_ADD_TRACE);
@@ -75,90 +77,95 @@ struct trim {
     uint64_t dropped_bytes;
 };
 
-/* Finds out whether any event with an id in first..last is still in the store. The keeper runs it when it
- * trims the trace: steps of live events are kept. */
-static int find_any_live_event(struct store_sqlite *store, int64_t first, int64_t last, bool *any)
+/* Sets *is_any_live to whether at least one event with an id in first..last is still in the store. Returns
+ * 0 or a negative code. The keeper runs it when it trims the trace, because it keeps the steps of such
+ * events. */
+static int find_live_event(struct store_sqlite *store, int64_t first, int64_t last, bool *is_any_live)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_LIVE);
     store_sqlite_bind(store, statement, 1, first);
     store_sqlite_bind(store, statement, 2, last);
     int code = store_sqlite_step_statement(store, statement);
-    *any = code == 1;
+    *is_any_live = code == 1;
     if (code == 1)
         sqlite3_reset(statement);
     return code < 0 ? code : 0;
 }
 
-/* Collects the steps of live events from a trace row that will be dropped. Mostly there are none, which
- * one statement shows. The keeper runs it when it trims the trace. */
-static int keep_live_steps(struct trim *trim, uint64_t at_ms, const void *bytes, size_t count)
+/* Copies into trim->kept the steps of a trace row whose events are still in the store; the row itself will
+ * be dropped. Usually there are none, which a single query shows. Returns 0 or a negative code. The keeper
+ * runs it when it trims the trace. */
+static int keep_live_steps(struct trim *trim, uint64_t at_ms, const void *bytes, size_t byte_count)
 {
     struct trace_unpack unpack;
     struct store_trace_step step;
     int64_t first = INT64_MAX, last = 0;
-    bool any = false;
-    store_trace_unpack_begin(&unpack, at_ms, bytes, count);
+    bool is_any_live = false;
+    store_trace_unpack_begin(&unpack, at_ms, bytes, byte_count);
     while (store_trace_unpack_next(&unpack, &step)) {
         first = step.event < first ? step.event : first;
         last = step.event > last ? step.event : last;
     }
-    int code = find_any_live_event(trim->store, first, last, &any);
-    if (code != 0 || !any)
+    int code = find_live_event(trim->store, first, last, &is_any_live);
+    if (code != 0 || !is_any_live)
         return code;
-    store_trace_unpack_begin(&unpack, at_ms, bytes, count);
+    store_trace_unpack_begin(&unpack, at_ms, bytes, byte_count);
     while (code == 0 && store_trace_unpack_next(&unpack, &step)) {
         if (trim->over > 0 && trim->kept.used > trim->dropped_bytes / 4)
             break;
-        code = find_any_live_event(trim->store, step.event, step.event, &any);
-        if (code == 0 && any)
+        code = find_live_event(trim->store, step.event, step.event, &is_any_live);
+        if (code == 0 && is_any_live)
             store_trace_pack_add(&trim->kept, &step);
     }
     return code;
 }
 
-/* Decides whether a row of the trace is dropped (*drop): because it is old, or because the trace is still
- * too large. The keeper runs it for each of the oldest rows when it trims the trace. */
-static int classify_row(struct trim *trim, sqlite3_stmt *statement, bool *drop)
+/* Sets *drop to whether this row of the trace is dropped: because it is too old, or because the trace is
+ * still too large. Then it also collects the row's steps that are kept. Returns 0 or a negative code. The
+ * keeper runs it for the oldest rows when it trims the trace. */
+static int check_row_to_drop(struct trim *trim, sqlite3_stmt *statement, bool *drop)
 {
     uint64_t at_ms = (uint64_t)sqlite3_column_int64(statement, 1);
     const void *bytes = sqlite3_column_blob(statement, 2);
-    size_t count = (size_t)sqlite3_column_bytes(statement, 2);
+    size_t byte_count = (size_t)sqlite3_column_bytes(statement, 2);
     *drop = at_ms < trim->before_ms || trim->dropped_bytes < trim->over;
     if (!*drop)
         return 0;
     trim->last = sqlite3_column_int64(statement, 0);
-    trim->dropped_bytes += count + ROW_COST;
-    return bytes != NULL && trim->keeps ? keep_live_steps(trim, at_ms, bytes, count) : 0;
+    trim->dropped_bytes += byte_count + ROW_COST;
+    return bytes != NULL && trim->keeps ? keep_live_steps(trim, at_ms, bytes, byte_count) : 0;
 }
 
-/* Drops a bounded piece of the oldest trace rows, and writes what is kept of them as a new row. *more:
- * another call has more to drop. The keeper runs it in a write transaction of the store. */
+/* Deletes a bounded number of the oldest trace rows, and writes the steps that are kept as one new row.
+ * *more: another call has more to drop. Returns 0 or a negative code. The keeper runs it inside a write
+ * transaction, which stays short that way. */
 static int drop_old_rows(struct trim *trim, bool *more)
 {
     struct store_sqlite *store = trim->store;
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_OLDEST);
     store_sqlite_bind(store, statement, 1, store->trace_counted);
     store_sqlite_bind(store, statement, 2, TRIM_ROWS);
-    int code, rows = 0;
+    int code, row_count = 0;
     bool drop = true;
     while ((code = store_sqlite_step_statement(store, statement)) == 1) {
-        rows++;
-        code = classify_row(trim, statement, &drop);
+        row_count++;
+        code = check_row_to_drop(trim, statement, &drop);
         if (code != 0 || !drop || trim->dropped_bytes > TRIM_BYTES)
             break;
     }
     sqlite3_reset(statement);
     if (code < 0 || trim->last == 0)
         return code < 0 ? code : 0;
-    *more = drop && (rows == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
+    *more = drop && (row_count == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
     statement = store_sqlite_use_statement(store, SQL_DELETE_TRACE);
     store_sqlite_bind(store, statement, 1, trim->last);
     code = store_sqlite_run_statement(store, statement);
     return code == 0 && store_trace_pack_has_steps(&trim->kept) ? write_trace_row(store, &trim->kept) : code;
 }
 
-/* Adds the trace rows written since the last count to the size of the trace. The keeper runs it before it
- * trims, so that it need not read the whole table each time. */
+/* Adds the size of the trace rows that were written since the last call to the handle's trace_bytes, so
+ * that the whole table is read only once. Returns 0 or a negative code. The keeper runs it before it trims
+ * the trace. */
 static int count_new_rows(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_SIZE);
@@ -174,38 +181,39 @@ static int count_new_rows(struct store_sqlite *store)
     return 0;
 }
 
-/* Finds out whether the oldest trace row is older than the limit. The keeper runs it, so that it begins a
- * write transaction of the store only if there is something to drop. */
-static int check_oldest_row(struct store_sqlite *store, uint64_t before_ms, bool *old)
+/* Sets *is_old to whether the oldest trace row is older than before_ms. Returns 0 or a negative code. The
+ * keeper runs it, so that it opens a write transaction only if there is something to drop. */
+static int check_oldest_row(struct store_sqlite *store, uint64_t before_ms, bool *is_old)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_OLDEST);
     store_sqlite_bind(store, statement, 1, store->trace_counted);
     store_sqlite_bind(store, statement, 2, 1);
     int code = store_sqlite_step_statement(store, statement);
-    *old = code == 1 && (uint64_t)sqlite3_column_int64(statement, 1) < before_ms;
+    *is_old = code == 1 && (uint64_t)sqlite3_column_int64(statement, 1) < before_ms;
     if (code == 1)
         sqlite3_reset(statement);
     return code < 0 ? code : 0;
 }
 
-/* store_trim_trace of the SQLite engine: drops old rows of the trace, one bounded piece a call; returns 1
- * while there is more. The keeper calls it about once a second while the store changes. */
+/* store_trim_trace of the SQLite engine: drops the oldest trace rows while they are too old or the trace is
+ * too large. Returns 1 while there is more to drop, 0 when there is none, or a negative code. The keeper
+ * calls it about once a second while the store changes. */
 int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     struct trim trim = {.store = store,
                         .before_ms = now_ms > 2 * keep_ms ? now_ms - 2 * keep_ms : 0,
                         .keeps = keep_ms > 0};
-    bool old = false, more = false;
+    bool has_old_row = false, more = false;
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
     code = count_new_rows(store);
     if (code == 0)
-        code = check_oldest_row(store, trim.before_ms, &old);
+        code = check_oldest_row(store, trim.before_ms, &has_old_row);
     code = store_sqlite_end_transaction(store, code);
     trim.over = store->trace_bytes > bytes ? store->trace_bytes - bytes : 0;
-    if (code != 0 || (!old && trim.over == 0))
+    if (code != 0 || (!has_old_row && trim.over == 0))
         return code;
     code = store_sqlite_begin_write(store);
     if (code != 0)
@@ -233,13 +241,13 @@ struct trace_query {
     int64_t source;
     uint64_t hash;
     int64_t events[EVENTS_MAX];
-    size_t event_count, live;
+    size_t event_count, stored_count;
     struct found_step *found;
-    size_t count, room;
+    size_t count, capacity;
 };
 
-/* Whether the event is one of those with the UID that `eventpipe trace` looks for. The command line runs
- * it for each step of the trace. */
+/* Whether the event is one of those that have or had the UID for which `eventpipe trace` was called. The
+ * command line runs it for each step of the trace. */
 static bool is_found_event(const struct trace_query *query, int64_t event)
 {
     for (size_t i = 0; i < query->event_count; i++)
@@ -254,51 +262,52 @@ static void add_found_event(struct trace_query *query, int64_t event)
         query->events[query->event_count++] = event;
 }
 
-/* For each step of the trace: notes the event if it arrived with the wanted UID. `eventpipe trace` runs it
- * in its first pass; so it finds events that have left the store. */
-static int on_step_find_events(struct trace_query *query, const struct trace_unpack *unpack,
-                               const struct store_trace_step *step)
+/* Notes the event of a trace step if the step is its arrival with the wanted UID. `eventpipe trace` runs it
+ * for each step in its first pass, and so finds events that have left the store, too. Returns 0. */
+static int on_step_note_event(struct trace_query *query, const struct trace_unpack *unpack,
+                              const struct store_trace_step *step)
 {
     (void)unpack;
-    bool arrives = step->kind == STORE_TRACE_STEP_FETCHED || step->kind == STORE_TRACE_STEP_INJECTED;
-    if (arrives && step->uid_hash == query->hash &&
+    bool is_arrival = step->kind == STORE_TRACE_STEP_FETCHED || step->kind == STORE_TRACE_STEP_INJECTED;
+    if (is_arrival && step->uid_hash == query->hash &&
         (query->source == 0 || step->event >> EVENT_SOURCE_SHIFT == query->source))
         add_found_event(query, step->event);
     return 0;
 }
 
-static int fail_no_memory(struct trace_query *query)
+static int fail_out_of_memory(struct trace_query *query)
 {
     return base_error_set(&query->store->store.error, EP_ENOMEM, "out of memory");
 }
 
-/* For each step of the trace: copies it if it belongs to a wanted event. `eventpipe trace` runs it in its
- * second pass. */
+/* Copies a trace step if it belongs to one of the found events, because the row that holds it goes away.
+ * `eventpipe trace` runs it for each step in its second pass. Returns 0 or EP_ENOMEM. */
 static int on_step_copy(struct trace_query *query, const struct trace_unpack *unpack,
                         const struct store_trace_step *step)
 {
     if (!is_found_event(query, step->event))
         return 0;
-    if (query->count == query->room) {
-        size_t room = query->room * 2 + 64;
-        struct found_step *found = reallocarray(query->found, room, sizeof *found);
+    if (query->count == query->capacity) {
+        size_t capacity = query->capacity * 2 + 64;
+        struct found_step *found = reallocarray(query->found, capacity, sizeof *found);
         if (found == NULL)
-            return fail_no_memory(query);
+            return fail_out_of_memory(query);
         query->found = found;
-        query->room = room;
+        query->capacity = capacity;
     }
     struct found_step *found = &query->found[query->count];
     *found = (struct found_step){.step = *step, .moved = unpack->moved, .number = query->count};
     if (step->error != NULL && (found->step.error = strndup(step->error, step->error_bytes)) == NULL)
-        return fail_no_memory(query);
+        return fail_out_of_memory(query);
     query->count++;
     return 0;
 }
 
-/* Calls on_step for every step in the whole trace of the store; slow. `eventpipe trace` runs it twice. */
-static int each_step(struct trace_query *query,
-                     int (*on_step)(struct trace_query *query, const struct trace_unpack *unpack,
-                                    const struct store_trace_step *step))
+/* Calls on_step for every step in the whole trace, oldest row first. Returns 0 or the first other code.
+ * `eventpipe trace` runs it twice; with a long trace that is slow. */
+static int for_each_trace_step(struct trace_query *query,
+                               int (*on_step)(struct trace_query *query, const struct trace_unpack *unpack,
+                                              const struct store_trace_step *step))
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(query->store, SQL_EACH_TRACE);
     int code;
@@ -320,8 +329,10 @@ static int each_step(struct trace_query *query,
     return code;
 }
 
-/* Finds the event of one source with the UID that is in the store now. `eventpipe trace` runs it. */
-static int find_live_in_source(struct trace_query *query, int64_t source, const char *uid)
+/* Notes the event that has this UID in one source, if the store has it now, and counts it. Returns 0 also
+ * if there is none; otherwise a negative code. It takes one source because a UID is unique, and indexed,
+ * within its source. `eventpipe trace` runs it. */
+static int find_stored_event(struct trace_query *query, int64_t source, const char *uid)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(query->store, SQL_FIND_UID);
     store_sqlite_bind(query->store, statement, 1, source);
@@ -330,45 +341,47 @@ static int find_live_in_source(struct trace_query *query, int64_t source, const 
     if (code != 1)
         return code;
     add_found_event(query, sqlite3_column_int64(statement, 0));
-    query->live++;
+    query->stored_count++;
     sqlite3_reset(statement);
     return 0;
 }
 
-/* Finds the events with the UID that are in the store now, of one source or of all. `eventpipe trace` runs
- * it before it reads the trace. */
-static int find_live_events(struct trace_query *query, const char *uid)
+/* Notes the events that have this UID in the store now, in the wanted source or, if none is given, in each.
+ * Returns 0 or a negative code. `eventpipe trace` runs it before it reads the trace. */
+static int find_stored_events(struct trace_query *query, const char *uid)
 {
     if (query->source != 0)
-        return find_live_in_source(query, query->source, uid);
+        return find_stored_event(query, query->source, uid);
     sqlite3_stmt *statement = store_sqlite_use_statement(query->store, SQL_EACH_SOURCE);
     int code;
     while ((code = store_sqlite_step_statement(query->store, statement)) == 1)
-        if ((code = find_live_in_source(query, sqlite3_column_int64(statement, 0), uid)) != 0) {
+        if ((code = find_stored_event(query, sqlite3_column_int64(statement, 0), uid)) != 0) {
             sqlite3_reset(statement);
             return code;
         }
     return code;
 }
 
-/* Reads the trace of the store twice: for the events that had the UID, then for their steps.
- * `eventpipe trace` runs it in one read transaction. */
+/* Finds the events that have or had the UID and copies all their trace steps; it reads the trace twice,
+ * first for the events and then for their steps. Returns 0 or a negative code. `eventpipe trace` runs it in
+ * one read transaction. */
 static int read_event_steps(struct trace_query *query, const char *uid)
 {
-    int64_t tables;
-    int code = store_sqlite_read_number(query->store,
-                                        "SELECT count(*) FROM sqlite_schema WHERE name = 'trace'", &tables);
+    int64_t table_count;
+    int code =
+        store_sqlite_read_number(query->store, "SELECT count(*) FROM sqlite_schema WHERE name = 'trace'",
+                                 &table_count);
     if (code == 0)
-        code = find_live_events(query, uid);
-    if (code != 0 || tables == 0) /* a store of an older version has no such table */
+        code = find_stored_events(query, uid);
+    if (code != 0 || table_count == 0) /* a store of an older version has no such table */
         return code;
-    code = each_step(query, on_step_find_events);
-    return code == 0 && query->event_count > 0 ? each_step(query, on_step_copy) : code;
+    code = for_each_trace_step(query, on_step_note_event);
+    return code == 0 && query->event_count > 0 ? for_each_trace_step(query, on_step_copy) : code;
 }
 
-/* Orders steps of the trace for `eventpipe trace`: by event, then by time. At equal times a step that was
- * moved from an older row comes first, because it is older. */
-static int compare_steps(const void *left, const void *right)
+/* Orders trace steps by event, then by time; qsort calls it for `eventpipe trace`. Of steps with the same
+ * time, one that was moved from an older row comes first, because it is older. */
+static int compare_found_steps(const void *left, const void *right)
 {
     const struct found_step *a = left, *b = right;
     if (a->step.event != b->step.event)
@@ -380,10 +393,11 @@ static int compare_steps(const void *left, const void *right)
     return a->number < b->number ? -1 : a->number > b->number;
 }
 
-/* store_trace of the SQLite engine: shows what was done to the events with a UID, as far as the trace is
- * kept. `eventpipe trace` calls it. */
-int store_sqlite_trace(struct store *base, int64_t source, const char *uid, store_on_trace_step *on_step,
-                       void *user, size_t *live)
+/* store_trace of the SQLite engine: passes all kept trace steps of the events that have or had this UID to
+ * on_step, event by event. *stored_count: how many of these events the store has now. Returns 0 or the
+ * first other code. `eventpipe trace` calls it. */
+int store_sqlite_read_trace(struct store *base, int64_t source, const char *uid, store_on_trace_step *on_step,
+                            void *user, size_t *stored_count)
 {
     struct trace_query query = {.store = store_sqlite_of(base),
                                 .source = source,
@@ -392,12 +406,12 @@ int store_sqlite_trace(struct store *base, int64_t source, const char *uid, stor
     if (code == 0)
         code = store_sqlite_end_transaction(query.store, read_event_steps(&query, uid));
     if (code == 0 && query.count > 0)
-        qsort(query.found, query.count, sizeof *query.found, compare_steps);
+        qsort(query.found, query.count, sizeof *query.found, compare_found_steps);
     for (size_t i = 0; code == 0 && i < query.count; i++)
         code = on_step(&query.found[i].step, user);
     for (size_t i = 0; i < query.count; i++)
         free((char *)query.found[i].step.error);
     free(query.found);
-    *live = query.live;
+    *stored_count = query.stored_count;
     return code;
 }

@@ -195,7 +195,7 @@ void store_sqlite_wal_checkpoint_if_needed(struct store_sqlite *store)
 int store_sqlite_wal_check_limit(struct store_sqlite *store)
 {
     uint64_t bytes, wal_bytes;
-    int code = store_sqlite_sizes(&store->store, &bytes, &wal_bytes);
+    int code = store_sqlite_read_sizes(&store->store, &bytes, &wal_bytes);
     if (code != 0 || wal_bytes <= SLOWDOWN_LIMITS * store->wal_limit_bytes)
         return code;
     return base_error_set(
