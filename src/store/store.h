@@ -297,7 +297,8 @@ struct store_unlock {
     bool applied; /* out: as in struct store_answer */
 };
 /*
- * Takes the locks away. An event is ready again; one that is to blame (crashed, timed_out) is delayed or dead.
+ * Takes the locks away. An event is ready again; one that is to blame (crashed, timed_out) is delayed or
+ * dead.
  * Producers call it for what exited processes held. Repeating it changes nothing.
  */
 int store_unlock(struct store *store, int64_t source, struct store_unlock *unlocks, size_t count);

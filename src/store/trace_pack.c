@@ -183,10 +183,10 @@ void store_trace_pack_add(struct trace_pack *pack, const struct store_trace_step
  * the trace. */
 void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes, size_t count)
 {
-    *unpack = (struct trace_unpack){.at = bytes, .at_ms = at_ms};
-    bool is_known_format = count > 0 && *unpack->at == FORMAT_VERSION;
-    unpack->end = is_known_format ? unpack->at + count : unpack->at;
-    unpack->at += is_known_format;
+    *unpack = (struct trace_unpack){.next_byte = bytes, .at_ms = at_ms};
+    bool is_known_format = count > 0 && *unpack->next_byte == FORMAT_VERSION;
+    unpack->row_end = is_known_format ? unpack->next_byte + count : unpack->next_byte;
+    unpack->next_byte += is_known_format;
 }
 
 /* Reads the next number of a packed trace row into *value. False if the row ends within the number, or if
@@ -195,8 +195,8 @@ void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const
 static bool read_varint(struct trace_unpack *unpack, uint64_t upper_limit, uint64_t *value)
 {
     *value = 0;
-    for (unsigned shift = 0; shift < 64 && unpack->at < unpack->end; shift += 7) {
-        uint64_t byte = *unpack->at++;
+    for (unsigned shift = 0; shift < 64 && unpack->next_byte < unpack->row_end; shift += 7) {
+        uint64_t byte = *unpack->next_byte++;
         *value |= (byte & 0x7f) << shift;
         if (byte < 0x80)
             return *value <= upper_limit;
@@ -222,11 +222,11 @@ static bool read_error(struct trace_unpack *unpack, bool is_present, struct stor
     if (!is_present)
         return true;
     if (!read_varint(unpack, TRACE_ERROR_MAX, &error_bytes) ||
-        error_bytes > (uint64_t)(unpack->end - unpack->at))
+        error_bytes > (uint64_t)(unpack->row_end - unpack->next_byte))
         return false;
-    step->error = (const char *)unpack->at;
+    step->error = (const char *)unpack->next_byte;
     step->error_bytes = (size_t)error_bytes;
-    unpack->at += error_bytes;
+    unpack->next_byte += error_bytes;
     return true;
 }
 
@@ -234,10 +234,10 @@ static bool read_error(struct trace_unpack *unpack, bool is_present, struct stor
  * then the file is damaged. store_trace_unpack_next calls it. */
 static bool read_uid_hash(struct trace_unpack *unpack, struct store_trace_step *step)
 {
-    if (unpack->end - unpack->at < 8)
+    if (unpack->row_end - unpack->next_byte < 8)
         return false;
     for (int shift = 0; shift < 64; shift += 8)
-        step->uid_hash |= (uint64_t)*unpack->at++ << shift;
+        step->uid_hash |= (uint64_t)*unpack->next_byte++ << shift;
     return true;
 }
 
@@ -265,7 +265,7 @@ bool store_trace_unpack_next(struct trace_unpack *unpack, struct store_trace_ste
                read_error(unpack, head & HAS_ERROR, step) &&
                (!is_arrival(step->kind) || read_uid_hash(unpack, step));
     if (!is_valid) {
-        unpack->at = unpack->end;
+        unpack->next_byte = unpack->row_end;
         return false;
     }
     step->at_ms = unpack->at_ms - decode_zigzag(time_difference);

@@ -33,7 +33,7 @@ bool store_trace_pack_has_steps(const struct trace_pack *pack);
 void store_trace_pack_free(struct trace_pack *pack);
 
 struct trace_unpack {
-    const unsigned char *at, *end;
+    const unsigned char *next_byte, *row_end;
     uint64_t at_ms;
     int64_t event, stage;
     int32_t pid;

@@ -246,8 +246,8 @@ static int compute_retry_limit(struct store_sqlite *store, const struct store_cl
     if (code != 1)
         return code;
     sqlite3_reset(statement);
-    *retry_limit = (claim->limit + !store->others_turn) / 2;
-    store->others_turn = !store->others_turn;
+    *retry_limit = (claim->limit + !store->is_retry_turn_over) / 2;
+    store->is_retry_turn_over = !store->is_retry_turn_over;
     return 0;
 }
 
@@ -257,8 +257,8 @@ static int compute_retry_limit(struct store_sqlite *store, const struct store_cl
 static int resume_due_events(struct store_sqlite *store, int64_t source, uint64_t now_ms, size_t limit,
                              int64_t *low_water_mark)
 {
-    if (limit > STORE_SQLITE_WAKE_LIMIT)
-        limit = STORE_SQLITE_WAKE_LIMIT;
+    if (limit > STORE_SQLITE_RESUME_MAX)
+        limit = STORE_SQLITE_RESUME_MAX;
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_DUE_SCAN);
     store_sqlite_bind(store, statement, 1, source);
     store_sqlite_bind(store, statement, 2, store_sqlite_signed(now_ms));
@@ -266,11 +266,11 @@ static int resume_due_events(struct store_sqlite *store, int64_t source, uint64_
     size_t due_count = 0;
     int code;
     while ((code = store_sqlite_step_statement(store, statement)) == 1)
-        store->woken[due_count++] = sqlite3_column_int64(statement, 0);
+        store->due_events[due_count++] = sqlite3_column_int64(statement, 0);
     for (size_t i = 0; code == 0 && i < due_count; i++) {
-        if (store->woken[i] < *low_water_mark)
-            *low_water_mark = store->woken[i];
-        code = store_sqlite_resume_event(store, store->woken[i], false, false);
+        if (store->due_events[i] < *low_water_mark)
+            *low_water_mark = store->due_events[i];
+        code = store_sqlite_resume_event(store, store->due_events[i], false, false);
     }
     if (code != 0 || due_count == 0)
         return code;

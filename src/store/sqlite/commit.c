@@ -3,10 +3,10 @@
  * The SQLite engine: reads events for stages, writes their answers (inside the transaction of
  * group_commit.c), and unlocks events. Workers read and commit, producers unlock.
  *
- * Events that arrived one after another and were claimed together are mostly read, advanced and finished
- * together too. Such a range is one statement, which reads its rows one after another instead of searching for each.
- * The statement counts the rows it changed. If some are missing, the transaction is rolled back and done
- * again event by event, which shows whose lock was lost.
+ * Events that arrived one after another and were claimed together are usually read, advanced and completed
+ * together, too. One statement handles such a range; it reads the rows one after another instead of
+ * searching for each. The statement counts the rows it changed. If some are missing, the transaction is
+ * rolled back and done again event by event, which shows whose lock was lost.
  *
  * Invariants
  *  1. An event's row changes only while it carries the token of the lock, and that token is of this start.

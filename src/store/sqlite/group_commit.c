@@ -40,7 +40,7 @@ static void clear_applied(const struct store_group_member *member)
  * worker runs it at the start of each commit, and again after locks of a range were lost. */
 static void reset_group(struct store_sqlite_group *group, bool one_by_one)
 {
-    group->begun = false;
+    group->is_open = false;
     group->one_by_one = one_by_one;
     group->code = 0;
     group->written_count = group->tally_count = 0;
@@ -67,12 +67,12 @@ int store_sqlite_commit_begin(struct store *base, struct store_group_commit *gro
 static int write_members(struct store_sqlite *store, const struct store_group_commit *group_commit)
 {
     struct store_sqlite_group *group = &store->group;
-    int code = group->begun ? 0 : store_sqlite_begin_write_locked(store);
+    int code = group->is_open ? 0 : store_sqlite_begin_write_locked(store);
     if (code != 0)
         return code;
-    if (!group->begun)
+    if (!group->is_open)
         store_sqlite_trace_begin(store);
-    group->begun = true;
+    group->is_open = true;
     while (code == 0 && group->written_count < group_commit->count) {
         const struct store_group_member *member = &group_commit->member[group->written_count++];
         clear_applied(member);
@@ -115,7 +115,7 @@ static int end_group_transaction(struct store_sqlite *store, struct store_group_
     if (code == 0)
         code = store_sqlite_trace_write(store);
     code = store_sqlite_end_transaction_unsynced(store, code);
-    group->begun = false;
+    group->is_open = false;
     group_commit->committed = code == 0;
     if (code == 0 && store->durable && (store->wrote || has_repeated_member(group_commit)))
         code = store_sqlite_wal_sync(store);
@@ -129,16 +129,16 @@ int store_sqlite_commit_end(struct store *base, struct store_group_commit *group
 {
     struct store_sqlite *store = store_sqlite_of(base);
     struct store_sqlite_group *group = &store->group;
-    if (!group->begun && group->code == 0) { /* nothing was added */
+    if (!group->is_open && group->code == 0) { /* nothing was added */
         store_sqlite_release_write_lock(store);
         return 0;
     }
-    int code = group->begun ? end_group_transaction(store, group_commit) : group->code;
+    int code = group->is_open ? end_group_transaction(store, group_commit) : group->code;
     if (code == STORE_SQLITE_PARTIAL) {
         store_sqlite_acquire_write_lock(store);
         reset_group(group, true);
         group->code = write_members(store, group_commit);
-        code = group->begun ? end_group_transaction(store, group_commit) : group->code;
+        code = group->is_open ? end_group_transaction(store, group_commit) : group->code;
     }
     store_sqlite_release_write_lock(store); /* still held only where no transaction could begin */
     for (size_t i = 0; code != 0 && i < group_commit->count; i++)

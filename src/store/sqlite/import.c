@@ -15,7 +15,7 @@
 struct import_run {
     struct store_sqlite *store;
     struct store_import *import;
-    int64_t source, next; /* source of the present rows; id of the next event to be stored */
+    int64_t source, next_event; /* source of the present rows; id of the next event to be stored */
     int64_t stored, duplicates, dead;
     bool has_imported_table; /* in a trial: the table `imported` exists */
 };
@@ -79,7 +79,7 @@ static int count_source_rows(struct import_run *run)
     struct store_sqlite *store = run->store;
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_INGESTED);
     store_sqlite_bind(store, statement, 1, run->source);
-    store_sqlite_bind(store, statement, 2, run->next - EVENT_FIRST(run->source));
+    store_sqlite_bind(store, statement, 2, run->next_event - EVENT_FIRST(run->source));
     store_sqlite_bind_string(store, statement, 3, NULL); /* the cursor stays */
     store_sqlite_bind(store, statement, 4, run->stored);
     store_sqlite_bind(store, statement, 5, run->duplicates);
@@ -97,7 +97,7 @@ static int switch_source(struct import_run *run, int64_t source)
 {
     int code = count_source_rows(run);
     run->source = source;
-    return code == 0 ? store_sqlite_read_next_event_id(run->store, source, &run->next) : code;
+    return code == 0 ? store_sqlite_read_next_event_id(run->store, source, &run->next_event) : code;
 }
 
 /* Inserts the state of an imported event beside its data: ready, with the stages done so far and the
@@ -150,8 +150,8 @@ static int import_row(struct import_run *run, const struct store_import_row *row
     if (code == 0)
         code = remember_uid(run, row, &known);
     if (code == 0 && !known)
-        code = store_sqlite_insert_event(store, row->source, run->next, run->import->now_ms, &row->event,
-                                         stored);
+        code = store_sqlite_insert_event(store, row->source, run->next_event, run->import->now_ms,
+                                         &row->event, stored);
     if (code != 0)
         return code;
     if (!*stored) {
@@ -160,8 +160,8 @@ static int import_row(struct import_run *run, const struct store_import_row *row
     }
     run->stored++;
     run->dead += row->event.dead != STORE_REASON_NONE;
-    code = insert_event_state(run, row, run->next++);
-    if (code == 0 && run->next > EVENT_LAST(run->source))
+    code = insert_event_state(run, row, run->next_event++);
+    if (code == 0 && run->next_event > EVENT_LAST(run->source))
         code = base_error_set(
             &store->store.error, EP_ESTORE,
             "%s: a source has used all event numbers of this store; import it into a new store", store->path);

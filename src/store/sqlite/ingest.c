@@ -14,7 +14,7 @@
 
 struct ingest {
     struct store_sqlite *store;
-    int64_t source, next;
+    int64_t source, next_event;
     const struct store_page *page;
     const struct store_claim *claim;
     bool claiming;          /* the page's own events may be claimed too */
@@ -55,7 +55,7 @@ static int insert_pending_states(struct ingest *ingest)
         return 0;
     sqlite3_stmt *statement = store_sqlite_use_statement(ingest->store, SQL_INSERT_PROGRESS);
     store_sqlite_bind(ingest->store, statement, 1, ingest->pending_first);
-    store_sqlite_bind(ingest->store, statement, 2, ingest->next - 1);
+    store_sqlite_bind(ingest->store, statement, 2, ingest->next_event - 1);
     store_sqlite_bind(ingest->store, statement, 3, ingest->pending_token);
     ingest->pending_first = 0;
     return store_sqlite_run_statement(ingest->store, statement);
@@ -101,13 +101,13 @@ static int ingest_event(struct ingest *ingest, const struct store_event *event)
 {
     struct store_sqlite *store = ingest->store;
     bool stored = false;
-    int code =
-        store_sqlite_insert_event(store, ingest->source, ingest->next, ingest->page->now_ms, event, &stored);
+    int code = store_sqlite_insert_event(store, ingest->source, ingest->next_event, ingest->page->now_ms,
+                                         event, &stored);
     if (code != 0 || !stored) {
         ingest->duplicates += code == 0;
         return code;
     }
-    int64_t id = ingest->next;
+    int64_t id = ingest->next_event;
     struct store_trace_step step = {
         .kind = ingest->page->injected ? STORE_TRACE_STEP_INJECTED : STORE_TRACE_STEP_FETCHED,
         .reason = event->dead,
@@ -125,7 +125,7 @@ static int ingest_event(struct ingest *ingest, const struct store_event *event)
         if (code == 0)
             code = insert_dead_state(ingest, id, event);
     }
-    ingest->next++;
+    ingest->next_event++;
     ingest->stored++;
     return code;
 }
@@ -161,7 +161,7 @@ static int update_source_row(struct ingest *ingest)
         return update_cursor(ingest);
     sqlite3_stmt *statement = store_sqlite_use_statement(ingest->store, SQL_INGESTED);
     store_sqlite_bind(ingest->store, statement, 1, ingest->source);
-    store_sqlite_bind(ingest->store, statement, 2, ingest->next - EVENT_FIRST(ingest->source));
+    store_sqlite_bind(ingest->store, statement, 2, ingest->next_event - EVENT_FIRST(ingest->source));
     store_sqlite_bind_string(ingest->store, statement, 3, ingest->page->cursor);
     store_sqlite_bind(ingest->store, statement, 4, ingest->stored);
     store_sqlite_bind(ingest->store, statement, 5, ingest->duplicates);
@@ -178,11 +178,11 @@ static int ingest_page(struct ingest *ingest)
 {
     struct store_sqlite *store = ingest->store;
     bool is_limit_reached = false;
-    int code = store_sqlite_read_next_event_id(store, ingest->source, &ingest->next);
+    int code = store_sqlite_read_next_event_id(store, ingest->source, &ingest->next_event);
     ingest->low_water_mark = store_sqlite_get_low_water_mark(store, ingest->source);
     if (code == 0 && ingest->claim->limit > 0) {
-        code = store_sqlite_claim_ready_events(store, ingest->claim, &ingest->low_water_mark, ingest->next,
-                                               &is_limit_reached);
+        code = store_sqlite_claim_ready_events(store, ingest->claim, &ingest->low_water_mark,
+                                               ingest->next_event, &is_limit_reached);
         ingest->claiming = !is_limit_reached;
     }
     store_sqlite_trace_begin(store);
@@ -190,12 +190,12 @@ static int ingest_page(struct ingest *ingest)
         code = ingest_event(ingest, &ingest->page->events[i]);
     if (code == 0)
         code = insert_pending_states(ingest);
-    if (code == 0 && ingest->next > EVENT_LAST(ingest->source))
+    if (code == 0 && ingest->next_event > EVENT_LAST(ingest->source))
         code = base_error_set(&store->store.error, EP_ESTORE,
                               "%s: a source has used all event numbers of this store; start with a new store",
                               store->path);
     if (ingest->claiming) /* everything up to here is claimed */
-        ingest->low_water_mark = ingest->next;
+        ingest->low_water_mark = ingest->next_event;
     if (code == 0)
         code = update_source_row(ingest);
     return code == 0 ? store_sqlite_trace_write(store) : code;

@@ -171,9 +171,12 @@ int store_sqlite_hold_paths(const struct store_options *options, const struct st
                 code =
                     holder.pid == 0
                         ? base_error_set(error, EP_EBUSY,
-                                         "%s: held by another process, which %s does not name yet",
+                                         "%s: held by another process, which %s does not name yet; stop that "
+                                         "process or use another storage",
                                          paths->path, paths->lock)
-                        : base_error_set(error, EP_EBUSY, "%s: held by %s pid %ld (instance %s, since %s)%s",
+                        : base_error_set(error, EP_EBUSY,
+                                         "%s: held by %s pid %ld (instance %s, since %s)%s; stop it or use "
+                                         "another storage",
                                          paths->path, is_running ? "the process" : "orphans of", holder.pid,
                                          holder.instance, holder.since, is_running ? "" : ", which is gone");
                 close(fd);

@@ -234,7 +234,7 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
 
 /* Opens a handle of the store; sqlite: and memory: stores share it. Returns 0 and *out, or a negative code.
  * Every process that uses the store calls it, and only after its fork: an SQLite connection that crosses a
- * fork corrupts the file. */
+ * fork can corrupt the file. */
 int store_sqlite_open_paths(const struct store_options *options, const struct store_sqlite_paths *paths,
                             enum store_sqlite_mode mode, const struct store_ops *ops,
                             struct store_sqlite **out, struct error *error)
@@ -244,7 +244,9 @@ int store_sqlite_open_paths(const struct store_options *options, const struct st
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     if (mode != STORE_SQLITE_CREATE && stat(paths->path, &file_status) != 0)
         return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
-                              paths->path, errno == ENOENT ? "there is no store" : strerror(errno));
+                              paths->path,
+                              errno == ENOENT ? "there is no store (the daemon creates it when it starts)"
+                                              : strerror(errno));
     struct store_sqlite *store = calloc(1, sizeof *store);
     if (store == NULL || (store->path = strdup(paths->path)) == NULL) {
         free(store);

@@ -184,9 +184,9 @@ void store_sqlite_select_close(struct event_scan *scan)
 
 /* ---- one event ---- */
 
-static const char *read_text_column(sqlite3_stmt *statement, int at)
+static const char *read_text_column(sqlite3_stmt *statement, int column)
 {
-    const char *text = (const char *)sqlite3_column_text(statement, at);
+    const char *text = (const char *)sqlite3_column_text(statement, column);
     return text != NULL ? text : "";
 }
 

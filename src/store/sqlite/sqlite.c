@@ -32,8 +32,8 @@ struct refusal {
 
 static const struct refusal refusals[] = {
     {SQLITE_BUSY, EP_ESTOREBUSY, "SQLITE_BUSY", "locked by another process"},
-    {SQLITE_LOCKED, EP_ESTOREBUSY, "SQLITE_LOCKED", "locked"},
-    {SQLITE_PROTOCOL, EP_ESTOREBUSY, "SQLITE_PROTOCOL", "its locks are contended"},
+    {SQLITE_LOCKED, EP_ESTOREBUSY, "SQLITE_LOCKED", "locked by this process"},
+    {SQLITE_PROTOCOL, EP_ESTOREBUSY, "SQLITE_PROTOCOL", "too many processes compete for its locks"},
     {SQLITE_FULL, EP_ESTOREBUSY, "SQLITE_FULL", "disk full"},
     {SQLITE_READONLY, EP_ESTOREBUSY, "SQLITE_READONLY", "read-only"},
     {SQLITE_CANTOPEN, EP_ESTOREBUSY, "SQLITE_CANTOPEN", "cannot be opened"},
@@ -106,22 +106,24 @@ static void note_bind_failure(struct store_sqlite *store, int result)
     }
 }
 
-void store_sqlite_bind(struct store_sqlite *store, sqlite3_stmt *statement, int at, int64_t value)
+void store_sqlite_bind(struct store_sqlite *store, sqlite3_stmt *statement, int parameter, int64_t value)
 {
     if (statement != NULL)
-        note_bind_failure(store, sqlite3_bind_int64(statement, at, value));
+        note_bind_failure(store, sqlite3_bind_int64(statement, parameter, value));
 }
 
-void store_sqlite_bind_text(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text,
-                            size_t bytes)
+void store_sqlite_bind_text(struct store_sqlite *store, sqlite3_stmt *statement, int parameter,
+                            const char *text, size_t bytes)
 {
     if (statement != NULL)
-        note_bind_failure(store, sqlite3_bind_text64(statement, at, text, bytes, SQLITE_STATIC, SQLITE_UTF8));
+        note_bind_failure(store,
+                          sqlite3_bind_text64(statement, parameter, text, bytes, SQLITE_STATIC, SQLITE_UTF8));
 }
 
-void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text)
+void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statement, int parameter,
+                              const char *text)
 {
-    store_sqlite_bind_text(store, statement, at, text, text != NULL ? strlen(text) : 0);
+    store_sqlite_bind_text(store, statement, parameter, text, text != NULL ? strlen(text) : 0);
 }
 
 /* Runs a statement up to its next row. Returns 1 = a row, 0 = no more rows, or a negative code, also for an

@@ -21,7 +21,7 @@
 #define EVENT_LAST(source) (EVENT_FIRST((source) + 1) - 1)
 
 #define STORE_SQLITE_APPLICATION 0x65767070 /* PRAGMA application_id of our files: "evpp" */
-#define STORE_SQLITE_WAKE_LIMIT 512         /* delayed events made ready by one claim */
+#define STORE_SQLITE_RESUME_MAX 512         /* delayed events made ready by one claim */
 
 /* Every prepared statement; the texts are in statements.c. */
 enum store_sqlite_statement {
@@ -121,7 +121,7 @@ struct store_sqlite_stage_tally {
 
 /* A group commit under way, from its begin to its end. */
 struct store_sqlite_group {
-    bool begun;           /* its transaction is open */
+    bool is_open;         /* its transaction is open */
     bool one_by_one;      /* event by event, after locks of a range were lost */
     int code;             /* the first failure of an add, or STORE_SQLITE_PARTIAL */
     size_t written_count; /* so many of its members are in the transaction */
@@ -166,7 +166,7 @@ struct store_sqlite {
     int bind_code; /* first failure to bind since the last step */
     struct store_sqlite_low_water_mark *low_water_marks;
     size_t low_water_mark_count;
-    int64_t woken[STORE_SQLITE_WAKE_LIMIT];
+    int64_t due_events[STORE_SQLITE_RESUME_MAX];
     bool trace;
     int32_t pid;            /* of this process */
     struct trace_pack pack; /* of the transaction under way */
@@ -174,7 +174,7 @@ struct store_sqlite {
     uint64_t trace_bytes;
     struct store_sqlite_group group;
     struct store_sqlite_claiming claiming;
-    bool others_turn; /* the next claim of one event is not for a retry */
+    bool is_retry_turn_over; /* the next claim of one event is not for a retry */
 };
 
 static inline struct store_sqlite *store_sqlite_of(struct store *store)
@@ -209,10 +209,11 @@ int store_sqlite_fail_connection(struct store_sqlite *store, sqlite3 *db, int re
  */
 sqlite3_stmt *store_sqlite_use_statement(struct store_sqlite *store,
                                          enum store_sqlite_statement statement_id);
-void store_sqlite_bind(struct store_sqlite *store, sqlite3_stmt *statement, int at, int64_t value);
-void store_sqlite_bind_text(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text,
-                            size_t bytes);
-void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statement, int at, const char *text);
+void store_sqlite_bind(struct store_sqlite *store, sqlite3_stmt *statement, int parameter, int64_t value);
+void store_sqlite_bind_text(struct store_sqlite *store, sqlite3_stmt *statement, int parameter,
+                            const char *text, size_t bytes);
+void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statement, int parameter,
+                              const char *text);
 int store_sqlite_step_statement(struct store_sqlite *store, sqlite3_stmt *statement);
 int store_sqlite_run_statement(struct store_sqlite *store, sqlite3_stmt *statement);
 /* Runs SQL that is not kept prepared. */

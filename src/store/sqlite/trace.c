@@ -69,11 +69,11 @@ int store_sqlite_trace_write(struct store_sqlite *store)
 
 struct trim {
     struct store_sqlite *store;
-    uint64_t before_ms;     /* rows older than this are dropped */
-    uint64_t over;          /* so many bytes are too many */
-    bool keeps;             /* keep the steps of live events */
-    struct trace_pack kept; /* these steps, of the dropped rows */
-    int64_t last;           /* id of the last row to be dropped, 0 = none */
+    uint64_t before_ms;      /* rows older than this are dropped */
+    uint64_t excess_bytes;   /* so many bytes are too many */
+    bool keeps_live_steps;   /* keep the steps of live events */
+    struct trace_pack kept;  /* these steps, of the dropped rows */
+    int64_t last_dropped_id; /* id of the last row to be dropped, 0 = none */
     uint64_t dropped_bytes;
 };
 
@@ -111,7 +111,7 @@ static int keep_live_steps(struct trim *trim, uint64_t at_ms, const void *bytes,
         return code;
     store_trace_unpack_begin(&unpack, at_ms, bytes, byte_count);
     while (code == 0 && store_trace_unpack_next(&unpack, &step)) {
-        if (trim->over > 0 && trim->kept.used > trim->dropped_bytes / 4)
+        if (trim->excess_bytes > 0 && trim->kept.used > trim->dropped_bytes / 4)
             break;
         code = find_live_event(trim->store, step.event, step.event, &is_any_live);
         if (code == 0 && is_any_live)
@@ -128,12 +128,12 @@ static int check_row_to_drop(struct trim *trim, sqlite3_stmt *statement, bool *d
     uint64_t at_ms = (uint64_t)sqlite3_column_int64(statement, 1);
     const void *bytes = sqlite3_column_blob(statement, 2);
     size_t byte_count = (size_t)sqlite3_column_bytes(statement, 2);
-    *drop = at_ms < trim->before_ms || trim->dropped_bytes < trim->over;
+    *drop = at_ms < trim->before_ms || trim->dropped_bytes < trim->excess_bytes;
     if (!*drop)
         return 0;
-    trim->last = sqlite3_column_int64(statement, 0);
+    trim->last_dropped_id = sqlite3_column_int64(statement, 0);
     trim->dropped_bytes += byte_count + ROW_COST;
-    return bytes != NULL && trim->keeps ? keep_live_steps(trim, at_ms, bytes, byte_count) : 0;
+    return bytes != NULL && trim->keeps_live_steps ? keep_live_steps(trim, at_ms, bytes, byte_count) : 0;
 }
 
 /* Deletes a bounded number of the oldest trace rows, and writes the steps that are kept as one new row.
@@ -154,11 +154,11 @@ static int drop_old_rows(struct trim *trim, bool *more)
             break;
     }
     sqlite3_reset(statement);
-    if (code < 0 || trim->last == 0)
+    if (code < 0 || trim->last_dropped_id == 0)
         return code < 0 ? code : 0;
     *more = drop && (row_count == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
     statement = store_sqlite_use_statement(store, SQL_DELETE_TRACE);
-    store_sqlite_bind(store, statement, 1, trim->last);
+    store_sqlite_bind(store, statement, 1, trim->last_dropped_id);
     code = store_sqlite_run_statement(store, statement);
     return code == 0 && store_trace_pack_has_steps(&trim->kept) ? write_trace_row(store, &trim->kept) : code;
 }
@@ -203,7 +203,7 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     struct store_sqlite *store = store_sqlite_of(base);
     struct trim trim = {.store = store,
                         .before_ms = now_ms > 2 * keep_ms ? now_ms - 2 * keep_ms : 0,
-                        .keeps = keep_ms > 0};
+                        .keeps_live_steps = keep_ms > 0};
     bool has_old_row = false, more = false;
     int code = store_sqlite_begin_read(store);
     if (code != 0)
@@ -212,8 +212,8 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     if (code == 0)
         code = check_oldest_row(store, trim.before_ms, &has_old_row);
     code = store_sqlite_end_transaction(store, code);
-    trim.over = store->trace_bytes > bytes ? store->trace_bytes - bytes : 0;
-    if (code != 0 || (!has_old_row && trim.over == 0))
+    trim.excess_bytes = store->trace_bytes > bytes ? store->trace_bytes - bytes : 0;
+    if (code != 0 || (!has_old_row && trim.excess_bytes == 0))
         return code;
     code = store_sqlite_begin_write(store);
     if (code != 0)

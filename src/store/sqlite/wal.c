@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: syncs the WAL and moves it into the main file. Runs in the keeper, and in any writer
- * once the WAL is far beyond its limit or the disk is full. Owns a second connection, the checkpointer,
- * made when first needed: SQLite moves nothing for a connection that is in a transaction itself.
+ * The SQLite engine: syncs the WAL and checkpoints it (copies it into the main file). Runs in the keeper,
+ * and in any writer once the WAL is far beyond its limit or the disk is full. Owns a second connection, the
+ * checkpointer, made when first needed: SQLite checkpoints nothing for a connection that is in a
+ * transaction itself.
  *
  * Invariants
- *  1. The checkpointer moves only while the handle's own connection is in a transaction. SQLite up to
+ *  1. The checkpointer works only while the handle's own connection is in a transaction. SQLite up to
  *     3.51.2 has a race (its "WAL-reset bug"): a checkpoint that read the WAL's state just before a writer
  *     restarted the WAL takes the new WAL for the old one, and what was committed to it is lost. A
  *     transaction that reads the WAL keeps it from restarting. One that found nothing to read in it
- *     keeps the checkpointer from marking anything as moved. One that writes keeps all other writers out.
- *  2. Nothing else moves the WAL: no connection does so by itself after a commit. Only the last one to
+ *     keeps the checkpointer from marking anything as copied. One that writes keeps all other writers out.
+ *  2. Nothing else checkpoints the WAL: no connection does so by itself after a commit. Only the last one to
  *     close does, while no other has the file open.
  *  3. What a writer does here after its commit does not change the result of the commit.
  *
- * A reader that holds an old state of the store holds the WAL too: it can neither be moved beyond that
- * state nor begin again. Then writers slow down, the more the longer the WAL is, so that it grows
+ * A reader that holds an old state of the store holds the WAL too: it can neither be copied beyond
+ * that state nor restart. Then writers slow down, the more the longer the WAL is, so that it grows
  * by little more than what is written while the reader runs.
  */
 #include "src/store/sqlite/sqlite.h"
@@ -26,14 +27,14 @@
 
 #include "shm/slot.h"
 
-/* A WAL this many times over its limit is moved by the writer that wrote to it last ... */
+/* A WAL this many times over its limit is checkpointed by the writer that wrote to it last ... */
 #define WRITER_CHECKPOINT_LIMITS 3
 /* ... and if that fails this many times over it, writers slow down. */
 #define SLOWDOWN_LIMITS 4
 
 #define PAUSE_FIRST_MS 25 /* of a slowed writer; doubled for each further quarter of the limit */
 #define PAUSE_MOST_MS 1600
-#define PAUSE_POLL_MS 20 /* between two attempts to move the WAL during the pause */
+#define PAUSE_POLL_MS 20 /* between two attempts to checkpoint during the pause */
 
 /* Notes the size of the WAL, which decides about checkpoints. SQLite calls it as a hook after each commit
  * that wrote, in every process that writes to the store. */
@@ -60,7 +61,7 @@ static int open_checkpointer(struct store_sqlite *store)
         result = sqlite3_exec(store->checkpointer, sql, NULL, NULL, NULL);
     }
     if (result == SQLITE_OK) {
-        /* from now on it does not wait: what cannot be moved now is moved later */
+        /* from now on it does not wait: what cannot be copied now is copied later */
         sqlite3_busy_timeout(store->checkpointer, 0);
         return 0;
     }
