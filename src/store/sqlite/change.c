@@ -62,11 +62,11 @@ static int list_events(struct store_sqlite *store, const struct store_select *se
         if (code == 0)
             code = report_chunk(&scan, on_item, user, reported_count, true);
     }
-    if (code == 0 && scan.unreadable > 0)
+    if (code == 0 && scan.unreadable_count > 0)
         code =
             base_error_set(&store->store.error, EP_ESTORE,
                            "%s: the file is damaged: up to %llu events cannot be read (run eventpipe check)",
-                           store->path, (unsigned long long)scan.unreadable);
+                           store->path, (unsigned long long)scan.unreadable_count);
     store_sqlite_select_close(&scan);
     return code < 0 ? code : 0;
 }

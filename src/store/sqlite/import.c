@@ -16,7 +16,7 @@ struct import_run {
     struct store_sqlite *store;
     struct store_import *import;
     int64_t source, next_event; /* source of the present rows; id of the next event to be stored */
-    int64_t stored, duplicates, dead;
+    int64_t stored_count, duplicate_count, dead_count;
     bool has_imported_table; /* in a trial: the table `imported` exists */
 };
 
@@ -74,20 +74,20 @@ static int classify_trial_cursor(struct import_run *run, struct store_import_cur
  * transaction. */
 static int count_source_rows(struct import_run *run)
 {
-    if (run->stored + run->duplicates == 0)
+    if (run->stored_count + run->duplicate_count == 0)
         return 0;
     struct store_sqlite *store = run->store;
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_INGESTED);
     store_sqlite_bind(store, statement, 1, run->source);
     store_sqlite_bind(store, statement, 2, run->next_event - EVENT_FIRST(run->source));
     store_sqlite_bind_string(store, statement, 3, NULL); /* the cursor stays */
-    store_sqlite_bind(store, statement, 4, run->stored);
-    store_sqlite_bind(store, statement, 5, run->duplicates);
-    store_sqlite_bind(store, statement, 6, run->stored);
-    store_sqlite_bind(store, statement, 7, run->dead);
+    store_sqlite_bind(store, statement, 4, run->stored_count);
+    store_sqlite_bind(store, statement, 5, run->duplicate_count);
+    store_sqlite_bind(store, statement, 6, run->stored_count);
+    store_sqlite_bind(store, statement, 7, run->dead_count);
     store_sqlite_bind(store, statement, 8, 0);
     store_sqlite_bind_string(store, statement, 9, "");
-    run->stored = run->duplicates = run->dead = 0;
+    run->stored_count = run->duplicate_count = run->dead_count = 0;
     return store_sqlite_run_statement(store, statement);
 }
 
@@ -155,11 +155,11 @@ static int import_row(struct import_run *run, const struct store_import_row *row
     if (code != 0)
         return code;
     if (!*stored) {
-        run->duplicates++;
+        run->duplicate_count++;
         return 0;
     }
-    run->stored++;
-    run->dead += row->event.dead != STORE_REASON_NONE;
+    run->stored_count++;
+    run->dead_count += row->event.dead != STORE_REASON_NONE;
     code = insert_event_state(run, row, run->next_event++);
     if (code == 0 && run->next_event > EVENT_LAST(run->source))
         code = base_error_set(

@@ -19,9 +19,9 @@ struct ingest {
     const struct store_claim *claim;
     bool claiming;          /* the page's own events may be claimed too */
     int64_t low_water_mark; /* of the handle, after the commit */
-    int64_t stored, duplicates, dead;
-    int64_t pending_first; /* first of the new events without a row in progress yet, 0 = none */
-    int64_t pending_token; /* their token, 0 = not claimed */
+    int64_t stored_count, duplicate_count, dead_count;
+    int64_t first_pending_event; /* first of the new events without a row in progress yet, 0 = none */
+    int64_t pending_token;       /* their token, 0 = not claimed */
 };
 
 /* Inserts the row of one new event (UID, address, type, data). *stored is false if its source already has
@@ -51,13 +51,13 @@ int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_
  * one each. The producer runs it while it stores a page, and the keeper for `eventpipe inject`. */
 static int insert_pending_states(struct ingest *ingest)
 {
-    if (ingest->pending_first == 0)
+    if (ingest->first_pending_event == 0)
         return 0;
     sqlite3_stmt *statement = store_sqlite_use_statement(ingest->store, SQL_INSERT_PROGRESS);
-    store_sqlite_bind(ingest->store, statement, 1, ingest->pending_first);
+    store_sqlite_bind(ingest->store, statement, 1, ingest->first_pending_event);
     store_sqlite_bind(ingest->store, statement, 2, ingest->next_event - 1);
     store_sqlite_bind(ingest->store, statement, 3, ingest->pending_token);
-    ingest->pending_first = 0;
+    ingest->first_pending_event = 0;
     return store_sqlite_run_statement(ingest->store, statement);
 }
 
@@ -70,7 +70,7 @@ static int insert_dead_state(struct ingest *ingest, int64_t id, const struct sto
     store_sqlite_bind(ingest->store, statement, 2, ingest->source);
     store_sqlite_bind(ingest->store, statement, 3, event->dead);
     store_sqlite_bind_string(ingest->store, statement, 4, event->error != NULL ? event->error : "");
-    ingest->dead++;
+    ingest->dead_count++;
     return store_sqlite_run_statement(ingest->store, statement);
 }
 
@@ -88,8 +88,8 @@ static int mark_event_ready(struct ingest *ingest, int64_t id)
         return code;
     int64_t token = ingest->claiming ? (int64_t)ingest->claim->token : 0;
     code = token != ingest->pending_token ? insert_pending_states(ingest) : 0;
-    if (ingest->pending_first == 0)
-        ingest->pending_first = id;
+    if (ingest->first_pending_event == 0)
+        ingest->first_pending_event = id;
     ingest->pending_token = token;
     return code;
 }
@@ -104,7 +104,7 @@ static int ingest_event(struct ingest *ingest, const struct store_event *event)
     int code = store_sqlite_insert_event(store, ingest->source, ingest->next_event, ingest->page->now_ms,
                                          event, &stored);
     if (code != 0 || !stored) {
-        ingest->duplicates += code == 0;
+        ingest->duplicate_count += code == 0;
         return code;
     }
     int64_t id = ingest->next_event;
@@ -126,7 +126,7 @@ static int ingest_event(struct ingest *ingest, const struct store_event *event)
             code = insert_dead_state(ingest, id, event);
     }
     ingest->next_event++;
-    ingest->stored++;
+    ingest->stored_count++;
     return code;
 }
 
@@ -163,10 +163,10 @@ static int update_source_row(struct ingest *ingest)
     store_sqlite_bind(ingest->store, statement, 1, ingest->source);
     store_sqlite_bind(ingest->store, statement, 2, ingest->next_event - EVENT_FIRST(ingest->source));
     store_sqlite_bind_string(ingest->store, statement, 3, ingest->page->cursor);
-    store_sqlite_bind(ingest->store, statement, 4, ingest->stored);
-    store_sqlite_bind(ingest->store, statement, 5, ingest->duplicates);
-    store_sqlite_bind(ingest->store, statement, 6, ingest->page->injected ? ingest->stored : 0);
-    store_sqlite_bind(ingest->store, statement, 7, ingest->dead);
+    store_sqlite_bind(ingest->store, statement, 4, ingest->stored_count);
+    store_sqlite_bind(ingest->store, statement, 5, ingest->duplicate_count);
+    store_sqlite_bind(ingest->store, statement, 6, ingest->page->injected ? ingest->stored_count : 0);
+    store_sqlite_bind(ingest->store, statement, 7, ingest->dead_count);
     bind_expected_cursor(ingest, statement, 8);
     return store_sqlite_run_statement(ingest->store, statement);
 }
@@ -221,7 +221,7 @@ int store_sqlite_ingest_begin(struct store *base, int64_t source, const struct s
     code = store_sqlite_claim_leave_open(store, code, source, ingest.low_water_mark, true);
     if (code != 0)
         return code;
-    *out = (struct store_ingested){(size_t)ingest.stored, (size_t)ingest.duplicates};
+    *out = (struct store_ingested){(size_t)ingest.stored_count, (size_t)ingest.duplicate_count};
     claimed->events = store->claiming.events;
     claimed->count = store->claiming.count;
     return 0;

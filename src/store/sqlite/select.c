@@ -346,7 +346,7 @@ static int read_found_chunk(struct event_scan *scan, size_t limit)
         struct scan_item *item = &scan->items[scan->item_count];
         code = store_sqlite_select_reread_event(scan, scan->found_ids[scan->position++], item);
         if (code == EP_ESTORE && scan->skip_damage) {
-            scan->unreadable++;
+            scan->unreadable_count++;
             code = 0;
         }
         if (code == 1) {
@@ -410,7 +410,7 @@ static int read_chunk_one_by_one(struct event_scan *scan, size_t limit)
             scan->item_count++;
             chunk_bytes += item->item.data_bytes + item->item.context_bytes;
         } else if (code == EP_ESTORE) {
-            scan->unreadable++;
+            scan->unreadable_count++;
         } else if (code < 0) {
             return code;
         }

@@ -36,12 +36,12 @@ struct event_scan {
     int64_t last_id;    /* the last id read of that source */
     int64_t *found_ids; /* with uids: the ids of the events, ascending */
     size_t found_count;
-    bool at_end;              /* there are no more events */
-    bool skip_damage;         /* events that cannot be read are counted and left out; else the scan fails */
-    bool compares_uids;       /* the index of uids is damaged: compare the uid of every event */
-    int64_t one_by_one_until; /* up to this id events are read one by one: a page of them is damaged */
-    uint64_t unreadable;      /* how many numbers could not be read; each may have been an event */
-    struct scan_item *items;  /* the chunk */
+    bool at_end;               /* there are no more events */
+    bool skip_damage;          /* events that cannot be read are counted and left out; else the scan fails */
+    bool compares_uids;        /* the index of uids is damaged: compare the uid of every event */
+    int64_t one_by_one_until;  /* up to this id events are read one by one: a page of them is damaged */
+    uint64_t unreadable_count; /* how many numbers could not be read; each may have been an event */
+    struct scan_item *items;   /* the chunk */
     size_t item_count;
 };
 

@@ -112,6 +112,9 @@ void store_sqlite_bind(struct store_sqlite *store, sqlite3_stmt *statement, int 
         note_bind_failure(store, sqlite3_bind_int64(statement, parameter, value));
 }
 
+/* Binds a text of `bytes` bytes to a parameter; NULL binds SQL's NULL. The text is not copied, so it must
+ * stand until the statement is reset. A failure is returned by the next step or run. Every process that
+ * uses the store calls it. */
 void store_sqlite_bind_text(struct store_sqlite *store, sqlite3_stmt *statement, int parameter,
                             const char *text, size_t bytes)
 {

@@ -137,9 +137,9 @@ static int check_row_to_drop(struct trim *trim, sqlite3_stmt *statement, bool *d
 }
 
 /* Deletes a bounded number of the oldest trace rows, and writes the steps that are kept as one new row.
- * *more: another call has more to drop. Returns 0 or a negative code. The keeper runs it inside a write
+ * *has_more: another call has more to drop. Returns 0 or a negative code. The keeper runs it inside a write
  * transaction, which stays short that way. */
-static int drop_old_rows(struct trim *trim, bool *more)
+static int drop_old_rows(struct trim *trim, bool *has_more)
 {
     struct store_sqlite *store = trim->store;
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_OLDEST);
@@ -156,7 +156,7 @@ static int drop_old_rows(struct trim *trim, bool *more)
     sqlite3_reset(statement);
     if (code < 0 || trim->last_dropped_id == 0)
         return code < 0 ? code : 0;
-    *more = drop && (row_count == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
+    *has_more = drop && (row_count == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
     statement = store_sqlite_use_statement(store, SQL_DELETE_TRACE);
     store_sqlite_bind(store, statement, 1, trim->last_dropped_id);
     code = store_sqlite_run_statement(store, statement);
@@ -204,7 +204,7 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     struct trim trim = {.store = store,
                         .before_ms = now_ms > 2 * keep_ms ? now_ms - 2 * keep_ms : 0,
                         .keeps_live_steps = keep_ms > 0};
-    bool has_old_row = false, more = false;
+    bool has_old_row = false, has_more = false;
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
@@ -219,12 +219,12 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     if (code != 0)
         return code;
     store_trace_pack_begin(&trim.kept, now_ms);
-    code = store_sqlite_end_transaction(store, drop_old_rows(&trim, &more));
+    code = store_sqlite_end_transaction(store, drop_old_rows(&trim, &has_more));
     store_trace_pack_free(&trim.kept);
     if (code != 0)
         return code;
     store->trace_bytes -= trim.dropped_bytes < store->trace_bytes ? trim.dropped_bytes : store->trace_bytes;
-    return more ? 1 : 0;
+    return has_more ? 1 : 0;
 }
 
 /* ---- reading the trace of an event ---- */
@@ -239,11 +239,11 @@ struct found_step {
 struct trace_query {
     struct store_sqlite *store;
     int64_t source;
-    uint64_t hash;
-    int64_t events[EVENTS_MAX];
+    uint64_t uid_hash;
+    int64_t event_ids[EVENTS_MAX];
     size_t event_count, stored_count;
-    struct found_step *found;
-    size_t count, capacity;
+    struct found_step *found_steps;
+    size_t step_count, capacity;
 };
 
 /* Whether the event is one of those that have or had the UID for which `eventpipe trace` was called. The
@@ -251,7 +251,7 @@ struct trace_query {
 static bool is_found_event(const struct trace_query *query, int64_t event)
 {
     for (size_t i = 0; i < query->event_count; i++)
-        if (query->events[i] == event)
+        if (query->event_ids[i] == event)
             return true;
     return false;
 }
@@ -259,7 +259,7 @@ static bool is_found_event(const struct trace_query *query, int64_t event)
 static void add_found_event(struct trace_query *query, int64_t event)
 {
     if (query->event_count < EVENTS_MAX && !is_found_event(query, event))
-        query->events[query->event_count++] = event;
+        query->event_ids[query->event_count++] = event;
 }
 
 /* Notes the event of a trace step if the step is its arrival with the wanted UID. `eventpipe trace` runs it
@@ -269,7 +269,7 @@ static int on_step_note_event(struct trace_query *query, const struct trace_unpa
 {
     (void)unpack;
     bool is_arrival = step->kind == STORE_TRACE_STEP_FETCHED || step->kind == STORE_TRACE_STEP_INJECTED;
-    if (is_arrival && step->uid_hash == query->hash &&
+    if (is_arrival && step->uid_hash == query->uid_hash &&
         (query->source == 0 || step->event >> EVENT_SOURCE_SHIFT == query->source))
         add_found_event(query, step->event);
     return 0;
@@ -287,19 +287,19 @@ static int on_step_copy(struct trace_query *query, const struct trace_unpack *un
 {
     if (!is_found_event(query, step->event))
         return 0;
-    if (query->count == query->capacity) {
+    if (query->step_count == query->capacity) {
         size_t capacity = query->capacity * 2 + 64;
-        struct found_step *found = reallocarray(query->found, capacity, sizeof *found);
+        struct found_step *found = reallocarray(query->found_steps, capacity, sizeof *found);
         if (found == NULL)
             return fail_out_of_memory(query);
-        query->found = found;
+        query->found_steps = found;
         query->capacity = capacity;
     }
-    struct found_step *found = &query->found[query->count];
-    *found = (struct found_step){.step = *step, .moved = unpack->moved, .number = query->count};
+    struct found_step *found = &query->found_steps[query->step_count];
+    *found = (struct found_step){.step = *step, .moved = unpack->moved, .number = query->step_count};
     if (step->error != NULL && (found->step.error = strndup(step->error, step->error_bytes)) == NULL)
         return fail_out_of_memory(query);
-    query->count++;
+    query->step_count++;
     return 0;
 }
 
@@ -401,17 +401,17 @@ int store_sqlite_read_trace(struct store *base, int64_t source, const char *uid,
 {
     struct trace_query query = {.store = store_sqlite_of(base),
                                 .source = source,
-                                .hash = store_trace_uid_hash(uid)};
+                                .uid_hash = store_trace_uid_hash(uid)};
     int code = store_sqlite_begin_read(query.store);
     if (code == 0)
         code = store_sqlite_end_transaction(query.store, read_event_steps(&query, uid));
-    if (code == 0 && query.count > 0)
-        qsort(query.found, query.count, sizeof *query.found, compare_found_steps);
-    for (size_t i = 0; code == 0 && i < query.count; i++)
-        code = on_step(&query.found[i].step, user);
-    for (size_t i = 0; i < query.count; i++)
-        free((char *)query.found[i].step.error);
-    free(query.found);
+    if (code == 0 && query.step_count > 0)
+        qsort(query.found_steps, query.step_count, sizeof *query.found_steps, compare_found_steps);
+    for (size_t i = 0; code == 0 && i < query.step_count; i++)
+        code = on_step(&query.found_steps[i].step, user);
+    for (size_t i = 0; i < query.step_count; i++)
+        free((char *)query.found_steps[i].step.error);
+    free(query.found_steps);
     *stored_count = query.stored_count;
     return code;
 }
