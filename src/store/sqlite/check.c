@@ -24,7 +24,8 @@ int store_sqlite_read_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_b
     snprintf(wal_path, sizeof wal_path, "%s-wal", store->path);
     *bytes = *wal_bytes = 0;
     if (stat(store->path, &file_status) != 0)
-        return base_error_set(&base->error, EP_ESTOREBUSY, "%s: %m", store->path);
+        return base_error_set(&base->error, EP_ESTOREBUSY, "%s: cannot read the size of the store's file: %m",
+                              store->path);
     *bytes = (uint64_t)file_status.st_size;
     if (stat(wal_path, &file_status) == 0)
         *wal_bytes = (uint64_t)file_status.st_size;
@@ -121,10 +122,10 @@ static int report_rows(struct store_sqlite *store, const char *sql,
     return code;
 }
 
-/* store_check of the SQLite engine: runs SQLite's own integrity check, then our queries for events, totals
- * and locks that contradict each other. Returns 0 also if there were faults; if the file is too damaged to
- * be checked, this is reported as a fault. The keeper calls it for `eventpipe check`, or the command line
- * while the daemon is down. */
+/* store_check of the SQLite engine: runs SQLite's own integrity check, then our queries, which find events,
+ * totals and locks that contradict each other. Returns 0 also if there were faults; if the file is too
+ * damaged to be checked, that is reported as a fault. The keeper calls it for `eventpipe check`, or the
+ * command line while the daemon is down. */
 int store_sqlite_check(struct store *base, void (*report)(const char *message, void *user), void *user)
 {
     struct store_sqlite *store = store_sqlite_of(base);

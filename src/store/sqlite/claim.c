@@ -32,8 +32,8 @@ static struct store_sqlite_low_water_mark *find_low_water_mark(struct store_sqli
 }
 
 /* Returns the id of the event at which the next claim of a source must start its search: no earlier event
- * can be claimed. It is the source's first event if the handle remembers none. The producer calls it for
- * each page and claim, the keeper for `eventpipe inject` and changes. */
+ * can be claimed. It is the source's first event if this store handle remembers none. The producer calls it
+ * for each page and claim, the keeper for `eventpipe inject` and for operators' changes. */
 int64_t store_sqlite_get_low_water_mark(const struct store_sqlite *store, int64_t source)
 {
     for (size_t i = 0; i < store->low_water_mark_count; i++)
@@ -112,13 +112,13 @@ int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, 
 int store_sqlite_claim_add_event(struct store_sqlite *store, int64_t event, const char *done)
 {
     struct store_sqlite_claiming *claiming = &store->claiming;
-    if (claiming->count == claiming->room) {
-        size_t room = claiming->room == 0 ? 64 : 2 * claiming->room;
-        struct store_claimed_event *events = realloc(claiming->events, room * sizeof *events);
+    if (claiming->count == claiming->capacity) {
+        size_t capacity = claiming->capacity == 0 ? 64 : 2 * claiming->capacity;
+        struct store_claimed_event *events = realloc(claiming->events, capacity * sizeof *events);
         if (events == NULL)
             return store_sqlite_fail(store, SQLITE_NOMEM);
         claiming->events = events;
-        claiming->room = room;
+        claiming->capacity = capacity;
     }
     done = *done == '\0' ? "" : strdup(done);
     if (done == NULL)

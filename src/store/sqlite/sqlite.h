@@ -139,7 +139,7 @@ struct store_sqlite_claiming {
     bool durable;                   /* it stores events, so its commit must be on the disk */
     int64_t source, low_water_mark; /* of the handle, after the commit */
     struct store_claimed_event *events;
-    size_t count, room;
+    size_t count, capacity;
 };
 
 struct store_sqlite {
