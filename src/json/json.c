@@ -21,8 +21,8 @@
 
 /* ---- finding ---- */
 
-/* Returns the byte after the closing quote of a JSON string, or `end` if the text ends first. `at` is at the
- * opening quote. The JSON reader uses it, in any process. */
+/* Returns the byte after the closing quote of the JSON string whose opening quote is at `at`, or `end` if
+ * the text ends first. Finding values, keys and children all build on it. */
 static const char *find_string_end(const char *at, const char *end)
 {
     for (at++; at < end;) {
@@ -37,7 +37,7 @@ static const char *find_string_end(const char *at, const char *end)
 }
 
 /* Returns the end of the JSON value that begins at `at`. It counts brackets outside strings and decodes
- * nothing, so any process can skip large values quickly. It never reads past `end`, even in broken text. */
+ * nothing, so that large values are skipped quickly. It never reads past `end`, even in broken text. */
 static const char *find_value_end(const char *at, const char *end)
 {
     size_t depth = 0;
@@ -79,7 +79,8 @@ static const char *find_value_end(const char *at, const char *end)
     return end;
 }
 
-/* Removes white space and everything else around the first JSON value. Runs in any process. */
+/* Returns the first JSON value in the text, without the white space before it and anything after it.
+ * json_find and the decoders call it, because callers pass values with white space around them. */
 static struct json_span trim_to_value(struct json_span text)
 {
     const char *end = text.at + text.bytes;
@@ -87,133 +88,135 @@ static struct json_span trim_to_value(struct json_span text)
     return (struct json_span){at, (size_t)(find_value_end(at, end) - at)};
 }
 
-/* A walk over the values of a container: each element or member is passed to the callback. */
-struct walk {
+/* How far the children of a JSON array or object have been read. */
+struct child_reader {
     const char *at, *end;
-    bool object;
+    bool is_object;
 };
 
-/* Prepares to read the children of a JSON array (open is '[') or object ('{'). Returns false if the value is
- * of another kind. The JSON reader calls it before read_next_child, in any process. */
-static bool begin_walk(struct walk *walk, struct json_span value, char open)
+/* Prepares to read the children of a JSON array (opening_bracket is '[') or object ('{') with
+ * read_next_child. Returns false if the value is of another kind. */
+static bool open_children(struct child_reader *children, struct json_span value, char opening_bracket)
 {
-    walk->end = value.at + value.bytes;
-    walk->at = json_scan_white(value.at, walk->end);
-    walk->object = open == '{';
-    if (walk->at == walk->end || *walk->at != open)
+    children->end = value.at + value.bytes;
+    children->at = json_scan_white(value.at, children->end);
+    children->is_object = opening_bracket == '{';
+    if (children->at == children->end || *children->at != opening_bracket)
         return false;
-    walk->at++;
+    children->at++;
     return true;
 }
 
-/* Reads the next element of a JSON array, or the next key and value of an object. Returns false at the end
- * or where the text is broken. All loops over JSON containers use it, in any process. */
-static bool read_next_child(struct walk *walk, struct json_span *key, struct json_span *value)
+/* Reads the next element of a JSON array (`key` is not used then), or the next key and value of an object.
+ * Returns false after the last one, or where the text is broken. */
+static bool read_next_child(struct child_reader *children, struct json_span *key, struct json_span *value)
 {
-    const char *at = json_scan_white(walk->at, walk->end);
+    const char *at = json_scan_white(children->at, children->end);
 
-    if (at < walk->end && *at == ',')
-        at = json_scan_white(at + 1, walk->end);
-    if (at == walk->end || *at == ']' || *at == '}')
+    if (at < children->end && *at == ',')
+        at = json_scan_white(at + 1, children->end);
+    if (at == children->end || *at == ']' || *at == '}')
         return false;
-    if (walk->object) {
+    if (children->is_object) {
         if (*at != '"')
             return false;
         key->at = at;
-        at = find_string_end(at, walk->end);
+        at = find_string_end(at, children->end);
         key->bytes = (size_t)(at - key->at);
-        at = json_scan_white(at, walk->end);
-        if (at == walk->end || *at != ':')
+        at = json_scan_white(at, children->end);
+        if (at == children->end || *at != ':')
             return false;
-        at = json_scan_white(at + 1, walk->end);
+        at = json_scan_white(at + 1, children->end);
     }
     value->at = at;
-    at = find_value_end(at, walk->end);
+    at = find_value_end(at, children->end);
     value->bytes = (size_t)(at - value->at);
-    walk->at = at;
+    children->at = at;
     return value->bytes > 0;
 }
 
-/* Calls on_element for each element of a JSON array, until one call returns nonzero, and returns that;
- * EP_EINVAL if the value is not an array. The producer reads the events of an http answer with it,
- * `eventpipe show` a list of stages. */
+/* Calls on_element for each element of a JSON array until a call returns nonzero. Returns what the last
+ * call returned, 0 for an empty array, EP_EINVAL if the value is no array. The producer reads the events
+ * in an http answer with it, `eventpipe show` a list of stages. */
 int json_each_element(struct json_span array, int (*on_element)(struct json_span element, void *user),
                       void *user)
 {
-    struct walk walk;
+    struct child_reader children;
     struct json_span element;
     int result = 0;
 
-    if (!begin_walk(&walk, array, '['))
+    if (!open_children(&children, array, '['))
         return EP_EINVAL;
-    while (result == 0 && read_next_child(&walk, NULL, &element))
+    while (result == 0 && read_next_child(&children, NULL, &element))
         result = on_element(element, user);
     return result;
 }
 
-/* Calls on_member for each key and value of a JSON object, until one call returns nonzero, and returns that;
- * EP_EINVAL if the value is not an object. A worker reads the answer of an exec stage with it. */
+/* Calls on_member for each key and value of a JSON object until a call returns nonzero. Returns what the
+ * last call returned, 0 for an empty object, EP_EINVAL if the value is no object. A worker reads what the
+ * program of an exec stage answered with it. */
 int json_each_member(struct json_span object,
                      int (*on_member)(struct json_span key, struct json_span value, void *user), void *user)
 {
-    struct walk walk;
+    struct child_reader children;
     struct json_span key, value;
     int result = 0;
 
-    if (!begin_walk(&walk, object, '{'))
+    if (!open_children(&children, object, '{'))
         return EP_EINVAL;
-    while (result == 0 && read_next_child(&walk, &key, &value))
+    while (result == 0 && read_next_child(&children, &key, &value))
         result = on_member(key, value, user);
     return result;
 }
 
-/* Compares decoded text with one step of a JSON pointer, in which ~1 stands for / and ~0 for ~. json_find
- * uses it for each key, in any process. */
-static bool pointer_step_equals(const char *step, const char *step_end, const char *text, size_t bytes)
+/* Returns whether decoded text equals one step of a JSON pointer (the part between two slashes), in which
+ * ~1 stands for / and ~0 for ~. json_find compares each key of an object with it. */
+static bool text_equals_pointer_step(const char *step, const char *step_end, const char *text, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++) {
         if (step == step_end)
             return false;
-        char c = *step++;
-        if (c == '~' && step < step_end && (*step == '0' || *step == '1'))
-            c = *step++ == '1' ? '/' : '~';
+        char step_char = *step++;
+        if (step_char == '~' && step < step_end && (*step == '0' || *step == '1'))
+            step_char = *step++ == '1' ? '/' : '~';
         // All `bytes` of text are there. NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult)
-        if (c != text[i])
+        if (step_char != text[i])
             return false;
     }
     return step == step_end;
 }
 
-/* Returns whether a key of a JSON object equals one step of a JSON pointer. It decodes only keys with
- * escapes, since json_find compares many keys for every event. Runs in any process. */
+/* Returns whether a key of a JSON object equals one step of a JSON pointer. Only a key with escapes is
+ * decoded, since json_find compares many keys for every event. If memory is short, such a key does not
+ * match. */
 static bool key_equals_step(struct json_span key, const char *step, const char *step_end)
 {
     if (key.bytes < 2)
         return false;
     if (memchr(key.at, '\\', key.bytes) == NULL)
-        return pointer_step_equals(step, step_end, key.at + 1, key.bytes - 2);
+        return text_equals_pointer_step(step, step_end, key.at + 1, key.bytes - 2);
     char *text = json_text(key);
-    bool same = text != NULL && pointer_step_equals(step, step_end, text, strlen(text));
+    bool is_equal = text != NULL && text_equals_pointer_step(step, step_end, text, strlen(text));
     free(text);
-    return same;
+    return is_equal;
 }
 
 /* Replaces *value by the child that one step of a JSON pointer names: a member of an object, or an element
- * of an array by its index. Returns false if there is none. json_find calls it, in any process. */
+ * of an array by its index. Returns false if there is none. json_find calls it for each step. */
 static bool follow_pointer_step(struct json_span *value, const char *step, const char *step_end)
 {
-    struct walk walk;
-    struct json_span key = {0}, member = {0};
+    struct child_reader children;
+    struct json_span key = {0}, child = {0};
 
-    if (begin_walk(&walk, *value, '{')) {
-        while (read_next_child(&walk, &key, &member))
+    if (open_children(&children, *value, '{')) {
+        while (read_next_child(&children, &key, &child))
             if (key_equals_step(key, step, step_end)) {
-                *value = member;
+                *value = child;
                 return true;
             }
         return false;
     }
-    if (!begin_walk(&walk, *value, '[') || step == step_end || (step[0] == '0' && step_end - step > 1))
+    if (!open_children(&children, *value, '[') || step == step_end || (step[0] == '0' && step_end - step > 1))
         return false;
     size_t index = 0;
     for (; step < step_end; step++) {
@@ -221,17 +224,17 @@ static bool follow_pointer_step(struct json_span *value, const char *step, const
             return false;
         index = index * 10 + (size_t)(*step - '0');
     }
-    while (read_next_child(&walk, NULL, &member))
+    while (read_next_child(&children, NULL, &child))
         if (index-- == 0) {
-            *value = member;
+            *value = child;
             return true;
         }
     return false;
 }
 
-/* Finds the value that a JSON pointer (RFC 6901) names in valid JSON text; false if there is none. Any
- * process calls it: the producer finds UIDs and cursors in answers, `keep` reads injected events,
- * `eventpipe` reads the daemon's answers. */
+/* Finds the value that a JSON pointer (RFC 6901) names in valid JSON text. Returns false if there is none.
+ * The producer finds UIDs and cursors in answers with it, the keeper reads injected events, `eventpipe`
+ * the daemon's answers. */
 bool json_find(struct json_span text, const char *pointer, struct json_span *out)
 {
     struct json_span value = trim_to_value(text);
@@ -250,8 +253,9 @@ bool json_find(struct json_span text, const char *pointer, struct json_span *out
 
 /* ---- decoding ---- */
 
-/* Tells the kind of a JSON value by its first character, '0' for every number and NUL for nothing. Any
- * process calls it before it decodes a value. */
+/* Returns the first character of a JSON value as its kind, '0' for every number, and NUL if there is no
+ * value. Callers ask this before they decode a value: the producer for events, a worker for a program's
+ * answers, `eventpipe` for the daemon's. */
 char json_kind(struct json_span value)
 {
     const char *end = value.at + value.bytes;
@@ -262,10 +266,11 @@ char json_kind(struct json_span value)
     return *at == '-' || json_scan_is_digit(*at) ? '0' : *at;
 }
 
-/* Reads the four hex digits of a JSON \u escape; -1 if they are not four hex digits. Runs in any process. */
+/* Returns the number that the four hex digits of a JSON \u escape stand for, or -1 if they are not four
+ * hex digits. */
 static long read_four_hex_digits(const char *at, const char *end)
 {
-    long point = 0;
+    long number = 0;
 
     if (end - at < 4)
         return -1;
@@ -273,14 +278,14 @@ static long read_four_hex_digits(const char *at, const char *end)
         int digit = json_scan_hex_digit(at[i]);
         if (digit < 0)
             return -1;
-        point = point * 16 + digit;
+        number = number * 16 + digit;
     }
-    return point;
+    return number;
 }
 
-/* Reads the four digits after \u in a JSON string, and the second half of a surrogate pair, and moves *at
- * behind them. Returns the code point, U+FFFD for half a pair, or `nul` for a NUL. Runs in any process. */
-static uint32_t read_unicode_escape(const char **at, const char *end, uint32_t nul)
+/* Reads the four digits after \u in a JSON string, together with the second half of a surrogate pair, and
+ * moves *at past them. Returns the code point, U+FFFD for half a pair, or nul_replacement for a NUL. */
+static uint32_t read_unicode_escape(const char **at, const char *end, uint32_t nul_replacement)
 {
     long high = read_four_hex_digits(*at, end);
 
@@ -290,7 +295,7 @@ static uint32_t read_unicode_escape(const char **at, const char *end, uint32_t n
     }
     *at += 4;
     if (high < 0xD800 || high > 0xDFFF)
-        return high == 0 ? nul : (uint32_t)high;
+        return high == 0 ? nul_replacement : (uint32_t)high;
     if (high < 0xDC00 && end - *at >= 6 && (*at)[0] == '\\' && (*at)[1] == 'u') {
         long low = read_four_hex_digits(*at + 2, end);
         if (low >= 0xDC00 && low <= 0xDFFF) {
@@ -301,12 +306,11 @@ static uint32_t read_unicode_escape(const char **at, const char *end, uint32_t n
     return 0xFFFD;
 }
 
-/* Decodes the escapes of a JSON string into `out` and returns the length. The result is never longer than
- * its source: the shortest escape has two bytes and gives one, \uXXXX gives at most three. Runs in any
- * process. */
-static size_t decode_string(const char *at, const char *end, char *out, uint32_t nul)
+/* Decodes the escapes of a JSON string into `out` and returns the number of bytes written. `out` may be as
+ * small as the source: the shortest escape has two bytes and gives one, \uXXXX gives at most three. */
+static size_t decode_string(const char *at, const char *end, char *out, uint32_t nul_replacement)
 {
-    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    static const char escape_letters[] = "\"\\/bfnrt", escaped_chars[] = "\"\\/\b\f\n\r\t";
     char *start = out;
 
     while (at < end && *at != '"') {
@@ -318,20 +322,20 @@ static size_t decode_string(const char *at, const char *end, char *out, uint32_t
             break;
         char c = *at++;
         if (c == 'u') {
-            out += base_utf8_put(read_unicode_escape(&at, end, nul), out);
+            out += base_utf8_put(read_unicode_escape(&at, end, nul_replacement), out);
             continue;
         }
-        const char *found = c == '\0' ? NULL : strchr(from, c);
+        const char *found = c == '\0' ? NULL : strchr(escape_letters, c);
         if (found != NULL)
-            *out++ = to[found - from];
+            *out++ = escaped_chars[found - escape_letters];
     }
     return (size_t)(out - start);
 }
 
-/* Returns the decoded text of a JSON string, or the digits of a number, allocated; NULL for other kinds and
- * without memory. json_text replaces a NUL (`nul` is U+FFFD), json_text_exact keeps it (0). Runs in any
- * process. */
-static char *decode_scalar(struct json_span value, uint32_t nul, size_t *bytes)
+/* Returns the decoded text of a JSON string or the digits of a number; NULL for other kinds or when memory
+ * is short. The caller frees it. json_text passes U+FFFD as nul_replacement, because a C string ends at a
+ * NUL; json_text_exact passes 0 and so keeps it. */
+static char *decode_string_or_number(struct json_span value, uint32_t nul_replacement, size_t *bytes)
 {
     struct json_span inner = trim_to_value(value);
     char kind = json_kind(inner);
@@ -343,7 +347,7 @@ static char *decode_scalar(struct json_span value, uint32_t nul, size_t *bytes)
         return NULL;
     *bytes = inner.bytes;
     if (kind == '"')
-        *bytes = decode_string(inner.at + 1, inner.at + inner.bytes, text, nul);
+        *bytes = decode_string(inner.at + 1, inner.at + inner.bytes, text, nul_replacement);
     else
         memcpy(text, inner.at, inner.bytes);
     text[*bytes] = '\0';
@@ -353,37 +357,37 @@ static char *decode_scalar(struct json_span value, uint32_t nul, size_t *bytes)
 char *json_text(struct json_span value)
 {
     size_t bytes;
-    return decode_scalar(value, 0xFFFD, &bytes);
+    return decode_string_or_number(value, 0xFFFD, &bytes);
 }
 
 char *json_text_exact(struct json_span value, size_t *bytes)
 {
-    return decode_scalar(value, 0, bytes);
+    return decode_string_or_number(value, 0, bytes);
 }
 
-/* Reads a JSON number exactly into 64 bits; false if it is not whole or does not fit. The producer reads
- * cursors and timestamps with it, `eventpipe` numbers in the daemon's answers. A double would change IDs
- * above 2^53. */
+/* Reads a JSON number into exactly 64 bits. Returns false if it is not whole or does not fit. The producer
+ * reads cursors and timestamps with it, `eventpipe` the numbers in the daemon's answers. A double would
+ * change IDs above 2^53. */
 bool json_int64(struct json_span value, int64_t *out)
 {
     struct json_span inner = trim_to_value(value);
     const char *at = inner.at, *end = inner.at + inner.bytes;
-    bool negative = at < end && *at == '-';
+    bool is_negative = at < end && *at == '-';
     int64_t number = 0;
 
-    if (negative)
+    if (is_negative)
         at++;
     if (at == end || !json_scan_is_digit(*at))
         return false;
-    /* collected as a negative number, since INT64_MIN has no positive counterpart */
+    /* collected as a is_negative number, since INT64_MIN has no positive counterpart */
     for (; at < end && json_scan_is_digit(*at); at++)
         if (__builtin_mul_overflow(number, 10, &number) || __builtin_sub_overflow(number, *at - '0', &number))
             return false;
     if (at < end && *at == '.') /* 12.0 is whole; 1e3 is refused: it is written for measurements */
         for (at++; at < end && *at == '0'; at++)
             ;
-    if (at != end || (!negative && number == INT64_MIN))
+    if (at != end || (!is_negative && number == INT64_MIN))
         return false;
-    *out = negative ? number : -number;
+    *out = is_negative ? number : -number;
     return true;
 }

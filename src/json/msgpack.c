@@ -23,9 +23,9 @@
 #include "src/base/utf8.h"
 #include "src/json/msgpack_head.h"
 
-/* Reads an unsigned number of `size` bytes (0 to 8), highest byte first, as MessagePack stores lengths and
- * numbers. The MessagePack reader uses it, in any process. */
-uint64_t json_msgpack_big_endian(const char *at, size_t size)
+/* Returns the unsigned number in `size` bytes (0 to 8), highest byte first, as MessagePack stores lengths
+ * and numbers. The caller makes sure that the bytes are there. */
+uint64_t json_msgpack_read_big_endian(const char *at, size_t size)
 {
     uint64_t number = 0;
 
@@ -38,10 +38,11 @@ uint64_t json_msgpack_big_endian(const char *at, size_t size)
 struct layout {
     unsigned char kind;
     unsigned char length_bytes; /* of the length or count that follows; 0 = none */
-    unsigned char fixed_bytes;  /* of content, beside what the length says */
+    unsigned char fixed_bytes;  /* of content that is always there, added to the length */
 };
 
 #define LAYOUT_FIRST 0xC0
+#define LAYOUT_END 0xE0 /* from here on, small negative integers */
 static const struct layout layouts[] = {
     {MSGPACK_NIL, 0, 0},        {MSGPACK_EXTENSION, 0, 0}, {MSGPACK_BOOL, 0, 0},
     {MSGPACK_BOOL, 0, 0},       {MSGPACK_BYTES, 1, 0},     {MSGPACK_BYTES, 2, 0},
@@ -55,60 +56,61 @@ static const struct layout layouts[] = {
     {MSGPACK_TEXT, 4, 0},       {MSGPACK_ARRAY, 2, 0},     {MSGPACK_ARRAY, 4, 0},
     {MSGPACK_MAP, 2, 0},        {MSGPACK_MAP, 4, 0},
 };
-static_assert(sizeof layouts / sizeof layouts[0] == 0xE0 - LAYOUT_FIRST,
+static_assert(sizeof layouts / sizeof layouts[0] == LAYOUT_END - LAYOUT_FIRST,
               "one layout for each of 0xC0 to 0xDF");
 
-/* Decodes a MessagePack format byte that holds a small number, length or count in its own bits. *content
- * gets the length of a text. Runs in any process. */
-static void read_short_format(unsigned char format, struct msgpack_head *head, uint64_t *content)
+/* Decodes a MessagePack format byte that holds a small integer, length or count in its own bits. For a
+ * text, *content_bytes becomes its length. json_msgpack_head_read calls it for all formats that have no
+ * layout in the table. */
+static void read_short_format(unsigned char format, struct msgpack_head *head, uint64_t *content_bytes)
 {
-    if (format < 0x80 || format >= 0xE0) {
+    if (format < 0x80 || format >= LAYOUT_END) {
         head->kind = MSGPACK_INTEGER;
     } else if (format < 0x90) {
         head->kind = MSGPACK_MAP;
-        head->values = 2 * (uint64_t)(format & 0x0F);
+        head->child_count = 2 * (uint64_t)(format & 0x0F);
     } else if (format < 0xA0) {
         head->kind = MSGPACK_ARRAY;
-        head->values = format & 0x0F;
+        head->child_count = format & 0x0F;
     } else {
         head->kind = MSGPACK_TEXT;
-        *content = format & 0x1F;
+        *content_bytes = format & 0x1F;
     }
 }
 
-/* Decodes the first bytes of a MessagePack value: its kind, its length, and how many values follow inside.
- * Returns false if the bytes end within the head. The MessagePack reader and its conversion to JSON build on
- * it, in any process. */
-bool json_msgpack_head_read(struct msgpack text, struct msgpack_head *head)
+/* Decodes the first bytes of a MessagePack value: its kind, where its content lies, and how many values
+ * follow inside it. Returns false if the input ends within these bytes or within the content. The
+ * MessagePack reader and the conversion to JSON begin each value with it. */
+bool json_msgpack_head_read(struct msgpack input, struct msgpack_head *head)
 {
-    uint64_t content = 0, length = 0;
-    size_t before = 1; /* bytes before the content */
+    uint64_t content_bytes = 0, length = 0;
+    size_t prefix_bytes = 1; /* the format byte and the length */
 
-    if (text.bytes == 0)
+    if (input.bytes == 0)
         return false;
-    unsigned char format = (unsigned char)text.at[0];
+    unsigned char format = (unsigned char)input.at[0];
     *head = (struct msgpack_head){.format = format};
-    if (format < LAYOUT_FIRST || format >= 0xE0) {
-        read_short_format(format, head, &content);
+    if (format < LAYOUT_FIRST || format >= LAYOUT_END) {
+        read_short_format(format, head, &content_bytes);
     } else {
         const struct layout *layout = &layouts[format - LAYOUT_FIRST];
-        before += layout->length_bytes;
-        if (text.bytes < before)
+        prefix_bytes += layout->length_bytes;
+        if (input.bytes < prefix_bytes)
             return false;
-        length = json_msgpack_big_endian(text.at + 1, layout->length_bytes);
+        length = json_msgpack_read_big_endian(input.at + 1, layout->length_bytes);
         head->kind = (enum msgpack_kind)layout->kind;
-        content = layout->fixed_bytes;
+        content_bytes = layout->fixed_bytes;
         if (head->kind == MSGPACK_ARRAY || head->kind == MSGPACK_MAP)
-            head->values = head->kind == MSGPACK_MAP ? 2 * length : length;
+            head->child_count = head->kind == MSGPACK_MAP ? 2 * length : length;
         else
-            content += length;
+            content_bytes += length;
     }
-    if (content > text.bytes - before)
+    if (content_bytes > input.bytes - prefix_bytes)
         return false;
-    head->content = text.at + before;
-    head->content_bytes = (size_t)content;
-    head->bytes = before + (size_t)content;
-    if (head->kind == MSGPACK_EXTENSION && content > 0) { /* its first byte is its type */
+    head->content = input.at + prefix_bytes;
+    head->content_bytes = (size_t)content_bytes;
+    head->bytes = prefix_bytes + (size_t)content_bytes;
+    if (head->kind == MSGPACK_EXTENSION && content_bytes > 0) { /* its first byte is its type */
         head->extension = (signed char)head->content[0];
         head->content++;
         head->content_bytes--;
@@ -116,12 +118,12 @@ bool json_msgpack_head_read(struct msgpack text, struct msgpack_head *head)
     return true;
 }
 
-/* Returns the 64 bits of a MessagePack integer; if *negative is set, they are two's complement. The
- * conversion to JSON uses it for numbers and for keys, in any process. */
-uint64_t json_msgpack_head_integer(const struct msgpack_head *head, bool *negative)
+/* Returns the 64 bits of a MessagePack integer; if *negative becomes true, they are two's complement. The
+ * conversion to JSON writes numbers and the keys of maps with it. */
+uint64_t json_msgpack_head_read_integer(const struct msgpack_head *head, bool *negative)
 {
     size_t bits = 8 * head->content_bytes;
-    uint64_t number = json_msgpack_big_endian(head->content, head->content_bytes);
+    uint64_t number = json_msgpack_read_big_endian(head->content, head->content_bytes);
 
     if (bits == 0)
         number = (uint64_t)(int64_t)(signed char)head->format;
@@ -132,32 +134,32 @@ uint64_t json_msgpack_head_integer(const struct msgpack_head *head, bool *negati
     return number;
 }
 
-/* Finds where the first MessagePack value ends, and checks all lengths in it against the bytes that are
- * there. Returns EP_EPROTO with a message if they do not fit. Run it on untrusted bytes first: the producer
- * does so for each frame from Idefix, `eventpipe import` for each row. */
-int json_msgpack_first(struct msgpack text, struct msgpack *value, struct error *error)
+/* Finds where the first MessagePack value of the input ends, and checks all lengths in it against the
+ * bytes that are there. Returns 0, or EP_EPROTO with a message. The producer calls it first for each
+ * untrusted frame from Idefix, `eventpipe import` for each row of a database. */
+int json_msgpack_first(struct msgpack input, struct msgpack *value, struct error *error)
 {
-    size_t at = 0;
+    size_t offset = 0;
     uint64_t pending = 1; /* values that must still follow; never more than bytes remain */
 
     while (pending > 0) {
         struct msgpack_head head;
-        if (!json_msgpack_head_read((struct msgpack){text.at + at, text.bytes - at}, &head))
+        if (!json_msgpack_head_read((struct msgpack){input.at + offset, input.bytes - offset}, &head))
             return base_error_set(error, EP_EPROTO, "MessagePack ends within the value at byte %zu of %zu",
-                                  at, text.bytes);
+                                  offset, input.bytes);
         pending--;
-        size_t left = text.bytes - at - head.bytes;
-        if (head.values > left || pending > left - head.values) {
-            unsigned long long announced = pending + head.values;
+        size_t bytes_left = input.bytes - offset - head.bytes;
+        if (head.child_count > bytes_left || pending > bytes_left - head.child_count) {
+            unsigned long long announced_count = pending + head.child_count;
             return base_error_set(
                 error, EP_EPROTO,
-                "MessagePack: at byte %zu %llu values are announced, but %zu bytes are left", at, announced,
-                left);
+                "MessagePack announces %llu values at byte %zu, more than the bytes that are left (%zu)",
+                announced_count, offset, bytes_left);
         }
-        pending += head.values;
-        at += head.bytes;
+        pending += head.child_count;
+        offset += head.bytes;
     }
-    *value = (struct msgpack){text.at, at};
+    *value = (struct msgpack){input.at, offset};
     return 0;
 }
 
@@ -172,7 +174,7 @@ bool json_msgpack_bool(struct msgpack value)
     return value.bytes > 0 && (unsigned char)value.at[0] == 0xC3;
 }
 
-/* Returns where the bytes of a MessagePack text or byte string are, without copying them; false for other
+/* Finds the bytes of a MessagePack text or byte string without copying them. Returns false for other
  * kinds. The producer reads frames and events from Idefix with it, `eventpipe import` the rows of a
  * database. */
 bool json_msgpack_content(struct msgpack value, struct json_span *content)
@@ -185,28 +187,30 @@ bool json_msgpack_content(struct msgpack value, struct json_span *content)
     return true;
 }
 
-/* Copies a MessagePack text to an allocated C string, and replaces NUL and invalid UTF-8 by U+FFFD. NULL for
- * other kinds and without memory. The producer reads the texts of Idefix frames and events with it. */
+/* Copies a MessagePack text to a C string, with U+FFFD for each NUL and each byte that is not UTF-8.
+ * Returns NULL for other kinds or when memory is short; the caller frees the copy. The producer reads the
+ * texts in Idefix frames and events with it. */
 char *json_msgpack_text(struct msgpack value)
 {
     struct msgpack_head head;
 
     if (!json_msgpack_head_read(value, &head) || head.kind != MSGPACK_TEXT)
         return NULL;
-    char *text = malloc(head.content_bytes * strlen(UTF8_REPLACEMENT) + 1), *to = text;
+    char *text = malloc(head.content_bytes * strlen(UTF8_REPLACEMENT) + 1), *out = text;
     const char *at = head.content, *end = at + head.content_bytes;
     while (text != NULL && at < end) {
         size_t length = *at == '\0' ? 0 : base_utf8_length(at, end);
-        to = length > 0 ? mempcpy(to, at, length) : stpcpy(to, UTF8_REPLACEMENT);
+        out = length > 0 ? mempcpy(out, at, length) : stpcpy(out, UTF8_REPLACEMENT);
         at += length > 0 ? length : 1;
     }
     if (text != NULL)
-        *to = '\0';
+        *out = '\0';
     return text;
 }
 
-/* Splits the first MessagePack value off `rest`; false if there is none. Runs in any process. */
-static bool take_first_value(struct msgpack *rest, struct msgpack *value)
+/* Removes the first MessagePack value from the bytes in *rest and returns it in *value. Returns false if
+ * *rest does not begin with a complete value. The loops over arrays and maps use it. */
+static bool split_off_first_value(struct msgpack *rest, struct msgpack *value)
 {
     if (json_msgpack_first(*rest, value, NULL) != 0)
         return false;
@@ -215,65 +219,68 @@ static bool take_first_value(struct msgpack *rest, struct msgpack *value)
     return true;
 }
 
-/* Enters a MessagePack array or map: *rest gets the bytes of its children, *values their number (a map has
- * two for each member). Returns false if the value is of another kind. Runs in any process. */
+/* Prepares to read the children of a MessagePack array or map: *rest becomes the bytes of the children,
+ * *child_count their number (two for each member of a map). Returns false if the value is of another kind.
+ * */
 static bool open_container(struct msgpack value, enum msgpack_kind kind, struct msgpack *rest,
-                           uint64_t *values)
+                           uint64_t *child_count)
 {
     struct msgpack_head head;
 
     if (!json_msgpack_head_read(value, &head) || head.kind != kind)
         return false;
     *rest = (struct msgpack){value.at + head.bytes, value.bytes - head.bytes};
-    *values = head.values;
+    *child_count = head.child_count;
     return true;
 }
 
-/* Calls on_element for each element of a MessagePack array, until one call returns nonzero, and returns
- * that; EP_EINVAL if the value is not an array. The producer reads the events of an Idefix page with it. */
+/* Calls on_element for each element of a MessagePack array until a call returns nonzero. Returns what the
+ * last call returned, 0 for an empty array, EP_EINVAL if the value is no array. The producer reads the
+ * events of an Idefix page with it. */
 int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msgpack element, void *user),
                               void *user)
 {
     struct msgpack rest, element;
-    uint64_t left;
+    uint64_t children_left;
     int result = 0;
 
-    if (!open_container(array, MSGPACK_ARRAY, &rest, &left))
+    if (!open_container(array, MSGPACK_ARRAY, &rest, &children_left))
         return EP_EINVAL;
-    for (; result == 0 && left > 0 && take_first_value(&rest, &element); left--)
+    for (; result == 0 && children_left > 0 && split_off_first_value(&rest, &element); children_left--)
         result = on_element(element, user);
     return result;
 }
 
-/* Calls on_member for each key and value of a MessagePack map, until one call returns nonzero, and returns
- * that; EP_EINVAL if the value is not a map. The producer reads an Idefix frame with it, `eventpipe import`
- * a row's marks. */
+/* Calls on_member for each key and value of a MessagePack map until a call returns nonzero. Returns what
+ * the last call returned, 0 for an empty map, EP_EINVAL if the value is no map. The producer reads an
+ * Idefix frame with it, `eventpipe import` the marks of a row. */
 int json_msgpack_each_member(struct msgpack map,
                              int (*on_member)(struct msgpack key, struct msgpack value, void *user),
                              void *user)
 {
     struct msgpack rest, key, value;
-    uint64_t left;
+    uint64_t children_left;
     int result = 0;
 
-    if (!open_container(map, MSGPACK_MAP, &rest, &left))
+    if (!open_container(map, MSGPACK_MAP, &rest, &children_left))
         return EP_EINVAL;
-    for (; result == 0 && left > 0 && take_first_value(&rest, &key) && take_first_value(&rest, &value);
-         left -= 2)
+    for (; result == 0 && children_left > 0 && split_off_first_value(&rest, &key) &&
+           split_off_first_value(&rest, &value);
+         children_left -= 2)
         result = on_member(key, value, user);
     return result;
 }
 
-struct search {
+struct key_search {
     const char *key;
     struct msgpack value;
 };
 
-/* Called for each member of a MessagePack map: keeps the value and stops the walk if the key is the one that
- * json_msgpack_find looks for. Runs in any process. */
+/* Keeps the value of a MessagePack map's member and returns 1, which ends the search, if its key is the
+ * one that json_msgpack_find looks for. Otherwise returns 0. */
 static int on_member_compare_key(struct msgpack key, struct msgpack value, void *user)
 {
-    struct search *search = user;
+    struct key_search *search = user;
     struct json_span text;
 
     if (json_msgpack_kind(key) != MSGPACK_TEXT || !json_msgpack_content(key, &text) ||
@@ -283,11 +290,12 @@ static int on_member_compare_key(struct msgpack key, struct msgpack value, void 
     return 1;
 }
 
-/* Finds the value of the first member of a MessagePack map that has this text as its key; false if there is
- * none. The producer finds the members of an Idefix event with it, `eventpipe import` those of a row. */
+/* Finds the value of the first member of a MessagePack map that has this text as its key. Returns false if
+ * there is none or the value is no map. The producer finds the members of an Idefix event with it,
+ * `eventpipe import` those of a row. */
 bool json_msgpack_find(struct msgpack map, const char *key, struct msgpack *value)
 {
-    struct search search = {.key = key};
+    struct key_search search = {.key = key};
 
     if (json_msgpack_each_member(map, on_member_compare_key, &search) != 1)
         return false;

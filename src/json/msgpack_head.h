@@ -13,17 +13,17 @@ struct msgpack_head {
     const char *content; /* of text, bytes, extension, integer and float: the last content_bytes of `bytes` */
     size_t content_bytes; /* of an integer or float written as such: 1, 2, 4 or 8; 0 = it is in the format
                              byte */
-    uint64_t
-        values; /* that follow: an array's elements, a map's keys and values; not checked against the bytes */
+    uint64_t child_count; /* an array's elements, or a map's keys and values; not checked against the
+                             bytes that are left */
     unsigned char format;
     signed char extension; /* its type */
 };
 
-/* False if the text ends within the head. */
-bool json_msgpack_head_read(struct msgpack text, struct msgpack_head *head);
+/* False if the input ends within the head or its content. */
+bool json_msgpack_head_read(struct msgpack input, struct msgpack_head *head);
 /* Returns an integer's 64 bits; *negative: read them as two's complement. */
-uint64_t json_msgpack_head_integer(const struct msgpack_head *head, bool *negative);
+uint64_t json_msgpack_head_read_integer(const struct msgpack_head *head, bool *negative);
 /* Reads size bytes (1 to 8), the highest first. */
-uint64_t json_msgpack_big_endian(const char *at, size_t size);
+uint64_t json_msgpack_read_big_endian(const char *at, size_t size);
 
 #endif

@@ -32,8 +32,8 @@ static int convert_value(struct converter *converter, struct json_span value);
 
 /* ---- single values ---- */
 
-/* Writes a MessagePack format byte and then the number in `size` bytes (0, 1, 2, 4 or 8), highest byte
- * first. Runs in any process. */
+/* Appends a MessagePack format byte and then the number in `size` bytes (0, 1, 2, 4 or 8), highest byte
+ * first. Every value begins with such a head. */
 static void write_head(struct text *out, unsigned format, uint64_t number, size_t size)
 {
     char head[9] = {(char)format};
@@ -43,8 +43,9 @@ static void write_head(struct text *out, unsigned format, uint64_t number, size_
     base_text_append_bytes(out, head, 1 + size);
 }
 
-/* Writes a MessagePack length in as few bytes as it needs, each size with its own format byte. 0 stands for
- * a format that does not exist. Runs in any process. */
+/* Appends a MessagePack length in as few bytes as it needs; each size has its own format byte, format8 is
+ * 0 if there is none of 8 bits. A length above 32 bits sets `failed` of the output, since MessagePack
+ * cannot hold it. */
 static void write_length(struct text *out, unsigned format8, unsigned format16, unsigned format32,
                          size_t length)
 {
@@ -68,8 +69,8 @@ void json_msgpack_write_bool(struct text *out, bool value)
     write_head(out, value ? 0xC3 : 0xC2, 0, 0);
 }
 
-/* Appends an unsigned integer as MessagePack, in the shortest form that holds it. The conversion from JSON
- * text uses it, in any process. */
+/* Appends an unsigned integer as MessagePack, in the shortest form that holds it. The Idefix client sends
+ * the numbers in the data of its requests this way, converted from JSON text. */
 void json_msgpack_write_uint(struct text *out, uint64_t value)
 {
     if (value < 0x80)
@@ -84,8 +85,8 @@ void json_msgpack_write_uint(struct text *out, uint64_t value)
         write_head(out, 0xCF, value, 8);
 }
 
-/* Appends a signed integer as MessagePack, in the shortest form that holds it. The conversion from JSON text
- * uses it, in any process. */
+/* Appends a signed integer as MessagePack, in the shortest form that holds it. The Idefix client sends
+ * negative numbers in the data of its requests this way, converted from JSON text. */
 void json_msgpack_write_int(struct text *out, int64_t value)
 {
     if (value >= 0)
@@ -102,8 +103,8 @@ void json_msgpack_write_int(struct text *out, int64_t value)
         write_head(out, 0xD3, (uint64_t)value, 8);
 }
 
-/* Appends a double as MessagePack, always in 64 bits, so that no digit is lost. The conversion from JSON
- * text uses it, in any process. */
+/* Appends a double as MessagePack, always in 64 bits, so that no digit is lost. The conversion of JSON
+ * text calls it for numbers that are not whole or do not fit 64 bits. */
 void json_msgpack_write_double(struct text *out, double value)
 {
     uint64_t bits;
@@ -112,8 +113,8 @@ void json_msgpack_write_double(struct text *out, double value)
     write_head(out, 0xCB, bits, 8);
 }
 
-/* Appends a MessagePack text. The Idefix client (in the producer, or in a program that uses the library)
- * writes the members of its frames with it. */
+/* Appends a MessagePack text of `bytes` bytes. The Idefix client (in the producer, or in a program that
+ * uses the library) writes the members of its frames with it. */
 void json_msgpack_write_text(struct text *out, const char *text, size_t bytes)
 {
     if (bytes < 32)
@@ -129,8 +130,8 @@ void json_msgpack_write_bytes(struct text *out, const void *data, size_t bytes)
     base_text_append_bytes(out, data, bytes);
 }
 
-/* Appends the head of a MessagePack array; the caller writes `count` values next. The conversion from JSON
- * text uses it, in any process. */
+/* Appends the head of a MessagePack array; the caller must append `count` values next. The conversion of
+ * JSON text calls it, and the Idefix simulator for broken frames. */
 void json_msgpack_write_array(struct text *out, size_t count)
 {
     if (count < 16)
@@ -139,8 +140,8 @@ void json_msgpack_write_array(struct text *out, size_t count)
         write_length(out, 0, 0xDC, 0xDD, count);
 }
 
-/* Appends the head of a MessagePack map; the caller writes `count` keys and values next. The Idefix client
- * (in the producer, or in a program that uses the library) begins each frame with it. */
+/* Appends the head of a MessagePack map; the caller must append `count` keys and values next. The Idefix
+ * client (in the producer, or in a program that uses the library) begins each frame with it. */
 void json_msgpack_write_map(struct text *out, size_t count)
 {
     if (count < 16)
@@ -151,7 +152,7 @@ void json_msgpack_write_map(struct text *out, size_t count)
 
 /* ---- base64 ---- */
 
-/* Returns the 6 bits that a base64 digit stands for; -1 if it is not a base64 digit. Runs in any process. */
+/* Returns the 6 bits that a base64 digit stands for, or -1 if it is not a base64 digit. */
 static int base64_digit_value(char digit)
 {
     if (digit >= 'A' && digit <= 'Z')
@@ -163,21 +164,21 @@ static int base64_digit_value(char digit)
     return digit == '+' ? 62 : digit == '/' ? 63 : -1;
 }
 
-/* Decodes base64 in place. Returns false unless the text is exactly what base64 makes of some bytes (padded,
- * unused bits zero): then it is ordinary text under a JSON key that happens to end in ":b64", and must not
- * change. Runs in any process. */
+/* Decodes base64 in place and sets *bytes to the new length. Returns false unless the text is exactly what
+ * an encoder writes (padded, unused bits zero): then it is ordinary text under a JSON key that happens to
+ * end in ":b64", and must not change. */
 static bool decode_base64(char *text, size_t *bytes)
 {
-    size_t count = *bytes, padding = 0, decoded_bytes = 0;
+    size_t digit_count = *bytes, padding = 0, decoded_bytes = 0;
     uint32_t bits = 0;
 
-    if (count % 4 != 0)
+    if (digit_count % 4 != 0)
         return false;
-    while (padding < 2 && count > 0 && text[count - 1] == '=') {
-        count--;
+    while (padding < 2 && digit_count > 0 && text[digit_count - 1] == '=') {
+        digit_count--;
         padding++;
     }
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < digit_count; i++) {
         int value = base64_digit_value(text[i]);
         if (value < 0)
             return false;
@@ -191,9 +192,9 @@ static bool decode_base64(char *text, size_t *bytes)
 
 /* ---- numbers and strings ---- */
 
-/* Writes a JSON number as a MessagePack integer or float. A number with a point or an exponent is a float,
- * even if it is whole: json_msgpack_json writes floats that way. A whole number of more than 64 bits becomes
- * a float as well. Runs in any process. */
+/* Appends a JSON number as a MessagePack integer or float. A number with a point or an exponent becomes a
+ * float even if it is whole, since json_msgpack_json writes floats that way; so does a whole number of
+ * more than 64 bits. Returns 0 or EP_ENOMEM. */
 static int convert_number(struct converter *converter, struct json_span value)
 {
     size_t bytes;
@@ -201,25 +202,25 @@ static int convert_number(struct converter *converter, struct json_span value)
 
     if (text == NULL)
         return EP_ENOMEM;
-    bool whole = strpbrk(text, ".eE") == NULL, negative = text[0] == '-';
-    long long integer = 0;
-    unsigned long long natural = 0;
+    bool is_whole = strpbrk(text, ".eE") == NULL, is_negative = text[0] == '-';
+    long long signed_integer = 0;
+    unsigned long long unsigned_integer = 0;
     errno = 0;
-    if (whole && negative)
-        integer = strtoll(text, NULL, 10);
-    else if (whole)
-        natural = strtoull(text, NULL, 10);
-    if (!whole || errno != 0) /* ERANGE */
+    if (is_whole && is_negative)
+        signed_integer = strtoll(text, NULL, 10);
+    else if (is_whole)
+        unsigned_integer = strtoull(text, NULL, 10);
+    if (!is_whole || errno != 0) /* ERANGE */
         json_msgpack_write_double(converter->out, strtod_l(text, NULL, converter->c_locale));
-    else if (negative)
-        json_msgpack_write_int(converter->out, integer);
+    else if (is_negative)
+        json_msgpack_write_int(converter->out, signed_integer);
     else
-        json_msgpack_write_uint(converter->out, natural);
+        json_msgpack_write_uint(converter->out, unsigned_integer);
     free(text);
     return 0;
 }
 
-/* Decodes a JSON string and writes it as MessagePack text. Returns 0 or EP_ENOMEM. Runs in any process. */
+/* Decodes a JSON string and appends it as MessagePack text. Returns 0 or EP_ENOMEM. */
 static int convert_string(struct converter *converter, struct json_span value)
 {
     size_t bytes;
@@ -255,35 +256,35 @@ static int on_element_convert(struct json_span element, void *user)
     return convert_value(user, element);
 }
 
-/* Shortens *bytes by the suffix if the JSON key ends in it (":b64" for example); otherwise returns false.
- * The conversion to MessagePack finds with it which values are base64. Runs in any process. */
-static bool remove_key_suffix(const char *text, size_t *bytes, const char *suffix)
+/* Subtracts the suffix, such as ":b64", from *key_bytes and returns true if the JSON key ends in it;
+ * otherwise returns false. The suffix tells that a member's value is base64. */
+static bool cut_key_suffix(const char *key, size_t *key_bytes, const char *suffix)
 {
-    size_t length = strlen(suffix);
+    size_t suffix_bytes = strlen(suffix);
 
-    if (*bytes < length || memcmp(text + *bytes - length, suffix, length) != 0)
+    if (*key_bytes < suffix_bytes || memcmp(key + *key_bytes - suffix_bytes, suffix, suffix_bytes) != 0)
         return false;
-    *bytes -= length;
+    *key_bytes -= suffix_bytes;
     return true;
 }
 
-/* Writes a member whose JSON key ends in ":b64" and whose value is base64 as MessagePack bytes or text. Sets
- * *done when it did; otherwise nothing is written, and the caller writes the member as it is. Runs in any
- * process. */
-static int convert_base64_member(struct converter *converter, const char *key, size_t key_bytes,
-                                 struct json_span value, bool *done)
+/* Appends a member as MessagePack bytes or text if its JSON key ends in ":b64" and its value is base64,
+ * and sets *is_written. Otherwise it appends nothing, and the caller converts the member as it is. Returns
+ * 0 or EP_ENOMEM. */
+static int write_if_base64_member(struct converter *converter, const char *key, size_t key_bytes,
+                                  struct json_span value, bool *is_written)
 {
     size_t bytes;
 
-    *done = false;
-    if (json_kind(value) != '"' || !remove_key_suffix(key, &key_bytes, ":b64"))
+    *is_written = false;
+    if (json_kind(value) != '"' || !cut_key_suffix(key, &key_bytes, ":b64"))
         return 0;
-    bool is_text = remove_key_suffix(key, &key_bytes, ":string");
+    bool is_text = cut_key_suffix(key, &key_bytes, ":string");
     char *content = json_text_exact(value, &bytes);
     if (content == NULL)
         return EP_ENOMEM;
-    *done = decode_base64(content, &bytes);
-    if (*done) {
+    *is_written = decode_base64(content, &bytes);
+    if (*is_written) {
         json_msgpack_write_text(converter->out, key, key_bytes);
         if (is_text)
             json_msgpack_write_text(converter->out, content, bytes);
@@ -294,19 +295,19 @@ static int convert_base64_member(struct converter *converter, const char *key, s
     return 0;
 }
 
-/* Called for each member of a JSON object: writes its key and value as MessagePack, with base64 decoded
- * where the key asks for it. Returns 0 or EP_ENOMEM, which ends the walk. Runs in any process. */
+/* Appends the key and value of one member of a JSON object as MessagePack, with base64 decoded where the
+ * key's suffix asks for it. Returns 0, or EP_ENOMEM, which ends the loop over the members. */
 static int on_member_convert(struct json_span key, struct json_span value, void *user)
 {
     struct converter *converter = user;
     size_t bytes;
     char *name = json_text_exact(key, &bytes);
-    bool done;
+    bool is_written;
 
     if (name == NULL)
         return EP_ENOMEM;
-    int code = convert_base64_member(converter, name, bytes, value, &done);
-    if (code == 0 && !done) {
+    int code = write_if_base64_member(converter, name, bytes, value, &is_written);
+    if (code == 0 && !is_written) {
         json_msgpack_write_text(converter->out, name, bytes);
         code = convert_value(converter, value);
     }
@@ -314,8 +315,8 @@ static int on_member_convert(struct json_span key, struct json_span value, void 
     return code;
 }
 
-/* Writes a JSON value of any kind as MessagePack. It recurses into arrays and objects, as deep as json_valid
- * allows. Returns 0 or EP_ENOMEM. Runs in any process. */
+/* Appends a JSON value of any kind as MessagePack. It recurses into arrays and objects, which json_valid
+ * has limited to JSON_DEPTH_MAX levels. Returns 0 or EP_ENOMEM. */
 static int convert_value(struct converter *converter, struct json_span value)
 {
     size_t count = 0;
@@ -343,8 +344,9 @@ static int convert_value(struct converter *converter, struct json_span value)
     }
 }
 
-/* Converts valid JSON text to MessagePack and appends it to `out`. Returns 0 or EP_ENOMEM. The Idefix client
- * encodes the data of its requests with it, in the producer or in a program that uses the library. */
+/* Converts valid JSON text to MessagePack and appends it to `out`. Returns 0 or EP_ENOMEM. The Idefix
+ * client, in the producer or in a program that uses the library, encodes the data of its requests with it.
+ * */
 int json_msgpack_write(struct text *out, struct json_span value)
 {
     struct converter converter = {out, newlocale(LC_ALL_MASK, "C", (locale_t)0)};

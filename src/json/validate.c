@@ -11,7 +11,8 @@
  *  1. Exactly RFC 8259 in UTF-8 is accepted, nested at most JSON_DEPTH_MAX deep. An escaped lone
  *     surrogate is within that grammar and accepted; json_text turns it into U+FFFD.
  *  2. Nothing recurses; each level of nesting costs one byte.
- *  3. Each check_ function moves *at behind what it checked, or to the wrong byte and returns false.
+ *  3. Each check_ function moves *at past what it checked and returns true, or moves it to the first
+ *     wrong byte and returns false.
  */
 #include "src/json/json.h"
 
@@ -20,8 +21,8 @@
 #include "src/base/utf8.h"
 #include "src/json/scan.h"
 
-/* Checks an escape in a JSON string and moves *at behind it, or to the wrong byte and returns false. `at` is
- * at the backslash. The JSON validator uses it, in any process. */
+/* Checks the escape in a JSON string whose backslash is at *at, such as \n or \u00e4. Returns true with
+ * *at after it, or false with *at at the first wrong byte. */
 static bool check_escape(const char **at, const char *end)
 {
     if (++*at == end)
@@ -39,8 +40,8 @@ static bool check_escape(const char **at, const char *end)
     return true;
 }
 
-/* Checks a JSON string, including its UTF-8, and moves *at behind it, or to the wrong byte and returns
- * false. Part of the JSON validator, which runs in any process. */
+/* Checks the JSON string whose opening quote is at *at, including that it is UTF-8. Returns true with *at
+ * after it, or false with *at at the first wrong byte. */
 static bool check_string(const char **at, const char *end)
 {
     for ((*at)++;;) {
@@ -63,8 +64,8 @@ static bool check_string(const char **at, const char *end)
     }
 }
 
-/* Checks one or more decimal digits of a JSON number and moves *at behind them; false if there is none. Runs
- * in any process. */
+/* Checks one or more decimal digits of a JSON number and moves *at past them. Returns false if there is
+ * none. check_number calls it for each part of a number. */
 static bool check_digits(const char **at, const char *end)
 {
     if (*at == end || !json_scan_is_digit(**at))
@@ -74,8 +75,8 @@ static bool check_digits(const char **at, const char *end)
     return true;
 }
 
-/* Checks a JSON number and moves *at behind it, or to the wrong byte and returns false. It refuses 01, +1
- * and 1., which some parsers accept. Part of the JSON validator, which runs in any process. */
+/* Checks a JSON number. Returns true with *at after it, or false with *at at the first wrong byte. It
+ * refuses 01, +1 and 1., which some parsers accept but the programs of stages may not. */
 static bool check_number(const char **at, const char *end)
 {
     if (**at == '-')
@@ -99,8 +100,8 @@ static bool check_number(const char **at, const char *end)
     return true;
 }
 
-/* Checks that the JSON text continues with true, false or null, and moves *at behind it. Runs in any
- * process. */
+/* Checks that the JSON text continues with `literal`: true, false or null. Returns true with *at after it,
+ * or false with *at at the first wrong byte. */
 static bool check_literal(const char **at, const char *end, const char *literal)
 {
     for (; *literal != '\0'; literal++, (*at)++)
@@ -109,8 +110,8 @@ static bool check_literal(const char **at, const char *end, const char *literal)
     return true;
 }
 
-/* Checks a JSON string, number, true, false or null, and moves *at behind it, or to the wrong byte and
- * returns false. Part of the JSON validator, which runs in any process. */
+/* Checks a JSON value that is no array or object: a string, number, true, false or null. Returns true with
+ * *at after it, or false with *at at the first wrong byte. */
 static bool check_scalar(const char **at, const char *end)
 {
     switch (**at) {
@@ -127,9 +128,9 @@ static bool check_scalar(const char **at, const char *end)
     }
 }
 
-/* Checks a key of a JSON object and the colon after it, and moves *at behind them, or to the wrong byte and
- * returns false. Part of the JSON validator, which runs in any process. */
-static bool check_key(const char **at, const char *end)
+/* Checks a key of a JSON object and the colon that must follow it. Returns true with *at after it, or
+ * false with *at at the first wrong byte. */
+static bool check_key_and_colon(const char **at, const char *end)
 {
     *at = json_scan_white(*at, end);
     if (*at == end || **at != '"' || !check_string(at, end))
@@ -147,9 +148,10 @@ struct nesting {
     size_t depth;
 };
 
-/* Checks what follows a JSON value: closes the containers that end there. Stops before the next value, or
- * behind the last one. Part of the JSON validator, which runs in any process. */
-static bool check_after_value(struct nesting *nesting, const char **at, const char *end)
+/* Checks what follows a complete JSON value: closes the arrays and objects that end there, and reads a
+ * comma (and in an object the next key). Returns true with *at before the next value or after the
+ * outermost one, or false with *at at the first wrong byte. */
+static bool check_end_of_value(struct nesting *nesting, const char **at, const char *end)
 {
     while (nesting->depth > 0) {
         char close = nesting->close[nesting->depth - 1];
@@ -158,7 +160,7 @@ static bool check_after_value(struct nesting *nesting, const char **at, const ch
             return false;
         if (**at == ',') {
             (*at)++;
-            return close == ']' || check_key(at, end);
+            return close == ']' || check_key_and_colon(at, end);
         }
         if (**at != close)
             return false;
@@ -168,9 +170,9 @@ static bool check_after_value(struct nesting *nesting, const char **at, const ch
     return true;
 }
 
-/* Checks one JSON value with everything in it, and moves *at behind it, or to the wrong byte and returns
- * false. It keeps a list of open brackets instead of recursing, so deep nesting cannot exhaust the stack.
- * Runs in any process. */
+/* Checks one JSON value with everything in it. Returns true with *at after it, or false with *at at the
+ * first wrong byte. It keeps a list of open brackets, at most JSON_DEPTH_MAX, instead of recursing, so
+ * that deep nesting cannot exhaust the stack. */
 static bool check_value(const char **at, const char *end)
 {
     struct nesting nesting = {.depth = 0};
@@ -188,22 +190,22 @@ static bool check_value(const char **at, const char *end)
             if (*at == end)
                 return false;
             if (**at != close) {
-                if (close == '}' && !check_key(at, end))
+                if (close == '}' && !check_key_and_colon(at, end))
                     return false;
                 continue;
             }
         } else if (!check_scalar(at, end)) {
             return false;
         }
-        if (!check_after_value(&nesting, at, end))
+        if (!check_end_of_value(&nesting, at, end))
             return false;
     } while (nesting.depth > 0);
     return true;
 }
 
-/* Returns whether the text is exactly one JSON value; if not, *at_byte is the offset of the first wrong
- * byte. Any process calls it before it trusts JSON: the producer for events, a worker for a stage's answer,
- * the supervisor for requests, `keep` for injected events. */
+/* Returns whether the text is exactly one JSON value. If not, *at_byte (unless NULL) is the offset of the
+ * first wrong byte. Processes call it before they trust JSON: the producer for events, a worker for a
+ * stage's answer, the supervisor for requests, the keeper for injected events. */
 bool json_valid(const char *text, size_t bytes, size_t *at_byte)
 {
     const char *at = text, *end = text + bytes;

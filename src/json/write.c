@@ -9,27 +9,28 @@
 
 #include "src/base/utf8.h"
 
-/* Writes a control character of a string as JSON's escape: \n, or \u0001 where JSON has no short form. Runs
- * in any process. */
+/* Writes a control character as its JSON escape: \n, or \u0001 where JSON has no short form.
+ * json_write_string calls it, since JSON forbids raw control characters in strings. */
 static void write_control_escape(struct text *out, unsigned char c)
 {
-    static const char from[] = "\b\f\n\r\t", to[] = "bfnrt";
+    static const char control_chars[] = "\b\f\n\r\t", escape_letters[] = "bfnrt";
     char escape[8];
-    const char *found = c == 0 ? NULL : strchr(from, c);
+    const char *found = c == 0 ? NULL : strchr(control_chars, c);
 
     if (found != NULL)
-        snprintf(escape, sizeof escape, "\\%c", to[found - from]);
+        snprintf(escape, sizeof escape, "\\%c", escape_letters[found - control_chars]);
     else
         snprintf(escape, sizeof escape, "\\u%04x", c);
     base_text_append(out, escape);
 }
 
-/* Appends text as a JSON string, quoted and escaped; each byte that is not UTF-8 becomes U+FFFD. Any process
- * calls it for texts that may contain anything, so that the result is always valid JSON. */
+/* Appends text as a JSON string, quoted and escaped. Each byte that is not UTF-8 becomes U+FFFD, so that
+ * the result is valid JSON whatever the text contains. `eventpipe`, the keeper and the producer write
+ * UIDs, messages and values with it. */
 void json_write_string(struct text *out, const char *text, size_t bytes)
 {
     const char *at = text, *end = text + bytes,
-               *plain = text; /* from here on not yet written; needs no escape */
+               *unwritten = text; /* begins bytes that need no escape and are not written yet */
 
     base_text_append_bytes(out, "\"", 1);
     while (at < end) {
@@ -39,35 +40,36 @@ void json_write_string(struct text *out, const char *text, size_t bytes)
             at += length;
             continue;
         }
-        base_text_append_bytes(out, plain, (size_t)(at - plain));
+        base_text_append_bytes(out, unwritten, (size_t)(at - unwritten));
         if (c < 0x20)
             write_control_escape(out, c);
         else if (c == '"' || c == '\\')
             base_text_append_bytes(out, (const char[]){'\\', (char)c}, 2);
         else
             base_text_append(out, UTF8_REPLACEMENT);
-        plain = ++at;
+        unwritten = ++at;
     }
-    base_text_append_bytes(out, plain, (size_t)(end - plain));
+    base_text_append_bytes(out, unwritten, (size_t)(end - unwritten));
     base_text_append_bytes(out, "\"", 1);
 }
 
-/* Appends bytes as a JSON string in base64. `keep` shows events that are not JSON this way, and the producer
- * stores lines and values that are not UTF-8 so. */
+/* Appends bytes as a JSON string in base64. The keeper shows events that are not JSON this way, and the
+ * producer stores lines and values that are not UTF-8. */
 void json_write_base64(struct text *out, const void *data, size_t bytes)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const unsigned char *at = data;
 
     base_text_append(out, "\"");
-    for (size_t left = bytes; left > 0;) {
-        uint32_t three =
-            (uint32_t)at[0] << 16 | (left > 1 ? (uint32_t)at[1] << 8 : 0) | (left > 2 ? at[2] : 0);
-        char four[4] = {digits[three >> 18], digits[three >> 12 & 63],
-                        left > 1 ? digits[three >> 6 & 63] : '=', left > 2 ? digits[three & 63] : '='};
-        base_text_append_bytes(out, four, sizeof four);
-        at += left > 2 ? 3 : left;
-        left -= left > 2 ? 3 : left;
+    for (size_t bytes_left = bytes; bytes_left > 0;) {
+        uint32_t three_bytes = (uint32_t)at[0] << 16 | (bytes_left > 1 ? (uint32_t)at[1] << 8 : 0) |
+                               (bytes_left > 2 ? at[2] : 0);
+        char four_digits[4] = {digits[three_bytes >> 18], digits[three_bytes >> 12 & 63],
+                               bytes_left > 1 ? digits[three_bytes >> 6 & 63] : '=',
+                               bytes_left > 2 ? digits[three_bytes & 63] : '='};
+        base_text_append_bytes(out, four_digits, sizeof four_digits);
+        at += bytes_left > 2 ? 3 : bytes_left;
+        bytes_left -= bytes_left > 2 ? 3 : bytes_left;
     }
     base_text_append(out, "\"");
 }
@@ -85,12 +87,13 @@ void json_write_int(struct text *out, int64_t value)
     base_text_append_bytes(out, digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)value));
 }
 
-/* Appends the key of a JSON member, after a comma unless it is the first of its object; the caller writes
- * the value next. `eventpipe status --json` and `eventpipe import` write their output with it. */
+/* Appends the key of a JSON member, with a comma before it unless it is the first of its object. `name`
+ * must need no escapes. The caller writes the value next. `eventpipe status --json` and `eventpipe import`
+ * write their output with it. */
 void json_write_key(struct text *out, const char *name)
 {
-    char last = out->bytes > 0 ? out->text[out->bytes - 1] : '{';
-    base_text_append(out, last == '{' || last == '[' ? "\"" : ",\"");
+    char last_char = out->bytes > 0 ? out->text[out->bytes - 1] : '{';
+    base_text_append(out, last_char == '{' || last_char == '[' ? "\"" : ",\"");
     base_text_append(out, name);
     base_text_append(out, "\":");
 }
@@ -101,8 +104,8 @@ void json_write_member_uint(struct text *out, const char *name, uint64_t value)
     json_write_uint(out, value);
 }
 
-/* Appends a JSON member with a text as its value, or null for NULL. `eventpipe status --json` and `eventpipe
- * import` write their output with it. */
+/* Appends a JSON member whose value is a text, or null if `text` is NULL. `name` must need no escapes.
+ * `eventpipe status --json` and `eventpipe import` write their output with it. */
 void json_write_member_text(struct text *out, const char *name, const char *text)
 {
     json_write_key(out, name);
@@ -112,25 +115,25 @@ void json_write_member_text(struct text *out, const char *name, const char *text
         json_write_string(out, text, strlen(text));
 }
 
-/* Returns how many bytes of white space begin at `at`; *breaks tells whether a line break is among them.
- * Part of the JSON writer, which runs in any process. */
-static size_t count_white_bytes(const char *at, const char *end, bool *breaks)
+/* Returns how many bytes of white space begin at `at`, and sets *has_line_break if a line break is among
+ * them. json_write_line decides by that which white space to drop. */
+static size_t count_white_bytes(const char *at, const char *end, bool *has_line_break)
 {
     const char *start = at;
 
-    *breaks = false;
+    *has_line_break = false;
     for (; at < end && (*at == ' ' || *at == '\t' || *at == '\n' || *at == '\r'); at++)
         if (*at == '\n' || *at == '\r')
-            *breaks = true;
+            *has_line_break = true;
     return (size_t)(at - start);
 }
 
-/* Appends a JSON value on one line: drops white space between tokens that has a line break, and copies the
- * rest byte for byte. A worker writes events for an exec stage with it, whose program reads lines. Runs in
- * any process. */
+/* Appends a JSON value on one line, without a line break after it. It drops each run of white space
+ * between tokens that contains a line break, and copies the rest byte for byte. A worker writes events for
+ * an exec stage with it, because the stage's program reads one event per line. */
 void json_write_line(struct text *out, struct json_span value)
 {
-    const char *at = value.at, *end = value.at + value.bytes, *kept = at;
+    const char *at = value.at, *end = value.at + value.bytes, *unwritten = at;
     bool in_string = false;
 
     while (at < end) {
@@ -142,21 +145,18 @@ void json_write_line(struct text *out, struct json_span value)
             at++;
             continue;
         }
-        bool breaks;
-        size_t white = count_white_bytes(at, end, &breaks);
-        if (breaks) {
-            base_text_append_bytes(out, kept, (size_t)(at - kept));
-            kept = at + white;
+        bool has_line_break;
+        size_t white_bytes = count_white_bytes(at, end, &has_line_break);
+        if (has_line_break) {
+            base_text_append_bytes(out, unwritten, (size_t)(at - unwritten));
+            unwritten = at + white_bytes;
         }
-        if (white > 0) {
-            at += white;
+        if (white_bytes > 0) {
+            at += white_bytes;
             continue;
         }
         in_string = *at == '"';
         at++;
     }
-    base_text_append_bytes(out, kept, (size_t)(end - kept));
+    base_text_append_bytes(out, unwritten, (size_t)(end - unwritten));
 }
-
-/* Empties a growing JSON text but keeps its memory, and clears `failed`. Any process that writes one line
- * after the other calls it between them. */

@@ -277,8 +277,9 @@ static void refuses_what_is_no_envelope(void)
     expect_msgpack_malformed("82 a2746f a161 a26572 07", "the envelope's \"er\" is not a string");
     expect_msgpack_malformed("82 a2746f a161 a27265 90", "the envelope's \"re\" is not a string");
     expect_msgpack_malformed("81 a2746f a161 c0", "1 bytes follow the envelope");
-    expect_msgpack_malformed("82 a2746f a161 a26474 dd ffffffff 00",
-                             "MessagePack: at byte 9 4294967295 values are announced, but 1 bytes are left");
+    expect_msgpack_malformed(
+        "82 a2746f a161 a26474 dd ffffffff 00",
+        "MessagePack announces 4294967295 values at byte 9, more than the bytes that are left (1)");
 }
 
 /* Data that cannot be read costs the data, not the envelope: who asks is told. */

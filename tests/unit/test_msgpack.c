@@ -12,7 +12,7 @@ static bool int64_of(struct msgpack value, int64_t *out)
 
     if (!json_msgpack_head_read(value, &head) || head.kind != MSGPACK_INTEGER)
         return false;
-    uint64_t number = json_msgpack_head_integer(&head, &negative);
+    uint64_t number = json_msgpack_head_read_integer(&head, &negative);
     if (!negative && number > INT64_MAX)
         return false;
     *out = (int64_t)number;
@@ -109,11 +109,15 @@ static void names_the_byte_of_a_fault(void)
         {"93 01 a3 6162", "MessagePack ends within the value at byte 2 of 5"},
         {"81 01 c6 ffffffff 00", "MessagePack ends within the value at byte 2 of 8"},
         {"92 01 c8 0100", "MessagePack ends within the value at byte 2 of 5"},
-        {"dd ffffffff c0", "MessagePack: at byte 0 4294967295 values are announced, but 1 bytes are left"},
-        {"df ffffffff 01", "MessagePack: at byte 0 8589934590 values are announced, but 1 bytes are left"},
-        {"92 dd 00000003 01 01 01", "MessagePack: at byte 1 4 values are announced, but 3 bytes are left"},
-        {"91 92 c0", "MessagePack: at byte 1 2 values are announced, but 1 bytes are left"},
-        {"df 80000000", "MessagePack: at byte 0 4294967296 values are announced, but 0 bytes are left"},
+        {"dd ffffffff c0",
+         "MessagePack announces 4294967295 values at byte 0, more than the bytes that are left (1)"},
+        {"df ffffffff 01",
+         "MessagePack announces 8589934590 values at byte 0, more than the bytes that are left (1)"},
+        {"92 dd 00000003 01 01 01",
+         "MessagePack announces 4 values at byte 1, more than the bytes that are left (3)"},
+        {"91 92 c0", "MessagePack announces 2 values at byte 1, more than the bytes that are left (1)"},
+        {"df 80000000",
+         "MessagePack announces 4294967296 values at byte 0, more than the bytes that are left (0)"},
     };
 
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {

@@ -152,10 +152,10 @@ static void writes_timestamps(void)
     msgpack_expect_refused("c7 0c ff 00000000 8000000000000000", "the timestamp at byte 0 is out of range");
     msgpack_expect_refused("c7 0c ff 3b9aca00 0000000000000000", "the timestamp at byte 0 is out of range");
     msgpack_expect_refused("91 d7 ff ee6b2800 00000000", "the timestamp at byte 1 is out of range");
-    msgpack_expect_refused("c7 00 ff", "a timestamp of 0 bytes at byte 0, not of 4, 8 or 12");
-    msgpack_expect_refused("d4 ff 00", "a timestamp of 1 bytes at byte 0, not of 4, 8 or 12");
+    msgpack_expect_refused("c7 00 ff", "the timestamp at byte 0 has a length of 0, expected 4, 8 or 12");
+    msgpack_expect_refused("d4 ff 00", "the timestamp at byte 0 has a length of 1, expected 4, 8 or 12");
     msgpack_expect_refused("d8 ff 00000000000000000000000000000000",
-                           "a timestamp of 16 bytes at byte 0, not of 4, 8 or 12");
+                           "the timestamp at byte 0 has a length of 16, expected 4, 8 or 12");
 }
 
 static void refuses_other_extensions(void)
