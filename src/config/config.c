@@ -39,19 +39,19 @@ const char *config_stage_type_name(enum stage_type type)
 }
 
 /* Returns whether a text can be the name of an instance, source or stage. Such names become parts of file
- * names and shared memory names and words on a command line, so characters with a meaning there are refused.
- * Runs in any process. */
+ * names, shared memory names and command lines, so characters with a meaning there are refused. The rules
+ * of the configuration ask this, and `eventpipe` for the instance that its user names. */
 bool config_name_valid(const char *name)
 {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    size_t length = strlen(name);
-    return length >= 1 && length <= 63 && strspn(name, letters) == length && name[0] != '-' &&
-           name[0] != '.' && strcmp(name, "ALL") != 0;
+    static const char allowed_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t name_bytes = strlen(name);
+    return name_bytes >= 1 && name_bytes <= 63 && strspn(name, allowed_chars) == name_bytes &&
+           name[0] != '-' && name[0] != '.' && strcmp(name, "ALL") != 0;
 }
 
-/* Sets the defaults of the top keys of a configuration, in a struct that is all zero. The reader of the
- * configuration file calls it first, in the supervisor before it forks, and so does a program that opens a
- * manager of the library. */
+/* Sets the defaults of the top keys of a configuration, in a struct that is all zero. config_read calls it
+ * first in the supervisor and in `eventpipe`, and the library when a program creates a manager (its handle
+ * of a pipeline). */
 void config_defaults(struct config *config)
 {
     config->control_mode = 0600;
@@ -61,9 +61,9 @@ void config_defaults(struct config *config)
     config->trace = (struct trace_config){.keep_ms = 24 * 3600 * SECOND_MS, .bytes = UINT64_C(64) << 20};
 }
 
-/* Sets the defaults of one source in the configuration, by its type. The reader of the configuration file
- * calls it before it reads the source's keys, and the library when its caller adds a source; both before any
- * fork. */
+/* Sets the defaults of one source by its type, which the caller has set in a struct that is otherwise
+ * zero. config_read calls it before it reads the source's keys, and the library when a program adds a
+ * source. */
 void config_source_defaults(struct source_config *source)
 {
     source->long_poll_ms = 60 * SECOND_MS;
@@ -100,8 +100,8 @@ void config_source_defaults(struct source_config *source)
     }
 }
 
-/* Sets the defaults of one stage in the configuration. The reader of the configuration file calls it before
- * it reads the stage's keys, and the library when its caller adds a stage; both before any fork. */
+/* Sets the defaults of one stage, in a struct that is all zero. config_read calls it before it reads the
+ * stage's keys, and the library when a program adds a stage. */
 void config_stage_defaults(struct stage_config *stage)
 {
     stage->concurrency = 1;
@@ -116,7 +116,8 @@ void config_stage_defaults(struct stage_config *stage)
     stage->options = strdup("{}");
 }
 
-/* Overwrites a secret of the configuration with zeros and frees it, so that it does not stay in memory. */
+/* Overwrites a secret of the configuration with zeros and frees it, so that a core dump or a later
+ * allocation cannot show it. NULL is allowed. */
 static void wipe_secret(char *secret)
 {
     if (secret != NULL)
@@ -124,8 +125,8 @@ static void wipe_secret(char *secret)
     free(secret);
 }
 
-/* Frees a list of texts of the configuration, and wipes the texts first: headers and environment variables
- * may hold secrets. */
+/* Frees a list of texts of the configuration and overwrites each text first, since headers and environment
+ * variables may hold secrets. */
 static void free_strings(struct strings *strings)
 {
     for (size_t i = 0; i < strings->count; i++)
@@ -133,8 +134,8 @@ static void free_strings(struct strings *strings)
     free(strings->at);
 }
 
-/* Frees what the configuration of one stage owns, and wipes its secrets. config_close calls it in whichever
- * process read the configuration. */
+/* Frees everything that the configuration of one stage owns, and overwrites its secrets. config_close
+ * calls it for each stage. */
 static void free_stage_config(struct stage_config *stage)
 {
     free_strings(&stage->exec);
@@ -151,8 +152,8 @@ static void free_stage_config(struct stage_config *stage)
     free(stage->ca_file);
 }
 
-/* Frees the settings of an Idefix source in the configuration, and wipes its token and password.
- * config_close calls it, in any process. */
+/* Frees the settings of an Idefix source, and overwrites its token and password. config_close calls it for
+ * each source of this type. */
 static void free_idefix_config(struct idefix_source_config *idefix)
 {
     free_strings(&idefix->groups);
@@ -167,8 +168,8 @@ static void free_idefix_config(struct idefix_source_config *idefix)
     free(idefix->meta);
 }
 
-/* Frees the settings of an http source in the configuration, and wipes its headers and token. config_close
- * calls it, in any process. */
+/* Frees the settings of an http source, and overwrites its headers and token. config_close calls it for
+ * each source of this type. */
 static void free_http_config(struct http_source_config *http)
 {
     free_strings(&http->headers);
@@ -181,8 +182,8 @@ static void free_http_config(struct http_source_config *http)
     free(http->ca_file);
 }
 
-/* Frees what the configuration of one source owns, with its stages, and wipes its secrets. config_close
- * calls it, in any process. */
+/* Frees everything that the configuration of one source owns, with its stages, and overwrites its secrets.
+ * config_close calls it for each source. */
 static void free_source_config(struct source_config *source)
 {
     for (size_t i = 0; i < source->stage_count; i++)
@@ -212,21 +213,22 @@ void config_hide_tokens(const struct config *config)
         unsetenv(config->token_variables.at[i]);
 }
 
-/* Frees a configuration, wipes its secrets, and sets *config to NULL. The supervisor and each `eventpipe`
- * command call it at their end; the library when its caller closes a manager or an Idefix client. */
+/* Frees a configuration, overwrites its secrets, and sets *config to NULL; *config may be NULL. The
+ * supervisor and each `eventpipe` command call it before they exit, the library when a program closes a
+ * manager or an Idefix client. */
 void config_close(struct config **config)
 {
-    struct config *gone = *config;
-    if (gone == NULL)
+    struct config *old_config = *config;
+    if (old_config == NULL)
         return;
     *config = NULL;
-    for (size_t i = 0; i < gone->source_count; i++)
-        free_source_config(&gone->sources[i]);
-    free(gone->sources);
-    free_strings(&gone->token_variables);
-    free(gone->path);
-    free(gone->instance);
-    free(gone->storage);
-    free(gone->control);
-    free(gone);
+    for (size_t i = 0; i < old_config->source_count; i++)
+        free_source_config(&old_config->sources[i]);
+    free(old_config->sources);
+    free_strings(&old_config->token_variables);
+    free(old_config->path);
+    free(old_config->instance);
+    free(old_config->storage);
+    free(old_config->control);
+    free(old_config);
 }

@@ -13,19 +13,21 @@
 #define PORT_PLAIN 1883
 #define HOST_BYTES_MAX 255
 
-/* Returns whether a text can be the session ID of an Idefix source, which is a level of MQTT topics and the
- * name of the MQTT client. The rules of the configuration ask this, and the Idefix client when it opens, in
- * any process. */
+/* Returns whether a text can be the session ID of an Idefix source, which becomes a level of MQTT topics
+ * and the name of the MQTT client. The rules of the configuration ask this, and the Idefix client when it
+ * opens. */
 bool config_idefix_session_valid(const char *session)
 {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    size_t bytes = strlen(session);
+    static const char allowed_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t session_bytes = strlen(session);
 
-    return bytes >= 1 && bytes <= CONFIG_IDEFIX_SESSION_BYTES_MAX && strspn(session, letters) == bytes;
+    return session_bytes >= 1 && session_bytes <= CONFIG_IDEFIX_SESSION_BYTES_MAX &&
+           strspn(session, allowed_chars) == session_bytes;
 }
 
-/* Reads the `encoding` of an Idefix source, such as "mg": j or m or both, and g. EP_EINVAL for anything
- * else. The rules of the configuration call it, and the Idefix client when it opens, in any process. */
+/* Reads the `encoding` of an Idefix source, such as "mg": j (JSON) or m (MessagePack) or both, and g if
+ * gzip is accepted. Returns 0, or EP_EINVAL for anything else. The rules of the configuration call it, and
+ * the Idefix client when it opens. */
 int config_idefix_encoding_read(const char *letters, struct idefix_encoding *out)
 {
     struct idefix_encoding encoding = {0};
@@ -45,11 +47,10 @@ int config_idefix_encoding_read(const char *letters, struct idefix_encoding *out
     return 0;
 }
 
-/* Reports that the broker's address of an Idefix source is wrong, and returns EP_ECONFIG. It does not quote
- * an address with a '@', which may hold a password. Runs in any process. */
-static int refuse_broker(struct error *error, const char *text, const char *expected)
+/* Writes what the broker's address of an Idefix source should be into `error` and returns EP_ECONFIG. It
+ * does not quote an address with a '@', which may hold a password. */
+static int report_broker_problem(struct error *error, const char *text, const char *expected)
 {
-    /* It may be user:password@, which no message may contain. */
     if (strchr(text, '@') != NULL)
         return base_error_set(error, EP_ECONFIG,
                               "the broker's address contains a user: expected ssl://HOST:PORT, with "
@@ -57,8 +58,8 @@ static int refuse_broker(struct error *error, const char *text, const char *expe
     return base_error_set(error, EP_ECONFIG, "%s, found \"%.200s\"", expected, text);
 }
 
-/* Reads the scheme of an Idefix broker's address, moves *at behind it, and sets *tls for ssl and mqtts.
- * Returns false for any other scheme. Runs in any process. */
+/* Reads the scheme of an Idefix broker's address, moves *at past it, and sets *tls, which is true for ssl
+ * and mqtts. Returns false for an unknown scheme. */
 static bool read_broker_scheme(const char **at, bool *tls)
 {
     static const struct {
@@ -67,9 +68,9 @@ static bool read_broker_scheme(const char **at, bool *tls)
     } schemes[] = {{"ssl://", true}, {"mqtts://", true}, {"tcp://", false}, {"mqtt://", false}};
 
     for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
-        size_t bytes = strlen(schemes[i].prefix);
-        if (strncmp(*at, schemes[i].prefix, bytes) == 0) {
-            *at += bytes;
+        size_t prefix_bytes = strlen(schemes[i].prefix);
+        if (strncmp(*at, schemes[i].prefix, prefix_bytes) == 0) {
+            *at += prefix_bytes;
             *tls = schemes[i].tls;
             return true;
         }
@@ -77,56 +78,58 @@ static bool read_broker_scheme(const char **at, bool *tls)
     return false;
 }
 
-/* Reads digits to the end of an Idefix broker's address as a port, 1 to 65535; false if they are not one.
- * Runs in any process. */
+/* Reads the rest of an Idefix broker's address as a port. Returns false unless it is a number from 1 to
+ * 65535 with nothing after it. */
 static bool read_broker_port(const char *at, int *port)
 {
-    size_t digits = strspn(at, "0123456789");
+    size_t digit_count = strspn(at, "0123456789");
 
-    if (digits == 0 || digits > 5 || at[digits] != '\0')
+    if (digit_count == 0 || digit_count > 5 || at[digit_count] != '\0')
         return false;
     *port = atoi(at);
     return *port >= 1 && *port <= 65535;
 }
 
-/* Whether a broker's host looks like an IPv6 address, with or without a zone ("fe80::1%eth0"). The resolver
- * decides. */
-static bool looks_like_ipv6(const char *at, size_t bytes)
+/* Returns whether the host in a broker's address looks like an IPv6 address, with or without a zone
+ * ("fe80::1%eth0"). The resolver decides later whether it is one. */
+static bool looks_like_ipv6(const char *host, size_t host_bytes)
 {
-    size_t digits = strspn(at, "0123456789abcdefABCDEF:.");
+    size_t address_bytes = strspn(host, "0123456789abcdefABCDEF:.");
 
-    return memchr(at, ':', bytes) != NULL && (digits == bytes || at[digits] == '%');
+    return memchr(host, ':', host_bytes) != NULL &&
+           (address_bytes == host_bytes || host[address_bytes] == '%');
 }
 
 /* Reads the address of an Idefix broker, such as ssl://HOST:PORT, into its parts. Returns 0, EP_ENOMEM, or
- * EP_ECONFIG with a message. The rules of the configuration check it so, and the Idefix client reads it when
- * it opens, in any process. */
+ * EP_ECONFIG with a message; after 0 the caller frees out->host. The rules of the configuration check the
+ * address with it, and the Idefix client reads it when it opens. */
 int config_idefix_broker_read(const char *text, struct idefix_broker *out, struct error *error)
 {
     struct idefix_broker broker = {0};
     const char *at = text;
 
     if (!read_broker_scheme(&at, &broker.tls))
-        return refuse_broker(error, text,
-                             "expected a broker such as ssl://idefix.example:8883 or tcp://localhost:1883");
-    bool bracketed = *at == '[';
-    at += bracketed;
-    size_t bytes = strcspn(at, bracketed ? "]" : ":");
-    const char *rest = at + bytes;
-    for (size_t i = 0; i < bytes; i++)
+        return report_broker_problem(
+            error, text, "expected a broker such as ssl://idefix.example:8883 or tcp://localhost:1883");
+    bool is_bracketed = *at == '[';
+    at += is_bracketed;
+    size_t host_bytes = strcspn(at, is_bracketed ? "]" : ":");
+    const char *after_host = at + host_bytes;
+    for (size_t i = 0; i < host_bytes; i++)
         if ((unsigned char)at[i] <= ' ' || strchr("/?#@[]\x7F", at[i]) != NULL)
-            return refuse_broker(error, text, "expected only SCHEME://HOST:PORT in the broker's address");
-    if (bytes == 0 || bytes > HOST_BYTES_MAX)
-        return refuse_broker(error, text, "expected a host in the broker's address");
-    if (bracketed && !(looks_like_ipv6(at, bytes) && *rest++ == ']'))
-        return refuse_broker(error, text, "expected an IPv6 address in brackets");
+            return report_broker_problem(error, text,
+                                         "expected only SCHEME://HOST:PORT in the broker's address");
+    if (host_bytes == 0 || host_bytes > HOST_BYTES_MAX)
+        return report_broker_problem(error, text, "expected a host in the broker's address");
+    if (is_bracketed && !(looks_like_ipv6(at, host_bytes) && *after_host++ == ']'))
+        return report_broker_problem(error, text, "expected an IPv6 address in brackets");
     broker.port = broker.tls ? PORT_TLS : PORT_PLAIN;
-    if (*rest != '\0' && (*rest != ':' || !read_broker_port(rest + 1, &broker.port)))
-        return refuse_broker(
+    if (*after_host != '\0' && (*after_host != ':' || !read_broker_port(after_host + 1, &broker.port)))
+        return report_broker_problem(
             error, text, "expected a port from 1 to 65535, and nothing after it, in the broker's address");
-    broker.host = strndup(at, bytes);
+    broker.host = strndup(at, host_bytes);
     if (broker.host == NULL)
-        return base_error_set(error, EP_ENOMEM, "no memory for the broker's address");
+        return base_error_set(error, EP_ENOMEM, "out of memory while reading the broker's address");
     *out = broker;
     return 0;
 }

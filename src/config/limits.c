@@ -20,36 +20,36 @@
 #include <unistd.h>
 
 /* Sets the soft and the hard limit of a resource on this process; 0 means no limit. Returns 0 or an errno. */
-static int set_soft_and_hard_limit(__rlimit_resource_t resource, uint64_t most)
+static int set_resource_limit(__rlimit_resource_t resource, uint64_t limit_value)
 {
-    const struct rlimit limit = {most, most};
-    return most == 0 || setrlimit(resource, &limit) == 0 ? 0 : errno;
+    const struct rlimit limit = {limit_value, limit_value};
+    return limit_value == 0 || setrlimit(resource, &limit) == 0 ? 0 : errno;
 }
 
-/* Sets a stage's limits of memory, files and processes on this process, for good. A worker calls it for its
- * own process; for an exec stage, the program's process calls it between fork and exec. Returns 0 or an
- * errno, with *which as the limit that failed. */
-int config_limits_set(const struct limits_config *limits, const char **which)
+/* Sets a stage's limits of memory, files and processes on this process and its future children, for good.
+ * Returns 0, or an errno with *failed_key as the key that failed. A worker calls it for itself; for an
+ * exec stage, the program's process calls it between fork and exec. */
+int config_limits_set(const struct limits_config *limits, const char **failed_key)
 {
-    int code = set_soft_and_hard_limit(RLIMIT_AS, limits->memory_bytes);
-    *which = "memory";
+    int code = set_resource_limit(RLIMIT_AS, limits->memory_bytes);
+    *failed_key = "memory";
     if (code != 0)
         return code;
-    code = set_soft_and_hard_limit(RLIMIT_NOFILE, limits->files);
-    *which = "files";
+    code = set_resource_limit(RLIMIT_NOFILE, limits->files);
+    *failed_key = "files";
     if (code != 0)
         return code;
-    *which = "processes";
-    return set_soft_and_hard_limit(RLIMIT_NPROC, limits->processes);
+    *failed_key = "processes";
+    return set_resource_limit(RLIMIT_NPROC, limits->processes);
 }
 
-/* Sets a stage's CPU limit again for process `pid` (0 = this one), counted from the CPU time used so far. A
- * worker calls it before each event, so that the limit holds for one event and not for the life of the
- * process. Returns 0 or an errno. */
+/* Lets process `pid` (0 = this one) use the stage's CPU limit once more, counted from the CPU time it has
+ * used so far. Returns 0 or an errno. A worker calls it before each event, so that the limit holds for one
+ * event and not for the life of the process. */
 int config_limits_renew_cpu(pid_t pid, const struct limits_config *limits)
 {
     clockid_t clock;
-    struct timespec used;
+    struct timespec cpu_used;
     struct rlimit limit;
 
     if (limits->cpu_ms == 0)
@@ -57,43 +57,45 @@ int config_limits_renew_cpu(pid_t pid, const struct limits_config *limits)
     int code = clock_getcpuclockid(pid, &clock);
     if (code != 0)
         return code;
-    if (clock_gettime(clock, &used) != 0 || prlimit(pid, RLIMIT_CPU, NULL, &limit) != 0)
+    if (clock_gettime(clock, &cpu_used) != 0 || prlimit(pid, RLIMIT_CPU, NULL, &limit) != 0)
         return errno;
-    limit.rlim_cur = (rlim_t)used.tv_sec + (used.tv_nsec > 0) + limits->cpu_ms / 1000;
+    limit.rlim_cur = (rlim_t)cpu_used.tv_sec + (cpu_used.tv_nsec > 0) + limits->cpu_ms / 1000;
     if (limit.rlim_cur > limit.rlim_max)
         limit.rlim_cur = limit.rlim_max;
     return prlimit(pid, RLIMIT_CPU, &limit, NULL) == 0 ? 0 : errno;
 }
 
-/* Reports EP_EACCESS if a stage's limit is above the daemon's own hard limit, which only root may exceed.
- * Runs in the supervisor before it forks, and in `eventpiped -t`. */
-static int check_hard_limit(const char *key, __rlimit_resource_t resource, uint64_t most, struct error *error)
+/* Checks that a stage's limit is not above the daemon's own hard limit, which only root may exceed.
+ * Returns 0, or EP_EACCESS with a message that begins with the key. */
+static int check_against_hard_limit(const char *key, __rlimit_resource_t resource, uint64_t limit_value,
+                                    struct error *error)
 {
-    struct rlimit limit;
+    struct rlimit own_limit;
 
-    if (most == 0 || geteuid() == 0 || getrlimit(resource, &limit) != 0 || most <= limit.rlim_max)
+    if (limit_value == 0 || geteuid() == 0 || getrlimit(resource, &own_limit) != 0 ||
+        limit_value <= own_limit.rlim_max)
         return 0;
     return base_error_set(error, EP_EACCESS,
                           "%s: expected at most %" PRIu64
                           ", the daemon's own limit, which only root may exceed; "
                           "found %" PRIu64,
-                          key, (uint64_t)limit.rlim_max, most);
+                          key, (uint64_t)own_limit.rlim_max, limit_value);
 }
 
 /* Checks whether this process may set the limits of a stage that runs as user `runs_as`. Returns 0, or
- * EP_EACCESS with a message that begins with the key. The supervisor calls it before it forks; otherwise the
- * workers of the stage would fail one after the other. */
+ * EP_EACCESS with a message that begins with the key. The supervisor calls it before it forks; otherwise
+ * the workers of the stage would fail one after the other. */
 int config_limits_check(const struct limits_config *limits, uid_t runs_as, struct error *error)
 {
     if (limits->processes > 0 && runs_as == 0)
         return base_error_set(
             error, EP_EACCESS,
-            "processes: this limit does not bind root, and the stage would run as root: give it a "
-            "user (exec stages), or leave the limit out");
-    int code = check_hard_limit("memory", RLIMIT_AS, limits->memory_bytes, error);
+            "processes: this limit does not bind root, and the stage would run as root: give "
+            "the stage a user (exec stages), or leave the limit out");
+    int code = check_against_hard_limit("memory", RLIMIT_AS, limits->memory_bytes, error);
     if (code == 0)
-        code = check_hard_limit("files", RLIMIT_NOFILE, limits->files, error);
+        code = check_against_hard_limit("files", RLIMIT_NOFILE, limits->files, error);
     if (code == 0)
-        code = check_hard_limit("processes", RLIMIT_NPROC, limits->processes, error);
+        code = check_against_hard_limit("processes", RLIMIT_NPROC, limits->processes, error);
     return code;
 }

@@ -10,9 +10,9 @@
 
 /*
  * Limits memory, files and processes of the calling process and of those it starts. Returns 0, or an
- * errno and in *which the key that failed. Safe between fork and exec.
+ * errno and in *failed_key the key that failed. Safe between fork and exec.
  */
-int config_limits_set(const struct limits_config *limits, const char **which);
+int config_limits_set(const struct limits_config *limits, const char **failed_key);
 
 /*
  * Lets a process (0 = the caller) use limits->cpu_ms of CPU time from now on. Called before each event.

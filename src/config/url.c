@@ -22,26 +22,25 @@
 #include "src/config/config.h"
 #include "src/json/json.h"
 
-#define TOKEN_LENGTH 24 /* a path segment of this length that mixes digits and letters may be a token */
+#define TOKEN_BYTES_MIN 24 /* a path segment at least as long that mixes digits and letters may be a token */
 
-enum placeholder { CURSOR, LIMIT, TIMEOUT, TIMEOUT_MS, SINCE, PLACEHOLDERS };
+enum placeholder { CURSOR, LIMIT, TIMEOUT, TIMEOUT_MS, SINCE, NO_PLACEHOLDER };
 static const char *const placeholder_names[] = {"cursor", "limit", "timeout", "timeout_ms", "since", NULL};
-_Static_assert(sizeof placeholder_names / sizeof placeholder_names[0] == PLACEHOLDERS + 1, "one name each");
+_Static_assert(sizeof placeholder_names / sizeof placeholder_names[0] == NO_PLACEHOLDER + 1, "one name each");
 
-/* Returns the placeholder of an http source's URL with that name ("cursor", "limit"...), or PLACEHOLDERS if
- * there is none. Runs in any process. */
+/* Returns the placeholder of an http source's URL with the name in `text` ("cursor", "limit" and so on),
+ * or NO_PLACEHOLDER if there is none with this name. */
 static enum placeholder find_placeholder(const char *text, size_t bytes)
 {
     size_t i = 0;
 
-    while (i < PLACEHOLDERS &&
+    while (i < NO_PLACEHOLDER &&
            (strlen(placeholder_names[i]) != bytes || memcmp(placeholder_names[i], text, bytes) != 0))
         i++;
     return (enum placeholder)i;
 }
 
-/* Returns what follows "http://" or "https://" in a URL, or NULL if it begins with neither. Runs in any
- * process. */
+/* Returns the part of a URL after "http://" or "https://", or NULL if it begins with neither. */
 static const char *skip_url_scheme(const char *url)
 {
     if (strncasecmp(url, "http://", 7) == 0)
@@ -49,23 +48,24 @@ static const char *skip_url_scheme(const char *url)
     return strncasecmp(url, "https://", 8) == 0 ? url + 8 : NULL;
 }
 
-/* Reports a placeholder that the URL of an http source cannot have, and suggests a similar one. Returns
- * EP_ECONFIG. Runs in any process. */
-static int refuse_unknown_placeholder(const char *text, size_t bytes, struct error *error)
+/* Writes a message about a placeholder that the URL of an http source cannot have, with the most similar
+ * one that it can have. Returns EP_ECONFIG. */
+static int report_unknown_placeholder(const char *placeholder, size_t bytes, struct error *error)
 {
-    char word[100];
-    snprintf(word, sizeof word, "%.*s", (int)(bytes < sizeof word ? bytes : sizeof word - 1), text);
-    const char *near = base_suggest_near(word, placeholder_names);
+    char name[100];
+    snprintf(name, sizeof name, "%.*s", (int)(bytes < sizeof name ? bytes : sizeof name - 1), placeholder);
+    const char *similar_name = base_suggest_near(name, placeholder_names);
     return base_error_set(
         error, EP_ECONFIG,
         "unknown placeholder {%s} in the URL: expected {cursor}, {limit}, {timeout}, {timeout_ms} or "
         "{since}%s%s%s",
-        word, near != NULL ? "; did you mean {" : "", near != NULL ? near : "", near != NULL ? "}?" : "");
+        name, similar_name != NULL ? "; did you mean {" : "", similar_name != NULL ? similar_name : "",
+        similar_name != NULL ? "}?" : "");
 }
 
-/* Checks the URL of an http source: http or https, a host, known placeholders. Returns 0, or EP_ECONFIG with
- * a message. The rules of the configuration call it in the supervisor before it forks, and the producer when
- * it opens the source. */
+/* Checks the URL of an http source: http or https, a host, and only known placeholders. Returns 0, or
+ * EP_ECONFIG with a message. The rules of the configuration call it before anything is started, and the
+ * producer when it opens the source. */
 int config_url_http_url_check(const char *url, struct error *error)
 {
     const char *host = skip_url_scheme(url);
@@ -73,30 +73,31 @@ int config_url_http_url_check(const char *url, struct error *error)
     if (host == NULL)
         return base_error_set(error, EP_ECONFIG, "expected a URL that begins with http:// or https://");
     if (strcspn(host, "/?#") == 0)
-        return base_error_set(error, EP_ECONFIG, "the URL names no host");
+        return base_error_set(error, EP_ECONFIG,
+                              "the URL has no host: expected one after http:// or https://");
     for (const char *at = url; *at != '\0'; at++) {
         if ((unsigned char)*at <= ' ' || *at == 0x7F)
             return base_error_set(error, EP_ECONFIG,
-                                  "the URL holds a space or control character: write it as %%%02X",
+                                  "the URL contains a space or control character: write it as %%%02X",
                                   (unsigned char)*at);
         if (*at == '}')
             return base_error_set(error, EP_ECONFIG,
                                   "the URL has a } without a { (a plain one is written %%7D)");
         if (*at != '{')
             continue;
-        size_t length = strcspn(at + 1, "{}");
-        if (at[1 + length] != '}')
+        size_t placeholder_bytes = strcspn(at + 1, "{}");
+        if (at[1 + placeholder_bytes] != '}')
             return base_error_set(error, EP_ECONFIG,
                                   "the URL has a { without its } (a plain one is written %%7B)");
-        if (find_placeholder(at + 1, length) == PLACEHOLDERS)
-            return refuse_unknown_placeholder(at + 1, length, error);
-        at += length + 1;
+        if (find_placeholder(at + 1, placeholder_bytes) == NO_PLACEHOLDER)
+            return report_unknown_placeholder(at + 1, placeholder_bytes, error);
+        at += placeholder_bytes + 1;
     }
     return 0;
 }
 
-/* Appends a value to the URL of an http source, percent-encoded except for unreserved characters. Without
- * this a cursor with '&' or '#' would change the request. The producer runs it for each fetch. */
+/* Appends a value to a URL, percent-encoded except for letters, digits and -._~; NULL appends nothing.
+ * Without the encoding, a cursor with '&' or '#' would change the producer's request. */
 static void write_percent_encoded(struct text *out, const char *text)
 {
     for (; text != NULL && *text != '\0'; text++) {
@@ -111,20 +112,21 @@ static void write_percent_encoded(struct text *out, const char *text)
     }
 }
 
-/* Returns the URL of the next request, made from an http source's URL and the current cursor, limit and
- * timeout; NULL without memory. The producer calls it for each fetch. The caller frees the result. */
+/* Returns the URL of the next request: an http source's URL with cursor, limit and timeout in place of its
+ * placeholders; NULL when memory is short. The caller frees it. The producer calls it for each fetch,
+ * after config_url_http_url_check has accepted the URL. */
 char *config_url_http_url_fill(const char *url, const struct http_url_values *values)
 {
     struct text out = {0};
 
     while (*url != '\0') {
-        size_t plain = strcspn(url, "{");
-        base_text_append_bytes(&out, url, plain);
-        url += plain;
+        size_t literal_bytes = strcspn(url, "{");
+        base_text_append_bytes(&out, url, literal_bytes);
+        url += literal_bytes;
         if (*url == '\0')
             break;
-        size_t length = strcspn(url + 1, "}");
-        switch (find_placeholder(url + 1, length)) {
+        size_t placeholder_bytes = strcspn(url + 1, "}");
+        switch (find_placeholder(url + 1, placeholder_bytes)) {
         case CURSOR:
             write_percent_encoded(&out, values->cursor);
             break;
@@ -140,10 +142,10 @@ char *config_url_http_url_fill(const char *url, const struct http_url_values *va
         case TIMEOUT_MS:
             json_write_uint(&out, values->timeout_ms);
             break;
-        case PLACEHOLDERS:
+        case NO_PLACEHOLDER:
             break;
         }
-        url += length + 1 + (url[length + 1] == '}');
+        url += placeholder_bytes + 1 + (url[placeholder_bytes + 1] == '}');
     }
     if (out.failed) {
         base_text_free(&out);
@@ -152,22 +154,22 @@ char *config_url_http_url_fill(const char *url, const struct http_url_values *va
     return out.text;
 }
 
-/* Returns whether a part of a URL's path may be a secret token: long, with digits and letters. A message
- * hides such parts. Runs in any process. */
+/* Returns whether one segment of a URL's path may be a secret token: it is long and has digits and
+ * letters. Messages hide such segments. */
 static bool segment_may_be_token(const char *segment, size_t bytes)
 {
-    bool digit = false, letter = false;
+    bool has_digit = false, has_letter = false;
 
     for (size_t i = 0; i < bytes; i++) {
-        digit = digit || isdigit((unsigned char)segment[i]);
-        letter = letter || isalpha((unsigned char)segment[i]);
+        has_digit = has_digit || isdigit((unsigned char)segment[i]);
+        has_letter = has_letter || isalpha((unsigned char)segment[i]);
     }
-    return bytes >= TOKEN_LENGTH && digit && letter;
+    return bytes >= TOKEN_BYTES_MIN && has_digit && has_letter;
 }
 
-/* Writes the URL for messages, without user, password and query, and with *** for parts of the path that
- * may be tokens. The producer calls it when a fetch of an http source fails, so that no secret reaches
- * the log. */
+/* Writes the URL into `buffer` as messages may show it: without user, password and query, and with *** for
+ * path segments that may be tokens. The producer calls it when a fetch of an http source fails, so that no
+ * secret reaches the log. */
 void config_url_http_url_public(const char *url, char *buffer, size_t size)
 {
     struct text out = {0};
@@ -176,22 +178,22 @@ void config_url_http_url_public(const char *url, char *buffer, size_t size)
     if (host == NULL)
         host = url;
     base_text_append_bytes(&out, url, (size_t)(host - url));
-    size_t authority = strcspn(host, "/?#");
-    for (size_t i = authority; i-- > 0;)
+    size_t authority_bytes = strcspn(host, "/?#");
+    for (size_t i = authority_bytes; i-- > 0;)
         if (host[i] == '@') {
-            authority -= i + 1;
+            authority_bytes -= i + 1;
             host += i + 1;
             break;
         }
-    base_text_append_bytes(&out, host, authority);
-    for (const char *at = host + authority; *at == '/';) {
-        size_t length = strcspn(at + 1, "/?#");
+    base_text_append_bytes(&out, host, authority_bytes);
+    for (const char *at = host + authority_bytes; *at == '/';) {
+        size_t segment_bytes = strcspn(at + 1, "/?#");
         base_text_append(&out, "/");
-        if (segment_may_be_token(at + 1, length))
+        if (segment_may_be_token(at + 1, segment_bytes))
             base_text_append(&out, "***");
         else
-            base_text_append_bytes(&out, at + 1, length);
-        at += length + 1;
+            base_text_append_bytes(&out, at + 1, segment_bytes);
+        at += segment_bytes + 1;
     }
     snprintf(buffer, size, "%s", out.text == NULL ? "" : out.text);
     base_text_free(&out);

@@ -19,26 +19,25 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NAME_BYTES_MAX 10 /* digits of an ID */
-#define GROUPS_MAX 65536  /* the kernel's own limit */
+#define ID_DIGITS_MAX 10 /* of a 32-bit ID */
+#define GROUPS_MAX 65536 /* the kernel's own limit */
 
-/* Reads a user or group ID such as "1000"; false if it is not one, or is the ID that means "none". For the
- * `user` and `group` of an exec stage, in the supervisor and in workers. */
+/* Reads a user or group ID such as "1000". Returns false if the text is no ID, or is the largest 32-bit
+ * number, which means "none" to the kernel. A stage's `user` and `group` may be numbers. */
 static bool read_numeric_id(const char *text, uint32_t *id)
 {
-    size_t length = strlen(text);
+    size_t digit_count = strlen(text);
 
-    if (length == 0 || length > NAME_BYTES_MAX || strspn(text, "0123456789") != length)
+    if (digit_count == 0 || digit_count > ID_DIGITS_MAX || strspn(text, "0123456789") != digit_count)
         return false;
     unsigned long long number = strtoull(text, NULL, 10);
     *id = (uint32_t)number;
     return number < UINT32_MAX;
 }
 
-/* Looks up the `user` of an exec stage, by name or number, and keeps its IDs, name and home directory.
- * Returns EP_ENOENT with a message if there is no such user. Runs in the supervisor before it forks, and in
- * workers. */
-static int find_user_account(const struct stage_config *config, struct config_user *user, struct error *error)
+/* Looks up the `user` of an exec stage, by name or number, and copies its IDs, name and home directory
+ * into *user. Returns 0, EP_ENOMEM, or EP_ENOENT with a message if there is no such user. */
+static int look_up_user(const struct stage_config *config, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
 
@@ -63,9 +62,9 @@ static int find_user_account(const struct stage_config *config, struct config_us
                                                     : 0;
 }
 
-/* Looks up the `group` of an exec stage, by name or number. Returns EP_ENOENT with a message if there is no
- * such group. Runs in the supervisor before it forks, and in workers. */
-static int find_group_id(const struct stage_config *config, struct config_user *user, struct error *error)
+/* Looks up the `group` of an exec stage, by name or number, and sets user->gid. Returns 0, or EP_ENOENT
+ * with a message if there is no such group. */
+static int look_up_group(const struct stage_config *config, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
     const struct group *group = getgrnam(config->group);
@@ -76,18 +75,18 @@ static int find_group_id(const struct stage_config *config, struct config_user *
     return 0;
 }
 
-/* Lists all groups of an exec stage's user; for a number without an account, only its group. The program
- * gets exactly these groups and none of the daemon's. Runs in the supervisor before it forks, and in
- * workers. */
+/* Lists all groups of an exec stage's user in user->groups; for a number without an account, only its
+ * group. The program gets exactly these groups and none of the daemon's. Returns 0 or a code with a
+ * message. */
 static int list_user_groups(struct config_user *user, struct error *error)
 {
-    int room = 64;
+    int group_capacity = 64;
 
     for (;;) {
-        gid_t *groups = reallocarray(user->groups, (size_t)room, sizeof *groups);
+        gid_t *groups = reallocarray(user->groups, (size_t)group_capacity, sizeof *groups);
         if (groups == NULL)
             return base_error_set(error, EP_ENOMEM, "group: out of memory");
-        int count = room;
+        int count = group_capacity;
         user->groups = groups;
         groups[0] = user->gid;
         user->group_count = 1;
@@ -97,31 +96,32 @@ static int list_user_groups(struct config_user *user, struct error *error)
             user->group_count = count;
             return 0;
         }
-        if (room >= GROUPS_MAX)
-            return base_error_set(error, EP_EINVAL, "user: \"%.80s\" is in more than 65536 groups",
+        if (group_capacity >= GROUPS_MAX)
+            return base_error_set(error, EP_EINVAL,
+                                  "user: \"%.80s\" is in more than 65536 groups, the kernel's limit",
                                   user->name);
-        room *= 2;
+        group_capacity *= 2;
     }
 }
 
-/* Looks up the user and group that a stage runs as. Returns 0, or a code with a message that begins with the
- * key. The supervisor calls it before it forks, to report a wrong user at once; a worker calls it before it
- * starts the program of an exec stage. */
+/* Looks up the user and group that a stage runs as. Returns 0, or a code with a message that begins with
+ * the key. The supervisor calls it before it forks, to report a wrong user at once; a worker calls it
+ * before it starts the program of an exec stage. The caller frees *out with config_user_free. */
 int config_user_find(const struct stage_config *config, struct config_user *out, struct error *error)
 {
     struct config_user user = {.uid = geteuid(), .gid = getegid()};
     int code = 0;
 
     if (config->user != NULL)
-        code = find_user_account(config, &user, error);
+        code = look_up_user(config, &user, error);
     if (code == 0 && config->group != NULL)
-        code = find_group_id(config, &user, error);
+        code = look_up_group(config, &user, error);
     user.changes = user.uid != geteuid() || user.gid != getegid();
     if (code == 0 && user.changes && geteuid() != 0)
         code = base_error_set(
             error, EP_EACCESS,
-            "%s: only a daemon that runs as root can run a stage as \"%.80s\"; this one has the user "
-            "ID %u",
+            "%s: only a daemon that runs as root can run a stage as \"%.80s\"; this one runs as "
+            "user ID %u",
             user.uid != geteuid() ? "user" : "group",
             user.uid != geteuid() || config->group == NULL ? config->user : config->group,
             (unsigned)geteuid());
@@ -134,8 +134,8 @@ int config_user_find(const struct stage_config *config, struct config_user *out,
     return code;
 }
 
-/* Frees what config_user_find found. The supervisor calls it after its check, a worker once the program of
- * its exec stage has started. */
+/* Frees what config_user_find allocated. The supervisor calls it after its check, a worker once the
+ * program of its exec stage has started. */
 void config_user_free(struct config_user *user)
 {
     free(user->groups);
@@ -151,8 +151,8 @@ int config_user_become(const struct config_user *user)
 {
     if (!user->changes)
         return 0;
-    bool done = setgroups((size_t)user->group_count, user->groups) == 0 &&
-                setresgid(user->gid, user->gid, user->gid) == 0 &&
-                setresuid(user->uid, user->uid, user->uid) == 0;
-    return done ? 0 : errno;
+    bool has_changed = setgroups((size_t)user->group_count, user->groups) == 0 &&
+                       setresgid(user->gid, user->gid, user->gid) == 0 &&
+                       setresuid(user->uid, user->uid, user->uid) == 0;
+    return has_changed ? 0 : errno;
 }

@@ -11,13 +11,13 @@
 
 #define DEPTH_MAX 100
 
-/* In the supervisor or `eventpipe`: returns a line of the configuration file from its first non-blank
- * character on, and its length. */
-static const char *find_line_text(const char *bytes, size_t length, unsigned line, size_t *line_length)
+/* Returns the first character of a line of the configuration file that is not a space, and sets
+ * *line_length to the rest of the line. Lines count from 1. The hints about syntax errors look at it. */
+static const char *find_line_text(const char *bytes, size_t length, unsigned line_number, size_t *line_length)
 {
     size_t at = 0, end;
-    for (unsigned i = 1; i < line && at < length; at++)
-        i += bytes[at] == '\n';
+    for (unsigned current_line = 1; current_line < line_number && at < length; at++)
+        current_line += bytes[at] == '\n';
     while (at < length && bytes[at] == ' ')
         at++;
     for (end = at; end < length && bytes[end] != '\n'; end++)
@@ -26,29 +26,29 @@ static const char *find_line_text(const char *bytes, size_t length, unsigned lin
     return bytes + at;
 }
 
-/* In the supervisor or `eventpipe`: returns the usual cause of a YAML syntax error in this line of the
- * configuration file, "" if none is known. */
+/* Returns the usual cause of libyaml's `problem` in this line of the configuration file, as the end of a
+ * message, or "" if none is known. libyaml's own message rarely tells an operator what to change. */
 static const char *find_syntax_hint(const char *bytes, size_t length, unsigned line, const char *problem)
 {
-    size_t text_length;
-    const char *text = find_line_text(bytes, length, line, &text_length);
-    if (text_length > 0 && *text == '\t')
+    size_t line_bytes;
+    const char *line_text = find_line_text(bytes, length, line, &line_bytes);
+    if (line_bytes > 0 && *line_text == '\t')
         return "; this line begins with a tab: YAML is indented with spaces only";
-    if (memmem(text, text_length, "memory:", 7) != NULL)
+    if (memmem(line_text, line_bytes, "memory:", 7) != NULL)
         return "; write \"memory:\" in quotes, since a plain text cannot end in ':'";
     if (strstr(problem, "mapping values are not allowed") != NULL)
-        return "; a text that holds \": \" or ends in ':' must stand in quotes, and keys of one mapping in "
+        return "; put a text that contains \": \" or ends in ':' in quotes, and all keys of one mapping in "
                "one "
                "column";
     if (strstr(problem, "did not find expected key") != NULL)
-        return "; keys of one mapping must stand in one column";
+        return "; put all keys of one mapping in one column";
     if (strstr(problem, "cannot start any token") != NULL)
-        return "; a text that begins with @, `, % or a tab must stand in quotes";
+        return "; put a text that begins with @, `, % or a tab in quotes";
     return "";
 }
 
-/* In the supervisor or `eventpipe`: reports where the configuration file is not YAML, with libyaml's message
- * and the usual cause. libyaml's message alone rarely tells an operator what to change. */
+/* Reports where the configuration file is not YAML, with libyaml's message and the usual cause. The
+ * supervisor and `eventpipe` call it when libyaml cannot parse the file. */
 void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
                                        size_t length)
 {
@@ -69,7 +69,7 @@ void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_
                  parser->problem_offset + 1, problem, context);
     } else {
         if (parser->context != NULL && parser->context_mark.line + 1 < line)
-            snprintf(context, sizeof context, " %s begun in line %zu", parser->context,
+            snprintf(context, sizeof context, " %s that begins in line %zu", parser->context,
                      parser->context_mark.line + 1);
         snprintf(message, sizeof message, "not valid YAML at column %zu: %s%s%s",
                  parser->problem_mark.column + 1, problem, context,
@@ -78,9 +78,9 @@ void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_
     config_yaml_report_problem_at(reader, line, "", message);
 }
 
-/* In the supervisor or `eventpipe`: parses the configuration file once without storing anything, before it
- * is loaded: libyaml's time for loading grows with the square of the depth, so deep nesting must be found
- * first. Returns false after a problem. */
+/* Parses the configuration file once without storing anything. Returns false after a problem, such as
+ * lists nested more than 100 deep. The supervisor and `eventpipe` call it before they load the file, since
+ * libyaml's time for loading grows with the square of the depth. */
 bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, size_t length)
 {
     yaml_parser_t parser;

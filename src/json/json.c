@@ -379,7 +379,7 @@ bool json_int64(struct json_span value, int64_t *out)
         at++;
     if (at == end || !json_scan_is_digit(*at))
         return false;
-    /* collected as a is_negative number, since INT64_MIN has no positive counterpart */
+    /* collected as a negative number, since INT64_MIN has no positive counterpart */
     for (; at < end && json_scan_is_digit(*at); at++)
         if (__builtin_mul_overflow(number, 10, &number) || __builtin_sub_overflow(number, *at - '0', &number))
             return false;

@@ -228,7 +228,7 @@ static void wrong_yaml_is_told_with_its_place(void)
     CU_ASSERT(config_file_only_problem("storage: memory:\n", 1, "", "write \"memory:\" in quotes"));
     CU_ASSERT(
         config_file_only_problem("instance: a: b\n", 1, "", "column 12: mapping values are not allowed"));
-    CU_ASSERT(config_file_only_problem("sources:\n  - {id: a\nfoo: b\n", 3, "", "begun in line 2"));
+    CU_ASSERT(config_file_only_problem("sources:\n  - {id: a\nfoo: b\n", 3, "", "that begins in line 2"));
     CU_ASSERT(config_file_only_problem("a: \"b\n", 2, "", "found unexpected end of stream"));
     CU_ASSERT(config_file_only_problem("sources: *x\n", 1, "", "undefined alias"));
     CU_ASSERT(config_file_only_problem("a: 1\nb: \xff\n", 2, "", "expected YAML in UTF-8, found at byte 9"));
