@@ -96,7 +96,7 @@ static bool describe_directory_problem(const char *directory, char *message, siz
     } else if (stat(directory, &status) != 0) {
         snprintf(message, size, "cannot examine %s: %s", directory, strerror(errno));
     } else if (!S_ISDIR(status.st_mode)) {
-        snprintf(message, size, "%s is not a directory; name a file in a directory", directory);
+        snprintf(message, size, "%s is not a directory: give the store another path", directory);
     } else if (faccessat(AT_FDCWD, directory, W_OK | X_OK, AT_EACCESS) != 0) {
         snprintf(message, size, "user %ju cannot write to %s: %s", (uintmax_t)geteuid(), directory,
                  strerror(errno));

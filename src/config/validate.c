@@ -30,26 +30,25 @@ struct check {
     char prefix[64]; /* of keys: "sources[0].stages[1]", "" at the top */
 };
 
-/* In the supervisor, `eventpipe` or a library caller: reports a rule that the configuration breaks, with the
- * key it stands at ("sources[0].stages[1].retry"). Each rule ends here; the check goes on after it, so that
- * one run reports all problems. */
+/* Reports one rule that the configuration breaks, with the full key, such as sources[0].stages[1].retry. The
+ * check goes on after it, so that one run reports all problems. */
 __attribute__((format(printf, 3, 4))) static void report_problem(struct check *check, const char *key,
                                                                  const char *format, ...)
 {
-    char path[160], message[1024];
+    char full_key[160], message[1024];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    snprintf(path, sizeof path, "%s%s%s", check->prefix, check->prefix[0] != '\0' ? "." : "", key);
-    struct config_problem found = {.file = check->config->path, .key = path, .message = message};
+    snprintf(full_key, sizeof full_key, "%s%s%s", check->prefix, check->prefix[0] != '\0' ? "." : "", key);
+    struct config_problem problem = {.file = check->config->path, .key = full_key, .message = message};
     check->code = EP_ECONFIG;
     if (check->report != NULL)
-        check->report(&found, check->user);
+        check->report(&problem, check->user);
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the name of an instance, source or stage in the
- * configuration. */
+/* Checks that the name of an instance, source or stage is given and can be a name. `key` is where it
+ * stands in the configuration. */
 static void check_name(struct check *check, const char *key, const char *name)
 {
     if (name == NULL)
@@ -58,34 +57,34 @@ static void check_name(struct check *check, const char *key, const char *name)
         report_problem(check, key, "expected " NAME_RULE ", found \"%.80s\"", name);
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks that a number in the configuration is between
- * two bounds. */
-static void check_count(struct check *check, const char *key, uint64_t value, uint64_t least, uint64_t most)
+/* Checks that the value of a key in the configuration is not below `minimum` or above `maximum`. */
+static void check_number_range(struct check *check, const char *key, uint64_t value, uint64_t minimum,
+                               uint64_t maximum)
 {
-    if (value < least || value > most)
+    if (value < minimum || value > maximum)
         report_problem(check, key, "expected a whole number from %" PRIu64 " to %" PRIu64 ", found %" PRIu64,
-                       least, most, value);
+                       minimum, maximum, value);
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the `retry` pauses of a source or stage in the
- * configuration. A pause of 0 would let a failing stage loop at full speed. */
+/* Checks the pauses between attempts (`retry`) of a source or stage in the configuration. A pause of 0
+ * would let a failing stage retry without end at full speed. */
 static void check_retry(struct check *check, const struct retry_config *retry)
 {
-    char least[48], most[48];
-    base_units_duration_text(retry->min_ms, least, sizeof least);
-    base_units_duration_text(retry->max_ms, most, sizeof most);
+    char min_text[48], max_text[48];
+    base_units_duration_text(retry->min_ms, min_text, sizeof min_text);
+    base_units_duration_text(retry->max_ms, max_text, sizeof max_text);
     if (retry->min_ms == 0)
         report_problem(check, "retry.min",
                        "expected at least 1ms, found 0: retries would follow each other without a pause");
     else if (retry->min_ms > retry->max_ms)
         report_problem(
             check, "retry",
-            "min (%s) is above max (%s, which is the default if not given): lower min or raise max", least,
-            most);
+            "min (%s) is above max (%s, which is the default if not given): lower min or raise max", min_text,
+            max_text);
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks a JSON pointer in the configuration, which
- * tells where in an answer a UID or cursor is. */
+/* Checks the syntax of a JSON pointer in the configuration, which tells where in an answer an http source
+ * finds a UID, a cursor or the events. NULL and "" are allowed. */
 static void check_json_pointer(struct check *check, const char *key, const char *pointer)
 {
     if (pointer == NULL || pointer[0] == '\0')
@@ -107,22 +106,22 @@ static void check_json_pointer(struct check *check, const char *key, const char 
         }
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks that a `url` in the configuration is an http
- * address; reports a problem and returns false if not. */
+/* Checks that a `url` in the configuration begins with http:// or https:// and names a host. Reports a
+ * problem and returns false if not. */
 static bool check_url(struct check *check, const char *key, const char *url)
 {
     if (url == NULL) {
         report_problem(check, key, "is missing, expected an address that begins with http:// or https://");
         return false;
     }
-    const char *rest = strncmp(url, "http://", 7) == 0    ? url + 7
-                       : strncmp(url, "https://", 8) == 0 ? url + 8
-                                                          : NULL;
-    if (rest == NULL)
+    const char *after_scheme = strncmp(url, "http://", 7) == 0    ? url + 7
+                               : strncmp(url, "https://", 8) == 0 ? url + 8
+                                                                  : NULL;
+    if (after_scheme == NULL)
         report_problem(check, key,
                        "expected an address that begins with http:// or https://, found \"%.40s\"", url);
-    else if (*rest == '\0' || strchr("/?#", *rest) != NULL)
-        report_problem(check, key, "expected a host after %.*s", (int)(rest - url), url);
+    else if (*after_scheme == '\0' || strchr("/?#", *after_scheme) != NULL)
+        report_problem(check, key, "expected a host after %.*s", (int)(after_scheme - url), url);
     else if (strpbrk(url, " \t\r\n") != NULL)
         report_problem(check, key, "expected an address without white space; write %%20 for a space");
     else
@@ -130,36 +129,36 @@ static bool check_url(struct check *check, const char *key, const char *url)
     return false;
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the HTTP headers of a source or stage in the
- * configuration. A message never quotes a value, which may be a secret. */
+/* Checks the HTTP headers of a source or stage in the configuration. The messages never quote a header's
+ * value, which may be a secret. */
 static void check_headers(struct check *check, const struct strings *headers)
 {
     for (size_t i = 0; i < headers->count; i++) {
         char key[40];
         snprintf(key, sizeof key, "headers[%zu]", i);
         const char *header = headers->at[i];
-        size_t name = strcspn(header, ":");
-        if (header[name] == '\0' || name == 0)
+        size_t name_bytes = strcspn(header, ":");
+        if (header[name_bytes] == '\0' || name_bytes == 0)
             report_problem(check, key, "expected \"Name: value\", found a text without a name and ':'");
-        else if (strcspn(header, " \t\"(),/;<=>?@[\\]{}") < name)
+        else if (strcspn(header, " \t\"(),/;<=>?@[\\]{}") < name_bytes)
             report_problem(
                 check, key,
                 "expected \"Name: value\", found a character in the name that header names cannot contain");
         else if (strpbrk(header, "\r\n") != NULL)
             report_problem(check, key, "expected one line, found a line break in the value of %.*s",
-                           (int)name, header);
+                           (int)name_bytes, header);
     }
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the settings of an http source in the
- * configuration: its URL, its headers and where it finds the next cursor. */
+/* Checks the settings of an http source in the configuration: its URL, its headers, its limits, and where
+ * it finds the next cursor. */
 static void check_http_source(struct check *check, const struct http_source_config *http)
 {
     struct error error;
-    bool sound = check_url(check, "url", http->url);
-    if (sound && config_url_http_url_check(http->url, &error) != 0)
+    bool is_url_valid = check_url(check, "url", http->url);
+    if (is_url_valid && config_url_http_url_check(http->url, &error) != 0)
         report_problem(check, "url", "%s", error.message);
-    bool has_cursor = sound && strstr(http->url, "{cursor}") != NULL;
+    bool has_cursor = is_url_valid && strstr(http->url, "{cursor}") != NULL;
     check_headers(check, &http->headers);
     check_json_pointer(check, "events", http->events);
     check_json_pointer(check, "cursor.path", http->cursor_path);
@@ -169,21 +168,21 @@ static void check_http_source(struct check *check, const struct http_source_conf
             check, "cursor",
             "expected one of `path` (in the answer) and `last_event_path` (in the last event), found both");
     if (http->cursor_increment != 0 && http->cursor_last_event_path == NULL)
-        report_problem(check, "cursor.increment",
-                       "has no cursor to be added to: `last_event_path` is not given");
+        report_problem(
+            check, "cursor.increment",
+            "`last_event_path` is not given, and the increment is added to the number there: give both");
     if (has_cursor && http->cursor_path == NULL && http->cursor_last_event_path == NULL)
         report_problem(
             check, "cursor",
             "the url has {cursor}, so expected `path` or `last_event_path`, which say where the next cursor "
             "stands");
-    check_count(check, "connect_timeout", http->connect_timeout_ms, 1, UNITS_DURATION_MAX_MS);
-    check_count(check, "max_bytes", http->max_bytes, 1, UINT64_C(4) << 30);
-    check_count(check, "interval", http->interval_ms, 1, UNITS_DURATION_MAX_MS);
+    check_number_range(check, "connect_timeout", http->connect_timeout_ms, 1, UNITS_DURATION_MAX_MS);
+    check_number_range(check, "max_bytes", http->max_bytes, 1, UINT64_C(4) << 30);
+    check_number_range(check, "interval", http->interval_ms, 1, UNITS_DURATION_MAX_MS);
 }
 
-/* Configuration, in the supervisor, `eventpipe` or a library caller: checks the session ID of an Idefix
- * source, which is a level of MQTT topics and the client's name at the broker. Two sources with the same one
- * would disconnect each other all the time. */
+/* Checks the session ID of an Idefix source in the configuration, which is a level of MQTT topics and the
+ * client's name at the broker. Two sources with the same one would disconnect each other all the time. */
 static void check_idefix_session(struct check *check, const struct source_config *source)
 {
     const char *session = source->idefix.session;
@@ -202,8 +201,8 @@ static void check_idefix_session(struct check *check, const struct source_config
                 session, other->id != NULL ? other->id : "?");
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the broker's address of an Idefix source in the
- * configuration, and that `ca_file` stands only beside TLS. */
+/* Checks the broker's address of an Idefix source in the configuration, and that `ca_file` is given only
+ * for a broker with TLS. */
 static void check_idefix_broker(struct check *check, const struct idefix_source_config *idefix)
 {
     struct idefix_broker broker;
@@ -221,8 +220,8 @@ static void check_idefix_broker(struct check *check, const struct idefix_source_
     }
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the settings of an Idefix source in the
- * configuration: broker, login, filters and encoding. */
+/* Checks the settings of an Idefix source in the configuration: broker, login, session, filters, encoding
+ * and limits. */
 static void check_idefix_source(struct check *check, const struct source_config *source)
 {
     const struct idefix_source_config *idefix = &source->idefix;
@@ -245,14 +244,14 @@ static void check_idefix_source(struct check *check, const struct source_config 
     check_idefix_session(check, source);
     if (idefix->meta != NULL && (!json_valid(idefix->meta, strlen(idefix->meta), NULL) ||
                                  json_kind((struct json_span){idefix->meta, strlen(idefix->meta)}) != '{'))
-        report_problem(check, "meta", "expected names and values");
-    check_count(check, "connect_timeout", idefix->connect_timeout_ms, 1, UNITS_DURATION_MAX_MS);
-    check_count(check, "response_timeout", idefix->response_timeout_ms, 1, UNITS_DURATION_MAX_MS);
-    check_count(check, "max_bytes", idefix->max_bytes, 1, UINT64_C(4) << 30);
+        report_problem(check, "meta", "expected a mapping of names to values, such as {site: north}");
+    check_number_range(check, "connect_timeout", idefix->connect_timeout_ms, 1, UNITS_DURATION_MAX_MS);
+    check_number_range(check, "response_timeout", idefix->response_timeout_ms, 1, UNITS_DURATION_MAX_MS);
+    check_number_range(check, "max_bytes", idefix->max_bytes, 1, UINT64_C(4) << 30);
 }
 
-/* Configuration, in the supervisor, `eventpipe` or a library caller: checks the settings that only one type
- * of source has (idefix, http, file, generate, or a library caller's client). */
+/* Checks the settings that only one type of source has in the configuration: idefix, http, file, generate,
+ * or a client that is code of a program that uses the library. */
 static void check_source_settings(struct check *check, const struct source_config *source)
 {
     switch (source->type) {
@@ -265,10 +264,10 @@ static void check_source_settings(struct check *check, const struct source_confi
     case SOURCE_FILE:
         if (source->file.path == NULL || source->file.path[0] == '\0')
             report_problem(check, "path", "is missing, expected the file to follow");
-        check_count(check, "max_line", source->file.max_line_bytes, 1, UINT64_C(1) << 30);
+        check_number_range(check, "max_line", source->file.max_line_bytes, 1, UINT64_C(1) << 30);
         break;
     case SOURCE_GENERATE:
-        check_count(check, "size", source->generate.size_bytes, 0, UINT64_C(64) << 20);
+        check_number_range(check, "size", source->generate.size_bytes, 0, UINT64_C(64) << 20);
         if (!(source->generate.rate >= 0 && source->generate.rate <= 1e9))
             report_problem(check, "rate",
                            "expected events per second from 0 (no limit) to 1000000000, found %g",
@@ -286,8 +285,8 @@ static void check_source_settings(struct check *check, const struct source_confi
     }
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the program and the environment of an exec
- * stage in the configuration; stage_check finds out later whether the program exists. */
+/* Checks the program and the environment of an exec stage in the configuration. Whether the program exists
+ * is not checked here but by stage_check, when the supervisor starts. */
 static void check_exec_stage(struct check *check, const struct stage_config *stage)
 {
     if (stage->exec.count == 0 || stage->exec.at[0][0] == '\0')
@@ -298,8 +297,8 @@ static void check_exec_stage(struct check *check, const struct stage_config *sta
             report_problem(check, "environment", "expected variables with a name, found one without");
 }
 
-/* Configuration, in the supervisor, `eventpipe` or a library caller: checks the settings that only one type
- * of stage has (function, plugin, exec, http). */
+/* Checks the settings that only one type of stage has in the configuration: function, plugin, exec or
+ * http. */
 static void check_stage_settings(struct check *check, const struct stage_config *stage)
 {
     switch (stage->type) {
@@ -324,23 +323,25 @@ static void check_stage_settings(struct check *check, const struct stage_config 
     }
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the memory and file limits of a stage in the
- * configuration. A worker that runs the stage itself needs some of them for its own work. */
+/* Checks the memory and file limits of a stage in the configuration; 0 means no limit. Unless the stage is
+ * an exec stage, the limits bind the worker itself, which needs a minimum for its own work. */
 static void check_stage_limits(struct check *check, const struct stage_config *stage)
 {
     const struct limits_config *limits = &stage->limits;
-    bool exec = stage->type == STAGE_EXEC;
+    bool is_exec = stage->type == STAGE_EXEC;
 
     if (limits->memory_bytes > 0)
-        check_count(check, "limits.memory", limits->memory_bytes,
-                    exec ? CONFIG_LIMIT_MEMORY_MIN : CONFIG_WORKER_MEMORY_MIN, CONFIG_LIMIT_MEMORY_MAX);
+        check_number_range(check, "limits.memory", limits->memory_bytes,
+                           is_exec ? CONFIG_LIMIT_MEMORY_MIN : CONFIG_WORKER_MEMORY_MIN,
+                           CONFIG_LIMIT_MEMORY_MAX);
     if (limits->files > 0)
-        check_count(check, "limits.files", limits->files,
-                    exec ? CONFIG_LIMIT_FILES_MIN : CONFIG_WORKER_FILES_MIN, CONFIG_LIMIT_FILES_MAX);
+        check_number_range(check, "limits.files", limits->files,
+                           is_exec ? CONFIG_LIMIT_FILES_MIN : CONFIG_WORKER_FILES_MIN,
+                           CONFIG_LIMIT_FILES_MAX);
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks one stage in the configuration: its name, which
- * must be unique in its source, and all its numbers. */
+/* Checks stage number `index` of a source in the configuration: its name, which must be unique in its
+ * source, its settings and all its numbers. */
 static void check_stage(struct check *check, const struct source_config *source, size_t index)
 {
     const struct stage_config *stage = &source->stages[index];
@@ -353,15 +354,15 @@ static void check_stage(struct check *check, const struct source_config *source,
         }
     check_stage_settings(check, stage);
     check_stage_limits(check, stage);
-    check_count(check, "concurrency", stage->concurrency, 1, CONFIG_CONCURRENCY_MAX);
-    check_count(check, "input_buffer", stage->input_buffer, 1, CONFIG_INPUT_BUFFER_MAX);
-    check_count(check, "batch", stage->batch, 1, CONFIG_BATCH_MAX);
-    check_count(check, "prefetch", stage->prefetch, 1, CONFIG_PREFETCH_MAX);
+    check_number_range(check, "concurrency", stage->concurrency, 1, CONFIG_CONCURRENCY_MAX);
+    check_number_range(check, "input_buffer", stage->input_buffer, 1, CONFIG_INPUT_BUFFER_MAX);
+    check_number_range(check, "batch", stage->batch, 1, CONFIG_BATCH_MAX);
+    check_number_range(check, "prefetch", stage->prefetch, 1, CONFIG_PREFETCH_MAX);
     /* the reader limits durations in a file; a program that uses the library may set longer ones */
-    check_count(check, "commit_delay", stage->commit_delay_ms, 0, UNITS_DURATION_MAX_MS);
-    check_count(check, "timeout", stage->timeout_ms, 0, UNITS_DURATION_MAX_MS);
-    check_count(check, "max_age", stage->max_age_ms, 0, UNITS_DURATION_MAX_MS);
-    check_count(check, "restart.max_backoff", stage->restart_max_backoff_ms, 0, UNITS_DURATION_MAX_MS);
+    check_number_range(check, "commit_delay", stage->commit_delay_ms, 0, UNITS_DURATION_MAX_MS);
+    check_number_range(check, "timeout", stage->timeout_ms, 0, UNITS_DURATION_MAX_MS);
+    check_number_range(check, "max_age", stage->max_age_ms, 0, UNITS_DURATION_MAX_MS);
+    check_number_range(check, "restart.max_backoff", stage->restart_max_backoff_ms, 0, UNITS_DURATION_MAX_MS);
     check_retry(check, &stage->retry);
     if (stage->restart_max_backoff_ms == 0)
         report_problem(check, "restart.max_backoff",
@@ -370,23 +371,23 @@ static void check_stage(struct check *check, const struct source_config *source,
         report_problem(check, "options", "expected JSON text, found none");
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks one source in the configuration, with all its
- * stages. Sets the prefix of the keys that problems name. */
+/* Checks source number `index` in the configuration with all its stages. It sets check->prefix, so that
+ * problems name the source and stage. */
 static void check_source(struct check *check, size_t index)
 {
     const struct source_config *source = &check->config->sources[index];
     snprintf(check->prefix, sizeof check->prefix, "sources[%zu]", index);
     check_name(check, "id", source->id);
     for (size_t i = 0; i < index && source->id != NULL; i++) {
-        const char *other = check->config->sources[i].id;
-        if (other != NULL && strcmp(other, source->id) == 0) {
+        const char *other_id = check->config->sources[i].id;
+        if (other_id != NULL && strcmp(other_id, source->id) == 0) {
             report_problem(check, "id", "\"%.80s\" is already the id of source %zu", source->id, i + 1);
             break;
         }
     }
     check_source_settings(check, source);
-    check_count(check, "page_size", source->page_size, 1, CONFIG_PAGE_MAX);
-    check_count(check, "long_poll", source->long_poll_ms, 0, UNITS_DURATION_MAX_MS);
+    check_number_range(check, "page_size", source->page_size, 1, CONFIG_PAGE_MAX);
+    check_number_range(check, "long_poll", source->long_poll_ms, 0, UNITS_DURATION_MAX_MS);
     check_retry(check, &source->retry);
     check_json_pointer(check, "uid", source->pointers.uid);
     check_json_pointer(check, "event_type", source->pointers.event_type);
@@ -401,8 +402,8 @@ static void check_source(struct check *check, size_t index)
     check->prefix[0] = '\0';
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the `storage` key of the configuration, which
- * names the store. It looks at the text only and opens nothing. */
+/* Checks the `storage` key of the configuration, which names the store. It looks at the text only and
+ * opens nothing, since `eventpipe` may not be allowed to. */
 static void check_storage_url(struct check *check, const char *storage)
 {
     if (storage == NULL)
@@ -413,32 +414,33 @@ static void check_storage_url(struct check *check, const char *storage)
                        storage[0] == '/' ? "; write sqlite:" : "", storage[0] == '/' ? storage : "");
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks how many sources, stages and processes the
- * whole configuration has. A ticket in shared memory has no bits for more. */
+/* Checks that the whole configuration does not have more sources, stages and processes than a ticket has
+ * bits for (the record in shared memory that follows one event through the stages). */
 static void check_total_counts(struct check *check)
 {
-    size_t stages = 0, processes = 0;
+    size_t stage_count = 0, process_count = 0;
     for (size_t i = 0; i < check->config->source_count; i++) {
         const struct source_config *source = &check->config->sources[i];
-        stages += source->stage_count;
-        processes++;
+        stage_count += source->stage_count;
+        process_count++;
         for (size_t j = 0; j < source->stage_count; j++)
-            processes += source->stages[j].concurrency;
+            process_count += source->stages[j].concurrency;
     }
     if (check->config->source_count > CONFIG_SOURCES_MAX)
         report_problem(check, "sources", "expected at most %d sources, found %zu", CONFIG_SOURCES_MAX,
                        check->config->source_count);
-    if (stages > CONFIG_STAGES_MAX)
+    if (stage_count > CONFIG_STAGES_MAX)
         report_problem(check, "sources", "expected at most %d stages in all sources together, found %zu",
-                       CONFIG_STAGES_MAX, stages);
-    if (processes > CONFIG_WORKERS_MAX)
-        report_problem(check, "sources", "expected at most %d processes in all stages together, found %zu",
-                       CONFIG_WORKERS_MAX, processes);
+                       CONFIG_STAGES_MAX, stage_count);
+    if (process_count > CONFIG_WORKERS_MAX)
+        report_problem(check, "sources",
+                       "expected at most %d processes in all sources and stages together, found %zu",
+                       CONFIG_WORKERS_MAX, process_count);
 }
 
-/* Checks a whole configuration by the rules, and reports each problem; returns 0 or EP_ECONFIG. The reader
- * of the configuration file calls it (in the supervisor before it forks, and in `eventpipe` commands), and
- * so does a library caller's process at the start of a run. */
+/* Checks a whole configuration by all rules and reports each problem. Returns 0 or EP_ECONFIG. config_read
+ * calls it, in the supervisor before it forks and in `eventpipe` commands; a program that uses the library
+ * calls it through its manager at the start of a run. */
 int config_validate(const struct config *config, config_report *report, void *user)
 {
     struct check check = {.config = config, .report = report, .user = user};

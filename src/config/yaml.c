@@ -27,28 +27,31 @@
 #define BUDGET \
     (UINT64_C(1) << 20) /* plus four times the file's length: twice what a file without aliases can need */
 
-/* In the supervisor or `eventpipe`: makes room for one more element by doubling the array. Returns the old
- * array without memory, and notes that in the reader of the configuration file. */
-static void *make_room_for_element(struct reader *reader, void *array, size_t count, size_t size)
+/* Doubles an array of the configuration file's reader if its `count` elements fill it. Returns the array,
+ * which may have moved; when memory is short, it returns the old one and sets reader->no_memory. */
+static void *grow_array_if_full(struct reader *reader, void *array, size_t count, size_t size)
 {
     if (count > 0 && (count & (count - 1)) != 0)
         return array;
-    void *larger = reallocarray(array, count == 0 ? 1 : count * 2, size);
-    if (larger != NULL)
-        return larger;
+    void *larger_array = reallocarray(array, count == 0 ? 1 : count * 2, size);
+    if (larger_array != NULL)
+        return larger_array;
     reader->no_memory = true;
     return array;
 }
 
-/* Whether a key of the configuration file is `above` or within it. */
-static bool key_is_within(const char *key, const char *above)
+/* Returns whether a key of the configuration file, such as sources[0].retry.min, equals outer_key or lies
+ * within it. Problems with the same cause are found this way and reported once. */
+static bool is_key_within(const char *key, const char *outer_key)
 {
-    size_t length = strlen(above);
-    return length > 0 && strncmp(key, above, length) == 0 && strchr(".[", key[length]) != NULL; /* or '\0' */
+    size_t outer_bytes = strlen(outer_key);
+    return outer_bytes > 0 && strncmp(key, outer_key, outer_bytes) == 0 &&
+           strchr(".[", key[outer_bytes]) != NULL; /* or '\0' */
 }
 
-/* In the supervisor or `eventpipe`: keeps a problem of the configuration file, with its line and key, until
- * the whole file is read; then all are shown in the order of lines. Only the first 1000 are kept. */
+/* Keeps a problem of the configuration file with its line (0 = none) and key until the whole file is read;
+ * then all are reported in the order of their lines. After READER_PROBLEMS_MAX, a last one says that there
+ * are more. */
 void config_yaml_report_problem_at(struct reader *reader, unsigned line, const char *key, const char *message)
 {
     if (reader->problem_count >= READER_PROBLEMS_MAX || reader->no_memory)
@@ -59,21 +62,21 @@ void config_yaml_report_problem_at(struct reader *reader, unsigned line, const c
         message = "there are more problems than can be shown; fix these first";
     }
     reader->problems =
-        make_room_for_element(reader, reader->problems, reader->problem_count, sizeof *reader->problems);
-    char clean[1024]; /* the message may quote the file */
-    base_log_clean(message, clean, sizeof clean);
-    struct reader_problem found = {line, reader->problem_count, strdup(key), strdup(clean)};
-    if (reader->no_memory || found.key == NULL || found.message == NULL) {
+        grow_array_if_full(reader, reader->problems, reader->problem_count, sizeof *reader->problems);
+    char clean_message[1024]; /* the message may quote the file */
+    base_log_clean(message, clean_message, sizeof clean_message);
+    struct reader_problem problem = {line, reader->problem_count, strdup(key), strdup(clean_message)};
+    if (reader->no_memory || problem.key == NULL || problem.message == NULL) {
         reader->no_memory = true;
-        free(found.key);
-        free(found.message);
+        free(problem.key);
+        free(problem.message);
         return;
     }
-    reader->problems[reader->problem_count++] = found;
+    reader->problems[reader->problem_count++] = problem;
 }
 
-/* In the supervisor or `eventpipe`: keeps a problem with the key of the configuration file that is being
- * read now. Every reader of a value ends here when the value is wrong. */
+/* Keeps a problem with the key of the configuration file that is being read now. Every function that reads
+ * a value calls it when the value is wrong. */
 void config_yaml_report_problem(struct reader *reader, const char *format, ...)
 {
     char message[1024];
@@ -84,54 +87,54 @@ void config_yaml_report_problem(struct reader *reader, const char *format, ...)
     config_yaml_report_problem_at(reader, reader->line, reader->path, message);
 }
 
-/* In the supervisor or `eventpipe`: notes the key that an unknown key of the configuration file probably
- * meant. Otherwise the rules would report that key as missing, too, and the operator would see two problems
- * for one typing error. */
+/* Remembers the key that an unknown key of the configuration file was probably meant to be. Otherwise the
+ * rules would report that key as missing, and the operator would see two problems for one typing error. */
 void config_yaml_note_meant_key(struct reader *reader, const char *key)
 {
-    reader->meant = make_room_for_element(reader, reader->meant, reader->meant_count, sizeof *reader->meant);
-    char *copy = reader->no_memory ? NULL : strdup(key);
-    if (copy != NULL)
-        reader->meant[reader->meant_count++] = copy;
+    reader->meant_keys =
+        grow_array_if_full(reader, reader->meant_keys, reader->meant_count, sizeof *reader->meant_keys);
+    char *key_copy = reader->no_memory ? NULL : strdup(key);
+    if (key_copy != NULL)
+        reader->meant_keys[reader->meant_count++] = key_copy;
     else
         reader->no_memory = true;
 }
 
-/* In the supervisor or `eventpipe`: returns whether an unknown key in the configuration file probably meant
- * this key, or one above it. Then it is not reported as missing. */
+/* Returns whether an unknown key in the configuration file was probably meant to be this key, or a key
+ * that contains it. Then this key is not reported as missing. */
 bool config_yaml_is_meant_key(const struct reader *reader, const char *key)
 {
     for (size_t i = 0; i < reader->meant_count; i++)
-        if (key_is_within(key, reader->meant[i]))
+        if (is_key_within(key, reader->meant_keys[i]))
             return true;
     return false;
 }
 
-/* In the supervisor or `eventpipe`: sets the reader's position in the configuration file to a member ("key"
- * or "[3]"), for the messages. Returns the position before, which config_yaml_leave_key needs. */
+/* Extends the path that problems of the configuration file name by a key or a list index such as "[3]".
+ * Returns the old length of the path; config_yaml_leave_key takes it to undo this. */
 size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned line)
 {
-    size_t outer = strlen(reader->path);
-    char clean[80];
-    base_log_clean(name, clean, sizeof clean);
-    snprintf(reader->path + outer, sizeof reader->path - outer, "%s%s",
-             outer > 0 && clean[0] != '[' ? "." : "", clean);
+    size_t outer_length = strlen(reader->path);
+    char clean_name[80];
+    base_log_clean(name, clean_name, sizeof clean_name);
+    snprintf(reader->path + outer_length, sizeof reader->path - outer_length, "%s%s",
+             outer_length > 0 && clean_name[0] != '[' ? "." : "", clean_name);
     reader->line = line;
-    return outer;
+    return outer_length;
 }
 
-/* In the supervisor or `eventpipe`: does the same as config_yaml_enter_key, and remembers the key's line in
- * the configuration file for a problem that the rules find later. */
+/* Does what config_yaml_enter_key does, and remembers the key's line in the configuration file. The rules,
+ * which know only keys, get the lines for their problems from there. */
 size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, unsigned line)
 {
-    size_t outer = config_yaml_enter_key(reader, name, line);
-    reader->marks = make_room_for_element(reader, reader->marks, reader->mark_count, sizeof *reader->marks);
-    char *key = reader->no_memory ? NULL : strdup(reader->path);
-    if (key != NULL)
-        reader->marks[reader->mark_count++] = (struct reader_mark){line, key};
+    size_t outer_length = config_yaml_enter_key(reader, name, line);
+    reader->marks = grow_array_if_full(reader, reader->marks, reader->mark_count, sizeof *reader->marks);
+    char *path_copy = reader->no_memory ? NULL : strdup(reader->path);
+    if (path_copy != NULL)
+        reader->marks[reader->mark_count++] = (struct reader_mark){line, path_copy};
     else
         reader->no_memory = true;
-    return outer;
+    return outer_length;
 }
 
 void config_yaml_leave_key(struct reader *reader, size_t outer)
@@ -139,19 +142,19 @@ void config_yaml_leave_key(struct reader *reader, size_t outer)
     reader->path[outer] = '\0';
 }
 
-/* In the supervisor or `eventpipe`: charges one visit of a YAML node to the reader's budget; reports a
- * problem and returns false when it is used up. Without it, aliases in a small configuration file could keep
- * the daemon busy for ever. */
+/* Subtracts one visit of a YAML node from the reader's budget. Returns false once the budget is used up,
+ * after a problem is reported. Without the budget, aliases in a small configuration file could keep the
+ * daemon busy for ever. */
 bool config_yaml_charge_visit(struct reader *reader, const yaml_node_t *node)
 {
     uint64_t cost = 1 + (node->type == YAML_SCALAR_NODE ? node->data.scalar.length : 0);
-    if (reader->spent || reader->no_memory)
+    if (reader->budget_exhausted || reader->no_memory)
         return false;
-    if (cost <= reader->budget) {
-        reader->budget -= cost;
+    if (cost <= reader->visit_budget) {
+        reader->visit_budget -= cost;
         return true;
     }
-    reader->spent = true;
+    reader->budget_exhausted = true;
     config_yaml_report_problem(
         reader, "aliases (*name) repeat so much that the configuration is too large; reading stopped here");
     return false;
@@ -169,8 +172,8 @@ unsigned config_yaml_get_line(const yaml_node_t *node)
 
 /* ---- file and document ---- */
 
-/* In the supervisor or `eventpipe`: reads the whole configuration file into memory, at most 1 MiB. Returns
- * the bytes, allocated, or NULL after a problem. */
+/* Reads the whole configuration file into memory, at most 1 MiB, and sets *length. Returns the bytes,
+ * which the caller frees, or NULL after a problem is reported. */
 static char *read_file_bytes(struct reader *reader, size_t *length)
 {
     char message[256];
@@ -183,14 +186,14 @@ static char *read_file_bytes(struct reader *reader, size_t *length)
         goto failed;
     *length = 0;
     while (*length <= CONFIG_FILE_BYTES_MAX) {
-        ssize_t got = read(fd, bytes + *length, CONFIG_FILE_BYTES_MAX + 1 - *length);
-        if (got == 0)
+        ssize_t chunk_bytes = read(fd, bytes + *length, CONFIG_FILE_BYTES_MAX + 1 - *length);
+        if (chunk_bytes == 0)
             break;
-        if (got < 0 && errno == EINTR)
+        if (chunk_bytes < 0 && errno == EINTR)
             continue;
-        if (got < 0)
+        if (chunk_bytes < 0)
             goto failed;
-        *length += (size_t)got;
+        *length += (size_t)chunk_bytes;
     }
     close(fd);
     if (*length <= CONFIG_FILE_BYTES_MAX)
@@ -208,22 +211,22 @@ failed:
     return NULL;
 }
 
-/* In the supervisor or `eventpipe`: reads the top keys of a loaded configuration file, and with them
- * everything below. An empty file is a problem. */
-static void read_root_mapping(struct reader *reader, struct config *config)
+/* Reads the top keys of the loaded configuration file, and with them everything below. Reports a problem
+ * if the file is empty. */
+static void read_top_keys(struct reader *reader, struct config *config)
 {
-    static const struct schema_variant plain = {.bit = 0};
+    static const struct schema_variant no_variant = {.bit = 0};
     const yaml_node_t *root = yaml_document_get_root_node(&reader->document);
     if (root == NULL || config_yaml_value_is_null(root)) {
         config_yaml_report_problem_at(reader, 0, "", "the file is empty, expected at least `sources:`");
         return;
     }
     reader->line = config_yaml_get_line(root);
-    config_yaml_mapping_read_keys(reader, config_yaml_schema_top, &plain, root, config);
+    config_yaml_mapping_read_keys(reader, config_yaml_schema_top, &no_variant, root, config);
 }
 
-/* In the supervisor or `eventpipe`: parses the bytes of the configuration file and reads its keys into
- * `config`. A second YAML document in the file is a problem. */
+/* Parses the bytes of the configuration file and reads its keys into `config`. Reports a problem if the
+ * bytes are not YAML or contain a second document. */
 static void read_yaml_document(struct reader *reader, const char *bytes, size_t length, struct config *config)
 {
     yaml_parser_t parser;
@@ -239,15 +242,15 @@ static void read_yaml_document(struct reader *reader, const char *bytes, size_t 
         yaml_parser_delete(&parser);
         return;
     }
-    read_root_mapping(reader, config);
-    bool empty = yaml_document_get_root_node(&reader->document) == NULL;
+    read_top_keys(reader, config);
+    bool is_empty = yaml_document_get_root_node(&reader->document) == NULL;
     yaml_document_delete(&reader->document);
-    if (!empty && !yaml_parser_load(&parser, &reader->document)) {
+    if (!is_empty && !yaml_parser_load(&parser, &reader->document)) {
         config_yaml_syntax_report_problem(reader, &parser, bytes, length);
-    } else if (!empty) {
-        const yaml_node_t *second = yaml_document_get_root_node(&reader->document);
-        if (second != NULL)
-            config_yaml_report_problem_at(reader, config_yaml_get_line(second), "",
+    } else if (!is_empty) {
+        const yaml_node_t *second_root = yaml_document_get_root_node(&reader->document);
+        if (second_root != NULL)
+            config_yaml_report_problem_at(reader, config_yaml_get_line(second_root), "",
                                           "a second YAML document begins, expected only one");
         yaml_document_delete(&reader->document);
     }
@@ -256,43 +259,43 @@ static void read_yaml_document(struct reader *reader, const char *bytes, size_t 
 
 /* ---- the rules and the report ---- */
 
-/* Orders the marked keys of the configuration file by name, for qsort and bsearch. */
+/* Orders the remembered keys of the configuration file by name, for qsort and bsearch, which
+ * find_line_of_key needs. */
 static int compare_marks_by_key(const void *left, const void *right)
 {
-    const struct reader_mark *a = left, *b = right;
-    return strcmp(a->key, b->key);
+    const struct reader_mark *left_mark = left, *right_mark = right;
+    return strcmp(left_mark->key, right_mark->key);
 }
 
-/* In the supervisor or `eventpipe`: returns the line of a key in the configuration file, or of the innermost
- * key around it that is there; 0 if there is none. The rules know only keys, but the operator needs a line.
- * */
+/* Returns the line of a key in the configuration file or, if it is not there, of the innermost key around
+ * it; 0 if there is none. The rules know only keys, but the operator needs a line. */
 static unsigned find_line_of_key(const struct reader *reader, const char *key)
 {
-    char around[256];
-    snprintf(around, sizeof around, "%s", key);
+    char outer_key[256];
+    snprintf(outer_key, sizeof outer_key, "%s", key);
     for (;;) {
-        struct reader_mark sought = {.key = around};
-        struct reader_mark *mark = NULL;
+        struct reader_mark wanted_mark = {.key = outer_key};
+        struct reader_mark *found_mark = NULL;
         if (reader->mark_count > 0)
-            mark = bsearch(&sought, reader->marks, reader->mark_count, sizeof *reader->marks,
-                           compare_marks_by_key);
-        if (mark != NULL)
-            return mark->line;
-        char *dot = strrchr(around, '.'), *bracket = strrchr(around, '[');
-        char *cut = bracket != NULL && (dot == NULL || bracket > dot) ? bracket : dot;
-        if (cut == NULL)
+            found_mark = bsearch(&wanted_mark, reader->marks, reader->mark_count, sizeof *reader->marks,
+                                 compare_marks_by_key);
+        if (found_mark != NULL)
+            return found_mark->line;
+        char *dot = strrchr(outer_key, '.'), *bracket = strrchr(outer_key, '[');
+        char *last_part = bracket != NULL && (dot == NULL || bracket > dot) ? bracket : dot;
+        if (last_part == NULL)
             return 0;
-        *cut = '\0';
+        *last_part = '\0';
     }
 }
 
-/* In the supervisor or `eventpipe`: called for each rule that the configuration breaks: keeps the problem
- * with its line in the file, unless the reader has reported that key already. */
-static void on_rule_problem(const struct config_problem *problem, void *user)
+/* Keeps a problem that config_validate found, with its line in the configuration file, unless a problem
+ * with that key, or a key around it, was found while reading. */
+static void on_problem_add_line(const struct config_problem *problem, void *user)
 {
     struct reader *reader = user;
-    for (size_t i = 0; i < reader->read_count; i++)
-        if (key_is_within(problem->key, reader->problems[i].key))
+    for (size_t i = 0; i < reader->reader_problem_count; i++)
+        if (is_key_within(problem->key, reader->problems[i].key))
             return;
     if (config_yaml_is_meant_key(reader, problem->key))
         return;
@@ -300,27 +303,26 @@ static void on_rule_problem(const struct config_problem *problem, void *user)
                                   problem->message);
 }
 
-/* In the supervisor or `eventpipe`: checks the rules of the configuration (config_validate) after the file
- * was read, and adds the lines to the problems. */
+/* Checks the configuration by the rules of config_validate after the file was read, and keeps each problem
+ * with its line. */
 static void check_rules(struct reader *reader, const struct config *config)
 {
-    reader->read_count = reader->problem_count;
+    reader->reader_problem_count = reader->problem_count;
     if (reader->mark_count > 1)
         qsort(reader->marks, reader->mark_count, sizeof *reader->marks, compare_marks_by_key);
-    config_validate(config, on_rule_problem, reader);
+    config_validate(config, on_problem_add_line, reader);
 }
 
-/* In the supervisor or `eventpipe`: sets the instance, the store and the control socket where the
- * configuration file does not name them. The instance is the file's name, and the other two follow from it.
- * */
+/* Sets the instance, the store and the control socket where the configuration file does not name them: the
+ * instance to the file's name without extension, the other two to paths with the instance's name. */
 static void fill_default_names(struct reader *reader, struct config *config)
 {
     if (config->instance == NULL) {
-        const char *slash = strrchr(reader->file, '/');
-        config->instance = strdup(slash != NULL ? slash + 1 : reader->file);
-        char *dot = config->instance != NULL ? strrchr(config->instance, '.') : NULL;
-        if (dot != NULL && dot != config->instance)
-            *dot = '\0';
+        const char *last_slash = strrchr(reader->file, '/');
+        config->instance = strdup(last_slash != NULL ? last_slash + 1 : reader->file);
+        char *last_dot = config->instance != NULL ? strrchr(config->instance, '.') : NULL;
+        if (last_dot != NULL && last_dot != config->instance)
+            *last_dot = '\0';
     }
     if (config->instance == NULL ||
         (config->storage == NULL &&
@@ -330,53 +332,55 @@ static void fill_default_names(struct reader *reader, struct config *config)
         reader->no_memory = true;
 }
 
-/* In the supervisor or `eventpipe`: finds the absolute directory of the configuration file, where relative
- * paths in it begin. Reports a problem and returns false if it cannot. */
+/* Finds the absolute directory of the configuration file, where relative paths in the file begin. Reports
+ * a problem and returns false if it cannot. */
 static bool find_file_directory(struct reader *reader)
 {
-    const char *slash = strrchr(reader->file, '/');
-    char *parent = slash == NULL           ? strdup(".")
-                   : slash == reader->file ? strdup("/")
-                                           : strndup(reader->file, (size_t)(slash - reader->file));
+    const char *last_slash = strrchr(reader->file, '/');
+    char *parent = last_slash == NULL           ? strdup(".")
+                   : last_slash == reader->file ? strdup("/")
+                                                : strndup(reader->file, (size_t)(last_slash - reader->file));
     reader->directory = parent != NULL ? realpath(parent, NULL) : NULL;
     if (reader->directory == NULL) {
         char message[512];
-        snprintf(message, sizeof message, "the file's directory cannot be found: %s", strerror(errno));
+        snprintf(message, sizeof message, "cannot find the directory of the file: %s", strerror(errno));
         config_yaml_report_problem_at(reader, 0, "", message);
     }
     free(parent);
     return reader->directory != NULL;
 }
 
-/* Orders the problems of the configuration file by line, for qsort; those of one line as they were found. */
+/* Orders the problems of the configuration file by line, for qsort; problems of one line stay in the order
+ * in which they were found. */
 static int compare_problems_by_line(const void *left, const void *right)
 {
-    const struct reader_problem *a = left, *b = right;
-    if (a->line != b->line)
-        return a->line < b->line ? -1 : 1;
-    return a->order < b->order ? -1 : 1;
+    const struct reader_problem *left_problem = left, *right_problem = right;
+    if (left_problem->line != right_problem->line)
+        return left_problem->line < right_problem->line ? -1 : 1;
+    return left_problem->discovery_order < right_problem->discovery_order ? -1 : 1;
 }
 
-/* In the supervisor or `eventpipe`: passes all kept problems of the configuration file to the caller's
- * report function, in the order of lines. */
+/* Passes all problems of the configuration file to the caller's report function, in the order of their
+ * lines. config_read calls it at the end. */
 static void report_problems(struct reader *reader, config_report *report, void *user)
 {
     if (reader->problem_count > 1)
         qsort(reader->problems, reader->problem_count, sizeof *reader->problems, compare_problems_by_line);
     for (size_t i = 0; i < reader->problem_count && report != NULL; i++) {
-        const struct reader_problem *at = &reader->problems[i];
-        struct config_problem problem = {reader->file, at->line == UINT_MAX ? 0 : at->line, at->key,
-                                         at->message};
+        const struct reader_problem *found = &reader->problems[i];
+        struct config_problem problem = {reader->file, found->line == UINT_MAX ? 0 : found->line, found->key,
+                                         found->message};
         report(&problem, user);
     }
     if (reader->no_memory && report != NULL) {
-        struct config_problem problem = {reader->file, 0, "", "out of memory while reading"};
+        struct config_problem problem = {reader->file, 0, "",
+                                         "out of memory while reading the configuration file"};
         report(&problem, user);
     }
 }
 
-/* In the supervisor or `eventpipe`: frees what the reader of the configuration file has collected: problems,
- * marked keys, its directory. */
+/* Frees what the reader of the configuration file has allocated for itself: problems, remembered keys and
+ * the directory's name. */
 static void free_reader(struct reader *reader)
 {
     for (size_t i = 0; i < reader->problem_count; i++) {
@@ -386,16 +390,16 @@ static void free_reader(struct reader *reader)
     for (size_t i = 0; i < reader->mark_count; i++)
         free(reader->marks[i].key);
     for (size_t i = 0; i < reader->meant_count; i++)
-        free(reader->meant[i]);
+        free(reader->meant_keys[i]);
     free(reader->problems);
     free(reader->marks);
-    free(reader->meant);
+    free(reader->meant_keys);
     free(reader->directory);
 }
 
-/* Reads a configuration file, reports each problem in it, and sets *out if there is none. Returns EP_OK,
- * EP_ECONFIG or EP_ENOMEM. The supervisor calls it before it forks, and each `eventpipe` command that has a
- * configuration file. */
+/* Reads a configuration file and reports each problem in it. Returns EP_OK with *out set (config_close
+ * frees it), EP_ECONFIG or EP_ENOMEM. The supervisor calls it before it forks, and so does each
+ * `eventpipe` command that has a configuration file. */
 int config_read(const char *path, config_report *report, void *user, struct config **out)
 {
     struct reader reader = {.file = path};
@@ -409,15 +413,15 @@ int config_read(const char *path, config_report *report, void *user, struct conf
     if (bytes != NULL && find_file_directory(&reader)) {
         config->path = strdup(path);
         reader.no_memory = config->path == NULL;
-        reader.budget = BUDGET + 4 * length;
+        reader.visit_budget = BUDGET + 4 * length;
         read_yaml_document(&reader, bytes, length, config);
-        bool readable =
+        bool has_yaml =
             true; /* false after a problem without a key: then there is nothing to apply rules to */
         for (size_t i = 0; i < reader.problem_count; i++)
-            readable = readable && reader.problems[i].key[0] != '\0';
-        if (readable && !reader.spent && !reader.no_memory)
+            has_yaml = has_yaml && reader.problems[i].key[0] != '\0';
+        if (has_yaml && !reader.budget_exhausted && !reader.no_memory)
             fill_default_names(&reader, config);
-        if (readable && !reader.spent && !reader.no_memory)
+        if (has_yaml && !reader.budget_exhausted && !reader.no_memory)
             check_rules(&reader, config);
     }
     free(bytes);
@@ -433,23 +437,24 @@ int config_read(const char *path, config_report *report, void *user, struct conf
     return code;
 }
 
-/* Loads a file as YAML without interpreting its keys. Returns the root, or NULL after a problem. `eventpipe
- * chaos` uses it to convert its configuration file to JSON. */
+/* Loads a file as YAML without interpreting its keys. Returns the root, or NULL after a problem; the
+ * caller calls config_yaml_unload_file in both cases. config_json converts the file for `eventpipe chaos`,
+ * which injects faults into a daemon, with it. */
 const yaml_node_t *config_yaml_load_file(struct reader *reader)
 {
     yaml_parser_t parser;
     size_t length = 0;
-    bool loaded = false;
+    bool is_loaded = false;
     char *bytes = read_file_bytes(reader, &length);
     if (bytes != NULL && find_file_directory(reader) &&
         config_yaml_syntax_check_depth(reader, bytes, length) && yaml_parser_initialize(&parser)) {
-        reader->budget = BUDGET + 4 * length;
+        reader->visit_budget = BUDGET + 4 * length;
         yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
-        loaded = yaml_parser_load(&parser, &reader->document) != 0;
+        is_loaded = yaml_parser_load(&parser, &reader->document) != 0;
         yaml_parser_delete(&parser);
     }
     free(bytes);
-    return loaded ? yaml_document_get_root_node(&reader->document) : NULL;
+    return is_loaded ? yaml_document_get_root_node(&reader->document) : NULL;
 }
 
 void config_yaml_unload_file(struct reader *reader, const yaml_node_t *root)

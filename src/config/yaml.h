@@ -25,7 +25,7 @@
 
 struct reader_problem {
     unsigned line;
-    size_t order; /* of discovery; keeps problems of one line in order */
+    size_t discovery_order; /* keeps problems of one line in order */
     char *key, *message;
 };
 
@@ -43,14 +43,15 @@ struct reader {
     unsigned line;              /* of the key, or list element, being read */
     char path[256];             /* of the same: "sources[0].stages[1].retry.min" */
     struct reader_problem *problems;
-    size_t problem_count, read_count; /* all problems; those that the reader found itself */
+    size_t problem_count, reader_problem_count; /* all problems; those found before the rules were checked */
     struct reader_mark *marks;
     size_t mark_count;
     struct strings variables; /* of the environment, that hold tokens */
-    char **meant;             /* keys that an unknown key was probably meant to be */
+    char **meant_keys;        /* keys that an unknown key was probably meant to be */
     size_t meant_count;
-    uint64_t budget; /* nodes and bytes that may still be visited, since aliases can make a small file huge */
-    bool spent;      /* the budget is used up, and that is reported */
+    uint64_t visit_budget; /* nodes and bytes that may still be visited, since aliases can make a small
+                              file huge */
+    bool budget_exhausted; /* the budget is used up, and that is reported */
     bool no_memory;
 };
 
@@ -64,8 +65,8 @@ struct schema_key {
     const char *name;
     schema_read *read;
     size_t offset;                     /* of what it fills, in the mapping's struct */
-    unsigned only;                     /* bits of the source types or stage types it is for; 0 = all */
-    uint64_t least, most;              /* numbers, sizes, durations in ms */
+    unsigned variant_bits;             /* bits of the source types or stage types it is for; 0 = all */
+    uint64_t min, max;                 /* numbers, sizes, durations in ms */
     const char *const *choices;        /* in the order of the enum's values */
     const struct schema_key *children; /* mapping, or list of mappings; ended by a NULL name */
 };
@@ -142,8 +143,9 @@ schema_read config_yaml_list_read_token_file;  /* char * */
 schema_read config_yaml_list_read_token_env;   /* char * */
 
 /* Returns the text of a scalar that is not null and contains no NUL; otherwise NULL, after a problem
- * ("expected WHAT, found ..."). */
-const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node, const char *what);
+ * (for example "expected a path, found a list"). */
+const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node,
+                                          const char *expected);
 bool config_yaml_value_is_null(const yaml_node_t *node);
 /* Describes the node for a message: "a list", "nothing", "\"quick\"" (cut, and without control
  * characters). */
@@ -155,6 +157,6 @@ const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const c
 char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_node_t *node);
 
 /* yaml_json.c */
-schema_read config_yaml_json_read_options; /* char *, JSON text */
+schema_read config_yaml_json_read_any_value; /* char *, JSON text */
 
 #endif

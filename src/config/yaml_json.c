@@ -15,28 +15,28 @@
 
 #include "src/config/yaml.h"
 
-/* In the supervisor or `eventpipe`: returns whether a plain text in the configuration file is a number in
- * JSON's form; 007 and 0x1f are not. */
+/* Returns whether a text in the configuration file without quotes is a number in JSON's form; 007 and 0x1f
+ * are not and become strings. */
 static bool is_json_number(const char *at)
 {
     at += *at == '-';
-    size_t whole = strspn(at, "0123456789");
-    if (whole == 0 || (at[0] == '0' && whole > 1))
+    size_t integer_digits = strspn(at, "0123456789");
+    if (integer_digits == 0 || (at[0] == '0' && integer_digits > 1))
         return false;
-    at += whole;
+    at += integer_digits;
     if (*at == '.') {
-        size_t part = strspn(at + 1, "0123456789");
-        if (part == 0)
+        size_t fraction_digits = strspn(at + 1, "0123456789");
+        if (fraction_digits == 0)
             return false;
-        at += 1 + part;
+        at += 1 + fraction_digits;
     }
     if (*at == 'e' || *at == 'E') {
         at++;
         at += *at == '-' || *at == '+';
-        size_t power = strspn(at, "0123456789");
-        if (power == 0)
+        size_t exponent_digits = strspn(at, "0123456789");
+        if (exponent_digits == 0)
             return false;
-        at += power;
+        at += exponent_digits;
     }
     return *at == '\0';
 }
@@ -46,8 +46,8 @@ static bool is_one_of(const char *text, const char *small, const char *capital, 
     return strcmp(text, small) == 0 || strcmp(text, capital) == 0 || strcmp(text, large) == 0;
 }
 
-/* In the supervisor or `eventpipe`: converts a YAML scalar of the configuration file to JSON: null, true,
- * false, a number with the same digits, or a string. */
+/* Converts a single value of the configuration file to JSON: null, true, false, a number with the same
+ * digits, or a string. Returns NULL when memory is short. */
 static cJSON *convert_scalar(const yaml_node_t *node)
 {
     const char *text = (const char *)node->data.scalar.value;
@@ -64,26 +64,26 @@ static cJSON *convert_scalar(const yaml_node_t *node)
 
 static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth);
 
-/* In the supervisor or `eventpipe`: converts a YAML list of the configuration file to a JSON array; NULL
- * after a problem or without memory. */
+/* Converts a list of the configuration file to a JSON array. `depth` counts the lists and mappings around
+ * it. Returns NULL after a problem or when memory is short. */
 static cJSON *convert_list(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
-    cJSON *list = cJSON_CreateArray();
+    cJSON *array = cJSON_CreateArray();
     const yaml_node_item_t *item = node->data.sequence.items.start;
-    for (; list != NULL && item < node->data.sequence.items.top; item++) {
-        cJSON *json = convert_node(reader, config_yaml_get_node(reader, *item), depth + 1);
-        if (json == NULL || !cJSON_AddItemToArray(list, json)) {
-            cJSON_Delete(json);
-            cJSON_Delete(list);
+    for (; array != NULL && item < node->data.sequence.items.top; item++) {
+        cJSON *element = convert_node(reader, config_yaml_get_node(reader, *item), depth + 1);
+        if (element == NULL || !cJSON_AddItemToArray(array, element)) {
+            cJSON_Delete(element);
+            cJSON_Delete(array);
             return NULL;
         }
     }
-    return list;
+    return array;
 }
 
-/* Configuration, in the supervisor or `eventpipe`: converts one key and its value to a member of a JSON
- * object. Reports a repeated key and returns false, since a JSON reader would silently take one of the two.
- * */
+/* Converts one key and value of the configuration file and adds them to a JSON object. Returns false after
+ * a problem or when memory is short. A repeated key is a problem, since a JSON reader would silently take
+ * one of the two. */
 static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_node_t *key,
                                const yaml_node_t *value, unsigned depth)
 {
@@ -95,20 +95,20 @@ static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_
     if (name == NULL)
         return false;
     size_t outer = config_yaml_enter_key(reader, name, config_yaml_get_line(key));
-    cJSON *json = NULL;
+    cJSON *member_value = NULL;
     if (cJSON_GetObjectItemCaseSensitive(object, name) != NULL)
         config_yaml_report_problem(reader, "given twice, expected once");
     else
-        json = convert_node(reader, value, depth + 1);
+        member_value = convert_node(reader, value, depth + 1);
     config_yaml_leave_key(reader, outer);
-    if (json != NULL && cJSON_AddItemToObject(object, name, json))
+    if (member_value != NULL && cJSON_AddItemToObject(object, name, member_value))
         return true;
-    cJSON_Delete(json);
+    cJSON_Delete(member_value);
     return false;
 }
 
-/* In the supervisor or `eventpipe`: converts a YAML mapping of the configuration file to a JSON object; NULL
- * after a problem or without memory. */
+/* Converts a mapping of the configuration file to a JSON object. `depth` counts the lists and mappings
+ * around it. Returns NULL after a problem or when memory is short. */
 static cJSON *convert_mapping(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     const yaml_node_pair_t *pair = node->data.mapping.pairs.start, *top = node->data.mapping.pairs.top;
@@ -127,8 +127,8 @@ static cJSON *convert_mapping(struct reader *reader, const yaml_node_t *node, un
     return object;
 }
 
-/* Configuration, in the supervisor or `eventpipe`: converts a YAML node of any kind to JSON, with everything
- * in it; NULL after a problem or without memory. It limits the depth, since an alias may contain itself. */
+/* Converts any value of the configuration file to JSON, with everything in it. Returns NULL after a
+ * problem or when memory is short. It limits the depth, since an alias may contain itself. */
 static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     if (depth > READER_DEPTH_MAX) {
@@ -150,18 +150,17 @@ static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsig
         config_yaml_report_problem(reader, "expected a text without a NUL character in it");
         return NULL;
     }
-    if (json == NULL && reader->problem_count == 0 && !reader->spent)
+    if (json == NULL && reader->problem_count == 0 && !reader->budget_exhausted)
         reader->no_memory = true;
     return json;
 }
 
-/* In the supervisor or `eventpipe`: reads a value that may be any YAML, such as a plugin stage's `options`
- * or an Idefix source's `meta`, and keeps it as JSON text. The schema of the configuration file names it for
- * such keys. */
-void config_yaml_json_read_options(struct reader *reader, const struct schema_key *key,
-                                   const yaml_node_t *node, void *base)
+/* Reads a value of the configuration file that may be any YAML, such as a plugin stage's `options` or an
+ * Idefix source's `meta`, and keeps it as JSON text, which a plugin or the backend gets. */
+void config_yaml_json_read_any_value(struct reader *reader, const struct schema_key *key,
+                                     const yaml_node_t *node, void *base)
 {
-    char **options = (char **)(void *)((char *)base + key->offset);
+    char **destination = (char **)(void *)((char *)base + key->offset);
     cJSON *json = convert_node(reader, node, 0);
     if (json == NULL)
         return;
@@ -171,14 +170,14 @@ void config_yaml_json_read_options(struct reader *reader, const struct schema_ke
         reader->no_memory = true;
         return;
     }
-    free(*options);
-    *options = text;
+    free(*destination);
+    *destination = text;
 }
 
 /* ---- a whole file ---- */
 
-/* Returns the entry of a key in a table of the configuration's schema, or NULL. `eventpipe chaos` uses it
- * when it converts its configuration file to JSON. */
+/* Returns the entry of a key in a table of the configuration's schema, or NULL if there is none. The
+ * conversion of a whole file to JSON learns from it which values are paths. */
 static const struct schema_key *find_schema_key(const struct schema_key *keys, const char *name)
 {
     for (const struct schema_key *key = keys; key != NULL && key->name != NULL; key++)
@@ -187,39 +186,41 @@ static const struct schema_key *find_schema_key(const struct schema_key *keys, c
     return NULL;
 }
 
-/* Converts a text of the configuration file to a JSON string, so that True stays True: only `options` has
- * numbers and booleans. Paths become absolute. Runs in `eventpipe chaos`. */
+/* Converts a single value of the configuration file to a JSON string or null for `eventpipe chaos`. True
+ * stays the text True, since only `options` and `meta` have numbers and booleans. Paths become absolute.
+ * */
 static cJSON *convert_file_text(struct reader *reader, const yaml_node_t *node, const struct schema_key *key)
 {
     if (config_yaml_value_is_null(node))
         return cJSON_CreateNull();
-    bool path = key != NULL &&
-                (key->read == config_yaml_value_read_path || key->read == config_yaml_list_read_token_file);
-    char *absolute = path ? config_yaml_value_read_absolute_path(reader, node) : NULL;
-    cJSON *json = cJSON_CreateString(absolute != NULL ? absolute : (const char *)node->data.scalar.value);
-    free(absolute);
+    bool is_path = key != NULL && (key->read == config_yaml_value_read_path ||
+                                   key->read == config_yaml_list_read_token_file);
+    char *absolute_path = is_path ? config_yaml_value_read_absolute_path(reader, node) : NULL;
+    cJSON *json =
+        cJSON_CreateString(absolute_path != NULL ? absolute_path : (const char *)node->data.scalar.value);
+    free(absolute_path);
     return json;
 }
 
 static cJSON *convert_file_node(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
                                 unsigned depth);
 
-/* Converts a list of the configuration file to a JSON array. A NULL child, after a problem, cannot be added,
- * so the whole list fails. Runs in `eventpipe chaos`. */
+/* Converts a list of the configuration file to a JSON array for `eventpipe chaos`. An element that cannot
+ * be converted sets reader->no_memory, so that the whole conversion fails. */
 static cJSON *convert_file_list(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
                                 unsigned depth)
 {
-    cJSON *list = cJSON_CreateArray();
+    cJSON *array = cJSON_CreateArray();
     for (const yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top;
          item++)
-        if (!cJSON_AddItemToArray(list, convert_file_node(reader, config_yaml_get_node(reader, *item), key,
-                                                          depth + 1)))
+        if (!cJSON_AddItemToArray(array, convert_file_node(reader, config_yaml_get_node(reader, *item), key,
+                                                           depth + 1)))
             reader->no_memory = true;
-    return list;
+    return array;
 }
 
-/* Converts the keys and values of the configuration file to a JSON object, each value as its key in the
- * schema requires. Runs in `eventpipe chaos`. */
+/* Converts the keys and values of the configuration file to a JSON object for `eventpipe chaos`, each
+ * value as its key in the schema requires. A failure sets reader->no_memory. */
 static cJSON *convert_file_mapping(struct reader *reader, const yaml_node_t *node,
                                    const struct schema_key *children, unsigned depth)
 {
@@ -236,12 +237,13 @@ static cJSON *convert_file_mapping(struct reader *reader, const yaml_node_t *nod
     return object;
 }
 
-/* Converts a value of the configuration file to JSON as its key in the schema requires. Without a key, it is
- * a text or consists of texts. Runs in `eventpipe chaos`. */
+/* Converts a value of the configuration file to JSON for `eventpipe chaos`, as its key in the schema
+ * requires; without a key (NULL), it is a text or consists of texts. Returns NULL after a problem or when
+ * memory is short. */
 static cJSON *convert_file_node(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
                                 unsigned depth)
 {
-    if (key != NULL && key->read == config_yaml_json_read_options)
+    if (key != NULL && key->read == config_yaml_json_read_any_value)
         return convert_node(reader, node, depth);
     if (depth > READER_DEPTH_MAX || !config_yaml_charge_visit(reader, node))
         return NULL;
@@ -252,21 +254,23 @@ static cJSON *convert_file_node(struct reader *reader, const yaml_node_t *node, 
     return convert_file_text(reader, node, key);
 }
 
-/* Converts a whole configuration file to one JSON object, with relative paths made absolute. Returns 0, or
- * EP_ECONFIG with a message. `eventpipe chaos` passes the result to its helper program, which reads no YAML.
- * The caller frees *out. */
+/* Converts a whole configuration file to one JSON object, with relative paths made absolute. Returns 0
+ * with *out set, which the caller frees, or EP_ECONFIG with a message. `eventpipe chaos`, which injects
+ * faults into a daemon, passes the result to its helper program, which reads no YAML. */
 int config_json(const char *path, char **out, struct error *error)
 {
-    static const struct schema_key whole = {.children = config_yaml_schema_top};
+    static const struct schema_key root_key = {.children = config_yaml_schema_top};
     struct reader reader = {.file = path};
     const yaml_node_t *root = config_yaml_load_file(&reader);
-    cJSON *json = root != NULL ? convert_file_node(&reader, root, &whole, 0) : NULL;
-    char *text = reader.no_memory || reader.spent ? NULL : cJSON_PrintUnformatted(json);
+    cJSON *json = root != NULL ? convert_file_node(&reader, root, &root_key, 0) : NULL;
+    char *text = reader.no_memory || reader.budget_exhausted ? NULL : cJSON_PrintUnformatted(json);
     cJSON_Delete(json);
     config_yaml_unload_file(&reader, root);
     if (text == NULL)
-        return base_error_set(error, EP_ECONFIG, "%s changed while it was read, or memory ran out: try again",
-                              path);
+        return base_error_set(
+            error, EP_ECONFIG,
+            "cannot convert %s to JSON: out of memory, or the file changed while it was read; try again",
+            path);
     *out = text;
     return EP_OK;
 }

@@ -20,32 +20,32 @@
 #define NAMES_MAX 40 /* keys in one table */
 #define BIT(variant) (1u << (variant))
 
-static const char *const type_keys[] = {NULL, "plugin", "exec", "url"}; /* by enum stage_type */
+static const char *const stage_type_keys[] = {NULL, "plugin", "exec", "url"}; /* by enum stage_type */
 
 /* ---- names ---- */
 
 static bool key_fits_variant(const struct schema_key *key, const struct schema_variant *variant)
 {
-    return key->only == 0 || variant->bit == 0 || (key->only & variant->bit) != 0;
+    return key->variant_bits == 0 || variant->bit == 0 || (key->variant_bits & variant->bit) != 0;
 }
 
-/* In the supervisor or `eventpipe`: returns the schema's entry of a key in the configuration file for this
- * type of source or stage; otherwise one with the same name for another type; otherwise NULL. */
+/* Returns the schema's entry of a key in the configuration file for this type of source or stage. If only
+ * other types have the key, returns one of their entries; if none has it, NULL. */
 static const struct schema_key *find_schema_key(const struct schema_key *keys,
                                                 const struct schema_variant *variant, const char *name)
 {
-    const struct schema_key *other = NULL;
+    const struct schema_key *misplaced_key = NULL;
     for (const struct schema_key *key = keys; key->name != NULL; key++)
         if (strcmp(key->name, name) == 0) {
             if (key_fits_variant(key, variant))
                 return key;
-            other = key;
+            misplaced_key = key;
         }
-    return other;
+    return misplaced_key;
 }
 
-/* In the supervisor or `eventpipe`: reports an unknown key of the configuration file with the most similar
- * key, or with the list of all keys. */
+/* Reports an unknown key of the configuration file, with the most similar key that is allowed there, or
+ * with all of them. */
 static void report_unknown_key(struct reader *reader, const struct schema_key *keys,
                                const struct schema_variant *variant, const char *name)
 {
@@ -60,60 +60,62 @@ static void report_unknown_key(struct reader *reader, const struct schema_key *k
                     "anchor (&name) and use it again (*name)");
         return;
     }
-    const char *near = base_suggest_near(name, names);
-    if (near != NULL) {
-        config_yaml_report_problem(reader, "unknown key; did you mean `%s`?", near);
-        size_t inner = strlen(reader->path), outer = inner;
-        char meant[256];
-        while (outer > 0 && reader->path[outer] != '.')
-            outer--;
-        snprintf(meant, sizeof meant, "%.*s%s%s", (int)outer, reader->path, outer > 0 ? "." : "", near);
-        config_yaml_note_meant_key(reader, meant);
+    const char *similar_name = base_suggest_near(name, names);
+    if (similar_name != NULL) {
+        config_yaml_report_problem(reader, "unknown key; did you mean `%s`?", similar_name);
+        size_t path_length = strlen(reader->path), parent_length = path_length;
+        char meant_key[256];
+        while (parent_length > 0 && reader->path[parent_length] != '.')
+            parent_length--;
+        snprintf(meant_key, sizeof meant_key, "%.*s%s%s", (int)parent_length, reader->path,
+                 parent_length > 0 ? "." : "", similar_name);
+        config_yaml_note_meant_key(reader, meant_key);
         return;
     }
-    char list[800] = "";
-    for (size_t i = 0, used = 0; i < count && used < sizeof list; i++)
-        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", names[i]);
-    config_yaml_report_problem(reader, "unknown key; expected one of %s", list);
+    char name_list[800] = "";
+    for (size_t i = 0, used = 0; i < count && used < sizeof name_list; i++)
+        used +=
+            (size_t)snprintf(name_list + used, sizeof name_list - used, "%s%s", i > 0 ? ", " : "", names[i]);
+    config_yaml_report_problem(reader, "unknown key; expected one of %s", name_list);
 }
 
-/* In the supervisor or `eventpipe`: reports a key of the configuration file that belongs to another type of
- * source or stage. */
+/* Reports a key of the configuration file that belongs to another type of source or stage, and names the
+ * types that have it. */
 static void report_misplaced_key(struct reader *reader, const struct schema_key *key,
                                  const struct schema_variant *variant)
 {
-    char owners[200] = "";
-    for (unsigned i = 0, used = 0; i < 32 && used < sizeof owners; i++)
-        if ((key->only & BIT(i)) != 0)
-            used += (unsigned)snprintf(owners + used, sizeof owners - used, "%s%s %s",
+    char allowed_types[200] = "";
+    for (unsigned i = 0, used = 0; i < 32 && used < sizeof allowed_types; i++)
+        if ((key->variant_bits & BIT(i)) != 0)
+            used += (unsigned)snprintf(allowed_types + used, sizeof allowed_types - used, "%s%s %s",
                                        used > 0 ? " and " : "", variant->noun, variant->names[i]);
-    unsigned own = (unsigned)__builtin_ctz(variant->bit);
+    unsigned own_type = (unsigned)__builtin_ctz(variant->bit);
     config_yaml_report_problem(reader, "`%s` is not for %s %s; it belongs to %s", key->name, variant->noun,
-                               variant->names[own], owners);
+                               variant->names[own_type], allowed_types);
 }
 
 /* ---- mappings ---- */
 
-/* In the supervisor or `eventpipe`: reads the value of one key of the configuration file as the schema says,
- * or reports that the key is unknown or misplaced. Skips keys of a type while the type is unknown. */
-static void read_mapping_entry(struct reader *reader, const struct schema_key *keys,
-                               const struct schema_variant *variant, const char *name,
-                               const yaml_node_t *value, void *base)
+/* Reads the value of one key of the configuration file as the schema says, or reports that the key is
+ * unknown or misplaced. While the type of a source or stage is unknown, keys of one type are skipped. */
+static void read_key_value(struct reader *reader, const struct schema_key *keys,
+                           const struct schema_variant *variant, const char *name, const yaml_node_t *value,
+                           void *base)
 {
     const struct schema_key *key = find_schema_key(keys, variant, name);
     if (key == NULL) {
         report_unknown_key(reader, keys, variant, name);
     } else if (!key_fits_variant(key, variant)) {
         report_misplaced_key(reader, key, variant);
-    } else if (key->only == 0 || variant->bit != 0) {
+    } else if (key->variant_bits == 0 || variant->bit != 0) {
         key->read(reader, key, value, base);
     }
 }
 
-/* In the supervisor or `eventpipe`: whether an earlier entry of the mapping in the configuration file has
- * the same name; reports a problem if so. */
-static bool check_key_is_repeated(struct reader *reader, const yaml_node_t *mapping,
-                                  const yaml_node_pair_t *pair, const char *name)
+/* Reports a key of the configuration file if an earlier key of the same mapping has the same name, and
+ * returns true; otherwise returns false. */
+static bool report_repeated_key(struct reader *reader, const yaml_node_t *mapping,
+                                const yaml_node_pair_t *pair, const char *name)
 {
     for (const yaml_node_pair_t *at = mapping->data.mapping.pairs.start; at < pair; at++) {
         const yaml_node_t *other = config_yaml_get_node(reader, at->key);
@@ -126,9 +128,9 @@ static bool check_key_is_repeated(struct reader *reader, const yaml_node_t *mapp
     return false;
 }
 
-/* In the supervisor or `eventpipe`: reads all keys of one mapping in the configuration file by a table of
- * the schema, and fills the struct `base`. The reader calls it for the top of the file, for each source,
- * stage and smaller group of keys. */
+/* Reads all keys of one mapping in the configuration file by a table of the schema, and fills the struct
+ * at `base`. The reader calls it for the top of the file, each source, each stage and each smaller
+ * mapping. */
 void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_key *keys,
                                    const struct schema_variant *variant, const yaml_node_t *node, void *base)
 {
@@ -138,136 +140,140 @@ void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_ke
                                    keys[0].name, config_yaml_value_describe(node, found, sizeof found));
         return;
     }
-    const yaml_node_t *around = reader->mapping;
-    unsigned line = reader->line;
+    const yaml_node_t *outer_mapping = reader->mapping;
+    unsigned outer_line = reader->line;
     const yaml_node_pair_t *top = node->data.mapping.pairs.top;
     if (top - node->data.mapping.pairs.start > SCHEMA_PAIRS_MAX) {
-        config_yaml_report_problem(reader, "expected at most %d keys here", SCHEMA_PAIRS_MAX);
+        config_yaml_report_problem(reader, "expected at most %d keys here, found %zu", SCHEMA_PAIRS_MAX,
+                                   (size_t)(top - node->data.mapping.pairs.start));
         return;
     }
     for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < top; pair++) {
-        const yaml_node_t *name = config_yaml_get_node(reader, pair->key),
+        const yaml_node_t *key_node = config_yaml_get_node(reader, pair->key),
                           *value = config_yaml_get_node(reader, pair->value);
-        if (!config_yaml_charge_visit(reader, name) || !config_yaml_charge_visit(reader, value))
+        if (!config_yaml_charge_visit(reader, key_node) || !config_yaml_charge_visit(reader, value))
             break;
-        if (name->type != YAML_SCALAR_NODE) {
-            reader->line = config_yaml_get_line(name);
+        if (key_node->type != YAML_SCALAR_NODE) {
+            reader->line = config_yaml_get_line(key_node);
             config_yaml_report_problem(reader, "expected a plain word as key, found %s",
-                                       config_yaml_value_describe(name, found, sizeof found));
+                                       config_yaml_value_describe(key_node, found, sizeof found));
             continue;
         }
-        const char *word = (const char *)name->data.scalar.value;
-        size_t outer = config_yaml_enter_marked_key(reader, word, config_yaml_get_line(name));
+        const char *key_text = (const char *)key_node->data.scalar.value;
+        size_t outer_path = config_yaml_enter_marked_key(reader, key_text, config_yaml_get_line(key_node));
         reader->mapping = node;
-        if (!check_key_is_repeated(reader, node, pair, word))
-            read_mapping_entry(reader, keys, variant, word, value, base);
-        config_yaml_leave_key(reader, outer);
+        if (!report_repeated_key(reader, node, pair, key_text))
+            read_key_value(reader, keys, variant, key_text, value, base);
+        config_yaml_leave_key(reader, outer_path);
     }
-    reader->mapping = around;
-    reader->line = line;
+    reader->mapping = outer_mapping;
+    reader->line = outer_line;
 }
 
-/* In the supervisor or `eventpipe`: reads a group of keys below one key of the configuration file, such as
- * `retry` or `trace`, into its own struct. The schema names it for such keys. */
+/* Reads the mapping that is the value of one key of the configuration file, such as `retry` or `trace`,
+ * into its own struct. */
 void config_yaml_mapping_read_children(struct reader *reader, const struct schema_key *key,
                                        const yaml_node_t *node, void *base)
 {
-    static const struct schema_variant plain = {.bit = 0};
-    config_yaml_mapping_read_keys(reader, key->children, &plain, node, (char *)base + key->offset);
+    static const struct schema_variant no_variant = {.bit = 0};
+    config_yaml_mapping_read_keys(reader, key->children, &no_variant, node, (char *)base + key->offset);
 }
 
-/* In the supervisor or `eventpipe`: returns the value of a key in any mapping of the configuration file;
- * NULL if there is none or the node is not a mapping. */
+/* Returns the value of a key in a mapping of the configuration file, or NULL if the key is not there or
+ * the node is not a mapping. The type of a source or stage is found this way before its other keys are
+ * read. */
 static const yaml_node_t *find_mapping_value(struct reader *reader, const yaml_node_t *mapping,
                                              const char *name)
 {
-    const yaml_node_t *around = reader->mapping;
+    const yaml_node_t *outer_mapping = reader->mapping;
     reader->mapping = mapping;
     const yaml_node_t *value =
         mapping->type == YAML_MAPPING_NODE ? config_yaml_value_find_sibling(reader, name) : NULL;
-    reader->mapping = around;
+    reader->mapping = outer_mapping;
     return value;
 }
 
-/* In the supervisor or `eventpipe`: checks that a value in the configuration file is a list of an allowed
- * length and returns the length; 0 after a problem. */
-static size_t check_list_length(struct reader *reader, const yaml_node_t *node, const char *what, size_t most)
+/* Returns the length of a list in the configuration file if it is between 1 and max_length. Otherwise
+ * reports a problem, in which `elements` says what the list holds, and returns 0. */
+static size_t check_list_length(struct reader *reader, const yaml_node_t *node, const char *elements,
+                                size_t max_length)
 {
     char found[120];
     if (node->type != YAML_SEQUENCE_NODE) {
-        config_yaml_report_problem(reader, "expected a list of %s, each beginning with '- ', found %s", what,
-                                   config_yaml_value_describe(node, found, sizeof found));
+        config_yaml_report_problem(reader, "expected a list of %s, each beginning with '- ', found %s",
+                                   elements, config_yaml_value_describe(node, found, sizeof found));
         return 0;
     }
     size_t length = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
-    if (length >= 1 && length <= most)
+    if (length >= 1 && length <= max_length)
         return length;
-    config_yaml_report_problem(reader, "expected a list of 1 to %zu %s, found %zu", most, what, length);
+    config_yaml_report_problem(reader, "expected a list of 1 to %zu %s, found %zu", max_length, elements,
+                               length);
     return 0;
 }
 
 /* ---- stages ---- */
 
-/* In the supervisor or `eventpipe`: finds which of exec, plugin and url a stage of the configuration file
- * has, before its keys are read, since that decides which keys are allowed. Reports a problem if it has
- * several. */
+/* Finds which of the keys exec, plugin and url a stage of the configuration file has and sets its type;
+ * that decides which other keys are allowed. Reports a problem if it has several. */
 static struct schema_variant find_stage_variant(struct reader *reader, const yaml_node_t *node,
                                                 struct stage_config *stage)
 {
     static const enum stage_type types[] = {STAGE_EXEC, STAGE_PLUGIN, STAGE_HTTP};
-    struct schema_variant variant = {.noun = "a stage with", .names = type_keys};
-    const char *first = NULL;
+    struct schema_variant variant = {.noun = "a stage with", .names = stage_type_keys};
+    const char *first_name = NULL;
     stage->type = STAGE_EXEC;
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        const char *name = type_keys[types[i]];
+        const char *name = stage_type_keys[types[i]];
         const yaml_node_t *value = find_mapping_value(reader, node, name);
         if (value == NULL)
             continue;
-        if (first == NULL) {
-            first = name;
+        if (first_name == NULL) {
+            first_name = name;
             stage->type = types[i];
             variant.bit = BIT(types[i]);
             continue;
         }
-        size_t outer = config_yaml_enter_key(reader, name, config_yaml_get_line(value));
+        size_t outer_path = config_yaml_enter_key(reader, name, config_yaml_get_line(value));
         config_yaml_report_problem(reader,
                                    "expected exactly one of exec, plugin and url, found `%s` beside `%s`",
-                                   name, first);
-        config_yaml_leave_key(reader, outer);
+                                   name, first_name);
+        config_yaml_leave_key(reader, outer_path);
         variant.bit = 0;
     }
     return variant;
 }
 
-/* Returns the line of a key in the configuration file; 0 if the mapping does not have it. */
+/* Returns the line of a key in the configuration file, or 0 if the mapping does not have the key. Problems
+ * that are found later, such as an unknown user, name this line. */
 static unsigned find_key_line(struct reader *reader, const yaml_node_t *mapping, const char *name)
 {
     const yaml_node_t *value = find_mapping_value(reader, mapping, name);
     return value != NULL ? config_yaml_get_line(value) : 0;
 }
 
-/* In the supervisor or `eventpipe`: reports a missing key of the configuration file, unless an unknown key
- * was probably meant to be one of `names` (ended by NULL). */
+/* Reports that the configuration file lacks the first of `names` (ended by NULL), unless an unknown key
+ * there was probably meant to be one of them. */
 static void report_missing_key(struct reader *reader, unsigned line, const char *const *names,
                                const char *message)
 {
-    bool meant = false;
+    bool is_meant = false;
     for (size_t i = 0; names[i] != NULL; i++) {
-        size_t outer = config_yaml_enter_key(reader, names[i], line);
-        meant = meant || config_yaml_is_meant_key(reader, reader->path);
-        config_yaml_leave_key(reader, outer);
+        size_t outer_path = config_yaml_enter_key(reader, names[i], line);
+        is_meant = is_meant || config_yaml_is_meant_key(reader, reader->path);
+        config_yaml_leave_key(reader, outer_path);
     }
-    size_t outer = config_yaml_enter_key(reader, names[0], line);
-    if (meant)
+    size_t outer_path = config_yaml_enter_key(reader, names[0], line);
+    if (is_meant)
         config_yaml_note_meant_key(reader, reader->path); /* so that the rules do not report it again */
     else
         config_yaml_report_problem(reader, "%s", message);
-    config_yaml_leave_key(reader, outer);
+    config_yaml_leave_key(reader, outer_path);
 }
 
-/* In the supervisor or `eventpipe`: reads the `stages` of one source in the configuration file: sets the
- * defaults, finds each stage's type, and reads its keys. Keeps the lines of user, group and limits for the
- * check of rights. */
+/* Reads the `stages` of one source in the configuration file: for each stage sets the defaults, finds its
+ * type, and reads its keys. It keeps the lines of user, group and limits, which config_rights_check
+ * reports problems with. */
 void config_yaml_mapping_read_stages(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -282,9 +288,9 @@ void config_yaml_mapping_read_stages(struct reader *reader, const struct schema_
         const yaml_node_t *item = config_yaml_get_node(reader, node->data.sequence.items.start[i]);
         if (!config_yaml_charge_visit(reader, item))
             return;
-        char name[24];
-        snprintf(name, sizeof name, "[%zu]", i);
-        size_t outer = config_yaml_enter_marked_key(reader, name, config_yaml_get_line(item));
+        char index_text[24];
+        snprintf(index_text, sizeof index_text, "[%zu]", i);
+        size_t outer_path = config_yaml_enter_marked_key(reader, index_text, config_yaml_get_line(item));
         struct stage_config *stage = &source->stages[source->stage_count++];
         config_stage_defaults(stage);
         struct schema_variant variant = find_stage_variant(reader, item, stage);
@@ -297,23 +303,25 @@ void config_yaml_mapping_read_stages(struct reader *reader, const struct schema_
             report_missing_key(reader, config_yaml_get_line(item),
                                (const char *const[]){"exec", "plugin", "url", NULL},
                                "expected exactly one of exec, plugin and url in a stage, found none");
-        config_yaml_leave_key(reader, outer);
+        config_yaml_leave_key(reader, outer_path);
     }
 }
 
-/* In the supervisor or `eventpipe`: reads the `limits` of a stage in the configuration file. */
+/* Reads the `limits` of a stage in the configuration file, the kernel's limits for the process that runs
+ * the stage's code. */
 void config_yaml_mapping_read_limits(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
-    static const struct schema_variant plain = {.bit = 0};
+    static const struct schema_variant no_variant = {.bit = 0};
     struct stage_config *stage = base;
-    config_yaml_mapping_read_keys(reader, key->children, &plain, node, &stage->limits);
+    config_yaml_mapping_read_keys(reader, key->children, &no_variant, node, &stage->limits);
 }
 
 /* ---- sources ---- */
 
-/* In the supervisor or `eventpipe`: finds the type of a source in the configuration file first, since it
- * decides where other keys go. read_mapping_entry later reads and checks it. */
+/* Finds the type of a source in the configuration file before its other keys are read, since it decides
+ * which keys are allowed and where their values go. A wrong type is reported later, when the key itself is
+ * read. */
 static struct schema_variant find_source_variant(struct reader *reader, const yaml_node_t *node,
                                                  struct source_config *source)
 {
@@ -329,8 +337,8 @@ static struct schema_variant find_source_variant(struct reader *reader, const ya
     return variant;
 }
 
-/* In the supervisor or `eventpipe`: reads the `sources` of the configuration file: finds each source's type,
- * sets the defaults, and reads its keys and stages. */
+/* Reads the `sources` of the configuration file: for each source finds its type, sets the defaults, and
+ * reads its keys and stages. */
 void config_yaml_mapping_read_sources(struct reader *reader, const struct schema_key *key,
                                       const yaml_node_t *node, void *base)
 {
@@ -345,9 +353,9 @@ void config_yaml_mapping_read_sources(struct reader *reader, const struct schema
         const yaml_node_t *item = config_yaml_get_node(reader, node->data.sequence.items.start[i]);
         if (!config_yaml_charge_visit(reader, item))
             return;
-        char name[24];
-        snprintf(name, sizeof name, "[%zu]", i);
-        size_t outer = config_yaml_enter_marked_key(reader, name, config_yaml_get_line(item));
+        char index_text[24];
+        snprintf(index_text, sizeof index_text, "[%zu]", i);
+        size_t outer_path = config_yaml_enter_marked_key(reader, index_text, config_yaml_get_line(item));
         struct source_config *source = &config->sources[config->source_count++];
         struct schema_variant variant = find_source_variant(reader, item, source);
         config_source_defaults(source);
@@ -355,6 +363,6 @@ void config_yaml_mapping_read_sources(struct reader *reader, const struct schema
         if (find_mapping_value(reader, item, "type") == NULL && item->type == YAML_MAPPING_NODE)
             report_missing_key(reader, config_yaml_get_line(item), (const char *const[]){"type", NULL},
                                "is missing, expected idefix, http, file or generate");
-        config_yaml_leave_key(reader, outer);
+        config_yaml_leave_key(reader, outer_path);
     }
 }

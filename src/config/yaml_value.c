@@ -23,10 +23,10 @@
 #define DURATION_FORM "a duration such as 500ms, 30s, 5m, 1h30m or 7d"
 
 /* The destination of a key, with its type. */
-#define DESTINATION(type) ((type *)(void *)((char *)base + key->offset))
+#define DESTINATION(base, key, type) ((type *)(void *)((char *)(base) + (key)->offset))
 
-/* In the supervisor or `eventpipe`: returns whether a value in the configuration file is YAML's null:
- * nothing, ~ or null without quotes. */
+/* Returns whether a value in the configuration file is YAML's null: nothing, ~ or null without quotes.
+ * Most keys refuse it. */
 bool config_yaml_value_is_null(const yaml_node_t *node)
 {
     if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
@@ -38,8 +38,9 @@ bool config_yaml_value_is_null(const yaml_node_t *node)
     return false;
 }
 
-/* In the supervisor or `eventpipe`: describes a value of the configuration file for a message: "a list",
- * "nothing", "\"quick\"", cut and without control characters. */
+/* Returns a description of a value of the configuration file for a message: "a list", "nothing" or the
+ * text in quotes, cut and without control characters. It may use `buffer`, which must live as long as the
+ * result. */
 const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t size)
 {
     if (node->type == YAML_SEQUENCE_NODE)
@@ -48,14 +49,15 @@ const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, si
         return "keys with values";
     if (config_yaml_value_is_null(node))
         return "nothing";
-    char clean[80];
-    base_log_clean((const char *)node->data.scalar.value, clean, sizeof clean);
-    snprintf(buffer, size, "\"%s%s\"", clean, strlen(clean) < node->data.scalar.length ? "..." : "");
+    char clean_text[80];
+    base_log_clean((const char *)node->data.scalar.value, clean_text, sizeof clean_text);
+    snprintf(buffer, size, "\"%s%s\"", clean_text,
+             strlen(clean_text) < node->data.scalar.length ? "..." : "");
     return buffer;
 }
 
-/* In the supervisor or `eventpipe`: returns the value of another key in the mapping of the configuration
- * file that is being read, or NULL. */
+/* Returns the value of another key in the mapping of the configuration file that is being read, or NULL if
+ * that key is not there. */
 const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const char *key)
 {
     const yaml_node_pair_t *at = reader->mapping->data.mapping.pairs.start;
@@ -67,27 +69,28 @@ const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const c
     return NULL;
 }
 
-/* In the supervisor or `eventpipe`: returns the text of a value in the configuration file; reports "expected
- * WHAT, found ..." and returns NULL if it is a list, a mapping or null, or has a NUL in it. Every reader of
- * a single value begins with it. */
-const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node, const char *what)
+/* Returns the text of a single value in the configuration file. Reports "expected ..., found ..." and
+ * returns NULL if it is a list, a mapping or null, or contains a NUL. Every function that reads a single
+ * value begins with it. */
+const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node,
+                                          const char *expected)
 {
     char found[120];
     if (node->type != YAML_SCALAR_NODE || config_yaml_value_is_null(node)) {
-        config_yaml_report_problem(reader, "expected %s, found %s", what,
+        config_yaml_report_problem(reader, "expected %s, found %s", expected,
                                    config_yaml_value_describe(node, found, sizeof found));
         return NULL;
     }
     const char *text = (const char *)node->data.scalar.value;
     if (strlen(text) == node->data.scalar.length)
         return text;
-    config_yaml_report_problem(reader, "expected %s, found a text with a NUL character in it", what);
+    config_yaml_report_problem(reader, "expected %s, found a text with a NUL character in it", expected);
     return NULL;
 }
 
-/* In the supervisor or `eventpipe`: replaces a default of the configuration by a copy of the text from the
- * file. */
-static void replace_text(struct reader *reader, char **destination, const char *text)
+/* Replaces the text at *destination, such as a default, by a copy of a text from the configuration file.
+ * */
+static void replace_by_copy(struct reader *reader, char **destination, const char *text)
 {
     char *copy = strdup(text);
     if (copy == NULL) {
@@ -98,8 +101,8 @@ static void replace_text(struct reader *reader, char **destination, const char *
     *destination = copy;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a text that is not
- * empty. The schema names it for names, URLs and filters. */
+/* Reads a key of the configuration file whose value must be a text that is not empty, such as a name, a
+ * URL or a filter. */
 void config_yaml_value_read_text(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -107,40 +110,40 @@ void config_yaml_value_read_text(struct reader *reader, const struct schema_key 
     if (text != NULL && text[0] == '\0')
         config_yaml_report_problem(reader, "expected a text, found \"\"; leave the key out if you mean none");
     else if (text != NULL)
-        replace_text(reader, DESTINATION(char *), text);
+        replace_by_copy(reader, DESTINATION(base, key, char *), text);
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a text that may be
- * empty: a JSON pointer, or an http source's first cursor. */
+/* Reads a key of the configuration file whose value is a text that may be empty: a JSON pointer, or the
+ * `cursor.initial` of an http source. */
 void config_yaml_value_read_pointer(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
-    const char *what = strcmp(key->name, "initial") == 0
-                           ? "a text (\"\" for an empty one)"
-                           : "a JSON pointer such as /data/id (\"\" for the whole)";
-    const char *text = config_yaml_value_read_scalar(reader, node, what);
+    const char *expected = strcmp(key->name, "initial") == 0
+                               ? "a text (\"\" for an empty one)"
+                               : "a JSON pointer such as /data/id (\"\" for the whole)";
+    const char *text = config_yaml_value_read_scalar(reader, node, expected);
     if (text != NULL)
-        replace_text(reader, DESTINATION(char *), text);
+        replace_by_copy(reader, DESTINATION(base, key, char *), text);
 }
 
-/* In the supervisor or `eventpipe`: makes a path of the configuration file absolute, allocated; NULL without
- * memory. A relative path begins at the directory of the file, so that the daemon may run in any directory.
- * */
+/* Returns a path of the configuration file as an absolute path, which the caller frees; NULL when memory
+ * is short. A relative path begins at the directory of the file, so that the daemon may run in any
+ * directory. */
 static char *make_path_absolute(struct reader *reader, const char *path)
 {
-    char *whole = NULL;
+    char *absolute_path = NULL;
     if (path[0] == '/')
-        whole = strdup(path);
-    else if (asprintf(&whole, "%s/%s", strcmp(reader->directory, "/") == 0 ? "" : reader->directory, path) <
-             0)
-        whole = NULL;
-    if (whole == NULL)
+        absolute_path = strdup(path);
+    else if (asprintf(&absolute_path, "%s/%s", strcmp(reader->directory, "/") == 0 ? "" : reader->directory,
+                      path) < 0)
+        absolute_path = NULL;
+    if (absolute_path == NULL)
         reader->no_memory = true;
-    return whole;
+    return absolute_path;
 }
 
-/* In the supervisor or `eventpipe`: reads a path in the configuration file and returns it absolute,
- * allocated; NULL after a problem. */
+/* Reads a path in the configuration file and returns it as an absolute path, which the caller frees; NULL
+ * after a problem. */
 char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_node_t *node)
 {
     const char *path = config_yaml_value_read_scalar(reader, node, "a path");
@@ -152,83 +155,83 @@ char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_nod
     return NULL;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a path, and keeps
- * it absolute. The schema names it for files, directories and the control socket. */
+/* Reads a key of the configuration file whose value is a path, such as a file, a directory or the control
+ * socket, and keeps it as an absolute path. */
 void config_yaml_value_read_path(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
     char *path = config_yaml_value_read_absolute_path(reader, node);
     if (path == NULL)
         return;
-    free(*DESTINATION(char *));
-    *DESTINATION(char *) = path;
+    free(*DESTINATION(base, key, char *));
+    *DESTINATION(base, key, char *) = path;
 }
 
-/* In the supervisor or `eventpipe`: reads the `storage` of the configuration file, which names the store:
- * "memory:", or "sqlite:" with a path that becomes absolute. config_validate checks anything else. */
+/* Reads the `storage` of the configuration file, which names the store: "memory:", or "sqlite:" with a
+ * path that becomes absolute. Any other text is kept as it is, and config_validate refuses it. */
 void config_yaml_value_read_storage(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
-    char **destination = DESTINATION(char *);
+    char **destination = DESTINATION(base, key, char *);
     const char *text = config_yaml_value_read_scalar(reader, node, "sqlite:/path/to/file.db or memory:");
     if (text == NULL)
         return;
     /* "memory:" alone is not valid YAML without quotes, so the forms without the colon at the end are taken
      * too */
     if (strcmp(text, "memory") == 0 || strcmp(text, ":memory") == 0 || strcmp(text, ":memory:") == 0) {
-        replace_text(reader, destination, "memory:");
+        replace_by_copy(reader, destination, "memory:");
     } else if (strncmp(text, "sqlite:", 7) == 0 && text[7] != '\0') {
-        char *path = make_path_absolute(reader, text + 7), *whole = NULL;
-        if (path == NULL || asprintf(&whole, "sqlite:%s", path) < 0)
+        char *path = make_path_absolute(reader, text + 7), *new_storage = NULL;
+        if (path == NULL || asprintf(&new_storage, "sqlite:%s", path) < 0)
             reader->no_memory = true;
         else
-            *destination = whole;
+            *destination = new_storage;
         free(path);
     } else {
-        replace_text(reader, destination, text); /* config_validate checks it */
+        replace_by_copy(reader, destination, text); /* config_validate checks it */
     }
 }
 
-/* In the supervisor or `eventpipe`: reads the `since` of a source in the configuration file, and turns a
- * duration back from now into a time. So the time stays the same while the daemon runs. */
+/* Reads the `since` of a source in the configuration file, a time or a duration back from now. A duration
+ * becomes a time here, so that it does not move while the daemon runs. */
 void config_yaml_value_read_since(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
-    const char *what = "a duration back from now such as 24h, or a time such as 2026-11-23T10:00:00Z";
-    const char *text = config_yaml_value_read_scalar(reader, node, what);
-    char moment[64], found[120];
+    const char *expected = "a duration back from now such as 24h, or a time such as 2026-11-23T10:00:00Z";
+    const char *text = config_yaml_value_read_scalar(reader, node, expected);
+    char time_text[64], found[120];
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     if (text == NULL)
         return;
-    if (base_units_since_text(text, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, moment,
-                              sizeof moment) == EP_OK)
-        replace_text(reader, DESTINATION(char *), moment);
+    if (base_units_since_text(text, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, time_text,
+                              sizeof time_text) == EP_OK)
+        replace_by_copy(reader, DESTINATION(base, key, char *), time_text);
     else
-        config_yaml_report_problem(reader, "expected %s, found %s%s", what,
+        config_yaml_report_problem(reader, "expected %s, found %s%s", expected,
                                    config_yaml_value_describe(node, found, sizeof found),
                                    errno == ERANGE ? ", which is before 1970 or too long" : "");
 }
 
 /* ---- numbers ---- */
 
-/* In the supervisor or `eventpipe`: reads a whole number of the configuration file within the bounds that
- * the schema gives its key; reports a problem and returns false otherwise. */
+/* Reads a whole number of the configuration file, between key->min and key->max of the schema, into
+ * *value. Reports a problem and returns false otherwise. */
 static bool read_bounded_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                uint64_t *value)
 {
-    char what[80], found[120];
-    snprintf(what, sizeof what, "a whole number from %" PRIu64 " to %" PRIu64, key->least, key->most);
-    const char *text = config_yaml_value_read_scalar(reader, node, what);
+    char expected[80], found[120];
+    snprintf(expected, sizeof expected, "a whole number from %" PRIu64 " to %" PRIu64, key->min, key->max);
+    const char *text = config_yaml_value_read_scalar(reader, node, expected);
     if (text == NULL)
         return false;
     uint64_t number = 0;
-    bool fits = text[0] != '\0';
-    for (const char *at = text; fits && *at != '\0'; at++)
-        fits = *at >= '0' && *at <= '9' && !__builtin_mul_overflow(number, 10u, &number) &&
-               !__builtin_add_overflow(number, (uint64_t)(*at - '0'), &number);
-    if (!fits || number < key->least || number > key->most) {
-        config_yaml_report_problem(reader, "expected %s, found %s", what,
+    bool is_number = text[0] != '\0';
+    for (const char *at = text; is_number && *at != '\0'; at++)
+        is_number = *at >= '0' && *at <= '9' && !__builtin_mul_overflow(number, 10u, &number) &&
+                    !__builtin_add_overflow(number, (uint64_t)(*at - '0'), &number);
+    if (!is_number || number < key->min || number > key->max) {
+        config_yaml_report_problem(reader, "expected %s, found %s", expected,
                                    config_yaml_value_describe(node, found, sizeof found));
         return false;
     }
@@ -236,33 +239,33 @@ static bool read_bounded_count(struct reader *reader, const struct schema_key *k
     return true;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number of
- * 32 bits, such as `concurrency`. */
+/* Reads a key of the configuration file whose value is a whole number of at most 32 bits, such as
+ * `concurrency`. */
 void config_yaml_value_read_count(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
     uint64_t number;
     if (read_bounded_count(reader, key, node, &number))
-        *DESTINATION(uint32_t) = (uint32_t)number;
+        *DESTINATION(base, key, uint32_t) = (uint32_t)number;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number of
- * 64 bits, such as `backlog.max_events`. */
+/* Reads a key of the configuration file whose value is a whole number of at most 64 bits, such as
+ * `backlog.max_events`. */
 void config_yaml_value_read_count64(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
     uint64_t number;
     if (read_bounded_count(reader, key, node, &number))
-        *DESTINATION(uint64_t) = number;
+        *DESTINATION(base, key, uint64_t) = number;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number with
- * a sign: the `cursor.increment` of an http source. */
+/* Reads a key of the configuration file whose value is a whole number that may be negative: the
+ * `cursor.increment` of an http source. */
 void config_yaml_value_read_integer(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
-    const char *what = "a whole number of at most 64 bits, such as 1 or -1";
-    const char *text = config_yaml_value_read_scalar(reader, node, what);
+    const char *expected = "a whole number of at most 64 bits, such as 1 or -1";
+    const char *text = config_yaml_value_read_scalar(reader, node, expected);
     char found[120];
     if (text == NULL)
         return;
@@ -270,40 +273,40 @@ void config_yaml_value_read_integer(struct reader *reader, const struct schema_k
     errno = 0;
     int64_t number = strtoll(text, NULL, 10);
     if (digits[0] != '\0' && strspn(digits, "0123456789") == strlen(digits) && errno == 0)
-        *DESTINATION(int64_t) = number;
+        *DESTINATION(base, key, int64_t) = number;
     else
-        config_yaml_report_problem(reader, "expected %s, found %s", what,
+        config_yaml_report_problem(reader, "expected %s, found %s", expected,
                                    config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* In the supervisor or `eventpipe`: reads the `rate` of a generate source in the configuration file, digits
- * with an optional decimal point. It does not use strtod, which depends on the program's locale. */
+/* Reads the `rate` of a generate source (one that makes up events) in the configuration file: digits with
+ * an optional decimal point. It does not use strtod, whose decimal point depends on the locale. */
 void config_yaml_value_read_rate(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
-    const char *what = "events per second such as 100 or 0.5 (0 = no limit)";
-    const char *text = config_yaml_value_read_scalar(reader, node, what);
+    const char *expected = "events per second, such as 100 or 0.5, or 0 for no limit";
+    const char *text = config_yaml_value_read_scalar(reader, node, expected);
     char found[120];
     if (text == NULL)
         return;
-    size_t whole = strspn(text, "0123456789");
-    size_t point = text[whole] == '.';
-    size_t part = point > 0 ? strspn(text + whole + 1, "0123456789") : 0;
-    double number = 0, place = 1;
-    for (size_t i = 0; i < whole; i++)
+    size_t integer_digits = strspn(text, "0123456789");
+    size_t point_length = text[integer_digits] == '.';
+    size_t fraction_digits = point_length > 0 ? strspn(text + integer_digits + 1, "0123456789") : 0;
+    double number = 0, digit_value = 1;
+    for (size_t i = 0; i < integer_digits; i++)
         number = number * 10 + (text[i] - '0');
-    for (size_t i = 0; i < part; i++)
-        number += (text[whole + 1 + i] - '0') * (place /= 10);
-    if (whole == 0 || (point > 0 && part == 0) || text[whole + point + part] != '\0' ||
-        number > (double)key->most)
-        config_yaml_report_problem(reader, "expected %s of at most %" PRIu64 ", found %s", what, key->most,
+    for (size_t i = 0; i < fraction_digits; i++)
+        number += (text[integer_digits + 1 + i] - '0') * (digit_value /= 10);
+    if (integer_digits == 0 || (point_length > 0 && fraction_digits == 0) ||
+        text[integer_digits + point_length + fraction_digits] != '\0' || number > (double)key->max)
+        config_yaml_report_problem(reader, "expected %s; at most %" PRIu64 ", found %s", expected, key->max,
                                    config_yaml_value_describe(node, found, sizeof found));
     else
-        *DESTINATION(double) = number;
+        *DESTINATION(base, key, double) = number;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a duration such as
- * 30s, in milliseconds. A number without a unit is refused. */
+/* Reads a key of the configuration file whose value is a duration such as 30s, and keeps it in
+ * milliseconds. A number without a unit is refused, since it would be ambiguous. */
 void config_yaml_value_read_duration(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -313,107 +316,107 @@ void config_yaml_value_read_duration(struct reader *reader, const struct schema_
     if (text == NULL)
         return;
     if (base_units_duration_ms(text, &ms) != EP_OK) {
-        bool large = errno == ERANGE;
-        bool bare = text[0] != '\0' && strspn(text, "0123456789") == strlen(text);
+        bool is_too_long = errno == ERANGE;
+        bool has_no_unit = text[0] != '\0' && strspn(text, "0123456789") == strlen(text);
         config_yaml_report_problem(reader, "expected " DURATION_FORM ", found %s%s",
                                    config_yaml_value_describe(node, found, sizeof found),
-                                   large  ? ", which is longer than 100 years"
-                                   : bare ? ", a number without a unit"
-                                          : "");
-    } else if (ms < key->least) {
+                                   is_too_long   ? ", which is longer than 100 years"
+                                   : has_no_unit ? ", a number without a unit"
+                                                 : "");
+    } else if (ms < key->min) {
         config_yaml_report_problem(reader, "expected a duration of at least %" PRIu64 "ms, found %s",
-                                   key->least, config_yaml_value_describe(node, found, sizeof found));
+                                   key->min, config_yaml_value_describe(node, found, sizeof found));
     } else {
-        *DESTINATION(uint64_t) = ms;
+        *DESTINATION(base, key, uint64_t) = ms;
     }
 }
 
-/* In the supervisor or `eventpipe`: reads a duration of whole seconds: the `limits.cpu` of a stage in the
- * configuration file, which the kernel counts in seconds. */
+/* Reads the `limits.cpu` of a stage in the configuration file, a duration that must be whole seconds,
+ * since the kernel counts this limit in seconds. */
 void config_yaml_value_read_seconds(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
-    const uint64_t before = *DESTINATION(uint64_t);
+    const uint64_t previous_ms = *DESTINATION(base, key, uint64_t);
     char found[120];
     config_yaml_value_read_duration(reader, key, node, base);
-    if (*DESTINATION(uint64_t) % 1000 == 0)
+    if (*DESTINATION(base, key, uint64_t) % 1000 == 0)
         return;
-    *DESTINATION(uint64_t) = before;
+    *DESTINATION(base, key, uint64_t) = previous_ms;
     config_yaml_report_problem(reader, "expected whole seconds such as 1s or 90s, found %s",
                                config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a size such as
- * 64MiB, within the bounds of the schema, in bytes. */
+/* Reads a key of the configuration file whose value is a size such as 64MiB, between key->min and key->max
+ * of the schema, and keeps it in bytes. */
 void config_yaml_value_read_size(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
-    const char *what = "a size in bytes such as 4096, 10k, 64KiB or 64MiB";
-    const char *text = config_yaml_value_read_scalar(reader, node, what);
+    const char *expected = "a size in bytes such as 4096, 10k, 64KiB or 64MiB";
+    const char *text = config_yaml_value_read_scalar(reader, node, expected);
     char found[120];
     uint64_t bytes = 0;
     if (text == NULL)
         return;
     int code = base_units_size_bytes(text, &bytes);
-    bool large = code != EP_OK && errno == ERANGE;
-    if (code != EP_OK && !large)
-        config_yaml_report_problem(reader, "expected %s, found %s", what,
+    bool is_out_of_range = code != EP_OK && errno == ERANGE;
+    if (code != EP_OK && !is_out_of_range)
+        config_yaml_report_problem(reader, "expected %s, found %s", expected,
                                    config_yaml_value_describe(node, found, sizeof found));
-    else if (large || bytes < key->least || bytes > key->most)
+    else if (is_out_of_range || bytes < key->min || bytes > key->max)
         config_yaml_report_problem(reader, "expected a size from %" PRIu64 " to %" PRIu64 " bytes, found %s",
-                                   key->least, key->most,
-                                   config_yaml_value_describe(node, found, sizeof found));
+                                   key->min, key->max, config_yaml_value_describe(node, found, sizeof found));
     else
-        *DESTINATION(uint64_t) = bytes;
+        *DESTINATION(base, key, uint64_t) = bytes;
 }
 
-/* In the supervisor or `eventpipe`: reads the `control_mode` of the configuration file: the control socket's
- * permission bits in octal. */
+/* Reads the `control_mode` of the configuration file: the permission bits of the control socket in octal.
+ * */
 void config_yaml_value_read_mode(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
-    const char *what = "permission bits in octal such as 0600 or 0660";
-    const char *text = config_yaml_value_read_scalar(reader, node, what);
+    const char *expected = "permission bits in octal such as 0600 or 0660";
+    const char *text = config_yaml_value_read_scalar(reader, node, expected);
     char found[120];
     if (text == NULL)
         return;
-    size_t length = strlen(text);
-    if (length < 3 || length > 4 || strspn(text, "01234567") != length || (length == 4 && text[0] != '0'))
-        config_yaml_report_problem(reader, "expected %s, found %s", what,
+    size_t digit_count = strlen(text);
+    if (digit_count < 3 || digit_count > 4 || strspn(text, "01234567") != digit_count ||
+        (digit_count == 4 && text[0] != '0'))
+        config_yaml_report_problem(reader, "expected %s, found %s", expected,
                                    config_yaml_value_describe(node, found, sizeof found));
     else
-        *DESTINATION(uint32_t) = (uint32_t)strtoul(text, NULL, 8);
+        *DESTINATION(base, key, uint32_t) = (uint32_t)strtoul(text, NULL, 8);
 }
 
 /* ---- choices ---- */
 
-/* In the supervisor or `eventpipe`: returns the index of a value of the configuration file among the allowed
- * names, or -1 after a problem that lists them. */
+/* Returns the index of a value of the configuration file among `choices` (ended by NULL), or -1 after a
+ * problem that lists them and suggests the most similar one. */
 static int read_choice(struct reader *reader, const yaml_node_t *node, const char *const *choices)
 {
-    char list[160] = "", found[120];
-    for (size_t i = 0, used = 0; choices[i] != NULL && used < sizeof list; i++)
-        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s",
+    char allowed_names[160] = "", found[120];
+    for (size_t i = 0, used = 0; choices[i] != NULL && used < sizeof allowed_names; i++)
+        used += (size_t)snprintf(allowed_names + used, sizeof allowed_names - used, "%s%s",
                                  i == 0                   ? ""
                                  : choices[i + 1] == NULL ? " or "
                                                           : ", ",
                                  choices[i]);
-    const char *text = config_yaml_value_read_scalar(reader, node, list);
+    const char *text = config_yaml_value_read_scalar(reader, node, allowed_names);
     if (text == NULL)
         return -1;
     for (int i = 0; choices[i] != NULL; i++)
         if (strcmp(choices[i], text) == 0)
             return i;
-    const char *near = base_suggest_near(text, choices);
-    config_yaml_report_problem(reader, "expected %s, found %s%s%s%s", list,
+    const char *similar_name = base_suggest_near(text, choices);
+    config_yaml_report_problem(reader, "expected %s, found %s%s%s%s", allowed_names,
                                config_yaml_value_describe(node, found, sizeof found),
-                               near != NULL ? "; did you mean " : "", near != NULL ? near : "",
-                               near != NULL ? "?" : "");
+                               similar_name != NULL ? "; did you mean " : "",
+                               similar_name != NULL ? similar_name : "", similar_name != NULL ? "?" : "");
     return -1;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file that allows a few names, such as a
- * source's `type`, into an enum. */
+/* Reads a key of the configuration file that allows a few names, such as a source's `type`, into an enum
+ * with its values in the order of key->choices. */
 void config_yaml_value_read_choice(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {
@@ -422,11 +425,11 @@ void config_yaml_value_read_choice(struct reader *reader, const struct schema_ke
         return;
     unsigned value =
         (unsigned)choice; /* gcc and clang give an enum without negative values the type unsigned */
-    memcpy(DESTINATION(char), &value, sizeof value);
+    memcpy(DESTINATION(base, key, char), &value, sizeof value);
 }
 
-/* In the supervisor or `eventpipe`: reads the `log_level` of the configuration file: the least severe
- * messages that the daemon logs. */
+/* Reads the `log_level` of the configuration file: the least severe kind of message that the daemon logs.
+ * */
 void config_yaml_value_read_severity(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -434,5 +437,5 @@ void config_yaml_value_read_severity(struct reader *reader, const struct schema_
     static const enum ep_severity severities[] = {EP_LOG_ERROR, EP_LOG_WARNING, EP_LOG_INFO, EP_LOG_DEBUG};
     int choice = read_choice(reader, node, names);
     if (choice >= 0)
-        *DESTINATION(enum ep_severity) = severities[choice];
+        *DESTINATION(base, key, enum ep_severity) = severities[choice];
 }
