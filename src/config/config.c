@@ -63,7 +63,7 @@ void config_defaults(struct config *config)
 
 /* Sets the defaults of one source by its type, which the caller has set in a struct that is otherwise
  * zero. config_read calls it before it reads the source's keys, and the library when a program adds a
- * source. */
+ * source or opens an Idefix client. */
 void config_source_defaults(struct source_config *source)
 {
     source->long_poll_ms = 60 * SECOND_MS;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The configuration in memory. yaml.c reads it from a file, or the library's calls build it. The struct
- * config owns everything in it, and config_close frees it. After config_finish it never changes, so
+ * config owns everything in it, and config_close frees it. After the first fork it never changes, so
  * children use what they inherit over fork.
  */
 #ifndef CONFIG_CONFIG_H

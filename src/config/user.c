@@ -37,21 +37,21 @@ static bool read_numeric_id(const char *text, uint32_t *id)
 
 /* Looks up the `user` of an exec stage, by name or number, and copies its IDs, name and home directory
  * into *user. Returns 0, EP_ENOMEM, or EP_ENOENT with a message if there is no such user. */
-static int look_up_user(const struct stage_config *config, struct config_user *user, struct error *error)
+static int look_up_user(const struct stage_config *stage, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
 
     errno = 0;
-    const struct passwd *account = getpwnam(config->user);
-    if (account == NULL && read_numeric_id(config->user, &id))
+    const struct passwd *account = getpwnam(stage->user);
+    if (account == NULL && read_numeric_id(stage->user, &id))
         account = getpwuid(id);
     else if (account == NULL)
-        return base_error_set(error, EP_ENOENT, "user: there is no user \"%.80s\"%s%s", config->user,
+        return base_error_set(error, EP_ENOENT, "user: there is no user \"%.80s\"%s%s", stage->user,
                               errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "");
-    if (account == NULL && config->group == NULL)
+    if (account == NULL && stage->group == NULL)
         return base_error_set(error, EP_ENOENT,
                               "user: there is no account with the number %.80s: also give the `group`",
-                              config->user);
+                              stage->user);
     user->uid = account != NULL ? account->pw_uid : id;
     user->gid = account != NULL ? account->pw_gid : 0;
     if (account == NULL)
@@ -64,13 +64,13 @@ static int look_up_user(const struct stage_config *config, struct config_user *u
 
 /* Looks up the `group` of an exec stage, by name or number, and sets user->gid. Returns 0, or EP_ENOENT
  * with a message if there is no such group. */
-static int look_up_group(const struct stage_config *config, struct config_user *user, struct error *error)
+static int look_up_group(const struct stage_config *stage, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
-    const struct group *group = getgrnam(config->group);
+    const struct group *group = getgrnam(stage->group);
 
-    if (group == NULL && !read_numeric_id(config->group, &id))
-        return base_error_set(error, EP_ENOENT, "group: there is no group \"%.80s\"", config->group);
+    if (group == NULL && !read_numeric_id(stage->group, &id))
+        return base_error_set(error, EP_ENOENT, "group: there is no group \"%.80s\"", stage->group);
     user->gid = group != NULL ? group->gr_gid : id;
     return 0;
 }
@@ -107,15 +107,15 @@ static int list_user_groups(struct config_user *user, struct error *error)
 /* Looks up the user and group that a stage runs as. Returns 0, or a code with a message that begins with
  * the key. The supervisor calls it before it forks, to report a wrong user at once; a worker calls it
  * before it starts the program of an exec stage. The caller frees *out with config_user_free. */
-int config_user_find(const struct stage_config *config, struct config_user *out, struct error *error)
+int config_user_find(const struct stage_config *stage, struct config_user *out, struct error *error)
 {
     struct config_user user = {.uid = geteuid(), .gid = getegid()};
     int code = 0;
 
-    if (config->user != NULL)
-        code = look_up_user(config, &user, error);
-    if (code == 0 && config->group != NULL)
-        code = look_up_group(config, &user, error);
+    if (stage->user != NULL)
+        code = look_up_user(stage, &user, error);
+    if (code == 0 && stage->group != NULL)
+        code = look_up_group(stage, &user, error);
     user.changes = user.uid != geteuid() || user.gid != getegid();
     if (code == 0 && user.changes && geteuid() != 0)
         code = base_error_set(
@@ -123,8 +123,7 @@ int config_user_find(const struct stage_config *config, struct config_user *out,
             "%s: only a daemon that runs as root can run a stage as \"%.80s\"; this one runs as "
             "user ID %u",
             user.uid != geteuid() ? "user" : "group",
-            user.uid != geteuid() || config->group == NULL ? config->user : config->group,
-            (unsigned)geteuid());
+            user.uid != geteuid() || stage->group == NULL ? stage->user : stage->group, (unsigned)geteuid());
     if (code == 0 && user.changes)
         code = list_user_groups(&user, error);
     if (code == 0)

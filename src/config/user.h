@@ -23,7 +23,7 @@ struct config_user {
  * EP_EACCESS if we may not become that user; EP_ENOMEM. The message begins with the key, and *out is not
  * set.
  */
-int config_user_find(const struct stage_config *config, struct config_user *out, struct error *error);
+int config_user_find(const struct stage_config *stage, struct config_user *out, struct error *error);
 void config_user_free(struct config_user *user);
 
 /*

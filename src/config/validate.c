@@ -174,8 +174,8 @@ static void check_http_source(struct check *check, const struct http_source_conf
     if (has_cursor && http->cursor_path == NULL && http->cursor_last_event_path == NULL)
         report_problem(
             check, "cursor",
-            "the url has {cursor}, so expected `path` or `last_event_path`, which say where the next cursor "
-            "stands");
+            "the url has {cursor}, so expected `path` or `last_event_path`, which say where the next "
+            "cursor is");
     check_number_range(check, "connect_timeout", http->connect_timeout_ms, 1, UNITS_DURATION_MAX_MS);
     check_number_range(check, "max_bytes", http->max_bytes, 1, UINT64_C(4) << 30);
     check_number_range(check, "interval", http->interval_ms, 1, UNITS_DURATION_MAX_MS);
@@ -286,7 +286,7 @@ static void check_source_settings(struct check *check, const struct source_confi
 }
 
 /* Checks the program and the environment of an exec stage in the configuration. Whether the program exists
- * is not checked here but by stage_check, when the supervisor starts. */
+ * is not checked here: `eventpiped -t` and `eventpipe check` call stage_check for that. */
 static void check_exec_stage(struct check *check, const struct stage_config *stage)
 {
     if (stage->exec.count == 0 || stage->exec.at[0][0] == '\0')
@@ -415,7 +415,7 @@ static void check_storage_url(struct check *check, const char *storage)
 }
 
 /* Checks that the whole configuration does not have more sources, stages and processes than a ticket has
- * bits for (the record in shared memory that follows one event through the stages). */
+ * bits for (the word in shared memory that says which stage and process has an event). */
 static void check_total_counts(struct check *check)
 {
     size_t stage_count = 0, process_count = 0;

@@ -428,7 +428,7 @@ int config_read(const char *path, config_report *report, void *user, struct conf
     report_problems(&reader, report, user);
     int code = reader.no_memory ? EP_ENOMEM : reader.problem_count > 0 ? EP_ECONFIG : EP_OK;
     if (config != NULL)
-        config->token_variables = reader.variables; /* empty if there are none or no memory */
+        config->token_variables = reader.variables; /* empty if there are none or memory was short */
     free_reader(&reader);
     if (code == EP_OK)
         *out = config;
@@ -438,8 +438,8 @@ int config_read(const char *path, config_report *report, void *user, struct conf
 }
 
 /* Loads a file as YAML without interpreting its keys. Returns the root, or NULL after a problem; the
- * caller calls config_yaml_unload_file in both cases. config_json converts the file for `eventpipe chaos`,
- * which injects faults into a daemon, with it. */
+ * caller calls config_yaml_unload_file in both cases. config_json uses it to convert the configuration
+ * file for `eventpipe chaos`. */
 const yaml_node_t *config_yaml_load_file(struct reader *reader)
 {
     yaml_parser_t parser;

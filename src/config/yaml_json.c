@@ -255,8 +255,8 @@ static cJSON *convert_file_node(struct reader *reader, const yaml_node_t *node, 
 }
 
 /* Converts a whole configuration file to one JSON object, with relative paths made absolute. Returns 0
- * with *out set, which the caller frees, or EP_ECONFIG with a message. `eventpipe chaos`, which injects
- * faults into a daemon, passes the result to its helper program, which reads no YAML. */
+ * with *out set, which the caller frees, or EP_ECONFIG with a message. `eventpipe chaos`, which tests the
+ * stages while it kills their processes, passes the result to its helper program, which reads no YAML. */
 int config_json(const char *path, char **out, struct error *error)
 {
     static const struct schema_key root_key = {.children = config_yaml_schema_top};

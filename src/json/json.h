@@ -35,7 +35,7 @@ int json_each_member(struct json_span object,
                      int (*on_member)(struct json_span key, struct json_span value, void *user), void *user);
 char json_kind(struct json_span value); /* '{' '[' '"' '0' (number) 't' 'f' 'n' */
 /* Returns the decoded text of a string, or the digits of a number, allocated; NULL for other kinds and
- * without memory. A NUL in a string becomes U+FFFD. */
+ * when memory is short. A NUL in a string becomes U+FFFD. */
 char *json_text(struct json_span value);
 /* As json_text, but a NUL in a string stays. *bytes is the length without the NUL at the end. */
 char *json_text_exact(struct json_span value, size_t *bytes);

@@ -44,7 +44,7 @@ bool json_msgpack_bool(struct msgpack value); /* of a MSGPACK_BOOL */
 /* The content of MSGPACK_TEXT and MSGPACK_BYTES; false for other kinds. Text need not be UTF-8. */
 bool json_msgpack_content(struct msgpack value, struct json_span *content);
 /* Returns text as an allocated C string; a NUL and each byte that is not UTF-8 become U+FFFD. NULL for
- * other kinds and without memory. */
+ * other kinds and when memory is short. */
 char *json_msgpack_text(struct msgpack value);
 /* As json_each_element and json_each_member. */
 int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msgpack element, void *user),

@@ -40,6 +40,8 @@ static inline const char *json_scan_plain(const char *at, const char *end)
     return at;
 }
 
+/* Returns the value of a hex digit, 0 to 15, or -1 if the character is not one. The reader and the validator
+ * of JSON call it for each digit of a \u escape. */
 static inline int json_scan_hex_digit(char c)
 {
     if (json_scan_is_digit(c))
