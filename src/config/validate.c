@@ -30,8 +30,9 @@ struct check {
     char prefix[64]; /* of keys: "sources[0].stages[1]", "" at the top */
 };
 
-/* Reports one rule that the configuration breaks, with the full key, such as sources[0].stages[1].retry. The
- * check goes on after it, so that one run reports all problems. */
+/* Reports one rule that the configuration breaks, with the full key, such as sources[0].stages[1].retry.
+ * The check goes on after it, so that one run reports all problems. Runs before any fork, in the
+ * supervisor, `eventpipe` or a program that uses the library. */
 __attribute__((format(printf, 3, 4))) static void report_problem(struct check *check, const char *key,
                                                                  const char *format, ...)
 {
@@ -48,7 +49,8 @@ __attribute__((format(printf, 3, 4))) static void report_problem(struct check *c
 }
 
 /* Checks that the name of an instance, source or stage is given and can be a name. `key` is where it
- * stands in the configuration. */
+ * stands in the configuration. Runs before any fork, in the supervisor, `eventpipe` or a program that uses
+ * the library. */
 static void check_name(struct check *check, const char *key, const char *name)
 {
     if (name == NULL)
@@ -57,7 +59,8 @@ static void check_name(struct check *check, const char *key, const char *name)
         report_problem(check, key, "expected " NAME_RULE ", found \"%.80s\"", name);
 }
 
-/* Checks that the value of a key in the configuration is not below `minimum` or above `maximum`. */
+/* Checks that the value of a key in the configuration is not below `minimum` or above `maximum`. Runs
+ * before any fork, in the supervisor, `eventpipe` or a program that uses the library. */
 static void check_number_range(struct check *check, const char *key, uint64_t value, uint64_t minimum,
                                uint64_t maximum)
 {
@@ -67,7 +70,8 @@ static void check_number_range(struct check *check, const char *key, uint64_t va
 }
 
 /* Checks the pauses between attempts (`retry`) of a source or stage in the configuration. A pause of 0
- * would let a failing stage retry without end at full speed. */
+ * would let a failing stage retry without end at full speed. Runs before any fork, in the supervisor,
+ * `eventpipe` or a program that uses the library. */
 static void check_retry(struct check *check, const struct retry_config *retry)
 {
     char min_text[48], max_text[48];
@@ -84,7 +88,8 @@ static void check_retry(struct check *check, const struct retry_config *retry)
 }
 
 /* Checks the syntax of a JSON pointer in the configuration, which tells where in an answer an http source
- * finds a UID, a cursor or the events. NULL and "" are allowed. */
+ * finds a UID, a cursor or the events. NULL and "" are allowed. Runs before any fork, in the supervisor,
+ * `eventpipe` or a program that uses the library. */
 static void check_json_pointer(struct check *check, const char *key, const char *pointer)
 {
     if (pointer == NULL || pointer[0] == '\0')
@@ -107,7 +112,8 @@ static void check_json_pointer(struct check *check, const char *key, const char 
 }
 
 /* Checks that a `url` in the configuration begins with http:// or https:// and names a host. Reports a
- * problem and returns false if not. */
+ * problem and returns false if not. Runs before any fork, in the supervisor, `eventpipe` or a program that
+ * uses the library. */
 static bool check_url(struct check *check, const char *key, const char *url)
 {
     if (url == NULL) {
@@ -130,7 +136,8 @@ static bool check_url(struct check *check, const char *key, const char *url)
 }
 
 /* Checks the HTTP headers of a source or stage in the configuration. The messages never quote a header's
- * value, which may be a secret. */
+ * value, which may be a secret. Runs before any fork, in the supervisor, `eventpipe` or a program that
+ * uses the library. */
 static void check_headers(struct check *check, const struct strings *headers)
 {
     for (size_t i = 0; i < headers->count; i++) {
@@ -151,7 +158,8 @@ static void check_headers(struct check *check, const struct strings *headers)
 }
 
 /* Checks the settings of an http source in the configuration: its URL, its headers, its limits, and where
- * it finds the next cursor. */
+ * it finds the next cursor. Runs before any fork, in the supervisor, `eventpipe` or a program that uses
+ * the library. */
 static void check_http_source(struct check *check, const struct http_source_config *http)
 {
     struct error error;
@@ -182,7 +190,8 @@ static void check_http_source(struct check *check, const struct http_source_conf
 }
 
 /* Checks the session ID of an Idefix source in the configuration, which is a level of MQTT topics and the
- * client's name at the broker. Two sources with the same one would disconnect each other all the time. */
+ * client's name at the broker. Two sources with the same one would disconnect each other all the time.
+ * Runs before any fork, in the supervisor, `eventpipe` or a program that uses the library. */
 static void check_idefix_session(struct check *check, const struct source_config *source)
 {
     const char *session = source->idefix.session;
@@ -202,7 +211,8 @@ static void check_idefix_session(struct check *check, const struct source_config
 }
 
 /* Checks the broker's address of an Idefix source in the configuration, and that `ca_file` is given only
- * for a broker with TLS. */
+ * for a broker with TLS. Runs before any fork, in the supervisor, `eventpipe` or a program that uses the
+ * library. */
 static void check_idefix_broker(struct check *check, const struct idefix_source_config *idefix)
 {
     struct idefix_broker broker;
@@ -221,7 +231,7 @@ static void check_idefix_broker(struct check *check, const struct idefix_source_
 }
 
 /* Checks the settings of an Idefix source in the configuration: broker, login, session, filters, encoding
- * and limits. */
+ * and limits. Runs before any fork, in the supervisor, `eventpipe` or a program that uses the library. */
 static void check_idefix_source(struct check *check, const struct source_config *source)
 {
     const struct idefix_source_config *idefix = &source->idefix;
@@ -298,7 +308,7 @@ static void check_exec_stage(struct check *check, const struct stage_config *sta
 }
 
 /* Checks the settings that only one type of stage has in the configuration: function, plugin, exec or
- * http. */
+ * http. Runs before any fork, in the supervisor, `eventpipe` or a program that uses the library. */
 static void check_stage_settings(struct check *check, const struct stage_config *stage)
 {
     switch (stage->type) {
@@ -341,7 +351,8 @@ static void check_stage_limits(struct check *check, const struct stage_config *s
 }
 
 /* Checks stage number `index` of a source in the configuration: its name, which must be unique in its
- * source, its settings and all its numbers. */
+ * source, its settings and all its numbers. Runs before any fork, in the supervisor, `eventpipe` or a
+ * program that uses the library. */
 static void check_stage(struct check *check, const struct source_config *source, size_t index)
 {
     const struct stage_config *stage = &source->stages[index];
@@ -372,7 +383,8 @@ static void check_stage(struct check *check, const struct source_config *source,
 }
 
 /* Checks source number `index` in the configuration with all its stages. It sets check->prefix, so that
- * problems name the source and stage. */
+ * problems name the source and stage. Runs before any fork, in the supervisor, `eventpipe` or a program
+ * that uses the library. */
 static void check_source(struct check *check, size_t index)
 {
     const struct source_config *source = &check->config->sources[index];
@@ -415,7 +427,8 @@ static void check_storage_url(struct check *check, const char *storage)
 }
 
 /* Checks that the whole configuration does not have more sources, stages and processes than a ticket has
- * bits for (the word in shared memory that says which stage and process has an event). */
+ * bits for (the word in shared memory that says which stage and process has an event). Runs before any
+ * fork, in the supervisor, `eventpipe` or a program that uses the library. */
 static void check_total_counts(struct check *check)
 {
     size_t stage_count = 0, process_count = 0;

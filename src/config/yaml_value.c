@@ -26,7 +26,7 @@
 #define DESTINATION(base, key, type) ((type *)(void *)((char *)(base) + (key)->offset))
 
 /* Returns whether a value in the configuration file is YAML's null: nothing, ~ or null without quotes.
- * Most keys refuse it. */
+ * Most keys refuse it. Runs in the supervisor before it forks, and in `eventpipe`. */
 bool config_yaml_value_is_null(const yaml_node_t *node)
 {
     if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
@@ -40,7 +40,7 @@ bool config_yaml_value_is_null(const yaml_node_t *node)
 
 /* Returns a description of a value of the configuration file for a message: "a list", "nothing" or the
  * text in quotes, cut and without control characters. It may use `buffer`, which must live as long as the
- * result. */
+ * result. Runs in the supervisor before it forks, and in `eventpipe`. */
 const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t size)
 {
     if (node->type == YAML_SEQUENCE_NODE)
@@ -57,7 +57,7 @@ const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, si
 }
 
 /* Returns the value of another key in the mapping of the configuration file that is being read, or NULL if
- * that key is not there. */
+ * that key is not there. Runs in the supervisor before it forks, and in `eventpipe`. */
 const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const char *key)
 {
     const yaml_node_pair_t *at = reader->mapping->data.mapping.pairs.start;
@@ -71,7 +71,7 @@ const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const c
 
 /* Returns the text of a single value in the configuration file. Reports "expected ..., found ..." and
  * returns NULL if it is a list, a mapping or null, or contains a NUL. Every function that reads a single
- * value begins with it. */
+ * value begins with it. Runs in the supervisor before it forks, and in `eventpipe`. */
 const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node,
                                           const char *expected)
 {
@@ -89,7 +89,7 @@ const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node
 }
 
 /* Replaces the text at *destination, such as a default, by a copy of a text from the configuration file.
- * */
+ * Runs in the supervisor before it forks, and in `eventpipe`. */
 static void replace_by_copy(struct reader *reader, char **destination, const char *text)
 {
     char *copy = strdup(text);
@@ -102,7 +102,7 @@ static void replace_by_copy(struct reader *reader, char **destination, const cha
 }
 
 /* Reads a key of the configuration file whose value must be a text that is not empty, such as a name, a
- * URL or a filter. */
+ * URL or a filter. Runs in the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_text(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -114,7 +114,7 @@ void config_yaml_value_read_text(struct reader *reader, const struct schema_key 
 }
 
 /* Reads a key of the configuration file whose value is a text that may be empty: a JSON pointer, or the
- * `cursor.initial` of an http source. */
+ * `cursor.initial` of an http source. Runs in the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_pointer(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -128,7 +128,7 @@ void config_yaml_value_read_pointer(struct reader *reader, const struct schema_k
 
 /* Returns a path of the configuration file as an absolute path, which the caller frees; NULL when memory
  * is short. A relative path begins at the directory of the file, so that the daemon may run in any
- * directory. */
+ * directory. Runs in the supervisor before it forks, and in `eventpipe`. */
 static char *make_path_absolute(struct reader *reader, const char *path)
 {
     char *absolute_path = NULL;
@@ -143,7 +143,7 @@ static char *make_path_absolute(struct reader *reader, const char *path)
 }
 
 /* Reads a path in the configuration file and returns it as an absolute path, which the caller frees; NULL
- * after a problem. */
+ * after a problem. Runs in the supervisor before it forks, and in `eventpipe`. */
 char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_node_t *node)
 {
     const char *path = config_yaml_value_read_scalar(reader, node, "a path");
@@ -156,7 +156,7 @@ char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_nod
 }
 
 /* Reads a key of the configuration file whose value is a path, such as a file, a directory or the control
- * socket, and keeps it as an absolute path. */
+ * socket, and keeps it as an absolute path. Runs in the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_path(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -168,7 +168,8 @@ void config_yaml_value_read_path(struct reader *reader, const struct schema_key 
 }
 
 /* Reads the `storage` of the configuration file, which names the store: "memory:", or "sqlite:" with a
- * path that becomes absolute. Any other text is kept as it is, and config_validate refuses it. */
+ * path that becomes absolute. Any other text is kept as it is, and config_validate refuses it. Runs in the
+ * supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_storage(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -193,7 +194,8 @@ void config_yaml_value_read_storage(struct reader *reader, const struct schema_k
 }
 
 /* Reads the `since` of a source in the configuration file, a time or a duration back from now. A duration
- * becomes a time here, so that it does not move while the daemon runs. */
+ * becomes a time here, so that it does not move while the daemon runs. Runs in the supervisor before it
+ * forks, and in `eventpipe`. */
 void config_yaml_value_read_since(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
@@ -216,7 +218,8 @@ void config_yaml_value_read_since(struct reader *reader, const struct schema_key
 /* ---- numbers ---- */
 
 /* Reads a whole number of the configuration file, between key->min and key->max of the schema, into
- * *value. Reports a problem and returns false otherwise. */
+ * *value. Reports a problem and returns false otherwise. Runs in the supervisor before it forks, and in
+ * `eventpipe`. */
 static bool read_bounded_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                uint64_t *value)
 {
@@ -240,7 +243,7 @@ static bool read_bounded_count(struct reader *reader, const struct schema_key *k
 }
 
 /* Reads a key of the configuration file whose value is a whole number of at most 32 bits, such as
- * `concurrency`. */
+ * `concurrency`. Runs in the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_count(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
@@ -250,7 +253,7 @@ void config_yaml_value_read_count(struct reader *reader, const struct schema_key
 }
 
 /* Reads a key of the configuration file whose value is a whole number of at most 64 bits, such as
- * `backlog.max_events`. */
+ * `backlog.max_events`. Runs in the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_count64(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -260,7 +263,7 @@ void config_yaml_value_read_count64(struct reader *reader, const struct schema_k
 }
 
 /* Reads a key of the configuration file whose value is a whole number that may be negative: the
- * `cursor.increment` of an http source. */
+ * `cursor.increment` of an http source. Runs in the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_integer(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -280,7 +283,8 @@ void config_yaml_value_read_integer(struct reader *reader, const struct schema_k
 }
 
 /* Reads the `rate` of a generate source (one that makes up events) in the configuration file: digits with
- * an optional decimal point. It does not use strtod, whose decimal point depends on the locale. */
+ * an optional decimal point. It does not use strtod, whose decimal point depends on the locale. Runs in
+ * the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_rate(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -306,7 +310,8 @@ void config_yaml_value_read_rate(struct reader *reader, const struct schema_key 
 }
 
 /* Reads a key of the configuration file whose value is a duration such as 30s, and keeps it in
- * milliseconds. A number without a unit is refused, since it would be ambiguous. */
+ * milliseconds. A number without a unit is refused, since it would be ambiguous. Runs in the supervisor
+ * before it forks, and in `eventpipe`. */
 void config_yaml_value_read_duration(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -332,7 +337,8 @@ void config_yaml_value_read_duration(struct reader *reader, const struct schema_
 }
 
 /* Reads the `limits.cpu` of a stage in the configuration file, a duration that must be whole seconds,
- * since the kernel counts this limit in seconds. */
+ * since the kernel counts this limit in seconds. Runs in the supervisor before it forks, and in
+ * `eventpipe`. */
 void config_yaml_value_read_seconds(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -347,7 +353,7 @@ void config_yaml_value_read_seconds(struct reader *reader, const struct schema_k
 }
 
 /* Reads a key of the configuration file whose value is a size such as 64MiB, between key->min and key->max
- * of the schema, and keeps it in bytes. */
+ * of the schema, and keeps it in bytes. Runs in the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_size(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -370,7 +376,7 @@ void config_yaml_value_read_size(struct reader *reader, const struct schema_key 
 }
 
 /* Reads the `control_mode` of the configuration file: the permission bits of the control socket in octal.
- * */
+ * Runs in the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_mode(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -391,7 +397,8 @@ void config_yaml_value_read_mode(struct reader *reader, const struct schema_key 
 /* ---- choices ---- */
 
 /* Returns the index of a value of the configuration file among `choices` (ended by NULL), or -1 after a
- * problem that lists them and suggests the most similar one. */
+ * problem that lists them and suggests the most similar one. Runs in the supervisor before it forks, and
+ * in `eventpipe`. */
 static int read_choice(struct reader *reader, const yaml_node_t *node, const char *const *choices)
 {
     char allowed_names[160] = "", found[120];
@@ -416,7 +423,8 @@ static int read_choice(struct reader *reader, const yaml_node_t *node, const cha
 }
 
 /* Reads a key of the configuration file that allows a few names, such as a source's `type`, into an enum
- * with its values in the order of key->choices. */
+ * with its values in the order of key->choices. Runs in the supervisor before it forks, and in
+ * `eventpipe`. */
 void config_yaml_value_read_choice(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {
@@ -429,7 +437,7 @@ void config_yaml_value_read_choice(struct reader *reader, const struct schema_ke
 }
 
 /* Reads the `log_level` of the configuration file: the least severe kind of message that the daemon logs.
- * */
+ * Runs in the supervisor before it forks, and in `eventpipe`. */
 void config_yaml_value_read_severity(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
