@@ -161,7 +161,7 @@ static int run_instance(struct config *config)
  * configuration (-t) or runs the instance until it stops. */
 int main(int argc, char **argv)
 {
-    process_titles(argc, argv);
+    process_enable_titles(argc, argv);
     open_standard_descriptors();
     struct arguments arguments;
     int status = read_arguments(argc, argv, &arguments);

@@ -44,59 +44,62 @@ void process_batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint
         (struct batch_event){.ticket = ticket, .lock = {.event = event, .token = token}};
 }
 
-/* Makes room for so many more bytes in the memory that holds the texts of a worker's batch; it may move.
- * False: out of memory. The worker runs it for each event that it reads from the store. */
-static bool reserve_arena(struct batch *batch, size_t bytes)
+/* Makes room for added_bytes more bytes in the memory that holds the texts of a worker's batch. The
+ * memory may move, so its users keep offsets. Returns false without memory. The worker runs it for each
+ * event that it reads from the store. */
+static bool reserve_arena_bytes(struct batch *batch, size_t added_bytes)
 {
-    size_t room = batch->arena_room > 0 ? batch->arena_room : 4096;
-    while (room - batch->arena_used < bytes)
-        room *= 2;
-    if (room == batch->arena_room)
+    size_t capacity = batch->arena_room > 0 ? batch->arena_room : 4096;
+    while (capacity - batch->arena_used < added_bytes)
+        capacity *= 2;
+    if (capacity == batch->arena_room)
         return true;
-    char *arena = realloc(batch->arena, room);
+    char *arena = realloc(batch->arena, capacity);
     if (arena == NULL)
         return false;
     batch->arena = arena;
-    batch->arena_room = room;
+    batch->arena_room = capacity;
     return true;
 }
 
-/* Copies a text with a NUL behind it into the batch's memory, and returns its offset (the memory may move
- * later). The worker runs it for each event that it reads from the store. */
-static size_t put_arena_text(struct batch *batch, const char *text, size_t bytes)
+/* Copies a text into the batch's memory, adds a NUL, and returns its offset there. reserve_arena_bytes
+ * has made room before. The worker runs it for the four texts of each event that it reads from the
+ * store. */
+static size_t append_arena_text(struct batch *batch, const char *text, size_t bytes)
 {
-    size_t at = batch->arena_used;
-    memcpy(batch->arena + at, text, bytes);
-    batch->arena[at + bytes] = '\0';
+    size_t offset = batch->arena_used;
+    memcpy(batch->arena + offset, text, bytes);
+    batch->arena[offset + bytes] = '\0';
     batch->arena_used += bytes + 1;
-    return at;
+    return offset;
 }
 
 struct batch_reader {
     struct batch *batch;
     size_t first;
-    size_t full; /* index of the first that found no room, SIZE_MAX = none */
+    size_t first_unread; /* index of the first event that found no room, SIZE_MAX = none */
 };
 
-/* Copies one event from the store into the worker's batch, or notes that its memory is full. store_read
- * calls it in the worker while it reads the batch. */
+/* Copies one event from the store into the worker's batch. Once the texts exceed BATCH_ARENA_BYTES, it
+ * copies no more and notes the first event that is left for later. store_read calls it in the worker
+ * for each row. Returns 0 or EP_ENOMEM. */
 static int on_batch_row(size_t index, const struct store_row *row, void *user)
 {
     struct batch_reader *reader = user;
     struct batch *batch = reader->batch;
     struct batch_event *event = &batch->events[reader->first + index];
     if (batch->arena_used > BATCH_ARENA_BYTES) {
-        if (reader->full == SIZE_MAX)
-            reader->full = index;
+        if (reader->first_unread == SIZE_MAX)
+            reader->first_unread = index;
         return 0;
     }
     size_t uid_bytes = strlen(row->uid), done_bytes = strlen(row->done);
-    if (!reserve_arena(batch, uid_bytes + done_bytes + row->data_bytes + row->context_bytes + 4))
+    if (!reserve_arena_bytes(batch, uid_bytes + done_bytes + row->data_bytes + row->context_bytes + 4))
         return EP_ENOMEM;
-    event->uid = put_arena_text(batch, row->uid, uid_bytes);
-    event->done = put_arena_text(batch, row->done, done_bytes);
-    event->data = put_arena_text(batch, row->data, row->data_bytes);
-    event->context = put_arena_text(batch, row->context, row->context_bytes);
+    event->uid = append_arena_text(batch, row->uid, uid_bytes);
+    event->done = append_arena_text(batch, row->done, done_bytes);
+    event->data = append_arena_text(batch, row->data, row->data_bytes);
+    event->context = append_arena_text(batch, row->context, row->context_bytes);
     event->data_bytes = row->data_bytes;
     event->context_bytes = row->context_bytes;
     event->attempts = row->attempts;
@@ -106,9 +109,9 @@ static int on_batch_row(size_t index, const struct store_row *row, void *user)
     return 0;
 }
 
-/* Reads the texts of the batch's events from the store, as many as fit into BATCH_ARENA_BYTES. Events
- * without a row are marked as lost: another process has them. The worker calls it before it runs the stage
- * on them. */
+/* Reads the texts of the batch's events from the store, as many as fit into BATCH_ARENA_BYTES. Marks
+ * events that have no row of ours as lost: another process has them now. The worker calls it when the
+ * next event of its batch is not read yet. Returns 0 or the store's error code. */
 int process_batch_read(struct batch *batch, struct store *store)
 {
     size_t first = batch->next;
@@ -123,15 +126,16 @@ int process_batch_read(struct batch *batch, struct store *store)
             locks[count] = batch->events[first + count].lock;
             count++;
         }
-        struct batch_reader reader = {.batch = batch, .first = first, .full = SIZE_MAX};
+        struct batch_reader reader = {.batch = batch, .first = first, .first_unread = SIZE_MAX};
         int result = store_read(store, locks, count, on_batch_row, &reader);
         if (result != 0)
             return result;
-        bool full = reader.full != SIZE_MAX;
-        size_t seen = full ? reader.full : count; /* events before that without a row are not ours */
-        for (size_t i = first; i < first + seen; i++)
+        bool arena_is_full = reader.first_unread != SIZE_MAX;
+        size_t looked_up_count =
+            arena_is_full ? reader.first_unread : count; /* events before that without a row are not ours */
+        for (size_t i = first; i < first + looked_up_count; i++)
             batch->events[i].lost = !batch->events[i].read;
-        if (full)
+        if (arena_is_full)
             return 0;
         first += count;
     }
@@ -140,7 +144,7 @@ int process_batch_read(struct batch *batch, struct store *store)
 
 /* Fills in *row with an event of the batch; its texts stay in the batch's memory. The worker calls it
  * right before it runs the stage on the event. */
-void process_batch_row(const struct batch *batch, const struct batch_event *event, struct store_row *row)
+void process_batch_fill_row(const struct batch *batch, const struct batch_event *event, struct store_row *row)
 {
     *row = (struct store_row){
         .uid = batch->arena + event->uid,
@@ -155,8 +159,9 @@ void process_batch_row(const struct batch *batch, const struct batch_event *even
     };
 }
 
-/* Allocates a worker's list of answers that wait for their commit. The worker calls it once at its start;
- * `room` is the stage's batch size. 0 or EP_ENOMEM. */
+/* Allocates a worker's list of answers that wait for their commit. The worker calls it once at its
+ * start; `room` is how many answers the list can hold (the stage's batch size). Returns 0 or EP_ENOMEM.
+ * */
 int process_pending_open(struct pending *pending, size_t room)
 {
     *pending = (struct pending){.room = room};
@@ -165,8 +170,8 @@ int process_pending_open(struct pending *pending, size_t room)
     return pending->answers == NULL || pending->extra == NULL ? EP_ENOMEM : 0;
 }
 
-/* Adds a stage's answer to those that wait for their commit, and takes over its texts. The worker calls it
- * after each call of the stage. 0 or EP_ENOMEM. */
+/* Adds a stage's answer to those that wait for their commit; its texts then belong to the list. The
+ * worker calls it after each call of the stage. Returns 0, or EP_ENOMEM with nothing added. */
 int process_pending_add(struct pending *pending, uint32_t ticket, struct store_event_lock lock,
                         struct chain_answer *answer, struct ep_call *call, uint64_t now_ns)
 {
@@ -192,10 +197,10 @@ int process_pending_add(struct pending *pending, uint32_t ticket, struct store_e
     return 0;
 }
 
-/* Forgets all pending answers after the first `count`, and frees their texts. The worker calls it after a
- * malformed answer in a pipeline, because it cannot know which event each answer belongs to, and for all
- * answers after each commit. */
-void process_pending_cut(struct pending *pending, size_t count)
+/* Keeps the first `count` pending answers, and drops the others with their texts. The worker calls it
+ * with 0 after each commit. After a malformed answer in a pipeline it drops the pipeline's answers,
+ * because it cannot know which event each belongs to. */
+void process_pending_truncate(struct pending *pending, size_t count)
 {
     for (size_t i = count; i < pending->count; i++) {
         free(pending->extra[i].done);
@@ -210,7 +215,7 @@ void process_pending_cut(struct pending *pending, size_t count)
 
 void process_pending_clear(struct pending *pending)
 {
-    process_pending_cut(pending, 0);
+    process_pending_truncate(pending, 0);
 }
 
 /* Frees a worker's list of pending answers. The worker calls it at its clean stop, after the last commit. */

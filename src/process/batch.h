@@ -39,7 +39,8 @@ void process_batch_close(struct batch *batch);
 void process_batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint64_t token);
 /* Reads the texts of the events from `next` on that are not read yet. 0 or the store's code. */
 int process_batch_read(struct batch *batch, struct store *store);
-void process_batch_row(const struct batch *batch, const struct batch_event *event, struct store_row *row);
+void process_batch_fill_row(const struct batch *batch, const struct batch_event *event,
+                            struct store_row *row);
 
 /* Answers that wait for their commit; each owns its texts. */
 struct pending_answer {
@@ -57,7 +58,8 @@ int process_pending_open(struct pending *pending, size_t room);
 /* Takes over the chain answer's and the call's texts. 0 or EP_ENOMEM. */
 int process_pending_add(struct pending *pending, uint32_t ticket, struct store_event_lock lock,
                         struct chain_answer *answer, struct ep_call *call, uint64_t now_ns);
-void process_pending_cut(struct pending *pending, size_t count); /* forgets all after the first `count` */
+void process_pending_truncate(struct pending *pending,
+                              size_t count); /* forgets all after the first `count` */
 void process_pending_clear(struct pending *pending);
 void process_pending_close(struct pending *pending);
 

@@ -14,46 +14,47 @@
 
 #define LONGEST_DELAY_MS UINT64_C(3155760000000) /* a hundred years: more means never, and would overflow */
 
-/* Whether the list of done stages "a\nb\n" of an event names the stage. Producers, workers and
- * `eventpipe import` use it through process_chain_next. */
-bool process_chain_done(const char *done, const char *name)
+/* Whether the event's list of done stages ("a\nb\n") contains this stage. process_chain_next asks it
+ * for each stage of a source, in producers, workers and `eventpipe import`. */
+bool process_chain_is_stage_done(const char *done_stages, const char *stage_name)
 {
-    size_t length = strlen(name);
-    for (const char *line = done; *line != '\0';) {
-        const char *end = strchrnul(line, '\n');
-        if ((size_t)(end - line) == length && memcmp(line, name, length) == 0)
+    size_t length = strlen(stage_name);
+    for (const char *line = done_stages; *line != '\0';) {
+        const char *line_end = strchrnul(line, '\n');
+        if ((size_t)(line_end - line) == length && memcmp(line, stage_name, length) == 0)
             return true;
-        line = *end == '\n' ? end + 1 : end;
+        line = *line_end == '\n' ? line_end + 1 : line_end;
     }
     return false;
 }
 
 /* Returns the position of the first stage of the source's chain that the event has not done; stage_count =
  * all are. Producers call it when they claim an event, workers after an answer, and `eventpipe import`. */
-size_t process_chain_next(const struct source_config *source, const char *done)
+size_t process_chain_next(const struct source_config *source, const char *done_stages)
 {
     size_t position = 0;
-    while (position < source->stage_count && process_chain_done(done, source->stages[position].name))
+    while (position < source->stage_count &&
+           process_chain_is_stage_done(done_stages, source->stages[position].name))
         position++;
     return position;
 }
 
-/* Returns the event's list of done stages with one more name, malloc'd; NULL = out of memory. A worker
- * runs it when its stage has processed an event. */
-static char *append_done_stage(const char *done, const char *name)
+/* Returns a copy of the event's list of done stages with one more name, which the caller frees; NULL
+ * without memory. A worker runs it when its stage has processed an event. */
+static char *append_done_stage(const char *done_stages, const char *stage_name)
 {
-    size_t old = strlen(done), added = strlen(name);
-    char *text = malloc(old + added + 2);
+    size_t old_bytes = strlen(done_stages), added_bytes = strlen(stage_name);
+    char *text = malloc(old_bytes + added_bytes + 2);
     if (text == NULL)
         return NULL;
-    memcpy(text, done, old);
-    memcpy(text + old, name, added);
-    memcpy(text + old + added, "\n", 2);
+    memcpy(text, done_stages, old_bytes);
+    memcpy(text + old_bytes, stage_name, added_bytes);
+    memcpy(text + old_bytes + added_bytes, "\n", 2);
     return text;
 }
 
-/* Turns the answer 'processed' of a stage into a change of the store: the event goes to its next stage, or
- * is complete. A worker runs it after the call. */
+/* Turns a stage's answer EP_PROCESSED into a change of the store: the event goes to its next stage, or
+ * is complete after its last one. A worker runs it after the call. Returns 0 or EP_ENOMEM. */
 static int apply_processed(const struct source_config *source, const struct stage_config *stage,
                            const struct store_row *row, struct chain_answer *out)
 {
@@ -72,8 +73,9 @@ static int apply_processed(const struct source_config *source, const struct stag
     return 0;
 }
 
-/* Turns the answer 'not processed' or an error of a stage into a change of the store: a delay for a retry,
- * or dead when the event has no attempts left or is too old. A worker runs it after the call. */
+/* Turns a stage's answer EP_NOT_PROCESSED or EP_ERROR into a change of the store. The event is tried
+ * again after a delay; it becomes a dead letter if it has used up max_attempts or is older than
+ * max_age. A worker runs it after the call. */
 static void apply_not_processed(const struct stage_config *stage, const struct store_row *row,
                                 const struct ep_call *call, uint64_t now_ms, uint32_t random,
                                 struct store_answer *answer)
@@ -98,11 +100,12 @@ static void apply_not_processed(const struct stage_config *stage, const struct s
     answer->due_ms = now_ms + (delay_ms < LONGEST_DELAY_MS ? delay_ms : LONGEST_DELAY_MS);
 }
 
-/* Turns a stage's answer into the change of its event that the store will commit. A worker calls it after
- * each call of its stage. 0, or EP_ENOMEM. */
-int process_chain_answer(const struct source_config *source, size_t position, const struct store_row *row,
-                         const struct ep_call *call, uint64_t now_ms, uint32_t random,
-                         struct chain_answer *out)
+/* Turns a stage's answer into the change of its event that the store will commit. A worker calls it
+ * after each call of its stage. Returns 0, EP_ENOMEM, or EP_EINVAL for an answer that does not exist.
+ * */
+int process_chain_apply_answer(const struct source_config *source, size_t position,
+                               const struct store_row *row, const struct ep_call *call, uint64_t now_ms,
+                               uint32_t random, struct chain_answer *out)
 {
     const struct stage_config *stage = &source->stages[position];
     *out = (struct chain_answer){0};

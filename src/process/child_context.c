@@ -12,8 +12,9 @@
 
 static_assert(sizeof(struct notice) <= PIPE_BUF, "a notice is one atomic write");
 
-/* Sends the supervisor a notice over its pipe: this child is ready, cannot start, or has run dry. One
- * write, so notices of several children never mix. Producers, workers and the keeper call it. */
+/* Tells the supervisor that this child is ready, that it cannot start, or that its source has no more
+ * events. Producers, workers and the keeper call it. It is one write to a pipe, so notices of several
+ * children never mix. Returns 0, or EP_ESYSTEM if the write failed. */
 int process_notice_send(const struct child_context *child, enum notice_kind kind, const char *message)
 {
     struct notice notice = {.slot = child->slot, .generation = child->generation, .kind = kind};
@@ -32,8 +33,9 @@ static void write_activity(const struct child_context *child, uint64_t amount)
     (void)ignored;
 }
 
-/* Tells the keeper that something changed, so that it reads the totals again. At most one system call
- * until it has looked. Producers and workers call it after a commit, the supervisor after a crash. */
+/* Tells the keeper that something changed, so that it reads the totals from the store again. Makes at
+ * most one system call until the keeper has read them. Producers and workers call it after a commit,
+ * the supervisor after a crash. */
 void process_notify_keeper(const struct child_context *child)
 {
     struct shm_header *header = child->segment.header;

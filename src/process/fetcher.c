@@ -14,8 +14,9 @@
 #include <string.h>
 #include <time.h>
 
-/* Opens the source (connection, program or plugin) in the producer's fetcher thread, before its first
- * fetch and again after it failed to open: a slow backend must not block the producer's main thread. */
+/* Connects to the source's backend, or starts its program or plugin. The producer's fetcher thread runs
+ * it before the first fetch, and again if that failed: a slow backend must not block the producer's
+ * main thread. Returns 0, or an error code with the message in fetcher->failure. */
 static int open_source(struct fetcher *fetcher)
 {
     void *source;
@@ -29,8 +30,9 @@ static int open_source(struct fetcher *fetcher)
     return 0;
 }
 
-/* Opens the source if it is not open, and fetches one page of events. Runs in the producer's fetcher
- * thread; it may block on the backend. */
+/* Opens the source if it is not open, and fetches one page of events into fetcher->page. Leaves 0 or an
+ * error code in fetcher->result. Only the producer's fetcher thread runs it, because it may block on
+ * the backend. */
 static void run_fetch(struct fetcher *fetcher)
 {
     source_page_clear(&fetcher->page);
@@ -80,8 +82,9 @@ int process_fetcher_open(struct fetcher *fetcher, const struct source_config *co
     return pthread_create(&fetcher->thread, NULL, run_fetcher_thread, fetcher);
 }
 
-/* Asks the fetcher thread for the page that follows the cursor (copied). The producer's main thread calls
- * it when the last page is stored and fetching is allowed. 0 or EP_ENOMEM. */
+/* Asks the fetcher thread for the page that follows the cursor (copied; NULL = from the beginning). The
+ * producer's main thread calls it when the last page is stored and fetching is allowed. Returns 0 or
+ * EP_ENOMEM. */
 int process_fetcher_ask(struct fetcher *fetcher, const char *cursor)
 {
     free(fetcher->cursor);
@@ -107,14 +110,15 @@ void process_fetcher_interrupt(struct fetcher *fetcher)
     pthread_mutex_unlock(&fetcher->lock);
 }
 
-void process_fetcher_done(struct fetcher *fetcher)
+void process_fetcher_release_page(struct fetcher *fetcher)
 {
     source_page_clear(&fetcher->page);
     atomic_store_explicit(&fetcher->state, FETCHER_IDLE, memory_order_release);
 }
 
-/* Stops the fetcher thread and waits for it at most wait_ms; a backend that hangs must not delay the
- * shutdown. The producer calls it at its clean stop. */
+/* Stops the fetcher thread and waits for it at most wait_ms milliseconds: a backend that hangs must not
+ * delay the shutdown. If it still hangs then, the exit of the process ends it. The producer calls it at
+ * its clean stop. */
 void process_fetcher_close(struct fetcher *fetcher, uint64_t wait_ms)
 {
     process_fetcher_interrupt(fetcher);

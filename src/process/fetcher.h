@@ -40,7 +40,7 @@ int process_fetcher_ask(struct fetcher *fetcher, const char *cursor);
 /* Makes the running fetch end soon; its answer is dropped. */
 void process_fetcher_interrupt(struct fetcher *fetcher);
 /* In state ANSWERED: the answer has been used; back to IDLE. */
-void process_fetcher_done(struct fetcher *fetcher);
+void process_fetcher_release_page(struct fetcher *fetcher);
 /* Ends the thread and closes the source if that takes no longer than wait_ms; otherwise the exit of the
  * process does. */
 void process_fetcher_close(struct fetcher *fetcher, uint64_t wait_ms);

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#define TEXTS 4
+#define TEXTS_PER_ANSWER 4
 #define NO_TEXT SIZE_MAX
 
 struct encoded_member {
@@ -18,97 +18,99 @@ struct encoded_member {
 };
 
 struct encoded_answer {
-    struct store_answer answer; /* its pointers mean nothing */
-    size_t bytes[TEXTS];        /* of done, context, data, error */
+    struct store_answer answer;     /* its pointers mean nothing */
+    size_t bytes[TEXTS_PER_ANSWER]; /* of done, context, data, error */
 };
 
-static size_t measure_text(const char *text)
+static size_t measure_text_bytes(const char *text)
 {
     return text != NULL ? strlen(text) : NO_TEXT;
 }
 
-/* Fills in the fixed part of an encoded answer: the answer and the lengths of its texts, which it returns
- * in `texts`. A worker runs it when it puts its answers into a commit request for the leader of a group
- * commit. */
+/* Fills in the fixed part of an encoded answer: the answer itself and the lengths of its texts. Returns
+ * the texts in `texts`, in the order in which they follow. A worker runs it when it writes its answers
+ * for the leader of a group commit. */
 static void fill_encoded_answer(const struct store_answer *answer, struct encoded_answer *encoded,
-                                const char *texts[TEXTS])
+                                const char *texts[TEXTS_PER_ANSWER])
 {
     encoded->answer = *answer; /* as a whole: its padding is the answer's, not what stood here */
-    encoded->bytes[0] = measure_text(answer->done);
+    encoded->bytes[0] = measure_text_bytes(answer->done);
     encoded->bytes[1] = answer->context != NULL ? answer->context_bytes : NO_TEXT;
     encoded->bytes[2] = answer->data != NULL ? answer->data_bytes : NO_TEXT;
-    encoded->bytes[3] = measure_text(answer->error);
+    encoded->bytes[3] = measure_text_bytes(answer->error);
     texts[0] = answer->done;
     texts[1] = answer->context;
     texts[2] = answer->data;
     texts[3] = answer->error;
 }
 
-/* Writes a worker's answers as bytes into its commit request in shared memory, where the leader of a group
- * commit reads them. Returns their number, 0 = they do not fit. The worker that waits for the leader calls
- * it. */
-size_t process_group_codec_encode(const struct store_group_member *member, char *to, size_t room)
+/* Writes a worker's answers as bytes into its commit request in shared memory. The leader of a group
+ * commit (the worker that holds the write lock) reads and commits them. Returns how many bytes were
+ * written, 0 if the answers do not fit. The worker that waits for the leader calls it. */
+size_t process_group_codec_encode(const struct store_group_member *member, char *buffer, size_t buffer_bytes)
 {
     const struct encoded_member head = {member->source, member->stage, member->pid, (uint32_t)member->count};
-    size_t used = sizeof head + member->count * sizeof(struct encoded_answer);
-    if (used > room)
+    size_t used_bytes = sizeof head + member->count * sizeof(struct encoded_answer);
+    if (used_bytes > buffer_bytes)
         return 0;
-    memcpy(to, &head, sizeof head);
+    memcpy(buffer, &head, sizeof head);
     for (size_t i = 0; i < member->count; i++) {
         struct encoded_answer encoded;
-        const char *texts[TEXTS];
+        const char *texts[TEXTS_PER_ANSWER];
         fill_encoded_answer(&member->answers[i], &encoded, texts);
-        memcpy(to + sizeof head + i * sizeof encoded, &encoded, sizeof encoded);
-        for (size_t text = 0; text < TEXTS; text++) {
+        memcpy(buffer + sizeof head + i * sizeof encoded, &encoded, sizeof encoded);
+        for (size_t text = 0; text < TEXTS_PER_ANSWER; text++) {
             if (encoded.bytes[text] == NO_TEXT)
                 continue;
-            if (encoded.bytes[text] >= room - used)
+            if (encoded.bytes[text] >= buffer_bytes - used_bytes)
                 return 0;
-            memcpy(to + used, texts[text], encoded.bytes[text]);
-            used += encoded.bytes[text];
-            to[used++] = '\0';
+            memcpy(buffer + used_bytes, texts[text], encoded.bytes[text]);
+            used_bytes += encoded.bytes[text];
+            buffer[used_bytes++] = '\0';
         }
     }
-    return used;
+    return used_bytes;
 }
 
-/* Returns a text of an encoded answer, or NULL where there was none; *good becomes false if it goes beyond
- * the bytes. The leader of a group commit (a worker) runs it: the bytes of a crashed worker may be
- * malformed. */
-static const char *decode_text(const char *bytes, size_t count, size_t *used, size_t text, bool *good)
+/* Returns the next text of an encoded answer and moves *used_bytes to the end of it; NULL where there
+ * was none. Sets *valid to false if the text does not lie within the bytes: a worker that crashed may
+ * have written half of them. The leader of a group commit (a worker) runs it. */
+static const char *decode_text(const char *bytes, size_t byte_count, size_t *used_bytes, size_t text_bytes,
+                               bool *valid)
 {
-    if (text == NO_TEXT || !*good)
+    if (text_bytes == NO_TEXT || !*valid)
         return NULL;
-    const char *begin = bytes + *used;
-    *good = *used < count && text < count - *used && begin[text] == '\0';
-    *used += *good ? text + 1 : 0;
-    return begin;
+    const char *text = bytes + *used_bytes;
+    *valid = *used_bytes < byte_count && text_bytes < byte_count - *used_bytes && text[text_bytes] == '\0';
+    *used_bytes += *valid ? text_bytes + 1 : 0;
+    return text;
 }
 
-/* Reads the answers of another worker from its commit request; the texts stay in the bytes. False:
- * malformed. The worker that leads a group commit calls it for each request that it takes. */
-bool process_group_codec_decode(char *bytes, size_t count, struct store_group_member *member,
-                                struct store_answer *answers, size_t room)
+/* Reads another worker's answers from its commit request into `answers`, at most answers_max; their
+ * texts stay in `bytes`. Returns false if the bytes are malformed. The worker that leads a group commit
+ * calls it for each request that it takes. */
+bool process_group_codec_decode(char *bytes, size_t byte_count, struct store_group_member *member,
+                                struct store_answer *answers, size_t answers_max)
 {
     struct encoded_member head;
-    if (count < sizeof head)
+    if (byte_count < sizeof head)
         return false;
     memcpy(&head, bytes, sizeof head);
-    if (head.count == 0 || head.count > room ||
-        head.count > (count - sizeof head) / sizeof(struct encoded_answer))
+    if (head.count == 0 || head.count > answers_max ||
+        head.count > (byte_count - sizeof head) / sizeof(struct encoded_answer))
         return false;
-    size_t used = sizeof head + head.count * sizeof(struct encoded_answer);
-    bool good = true;
+    size_t used_bytes = sizeof head + head.count * sizeof(struct encoded_answer);
+    bool valid = true;
     for (size_t i = 0; i < head.count; i++) {
         struct encoded_answer encoded;
         memcpy(&encoded, bytes + sizeof head + i * sizeof encoded, sizeof encoded);
         answers[i] = encoded.answer;
-        answers[i].done = decode_text(bytes, count, &used, encoded.bytes[0], &good);
-        answers[i].context = decode_text(bytes, count, &used, encoded.bytes[1], &good);
-        answers[i].data = decode_text(bytes, count, &used, encoded.bytes[2], &good);
-        answers[i].error = decode_text(bytes, count, &used, encoded.bytes[3], &good);
+        answers[i].done = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[0], &valid);
+        answers[i].context = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[1], &valid);
+        answers[i].data = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[2], &valid);
+        answers[i].error = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[3], &valid);
     }
     *member = (struct store_group_member){
         .source = head.source, .stage = head.stage, .pid = head.pid, .answers = answers, .count = head.count};
-    return good;
+    return valid;
 }

@@ -34,14 +34,14 @@ struct keeper {
     struct process process;
     const struct child_context *child;
     uint64_t refreshed_ns;
-    bool stale;       /* something changed since the totals were copied */
-    bool wal_pending; /* a checkpoint is still to be done, or a reader held it up */
+    bool totals_stale; /* something changed since the totals were copied */
+    bool wal_pending;  /* a checkpoint is still to be done, or a reader held it up */
 };
 
 /* ---- the start */
 
-/* Fills in the names of a source and its stages, which the store registers. The keeper runs it at the
- * daemon's start, for each source of the configuration. */
+/* Fills in the names under which the store registers a source and its stages, and where it writes their
+ * ids. The first keeper of a daemon runs it for each source of the configuration. */
 static void fill_store_names(const struct source_config *source, struct store_names *names,
                              const char **stages, int64_t *ids)
 {
@@ -66,9 +66,9 @@ static void publish_store_ids(const struct child_context *child, const struct st
     }
 }
 
-/* Prepares the store at the daemon's start (create or migrate, count the start, register names) and
- * publishes its ids. The first keeper of a start runs it. The supervisor refuses to start on CHILD_STORE;
- * a store that is busy is tried again. */
+/* Creates or migrates the store, counts this start, and registers the names of sources and stages. Then
+ * it publishes the ids in shared memory. The first keeper of a daemon runs it before all else. A broken
+ * store ends the process with CHILD_STORE, and the daemon does not start; a busy one is tried again. */
 static void prepare_store(struct keeper *keeper)
 {
     const struct child_context *child = keeper->child;
@@ -79,24 +79,25 @@ static void prepare_store(struct keeper *keeper)
     int64_t *ids = calloc(stage_count, sizeof *ids);
     if (names == NULL || stages == NULL || ids == NULL)
         process_fail(&keeper->process, CHILD_MEMORY, "out of memory");
-    for (size_t i = 0, at = 0; i < config->source_count; at += config->sources[i++].stage_count)
-        fill_store_names(&config->sources[i], &names[i], stages + at, ids + at);
+    for (size_t i = 0, first_stage = 0; i < config->source_count;
+         first_stage += config->sources[i++].stage_count)
+        fill_store_names(&config->sources[i], &names[i], stages + first_stage, ids + first_stage);
     const struct store_options options = {.url = config->storage,
                                           .instance = config->instance,
                                           .synchronous = config->synchronous};
     struct error error = {0};
-    uint64_t start;
-    while (store_prepare(&options, names, config->source_count, &start, &error) != 0) {
+    uint64_t start_number;
+    while (store_prepare(&options, names, config->source_count, &start_number, &error) != 0) {
         if (error.code != EP_ESTOREBUSY)
             process_fail(&keeper->process, CHILD_STORE, error.message);
         process_store_backoff(&keeper->process, error.message);
-        if (process_stopping(&keeper->process))
+        if (process_is_stopping(&keeper->process))
             _exit(CHILD_DONE);
     }
     publish_store_ids(child, names);
-    atomic_store(&child->segment.header->start_number, start);
+    atomic_store(&child->segment.header->start_number, start_number);
     atomic_store_explicit(&child->segment.header->prepared, 1, memory_order_release);
-    base_log_info("store-ready url=\"%s\" start=%llu", config->storage, (unsigned long long)start);
+    base_log_info("store-ready url=\"%s\" start=%llu", config->storage, (unsigned long long)start_number);
     free(names);
     free(stages);
     free(ids);
@@ -104,31 +105,33 @@ static void prepare_store(struct keeper *keeper)
 
 /* ---- crashes */
 
-/* Stores the crashes of processes that the supervisor recorded in shared memory. The keeper runs it about
- * once a second after changes; if that fails, the next refresh tries again, and no crash is lost. */
+/* Writes the crashes that the supervisor recorded in shared memory into the store, where `eventpipe
+ * crashes` finds them. The keeper runs it in each refresh; if it fails, the next refresh tries again.
+ * */
 static void store_crashes(struct keeper *keeper)
 {
     static struct crash_record crashes[SHM_CRASHES];
     const struct segment *segment = &keeper->child->segment;
-    uint64_t end = crash_log_end(segment), first = crash_log_first(segment),
-             stored = crash_log_stored_end(segment);
-    if (stored >= end)
+    uint64_t end_number = crash_log_end(segment), first_number = crash_log_first(segment),
+             stored_end = crash_log_stored_end(segment);
+    if (stored_end >= end_number)
         return;
     size_t count = 0;
-    for (uint64_t number = first; number < end && count < SHM_CRASHES; number++)
+    for (uint64_t number = first_number; number < end_number && count < SHM_CRASHES; number++)
         if (crash_log_read(segment, number, &crashes[count]))
             count++;
-    uint64_t lost = end - stored - count;
-    if (store_add_crashes(keeper->process.store, crashes, count, lost) == 0)
-        crash_log_stored(segment, end);
+    uint64_t lost_count = end_number - stored_end - count;
+    if (store_add_crashes(keeper->process.store, crashes, count, lost_count) == 0)
+        crash_log_stored(segment, end_number);
     else
-        keeper->stale = true;
+        keeper->totals_stale = true;
 }
 
 /* ---- trace */
 
-/* Removes old rows of the store's trace in small steps, so that other writers get their turn. The keeper
- * runs it in each refresh; the next one removes what is left. */
+/* Removes rows of the store's trace that are too old or too many. It works in small steps, so that
+ * other writers get their turn. The keeper runs it in each refresh; if rows remain, the next refresh
+ * goes on. */
 static void trim_trace(struct keeper *keeper)
 {
     const struct trace_config *trace = &keeper->child->config->trace;
@@ -137,7 +140,7 @@ static void trim_trace(struct keeper *keeper)
     for (int step = 0; step < TRIM_STEPS && code == 1; step++)
         code = store_trim_trace(keeper->process.store, shm_realtime_ms(), trace->keep_ms, bytes);
     if (code == 1)
-        keeper->stale = true;
+        keeper->totals_stale = true;
 }
 
 /* ---- totals */
@@ -149,18 +152,19 @@ static void refresh_source_totals(struct keeper *keeper, struct shm_source *sour
     struct store_totals totals;
     if (store_source_totals(keeper->process.store, atomic_load(&source->store_id), &totals) != 0)
         return;
-    struct shm_source_totals *shown = &source->totals;
-    atomic_store_explicit(&shown->fetched, totals.fetched, memory_order_relaxed);
-    atomic_store_explicit(&shown->duplicates, totals.duplicates, memory_order_relaxed);
-    atomic_store_explicit(&shown->injected, totals.injected, memory_order_relaxed);
-    atomic_store_explicit(&shown->completed, totals.completed, memory_order_relaxed);
-    atomic_store_explicit(&shown->removed_by_stage, totals.removed_by_stage, memory_order_relaxed);
-    atomic_store_explicit(&shown->removed_by_operator, totals.removed_by_operator, memory_order_relaxed);
-    atomic_store_explicit(&shown->delayed, totals.delayed, memory_order_relaxed);
-    atomic_store_explicit(&shown->held, totals.held, memory_order_relaxed);
-    atomic_store_explicit(&shown->dead, totals.dead, memory_order_relaxed);
-    atomic_store_explicit(&shown->live, totals.live, memory_order_relaxed);
-    atomic_store_explicit(&shown->oldest_ms, totals.oldest_ms, memory_order_relaxed);
+    struct shm_source_totals *shared_totals = &source->totals;
+    atomic_store_explicit(&shared_totals->fetched, totals.fetched, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->duplicates, totals.duplicates, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->injected, totals.injected, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->completed, totals.completed, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->removed_by_stage, totals.removed_by_stage, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->removed_by_operator, totals.removed_by_operator,
+                          memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->delayed, totals.delayed, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->held, totals.held, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->dead, totals.dead, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->live, totals.live, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->oldest_ms, totals.oldest_ms, memory_order_relaxed);
 }
 
 /* Copies a stage's totals from the store into the shared memory, where `eventpipe status` and the metrics
@@ -170,22 +174,22 @@ static void refresh_stage_totals(struct keeper *keeper, struct shm_stage *stage)
     struct store_stage_totals totals;
     if (store_stage_totals(keeper->process.store, atomic_load(&stage->store_id), &totals) != 0)
         return;
-    struct shm_stage_totals *shown = &stage->totals;
-    atomic_store_explicit(&shown->processed, totals.processed, memory_order_relaxed);
-    atomic_store_explicit(&shown->retried, totals.retried, memory_order_relaxed);
-    atomic_store_explicit(&shown->removed, totals.removed, memory_order_relaxed);
-    atomic_store_explicit(&shown->rejected, totals.rejected, memory_order_relaxed);
-    atomic_store_explicit(&shown->failed, totals.failed, memory_order_relaxed);
-    atomic_store_explicit(&shown->crashed, totals.crashed, memory_order_relaxed);
+    struct shm_stage_totals *shared_totals = &stage->totals;
+    atomic_store_explicit(&shared_totals->processed, totals.processed, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->retried, totals.retried, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->removed, totals.removed, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->rejected, totals.rejected, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->failed, totals.failed, memory_order_relaxed);
+    atomic_store_explicit(&shared_totals->crashed, totals.crashed, memory_order_relaxed);
 }
 
-/* Copies totals and sizes of the store into the shared memory, stores crashes and trims the trace. The
- * keeper runs it at its start, about once a second while events change, and at its end. */
+/* Copies totals and sizes from the store into the shared memory, stores crashes and trims the trace.
+ * The keeper runs it at its start, about once a second while events change, and at its end. */
 static void refresh_segment(struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
     atomic_store(&segment->header->activity, 0); /* first: later changes are reported again */
-    keeper->stale = false;
+    keeper->totals_stale = false;
     keeper->refreshed_ns = shm_now_ns();
     process_mark_progress(&keeper->process);
     for (uint32_t i = 0; i < segment->header->source_count; i++)
@@ -201,8 +205,8 @@ static void refresh_segment(struct keeper *keeper)
     }
 }
 
-/* Notes in the shared memory the totals at the daemon's start: `eventpipe status` counts the figures of
- * this run from there. The first keeper of a start runs it once. */
+/* Copies the totals at the daemon's start to separate fields in the shared memory, so that `eventpipe
+ * status` can tell what this run has done. The first keeper of a daemon runs it once. */
 static void note_start_totals(struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
@@ -216,8 +220,8 @@ static void note_start_totals(struct keeper *keeper)
 
 /* ---- operators' requests */
 
-/* Tells the producers of the changed sources to look at the store again, because an operator has changed
- * events or a cursor. The keeper runs it after each command that changed something. */
+/* Makes the producers of the changed sources (one bit each; bit 63 for all from the 64th) read the
+ * store again. The keeper runs it after an operator's command has changed events or a cursor. */
 static void notify_producers(struct keeper *keeper, uint64_t changed)
 {
     const struct segment *segment = &keeper->child->segment;
@@ -230,11 +234,11 @@ static void notify_producers(struct keeper *keeper, uint64_t changed)
     }
 }
 
-/* Carries out one operator's command on the store (queue, retry, remove, inject, ...) and sends the answer
- * to the client. The keeper runs it; the supervisor has passed on the client's connection. */
-static void serve_request(struct keeper *keeper, const char *line, size_t bytes, int client)
+/* Carries out one operator's command that needs the store (queue, retry, remove, inject, ...) and sends
+ * the answer to the client. The keeper runs it for each request that the supervisor has passed on. */
+static void serve_request(struct keeper *keeper, const char *request_text, size_t bytes, int client)
 {
-    cJSON *request = cJSON_ParseWithLength(line, bytes);
+    cJSON *request = cJSON_ParseWithLength(request_text, bytes);
     uint64_t changed = 0;
     slot_state(keeper->process.slot, SHM_SLOT_BUSY);
     const struct admin admin = {.store = keeper->process.store,
@@ -244,24 +248,24 @@ static void serve_request(struct keeper *keeper, const char *line, size_t bytes,
     cJSON_Delete(request);
     if (changed != 0) {
         notify_producers(keeper, changed);
-        keeper->stale = true;
+        keeper->totals_stale = true;
     }
 }
 
-/* Receives one operator's command with the client's connection from the supervisor, and serves it. The
- * keeper's loop runs it. If the supervisor is gone, the keeper exits. */
-static void take_request(struct keeper *keeper)
+/* Receives one operator's command and the client's connection from the supervisor, serves it and closes
+ * the connection. The keeper's loop runs it. Exits if the supervisor is gone. */
+static void receive_request(struct keeper *keeper)
 {
-    static char line[CONTROL_REQUEST_BYTES];
+    static char request_text[CONTROL_REQUEST_BYTES];
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct iovec part = {.iov_base = line, .iov_len = sizeof line};
-    struct msghdr message = {.msg_iov = &part,
+    } ancillary;
+    struct iovec buffer = {.iov_base = request_text, .iov_len = sizeof request_text};
+    struct msghdr message = {.msg_iov = &buffer,
                              .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof control};
+                             .msg_control = &ancillary,
+                             .msg_controllen = sizeof ancillary};
     ssize_t bytes = recvmsg(keeper->child->keeper_fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (bytes == 0)
         _exit(CHILD_DONE); /* the supervisor has exited, so no request can come */
@@ -272,37 +276,38 @@ static void take_request(struct keeper *keeper)
         return;
     int client;
     memcpy(&client, CMSG_DATA(header), sizeof client);
-    serve_request(keeper, line, (size_t)bytes, client);
+    serve_request(keeper, request_text, (size_t)bytes, client);
     close(client);
 }
 
 /* ---- the loop */
 
-/* Returns how long the keeper may sleep: without end while nothing has changed, so that an idle daemon
- * costs nothing; at most a second otherwise. */
+/* Returns how long the keeper may sleep, in milliseconds: -1 (for ever) while nothing has changed, so
+ * that an idle daemon costs nothing; otherwise until the next refresh, at most a second. */
 static int compute_poll_timeout_ms(const struct keeper *keeper)
 {
-    if (!keeper->stale)
+    if (!keeper->totals_stale)
         return keeper->wal_pending ? (int)(REFRESH_NS / 1000000) : -1;
-    uint64_t age = shm_now_ns() - keeper->refreshed_ns;
-    return age >= REFRESH_NS ? 0 : (int)((REFRESH_NS - age) / 1000000) + 1;
+    uint64_t age_ns = shm_now_ns() - keeper->refreshed_ns;
+    return age_ns >= REFRESH_NS ? 0 : (int)((REFRESH_NS - age_ns) / 1000000) + 1;
 }
 
-/* Reads what producers and workers have told the keeper through its eventfd: events have changed, or the
+/* Reads from the keeper's eventfd what producers and workers have reported: events have changed, or the
  * store's WAL has grown. The keeper's loop runs it. */
-static void take_notification(struct keeper *keeper)
+static void read_notifications(struct keeper *keeper)
 {
-    uint64_t amount;
-    if (read(keeper->child->activity_fd, &amount, sizeof amount) != sizeof amount)
+    uint64_t notified;
+    if (read(keeper->child->activity_fd, &notified, sizeof notified) != sizeof notified)
         return;
-    if (amount >= KEEPER_WAL_GROWN)
+    if (notified >= KEEPER_WAL_GROWN)
         keeper->wal_pending = true;
-    if (amount % KEEPER_WAL_GROWN != 0)
-        keeper->stale = true;
+    if (notified % KEEPER_WAL_GROWN != 0)
+        keeper->totals_stale = true;
 }
 
-/* Whether all other processes of the instance have exited. At a shutdown the keeper runs it and leaves
- * last, so that its final checkpoint moves the whole WAL of the store. */
+/* Whether all other processes of the instance have exited. The keeper asks at a shutdown: it exits
+ * last, because its final checkpoint can copy the whole WAL into the database only when no other
+ * process uses the store. */
 static bool have_others_exited(const struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
@@ -316,18 +321,18 @@ static bool have_others_exited(const struct keeper *keeper)
  * an operator's command, or refreshes the totals. */
 static void run_keeper_turn(struct keeper *keeper)
 {
-    struct pollfd ready[2] = {{.fd = keeper->child->activity_fd, .events = POLLIN},
-                              {.fd = keeper->child->keeper_fd, .events = POLLIN}};
+    struct pollfd poll_fds[2] = {{.fd = keeper->child->activity_fd, .events = POLLIN},
+                                 {.fd = keeper->child->keeper_fd, .events = POLLIN}};
     slot_state(keeper->process.slot, SHM_SLOT_IDLE);
-    if (poll(ready, 2, compute_poll_timeout_ms(keeper)) < 0)
+    if (poll(poll_fds, 2, compute_poll_timeout_ms(keeper)) < 0)
         return;
-    if (ready[0].revents != 0)
-        take_notification(keeper);
+    if (poll_fds[0].revents != 0)
+        read_notifications(keeper);
     if (keeper->wal_pending) /* a checkpoint that fails is tried again when the WAL grows */
         keeper->wal_pending = store_checkpoint(keeper->process.store, false) == 1;
-    if (ready[1].revents != 0)
-        take_request(keeper);
-    if (keeper->stale && shm_now_ns() - keeper->refreshed_ns >= REFRESH_NS)
+    if (poll_fds[1].revents != 0)
+        receive_request(keeper);
+    if (keeper->totals_stale && shm_now_ns() - keeper->refreshed_ns >= REFRESH_NS)
         refresh_segment(keeper);
 }
 
@@ -345,9 +350,9 @@ void process_keeper_main(const struct child_context *child)
     refresh_segment(&keeper);
     if (child->prepare)
         note_start_totals(&keeper);
-    process_title("keeper");
-    process_ready(&keeper.process);
-    while (!process_stopping(&keeper.process) || !have_others_exited(&keeper))
+    process_set_title("keeper");
+    process_report_ready(&keeper.process);
+    while (!process_is_stopping(&keeper.process) || !have_others_exited(&keeper))
         run_keeper_turn(&keeper);
     refresh_segment(&keeper);
     store_checkpoint(keeper.process.store, true);

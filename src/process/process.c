@@ -26,16 +26,17 @@
 static bool titles_enabled;
 static int title_width; /* libbsd marks the end of argv[0] with a '.', unless the title goes beyond it */
 
-void process_titles(int argc, char **argv)
+void process_enable_titles(int argc, char **argv)
 {
     title_width = argc > 0 ? (int)strlen(argv[0]) + 1 : 0;
     setproctitle_init(argc, argv, environ);
     titles_enabled = true;
 }
 
-/* Sets the title that ps shows for this process, such as "eventpiped: quakes producer". Producers, workers
- * and the keeper call it when their state changes. Does nothing in a program that uses the library. */
-void process_title(const char *format, ...)
+/* Sets the title that ps shows for this process, such as "eventpiped: quakes producer". Producers,
+ * workers and the keeper call it when their state changes. Does nothing in a program that uses the
+ * library. */
+void process_set_title(const char *format, ...)
 {
     if (!titles_enabled)
         return;
@@ -54,7 +55,7 @@ void process_open(struct process *process, const struct child_context *child, co
     *process = (struct process){.child = child, .header = child->segment.header};
     process->slot = segment_slot(&child->segment, child->slot);
     base_log_name("%s", name);
-    process_title("%s starting", name);
+    process_set_title("%s starting", name);
     prctl(PR_SET_NAME, "eventpiped");
 }
 
@@ -63,7 +64,7 @@ uint32_t process_phase(const struct process *process)
     return atomic_load_explicit(&process->header->phase, memory_order_acquire);
 }
 
-bool process_stopping(const struct process *process)
+bool process_is_stopping(const struct process *process)
 {
     return process_phase(process) >= SHM_PHASE_STOPPING;
 }
@@ -80,13 +81,13 @@ void process_fail(const struct process *process, enum child_exit code, const cha
     _exit(code);
 }
 
-void process_ready(const struct process *process)
+void process_report_ready(const struct process *process)
 {
     process_notice_send(process->child, NOTICE_READY, "");
 }
 
-/* The store calls it after a commit that left its WAL longer than the limit: tells the keeper to
- * checkpoint, at most every 20 ms. Runs in producers, workers and the keeper. */
+/* Tells the keeper to checkpoint the store, at most every 20 ms. The store calls it, in a producer,
+ * a worker or the keeper, after a commit that left the WAL longer than WAL_BYTES. */
 static void on_wal_grown(void *user)
 {
     struct process *process = user;
@@ -103,25 +104,26 @@ static void on_write_lock_released(void *user)
     commit_request_notify(&process->child->segment, process->child->slot);
 }
 
-/* Sleeps before the next try at a store that is busy or full; a stop ends the sleep. Runs in producers,
- * workers and the keeper. */
+/* Sleeps half a second before the next try at a store that is busy or full; a stop ends the sleep.
+ * Producers and workers sleep so after a failed store call, the keeper while it opens the store. */
 static void sleep_store_pause(struct process *process)
 {
     uint32_t key = wake_prepare_elsewhere(process->slot); /* also a committer's, while a call runs */
-    if (process_stopping(process))
+    if (process_is_stopping(process))
         wake_cancel(process->slot);
     else
         wake_sleep(process->slot, key, STORE_PAUSE_NS);
 }
 
-/* Reports once, in log and status, that the store cannot be used. The error stays in shared memory until
- * the first process sees the store work again. Runs in producers, workers and the keeper. */
+/* Reports in log and status that the store cannot be used now, once per process until it works again.
+ * Producers, workers and the keeper run it after a store call that failed. `eventpipe status` shows the
+ * message of the first. */
 static void report_store_failing(struct process *process, const char *message)
 {
-    uint64_t never = 0;
-    bool first =
-        atomic_compare_exchange_strong(&process->header->store_failing_since_ms, &never, shm_realtime_ms());
-    if (first)
+    uint64_t not_failing = 0;
+    bool is_first_report = atomic_compare_exchange_strong(&process->header->store_failing_since_ms,
+                                                          &not_failing, shm_realtime_ms());
+    if (is_first_report)
         text_set(&process->header->store_error, message);
     if (!process->store_failed)
         base_log_warning("store-unavailable error=\"%s\"", message);
@@ -130,8 +132,8 @@ static void report_store_failing(struct process *process, const char *message)
         slot_state(process->slot, SHM_SLOT_WAITING);
 }
 
-/* Reports in log and status that the store works again, if it has failed before. Producers and workers run
- * it after each call of the store that worked, the keeper when it has opened the store. */
+/* Clears the failure of the store in status, and logs it if this process has reported one. Producers
+ * and workers run it after each store call that succeeded, the keeper when it has opened the store. */
 static void report_store_recovered(struct process *process)
 {
     if (process->store_failed)
@@ -147,10 +149,10 @@ void process_store_backoff(struct process *process, const char *message)
     sleep_store_pause(process);
 }
 
-/* Takes the result of a call of the store. True: it worked. False: the store is busy or full, a pause has
- * passed, and the caller tries again. A broken store ends the process. Producers and workers call it after
- * each call of the store. */
-bool process_store_done(struct process *process, int result)
+/* Returns whether a store call succeeded. If the store is busy or full, it reports that, sleeps half a
+ * second and returns false; the caller tries again. It ends the process if the store is broken.
+ * Producers and workers pass the result of each store call to it. */
+bool process_check_store_result(struct process *process, int result)
 {
     if (result == 0) {
         report_store_recovered(process);
@@ -162,9 +164,9 @@ bool process_store_done(struct process *process, int result)
     return false;
 }
 
-/* Opens this process's own handle of the store, and waits while the store is busy. Producers, workers and
- * the keeper call it after fork, because a handle must not cross a fork. Ends the process if the store is
- * broken or the instance stops. */
+/* Opens this process's own handle of the store, and waits while the store is busy. Producers, workers
+ * and the keeper call it after fork, because a handle must not be used across a fork. Ends the process
+ * if the store is broken or the instance stops. */
 void process_open_store(struct process *process)
 {
     const struct config *config = process->child->config;
@@ -185,7 +187,7 @@ void process_open_store(struct process *process)
         if (error.code != EP_ESTOREBUSY)
             process_fail(process, CHILD_STORE, error.message);
         process_store_backoff(process, error.message);
-        if (process_stopping(process))
+        if (process_is_stopping(process))
             _exit(CHILD_DONE);
     }
     report_store_recovered(process);

@@ -23,23 +23,25 @@
 #include "shm/ring.h"
 #include "src/base/log.h"
 
-/* Reads the source's cursor from the store, so that fetching goes on where the last page ended, and counts
- * the backlog. The producer runs it at its start. */
+/* Reads the source's cursor from the store, so that the next page follows the last stored one, and
+ * counts the backlog. The producer runs it once at its start; it waits while the store is busy. */
 static void load_cursor(struct producer *producer)
 {
-    while (!process_store_done(&producer->process,
-                               store_cursor(producer->process.store, producer->store_id, &producer->cursor)))
-        if (process_stopping(&producer->process))
+    while (
+        !process_check_store_result(&producer->process, store_cursor(producer->process.store,
+                                                                     producer->store_id, &producer->cursor)))
+        if (process_is_stopping(&producer->process))
             _exit(CHILD_DONE);
     text_set(&producer->source->cursor, producer->cursor != NULL ? producer->cursor : "");
     process_producer_count_backlog(producer);
 }
 
-/* Opens everything a producer needs after fork: shared memory, store, cursor, tickets and fetcher thread.
- * Then it tells the supervisor that it is ready. A failure ends the process. */
+/* Opens everything that a producer needs after fork: shared memory, store, cursor, tickets and fetcher
+ * thread. Then it tells the supervisor that it is ready. A failure ends the process.
+ * process_producer_main runs it. */
 static void open_producer(struct producer *producer, const struct child_context *child, uint32_t source)
 {
-    *producer = (struct producer){.child = child, .waiting = true, .due_ms = UINT64_MAX};
+    *producer = (struct producer){.child = child, .events_waiting = true, .due_ms = UINT64_MAX};
     producer->source = segment_source(&child->segment, source);
     producer->config = &child->config->sources[source];
     snprintf(producer->name, sizeof producer->name, "%s producer", producer->source->id);
@@ -56,105 +58,113 @@ static void open_producer(struct producer *producer, const struct child_context 
     result = process_fetcher_open(&producer->fetcher, producer->config, producer->process.slot);
     if (result != 0)
         process_fail(&producer->process, CHILD_MEMORY, strerror(result));
-    process_ready(&producer->process);
+    process_report_ready(&producer->process);
 }
 
-/* Searches the store from the oldest event on and reads the cursor again, after an operator has changed
- * the source's events or cursor, or the keeper has crashed. The producer runs it in each turn. */
+/* Reads the cursor and the source's waiting events from the store again, if the keeper or the
+ * supervisor has asked for it: an operator has changed them, or the keeper has crashed and may not have
+ * reported a change. The producer runs it in each turn. */
 static void rescan_store(struct producer *producer)
 {
     if (atomic_exchange(&producer->source->rescan, 0) == 0)
         return;
     store_rescan(producer->process.store, producer->store_id);
-    producer->waiting = true;
-    process_producer_fetch_rescan(producer);
+    producer->events_waiting = true;
+    process_producer_reload_cursor(producer);
 }
 
-/* Whether the source has run dry: nothing more will come, nothing waits and nothing is in flight. In a
- * drain, delayed events do not count. The producer runs it to report its end to the supervisor. */
-static bool has_run_dry(const struct producer *producer)
+/* Whether the source will bring no more events and none waits or is in flight. In a drain, delayed
+ * events do not count: they wait for the next start. The producer checks it before it reports the end
+ * of its source to the supervisor. */
+static bool is_source_empty(const struct producer *producer)
 {
     bool draining = process_phase(&producer->process) == SHM_PHASE_DRAINING;
-    bool no_more = draining ? atomic_load(&producer->fetcher.state) != FETCHER_ANSWERED : producer->ended;
-    return no_more && !producer->waiting && (draining || producer->due_ms == UINT64_MAX) &&
-           process_producer_nothing_in_flight(producer) && atomic_load(&producer->source->orphans) == 0 &&
+    bool fetches_no_more =
+        draining ? atomic_load(&producer->fetcher.state) != FETCHER_ANSWERED : producer->ended;
+    return fetches_no_more && !producer->events_waiting && (draining || producer->due_ms == UINT64_MAX) &&
+           process_producer_has_nothing_in_flight(producer) && atomic_load(&producer->source->orphans) == 0 &&
            atomic_load(&producer->source->rescan) == 0 &&
            /* a worker reports a delay before it frees the ticket: so read this after the tickets */
            atomic_load(&producer->source->next_due_ms) == UINT64_MAX;
 }
 
-/* Whether the producer must tell the supervisor when its source has run dry: the source has ended, or a
- * drain is on, and it has not reported this yet. */
-static bool must_report_dry(const struct producer *producer)
+/* Whether the producer has yet to tell the supervisor when the source has no more events: the source
+ * has ended, or a drain is on, and it has not reported this. */
+static bool must_report_empty(const struct producer *producer)
 {
     return atomic_load(&producer->source->ended) == 0 &&
            (producer->ended || process_phase(&producer->process) == SHM_PHASE_DRAINING);
 }
 
-/* Tells the supervisor once that the source has run dry. The producer runs it at the end of each turn; the
- * supervisor ends a drain, or a library's run, when all sources have reported. */
-static void report_if_dry(struct producer *producer)
+/* Tells the supervisor once that the source has no more events. The producer runs it at the end of each
+ * turn. The supervisor ends a drain, or a library's run, when all sources have reported. */
+static void report_if_empty(struct producer *producer)
 {
-    if (!must_report_dry(producer) || !has_run_dry(producer))
+    if (!must_report_empty(producer) || !is_source_empty(producer))
         return;
     atomic_store(&producer->source->ended, 1);
     process_notice_send(producer->child, NOTICE_ENDED, "");
 }
 
-/* One turn of the producer's loop: unlocks what exited workers held, claims events for the first stage,
- * stores a fetched page, and asks for the next one. True: it did something, so there may be more to do. */
+/* One turn of the producer's loop: unlocks events of exited workers, claims events for the first stage,
+ * stores a fetched page, and asks for the next one. Returns whether it did something, so that there may
+ * be more to do. */
 static bool run_producer_turn(struct producer *producer)
 {
     rescan_store(producer);
     bool paused = atomic_load(&producer->source->paused) != 0;
-    bool did = process_producer_claim_unlock_orphans(producer);
+    bool did_work = process_producer_unlock_orphans(producer);
     if (!paused &&
-        process_producer_claim_overdue(producer)) /* before a new page, which takes all the room there is */
-        did |= process_producer_claim_due(producer);
-    did |= process_producer_fetch_take(producer);
+        process_producer_has_due_event(producer)) /* before a new page, which takes all the room there is */
+        did_work |= process_producer_claim_events(producer);
+    did_work |= process_producer_handle_fetched_page(producer);
     if (!paused)
-        did |= process_producer_claim_due(producer);
-    did |= process_producer_fetch_ask(producer);
-    report_if_dry(producer);
-    return did;
+        did_work |= process_producer_claim_events(producer);
+    did_work |= process_producer_request_page(producer);
+    report_if_empty(producer);
+    return did_work;
 }
 
-/* Whether there are events that the producer cannot claim only for lack of room in the first stage's ring
- * or of a free ticket. Then a worker that makes room wakes it. */
+/* Whether there are events that the producer cannot claim only because the first stage's ring is full
+ * or no ticket is free. Then it sleeps until a worker makes room and wakes it. */
 static bool waits_for_room(const struct producer *producer)
 {
-    return producer->waiting || producer->page_since_ns != 0 || producer->due_ms <= shm_realtime_ms();
+    return producer->events_waiting || producer->page_waiting_since_ns != 0 ||
+           producer->due_ms <= shm_realtime_ms();
 }
 
-/* Returns how long the producer may sleep: until the next fetch or the next delayed event is due. blocked:
- * it waits for room, and a worker will wake it, so an event that is already due sets no time. */
-static uint64_t compute_sleep_ns(const struct producer *producer, bool blocked)
+/* Returns how many nanoseconds the producer may sleep: until the next fetch or the next delayed event
+ * is due. If it waits for a worker to make room, a due event must not end the sleep, because the worker
+ * wakes it. */
+static uint64_t compute_sleep_ns(const struct producer *producer, bool waits_for_worker)
 {
-    uint64_t now = shm_now_ns(), next = process_producer_fetch_next_ns(producer);
-    uint64_t wait = next == UINT64_MAX ? WAKE_FOREVER : next > now ? next - now : 0;
-    if (producer->due_ms != UINT64_MAX && !blocked && atomic_load(&producer->source->paused) == 0) {
+    uint64_t now_ns = shm_now_ns(), next_fetch_ns = process_producer_get_next_fetch_ns(producer);
+    uint64_t sleep_ns = next_fetch_ns == UINT64_MAX ? WAKE_FOREVER
+                        : next_fetch_ns > now_ns    ? next_fetch_ns - now_ns
+                                                    : 0;
+    if (producer->due_ms != UINT64_MAX && !waits_for_worker && atomic_load(&producer->source->paused) == 0) {
         /* At most a minute at a time: the wall clock may be set. */
         uint64_t now_ms = shm_realtime_ms();
         uint64_t due_ms = producer->due_ms > now_ms ? producer->due_ms - now_ms : 0;
         uint64_t due_ns = (due_ms < 60000 ? due_ms : 60000) * 1000000 + 500000;
-        wait = due_ns < wait ? due_ns : wait;
+        sleep_ns = due_ns < sleep_ns ? due_ns : sleep_ns;
     }
-    return wait;
+    return sleep_ns;
 }
 
-/* Whether the producer's next turn would do anything. The producer looks between wake_prepare and
- * wake_sleep, so that it does not miss a wake-up that comes before its sleep. */
+/* Whether the producer's next turn would do anything. The producer checks it between wake_prepare and
+ * wake_sleep; a wake-up after that ends the sleep, so none is missed. */
 static bool has_work_to_do(struct producer *producer)
 {
     const struct shm_source *source = producer->source;
     if (atomic_load(&source->orphans) != 0 || atomic_load(&source->rescan) != 0 ||
-        (atomic_load(&producer->fetcher.state) == FETCHER_ANSWERED && producer->page_since_ns == 0) ||
-        (must_report_dry(producer) && has_run_dry(producer)))
+        (atomic_load(&producer->fetcher.state) == FETCHER_ANSWERED && producer->page_waiting_since_ns == 0) ||
+        (must_report_empty(producer) && is_source_empty(producer)))
         return true;
     if (atomic_load(&source->paused) != 0)
         return false;
     return atomic_load(&source->next_due_ms) != UINT64_MAX ||
-           (waits_for_room(producer) && process_producer_claim_room(producer) > 0);
+           (waits_for_room(producer) && process_producer_compute_claim_limit(producer) > 0);
 }
 
 /* What a turn depends on. It is read before the turn and again before the sleep: a change in between may
@@ -169,8 +179,9 @@ static struct orders read_orders(const struct producer *producer)
     return (struct orders){process_phase(&producer->process), atomic_load(&producer->source->paused) != 0};
 }
 
-/* Puts the producer to sleep until a worker, the fetcher thread, the keeper, the supervisor or a due time
- * wakes it. Its loop runs this after a turn that did nothing. `before`: the orders that the turn has seen. */
+/* Puts the producer to sleep until a worker, the fetcher thread, the keeper, the supervisor or a due
+ * time wakes it. The producer's loop runs this after a turn that did nothing. `before` is the phase and
+ * pause that the turn has seen; if they have changed since, it does not sleep. */
 static void sleep_until_work(struct producer *producer, struct orders before)
 {
     struct shm_slot *slot = producer->process.slot;
@@ -180,7 +191,7 @@ static void sleep_until_work(struct producer *producer, struct orders before)
     uint32_t key = wake_prepare(slot);
     if (blocked)
         wake_want_room(&first->ring);
-    if (blocked || must_report_dry(producer))
+    if (blocked || must_report_empty(producer))
         wake_want_ticket(producer->source);
     struct orders now = read_orders(producer);
     if (has_work_to_do(producer) || now.phase != before.phase || now.paused != before.paused)
@@ -190,8 +201,8 @@ static void sleep_until_work(struct producer *producer, struct orders before)
     slot_state(slot, SHM_SLOT_BUSY);
 }
 
-/* Whether all workers of the source have exited. The producer runs it at a stop: only then can no worker
- * commit an event that the producer unlocks. */
+/* Whether all workers of the source have exited. The producer checks it at a stop: only then can no
+ * worker commit an event that the producer unlocks. */
 static bool have_workers_exited(const struct producer *producer)
 {
     const struct segment *segment = &producer->child->segment;
@@ -204,8 +215,8 @@ static bool have_workers_exited(const struct producer *producer)
     return true;
 }
 
-/* Sleeps at a stop until all workers of the source have exited; the supervisor wakes the producer after
- * each exit. The producer runs it before it unlocks the events in flight. */
+/* Sleeps until all workers of the source have exited; the supervisor wakes the producer after each
+ * exit. The producer runs it at a stop, before it unlocks the events in flight. */
 static void wait_for_workers(struct producer *producer)
 {
     for (;;) {
@@ -224,8 +235,9 @@ void process_producer_main(const struct child_context *child, uint32_t source)
 {
     static struct producer producer;
     open_producer(&producer, child, source);
-    while (!process_stopping(&producer.process)) {
-        process_title("%s %s", producer.name, shm_source_state_name(atomic_load(&producer.source->state)));
+    while (!process_is_stopping(&producer.process)) {
+        process_set_title("%s %s", producer.name,
+                          shm_source_state_name(atomic_load(&producer.source->state)));
         struct orders orders = read_orders(&producer);
         if (!run_producer_turn(&producer))
             sleep_until_work(&producer, orders);
@@ -233,7 +245,7 @@ void process_producer_main(const struct child_context *child, uint32_t source)
     slot_state(producer.process.slot, SHM_SLOT_STOPPING);
     process_fetcher_close(&producer.fetcher, 1000);
     wait_for_workers(&producer);
-    process_producer_claim_unlock_all(&producer);
+    process_producer_unlock_all(&producer);
     process_producer_set_state(&producer, SHM_SOURCE_STOPPED);
     store_close(&producer.process.store);
     _exit(CHILD_DONE);

@@ -23,39 +23,41 @@
 #include "src/process/producer.h"
 #include "src/stage/stage.h"
 
-#define UNLOCK_MAX 256 /* in one transaction */
+#define UNLOCK_BATCH_MAX 256 /* events unlocked or completed in one transaction */
 
-/* Allocates the list of tickets that one claim may load. The producer calls it once at its start. 0 or
- * EP_ENOMEM. */
+/* Allocates the lists of the tickets that one claim loads and of the stages at which their events
+ * enter. The producer calls it once at its start. Returns 0 or EP_ENOMEM. */
 int process_producer_claim_open(struct producer *producer)
 {
-    producer->loaded_room = producer->source->ticket_count;
-    producer->loaded = calloc(producer->loaded_room, sizeof *producer->loaded);
-    producer->entry = calloc(producer->loaded_room, sizeof *producer->entry);
-    return producer->loaded == NULL || producer->entry == NULL ? EP_ENOMEM : 0;
+    producer->loaded_capacity = producer->source->ticket_count;
+    producer->loaded_tickets = calloc(producer->loaded_capacity, sizeof *producer->loaded_tickets);
+    producer->entry_positions = calloc(producer->loaded_capacity, sizeof *producer->entry_positions);
+    return producer->loaded_tickets == NULL || producer->entry_positions == NULL ? EP_ENOMEM : 0;
 }
 
-/* Returns how many events the producer may claim now; 0 until a claim is worth its transaction. It waits
- * until half of the first stage's ring is empty; the other half keeps the stage busy meanwhile. When
- * tickets are short, a quarter of them is enough, or any number if the ring is empty. */
-size_t process_producer_claim_room(struct producer *producer)
+/* Returns how many events the producer may claim now, 0 until a claim is worth its transaction: until
+ * half of the first stage's ring is empty and, unless the ring is empty, a quarter of the source's
+ * tickets is free. Idle workers of the first stage add one event each. The producer calls it before
+ * each claim. */
+size_t process_producer_compute_claim_limit(struct producer *producer)
 {
     const struct shm_stage *first = segment_stage(&producer->child->segment, producer->source->first_stage);
-    uint32_t waiting = ring_count(&first->ring), limit = first->ring.limit;
-    if (waiting * 2 > limit)
+    uint32_t waiting_count = ring_count(&first->ring), ring_limit = first->ring.limit;
+    if (waiting_count * 2 > ring_limit)
         return 0;
-    uint32_t total = producer->source->ticket_count;
-    uint32_t used = ticket_count(&producer->child->segment, producer->source, NULL, NULL);
-    uint32_t unused = total > used ? total - used : 0;
-    if (unused < total / 4 && waiting > 0)
+    uint32_t ticket_total = producer->source->ticket_count;
+    uint32_t tickets_used = ticket_count(&producer->child->segment, producer->source, NULL, NULL);
+    uint32_t free_tickets = ticket_total > tickets_used ? ticket_total - tickets_used : 0;
+    if (free_tickets < ticket_total / 4 && waiting_count > 0)
         return 0;
-    uint32_t room = limit - waiting + wake_idle(&producer->child->segment, first);
-    return room < unused ? room : unused;
+    uint32_t claim_limit = ring_limit - waiting_count + wake_idle(&producer->child->segment, first);
+    return claim_limit < free_tickets ? claim_limit : free_tickets;
 }
 
-/* Prepares the claim of up to `limit` events with a new token. The producer calls it before each
- * transaction that claims: a page, or older and delayed events. */
-struct store_claim process_producer_claim_next(struct producer *producer, size_t limit)
+/* Returns the claim of up to `limit` events, with a new token (the number by which the store knows who
+ * has locked an event). The producer calls it before each transaction that claims: with a page, or of
+ * stored events. */
+struct store_claim process_producer_prepare_claim(struct producer *producer, size_t limit)
 {
     uint64_t claims = atomic_fetch_add(&producer->source->claims, 1) + 1;
     uint64_t start = atomic_load_explicit(&producer->process.header->start_number, memory_order_relaxed);
@@ -63,80 +65,85 @@ struct store_claim process_producer_claim_next(struct producer *producer, size_t
     return (struct store_claim){.token = STORE_TOKEN(start, claims), .limit = limit};
 }
 
-/* Records each claimed event in a ticket in shared memory, so that a successor finds the lock after a crash,
- * and then commits the claim. The producer calls it while the store's transaction is open. If the commit
- * fails, it frees the tickets and returns what the store returned. */
-int process_producer_claim_end(struct producer *producer, uint64_t token, const struct store_claimed *claimed)
+/* Records each claimed event in a ticket in shared memory, so that the next producer finds it if this
+ * one crashes, and then commits the claim. The producer calls it while the store's transaction is open.
+ * Returns 0, or the store's error code with all tickets free again. */
+int process_producer_commit_claim(struct producer *producer, uint64_t token,
+                                  const struct store_claimed *claimed)
 {
     const struct segment *segment = &producer->child->segment;
     for (size_t i = 0; i < claimed->count; i++) {
         uint32_t ticket =
             ticket_load(segment, producer->source, producer->child->slot, &producer->ticket_hint);
         ticket_bind(segment, ticket, claimed->events[i].event, token);
-        producer->loaded[i] = ticket;
-        producer->entry[i] = (uint32_t)process_chain_next(producer->config, claimed->events[i].done);
+        producer->loaded_tickets[i] = ticket;
+        producer->entry_positions[i] =
+            (uint32_t)process_chain_next(producer->config, claimed->events[i].done);
     }
     producer->loaded_count = claimed->count;
     int result = store_claim_end(producer->process.store);
     if (result == 0)
         return 0;
     for (size_t i = 0; i < producer->loaded_count; i++)
-        ticket_free(segment, producer->loaded[i], producer->child->slot);
+        ticket_free(segment, producer->loaded_tickets[i], producer->child->slot);
     producer->loaded_count = 0;
     return result;
 }
 
-/* Completes claimed events whose stages are all done, as after the last stage was dropped from the
- * configuration. The producer runs it after a claim; no worker would ever take these events. */
-static void finish_complete(struct producer *producer, const uint32_t *tickets, size_t count)
+/* Completes claimed events whose stages are all done already; this happens after the last stage was
+ * dropped from the configuration. The producer runs it after a claim: no worker would ever take these
+ * events. */
+static void complete_finished_events(struct producer *producer, const uint32_t *tickets, size_t count)
 {
     const struct segment *segment = &producer->child->segment;
-    struct store_answer answers[UNLOCK_MAX];
-    for (size_t first = 0; first < count; first += UNLOCK_MAX) {
-        size_t some = count - first < UNLOCK_MAX ? count - first : UNLOCK_MAX;
-        for (size_t i = 0; i < some; i++) {
+    struct store_answer answers[UNLOCK_BATCH_MAX];
+    for (size_t first = 0; first < count; first += UNLOCK_BATCH_MAX) {
+        size_t batch_count = count - first < UNLOCK_BATCH_MAX ? count - first : UNLOCK_BATCH_MAX;
+        for (size_t i = 0; i < batch_count; i++) {
             struct ticket_view view = ticket_look(segment, tickets[first + i]);
             answers[i] = (struct store_answer){.lock = {view.event, view.token}, .change = STORE_COMPLETE};
         }
-        while (!process_store_done(&producer->process, store_commit(producer->process.store,
-                                                                    producer->store_id, 0, answers, some)))
-            if (process_stopping(&producer->process))
+        while (!process_check_store_result(&producer->process,
+                                           store_commit(producer->process.store, producer->store_id, 0,
+                                                        answers, batch_count)))
+            if (process_is_stopping(&producer->process))
                 return; /* their tickets stay LOADING, and are unlocked at the end */
-        for (size_t i = 0; i < some; i++)
+        for (size_t i = 0; i < batch_count; i++)
             ticket_free(segment, tickets[first + i], producer->child->slot);
     }
 }
 
-/* Hands the claimed events to the rings of their stages and wakes workers. The producer calls it after the
- * claim's commit, never before: a worker must not see an event that may be rolled back. */
-void process_producer_claim_publish(struct producer *producer)
+/* Puts the claimed events into the rings of their next stages and wakes workers; completes those that
+ * no stage has to run. The producer calls it after the claim's commit, never before: a worker must not
+ * see an event that may be rolled back. */
+void process_producer_publish_claim(struct producer *producer)
 {
     const struct segment *segment = &producer->child->segment;
-    uint32_t stages = producer->source->stage_count, complete = 0;
-    bool pushed[stages];
-    memset(pushed, 0, sizeof pushed);
+    uint32_t stage_count = producer->source->stage_count, complete_count = 0;
+    bool was_pushed[stage_count];
+    memset(was_pushed, 0, sizeof was_pushed);
     if (producer->loaded_count > 0 && atomic_load(&producer->source->ended) != 0)
         atomic_store(&producer->source->ended, 0);
     for (size_t i = 0; i < producer->loaded_count; i++) {
-        uint32_t ticket = producer->loaded[i], position = producer->entry[i];
-        if (position >= stages) {
-            producer->loaded[complete++] = ticket;
+        uint32_t ticket = producer->loaded_tickets[i], position = producer->entry_positions[i];
+        if (position >= stage_count) {
+            producer->loaded_tickets[complete_count++] = ticket;
             continue;
         }
         if (ticket_pass(segment, producer->source, ticket, producer->child->slot, position))
-            pushed[position] = true;
+            was_pushed[position] = true;
     }
     producer->loaded_count = 0;
-    for (uint32_t i = 0; i < stages; i++)
-        if (pushed[i])
+    for (uint32_t i = 0; i < stage_count; i++)
+        if (was_pushed[i])
             wake_stage(segment, segment_stage(segment, producer->source->first_stage + i));
-    finish_complete(producer, producer->loaded, complete);
+    complete_finished_events(producer, producer->loaded_tickets, complete_count);
     process_notify_keeper(producer->child);
 }
 
-/* Whether a delayed event is due for its retry. The producer calls it in each turn; workers report the due
- * times of their delays through shared memory. */
-bool process_producer_claim_overdue(struct producer *producer)
+/* Whether a delayed event is due for its retry. Also takes over the due times that workers have
+ * reported through shared memory. The producer calls it in each turn. */
+bool process_producer_has_due_event(struct producer *producer)
 {
     uint64_t reported_ms = atomic_exchange(&producer->source->next_due_ms, UINT64_MAX);
     if (reported_ms < producer->due_ms)
@@ -144,35 +151,36 @@ bool process_producer_claim_overdue(struct producer *producer)
     return producer->due_ms <= shm_realtime_ms();
 }
 
-/* Claims ready and due events from the store, if the first stage has room, and hands them to their stages.
- * The producer calls it in each turn while the source is not paused. True: it claimed something or must
- * try again. */
-bool process_producer_claim_due(struct producer *producer)
+/* Claims stored events that are ready or due, if the first stage has room, and hands them to their
+ * stages. The producer calls it in each turn while the source is not paused. Returns whether it claimed
+ * something or must try again. */
+bool process_producer_claim_events(struct producer *producer)
 {
-    if (!process_producer_claim_overdue(producer) && !producer->waiting)
+    if (!process_producer_has_due_event(producer) && !producer->events_waiting)
         return false;
     uint64_t now_ms = shm_realtime_ms();
-    size_t room = process_producer_claim_room(producer);
-    if (room == 0)
+    size_t claim_limit = process_producer_compute_claim_limit(producer);
+    if (claim_limit == 0)
         return false;
-    const struct store_claim claim = process_producer_claim_next(producer, room);
+    const struct store_claim claim = process_producer_prepare_claim(producer, claim_limit);
     struct store_claimed claimed;
     int result = store_claim_begin(producer->process.store, producer->store_id, now_ms, &claim, &claimed);
     if (result == 0)
-        result = process_producer_claim_end(producer, claim.token, &claimed);
-    if (!process_store_done(&producer->process, result))
+        result = process_producer_commit_claim(producer, claim.token, &claimed);
+    if (!process_check_store_result(&producer->process, result))
         return true;
     if (claimed.count > 0)
         process_mark_progress(&producer->process);
-    process_producer_claim_publish(producer);
-    producer->waiting = claimed.more;
+    process_producer_publish_claim(producer);
+    producer->events_waiting = claimed.more;
     producer->due_ms = claimed.next_due_ms;
     return claimed.count > 0;
 }
 
-/* Writes the error of an event whose worker crashed or timed out: what the supervisor recorded about the
- * exit. The producer runs it before it unlocks the event; `eventpipe show` displays it. */
-static void cause_message(const struct shm_cause *cause, char *buffer, size_t size)
+/* Writes the error text of an event whose worker crashed or timed out: the supervisor's message about
+ * the exit, or the kind of exit with its code. The producer runs it before it unlocks the event;
+ * `eventpipe show` displays the text. */
+static void format_cause_message(const struct shm_cause *cause, char *buffer, size_t size)
 {
     char message[SHM_TEXT_BYTES + 1];
     memcpy(message, cause->message, SHM_TEXT_BYTES);
@@ -183,10 +191,11 @@ static void cause_message(const struct shm_cause *cause, char *buffer, size_t si
         snprintf(buffer, size, "%s %d", shm_cause_name(cause->kind), cause->code);
 }
 
-/* Fills in what the exit of a worker means for the event it held: nothing, a crash that counts, or a
- * timeout. The producer runs it before it unlocks the event in the store. */
-static void blame(struct producer *producer, uint32_t ticket, struct store_unlock *unlock, char *message,
-                  size_t size)
+/* Fills in what the exit of a worker means for the event that it held: nothing, a crash or a timeout
+ * that counts against the event. The producer runs it before it unlocks the event in the store.
+ * `message` gets the error text and must live as long as *unlock. */
+static void fill_unlock_cause(struct producer *producer, uint32_t ticket, struct store_unlock *unlock,
+                              char *message, size_t size)
 {
     const struct shm_cause *cause = segment_cause(&producer->child->segment, ticket);
     unlock->pid = cause->pid;
@@ -205,77 +214,79 @@ static void blame(struct producer *producer, uint32_t ticket, struct store_unloc
     unlock->due_ms = now_ms + base_backoff_ms(config->retry.min_ms, config->retry.max_ms,
                                               cause->attempts + cause->crashes + 1, arc4random());
     unlock->expired = config->max_age_ms > 0 && now_ms >= cause->arrival_ms + config->max_age_ms;
-    cause_message(cause, message, size);
+    format_cause_message(cause, message, size);
     unlock->error = message;
 }
 
-/* Collects the next tickets that exited processes left (at most UNLOCK_MAX), with the unlock of each. The
- * producer runs it after the supervisor has reported orphans. */
-static size_t collect_orphans(struct producer *producer, uint32_t *next, uint32_t *tickets,
-                              struct store_unlock *unlocks, char (*message)[SHM_TEXT_BYTES + 16])
+/* Collects up to UNLOCK_BATCH_MAX tickets that exited processes left, searched from *next_index on,
+ * with the unlock of each event. Returns how many. The producer runs it after the supervisor has
+ * reported an exit. */
+static size_t collect_orphans(struct producer *producer, uint32_t *next_index, uint32_t *tickets,
+                              struct store_unlock *unlocks, char (*messages)[SHM_TEXT_BYTES + 16])
 {
     const struct shm_source *source = producer->source;
     size_t count = 0;
-    for (; *next < source->ticket_count && count < UNLOCK_MAX; ++*next) {
-        uint32_t ticket = source->first_ticket + *next;
+    for (; *next_index < source->ticket_count && count < UNLOCK_BATCH_MAX; ++*next_index) {
+        uint32_t ticket = source->first_ticket + *next_index;
         struct ticket_view view = ticket_look(&producer->child->segment, ticket);
         if (view.phase != TICKET_ORPHANED)
             continue;
         tickets[count] = ticket;
         unlocks[count] = (struct store_unlock){.lock = {view.event, view.token}};
         if (view.event != 0)
-            blame(producer, ticket, &unlocks[count], message[count], sizeof message[count]);
+            fill_unlock_cause(producer, ticket, &unlocks[count], messages[count], sizeof messages[count]);
         count++;
     }
     return count;
 }
 
-/* Unlocks one batch of orphaned events in the store, then frees their tickets: in this order a crash in
- * between only repeats the unlock. The producer runs it. False: there were none, or the stop came. */
-static bool unlock_some(struct producer *producer, uint32_t *next)
+/* Unlocks one batch of orphaned events (whose worker has exited) in the store, then frees their
+ * tickets: in this order a crash in between only repeats the unlock. The producer runs it. Returns
+ * false if there were none, or the instance stops. */
+static bool unlock_orphan_batch(struct producer *producer, uint32_t *next_index)
 {
-    static uint32_t tickets[UNLOCK_MAX];
-    static struct store_unlock unlocks[UNLOCK_MAX];
-    static char message[UNLOCK_MAX][SHM_TEXT_BYTES + 16];
-    size_t count = collect_orphans(producer, next, tickets, unlocks, message);
+    static uint32_t tickets[UNLOCK_BATCH_MAX];
+    static struct store_unlock unlocks[UNLOCK_BATCH_MAX];
+    static char messages[UNLOCK_BATCH_MAX][SHM_TEXT_BYTES + 16];
+    size_t count = collect_orphans(producer, next_index, tickets, unlocks, messages);
     if (count == 0)
         return false;
-    while (!process_store_done(&producer->process,
-                               store_unlock(producer->process.store, producer->store_id, unlocks, count)))
-        if (process_stopping(&producer->process))
-            return false; /* the next start voids these locks */
+    while (!process_check_store_result(&producer->process, store_unlock(producer->process.store,
+                                                                        producer->store_id, unlocks, count)))
+        if (process_is_stopping(&producer->process))
+            return false; /* the next_index start voids these locks */
     for (size_t i = 0; i < count; i++) {
         if (unlocks[i].due_ms > 0 && unlocks[i].due_ms < producer->due_ms)
             producer->due_ms = unlocks[i].due_ms;
         ticket_free_orphan(&producer->child->segment, tickets[i]);
     }
-    producer->waiting = true;
+    producer->events_waiting = true;
     process_mark_progress(&producer->process);
     base_log_debug("unlock events=%zu", count);
     return true;
 }
 
-/* Unlocks in the store the events that exited workers (or an earlier producer) held, so that they run
- * again. The producer calls it in each turn; it does nothing unless the supervisor has reported orphans.
- * True: it unlocked some. */
-bool process_producer_claim_unlock_orphans(struct producer *producer)
+/* Unlocks in the store the events that exited workers or an earlier producer held, so that they run
+ * again. The producer calls it in each turn; it does nothing unless the supervisor has reported such an
+ * exit. Returns whether it unlocked any. */
+bool process_producer_unlock_orphans(struct producer *producer)
 {
     if (atomic_exchange(&producer->source->orphans, 0) == 0)
         return false;
-    uint32_t next = 0;
-    bool any = false;
-    while (unlock_some(producer, &next))
-        any = true;
-    if (any) {
+    uint32_t next_index = 0;
+    bool unlocked_any = false;
+    while (unlock_orphan_batch(producer, &next_index))
+        unlocked_any = true;
+    if (unlocked_any) {
         store_rescan(producer->process.store, producer->store_id);
         process_notify_keeper(producer->child);
     }
-    return any;
+    return unlocked_any;
 }
 
-/* Unlocks every event of the source in flight, without blame. The producer calls it at a clean stop, after
- * its workers have exited, so that the next start finds no locked events. */
-void process_producer_claim_unlock_all(struct producer *producer)
+/* Unlocks in the store every event of the source in flight, and counts no crash against them. The
+ * producer calls it at a clean stop, after its workers have exited, so that no event stays locked. */
+void process_producer_unlock_all(struct producer *producer)
 {
     const struct shm_source *source = producer->source;
     for (uint32_t i = 0; i < source->ticket_count; i++) {
@@ -288,12 +299,12 @@ void process_producer_claim_unlock_all(struct producer *producer)
         cause->pid = 0;
         ticket_revoke(&producer->child->segment, ticket);
     }
-    uint32_t next = 0;
-    while (unlock_some(producer, &next))
+    uint32_t next_index = 0;
+    while (unlock_orphan_batch(producer, &next_index))
         ;
 }
 
-bool process_producer_nothing_in_flight(const struct producer *producer)
+bool process_producer_has_nothing_in_flight(const struct producer *producer)
 {
     return ticket_count(&producer->child->segment, producer->source, NULL, NULL) == 0;
 }

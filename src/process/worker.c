@@ -32,13 +32,13 @@
 #include "src/config/limits.h"
 #include "src/json/json.h"
 
-#define TAKE_MAX 64 /* events taken at a time; segment_tickets_for counts on it */
+#define BATCH_EVENTS_MAX 64 /* events taken at a time; segment_tickets_for counts on it */
 #define STAGE_CLOSE_MS 2000
-#define ALONE_NS \
+#define ONE_WORKER_SUFFICES_NS \
     500000 /* about the time of a transaction: less work than this is not shared with other workers */
 
-/* Makes stdout line-buffered, so that what C stages print is not lost in a buffer when the process is
- * killed. */
+/* Makes stdout line-buffered, so that what stages in C print is not lost in a buffer when the process
+ * is killed. The worker runs it at its start. */
 static void set_line_buffering(void)
 {
     static char buffer[BUFSIZ];
@@ -51,26 +51,27 @@ static void on_program(pid_t pid, void *user)
     atomic_store(&worker->process.slot->program_pid, pid);
 }
 
-/* Sets the stage's limits (CPU, memory, ...) on the worker itself, which runs plugin and other in-process
- * stages. The program of an exec stage gets its own limits when it starts. The worker runs it once at its
- * start. */
+/* Sets the limits of the stage's configuration (CPU, memory, ...) on the worker itself, which runs
+ * plugin and other in-process stages. The program of an exec stage gets its own limits when it starts.
+ * The worker runs it once at its start; a limit that cannot be set ends the process. */
 static void set_stage_limits(struct worker *worker)
 {
-    const char *limit = "cpu";
+    const char *limit_name = "cpu";
     if (worker->config->type == STAGE_EXEC)
         return;
-    int code = config_limits_renew_cpu(0, &worker->config->limits);
-    if (code == 0)
-        code = config_limits_set(&worker->config->limits, &limit);
-    if (code == 0)
+    int error = config_limits_renew_cpu(0, &worker->config->limits);
+    if (error == 0)
+        error = config_limits_set(&worker->config->limits, &limit_name);
+    if (error == 0)
         return;
     char message[128];
-    snprintf(message, sizeof message, "cannot set the stage's limit of %s: %s", limit, strerror(code));
+    snprintf(message, sizeof message, "cannot set the stage's limit of %s: %s", limit_name, strerror(error));
     process_fail(&worker->process, CHILD_OPEN, message);
 }
 
-/* Opens everything a worker needs after fork: shared memory, store, batch, the stage itself and the
- * committer thread. Then it tells the supervisor that it is ready. A failure ends the process. */
+/* Opens everything that a worker needs after fork: shared memory, store, batch, the stage itself and
+ * the committer thread. Then it tells the supervisor that it is ready. A failure ends the process.
+ * process_worker_main runs it. */
 static void open_worker(struct worker *worker, const struct child_context *child, uint32_t stage)
 {
     *worker = (struct worker){.child = child};
@@ -91,12 +92,12 @@ static void open_worker(struct worker *worker, const struct child_context *child
     signal(SIGPIPE, SIG_IGN);
     set_line_buffering();
     pthread_mutex_init(&worker->lock, NULL);
-    pthread_condattr_t clock;
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&worker->flush_timer_started, &clock);
-    pthread_condattr_destroy(&clock);
-    if (process_batch_open(&worker->batch, TAKE_MAX) != 0 ||
+    pthread_condattr_t clock_attributes;
+    pthread_condattr_init(&clock_attributes);
+    pthread_condattr_setclock(&clock_attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&worker->flush_timer_started, &clock_attributes);
+    pthread_condattr_destroy(&clock_attributes);
+    if (process_batch_open(&worker->batch, BATCH_EVENTS_MAX) != 0 ||
         process_pending_open(&worker->pending, worker->config->batch) != 0)
         process_fail(&worker->process, CHILD_MEMORY, "out of memory");
     const struct stage_env env = {
@@ -112,11 +113,11 @@ static void open_worker(struct worker *worker, const struct child_context *child
     worker->ops = stage_ops_for(worker->config->type);
     if (worker->ops->open(worker->config, &env, &worker->state, &error) != 0)
         process_fail(&worker->process, CHILD_OPEN, error.message);
-    int result = process_worker_start_committer(worker);
-    if (result != 0)
-        process_fail(&worker->process, CHILD_MEMORY, strerror(result));
+    int thread_error = process_worker_start_committer(worker);
+    if (thread_error != 0)
+        process_fail(&worker->process, CHILD_MEMORY, strerror(thread_error));
     worker->awake_ns = shm_now_ns();
-    process_ready(&worker->process);
+    process_report_ready(&worker->process);
 }
 
 static bool is_paused(const struct worker *worker)
@@ -125,50 +126,55 @@ static bool is_paused(const struct worker *worker)
            atomic_load_explicit(&worker->source->paused, memory_order_relaxed) != 0;
 }
 
-/* Returns how many events the next stage can take: room in its ring and its idle workers; SIZE_MAX after
- * the last stage. The worker runs it before it takes events, so that a slow stage holds back the stages
- * before it. */
-static size_t count_room_ahead(const struct worker *worker, const struct shm_stage **next)
+/* Returns how many more events the next stage can take: the room in its ring and its idle workers;
+ * SIZE_MAX after the last stage. *next becomes that stage or NULL. The worker runs it before it takes
+ * events, so that a slow stage holds back the stages before it. */
+static size_t count_next_stage_room(const struct worker *worker, const struct shm_stage **next)
 {
     *next = NULL;
     if (worker->stage->position + 1 >= worker->source->stage_count)
         return SIZE_MAX;
     *next = worker->stage + 1;
-    uint32_t waiting = ring_count(&(*next)->ring), limit = (*next)->ring.limit;
-    size_t room = waiting < limit ? limit - waiting : 0;
-    return room < TAKE_MAX ? room + wake_idle(&worker->child->segment, *next) : room;
+    uint32_t waiting_count = ring_count(&(*next)->ring), ring_limit = (*next)->ring.limit;
+    size_t room = waiting_count < ring_limit ? ring_limit - waiting_count : 0;
+    return room < BATCH_EVENTS_MAX ? room + wake_idle(&worker->child->segment, *next) : room;
 }
 
-/* Returns how many events a worker takes now (invariant 1): no more than it likely runs within
- * commit_delay, and no more than its share of those that wait. It reads pending answers, so the caller
- * holds the worker's lock. */
-static size_t compute_batch_limit(const struct worker *worker, size_t room)
+/* Returns how many events a worker takes now: no more than it can probably run within commit_delay, the
+ * next stage has room for, and its share of the waiting events. If these are less work than a
+ * transaction (ONE_WORKER_SUFFICES_NS), it may take all. It reads pending answers, so the caller holds
+ * the worker's lock. */
+static size_t compute_batch_limit(const struct worker *worker, size_t next_stage_room)
 {
-    size_t pending = worker->pending.count;
-    size_t most = worker->config->batch - pending;
-    if (most > TAKE_MAX)
-        most = TAKE_MAX;
-    size_t left = room > pending ? room - pending : 0; /* pending answers will go there too */
-    if (most > left)
-        most = left;
+    size_t pending_count = worker->pending.count;
+    size_t upper_limit = worker->config->batch - pending_count;
+    if (upper_limit > BATCH_EVENTS_MAX)
+        upper_limit = BATCH_EVENTS_MAX;
+    size_t free_places = next_stage_room > pending_count ? next_stage_room - pending_count
+                                                         : 0; /* pending_count answers will go there too */
+    if (upper_limit > free_places)
+        upper_limit = free_places;
     uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
-    size_t likely = worker->mean_ns > 0 ? (size_t)(delay_ns / worker->mean_ns) : 1;
-    uint32_t waiting = ring_count(&worker->stage->ring);
-    size_t share = waiting * worker->mean_ns < ALONE_NS ? waiting : waiting / worker->config->concurrency;
-    if (likely > share)
-        likely = share;
-    if (likely < 1)
-        likely = 1;
-    return most < likely ? most : likely;
+    size_t expected_in_delay = worker->mean_call_ns > 0 ? (size_t)(delay_ns / worker->mean_call_ns) : 1;
+    uint32_t waiting_count = ring_count(&worker->stage->ring);
+    size_t share = waiting_count * worker->mean_call_ns < ONE_WORKER_SUFFICES_NS
+                       ? waiting_count
+                       : waiting_count / worker->config->concurrency;
+    if (expected_in_delay > share)
+        expected_in_delay = share;
+    if (expected_in_delay < 1)
+        expected_in_delay = 1;
+    return upper_limit < expected_in_delay ? upper_limit : expected_in_delay;
 }
 
-/* Takes up to `count` events from the stage's ring into the worker's batch, then wakes others for room and
- * for what is left. Returns how many the batch has. */
-static size_t take_events(struct worker *worker, size_t count)
+/* Takes events from the stage's ring until the worker's batch has upper_limit of them. Then it wakes
+ * processes that wait for room in the ring, and another worker if many events are left. Returns how
+ * many the batch has. The worker runs it once a turn. */
+static size_t take_events(struct worker *worker, size_t upper_limit)
 {
     const struct segment *segment = &worker->child->segment;
     uint32_t ticket;
-    while (worker->batch.count < count && ring_pop(segment, &worker->stage->ring, &ticket) == RING_OK) {
+    while (worker->batch.count < upper_limit && ring_pop(segment, &worker->stage->ring, &ticket) == RING_OK) {
         struct ticket_view view;
         if (ticket_take(segment, ticket, worker->stage->position, worker->child->slot, &view))
             process_batch_add(&worker->batch, ticket, view.event, view.token);
@@ -176,25 +182,29 @@ static size_t take_events(struct worker *worker, size_t count)
     wake_room(segment, worker->stage);
     process_worker_lock(worker);
     worker->leftover_ns = shm_now_ns();
-    bool little = worker->mean_ns > 0 && ring_count(&worker->stage->ring) * worker->mean_ns < ALONE_NS;
-    worker->leftover_pending = little && ring_count(&worker->stage->ring) > 0;
+    bool one_worker_suffices =
+        worker->mean_call_ns > 0 &&
+        ring_count(&worker->stage->ring) * worker->mean_call_ns < ONE_WORKER_SUFFICES_NS;
+    worker->leftover_pending = one_worker_suffices && ring_count(&worker->stage->ring) > 0;
     process_worker_unlock(worker);
-    if (!little)
+    if (!one_worker_suffices)
         wake_for_leftover(segment, worker->stage);
     return worker->batch.count;
 }
 
-/* Puts the worker to sleep in this state until `due` is true or the instance stops. `due` runs between
- * wake_prepare and wake_sleep, so that no wake-up is lost. */
-static void sleep_worker_until(struct worker *worker, enum shm_slot_state state, bool (*due)(struct worker *))
+/* Sets the worker's state, shown by `eventpipe status`, and sleeps until must_wake returns true or the
+ * instance stops. must_wake runs between wake_prepare and wake_sleep, so that no wake-up is lost. The
+ * worker's loop runs it when it has nothing to do. */
+static void sleep_worker_until(struct worker *worker, enum shm_slot_state state,
+                               bool (*must_wake)(struct worker *))
 {
     struct shm_slot *slot = worker->process.slot;
-    process_title("%s %s", worker->name, shm_slot_state_name(state));
+    process_set_title("%s %s", worker->name, shm_slot_state_name(state));
     slot_state(slot, state);
     atomic_fetch_add_explicit(&slot->work_ns, shm_now_ns() - worker->awake_ns, memory_order_relaxed);
     for (;;) {
         uint32_t key = wake_prepare(slot);
-        if (due(worker) || process_stopping(&worker->process)) {
+        if (must_wake(worker) || process_is_stopping(&worker->process)) {
             wake_cancel(slot);
             break;
         }
@@ -213,7 +223,9 @@ static bool has_work(struct worker *worker)
     return is_paused(worker) || ring_count(&worker->stage->ring) > 0;
 }
 
-/* Asks in each round to be woken for room, before it looks (wake_room). */
+/* Whether the next stage can take an event, or this one is paused. sleep_worker_until asks before each
+ * sleep; it sets the wish for room first, so that a worker that makes room afterwards sees it
+ * (wake_room). */
 static bool has_room(struct worker *worker)
 {
     struct shm_stage *next = worker->stage + 1;
@@ -221,35 +233,37 @@ static bool has_room(struct worker *worker)
     return is_paused(worker) || ring_has_room(&next->ring);
 }
 
-/* One turn of the worker's loop: takes events and runs the stage on them, or commits its answers and
- * sleeps until there is an event, room in the next stage, or the end of a pause. */
+/* One turn of the worker's loop: takes events and runs the stage on them. If it can take none, it
+ * commits its answers and sleeps until there is an event, room in the next stage, or the end of a
+ * pause. */
 static void run_worker_turn(struct worker *worker)
 {
     if (is_paused(worker)) {
-        process_worker_commit_due(worker, false);
+        process_worker_commit_if_due(worker, false);
         sleep_worker_until(worker, SHM_SLOT_PAUSED, is_resumed);
         return;
     }
     const struct shm_stage *next;
-    size_t room = count_room_ahead(worker, &next);
+    size_t next_stage_room = count_next_stage_room(worker, &next);
     process_worker_lock(worker);
-    size_t batch_limit = compute_batch_limit(worker, room);
+    size_t batch_limit = compute_batch_limit(worker, next_stage_room);
     process_worker_unlock(worker);
     if (batch_limit == 0) {
-        process_worker_commit_due(worker, false);
-        if (!has_work(worker)) /* one that waits for room without an event would only wake in vain */
+        process_worker_commit_if_due(worker, false);
+        if (!has_work(
+                worker)) /* one that waits for next_stage_room without an event would only wake in vain */
             sleep_worker_until(worker, SHM_SLOT_IDLE, has_work);
         else if (!ring_has_room(&next->ring))
             sleep_worker_until(worker, SHM_SLOT_BLOCKED, has_room);
         return;
     }
     if (take_events(worker, batch_limit) == 0) {
-        process_worker_commit_due(worker, false);
+        process_worker_commit_if_due(worker, false);
         if (!has_work(worker))
             sleep_worker_until(worker, SHM_SLOT_IDLE, has_work);
         return;
     }
-    process_worker_run(worker);
+    process_worker_run_batch(worker);
 }
 
 /* The main function of a worker process. The supervisor calls it in the child after fork; it never
@@ -258,10 +272,10 @@ void process_worker_main(const struct child_context *child, uint32_t stage)
 {
     static struct worker worker;
     open_worker(&worker, child, stage);
-    while (!process_stopping(&worker.process))
+    while (!process_is_stopping(&worker.process))
         run_worker_turn(&worker);
     slot_state(worker.process.slot, SHM_SLOT_STOPPING);
-    process_worker_commit_due(&worker, false);
+    process_worker_commit_if_due(&worker, false);
     worker.ops->close(worker.state, STAGE_CLOSE_MS);
     fflush(stdout);
     process_worker_lock(&worker); /* the committer looks at what is pending */

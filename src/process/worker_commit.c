@@ -37,20 +37,22 @@ void process_worker_unlock(struct worker *worker)
     pthread_mutex_unlock(&worker->lock);
 }
 
-/* Tells the producer that a delayed event is due earlier than it knows, and wakes it. The worker runs it
- * after the commit of a delay; otherwise the retry would come too late. */
+/* Tells the producer, through shared memory, when a delayed event is due, and wakes it if this is
+ * earlier than all that it knows of. The worker runs it after the commit of a delay; otherwise the
+ * retry would come too late. */
 static void report_due_time(struct worker *worker, uint64_t due_ms)
 {
-    uint64_t known = atomic_load(&worker->source->next_due_ms);
-    while (due_ms < known)
-        if (atomic_compare_exchange_weak(&worker->source->next_due_ms, &known, due_ms)) {
+    uint64_t known_due_ms = atomic_load(&worker->source->next_due_ms);
+    while (due_ms < known_due_ms)
+        if (atomic_compare_exchange_weak(&worker->source->next_due_ms, &known_due_ms, due_ms)) {
             wake_slot(segment_slot(&worker->child->segment, worker->source->producer_slot));
             return;
         }
 }
 
-/* Reports the earliest delay of a commit to the producer, before any ticket is freed: a producer that
- * finds no ticket in use must know of every delay. The worker runs it after each commit. */
+/* Reports the earliest due time of the delays just committed to the producer. The worker runs it after
+ * each commit and before it frees a ticket: a producer that finds no ticket in use must know of every
+ * delay, or it would report its source as empty. */
 static void report_delays(struct worker *worker)
 {
     uint64_t earliest_ms = UINT64_MAX;
@@ -63,13 +65,14 @@ static void report_delays(struct worker *worker)
         report_due_time(worker, earliest_ms);
 }
 
-/* Passes each committed event to its next stage's ring, or frees its ticket. Notes in `pushed` which
- * stages to wake. The worker runs it after the commit, never before (invariant 1). */
-static void hand_over_events(struct worker *worker, bool *pushed)
+/* Pushes each committed event into its next stage's ring, or frees its ticket if it needs no further
+ * stage. Sets was_pushed[i] for each stage whose workers must be woken. The worker runs it after the
+ * commit, never before: the next stage must not see an answer that may be rolled back. */
+static void hand_over_events(struct worker *worker, bool *was_pushed)
 {
     const struct segment *segment = &worker->child->segment;
     uint32_t slot = worker->child->slot;
-    bool freed = false;
+    bool freed_any = false;
     for (size_t i = 0; i < worker->pending.count; i++) {
         const struct store_answer *answer = &worker->pending.answers[i];
         const struct pending_answer *extra = &worker->pending.extra[i];
@@ -78,85 +81,90 @@ static void hand_over_events(struct worker *worker, bool *pushed)
                              (unsigned long long)store_event_number(answer->lock.event));
         if (!answer->applied || answer->change != STORE_ADVANCE) {
             ticket_free(segment, extra->ticket, slot);
-            freed = true;
+            freed_any = true;
             continue;
         }
         if (ticket_pass(segment, worker->source, extra->ticket, slot, (uint32_t)extra->next))
-            pushed[extra->next] = true;
+            was_pushed[extra->next] = true;
     }
-    if (freed)
+    if (freed_any)
         wake_ticket_freed(segment, worker->source);
 }
 
-/* Commits the worker's pending answers in the store and hands the events on to their next stages. The main
- * thread calls it when the batch is full or no event waits, the committer when answers get old. The lock
- * is held. */
-void process_worker_commit(struct worker *worker)
+/* Commits the worker's pending answers in the store and hands the events on to their next stages. The
+ * main thread calls it when the batch is full or no event waits, the committer thread when answers get
+ * old. The caller holds worker->lock. Waits while the store is busy. */
+void process_worker_commit_pending(struct worker *worker)
 {
     struct pending *pending = &worker->pending;
     if (pending->count == 0)
         return;
     int64_t source = atomic_load_explicit(&worker->source->store_id, memory_order_relaxed);
     int64_t stage = atomic_load_explicit(&worker->stage->store_id, memory_order_relaxed);
-    if (!worker->calling)
+    if (!worker->call_running)
         slot_state(worker->process.slot, SHM_SLOT_COMMITTING);
-    while (!process_store_done(&worker->process, process_group_commit(&worker->group_commit, source, stage,
-                                                                      pending->answers, pending->count)))
-        if (process_stopping(&worker->process)) {
+    while (!process_check_store_result(&worker->process,
+                                       process_group_commit(&worker->group_commit, source, stage,
+                                                            pending->answers, pending->count)))
+        if (process_is_stopping(&worker->process)) {
             process_pending_clear(
                 pending); /* not committed: the tickets stay ours and are recovered after our exit */
             return;
         }
     process_mark_progress(&worker->process);
-    bool pushed[worker->source_config->stage_count];
-    memset(pushed, 0, sizeof pushed);
+    bool was_pushed[worker->source_config->stage_count];
+    memset(was_pushed, 0, sizeof was_pushed);
     report_delays(worker);
-    hand_over_events(worker, pushed);
+    hand_over_events(worker, was_pushed);
     for (uint32_t i = 0; i < worker->source_config->stage_count; i++)
-        if (pushed[i])
+        if (was_pushed[i])
             wake_stage(&worker->child->segment,
                        segment_stage(&worker->child->segment, worker->source->first_stage + i));
     process_pending_clear(pending);
     process_notify_keeper(worker->child);
 }
 
-/* Commits the worker's answers if the oldest is older than commit_delay. Returns how long until it will
- * be, 0 = nothing waits. The committer thread runs it while a call of the stage lasts. */
+/* Commits the worker's answers if the oldest has waited for commit_delay. Returns how many nanoseconds
+ * remain until then, 0 if no answer waits. The committer thread runs it while a call of the stage
+ * lasts. */
 static uint64_t commit_old_answers(struct worker *worker)
 {
     uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
     if (worker->pending.count == 0)
         return 0;
-    uint64_t age = shm_now_ns() - worker->pending.oldest_ns;
-    if (age < delay_ns)
-        return delay_ns - age;
-    process_worker_commit(worker);
+    uint64_t age_ns = shm_now_ns() - worker->pending.oldest_ns;
+    if (age_ns < delay_ns)
+        return delay_ns - age_ns;
+    process_worker_commit_pending(worker);
     return 0;
 }
 
-/* Wakes another worker for events that this one left in the ring, if it has not come back for
- * LEFTOVER_WAIT_NS. Returns how long until then, 0 = nothing waits. The worker's committer thread runs it. */
+/* Wakes another worker for events that this one has left in the ring, if it has not taken them within
+ * LEFTOVER_WAIT_NS. Returns how many nanoseconds remain until then, 0 if nothing is left. The worker's
+ * committer thread runs it. */
 static uint64_t wake_for_old_leftover(struct worker *worker)
 {
     if (!worker->leftover_pending)
         return 0;
-    uint64_t age = shm_now_ns() - worker->leftover_ns;
-    if (age < LEFTOVER_WAIT_NS)
-        return LEFTOVER_WAIT_NS - age;
+    uint64_t age_ns = shm_now_ns() - worker->leftover_ns;
+    if (age_ns < LEFTOVER_WAIT_NS)
+        return LEFTOVER_WAIT_NS - age_ns;
     worker->leftover_pending = false;
     wake_for_leftover(&worker->child->segment, worker->stage);
     return 0;
 }
 
-/* Does what is due while a call of the stage lasts: commits old answers, wakes a worker for events left in
- * the ring. Returns how long until the next look, 0 = nothing waits. The worker's committer thread runs
- * it. */
+/* Does what cannot wait while a call of the stage lasts: commits old answers, wakes another worker for
+ * events left in the ring. Returns how many nanoseconds until it must run again, 0 if nothing waits.
+ * The worker's committer thread runs it. */
 static uint64_t run_flush_timer(struct worker *worker)
 {
-    if (!worker->calling)
+    if (!worker->call_running)
         return 0;
-    uint64_t leftover_ns = wake_for_old_leftover(worker), wait_ns = commit_old_answers(worker);
-    return leftover_ns > 0 && (wait_ns == 0 || leftover_ns < wait_ns) ? leftover_ns : wait_ns;
+    uint64_t leftover_wait_ns = wake_for_old_leftover(worker), commit_wait_ns = commit_old_answers(worker);
+    return leftover_wait_ns > 0 && (commit_wait_ns == 0 || leftover_wait_ns < commit_wait_ns)
+               ? leftover_wait_ns
+               : commit_wait_ns;
 }
 
 /* The worker's committer thread: commits answers that get older than commit_delay while a long call of the
@@ -202,14 +210,14 @@ int process_worker_start_committer(struct worker *worker)
     return result;
 }
 
-/* Starts the timer of the committer thread, also again if it would look too late for events left in the
- * ring. The worker calls it before a call of the stage, with the lock held, while answers or leftover
- * events wait. */
+/* Starts the timer of the committer thread. If it runs, but would look too late for events left in the
+ * ring, starts it again. The worker calls it, with worker->lock held, before a call of the stage while
+ * answers or leftover events wait. */
 void process_worker_flush_timer_start(struct worker *worker)
 {
-    bool late =
+    bool looks_too_late =
         worker->leftover_pending && worker->flush_deadline_ns > worker->leftover_ns + 2 * LEFTOVER_WAIT_NS;
-    if (!worker->flush_timer_running || late) {
+    if (!worker->flush_timer_running || looks_too_late) {
         worker->flush_timer_running = true;
         worker->flush_deadline_ns = 0;
         pthread_cond_signal(&worker->flush_timer_started);

@@ -31,17 +31,18 @@
 #include "src/json/json.h"
 #include "src/process/worker.h"
 
-#define ALONE_FIRST \
+#define FIRST_EVENTS_ALONE \
     256 /* the first events of a process go alone: a program that fails soon has failed by then */
-#define PIPELINE_LEAST 8 /* fewer are not worth the short wait for silence at their end (stage_exec.c) */
+#define PIPELINE_EVENTS_MIN 8 /* fewer are not worth the short wait for silence at their end (stage_exec.c) */
 
-/* Reads the texts of the batch's next events from the store, and waits while the store cannot be read. The
- * worker runs it when it reaches an event that is not read yet. */
+/* Reads the texts of the batch's next events from the store, and waits while the store is busy. The
+ * worker runs it when the next event of its batch is not read yet. */
 static void read_batch(struct worker *worker)
 {
     process_worker_lock(worker);
-    while (!process_store_done(&worker->process, process_batch_read(&worker->batch, worker->process.store)))
-        if (process_stopping(&worker->process))
+    while (!process_check_store_result(&worker->process,
+                                       process_batch_read(&worker->batch, worker->process.store)))
+        if (process_is_stopping(&worker->process))
             break;
     process_worker_unlock(worker);
 }
@@ -49,44 +50,50 @@ static void read_batch(struct worker *worker)
 static void exit_after_stage_failure(struct worker *worker, const struct stage_failure *failure)
     __attribute__((noreturn));
 
-/* With the lock held: drops the answers of a pipeline, because it is unknown which event each belongs to. */
-static void drop_pipeline(struct worker *worker)
+/* Drops the answers that the events of a pipeline have had so far, because it is unknown which event
+ * each belongs to. The worker runs it, with its lock held, after a malformed answer in a pipeline;
+ * these events run again one by one. */
+static void drop_pipeline_answers(struct worker *worker)
 {
-    size_t answered = worker->pipeline.size - worker->pipeline.left, count = worker->pending.count;
-    process_pending_cut(&worker->pending, count > answered ? count - answered : 0);
+    size_t answered_count = worker->pipeline.event_count - worker->pipeline.unanswered_count,
+           pending_count = worker->pending.count;
+    process_pending_truncate(&worker->pending,
+                             pending_count > answered_count ? pending_count - answered_count : 0);
 }
 
-/* Whether no event is to blame. A malformed answer among several could belong to any of them. A program
- * that ends after an answer and before it is sent more did not crash over an event that it never saw. One
- * that has never answered is broken, and its events are blamed. */
-static bool blames_no_event(const struct worker *worker, const struct stage_failure *failure)
+/* Whether the stage's failure cannot be blamed on the current event. A malformed answer in a pipeline
+ * could belong to any of its events. A program that has answered before and ends before it is sent
+ * another event did not crash over that one. The worker asks before it exits. */
+static bool is_no_event_to_blame(const struct worker *worker, const struct stage_failure *failure)
 {
-    return (worker->pipeline.size > 1 && failure->kind == SHM_CAUSE_MALFORMED) ||
+    return (worker->pipeline.event_count > 1 && failure->kind == SHM_CAUSE_MALFORMED) ||
            (failure->unsent && worker->run_count > 0);
 }
 
-/* Ends the worker after its stage's program has ended or gave a malformed answer: says why in the slot,
- * commits what is finished and exits. The supervisor restarts it, and the producer unlocks the rest. */
+/* Ends the worker after its stage's program has ended or has given a malformed answer: stores the
+ * reason in the slot for the supervisor, commits the finished answers, and exits. The supervisor
+ * restarts the worker, and the producer unlocks the other events. */
 static void exit_after_stage_failure(struct worker *worker, const struct stage_failure *failure)
 {
     struct shm_slot *slot = worker->process.slot;
     if (failure->unsent)
         atomic_store(&slot->pipeline, 0);
-    if (blames_no_event(worker, failure))
+    if (is_no_event_to_blame(worker, failure))
         atomic_store(&slot->ticket, SHM_NO_TICKET); /* before there is a cause to blame it for */
     text_set(&slot->cause_message, failure->message);
     atomic_store(&slot->cause_code, failure->code);
     atomic_store(&slot->cause_kind, failure->kind);
     process_worker_lock(worker);
-    if (worker->pipeline.size > 1 && failure->kind == SHM_CAUSE_MALFORMED)
-        drop_pipeline(worker);
-    process_worker_commit(worker); /* `calling` is still set, so the slot still names the current event */
+    if (worker->pipeline.event_count > 1 && failure->kind == SHM_CAUSE_MALFORMED)
+        drop_pipeline_answers(worker);
+    process_worker_commit_pending(
+        worker); /* `call_running` is still set, so the slot still names the current event */
     base_log_warning("stage-failed error=\"%s\"", failure->message);
     _exit(CHILD_BROKEN);
 }
 
-/* Turns the answer of a call of the stage into an answer that waits for its commit. The worker runs it,
- * with its lock held, after each call. */
+/* Turns the answer that the stage has set in *call into an answer that waits for its commit. The worker
+ * runs it after each call, with its lock held. Ends the process if there is no memory. */
 static void add_pending_answer(struct worker *worker, const struct batch_event *event,
                                const struct store_row *row, struct ep_call *call, uint64_t begin_ns,
                                uint64_t now_ns)
@@ -94,35 +101,37 @@ static void add_pending_answer(struct worker *worker, const struct batch_event *
     struct chain_answer answer;
     int result = stage_call_complete(call);
     if (result == 0)
-        result =
-            process_chain_answer(worker->source_config, worker->stage->position, row, call, shm_realtime_ms(),
-                                 call->answer == EP_PROCESSED ? 0 : arc4random(), &answer);
+        result = process_chain_apply_answer(worker->source_config, worker->stage->position, row, call,
+                                            shm_realtime_ms(),
+                                            call->answer == EP_PROCESSED ? 0 : arc4random(), &answer);
     if (result == 0) {
         answer.store.attempt = call->attempt;
         answer.store.duration_us = (now_ns - begin_ns) / 1000;
         result = process_pending_add(&worker->pending, event->ticket, event->lock, &answer, call, now_ns);
     }
     if (result != 0)
-        process_fail(&worker->process, CHILD_MEMORY, "out of memory for an answer");
+        process_fail(&worker->process, CHILD_MEMORY, "out of memory");
 }
 
-/* Updates the mean time of the stage's calls, by which the worker decides how many events it takes.
- * Answers of a pipeline come in bunches, so only its whole time says how long its events take. */
-static void update_mean_duration(struct worker *worker, uint64_t ns)
+/* Updates the mean time of the stage's calls, by which the worker decides how many events it takes. The
+ * answers of a pipeline arrive together, so it counts the whole time of a pipeline, divided by its
+ * events. The worker runs it after each call. */
+static void update_mean_duration(struct worker *worker, uint64_t call_ns)
 {
     struct pipeline *pipeline = &worker->pipeline;
-    pipeline->spent_ns += ns;
-    if (pipeline->left > 1)
+    pipeline->spent_ns += call_ns;
+    if (pipeline->unanswered_count > 1)
         return;
-    ns = pipeline->size > 0 ? pipeline->spent_ns / pipeline->size : ns;
-    if (ns == 0)
-        ns = 1;
-    worker->mean_ns = worker->mean_ns == 0 ? ns : (worker->mean_ns * 7 + ns) / 8;
+    call_ns = pipeline->event_count > 0 ? pipeline->spent_ns / pipeline->event_count : call_ns;
+    if (call_ns == 0)
+        call_ns = 1;
+    worker->mean_call_ns = worker->mean_call_ns == 0 ? call_ns : (worker->mean_call_ns * 7 + call_ns) / 8;
 }
 
 /* Fills in a call of the stage with the event's data, context and attempt. The worker runs it for each
- * event, before the call or before it sends the event ahead in a pipeline. */
-static void open_call(const struct worker *worker, const struct store_row *row, struct ep_call *call)
+ * event, before it calls the stage or sends the event ahead in a pipeline. The call borrows the texts
+ * of *row. */
+static void fill_call(const struct worker *worker, const struct store_row *row, struct ep_call *call)
 {
     call->source = worker->source->id;
     call->stage = worker->stage->name;
@@ -135,20 +144,22 @@ static void open_call(const struct worker *worker, const struct store_row *row, 
     stage_call_open(call);
 }
 
-/* Runs the stage on one event and adds its answer to the pending ones. The worker runs it for each event.
- * The slot names the event meanwhile: if the worker crashes, the supervisor blames only this one. */
+/* Runs the stage on one event and adds its answer to the pending ones. Meanwhile the slot names the
+ * event: if the worker crashes, the supervisor blames only this one. The worker runs it for each event.
+ * It does not return if the stage's program has failed. */
 static void run_event(struct worker *worker, const struct batch_event *event, const struct store_row *row)
 {
     struct ep_call call;
-    open_call(worker, row, &call);
-    uint64_t begin = shm_now_ns();
+    fill_call(worker, row, &call);
+    uint64_t begin_ns = shm_now_ns();
     slot_name(worker->process.slot, row->uid);
     const struct slot_event current = {event->lock.event, row->attempts, row->crashes, row->arrival_ms};
-    slot_take(worker->process.slot, event->ticket, &current, begin);
-    process_title("%s busy ev %llu", worker->name, (unsigned long long)store_event_number(event->lock.event));
+    slot_take(worker->process.slot, event->ticket, &current, begin_ns);
+    process_set_title("%s busy ev %llu", worker->name,
+                      (unsigned long long)store_event_number(event->lock.event));
 
     process_worker_lock(worker);
-    worker->calling = true;
+    worker->call_running = true;
     if (worker->pending.count > 0 || worker->leftover_pending)
         process_worker_flush_timer_start(worker);
     process_worker_unlock(worker);
@@ -158,20 +169,21 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
     if (worker->ops->process(worker->state, &call, &failure) != STAGE_ANSWERED)
         exit_after_stage_failure(worker, &failure);
 
-    uint64_t end = shm_now_ns();
-    slot_put(worker->process.slot, end); /* before the lock: a store that waits is not the stage's time */
+    uint64_t end_ns = shm_now_ns();
+    slot_put(worker->process.slot, end_ns); /* before the lock: a store that waits is not the stage's time */
     process_worker_lock(worker);
-    worker->calling = false;
-    add_pending_answer(worker, event, row, &call, begin, end);
+    worker->call_running = false;
+    add_pending_answer(worker, event, row, &call, begin_ns, end_ns);
     process_worker_unlock(worker);
     stage_call_close(&call);
-    update_mean_duration(worker, end - begin);
+    update_mean_duration(worker, end_ns - begin_ns);
     worker->run_count++;
 }
 
-/* Returns why an event must not reach the stage, or NULL. Rows were valid when they were stored; one that
- * was damaged since goes to the dead letters alone. The worker runs it before each call of the stage. */
-static const char *row_fault(const struct store_row *row)
+/* Returns why an event must not reach the stage, as a text that names the damage, or NULL if it may.
+ * The store checked the JSON when the row was stored, so a fault means that the store was damaged
+ * since. The worker runs it before each call of the stage. */
+static const char *find_row_fault(const struct store_row *row)
 {
     if (!json_valid(row->data, row->data_bytes, NULL))
         return "its data in the store is no longer valid JSON";
@@ -180,8 +192,8 @@ static const char *row_fault(const struct store_row *row)
     return NULL;
 }
 
-/* Makes an event whose row in the store is damaged a dead letter, without a call of the stage, which
- * expects valid JSON. The worker runs it instead of the call. */
+/* Makes an event whose row in the store is damaged a dead letter with this fault as its error. The
+ * worker runs it in place of the call of the stage, which expects valid JSON. */
 static void mark_corrupt_dead(struct worker *worker, const struct batch_event *event, const char *fault)
 {
     struct chain_answer answer = {.store = {.change = STORE_DEAD_LETTER,
@@ -195,10 +207,11 @@ static void mark_corrupt_dead(struct worker *worker, const struct batch_event *e
         process_pending_add(&worker->pending, event->ticket, event->lock, &answer, &call, shm_now_ns());
     process_worker_unlock(worker);
     if (result != 0)
-        process_fail(&worker->process, CHILD_MEMORY, "out of memory for an answer");
+        process_fail(&worker->process, CHILD_MEMORY, "out of memory");
 }
 
-/* The store says that the event is no longer ours: frees its ticket. */
+/* Frees the ticket of an event that the store has locked for another process, and logs it. The worker
+ * runs it for each event of its batch that process_batch_read has marked as lost. */
 static void drop_lost_event(struct worker *worker, const struct batch_event *event)
 {
     base_log_warning("lease-lost event=%llu", (unsigned long long)store_event_number(event->lock.event));
@@ -206,14 +219,15 @@ static void drop_lost_event(struct worker *worker, const struct batch_event *eve
     wake_ticket_freed(&worker->child->segment, worker->source);
 }
 
-/* Runs the stage on an event, or makes the event dead if its row in the store is damaged. The worker runs
- * it for each event of its batch; those of a pipeline were checked when they were sent. */
+/* Runs the stage on an event, or makes the event dead if its row in the store is damaged. The worker
+ * runs it for each event of its batch. Events of a pipeline were checked when they were sent. */
 static void process_or_reject(struct worker *worker, const struct batch_event *event)
 {
     struct store_row row;
-    process_batch_row(&worker->batch, event, &row);
-    const char *fault =
-        worker->pipeline.left > 0 ? NULL : row_fault(&row); /* those sent ahead were checked */
+    process_batch_fill_row(&worker->batch, event, &row);
+    const char *fault = worker->pipeline.unanswered_count > 0
+                            ? NULL
+                            : find_row_fault(&row); /* those sent ahead were checked */
     if (fault != NULL)
         mark_corrupt_dead(worker, event, fault);
     else
@@ -222,113 +236,118 @@ static void process_or_reject(struct worker *worker, const struct batch_event *e
 
 /* ---- pipelines ---- */
 
-/* Returns how many events the worker may send to the stage's program together now; 0: each goes alone. A
- * new or a failing program gets no pipelines, so that each failure shows its event. */
+/* Returns how many events the worker may send to the stage's program together now, 0 if each must go
+ * alone. A new program and one that has failed with a pipeline get their events one by one, so that a
+ * failure shows its event. */
 static size_t compute_pipeline_limit(const struct worker *worker)
 {
-    if (worker->run_count < ALONE_FIRST ||
+    if (worker->run_count < FIRST_EVENTS_ALONE ||
         shm_now_ns() < atomic_load_explicit(&worker->stage->alone_until_ns, memory_order_relaxed))
         return 0;
-    uint64_t most = worker->config->commit_delay_ms * 400000 / worker->mean_ns;
-    if (most > worker->config->prefetch)
-        most = worker->config->prefetch;
-    return most < PIPELINE_LEAST ? 0 : (size_t)most;
+    uint64_t upper_limit = worker->config->commit_delay_ms * 400000 / worker->mean_call_ns;
+    if (upper_limit > worker->config->prefetch)
+        upper_limit = worker->config->prefetch;
+    return upper_limit < PIPELINE_EVENTS_MIN ? 0 : (size_t)upper_limit;
 }
 
-/* Returns how many events, from the batch's next one on, the worker may send together: events that have
- * failed or crashed before go alone. */
-static size_t count_pipeline_events(const struct batch *batch, size_t most)
+/* Returns how many of the batch's next events the worker may send together, at most upper_limit; 0 if
+ * there are too few. Stops at an event that has failed or crashed before, which must go alone, and at
+ * one that is not read yet. */
+static size_t count_pipeline_events(const struct batch *batch, size_t upper_limit)
 {
     size_t count = 0;
-    while (count < most && batch->next + count < batch->count) {
+    while (count < upper_limit && batch->next + count < batch->count) {
         const struct batch_event *event = &batch->events[batch->next + count];
         if (!event->read || event->lost || event->attempts + event->crashes > 0)
             break;
         count++;
     }
-    return count < PIPELINE_LEAST ? 0 : count;
+    return count < PIPELINE_EVENTS_MIN ? 0 : count;
 }
 
-/* Commits answers that would get too old while `count` events run in a pipeline, so that the committer
- * need not commit a part of it. The worker runs it before it sends a pipeline. */
+/* Commits the pending answers if they would get too old while `count` events run in a pipeline.
+ * Otherwise the committer thread would commit them in its midst, with answers of a pipeline that may
+ * yet be dropped. The worker runs it before it sends a pipeline. */
 static void commit_before_pipeline(struct worker *worker, size_t count)
 {
     process_worker_lock(worker);
-    if (worker->pending.count > 0 && shm_now_ns() - worker->pending.oldest_ns + count * worker->mean_ns >
+    if (worker->pending.count > 0 && shm_now_ns() - worker->pending.oldest_ns + count * worker->mean_call_ns >
                                          worker->config->commit_delay_ms * 1000000)
-        process_worker_commit(worker);
+        process_worker_commit_pending(worker);
     process_worker_unlock(worker);
 }
 
-/* Sends the next events of the batch to the stage's program together, if the stage can take them (exec
- * stages can). The worker runs it when no pipeline is under way; it reads the answers one by one
- * afterwards. */
+/* Sends the next events of the batch to the stage's program together, if the stage supports it (exec
+ * stages do), so that the program need not wait for each. The worker runs it when all earlier answers
+ * are read; it reads the new answers one by one. */
 static void send_pipeline(struct worker *worker)
 {
     struct batch *batch = &worker->batch;
     if (worker->ops->send_ahead == NULL)
         return;
-    size_t count = count_pipeline_events(batch, compute_pipeline_limit(worker)), sent = 0;
+    size_t count = count_pipeline_events(batch, compute_pipeline_limit(worker)), sent_count = 0;
     if (count > 0)
         commit_before_pipeline(worker, count);
-    while (sent < count && !process_stopping(&worker->process)) {
+    while (sent_count < count && !process_is_stopping(&worker->process)) {
         struct store_row row;
         struct ep_call call;
-        process_batch_row(batch, &batch->events[batch->next + sent], &row);
-        if (row_fault(&row) != NULL)
+        process_batch_fill_row(batch, &batch->events[batch->next + sent_count], &row);
+        if (find_row_fault(&row) != NULL)
             break;
-        open_call(worker, &row, &call);
-        bool taken = worker->ops->send_ahead(worker->state, &call);
+        fill_call(worker, &row, &call);
+        bool was_sent = worker->ops->send_ahead(worker->state, &call);
         stage_call_close(&call);
-        if (!taken)
+        if (!was_sent)
             break;
-        sent++;
+        sent_count++;
     }
-    worker->pipeline = (struct pipeline){.size = sent, .left = sent};
-    atomic_store_explicit(&worker->process.slot->pipeline, (uint32_t)sent, memory_order_relaxed);
+    worker->pipeline = (struct pipeline){.event_count = sent_count, .unanswered_count = sent_count};
+    atomic_store_explicit(&worker->process.slot->pipeline, (uint32_t)sent_count, memory_order_relaxed);
 }
 
 /* ---- the batch ---- */
 
-/* Commits the worker's answers if the batch is full or old, or if no more events wait (more = false). The
- * worker's main thread calls it after each event or pipeline, and before it sleeps. */
-void process_worker_commit_due(struct worker *worker, bool more)
+/* Commits the worker's answers if the batch is full, if the oldest answer has waited for commit_delay,
+ * or if no more events wait (more = false). The worker's main thread calls it after each event or
+ * pipeline, and before it sleeps. */
+void process_worker_commit_if_due(struct worker *worker, bool more)
 {
     process_worker_lock(worker);
     const struct pending *pending = &worker->pending;
     uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
     if (pending->count > 0 &&
         (!more || pending->count >= worker->config->batch || shm_now_ns() - pending->oldest_ns >= delay_ns))
-        process_worker_commit(worker);
+        process_worker_commit_pending(worker);
     process_worker_unlock(worker);
 }
 
-/* Runs the stage on the worker's batch, event by event or in pipelines, and commits what is due on the
- * way. The worker's loop calls it after it has taken events. At a stop it leaves the rest, which the
- * producer unlocks. */
-void process_worker_run(struct worker *worker)
+/* Runs the stage on the worker's batch, event by event or in pipelines, and commits answers when they
+ * are due. The worker's loop calls it after it has taken events. At a stop it leaves the other events,
+ * which the producer unlocks. */
+void process_worker_run_batch(struct worker *worker)
 {
     struct batch *batch = &worker->batch;
     struct pipeline *pipeline = &worker->pipeline;
-    while (batch->next < batch->count && (pipeline->left > 0 || !process_stopping(&worker->process))) {
+    while (batch->next < batch->count &&
+           (pipeline->unanswered_count > 0 || !process_is_stopping(&worker->process))) {
         struct batch_event *event = &batch->events[batch->next];
         if (!event->read && !event->lost) {
             read_batch(worker);
             continue;
         }
-        if (pipeline->left == 0)
+        if (pipeline->unanswered_count == 0)
             send_pipeline(worker); /* which may commit, and that may take long */
-        if (pipeline->left == 0 && process_stopping(&worker->process))
+        if (pipeline->unanswered_count == 0 && process_is_stopping(&worker->process))
             break;
         if (event->lost)
             drop_lost_event(worker, event);
         else
             process_or_reject(worker, event);
         batch->next++;
-        if (pipeline->left > 0 && --pipeline->left == 0)
+        if (pipeline->unanswered_count > 0 && --pipeline->unanswered_count == 0)
             atomic_store_explicit(&worker->process.slot->pipeline, 0, memory_order_relaxed);
-        if (pipeline->left == 0)
-            process_worker_commit_due(worker, true);
+        if (pipeline->unanswered_count == 0)
+            process_worker_commit_if_due(worker, true);
     }
     if (batch->next == batch->count)
         process_batch_clear(batch);

@@ -60,7 +60,7 @@ static struct store_claim next_claim(struct claiming *claiming, size_t limit)
     return (struct store_claim){claiming->token, limit < unused ? limit : unused};
 }
 
-/* As process_producer_claim_end. */
+/* As process_producer_commit_claim. */
 static void end_claim(struct store *store, struct claiming *claiming, const struct store_claimed *claimed)
 {
     for (size_t i = 0; i < claimed->count; i++) {

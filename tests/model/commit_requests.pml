@@ -3,8 +3,8 @@
  * Group commit. Whichever process is killed, each answer is committed once, its owner hears only of what is on the
  * disk, and no process sleeps for ever.
  *
- *   worker()           src/process/group_commit.c: process_group_commit, wait_for_leader, finish_wait,
- *                      commit_as_leader, complete_requests; process_worker_commit, which tries again
+ *   worker()           src/process/group_commit.c: process_group_commit, wait_for_leader, finish_waiting,
+ *                      commit_as_leader, complete_requests; process_worker_commit_pending, which tries again
  *   submit, poll,      shm/commit_request.c: commit_request_submit, commit_request_poll, commit_request_wait (the
  *   sleep_until_change kernel compares and queues in one step)
  *   collect, take      src/process/group_commit.c: collect_requests; shm/commit_request.c: commit_request_withdraw,

@@ -6,9 +6,9 @@
  * from it (those of stage 1). The producer and the workers of stage 0 share ring 0. Any of them, and the supervisor,
  * is killed at any step, KILLS times. A ring's push and pop are one step here; rounds.pml shows that they are.
  *
- *   producer()    src/process/producer_claim.c: process_producer_claim_unlock_orphans, process_producer_claim_due
- *                 (process_producer_claim_end), process_producer_claim_publish; open_producer
- *   worker()      src/process/worker.c: take_events, run_event; src/process/worker_commit.c: process_worker_commit,
+ *   producer()    src/process/producer_claim.c: process_producer_unlock_orphans, process_producer_claim_events
+ *                 (process_producer_commit_claim), process_producer_publish_claim; open_producer
+ *   worker()      src/process/worker.c: take_events, run_event; src/process/worker_commit.c: process_worker_commit_pending,
  *                 hand_over_events
  *   supervisor()  supervisor/recover.c: recover_one; shm/ticket.c: ticket_requeue_lost; supervisor/watch.c
  *   start_again   the next supervisor: a fresh segment, and a store that has made the earlier locks void

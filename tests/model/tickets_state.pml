@@ -4,7 +4,7 @@
  * Each d_step is one instruction of the program that others can see, or one transaction of the store.
  *
  *   push, pop    shm/ring.c: ring_push, ring_pop        pass   shm/ticket.c: ticket_pass
- *   claim        src/process/producer_claim.c: process_producer_claim_end, _due  release   unlock_some
+ *   claim        src/process/producer_claim.c: process_producer_commit_claim        release   unlock_orphan_batch
  *   places       no function: what must be so at every instant
  */
 #ifndef EVENTS

@@ -50,8 +50,8 @@ static sqlite3 *lock_store(void)
     return other;
 }
 
-/* A worker that commits one answer once it is told to, as process_worker_commit does. It says that it is
- * ready, and when it has found the store locked. */
+/* A worker that commits one answer once it is told to, as process_worker_commit_pending does. It says
+ * that it is ready, and when it has found the store locked. */
 static void work(uint32_t slot, struct store_event_lock lock, int channel)
 {
     static struct process_group_commit group_commit;

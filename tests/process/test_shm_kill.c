@@ -192,7 +192,7 @@ static void work_batch(struct steps *steps, const uint32_t tickets[], const stru
     }
 }
 
-static void process_worker_run(struct steps *steps)
+static void process_worker_run_batch(struct steps *steps)
 {
     while (!steps_stopping(steps)) {
         uint32_t tickets[BATCH];
@@ -262,7 +262,7 @@ static _Noreturn void child_run(uint32_t index)
     if (index == PRODUCER)
         producer_run(&steps);
     else
-        process_worker_run(&steps);
+        process_worker_run_batch(&steps);
     _exit(EXIT_SUCCESS);
 }
 

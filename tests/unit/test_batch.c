@@ -74,7 +74,7 @@ static bool is_whole(unsigned number)
     char uid[16], context[32];
     snprintf(uid, sizeof uid, "u%u", number);
     snprintf(context, sizeof context, "{\"c\":%u}", number);
-    process_batch_row(&batch, event, &row);
+    process_batch_fill_row(&batch, event, &row);
     bool same = event->ticket == 7 * number && strcmp(row.uid, uid) == 0 &&
                 strcmp(row.context, context) == 0 && row.context_bytes == strlen(context) &&
                 strcmp(row.done, "first\n") == 0 && row.attempts == number && row.crashes == number + 1 &&
@@ -226,10 +226,10 @@ static void answers_own_their_texts(void)
     CU_ASSERT_PTR_NULL(stored[1].error);
     stage_call_close(&call);
 
-    process_pending_cut(&pending, 1);
+    process_pending_truncate(&pending, 1);
     CU_ASSERT(pending.count == 1 && pending.oldest_ns == 700);
     CU_ASSERT_STRING_EQUAL(stored[0].error, "because");
-    process_pending_cut(&pending, 0);
+    process_pending_truncate(&pending, 0);
     CU_ASSERT(pending.count == 0 && pending.oldest_ns == 0);
     struct chain_answer third = advance_to(1);
     stage_call_open(&call);

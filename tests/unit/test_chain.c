@@ -30,17 +30,17 @@ static struct chain_answer answer(size_t position, const char *done, uint32_t at
     call.answer = given;
     call.retry_after_ms = retry_after_ms;
     struct chain_answer out;
-    CU_ASSERT_EQUAL(process_chain_answer(&source, position, &row, &call, 500000, 0, &out), 0);
+    CU_ASSERT_EQUAL(process_chain_apply_answer(&source, position, &row, &call, 500000, 0, &out), 0);
     return out;
 }
 
 static void names_are_whole_lines(void)
 {
-    CU_ASSERT_TRUE(process_chain_done("a\nbc\n", "a"));
-    CU_ASSERT_TRUE(process_chain_done("a\nbc\n", "bc"));
-    CU_ASSERT_FALSE(process_chain_done("a\nbc\n", "b"));
-    CU_ASSERT_FALSE(process_chain_done("a\nbc\n", "c"));
-    CU_ASSERT_FALSE(process_chain_done("", "a"));
+    CU_ASSERT_TRUE(process_chain_is_stage_done("a\nbc\n", "a"));
+    CU_ASSERT_TRUE(process_chain_is_stage_done("a\nbc\n", "bc"));
+    CU_ASSERT_FALSE(process_chain_is_stage_done("a\nbc\n", "b"));
+    CU_ASSERT_FALSE(process_chain_is_stage_done("a\nbc\n", "c"));
+    CU_ASSERT_FALSE(process_chain_is_stage_done("", "a"));
 }
 
 static void an_event_enters_at_the_first_stage_not_done(void)
