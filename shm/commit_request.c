@@ -34,8 +34,9 @@
 
 #define NOTIFIED 15u /* WAITING, and its owner is to try the write lock */
 
-/* The commit request of a slot, in the shared memory segment. Used by the worker that owns the slot, by a
- * worker that commits for others, and by the supervisor. */
+/* Returns the commit request of a slot: a worker's place in shared memory for answers that another
+ * worker may commit. Used by the worker that owns the slot, by a worker that commits for others, and by
+ * the supervisor. */
 static struct shm_commit_request *get_request(const struct segment *segment, uint32_t slot)
 {
     assert(slot < segment->header->slot_count);
@@ -56,9 +57,9 @@ static void clear_hint_bit(const struct segment *segment, uint32_t slot)
     atomic_fetch_and(get_hint_word(segment, slot), ~(UINT64_C(1) << slot % 64));
 }
 
-static uint32_t make_word(enum commit_request_state state, uint32_t half)
+static uint32_t make_word(enum commit_request_state state, uint32_t upper_half)
 {
-    return half << 16 | (uint32_t)state;
+    return upper_half << 16 | (uint32_t)state;
 }
 
 static uint32_t get_state(uint32_t word)
@@ -67,15 +68,15 @@ static uint32_t get_state(uint32_t word)
 }
 
 /* All moves are seq_cst: invariant 2 needs it of most of them, and none is frequent. */
-static bool move_word(struct shm_commit_request *request, uint32_t from, uint32_t to)
+static bool replace_word(struct shm_commit_request *request, uint32_t from, uint32_t to)
 {
     return atomic_compare_exchange_strong(&request->word, &from, to);
 }
 
-/* Moves a request from WAITING or NOTIFIED, whichever it is, and returns whether it did. The worker that
- * owns the request calls it to withdraw, another worker to take the request. Trying one and then the other
- * could miss both while it changes between them; its bit is clear by then, so no later taker would find
- * it. */
+/* Changes a request that is WAITING or NOTIFIED to `to`, and returns whether it did. The worker that
+ * owns the request withdraws it so, another worker takes it so. A single try from each state could miss
+ * both if the state changes in between. The hint bit is clear by then, so no later taker would find the
+ * request. */
 static bool move_waiting_request(struct shm_commit_request *request, uint32_t to)
 {
     uint32_t word = atomic_load(&request->word);
@@ -92,9 +93,9 @@ char *commit_request_body(const struct segment *segment, uint32_t slot)
     return get_request(segment, slot)->body;
 }
 
-/* A worker that finds the store's write lock held calls this after it has written its answers to the body:
- * from now on another worker may commit them. The bit is set after the word, so a worker that sees the bit
- * finds the request. */
+/* A worker that finds the store's write lock held calls this after it has written its answers (`bytes`
+ * long) to the request's body: from now on another worker may commit them. The bit is set after the
+ * word, so a worker that sees the bit finds the request. */
 void commit_request_submit(const struct segment *segment, uint32_t slot, uint32_t bytes)
 {
     struct shm_commit_request *request = get_request(segment, slot);
@@ -103,20 +104,21 @@ void commit_request_submit(const struct segment *segment, uint32_t slot, uint32_
     atomic_fetch_or(get_hint_word(segment, slot), UINT64_C(1) << slot % 64);
 }
 
-/* A worker that waits for its commit request calls this in each round: returns the request's state and,
- * once DONE, which answers were applied. Takes back a notification first, so that the worker tries the
- * write lock next. */
+/* Returns the state of a worker's commit request and, once it is DONE, which answers were applied (one
+ * bit each). The owner calls it in each round of its wait. It first takes back a notification, because
+ * the owner tries the write lock next, as the notification asks. */
 enum commit_request_state commit_request_poll(const struct segment *segment, uint32_t slot, uint32_t *result)
 {
     struct shm_commit_request *request = get_request(segment, slot);
-    move_word(request, NOTIFIED, make_word(COMMIT_REQUEST_WAITING, 0));
+    replace_word(request, NOTIFIED, make_word(COMMIT_REQUEST_WAITING, 0));
     uint32_t word = atomic_load(&request->word);
     *result = word >> 16;
     return get_state(word) == NOTIFIED ? COMMIT_REQUEST_WAITING : (enum commit_request_state)get_state(word);
 }
 
 /* Sleeps until the commit request of this worker may have changed, at most timeout_ns. A notification
- * since commit_request_poll has changed the word, so the wait ends at once. */
+ * since commit_request_poll has changed the word, so the sleep ends at once. The owner calls it after
+ * it has found the write lock held. */
 void commit_request_wait(const struct segment *segment, uint32_t slot, uint64_t timeout_ns)
 {
     struct shm_commit_request *request = get_request(segment, slot);
@@ -125,8 +127,8 @@ void commit_request_wait(const struct segment *segment, uint32_t slot, uint64_t 
         wake_wait(&request->word, word, timeout_ns);
 }
 
-/* A worker that got the write lock itself calls this to take back its commit request. Returns false if
- * another worker has taken it: then only that one may commit the answers. */
+/* Takes back a worker's commit request, when that worker has got the write lock itself. Returns false
+ * if another worker has taken the request: then only that one may commit the answers. */
 bool commit_request_withdraw(const struct segment *segment, uint32_t slot)
 {
     if (!move_waiting_request(get_request(segment, slot), COMMIT_REQUEST_NONE))
@@ -142,8 +144,9 @@ void commit_request_clear(const struct segment *segment, uint32_t slot)
 
 /* ---- the holder of the write lock ---- */
 
-/* A worker that holds the write lock takes the commit request of one slot and copies its body. Returns
- * false if it was withdrawn or taken, or if its owner has crashed. */
+/* Takes the commit request of one slot and copies its body. Returns false if the request was withdrawn
+ * or taken by another worker, or if its owner has crashed. The worker that holds the write lock runs it
+ * for each slot that may have a request. */
 static bool take_request(const struct segment *segment, uint32_t taker, uint32_t slot, char *body,
                          uint32_t *bytes)
 {
@@ -158,40 +161,42 @@ static bool take_request(const struct segment *segment, uint32_t taker, uint32_t
     return atomic_load(&request->word) == taken;
 }
 
-/* Finds the next slot, from `slot` up to but not including `end`, whose bit says that it may have a commit
- * request. Returns `end` if there is none. Any process that takes commit requests or notifies their
- * owners. */
-static uint32_t find_next_bit(const struct segment *segment, uint32_t slot, uint32_t end)
+/* Returns the next slot, from `slot` up to but not including `end_slot`, whose hint bit says that it
+ * may have a commit request; `end_slot` if there is none. find_next_requester calls it, in any process
+ * that takes commit requests or notifies their owners. */
+static uint32_t find_next_slot_with_bit(const struct segment *segment, uint32_t slot, uint32_t end_slot)
 {
-    while (slot < end) {
+    while (slot < end_slot) {
         uint64_t bits = atomic_load(get_hint_word(segment, slot)) >> slot % 64;
         if (bits != 0) {
             slot += (uint32_t)__builtin_ctzll(bits);
-            return slot < end ? slot : end;
+            return slot < end_slot ? slot : end_slot;
         }
         slot = (slot / 64 + 1) * 64;
     }
-    return end;
+    return end_slot;
 }
 
-/* Finds the next slot that may have a commit request, going round from the slot after `from`. *step counts
- * from 1 and keeps the place between calls. Workers call it to take requests or to notify one. */
+/* Finds the next slot that may have a commit request. It visits all other slots once, from the one
+ * after `from` on and around the end. *step says how far it has come: 1 for the first call, then as the
+ * last call left it. Returns false after the last slot. Workers take requests or notify their owners
+ * with it. */
 static bool find_next_requester(const struct segment *segment, uint32_t from, uint32_t *step, uint32_t *slot)
 {
-    uint32_t count = segment->header->slot_count;
-    while (*step < count) {
-        uint32_t begin = (from + *step) % count, end = begin > from ? count : from;
-        *slot = find_next_bit(segment, begin, end);
-        *step += *slot - begin + (*slot < end);
-        if (*slot < end)
+    uint32_t slot_count = segment->header->slot_count;
+    while (*step < slot_count) {
+        uint32_t begin_slot = (from + *step) % slot_count, end_slot = begin_slot > from ? slot_count : from;
+        *slot = find_next_slot_with_bit(segment, begin_slot, end_slot);
+        *step += *slot - begin_slot + (*slot < end_slot);
+        if (*slot < end_slot)
             return true;
     }
     return false;
 }
 
-/* The worker that holds the store's write lock calls this, again and again, to collect the answers of
- * other workers into its own transaction. Returns false when no request is left. The bit is cleared before
- * the word is read, so a request submitted later sets it again. */
+/* The worker that holds the store's write lock calls this until it returns false (no request is left):
+ * it collects the answers of other workers into its own transaction. The bit is cleared before the word
+ * is read, so a request submitted later sets it again. */
 bool commit_request_take(const struct segment *segment, uint32_t taker, uint32_t *step, uint32_t *slot,
                          char *body, uint32_t *bytes)
 {
@@ -203,26 +208,28 @@ bool commit_request_take(const struct segment *segment, uint32_t taker, uint32_t
     return false;
 }
 
-/* The worker that took a commit request calls this after its transaction: publishes the result and wakes
- * the owner. Changes nothing if the request is no longer its own, because the supervisor has recovered it. */
+/* The worker that took a commit request calls this after its transaction: it publishes the result and
+ * wakes the owner. Does nothing if the supervisor has recovered the request meanwhile, because that
+ * belongs to another process then. */
 void commit_request_complete(const struct segment *segment, uint32_t taker, uint32_t slot,
                              enum commit_request_state state, uint32_t result)
 {
     struct shm_commit_request *request = get_request(segment, slot);
-    if (move_word(request, make_word(COMMIT_REQUEST_TAKEN, taker), make_word(state, result)))
+    if (replace_word(request, make_word(COMMIT_REQUEST_TAKEN, taker), make_word(state, result)))
         wake_word(&request->word);
 }
 
 /* ---- a process that has released the write lock ---- */
 
-/* A process that has released the store's write lock calls this: wakes one worker that waits with a commit
- * request, so that it tries the lock. One is enough, because it takes the requests of all others. */
+/* Wakes one worker that waits with a commit request, so that it tries the write lock. One is enough,
+ * because it takes the requests of all others. Every process that writes to the store calls it when it
+ * has released the write lock; `from` is its own slot. */
 void commit_request_notify(const struct segment *segment, uint32_t from)
 {
     uint32_t slot;
     for (uint32_t step = 1; find_next_requester(segment, from, &step, &slot);) {
         struct shm_commit_request *request = get_request(segment, slot);
-        bool notified = move_word(request, make_word(COMMIT_REQUEST_WAITING, 0), NOTIFIED);
+        bool notified = replace_word(request, make_word(COMMIT_REQUEST_WAITING, 0), NOTIFIED);
         if (notified)
             wake_word(&request->word);
         if (notified ||
@@ -233,16 +240,16 @@ void commit_request_notify(const struct segment *segment, uint32_t from)
 
 /* ---- the supervisor ---- */
 
-/* The supervisor calls this after a process has exited: drops the process's own commit request, and marks
- * those it had taken as LOST, so that their owners commit again. Without it these workers would wait for
- * ever. */
+/* The supervisor calls this after a process has exited: it drops the commit request of that process,
+ * and marks those that the process had taken as LOST, so that their owners commit again. Without it
+ * these workers would wait for ever. */
 void commit_request_recover(const struct segment *segment, uint32_t slot)
 {
     clear_hint_bit(segment, slot);
     atomic_store(&get_request(segment, slot)->word, COMMIT_REQUEST_NONE);
     for (uint32_t other = 0; other < segment->header->slot_count; other++) {
         struct shm_commit_request *request = get_request(segment, other);
-        if (move_word(request, make_word(COMMIT_REQUEST_TAKEN, slot), COMMIT_REQUEST_LOST))
+        if (replace_word(request, make_word(COMMIT_REQUEST_TAKEN, slot), COMMIT_REQUEST_LOST))
             wake_word(&request->word);
     }
 }

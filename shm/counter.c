@@ -11,8 +11,8 @@
  */
 #include "shm/counter.h"
 
-/* Returns the bucket of a latency histogram that counts this value (microseconds). A worker calls it for
- * each call of its stage; values too large go to the last bucket. */
+/* Returns the bucket of a latency histogram that counts this value (microseconds). A worker looks it up
+ * for each call of its stage; values that are too large go to the last bucket. */
 uint32_t histogram_bucket(uint64_t value)
 {
     if (value < 8)
@@ -47,11 +47,12 @@ void histogram_merge(uint64_t sums[SHM_HISTOGRAM_BUCKETS], const struct shm_hist
         sums[i] += atomic_load_explicit(&histogram->buckets[i], memory_order_relaxed);
 }
 
-/* Returns the value below which `permille` of the counted latencies lie, 0 if none were counted.
- * `eventpipe status` calls it for the median and the 99th percentile of each stage. */
+/* Returns the latency (in microseconds) below which `permille` thousandths of the counted latencies
+ * lie, 0 if none were counted. `eventpipe status` calls it for the median (500) and the 99th percentile
+ * (990) of each stage. */
 uint64_t histogram_quantile(const uint64_t sums[SHM_HISTOGRAM_BUCKETS], uint32_t permille)
 {
-    uint64_t total = 0, below = 0;
+    uint64_t total = 0, counted_so_far = 0;
     for (uint32_t i = 0; i < SHM_HISTOGRAM_BUCKETS; i++)
         total += sums[i];
     if (total == 0)
@@ -63,7 +64,7 @@ uint64_t histogram_quantile(const uint64_t sums[SHM_HISTOGRAM_BUCKETS], uint32_t
     if (rank == 0)
         rank = 1;
     uint32_t bucket = 0;
-    while (bucket < SHM_HISTOGRAM_BUCKETS - 1 && (below += sums[bucket]) < rank)
+    while (bucket < SHM_HISTOGRAM_BUCKETS - 1 && (counted_so_far += sums[bucket]) < rank)
         bucket++;
     return histogram_value(bucket);
 }

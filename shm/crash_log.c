@@ -22,9 +22,9 @@ static struct shm_crashes *crash_log_of(const struct segment *segment)
     return (struct shm_crashes *)(void *)((char *)segment->header + segment->header->crash_offset);
 }
 
-/* The supervisor calls this after each crash of a process: adds one record to the crash log in shared
- * memory, in place of the oldest if it is full. The keeper stores it from there. The order of the writes
- * lets a reader tell a whole record from a half-written one. */
+/* Adds one record to the crash log in shared memory, in place of the oldest if the log is full. The
+ * supervisor calls it after each crash of a process; the keeper stores the record from there. The order
+ * of the writes lets a reader tell a whole record from a half-written one. */
 void crash_log_add(const struct segment *segment, const struct crash_record *crash)
 {
     struct shm_crashes *crashes = crash_log_of(segment);
@@ -54,9 +54,9 @@ uint64_t crash_log_stored_end(const struct segment *segment)
     return atomic_load_explicit(&crash_log_of(segment)->stored, memory_order_acquire) + 1;
 }
 
-/* Returns the number of the oldest crash record that is not stored yet and is still in the crash log. The
- * keeper begins to store there, `eventpipe crashes` begins to read there, and so does the next supervisor
- * after a killed one. */
+/* Returns the number of the oldest crash record that is in the crash log and not yet in the store. The
+ * keeper stores the records from there on, `eventpipe crashes` shows them, and the next supervisor
+ * takes them over from a killed one. */
 uint64_t crash_log_first(const struct segment *segment)
 {
     uint64_t end = crash_log_end(segment);
@@ -67,13 +67,13 @@ uint64_t crash_log_first(const struct segment *segment)
     return first < oldest ? oldest : first;
 }
 
-static void end_text(char *text, size_t size)
+static void terminate_text(char *text, size_t size)
 {
     text[size - 1] = '\0';
 }
 
-/* Copies one crash record out of the crash log. Returns false if another crash has replaced it meanwhile
- * or it was never complete. The keeper, `eventpipe crashes` and a starting supervisor call it. */
+/* Copies one crash record out of the crash log. Returns false if a later crash has replaced it, or if
+ * it was never complete. The keeper, `eventpipe crashes` and a starting supervisor call it. */
 bool crash_log_read(const struct segment *segment, uint64_t number, struct crash_record *out)
 {
     const struct shm_crash_entry *record = &crash_log_of(segment)->records[number % SHM_CRASHES];
@@ -87,18 +87,18 @@ bool crash_log_read(const struct segment *segment, uint64_t number, struct crash
     if (atomic_load_explicit(&record->number, memory_order_relaxed) != number)
         return false;
     memcpy(out, words, sizeof words);
-    end_text(out->kind, sizeof out->kind);
-    end_text(out->cause, sizeof out->cause);
-    end_text(out->process, sizeof out->process);
-    end_text(out->source, sizeof out->source);
-    end_text(out->stage, sizeof out->stage);
-    end_text(out->uid, sizeof out->uid);
-    end_text(out->how, sizeof out->how);
-    end_text(out->last_output, sizeof out->last_output);
+    terminate_text(out->kind, sizeof out->kind);
+    terminate_text(out->cause, sizeof out->cause);
+    terminate_text(out->process, sizeof out->process);
+    terminate_text(out->source, sizeof out->source);
+    terminate_text(out->stage, sizeof out->stage);
+    terminate_text(out->uid, sizeof out->uid);
+    terminate_text(out->how, sizeof out->how);
+    terminate_text(out->last_output, sizeof out->last_output);
     return true;
 }
 
-void crash_log_stored(const struct segment *segment, uint64_t end)
+void crash_log_set_stored_end(const struct segment *segment, uint64_t end)
 {
     /* Release: readers that no longer look here find them in the store. */
     atomic_store_explicit(&crash_log_of(segment)->stored, end - 1, memory_order_release);

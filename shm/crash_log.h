@@ -17,6 +17,6 @@ uint64_t crash_log_end(const struct segment *segment);
  * complete. */
 bool crash_log_read(const struct segment *segment, uint64_t number, struct crash_record *out);
 /* Keeper: all below `end` are stored. */
-void crash_log_stored(const struct segment *segment, uint64_t end);
+void crash_log_set_stored_end(const struct segment *segment, uint64_t end);
 
 #endif

@@ -36,7 +36,7 @@ static uint32_t ring_cycle(const struct shm_ring *ring, uint64_t position)
     return (uint32_t)(position >> __builtin_ctz(ring->size));
 }
 
-static uint64_t word_empty(uint32_t cycle)
+static uint64_t make_empty_word(uint32_t cycle)
 {
     return (uint64_t)cycle << 32;
 }
@@ -67,8 +67,8 @@ static void hint_forward(_Atomic uint64_t *hint, uint64_t position)
                                             memory_order_relaxed);
 }
 
-/* Whether a position's entry was popped. seq_cst: wake_room's argument needs these loads in one order with
- * the pops (wake.c). */
+/* Whether a position's entry was popped. seq_cst: wake_waiters_for_room relies on these loads being in one
+ * order with the pops (wake.c). */
 static bool is_popped(const struct shm_ring *ring, uint64_t position)
 {
     uint64_t word = atomic_load_explicit(ring_word(ring, position), memory_order_seq_cst);
@@ -80,8 +80,8 @@ static bool is_popped(const struct shm_ring *ring, uint64_t position)
 static bool is_pushed(const struct shm_ring *ring, uint64_t position)
 {
     uint64_t word = atomic_load_explicit(ring_word(ring, position), memory_order_seq_cst);
-    int32_t ahead = (int32_t)(word_cycle(word) - ring_cycle(ring, position));
-    return ahead > 0 || (ahead == 0 && word_entry(word) != 0);
+    int32_t cycles_ahead = (int32_t)(word_cycle(word) - ring_cycle(ring, position));
+    return cycles_ahead > 0 || (cycles_ahead == 0 && word_entry(word) != 0);
 }
 
 /*
@@ -89,12 +89,12 @@ static bool is_pushed(const struct shm_ring *ring, uint64_t position)
  * process that counts a ring's entries calls it.
  *
  * It is exact at the instant of the last load, because the position before it was done. From a hint that
- * stands still this is one step, the cost of a kill. From a hint that moves it may take more steps, and after
- * a whole round it begins again. A hint that stands still with a whole round done behind it means that the
- * memory is corrupt; the walk must still end.
+ * stands still this takes at most one step more, the cost of a kill. While other processes move the hint, it
+ * may take more steps, and after a whole round it starts from the new hint. If a whole round is done and the
+ * hint has not moved, the memory is corrupt; the search must still end.
  */
-static uint64_t find_first_not(const struct shm_ring *ring, const _Atomic uint64_t *hint,
-                               bool (*is_done)(const struct shm_ring *ring, uint64_t position))
+static uint64_t find_first_not_done(const struct shm_ring *ring, const _Atomic uint64_t *hint,
+                                    bool (*is_done)(const struct shm_ring *ring, uint64_t position))
 {
     for (;;) {
         uint64_t from = hint_load(hint);
@@ -108,8 +108,8 @@ static uint64_t find_first_not(const struct shm_ring *ring, const _Atomic uint64
 
 /*
  * Puts a ticket, which stands for one event, into a stage's ring. A producer and the workers of the stage
- * before push when they pass an event on, the supervisor when it puts back a ticket that fell out. Returns
- * RING_OK or RING_FULL.
+ * before call it when they pass an event on, the supervisor when it puts back a ticket that is in no ring.
+ * Returns RING_OK or RING_FULL.
  *
  * Full is decided by the word itself: an entry of the round before still stands in it, so `size` entries
  * wait. An empty word of this cycle means that the entry of the round before was popped, so there is room.
@@ -128,16 +128,17 @@ enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring,
         _Atomic uint64_t *word = ring_word(ring, tail);
         /* seq_cst: it may decide that the ring is full, so it must stand in one order with the pops
          * (wake.c). */
-        uint64_t seen = atomic_load_explicit(word, memory_order_seq_cst);
-        if ((int32_t)(word_cycle(seen) - cycle) < 0)
+        uint64_t current_word = atomic_load_explicit(word, memory_order_seq_cst);
+        if ((int32_t)(word_cycle(current_word) - cycle) < 0)
             return RING_FULL;
-        if (seen != word_empty(cycle)) {
+        if (current_word != make_empty_word(cycle)) {
             hint_forward(&ring->tail, tail);
             continue;
         }
-        /* seq_cst: release, so that the popper sees what stands behind the ticket; and in one order with the
+        /* seq_cst: release, so that the popper sees what the ticket refers to; and in one order with the
          * wake words, so that a worker about to sleep sees the entry or is seen sleeping (wake.c). */
-        if (atomic_compare_exchange_strong_explicit(word, &seen, word_empty(cycle) | (ticket + 1),
+        if (atomic_compare_exchange_strong_explicit(word, &current_word,
+                                                    make_empty_word(cycle) | (ticket + 1),
                                                     memory_order_seq_cst, memory_order_relaxed)) {
             hint_forward(&ring->tail, tail);
             return RING_OK;
@@ -161,19 +162,19 @@ enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, 
         _Atomic uint64_t *word = ring_word(ring, head);
         /* seq_cst: this load decides that the ring is empty, so it must stand in one order with the wake word
          * that the caller set before, and with the pushes (wake.c). */
-        uint64_t seen = atomic_load_explicit(word, memory_order_seq_cst);
-        if (word_cycle(seen) != cycle) {
+        uint64_t current_word = atomic_load_explicit(word, memory_order_seq_cst);
+        if (word_cycle(current_word) != cycle) {
             hint_forward(&ring->head, head);
             continue;
         }
-        if (word_entry(seen) == 0)
+        if (word_entry(current_word) == 0)
             return RING_EMPTY;
         /* seq_cst: acquire, to see what the pusher did before; release, so that a push that reuses the
-         * word comes after; and in one order with space_wanted (wake_room). */
-        if (atomic_compare_exchange_strong_explicit(word, &seen, word_empty(cycle + 1), memory_order_seq_cst,
-                                                    memory_order_relaxed)) {
+         * word comes after; and in one order with space_wanted (wake_waiters_for_room). */
+        if (atomic_compare_exchange_strong_explicit(word, &current_word, make_empty_word(cycle + 1),
+                                                    memory_order_seq_cst, memory_order_relaxed)) {
             hint_forward(&ring->head, head);
-            *ticket = word_entry(seen) - 1;
+            *ticket = word_entry(current_word) - 1;
             return RING_OK;
         }
     }
@@ -183,8 +184,8 @@ enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, 
  * big. So "no room" is true at the instant of the second load. */
 uint32_t ring_count(const struct shm_ring *ring)
 {
-    uint64_t tail = find_first_not(ring, &ring->tail, is_pushed);
-    int64_t count = (int64_t)(tail - find_first_not(ring, &ring->head, is_popped));
+    uint64_t tail = find_first_not_done(ring, &ring->tail, is_pushed);
+    int64_t count = (int64_t)(tail - find_first_not_done(ring, &ring->head, is_popped));
     return count > 0 ? (uint32_t)count : 0;
 }
 
@@ -193,9 +194,9 @@ bool ring_has_room(const struct shm_ring *ring)
     return ring_count(ring) < ring->limit;
 }
 
-/* Calls on_ticket for each ticket that waits in a stage's ring. The supervisor uses it after a crash, to
- * find events that are in no ring. An entry never moves from its word, so one pass sees each entry that
- * stays. */
+/* Calls on_ticket for each ticket that waits in a stage's ring. The supervisor uses it after a crash,
+ * to find waiting events that are in no ring. An entry never moves from its word, so one pass sees each
+ * entry that stays in the ring. */
 void ring_each(const struct segment *segment, const struct shm_ring *ring,
                void (*on_ticket)(uint32_t ticket, void *user), void *user)
 {

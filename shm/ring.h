@@ -7,7 +7,7 @@
 
 enum ring_answer { RING_OK = 0, RING_FULL = 1, RING_EMPTY = 2 };
 
-/* Puts a ticket in; ticket_pass and ticket_requeue_lost call it. RING_FULL: no word is free. It does not
+/* Puts a ticket in; ticket_pass_on and ticket_requeue_lost call it. RING_FULL: no word is free. It does not
  * look at the limit: a process holds itself back (ring_has_room) before it takes an event, never when it
  * passes one on. */
 enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket);

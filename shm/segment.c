@@ -34,28 +34,29 @@ int segment_name_check(const char *instance)
     return strlen(instance) < SHM_NAME_BYTES ? 0 : -ENAMETOOLONG;
 }
 
-static bool part_is_inside(const struct shm_header *header, uint64_t offset, uint64_t count, uint64_t each)
+static bool is_part_inside(const struct shm_header *header, uint64_t offset, uint64_t count,
+                           uint64_t entry_bytes)
 {
-    /* Counts are 32 bits and `each` is small: the product does not overflow. */
+    /* Counts are 32 bits and `entry_bytes` is small: the product does not overflow. */
     return offset >= sizeof *header && offset % SHM_LINE == 0 && offset <= header->size_bytes &&
-           count * each <= header->size_bytes - offset;
+           count * entry_bytes <= header->size_bytes - offset;
 }
 
-/* Whether all parts that the header of a shared memory segment names lie within it, and its texts are
- * terminated. A damaged segment must not make a reader read elsewhere. Runs in the command line and in a
- * starting supervisor, when they attach a segment. */
-static bool header_parts_are_inside(const struct shm_header *header)
+/* Whether all parts that the header of a segment names lie within the segment, and its texts are
+ * terminated. A damaged segment must not make a reader read elsewhere. The command line and a starting
+ * supervisor check this when they attach a segment. */
+static bool are_header_parts_inside(const struct shm_header *header)
 {
-    return part_is_inside(header, header->source_offset, header->source_count, sizeof(struct shm_source)) &&
-           part_is_inside(header, header->stage_offset, header->stage_count, sizeof(struct shm_stage)) &&
-           part_is_inside(header, header->slot_offset, header->slot_count, sizeof(struct shm_slot)) &&
-           part_is_inside(header, header->ticket_offset, header->ticket_count, sizeof(struct shm_ticket)) &&
-           part_is_inside(header, header->cause_offset, header->ticket_count, sizeof(struct shm_cause)) &&
-           part_is_inside(header, header->ring_offset, 0, 1) &&
-           part_is_inside(header, header->crash_offset, 1, sizeof(struct shm_crashes)) &&
-           part_is_inside(header, header->commit_request_bits_offset, (header->slot_count + 63) / 64,
+    return is_part_inside(header, header->source_offset, header->source_count, sizeof(struct shm_source)) &&
+           is_part_inside(header, header->stage_offset, header->stage_count, sizeof(struct shm_stage)) &&
+           is_part_inside(header, header->slot_offset, header->slot_count, sizeof(struct shm_slot)) &&
+           is_part_inside(header, header->ticket_offset, header->ticket_count, sizeof(struct shm_ticket)) &&
+           is_part_inside(header, header->cause_offset, header->ticket_count, sizeof(struct shm_cause)) &&
+           is_part_inside(header, header->ring_offset, 0, 1) &&
+           is_part_inside(header, header->crash_offset, 1, sizeof(struct shm_crashes)) &&
+           is_part_inside(header, header->commit_request_bits_offset, (header->slot_count + 63) / 64,
                           sizeof(uint64_t)) &&
-           part_is_inside(header, header->commit_request_offset, header->slot_count,
+           is_part_inside(header, header->commit_request_offset, header->slot_count,
                           sizeof(struct shm_commit_request)) &&
            header->keeper_slot < header->slot_count &&
            memchr(header->instance, '\0', sizeof header->instance) != NULL &&
@@ -63,47 +64,50 @@ static bool header_parts_are_inside(const struct shm_header *header)
            memchr(header->store_url, '\0', sizeof header->store_url) != NULL;
 }
 
-static bool range_is_inside(uint32_t first, uint32_t count, uint32_t all)
+static bool is_range_inside(uint32_t first, uint32_t count, uint32_t all)
 {
     return first <= all && count <= all - first;
 }
 
 /* Whether the words of a stage's ring lie within the mapped segment and their number is a power of two.
- * Runs in the command line and in a starting supervisor, when they attach a segment. */
-static bool ring_is_inside(const struct segment *segment, const struct shm_ring *ring)
+ * The command line and a starting supervisor check this when they attach a segment; otherwise a damaged
+ * one could crash them. */
+static bool is_ring_inside(const struct segment *segment, const struct shm_ring *ring)
 {
-    uint64_t own = (uint64_t)((const char *)ring - (const char *)segment->header);
-    uint64_t rest = segment->size_bytes - own;
+    uint64_t ring_offset = (uint64_t)((const char *)ring - (const char *)segment->header);
+    uint64_t bytes_after_ring = segment->size_bytes - ring_offset;
     return ring->size >= 2 && (ring->size & (ring->size - 1)) == 0 &&
-           ring->words_offset % sizeof(uint64_t) == 0 && ring->words_offset <= rest &&
-           ring->size * sizeof(uint64_t) <= rest - ring->words_offset;
+           ring->words_offset % sizeof(uint64_t) == 0 && ring->words_offset <= bytes_after_ring &&
+           ring->size * sizeof(uint64_t) <= bytes_after_ring - ring->words_offset;
 }
 
-/* Whether a stage in a shared memory segment refers only to sources, slots and ring words that exist
- * there. Runs in the command line and in a starting supervisor, when they attach a segment. */
-static bool stage_is_valid(const struct segment *segment, const struct shm_stage *stage)
+/* Whether a stage in a segment refers only to a source, slots and ring words that exist there, and its
+ * texts are terminated. The command line and a starting supervisor check this when they attach a
+ * segment. */
+static bool is_stage_valid(const struct segment *segment, const struct shm_stage *stage)
 {
     const struct shm_header *header = segment->header;
     return stage->source < header->source_count &&
-           range_is_inside(stage->first_slot, stage->concurrency, header->slot_count) &&
+           is_range_inside(stage->first_slot, stage->concurrency, header->slot_count) &&
            memchr(stage->name, '\0', sizeof stage->name) != NULL &&
-           memchr(stage->type, '\0', sizeof stage->type) != NULL && ring_is_inside(segment, &stage->ring);
+           memchr(stage->type, '\0', sizeof stage->type) != NULL && is_ring_inside(segment, &stage->ring);
 }
 
-/* Whether a source in a shared memory segment refers only to stages, tickets and slots that exist there.
- * Runs in the command line and in a starting supervisor, when they attach a segment. */
-static bool source_is_valid(const struct shm_header *header, const struct shm_source *source)
+/* Whether a source in a segment refers only to stages, tickets and slots that exist there, and its
+ * texts are terminated. The command line and a starting supervisor check this when they attach a
+ * segment. */
+static bool is_source_valid(const struct shm_header *header, const struct shm_source *source)
 {
-    return range_is_inside(source->first_stage, source->stage_count, header->stage_count) &&
-           range_is_inside(source->first_ticket, source->ticket_count, header->ticket_count) &&
+    return is_range_inside(source->first_stage, source->stage_count, header->stage_count) &&
+           is_range_inside(source->first_ticket, source->ticket_count, header->ticket_count) &&
            source->producer_slot < header->slot_count &&
            memchr(source->id, '\0', sizeof source->id) != NULL &&
            memchr(source->type, '\0', sizeof source->type) != NULL;
 }
 
-/* Checks a shared memory segment that was just mapped: is it one, is it complete, and does it have this
- * program's layout? Returns 0, -EAGAIN (not ready yet), -EPROTO (another layout) or -EBADMSG (damaged).
- * Runs in the command line and in a starting supervisor, when they attach a segment. */
+/* Checks a shared memory segment that was just mapped. Returns 0, -EAGAIN (its creator has not
+ * completed it yet), -EPROTO (the layout of another version) or -EBADMSG (damaged, or no segment). The
+ * command line and a starting supervisor run it when they attach a segment. */
 static int check_mapping(const struct segment *segment)
 {
     const struct shm_header *header = segment->header;
@@ -116,21 +120,21 @@ static int check_mapping(const struct segment *segment)
         return -EPROTO;
     if (ready != 1)
         return -EAGAIN;
-    if (header->size_bytes != segment->size_bytes || !header_parts_are_inside(header))
+    if (header->size_bytes != segment->size_bytes || !are_header_parts_inside(header))
         return -EBADMSG;
     for (uint32_t i = 0; i < header->source_count; i++)
-        if (!source_is_valid(header, segment_source(segment, i)))
+        if (!is_source_valid(header, segment_source(segment, i)))
             return -EBADMSG;
     for (uint32_t i = 0; i < header->stage_count; i++)
-        if (!stage_is_valid(segment, segment_stage(segment, i)))
+        if (!is_stage_valid(segment, segment_stage(segment, i)))
             return -EBADMSG;
     return 0;
 }
 
-/* Maps an opened shared memory object read-only and checks it. Returns 0 or a negative errno;
- * segment_attach unmaps it on an error. Runs in the command line and in a starting supervisor, when they
- * attach a segment. */
-static int map_object(int fd, struct segment *segment)
+/* Maps an opened shared memory object read-only and checks that it is a segment. Returns 0 or a
+ * negative errno; on an error its caller, segment_attach, unmaps it. The command line and a starting
+ * supervisor run it. */
+static int map_shared_memory(int fd, struct segment *segment)
 {
     struct stat status;
     if (fstat(fd, &status) != 0)
@@ -145,9 +149,9 @@ static int map_object(int fd, struct segment *segment)
     return check_mapping(segment);
 }
 
-/* Maps the segment of a running instance read-only. The command line calls it to read an instance's state,
- * a starting supervisor to find another one of its name or the crash records of a killed one. Returns 0 or
- * a negative errno, see segment.h. */
+/* Maps the segment of an instance read-only. The command line calls it to read the instance's state; a
+ * starting supervisor, to see whether its name is taken and to read the crash records of a killed
+ * supervisor. Returns 0 or a negative errno (segment.h lists them). */
 int segment_attach(const char *instance, struct segment *out)
 {
     int error = segment_name_check(instance);
@@ -158,7 +162,7 @@ int segment_attach(const char *instance, struct segment *out)
     struct segment segment = {.fd = shm_open(name, O_RDONLY, 0)};
     if (segment.fd < 0)
         return -errno;
-    error = map_object(segment.fd, &segment);
+    error = map_shared_memory(segment.fd, &segment);
     if (error == 0)
         *out = segment;
     else
@@ -185,33 +189,34 @@ bool segment_owner_lives(const struct segment *segment)
     return false;
 }
 
-/* Returns the process that holds the flock on a segment's object, 0 if it is not known. A line of
- * /proc/locks is "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF". Called by a starting supervisor,
- * to name the other one in its message. */
+/* Returns the process ID of the supervisor that holds the flock on this shared memory object, 0 if it
+ * is not known. A starting supervisor names it in its message. A line of /proc/locks is "1: FLOCK
+ * ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF". */
 static int find_lock_holder(int fd)
 {
     struct stat status;
-    FILE *file = fstat(fd, &status) == 0 ? fopen("/proc/locks", "re") : NULL;
+    FILE *locks_file = fstat(fd, &status) == 0 ? fopen("/proc/locks", "re") : NULL;
     char line[256];
-    int holder = 0;
-    while (file != NULL && holder == 0 && fgets(line, sizeof line, file) != NULL) {
-        int pid;
+    int holder_pid = 0;
+    while (locks_file != NULL && holder_pid == 0 && fgets(line, sizeof line, locks_file) != NULL) {
+        int lock_pid;
         unsigned device_major, device_minor;
         unsigned long long inode;
-        if (sscanf(line, "%*s FLOCK %*s WRITE %d %x:%x:%llu", &pid, &device_major, &device_minor, &inode) ==
-                4 &&
+        if (sscanf(line, "%*s FLOCK %*s WRITE %d %x:%x:%llu", &lock_pid, &device_major, &device_minor,
+                   &inode) == 4 &&
             inode == status.st_ino && device_major == major(status.st_dev) &&
             device_minor == minor(status.st_dev))
-            holder = pid;
+            holder_pid = lock_pid;
     }
-    if (file != NULL)
-        fclose(file);
-    return holder;
+    if (locks_file != NULL)
+        fclose(locks_file);
+    return holder_pid;
 }
 
-/* Whether a running supervisor of any version owns the segment of this name, and which process it is. A
- * starting supervisor calls it when it cannot read the segment. Reads only the lock, never the content. */
-bool segment_held(const char *instance, int *pid)
+/* Whether a running supervisor, of any version, owns the segment of this name; *pid becomes its process
+ * ID, or 0 if that is not known. A starting supervisor calls it when it cannot read the segment. Reads
+ * only the lock, never the content. */
+bool segment_is_held(const char *instance, int *pid)
 {
     *pid = 0;
     if (segment_name_check(instance) != 0)
@@ -222,15 +227,15 @@ bool segment_held(const char *instance, int *pid)
     if (fd < 0)
         return false;
     const struct segment segment = {.fd = fd};
-    bool held = segment_owner_lives(&segment);
-    if (held)
+    bool is_held = segment_owner_lives(&segment);
+    if (is_held)
         *pid = find_lock_holder(fd);
     close(fd);
-    return held;
+    return is_held;
 }
 
-/* Unmaps a shared memory segment and closes its descriptor; the object stays. The command line and the
- * supervisor call it. */
+/* Unmaps a shared memory segment and closes its descriptor. The segment stays for other processes,
+ * until segment_unlink. The command line and the supervisor call it. */
 void segment_close(struct segment *segment)
 {
     if (segment->header != NULL)
@@ -240,8 +245,8 @@ void segment_close(struct segment *segment)
     *segment = (struct segment){.fd = -1};
 }
 
-/* Removes the shared memory segment of this name; returns 0 also if there is none. The supervisor calls it
- * at the end of its instance. */
+/* Removes the shared memory segment of this instance name. Returns 0, also if there is none, or a
+ * negative errno. The supervisor calls it at its end; processes that have it mapped may go on. */
 int segment_unlink(const char *instance)
 {
     int error = segment_name_check(instance);

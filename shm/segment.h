@@ -70,7 +70,7 @@ bool segment_owner_lives(const struct segment *segment);
  * another layout or an unfinished segment cannot be read. *pid: its process as /proc/locks has it, 0 = not
  * known.
  */
-bool segment_held(const char *instance, int *pid);
+bool segment_is_held(const char *instance, int *pid);
 
 void segment_close(struct segment *segment); /* unmaps; the object stays */
 int segment_unlink(const char *instance);    /* 0 also when there is none */

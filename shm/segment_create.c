@@ -33,7 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LOCK_TRIES 50
+#define LOCK_ATTEMPTS 50
 #define LOCK_PAUSE_NS 20000000L
 #define STAGES_MAX 4095u  /* of a source: a ticket's word has 12 bits for the stage */
 #define SLOTS_MAX 65534u  /* of an instance: it has 16 bits for the slot, and SHM_NO_SLOT is one of them */
@@ -44,15 +44,15 @@
               * looks at every ticket, and each stage's ring takes 8 bytes for each of them */
 
 /* The counts and offsets of a plan. */
-struct measure {
+struct layout {
     uint32_t stages, slots, tickets;
     uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, crash_offset,
         commit_request_bits_offset, commit_request_offset, size_bytes;
 };
 
-/* Returns how many tickets a source with these stages gets, that is, how many of its events may be in
- * flight: what the stages' rings and the workers' batches hold, within limits. The supervisor calls it
- * when it plans the shared memory. */
+/* Returns how many events of a source with these stages may be in flight, each with a ticket: as many
+ * as the stages' rings and the workers' batches hold, within TICKETS_MIN and TICKETS_MAX. The
+ * supervisor calls it when it plans the shared memory. */
 uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count)
 {
     uint64_t tickets = 0;
@@ -69,9 +69,10 @@ static uint32_t count_source_tickets(const struct segment_source_plan *source)
                                      : segment_tickets_for(source->stages, source->stage_count);
 }
 
-/* Returns how many words the ring of a stage gets in the shared memory segment. The supervisor calls it
- * when it creates the segment. Every ticket of a source fits into each of its rings, with one stale copy
- * of each, such as recoveries leave there. More copies are possible and very unlikely (ticket_pass). */
+/* Returns how many words the ring of a stage gets, for a source with so many tickets: a power of two
+ * with room for every ticket and for a stale copy of each, which recoveries leave there. More copies
+ * are possible but very unlikely (ticket_pass_on). The supervisor calls it when it creates the segment.
+ * */
 static uint32_t choose_ring_size(uint32_t tickets)
 {
     uint32_t size = 2;
@@ -87,8 +88,8 @@ static int check_name(const char *name)
     return strlen(name) < SHM_NAME_BYTES ? 0 : -ENAMETOOLONG;
 }
 
-/* Checks the plan of one source and its stages before the supervisor creates the segment: names, counts,
- * limits. Returns 0 or a negative errno. */
+/* Checks the names, counts and limits of one source and its stages, before the supervisor creates the
+ * segment. Returns 0, -EINVAL (a name or type is missing, a count is 0), -ENAMETOOLONG or -E2BIG. */
 static int check_source_plan(const struct segment_source_plan *source)
 {
     int error = check_name(source->id);
@@ -108,19 +109,19 @@ static int check_source_plan(const struct segment_source_plan *source)
     return 0;
 }
 
-static uint64_t reserve_space(uint64_t *end, uint64_t count, uint64_t each)
+static uint64_t reserve_space(uint64_t *end_offset, uint64_t count, uint64_t entry_bytes)
 {
-    uint64_t offset = *end;
-    *end = (offset + count * each + SHM_LINE - 1) / SHM_LINE * SHM_LINE;
+    uint64_t offset = *end_offset;
+    *end_offset = (offset + count * entry_bytes + SHM_LINE - 1) / SHM_LINE * SHM_LINE;
     return offset;
 }
 
 /* Computes the counts, the offset of each part and the size of the shared memory segment from its plan.
- * The supervisor calls it first when it creates the segment. Returns 0 or a negative errno if the plan is
- * not valid. */
-static int measure_plan(const struct segment_plan *plan, struct measure *measure)
+ * The supervisor calls it first when it creates the segment. Returns 0, or a negative errno if the plan
+ * is not valid. */
+static int compute_layout(const struct segment_plan *plan, struct layout *layout)
 {
-    uint64_t slots = 1, stages = 0, tickets = 0, words = 0; /* one slot for the keeper */
+    uint64_t slots = 1, stages = 0, tickets = 0, ring_words = 0; /* one slot for the keeper */
     int error = segment_name_check(plan->instance);
     for (uint32_t i = 0; error == 0 && i < plan->source_count; i++) {
         const struct segment_source_plan *source = &plan->sources[i];
@@ -131,26 +132,26 @@ static int measure_plan(const struct segment_plan *plan, struct measure *measure
             slots += source->stages[s].concurrency;
         stages += source->stage_count;
         tickets += count_source_tickets(source);
-        words += (uint64_t)source->stage_count * choose_ring_size(count_source_tickets(source));
+        ring_words += (uint64_t)source->stage_count * choose_ring_size(count_source_tickets(source));
         if (slots > SLOTS_MAX || tickets >= SHM_NO_TICKET)
             error = -E2BIG;
     }
     if (error != 0)
         return error;
-    uint64_t end = 0;
-    reserve_space(&end, 1, sizeof(struct shm_header));
-    *measure =
-        (struct measure){.stages = (uint32_t)stages, .slots = (uint32_t)slots, .tickets = (uint32_t)tickets};
-    measure->source_offset = reserve_space(&end, plan->source_count, sizeof(struct shm_source));
-    measure->stage_offset = reserve_space(&end, stages, sizeof(struct shm_stage));
-    measure->slot_offset = reserve_space(&end, slots, sizeof(struct shm_slot));
-    measure->ticket_offset = reserve_space(&end, tickets, sizeof(struct shm_ticket));
-    measure->cause_offset = reserve_space(&end, tickets, sizeof(struct shm_cause));
-    measure->ring_offset = reserve_space(&end, words, sizeof(uint64_t));
-    measure->crash_offset = reserve_space(&end, 1, sizeof(struct shm_crashes));
-    measure->commit_request_bits_offset = reserve_space(&end, (slots + 63) / 64, sizeof(uint64_t));
-    measure->commit_request_offset = reserve_space(&end, slots, sizeof(struct shm_commit_request));
-    measure->size_bytes = end;
+    uint64_t end_offset = 0;
+    reserve_space(&end_offset, 1, sizeof(struct shm_header));
+    *layout =
+        (struct layout){.stages = (uint32_t)stages, .slots = (uint32_t)slots, .tickets = (uint32_t)tickets};
+    layout->source_offset = reserve_space(&end_offset, plan->source_count, sizeof(struct shm_source));
+    layout->stage_offset = reserve_space(&end_offset, stages, sizeof(struct shm_stage));
+    layout->slot_offset = reserve_space(&end_offset, slots, sizeof(struct shm_slot));
+    layout->ticket_offset = reserve_space(&end_offset, tickets, sizeof(struct shm_ticket));
+    layout->cause_offset = reserve_space(&end_offset, tickets, sizeof(struct shm_cause));
+    layout->ring_offset = reserve_space(&end_offset, ring_words, sizeof(uint64_t));
+    layout->crash_offset = reserve_space(&end_offset, 1, sizeof(struct shm_crashes));
+    layout->commit_request_bits_offset = reserve_space(&end_offset, (slots + 63) / 64, sizeof(uint64_t));
+    layout->commit_request_offset = reserve_space(&end_offset, slots, sizeof(struct shm_commit_request));
+    layout->size_bytes = end_offset;
     return 0;
 }
 
@@ -159,26 +160,27 @@ static void copy_text(char *to, size_t size, const char *from)
     snprintf(to, size, "%s", from != NULL ? from : "");
 }
 
-/* Writes the header of a new shared memory segment: layout, counts, offsets, names, start times, and the
- * store's write lock. The supervisor calls it; `ready` stays 0 until segment_publish. */
+/* Writes the header of a new segment: layout, counts, offsets, names, start times, and the store's
+ * write lock. The supervisor calls it; `ready` stays 0 until segment_publish. Returns 0, or a negative
+ * errno if the lock cannot be made. */
 static int fill_header(struct shm_header *header, const struct segment_plan *plan,
-                       const struct measure *measure)
+                       const struct layout *layout)
 {
     header->layout = SHM_LAYOUT;
-    header->size_bytes = measure->size_bytes;
+    header->size_bytes = layout->size_bytes;
     header->source_count = plan->source_count;
-    header->stage_count = measure->stages;
-    header->slot_count = measure->slots;
-    header->ticket_count = measure->tickets;
-    header->source_offset = measure->source_offset;
-    header->stage_offset = measure->stage_offset;
-    header->slot_offset = measure->slot_offset;
-    header->ticket_offset = measure->ticket_offset;
-    header->cause_offset = measure->cause_offset;
-    header->ring_offset = measure->ring_offset;
-    header->crash_offset = measure->crash_offset;
-    header->commit_request_bits_offset = measure->commit_request_bits_offset;
-    header->commit_request_offset = measure->commit_request_offset;
+    header->stage_count = layout->stages;
+    header->slot_count = layout->slots;
+    header->ticket_count = layout->tickets;
+    header->source_offset = layout->source_offset;
+    header->stage_offset = layout->stage_offset;
+    header->slot_offset = layout->slot_offset;
+    header->ticket_offset = layout->ticket_offset;
+    header->cause_offset = layout->cause_offset;
+    header->ring_offset = layout->ring_offset;
+    header->crash_offset = layout->crash_offset;
+    header->commit_request_bits_offset = layout->commit_request_bits_offset;
+    header->commit_request_offset = layout->commit_request_offset;
     copy_text(header->instance, sizeof header->instance, plan->instance);
     copy_text(header->version, sizeof header->version, plan->version);
     copy_text(header->store_url, sizeof header->store_url, plan->store_url);
@@ -191,8 +193,9 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     return write_lock_init(&header->write_lock);
 }
 
-/* Writes what never changes in a process slot of a new segment: which kind of process lives there, for
- * which source and stage. The supervisor calls it once for each slot. */
+/* Writes into a slot of a new segment what never changes: which kind of process runs there, for which
+ * source and stage, and its index among the workers of its stage. The supervisor calls it once for each
+ * slot. */
 static void fill_slot(struct shm_slot *slot, enum shm_kind kind, uint32_t source, uint32_t stage,
                       uint32_t index)
 {
@@ -210,63 +213,64 @@ struct fill_position {
     uint64_t word_offset;
 };
 
-/* Writes a stage of a new segment: its name, its ring and the slots of its workers. Moves `at` to where
- * the next stage begins. The supervisor calls it. */
+/* Writes a stage of a new segment: its name, its ring and the slots of its workers. Moves *position to
+ * where the next stage begins. The supervisor calls it once for each stage. */
 static void fill_stage(const struct segment *segment, const struct segment_stage_plan *plan,
-                       struct shm_stage *stage, uint32_t tickets, struct fill_position *at)
+                       struct shm_stage *stage, uint32_t tickets, struct fill_position *position)
 {
     copy_text(stage->name, sizeof stage->name, plan->name);
     copy_text(stage->type, sizeof stage->type, plan->type);
-    stage->first_slot = at->slot;
+    stage->first_slot = position->slot;
     stage->concurrency = plan->concurrency;
     stage->timeout_ms = plan->timeout_ms;
     stage->ring.size = choose_ring_size(tickets);
     stage->ring.limit = plan->input_buffer < stage->ring.size ? plan->input_buffer : stage->ring.size;
-    stage->ring.words_offset = (uint64_t)((char *)segment->header + at->word_offset - (char *)&stage->ring);
+    stage->ring.words_offset =
+        (uint64_t)((char *)segment->header + position->word_offset - (char *)&stage->ring);
     for (uint32_t i = 0; i < plan->concurrency; i++)
-        fill_slot(segment_slot(segment, at->slot++), SHM_KIND_WORKER, stage->source, at->stage, i);
-    at->word_offset += stage->ring.size * sizeof(uint64_t);
-    at->stage++;
+        fill_slot(segment_slot(segment, position->slot++), SHM_KIND_WORKER, stage->source, position->stage,
+                  i);
+    position->word_offset += stage->ring.size * sizeof(uint64_t);
+    position->stage++;
 }
 
-/* Writes a source of a new segment with its producer's slot and its stages. Moves `at` to where the next
- * source begins. The supervisor calls it. */
+/* Writes a source of a new segment with its producer's slot and its stages. Moves *position to where
+ * the next source begins. The supervisor calls it once for each source. */
 static void fill_source(const struct segment *segment, const struct segment_source_plan *plan, uint32_t index,
-                        struct fill_position *at)
+                        struct fill_position *position)
 {
     struct shm_source *source = segment_source(segment, index);
     copy_text(source->id, sizeof source->id, plan->id);
     copy_text(source->type, sizeof source->type, plan->type);
-    source->first_stage = at->stage;
+    source->first_stage = position->stage;
     source->stage_count = plan->stage_count;
-    source->first_ticket = at->ticket;
+    source->first_ticket = position->ticket;
     source->ticket_count = count_source_tickets(plan);
-    source->producer_slot = at->slot;
+    source->producer_slot = position->slot;
     atomic_init(&source->next_due_ms, UINT64_MAX);
-    fill_slot(segment_slot(segment, at->slot++), SHM_KIND_PRODUCER, index, at->stage, 0);
-    at->ticket += source->ticket_count;
+    fill_slot(segment_slot(segment, position->slot++), SHM_KIND_PRODUCER, index, position->stage, 0);
+    position->ticket += source->ticket_count;
     for (uint32_t i = 0; i < plan->stage_count; i++) {
-        struct shm_stage *stage = segment_stage(segment, at->stage);
+        struct shm_stage *stage = segment_stage(segment, position->stage);
         stage->source = index;
         stage->position = i;
-        fill_stage(segment, &plan->stages[i], stage, source->ticket_count, at);
+        fill_stage(segment, &plan->stages[i], stage, source->ticket_count, position);
     }
 }
 
 /* Writes all fields of a new segment that are not zero: the header, the keeper's slot, every source with
  * its stages. The supervisor calls it before it forks any process. Returns 0 or a negative errno. */
-static int fill_segment(struct segment *segment, const struct segment_plan *plan,
-                        const struct measure *measure)
+static int fill_segment(struct segment *segment, const struct segment_plan *plan, const struct layout *layout)
 {
-    assert(segment->header != NULL); /* map_new_object has mapped it */
-    int error = fill_header(segment->header, plan, measure);
+    assert(segment->header != NULL); /* map_new_shared_memory has mapped it */
+    int error = fill_header(segment->header, plan, layout);
     if (error != 0)
         return error;
-    struct fill_position at = {.word_offset = measure->ring_offset};
-    segment->header->keeper_slot = at.slot;
-    fill_slot(segment_slot(segment, at.slot++), SHM_KIND_KEEPER, 0, 0, 0);
+    struct fill_position position = {.word_offset = layout->ring_offset};
+    segment->header->keeper_slot = position.slot;
+    fill_slot(segment_slot(segment, position.slot++), SHM_KIND_KEEPER, 0, 0, 0);
     for (uint32_t i = 0; i < plan->source_count; i++)
-        fill_source(segment, &plan->sources[i], i, &at);
+        fill_source(segment, &plan->sources[i], i, &position);
     return 0;
 }
 
@@ -277,20 +281,21 @@ static bool is_same_object(int one, int other)
            first.st_ino == second.st_ino;
 }
 
-/* Opens the shared memory object that has this name and takes an exclusive flock on it. The supervisor
- * calls it while it creates its segment. A reader may hold a flock for an instant, so this tries for a
- * while. Returns 0, -EBUSY (it is held) or -ENOENT (there is none). */
-static int lock_object(const char *name, int flags, int *out)
+/* Opens the shared memory object that has this name and takes an exclusive flock on it, which shows
+ * that the supervisor lives. A reader may hold a flock for an instant, so it tries for about a second.
+ * Returns 0, -EBUSY (another supervisor holds it), -ENOENT (there is none) or another negative errno.
+ * The supervisor calls it while it creates its segment. */
+static int lock_shared_memory(const char *name, int flags, int *out)
 {
-    for (int tries = LOCK_TRIES;;) {
-        int fd = shm_open(name, flags, 0), named;
+    for (int attempts_left = LOCK_ATTEMPTS;;) {
+        int fd = shm_open(name, flags, 0), named_fd;
         if (fd < 0)
             return -errno;
         bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
         int error = locked || errno == EWOULDBLOCK ? 0 : -errno;
-        if (locked && (named = shm_open(name, O_RDONLY, 0)) >= 0) {
-            locked = is_same_object(fd, named); /* its holder may have removed it */
-            close(named);
+        if (locked && (named_fd = shm_open(name, O_RDONLY, 0)) >= 0) {
+            locked = is_same_object(fd, named_fd); /* its holder may have removed it */
+            close(named_fd);
         } else {
             locked = false;
         }
@@ -301,48 +306,49 @@ static int lock_object(const char *name, int flags, int *out)
         close(fd);
         if (error != 0)
             return error;
-        if (--tries == 0)
+        if (--attempts_left == 0)
             return -EBUSY;
         nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_NS}, NULL);
     }
 }
 
-/* Creates a new shared memory object for the segment, and removes what a dead supervisor left under this
- * name. Returns 0, -EBUSY if a living supervisor has the name, or another negative errno. */
-static int create_object(const char *name, int *out)
+/* Creates a new shared memory object for the segment. If there is one of this name that it can lock,
+ * that one's supervisor is dead, and it is removed. Returns 0, -EBUSY if a living supervisor has the
+ * name or others keep creating it, or another negative errno. The supervisor runs it. */
+static int create_shared_memory(const char *name, int *out)
 {
-    for (int tries = LOCK_TRIES; tries > 0; tries--) {
-        int old = -1, fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    for (int attempts_left = LOCK_ATTEMPTS; attempts_left > 0; attempts_left--) {
+        int old_fd = -1, fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
         if (fd >= 0) {
             *out = fd;
             return 0;
         }
         if (errno != EEXIST)
             return -errno;
-        int error = lock_object(name, O_RDONLY, &old);
+        int error = lock_shared_memory(name, O_RDONLY, &old_fd);
         if (error == -ENOENT)
             continue;
         if (error != 0)
             return error;
         error = shm_unlink(name) == 0 ? 0 : -errno;
-        close(old);
+        close(old_fd);
         if (error != 0)
             return error;
     }
     return -EBUSY;
 }
 
-/* Allocates the space of the supervisor's new shared memory object and maps it; returns 0 or a negative
- * errno. The flock is on a separate open file description: children inherit the mapping, which would keep
- * the description it was made from, and its flock, beyond our crash. */
-static int map_new_object(int fd, const char *name, uint64_t size_bytes, struct segment *segment)
+/* Allocates the space of the supervisor's new shared memory object and maps it. Returns 0 or a negative
+ * errno. The flock is taken on another descriptor than the one that is mapped: children inherit the
+ * mapping, which would keep its descriptor's flock even after the supervisor has crashed. */
+static int map_new_shared_memory(int fd, const char *name, uint64_t size_bytes, struct segment *segment)
 {
     int error;
     if (size_bytes > (uint64_t)INT64_MAX)
         return -E2BIG;
     if (fchmod(fd, 0600) != 0) /* whatever the umask is */
         return -errno;
-    if ((error = lock_object(name, O_RDWR, &segment->fd)) != 0)
+    if ((error = lock_shared_memory(name, O_RDWR, &segment->fd)) != 0)
         return error == -ENOENT ? -EBUSY : error;
     if (!is_same_object(
             fd,
@@ -362,24 +368,24 @@ static int map_new_object(int fd, const char *name, uint64_t size_bytes, struct 
     return 0;
 }
 
-/* The supervisor calls this once at its start, before it forks: creates the shared memory segment in place
- * of one that a crashed instance left. Returns 0 or a negative errno, and leaves nothing behind on an
- * error. Call segment_publish when the rest is complete. */
+/* Creates the shared memory segment, in place of one that a crashed instance left. The supervisor calls
+ * it once at its start, before it forks. Returns 0 or a negative errno (segment.h lists them), and
+ * leaves nothing behind on an error. segment_publish must follow when the rest is complete. */
 int segment_create(const struct segment_plan *plan, struct segment *out)
 {
-    struct measure measure;
-    int error = measure_plan(plan, &measure);
+    struct layout layout;
+    int error = compute_layout(plan, &layout);
     if (error != 0)
         return error;
     char name[SHM_NAME_BYTES + 16];
     segment_name(plan->instance, name, sizeof name);
     int fd = -1;
-    if ((error = create_object(name, &fd)) != 0)
+    if ((error = create_shared_memory(name, &fd)) != 0)
         return error;
     struct segment segment = {.fd = -1};
-    error = map_new_object(fd, name, measure.size_bytes, &segment);
+    error = map_new_shared_memory(fd, name, layout.size_bytes, &segment);
     close(fd);
-    if (error == 0 && (error = fill_segment(&segment, plan, &measure)) == 0) {
+    if (error == 0 && (error = fill_segment(&segment, plan, &layout)) == 0) {
         *out = segment;
         return 0;
     }

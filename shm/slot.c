@@ -4,8 +4,8 @@
  * and every process reads.
  *
  * Invariants
- *  1. `ticket` names the current event. slot_take stores it last and slot_put clears it first. So a
- *     process that sees a ticket sees its event's start, and a process killed in between is blamed for no
+ *  1. `ticket` names the current event. slot_begin_event stores it last and slot_end_event clears it
+ *     first. So a process that sees a ticket sees its event's start, and a process killed in between is blamed for no
  *     event that it had not begun or had already finished.
  *  2. The counters never decrease, not even when the slot changes hands.
  *  3. A text's sequence is odd from before its first byte changes until after its last has. A writer
@@ -76,9 +76,9 @@ static void reset_slot(struct shm_slot *slot)
     STORE(slot->wake, 0);
 }
 
-/* The supervisor calls this before it forks a process: clears the slot, sets its state to STARTING, and
- * returns the generation of the new process. What carries an older generation belongs to a process that
- * has exited. */
+/* Clears a slot for a new process, sets its state to STARTING, and returns the generation of that
+ * process. The supervisor calls it before it forks. A notice with an older generation comes from a
+ * process that has exited, and is ignored. */
 uint32_t slot_open(struct shm_slot *slot)
 {
     reset_slot(slot);
@@ -89,13 +89,13 @@ uint32_t slot_open(struct shm_slot *slot)
     /* Relaxed: the supervisor alone writes it, and the child learns it through fork. */
     uint32_t generation = LOAD(slot->generation) + 1;
     STORE(slot->generation, generation);
-    slot_state(slot, SHM_SLOT_STARTING);
+    slot_set_state(slot, SHM_SLOT_STARTING);
     return generation;
 }
 
-/* Stores the process ID and the start time in a slot, after the fork. The supervisor and the new process
- * both call it, with the same values. It runs while the child runs, so it writes only the supervisor's
- * fields. */
+/* Stores the process ID and the start time in a slot, after the fork. The supervisor and the new
+ * process both call it, with the same process ID, so that neither sees a slot without one. The process
+ * writes other fields of the slot meanwhile, so this writes only these two. */
 void slot_set_pid(struct shm_slot *slot, int32_t pid)
 {
     STORE(slot->forked_ns, shm_now_ns());
@@ -107,29 +107,30 @@ void slot_clear(struct shm_slot *slot, enum shm_slot_state state)
 {
     reset_slot(slot);
     STORE(slot->pid, 0);
-    slot_state(slot, state);
+    slot_set_state(slot, state);
 }
 
-/* Sets what a process does now, and since when, in its slot. Each worker, producer and keeper calls it for
- * itself, the supervisor for a slot without a process. `eventpipe status` reads it. */
-void slot_state(struct shm_slot *slot, enum shm_slot_state state)
+/* Sets what a process does now, and since when, in its slot. Each worker, producer and keeper calls it
+ * for itself, the supervisor for a slot whose process has exited. `eventpipe status` shows it. */
+void slot_set_state(struct shm_slot *slot, enum shm_slot_state state)
 {
     STORE(slot->since_ns, shm_now_ns());
     /* seq_cst: release, so that since_ns goes with it; and a process that sees space_wanted set
-     * (wake_room), which other waiters may have set as well, must see BLOCKED. */
+     * (wake_waiters_for_room), which other waiters may have set as well, must see BLOCKED. */
     atomic_store_explicit(&slot->state, state, memory_order_seq_cst);
 }
 
-void slot_name(struct shm_slot *slot, const char *uid)
+void slot_set_uid(struct shm_slot *slot, const char *uid)
 {
     size_t bytes = strnlen(uid, sizeof slot->uid - 1);
     memcpy(slot->uid, uid, bytes);
     slot->uid[bytes] = '\0';
 }
 
-/* A worker calls this when it begins to run an event: stores the event in its slot and sets the state to
- * BUSY. The ticket comes last. If the worker crashes, the supervisor blames the event that stands here. */
-void slot_take(struct shm_slot *slot, uint32_t ticket, const struct slot_event *event, uint64_t now_ns)
+/* Stores the event that a worker begins to run in its slot and sets the state to BUSY. The worker calls
+ * it before each call of its stage. The ticket is stored last: if the worker crashes, the supervisor
+ * blames the event that the ticket names. */
+void slot_begin_event(struct shm_slot *slot, uint32_t ticket, const struct slot_event *event, uint64_t now_ns)
 {
     STORE(slot->since_ns, now_ns);
     STORE(slot->event, event->id);
@@ -141,24 +142,24 @@ void slot_take(struct shm_slot *slot, uint32_t ticket, const struct slot_event *
     atomic_store_explicit(&slot->ticket, ticket, memory_order_release);
 }
 
-/* A worker calls this when its stage has run an event: clears the event from its slot and counts the call,
- * its busy time and its latency. A reader that saw the ticket before it went may read the later since_ns:
- * the event looks younger than it was, and no process is killed for a timeout by mistake. */
-void slot_put(struct shm_slot *slot, uint64_t now_ns)
+/* Clears the event from a worker's slot and counts the call, its busy time and its latency. The worker
+ * calls it when its stage has answered. A reader that saw the ticket before may read the new since_ns:
+ * the event looks younger than it was, so no worker is killed for a timeout by mistake. */
+void slot_end_event(struct shm_slot *slot, uint64_t now_ns)
 {
     uint64_t started_ns = LOAD(slot->since_ns);
-    uint64_t took_ns = now_ns > started_ns ? now_ns - started_ns : 0;
+    uint64_t duration_ns = now_ns > started_ns ? now_ns - started_ns : 0;
     STORE(slot->ticket, SHM_NO_TICKET);
     /* Release: a reader that sees the event gone sees the ticket gone. */
     atomic_store_explicit(&slot->event, 0, memory_order_release);
     atomic_store_explicit(&slot->since_ns, now_ns, memory_order_release); /* as above */
-    STORE(slot->busy_ns, LOAD(slot->busy_ns) + took_ns); /* one writer: no read-modify-write is needed */
-    histogram_add(&slot->latency, took_ns / 1000);
+    STORE(slot->busy_ns, LOAD(slot->busy_ns) + duration_ns); /* one writer: no read-modify-write is needed */
+    histogram_add(&slot->latency, duration_ns / 1000);
     STORE(slot->calls, LOAD(slot->calls) + 1);
 }
 
-/* Returns how many bytes of a message fit into a text in shared memory: at most SHM_TEXT_BYTES - 1, not
- * cut within a UTF-8 character. Any process that sets such a text. */
+/* Returns how many bytes of a message fit into a text in shared memory: at most SHM_TEXT_BYTES - 1, and
+ * no part of a UTF-8 character. text_set calls it. */
 static size_t get_fitting_length(const char *message)
 {
     size_t length = strnlen(message, SHM_TEXT_BYTES);
@@ -182,23 +183,24 @@ void text_set(struct shm_text *text, const char *message)
 {
     size_t length = get_fitting_length(message);
     /* Relaxed: one writer. If there is another, an older number only mixes the texts, as said. */
-    uint32_t before = LOAD(text->sequence);
-    uint32_t writing = (before | 1) + (before & 1) * 2; /* the next odd one, also after a killed writer's */
-    STORE(text->sequence, writing);
+    uint32_t old_sequence = LOAD(text->sequence);
+    uint32_t odd_sequence =
+        (old_sequence | 1) + (old_sequence & 1) * 2; /* the next odd one, also after a killed writer's */
+    STORE(text->sequence, odd_sequence);
     /* Release at each byte: a reader that sees it sees the odd sequence stored before it. */
     for (size_t i = 0; i < length; i++)
         __atomic_store_n(&text->bytes[i], message[i], __ATOMIC_RELEASE);
     __atomic_store_n(&text->bytes[length], '\0', __ATOMIC_RELEASE);
     /* Release: a reader that sees the even sequence sees all bytes. */
-    atomic_store_explicit(&text->sequence, writing + 1, memory_order_release);
+    atomic_store_explicit(&text->sequence, odd_sequence + 1, memory_order_release);
 }
 
-/* Copies a text out of shared memory. Returns false if a writer changed it meanwhile, so that the copy may
- * be mixed and the caller should try again. */
+/* Copies a text out of shared memory. Returns false if a writer changed it meanwhile, so that the copy
+ * may be mixed. text_get calls it again then. */
 static bool copy_text_once(const struct shm_text *text, char *buffer, size_t size)
 {
     /* Acquire: the bytes read after it are at least as new as this sequence. */
-    uint32_t before = atomic_load_explicit(&text->sequence, memory_order_acquire);
+    uint32_t first_sequence = atomic_load_explicit(&text->sequence, memory_order_acquire);
     size_t i = 0;
     /* Acquire at each byte: having read a byte of a later text, it reads a later sequence below. */
     for (; i + 1 < size && i < SHM_TEXT_BYTES; i++)
@@ -206,12 +208,12 @@ static bool copy_text_once(const struct shm_text *text, char *buffer, size_t siz
             break;
     buffer[i] = '\0';
     /* Relaxed: the acquiring loads keep it behind them. */
-    return (before & 1) == 0 && LOAD(text->sequence) == before;
+    return (first_sequence & 1) == 0 && LOAD(text->sequence) == first_sequence;
 }
 
-/* Copies a text out of shared memory, whole if it can within 16 tries, and always terminates it.
- * `eventpipe status`, the supervisor and the producer read texts with it. Never waits for a writer, which
- * may have been killed. */
+/* Copies a text out of shared memory and terminates it. `eventpipe status`, the supervisor and the
+ * producer read texts with it. It tries 16 times to get a whole text. Then it keeps what it has: a
+ * writer that was killed halfway would make it wait for ever. */
 void text_get(const struct shm_text *text, char *buffer, size_t size)
 {
     if (size == 0)

@@ -25,17 +25,19 @@ void slot_set_pid(struct shm_slot *slot, int32_t pid);
 void slot_clear(struct shm_slot *slot, enum shm_slot_state state);
 
 /* The process itself: changes its state; begins an event (state BUSY, since now); ends it. */
-void slot_state(struct shm_slot *slot, enum shm_slot_state state);
-void slot_name(struct shm_slot *slot, const char *uid); /* before slot_take: the UID, for messages */
+void slot_set_state(struct shm_slot *slot, enum shm_slot_state state);
+void slot_set_uid(struct shm_slot *slot,
+                  const char *uid); /* before slot_begin_event: the UID, for messages */
 /* What the worker read of its event: the supervisor and the producer need it if the worker crashes. */
 struct slot_event {
     int64_t id;
     uint32_t attempts, crashes; /* at this stage, so far */
     uint64_t arrival_ms;        /* wall clock: when the store received it */
 };
-void slot_take(struct shm_slot *slot, uint32_t ticket, const struct slot_event *event, uint64_t now_ns);
-void slot_put(struct shm_slot *slot,
-              uint64_t now_ns); /* counts the call, its busy time and latency; the state stays BUSY */
+void slot_begin_event(struct shm_slot *slot, uint32_t ticket, const struct slot_event *event,
+                      uint64_t now_ns);
+void slot_end_event(struct shm_slot *slot,
+                    uint64_t now_ns); /* counts the call, its busy time and latency; the state stays BUSY */
 
 /* text_set: one writer. text_get copies the text, whole if it can within a few tries, and always
  * terminates it. */

@@ -23,7 +23,7 @@
 
 #include <string.h>
 
-static uint64_t word_make(enum ticket_phase phase, uint32_t stage, uint32_t slot, uint32_t generation)
+static uint64_t make_word(enum ticket_phase phase, uint32_t stage, uint32_t slot, uint32_t generation)
 {
     return (uint64_t)phase << 60 | (uint64_t)(stage & 0xfffu) << 48 | (uint64_t)(slot & 0xffffu) << 32 |
            generation;
@@ -49,7 +49,7 @@ static uint32_t word_generation(uint64_t word)
     return (uint32_t)word;
 }
 
-static bool word_owned_by(uint64_t word, uint32_t slot)
+static bool is_word_owned_by(uint64_t word, uint32_t slot)
 {
     enum ticket_phase phase = word_phase(word);
     return (phase == TICKET_LOADING || phase == TICKET_RUNNING) && word_slot(word) == slot;
@@ -57,21 +57,23 @@ static bool word_owned_by(uint64_t word, uint32_t slot)
 
 /* seq_cst: a producer that has set tickets_wanted must see every FREE whose process did not see
  * tickets_wanted (wake.c). It includes acquire, for event and token. */
-static uint64_t word_load(const struct shm_ticket *ticket)
+static uint64_t load_word(const struct shm_ticket *ticket)
 {
     return atomic_load_explicit(&ticket->word, memory_order_seq_cst);
 }
 
-/* The one instruction that changes a ticket; the head comment explains its order. On failure *seen is the
- * word found, and acquire lets the caller treat it as if it had loaded it. */
-static bool word_swap(struct shm_ticket *ticket, uint64_t *seen, uint64_t next)
+/* Replaces a ticket's word if it still is *expected_word; the one instruction that changes a ticket.
+ * The head comment explains its seq_cst order. On failure *expected_word becomes the word found, and
+ * acquire lets the caller treat it as if it had loaded it. */
+static bool swap_word(struct shm_ticket *ticket, uint64_t *expected_word, uint64_t new_word)
 {
-    return atomic_compare_exchange_strong_explicit(&ticket->word, seen, next, memory_order_seq_cst,
-                                                   memory_order_acquire);
+    return atomic_compare_exchange_strong_explicit(&ticket->word, expected_word, new_word,
+                                                   memory_order_seq_cst, memory_order_acquire);
 }
 
-/* Copies a ticket, which says who owns an event in flight, into a plain struct for the caller. Acquire:
- * having seen the event of a later use, ticket_look sees the later word too. */
+/* Copies a ticket, which says who owns an event in flight, into a plain struct for the caller. Acquire,
+ * both loads: having seen the event or token of a later use, ticket_look sees the later word, too, and
+ * tries again. */
 static void fill_view(struct ticket_view *view, const struct shm_ticket *ticket, uint64_t word)
 {
     view->phase = word_phase(word);
@@ -82,20 +84,20 @@ static void fill_view(struct ticket_view *view, const struct shm_ticket *ticket,
     view->token = atomic_load_explicit(&ticket->token, memory_order_acquire);
 }
 
-/* Returns a copy of a ticket: its phase, stage, owner and event. The supervisor looks after a crash, the
- * producer when it unlocks orphaned events, `eventpipe status` to count. After 4 tries in which the ticket
- * kept changing, event and word may not match. */
+/* Returns a copy of a ticket: its phase, stage, owner and event. The supervisor reads tickets after a
+ * crash, the producer when it unlocks orphaned events, `eventpipe status` to count them. It tries again
+ * while the ticket changes. After the fourth try, event and word may not match. */
 struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
 {
-    const struct shm_ticket *shared = segment_ticket(segment, ticket);
+    const struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
     struct ticket_view view;
-    uint64_t word = word_load(shared);
+    uint64_t word = load_word(shared_ticket);
     for (int tries = 0; tries < 4; tries++) {
-        fill_view(&view, shared, word);
-        uint64_t again = word_load(shared);
-        if (again == word)
+        fill_view(&view, shared_ticket, word);
+        uint64_t word_after = load_word(shared_ticket);
+        if (word_after == word)
             break;
-        word = again;
+        word = word_after;
     }
     return view;
 }
@@ -114,15 +116,16 @@ struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
 uint32_t ticket_load(const struct segment *segment, const struct shm_source *source, uint32_t slot,
                      uint32_t *hint)
 {
-    uint32_t place = *hint < source->ticket_count ? *hint : 0;
-    for (uint32_t looked = 0; looked < source->ticket_count; looked++) {
-        uint32_t ticket = source->first_ticket + place;
-        struct shm_ticket *shared = segment_ticket(segment, ticket);
-        uint64_t seen = word_load(shared);
-        place = place + 1 < source->ticket_count ? place + 1 : 0;
-        if (word_phase(seen) == TICKET_FREE &&
-            word_swap(shared, &seen, word_make(TICKET_LOADING, 0, slot, word_generation(seen) + 1))) {
-            *hint = place;
+    uint32_t position = *hint < source->ticket_count ? *hint : 0;
+    for (uint32_t tried_count = 0; tried_count < source->ticket_count; tried_count++) {
+        uint32_t ticket = source->first_ticket + position;
+        struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+        uint64_t current_word = load_word(shared_ticket);
+        position = position + 1 < source->ticket_count ? position + 1 : 0;
+        if (word_phase(current_word) == TICKET_FREE &&
+            swap_word(shared_ticket, &current_word,
+                      make_word(TICKET_LOADING, 0, slot, word_generation(current_word) + 1))) {
+            *hint = position;
             return ticket;
         }
     }
@@ -133,20 +136,22 @@ uint32_t ticket_load(const struct segment *segment, const struct shm_source *sou
  * (ticket_look). */
 void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, uint64_t token)
 {
-    struct shm_ticket *shared = segment_ticket(segment, ticket);
-    atomic_store_explicit(&shared->event, event, memory_order_release);
-    atomic_store_explicit(&shared->token, token, memory_order_release);
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    atomic_store_explicit(&shared_ticket->event, event, memory_order_release);
+    atomic_store_explicit(&shared_ticket->token, token, memory_order_release);
 }
 
-/* The first half of ticket_pass: makes a ticket of this producer or worker QUEUED for a stage, or returns
- * false if it is not the owner. Killed after the swap and before the push: QUEUED and in no ring;
- * ticket_requeue_lost puts it in. */
-bool ticket_queue(const struct segment *segment, uint32_t ticket, uint32_t slot, uint32_t stage)
+/* Makes a ticket that this producer or worker owns QUEUED for a stage; returns false if another process
+ * owns it. Only ticket_pass_on calls it, and then pushes the ticket into the stage's ring. If the
+ * process is killed between this swap and the push, the ticket is QUEUED but in no ring; the
+ * supervisor's ticket_requeue_lost pushes it then. */
+bool ticket_mark_queued(const struct segment *segment, uint32_t ticket, uint32_t owner_slot, uint32_t stage)
 {
-    struct shm_ticket *shared = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(shared);
-    while (word_owned_by(seen, slot))
-        if (word_swap(shared, &seen, word_make(TICKET_QUEUED, stage, SHM_NO_SLOT, word_generation(seen))))
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    uint64_t current_word = load_word(shared_ticket);
+    while (is_word_owned_by(current_word, owner_slot))
+        if (swap_word(shared_ticket, &current_word,
+                      make_word(TICKET_QUEUED, stage, SHM_NO_SLOT, word_generation(current_word))))
             return true;
     return false;
 }
@@ -160,10 +165,10 @@ bool ticket_queue(const struct segment *segment, uint32_t ticket, uint32_t slot,
  * for QUEUED tickets outside the rings, so it finds this one. Killed before the store: the recovery of that
  * exit looks as well.
  */
-bool ticket_pass(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
-                 uint32_t stage)
+bool ticket_pass_on(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
+                    uint32_t stage)
 {
-    if (!ticket_queue(segment, ticket, slot, stage))
+    if (!ticket_mark_queued(segment, ticket, slot, stage))
         return false;
     struct shm_ring *ring = &segment_stage(segment, source->first_stage + stage)->ring;
     if (ring_push(segment, ring, ticket) != RING_OK)
@@ -171,47 +176,50 @@ bool ticket_pass(const struct segment *segment, struct shm_source *source, uint3
     return true;
 }
 
-/* A worker calls this for a ticket that it has popped from its stage's ring: makes itself the owner of the
- * event. Returns false if the entry was stale. Killed after the swap: RUNNING; the supervisor orphans it. */
+/* Makes a worker the owner of an event whose ticket it has popped from its stage's ring. Returns false
+ * if the entry was stale: another worker has the event, or it has gone on. If the worker is killed
+ * after the swap, the ticket is RUNNING, and the supervisor orphans it. */
 bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage, uint32_t slot,
                  struct ticket_view *out)
 {
-    struct shm_ticket *shared = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(shared);
-    while (word_phase(seen) == TICKET_QUEUED && word_stage(seen) == stage) {
-        uint64_t mine = word_make(TICKET_RUNNING, stage, slot, word_generation(seen));
-        if (word_swap(shared, &seen, mine)) {
-            fill_view(out, shared, mine);
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    uint64_t current_word = load_word(shared_ticket);
+    while (word_phase(current_word) == TICKET_QUEUED && word_stage(current_word) == stage) {
+        uint64_t running_word = make_word(TICKET_RUNNING, stage, slot, word_generation(current_word));
+        if (swap_word(shared_ticket, &current_word, running_word)) {
+            fill_view(out, shared_ticket, running_word);
             return true;
         }
     }
     return false;
 }
 
-/* Makes the ticket of an event FREE. A worker calls it after it has committed an answer that does not pass
- * the event on, or has lost the event's lock, the producer after a claim that failed and for an event that
- * needs no stage. Returns false if the caller was not the owner. Killed after the swap, before
- * wake_ticket_freed: the supervisor wakes a producer that waits for a ticket. */
-bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t slot)
+/* Makes the ticket of an event FREE; returns false if the caller does not own it. A worker calls it
+ * when an event has no next stage or belongs to another process, the producer after a claim that failed
+ * and for an event that needs no stage. If the process is killed before it calls wake_ticket_freed, the
+ * supervisor wakes a producer that waits for a ticket. */
+bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t owner_slot)
 {
-    struct shm_ticket *shared = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(shared);
-    while (word_owned_by(seen, slot))
-        if (word_swap(shared, &seen, word_make(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(seen))))
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    uint64_t current_word = load_word(shared_ticket);
+    while (is_word_owned_by(current_word, owner_slot))
+        if (swap_word(shared_ticket, &current_word,
+                      make_word(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(current_word))))
             return true;
     return false;
 }
 
-/* The supervisor calls this after a process has exited, for each ticket that it held: makes the ticket
- * ORPHANED, so that the producer unlocks the event in the store. Stage and slot stay in the word: they say
- * where the event was and which process had it. */
-bool ticket_orphan(const struct segment *segment, uint32_t ticket, uint32_t slot)
+/* Makes a ticket that an exited process held ORPHANED, so that the producer unlocks the event in the
+ * store. The supervisor calls it for each such ticket; returns false if exited_slot does not own it.
+ * Stage and slot stay in the word: they say where the event was and which process had it. */
+bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket, uint32_t exited_slot)
 {
-    struct shm_ticket *shared = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(shared);
-    while (word_owned_by(seen, slot))
-        if (word_swap(shared, &seen,
-                      word_make(TICKET_ORPHANED, word_stage(seen), slot, word_generation(seen))))
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    uint64_t current_word = load_word(shared_ticket);
+    while (is_word_owned_by(current_word, exited_slot))
+        if (swap_word(shared_ticket, &current_word,
+                      make_word(TICKET_ORPHANED, word_stage(current_word), exited_slot,
+                                word_generation(current_word))))
             return true;
     return false;
 }
@@ -226,35 +234,38 @@ bool ticket_orphan(const struct segment *segment, uint32_t ticket, uint32_t slot
  */
 bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
 {
-    struct shm_ticket *shared = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(shared);
-    if (word_phase(seen) != TICKET_ORPHANED)
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    uint64_t current_word = load_word(shared_ticket);
+    if (word_phase(current_word) != TICKET_ORPHANED)
         return false;
     struct shm_cause *cause = segment_cause(segment, ticket);
     cause->kind = SHM_CAUSE_NONE;
     cause->code = 0;
     cause->pid = 0;
     cause->message[0] = '\0';
-    return word_swap(shared, &seen, word_make(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(seen)));
+    return swap_word(shared_ticket, &current_word,
+                     make_word(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(current_word)));
 }
 
-/* The producer calls this at its end, when all workers of its source have exited: makes a ticket in any
- * phase but FREE ORPHANED, so that its event is unlocked in the store. Returns whether the ticket is
- * ORPHANED now. */
+/* Makes a ticket in any phase but FREE ORPHANED, so that its event is unlocked in the store. The
+ * producer calls it at its end, when all workers of its source have exited. Returns whether the ticket
+ * is ORPHANED now. */
 bool ticket_revoke(const struct segment *segment, uint32_t ticket)
 {
-    struct shm_ticket *shared = segment_ticket(segment, ticket);
-    uint64_t seen = word_load(shared);
-    while (word_phase(seen) != TICKET_FREE) {
-        uint64_t next = word_make(TICKET_ORPHANED, word_stage(seen), word_slot(seen), word_generation(seen));
-        if (seen == next || word_swap(shared, &seen, next))
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    uint64_t current_word = load_word(shared_ticket);
+    while (word_phase(current_word) != TICKET_FREE) {
+        uint64_t next = make_word(TICKET_ORPHANED, word_stage(current_word), word_slot(current_word),
+                                  word_generation(current_word));
+        if (current_word == next || swap_word(shared_ticket, &current_word, next))
             return true;
     }
     return false;
 }
 
-/* Returns how many events of a source are in flight, and how many wait and run at each stage if the arrays
- * are not NULL. The producer calls it before it claims more, and at the end to see that none is left. */
+/* Returns how many events of a source are in flight (tickets that are not FREE). Unless the arrays are
+ * NULL, also counts how many wait and how many run at each stage. The producer calls it before it
+ * claims more, and at the end to see that none is left. */
 uint32_t ticket_count(const struct segment *segment, const struct shm_source *source, uint32_t *queued,
                       uint32_t *running)
 {
@@ -264,7 +275,7 @@ uint32_t ticket_count(const struct segment *segment, const struct shm_source *so
     if (running != NULL)
         memset(running, 0, source->stage_count * sizeof *running);
     for (uint32_t i = 0; i < source->ticket_count; i++) {
-        uint64_t word = word_load(segment_ticket(segment, source->first_ticket + i));
+        uint64_t word = load_word(segment_ticket(segment, source->first_ticket + i));
         enum ticket_phase phase = word_phase(word);
         uint32_t stage = word_stage(word);
         count += phase != TICKET_FREE;
@@ -276,44 +287,48 @@ uint32_t ticket_count(const struct segment *segment, const struct shm_source *so
     return count;
 }
 
-#define PART_TICKETS 65536u /* tickets looked at in one pass: 8 KiB of stack, and no malloc that could fail */
+#define RANGE_TICKETS \
+    65536u /* tickets looked at in one pass: 8 KiB of stack, and no malloc that could fail */
 
 /* A part of the table, and which of its tickets are in the ring of the stage that they are queued for. */
-struct part {
+struct ticket_range {
     const struct segment *segment;
     uint32_t first, count, stage;
-    uint8_t in_ring[PART_TICKETS / 8];
+    uint8_t in_ring[RANGE_TICKETS / 8];
 };
 
-/* The supervisor's search for lost events calls this for each entry of a stage's ring: marks the ticket as
- * found if its word agrees with the entry. */
+/* Marks a ticket as found in the ring of the stage that it waits for, so that push_lost_tickets leaves
+ * it alone. The supervisor's search for lost events calls it for each entry of a ring. An entry that
+ * does not agree with the ticket's word is stale and does not count. */
 static void on_ring_entry(uint32_t ticket, void *user)
 {
-    struct part *part = user;
-    uint32_t index = ticket - part->first; /* a smaller ticket wraps to a huge index */
-    if (index >= part->count)
+    struct ticket_range *range = user;
+    uint32_t index = ticket - range->first; /* a smaller ticket wraps to a huge index */
+    if (index >= range->count)
         return;
-    uint64_t word = word_load(segment_ticket(part->segment, ticket));
-    if (word_phase(word) == TICKET_QUEUED && word_stage(word) == part->stage)
-        part->in_ring[index / 8] |= (uint8_t)(1u << index % 8);
+    uint64_t word = load_word(segment_ticket(range->segment, ticket));
+    if (word_phase(word) == TICKET_QUEUED && word_stage(word) == range->stage)
+        range->in_ring[index / 8] |= (uint8_t)(1u << index % 8);
 }
 
-/* Pushes the QUEUED tickets of this part of the table that no ring holds into their stages' rings. The
- * supervisor's search for lost events calls it. Returns how many it pushed; sets *left if a ring was full. */
-static uint32_t push_lost_tickets(const struct part *part, const struct shm_source *source, bool *left)
+/* Pushes the QUEUED tickets of this range that no ring holds into their stages' rings. The supervisor's
+ * search for lost events calls it. Returns how many it pushed; sets *tickets_left if a ring was full.
+ * */
+static uint32_t push_lost_tickets(const struct ticket_range *range, const struct shm_source *source,
+                                  bool *tickets_left)
 {
-    uint32_t pushed = 0;
-    for (uint32_t index = 0; index < part->count; index++) {
-        uint64_t word = word_load(segment_ticket(part->segment, part->first + index));
-        if (word_phase(word) != TICKET_QUEUED || (part->in_ring[index / 8] & 1u << index % 8) != 0)
+    uint32_t pushed_count = 0;
+    for (uint32_t index = 0; index < range->count; index++) {
+        uint64_t word = load_word(segment_ticket(range->segment, range->first + index));
+        if (word_phase(word) != TICKET_QUEUED || (range->in_ring[index / 8] & 1u << index % 8) != 0)
             continue;
-        struct shm_stage *stage = segment_stage(part->segment, source->first_stage + word_stage(word));
-        if (ring_push(part->segment, &stage->ring, part->first + index) == RING_OK)
-            pushed++;
+        struct shm_stage *stage = segment_stage(range->segment, source->first_stage + word_stage(word));
+        if (ring_push(range->segment, &stage->ring, range->first + index) == RING_OK)
+            pushed_count++;
         else
-            *left = true;
+            *tickets_left = true;
     }
-    return pushed;
+    return pushed_count;
 }
 
 /*
@@ -322,21 +337,23 @@ static uint32_t push_lost_tickets(const struct part *part, const struct shm_sour
  * still until the next start.
  *
  * Looks at the rings first and at the tickets after: what the exited process made QUEUED was so before this
- * began, so it is seen in a ring or put there. A living process between its ticket_queue and its push, or
- * between its pop and its ticket_take, looks like a loss too; the copy that it gets here is stale by the time
- * a worker pops it.
+ * began, so it is seen in a ring or put there. A living process between its ticket_mark_queued and its
+ * push, or between its pop and its ticket_take, looks like a loss too; the copy that it gets here is stale
+ * by the time a worker pops it.
  */
-uint32_t ticket_requeue_lost(const struct segment *segment, const struct shm_source *source, bool *left)
+uint32_t ticket_requeue_lost(const struct segment *segment, const struct shm_source *source,
+                             bool *tickets_left)
 {
-    uint32_t pushed = 0;
-    *left = false;
-    for (uint32_t done = 0; done < source->ticket_count; done += PART_TICKETS) {
-        struct part part = {.segment = segment, .first = source->first_ticket + done};
-        part.count = source->ticket_count - done < PART_TICKETS ? source->ticket_count - done : PART_TICKETS;
-        for (part.stage = 0; part.stage < source->stage_count; part.stage++)
-            ring_each(segment, &segment_stage(segment, source->first_stage + part.stage)->ring, on_ring_entry,
-                      &part);
-        pushed += push_lost_tickets(&part, source, left);
+    uint32_t pushed_count = 0;
+    *tickets_left = false;
+    for (uint32_t first_index = 0; first_index < source->ticket_count; first_index += RANGE_TICKETS) {
+        struct ticket_range range = {.segment = segment, .first = source->first_ticket + first_index};
+        range.count = source->ticket_count - first_index < RANGE_TICKETS ? source->ticket_count - first_index
+                                                                         : RANGE_TICKETS;
+        for (range.stage = 0; range.stage < source->stage_count; range.stage++)
+            ring_each(segment, &segment_stage(segment, source->first_stage + range.stage)->ring,
+                      on_ring_entry, &range);
+        pushed_count += push_lost_tickets(&range, source, tickets_left);
     }
-    return pushed;
+    return pushed_count;
 }

@@ -30,14 +30,14 @@ uint32_t ticket_load(const struct segment *segment, const struct shm_source *sou
 /* Producer, while LOADING: names the event and the token of its lock, before the store's transaction
  * commits. */
 void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, uint64_t token);
-/* Owner (LOADING or RUNNING, by `slot`): -> QUEUED for a stage. The first half of ticket_pass; the push
+/* Owner (LOADING or RUNNING, by `slot`): -> QUEUED for a stage. The first half of ticket_pass_on; the push
  * must follow. */
-bool ticket_queue(const struct segment *segment, uint32_t ticket, uint32_t slot, uint32_t stage);
+bool ticket_mark_queued(const struct segment *segment, uint32_t ticket, uint32_t slot, uint32_t stage);
 /* Owner: -> QUEUED and pushes into the stage's ring, whatever the ring's limit. If the ring is full of
  * stale copies, `fallen` tells the supervisor to push the ticket when there is room. False: `slot` was not
  * the owner. */
-bool ticket_pass(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
-                 uint32_t stage);
+bool ticket_pass_on(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
+                    uint32_t stage);
 /* Worker: QUEUED(stage) -> RUNNING(stage, slot). False: the entry of the ring was stale; drop it. */
 bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage, uint32_t slot,
                  struct ticket_view *out);
@@ -45,7 +45,7 @@ bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage,
 bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t slot);
 /* Supervisor, after the slot's process exited: LOADING or RUNNING of that slot -> ORPHANED. Write the
  * cause first. */
-bool ticket_orphan(const struct segment *segment, uint32_t ticket, uint32_t slot);
+bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket, uint32_t slot);
 /* Producer, when the store has unlocked the event: ORPHANED -> FREE. Also clears the ticket's cause. */
 bool ticket_free_orphan(const struct segment *segment, uint32_t ticket);
 /* Producer at its end, when all workers are gone: any phase but FREE -> ORPHANED. True: it is ORPHANED

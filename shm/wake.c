@@ -33,7 +33,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Whether entries of its ring are not for this process now. Relaxed: it is the process's own state. */
+/* Whether this process now waits for something else than entries of its ring, so that none shall wake
+ * it for them. Relaxed: it is the process's own state. */
 static bool waits_elsewhere(const struct shm_slot *slot)
 {
     uint32_t state = atomic_load_explicit(&slot->state, memory_order_relaxed);
@@ -66,8 +67,8 @@ void wake_cancel(struct shm_slot *slot)
     atomic_exchange_explicit(&slot->wake, 0, memory_order_acquire);
 }
 
-/* seq_cst: after the state and the WAKE_SLEEPING by which wake_room finds and wakes the waiter, before the
- * caller looks for room (invariant 1). */
+/* seq_cst: after the state and the WAKE_SLEEPING by which wake_waiters_for_room finds and wakes the waiter,
+ * before the caller looks for room (invariant 1). */
 void wake_want_room(struct shm_ring *ring)
 {
     atomic_store_explicit(&ring->space_wanted, 1, memory_order_seq_cst);
@@ -100,19 +101,21 @@ void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns)
     wake_cancel(slot);
 }
 
-/* Calls the kernel also when WAKE_WOKEN is set already: the waker that set it may have been killed before
- * its call. seq_cst: invariant 1. It also releases what the caller stored before, for a sleeper that
- * prepares later. */
+/* Wakes the process of this slot if it sleeps, whatever it waits for. Calls the kernel also when
+ * WAKE_WOKEN is set already: the process that set it may have been killed before its call. seq_cst:
+ * invariant 1 (no wake-up is lost). It also releases what the caller stored before, for a process that
+ * goes to sleep later. */
 void wake_slot(struct shm_slot *slot)
 {
     if ((atomic_fetch_or_explicit(&slot->wake, WAKE_WOKEN, memory_order_seq_cst) & WAKE_SLEEPING) != 0)
         wake_word(&slot->wake);
 }
 
-/* Wakes one sleeping worker of a stage unless another process has chosen it already: one entry wakes one
- * sleeper, and the next waker goes on to the next. Returns whether it did. seq_cst, the load and both
- * outcomes of the swap: invariant 1. */
-static bool wake_if_not_chosen(struct shm_slot *slot)
+/* Wakes one sleeping worker of a stage, unless another process has chosen it already: one entry wakes
+ * one worker, and the next process to wake one chooses the next worker. Returns whether it did.
+ * seq_cst, the load and both outcomes of the swap: invariant 1 (no wake-up is lost) needs them in one
+ * order. */
+static bool wake_unless_chosen(struct shm_slot *slot)
 {
     uint32_t sleeping = WAKE_SLEEPING;
     if (atomic_load_explicit(&slot->wake, memory_order_seq_cst) != WAKE_SLEEPING ||
@@ -123,18 +126,19 @@ static bool wake_if_not_chosen(struct shm_slot *slot)
     return true;
 }
 
-/* Wakes one sleeping worker of a stage. A producer or worker calls it after it has pushed events into the
- * stage's ring; the woken worker wakes the next one if entries are left. */
+/* Wakes one sleeping worker of a stage, if there is one. A producer or worker calls it after it has
+ * pushed events into the stage's ring; the woken worker wakes the next one if entries are left. */
 void wake_stage(const struct segment *segment, const struct shm_stage *stage)
 {
     for (uint32_t i = 0; i < stage->concurrency; i++)
-        if (wake_if_not_chosen(segment_slot(segment, stage->first_slot + i)))
+        if (wake_unless_chosen(segment_slot(segment, stage->first_slot + i)))
             return;
 }
 
-/* Returns how many workers of a stage sleep because they have no events. The producer and the workers of
- * the stage before call it to decide how many events to take. The number may change at once. */
-uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage)
+/* Returns how many workers of a stage sleep because they have no events. The producer and the workers
+ * of the stage before call it to decide how many events to take. The number is a guess: it may change
+ * at once. */
+uint32_t wake_count_idle_workers(const struct segment *segment, const struct shm_stage *stage)
 {
     uint32_t idle = 0;
     for (uint32_t i = 0; i < stage->concurrency; i++) /* relaxed: it is a guess about others anyway */
@@ -172,7 +176,7 @@ static void wake_if_blocked(struct shm_slot *slot)
  * Killed after the exchange: the supervisor's wake_source wakes those that were left, and they set
  * space_wanted again.
  */
-void wake_room(const struct segment *segment, struct shm_stage *stage)
+void wake_waiters_for_room(const struct segment *segment, struct shm_stage *stage)
 {
     struct shm_ring *ring = &stage->ring;
     if (atomic_load_explicit(&ring->space_wanted, memory_order_seq_cst) == 0 || /* seq_cst: as said */
@@ -190,7 +194,7 @@ void wake_room(const struct segment *segment, struct shm_stage *stage)
 }
 
 /* The producer sets tickets_wanted, finds no FREE ticket, and sleeps. The process that frees a ticket
- * looks here afterwards; both are seq_cst. Killed after the exchange: as in wake_room. */
+ * looks here afterwards; both are seq_cst. Killed after the exchange: as in wake_waiters_for_room. */
 void wake_ticket_freed(const struct segment *segment, struct shm_source *source)
 {
     if (atomic_load_explicit(&source->tickets_wanted, memory_order_seq_cst) != 0 &&
@@ -198,9 +202,9 @@ void wake_ticket_freed(const struct segment *segment, struct shm_source *source)
         wake_slot(segment_slot(segment, source->producer_slot));
 }
 
-/* Wakes the producer and all workers of a source, so that they look for work and read the phase again. The
- * supervisor calls it after an exit, a change of phase, a pause or a resume. It makes up for wake-ups that
- * a killed process owed. */
+/* Wakes the producer and all workers of a source, so that they look for work and read the phase again.
+ * The supervisor calls it after an exit, a change of phase, a pause or a resume. It also makes up for
+ * wake-ups that a killed process did not get to. */
 void wake_source(const struct segment *segment, const struct shm_source *source)
 {
     wake_slot(segment_slot(segment, source->producer_slot));

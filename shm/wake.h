@@ -16,7 +16,7 @@
  * for work again in each round, between these two calls. wake_sleep may also return early.
  *
  * What wake_slot and wake_source announce may be stored in any order before the call. wake_stage,
- * wake_room and wake_ticket_freed rely on the seq_cst operations of ring.c and ticket.c.
+ * wake_waiters_for_room and wake_ticket_freed rely on the seq_cst operations of ring.c and ticket.c.
  */
 #ifndef SHM_WAKE_H
 #define SHM_WAKE_H
@@ -53,14 +53,14 @@ void wake_slot(struct shm_slot *slot);
 void wake_stage(const struct segment *segment, const struct shm_stage *stage);
 /* How many of a stage's workers sleep because their ring is empty and have not been woken. A guess: it may
  * change. */
-uint32_t wake_idle(const struct segment *segment, const struct shm_stage *stage);
+uint32_t wake_count_idle_workers(const struct segment *segment, const struct shm_stage *stage);
 /* A worker calls it after wake_cancel, when it has popped what it runs now and before it runs it: if
  * entries are left, wakes one more sleeper of the stage. A worker that postpones this call, because it
  * means to take the rest itself at once, must make it when that takes longer (worker_commit.c). */
 void wake_for_leftover(const struct segment *segment, const struct shm_stage *stage);
 /* After a pop, also of a stale entry: wakes the processes that wait for room in this ring, once it is half
  * empty. One load when there are none. */
-void wake_room(const struct segment *segment, struct shm_stage *stage);
+void wake_waiters_for_room(const struct segment *segment, struct shm_stage *stage);
 /* After a ticket went FREE: wakes the producer if it waits for one. One load when it does not. */
 void wake_ticket_freed(const struct segment *segment, struct shm_source *source);
 /* The supervisor, after an exit, a change of phase or a pause: makes every process of this source look

@@ -8,9 +8,9 @@
  *  1. A holder killed at any instruction leaves a mutex that the next process takes over. The kernel marks
  *     it and wakes the next; nothing that the lock protects can be half done. This includes a kill between
  *     learning of a predecessor's crash and declaring the mutex consistent.
- *  2. No process sleeps longer than SLICE_MS without trying again. A holder killed after it let the mutex
- *     go and before the system call that wakes the next owns nothing, and not every kernel makes that call
- *     for it. The same holds for a process killed after it was woken and before it took the mutex. The
+ *  2. No process sleeps longer than TRY_INTERVAL_MS without trying again. A holder killed after it let the
+ *     mutex go and before the system call that wakes the next owns nothing, and not every kernel makes that
+ *     call for it. The same holds for a process killed after it was woken and before it took the mutex. The
  *     next try finds the mutex free.
  *
  * Errors are survived: the caller goes on without the lock and relies on the store's busy_timeout.
@@ -23,11 +23,12 @@
 #include <time.h>
 
 #define MS_NS UINT64_C(1000000)
-#define SLICE_MS UINT64_C(50)
+#define TRY_INTERVAL_MS UINT64_C(50)
 
-/* Initialises the mutex on which writers of the store queue. The supervisor calls it when it creates the
- * segment. Error-checking as well as robust: releasing a lock that one does not hold, or taking it twice,
- * is an error and neither undefined nor a deadlock. */
+/* Initialises the mutex on which writers of the store queue. The supervisor calls it when it creates
+ * the segment. Returns 0 or a negative errno. The mutex is robust (a crashed holder does not block it)
+ * and error-checking: releasing a lock that one does not hold, or taking it twice, is an error and
+ * neither undefined nor a deadlock. */
 int write_lock_init(pthread_mutex_t *write_lock)
 {
     pthread_mutexattr_t attributes;
@@ -60,9 +61,9 @@ int write_lock_try(pthread_mutex_t *write_lock)
     return write_lock_result(write_lock, pthread_mutex_trylock(write_lock));
 }
 
-/* Waits for the store's write lock, at most timeout_ms. Producers, workers and the keeper call it before
- * they begin a write transaction of the store. Returns 0, or -ETIMEDOUT: then the caller writes without
- * the lock, and the store's own locks protect the data. Waits in slices of SLICE_MS, because a killed
+/* Waits for the store's write lock, at most timeout_ms. Producers, workers and the keeper call it
+ * before they begin a write transaction. Returns 0, or -ETIMEDOUT: then the caller writes without it,
+ * and the store's own locks protect the data. Tries again every TRY_INTERVAL_MS, because a killed
  * holder may wake no waiter. */
 int write_lock_acquire(pthread_mutex_t *write_lock, uint64_t timeout_ms)
 {
@@ -71,7 +72,7 @@ int write_lock_acquire(pthread_mutex_t *write_lock, uint64_t timeout_ms)
         return -ETIMEDOUT;
     uint64_t begin_ns = error == EBUSY ? shm_now_ns() : 0, waited_ms = 0;
     while (error == EBUSY || (error == ETIMEDOUT && waited_ms < timeout_ms)) {
-        waited_ms += timeout_ms - waited_ms < SLICE_MS ? timeout_ms - waited_ms : SLICE_MS;
+        waited_ms += timeout_ms - waited_ms < TRY_INTERVAL_MS ? timeout_ms - waited_ms : TRY_INTERVAL_MS;
         error = write_lock_wait(write_lock, begin_ns + waited_ms * MS_NS);
     }
     return write_lock_result(write_lock, error);

@@ -63,7 +63,7 @@ static uint32_t orphan_tickets(struct supervisor *supervisor, struct child *chil
         shared->arrival_ms = atomic_load(&slot->event_arrival_ms);
         shared->stage = slot->kind == SHM_KIND_WORKER ? slot->stage : source->first_stage;
         snprintf(shared->message, sizeof shared->message, "%s", blamed ? cause->message : "");
-        orphans += ticket_orphan(segment, ticket, child->slot);
+        orphans += ticket_mark_orphaned(segment, ticket, child->slot);
     }
     return orphans;
 }

@@ -99,7 +99,7 @@ static int check_name_is_free(const struct config *config, struct error *error)
 {
     struct segment other;
     int attached = segment_attach(config->instance, &other), result = 0, holder;
-    if (attached != 0 && !segment_held(config->instance, &holder))
+    if (attached != 0 && !segment_is_held(config->instance, &holder))
         return 0; /* no segment, or one without a supervisor */
     if (attached != 0)
         return base_error_set(error, EP_EBUSY,

@@ -122,7 +122,7 @@ static void store_crashes(struct keeper *keeper)
             count++;
     uint64_t lost_count = end_number - stored_end - count;
     if (store_add_crashes(keeper->process.store, crashes, count, lost_count) == 0)
-        crash_log_stored(segment, end_number);
+        crash_log_set_stored_end(segment, end_number);
     else
         keeper->totals_stale = true;
 }
@@ -240,7 +240,7 @@ static void serve_request(struct keeper *keeper, const char *request_text, size_
 {
     cJSON *request = cJSON_ParseWithLength(request_text, bytes);
     uint64_t changed = 0;
-    slot_state(keeper->process.slot, SHM_SLOT_BUSY);
+    slot_set_state(keeper->process.slot, SHM_SLOT_BUSY);
     const struct admin admin = {.store = keeper->process.store,
                                 .config = keeper->child->config,
                                 .daemon_up = true};
@@ -323,7 +323,7 @@ static void run_keeper_turn(struct keeper *keeper)
 {
     struct pollfd poll_fds[2] = {{.fd = keeper->child->activity_fd, .events = POLLIN},
                                  {.fd = keeper->child->keeper_fd, .events = POLLIN}};
-    slot_state(keeper->process.slot, SHM_SLOT_IDLE);
+    slot_set_state(keeper->process.slot, SHM_SLOT_IDLE);
     if (poll(poll_fds, 2, compute_poll_timeout_ms(keeper)) < 0)
         return;
     if (poll_fds[0].revents != 0)

@@ -129,7 +129,7 @@ static void report_store_failing(struct process *process, const char *message)
         base_log_warning("store-unavailable error=\"%s\"", message);
     process->store_failed = true;
     if (atomic_load(&process->slot->event) == 0) /* a worker's committer meets this while a call runs */
-        slot_state(process->slot, SHM_SLOT_WAITING);
+        slot_set_state(process->slot, SHM_SLOT_WAITING);
 }
 
 /* Clears the failure of the store in status, and logs it if this process has reported one. Producers

@@ -187,7 +187,7 @@ static void sleep_until_work(struct producer *producer, struct orders before)
     struct shm_slot *slot = producer->process.slot;
     struct shm_stage *first = segment_stage(&producer->child->segment, producer->source->first_stage);
     bool blocked = waits_for_room(producer);
-    slot_state(slot, before.paused ? SHM_SLOT_PAUSED : blocked ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
+    slot_set_state(slot, before.paused ? SHM_SLOT_PAUSED : blocked ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
     uint32_t key = wake_prepare(slot);
     if (blocked)
         wake_want_room(&first->ring);
@@ -198,7 +198,7 @@ static void sleep_until_work(struct producer *producer, struct orders before)
         wake_cancel(slot);
     else
         wake_sleep(slot, key, compute_sleep_ns(producer, blocked));
-    slot_state(slot, SHM_SLOT_BUSY);
+    slot_set_state(slot, SHM_SLOT_BUSY);
 }
 
 /* Whether all workers of the source have exited. The producer checks it at a stop: only then can no
@@ -242,7 +242,7 @@ void process_producer_main(const struct child_context *child, uint32_t source)
         if (!run_producer_turn(&producer))
             sleep_until_work(&producer, orders);
     }
-    slot_state(producer.process.slot, SHM_SLOT_STOPPING);
+    slot_set_state(producer.process.slot, SHM_SLOT_STOPPING);
     process_fetcher_close(&producer.fetcher, 1000);
     wait_for_workers(&producer);
     process_producer_unlock_all(&producer);

@@ -50,7 +50,8 @@ size_t process_producer_compute_claim_limit(struct producer *producer)
     uint32_t free_tickets = ticket_total > tickets_used ? ticket_total - tickets_used : 0;
     if (free_tickets < ticket_total / 4 && waiting_count > 0)
         return 0;
-    uint32_t claim_limit = ring_limit - waiting_count + wake_idle(&producer->child->segment, first);
+    uint32_t claim_limit =
+        ring_limit - waiting_count + wake_count_idle_workers(&producer->child->segment, first);
     return claim_limit < free_tickets ? claim_limit : free_tickets;
 }
 
@@ -130,7 +131,7 @@ void process_producer_publish_claim(struct producer *producer)
             producer->loaded_tickets[complete_count++] = ticket;
             continue;
         }
-        if (ticket_pass(segment, producer->source, ticket, producer->child->slot, position))
+        if (ticket_pass_on(segment, producer->source, ticket, producer->child->slot, position))
             was_pushed[position] = true;
     }
     producer->loaded_count = 0;
@@ -254,7 +255,7 @@ static bool unlock_orphan_batch(struct producer *producer, uint32_t *next_index)
     while (!process_check_store_result(&producer->process, store_unlock(producer->process.store,
                                                                         producer->store_id, unlocks, count)))
         if (process_is_stopping(&producer->process))
-            return false; /* the next_index start voids these locks */
+            return false; /* the next start voids these locks */
     for (size_t i = 0; i < count; i++) {
         if (unlocks[i].due_ms > 0 && unlocks[i].due_ms < producer->due_ms)
             producer->due_ms = unlocks[i].due_ms;

@@ -137,7 +137,7 @@ static size_t count_next_stage_room(const struct worker *worker, const struct sh
     *next = worker->stage + 1;
     uint32_t waiting_count = ring_count(&(*next)->ring), ring_limit = (*next)->ring.limit;
     size_t room = waiting_count < ring_limit ? ring_limit - waiting_count : 0;
-    return room < BATCH_EVENTS_MAX ? room + wake_idle(&worker->child->segment, *next) : room;
+    return room < BATCH_EVENTS_MAX ? room + wake_count_idle_workers(&worker->child->segment, *next) : room;
 }
 
 /* Returns how many events a worker takes now: no more than it can probably run within commit_delay, the
@@ -151,7 +151,7 @@ static size_t compute_batch_limit(const struct worker *worker, size_t next_stage
     if (upper_limit > BATCH_EVENTS_MAX)
         upper_limit = BATCH_EVENTS_MAX;
     size_t free_places = next_stage_room > pending_count ? next_stage_room - pending_count
-                                                         : 0; /* pending_count answers will go there too */
+                                                         : 0; /* pending answers will go there, too */
     if (upper_limit > free_places)
         upper_limit = free_places;
     uint64_t delay_ns = worker->config->commit_delay_ms * 1000000;
@@ -179,7 +179,7 @@ static size_t take_events(struct worker *worker, size_t upper_limit)
         if (ticket_take(segment, ticket, worker->stage->position, worker->child->slot, &view))
             process_batch_add(&worker->batch, ticket, view.event, view.token);
     }
-    wake_room(segment, worker->stage);
+    wake_waiters_for_room(segment, worker->stage);
     process_worker_lock(worker);
     worker->leftover_ns = shm_now_ns();
     bool one_worker_suffices =
@@ -200,7 +200,7 @@ static void sleep_worker_until(struct worker *worker, enum shm_slot_state state,
 {
     struct shm_slot *slot = worker->process.slot;
     process_set_title("%s %s", worker->name, shm_slot_state_name(state));
-    slot_state(slot, state);
+    slot_set_state(slot, state);
     atomic_fetch_add_explicit(&slot->work_ns, shm_now_ns() - worker->awake_ns, memory_order_relaxed);
     for (;;) {
         uint32_t key = wake_prepare(slot);
@@ -225,7 +225,7 @@ static bool has_work(struct worker *worker)
 
 /* Whether the next stage can take an event, or this one is paused. sleep_worker_until asks before each
  * sleep; it sets the wish for room first, so that a worker that makes room afterwards sees it
- * (wake_room). */
+ * (wake_waiters_for_room). */
 static bool has_room(struct worker *worker)
 {
     struct shm_stage *next = worker->stage + 1;
@@ -274,7 +274,7 @@ void process_worker_main(const struct child_context *child, uint32_t stage)
     open_worker(&worker, child, stage);
     while (!process_is_stopping(&worker.process))
         run_worker_turn(&worker);
-    slot_state(worker.process.slot, SHM_SLOT_STOPPING);
+    slot_set_state(worker.process.slot, SHM_SLOT_STOPPING);
     process_worker_commit_if_due(&worker, false);
     worker.ops->close(worker.state, STAGE_CLOSE_MS);
     fflush(stdout);

@@ -10,7 +10,7 @@
  *  2. A kill between commit and hand-over leaves a RUNNING ticket of a dead slot. The supervisor orphans
  *     it, the producer unlocks its event by token, and the event enters again at the stage that its
  *     committed progress names.
- *  3. Handing on never waits: rings have room for all tickets and for stale copies (ticket_pass). A worker
+ *  3. Handing on never waits: rings have room for all tickets and for stale copies (ticket_pass_on). A worker
  *     is held back by a full ring before it takes more events (worker.c). So a ring exceeds input_buffer
  *     at most by the events that workers had taken.
  */
@@ -84,7 +84,7 @@ static void hand_over_events(struct worker *worker, bool *was_pushed)
             freed_any = true;
             continue;
         }
-        if (ticket_pass(segment, worker->source, extra->ticket, slot, (uint32_t)extra->next))
+        if (ticket_pass_on(segment, worker->source, extra->ticket, slot, (uint32_t)extra->next))
             was_pushed[extra->next] = true;
     }
     if (freed_any)
@@ -102,7 +102,7 @@ void process_worker_commit_pending(struct worker *worker)
     int64_t source = atomic_load_explicit(&worker->source->store_id, memory_order_relaxed);
     int64_t stage = atomic_load_explicit(&worker->stage->store_id, memory_order_relaxed);
     if (!worker->call_running)
-        slot_state(worker->process.slot, SHM_SLOT_COMMITTING);
+        slot_set_state(worker->process.slot, SHM_SLOT_COMMITTING);
     while (!process_check_store_result(&worker->process,
                                        process_group_commit(&worker->group_commit, source, stage,
                                                             pending->answers, pending->count)))

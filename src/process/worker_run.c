@@ -152,9 +152,9 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
     struct ep_call call;
     fill_call(worker, row, &call);
     uint64_t begin_ns = shm_now_ns();
-    slot_name(worker->process.slot, row->uid);
+    slot_set_uid(worker->process.slot, row->uid);
     const struct slot_event current = {event->lock.event, row->attempts, row->crashes, row->arrival_ms};
-    slot_take(worker->process.slot, event->ticket, &current, begin_ns);
+    slot_begin_event(worker->process.slot, event->ticket, &current, begin_ns);
     process_set_title("%s busy ev %llu", worker->name,
                       (unsigned long long)store_event_number(event->lock.event));
 
@@ -170,7 +170,8 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
         exit_after_stage_failure(worker, &failure);
 
     uint64_t end_ns = shm_now_ns();
-    slot_put(worker->process.slot, end_ns); /* before the lock: a store that waits is not the stage's time */
+    slot_end_event(worker->process.slot,
+                   end_ns); /* before the lock: a store that waits is not the stage's time */
     process_worker_lock(worker);
     worker->call_running = false;
     add_pending_answer(worker, event, row, &call, begin_ns, end_ns);

@@ -16,7 +16,7 @@ void fake_process(struct shm_slot *slot, int32_t pid, enum shm_slot_state state)
 {
     slot_open(slot);
     slot_set_pid(slot, pid);
-    slot_state(slot, state);
+    slot_set_state(slot, state);
 }
 
 void fake_create(struct segment *segment)
@@ -63,12 +63,12 @@ uint32_t fake_event(const struct segment *segment, uint32_t source, uint32_t sta
     uint32_t hint = 0, ticket = ticket_load(segment, of, of->producer_slot, &hint);
     CU_ASSERT_NOT_EQUAL_FATAL(ticket, SHM_NO_TICKET);
     ticket_bind(segment, ticket, event, 1);
-    CU_ASSERT_FATAL(ticket_queue(segment, ticket, of->producer_slot, stage));
+    CU_ASSERT_FATAL(ticket_mark_queued(segment, ticket, of->producer_slot, stage));
     ring_push(segment, &segment_stage(segment, of->first_stage + stage)->ring, ticket);
     struct ticket_view view;
     if (worker != NULL) {
         CU_ASSERT_FATAL(ticket_take(segment, ticket, stage, worker_slot, &view));
-        slot_take(worker, ticket, &(struct slot_event){.id = event}, shm_now_ns());
+        slot_begin_event(worker, ticket, &(struct slot_event){.id = event}, shm_now_ns());
     }
     return ticket;
 }

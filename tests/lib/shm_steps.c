@@ -22,7 +22,7 @@ bool steps_stopping(const struct steps *steps)
 static void steps_wait_for_room(struct steps *steps, struct shm_ring *ring)
 {
     while (!ring_has_room(ring)) {
-        slot_state(steps->slot, SHM_SLOT_BLOCKED);
+        slot_set_state(steps->slot, SHM_SLOT_BLOCKED);
         uint32_t key = wake_prepare(steps->slot);
         wake_want_room(ring);
         if (ring_has_room(ring))
@@ -37,7 +37,7 @@ void steps_hand_on(struct steps *steps, uint32_t ticket, uint32_t position)
     if (position < steps->source->stage_count) {
         struct shm_stage *stage = segment_stage(steps->segment, steps->source->first_stage + position);
         steps_wait_for_room(steps, &stage->ring);
-        if (ticket_pass(steps->segment, steps->source, ticket, steps->slot_index, position))
+        if (ticket_pass_on(steps->segment, steps->source, ticket, steps->slot_index, position))
             wake_stage(steps->segment, stage);
     } else if (ticket_free(steps->segment, ticket, steps->slot_index)) {
         wake_ticket_freed(steps->segment, steps->source);
@@ -56,7 +56,7 @@ uint32_t steps_take(struct steps *steps, uint32_t tickets[], struct ticket_view 
             steps->stale++;
     }
     if (popped > 0) {
-        wake_room(steps->segment, steps->stage);
+        wake_waiters_for_room(steps->segment, steps->stage);
         wake_for_leftover(steps->segment, steps->stage);
     }
     return count;
@@ -64,7 +64,7 @@ uint32_t steps_take(struct steps *steps, uint32_t tickets[], struct ticket_view 
 
 void steps_idle(struct steps *steps)
 {
-    slot_state(steps->slot, SHM_SLOT_IDLE);
+    slot_set_state(steps->slot, SHM_SLOT_IDLE);
     uint32_t key = wake_prepare(steps->slot);
     if (ring_count(&steps->stage->ring) > 0 || steps_stopping(steps))
         wake_cancel(steps->slot);

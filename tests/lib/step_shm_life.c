@@ -33,7 +33,7 @@ void life_hand_on(struct steps *steps, uint32_t ticket, uint32_t position)
     if (position >= LIFE_STAGES) {
         if (ticket_free(&life_segment, ticket, steps->slot_index))
             wake_ticket_freed(&life_segment, life_source);
-    } else if (ticket_pass(&life_segment, life_source, ticket, steps->slot_index, position)) {
+    } else if (ticket_pass_on(&life_segment, life_source, ticket, steps->slot_index, position)) {
         wake_stage(&life_segment, segment_stage(&life_segment, life_source->first_stage + position));
     }
 }
@@ -77,8 +77,8 @@ void life_work(struct steps *steps, uint32_t ticket, const struct ticket_view *v
     struct row *row = &life_store->rows[view->event];
     if (atomic_load(&row->word) != row_word(ROW_LOCKED, steps->stage->position, view->token))
         atomic_store(&life_store->violation, 1);
-    slot_take(steps->slot, ticket, &(struct slot_event){.id = view->event}, 1);
-    slot_put(steps->slot, 2);
+    slot_begin_event(steps->slot, ticket, &(struct slot_event){.id = view->event}, 1);
+    slot_end_event(steps->slot, 2);
 }
 
 void life_commit(struct steps *steps, uint32_t ticket, const struct ticket_view *view)
@@ -106,7 +106,7 @@ void life_recover(uint32_t index)
         struct ticket_view view = ticket_look(&life_segment, i);
         if (view.slot == index && (view.phase == TICKET_RUNNING || view.phase == TICKET_LOADING)) {
             segment_cause(&life_segment, i)->kind = SHM_CAUSE_NONE;
-            orphans = ticket_orphan(&life_segment, i, index) || orphans;
+            orphans = ticket_mark_orphaned(&life_segment, i, index) || orphans;
         }
     }
     if (orphans)

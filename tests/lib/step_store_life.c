@@ -77,8 +77,8 @@ static void end_claim(struct store *store, struct claiming *claiming, const stru
 static void publish_claim(struct claiming *claiming)
 {
     for (uint32_t i = 0; i < claiming->count; i++)
-        if (ticket_pass(&store_life_segment, store_life_source, claiming->tickets[i], STORE_LIFE_PRODUCER,
-                        claiming->positions[i]))
+        if (ticket_pass_on(&store_life_segment, store_life_source, claiming->tickets[i], STORE_LIFE_PRODUCER,
+                           claiming->positions[i]))
             wake_stage(&store_life_segment, segment_stage(&store_life_segment, claiming->positions[i]));
 }
 
@@ -147,7 +147,7 @@ void store_life_commit(struct store *store, uint32_t slot, uint32_t ticket, enum
         store_life_fault("an answer", "was refused though the lock is ours");
     if (change == STORE_ADVANCE) {
         store_life->committed = view.event;
-        if (ticket_pass(&store_life_segment, store_life_source, ticket, slot, stage + 1))
+        if (ticket_pass_on(&store_life_segment, store_life_source, ticket, slot, stage + 1))
             wake_stage(&store_life_segment, segment_stage(&store_life_segment, stage + 1));
     } else if (ticket_free(&store_life_segment, ticket, slot)) {
         wake_ticket_freed(&store_life_segment, store_life_source);

@@ -83,7 +83,7 @@ void process_keeper_main(const struct child_context *child)
     }
     if (child->prepare)
         atomic_store(&child->segment.header->prepared, 1);
-    slot_state(segment_slot(&child->segment, child->slot), SHM_SLOT_IDLE);
+    slot_set_state(segment_slot(&child->segment, child->slot), SHM_SLOT_IDLE);
     body_notice(child, NOTICE_READY, "");
     while (!body_stopping(child) || !others_empty(child)) {
         struct pollfd ready[2] = {{.fd = child->activity_fd, .events = POLLIN},
@@ -95,7 +95,7 @@ void process_keeper_main(const struct child_context *child)
         if (ready[1].revents != 0)
             keeper_answer(child);
     }
-    crash_log_stored(&child->segment, crash_log_end(&child->segment));
+    crash_log_set_stored_end(&child->segment, crash_log_end(&child->segment));
     atomic_store(&instance_world->keeper_end, atomic_fetch_add(&instance_world->sequence, 1) + 1);
     _exit(CHILD_DONE);
 }
@@ -156,7 +156,7 @@ static bool produce(const struct child_context *child, struct shm_source *source
         if (ticket == SHM_NO_TICKET)
             break;
         ticket_bind(segment, ticket, id, id);
-        ticket_pass(segment, source, ticket, child->slot, 0);
+        ticket_pass_on(segment, source, ticket, child->slot, 0);
         wake_stage(segment, first);
     }
     return all;
@@ -172,13 +172,13 @@ void process_producer_main(const struct child_context *child, uint32_t source_in
     atomic_store(&source->orphans, 1);
     body_notice(child, NOTICE_READY, "");
     while (!body_stopping(child)) {
-        slot_state(slot, SHM_SLOT_BUSY);
+        slot_set_state(slot, SHM_SLOT_BUSY);
         bool all = produce(child, source, &hint);
         bool draining = atomic_load(&child->segment.header->phase) == SHM_PHASE_DRAINING;
         if (all && (draining || !atomic_load(&instance_world->never_ends)) &&
             atomic_exchange(&source->ended, 1) == 0)
             body_notice(child, NOTICE_ENDED, "");
-        slot_state(slot, SHM_SLOT_IDLE);
+        slot_set_state(slot, SHM_SLOT_IDLE);
         uint32_t key = wake_prepare(slot);
         if (body_stopping(child) || atomic_load(&source->orphans) != 0)
             wake_cancel(slot);
@@ -272,16 +272,16 @@ static void work_one(const struct child_context *child, struct shm_slot *slot, s
     const struct segment *segment = &child->segment;
     int64_t id = ticket_look(segment, ticket).event;
     struct instance_event *event = &instance_world->event[id];
-    slot_take(slot, ticket, &(struct slot_event){.id = id, .crashes = atomic_load(&event->crashes)},
-              shm_now_ns());
+    slot_begin_event(slot, ticket, &(struct slot_event){.id = id, .crashes = atomic_load(&event->crashes)},
+                     shm_now_ns());
     meet_doom(child, slot, event, stage->position);
-    slot_put(slot, shm_now_ns());
+    slot_end_event(slot, shm_now_ns());
     if (stage->position + 1 < source->stage_count) {
         struct shm_stage *next = segment_stage(segment, source->first_stage + stage->position + 1);
         bool full = atomic_exchange(&instance_world->fill_ring, 0) != 0;
         if (full)
             fill_ring(segment, next, source);
-        if (ticket_pass(segment, source, ticket, child->slot, stage->position + 1))
+        if (ticket_pass_on(segment, source, ticket, child->slot, stage->position + 1))
             wake_stage(segment, next);
         if (full) {
             atomic_store(&next->paused, 0);
@@ -328,12 +328,12 @@ void process_worker_main(const struct child_context *child, uint32_t stage_index
         uint32_t count = paused ? 0 : take_batch(segment, stage, child->slot, batch);
         if (count > 0) {
             wake_cancel(slot);
-            wake_room(segment, stage);
+            wake_waiters_for_room(segment, stage);
             for (uint32_t i = 0; i < count && !body_stopping(child); i++)
                 work_one(child, slot, stage, source, batch[i]);
             continue;
         }
-        slot_state(slot, paused ? SHM_SLOT_PAUSED : SHM_SLOT_IDLE);
+        slot_set_state(slot, paused ? SHM_SLOT_PAUSED : SHM_SLOT_IDLE);
         if (body_stopping(child))
             wake_cancel(slot);
         else

@@ -3,7 +3,7 @@
  * The state of tickets.pml: its scope, the segment, the store, the living processes, and the steps that change them.
  * Each d_step is one instruction of the program that others can see, or one transaction of the store.
  *
- *   push, pop    shm/ring.c: ring_push, ring_pop        pass   shm/ticket.c: ticket_pass
+ *   push, pop    shm/ring.c: ring_push, ring_pop        pass   shm/ticket.c: ticket_pass_on
  *   claim        src/process/producer_claim.c: process_producer_commit_claim        release   unlock_orphan_batch
  *   places       no function: what must be so at every instant
  */

@@ -7,7 +7,7 @@
  *                 src/process/worker_commit.c: hand_over_events
  *   prepare, nap  shm/wake.c: wake_prepare; wake_sleep (the kernel compares the word and queues the sleeper in one
  *                 step) and wake_cancel
- *   wake_slot, wake_stage (wake_if_not_chosen), wake_for_leftover, wake_room (wake_if_blocked), wake_ticket_freed
+ *   wake_slot, wake_stage (wake_if_not_chosen), wake_for_leftover, wake_waiters_for_room (wake_if_blocked), wake_ticket_freed
  *                 shm/wake.c
  *   supervisor()  supervisor/recover.c: recover_events, with wake_source, then slot_clear and a new start
  *
@@ -164,7 +164,7 @@ end_dead:
     goto begin
 }
 
-inline wake_room()
+inline wake_waiters_for_room()
 {
     if
     :: space_wanted ->
@@ -203,7 +203,7 @@ begin:
             :: look ->
                 look = false;
 #ifndef NO_WAKE_ROOM
-                wake_room();
+                wake_waiters_for_room();
 #endif
                 if
                 :: count > 0 -> wake_stage() /* wake_for_leftover */

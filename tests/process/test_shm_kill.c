@@ -144,10 +144,10 @@ static void producer_run(struct steps *steps)
     while (!steps_stopping(steps)) {
         if (atomic_load(&source->orphans) != 0)
             free_orphans(&claims);
-        slot_state(steps->slot, SHM_SLOT_BUSY);
+        slot_set_state(steps->slot, SHM_SLOT_BUSY);
         if (produce_batch(steps, &claims, &no_ticket))
             continue;
-        slot_state(steps->slot, SHM_SLOT_IDLE);
+        slot_set_state(steps->slot, SHM_SLOT_IDLE);
         uint32_t key = wake_prepare(steps->slot);
         if (no_ticket)
             wake_want_ticket(source);
@@ -177,12 +177,12 @@ static void work_batch(struct steps *steps, const uint32_t tickets[], const stru
     for (uint32_t i = 0; i < count; i++) {
         hold(steps, &views[i]);
         uint64_t now_ns = shm_now_ns(), until_ns = now_ns + (uint64_t)views[i].event * 7919 % WORK_NS;
-        slot_take(steps->slot, tickets[i], &(struct slot_event){.id = views[i].event}, now_ns);
+        slot_begin_event(steps->slot, tickets[i], &(struct slot_event){.id = views[i].event}, now_ns);
         while ((now_ns = shm_now_ns()) < until_ns)
             continue; /* the stage at work */
-        slot_put(steps->slot, now_ns);
+        slot_end_event(steps->slot, now_ns);
     }
-    slot_state(steps->slot, SHM_SLOT_COMMITTING);
+    slot_set_state(steps->slot, SHM_SLOT_COMMITTING);
     for (uint32_t i = 0; i < count; i++)
         if (!row_store_commit(store, views[i].event, views[i].token, steps->stage->position, STAGES))
             violation("a commit failed", views[i].event, atomic_load(&store->rows[views[i].event].word));
@@ -287,7 +287,7 @@ static void recover(uint32_t index)
         uint32_t holder = index + 1;
         if (view.phase == TICKET_RUNNING && view.slot == index)
             atomic_compare_exchange_strong(&store->rows[view.event].holder, &holder, 0);
-        if (ticket_orphan(&segment, i, index)) {
+        if (ticket_mark_orphaned(&segment, i, index)) {
             orphans = true;
             orphaned++;
         }

@@ -123,7 +123,7 @@ static uint32_t load_waiting(struct steps *steps)
         uint32_t ticket = ticket_load(steps->segment, steps->source, steps->slot_index, &steps->hint);
         if (ticket != SHM_NO_TICKET)
             return ticket;
-        slot_state(steps->slot, SHM_SLOT_IDLE);
+        slot_set_state(steps->slot, SHM_SLOT_IDLE);
         uint32_t key = wake_prepare(steps->slot);
         wake_want_ticket(steps->source);
         ticket = ticket_load(steps->segment, steps->source, steps->slot_index, &steps->hint);
@@ -150,12 +150,12 @@ static void *produce(void *user)
 
 static void pass(struct chain *chain, struct steps *steps, uint32_t ticket, const struct ticket_view *view)
 {
-    slot_take(steps->slot, ticket, &(struct slot_event){.id = view->event}, shm_now_ns());
+    slot_begin_event(steps->slot, ticket, &(struct slot_event){.id = view->event}, shm_now_ns());
     if (view->event < 1 || view->event > event_count || view->token != TOKEN_OF(view->event))
         fail("chain: event %" PRId64 " with token %" PRIu64, view->event, view->token);
     else if (chain->stages[view->event]++ != steps->stage->position)
         fail("chain: event %" PRId64 " was at stage %u out of turn", view->event, steps->stage->position);
-    slot_put(steps->slot, shm_now_ns());
+    slot_end_event(steps->slot, shm_now_ns());
     bool last = steps->stage->position + 1 == STAGES;
     steps_hand_on(steps, ticket, steps->stage->position + 1);
     if (last)

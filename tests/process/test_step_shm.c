@@ -132,7 +132,7 @@ static void ready_orphans(void)
 {
     ready_last();
     life_recover(LIFE_WORKER(1, 0));
-    ticket_orphan(&life_segment, held[LIFE_WORKER(1, 1)].ticket, LIFE_WORKER(1, 1));
+    ticket_mark_orphaned(&life_segment, held[LIFE_WORKER(1, 1)].ticket, LIFE_WORKER(1, 1));
 }
 
 /* --- the operations */
@@ -160,7 +160,7 @@ static void operate_take(struct steps *steps)
     uint32_t ticket;
     struct ticket_view view;
     if (steps_take(steps, &ticket, &view, 1) > 0)
-        slot_take(steps->slot, ticket, &(struct slot_event){.id = view.event}, 1);
+        slot_begin_event(steps->slot, ticket, &(struct slot_event){.id = view.event}, 1);
 }
 
 static void operate_commit(struct steps *steps)
@@ -184,7 +184,7 @@ static void operate_turn(struct steps *steps)
 /* Finds no work, or no room, and would sleep; there is some by then. */
 static void operate_look(struct steps *steps)
 {
-    slot_state(steps->slot, SHM_SLOT_IDLE);
+    slot_set_state(steps->slot, SHM_SLOT_IDLE);
     wake_prepare(steps->slot);
     if (ring_count(&steps->stage->ring) > 0)
         wake_cancel(steps->slot);
@@ -192,7 +192,7 @@ static void operate_look(struct steps *steps)
 
 static void operate_want(struct steps *steps)
 {
-    slot_state(steps->slot, SHM_SLOT_BLOCKED);
+    slot_set_state(steps->slot, SHM_SLOT_BLOCKED);
     wake_prepare(steps->slot);
     wake_want_room(&segment_stage(&life_segment, 1)->ring);
     if (!ring_has_room(&segment_stage(&life_segment, 1)->ring))
@@ -231,7 +231,7 @@ static _Noreturn void sleeper_run(const struct operation *operation, int orders,
     char byte;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     while (read(orders, &byte, 1) == 1) {
-        slot_state(slot, operation->sleeps == SLEEPS_ROOM ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
+        slot_set_state(slot, operation->sleeps == SLEEPS_ROOM ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
         uint32_t key = wake_prepare(slot);
         if (operation->sleeps == SLEEPS_ROOM)
             wake_want_room(&segment_stage(&life_segment, 1)->ring);

@@ -303,7 +303,7 @@ static void recover(uint32_t slot)
     if (slot == 0)
         return;
     for (uint32_t i = 0; i < store_life_source->ticket_count; i++)
-        if (ticket_orphan(&store_life_segment, i, slot))
+        if (ticket_mark_orphaned(&store_life_segment, i, slot))
             atomic_store(&store_life_source->orphans, 1);
     ticket_requeue_lost(&store_life_segment, store_life_source, &left);
     if (left)

@@ -39,7 +39,7 @@ static void test_in_turn(void)
         CU_ASSERT_EQUAL(out.crashed_ms, 1000 + number);
     }
     CU_ASSERT_STRING_EQUAL(out.how, "signal 3");
-    crash_log_stored(&segment, 3);
+    crash_log_set_stored_end(&segment, 3);
     CU_ASSERT_EQUAL(crash_log_first(&segment), 3);
     CU_ASSERT_EQUAL(crash_log_stored_end(&segment), 3);
     segment_close(&segment);

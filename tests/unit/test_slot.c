@@ -27,7 +27,7 @@ static void test_open_clear(void)
     slot_set_pid(slot, 1234);
     CU_ASSERT_EQUAL(slot->pid, 1234);
     CU_ASSERT_TRUE(slot->forked_ns > 0);
-    slot_take(slot, 3, &(struct slot_event){.id = 4711, .crashes = 2}, shm_now_ns());
+    slot_begin_event(slot, 3, &(struct slot_event){.id = 4711, .crashes = 2}, shm_now_ns());
     atomic_store(&slot->program_pid, 77);
     atomic_store(&slot->wake, 1);
     atomic_store(&slot->cause_kind, SHM_CAUSE_MALFORMED);
@@ -54,7 +54,7 @@ static void test_in_hand(void)
 {
     struct segment segment = shm_fixture(1, 1, 4, 4);
     struct shm_slot *slot = segment_slot(&segment, 2);
-    slot_take(slot, 3, &(struct slot_event){4711, 5, 2, 99}, 1000000);
+    slot_begin_event(slot, 3, &(struct slot_event){4711, 5, 2, 99}, 1000000);
     CU_ASSERT_EQUAL(slot->state, SHM_SLOT_BUSY);
     CU_ASSERT_EQUAL(slot->ticket, 3);
     CU_ASSERT_EQUAL(slot->event, 4711);
@@ -62,7 +62,7 @@ static void test_in_hand(void)
     CU_ASSERT_EQUAL(slot->event_crashes, 2);
     CU_ASSERT_EQUAL(slot->event_arrival_ms, 99);
     CU_ASSERT_EQUAL(slot->since_ns, 1000000);
-    slot_put(slot, 1500000);
+    slot_end_event(slot, 1500000);
     CU_ASSERT_EQUAL(slot->ticket, SHM_NO_TICKET);
     CU_ASSERT_EQUAL(slot->event, 0);
     CU_ASSERT_EQUAL(slot->state, SHM_SLOT_BUSY);
@@ -70,15 +70,15 @@ static void test_in_hand(void)
     CU_ASSERT_EQUAL(slot->calls, 1);
     CU_ASSERT_EQUAL(slot->busy_ns, 500000);
     CU_ASSERT_EQUAL(slot->latency.buckets[histogram_bucket(500)], 1);
-    slot_take(slot, 3, &(struct slot_event){.id = 4712}, 2000000);
-    slot_put(slot, 1); /* a clock that goes back does no harm */
+    slot_begin_event(slot, 3, &(struct slot_event){.id = 4712}, 2000000);
+    slot_end_event(slot, 1); /* a clock that goes back does no harm */
     CU_ASSERT_EQUAL(slot->calls, 2);
     CU_ASSERT_EQUAL(slot->busy_ns, 500000);
     slot_clear(slot, SHM_SLOT_EMPTY);
     slot_open(slot);
     CU_ASSERT_EQUAL(slot->calls, 2); /* over all generations */
     uint64_t before = shm_now_ns();
-    slot_state(slot, SHM_SLOT_IDLE);
+    slot_set_state(slot, SHM_SLOT_IDLE);
     CU_ASSERT_EQUAL(slot->state, SHM_SLOT_IDLE);
     CU_ASSERT_TRUE(slot->since_ns >= before);
     segment_close(&segment);

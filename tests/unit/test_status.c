@@ -112,7 +112,7 @@ static void test_reasons(void)
     atomic_store(&worker->since_ns,
                  shm_now_ns() > UINT64_C(40000000000) ? shm_now_ns() - UINT64_C(40000000000) : 1);
     expect_degraded("has been processing event 7 for ");
-    slot_put(worker, shm_now_ns());
+    slot_end_event(worker, shm_now_ns());
     atomic_store(&quakes->totals.dead, 2);
     atomic_store(&quakes->totals.live, 3);
     expect_degraded("quakes: 2 dead events (eventpipe queue --source quakes --state dead)");

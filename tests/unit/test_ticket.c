@@ -26,7 +26,7 @@ static void test_life(void)
     CU_ASSERT_EQUAL(view.phase, TICKET_LOADING);
     CU_ASSERT_EQUAL(view.slot, PRODUCER);
     CU_ASSERT_EQUAL(view.generation, 1);
-    CU_ASSERT_TRUE(ticket_queue(&segment, ticket, PRODUCER, 0));
+    CU_ASSERT_TRUE(ticket_mark_queued(&segment, ticket, PRODUCER, 0));
     for (uint32_t stage = 0; stage < 3; stage++) {
         view = ticket_look(&segment, ticket);
         CU_ASSERT_EQUAL(view.phase, TICKET_QUEUED);
@@ -37,7 +37,7 @@ static void test_life(void)
         CU_ASSERT_EQUAL(view.slot, WORKER + 2 * stage);
         CU_ASSERT_EQUAL(view.phase, TICKET_RUNNING);
         if (stage < 2)
-            CU_ASSERT_TRUE(ticket_queue(&segment, ticket, WORKER + 2 * stage, stage + 1));
+            CU_ASSERT_TRUE(ticket_mark_queued(&segment, ticket, WORKER + 2 * stage, stage + 1));
     }
     CU_ASSERT_TRUE(ticket_free(&segment, ticket, WORKER + 4));
     CU_ASSERT_EQUAL(ticket_look(&segment, ticket).phase, TICKET_FREE);
@@ -51,22 +51,23 @@ static void test_only_owner(void)
     struct segment segment = shm_fixture(2, 2, 4, 4);
     struct ticket_view view;
     uint32_t ticket = load_bound(&segment, 1, 1);
-    CU_ASSERT_FALSE(ticket_queue(&segment, ticket, WORKER, 0));
+    CU_ASSERT_FALSE(ticket_mark_queued(&segment, ticket, WORKER, 0));
     CU_ASSERT_FALSE(ticket_take(&segment, ticket, 0, WORKER, &view)); /* LOADING is nobody's to take */
     CU_ASSERT_FALSE(ticket_free(&segment, ticket, WORKER));
-    CU_ASSERT_FALSE(ticket_orphan(&segment, ticket, WORKER));
+    CU_ASSERT_FALSE(ticket_mark_orphaned(&segment, ticket, WORKER));
     CU_ASSERT_FALSE(ticket_free_orphan(&segment, ticket));
-    CU_ASSERT_TRUE(ticket_queue(&segment, ticket, PRODUCER, 0));
-    CU_ASSERT_FALSE(ticket_queue(&segment, ticket, PRODUCER, 1));
+    CU_ASSERT_TRUE(ticket_mark_queued(&segment, ticket, PRODUCER, 0));
+    CU_ASSERT_FALSE(ticket_mark_queued(&segment, ticket, PRODUCER, 1));
     CU_ASSERT_FALSE(ticket_free(&segment, ticket, PRODUCER));
-    CU_ASSERT_FALSE(ticket_orphan(&segment, ticket, PRODUCER)); /* handed on: its crash is not the event's */
+    CU_ASSERT_FALSE(
+        ticket_mark_orphaned(&segment, ticket, PRODUCER)); /* handed on: its crash is not the event's */
     CU_ASSERT_FALSE(
         ticket_take(&segment, ticket, 1, WORKER, &view)); /* a stale entry in another stage's ring */
     CU_ASSERT_TRUE(ticket_take(&segment, ticket, 0, WORKER, &view));
     CU_ASSERT_FALSE(ticket_take(&segment, ticket, 0, OTHER, &view)); /* a doubled entry */
-    CU_ASSERT_FALSE(ticket_queue(&segment, ticket, OTHER, 1));
+    CU_ASSERT_FALSE(ticket_mark_queued(&segment, ticket, OTHER, 1));
     CU_ASSERT_FALSE(ticket_free(&segment, ticket, OTHER));
-    CU_ASSERT_FALSE(ticket_orphan(&segment, ticket, OTHER));
+    CU_ASSERT_FALSE(ticket_mark_orphaned(&segment, ticket, OTHER));
     CU_ASSERT_FALSE(ticket_free_orphan(&segment, ticket));
     CU_ASSERT_EQUAL(ticket_look(&segment, ticket).slot, WORKER);
     segment_close(&segment);
@@ -77,12 +78,12 @@ static void test_orphans(void)
     struct segment segment = shm_fixture(2, 2, 4, 4);
     struct ticket_view view;
     uint32_t ticket = load_bound(&segment, 7, 70), loading = load_bound(&segment, 8, 80);
-    ticket_queue(&segment, ticket, PRODUCER, 1);
+    ticket_mark_queued(&segment, ticket, PRODUCER, 1);
     ticket_take(&segment, ticket, 1, WORKER, &view);
     segment_cause(&segment, ticket)->kind = SHM_CAUSE_SIGNAL;
     segment_cause(&segment, ticket)->code = 9;
-    CU_ASSERT_TRUE(ticket_orphan(&segment, ticket, WORKER));
-    CU_ASSERT_FALSE(ticket_orphan(&segment, ticket, WORKER)); /* recovering twice does nothing */
+    CU_ASSERT_TRUE(ticket_mark_orphaned(&segment, ticket, WORKER));
+    CU_ASSERT_FALSE(ticket_mark_orphaned(&segment, ticket, WORKER)); /* recovering twice does nothing */
     view = ticket_look(&segment, ticket);
     CU_ASSERT_EQUAL(view.phase, TICKET_ORPHANED);
     CU_ASSERT_EQUAL(view.stage, 1);
@@ -90,8 +91,8 @@ static void test_orphans(void)
     CU_ASSERT_EQUAL(view.token, 70);
     CU_ASSERT_FALSE(ticket_take(&segment, ticket, 1, OTHER, &view));
     CU_ASSERT_FALSE(ticket_free(&segment, ticket, WORKER));
-    CU_ASSERT_FALSE(ticket_queue(&segment, ticket, WORKER, 0));
-    CU_ASSERT_TRUE(ticket_orphan(&segment, loading, PRODUCER));
+    CU_ASSERT_FALSE(ticket_mark_queued(&segment, ticket, WORKER, 0));
+    CU_ASSERT_TRUE(ticket_mark_orphaned(&segment, loading, PRODUCER));
     CU_ASSERT_EQUAL(ticket_look(&segment, loading).event, 8);
     CU_ASSERT_TRUE(ticket_free_orphan(&segment, ticket));
     CU_ASSERT_FALSE(ticket_free_orphan(&segment, ticket));
@@ -107,10 +108,10 @@ static void test_revoke(void)
     uint32_t tickets[4];
     for (int i = 0; i < 4; i++)
         tickets[i] = load_bound(&segment, i + 1, 1);
-    ticket_queue(&segment, tickets[1], PRODUCER, 0);
-    ticket_queue(&segment, tickets[2], PRODUCER, 1);
+    ticket_mark_queued(&segment, tickets[1], PRODUCER, 0);
+    ticket_mark_queued(&segment, tickets[2], PRODUCER, 1);
     ticket_take(&segment, tickets[2], 1, WORKER, &view);
-    ticket_orphan(&segment, tickets[3], PRODUCER);
+    ticket_mark_orphaned(&segment, tickets[3], PRODUCER);
     for (int i = 0; i < 4; i++) {
         CU_ASSERT_TRUE(ticket_revoke(&segment, tickets[i]));
         CU_ASSERT_EQUAL(ticket_look(&segment, tickets[i]).phase, TICKET_ORPHANED);
@@ -148,7 +149,7 @@ static void test_two_sources(void)
     uint32_t hint = 0, ticket = ticket_load(&segment, second, second->producer_slot, &hint);
     bool left;
     CU_ASSERT_EQUAL(ticket, 4);
-    CU_ASSERT_TRUE(ticket_queue(&segment, ticket, second->producer_slot, 1));
+    CU_ASSERT_TRUE(ticket_mark_queued(&segment, ticket, second->producer_slot, 1));
     CU_ASSERT_EQUAL(ticket_count(&segment, segment_source(&segment, 0), NULL, NULL), 0);
     CU_ASSERT_EQUAL(ticket_requeue_lost(&segment, segment_source(&segment, 0), &left), 0);
     CU_ASSERT_EQUAL(ticket_requeue_lost(&segment, second, &left), 1);
@@ -165,7 +166,7 @@ static void test_counts(void)
     for (int i = 0; i < 5; i++)
         tickets[i] = load_bound(&segment, i + 1, 1);
     for (int i = 0; i < 4; i++)
-        ticket_queue(&segment, tickets[i], PRODUCER, i >= 2);
+        ticket_mark_queued(&segment, tickets[i], PRODUCER, i >= 2);
     ticket_take(&segment, tickets[0], 0, WORKER, &view);
     CU_ASSERT_EQUAL(ticket_count(&segment, segment_source(&segment, 0), queued, running), 5);
     CU_ASSERT_EQUAL(queued[0], 1);
@@ -184,12 +185,12 @@ static void test_requeue(void)
     bool left;
     for (int i = 0; i < 5; i++)
         tickets[i] = load_bound(&segment, i + 1, 1);
-    ticket_queue(&segment, tickets[0], PRODUCER, 0); /* stands in its ring */
+    ticket_mark_queued(&segment, tickets[0], PRODUCER, 0); /* stands in its ring */
     ring_push(&segment, first, tickets[0]);
-    ticket_queue(&segment, tickets[1], PRODUCER, 0); /* fell out: in no ring */
-    ticket_queue(&segment, tickets[2], PRODUCER, 1); /* stands in the wrong one */
+    ticket_mark_queued(&segment, tickets[1], PRODUCER, 0); /* fell out: in no ring */
+    ticket_mark_queued(&segment, tickets[2], PRODUCER, 1); /* stands in the wrong one */
     ring_push(&segment, first, tickets[2]);
-    ticket_queue(&segment, tickets[3], PRODUCER, 1);
+    ticket_mark_queued(&segment, tickets[3], PRODUCER, 1);
     CU_ASSERT_EQUAL(ticket_requeue_lost(&segment, source, &left), 3);
     CU_ASSERT_FALSE(left);
     CU_ASSERT_EQUAL(ticket_requeue_lost(&segment, source, &left), 0);
@@ -201,7 +202,7 @@ static void test_requeue(void)
     CU_ASSERT_EQUAL(ticket, tickets[3]);
     for (int i = 0; i < 13; i++) /* stale entries up to the brim */
         ring_push(&segment, first, tickets[4]);
-    ticket_queue(&segment, tickets[4], PRODUCER, 1);
+    ticket_mark_queued(&segment, tickets[4], PRODUCER, 1);
     ring_pop(&segment, first, &ticket);
     ring_push(&segment, first, tickets[4]);
     CU_ASSERT_EQUAL(ticket, tickets[0]);
@@ -224,7 +225,7 @@ static void test_requeue_large(void)
     bool left;
     for (uint32_t i = 0; i < 200000; i++) {
         ticket = ticket_load(&segment, source, PRODUCER, &hint);
-        ticket_queue(&segment, ticket, PRODUCER, 0);
+        ticket_mark_queued(&segment, ticket, PRODUCER, 0);
         if (i % 3 == 0)
             lost++;
         else

@@ -27,7 +27,7 @@ static bool asleep(const struct shm_slot *slot)
 /* As worker.c when the next ring is full. */
 static void prepare_for_room(struct shm_slot *slot, struct shm_ring *ring)
 {
-    slot_state(slot, SHM_SLOT_BLOCKED);
+    slot_set_state(slot, SHM_SLOT_BLOCKED);
     wake_prepare(slot);
     wake_want_room(ring);
 }
@@ -71,7 +71,7 @@ static void test_stage(void)
     struct shm_slot *slots[8];
     for (uint32_t i = 0; i < 8; i++)
         slots[i] = segment_slot(&segment, WORKER + i);
-    slot_state(slots[1], SHM_SLOT_BLOCKED); /* an entry in its own ring is not what it waits for */
+    slot_set_state(slots[1], SHM_SLOT_BLOCKED); /* an entry in its own ring is not what it waits for */
     for (uint32_t i = 0; i < 8; i++)
         if (i != 0)
             wake_prepare(slots[i]);
@@ -97,10 +97,10 @@ static void test_elsewhere(void)
     struct segment segment = shm_fixture(1, 2, 4, 4);
     struct shm_stage *stage = segment_stage(&segment, 0);
     struct shm_slot *busy = segment_slot(&segment, WORKER), *idle = segment_slot(&segment, WORKER + 1);
-    slot_state(busy, SHM_SLOT_BUSY);
+    slot_set_state(busy, SHM_SLOT_BUSY);
     wake_prepare_elsewhere(busy);
     wake_prepare(idle);
-    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 1);
+    CU_ASSERT_EQUAL(wake_count_idle_workers(&segment, stage), 1);
     wake_stage(&segment, stage);
     CU_ASSERT_TRUE(asleep(busy));
     CU_ASSERT_FALSE(asleep(idle));
@@ -128,17 +128,17 @@ static void test_idle(void)
     struct segment segment = shm_fixture(1, 3, 4, 8);
     struct shm_stage *stage = segment_stage(&segment, 0);
     struct shm_slot *worker = segment_slot(&segment, WORKER), *other = segment_slot(&segment, WORKER + 1);
-    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 0);
+    CU_ASSERT_EQUAL(wake_count_idle_workers(&segment, stage), 0);
     wake_prepare(worker);
     wake_prepare(other);
-    slot_state(segment_slot(&segment, WORKER + 2), SHM_SLOT_PAUSED);
+    slot_set_state(segment_slot(&segment, WORKER + 2), SHM_SLOT_PAUSED);
     wake_prepare(segment_slot(&segment, WORKER + 2)); /* entries are not for it */
-    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 2);
+    CU_ASSERT_EQUAL(wake_count_idle_workers(&segment, stage), 2);
     wake_stage(&segment, stage); /* one has got an entry to fetch */
-    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 1);
+    CU_ASSERT_EQUAL(wake_count_idle_workers(&segment, stage), 1);
     wake_cancel(worker);
     wake_cancel(other);
-    CU_ASSERT_EQUAL(wake_idle(&segment, stage), 0);
+    CU_ASSERT_EQUAL(wake_count_idle_workers(&segment, stage), 0);
     segment_close(&segment);
 }
 
@@ -154,14 +154,14 @@ static void test_room(void)
     prepare_for_room(second, &last->ring);
     prepare_for_room(producer, &segment_stage(&segment, 0)->ring);
     CU_ASSERT_FALSE(ring_has_room(&last->ring));
-    slot_state(first, SHM_SLOT_IDLE);
+    slot_set_state(first, SHM_SLOT_IDLE);
     wake_prepare(first);
     prepare_for_room(third, &last->ring); /* its own ring: not a stage before */
     ring_pop(&segment, &last->ring, &ticket);
-    wake_room(&segment, last);
+    wake_waiters_for_room(&segment, last);
     CU_ASSERT_TRUE(asleep(second)); /* three of four: not half empty yet */
     ring_pop(&segment, &last->ring, &ticket);
-    wake_room(&segment, last);
+    wake_waiters_for_room(&segment, last);
     CU_ASSERT_FALSE(asleep(second));
     CU_ASSERT_TRUE(asleep(producer)); /* it waits for room in another ring */
     CU_ASSERT_TRUE(asleep(first));
@@ -169,9 +169,9 @@ static void test_room(void)
     CU_ASSERT_EQUAL(last->ring.space_wanted, 0);
     wake_prepare(second);
     ring_pop(&segment, &last->ring, &ticket);
-    wake_room(&segment, last); /* nobody wants */
+    wake_waiters_for_room(&segment, last); /* nobody wants */
     CU_ASSERT_TRUE(asleep(second));
-    wake_room(&segment, segment_stage(&segment, 0));
+    wake_waiters_for_room(&segment, segment_stage(&segment, 0));
     CU_ASSERT_FALSE(asleep(producer));
     segment_close(&segment);
 }
