@@ -5,8 +5,8 @@
  *
  * Invariants
  *  1. `ticket` names the current event. slot_begin_event stores it last and slot_end_event clears it
- *     first. So a process that sees a ticket sees its event's start, and a process killed in between is blamed for no
- *     event that it had not begun or had already finished.
+ *     first. So a process that sees a ticket sees its event's start, and a process killed in between is
+ *     blamed for no event that it had not begun or had already finished.
  *  2. The counters never decrease, not even when the slot changes hands.
  *  3. A text's sequence is odd from before its first byte changes until after its last has. A writer
  *     killed in between leaves it odd. Readers then take the bytes there are, and the next writer begins

@@ -37,8 +37,8 @@
 #define OUTPUT_BYTES 65536
 #define LAST_READ_BYTES (1 << 20) /* after an exit: an orphan may hold the pipe and print without end */
 
-/* The supervisor calls this once for each process slot at its start: sets the name by which log lines and
- * messages call the process ("quakes/locate[3]", "producer quakes", "keeper"). */
+/* Sets the name of a process for log lines and messages ("quakes/locate[3]", "producer quakes",
+ * "keeper"). The supervisor calls it once for each process slot at its start. */
 void child_set_name(const struct supervisor *supervisor, struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -62,8 +62,8 @@ struct child_pipes {
 
 /* ---- in the new process ---- */
 
-/* A newly forked worker, producer or keeper calls this to close the supervisor's descriptors. It closes
- * them one by one, because those of a program that uses the library must stay open. */
+/* Closes the supervisor's descriptors in a newly forked worker, producer or keeper. It closes them one
+ * by one: those of a program that uses the library must stay open. */
 static void close_supervisor_descriptors(struct supervisor *supervisor)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++)
@@ -79,9 +79,9 @@ static void close_supervisor_descriptors(struct supervisor *supervisor)
     segment_close_lock(&supervisor->segment);
 }
 
-/* A newly forked worker, producer or keeper calls this: connects stdin to /dev/null and stderr to the pipe
- * that the supervisor reads; in eventpiped stdout, too. */
-static void redirect_standard_streams(const struct supervisor *supervisor, int output)
+/* Connects stdin to /dev/null and stderr to the pipe that the supervisor reads; in eventpiped stdout,
+ * too. A newly forked worker, producer or keeper calls it. */
+static void redirect_standard_streams(const struct supervisor *supervisor, int output_fd)
 {
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null_fd >= 0) {
@@ -89,9 +89,9 @@ static void redirect_standard_streams(const struct supervisor *supervisor, int o
         close(null_fd);
     }
     if (supervisor->daemon)
-        dup2(output, STDOUT_FILENO);
-    dup2(output, STDERR_FILENO);
-    close(output);
+        dup2(output_fd, STDOUT_FILENO);
+    dup2(output_fd, STDERR_FILENO);
+    close(output_fd);
 }
 
 /* Puts a worker into its stage's process group, any other process into a group of its own. The supervisor
@@ -109,9 +109,9 @@ static void join_process_group(const struct supervisor *supervisor, const struct
 static void become_child(struct supervisor *supervisor, const struct child *child,
                          const struct child_pipes *pipes) __attribute__((noreturn));
 
-/* Runs in a process that the supervisor has just forked: gives up what is the supervisor's and becomes the
- * keeper, a producer or a worker. Never returns. The process exits at once if the supervisor has died
- * since the fork. */
+/* Runs in a process that the supervisor has just forked: closes what belongs to the supervisor and runs
+ * the keeper, a producer or a worker. Never returns. Exits at once if the supervisor has died since the
+ * fork. */
 static void become_child(struct supervisor *supervisor, const struct child *child,
                          const struct child_pipes *pipes)
 {
@@ -156,9 +156,9 @@ static void close_pipe_ends(int pair[2])
             close(pair[i]);
 }
 
-/* The supervisor opens the pipes for a process that it is about to fork: one for its stderr, and for the
- * keeper a socket pair for requests. Returns 0 or -errno; the caller closes what `pipes` holds in both
- * cases. */
+/* Opens the pipes for a process that the supervisor is about to fork: one for its stderr, and for the
+ * keeper a socket pair for requests. Returns 0 or -errno. The caller closes what `pipes` holds, also
+ * after an error. */
 static int open_pipes(struct supervisor *supervisor, struct child *child, struct child_pipes *pipes)
 {
     *pipes = (struct child_pipes){{-1, -1}, {-1, -1}};
@@ -173,8 +173,8 @@ static int open_pipes(struct supervisor *supervisor, struct child *child, struct
     return supervisor_watch_fd(supervisor, pipes->output[0], EVENT_OUTPUT, child->slot);
 }
 
-/* The supervisor calls this when it could not fork a process: treats the failed start as a crash, logs it,
- * and lets the restart policy choose when to try again. */
+/* Treats a process that the supervisor could not fork as a crash: logs it, and lets the restart policy
+ * choose when to try again. child_start calls it. */
 static void handle_failed_start(struct supervisor *supervisor, struct child *child, int error)
 {
     char message[128];
@@ -186,8 +186,8 @@ static void handle_failed_start(struct supervisor *supervisor, struct child *chi
     recover_slot(supervisor, child, &life);
 }
 
-/* The supervisor calls this after it has forked a process: sets its process group, and for a worker
- * publishes it as the group of the stage, which later workers join. */
+/* Sets the process group of a process that the supervisor has just forked. For a worker, it also stores
+ * the group in shared memory as that of the stage, which later workers of the stage join. */
 static void publish_process_group(const struct supervisor *supervisor, const struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -203,9 +203,9 @@ static uint64_t count_work_done(const struct shm_slot *slot)
     return atomic_load(&slot->calls) + atomic_load(&slot->commits);
 }
 
-/* The supervisor forks a worker, a producer or the keeper in this process slot, at the start and for each
- * restart. The slot is opened before the fork, so that nothing of the new process carries an older
- * generation. A failed start counts as a crash. */
+/* Forks a worker, a producer or the keeper for this process slot. The supervisor calls it at the start
+ * and for each restart. The slot is opened before the fork, so that nothing of the new process carries
+ * an older generation. A failed start counts as a crash. */
 void child_start(struct supervisor *supervisor, struct child *child)
 {
     struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -252,8 +252,9 @@ bool child_made_progress(const struct supervisor *supervisor, const struct child
     return count_work_done(supervisor_slot(supervisor, child)) != child->work_before;
 }
 
-/* The supervisor sends a signal to one of its processes to end it, and records why, so that the exit is
- * not taken for a crash. For restarts, timeouts and the shutdown. Does nothing if the slot has no process. */
+/* Sends a signal to a child to end it, and records why, so that the exit does not count as a crash. The
+ * supervisor calls it for a restart, a timeout and the shutdown. Does nothing if the slot has no
+ * process. */
 void child_kill(struct child *child, enum child_order order, int signal, uint64_t now_ns)
 {
     if (child->pid == 0)
@@ -271,9 +272,9 @@ static void on_log_line(enum ep_severity severity, const char *line, void *user)
     base_log_pass(severity, line);
 }
 
-/* The supervisor's loop calls this when a process has printed something: reads at most limit_bytes from
- * its pipe and writes them to the log. Never blocks. The limit keeps one process that prints without end
- * from holding up the loop. */
+/* Reads what a child has printed, at most limit_bytes, and writes it to the log line by line. The
+ * supervisor's loop calls it when the child's pipe has data. Never blocks. The limit keeps a child that
+ * prints without end from holding up the loop. */
 void child_read_output(struct supervisor *supervisor, struct child *child, size_t limit_bytes)
 {
     static char buffer[OUTPUT_BYTES];

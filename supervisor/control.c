@@ -40,40 +40,42 @@
 #include "supervisor/watch.h"
 
 #define DEFAULT_DIRECTORY "/run/eventpipe"
-#define CLIENT_PATIENCE_NS UINT64_C(10000000000)
+#define CLIENT_TIMEOUT_NS UINT64_C(10000000000)
 
 /* ---- the socket ---- */
 
-/* The supervisor removes the control socket that an earlier one left, before it binds its own. Returns 0,
- * or an error if another daemon listens there or the path is no socket. */
+/* Removes the control socket that an earlier supervisor left, before this one binds its own. Returns 0,
+ * EP_EBUSY if another daemon listens there, EP_EEXIST if the path is not a socket, or EP_ESYSTEM; the
+ * error says what to do. */
 static int remove_old_socket(const char *path, struct error *error)
 {
     struct stat status;
     if (lstat(path, &status) != 0)
-        return errno == ENOENT
-                   ? 0
-                   : base_error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
+        return errno == ENOENT ? 0
+                               : base_error_set(error, EP_ESYSTEM, "cannot examine control socket %s: %s",
+                                                path, strerror(errno));
     if (!S_ISSOCK(status.st_mode))
         return base_error_set(
             error, EP_EEXIST,
             "control socket %s: the file of that name is no socket: remove it, or choose another path", path);
-    int other;
-    int code = control_connect(path, &other, NULL);
-    if (code == 0)
-        close(other);
-    if (code == 0 || code == EP_ESTATE) {
+    int other_fd;
+    int connect_result = control_connect(path, &other_fd, NULL);
+    if (connect_result == 0)
+        close(other_fd);
+    if (connect_result == 0 || connect_result == EP_ESTATE) {
         return base_error_set(
             error, EP_EBUSY,
             "control socket %s: another daemon listens there: stop it, or choose another path", path);
     }
     if (unlink(path) != 0 && errno != ENOENT)
-        return base_error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(errno));
+        return base_error_set(error, EP_ESYSTEM, "cannot remove the old control socket %s: %s", path,
+                              strerror(errno));
     return 0;
 }
 
-/* The supervisor calls this at its start: binds the control socket, on which `eventpipe` sends its
- * commands, and adds it to the loop. Returns 0, or an error that ends the start. Sets the mode before
- * anyone can connect. */
+/* Binds the control socket, on which `eventpipe` sends its commands, and adds it to the supervisor's
+ * loop. The supervisor calls it at its start. Returns 0, or an error that ends the start. Sets the mode
+ * before anyone can connect. */
 int control_listen(struct supervisor *supervisor, struct error *error)
 {
     const char *path = supervisor->config->control;
@@ -90,17 +92,18 @@ int control_listen(struct supervisor *supervisor, struct error *error)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return base_error_set(error, EP_ESYSTEM, "cannot create the control socket: %s", strerror(errno));
-    mode_t mask = umask(0177);
-    bool bound = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
-    umask(mask);
+    mode_t old_umask = umask(0177);
+    bool is_bound = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    umask(old_umask);
     /* The mode is set before listen, so that no client connects before. */
-    if (!bound || chmod(path, supervisor->config->control_mode) != 0 || listen(fd, SUPERVISOR_CLIENTS) != 0 ||
-        supervisor_watch_fd(supervisor, fd, EVENT_LISTEN, 0) != 0) {
+    if (!is_bound || chmod(path, supervisor->config->control_mode) != 0 ||
+        listen(fd, SUPERVISOR_CLIENTS) != 0 || supervisor_watch_fd(supervisor, fd, EVENT_LISTEN, 0) != 0) {
         int reason = errno;
         close(fd);
-        if (bound)
+        if (is_bound)
             unlink(path);
-        return base_error_set(error, EP_ESYSTEM, "control socket %s: %s", path, strerror(reason));
+        return base_error_set(error, EP_ESYSTEM, "cannot listen on control socket %s: %s", path,
+                              strerror(reason));
     }
     supervisor->listen_fd = fd;
     return 0;
@@ -114,8 +117,8 @@ static void disconnect_client(struct supervisor *supervisor, struct client *clie
     *client = (struct client){.fd = -1};
 }
 
-/* The supervisor calls this at its end: disconnects all clients of the control socket and removes the
- * socket. */
+/* Disconnects all clients of the control socket and removes the socket. The supervisor calls it at its
+ * end. */
 void control_close(struct supervisor *supervisor)
 {
     for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++)
@@ -126,8 +129,8 @@ void control_close(struct supervisor *supervisor)
     supervisor_unwatch_fd(supervisor, &supervisor->listen_fd);
 }
 
-/* A newly forked worker, producer or keeper calls this to close its copies of the control socket and the
- * clients' connections. Otherwise a client would not see its connection end. */
+/* Closes the copies of the control socket and of the clients' connections that a newly forked worker,
+ * producer or keeper has inherited. Otherwise a client would not see that its connection was closed. */
 void control_close_in_child(struct supervisor *supervisor)
 {
     for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++)
@@ -138,8 +141,8 @@ void control_close_in_child(struct supervisor *supervisor)
 }
 
 /* Stops watching the control socket until the supervisor's next turn, because a connection could not be
- * accepted: otherwise it would wake the loop again and again. Logs it once, until a connection is
- * accepted. */
+ * accepted: otherwise it would wake the loop at once, again and again. Logs it only once until a
+ * connection is accepted. */
 static void pause_accepting(struct supervisor *supervisor, int reason)
 {
     supervisor->accept_paused =
@@ -149,8 +152,9 @@ static void pause_accepting(struct supervisor *supervisor, int reason)
     supervisor->accept_pause_reported = true;
 }
 
-/* The supervisor's loop calls this when a client connects to the control socket: accepts the connection
- * and notes its user, which decides what it may change. Refuses it if there are too many clients. */
+/* Accepts a connection to the control socket and notes its user, who may be allowed to change something
+ * or not. The supervisor's loop calls it when a client connects. Refuses the client if there are too
+ * many. */
 void control_accept_client(struct supervisor *supervisor)
 {
     int fd = accept4(supervisor->listen_fd, NULL, NULL, SOCK_CLOEXEC);
@@ -176,8 +180,8 @@ void control_accept_client(struct supervisor *supervisor)
     }
 }
 
-/* The supervisor calls this once a turn: disconnects clients of the control socket that have sent no
- * complete request within 10 s, and accepts connections again after a pause. */
+/* Disconnects clients of the control socket that have sent no complete request within 10 s, and accepts
+ * connections again after pause_accepting. The supervisor calls it once a turn. */
 void control_run_timers(struct supervisor *supervisor, uint64_t now_ns)
 {
     if (supervisor->accept_paused)
@@ -185,7 +189,7 @@ void control_run_timers(struct supervisor *supervisor, uint64_t now_ns)
             supervisor_watch_fd(supervisor, supervisor->listen_fd, EVENT_LISTEN, 0) != 0;
     for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++) {
         struct client *client = &supervisor->clients[i];
-        if (client->fd < 0 || now_ns - client->since_ns < CLIENT_PATIENCE_NS)
+        if (client->fd < 0 || now_ns - client->since_ns < CLIENT_TIMEOUT_NS)
             continue;
         control_end(client->fd, CONTROL_USAGE, "no complete request arrived within 10 s");
         disconnect_client(supervisor, client);
@@ -240,8 +244,9 @@ static bool find_request_target(struct supervisor *supervisor, const cJSON *requ
     return true;
 }
 
-/* The supervisor serves `eventpipe pause` and `resume`: sets or clears the pause of a source or stage,
- * wakes its processes so that they see it, and answers the client. */
+/* Serves `eventpipe pause` and `eventpipe resume` in the supervisor: sets or clears the pause of a
+ * source or stage, wakes its processes so that they see it, and answers the client. With dry_run it
+ * only answers. */
 static void serve_pause_or_resume(struct supervisor *supervisor, const cJSON *request, int fd, bool pause,
                                   bool dry_run)
 {
@@ -249,24 +254,24 @@ static void serve_pause_or_resume(struct supervisor *supervisor, const cJSON *re
     if (!find_request_target(supervisor, request, fd, &target))
         return;
     _Atomic uint32_t *paused = target.stage != NULL ? &target.stage->paused : &target.source->paused;
-    const char *done = pause ? "paused" : "resumed";
+    const char *past_verb = pause ? "paused" : "resumed";
     if (atomic_load(paused) == (uint32_t)pause) {
         control_end(fd, CONTROL_DONE, "%s was %s already", target.name, pause ? "paused" : "running");
         return;
     }
     if (dry_run) {
-        control_end(fd, CONTROL_DONE, "would have %s %s", done, target.name);
+        control_end(fd, CONTROL_DONE, "would have %s %s", past_verb, target.name);
         return;
     }
     atomic_store(paused, (uint32_t)pause);
     wake_source(&supervisor->segment, target.source);
-    base_log_info("%s %s", done, target.name);
-    control_end(fd, CONTROL_DONE, "%s %s", done, target.name);
+    base_log_info("%s %s", past_verb, target.name);
+    control_end(fd, CONTROL_DONE, "%s %s", past_verb, target.name);
 }
 
-/* Sends SIGTERM to one process, so that it is started again, or ends the pause before its next start.
- * Returns whether there was something to do. The supervisor calls it for each process of `eventpipe
- * restart`. */
+/* Sends SIGTERM to a child, so that it is started again; a child that waits for its restart is started
+ * at once. Returns whether there was something to do. The supervisor calls it for each process of
+ * `eventpipe restart`. */
 static bool restart_process(struct child *child, bool dry_run)
 {
     if (child->pid == 0 && child->restart_ns == SUPERVISOR_NEVER)
@@ -281,8 +286,8 @@ static bool restart_process(struct child *child, bool dry_run)
     return true;
 }
 
-/* The supervisor serves `eventpipe restart`: restarts the workers of a stage, or the workers and the
- * producer of a source, and tells the client how many. */
+/* Serves `eventpipe restart` in the supervisor: restarts the workers of a stage, or the workers and the
+ * producer of a source, and tells the client how many. With dry_run it only counts them. */
 static void serve_restart(struct supervisor *supervisor, const cJSON *request, int fd, bool dry_run)
 {
     struct target target;
@@ -303,21 +308,21 @@ static void serve_restart(struct supervisor *supervisor, const cJSON *request, i
                 dry_run ? "would have restarted" : "restarted", count, count == 1 ? "" : "es", target.name);
 }
 
-/* Whether any source or stage is paused. The supervisor asks when it serves `eventpipe drain`, because a
- * paused one holds up the drain. */
+/* Whether any source or stage is paused. `eventpipe drain` warns of it: the events of a paused one
+ * wait, and the drain does not end before it is resumed. */
 static bool is_anything_paused(const struct supervisor *supervisor)
 {
     const struct segment *segment = &supervisor->segment;
-    bool paused = false;
+    bool any_paused = false;
     for (uint32_t i = 0; i < segment->header->source_count; i++)
-        paused |= atomic_load(&segment_source(segment, i)->paused) != 0;
+        any_paused |= atomic_load(&segment_source(segment, i)->paused) != 0;
     for (uint32_t i = 0; i < segment->header->stage_count; i++)
-        paused |= atomic_load(&segment_stage(segment, i)->paused) != 0;
-    return paused;
+        any_paused |= atomic_load(&segment_stage(segment, i)->paused) != 0;
+    return any_paused;
 }
 
-/* The supervisor serves `eventpipe drain`: answers the client, then stops fetching and lets all events go
- * through their stages. */
+/* Serves `eventpipe drain` in the supervisor: answers the client, then stops fetching and lets all
+ * events go through their stages. With dry_run it only answers. */
 static void serve_drain(struct supervisor *supervisor, int fd, bool dry_run)
 {
     uint32_t phase = supervisor_phase(supervisor);
@@ -336,19 +341,21 @@ static void serve_drain(struct supervisor *supervisor, int fd, bool dry_run)
 }
 
 /* Whether all members of a control request are known and of the right type; if not, sends the client an
- * error. The supervisor checks the requests that it serves itself: ignoring a mistyped member could make a
- * command act on more than was meant. */
-static bool request_is_valid(const cJSON *request, int fd)
+ * error. The supervisor checks the requests that it serves itself: without a mistyped "stage", for
+ * example, a restart would act on the whole source. */
+static bool is_request_valid(const cJSON *request, int fd)
 {
     const cJSON *member;
     cJSON_ArrayForEach(member, request)
     {
-        const char *name = member->string;
-        bool text = strcmp(name, "command") == 0 || strcmp(name, "source") == 0 || strcmp(name, "stage") == 0;
-        if (!text && strcmp(name, "dry_run") != 0)
-            control_end(fd, CONTROL_USAGE, "unknown member \"%.60s\"", name);
-        else if (text ? !cJSON_IsString(member) : !cJSON_IsBool(member))
-            control_end(fd, CONTROL_USAGE, "\"%s\" must be %s", name, text ? "a text" : "true or false");
+        const char *member_name = member->string;
+        bool is_text_member = strcmp(member_name, "command") == 0 || strcmp(member_name, "source") == 0 ||
+                              strcmp(member_name, "stage") == 0;
+        if (!is_text_member && strcmp(member_name, "dry_run") != 0)
+            control_end(fd, CONTROL_USAGE, "unknown member \"%.60s\"", member_name);
+        else if (is_text_member ? !cJSON_IsString(member) : !cJSON_IsBool(member))
+            control_end(fd, CONTROL_USAGE, "\"%s\" must be %s", member_name,
+                        is_text_member ? "a text" : "true or false");
         else
             continue;
         return false;
@@ -356,8 +363,8 @@ static bool request_is_valid(const cJSON *request, int fd)
     return true;
 }
 
-/* Serves a control command that is the supervisor's own: ping, pause, resume, restart, drain or stop. All
- * others are the keeper's, which may open the store. */
+/* Serves a control command that is the supervisor's own: ping, pause, resume, restart, drain or stop.
+ * serve_request passes all others to the keeper, because only that may open the store. */
 static void serve_supervisor_command(struct supervisor *supervisor, enum control_command_id command,
                                      const cJSON *request, int fd)
 {
@@ -383,8 +390,8 @@ static void serve_supervisor_command(struct supervisor *supervisor, enum control
 
 /* ---- requests ---- */
 
-/* The supervisor passes a control request and the client's descriptor to the keeper, which opens the store
- * and answers. Answers itself with an error if the keeper is not running or busy. */
+/* Passes a control request and the client's connection to the keeper, which opens the store and
+ * answers. If the keeper is busy or not running, the supervisor answers with an error. */
 static void pass_request_to_keeper(struct supervisor *supervisor, const struct client *client)
 {
     union {
@@ -409,70 +416,72 @@ static void pass_request_to_keeper(struct supervisor *supervisor, const struct c
                     keeper->pid != 0 && keeper->ready ? "busy" : "not running");
 }
 
-/* The supervisor calls this for each complete control request: checks it and the rights of its sender,
- * then serves it or passes it to the keeper. Only root and the daemon's user may change something. */
+/* Checks a complete control request and the rights of its sender, then serves it or passes it to the
+ * keeper. Only root and the daemon's user may change something. The supervisor calls it once for each
+ * client. */
 static void serve_request(struct supervisor *supervisor, struct client *client)
 {
     /* cJSON alone accepts an object with anything behind it. */
     cJSON *request = json_valid(client->request, client->bytes, NULL)
                          ? cJSON_ParseWithLength(client->request, client->bytes)
                          : NULL;
-    const char *name = cJSON_IsObject(request) ? get_text_member(request, "command") : NULL;
-    const struct control_command *command = name != NULL ? control_command_find(name) : NULL;
-    bool changes = command != NULL && (command->changes || cJSON_HasObjectItem(request, "set"));
-    if (name == NULL)
+    const char *command_name = cJSON_IsObject(request) ? get_text_member(request, "command") : NULL;
+    const struct control_command *command = command_name != NULL ? control_command_find(command_name) : NULL;
+    bool changes_data = command != NULL && (command->changes || cJSON_HasObjectItem(request, "set"));
+    if (command_name == NULL)
         control_end(client->fd, CONTROL_USAGE, "expected one line, a JSON object with \"command\"");
     else if (command == NULL || command->server == CONTROL_BY_CLI)
-        control_end(client->fd, CONTROL_USAGE, "unknown command %s", name);
-    else if (changes && client->uid != geteuid() && client->uid != 0)
+        control_end(client->fd, CONTROL_USAGE, "unknown command %s", command_name);
+    else if (changes_data && client->uid != geteuid() && client->uid != 0)
         control_end(client->fd, CONTROL_NO,
-                    "not allowed to %s: only root and the daemon's user may change something", name);
+                    "not allowed to %s: only root and the daemon's user may change something", command_name);
     else if (command->server == CONTROL_BY_KEEPER)
         pass_request_to_keeper(supervisor, client);
-    else if (request_is_valid(request, client->fd))
+    else if (is_request_valid(request, client->fd))
         serve_supervisor_command(supervisor, command->id, request, client->fd);
     cJSON_Delete(request);
 }
 
-/* The supervisor reads what has arrived of a client's request line on the control socket, and nothing
- * behind it, because that belongs to the process that serves the request. Returns 1 = the line is
- * complete, 0 = not yet, -1 = the client is gone. */
+/* Reads what has arrived of a client's request line on the control socket, and nothing after the line,
+ * which belongs to the process that serves the request. Returns 1 = the line is complete, 0 = not yet,
+ * -1 = the client is gone or there is no memory. The supervisor runs it. */
 static int read_request_line(struct client *client)
 {
     static char peeked[CONTROL_REQUEST_BYTES];
-    ssize_t available = recv(client->fd, peeked, sizeof peeked - client->bytes, MSG_PEEK | MSG_DONTWAIT);
-    if (available < 0 && (errno == EAGAIN || errno == EINTR))
+    ssize_t available_bytes =
+        recv(client->fd, peeked, sizeof peeked - client->bytes, MSG_PEEK | MSG_DONTWAIT);
+    if (available_bytes < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
-    if (available <= 0)
+    if (available_bytes <= 0)
         return -1;
-    const char *line_end = memchr(peeked, '\n', (size_t)available);
-    size_t take = line_end != NULL ? (size_t)(line_end - peeked) + 1 : (size_t)available;
-    char *request = realloc(client->request, client->bytes + take);
+    const char *line_end = memchr(peeked, '\n', (size_t)available_bytes);
+    size_t line_bytes = line_end != NULL ? (size_t)(line_end - peeked) + 1 : (size_t)available_bytes;
+    char *request = realloc(client->request, client->bytes + line_bytes);
     if (request == NULL)
         return -1;
     client->request = request;
-    ssize_t got = recv(client->fd, request + client->bytes, take, MSG_DONTWAIT);
-    if (got != (ssize_t)take)
+    ssize_t received_bytes = recv(client->fd, request + client->bytes, line_bytes, MSG_DONTWAIT);
+    if (received_bytes != (ssize_t)line_bytes)
         return -1;
-    client->bytes += take;
+    client->bytes += line_bytes;
     if (line_end != NULL)
         client->bytes--; /* without its line feed */
     return line_end != NULL;
 }
 
-/* The supervisor's loop calls this when a client of the control socket has sent something: reads it, and
- * serves the request once its line is complete. Never waits for the client. */
+/* Reads from a client of the control socket, and serves its request once the line is complete. The
+ * supervisor's loop calls it when the client has sent something. Never waits for the client. */
 void control_read_client(struct supervisor *supervisor, uint32_t index)
 {
     struct client *client = &supervisor->clients[index];
     if (client->fd < 0)
         return; /* disconnected earlier in this round of the loop */
-    int complete = read_request_line(client);
-    if (complete == 1)
+    int line_state = read_request_line(client);
+    if (line_state == 1)
         serve_request(supervisor, client);
-    else if (complete == 0 && client->bytes >= CONTROL_REQUEST_BYTES)
+    else if (line_state == 0 && client->bytes >= CONTROL_REQUEST_BYTES)
         control_end(client->fd, CONTROL_USAGE, "the request is longer than %d bytes", CONTROL_REQUEST_BYTES);
-    else if (complete == 0)
+    else if (line_state == 0)
         return;
     disconnect_client(supervisor, client);
 }

@@ -25,14 +25,16 @@
 
 /* Copies a text into a member of a crash record, cut at the start of a UTF-8 character if it is too long. The
  * supervisor calls it when it writes a record. */
-static void set_text(char *to, size_t size, const char *from)
+static void set_record_text(char *to, size_t size, const char *from)
 {
     strlcpy(to, from, size);
     base_utf8_cut(to);
 }
 
-/* What caused the crash: the cause that blames an event, else how the process ended. */
-static void set_cause(struct crash_record *record, const struct child *child, const struct exit_cause *cause)
+/* Sets the cause of a crash record: the one for which an event is blamed, or else how the process
+ * exited. crash_report_add calls it in the supervisor. */
+static void set_record_cause(struct crash_record *record, const struct child *child,
+                             const struct exit_cause *cause)
 {
     uint32_t kind = cause->kind;
     record->code = cause->code;
@@ -43,11 +45,11 @@ static void set_cause(struct crash_record *record, const struct child *child, co
         kind = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
         record->code = exited ? WEXITSTATUS(cause->status) : WTERMSIG(cause->status);
     }
-    set_text(record->cause, sizeof record->cause, shm_cause_name(kind));
+    set_record_text(record->cause, sizeof record->cause, shm_cause_name(kind));
 }
 
-/* The supervisor calls this for each process that has crashed: adds a record for operators (`eventpipe
- * crashes`) to the crash log in shared memory and wakes the keeper, which stores it. */
+/* Adds a record for operators (`eventpipe crashes`) to the crash log in shared memory and wakes the
+ * keeper, which stores it. The supervisor calls it for each process that has crashed. */
 void crash_report_add(struct supervisor *supervisor, const struct child *child,
                       const struct exit_cause *cause)
 {
@@ -58,65 +60,65 @@ void crash_report_add(struct supervisor *supervisor, const struct child *child,
         .uptime_ms = (shm_now_ns() - child->born_ns) / SUPERVISOR_MS_NS,
         .pid = child->pid,
     };
-    set_cause(&record, child, cause);
-    set_text(record.kind, sizeof record.kind, shm_kind_name(slot->kind));
-    set_text(record.process, sizeof record.process, child->name);
+    set_record_cause(&record, child, cause);
+    set_record_text(record.kind, sizeof record.kind, shm_kind_name(slot->kind));
+    set_record_text(record.process, sizeof record.process, child->name);
     if (slot->kind != SHM_KIND_KEEPER)
-        set_text(record.source, sizeof record.source, segment_source(segment, slot->source)->id);
+        set_record_text(record.source, sizeof record.source, segment_source(segment, slot->source)->id);
     if (slot->kind == SHM_KIND_WORKER)
-        set_text(record.stage, sizeof record.stage, segment_stage(segment, slot->stage)->name);
+        set_record_text(record.stage, sizeof record.stage, segment_stage(segment, slot->stage)->name);
     if (cause->ticket != SHM_NO_TICKET) {
         char uid[SHM_UID_BYTES];
         memcpy(uid, slot->uid, sizeof uid);
         uid[sizeof uid - 1] = '\0'; /* the worker may have crashed while it wrote this */
-        set_text(record.uid, sizeof record.uid, uid);
+        set_record_text(record.uid, sizeof record.uid, uid);
         record.event = ticket_look(segment, cause->ticket).event;
     }
-    set_text(record.how, sizeof record.how, cause->how);
-    set_text(record.last_output, sizeof record.last_output, cause->last_output);
+    set_record_text(record.how, sizeof record.how, cause->how);
+    set_record_text(record.last_output, sizeof record.last_output, cause->last_output);
     crash_log_add(segment, &record);
     const struct child_context context = {.segment = *segment, .activity_fd = supervisor->activity_fd};
     process_notify_keeper(&context);
 }
 
 /* Makes the crash record of a supervisor that was killed, from the segment that it left. The next
- * supervisor calls it at its start. */
-static struct crash_record daemon_crash(const struct segment *before)
+ * supervisor calls it at its start: a killed one cannot report its own crash. */
+static struct crash_record make_daemon_crash_record(const struct segment *old_segment)
 {
-    const struct shm_header *header = before->header;
+    const struct shm_header *header = old_segment->header;
     uint64_t heartbeat_ns = atomic_load(&header->heartbeat_ns);
     struct crash_record record = {.pid = header->supervisor_pid, .kind = "daemon", .cause = "unknown"};
     if (heartbeat_ns >= header->started_ns)
         record.uptime_ms = (heartbeat_ns - header->started_ns) / SUPERVISOR_MS_NS;
     record.crashed_ms = header->started_realtime_ms + record.uptime_ms;
-    set_text(record.process, sizeof record.process, "daemon");
-    set_text(record.how, sizeof record.how,
-             "killed: it did not end cleanly; the time is that of its last heartbeat");
+    set_record_text(record.process, sizeof record.process, "daemon");
+    set_record_text(record.how, sizeof record.how,
+                    "killed: it did not end cleanly; the time is that of its last heartbeat");
     return record;
 }
 
-/* The supervisor calls this at its start, before it replaces the segment of its name: copies the crash
- * records that the keeper had not stored. Adds a record for the previous supervisor if that was killed.
- * Without it they would be lost. */
+/* Copies the crash records that an earlier supervisor's keeper has not stored, and adds one for that
+ * supervisor if it was killed. A starting supervisor calls it before it replaces the segment of its
+ * name; otherwise the records would be lost. */
 void crash_backlog_read(const char *instance, struct crash_backlog *out)
 {
-    struct segment before;
+    struct segment old_segment;
     out->count = 0;
     out->daemon_pid = 0;
-    if (segment_attach(instance, &before) != 0)
+    if (segment_attach(instance, &old_segment) != 0)
         return;
-    for (uint64_t number = crash_log_first(&before); number < crash_log_end(&before); number++)
-        if (out->count < SHM_CRASHES && crash_log_read(&before, number, &out->crashes[out->count]))
+    for (uint64_t number = crash_log_first(&old_segment); number < crash_log_end(&old_segment); number++)
+        if (out->count < SHM_CRASHES && crash_log_read(&old_segment, number, &out->crashes[out->count]))
             out->count++;
-    if (atomic_load(&before.header->phase) != SHM_PHASE_STOPPED) {
-        out->crashes[out->count++] = daemon_crash(&before);
-        out->daemon_pid = before.header->supervisor_pid;
+    if (atomic_load(&old_segment.header->phase) != SHM_PHASE_STOPPED) {
+        out->crashes[out->count++] = make_daemon_crash_record(&old_segment);
+        out->daemon_pid = old_segment.header->supervisor_pid;
     }
-    segment_close(&before);
+    segment_close(&old_segment);
 }
 
-/* The supervisor adds the crash records of an earlier supervisor to its own segment's crash log, and logs
- * if that supervisor was killed. */
+/* Adds the crash records of an earlier supervisor to the crash log of a new segment, and logs if that
+ * supervisor was killed. The supervisor calls it when it has created its segment. */
 void crash_backlog_add(const struct segment *segment, const struct crash_backlog *backlog)
 {
     for (uint32_t i = 0; i < backlog->count; i++)
@@ -125,8 +127,8 @@ void crash_backlog_add(const struct segment *segment, const struct crash_backlog
         base_log_warning("previous-supervisor-killed process=daemon pid=%d", (int)backlog->daemon_pid);
 }
 
-/* The supervisor calls this if its start fails after the old segment was unlinked: saves the crash records
- * for the next start, in a segment that holds nothing else. */
+/* Saves the crash records for the next start, in a segment that holds nothing else. The supervisor
+ * calls it if it cannot create its own segment after it has removed the old one. */
 void crash_backlog_keep(const char *instance, const struct crash_backlog *backlog)
 {
     const struct segment_plan plan = {.instance = instance};

@@ -24,8 +24,8 @@
 #include "src/process/child_context.h"
 #include "supervisor/state.h"
 
-/* Finds the ticket of the event that an exited worker was processing; SHM_NO_TICKET if there was none, or
- * if ticket and slot do not agree. The supervisor may blame only this event for the crash. */
+/* Returns the ticket of the event that an exited worker was processing; SHM_NO_TICKET if there was
+ * none, or if ticket and slot do not agree. The supervisor may blame only this event for the crash. */
 static uint32_t find_current_ticket(const struct supervisor *supervisor, const struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -33,9 +33,9 @@ static uint32_t find_current_ticket(const struct supervisor *supervisor, const s
     if (slot->kind != SHM_KIND_WORKER || ticket >= supervisor->segment.header->ticket_count)
         return SHM_NO_TICKET;
     const struct ticket_view view = ticket_look(&supervisor->segment, ticket);
-    bool agrees =
+    bool slot_agrees =
         view.phase == TICKET_RUNNING && view.slot == child->slot && view.event == atomic_load(&slot->event);
-    return agrees ? ticket : SHM_NO_TICKET;
+    return slot_agrees ? ticket : SHM_NO_TICKET;
 }
 
 /* Whether the event that ran too long was still the worker's current one when the supervisor's signal
@@ -50,8 +50,8 @@ static bool is_timed_out_event(const struct supervisor *supervisor, const struct
 static void describe_exit(struct exit_cause *out, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Writes how a process exited ("signal 11 (Segmentation fault)") as text for log lines and operators. The
- * supervisor calls it. */
+/* Writes how a process exited, such as "signal 11 (Segmentation fault)", into out->how. The supervisor
+ * shows the text in log lines and `eventpipe crashes`. */
 static void describe_exit(struct exit_cause *out, const char *format, ...)
 {
     va_list arguments;
@@ -60,8 +60,8 @@ static void describe_exit(struct exit_cause *out, const char *format, ...)
     va_end(arguments);
 }
 
-/* Finds why a process exited that the supervisor itself had ended by a signal: a restart, the shutdown, or
- * an event that ran too long. Only an event that ran too long is blamed. */
+/* Finds why a process exited that the supervisor itself has ended by a signal: for a restart, the
+ * shutdown, or an event that ran too long. Only an event that ran too long is blamed. */
 static void find_ordered_cause(const struct supervisor *supervisor, const struct child *child,
                                struct exit_cause *out)
 {
@@ -81,29 +81,30 @@ static void find_ordered_cause(const struct supervisor *supervisor, const struct
     }
 }
 
-/* Finds why a process exited or was killed without an order of the supervisor: its stage's program, a
- * store or stage that could not be opened, an exit code or a signal. A normal exit during the shutdown is
- * no crash. */
+/* Finds why a process exited without a signal from the supervisor: its stage's program failed, the
+ * store or stage could not be opened, an exit code or a signal. A normal exit during the shutdown is no
+ * crash. */
 static void find_unordered_cause(const struct supervisor *supervisor, const struct child *child,
                                  struct exit_cause *out)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
-    bool exited = WIFEXITED(out->status);
-    int code = exited ? WEXITSTATUS(out->status) : WTERMSIG(out->status);
-    uint32_t reported = atomic_load(&slot->cause_kind); /* set by a worker that gives up over its program */
-    if (reported != SHM_CAUSE_NONE) {
-        out->kind = reported;
+    bool has_exited = WIFEXITED(out->status);
+    int code = has_exited ? WEXITSTATUS(out->status) : WTERMSIG(out->status);
+    uint32_t reported_kind =
+        atomic_load(&slot->cause_kind); /* set by a worker that gives up over its program */
+    if (reported_kind != SHM_CAUSE_NONE) {
+        out->kind = reported_kind;
         out->code = atomic_load(&slot->cause_code);
         text_get(&slot->cause_message, out->how, sizeof out->how);
-    } else if (exited && supervisor_phase(supervisor) >= SHM_PHASE_STOPPING && code == CHILD_DONE) {
+    } else if (has_exited && supervisor_phase(supervisor) >= SHM_PHASE_STOPPING && code == CHILD_DONE) {
         out->clean = true;
-    } else if (exited && child->failed[0] != '\0') {
+    } else if (has_exited && child->failed[0] != '\0') {
         describe_exit(out, "%s", child->failed); /* the store or the set-up failed, not the event */
     } else {
-        out->kind = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
+        out->kind = has_exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
         out->code = code;
-        const char *name = exited ? NULL : sigdescr_np(code);
-        if (exited)
+        const char *name = has_exited ? NULL : sigdescr_np(code);
+        if (has_exited)
             describe_exit(out, "exit code %d", code);
         else
             describe_exit(out, "signal %d (%s)", code, name != NULL ? name : "unknown");
@@ -116,32 +117,35 @@ bool exit_cause_had_several_events(const struct shm_slot *slot)
 }
 
 /* Composes the message about an exited process for the log and `eventpipe crashes`: how it exited, and
- * after a crash its last stderr output if there is room. The supervisor calls it. */
+ * after a crash its last stderr output, if there is room for it. exit_cause_find calls it. */
 static void compose_exit_message(struct exit_cause *out)
 {
     static const char separator[] = "; last stderr output: ";
-    size_t used = strlen(out->how);
+    size_t used_bytes = strlen(out->how);
     memcpy(out->message, out->how, sizeof out->message);
-    if (!out->clean && out->last_output[0] != '\0' && used + sizeof separator - 1 < sizeof out->message - 1)
-        snprintf(out->message + used, sizeof out->message - used, "%s%s", separator, out->last_output);
+    if (!out->clean && out->last_output[0] != '\0' &&
+        used_bytes + sizeof separator - 1 < sizeof out->message - 1)
+        snprintf(out->message + used_bytes, sizeof out->message - used_bytes, "%s%s", separator,
+                 out->last_output);
 }
 
-/* The supervisor calls this after it has reaped a process and read its output, before it recovers the
- * slot: fills `out` with why the process exited and which event is blamed. Changes nothing. */
+/* Finds why a process exited and which event is blamed; the answer is in *out. The supervisor calls it
+ * after it has reaped the process and read its output, before it recovers the slot. Changes nothing. */
 void exit_cause_find(const struct supervisor *supervisor, const struct child *child, int status,
                      struct exit_cause *out)
 {
     *out = (struct exit_cause){.status = status, .ticket = find_current_ticket(supervisor, child)};
-    bool ordered =
+    bool was_ordered =
         child->order != ORDER_NONE && WIFSIGNALED(status) && WTERMSIG(status) == child->order_signal;
-    if (ordered)
+    if (was_ordered)
         find_ordered_cause(supervisor, child, out);
     else
         find_unordered_cause(supervisor, child, out);
     /* The program may have been further than the answers that the worker had read. A worker that gave up over
      * its program had read them all. */
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
-    if (!ordered && exit_cause_had_several_events(slot) && atomic_load(&slot->cause_kind) == SHM_CAUSE_NONE)
+    if (!was_ordered && exit_cause_had_several_events(slot) &&
+        atomic_load(&slot->cause_kind) == SHM_CAUSE_NONE)
         out->ticket = SHM_NO_TICKET;
     relay_last_output(&child->relay, out->last_output, sizeof out->last_output);
     compose_exit_message(out);

@@ -23,40 +23,41 @@ struct measured_worker {
 };
 
 /* What the supervisor's process leaves for the caller. */
-struct measured {
+struct run_figures {
     uint64_t fetched, completed, removed_by_stage;
     struct measured_worker workers[];
 };
 
-/* Counts the workers of all stages of a configuration. Runs in the library caller's process, which needs
- * room for the metrics of each worker. */
+/* Returns how many workers all stages of a configuration have. The library caller's process allocates
+ * the metrics of a run with it. */
 static size_t count_workers(const struct config *config)
 {
-    size_t workers = 0;
+    size_t worker_count = 0;
     for (size_t i = 0; i < config->source_count; i++)
         for (size_t j = 0; j < config->sources[i].stage_count; j++)
-            workers += config->sources[i].stages[j].concurrency;
-    return workers;
+            worker_count += config->sources[i].stages[j].concurrency;
+    return worker_count;
 }
 
-/* Copies the figures of a run out of its segment for ep_source_run_and_measure. The supervisor's process
- * calls it at its end (options.at_end), when all other processes have exited. */
+/* Copies the figures of a run out of its segment into memory that the library's caller shares. The
+ * supervisor's process calls it at its end, when all other processes have exited, if the caller wants
+ * metrics. */
 static void on_instance_end(const struct segment *segment, void *user)
 {
-    struct measured *measured = user;
+    struct run_figures *figures = user;
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
         const struct shm_source_totals *totals = &segment_source(segment, i)->totals;
-        measured->fetched += atomic_load(&totals->fetched) - atomic_load(&totals->fetched_before);
-        measured->completed += atomic_load(&totals->completed) - atomic_load(&totals->completed_before);
-        measured->removed_by_stage +=
+        figures->fetched += atomic_load(&totals->fetched) - atomic_load(&totals->fetched_before);
+        figures->completed += atomic_load(&totals->completed) - atomic_load(&totals->completed_before);
+        figures->removed_by_stage +=
             atomic_load(&totals->removed_by_stage) - atomic_load(&totals->removed_by_stage_before);
     }
-    size_t at = 0;
+    size_t worker_index = 0;
     for (uint32_t i = 0; i < segment->header->stage_count; i++) {
         const struct shm_stage *stage = segment_stage(segment, i);
-        for (uint32_t j = 0; j < stage->concurrency; j++, at++) {
+        for (uint32_t j = 0; j < stage->concurrency; j++, worker_index++) {
             const struct shm_slot *slot = segment_slot(segment, stage->first_slot + j);
-            measured->workers[at] =
+            figures->workers[worker_index] =
                 (struct measured_worker){atomic_load(&slot->calls), atomic_load(&slot->busy_ns),
                                          atomic_load(&slot->work_ns)};
         }
@@ -68,8 +69,9 @@ struct config_check {
     bool failed;
 };
 
-/* Keeps the first problem of the configuration as the error of the manager. The library's caller gets it
- * from ep_manager_run or ep_source_run. */
+/* Keeps the first problem of the configuration as the error of the manager, which the library's caller
+ * gets from ep_manager_run or ep_source_run. Without it the caller would not learn which setting is
+ * wrong. */
 static void on_config_problem(const struct config_problem *problem, void *user)
 {
     struct config_check *check = user;
@@ -87,10 +89,10 @@ static void send_stop_to_supervisor(ep_manager *manager)
         kill(pid, SIGTERM);
 }
 
-/* Checks the configuration, runs it in a forked supervisor and waits for its end. Returns 0 or a negative
- * code, with the message in the manager. Runs in the library caller's process. */
+/* Checks the configuration, runs it in a forked supervisor and waits until that exits. Returns 0 or a
+ * negative code, with the message in the manager. Runs in the library caller's process. */
 static int run_in_forked_supervisor(ep_manager *manager, const struct config *config,
-                                    struct measured *measured)
+                                    struct run_figures *figures)
 {
     struct error *error = &manager->error;
     struct config_check check = {.error = error};
@@ -99,8 +101,8 @@ static int run_in_forked_supervisor(ep_manager *manager, const struct config *co
     base_log_open(manager->log_level, manager->log, manager->log_user);
     const struct supervisor_options options = {.config = config,
                                                .until_end = true,
-                                               .at_end = measured != NULL ? on_instance_end : NULL,
-                                               .user = measured};
+                                               .at_end = figures != NULL ? on_instance_end : NULL,
+                                               .user = figures};
     pid_t pid;
     int result_fd;
     int result = supervisor_fork(&options, &pid, &result_fd, error);
@@ -115,25 +117,26 @@ static int run_in_forked_supervisor(ep_manager *manager, const struct config *co
     return result;
 }
 
-/* Runs a configuration of the library's manager, unless the manager is running already (EP_EBUSY). Returns
- * what the run returned. Runs in the library caller's process. */
-static int run_if_idle(ep_manager *manager, const struct config *config, struct measured *measured)
+/* Runs a configuration of the library's manager and returns what the run returned; EP_EBUSY if the
+ * manager runs already. `figures` gets the run's figures if it is not NULL. Runs in the library
+ * caller's process. */
+static int run_if_idle(ep_manager *manager, const struct config *config, struct run_figures *figures)
 {
     manager->error = (struct error){0};
-    int idle = MANAGER_IDLE;
-    if (!atomic_compare_exchange_strong(&manager->state, &idle, MANAGER_RUNNING))
+    int expected_state = MANAGER_IDLE;
+    if (!atomic_compare_exchange_strong(&manager->state, &expected_state, MANAGER_RUNNING))
         return base_error_set(&manager->error, EP_EBUSY, "this manager runs already");
-    int result = run_in_forked_supervisor(manager, config, measured);
+    int result = run_in_forked_supervisor(manager, config, figures);
     atomic_store(&manager->state, MANAGER_IDLE);
     return result;
 }
 
-/* The library's caller stops a run of its manager gracefully. Another thread or a signal handler may call
- * it while ep_manager_run or ep_source_run blocks. Does nothing if nothing runs. */
+/* Stops a run of the manager gracefully. The library's caller may call it in another thread or a signal
+ * handler, while ep_manager_run or ep_source_run blocks. Does nothing if nothing runs. */
 void ep_manager_stop(ep_manager *manager)
 {
-    int running = MANAGER_RUNNING;
-    if (manager != NULL && atomic_compare_exchange_strong(&manager->state, &running, MANAGER_STOPPING))
+    int expected_state = MANAGER_RUNNING;
+    if (manager != NULL && atomic_compare_exchange_strong(&manager->state, &expected_state, MANAGER_STOPPING))
         send_stop_to_supervisor(
             manager); /* if it is not forked yet, run_in_forked_supervisor() sees the state */
 }
@@ -143,8 +146,9 @@ int ep_manager_run(ep_manager *manager)
     return manager == NULL ? EP_EINVAL : run_if_idle(manager, manager->config, NULL);
 }
 
-/* Returns the library manager's configuration with this source alone. Borrows everything from it. For
- * ep_source_run, in the caller's process. */
+/* Returns a copy of the manager's configuration that lists only this source, because ep_source_run runs
+ * one source. Its pointers are the manager's, so it is valid as long as the manager. Runs in the
+ * library caller's process. */
 static struct config make_config_of_source(const ep_source *source)
 {
     struct config config = *source->manager->config;
@@ -153,8 +157,8 @@ static struct config make_config_of_source(const ep_source *source)
     return config;
 }
 
-/* The library's caller runs one source with its stages until the source has ended or ep_manager_stop is
- * called. Blocks. Returns 0 or a negative code, with the message in the manager. */
+/* Runs one source with its stages until the source has ended or ep_manager_stop is called. The
+ * library's caller calls it. Blocks. Returns 0 or a negative code, with the message in the manager. */
 int ep_source_run(ep_source *source)
 {
     if (source == NULL)
@@ -163,27 +167,27 @@ int ep_source_run(ep_source *source)
     return run_if_idle(source->manager, &config, NULL);
 }
 
-/* Makes the struct ep_metrics for the library's caller from the figures that the supervisor left in shared
- * memory. Returns 0 or EP_ENOMEM. */
-static int make_metrics(const struct config *config, const struct measured *measured, uint64_t wall_ns,
-                        size_t workers, struct ep_metrics **out)
+/* Makes the struct ep_metrics for the library's caller from the figures that the supervisor has left in
+ * shared memory. Returns 0, and *out for ep_metrics_free, or EP_ENOMEM. */
+static int make_metrics(const struct config *config, const struct run_figures *figures, uint64_t wall_ns,
+                        size_t worker_count, struct ep_metrics **out)
 {
-    struct ep_metrics *metrics = library_metrics_new(workers);
+    struct ep_metrics *metrics = library_metrics_new(worker_count);
     if (metrics == NULL)
         return EP_ENOMEM;
     metrics->wall_ns = wall_ns;
-    metrics->fetched = measured->fetched;
-    metrics->completed = measured->completed;
-    metrics->removed_by_stage = measured->removed_by_stage;
+    metrics->fetched = figures->fetched;
+    metrics->completed = figures->completed;
+    metrics->removed_by_stage = figures->removed_by_stage;
     const struct source_config *source = &config->sources[0];
-    size_t at = 0;
+    size_t worker_index = 0;
     for (size_t i = 0; i < source->stage_count; i++)
-        for (uint32_t j = 0; j < source->stages[i].concurrency; j++, at++) {
-            const struct measured_worker *worker = &measured->workers[at];
-            metrics->workers[at] =
+        for (uint32_t j = 0; j < source->stages[i].concurrency; j++, worker_index++) {
+            const struct measured_worker *worker = &figures->workers[worker_index];
+            metrics->workers[worker_index] =
                 (struct ep_worker_metrics){strdup(source->stages[i].name), j, worker->items, worker->stage_ns,
                                            worker->work_ns};
-            if (metrics->workers[at].stage == NULL) {
+            if (metrics->workers[worker_index].stage == NULL) {
                 ep_metrics_free(&metrics);
                 return EP_ENOMEM;
             }
@@ -192,24 +196,25 @@ static int make_metrics(const struct config *config, const struct measured *meas
     return 0;
 }
 
-/* The library's caller runs one source as with ep_source_run and gets the figures of the run: events, wall
- * time, and each worker's calls and busy time. They come back through memory that is shared with the
- * forked supervisor. */
+/* Runs one source as ep_source_run does, and gives the library's caller the figures of the run: events,
+ * wall time, and each worker's calls and busy time. The figures come back through memory that is shared
+ * with the forked supervisor, because a fork's own memory is lost with it. */
 int ep_source_run_and_measure(ep_source *source, struct ep_metrics **out)
 {
     if (source == NULL || out == NULL)
         return EP_EINVAL;
     struct config config = make_config_of_source(source);
-    size_t workers = count_workers(&config);
-    size_t bytes = sizeof(struct measured) + workers * sizeof(struct measured_worker);
-    struct measured *measured = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (measured == MAP_FAILED)
+    size_t worker_count = count_workers(&config);
+    size_t bytes = sizeof(struct run_figures) + worker_count * sizeof(struct measured_worker);
+    struct run_figures *figures =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (figures == MAP_FAILED)
         return base_error_set(&source->manager->error, EP_ENOMEM,
-                              "out of memory for the metrics of %zu workers", workers);
-    uint64_t begin = shm_now_ns();
-    int result = run_if_idle(source->manager, &config, measured);
+                              "out of memory for the metrics of %zu workers", worker_count);
+    uint64_t begin_ns = shm_now_ns();
+    int result = run_if_idle(source->manager, &config, figures);
     if (result == 0)
-        result = make_metrics(&config, measured, shm_now_ns() - begin, workers, out);
-    munmap(measured, bytes);
+        result = make_metrics(&config, figures, shm_now_ns() - begin_ns, worker_count, out);
+    munmap(figures, bytes);
     return result;
 }

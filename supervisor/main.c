@@ -50,8 +50,8 @@ static const char usage[] = "usage: eventpiped [-c FILE] [-t]\n"
                             "  -h       show this help and exit\n"
                             "  -V       show version and exit\n";
 
-/* Reads the command line of eventpiped. Returns the exit status when there is nothing left to do (help,
- * version, an error), otherwise -1. */
+/* Reads the command line of eventpiped. Returns the exit status if there is nothing left to do (help,
+ * version, an error), or -1 to go on. */
 static int read_arguments(int argc, char **argv, struct arguments *arguments)
 {
     *arguments = (struct arguments){.config_path = EVENTPIPED_CONFIG};
@@ -93,32 +93,33 @@ static void on_config_problem(const struct config_problem *problem, void *user)
     fprintf(stderr, " %s\n", problem->message);
 }
 
-/* Checks on this machine what producers and workers need to start, and prints what is missing. Returns
- * whether all is there. For `eventpiped -t`, which starts nothing. */
+/* Checks on this machine what producers and workers need to start (programs, plugins, files), and
+ * prints what is missing. Returns whether all is there. `eventpiped -t` calls it. */
 static bool check_sources_and_stages(const struct config *config)
 {
-    bool good = true;
+    bool all_found = true;
     for (size_t i = 0; i < config->source_count; i++) {
-        struct error wrong = {0};
-        if (source_check(&config->sources[i], &wrong) != 0) {
-            fprintf(stderr, "%s: %s\n", config->path, wrong.message);
-            good = false;
+        struct error source_error = {0};
+        if (source_check(&config->sources[i], &source_error) != 0) {
+            fprintf(stderr, "%s: %s\n", config->path, source_error.message);
+            all_found = false;
         }
         for (size_t s = 0; s < config->sources[i].stage_count; s++) {
             const struct stage_config *stage = &config->sources[i].stages[s];
-            struct error error = {0};
-            if (stage_check(stage, &error) == 0)
+            struct error stage_error = {0};
+            if (stage_check(stage, &stage_error) == 0)
                 continue;
             fprintf(stderr, "%s: %s/%s: %s\n", config->path, config->sources[i].id, stage->name,
-                    error.message);
-            good = false;
+                    stage_error.message);
+            all_found = false;
         }
     }
-    return good;
+    return all_found;
 }
 
-/* Opens descriptors 0 to 2 if they are closed, before eventpiped opens anything else: otherwise the first
- * pipe would become standard error. */
+/* Opens descriptors 0 to 2 on /dev/null if they are closed. eventpiped's main calls it before it opens
+ * anything else: otherwise a socket or pipe would get the number of standard error, and log lines would
+ * go there. */
 static void open_standard_descriptors(void)
 {
     for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = open("/dev/null", O_RDWR))
@@ -128,16 +129,16 @@ static void open_standard_descriptors(void)
         }
 }
 
-/* Serves `eventpiped -t`: checks the configuration, the store and what sources and stages need, and starts
- * nothing. Returns the exit status. */
+/* Checks the configuration, the store and what sources and stages need, and starts nothing. Returns the
+ * exit status. main calls it for `eventpiped -t`. */
 static int check_configuration(const struct config *config)
 {
-    bool permitted = config_rights_check(config, on_config_problem, NULL) == 0;
-    bool stored = config_check_storage(config, on_config_problem, NULL) == 0;
-    bool good = check_sources_and_stages(config) && permitted && stored;
-    if (good)
+    bool rights_good = config_rights_check(config, on_config_problem, NULL) == 0;
+    bool storage_good = config_check_storage(config, on_config_problem, NULL) == 0;
+    bool all_good = check_sources_and_stages(config) && rights_good && storage_good;
+    if (all_good)
         puts("configuration ok");
-    return good ? STOPPED_CLEANLY : FAILED;
+    return all_good ? STOPPED_CLEANLY : FAILED;
 }
 
 /* Runs the instance in eventpiped: the supervisor forks keeper, workers and producers, and returns when

@@ -13,24 +13,24 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Returns the watchdog time in milliseconds that the service manager (systemd) asks the supervisor to
- * keep, 0 = none. */
+/* Returns within how many milliseconds systemd, the service manager, expects a sign of life from the
+ * supervisor; 0 = never. Reads the environment that systemd has set. */
 static uint64_t read_watchdog_ms(void)
 {
-    const char *time = getenv("WATCHDOG_USEC"), *for_pid = getenv("WATCHDOG_PID");
-    char *end;
+    const char *watchdog_usec = getenv("WATCHDOG_USEC"), *watchdog_pid = getenv("WATCHDOG_PID");
+    char *number_end;
     errno = 0;
-    unsigned long long usec = time != NULL ? strtoull(time, &end, 10) : 0;
-    if (time == NULL || errno != 0 || end == time || *end != '\0')
+    unsigned long long usec = watchdog_usec != NULL ? strtoull(watchdog_usec, &number_end, 10) : 0;
+    if (watchdog_usec == NULL || errno != 0 || number_end == watchdog_usec || *number_end != '\0')
         return 0;
-    if (for_pid != NULL && strtoll(for_pid, NULL, 10) != (long long)getpid())
+    if (watchdog_pid != NULL && strtoll(watchdog_pid, NULL, 10) != (long long)getpid())
         return 0;
     return usec / 1000;
 }
 
-/* eventpiped's supervisor calls this at its start: opens the socket to the service manager (systemd) and
- * removes the variables from the environment, so that no child uses them. Never fails; without a service
- * manager nothing is sent. */
+/* Opens the socket to the service manager (systemd) and removes its variables from the environment, so
+ * that no child uses them. eventpiped's supervisor calls it at its start. Never fails; without a
+ * service manager nothing is sent later. */
 void notify_open(struct notify *notify)
 {
     *notify = (struct notify){.fd = -1, .address.sun_family = AF_UNIX, .watchdog_ms = read_watchdog_ms()};
@@ -72,9 +72,9 @@ void notify_send(const struct notify *notify, const char *format, ...)
     while (sent < 0 && errno == EINTR);
 }
 
-/* The supervisor calls this in each turn: sends WATCHDOG=1 to the service manager (systemd) when half the
- * watchdog time is over, otherwise systemd would kill the daemon. Returns when it must be called again
- * (ns), UINT64_MAX = never. */
+/* Sends WATCHDOG=1 to the service manager (systemd) when half the watchdog time is over; without it
+ * systemd would kill the daemon. The supervisor calls it in each turn. Returns when it must be called
+ * again (monotonic ns), UINT64_MAX = never. */
 uint64_t notify_send_watchdog(struct notify *notify, uint64_t now_ns)
 {
     if (notify->watchdog_ms == 0)

@@ -44,7 +44,8 @@ static bool has_process_slot(const struct supervisor *supervisor, pid_t pid)
     return false;
 }
 
-/* Kills this child of the supervisor unless it has a process slot. Returns how many were killed (0 or 1). */
+/* Kills this child of the supervisor unless it has a process slot. Returns how many were killed (0 or
+ * 1), so that callers can add it up. Both ways of finding the children call it. */
 static uint32_t kill_if_orphan(const struct supervisor *supervisor, pid_t pid)
 {
     if (pid <= 1 || has_process_slot(supervisor, pid))
@@ -60,15 +61,15 @@ static bool is_temporary_error(int error)
     return error == EMFILE || error == ENFILE || error == ENOMEM;
 }
 
-/* Kills the supervisor's orphans on kernels without the list of children in /proc: reads the parent of
- * every process. Returns whether it must be called again. */
+/* Kills the supervisor's orphans on kernels that do not list a process's children in /proc: reads the
+ * parent of every process. Returns true if it must be called again. orphan_kill calls it. */
 static bool kill_orphans_by_scan(const struct supervisor *supervisor)
 {
-    uint32_t found = 0;
+    uint32_t killed_count = 0;
     DIR *proc = opendir("/proc");
     if (proc == NULL)
         return is_temporary_error(errno);
-    bool unknown = false;
+    bool must_retry = false;
     for (struct dirent *entry; (entry = readdir(proc)) != NULL;) {
         char path[sizeof entry->d_name + 16], stat[512];
         long pid = strtol(entry->d_name, NULL, 10);
@@ -77,7 +78,7 @@ static bool kill_orphans_by_scan(const struct supervisor *supervisor)
         snprintf(path, sizeof path, "/proc/%ld/stat", pid);
         FILE *file = fopen(path, "re");
         if (file == NULL) {
-            unknown |= is_temporary_error(errno);
+            must_retry |= is_temporary_error(errno);
             continue;
         }
         size_t bytes = fread(stat, 1, sizeof stat - 1, file);
@@ -88,23 +89,23 @@ static bool kill_orphans_by_scan(const struct supervisor *supervisor)
         int parent;
         if (name_end != NULL && sscanf(name_end + 1, " %c %d", &state, &parent) == 2 &&
             parent == supervisor->pid)
-            found += kill_if_orphan(supervisor, (pid_t)pid);
+            killed_count += kill_if_orphan(supervisor, (pid_t)pid);
     }
     closedir(proc);
-    return found > 0 || unknown;
+    return killed_count > 0 || must_retry;
 }
 
-/* The supervisor calls this after an exit, and once a turn while orphans may be left: kills every child
- * without a slot, such as programs that an exited worker left. Returns true if it must be called again,
- * because it killed some, whose own children then become ours, or /proc could not be read. */
+/* Kills every child of the supervisor that has no slot, such as programs that an exited worker left.
+ * The supervisor calls it after an exit, and once a turn while orphans may be left. Returns true if it
+ * must be called again: children of those it killed become ours, too, or /proc could not be read. */
 bool orphan_kill(struct supervisor *supervisor)
 {
     FILE *file = fopen("/proc/thread-self/children", "re");
     if (file == NULL)
         return kill_orphans_by_scan(supervisor);
-    uint32_t found = 0;
+    uint32_t killed_count = 0;
     for (int pid; fscanf(file, "%d", &pid) == 1;)
-        found += kill_if_orphan(supervisor, pid);
+        killed_count += kill_if_orphan(supervisor, pid);
     fclose(file);
-    return found > 0;
+    return killed_count > 0;
 }
