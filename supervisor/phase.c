@@ -34,10 +34,10 @@
 /* Signals within this time are one order: timeout(1) and others signal a process and its group. */
 #define SAME_ORDER_NS (200 * SUPERVISOR_MS_NS)
 /* After this time the daemon reports ready, although a stage is still opening. */
-#define READY_PATIENCE_NS (30000 * SUPERVISOR_MS_NS)
+#define READY_TIMEOUT_NS (30000 * SUPERVISOR_MS_NS)
 
-/* The supervisor changes the phase of the instance (starting, running, draining, stopping): publishes it
- * in shared memory and wakes every process, so that it reads it. */
+/* Changes the phase of the instance (starting, running, draining, stopping): the supervisor writes it
+ * to shared memory, logs it, and wakes every process, so that it reads the new phase. */
 static void publish_phase(struct supervisor *supervisor, enum shm_phase phase)
 {
     const struct segment *segment = &supervisor->segment;
@@ -48,7 +48,7 @@ static void publish_phase(struct supervisor *supervisor, enum shm_phase phase)
     phase_wake_after_exit(supervisor);
 }
 
-static enum shm_kind get_kind(const struct supervisor *supervisor, const struct child *child)
+static enum shm_kind get_child_kind(const struct supervisor *supervisor, const struct child *child)
 {
     return supervisor_slot(supervisor, child)->kind;
 }
@@ -59,22 +59,22 @@ void phase_begin(struct supervisor *supervisor)
     child_start(supervisor, &supervisor->children[supervisor->segment.header->keeper_slot]);
 }
 
-/* The supervisor starts all processes but the keeper. Called once the keeper has prepared the store.
- * Workers come first, because producers inject events for them. */
+/* Starts all processes but the keeper. The supervisor runs it once the keeper has prepared the store.
+ * The workers are forked first, so that they are there when the producers bring events. */
 static void start_workers_and_producers(struct supervisor *supervisor)
 {
     supervisor->running_ns = shm_now_ns();
     publish_phase(supervisor, SHM_PHASE_RUNNING);
     static const enum shm_kind order[] = {SHM_KIND_WORKER, SHM_KIND_PRODUCER};
-    for (size_t k = 0; k < sizeof order / sizeof order[0]; k++)
+    for (size_t step = 0; step < sizeof order / sizeof order[0]; step++)
         for (uint32_t i = 0; i < supervisor->child_count; i++)
-            if (get_kind(supervisor, &supervisor->children[i]) == order[k])
+            if (get_child_kind(supervisor, &supervisor->children[i]) == order[step])
                 child_start(supervisor, &supervisor->children[i]);
 }
 
-/* The supervisor acts on one report of a child: it is ready, it cannot start, or its source has ended.
- * Ignores a report of a process that has exited since. When the first keeper is ready, all other processes
- * start. */
+/* Acts on one report of a child: it is ready, it cannot start, or its source has ended. The supervisor
+ * ignores a report of a process that has exited since. When the first keeper is ready, it starts all
+ * other processes. */
 static void handle_notice(struct supervisor *supervisor, struct notice *notice)
 {
     if (notice->slot >= supervisor->child_count)
@@ -87,7 +87,7 @@ static void handle_notice(struct supervisor *supervisor, struct notice *notice)
     case NOTICE_READY:
         child->ready = child->was_ready_or_failed = true;
         base_log_debug("ready process=\"%s\" pid=%d", child->name, (int)child->pid);
-        if (get_kind(supervisor, child) == SHM_KIND_KEEPER &&
+        if (get_child_kind(supervisor, child) == SHM_KIND_KEEPER &&
             supervisor_phase(supervisor) == SHM_PHASE_STARTING &&
             atomic_load(&supervisor->segment.header->prepared) != 0)
             start_workers_and_producers(supervisor);
@@ -102,8 +102,9 @@ static void handle_notice(struct supervisor *supervisor, struct notice *notice)
     }
 }
 
-/* The supervisor's loop calls this when children have sent reports (ready, failed, source ended), and
- * before it recovers an exited one: reads and handles them all. Never blocks. */
+/* Reads and handles all reports that children have sent (ready, failed, source ended). The supervisor's
+ * loop calls it when there are some, and recover_child before it recovers an exited child, whose last
+ * report says why. Never blocks. */
 void phase_read_notices(struct supervisor *supervisor)
 {
     struct notice notice;
@@ -114,8 +115,9 @@ void phase_read_notices(struct supervisor *supervisor)
             handle_notice(supervisor, &notice);
 }
 
-/* The supervisor begins a drain, for `eventpipe drain` or SIGUSR1: producers stop fetching, and the
- * instance stops when all events are done. Does nothing unless the instance is running. */
+/* Begins a drain: producers stop fetching, and the instance stops when all events are done. The
+ * supervisor calls it for `eventpipe drain` and SIGUSR1. Does nothing unless the instance is running.
+ * */
 void phase_drain(struct supervisor *supervisor)
 {
     if (supervisor_phase(supervisor) != SHM_PHASE_RUNNING)
@@ -125,9 +127,9 @@ void phase_drain(struct supervisor *supervisor)
     publish_phase(supervisor, SHM_PHASE_DRAINING);
 }
 
-/* The supervisor begins a graceful shutdown: sets the deadlines, cancels restarts and wakes every process.
- * For SIGTERM, SIGINT, `eventpipe stop`, the end of all sources or a drain, and a fatal error. Does
- * nothing while one is under way. */
+/* Begins a graceful shutdown: sets the deadlines, cancels restarts and wakes every process. The
+ * supervisor calls it for SIGTERM, SIGINT, `eventpipe stop`, the end of all sources or of a drain, and
+ * a fatal error. Does nothing while a shutdown is under way. */
 void phase_stop(struct supervisor *supervisor)
 {
     if (supervisor_phase(supervisor) >= SHM_PHASE_STOPPING)
@@ -155,23 +157,24 @@ void phase_fail(struct supervisor *supervisor, int code, const char *message)
     phase_stop(supervisor);
 }
 
-/* The supervisor kills the workers, or all processes, that still run after a deadline of the shutdown, and
- * logs each. */
-static void kill_remaining_processes(struct supervisor *supervisor, bool also_others, const char *reason,
+/* Kills the workers (or, with all_kinds, all processes) that still run after a deadline of the
+ * shutdown, and logs each with the reason. The supervisor does not kill one twice. */
+static void kill_remaining_processes(struct supervisor *supervisor, bool all_kinds, const char *reason,
                                      uint64_t now_ns)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         if (child->pid == 0 || (child->order == ORDER_STOP && child->order_signal == SIGKILL) ||
-            (!also_others && get_kind(supervisor, child) != SHM_KIND_WORKER))
+            (!all_kinds && get_child_kind(supervisor, child) != SHM_KIND_WORKER))
             continue;
         base_log_warning("kill process=\"%s\" pid=%d reason=\"%s\"", child->name, (int)child->pid, reason);
         child_kill(child, ORDER_STOP, SIGKILL, now_ns);
     }
 }
 
-/* The supervisor kills all processes at once, when a second SIGTERM or SIGINT comes during the shutdown.
- * Ignores one that comes within 200 ms, because timeout(1) and others signal twice for one order. */
+/* Kills all processes at once. The supervisor calls it when a second SIGTERM or SIGINT comes during the
+ * shutdown. It ignores one that comes within 200 ms, because timeout(1) and others signal twice for one
+ * order. */
 void phase_stop_now(struct supervisor *supervisor)
 {
     uint64_t now_ns = shm_now_ns();
@@ -181,8 +184,8 @@ void phase_stop_now(struct supervisor *supervisor)
     kill_remaining_processes(supervisor, true, "asked to stop at once", now_ns);
 }
 
-/* Whether all workers of a source have exited. During the shutdown the supervisor wakes the source's
- * producer then, which unlocks the events that are left. */
+/* Whether all workers of a source have exited. During the shutdown the supervisor then wakes the
+ * source's producer, which unlocks the events in flight. */
 static bool have_workers_exited(const struct supervisor *supervisor, const struct shm_source *source)
 {
     for (uint32_t s = 0; s < source->stage_count; s++) {
@@ -194,13 +197,13 @@ static bool have_workers_exited(const struct supervisor *supervisor, const struc
     return true;
 }
 
-/* The supervisor calls this after each exit of a process and each change of phase: wakes the keeper, which
- * updates its counts, and during the shutdown each producer whose workers have exited. */
+/* Wakes the keeper, which updates its counts, and during the shutdown each producer whose workers have
+ * exited. The supervisor calls it after each exit of a process and each change of phase. */
 void phase_wake_after_exit(struct supervisor *supervisor)
 {
     /* The keeper updates its counts after an exit. On EAGAIN it has notifications enough. */
-    const uint64_t one = KEEPER_ACTIVITY;
-    ssize_t ignored = write(supervisor->activity_fd, &one, sizeof one);
+    const uint64_t activity = KEEPER_ACTIVITY;
+    ssize_t ignored = write(supervisor->activity_fd, &activity, sizeof activity);
     (void)ignored;
     if (supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
         return;
@@ -211,8 +214,8 @@ void phase_wake_after_exit(struct supervisor *supervisor)
     }
 }
 
-/* Whether every source has ended; in a drain it is enough that the producer has nothing more. The
- * supervisor stops the instance then. */
+/* Whether every source has ended; in a drain it is enough that the producer has no more events to claim
+ * or fetch. The supervisor then stops the instance. */
 static bool have_sources_ended(const struct supervisor *supervisor, bool draining)
 {
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++) {
@@ -224,12 +227,12 @@ static bool have_sources_ended(const struct supervisor *supervisor, bool drainin
     return true;
 }
 
-/* The supervisor reports READY=1 to the service manager (systemd) once every process was ready or has
- * failed, or after READY_PATIENCE_NS. Called in each turn until then. */
+/* Reports READY=1 to the service manager (systemd) once every process was ready or has failed, or after
+ * READY_TIMEOUT_NS. The supervisor calls it in each turn until then. */
 static void report_ready(struct supervisor *supervisor, uint64_t now_ns)
 {
-    bool waiting = now_ns - supervisor->running_ns < READY_PATIENCE_NS;
-    for (uint32_t i = 0; waiting && i < supervisor->child_count; i++)
+    bool may_wait = now_ns - supervisor->running_ns < READY_TIMEOUT_NS;
+    for (uint32_t i = 0; may_wait && i < supervisor->child_count; i++)
         if (!supervisor->children[i].was_ready_or_failed)
             return;
     supervisor->ready_reported = true;
@@ -237,8 +240,8 @@ static void report_ready(struct supervisor *supervisor, uint64_t now_ns)
     notify_send(&supervisor->notify, "READY=1\nMAINPID=%d", (int)supervisor->pid);
 }
 
-/* The supervisor kills what still runs at the deadlines of a shutdown: first the workers, later all
- * processes. Returns the next deadline (monotonic ns). */
+/* Kills what still runs at the deadlines of a shutdown: first the workers, later all processes. Returns
+ * the next deadline (monotonic ns). phase_run_timers calls it in the supervisor. */
 static uint64_t enforce_stop_deadlines(struct supervisor *supervisor, uint64_t now_ns)
 {
     static const char too_late[] = "it did not stop in time";
@@ -253,16 +256,17 @@ static uint64_t enforce_stop_deadlines(struct supervisor *supervisor, uint64_t n
     return supervisor->drain_deadline;
 }
 
-/* The supervisor's loop calls this before each wait: reports readiness, stops the instance when its
- * sources have ended, and kills what misses the deadlines of a shutdown. Returns when it must be called
- * again (monotonic ns). */
+/* Reports readiness, stops the instance when its sources have ended, and kills processes that miss the
+ * deadlines of a shutdown. The supervisor's loop calls it before each wait. Returns when it must be
+ * called again (monotonic ns). */
 uint64_t phase_run_timers(struct supervisor *supervisor, uint64_t now_ns)
 {
     uint32_t phase = supervisor_phase(supervisor);
     if (!supervisor->ready_reported && phase == SHM_PHASE_RUNNING)
         report_ready(supervisor, now_ns);
-    bool may_end = phase == SHM_PHASE_DRAINING || (phase == SHM_PHASE_RUNNING && supervisor->until_end);
-    if (may_end && have_sources_ended(supervisor, phase == SHM_PHASE_DRAINING)) {
+    bool ends_with_sources =
+        phase == SHM_PHASE_DRAINING || (phase == SHM_PHASE_RUNNING && supervisor->until_end);
+    if (ends_with_sources && have_sources_ended(supervisor, phase == SHM_PHASE_DRAINING)) {
         base_log_info("sources-ended phase=%s", shm_phase_name(phase));
         phase_stop(supervisor);
     }
@@ -270,19 +274,19 @@ uint64_t phase_run_timers(struct supervisor *supervisor, uint64_t now_ns)
                                                               : SUPERVISOR_NEVER;
 }
 
-/* Whether the instance is stopping and no process is left. The supervisor's loop ends then. Gives up, with
- * an error, on processes that SIGKILL does not end. */
+/* Whether the instance is stopping and no process is left: then the supervisor's loop ends. It also
+ * ends, with an error, if a process still runs 10 s after it was sent SIGKILL. */
 bool phase_is_over(struct supervisor *supervisor)
 {
     if (supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
         return false;
-    bool any_left = supervisor->orphans_pending;
+    bool processes_left = supervisor->orphans_pending;
     for (uint32_t i = 0; i < supervisor->child_count; i++)
-        any_left |= supervisor->children[i].pid != 0;
-    if (any_left && shm_now_ns() >= supervisor->final_deadline + GIVE_UP_NS) {
+        processes_left |= supervisor->children[i].pid != 0;
+    if (processes_left && shm_now_ns() >= supervisor->final_deadline + GIVE_UP_NS) {
         phase_fail(supervisor, EP_ESYSTEM,
                    "a process did not exit when it was killed: is it stuck in the kernel?");
-        any_left = false;
+        processes_left = false;
     }
-    return !any_left;
+    return !processes_left;
 }

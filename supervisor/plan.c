@@ -14,8 +14,8 @@
 #define PACKAGE_VERSION "unknown"
 #endif
 
-/* Fills the plan of one source and of its stages for the shared memory segment. The supervisor calls it at
- * its start. */
+/* Fills in the plan of one source and its stages for the shared memory segment: names, types and sizes.
+ * The names stay the configuration's. plan_open calls it. */
 static void plan_source(const struct source_config *config, struct segment_stage_plan *stages,
                         struct segment_source_plan *source)
 {
@@ -37,24 +37,24 @@ static void plan_source(const struct source_config *config, struct segment_stage
     };
 }
 
-/* The supervisor calls this once at its start: makes the plan of the shared memory segment from the
- * configuration. Borrows the names. Returns 0, or EP_ENOMEM with nothing to close. */
+/* Makes the plan of the shared memory segment from the configuration, whose names it borrows. The
+ * supervisor calls it once at its start. Returns 0, or EP_ENOMEM with nothing to close. */
 int plan_open(struct plan *plan, const struct config *config)
 {
-    size_t stages = 0;
+    size_t stage_count = 0;
     for (size_t i = 0; i < config->source_count; i++)
-        stages += config->sources[i].stage_count;
+        stage_count += config->sources[i].stage_count;
     struct segment_source_plan *source_plans = calloc(config->source_count + 1, sizeof *source_plans);
-    struct segment_stage_plan *stage_plans = calloc(stages + 1, sizeof *stage_plans);
+    struct segment_stage_plan *stage_plans = calloc(stage_count + 1, sizeof *stage_plans);
     if (source_plans == NULL || stage_plans == NULL) {
         free(source_plans);
         free(stage_plans);
         return EP_ENOMEM;
     }
-    size_t first = 0;
+    size_t first_stage = 0;
     for (size_t i = 0; i < config->source_count; i++) {
-        plan_source(&config->sources[i], stage_plans + first, &source_plans[i]);
-        first += config->sources[i].stage_count;
+        plan_source(&config->sources[i], stage_plans + first_stage, &source_plans[i]);
+        first_stage += config->sources[i].stage_count;
     }
     *plan = (struct plan){
         .segment = {.instance = config->instance,
@@ -75,20 +75,20 @@ void plan_close(struct plan *plan)
     *plan = (struct plan){0};
 }
 
-/* The supervisor calls this at its start: raises the limit of open files to `count` and a few more,
- * because each process needs a pipe. Returns 0, or EP_ESYSTEM with a message that says which limit to
+/* Raises the limit of open files to `count` and 64 more, because the supervisor needs a pipe for each
+ * process. It calls this at its start. Returns 0, or EP_ESYSTEM with a message that says which limit to
  * raise. */
 int plan_raise_file_limit(uint32_t count, struct error *error)
 {
     struct rlimit limit;
-    rlim_t wanted = (rlim_t)count + OTHER_DESCRIPTORS;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+    rlim_t wanted_files = (rlim_t)count + OTHER_DESCRIPTORS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted_files)
         return 0; /* RLIM_INFINITY is the largest value */
-    limit.rlim_cur = wanted;
-    if (limit.rlim_max < wanted || setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    limit.rlim_cur = wanted_files;
+    if (limit.rlim_max < wanted_files || setrlimit(RLIMIT_NOFILE, &limit) != 0)
         return base_error_set(
             error, EP_ESYSTEM,
             "the workers need %ju open files, but the limit is %ju: raise it (ulimit -n, LimitNOFILE)",
-            (uintmax_t)wanted, (uintmax_t)limit.rlim_max);
+            (uintmax_t)wanted_files, (uintmax_t)limit.rlim_max);
     return 0;
 }

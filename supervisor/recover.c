@@ -34,57 +34,59 @@
 #include "supervisor/state.h"
 #include "supervisor/watch.h"
 
-/* How long a stage gets its events one by one: at first, and at most. */
-#define ALONE_FIRST_NS (5000 * SUPERVISOR_MS_NS)
-#define ALONE_MOST_NS (3600000 * SUPERVISOR_MS_NS)
+/* How long a stage gets its events one by one after a failure with several: at first, and at most. */
+#define PIPELINE_PAUSE_MIN_NS (5000 * SUPERVISOR_MS_NS)
+#define PIPELINE_PAUSE_MAX_NS (3600000 * SUPERVISOR_MS_NS)
 #define OTHER_RESTART_MAX_MS UINT64_C(30000) /* producers and the keeper */
 
-/* The supervisor orphans every ticket that an exited process held, so that the source's producer unlocks
- * the events in the store. Writes the cause beside the ticket of the blamed event first. Returns how many. */
-static uint32_t orphan_tickets(struct supervisor *supervisor, struct child *child,
-                               const struct exit_cause *cause)
+/* Marks every ticket that an exited process held as orphaned, so that the source's producer unlocks the
+ * events in the store. First writes the cause beside each ticket; only the event in `cause` is blamed.
+ * Returns how many. The supervisor calls it after an exit. */
+static uint32_t mark_tickets_orphaned(struct supervisor *supervisor, struct child *child,
+                                      const struct exit_cause *cause)
 {
     const struct segment *segment = &supervisor->segment;
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     const struct shm_source *source = segment_source(segment, slot->source);
-    uint32_t orphans = 0;
+    uint32_t orphaned_count = 0;
     for (uint32_t i = 0; i < source->ticket_count; i++) {
         uint32_t ticket = source->first_ticket + i;
         const struct ticket_view view = ticket_look(segment, ticket);
         if (view.slot != child->slot || (view.phase != TICKET_RUNNING && view.phase != TICKET_LOADING))
             continue;
-        bool blamed = ticket == cause->ticket && cause->kind != SHM_CAUSE_NONE;
-        struct shm_cause *shared = segment_cause(segment, ticket);
-        shared->kind = blamed ? cause->kind : SHM_CAUSE_NONE;
-        shared->code = blamed ? cause->code : 0;
-        shared->pid = cause->clean ? 0 : (int32_t)child->pid;
-        shared->attempts = atomic_load(&slot->event_attempts);
-        shared->crashes = atomic_load(&slot->event_crashes);
-        shared->arrival_ms = atomic_load(&slot->event_arrival_ms);
-        shared->stage = slot->kind == SHM_KIND_WORKER ? slot->stage : source->first_stage;
-        snprintf(shared->message, sizeof shared->message, "%s", blamed ? cause->message : "");
-        orphans += ticket_mark_orphaned(segment, ticket, child->slot);
+        bool is_blamed = ticket == cause->ticket && cause->kind != SHM_CAUSE_NONE;
+        struct shm_cause *shared_cause = segment_cause(segment, ticket);
+        shared_cause->kind = is_blamed ? cause->kind : SHM_CAUSE_NONE;
+        shared_cause->code = is_blamed ? cause->code : 0;
+        shared_cause->pid = cause->clean ? 0 : (int32_t)child->pid;
+        shared_cause->attempts = atomic_load(&slot->event_attempts);
+        shared_cause->crashes = atomic_load(&slot->event_crashes);
+        shared_cause->arrival_ms = atomic_load(&slot->event_arrival_ms);
+        shared_cause->stage = slot->kind == SHM_KIND_WORKER ? slot->stage : source->first_stage;
+        snprintf(shared_cause->message, sizeof shared_cause->message, "%s", is_blamed ? cause->message : "");
+        orphaned_count += ticket_mark_orphaned(segment, ticket, child->slot);
     }
-    return orphans;
+    return orphaned_count;
 }
 
-/* The supervisor calls this after an exit, and in a turn if a ring was full: puts events of this source
- * that are in no ring back into their stage's ring, as far as there is room. Without it they would wait
- * for ever. */
+/* Puts events of this source that wait for a stage, but are in no ring, into the stage's ring, as far
+ * as there is room. The supervisor calls it after an exit, and in a turn if a ring was full. Without it
+ * these events would wait for ever. */
 void recover_requeue(struct supervisor *supervisor, uint32_t source)
 {
-    bool pending = false;
-    struct shm_source *shared = segment_source(&supervisor->segment, source);
-    uint32_t requeued = ticket_requeue_lost(&supervisor->segment, shared, &pending);
-    supervisor->requeue_pending[source] = pending;
-    if (requeued > 0) {
-        base_log_info("requeue source=%s events=%" PRIu32, shared->id, requeued);
-        wake_source(&supervisor->segment, shared);
+    bool requeue_again = false;
+    struct shm_source *shared_source = segment_source(&supervisor->segment, source);
+    uint32_t requeued_count = ticket_requeue_lost(&supervisor->segment, shared_source, &requeue_again);
+    supervisor->requeue_pending[source] = requeue_again;
+    if (requeued_count > 0) {
+        base_log_info("requeue source=%s events=%" PRIu32, shared_source->id, requeued_count);
+        wake_source(&supervisor->segment, shared_source);
     }
 }
 
-/* The supervisor hands on what an exited process held: its commit request and its events. After the
- * keeper's exit all producers read the store again, because it may not have told them of a change. */
+/* Recovers what an exited process held: its commit request and its events. After the keeper's exit the
+ * supervisor makes all producers read the store again, because the keeper may not have told them of a
+ * change. */
 static void recover_events(struct supervisor *supervisor, struct child *child, const struct exit_cause *cause)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -101,14 +103,14 @@ static void recover_events(struct supervisor *supervisor, struct child *child, c
         return;
     }
     struct shm_source *source = segment_source(&supervisor->segment, slot->source);
-    if (orphan_tickets(supervisor, child, cause) > 0)
+    if (mark_tickets_orphaned(supervisor, child, cause) > 0)
         atomic_store(&source->orphans, 1);
     recover_requeue(supervisor, slot->source);
     wake_source(&supervisor->segment, source);
 }
 
-/* The supervisor clears a stage's process group once the stage's last worker is gone: the kernel may then
- * reuse the number. */
+/* Forgets a stage's process group when the stage's last worker has exited: the kernel may use the
+ * number for other processes then. The supervisor calls it after an exit. */
 static void clear_process_group(struct supervisor *supervisor, const struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -121,7 +123,8 @@ static void clear_process_group(struct supervisor *supervisor, const struct chil
     atomic_store(&stage->process_group, 0);
 }
 
-/* The supervisor logs the exit of a process: a crash as a warning, with the number of its event. */
+/* Logs the exit of a process: a crash as a warning, with the number of the event that is blamed, a
+ * clean exit at debug level. The supervisor calls it before it recovers the slot. */
 static void log_child_exit(const struct supervisor *supervisor, const struct child *child,
                            const struct exit_cause *cause, pid_t pid)
 {
@@ -129,17 +132,17 @@ static void log_child_exit(const struct supervisor *supervisor, const struct chi
         base_log_debug("end process=\"%s\" pid=%d", child->name, (int)pid);
         return;
     }
-    char event[48] = "";
+    char event_field[48] = "";
     if (cause->ticket != SHM_NO_TICKET)
-        snprintf(event, sizeof event, " event=%" PRId64,
+        snprintf(event_field, sizeof event_field, " event=%" PRId64,
                  (int64_t)store_event_number(ticket_look(&supervisor->segment, cause->ticket).event));
-    base_log_warning("crash process=\"%s\" pid=%d%s how=\"%s\"", child->name, (int)pid, event,
+    base_log_warning("crash process=\"%s\" pid=%d%s how=\"%s\"", child->name, (int)pid, event_field,
                      cause->message);
 }
 
-/* The supervisor turns pipelining of a stage off for a while after a worker failed with several events
- * sent: the stage's program may not cope with them, or it is unknown which of them it crashed on. Each
- * further failure doubles the time. */
+/* Makes a stage get its events one by one for a while, after a worker failed when its program had been
+ * sent several: it is unknown which of them the program failed on. Each further failure doubles the
+ * time. The supervisor calls it after an exit. */
 static void pause_pipelining(struct supervisor *supervisor, const struct shm_slot *slot,
                              const struct exit_cause *cause)
 {
@@ -147,17 +150,18 @@ static void pause_pipelining(struct supervisor *supervisor, const struct shm_slo
         return;
     struct shm_stage *stage = segment_stage(&supervisor->segment, slot->stage);
     uint64_t now_ns = shm_now_ns();
-    bool expired = now_ns > atomic_load(&stage->alone_until_ns) + ALONE_MOST_NS;
-    uint64_t pause_ns = stage->alone_ns == 0 || expired ? ALONE_FIRST_NS : stage->alone_ns * 2;
-    stage->alone_ns = pause_ns < ALONE_MOST_NS ? pause_ns : ALONE_MOST_NS;
+    bool was_long_ago = now_ns > atomic_load(&stage->alone_until_ns) + PIPELINE_PAUSE_MAX_NS;
+    uint64_t pause_ns = stage->alone_ns == 0 || was_long_ago ? PIPELINE_PAUSE_MIN_NS : stage->alone_ns * 2;
+    stage->alone_ns = pause_ns < PIPELINE_PAUSE_MAX_NS ? pause_ns : PIPELINE_PAUSE_MAX_NS;
     atomic_store(&stage->alone_until_ns, now_ns + stage->alone_ns);
     base_log_info("pipelining-off stage=%s/%s for_ms=%" PRIu64,
                   segment_source(&supervisor->segment, slot->source)->id, stage->name,
                   stage->alone_ns / SUPERVISOR_MS_NS);
 }
 
-/* The supervisor recovers one reaped process, in the order that the head of this file gives: output,
- * cause, events, slot, next start. Does nothing for a generation that was recovered already. */
+/* Recovers one exited process in the order that the head of this file gives: output, cause, events,
+ * slot, next start. Does nothing for a generation that was recovered already. recover_children calls it
+ * in the supervisor. */
 static void recover_child(struct supervisor *supervisor, struct child *child, int status)
 {
     if (child->recovered == child->generation)
@@ -192,24 +196,24 @@ static void recover_child(struct supervisor *supervisor, struct child *child, in
     clear_process_group(supervisor, child);
     supervisor->orphans_pending = true;
     atomic_fetch_add(&supervisor->segment.header->recoveries, 1);
-    bool unprepared =
+    bool store_unprepared =
         slot->kind == SHM_KIND_KEEPER && atomic_load(&supervisor->segment.header->prepared) == 0;
-    if (unprepared && WIFEXITED(status) && WEXITSTATUS(status) == CHILD_STORE)
+    if (store_unprepared && WIFEXITED(status) && WEXITSTATUS(status) == CHILD_STORE)
         phase_fail(supervisor, EP_ESTORE, cause.message);
     recover_slot(supervisor, child, &life);
 }
 
-/* The supervisor clears a slot without a process and decides when the next one starts there. Called after
- * an exit, and when a process could not be started. During the shutdown nothing is started again. */
+/* Clears a slot whose process has exited or could not be started, and sets when the next one starts
+ * there. The supervisor calls it. During the shutdown nothing is started again. */
 void recover_slot(struct supervisor *supervisor, struct child *child, const struct restart_life *life)
 {
     struct shm_slot *slot = supervisor_slot(supervisor, child);
-    bool worker = slot->kind == SHM_KIND_WORKER;
+    bool is_worker = slot->kind == SHM_KIND_WORKER;
     if (supervisor_phase(supervisor) >= SHM_PHASE_STOPPING) {
         slot_clear(slot, SHM_SLOT_EMPTY);
     } else {
         uint64_t longest_ms = OTHER_RESTART_MAX_MS;
-        if (worker)
+        if (is_worker)
             longest_ms = supervisor->config->sources[slot->source]
                              .stages[segment_stage(&supervisor->segment, slot->stage)->position]
                              .restart_max_backoff_ms;
@@ -220,7 +224,7 @@ void recover_slot(struct supervisor *supervisor, struct child *child, const stru
         if (pause_ms > 0)
             base_log_info("restart-delayed process=\"%s\" pause_ms=%" PRIu64, child->name, pause_ms);
     }
-    if (worker)
+    if (is_worker)
         watch_update_degraded(supervisor, slot->stage);
     phase_wake_after_exit(supervisor);
 }
@@ -235,8 +239,8 @@ static struct child *find_child_by_pid(struct supervisor *supervisor, pid_t pid)
     return NULL;
 }
 
-/* The supervisor calls this on SIGCHLD: reaps and recovers every process that has exited, and kills the
- * programs that they left. Never blocks. */
+/* Reaps and recovers every process that has exited, and kills the programs that they left. The
+ * supervisor calls it on SIGCHLD. Never blocks. */
 void recover_children(struct supervisor *supervisor)
 {
     int status;

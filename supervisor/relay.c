@@ -20,8 +20,9 @@
 
 #define CUT_MARK " [cut]"
 
-/* The supervisor calls this when it has started a process: prepares the struct that turns the process's
- * stderr output into log lines. */
+/* Prepares the struct that turns the stderr output of one process into log lines. The supervisor calls
+ * it when it has started the process; `name` precedes each line, `limit` is shared by the processes of
+ * a stage. */
 void relay_open(struct relay *relay, const char *name, struct relay_limit *limit)
 {
     relay->name = name;
@@ -30,9 +31,9 @@ void relay_open(struct relay *relay, const char *name, struct relay_limit *limit
     relay->cutting = false;
 }
 
-/* Starts a new window of a stage's limit of log lines once the old one is over, and writes how many lines
- * that one suppressed. The supervisor calls it for each line that a stage prints, and once a turn while
- * lines are suppressed. */
+/* Writes how many lines of a stage were suppressed in the last window of its limit, and starts a new
+ * window, once the old one is over. The supervisor calls it for each line that a stage prints, and once
+ * a turn while lines are suppressed. */
 void relay_report_suppressed(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
                              void *user)
 {
@@ -48,7 +49,7 @@ void relay_report_suppressed(struct relay_limit *limit, const char *name, uint64
 }
 
 /* Counts one line that a stage has printed against the stage's limit of log lines. Returns false if the
- * supervisor must suppress it. */
+ * limit is reached and the supervisor must not log the line. */
 static bool count_printed_line(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
     struct relay_limit *limit = relay->limit;
@@ -63,29 +64,29 @@ static bool count_printed_line(struct relay *relay, uint64_t now_ns, relay_write
     return true;
 }
 
-/* Keeps a line as last stderr output of a process, in place of the oldest lines. The supervisor adds it to
- * the message if the process crashes. */
+/* Keeps a line as last stderr output of a process, and drops the oldest lines if there is no room. If
+ * the process crashes, the supervisor adds these lines to its message. */
 static void keep_last_output(struct relay *relay, const char *line, size_t bytes)
 {
     if (bytes > RELAY_TAIL_BYTES - 1) {
-        const char *end = line + bytes;
-        line = base_utf8_start(end - (RELAY_TAIL_BYTES - 1), end);
-        bytes = (size_t)(end - line);
+        const char *line_end = line + bytes;
+        line = base_utf8_start(line_end - (RELAY_TAIL_BYTES - 1), line_end);
+        bytes = (size_t)(line_end - line);
     }
-    size_t drop = 0;
-    while (relay->tail_used - drop + bytes + 1 > RELAY_TAIL_BYTES) {
-        const char *end = memchr(relay->tail + drop, '\n', relay->tail_used - drop);
-        drop = (size_t)(end - relay->tail) + 1;
+    size_t dropped_bytes = 0;
+    while (relay->tail_used - dropped_bytes + bytes + 1 > RELAY_TAIL_BYTES) {
+        const char *line_end = memchr(relay->tail + dropped_bytes, '\n', relay->tail_used - dropped_bytes);
+        dropped_bytes = (size_t)(line_end - relay->tail) + 1;
     }
-    memmove(relay->tail, relay->tail + drop, relay->tail_used - drop);
-    relay->tail_used -= drop;
+    memmove(relay->tail, relay->tail + dropped_bytes, relay->tail_used - dropped_bytes);
+    relay->tail_used -= dropped_bytes;
     memcpy(relay->tail + relay->tail_used, line, bytes);
     relay->tail[relay->tail_used + bytes] = '\n';
     relay->tail_used += bytes + 1;
 }
 
-/* Writes a line of a child's own log ("<N>name: text" behind the mark) to the supervisor's log as it is.
- * Returns false if it is no such line. */
+/* Writes a line of a child's own log (the mark, then "<N>name: text") to the supervisor's log as it is.
+ * Returns false if it is not such a line but something that a program has printed. */
 static bool pass_own_log_line(const char *line, relay_write *write, void *user)
 {
     if (line[0] != RELAY_MARK || line[1] != '<' || line[2] < '0' || line[2] > '7' || line[3] != '>')
@@ -94,12 +95,12 @@ static bool pass_own_log_line(const char *line, relay_write *write, void *user)
     return true;
 }
 
-/* Writes a line that a process has printed to the supervisor's log, with the name of the process before
- * it. Drops blank lines and, beyond the limit, lines that stages print. */
+/* Writes a complete line that a process has printed to the supervisor's log, with the name of the
+ * process before it. Blank lines are dropped, and lines beyond the stage's limit are only counted. */
 static void write_collected_line(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
     size_t bytes = relay->used;
-    bool cut = relay->cutting;
+    bool was_cut = relay->cutting;
     relay->used = 0;
     relay->cutting = false;
     while (bytes > 0 && (relay->line[bytes - 1] == '\r' || relay->line[bytes - 1] == ' '))
@@ -110,34 +111,35 @@ static void write_collected_line(struct relay *relay, uint64_t now_ns, relay_wri
     relay->line[bytes] = '\0';
     if (bytes == 0 || pass_own_log_line(relay->line, write, user))
         return;
-    char clean[RELAY_LINE_BYTES];
-    base_log_clean(relay->line, clean, sizeof clean);
-    keep_last_output(relay, clean, strlen(clean));
+    char clean_line[RELAY_LINE_BYTES];
+    base_log_clean(relay->line, clean_line, sizeof clean_line);
+    keep_last_output(relay, clean_line, strlen(clean_line));
     if (!count_printed_line(relay, now_ns, write, user))
         return;
-    char tagged[RELAY_LINE_BYTES + RELAY_NAME_BYTES + sizeof CUT_MARK];
-    snprintf(tagged, sizeof tagged, "%s: %s%s", relay->name, clean, cut ? CUT_MARK : "");
-    write(EP_LOG_INFO, tagged, user);
+    char tagged_line[RELAY_LINE_BYTES + RELAY_NAME_BYTES + sizeof CUT_MARK];
+    snprintf(tagged_line, sizeof tagged_line, "%s: %s%s", relay->name, clean_line, was_cut ? CUT_MARK : "");
+    write(EP_LOG_INFO, tagged_line, user);
 }
 
-/* The supervisor calls this with each piece of output that it reads from a process's pipe: cuts it into
- * lines and writes those that are complete to the log. Cuts and marks a line that is too long. */
+/* Takes a piece of output that the supervisor has read from a process's pipe: cuts it into lines,
+ * writes the complete ones to the log and keeps the last incomplete one. A line that is too long is cut
+ * and marked. */
 void relay_feed(struct relay *relay, const char *bytes, size_t count, uint64_t now_ns, relay_write *write,
                 void *user)
 {
     while (count > 0) {
         const char *line_end = memchr(bytes, '\n', count);
-        size_t part = line_end != NULL ? (size_t)(line_end - bytes) : count;
-        size_t room = RELAY_LINE_BYTES - 1 - relay->used;
-        if (part > room)
+        size_t piece_bytes = line_end != NULL ? (size_t)(line_end - bytes) : count;
+        size_t free_bytes = RELAY_LINE_BYTES - 1 - relay->used;
+        if (piece_bytes > free_bytes)
             relay->cutting = true;
-        memcpy(relay->line + relay->used, bytes, part < room ? part : room);
-        relay->used += part < room ? part : room;
+        memcpy(relay->line + relay->used, bytes, piece_bytes < free_bytes ? piece_bytes : free_bytes);
+        relay->used += piece_bytes < free_bytes ? piece_bytes : free_bytes;
         if (line_end == NULL)
             return;
         write_collected_line(relay, now_ns, write, user);
-        bytes += part + 1;
-        count -= part + 1;
+        bytes += piece_bytes + 1;
+        count -= piece_bytes + 1;
     }
 }
 
@@ -147,36 +149,38 @@ void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *u
         write_collected_line(relay, now_ns, write, user);
 }
 
-/* The supervisor calls this after a crash, for its message: copies the last lines that the process
- * printed, whole ones if they fit, oldest first, joined by " | ". Empty if it printed nothing. */
+/* Copies the last lines that a process printed, oldest first, joined by " | ": whole lines as far as
+ * they fit, otherwise the end of the last one. Empty if it printed nothing. The supervisor calls it for
+ * its message about a crash. */
 void relay_last_output(const struct relay *relay, char *buffer, size_t size)
 {
     /* Each line feed but the last becomes " | ": count backwards how many whole lines fit. */
-    size_t end = relay->tail_used > 0 ? relay->tail_used - 1 : 0; /* without its last line feed */
-    size_t start = end, cost = 0;
-    for (size_t at = end; at > 0; at--) {
-        cost += relay->tail[at - 1] == '\n' ? 3 : 1;
-        if (cost > size - 1)
+    size_t end_at = relay->tail_used > 0 ? relay->tail_used - 1 : 0; /* without its last line feed */
+    size_t start_at = end_at, output_bytes = 0;
+    for (size_t at = end_at; at > 0; at--) {
+        output_bytes += relay->tail[at - 1] == '\n' ? 3 : 1;
+        if (output_bytes > size - 1)
             break;
         if (at == 1 || relay->tail[at - 2] == '\n')
-            start = at - 1;
+            start_at = at - 1;
     }
-    if (start == end && end > 0) { /* not one whole line fits: keep its end, which says most */
-        size_t keep = size - 1 < end ? size - 1 : end;
-        start = end - keep;
-        const char *line = memrchr(relay->tail, '\n', end);
-        if (line != NULL && start < (size_t)(line + 1 - relay->tail))
-            start = (size_t)(line + 1 - relay->tail);
-        start = (size_t)(base_utf8_start(relay->tail + start, relay->tail + end) - relay->tail);
+    if (start_at == end_at &&
+        end_at > 0) { /* not one whole line fits: keep the end of the last, which says most */
+        size_t kept_bytes = size - 1 < end_at ? size - 1 : end_at;
+        start_at = end_at - kept_bytes;
+        const char *line = memrchr(relay->tail, '\n', end_at);
+        if (line != NULL && start_at < (size_t)(line + 1 - relay->tail))
+            start_at = (size_t)(line + 1 - relay->tail);
+        start_at = (size_t)(base_utf8_start(relay->tail + start_at, relay->tail + end_at) - relay->tail);
     }
-    size_t used = 0;
-    for (size_t at = start; at < end; at++) {
+    size_t used_bytes = 0;
+    for (size_t at = start_at; at < end_at; at++) {
         if (relay->tail[at] == '\n') {
-            memcpy(buffer + used, " | ", 3);
-            used += 3;
+            memcpy(buffer + used_bytes, " | ", 3);
+            used_bytes += 3;
         } else {
-            buffer[used++] = relay->tail[at];
+            buffer[used_bytes++] = relay->tail[at];
         }
     }
-    buffer[used] = '\0';
+    buffer[used_bytes] = '\0';
 }

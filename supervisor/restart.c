@@ -19,16 +19,17 @@
 #define DEGRADED_LEVEL 2
 #define LEVEL_MAX 64 /* the count stops here, the restarts do not */
 
-/* Returns how long the supervisor waits before it starts a process again, after `level` exits in a row of
- * useless processes: 0, then 250 ms, doubled each time up to longest_ms. */
+/* Returns how many milliseconds the supervisor waits before it starts a process again, when `level`
+ * processes in a row have exited without having been useful: 0, then 250 ms, doubled each time up to
+ * longest_ms. */
 static uint64_t choose_pause_ms(uint32_t level, uint64_t longest_ms)
 {
     if (level == 0)
         return 0;
-    uint64_t pause = FIRST_PAUSE_MS;
-    for (uint32_t doubled = 1; doubled < level && pause < longest_ms; doubled++)
-        pause *= 2;
-    return pause < longest_ms ? pause : longest_ms;
+    uint64_t pause_ms = FIRST_PAUSE_MS;
+    for (uint32_t level_reached = 1; level_reached < level && pause_ms < longest_ms; level_reached++)
+        pause_ms *= 2;
+    return pause_ms < longest_ms ? pause_ms : longest_ms;
 }
 
 static bool was_useful(const struct restart_life *life)
@@ -37,8 +38,9 @@ static bool was_useful(const struct restart_life *life)
            (life->ready && life->now_ns - life->born_ns >= STABLE_NS);
 }
 
-/* The supervisor's restart policy, called after each exit of a process: returns how many milliseconds to
- * wait before the next start, 0 = none. A process that was useful resets the pause. Makes no system calls. */
+/* Returns how many milliseconds to wait before the next start of a process, 0 = start it at once. The
+ * supervisor calls it after each exit. A process that was useful (see the head of this file) resets the
+ * pause. Makes no system calls. */
 uint64_t restart_after_exit(struct restart *restart, const struct restart_life *life, uint64_t longest_ms)
 {
     if (life->requested)
@@ -50,14 +52,14 @@ uint64_t restart_after_exit(struct restart *restart, const struct restart_life *
         restart->level = 0;
     if (life->event_suspect)
         return choose_pause_ms(restart->level > 0 ? restart->level - 1 : 0, longest_ms);
-    uint64_t pause = choose_pause_ms(restart->level, longest_ms);
+    uint64_t pause_ms = choose_pause_ms(restart->level, longest_ms);
     if (restart->level < LEVEL_MAX)
         restart->level++;
-    return pause;
+    return pause_ms;
 }
 
-/* The supervisor calls this once a turn for each running process: resets the restart pause of one that has
- * become useful. Returns whether this changed anything. */
+/* Resets the restart pause of a running process that has become useful. Returns whether this changed
+ * anything, so that the supervisor, which calls it once a turn, updates the stage's degraded mark. */
 bool restart_while_alive(struct restart *restart, const struct restart_life *life)
 {
     if (restart->level == 0 || !was_useful(life))

@@ -26,15 +26,16 @@
 static void run_supervisor_process(const struct supervisor_options *options, pid_t parent, int result_fd)
     __attribute__((noreturn));
 
-/* Runs in a process that the library's caller has forked: becomes the supervisor of one run, writes the
- * result to the pipe and exits. It stops gracefully when the calling thread exits. */
-static void run_supervisor_process(const struct supervisor_options *options, pid_t parent, int result_fd)
+/* Runs in a process that the library's caller has forked: is the supervisor of one run, writes the
+ * result to the pipe and exits. Exits at once if the caller has died since the fork. SIGTERM stops it
+ * gracefully when the calling thread exits. */
+static void run_supervisor_process(const struct supervisor_options *options, pid_t parent_pid, int result_fd)
 {
     setpgid(0, 0);
     signal_reset_in_supervisor();
     __fpurge(stdout); /* the caller writes what it could not flush */
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != parent)
+    if (getppid() != parent_pid)
         _exit(1);
     base_log_name("supervisor");
     struct error error = {0};
@@ -60,39 +61,41 @@ static void flush_stdout(void)
     funlockfile(stdout);
 }
 
-/* Runs in the library caller's process: forks a process that runs the supervisor, and returns its process
- * ID and the pipe of its result. All signals are blocked during the fork, so that the caller's handlers
- * never run in the new process. */
+/* Forks a process that runs the supervisor, and returns its process ID and the read end of the pipe
+ * with its result. Runs in the library caller's process. All signals are blocked during the fork, so
+ * that the caller's handlers never run in the new process. Returns 0 or EP_ESYSTEM. */
 int supervisor_fork(const struct supervisor_options *options, pid_t *pid, int *result_fd, struct error *error)
 {
-    int result[2];
-    if (pipe2(result, O_CLOEXEC) != 0)
-        return base_error_set(error, EP_ESYSTEM, "cannot create a pipe: %s", strerror(errno));
+    int result_pipe[2];
+    if (pipe2(result_pipe, O_CLOEXEC) != 0)
+        return base_error_set(error, EP_ESYSTEM, "cannot create a pipe to the supervisor: %s",
+                              strerror(errno));
     flush_stdout();
     /* The new process may get a SIGTERM at once: neither the caller's handler nor the default action may
      * run. */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pid_t parent = getpid(), child = fork();
-    if (child == 0) {
-        close(result[0]);
-        run_supervisor_process(options, parent, result[1]);
+    sigset_t all_signals, old_mask;
+    sigfillset(&all_signals);
+    pthread_sigmask(SIG_SETMASK, &all_signals, &old_mask);
+    pid_t parent_pid = getpid(), child_pid = fork();
+    if (child_pid == 0) {
+        close(result_pipe[0]);
+        run_supervisor_process(options, parent_pid, result_pipe[1]);
     }
     int reason = errno;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    close(result[1]);
-    if (child < 0) {
-        close(result[0]);
-        return base_error_set(error, EP_ESYSTEM, "cannot start a process: %s", strerror(reason));
+    pthread_sigmask(SIG_SETMASK, &old_mask, NULL);
+    close(result_pipe[1]);
+    if (child_pid < 0) {
+        close(result_pipe[0]);
+        return base_error_set(error, EP_ESYSTEM, "cannot fork the supervisor: %s", strerror(reason));
     }
-    *pid = child;
-    *result_fd = result[0];
+    *pid = child_pid;
+    *result_fd = result_pipe[0];
     return 0;
 }
 
-/* Runs in the library caller's process: waits until the forked supervisor has exited. Returns what
- * supervisor_run returned there, with its message; EP_ESYSTEM if it crashed. */
+/* Waits until the forked supervisor has exited and closes the pipe. Returns what supervisor_run
+ * returned there, with its message, or EP_ESYSTEM if it crashed. Runs in the library caller's process.
+ * */
 int supervisor_wait(pid_t pid, int result_fd, struct error *error)
 {
     int status;
@@ -103,9 +106,9 @@ int supervisor_wait(pid_t pid, int result_fd, struct error *error)
     /* Its children may hold the other end a moment longer, so do not wait for the end of the pipe. */
     struct error reported;
     fcntl(result_fd, F_SETFL, O_NONBLOCK);
-    ssize_t got = read(result_fd, &reported, sizeof reported);
+    ssize_t read_bytes = read(result_fd, &reported, sizeof reported);
     close(result_fd);
-    if (got == (ssize_t)sizeof reported)
+    if (read_bytes == (ssize_t)sizeof reported)
         return reported.code == 0 ? 0 : base_error_set(error, reported.code, "%s", reported.message);
     if (waited < 0)
         return base_error_set(error, EP_ESYSTEM,

@@ -20,31 +20,31 @@
 static sigset_t make_handled_signal_set(void)
 {
     static const int handled[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
-    sigset_t ours;
-    sigemptyset(&ours);
+    sigset_t handled_signals;
+    sigemptyset(&handled_signals);
     for (size_t i = 0; i < sizeof handled / sizeof handled[0]; i++)
-        sigaddset(&ours, handled[i]);
-    return ours;
+        sigaddset(&handled_signals, handled[i]);
+    return handled_signals;
 }
 
-/* The supervisor calls this at its start, before it forks: blocks its signals and opens a descriptor from
- * which the loop reads them. Returns 0 or -errno. No signal handler runs. */
+/* Blocks the supervisor's signals and opens a descriptor from which its loop reads them, so that no
+ * signal handler runs. The supervisor calls it at its start, before it forks. Returns 0 or -errno. */
 int signal_open(struct supervisor *supervisor)
 {
-    sigset_t ours = make_handled_signal_set();
-    supervisor->signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+    sigset_t handled_signals = make_handled_signal_set();
+    supervisor->signal_fd = signalfd(-1, &handled_signals, SFD_CLOEXEC | SFD_NONBLOCK);
     if (supervisor->signal_fd < 0)
         return -errno;
-    sigprocmask(SIG_BLOCK, &ours, &supervisor->old_mask);
-    const struct sigaction ignore = {.sa_handler = SIG_IGN}, reaped = {.sa_handler = SIG_DFL};
-    sigaction(SIGPIPE, &ignore, &supervisor->old_pipe);
+    sigprocmask(SIG_BLOCK, &handled_signals, &supervisor->old_mask);
+    const struct sigaction ignore_action = {.sa_handler = SIG_IGN}, default_action = {.sa_handler = SIG_DFL};
+    sigaction(SIGPIPE, &ignore_action, &supervisor->old_pipe);
     /* If our parent left SIGCHLD ignored, the kernel would reap our children, and we would see no exit. */
-    sigaction(SIGCHLD, &reaped, &supervisor->old_child);
+    sigaction(SIGCHLD, &default_action, &supervisor->old_child);
     return 0;
 }
 
-/* The supervisor calls this at its end: drops signals that are still pending, and restores the signal mask
- * and dispositions that it found at its start. */
+/* Drops signals that are still pending, and restores the signal mask and dispositions that the
+ * supervisor found at its start. The supervisor calls it at its end. */
 void signal_restore(struct supervisor *supervisor)
 {
     if (supervisor->signal_fd < 0)
@@ -66,8 +66,8 @@ static void reset_dispositions(void)
         sigaction(number, &default_action, NULL); /* those that cannot be set are at their default */
 }
 
-/* A newly forked worker, producer or keeper calls this: default signal dispositions and an empty mask.
- * Otherwise it would inherit the signals that the supervisor blocks. */
+/* Sets all signals to their default action and unblocks them. A newly forked worker, producer or keeper
+ * calls it; otherwise it would inherit the signals that the supervisor blocks. */
 void signal_reset_in_child(void)
 {
     reset_dispositions();
@@ -79,12 +79,13 @@ void signal_reset_in_child(void)
 void signal_reset_in_supervisor(void)
 {
     reset_dispositions();
-    sigset_t ours = make_handled_signal_set();
-    sigprocmask(SIG_SETMASK, &ours, NULL);
+    sigset_t handled_signals = make_handled_signal_set();
+    sigprocmask(SIG_SETMASK, &handled_signals, NULL);
 }
 
-/* The supervisor acts on one signal: SIGCHLD = recover exited processes, SIGTERM and SIGINT = stop, a
- * second one = kill, SIGUSR1 = drain, SIGHUP = refused. */
+/* Does what a signal asks of the supervisor: SIGCHLD = recover exited processes, SIGTERM and SIGINT =
+ * stop, a second one = kill all, SIGUSR1 = drain. SIGHUP is refused, because the configuration is read
+ * at the start only. */
 static void act_on_signal(struct supervisor *supervisor, uint32_t number)
 {
     switch (number) {

@@ -43,7 +43,7 @@
 #define HOLD_WAIT_MS 15000        /* for the lock of an instance that is stopping */
 #define OUTPUT_AT_ONCE (64 << 10) /* read from one child before the others are served */
 #define EVENTS 64
-#define NAME_TRIES 50
+#define NAME_ATTEMPTS 50
 #define NAME_PAUSE_NS 20000000L
 
 int supervisor_watch_fd(struct supervisor *supervisor, int fd, enum supervisor_event event, uint32_t index)
@@ -52,8 +52,8 @@ int supervisor_watch_fd(struct supervisor *supervisor, int fd, enum supervisor_e
     return epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_ADD, fd, &watched) == 0 ? 0 : -errno;
 }
 
-/* The supervisor removes *fd from its loop, closes it and sets it to -1. Accepts -1. Closing alone does
- * not remove it: another process may hold a copy. */
+/* Removes *fd from the supervisor's loop, closes it and sets it to -1; does nothing if it is -1.
+ * Closing alone would not remove it from the loop while another process holds a copy. */
 void supervisor_unwatch_fd(struct supervisor *supervisor, int *fd)
 {
     if (*fd < 0)
@@ -65,8 +65,8 @@ void supervisor_unwatch_fd(struct supervisor *supervisor, int *fd)
 
 /* ---- set-up ---- */
 
-/* Returns what the supervisor needs to lock and to leave the store, from the configuration. It never opens
- * the store. */
+/* Returns what the supervisor needs to lock the store at its start and to unlock it at its end. It
+ * never opens the store. */
 static struct store_options make_store_options(const struct config *config)
 {
     return (struct store_options){
@@ -76,8 +76,8 @@ static struct store_options make_store_options(const struct config *config)
     };
 }
 
-/* The supervisor opens the descriptors of its loop: signals, the children's reports, the keeper's
- * notifications. Returns 0 or -errno. */
+/* Opens the descriptors of the supervisor's loop: signals, the children's reports, the keeper's
+ * notifications. Returns 0 or -errno; supervisor_close closes what was opened. */
 static int open_descriptors(struct supervisor *supervisor)
 {
     int notices[2];
@@ -93,22 +93,23 @@ static int open_descriptors(struct supervisor *supervisor)
     return result != 0 ? result : supervisor_watch_fd(supervisor, notices[0], EVENT_NOTICE, 0);
 }
 
-/* The supervisor calls this at its start: returns EP_EBUSY, with a message that names the other process,
- * if a supervisor of this name runs. That one has another store, because we hold the lock of ours. */
+/* Returns 0 if no supervisor of this instance name runs; otherwise EP_EBUSY, with a message that names
+ * the other process. The supervisor calls it at its start, when it has locked its store, so the other
+ * one has another store. */
 static int check_name_is_free(const struct config *config, struct error *error)
 {
     struct segment other;
-    int attached = segment_attach(config->instance, &other), result = 0, holder;
-    if (attached != 0 && !segment_is_held(config->instance, &holder))
+    int attach_error = segment_attach(config->instance, &other), result = 0, holder_pid;
+    if (attach_error != 0 && !segment_is_held(config->instance, &holder_pid))
         return 0; /* no segment, or one without a supervisor */
-    if (attached != 0)
+    if (attach_error != 0)
         return base_error_set(error, EP_EBUSY,
                               "an instance named %s runs already (process %d, %s): stop it, or give this one "
                               "another name",
-                              config->instance, holder,
-                              attached == -EPROTO   ? "another version of eventpipe"
-                              : attached == -EAGAIN ? "which is starting"
-                                                    : "its segment cannot be read");
+                              config->instance, holder_pid,
+                              attach_error == -EPROTO   ? "another version of eventpipe"
+                              : attach_error == -EAGAIN ? "which is starting"
+                                                        : "whose shared memory cannot be read");
     if (segment_owner_lives(&other))
         result = base_error_set(
             error, EP_EBUSY,
@@ -118,11 +119,12 @@ static int check_name_is_free(const struct config *config, struct error *error)
     return result;
 }
 
-/* Reports the supervisor of this name that has created the segment at the same time as we. Waits until its
- * process can be named in the message. Always returns EP_EBUSY, which ends the start. */
+/* Reports that another supervisor of this name has created its segment at the same time. Tries for
+ * about a second until the other process can be named in the message. Always returns EP_EBUSY, which
+ * ends the start. */
 static int refuse_simultaneous_start(const struct config *config, struct error *error)
 {
-    for (int tries = NAME_TRIES; tries > 0; tries--) {
+    for (int attempts_left = NAME_ATTEMPTS; attempts_left > 0; attempts_left--) {
         int result = check_name_is_free(config, error);
         if (result != 0)
             return result;
@@ -133,14 +135,14 @@ static int refuse_simultaneous_start(const struct config *config, struct error *
                           config->instance);
 }
 
-/* The supervisor creates the shared memory segment at its start, with the crash records that a killed
- * supervisor left in its own. Returns 0, or an error that says what to do. */
+/* Creates the shared memory segment at the supervisor's start, and copies into it the crash records
+ * that a killed supervisor left in its own. Returns 0, or an error that says what to do. */
 static int open_segment(struct supervisor *supervisor, struct error *error)
 {
     const struct config *config = supervisor->config;
     struct plan plan;
     if (plan_open(&plan, config) != 0)
-        return base_error_set(error, EP_ENOMEM, "out of memory for the plan of the instance");
+        return base_error_set(error, EP_ENOMEM, "out of memory");
     static struct crash_backlog backlog;
     /* A copy: segment_create replaces the segment that holds them. */
     crash_backlog_read(config->instance, &backlog);
@@ -155,7 +157,7 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
                               "no space in /dev/shm for the instance's shared memory: free some, or lower "
                               "input_buffer and concurrency");
     if (result == -ENOMEM)
-        return base_error_set(error, EP_ENOMEM, "not enough memory for the instance's shared memory");
+        return base_error_set(error, EP_ENOMEM, "out of memory for the instance's shared memory");
     if (result != 0)
         return base_error_set(error, EP_ESYSTEM, "cannot create the shared memory /eventpipe-%s: %s",
                               config->instance, strerror(-result));
@@ -165,14 +167,14 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
     return 0;
 }
 
-/* The supervisor prepares one struct child for each process slot of the segment, before it starts any
- * process. Returns 0, or an error without memory or file descriptors. */
+/* Prepares one struct child for each process slot of the segment, before the supervisor starts any
+ * process. Returns 0, or an error if there is no memory or too few open files are allowed. */
 static int prepare_children(struct supervisor *supervisor, struct error *error)
 {
     const struct shm_header *header = supervisor->segment.header;
-    uint32_t limits = header->stage_count + header->source_count + 1;
+    uint32_t limit_count = header->stage_count + header->source_count + 1;
     supervisor->children = calloc(header->slot_count, sizeof *supervisor->children);
-    supervisor->limits = calloc(limits, sizeof *supervisor->limits);
+    supervisor->limits = calloc(limit_count, sizeof *supervisor->limits);
     supervisor->requeue_pending = calloc(header->source_count + 1, sizeof *supervisor->requeue_pending);
     if (supervisor->children == NULL || supervisor->limits == NULL || supervisor->requeue_pending == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory for %u processes", header->slot_count);
@@ -180,20 +182,21 @@ static int prepare_children(struct supervisor *supervisor, struct error *error)
     for (uint32_t i = 0; i < header->slot_count; i++) {
         struct child *child = &supervisor->children[i];
         const struct shm_slot *slot = segment_slot(&supervisor->segment, i);
-        uint32_t limit = slot->kind == SHM_KIND_WORKER     ? slot->stage
-                         : slot->kind == SHM_KIND_PRODUCER ? header->stage_count + slot->source
-                                                           : limits - 1;
+        uint32_t limit_index = slot->kind == SHM_KIND_WORKER     ? slot->stage
+                               : slot->kind == SHM_KIND_PRODUCER ? header->stage_count + slot->source
+                                                                 : limit_count - 1;
         child->slot = i;
         child->output_fd = -1;
         child->restart_ns = SUPERVISOR_NEVER;
-        child->limit = &supervisor->limits[limit];
+        child->limit = &supervisor->limits[limit_index];
         child_set_name(supervisor, child);
     }
     return plan_raise_file_limit(header->slot_count + SUPERVISOR_CLIENTS, error);
 }
 
-/* The supervisor takes everything that the instance needs, in the order of invariant 2: the store's lock,
- * the segment, the control socket. On an error supervisor_close gives back what was taken. */
+/* Takes what the instance needs, in this order: the store's lock, the segment, the control socket. Who
+ * holds lock and segment may replace a socket that was left behind. Returns 0 or an error;
+ * supervisor_close then gives back what was taken. supervisor_run calls it. */
 static int supervisor_open(struct supervisor *supervisor, const struct supervisor_options *options,
                            struct error *error)
 {
@@ -240,8 +243,8 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
     return prepare_children(supervisor, error);
 }
 
-/* The supervisor unlinks its segment at its end, unless it holds crash records from an earlier supervisor
- * that were not stored: then the next start takes them over. */
+/* Removes the supervisor's segment at its end. Keeps it if it holds crash records of an earlier
+ * supervisor that the keeper has not stored: the next start takes them over. */
 static void close_segment(struct supervisor *supervisor)
 {
     atomic_store(&supervisor->segment.header->phase, SHM_PHASE_STOPPED);
@@ -252,9 +255,9 @@ static void close_segment(struct supervisor *supervisor)
     segment_close(&supervisor->segment);
 }
 
-/* The supervisor gives back all that it holds, at its end or after a failed start: the segment, the
- * control socket, its descriptors, the store's lock and the caller's signal state. Accepts what was never
- * opened. */
+/* Gives back all that the supervisor holds: the segment, the control socket, its descriptors, the
+ * store's lock and the caller's signal state. supervisor_run calls it at the end and after a failed
+ * start, so it accepts what was never opened. */
 static void supervisor_close(struct supervisor *supervisor)
 {
     const struct config *config = supervisor->config;
@@ -282,7 +285,7 @@ static void supervisor_close(struct supervisor *supervisor)
 
 /* ---- the loop ---- */
 
-/* The supervisor's loop calls this for each descriptor that is ready: signals, reports and output of
+/* Reads from one descriptor of the supervisor's loop that is ready: signals, reports and output of
  * children, connections and requests on the control socket. */
 static void serve_descriptor(struct supervisor *supervisor, enum supervisor_event event, uint32_t index)
 {
@@ -305,27 +308,27 @@ static void serve_descriptor(struct supervisor *supervisor, enum supervisor_even
     }
 }
 
-/* The supervisor's loop calls this before each wait: does everything that is due (timeouts, restarts,
- * phases, the periodic turn). Returns when the next thing is (monotonic ns). */
+/* Does everything that is due before the supervisor's loop waits: the periodic turn, timeouts, phases,
+ * restarts. Returns when the next thing is due (monotonic ns). */
 static uint64_t run_timers(struct supervisor *supervisor)
 {
     uint64_t now_ns = shm_now_ns();
-    uint64_t next[] = {
+    uint64_t next_ns[] = {
         watch_run_turn(supervisor, now_ns),
         watch_kill_overruns(supervisor, now_ns),
         phase_run_timers(supervisor, now_ns),
         watch_start_due(supervisor, now_ns),
     };
-    uint64_t first = SUPERVISOR_NEVER;
-    for (size_t i = 0; i < sizeof next / sizeof next[0]; i++)
-        if (next[i] < first)
-            first = next[i];
-    return first;
+    uint64_t earliest_ns = SUPERVISOR_NEVER;
+    for (size_t i = 0; i < sizeof next_ns / sizeof next_ns[0]; i++)
+        if (next_ns[i] < earliest_ns)
+            earliest_ns = next_ns[i];
+    return earliest_ns;
 }
 
-/* Returns how long the supervisor's loop may wait until this time, in milliseconds, at most 1000. Rounded
- * up, so that the loop does not wake just before the time. */
-static int milliseconds_until(uint64_t time_ns)
+/* Returns how many milliseconds the supervisor's loop may wait until this time (monotonic ns), at most
+ * 1000. Rounded up, so that the loop does not wake just before the time. */
+static int compute_wait_ms(uint64_t time_ns)
 {
     uint64_t now_ns = shm_now_ns();
     if (time_ns <= now_ns)
@@ -341,16 +344,16 @@ static void run_loop(struct supervisor *supervisor)
     struct epoll_event events[EVENTS];
     while (!phase_is_over(supervisor)) {
         uint64_t next_ns = run_timers(supervisor);
-        int count = epoll_wait(supervisor->epoll_fd, events, EVENTS, milliseconds_until(next_ns));
+        int count = epoll_wait(supervisor->epoll_fd, events, EVENTS, compute_wait_ms(next_ns));
         for (int i = 0; i < count; i++)
             serve_descriptor(supervisor, (enum supervisor_event)(events[i].data.u64 >> 32),
                              (uint32_t)events[i].data.u64);
     }
 }
 
-/* Runs one instance from its start to its end. eventpiped's main calls it, and the process that the
- * library forks for a run. Blocks. Returns 0 after a graceful stop, or a negative code with a message; no
- * process is left running. */
+/* Runs one instance from its start to its end, and blocks until then. eventpiped's main calls it, and
+ * the process that the library forks for a run. Returns 0 after a graceful stop, or a negative code
+ * with a message; no process is left running. */
 int supervisor_run(const struct supervisor_options *options, struct error *error)
 {
     static struct supervisor supervisor; /* large; one in a process */

@@ -25,15 +25,16 @@
 
 #define LONGEST_TURN_NS (1000 * SUPERVISOR_MS_NS)
 #define SHORTEST_TURN_NS (100 * SUPERVISOR_MS_NS)
-#define RESTART_PATIENCE_NS (5000 * SUPERVISOR_MS_NS) /* from SIGTERM to SIGKILL */
+#define RESTART_TIMEOUT_NS (5000 * SUPERVISOR_MS_NS) /* from SIGTERM to SIGKILL */
 
 static uint64_t earlier_of(uint64_t one, uint64_t other)
 {
     return one < other ? one : other;
 }
 
-/* Returns when the current event of a worker will have run too long, and which event that is, as ticket
- * and begin. SUPERVISOR_NEVER = no event, or no limit. The supervisor asks in each round of its loop. */
+/* Returns when the current event of a worker will exceed the stage's timeout (monotonic ns);
+ * SUPERVISOR_NEVER = no event, or no timeout. *ticket and *since_ns say which event that is and when it
+ * began. The supervisor asks in each round of its loop. */
 static uint64_t find_overrun_deadline(const struct supervisor *supervisor, const struct child *child,
                                       uint32_t *ticket, uint64_t *since_ns)
 {
@@ -49,8 +50,9 @@ static uint64_t find_overrun_deadline(const struct supervisor *supervisor, const
     return *since_ns + timeout_ms * SUPERVISOR_MS_NS;
 }
 
-/* The supervisor kills a worker whose event has run too long, if it is still processing this event. Its
- * program becomes an orphan, and is killed as one. */
+/* Kills a worker whose event has exceeded the stage's timeout, if it still processes this event.
+ * watch_kill_overruns calls it in the supervisor. A program of the worker becomes an orphan then, and
+ * is killed as one. */
 static void kill_overrunning_worker(struct supervisor *supervisor, struct child *child, uint32_t ticket,
                                     uint64_t since_ns, uint64_t now_ns)
 {
@@ -62,66 +64,67 @@ static void kill_overrunning_worker(struct supervisor *supervisor, struct child 
     child_kill(child, ORDER_TIMEOUT, SIGKILL, now_ns);
 }
 
-/* The supervisor's loop calls this before each wait: kills workers whose event has run longer than the
- * stage's timeout, and processes that ignored the SIGTERM of a restart. Returns when it must be called
- * again (monotonic ns). */
+/* Kills workers whose event has exceeded the stage's timeout, and processes that did not exit within 5
+ * s of the SIGTERM of a restart. The supervisor's loop calls it before each wait. Returns when it must
+ * be called again (monotonic ns). */
 uint64_t watch_kill_overruns(struct supervisor *supervisor, uint64_t now_ns)
 {
-    uint64_t next = SUPERVISOR_NEVER;
+    uint64_t next_ns = SUPERVISOR_NEVER;
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         uint32_t ticket = SHM_NO_TICKET;
         uint64_t since_ns = 0;
-        uint64_t deadline = find_overrun_deadline(supervisor, child, &ticket, &since_ns);
-        if (deadline <= now_ns)
+        uint64_t overrun_deadline_ns = find_overrun_deadline(supervisor, child, &ticket, &since_ns);
+        if (overrun_deadline_ns <= now_ns)
             kill_overrunning_worker(supervisor, child, ticket, since_ns, now_ns);
         else
-            next = earlier_of(next, deadline);
+            next_ns = earlier_of(next_ns, overrun_deadline_ns);
         if (child->pid != 0 && child->order == ORDER_RESTART && child->order_signal != SIGKILL) {
-            uint64_t patience = child->order_ns + RESTART_PATIENCE_NS;
-            if (patience <= now_ns)
+            uint64_t kill_deadline_ns = child->order_ns + RESTART_TIMEOUT_NS;
+            if (kill_deadline_ns <= now_ns)
                 child_kill(child, ORDER_RESTART, SIGKILL, now_ns);
             else
-                next = earlier_of(next, patience);
+                next_ns = earlier_of(next_ns, kill_deadline_ns);
         }
     }
-    return next;
+    return next_ns;
 }
 
-/* The supervisor's loop calls this before each wait: starts the processes whose pause before a restart is
- * over. Returns when it must be called again (monotonic ns). */
+/* Starts the processes whose pause before a restart is over. The supervisor's loop calls it before each
+ * wait. Returns when it must be called again (monotonic ns). */
 uint64_t watch_start_due(struct supervisor *supervisor, uint64_t now_ns)
 {
-    uint64_t next = SUPERVISOR_NEVER;
+    uint64_t next_ns = SUPERVISOR_NEVER;
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         if (child->restart_ns <= now_ns && supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
             child_start(supervisor, child);
-        next = earlier_of(next, child->restart_ns);
+        next_ns = earlier_of(next_ns, child->restart_ns);
     }
-    return next;
+    return next_ns;
 }
 
-/* The supervisor calls this when a worker's restart state has changed: marks the stage as degraded while
- * one of its workers crashes again and again, and logs a change. `eventpipe status` shows it. */
+/* Marks a stage as degraded while one of its workers crashes again and again, and logs each change;
+ * `eventpipe status` shows the mark. The supervisor calls it when the restart pause of one of its
+ * workers has changed. */
 void watch_update_degraded(struct supervisor *supervisor, uint32_t stage)
 {
-    struct shm_stage *shared = segment_stage(&supervisor->segment, stage);
-    uint32_t degraded = 0;
-    for (uint32_t i = 0; i < shared->concurrency; i++)
-        if (restart_degraded(&supervisor->children[shared->first_slot + i].restart))
-            degraded = 1;
-    if (atomic_exchange(&shared->degraded, degraded) == degraded)
+    struct shm_stage *shared_stage = segment_stage(&supervisor->segment, stage);
+    uint32_t is_degraded = 0;
+    for (uint32_t i = 0; i < shared_stage->concurrency; i++)
+        if (restart_degraded(&supervisor->children[shared_stage->first_slot + i].restart))
+            is_degraded = 1;
+    if (atomic_exchange(&shared_stage->degraded, is_degraded) == is_degraded)
         return;
-    const char *source = segment_source(&supervisor->segment, shared->source)->id;
-    if (degraded != 0)
-        base_log_warning("degraded stage=%s/%s", source, shared->name);
+    const char *source = segment_source(&supervisor->segment, shared_stage->source)->id;
+    if (is_degraded != 0)
+        base_log_warning("degraded stage=%s/%s", source, shared_stage->name);
     else
-        base_log_info("recovered stage=%s/%s", source, shared->name);
+        base_log_info("recovered stage=%s/%s", source, shared_stage->name);
 }
 
-/* The supervisor calls this once a turn for each process: resets the restart pause of one that has become
- * useful, and the degraded mark of its stage. */
+/* Resets the restart pause of a process that has become useful, and the degraded mark of its stage. The
+ * supervisor calls it once a turn for each process. */
 static void reset_backoff(struct supervisor *supervisor, struct child *child, uint64_t now_ns)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -142,8 +145,9 @@ static void on_log_line(enum ep_severity severity, const char *line, void *user)
     base_log_pass(severity, line);
 }
 
-/* The supervisor calls this once a turn: logs how many output lines of a stage were suppressed, once the
- * window of the limit is over. */
+/* Logs how many output lines of a stage were suppressed, when the time for which they were counted is
+ * over. The supervisor calls it once a turn; otherwise the count would appear only with the stage's
+ * next line. */
 static void report_suppressed_lines(struct supervisor *supervisor, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
@@ -153,17 +157,17 @@ static void report_suppressed_lines(struct supervisor *supervisor, uint64_t now_
     }
 }
 
-/* The supervisor calls this once a turn: sends the phase and the number of degraded stages to the service
- * manager (systemd) when they have changed. */
+/* Sends the phase and the number of degraded stages to the service manager (systemd) when they have
+ * changed; `systemctl status` shows them. The supervisor calls it once a turn. */
 static void report_to_service_manager(struct supervisor *supervisor)
 {
-    uint32_t degraded = 0, stages = supervisor->segment.header->stage_count;
-    for (uint32_t i = 0; i < stages; i++)
-        degraded += atomic_load(&segment_stage(&supervisor->segment, i)->degraded);
+    uint32_t degraded_count = 0, stage_count = supervisor->segment.header->stage_count;
+    for (uint32_t i = 0; i < stage_count; i++)
+        degraded_count += atomic_load(&segment_stage(&supervisor->segment, i)->degraded);
     char status[sizeof supervisor->status];
-    if (degraded > 0)
+    if (degraded_count > 0)
         snprintf(status, sizeof status, "%s; %u of %u stages degraded",
-                 shm_phase_name(supervisor_phase(supervisor)), degraded, stages);
+                 shm_phase_name(supervisor_phase(supervisor)), degraded_count, stage_count);
     else
         snprintf(status, sizeof status, "%s", shm_phase_name(supervisor_phase(supervisor)));
     if (strcmp(status, supervisor->status) == 0)
@@ -172,27 +176,27 @@ static void report_to_service_manager(struct supervisor *supervisor)
     notify_send(&supervisor->notify, "STATUS=%s", status);
 }
 
-/* Returns the time between two turns of the supervisor: the shortest timeout of all stages, within 100 ms
- * and 1 s, so that each overrun is seen in time (invariant 2). */
+/* Returns the time between two turns of the supervisor: the shortest timeout of all stages, but at
+ * least 100 ms and at most 1 s, so that an event that exceeds its timeout is seen in time. */
 static uint64_t choose_turn_length_ns(const struct supervisor *supervisor)
 {
-    uint64_t length = LONGEST_TURN_NS;
+    uint64_t turn_ns = LONGEST_TURN_NS;
     for (uint32_t i = 0; i < supervisor->segment.header->stage_count; i++) {
         uint64_t timeout_ms = segment_stage(&supervisor->segment, i)->timeout_ms;
         if (timeout_ms > 0)
-            length = earlier_of(length, timeout_ms * SUPERVISOR_MS_NS);
+            turn_ns = earlier_of(turn_ns, timeout_ms * SUPERVISOR_MS_NS);
     }
-    return length > SHORTEST_TURN_NS ? length : SHORTEST_TURN_NS;
+    return turn_ns > SHORTEST_TURN_NS ? turn_ns : SHORTEST_TURN_NS;
 }
 
-/* The supervisor's loop calls this before each wait: about once a second it writes the heartbeat, resets
- * backoffs, puts back lost events, kills orphans and reports. Returns when it must be called again
- * (monotonic ns). */
+/* Runs the supervisor's turn, about once a second: writes the heartbeat, resets restart pauses, puts
+ * back events that are in no ring, kills orphans and reports. The loop calls it before each wait.
+ * Returns when it must be called again (monotonic ns). */
 uint64_t watch_run_turn(struct supervisor *supervisor, uint64_t now_ns)
 {
-    uint64_t alive = notify_send_watchdog(&supervisor->notify, now_ns);
+    uint64_t next_watchdog_ns = notify_send_watchdog(&supervisor->notify, now_ns);
     if (now_ns < supervisor->turn_ns)
-        return earlier_of(supervisor->turn_ns, alive);
+        return earlier_of(supervisor->turn_ns, next_watchdog_ns);
     supervisor->turn_ns = now_ns + choose_turn_length_ns(supervisor);
     atomic_store(&supervisor->segment.header->heartbeat_ns, now_ns);
     for (uint32_t i = 0; i < supervisor->child_count; i++)
@@ -206,5 +210,5 @@ uint64_t watch_run_turn(struct supervisor *supervisor, uint64_t now_ns)
     report_suppressed_lines(supervisor, now_ns);
     report_to_service_manager(supervisor);
     control_run_timers(supervisor, now_ns);
-    return earlier_of(supervisor->turn_ns, alive);
+    return earlier_of(supervisor->turn_ns, next_watchdog_ns);
 }
