@@ -11,9 +11,9 @@
 
 #include "src/base/utf8.h"
 
-/* Stores an error code and a message in the caller's struct error and returns the code. Every process, the
- * command line and the library report their errors this way. The arguments may include the old message, so
- * the new one is formatted into a copy first. */
+/* Stores an error code and a message in the caller's struct error (NULL = nowhere) and returns the
+ * code. Every process, the command line and the library report their errors with it. The arguments may
+ * include the old message, so the new one is formatted into a copy first. */
 int base_error_set(struct error *error, int code, const char *format, ...)
 {
     if (error == NULL)
@@ -29,8 +29,9 @@ int base_error_set(struct error *error, int code, const char *format, ...)
     return code;
 }
 
-/* Puts "PREFIX: " before the message of an error and returns its code. Any process calls it to say where
- * the error happened, for example which source or which line of an import. */
+/* Puts "PREFIX: " before the message of an error, to say where it happened (for example in which
+ * source, or at which line of an import). Returns the error's code; 0 if error is NULL. A message that
+ * does not fit is cut at its end. */
 int base_error_prefix(struct error *error, const char *format, ...)
 {
     if (error == NULL)
@@ -42,9 +43,10 @@ int base_error_prefix(struct error *error, const char *format, ...)
     va_end(arguments);
     if (length < 0)
         return error->code;
-    size_t used = strlen(message);
-    int room = (int)(sizeof message - used) - 3; /* without ": " and the NUL */
-    if (room > 0 && snprintf(message + used, sizeof message - used, ": %s", error->message) > room + 2)
+    size_t prefix_bytes = strlen(message);
+    int room_bytes = (int)(sizeof message - prefix_bytes) - 3; /* without ": " and the NUL */
+    if (room_bytes > 0 && snprintf(message + prefix_bytes, sizeof message - prefix_bytes, ": %s",
+                                   error->message) > room_bytes + 2)
         base_utf8_cut(message);
     memcpy(error->message, message, strlen(message) + 1);
     return error->code;

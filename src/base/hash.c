@@ -6,14 +6,15 @@
 #include <sha2.h>
 #include <string.h>
 
-/* Writes the first hex digits of the SHA-256 of some bytes. Sources and imports use it as the UID of an
- * event that has no UID of its own, the file source to recognise a rotated file. Any process. */
+/* Writes the first `digits` hex digits of the SHA-256 of some bytes, and a NUL. Sources, `eventpipe
+ * import` and `eventpipe inject` use it as the UID of an event that has none of its own; the file
+ * source recognises a rotated file with it. */
 void base_hash_hex(const void *data, size_t bytes, char *hex, size_t digits)
 {
-    char all[SHA256_DIGEST_STRING_LENGTH];
+    char all_digits[SHA256_DIGEST_STRING_LENGTH];
 
     assert(digits <= HASH_DIGITS_MAX);
-    SHA256Data(data, bytes, all);
-    memcpy(hex, all, digits);
+    SHA256Data(data, bytes, all_digits);
+    memcpy(hex, all_digits, digits);
     hex[digits] = '\0';
 }

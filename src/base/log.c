@@ -46,21 +46,22 @@ static struct {
     unsigned long lost;
 } log_state = {.level = EP_LOG_INFO};
 
-/* Whether stderr goes to the systemd journal, which wants priorities in place of the time. Runs once, in
- * the supervisor or the library caller's process, when the log is opened. systemd sets JOURNAL_STREAM to
- * device:inode of the stream it gave us; a shell in between may have redirected stderr. */
+/* Whether stderr goes to the systemd journal, which wants a priority in place of the time.
+ * base_log_open asks once in each process that opens the log. systemd sets JOURNAL_STREAM to
+ * device:inode of the stream that it has opened; a shell in between may have redirected stderr. */
 static bool is_stderr_journal(void)
 {
     const char *stream = getenv("JOURNAL_STREAM");
     unsigned long long device, inode;
-    struct stat about;
+    struct stat stderr_status;
     return stream != NULL && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
-           fstat(STDERR_FILENO, &about) == 0 && (unsigned long long)about.st_dev == device &&
-           (unsigned long long)about.st_ino == inode;
+           fstat(STDERR_FILENO, &stderr_status) == 0 && (unsigned long long)stderr_status.st_dev == device &&
+           (unsigned long long)stderr_status.st_ino == inode;
 }
 
-/* Sets the level of the log and who receives its lines. Called before the first fork, by eventpiped's main
- * and by the library when an instance starts. Every process of the instance inherits these settings. */
+/* Sets the level of the log and, for a program that uses the library, the function that receives its
+ * lines. eventpiped's main and the library call it before the first fork, so that every process of the
+ * instance inherits these settings. */
 void base_log_open(enum ep_severity level, ep_log_function *function, void *user)
 {
     log_state.level = level;
@@ -70,8 +71,8 @@ void base_log_open(enum ep_severity level, ep_log_function *function, void *user
     log_state.journal = is_stderr_journal();
 }
 
-/* Sets the name that precedes each log line of this process, such as "quakes/locate[3]". The supervisor,
- * and each worker, producer and keeper after its fork, name themselves here. */
+/* Sets the name that precedes each log line of this process, such as "quakes/locate[3]". The supervisor
+ * calls it at its start, and each worker, producer and keeper after its fork. */
 void base_log_name(const char *format, ...)
 {
     char name[sizeof log_state.name];
@@ -92,8 +93,9 @@ bool base_log_wanted(enum ep_severity severity)
     return severity <= log_state.level;
 }
 
-/* Writes what precedes the text of a log line: a mark for the supervisor, a priority for the journal, or
- * the time for people. Returns its length. Runs in any process that logs. */
+/* Writes what precedes the text of a log line: a mark by which the supervisor knows lines of its
+ * children, a priority for the systemd journal, or the time for people. Returns its length.
+ * write_text_line calls it. */
 static size_t write_line_prefix(char *line, size_t size, enum ep_severity severity)
 {
     if (log_state.relay)
@@ -103,14 +105,15 @@ static size_t write_line_prefix(char *line, size_t size, enum ep_severity severi
     struct timespec now;
     struct tm local;
     clock_gettime(CLOCK_REALTIME, &now);
-    size_t used = 0;
+    size_t used_bytes = 0;
     if (localtime_r(&now.tv_sec, &local) != NULL)
-        used = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &local);
-    return used + (size_t)snprintf(line + used, size - used, ".%03d ", (int)(now.tv_nsec / 1000000));
+        used_bytes = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &local);
+    return used_bytes +
+           (size_t)snprintf(line + used_bytes, size - used_bytes, ".%03d ", (int)(now.tv_nsec / 1000000));
 }
 
-/* Writes a finished log line to stderr with one write(2), so that lines of different processes never mix.
- * Returns false if stderr did not take all of it. Runs in any process that logs. */
+/* Writes a finished log line to stderr with one write(2), so that lines of different processes never
+ * mix. Returns false if stderr did not take all of it; write_text_line counts such lines. */
 static bool send_to_stderr(const char *line, size_t length)
 {
     ssize_t written;
@@ -120,9 +123,9 @@ static bool send_to_stderr(const char *line, size_t length)
     return written == (ssize_t)length;
 }
 
-/* Writes one clean log text, which begins with the name of its process, to stderr or to the library
- * caller's function. Counts lines that stderr did not take and mentions them in the next line. Runs in any
- * process that logs. */
+/* Writes one line, which begins with the name of its process, to stderr or to the function of the
+ * library's caller. If stderr does not take a line, the next one says how many were lost.
+ * base_log_write and base_log_pass end here. */
 static void write_text_line(enum ep_severity severity, const char *text)
 {
     char line[LINE_BYTES], note[NOTE_BYTES] = "";
@@ -132,55 +135,56 @@ static void write_text_line(enum ep_severity severity, const char *text)
     }
     if (log_state.lost > 0)
         snprintf(note, sizeof note, " (%lu lines before this were lost)", log_state.lost);
-    size_t used = write_line_prefix(line, sizeof line, severity);
-    base_log_clean(text, line + used, sizeof line - used - strlen(note));
-    used += strlen(line + used);
-    memcpy(line + used, note, strlen(note));
-    used += strlen(note);
-    line[used++] = '\n';
-    if (send_to_stderr(line, used))
+    size_t used_bytes = write_line_prefix(line, sizeof line, severity);
+    base_log_clean(text, line + used_bytes, sizeof line - used_bytes - strlen(note));
+    used_bytes += strlen(line + used_bytes);
+    memcpy(line + used_bytes, note, strlen(note));
+    used_bytes += strlen(note);
+    line[used_bytes++] = '\n';
+    if (send_to_stderr(line, used_bytes))
         log_state.lost = 0;
     else
         log_state.lost++;
 }
 
-/* Writes one line to the log if its severity is wanted (base_log_error and its siblings expand to this).
- * Runs in the supervisor, the producer, the workers and the keeper. Leaves errno as it was, so a caller
- * may log before it handles an error. */
+/* Writes one line to the log if its severity is wanted. The supervisor, producers, workers and the
+ * keeper call it through base_log_error and its siblings. Keeps errno, so that a caller may log before
+ * it handles an error. */
 void base_log_write(enum ep_severity severity, const char *format, ...)
 {
     if (!base_log_wanted(severity))
         return;
-    int error = errno;
+    int saved_errno = errno;
     char message[LINE_BYTES], text[LINE_BYTES];
-    size_t used = 0;
+    size_t used_bytes = 0;
     if (log_state.name[0] != '\0')
-        used = (size_t)snprintf(message, sizeof message, "%s: ", log_state.name);
+        used_bytes = (size_t)snprintf(message, sizeof message, "%s: ", log_state.name);
     va_list arguments;
     va_start(arguments, format);
-    errno = error; /* the caller may use "%m" */
-    vsnprintf(message + used, sizeof message - used, format, arguments);
+    errno = saved_errno; /* the caller may use "%m" */
+    vsnprintf(message + used_bytes, sizeof message - used_bytes, format, arguments);
     va_end(arguments);
     base_log_clean(message, text, sizeof text);
     write_text_line(severity, text);
-    errno = error;
+    errno = saved_errno;
 }
 
-/* Writes a line to the log that another process has named already. The supervisor calls it for what it
- * reads from its children's stderr. */
+/* Writes a line to the log that has the name of another process already. The supervisor calls it for
+ * what it reads from its children's stderr. */
 void base_log_pass(enum ep_severity severity, const char *line)
 {
     if (!base_log_wanted(severity))
         return;
-    int error = errno;
+    int saved_errno = errno;
     char text[LINE_BYTES];
     base_log_clean(line, text, sizeof text);
     write_text_line(severity, text);
-    errno = error;
+    errno = saved_errno;
 }
 
-/* Limits repeated log lines about one cause: returns whether one more may be written now, and how many
- * were suppressed before it. Any process may use it, with one struct log_limit for each cause. */
+/* Limits repeated log lines about one cause to `burst` in each interval: returns whether one more may
+ * be written now. If so, *suppressed says how many were not since the last. Callers keep one struct
+ * log_limit for each cause. */
 bool base_log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, uint32_t *suppressed)
 {
     struct timespec now;
@@ -200,28 +204,28 @@ bool base_log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval
     return true;
 }
 
-/* Copies a text and makes it safe for a log line, a terminal or JSON: control characters and invalid UTF-8
- * become '?'. Any process calls it for text from outside (backends, programs of stages, configuration
- * files), which could otherwise forge log lines or control a terminal. */
+/* Copies a text and replaces control characters and invalid UTF-8 by '?', so that it is safe in a log
+ * line, a terminal or JSON. The log calls it, and whoever shows text from a backend, a program or a
+ * configuration file, which could otherwise forge log lines or control a terminal. */
 void base_log_clean(const char *message, char *buffer, unsigned long size)
 {
     /* 3 more: the last character that fits may be 4 bytes long */
-    const char *at = message, *end = message + strnlen(message, size + 3);
-    size_t used = 0;
+    const char *position = message, *message_end = message + strnlen(message, size + 3);
+    size_t used_bytes = 0;
     if (size == 0)
         return;
-    while (at < end) {
-        size_t length = base_utf8_length(at, end);
-        bool shown = length > 0 && !base_utf8_is_control(at, length);
-        size_t bytes = shown ? length : 1;
-        if (used + bytes >= size)
+    while (position < message_end) {
+        size_t length = base_utf8_length(position, message_end);
+        bool is_printable = length > 0 && !base_utf8_is_control(position, length);
+        size_t output_bytes = is_printable ? length : 1;
+        if (used_bytes + output_bytes >= size)
             break; /* cut between characters */
-        if (shown)
-            memcpy(buffer + used, at, length);
+        if (is_printable)
+            memcpy(buffer + used_bytes, position, length);
         else
-            buffer[used] = '?';
-        used += bytes;
-        at += length > 0 ? length : 1;
+            buffer[used_bytes] = '?';
+        used_bytes += output_bytes;
+        position += length > 0 ? length : 1;
     }
-    buffer[used] = '\0';
+    buffer[used_bytes] = '\0';
 }

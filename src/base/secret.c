@@ -21,51 +21,51 @@
 
 #define SECRET_BYTES_MAX 8192
 
-/* Checks that an opened secret file is a regular file that only its owner can use, and that the owner is
- * this user or root. Returns EP_OK, or EP_EACCESS with a message that says how to correct it. Runs in the
- * supervisor, the command line and the library caller's process, which read token files. */
+/* Checks that an opened secret file is a regular file of this user or root, and that only its owner can
+ * use it. Returns EP_OK, or EP_EACCESS with a message that says how to correct it. base_secret_read
+ * calls it, in the supervisor, the command line and the library caller's process. */
 static int check_secret_file(int fd, const char *path, struct error *error)
 {
-    struct stat about;
-    if (fstat(fd, &about) != 0)
+    struct stat file_status;
+    if (fstat(fd, &file_status) != 0)
         return base_error_set(error, EP_EACCESS, "%s cannot be examined: %s", path, strerror(errno));
-    if (!S_ISREG(about.st_mode))
+    if (!S_ISREG(file_status.st_mode))
         return base_error_set(error, EP_EACCESS, "%s is not a regular file", path);
-    if (about.st_uid != geteuid() && about.st_uid != 0)
+    if (file_status.st_uid != geteuid() && file_status.st_uid != 0)
         return base_error_set(error, EP_EACCESS,
                               "%s belongs to user %u, expected user %u (who runs this) or root: chown it",
-                              path, (unsigned)about.st_uid, (unsigned)geteuid());
-    if ((about.st_mode & 077) != 0)
+                              path, (unsigned)file_status.st_uid, (unsigned)geteuid());
+    if ((file_status.st_mode & 077) != 0)
         return base_error_set(
             error, EP_EACCESS,
             "%s has mode %04o, so that others than its owner can use it, expected 0600 or 0400: "
             "run `chmod 600 %s`",
-            path, (unsigned)(about.st_mode & 07777), path);
+            path, (unsigned)(file_status.st_mode & 07777), path);
     return EP_OK;
 }
 
-/* Reduces the text of a secret file to its first line, without the blanks around it. Returns where the
- * secret begins, or NULL if it contains control characters, which no HTTP header or Idefix packet could
- * carry. Runs in the supervisor, the command line and the library caller's process. */
+/* Reduces the text of a secret file to its first line, without white space around it. Returns where the
+ * secret begins in `text`, or NULL if it contains control characters, which no HTTP header or Idefix
+ * packet can carry. base_secret_read calls it. */
 static char *cut_first_line(char *text, size_t length)
 {
-    size_t end = 0;
-    while (end < length && text[end] != '\n')
-        end++;
-    while (end > 0 && strchr(" \t\r", text[end - 1]) != NULL && text[end - 1] != '\0')
-        end--;
-    text[end] = '\0';
-    char *begin = text + strspn(text, " \t");
-    for (const char *at = begin; at < text + end; at++)
-        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+    size_t line_end = 0;
+    while (line_end < length && text[line_end] != '\n')
+        line_end++;
+    while (line_end > 0 && strchr(" \t\r", text[line_end - 1]) != NULL && text[line_end - 1] != '\0')
+        line_end--;
+    text[line_end] = '\0';
+    char *line_begin = text + strspn(text, " \t");
+    for (const char *character = line_begin; character < text + line_end; character++)
+        if ((unsigned char)*character < 0x20 || *character == 0x7f)
             return NULL;
-    return begin;
+    return line_begin;
 }
 
-/* Reads a secret (a token) from the first line of a file that only its owner can use. The supervisor and
- * the command line call it for `token_file` of the configuration file, the library for the same parameter
- * of an Idefix client. Returns EP_OK, and *out to wipe and free, or an error that contains no part of the
- * secret. */
+/* Reads a secret (a token) from the first line of a file that only its owner can use. The supervisor
+ * and the command line call it for `token_file` of the configuration file, the library for an Idefix
+ * client. Returns EP_OK and *out, which the caller wipes and frees, or an error that contains no part
+ * of the secret. */
 int base_secret_read(const char *path, char **out, struct error *error)
 {
     char text[SECRET_BYTES_MAX + 1];
@@ -77,14 +77,14 @@ int base_secret_read(const char *path, char **out, struct error *error)
         return base_error_set(error, EP_EACCESS, "%s cannot be opened: %s", path, strerror(errno));
     code = check_secret_file(fd, path, error);
     while (code == EP_OK && length < SECRET_BYTES_MAX) {
-        ssize_t got = read(fd, text + length, SECRET_BYTES_MAX - length);
-        if (got < 0 && errno == EINTR)
+        ssize_t read_bytes = read(fd, text + length, SECRET_BYTES_MAX - length);
+        if (read_bytes < 0 && errno == EINTR)
             continue;
-        if (got < 0)
+        if (read_bytes < 0)
             code = base_error_set(error, EP_EACCESS, "%s cannot be read: %s", path, strerror(errno));
-        if (got <= 0)
+        if (read_bytes <= 0)
             break;
-        length += (size_t)got;
+        length += (size_t)read_bytes;
     }
     if (code == EP_OK) {
         char *line = cut_first_line(text, length);

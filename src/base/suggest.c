@@ -28,8 +28,9 @@ static size_t smaller_of(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Returns how many letters must be inserted, removed, changed or swapped with their neighbour to turn one
- * word into the other. Any process that looks for the known name nearest to a misspelt one. */
+/* Returns how many letters must be inserted, removed, changed or swapped with their neighbour to turn
+ * one word into the other; both have at most WORD_MAX letters. base_suggest_near compares a misspelt
+ * name with each known one. */
 static size_t count_edits(const char *from, const char *to)
 {
     size_t rows[3][WORD_MAX + 1];
@@ -54,8 +55,8 @@ static size_t count_edits(const char *from, const char *to)
     return last[to_length];
 }
 
-/* Whether one name begins with the other ("token" and "token_file"), ignoring case and '-' or '_'. Any
- * process that asks "did you mean" when no name has a similar spelling. */
+/* Whether one name begins with the other ("token" and "token_file"), where case does not matter and '-'
+ * is '_'. base_suggest_near asks it when no known name has a similar spelling. */
 static bool is_one_prefix_of_other(const char *one, const char *other)
 {
     size_t length = smaller_of(strlen(one), strlen(other));
@@ -67,29 +68,29 @@ static bool is_one_prefix_of_other(const char *one, const char *other)
     return true;
 }
 
-/* Returns the known name that is nearest to a misspelt one, or NULL if none is near. For "did you mean" in
- * messages about the configuration file, the command line's options and the names in operators' requests.
- * Any process. */
+/* Returns the known name that is nearest to a misspelt one, or NULL if none is near; `words` ends with
+ * NULL. Messages ask "did you mean" with it: about the configuration file, the command line's options
+ * and the names in operators' requests. */
 const char *base_suggest_near(const char *word, const char *const *words)
 {
     size_t length = strlen(word);
     if (length == 0 || length > WORD_MAX)
         return NULL;
     const char *nearest = NULL;
-    size_t smallest = SIZE_MAX;
-    for (const char *const *at = words; *at != NULL; at++) {
-        size_t longer = strlen(*at) > length ? strlen(*at) : length;
-        if (longer > WORD_MAX)
+    size_t fewest_edits = SIZE_MAX;
+    for (const char *const *candidate = words; *candidate != NULL; candidate++) {
+        size_t longer_length = strlen(*candidate) > length ? strlen(*candidate) : length;
+        if (longer_length > WORD_MAX)
             continue;
-        size_t differs = count_edits(word, *at);
-        size_t allowed = longer < 3 ? 0 : smaller_of(3, (longer + 1) / 3);
-        if (differs <= allowed && differs < smallest) {
-            nearest = *at;
-            smallest = differs;
+        size_t edit_count = count_edits(word, *candidate);
+        size_t edits_allowed = longer_length < 3 ? 0 : smaller_of(3, (longer_length + 1) / 3);
+        if (edit_count <= edits_allowed && edit_count < fewest_edits) {
+            nearest = *candidate;
+            fewest_edits = edit_count;
         }
     }
-    for (const char *const *at = words; nearest == NULL && *at != NULL; at++)
-        if (is_one_prefix_of_other(word, *at))
-            nearest = *at;
+    for (const char *const *candidate = words; nearest == NULL && *candidate != NULL; candidate++)
+        if (is_one_prefix_of_other(word, *candidate))
+            nearest = *candidate;
     return nearest;
 }

@@ -6,36 +6,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Makes room in the growing text for `more` bytes and a NUL. Returns false without memory, and then
- * sets `failed`, which the caller checks once at the end. Runs in any process. */
-static bool make_room(struct text *out, size_t more)
+/* Makes room in a growing text for added_bytes bytes and a NUL. Without memory it sets `failed` and
+ * returns false; writers go on, and the caller checks `failed` once at the end. base_text_append_bytes
+ * calls it. */
+static bool reserve_bytes(struct text *out, size_t added_bytes)
 {
     if (out->failed)
         return false;
-    if (more < out->room - out->bytes)
+    if (added_bytes < out->room - out->bytes)
         return true;
-    if (more >= SIZE_MAX / 4 || out->bytes >= SIZE_MAX / 4) {
+    if (added_bytes >= SIZE_MAX / 4 || out->bytes >= SIZE_MAX / 4) {
         out->failed = true;
         return false;
     }
-    size_t room = out->room < 128 ? 128 : out->room;
-    while (room <= out->bytes + more)
-        room += room / 2;
-    char *text = realloc(out->text, room);
-    if (text == NULL) {
+    size_t new_room = out->room < 128 ? 128 : out->room;
+    while (new_room <= out->bytes + added_bytes)
+        new_room += new_room / 2;
+    char *new_text = realloc(out->text, new_room);
+    if (new_text == NULL) {
         out->failed = true;
         return false;
     }
-    out->text = text;
-    out->room = room;
+    out->text = new_text;
+    out->room = new_room;
     return true;
 }
 
-/* Appends bytes as they are to a growing text. Does nothing after a lack of memory. All functions that
- * write text end here, such as the JSON writer. Any process. */
+/* Appends bytes as they are to a growing text; does nothing once memory was short. All functions that
+ * append text end here. The JSON writer and makers of URLs and tables build their output with it. */
 void base_text_append_bytes(struct text *out, const char *text, size_t bytes)
 {
-    if (!make_room(out, bytes))
+    if (!reserve_bytes(out, bytes))
         return;
     if (bytes > 0)
         memcpy(out->text + out->bytes, text, bytes);

@@ -55,78 +55,79 @@ static int refuse_with_errno(int reason)
     return EP_EINVAL;
 }
 
-/* Reads the digits of a duration or size at *text and moves *text behind them. Returns false if there are
- * none. A number that does not fit becomes UINT64_MAX and sets *large, so that the caller can refuse it.
- * Any process. */
-static bool read_digits(const char **text, uint64_t *value, bool *large)
+/* Reads the digits of a duration or size at *text and moves *text past them. Returns false if there are
+ * none. A number that does not fit becomes UINT64_MAX and sets *is_too_large, so that the caller can
+ * refuse it with ERANGE. */
+static bool read_digits(const char **text, uint64_t *value, bool *is_too_large)
 {
-    const char *at = *text;
+    const char *digit = *text;
     *value = 0;
-    for (; *at >= '0' && *at <= '9'; at++) {
+    for (; *digit >= '0' && *digit <= '9'; digit++) {
         if (__builtin_mul_overflow(*value, 10u, value) ||
-            __builtin_add_overflow(*value, (uint64_t)(*at - '0'), value)) {
-            *large = true;
+            __builtin_add_overflow(*value, (uint64_t)(*digit - '0'), value)) {
+            *is_too_large = true;
             *value = UINT64_MAX;
         }
     }
-    bool any = at != *text;
-    *text = at;
-    return any;
+    bool has_digits = digit != *text;
+    *text = digit;
+    return has_digits;
 }
 
-/* Reads a duration as people write it ("1m30s") into milliseconds. Returns EP_OK, or EP_EINVAL with errno
- * ERANGE if it is only too large. The reader of the configuration file, the command line's options and the
- * workers (for a program's "retry after") call it. */
+/* Reads a duration as people write it ("1m30s") into milliseconds. Returns EP_OK, or EP_EINVAL with
+ * errno EINVAL (not a duration) or ERANGE (too large). The reader of the configuration file, the
+ * command line's options and the workers (for the retry time of a stage's answer) call it. */
 int base_units_duration_ms(const char *text, uint64_t *ms)
 {
     if (strcmp(text, "0") == 0) { /* zero is the same in every unit */
         *ms = 0;
         return EP_OK;
     }
-    uint64_t sum = 0;
-    bool large = false;
-    size_t next = 0; /* the first unit that may still follow */
-    const char *at = text;
+    uint64_t sum_ms = 0;
+    bool is_too_large = false;
+    size_t next_unit = 0; /* the first unit that may still follow */
+    const char *position = text;
     do {
         uint64_t number;
-        if (!read_digits(&at, &number, &large))
+        if (!read_digits(&position, &number, &is_too_large))
             return refuse_with_errno(EINVAL);
         size_t letters = 0;
-        while (isalpha((unsigned char)at[letters]))
+        while (isalpha((unsigned char)position[letters]))
             letters++;
-        while (next < DURATION_UNITS && (strlen(duration_units[next].name) != letters ||
-                                         strncmp(at, duration_units[next].name, letters) != 0))
-            next++;
-        if (next == DURATION_UNITS)
+        while (next_unit < DURATION_UNITS &&
+               (strlen(duration_units[next_unit].name) != letters ||
+                strncmp(position, duration_units[next_unit].name, letters) != 0))
+            next_unit++;
+        if (next_unit == DURATION_UNITS)
             return refuse_with_errno(EINVAL);
-        uint64_t part;
-        if (__builtin_mul_overflow(number, duration_units[next].factor, &part) ||
-            __builtin_add_overflow(sum, part, &sum)) {
-            large = true;
-            sum = 0;
+        uint64_t part_ms;
+        if (__builtin_mul_overflow(number, duration_units[next_unit].factor, &part_ms) ||
+            __builtin_add_overflow(sum_ms, part_ms, &sum_ms)) {
+            is_too_large = true;
+            sum_ms = 0;
         }
-        next++;
-        at += letters;
-    } while (*at != '\0');
-    if (large || sum > UNITS_DURATION_MAX_MS)
+        next_unit++;
+        position += letters;
+    } while (*position != '\0');
+    if (is_too_large || sum_ms > UNITS_DURATION_MAX_MS)
         return refuse_with_errno(ERANGE);
-    *ms = sum;
+    *ms = sum_ms;
     return EP_OK;
 }
 
 /* Reads a size as people write it ("64MiB", "10k") into bytes. Returns EP_OK, or EP_EINVAL with errno
- * ERANGE if it is only too large. Runs where the configuration file is read: in eventpiped's supervisor
- * and in the command line. */
+ * EINVAL (not a size) or ERANGE (too large). The reader of the configuration file calls it, in
+ * eventpiped's supervisor and in the command line. */
 int base_units_size_bytes(const char *text, uint64_t *bytes)
 {
     uint64_t number;
-    bool large = false;
-    if (!read_digits(&text, &number, &large))
+    bool is_too_large = false;
+    if (!read_digits(&text, &number, &is_too_large))
         return refuse_with_errno(EINVAL);
     for (size_t i = 0; i < sizeof size_units / sizeof size_units[0]; i++) {
         if (strcmp(text, size_units[i].name) != 0)
             continue;
-        if (large || __builtin_mul_overflow(number, size_units[i].factor, &number))
+        if (is_too_large || __builtin_mul_overflow(number, size_units[i].factor, &number))
             return refuse_with_errno(ERANGE);
         *bytes = number;
         return EP_OK;
@@ -134,29 +135,30 @@ int base_units_size_bytes(const char *text, uint64_t *bytes)
     return refuse_with_errno(EINVAL);
 }
 
-/* Writes a duration as people write it ("1m30s"). For messages: the supervisor's about a timed-out event,
- * the configuration check's about retry pauses. base_units_duration_ms reads the text back to the same
- * value. */
+/* Writes a duration as people write it ("1m30s"), so that base_units_duration_ms reads the same value
+ * back. The supervisor uses it in its message about a timed-out event, the check of the configuration
+ * in those about retry pauses. */
 void base_units_duration_text(uint64_t ms, char *buffer, size_t size)
 {
-    size_t used = 0;
+    size_t used_bytes = 0;
     if (size == 0)
         return;
     buffer[0] = '\0';
-    for (size_t i = 0; i < DURATION_UNITS && used < size; i++) {
+    for (size_t i = 0; i < DURATION_UNITS && used_bytes < size; i++) {
         uint64_t number = ms / duration_units[i].factor;
         if (number == 0)
             continue;
         ms %= duration_units[i].factor;
-        used += (size_t)snprintf(buffer + used, size - used, "%llu%s", (unsigned long long)number,
-                                 duration_units[i].name);
+        used_bytes += (size_t)snprintf(buffer + used_bytes, size - used_bytes, "%llu%s",
+                                       (unsigned long long)number, duration_units[i].name);
     }
-    if (used == 0)
+    if (used_bytes == 0)
         snprintf(buffer, size, "0s");
 }
 
-/* Reads a number of exactly this many digits and moves *text behind it. Returns whether its value is
- * within the bounds. Any process that checks the year, month, hour and so on of a time. */
+/* Reads a number of exactly this many digits and moves *text past them. Returns whether its value is
+ * within the bounds. is_rfc3339_time checks the year, month, hour and other numbers of a time with it.
+ * */
 static bool read_fixed_digits(const char **text, int digits, int min, int max, int *value)
 {
     *value = 0;
@@ -168,8 +170,8 @@ static bool read_fixed_digits(const char **text, int digits, int min, int max, i
     return *value >= min && *value <= max;
 }
 
-/* Moves *text behind one of the allowed characters. Returns false if another character stands there. Any
- * process that checks the separators of a time. */
+/* Moves *text past one of the allowed characters. Returns false if another character is there.
+ * is_rfc3339_time checks the separators of a time with it. */
 static bool read_one_of(const char **text, const char *allowed)
 {
     if (**text == '\0' || strchr(allowed, **text) == NULL)
@@ -186,34 +188,33 @@ static int days_in_month(int year, int month)
 }
 
 /* Whether the text is a time of RFC 3339: date, time of day, optional fraction, and Z or an offset.
- * Refuses other forms of ISO 8601. For the setting `since` of a source, in the supervisor and the command
- * line, which read the configuration file. */
-static bool is_rfc3339_time(const char *at)
+ * Refuses other forms of ISO 8601. base_units_since_text asks it about a source's setting `since`. */
+static bool is_rfc3339_time(const char *position)
 {
     int year, month, day, value;
-    if (!read_fixed_digits(&at, 4, 0, 9999, &year) || !read_one_of(&at, "-") ||
-        !read_fixed_digits(&at, 2, 1, 12, &month) || !read_one_of(&at, "-") ||
-        !read_fixed_digits(&at, 2, 1, days_in_month(year, month), &day) || !read_one_of(&at, "Tt ") ||
-        !read_fixed_digits(&at, 2, 0, 23, &value) || !read_one_of(&at, ":") ||
-        !read_fixed_digits(&at, 2, 0, 59, &value) || !read_one_of(&at, ":") ||
-        !read_fixed_digits(&at, 2, 0, 60, &value))
+    if (!read_fixed_digits(&position, 4, 0, 9999, &year) || !read_one_of(&position, "-") ||
+        !read_fixed_digits(&position, 2, 1, 12, &month) || !read_one_of(&position, "-") ||
+        !read_fixed_digits(&position, 2, 1, days_in_month(year, month), &day) ||
+        !read_one_of(&position, "Tt ") || !read_fixed_digits(&position, 2, 0, 23, &value) ||
+        !read_one_of(&position, ":") || !read_fixed_digits(&position, 2, 0, 59, &value) ||
+        !read_one_of(&position, ":") || !read_fixed_digits(&position, 2, 0, 60, &value))
         return false;
-    if (*at == '.') {
-        at++;
-        if (*at < '0' || *at > '9')
+    if (*position == '.') {
+        position++;
+        if (*position < '0' || *position > '9')
             return false;
-        while (*at >= '0' && *at <= '9')
-            at++;
+        while (*position >= '0' && *position <= '9')
+            position++;
     }
-    if (read_one_of(&at, "Zz"))
-        return *at == '\0';
-    return read_one_of(&at, "+-") && read_fixed_digits(&at, 2, 0, 23, &value) && read_one_of(&at, ":") &&
-           read_fixed_digits(&at, 2, 0, 59, &value) && *at == '\0';
+    if (read_one_of(&position, "Zz"))
+        return *position == '\0';
+    return read_one_of(&position, "+-") && read_fixed_digits(&position, 2, 0, 23, &value) &&
+           read_one_of(&position, ":") && read_fixed_digits(&position, 2, 0, 59, &value) && *position == '\0';
 }
 
-/* Writes the source's setting `since` as a time: subtracts a duration from now_ms, copies an RFC 3339
- * time. Returns EP_OK, or EP_EINVAL with errno as base_units_duration_ms sets it. Runs where the
- * configuration file is read: in eventpiped's supervisor and in the command line. */
+/* Writes a source's setting `since` as a time: copies an RFC 3339 time, or subtracts a duration ("2d")
+ * from now_ms. Returns EP_OK, or EP_EINVAL with errno as base_units_duration_ms sets it. The reader of
+ * the configuration file calls it, in eventpiped's supervisor and in the command line. */
 int base_units_since_text(const char *text, int64_t now_ms, char *buffer, size_t size)
 {
     if (is_rfc3339_time(text)) {
@@ -229,9 +230,10 @@ int base_units_since_text(const char *text, int64_t now_ms, char *buffer, size_t
     uint64_t then_ms = (uint64_t)now_ms - ms;
     time_t seconds = (time_t)(then_ms / 1000);
     struct tm utc;
-    char moment[40];
-    if (gmtime_r(&seconds, &utc) == NULL || strftime(moment, sizeof moment, "%Y-%m-%dT%H:%M:%S", &utc) == 0 ||
-        (size_t)snprintf(buffer, size, "%s.%03uZ", moment, (unsigned)(then_ms % 1000)) >= size)
+    char utc_text[40];
+    if (gmtime_r(&seconds, &utc) == NULL ||
+        strftime(utc_text, sizeof utc_text, "%Y-%m-%dT%H:%M:%S", &utc) == 0 ||
+        (size_t)snprintf(buffer, size, "%s.%03uZ", utc_text, (unsigned)(then_ms % 1000)) >= size)
         return refuse_with_errno(ERANGE);
     return EP_OK;
 }

@@ -19,13 +19,13 @@ size_t base_utf8_length(const char *at, const char *end);
  * U+009F. On a terminal it could move the cursor or change colours; in the log it could forge a line. */
 bool base_utf8_is_control(const char *at, size_t length);
 /* Returns where to cut a text that is longer than `most` bytes: at most there, and not inside a character. */
-size_t base_utf8_fit(const char *text, size_t most);
+size_t base_utf8_fit(const char *text, size_t bytes_max);
 /* Returns where the first character at or after `at` begins, at most `end`. */
 const char *base_utf8_start(const char *at, const char *end);
 /* Removes an incomplete last character, which a text has when snprintf cut it to its buffer. */
 void base_utf8_cut(char *text);
 bool base_utf8_valid(const char *text, size_t bytes);
 /* Writes a code point as 1 to 4 bytes and returns how many. */
-size_t base_utf8_put(uint32_t point, char *at);
+size_t base_utf8_put(uint32_t code_point, char *output);
 
 #endif
