@@ -115,9 +115,9 @@ static uint64_t find_first_not_done(const struct shm_ring *ring, const _Atomic u
  * wait. An empty word of this cycle means that the entry of the round before was popped, so there is room.
  * The swap succeeds only while `tail` is the first position not pushed.
  *
- * Killed before the swap: nothing has happened. Killed after it: the entry is in, the tail hint is one behind
- * and the next push helps it. The push has woken no worker then; the supervisor's wake_source after the exit
- * does.
+ * If the process is killed before the swap, nothing has happened. If it is killed after the swap, the entry
+ * is in the ring, and the next push moves the tail hint. No worker was woken for the entry; the supervisor's
+ * wake_source does that after the exit.
  */
 enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket)
 {
@@ -150,8 +150,9 @@ enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring,
  * Takes the oldest ticket out of a stage's ring. A worker of the stage calls it when it looks for events to
  * run. Returns RING_OK or RING_EMPTY.
  *
- * Killed before the swap: nothing has happened. Killed after it, before ticket_take: the ticket is QUEUED and
- * in no ring, and ticket_requeue_lost puts it back; the head hint is one behind, and the next pop helps it.
+ * If the process is killed before the swap, nothing has happened. If it is killed after the swap and before
+ * ticket_take, the ticket is QUEUED but in no ring, and ticket_requeue_lost puts it back; the next pop moves
+ * the head hint.
  */
 enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, uint32_t *ticket)
 {

@@ -34,6 +34,8 @@ int segment_name_check(const char *instance)
     return strlen(instance) < SHM_NAME_BYTES ? 0 : -ENAMETOOLONG;
 }
 
+/* Whether `count` entries from this offset on lie within the segment, after its header and aligned.
+ * are_header_parts_inside checks each part of the segment with it. */
 static bool is_part_inside(const struct shm_header *header, uint64_t offset, uint64_t count,
                            uint64_t entry_bytes)
 {

@@ -43,7 +43,7 @@
     1048576u /* a million events in flight hide any latency; more only make recovery slow, which \
               * looks at every ticket, and each stage's ring takes 8 bytes for each of them */
 
-/* The counts and offsets of a plan. */
+/* Where each part of the segment lies, and how many entries it has. */
 struct layout {
     uint32_t stages, slots, tickets;
     uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, crash_offset,

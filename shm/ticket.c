@@ -107,11 +107,11 @@ struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
  * the ticket, or SHM_NO_TICKET if as many events are in flight as may be.
  *
  * Tickets are freed in about the order in which they were loaded, so the one after the last loaded is the
- * likeliest to be free, and a table that is nearly full costs few looks.
+ * likeliest to be free, and the search is short even if few are free.
  *
- * Killed after the swap: LOADING with the event and token of an earlier use, or half of them new. The
- * supervisor orphans it, and its unlock by token finds nothing in the store: no claim with a new token was
- * committed, and the old token's lock is gone.
+ * If the producer is killed after the swap, the ticket is LOADING with the event and token of an earlier use,
+ * or with one of them new. The supervisor orphans it, and the unlock by token finds nothing in the store: no
+ * claim with a new token was committed, and the old token's lock is gone.
  */
 uint32_t ticket_load(const struct segment *segment, const struct shm_source *source, uint32_t slot,
                      uint32_t *hint)
@@ -162,8 +162,8 @@ bool ticket_mark_queued(const struct segment *segment, uint32_t ticket, uint32_t
  * if the caller did not own the ticket.
  *
  * `fallen` is stored seq_cst, after the ticket became QUEUED: the supervisor clears `fallen` before it looks
- * for QUEUED tickets outside the rings, so it finds this one. Killed before the store: the recovery of that
- * exit looks as well.
+ * for QUEUED tickets outside the rings, so it finds this one. If the process is killed before the store, the
+ * recovery of that exit looks for such tickets as well.
  */
 bool ticket_pass_on(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
                     uint32_t stage)
@@ -229,8 +229,8 @@ bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket, uint32
  * frees the ticket. Returns false if the ticket is not ORPHANED.
  *
  * The cause is cleared first, so that no later use of this ticket is blamed for it; only the producer touches
- * it while the ticket is ORPHANED. Killed after that: the store has unlocked the event and recorded the
- * blame, and the successor's second unlock by the same token changes nothing.
+ * it while the ticket is ORPHANED. If the producer is killed after that, the store has unlocked the event and
+ * recorded the crash already, and its successor's second unlock by the same token changes nothing.
  */
 bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
 {

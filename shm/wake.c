@@ -147,8 +147,9 @@ uint32_t wake_count_idle_workers(const struct segment *segment, const struct shm
     return idle;
 }
 
-/* Without this an entry could wait while a worker sleeps: a waker may have chosen a worker that then found
- * another entry by itself, between its wake_prepare and its wake_cancel, and that wake-up is spent. */
+/* Wakes one more worker of a stage if entries are left in its ring; a worker calls it when it has taken
+ * its share. Without it an entry could wait while a worker sleeps: a wake-up is spent if the worker
+ * that was chosen finds another entry by itself, between its wake_prepare and its wake_cancel. */
 void wake_for_leftover(const struct segment *segment, const struct shm_stage *stage)
 {
     if (ring_count(&stage->ring) > 0)
@@ -173,8 +174,8 @@ static void wake_if_blocked(struct shm_slot *slot)
  * is. Waking at the half spares the waiters one sleep per entry. All that wait for this ring wake, and each
  * looks at the ring again.
  *
- * Killed after the exchange: the supervisor's wake_source wakes those that were left, and they set
- * space_wanted again.
+ * If the worker is killed after the exchange, the supervisor's wake_source wakes those that it has not, and
+ * they set space_wanted again.
  */
 void wake_waiters_for_room(const struct segment *segment, struct shm_stage *stage)
 {
@@ -193,8 +194,10 @@ void wake_waiters_for_room(const struct segment *segment, struct shm_stage *stag
         wake_if_blocked(segment_slot(segment, before->first_slot + i));
 }
 
-/* The producer sets tickets_wanted, finds no FREE ticket, and sleeps. The process that frees a ticket
- * looks here afterwards; both are seq_cst. Killed after the exchange: as in wake_waiters_for_room. */
+/* Wakes the producer if it waits for a ticket; a process that has freed one calls it. The producer sets
+ * tickets_wanted, finds no FREE ticket, and sleeps; the process that frees a ticket looks at
+ * tickets_wanted afterwards. Both are seq_cst, so one sees the other. If it is killed after the
+ * exchange, the supervisor's wake_source wakes the producer. */
 void wake_ticket_freed(const struct segment *segment, struct shm_source *source)
 {
     if (atomic_load_explicit(&source->tickets_wanted, memory_order_seq_cst) != 0 &&

@@ -23,8 +23,8 @@
 #include "src/process/child_context.h"
 #include "supervisor/state.h"
 
-/* Copies a text into a member of a crash record, cut at the start of a UTF-8 character if it is too long. The
- * supervisor calls it when it writes a record. */
+/* Copies a text into a member of a crash record; if it is too long, it is cut between two UTF-8
+ * characters. The supervisor calls it when it fills in a record. */
 static void set_record_text(char *to, size_t size, const char *from)
 {
     strlcpy(to, from, size);

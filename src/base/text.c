@@ -49,6 +49,8 @@ void base_text_append(struct text *out, const char *text)
     base_text_append_bytes(out, text, strlen(text));
 }
 
+/* Makes a growing text empty again and keeps its memory. The keeper and the command line use it when
+ * they have sent one part of an answer to an operator's command and begin the next. */
 void base_text_reset(struct text *out)
 {
     out->bytes = 0;

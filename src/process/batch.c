@@ -19,8 +19,8 @@ int process_batch_open(struct batch *batch, size_t room)
     return batch->events == NULL ? EP_ENOMEM : 0;
 }
 
-/* Forgets the events of a worker's batch, and frees memory that one huge event needed. The worker calls it
- * after it has run the whole batch. */
+/* Forgets the events of a worker's batch, and frees its memory if one huge event has made it larger
+ * than BATCH_ARENA_BYTES. The worker calls it after it has run the whole batch. */
 void process_batch_clear(struct batch *batch)
 {
     batch->count = batch->next = batch->arena_used = 0;
@@ -142,8 +142,9 @@ int process_batch_read(struct batch *batch, struct store *store)
     return 0;
 }
 
-/* Fills in *row with an event of the batch; its texts stay in the batch's memory. The worker calls it
- * right before it runs the stage on the event. */
+/* Fills in *row with an event of the batch; its texts stay in the batch's memory and are valid until
+ * the next process_batch_read. The worker calls it right before it runs the stage on the event, or
+ * sends it ahead. */
 void process_batch_fill_row(const struct batch *batch, const struct batch_event *event, struct store_row *row)
 {
     *row = (struct store_row){

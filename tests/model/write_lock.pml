@@ -6,7 +6,7 @@
  *             inside it the C library's robust mutex: the word holds the owner and a bit that says a process sleeps
  *   killed    the kernel marks a crashed owner's mutex and wakes one sleeper; it does nothing for a process that has
  *             released the mutex and has not yet made the call that wakes the next
- *   look      the end of a slice, SLICE_MS: the sleeper tries again
+ *   look      the end of a slice, TRY_INTERVAL_MS: the sleeper tries again
  *
  * WRITERS processes enter ROUNDS times each; KILLS of them crash at any step. By `timeout` each is through or dead.
  */
