@@ -30,7 +30,8 @@ uint32_t ticket_load(const struct segment *segment, const struct shm_source *sou
 /* Producer, while LOADING: names the event and the token of its lock, before the store's transaction
  * commits. */
 void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, uint64_t token);
-/* The owner (owner_slot holds it LOADING or RUNNING): -> QUEUED for a stage. The first half of ticket_pass_on; the push
+/* The owner (owner_slot holds it LOADING or RUNNING): -> QUEUED for a stage. The first half of
+ * ticket_pass_on; the push
  * must follow. */
 bool ticket_mark_queued(const struct segment *segment, uint32_t ticket, uint32_t owner_slot, uint32_t stage);
 /* Owner: -> QUEUED and pushes into the stage's ring, whatever the ring's limit. If the ring is full of

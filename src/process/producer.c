@@ -56,8 +56,11 @@ static void open_producer(struct producer *producer, const struct child_context 
     if (result != 0)
         process_fail(&producer->process, CHILD_MEMORY, "out of memory");
     result = process_fetcher_open(&producer->fetcher, producer->config, producer->process.slot);
-    if (result != 0)
-        process_fail(&producer->process, CHILD_MEMORY, strerror(result));
+    if (result != 0) {
+        char message[128];
+        snprintf(message, sizeof message, "cannot start the fetcher thread: %s", strerror(result));
+        process_fail(&producer->process, CHILD_MEMORY, message);
+    }
     process_report_ready(&producer->process);
 }
 

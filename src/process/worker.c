@@ -114,8 +114,11 @@ static void open_worker(struct worker *worker, const struct child_context *child
     if (worker->ops->open(worker->config, &env, &worker->state, &error) != 0)
         process_fail(&worker->process, CHILD_OPEN, error.message);
     int thread_error = process_worker_start_committer(worker);
-    if (thread_error != 0)
-        process_fail(&worker->process, CHILD_MEMORY, strerror(thread_error));
+    if (thread_error != 0) {
+        char message[128];
+        snprintf(message, sizeof message, "cannot start the committer thread: %s", strerror(thread_error));
+        process_fail(&worker->process, CHILD_MEMORY, message);
+    }
     worker->awake_ns = shm_now_ns();
     process_report_ready(&worker->process);
 }
