@@ -31,8 +31,7 @@ uint32_t ticket_load(const struct segment *segment, const struct shm_source *sou
  * commits. */
 void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, uint64_t token);
 /* The owner (owner_slot holds it LOADING or RUNNING): -> QUEUED for a stage. The first half of
- * ticket_pass_on; the push
- * must follow. */
+ * ticket_pass_on; the push must follow. */
 bool ticket_mark_queued(const struct segment *segment, uint32_t ticket, uint32_t owner_slot, uint32_t stage);
 /* Owner: -> QUEUED and pushes into the stage's ring, whatever the ring's limit. If the ring is full of
  * stale copies, `fallen` tells the supervisor to push the ticket when there is room. False: `slot` was not
