@@ -30,9 +30,9 @@ struct check {
     char prefix[64]; /* of keys: "sources[0].stages[1]", "" at the top */
 };
 
-/* Reports one rule that the configuration breaks, with the full key, such as sources[0].stages[1].retry.
- * The check goes on after it, so that one run reports all problems. Runs before any fork, in the
- * supervisor, `eventpipe` or a program that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: reports one rule that the configuration breaks, with
+ * the full key, such as sources[0].stages[1].retry. The check goes on after it, so that one run reports all
+ * problems. */
 __attribute__((format(printf, 3, 4))) static void report_problem(struct check *check, const char *key,
                                                                  const char *format, ...)
 {
@@ -48,9 +48,8 @@ __attribute__((format(printf, 3, 4))) static void report_problem(struct check *c
         check->report(&problem, check->user);
 }
 
-/* Checks that the name of an instance, source or stage is given and can be a name. `key` is where it
- * stands in the configuration. Runs before any fork, in the supervisor, `eventpipe` or a program that uses
- * the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks that the name of an instance, source or stage
+ * is given and can be a name. `key` is where it stands in the configuration. */
 static void check_name(struct check *check, const char *key, const char *name)
 {
     if (name == NULL)
@@ -59,8 +58,8 @@ static void check_name(struct check *check, const char *key, const char *name)
         report_problem(check, key, "expected " NAME_RULE ", found \"%.80s\"", name);
 }
 
-/* Checks that the value of a key in the configuration is not below `minimum` or above `maximum`. Runs
- * before any fork, in the supervisor, `eventpipe` or a program that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks that the value of a key in the configuration is
+ * not below `minimum` or above `maximum`. */
 static void check_number_range(struct check *check, const char *key, uint64_t value, uint64_t minimum,
                                uint64_t maximum)
 {
@@ -69,9 +68,9 @@ static void check_number_range(struct check *check, const char *key, uint64_t va
                        minimum, maximum, value);
 }
 
-/* Checks the pauses between attempts (`retry`) of a source or stage in the configuration. A pause of 0
- * would let a failing stage retry without end at full speed. Runs before any fork, in the supervisor,
- * `eventpipe` or a program that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks the pauses between attempts (`retry`) of a
+ * source or stage in the configuration. A pause of 0 would let a failing stage retry without end at full
+ * speed. */
 static void check_retry(struct check *check, const struct retry_config *retry)
 {
     char min_text[48], max_text[48];
@@ -87,9 +86,9 @@ static void check_retry(struct check *check, const struct retry_config *retry)
             max_text);
 }
 
-/* Checks the syntax of a JSON pointer in the configuration, which tells where in an answer an http source
- * finds a UID, a cursor or the events. NULL and "" are allowed. Runs before any fork, in the supervisor,
- * `eventpipe` or a program that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks the syntax of a JSON pointer in the
+ * configuration, which tells where in an answer an http source finds a UID, a cursor or the events. NULL and
+ * "" are allowed. */
 static void check_json_pointer(struct check *check, const char *key, const char *pointer)
 {
     if (pointer == NULL || pointer[0] == '\0')
@@ -111,9 +110,8 @@ static void check_json_pointer(struct check *check, const char *key, const char 
         }
 }
 
-/* Checks that a `url` in the configuration begins with http:// or https:// and names a host. Reports a
- * problem and returns false if not. Runs before any fork, in the supervisor, `eventpipe` or a program that
- * uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks that a `url` in the configuration begins with
+ * http:// or https:// and names a host. Reports a problem and returns false if not. */
 static bool check_url(struct check *check, const char *key, const char *url)
 {
     if (url == NULL) {
@@ -135,9 +133,8 @@ static bool check_url(struct check *check, const char *key, const char *url)
     return false;
 }
 
-/* Checks the HTTP headers of a source or stage in the configuration. The messages never quote a header's
- * value, which may be a secret. Runs before any fork, in the supervisor, `eventpipe` or a program that
- * uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks the HTTP headers of a source or stage in the
+ * configuration. The messages never quote a header's value, which may be a secret. */
 static void check_headers(struct check *check, const struct strings *headers)
 {
     for (size_t i = 0; i < headers->count; i++) {
@@ -157,9 +154,8 @@ static void check_headers(struct check *check, const struct strings *headers)
     }
 }
 
-/* Checks the settings of an http source in the configuration: its URL, its headers, its limits, and where
- * it finds the next cursor. Runs before any fork, in the supervisor, `eventpipe` or a program that uses
- * the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks the settings of an http source in the
+ * configuration: its URL, its headers, its limits, and where it finds the next cursor. */
 static void check_http_source(struct check *check, const struct http_source_config *http)
 {
     struct error error;
@@ -189,9 +185,9 @@ static void check_http_source(struct check *check, const struct http_source_conf
     check_number_range(check, "interval", http->interval_ms, 1, UNITS_DURATION_MAX_MS);
 }
 
-/* Checks the session ID of an Idefix source in the configuration, which is a level of MQTT topics and the
- * client's name at the broker. Two sources with the same one would disconnect each other all the time.
- * Runs before any fork, in the supervisor, `eventpipe` or a program that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks the session ID of an Idefix source in the
+ * configuration, which is a level of MQTT topics and the client's name at the broker. Two sources with the
+ * same one would disconnect each other all the time. */
 static void check_idefix_session(struct check *check, const struct source_config *source)
 {
     const char *session = source->idefix.session;
@@ -210,9 +206,8 @@ static void check_idefix_session(struct check *check, const struct source_config
                 session, other->id != NULL ? other->id : "?");
 }
 
-/* Checks the broker's address of an Idefix source in the configuration, and that `ca_file` is given only
- * for a broker with TLS. Runs before any fork, in the supervisor, `eventpipe` or a program that uses the
- * library. */
+/* In the supervisor, `eventpipe` or a library caller: checks the broker's address of an Idefix source in the
+ * configuration, and that `ca_file` is given only for a broker with TLS. */
 static void check_idefix_broker(struct check *check, const struct idefix_source_config *idefix)
 {
     struct idefix_broker broker;
@@ -230,8 +225,8 @@ static void check_idefix_broker(struct check *check, const struct idefix_source_
     }
 }
 
-/* Checks the settings of an Idefix source in the configuration: broker, login, session, filters, encoding
- * and limits. Runs before any fork, in the supervisor, `eventpipe` or a program that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks the settings of an Idefix source in the
+ * configuration: broker, login, session, filters, encoding and limits. */
 static void check_idefix_source(struct check *check, const struct source_config *source)
 {
     const struct idefix_source_config *idefix = &source->idefix;
@@ -307,8 +302,8 @@ static void check_exec_stage(struct check *check, const struct stage_config *sta
             report_problem(check, "environment", "expected variables with a name, found one without");
 }
 
-/* Checks the settings that only one type of stage has in the configuration: function, plugin, exec or
- * http. Runs before any fork, in the supervisor, `eventpipe` or a program that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks the settings that only one type of stage has in
+ * the configuration: function, plugin, exec or http. */
 static void check_stage_settings(struct check *check, const struct stage_config *stage)
 {
     switch (stage->type) {
@@ -350,9 +345,8 @@ static void check_stage_limits(struct check *check, const struct stage_config *s
                            CONFIG_LIMIT_FILES_MAX);
 }
 
-/* Checks stage number `index` of a source in the configuration: its name, which must be unique in its
- * source, its settings and all its numbers. Runs before any fork, in the supervisor, `eventpipe` or a
- * program that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks stage number `index` of a source in the
+ * configuration: its name, which must be unique in its source, its settings and all its numbers. */
 static void check_stage(struct check *check, const struct source_config *source, size_t index)
 {
     const struct stage_config *stage = &source->stages[index];
@@ -382,9 +376,8 @@ static void check_stage(struct check *check, const struct source_config *source,
         report_problem(check, "options", "expected JSON text, found none");
 }
 
-/* Checks source number `index` in the configuration with all its stages. It sets check->prefix, so that
- * problems name the source and stage. Runs before any fork, in the supervisor, `eventpipe` or a program
- * that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks source number `index` in the configuration with
+ * all its stages. It sets check->prefix, so that problems name the source and stage. */
 static void check_source(struct check *check, size_t index)
 {
     const struct source_config *source = &check->config->sources[index];
@@ -426,9 +419,9 @@ static void check_storage_url(struct check *check, const char *storage)
                        storage[0] == '/' ? "; write sqlite:" : "", storage[0] == '/' ? storage : "");
 }
 
-/* Checks that the whole configuration does not have more sources, stages and processes than a ticket has
- * bits for (the word in shared memory that says which stage and process has an event). Runs before any
- * fork, in the supervisor, `eventpipe` or a program that uses the library. */
+/* In the supervisor, `eventpipe` or a library caller: checks that the whole configuration does not have more
+ * sources, stages and processes than a ticket has bits for (the word in shared memory that says which stage
+ * and process has an event). */
 static void check_total_counts(struct check *check)
 {
     size_t stage_count = 0, process_count = 0;

@@ -27,9 +27,9 @@
 #define BUDGET \
     (UINT64_C(1) << 20) /* plus four times the file's length: twice what a file without aliases can need */
 
-/* Doubles an array of the configuration file's reader if its `count` elements fill it. Returns the array,
- * which may have moved; when memory is short, it returns the old one and sets reader->no_memory. Runs in
- * the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: doubles an array of the configuration file's reader if its `count`
+ * elements fill it. Returns the array, which may have moved; when memory is short, it returns the old one
+ * and sets reader->no_memory. */
 static void *grow_array_if_full(struct reader *reader, void *array, size_t count, size_t size)
 {
     if (count > 0 && (count & (count - 1)) != 0)
@@ -41,9 +41,9 @@ static void *grow_array_if_full(struct reader *reader, void *array, size_t count
     return array;
 }
 
-/* Returns whether a key of the configuration file, such as sources[0].retry.min, equals outer_key or lies
- * within it. Problems with the same cause are found this way and reported once. Runs in the supervisor
- * before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns whether a key of the configuration file, such as
+ * sources[0].retry.min, equals outer_key or lies within it. Problems with the same cause are found this way
+ * and reported once. */
 static bool is_key_within(const char *key, const char *outer_key)
 {
     size_t outer_bytes = strlen(outer_key);
@@ -51,9 +51,9 @@ static bool is_key_within(const char *key, const char *outer_key)
            strchr(".[", key[outer_bytes]) != NULL; /* or '\0' */
 }
 
-/* Keeps a problem of the configuration file with its line (0 = none) and key until the whole file is read;
- * then all are reported in the order of their lines. After READER_PROBLEMS_MAX, a last one says that there
- * are more. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: keeps a problem of the configuration file with its line (0 = none) and
+ * key until the whole file is read; then all are reported in the order of their lines. After
+ * READER_PROBLEMS_MAX, a last one says that there are more. */
 void config_yaml_report_problem_at(struct reader *reader, unsigned line, const char *key, const char *message)
 {
     if (reader->problem_count >= READER_PROBLEMS_MAX || reader->no_memory)
@@ -77,8 +77,8 @@ void config_yaml_report_problem_at(struct reader *reader, unsigned line, const c
     reader->problems[reader->problem_count++] = problem;
 }
 
-/* Keeps a problem with the key of the configuration file that is being read now. Every function that reads
- * a value calls it when the value is wrong. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: keeps a problem with the key of the configuration file that is being
+ * read now. Every function that reads a value calls it when the value is wrong. */
 void config_yaml_report_problem(struct reader *reader, const char *format, ...)
 {
     char message[1024];
@@ -89,9 +89,9 @@ void config_yaml_report_problem(struct reader *reader, const char *format, ...)
     config_yaml_report_problem_at(reader, reader->line, reader->path, message);
 }
 
-/* Remembers the key that an unknown key of the configuration file was probably meant to be. Otherwise the
- * rules would report that key as missing, and the operator would see two problems for one typing error.
- * Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: remembers the key that an unknown key of the configuration file was
+ * probably meant to be. Otherwise the rules would report that key as missing, and the operator would see two
+ * problems for one typing error. */
 void config_yaml_note_meant_key(struct reader *reader, const char *key)
 {
     reader->meant_keys =
@@ -103,9 +103,8 @@ void config_yaml_note_meant_key(struct reader *reader, const char *key)
         reader->no_memory = true;
 }
 
-/* Returns whether an unknown key in the configuration file was probably meant to be this key, or a key
- * that contains it. Then this key is not reported as missing. Runs in the supervisor before it forks, and
- * in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns whether an unknown key in the configuration file was probably
+ * meant to be this key, or a key that contains it. Then this key is not reported as missing. */
 bool config_yaml_is_meant_key(const struct reader *reader, const char *key)
 {
     for (size_t i = 0; i < reader->meant_count; i++)
@@ -114,9 +113,9 @@ bool config_yaml_is_meant_key(const struct reader *reader, const char *key)
     return false;
 }
 
-/* Extends the path that problems of the configuration file name by a key or a list index such as "[3]".
- * Returns the old length of the path; config_yaml_leave_key takes it to undo this. Runs in the supervisor
- * before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: extends the path that problems of the configuration file name by a key
+ * or a list index such as "[3]". Returns the old length of the path; config_yaml_leave_key takes it to undo
+ * this. */
 size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned line)
 {
     size_t outer_length = strlen(reader->path);
@@ -128,9 +127,8 @@ size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned l
     return outer_length;
 }
 
-/* Does what config_yaml_enter_key does, and remembers the key's line in the configuration file. The rules,
- * which know only keys, get the lines for their problems from there. Runs in the supervisor before it
- * forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: does what config_yaml_enter_key does, and remembers the key's line in
+ * the configuration file. The rules, which know only keys, get the lines for their problems from there. */
 size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, unsigned line)
 {
     size_t outer_length = config_yaml_enter_key(reader, name, line);
@@ -148,9 +146,9 @@ void config_yaml_leave_key(struct reader *reader, size_t outer)
     reader->path[outer] = '\0';
 }
 
-/* Subtracts one visit of a YAML node from the reader's budget. Returns false once the budget is used up,
- * after a problem is reported. Without the budget, aliases in a small configuration file could keep the
- * daemon busy for ever. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: subtracts one visit of a YAML node from the reader's budget. Returns
+ * false once the budget is used up, after a problem is reported. Without the budget, aliases in a small
+ * configuration file could keep the daemon busy for ever. */
 bool config_yaml_charge_visit(struct reader *reader, const yaml_node_t *node)
 {
     uint64_t cost = 1 + (node->type == YAML_SCALAR_NODE ? node->data.scalar.length : 0);
@@ -178,9 +176,8 @@ unsigned config_yaml_get_line(const yaml_node_t *node)
 
 /* ---- file and document ---- */
 
-/* Reads the whole configuration file into memory, at most 1 MiB, and sets *length. Returns the bytes,
- * which the caller frees, or NULL after a problem is reported. Runs in the supervisor before it forks, and
- * in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the whole configuration file into memory, at most 1 MiB, and sets
+ * *length. Returns the bytes, which the caller frees, or NULL after a problem is reported. */
 static char *read_file_bytes(struct reader *reader, size_t *length)
 {
     char message[256];
@@ -218,8 +215,8 @@ failed:
     return NULL;
 }
 
-/* Reads the top keys of the loaded configuration file, and with them everything below. Reports a problem
- * if the file is empty. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the top keys of the loaded configuration file, and with them
+ * everything below. Reports a problem if the file is empty. */
 static void read_top_keys(struct reader *reader, struct config *config)
 {
     static const struct schema_variant no_variant = {.bit = 0};
@@ -232,9 +229,8 @@ static void read_top_keys(struct reader *reader, struct config *config)
     config_yaml_mapping_read_keys(reader, config_yaml_schema_top, &no_variant, root, config);
 }
 
-/* Parses the bytes of the configuration file and reads its keys into `config`. Reports a problem if the
- * bytes are not YAML or contain a second document. Runs in the supervisor before it forks, and in
- * `eventpipe`. */
+/* In the supervisor or `eventpipe`: parses the bytes of the configuration file and reads its keys into
+ * `config`. Reports a problem if the bytes are not YAML or contain a second document. */
 static void read_yaml_document(struct reader *reader, const char *bytes, size_t length, struct config *config)
 {
     yaml_parser_t parser;
@@ -267,17 +263,17 @@ static void read_yaml_document(struct reader *reader, const char *bytes, size_t 
 
 /* ---- the rules and the report ---- */
 
-/* Orders the remembered keys of the configuration file by name, for qsort and bsearch, which
- * find_line_of_key needs. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: orders the remembered keys of the configuration file by name, for qsort
+ * and bsearch, which find_line_of_key needs. */
 static int compare_marks_by_key(const void *left, const void *right)
 {
     const struct reader_mark *left_mark = left, *right_mark = right;
     return strcmp(left_mark->key, right_mark->key);
 }
 
-/* Returns the line of a key in the configuration file or, if it is not there, of the innermost key around
- * it; 0 if there is none. The rules know only keys, but the operator needs a line. Runs in the supervisor
- * before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the line of a key in the configuration file or, if it is not
+ * there, of the innermost key around it; 0 if there is none. The rules know only keys, but the operator
+ * needs a line. */
 static unsigned find_line_of_key(const struct reader *reader, const char *key)
 {
     char outer_key[256];
@@ -298,9 +294,8 @@ static unsigned find_line_of_key(const struct reader *reader, const char *key)
     }
 }
 
-/* Keeps a problem that config_validate found, with its line in the configuration file, unless a problem
- * with that key, or a key around it, was found while reading. Runs in the supervisor before it forks, and
- * in `eventpipe`. */
+/* In the supervisor or `eventpipe`: keeps a problem that config_validate found, with its line in the
+ * configuration file, unless a problem with that key, or a key around it, was found while reading. */
 static void on_problem_add_line(const struct config_problem *problem, void *user)
 {
     struct reader *reader = user;
@@ -313,8 +308,8 @@ static void on_problem_add_line(const struct config_problem *problem, void *user
                                   problem->message);
 }
 
-/* Checks the configuration by the rules of config_validate after the file was read, and keeps each problem
- * with its line. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: checks the configuration by the rules of config_validate after the file
+ * was read, and keeps each problem with its line. */
 static void check_rules(struct reader *reader, const struct config *config)
 {
     reader->reader_problem_count = reader->problem_count;
@@ -323,9 +318,9 @@ static void check_rules(struct reader *reader, const struct config *config)
     config_validate(config, on_problem_add_line, reader);
 }
 
-/* Sets the instance, the store and the control socket where the configuration file does not name them: the
- * instance to the file's name without extension, the other two to paths with the instance's name. Runs in
- * the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: sets the instance, the store and the control socket where the
+ * configuration file does not name them: the instance to the file's name without extension, the other two to
+ * paths with the instance's name. */
 static void fill_default_names(struct reader *reader, struct config *config)
 {
     if (config->instance == NULL) {
@@ -343,8 +338,8 @@ static void fill_default_names(struct reader *reader, struct config *config)
         reader->no_memory = true;
 }
 
-/* Finds the absolute directory of the configuration file, where relative paths in the file begin. Reports
- * a problem and returns false if it cannot. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: finds the absolute directory of the configuration file, where relative
+ * paths in the file begin. Reports a problem and returns false if it cannot. */
 static bool find_file_directory(struct reader *reader)
 {
     const char *last_slash = strrchr(reader->file, '/');
@@ -361,8 +356,8 @@ static bool find_file_directory(struct reader *reader)
     return reader->directory != NULL;
 }
 
-/* Orders the problems of the configuration file by line, for qsort; problems of one line stay in the order
- * in which they were found. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: orders the problems of the configuration file by line, for qsort;
+ * problems of one line stay in the order in which they were found. */
 static int compare_problems_by_line(const void *left, const void *right)
 {
     const struct reader_problem *left_problem = left, *right_problem = right;
@@ -371,8 +366,8 @@ static int compare_problems_by_line(const void *left, const void *right)
     return left_problem->discovery_order < right_problem->discovery_order ? -1 : 1;
 }
 
-/* Passes all problems of the configuration file to the caller's report function, in the order of their
- * lines. config_read calls it at the end. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: passes all problems of the configuration file to the caller's report
+ * function, in the order of their lines. config_read calls it at the end. */
 static void report_problems(struct reader *reader, config_report *report, void *user)
 {
     if (reader->problem_count > 1)
@@ -390,8 +385,8 @@ static void report_problems(struct reader *reader, config_report *report, void *
     }
 }
 
-/* Frees what the reader of the configuration file has allocated for itself: problems, remembered keys and
- * the directory's name. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: frees what the reader of the configuration file has allocated for
+ * itself: problems, remembered keys and the directory's name. */
 static void free_reader(struct reader *reader)
 {
     for (size_t i = 0; i < reader->problem_count; i++) {

@@ -15,8 +15,8 @@
 
 #include "src/config/yaml.h"
 
-/* Returns whether a text in the configuration file without quotes is a number in JSON's form; 007 and 0x1f
- * are not and become strings. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns whether a text in the configuration file without quotes is a
+ * number in JSON's form; 007 and 0x1f are not and become strings. */
 static bool is_json_number(const char *at)
 {
     at += *at == '-';
@@ -46,9 +46,8 @@ static bool is_one_of(const char *text, const char *small, const char *capital, 
     return strcmp(text, small) == 0 || strcmp(text, capital) == 0 || strcmp(text, large) == 0;
 }
 
-/* Converts a single value of the configuration file to JSON: null, true, false, a number with the same
- * digits, or a string. Returns NULL when memory is short. Runs in the supervisor before it forks, and in
- * `eventpipe`. */
+/* In the supervisor or `eventpipe`: converts a single value of the configuration file to JSON: null, true,
+ * false, a number with the same digits, or a string. Returns NULL when memory is short. */
 static cJSON *convert_scalar(const yaml_node_t *node)
 {
     const char *text = (const char *)node->data.scalar.value;
@@ -65,9 +64,8 @@ static cJSON *convert_scalar(const yaml_node_t *node)
 
 static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth);
 
-/* Converts a list of the configuration file to a JSON array. `depth` counts the lists and mappings around
- * it. Returns NULL after a problem or when memory is short. Runs in the supervisor before it forks, and in
- * `eventpipe`. */
+/* In the supervisor or `eventpipe`: converts a list of the configuration file to a JSON array. `depth`
+ * counts the lists and mappings around it. Returns NULL after a problem or when memory is short. */
 static cJSON *convert_list(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     cJSON *array = cJSON_CreateArray();
@@ -83,9 +81,9 @@ static cJSON *convert_list(struct reader *reader, const yaml_node_t *node, unsig
     return array;
 }
 
-/* Converts one key and value of the configuration file and adds them to a JSON object. Returns false after
- * a problem or when memory is short. A repeated key is a problem, since a JSON reader would silently take
- * one of the two. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: converts one key and value of the configuration file and adds them to a
+ * JSON object. Returns false after a problem or when memory is short. A repeated key is a problem, since a
+ * JSON reader would silently take one of the two. */
 static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_node_t *key,
                                const yaml_node_t *value, unsigned depth)
 {
@@ -109,9 +107,8 @@ static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_
     return false;
 }
 
-/* Converts a mapping of the configuration file to a JSON object. `depth` counts the lists and mappings
- * around it. Returns NULL after a problem or when memory is short. Runs in the supervisor before it forks,
- * and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: converts a mapping of the configuration file to a JSON object. `depth`
+ * counts the lists and mappings around it. Returns NULL after a problem or when memory is short. */
 static cJSON *convert_mapping(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     const yaml_node_pair_t *pair = node->data.mapping.pairs.start, *top = node->data.mapping.pairs.top;
@@ -130,9 +127,9 @@ static cJSON *convert_mapping(struct reader *reader, const yaml_node_t *node, un
     return object;
 }
 
-/* Converts any value of the configuration file to JSON, with everything in it. Returns NULL after a
- * problem or when memory is short. It limits the depth, since an alias may contain itself. Runs in the
- * supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: converts any value of the configuration file to JSON, with everything in
+ * it. Returns NULL after a problem or when memory is short. It limits the depth, since an alias may contain
+ * itself. */
 static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     if (depth > READER_DEPTH_MAX) {
@@ -159,9 +156,9 @@ static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsig
     return json;
 }
 
-/* Reads a value of the configuration file that may be any YAML, such as a plugin stage's `options` or an
- * Idefix source's `meta`, and keeps it as JSON text, which a plugin or the backend gets. Runs in the
- * supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a value of the configuration file that may be any YAML, such as a
+ * plugin stage's `options` or an Idefix source's `meta`, and keeps it as JSON text, which a plugin or the
+ * backend gets. */
 void config_yaml_json_read_any_value(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -181,9 +178,8 @@ void config_yaml_json_read_any_value(struct reader *reader, const struct schema_
 
 /* ---- a whole file ---- */
 
-/* Returns the entry of a key in a table of the configuration's schema, or NULL if there is none. The
- * conversion of a whole file to JSON learns from it which values are paths. Runs in the supervisor before
- * it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the entry of a key in a table of the configuration's schema, or
+ * NULL if there is none. The conversion of a whole file to JSON learns from it which values are paths. */
 static const struct schema_key *find_schema_key(const struct schema_key *keys, const char *name)
 {
     for (const struct schema_key *key = keys; key != NULL && key->name != NULL; key++)

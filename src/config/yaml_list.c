@@ -16,9 +16,8 @@
 
 #define DESTINATION(base, key, type) ((type *)(void *)((char *)(base) + (key)->offset))
 
-/* Allocates space for `count` texts of a list in the configuration and for the NULL after them. Returns
- * false when memory is short, or if the list has texts already. Runs in the supervisor before it forks,
- * and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: allocates space for `count` texts of a list in the configuration and for
+ * the NULL after them. Returns false when memory is short, or if the list has texts already. */
 static bool allocate_strings(struct reader *reader, struct strings *strings, size_t count)
 {
     if (strings->at != NULL) /* the key was given twice, which is reported elsewhere */
@@ -29,8 +28,8 @@ static bool allocate_strings(struct reader *reader, struct strings *strings, siz
     return strings->at != NULL;
 }
 
-/* Appends a text made of up to three parts, such as NAME, "=" and a value, to a list in the configuration.
- * allocate_strings has made room for it. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: appends a text made of up to three parts, such as NAME, "=" and a value,
+ * to a list in the configuration. allocate_strings has made room for it. */
 static void append_string(struct reader *reader, struct strings *strings, const char *prefix,
                           const char *separator, const char *suffix)
 {
@@ -41,9 +40,8 @@ static void append_string(struct reader *reader, struct strings *strings, const 
         strings->at[strings->count++] = text;
 }
 
-/* Reads each text of a list in the configuration file. A problem says only that an element is not a text
- * and does not quote it, since it may be a secret. Runs in the supervisor before it forks, and in
- * `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads each text of a list in the configuration file. A problem says only
+ * that an element is not a text and does not quote it, since it may be a secret. */
 static void read_text_list(struct reader *reader, const yaml_node_t *node, struct strings *strings)
 {
     size_t text_count = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
@@ -72,9 +70,9 @@ static void read_text_list(struct reader *reader, const yaml_node_t *node, struc
     reader->line = outer_line;
 }
 
-/* Returns whether a list of "NAME=value" or "Name: value" texts contains this name; `separator` is the
- * character after the name. A name that is repeated in the configuration file is found with it. Runs in
- * the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns whether a list of "NAME=value" or "Name: value" texts contains
+ * this name; `separator` is the character after the name. A name that is repeated in the configuration file
+ * is found with it. */
 static bool strings_contain_name(const struct strings *strings, const char *name, char separator)
 {
     size_t name_bytes = strlen(name);
@@ -84,9 +82,9 @@ static bool strings_contain_name(const struct strings *strings, const char *name
     return false;
 }
 
-/* Reads each name and value of a mapping in the configuration file as one text with `separator` between
- * the two, such as NAME=value. HTTP headers and the environment of an exec stage are kept in this form.
- * Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads each name and value of a mapping in the configuration file as one
+ * text with `separator` between the two, such as NAME=value. HTTP headers and the environment of an exec
+ * stage are kept in this form. */
 static void read_name_value_pairs(struct reader *reader, const yaml_node_t *node, const char *separator,
                                   const char *forbidden_chars, struct strings *strings)
 {
@@ -122,9 +120,8 @@ static void read_name_value_pairs(struct reader *reader, const yaml_node_t *node
     reader->line = outer_line;
 }
 
-/* Reads the `exec` key of a stage in the configuration file, the program and its arguments. It must be a
- * list; one text is refused, since no shell would split it. Runs in the supervisor before it forks, and in
- * `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `exec` key of a stage in the configuration file, the program
+ * and its arguments. It must be a list; one text is refused, since no shell would split it. */
 void config_yaml_list_read_program(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {
@@ -142,8 +139,8 @@ void config_yaml_list_read_program(struct reader *reader, const struct schema_ke
                                    config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* Reads a key of the configuration file whose value is a list of texts, such as the `groups` of an Idefix
- * source. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a list of texts,
+ * such as the `groups` of an Idefix source. */
 void config_yaml_list_read_texts(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -155,8 +152,8 @@ void config_yaml_list_read_texts(struct reader *reader, const struct schema_key 
                                    config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* Reads the `headers` of an http source or stage in the configuration file: a mapping, or a list of "Name:
- * value" texts. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `headers` of an http source or stage in the configuration
+ * file: a mapping, or a list of "Name: value" texts. */
 void config_yaml_list_read_headers(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {
@@ -171,8 +168,8 @@ void config_yaml_list_read_headers(struct reader *reader, const struct schema_ke
             config_yaml_value_is_null(node) ? "nothing" : "one text");
 }
 
-/* Reads the `environment` of an exec stage in the configuration file: a mapping of the variables that its
- * program gets to their values. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `environment` of an exec stage in the configuration file: a
+ * mapping of the variables that its program gets to their values. */
 void config_yaml_list_read_environment(struct reader *reader, const struct schema_key *key,
                                        const yaml_node_t *node, void *base)
 {
@@ -187,8 +184,8 @@ void config_yaml_list_read_environment(struct reader *reader, const struct schem
 
 /* ---- secrets ---- */
 
-/* Reads a secret that is written in the configuration file itself, the `password` of an Idefix source. No
- * message quotes it. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a secret that is written in the configuration file itself, the
+ * `password` of an Idefix source. No message quotes it. */
 void config_yaml_list_read_secret(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
@@ -209,8 +206,8 @@ void config_yaml_list_read_secret(struct reader *reader, const struct schema_key
     *secret = copy;
 }
 
-/* Reads the `token_file` of a source or stage in the configuration file: opens the file that it names and
- * keeps the token in that file. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `token_file` of a source or stage in the configuration file:
+ * opens the file that it names and keeps the token in that file. */
 void config_yaml_list_read_token_file(struct reader *reader, const struct schema_key *key,
                                       const yaml_node_t *node, void *base)
 {
@@ -224,9 +221,8 @@ void config_yaml_list_read_token_file(struct reader *reader, const struct schema
     free(path);
 }
 
-/* Returns whether a text of the configuration file looks like the name of an environment variable, and not
- * like a secret in the wrong key. Only then may a message quote it. Runs in the supervisor before it
- * forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns whether a text of the configuration file looks like the name of
+ * an environment variable, and not like a secret in the wrong key. Only then may a message quote it. */
 static bool looks_like_variable_name(const char *text)
 {
     size_t length = strlen(text);
@@ -251,8 +247,8 @@ static void note_token_variable(struct reader *reader, const char *name)
     larger_array[variables->count] = NULL;
 }
 
-/* Keeps the rules of the configuration from also reporting `token_file` as missing when there is a problem
- * with `token_env` already. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: keeps the rules of the configuration from also reporting `token_file` as
+ * missing when there is a problem with `token_env` already. */
 static void suppress_missing_token(struct reader *reader)
 {
     char path[sizeof reader->path + 16];
@@ -262,9 +258,9 @@ static void suppress_missing_token(struct reader *reader)
     config_yaml_note_meant_key(reader, path);
 }
 
-/* Reads the `token_env` of a source or stage in the configuration file, the name of an environment
- * variable, and keeps the token in that variable. A message shows the name only if it cannot be the token
- * itself. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `token_env` of a source or stage in the configuration file,
+ * the name of an environment variable, and keeps the token in that variable. A message shows the name only
+ * if it cannot be the token itself. */
 void config_yaml_list_read_token_env(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {

@@ -29,9 +29,9 @@ static bool key_fits_variant(const struct schema_key *key, const struct schema_v
     return key->variant_bits == 0 || variant->bit == 0 || (key->variant_bits & variant->bit) != 0;
 }
 
-/* Returns the schema's entry of a key in the configuration file for this type of source or stage. If only
- * other types have the key, returns one of their entries; if none has it, NULL. Runs in the supervisor
- * before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the schema's entry of a key in the configuration file for this
+ * type of source or stage. If only other types have the key, returns one of their entries; if none has it,
+ * NULL. */
 static const struct schema_key *find_schema_key(const struct schema_key *keys,
                                                 const struct schema_variant *variant, const char *name)
 {
@@ -45,8 +45,8 @@ static const struct schema_key *find_schema_key(const struct schema_key *keys,
     return misplaced_key;
 }
 
-/* Reports an unknown key of the configuration file, with the most similar key that is allowed there, or
- * with all of them. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reports an unknown key of the configuration file, with the most similar
+ * key that is allowed there, or with all of them. */
 static void report_unknown_key(struct reader *reader, const struct schema_key *keys,
                                const struct schema_variant *variant, const char *name)
 {
@@ -80,8 +80,8 @@ static void report_unknown_key(struct reader *reader, const struct schema_key *k
     config_yaml_report_problem(reader, "unknown key; expected one of %s", name_list);
 }
 
-/* Reports a key of the configuration file that belongs to another type of source or stage, and names the
- * types that have it. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reports a key of the configuration file that belongs to another type of
+ * source or stage, and names the types that have it. */
 static void report_misplaced_key(struct reader *reader, const struct schema_key *key,
                                  const struct schema_variant *variant)
 {
@@ -97,9 +97,9 @@ static void report_misplaced_key(struct reader *reader, const struct schema_key 
 
 /* ---- mappings ---- */
 
-/* Reads the value of one key of the configuration file as the schema says, or reports that the key is
- * unknown or misplaced. While the type of a source or stage is unknown, keys of one type are skipped. Runs
- * in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the value of one key of the configuration file as the schema says,
+ * or reports that the key is unknown or misplaced. While the type of a source or stage is unknown, keys of
+ * one type are skipped. */
 static void read_key_value(struct reader *reader, const struct schema_key *keys,
                            const struct schema_variant *variant, const char *name, const yaml_node_t *value,
                            void *base)
@@ -114,8 +114,8 @@ static void read_key_value(struct reader *reader, const struct schema_key *keys,
     }
 }
 
-/* Reports a key of the configuration file if an earlier key of the same mapping has the same name, and
- * returns true; otherwise returns false. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reports a key of the configuration file if an earlier key of the same
+ * mapping has the same name, and returns true; otherwise returns false. */
 static bool report_repeated_key(struct reader *reader, const yaml_node_t *mapping,
                                 const yaml_node_pair_t *pair, const char *name)
 {
@@ -130,9 +130,9 @@ static bool report_repeated_key(struct reader *reader, const yaml_node_t *mappin
     return false;
 }
 
-/* Reads all keys of one mapping in the configuration file by a table of the schema, and fills the struct
- * at `base`. The reader calls it for the top of the file, each source, each stage and each smaller
- * mapping. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads all keys of one mapping in the configuration file by a table of
+ * the schema, and fills the struct at `base`. The reader calls it for the top of the file, each source, each
+ * stage and each smaller mapping. */
 void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_key *keys,
                                    const struct schema_variant *variant, const yaml_node_t *node, void *base)
 {
@@ -172,8 +172,8 @@ void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_ke
     reader->line = outer_line;
 }
 
-/* Reads the mapping that is the value of one key of the configuration file, such as `retry` or `trace`,
- * into its own struct. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the mapping that is the value of one key of the configuration
+ * file, such as `retry` or `trace`, into its own struct. */
 void config_yaml_mapping_read_children(struct reader *reader, const struct schema_key *key,
                                        const yaml_node_t *node, void *base)
 {
@@ -181,9 +181,9 @@ void config_yaml_mapping_read_children(struct reader *reader, const struct schem
     config_yaml_mapping_read_keys(reader, key->children, &no_variant, node, (char *)base + key->offset);
 }
 
-/* Returns the value of a key in a mapping of the configuration file, or NULL if the key is not there or
- * the node is not a mapping. The type of a source or stage is found this way before its other keys are
- * read. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the value of a key in a mapping of the configuration file, or
+ * NULL if the key is not there or the node is not a mapping. The type of a source or stage is found this way
+ * before its other keys are read. */
 static const yaml_node_t *find_mapping_value(struct reader *reader, const yaml_node_t *mapping,
                                              const char *name)
 {
@@ -195,9 +195,9 @@ static const yaml_node_t *find_mapping_value(struct reader *reader, const yaml_n
     return value;
 }
 
-/* Returns the length of a list in the configuration file if it is between 1 and max_length. Otherwise
- * reports a problem, in which `elements` says what the list holds, and returns 0. Runs in the supervisor
- * before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the length of a list in the configuration file if it is between
+ * 1 and max_length. Otherwise reports a problem, in which `elements` says what the list holds, and returns
+ * 0. */
 static size_t check_list_length(struct reader *reader, const yaml_node_t *node, const char *elements,
                                 size_t max_length)
 {
@@ -217,9 +217,9 @@ static size_t check_list_length(struct reader *reader, const yaml_node_t *node, 
 
 /* ---- stages ---- */
 
-/* Finds which of the keys exec, plugin and url a stage of the configuration file has and sets its type;
- * that decides which other keys are allowed. Reports a problem if it has several. Runs in the supervisor
- * before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: finds which of the keys exec, plugin and url a stage of the
+ * configuration file has and sets its type; that decides which other keys are allowed. Reports a problem if
+ * it has several. */
 static struct schema_variant find_stage_variant(struct reader *reader, const yaml_node_t *node,
                                                 struct stage_config *stage)
 {
@@ -248,18 +248,16 @@ static struct schema_variant find_stage_variant(struct reader *reader, const yam
     return variant;
 }
 
-/* Returns the line of a key in the configuration file, or 0 if the mapping does not have the key. Problems
- * that are found later, such as an unknown user, name this line. Runs in the supervisor before it forks,
- * and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the line of a key in the configuration file, or 0 if the mapping
+ * does not have the key. Problems that are found later, such as an unknown user, name this line. */
 static unsigned find_key_line(struct reader *reader, const yaml_node_t *mapping, const char *name)
 {
     const yaml_node_t *value = find_mapping_value(reader, mapping, name);
     return value != NULL ? config_yaml_get_line(value) : 0;
 }
 
-/* Reports that the configuration file lacks the first of `names` (ended by NULL), unless an unknown key
- * there was probably meant to be one of them. Runs in the supervisor before it forks, and in `eventpipe`.
- * */
+/* In the supervisor or `eventpipe`: reports that the configuration file lacks the first of `names` (ended by
+ * NULL), unless an unknown key there was probably meant to be one of them. */
 static void report_missing_key(struct reader *reader, unsigned line, const char *const *names,
                                const char *message)
 {
@@ -277,9 +275,9 @@ static void report_missing_key(struct reader *reader, unsigned line, const char 
     config_yaml_leave_key(reader, outer_path);
 }
 
-/* Reads the `stages` of one source in the configuration file: for each stage sets the defaults, finds its
- * type, and reads its keys. It keeps the lines of user, group and limits, which config_rights_check
- * reports problems with. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `stages` of one source in the configuration file: for each
+ * stage sets the defaults, finds its type, and reads its keys. It keeps the lines of user, group and limits,
+ * which config_rights_check reports problems with. */
 void config_yaml_mapping_read_stages(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -313,8 +311,8 @@ void config_yaml_mapping_read_stages(struct reader *reader, const struct schema_
     }
 }
 
-/* Reads the `limits` of a stage in the configuration file, the kernel's limits for the process that runs
- * the stage's code. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `limits` of a stage in the configuration file, the kernel's
+ * limits for the process that runs the stage's code. */
 void config_yaml_mapping_read_limits(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -325,9 +323,9 @@ void config_yaml_mapping_read_limits(struct reader *reader, const struct schema_
 
 /* ---- sources ---- */
 
-/* Finds the type of a source in the configuration file before its other keys are read, since it decides
- * which keys are allowed and where their values go. A wrong type is reported later, when the key itself is
- * read. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: finds the type of a source in the configuration file before its other
+ * keys are read, since it decides which keys are allowed and where their values go. A wrong type is reported
+ * later, when the key itself is read. */
 static struct schema_variant find_source_variant(struct reader *reader, const yaml_node_t *node,
                                                  struct source_config *source)
 {
@@ -343,8 +341,8 @@ static struct schema_variant find_source_variant(struct reader *reader, const ya
     return variant;
 }
 
-/* Reads the `sources` of the configuration file: for each source finds its type, sets the defaults, and
- * reads its keys and stages. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `sources` of the configuration file: for each source finds its
+ * type, sets the defaults, and reads its keys and stages. */
 void config_yaml_mapping_read_sources(struct reader *reader, const struct schema_key *key,
                                       const yaml_node_t *node, void *base)
 {

@@ -11,9 +11,9 @@
 
 #define DEPTH_MAX 100
 
-/* Returns the first character of a line of the configuration file that is not a space, and sets
- * *line_length to the rest of the line. Lines count from 1. The hints about syntax errors look at it. Runs
- * in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the first character of a line of the configuration file that is
+ * not a space, and sets *line_length to the rest of the line. Lines count from 1. The hints about syntax
+ * errors look at it. */
 static const char *find_line_text(const char *bytes, size_t length, unsigned line_number, size_t *line_length)
 {
     size_t at = 0, end;
@@ -27,9 +27,9 @@ static const char *find_line_text(const char *bytes, size_t length, unsigned lin
     return bytes + at;
 }
 
-/* Returns the usual cause of libyaml's `problem` in this line of the configuration file, as the end of a
- * message, or "" if none is known. libyaml's own message rarely tells an operator what to change. Runs in
- * the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the usual cause of libyaml's `problem` in this line of the
+ * configuration file, as the end of a message, or "" if none is known. libyaml's own message rarely tells an
+ * operator what to change. */
 static const char *find_syntax_hint(const char *bytes, size_t length, unsigned line, const char *problem)
 {
     size_t line_bytes;

@@ -25,8 +25,8 @@
 /* The destination of a key, with its type. */
 #define DESTINATION(base, key, type) ((type *)(void *)((char *)(base) + (key)->offset))
 
-/* Returns whether a value in the configuration file is YAML's null: nothing, ~ or null without quotes.
- * Most keys refuse it. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns whether a value in the configuration file is YAML's null:
+ * nothing, ~ or null without quotes. Most keys refuse it. */
 bool config_yaml_value_is_null(const yaml_node_t *node)
 {
     if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
@@ -38,9 +38,9 @@ bool config_yaml_value_is_null(const yaml_node_t *node)
     return false;
 }
 
-/* Returns a description of a value of the configuration file for a message: "a list", "nothing" or the
- * text in quotes, cut and without control characters. It may use `buffer`, which must live as long as the
- * result. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns a description of a value of the configuration file for a
+ * message: "a list", "nothing" or the text in quotes, cut and without control characters. It may use
+ * `buffer`, which must live as long as the result. */
 const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t size)
 {
     if (node->type == YAML_SEQUENCE_NODE)
@@ -56,8 +56,8 @@ const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, si
     return buffer;
 }
 
-/* Returns the value of another key in the mapping of the configuration file that is being read, or NULL if
- * that key is not there. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the value of another key in the mapping of the configuration
+ * file that is being read, or NULL if that key is not there. */
 const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const char *key)
 {
     const yaml_node_pair_t *at = reader->mapping->data.mapping.pairs.start;
@@ -69,9 +69,9 @@ const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const c
     return NULL;
 }
 
-/* Returns the text of a single value in the configuration file. Reports "expected ..., found ..." and
- * returns NULL if it is a list, a mapping or null, or contains a NUL. Every function that reads a single
- * value begins with it. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the text of a single value in the configuration file. Reports
+ * "expected ..., found ..." and returns NULL if it is a list, a mapping or null, or contains a NUL. Every
+ * function that reads a single value begins with it. */
 const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node,
                                           const char *expected)
 {
@@ -88,8 +88,8 @@ const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node
     return NULL;
 }
 
-/* Replaces the text at *destination, such as a default, by a copy of a text from the configuration file.
- * Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: replaces the text at *destination, such as a default, by a copy of a
+ * text from the configuration file. */
 static void replace_by_copy(struct reader *reader, char **destination, const char *text)
 {
     char *copy = strdup(text);
@@ -101,8 +101,8 @@ static void replace_by_copy(struct reader *reader, char **destination, const cha
     *destination = copy;
 }
 
-/* Reads a key of the configuration file whose value must be a text that is not empty, such as a name, a
- * URL or a filter. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value must be a text that is
+ * not empty, such as a name, a URL or a filter. */
 void config_yaml_value_read_text(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -113,8 +113,8 @@ void config_yaml_value_read_text(struct reader *reader, const struct schema_key 
         replace_by_copy(reader, DESTINATION(base, key, char *), text);
 }
 
-/* Reads a key of the configuration file whose value is a text that may be empty: a JSON pointer, or the
- * `cursor.initial` of an http source. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a text that may be
+ * empty: a JSON pointer, or the `cursor.initial` of an http source. */
 void config_yaml_value_read_pointer(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -126,9 +126,9 @@ void config_yaml_value_read_pointer(struct reader *reader, const struct schema_k
         replace_by_copy(reader, DESTINATION(base, key, char *), text);
 }
 
-/* Returns a path of the configuration file as an absolute path, which the caller frees; NULL when memory
- * is short. A relative path begins at the directory of the file, so that the daemon may run in any
- * directory. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns a path of the configuration file as an absolute path, which the
+ * caller frees; NULL when memory is short. A relative path begins at the directory of the file, so that the
+ * daemon may run in any directory. */
 static char *make_path_absolute(struct reader *reader, const char *path)
 {
     char *absolute_path = NULL;
@@ -142,8 +142,8 @@ static char *make_path_absolute(struct reader *reader, const char *path)
     return absolute_path;
 }
 
-/* Reads a path in the configuration file and returns it as an absolute path, which the caller frees; NULL
- * after a problem. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a path in the configuration file and returns it as an absolute
+ * path, which the caller frees; NULL after a problem. */
 char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_node_t *node)
 {
     const char *path = config_yaml_value_read_scalar(reader, node, "a path");
@@ -155,8 +155,8 @@ char *config_yaml_value_read_absolute_path(struct reader *reader, const yaml_nod
     return NULL;
 }
 
-/* Reads a key of the configuration file whose value is a path, such as a file, a directory or the control
- * socket, and keeps it as an absolute path. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a path, such as a
+ * file, a directory or the control socket, and keeps it as an absolute path. */
 void config_yaml_value_read_path(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -167,9 +167,9 @@ void config_yaml_value_read_path(struct reader *reader, const struct schema_key 
     *DESTINATION(base, key, char *) = path;
 }
 
-/* Reads the `storage` of the configuration file, which names the store: "memory:", or "sqlite:" with a
- * path that becomes absolute. Any other text is kept as it is, and config_validate refuses it. Runs in the
- * supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `storage` of the configuration file, which names the store:
+ * "memory:", or "sqlite:" with a path that becomes absolute. Any other text is kept as it is, and
+ * config_validate refuses it. */
 void config_yaml_value_read_storage(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -193,9 +193,8 @@ void config_yaml_value_read_storage(struct reader *reader, const struct schema_k
     }
 }
 
-/* Reads the `since` of a source in the configuration file, a time or a duration back from now. A duration
- * becomes a time here, so that it does not move while the daemon runs. Runs in the supervisor before it
- * forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `since` of a source in the configuration file, a time or a
+ * duration back from now. A duration becomes a time here, so that it does not move while the daemon runs. */
 void config_yaml_value_read_since(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
@@ -217,9 +216,8 @@ void config_yaml_value_read_since(struct reader *reader, const struct schema_key
 
 /* ---- numbers ---- */
 
-/* Reads a whole number of the configuration file, between key->min and key->max of the schema, into
- * *value. Reports a problem and returns false otherwise. Runs in the supervisor before it forks, and in
- * `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a whole number of the configuration file, between key->min and
+ * key->max of the schema, into *value. Reports a problem and returns false otherwise. */
 static bool read_bounded_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                uint64_t *value)
 {
@@ -242,8 +240,8 @@ static bool read_bounded_count(struct reader *reader, const struct schema_key *k
     return true;
 }
 
-/* Reads a key of the configuration file whose value is a whole number of at most 32 bits, such as
- * `concurrency`. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number of
+ * at most 32 bits, such as `concurrency`. */
 void config_yaml_value_read_count(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
@@ -252,8 +250,8 @@ void config_yaml_value_read_count(struct reader *reader, const struct schema_key
         *DESTINATION(base, key, uint32_t) = (uint32_t)number;
 }
 
-/* Reads a key of the configuration file whose value is a whole number of at most 64 bits, such as
- * `backlog.max_events`. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number of
+ * at most 64 bits, such as `backlog.max_events`. */
 void config_yaml_value_read_count64(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -262,8 +260,8 @@ void config_yaml_value_read_count64(struct reader *reader, const struct schema_k
         *DESTINATION(base, key, uint64_t) = number;
 }
 
-/* Reads a key of the configuration file whose value is a whole number that may be negative: the
- * `cursor.increment` of an http source. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number that
+ * may be negative: the `cursor.increment` of an http source. */
 void config_yaml_value_read_integer(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -282,9 +280,9 @@ void config_yaml_value_read_integer(struct reader *reader, const struct schema_k
                                    config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* Reads the `rate` of a generate source (one that makes up events) in the configuration file: digits with
- * an optional decimal point. It does not use strtod, whose decimal point depends on the locale. Runs in
- * the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `rate` of a generate source (one that makes up events) in the
+ * configuration file: digits with an optional decimal point. It does not use strtod, whose decimal point
+ * depends on the locale. */
 void config_yaml_value_read_rate(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -309,9 +307,8 @@ void config_yaml_value_read_rate(struct reader *reader, const struct schema_key 
         *DESTINATION(base, key, double) = number;
 }
 
-/* Reads a key of the configuration file whose value is a duration such as 30s, and keeps it in
- * milliseconds. A number without a unit is refused, since it would be ambiguous. Runs in the supervisor
- * before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a duration such as
+ * 30s, and keeps it in milliseconds. A number without a unit is refused, since it would be ambiguous. */
 void config_yaml_value_read_duration(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
@@ -336,9 +333,8 @@ void config_yaml_value_read_duration(struct reader *reader, const struct schema_
     }
 }
 
-/* Reads the `limits.cpu` of a stage in the configuration file, a duration that must be whole seconds,
- * since the kernel counts this limit in seconds. Runs in the supervisor before it forks, and in
- * `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `limits.cpu` of a stage in the configuration file, a duration
+ * that must be whole seconds, since the kernel counts this limit in seconds. */
 void config_yaml_value_read_seconds(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
@@ -352,8 +348,8 @@ void config_yaml_value_read_seconds(struct reader *reader, const struct schema_k
                                config_yaml_value_describe(node, found, sizeof found));
 }
 
-/* Reads a key of the configuration file whose value is a size such as 64MiB, between key->min and key->max
- * of the schema, and keeps it in bytes. Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a size such as
+ * 64MiB, between key->min and key->max of the schema, and keeps it in bytes. */
 void config_yaml_value_read_size(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -375,8 +371,8 @@ void config_yaml_value_read_size(struct reader *reader, const struct schema_key 
         *DESTINATION(base, key, uint64_t) = bytes;
 }
 
-/* Reads the `control_mode` of the configuration file: the permission bits of the control socket in octal.
- * Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `control_mode` of the configuration file: the permission bits
+ * of the control socket in octal. */
 void config_yaml_value_read_mode(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -396,9 +392,8 @@ void config_yaml_value_read_mode(struct reader *reader, const struct schema_key 
 
 /* ---- choices ---- */
 
-/* Returns the index of a value of the configuration file among `choices` (ended by NULL), or -1 after a
- * problem that lists them and suggests the most similar one. Runs in the supervisor before it forks, and
- * in `eventpipe`. */
+/* In the supervisor or `eventpipe`: returns the index of a value of the configuration file among `choices`
+ * (ended by NULL), or -1 after a problem that lists them and suggests the most similar one. */
 static int read_choice(struct reader *reader, const yaml_node_t *node, const char *const *choices)
 {
     char allowed_names[160] = "", found[120];
@@ -422,9 +417,8 @@ static int read_choice(struct reader *reader, const yaml_node_t *node, const cha
     return -1;
 }
 
-/* Reads a key of the configuration file that allows a few names, such as a source's `type`, into an enum
- * with its values in the order of key->choices. Runs in the supervisor before it forks, and in
- * `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file that allows a few names, such as a
+ * source's `type`, into an enum with its values in the order of key->choices. */
 void config_yaml_value_read_choice(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {
@@ -436,8 +430,8 @@ void config_yaml_value_read_choice(struct reader *reader, const struct schema_ke
     memcpy(DESTINATION(base, key, char), &value, sizeof value);
 }
 
-/* Reads the `log_level` of the configuration file: the least severe kind of message that the daemon logs.
- * Runs in the supervisor before it forks, and in `eventpipe`. */
+/* In the supervisor or `eventpipe`: reads the `log_level` of the configuration file: the least severe kind
+ * of message that the daemon logs. */
 void config_yaml_value_read_severity(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {

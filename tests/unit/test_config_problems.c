@@ -192,7 +192,7 @@ static const struct {
     {IN_IDEFIX("  encoding: mz"), 8, "sources[0].encoding", "found \"mz\""},
     {IN_IDEFIX("  encoding: g"), 8, "sources[0].encoding", "found \"g\""},
     {IN_IDEFIX("  session: a/b"), 8, "sources[0].session", "found \"a/b\""},
-    {IN_IDEFIX("  meta: [a]"), 8, "sources[0].meta", "names and values"},
+    {IN_IDEFIX("  meta: [a]"), 8, "sources[0].meta", "a mapping of names to values"},
     {IN_IDEFIX("  groups: a"), 8, "sources[0].groups", "such as [one, two], found \"a\""},
     {IN_IDEFIX("  password: [a]"), 8, "sources[0].password", "expected a text"},
     {IN_IDEFIX("  response_timeout: 0s"), 8, "sources[0].response_timeout", "at least 1ms"},

@@ -364,7 +364,7 @@ static void refuses_bombs(void)
     expect_malformed("mg", (struct json_span){many, 3 * part.bytes}, 2 * FRAME_LIMIT,
                      "it is larger than max_bytes (2097152) when inflated");
     expect_malformed("mg", (struct json_span){many, 3 * part.bytes}, 3 * FRAME_LIMIT,
-                     "3145727 bytes after the envelope"); /* a zero, and many more */
+                     "3145727 bytes follow the envelope"); /* a zero, and many more */
     free(zeros), free(many), free((char *)bomb.at), free((char *)part.at);
 }
 

@@ -208,7 +208,7 @@ static void handles_of_an_older_start_cannot_write(void)
     struct store_answer finish = {.lock = held.at[0], .change = STORE_COMPLETE};
     CU_ASSERT_EQUAL(store_commit(old, fixture.source, 0, &finish, 1), EP_ESTORE);
     CU_ASSERT_FALSE(finish.applied);
-    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(old), "another instance"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(store_errmsg(old), "belongs to an older one"));
     CU_ASSERT_EQUAL(totals().live, 3);
     store_close(&old);
     fixture.store = fixture_open(false);

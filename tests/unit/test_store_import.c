@@ -348,12 +348,12 @@ static void version_1_is_migrated(void)
     struct store_options reading = fixture.options;
     reading.readonly = true;
     CU_ASSERT_EQUAL(store_open(&reading, &store, &error), EP_ESTORE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "store version 1, this one reads "));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "store version 1, this one needs "));
     struct store_import_row rows[] = {row_of("old3", "", ""), row_of("new", "", "")};
     rows[0].source = rows[1].source = 1;
     struct feed feed = {rows, 2, 0, 0, 0, 0};
     CU_ASSERT_EQUAL(store_open(&fixture.options, &store, &error), EP_ESTORE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "store version 1, this one reads "));
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "store version 1, this one needs "));
     CU_ASSERT_EQUAL_FATAL(fixture_prepare(), 0);
     CU_ASSERT_EQUAL(fixture.start, 4);
     CU_ASSERT_EQUAL(fixture.source, 1);
