@@ -182,28 +182,6 @@ void base_log_pass(enum ep_severity severity, const char *line)
     errno = saved_errno;
 }
 
-/* Limits repeated log lines about one cause to `burst` in each interval: returns whether one more may
- * be written now. If so, *suppressed says how many were not since the last. Callers keep one struct
- * log_limit for each cause. */
-bool base_log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, uint32_t *suppressed)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    if (limit->window_ns == 0 || now_ns - limit->window_ns >= interval_ms * 1000000u) {
-        limit->window_ns = now_ns;
-        limit->in_window = 0;
-    }
-    if (limit->in_window >= burst) {
-        limit->suppressed++;
-        return false;
-    }
-    limit->in_window++;
-    *suppressed = limit->suppressed;
-    limit->suppressed = 0;
-    return true;
-}
-
 /* Copies a text and replaces control characters and invalid UTF-8 by '?', so that it is safe in a log
  * line, a terminal or JSON. The log calls it, and whoever shows text from a backend, a program or a
  * configuration file, which could otherwise forge log lines or control a terminal. */

@@ -30,15 +30,6 @@ void base_log_relay_mode(bool on);
 /* Writes a line that already begins with a process's name ("quakes/locate[3]: text"). */
 void base_log_pass(enum ep_severity severity, const char *line);
 
-/* Limits repeated lines about one cause, with one such struct for each cause. base_log_allowed returns
- * true if a line may be written now, and sets *suppressed to the number of lines suppressed since the
- * last one. At most `burst` lines are allowed per interval_ms. */
-struct log_limit {
-    uint64_t window_ns;
-    uint32_t in_window, suppressed;
-};
-bool base_log_allowed(struct log_limit *limit, uint32_t burst, uint64_t interval_ms, uint32_t *suppressed);
-
 /* Copies text and makes it safe for a log line, a terminal or JSON: control characters and bytes that
  * are not UTF-8 become '?'. Text that does not fit is cut between two characters. Quotes are kept. */
 void base_log_clean(const char *message, char *buffer, unsigned long size);

@@ -17,6 +17,7 @@
 	%D%/yaml_json.c \
 	%D%/yaml_list.c \
 	%D%/yaml_mapping.c \
+	%D%/yaml_reader.c \
 	%D%/yaml_schema.c \
 	%D%/yaml_syntax.c \
 	%D%/yaml_value.c

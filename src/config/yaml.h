@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Inside the configuration's reader. Only the files of the reader include this:
- *   yaml.c            the file, the document, the problems
+ *   yaml.c            the file, the document, the rules
+ *   yaml_reader.c     the problems found, the key being read, the budget
  *   yaml_syntax.c     explains what is not YAML
  *   yaml_schema.c     the table of keys
  *   yaml_mapping.c    looks up a mapping's keys
@@ -83,6 +84,12 @@ extern const struct schema_key config_yaml_schema_top[];
 extern const char *const config_yaml_schema_types[];
 
 /* yaml.c */
+/* Loads reader->file as YAML without interpreting its keys, and returns the root; NULL after a problem.
+ * config_yaml_unload_file takes that root and frees everything that the reader has. */
+const yaml_node_t *config_yaml_load_file(struct reader *reader);
+void config_yaml_unload_file(struct reader *reader, const yaml_node_t *root);
+
+/* yaml_reader.c */
 __attribute__((format(printf, 2, 3))) void config_yaml_report_problem(struct reader *reader,
                                                                       const char *format, ...);
 void config_yaml_report_problem_at(struct reader *reader, unsigned line, const char *key,
@@ -94,11 +101,9 @@ size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, uns
 void config_yaml_leave_key(struct reader *reader, size_t outer);
 /* Notes that an unknown key probably meant this one, so that the rules do not report it as missing. */
 void config_yaml_note_meant_key(struct reader *reader, const char *key);
+/* Whether a key, such as sources[0].retry.min, is outer_key or lies within it. */
+bool config_yaml_is_key_within(const char *key, const char *outer_key);
 bool config_yaml_is_meant_key(const struct reader *reader, const char *key);
-/* Loads reader->file as YAML without interpreting its keys, and returns the root; NULL after a problem.
- * config_yaml_unload_file takes that root and frees everything that the reader has. */
-const yaml_node_t *config_yaml_load_file(struct reader *reader);
-void config_yaml_unload_file(struct reader *reader, const yaml_node_t *root);
 /* Charges a visit of the node to the budget; false if it is used up, which only aliases can cause. */
 bool config_yaml_charge_visit(struct reader *reader, const yaml_node_t *node);
 const yaml_node_t *config_yaml_get_node(struct reader *reader, int number);

@@ -10,6 +10,7 @@
 	%D%/sqlite/import.c \
 	%D%/sqlite/ingest.c \
 	%D%/sqlite/lock.c \
+	%D%/sqlite/low_water_mark.c \
 	%D%/sqlite/memory.c \
 	%D%/sqlite/open.c \
 	%D%/sqlite/schema.c \

@@ -157,7 +157,7 @@ static void test_stuck(void)
     CU_ASSERT_FALSE(rig.page.more);
     CU_ASSERT_EQUAL(fetch("start", 5, 60000), EP_EPROTO);
     CU_ASSERT_EQUAL(rig.page.count, 0);
-    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "still \"start\""));
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig.failure.error.message, "with the cid \"start\""));
     rig_close();
 }
 

@@ -187,23 +187,6 @@ static void a_function_takes_the_place_of_stderr(void)
     capture_end(capture);
 }
 
-static void repeats_are_limited_and_counted(void)
-{
-    struct log_limit limit = {0};
-    uint32_t suppressed = 99;
-    CU_ASSERT_TRUE(base_log_allowed(&limit, 2, 3600000, &suppressed));
-    CU_ASSERT_EQUAL(suppressed, 0);
-    CU_ASSERT_TRUE(base_log_allowed(&limit, 2, 3600000, &suppressed));
-    for (int i = 0; i < 5; i++)
-        CU_ASSERT_FALSE(base_log_allowed(&limit, 2, 3600000, &suppressed));
-    limit.window_ns = 1; /* the window began long ago */
-    CU_ASSERT_TRUE(base_log_allowed(&limit, 2, 1, &suppressed));
-    CU_ASSERT_EQUAL(suppressed, 5);
-    limit.window_ns = 1;
-    CU_ASSERT_TRUE(base_log_allowed(&limit, 2, 1, &suppressed));
-    CU_ASSERT_EQUAL(suppressed, 0);
-}
-
 static void cleaning_cuts_between_characters(void)
 {
     char buffer[6];
@@ -246,6 +229,5 @@ UNIT_MAIN("log", {"lines have time and name", lines_have_time_and_name},
           {"a full pipe loses lines and says so", a_full_pipe_loses_lines_and_says_so},
           {"relayed lines are marked", relayed_lines_are_marked},
           {"a function takes the place of stderr", a_function_takes_the_place_of_stderr},
-          {"repeats are limited and counted", repeats_are_limited_and_counted},
           {"cleaning cuts between characters", cleaning_cuts_between_characters},
           {"a prefixed message is cut between characters", a_prefixed_message_is_cut_between_characters})

@@ -1,38 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: the sizes of its files and the full check of the store. Runs in the keeper, and in the
- * command line for a store that no daemon holds. The check reads everything in one read transaction and is
- * slow.
+ * The SQLite engine: the full check of the store. Runs in the keeper, and in the command line for a store that
+ * no daemon holds. The check reads everything in one read transaction and is slow.
  *
  * Survived: damage of any kind is reported as a fault.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "src/store/sqlite/sqlite.h"
-
-/* Sets *bytes and *wal_bytes to the sizes of the store's file and of its WAL (0 if there is none). The
- * keeper calls it for status, and so does `eventpipe status` while the daemon is down. A writer that did
- * not get the write lock calls it to see whether the WAL is too long. */
-int store_sqlite_read_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
-{
-    struct store_sqlite *store = store_sqlite_of(base);
-    char wal_path[PATH_MAX + 8];
-    struct stat file_status;
-    snprintf(wal_path, sizeof wal_path, "%s-wal", store->path);
-    *bytes = *wal_bytes = 0;
-    if (stat(store->path, &file_status) != 0)
-        return base_error_set(&base->error, EP_ESTOREBUSY, "%s: cannot read the size of the store's file: %m",
-                              store->path);
-    *bytes = (uint64_t)file_status.st_size;
-    if (stat(wal_path, &file_status) == 0)
-        *wal_bytes = (uint64_t)file_status.st_size;
-    return 0;
-}
-
-/* ---- the full check ---- */
 
 /* What a fault says of an event, for the table with this alias: its number of arrival, and its source. */
 #define EVENT(alias)                                                                                    \

@@ -2,11 +2,6 @@
 /*
  * The SQLite engine: claims of ready events, by the producer of their source (see also ingest.c).
  *
- * Each handle remembers a low-water mark per source: no event below it can be claimed, so a claim does not
- * search the running events again. The mark may be too low, never too high. It moves up after the commit of
- * a transaction that saw everything below it, and down when this handle makes an older event ready or the
- * caller asks for a rescan.
- *
  * Invariants
  *  1. Claims go in order of arrival.
  *  2. The transaction stays open from begin to end. The caller records its events in between, so no lock is
@@ -20,56 +15,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-/* Returns the low-water mark that this handle remembers for a source (no event below it can be claimed), or
- * NULL if it remembers none. set_low_water_mark calls it. */
-static struct store_sqlite_low_water_mark *find_low_water_mark(struct store_sqlite *store, int64_t source)
-{
-    for (size_t i = 0; i < store->low_water_mark_count; i++)
-        if (store->low_water_marks[i].source == source)
-            return &store->low_water_marks[i];
-    return NULL;
-}
-
-/* Returns the id of the event at which the next claim of a source must start its search: no earlier event
- * can be claimed. It is the source's first event if this store handle remembers none. The producer calls it
- * for each page and claim, the keeper for `eventpipe inject` and for operators' changes. */
-int64_t store_sqlite_get_low_water_mark(const struct store_sqlite *store, int64_t source)
-{
-    for (size_t i = 0; i < store->low_water_mark_count; i++)
-        if (store->low_water_marks[i].source == source)
-            return store->low_water_marks[i].event;
-    return EVENT_FIRST(source);
-}
-
-/* Remembers in the handle at which event the next claim of a source starts its search. If memory runs out
- * for a new source, claims search from its first event: slower, but correct. The producer runs it after
- * each claim; the keeper when its change makes an older event ready. */
-static void set_low_water_mark(struct store_sqlite *store, int64_t source, int64_t event)
-{
-    struct store_sqlite_low_water_mark *low_water_mark = find_low_water_mark(store, source);
-    if (low_water_mark == NULL) {
-        low_water_mark =
-            realloc(store->low_water_marks, (store->low_water_mark_count + 1) * sizeof *low_water_mark);
-        if (low_water_mark == NULL)
-            return;
-        store->low_water_marks = low_water_mark;
-        low_water_mark += store->low_water_mark_count++;
-        low_water_mark->source = source;
-    }
-    low_water_mark->event = event;
-}
-
-void store_sqlite_rescan_from(struct store_sqlite *store, int64_t source, int64_t event)
-{
-    if (event < store_sqlite_get_low_water_mark(store, source))
-        set_low_water_mark(store, source, event);
-}
-
-void store_sqlite_rescan(struct store *store, int64_t source)
-{
-    set_low_water_mark(store_sqlite_of(store), source, EVENT_FIRST(source));
-}
 
 /* Returns EP_EINVAL for a claim whose token is not of this start of the daemon, else 0. Such a lock would
  * not count as one, and two workers could get the same event. Each claim of a producer starts with it. */
@@ -226,7 +171,7 @@ static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t n
     bool has_scanned = code == 0 && *due_ms > now_ms;
     code = store_sqlite_end_transaction(store, code);
     if (code == 0 && has_scanned)
-        set_low_water_mark(store, source, next);
+        store_sqlite_set_low_water_mark(store, source, next);
     return code;
 }
 
@@ -309,7 +254,7 @@ int store_sqlite_claim_end(struct store *base)
     int code = claiming->durable ? store_sqlite_end_transaction(store, 0)
                                  : store_sqlite_end_transaction_unsynced(store, 0);
     if (code == 0)
-        set_low_water_mark(store, claiming->source, claiming->low_water_mark);
+        store_sqlite_set_low_water_mark(store, claiming->source, claiming->low_water_mark);
     return code;
 }
 

@@ -275,11 +275,18 @@ int store_sqlite_hold_paths(const struct store_options *options, const struct st
 bool store_sqlite_may_remove_files(const struct store_sqlite_paths *paths);
 
 /* ---- the functions of struct store_ops, each in the file of its subject ---- */
+/* low_water_mark.c */
+void store_sqlite_rescan(struct store *store, int64_t source);
+/* No event of the source below it can be claimed. */
+int64_t store_sqlite_get_low_water_mark(const struct store_sqlite *store, int64_t source);
+void store_sqlite_set_low_water_mark(struct store_sqlite *store, int64_t source, int64_t event);
+/* An event below the low-water mark can be claimed again. */
+void store_sqlite_rescan_from(struct store_sqlite *store, int64_t source, int64_t event);
+
 /* claim.c */
 int store_sqlite_claim_begin(struct store *store, int64_t source, uint64_t now_ms,
                              const struct store_claim *claim, struct store_claimed *out);
 int store_sqlite_claim_end(struct store *store);
-void store_sqlite_rescan(struct store *store, int64_t source);
 /* Refuses a token that is not of this start. */
 int store_sqlite_claim_check_token(struct store_sqlite *store, const struct store_claim *claim);
 /* Adds an event to the claim under way. */
@@ -296,12 +303,8 @@ int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct sto
  * */
 int store_sqlite_claim_leave_open(struct store_sqlite *store, int code, int64_t source,
                                   int64_t low_water_mark, bool durable);
-/* The source's low-water mark in this handle. */
-int64_t store_sqlite_get_low_water_mark(const struct store_sqlite *store, int64_t source);
 /* *next: the id that the next event to arrive will have. */
 int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, int64_t *next);
-/* An event below the low-water mark can be claimed again. */
-void store_sqlite_rescan_from(struct store_sqlite *store, int64_t source, int64_t event);
 
 /* ingest.c */
 int store_sqlite_ingest_begin(struct store *store, int64_t source, const struct store_page *page,

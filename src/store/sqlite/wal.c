@@ -190,6 +190,25 @@ void store_sqlite_wal_checkpoint_if_needed(struct store_sqlite *store)
     store->store.error = commit_error;
 }
 
+/* Sets *bytes and *wal_bytes to the sizes of the store's file and of its WAL (0 if there is none). The
+ * keeper calls it for status, and so does `eventpipe status` while the daemon is down. A writer that did
+ * not get the write lock calls it to see whether the WAL is too long. */
+int store_sqlite_read_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_bytes)
+{
+    struct store_sqlite *store = store_sqlite_of(base);
+    char wal_path[PATH_MAX + 8];
+    struct stat file_status;
+    snprintf(wal_path, sizeof wal_path, "%s-wal", store->path);
+    *bytes = *wal_bytes = 0;
+    if (stat(store->path, &file_status) != 0)
+        return base_error_set(&base->error, EP_ESTOREBUSY, "%s: cannot read the size of the store's file: %m",
+                              store->path);
+    *bytes = (uint64_t)file_status.st_size;
+    if (stat(wal_path, &file_status) == 0)
+        *wal_bytes = (uint64_t)file_status.st_size;
+    return 0;
+}
+
 /* Returns EP_ESTOREBUSY while the WAL is so long that writers pause, else 0. A writer that did not get the
  * write lock in time calls it before it writes: the lock's holder is probably pausing, and to write past it
  * would let the WAL grow without a limit. */
