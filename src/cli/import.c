@@ -32,13 +32,13 @@ struct import_job {
 
 /* Fills the set of signals that end `eventpipe import`. They stay blocked while files of the private copy
  * of the database exist, so that an interrupted import leaves none behind. */
-static void fill_termination_signals(sigset_t *set)
+static void fill_termination_signals(sigset_t *signal_set)
 {
-    sigemptyset(set);
-    sigaddset(set, SIGINT);
-    sigaddset(set, SIGTERM);
-    sigaddset(set, SIGHUP);
-    sigaddset(set, SIGPIPE);
+    sigemptyset(signal_set);
+    sigaddset(signal_set, SIGINT);
+    sigaddset(signal_set, SIGTERM);
+    sigaddset(signal_set, SIGHUP);
+    sigaddset(signal_set, SIGPIPE);
 }
 
 /* Called repeatedly while the Go database is copied. Returns true once the user or the system has sent a
@@ -152,12 +152,12 @@ static int prepare_and_open_store(struct import_job *job)
 
 /* Called for each source in the store during `eventpipe import --dry-run`: puts its id into the plan. A
  * planned source that gets no id is new, so that all its events count as new. */
-static int on_stored_source(int64_t id, const char *name, void *user)
+static int on_stored_source(int64_t source_id, const char *source_name, void *user)
 {
     struct import_plan *plan = user;
     for (size_t i = 0; i < plan->mapping_count; i++)
-        if (strcmp(plan->mappings[i].source->id, name) == 0)
-            plan->mappings[i].store_id = id;
+        if (strcmp(plan->mappings[i].source->id, source_name) == 0)
+            plan->mappings[i].store_id = source_id;
     return EP_OK;
 }
 
@@ -214,16 +214,18 @@ static const char *event_or_events(uint64_t count)
 }
 
 /* Prints, for one source of `eventpipe import`, how many imported events wait for each stage, and how many
- * have passed all stages. `would` is "would " for --dry-run, else "". */
-static void print_stage_counts(struct text *out, const struct import_mapping *mapping, const char *would)
+ * have passed all stages. `would_prefix` is "would " for --dry-run, else "". */
+static void print_stage_counts(struct text *out, const struct import_mapping *mapping,
+                               const char *would_prefix)
 {
     for (size_t i = 0; i < mapping->source->stage_count; i++)
-        if (mapping->events_at_stage[i] > 0)
+        if (mapping->stage_event_counts[i] > 0)
             print_line(out, "  %s: %" PRIu64 " %s %sgo on here", mapping->source->stages[i].name,
-                       mapping->events_at_stage[i], event_or_events(mapping->events_at_stage[i]), would);
+                       mapping->stage_event_counts[i], event_or_events(mapping->stage_event_counts[i]),
+                       would_prefix);
     if (mapping->complete_count > 0)
         print_line(out, "  all stages done: %" PRIu64 " %s %sbe completed at once", mapping->complete_count,
-                   event_or_events(mapping->complete_count), *would != '\0' ? would : "will ");
+                   event_or_events(mapping->complete_count), *would_prefix != '\0' ? would_prefix : "will ");
 }
 
 /* Prints, for one source of `eventpipe import`, what the user should check: stages that the Go database
@@ -262,7 +264,7 @@ static void print_source_report(struct text *out, const struct import_mapping *m
                mapping->corrupt_count, mapping->locked_count, mapping->locked_count == 1 ? "was" : "were");
     if (mapping->cursor == NULL || mapping->cursor[0] == '\0')
         print_line(out, "  cursor: the file has none");
-    else if (mapping->cursor_set)
+    else if (mapping->is_cursor_set)
         print_line(out, "  cursor: %sset to %s", would_be, mapping->cursor);
     else
         print_line(out, "  cursor: %skept, the store has one; in the file it is %s", would_be,
@@ -287,7 +289,7 @@ static void write_stage_members(struct text *out, const struct import_mapping *m
     for (size_t i = 0; i < mapping->source->stage_count; i++) {
         base_text_append(out, i > 0 ? ",{\"name\":" : "{\"name\":");
         json_write_string(out, mapping->source->stages[i].name, strlen(mapping->source->stages[i].name));
-        json_write_member_uint(out, "events", mapping->events_at_stage[i]);
+        json_write_member_uint(out, "events", mapping->stage_event_counts[i]);
         base_text_append(out, "}");
     }
     base_text_append(out, "],\"unknown_stages\":[");
@@ -314,7 +316,7 @@ static void write_source_report_json(struct text *out, const struct import_mappi
     json_write_member_uint(out, "corrupt", mapping->corrupt_count);
     json_write_member_uint(out, "locked", mapping->locked_count);
     json_write_member_text(out, "cursor", mapping->cursor);
-    write_bool_member(out, "cursor_set", mapping->cursor_set);
+    write_bool_member(out, "cursor_set", mapping->is_cursor_set);
     write_stage_members(out, mapping);
     json_write_member_uint(out, "complete", mapping->complete_count);
     json_write_member_uint(out, "other_uids", mapping->other_uid_count);

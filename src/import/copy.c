@@ -30,14 +30,14 @@
 static const char *const file_suffixes[] = {"", "-wal", "-journal"};
 #define FILE_COUNT (sizeof file_suffixes / sizeof file_suffixes[0])
 
-struct original {
-    char path[PATH_MAX];                 /* resolved: the WAL is beside the file, not beside a link to it */
-    struct stat file_status[FILE_COUNT]; /* before the copy; st_mode 0 = the file does not exist */
+struct go_files {
+    char path[PATH_MAX];                   /* resolved: the WAL is beside the file, not beside a link to it */
+    struct stat file_statuses[FILE_COUNT]; /* before the copy; st_mode 0 = the file does not exist */
 };
 
 /* One call of import_copy_make. */
 struct copy_job {
-    struct original original;
+    struct go_files go_files;
     const struct import_copy *copy;
     import_stop *should_stop;
     void *user;
@@ -46,19 +46,21 @@ struct copy_job {
 };
 
 /* Reads type, size and time of the Go eventpipe's database, its WAL and its journal into
- * file_status[FILE_COUNT]; st_mode 0 means that a file does not exist. `eventpipe import` calls it before and
- * after it copies the files, to detect a change meanwhile. Returns 0 or a negative code with a message. */
-static int read_file_statuses(const struct original *original, struct stat *file_status, struct error *error)
+ * file_statuses[FILE_COUNT]; st_mode 0 means that a file does not exist. `eventpipe import` calls it before
+ * and after it copies the files, to detect a change meanwhile. Returns 0 or a negative code with a
+ * message. */
+static int read_file_statuses(const struct go_files *go_files, struct stat *file_statuses,
+                              struct error *error)
 {
     for (size_t i = 0; i < FILE_COUNT; i++) {
         char path[PATH_MAX + 16];
-        snprintf(path, sizeof path, "%s%s", original->path, file_suffixes[i]);
-        if (stat(path, &file_status[i]) == 0)
+        snprintf(path, sizeof path, "%s%s", go_files->path, file_suffixes[i]);
+        if (stat(path, &file_statuses[i]) == 0)
             continue;
         if (errno != ENOENT || i == 0)
             return base_error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "cannot examine %s: %s",
                                   path, strerror(errno));
-        file_status[i] = (struct stat){0};
+        file_statuses[i] = (struct stat){0};
     }
     return 0;
 }
@@ -68,16 +70,16 @@ static int read_file_statuses(const struct original *original, struct stat *file
  * a negative code with a message. */
 static int check_file_types_and_free_space(const struct copy_job *job)
 {
-    const struct stat *file_status = job->original.file_status;
+    const struct stat *file_statuses = job->go_files.file_statuses;
     struct statvfs file_system;
     uint64_t needed_bytes = 0;
     for (size_t i = 0; i < FILE_COUNT; i++) {
-        if (i == 0 ? !S_ISREG(file_status[i].st_mode)
-                   : file_status[i].st_mode != 0 && !S_ISREG(file_status[i].st_mode))
+        if (i == 0 ? !S_ISREG(file_statuses[i].st_mode)
+                   : file_statuses[i].st_mode != 0 && !S_ISREG(file_statuses[i].st_mode))
             return base_error_set(job->error, EP_EINVAL,
-                                  "%s%s: expected a regular file that holds a database", job->original.path,
+                                  "%s%s: expected a regular file that holds a database", job->go_files.path,
                                   file_suffixes[i]);
-        needed_bytes += (uint64_t)file_status[i].st_size;
+        needed_bytes += (uint64_t)file_statuses[i].st_size;
     }
     if (statvfs(job->copy->directory, &file_system) == 0 &&
         needed_bytes / file_system.f_frsize >= file_system.f_bavail)
@@ -92,12 +94,14 @@ static int check_file_types_and_free_space(const struct copy_job *job)
 /* Returns whether the database to import, its WAL and its journal are the same files, with the same sizes
  * and times, as before the copy. `eventpipe import` copies again if not: files of different moments would
  * make a damaged database. */
-static bool are_files_unchanged(const struct stat *before, const struct stat *after)
+static bool are_files_unchanged(const struct stat *statuses_before, const struct stat *statuses_after)
 {
     for (size_t i = 0; i < FILE_COUNT; i++)
-        if (before[i].st_mode != after[i].st_mode || before[i].st_ino != after[i].st_ino ||
-            before[i].st_size != after[i].st_size || before[i].st_mtim.tv_sec != after[i].st_mtim.tv_sec ||
-            before[i].st_mtim.tv_nsec != after[i].st_mtim.tv_nsec)
+        if (statuses_before[i].st_mode != statuses_after[i].st_mode ||
+            statuses_before[i].st_ino != statuses_after[i].st_ino ||
+            statuses_before[i].st_size != statuses_after[i].st_size ||
+            statuses_before[i].st_mtim.tv_sec != statuses_after[i].st_mtim.tv_sec ||
+            statuses_before[i].st_mtim.tv_nsec != statuses_after[i].st_mtim.tv_nsec)
             return false;
     return true;
 }
@@ -108,46 +112,47 @@ static bool are_files_unchanged(const struct stat *before, const struct stat *af
  * process events that are being imported. `eventpipe import` calls it before and after the copy, because
  * that process may start meanwhile. It only asks the kernel for locks and takes none itself, so it never
  * disturbs the other program. */
-static int check_not_open_elsewhere(const struct original *original, struct error *error)
+static int check_not_open_elsewhere(const struct go_files *go_files, struct error *error)
 {
-    int fd = open(original->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
+    int database_fd = open(go_files->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (database_fd < 0)
         return base_error_set(error, errno == ENOENT ? EP_ENOENT : EP_EACCESS, "cannot open %s: %s",
-                              original->path, strerror(errno));
+                              go_files->path, strerror(errno));
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_FIRST, .l_len = LOCK_BYTES};
-    int result = fcntl(fd, F_GETLK, &lock);
-    close(fd);
+    int result = fcntl(database_fd, F_GETLK, &lock);
+    close(database_fd);
     if (result != 0 || lock.l_type == F_UNLCK)
         return 0;
     char comm_path[40], process_name[32] = "?";
     snprintf(comm_path, sizeof comm_path, "/proc/%ld/comm", (long)lock.l_pid);
-    FILE *file = fopen(comm_path, "re");
-    if (file != NULL && fgets(process_name, sizeof process_name, file) != NULL)
+    FILE *comm_file = fopen(comm_path, "re");
+    if (comm_file != NULL && fgets(process_name, sizeof process_name, comm_file) != NULL)
         process_name[strcspn(process_name, "\n")] = '\0';
-    if (file != NULL)
-        fclose(file);
+    if (comm_file != NULL)
+        fclose(comm_file);
     return base_error_set(
         error, EP_EBUSY,
         "%s is open in process %ld (%s): if that is the Go eventpipe, stop it first, then import again",
-        original->path, (long)lock.l_pid, process_name);
+        go_files->path, (long)lock.l_pid, process_name);
 }
 
 /* ---- copying ---- */
 
-/* Writes `bytes` bytes of the copy buffer to the file `fd`; a short or interrupted write(2) is continued.
- * `eventpipe import` calls it for each buffer that it has read. Returns 0 or EP_ESYSTEM with a message. */
-static int write_buffer(struct copy_job *job, int fd, const char *path, size_t bytes)
+/* Writes `buffer_bytes` bytes of the copy buffer to the file `copy_fd`; a short or interrupted write(2) is
+ * continued. `eventpipe import` calls it for each buffer that it has read. Returns 0 or EP_ESYSTEM with a
+ * message. */
+static int write_buffer(struct copy_job *job, int copy_fd, const char *copy_path, size_t buffer_bytes)
 {
-    for (size_t written_bytes = 0; written_bytes < bytes;) {
-        ssize_t written = write(fd, job->buffer + written_bytes, bytes - written_bytes);
-        if (written < 0 && errno == EINTR)
+    for (size_t written_bytes = 0; written_bytes < buffer_bytes;) {
+        ssize_t just_written = write(copy_fd, job->buffer + written_bytes, buffer_bytes - written_bytes);
+        if (just_written < 0 && errno == EINTR)
             continue;
-        if (written < 0)
+        if (just_written < 0)
             return base_error_set(job->error, EP_ESYSTEM,
                                   "cannot write the copy %s: %s (it needs as much space as the database; set "
                                   "TMPDIR to a directory with more space)",
-                                  path, strerror(errno));
-        written_bytes += (size_t)written;
+                                  copy_path, strerror(errno));
+        written_bytes += (size_t)just_written;
     }
     return 0;
 }
@@ -181,12 +186,12 @@ static int copy_file_content(struct copy_job *job, int from_fd, const char *from
 static int copy_file(struct copy_job *job, size_t file_index)
 {
     char from_path[PATH_MAX + 16], to_path[PATH_MAX + 16];
-    snprintf(from_path, sizeof from_path, "%s%s", job->original.path, file_suffixes[file_index]);
+    snprintf(from_path, sizeof from_path, "%s%s", job->go_files.path, file_suffixes[file_index]);
     snprintf(to_path, sizeof to_path, "%s%s", job->copy->path, file_suffixes[file_index]);
     if (unlink(to_path) != 0 && errno != ENOENT) /* left by the first round */
         return base_error_set(job->error, EP_ESYSTEM, "cannot write the copy %s: %s", to_path,
                               strerror(errno));
-    if (job->original.file_status[file_index].st_mode == 0)
+    if (job->go_files.file_statuses[file_index].st_mode == 0)
         return 0;
     int from_fd = open(from_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (from_fd < 0 && errno == ENOENT && file_index > 0)
@@ -203,40 +208,40 @@ static int copy_file(struct copy_job *job, size_t file_index)
     return code;
 }
 
-/* Copies the database to import with its WAL and journal once, for `eventpipe import`. Sets *changed to
+/* Copies the database to import with its WAL and journal once, for `eventpipe import`. Sets *has_changed to
  * true if one of the originals changed meanwhile: the copied files then do not belong together, and the
  * caller must copy again. Returns 0 or a negative code with a message. */
-static int copy_all_files(struct copy_job *job, bool *changed)
+static int copy_all_files(struct copy_job *job, bool *has_changed)
 {
-    struct stat after[FILE_COUNT];
-    int code = read_file_statuses(&job->original, job->original.file_status, job->error);
+    struct stat statuses_after[FILE_COUNT];
+    int code = read_file_statuses(&job->go_files, job->go_files.file_statuses, job->error);
     if (code == 0)
         code = check_file_types_and_free_space(job);
     for (size_t i = 0; code == 0 && i < FILE_COUNT; i++)
         code = copy_file(job, i);
     if (code == 0)
-        code = read_file_statuses(&job->original, after, job->error);
-    *changed = code == 0 && !are_files_unchanged(job->original.file_status, after);
+        code = read_file_statuses(&job->go_files, statuses_after, job->error);
+    *has_changed = code == 0 && !are_files_unchanged(job->go_files.file_statuses, statuses_after);
     return code;
 }
 
 /* Copies the database to import, for `eventpipe import`, and copies it a second time if it changed during
- * the first. Returns 0, or EP_EBUSY if it changed again or another process has it open: that process must
- * be stopped first. */
+ * the first copy. Returns 0, or EP_EBUSY if it changed again or another process has it open: that process
+ * must be stopped first. */
 static int copy_until_unchanged(struct copy_job *job)
 {
-    bool changed = true;
-    int code = check_not_open_elsewhere(&job->original, job->error);
-    for (int attempt = 0; code == 0 && changed && attempt < 2; attempt++)
-        code = copy_all_files(job, &changed);
+    bool has_changed = true;
+    int code = check_not_open_elsewhere(&job->go_files, job->error);
+    for (int attempt = 0; code == 0 && has_changed && attempt < 2; attempt++)
+        code = copy_all_files(job, &has_changed);
     if (code == 0) /* it may have been started meanwhile */
-        code = check_not_open_elsewhere(&job->original, job->error);
-    if (code == 0 && changed)
+        code = check_not_open_elsewhere(&job->go_files, job->error);
+    if (code == 0 && has_changed)
         code = base_error_set(
             job->error, EP_EBUSY,
             "%s: it changed while it was copied, twice, so a program still writes to it; if that is the Go "
             "eventpipe, stop it first, then import again",
-            job->original.path);
+            job->go_files.path);
     return code;
 }
 
@@ -273,7 +278,7 @@ int import_copy_make(const char *path, import_stop *should_stop, void *user, str
 {
     struct import_copy copy = {0};
     struct copy_job job = {.copy = &copy, .should_stop = should_stop, .user = user, .error = error};
-    if (realpath(path, job.original.path) == NULL)
+    if (realpath(path, job.go_files.path) == NULL)
         return base_error_set(error, errno == ENOENT || errno == ENOTDIR ? EP_ENOENT : EP_EACCESS, "%s: %s",
                               path, strerror(errno));
     job.buffer = malloc(BUFFER_BYTES);

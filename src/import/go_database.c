@@ -51,21 +51,21 @@ static int run_sql(const struct import_go *database, const char *sql, struct err
 
 /* ---- checks ---- */
 
-/* Sets *out to the number that an SQL query returns from the database to import, or to 0 if it returns no
- * row. `parameter` is bound to ?1 unless it is NULL. `eventpipe import` checks the file with such queries.
- * Returns 0 or a negative code with a message. */
+/* Sets *number to the number that an SQL query returns from the database to import, or to 0 if it returns
+ * no row. `parameter` is bound to ?1 unless it is NULL. `eventpipe import` checks the file with such
+ * queries. Returns 0 or a negative code with a message. */
 static int query_number(const struct import_go *database, const char *sql, const char *parameter,
-                        int64_t *out, struct error *error)
+                        int64_t *number, struct error *error)
 {
     sqlite3_stmt *statement = NULL;
-    *out = 0;
+    *number = 0;
     int result = sqlite3_prepare_v2(database->db, sql, -1, &statement, NULL);
     if (result == SQLITE_OK && parameter != NULL)
         result = sqlite3_bind_text(statement, 1, parameter, -1, SQLITE_STATIC);
     if (result == SQLITE_OK)
         result = sqlite3_step(statement);
     if (result == SQLITE_ROW)
-        *out = sqlite3_column_int64(statement, 0);
+        *number = sqlite3_column_int64(statement, 0);
     int code = result == SQLITE_ROW || result == SQLITE_DONE ? 0 : set_sqlite_error(database, error);
     sqlite3_finalize(statement);
     return code;
@@ -85,19 +85,19 @@ static int check_columns(const struct import_go *database, struct error *error)
          {"source_id", "id", "data", "context", "locked", "order_index"}},
     };
     for (size_t i = 0; i < sizeof expected_tables / sizeof expected_tables[0]; i++) {
-        int64_t exists;
+        int64_t is_present;
         int code = query_number(database, "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1",
-                                expected_tables[i].table, &exists, error);
-        if (code == 0 && exists == 0)
+                                expected_tables[i].table, &is_present, error);
+        if (code == 0 && is_present == 0)
             code = base_error_set(
                 error, EP_EINVAL,
                 "%s: there is no table \"%s\"; expected a database of the Go eventpipe, with the "
                 "tables \"sources\" and \"items\"",
                 database->path, expected_tables[i].table);
         for (size_t j = 0; code == 0 && expected_tables[i].columns[j] != NULL; j++) {
-            code =
-                query_number(database, expected_tables[i].sql, expected_tables[i].columns[j], &exists, error);
-            if (code == 0 && exists == 0)
+            code = query_number(database, expected_tables[i].sql, expected_tables[i].columns[j], &is_present,
+                                error);
+            if (code == 0 && is_present == 0)
                 code = base_error_set(
                     error, EP_EINVAL,
                     "%s: table \"%s\" has no column \"%s\"; expected a database of the Go eventpipe",
@@ -245,9 +245,10 @@ int import_go_select_source(struct import_go *database, const char *source, stru
 }
 
 /* Reads the next event of the selected source from the database to import. `eventpipe import` calls it each
- * time the store asks for a row. Returns 1 with *row and *locked set, 0 when there are no more rows, or a
- * negative code with a message. */
-int import_go_read_row(struct import_go *database, struct import_row *row, bool *locked, struct error *error)
+ * time the store asks for a row. Returns 1 with *row and *is_locked set, 0 when there are no more rows, or
+ * a negative code with a message. */
+int import_go_read_row(struct import_go *database, struct import_row *row, bool *is_locked,
+                       struct error *error)
 {
     int result = sqlite3_step(database->row_statement);
     if (result == SQLITE_DONE)
@@ -266,7 +267,7 @@ int import_go_read_row(struct import_go *database, struct import_row *row, bool 
             return set_sqlite_error(database, error);
         data = (struct msgpack){"", 0};
     }
-    *locked = sqlite3_column_int(database->row_statement, 3) != 0;
+    *is_locked = sqlite3_column_int(database->row_statement, 3) != 0;
     int code = import_row_read(row, uid, data, context);
     return code == 0 ? 1 : base_error_set(error, code, "out of memory");
 }

@@ -40,6 +40,7 @@ int import_go_select_source(struct import_go *database, const char *source, stru
  * Reads the next row. Returns 1 and *row (begin with zeros; it stands until the next call), 0 when there
  * are no more, or a negative code. *locked: the original was processing it.
  */
-int import_go_read_row(struct import_go *database, struct import_row *row, bool *locked, struct error *error);
+int import_go_read_row(struct import_go *database, struct import_row *row, bool *is_locked,
+                       struct error *error);
 
 #endif

@@ -25,17 +25,17 @@ static int add_source_mapping(struct import_plan *plan, const struct import_go_s
                               const struct source_config *source, struct error *error)
 {
     struct import_mapping *mappings = reallocarray(plan->mappings, plan->mapping_count + 1, sizeof *mappings);
-    uint64_t *events_at_stage = calloc(source->stage_count + 1, sizeof *events_at_stage);
+    uint64_t *stage_event_counts = calloc(source->stage_count + 1, sizeof *stage_event_counts);
     if (mappings != NULL)
         plan->mappings = mappings;
-    if (mappings == NULL || events_at_stage == NULL) {
-        free(events_at_stage);
+    if (mappings == NULL || stage_event_counts == NULL) {
+        free(stage_event_counts);
         return base_error_set(error, EP_ENOMEM, "out of memory");
     }
     mappings[plan->mapping_count++] = (struct import_mapping){.from_id = file_source->id,
                                                               .cursor = file_source->cursor,
                                                               .source = source,
-                                                              .events_at_stage = events_at_stage};
+                                                              .stage_event_counts = stage_event_counts};
     return 0;
 }
 
@@ -56,33 +56,34 @@ static void append_name_to_list(struct text *names, const char *name)
 }
 
 /* Sets and returns the error of an import into a source that the configuration lacks; the message lists the
- * sources that it has. `renamed` says that the user gave --as, so the message need not suggest it.
+ * sources that it has. `is_renamed` says that the user gave --as, so the message need not suggest it.
  * `eventpipe import` calls it while it makes its plan. */
-static int set_source_not_configured_error(const struct config *config, const char *id, bool renamed,
+static int set_source_not_configured_error(const struct config *config, const char *id, bool is_renamed,
                                            struct error *error)
 {
-    struct text names = {0};
+    struct text source_names = {0};
     for (size_t i = 0; i < config->source_count; i++)
-        append_name_to_list(&names, config->sources[i].id);
+        append_name_to_list(&source_names, config->sources[i].id);
     base_error_set(error, EP_ECONFIG,
                    "the configuration has no source \"%s\"; it has %s%s. Nothing was imported", id,
-                   names.text != NULL ? names.text : "none",
-                   renamed ? "" : " (--source ID imports one source of the file, --as ID under another id)");
-    base_text_free(&names);
+                   source_names.text != NULL ? source_names.text : "none",
+                   is_renamed ? ""
+                              : " (--source ID imports one source of the file, --as ID under another id)");
+    base_text_free(&source_names);
     return error->code;
 }
 
 /* Sets and returns the error (EP_ENOENT) of `eventpipe import --source ID` if the imported file has no such
  * source; the message lists the sources that it has. */
-static int set_source_not_in_file_error(const struct import_go_source *sources, size_t count,
+static int set_source_not_in_file_error(const struct import_go_source *sources, size_t source_count,
                                         const char *only_source, struct error *error)
 {
-    struct text names = {0};
-    for (size_t i = 0; i < count; i++)
-        append_name_to_list(&names, sources[i].id);
+    struct text source_names = {0};
+    for (size_t i = 0; i < source_count; i++)
+        append_name_to_list(&source_names, sources[i].id);
     base_error_set(error, EP_ENOENT, "the imported file has no source \"%s\"; it has %s (see --source)",
-                   only_source, names.text != NULL ? names.text : "none");
-    base_text_free(&names);
+                   only_source, source_names.text != NULL ? source_names.text : "none");
+    base_text_free(&source_names);
     return error->code;
 }
 
@@ -93,13 +94,13 @@ int import_make_plan(struct import_go *file, const struct config *config, const 
                      const char *new_id, struct import_plan *out, struct error *error)
 {
     const struct import_go_source *sources;
-    size_t count = import_go_list_sources(file, &sources);
+    size_t source_count = import_go_list_sources(file, &sources);
     struct import_plan plan = {.file = file};
     int code = 0;
-    if (new_id != NULL && only_source == NULL && count > 1)
+    if (new_id != NULL && only_source == NULL && source_count > 1)
         return base_error_set(error, EP_EINVAL, "--as: the file has %zu sources; choose one with --source",
-                              count);
-    for (size_t i = 0; code == 0 && i < count; i++) {
+                              source_count);
+    for (size_t i = 0; code == 0 && i < source_count; i++) {
         if (only_source != NULL && strcmp(only_source, sources[i].id) != 0)
             continue;
         const char *id = new_id != NULL ? new_id : sources[i].id;
@@ -108,7 +109,7 @@ int import_make_plan(struct import_go *file, const struct config *config, const 
                               : set_source_not_configured_error(config, id, new_id != NULL, error);
     }
     if (code == 0 && only_source != NULL && plan.mapping_count == 0)
-        code = set_source_not_in_file_error(sources, count, only_source, error);
+        code = set_source_not_in_file_error(sources, source_count, only_source, error);
     if (code == 0)
         *out = plan;
     else
@@ -159,17 +160,17 @@ static int write_done_list(const struct source_config *source, struct import_row
     return done_list->failed ? EP_ENOMEM : 0;
 }
 
-/* Counts, for the report of `eventpipe import`, an event that has done or not done a stage which the
- * configuration lacks. Called for each such mark of an imported event; the list stays sorted by name.
- * Returns 0 or EP_ENOMEM. */
+/* Counts, for the report of `eventpipe import`, an event that has passed, or not passed, a stage which the
+ * configuration lacks. Called for each mark of an imported event that names such a stage; the list stays
+ * sorted by name. Returns 0 or EP_ENOMEM. */
 static int count_unknown_stage(struct import_mapping *mapping, const struct import_mark *mark)
 {
-    size_t index = 0;
-    while (index < mapping->unknown_stage_count &&
-           strcmp(mapping->unknown_stages[index].name, mark->stage) < 0)
-        index++;
-    if (index == mapping->unknown_stage_count ||
-        strcmp(mapping->unknown_stages[index].name, mark->stage) != 0) {
+    size_t stage_index = 0;
+    while (stage_index < mapping->unknown_stage_count &&
+           strcmp(mapping->unknown_stages[stage_index].name, mark->stage) < 0)
+        stage_index++;
+    if (stage_index == mapping->unknown_stage_count ||
+        strcmp(mapping->unknown_stages[stage_index].name, mark->stage) != 0) {
         struct import_unknown_stage *larger_list =
             reallocarray(mapping->unknown_stages, mapping->unknown_stage_count + 1, sizeof *larger_list);
         if (larger_list != NULL)
@@ -179,15 +180,15 @@ static int count_unknown_stage(struct import_mapping *mapping, const struct impo
             free(name);
             return EP_ENOMEM;
         }
-        memmove(&larger_list[index + 1], &larger_list[index],
-                (mapping->unknown_stage_count - index) * sizeof *larger_list);
-        larger_list[index] = (struct import_unknown_stage){.name = name};
+        memmove(&larger_list[stage_index + 1], &larger_list[stage_index],
+                (mapping->unknown_stage_count - stage_index) * sizeof *larger_list);
+        larger_list[stage_index] = (struct import_unknown_stage){.name = name};
         mapping->unknown_stage_count++;
     }
     if (mark->done)
-        mapping->unknown_stages[index].done_count++;
+        mapping->unknown_stages[stage_index].done_count++;
     else
-        mapping->unknown_stages[index].waiting_count++;
+        mapping->unknown_stages[stage_index].waiting_count++;
     return 0;
 }
 
@@ -200,21 +201,21 @@ static int on_next_row(struct store_import_row *out, void *user)
 {
     struct import_plan *plan = user;
     int code = 0;
-    if (plan->out_of_memory) {
+    if (plan->is_out_of_memory) {
         base_error_set(plan->error, EP_ENOMEM, "out of memory");
         return EP_ENOMEM;
     }
     while (code == 0 && plan->mapping_index < plan->mapping_count) {
         struct import_mapping *mapping = &plan->mappings[plan->mapping_index];
-        if (!plan->source_selected) {
+        if (!plan->is_source_selected) {
             code = import_go_select_source(plan->file, mapping->from_id, plan->error);
-            plan->source_selected = true;
+            plan->is_source_selected = true;
         }
         if (code == 0)
-            code = import_go_read_row(plan->file, &plan->row, &plan->row_locked, plan->error);
+            code = import_go_read_row(plan->file, &plan->row, &plan->is_row_locked, plan->error);
         if (code == 0) {
             plan->mapping_index++;
-            plan->source_selected = false;
+            plan->is_source_selected = false;
         }
     }
     if (code != 1)
@@ -248,22 +249,22 @@ static void on_row_taken(const struct store_import_row *stored, bool is_new, voi
     }
     size_t stage_position = process_chain_next(mapping->source, stored->done);
     mapping->imported_count++;
-    mapping->locked_count += plan->row_locked;
+    mapping->locked_count += plan->is_row_locked;
     if (stored->event.dead != STORE_REASON_NONE)
         mapping->corrupt_count++;
     else if (stage_position == mapping->source->stage_count)
         mapping->complete_count++;
     else
-        mapping->events_at_stage[stage_position]++;
+        mapping->stage_event_counts[stage_position]++;
     for (size_t i = 0; i < row->mark_count; i++)
         if (!is_stage_configured(mapping->source, row->marks[i].stage) &&
             count_unknown_stage(mapping, &row->marks[i]) != 0)
-            plan->out_of_memory = true;
+            plan->is_out_of_memory = true;
     if (row->other_uid != NULL && mapping->other_uid_count++ == 0) {
         mapping->first_row_uid = strdup(row->uid);
         mapping->first_event_uid = strdup(row->other_uid);
-        plan->out_of_memory =
-            plan->out_of_memory || mapping->first_row_uid == NULL || mapping->first_event_uid == NULL;
+        plan->is_out_of_memory =
+            plan->is_out_of_memory || mapping->first_row_uid == NULL || mapping->first_event_uid == NULL;
     }
 }
 
@@ -277,15 +278,15 @@ static int run_trial_without_store(struct import_plan *plan)
         on_row_taken(&row, true, plan);
     for (size_t i = 0; i < plan->mapping_count; i++) {
         struct import_mapping *mapping = &plan->mappings[i];
-        mapping->cursor_set = mapping->cursor != NULL && mapping->cursor[0] != '\0';
+        mapping->is_cursor_set = mapping->cursor != NULL && mapping->cursor[0] != '\0';
     }
     return code;
 }
 
-/* Imports all planned sources in one transaction of the store, or with `trial` only counts what it would
+/* Imports all planned sources in one transaction of the store, or with `is_trial` only counts what it would
  * import. `eventpipe import` holds the lock of the store meanwhile, if there is a store, so that no daemon
  * can start. Returns 0, or a negative code with a message; then nothing was stored. */
-int import_run(struct import_plan *plan, struct store *store, bool trial, uint64_t now_ms,
+int import_run(struct import_plan *plan, struct store *store, bool is_trial, uint64_t now_ms,
                struct error *error)
 {
     *error = (struct error){0};
@@ -305,13 +306,13 @@ int import_run(struct import_plan *plan, struct store *store, bool trial, uint64
         .cursors = cursors,
         .cursor_count = plan->mapping_count,
         .now_ms = now_ms,
-        .trial = trial,
+        .trial = is_trial,
     };
     int code = store_import(store, &request);
     if (code != 0 && error->code == 0) /* otherwise the error is of the file */
         base_error_set(error, code, "%s", store_errmsg(store));
     for (size_t i = 0; i < plan->mapping_count; i++)
-        plan->mappings[i].cursor_set = code == 0 && cursors[i].set;
+        plan->mappings[i].is_cursor_set = code == 0 && cursors[i].set;
     free(cursors);
     return code;
 }
@@ -324,7 +325,7 @@ void import_close(struct import_plan *plan)
         for (size_t j = 0; j < mapping->unknown_stage_count; j++)
             free(mapping->unknown_stages[j].name);
         free(mapping->unknown_stages);
-        free(mapping->events_at_stage);
+        free(mapping->stage_event_counts);
         free(mapping->first_row_uid);
         free(mapping->first_event_uid);
     }

@@ -26,12 +26,12 @@ struct import_mapping {
     uint64_t known_count;                 /* events that were in the store, or imported, before: left alone */
     uint64_t corrupt_count, locked_count; /* of the imported */
     uint64_t complete_count;              /* of the imported: all stages of the configuration are done */
-    uint64_t *events_at_stage;            /* of the imported: how many wait for each of source->stages */
+    uint64_t *stage_event_counts;         /* of the imported: how many wait for each of source->stages */
     uint64_t other_uid_count;             /* events whose data has another uid than their row */
     char *first_row_uid, *first_event_uid;       /* the first of them */
     struct import_unknown_stage *unknown_stages; /* by name */
     size_t unknown_stage_count;
-    bool cursor_set;
+    bool is_cursor_set;
 };
 
 struct import_plan {
@@ -40,8 +40,8 @@ struct import_plan {
 
     /* while it runs */
     struct import_go *file;
-    size_t mapping_index;                            /* of the source that is being read */
-    bool source_selected, row_locked, out_of_memory; /* out of memory: the report would be wrong */
+    size_t mapping_index;                                     /* of the source that is being read */
+    bool is_source_selected, is_row_locked, is_out_of_memory; /* out of memory: the report would be wrong */
     struct import_row row;
     struct text done_list;
     struct error *error;
@@ -57,11 +57,11 @@ int import_make_plan(struct import_go *file, const struct config *config, const 
                      const char *new_id, struct import_plan *out, struct error *error);
 /*
  * Imports all planned sources in one transaction of the store; now_ms (wall clock) is the time of
- * arrival. The caller has set their store_id. trial: changes nothing; then the store may be NULL (it does
+ * arrival. The caller has set their store_id. is_trial: changes nothing; then the store may be NULL (it does
  * not exist yet) or a reader's handle. Returns 0 or a code of the store or of the file; then nothing is
  * stored.
  */
-int import_run(struct import_plan *plan, struct store *store, bool trial, uint64_t now_ms,
+int import_run(struct import_plan *plan, struct store *store, bool is_trial, uint64_t now_ms,
                struct error *error);
 /* Frees the plan and its report. */
 void import_close(struct import_plan *plan);

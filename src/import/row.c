@@ -46,12 +46,12 @@ static char *make_uid(struct json_span id)
 /* Finds the one MessagePack value that an imported column must hold; more bytes after it are an error
  * (EP_EPROTO), as they would be lost. `eventpipe import` calls it for each row's data and context. Returns
  * 0 or a negative code with a message. */
-static int read_single_value(struct msgpack bytes, struct msgpack *value, struct error *error)
+static int read_single_value(struct msgpack column_value, struct msgpack *value, struct error *error)
 {
-    int code = json_msgpack_first(bytes, value, error);
-    if (code == 0 && value->bytes != bytes.bytes)
+    int code = json_msgpack_first(column_value, value, error);
+    if (code == 0 && value->bytes != column_value.bytes)
         code = base_error_set(error, EP_EPROTO, "unexpected bytes after the value: %zu",
-                              bytes.bytes - value->bytes);
+                              column_value.bytes - value->bytes);
     return code;
 }
 
@@ -164,7 +164,8 @@ static int on_stage_mark(struct msgpack key, struct msgpack value, void *user)
     return row->mark_names.failed ? EP_ENOMEM : 0;
 }
 
-/* Sets the stage name of each mark of an imported event, once all names have been read. If a name occurs
+/* Sets the stage name of each mark of an imported event (a mark says that a stage has done the event, or
+ * has not), once all names have been read. If a name occurs
  * twice, the last mark counts, as in the Go eventpipe. `eventpipe import` calls it for each row that has
  * marks. */
 static void set_mark_stage_names(struct import_row *row)
@@ -172,11 +173,11 @@ static void set_mark_stage_names(struct import_row *row)
     const char *name = row->mark_names.text;
     size_t kept_count = 0;
     for (size_t i = 0; i < row->mark_count; i++, name += strlen(name) + 1) {
-        size_t index = 0;
-        while (index < kept_count && strcmp(row->marks[index].stage, name) != 0)
-            index++;
-        row->marks[index] = (struct import_mark){name, row->marks[i].done};
-        kept_count += index == kept_count;
+        size_t kept_index = 0;
+        while (kept_index < kept_count && strcmp(row->marks[kept_index].stage, name) != 0)
+            kept_index++;
+        row->marks[kept_index] = (struct import_mark){name, row->marks[i].done};
+        kept_count += kept_index == kept_count;
     }
     row->mark_count = kept_count;
 }
@@ -186,12 +187,13 @@ static void set_mark_stage_names(struct import_row *row)
  * they cannot be read. */
 static int read_stage_marks(struct import_row *row, struct msgpack context)
 {
-    struct msgpack stages;
-    if (!json_msgpack_find(context, "processedStages", &stages) || json_msgpack_kind(stages) == MSGPACK_NIL)
+    struct msgpack marks_map;
+    if (!json_msgpack_find(context, "processedStages", &marks_map) ||
+        json_msgpack_kind(marks_map) == MSGPACK_NIL)
         return 0;
-    int code = check_is_map("processedStages: ", stages, &row->error);
+    int code = check_is_map("processedStages: ", marks_map, &row->error);
     if (code == 0)
-        code = json_msgpack_each_member(stages, on_stage_mark, row);
+        code = json_msgpack_each_member(marks_map, on_stage_mark, row);
     if (code == 0)
         set_mark_stage_names(row);
     else
@@ -202,24 +204,24 @@ static int read_stage_marks(struct import_row *row, struct msgpack context)
 /* Reads the context of an imported row: the marks of the stages that are done, and pipelineContext, which
  * becomes JSON. `eventpipe import` calls it for each row. Returns 0, EP_ENOMEM, or EP_EPROTO if it cannot
  * be read; the event is then stored as dead. */
-static int read_context(struct import_row *row, struct msgpack bytes)
+static int read_context(struct import_row *row, struct msgpack column_value)
 {
-    struct msgpack context, map;
-    if (bytes.at == NULL || bytes.bytes == 0)
+    struct msgpack context, pipeline_context;
+    if (column_value.at == NULL || column_value.bytes == 0)
         return 0;
-    int code = read_single_value(bytes, &context, &row->error);
+    int code = read_single_value(column_value, &context, &row->error);
     if (code == 0 && json_msgpack_kind(context) == MSGPACK_NIL)
         return 0;
     if (code == 0)
         code = check_is_map("", context, &row->error);
     if (code == 0)
         code = read_stage_marks(row, context);
-    if (code != 0 || !json_msgpack_find(context, "pipelineContext", &map) ||
-        json_msgpack_kind(map) == MSGPACK_NIL)
+    if (code != 0 || !json_msgpack_find(context, "pipelineContext", &pipeline_context) ||
+        json_msgpack_kind(pipeline_context) == MSGPACK_NIL)
         return code;
-    code = check_is_map("pipelineContext: ", map, &row->error);
+    code = check_is_map("pipelineContext: ", pipeline_context, &row->error);
     if (code == 0)
-        code = json_msgpack_json(map, &row->context, &row->error);
+        code = json_msgpack_json(pipeline_context, &row->context, &row->error);
     if (code == EP_EPROTO)
         base_text_reset(&row->context);
     return code;

@@ -121,10 +121,10 @@ static void expect_account(void)
     CU_ASSERT_EQUAL(mapping->known_count, 0);
     CU_ASSERT_EQUAL(mapping->corrupt_count, 2);
     CU_ASSERT_EQUAL(mapping->locked_count, 4);
-    CU_ASSERT_EQUAL(mapping->events_at_stage[0], 3); /* c, d, g */
-    CU_ASSERT_EQUAL(mapping->events_at_stage[1], 1); /* a */
-    CU_ASSERT_EQUAL(mapping->events_at_stage[2], 1); /* e */
-    CU_ASSERT_EQUAL(mapping->complete_count, 1);     /* b */
+    CU_ASSERT_EQUAL(mapping->stage_event_counts[0], 3); /* c, d, g */
+    CU_ASSERT_EQUAL(mapping->stage_event_counts[1], 1); /* a */
+    CU_ASSERT_EQUAL(mapping->stage_event_counts[2], 1); /* e */
+    CU_ASSERT_EQUAL(mapping->complete_count, 1);        /* b */
     CU_ASSERT_EQUAL_FATAL(mapping->unknown_stage_count, 2);
     CU_ASSERT_STRING_EQUAL(mapping->unknown_stages[0].name, "attic");
     CU_ASSERT(mapping->unknown_stages[0].done_count == 1 && mapping->unknown_stages[0].waiting_count == 0);
@@ -133,7 +133,7 @@ static void expect_account(void)
     CU_ASSERT_EQUAL(mapping->other_uid_count, 2);
     CU_ASSERT_STRING_EQUAL(mapping->first_row_uid, "g");
     CU_ASSERT_STRING_EQUAL(mapping->first_event_uid, "f");
-    CU_ASSERT_TRUE(mapping->cursor_set);
+    CU_ASSERT_TRUE(mapping->is_cursor_set);
 }
 
 static int on_item(const struct store_item *item, void *user)
@@ -186,9 +186,9 @@ static void again_there_is_nothing_new(void)
         CU_ASSERT_EQUAL(plan.mappings[0].imported_count, round == 0 ? 8 : 0);
         CU_ASSERT_EQUAL(plan.mappings[0].known_count, round == 0 ? 0 : 8);
         CU_ASSERT_EQUAL(plan.mappings[0].locked_count, round == 0 ? 4 : 0);
-        CU_ASSERT_EQUAL(plan.mappings[0].events_at_stage[0], round == 0 ? 3 : 0);
+        CU_ASSERT_EQUAL(plan.mappings[0].stage_event_counts[0], round == 0 ? 3 : 0);
         CU_ASSERT_EQUAL(plan.mappings[0].unknown_stage_count, round == 0 ? 2 : 0);
-        CU_ASSERT_EQUAL(plan.mappings[0].cursor_set, round == 0);
+        CU_ASSERT_EQUAL(plan.mappings[0].is_cursor_set, round == 0);
         close_plan();
         struct held held;
         claim(&held, 10, 8000);
@@ -211,9 +211,9 @@ static void a_source_the_store_has_not_yet(void)
     CU_ASSERT_EQUAL_FATAL(make_plan(NULL, NULL), 0);
     CU_ASSERT_EQUAL(run(true, false), 0);
     CU_ASSERT(plan.mappings[0].imported_count == 1 && plan.mappings[0].complete_count == 1 &&
-              plan.mappings[0].cursor_set);
+              plan.mappings[0].is_cursor_set);
     CU_ASSERT(plan.mappings[1].known_count == 1 && plan.mappings[1].locked_count == 0 &&
-              !plan.mappings[1].cursor_set);
+              !plan.mappings[1].is_cursor_set);
     close_plan();
     end();
 }
