@@ -76,16 +76,16 @@ static cJSON *build_parsed_config_values(const struct config *config)
 {
     cJSON *parsed_values = cJSON_CreateObject(),
           *payload_sizes = cJSON_AddObjectToObject(parsed_values, "payload_bytes");
-    uint64_t timeout_ms = 0;
+    uint64_t longest_timeout_ms = 0;
     for (size_t i = 0; i < config->source_count; i++) {
         const struct source_config *source = &config->sources[i];
         if (source->type == SOURCE_GENERATE)
             cJSON_AddNumberToObject(payload_sizes, source->id, (double)source->generate.size_bytes);
         for (size_t j = 0; j < source->stage_count; j++)
-            if (source->stages[j].timeout_ms > timeout_ms)
-                timeout_ms = source->stages[j].timeout_ms;
+            if (source->stages[j].timeout_ms > longest_timeout_ms)
+                longest_timeout_ms = source->stages[j].timeout_ms;
     }
-    cJSON_AddNumberToObject(parsed_values, "longest_timeout_ms", (double)timeout_ms);
+    cJSON_AddNumberToObject(parsed_values, "longest_timeout_ms", (double)longest_timeout_ms);
     cJSON_AddNumberToObject(parsed_values, "drain_timeout_ms", (double)config->drain_timeout_ms);
     return parsed_values;
 }
@@ -95,21 +95,21 @@ static cJSON *build_parsed_config_values(const struct config *config)
  * frees, or NULL with a message in `error`. */
 static char *build_helper_input(const struct cli *cli, struct error *error)
 {
-    char program[4096], *config_text = NULL, *text;
-    ssize_t path_bytes = readlink("/proc/self/exe", program, sizeof program - 1);
+    char program_path[4096], *config_text = NULL, *input_text;
+    ssize_t path_bytes = readlink("/proc/self/exe", program_path, sizeof program_path - 1);
     if (config_json(cli->config_path, &config_text, error) != EP_OK)
         return NULL;
-    program[path_bytes > 0 ? path_bytes : 0] = '\0';
+    program_path[path_bytes > 0 ? path_bytes : 0] = '\0';
     cJSON *helper_input = build_parsed_config_values(cli->config);
-    cJSON_AddStringToObject(helper_input, "eventpipe", program);
+    cJSON_AddStringToObject(helper_input, "eventpipe", program_path);
     cJSON_AddStringToObject(helper_input, "config_path", cli->config_path);
     cJSON_AddRawToObject(helper_input, "config", config_text);
-    text = cJSON_PrintUnformatted(helper_input);
+    input_text = cJSON_PrintUnformatted(helper_input);
     cJSON_Delete(helper_input);
     free(config_text);
-    if (text == NULL)
+    if (input_text == NULL)
         base_error_set(error, EP_ENOMEM, "out of memory");
-    return text;
+    return input_text;
 }
 
 /* Puts the text into a memory file that replaces stdin of this process; the Python helper that `eventpipe
@@ -117,13 +117,13 @@ static char *build_helper_input(const struct cli *cli, struct error *error)
  * Returns 0 or EP_ESYSTEM with a message. */
 static int pass_text_on_stdin(const char *text, struct error *error)
 {
-    size_t bytes = strlen(text);
-    int fd = memfd_create("chaos", MFD_CLOEXEC);
-    if (fd < 0 || write(fd, text, bytes) != (ssize_t)bytes || lseek(fd, 0, SEEK_SET) != 0 ||
-        dup2(fd, STDIN_FILENO) < 0)
+    size_t text_bytes = strlen(text);
+    int memory_fd = memfd_create("chaos", MFD_CLOEXEC);
+    if (memory_fd < 0 || write(memory_fd, text, text_bytes) != (ssize_t)text_bytes ||
+        lseek(memory_fd, 0, SEEK_SET) != 0 || dup2(memory_fd, STDIN_FILENO) < 0)
         base_error_set(error, EP_ESYSTEM, "cannot pass the configuration to the helper: %s", strerror(errno));
-    if (fd > STDERR_FILENO)
-        close(fd);
+    if (memory_fd > STDERR_FILENO)
+        close(memory_fd);
     return error->code;
 }
 

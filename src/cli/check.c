@@ -15,16 +15,6 @@
 #include "src/source/source.h"
 #include "src/stage/stage.h"
 
-/* Appends ,"name":"text" to a JSON object that already has a member. `eventpipe check --json` writes each
- * problem with it. */
-static void write_text_member(struct text *out, const char *name, const char *text)
-{
-    base_text_append(out, ",\"");
-    base_text_append(out, name);
-    base_text_append(out, "\":");
-    json_write_string(out, text, strlen(text));
-}
-
 /* Prints a problem of the configuration for `eventpipe check`: as FILE:LINE: KEY: MESSAGE, or as a JSON
  * object with --json. `line` is 0 if the line is not known, and then left out. */
 static void report_config_problem(struct cli *cli, unsigned line, const char *key, const char *message)
@@ -34,11 +24,11 @@ static void report_config_problem(struct cli *cli, unsigned line, const char *ke
     snprintf(line_number, sizeof line_number, "%u", line);
     if (cli_has_option(cli, CLI_OPTION_JSON)) {
         base_text_append(out, "{\"where\":\"config\"");
-        write_text_member(out, "file", cli->config_path);
+        json_write_member_text(out, "file", cli->config_path);
         base_text_append(out, ",\"line\":");
         base_text_append(out, line > 0 ? line_number : "null");
-        write_text_member(out, "key", key);
-        write_text_member(out, "problem", message);
+        json_write_member_text(out, "key", key);
+        json_write_member_text(out, "problem", message);
         base_text_append(out, "}\n");
         return;
     }
@@ -59,19 +49,19 @@ static size_t check_config_on_machine(struct cli *cli)
     size_t problem_count = 0;
     for (size_t i = 0; cli->config != NULL && i < cli->config->source_count; i++) {
         struct error source_error = {0};
-        char source[32];
-        snprintf(source, sizeof source, "sources[%zu]", i);
+        char source_key[32];
+        snprintf(source_key, sizeof source_key, "sources[%zu]", i);
         if (source_check(&cli->config->sources[i], &source_error) != EP_OK) {
-            report_config_problem(cli, 0, source, source_error.message);
+            report_config_problem(cli, 0, source_key, source_error.message);
             problem_count++;
         }
         for (size_t j = 0; j < cli->config->sources[i].stage_count; j++) {
             struct error stage_error = {0};
-            char key[64];
+            char stage_key[64];
             if (stage_check(&cli->config->sources[i].stages[j], &stage_error) == EP_OK)
                 continue;
-            snprintf(key, sizeof key, "sources[%zu].stages[%zu]", i, j);
-            report_config_problem(cli, 0, key, stage_error.message);
+            snprintf(stage_key, sizeof stage_key, "sources[%zu].stages[%zu]", i, j);
+            report_config_problem(cli, 0, stage_key, stage_error.message);
             problem_count++;
         }
     }

@@ -155,7 +155,7 @@ int cli_chaos(struct cli *cli);
 /* A value of a data line as text for people; "" for null and for a missing member. The caller frees it. */
 char *cli_queue_read_text(struct json_span line, const char *pointer);
 /* An age in whole seconds, as a data line has it. */
-void cli_queue_format_age(struct json_span line, const char *pointer, char *buffer, size_t size);
+void cli_queue_format_age(struct json_span line, const char *pointer, char *buffer, size_t buffer_bytes);
 /* Fields that queue -o takes; ends with NULL. */
 extern const char *const cli_queue_fields[];
 /* Prints a JSON value over several lines and keeps each token byte for byte. */

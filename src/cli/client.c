@@ -77,12 +77,12 @@ static void write_pending_output(struct cli *cli, bool must_wait)
             break;
         size_t piece_bytes = cli->out.bytes - written_bytes < PIPE_SAFE_BYTES ? cli->out.bytes - written_bytes
                                                                               : PIPE_SAFE_BYTES;
-        ssize_t written = write(STDOUT_FILENO, cli->out.text + written_bytes, piece_bytes);
-        if (written < 0 && errno != EINTR && errno != EAGAIN) {
+        ssize_t just_written = write(STDOUT_FILENO, cli->out.text + written_bytes, piece_bytes);
+        if (just_written < 0 && errno != EINTR && errno != EAGAIN) {
             cli_print_message("cannot write the output: %s", strerror(errno));
             cli->output_failed = true;
         }
-        written_bytes += written > 0 ? (size_t)written : 0;
+        written_bytes += just_written > 0 ? (size_t)just_written : 0;
     }
     if (written_bytes == 0)
         return;
@@ -112,9 +112,10 @@ int cli_finish_output(struct cli *cli, int status)
 
 /* ---- the store itself, while the daemon is down ---- */
 
-/* Carries out one request with the keeper's own code on a read-only store, and sends the answer to `fd`, as
- * the keeper would. Runs in a child process of `eventpipe` while the daemon is down or hangs. */
-static void answer_from_store(const struct cli *cli, const char *line, int fd)
+/* Carries out one request with the keeper's own code on a read-only store, and sends the answer to
+ * `answer_fd`, as the keeper would. Runs in a child process of `eventpipe` while the daemon is down or
+ * hangs. */
+static void answer_from_store(const struct cli *cli, const char *request_line, int answer_fd)
 {
     struct error error = {0};
     struct store *store = NULL;
@@ -122,17 +123,17 @@ static void answer_from_store(const struct cli *cli, const char *line, int fd)
     if (cli->daemon_alive)
         options.start_number = atomic_load(&cli->segment.header->start_number);
     if (cli->store_url == NULL) {
-        control_end(fd, CONTROL_DOWN, "the location of its store is not known: give -c FILE");
+        control_end(answer_fd, CONTROL_DOWN, "the location of its store is not known: give -c FILE");
         return;
     }
     if (store_open(&options, &store, &error) != EP_OK) {
-        control_end(fd, error.code == EP_ESTORE ? CONTROL_NO : CONTROL_DOWN, "its store cannot be read: %s",
-                    error.message);
+        control_end(answer_fd, error.code == EP_ESTORE ? CONTROL_NO : CONTROL_DOWN,
+                    "its store cannot be read: %s", error.message);
         return;
     }
-    cJSON *request = cJSON_Parse(line);
+    cJSON *request = cJSON_Parse(request_line);
     const struct admin admin = {.store = store, .config = cli->config, .daemon_up = false};
-    control_admin_serve(&admin, request, fd, NULL);
+    control_admin_serve(&admin, request, answer_fd, NULL);
     cJSON_Delete(request);
     store_close(&store);
 }
@@ -148,28 +149,28 @@ static int ask_store_in_child(struct cli *cli, const struct control_question *qu
         return base_error_set(error, EP_ESYSTEM, "cannot create a socket to read the store: %s",
                               strerror(errno));
     fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0) {
+    pid_t child_pid = fork();
+    if (child_pid == 0) {
         close(sockets[0]);
         answer_from_store(cli, question->line, sockets[1]);
         _exit(0);
     }
     close(sockets[1]);
-    struct control_question unlimited = *question;
-    unlimited.on_silence = NULL;
-    unlimited.patience_ms = UINT64_MAX; /* the child always ends, so no limit is needed */
-    int code = pid < 0 ? base_error_set(error, EP_ESYSTEM, "cannot start a process to read the store: %s",
-                                        strerror(errno))
-                       : control_ask(sockets[0], &unlimited, on_line, user, error);
+    struct control_question question_without_limit = *question;
+    question_without_limit.on_silence = NULL;
+    question_without_limit.patience_ms = UINT64_MAX; /* the child always ends, so no limit is needed */
+    int code = child_pid < 0 ? base_error_set(error, EP_ESYSTEM,
+                                              "cannot start a process to read the store: %s", strerror(errno))
+                             : control_ask(sockets[0], &question_without_limit, on_line, user, error);
     close(sockets[0]);
-    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+    while (child_pid > 0 && waitpid(child_pid, NULL, 0) < 0 && errno == EINTR)
         continue;
     return code;
 }
 
-/* ---- exchange ---- */
+/* ---- a request and its answer ---- */
 
-struct exchange {
+struct answer_reader {
     struct cli *cli;
     struct cli_answer *answer;
 };
@@ -179,12 +180,12 @@ struct exchange {
  * negative code to stop reading the answer. */
 static int on_answer_line(const char *line, size_t bytes, void *user)
 {
-    struct exchange *exchange = user;
-    struct cli *cli = exchange->cli;
+    struct answer_reader *reader = user;
+    struct cli *cli = reader->cli;
     int code = EP_OK;
-    exchange->answer->line_count++;
-    if (exchange->answer->on_line != NULL) {
-        code = exchange->answer->on_line(line, bytes, exchange->answer->user);
+    reader->answer->line_count++;
+    if (reader->answer->on_line != NULL) {
+        code = reader->answer->on_line(line, bytes, reader->answer->user);
     } else {
         base_text_append_bytes(&cli->out, line, bytes);
         base_text_append(&cli->out, "\n");
@@ -193,10 +194,10 @@ static int on_answer_line(const char *line, size_t bytes, void *user)
     return code != EP_OK ? code : cli->output_failed ? EP_ESYSTEM : EP_OK;
 }
 
-/* Prints that the daemon is down or does not answer. `only_reads` says that the command changes nothing, so
- * that `eventpipe` now reads the store itself; otherwise the message says that nothing was changed. Returns
- * CONTROL_DOWN. */
-static int report_daemon_down(const struct cli *cli, const struct error *reason, bool only_reads)
+/* Prints for a command of `eventpipe` that the daemon is down, or that it runs but gives no answer
+ * (`reason` says why). With `only_reads` the command changes nothing, and the message adds that the command
+ * line now reads the store itself. Returns CONTROL_DOWN, an exit status. */
+static int report_daemon_unavailable(const struct cli *cli, const struct error *reason, bool only_reads)
 {
     if (cli->daemon_alive)
         cli_print_message("%s: the daemon runs (pid %d), but %s%s", cli->instance,
@@ -225,28 +226,28 @@ static void keep_final_message(struct cli *cli, const char *message)
 int cli_send_request(struct cli *cli, const struct control_question *question, struct cli_answer *answer)
 {
     struct error error = {0};
-    struct exchange exchange = {cli, answer};
+    struct answer_reader reader = {cli, answer};
     const struct control_command *command = cli->command;
     bool only_reads =
         command->server == CONTROL_BY_KEEPER && !command->changes && !cli_has_option(cli, CLI_OPTION_SET);
-    int fd = -1, code = control_connect(cli->control_path, &fd, &error);
-    bool connected = code == EP_OK, use_store = code == EP_ENOENT;
-    struct control_question limited = *question;
+    int control_fd = -1, code = control_connect(cli->control_path, &control_fd, &error);
+    bool is_connected = code == EP_OK, must_read_store = code == EP_ENOENT;
+    struct control_question limited_question = *question;
     if (only_reads)
-        limited.first_ms = CLI_SILENCE_LIMIT_MS;
-    if (connected) {
-        code = control_ask(fd, &limited, on_answer_line, &exchange, &error);
-        close(fd);
+        limited_question.first_ms = CLI_SILENCE_LIMIT_MS;
+    if (is_connected) {
+        code = control_ask(control_fd, &limited_question, on_answer_line, &reader, &error);
+        close(control_fd);
     }
     if (code == EP_ESTATE && only_reads && answer->line_count == 0) {
-        use_store = true; /* the supervisor or the keeper hangs; reading must still work */
+        must_read_store = true; /* the supervisor or the keeper hangs; reading must still work */
         base_error_set(&error, EP_ESTATE, "it does not answer");
     }
-    if (use_store) {
-        int status = report_daemon_down(cli, &error, only_reads);
+    if (must_read_store) {
+        int status = report_daemon_unavailable(cli, &error, only_reads);
         if (!only_reads)
             return status;
-        code = ask_store_in_child(cli, question, on_answer_line, &exchange, &error);
+        code = ask_store_in_child(cli, question, on_answer_line, &reader, &error);
     }
     if (cli->output_failed)
         return CONTROL_NO;

@@ -55,7 +55,7 @@ static void write_int_member(struct text *out, const char *name, int64_t value)
     json_write_int(out, value);
 }
 
-static const char *null_if_empty(const char *text)
+static const char *make_empty_text_null(const char *text)
 {
     return text[0] != '\0' ? text : NULL;
 }
@@ -64,14 +64,14 @@ static const char *null_if_empty(const char *text)
  * it; the table for people is made from the same object, so that both show the same values. */
 static void write_crash_json(const struct crash_record *crash, struct text *out)
 {
-    char time[32];
-    control_admin_time(crash->crashed_ms, time, sizeof time);
+    char crashed_text[32];
+    control_admin_time(crash->crashed_ms, crashed_text, sizeof crashed_text);
     base_text_append(out, "{\"crashed\":");
-    json_write_string(out, time, strlen(time));
+    json_write_string(out, crashed_text, strlen(crashed_text));
     control_admin_member(out, "process", crash->process);
     control_admin_member(out, "kind", crash->kind);
-    control_admin_member(out, "source", null_if_empty(crash->source));
-    control_admin_member(out, "stage", null_if_empty(crash->stage));
+    control_admin_member(out, "source", make_empty_text_null(crash->source));
+    control_admin_member(out, "stage", make_empty_text_null(crash->stage));
     write_int_member(out, "pid", crash->pid);
     write_int_member(out, "uptime_ms", (int64_t)crash->uptime_ms);
     control_admin_member(out, "cause", crash->cause);
@@ -81,8 +81,8 @@ static void write_crash_json(const struct crash_record *crash, struct text *out)
         write_int_member(out, "number", (int64_t)store_event_number(crash->event));
     else
         base_text_append(out, ",\"number\":null");
-    control_admin_member(out, "uid", null_if_empty(crash->uid));
-    control_admin_member(out, "last_output", null_if_empty(crash->last_output));
+    control_admin_member(out, "uid", make_empty_text_null(crash->uid));
+    control_admin_member(out, "last_output", make_empty_text_null(crash->last_output));
     base_text_append(out, "}");
 }
 
@@ -92,13 +92,13 @@ static int add_crash(struct crash_list *list, const struct crash_record *crash)
 {
     if (!is_crash_wanted(list, crash))
         return EP_OK;
-    struct text *lines = reallocarray(list->crash_lines, list->crash_count + 1, sizeof *lines);
-    if (lines == NULL)
+    struct text *larger_list = reallocarray(list->crash_lines, list->crash_count + 1, sizeof *larger_list);
+    if (larger_list == NULL)
         return EP_ENOMEM;
-    list->crash_lines = lines;
-    lines[list->crash_count] = (struct text){0};
-    write_crash_json(crash, &lines[list->crash_count]);
-    return lines[list->crash_count++].failed ? EP_ENOMEM : EP_OK;
+    list->crash_lines = larger_list;
+    larger_list[list->crash_count] = (struct text){0};
+    write_crash_json(crash, &larger_list[list->crash_count]);
+    return larger_list[list->crash_count++].failed ? EP_ENOMEM : EP_OK;
 }
 
 /* Called for each crash in the store, oldest first, while `eventpipe crashes` reads it. Adds the crash to
@@ -166,22 +166,22 @@ struct source_search {
 };
 
 /* Called for each source in the store: if the user named it in `eventpipe crashes SOURCE[/STAGE]`, keeps
- * its id, with which its stages are read. */
-static int on_stored_source(int64_t id, const char *name, void *user)
+ * its id, because the store finds the stages of a source by that id. */
+static int on_stored_source(int64_t source_id, const char *source_name, void *user)
 {
     struct source_search *search = user;
-    if (is_wanted_source(search->list, name))
-        search->id = id;
+    if (is_wanted_source(search->list, source_name))
+        search->id = source_id;
     return EP_OK;
 }
 
 /* Called for each stage that the store has of the named source: records whether it is the stage that the
  * user named in `eventpipe crashes SOURCE/STAGE`. */
-static int on_stored_stage(int64_t id, const char *name, void *user)
+static int on_stored_stage(int64_t stage_id, const char *stage_name, void *user)
 {
     struct crash_list *list = user;
-    (void)id;
-    list->has_stage |= is_wanted_stage(list, name);
+    (void)stage_id;
+    list->has_stage |= is_wanted_stage(list, stage_name);
     return EP_OK;
 }
 
@@ -274,8 +274,8 @@ static void add_how_cell(struct table *table, struct json_span line)
     free(last_output);
 }
 
-/* Prints the list of `eventpipe crashes` as a table for people, beginning with the crash at `first_index`.
- * */
+/* Prints the list of `eventpipe crashes` as a table for people, beginning with the crash at
+ * `first_index`. */
 static void print_table(const struct crash_list *list, size_t first_index)
 {
     struct table table = {0};
@@ -354,7 +354,7 @@ static int list_crashes(struct crash_list *list, uint64_t limit)
     int memory_error = read_segment_crashes(list);
     if (list->source != NULL && cli->config != NULL)
         find_names_in_config(list, cli->config);
-    int code = memory_error == EP_OK ? read_store_crashes(list, &dropped_count, &error) : EP_OK;
+    int store_code = memory_error == EP_OK ? read_store_crashes(list, &dropped_count, &error) : EP_OK;
     for (size_t i = 0; memory_error == EP_OK && i < list->segment_crash_count; i++)
         if (!list->segment_crashes[i].is_stored)
             memory_error = add_crash(list, &list->segment_crashes[i].crash);
@@ -362,9 +362,9 @@ static int list_crashes(struct crash_list *list, uint64_t limit)
         cli_print_message("out of memory");
         return CONTROL_NO;
     }
-    int status = list->crash_count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
-    if (code != EP_OK)
-        status = report_store_failure(list, &error);
+    int exit_status = list->crash_count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
+    if (store_code != EP_OK)
+        exit_status = report_store_failure(list, &error);
     else if (list->crash_count == 0)
         report_empty_list(list);
     if (list->crash_count > 0)
@@ -372,7 +372,7 @@ static int list_crashes(struct crash_list *list, uint64_t limit)
     if (dropped_count > 0)
         cli_print_message("%s: %" PRIu64 " more crashes are no longer kept or were never recorded",
                           cli->instance, dropped_count);
-    return status;
+    return exit_status;
 }
 
 /* Runs `eventpipe crashes [SOURCE[/STAGE]]`, which lists the processes that crashed, when, why and over

@@ -61,10 +61,10 @@ static int on_answer_line(const char *text, size_t bytes, void *user)
     return EP_OK;
 }
 
-/* Sends the first `bytes` bytes of the input buffer of `eventpipe inject` to the keeper as one request, and
- * removes them: whole lines, or the rest at the end of the input. Sets exit_status. If the daemon fails,
- * input_fd becomes -1, so that no more input is read. */
-static void send_lines(struct injection *injection, size_t bytes)
+/* Sends the first `request_bytes` bytes of the input buffer of `eventpipe inject` to the keeper as one
+ * request, and removes them: whole lines, or the rest at the end of the input. Sets exit_status. If the
+ * daemon fails, input_fd becomes -1, so that no more input is read. */
+static void send_lines(struct injection *injection, size_t request_bytes)
 {
     struct cli *cli = injection->cli;
     struct text request = {0};
@@ -76,7 +76,7 @@ static void send_lines(struct injection *injection, size_t bytes)
     base_text_append(&request, cli_has_option(cli, CLI_OPTION_DRY_RUN) ? ",\"dry_run\":true}" : "}");
     struct control_question question = {.line = request.text,
                                         .body = injection->buffer.text,
-                                        .body_bytes = bytes,
+                                        .body_bytes = request_bytes,
                                         .patience_ms = 60000};
     uint64_t invalid_before = injection->invalid_count;
     int status = request.failed ? CONTROL_NO : cli_send_request(cli, &question, &answer);
@@ -88,15 +88,17 @@ static void send_lines(struct injection *injection, size_t bytes)
         cli->final_message[0] = '\0'; /* the totals at the end show the same */
     if (status != CONTROL_DONE && !only_invalid_events)
         injection->input_fd = -1; /* the daemon failed: the rest of the input is not read */
-    for (const char *position = injection->buffer.text; bytes > 0; injection->line_number++) {
-        const char *line_feed = memchr(position, '\n', (size_t)(injection->buffer.text + bytes - position));
+    for (const char *position = injection->buffer.text; request_bytes > 0; injection->line_number++) {
+        const char *line_feed =
+            memchr(position, '\n', (size_t)(injection->buffer.text + request_bytes - position));
         if (line_feed == NULL)
             break;
         position = line_feed + 1;
     }
-    if (bytes > 0) {
-        memmove(injection->buffer.text, injection->buffer.text + bytes, injection->buffer.bytes - bytes);
-        injection->buffer.bytes -= bytes;
+    if (request_bytes > 0) {
+        memmove(injection->buffer.text, injection->buffer.text + request_bytes,
+                injection->buffer.bytes - request_bytes);
+        injection->buffer.bytes -= request_bytes;
     }
     base_text_free(&request);
 }

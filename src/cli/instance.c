@@ -51,18 +51,19 @@ static char *read_plain_key(const char *path, const char *key)
     char *line = NULL, *found_value = NULL;
     size_t line_capacity = 0;
     while (file != NULL && found_value == NULL && getline(&line, &line_capacity, file) > 0) {
-        size_t length = strlen(key);
-        if (strncmp(line, key, length) != 0 || line[length] != ':')
+        size_t key_bytes = strlen(key);
+        if (strncmp(line, key, key_bytes) != 0 || line[key_bytes] != ':')
             continue;
-        char *value = line + length + 1;
+        char *value = line + key_bytes + 1;
         value += strspn(value, " \t");
-        bool quoted = *value == '"' || *value == '\'';
+        bool is_quoted = *value == '"' || *value == '\'';
         char quote[2] = {*value, '\0'};
-        value += quoted;
-        size_t bytes = quoted ? strcspn(value, quote) : strcspn(value, "#\r\n");
-        while (!quoted && bytes > 0 && (value[bytes - 1] == ' ' || value[bytes - 1] == '\t'))
-            bytes--;
-        found_value = bytes > 0 ? strndup(value, bytes) : NULL;
+        value += is_quoted;
+        size_t value_bytes = is_quoted ? strcspn(value, quote) : strcspn(value, "#\r\n");
+        while (!is_quoted && value_bytes > 0 &&
+               (value[value_bytes - 1] == ' ' || value[value_bytes - 1] == '\t'))
+            value_bytes--;
+        found_value = value_bytes > 0 ? strndup(value, value_bytes) : NULL;
     }
     free(line);
     if (file != NULL)
@@ -135,13 +136,13 @@ struct instance_names {
 
 /* Adds the name of an instance to a list. If several instances are possible, `eventpipe` shows the list in
  * the message that asks for -i. */
-static void add_instance_name(struct instance_names *list, const char *name)
+static void add_instance_name(struct instance_names *instances, const char *name)
 {
-    size_t used_bytes = strlen(list->names);
-    snprintf(list->names + used_bytes, sizeof list->names - used_bytes, "%s%s", list->count == 0 ? "" : ", ",
-             name);
-    snprintf(list->last_name, sizeof list->last_name, "%s", name);
-    list->count++;
+    size_t used_bytes = strlen(instances->names);
+    snprintf(instances->names + used_bytes, sizeof instances->names - used_bytes, "%s%s",
+             instances->count == 0 ? "" : ", ", name);
+    snprintf(instances->last_name, sizeof instances->last_name, "%s", name);
+    instances->count++;
 }
 
 /* Lists the instances that have shared memory on this machine: in `running` those with a daemon, in

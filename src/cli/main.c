@@ -60,7 +60,8 @@ static int (*const run_functions[CONTROL_COMMAND_COUNT])(struct cli *cli) = {
 };
 
 /* Runs the whole `eventpipe` program: parses the arguments, finds the instance, calls the command's
- * function, and writes the rest of its output. Returns the exit status. */
+ * function, and writes the rest of its output. --help and --version need no instance, so they end before
+ * one is looked for. Returns the exit status. */
 static int run_command(struct cli *cli, int argc, char **argv)
 {
     struct error error = {0};
@@ -85,7 +86,8 @@ static int run_command(struct cli *cli, int argc, char **argv)
     return cli_finish_output(cli, run_functions[cli->command->id](cli));
 }
 
-/* The main function of `eventpipe`, the command line. The daemon, `eventpiped`, is a separate program. */
+/* The main function of `eventpipe`, the command line. The daemon, `eventpiped`, is a separate program. The
+ * attach_error -1 means that no shared memory is attached yet; cli_instance_close then detaches none. */
 int main(int argc, char **argv)
 {
     struct cli cli = {.attach_error = -1};

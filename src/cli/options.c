@@ -119,46 +119,48 @@ static const char *suggest_option(const char *name)
 static const char *suggest_command(const char *name)
 {
     const char *names[CONTROL_COMMAND_COUNT + 1] = {NULL};
-    size_t count = 0;
+    size_t name_count = 0;
     for (size_t i = 0; i < CONTROL_COMMAND_COUNT; i++)
         if (control_commands[i].help != NULL)
-            names[count++] = control_commands[i].name;
+            names[name_count++] = control_commands[i].name;
     return base_suggest_near(name, names);
 }
 
 /* Stores an option's value for the parser of `eventpipe`; the text still belongs to argv. An option that is
  * given twice is an error, because the user could not know which one counts. Returns 0, or CONTROL_USAGE
  * with a message. */
-static int set_option_value(struct cli *cli, size_t option, const char *value, struct error *error)
+static int set_option_value(struct cli *cli, size_t option_index, const char *value, struct error *error)
 {
-    if (cli->values[option] != NULL)
-        return base_error_set(error, CONTROL_USAGE, "--%s is given twice", cli_options[option].name);
-    cli->values[option] = value;
+    if (cli->values[option_index] != NULL)
+        return base_error_set(error, CONTROL_USAGE, "--%s is given twice", cli_options[option_index].name);
+    cli->values[option_index] = value;
     return 0;
 }
 
-/* Parses --name, --name=value or --name value of the `eventpipe` command line; `text` is what follows the
- * two dashes. Sets *uses_next to 1 if it took the next argument as the value. Returns 0, or CONTROL_USAGE
- * with a message. */
-static int parse_long_option(struct cli *cli, const char *text, const char *next, int *uses_next,
-                             struct error *error)
+/* Parses --name, --name=value or --name value of the `eventpipe` command line; `option_text` is what
+ * follows the two dashes. Sets *used_next_count to 1 if it took the next argument as the value. Returns 0,
+ * or CONTROL_USAGE with a message. */
+static int parse_long_option(struct cli *cli, const char *option_text, const char *next_argument,
+                             int *used_next_count, struct error *error)
 {
-    size_t length = strcspn(text, "=");
+    size_t name_bytes = strcspn(option_text, "=");
     char name[64];
-    snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1), text);
-    for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
-        if (strcmp(cli_options[i].name, name) != 0)
+    snprintf(name, sizeof name, "%.*s", (int)(name_bytes < sizeof name ? name_bytes : sizeof name - 1),
+             option_text);
+    for (size_t option_index = 0; option_index < CLI_OPTION_COUNT; option_index++) {
+        if (strcmp(cli_options[option_index].name, name) != 0)
             continue;
-        if (cli_options[i].argument == NULL)
-            return text[length] == '\0'
-                       ? set_option_value(cli, i, "", error)
+        if (cli_options[option_index].argument == NULL)
+            return option_text[name_bytes] == '\0'
+                       ? set_option_value(cli, option_index, "", error)
                        : base_error_set(error, CONTROL_USAGE, "--%s takes no argument", name);
-        if (text[length] == '=')
-            return set_option_value(cli, i, text + length + 1, error);
-        if (next == NULL)
-            return base_error_set(error, CONTROL_USAGE, "--%s: %s is missing", name, cli_options[i].argument);
-        *uses_next = 1;
-        return set_option_value(cli, i, next, error);
+        if (option_text[name_bytes] == '=')
+            return set_option_value(cli, option_index, option_text + name_bytes + 1, error);
+        if (next_argument == NULL)
+            return base_error_set(error, CONTROL_USAGE, "--%s: %s is missing", name,
+                                  cli_options[option_index].argument);
+        *used_next_count = 1;
+        return set_option_value(cli, option_index, next_argument, error);
     }
     const char *suggestion = suggest_option(name);
     return base_error_set(error, CONTROL_USAGE, "there is no option --%s%s%s%s", name,
@@ -166,25 +168,28 @@ static int parse_long_option(struct cli *cli, const char *text, const char *next
                           suggestion != NULL ? "?" : "");
 }
 
-/* Parses -c FILE, -cFILE or -h of the `eventpipe` command line; `text` is what follows the dash. Sets
- * *uses_next to 1 if it took the next argument as the value. Returns 0, or CONTROL_USAGE with a message. */
-static int parse_letter_option(struct cli *cli, const char *text, const char *next, int *uses_next,
-                               struct error *error)
+/* Parses -c FILE, -cFILE or -h of the `eventpipe` command line; `option_text` is what follows the dash.
+ * Sets *used_next_count to 1 if it took the next argument as the value. Returns 0, or CONTROL_USAGE with a
+ * message. */
+static int parse_letter_option(struct cli *cli, const char *option_text, const char *next_argument,
+                               int *used_next_count, struct error *error)
 {
-    for (size_t i = 0; i < CLI_OPTION_COUNT; i++) {
-        if (cli_options[i].letter != *text)
+    for (size_t option_index = 0; option_index < CLI_OPTION_COUNT; option_index++) {
+        if (cli_options[option_index].letter != *option_text)
             continue;
-        if (cli_options[i].argument == NULL)
-            return text[1] == '\0' ? set_option_value(cli, i, "", error)
-                                   : base_error_set(error, CONTROL_USAGE, "-%c takes no argument", *text);
-        if (text[1] != '\0')
-            return set_option_value(cli, i, text + 1, error);
-        if (next == NULL)
-            return base_error_set(error, CONTROL_USAGE, "-%c: %s is missing", *text, cli_options[i].argument);
-        *uses_next = 1;
-        return set_option_value(cli, i, next, error);
+        if (cli_options[option_index].argument == NULL)
+            return option_text[1] == '\0'
+                       ? set_option_value(cli, option_index, "", error)
+                       : base_error_set(error, CONTROL_USAGE, "-%c takes no argument", *option_text);
+        if (option_text[1] != '\0')
+            return set_option_value(cli, option_index, option_text + 1, error);
+        if (next_argument == NULL)
+            return base_error_set(error, CONTROL_USAGE, "-%c: %s is missing", *option_text,
+                                  cli_options[option_index].argument);
+        *used_next_count = 1;
+        return set_option_value(cli, option_index, next_argument, error);
     }
-    return base_error_set(error, CONTROL_USAGE, "there is no option -%s", text);
+    return base_error_set(error, CONTROL_USAGE, "there is no option -%s", option_text);
 }
 
 /* Takes an argument of `eventpipe` that is not an option: the first one names the command, the others are
@@ -234,21 +239,21 @@ int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *erro
     cli->args = calloc((size_t)argc + 1, sizeof *cli->args);
     if (cli->args == NULL)
         return base_error_set(error, CONTROL_NO, "out of memory");
-    bool options_allowed = true;
+    bool may_take_options = true;
     int code = 0;
     for (int i = 1; code == 0 && i < argc; i++) {
         char *argument_text = argv[i];
-        const char *next = argv[i + 1];
-        int uses_next = 0;
-        if (options_allowed && strcmp(argument_text, "--") == 0)
-            options_allowed = false;
-        else if (options_allowed && strncmp(argument_text, "--", 2) == 0)
-            code = parse_long_option(cli, argument_text + 2, next, &uses_next, error);
-        else if (options_allowed && argument_text[0] == '-' && argument_text[1] != '\0')
-            code = parse_letter_option(cli, argument_text + 1, next, &uses_next, error);
+        const char *next_argument = argv[i + 1];
+        int used_next_count = 0;
+        if (may_take_options && strcmp(argument_text, "--") == 0)
+            may_take_options = false;
+        else if (may_take_options && strncmp(argument_text, "--", 2) == 0)
+            code = parse_long_option(cli, argument_text + 2, next_argument, &used_next_count, error);
+        else if (may_take_options && argument_text[0] == '-' && argument_text[1] != '\0')
+            code = parse_letter_option(cli, argument_text + 1, next_argument, &used_next_count, error);
         else
             code = take_command_or_argument(cli, argument_text, error);
-        i += uses_next;
+        i += used_next_count;
     }
     if (code != 0 || cli_has_option(cli, CLI_OPTION_HELP) || cli_has_option(cli, CLI_OPTION_VERSION))
         return code;

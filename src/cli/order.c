@@ -10,14 +10,14 @@
 #define ANSWER_TIMEOUT_MS 15000
 #define POLL_MS 100
 
-/* Appends ,"member":"text" to the JSON request that `eventpipe pause`, resume, restart, drain, stop or
- * cursor sends to the daemon. */
-static void write_text_member(struct text *out, const char *member, const char *text, size_t bytes)
+/* Appends ,"member":"text", of `text_bytes` bytes, to the JSON request that `eventpipe pause`, resume,
+ * restart, drain, stop or cursor sends to the daemon. */
+static void write_sized_text_member(struct text *out, const char *member, const char *text, size_t text_bytes)
 {
     base_text_append(out, ",\"");
     base_text_append(out, member);
     base_text_append(out, "\":");
-    json_write_string(out, text, bytes);
+    json_write_string(out, text, text_bytes);
 }
 
 /* Begins the JSON request of `eventpipe pause`, resume, restart, drain, stop or cursor: the command, and
@@ -30,9 +30,10 @@ static void begin_order_request(const struct cli *cli, struct text *out)
     base_text_append(out, "\"");
     if (cli->arg_count > 0) {
         const char *target = cli->args[0], *slash = strchr(target, '/');
-        write_text_member(out, "source", target, slash != NULL ? (size_t)(slash - target) : strlen(target));
+        write_sized_text_member(out, "source", target,
+                                slash != NULL ? (size_t)(slash - target) : strlen(target));
         if (slash != NULL)
-            write_text_member(out, "stage", slash + 1, strlen(slash + 1));
+            write_sized_text_member(out, "stage", slash + 1, strlen(slash + 1));
     }
     if (cli_has_option(cli, CLI_OPTION_DRY_RUN))
         base_text_append(out, ",\"dry_run\":true");
@@ -118,6 +119,6 @@ int cli_cursor(struct cli *cli)
                                 .quiet = new_cursor == NULL};
     begin_order_request(cli, &request);
     if (new_cursor != NULL)
-        write_text_member(&request, "set", new_cursor, strlen(new_cursor));
+        write_sized_text_member(&request, "set", new_cursor, strlen(new_cursor));
     return finish_and_send_request(cli, &request, &answer);
 }

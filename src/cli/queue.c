@@ -24,8 +24,8 @@ const char *const cli_queue_fields[] = {"uid",     "source",  "stage", "state", 
 struct event_list {
     struct cli *cli;
     struct table table;
-    size_t pending_rows;
-    bool has_headings;
+    size_t pending_row_count;
+    bool are_headings_printed;
     const char *fields[FIELDS_MAX];
     size_t field_count;
     char *field_text;
@@ -43,16 +43,16 @@ char *cli_queue_read_text(struct json_span line, const char *pointer)
 
 /* Formats a member in whole seconds, such as age_s, as an age for people ("3m 5s"), or as "-" if it is
  * null. `eventpipe queue` and `eventpipe show` print ages with it. */
-void cli_queue_format_age(struct json_span line, const char *pointer, char *buffer, size_t size)
+void cli_queue_format_age(struct json_span line, const char *pointer, char *buffer, size_t buffer_bytes)
 {
     struct json_span value;
     int64_t seconds;
     if (json_find(line, pointer, &value) && json_int64(value, &seconds) && seconds >= 0)
-        cli_status_format_age((uint64_t)seconds * 1000, buffer, size);
+        cli_status_format_age((uint64_t)seconds * 1000, buffer, buffer_bytes);
     else
-        snprintf(buffer, size, "-");
+        snprintf(buffer, buffer_bytes, "-");
     if (strcmp(buffer, "0 ms") == 0)
-        snprintf(buffer, size, "0 s");
+        snprintf(buffer, buffer_bytes, "0 s");
 }
 
 /* Prints the rows that `eventpipe queue`, retry, hold, release, requeue or remove has collected, and
@@ -60,10 +60,10 @@ void cli_queue_format_age(struct json_span line, const char *pointer, char *buff
  * small when the queue is long. */
 static void print_pending_rows(struct event_list *list)
 {
-    if (list->pending_rows > 0)
-        cli_table_print(&list->table, &list->cli->out, cli_terminal_width(), 0, !list->has_headings);
-    list->has_headings = list->has_headings || list->pending_rows > 0;
-    list->pending_rows = 0;
+    if (list->pending_row_count > 0)
+        cli_table_print(&list->table, &list->cli->out, cli_terminal_width(), 0, !list->are_headings_printed);
+    list->are_headings_printed = list->are_headings_printed || list->pending_row_count > 0;
+    list->pending_row_count = 0;
 }
 
 static void add_member_cell(struct event_list *list, struct json_span line, const char *pointer)
@@ -75,7 +75,7 @@ static void add_member_cell(struct event_list *list, struct json_span line, cons
 
 static void end_table_row(struct event_list *list)
 {
-    if (++list->pending_rows == BLOCK_ROWS)
+    if (++list->pending_row_count == BLOCK_ROWS)
         print_pending_rows(list);
 }
 
@@ -158,17 +158,17 @@ static int parse_field_list(struct event_list *list, const char *text)
     char *remaining_fields = list->field_text;
     for (char *field = strsep(&remaining_fields, ","); field != NULL;
          field = strsep(&remaining_fields, ",")) {
-        size_t i = 0;
-        while (cli_queue_fields[i] != NULL && strcmp(cli_queue_fields[i], field) != 0)
-            i++;
-        if (cli_queue_fields[i] == NULL || list->field_count == FIELDS_MAX) {
+        size_t field_index = 0;
+        while (cli_queue_fields[field_index] != NULL && strcmp(cli_queue_fields[field_index], field) != 0)
+            field_index++;
+        if (cli_queue_fields[field_index] == NULL || list->field_count == FIELDS_MAX) {
             const char *suggestion = base_suggest_near(field, cli_queue_fields);
             cli_print_message("-o: there is no field \"%s\"%s%s%s", field,
                               suggestion != NULL ? ": did you mean \"" : "",
                               suggestion != NULL ? suggestion : "", suggestion != NULL ? "\"?" : "");
             return CONTROL_USAGE;
         }
-        list->fields[list->field_count++] = cli_queue_fields[i];
+        list->fields[list->field_count++] = cli_queue_fields[field_index];
     }
     return 0;
 }

@@ -11,26 +11,6 @@
 
 #include "src/cli/cli.h"
 
-/* Appends ,"name":"text" to the JSON request for the keeper in which `eventpipe queue`, show, retry, hold,
- * release, requeue and remove say which events they mean. */
-static void write_text_member(struct text *out, const char *name, const char *text)
-{
-    base_text_append(out, ",\"");
-    base_text_append(out, name);
-    base_text_append(out, "\":");
-    json_write_string(out, text, strlen(text));
-}
-
-/* Appends ,"name":value to the JSON request for the keeper in which `eventpipe queue`, retry, hold,
- * release, requeue and remove say which events they mean. */
-static void write_uint_member(struct text *out, const char *name, uint64_t value)
-{
-    base_text_append(out, ",\"");
-    base_text_append(out, name);
-    base_text_append(out, "\":");
-    json_write_uint(out, value);
-}
-
 /* Writes the UIDs that the user gave to `eventpipe queue`, show, retry, hold, release, requeue or remove,
  * or the word ALL, into the request for the keeper. Returns 0, or CONTROL_USAGE with a message. */
 static int write_uids(const struct cli *cli, struct text *out, struct error *error)
@@ -55,8 +35,9 @@ static int write_uids(const struct cli *cli, struct text *out, struct error *err
     return 0;
 }
 
-/* Writes the filter --stage STAGE or --stage SOURCE/STAGE into the request for the keeper. Returns 0, or
- * CONTROL_USAGE with a message if --source is given, too: the two could contradict each other. */
+/* Writes the command line's filter --stage STAGE or --stage SOURCE/STAGE into the request for the keeper.
+ * Returns 0, or CONTROL_USAGE with a message if --source is given, too: the two could contradict each
+ * other. */
 static int write_stage_filter(const struct cli *cli, struct text *out, struct error *error)
 {
     const char *stage = cli->values[CLI_OPTION_STAGE];
@@ -70,13 +51,13 @@ static int write_stage_filter(const struct cli *cli, struct text *out, struct er
         stage = slash + 1;
     }
     if (stage != NULL)
-        write_text_member(out, "stage", stage);
+        json_write_member_text(out, "stage", stage);
     return 0;
 }
 
 /* Writes the filters --older and --limit of `eventpipe queue`, retry, hold, release, requeue or remove into
  * the request for the keeper. Returns 0, or CONTROL_USAGE with a message that shows what is expected. */
-static int write_age_and_limit_filters(const struct cli *cli, struct text *out, struct error *error)
+static int write_older_and_limit_filters(const struct cli *cli, struct text *out, struct error *error)
 {
     const char *older_text = cli->values[CLI_OPTION_OLDER], *limit_text = cli->values[CLI_OPTION_LIMIT];
     uint64_t older_ms;
@@ -85,22 +66,23 @@ static int write_age_and_limit_filters(const struct cli *cli, struct text *out, 
                               "--older: expected a duration such as 90s, 15m, 2h or 7d, found \"%s\"",
                               older_text);
     if (older_text != NULL)
-        write_uint_member(out, "older_ms", older_ms);
+        json_write_member_uint(out, "older_ms", older_ms);
     if (limit_text == NULL)
         return 0;
     char *number_end;
     errno = 0;
-    unsigned long long count = strtoull(limit_text, &number_end, 10);
-    if (limit_text[0] < '0' || limit_text[0] > '9' || *number_end != '\0' || errno != 0 || count == 0 ||
-        count > (1ULL << 53))
+    unsigned long long limit_count = strtoull(limit_text, &number_end, 10);
+    if (limit_text[0] < '0' || limit_text[0] > '9' || *number_end != '\0' || errno != 0 || limit_count == 0 ||
+        limit_count > (1ULL << 53))
         return base_error_set(error, CONTROL_USAGE, "--limit: expected a number of 1 or more, found \"%s\"",
                               limit_text);
-    write_uint_member(out, "limit", count);
+    json_write_member_uint(out, "limit", limit_count);
     return 0;
 }
 
-/* Checks the value of the filter --state, NULL if it is not given. The keeper would refuse a wrong one,
- * too, but could not name the option. Returns 0, or CONTROL_USAGE with a message that lists the states. */
+/* Checks the event state that the user of `eventpipe queue`, retry, hold, release, requeue or remove gave
+ * with --state (NULL if not given). The keeper, which gets the request, would refuse a wrong one, too, but
+ * could not name the option. Returns 0, or CONTROL_USAGE with a message that lists the states. */
 static int check_state_name(const char *state, struct error *error)
 {
     for (int i = STORE_READY; state != NULL && i <= STORE_DEAD; i++)
@@ -121,13 +103,13 @@ static int check_filter_given(const struct cli *cli, struct error *error)
     static const enum cli_option_id filters[] = {CLI_OPTION_SOURCE,  CLI_OPTION_STAGE, CLI_OPTION_STATE,
                                                  CLI_OPTION_ADDRESS, CLI_OPTION_TYPE,  CLI_OPTION_OLDER,
                                                  CLI_OPTION_ERROR};
-    bool has_selection = cli->arg_count > 0 || !cli->command->changes;
+    bool is_event_named = cli->arg_count > 0 || !cli->command->changes;
     for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++)
-        has_selection = has_selection || cli_has_option(cli, filters[i]);
-    return has_selection ? 0
-                         : base_error_set(error, CONTROL_USAGE,
-                                          "%s: which events? Give UIDs or filters, or ALL for every event",
-                                          cli->command->name);
+        is_event_named = is_event_named || cli_has_option(cli, filters[i]);
+    return is_event_named ? 0
+                          : base_error_set(error, CONTROL_USAGE,
+                                           "%s: which events? Give UIDs or filters, or ALL for every event",
+                                           cli->command->name);
 }
 
 /* Writes the JSON request to the keeper for `eventpipe queue`, show, retry, hold, release, requeue or
@@ -151,11 +133,11 @@ int cli_select_write_request(const struct cli *cli, struct text *out, struct err
         code = write_uids(cli, out, error);
     for (size_t i = 0; i < sizeof text_filters / sizeof text_filters[0]; i++)
         if (cli->values[text_filters[i].option] != NULL)
-            write_text_member(out, text_filters[i].member, cli->values[text_filters[i].option]);
+            json_write_member_text(out, text_filters[i].member, cli->values[text_filters[i].option]);
     if (code == 0)
         code = write_stage_filter(cli, out, error);
     if (code == 0)
-        code = write_age_and_limit_filters(cli, out, error);
+        code = write_older_and_limit_filters(cli, out, error);
     if (cli_has_option(cli, CLI_OPTION_DRY_RUN))
         base_text_append(out, ",\"dry_run\":true");
     base_text_append(out, "}");

@@ -25,32 +25,32 @@ static bool is_blank(char byte)
     return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
 }
 
-/* Returns the position just after the closing quote of the JSON string that begins at `at`, or `end` if it
- * has none. `eventpipe show` finds the end of a token with it. */
-static const char *find_string_end(const char *at, const char *end)
+/* Returns the position just after the closing quote of the JSON string that begins at `position`, or `end`
+ * if it has none. `eventpipe show` finds the end of a token with it. */
+static const char *find_string_end(const char *position, const char *end)
 {
-    for (at++; at < end && *at != '"'; at++)
-        at += *at == '\\';
-    return at < end ? at + 1 : end;
+    for (position++; position < end && *position != '"'; position++)
+        position += *position == '\\';
+    return position < end ? position + 1 : end;
 }
 
 /* Prints one token of an event's JSON for `eventpipe show`, byte for byte. Only control characters are
  * replaced: JSON may contain DEL and the codes 0x80 to 0x9f, which a terminal obeys. */
-static void print_token(struct text *out, const char *at, const char *end)
+static void print_token(struct text *out, const char *token, const char *token_end)
 {
-    char *copy = strndup(at, (size_t)(end - at));
-    if (copy != NULL)
-        cli_table_write_text(out, copy, 0);
+    char *token_copy = strndup(token, (size_t)(token_end - token));
+    if (token_copy != NULL)
+        cli_table_write_text(out, token_copy, 0);
     else
         out->failed = true;
-    free(copy);
+    free(token_copy);
 }
 
-static const char *skip_blanks(const char *at, const char *end)
+static const char *skip_blanks(const char *position, const char *end)
 {
-    while (at < end && is_blank(*at))
-        at++;
-    return at;
+    while (position < end && is_blank(*position))
+        position++;
+    return position;
 }
 
 /* Prints a JSON value over several lines, from column `indent`; `eventpipe show` prints an event's context
@@ -60,36 +60,37 @@ void cli_show_print_json(struct text *out, struct json_span value, size_t indent
 {
     const char *end = value.at + value.bytes;
     size_t depth = 0;
-    for (const char *at = skip_blanks(value.at, end); at < end; at = skip_blanks(at, end)) {
-        const char *start = at;
-        if (*at == '"') {
-            at = find_string_end(at, end);
-            print_token(out, start, at);
-        } else if (*at == '{' || *at == '[') {
-            const char *next = skip_blanks(at + 1, end);
-            bool empty = next < end && (*next == '}' || *next == ']');
-            base_text_append_bytes(out, at, 1);
-            at = empty ? next : at + 1;
-            depth += !empty;
-            if (empty)
-                base_text_append_bytes(out, at++, 1);
+    for (const char *position = skip_blanks(value.at, end); position < end;
+         position = skip_blanks(position, end)) {
+        const char *token = position;
+        if (*position == '"') {
+            position = find_string_end(position, end);
+            print_token(out, token, position);
+        } else if (*position == '{' || *position == '[') {
+            const char *next_token = skip_blanks(position + 1, end);
+            bool is_empty = next_token < end && (*next_token == '}' || *next_token == ']');
+            base_text_append_bytes(out, position, 1);
+            position = is_empty ? next_token : position + 1;
+            depth += !is_empty;
+            if (is_empty)
+                base_text_append_bytes(out, position++, 1);
             else
                 start_new_line(out, indent + depth * INDENT_COLUMNS);
-        } else if (*at == '}' || *at == ']') {
+        } else if (*position == '}' || *position == ']') {
             depth -= depth > 0;
             start_new_line(out, indent + depth * INDENT_COLUMNS);
-            base_text_append_bytes(out, at++, 1);
-        } else if (*at == ',') {
-            base_text_append_bytes(out, at++, 1);
+            base_text_append_bytes(out, position++, 1);
+        } else if (*position == ',') {
+            base_text_append_bytes(out, position++, 1);
             start_new_line(out, indent + depth * INDENT_COLUMNS);
-        } else if (*at == ':') {
+        } else if (*position == ':') {
             base_text_append(out, ": ");
-            at++;
+            position++;
         } else {
-            while (at < end && !is_blank(*at) && strchr(",:{}[]\"", *at) == NULL)
-                at++;
-            at += at == start; /* not valid JSON: skip one byte */
-            print_token(out, start, at);
+            while (position < end && !is_blank(*position) && strchr(",:{}[]\"", *position) == NULL)
+                position++;
+            position += position == token; /* not valid JSON: skip one byte */
+            print_token(out, token, position);
         }
     }
 }

@@ -43,8 +43,8 @@ bool cli_status_is_process_stopped(int32_t pid, int32_t parent)
            actual_parent == parent;
 }
 
-/* Copies the state of one process (keeper, producer or worker) from its slot in shared memory into the
- * snapshot of `eventpipe status`. */
+/* Copies the state of one process (keeper, producer or worker) into the snapshot of `eventpipe status`.
+ * Each process has one slot in shared memory, in which it and the supervisor record this state. */
 static void read_process_slot(const struct shm_slot *slot, uint32_t slot_number, uint64_t now_ns,
                               struct status_process *out)
 {
@@ -131,7 +131,8 @@ static int read_segment_stage(const struct segment *segment, const struct shm_st
 }
 
 /* Counts for `eventpipe status` where the events are that a source has given to its processes: waiting in a
- * stage's ring, running in a process, or orphaned by one that crashed. */
+ * stage's ring, running in a process, or orphaned by one that crashed. Each such event has a ticket in
+ * shared memory, which says where it is. */
 static void count_events_in_flight(const struct segment *segment, const struct shm_source *source,
                                    struct status_source *out)
 {

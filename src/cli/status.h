@@ -93,12 +93,12 @@ int cli_status_add_reason(struct status *status, const char *format, ...)
 /* One line, with its line feed. Every member is documented in eventpipe(1). */
 void cli_status_write_json(const struct status *status, struct text *out);
 /* For people: `width` columns; colours only on a terminal. */
-void cli_status_write_text(const struct status *status, size_t width, bool colours, struct text *out);
+void cli_status_write_text(const struct status *status, size_t width, bool uses_colours, struct text *out);
 
 /* "850us", "1.2ms"; "3d 4h", "12 s"; "1.3M"; "12.3 MiB". */
-void cli_status_format_latency(uint64_t us, char *buffer, size_t size);
-void cli_status_format_age(uint64_t ms, char *buffer, size_t size);
-void cli_status_format_count(uint64_t count, bool brief, char *buffer, size_t size);
-void cli_status_format_bytes(uint64_t bytes, char *buffer, size_t size);
+void cli_status_format_latency(uint64_t latency_us, char *buffer, size_t buffer_bytes);
+void cli_status_format_age(uint64_t age_ms, char *buffer, size_t buffer_bytes);
+void cli_status_format_count(uint64_t count, bool is_brief, char *buffer, size_t buffer_bytes);
+void cli_status_format_bytes(uint64_t bytes, char *buffer, size_t buffer_bytes);
 
 #endif

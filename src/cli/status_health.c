@@ -52,8 +52,8 @@ int cli_status_add_reason(struct status *status, const char *format, ...)
 }
 
 /* Adds a reason to `eventpipe status` if this process (keeper, producer or worker) crashed and waits for
- * its restart: how often it was restarted, when it starts next, and how it ended. Returns 0 or EP_ENOMEM.
- * */
+ * its restart: how often it was restarted, when it starts next, and how it ended. Returns 0 or
+ * EP_ENOMEM. */
 static int add_process_reason(struct status *status, const char *name, const struct status_process *process)
 {
     char next_start[40];
@@ -92,11 +92,11 @@ static int add_stage_reasons(struct status *status, const struct status_source *
 {
     char name[2 * SHM_NAME_BYTES + 2];
     snprintf(name, sizeof name, "%s/%s", source->id, stage->name);
-    size_t reasons_before = status->reason_count;
+    size_t reason_count_before = status->reason_count;
     int code = EP_OK;
     for (uint32_t i = 0; code == EP_OK && i < stage->concurrency; i++)
         code = add_worker_reason(status, name, stage, &stage->workers[i]);
-    if (code == EP_OK && stage->degraded && status->reason_count == reasons_before)
+    if (code == EP_OK && stage->degraded && status->reason_count == reason_count_before)
         code = cli_status_add_reason(status, "%s: workers are crash-looping", name);
     if (code == EP_OK && stage->paused)
         code = cli_status_add_reason(status, "%s is paused (eventpipe resume %s)", name, name);

@@ -7,8 +7,9 @@
 
 #include "src/cli/status.h"
 
-/* Writes a text member of `eventpipe status --json`; null if the text is empty or NULL. */
-static void write_text_member(struct text *out, const char *name, const char *text)
+/* Writes a text member of `eventpipe status --json`; null if the text is empty or NULL, so that programs
+ * need to test for one of the two only. */
+static void write_text_or_null_member(struct text *out, const char *name, const char *text)
 {
     json_write_member_text(out, name, text != NULL && text[0] != '\0' ? text : NULL);
 }
@@ -43,7 +44,7 @@ static void write_process_member(struct text *out, const char *name, const struc
     write_pid_member(out, process->pid);
     json_write_member_text(out, "state", shm_slot_state_name(process->state));
     json_write_member_uint(out, "restarts", process->restarts);
-    write_text_member(out, "last_exit", process->last_exit);
+    write_text_or_null_member(out, "last_exit", process->last_exit);
     base_text_append(out, "}");
 }
 
@@ -64,7 +65,7 @@ static void write_worker_members(struct text *out, const struct status_process *
     json_write_member_uint(out, "calls", worker->calls);
     json_write_member_uint(out, "restarts", worker->restarts);
     json_write_member_uint(out, "restart_in_ms", worker->restart_in_ms);
-    write_text_member(out, "last_exit", worker->last_exit);
+    write_text_or_null_member(out, "last_exit", worker->last_exit);
 }
 
 /* Writes the members of one stage, with its workers, into `eventpipe status --json`; the caller writes the
@@ -72,7 +73,7 @@ static void write_worker_members(struct text *out, const struct status_process *
 static void write_stage_members(struct text *out, const struct status_stage *stage)
 {
     json_write_member_text(out, "name", stage->name);
-    write_text_member(out, "type", stage->type);
+    write_text_or_null_member(out, "type", stage->type);
     json_write_member_text(out, "state", stage->state);
     write_bool_member(out, "paused", stage->paused);
     json_write_member_uint(out, "concurrency", stage->concurrency);
@@ -108,11 +109,11 @@ static void write_stage_members(struct text *out, const struct status_stage *sta
 static void write_source_members(struct text *out, const struct status_source *source)
 {
     json_write_member_text(out, "id", source->id);
-    write_text_member(out, "type", source->type);
+    write_text_or_null_member(out, "type", source->type);
     json_write_member_text(out, "state", source->state);
     write_bool_member(out, "paused", source->paused);
     json_write_member_text(out, "cursor", source->cursor);
-    write_text_member(out, "error", source->error);
+    write_text_or_null_member(out, "error", source->error);
     json_write_member_uint(out, "failures", source->failures);
     json_write_member_uint(out, "next_try_in_ms", source->next_try_in_ms);
     json_write_member_uint(out, "fetched", source->fetched);
@@ -146,7 +147,7 @@ void cli_status_write_json(const struct status *status, struct text *out)
 {
     base_text_append(out, "{");
     json_write_member_text(out, "instance", status->instance);
-    write_text_member(out, "version", status->version);
+    write_text_or_null_member(out, "version", status->version);
     write_pid_member(out, status->pid);
     json_write_member_uint(out, "uptime_s", status->health == STATUS_DOWN ? 0 : status->uptime_s);
     json_write_member_text(out, "health", cli_status_health_name(status->health));
@@ -165,7 +166,7 @@ void cli_status_write_json(const struct status *status, struct text *out)
     json_write_member_text(out, "url", status->store_url);
     json_write_member_uint(out, "bytes", status->store_bytes);
     json_write_member_uint(out, "wal_bytes", status->wal_bytes);
-    write_text_member(out, "error", status->store_error);
+    write_text_or_null_member(out, "error", status->store_error);
     base_text_append(out, "}");
     write_process_member(out, "keeper", &status->keeper);
     json_write_key(out, "sources");

@@ -16,18 +16,18 @@ struct store_reader {
     struct status_source *source;
 };
 
-/* Copies a text into an array of `size` bytes and cuts it if it is too long. The names in the snapshot of
- * `eventpipe status` have fixed sizes. */
-static void copy_text(char *to, size_t size, const char *from)
+/* Copies a text into an array of `array_bytes` bytes and cuts it if it is too long. The names in the
+ * snapshot of `eventpipe status` have fixed sizes. */
+static void copy_text_cut(char *array, size_t array_bytes, const char *text)
 {
-    size_t bytes = strnlen(from, size - 1);
-    memcpy(to, from, bytes);
-    to[bytes] = '\0';
+    size_t copied_bytes = strnlen(text, array_bytes - 1);
+    memcpy(array, text, copied_bytes);
+    array[copied_bytes] = '\0';
 }
 
 /* Called for each source in the store, while `eventpipe status` reads the store of an instance that is
  * down: adds the source to the snapshot, and its id to reader->store_ids. Returns 0 or EP_ENOMEM. */
-static int on_stored_source(int64_t id, const char *name, void *user)
+static int on_stored_source(int64_t source_id, const char *source_name, void *user)
 {
     struct store_reader *reader = user;
     struct status *status = reader->status;
@@ -39,16 +39,16 @@ static int on_stored_source(int64_t id, const char *name, void *user)
     if (sources == NULL)
         return EP_ENOMEM;
     status->sources = sources;
-    store_ids[status->source_count] = id;
+    store_ids[status->source_count] = source_id;
     struct status_source *source = &sources[status->source_count++];
     *source = (struct status_source){.state = "down"};
-    copy_text(source->id, sizeof source->id, name);
+    copy_text_cut(source->id, sizeof source->id, source_name);
     return EP_OK;
 }
 
 /* Called for each stage of a source in the store, while `eventpipe status` reads the store of an instance
  * that is down: adds the stage to the snapshot, and its id to reader->store_ids. Returns 0 or EP_ENOMEM. */
-static int on_stored_stage(int64_t id, const char *name, void *user)
+static int on_stored_stage(int64_t stage_id, const char *stage_name, void *user)
 {
     struct store_reader *reader = user;
     struct status_source *source = reader->source;
@@ -60,18 +60,18 @@ static int on_stored_stage(int64_t id, const char *name, void *user)
     if (stages == NULL)
         return EP_ENOMEM;
     source->stages = stages;
-    store_ids[source->stage_count] = id;
+    store_ids[source->stage_count] = stage_id;
     stages[source->stage_count] = (struct status_stage){.state = "down"};
-    copy_text(stages[source->stage_count++].name, sizeof stages->name, name);
+    copy_text_cut(stages[source->stage_count++].name, sizeof stages->name, stage_name);
     return EP_OK;
 }
 
 /* Reads the stages of a source and their totals from the store, for `eventpipe status` while the daemon is
  * down. Returns 0 or an error code of the store. */
-static int read_stored_stages(struct store *store, int64_t id, struct status_source *source)
+static int read_stored_stages(struct store *store, int64_t source_store_id, struct status_source *source)
 {
     struct store_reader reader = {.source = source};
-    int code = store_each_stage(store, id, on_stored_stage, &reader);
+    int code = store_each_stage(store, source_store_id, on_stored_stage, &reader);
     for (size_t i = 0; code == EP_OK && i < source->stage_count; i++) {
         struct status_stage *stage = &source->stages[i];
         struct store_stage_totals totals;
@@ -91,12 +91,12 @@ static int read_stored_stages(struct store *store, int64_t id, struct status_sou
 
 /* Reads a source's totals, cursor and stages from the store, for `eventpipe status` while the daemon is
  * down. Returns 0 or an error code of the store. */
-static int read_stored_source(struct store *store, int64_t id, struct status_source *source)
+static int read_stored_source(struct store *store, int64_t store_id, struct status_source *source)
 {
     struct store_totals totals;
-    int code = store_source_totals(store, id, &totals);
+    int code = store_source_totals(store, store_id, &totals);
     if (code == EP_OK)
-        code = store_cursor(store, id, &source->cursor);
+        code = store_cursor(store, store_id, &source->cursor);
     if (code != EP_OK)
         return code;
     uint64_t now_ms = shm_realtime_ms(), inactive_count = totals.delayed + totals.held + totals.dead;
@@ -113,7 +113,7 @@ static int read_stored_source(struct store *store, int64_t id, struct status_sou
     source->ready = totals.live > inactive_count ? totals.live - inactive_count : 0;
     source->oldest_s =
         totals.oldest_ms != 0 && now_ms > totals.oldest_ms ? (now_ms - totals.oldest_ms) / 1000 : 0;
-    return read_stored_stages(store, id, source);
+    return read_stored_stages(store, store_id, source);
 }
 
 /* Sets the types of a source and its stages from the configuration, for `eventpipe status` while the daemon
@@ -124,12 +124,12 @@ static void set_types_from_config(const struct config *config, struct status_sou
         const struct source_config *configured = &config->sources[i];
         if (strcmp(configured->id, source->id) != 0)
             continue;
-        copy_text(source->type, sizeof source->type, config_source_type_name(configured->type));
+        copy_text_cut(source->type, sizeof source->type, config_source_type_name(configured->type));
         for (size_t j = 0; j < source->stage_count; j++)
             for (size_t k = 0; k < configured->stage_count; k++)
                 if (strcmp(configured->stages[k].name, source->stages[j].name) == 0)
-                    copy_text(source->stages[j].type, sizeof source->stages[j].type,
-                              config_stage_type_name(configured->stages[k].type));
+                    copy_text_cut(source->stages[j].type, sizeof source->stages[j].type,
+                                  config_stage_type_name(configured->stages[k].type));
     }
 }
 
@@ -140,8 +140,8 @@ int cli_status_read_store(struct store *store, const struct config *config, cons
                           const char *url, const char *down_reason, struct status *out, struct error *error)
 {
     *out = (struct status){.health = STATUS_DOWN, .phase = "stopped"};
-    copy_text(out->instance, sizeof out->instance, instance);
-    copy_text(out->store_url, sizeof out->store_url, url);
+    copy_text_cut(out->instance, sizeof out->instance, instance);
+    copy_text_cut(out->store_url, sizeof out->store_url, url);
     struct store_reader reader = {.status = out};
     int code = cli_status_add_reason(out, "%s", down_reason);
     if (code == EP_OK && store != NULL) {

@@ -21,7 +21,7 @@ struct view {
     const struct status *status;
     struct text *out;
     size_t width;
-    bool colours;
+    bool uses_colours;
 };
 
 static void print_text(const struct view *view, const char *text)
@@ -33,9 +33,9 @@ static void print_text(const struct view *view, const char *text)
  * text are replaced. */
 static void print_coloured(const struct view *view, const char *colour, const char *text)
 {
-    print_text(view, view->colours ? colour : "");
+    print_text(view, view->uses_colours ? colour : "");
     cli_table_write_text(view->out, text, 0);
-    print_text(view, view->colours ? "\033[0m" : "");
+    print_text(view, view->uses_colours ? "\033[0m" : "");
 }
 
 /* Returns the colour in which `eventpipe status` shows the state of a source or stage: red if it fails,
@@ -43,7 +43,7 @@ static void print_coloured(const struct view *view, const char *colour, const ch
 static const char *choose_state_colour(const struct view *view, const char *state)
 {
     static const char *const failing_states[] = {"backoff", "degraded", "waiting", "full", "down"};
-    if (!view->colours)
+    if (!view->uses_colours)
         return NULL;
     for (size_t i = 0; i < sizeof failing_states / sizeof failing_states[0]; i++)
         if (strcmp(failing_states[i], state) == 0)
@@ -53,25 +53,26 @@ static const char *choose_state_colour(const struct view *view, const char *stat
 
 /* Prints a long text of `eventpipe status`, such as an error, broken at blanks to the terminal's width: its
  * first line begins at `column`, the others at `indent`. */
-static void print_folded(const struct view *view, const char *text, size_t column, size_t indent)
+static void print_folded_text(const struct view *view, const char *text, size_t column, size_t indent)
 {
-    size_t position = column;
+    size_t used_columns = column;
     for (bool is_first_word = true; *text != '\0'; is_first_word = false) {
         char word[512];
-        size_t bytes = strcspn(text, " ");
-        snprintf(word, sizeof word, "%.*s", (int)(bytes < sizeof word ? bytes : sizeof word - 1), text);
-        size_t width = cli_table_measure_text(word);
-        if (!is_first_word && view->width > 0 && position + 1 + width > view->width) {
+        size_t word_bytes = strcspn(text, " ");
+        snprintf(word, sizeof word, "%.*s", (int)(word_bytes < sizeof word ? word_bytes : sizeof word - 1),
+                 text);
+        size_t word_width = cli_table_measure_text(word);
+        if (!is_first_word && view->width > 0 && used_columns + 1 + word_width > view->width) {
             print_text(view, "\n");
-            for (position = 0; position < indent; position++)
+            for (used_columns = 0; used_columns < indent; used_columns++)
                 print_text(view, " ");
         } else if (!is_first_word) {
             print_text(view, " ");
-            position++;
+            used_columns++;
         }
         cli_table_write_text(view->out, word, 0);
-        position += width;
-        text += bytes;
+        used_columns += word_width;
+        text += word_bytes;
         text += strspn(text, " ");
     }
     print_text(view, "\n");
@@ -98,12 +99,12 @@ static void print_instance_header(const struct view *view)
         const char *health = status->health == STATUS_DOWN ? "DOWN" : "DEGRADED";
         print_coloured(view, status->health == STATUS_DOWN ? red : yellow, health);
         print_text(view, "  ");
-        print_folded(view, status->reason_count > 0 ? status->reasons[0] : "", column + strlen(health) + 2,
-                     column);
+        print_folded_text(view, status->reason_count > 0 ? status->reasons[0] : "",
+                          column + strlen(health) + 2, column);
         for (size_t i = 1; i < status->reason_count; i++) {
             for (size_t blank = 0; blank < column; blank++)
                 print_text(view, " ");
-            print_folded(view, status->reasons[i], column, column + 2);
+            print_folded_text(view, status->reasons[i], column, column + 2);
         }
     }
     print_text(view, "  ");
@@ -146,14 +147,14 @@ static void print_source_header(const struct view *view, const struct status_sou
     }
     snprintf(error_line, sizeof error_line, "last error: %s%s", source->error, next_try);
     print_text(view, "  ");
-    print_folded(view, error_line, 2, 4);
+    print_folded_text(view, error_line, 2, 4);
 }
 
 static void add_count_cell(const struct view *view, struct table *table, uint64_t count, const char *colour)
 {
     char text[32];
     cli_status_format_count(count, view->width > 0 && view->width < FULL_WIDTH, text, sizeof text);
-    cli_table_add_cell(table, text, count > 0 && view->colours ? colour : NULL);
+    cli_table_add_cell(table, text, count > 0 && view->uses_colours ? colour : NULL);
 }
 
 /* Prints the table of a source's events in `eventpipe status`: how many were fetched, and how many are
@@ -254,9 +255,9 @@ static void print_long_running_events(const struct view *view, const struct stat
 
 /* Writes the snapshot of `eventpipe status` for people: the health first, then each source with its stages.
  * `width` is the number of columns of the terminal, 0 for no limit. */
-void cli_status_write_text(const struct status *status, size_t width, bool colours, struct text *out)
+void cli_status_write_text(const struct status *status, size_t width, bool uses_colours, struct text *out)
 {
-    struct view view = {status, out, width, colours};
+    struct view view = {status, out, width, uses_colours};
     print_instance_header(&view);
     for (size_t i = 0; i < status->source_count; i++) {
         print_source_header(&view, &status->sources[i]);

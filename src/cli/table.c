@@ -20,8 +20,8 @@ size_t cli_table_measure_text(const char *text)
     size_t width = 0;
     const char *end = text + strlen(text);
     while (text < end) {
-        size_t length = base_utf8_length(text, end);
-        text += length > 0 ? length : 1;
+        size_t character_bytes = base_utf8_length(text, end);
+        text += character_bytes > 0 ? character_bytes : 1;
         width++;
     }
     return width;
@@ -33,16 +33,16 @@ size_t cli_table_measure_text(const char *text)
 void cli_table_write_text(struct text *out, const char *text, size_t width)
 {
     const char *end = text + strlen(text);
-    bool cut = width > 0 && cli_table_measure_text(text) > width;
-    for (size_t at = 0; text < end && (!cut || at + 1 < width); at++) {
-        size_t length = base_utf8_length(text, end);
-        if (length == 0 || base_utf8_is_control(text, length))
+    bool is_cut = width > 0 && cli_table_measure_text(text) > width;
+    for (size_t column = 0; text < end && (!is_cut || column + 1 < width); column++) {
+        size_t character_bytes = base_utf8_length(text, end);
+        if (character_bytes == 0 || base_utf8_is_control(text, character_bytes))
             base_text_append(out, "?");
         else
-            base_text_append_bytes(out, text, length);
-        text += length > 0 ? length : 1;
+            base_text_append_bytes(out, text, character_bytes);
+        text += character_bytes > 0 ? character_bytes : 1;
     }
-    if (cut)
+    if (is_cut)
         base_text_append(out, "…");
 }
 
@@ -74,12 +74,12 @@ void cli_table_add_cell(struct table *table, const char *text, const char *colou
         }
         table->capacity = capacity;
     }
-    char *copy = strdup(text != NULL ? text : "");
-    if (copy == NULL) {
+    char *text_copy = strdup(text != NULL ? text : "");
+    if (text_copy == NULL) {
         table->failed = true;
         return;
     }
-    table->cells[table->cell_count] = copy;
+    table->cells[table->cell_count] = text_copy;
     table->colours[table->cell_count++] = colour;
 }
 
@@ -87,29 +87,29 @@ void cli_table_add_cell(struct table *table, const char *text, const char *colou
  * Columns of width 0 are left out. */
 static size_t compute_row_width(const struct table *table, const size_t *widths)
 {
-    size_t total_width = 0, shown_columns = 0;
+    size_t total_width = 0, shown_column_count = 0;
     for (size_t i = 0; i < table->column_count; i++) {
         total_width += widths[i];
-        shown_columns += widths[i] > 0;
+        shown_column_count += widths[i] > 0;
     }
-    return shown_columns == 0 ? 0 : total_width + (shown_columns - 1) * table->gap;
+    return shown_column_count == 0 ? 0 : total_width + (shown_column_count - 1) * table->gap;
 }
 
 /* Makes a table of `eventpipe` one column narrower: shortens the widest column that may be cut. Returns
  * false if none can be cut any further. */
 static bool shrink_widest_column(const struct table *table, size_t *widths)
 {
-    size_t widest = table->column_count;
+    size_t widest_index = table->column_count;
     for (size_t i = 0; i < table->column_count; i++) {
         size_t min_width = cli_table_measure_text(table->columns[i].heading);
         min_width = min_width > ELASTIC_MIN_WIDTH ? min_width : ELASTIC_MIN_WIDTH;
         if (table->columns[i].is_elastic && widths[i] > min_width &&
-            (widest == table->column_count || widths[i] > widths[widest]))
-            widest = i;
+            (widest_index == table->column_count || widths[i] > widths[widest_index]))
+            widest_index = i;
     }
-    if (widest == table->column_count)
+    if (widest_index == table->column_count)
         return false;
-    widths[widest]--;
+    widths[widest_index]--;
     return true;
 }
 
@@ -147,9 +147,9 @@ static void fit_columns(struct table *table, size_t *widths, size_t width)
     }
 }
 
-static void write_blanks(struct text *out, size_t count)
+static void write_blanks(struct text *out, size_t blank_count)
 {
-    while (count-- > 0)
+    while (blank_count-- > 0)
         base_text_append(out, " ");
 }
 
@@ -158,7 +158,7 @@ static void write_blanks(struct text *out, size_t count)
 static void print_row(const struct table *table, char *const *cells, const char *const *colours,
                       const size_t *widths, struct text *out, size_t indent)
 {
-    size_t pending_blanks = indent;
+    size_t pending_blank_count = indent;
     bool is_first_cell = true;
     for (size_t i = 0; i < table->column_count; i++) {
         if (widths[i] == 0)
@@ -166,17 +166,17 @@ static void print_row(const struct table *table, char *const *cells, const char 
         const char *text = cells != NULL ? cells[i] : table->columns[i].heading;
         const char *colour = colours != NULL && cells != NULL ? colours[i] : NULL;
         size_t width = cli_table_measure_text(text) < widths[i] ? cli_table_measure_text(text) : widths[i];
-        pending_blanks +=
+        pending_blank_count +=
             (is_first_cell ? 0 : table->gap) + (table->columns[i].is_right_aligned ? widths[i] - width : 0);
         is_first_cell = false;
         if (width > 0) {
-            write_blanks(out, pending_blanks);
-            pending_blanks = 0;
+            write_blanks(out, pending_blank_count);
+            pending_blank_count = 0;
             base_text_append(out, colour != NULL ? colour : "");
             cli_table_write_text(out, text, widths[i]);
             base_text_append(out, colour != NULL ? "\033[0m" : "");
         }
-        pending_blanks += table->columns[i].is_right_aligned ? 0 : widths[i] - width;
+        pending_blank_count += table->columns[i].is_right_aligned ? 0 : widths[i] - width;
     }
     base_text_append(out, "\n");
 }
@@ -190,11 +190,11 @@ static void free_cells(struct table *table)
 
 /* Prints the rows that a command of `eventpipe` has collected in the table, and removes them from it.
  * Columns never become narrower from one call to the next, so that the blocks of one long list line up. */
-void cli_table_print(struct table *table, struct text *out, size_t width, size_t indent, bool headings)
+void cli_table_print(struct table *table, struct text *out, size_t width, size_t indent, bool has_headings)
 {
     size_t widths[TABLE_COLUMNS_MAX];
     fit_columns(table, widths, width > indent ? width - indent : width);
-    if (headings)
+    if (has_headings)
         print_row(table, NULL, NULL, widths, out, indent);
     for (size_t i = 0; i + table->column_count <= table->cell_count; i += table->column_count)
         print_row(table, table->cells + i, table->colours + i, widths, out, indent);

@@ -34,7 +34,7 @@ void cli_table_open(struct table *table, const struct table_column *columns, siz
 void cli_table_add_cell(struct table *table, const char *text, const char *colour);
 /* Prints the rows collected and forgets them. width: of the terminal, 0 = nothing is cut. indent: blanks
  * before each line. */
-void cli_table_print(struct table *table, struct text *out, size_t width, size_t indent, bool headings);
+void cli_table_print(struct table *table, struct text *out, size_t width, size_t indent, bool has_headings);
 void cli_table_close(struct table *table);
 
 /* How many columns a text takes: its characters, each counted as one. */

@@ -50,19 +50,20 @@ static int add_name(struct history *history, int64_t id, const char *text)
 
 /* Called for each source in the store, while `eventpipe trace` reads the names: keeps the name, and the id
  * of the source that the user gave with --source. Returns 0 or EP_ENOMEM. */
-static int on_stored_source(int64_t id, const char *name, void *user)
+static int on_stored_source(int64_t source_id, const char *source_name, void *user)
 {
     struct history *history = user;
-    const char *wanted = history->cli->values[CLI_OPTION_SOURCE];
+    const char *wanted_source = history->cli->values[CLI_OPTION_SOURCE];
     history->source_count++;
-    if (wanted != NULL && strcmp(name, wanted) == 0)
-        history->only_source_id = id;
-    return add_name(history, id, name);
+    if (wanted_source != NULL && strcmp(source_name, wanted_source) == 0)
+        history->only_source_id = source_id;
+    return add_name(history, source_id, source_name);
 }
 
-static int on_stored_stage(int64_t id, const char *name, void *user)
+static int on_stored_stage(int64_t stage_id, const char *stage_name, void *user)
 {
-    return add_name(user, id, name);
+    struct history *history = user;
+    return add_name(history, stage_id, stage_name);
 }
 
 /* Reads the names of all sources, then of all stages from the store. The steps of a trace have only ids,
@@ -75,8 +76,8 @@ static int read_store_names(struct history *history)
     return code;
 }
 
-/* Returns the name of the source with this id for `eventpipe trace`, or NULL if the store no longer has it.
- * */
+/* Returns the name of the source with this id for `eventpipe trace`, or NULL if the store no longer has
+ * it. */
 static const char *find_source_name(const struct history *history, int64_t id)
 {
     for (size_t i = 0; i < history->source_count; i++)
@@ -104,7 +105,7 @@ static bool is_arrival(const struct store_trace_step *step)
 
 /* Returns how the event ended with this step of its trace ("dead", "completed", "removed"), or NULL if it
  * did not end with it. `eventpipe trace` shows it as the result. */
-static const char *get_event_end(const struct store_trace_step *step)
+static const char *get_event_end_name(const struct store_trace_step *step)
 {
     if (step->reason != STORE_REASON_NONE)
         return "dead";
@@ -119,14 +120,14 @@ static const char *get_event_end(const struct store_trace_step *step)
     }
 }
 
-/* Appends ,"name":value to a JSON object that already has a member; null if the value is not `known`.
- * `eventpipe trace --json` writes the numbers of a step with it. */
-static void write_number_member(struct text *out, const char *name, bool known, uint64_t value)
+/* Appends ,"name":value to a JSON object that already has a member; null unless `is_known`. `eventpipe
+ * trace --json` writes the numbers of a step with it. */
+static void write_number_or_null_member(struct text *out, const char *name, bool is_known, uint64_t value)
 {
     base_text_append(out, ",\"");
     base_text_append(out, name);
     base_text_append(out, "\":");
-    if (known)
+    if (is_known)
         json_write_uint(out, value);
     else
         base_text_append(out, "null");
@@ -145,14 +146,14 @@ static void print_step_json(const struct history *history, const struct store_tr
     json_write_string(out, time_text, strlen(time_text));
     control_admin_member(out, "step", store_trace_step_name(step->kind));
     control_admin_member(out, "source", find_source_name(history, store_event_source(step->event)));
-    write_number_member(out, "number", true, store_event_number(step->event));
+    write_number_or_null_member(out, "number", true, store_event_number(step->event));
     control_admin_member(out, "uid", uid);
     control_admin_member(out, "stage", find_stage_name(history, step->stage));
-    write_number_member(out, "pid", step->pid != 0, (uint64_t)step->pid);
-    write_number_member(out, "attempt", step->attempt != 0, step->attempt);
-    write_number_member(out, "duration_us", step->duration_us != 0, step->duration_us);
+    write_number_or_null_member(out, "pid", step->pid != 0, (uint64_t)step->pid);
+    write_number_or_null_member(out, "attempt", step->attempt != 0, step->attempt);
+    write_number_or_null_member(out, "duration_us", step->duration_us != 0, step->duration_us);
     control_admin_member(out, "due", step->due_ms != 0 ? due_text : NULL);
-    control_admin_member(out, "end", get_event_end(step));
+    control_admin_member(out, "end", get_event_end_name(step));
     control_admin_member(out, "reason",
                          step->reason != STORE_REASON_NONE ? store_reason_name(step->reason) : NULL);
     control_admin_member(out, "error", step->error);
@@ -187,7 +188,7 @@ static void add_number_cell(struct table *table, uint64_t value)
 static void add_result_cell(struct table *table, const struct store_trace_step *step)
 {
     char due_text[32], text[512];
-    const char *event_end = get_event_end(step), *error = step->error != NULL ? step->error : "";
+    const char *event_end = get_event_end_name(step), *error = step->error != NULL ? step->error : "";
     control_admin_time(step->due_ms, due_text, sizeof due_text);
     snprintf(text, sizeof text, "%s%s%s%s%s%s%s", event_end != NULL ? event_end : "",
              step->reason != STORE_REASON_NONE ? ", " : "", store_reason_name(step->reason),
