@@ -121,8 +121,8 @@ static int read_segment_stage(const struct segment *segment, const struct shm_st
         read_process_slot(slot, stage->first_slot + i, now_ns, worker);
         histogram_merge(latency_sums, &slot->latency);
         out->restarts += worker->restarts;
-        out->alive += is_alive(worker->state);
-        out->busy += worker->state == SHM_SLOT_BUSY || worker->state == SHM_SLOT_COMMITTING;
+        out->alive_worker_count += is_alive(worker->state);
+        out->busy_worker_count += worker->state == SHM_SLOT_BUSY || worker->state == SHM_SLOT_COMMITTING;
     }
     out->p50_us = histogram_quantile(latency_sums, 500);
     out->p99_us = histogram_quantile(latency_sums, 990);
@@ -139,7 +139,7 @@ static void count_events_in_flight(const struct segment *segment, const struct s
     for (uint32_t i = 0; i < source->ticket_count; i++) {
         struct ticket_view ticket = ticket_look(segment, source->first_ticket + i);
         if (ticket.phase == TICKET_QUEUED && ticket.stage < out->stage_count)
-            out->stages[ticket.stage].queue++;
+            out->stages[ticket.stage].queued_count++;
         out->running += ticket.phase == TICKET_RUNNING || ticket.phase == TICKET_LOADING;
         out->orphaned += ticket.phase == TICKET_ORPHANED;
     }

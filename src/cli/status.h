@@ -33,8 +33,8 @@ struct status_stage {
     char name[SHM_NAME_BYTES], type[16];
     const char *state;
     bool paused, degraded;
-    uint32_t concurrency, busy, alive;
-    uint64_t queue; /* waits in its ring */
+    uint32_t concurrency, busy_worker_count, alive_worker_count;
+    uint64_t queued_count; /* waits in its ring */
     uint64_t processed, retried, removed, rejected, failed, crashed;
     uint64_t restarts; /* of its workers together */
     uint64_t p50_us, p99_us, timeout_ms;

@@ -77,8 +77,8 @@ static void write_stage_members(struct text *out, const struct status_stage *sta
     json_write_member_text(out, "state", stage->state);
     write_bool_member(out, "paused", stage->paused);
     json_write_member_uint(out, "concurrency", stage->concurrency);
-    json_write_member_uint(out, "busy", stage->busy);
-    json_write_member_uint(out, "queue", stage->queue);
+    json_write_member_uint(out, "busy", stage->busy_worker_count);
+    json_write_member_uint(out, "queue", stage->queued_count);
     json_write_member_uint(out, "answers",
                            stage->processed + stage->retried + stage->removed + stage->rejected +
                                stage->failed + stage->crashed);

@@ -190,9 +190,9 @@ static void add_stage_row(const struct view *view, struct table *table, const st
     cli_table_add_cell(table, stage->name, NULL);
     cli_table_add_cell(table, stage->type, NULL);
     cli_table_add_cell(table, stage->state, choose_state_colour(view, stage->state));
-    snprintf(text, sizeof text, "%" PRIu32 "/%" PRIu32, stage->busy, stage->concurrency);
+    snprintf(text, sizeof text, "%" PRIu32 "/%" PRIu32, stage->busy_worker_count, stage->concurrency);
     cli_table_add_cell(table, stage->workers != NULL ? text : "-", NULL);
-    add_count_cell(view, table, stage->queue, NULL);
+    add_count_cell(view, table, stage->queued_count, NULL);
     add_count_cell(view, table, stage->processed, NULL);
     add_count_cell(view, table, stage->retried, NULL);
     add_count_cell(view, table, stage->removed, NULL);

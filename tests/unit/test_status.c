@@ -57,7 +57,7 @@ static void test_well(void)
     CU_ASSERT_EQUAL_FATAL(status.source_count, 2);
     CU_ASSERT_EQUAL_FATAL(status.sources[0].stage_count, 2);
     CU_ASSERT_STRING_EQUAL(status.sources[0].stages[0].name, "locate");
-    CU_ASSERT_EQUAL(status.sources[0].stages[0].alive, 2);
+    CU_ASSERT_EQUAL(status.sources[0].stages[0].alive_worker_count, 2);
     CU_ASSERT_STRING_EQUAL(status.sources[0].stages[0].state, "idle");
     CU_ASSERT_EQUAL(status.pid, (int32_t)getpid());
     tear_down();
@@ -150,9 +150,9 @@ static void test_counts(void)
     const struct status_source *source = &status.sources[0];
     CU_ASSERT_EQUAL(source->running, 1);
     CU_ASSERT_EQUAL(source->ready, 13);
-    CU_ASSERT_EQUAL(source->stages[0].queue, 2);
-    CU_ASSERT_EQUAL(source->stages[1].queue, 1);
-    CU_ASSERT_EQUAL(source->stages[0].busy, 1);
+    CU_ASSERT_EQUAL(source->stages[0].queued_count, 2);
+    CU_ASSERT_EQUAL(source->stages[1].queued_count, 1);
+    CU_ASSERT_EQUAL(source->stages[0].busy_worker_count, 1);
     CU_ASSERT_EQUAL(source->stages[0].workers[0].event, 1);
     CU_ASSERT_STRING_EQUAL(source->stages[0].state, "busy");
     CU_ASSERT(source->stages[0].p50_us >= 93 && source->stages[0].p50_us <= 107);
@@ -178,7 +178,7 @@ static void test_readonly(void)
     CU_ASSERT_EQUAL_FATAL(segment_attach(fake_instance, &reader), 0);
     struct status seen;
     CU_ASSERT_EQUAL(cli_status_read_segment(&reader, &seen), EP_OK);
-    CU_ASSERT_EQUAL(seen.sources[0].stages[0].queue, 1);
+    CU_ASSERT_EQUAL(seen.sources[0].stages[0].queued_count, 1);
     CU_ASSERT_EQUAL(seen.health, STATUS_OK);
     cli_status_close(&seen);
     /* the creator goes: down, whatever stands in the segment */
