@@ -18,14 +18,14 @@ KINDS = [
     ("gzip-bomb", 1, "larger", "larger"),
     ("truncated", 9, "cannot be read", "cannot be read"),
     ("lying", 5, "cannot be read", "does not inflate"),
-    ("types", 11, "no map", "no object"),
+    ("types", 11, "not a map", "not a JSON object"),
     ("flags", 8, "flags", "flags"),
 ]
 EVENTS = 7  # on the page with a bad one
 # What is wrong with the bad events, and how their bytes begin, in MessagePack and in JSON.
-BAD = {True: [("no uid", b"\x81\xa4type"), ("no map", b"\x11"), ("nested deeper", b"\x82\xa3uid\xa8bad-deep"),
+BAD = {True: [("no uid", b"\x81\xa4type"), ("not a map", b"\x11"), ("nested deeper", b"\x82\xa3uid\xa8bad-deep"),
               ("extension", b"\x82\xa3uid\xaabad-packed")],
-       False: [("no uid", b'{"type":"nameless"'), ("no object", b"17"), ("nested deeper", b'{"uid":"bad-deep"')]}
+       False: [("no uid", b'{"type":"nameless"'), ("not a JSON object", b"17"), ("nested deeper", b'{"uid":"bad-deep"')]}
 
 
 class Trial:
